@@ -1,0 +1,31 @@
+"""Probability for tables of categories, by information-theoretic diffusion.
+
+``DiffusionDensity`` is the way in. The parts it is made of, in the order in which data flow through them: an encoder
+turns columns into points (``encoders``, ``codebook``), a Gaussian channel adds noise (``channel``), a denoiser
+guesses the clean row (``denoisers``, ``posterior``), and the I-MMSE estimator turns its errors into
+log-probabilities (``likelihood``).
+"""
+
+from discrete_itd.channel import CoordinateSchedule, IsotropicSchedule, Quadrature
+from discrete_itd.codebook import Codebook, ColumnPoints
+from discrete_itd.denoisers import Denoiser, MarginalDenoiser, NeuralDenoiser, SupportDenoiser
+from discrete_itd.estimators import DiffusionDensity
+from discrete_itd.likelihood import Estimate, integral_log_prob, path_log_prob
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Codebook",
+    "ColumnPoints",
+    "CoordinateSchedule",
+    "Denoiser",
+    "DiffusionDensity",
+    "Estimate",
+    "IsotropicSchedule",
+    "MarginalDenoiser",
+    "NeuralDenoiser",
+    "Quadrature",
+    "SupportDenoiser",
+    "integral_log_prob",
+    "path_log_prob",
+]

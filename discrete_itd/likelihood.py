@@ -1,0 +1,404 @@
+r"""The I-MMSE estimator: log-probabilities of rows from a denoiser.
+
+Two estimators of the same quantity:
+
+* the *integral* over SNR of the squared denoising error,
+
+  .. math:: -\log P(x) = \tfrac12\int_0^\infty \mathbb E\|x-\hat x\|^2 d\gamma \qquad (3)
+
+  or, against a baseline b of known log-probability and on the same noise,
+
+  .. math:: -\log P(x) = -\log b(x)
+            + \tfrac12\int_0^\infty \mathbb E[\|x-\hat x\|^2 - \|x-\hat x_b\|^2] d\gamma; \qquad (4)
+
+* the *path*, which draws y from x step by step and adds up by how much the denoiser's knowledge of the other
+  columns beats each column's own evidence,
+
+  .. math:: \log W = \log q_0(x) + \sum_i [\log q_i(x) - \log (q_{i-1}\oplus\Delta_i)(x)]. \qquad (6)
+
+  W is an importance weight: E[W] is a normalised probability mass for every network and schedule.
+
+References
+----------
+Kong, Brekelmans, Ver Steeg, "Information-Theoretic Diffusion", ICLR 2023, arXiv:2302.03792, eq. (8), (12).
+Guo, Shamai, Verdú 2005, eq. (6); Duncan 1970 for the path.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from discrete_itd.channel import Quadrature, RowNoise, Schedule, State
+from discrete_itd.denoisers.base import Denoiser
+from discrete_itd.denoisers.exact import MarginalDenoiser
+from discrete_itd.posterior import CategoricalPosterior
+
+MAX_ELEMENTS = 1 << 26  # of a tensor of log-weights by row, path and column
+
+
+class Estimate(NamedTuple):
+    """Log-probabilities with their standard errors: two float64 tensors of shape (N,), in nats."""
+
+    log_prob: Tensor
+    stderr: Tensor
+
+
+class Attribution(NamedTuple):
+    """An estimate and its split by column: ``surprisal`` (N, C) sums over columns to ``-log_prob``."""
+
+    log_prob: Tensor
+    stderr: Tensor
+    surprisal: Tensor
+
+
+def draw_salt(generator: torch.Generator) -> int:
+    """One number from the caller's generator, for all the row-keyed noise of a call."""
+    return int(torch.randint(2**62, (1,), generator=generator, device=generator.device))
+
+
+# -- the path (6) ---------------------------------------------------------------------------------
+
+
+def path_log_weights(
+    denoiser: Denoiser,
+    x: Tensor,
+    schedule: Schedule,
+    noise: RowNoise,
+    given: Tensor | None = None,
+) -> Tensor:
+    """One path per row: log W of (6), split by column.
+
+    Parameters
+    ----------
+    denoiser : Denoiser
+    x : Tensor of int64, shape (B, C)
+        Rows as codes.
+    schedule : Schedule
+    noise : RowNoise
+        Noise of these rows' paths.
+    given : Tensor of bool, shape (C,), optional
+        Columns known from the start; theirs are zeros.
+
+    Returns
+    -------
+    Tensor, shape (B, C), float64, nats
+    """
+    book = denoiser.codebook
+    points = book.embed(x)
+    state = State.start(book, points, given)
+    rank = random_rank(noise.uniform(0, book.n_columns), given)
+    # where nothing is given, all rows start from one state
+    posterior = (
+        denoiser(state.y[:1], state.snr[:1]).expand(len(x)) if given is None else denoiser(*state)
+    )
+    log_w = posterior.log_prob(x).double()
+    for step in range(1, schedule.n_steps + 1):
+        target = torch.where(torch.isinf(state.snr), math.inf, schedule.snr(step, rank).to(points))
+        xi = noise.normal(step, book.n_coords, points.dtype) if schedule.noisy else None
+        new = state.increment(book, points, target, xi)
+        log_w -= posterior.update(*new).log_prob(x)  # (6)
+        if step == schedule.n_steps and schedule.complete:
+            break  # log q_S(x) = 0: every cell is known
+        state = state.add(book, new)
+        posterior = denoiser(*state)
+        log_w += posterior.log_prob(x)
+    return log_w
+
+
+def random_rank(uniform: Tensor, given: Tensor | None = None) -> Tensor:
+    """A random order of the columns from uniform numbers (B, C): rank 0 first; given ones negative."""
+    if given is None:
+        return uniform.argsort(1).argsort(1)
+    return torch.where(given, -1.0, uniform).argsort(1).argsort(1) - given.sum()
+
+
+def combine(log_w: Tensor) -> Estimate:
+    """Log-mean-exp over paths and its standard error by the delta method.
+
+    Parameters
+    ----------
+    log_w : Tensor, shape (N, M), float64
+        Log-weights; NaN where a row has fewer paths than others.
+
+    Notes
+    -----
+    With one path the standard error is unknown: NaN.
+    """
+    there = ~log_w.isnan()
+    m = there.sum(1)
+    log_prob = log_w.masked_fill(~there, -torch.inf).logsumexp(1) - m.log()
+    w = torch.exp(log_w - log_prob[:, None])  # mean 1
+    variance = torch.where(there, w - 1, 0.0).square().sum(1) / (m - 1)
+    return Estimate(log_prob, (variance / m).sqrt())
+
+
+def attribute(log_w: Tensor) -> Attribution:
+    r"""Split the log-mean-exp over paths by column, exactly.
+
+    Parameters
+    ----------
+    log_w : Tensor, shape (N, M, C), float64
+        Log-weights by column; NaN where a row has fewer paths.
+
+    Notes
+    -----
+    Column j gets :math:`-\sum_m \lambda_m \log W_{mj}` with convex weights between uniform and proportional to W:
+    the only mixture of the two for which the columns add up to the score.
+    """
+    total = log_w.sum(2)  # (N, M)
+    estimate = combine(total)
+    there = ~total.isnan()
+    total = total.masked_fill(~there, 0.0)
+    equal = there / there.sum(1, keepdim=True)
+    by_weight = torch.where(there, torch.exp(total - estimate.log_prob[:, None]), 0.0) * equal
+    low, high = (equal * total).sum(1), (by_weight * total).sum(1)
+    share = (estimate.log_prob - low) / (high - low)
+    share = torch.where(high - low > 1e-9, share, 0.5).clamp(0, 1)[:, None]
+    weights = share * by_weight + (1 - share) * equal
+    surprisal = -(weights[:, :, None] * log_w.nan_to_num(0.0)).sum(1)
+    return Attribution(*estimate, surprisal)
+
+
+@torch.no_grad()
+def path_log_prob(
+    denoiser: Denoiser,
+    x: Tensor,
+    schedule: Schedule,
+    *,
+    n_paths: int = 4,
+    generator: torch.Generator,
+    tol: float | None = None,
+    max_paths: int = 256,
+    given: Tensor | None = None,
+    batch_size: int = 2048,
+    progress: Callable[[int], object] | None = None,
+) -> Estimate:
+    """Log-probabilities of rows by the path estimator (6).
+
+    Parameters
+    ----------
+    denoiser : Denoiser
+    x : Tensor of int64, shape (N, C)
+        Rows as codes.
+    schedule : Schedule
+        For the columns that are not given.
+    n_paths : int
+        Paths M of every row, at least 2 for a standard error.
+    generator : torch.Generator
+        Gives one number; with it, a row's noise depends on the row alone.
+    tol : float, optional
+        Nats. Rows whose standard error is above it get more paths, twice as many each time, up to
+        ``max_paths``.
+    max_paths : int
+        Bound on the paths of one row.
+    given : Tensor of bool, shape (C,), optional
+        Columns to condition on: the result is log P(others | given).
+    batch_size : int
+        Rows times paths in one denoiser call; changes speed, not the answer.
+    progress : callable, optional
+        Called with the number of rows done since the last call.
+
+    Returns
+    -------
+    Estimate
+        float64 tensors of shape (N,), nats. ``-log_prob`` is in expectation above the model's true code
+        length, and falls towards it as M grows.
+
+    Raises
+    ------
+    ValueError
+        If ``n_paths``, ``max_paths`` or ``tol`` is not positive.
+    """
+    parts = [
+        combine(log_w)
+        for log_w in _adaptive_weights(
+            denoiser, x, schedule, n_paths, generator, tol, max_paths, given, batch_size, progress
+        )
+    ]
+    return Estimate(*(torch.cat(t) for t in zip(*parts, strict=True)))
+
+
+@torch.no_grad()
+def path_attribution(
+    denoiser: Denoiser,
+    x: Tensor,
+    schedule: Schedule,
+    *,
+    n_paths: int = 4,
+    generator: torch.Generator,
+    tol: float | None = None,
+    max_paths: int = 256,
+    given: Tensor | None = None,
+    batch_size: int = 2048,
+    progress: Callable[[int], object] | None = None,
+) -> Attribution:
+    """As :func:`path_log_prob`, with each column's share of the surprisal: (6) is a sum over columns."""
+    parts = [
+        attribute(log_w)
+        for log_w in _adaptive_weights(
+            denoiser, x, schedule, n_paths, generator, tol, max_paths, given, batch_size, progress,
+            by_column=True,
+        )
+    ]  # fmt: skip
+    return Attribution(*(torch.cat(t) for t in zip(*parts, strict=True)))
+
+
+def _adaptive_weights(
+    denoiser: Denoiser,
+    x: Tensor,
+    schedule: Schedule,
+    n_paths: int,
+    generator: torch.Generator,
+    tol: float | None,
+    max_paths: int,
+    given: Tensor | None,
+    batch_size: int,
+    progress: Callable[[int], object] | None,
+    by_column: bool = False,
+) -> Iterator[Tensor]:
+    """Log-weights of chunks of rows: (b, M), or (b, M, C) by column, NaN where a row needed fewer paths."""
+    if n_paths < 1 or max_paths < 1 or (tol is not None and not tol > 0):
+        raise ValueError(
+            f"n_paths, max_paths and tol must be positive, got {n_paths}, {max_paths}, {tol}"
+        )
+    salt = draw_salt(generator)
+    most = n_paths if tol is None else max(n_paths, max_paths)
+    chunk = max(1, batch_size // n_paths)
+    if by_column:
+        chunk = max(1, min(chunk, MAX_ELEMENTS // (most * x.shape[1])))
+    for rows in x.split(chunk):
+        log_w = _paths(denoiser, rows, schedule, range(n_paths), salt, given, batch_size, by_column)
+        while tol is not None and log_w.shape[1] < most:
+            stderr = combine(log_w if not by_column else log_w.sum(2)).stderr
+            needy = torch.nonzero(~(stderr <= tol)).flatten()  # an unknown error is not small
+            if not len(needy):
+                break
+            done = log_w.shape[1]
+            more = range(done, min(2 * done, most))
+            extra = log_w.new_full((len(rows), len(more), *log_w.shape[2:]), torch.nan)
+            extra[needy] = _paths(
+                denoiser, rows[needy], schedule, more, salt, given, batch_size, by_column
+            )
+            log_w = torch.cat([log_w, extra], 1)
+        yield log_w
+        if progress is not None:
+            progress(len(rows))
+
+
+def _paths(
+    denoiser: Denoiser,
+    x: Tensor,
+    schedule: Schedule,
+    paths: range,
+    salt: int,
+    given: Tensor | None,
+    batch_size: int,
+    by_column: bool,
+) -> Tensor:
+    """The numbered paths of every row: (b, M) or (b, M, C)."""
+    which = torch.tensor(paths, device=x.device).repeat(len(x))
+    rows = x.repeat_interleave(len(paths), 0)
+    out = []
+    for part, path in zip(rows.split(batch_size), which.split(batch_size), strict=True):
+        log_w = path_log_weights(denoiser, part, schedule, RowNoise(part, path, salt), given)
+        out.append(log_w if by_column else log_w.sum(1))
+    return torch.cat(out).unflatten(0, (len(x), len(paths)))
+
+
+# -- the integral (3), (4) ------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def integral_log_prob(
+    denoiser: Denoiser,
+    x: Tensor,
+    quadrature: Quadrature,
+    *,
+    baseline: MarginalDenoiser | None = None,
+    n_points: int = 64,
+    generator: torch.Generator,
+    batch_size: int = 2048,
+) -> Estimate:
+    r"""Log-probabilities of rows by the integral over SNR, eq. (3), or (4) with a baseline.
+
+    Parameters
+    ----------
+    denoiser : Denoiser
+    x : Tensor of int64, shape (N, C)
+        Rows as codes.
+    quadrature : Quadrature
+        Importance density over logsnr; its ends are those of the numerical part of the integral.
+    baseline : MarginalDenoiser, optional
+        A denoiser of known log-probability, seen through the same noise.
+    n_points : int
+        Noisy points per row, at least 4. One in sixteen of them (at least one) serves the right tail.
+    generator : torch.Generator
+    batch_size : int
+        Rows times points in one denoiser call.
+
+    Returns
+    -------
+    Estimate
+        float64, (N,), nats. The standard error is from differences of neighbouring strata, which can only
+        overstate it.
+
+    Notes
+    -----
+    The tails are closed: left of the quadrature the denoiser is constant, :math:`\hat x_0`, with the integral
+    :math:`\gamma_{low}\|x-\hat x_0\|^2/2`; right of it each column goes on from the posterior at
+    :math:`\gamma_{high}` by its own evidence alone, with the integral :math:`-\mathbb E\log q(x | z_{high})`. Both
+    are denoisers, so the whole remains a valid code: :math:`\sum_x e^{\log P(x)} \le 1`, eq. (5). Against a
+    baseline both tails of the baseline are subtracted, except on the left, where the two agree.
+
+    Raises
+    ------
+    ValueError
+        If ``n_points`` is below 4.
+    """
+    if n_points < 4:
+        raise ValueError(f"n_points must be at least 4, got {n_points}")
+    book = denoiser.codebook
+    salt = draw_salt(generator)
+    n_tail = max(1, n_points // 16)
+    n_inner = n_points - n_tail
+    quadrature = quadrature.to(x.device)
+    log_probs, stderrs = [], []
+    for rows in x.split(max(1, batch_size // n_points)):
+        each = rows.repeat_interleave(n_points, 0)  # (b n, C)
+        index = torch.arange(n_points, device=x.device).repeat(len(rows))
+        noise = RowNoise(each, index, salt)
+        u = (index + noise.uniform(0, 1)[:, 0]) / n_inner
+        snr, weight = quadrature.points(u.clamp_max(1 - 1e-12))
+        snr = torch.where(index < n_inner, snr, quadrature.high)
+        points = book.embed(each)
+        start = State.start(book, points)
+        target = snr.to(points)[:, None].expand(-1, book.n_columns)
+        state = start.increment(book, points, target, noise.normal(1, book.n_coords, points.dtype))
+        error, tail = _error_and_tail(denoiser(*state), points, each)
+        if baseline is None:
+            at_zero = denoiser(start.y[:1], start.snr[:1]).mean()
+            known = -(points - at_zero).square().sum(1) * (quadrature.low / 2)
+        else:
+            b_error, b_tail = _error_and_tail(baseline(*state), points, each)
+            error, tail, known = error - b_error, tail - b_tail, baseline.log_prob(each)
+        f = (0.5 * weight * error).unflatten(0, (-1, n_points))[:, :n_inner]  # (b, n)
+        tail = tail.unflatten(0, (-1, n_points))[:, n_inner:]
+        known = known.double().unflatten(0, (-1, n_points))[:, 0]
+        log_probs.append(known - f.mean(1) - tail.mean(1))
+        pairs = f[:, : n_inner // 2 * 2].unflatten(1, (-1, 2)).diff(dim=2)
+        variance = pairs.square().sum((1, 2)) / n_inner**2
+        if n_tail > 1:
+            variance = variance + tail.var(1) / n_tail
+        stderrs.append(variance.sqrt())
+    return Estimate(torch.cat(log_probs), torch.cat(stderrs))
+
+
+def _error_and_tail(q: CategoricalPosterior, points: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Squared error and surprisal of the rows, (B,) each, float64."""
+    error = (points - q.mean()).double().square().sum(1)
+    return error, -q.log_prob(x).double().sum(1)

@@ -1,0 +1,206 @@
+r"""Where to spend denoiser calls: placing the steps of a path and choosing between paths.
+
+The expected code length of an isotropic path is a sum over its steps,
+
+.. math:: -\log q_0(x) + \sum_i c(\gamma_{i-1}, \gamma_i), \qquad
+          c(a, b) = \mathbb E[\log (q_a \oplus \Delta_{ab})(x) - \log q_b(x)],
+
+so on a grid of SNRs the best S steps are a shortest path through the matrix c, found exactly by dynamic programming.
+The matrix costs one denoiser call per grid point and row: the updates between two points ask no network.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from discrete_itd.channel import (
+    CoordinateSchedule,
+    IsotropicSchedule,
+    Quadrature,
+    RowNoise,
+    Schedule,
+    State,
+)
+from discrete_itd.denoisers.base import Denoiser
+from discrete_itd.likelihood import draw_salt, path_log_prob
+
+GRID = 48  # candidate SNRs of a step
+PILOT_CELLS = 1 << 17  # rows times slots of the pilot
+MOST_STEPS = 64  # of one isotropic path
+
+
+@torch.no_grad()
+def step_costs(denoiser: Denoiser, x: Tensor, snrs: Tensor, generator: torch.Generator) -> Tensor:
+    """Mean nats c(a, b) of every step between two SNRs of a grid.
+
+    Parameters
+    ----------
+    denoiser : Denoiser
+    x : Tensor of int64, shape (B, C)
+        Rows to average over.
+    snrs : Tensor, shape (n,)
+        Increasing positive SNRs.
+    generator : torch.Generator
+
+    Returns
+    -------
+    Tensor, shape (n + 1, n + 1), float64, nats
+        Entry (a, b), a < b, is the cost of the step from the a-th SNR to the b-th, with 0 the start (SNR zero);
+        infinite for a >= b.
+    """
+    book = denoiser.codebook
+    noise = RowNoise(
+        x, torch.zeros(len(x), dtype=torch.int64, device=x.device), draw_salt(generator)
+    )
+    points = book.embed(x)
+    states = [State.start(book, points)]
+    posteriors = [denoiser(*states[0])]
+    for i, snr in enumerate(snrs.tolist()):
+        target = states[-1].snr.new_full((len(x), book.n_columns), snr)
+        xi = noise.normal(i + 1, book.n_coords, points.dtype)
+        new = states[-1].increment(book, points, target, xi)
+        states.append(states[-1].add(book, new))
+        posteriors.append(denoiser(*states[-1]))
+    n = len(states)
+    costs = torch.full((n, n), math.inf, dtype=torch.float64, device=x.device)
+    own = [q.log_prob(x).double().sum(1).mean() for q in posteriors]
+    for a in range(n):
+        for b in range(a + 1, n):
+            delta = State(states[b].y - states[a].y, states[b].snr - states[a].snr)
+            predicted = posteriors[a].update(*delta).log_prob(x).double().sum(1).mean()
+            costs[a, b] = predicted - own[b]
+    return costs.cpu()
+
+
+def cheapest_steps(costs: Tensor, n_steps: int) -> list[int]:
+    """The best path of at most ``n_steps`` steps through a cost matrix: indices of its grid points.
+
+    Parameters
+    ----------
+    costs : Tensor, shape (n + 1, n + 1)
+        As of :func:`step_costs`. The path starts at 0 and may end anywhere but there.
+    n_steps : int
+    """
+    best = torch.full((len(costs),), math.inf, dtype=costs.dtype)
+    best[0] = 0.0
+    came_from, totals = [], []
+    for _ in range(n_steps):
+        best, source = (best[:, None] + costs).min(0)
+        came_from.append(source)
+        totals.append(best)
+    step = min(range(n_steps), key=lambda s: float(totals[s].min()))
+    at = int(totals[step].argmin())
+    path = []
+    while step >= 0:
+        path.append(at)
+        at, step = int(came_from[step][at]), step - 1
+    return path[::-1]
+
+
+def place_steps(
+    denoiser: Denoiser,
+    x: Tensor,
+    quadrature: Quadrature,
+    n_steps: list[int],
+    *,
+    generator: torch.Generator,
+) -> list[IsotropicSchedule]:
+    """Isotropic schedules whose steps lie where the information is, by a pilot on rows ``x``.
+
+    Parameters
+    ----------
+    denoiser : Denoiser
+    x : Tensor of int64, shape (N, C)
+        Training rows; some of them are used.
+    quadrature : Quadrature
+        Its range is that of the steps.
+    n_steps : list of int
+        One schedule for each, with at most that many steps.
+    generator : torch.Generator
+    """
+    n_rows = max(32, min(512, PILOT_CELLS // denoiser.codebook.n_slots))
+    pick = torch.randint(len(x), (n_rows,), generator=generator, device=generator.device)
+    grid = torch.linspace(math.log(quadrature.low), math.log(quadrature.high), GRID).exp()
+    costs = step_costs(denoiser, x[pick.to(x.device)], grid, generator)
+    return [
+        IsotropicSchedule(tuple(grid[i - 1].item() for i in cheapest_steps(costs, n)))
+        for n in n_steps
+    ]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A way to spend denoiser calls, and what it gave on held-out rows (nats per row)."""
+
+    kind: str
+    schedule: Schedule
+    n_paths: int
+    nats: float
+    stderr: float
+
+    @property
+    def n_calls(self) -> int:
+        return self.schedule.n_steps * self.n_paths
+
+
+def paths_within(n_calls: int, schedule: Schedule) -> int:
+    """Paths M for a budget of calls per row; at least two, for a standard error."""
+    return max(2, n_calls // schedule.n_steps)
+
+
+def choose_path(
+    denoiser: Denoiser,
+    x: Tensor,
+    x_valid: Tensor,
+    quadrature: Quadrature,
+    *,
+    kind: str = "auto",
+    n_calls: int,
+    generator: torch.Generator,
+    max_rows: int = 256,
+) -> list[Candidate]:
+    """Paths of about equal cost, measured on held-out rows; the best comes first.
+
+    Parameters
+    ----------
+    denoiser : Denoiser
+    x, x_valid : Tensor of int64, shapes (N, C) and (N', C)
+        Training rows to place steps on, held-out rows to measure on.
+    quadrature : Quadrature
+    kind : {"auto", "coordinate", "isotropic"}
+        Which paths to try.
+    n_calls : int
+        Denoiser calls per row that each candidate may spend, split into paths and steps.
+    generator : torch.Generator
+    max_rows : int
+        Held-out rows used.
+    """
+    candidates: list[tuple[str, Schedule]] = []
+    n_columns = denoiser.codebook.n_columns
+    most = max(1, n_calls // 2)
+    if kind != "isotropic":
+        counts = {min(n_columns, most), min(n_columns, max(1, most // 4))}
+        candidates += [("coordinate", CoordinateSchedule(n_columns, s)) for s in sorted(counts)]
+    if kind != "coordinate":
+        counts = sorted({max(1, min(most, MOST_STEPS) // 2**k) for k in range(3)})
+        placed = place_steps(denoiser, x, quadrature, counts, generator=generator)
+        candidates += [("isotropic", s) for s in dict.fromkeys(placed)]
+    seed = int(torch.randint(2**31, (1,), generator=generator, device=generator.device))
+    measured = []
+    for name, schedule in candidates:
+        n_paths = paths_within(n_calls, schedule)
+        estimate = path_log_prob(
+            denoiser,
+            x_valid[:max_rows],
+            schedule,
+            n_paths=n_paths,
+            generator=torch.Generator().manual_seed(seed),
+        )
+        nats = -estimate.log_prob
+        stderr = float(nats.std() / math.sqrt(len(nats))) if len(nats) > 1 else math.nan
+        measured.append(Candidate(name, schedule, n_paths, float(nats.mean()), stderr))
+    return sorted(measured, key=lambda c: c.nats)

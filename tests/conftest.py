@@ -1,0 +1,44 @@
+"""Options and fixtures shared by all tests."""
+
+import pytest
+import torch
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+def pytest_addoption(parser):
+    parser.addoption("--device", default="cpu", help="device on which the suite runs (cpu, cuda)")
+    parser.addoption(
+        "--dtype", default="float64", choices=DTYPES, help="floating type of the suite"
+    )
+    parser.addoption("--slow", action="store_true", help="run the slow tests too")
+
+
+def pytest_collection_modifyitems(config, items):
+    for item in items:
+        if "slow" in item.keywords and not config.getoption("--slow"):
+            item.add_marker(pytest.mark.skip(reason="slow: give --slow"))
+        if "cuda" in item.keywords and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="no GPU"))
+
+
+@pytest.fixture
+def device(request):
+    return torch.device(request.config.getoption("--device"))
+
+
+@pytest.fixture(autouse=True)
+def dtype(request):
+    """The suite's floating type is torch's default within each test; doctests keep float32."""
+    if isinstance(request.node, pytest.DoctestItem):
+        yield torch.get_default_dtype()
+        return
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(DTYPES[request.config.getoption("--dtype")])
+    yield torch.get_default_dtype()
+    torch.set_default_dtype(before)
+
+
+@pytest.fixture
+def generator(device):
+    return torch.Generator(device).manual_seed(0)

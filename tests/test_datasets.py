@@ -1,0 +1,317 @@
+"""Laws of Bayesian networks, and what the loaders promise about their tables."""
+
+import itertools
+import math
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import chisquare
+
+from discrete_itd.datasets import (
+    BayesianNetwork,
+    load_adult,
+    load_bayesian_network,
+    load_car,
+    load_digits,
+    load_mushroom,
+)
+
+STATES = {
+    # Listed children first: the constructor has to find the order itself.
+    "alarm": ["off", "on"],
+    "weather": ["sun", "rain", "snow"],
+    "season": ["summer", "winter"],
+    "mood": ["good", "bad"],
+}
+PARENTS = {"weather": ["season"], "alarm": ["weather", "season"]}
+CPTS = {
+    "season": [0.25, 0.75],
+    "weather": [[0.7, 0.3, 0.0], [0.2, 0.5, 0.3]],
+    "alarm": [
+        [[0.9, 0.1], [0.8, 0.2]],
+        [[0.5, 0.5], [1.0, 0.0]],
+        [[0.3, 0.7], [0.6, 0.4]],
+    ],
+    "mood": [0.6, 0.4],
+}
+
+
+@pytest.fixture(scope="module")
+def network():
+    return BayesianNetwork(STATES, CPTS, PARENTS)
+
+
+def random_network(rng):
+    """Six variables of 1 to 4 states, up to three parents each, some probabilities zero."""
+    names = [f"v{j}" for j in range(6)]
+    states = {name: [f"{name}_{k}" for k in range(rng.integers(1, 5))] for name in names}
+    parents = {
+        name: [names[i] for i in rng.permutation(j)[: rng.integers(0, 4)]]
+        for j, name in enumerate(names)
+    }
+    cpts = {}
+    for name in names:
+        table = rng.exponential(size=[len(states[v]) for v in (*parents[name], name)])
+        table[..., 1:] *= rng.random(table[..., 1:].shape) > 0.2
+        cpts[name] = table / table.sum(axis=-1, keepdims=True)
+    return BayesianNetwork(states, cpts, parents)
+
+
+def all_rows(network):
+    rows = itertools.product(*(network.states[name] for name in network.variables))
+    return pd.DataFrame(list(rows), columns=list(network.variables))
+
+
+def naive_log_prob(network, X):
+    result = []
+    for _, row in X.iterrows():
+        prob = 1.0
+        for name in network.variables:
+            table = network.cpts[name]
+            for other in (*network.parents[name], name):
+                table = table[network.states[other].index(row[other])]
+            prob *= table
+        result.append(math.log(prob) if prob > 0 else -math.inf)
+    return np.array(result)
+
+
+# --- Bayesian networks: laws
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_mass_sums_to_one_and_equals_the_naive_product(seed):
+    network = random_network(np.random.default_rng(seed))
+    X = all_rows(network)
+    log_prob = network.log_prob(X)
+    assert log_prob.shape == (len(X),)
+    assert log_prob.dtype == np.float64
+    assert np.exp(log_prob).sum() == pytest.approx(1.0, abs=1e-12)
+    np.testing.assert_allclose(log_prob, naive_log_prob(network, X), rtol=1e-12)
+
+
+def test_samples_follow_the_distribution(network):
+    X = network.sample(20_000, random_state=0)
+    support = all_rows(network)
+    expected = np.exp(network.log_prob(support)) * len(X)
+    counts = X.value_counts().reindex(pd.MultiIndex.from_frame(support), fill_value=0).to_numpy()
+    assert counts[expected == 0].sum() == 0
+    assert chisquare(counts[expected > 0], expected[expected > 0]).pvalue > 1e-3
+
+
+def test_samples_have_all_states_as_categories(network):
+    X = network.sample(1, random_state=0)
+    assert X.shape == (1, 4)
+    assert tuple(X.columns) == network.variables
+    for name in network.variables:
+        assert isinstance(X[name].dtype, pd.CategoricalDtype)
+        assert X[name].cat.categories.tolist() == STATES[name]
+        assert not X[name].cat.ordered
+    assert network.sample(0).shape == (0, 4)
+    assert network.log_prob(network.sample(0)).shape == (0,)
+
+
+class LargestNumber(np.random.Generator):
+    """A source that always draws the largest number below 1."""
+
+    def random(self, size=None, *_, **__):  # pyright: ignore[reportIncompatibleMethodOverride]
+        return np.full(() if size is None else size, np.nextafter(1.0, 0.0))
+
+
+def test_a_state_of_probability_zero_is_never_drawn():
+    # Ten tenths add up to less than 1 in floating point; the gap must not go to the last state.
+    network = BayesianNetwork({"a": list("abcdefghijk")}, {"a": [0.1] * 10 + [0.0]})
+    assert network.cpts["a"].cumsum()[-1] < 1
+    assert network.sample(random_state=LargestNumber(np.random.PCG64()))["a"].tolist() == ["j"]
+
+
+def test_random_state(network):
+    first = network.sample(50, random_state=3)
+    pd.testing.assert_frame_equal(first, network.sample(50, random_state=3))
+    rng = np.random.default_rng(3)
+    pd.testing.assert_frame_equal(first, network.sample(50, random_state=rng))
+    assert not first.equals(network.sample(50, random_state=rng))
+
+
+def test_log_prob_does_not_care_how_the_table_is_written(network):
+    X = network.sample(200, random_state=1)
+    expected = network.log_prob(X)
+    shuffled = X[list(network.variables)[::-1]].astype(object).assign(extra=1)
+    shuffled.index = shuffled.index[::-1]
+    np.testing.assert_array_equal(network.log_prob(shuffled), expected)
+    np.testing.assert_array_equal(network.log_prob(X.iloc[::-1]), expected[::-1])
+
+
+def test_topological_order(network):
+    position = {name: i for i, name in enumerate(network.variables)}
+    assert sorted(position) == sorted(STATES)
+    for name, parents in network.parents.items():
+        assert all(position[parent] < position[name] for parent in parents)
+
+
+def test_rounded_tables_are_renormalised():
+    network = BayesianNetwork({"a": list("xyz")}, {"a": [0.333, 0.333, 0.333]})
+    np.testing.assert_allclose(network.cpts["a"], 1 / 3, rtol=1e-15)
+
+
+def test_the_given_tables_are_not_changed():
+    table = np.array([0.333, 0.333, 0.333])
+    BayesianNetwork({"a": list("xyz")}, {"a": table})
+    assert table.tolist() == [0.333, 0.333, 0.333]
+
+
+# --- Bayesian networks: errors
+
+
+@pytest.mark.parametrize(
+    ("states", "cpts", "parents", "message"),
+    [
+        ({}, {}, None, "at least one variable"),
+        ({"a": ["x", "x"]}, {"a": [0.5, 0.5]}, None, "'a': states must be distinct"),
+        ({"a": []}, {"a": []}, None, "'a': states must be distinct"),
+        ({"a": ["x"]}, {}, None, "'a': no table"),
+        ({"a": ["x"]}, {"a": [1.0], "b": [1.0]}, None, "cpts: variable 'b'"),
+        ({"a": ["x"]}, {"a": [1.0]}, {"b": []}, "parents: variable 'b'"),
+        ({"a": ["x", "y"]}, {"a": [1.0]}, None, r"'a': table has shape \(1,\), not \(2,\)"),
+        ({"a": ["x", "y"]}, {"a": [0.5, 0.6]}, None, "'a': probabilities sum to 1.1, not 1"),
+        ({"a": ["x", "y"]}, {"a": [1.5, -0.5]}, None, "'a': probabilities must be finite"),
+        ({"a": ["x", "y"]}, {"a": [np.nan, 1.0]}, None, "'a': probabilities must be finite"),
+        ({"a": ["x"]}, {"a": [[1.0]]}, {"a": ["b"]}, "'a': unknown parent 'b'"),
+        ({"a": ["x"]}, {"a": [[1.0]]}, {"a": ["a"]}, "cycle: 'a' -> 'a'"),
+        (
+            {"a": ["x"], "b": ["x"]},
+            {"a": [[1.0]], "b": [[[1.0]]]},
+            {"b": ["a", "a"]},
+            "'b': a parent is listed twice",
+        ),
+        (
+            {"a": ["x"], "b": ["x"], "c": ["x"]},
+            {"a": [[1.0]], "b": [[1.0]], "c": [[1.0]]},
+            {"b": ["a"], "c": ["b"], "a": ["c"]},
+            "cycle: ('a' -> 'b' -> 'c'|'b' -> 'c' -> 'a'|'c' -> 'a' -> 'b')",
+        ),
+    ],
+)
+def test_a_wrong_network_is_refused(states, cpts, parents, message):
+    with pytest.raises(ValueError, match=message):
+        BayesianNetwork(states, cpts, parents)
+
+
+def test_a_wrong_table_is_refused(network):
+    X = network.sample(3, random_state=0).astype(object)
+    with pytest.raises(ValueError, match="column 'season' is missing"):
+        network.log_prob(X.drop(columns="season"))
+    with pytest.raises(ValueError, match="column 'mood': unseen category 'blue'"):
+        network.log_prob(X.assign(mood=["good", "blue", "good"]))
+    with pytest.raises(ValueError, match="column 'mood': missing values"):
+        network.log_prob(X.assign(mood=["good", None, "good"]))
+    with pytest.raises(ValueError, match="n_samples must be >= 0"):
+        network.sample(-1)
+
+
+# --- the tables
+
+
+LOADERS = {
+    "adult": (load_adult, (32561, 13), "income"),
+    "car": (load_car, (1728, 7), "class"),
+    "digits": (load_digits, (1797, 65), "digit"),
+    "mushroom": (load_mushroom, (8124, 23), "class"),
+}
+
+
+@pytest.mark.parametrize("name", LOADERS)
+def test_tables_have_the_promised_form(name):
+    load, shape, label = LOADERS[name]
+    table = load()
+    assert table.shape == shape
+    assert not table.isna().to_numpy().any()
+    assert table.columns.is_unique
+    assert table.columns[-1] == label
+    for column in table:
+        dtype = table[column].dtype
+        if isinstance(dtype, pd.CategoricalDtype):
+            assert set(table[column].unique()) == set(dtype.categories)
+        else:
+            assert dtype in (np.dtype(bool), np.dtype(np.int64))
+    X, y = load(return_X_y=True)
+    assert X.equals(table.drop(columns=label))
+    assert y.equals(table[label])
+    assert isinstance(y.dtype, pd.CategoricalDtype)
+
+
+def test_mushroom():
+    table = load_mushroom()
+    assert table["class"].value_counts().to_dict() == {"edible": 4208, "poisonous": 3916}
+    assert table["stalk_root"].value_counts().to_dict()["unknown"] == 2480
+    assert table["bruises"].dtype == bool
+    assert table["bruises"].value_counts().to_dict() == {False: 4748, True: 3376}
+    ordered = [column for column in table if getattr(table[column].dtype, "ordered", False)]
+    assert ordered == ["gill_spacing", "gill_size", "ring_number"]
+    assert len(table.drop_duplicates()) == len(table)
+    # A foul smell never comes from an edible one: the words sit in the right columns.
+    assert set(table.loc[table["odor"] == "foul", "class"]) == {"poisonous"}
+
+
+def test_car_is_the_complete_product():
+    X, y = load_car(return_X_y=True)
+    assert all(X[column].cat.ordered for column in X)
+    assert y.cat.categories.tolist() == ["unacceptable", "acceptable", "good", "very good"]
+    assert len(X.drop_duplicates()) == len(X)
+    assert math.prod(len(X[column].cat.categories) for column in X) == len(X)
+    assert set(y[X["safety"] == "low"]) == {"unacceptable"}
+
+
+def test_digits():
+    X, y = load_digits(return_X_y=True)
+    assert (X.dtypes == np.int64).all()
+    assert X.to_numpy().min() == 0
+    assert X.to_numpy().max() == 16
+    assert y.cat.categories.tolist() == list(range(10))
+    assert not y.cat.ordered
+
+
+def test_adult():
+    table = load_adult()
+    integers = table.select_dtypes("int64").columns.tolist()
+    assert integers == ["age", "capital_gain", "capital_loss", "hours_per_week"]
+    assert table["education"].cat.ordered
+    assert len(table["education"].cat.categories) == 16
+    assert table["income"].value_counts().to_dict() == {"<=50K": 24720, ">50K": 7841}
+    assert table["native_country"].value_counts().to_dict()["unknown"] == 583
+
+
+# --- networks from pgmpy
+
+
+def test_unknown_network():
+    with pytest.raises(ValueError, match=r"name must be one of alarm, asia, .*; got 'munich'"):
+        load_bayesian_network("munich")  # pyright: ignore[reportArgumentType]
+
+
+def test_missing_pgmpy_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pgmpy.utils", None)
+    with pytest.raises(ImportError, match=r"pip install 'discrete-itd\[bayesnet\]'"):
+        load_bayesian_network("asia")
+
+
+def test_asia_from_pgmpy():
+    pytest.importorskip("pgmpy")
+    network = load_bayesian_network("asia")
+    assert len(network.variables) == 8
+    assert network.parents["dysp"] == ("bronc", "either")
+    X = all_rows(network)
+    log_prob = network.log_prob(X)
+    assert np.exp(log_prob).sum() == pytest.approx(1.0, abs=1e-12)
+    # Lauritzen & Spiegelhalter 1988: P(visit to Asia) = 0.01, P(tuberculosis | visit) = 0.05.
+    both = (X["asia"] == "yes") & (X["tub"] == "yes")
+    assert np.exp(log_prob[both]).sum() == pytest.approx(0.0005)
+
+
+def test_alarm_from_pgmpy():
+    pytest.importorskip("pgmpy")
+    network = load_bayesian_network("alarm")
+    X = network.sample(2000, random_state=0)
+    assert X.shape == (2000, 37)
+    assert -network.log_prob(X).mean() == pytest.approx(10.45, abs=0.5)
