@@ -217,10 +217,11 @@ class TableEncoder:
     @classmethod
     def from_list(cls, data: Sequence[Mapping[str, Any]]) -> TableEncoder:
         """The encoder that :meth:`to_list` wrote."""
-        listed = ("categories", "levels")
         return cls(
             [
-                ColumnSchema(**{k: tuple(v) if k in listed else v for k, v in c.items()})
+                ColumnSchema(
+                    **{**c, "categories": tuple(c["categories"]), "levels": tuple(c["levels"])}
+                )
                 for c in data
             ]
         )

@@ -3,7 +3,7 @@ r"""Training: denoising regression over a mixture of SNR patterns.
 Every pattern's loss is an unbiased estimate of :math:`-\log P(x)`, in nats per row:
 
 * *isotropic*: all columns at one SNR drawn from an importance density; eq. (3) with its weight;
-* *masked*: a random subset of the columns known, every size equally likely, the rest unknown. Here (3) has a closed form:
+* *masked*: a random subset of the columns known, every size equally likely, the rest unknown. Here (3) is closed:
   u of C columns unknown cost (C + 1)/u times their cross-entropy (autoregression, averaged over orders);
 * *hybrid*: a random subset known and the rest at one SNR; (3) for the rest given the subset.
 
