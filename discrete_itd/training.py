@@ -112,11 +112,11 @@ class Patterns:
         self.shares = shares
 
     def loss(self, denoiser: Denoiser, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Nats of each row of ``x`` (B, C) on a fresh pattern: (B,), the isotropic rows first."""
+        """Nats of each row of ``x`` (B, C) on a fresh pattern: (B,), isotropic rows first, then hybrids."""
         book = denoiser.codebook
         n, device = len(x), x.device
-        n_iso = round(n * self.shares[0])
-        n_mask = round(n * self.shares[1]) if self.shares[2] else n - n_iso
+        n_iso, n_hybrid = round(n * self.shares[0]), round(n * self.shares[2])
+        n_noisy = n_iso + n_hybrid
         points = book.embed(x)
 
         def stratified(count: int) -> Tensor:
@@ -125,28 +125,26 @@ class Patterns:
             return (order + jitter) / max(count, 1)
 
         # if the share of known columns is uniform, every number of them is equally likely
-        known_share = torch.cat([x.new_zeros(n_iso, dtype=torch.float64), stratified(n_mask)])
-        known_share = torch.cat([known_share, stratified(n - n_iso - n_mask)]).to(points)
+        share = [x.new_zeros(n_iso, dtype=torch.float64), stratified(n_hybrid), stratified(n - n_noisy)]
         draws = torch.rand(x.shape, generator=generator, device=device, dtype=points.dtype)
-        known = draws < known_share[:, None]  # (B, C)
+        known = draws < torch.cat(share).to(points)[:, None]  # (B, C)
 
-        noisy = torch.ones(n, dtype=torch.bool, device=device)
-        noisy[n_iso : n_iso + n_mask] = False
-        u = torch.zeros(n, dtype=torch.float64, device=device)
-        u[:n_iso] = stratified(n_iso)
-        u[n_iso + n_mask :] = stratified(n - n_iso - n_mask)
+        u = torch.cat([stratified(n_iso), stratified(n_hybrid)])
         gamma, weight = self.quadrature.points(u.clamp_max(1 - 1e-12))
-        snr = torch.where(noisy, gamma, 0.0).to(points)[:, None].expand_as(draws)
-        snr = snr.masked_fill(known, math.inf)
-        xi = torch.randn(points.shape, generator=generator, device=device, dtype=points.dtype)
+        snr = points.new_zeros(n, book.n_columns)
+        snr[:n_noisy] = gamma.to(points)[:, None]
+        snr = snr.masked_fill_(known, math.inf)
+        xi = torch.zeros_like(points)
+        xi[:n_noisy].normal_(generator=generator)
         state = State.start(book, points).increment(book, points, snr, xi)
 
         posterior = denoiser(*state)
-        error = torch.where(book.per_coord(known), 0.0, points - posterior.mean()).square().sum(1)
-        unknown = (~known).sum(1)
-        surprisal = -torch.where(known, 0.0, posterior.log_prob(x)).sum(1)
+        error = (points - posterior.mean())[:n_noisy].square()
+        error = torch.where(book.per_coord(known[:n_noisy]), 0.0, error).sum(1)
+        unknown = (~known[n_noisy:]).sum(1)
+        surprisal = -torch.where(known, 0.0, posterior.log_prob(x))[n_noisy:].sum(1)
         masked = surprisal * (x.shape[1] + 1) / unknown.clamp_min(1)
-        return torch.where(noisy, 0.5 * weight.to(error) * error, masked)
+        return torch.cat([0.5 * weight.to(error) * error, masked])
 
 
 def pilot_quadrature(denoiser: Denoiser, x: Tensor, generator: torch.Generator) -> Quadrature:

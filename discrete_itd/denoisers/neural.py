@@ -40,9 +40,10 @@ class ResidualMLP(nn.Module):
             )
             for _ in range(depth)
         )
-        self.leave = nn.Sequential(nn.LayerNorm(width), nn.SiLU(), nn.Linear(width, n_out))
-        nn.init.zeros_(self.leave[-1].weight)
-        nn.init.zeros_(self.leave[-1].bias)
+        last = nn.Linear(width, n_out)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.leave = nn.Sequential(nn.LayerNorm(width), nn.SiLU(), last)
 
     def forward(self, features: Tensor) -> Tensor:
         h = self.enter(features)  # (B, W)
