@@ -20,6 +20,7 @@ of one group.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -59,6 +60,9 @@ class ColumnPoints:
             raise ValueError(f"a column needs at least one category, got n_levels={self.n_levels}")
         if self.kind == "line" and len(self.levels) != self.n_levels:
             raise ValueError(f"{self.n_levels} levels announced, {len(self.levels)} given")
+        ends = (-math.inf, *self.levels, math.inf)
+        if not all(a < b for a, b in itertools.pairwise(ends)):
+            raise ValueError(f"levels must be finite and strictly increasing, got {self.levels}")
 
     @property
     def n_slots(self) -> int:

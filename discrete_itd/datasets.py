@@ -11,7 +11,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, get_args, overload
+from typing import Any, Literal, get_args, overload
 
 import numpy as np
 import pandas as pd
@@ -252,7 +252,7 @@ def load_bayesian_network(name: NetworkName) -> BayesianNetwork:
     with warnings.catch_warnings():
         # pgmpy's newer entry point downloads the files; this deprecated one reads the wheel's own.
         warnings.simplefilter("ignore", FutureWarning)
-        model = get_example_model(name)
+        model: Any = get_example_model(name)
     states, parents, cpts = {}, {}, {}
     for cpd in model.get_cpds():
         variable, *given = cpd.variables

@@ -18,7 +18,7 @@ any column of a numpy array    nominal    the distinct values: the array is take
 from __future__ import annotations
 
 import warnings
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, cast
 
@@ -54,6 +54,8 @@ class ColumnSchema:
         The pandas dtype in which values are given back.
     ordered : bool
         Whether a ``category`` dtype is ordered.
+    category_dtype : str
+        The dtype of the categories of a ``category`` dtype; pandas' own choice if empty.
     """
 
     name: Hashable
@@ -63,6 +65,7 @@ class ColumnSchema:
     levels: tuple[float, ...]
     dtype: str
     ordered: bool = False
+    category_dtype: str = ""
 
     @property
     def points(self) -> ColumnPoints:
@@ -77,9 +80,11 @@ class ColumnSchema:
         ------
         ValueError
             If a value is missing, or is unseen and the column is closed.
+        TypeError
+            If a value cannot be a category, like a list.
         """
         _refuse_missing(self.name, values)
-        index = pd.Index(list(self.categories))
+        index = _index(self.categories)
         if isinstance(values.dtype, pd.CategoricalDtype):
             # look up each category once, not each cell
             codes = index.get_indexer(list(values.cat.categories))[values.cat.codes.to_numpy()]
@@ -87,7 +92,10 @@ class ColumnSchema:
             cells = values.to_numpy()
             if types.is_bool_dtype(values.dtype) != types.is_bool_dtype(index.dtype):
                 cells = cells.astype(object)  # pandas would match True with 1 or refuse
-            codes = index.get_indexer(cells)
+            try:
+                codes = index.get_indexer(cells)
+            except TypeError:
+                raise _no_category(self.name, values) from None
         codes = codes.astype(np.int64)
         unseen = codes < 0
         if unseen.any():
@@ -101,7 +109,8 @@ class ColumnSchema:
         """The values of codes, in the fitted dtype; that of an unseen value is missing."""
         codes = np.where(codes < len(self.categories), codes, -1)
         if self.dtype == "category":
-            dtype = pd.CategoricalDtype(list(self.categories), ordered=self.ordered)
+            names = pd.Index(list(self.categories), dtype=self.category_dtype or None)
+            dtype = pd.CategoricalDtype(names, ordered=self.ordered)
             cells = pd.Categorical.from_codes(codes, dtype=dtype)
             return pd.Series(cells, index=index, name=self.name)
         cells = pd.Series(list(self.categories), dtype=self.dtype)
@@ -159,8 +168,9 @@ class TableEncoder:
         Raises
         ------
         ValueError
-            Naming the column, if a kind or name is unknown, names repeat, or values are missing, infinite or of a
-            type that is no category.
+            Naming the column, if a kind or name is unknown, names repeat, or values are missing or infinite.
+        TypeError
+            Naming the column, if values are of a type that is no category.
         """
         if unseen not in ("smooth", "raise"):
             raise ValueError(f"unseen must be 'smooth' or 'raise', got {unseen!r}")
@@ -230,6 +240,10 @@ class TableEncoder:
 def _infer(
     name: Hashable, values: pd.Series, kind: str | None, is_open: bool, integers: Kind
 ) -> ColumnSchema:
+    if not isinstance(_plain(name), Scalar):
+        raise TypeError(
+            f"column {name!r}: a column's name must be a string or a number, got a {type(name).__name__}"
+        )
     _refuse_missing(name, values)
     dtype, ordered = values.dtype, False
     if isinstance(dtype, pd.CategoricalDtype):
@@ -247,21 +261,23 @@ def _infer(
         if types.is_float_dtype(dtype) and len(categories) > max(20, len(values) // 2):
             warnings.warn(
                 f"column {name!r}: {len(categories)} distinct numbers in {len(values)} rows are taken as"
-                " categories; cut a continuous column into bins first",
+                " categories; cut a continuous column into bins first (pandas.cut with labels=False)",
                 stacklevel=5,
             )
     elif types.is_string_dtype(dtype) or types.is_object_dtype(dtype):
-        categories = [_plain(c) for c in pd.unique(values)]
-        categories.sort(key=lambda c: (isinstance(c, str), c))
+        try:
+            categories = [_plain(c) for c in pd.unique(values)]
+        except TypeError:  # a value without a hash
+            raise _no_category(name, values) from None
+        if all(isinstance(c, Scalar) for c in categories):
+            categories.sort(key=lambda c: (isinstance(c, str), c))
         inferred = "nominal"
     else:
         raise ValueError(f"column {name!r}: values of dtype {dtype} are not supported")
-    for c in categories:
-        if not isinstance(c, str | int | float | bool):
-            raise ValueError(
-                f"column {name!r}: the value {c!r} of type {type(c).__name__} is no category;"
-                " convert it to a string or a number"
-            )
+    if not categories:
+        raise ValueError(f"column {name!r}: no value to learn the categories from")
+    if not all(isinstance(c, Scalar) for c in categories):
+        raise _no_category(name, categories)
     if len(categories) > MANY_CATEGORIES:
         warnings.warn(
             f"column {name!r}: {len(categories)} categories will make the model large and slow;"
@@ -274,20 +290,23 @@ def _infer(
     )
     levels: tuple[float, ...] = ()
     if kind == "ordinal":
-        codes = pd.Index(categories).get_indexer(values.to_numpy())
-        counts = np.bincount(codes[codes >= 0], minlength=len(categories))
         positions = (
             np.array(categories, float) if numeric else np.arange(len(categories), dtype=float)
         )
-        levels = line_levels(positions, counts)
+        if not np.isfinite(positions).all():
+            raise ValueError(f"column {name!r}: contains infinity")
+        codes = _index(categories).get_indexer(list(values))
+        levels = line_levels(positions, np.bincount(codes, minlength=len(categories)))
+    is_category = isinstance(dtype, pd.CategoricalDtype)
     return ColumnSchema(
         name=_plain(name),
         kind="ordinal" if kind == "ordinal" else "nominal",
         categories=tuple(categories),
         open=is_open,
         levels=levels,
-        dtype="category" if isinstance(dtype, pd.CategoricalDtype) else str(dtype),
+        dtype="category" if is_category else str(dtype),
         ordered=ordered,
+        category_dtype=str(dtype.categories.dtype) if is_category else "",
     )
 
 
@@ -297,7 +316,7 @@ def line_levels(positions: np.ndarray, counts: np.ndarray) -> tuple[float, ...]:
     Parameters
     ----------
     positions : ndarray, shape (K,)
-        Increasing numbers.
+        Increasing finite numbers.
     counts : ndarray, shape (K,)
         How often each occurs.
 
@@ -313,12 +332,17 @@ def line_levels(positions: np.ndarray, counts: np.ndarray) -> tuple[float, ...]:
     weights = (counts + 0.5) / (counts + 0.5).sum()
 
     def standardised(values: np.ndarray) -> np.ndarray:
+        values = values / values[-1]  # or the squares of very large numbers are no floats
         centred = values - weights @ values
         return 0.5 * centred / np.sqrt(weights @ centred**2)
 
-    levels = standardised(positions)
+    ranks = np.arange(len(positions), dtype=float)
+    spread = positions / 2 - positions[0] / 2
+    if np.diff(spread).min() <= 0:  # integers beyond 2^53 may be one float
+        spread = ranks
+    levels = standardised(spread)
     if np.diff(levels).min() < FINEST_GAP:
-        levels = standardised(np.arange(len(positions), dtype=float))
+        levels = standardised(ranks)
     return tuple((levels / max(1.0, np.diff(levels).min())).tolist())
 
 
@@ -333,6 +357,22 @@ def _refuse_missing(name: Hashable, values: pd.Series) -> None:
             f"column {name!r}: contains NaN or another missing value in {missing} of {len(values)} rows;"
             " fill them or make them a category first"
         )
+
+
+def _index(categories: Sequence[Scalar]) -> pd.Index:
+    """The categories to look codes up in."""
+    # left to itself, pandas makes floats of integers mixed with floats, and large ones fall together
+    mixed = len({type(c) for c in categories}) > 1
+    return pd.Index(list(categories), dtype=object if mixed else None)
+
+
+def _no_category(name: Hashable, values: Iterable[Any]) -> TypeError:
+    """The error that names the first of the values that is neither string nor number."""
+    odd = next((v for v in map(_plain, values) if not isinstance(v, Scalar)), None)
+    return TypeError(
+        f"column {name!r}: argument must be a string or a number, got {odd!r} of type {type(odd).__name__};"
+        " convert it first"
+    )
 
 
 def _plain(value: Any) -> Any:

@@ -19,14 +19,15 @@ from discrete_itd import state as files
 from discrete_itd.channel import CoordinateSchedule, Schedule
 from discrete_itd.denoisers import MarginalDenoiser, NeuralDenoiser
 from discrete_itd.encoders import TableEncoder
-from discrete_itd.likelihood import path_attribution, path_log_prob
+from discrete_itd.likelihood import mse_curve, path_attribution, path_log_prob
 from discrete_itd.planning import choose_path, paths_within
 from discrete_itd.sampling import sample
 from discrete_itd.training import Evaluation, TrainingPlan, pilot_quadrature, seeded, train
+from discrete_itd.validation import check_parameters, check_schedule, resolve_device
 
 EFFORT = 16  # with tol, a row may cost this many times n_calls
+FEWEST_PATHS = 4  # with tol; fewer would not give a standard error to act on
 BATCH_CELLS = 1 << 23  # rows times slots of one denoiser call
-PATHS = ("auto", "coordinate", "isotropic")
 
 
 class RowEstimate(NamedTuple):
@@ -57,7 +58,7 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
         Optimiser steps at most; training stops earlier when held-out rows stop improving. 0 leaves the
         independent columns.
     max_time : float, optional
-        Seconds of training at most.
+        Seconds of training at most; choosing the path comes on top.
     validation_fraction : float, default=0.1
         Share of the rows held out to stop training and to choose the path.
     path : {"auto", "coordinate", "isotropic"} or Schedule, default="auto"
@@ -154,17 +155,20 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
         ValueError
             Naming the column or parameter, if something is wrong with it. A model fitted before stays usable.
         """
-        self._check_parameters()
+        check_parameters(self.get_params(deep=False))
         frame, is_frame = self._table(X)
+        validate_data(type(self)(), X, skip_check_array=True)  # names that scikit-learn refuses
         if len(frame) < 2:
             raise ValueError(f"n_samples=1: at least two rows are needed, got {len(frame)}")
+        if not isinstance(self.path, str):
+            check_schedule(self.path, frame.shape[1])
         encoder = TableEncoder.fit(
             frame,
             self.columns,
             unseen=self.unseen,
             integers="ordinal" if is_frame else "nominal",
         )
-        device = _device(self.device)
+        device = resolve_device(self.device)
         random = check_random_state(self.random_state)
         seed = int(random.randint(2**31 - 1))
         codes = torch.from_numpy(encoder.transform(frame))
@@ -274,6 +278,35 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
         surprisal = split.surprisal.cpu().numpy()[inverse]
         return pd.DataFrame(surprisal, index=index, columns=pd.Index(self.encoder_.names))
 
+    def mse_curve(self, X: Any, *, n_points: int = 49, max_rows: int = 1000) -> pd.DataFrame:
+        r"""Denoising error at each SNR, whose area is the code length: what the model knows, and at which scale.
+
+        Parameters
+        ----------
+        X : DataFrame or array-like, shape (N, C)
+        n_points : int
+            SNRs, evenly spaced on a logarithmic scale.
+        max_rows : int
+            The first so many rows are used.
+
+        Returns
+        -------
+        DataFrame, shape (n_points, 4)
+            logsnr; mse, the mean of :math:`\|x - \hat x\|^2`; its standard error; and mse_independent, the same for
+            independent columns. The integral of snr * mse / 2 over logsnr is the mean of -log P in nats.
+        """
+        x = self._codes(X)[:max_rows]
+        seed = torch.Generator(self.device_).manual_seed(self._seed)
+        low, high = pilot_quadrature(self.denoiser_.base, x, seed).edges[[0, -1]].tolist()
+        logsnr = torch.linspace(low, high, n_points, dtype=torch.float64)
+        curves = [
+            mse_curve(d, x, logsnr.exp(), generator=torch.Generator().manual_seed(self._seed))
+            for d in (self.denoiser_, self.denoiser_.base)
+        ]
+        (mse, stderr), (independent, _) = curves
+        columns = {"logsnr": logsnr, "mse": mse, "stderr": stderr, "mse_independent": independent}
+        return pd.DataFrame({name: values.cpu().numpy() for name, values in columns.items()})
+
     # -- sampling -------------------------------------------------------------------------------
 
     def sample(
@@ -339,11 +372,15 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
             If the file cannot be read, or is no model of this kind, damaged or of a newer format.
         """
         header, tensors = files.read_state(path)
+        resolve_device(device)  # a device that is not there is no fault of the file
         try:
             model = cls(**files.parameters_from_json(header["parameters"]))
             model.device = device
+            check_parameters(model.get_params(deep=False))
             model._from_state(header, tensors)
-        except (KeyError, TypeError, RuntimeError, AttributeError, IndexError) as error:
+        except ValueError as error:
+            raise ValueError(f"{os.fspath(path)}: {error}") from None
+        except (LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
             raise ValueError(f"{os.fspath(path)}: the model is damaged ({error!r})") from None
         return model
 
@@ -370,10 +407,7 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
             "parameters": files.parameters_to_json(self.get_params(deep=False)),
             "schema": self.encoder_.to_list(),
             "schedule": files.schedule_to_json(self.schedule_),
-            "network": {
-                "width": self.denoiser_.network.enter.out_features,
-                "depth": len(self.denoiser_.network.blocks),
-            },
+            "network": {"width": self.denoiser_.width, "depth": self.denoiser_.depth},
             "seed": self._seed,
             "is_frame": self._is_frame,
             "has_names": hasattr(self, "feature_names_in_"),
@@ -386,15 +420,13 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
         if header["model"] != type(self).__name__:
             raise ValueError(f"the file holds a {header['model']}, not a {type(self).__name__}")
         encoder = TableEncoder.from_list(header["schema"])
-        codebook = encoder.codebook()
-        marginals = MarginalDenoiser(codebook, tensors["base.log_probs"].exp())
-        device = _device(self.device)
-        with seeded(0, torch.device("cpu")):
-            denoiser = NeuralDenoiser(marginals, **header["network"])
-        denoiser = denoiser.to(tensors["base.log_probs"].dtype)
-        denoiser.load_state_dict(tensors)
+        device = resolve_device(self.device)
+        with seeded(0, torch.device("cpu")):  # initial weights, which are replaced
+            denoiser = NeuralDenoiser.from_tensors(encoder.codebook(), tensors, **header["network"])
+        schedule = files.schedule_from_json(header["schedule"])
+        check_schedule(schedule, len(encoder.schema))
         self.encoder_, self.denoiser_ = encoder, denoiser.to(device).eval()
-        self.schedule_ = files.schedule_from_json(header["schedule"])
+        self.schedule_ = schedule
         self.history_ = pd.DataFrame(header["history"])
         self.path_table_ = pd.DataFrame(header["path_table"])
         self.device_, self._seed, self._is_frame = device, header["seed"], header["is_frame"]
@@ -403,25 +435,6 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
             self.feature_names_in_ = np.asarray(encoder.names, dtype=object)
 
     # -------------------------------------------------------------------------------------------
-
-    def _check_parameters(self) -> None:
-        """ValueError or TypeError naming the parameter."""
-        for name, least in (("width", 1), ("depth", 0), ("max_steps", 0), ("n_calls", 2)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | np.integer):
-                raise TypeError(f"{name} must be an integer, got {value!r}")
-            if value < least:
-                raise ValueError(f"{name} must be at least {least}, got {value}")
-        for name in ("max_time", "tol"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"{name} must be positive or None, got {value!r}")
-        if not 0 < self.validation_fraction < 1:
-            raise ValueError(
-                f"validation_fraction must be between 0 and 1, got {self.validation_fraction!r}"
-            )
-        if isinstance(self.path, str) and self.path not in PATHS:
-            raise ValueError(f"path must be one of {PATHS} or a schedule, got {self.path!r}")
 
     def _table(self, X: Any) -> tuple[pd.DataFrame, bool]:
         """The rows as a frame, and whether they came as one."""
@@ -450,7 +463,8 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
     def _given(self, given: Iterable[Hashable] | None) -> Tensor | None:
         if given is None:
             return None
-        names, wanted = self.encoder_.names, [given] if isinstance(given, str) else list(given)
+        names = self.encoder_.names
+        wanted = [given] if isinstance(given, str | int) else list(given)
         for name in wanted:
             if name not in names:
                 raise ValueError(
@@ -465,11 +479,15 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
         if given is not None and isinstance(schedule, CoordinateSchedule):
             left = max(1, len(given) - int(given.sum()))
             schedule = CoordinateSchedule(left, min(left, schedule.n_steps))
+        tol = self.tol if tol is None else tol
+        n_paths = paths_within(n_calls, schedule)
+        if tol is not None:  # start low: rows that need more will get more
+            n_paths = max(FEWEST_PATHS, paths_within(n_calls // 4, schedule))
         return {
             "schedule": schedule,
-            "n_paths": paths_within(n_calls, schedule),
+            "n_paths": n_paths,
             "max_paths": paths_within(EFFORT * n_calls, schedule),
-            "tol": self.tol if tol is None else tol,
+            "tol": tol,
             "given": given,
             "generator": torch.Generator().manual_seed(self._seed),
             "batch_size": self._batch_size(),
@@ -488,12 +506,6 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
 def _bar(total: float, what: str, bar_format: str | None = None) -> tqdm:
     """A progress bar, silent where the output is no terminal."""
     return tqdm(total=total, desc=what, disable=None, leave=False, delay=1.0, bar_format=bar_format)
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(name)
 
 
 def _unique_rows(codes: Tensor) -> tuple[Tensor, np.ndarray]:

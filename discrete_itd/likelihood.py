@@ -96,17 +96,19 @@ def path_log_weights(
     posterior = (
         denoiser(state.y[:1], state.snr[:1]).expand(len(x)) if given is None else denoiser(*state)
     )
-    log_w = posterior.log_prob(x).double()
+    known = torch.isinf(state.snr)
+    log_w = posterior.log_prob(x).double().masked_fill(known, 0.0)
     for step in range(1, schedule.n_steps + 1):
-        target = torch.where(torch.isinf(state.snr), math.inf, schedule.snr(step, rank).to(points))
+        target = torch.where(known, math.inf, schedule.snr(step, rank).to(points))
         xi = noise.normal(step, book.n_coords, points.dtype) if schedule.noisy else None
         new = state.increment(book, points, target, xi)
-        log_w -= posterior.update(*new).log_prob(x)  # (6)
+        log_w -= posterior.update(*new).log_prob(x).masked_fill(known, 0.0)  # (6)
         if step == schedule.n_steps and schedule.complete:
             break  # log q_S(x) = 0: every cell is known
         state = state.add(book, new)
+        known = torch.isinf(state.snr)  # whatever the denoiser says of these, log q = 0
         posterior = denoiser(*state)
-        log_w += posterior.log_prob(x)
+        log_w += posterior.log_prob(x).masked_fill(known, 0.0)
     return log_w
 
 
@@ -130,7 +132,7 @@ def combine(log_w: Tensor) -> Estimate:
     With one path the standard error is unknown: NaN.
     """
     there = ~log_w.isnan()
-    m = there.sum(1)
+    m = there.sum(1).double()
     log_prob = log_w.masked_fill(~there, -torch.inf).logsumexp(1) - m.log()
     w = torch.exp(log_w - log_prob[:, None])  # mean 1
     variance = torch.where(there, w - 1, 0.0).square().sum(1) / (m - 1)
@@ -154,7 +156,7 @@ def attribute(log_w: Tensor) -> Attribution:
     estimate = combine(total)
     there = ~total.isnan()
     total = total.masked_fill(~there, 0.0)
-    equal = there / there.sum(1, keepdim=True)
+    equal = there.double() / there.sum(1, keepdim=True)
     by_weight = torch.where(there, torch.exp(total - estimate.log_prob[:, None]), 0.0) * equal
     low, high = (equal * total).sum(1), (by_weight * total).sum(1)
     share = (estimate.log_prob - low) / (high - low)
@@ -353,7 +355,7 @@ def integral_log_prob(
     :math:`\gamma_{low}\|x-\hat x_0\|^2/2`; right of it each column goes on from the posterior at
     :math:`\gamma_{high}` by its own evidence alone, with the integral :math:`-\mathbb E\log q(x | z_{high})`. Both
     are denoisers, so the whole remains a valid code: :math:`\sum_x e^{\log P(x)} \le 1`, eq. (5). Against a
-    baseline both tails of the baseline are subtracted, except on the left, where the two agree.
+    baseline both tails of the baseline are subtracted.
 
     Raises
     ------
@@ -380,12 +382,14 @@ def integral_log_prob(
         target = snr.to(points)[:, None].expand(-1, book.n_columns)
         state = start.increment(book, points, target, noise.normal(1, book.n_coords, points.dtype))
         error, tail = _error_and_tail(denoiser(*state), points, each)
-        if baseline is None:
-            at_zero = denoiser(start.y[:1], start.snr[:1]).mean()
-            known = -(points - at_zero).square().sum(1) * (quadrature.low / 2)
-        else:
+        nothing = start.y[:1], start.snr[:1]
+        left = (points - denoiser(*nothing).mean()).square().sum(1)
+        log_b = 0.0
+        if baseline is not None:
             b_error, b_tail = _error_and_tail(baseline(*state), points, each)
-            error, tail, known = error - b_error, tail - b_tail, baseline.log_prob(each)
+            error, tail, log_b = error - b_error, tail - b_tail, baseline.log_prob(each)
+            left = left - (points - baseline(*nothing).mean()).square().sum(1)
+        known = log_b - left * (quadrature.low / 2)
         f = (0.5 * weight * error).unflatten(0, (-1, n_points))[:, :n_inner]  # (b, n)
         tail = tail.unflatten(0, (-1, n_points))[:, n_inner:]
         known = known.double().unflatten(0, (-1, n_points))[:, 0]
@@ -402,3 +406,47 @@ def _error_and_tail(q: CategoricalPosterior, points: Tensor, x: Tensor) -> tuple
     """Squared error and surprisal of the rows, (B,) each, float64."""
     error = (points - q.mean()).double().square().sum(1)
     return error, -q.log_prob(x).double().sum(1)
+
+
+@torch.no_grad()
+def mse_curve(
+    denoiser: Denoiser,
+    x: Tensor,
+    snr: Tensor,
+    *,
+    generator: torch.Generator,
+    batch_size: int = 2048,
+) -> tuple[Tensor, Tensor]:
+    r"""Mean squared error of a denoiser at each SNR: half the area under it is the code length (3).
+
+    Parameters
+    ----------
+    denoiser : Denoiser
+    x : Tensor of int64, shape (N, C)
+        Rows as codes.
+    snr : Tensor, shape (n,)
+        Positive SNRs, the same for all columns.
+    generator : torch.Generator
+    batch_size : int
+        Rows in one denoiser call.
+
+    Returns
+    -------
+    mse, stderr : Tensor, shape (n,), float64
+        Mean over rows of :math:`\|x - \hat x\|^2`, one noise a row, and its standard error.
+    """
+    book = denoiser.codebook
+    salt = draw_salt(generator)
+    errors = torch.empty(len(snr), len(x), dtype=torch.float64, device=x.device)
+    for i, gamma in enumerate(snr.tolist()):
+        done = 0
+        for rows in x.split(batch_size):
+            index = torch.full((len(rows),), i, device=x.device)
+            points = book.embed(rows)
+            start = State.start(book, points)
+            xi = RowNoise(rows, index, salt).normal(1, book.n_coords, points.dtype)
+            state = start.increment(book, points, torch.full_like(start.snr, gamma), xi)
+            error, _ = _error_and_tail(denoiser(*state), points, rows)
+            errors[i, done : done + len(rows)] = error
+            done += len(rows)
+    return errors.mean(1), errors.std(1) / math.sqrt(len(x))

@@ -1,11 +1,13 @@
 """One file per model: safetensors with a JSON header, no pickle.
 
 A state is a header of plain JSON data and a dictionary of named CPU tensors. The same state serves files, pickle
-and copies.
+and copies. A file carries a digest of both, so that damage is noticed before anything is made of it.
 """
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import json
 import os
 import tempfile
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -22,13 +25,22 @@ from discrete_itd.channel import CoordinateSchedule, IsotropicSchedule, Schedule
 
 FORMAT = 1
 KEY = "discrete_itd"
+DIGEST = "sha256"
 
 State = tuple[dict[str, Any], dict[str, Tensor]]
 
 
 def write_whole(path: str | os.PathLike[str], write: Callable[[Path], object]) -> None:
-    """Let ``write`` make a temporary file beside ``path`` and move it there only when it is complete."""
+    """Let ``write`` make a temporary file beside ``path`` and move it there only when it is complete.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written; also if ``path`` is there and no regular file, like a folder or a device.
+    """
     path = Path(path)
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
     descriptor, name = tempfile.mkstemp(
         prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent
     )
@@ -47,9 +59,17 @@ def write_whole(path: str | os.PathLike[str], write: Callable[[Path], object]) -
 def write_state(path: str | os.PathLike[str], state: State) -> None:
     """Write a state; the file appears whole or not at all."""
     header, tensors = state
-    metadata = {KEY: json.dumps({"format": FORMAT, **header})}
     tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    write_whole(path, lambda partial: save_file(tensors, partial, metadata))
+    text = json.dumps({"format": FORMAT, **header})
+    metadata = {KEY: text, DIGEST: _digest(text, tensors)}
+
+    def write(partial: Path) -> None:
+        try:
+            save_file(tensors, partial, metadata)
+        except SafetensorError as error:
+            raise OSError(f"{os.fspath(path)}: cannot be written ({error})") from error
+
+    write_whole(path, write)
 
 
 def read_state(path: str | os.PathLike[str]) -> State:
@@ -64,24 +84,37 @@ def read_state(path: str | os.PathLike[str]) -> State:
     """
     with open(path, "rb"):  # safetensors reports a missing file in its own way
         pass
+    name = os.fspath(path)
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            if KEY not in metadata:
+                raise ValueError(f"{name}: a safetensors file, but not a discrete_itd model")
+            header = json.loads(metadata[KEY])
+            version = header["format"]
+            if not isinstance(version, int) or version < 1:
+                raise ValueError(f"{name}: the model is damaged (format {version!r})")
+            if version > FORMAT:
+                raise ValueError(
+                    f"{name}: format {version}, but this release reads up to {FORMAT}; upgrade discrete_itd"
+                )
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
-        raise ValueError(f"{os.fspath(path)}: not a model file, or damaged ({error})") from None
-    if KEY not in metadata:
-        raise ValueError(f"{os.fspath(path)}: a safetensors file, but not a discrete_itd model")
-    try:
-        header = json.loads(metadata[KEY])
-        version = int(header["format"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{os.fspath(path)}: the header is damaged ({error})") from None
-    if version > FORMAT:
-        raise ValueError(
-            f"{os.fspath(path)}: format {version}, but this release reads up to {FORMAT}; upgrade discrete_itd"
-        )
+        raise ValueError(f"{name}: not a model file, or damaged ({error})") from None
+    except (json.JSONDecodeError, LookupError, TypeError, AttributeError, RuntimeError) as error:
+        raise ValueError(f"{name}: the model is damaged ({error!r})") from None
+    if metadata.get(DIGEST) != _digest(metadata[KEY], tensors):
+        raise ValueError(f"{name}: the model is damaged (its digest does not match)")
     return header, tensors
+
+
+def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of a header's text and of the tensors, whatever the order in which a file holds them."""
+    digest = hashlib.sha256(text.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"\n{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def schedule_to_json(schedule: Schedule) -> dict[str, Any]:
@@ -104,19 +137,24 @@ def parameters_to_json(parameters: dict[str, Any]) -> dict[str, Any]:
     """JSON data of an estimator's constructor arguments."""
     out = dict(parameters)
     if isinstance(out["columns"], Mapping):  # JSON would turn integer names into strings
-        out["columns"] = [[name, kind] for name, kind in out["columns"].items()]
+        out["columns"] = [[_plain(name), kind] for name, kind in out["columns"].items()]
     if not isinstance(out["path"], str):
         out["path"] = schedule_to_json(out["path"])
-    if not isinstance(out["random_state"], int | None):
+    if not isinstance(out["random_state"], int | np.integer | None):
         out["random_state"] = None  # a generator's state is not part of the model
-    return {k: v.item() if isinstance(v, np.generic) else v for k, v in out.items()}
+    return {name: _plain(value) for name, value in out.items()}
 
 
 def parameters_from_json(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments that :func:`parameters_to_json` wrote."""
+    """Make the arguments that :func:`parameters_to_json` wrote."""
     out = dict(data)
     if isinstance(out["columns"], list):
         out["columns"] = {name: kind for name, kind in out["columns"]}
     if isinstance(out["path"], Mapping):
         out["path"] = schedule_from_json(out["path"])
     return out
+
+
+def _plain(value: Any) -> Any:
+    """A numpy scalar as Python's own."""
+    return value.item() if isinstance(value, np.generic) else value

@@ -24,10 +24,14 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from discrete_itd.channel import Quadrature, State
 from discrete_itd.denoisers.base import Denoiser
+
+RATE_CUT, SMALLEST_CUT = 0.3, 0.1  # of the learning rate, at each plateau
+EARLY_LOOKS = (8, 16, 32, 64, 128)  # steps; a small table is learned, and over-learned, soon
+VALIDATION_DRAWS = 4096  # rows times repeats of one validation
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,7 @@ class TrainingPlan:
     n_evaluations : int
         Validations in a full run.
     patience : int
-        Validations without improvement after which training stops.
+        Validations without improvement after which the learning rate is cut, and at last training stopped.
     """
 
     max_steps: int = 6000
@@ -60,9 +64,9 @@ class TrainingPlan:
     learning_rate: float = 2e-3
     weight_decay: float = 0.01
     ema: float = 0.998
-    patterns: tuple[float, float, float] = (0.25, 0.6, 0.15)
+    patterns: tuple[float, float, float] = (0.2, 0.7, 0.1)
     n_evaluations: int = 40
-    patience: int = 8
+    patience: int = 5
 
 
 class Evaluation(NamedTuple):
@@ -115,7 +119,8 @@ class Patterns:
         """Nats of each row of ``x`` (B, C) on a fresh pattern: (B,), isotropic rows first, then hybrids."""
         book = denoiser.codebook
         n, device = len(x), x.device
-        n_iso, n_hybrid = round(n * self.shares[0]), round(n * self.shares[2])
+        n_iso = round(n * self.shares[0])
+        n_hybrid = min(n - n_iso, round(n * self.shares[2]))
         n_noisy = n_iso + n_hybrid
         points = book.embed(x)
 
@@ -125,7 +130,11 @@ class Patterns:
             return (order + jitter) / max(count, 1)
 
         # if the share of known columns is uniform, every number of them is equally likely
-        share = [x.new_zeros(n_iso, dtype=torch.float64), stratified(n_hybrid), stratified(n - n_noisy)]
+        share = [
+            x.new_zeros(n_iso, dtype=torch.float64),
+            stratified(n_hybrid),
+            stratified(n - n_noisy),
+        ]
         draws = torch.rand(x.shape, generator=generator, device=device, dtype=points.dtype)
         known = draws < torch.cat(share).to(points)[:, None]  # (B, C)
 
@@ -170,7 +179,7 @@ def pilot_quadrature(denoiser: Denoiser, x: Tensor, generator: torch.Generator) 
             state = start.increment(book, points, gamma.expand(start.snr.shape), xi)
             error = (points - denoiser(*state).mean()).square().sum(1).double()
             values.append(gamma.double() * error.square().mean().sqrt())
-    density = torch.stack(values)
+    density = torch.stack(values).clamp_min(1e-300)  # constant columns leave no error at all
     share = density / density.sum()
     informative = torch.nonzero(share.cumsum(0) > 1e-5).flatten()[0]
     last = torch.nonzero(share.flip(0).cumsum(0).flip(0) > 1e-5).flatten()[-1]
@@ -181,23 +190,21 @@ def pilot_quadrature(denoiser: Denoiser, x: Tensor, generator: torch.Generator) 
 class Evaluator:
     """Held-out nats on patterns that are the same at every call, so that evaluations compare."""
 
-    def __init__(self, patterns: Patterns, x: Tensor, seed: int, *, repeats: int) -> None:
+    def __init__(self, patterns: Patterns, x: Tensor, seed: int) -> None:
         self._patterns, self._x, self._seed = patterns, x, seed
-        self._repeats = repeats
+        self._repeats = max(1, min(8, VALIDATION_DRAWS // len(x)))
 
     @torch.no_grad()
     def __call__(self, denoiser: Denoiser) -> tuple[float, float]:
+        """Mean nats per row, and its standard error over rows."""
         generator = torch.Generator(self._x.device).manual_seed(self._seed)
         total = torch.zeros(len(self._x), dtype=torch.float64, device=self._x.device)
         for _ in range(self._repeats):
             order = torch.randperm(len(self._x), generator=generator, device=self._x.device)
-            for part in order.split(4096):
+            for part in order.split(2048):
                 loss = self._patterns.loss(denoiser, self._x[part], generator).double()
                 total.index_add_(0, part, loss)
-        per_row = total / self._repeats
-        n = len(per_row)
-        stderr = float(per_row.std() / math.sqrt(n)) if n > 1 else math.nan
-        return float(per_row.mean()), stderr
+        return _mean_and_error(total / self._repeats)
 
 
 def train(
@@ -228,93 +235,123 @@ def train(
     -------
     Report
     """
-    trained = [n for n, p in denoiser.named_parameters() if p.requires_grad]
-    parameters = [denoiser.get_parameter(n) for n in trained]
-    report = Report()
     start = time.perf_counter()
+    parameters = [p for p in denoiser.parameters() if p.requires_grad]
     quadrature = pilot_quadrature(denoiser, x, generator)
     patterns = Patterns(quadrature, plan.patterns)
-    repeats = max(1, min(8, 4096 // len(x_valid)))
     seed = int(torch.randint(2**31, (1,), generator=generator, device=x.device))
     # hybrids estimate conditional nats, so a held-out code length is made of the other two
-    evaluate = Evaluator(Patterns(quadrature, (0.5, 0.5, 0.0)), x_valid, seed, repeats=repeats)
-    averaged = copy.deepcopy(denoiser).requires_grad_(False).eval()
-    average = [averaged.get_parameter(n) for n in trained]
-    fused = x.device.type in ("cpu", "cuda")
+    evaluate = Evaluator(Patterns(quadrature, (0.5, 0.5, 0.0)), x_valid, seed)
+    average = _Average(denoiser, plan.ema)
     optimizer = torch.optim.AdamW(
-        parameters, lr=plan.learning_rate, weight_decay=plan.weight_decay, fused=fused
+        parameters,
+        lr=plan.learning_rate,
+        weight_decay=plan.weight_decay,
+        fused=x.device.type in ("cpu", "cuda"),
     )
+    batches = _batches(x, min(plan.batch_size, max(32, len(x) // 8)), generator)
+    report = Report()
     losses: list[Tensor] = []
-    best, best_weights, since_best = math.inf, [a.clone() for a in average], 0
 
-    def done_share(step: int) -> float:
-        share = step / plan.max_steps
+    def done_share() -> float:
+        share = step / max(plan.max_steps, 1)
         if plan.max_time is not None:
             share = max(share, (time.perf_counter() - start) / plan.max_time)
-        return min(share, 1.0)
+        return min(share, 1.0) if plan.max_steps else 1.0
 
-    def look(step: int) -> None:
-        nonlocal best, best_weights, since_best
-        valid, valid_stderr = evaluate(averaged)
-        recent = (
-            torch.stack(losses).double()
-            if losses
-            else x.new_tensor([math.nan], dtype=torch.float64)
-        )
-        spread = float(recent.std() / math.sqrt(len(recent))) if len(recent) > 1 else math.nan
-        report.history.append(
-            Evaluation(
-                step, time.perf_counter() - start, float(recent.mean()), spread, valid, valid_stderr
-            )
-        )
+    def look() -> None:
+        valid = evaluate(average.model)
+        train = _mean_and_error(torch.stack(losses)) if losses else (math.nan, math.nan)
         losses.clear()
-        if valid < best:
-            best, since_best = valid, 0
-            best_weights = [a.clone() for a in average]
-        else:
-            since_best += 1
+        report.history.append(Evaluation(step, time.perf_counter() - start, *train, *valid))
+        average.consider(valid[0])
         if progress is not None:
-            progress(done_share(step), report.history[-1])
+            progress(done_share(), report.history[-1])
 
-    look(0)
+    step, next_look, cut = 0, 1 / plan.n_evaluations, 1.0
+    look()
     denoiser.train()
-    next_look = 1 / plan.n_evaluations
-    step, order, at = 0, x.new_zeros(0), 0
-    while (share := done_share(step)) < 1.0:
-        if at + plan.batch_size > len(order):  # a new epoch; the remainder of the last is dropped
-            n_fold = -(-plan.batch_size // len(x))
-            folds = [
-                torch.randperm(len(x), generator=generator, device=x.device) for _ in range(n_fold)
-            ]
-            order = torch.cat(folds)
-            at = 0
-        rows = x[order[at : at + plan.batch_size]]
-        at += plan.batch_size
-        warm = min(1.0, (step + 1) / 100)
+    while (share := done_share()) < 1.0:
+        rate = plan.learning_rate * cut * 0.5 * (1 + math.cos(math.pi * share))
         for group in optimizer.param_groups:
-            group["lr"] = plan.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * share))
-        loss = patterns.loss(denoiser, rows, generator).mean()
+            group["lr"] = rate * min(1.0, (step + 1) / 100)
+        loss = patterns.loss(denoiser, next(batches), generator).mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 10.0 * x.shape[1], foreach=True)
+        torch.nn.utils.clip_grad_norm_(parameters, 10.0 * x.shape[1])
         optimizer.step()
         step += 1
-        decay = min(plan.ema, step / (10 + step))
-        for a, p in zip(average, parameters, strict=True):
-            a.lerp_(p.detach(), 1 - decay)
+        average.follow(parameters)
         losses.append(loss.detach())
-        if done_share(step) >= next_look:
-            look(step)
-            next_look += 1 / plan.n_evaluations
-            if since_best >= plan.patience:
-                report.stopped = "no improvement"
-                break
+        if done_share() >= next_look or step in EARLY_LOOKS:
+            look()
+            if done_share() >= next_look:
+                next_look += 1 / plan.n_evaluations
+            if average.stale >= plan.patience:
+                if cut <= SMALLEST_CUT:
+                    report.stopped = "no improvement"
+                    break
+                # a plateau at this learning rate: go on from the best weights with a smaller one
+                cut *= RATE_CUT
+                average.restore(parameters)
     else:
         report.stopped = "max_steps" if step >= plan.max_steps else "max_time"
     if losses:
-        look(step)
-    with torch.no_grad():
-        for p, b in zip(parameters, best_weights, strict=True):
-            p.copy_(b)
+        look()
+    average.restore(parameters)
     denoiser.eval()
     return report
+
+
+class _Average:
+    """The moving average of a denoiser's weights, and the best of its past states."""
+
+    def __init__(self, denoiser: Denoiser, decay: float) -> None:
+        self.model = copy.deepcopy(denoiser).eval()
+        self._weights = [
+            p.requires_grad_(False) for p in self.model.parameters() if p.requires_grad
+        ]
+        self._decay, self._n = decay, 0
+        self._best, self._best_weights = math.inf, [w.clone() for w in self._weights]
+        self.stale = 0  # evaluations since the best
+
+    def follow(self, parameters: list[nn.Parameter]) -> None:
+        """Move towards the weights of the latest step; at first fast, to forget the start."""
+        self._n += 1
+        share = 1 - min(self._decay, self._n / (10 + self._n))
+        for w, p in zip(self._weights, parameters, strict=True):
+            w.lerp_(p.detach(), share)
+
+    def consider(self, nats: float) -> None:
+        """Keep a copy of the average if it is the best so far."""
+        if nats < self._best:
+            self._best, self.stale = nats, 0
+            self._best_weights = [w.clone() for w in self._weights]
+        else:
+            self.stale += 1
+
+    @torch.no_grad()
+    def restore(self, parameters: list[nn.Parameter]) -> None:
+        """Put the best weights into the average and into ``parameters``."""
+        self.stale = 0
+        for w, p, best in zip(self._weights, parameters, self._best_weights, strict=True):
+            w.copy_(best)
+            p.copy_(best)
+
+
+def _batches(x: Tensor, size: int, generator: torch.Generator) -> Iterator[Tensor]:
+    """Batches of equal size without end; an epoch's remainder is dropped, a short table repeated."""
+    while True:
+        folds = [
+            torch.randperm(len(x), generator=generator, device=x.device)
+            for _ in range(-(-size // len(x)))
+        ]
+        for rows in torch.cat(folds).split(size):
+            if len(rows) == size:
+                yield x[rows]
+
+
+def _mean_and_error(values: Tensor) -> tuple[float, float]:
+    values = values.double()
+    error = float(values.std() / math.sqrt(len(values))) if len(values) > 1 else math.nan
+    return float(values.mean()), error

@@ -85,7 +85,8 @@ class SupportDenoiser(Denoiser):
         if probs.shape != (len(support),) or not bool((probs > 0).all()):
             raise ValueError(f"probs must be {len(support)} positive numbers")
         slots = codebook.slot_of(support)
-        indicator = torch.zeros(len(support), codebook.n_slots).scatter_(1, slots, 1.0)
+        indicator = torch.zeros(len(support), codebook.n_slots, device=slots.device)
+        indicator.scatter_(1, slots, 1.0)
         self.register_buffer("support", support)
         self.register_buffer("log_probs", (probs / probs.sum()).to(codebook.slot_value).log())
         self.register_buffer("_indicator", indicator.to(codebook.slot_value))

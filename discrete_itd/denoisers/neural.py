@@ -6,10 +6,14 @@ that an untrained denoiser *is* its base and training can only buy nats.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
+from discrete_itd.codebook import Codebook
 from discrete_itd.denoisers.base import Denoiser
+from discrete_itd.denoisers.exact import MarginalDenoiser
 from discrete_itd.posterior import CategoricalPosterior
 
 
@@ -78,9 +82,10 @@ class NeuralDenoiser(Denoiser):
     _scale: Tensor
 
     def __init__(
-        self, base: Denoiser, *, width: int = 256, depth: int = 3, dropout: float = 0.0
+        self, base: Denoiser, *, width: int = 256, depth: int = 3, dropout: float = 0.1
     ) -> None:
         super().__init__(base.codebook)
+        self.width, self.depth = width, depth
         self.base = base.requires_grad_(False)
         book = self.codebook
         fed = torch.nonzero((book.slot_level > 0) & ~book.slot_open).flatten()
@@ -98,8 +103,32 @@ class NeuralDenoiser(Denoiser):
             "_scale", 1 / (start * (1 - start)).sqrt().clamp_min(0.1), persistent=False
         )
         self.network = ResidualMLP(
-            len(fed) + book.n_columns, len(fed), width=width, depth=depth, dropout=dropout
+            len(fed) + book.n_columns,
+            max(1, len(fed)),  # a table of constants leaves nothing to predict
+            width=width,
+            depth=depth,
+            dropout=dropout,
         )
+
+    @classmethod
+    def from_tensors(
+        cls, codebook: Codebook, tensors: Mapping[str, Tensor], *, width: int, depth: int
+    ) -> NeuralDenoiser:
+        """Make the denoiser on a marginal base whose ``state_dict`` was ``tensors``, in their floating type.
+
+        Raises
+        ------
+        LookupError, RuntimeError, ValueError
+            If the tensors are not those of such a denoiser.
+        """
+        log_probs = tensors["base.log_probs"]
+        if tensors["network.enter.weight"].shape[:1] != (width,):  # before memory is asked for
+            raise ValueError(f"the network's width is {width}, its weights' another")
+        base = MarginalDenoiser(codebook.to(log_probs.dtype), log_probs.exp())
+        base.log_probs.copy_(log_probs)  # exactly: the exponential has rounded them
+        denoiser = cls(base, width=width, depth=depth).to(log_probs.dtype)
+        denoiser.load_state_dict(dict(tensors))
+        return denoiser
 
     def forward(self, y: Tensor, snr: Tensor) -> CategoricalPosterior:
         book = self.codebook
@@ -116,7 +145,7 @@ class NeuralDenoiser(Denoiser):
             centre = centre * seen.exp()[:, book.slot_column[self._fed]]
         features = torch.cat([(fed - centre) * self._scale, reliability], 1)
         f = base.logits.new_zeros(base.logits.shape)
-        f = f.index_copy(1, self._fed, self.network(features))
+        f = f.index_copy(1, self._fed, self.network(features)[:, : len(self._fed)])
         if seen is None:
             return CategoricalPosterior(book, base.logits + f)
         logits = book.log_softmax(base.logits.masked_fill(book.slot_open, -torch.inf) + f)

@@ -1,0 +1,68 @@
+"""Checks of what users pass, in scikit-learn's wording."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from discrete_itd.channel import CoordinateSchedule, Schedule
+from discrete_itd.encoders import KINDS
+
+PATHS = ("auto", "coordinate", "isotropic")
+
+
+def check_parameters(parameters: Mapping[str, Any]) -> None:
+    """Raise a ValueError or TypeError that names the wrong one of an estimator's parameters."""
+    for name, least in (("width", 1), ("depth", 0), ("max_steps", 0), ("n_calls", 2)):
+        value = parameters[name]
+        if isinstance(value, bool) or not isinstance(value, int | np.integer):
+            raise TypeError(f"{name} must be an integer, got {value!r}")
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}, got {value}")
+    for name in ("max_time", "tol", "validation_fraction"):
+        value = parameters[name]
+        if value is None and name != "validation_fraction":
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+            raise TypeError(f"{name} must be a number, got {value!r}")
+        if not value > 0:
+            raise ValueError(f"{name} must be positive, got {value!r}")
+    if not parameters["validation_fraction"] < 1:
+        raise ValueError(
+            f"validation_fraction must be between 0 and 1, got {parameters['validation_fraction']!r}"
+        )
+    columns, path = parameters["columns"], parameters["path"]
+    if not isinstance(columns, Mapping | str | None):
+        raise TypeError(f"columns must be a mapping or one kind, got {columns!r}")
+    if isinstance(columns, str) and columns not in KINDS:
+        raise ValueError(f"columns must be one of {KINDS} or a mapping, got {columns!r}")
+    if isinstance(path, str) and path not in PATHS:
+        raise ValueError(f"path must be one of {PATHS} or a schedule, got {path!r}")
+    if not isinstance(path, str) and not callable(getattr(path, "snr", None)):
+        raise TypeError(f"path must be one of {PATHS} or a schedule, got {path!r}")
+
+
+def resolve_device(name: str) -> torch.device:
+    """Return the device of that name, "auto" being CUDA where there is one; ValueError if it is not there."""
+    if isinstance(name, str) and name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+        reason = str(error).split("\n")[0]
+        raise ValueError(
+            f"device must be 'auto' or a device of this machine, got {name!r} ({reason})"
+        ) from None
+    return device
+
+
+def check_schedule(schedule: Schedule, n_columns: int) -> None:
+    """Raise a ValueError if a schedule is for another number of columns."""
+    if isinstance(schedule, CoordinateSchedule) and schedule.n_columns != n_columns:
+        raise ValueError(
+            f"path is a schedule for n_columns={schedule.n_columns}, but the table has {n_columns}"
+        )

@@ -1,0 +1,86 @@
+"""The tables of the benchmarks, their fitted models (kept between runs), and Markdown output."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+
+from discrete_itd import DiffusionDensity
+from discrete_itd.datasets import load_bayesian_network
+from tests.benchmarks.data import has_density, load_density
+
+CACHE = Path(__file__).parent / ".cache"
+
+
+class Table(NamedTuple):
+    """Rows to fit on and to test on, as frames or code arrays, and the truth where it is known."""
+
+    fit: pd.DataFrame | np.ndarray
+    test: pd.DataFrame | np.ndarray
+    validation_fraction: float
+    true_log_prob: np.ndarray | None  # of the test rows
+
+
+def load(name: str, n_train: int = 20_000) -> Table | None:
+    """A density table, or rows of a Bayesian network; None, with a line saying so, if it is not to be had.
+
+    A density table's published training and validation rows are fitted together, with as many of them held out
+    by the estimator as were published for validation.
+    """
+    if name in ("alarm", "insurance", "child", "asia", "sachs"):
+        network = load_bayesian_network(name)
+        fit, test = network.sample(n_train, random_state=0), network.sample(5000, random_state=1)
+        return Table(fit, test, 0.1, network.log_prob(test))
+    if not has_density(name):
+        print(f"skipped {name}: its file is not here (see tests/benchmarks/data.py)")
+        return None
+    data = load_density(name)
+    fit = np.concatenate([data.train, data.valid])
+    return Table(fit, data.test, len(data.valid) / len(fit), None)
+
+
+def fitted(name: str, table: Table, max_time: float, *, fresh: bool = False) -> DiffusionDensity:
+    """The default model of a table, trained for ``max_time`` seconds, or the one kept from an earlier run."""
+    CACHE.mkdir(exist_ok=True)
+    path = CACHE / f"{name}-{max_time:g}.safetensors"
+    if path.exists() and not fresh:
+        return DiffusionDensity.load(path)
+    model = DiffusionDensity(
+        max_steps=1_000_000,
+        max_time=max_time,
+        validation_fraction=table.validation_fraction,
+        random_state=0,
+    ).fit(table.fit)
+    model.save(path)
+    return model
+
+
+def codes(model: DiffusionDensity, rows: pd.DataFrame | np.ndarray) -> torch.Tensor:
+    """The rows as the model's own category codes."""
+    return model._codes(rows)
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A Markdown table; floats to three digits after the point."""
+
+    def cell(value: object) -> str:
+        return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    return "\n".join(lines + ["| " + " | ".join(map(cell, row)) + " |" for row in rows])
+
+
+def machine() -> str:
+    """What this runs on."""
+    return f"{torch.get_num_threads()} threads, {platform.machine()}, torch {torch.__version__}"
+
+
+def mean_and_error(values: np.ndarray) -> tuple[float, float]:
+    """Mean and standard error."""
+    return float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values)))

@@ -1,0 +1,34 @@
+"""Execute notebooks from top to bottom; with ``--write``, keep their outputs.
+
+python tests/run_notebooks.py notebooks/*.ipynb
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+
+
+def main() -> None:
+    """Run each notebook in its own folder; an error in a cell ends with its traceback and status 1."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("notebooks", nargs="+", type=Path)
+    parser.add_argument("--write", action="store_true")
+    options = parser.parse_args()
+    for path in options.notebooks:
+        notebook = nbformat.read(path, as_version=4)
+        resources = {"metadata": {"path": str(path.parent)}}
+        NotebookClient(notebook, timeout=600, kernel_name="python3", resources=resources).execute()
+        print(f"{path}: {sum(c.cell_type == 'code' for c in notebook.cells)} cells ran")
+        if options.write:
+            notebook.metadata = {k: v for k, v in notebook.metadata.items() if k == "kernelspec"}
+            for cell in notebook.cells:
+                cell.metadata = {}
+            nbformat.write(notebook, path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+"""Placing steps and choosing paths."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from laws import BOOKS, LAW, make_book, random_network, random_oracle, rounding, seeds
+
+from discrete_itd.channel import CoordinateSchedule, IsotropicSchedule, Quadrature
+from discrete_itd.likelihood import path_log_prob
+from discrete_itd.planning import (
+    Candidate,
+    cheapest_steps,
+    choose_path,
+    paths_within,
+    place_steps,
+    step_costs,
+)
+from discrete_itd.training import pilot_quadrature
+
+
+def seeded_generator(seed, device):
+    return torch.Generator(device).manual_seed(seed)
+
+
+def cost_of(costs, path):
+    return sum(float(costs[a, b]) for a, b in zip([0, *path], path, strict=False))
+
+
+@LAW
+@given(st.integers(1, 6), st.integers(1, 7), seeds)
+def test_cheapest_steps_against_all_subsets(n, n_steps, seed):
+    rng = np.random.default_rng(seed)
+    costs = torch.full((n + 1, n + 1), math.inf, dtype=torch.float64)
+    for a, b in itertools.combinations(range(n + 1), 2):
+        costs[a, b] = rng.normal()
+    path = cheapest_steps(costs, n_steps)
+    subsets = (
+        subset
+        for size in range(1, min(n, n_steps) + 1)
+        for subset in itertools.combinations(range(1, n + 1), size)
+    )
+    best = min(cost_of(costs, subset) for subset in subsets)
+    assert path == sorted(set(path))
+    assert 1 <= len(path) <= n_steps
+    assert cost_of(costs, path) == pytest.approx(best)
+
+
+@pytest.mark.parametrize("name", sorted(BOOKS))
+@pytest.mark.parametrize("kind", ["oracle", "network"])
+def test_step_costs_add_up_to_the_path(device, dtype, name, kind):
+    """On the same noise: -log W is minus log q_0 plus the costs of its steps."""
+    book = make_book(name, device)
+    oracle = random_oracle(book, np.random.default_rng(0))
+    denoiser = oracle if kind == "oracle" else random_network(book, 1)
+    levels = (0.4, 1.0, 3.0, 8.0)
+    snrs = torch.tensor(levels, device=device)
+    costs = step_costs(denoiser, oracle.support, snrs, seeded_generator(5, device))
+    assert costs.shape == (5, 5)
+    above = torch.ones(5, 5, dtype=torch.bool).triu(1)
+    assert costs[above].isfinite().all()
+    assert (costs[~above] == math.inf).all()
+    x = torch.zeros(1, book.n_coords, device=device), torch.zeros(1, book.n_columns, device=device)
+    start = -denoiser(*x).expand(len(oracle.support)).log_prob(oracle.support).sum(1).mean()
+    whole = path_log_prob(
+        denoiser,
+        oracle.support,
+        IsotropicSchedule(levels),
+        n_paths=1,
+        generator=seeded_generator(5, device),
+    )
+    total = start.item() + cost_of(costs, [1, 2, 3, 4])
+    assert total == pytest.approx(-whole.log_prob.mean().item(), abs=rounding(dtype, 3))
+
+
+def test_a_column_alone_costs_nothing_more(device, dtype, generator):
+    """With independent columns no jump beats the column's own evidence: every cost is zero."""
+    net = random_network(make_book("mixed", device), 0, strength=0.0)
+    rows = torch.tensor([[0, 1, 1], [2, 0, 1]], device=device)
+    costs = step_costs(net, rows, torch.tensor([0.5, 2.0, 7.0], device=device), generator)
+    assert costs[torch.ones(4, 4, dtype=torch.bool).triu(1)].abs().max() < rounding(dtype)
+
+
+@pytest.mark.parametrize("n_steps", [2, 4])
+def test_placed_steps_are_not_worse_than_even_ones(device, n_steps):
+    book = make_book("mixed", device)
+    oracle = random_oracle(book, np.random.default_rng(0))
+    p = oracle.log_probs.double().exp()
+    pick = torch.multinomial(p, 3000, replacement=True, generator=seeded_generator(0, device))
+    rows = oracle.support[pick]
+    quadrature = Quadrature(torch.tensor([0.01, 90.0]).log(), torch.ones(1)).to(device)
+    (placed,) = place_steps(
+        oracle, rows, quadrature, [n_steps], generator=seeded_generator(1, device)
+    )
+    assert 1 <= placed.n_steps <= n_steps
+    assert 0.0099 < placed.levels[0] <= placed.levels[-1] < 90.1
+    even = torch.linspace(math.log(0.01), math.log(90.0), n_steps + 1).exp()[1:]
+    nats, spread = [], []
+    for schedule in (placed, IsotropicSchedule(tuple(even.tolist()))):
+        runs = [
+            path_log_prob(
+                oracle, oracle.support, schedule, n_paths=1, generator=seeded_generator(s, device)
+            ).log_prob
+            for s in range(200)
+        ]
+        each = -(torch.stack(runs) * p).sum(1)
+        nats.append(each.mean().item())
+        spread.append(each.std().item() / math.sqrt(len(runs)))
+    assert nats[0] < nats[1] + 3 * math.hypot(*spread)
+    if n_steps == 2:  # where placing matters, it shows
+        assert nats[0] < nats[1]
+
+
+def test_placing_gives_one_schedule_a_wish(device, generator):
+    book = make_book("simplex", device)
+    oracle = random_oracle(book, np.random.default_rng(0))
+    quadrature = pilot_quadrature(oracle, oracle.support, generator)
+    wishes = [1, 3, 8]
+    placed = place_steps(oracle, oracle.support, quadrature, wishes, generator=generator)
+    assert len(placed) == 3
+    assert all(s.n_steps <= n for s, n in zip(placed, wishes, strict=True))
+
+
+@pytest.mark.parametrize("kind", ["auto", "coordinate", "isotropic"])
+@pytest.mark.parametrize("n_calls", [1, 12])
+def test_candidates_keep_the_budget_and_the_best_leads(device, dtype, kind, n_calls):
+    book = make_book("mixed", device)
+    oracle = random_oracle(book, np.random.default_rng(0))
+    quadrature = Quadrature(torch.tensor([0.05, 90.0]).log(), torch.ones(1)).to(device)
+    found = choose_path(
+        oracle,
+        oracle.support,
+        oracle.support,
+        quadrature,
+        kind=kind,
+        n_calls=n_calls,
+        generator=seeded_generator(0, device),
+    )
+    nats = [c.nats for c in found]
+    assert nats == sorted(nats)
+    kinds = {c.kind for c in found}
+    assert kinds == ({"coordinate", "isotropic"} if kind == "auto" else {kind})
+    for c in found:
+        assert c.n_paths == paths_within(n_calls, c.schedule) >= 2
+        assert c.n_calls <= max(n_calls, 2 * c.schedule.n_steps)
+        assert c.n_calls <= max(n_calls, 2)
+        assert c.stderr > 0
+    if kind == "auto" and n_calls > 1:  # the oracle's coordinate path is exact
+        truth = -oracle.log_prob(oracle.support).mean().item()
+        exact = [c for c in found if c.schedule == CoordinateSchedule(3)]
+        assert exact[0].nats == pytest.approx(truth, abs=rounding(dtype))
+
+
+def test_calls_are_steps_times_paths():
+    candidate = Candidate("isotropic", IsotropicSchedule((1.0, 2.0)), 3, 1.0, 0.1)
+    assert candidate.n_calls == 6
+    assert paths_within(7, candidate.schedule) == 3
+    assert paths_within(1, candidate.schedule) == 2
