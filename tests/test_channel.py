@@ -119,6 +119,7 @@ def test_normals_and_uniforms_have_their_laws(device, dtype, stream):
     for column in uniform.T:
         assert stats.kstest(column, "uniform").pvalue > 1e-4
     assert stats.kstest(normal[:4000].ravel(), "norm").pvalue > 1e-4  # along the rows too
+    assert abs((normal**2).mean() - 1) < 5 * math.sqrt(2 / normal.size)
     assert abs(stats.kurtosis(normal.ravel())) < 0.1
 
 

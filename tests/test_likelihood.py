@@ -126,6 +126,28 @@ def test_integral_closes_its_tails_even_far_inside(device, generator):
         assert mass == pytest.approx(1, abs=0.15)
 
 
+def test_baseline_is_subtracted_from_end_to_end(device, dtype):
+    """(4) is (3) of the denoiser less (3) of the baseline on the same noise, tails included."""
+    book = make_book("mixed", device)
+    oracle = random_oracle(book, np.random.default_rng(1))
+    baseline = random_marginals(book, np.random.default_rng(2))
+    quadrature = make_quadrature(book, device, low=0.5)
+
+    def integral(denoiser, against=None):
+        return integral_log_prob(
+            denoiser,
+            oracle.support,
+            quadrature,
+            baseline=against,
+            generator=seeded_generator(0, device),
+        ).log_prob
+
+    expected = baseline.log_prob(oracle.support) + integral(oracle) - integral(baseline)
+    torch.testing.assert_close(
+        integral(oracle, baseline), expected, atol=rounding(dtype, 10), rtol=0
+    )
+
+
 # -- any denoiser: a valid code (5) ----------------------------------------------------------------
 
 
