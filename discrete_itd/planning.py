@@ -179,6 +179,8 @@ def choose_path(
     max_rows : int
         Held-out rows used.
     """
+    if kind not in ("auto", "coordinate", "isotropic"):
+        raise ValueError(f"kind must be 'auto', 'coordinate' or 'isotropic', got {kind!r}")
     candidates: list[tuple[str, Schedule]] = []
     n_columns = denoiser.codebook.n_columns
     most = max(1, n_calls // 2)

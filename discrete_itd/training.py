@@ -1,11 +1,13 @@
 r"""Training: denoising regression over a mixture of SNR patterns.
 
-Every pattern's loss is an unbiased estimate of :math:`-\log P(x)`, in nats per row:
+Every pattern's loss is in nats per row, and unbiased for what it estimates:
 
-* *isotropic*: all columns at one SNR drawn from an importance density; eq. (3) with its weight;
-* *masked*: a random subset of the columns known, every size equally likely, the rest unknown. Here (3) is closed:
-  u of C columns unknown cost (C + 1)/u times their cross-entropy (autoregression, averaged over orders);
-* *hybrid*: a random subset known and the rest at one SNR; (3) for the rest given the subset.
+* *isotropic*: all columns at one SNR drawn from an importance density; :math:`-\log P(x)` by (3) with its weight;
+* *masked*: a random subset of the columns known, every size equally likely, the rest unknown. Here
+  (3) is closed: :math:`-\log P(x)` is (C + 1)/u times the cross-entropy of the u of C columns unknown, on
+  average over subsets (an autoregression averaged over orders);
+* *hybrid*: a random subset known and the rest at one SNR; (3) for the rest given the subset, which is what
+  conditional questions and mixed paths need.
 
 References
 ----------
