@@ -13,7 +13,7 @@ from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.utils import check_array, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from discrete_itd import state as files
 from discrete_itd.channel import CoordinateSchedule, Schedule

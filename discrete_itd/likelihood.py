@@ -97,18 +97,25 @@ def path_log_weights(
         denoiser(state.y[:1], state.snr[:1]).expand(len(x)) if given is None else denoiser(*state)
     )
     known = torch.isinf(state.snr)
-    log_w = posterior.log_prob(x).double().masked_fill(known, 0.0)
+    own = posterior.log_prob(x).masked_fill(known, 0.0)
+    log_w = own.double()
     for step in range(1, schedule.n_steps + 1):
         target = torch.where(known, math.inf, schedule.snr(step, rank).to(points))
         xi = noise.normal(step, book.n_coords, points.dtype) if schedule.noisy else None
         new = state.increment(book, points, target, xi)
-        log_w -= posterior.update(*new).log_prob(x).masked_fill(known, 0.0)  # (6)
+        # a column's own evidence either says nothing or all where increments are zero or infinite
+        if schedule.noisy:
+            told = posterior.update(*new).log_prob(x).masked_fill(known, 0.0)
+        else:
+            told = own.masked_fill(torch.isinf(target), 0.0)
+        log_w -= told  # (6)
         if step == schedule.n_steps and schedule.complete:
             break  # log q_S(x) = 0: every cell is known
         state = state.add(book, new)
         known = torch.isinf(state.snr)  # whatever the denoiser says of these, log q = 0
         posterior = denoiser(*state)
-        log_w += posterior.log_prob(x).masked_fill(known, 0.0)
+        own = posterior.log_prob(x).masked_fill(known, 0.0)
+        log_w += own
     return log_w
 
 

@@ -6,6 +6,8 @@ python tests/run_notebooks.py notebooks/*.ipynb
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from pathlib import Path
 
 import nbformat
@@ -18,6 +20,8 @@ def main() -> None:
     parser.add_argument("notebooks", nargs="+", type=Path)
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()
+    # a kernel is started as "python": let that be this one
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     for path in options.notebooks:
         notebook = nbformat.read(path, as_version=4)
         resources = {"metadata": {"path": str(path.parent)}}

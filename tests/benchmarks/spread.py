@@ -38,19 +38,18 @@ def main() -> None:
         generator = torch.Generator().manual_seed(0)
         quadrature = pilot_quadrature(denoiser, train, generator)
         n_columns = denoiser.codebook.n_columns
-        steps = min(n_columns, calls // 2)
-        coordinate = CoordinateSchedule(n_columns, steps)
         ways = {
             "integral (3)": (integral_log_prob, {"quadrature": quadrature, "n_points": calls}),
             "integral (4), marginal baseline": (
                 integral_log_prob,
                 {"quadrature": quadrature, "n_points": calls, "baseline": denoiser.base},
             ),
-            f"path (6), coordinate, {steps} steps x {calls // steps}": (
-                path_log_prob,
-                {"schedule": coordinate, "n_paths": calls // steps},
-            ),
         }
+        for steps in sorted({min(n_columns, calls // 2), min(n_columns, calls // 4)}):
+            ways[f"path (6), coordinate, {steps} steps x {calls // steps}"] = (
+                path_log_prob,
+                {"schedule": CoordinateSchedule(n_columns, steps), "n_paths": calls // steps},
+            )
         counts = [calls, calls // 2, calls // 4]
         for n, schedule in zip(
             counts,
