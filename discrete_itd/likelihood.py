@@ -448,10 +448,11 @@ def mse_curve(
     for i, gamma in enumerate(snr.tolist()):
         done = 0
         for rows in x.split(batch_size):
-            index = torch.full((len(rows),), i, device=x.device)
+            # numbered, so that equal rows get independent noise and the standard error is honest
+            index = torch.arange(done, done + len(rows), device=x.device)
             points = book.embed(rows)
             start = State.start(book, points)
-            xi = RowNoise(rows, index, salt).normal(1, book.n_coords, points.dtype)
+            xi = RowNoise(rows, index, salt).normal(i, book.n_coords, points.dtype)
             state = start.increment(book, points, torch.full_like(start.snr, gamma), xi)
             error, _ = _error_and_tail(denoiser(*state), points, rows)
             errors[i, done : done + len(rows)] = error
