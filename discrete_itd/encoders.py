@@ -32,6 +32,7 @@ Kind = Literal["nominal", "ordinal"]
 Scalar = str | int | float | bool
 KINDS = ("nominal", "ordinal")
 MANY_CATEGORIES = 1000
+SUSPICIOUS_ROWS = 5  # so many unseen values and no seen one are hardly chance
 FINEST_GAP = 1e-3  # in standard deviations; closer levels are spaced by rank
 
 
@@ -101,7 +102,7 @@ class ColumnSchema:
         if unseen.any():
             if not self.open:
                 first = values.iloc[int(unseen.argmax())]
-                raise ValueError(f"column {self.name!r}: unseen category {_plain(first)!r}")
+                raise ValueError(f"column {self.name!r}: unseen category {plain(first)!r}")
             codes[unseen] = len(self.categories)
         return codes
 
@@ -207,7 +208,14 @@ class TableEncoder:
         """Codes, int64, shape (N, C); the frame's columns are found by name, its order does not matter."""
         codes = np.empty((len(frame), len(self.schema)), dtype=np.int64)
         for j, column in enumerate(self.schema):
-            codes[:, j] = column.encode(_column(frame, column.name))
+            values = _column(frame, column.name)
+            codes[:, j] = column.encode(values)
+            if len(codes) >= SUSPICIOUS_ROWS and (codes[:, j] == len(column.categories)).all():
+                warnings.warn(
+                    f"column {column.name!r}: no value was seen in training (dtype {values.dtype}, fitted as"
+                    f" {column.dtype}); is the type the same?",
+                    stacklevel=4,
+                )
         return codes
 
     def inverse_transform(self, codes: np.ndarray, index: pd.Index | None = None) -> pd.DataFrame:
@@ -240,14 +248,14 @@ class TableEncoder:
 def _infer(
     name: Hashable, values: pd.Series, kind: str | None, is_open: bool, integers: Kind
 ) -> ColumnSchema:
-    if not isinstance(_plain(name), Scalar):
+    if not isinstance(plain(name), Scalar):
         raise TypeError(
             f"column {name!r}: a column's name must be a string or a number, got a {type(name).__name__}"
         )
     _refuse_missing(name, values)
     dtype, ordered = values.dtype, False
     if isinstance(dtype, pd.CategoricalDtype):
-        categories = [_plain(c) for c in dtype.categories]
+        categories = [plain(c) for c in dtype.categories]
         ordered = bool(dtype.ordered)
         inferred = "ordinal" if ordered else "nominal"
     elif types.is_bool_dtype(dtype):
@@ -256,7 +264,7 @@ def _infer(
         cells = values.to_numpy()
         if not np.isfinite(cells.astype(float)).all():
             raise ValueError(f"column {name!r}: contains infinity")
-        categories = [_plain(c) for c in np.unique(cells)]
+        categories = [plain(c) for c in np.unique(cells)]
         inferred = integers
         if types.is_float_dtype(dtype) and len(categories) > max(20, len(values) // 2):
             warnings.warn(
@@ -266,7 +274,7 @@ def _infer(
             )
     elif types.is_string_dtype(dtype) or types.is_object_dtype(dtype):
         try:
-            categories = [_plain(c) for c in pd.unique(values)]
+            categories = [plain(c) for c in pd.unique(values)]
         except TypeError:  # a value without a hash
             raise _no_category(name, values) from None
         if all(isinstance(c, Scalar) for c in categories):
@@ -299,7 +307,7 @@ def _infer(
         levels = line_levels(positions, np.bincount(codes, minlength=len(categories)))
     is_category = isinstance(dtype, pd.CategoricalDtype)
     return ColumnSchema(
-        name=_plain(name),
+        name=plain(name),
         kind="ordinal" if kind == "ordinal" else "nominal",
         categories=tuple(categories),
         open=is_open,
@@ -368,13 +376,13 @@ def _index(categories: Sequence[Scalar]) -> pd.Index:
 
 def _no_category(name: Hashable, values: Iterable[Any]) -> TypeError:
     """The error that names the first of the values that is neither string nor number."""
-    odd = next((v for v in map(_plain, values) if not isinstance(v, Scalar)), None)
+    odd = next((v for v in map(plain, values) if not isinstance(v, Scalar)), None)
     return TypeError(
         f"column {name!r}: argument must be a string or a number, got {odd!r} of type {type(odd).__name__};"
         " convert it first"
     )
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """A numpy scalar as Python's own."""
     return value.item() if isinstance(value, np.generic) else value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Any, NamedTuple, Self, cast
 
@@ -49,7 +50,8 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
         "nominal" or "ordinal", where it is not what the dtype says. See
         :class:`~discrete_itd.encoders.TableEncoder` for what the dtypes say; columns of a numpy array are nominal.
     unseen : {"smooth", "raise"}, default="smooth"
-        What a category never seen in training does: get a small probability of its own, or raise ValueError.
+        What a category never seen in training does: get a small probability of its own, or raise ValueError. A
+        boolean column knows only False and True, and raises for anything else.
     width : int, default=256
         Hidden units of the network.
     depth : int, default=3
@@ -94,7 +96,8 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
     -----
     Scores are nats (natural logarithm), higher is more probable. The model defines a normalised mass over all
     rows of seen and "unseen" cells; a score is a Monte-Carlo estimate of it, in expectation on the pessimistic
-    side, and depends on nothing but the row and the fitted model.
+    side, and depends on nothing but the row and the fitted model. Paths disagree most on the oddest rows:
+    their scores are known to a few nats only, as their standard errors say, and more ``n_calls`` raise them.
 
     References
     ----------
@@ -192,12 +195,14 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
 
                 report = train(denoiser, x, x_valid, plan, generator=generator, progress=show)
         if isinstance(self.path, str):
+            nats = [e.valid_nats for e in report.history]
+            untrained = min(nats) == nats[0]  # all paths are equal then, and exact
             candidates = choose_path(
                 denoiser,
                 x,
                 x_valid,
                 pilot_quadrature(denoiser, x, generator),
-                kind=self.path,
+                kind="coordinate" if untrained and self.path == "auto" else self.path,
                 n_calls=self.n_calls,
                 generator=generator,
             )
@@ -224,8 +229,11 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
         Parameters
         ----------
         X : DataFrame or array-like, shape (N, C)
+            The columns that were fitted, in their order.
         given : names (positions, for an array) of columns, optional
-            Condition on these: the result is log P(other columns | given).
+            Condition on these: the result is log P(other columns | given), a mass that is normalised on its own.
+            A network's conditionals need not agree with one another exactly, so it is close to, but not
+            the difference of two joint scores.
         tol : float, optional
             Overrides the constructor's for this call, nats.
 
@@ -241,10 +249,17 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
         """
         codes, mask = self._codes(X), self._given(given)
         unique, inverse = _unique_rows(codes)
+        effort = self._effort(mask, tol)
         with _bar(len(unique), "score") as bar:
-            estimate = path_log_prob(
-                self.denoiser_, unique, **self._effort(mask, tol), progress=bar.update
-            )
+            estimate = path_log_prob(self.denoiser_, unique, **effort, progress=bar.update)
+        if effort["tol"] is not None:
+            beyond = int((estimate.stderr > effort["tol"]).sum())
+            if beyond:
+                warnings.warn(
+                    f"{beyond} of {len(unique)} distinct rows have a standard error above tol={effort['tol']}"
+                    f" after {EFFORT} times n_calls evaluations; raise n_calls for more",
+                    stacklevel=2,
+                )
         return RowEstimate(*(t.cpu().numpy()[inverse] for t in estimate))
 
     def score_samples(self, X: Any) -> np.ndarray:
@@ -295,7 +310,13 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
             logsnr; mse, the mean of :math:`\|x - \hat x\|^2`; its standard error; and mse_independent, the same for
             independent columns. The integral of snr * mse / 2 over logsnr is the mean of -log P in nats.
         """
+        if n_points < 2 or max_rows < 2:
+            raise ValueError(
+                f"n_points and max_rows must be at least 2, got {n_points}, {max_rows}"
+            )
         x = self._codes(X)[:max_rows]
+        if len(x) < 2:
+            raise ValueError("a curve with error bars needs at least two rows")
         seed = torch.Generator(self.device_).manual_seed(self._seed)
         low, high = pilot_quadrature(self.denoiser_.base, x, seed).edges[[0, -1]].tolist()
         logsnr = torch.linspace(low, high, n_points, dtype=torch.float64)
@@ -439,6 +460,9 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
     def _table(self, X: Any) -> tuple[pd.DataFrame, bool]:
         """The rows as a frame, and whether they came as one."""
         if isinstance(X, pd.DataFrame):
+            if not X.columns.is_unique:
+                twice = X.columns[X.columns.duplicated()][0]
+                raise ValueError(f"column {twice!r}: the name occurs more than once")
             if X.shape[0] == 0 or X.shape[1] == 0:
                 raise ValueError(
                     f"Found array with {X.shape[0]} sample(s) and {X.shape[1]} feature(s)"
@@ -464,7 +488,7 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
         if given is None:
             return None
         names = self.encoder_.names
-        wanted = [given] if isinstance(given, str | int) else list(given)
+        wanted = [given] if isinstance(given, str | int | np.integer) else list(given)
         for name in wanted:
             if name not in names:
                 raise ValueError(

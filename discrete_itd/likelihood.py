@@ -127,7 +127,7 @@ def random_rank(uniform: Tensor, given: Tensor | None = None) -> Tensor:
 
 
 def combine(log_w: Tensor) -> Estimate:
-    """Log-mean-exp over paths and its standard error by the delta method.
+    """Log-mean-exp over paths and its standard error.
 
     Parameters
     ----------
@@ -136,14 +136,19 @@ def combine(log_w: Tensor) -> Estimate:
 
     Notes
     -----
-    With one path the standard error is unknown: NaN.
+    The error is the larger of two that agree where the paths agree: the delta method's, and the standard deviation of
+    the log-weights over the root of M. The first cannot exceed one nat, however far apart the paths are;
+    the second grows with them. Where it is large, the estimate is also pessimistic by about as much: a few
+    paths rarely hold the one that explains an odd row best. With one path the error is unknown: NaN.
     """
     there = ~log_w.isnan()
     m = there.sum(1).double()
     log_prob = log_w.masked_fill(~there, -torch.inf).logsumexp(1) - m.log()
     w = torch.exp(log_w - log_prob[:, None])  # mean 1
-    variance = torch.where(there, w - 1, 0.0).square().sum(1) / (m - 1)
-    return Estimate(log_prob, (variance / m).sqrt())
+    delta = torch.where(there, w - 1, 0.0).square().sum(1)
+    mean = log_w.nan_to_num(0.0).sum(1) / m
+    spread = torch.where(there, log_w - mean[:, None], 0.0).square().sum(1)
+    return Estimate(log_prob, (torch.maximum(delta, spread) / (m - 1) / m).sqrt())
 
 
 def attribute(log_w: Tensor) -> Attribution:

@@ -28,8 +28,10 @@ from discrete_itd.channel import (
 from discrete_itd.denoisers.base import Denoiser
 from discrete_itd.likelihood import draw_salt, path_log_prob
 
-GRID = 48  # candidate SNRs of a step
+GRID = 48  # candidate SNRs of a step; half as many for a wide table
+WIDE = 2000  # slots
 PILOT_CELLS = 1 << 17  # rows times slots of the pilot
+CHOICE_CELLS = 1 << 20  # rows times slots on which paths are compared
 MOST_STEPS = 64  # of one isotropic path
 
 
@@ -124,7 +126,8 @@ def place_steps(
     """
     n_rows = max(32, min(512, PILOT_CELLS // denoiser.codebook.n_slots))
     pick = torch.randint(len(x), (n_rows,), generator=generator, device=generator.device)
-    grid = torch.linspace(math.log(quadrature.low), math.log(quadrature.high), GRID).exp()
+    n_grid = GRID if denoiser.codebook.n_slots <= WIDE else GRID // 2
+    grid = torch.linspace(math.log(quadrature.low), math.log(quadrature.high), n_grid).exp()
     costs = step_costs(denoiser, x[pick.to(x.device)], grid, generator)
     return [
         IsotropicSchedule(tuple(grid[i - 1].item() for i in cheapest_steps(costs, n)))
@@ -177,10 +180,11 @@ def choose_path(
         Denoiser calls per row that each candidate may spend, split into paths and steps.
     generator : torch.Generator
     max_rows : int
-        Held-out rows used.
+        Held-out rows used at most; fewer of a wide table.
     """
     if kind not in ("auto", "coordinate", "isotropic"):
         raise ValueError(f"kind must be 'auto', 'coordinate' or 'isotropic', got {kind!r}")
+    max_rows = min(max_rows, max(32, CHOICE_CELLS // denoiser.codebook.n_slots))
     candidates: list[tuple[str, Schedule]] = []
     n_columns = denoiser.codebook.n_columns
     most = max(1, n_calls // 2)

@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from discrete_itd.channel import CoordinateSchedule, IsotropicSchedule, Schedule
+from discrete_itd.encoders import plain
 
 FORMAT = 1
 KEY = "discrete_itd"
@@ -137,12 +138,12 @@ def parameters_to_json(parameters: dict[str, Any]) -> dict[str, Any]:
     """JSON data of an estimator's constructor arguments."""
     out = dict(parameters)
     if isinstance(out["columns"], Mapping):  # JSON would turn integer names into strings
-        out["columns"] = [[_plain(name), kind] for name, kind in out["columns"].items()]
+        out["columns"] = [[plain(name), kind] for name, kind in out["columns"].items()]
     if not isinstance(out["path"], str):
         out["path"] = schedule_to_json(out["path"])
     if not isinstance(out["random_state"], int | np.integer | None):
         out["random_state"] = None  # a generator's state is not part of the model
-    return {name: _plain(value) for name, value in out.items()}
+    return {name: plain(value) for name, value in out.items()}
 
 
 def parameters_from_json(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -153,8 +154,3 @@ def parameters_from_json(data: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(out["path"], Mapping):
         out["path"] = schedule_from_json(out["path"])
     return out
-
-
-def _plain(value: Any) -> Any:
-    """A numpy scalar as Python's own."""
-    return value.item() if isinstance(value, np.generic) else value

@@ -66,6 +66,13 @@ def read_table(path: str, text: dict[str, type]) -> pd.DataFrame:
         raise UserError(f"{path}: cannot be read as {kind} ({error})") from None
     if not len(frame) or not frame.shape[1]:
         raise UserError(f"{path}: the table is empty")
+    if kind != ".parquet":  # pandas has renamed repeated names, so look at the header itself
+        header = pd.read_csv(
+            path, sep="\t" if kind == ".tsv" else ",", header=None, nrows=1, dtype=str
+        )
+        names = pd.Index(header.iloc[0].dropna())
+        if not names.is_unique:
+            raise UserError(f"{path}: column {names[names.duplicated()][0]!r}: the name repeats")
     names = frame.columns.map(str)
     if not names.is_unique:
         raise UserError(f"{path}: column {names[names.duplicated()][0]!r}: the name repeats")

@@ -406,3 +406,10 @@ def test_parquet_without_pyarrow(place, monkeypatch, capsys):
     err = capsys.readouterr().err
     assert err.startswith("discrete-itd: error: t.parquet: cannot be read as .parquet (")
     assert err.count("\n") == 1
+
+
+def test_a_header_that_repeats_a_name(place, capsys):
+    (place / "twice.csv").write_text("a,a\nx,y\ny,x\n")
+    run("fit twice.csv --out new.safetensors --max-steps 1", 2)
+    assert "twice.csv: column 'a': the name repeats" in capsys.readouterr().err
+    assert not (place / "new.safetensors").exists()

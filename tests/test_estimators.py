@@ -239,10 +239,12 @@ def test_columns_given_by_position():
 def test_more_effort_for_a_tolerance(trained):
     coarse = trained.log_prob(X, tol=1e9)
     assert np.isfinite(coarse.stderr).all()  # a loose bound costs little, but tells its error
-    fine = trained.log_prob(X, tol=1e-3)
+    with pytest.warns(UserWarning, match=r"distinct rows have a standard error above tol=0.001"):
+        fine = trained.log_prob(X, tol=1e-3)
     assert fine.stderr.mean() < coarse.stderr.mean()
     asked = copy.deepcopy(trained).set_params(tol=1e-3)
-    np.testing.assert_array_equal(asked.log_prob(X).log_prob, fine.log_prob)
+    with pytest.warns(UserWarning, match="above tol"):
+        np.testing.assert_array_equal(asked.log_prob(X).log_prob, fine.log_prob)
     np.testing.assert_allclose(asked.explain(X).sum(axis=1), -fine.log_prob, rtol=1e-5)
     with pytest.raises(ValueError, match="tol must be positive"):
         trained.log_prob(X, tol=-1.0)
@@ -512,3 +514,32 @@ def test_two_rows_are_the_least():
     assert np.isfinite(model.score_samples(X)[:2]).all()
     one_column = quick().fit(X[["n"]])
     assert np.isfinite(one_column.score_samples(X[["n"]])).all()
+
+
+def test_a_column_of_another_type_is_pointed_out():
+    rows = pd.DataFrame({"a": ["x", "y"] * 10, "b": [1, 2] * 10})
+    model = quick().fit(rows)
+    with pytest.warns(UserWarning, match="column 'b': no value was seen in training"):
+        model.score_samples(rows.astype({"b": str}))
+
+
+def test_repeated_names_are_refused():
+    with pytest.raises(ValueError, match="column 'a': the name occurs more than once"):
+        quick().fit(pd.DataFrame([[1, 2], [2, 1]], columns=["a", "a"]))
+
+
+def test_curve_needs_rows_and_points(trained):
+    with pytest.raises(ValueError, match="at least 2"):
+        trained.mse_curve(X, n_points=1)
+    with pytest.raises(ValueError, match="at least two rows"):
+        trained.mse_curve(X[:1])
+
+
+def test_the_curve_of_repeated_rows_has_an_honest_error(trained):
+    rows = pd.concat([X[:3]] * 60)
+    curve = trained.mse_curve(rows, n_points=9)
+    half = len(rows) // 2
+    parts = [trained.mse_curve(r, n_points=9)["mse"] for r in (rows[:half], rows[half:])]
+    # the same rows at other places get other noise
+    assert (curve["stderr"] > 0).all()
+    assert not np.allclose(curve["mse"], parts[0])

@@ -449,7 +449,8 @@ def test_combine_is_a_log_mean_with_gaps(device, m, seed):
         w = np.exp(log_w[i, : n_there[i]] + 800)
         assert got.log_prob[i].item() == pytest.approx(np.log(w.mean()) - 800, abs=1e-11)
         if n_there[i] > 1:
-            expected = w.std(ddof=1) / math.sqrt(len(w)) / w.mean()
+            delta, spread = w.std(ddof=1) / w.mean(), np.log(w).std(ddof=1)
+            expected = max(delta, spread) / math.sqrt(len(w))
             assert got.stderr[i].item() == pytest.approx(expected)
         else:
             assert math.isnan(got.stderr[i])
@@ -758,3 +759,14 @@ def test_a_network_on_a_network_stays_normalised(device, dtype):
         for d in (inner, outer)
     )
     torch.testing.assert_close(a.log_prob, b.log_prob, atol=rounding(dtype), rtol=rounding(dtype))
+
+
+def test_the_error_grows_with_the_disagreement_of_paths():
+    log_w = torch.tensor(
+        [[-60.0, -75.0, -90.0, -70.0], [-3.0, -3.1, -2.9, -3.0]], dtype=torch.float64
+    )
+    stderr = combine(log_w).stderr
+    # one path holds all the weight: the delta method alone would say one nat
+    assert stderr[0] == pytest.approx(log_w[0].std().item() / 2)
+    delta = torch.exp(log_w[1] - combine(log_w).log_prob[1]).std() / 2
+    assert stderr[1] == pytest.approx(delta.item(), rel=0.05)
