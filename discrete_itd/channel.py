@@ -10,7 +10,7 @@ An infinite SNR means "known", and y then holds the point itself; zero means "no
 
 References
 ----------
-Kong, Brekelmans, Ver Steeg, "Information-Theoretic Diffusion", ICLR 2023, arXiv:2302.03792, eq. (1).
+Kong, Brekelmans, Ver Steeg, "Information-Theoretic Diffusion", ICLR 2023, arXiv:2302.03792.
 Guo, Shamai, Verdú, "Mutual information and minimum mean-square error in Gaussian channels", 2005.
 """
 
@@ -247,7 +247,7 @@ class Quadrature:
 
     @classmethod
     def logistic(cls, loc: float, scale: float, *, low: float, high: float) -> Quadrature:
-        """The paper's density over logsnr: a logistic, cut to [low, high] (arXiv:2302.03792, section 4)."""
+        """The paper's density over logsnr: a logistic, cut to [low, high] (arXiv:2302.03792)."""
         edges = torch.linspace(low, high, 257, dtype=torch.float64)
         middle = (edges[1:] + edges[:-1]) / 2
         s = torch.sigmoid((middle - loc) / scale)

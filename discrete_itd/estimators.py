@@ -101,7 +101,8 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
 
     References
     ----------
-    Kong, Brekelmans, Ver Steeg, "Information-Theoretic Diffusion", ICLR 2023, arXiv:2302.03792, eq. (12).
+    Kong, Brekelmans, Ver Steeg, "Information-Theoretic Diffusion", ICLR 2023, arXiv:2302.03792; its
+    estimator for discrete variables is eq. (3) of :mod:`discrete_itd.likelihood`, rows are scored by eq. (6) there.
 
     Examples
     --------

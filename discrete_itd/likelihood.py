@@ -18,10 +18,15 @@ Two estimators of the same quantity:
 
   W is an importance weight: E[W] is a normalised probability mass for every network and schedule.
 
+Law (5): the integral s(x) of *any* denoiser is a valid code length, :math:`\sum_x e^{-s(x)} \le 1`. For every
+distribution q, :math:`\mathbb E_q s` is at least the integral of q's own minimum mean squared error, which is the
+entropy H(q); so by Gibbs' variational principle :math:`\log \sum_x e^{-s(x)} = \max_q [H(q) - \mathbb E_q s] \le 0`.
+
 References
 ----------
-Kong, Brekelmans, Ver Steeg, "Information-Theoretic Diffusion", ICLR 2023, arXiv:2302.03792, eq. (8), (12).
-Guo, Shamai, Verdú 2005, eq. (6); Duncan 1970 for the path.
+Kong, Brekelmans, Ver Steeg, "Information-Theoretic Diffusion", ICLR 2023, arXiv:2302.03792, for (3) and (4).
+Guo, Shamai, Verdú, "Mutual information and minimum mean-square error in Gaussian channels", 2005; Duncan, "On the
+calculation of mutual information", 1970, for the path in the limit of many steps.
 """
 
 from __future__ import annotations

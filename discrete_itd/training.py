@@ -11,8 +11,8 @@ Every pattern's loss is in nats per row, and unbiased for what it estimates:
 
 References
 ----------
-Kong, Brekelmans, Ver Steeg, ICLR 2023, arXiv:2302.03792, eq. (12).
-Uria, Murray, Larochelle, "A deep and tractable density estimator", ICML 2014, eq. (10), for the masks.
+Kong, Brekelmans, Ver Steeg, ICLR 2023, arXiv:2302.03792: eq. (3) of :mod:`discrete_itd.likelihood`.
+Uria, Murray, Larochelle, "A deep and tractable density estimator", ICML 2014, for the masks.
 """
 
 from __future__ import annotations

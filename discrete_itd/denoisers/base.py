@@ -20,8 +20,9 @@ class Denoiser(nn.Module):
 
     Notes
     -----
-    Any map is admissible: the score it leads to is a valid code length (DESIGN eq. (5)) and its path a
-    normalised probability mass (6). A better map gives shorter codes.
+    Any map is admissible: the score it leads to is a valid code length, law (5) of
+    :mod:`discrete_itd.likelihood`, and its path a normalised probability mass (6). A better map gives
+    shorter codes.
     """
 
     def __init__(self, codebook: Codebook) -> None:
