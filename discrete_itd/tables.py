@@ -8,6 +8,7 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import cast
 
@@ -35,6 +36,8 @@ def ending(path: str) -> str:
         kinds = (".csv", ".tsv", ".parquet")
     if not endings or endings[-1] not in kinds:
         raise UserError(f"{path}: unsupported ending; a table's name ends in {ENDINGS}")
+    if endings[-1] == ".parquet" and find_spec("pyarrow") is None:
+        raise UserError(f"{path}: Parquet needs pyarrow: pip install 'discrete-itd[parquet]'")
     return endings[-1]
 
 

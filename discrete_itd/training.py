@@ -33,6 +33,7 @@ from discrete_itd.denoisers.base import Denoiser
 
 RATE_CUT, SMALLEST_CUT = 0.3, 0.1  # of the learning rate, at each plateau
 EARLY_LOOKS = (8, 16, 32, 64, 128)  # steps; a small table is learned, and over-learned, soon
+PILOT_CELLS = 1 << 19  # rows times slots of the pilot
 VALIDATION_DRAWS = 4096  # rows times repeats of one validation
 
 
@@ -169,7 +170,8 @@ def pilot_quadrature(denoiser: Denoiser, x: Tensor, generator: torch.Generator) 
     # simplex: at distance one, SNR 100 leaves an error of 3e-7; a line needs more by the square of its gap
     high = math.log(100.0) + math.log(float(book.known_snr.max()) / 2000.0)
     edges = torch.linspace(math.log(0.01), high, 65, dtype=torch.float64, device=x.device)
-    pick = torch.randint(len(x), (512,), generator=generator, device=x.device)
+    n_rows = max(32, min(512, PILOT_CELLS // book.n_slots))
+    pick = torch.randint(len(x), (n_rows,), generator=generator, device=x.device)
     rows = x[pick]
     points = book.embed(rows)
     start = State.start(book, points)
