@@ -103,7 +103,7 @@ def path_log_weights(
     )
     known = torch.isinf(state.snr)
     own = posterior.log_prob(x).masked_fill(known, 0.0)
-    log_w = own.double()
+    log_w = own.to(torch.float64, copy=True)
     for step in range(1, schedule.n_steps + 1):
         target = torch.where(known, math.inf, schedule.snr(step, rank).to(points))
         xi = noise.normal(step, book.n_coords, points.dtype) if schedule.noisy else None
