@@ -21,9 +21,10 @@ from discrete_itd.channel import CoordinateSchedule, Schedule
 from discrete_itd.denoisers import MarginalDenoiser, NeuralDenoiser
 from discrete_itd.encoders import TableEncoder
 from discrete_itd.likelihood import mse_curve, path_attribution, path_log_prob
+from discrete_itd.patterns import pilot_quadrature
 from discrete_itd.planning import choose_path, paths_within
 from discrete_itd.sampling import sample
-from discrete_itd.training import Evaluation, TrainingPlan, pilot_quadrature, seeded, train
+from discrete_itd.training import Evaluation, TrainingPlan, seeded, train
 from discrete_itd.validation import check_parameters, check_schedule, resolve_device
 
 EFFORT = 16  # with tol, a row may cost this many times n_calls

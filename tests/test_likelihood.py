@@ -43,7 +43,7 @@ from discrete_itd.likelihood import (
     path_log_weights,
     random_rank,
 )
-from discrete_itd.training import pilot_quadrature
+from discrete_itd.patterns import pilot_quadrature
 
 
 def make_quadrature(book, device, low=1e-3):

@@ -12,6 +12,7 @@ from laws import BOOKS, LAW, make_book, random_network, random_oracle, rounding,
 
 from discrete_itd.channel import CoordinateSchedule, IsotropicSchedule, Quadrature
 from discrete_itd.likelihood import path_log_prob
+from discrete_itd.patterns import pilot_quadrature
 from discrete_itd.planning import (
     Candidate,
     cheapest_steps,
@@ -20,7 +21,6 @@ from discrete_itd.planning import (
     place_steps,
     step_costs,
 )
-from discrete_itd.training import pilot_quadrature
 
 
 def seeded_generator(seed, device):

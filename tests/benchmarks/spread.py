@@ -13,8 +13,8 @@ import argparse
 import torch
 
 from discrete_itd import CoordinateSchedule, integral_log_prob, path_log_prob
+from discrete_itd.patterns import pilot_quadrature
 from discrete_itd.planning import place_steps
-from discrete_itd.training import pilot_quadrature
 from tests.benchmarks.tables import codes, fitted, load, machine, markdown
 
 
