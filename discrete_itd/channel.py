@@ -25,65 +25,6 @@ from torch import Tensor
 
 from discrete_itd.codebook import Codebook
 
-# The finaliser and the increment of SplitMix64 (Steele, Lea, Flood 2014), as signed 64-bit integers.
-_GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
-_MIX_1 = 0xBF58476D1CE4E5B9 - (1 << 64)
-_MIX_2 = 0x94D049BB133111EB - (1 << 64)
-
-
-def _wrap(n: int) -> int:
-    """A Python integer as the signed 64-bit one congruent to it."""
-    return (n + (1 << 63)) % (1 << 64) - (1 << 63)
-
-
-def _shift(z: Tensor, bits: int) -> Tensor:
-    """Logical right shift of int64 (torch's own is arithmetic)."""
-    return (z >> bits) & ((1 << (64 - bits)) - 1)
-
-
-def _mix(z: Tensor) -> Tensor:
-    z = (z ^ _shift(z, 30)) * _MIX_1
-    z = (z ^ _shift(z, 27)) * _MIX_2
-    return z ^ _shift(z, 31)
-
-
-class RowNoise:
-    """Random numbers that depend on a row's content alone, never on its place in a batch.
-
-    A counter-based generator: every number is a hash of (salt, content of the row, path, step,
-    coordinate). Two equal rows get equal noise, so a score is a function of the row.
-
-    Parameters
-    ----------
-    codes : Tensor of int64, shape (B, C)
-        The rows' categories.
-    path : Tensor of int64, shape (B,)
-        Which repetition each row is in.
-    salt : int
-        One number for all rows, from the caller's generator.
-    """
-
-    def __init__(self, codes: Tensor, path: Tensor, salt: int) -> None:
-        place = _mix(torch.arange(1, codes.shape[1] + 1, device=codes.device) * _GOLDEN + salt)
-        content = _mix(codes * _GOLDEN + place).sum(1)
-        self._key = _mix(_mix(content) + (path + 1) * _GOLDEN)
-
-    def _bits(self, stream: int, n: int) -> Tensor:
-        place = torch.arange(1, n + 1, device=self._key.device) * _GOLDEN + _wrap(stream * _MIX_2)
-        return _mix(self._key[:, None] ^ _mix(place))
-
-    def uniform(self, stream: int, n: int) -> Tensor:
-        """Float64 numbers in [0, 1), shape (B, n); ``stream`` separates independent uses."""
-        return _shift(self._bits(stream, n), 11).double() * 2.0**-53
-
-    def normal(self, stream: int, n: int, dtype: torch.dtype) -> Tensor:
-        """Standard normals, shape (B, n), by Box and Muller (1958)."""
-        bits = self._bits(stream, (n + 1) // 2)
-        u = (_shift(bits, 32) + 1).to(dtype) * 2.0**-32  # (0, 1]
-        angle = (bits & 0xFFFFFFFF).to(dtype) * (2 * math.pi * 2.0**-32)
-        radius = torch.sqrt(-2 * torch.log(u))
-        return torch.cat([radius * torch.cos(angle), radius * torch.sin(angle)], 1)[:, :n]
-
 
 class State(NamedTuple):
     """What the channel has shown so far: ``y`` (B, D) and ``snr`` (B, C)."""
@@ -93,11 +34,11 @@ class State(NamedTuple):
 
     @classmethod
     def start(cls, codebook: Codebook, points: Tensor, given: Tensor | None = None) -> State:
-        """Nothing known of the rows ``points`` (B, D) but the columns where ``given`` (C,) is true."""
+        """Nothing known of the rows ``points`` (B, D) but the cells where ``given`` (B, C) is true."""
         snr = points.new_zeros(len(points), codebook.n_columns)
         if given is None:
             return cls(torch.zeros_like(points), snr)
-        y = torch.where(codebook.per_coord(given[None]), points, 0.0)
+        y = torch.where(codebook.per_coord(given), points, 0.0)
         return cls(y, snr.masked_fill(given, math.inf))
 
     def increment(
@@ -126,14 +67,15 @@ class State(NamedTuple):
 class Schedule(Protocol):
     """A path from nothing known to (almost) everything known.
 
-    ``snr(step, rank)`` is the SNR of every column after that step, (B, C), non-decreasing in ``step`` and 0 at
-    step 0. It may depend on the random order in which the row's path takes the columns: ``rank`` (B, C)
-    holds 0 for the first, 1 for the next; columns known from the start have negative ranks.
+    ``snr(step, rank, n_free)`` is the SNR of every column after that step, (B, C), non-decreasing in ``step`` and 0
+    at step 0. It may depend on the order in which the row's path takes the columns: ``rank`` (B, C) holds 0
+    for the first, 1 for the next; those known from the start have negative ranks, missing cells the largest.
+    ``n_free`` (B, 1) is the number of a row's cells that are neither known nor missing.
     """
 
     @property
     def n_steps(self) -> int:
-        """Number of steps S."""
+        """Number of steps S of the longest path."""
         ...
 
     @property
@@ -146,7 +88,12 @@ class Schedule(Protocol):
         """Whether every cell is known after the last step, whose posterior then needs no call."""
         ...
 
-    def snr(self, step: int, rank: Tensor) -> Tensor: ...
+    @property
+    def order(self) -> tuple[int, ...] | None:
+        """Columns in the order in which all paths take them; None for a random one for every path."""
+        ...
+
+    def snr(self, step: int, rank: Tensor, n_free: Tensor) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -160,13 +107,14 @@ class IsotropicSchedule:
 
     Examples
     --------
-    >>> IsotropicSchedule((0.5, 2.0)).snr(2, torch.zeros(1, 3))
+    >>> IsotropicSchedule((0.5, 2.0)).snr(2, torch.zeros(1, 3), torch.tensor([[3]]))
     tensor([[2., 2., 2.]])
     """
 
     levels: tuple[float, ...]
     noisy = True
     complete = False
+    order = None
 
     def __post_init__(self) -> None:
         pairs = zip((0.0, *self.levels), self.levels, strict=False)
@@ -177,44 +125,87 @@ class IsotropicSchedule:
     def n_steps(self) -> int:
         return len(self.levels)
 
-    def snr(self, step: int, rank: Tensor) -> Tensor:
+    def snr(self, step: int, rank: Tensor, n_free: Tensor) -> Tensor:
         level = self.levels[step - 1] if step else 0.0
         return torch.full(rank.shape, level, dtype=torch.get_default_dtype(), device=rank.device)
 
 
 @dataclass(frozen=True)
 class CoordinateSchedule:
-    """Columns jump from unknown to known, in random order: any-order autoregression.
+    """Columns jump from unknown to known: autoregression, in random or one given order.
 
     Parameters
     ----------
-    n_columns : int
-        Number of columns not known from the start.
-    n_steps : int, optional
-        In how many steps; by default one column a step. With fewer, columns that jump together are
-        taken as independent given those known before.
+    n_steps : int
+        In how many steps; with one for every column, one column a step. With fewer, columns that jump together
+        are taken as independent given those known before. A row with fewer free cells takes one step for each.
+    order : tuple of int, optional
+        A permutation of the column numbers, the first to be known first. By default every path of
+        every row takes its own random order.
 
     Examples
     --------
-    >>> CoordinateSchedule(3).snr(1, torch.tensor([[2, 0, 1]]))
+    >>> CoordinateSchedule(3).snr(1, torch.tensor([[2, 0, 1]]), torch.tensor([[3]]))
     tensor([[0., inf, 0.]])
     """
 
-    n_columns: int
-    n_steps: int = 0
+    n_steps: int
+    order: tuple[int, ...] | None = None
     noisy = False
     complete = True
 
     def __post_init__(self) -> None:
-        if self.n_steps == 0:
-            object.__setattr__(self, "n_steps", self.n_columns)
-        if not 1 <= self.n_steps <= self.n_columns:
-            raise ValueError(f"n_steps must be in 1..{self.n_columns}, got {self.n_steps}")
+        whole = (self.n_steps, *(self.order or ()))
+        if any(isinstance(n, bool) or not isinstance(n, int) for n in whole):
+            raise TypeError(
+                f"n_steps and order must be integers, got {self.n_steps!r}, {self.order}"
+            )
+        if self.n_steps < 1:
+            raise ValueError(f"n_steps must be positive, got {self.n_steps}")
+        if self.order is not None and sorted(self.order) != list(range(len(self.order))):
+            raise ValueError(f"order must be a permutation of the columns, got {self.order}")
 
-    def snr(self, step: int, rank: Tensor) -> Tensor:
-        n_known = -(-step * self.n_columns // self.n_steps)  # ceiling: the last step knows all
+    def snr(self, step: int, rank: Tensor, n_free: Tensor) -> Tensor:
+        n_steps = n_free.clamp(1, self.n_steps)
+        n_known = -(
+            -n_free * n_steps.clamp_max(step) // n_steps
+        )  # ceiling: the last step knows all
         snr = torch.zeros(rank.shape, dtype=torch.get_default_dtype(), device=rank.device)
         return snr.masked_fill_(rank < n_known, math.inf)
+
+
+def column_ranks(schedule: Schedule, uniform: Tensor, free: Tensor, known: Tensor) -> Tensor:
+    """Ranks of the columns in the order of each path.
+
+    Parameters
+    ----------
+    schedule : Schedule
+        Gives the order, if it has one.
+    uniform : Tensor, shape (B, C)
+        Random numbers in [0, 1) that give it otherwise.
+    free, known : Tensor of bool, shape (B, C)
+        Cells that the path is to take, and cells known from the start.
+
+    Returns
+    -------
+    Tensor of int64, shape (B, C)
+        0 for the first free cell; negative for known cells, at least the number of free ones for missing cells.
+
+    Raises
+    ------
+    ValueError
+        If the schedule's order is one of another number of columns.
+    """
+    key = uniform
+    if schedule.order is not None:
+        if len(schedule.order) != uniform.shape[1]:
+            raise ValueError(
+                f"order has {len(schedule.order)} columns, the table {uniform.shape[1]}"
+            )
+        key = torch.empty_like(uniform)
+        key[:, list(schedule.order)] = torch.arange(key.shape[1], device=key.device).to(key)
+    key = key.masked_fill(~free & ~known, math.inf).masked_fill(known, -1.0)
+    return key.argsort(dim=1, stable=True).argsort(dim=1) - known.sum(1, keepdim=True)
 
 
 # -- quadratures: where to put the points of an integral over SNR ---------------------------------

@@ -1,4 +1,4 @@
-"""The command line: ``discrete-itd fit | score | sample | demo``.
+"""The command line: ``discrete-itd fit | score | impute | sample | demo``.
 
 Every command reads files, calls :class:`~discrete_itd.estimators.DiffusionDensity` and writes whole files or
 none. What a user can put right comes back as one line on stderr and exit code 2.
@@ -11,26 +11,28 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Sequence
-from typing import NoReturn, TypeVar, cast
+from collections.abc import Callable, Collection, Sequence
+from typing import TypeVar, cast
 
 import numpy as np
 import pandas as pd
 import torch
 from sklearn.metrics import roc_auc_score
 
-import discrete_itd
+from discrete_itd.arguments import make_parser
 from discrete_itd.datasets import load_mushroom
 from discrete_itd.denoisers import MarginalDenoiser
-from discrete_itd.encoders import KINDS
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.tables import (
-    ENDINGS,
     UserError,
     as_fitted,
     check_writable,
     ending,
+    fill_as_written,
+    is_parquet,
+    read_cells_as_written,
     read_table,
+    recognise,
     same_file,
     save_whole,
     write_table,
@@ -38,55 +40,7 @@ from discrete_itd.tables import (
 
 DEMO_CALLS = 64  # network evaluations per row: enough for two decimals
 
-ABOUT = """\
-Log-probabilities, in nats and with error bars, for the rows of a table of categories.
-
-try it:             discrete-itd demo
-with your table:    discrete-itd fit table.csv --out model.safetensors
-                    discrete-itd score model.safetensors table.csv --out scores.csv
-"""
-TABLES = f"""\
-Tables are read by the ending of their names: {ENDINGS}.
-Empty cells are missing values, which no command takes; words like NA and None are categories like any other.
-"""
-FIT = f"""\
-Learn the distribution of a table's rows and write the model to a file.
-
-A column of text becomes nominal: categories without an order. A column of whole or broken numbers becomes
-ordinal: its values keep their order and distances. Numbers that are only names, like a postal code, need
---column zip=nominal, which also keeps their leading zeros. True and False are a nominal column with just these two.
-{TABLES}
-example:
-  discrete-itd fit customers.csv --out customers.safetensors --drop id --column zip=nominal --max-time 120
-"""
-SCORE = f"""\
-Write the log-probability of each row: columns log_prob (nats; lower is stranger) and stderr, in the order
-of the table. Columns that the model does not know are ignored.
-{TABLES}
-example:
-  discrete-itd score customers.safetensors new.csv --out scores.csv --explain
-"""
-SAMPLE = """\
-Draw new rows from the model, as CSV on the standard output or into a file.
-
-example:
-  discrete-itd sample customers.safetensors -n 1000 --seed 0 --out synthetic.csv
-"""
-DEMO = """\
-Learn what edible mushrooms look like from a table in the package, then see how strange poisonous ones are.
-Takes about a minute; needs no network and writes no file.
-
-example:
-  discrete-itd demo --max-time 20
-"""
-
-
 Result = TypeVar("Result")
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message} (see {self.prog} --help)")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -102,12 +56,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     int
         Exit code: 0, 2 after an error of the user's, 130 after an interruption.
     """
+    shown = set()
+
+    def note(message: Warning | str, *_: object, **__: object) -> None:
+        if str(message) not in shown:  # two passes over the rows have the same to say
+            _note(str(message))
+        shown.add(str(message))
+
     with warnings.catch_warnings():
-        warnings.simplefilter("default", UserWarning)
-        warnings.showwarning = lambda message, *_, **__: _note(str(message))
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = note
         try:
-            args = _parser().parse_args(argv)
-            args.run(args)
+            args = make_parser().parse_args(argv)
+            COMMANDS[args.command](args)
             sys.stdout.flush()
         except BrokenPipeError:  # the reader, like head, has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -120,114 +81,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="discrete-itd", description=ABOUT, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument(
-        "--version", action="version", version=f"discrete-itd {discrete_itd.__version__}"
-    )
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-
-    def command(name: str, run: Callable[[argparse.Namespace], None], about: str, brief: str):
-        sub = commands.add_parser(
-            name, description=about, help=brief, formatter_class=argparse.RawTextHelpFormatter
-        )
-        sub.set_defaults(run=run)
-        return sub
-
-    def device(sub: argparse.ArgumentParser) -> None:
-        sub.add_argument("--device", default="auto", help="auto (the default), cpu, cuda, ...")
-
-    fit = command("fit", _fit, FIT, "learn a table")
-    fit.add_argument("table", metavar="TABLE", help=f"rows to learn from: {ENDINGS}")
-    fit.add_argument("--out", required=True, metavar="MODEL", help="file for the model")
-    fit.add_argument(
-        "--column",
-        action="extend",
-        nargs="+",
-        default=[],
-        type=_column,
-        metavar="NAME=KIND",
-        help=f"what a column is, {' or '.join(KINDS)}; may be repeated",
-    )
-    fit.add_argument(
-        "--drop",
-        action="extend",
-        nargs="+",
-        default=[],
-        metavar="NAME",
-        help="columns to leave out; may be repeated",
-    )
-    fit.add_argument(
-        "--max-time", type=_positive, metavar="S", help="seconds of training at most (default: any)"
-    )
-    fit.add_argument(
-        "--max-steps",
-        type=_count,
-        default=6000,
-        metavar="N",
-        help="training steps at most (default: %(default)s)",
-    )
-    fit.add_argument(
-        "--seed", type=_count, metavar="N", help="makes the fit repeatable (default: random)"
-    )
-    fit.add_argument(
-        "--unseen",
-        choices=("smooth", "raise"),
-        default="smooth",
-        help="later, a category not in TABLE gets a small probability (smooth, the default)\n"
-        "or is an error (raise)",
-    )
-    device(fit)
-
-    score = command("score", _score, SCORE, "log-probabilities of a table's rows")
-    score.add_argument("model", metavar="MODEL", help="a file that fit wrote")
-    score.add_argument("table", metavar="TABLE", help=f"rows to score: {ENDINGS}")
-    score.add_argument("--out", required=True, metavar="FILE", help=f"scores: {ENDINGS}")
-    score.add_argument(
-        "--tol",
-        type=_positive,
-        metavar="NATS",
-        help="spend up to 16 times as long on rows whose stderr is larger",
-    )
-    score.add_argument(
-        "--explain",
-        action="store_true",
-        help="add nats_<column> for every column of the model: its share of -log_prob",
-    )
-    device(score)
-
-    sample = command("sample", _sample, SAMPLE, "draw new rows")
-    sample.add_argument("model", metavar="MODEL", help="a file that fit wrote")
-    sample.add_argument("-n", type=_rows, required=True, metavar="N", help="number of rows")
-    sample.add_argument("--out", metavar="FILE", help=f"{ENDINGS} (default: CSV on stdout)")
-    sample.add_argument(
-        "--seed", type=_count, metavar="N", help="makes the rows repeatable (default: random)"
-    )
-    device(sample)
-
-    demo = command("demo", _demo, DEMO, "see it at work on a bundled table")
-    demo.add_argument(
-        "--max-time",
-        type=_positive,
-        default=45.0,
-        metavar="S",
-        help="seconds of training at most (default: 45)",
-    )
-    return parser
-
-
 # -- commands -------------------------------------------------------------------------------------
 
 
 def _fit(args: argparse.Namespace) -> None:
     columns = dict(args.column)
-    check_writable(args.out)
-    if same_file(args.out, args.table):
-        raise UserError(f"{args.out}: --out is the table itself")
+    _check_out(args.out, table=args.table)
+    if args.checkpoint is not None:
+        check_writable(args.checkpoint)
+        for path in (args.table, args.out):
+            if same_file(args.checkpoint, path):
+                raise UserError(f"{path}: also named in --checkpoint")
+    kinds = {n: spec if isinstance(spec, str) else spec["kind"] for n, spec in columns.items()}
     # read as text, the zeros at the head of a postal code stay
-    frame = read_table(args.table, {n: str for n, kind in columns.items() if kind == "nominal"})
+    frame = read_table(args.table, [n for n, kind in kinds.items() if kind == "nominal"])
     names = [str(n) for n in frame.columns]
     for option, wanted in (("--column", columns), ("--drop", args.drop)):
         for name in wanted:
@@ -236,11 +103,14 @@ def _fit(args: argparse.Namespace) -> None:
     for name in columns:
         if name in args.drop:
             raise UserError(f"column {name!r}: named in both --column and --drop")
-    frame = frame[[n for n in frame.columns if str(n) not in args.drop]]
+    frame = frame.drop(columns=[n for n in frame.columns if str(n) in args.drop])
     if not frame.shape[1]:
         raise UserError(f"{args.table}: no column is left")
+    if not is_parquet(args.table):
+        frame = recognise(frame, args.table, kinds)
     model = DiffusionDensity(
         columns={n: columns[str(n)] for n in frame.columns if str(n) in columns},
+        missing=args.missing,
         unseen=args.unseen,
         max_steps=args.max_steps,
         max_time=args.max_time,
@@ -248,64 +118,96 @@ def _fit(args: argparse.Namespace) -> None:
         random_state=args.seed,
     )
     start = time.perf_counter()
-    _about(args.table, lambda: model.fit(frame))
+    # said here in the words of the command line
+    warnings.filterwarnings("ignore", "training was interrupted")
+    _about(args.table, lambda: model.fit(frame, checkpoint=args.checkpoint))
     elapsed = time.perf_counter() - start
     save_whole(args.out, model.save)
+    if model.stopped_ == "interrupted":
+        again = "" if args.checkpoint is None else "; the same command goes on with the training"
+        _note(f"training was interrupted: {args.out} is the best model so far{again}")
 
     print(f"{args.table}: {len(frame)} rows, {frame.shape[1]} columns\n")
-    print(model.encoder_.describe().to_string(index=False))
+    formatters: dict[str | int, Callable] = {
+        "missing": _percent,
+        "categories": lambda n: str(n or ""),
+    }
+    print(model.encoder_.describe().to_string(index=False, formatters=formatters))
     path = model.path_table_.iloc[0]
-    first = model.history_.iloc[0]
-    best = model.history_.loc[model.history_["valid_nats"].idxmin()]
     print(f"\npath: {path['path']}, {path['steps']} steps, {path['paths']} paths per row")
-    print("held-out nats per row (fewer are better):")
-    for what, line in (("independent columns", first), (f"after {best['step']:.0f} steps", best)):
-        print(f"  {what:20} {_pm(line['valid_nats'], line['valid_stderr'])}")
+    _print_training(model, frame)
     print(f"wrote {args.out} in {elapsed:.1f} s")
 
 
-def _score(args: argparse.Namespace) -> None:
-    check_writable(args.out, table=True)
-    for path in (args.model, args.table):
-        if same_file(args.out, path):
-            raise UserError(f"{args.out}: --out is {path} itself")
-    model = DiffusionDensity.load(args.model, device=args.device)
-    if args.tol is not None:
-        model.set_params(tol=args.tol)
-    schema = model.encoder_.schema
-    text = {str(c.name): str for c in schema if all(isinstance(v, str) for v in c.categories)}
-    frame = read_table(args.table, text)
-    place = {str(name): i for i, name in enumerate(frame.columns)}
-    absent = [str(c.name) for c in schema if str(c.name) not in place]
-    if absent:
-        many = f" (and {len(absent) - 1} more)" if len(absent) > 1 else ""
-        raise UserError(
-            f"{args.table}: column {absent[0]!r}{many}: the model knows it, the table lacks it"
-        )
-    extra = len(frame.columns) - len(schema)
-    if extra:
-        known = {str(c.name) for c in schema}
-        which = ", ".join(n for n in place if n not in known)
-        _note(f"{args.table}: ignoring {extra} of {len(frame.columns)} columns: {which}")
-    cells = {c.name: as_fitted(frame.iloc[:, place[str(c.name)]], c) for c in schema}
-    frame = pd.DataFrame(cells)
+def _print_training(model: DiffusionDensity, frame: pd.DataFrame) -> None:
+    first = model.history_.iloc[0]
+    best = model.history_.loc[model.history_["valid_nats"].idxmin()]
+    last = model.history_.iloc[-1]
+    print(f"training: {last['step']:.0f} steps ({model.stopped_}), best after {best['step']:.0f}")
+    # a density in the units of the columns differs from that of the encoded cells, which training sees; a gain does not
+    print(
+        "held-out rows: the model needs"
+        f" {first['valid_nats'] - best['valid_nats']:.3f} nats per row less than independent columns"
+    )
+    if not model.encoder_.transform(frame).log_volume.any():
+        for what, line in (("independent columns", first), ("model", best)):
+            print(f"  {what:20} {_pm(line['valid_nats'], line['valid_stderr'])}")
 
-    estimate = _about(args.table, lambda: model.log_prob(frame))
+
+def _score(args: argparse.Namespace) -> None:
+    _check_out(args.out, is_table=True, model=args.model, table=args.table)
+    if args.explain and args.given:
+        raise UserError("--explain splits the joint log-probability: leave out --given")
+    model = DiffusionDensity.load(args.model, device=args.device)
+    names = {str(c.name): c.name for c in model.encoder_.schema}
+    _check_given(args.given, names)
+    frame, extra = _read_for(model, args.table)
+    if extra:
+        which = ", ".join(extra)
+        n = len(extra)
+        _note(f"{args.table}: ignoring {n} of {n + frame.shape[1]} columns: {which}")
+    given = [names[n] for n in args.given] or None
+    estimate = _about(args.table, lambda: model.log_prob(frame, given, tol=args.tol))
     scores = pd.DataFrame(estimate._asdict())
     if args.explain:
-        shares = _about(args.table, lambda: model.explain(frame))
+        shares = _about(args.table, lambda: model.explain(frame, tol=args.tol))
         scores = scores.join(shares.rename(columns=lambda name: f"nats_{name}"))
     save_whole(args.out, lambda path: write_table(scores, path, ending(args.out)))
     print(f"wrote {args.out}: {len(scores)} rows, {_nats(estimate.log_prob)} per row on average")
 
 
+def _impute(args: argparse.Namespace) -> None:
+    _check_out(args.out, is_table=True, model=args.model, table=args.table)
+    model = DiffusionDensity.load(args.model, device=args.device)
+    frame, _ = _read_for(model, args.table)
+    filled = _about(
+        args.table,
+        lambda: model.impute(
+            frame, method="sample" if args.draw else "mode", random_state=args.seed
+        ),
+    )
+    as_written = not is_parquet(args.table) and not is_parquet(args.out)
+    whole = read_cells_as_written(args.table) if as_written else read_table(args.table)
+    known, n_filled = {str(c.name): c.name for c in model.encoder_.schema}, 0
+    for column in whole.columns:
+        if str(column) not in known:
+            continue
+        name = known[str(column)]
+        values, gaps = cast(pd.Series, filled[name]), frame[name].isna().to_numpy()
+        n_filled += int((values.notna().to_numpy() & gaps).sum())
+        if as_written:
+            values = fill_as_written(cast(pd.Series, whole[column]), gaps, values)
+        whole[column] = values
+    save_whole(args.out, lambda path: write_table(whole, path, ending(args.out)))
+    print(f"wrote {args.out}: {len(whole)} rows, {n_filled} cells filled")
+
+
 def _sample(args: argparse.Namespace) -> None:
     if args.out is not None:
-        check_writable(args.out, table=True)
-        if same_file(args.out, args.model):
-            raise UserError(f"{args.out}: --out is the model itself")
+        _check_out(args.out, is_table=True, model=args.model)
     model = DiffusionDensity.load(args.model, device=args.device)
-    rows = pd.DataFrame(model.sample(args.n, random_state=args.seed))
+    given = _given_row(model, dict(args.given)) if args.given else None
+    rows = pd.DataFrame(model.sample(args.n, random_state=args.seed, given=given))
     rows.columns = [str(name) for name in rows.columns]
     if args.out is None:
         rows.to_csv(sys.stdout, index=False)
@@ -331,9 +233,10 @@ def _demo(args: argparse.Namespace) -> None:
     rows = pd.concat([held_out, poisonous])
     surprisal = -model.score_samples(rows)
     scored = time.perf_counter()
-    codes = torch.from_numpy(model.encoder_.transform(held_out)).to(model.device_)
+    cells = model.encoder_.transform(held_out)
     base = cast(MarginalDenoiser, model.denoiser_.base)
-    independent = -base.log_prob(codes).double().cpu().numpy()
+    log_prob = base.log_prob(torch.from_numpy(cells.x).to(model.device_)).double().cpu().numpy()
+    independent = -log_prob - cells.log_volume.sum(1)
     strange = np.arange(len(rows)) >= len(held_out)
 
     print("\nnats per held-out edible row (fewer are better):")
@@ -359,6 +262,73 @@ def _demo(args: argparse.Namespace) -> None:
     )
 
 
+COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
+    "fit": _fit,
+    "score": _score,
+    "impute": _impute,
+    "sample": _sample,
+    "demo": _demo,
+}
+
+# -- tables and models ----------------------------------------------------------------------------
+
+
+def _check_out(out: str, *, is_table: bool = False, **sources: str) -> None:
+    """UserError, before any work is done, if ``out`` cannot be written or is one of the files to read."""
+    check_writable(out, table=is_table)
+    for what, path in sources.items():
+        if same_file(out, path):
+            raise UserError(f"{out}: --out is the {what} itself")
+
+
+def _read_for(model: DiffusionDensity, path: str) -> tuple[pd.DataFrame, list[str]]:
+    """The table's columns that the model knows, in its order and types; names of the others."""
+    schema = model.encoder_.schema
+    timed = (c for c in schema if not c.categories and c.family != "number")
+    text = [str(c.name) for c in (*timed, *(c for c in schema if c.is_text))]
+    frame = read_table(path, text)
+    place = {str(name): i for i, name in enumerate(frame.columns)}
+    absent = [str(c.name) for c in schema if str(c.name) not in place]
+    if absent:
+        many = f" (and {len(absent) - 1} more)" if len(absent) > 1 else ""
+        raise UserError(
+            f"{path}: column {absent[0]!r}{many}: the model knows it, the table lacks it"
+        )
+    cells = {
+        c.name: _about(path, lambda c=c: as_fitted(frame.iloc[:, place[str(c.name)]], c))
+        for c in schema
+    }
+    known = {str(c.name) for c in schema}
+    return pd.DataFrame(cells), [n for n in place if n not in known]
+
+
+def _given_row(model: DiffusionDensity, given: dict[str, str]) -> pd.DataFrame:
+    """The values of ``--given`` in the types that were fitted."""
+    schema = {str(c.name): c for c in model.encoder_.schema}
+    _check_given(given, schema)
+    row = {}
+    for name, text in given.items():
+        column = schema[name]
+        cell = as_fitted(pd.Series([text], dtype=str), column)
+        value = cell.iloc[0]
+        if pd.isna(value):
+            raise UserError(f"column {name!r}: {text!r} in --given is a missing value")
+        if isinstance(value, str) and column.categories and not column.is_text:
+            raise UserError(
+                f"column {name!r}: expected a value like {column.categories[0]!r}, got {text!r}"
+            )
+        if column.categories and value not in column.categories:
+            _note(f"column {name!r}: {text!r} was never seen in training")
+        row[column.name] = cell
+    return pd.DataFrame(row)
+
+
+def _check_given(given: Collection[str], names: Collection[str]) -> None:
+    for name in given:
+        if name not in names:
+            raise UserError(f"column {name!r}: named in --given, but the model has no such column")
+
+
 # -- words ----------------------------------------------------------------------------------------
 
 
@@ -367,7 +337,9 @@ def _about(path: str, call: Callable[[], Result]) -> Result:
     try:
         return call()
     except (ValueError, TypeError) as error:
-        raise UserError(f"{path}: {error}" if "column" in str(error) else str(error)) from error
+        raise UserError(
+            f"{path}: {error}" if str(error).startswith("column ") else str(error)
+        ) from error
 
 
 def _one_line(error: Exception) -> str:
@@ -386,41 +358,12 @@ def _nats(values: np.ndarray) -> str:
     return _pm(float(values.mean()), float(spread))
 
 
+def _percent(share: float) -> str:
+    return "<0.1%" if 0 < share < 5e-4 else f"{share:.1%}"
+
+
 def _pm(mean: float, stderr: float) -> str:
-    return f"{mean:.3f} ± {stderr:.3f} nats"
-
-
-def _column(text: str) -> tuple[str, str]:
-    name, equals, kind = text.rpartition("=")
-    if not equals or not name:
-        raise argparse.ArgumentTypeError(f"expected NAME=KIND, got {text!r}")
-    if kind not in KINDS:
-        raise argparse.ArgumentTypeError(
-            f"column {name!r}: kind must be {' or '.join(KINDS)}, got {kind!r}"
-        )
-    return name, kind
-
-
-def _positive(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not value > 0:
-        raise argparse.ArgumentTypeError(f"must be a positive number, got {text!r}")
-    return value
-
-
-def _count(text: str) -> int:
-    if not (text.isascii() and text.isdigit()) or int(text) >= 2**32:
-        raise argparse.ArgumentTypeError(f"must be a whole number from 0 on, got {text!r}")
-    return int(text)
-
-
-def _rows(text: str) -> int:
-    if not _count(text):
-        raise argparse.ArgumentTypeError("must be at least 1, got '0'")
-    return int(text)
+    return f"{mean:.3f} nats" if np.isnan(stderr) else f"{mean:.3f} ± {stderr:.3f} nats"
 
 
 if __name__ == "__main__":

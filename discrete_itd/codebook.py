@@ -1,335 +1,161 @@
-r"""The points at which the categories of every column sit, and the arithmetic on them.
+"""The points of a whole table: which coordinates belong to which column, and rows to points.
 
-Column :math:`j` has :math:`K_j` *slots* (its categories, and, where the column is open, one last slot
-for "a category never seen"). Each slot is a point :math:`e_{jk}` with a single non-zero coordinate:
+A column is of one of three *families*:
 
-* ``"simplex"``: slot :math:`k` has a coordinate of its own and the value :math:`1/\sqrt2`, so that any two
-  categories are at distance one;
-* ``"line"``: all levels share one coordinate and differ by its value; the slot of the unseen has a
-  coordinate of its own.
+* *slots*: few categories on a simplex or a line (:mod:`discrete_itd.slots`);
+* *reals*: a continuous column, one coordinate, the standardised value itself;
+* *words*: a large vocabulary, a code of a few coordinates for each category.
 
-Layout: one flat tensor holds all slots of all columns, columns of one shape side by side. A group of few
-categories is stored category-major, (B, K, G), so that a softmax runs along a vectorised axis; a
-group of many is stored column-major, (B, G, K). On two CPU cores this is 10 to 30 times faster than
-a scatter over ragged segments (``python -m tests.benchmarks.segments``).
+A row x is a tensor of float64 cells, one per column: the number of the category, or the standardised value;
+NaN where the cell is missing. Its point has D coordinates: those of the slots, then of the reals, then of the words.
 
-The letters of all tensor shapes, here and elsewhere: B rows of a batch, N rows of a table, C columns,
-K slots of one column, T slots of all columns, D coordinates, S steps of a path, M paths, G columns
-of one group.
+The letters of all tensor shapes, here and elsewhere: B rows of a batch, N rows of a table, C columns, K slots of one
+column, T slots of all columns of few categories, R real columns, D coordinates, S steps of a path, M paths.
 """
 
 from __future__ import annotations
 
-import itertools
-import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-VERTEX = 1 / math.sqrt(2)  # ‖e_k − e_l‖ = 1 for two vertices of the simplex
-CATEGORY_MAJOR_UP_TO = 32  # slots; measured, see the benchmark named above
-KNOWN_NATS = 1000.0  # evidence by which a known cell beats its nearest rival: exp(-1000) = 0
+from discrete_itd.noise import scattered_directions
+from discrete_itd.slots import CODE_LENGTH, VERTEX, ColumnPoints, Slots
+
+__all__ = ["Codebook", "ColumnPoints", "Vocabulary"]
 
 
-@dataclass(frozen=True)
-class ColumnPoints:
-    """The points of one column.
+class Vocabulary(nn.Module):
+    """The codes of one large vocabulary.
+
+    All categories lie on a sphere, scattered at random (but always alike), about one unit apart. The slot of unseen
+    categories, the last if the column is open, is the centre of the sphere.
 
     Parameters
     ----------
-    kind : {"simplex", "line"}
-        How the categories are placed.
-    n_levels : int
-        Number of categories, the unseen one not counted.
-    open : bool
-        Whether a last slot stands for categories never seen.
-    levels : tuple of float
-        Coordinates of the categories on the line, strictly increasing; empty for a simplex.
+    points : ColumnPoints
+        Of kind "code".
+    column : int
+        Which column of the table it is.
+    first_coord : int
+        Its first coordinate in D.
+
+    Attributes
+    ----------
+    codes : Tensor, shape (K, CODE_LENGTH)
     """
 
-    kind: Literal["simplex", "line"]
-    n_levels: int
-    open: bool = False
-    levels: tuple[float, ...] = ()
+    codes: Tensor
 
-    def __post_init__(self) -> None:
-        if self.n_levels < 1:
-            raise ValueError(f"a column needs at least one category, got n_levels={self.n_levels}")
-        if self.kind == "line" and len(self.levels) != self.n_levels:
-            raise ValueError(f"{self.n_levels} levels announced, {len(self.levels)} given")
-        ends = (-math.inf, *self.levels, math.inf)
-        if not all(a < b for a, b in itertools.pairwise(ends)):
-            raise ValueError(f"levels must be finite and strictly increasing, got {self.levels}")
-
-    @property
-    def n_slots(self) -> int:
-        return self.n_levels + self.open
-
-    @property
-    def known_snr(self) -> float:
-        """The finite SNR that stands for infinity: no float tells its posterior from certainty."""
-        gap = 1.0
-        if self.kind == "line":
-            gaps = [b - a for a, b in zip(self.levels, self.levels[1:], strict=False)]
-            gaps += [VERTEX] if self.open else []
-            gap = min(gaps, default=1.0)
-        return 2 * KNOWN_NATS / gap**2
-
-
-@dataclass(frozen=True)
-class _Group:
-    """Columns of one kind and one number of slots, stored side by side."""
-
-    kind: str
-    n_slots: int
-    open: bool
-    columns: tuple[int, ...]
-    first_column: int
-    first_slot: int
-    first_coord: int
-
-    @property
-    def size(self) -> int:
-        return len(self.columns)
-
-    @property
-    def category_major(self) -> bool:
-        return self.n_slots <= CATEGORY_MAJOR_UP_TO
-
-    @property
-    def axis(self) -> int:
-        return 1 if self.category_major else 2
-
-    @property
-    def n_coords(self) -> int:
-        return self.size * (self.n_slots if self.kind == "simplex" else 1 + self.open)
-
-    def slots(self, values: Tensor) -> Tensor:
-        """This group's part of (B, T) as (B, K, G) or (B, G, K)."""
-        flat = values[:, self.first_slot : self.first_slot + self.size * self.n_slots]
-        shape = (self.n_slots, self.size) if self.category_major else (self.size, self.n_slots)
-        return flat.view(len(values), *shape)
-
-    def slot(self, position: int, k: int) -> int:
-        """Index in T of category ``k`` of the group's column number ``position``."""
-        inside = k * self.size + position if self.category_major else position * self.n_slots + k
-        return self.first_slot + inside
-
-    def coord(self, position: int, k: int) -> int:
-        """Index in D of the one non-zero coordinate of that slot."""
-        if self.kind == "simplex":
-            return self.first_coord + self.slot(position, k) - self.first_slot
-        unseen = self.open and k == self.n_slots - 1
-        return self.first_coord + position + (self.size if unseen else 0)
+    def __init__(self, points: ColumnPoints, column: int, first_coord: int) -> None:
+        super().__init__()
+        self.n_levels, self.n_slots, self.open = points.n_levels, points.n_slots, points.open
+        self.column = column
+        self.coords = slice(first_coord, first_coord + CODE_LENGTH)
+        codes = torch.zeros(self.n_slots, CODE_LENGTH)
+        codes[: self.n_levels] = VERTEX * scattered_directions(self.n_levels, CODE_LENGTH).to(codes)
+        self.register_buffer("codes", codes, persistent=False)
 
 
 class Codebook(nn.Module):
-    """Points of a whole table, and softmax, evidence and mean over them.
+    """Points of a whole table.
 
     Parameters
     ----------
     columns : sequence of ColumnPoints, length C
+    leading : sequence of int
+        Columns that are always known before the others, like those that say which cells are missing.
 
     Attributes
     ----------
-    n_columns, n_slots, n_coords : int
-        C, T and D.
-    slot_column : Tensor, shape (T,)
-        The column of each slot.
-    slot_level : Tensor, shape (T,)
-        Which category of its column the slot is.
-    slot_open : Tensor of bool, shape (T,)
-        True at the slots of unseen categories.
+    leading : Tensor of bool, shape (C,)
+    n_columns, n_coords : int
+        C and D.
+    slots : Slots
+        The columns of few categories.
+    vocabularies : list of Vocabulary
+        The columns of many.
+    finite, reals : Tensor of int64
+        Numbers of the columns of few categories and of the continuous columns.
+    real_coords : slice
+        The coordinates of the latter.
+    coord_column : Tensor of int64, shape (D,)
+        The column of each coordinate.
+    size : int
+        Numbers of a posterior per row, which memory is proportional to.
 
     Examples
     --------
-    >>> book = Codebook([ColumnPoints("simplex", 2), ColumnPoints("line", 3, levels=(-1.0, 0.0, 1.0))])
-    >>> book.n_columns, book.n_slots, book.n_coords
-    (2, 5, 3)
-    >>> book.embed(torch.tensor([[1, 2]]))
-    tensor([[0.0000, 0.7071, 1.0000]])
+    >>> book = Codebook([ColumnPoints("real"), ColumnPoints("simplex", 2)])
+    >>> book.embed(torch.tensor([[0.3, 1.0]], dtype=torch.float64))
+    tensor([[0.0000, 0.7071, 0.3000]])
     """
 
-    slot_column: Tensor
-    slot_level: Tensor
-    slot_open: Tensor
-    slot_coord: Tensor
-    slot_value: Tensor
+    finite: Tensor
+    reals: Tensor
     coord_column: Tensor
     known_snr: Tensor
-    _offset: Tensor
-    _stride: Tensor
-    _grouped: Tensor
-    _order: Tensor
+    leading: Tensor
 
-    def __init__(self, columns: Sequence[ColumnPoints]) -> None:
+    def __init__(self, columns: Sequence[ColumnPoints], leading: Sequence[int] = ()) -> None:
         super().__init__()
         if not columns:
             raise ValueError("a table needs at least one column")
         self.columns = tuple(columns)
-        self._groups = _group(self.columns)
         self.n_columns = len(self.columns)
-        self.n_slots = sum(c.n_slots for c in self.columns)
-        self.n_coords = sum(g.n_coords for g in self._groups)
 
-        column, level = [0] * self.n_slots, [0] * self.n_slots
-        coord, value = [0] * self.n_slots, [VERTEX] * self.n_slots
-        is_open = [False] * self.n_slots
-        offset, stride = [0] * self.n_columns, [0] * self.n_columns
-        for g in self._groups:
-            for position, j in enumerate(g.columns):
-                points = self.columns[j]
-                offset[j] = g.slot(position, 0)
-                stride[j] = g.size if g.category_major else 1
-                for k in range(g.n_slots):
-                    s = g.slot(position, k)
-                    column[s], level[s], coord[s] = j, k, g.coord(position, k)
-                    is_open[s] = points.open and k == points.n_levels
-                    if g.kind == "line" and not is_open[s]:
-                        value[s] = points.levels[k]
-        coord_column = [0] * self.n_coords
-        for s in range(self.n_slots):
-            coord_column[coord[s]] = column[s]
+        def of(*kinds: str) -> list[int]:
+            return [j for j, c in enumerate(self.columns) if c.kind in kinds]
 
-        order = [j for g in self._groups for j in g.columns]
-        self._sorted = order == sorted(order)
+        finite, reals, words = of("simplex", "line"), of("real"), of("code")
+        self.slots = Slots([self.columns[j] for j in finite])
+        self.real_coords = slice(self.slots.n_coords, self.slots.n_coords + len(reals))
+        first = self.real_coords.stop
+        self._vocabularies = nn.ModuleList(
+            Vocabulary(self.columns[j], j, first + i * CODE_LENGTH) for i, j in enumerate(words)
+        )
+        self.n_coords = first + len(words) * CODE_LENGTH
+        self.has_leading = len(leading) > 0
+        coord_column = [finite[j] for j in self.slots.coord_column.tolist()] + reals
+        coord_column += [j for j in words for _ in range(CODE_LENGTH)]
 
-        def keep(name: str, data: list, dtype: torch.dtype | None = None) -> None:
+        def keep(name: str, data: list, dtype: torch.dtype) -> None:
             self.register_buffer(name, torch.tensor(data, dtype=dtype), persistent=False)
 
-        keep("slot_column", column)
-        keep("slot_level", level)
-        keep("slot_open", is_open)
-        keep("slot_coord", coord)
-        keep("slot_value", value, torch.get_default_dtype())
-        keep("coord_column", coord_column)
+        keep("finite", finite, torch.int64)
+        keep("reals", reals, torch.int64)
+        keep("leading", [j in leading for j in range(self.n_columns)], torch.bool)
+        keep("coord_column", coord_column, torch.int64)
         keep("known_snr", [c.known_snr for c in self.columns], torch.get_default_dtype())
-        keep("_offset", offset)
-        keep("_stride", stride)
-        keep("_grouped", order)
-        keep("_order", [order.index(j) for j in range(self.n_columns)])
-        self.any_open = any(is_open)
+        # a vocabulary's posterior is kept as a few numbers, and worked out a few rows at a time
+        self.size = self.slots.n_slots + 8 * len(reals) + 2 * CODE_LENGTH * len(words)
 
     @property
-    def cardinalities(self) -> tuple[int, ...]:
-        """Slots of each column, the unseen one included."""
-        return tuple(c.n_slots for c in self.columns)
+    def vocabularies(self) -> list[Vocabulary]:
+        """The columns of many categories."""
+        return cast(list[Vocabulary], list(self._vocabularies))
 
-    # -- rows and slots -------------------------------------------------------------------------
+    @property
+    def device(self) -> torch.device:
+        """Where the points lie."""
+        return self.known_snr.device
 
-    def slot_of(self, codes: Tensor) -> Tensor:
-        """Index in T of each cell: codes (B, C) to (B, C)."""
-        return self._offset + codes * self._stride
+    @property
+    def dtype(self) -> torch.dtype:
+        """The floating type of the points."""
+        return self.known_snr.dtype
 
-    def embed(self, codes: Tensor) -> Tensor:
-        """The encoded rows x: codes (B, C) to points (B, D)."""
-        slot = self.slot_of(codes)
-        x = self.slot_value.new_zeros(len(codes), self.n_coords)
-        return x.scatter_(1, self.slot_coord[slot], self.slot_value[slot])
-
-    def at(self, values: Tensor, codes: Tensor) -> Tensor:
-        """``values`` (B, T) at the row's own category: (B, C)."""
-        return values.gather(1, self.slot_of(codes))
-
-    def per_slot(self, values: Tensor) -> Tensor:
-        """Repeat one value per column, (B, C), over the column's slots, (B, T)."""
-        return values[:, self.slot_column]
+    def embed(self, x: Tensor) -> Tensor:
+        """The points of rows ``x`` (B, C): (B, D). Where a cell is missing, any finite point."""
+        codes = x.nan_to_num(0.0)
+        parts = [self.slots.embed(codes[:, self.finite].long())]
+        if len(self.reals):
+            parts.append(codes[:, self.reals].to(self.dtype))
+        parts += [v.codes[codes[:, v.column].long()] for v in self.vocabularies]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
     def per_coord(self, values: Tensor) -> Tensor:
         """Repeat one value per column, (B, C), over the column's coordinates, (B, D)."""
         return values[:, self.coord_column]
-
-    # -- softmax over each column's slots -------------------------------------------------------
-
-    def log_softmax(self, logits: Tensor) -> Tensor:
-        """Normalise (B, T) within every column, in nats."""
-        parts = [torch.log_softmax(v, g.axis).flatten(1) for g, v in self._views(logits)]
-        return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
-
-    def logsumexp(self, logits: Tensor) -> Tensor:
-        """Log of each column's total: (B, T) to (B, C)."""
-        return self._in_order([torch.logsumexp(v, g.axis) for g, v in self._views(logits)])
-
-    def sum(self, values: Tensor) -> Tensor:
-        """Each column's total over its slots: (B, T) to (B, C)."""
-        return self._in_order([v.sum(g.axis) for g, v in self._views(values)])
-
-    def argmax(self, values: Tensor) -> Tensor:
-        """Each column's slot of largest value, as codes: (B, T) to (B, C)."""
-        return self._in_order([v.argmax(g.axis) for g, v in self._views(values)])
-
-    # -- the channel on the points --------------------------------------------------------------
-
-    def evidence(self, y: Tensor, snr: Tensor) -> Tensor:
-        r"""Log-likelihood of every category given the state, up to a constant per column, eq. (2).
-
-        Parameters
-        ----------
-        y : Tensor, shape (B, D)
-            Sufficient statistic :math:`\gamma x + w_\gamma`; where the SNR is infinite, the point itself.
-        snr : Tensor, shape (B, C)
-            SNR of each column, from 0 (nothing known) to infinity (the cell is known).
-
-        Returns
-        -------
-        Tensor, shape (B, T), nats
-        """
-        known = torch.isinf(snr)
-        snr = torch.where(known, self.known_snr, snr)
-        y = torch.where(self.per_coord(known), y * self.per_coord(self.known_snr[None]), y)
-        snr = snr if self._sorted else snr[:, self._grouped]
-        parts = []
-        for g in self._groups:
-            flat = y[:, g.first_coord : g.first_coord + g.n_coords]
-            if g.kind == "simplex":  # all points have one norm: γ‖e‖²/2 is a constant
-                parts.append(flat * VERTEX)
-                continue
-            # −γ(y/γ − e)²/2 differs from ⟨y, e⟩ − γe²/2 by a constant and loses no digits at large γ
-            gamma = snr[:, g.first_column : g.first_column + g.size]  # (B, G)
-            centre = flat[:, : g.size] / gamma.clamp_min(torch.finfo(gamma.dtype).tiny)
-            level = g.slots(self.slot_value[None])  # (1, K, G) or (1, G, K)
-            ell = -0.5 * gamma.unsqueeze(g.axis) * (centre.unsqueeze(g.axis) - level) ** 2
-            if g.open:
-                own = flat[:, g.size :] * VERTEX - gamma * (VERTEX**2 + centre**2) / 2
-                ell = torch.cat(
-                    [ell.narrow(g.axis, 0, g.n_slots - 1), own.unsqueeze(g.axis)], g.axis
-                )
-            parts.append(ell.flatten(1))
-        return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
-
-    def mean(self, probs: Tensor) -> Tensor:
-        r"""The mean point :math:`\hat x_j = \sum_k q_{jk} e_{jk}`: (B, T) to (B, D)."""
-        parts = []
-        for g, v in self._views(probs):
-            if g.kind == "simplex":
-                parts.append(v.flatten(1) * VERTEX)
-                continue
-            weighted = v * g.slots(self.slot_value[None])
-            seen = weighted.narrow(g.axis, 0, g.n_slots - g.open).sum(g.axis)
-            unseen = [weighted.select(g.axis, g.n_slots - 1)] if g.open else []
-            parts += [seen, *unseen]
-        return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
-
-    # -------------------------------------------------------------------------------------------
-
-    def _views(self, values: Tensor) -> Iterator[tuple[_Group, Tensor]]:
-        return ((g, g.slots(values)) for g in self._groups)
-
-    def _in_order(self, parts: list[Tensor]) -> Tensor:
-        joined = parts[0] if len(parts) == 1 else torch.cat(parts, 1)
-        return joined if self._sorted else joined[:, self._order]
-
-
-def _group(columns: Sequence[ColumnPoints]) -> tuple[_Group, ...]:
-    members: dict[tuple[str, int, bool], list[int]] = {}
-    for j, c in enumerate(columns):
-        members.setdefault((c.kind, c.n_slots, c.open), []).append(j)
-    groups, column, slot, coord = [], 0, 0, 0
-    for (kind, n_slots, is_open), js in members.items():
-        g = _Group(kind, n_slots, is_open, tuple(js), column, slot, coord)
-        groups.append(g)
-        column, slot, coord = column + g.size, slot + g.size * g.n_slots, coord + g.n_coords
-    return tuple(groups)

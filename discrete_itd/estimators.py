@@ -11,25 +11,35 @@ import numpy as np
 import pandas as pd
 import torch
 from sklearn.base import BaseEstimator, DensityMixin
-from sklearn.utils import check_array, check_random_state
+from sklearn.utils import check_random_state
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 from tqdm import tqdm
 
 from discrete_itd import state as files
-from discrete_itd.channel import CoordinateSchedule, Schedule
-from discrete_itd.denoisers import MarginalDenoiser, NeuralDenoiser
-from discrete_itd.encoders import TableEncoder
-from discrete_itd.likelihood import mse_curve, path_attribution, path_log_prob
+from discrete_itd.channel import Schedule
+from discrete_itd.checkpoint import Checkpoint
+from discrete_itd.denoisers import NeuralDenoiser
+from discrete_itd.encoders import PRESENT, Continuous, TableEncoder
+from discrete_itd.frames import as_dtype, fill_cells, one_row, read_rows, unique_rows
+from discrete_itd.likelihood import mse_curve
+from discrete_itd.model import EFFORT, Model, fit_model
 from discrete_itd.patterns import pilot_quadrature
-from discrete_itd.planning import choose_path, paths_within
-from discrete_itd.sampling import sample
-from discrete_itd.training import Evaluation, TrainingPlan, seeded, train
-from discrete_itd.validation import check_parameters, check_schedule, resolve_device
+from discrete_itd.report import Evaluation, TrainingPlan
+from discrete_itd.sampling import best_guess, column_distribution
+from discrete_itd.validation import (
+    check_count,
+    check_parameters,
+    check_schedule,
+    check_weights,
+    resolve_device,
+)
 
-EFFORT = 16  # with tol, a row may cost this many times n_calls
-FEWEST_PATHS = 4  # with tol; fewer would not give a standard error to act on
-BATCH_CELLS = 1 << 23  # rows times slots of one denoiser call
+
+def _has_categories(model: DiffusionDensity) -> bool:
+    """Whether a fitted model has a column with a table of probabilities."""
+    return any(c.kind != "continuous" for c in model.encoder_.schema)
 
 
 class RowEstimate(NamedTuple):
@@ -40,16 +50,23 @@ class RowEstimate(NamedTuple):
 
 
 class DiffusionDensity(DensityMixin, BaseEstimator):
-    r"""Probability mass of the rows of a categorical table, by information-theoretic diffusion.
+    r"""Probability of the rows of a table, by information-theoretic diffusion.
 
     A network learns to guess clean rows from noisy ones; its error, summed over noise levels, is the row's
-    log-probability. A model that has learned nothing yet is exactly the independent-columns model.
+    log-probability: log-mass of the categories plus log-density of the continuous values, of what is not missing.
+    A model that has learned nothing yet is exactly the independent-columns model.
 
     Parameters
     ----------
-    columns : mapping from column name to kind, or one kind for all columns, optional
-        "nominal" or "ordinal", where it is not what the dtype says. See
-        :class:`~discrete_itd.encoders.TableEncoder` for what the dtypes say; columns of a numpy array are nominal.
+    columns : mapping from column name to kind or options, or one kind for all columns, optional
+        "nominal", "ordinal", "continuous" or "binned", where it is not what the dtype says; or a mapping with "kind"
+        and options of the kind, like ``{"kind": "binned", "edges": [0, 18, 65, 120]}``. See
+        :mod:`discrete_itd.encoders` for what the dtypes say and :func:`discrete_itd.encoders.check_column_spec` for
+        the options. Integers of a numpy array are codes: nominal.
+    missing : {"marginalise", "category"}, default="marginalise"
+        What a missing cell (NaN, None, NA, NaT) does: nothing, the score is the log-probability of the
+        cells that are there; or, in the columns that have missing cells in training, "it is missing" is a value like
+        others, whose probability counts.
     unseen : {"smooth", "raise"}, default="smooth"
         What a category never seen in training does: get a small probability of its own, or raise ValueError. A
         boolean column knows only False and True, and raises for anything else.
@@ -69,8 +86,6 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
         ``n_calls``.
     n_calls : int, default=128
         Network evaluations per scored row, split into steps and at least two paths.
-    tol : float, optional
-        Nats. Rows whose standard error is larger get up to 16 times as many evaluations.
     device : str, default="auto"
         A torch device; "auto" takes CUDA where there is one.
     random_state : int, RandomState or None, default=None
@@ -87,7 +102,10 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
     path_table_ : DataFrame
         The paths tried, with their held-out nats at about equal cost.
     history_ : DataFrame
-        step, seconds, train_nats, train_stderr, valid_nats, valid_stderr.
+        step, seconds, train_nats, train_stderr, valid_nats, valid_stderr; of the encoded cells, so without the
+        change of unit of continuous columns.
+    stopped_ : str
+        Why training ended: "max_steps", "max_time", "no improvement", "interrupted" or "diverged".
     device_ : torch.device
     n_features_in_ : int
     feature_names_in_ : ndarray of str
@@ -95,10 +113,10 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
 
     Notes
     -----
-    Scores are nats (natural logarithm), higher is more probable. The model defines a normalised mass over all
-    rows of seen and "unseen" cells; a score is a Monte-Carlo estimate of it, in expectation on the pessimistic
-    side, and depends on nothing but the row and the fitted model. Paths disagree most on the oddest rows:
-    their scores are known to a few nats only, as their standard errors say, and more ``n_calls`` raise them.
+    Scores are nats (natural logarithm), higher is more probable. The model defines a normalised probability over all
+    rows; a score is a Monte-Carlo estimate of it, in expectation on the pessimistic side, and depends on nothing but
+    the row and the fitted model. Paths disagree most on the oddest rows: their scores are known to a few nats only, as
+    their standard errors say, and more ``n_calls`` raise them.
 
     References
     ----------
@@ -113,12 +131,19 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
     >>> ordinary, odd = model.score_samples(pd.DataFrame({"a": ["x", "x"], "b": ["u", "v"]}))
     >>> bool(ordinary > odd + 2)
     True
+    >>> model.impute(pd.DataFrame({"a": ["x", None], "b": [None, "v"]}))
+       a  b
+    0  x  u
+    1  y  v
     """
+
+    _model: Model
 
     def __init__(
         self,
         *,
-        columns: Mapping[Any, str] | str | None = None,
+        columns: Mapping[Any, Any] | str | None = None,
+        missing: str = "marginalise",
         unseen: str = "smooth",
         width: int = 256,
         depth: int = 3,
@@ -127,11 +152,11 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
         validation_fraction: float = 0.1,
         path: str | Schedule = "auto",
         n_calls: int = 128,
-        tol: float | None = None,
         device: str = "auto",
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
         self.columns = columns
+        self.missing = missing
         self.unseen = unseen
         self.width = width
         self.depth = depth
@@ -140,86 +165,141 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
         self.validation_fraction = validation_fraction
         self.path = path
         self.n_calls = n_calls
-        self.tol = tol
         self.device = device
         self.random_state = random_state
 
     # -- fitting --------------------------------------------------------------------------------
 
-    def fit(self, X: Any, y: Any = None) -> Self:
+    def fit(
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        sample_weight: Any = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+    ) -> Self:
         """Learn the distribution of the rows.
 
         Parameters
         ----------
         X : DataFrame or array-like, shape (N, C)
-            A table without missing cells; an array is taken to hold category codes.
+            The table as it is; a pandas frame, anything that turns into one (like a polars frame), or an array.
         y : ignored
+        sample_weight : array-like of int, shape (N,), optional
+            How often each row occurs: a fit with weights is a fit of the table with every row so often.
+        checkpoint : path-like, optional
+            A file in which training keeps its state every half minute. If it is there already, training goes on
+            from it, to the result that it would have had; it is removed when the fit is complete.
 
         Raises
         ------
-        ValueError
+        ValueError, TypeError
             Naming the column or parameter, if something is wrong with it. A model fitted before stays usable.
+
+        Warns
+        -----
+        UserWarning
+            If training was interrupted (Ctrl-C): the model is the best so far.
         """
         check_parameters(self.get_params(deep=False))
-        frame, is_frame = self._table(X)
+        frame, is_frame = read_rows(X, self)
         validate_data(type(self)(), X, skip_check_array=True)  # names that scikit-learn refuses
         if len(frame) < 2:
             raise ValueError(f"n_samples=1: at least two rows are needed, got {len(frame)}")
-        if not isinstance(self.path, str):
-            check_schedule(self.path, frame.shape[1])
+        repeats = check_weights(sample_weight, len(frame))
+        if repeats is not None:
+            frame = frame.iloc[np.repeat(np.arange(len(frame)), repeats)]
         encoder = TableEncoder.fit(
             frame,
             self.columns,
             unseen=self.unseen,
-            integers="ordinal" if is_frame else "nominal",
+            missing=self.missing,
+            from_array=not is_frame,
         )
+        if not isinstance(self.path, str):
+            check_schedule(self.path, len(encoder.owner))
+        x = torch.from_numpy(encoder.transform(frame).x)
+        x = x[~x.isnan().all(1)]
+        if len(x) < 2:
+            raise ValueError("at least two rows with a cell that is not missing are needed")
         device = resolve_device(self.device)
-        random = check_random_state(self.random_state)
-        seed = int(random.randint(2**31 - 1))
-        codes = torch.from_numpy(encoder.transform(frame))
-        n_valid = min(max(1, round(self.validation_fraction * len(codes))), len(codes) - 1)
-        order = torch.from_numpy(random.permutation(len(codes)))
-        x_valid, x = codes[order[:n_valid]].to(device), codes[order[n_valid:]].to(device)
+        kept = None if checkpoint is None else Checkpoint(checkpoint)
+        bar_format = "{percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
+        with _bar(1.0, "fit", bar_format) as bar:
 
-        generator = torch.Generator(device).manual_seed(seed)
-        codebook = encoder.codebook()
-        marginals = MarginalDenoiser.from_counts(codebook, x.cpu())
-        with seeded(seed, device):
-            denoiser = NeuralDenoiser(marginals, width=self.width, depth=self.depth).to(device)
-            plan = TrainingPlan(max_steps=self.max_steps, max_time=self.max_time)
-            with _bar(
-                1.0, "fit", "{percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
-            ) as bar:
+            def show(done: float, latest: Evaluation) -> None:
+                what = ", choosing the path" if done >= 1 else ""
+                bar.set_postfix_str(f"{latest.valid_nats:.3f} nats held out{what}", refresh=False)
+                bar.update(done - bar.n)
+                bar.refresh()
 
-                def show(done: float, latest: Evaluation) -> None:
-                    bar.set_postfix_str(f"{latest.valid_nats:.3f} nats held out", refresh=False)
-                    bar.update(done - bar.n)
-
-                report = train(denoiser, x, x_valid, plan, generator=generator, progress=show)
-        if isinstance(self.path, str):
-            nats = [e.valid_nats for e in report.history]
-            untrained = min(nats) == nats[0]  # all paths are equal then, and exact
-            candidates = choose_path(
-                denoiser,
+            model = fit_model(
+                encoder,
                 x,
-                x_valid,
-                pilot_quadrature(denoiser, x, generator),
-                kind="coordinate" if untrained and self.path == "auto" else self.path,
+                TrainingPlan(max_steps=self.max_steps, max_time=self.max_time),
+                width=self.width,
+                depth=self.depth,
+                validation_fraction=self.validation_fraction,
+                path=self.path,
                 n_calls=self.n_calls,
-                generator=generator,
+                device=device,
+                random_state=self.random_state,
+                checkpoint=kept,
+                progress=show,
             )
-            schedule = candidates[0].schedule
-            table = [(c.kind, c.schedule.n_steps, c.n_paths, c.nats, c.stderr) for c in candidates]
-        else:
-            schedule, table = self.path, []
-
         # nothing is assigned before all has succeeded
         validate_data(self, X, skip_check_array=True)
-        self.encoder_, self.denoiser_, self.schedule_ = encoder, denoiser, schedule
-        self.path_table_ = pd.DataFrame(table, columns=["path", "steps", "paths", "nats", "stderr"])
-        self.history_ = pd.DataFrame(report.history, columns=list(Evaluation._fields))
-        self.device_, self._seed, self._is_frame = device, seed, is_frame
+        self._model, self._is_frame = model, is_frame
+        if model.stopped == "interrupted":
+            on = (
+                ""
+                if kept is None
+                else f"; fit again with checkpoint={os.fspath(kept.path)!r} to go on"
+            )
+            warnings.warn(
+                f"training was interrupted: the model is the best so far{on}", stacklevel=2
+            )
+        elif kept is not None:
+            kept.remove()
         return self
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "_model")
+
+    @property
+    def encoder_(self) -> TableEncoder:
+        """The schema of the table."""
+        return self._model.encoder
+
+    @property
+    def denoiser_(self) -> NeuralDenoiser:
+        """The trained network."""
+        return self._model.denoiser
+
+    @property
+    def schedule_(self) -> Schedule:
+        """The path on which rows are scored."""
+        return self._model.schedule
+
+    @property
+    def path_table_(self) -> pd.DataFrame:
+        """The paths tried, best first."""
+        return self._model.path_table
+
+    @property
+    def history_(self) -> pd.DataFrame:
+        """One line per evaluation of training."""
+        return self._model.history
+
+    @property
+    def stopped_(self) -> str:
+        """Why training ended."""
+        return self._model.stopped
+
+    @property
+    def device_(self) -> torch.device:
+        """Where the network lies."""
+        return self._model.device
 
     # -- scoring --------------------------------------------------------------------------------
 
@@ -231,13 +311,14 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
         Parameters
         ----------
         X : DataFrame or array-like, shape (N, C)
-            The columns that were fitted, in their order.
+            The columns that were fitted. Missing cells are left out: the result is the log-probability of the others.
         given : names (positions, for an array) of columns, optional
-            Condition on these: the result is log P(other columns | given), a mass that is normalised on its own.
-            A network's conditionals need not agree with one another exactly, so it is close to, but not
-            the difference of two joint scores.
+            Condition on these, where they are not missing: the result is log P(other columns | given), a mass
+            that is normalised on its own. It is exactly the difference of two joint scores if ``path`` is a
+            ``CoordinateSchedule`` whose ``order`` starts with the given columns; else close to it, because a network's
+            conditionals need not agree with one another.
         tol : float, optional
-            Overrides the constructor's for this call, nats.
+            Nats. Rows whose standard error is larger get up to 16 times ``n_calls`` network evaluations.
 
         Returns
         -------
@@ -246,23 +327,21 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
 
         Raises
         ------
-        ValueError
+        ValueError, TypeError
             Naming the column, if it is missing from the table or holds what the model cannot take.
         """
-        codes, mask = self._codes(X), self._given(given)
-        unique, inverse = _unique_rows(codes)
-        effort = self._effort(mask, tol)
+        x, log_volume = self._cells(X)
+        mask = self._given(given)
+        if mask is not None:
+            log_volume = np.where(mask.cpu().numpy(), 0.0, log_volume)
+        unique, inverse = unique_rows(x)
         with _bar(len(unique), "score") as bar:
-            estimate = path_log_prob(self.denoiser_, unique, **effort, progress=bar.update)
-        if effort["tol"] is not None:
-            beyond = int((estimate.stderr > effort["tol"]).sum())
-            if beyond:
-                warnings.warn(
-                    f"{beyond} of {len(unique)} distinct rows have a standard error above tol={effort['tol']}"
-                    f" after {EFFORT} times n_calls evaluations; raise n_calls for more",
-                    stacklevel=2,
-                )
-        return RowEstimate(*(t.cpu().numpy()[inverse] for t in estimate))
+            estimate = self._model.log_prob(
+                unique, self.n_calls, tol=_check_tol(tol), given=mask, progress=bar.update
+            )
+        _warn_beyond(estimate.stderr, tol)
+        log_prob, stderr = (t.cpu().numpy()[inverse] for t in estimate)
+        return RowEstimate(log_prob + log_volume.sum(1), stderr)
 
     def score_samples(self, X: Any) -> np.ndarray:
         """Log-probability of each row: float64, shape (N,), nats; higher is more ordinary."""
@@ -272,28 +351,38 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
         """Mean log-probability per row, in nats, as scikit-learn's mixtures have it."""
         return float(self.score_samples(X).mean())
 
-    def explain(self, X: Any) -> pd.DataFrame:
+    def explain(
+        self, X: Any, given: Iterable[Hashable] | None = None, *, tol: float | None = None
+    ) -> pd.DataFrame:
         """Why a row is odd: its surprisal in nats, split by column.
 
         Parameters
         ----------
         X : DataFrame or array-like, shape (N, C)
+        given, tol
+            As of :meth:`log_prob`.
 
         Returns
         -------
         DataFrame, shape (N, C)
-            With the index of X. Rows sum to minus :meth:`score_samples`. A column's share is what it
-            surprises with once the other columns have been heard, averaged over the path.
+            With the index of X. Rows sum to minus the log-probability. A column's share is what it surprises
+            with once the other columns have been heard, averaged over the path; a missing or given cell has none.
         """
-        codes = self._codes(X)
-        unique, inverse = _unique_rows(codes)
+        x, log_volume = self._cells(X)
+        mask = self._given(given)
+        if mask is not None:
+            log_volume = np.where(mask.cpu().numpy(), 0.0, log_volume)
+        unique, inverse = unique_rows(x)
         with _bar(len(unique), "explain") as bar:
-            split = path_attribution(
-                self.denoiser_, unique, **self._effort(None, None), progress=bar.update
+            split = self._model.attribution(
+                unique, self.n_calls, tol=_check_tol(tol), given=mask, progress=bar.update
             )
-        index = X.index if isinstance(X, pd.DataFrame) else None
-        surprisal = split.surprisal.cpu().numpy()[inverse]
-        return pd.DataFrame(surprisal, index=index, columns=pd.Index(self.encoder_.names))
+        _warn_beyond(split.stderr, tol)
+        inner = split.surprisal.cpu().numpy()[inverse] - log_volume
+        surprisal = inner[:, : self.encoder_.n_columns].copy()
+        for place in range(surprisal.shape[1], inner.shape[1]):  # "it is missing" is of its column
+            surprisal[:, self.encoder_.owner[place]] += inner[:, place]
+        return pd.DataFrame(surprisal, index=_index(X), columns=pd.Index(self.encoder_.names))
 
     def mse_curve(self, X: Any, *, n_points: int = 49, max_rows: int = 1000) -> pd.DataFrame:
         r"""Denoising error at each SNR, whose area is the code length: what the model knows, and at which scale.
@@ -310,30 +399,37 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
         -------
         DataFrame, shape (n_points, 4)
             logsnr; mse, the mean of :math:`\|x - \hat x\|^2`; its standard error; and mse_independent, the same for
-            independent columns. The integral of snr * mse / 2 over logsnr is the mean of -log P in nats.
+            independent columns. For a table of categories, the integral of snr * mse / 2 over logsnr is the mean of
+            -log P in nats; with continuous columns, the area between the two curves is what the model knows
+            beyond independent columns.
         """
         if n_points < 2 or max_rows < 2:
             raise ValueError(
                 f"n_points and max_rows must be at least 2, got {n_points}, {max_rows}"
             )
-        x = self._codes(X)[:max_rows]
+        x = self._cells(X)[0][:max_rows]
         if len(x) < 2:
             raise ValueError("a curve with error bars needs at least two rows")
-        seed = torch.Generator(self.device_).manual_seed(self._seed)
-        low, high = pilot_quadrature(self.denoiser_.base, x, seed).edges[[0, -1]].tolist()
+        seed = self._model.seed
+        generator = torch.Generator(self.device_).manual_seed(seed)
+        low, high = pilot_quadrature(self.denoiser_.base, x, generator).edges[[0, -1]].tolist()
         logsnr = torch.linspace(low, high, n_points, dtype=torch.float64)
         curves = [
-            mse_curve(d, x, logsnr.exp(), generator=torch.Generator().manual_seed(self._seed))
+            mse_curve(d, x, logsnr.exp(), generator=torch.Generator().manual_seed(seed))
             for d in (self.denoiser_, self.denoiser_.base)
         ]
         (mse, stderr), (independent, _) = curves
         columns = {"logsnr": logsnr, "mse": mse, "stderr": stderr, "mse_independent": independent}
         return pd.DataFrame({name: values.cpu().numpy() for name, values in columns.items()})
 
-    # -- sampling -------------------------------------------------------------------------------
+    # -- filling --------------------------------------------------------------------------------
 
     def sample(
-        self, n_samples: int = 1, random_state: int | np.random.RandomState | None = None
+        self,
+        n_samples: int = 1,
+        random_state: int | np.random.RandomState | None = None,
+        *,
+        given: Mapping[Any, Any] | pd.Series | pd.DataFrame | None = None,
     ) -> pd.DataFrame | np.ndarray:
         """Draw rows from the model that is scored.
 
@@ -342,30 +438,138 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
         n_samples : int
         random_state : int, RandomState or None
             None draws anew at every call.
+        given : mapping, Series or frame of one row, optional
+            Values of some columns: rows are drawn with these, given these. Missing ones are drawn.
 
         Returns
         -------
         DataFrame or ndarray, shape (n_samples, C)
-            With the fitted names and dtypes; an array if an array was fitted. Never a category unseen in training.
+            With the fitted names and dtypes; an array if an array was fitted. Never a category unseen in training; with
+            ``missing="category"``, cells are missing as often as in training.
         """
         check_is_fitted(self)
-        if (
-            isinstance(n_samples, bool)
-            or not isinstance(n_samples, int | np.integer)
-            or n_samples < 1
-        ):
-            raise ValueError(f"n_samples must be a positive integer, got {n_samples!r}")
+        check_count("n_samples", n_samples)
         seed = int(check_random_state(random_state).randint(2**31 - 1))
-        generator = torch.Generator(self.device_).manual_seed(seed)
-        codes = sample(
-            self.denoiser_,
-            int(n_samples),
-            self.schedule_,
-            generator=generator,
-            batch_size=self._batch_size(),
-        )
-        frame = self.encoder_.inverse_transform(codes.cpu().numpy())
+        encoder = self.encoder_
+        start = torch.full((1, len(encoder.owner)), torch.nan, dtype=torch.float64)
+        row = None
+        if given is not None:
+            row = one_row(given, encoder)
+            start = torch.from_numpy(encoder.transform(row).x)
+            present = torch.from_numpy(row.notna().to_numpy()[0][encoder.owner])
+            start = start.masked_fill(~present, torch.nan)
+        filled = self._model.draw(start.expand(int(n_samples), -1).to(self.device_), seed)
+        cells = filled.cpu().numpy()
+        frame = encoder.inverse_transform(cells, rng=np.random.default_rng(seed))
+        if row is not None:  # the very values, also those never seen in training
+            for name in row.columns[row.notna().to_numpy()[0]]:
+                frame[name] = as_dtype(
+                    row[name].repeat(len(frame)).set_axis(frame.index), frame[name].dtype
+                )
         return frame if self._is_frame else frame.to_numpy()
+
+    def impute(
+        self,
+        X: Any,
+        *,
+        method: str = "mode",
+        n_draws: int = 1,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> Any:
+        """Fill missing cells with what the rest of their row makes probable.
+
+        Parameters
+        ----------
+        X : DataFrame or array-like, shape (N, C)
+        method : {"mode", "sample"}
+            "mode" fills each cell by itself with the most probable category or the expected number (of a binned column,
+            its median); "sample" draws all missing cells of a row together.
+        n_draws : int
+            With "sample", how many completed tables to draw.
+        random_state : int, RandomState or None
+            With "sample"; None draws anew at every call.
+
+        Returns
+        -------
+        DataFrame or ndarray, shape (N, C), or a list of ``n_draws`` of these if there are several
+            X with nothing missing; what was there is as it was.
+        """
+        x, _ = self._cells(X)
+        frame, is_frame = read_rows(X, self)
+        check_count("n_draws", n_draws)
+        if method not in ("mode", "sample"):
+            raise ValueError(f"method must be 'mode' or 'sample', got {method!r}")
+        if method == "mode" and n_draws != 1:
+            raise ValueError("n_draws is of method='sample': the mode is always the same")
+        encoder = self.encoder_
+        x[:, encoder.n_columns :] = PRESENT  # a filled cell is one that is there
+        empty = x[:, : encoder.n_columns].isnan()
+        rows = torch.nonzero(empty.any(1)).flatten()
+        fill, random = x[rows], check_random_state(random_state)
+        tables = []
+        for _ in range(int(n_draws)):
+            if method == "mode":
+                binned = [j for j, c in enumerate(encoder.schema) if c.kind == "binned"]
+                filled = best_guess(
+                    self.denoiser_, fill, medians=binned, batch_size=self._model.batch_size
+                )
+                cells, rng = filled.cpu().numpy(), None
+            else:
+                seed = int(random.randint(2**31 - 1))
+                cells = self._model.draw(fill, seed).cpu().numpy()
+                rng = np.random.default_rng(seed)
+            decoded = encoder.inverse_transform(cells, rng=rng)
+            tables.append(fill_cells(frame, empty.cpu().numpy(), decoded))
+        tables = [table if is_frame else table.to_numpy() for table in tables]
+        return tables[0] if n_draws == 1 else tables
+
+    @available_if(_has_categories)
+    def predict_proba(self, X: Any, column: Hashable | None = None) -> pd.DataFrame:
+        """The distribution of one column given the rest of each row.
+
+        Parameters
+        ----------
+        X : DataFrame or array-like, shape (N, C)
+            The values of the column itself are not looked at, and may be missing.
+        column : name (position, for an array) of a column, optional
+            Of categories or bins; a continuous column has a density and no table. By default the last of
+            these, where tables have their label.
+
+        Returns
+        -------
+        DataFrame, shape (N, K)
+            With the index of X; one column per category, or per interval of a binned column with the two tails beyond
+            its edges. Rows sum to one: given that the value is not one that was never seen.
+        """
+        check_is_fitted(self)
+        encoder = self.encoder_
+        if column is None:
+            column = [c.name for c in encoder.schema if c.kind != "continuous"][-1]
+        if column not in encoder.names:
+            raise ValueError(f"column {column!r}: the model has no such column")
+        j = encoder.names.index(column)
+        schema = encoder.schema[j]
+        if isinstance(schema.codec, Continuous):
+            raise ValueError(
+                f"column {column!r}: continuous, so it has no table of probabilities;"
+                " draw from it with impute(method='sample'), or fit it as 'binned'"
+            )
+        x, _ = self._cells(X, unread=column)
+        x[:, [c for c in range(encoder.n_columns, x.shape[1]) if encoder.owner[c] == j]] = PRESENT
+        unique, inverse = unique_rows(x.index_fill(1, torch.tensor([j], device=x.device), 0.0))
+        logits = (
+            column_distribution(self.denoiser_, unique, j, batch_size=self._model.batch_size)
+            .cpu()
+            .numpy()
+        )
+        probs = np.exp(logits)
+        if schema.points.open:
+            probs = probs[:, :-1]
+        probs /= probs.sum(1, keepdims=True)
+        values, slot, share = schema.codec.values()
+        return pd.DataFrame(
+            (probs[:, slot] * share)[inverse], index=_index(X), columns=values, copy=False
+        )
 
     # -- keeping --------------------------------------------------------------------------------
 
@@ -403,12 +607,12 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
             model._from_state(header, tensors)
         except ValueError as error:
             raise ValueError(f"{os.fspath(path)}: {error}") from None
-        except (LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
+        except files.DAMAGE as error:
             raise ValueError(f"{os.fspath(path)}: the model is damaged ({error!r})") from None
         return model
 
     def __getstate__(self) -> dict[str, Any]:
-        if not hasattr(self, "encoder_"):
+        if not hasattr(self, "_model"):
             return cast(dict[str, Any], super().__getstate__())
         header, tensors = self._to_state()
         arrays = {k: v.numpy() for k, v in tensors.items()}
@@ -424,59 +628,33 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
         )
 
     def _to_state(self) -> files.State:
-        tensors = {k: v.detach().cpu().clone() for k, v in self.denoiser_.state_dict().items()}
+        header, tensors = self._model.to_state()
         header = {
             "model": type(self).__name__,
             "parameters": files.parameters_to_json(self.get_params(deep=False)),
-            "schema": self.encoder_.to_list(),
-            "schedule": files.schedule_to_json(self.schedule_),
-            "network": {"width": self.denoiser_.width, "depth": self.denoiser_.depth},
-            "seed": self._seed,
             "is_frame": self._is_frame,
             "has_names": hasattr(self, "feature_names_in_"),
-            "history": self.history_.to_dict("list"),
-            "path_table": self.path_table_.to_dict("list"),
+            **header,
         }
         return header, tensors
 
     def _from_state(self, header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
         if header["model"] != type(self).__name__:
             raise ValueError(f"the file holds a {header['model']}, not a {type(self).__name__}")
-        encoder = TableEncoder.from_list(header["schema"])
-        device = resolve_device(self.device)
-        with seeded(0, torch.device("cpu")):  # initial weights, which are replaced
-            denoiser = NeuralDenoiser.from_tensors(encoder.codebook(), tensors, **header["network"])
-        schedule = files.schedule_from_json(header["schedule"])
-        check_schedule(schedule, len(encoder.schema))
-        self.encoder_, self.denoiser_ = encoder, denoiser.to(device).eval()
-        self.schedule_ = schedule
-        self.history_ = pd.DataFrame(header["history"])
-        self.path_table_ = pd.DataFrame(header["path_table"])
-        self.device_, self._seed, self._is_frame = device, header["seed"], header["is_frame"]
-        self.n_features_in_ = len(encoder.schema)
+        model = Model.from_state(header, tensors, resolve_device(self.device))
+        if not isinstance(header["is_frame"], bool):
+            raise TypeError("is_frame must be a bool")
+        self._model, self._is_frame = model, header["is_frame"]
+        self.n_features_in_ = model.encoder.n_columns
         if header["has_names"]:
-            self.feature_names_in_ = np.asarray(encoder.names, dtype=object)
+            self.feature_names_in_ = np.asarray(model.encoder.names, dtype=object)
 
-    # -------------------------------------------------------------------------------------------
+    # -- tables ---------------------------------------------------------------------------------
 
-    def _table(self, X: Any) -> tuple[pd.DataFrame, bool]:
-        """The rows as a frame, and whether they came as one."""
-        if isinstance(X, pd.DataFrame):
-            if not X.columns.is_unique:
-                twice = X.columns[X.columns.duplicated()][0]
-                raise ValueError(f"column {twice!r}: the name occurs more than once")
-            if X.shape[0] == 0 or X.shape[1] == 0:
-                raise ValueError(
-                    f"Found array with {X.shape[0]} sample(s) and {X.shape[1]} feature(s)"
-                    f" (shape={X.shape}) while a minimum of 1 is required."
-                )
-            return X, True
-        cells = check_array(X, dtype=cast(Any, None), estimator=self, input_name="X")
-        return pd.DataFrame(cells), False
-
-    def _codes(self, X: Any) -> Tensor:
+    def _cells(self, X: Any, unread: Hashable | None = None) -> tuple[Tensor, np.ndarray]:
+        """The encoded rows, and what to add to their log-probabilities cell by cell."""
         check_is_fitted(self)
-        frame, is_frame = self._table(X)
+        frame, is_frame = read_rows(X, self)
         if is_frame and self._is_frame:
             absent = [n for n in self.encoder_.names if n not in frame.columns]
             if absent:
@@ -484,9 +662,14 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
         validate_data(self, X, reset=False, skip_check_array=True)
         if is_frame != self._is_frame:  # positions decide where one side has no names
             frame = frame.set_axis(self.encoder_.names, axis=1)
-        return torch.from_numpy(self.encoder_.transform(frame)).to(self.device_)
+        if unread is not None:
+            frame = frame.copy()
+            frame[unread] = None
+        cells = self.encoder_.transform(frame)
+        return torch.from_numpy(cells.x).to(self.device_), cells.log_volume
 
     def _given(self, given: Iterable[Hashable] | None) -> Tensor | None:
+        """Which internal columns are conditioned on."""
         if given is None:
             return None
         names = self.encoder_.names
@@ -496,47 +679,39 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
                 raise ValueError(
                     f"column {name!r}: named in given=, but the model has no such column"
                 )
-        mask = torch.tensor([n in wanted for n in names], device=self.device_)
-        return mask if wanted else None
-
-    def _effort(self, given: Tensor | None, tol: float | None) -> dict[str, Any]:
-        """Arguments of the path estimator: which path, how often, with what noise."""
-        schedule, n_calls = self.schedule_, self.n_calls
-        if given is not None and isinstance(schedule, CoordinateSchedule):
-            left = max(1, len(given) - int(given.sum()))
-            schedule = CoordinateSchedule(left, min(left, schedule.n_steps))
-        tol = self.tol if tol is None else tol
-        n_paths = paths_within(n_calls, schedule)
-        if tol is not None:  # start low: rows that need more will get more
-            n_paths = max(FEWEST_PATHS, paths_within(n_calls // 4, schedule))
-        return {
-            "schedule": schedule,
-            "n_paths": n_paths,
-            "max_paths": paths_within(EFFORT * n_calls, schedule),
-            "tol": tol,
-            "given": given,
-            "generator": torch.Generator().manual_seed(self._seed),
-            "batch_size": self._batch_size(),
-        }
-
-    def _batch_size(self) -> int:
-        return max(16, min(2048, BATCH_CELLS // self.denoiser_.codebook.n_slots))
+        mask = np.array([n in wanted for n in names])[self.encoder_.owner]
+        return torch.from_numpy(mask).to(self.device_) if wanted else None
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.input_tags.categorical = True
         tags.input_tags.string = False
+        tags.input_tags.allow_nan = True
         return tags
+
+
+def _index(X: Any) -> pd.Index | None:
+    return X.index if isinstance(X, pd.DataFrame) else None
+
+
+def _check_tol(tol: float | None) -> float | None:
+    if tol is not None and (isinstance(tol, bool) or not isinstance(tol, int | float | np.number)):
+        raise TypeError(f"tol must be a number, got {tol!r}")
+    if tol is not None and not tol > 0:
+        raise ValueError(f"tol must be positive, got {tol!r}")
+    return tol
+
+
+def _warn_beyond(stderr: Tensor, tol: float | None) -> None:
+    beyond = 0 if tol is None else int((stderr > tol).sum())
+    if beyond:
+        warnings.warn(
+            f"{beyond} of {len(stderr)} distinct rows have a standard error above tol={tol}"
+            f" after {EFFORT} times n_calls evaluations; raise n_calls for more",
+            stacklevel=3,
+        )
 
 
 def _bar(total: float, what: str, bar_format: str | None = None) -> tqdm:
     """A progress bar, silent where the output is no terminal."""
     return tqdm(total=total, desc=what, disable=None, leave=False, delay=1.0, bar_format=bar_format)
-
-
-def _unique_rows(codes: Tensor) -> tuple[Tensor, np.ndarray]:
-    """Distinct rows and, for every row, which of them it is: equal rows are scored once."""
-    cells = np.ascontiguousarray(codes.cpu().numpy())
-    rows = cells.view(np.dtype((np.void, cells.dtype.itemsize * cells.shape[1])))[:, 0]
-    _, first, inverse = np.unique(rows, return_index=True, return_inverse=True)
-    return codes[torch.from_numpy(first).to(codes.device)], inverse

@@ -16,7 +16,10 @@ Two estimators of the same quantity:
 
   .. math:: \log W = \log q_0(x) + \sum_i [\log q_i(x) - \log (q_{i-1}\oplus\Delta_i)(x)]. \qquad (6)
 
-  W is an importance weight: E[W] is a normalised probability mass for every network and schedule.
+  W is an importance weight: E[W] is a normalised probability mass (a density, in the continuous columns) for every
+  network and schedule.
+
+A missing cell keeps SNR zero for ever, so both give the log-probability of what was observed.
 
 Law (5): the integral s(x) of *any* denoiser is a valid code length, :math:`\sum_x e^{-s(x)} \le 1`. For every
 distribution q, :math:`\mathbb E_q s` is at least the integral of q's own minimum mean squared error, which is the
@@ -38,10 +41,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from discrete_itd.channel import Quadrature, RowNoise, Schedule, State
+from discrete_itd.channel import Quadrature, Schedule, State, column_ranks
 from discrete_itd.denoisers.base import Denoiser
 from discrete_itd.denoisers.exact import MarginalDenoiser
-from discrete_itd.posterior import CategoricalPosterior
+from discrete_itd.noise import RowNoise
+from discrete_itd.posterior import Posterior
 
 MAX_ELEMENTS = 1 << 26  # of a tensor of log-weights by row, path and column
 
@@ -81,54 +85,51 @@ def path_log_weights(
     Parameters
     ----------
     denoiser : Denoiser
-    x : Tensor of int64, shape (B, C)
-        Rows as codes.
+    x : Tensor of float64, shape (B, C)
+        Rows; NaN where a cell is missing, which keeps SNR zero for ever: it is marginalised.
     schedule : Schedule
     noise : RowNoise
         Noise of these rows' paths.
     given : Tensor of bool, shape (C,), optional
-        Columns known from the start; theirs are zeros.
+        Columns known from the start, except where they are missing; their cells get zeros.
 
     Returns
     -------
     Tensor, shape (B, C), float64, nats
     """
     book = denoiser.codebook
-    points = book.embed(x)
-    state = State.start(book, points, given)
-    rank = random_rank(noise.uniform(0, book.n_columns), given)
+    points, missing = book.embed(x), x.isnan()
+    known = torch.zeros_like(missing) if given is None else given & ~missing
+    free = ~known & ~missing
+    n_free = free.sum(1, keepdim=True)
+    rank = column_ranks(schedule, noise.uniform(0, book.n_columns), free, known)
+    n_steps = schedule.n_steps
+    if schedule.complete and not schedule.noisy:
+        n_steps = min(
+            n_steps, int(n_free.max()) if len(x) else 0
+        )  # by then all cells of all rows are known
+    state = State.start(book, points, None if given is None else known)
     # where nothing is given, all rows start from one state
     posterior = (
         denoiser(state.y[:1], state.snr[:1]).expand(len(x)) if given is None else denoiser(*state)
     )
-    known = torch.isinf(state.snr)
-    own = posterior.log_prob(x).masked_fill(known, 0.0)
-    log_w = own.to(torch.float64, copy=True)
-    for step in range(1, schedule.n_steps + 1):
-        target = torch.where(known, math.inf, schedule.snr(step, rank).to(points))
+    log_w = torch.zeros(x.shape, dtype=torch.float64, device=x.device)
+    for step in range(1, n_steps + 1):
+        target = torch.where(known, math.inf, schedule.snr(step, rank, n_free).to(points))
+        target = target.masked_fill(missing, 0.0)
         xi = noise.normal(step, book.n_coords, points.dtype) if schedule.noisy else None
         new = state.increment(book, points, target, xi)
-        # a column's own evidence either says nothing or all where increments are zero or infinite
+        # (6), its sum rearranged by steps: what a cell's own new evidence makes of what was believed
+        log_w += posterior.log_prob(x.masked_fill(new.snr == 0, math.nan))
         if schedule.noisy:
-            told = posterior.update(*new).log_prob(x).masked_fill(known, 0.0)
-        else:
-            told = own.masked_fill(torch.isinf(target), 0.0)
-        log_w -= told  # (6)
-        if step == schedule.n_steps and schedule.complete:
-            break  # log q_S(x) = 0: every cell is known
+            blurred = (new.snr > 0) & ~torch.isinf(new.snr)
+            log_w -= posterior.update(*new).log_prob(x.masked_fill(~blurred, math.nan))
+        if step == n_steps and schedule.complete:
+            return log_w  # log q_S(x) = 0: every cell is known
         state = state.add(book, new)
-        known = torch.isinf(state.snr)  # whatever the denoiser says of these, log q = 0
+        known = torch.isinf(state.snr)
         posterior = denoiser(*state)
-        own = posterior.log_prob(x).masked_fill(known, 0.0)
-        log_w += own
-    return log_w
-
-
-def random_rank(uniform: Tensor, given: Tensor | None = None) -> Tensor:
-    """A random order of the columns from uniform numbers (B, C): rank 0 first; given ones negative."""
-    if given is None:
-        return uniform.argsort(1).argsort(1)
-    return torch.where(given, -1.0, uniform).argsort(1).argsort(1) - given.sum()
+    return log_w + posterior.log_prob(x.masked_fill(known, math.nan))
 
 
 def combine(log_w: Tensor) -> Estimate:
@@ -202,10 +203,10 @@ def path_log_prob(
     Parameters
     ----------
     denoiser : Denoiser
-    x : Tensor of int64, shape (N, C)
-        Rows as codes.
+    x : Tensor of float64, shape (N, C)
+        Rows; NaN where a cell is missing.
     schedule : Schedule
-        For the columns that are not given.
+        Of the cells that are neither given nor missing.
     n_paths : int
         Paths M of every row, at least 2 for a standard error.
     generator : torch.Generator
@@ -348,8 +349,8 @@ def integral_log_prob(
     Parameters
     ----------
     denoiser : Denoiser
-    x : Tensor of int64, shape (N, C)
-        Rows as codes.
+    x : Tensor of float64, shape (N, C)
+        Rows; NaN where a cell is missing.
     quadrature : Quadrature
         Importance density over logsnr; its ends are those of the numerical part of the integral.
     baseline : MarginalDenoiser, optional
@@ -383,6 +384,8 @@ def integral_log_prob(
         raise ValueError(f"n_points must be at least 4, got {n_points}")
     book = denoiser.codebook
     salt = draw_salt(generator)
+    if not len(x):
+        return Estimate(x.new_zeros(0), x.new_zeros(0))
     n_tail = max(2, n_points // 16)
     n_tail += (n_points - n_tail) % 2  # strata are compared in pairs
     n_inner = n_points - n_tail
@@ -398,15 +401,16 @@ def integral_log_prob(
         points = book.embed(each)
         start = State.start(book, points)
         target = snr.to(points)[:, None].expand(-1, book.n_columns)
+        target = target.masked_fill(each.isnan(), 0.0)
         state = start.increment(book, points, target, noise.normal(1, book.n_coords, points.dtype))
-        error, tail = _error_and_tail(denoiser(*state), points, each)
+        error, tail = _error_and_tail(denoiser(*state), each)
         nothing = start.y[:1], start.snr[:1]
-        left = (points - denoiser(*nothing).mean()).square().sum(1)
+        left, _ = _error_and_tail(denoiser(*nothing).expand(len(each)), each)
         log_b = 0.0
         if baseline is not None:
-            b_error, b_tail = _error_and_tail(baseline(*state), points, each)
+            b_error, b_tail = _error_and_tail(baseline(*state), each)
             error, tail, log_b = error - b_error, tail - b_tail, baseline.log_prob(each)
-            left = left - (points - baseline(*nothing).mean()).square().sum(1)
+            left = left - _error_and_tail(baseline(*nothing).expand(len(each)), each)[0]
         known = log_b - left * (quadrature.low / 2)
         f = (0.5 * weight * error).unflatten(0, (-1, n_points))[:, :n_inner]  # (b, n)
         tail = tail.unflatten(0, (-1, n_points))[:, n_inner:]
@@ -419,10 +423,11 @@ def integral_log_prob(
     return Estimate(torch.cat(log_probs), torch.cat(stderrs))
 
 
-def _error_and_tail(q: CategoricalPosterior, points: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Squared error and surprisal of the rows, (B,) each, float64."""
-    error = (points - q.mean()).double().square().sum(1)
-    return error, -q.log_prob(x).double().sum(1)
+def _error_and_tail(q: Posterior, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Squared error and surprisal of the observed cells of rows: (B,) each, float64."""
+    book = q.codebook
+    error = (book.embed(x) - q.mean()).masked_fill(book.per_coord(x.isnan()), 0.0)
+    return error.double().square().sum(1), -q.log_prob(x).double().sum(1)
 
 
 @torch.no_grad()
@@ -439,8 +444,8 @@ def mse_curve(
     Parameters
     ----------
     denoiser : Denoiser
-    x : Tensor of int64, shape (N, C)
-        Rows as codes.
+    x : Tensor of float64, shape (N, C)
+        Rows; NaN where a cell is missing.
     snr : Tensor, shape (n,)
         Positive SNRs, the same for all columns.
     generator : torch.Generator
@@ -450,7 +455,7 @@ def mse_curve(
     Returns
     -------
     mse, stderr : Tensor, shape (n,), float64
-        Mean over rows of :math:`\|x - \hat x\|^2`, one noise a row, and its standard error.
+        Mean over rows of :math:`\|x - \hat x\|^2` over the observed cells, one noise a row, and its standard error.
     """
     book = denoiser.codebook
     salt = draw_salt(generator)
@@ -463,8 +468,9 @@ def mse_curve(
             points = book.embed(rows)
             start = State.start(book, points)
             xi = RowNoise(rows, index, salt).normal(i, book.n_coords, points.dtype)
-            state = start.increment(book, points, torch.full_like(start.snr, gamma), xi)
-            error, _ = _error_and_tail(denoiser(*state), points, rows)
+            target = torch.full_like(start.snr, gamma).masked_fill(rows.isnan(), 0.0)
+            state = start.increment(book, points, target, xi)
+            error, _ = _error_and_tail(denoiser(*state), rows)
             errors[i, done : done + len(rows)] = error
             done += len(rows)
     return errors.mean(1), errors.std(1) / math.sqrt(len(x))

@@ -1,13 +1,20 @@
 r"""SNR patterns: on what noise a denoiser is trained and judged.
 
-Every pattern's loss is in nats per row, and unbiased for what it estimates:
+Every pattern's loss is in nats per row, an unbiased estimate of the code length named. C counts the observed cells of
+a row; missing cells keep SNR zero and cost nothing.
 
-* *isotropic*: all columns at one SNR drawn from an importance density; :math:`-\log P(x)` by (3) with its weight;
+* *isotropic*: all columns at one SNR drawn from an importance density, and :math:`-\log P(x)` by (3) with its weight.
+  For a continuous column the squared error does not tell how wide its posterior should be, so its
+  share is the code length of a path (6) of a few random steps, of which one is drawn, against that of the
+  baseline, (4);
 * *masked*: a random subset of the columns known, every size equally likely, the rest unknown. Here
   (3) is closed: :math:`-\log P(x)` is (C + 1)/u times the cross-entropy of the u of C columns unknown, on
   average over subsets (an autoregression averaged over orders);
 * *hybrid*: a random subset known and the rest at one SNR; (3) for the rest given the subset, which is what
   conditional questions and mixed paths need.
+
+Where a table has leading columns, which paths take before the others, masked rows either ask for these alone, or
+for the others with these known; isotropic rows are nats of the others.
 
 References
 ----------
@@ -24,9 +31,14 @@ from torch import Tensor
 
 from discrete_itd.channel import Quadrature, State
 from discrete_itd.denoisers.base import Denoiser
+from discrete_itd.posterior import Posterior
 
-PILOT_CELLS = 1 << 19  # rows times slots of the pilot
+PILOT_CELLS = 1 << 19  # rows times numbers of a posterior, for the pilot
 VALIDATION_DRAWS = 4096  # rows times repeats of one validation
+MOST_WEIGHT = 8.0  # of a row among those with as many cells known
+REAL_STEPS = 8  # of the path whose cost is a continuous column's loss
+REAL_SNR = 1000.0  # beyond which a continuous column's evidence tells little about others
+REAL_HIGH_SNR = 16000.0  # an error of a sixtieth of a standard deviation
 
 
 class Patterns:
@@ -38,11 +50,21 @@ class Patterns:
         Importance density over logsnr for the isotropic and hybrid rows.
     shares : tuple of three floats
         Of isotropic, masked and hybrid rows.
+    balanced : bool
+        Whether a row with missing cells counts, among those with the same cells known, as much as a complete one. Else
+        it counts more, because its few cells are more often the first; that is an unbiased loss, but where
+        cells are missing more often in some kinds of rows, it would learn wrong frequencies of these kinds.
     """
 
-    def __init__(self, quadrature: Quadrature, shares: tuple[float, float, float]) -> None:
+    def __init__(
+        self,
+        quadrature: Quadrature,
+        shares: tuple[float, float, float],
+        *,
+        balanced: bool = False,
+    ) -> None:
         self.quadrature = quadrature
-        self.shares = shares
+        self.shares, self.balanced = shares, balanced
 
     def loss(self, denoiser: Denoiser, x: Tensor, generator: torch.Generator) -> Tensor:
         """Nats of each row of ``x`` (B, C) on a fresh pattern: (B,), isotropic rows first, then hybrids."""
@@ -52,6 +74,13 @@ class Patterns:
         n_hybrid = min(n - n_iso, round(n * self.shares[2]))
         n_noisy = n_iso + n_hybrid
         points = book.embed(x)
+        alone = torch.zeros(
+            n, 1, dtype=torch.bool, device=device
+        )  # rows that ask for the leading columns
+        if book.has_leading:
+            alone[n_noisy:] = torch.rand(n - n_noisy, 1, generator=generator, device=device) < 0.5
+            x = x.masked_fill(alone & ~book.leading, math.nan)
+        missing = x.isnan()
 
         def stratified(count: int) -> Tensor:
             jitter = torch.rand(count, generator=generator, device=device, dtype=torch.float64)
@@ -59,30 +88,116 @@ class Patterns:
             return (order + jitter) / max(count, 1)
 
         # if the share of known columns is uniform, every number of them is equally likely
-        share = [
-            x.new_zeros(n_iso, dtype=torch.float64),
-            stratified(n_hybrid),
-            stratified(n - n_noisy),
-        ]
+        share = torch.cat(
+            [
+                torch.zeros(n_iso, dtype=torch.float64, device=device),
+                stratified(n_hybrid),
+                stratified(n - n_noisy),
+            ]
+        )
         draws = torch.rand(x.shape, generator=generator, device=device, dtype=points.dtype)
-        known = draws < torch.cat(share).to(points)[:, None]  # (B, C)
+        known = (draws < share.to(points)[:, None]) & ~missing  # (B, C)
+        counted = ~missing
+        if book.has_leading:
+            led = book.leading & ~alone & ~missing
+            led[n_iso:n_noisy] = False
+            known, counted = known | led, counted & ~led
 
-        u = torch.cat([stratified(n_iso), stratified(n_hybrid)])
-        gamma, weight = self.quadrature.points(u.clamp_max(1 - 1e-12))
-        snr = points.new_zeros(n, book.n_columns)
+        u = torch.cat([stratified(n_iso), stratified(n_hybrid)]).clamp_max(1 - 1e-12)
+        gamma, weight = self.quadrature.points(u)
+        snr = points.new_zeros(x.shape)
         snr[:n_noisy] = gamma.to(points)[:, None]
-        snr = snr.masked_fill_(known, math.inf)
+        snr = snr.masked_fill_(known, math.inf).masked_fill_(missing, 0.0)
         xi = torch.zeros_like(points)
         xi[:n_noisy].normal_(generator=generator)
         state = State.start(book, points).increment(book, points, snr, xi)
 
-        posterior = denoiser(*state)
-        error = (points - posterior.mean())[:n_noisy].square()
-        error = torch.where(book.per_coord(known[:n_noisy]), 0.0, error).sum(1)
-        unknown = (~known[n_noisy:]).sum(1)
-        surprisal = -torch.where(known, 0.0, posterior.log_prob(x))[n_noisy:].sum(1)
-        masked = surprisal * (x.shape[1] + 1) / unknown.clamp_min(1)
-        return torch.cat([0.5 * weight.to(error) * error, masked])
+        asked = x.masked_fill(known, math.nan)
+        noisy = slice(0, n_noisy)
+        if not len(book.reals):
+            posterior, real = denoiser(*state), 0.0
+        else:
+            posterior, real = self._real_paths(denoiser, state, points, asked, known, u, generator)
+
+        quiet = known | missing
+        quiet[:, book.reals] = True
+        error = (points[noisy] - posterior.rows(noisy).mean()).square()
+        error = error.masked_fill(book.per_coord(quiet[noisy]), 0.0).sum(1)
+        unknown = (~known & ~missing)[n_noisy:].sum(1)
+        n_cells = counted[n_noisy:].sum(1)
+        surprisal = -posterior.rows(slice(n_noisy, n)).log_prob(asked[n_noisy:]).sum(1)
+        if self.balanced and not book.has_leading:
+            # a subset of all cells, kept only if no missing one is in it: its chance is the same in
+            # all rows that have its cells. Rather than thrown away, rows are weighted with that chance
+            gone = missing[n_noisy:].sum(1)
+            relative = (1 - share[n_noisy:]) ** (gone - gone.double().mean())
+            n_cells, unknown = n_cells + gone, unknown + gone * (unknown > 0)
+            surprisal = surprisal * relative.clamp(1 / MOST_WEIGHT, MOST_WEIGHT).to(surprisal)
+        masked = surprisal * (n_cells + 1) / unknown.clamp_min(1) * (1 + book.has_leading)
+        return torch.cat([0.5 * weight.to(error) * error + real, masked])
+
+    def _real_paths(
+        self,
+        denoiser: Denoiser,
+        state: State,
+        points: Tensor,
+        asked: Tensor,
+        known: Tensor,
+        u: Tensor,
+        generator: torch.Generator,
+    ) -> tuple[Posterior, Tensor]:
+        """The posterior of all rows, and the continuous columns' cost on the paths of the first ``len(u)``, (B',).
+
+        A path steps through the quantiles u', u' + 1/S, u' + 2/S ... of the quadrature, with u' uniform below 1/S. The
+        step from ``u`` is one of them, drawn at random; where ``u`` itself is below 1/S, it is u', and the step
+        that led there from nothing is added.
+        """
+        book, n, m = denoiser.codebook, len(asked), len(u)
+        first = torch.nonzero(u < 1 / REAL_STEPS).flatten()
+        start = State.start(book, points[first], known[first])
+        here, asked = State(state.y[:m], state.snr[:m]), asked[:m]
+        arrived = State(
+            here.y[first] - start.y, (here.snr[first] - start.snr).nan_to_num(0.0)
+        )  # known cells tell nothing new
+        ahead = u + 1 / REAL_STEPS
+        gamma, _ = self.quadrature.points(ahead.clamp_max(1 - 1e-12))
+        gamma = torch.where(ahead < 1, gamma, math.inf).to(points)[:, None]
+        target = torch.where((here.snr > 0) & ~torch.isinf(here.snr), gamma, here.snr)
+        xi = torch.randn(here.y.shape, generator=generator, device=u.device, dtype=points.dtype)
+        # antithetic: what is of first order in the noise cancels
+        jumps = [here.increment(book, points[:m], target, noise) for noise in (xi, -xi)]
+
+        def cost(at_start: Posterior, at_here: Posterior) -> Tensor:
+            there, back = (_step_cost(at_here, jump, asked) for jump in jumps)
+            total = (there + back) / 2
+            return REAL_STEPS * total.index_add(
+                0, first, _step_cost(at_start, arrived, asked[first])
+            )
+
+        both = denoiser(torch.cat([state.y, start.y]), torch.cat([state.snr, start.snr]))
+        paid = cost(both.rows(slice(n, None)), both.rows(slice(0, m)))
+        base = getattr(denoiser, "base", None)
+        if (
+            base is not None
+        ):  # (4): the same path costs independent columns -log b(x), known in closed form
+            with torch.no_grad():
+                nothing = base(torch.zeros_like(state.y[:1]), torch.zeros_like(state.snr[:1]))
+                own = nothing.expand(m).log_prob(asked)[:, book.reals].sum(1)
+                by_base = cost(base(*start), base(*here))
+            paid = paid - by_base - own
+        return both.rows(slice(0, n)), paid
+
+
+def _step_cost(posterior: Posterior, new: State, asked: Tensor) -> Tensor:
+    """What a step of (6) costs in the continuous columns: log (q + evidence)(x) - log q(x), (B,), nats."""
+    book, gaussian = posterior.codebook, posterior.gaussian
+    if gaussian is None:
+        return new.snr.new_zeros(len(asked))
+    y, snr = new.y[:, book.real_coords], new.snr[:, book.reals]
+    cells = asked[:, book.reals]
+    values = cells.nan_to_num(0.0).to(y)
+    told = torch.where(torch.isinf(snr), 0.0, gaussian.update(y, snr).log_prob(values))
+    return (told - gaussian.log_prob(values)).masked_fill(cells.isnan(), 0.0).sum(1)
 
 
 def pilot_quadrature(denoiser: Denoiser, x: Tensor, generator: torch.Generator) -> Quadrature:
@@ -94,21 +209,30 @@ def pilot_quadrature(denoiser: Denoiser, x: Tensor, generator: torch.Generator) 
     """
     book = denoiser.codebook
     # simplex: at distance one, SNR 100 leaves an error of 3e-7; a line needs more by the square of its gap
-    high = math.log(100.0) + math.log(float(book.known_snr.max()) / 2000.0)
-    edges = torch.linspace(math.log(0.01), high, 65, dtype=torch.float64, device=x.device)
-    n_rows = max(32, min(512, PILOT_CELLS // book.n_slots))
+    finite = torch.ones(book.n_columns, dtype=torch.bool, device=x.device)
+    finite[book.reals] = False
+    known_snr = torch.where(finite, book.known_snr * (100 / 2000), REAL_HIGH_SNR)
+    edges = torch.linspace(
+        math.log(0.01), math.log(float(known_snr.max())), 65, dtype=torch.float64, device=x.device
+    )
+    n_rows = max(32, min(512, PILOT_CELLS // book.size))
     pick = torch.randint(len(x), (n_rows,), generator=generator, device=x.device)
     rows = x[pick]
-    points = book.embed(rows)
+    points, missing = book.embed(rows), rows.isnan()
     start = State.start(book, points)
     values = []
     with torch.no_grad():
         for logsnr in (edges[1:] + edges[:-1]) / 2:
             gamma = torch.exp(logsnr).to(points)
             xi = torch.randn(points.shape, generator=generator, device=x.device, dtype=points.dtype)
-            state = start.increment(book, points, gamma.expand(start.snr.shape), xi)
-            error = (points - denoiser(*state).mean()).square().sum(1).double()
-            values.append(gamma.double() * error.square().mean().sqrt())
+            target = gamma.expand(start.snr.shape).masked_fill(missing, 0.0)
+            state = start.increment(book, points, target, xi)
+            # the error of a continuous column falls with 1/snr for ever, by its own evidence alone
+            damping = torch.where(finite, 1.0, (1 + gamma / REAL_SNR) ** -0.5).masked_fill(
+                missing, 0.0
+            )
+            error = (points - denoiser(*state).mean()) * book.per_coord(damping)
+            values.append(gamma.double() * error.square().sum(1).double().square().mean().sqrt())
     density = torch.stack(values).clamp_min(1e-300)  # constant columns leave no error at all
     share = density / density.sum()
     informative = torch.nonzero(share.cumsum(0) > 1e-5).flatten()[0]

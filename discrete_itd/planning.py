@@ -21,17 +21,18 @@ from discrete_itd.channel import (
     CoordinateSchedule,
     IsotropicSchedule,
     Quadrature,
-    RowNoise,
     Schedule,
     State,
 )
 from discrete_itd.denoisers.base import Denoiser
 from discrete_itd.likelihood import draw_salt, path_log_prob
+from discrete_itd.noise import RowNoise
 
 GRID = 48  # candidate SNRs of a step; half as many for a wide table
-WIDE = 2000  # slots
-PILOT_CELLS = 1 << 17  # rows times slots of the pilot
-CHOICE_CELLS = 1 << 20  # rows times slots on which paths are compared
+WIDE = 2000  # numbers of a posterior
+PILOT_CELLS = 1 << 17  # rows times numbers of a posterior, for the pilot
+CHOICE_CELLS = 1 << 20  # the same, for comparing paths
+RUN_OFF = 4  # times the rows for the last two
 MOST_STEPS = 64  # of one isotropic path
 
 
@@ -42,7 +43,7 @@ def step_costs(denoiser: Denoiser, x: Tensor, snrs: Tensor, generator: torch.Gen
     Parameters
     ----------
     denoiser : Denoiser
-    x : Tensor of int64, shape (B, C)
+    x : Tensor of float64, shape (B, C)
         Rows to average over.
     snrs : Tensor, shape (n,)
         Increasing positive SNRs.
@@ -62,7 +63,7 @@ def step_costs(denoiser: Denoiser, x: Tensor, snrs: Tensor, generator: torch.Gen
     states = [State.start(book, points)]
     posteriors = [denoiser(*states[0])]
     for i, snr in enumerate(snrs.tolist()):
-        target = states[-1].snr.new_full((len(x), book.n_columns), snr)
+        target = states[-1].snr.new_full(x.shape, snr).masked_fill(x.isnan(), 0.0)
         xi = noise.normal(i + 1, book.n_coords, points.dtype)
         new = states[-1].increment(book, points, target, xi)
         states.append(states[-1].add(book, new))
@@ -116,7 +117,7 @@ def place_steps(
     Parameters
     ----------
     denoiser : Denoiser
-    x : Tensor of int64, shape (N, C)
+    x : Tensor of float64, shape (N, C)
         Training rows; some of them are used.
     quadrature : Quadrature
         Its range is that of the steps.
@@ -124,9 +125,9 @@ def place_steps(
         One schedule for each, with at most that many steps.
     generator : torch.Generator
     """
-    n_rows = max(32, min(512, PILOT_CELLS // denoiser.codebook.n_slots))
+    n_rows = max(32, min(512, PILOT_CELLS // denoiser.codebook.size))
     pick = torch.randint(len(x), (n_rows,), generator=generator, device=generator.device)
-    n_grid = GRID if denoiser.codebook.n_slots <= WIDE else GRID // 2
+    n_grid = GRID if denoiser.codebook.size <= WIDE else GRID // 2
     grid = torch.linspace(math.log(quadrature.low), math.log(quadrature.high), n_grid).exp()
     costs = step_costs(denoiser, x[pick.to(x.device)], grid, generator)
     return [
@@ -171,7 +172,7 @@ def choose_path(
     Parameters
     ----------
     denoiser : Denoiser
-    x, x_valid : Tensor of int64, shapes (N, C) and (N', C)
+    x, x_valid : Tensor of float64, shapes (N, C) and (N', C)
         Training rows to place steps on, held-out rows to measure on.
     quadrature : Quadrature
     kind : {"auto", "coordinate", "isotropic"}
@@ -180,33 +181,43 @@ def choose_path(
         Denoiser calls per row that each candidate may spend, split into paths and steps.
     generator : torch.Generator
     max_rows : int
-        Held-out rows used at most; fewer of a wide table.
+        Held-out rows used at most, fewer of a wide table; the best two, if they are close, run on over more.
     """
     if kind not in ("auto", "coordinate", "isotropic"):
         raise ValueError(f"kind must be 'auto', 'coordinate' or 'isotropic', got {kind!r}")
-    max_rows = min(max_rows, max(32, CHOICE_CELLS // denoiser.codebook.n_slots))
+    max_rows = min(max_rows, max(32, CHOICE_CELLS // denoiser.codebook.size))
     candidates: list[tuple[str, Schedule]] = []
     n_columns = denoiser.codebook.n_columns
     most = max(1, n_calls // 2)
     if kind != "isotropic":
         counts = {min(n_columns, most), min(n_columns, max(1, most // 4))}
-        candidates += [("coordinate", CoordinateSchedule(n_columns, s)) for s in sorted(counts)]
+        candidates += [("coordinate", CoordinateSchedule(s)) for s in sorted(counts)]
     if kind != "coordinate":
         counts = sorted({max(1, min(most, MOST_STEPS) // 2**k) for k in range(3)})
         placed = place_steps(denoiser, x, quadrature, counts, generator=generator)
         candidates += [("isotropic", s) for s in dict.fromkeys(placed)]
     seed = int(torch.randint(2**31, (1,), generator=generator, device=generator.device))
-    measured = []
-    for name, schedule in candidates:
+
+    def measure(schedule: Schedule, rows: Tensor) -> Tensor:
+        noise = torch.Generator().manual_seed(seed)
         n_paths = paths_within(n_calls, schedule)
-        estimate = path_log_prob(
-            denoiser,
-            x_valid[:max_rows],
-            schedule,
-            n_paths=n_paths,
-            generator=torch.Generator().manual_seed(seed),
-        )
-        nats = -estimate.log_prob
-        stderr = float(nats.std() / math.sqrt(len(nats))) if len(nats) > 1 else math.nan
-        measured.append(Candidate(name, schedule, n_paths, float(nats.mean()), stderr))
-    return sorted(measured, key=lambda c: c.nats)
+        return -path_log_prob(denoiser, rows, schedule, n_paths=n_paths, generator=noise).log_prob
+
+    first, more = x_valid[:max_rows], x_valid[max_rows : RUN_OFF * max_rows]
+    nats = [measure(schedule, first) for _, schedule in candidates]
+    ranked = sorted(range(len(nats)), key=lambda i: float(nats[i].mean()))
+    best, second = ranked[0], ranked[min(1, len(ranked) - 1)]
+    gap = (nats[second] - nats[best]).double()
+    if len(more) and best != second and gap.mean() < 3 * gap.std() / math.sqrt(len(gap)):
+        # too close to call: the two run on, and the rest stay behind
+        for i in (best, second):
+            nats[i] = torch.cat([nats[i], measure(candidates[i][1], more)])
+        if nats[second].mean() < nats[best].mean():
+            ranked[:2] = second, best
+    measured = []
+    for i in ranked:
+        name, schedule = candidates[i]
+        stderr = float(nats[i].std() / math.sqrt(len(nats[i]))) if len(nats[i]) > 1 else math.nan
+        n_paths = paths_within(n_calls, schedule)
+        measured.append(Candidate(name, schedule, n_paths, float(nats[i].mean()), stderr))
+    return measured

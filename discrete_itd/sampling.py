@@ -1,74 +1,146 @@
-"""Drawing rows from the model that is scored: the generative reading of the path (6)."""
+"""Filling cells: drawing from the model that is scored, best guesses, and the distribution of one cell."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from discrete_itd.channel import Schedule, State
+from discrete_itd.channel import Schedule, State, column_ranks
 from discrete_itd.denoisers.base import Denoiser
-from discrete_itd.likelihood import random_rank
 
 
 @torch.no_grad()
 def sample(
     denoiser: Denoiser,
-    n_samples: int,
+    start: Tensor,
     schedule: Schedule,
     *,
     generator: torch.Generator,
+    left: Tensor | None = None,
     batch_size: int = 4096,
 ) -> Tensor:
-    r"""Rows drawn from :math:`P_\theta`, whose mass the path estimator gives.
+    r"""Rows drawn from :math:`P_\theta`, whose mass the path estimator gives, given what is known of them.
 
-    At each step a category is drawn for every column from the current posterior, and the channel shows the
-    new evidence that this category would give; what is not known at the end is drawn from the last posterior.
+    At each step a value is drawn for every column from the current posterior, and the channel shows the
+    new evidence that this value would give; what is not known at the end is drawn from the last posterior.
 
     Parameters
     ----------
     denoiser : Denoiser
-    n_samples : int
-        N.
+    start : Tensor of float64, shape (N, C)
+        One row for each to be drawn; NaN in the cells to be filled, all of them for rows from nothing.
     schedule : Schedule
     generator : torch.Generator
         On the device of the denoiser.
+    left : Tensor of bool, shape (N, C), optional
+        Cells that stay as they are, missing or not; the missing ones tell nothing to the others.
     batch_size : int
         Rows in one denoiser call.
 
     Returns
     -------
-    Tensor of int64, shape (N, C)
-        Codes. The slot of unseen categories is never drawn.
+    Tensor of float64, shape (N, C)
+        The rows, filled. The slot of unseen categories is never drawn.
     """
+    if not len(start):
+        return start
+    if left is None:
+        left = torch.zeros_like(start, dtype=torch.bool)
+    parts = zip(start.split(batch_size), left.split(batch_size), strict=True)
+    return torch.cat([_fill(denoiser, *part, schedule, generator) for part in parts])
+
+
+def _fill(
+    denoiser: Denoiser, x: Tensor, left: Tensor, schedule: Schedule, generator: torch.Generator
+) -> Tensor:
     book = denoiser.codebook
-    device = book.slot_value.device
-    out = []
-    for n in [batch_size] * (n_samples // batch_size) + [n_samples % batch_size]:
-        if n == 0:
-            continue
-        state = State.start(book, book.slot_value.new_zeros(n, book.n_coords))
-        uniform = torch.rand(n, book.n_columns, generator=generator, device=device)
-        rank = random_rank(uniform)
-        posterior = denoiser(*state)
-        codes = posterior.sample(generator)
-        for step in range(1, schedule.n_steps + 1):
-            xi = None
-            if schedule.noisy:
-                xi = torch.randn(
-                    state.y.shape, generator=generator, device=device, dtype=state.y.dtype
-                )
-            target = torch.where(
-                torch.isinf(state.snr), math.inf, schedule.snr(step, rank).to(state.y)
-            )
-            state = state.add(book, state.increment(book, book.embed(codes), target, xi))
-            if step == schedule.n_steps and schedule.complete:
-                break
-            posterior = denoiser(*state)
-            known = torch.isinf(state.snr)
-            codes = torch.where(known, codes, posterior.sample(generator))
-        out.append(codes)
-    return (
-        torch.cat(out) if out else torch.zeros(0, book.n_columns, dtype=torch.int64, device=device)
-    )
+    known = ~x.isnan()
+    free = ~known & ~left
+    missing = ~known & ~free
+    n_free = free.sum(1, keepdim=True)
+    uniform = torch.rand(x.shape, generator=generator, device=x.device)
+    rank = column_ranks(schedule, uniform, free, known)
+    n_steps = schedule.n_steps
+    if schedule.complete and not schedule.noisy:
+        n_steps = min(n_steps, int(n_free.max())) if len(x) else 0
+    state = State.start(book, book.embed(x), known)
+    for step in range(1, n_steps + 1):
+        target = torch.where(known, math.inf, schedule.snr(step, rank, n_free).to(state.y))
+        target = target.masked_fill(missing, 0.0)
+        moved = (target > state.snr) & ~known
+        x = torch.where(known, x, denoiser(*state).sample(generator, moved))
+        points = book.embed(x)
+        xi = None
+        if schedule.noisy:
+            xi = torch.randn(points.shape, generator=generator, device=x.device, dtype=points.dtype)
+        state = state.add(book, state.increment(book, points, target, xi))
+        known = torch.isinf(state.snr)
+        if step == n_steps and schedule.complete:
+            break
+    else:
+        x = torch.where(known, x, denoiser(*state).sample(generator, ~known))
+    return x.masked_fill(missing, math.nan)
+
+
+@torch.no_grad()
+def best_guess(
+    denoiser: Denoiser, x: Tensor, *, medians: Sequence[int] = (), batch_size: int = 2048
+) -> Tensor:
+    """Rows whose missing cells are filled one by one with what the denoiser expects, given the others.
+
+    Parameters
+    ----------
+    denoiser : Denoiser
+    x : Tensor of float64, shape (N, C)
+        NaN in the cells to be filled.
+    medians : sequence of int
+        Columns of ordered categories to be filled with the median. Others of categories get the most
+        probable one, continuous columns the mean.
+    batch_size : int
+
+    Returns
+    -------
+    Tensor of float64, shape (N, C)
+    """
+    book, out = denoiser.codebook, []
+    for rows in x.split(batch_size):
+        known = ~rows.isnan()
+        posterior = denoiser(*State.start(book, book.embed(rows), known))
+        guess = posterior.mode(~known)
+        for j in medians:
+            cdf = posterior.column(j).exp().cumsum(1)
+            guess[:, j] = (cdf < 0.5 * cdf[:, -1:]).sum(1).double()
+        out.append(torch.where(known, rows, guess))
+    return torch.cat(out) if out else x
+
+
+@torch.no_grad()
+def column_distribution(
+    denoiser: Denoiser, x: Tensor, column: int, *, batch_size: int = 2048
+) -> Tensor:
+    """Log-probabilities of one column's categories, given the rest of each row.
+
+    Parameters
+    ----------
+    denoiser : Denoiser
+    x : Tensor of float64, shape (N, C)
+        The column itself is not looked at.
+    column : int
+        Of categories.
+    batch_size : int
+
+    Returns
+    -------
+    Tensor of float64, shape (N, K), nats
+        The slot of unseen categories, if there is one, is the last.
+    """
+    book, out = denoiser.codebook, []
+    for rows in x.split(batch_size):
+        rows = rows.index_fill(1, torch.tensor([column], device=x.device), math.nan)
+        known = ~rows.isnan()
+        posterior = denoiser(*State.start(book, book.embed(rows), known))
+        out.append(posterior.column(column).double())
+    return torch.cat(out) if out else x.new_zeros(0, book.columns[column].n_slots)

@@ -1,7 +1,12 @@
 """One file per model: safetensors with a JSON header, no pickle.
 
 A state is a header of plain JSON data and a dictionary of named CPU tensors. The same state serves files, pickle
-and copies. A file carries a digest of both, so that damage is noticed before anything is made of it.
+and copies. A file carries a digest of both, so that damage is noticed before anything is made of it, and the
+kind of what it holds: a model, or the checkpoint of a training that has not ended.
+
+A file may come from anyone. Reading runs no code that is in it, takes memory in proportion to its size, and ends
+in a state or in a ValueError. A header means nothing yet when it has been read: its numbers may be NaN, infinite or
+absurd (a history holds NaN by right), and who makes an object of it must look.
 """
 
 from __future__ import annotations
@@ -10,6 +15,7 @@ import errno
 import hashlib
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,16 +23,41 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load, save_file
 from torch import Tensor
 
 from discrete_itd.channel import CoordinateSchedule, IsotropicSchedule, Schedule
 from discrete_itd.encoders import plain
 
-FORMAT = 1
+FORMAT = 2  # 1: development versions, never released
 KEY = "discrete_itd"
 DIGEST = "sha256"
+KINDS = {"model": "a model", "checkpoint": "the checkpoint of a training"}
+# safetensors reads headers up to 10^8 bytes, and quoting a text within a text at most doubles it
+LONGEST_HEADER = 48_000_000
+DEEPEST_HEADER = 32
+DTYPES = (  # no bool: a byte that is neither 0 nor 1 would be one all the same
+    torch.float64,
+    torch.float32,
+    torch.float16,
+    torch.bfloat16,
+    torch.int64,
+    torch.int32,
+    torch.uint8,
+)
+# what comes, besides ValueError, of making something of data that mean nothing: RecursionError is a RuntimeError,
+# OverflowError an ArithmeticError, and an ImportError comes of a dtype that needs a package
+DAMAGE = (
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    RuntimeError,
+    AssertionError,
+    MemoryError,
+    ImportError,
+)
 
 State = tuple[dict[str, Any], dict[str, Tensor]]
 
@@ -54,17 +85,45 @@ def write_whole(path: str | os.PathLike[str], write: Callable[[Path], object]) -
         mask = os.umask(0)
         os.umask(mask)
         partial.chmod(0o666 & ~mask)  # mkstemp's files are private
+        with open(
+            partial, "rb+"
+        ) as file:  # or a power failure could leave the name without the content
+            os.fsync(file.fileno())
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
 
 
-def write_state(path: str | os.PathLike[str], state: State) -> None:
-    """Write a state; the file appears whole or not at all."""
+def write_state(path: str | os.PathLike[str], state: State, *, kind: str = "model") -> None:
+    """Write a state; the file appears whole or not at all.
+
+    Parameters
+    ----------
+    path : path-like
+    state : State
+    kind : {"model", "checkpoint"}
+
+    Raises
+    ------
+    OSError
+        If it cannot be written.
+    ValueError
+        If :func:`read_state` would refuse it: a header too long, or a tensor of an unusual type.
+    """
     header, tensors = state
     tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    text = json.dumps({"format": FORMAT, **header})
-    metadata = {KEY: text, DIGEST: _digest(text, tensors)}
+    text = json.dumps({"format": FORMAT, "kind": kind, **header})
+    if len(text) > LONGEST_HEADER:
+        raise ValueError(
+            f"{os.fspath(path)}: {len(text)} characters of column names, categories and settings are too"
+            f" many for a file (the limit is {LONGEST_HEADER})"
+        )
+    for name, tensor in tensors.items():
+        if tensor.dtype not in DTYPES:
+            raise ValueError(
+                f"{os.fspath(path)}: {name} is of type {tensor.dtype}, which no file holds"
+            )
+    metadata = {KEY: text, DIGEST: digest(text, tensors)}
 
     def write(partial: Path) -> None:
         try:
@@ -75,49 +134,120 @@ def write_state(path: str | os.PathLike[str], state: State) -> None:
     write_whole(path, write)
 
 
-def read_state(path: str | os.PathLike[str]) -> State:
+def read_state(path: str | os.PathLike[str], *, kind: str = "model") -> State:
     """Read a state.
+
+    Parameters
+    ----------
+    path : path-like
+    kind : {"model", "checkpoint"}
+        What the file must hold.
 
     Raises
     ------
     OSError
-        If the file cannot be opened.
+        If the file cannot be opened, or is no regular file.
     ValueError
-        If it is no model file, is damaged, or is of a newer format.
+        Naming the file, if it is foreign, damaged, of another kind, of a newer format or of a development version.
     """
-    with open(path, "rb"):  # safetensors reports a missing file in its own way
-        pass
     name = os.fspath(path)
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if KEY not in metadata:
-                raise ValueError(f"{name}: a safetensors file, but not a discrete_itd model")
-            header = json.loads(metadata[KEY])
-            version = header["format"]
-            if not isinstance(version, int) or version < 1:
-                raise ValueError(f"{name}: the model is damaged (format {version!r})")
-            if version > FORMAT:
-                raise ValueError(
-                    f"{name}: format {version}, but this release reads up to {FORMAT}; upgrade discrete_itd"
-                )
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        content = _content(path)
+        tensors = load(content)
+        metadata = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")]).get(
+            "__metadata__", {}
+        )
+        if KEY not in metadata:
+            raise _Refusal(f"a safetensors file, but not a discrete_itd {kind}")
+        text = metadata[KEY]
+        header = _parse(text)
+        sound = metadata.get(DIGEST) == digest(text, tensors)
+        _check(header, sound, kind)
+        for key, tensor in tensors.items():
+            if tensor.dtype not in DTYPES:
+                raise _Refusal(f"the file is damaged ({key} is of type {tensor.dtype})")
+    except _Refusal as refusal:
+        raise ValueError(f"{name}: {refusal}") from None
     except SafetensorError as error:
-        raise ValueError(f"{name}: not a model file, or damaged ({error})") from None
-    except (json.JSONDecodeError, LookupError, TypeError, AttributeError, RuntimeError) as error:
-        raise ValueError(f"{name}: the model is damaged ({error!r})") from None
-    if metadata.get(DIGEST) != _digest(metadata[KEY], tensors):
-        raise ValueError(f"{name}: the model is damaged (its digest does not match)")
+        raise ValueError(f"{name}: not a {kind} file, or damaged ({error})") from None
+    except MemoryError:
+        raise ValueError(f"{name}: too large for this machine's memory") from None
+    except (ValueError, *DAMAGE) as error:
+        raise ValueError(f"{name}: the file is damaged ({error!r})") from None
     return header, tensors
 
 
-def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
+class _Refusal(Exception):  # noqa: N818 - it never leaves this module
+    """Why a file is not read."""
+
+
+def _content(path: str | os.PathLike[str]) -> bytes:
+    """The bytes of a regular file; an OSError for a folder, a device or a pipe, which is not waited for."""
+
+    def opener(name: str, flags: int) -> int:
+        return os.open(name, flags | getattr(os, "O_NONBLOCK", 0))
+
+    # not mapped into memory: a file that another process shortens would end this one
+    with open(path, "rb", opener=opener) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
+        return file.read()
+
+
+def _parse(text: str) -> dict[str, Any]:
+    """Return the JSON object of a header."""
+    if len(text) > LONGEST_HEADER:
+        raise _Refusal(f"the file is damaged (a header of {len(text)} characters)")
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        out = dict(pairs)
+        if len(out) < len(pairs):
+            raise _Refusal("the file is damaged (a name occurs twice in its header)")
+        return out
+
+    header = json.loads(text, object_pairs_hook=unique)
+    if not isinstance(header, dict):
+        raise _Refusal("the file is damaged (its header is no mapping)")
+    level: list[Any] = [header]
+    for _ in range(DEEPEST_HEADER):
+        inner = (v.values() if isinstance(v, dict) else v for v in level)
+        level = [w for v in inner for w in v if isinstance(w, dict | list)]
+        if not level:
+            return header
+    raise _Refusal("the file is damaged (its header is nested too deeply)")
+
+
+def _check(header: Mapping[str, Any], sound: bool, kind: str) -> None:
+    """Refuse a header of another format or kind, or one whose digest is not ``sound``."""
+    version = header.get("format")
+    if type(version) is not int or version < 1:
+        raise _Refusal(f"the file is damaged (format {version!r})")
+    if version > FORMAT:  # before the digest, which a later format may make in another way
+        doubt = "" if sound else ", unless the file is damaged"
+        raise _Refusal(
+            f"format {version}, but this release reads format {FORMAT}; upgrade discrete_itd{doubt}"
+        )
+    if not sound:
+        raise _Refusal("the file is damaged (its digest does not match)")
+    if version < FORMAT:
+        raise _Refusal(
+            f"format {version}, written by a development version of discrete_itd; fit the model anew"
+        )
+    found = header.get("kind")
+    if not isinstance(found, str) or found not in KINDS:
+        raise _Refusal(f"the file is damaged (kind {found!r})")
+    if found != kind:
+        raise _Refusal(f"the file holds {KINDS[found]}, not {KINDS[kind]}")
+
+
+def digest(text: str, tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 of a header's text and of the tensors, whatever the order in which a file holds them."""
-    digest = hashlib.sha256(text.encode())
+    sha = hashlib.sha256(text.encode())
     for name, tensor in sorted(tensors.items()):
-        digest.update(f"\n{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+        sha.update(f"\n{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        sha.update(flat.view(torch.uint8).numpy().data)
+    return sha.hexdigest()
 
 
 def schedule_to_json(schedule: Schedule) -> dict[str, Any]:
@@ -125,7 +255,8 @@ def schedule_to_json(schedule: Schedule) -> dict[str, Any]:
     if isinstance(schedule, IsotropicSchedule):
         return {"kind": "isotropic", "levels": list(schedule.levels)}
     if isinstance(schedule, CoordinateSchedule):
-        return {"kind": "coordinate", "n_columns": schedule.n_columns, "n_steps": schedule.n_steps}
+        order = None if schedule.order is None else list(schedule.order)
+        return {"kind": "coordinate", "n_steps": schedule.n_steps, "order": order}
     raise ValueError(f"a model with a schedule of type {type(schedule).__name__} cannot be kept")
 
 
@@ -133,7 +264,8 @@ def schedule_from_json(data: Mapping[str, Any]) -> Schedule:
     """Make the schedule that :func:`schedule_to_json` wrote."""
     if data["kind"] == "isotropic":
         return IsotropicSchedule(tuple(data["levels"]))
-    return CoordinateSchedule(data["n_columns"], data["n_steps"])
+    order = data["order"]
+    return CoordinateSchedule(data["n_steps"], None if order is None else tuple(order))
 
 
 def parameters_to_json(parameters: dict[str, Any]) -> dict[str, Any]:

@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from discrete_itd.channel import CoordinateSchedule, Schedule
-from discrete_itd.encoders import KINDS
+from discrete_itd.channel import Schedule
+from discrete_itd.encoders import KINDS, check_column_spec
 
 PATHS = ("auto", "coordinate", "isotropic")
+MISSING = ("marginalise", "category")
+UNSEEN = ("smooth", "raise")
 
 
 def check_parameters(parameters: Mapping[str, Any]) -> None:
@@ -22,7 +24,7 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
             raise TypeError(f"{name} must be an integer, got {value!r}")
         if value < least:
             raise ValueError(f"{name} must be at least {least}, got {value}")
-    for name in ("max_time", "tol", "validation_fraction"):
+    for name in ("max_time", "validation_fraction"):
         value = parameters[name]
         if value is None and name != "validation_fraction":
             continue
@@ -39,6 +41,12 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
         raise TypeError(f"columns must be a mapping or one kind, got {columns!r}")
     if isinstance(columns, str) and columns not in KINDS:
         raise ValueError(f"columns must be one of {KINDS} or a mapping, got {columns!r}")
+    if isinstance(columns, Mapping):
+        for name, spec in columns.items():
+            check_column_spec(name, spec)
+    for name, allowed in (("missing", MISSING), ("unseen", UNSEEN)):
+        if parameters[name] not in allowed:
+            raise ValueError(f"{name} must be one of {allowed}, got {parameters[name]!r}")
     if isinstance(path, str) and path not in PATHS:
         raise ValueError(f"path must be one of {PATHS} or a schedule, got {path!r}")
     if not isinstance(path, str) and not callable(getattr(path, "snr", None)):
@@ -62,7 +70,44 @@ def resolve_device(name: str) -> torch.device:
 
 def check_schedule(schedule: Schedule, n_columns: int) -> None:
     """Raise a ValueError if a schedule is for another number of columns."""
-    if isinstance(schedule, CoordinateSchedule) and schedule.n_columns != n_columns:
+    if schedule.order is not None and len(schedule.order) != n_columns:
         raise ValueError(
-            f"path is a schedule for n_columns={schedule.n_columns}, but the table has {n_columns}"
+            f"path has an order of {len(schedule.order)} columns, but the table has {n_columns}"
+            " (with missing='category', one more for each column with missing cells)"
         )
+
+
+def check_count(name: str, value: Any) -> None:
+    """Raise a ValueError or TypeError if a number of things is no positive integer."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise ValueError(f"{name} must be a positive integer, got {value!r}")
+    if value < 1:
+        raise ValueError(f"{name} must be a positive integer, got {value!r}")
+
+
+def check_weights(sample_weight: Any, n_rows: int) -> np.ndarray | None:
+    """How often each row occurs, as int64 of shape (N,); None if that is once each.
+
+    Raises
+    ------
+    ValueError
+        If weights are not whole, negative, too few or too many, or all zero.
+    """
+    if sample_weight is None:
+        return None
+    weights = np.asarray(sample_weight, dtype=float)
+    if weights.ndim != 1:
+        raise ValueError(f"Sample weights must be 1D array or scalar, got shape {weights.shape}")
+    if len(weights) != n_rows:
+        raise ValueError(
+            f"sample_weight.shape == {weights.shape}, expected {(n_rows,)}: one for every row"
+        )
+    wrong = ~(np.isfinite(weights) & (weights >= 0) & (weights == np.round(weights)))
+    if wrong.any():
+        raise ValueError(
+            "sample_weight must be whole numbers, how often each row occurs;"
+            f" got {weights[wrong][0]!r} in row {int(np.flatnonzero(wrong)[0])}"
+        )
+    if weights.sum() < 2:
+        raise ValueError("sample_weight must leave at least two rows: almost all weights are zero")
+    return weights.astype(np.int64)

@@ -8,11 +8,23 @@ import torch
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from discrete_itd.channel import CoordinateSchedule, IsotropicSchedule
-from discrete_itd.codebook import VERTEX, Codebook, ColumnPoints
-from discrete_itd.denoisers import Denoiser, MarginalDenoiser, NeuralDenoiser, SupportDenoiser
-from discrete_itd.posterior import CategoricalPosterior
-from discrete_itd.training import seeded
+from discrete_itd.channel import CoordinateSchedule, IsotropicSchedule, column_ranks
+from discrete_itd.codebook import Codebook, ColumnPoints
+from discrete_itd.denoisers import (
+    Denoiser,
+    MarginalDenoiser,
+    MixtureDenoiser,
+    NeuralDenoiser,
+    SupportDenoiser,
+)
+from discrete_itd.noise import scattered_directions
+from discrete_itd.posterior import (
+    CategoricalPosterior,
+    GaussianPosterior,
+    Posterior,
+    VocabularyPosterior,
+)
+from discrete_itd.slots import CODE_LENGTH, VERTEX
 
 LAW = settings(
     max_examples=25,
@@ -30,6 +42,14 @@ def line(*levels, is_open=False):
     return ColumnPoints("line", len(levels), is_open, tuple(levels))
 
 
+def code(n, *, is_open=False):
+    return ColumnPoints("code", n, is_open)
+
+
+def real():
+    return ColumnPoints("real")
+
+
 BOOKS = {
     "simplex": (simplex(2), simplex(3), simplex(2)),
     "line": (line(-1.0, 0.1, 0.9), line(-0.6, 0.7)),
@@ -37,9 +57,19 @@ BOOKS = {
     "open": (simplex(2, is_open=True), line(-0.7, 0.6, is_open=True)),
 }
 
+# with continuous columns or large vocabularies, in no order of families
+WIDER_BOOKS = {
+    "one real": (line(-0.8, 0.7), real(), simplex(2)),
+    "only reals": (real(), real()),
+    "only words": (code(4), code(3, is_open=True)),
+    "all kinds": (code(3, is_open=True), real(), simplex(2, is_open=True), real(), line(-0.6, 0.7)),
+    "reals and slots": (real(), simplex(2, is_open=True), real(), line(-0.6, 0.7)),
+}
+WITH_REALS = ("one real", "only reals", "reals and slots", "all kinds")
+
 
 def make_book(name, device):
-    return Codebook(BOOKS[name]).to(device)
+    return Codebook((BOOKS | WIDER_BOOKS)[name]).to(device)
 
 
 def rounding(dtype, loose=1.0):
@@ -66,21 +96,37 @@ def tables(sizes=(1, 2, 3, 4), max_columns=4):
     return st.lists(column_points(sizes), min_size=1, max_size=max_columns)
 
 
+wide_tables = st.lists(
+    st.one_of(
+        column_points(sizes=(1, 2, 5)),
+        st.just(real()),
+        st.builds(code, st.integers(1, 6), is_open=st.booleans()),
+    ),
+    min_size=1,
+    max_size=6,
+)
 seeds = st.integers(0, 2**31 - 1)
 
 
 # -- enumeration -----------------------------------------------------------------------------------
 
 
-def all_rows(book):
-    """Every row over the slots of a codebook, (R, C)."""
-    rows = list(itertools.product(*map(range, book.cardinalities)))
-    return torch.tensor(rows, device=book.slot_level.device)
+def all_rows(book, grid=None):
+    """Every row over the categories of a codebook, and over a grid of values of its real columns: (R, C)."""
+    values = [grid if c.kind == "real" else range(c.n_slots) for c in book.columns]
+    rows = list(itertools.product(*values))
+    return torch.tensor(rows, dtype=torch.float64, device=book.device)
 
 
-def random_rows(book, n, rng):
-    rows = np.stack([rng.integers(k, size=n) for k in book.cardinalities], 1)
-    return torch.tensor(rows, device=book.slot_level.device)
+def random_rows(book, n, rng, *, missing=0.0):
+    """Rows of a codebook, (n, C): any category, any value, here and there none."""
+    rows = [
+        rng.normal(0, 0.6, n) if c.kind == "real" else rng.integers(c.n_slots, size=n)
+        for c in book.columns
+    ]
+    rows = np.stack(rows, 1).astype(float)
+    rows[rng.random(rows.shape) < missing] = math.nan
+    return torch.tensor(rows, device=book.known_snr.device)
 
 
 def random_state(book, rng, n, *, max_snr=20.0, known=True):
@@ -98,6 +144,9 @@ def random_state(book, rng, n, *, max_snr=20.0, known=True):
 
 def numpy_point(points, k):
     """The point of category k of one column, as the definition has it."""
+    if points.kind == "code":
+        inside = k < points.n_levels
+        return VERTEX * inside * scattered_directions(k + 1, CODE_LENGTH).double().numpy()[k]
     if points.kind == "simplex":
         return VERTEX * np.eye(points.n_slots)[k]
     if points.open:
@@ -122,30 +171,62 @@ class Stranger(Denoiser):
 
     def __init__(self, book, seed):
         super().__init__(book)
-        rng = np.random.default_rng(seed)
-        for name, shape in {
-            "a": (book.n_coords, 8),
-            "b": (book.n_columns, 8),
-            "c": (8, book.n_slots),
-        }.items():
-            self.register_buffer(name, torch.tensor(rng.normal(size=shape)).to(book.slot_value))
+        rng, width, n_real = np.random.default_rng(seed), 8, len(book.reals)
+        shapes = {
+            "a": (book.n_coords, width),
+            "b": (book.n_columns, width),
+            "c": (width, book.slots.n_slots),
+            "d": (width, n_real * 6),
+            "e": (width, len(book.vocabularies) * CODE_LENGTH),
+        }
+        for name, shape in shapes.items():
+            self.register_buffer(name, torch.tensor(rng.normal(size=shape)).to(book.known_snr))
 
     def forward(self, y, snr):
+        book = self.codebook
         known = torch.isinf(snr)
         r = torch.where(known, 1.0, snr / (1 + snr))
         scale = torch.where(known, 1.0, 1 / (1 + snr))
-        h = torch.tanh(y * self.codebook.per_coord(scale) @ self.a + r @ self.b)
-        return CategoricalPosterior(self.codebook, h @ self.c)
+        h = torch.tanh(y * book.per_coord(scale) @ self.a + r @ self.b)
+        categorical = CategoricalPosterior(book.slots, h @ self.c)
+        gaussian = None
+        if len(book.reals):
+            weight, mean, var = (h @ self.d).unflatten(1, (3, len(book.reals), 2)).unbind(1)
+            gaussian = GaussianPosterior(weight, mean / 4, 0.1 + 0.4 * torch.sigmoid(var))
+        nothing = torch.zeros_like(y[:, :CODE_LENGTH]), torch.zeros_like(snr[:, 0])
+        parts = (h @ self.e / 4).split(CODE_LENGTH, 1)
+        words = [
+            VocabularyPosterior(v, h.new_zeros(v.n_slots), *nothing, part, v.codes[: v.n_levels])
+            for v, part in zip(book.vocabularies, parts, strict=False)
+        ]
+        return Posterior(book, categorical, gaussian, words)
 
 
 def random_marginals(book, rng):
-    probs = np.concatenate([rng.dirichlet([2.0] * k) for k in book.cardinalities])
-    by_slot = np.zeros(book.n_slots)
-    codes = np.concatenate([np.arange(k) for k in book.cardinalities])
-    columns = np.repeat(np.arange(book.n_columns), book.cardinalities)
-    stride, offset = book._stride.cpu().numpy(), book._offset.cpu().numpy()
-    by_slot[offset[columns] + codes * stride[columns]] = np.maximum(probs, 1e-3)
-    return MarginalDenoiser(book, torch.tensor(by_slot, device=book.slot_level.device))
+    """Independent columns; the last component of a continuous one is wide."""
+    like, n_real = book.known_snr, len(book.reals)
+    probs, *words = (
+        torch.tensor(np.maximum(rng.gamma(2.0, size=n), 0.01)).to(like)
+        for n in (book.slots.n_slots, *(v.n_slots for v in book.vocabularies))
+    )
+    mixture = np.stack(
+        [
+            np.log(np.tile([0.6, 0.35, 0.05], (n_real, 1))),
+            rng.normal(0, 0.5, (n_real, 3)) * [1, 1, 0],
+            rng.uniform(0.3, 0.6, (n_real, 3)) ** 2 * [1, 1, 0] + [0, 0, 4.0],
+        ]
+    )
+    return MarginalDenoiser(book, probs, torch.tensor(mixture).to(like), words)
+
+
+def broad_marginals(book):
+    """Independent columns that cover whatever any denoiser here believes."""
+    like, n_real = book.known_snr, len(book.reals)
+    mixture = torch.tensor([[0.3, 0.7], [0.0, 0.0], [0.7, 4.0]]).to(like)[:, None]
+    mixture = mixture.expand(3, n_real, 2).clone()
+    mixture[0].log_()
+    words = [like.new_ones(v.n_slots) for v in book.vocabularies]
+    return MarginalDenoiser(book, like.new_ones(book.slots.n_slots), mixture, words)
 
 
 def random_oracle(book, rng, *, share=1.0):
@@ -153,17 +234,27 @@ def random_oracle(book, rng, *, share=1.0):
     rows = all_rows(book)
     keep = torch.tensor(rng.permutation(len(rows))[: max(1, round(share * len(rows)))])
     probs = np.maximum(rng.dirichlet([0.7] * len(keep)), 0.01)
-    return SupportDenoiser(
-        book, rows[keep.to(rows.device)], torch.tensor(probs).to(book.slot_value)
+    return SupportDenoiser(book, rows[keep.to(rows.device)], torch.tensor(probs).to(book.known_snr))
+
+
+def random_mixture(book, rng, *, n_classes=3):
+    """A mixture of products whose classes lie well apart: the oracle of tables with continuous columns."""
+    like, n_real = book.known_snr, len(book.reals)
+    tensors = (
+        rng.dirichlet([4.0] * n_classes),
+        np.maximum(rng.gamma(0.5, size=(n_classes, book.slots.n_slots)), 0.02),
+        rng.normal(0, 0.6, (n_classes, n_real)),
+        rng.uniform(0.2, 0.4, (n_classes, n_real)) ** 2,
     )
+    return MixtureDenoiser(book, *(torch.tensor(t).to(like) for t in tensors))
 
 
 def random_network(book, seed, *, strength=0.6):
     """A network of random weights in every layer; strength 0 is the untrained one."""
-    device = book.slot_level.device
     base = random_marginals(book, np.random.default_rng(seed))
-    with seeded(seed, device):
-        net = NeuralDenoiser(base, width=16, depth=1).to(device)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        net = NeuralDenoiser(base, width=16, depth=1).to(book.device)
         for p in net.network.leave[-1].parameters():
             torch.nn.init.normal_(p, std=strength)
     return net.eval().requires_grad_(False)
@@ -174,7 +265,87 @@ def make_denoiser(kind, book, seed=0):
         return random_network(book, seed)
     if kind == "stranger":
         return Stranger(book, seed)
+    if kind == "marginals":
+        return random_marginals(book, np.random.default_rng(seed))
+    if kind == "mixture":
+        return random_mixture(book, np.random.default_rng(seed))
     return random_oracle(book, np.random.default_rng(seed))
+
+
+def cases(kinds, names=None):
+    """Pairs of a codebook's name and a kind of denoiser that is defined for it."""
+    books = BOOKS | WIDER_BOOKS
+
+    def defined(name, kind):
+        without = {"oracle": ("code", "real"), "mixture": ("code",)}.get(kind, ())
+        return not any(c.kind in without for c in books[name])
+
+    pairs = itertools.product(names or sorted(books), kinds)
+    return [pair for pair in pairs if defined(*pair)]
+
+
+def empty_state(book, n=1):
+    """The state of which nothing is known: ``y`` (n, D) and ``snr`` (n, C)."""
+    return book.known_snr.new_zeros(n, book.n_coords), book.known_snr.new_zeros(n, book.n_columns)
+
+
+def draws(denoiser, n, generator, *, allow_unseen=True):
+    """Rows from what a denoiser believes when it knows nothing; exact for independent columns."""
+    q = denoiser(*empty_state(denoiser.codebook)).expand(n)
+    return q.sample(generator, allow_unseen=allow_unseen)
+
+
+def seeded_generator(seed, device):
+    return torch.Generator(device).manual_seed(seed)
+
+
+def mixture_draws(oracle, n, rng):
+    """Rows of a mixture of products: a hidden class, and given it every column on its own."""
+    book, slots = oracle.codebook, oracle.codebook.slots
+    weights, probs, mean, var = (
+        t.double().cpu().numpy()
+        for t in (oracle.log_weights.exp(), oracle.log_probs.exp(), oracle.means, oracle.var)
+    )
+    z = rng.choice(len(weights), size=n, p=weights / weights.sum())
+    rows = np.zeros((n, book.n_columns))
+    column, level = slots.slot_column.cpu().numpy(), slots.slot_level.cpu().numpy()
+    for i, j in enumerate(book.finite.tolist()):
+        mine = np.flatnonzero(column == i)
+        cdf = probs[z][:, mine[level[mine].argsort()]].cumsum(1)
+        rows[:, j] = (rng.random((n, 1)) * cdf[:, -1:] >= cdf).sum(1)
+    rows[:, book.reals.cpu().numpy()] = rng.normal(mean[z], np.sqrt(var[z]))
+    return torch.tensor(rows, device=book.device)
+
+
+# -- paths, slowly ---------------------------------------------------------------------------------
+
+
+def ranks_of(noise, x, schedule=None, given=None):
+    """Ranks of the columns on the paths of rows, a coordinate schedule's unless another is given."""
+    known = torch.zeros_like(x, dtype=torch.bool) if given is None else given & ~x.isnan()
+    schedule = schedule or CoordinateSchedule(x.shape[1])
+    return column_ranks(schedule, noise.uniform(0, x.shape[1]), ~known & ~x.isnan(), known)
+
+
+def naive_autoregression(denoiser, row, rank, start=()):
+    """log W of one row, (C,): its observed columns become known one by one, by rank."""
+    book = denoiser.codebook
+    x = book.embed(row[None])
+    y, snr = empty_state(book)
+    total = torch.zeros(book.n_columns, dtype=torch.float64)
+    order = [j for j in rank.argsort().tolist() if not math.isnan(row[j])]
+    for j in order:
+        if j not in start:
+            total[j] = denoiser(y, snr).log_prob(row[None])[0, j].item()
+        mine = book.coord_column == j
+        y[:, mine], snr[:, j] = x[:, mine], math.inf
+    return total
+
+
+def total_mass(estimate):
+    """Σ_x P(x) and its standard error."""
+    p = estimate.log_prob.exp()
+    return p.sum().item(), (p * estimate.stderr).square().sum().sqrt().item()
 
 
 # -- schedules -------------------------------------------------------------------------------------
@@ -189,32 +360,25 @@ class HybridSchedule:
     def __init__(self, n_known, levels):
         self.n_known, self.levels, self.n_steps = n_known, levels, len(levels)
 
-    def snr(self, step, rank):
+    order = None
+
+    def snr(self, step, rank, n_free):
         level = self.levels[step - 1] if step else 0.0
         snr = torch.full(rank.shape, level, dtype=torch.get_default_dtype(), device=rank.device)
         return snr.masked_fill((rank < self.n_known) & (step > 0), math.inf)
 
 
-class FixedOrder:
+def fixed_order(n_columns):
     """Autoregression from left to right, whatever the rank."""
-
-    noisy = False
-    complete = True
-
-    def __init__(self, n_columns):
-        self.n_steps = n_columns
-
-    def snr(self, step, rank):
-        known = torch.arange(rank.shape[1], device=rank.device) < step
-        return torch.zeros(rank.shape, device=rank.device).masked_fill(known, math.inf)
+    return CoordinateSchedule(n_columns, tuple(range(n_columns)))
 
 
 SCHEDULES = {
     "isotropic": lambda _: IsotropicSchedule((0.4, 1.2, 2.5)),
     "coordinate": CoordinateSchedule,
-    "block": lambda c: CoordinateSchedule(c, max(1, c - 1)),
+    "block": lambda c: CoordinateSchedule(max(1, c - 1)),
     "hybrid": lambda _: HybridSchedule(1, (0.6, 1.8)),
-    "fixed order": FixedOrder,
+    "fixed order": fixed_order,
 }
 
 # a stranger ignores the evidence, so its weights have heavy tails: show it little

@@ -1,4 +1,4 @@
-"""The channel, its row-keyed noise, schedules and quadratures."""
+"""The channel, schedules and quadratures."""
 
 import math
 
@@ -7,24 +7,33 @@ import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from laws import LAW, SCHEDULES, make_book, random_rows, random_state, rounding, seeds, tables
+from laws import (
+    LAW,
+    SCHEDULES,
+    make_book,
+    random_rows,
+    random_state,
+    rounding,
+    seeded_generator,
+    seeds,
+    wide_tables,
+)
 from scipy import stats
 
 from discrete_itd.channel import (
     CoordinateSchedule,
     IsotropicSchedule,
     Quadrature,
-    RowNoise,
     State,
+    column_ranks,
 )
 from discrete_itd.codebook import Codebook
-from discrete_itd.likelihood import random_rank
 
 # -- state -----------------------------------------------------------------------------------------
 
 
 @LAW
-@given(tables(), seeds)
+@given(wide_tables, seeds)
 def test_increments_add_up(device, columns, seed):
     book = Codebook(columns).to(device)
     rng = np.random.default_rng(seed)
@@ -56,8 +65,9 @@ def test_increments_add_up(device, columns, seed):
 
 
 def test_statistic_has_the_law_of_the_channel(device, generator):
-    book = make_book("mixed", device)
-    x = book.embed(torch.tensor([[2, 1, 0]], device=device).expand(20000, -1))
+    book = make_book("all kinds", device)
+    row = torch.tensor([[2.0, -0.7, 1.0, 0.4, 0.0]], dtype=torch.float64, device=device)
+    x = book.embed(row).expand(20000, -1)
     state = State.start(book, x)
     for snr in (0.5, 3.0):  # two increments make y = γ x + √γ ε
         xi = torch.randn(x.shape, generator=generator, device=device)
@@ -66,112 +76,116 @@ def test_statistic_has_the_law_of_the_channel(device, generator):
     eps = ((state.y - 3.0 * x) / math.sqrt(3.0)).cpu().numpy()
     for column in eps.T:
         assert stats.kstest(column, "norm").pvalue > 1e-4
+    assert abs(np.corrcoef(eps.T) - np.eye(eps.shape[1])).max() < 5 / math.sqrt(20000)
 
 
-def test_given_columns_are_known_from_the_start(device):
+def test_given_cells_are_known_from_the_start(device):
     book = make_book("mixed", device)
-    x = book.embed(torch.tensor([[2, 1, 0], [0, 0, 1]], device=device))
-    given = torch.tensor([True, False, True], device=device)
+    x = book.embed(torch.tensor([[2.0, 1.0, 0.0], [0.0, 0.0, 1.0]], device=device).double())
+    given = torch.tensor([[True, False, True], [False, True, False]], device=device)
     state = State.start(book, x, given)
-    assert torch.equal(torch.isinf(state.snr), given.expand(2, -1))
-    assert torch.equal(state.y, x * book.per_coord(given[None]))
+    assert torch.equal(torch.isinf(state.snr), given)
+    assert torch.equal(state.y, x * book.per_coord(given))
     without_noise = state.increment(book, x, state.snr, None)
     assert torch.equal(state.add(book, without_noise).y, state.y)
 
 
-# -- noise -----------------------------------------------------------------------------------------
+def test_a_cell_at_snr_zero_shows_nothing_of_its_point(device, generator):
+    """A missing cell's point is arbitrary: it must not leak."""
+    book = make_book("all kinds", device)
+    rows = random_rows(book, 6, np.random.default_rng(0))
+    target = torch.ones(6, 5, device=device)
+    target[:, 1::2] = 0.0
+    xi = torch.randn(6, book.n_coords, generator=generator, device=device)
+    other = rows.clone()
+    other[:, 1::2] += 1.0
+    other[:, 2] = rows[:, 2]
+    a, b = (
+        State.start(book, x).increment(book, x, target, xi) for x in map(book.embed, (rows, other))
+    )
+    assert torch.equal(a.y, b.y)
+    assert not a.y[:, book.per_coord(target)[0] == 0].any()
 
 
-def make_noise(codes, path=0, salt=1):
-    return RowNoise(codes, torch.full((len(codes),), path, device=codes.device), salt)
+# -- orders ----------------------------------------------------------------------------------------
+
+
+def uniforms(n, n_columns, device, seed=0):
+    return torch.rand(n, n_columns, generator=seeded_generator(seed, device), device=device)
+
+
+KINDS = {"free": (True, False), "known": (False, True), "missing": (False, False)}
+
+
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        "free free free free",
+        "known free known free",
+        "free missing free free",
+        "missing free known free",
+        "missing known missing known",
+    ],
+)
+def test_ranks_are_orders_of_the_free_cells_all_equally_likely(device, kinds):
+    kinds = kinds.split()
+    free, known = (
+        torch.tensor([KINDS[k][i] for k in kinds], device=device).expand(12000, -1) for i in (0, 1)
+    )
+    schedule = CoordinateSchedule(4)
+    rank = column_ranks(schedule, uniforms(12000, 4, device), free, known).cpu().numpy()
+    places = {k: [j for j, kind in enumerate(kinds) if kind == k] for k in KINDS}
+    n_free = len(places["free"])
+    assert (rank[:, places["known"]] < 0).all()
+    assert (rank[:, places["missing"]] >= n_free).all()
+    taken = rank[:, places["free"]]
+    assert (np.sort(taken, 1) == np.arange(n_free)).all()
+    _, counts = np.unique(taken, axis=0, return_counts=True)
+    assert len(counts) == math.factorial(n_free)
+    if len(counts) > 1:
+        assert stats.chisquare(counts).pvalue > 1e-4
 
 
 @LAW
-@given(seeds, st.integers(1, 7), st.integers(0, 2**62 - 1), st.integers(0, 300))
-def test_noise_is_a_function_of_the_row(device, dtype, seed, n_columns, salt, path):
+@given(st.permutations(range(5)), seeds)
+def test_a_fixed_order_is_kept_among_the_free(device, order, seed):
     rng = np.random.default_rng(seed)
-    codes = torch.tensor(rng.integers(4, size=(12, n_columns)), device=device)
-    order = torch.tensor(rng.permutation(12)[:7], device=device)
-    noise, part = make_noise(codes, path, salt), make_noise(codes[order], path, salt)
-    for stream in (0, 1, 5):
-        normal = noise.normal(stream, 5, dtype)
-        assert torch.equal(normal[order], part.normal(stream, 5, dtype))
-        assert torch.equal(noise.uniform(stream, 3)[order], part.uniform(stream, 3))
-        for i in range(12):  # equal rows, equal noise; different rows, different noise
-            same = (codes == codes[i]).all(1)
-            assert torch.equal((normal == normal[i]).all(1), same)
+    kind = torch.tensor(rng.integers(3, size=(20, 5)), device=device)
+    free, known = kind == 0, kind == 1
+    schedule = CoordinateSchedule(5, tuple(order))
+    rank = column_ranks(schedule, uniforms(20, 5, device, seed), free, known)
+    for i in range(20):
+        expected = [j for j in order if free[i, j]]
+        assert [int(rank[i, j]) for j in expected] == list(range(len(expected)))
+        assert (rank[i, known[i]] < 0).all()
+        assert (rank[i, kind[i] == 2] >= len(expected)).all()
 
 
-def distinct_rows(n, device):
-    return torch.stack([torch.arange(n) // 300, torch.arange(n) % 300], 1).to(device)
+def test_no_rows_have_no_ranks(device):
+    none = torch.zeros(0, 3, dtype=torch.bool, device=device)
+    assert column_ranks(CoordinateSchedule(3), uniforms(0, 3, device), none, none).shape == (0, 3)
 
 
-@pytest.mark.parametrize("stream", [0, 1, 77])
-def test_normals_and_uniforms_have_their_laws(device, dtype, stream):
-    noise = make_noise(distinct_rows(20000, device), path=3, salt=12345)
-    normal = noise.normal(stream, 5, dtype).cpu().double().numpy()
-    uniform = noise.uniform(stream, 4).cpu().numpy()
-    assert normal.shape == (20000, 5)
-    assert uniform.min() >= 0
-    assert uniform.max() < 1
-    for column in normal.T:
-        assert stats.kstest(column, "norm").pvalue > 1e-4
-    for column in uniform.T:
-        assert stats.kstest(column, "uniform").pvalue > 1e-4
-    assert stats.kstest(normal[:4000].ravel(), "norm").pvalue > 1e-4  # along the rows too
-    assert abs((normal**2).mean() - 1) < 5 * math.sqrt(2 / normal.size)
-    assert abs(stats.kurtosis(normal.ravel())) < 0.1
-
-
-def test_streams_paths_rows_salts_and_coordinates_are_independent(device, dtype):
-    codes = distinct_rows(20000, device)
-    views = [
-        make_noise(codes),
-        make_noise(codes, path=1),
-        make_noise(codes, path=2),
-        make_noise(codes, salt=2),
-        make_noise(codes + 1),
-        make_noise(codes.flip(1)),
-    ]
-    columns = [v.normal(s, 3, dtype).cpu().double().numpy() for v in views for s in (0, 1, 2)]
-    z = np.concatenate(columns, 1)
-    z = np.concatenate([z, np.roll(z[:, :3], 1, 0)], 1)
-    for values in (z, z**2, np.sign(z) * (abs(z) > 1)):
-        r = np.corrcoef(values.T) - np.eye(values.shape[1])
-        assert abs(r).max() < 5.5 / math.sqrt(len(z))
-    quadrants = (z[:, 0] > 0) * 4 + (z[:, 1] > 0) * 2 + (z[:, 2] > 0)
-    assert stats.chisquare(np.bincount(quadrants, minlength=8)).pvalue > 1e-4
-
-
-@pytest.mark.parametrize("given", [None, [False, True, False, True]])
-def test_random_ranks_are_orders_and_all_equally_likely(device, given):
-    uniform = make_noise(distinct_rows(12000, device)).uniform(0, 4)
-    given = None if given is None else torch.tensor(given, device=device)
-    rank = random_rank(uniform, given).cpu().numpy()
-    n_free = 4
-    if given is not None:
-        held = given.cpu().numpy()
-        assert (rank[:, held] < 0).all()
-        rank, n_free = rank[:, ~held], 2
-    assert (np.sort(rank, 1) == np.arange(n_free)).all()
-    _, counts = np.unique(rank, axis=0, return_counts=True)
-    assert len(counts) == math.factorial(n_free)
-    assert stats.chisquare(counts).pvalue > 1e-4
+def test_an_order_of_other_columns_is_refused(device):
+    free = torch.ones(1, 3, dtype=torch.bool, device=device)
+    with pytest.raises(ValueError, match="order has 2 columns, the table 3"):
+        column_ranks(CoordinateSchedule(2, (1, 0)), uniforms(1, 3, device), free, ~free)
 
 
 # -- schedules -------------------------------------------------------------------------------------
 
 
 @LAW
-@given(st.sampled_from(sorted(SCHEDULES)), st.integers(1, 6), seeds)
+@given(st.sampled_from(sorted(SCHEDULES)), st.integers(2, 6), seeds)
 def test_schedules_climb_from_zero(device, name, n_columns, seed):
     schedule = SCHEDULES[name](n_columns)
-    uniform = torch.tensor(np.random.default_rng(seed).random((5, n_columns)), device=device)
-    rank = random_rank(uniform)
-    before = schedule.snr(0, rank)
+    free = torch.ones(5, n_columns, dtype=torch.bool, device=device)
+    rank = column_ranks(schedule, uniforms(5, n_columns, device, seed), free, ~free)
+    n_free = free.sum(1, keepdim=True)
+    before = schedule.snr(0, rank, n_free)
     assert not before.any()
     for step in range(1, schedule.n_steps + 1):
-        snr = schedule.snr(step, rank)
+        snr = schedule.snr(step, rank, n_free)
         assert snr.shape == rank.shape
         assert (snr >= before).all()
         assert (snr > before).any()
@@ -182,18 +196,19 @@ def test_schedules_climb_from_zero(device, name, n_columns, seed):
 
 
 @LAW
-@given(st.integers(1, 12), st.data())
-def test_coordinate_schedule_knows_equal_shares_in_order(device, n_columns, data):
-    n_steps = data.draw(st.integers(1, n_columns))
-    schedule = CoordinateSchedule(n_columns, n_steps)
-    rank = torch.arange(-1, n_columns, device=device)[None]  # a given column leads
-    for step in range(n_steps + 1):
-        known = torch.isinf(schedule.snr(step, rank))[0].cpu().tolist()
-        n_known = math.ceil(step * n_columns / n_steps)
-        assert known == [step > 0 or n_known > 0] + [k < n_known for k in range(n_columns)] or (
-            step == 0 and not any(known[1:])
-        )
-    assert CoordinateSchedule(n_columns).n_steps == n_columns
+@given(st.lists(st.integers(0, 12), min_size=1, max_size=5), st.integers(1, 15))
+def test_every_row_knows_equal_shares_in_order(device, n_free, n_steps):
+    """Each by its own number of free cells: all known after min(n_steps, n_free) steps, not before."""
+    schedule = CoordinateSchedule(n_steps)
+    rank = torch.arange(13, device=device).expand(len(n_free), -1)
+    count = torch.tensor(n_free, device=device)[:, None]
+    for step in range(1, n_steps + 1):
+        known = torch.isinf(schedule.snr(step, rank, count)).cpu().tolist()
+        for row, n in zip(known, n_free, strict=True):
+            share = min(step / max(1, min(n, n_steps)), 1.0)
+            n_known = math.ceil(n * share - 1e-9)
+            assert row == [k < n_known for k in range(13)]
+            assert all(row[:n]) == (step >= min(n, n_steps))
 
 
 @pytest.mark.parametrize(
@@ -204,10 +219,16 @@ def test_wrong_levels_are_refused(levels):
         IsotropicSchedule(levels)
 
 
-@pytest.mark.parametrize(("n_columns", "n_steps"), [(3, 4), (3, -1), (0, 0)])
-def test_wrong_step_counts_are_refused(n_columns, n_steps):
-    with pytest.raises(ValueError, match="n_steps must be in"):
-        CoordinateSchedule(n_columns, n_steps)
+@pytest.mark.parametrize("n_steps", [0, -1])
+def test_wrong_step_counts_are_refused(n_steps):
+    with pytest.raises(ValueError, match="n_steps must be positive"):
+        CoordinateSchedule(n_steps)
+
+
+@pytest.mark.parametrize("order", [(0, 0), (1, 2), (0, 2, 3), (-1, 0)])
+def test_wrong_orders_are_refused(order):
+    with pytest.raises(ValueError, match="a permutation of the columns"):
+        CoordinateSchedule(2, order)
 
 
 # -- quadratures -----------------------------------------------------------------------------------

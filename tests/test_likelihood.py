@@ -12,25 +12,33 @@ from laws import (
     BOOKS,
     LAW,
     SCHEDULES,
-    FixedOrder,
     HybridSchedule,
     Stranger,
     all_rows,
+    fixed_order,
     line,
     make_book,
     make_denoiser,
     make_schedule,
+    naive_autoregression,
     random_marginals,
     random_network,
     random_oracle,
+    ranks_of,
     rounding,
+    seeded_generator,
     seeds,
     simplex,
     tables,
+    total_mass,
 )
 from scipy import stats
 
-from discrete_itd.channel import CoordinateSchedule, IsotropicSchedule, Quadrature, RowNoise
+from discrete_itd.channel import (
+    CoordinateSchedule,
+    IsotropicSchedule,
+    Quadrature,
+)
 from discrete_itd.codebook import Codebook
 from discrete_itd.denoisers import Denoiser, NeuralDenoiser, SupportDenoiser
 from discrete_itd.likelihood import (
@@ -41,8 +49,8 @@ from discrete_itd.likelihood import (
     path_attribution,
     path_log_prob,
     path_log_weights,
-    random_rank,
 )
+from discrete_itd.noise import RowNoise
 from discrete_itd.patterns import pilot_quadrature
 
 
@@ -50,16 +58,6 @@ def make_quadrature(book, device, low=1e-3):
     """Evenly over logsnr, up to where 30 nats part the nearest neighbours."""
     high = 60 * float(book.known_snr.max()) / 2000
     return Quadrature(torch.tensor([math.log(low), math.log(high)]), torch.ones(1)).to(device)
-
-
-def seeded_generator(seed, device):
-    return torch.Generator(device).manual_seed(seed)
-
-
-def total_mass(estimate):
-    """Σ_x P(x) and its standard error."""
-    p = estimate.log_prob.exp()
-    return p.sum().item(), (p * estimate.stderr).square().sum().sqrt().item()
 
 
 # -- the oracle: the integral is the log-probability -----------------------------------------------
@@ -204,24 +202,11 @@ def test_autoregression_is_normalised_to_rounding(device, dtype, columns, seed, 
     got = path_log_prob(
         make_denoiser(kind, book, seed),
         all_rows(book),
-        FixedOrder(book.n_columns),
+        fixed_order(book.n_columns),
         n_paths=1,
         generator=seeded_generator(seed, device),
     )
     assert got.log_prob.exp().sum().item() == pytest.approx(1, abs=rounding(dtype))
-
-
-def naive_autoregression(denoiser, row, rank):
-    """log W of one row: columns become known one by one, in the order of their ranks."""
-    book = denoiser.codebook
-    x = book.embed(row[None])
-    y, snr = torch.zeros_like(x), x.new_zeros(1, book.n_columns)
-    total = torch.zeros(book.n_columns, dtype=torch.float64)
-    for j in rank.argsort().tolist():
-        total[j] = denoiser(y, snr).log_prob(row[None])[0, j].item()
-        mine = book.coord_column == j
-        y[:, mine], snr[:, j] = x[:, mine], math.inf
-    return total
 
 
 @pytest.mark.parametrize("kind", ["network", "stranger", "oracle"])
@@ -233,7 +218,7 @@ def test_coordinate_path_is_any_order_autoregression(device, dtype, name, kind):
     path = torch.arange(len(rows), device=device) % 3
     noise = RowNoise(rows, path, 99)
     got = path_log_weights(denoiser, rows, CoordinateSchedule(book.n_columns), noise).cpu()
-    ranks = random_rank(noise.uniform(0, book.n_columns))
+    ranks = ranks_of(noise, rows)
     assert len(ranks.unique(dim=0)) > 1
     for row, rank, log_w in zip(rows, ranks, got, strict=True):
         naive = naive_autoregression(denoiser, row, rank)
@@ -294,11 +279,11 @@ def test_one_jump_is_the_independent_columns(device, dtype, steps, generator):
     oracle = random_oracle(book, np.random.default_rng(0))
     rows = oracle.support
     got = path_log_prob(
-        oracle, rows, CoordinateSchedule(3, steps), n_paths=8, generator=generator
+        oracle, rows, CoordinateSchedule(steps), n_paths=8, generator=generator
     ).log_prob
-    p, rows = oracle.log_probs.exp().cpu().numpy(), rows.cpu().numpy()
+    p, rows = oracle.log_probs.exp().cpu().numpy(), rows.cpu().numpy().astype(int)
     independent = sum(
-        np.log([p[rows[:, j] == k].sum() for k in range(book.cardinalities[j])])[rows[:, j]]
+        np.log([p[rows[:, j] == k].sum() for k in range(book.slots.cardinalities[j])])[rows[:, j]]
         for j in range(3)
     )
     close = np.allclose(got.cpu().numpy(), independent, atol=rounding(dtype, 3))
@@ -343,10 +328,10 @@ def test_relabelling_and_permuting_change_nothing(device, dtype, schedule):
     oracle = random_oracle(book, rng)
     rows = oracle.support
     new_book = Codebook([columns[j] for j in (2, 0, 1)]).to(device)
-    label = torch.tensor([2, 0, 1], device=device)
+    label = torch.tensor([2.0, 0.0, 1.0], device=device).double()
 
     def move(r):
-        return torch.stack([1 - r[:, 2], label[r[:, 0]], r[:, 1]], 1)
+        return torch.stack([1 - r[:, 2], label[r[:, 0].long()], r[:, 1]], 1)
 
     new = SupportDenoiser(new_book, move(rows), oracle.log_probs.exp())
     plan = SCHEDULES[schedule](3)
@@ -489,7 +474,7 @@ def test_attribution_of_independent_columns_is_their_surprisal(device, dtype, ge
     marginal = random_marginals(book, np.random.default_rng(0))
     rows = all_rows(book)
     split = path_attribution(marginal, rows, IsotropicSchedule((2.0, 9.0)), generator=generator)
-    expected = -book.at(marginal.log_probs.expand(len(rows), -1), rows).double()
+    expected = -book.slots.at(marginal.log_probs.expand(len(rows), -1), rows.long()).double()
     torch.testing.assert_close(split.surprisal, expected, atol=rounding(dtype), rtol=1e-4)
 
 
@@ -697,7 +682,7 @@ def test_a_custom_schedule_knows_some_columns_and_then_climbs(device, dtype):
     book = net.codebook
     noise = RowNoise(rows, torch.zeros(len(rows), dtype=torch.int64, device=device), 11)
     got = path_log_weights(net, rows, HybridSchedule(1, (2.0,)), noise)
-    first = random_rank(noise.uniform(0, 3)) == 0
+    first = ranks_of(noise, rows) == 0
     x = book.embed(rows)
     xi = noise.normal(1, book.n_coords, x.dtype)
     snr = torch.where(first, math.inf, 2.0).to(x)

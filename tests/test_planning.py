@@ -8,7 +8,21 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from laws import BOOKS, LAW, make_book, random_network, random_oracle, rounding, seeds
+from laws import (
+    LAW,
+    cases,
+    empty_state,
+    make_book,
+    make_denoiser,
+    mixture_draws,
+    random_mixture,
+    random_network,
+    random_oracle,
+    random_rows,
+    rounding,
+    seeded_generator,
+    seeds,
+)
 
 from discrete_itd.channel import CoordinateSchedule, IsotropicSchedule, Quadrature
 from discrete_itd.likelihood import path_log_prob
@@ -21,10 +35,6 @@ from discrete_itd.planning import (
     place_steps,
     step_costs,
 )
-
-
-def seeded_generator(seed, device):
-    return torch.Generator(device).manual_seed(seed)
 
 
 def cost_of(costs, path):
@@ -50,25 +60,29 @@ def test_cheapest_steps_against_all_subsets(n, n_steps, seed):
     assert cost_of(costs, path) == pytest.approx(best)
 
 
-@pytest.mark.parametrize("name", sorted(BOOKS))
-@pytest.mark.parametrize("kind", ["oracle", "network"])
-def test_step_costs_add_up_to_the_path(device, dtype, name, kind):
+@pytest.mark.parametrize("missing", [0.0, 0.3])
+@pytest.mark.parametrize(("name", "kind"), cases(["oracle", "network", "mixture"]))
+def test_step_costs_add_up_to_the_path(device, dtype, name, kind, missing):
     """On the same noise: -log W is minus log q_0 plus the costs of its steps."""
     book = make_book(name, device)
-    oracle = random_oracle(book, np.random.default_rng(0))
-    denoiser = oracle if kind == "oracle" else random_network(book, 1)
+    denoiser = make_denoiser(kind, book, 1)
+    rows = random_rows(book, 12, np.random.default_rng(0))
+    if kind == "oracle":
+        rows = denoiser.support.clone()
+    rows[torch.tensor(np.random.default_rng(1).random(rows.shape) < missing, device=device)] = (
+        math.nan
+    )
     levels = (0.4, 1.0, 3.0, 8.0)
     snrs = torch.tensor(levels, device=device)
-    costs = step_costs(denoiser, oracle.support, snrs, seeded_generator(5, device))
+    costs = step_costs(denoiser, rows, snrs, seeded_generator(5, device))
     assert costs.shape == (5, 5)
     above = torch.ones(5, 5, dtype=torch.bool).triu(1)
     assert costs[above].isfinite().all()
     assert (costs[~above] == math.inf).all()
-    x = torch.zeros(1, book.n_coords, device=device), torch.zeros(1, book.n_columns, device=device)
-    start = -denoiser(*x).expand(len(oracle.support)).log_prob(oracle.support).sum(1).mean()
+    start = -denoiser(*empty_state(book)).expand(len(rows)).log_prob(rows).sum(1).mean()
     whole = path_log_prob(
         denoiser,
-        oracle.support,
+        rows,
         IsotropicSchedule(levels),
         n_paths=1,
         generator=seeded_generator(5, device),
@@ -77,10 +91,12 @@ def test_step_costs_add_up_to_the_path(device, dtype, name, kind):
     assert total == pytest.approx(-whole.log_prob.mean().item(), abs=rounding(dtype, 3))
 
 
-def test_a_column_alone_costs_nothing_more(device, dtype, generator):
+@pytest.mark.parametrize("name", ["mixed", "all kinds"])
+def test_a_column_alone_costs_nothing_more(device, dtype, generator, name):
     """With independent columns no jump beats the column's own evidence: every cost is zero."""
-    net = random_network(make_book("mixed", device), 0, strength=0.0)
-    rows = torch.tensor([[0, 1, 1], [2, 0, 1]], device=device)
+    book = make_book(name, device)
+    net = random_network(book, 0, strength=0.0)
+    rows = random_rows(book, 3, np.random.default_rng(0))
     costs = step_costs(net, rows, torch.tensor([0.5, 2.0, 7.0], device=device), generator)
     assert costs[torch.ones(4, 4, dtype=torch.bool).triu(1)].abs().max() < rounding(dtype)
 
@@ -113,6 +129,27 @@ def test_placed_steps_are_not_worse_than_even_ones(device, n_steps):
     assert nats[0] < nats[1] + 3 * math.hypot(*spread)
     if n_steps == 2:  # where placing matters, it shows
         assert nats[0] < nats[1]
+
+
+@pytest.mark.parametrize("missing", [0.0, 0.4])
+def test_placed_steps_of_a_mixed_table_are_not_worse_than_even_ones(device, missing):
+    book = make_book("reals and slots", device)
+    rng = np.random.default_rng(0)
+    oracle = random_mixture(book, rng)
+    rows = mixture_draws(oracle, 3000, rng)
+    rows[torch.tensor(rng.random(rows.shape) < missing, device=device)] = math.nan
+    quadrature = pilot_quadrature(oracle, rows[:1000], seeded_generator(0, device))
+    (placed,) = place_steps(
+        oracle, rows[:1000], quadrature, [3], generator=seeded_generator(1, device)
+    )
+    assert 1 <= placed.n_steps <= 3
+    even = torch.linspace(math.log(quadrature.low), math.log(quadrature.high), 4).exp()[1:]
+    a, b = (
+        path_log_prob(oracle, rows[1000:], plan, n_paths=1, generator=seeded_generator(2, device))
+        for plan in (placed, IsotropicSchedule(tuple(even.tolist())))
+    )
+    gain = a.log_prob - b.log_prob
+    assert gain.mean() > 3 * gain.std() / math.sqrt(len(gain))
 
 
 def test_placing_gives_one_schedule_a_wish(device, generator):
@@ -153,6 +190,32 @@ def test_candidates_keep_the_budget_and_the_best_leads(device, dtype, kind, n_ca
         truth = -oracle.log_prob(oracle.support).mean().item()
         exact = [c for c in found if c.schedule == CoordinateSchedule(3)]
         assert exact[0].nats == pytest.approx(truth, abs=rounding(dtype))
+
+
+@pytest.mark.parametrize("name", ["only reals", "only words", "all kinds"])
+def test_paths_are_chosen_for_tables_of_any_kind(device, name):
+    """With gaps, and a row of nothing else."""
+    book = make_book(name, device)
+    net = random_network(book, 0)
+    rows = random_rows(book, 40, np.random.default_rng(0), missing=0.3)
+    rows[0] = math.nan
+    quadrature = pilot_quadrature(net, rows, seeded_generator(0, device))
+    found = choose_path(
+        net,
+        rows,
+        rows,
+        quadrature,
+        n_calls=16,
+        generator=seeded_generator(0, device),
+        max_rows=32,
+    )
+    assert found
+    assert all(math.isfinite(c.nats) and math.isfinite(c.stderr) for c in found)
+    best = path_log_prob(
+        net, rows[:32], found[0].schedule, n_paths=64, generator=seeded_generator(1, device)
+    )
+    slack = 4 * (best.stderr.square().sum().sqrt().item() / 32) + 0.5 * found[0].stderr
+    assert -best.log_prob.mean().item() < found[0].nats + slack
 
 
 def test_calls_are_steps_times_paths():

@@ -9,23 +9,24 @@ README = (Path(__file__).parents[1] / "README.md").read_text()
 
 
 def test_the_python_example_runs(capsys):
-    (example,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    quick = example.replace("max_steps=1000", "max_steps=20, n_calls=4, width=16")
-    assert quick != example
-    exec(quick, {})
-    printed = capsys.readouterr().out
-    (promised,) = re.findall(r"```text\n(.*?)```", README, re.DOTALL)
-
-    def words(text):
-        return re.sub(r"[^a-z]+", " ", text.split("{")[0])
-
-    assert words(printed) == words(promised)
+    examples = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    promises = re.findall(r"```text\n(.*?)```", README, re.DOTALL)
+    assert len(examples) == len(promises) == 2
+    names = {}
+    for example, promised in zip(examples, promises, strict=True):
+        quick = example.replace("max_steps=1000", "max_steps=20, n_calls=4, width=16")
+        assert quick != example
+        exec(quick, names)
+        printed = capsys.readouterr().out
+        # what is learned is not what is promised after so few steps, but its shape is
+        first, own = (re.sub(r"[^a-z]+", " ", t.split("{")[0]) for t in (promised, printed))
+        assert first.split()[:20] == own.split()[:20]
 
 
 def test_the_shell_example_is_understood(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     commands = re.findall(r"^discrete-itd (.*)$", README, re.MULTILINE)
-    assert {c.split()[0] for c in commands} == {"fit", "score", "sample"}
+    assert {c.split()[0] for c in commands} == {"fit", "score", "impute", "sample"}
     for command in commands:  # its files are not here, but its options are known
         assert main(command.split()) == 2
         assert "--help" not in capsys.readouterr().err

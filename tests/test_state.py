@@ -1,8 +1,12 @@
 """Files of models: whole or not at all, and whatever is wrong with one is a ValueError."""
 
+import functools
 import json
 import os
 import re
+import signal
+from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -48,6 +52,14 @@ def refuse(folder, content):
         DiffusionDensity.load(path)
 
 
+def with_header(folder, text, tensors=None, digest=None, **other):
+    """A file with any text for a header, and by default the digest that belongs to it."""
+    tensors = {"w": torch.zeros(2)} if tensors is None else tensors
+    metadata = {files.KEY: text, files.DIGEST: digest or files.digest(text, tensors), **other}
+    save_file(tensors, folder / "m.safetensors", metadata)
+    return folder / "m.safetensors"
+
+
 def rewrite(model, folder, change, *, tensors=None):
     """Save the model with another header, digest and all."""
     header, kept = model._to_state()
@@ -63,11 +75,146 @@ def test_a_state_comes_back(tmp_path):
     tensors = {"a": torch.arange(6).view(2, 3).T, "b": torch.tensor(1.5), "c": torch.zeros(0)}
     files.write_state(tmp_path / "s", (header, tensors))
     got, back = files.read_state(tmp_path / "s")
-    assert got == {"format": files.FORMAT, **header}
+    assert got == {"format": files.FORMAT, "kind": "model", **header}
     assert back.keys() == tensors.keys()
     for name, tensor in tensors.items():
         assert back[name].dtype == tensor.dtype
         assert torch.equal(back[name], tensor)
+
+
+GOOD = '{"format": 2, "kind": "model"}'
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (GOOD.replace("2", "1"), "format 1, .*development version.*fit the model anew"),
+        ('{"format": 1}', "format 1, .*development version.*fit the model anew"),
+        (GOOD.replace("2", "3"), "format 3, .*upgrade discrete_itd$"),
+        (GOOD.replace("2", "9" * 400), "upgrade discrete_itd"),
+        (GOOD.replace("2", "9" * 5000), "damaged"),
+        (GOOD.replace("2", "true"), "damaged .format True"),
+        (GOOD.replace("2", "2.0"), "damaged .format 2.0"),
+        (GOOD.replace("2", "NaN"), "damaged .format nan"),
+        (
+            GOOD.replace('"model"', '"checkpoint"'),
+            "holds the checkpoint of a training, not a model",
+        ),
+        (GOOD.replace('"model"', '"x"'), "damaged .kind 'x'"),
+        (GOOD.replace('"model"', "[]"), "damaged .kind"),
+        ('{"format": 2}', "damaged .kind None"),
+        ('{"format": 2, "format": 2, "kind": "model"}', "a name occurs twice"),
+        ('{"format": 2, "kind": "model", "x": {"a": 1, "a": 1}}', "a name occurs twice"),
+        (f'{{"format": 2, "kind": "model", "x": {"[" * 40}{"]" * 40}}}', "nested too deeply"),
+        (f'{{"format": 2, "kind": "model", "x": {"[" * 10**5}{"]" * 10**5}}}', "damaged"),
+        (f"{'[' * 10**6}", "damaged"),
+        ("[]", "no mapping"),
+        ("null", "no mapping"),
+        ("", "damaged"),
+        (GOOD + " " * files.LONGEST_HEADER, "a header of 48"),
+    ],
+    ids=range(21),
+)
+def test_odd_headers(folder, text, message):
+    with pytest.raises(ValueError, match=rf"m\.safetensors: .*{message}"):
+        files.read_state(with_header(folder, text))
+
+
+def test_a_plain_header_is_read(folder):
+    assert files.read_state(with_header(folder, GOOD))[0] == json.loads(GOOD)
+
+
+def test_a_newer_format_may_have_another_digest(folder):
+    with pytest.raises(ValueError, match="upgrade discrete_itd, unless the file is damaged"):
+        files.read_state(with_header(folder, GOOD.replace("2", "3"), digest="later"))
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.complex64, torch.int8, torch.uint16])
+def test_odd_types_are_neither_written_nor_read(folder, dtype):
+    tensors = {"w": torch.zeros(2).to(dtype)}
+    with pytest.raises(ValueError, match=r"w is of type torch\."):
+        files.write_state(folder / "odd", ({}, tensors))
+    assert not (folder / "odd").exists()
+    with pytest.raises(ValueError, match=r"w is of type torch\."):
+        files.read_state(with_header(folder, GOOD, tensors))
+
+
+def test_a_header_that_could_not_be_read_is_not_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "LONGEST_HEADER", 100)
+    with pytest.raises(ValueError, match=r"m: 1\d\d characters .* too many for a file"):
+        files.write_state(tmp_path / "m", ({"x": "y" * 90}, {}))
+    assert os.listdir(tmp_path) == []
+
+
+def frame(header, data=b""):
+    """The bytes of a safetensors file with any JSON for its outer header."""
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + data
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]},
+        {"dtype": "F32", "shape": [2**62, 4], "data_offsets": [0, 0]},
+        {"dtype": "F32", "shape": [0, 2**62, 2**62], "data_offsets": [0, 0]},
+        {"dtype": "F32", "shape": [1], "data_offsets": [0, 2**64]},
+        {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]},
+        {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]},
+        {"dtype": "F32", "shape": [1], "data_offsets": [4, 0]},
+        {"dtype": "F4", "shape": [8], "data_offsets": [0, 4]},
+        {"dtype": "pickle", "shape": [1], "data_offsets": [0, 4]},
+        {"dtype": "F32", "shape": [1]},
+        [],
+        None,
+    ],
+    ids=range(12),
+)
+def test_odd_tensors(folder, tensor):
+    metadata = {files.KEY: GOOD, files.DIGEST: ""}
+    refuse(folder, frame({"__metadata__": metadata, "w": tensor}, b"\0" * 4))
+
+
+@pytest.mark.parametrize(
+    "metadata", [None, [], "x", {files.KEY: 1}, {files.KEY: None}, {files.KEY: {"format": 2}}, {}]
+)
+def test_odd_metadata(folder, metadata):
+    refuse(folder, frame({"__metadata__": metadata}))
+
+
+def test_tensors_that_share_bytes(folder):
+    one = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
+    metadata = {files.KEY: GOOD, files.DIGEST: ""}
+    refuse(folder, frame({"__metadata__": metadata, "a": one, "b": one}, b"\0" * 4))
+
+
+def test_a_length_that_is_not_there(folder):
+    for length in (9, 10**8, 2**31, 2**63, 2**64 - 1):
+        refuse(folder, length.to_bytes(8, "little") + b"{}")
+
+
+def test_only_regular_files_are_read(tmp_path, content):
+    os.mkfifo(tmp_path / "pipe")  # which would be waited for
+    with pytest.raises(OSError, match="not a regular file"):
+        files.read_state(tmp_path / "pipe")
+    with pytest.raises(OSError, match="not a regular file"):
+        files.read_state(os.devnull)
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "dangling").symlink_to(tmp_path / "none")
+    for name in ("loop", "dangling"):
+        with pytest.raises(OSError, match=name):
+            files.read_state(tmp_path / name)
+    (tmp_path / "m").write_bytes(content)
+    (tmp_path / "link").symlink_to(tmp_path / "m")
+    assert files.read_state(tmp_path / "link")[0]["kind"] == "model"
+
+
+def test_a_file_that_shrinks_later_is_of_no_matter(tmp_path):
+    """A tensor mapped from the file would take the process down with it."""
+    files.write_state(tmp_path / "m", ({}, {"w": torch.arange(10**5)}))
+    _, tensors = files.read_state(tmp_path / "m")
+    os.truncate(tmp_path / "m", 0)
+    assert torch.equal(tensors["w"], torch.arange(10**5))
 
 
 def test_missing_file_and_folder(tmp_path):
@@ -150,6 +297,29 @@ def places(value, at=()):
 
 
 @given(data=st.data())
+@settings(max_examples=200)
+def test_a_flipped_bit_with_a_digest_that_is_right(data, folder, content):
+    """The header's text is itself hit, and whoever hit it signed it."""
+    metadata = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
+    text = metadata[files.KEY]
+    i = data.draw(st.integers(0, len(text) - 1))
+    new = chr(ord(text[i]) ^ 1 << data.draw(st.integers(0, 6)))
+    _, tensors = files.read_state(write(folder, content))
+    path = with_header(folder, text[:i] + new + text[i + 1 :], tensors)
+    try:
+        files.read_state(path)
+    except ValueError as error:
+        assert str(path) in str(error)  # noqa: PT017
+
+
+def write(folder, content):
+    path = folder / "content"
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is bounded on Linux only")
+@given(data=st.data())
 @settings(max_examples=200, deadline=None)
 def test_a_forged_header_is_a_value_error_or_a_model(data, model, folder):
     """With a digest that is right: nothing but ValueError comes out of a header that means nothing."""
@@ -166,10 +336,54 @@ def test_a_forged_header_is_a_value_error_or_a_model(data, model, folder):
             del header[at[-1]]
 
     path = rewrite(model, folder, change)
+    with bounded(seconds=20, gigabytes=4):
+        try:
+            DiffusionDensity.load(path)
+        except ValueError as error:
+            assert str(path) in str(error)  # noqa: PT017
+
+
+@contextmanager
+def bounded(seconds, gigabytes):
+    """An error instead of a hang or of a machine without memory."""
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+
+    def stop(*_):
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    resource.setrlimit(resource.RLIMIT_AS, (used + gigabytes * 2**30, limits[1]))
     try:
-        DiffusionDensity.load(path)
-    except ValueError as error:
-        assert str(path) in str(error)  # noqa: PT017
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        resource.setrlimit(resource.RLIMIT_AS, limits)
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is bounded on Linux only")
+@pytest.mark.parametrize("number", [10**4, 10**9, 10**12, 10**30])
+def test_huge_numbers_take_neither_time_nor_memory(model, folder, number):
+    header = json.loads(json.dumps(model._to_state()[0]))
+    for at in places(header):
+        value = functools.reduce(lambda inner, key: inner[key], at, header)
+        if not isinstance(value, int | float):
+            continue
+
+        def change(header, at=at):
+            functools.reduce(lambda inner, key: inner[key], at[:-1], header)[at[-1]] = number
+
+        path = rewrite(model, folder, change)
+        with bounded(seconds=5, gigabytes=2):
+            try:
+                DiffusionDensity.load(path)
+            except ValueError as error:
+                assert str(path) in str(error)  # noqa: PT017
+            except TimeoutError:
+                pytest.fail(f"{at}: {number} takes for ever")
 
 
 @pytest.mark.parametrize("drop", [True, False])
@@ -259,7 +473,8 @@ def test_a_failing_save_leaves_the_old_model(model, content, tmp_path, monkeypat
 
 
 @pytest.mark.parametrize(
-    "schedule", [IsotropicSchedule((0.1, 2.5)), CoordinateSchedule(5), CoordinateSchedule(5, 2)]
+    "schedule",
+    [IsotropicSchedule((0.1, 2.5)), CoordinateSchedule(5), CoordinateSchedule(2, (2, 0, 1))],
 )
 def test_schedules_survive_json(schedule):
     assert files.schedule_from_json(json.loads(json.dumps(files.schedule_to_json(schedule)))) == (

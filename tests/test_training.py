@@ -11,6 +11,7 @@ from laws import line, simplex
 from discrete_itd.codebook import Codebook
 from discrete_itd.denoisers import Denoiser, MarginalDenoiser, NeuralDenoiser
 from discrete_itd.patterns import Evaluator, Patterns, pilot_quadrature
+from discrete_itd.run import CHECK_STEPS, MOST_ROLLBACKS, Average
 from discrete_itd.training import TrainingPlan, seeded, train
 
 
@@ -29,14 +30,14 @@ def correlated_rows(n, seed, device):
     a = rng.integers(3, size=n)
     b = np.where(rng.random(n) < 0.9, a, rng.integers(3, size=n))
     c = np.where(rng.random(n) < 0.9, (a + b) % 2, rng.integers(2, size=n))
-    return torch.tensor(np.stack([a, b, c], 1), device=device)
+    return torch.tensor(np.stack([a, b, c], 1), device=device).double()
 
 
-def make_network(rows, seed=0, dropout=0.0):
+def make_network(rows, seed=0, dropout=0.0, width=24):
     book = Codebook([simplex(3), line(-1.2, 0.0, 1.2), simplex(2)]).to(rows.device)
-    base = MarginalDenoiser.from_counts(book, rows)
+    base = MarginalDenoiser.fit(book, rows)
     with seeded(seed, rows.device):
-        return NeuralDenoiser(base, width=24, depth=1, dropout=dropout).to(rows.device)
+        return NeuralDenoiser(base, width=width, depth=1, dropout=dropout).to(rows.device)
 
 
 def weights(net):
@@ -166,8 +167,155 @@ def test_few_rows_and_large_batches(device, generator):
 
 
 def test_a_table_of_constants_trains_to_nothing(device, generator):
-    rows = torch.zeros(20, 2, dtype=torch.int64, device=device)
+    rows = torch.zeros(20, 2, dtype=torch.float64, device=device)
     book = Codebook([simplex(1), line(0.3)]).to(device)
-    net = NeuralDenoiser(MarginalDenoiser.from_counts(book, rows), width=8, depth=1).to(device)
+    net = NeuralDenoiser(MarginalDenoiser.fit(book, rows), width=8, depth=1).to(device)
     report = train(net, rows, rows, short_plan(max_steps=3), generator=generator)
     assert report.history[-1].valid_nats == 0
+
+
+# -- what goes wrong ---------------------------------------------------------------------------------
+
+
+def at_step(monkeypatch, change):
+    """Have ``change(step, loss)`` replace the loss of every training step, counted from 1."""
+    honest, steps = Patterns.loss, [0]
+
+    def loss(self, denoiser, x, generator):
+        out = honest(self, denoiser, x, generator)
+        if not torch.is_grad_enabled():
+            return out  # a validation
+        steps[0] += 1
+        return change(steps[0], out)
+
+    monkeypatch.setattr(Patterns, "loss", loss)
+
+
+def trained(device, dropout=0.0, progress=None, **kwargs):
+    rows, held_out = correlated_rows(1000, 0, device), correlated_rows(500, 1, device)
+    net, generator = make_network(rows, dropout=dropout), seeded_generator(0, device)
+    return net, train(
+        net, rows, held_out, short_plan(**kwargs), generator=generator, progress=progress
+    )
+
+
+def poisoned_gradient(step, loss):
+    """At step 70, a loss that is right with a gradient that is not."""
+    return loss + 0 * (0 * loss).sqrt() if step == 70 else loss
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda step, loss: loss * math.nan if step == 70 else loss, "loss is not finite"),
+        (lambda step, loss: loss * math.inf if step == 70 else loss, "loss is not finite"),
+        (poisoned_gradient, "gradient is not finite"),
+    ],
+)
+def test_a_step_into_nothing_is_taken_back(device, monkeypatch, change, reason):
+    at_step(monkeypatch, change)
+    with pytest.warns(UserWarning, match=rf"{reason}\) and went on from step \d+ with a smaller"):
+        net, report = trained(device, max_steps=200, n_evaluations=4)
+    [rollback] = report.rollbacks
+    assert 70 - CHECK_STEPS <= rollback.good < 70 == rollback.step
+    assert reason in rollback.reason
+    assert report.stopped == "max_steps"
+    assert weights(net).isfinite().all()
+    assert all(math.isfinite(line.valid_nats) for line in report.history)
+    assert all(math.isfinite(line.train_nats) for line in report.history[1:])
+    assert report.history[-1].valid_nats < report.history[0].valid_nats - 0.2
+
+
+def test_a_loss_of_nothing_gives_up_with_the_best(device, monkeypatch):
+    at_step(monkeypatch, lambda step, loss: loss * math.nan if step > 100 else loss)
+    with pytest.warns(UserWarning, match=r"and was given up; the last of 4 times"):
+        net, report = trained(device, max_steps=10_000, n_evaluations=100)
+    assert report.stopped == "diverged"
+    assert len(report.rollbacks) == MOST_ROLLBACKS + 1
+    assert report.history[-1].step <= 100
+    assert weights(net).isfinite().all()
+    assert weights(net).abs().sum() > 0
+    nats = [line.valid_nats for line in report.history]
+    assert min(nats) < nats[0] - 0.2
+
+
+def test_a_network_that_cannot_be_trained_stays_untrained(device, monkeypatch):
+    at_step(monkeypatch, lambda _, loss: loss * math.nan)
+    rows = correlated_rows(1000, 0, device)
+    with pytest.warns(UserWarning, match="given up"):
+        net, report = trained(device)
+    assert report.stopped == "diverged"
+    assert torch.equal(weights(net), weights(make_network(rows)))
+
+
+def test_a_loss_that_stays_high_is_taken_back(device, monkeypatch):
+    """A few bad steps are no matter; a hundred are."""
+    at_step(monkeypatch, lambda step, loss: loss + 50 * (40 < step < 60 or 200 < step < 340))
+    with pytest.warns(UserWarning, match="loss stays above the untrained model's"):
+        _, report = trained(device, max_steps=400, n_evaluations=2, patience=10)
+    [rollback] = report.rollbacks
+    assert 100 < rollback.good <= 200 + CHECK_STEPS
+    assert 320 <= rollback.step < 340 + CHECK_STEPS
+
+
+def test_nothing_but_numbers_becomes_the_best(device):
+    average = Average(make_network(correlated_rows(50, 0, device)), 0.9)
+    average.consider(2.0)
+    for nats in (math.nan, -math.inf, math.inf):
+        average.consider(nats)
+    assert (average.best, average.stale) == (2.0, 3)
+
+
+# -- interruptions -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("where", ["loss", "progress"])
+def test_an_interruption_keeps_the_best(device, monkeypatch, where):
+    def stop(step, loss=None):
+        if step == 90:
+            raise KeyboardInterrupt
+        return loss
+
+    def show(_, line):
+        if line.step >= 90:
+            raise KeyboardInterrupt
+
+    if where == "loss":
+        at_step(monkeypatch, stop)
+    net, report = trained(device, max_steps=300, progress=show if where == "progress" else None)
+    assert report.stopped == "interrupted"
+    assert 60 < report.history[-1].step < 120
+    assert not net.training
+    held_out = correlated_rows(500, 1, device)
+    nats = [line.valid_nats for line in report.history]
+    assert min(nats) < nats[0] - 0.2
+    q = pilot_quadrature(net, held_out, seeded_generator(0, device))
+    check, stderr = Evaluator(Patterns(q, (0.5, 0.5, 0.0)), held_out, seed=5)(net)
+    assert check == pytest.approx(min(nats), abs=5 * stderr)
+
+
+def test_an_interruption_at_once_returns_the_start(device):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    net, report = trained(device, progress=stop)
+    assert (report.stopped, len(report.history)) == ("interrupted", 1)
+    assert torch.equal(weights(net), weights(make_network(correlated_rows(1000, 0, device))))
+
+
+def test_an_interruption_before_there_is_anything(device, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Evaluator, "__call__", stop)
+    with pytest.raises(KeyboardInterrupt):
+        trained(device)
+
+
+def test_a_second_interruption_is_obeyed(device, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Average, "restore", stop)
+    with pytest.raises(KeyboardInterrupt):
+        trained(device, progress=stop)

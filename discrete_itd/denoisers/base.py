@@ -7,7 +7,7 @@ from abc import abstractmethod
 from torch import Tensor, nn
 
 from discrete_itd.codebook import Codebook
-from discrete_itd.posterior import CategoricalPosterior
+from discrete_itd.posterior import Posterior
 
 
 class Denoiser(nn.Module):
@@ -30,6 +30,6 @@ class Denoiser(nn.Module):
         self.codebook = codebook
 
     @abstractmethod
-    def forward(self, y: Tensor, snr: Tensor) -> CategoricalPosterior:
+    def forward(self, y: Tensor, snr: Tensor) -> Posterior:
         """Posterior given the state ``y`` (B, D) and ``snr`` (B, C)."""
         raise NotImplementedError

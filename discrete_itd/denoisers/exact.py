@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from discrete_itd.codebook import Codebook
 from discrete_itd.denoisers.base import Denoiser
-from discrete_itd.posterior import CategoricalPosterior
+from discrete_itd.posterior import (
+    CategoricalPosterior,
+    GaussianPosterior,
+    Posterior,
+    VocabularyPosterior,
+)
+
+MOST_NARROW = 7  # components fitted to a continuous column
+ROWS_PER_COMPONENT = 16  # a short column gets fewer
+WIDE_SD = 2.0  # of the component that catches outliers: four standard deviations of the column
+FINEST_SD = 0.002  # of a component; a value that repeats would else get an infinite density
+PRIOR_ROWS = 2.0  # by which a component's variance is drawn towards that of its share of the column
+EM_ROUNDS, EM_ROWS, EM_CELLS = 60, 20000, 1 << 24
 
 
 class MarginalDenoiser(Denoiser):
@@ -18,43 +33,265 @@ class MarginalDenoiser(Denoiser):
     codebook : Codebook
     probs : Tensor, shape (T,)
         Marginal probability of every slot; positive, normalised within every column here.
+    mixture : Tensor, shape (3, R, K), optional
+        Log-weights, means and variances of the mixture of Gaussians of every continuous column. The last component
+        is meant to be wide and catch outliers.
+    words : sequence of Tensor, shape (K_j,)
+        Marginal probability of every category of every large vocabulary.
 
     Examples
     --------
     >>> from discrete_itd.codebook import ColumnPoints
     >>> book = Codebook([ColumnPoints("simplex", 2)])
-    >>> MarginalDenoiser(book, torch.tensor([0.25, 0.75])).log_prob(torch.tensor([[1]]))
+    >>> x = torch.ones(1, 1, dtype=torch.float64)
+    >>> MarginalDenoiser(book, torch.tensor([0.25, 0.75])).log_prob(x)
     tensor([-0.2877])
     """
 
     log_probs: Tensor
+    mixture: Tensor
 
-    def __init__(self, codebook: Codebook, probs: Tensor) -> None:
+    def __init__(
+        self,
+        codebook: Codebook,
+        probs: Tensor,
+        mixture: Tensor | None = None,
+        words: Sequence[Tensor] = (),
+    ) -> None:
         super().__init__(codebook)
-        if probs.shape != (codebook.n_slots,) or not bool((probs > 0).all()):
-            raise ValueError(f"probs must be {codebook.n_slots} positive numbers")
-        logits = probs.to(codebook.slot_value).log()
-        self.register_buffer("log_probs", codebook.log_softmax(logits[None])[0])
+        slots = codebook.slots
+        if probs.shape != (slots.n_slots,) or not bool((probs > 0).all()):
+            raise ValueError(f"probs must be {slots.n_slots} positive numbers")
+        logits = probs.to(codebook.known_snr).log()
+        self.register_buffer("log_probs", slots.log_softmax(logits[None])[0])
+        if mixture is None:
+            mixture = torch.zeros(3, 0, 1)
+        if mixture.ndim != 3 or mixture.shape[:2] != (3, len(codebook.reals)):
+            raise ValueError(f"mixture must have shape (3, {len(codebook.reals)}, K)")
+        if not bool((mixture[2] > 0).all()):
+            raise ValueError("the variances of a mixture must be positive")
+        self.register_buffer("mixture", mixture.to(codebook.known_snr))
+        if [len(w) for w in words] != [v.n_slots for v in codebook.vocabularies]:
+            raise ValueError("words must hold one probability for each category")
+        self.n_words = len(words)
+        for i, p in enumerate(words):
+            if not bool((p > 0).all()):
+                raise ValueError("probabilities of words must be positive")
+            self.register_buffer(f"words_{i}", (p / p.sum()).to(codebook.known_snr).log())
+
+    @property
+    def log_words(self) -> list[Tensor]:
+        """Log-probabilities of every large vocabulary."""
+        return [getattr(self, f"words_{i}") for i in range(self.n_words)]
 
     @classmethod
-    def from_counts(cls, codebook: Codebook, codes: Tensor, *, pseudo_count: float = 0.5):
-        """Smoothed marginals of the rows ``codes`` (N, C): each slot's count plus ``pseudo_count``.
+    def fit(
+        cls,
+        codebook: Codebook,
+        x: Tensor,
+        *,
+        pseudo_count: float = 0.5,
+        unseen_counts: Sequence[float] | None = None,
+    ) -> MarginalDenoiser:
+        """Smoothed marginals of the rows ``x`` (N, C), missing cells left out.
 
-        A pseudo-count of one half is the estimator of Krichevsky and Trofimov (1981); the slot of unseen
-        categories gets nothing but it.
+        A category's probability is proportional to its count plus ``pseudo_count``; one half is the estimator of
+        Krichevsky and Trofimov (1981). The slot of unseen categories gets nothing but the pseudo-count, or its
+        entry of ``unseen_counts`` (one number a column) where given. A continuous column gets a mixture
+        of Gaussians by expectation maximisation, and one wide component with the weight of one row.
         """
-        counts = torch.full((codebook.n_slots,), float(pseudo_count), dtype=torch.float64)
-        slots = codebook.slot_of(codes.to(codebook.slot_column.device)).flatten().cpu()
-        counts += torch.bincount(slots, minlength=codebook.n_slots)
-        return cls(codebook, counts.to(codebook.slot_column.device))
+        slots, x = codebook.slots, x.cpu()
 
-    def forward(self, y: Tensor, snr: Tensor) -> CategoricalPosterior:
-        logits = self.log_probs + self.codebook.evidence(y, snr)
-        return CategoricalPosterior(self.codebook, logits)
+        def unseen(j: int) -> float:
+            return pseudo_count if unseen_counts is None else float(unseen_counts[j])
+
+        counts = torch.full((slots.n_slots,), float(pseudo_count), dtype=torch.float64)
+        finite = codebook.finite.cpu()
+        where = slots.slot_open.cpu()
+        if bool(where.any()):
+            column = finite[slots.slot_column.cpu()[where]]
+            counts[where] = torch.tensor([unseen(j) for j in column.tolist()], dtype=torch.float64)
+        codes = x[:, finite]
+        slot = slots.slot_of(codes.nan_to_num(0.0).long().to(codebook.device)).cpu()
+        counts += torch.bincount(slot[~codes.isnan()], minlength=slots.n_slots)
+        words = []
+        for v in codebook.vocabularies:
+            cells = x[:, v.column]
+            count = torch.bincount(cells[~cells.isnan()].long(), minlength=v.n_slots).double()
+            count[: v.n_levels] += pseudo_count
+            if v.open:
+                count[-1] += unseen(v.column)
+            words.append(count.to(codebook.device))
+        reals = x[:, codebook.reals.cpu()].to(codebook.device)
+        mixture = fit_mixtures(reals) if reals.shape[1] else None
+        return cls(codebook, counts.to(codebook.device), mixture, words)
+
+    def forward(self, y: Tensor, snr: Tensor) -> Posterior:
+        book = self.codebook
+        evidence = book.slots.evidence(y[:, : book.slots.n_coords], snr[:, book.finite])
+        categorical = CategoricalPosterior(book.slots, self.log_probs + evidence)
+        gaussian = None
+        if len(book.reals):
+            prior = GaussianPosterior(*self.mixture[:, None].expand(-1, len(y), -1, -1))
+            gaussian = prior.update(y[:, book.real_coords], snr[:, book.reals])
+        words = [
+            VocabularyPosterior(v, p, y[:, v.coords], snr[:, v.column])
+            for v, p in zip(book.vocabularies, self.log_words, strict=True)
+        ]
+        return Posterior(book, categorical, gaussian, words)
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """Log-probability of rows ``x`` (codes, (B, C)) in closed form: (B,), nats."""
-        return self.codebook.at(self.log_probs.expand(len(x), -1), x).sum(1)
+        """Log-probability of rows ``x`` (B, C) in closed form, missing cells left out: (B,), nats."""
+        book = self.codebook
+        y = torch.zeros(1, book.n_coords, dtype=book.dtype, device=x.device)
+        snr = torch.zeros(1, book.n_columns, dtype=book.dtype, device=x.device)
+        return self(y, snr).expand(len(x)).log_prob(x).sum(1)
+
+
+@torch.no_grad()
+def fit_mixtures(values: Tensor) -> Tensor:
+    """Mixtures of Gaussians of every column, by expectation maximisation.
+
+    Parameters
+    ----------
+    values : Tensor of float64, shape (N, R)
+        About of mean 0 and standard deviation one half; NaN where missing.
+
+    Returns
+    -------
+    Tensor, shape (3, R, K)
+        Log-weights, means and variances; the last component is the wide one.
+    """
+    counts = (~values.isnan()).sum(0)
+    values = values[:: max(1, len(values) // EM_ROWS)]
+    n_narrow = int((len(values) // ROWS_PER_COMPONENT) ** 0.5) if len(values) else 1
+    n_narrow = max(1, min(MOST_NARROW, n_narrow))
+    step = max(1, EM_CELLS // max(1, len(values) * n_narrow))
+    parts = [_em(v, n_narrow) for v in values.split(step, 1)]
+    weight, mean, var = (torch.cat(p, 0) for p in zip(*parts, strict=True))  # (R, K)
+    wide = 1 / (counts + 2.0).to(mean)[:, None]
+    log_weight = torch.cat([weight.log() + torch.log1p(-wide), wide.log()], 1)
+    mean = torch.cat([mean, torch.zeros_like(wide)], 1)
+    var = torch.cat([var, torch.full_like(wide, WIDE_SD**2)], 1)
+    return torch.stack([log_weight, mean, var])
+
+
+def _em(values: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Weights, means and variances (R, n) of the columns of ``values`` (N, R)."""
+    there = ~values.isnan()
+    filled = values.nan_to_num(0.0)
+    count = there.sum(0).clamp_min(1).double()[:, None]
+    centre = filled.sum(0)[:, None] / count
+    total = (
+        torch.where(there, filled - centre[:, 0], 0.0).square().sum(0)[:, None] / count
+    ).clamp_min(FINEST_SD**2)
+    quantile = (torch.arange(n, device=values.device) + 0.5) / n
+    start = (
+        values.nanquantile(quantile.to(values), dim=0).T if len(values) else centre.expand(-1, n)
+    )
+    mean = torch.where(start.isnan(), 0.0, start).clone()
+    total = torch.where(there.any(0)[:, None], total, 0.25)
+    prior = total / n**2
+    var = prior.expand(-1, n).clone()
+    weight = torch.full_like(mean, 1 / n)
+    for _ in range(EM_ROUNDS if n > 1 else 1):
+        z = (filled[:, :, None] - mean).square() / var  # (N, R, K)
+        log_r = weight.log() - 0.5 * (z + var.log())
+        r = torch.softmax(log_r, 2) * there[:, :, None]
+        mass = r.sum(0)
+        weight = (mass + 0.5) / (mass + 0.5).sum(1, keepdim=True)
+        mean = ((r * filled[:, :, None]).sum(0) + 0.5 * mean) / (mass + 0.5)
+        square = (r * (filled[:, :, None] - mean).square()).sum(0)
+        var = (square + PRIOR_ROWS * prior) / (mass + PRIOR_ROWS)
+        var = var.clamp_min(FINEST_SD**2)
+    return weight, mean, var
+
+
+class MixtureDenoiser(Denoiser):
+    """Exact for a mixture of products: given a hidden class, the columns are independent.
+
+    Parameters
+    ----------
+    codebook : Codebook
+        Without large vocabularies.
+    weights : Tensor, shape (Z,)
+        Probabilities of the hidden classes; positive, normalised here.
+    probs : Tensor, shape (Z, T)
+        Probability of every slot given the class; positive.
+    mean, var : Tensor, shape (Z, R), optional
+        Gaussian of every continuous column given the class.
+    """
+
+    log_weights: Tensor
+    log_probs: Tensor
+    means: Tensor
+    var: Tensor
+    _column: Tensor
+
+    def __init__(
+        self,
+        codebook: Codebook,
+        weights: Tensor,
+        probs: Tensor,
+        mean: Tensor | None = None,
+        var: Tensor | None = None,
+    ) -> None:
+        super().__init__(codebook)
+        if codebook.vocabularies:
+            raise ValueError("a mixture of products takes no large vocabulary")
+        like = codebook.known_snr
+        empty = torch.zeros(len(weights), 0)
+        self.register_buffer("log_weights", torch.log_softmax(weights.to(like).log(), 0))
+        self.register_buffer("log_probs", codebook.slots.log_softmax(probs.to(like).log()))
+        self.register_buffer("means", (empty if mean is None else mean).to(like))
+        self.register_buffer("var", (empty if var is None else var).to(like))
+        slots = codebook.slots
+        column = torch.zeros(slots.n_columns, slots.n_slots, device=like.device)
+        column[slots.slot_column, torch.arange(slots.n_slots, device=like.device)] = 1.0
+        self.register_buffer("_column", column.to(like))
+
+    def forward(self, y: Tensor, snr: Tensor) -> Posterior:
+        book, z = self.codebook, len(self.log_weights)
+        slots = book.slots
+        evidence = slots.evidence(y[:, : slots.n_coords], snr[:, book.finite])
+        joint = self.log_probs + evidence[:, None]  # (B, Z, T)
+        mass = slots.logsumexp(joint.flatten(0, 1)).unflatten(0, (-1, z))  # (B, Z, C)
+        log_class = self.log_weights + mass.sum(2)
+        mean = var = own = shrink = log_class.new_zeros(0)
+        if len(book.reals):
+            # each class on its own: a mixture of one, whose weight before normalisation is what we want
+            shape = (len(y), -1, -1)
+            mean, var = self.means.T.expand(shape), self.var.T.expand(shape)  # (B, R, Z)
+            known = torch.isinf(snr[:, book.reals])
+            gamma = torch.where(known, book.known_snr[book.reals], snr[:, book.reals])[:, :, None]
+            own = y[:, book.real_coords]
+            own = torch.where(known, own * book.known_snr[book.reals], own)[:, :, None]
+            centre = own / gamma.clamp_min(torch.finfo(gamma.dtype).tiny)
+            shrink = 1 + gamma * var
+            fit = -0.5 * (shrink.log() + gamma * (mean - centre) ** 2 / shrink)
+            log_class = log_class + fit.sum(1)
+        log_class = torch.log_softmax(log_class, 1)
+        inside = joint - mass @ self._column  # normalised given the class
+        logits = torch.logsumexp(log_class[:, :, None] + inside, 1)
+        gaussian = None
+        if len(book.reals):
+            weight = log_class[:, None, :].expand(-1, len(book.reals), -1)
+            gaussian = GaussianPosterior(weight, (mean + var * own) / shrink, var / shrink)
+        return Posterior(book, CategoricalPosterior(slots, logits), gaussian)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log-probability of rows ``x`` (B, C) in closed form, missing cells left out: (B,), nats."""
+        book = self.codebook
+        cells = x.nan_to_num(0.0)
+        slot = book.slots.slot_of(cells[:, book.finite].long())  # (B, C)
+        own = self.log_probs.T[slot].masked_fill(x[:, book.finite].isnan()[:, :, None], 0.0).sum(1)
+        if len(book.reals):
+            value = cells[:, book.reals].to(self.means)[:, None]  # (B, 1, R)
+            log_pdf = -0.5 * (
+                (value - self.means).square() / self.var + torch.log(2 * math.pi * self.var)
+            )
+            own = own + log_pdf.masked_fill(x[:, book.reals].isnan()[:, None], 0.0).sum(2)
+        return torch.logsumexp(self.log_weights + own, 1)
 
 
 class SupportDenoiser(Denoiser):
@@ -63,7 +300,8 @@ class SupportDenoiser(Denoiser):
     Parameters
     ----------
     codebook : Codebook
-    support : Tensor of int64, shape (R, C)
+        Of columns of few categories only.
+    support : Tensor of float64, shape (R, C)
         The rows (codes) that can occur.
     probs : Tensor, shape (R,)
         Their probabilities; positive, normalised here.
@@ -84,21 +322,24 @@ class SupportDenoiser(Denoiser):
             raise ValueError(f"support must have {codebook.n_columns} columns")
         if probs.shape != (len(support),) or not bool((probs > 0).all()):
             raise ValueError(f"probs must be {len(support)} positive numbers")
-        slots = codebook.slot_of(support)
-        indicator = torch.zeros(len(support), codebook.n_slots, device=slots.device)
+        if len(codebook.finite) != codebook.n_columns:
+            raise ValueError("only columns of few categories have a table of rows")
+        slots = codebook.slots.slot_of(support.long())
+        indicator = torch.zeros(len(support), codebook.slots.n_slots, device=slots.device)
         indicator.scatter_(1, slots, 1.0)
         self.register_buffer("support", support)
-        self.register_buffer("log_probs", (probs / probs.sum()).to(codebook.slot_value).log())
-        self.register_buffer("_indicator", indicator.to(codebook.slot_value))
+        self.register_buffer("log_probs", (probs / probs.sum()).to(codebook.known_snr).log())
+        self.register_buffer("_indicator", indicator.to(codebook.known_snr))
 
-    def forward(self, y: Tensor, snr: Tensor) -> CategoricalPosterior:
-        ell = self.codebook.log_softmax(self.codebook.evidence(y, snr))  # (B, T)
+    def forward(self, y: Tensor, snr: Tensor) -> Posterior:
+        slots = self.codebook.slots
+        ell = slots.log_softmax(slots.evidence(y, snr))  # (B, T)
         log_w = self.log_probs + ell @ self._indicator.T  # (B, R): Σ_j ℓ_j at the row's categories
         probs = torch.softmax(log_w, 1) @ self._indicator
         logits = probs.clamp_min(torch.finfo(probs.dtype).tiny).log()
-        return CategoricalPosterior(self.codebook, logits)
+        return Posterior(self.codebook, CategoricalPosterior(slots, logits))
 
     def log_prob(self, x: Tensor) -> Tensor:
-        """Log-probability of rows ``x`` (codes, (B, C)): (B,), nats; -inf outside the support."""
-        same = (x[:, None] == self.support[None]).all(2)
+        """Log-probability of rows ``x`` (B, C), missing cells left out: (B,), nats; -inf outside the support."""
+        same = ((x[:, None] == self.support[None]) | x.isnan()[:, None]).all(2)
         return torch.where(same, self.log_probs, -torch.inf).logsumexp(1)

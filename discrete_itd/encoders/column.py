@@ -1,0 +1,183 @@
+"""One column of a table: a dtype, and how its values go to numbers of the core and back."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from discrete_itd.codebook import ColumnPoints
+from discrete_itd.encoders.categories import Categories
+from discrete_itd.encoders.cells import (
+    Scalar,
+    as_numbers,
+    dtype_from_json,
+    dtype_to_json,
+    read_cells,
+    restore_categories,
+    restore_numbers,
+    restore_times,
+)
+from discrete_itd.encoders.numeric import Bins, Continuous
+
+Codec = Categories | Bins | Continuous
+CODECS = {"nominal": Categories, "ordinal": Categories, "binned": Bins, "continuous": Continuous}
+SUSPICIOUS_ROWS = 5  # so many unseen values and no seen one are hardly chance
+
+
+@dataclass(frozen=True)
+class Column:
+    """What one of the user's columns is.
+
+    Parameters
+    ----------
+    name : str, int, float or bool
+        The column's name; its position in an array.
+    dtype : dtype
+        In which values are given back.
+    codec : Categories, Bins or Continuous
+        Values to and from the core's numbers.
+    n_rows, n_missing : int
+        Cells in training, and how many of them were missing.
+    indicator : bool
+        Whether an internal column of its own says if a cell is missing.
+    origin : int
+        Seconds since 1970 (of a column of durations, since 0) from which a column of times counts.
+    step : int
+        Nanoseconds of the regular grid on which its times lie, and by which it counts.
+    """
+
+    name: Hashable
+    dtype: Any
+    codec: Codec
+    n_rows: int
+    n_missing: int
+    indicator: bool = False
+    origin: int = 0
+    step: int = 1
+
+    @property
+    def kind(self) -> str:
+        """One of "nominal", "ordinal", "continuous", "binned"."""
+        return self.codec.kind
+
+    @property
+    def categories(self) -> tuple[Scalar, ...]:
+        """The values of a nominal or ordinal column; empty for the others."""
+        return self.codec.categories
+
+    @property
+    def open(self) -> bool:
+        """Whether a slot stands for values that are none of the categories."""
+        return self.codec.open
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it has categories, all of them text."""
+        return bool(self.categories) and all(isinstance(c, str) for c in self.categories)
+
+    @property
+    def family(self) -> str:
+        """What its values are if it has no categories: "number", "datetime" or "timedelta"."""
+        return {"M": "datetime", "m": "timedelta"}.get(self.dtype.kind, "number")
+
+    @property
+    def points(self) -> ColumnPoints:
+        """Where the core puts it."""
+        return self.codec.points
+
+    def encode(self, values: pd.Series) -> tuple[np.ndarray, np.ndarray, bool]:
+        """The core's numbers and log-volumes, float64, NaN and 0 where a cell is missing.
+
+        The third answer is whether so many values are unseen, and none is not, that the type is likely wrong.
+
+        Raises
+        ------
+        ValueError, TypeError
+            Naming the column, if a value is not of the column's kind, infinite, or unseen where that is refused.
+        """
+        cells = read_cells(values)
+        if isinstance(self.codec, Categories):
+            x, log_volume = self.codec.encode(self.name, cells)
+        else:
+            numbers = as_numbers(self.name, cells, self.family, self.origin, self.step)
+            x, log_volume = self.codec.encode(numbers)
+            if self.family != "number":
+                log_volume -= math.log(self.step / 1e9)  # per second, not per step
+        n_present = int((cells.where >= 0).sum())
+        strange = bool(
+            self.categories
+            and n_present >= SUSPICIOUS_ROWS
+            and self.open
+            and (x == self.codec.n_levels).all()
+        )
+        # one more, for the missing: index -1
+        x, log_volume = np.append(x + 0.0, np.nan), np.append(log_volume, 0.0)
+        return x[cells.where], log_volume[cells.where], strange
+
+    def decode(self, x: np.ndarray, rng: np.random.Generator | None = None) -> pd.Series:
+        """The cells of the core's numbers, in the fitted dtype."""
+        values = self.codec.decode(x, rng)
+        if isinstance(self.codec, Categories):
+            return restore_categories(self.categories, values, self.dtype)
+        if self.family != "number":
+            return restore_times(values, self.dtype, self.origin, self.step)
+        return restore_numbers(values, self.dtype, self.codec.whole or self.dtype.kind in "iu")
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data from which :meth:`from_json` makes an equal column."""
+        out = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        codec = {f.name: getattr(self.codec, f.name) for f in dataclasses.fields(self.codec)}
+        codec = {k: list(v) if isinstance(v, tuple) else v for k, v in codec.items()}
+        return {**out, "dtype": dtype_to_json(self.dtype), "codec": {**codec, "kind": self.kind}}
+
+    @classmethod
+    def from_json(cls, data: Any) -> Column:
+        """The column that :meth:`to_json` wrote.
+
+        Raises
+        ------
+        LookupError, TypeError, ValueError
+            If the data are not what it writes.
+        """
+        fields = _fields(data, [f.name for f in dataclasses.fields(cls)], "column")
+        codec = fields["codec"]
+        kind = codec.get("kind") if isinstance(codec, Mapping) else None
+        if not isinstance(kind, str) or kind not in CODECS:
+            raise ValueError(f"column: unknown kind {kind!r}")
+        made = CODECS[kind]
+        names = [f.name for f in dataclasses.fields(made)]
+        codec = _fields(codec, list({*names, "kind"}), "codec")
+        arguments = {k: tuple(v) if isinstance(v, list) else v for k, v in codec.items()}
+        arguments = {k: arguments[k] for k in names}
+        for f in dataclasses.fields(made):
+            if str(f.type).startswith("tuple") != isinstance(arguments[f.name], tuple):
+                raise TypeError(f"codec: {f.name} is of the wrong type")
+        fields["codec"] = made(**arguments)
+        for k in ("n_rows", "n_missing", "origin", "step"):
+            if type(fields[k]) is not int:
+                raise TypeError(f"column: {k} must be an integer, got {fields[k]!r}")
+        if not 0 <= fields["n_missing"] <= fields["n_rows"] or fields["step"] < 1:
+            raise ValueError("column: counts and step must be positive")
+        if not isinstance(fields["indicator"], bool):
+            raise TypeError(f"column: indicator must be a bool, got {fields['indicator']!r}")
+        name = fields["name"]
+        if not isinstance(name, Scalar) or (isinstance(name, float) and math.isnan(name)):
+            raise TypeError(f"column: name must be a string or a number, got {name!r}")
+        fields["dtype"] = dtype_from_json(fields["dtype"], fields["codec"].categories)
+        return cls(**fields)
+
+
+def _fields(data: Any, names: list[str], what: str) -> dict[str, Any]:
+    """The fields of JSON data, if they are these and no others."""
+    if not isinstance(data, Mapping):
+        raise TypeError(f"{what}: expected a mapping, got {data!r}")
+    if set(data) != set(names):
+        odd = sorted(set(data) ^ set(names))
+        raise LookupError(f"{what}: fields missing or unknown: {odd}")
+    return dict(data)

@@ -1,0 +1,287 @@
+"""What a column is: the user's word for it, or else what its dtype and values say."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import numpy as np
+import pandas as pd
+
+from discrete_itd.encoders.categories import (
+    MANY_CATEGORIES,
+    Categories,
+    check_finite,
+    fit_categories,
+    no_category,
+    tally,
+)
+from discrete_itd.encoders.cells import (
+    PlainCells,
+    Scalar,
+    as_numbers,
+    dtype_from_json,
+    dtype_to_json,
+    is_number,
+    plain,
+    read_cells,
+    time_grid,
+)
+from discrete_itd.encoders.column import Column
+from discrete_itd.encoders.numeric import BINS, fit_bins, fit_continuous
+
+Kind = Literal["nominal", "ordinal", "continuous", "binned"]
+KINDS: tuple[Kind, ...] = ("nominal", "ordinal", "continuous", "binned")
+MISSING = ("marginalise", "category")
+OPTIONS = {"kind": KINDS, "edges": ("binned",), "bins": ("binned",), "min_count": ("nominal",)}
+
+FLOAT_KIND: Kind = "continuous"  # of columns of many distinct numbers
+FEW_NUMBERS = 20  # distinct values; so few are levels, not measurements
+MANY_NUMBERS = 256  # distinct integers; more are measurements
+ENOUGH_ROWS = 100  # to tell that values hardly repeat
+LONG_TEXT = 30  # characters, on average
+WHOLE_UP_TO = 2.0**52  # floats further out have no halves
+
+
+@dataclass(frozen=True)
+class ColumnSpec:
+    """What a user says about one column; None where they say nothing."""
+
+    kind: Kind | None = None
+    edges: tuple[float, ...] | None = None
+    bins: int | None = None
+    min_count: int | None = None
+    missing: str | None = None
+
+
+def check_column_spec(name: Hashable, spec: Any) -> ColumnSpec:
+    """Check and complete what ``columns=`` says of one column.
+
+    Parameters
+    ----------
+    name : hashable
+        The column's name, for errors.
+    spec : str, mapping or None
+        A kind, or a mapping with "kind" and options: "bins" (a number) or "edges" (increasing numbers) of a binned
+        column, "min_count" of a nominal one, "missing" ("marginalise" or "category") of any.
+
+    Raises
+    ------
+    ValueError, TypeError
+        Naming the column and the option.
+    """
+    where = f"column {name!r}:"
+    if spec is None or isinstance(spec, str):
+        spec = {"kind": spec}
+    if not isinstance(spec, Mapping):
+        raise TypeError(f"{where} expected a kind or a mapping of options, got {spec!r}")
+    unknown = [o for o in spec if o not in ("missing", *OPTIONS)]
+    if unknown:
+        raise ValueError(
+            f"{where} unknown option {unknown[0]!r}; the options are {('missing', *OPTIONS)}"
+        )
+    kind = spec.get("kind")
+    if kind is not None and kind not in KINDS:
+        raise ValueError(f"{where} kind must be one of {KINDS}, got {kind!r}")
+    for option, kinds in OPTIONS.items():
+        if spec.get(option) is not None and kind not in kinds:
+            raise ValueError(f"{where} {option} needs kind={kinds[0]!r}, got kind={kind!r}")
+    missing = spec.get("missing")
+    if missing is not None and missing not in MISSING:
+        raise ValueError(f"{where} missing must be one of {MISSING}, got {missing!r}")
+    bins, min_count, edges = (spec.get(o) for o in ("bins", "min_count", "edges"))
+    for option, value in (("bins", bins), ("min_count", min_count)):
+        if value is not None and (
+            isinstance(value, bool) or not isinstance(value, int | np.integer)
+        ):
+            raise TypeError(f"{where} {option} must be an integer, got {value!r}")
+        if value is not None and value < 1:
+            raise ValueError(f"{where} {option} must be at least 1, got {value}")
+    if edges is not None and bins is not None:
+        raise ValueError(f"{where} bins and edges exclude each other")
+    return ColumnSpec(
+        cast(Kind | None, kind),
+        None if edges is None else _edges(where, edges),
+        None if bins is None else int(bins),
+        None if min_count is None else int(min_count),
+        missing,
+    )
+
+
+def _edges(where: str, edges: Any) -> tuple[float, ...]:
+    try:
+        numbers = np.array([float(e) for e in edges])
+    except (TypeError, ValueError, OverflowError):
+        raise TypeError(f"{where} edges must be numbers, got {edges!r}") from None
+    if len(numbers) < 2 or not np.isfinite(numbers).all() or not (np.diff(numbers / 2) > 0).all():
+        raise ValueError(
+            f"{where} edges must be at least two finite increasing numbers, got {edges!r}"
+        )
+    return tuple(numbers.tolist())
+
+
+def infer_column(
+    name: Hashable,
+    values: pd.Series,
+    spec: ColumnSpec,
+    *,
+    is_open: bool,
+    missing: str,
+    from_array: bool,
+) -> Column:
+    """Decide what a column is, and learn its categories, bins or scale.
+
+    Raises
+    ------
+    ValueError, TypeError
+        Naming the column, if its name or dtype is not supported or its values are not of the kind.
+    """
+    name, dtype = plain(name), cast(Any, values.dtype)
+    if not isinstance(name, Scalar) or name != name:
+        raise TypeError(
+            f"column {name!r}: a column's name must be a string or a number, got a {type(name).__name__}"
+        )
+    _check_dtype(name, dtype)
+    cells = read_cells(values)
+    n_missing = int((cells.where < 0).sum())
+    if n_missing == len(values):
+        warnings.warn(
+            f"column {name!r}: every cell is missing; the column tells nothing", stacklevel=4
+        )
+    if isinstance(dtype, np.dtype) and cells.values.dtype.kind in "mM":
+        dtype = cells.values.dtype  # times in objects come back as times
+    kind = spec.kind or _kind(cells, dtype, from_array)
+    codec: Any
+    origin, step = 0, 1
+    if not len(cells.values) and not isinstance(dtype, pd.CategoricalDtype) and dtype.kind != "b":
+        codec = Categories("nominal", (), is_open)
+    elif kind in ("nominal", "ordinal"):
+        codec = _fit_categories(name, cells, values, kind, spec, is_open)
+    else:
+        if isinstance(dtype, pd.CategoricalDtype) or cells.values.dtype.kind == "b":
+            raise ValueError(
+                f"column {name!r}: dtype {dtype} cannot be {kind}; convert it to numbers first"
+            )
+        family = {"M": "datetime", "m": "timedelta"}.get(cells.values.dtype.kind, "number")
+        if family != "number":
+            origin, step = time_grid(cells.values)
+        numbers = as_numbers(name, cells, family, origin, step)
+        whole = family != "number" or all_integers(cells.values)
+        whole = whole and float(np.abs(numbers).max()) < WHOLE_UP_TO
+        if kind == "continuous":
+            codec = fit_continuous(numbers, whole)
+        elif spec.edges is not None and family != "number":
+            raise ValueError(f"column {name!r}: edges of {family}s are not supported; give bins")
+        else:
+            edges = None if spec.edges is None else np.array(spec.edges)
+            try:
+                codec = fit_bins(numbers, whole, spec.bins or BINS, edges)
+            except ValueError as error:
+                raise ValueError(f"column {name!r}: {error}") from None
+    indicator = (spec.missing or missing) == "category" and n_missing > 0
+    return Column(name, dtype, codec, len(values), n_missing, indicator, origin, step)
+
+
+def _check_dtype(name: Hashable, dtype: Any) -> None:
+    """ValueError if values of the dtype cannot be read, or the dtype not be written into a file."""
+    if isinstance(dtype, pd.PeriodDtype | pd.IntervalDtype) or dtype.kind == "c":
+        advice = {
+            pd.PeriodDtype: "convert it with .dt.to_timestamp() or to text",
+            pd.IntervalDtype: "cut with labels=False, or give the numbers with kind='binned'",
+        }.get(type(dtype), "split it into its real and imaginary parts")
+        raise ValueError(f"column {name!r}: values of dtype {dtype} are not supported; {advice}")
+    try:
+        spelled = dtype_to_json(dtype)
+        known = isinstance(spelled, dict) and "categories" in spelled
+        known = known or dtype_from_json(spelled) == dtype
+    except (TypeError, ValueError, LookupError):
+        known = False
+    if not known:
+        raise ValueError(
+            f"column {name!r}: values of dtype {dtype} are not supported; convert it first"
+        )
+
+
+def all_integers(values: np.ndarray) -> bool:
+    """Whether plain values are integers by type, not just by value."""
+    return values.dtype.kind in "iu" or (
+        values.dtype == object and all(isinstance(v, int | np.integer) for v in values)
+    )
+
+
+def _kind(cells: PlainCells, dtype: Any, from_array: bool) -> Kind:
+    if isinstance(dtype, pd.CategoricalDtype):
+        return "ordinal" if dtype.ordered else "nominal"
+    values = cells.values
+    if values.dtype.kind in "mM":
+        return "continuous"
+    if "dictionary" in str(dtype) or not is_number(values):
+        return "nominal"
+    n_distinct, n = len(pd.unique(values)), len(values)
+    few = n_distinct <= FEW_NUMBERS
+    if all_integers(values):
+        if from_array:  # integers in an array are codes
+            return "nominal" if n_distinct <= MANY_NUMBERS else FLOAT_KIND
+        repeated = few or n_distinct <= n // 2  # else most of those to come will be new
+        return "ordinal" if repeated and n_distinct <= MANY_NUMBERS else FLOAT_KIND
+    whole = few and all(float(v).is_integer() for v in pd.unique(values))
+    return "ordinal" if whole or (few and n >= ENOUGH_ROWS) else FLOAT_KIND
+
+
+def _fit_categories(
+    name: Hashable,
+    cells: PlainCells,
+    column: pd.Series,
+    kind: Literal["nominal", "ordinal"],
+    spec: ColumnSpec,
+    is_open: bool,
+) -> Categories:
+    dtype, values = column.dtype, cells.values
+    is_category = isinstance(dtype, pd.CategoricalDtype)
+    if is_category:
+        categories = [plain(c) for c in dtype.categories]
+        if not categories:
+            return Categories("nominal", (), is_open)
+        if not all(isinstance(c, Scalar) for c in categories):
+            raise no_category(name, categories)
+        check_finite(name, categories)
+        codes = column.cat.codes.to_numpy()
+        counts = np.bincount(codes[codes >= 0], minlength=len(categories))
+    elif values.dtype.kind == "b" or cast(Any, dtype).kind == "b":
+        categories, is_open = [False, True], False
+        counts = np.bincount(values.astype(int), minlength=2)
+    elif values.dtype.kind in "mM":
+        raise ValueError(f"column {name!r}: times cannot be {kind}; convert them to text first")
+    else:
+        categories, counts = tally(name, values)
+        if spec.kind is None:
+            _warn_of_text(name, categories, len(values))
+    if kind == "ordinal" and len(categories) > MANY_CATEGORIES:
+        warnings.warn(
+            f"column {name!r}: {len(categories)} ordinal categories will make the model large and slow; make the"
+            " column 'continuous' or 'binned'",
+            stacklevel=5,
+        )
+    return fit_categories(
+        kind,
+        categories,
+        counts,
+        is_open=is_open,
+        equally_spaced=is_category,
+        min_count=spec.min_count,
+    )
+
+
+def _warn_of_text(name: Hashable, categories: list[Scalar], n: int) -> None:
+    """Warn of text that hardly ever repeats: there is nothing to learn from it."""
+    text = [c for c in categories if isinstance(c, str)]
+    if n < ENOUGH_ROWS or len(text) <= n // 2:
+        return
+    is_long = sum(map(len, text)) > LONG_TEXT * len(text)
+    warnings.warn(
+        f"column {name!r}: {len(text)} different texts in {n} rows look like"
+        f" {'free text' if is_long else 'identifiers'}; drop the column, or say what it is with columns=",
+        stacklevel=6,
+    )

@@ -1,0 +1,347 @@
+r"""Columns of numbers: continuous ones, made Gaussian-like by a monotone map, and ones cut into bins.
+
+A density changes with the unit in which it is expressed; both families report by how much, cell by cell, as
+``log_volume``, so that core log-mass or log-density plus ``log_volume`` is the log-density in the column's own unit.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pandas as pd
+
+from discrete_itd.codebook import ColumnPoints
+from discrete_itd.encoders.categories import check_numbers, line_levels
+
+FAR = 1000.0  # robust standard deviations; further out the map grows with the logarithm
+POWERS = np.linspace(0.0, 2.0, 41)  # from 0 to 2 Yeo and Johnson's map is onto the reals
+POWER_SAMPLE = 10_000  # order statistics that choose the power
+IQR = 1.3489795003921634  # of the standard normal
+LARGEST = float(np.finfo(float).max)
+SMALLEST = float(np.finfo(float).tiny)
+BINS = 32
+NARROWEST = 1e-3  # width of an atom's bin, in median deviations of the other values
+
+
+@dataclass(frozen=True)
+class Continuous:
+    r"""A column of real numbers, mapped to mean 0 and standard deviation one half.
+
+    .. math:: x \to u = (x - m)/s \to w = t(u) \to y = \psi_\lambda(w) \to z = (y - a)/b
+
+    with a robust centre and scale, a map t that leaves all but the far tails alone (:math:`t(u) = u` for
+    :math:`|u| \le U`, :math:`\pm U (1 + \log(|u|/U))` beyond, once differentiable), the Yeo-Johnson map, and a last
+    shift and scale. Every finite x has a finite image and slope, and every real z comes from a finite x.
+
+    Parameters
+    ----------
+    whole : bool
+        Whether values are whole numbers. The density stays that of a real number, per unit.
+    center, scale : float
+        m and s.
+    power : float
+        :math:`\lambda` between 0 and 2; 1 changes nothing.
+    mean, spread : float
+        a and b, the latter twice the standard deviation of y.
+
+    References
+    ----------
+    Yeo & Johnson, "A new family of power transformations to improve normality or symmetry", Biometrika 2000, eq. (2.1).
+    """
+
+    whole: bool
+    center: float
+    scale: float
+    power: float
+    mean: float
+    spread: float
+
+    kind: ClassVar[str] = "continuous"
+    categories: ClassVar[tuple[()]] = ()
+    open: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check_numbers("numbers", (self.center, self.scale, self.power, self.mean, self.spread))
+        if not isinstance(self.whole, bool):
+            raise TypeError(f"whole must be a bool, got {self.whole!r}")
+        if not (self.scale > 0 and self.spread > 0 and 0 <= self.power <= 2):
+            raise ValueError("scale and spread must be positive, the power between 0 and 2")
+
+    @property
+    def points(self) -> ColumnPoints:
+        """A point of the line, wherever the value is."""
+        return ColumnPoints("real", 0)
+
+    @property
+    def n_levels(self) -> int:
+        return 0
+
+    def encode(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Values on the new scale, and the logarithm of the slope :math:`dz/dx` of the map there."""
+        w, log_slope = _tame(values, self.center, self.scale)
+        z = (_power(w, self.power) - self.mean) / self.spread
+        bent = np.where(w < 0, 1 - self.power, self.power - 1) * np.log1p(np.abs(w))
+        return z, log_slope + bent - math.log(self.spread)
+
+    def decode(self, x: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
+        """The values, finite whatever x is; NaN stays NaN. Nothing is drawn."""
+        with np.errstate(over="ignore"):
+            y = np.clip(x * self.spread + self.mean, -LARGEST, LARGEST)
+        w = _inverse_power(y, self.power)
+        size = np.abs(w)
+        with np.errstate(over="ignore"):
+            # in two steps, for exp(1400) is no float but, times a tiny scale, a distance may be one
+            half = np.exp(np.clip(size / FAR - 1, 0.0, 1416.0) / 2)
+            distance = self.scale * half * np.minimum(size, FAR) * half
+            return np.clip(self.center + np.copysign(distance, w), -LARGEST, LARGEST)
+
+
+def fit_continuous(values: np.ndarray, whole: bool) -> Continuous:
+    """Centre, scale and power of the values, shape (N,) with N > 0."""
+    low, center, high = np.quantile(values, [0.25, 0.5, 0.75], method="nearest").tolist()
+    scale = 2 * (high / 2 - low / 2) / IQR
+    if not 0 < scale <= LARGEST:  # half of the values are one, or the numbers are huge
+        scale = min(2 * float(np.sum(np.abs(values / 2 - center / 2) / len(values))), LARGEST)
+    scale = max(scale, SMALLEST) if scale > 0 else 1.0
+    w, _ = _tame(values, center, scale)
+    if len(w) > POWER_SAMPLE:
+        chosen = np.linspace(0, len(w) - 1, POWER_SAMPLE).round().astype(int)
+        sample = np.sort(w)[chosen]
+    else:
+        sample = w
+    log_slopes = float(np.mean(np.copysign(np.log1p(np.abs(sample)), sample)))
+    power, best = 1.0, -math.inf
+    for candidate in POWERS.tolist():  # profile log-likelihood per value, a Gaussian's
+        variance = float(np.var(_power(sample, candidate)))
+        score = (candidate - 1) * log_slopes - 0.5 * math.log(variance) if variance > 0 else 0.0
+        if score > best:
+            power, best = candidate, score
+    y = _power(w, power)
+    mean, spread = float(np.mean(y)), 2 * float(np.std(y))
+    return Continuous(whole, center, scale, power, mean, spread if spread > 0 else 1.0)
+
+
+def _tame(values: np.ndarray, center: float, scale: float) -> tuple[np.ndarray, np.ndarray]:
+    """The image w of each value, and log dw/dx."""
+    with np.errstate(over="ignore"):  # what is no float is the largest one, or its logarithm is
+        distance = np.clip(values - center, -LARGEST, LARGEST)
+        u = distance / scale
+    far = np.abs(u) > FAR
+    log_size = np.log(np.abs(distance), where=far, out=np.zeros_like(distance))
+    excess = np.where(far, log_size - math.log(scale) - math.log(FAR), 0.0)
+    w = np.where(far, np.copysign(FAR * (1 + excess), u), u)
+    return w, -math.log(scale) - excess
+
+
+def _power(w: np.ndarray, power: float) -> np.ndarray:
+    """Yeo and Johnson's map."""
+    size = np.log1p(np.abs(w))
+    up, down = ((np.expm1(p * size) / p if p else size) for p in (power, 2 - power))
+    return np.where(w < 0, -down, up)
+
+
+def _inverse_power(y: np.ndarray, power: float) -> np.ndarray:
+    size = np.abs(y)
+    with np.errstate(over="ignore"):
+        up, down = (
+            np.expm1(np.minimum(np.log1p(p * size) / p if p else size, 700.0))
+            for p in (power, 2 - power)
+        )
+    return np.where(y < 0, -down, up)
+
+
+@dataclass(frozen=True)
+class Bins:
+    r"""A column of numbers cut into bins, with an exponential tail on either side.
+
+    Slots: 0 for values below the first edge, 1 ... K for the bins, K + 1 for values above the last edge. Bins
+    contain their left edge, the last one also its right. Within a bin the density is even; beyond the edges it
+    falls as :math:`\exp(-d/s)/s` with the distance d. Of whole numbers, edges lie half-way between two, tails are
+    geometric, and everything is a probability mass.
+
+    Parameters
+    ----------
+    whole : bool
+    edges : tuple of K + 1 floats
+        Increasing.
+    levels : tuple of K + 2 floats
+        Points of the slots on the line.
+    tails : tuple of two floats
+        Mean distance s beyond the first and the last edge.
+    atoms : tuple of float
+        Values so frequent that they have a bin to themselves, which is decoded to nothing else.
+    """
+
+    whole: bool
+    edges: tuple[float, ...]
+    levels: tuple[float, ...]
+    tails: tuple[float, ...]
+    atoms: tuple[float, ...] = ()
+
+    kind: ClassVar[str] = "binned"
+    categories: ClassVar[tuple[()]] = ()
+    open: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        for field in ("edges", "levels", "tails", "atoms"):
+            check_numbers(field, getattr(self, field))
+        if not isinstance(self.whole, bool):
+            raise TypeError(f"whole must be a bool, got {self.whole!r}")
+        if len(self.edges) < 2 or not (self._widths > 0).all():
+            raise ValueError("edges must be at least two, and increasing")
+        if len(self.levels) != self.n_levels + 2 or not (np.diff(self.levels) > 0).all():
+            raise ValueError("levels must be two more than bins, and increasing")
+        if len(self.tails) != 2 or not min(self.tails) > 0:
+            raise ValueError("tails must be two positive numbers")
+
+    @property
+    def _widths(self) -> np.ndarray:
+        return _gaps(np.array(self.edges))
+
+    @property
+    def n_levels(self) -> int:
+        """Number of bins."""
+        return len(self.edges) - 1
+
+    @property
+    def points(self) -> ColumnPoints:
+        """The points of the slots."""
+        return ColumnPoints("line", len(self.levels), False, self.levels)
+
+    def values(self) -> tuple[pd.Index, np.ndarray, np.ndarray]:
+        """The intervals, the slot of each, and its share of the slot's mass."""
+        breaks = [-math.inf, *self.edges, math.inf]
+        n = len(breaks) - 1
+        return pd.IntervalIndex.from_breaks(breaks, closed="left"), np.arange(n), np.ones(n)
+
+    def encode(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Slots of the values, float64, and the log-density of each within its slot."""
+        edges, n_bins = np.array(self.edges), self.n_levels
+        slot = np.searchsorted(edges, values, side="right")
+        slot[values == edges[-1]] = n_bins
+        low, high = self.tails
+        log_density = np.concatenate(([0.0], -np.log(self._widths), [0.0]))[slot]
+        for outside, edge, s in ((slot == 0, edges[0], low), (slot > n_bins, edges[-1], high)):
+            with np.errstate(over="ignore"):
+                fall = np.minimum(np.abs(values[outside] - edge) / s, 1e300)
+            if self.whole:  # 1/2, 3/2, 5/2, ... away
+                fall, norm = np.maximum(fall - 0.5 / s, 0.0), math.log(-math.expm1(-1 / s))
+            else:
+                norm = -math.log(s)
+            log_density[outside] = norm - fall
+        return slot.astype(float), log_density
+
+    def decode(self, x: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
+        """A value drawn from each slot, or, without ``rng``, its middle (in a tail, its median); NaN stays NaN."""
+        edges, n_bins = np.array(self.edges), self.n_levels
+        missing = np.isnan(x)
+        slot = np.clip(np.where(missing, 0, x).astype(np.int64), 0, n_bins + 1)
+        share = np.full(len(slot), 0.5) if rng is None else rng.random(len(slot))
+        inner = np.clip(slot, 1, n_bins)
+        left, right = edges[inner - 1], edges[inner]
+        values = left * (1 - share) + right * share
+        if self.whole:
+            values = np.rint(values)
+        if self.atoms:
+            home = np.full(n_bins + 2, np.nan)
+            places = np.searchsorted(edges, self.atoms, side="right")
+            home[np.minimum(places, n_bins)] = self.atoms
+            values = np.where(np.isnan(home[inner]), values, home[inner])
+        with np.errstate(over="ignore"):
+            for outside, edge, s, sign in (
+                (slot == 0, edges[0], self.tails[0], -1),
+                (slot > n_bins, edges[-1], self.tails[1], 1),
+            ):
+                beyond = -np.log1p(-share[outside]) * s
+                if self.whole:
+                    beyond = np.floor(beyond) + 0.5
+                values[outside] = edge + sign * beyond
+        values = np.clip(values, -LARGEST, LARGEST)
+        return np.where(missing, np.nan, values)
+
+
+def fit_bins(
+    values: np.ndarray, whole: bool, bins: int = BINS, edges: np.ndarray | None = None
+) -> Bins:
+    """Edges, tails and levels for the values, shape (N,) with N > 0.
+
+    Parameters
+    ----------
+    values : ndarray, shape (N,)
+    whole : bool
+        Whether they are whole numbers and stand for nothing else.
+    bins : int
+        Number of bins of about equal counts, if no edges are given. A value in more than its share of the rows
+        gets a bin of its own: of width one among whole numbers, otherwise of the smallest gap between two distinct
+        values, but not less than 1/1000 of the spread of the others.
+    edges : ndarray, shape (K + 1,), optional
+        Increasing.
+
+    Raises
+    ------
+    ValueError
+        If no whole number lies between the edges given.
+    """
+    atoms = np.zeros(0)
+    if edges is None:
+        edges, atoms = _quantile_edges(values, whole, bins)
+    elif whole:  # the same sets of whole numbers, with edges half-way between two
+        edges = np.unique(np.append(np.ceil(edges[:-1]), np.floor(edges[-1]) + 1)) - 0.5
+        if len(edges) < 2:
+            raise ValueError("no whole number lies between the edges")
+    widths = _gaps(edges)
+    with np.errstate(over="ignore"):
+        mean_width = (edges[-1] - edges[0]) / len(widths)
+        tails = []
+        for outermost, excess in ((widths[0], edges[0] - values), (widths[-1], values - edges[-1])):
+            excess = excess[excess > 0]
+            # values beyond edges that were given say how far; else the outermost bin, which may be narrow
+            s = np.mean(excess) if len(excess) else max(outermost, mean_width)
+            tails.append(min(float(s), LARGEST))
+        ends = edges[0] - tails[0], edges[-1] + tails[1]
+    centers = np.concatenate((ends[:1], edges[:-1] / 2 + edges[1:] / 2, ends[1:]))
+    centers = np.clip(centers, -LARGEST, LARGEST)
+    slot = np.searchsorted(edges, values, side="right")
+    slot[values == edges[-1]] = len(widths)
+    levels = line_levels(centers, np.bincount(slot, minlength=len(centers)))
+    return Bins(whole, tuple(edges.tolist()), levels, (tails[0], tails[1]), tuple(atoms.tolist()))
+
+
+def _quantile_edges(values: np.ndarray, whole: bool, bins: int) -> tuple[np.ndarray, np.ndarray]:
+    """Edges between about equal counts, with the atoms that have a bin to themselves."""
+    distinct, counts = np.unique(values, return_counts=True)
+    is_atom = counts * bins > len(values)
+    atoms = distinct[is_atom]
+    rest = np.repeat(distinct[~is_atom], counts[~is_atom])
+    if len(rest) and rest[0] == rest[-1]:
+        atoms, rest = distinct, rest[:0]
+    quantiles = np.zeros(0)
+    if len(rest):
+        shares = np.linspace(0, 1, max(1, bins - len(atoms)) + 1)
+        quantiles = np.unique(np.quantile(rest, shares, method="nearest"))
+        if whole:
+            quantiles = np.append(quantiles[:-1], quantiles[-1] + 1) - 0.5
+    gap = 1.0 if whole or len(distinct) < 2 else float(_gaps(distinct).min())
+    if not whole and len(rest):
+        gap = max(gap, NARROWEST * float(np.median(np.abs(rest / 2 - np.median(rest / 2)))) * 2)
+        if len(atoms) > 1:
+            gap = min(gap, float(_gaps(atoms).min()))
+    half = np.maximum(gap / 2, 0.0 if whole else 8 * np.spacing(np.abs(atoms / 2)))
+    with np.errstate(over="ignore"):
+        left, right = (np.clip(atoms + side, -LARGEST, LARGEST) for side in (-half, half))
+    inside = np.zeros(len(quantiles), bool)
+    for a, b in zip(left.tolist(), right.tolist(), strict=True):
+        inside |= (quantiles > a) & (quantiles < b)
+    edges = np.unique(np.concatenate((quantiles[~inside], left, right)))
+    keep = np.append(_gaps(edges) > 1e-6 * gap, True)  # rounding makes slivers
+    keep[0] = True
+    return edges[keep], atoms
+
+
+def _gaps(values: np.ndarray) -> np.ndarray:
+    """Distances between neighbours; what is no float is the largest one."""
+    with np.errstate(over="ignore"):
+        return np.minimum(np.diff(values), LARGEST)

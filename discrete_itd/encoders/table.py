@@ -1,0 +1,276 @@
+"""The schema of a table: rows of a pandas frame <-> rows of numbers that the core knows."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import pandas as pd
+
+from discrete_itd.codebook import Codebook, ColumnPoints
+from discrete_itd.encoders.column import Column
+from discrete_itd.encoders.inference import MISSING, check_column_spec, infer_column
+
+INDICATOR = ColumnPoints("simplex", 2)
+PRESENT, ABSENT = 0.0, 1.0  # categories of an indicator
+
+
+class Cells(NamedTuple):
+    """Encoded rows: two float64 arrays of shape (N, C').
+
+    Attributes
+    ----------
+    x : ndarray
+        Per internal column the category's code, or a continuous value on its scale; NaN where a cell is missing.
+    log_volume : ndarray
+        Nats to add to the core's log-mass or log-density of the cell to get that of the original value.
+    """
+
+    x: np.ndarray
+    log_volume: np.ndarray
+
+
+class TableEncoder:
+    """The schema of a table: one :class:`Column` per column of the user's.
+
+    Internal columns are the user's, in their order, followed by one indicator (0 present, 1 missing) for each column
+    whose missing cells are a category.
+
+    Parameters
+    ----------
+    schema : sequence of Column
+
+    Attributes
+    ----------
+    schema : tuple of Column, length C
+    owner : ndarray of int64, shape (C',)
+        Position of the user's column to which each internal column belongs.
+
+    Examples
+    --------
+    >>> frame = pd.DataFrame({"colour": ["red", "blue", None], "size": [3, 1, 2]})
+    >>> encoder = TableEncoder.fit(frame)
+    >>> x, log_volume = encoder.transform(frame)
+    >>> x
+    array([[ 1.,  2.],
+           [ 0.,  0.],
+           [nan,  1.]])
+    >>> encoder.inverse_transform(x)["size"].tolist()
+    [3, 1, 2]
+    """
+
+    def __init__(self, schema: Sequence[Column]) -> None:
+        self.schema = tuple(schema)
+        indicated = [j for j, column in enumerate(self.schema) if column.indicator]
+        self.owner = np.array([*range(len(self.schema)), *indicated], dtype=np.int64)
+
+    @classmethod
+    def fit(
+        cls,
+        frame: pd.DataFrame,
+        columns: Mapping[Any, Any] | str | None = None,
+        *,
+        unseen: str = "smooth",
+        missing: str = "marginalise",
+        from_array: bool = False,
+    ) -> TableEncoder:
+        """Decide what each column is.
+
+        Parameters
+        ----------
+        frame : DataFrame, shape (N, C)
+        columns : mapping from name to kind or options, or one kind for all, optional
+            Overrides what the dtypes say; see :func:`check_column_spec`.
+        unseen : {"smooth", "raise"}
+            Whether a column of categories gets a slot for values never seen. Boolean columns never do.
+        missing : {"marginalise", "category"}
+            Whether missing cells are left out of a row's score, or are told apart from present ones by an indicator
+            column. Columns without missing cells in training have no indicator.
+        from_array : bool
+            Whether the frame was made of an array: integers are then codes of nominal categories.
+
+        Raises
+        ------
+        ValueError
+            Naming the column, if a kind or name is unknown, names repeat, or values are infinite.
+        TypeError
+            Naming the column, if values are of a type that is no category.
+        """
+        if unseen not in ("smooth", "raise"):
+            raise ValueError(f"unseen must be 'smooth' or 'raise', got {unseen!r}")
+        if missing not in MISSING:
+            raise ValueError(f"missing must be one of {MISSING}, got {missing!r}")
+        _check_unique(frame)
+        if not len(frame):
+            raise ValueError("the table has no rows to learn from (n_samples=0)")
+        if isinstance(columns, str):
+            columns = dict.fromkeys(frame.columns, columns)
+        if not isinstance(columns, Mapping | None):
+            raise TypeError(f"columns must be a mapping or one kind, got {columns!r}")
+        columns = dict(columns or {})
+        for name in columns:
+            if name not in frame.columns:
+                raise ValueError(
+                    f"column {name!r}: named in columns=, but the table has no such column"
+                )
+        schema = []
+        for name, values in frame.items():
+            column = infer_column(
+                name,
+                values,
+                check_column_spec(name, columns.get(name)),
+                is_open=unseen == "smooth",
+                missing=missing,
+                from_array=from_array,
+            )
+            schema.append(column)
+        return cls(schema)
+
+    @property
+    def names(self) -> list:
+        """Names of the user's columns."""
+        return [column.name for column in self.schema]
+
+    @property
+    def n_columns(self) -> int:
+        """Number of the user's columns, C."""
+        return len(self.schema)
+
+    @property
+    def unseen_counts(self) -> list[float]:
+        """By internal column, how many rows of training the slot of unseen categories is worth."""
+        counts = [getattr(c.codec, "unseen_count", 0.5) for c in self.schema]
+        return [counts[j] for j in self.owner]
+
+    def codebook(self) -> Codebook:
+        """The points of all internal columns."""
+        points = [column.points for column in self.schema]
+        leading = range(self.n_columns, len(self.owner))
+        return Codebook(points + [INDICATOR] * len(leading), leading)
+
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        """Names of the internal columns: the user's, and for the indicators these with "_missing" appended."""
+        names = [str(name) for name in self.names]
+        for j, _ in self._indicators():
+            name = f"{self.names[j]}_missing"
+            while name in names:
+                name += "_"
+            names.append(name)
+        return np.array(names, dtype=object)
+
+    def transform(self, frame: pd.DataFrame) -> Cells:
+        """Encode rows; the frame's columns are found by name, their order does not matter.
+
+        Raises
+        ------
+        ValueError, TypeError
+            Naming the column, if it is not there, or holds a value that its kind cannot take.
+        """
+        _check_unique(frame)
+        shape = (len(frame), len(self.owner))
+        x, log_volume = np.empty(shape), np.zeros(shape)
+        for j, column in enumerate(self.schema):
+            if column.name not in frame.columns:
+                raise ValueError(f"column {column.name!r}: the table has no such column")
+            values = cast(pd.Series, frame[column.name])
+            x[:, j], log_volume[:, j], strange = column.encode(values)
+            if strange:
+                warnings.warn(
+                    f"column {column.name!r}: no value was seen in training (dtype {values.dtype}, fitted as"
+                    f" {column.dtype}); is the type the same?",
+                    stacklevel=4,
+                )
+        for j, place in self._indicators():
+            x[:, place] = np.where(np.isnan(x[:, j]), ABSENT, PRESENT)
+        return Cells(x, log_volume)
+
+    def inverse_transform(
+        self,
+        x: np.ndarray,
+        index: pd.Index | None = None,
+        rng: np.random.Generator | None = None,
+    ) -> pd.DataFrame:
+        """The table of encoded rows, with the fitted names and dtypes.
+
+        Parameters
+        ----------
+        x : ndarray, shape (N, C')
+            NaN becomes a missing cell, and so does the code of an unseen category.
+        index : Index, length N, optional
+        rng : Generator, optional
+            Draws a value within a bin and a member of a pooled category; without it, these are the middle and
+            the most frequent one.
+
+        Returns
+        -------
+        DataFrame, shape (N, C)
+            A column of numpy integers or truth values that has missing cells is of the nullable dtype.
+        """
+        x = np.array(x, dtype=float)
+        if x.ndim != 2 or x.shape[1] != len(self.owner):
+            raise ValueError(f"x must have {len(self.owner)} columns, got shape {x.shape}")
+        for j, place in self._indicators():
+            x[x[:, place] == ABSENT, j] = np.nan
+        index = pd.RangeIndex(len(x)) if index is None else index
+        cells = {}
+        for j, column in enumerate(self.schema):
+            cells[column.name] = column.decode(x[:, j], rng).set_axis(index)
+        return pd.DataFrame(cells, columns=pd.Index(self.names), index=index)
+
+    def describe(self) -> pd.DataFrame:
+        """One line per column: kind, number of categories or bins, whether open, share missing, dtype."""
+        rows = [
+            (
+                c.name,
+                c.kind,
+                len(c.categories) or c.codec.n_levels * (c.kind == "binned"),
+                c.open,
+                c.n_missing / max(1, c.n_rows),
+                "category" if isinstance(c.dtype, pd.CategoricalDtype) else str(c.dtype),
+            )
+            for c in self.schema
+        ]
+        names = ["column", "kind", "categories", "open", "missing", "dtype"]
+        return pd.DataFrame(rows, columns=pd.Index(names))
+
+    def to_list(self) -> list[dict[str, Any]]:
+        """Plain JSON data from which :meth:`from_list` makes an equal encoder."""
+        return [column.to_json() for column in self.schema]
+
+    @classmethod
+    def from_list(cls, data: Any) -> TableEncoder:
+        """The encoder that :meth:`to_list` wrote; LookupError, TypeError or ValueError if it did not."""
+        if not isinstance(data, list):
+            raise TypeError(f"expected a list of columns, got {data!r}")
+        encoder = cls([Column.from_json(c) for c in data])
+        if len(set(encoder.names)) < len(data):
+            raise ValueError("names of columns repeat")
+        return encoder
+
+    def _indicators(self) -> Iterator[tuple[int, int]]:
+        """Column and internal column of each indicator."""
+        for place in range(self.n_columns, len(self.owner)):
+            yield int(self.owner[place]), place
+
+
+def as_frame(X: Any) -> pd.DataFrame | None:
+    """A pandas frame of any table that can say what it is as one; None if X is no table."""
+    if isinstance(X, pd.DataFrame):
+        return X
+    if hasattr(X, "to_pandas"):  # polars, pyarrow, modin, cudf
+        frame = X.to_pandas()
+    elif hasattr(X, "__dataframe__"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pandas announces that it will give the protocol up
+            frame = pd.api.interchange.from_dataframe(X)
+    else:
+        return None
+    return frame if isinstance(frame, pd.DataFrame) else None
+
+
+def _check_unique(frame: pd.DataFrame) -> None:
+    if not frame.columns.is_unique:
+        twice = frame.columns[frame.columns.duplicated()][0]
+        raise ValueError(f"column {twice!r}: the name occurs more than once")

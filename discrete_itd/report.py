@@ -1,0 +1,78 @@
+"""What is asked of a training, and what it tells."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """How to train.
+
+    Parameters
+    ----------
+    max_steps : int
+        Optimiser steps at most.
+    max_time : float, optional
+        Seconds at most. The learning rate falls to zero at whichever bound comes first.
+    batch_size : int
+        Rows B per step.
+    learning_rate, weight_decay : float
+        Of AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101).
+    ema : float
+        Decay per step of the moving average of weights, which is what is validated and kept.
+    patterns : tuple of three floats
+        Shares of isotropic, masked and hybrid rows in a batch.
+    n_evaluations : int
+        Validations in a full run.
+    patience : int
+        Validations without improvement after which the learning rate is cut, and at last training stopped.
+    """
+
+    max_steps: int = 6000
+    max_time: float | None = None
+    batch_size: int = 512
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.01
+    ema: float = 0.998
+    patterns: tuple[float, float, float] = (0.2, 0.7, 0.1)
+    n_evaluations: int = 40
+    patience: int = 5
+
+
+class Evaluation(NamedTuple):
+    """One line of the history; nats per row with standard errors."""
+
+    step: int
+    seconds: float
+    train_nats: float
+    train_stderr: float
+    valid_nats: float
+    valid_stderr: float
+
+
+class Rollback(NamedTuple):
+    """Training went wrong at ``step``, and went on from what it was after step ``good``."""
+
+    step: int
+    good: int
+    reason: str
+
+
+@dataclass
+class Report:
+    """What training did.
+
+    Attributes
+    ----------
+    history : list of Evaluation
+    stopped : str
+        Why it ended: "max_steps", "max_time", "no improvement", "interrupted" or "diverged".
+    rollbacks : list of Rollback
+        Where it went wrong and on.
+    """
+
+    history: list[Evaluation] = field(default_factory=list)
+    stopped: str = ""
+    rollbacks: list[Rollback] = field(default_factory=list)

@@ -1,0 +1,232 @@
+"""Laws of columns of categories: codes, pools that keep their mass, the unseen, levels on the line, damaged files."""
+
+import copy
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from discrete_itd.encoders import MANY_CATEGORIES, Categories, TableEncoder
+from discrete_itd.encoders.categories import FINEST_GAP, fit_categories, line_levels
+
+
+def encoder_of(words, spec=None, **options):
+    return TableEncoder.fit(pd.DataFrame({"w": words}), {"w": spec}, **options)
+
+
+@given(
+    st.lists(st.sampled_from("abcdefghij"), min_size=1, max_size=60),
+    st.integers(1, 8),
+    st.sampled_from(["smooth", "raise"]),
+)
+def test_the_pool_shares_its_mass(words, min_count, unseen):
+    encoder = encoder_of(words, {"kind": "nominal", "min_count": min_count}, unseen=unseen)
+    codec = encoder.schema[0].codec
+    distinct = sorted(set(words))
+    rare = {w for w in distinct if words.count(w) < min_count}
+    pooled = {codec.categories[k] for k in codec.pooled}
+    assert pooled == (rare if len(rare) > 1 else set())
+    assert codec.points.n_levels == len(distinct) - max(0, len(pooled) - 1)
+    masses = np.random.default_rng(0).dirichlet(np.ones(codec.n_levels + codec.open))
+    x, log_volume = encoder.transform(pd.DataFrame({"w": distinct}))
+    total = (masses[x[:, 0].astype(int)] * np.exp(log_volume[:, 0])).sum()
+    assert total == pytest.approx(1 - (masses[-1] if codec.open else 0))
+    back = encoder.inverse_transform(x)["w"]
+    for word, other in zip(distinct, back, strict=True):
+        assert other == word if word not in pooled else other in pooled
+
+
+def test_values_their_slots_and_shares_are_those_of_the_encoding():
+    words = ["a"] * 20 + ["b"] * 2 + ["c"] * 3 + ["d"]
+    encoder = encoder_of(words, {"kind": "nominal", "min_count": 5})
+    values, slots, shares = encoder.schema[0].codec.values()
+    x, log_volume = encoder.transform(pd.DataFrame({"w": values}))
+    np.testing.assert_array_equal(x[:, 0], slots)
+    np.testing.assert_allclose(np.exp(log_volume[:, 0]), shares)
+
+
+def test_members_of_a_pool_come_back_at_random_or_the_most_frequent():
+    words = ["a"] * 20 + ["b"] * 2 + ["c"] * 3 + ["d"]
+    encoder = encoder_of(words, {"kind": "nominal", "min_count": 5})
+    assert encoder.schema[0].codec.pooled == (2, 1, 3)
+    x, log_volume = encoder.transform(pd.DataFrame({"w": ["a", "b", "c", "d", "e", None]}))
+    np.testing.assert_array_equal(x[:, 0], [0, 1, 1, 1, 2, np.nan])
+    np.testing.assert_allclose(log_volume[:, 0], [0, *[-math.log(3)] * 3, 0, 0])
+    slots = np.ones((3000, 1))
+    assert set(encoder.inverse_transform(slots)["w"]) == {"c"}
+    drawn = encoder.inverse_transform(slots, rng=np.random.default_rng(0))["w"].value_counts()
+    assert sorted(drawn.index) == ["b", "c", "d"]
+    assert drawn.min() > 900
+
+
+def test_unused_levels_are_pooled_too_if_asked():
+    values = pd.Categorical(["a"] * 9 + ["b"], categories=["a", "b", "c", "d"])
+    assert encoder_of(values).schema[0].codec.pooled == ()
+    assert encoder_of(values, {"kind": "nominal", "min_count": 1}).schema[0].codec.pooled == (2, 3)
+
+
+@pytest.mark.filterwarnings("ignore:column 'w'.* identifiers:UserWarning")
+def test_large_vocabularies_pool_the_rare_and_expect_the_new():
+    few = encoder_of([f"w{i}" for i in range(MANY_CATEGORIES)]).schema[0].codec
+    assert few.pooled == ()
+    assert few.unseen_count == 0.5
+    assert few.points.kind == "code"  # with the slot of the unseen, one more than 1000
+    closed = encoder_of([f"w{i}" for i in range(MANY_CATEGORIES)], unseen="raise").schema[0]
+    assert closed.points.kind == "simplex"
+    words = [f"w{i}" for i in range(MANY_CATEGORIES + 5) for _ in range(5)]
+    words += [f"s{i}" for i in range(30)] + [f"t{i}" for i in range(7)] * 2
+    codec = encoder_of(words).schema[0].codec
+    assert len(codec.pooled) == 37
+    assert codec.unseen_count == 30.0
+    assert (codec.points.kind, codec.points.n_levels) == ("code", MANY_CATEGORIES + 6)
+    asked = encoder_of(words, {"kind": "nominal", "min_count": 1}).schema[0].codec
+    assert asked.pooled == ()
+    assert asked.unseen_count == 30.0
+    identifiers = encoder_of([f"w{i}" for i in range(2000)]).schema[0]
+    assert (identifiers.points.kind, identifiers.points.n_levels) == ("simplex", 1)
+    assert identifiers.codec.unseen_count == 2000.0
+
+
+def test_unseen_counts_by_internal_column():
+    frame = pd.DataFrame({"w": [None, *(f"w{i}" for i in range(1001))], "n": 1.0, "f": 0.25})
+    options = {"w": {"kind": "nominal", "missing": "category"}, "f": "continuous"}
+    assert TableEncoder.fit(frame, options).unseen_counts[:3] == [1001.0, 0.5, 0.5]
+
+
+def test_order_of_categories():
+    unused = pd.CategoricalDtype(["low", "mid", "high"], ordered=True)
+    frame = pd.DataFrame(
+        {
+            "s": ["b", "a", "c"],
+            "n": [9, -1, 4],
+            "m": np.array(["x", 2, 0.5], dtype=object),
+            "o": pd.Series(["mid", "low", "mid"], dtype=unused),
+        }
+    )
+    s, n, m, o = TableEncoder.fit(frame).schema
+    assert s.categories == ("a", "b", "c")
+    assert n.categories == (-1, 4, 9)
+    assert m.categories == (0.5, 2, "x")
+    assert o.categories == ("low", "mid", "high")
+    assert np.allclose(np.diff(n.codec.levels, 2), 0.0)  # at their own distances
+    assert len(o.codec.levels) == 3
+    uneven = fit_categories(
+        "ordinal", (1, 2, 4), np.ones(3), is_open=True, equally_spaced=True, min_count=None
+    )
+    assert np.allclose(np.diff(uneven.levels, 2), 0.0)
+
+
+@given(
+    st.lists(st.floats(-1e308, 1e308) | st.integers(-9, 9), min_size=1, max_size=9, unique=True),
+    st.data(),
+)
+def test_levels_on_the_line(positions, data):
+    positions = np.array(sorted(positions), dtype=float)
+    n = len(positions)
+    counts = np.array(data.draw(st.lists(st.integers(0, 10**6), min_size=n, max_size=n)))
+    levels = np.array(line_levels(positions, counts))
+    assert levels.shape == positions.shape
+    weights = (counts + 0.5) / (counts + 0.5).sum()
+    np.testing.assert_allclose(weights @ levels, 0.0, atol=1e-9 * np.abs(levels).max())
+    if len(levels) > 1:
+        gaps = np.diff(levels)
+        assert (gaps > 0).all()
+        assert gaps.min() <= 1 + 1e-9
+        spread = np.sqrt(weights @ levels**2)
+        if gaps.min() < 1 - 1e-9:
+            np.testing.assert_allclose(spread, 0.5)
+        else:
+            assert spread <= 0.5 + 1e-9
+
+
+@given(st.integers(2, 9), st.floats(-100, 100), st.floats(0.01, 100), st.data())
+def test_levels_do_not_depend_on_origin_and_unit(n, shift, scale, data):
+    positions = np.cumsum(data.draw(st.lists(st.integers(1, 5), min_size=n, max_size=n)))
+    counts = np.array(data.draw(st.lists(st.integers(0, 50), min_size=n, max_size=n)))
+    levels = line_levels(positions.astype(float), counts)
+    np.testing.assert_allclose(line_levels(positions * scale + shift, counts), levels, atol=1e-9)
+
+
+def test_uneven_numbers_are_spaced_by_rank():
+    uneven = line_levels(np.array([0.0, 1e-9, 1.0]), np.ones(3))
+    assert uneven == line_levels(np.arange(3.0), np.ones(3))
+    assert min(np.diff(uneven)) > FINEST_GAP
+    one_float = line_levels(np.array([2**53, 2**53 + 1, 2**53 + 2], dtype=float), np.ones(3))
+    assert one_float == line_levels(np.arange(3.0), np.ones(3))
+
+
+WRONG = {
+    "kind": {"kind": "text"},
+    "open": {"open": 1},
+    "odd categories": {"categories": ("x", None)},
+    "repeated categories": {"categories": ("x", "x")},
+    "levels of nominal": {"levels": (0.0, 1.0)},
+    "levels that are text": {"levels": ("a", "b")},
+    "levels missing": {"kind": "ordinal"},
+    "levels that are infinite": {"kind": "ordinal", "levels": (0.0, math.inf)},
+    "pool of one": {"pooled": (0,)},
+    "pool outside": {"pooled": (0, 2)},
+    "pool repeats": {"pooled": (1, 1)},
+    "pool of halves": {"pooled": (0.0, 1.0)},
+    "pool of ordinal": {"kind": "ordinal", "levels": (0.0, 1.0), "pooled": (0, 1)},
+    "nothing expected": {"unseen_count": 0.0},
+}
+
+
+@pytest.mark.parametrize("change", WRONG.values(), ids=WRONG)
+def test_impossible_parameters_are_refused(change):
+    fine = {"kind": "nominal", "categories": ("x", "y"), "open": True}
+    Categories(**fine)
+    with pytest.raises((TypeError, ValueError)):
+        Categories(**{**fine, **change})
+
+
+def paths(data, here=()):
+    """Every place in JSON data."""
+    yield here
+    items = (
+        data.items()
+        if isinstance(data, dict)
+        else enumerate(data if isinstance(data, list) else ())
+    )
+    for key, value in items:
+        yield from paths(value, (*here, key))
+
+
+def test_damaged_data_raise_nothing_but_what_is_announced():
+    frame = pd.DataFrame(
+        {
+            "w": ["a", "b", None],
+            "c": pd.Categorical(["u", "v", "u"], ordered=True),
+            "d": pd.Series(["u", "v", "u"], dtype="category").astype("string[pyarrow]"),
+            "f": [0.5, 1.25, 3.5],
+            "b": [0.5, 1.25, 3.5],
+            "t": pd.to_datetime(["2020", "2021", "2022"]).tz_localize("Europe/Berlin"),
+            "p": pd.array([1, 2, None], dtype="int64[pyarrow]"),
+        }
+    )
+    encoder = TableEncoder.fit(frame, {"b": "binned"}, missing="category")
+    data = encoder.to_list()
+    assert TableEncoder.from_list(data).schema == encoder.schema
+    refused = 0
+    for path in paths(data):
+        for odd in (None, "x", -1, 1.5, [], {}, [[]], [None], float("nan"), True, "removed"):
+            damaged = copy.deepcopy({"top": data})
+            where = damaged
+            for key in ("top", *path)[:-1]:
+                where = where[key]
+            last = ("top", *path)[-1]
+            if odd == "removed":
+                del where[last]
+                if not path:
+                    continue
+            else:
+                where[last] = odd
+            try:
+                TableEncoder.from_list(damaged["top"])
+            except (LookupError, TypeError, ValueError):
+                refused += 1
+    assert refused > 500

@@ -1,0 +1,490 @@
+"""What a column is taken for, what is said about it, values of another type, and every refusal."""
+
+import datetime
+import warnings
+from decimal import Decimal
+
+import numpy as np
+import pandas as pd
+import pytest
+from pandas.testing import assert_frame_equal
+
+from discrete_itd.encoders import FLOAT_KIND, KINDS, TableEncoder, check_column_spec
+
+
+def column(values, spec=None, **options):
+    return TableEncoder.fit(pd.DataFrame({"a": values}), {"a": spec}, **options).schema[0]
+
+
+def objects(*values):
+    out = np.empty(len(values), dtype=object)
+    out[:] = values
+    return out
+
+
+def arrow(values, dtype):
+    if dtype == "decimal":
+        import pyarrow as pa
+
+        return pd.Series(values, dtype=pd.ArrowDtype(pa.decimal128(3, 1)))
+    return pd.Series(values, dtype=f"{dtype}[pyarrow]")
+
+
+def dictionary(values, ordered=False):
+    import pyarrow as pa
+
+    dtype = pd.ArrowDtype(pa.dictionary(pa.int32(), pa.string(), ordered=ordered))
+    return pd.Series(values, dtype=dtype)
+
+
+RNG = np.random.default_rng(0)
+INFERRED = {
+    "category": (lambda: pd.Categorical(["b", "a"]), "nominal"),
+    "ordered category": (lambda: pd.Categorical(["b", "a"], ["b", "a"], ordered=True), "ordinal"),
+    "dictionary": (lambda: dictionary(["b", "a", None]), "nominal"),
+    "text": (lambda: ["b", "a"], "nominal"),
+    "Arrow text": (lambda: arrow(["b", "a"], "string"), "nominal"),
+    "text and numbers": (lambda: objects("b", 1), "nominal"),
+    "bool": (lambda: [True, False], "nominal"),
+    "boolean": (lambda: pd.array([True, None], dtype="boolean"), "nominal"),
+    "bools in objects": (lambda: objects(True, None, False), "nominal"),
+    "few integers": (lambda: [3, 1], "ordinal"),
+    "20 integers, all different": (lambda: np.arange(20), "ordinal"),
+    "21 integers, all different": (lambda: np.arange(21), FLOAT_KIND),
+    "256 integers, twice": (lambda: np.tile(np.arange(256), 2), "ordinal"),
+    "257 integers, twice": (lambda: np.tile(np.arange(257), 2), FLOAT_KIND),
+    "integers in objects": (lambda: objects(3, None, 1), "ordinal"),
+    "whole floats": (lambda: [3.0, np.nan, 1.0], "ordinal"),
+    "5 floats": (lambda: [0.1, 0.2, 0.4, 0.8, 1.6], FLOAT_KIND),
+    "5 floats in 95 rows": (lambda: np.tile([0.1, 0.2, 0.4, 0.8, 1.6], 19), FLOAT_KIND),
+    "5 floats in 100 rows": (lambda: np.tile([0.1, 0.2, 0.4, 0.8, 1.6], 20), "ordinal"),
+    "21 floats in 210 rows": (lambda: np.tile(np.arange(21) / 8, 10), FLOAT_KIND),
+    "21 whole floats": (lambda: np.arange(21.0), FLOAT_KIND),
+    "numbers in objects": (lambda: objects(1, 0.5, 2.25), FLOAT_KIND),
+    "Arrow floats": (lambda: arrow([0.25, None, 0.5], "double"), FLOAT_KIND),
+    "dates": (lambda: pd.to_datetime(["2020", "2021"]), "continuous"),
+    "durations": (lambda: pd.to_timedelta([1, 2], unit="h"), "continuous"),
+    "dates in objects": (
+        lambda: objects(pd.Timestamp("2020"), datetime.datetime(2021, 1, 1)),
+        "continuous",
+    ),
+}
+
+
+@pytest.mark.parametrize(("make", "kind"), INFERRED.values(), ids=INFERRED)
+def test_what_a_column_is_taken_for(make, kind):
+    assert column(make()).kind == kind
+
+
+ARRAYS = {
+    "ints": (np.array([[3, 1], [1, 1], [3, 7]]), "nominal"),
+    "257 ints": (np.arange(257)[:, None], FLOAT_KIND),
+    "uint8": (np.array([[3, 1], [1, 1]], dtype=np.uint8), "nominal"),
+    "strings": (np.array([["u", "x"], ["v", "x"]]), "nominal"),
+    "objects": (objects(["u", 1], ["v", 2]), "nominal"),
+    "bools": (np.array([[True, False], [True, True]]), "nominal"),
+    "floats": (np.array([[0.5, 1.25], [0.25, 1.5]]), FLOAT_KIND),
+}
+
+
+@pytest.mark.parametrize(("array", "kind"), ARRAYS.values(), ids=ARRAYS)
+def test_arrays_hold_codes_or_numbers(array, kind):
+    array = np.array([list(row) for row in array], dtype=array.dtype)
+    frame = pd.DataFrame(array)
+    encoder = TableEncoder.fit(frame, from_array=True)
+    assert encoder.names == list(range(array.shape[1]))
+    assert {c.kind for c in encoder.schema} == {kind}
+    back = encoder.inverse_transform(encoder.transform(frame).x).to_numpy()
+    if array.dtype == float:
+        np.testing.assert_allclose(back, array)
+    else:
+        np.testing.assert_array_equal(back, array)
+
+
+def test_columns_of_an_object_array_are_told_apart():
+    frame = pd.DataFrame(objects(["u", 1, 0.5, True], ["v", 2, 0.25, False]).tolist(), dtype=object)
+    schema = TableEncoder.fit(frame, from_array=True).schema
+    assert [c.kind for c in schema] == ["nominal", "nominal", FLOAT_KIND, "nominal"]
+    assert [c.categories for c in schema] == [("u", "v"), (1, 2), (), (False, True)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_users_word_counts(kind):
+    frame = pd.DataFrame({"a": [3, 1, 2], "b": [0.5, 2.5, 1.0]})
+    for columns in (kind, {"a": kind, "b": {"kind": kind}}):
+        assert [c.kind for c in TableEncoder.fit(frame, columns).schema] == [kind, kind]
+    assert [c.kind for c in TableEncoder.fit(frame, {"b": kind}).schema] == ["ordinal", kind]
+
+
+def test_options_reach_their_column():
+    frame = pd.DataFrame({"a": np.arange(50.0), "b": ["x", "y", "z", "x", "x"] * 10})
+    encoder = TableEncoder.fit(frame, {"a": {"kind": "binned", "edges": [0, 10, 20]}})
+    assert encoder.schema[0].codec.edges == (0.0, 10.0, 20.0)
+    encoder = TableEncoder.fit(frame, {"a": {"kind": "binned", "bins": 5}})
+    assert encoder.schema[0].codec.n_levels == 5
+    encoder = TableEncoder.fit(frame, {"b": {"kind": "nominal", "min_count": 11}})
+    assert encoder.schema[1].codec.pooled == (1, 2)
+
+
+def test_whole_numbers_come_back_whole():
+    for values in ([3, 1, 2**20], objects(3, 1, 2**20), pd.array([3, 1, None], dtype="Int16")):
+        frame = pd.DataFrame({"a": values})
+        encoder = TableEncoder.fit(frame, "continuous")
+        assert encoder.schema[0].codec.whole
+        back = encoder.inverse_transform(np.array([[0.1], [-0.3]]))["a"]
+        assert back.dtype == frame["a"].dtype
+        assert all(isinstance(v, int) for v in back.tolist())
+    back = TableEncoder.fit(pd.DataFrame({"a": np.array([1, 100], np.int8)}), "continuous")
+    assert back.inverse_transform(np.array([[50.0], [-50.0]]))["a"].tolist() == [127, -128]
+    large = pd.DataFrame({"a": np.array([2**63 - 1, -(2**63), 5])})
+    for kind in ("continuous", "binned"):
+        encoder = TableEncoder.fit(large, kind)
+        assert encoder.inverse_transform(encoder.transform(large).x)["a"].dtype == np.int64
+    assert column(np.array([2**64 - 1, 2**63], np.uint64)).categories == (2**63, 2**64 - 1)
+
+
+def test_large_integers_are_exact_as_categories():
+    frame = pd.DataFrame({"a": objects(2**70, 2**70 + 1, -(2**80))})
+    encoder = TableEncoder.fit(frame)
+    assert encoder.transform(frame).x[:, 0].tolist() == [1, 2, 0]
+    assert_frame_equal(encoder.inverse_transform(encoder.transform(frame).x), frame)
+
+
+def test_times_come_back_on_their_grid():
+    days = pd.date_range("2020-01-01", periods=40, freq="D")
+    hours = pd.date_range("2020-03-28 01:00", periods=40, freq="h", tz="Europe/Berlin")
+    for values, step in ((days, 86_400), (hours, 3_600), (days + pd.Timedelta("7s"), 86_400)):
+        frame = pd.DataFrame({"t": values})
+        encoder = TableEncoder.fit(frame)
+        assert encoder.schema[0].step == step * 10**9
+        drawn = encoder.inverse_transform(np.array([[0.123], [-0.777], [90.0]]))["t"]
+        assert drawn.dtype == frame["t"].dtype
+        seconds = (drawn - values[0]).dt.total_seconds()
+        np.testing.assert_array_equal(seconds % step, 0)
+
+
+@pytest.mark.parametrize("kind", ["continuous", "binned"])
+def test_the_density_of_times_is_per_second(kind):
+    days = pd.Series(pd.date_range("2020-01-01", periods=41, freq="D"))
+    seconds = (days - days[0]).dt.total_seconds()
+    plain = TableEncoder.fit(pd.DataFrame({"t": seconds}), kind).transform(
+        pd.DataFrame({"t": seconds})
+    )
+    for unit in ("s", "ns"):
+        frame = pd.DataFrame({"t": days.dt.as_unit(unit)})
+        x, log_volume = TableEncoder.fit(frame, kind).transform(frame)
+        if kind == "continuous":
+            np.testing.assert_allclose(x, plain.x, atol=1e-9)
+            np.testing.assert_allclose(log_volume, plain.log_volume)
+        else:  # of days, edges lie at noon
+            counts = np.bincount(x[:, 0].astype(int))[x[:, 0].astype(int)]
+            np.testing.assert_allclose(log_volume[:, 0], -np.log(counts * 86_400))
+
+
+def test_text_that_hardly_repeats_is_noted():
+    ids = [f"k{i}" for i in range(100)]
+    with pytest.warns(
+        UserWarning, match="column 'a': 100 different texts in 100 rows.*identifiers"
+    ):
+        column(ids)
+    with pytest.warns(UserWarning, match="column 'a': 51 different texts in 100 .*free text"):
+        column([f"a rather long remark of a customer, number {min(i, 50)}" for i in range(100)])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        column(ids[:99])  # too few rows to tell
+        column([f"k{min(i, 49)}" for i in range(100)])
+        column(pd.Categorical(ids))
+        column(ids, "nominal")  # the user knows
+
+
+def test_many_ordinal_categories_are_noted():
+    with pytest.warns(UserWarning, match="column 'a': 1001 ordinal categories"):
+        column(np.arange(1001), "ordinal")
+
+
+# -- values of another type ---------------------------------------------------------------------
+
+EQUAL = {
+    "integers as floats": ([1, 2], [2.0, 1.0]),
+    "integers as floats among missing": ([1, 2], [2.0, np.nan, 1.0]),
+    "whole floats as integers": ([1.0, 2.0], [2, 1]),
+    "floats as nullable": ([1.0, 2.0], pd.array([2.0, None], dtype="Float64")),
+    "integers as Arrow floats": ([1, 2], arrow([2.0, None, 1.0], "double")),
+    "category as text": (pd.Categorical(["u", "v"]), ["v", "u"]),
+    "text as category": (["u", "v"], pd.Categorical(["v", "u"], ["v", "x", "u"])),
+    "text as dictionary": (["u", "v"], dictionary(["v", None, "u"])),
+    "dictionary as text": (dictionary(["u", "v"]), ["v", "u"]),
+    "text as Arrow": (["u", "v"], arrow(["v", "u"], "string")),
+    "bool as object": ([False, True], objects(True, False)),
+    "bool as boolean": ([False, True], pd.array([True, None], dtype="boolean")),
+    "int8 as Int64": (np.array([1, 2], "int8"), pd.array([2, None], dtype="Int64")),
+    "int64 as uint64": ([1, 2], np.array([2, 1], "uint64")),
+    "category of ints as floats": (pd.Categorical([1, 2]), [2.0, 1.0]),
+    "large integers": (objects("x", 2**53, 2**53 + 1, 0.5), objects(2**53 + 1, 2**53)),
+    "large integers as such": ([2**53, 2**53 + 1], objects(2**53 + 1, 2**53)),
+}
+
+
+@pytest.mark.parametrize(("fitted", "given_"), EQUAL.values(), ids=EQUAL)
+def test_equal_values_of_another_dtype(fitted, given_):
+    frame = pd.DataFrame({"a": given_})
+    encoder = TableEncoder.fit(pd.DataFrame({"a": fitted}))
+    codes = encoder.transform(frame).x[:, 0]
+    present = frame["a"].notna().to_numpy()
+    np.testing.assert_array_equal(np.isnan(codes), ~present)
+    categories = objects(*encoder.schema[0].categories)
+    assert list(categories[codes[present].astype(int)]) == frame["a"][present].tolist()
+
+
+NUMBERS = {
+    "integers": [1, 2, 7],
+    "bytes": np.array([1, 2, 7], "uint8"),
+    "nullable": pd.array([1, 2, 7], dtype="Int64"),
+    "Arrow": arrow([1, 2, 7], "int64"),
+    "objects": objects(1, 2.0, np.float32(7)),
+    "category": pd.Categorical([1, 2, 7]),
+}
+
+
+@pytest.mark.parametrize("values", NUMBERS.values(), ids=NUMBERS)
+@pytest.mark.parametrize("kind", ["continuous", "binned"])
+def test_numbers_are_numbers_in_any_dtype(values, kind):
+    encoder = TableEncoder.fit(pd.DataFrame({"a": np.arange(30) / 4}), kind)
+    expected = encoder.transform(pd.DataFrame({"a": [1.0, 2.0, 7.0]}))
+    for one, other in zip(encoder.transform(pd.DataFrame({"a": values})), expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_times_of_another_unit_and_zone_are_the_same_times():
+    frame = pd.DataFrame({"t": pd.to_datetime(["2020-01-01", "2020-07-01", "2021-01-01"])})
+    encoder = TableEncoder.fit(frame.astype("datetime64[ns]"))
+    expected = encoder.transform(frame).x
+    for dtype in ("datetime64[s]", "datetime64[ms]", "timestamp[us][pyarrow]", object):
+        np.testing.assert_array_equal(encoder.transform(frame.astype(dtype)).x, expected)
+    zoned = TableEncoder.fit(frame.apply(lambda t: t.dt.tz_localize("UTC")))
+    moved = frame.apply(lambda t: t.dt.tz_localize("UTC").dt.tz_convert("Asia/Tokyo"))
+    np.testing.assert_array_equal(zoned.transform(moved).x, expected)
+
+
+UNSEEN = {
+    "text": (["a", "b"], "z"),
+    "category": (pd.Categorical(["a", "b"]), "z"),
+    "integers": ([0, 1], 5),
+    "whole floats": ([0.0, 1.0], 0.75),
+    "text among numbers": ([0, 1], "0"),
+    "numbers among text": (["0", "1"], 0),
+    "truth among numbers": ([0, 1], True),
+    "truth among numbers and text": (objects(1, "x"), True),
+    "a number among truths and text": (objects(True, "x"), 1),
+    "a half among integers": ([0, 1], 0.5),
+    "a tuple among text": (["a", "b"], (1, 2)),
+    "a huge float among integers": ([0, 1], 1e300),
+}
+
+
+@pytest.mark.parametrize(("seen", "unseen"), UNSEEN.values(), ids=UNSEEN)
+@pytest.mark.parametrize("as_category", [False, True])
+def test_unseen_values(seen, unseen, as_category):
+    frame = pd.DataFrame({"hue": seen})
+    new = pd.DataFrame({"hue": pd.Series(objects(unseen, unseen)).infer_objects()})
+    if as_category and not isinstance(unseen, tuple):
+        new = new.astype("category")
+    smooth = TableEncoder.fit(frame)
+    assert smooth.transform(new).x.tolist() == [[2], [2]]
+    assert smooth.inverse_transform(np.array([[2], [0]]))["hue"].isna().tolist() == [True, False]
+    strict = TableEncoder.fit(frame, unseen="raise")
+    with pytest.raises(ValueError, match="column 'hue': unseen category ") as caught:
+        strict.transform(new)
+    assert str(caught.value).endswith(repr(unseen))
+
+
+def test_an_unused_level_is_not_unseen_until_it_is_used():
+    strict = TableEncoder.fit(pd.DataFrame({"a": ["u", "v"]}), unseen="raise")
+    fine = pd.DataFrame({"a": pd.Categorical(["u", "v"], ["u", "teal", "v"])})
+    assert strict.transform(fine).x[:, 0].tolist() == [0, 1]
+    with pytest.raises(ValueError, match="column 'a': unseen category 'red'"):
+        strict.transform(pd.DataFrame({"a": pd.Categorical(["red", "u", "blue"])}))
+
+
+def test_a_boolean_column_is_closed():
+    encoder = TableEncoder.fit(pd.DataFrame({"b": [True, True]}))
+    assert encoder.schema[0].categories == (False, True)
+    for odd in ("maybe", 1):
+        with pytest.raises(ValueError, match=f"column 'b': unseen category {odd!r}"):
+            encoder.transform(pd.DataFrame({"b": [odd]}))
+
+
+def test_a_column_without_a_known_value_is_suspicious():
+    encoder = TableEncoder.fit(pd.DataFrame({"a": [5, 6]}))
+    text = pd.DataFrame({"a": ["5", "6", None, "5", "6", "5"]})
+    with pytest.warns(UserWarning, match="column 'a': no value was seen in training .*int64"):
+        assert encoder.transform(text).x[:2, 0].tolist() == [2, 2]
+    encoder.transform(text[:5])  # four values may be chance
+    encoder.transform(pd.DataFrame({"a": [7, 8, 9, 7, 5]}))
+
+
+# -- what is refused ----------------------------------------------------------------------------
+
+REFUSED = {
+    "infinity": (lambda: [1.0, np.inf], ValueError, "infinity"),
+    "infinity in objects": (lambda: objects(1, -np.inf), ValueError, "infinity"),
+    "infinity among text": (lambda: objects("x", np.inf), ValueError, "infinity"),
+    "infinity in a category": (lambda: pd.Categorical([1.0, np.inf]), ValueError, "infinity"),
+    "complex": (lambda: [1j, 2j], ValueError, "complex128 are not supported"),
+    "periods": (lambda: pd.period_range("2020", periods=2), ValueError, "to_timestamp"),
+    "intervals": (lambda: pd.arrays.IntervalArray.from_breaks([0, 1, 2]), ValueError, "binned"),
+    "Arrow decimals": (
+        lambda: arrow([Decimal(1)], "decimal"),
+        ValueError,
+        "decimal128.* not supported; convert",
+    ),
+    "pd.cut": (lambda: pd.cut([1, 2], 2), TypeError, "Interval"),
+    "lists": (lambda: objects([1], "x"), TypeError, "list"),
+    "dicts": (lambda: objects({}, "x"), TypeError, "dict"),
+    "tuples": (lambda: objects((1, 2), "x"), TypeError, "tuple"),
+    "bytes": (lambda: objects(b"x", 1), TypeError, "bytes"),
+    "decimals": (lambda: objects(Decimal(1), Decimal(2)), TypeError, "Decimal"),
+    "days": (lambda: objects(datetime.date(2020, 1, 1)), TypeError, "date"),
+    "truth and numbers": (lambda: objects(True, 1), ValueError, "mixes truth values and numbers"),
+    "truth, text and numbers": (lambda: objects(True, "x", 0.5), ValueError, "mixes truth"),
+    "endless integers": (lambda: objects(10**400, 1), ValueError, "too large"),
+}
+
+
+@pytest.mark.parametrize(("make", "error", "words"), REFUSED.values(), ids=REFUSED)
+def test_errors_name_the_column(make, error, words):
+    with pytest.raises(error, match=rf"column 'hue': .*{words}"):
+        TableEncoder.fit(pd.DataFrame({"hue": make()}))
+
+
+NOT_OF_THE_KIND = {
+    "text": (lambda: ["x", "y"], "continuous", "expected numbers, got 'x'"),
+    "text among numbers": (lambda: objects(1, "y"), "binned", "expected numbers, got 'y'"),
+    "truth": (lambda: [True, False], "continuous", "dtype bool cannot be continuous"),
+    "category": (lambda: pd.Categorical([1, 2]), "binned", "dtype category cannot be binned"),
+    "dates": (lambda: pd.to_datetime(["2020"]), "nominal", "times cannot be nominal"),
+    "endless": (lambda: objects(10**400, 1), "continuous", "too large for a float"),
+    "edges of dates": (
+        lambda: pd.to_datetime(["2020"]),
+        {"kind": "binned", "edges": [0, 1]},
+        "edges of datetimes are not supported",
+    ),
+    "edges of integers": ([1], {"kind": "binned", "edges": [0.2, 0.4]}, "no whole number"),
+}
+
+
+@pytest.mark.parametrize(("make", "spec", "words"), NOT_OF_THE_KIND.values(), ids=NOT_OF_THE_KIND)
+def test_values_that_cannot_be_of_the_kind(make, spec, words):
+    with pytest.raises(ValueError, match=f"column 'a': .*{words}"):
+        column(make() if callable(make) else make, spec)
+
+
+AT_ENCODING = {
+    "text in a continuous column": (
+        [0.5, 1.25],
+        [None, "x"],
+        ValueError,
+        "expected numbers, got 'x'",
+    ),
+    "numerals too": ([0.5, 1.25], ["5"], ValueError, "expected numbers, got '5'"),
+    "truth in a continuous column": ([0.5, 1.25], [True], ValueError, "expected numbers, got True"),
+    "dates in a continuous column": (
+        [0.5, 1.25],
+        pd.to_datetime(["2020"]),
+        ValueError,
+        "expected numbers, got .*2020",
+    ),
+    "infinity": ([0.5, 1.25], [np.inf], ValueError, "contains infinity"),
+    "infinity among categories": ([1, 2], [1, np.inf], ValueError, "contains infinity"),
+    "numbers among dates": (pd.to_datetime(["2020"]), [5], ValueError, "expected datetimes, got 5"),
+    "text among dates": (pd.to_datetime(["2020"]), ["2020"], ValueError, "datetimes, got '2020'"),
+    "dates among durations": (
+        pd.to_timedelta([1]),
+        pd.to_datetime(["2020"]),
+        ValueError,
+        "expected timedeltas",
+    ),
+    "lists among text": (["x", "y"], objects(["x"], "x"), TypeError, "list"),
+}
+
+
+@pytest.mark.parametrize(
+    ("fitted", "values", "error", "words"), AT_ENCODING.values(), ids=AT_ENCODING
+)
+def test_errors_at_encoding_name_the_column(fitted, values, error, words):
+    encoder = TableEncoder.fit(pd.DataFrame({"hue": fitted}))
+    with pytest.raises(error, match=f"column 'hue': .*{words}"):
+        encoder.transform(pd.DataFrame({"hue": values}))
+
+
+def test_errors_of_the_call():
+    frame = pd.DataFrame({"a": ["x"], "b": [1]})
+    with pytest.raises(ValueError, match=r"column 'c': .*no such column"):
+        TableEncoder.fit(frame, {"c": "nominal"})
+    with pytest.raises(ValueError, match="column 'a': the name occurs more than once"):
+        TableEncoder.fit(frame.set_axis(["a", "a"], axis=1))
+    with pytest.raises(ValueError, match="unseen must be 'smooth' or 'raise', got 'drop'"):
+        TableEncoder.fit(frame, unseen="drop")
+    with pytest.raises(ValueError, match=r"missing must be one of .*, got 'drop'"):
+        TableEncoder.fit(frame, missing="drop")
+    with pytest.raises(TypeError, match="columns must be a mapping or one kind, got 5"):
+        TableEncoder.fit(frame, 5)
+    with pytest.raises(ValueError, match="no rows"):
+        TableEncoder.fit(frame[:0])
+    with pytest.raises(TypeError, match=r"column \('t', 'a'\): a column's name must be"):
+        TableEncoder.fit(pd.concat({"t": frame}, axis=1))
+    with pytest.raises(TypeError, match="column nan: a column's name must be"):
+        TableEncoder.fit(frame.set_axis(["a", np.nan], axis=1))
+    encoder = TableEncoder.fit(frame)
+    with pytest.raises(ValueError, match="column 'b': the table has no such column"):
+        encoder.transform(frame[["a"]])
+    with pytest.raises(ValueError, match="column 'a': the name occurs more than once"):
+        encoder.transform(frame.set_axis(["a", "a"], axis=1))
+    with pytest.raises(ValueError, match="x must have 2 columns, got shape"):
+        encoder.inverse_transform(np.zeros((1, 3)))
+
+
+SPECS = {
+    "number": (5, TypeError, "expected a kind or a mapping"),
+    "kind": ("text", ValueError, "kind must be one of .*got 'text'"),
+    "kind in a mapping": ({"kind": 3}, ValueError, "kind must be one of .*got 3"),
+    "option": ({"kind": "binned", "width": 3}, ValueError, "unknown option 'width'"),
+    "edges of nominal": (
+        {"kind": "nominal", "edges": [0, 1]},
+        ValueError,
+        "edges needs kind='binned'",
+    ),
+    "bins without kind": ({"bins": 4}, ValueError, "bins needs kind='binned', got kind=None"),
+    "min_count of binned": (
+        {"kind": "binned", "min_count": 4},
+        ValueError,
+        "min_count needs kind='nom",
+    ),
+    "no bins": ({"kind": "binned", "bins": 0}, ValueError, "bins must be at least 1, got 0"),
+    "half a bin": ({"kind": "binned", "bins": 2.5}, TypeError, "bins must be an integer, got 2.5"),
+    "true bins": ({"kind": "binned", "bins": True}, TypeError, "bins must be an integer"),
+    "both": ({"kind": "binned", "bins": 2, "edges": [0, 1]}, ValueError, "exclude each other"),
+    "one edge": ({"kind": "binned", "edges": [0]}, ValueError, "at least two finite increasing"),
+    "falling": ({"kind": "binned", "edges": [0, 2, 1]}, ValueError, "increasing numbers, got"),
+    "endless": ({"kind": "binned", "edges": [0, np.inf]}, ValueError, "finite"),
+    "words": ({"kind": "binned", "edges": ["a", "b"]}, TypeError, "edges must be numbers"),
+    "no list": ({"kind": "binned", "edges": 5}, TypeError, "edges must be numbers, got 5"),
+    "missing": ({"missing": "drop"}, ValueError, "missing must be one of .*got 'drop'"),
+    "unhashable kind": ({"kind": ["nominal"]}, ValueError, "kind must be one of"),
+}
+
+
+@pytest.mark.parametrize(("spec", "error", "words"), SPECS.values(), ids=SPECS)
+def test_specifications_that_are_refused(spec, error, words):
+    with pytest.raises(error, match=f"column 'a': .*{words}"):
+        check_column_spec("a", spec)
+    with pytest.raises(error, match=f"column 'a': .*{words}"):
+        column([1, 2], spec)
+
+
+def test_specifications_that_are_fine():
+    assert check_column_spec("a", None) == check_column_spec("a", {})
+    assert check_column_spec("a", "nominal") == check_column_spec("a", {"kind": "nominal"})
+    edges = check_column_spec("a", {"kind": "binned", "edges": np.array([0, 10])}).edges
+    assert edges == (0.0, 10.0)
+    assert check_column_spec("a", {"missing": "category"}).missing == "category"

@@ -1,0 +1,314 @@
+"""Laws of continuous and binned columns: there and back, slopes, masses that sum to one, far-out values."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
+
+from discrete_itd.encoders import Bins, Continuous
+from discrete_itd.encoders.numeric import LARGEST, fit_bins, fit_continuous
+
+ORDINARY = st.floats(-1e6, 1e6).map(lambda v: round(v, 3))
+ANY = st.floats(allow_nan=False, allow_infinity=False)
+POWERS = st.sampled_from([0.0, 0.05, 0.5, 1.0, 1.5, 2.0])
+
+
+@st.composite
+def maps(draw):
+    return Continuous(
+        False,
+        draw(st.floats(-1e3, 1e3)),
+        draw(st.floats(1e-2, 1e3)),
+        draw(POWERS),
+        draw(st.floats(-2, 2)),
+        draw(st.floats(0.1, 10)),
+    )
+
+
+@given(st.lists(ORDINARY, min_size=1, max_size=30), st.lists(ORDINARY, min_size=1, max_size=5))
+def test_continuous_there_and_back(train, values):
+    codec = fit_continuous(np.array(train), False)
+    values = np.array(values + train)
+    back = codec.decode(codec.encode(values)[0])
+    atol = 1e-9 * (codec.scale + abs(codec.center))
+    np.testing.assert_allclose(back, values, rtol=1e-9, atol=atol)
+
+
+@given(maps(), st.floats(-6, 6))
+def test_continuous_back_and_there(codec, z):
+    x = codec.decode(np.array([z]))
+    assume(abs(x[0]) < 1e300)  # a z further out has no x of its own
+    np.testing.assert_allclose(codec.encode(x)[0], z, rtol=1e-6, atol=1e-6)
+
+
+@given(maps(), st.one_of(st.floats(-50, 50), st.floats(-1e5, 1e5)))
+@example(Continuous(False, 0.0, 1.0, 0.0, 0.0, 1.0), 999.0)
+@example(Continuous(False, 0.0, 1.0, 2.0, 0.0, 1.0), 1001.0)  # either side of where the tail begins
+@example(Continuous(False, 0.0, 1.0, 0.5, 0.0, 1.0), -1e5)
+def test_log_volume_is_the_logarithm_of_the_slope(codec, u):
+    assume(abs(abs(u) - 1000) > 0.5)  # the second derivative jumps there
+    x, h = codec.center + codec.scale * u, 1e-5 * codec.scale * max(1.0, abs(u))
+    z, log_volume = codec.encode(np.array([x - h, x, x + h]))
+    np.testing.assert_allclose(log_volume[1], math.log((z[2] - z[0]) / (2 * h)), atol=1e-4)
+
+
+@given(st.lists(ANY, min_size=1, max_size=20), st.lists(ANY, min_size=1, max_size=20))
+@example([0.0, 1e-300, 2e-300], [1e300, -LARGEST, LARGEST])
+@example([LARGEST, -LARGEST, 0.0], [1.0])
+@example([0.0] * 9 + [1e308, -1e308], [5e-324])
+@example([5e-324, 0.0], [LARGEST])
+def test_every_finite_number_has_a_finite_image_and_slope(train, values):
+    codec = fit_continuous(np.array(train), False)
+    values = np.unique(np.array(values + train))
+    z, log_volume = codec.encode(values)
+    assert np.isfinite(z).all()
+    assert np.isfinite(log_volume).all()
+    assert (np.diff(z) >= 0).all()
+    assert np.abs(codec.encode(np.array(train))[0]).max() <= 0.51 * math.sqrt(len(train)) + 1e-9
+    assert np.isfinite((z.astype(np.float32) / np.float32(1 + 1e9)) ** 2).all()
+    assert np.isfinite(codec.decode(z)).all()
+
+
+@given(maps(), st.lists(ANY, min_size=2, max_size=9))
+@example(Continuous(False, 1e308, 1e308, 0.0, 0.0, 1e3), [LARGEST, -LARGEST])
+def test_every_real_number_comes_from_a_finite_one(codec, z):
+    x = codec.decode(np.sort(z))
+    assert np.isfinite(x).all()
+    assert (x[1:] >= x[:-1]).all()
+
+
+SHAPES = {
+    "normal": lambda rng, n: rng.normal(3, 2, n),
+    "lognormal": lambda rng, n: np.exp(2 * rng.normal(size=n)),
+    "negative lognormal": lambda rng, n: -np.exp(2 * rng.normal(size=n)),
+    "mostly zero": lambda rng, n: np.where(rng.random(n) < 0.8, 0.0, rng.normal(size=n)),
+    "Cauchy": lambda rng, n: rng.standard_cauchy(n),
+    "tiny": lambda rng, n: 1e-300 * rng.normal(size=n),
+    "huge": lambda rng, n: 1e300 * rng.normal(size=n),
+    "constant": lambda _, n: np.full(n, 7.25),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+@pytest.mark.parametrize("n", [50, 20_001])
+def test_mean_zero_and_standard_deviation_one_half(shape, n):
+    values = shape(np.random.default_rng(0), n)
+    codec = fit_continuous(values, False)
+    z, _ = codec.encode(values)
+    np.testing.assert_allclose(z.mean(), 0.0, atol=1e-9)
+    np.testing.assert_allclose(z.std(), 0.0 if shape is SHAPES["constant"] else 0.5, atol=1e-9)
+    np.testing.assert_allclose(codec.decode(z), values, rtol=1e-9, atol=1e-9 * codec.scale)
+
+
+@pytest.mark.parametrize("n", [500, 30_000])
+def test_the_power_makes_skewed_values_symmetric_and_leaves_normal_ones_alone(n):
+    rng = np.random.default_rng(1)
+    assert abs(fit_continuous(rng.normal(5, 3, n), False).power - 1) <= 0.15
+    up = fit_continuous(np.exp(rng.normal(size=n)), False)
+    assert up.power < 0.6
+    values = np.exp(rng.normal(size=n))
+    z = fit_continuous(values, False).encode(values)[0]
+    assert (
+        abs(np.mean((z / 0.5) ** 3)) < 0.8 < np.mean(((values - values.mean()) / values.std()) ** 3)
+    )
+    mirrored = fit_continuous(-values, False)
+    assert mirrored.power == pytest.approx(2 - fit_continuous(values, False).power)
+
+
+def test_the_density_of_a_continuous_column_integrates_to_one():
+    values = np.exp(np.random.default_rng(2).normal(size=400))
+    codec = fit_continuous(values, False)
+    grid = codec.decode(np.linspace(-5, 5, 20_001))
+    z, log_volume = codec.encode(grid)
+    density = np.exp(-2 * z**2 + log_volume) * math.sqrt(2 / math.pi)  # N(0, 1/4) in the core
+    assert np.trapezoid(density, grid) == pytest.approx(1.0, abs=1e-4)
+
+
+def slot_masses(codec, seed=0):
+    return np.random.default_rng(seed).dirichlet(np.ones(len(codec.levels)))
+
+
+def mass_between(codec, masses, low, high, n=20_001):
+    """Trapezium rule on slot masses times densities."""
+    grid = np.linspace(low, high, n)
+    slot, log_density = codec.encode(grid)
+    return np.trapezoid(masses[slot.astype(int)] * np.exp(log_density), grid)
+
+
+@given(st.lists(ORDINARY, min_size=1, max_size=40), st.integers(1, 8))
+def test_bins_and_tails_integrate_to_one(train, bins):
+    codec = fit_bins(np.array(train), False, bins)
+    masses = slot_masses(codec)
+    edges = [
+        codec.edges[0] - 40 * codec.tails[0],
+        *codec.edges,
+        codec.edges[-1] + 40 * codec.tails[1],
+    ]
+    total = 0.0
+    for low, high in itertools.pairwise(edges):
+        inside = (high - low) * 1e-9
+        total += mass_between(codec, masses, low + inside, high - inside)
+    assert total == pytest.approx(1.0, abs=1e-3)
+
+
+@given(st.lists(st.integers(-300, 300), min_size=1, max_size=40), st.integers(1, 8))
+def test_bins_of_whole_numbers_are_a_mass(train, bins):
+    codec = fit_bins(np.array(train, float), True, bins)
+    masses = slot_masses(codec)
+    reach = 40 * max(codec.tails)
+    numbers = np.arange(math.floor(codec.edges[0] - reach), codec.edges[-1] + reach)
+    slot, log_share = codec.encode(numbers)
+    assert (masses[slot.astype(int)] * np.exp(log_share)).sum() == pytest.approx(1.0, abs=1e-9)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+@given(train=st.lists(st.integers(-99, 99), min_size=1, max_size=40), seed=st.integers(0, 99))
+def test_draws_fall_into_their_slot(train, whole, seed):
+    codec = fit_bins(np.array(train) * (1.0 if whole else 0.37), whole, 6)
+    slots = np.repeat(np.arange(len(codec.levels), dtype=float), 20)
+    for rng in (None, np.random.default_rng(seed)):
+        values = codec.decode(slots, rng)
+        np.testing.assert_array_equal(codec.encode(values)[0], slots)
+        if whole:
+            np.testing.assert_array_equal(values, np.rint(values))
+    assert np.isnan(codec.decode(np.array([np.nan]))).all()
+
+
+def test_draws_have_the_density_that_is_reported():
+    rng = np.random.default_rng(0)
+    codec = fit_bins(rng.normal(size=500), False, 4)
+    n = 40_000
+    inside = codec.decode(np.full(n, 2.0), rng)
+    left, right = codec.edges[1:3]
+    assert inside.mean() == pytest.approx((left + right) / 2, abs=0.01 * (right - left))
+    assert inside.std() == pytest.approx((right - left) / math.sqrt(12), rel=0.02)
+    beyond = codec.decode(np.full(n, 5.0), rng) - codec.edges[-1]
+    assert beyond.mean() == pytest.approx(codec.tails[1], rel=0.03)
+    below = codec.edges[0] - codec.decode(np.full(n, 0.0), rng)
+    assert below.mean() == pytest.approx(codec.tails[0], rel=0.03)
+    assert beyond.min() > 0 < below.min()
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_values_beyond_the_edges_score_lower_and_lower(whole):
+    codec = fit_bins(np.arange(100.0), whole)
+    slot, log_density = codec.encode(np.array([99.0, 101.0, 110.0, 1e3, 1e9, 1e300, LARGEST]))
+    assert slot.tolist() == [32] + [33] * 6
+    assert (np.diff(log_density) < 0)[:-1].all()
+    assert np.isfinite(log_density).all()
+    slot, mirrored = codec.encode(99 - np.array([99.0, 101.0, 110.0, 1e3, 1e9, 1e300, LARGEST]))
+    assert slot.tolist() == [1] + [0] * 6
+    assert (np.diff(mirrored) < 0)[:-1].all()
+    if not whole:  # quantiles that are whole numbers are not symmetric
+        np.testing.assert_allclose(mirrored[1:], log_density[1:])
+
+
+def test_bins_contain_their_left_edge_and_the_last_one_both():
+    codec = fit_bins(np.array([1.0, 2.0, 5.0]), False, edges=np.array([0.0, 2.0, 5.0]))
+    slot, log_density = codec.encode(np.array([-0.1, 0.0, 1.9, 2.0, 5.0, 5.1]))
+    assert slot.tolist() == [0, 1, 1, 2, 2, 3]
+    np.testing.assert_allclose(log_density[1:5], -np.log([2, 2, 3, 3]))
+
+
+def test_intervals_are_those_of_the_slots():
+    codec = fit_bins(np.array([1.0, 2.0, 5.0]), False, edges=np.array([0.0, 2.0, 5.0]))
+    intervals, slots, shares = codec.values()
+    values = np.array([-7.0, 0.0, 1.9, 2.0, 4.9, 5.1])
+    np.testing.assert_array_equal(slots[intervals.get_indexer(values)], codec.encode(values)[0])
+    assert shares.tolist() == [1.0] * 4
+
+
+def test_given_edges_among_whole_numbers_hold_the_same_numbers():
+    codec = fit_bins(np.array([1.0, 12.0]), True, edges=np.array([0.0, 10.0, 20.0]))
+    assert codec.edges == (-0.5, 9.5, 20.5)
+    slot, log_share = codec.encode(np.array([-1.0, 0, 9, 10, 20, 21]))
+    assert slot.tolist() == [0, 1, 1, 2, 2, 3]
+    np.testing.assert_allclose(log_share[1:5], -np.log([10, 10, 11, 11]))
+    with pytest.raises(ValueError, match="no whole number"):
+        fit_bins(np.array([1.0]), True, edges=np.array([0.2, 0.4, 0.8]))
+
+
+def test_tails_of_given_edges_learn_from_the_values_beyond():
+    codec = fit_bins(np.array([1.0, 6.0, 8.0, -3.0]), False, edges=np.array([0.0, 2.0, 5.0]))
+    assert codec.tails == (3.0, 2.0)
+
+
+def test_a_frequent_value_has_a_bin_of_its_own():
+    rng = np.random.default_rng(3)
+    values = np.concatenate([np.zeros(400), rng.normal(2, 1, 450), np.full(150, 7.5)])
+    codec = fit_bins(values, False, 10)
+    assert codec.atoms == (0.0, 7.5)
+    slot, _ = codec.encode(np.array([0.0, 7.5]))
+    edges = np.array(codec.edges)
+    widths = edges[slot.astype(int)] - edges[slot.astype(int) - 1]
+    assert (widths >= 4e-4).all()  # or the density at an atom would be anything
+    assert (widths < 0.01).all()
+    assert codec.decode(slot, rng).tolist() == [0.0, 7.5]
+    counts = np.bincount(codec.encode(values)[0].astype(int), minlength=codec.n_levels + 2)
+    assert 400 <= counts[int(slot[0])] <= 402
+    assert np.sort(counts)[-3] < 120  # the others share the rest evenly
+
+
+def test_a_frequent_whole_number_has_a_bin_of_width_one():
+    codec = fit_bins(np.array([0.0] * 50 + list(range(1, 51))), True, 6)
+    slot, log_share = codec.encode(np.array([0.0, 1.0]))
+    assert codec.atoms == (0.0,)
+    assert log_share[0] == 0.0
+    assert slot[1] == slot[0] + 1
+
+
+@pytest.mark.parametrize("value", [0.0, 3.0, -0.125, 1e300, 1e-300, 2.0**60])
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_constant_column_has_one_bin(value, whole):
+    if whole and (abs(value) > 2**52 or value != round(value)):
+        return
+    codec = fit_bins(np.full(9, value), whole)
+    assert codec.n_levels == 1
+    assert codec.encode(np.array([value]))[0].tolist() == [1]
+    assert codec.decode(np.array([1.0]), np.random.default_rng(0)).tolist() == [value]
+
+
+@given(
+    st.lists(ANY, min_size=1, max_size=30), st.lists(ANY, min_size=1, max_size=9), st.integers(1, 9)
+)
+@example([LARGEST, -LARGEST, 0.0], [5e-324], 2)
+@example([5e-324, 0.0, 1e-300], [1e300], 8)
+@example([1e16, 1e16 + 2, 1e16 + 4], [0.0], 3)
+def test_every_finite_number_has_a_slot_and_a_finite_density(train, values, bins):
+    codec = fit_bins(np.array(train), False, bins)
+    assert codec.edges[0] <= min(train) <= max(train) <= codec.edges[-1]
+    slot, log_density = codec.encode(np.array(values + train))
+    assert np.isfinite(log_density).all()
+    assert slot.min() >= 0
+    assert slot.max() <= codec.n_levels + 1
+    for rng in (None, np.random.default_rng(0)):
+        assert np.isfinite(codec.decode(np.arange(codec.n_levels + 2.0), rng)).all()
+
+
+def test_quantile_bins_hold_about_equal_counts():
+    values = np.random.default_rng(4).exponential(size=3200)
+    codec = fit_bins(values, False)
+    counts = np.bincount(codec.encode(values)[0].astype(int), minlength=34)
+    assert codec.n_levels == 32
+    assert counts[0] == counts[-1] == 0
+    assert (np.abs(counts[1:-1] - 100) <= 2).all()
+
+
+WRONG = {
+    "edges fall": lambda: Bins(False, (1.0, 0.0), (0.0, 1.0, 2.0), (1.0, 1.0)),
+    "one edge": lambda: Bins(False, (1.0,), (0.0, 1.0), (1.0, 1.0)),
+    "levels": lambda: Bins(False, (0.0, 1.0), (0.0, 1.0), (1.0, 1.0)),
+    "tails": lambda: Bins(False, (0.0, 1.0), (0.0, 1.0, 2.0), (1.0, 0.0)),
+    "scale": lambda: Continuous(False, 0.0, 0.0, 1.0, 0.0, 1.0),
+    "power": lambda: Continuous(False, 0.0, 1.0, 2.5, 0.0, 1.0),
+    "not finite": lambda: Continuous(False, math.nan, 1.0, 1.0, 0.0, 1.0),
+}
+
+
+@pytest.mark.parametrize("make", WRONG.values(), ids=WRONG)
+def test_impossible_parameters_are_refused(make):
+    with pytest.raises(ValueError, match=r"must be"):
+        make()
