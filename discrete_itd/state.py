@@ -272,12 +272,22 @@ def parameters_to_json(parameters: dict[str, Any]) -> dict[str, Any]:
     """JSON data of an estimator's constructor arguments."""
     out = dict(parameters)
     if isinstance(out["columns"], Mapping):  # JSON would turn integer names into strings
-        out["columns"] = [[plain(name), kind] for name, kind in out["columns"].items()]
+        out["columns"] = [[plain(name), _plain_spec(s)] for name, s in out["columns"].items()]
     if not isinstance(out["path"], str):
         out["path"] = schedule_to_json(out["path"])
     if not isinstance(out["random_state"], int | np.integer | None):
         out["random_state"] = None  # a generator's state is not part of the model
     return {name: plain(value) for name, value in out.items()}
+
+
+def _plain_spec(spec: Any) -> Any:
+    """What ``columns=`` says of one column, its edges as a list."""
+    if not isinstance(spec, Mapping):
+        return spec
+    return {
+        k: [float(e) for e in v] if k == "edges" and v is not None else plain(v)
+        for k, v in spec.items()
+    }
 
 
 def parameters_from_json(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -192,6 +192,17 @@ def test_probabilities_of_bins_and_of_pooled_categories():
     )
 
 
+def test_options_of_columns_are_kept(tmp_path):
+    frame = pd.DataFrame({"x": np.linspace(0, 1, 60)})
+    columns = {"x": {"kind": "binned", "edges": np.array([0.0, 0.2, 1.0])}}
+    model = DiffusionDensity(**{**QUICK, "max_steps": 1}, columns=columns).fit(frame)
+    model.save(tmp_path / "m")
+    again = DiffusionDensity.load(tmp_path / "m")
+    assert again.columns == {"x": {"kind": "binned", "edges": [0.0, 0.2, 1.0]}}
+    np.testing.assert_array_equal(again.score_samples(frame), model.score_samples(frame))
+    assert list(model.encoder_.describe()["categories"]) == [2]
+
+
 def test_given_a_missing_cell_is_no_condition(model):
     rows = TABLE[:30]
     gap = rows.assign(word=None)

@@ -1,0 +1,126 @@
+"""What a user sees who passes something odd: one table, each line a table of theirs and the answer."""
+
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from discrete_itd import DiffusionDensity
+
+QUICK = {"width": 4, "depth": 0, "max_steps": 2, "n_calls": 4, "random_state": 0}
+N = 120
+RNG = np.random.default_rng(0)
+GOOD = pd.DataFrame(
+    {"a": list("xy") * (N // 2), "x": RNG.normal(size=N), "k": RNG.integers(0, 3, N)}
+)
+
+
+def frame(**columns):
+    return GOOD.assign(**columns)
+
+
+REFUSED = {
+    "no table": ("text", {}, ValueError, "Expected 2D array"),
+    "a list of numbers": ([1, 2, 3], {}, ValueError, "Expected 2D array"),
+    "three dimensions": (np.zeros((2, 2, 2)), {}, ValueError, "dim 3"),
+    "no rows": (GOOD[:0], {}, ValueError, "0 sample(s)"),
+    "no columns": (GOOD[[]], {}, ValueError, "0 feature(s)"),
+    "one row": (GOOD[:1], {}, ValueError, "at least two rows are needed"),
+    "one row that tells something": (
+        pd.DataFrame({"a": ["x", None, None]}), {}, ValueError, "two rows with a cell"),
+    "a name twice": (GOOD.set_axis(["a", "a", "k"], axis=1), {}, ValueError, "column 'a': the name occurs more"),
+    "names of two types": (GOOD.set_axis(["a", 1, "k"], axis=1), {}, TypeError, "string"),
+    "a name that is a tuple": (
+        GOOD.set_axis([("a", 1), ("b", 2), ("c", 3)], axis=1), {}, TypeError, "column"),
+    "infinity": (frame(x=[np.inf] + [0.5] * (N - 1)), {}, ValueError, "column 'x': contains infinity"),
+    "infinity in an array": (np.array([[0.0, np.inf], [1.0, 2.0]]), {}, ValueError, "infinity"),
+    "complex numbers": (frame(x=1j), {}, (TypeError, ValueError), "column 'x'"),
+    "lists in cells": (frame(a=pd.Series([[1]] * N)), {}, TypeError, "column 'a': .*got [1] of type list"),
+    "truth values among numbers": (
+        frame(a=pd.Series([True, 2] * (N // 2), dtype=object)), {}, ValueError,
+        "column 'a': mixes truth values and numbers"),
+    "periods": (frame(a=pd.period_range("2020", periods=N, freq="D")), {}, (TypeError, ValueError), "column 'a'"),
+    "intervals": (frame(a=pd.cut(GOOD["x"], 3).astype(object)), {}, (TypeError, ValueError), "column 'a'"),
+    "an unknown column": (GOOD, {"columns": {"q": "nominal"}}, ValueError, "column 'q': named in columns="),
+    "an unknown kind": (GOOD, {"columns": {"a": "text"}}, ValueError, "column 'a': kind must be one of"),
+    "an unknown option": (
+        GOOD, {"columns": {"a": {"kind": "nominal", "size": 3}}}, ValueError, "column 'a': unknown option 'size'"),
+    "an option of another kind": (
+        GOOD, {"columns": {"x": {"kind": "nominal", "bins": 3}}}, ValueError, "column 'x': bins needs kind='binned'"),
+    "edges that fall": (
+        GOOD, {"columns": {"x": {"kind": "binned", "edges": [1, 0]}}}, ValueError, "column 'x': edges must be"),
+    "no bins": (GOOD, {"columns": {"x": {"kind": "binned", "bins": 0}}}, ValueError, "column 'x': bins must be"),
+    "text as a number": (GOOD, {"columns": {"a": "continuous"}}, (TypeError, ValueError), "column 'a': .*'x'"),
+    "text in bins": (GOOD, {"columns": {"a": "binned"}}, (TypeError, ValueError), "column 'a': .*'x'"),
+}  # fmt: skip
+
+WARNED = {
+    "an identifier": (frame(a=[f"customer number {i} of many" for i in range(N)]), "column 'a'"),
+    "free text": (
+        frame(a=["the parcel came late and open " * 3 + str(i) for i in range(N)]),
+        "column 'a'",
+    ),
+    "nothing at all": (frame(a=None), "column 'a': every cell is missing"),
+}
+
+TAKEN = {
+    "a constant": (frame(a="only"), "a", "nominal"),
+    "a constant number": (frame(x=0.1), "x", "ordinal"),
+    "0 and 1 as floats": (frame(x=GOOD["k"].clip(upper=1).astype(float)), "x", "ordinal"),
+    "0 and 1 as integers": (frame(k=GOOD["k"].clip(upper=1)), "k", "ordinal"),
+    "times": (frame(x=pd.Timestamp("2020") + pd.to_timedelta(RNG.integers(0, 10**6, N), unit="s")), "x", "continuous"),
+    "numbers among text": (frame(a=pd.Series([1, "1", 2.5, "x"] * (N // 4), dtype=object)), "a", "nominal"),
+    "numbers as objects": (frame(x=GOOD["x"].astype(object)), "x", "continuous"),
+    "gaps": (frame(a=GOOD["a"].mask(GOOD["k"] == 0)), "a", "nominal"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("table", "settings", "error", "words"), REFUSED.values(), ids=REFUSED)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_refused_with_a_word_why(table, settings, error, words):
+    pattern = ".*".join(re.escape(part) for part in words.split(".*"))
+    with pytest.raises(error, match=pattern):
+        DiffusionDensity(**QUICK, **settings).fit(table)
+
+
+@pytest.mark.parametrize(("table", "words"), WARNED.values(), ids=WARNED)
+def test_taken_with_a_warning(table, words):
+    with pytest.warns(UserWarning, match=re.escape(words)):
+        model = DiffusionDensity(**QUICK).fit(table)
+    assert np.isfinite(model.score_samples(table[:3])).all()
+
+
+@pytest.mark.parametrize(("table", "column", "kind"), TAKEN.values(), ids=TAKEN)
+def test_taken_as_it_is(table, column, kind):
+    model = DiffusionDensity(**QUICK).fit(table)
+    assert model.encoder_.describe().set_index("column").loc[column, "kind"] == kind
+    assert np.isfinite(model.score_samples(table)).all()
+    assert model.sample(3, random_state=0)[column].dtype == table[column].dtype
+
+
+LATER = {
+    "another column is gone": (
+        GOOD[["a", "x"]],
+        ValueError,
+        "column 'k': the model knows it, the table lacks it",
+    ),
+    "text in a continuous column": (
+        frame(x="much"),
+        (TypeError, ValueError),
+        "column 'x': .*'much'",
+    ),
+    "infinity": (frame(x=-np.inf), ValueError, "column 'x': contains infinity"),
+    "lists": (frame(a=pd.Series([[1]] * N)), TypeError, "column 'a'"),
+    "no rows": (GOOD[:0], ValueError, "0 sample(s)"),
+}
+
+
+@pytest.mark.parametrize(("table", "error", "words"), LATER.values(), ids=LATER)
+@pytest.mark.parametrize("method", ["score_samples", "explain", "impute", "predict_proba"])
+def test_refused_later(table, error, words, method):
+    model = DiffusionDensity(**QUICK).fit(GOOD)
+    pattern = ".*".join(re.escape(part) for part in words.split(".*"))
+    with pytest.raises(error, match=pattern):
+        getattr(model, method)(table)
+    assert np.isfinite(model.score_samples(GOOD[:2])).all()
