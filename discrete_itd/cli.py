@@ -156,8 +156,6 @@ def _print_training(model: DiffusionDensity, frame: pd.DataFrame) -> None:
 
 def _score(args: argparse.Namespace) -> None:
     _check_out(args.out, is_table=True, model=args.model, table=args.table)
-    if args.explain and args.given:
-        raise UserError("--explain splits the joint log-probability: leave out --given")
     model = DiffusionDensity.load(args.model, device=args.device)
     names = {str(c.name): c.name for c in model.encoder_.schema}
     _check_given(args.given, names)
@@ -170,7 +168,7 @@ def _score(args: argparse.Namespace) -> None:
     estimate = _about(args.table, lambda: model.log_prob(frame, given, tol=args.tol))
     scores = pd.DataFrame(estimate._asdict())
     if args.explain:
-        shares = _about(args.table, lambda: model.explain(frame, tol=args.tol))
+        shares = _about(args.table, lambda: model.explain(frame, given, tol=args.tol))
         scores = scores.join(shares.rename(columns=lambda name: f"nats_{name}"))
     save_whole(args.out, lambda path: write_table(scores, path, ending(args.out)))
     print(f"wrote {args.out}: {len(scores)} rows, {_nats(estimate.log_prob)} per row on average")

@@ -85,6 +85,8 @@ class Codebook(nn.Module):
         The column of each coordinate.
     size : int
         Numbers of a posterior per row, which memory is proportional to.
+    work : int
+        Numbers that are worked out to know a posterior of a row in full, which time is proportional to.
 
     Examples
     --------
@@ -131,6 +133,7 @@ class Codebook(nn.Module):
         keep("known_snr", [c.known_snr for c in self.columns], torch.get_default_dtype())
         # a vocabulary's posterior is kept as a few numbers, and worked out a few rows at a time
         self.size = self.slots.n_slots + 8 * len(reals) + 2 * CODE_LENGTH * len(words)
+        self.work = self.size + sum(self.columns[j].n_slots for j in words)
 
     @property
     def vocabularies(self) -> list[Vocabulary]:

@@ -30,6 +30,7 @@ from discrete_itd.report import Evaluation, TrainingPlan
 from discrete_itd.sampling import best_guess, column_distribution
 from discrete_itd.validation import (
     check_count,
+    check_integer,
     check_parameters,
     check_schedule,
     check_weights,
@@ -62,7 +63,7 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
         "nominal", "ordinal", "continuous" or "binned", where it is not what the dtype says; or a mapping with "kind"
         and options of the kind, like ``{"kind": "binned", "edges": [0, 18, 65, 120]}``. See
         :mod:`discrete_itd.encoders` for what the dtypes say and :func:`discrete_itd.encoders.check_column_spec` for
-        the options. Integers of a numpy array are codes: nominal.
+        the options. Integers of a numpy array are codes, nominal, unless there are more than 256 of them.
     missing : {"marginalise", "category"}, default="marginalise"
         What a missing cell (NaN, None, NA, NaT) does: nothing, the score is the log-probability of the
         cells that are there; or, in the columns that have missing cells in training, "it is missing" is a value like
@@ -267,39 +268,44 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
         return hasattr(self, "_model")
 
     @property
+    def _fitted(self) -> Model:
+        check_is_fitted(self)
+        return self._model
+
+    @property
     def encoder_(self) -> TableEncoder:
         """The schema of the table."""
-        return self._model.encoder
+        return self._fitted.encoder
 
     @property
     def denoiser_(self) -> NeuralDenoiser:
         """The trained network."""
-        return self._model.denoiser
+        return self._fitted.denoiser
 
     @property
     def schedule_(self) -> Schedule:
         """The path on which rows are scored."""
-        return self._model.schedule
+        return self._fitted.schedule
 
     @property
     def path_table_(self) -> pd.DataFrame:
         """The paths tried, best first."""
-        return self._model.path_table
+        return self._fitted.path_table
 
     @property
     def history_(self) -> pd.DataFrame:
         """One line per evaluation of training."""
-        return self._model.history
+        return self._fitted.history
 
     @property
     def stopped_(self) -> str:
         """Why training ended."""
-        return self._model.stopped
+        return self._fitted.stopped
 
     @property
     def device_(self) -> torch.device:
         """Where the network lies."""
-        return self._model.device
+        return self._fitted.device
 
     # -- scoring --------------------------------------------------------------------------------
 
@@ -330,11 +336,7 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
         ValueError, TypeError
             Naming the column, if it is missing from the table or holds what the model cannot take.
         """
-        x, log_volume = self._cells(X)
-        mask = self._given(given)
-        if mask is not None:
-            log_volume = np.where(mask.cpu().numpy(), 0.0, log_volume)
-        unique, inverse = unique_rows(x)
+        unique, inverse, log_volume, mask = self._asked(X, given)
         with _bar(len(unique), "score") as bar:
             estimate = self._model.log_prob(
                 unique, self.n_calls, tol=_check_tol(tol), given=mask, progress=bar.update
@@ -368,11 +370,7 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
             With the index of X. Rows sum to minus the log-probability. A column's share is what it surprises
             with once the other columns have been heard, averaged over the path; a missing or given cell has none.
         """
-        x, log_volume = self._cells(X)
-        mask = self._given(given)
-        if mask is not None:
-            log_volume = np.where(mask.cpu().numpy(), 0.0, log_volume)
-        unique, inverse = unique_rows(x)
+        unique, inverse, log_volume, mask = self._asked(X, given)
         with _bar(len(unique), "explain") as bar:
             split = self._model.attribution(
                 unique, self.n_calls, tol=_check_tol(tol), given=mask, progress=bar.update
@@ -403,10 +401,8 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
             -log P in nats; with continuous columns, the area between the two curves is what the model knows
             beyond independent columns.
         """
-        if n_points < 2 or max_rows < 2:
-            raise ValueError(
-                f"n_points and max_rows must be at least 2, got {n_points}, {max_rows}"
-            )
+        check_integer("n_points", n_points, 2)
+        check_integer("max_rows", max_rows, 2)
         x = self._cells(X)[0][:max_rows]
         if len(x) < 2:
             raise ValueError("a curve with error bars needs at least two rows")
@@ -456,13 +452,13 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
         if given is not None:
             row = one_row(given, encoder)
             start = torch.from_numpy(encoder.transform(row).x)
-            present = torch.from_numpy(row.notna().to_numpy()[0][encoder.owner])
-            start = start.masked_fill(~present, torch.nan)
+            present = ~start[:, : encoder.n_columns].isnan()
+            start = start.masked_fill(~present[:, encoder.owner], torch.nan)
         filled = self._model.draw(start.expand(int(n_samples), -1).to(self.device_), seed)
         cells = filled.cpu().numpy()
         frame = encoder.inverse_transform(cells, rng=np.random.default_rng(seed))
         if row is not None:  # the very values, also those never seen in training
-            for name in row.columns[row.notna().to_numpy()[0]]:
+            for name in row.columns[present.numpy()[0]]:
                 frame[name] = as_dtype(
                     row[name].repeat(len(frame)).set_axis(frame.index), frame[name].dtype
                 )
@@ -492,10 +488,14 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
         Returns
         -------
         DataFrame or ndarray, shape (N, C), or a list of ``n_draws`` of these if there are several
-            X with nothing missing; what was there is as it was.
+            X with nothing missing, but for columns of which every cell was missing in training; what was there
+            is as it was.
         """
         x, _ = self._cells(X)
         frame, is_frame = read_rows(X, self)
+        names = frame.columns
+        if is_frame and self._is_frame:  # found by name, as everywhere
+            frame = cast(pd.DataFrame, frame[self.encoder_.names])
         check_count("n_draws", n_draws)
         if method not in ("mode", "sample"):
             raise ValueError(f"method must be 'mode' or 'sample', got {method!r}")
@@ -520,7 +520,7 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
                 rng = np.random.default_rng(seed)
             decoded = encoder.inverse_transform(cells, rng=rng)
             tables.append(fill_cells(frame, empty.cpu().numpy(), decoded))
-        tables = [table if is_frame else table.to_numpy() for table in tables]
+        tables = [table[names] if is_frame else table.to_numpy() for table in tables]
         return tables[0] if n_draws == 1 else tables
 
     @available_if(_has_categories)
@@ -566,7 +566,7 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
         if schema.points.open:
             probs = probs[:, :-1]
         probs /= probs.sum(1, keepdims=True)
-        values, slot, share = schema.codec.values()
+        values, slot, share = schema.values()
         return pd.DataFrame(
             (probs[:, slot] * share)[inverse], index=_index(X), columns=values, copy=False
         )
@@ -667,6 +667,17 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
             frame[unread] = None
         cells = self.encoder_.transform(frame)
         return torch.from_numpy(cells.x).to(self.device_), cells.log_volume
+
+    def _asked(
+        self, X: Any, given: Iterable[Hashable] | None
+    ) -> tuple[Tensor, np.ndarray, np.ndarray, Tensor | None]:
+        """The distinct rows, which of them each row is, the log-volumes of what is asked, and what is given."""
+        x, log_volume = self._cells(X)
+        check_integer("n_calls", self.n_calls, 2)
+        mask = self._given(given)
+        if mask is not None:
+            log_volume = np.where(mask.cpu().numpy(), 0.0, log_volume)
+        return *unique_rows(x), log_volume, mask
 
     def _given(self, given: Iterable[Hashable] | None) -> Tensor | None:
         """Which internal columns are conditioned on."""

@@ -91,6 +91,9 @@ def fill_cells(frame: pd.DataFrame, empty: np.ndarray, filled: pd.DataFrame) -> 
 def _filled(column: pd.Series, mask: np.ndarray, values: pd.Series) -> pd.Series:
     """The column with ``values`` where the mask is true, in its own dtype if that can hold them."""
     out = column.copy()
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        new = pd.Index(values.dropna().unique()).difference(column.cat.categories, sort=False)
+        out = column.cat.add_categories(list(new)) if len(new) else out
     try:
         out[mask] = values.to_numpy()
     except (TypeError, ValueError):

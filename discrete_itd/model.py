@@ -184,7 +184,7 @@ class Model:
                 schedule = CoordinateSchedule(min(n_free, schedule.n_steps), schedule.order)
         n_paths = paths_within(n_calls, schedule)
         if tol is not None:  # start low: rows that need more will get more
-            n_paths = max(FEWEST_PATHS, paths_within(n_calls // 4, schedule))
+            n_paths = min(n_paths, max(FEWEST_PATHS, paths_within(n_calls // 4, schedule)))
         return {
             "x": x,
             "schedule": schedule,

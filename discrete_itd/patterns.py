@@ -35,7 +35,8 @@ from discrete_itd.posterior import Posterior
 
 PILOT_CELLS = 1 << 19  # rows times numbers of a posterior, for the pilot
 VALIDATION_DRAWS = 4096  # rows times repeats of one validation
-MOST_WEIGHT = 8.0  # of a row among those with as many cells known
+MOST_WEIGHT = 2.0  # of a row among those with as many cells known
+VALIDATION_CELLS = 1 << 26  # rows times numbers of a posterior, of one validation
 REAL_STEPS = 8  # of the path whose cost is a continuous column's loss
 REAL_SNR = 1000.0  # beyond which a continuous column's evidence tells little about others
 REAL_HIGH_SNR = 16000.0  # an error of a sixtieth of a standard deviation
@@ -215,7 +216,7 @@ def pilot_quadrature(denoiser: Denoiser, x: Tensor, generator: torch.Generator) 
     edges = torch.linspace(
         math.log(0.01), math.log(float(known_snr.max())), 65, dtype=torch.float64, device=x.device
     )
-    n_rows = max(32, min(512, PILOT_CELLS // book.size))
+    n_rows = max(32, min(512, PILOT_CELLS // book.work))
     pick = torch.randint(len(x), (n_rows,), generator=generator, device=x.device)
     rows = x[pick]
     points, missing = book.embed(rows), rows.isnan()
@@ -250,13 +251,14 @@ class Evaluator:
 
     @torch.no_grad()
     def __call__(self, denoiser: Denoiser) -> tuple[float, float]:
-        """Mean nats per row, and its standard error over rows."""
+        """Mean nats per row, and its standard error over rows; of a large vocabulary, over the first rows."""
         generator = torch.Generator(self._x.device).manual_seed(self._seed)
-        total = torch.zeros(len(self._x), dtype=torch.float64, device=self._x.device)
+        x = self._x[: max(512, VALIDATION_CELLS // denoiser.codebook.work)]
+        total = torch.zeros(len(x), dtype=torch.float64, device=x.device)
         for _ in range(self._repeats):
-            order = torch.randperm(len(self._x), generator=generator, device=self._x.device)
+            order = torch.randperm(len(x), generator=generator, device=x.device)
             for part in order.split(2048):
-                loss = self._patterns.loss(denoiser, self._x[part], generator).double()
+                loss = self._patterns.loss(denoiser, x[part], generator).double()
                 total.index_add_(0, part, loss)
         return mean_and_error(total / self._repeats)
 

@@ -125,9 +125,9 @@ def place_steps(
         One schedule for each, with at most that many steps.
     generator : torch.Generator
     """
-    n_rows = max(32, min(512, PILOT_CELLS // denoiser.codebook.size))
+    n_rows = max(32, min(512, PILOT_CELLS // denoiser.codebook.work))
     pick = torch.randint(len(x), (n_rows,), generator=generator, device=generator.device)
-    n_grid = GRID if denoiser.codebook.size <= WIDE else GRID // 2
+    n_grid = GRID if denoiser.codebook.work <= WIDE else GRID // 2
     grid = torch.linspace(math.log(quadrature.low), math.log(quadrature.high), n_grid).exp()
     costs = step_costs(denoiser, x[pick.to(x.device)], grid, generator)
     return [
@@ -153,6 +153,8 @@ class Candidate:
 
 def paths_within(n_calls: int, schedule: Schedule) -> int:
     """Paths M for a budget of calls per row; at least two, for a standard error."""
+    if not schedule.noisy and (schedule.n_steps == 1 or schedule.order is not None):
+        return 2  # all paths are the same
     return max(2, n_calls // schedule.n_steps)
 
 
@@ -185,7 +187,11 @@ def choose_path(
     """
     if kind not in ("auto", "coordinate", "isotropic"):
         raise ValueError(f"kind must be 'auto', 'coordinate' or 'isotropic', got {kind!r}")
-    max_rows = min(max_rows, max(32, CHOICE_CELLS // denoiser.codebook.size))
+    if kind == "auto" and denoiser.codebook.vocabularies:
+        kind = (
+            "coordinate"  # asks for a large vocabulary once a path, an isotropic one at every step
+        )
+    max_rows = min(max_rows, max(32, CHOICE_CELLS // denoiser.codebook.work))
     candidates: list[tuple[str, Schedule]] = []
     n_columns = denoiser.codebook.n_columns
     most = max(1, n_calls // 2)

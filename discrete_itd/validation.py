@@ -14,16 +14,13 @@ from discrete_itd.encoders import KINDS, check_column_spec
 PATHS = ("auto", "coordinate", "isotropic")
 MISSING = ("marginalise", "category")
 UNSEEN = ("smooth", "raise")
+MOST_ROWS = 1e9  # that weights may stand for: rows are repeated as they say
 
 
 def check_parameters(parameters: Mapping[str, Any]) -> None:
     """Raise a ValueError or TypeError that names the wrong one of an estimator's parameters."""
     for name, least in (("width", 1), ("depth", 0), ("max_steps", 0), ("n_calls", 2)):
-        value = parameters[name]
-        if isinstance(value, bool) or not isinstance(value, int | np.integer):
-            raise TypeError(f"{name} must be an integer, got {value!r}")
-        if value < least:
-            raise ValueError(f"{name} must be at least {least}, got {value}")
+        check_integer(name, parameters[name], least)
     for name in ("max_time", "validation_fraction"):
         value = parameters[name]
         if value is None and name != "validation_fraction":
@@ -77,6 +74,14 @@ def check_schedule(schedule: Schedule, n_columns: int) -> None:
         )
 
 
+def check_integer(name: str, value: Any, least: int) -> None:
+    """Raise a TypeError or ValueError if a value is no integer of at least ``least``."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, got {value}")
+
+
 def check_count(name: str, value: Any) -> None:
     """Raise a ValueError or TypeError if a number of things is no positive integer."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
@@ -107,6 +112,10 @@ def check_weights(sample_weight: Any, n_rows: int) -> np.ndarray | None:
         raise ValueError(
             "sample_weight must be whole numbers, how often each row occurs;"
             f" got {weights[wrong][0]!r} in row {int(np.flatnonzero(wrong)[0])}"
+        )
+    if weights.sum() > MOST_ROWS:
+        raise ValueError(
+            f"sample_weight adds up to {weights.sum():.3g} rows, more than {MOST_ROWS:.0e}"
         )
     if weights.sum() < 2:
         raise ValueError("sample_weight must leave at least two rows: almost all weights are zero")

@@ -1,6 +1,8 @@
 """What a user sees who passes something odd: one table, each line a table of theirs and the answer."""
 
+import datetime
 import re
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
@@ -8,7 +10,14 @@ import pytest
 
 from discrete_itd import DiffusionDensity
 
-QUICK = {"width": 4, "depth": 0, "max_steps": 2, "n_calls": 4, "random_state": 0}
+QUICK = {
+    "width": 4,
+    "depth": 0,
+    "max_steps": 2,
+    "n_calls": 4,
+    "path": "coordinate",
+    "random_state": 0,
+}
 N = 120
 RNG = np.random.default_rng(0)
 GOOD = pd.DataFrame(
@@ -97,6 +106,29 @@ def test_taken_as_it_is(table, column, kind):
     assert model.encoder_.describe().set_index("column").loc[column, "kind"] == kind
     assert np.isfinite(model.score_samples(table)).all()
     assert model.sample(3, random_state=0)[column].dtype == table[column].dtype
+
+
+def test_days_and_decimals_in_objects_are_times_and_numbers():
+    days = [datetime.date(2024, 1, 1) + datetime.timedelta(int(k)) for k in GOOD["k"]]
+    table = frame(a=days, x=[Decimal(int(k)) / 7 for k in RNG.integers(0, 90, N)])
+    model = DiffusionDensity(**QUICK).fit(table)
+    assert model.encoder_.describe()["kind"].tolist()[:2] == ["continuous", "continuous"]
+    assert np.isfinite(model.score_samples(table)).all()
+    assert model.sample(3)["a"].dtype.kind == "M"
+
+
+def test_few_texts_among_numbers_are_pointed_out():
+    table = frame(x=[*GOOD["x"][:-1], "?"])
+    with pytest.warns(UserWarning, match="column 'x': numbers, but for text like '[?]'"):
+        DiffusionDensity(**QUICK).fit(table)
+
+
+def test_weights_and_numbers_of_calls_are_checked_where_they_are_used():
+    with pytest.raises(ValueError, match="adds up to"):
+        DiffusionDensity(**QUICK).fit(GOOD, sample_weight=[10**12] * N)
+    model = DiffusionDensity(**QUICK).fit(GOOD).set_params(n_calls="many")
+    with pytest.raises(TypeError, match="n_calls must be an integer, got 'many'"):
+        model.score(GOOD)
 
 
 LATER = {

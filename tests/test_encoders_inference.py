@@ -343,8 +343,6 @@ REFUSED = {
     "dicts": (lambda: objects({}, "x"), TypeError, "dict"),
     "tuples": (lambda: objects((1, 2), "x"), TypeError, "tuple"),
     "bytes": (lambda: objects(b"x", 1), TypeError, "bytes"),
-    "decimals": (lambda: objects(Decimal(1), Decimal(2)), TypeError, "Decimal"),
-    "days": (lambda: objects(datetime.date(2020, 1, 1)), TypeError, "date"),
     "truth and numbers": (lambda: objects(True, 1), ValueError, "mixes truth values and numbers"),
     "truth, text and numbers": (lambda: objects(True, "x", 0.5), ValueError, "mixes truth"),
     "endless integers": (lambda: objects(10**400, 1), ValueError, "too large"),

@@ -13,6 +13,7 @@ from discrete_itd import CoordinateSchedule, DiffusionDensity
 from discrete_itd.datasets import load_car
 
 QUICK = {"width": 16, "depth": 1, "max_steps": 150, "n_calls": 16, "random_state": 0}
+QUICK |= {"path": "coordinate"}  # quicker than choosing one
 
 
 def mixed_table(n=300, seed=0):
@@ -46,9 +47,9 @@ def float64():
 @pytest.fixture(scope="module")
 def model():
     """On a path that takes the columns in a fixed order: word, level, flag, size."""
-    longer = {**QUICK, "max_steps": 600}
+    longer = {**QUICK, "max_steps": 600, "path": CoordinateSchedule(4, (0, 2, 3, 1))}
     with float64():
-        return DiffusionDensity(**longer, path=CoordinateSchedule(4, (0, 2, 3, 1))).fit(TABLE)
+        return DiffusionDensity(**longer).fit(TABLE)
 
 
 def tiny():
@@ -61,9 +62,9 @@ def tiny():
 def small_model():
     rng = np.random.default_rng(0)
     rows = tiny().sample(400, replace=True, weights=rng.random(12) ** 2, random_state=0)
-    path = CoordinateSchedule(3, (0, 1, 2))
+    settings = {**QUICK, "unseen": "raise", "path": CoordinateSchedule(3, (0, 1, 2))}
     with float64():
-        return DiffusionDensity(**QUICK, unseen="raise", path=path).fit(rows)
+        return DiffusionDensity(**settings).fit(rows)
 
 
 # -- missing cells ---------------------------------------------------------------------------------
@@ -231,6 +232,46 @@ def test_imputed_tables_keep_what_is_there(model):
         model.impute(TABLE, method="best")
     with pytest.raises(ValueError, match="n_draws is of method='sample'"):
         model.impute(TABLE, n_draws=2)
+
+
+def test_cells_are_filled_by_name():
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({0: rng.choice(list("xyz"), 90), 1: rng.choice(list("uv"), 90)})
+    model = DiffusionDensity(**{**QUICK, "max_steps": 2}).fit(table)
+    gaps = pd.DataFrame({1: ["u", "v"], 0: [None, "y"]})
+    filled = model.impute(gaps)
+    assert list(filled.columns) == [1, 0]
+    assert filled[1].tolist() == ["u", "v"]
+    assert filled[0][0] in set("xyz")
+    assert filled[0][1] == "y"
+
+
+def test_one_jump_costs_two_calls():
+    """All paths are one, so more of them would say the same."""
+    model = DiffusionDensity(**{**QUICK, "max_steps": 2, "n_calls": 128}).fit(tiny())
+    rows, forward = [], model.denoiser_.forward
+
+    def counting(y, snr):
+        rows.append(len(y))
+        return forward(y, snr)
+
+    model.denoiser_.forward = counting
+    assert model.log_prob(tiny(), given=["a", "b"]).stderr.max() == 0
+    assert sum(rows) == 2 * len(tiny())
+
+
+def test_bins_of_times_are_times():
+    rng = np.random.default_rng(0)
+    days = pd.to_timedelta(rng.integers(0, 300, 200), unit="D")
+    for origin in (
+        pd.Timestamp("2024-01-01"),
+        pd.Timestamp("2024-01-01", tz="UTC"),
+        pd.Timedelta(0),
+    ):
+        table = pd.DataFrame({"t": origin + days})
+        model = DiffusionDensity(**{**QUICK, "max_steps": 2}, columns={"t": "binned"}).fit(table)
+        proba = model.predict_proba(table, "t")
+        assert all(sum(t in i for i in proba.columns) == 1 for t in table["t"][:5])
 
 
 def test_imputation_knows_the_rest_of_the_row(model):

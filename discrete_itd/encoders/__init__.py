@@ -6,15 +6,16 @@ and back. What a column becomes, unless the user says otherwise:
 ==============================  ==========  ===============================================================
 dtype                           kind        what it knows
 ==============================  ==========  ===============================================================
-category, Arrow dictionary      nominal     the categories of the dtype, used or not
+category                        nominal     the categories of the dtype, used or not
+Arrow dictionary                nominal     the distinct values
 ordered category                ordinal     those of the dtype, equally spaced
 string, object                  nominal     the distinct values
 bool                            nominal     False and True, nothing else is possible
 integer, few values             ordinal     the distinct values, at their own distances
 integer or float, many values   continuous  a scale; the density is per unit
-float, at most 20 values        ordinal     the distinct values, if they are whole or the rows 100 and more
+float, at most 20 values        ordinal     the distinct values, if they are whole or come 20 times each
 datetime, timedelta             continuous  a scale; the density is per second
-integer of a numpy array        nominal     the distinct values: the array is taken to hold codes
+integer of a numpy array        nominal     the distinct values, codes; continuous if there are more than 256
 ==============================  ==========  ===============================================================
 
 Integers are "few" if there are at most 20 different ones, or at most 256 and they occur twice each on average. An

@@ -87,6 +87,10 @@ def _plain_values(column: pd.Series) -> np.ndarray:
                 return cells.astype(np.int64)
             except OverflowError:
                 return cells  # exact as Python's integers, whatever their size
+        case "date":
+            return _instants(pd.to_datetime(column))
+        case "decimal":
+            return cells.astype(float)
         case "datetime" | "datetime64" | "timedelta" | "timedelta64":
             found = column.infer_objects()
             return cells if found.dtype == object else _instants(found)  # mixed time zones stay

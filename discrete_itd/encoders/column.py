@@ -91,6 +91,30 @@ class Column:
         """Where the core puts it."""
         return self.codec.points
 
+    def values(self) -> tuple[pd.Index, np.ndarray, np.ndarray]:
+        """The categories or intervals, the slot of each, and its share of the slot's mass.
+
+        A continuous column has none: TypeError.
+        """
+        if isinstance(self.codec, Continuous):
+            raise TypeError(f"column {self.name!r}: continuous, without categories")
+        index, slot, share = self.codec.values()
+        if isinstance(self.codec, Bins) and self.family != "number":
+            edges = np.array(self.codec.edges)
+            nanoseconds = [round(e * self.step) + self.origin * 10**9 for e in edges]
+            if self.family == "datetime":
+                breaks: Any = pd.to_datetime(nanoseconds, utc=True)
+                if getattr(self.dtype, "tz", None) is None:
+                    breaks = breaks.tz_localize(None)
+                ends = [pd.Timestamp.min.ceil("D"), pd.Timestamp.max.floor("D")]
+                ends = [t.tz_localize(breaks.tz) for t in ends]
+            else:
+                breaks = pd.to_timedelta(nanoseconds)
+                ends = [pd.Timedelta.min.ceil("D"), pd.Timedelta.max.floor("D")]
+            whole = [ends[0], *breaks, ends[1]]
+            index = pd.IntervalIndex.from_breaks(whole, closed="left")
+        return index, slot, share
+
     def encode(self, values: pd.Series) -> tuple[np.ndarray, np.ndarray, bool]:
         """The core's numbers and log-volumes, float64, NaN and 0 where a cell is missing.
 

@@ -41,7 +41,10 @@ FLOAT_KIND: Kind = "continuous"  # of columns of many distinct numbers
 FEW_NUMBERS = 20  # distinct values; so few are levels, not measurements
 MANY_NUMBERS = 256  # distinct integers; more are measurements
 ENOUGH_ROWS = 100  # to tell that values hardly repeat
+OFTEN = 20  # times each, on average; broken numbers that come so often are levels
+STRAY = 0.1  # share of texts among numbers; so few are likely mistakes
 LONG_TEXT = 30  # characters, on average
+NO_SURPRISE = 1e9  # rows that a value is worth where there was none in training
 WHOLE_UP_TO = 2.0**52  # floats further out have no halves
 
 
@@ -114,7 +117,9 @@ def _edges(where: str, edges: Any) -> tuple[float, ...]:
     try:
         numbers = np.array([float(e) for e in edges])
     except (TypeError, ValueError, OverflowError):
-        raise TypeError(f"{where} edges must be numbers, got {edges!r}") from None
+        numbers = np.empty(0)
+    if isinstance(edges, str) or not len(numbers):
+        raise TypeError(f"{where} edges must be numbers, got {edges!r}")
     if len(numbers) < 2 or not np.isfinite(numbers).all() or not (np.diff(numbers / 2) > 0).all():
         raise ValueError(
             f"{where} edges must be at least two finite increasing numbers, got {edges!r}"
@@ -156,7 +161,7 @@ def infer_column(
     codec: Any
     origin, step = 0, 1
     if not len(cells.values) and not isinstance(dtype, pd.CategoricalDtype) and dtype.kind != "b":
-        codec = Categories("nominal", (), is_open)
+        codec = Categories("nominal", (), is_open, unseen_count=NO_SURPRISE)
     elif kind in ("nominal", "ordinal"):
         codec = _fit_categories(name, cells, values, kind, spec, is_open)
     else:
@@ -227,7 +232,7 @@ def _kind(cells: PlainCells, dtype: Any, from_array: bool) -> Kind:
         repeated = few or n_distinct <= n // 2  # else most of those to come will be new
         return "ordinal" if repeated and n_distinct <= MANY_NUMBERS else FLOAT_KIND
     whole = few and all(float(v).is_integer() for v in pd.unique(values))
-    return "ordinal" if whole or (few and n >= ENOUGH_ROWS) else FLOAT_KIND
+    return "ordinal" if whole or (few and n >= OFTEN * n_distinct) else FLOAT_KIND
 
 
 def _fit_categories(
@@ -277,6 +282,12 @@ def _fit_categories(
 def _warn_of_text(name: Hashable, categories: list[Scalar], n: int) -> None:
     """Warn of text that hardly ever repeats: there is nothing to learn from it."""
     text = [c for c in categories if isinstance(c, str)]
+    if text and len(categories) - len(text) > FEW_NUMBERS and len(text) <= STRAY * len(categories):
+        warnings.warn(
+            f"column {name!r}: numbers, but for text like {text[0]!r}; taken as {len(categories)} categories."
+            " Clean it to have numbers, or say what it is with columns=",
+            stacklevel=6,
+        )
     if n < ENOUGH_ROWS or len(text) <= n // 2:
         return
     is_long = sum(map(len, text)) > LONG_TEXT * len(text)

@@ -179,7 +179,7 @@ class TableEncoder:
             if strange:
                 warnings.warn(
                     f"column {column.name!r}: no value was seen in training (dtype {values.dtype}, fitted as"
-                    f" {column.dtype}); is the type the same?",
+                    f" {column.dtype}, {column.kind}); is the type the same, and the kind what columns= should say?",
                     stacklevel=4,
                 )
         for j, place in self._indicators():

@@ -49,6 +49,7 @@ def main() -> None:
     parser.add_argument("tables", nargs="*", help="all of them by default")
     parser.add_argument("--seed", type=int, default=0, help="of the rows drawn and their halves")
     parser.add_argument("--max-time", type=float, default=30.0, help="seconds of training, per fit")
+    parser.add_argument("--max-steps", type=int, help="of training, per fit, in place of a time")
     parser.add_argument("--n-calls", type=int, default=64)
     parser.add_argument("--fresh", action="store_true", help="forget the results of earlier runs")
     parser.add_argument("--quick", action="store_true", help="a few steps of ours")
@@ -93,7 +94,8 @@ def _nats(entry: dict[str, Any]) -> str:
 def _measure(name: str, peers: dict[str, str], options: argparse.Namespace) -> dict[str, Any]:
     """The results of one table, from the cache as far as they are there."""
     CACHE.mkdir(exist_ok=True)
-    effort = "quick" if options.quick else f"{options.max_time:g}-{options.n_calls}"
+    bound = options.max_time if options.max_steps is None else f"{options.max_steps}steps"
+    effort = "quick" if options.quick else f"{bound}-{options.n_calls}"
     file = CACHE / f"numeric-{name}-{options.seed}-{effort}.json"
     fresh = options.fresh or options.quick or not file.exists()
     kept: dict[str, Any] = {} if fresh else json.loads(file.read_text())
@@ -134,6 +136,8 @@ def _ours(
     model = estimator(options.max_time, quick=options.quick, columns=columns)
     if not options.quick:
         model.set_params(n_calls=options.n_calls)
+    if options.max_steps is not None:
+        model.set_params(max_steps=options.max_steps, max_time=None)
     try:
         _, fit_seconds = timed(model.fit, pd.DataFrame(train[held:], columns=names))
         valid, _ = timed(model.score_samples, pd.DataFrame(train[:held], columns=names))
