@@ -509,6 +509,8 @@ def process(line):
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": root},
+        # a suite in the background ignores interrupts, and its children would too
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
@@ -525,11 +527,14 @@ def test_process():
 def test_ctrl_c_keeps_the_model(place):
     table(10)[["colour", "fresh"]].to_csv("t.csv", index=False)
     fit = process("fit t.csv --out new --max-steps 1000000 --checkpoint run")
-    deadline = time.monotonic() + 60
-    while not (place / "run").exists() and time.monotonic() < deadline:  # it trains from now on
-        time.sleep(0.05)
-    fit.send_signal(signal.SIGINT)
-    out, err = fit.communicate(timeout=300)
+    try:
+        deadline = time.monotonic() + 60
+        while not (place / "run").exists() and time.monotonic() < deadline:  # it trains from now on
+            time.sleep(0.05)
+        fit.send_signal(signal.SIGINT)
+        out, err = fit.communicate(timeout=120)
+    finally:
+        fit.kill()
     assert (fit.returncode, err) == (
         0,
         "discrete-itd: note: training was interrupted: new is the best model so far;"
