@@ -29,10 +29,10 @@ from discrete_itd.patterns import pilot_quadrature
 from discrete_itd.report import Evaluation, TrainingPlan
 from discrete_itd.sampling import best_guess, column_distribution
 from discrete_itd.validation import (
-    check_count,
     check_integer,
     check_parameters,
     check_schedule,
+    check_tolerance,
     check_weights,
     resolve_device,
 )
@@ -339,7 +339,7 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
         unique, inverse, log_volume, mask = self._asked(X, given)
         with _bar(len(unique), "score") as bar:
             estimate = self._model.log_prob(
-                unique, self.n_calls, tol=_check_tol(tol), given=mask, progress=bar.update
+                unique, self.n_calls, tol=check_tolerance(tol), given=mask, progress=bar.update
             )
         _warn_beyond(estimate.stderr, tol)
         log_prob, stderr = (t.cpu().numpy()[inverse] for t in estimate)
@@ -373,7 +373,7 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
         unique, inverse, log_volume, mask = self._asked(X, given)
         with _bar(len(unique), "explain") as bar:
             split = self._model.attribution(
-                unique, self.n_calls, tol=_check_tol(tol), given=mask, progress=bar.update
+                unique, self.n_calls, tol=check_tolerance(tol), given=mask, progress=bar.update
             )
         _warn_beyond(split.stderr, tol)
         inner = split.surprisal.cpu().numpy()[inverse] - log_volume
@@ -444,7 +444,7 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
             ``missing="category"``, cells are missing as often as in training.
         """
         check_is_fitted(self)
-        check_count("n_samples", n_samples)
+        check_integer("n_samples", n_samples, 1)
         seed = int(check_random_state(random_state).randint(2**31 - 1))
         encoder = self.encoder_
         start = torch.full((1, len(encoder.owner)), torch.nan, dtype=torch.float64)
@@ -491,17 +491,14 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
             X with nothing missing, but for columns of which every cell was missing in training; what was there
             is as it was.
         """
-        x, _ = self._cells(X)
-        frame, is_frame = read_rows(X, self)
-        names = frame.columns
-        if is_frame and self._is_frame:  # found by name, as everywhere
-            frame = cast(pd.DataFrame, frame[self.encoder_.names])
-        check_count("n_draws", n_draws)
+        frame, names, is_frame = self._frame(X)
+        check_integer("n_draws", n_draws, 1)
         if method not in ("mode", "sample"):
             raise ValueError(f"method must be 'mode' or 'sample', got {method!r}")
         if method == "mode" and n_draws != 1:
             raise ValueError("n_draws is of method='sample': the mode is always the same")
         encoder = self.encoder_
+        x = torch.from_numpy(encoder.transform(frame).x).to(self.device_)
         x[:, encoder.n_columns :] = PRESENT  # a filled cell is one that is there
         empty = x[:, : encoder.n_columns].isnan()
         rows = torch.nonzero(empty.any(1)).flatten()
@@ -519,8 +516,8 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
                 cells = self._model.draw(fill, seed).cpu().numpy()
                 rng = np.random.default_rng(seed)
             decoded = encoder.inverse_transform(cells, rng=rng)
-            tables.append(fill_cells(frame, empty.cpu().numpy(), decoded))
-        tables = [table[names] if is_frame else table.to_numpy() for table in tables]
+            table = fill_cells(frame, empty.cpu().numpy(), decoded)
+            tables.append(self._as_given(table, names) if is_frame else table.to_numpy())
         return tables[0] if n_draws == 1 else tables
 
     @available_if(_has_categories)
@@ -605,6 +602,7 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
             model.device = device
             check_parameters(model.get_params(deep=False))
             model._from_state(header, tensors)
+            model._model.try_out()
         except ValueError as error:
             raise ValueError(f"{os.fspath(path)}: {error}") from None
         except files.DAMAGE as error:
@@ -651,17 +649,29 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
 
     # -- tables ---------------------------------------------------------------------------------
 
-    def _cells(self, X: Any, unread: Hashable | None = None) -> tuple[Tensor, np.ndarray]:
-        """The encoded rows, and what to add to their log-probabilities cell by cell."""
+    def _frame(self, X: Any) -> tuple[pd.DataFrame, pd.Index, bool]:
+        """The rows with the fitted columns in their order, the columns they came with, and if as a frame."""
         check_is_fitted(self)
         frame, is_frame = read_rows(X, self)
+        given, names = frame.columns, self.encoder_.names
         if is_frame and self._is_frame:
-            absent = [n for n in self.encoder_.names if n not in frame.columns]
+            absent = [n for n in names if n not in frame.columns]
             if absent:
                 raise ValueError(f"column {absent[0]!r}: the model knows it, the table lacks it")
         validate_data(self, X, reset=False, skip_check_array=True)
-        if is_frame != self._is_frame:  # positions decide where one side has no names
-            frame = frame.set_axis(self.encoder_.names, axis=1)
+        by_name = is_frame and self._is_frame  # else positions decide
+        ours = frame[names] if by_name else frame.set_axis(names, axis=1)
+        return cast(pd.DataFrame, ours), given, is_frame
+
+    def _as_given(self, table: pd.DataFrame, given: pd.Index) -> pd.DataFrame:
+        """A table of the fitted columns as one of the columns that came."""
+        if self._is_frame:
+            return cast(pd.DataFrame, table[given])
+        return table.set_axis(given, axis=1)
+
+    def _cells(self, X: Any, unread: Hashable | None = None) -> tuple[Tensor, np.ndarray]:
+        """The encoded rows, and what to add to their log-probabilities cell by cell."""
+        frame, _, _ = self._frame(X)
         if unread is not None:
             frame = frame.copy()
             frame[unread] = None
@@ -703,14 +713,6 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
 
 def _index(X: Any) -> pd.Index | None:
     return X.index if isinstance(X, pd.DataFrame) else None
-
-
-def _check_tol(tol: float | None) -> float | None:
-    if tol is not None and (isinstance(tol, bool) or not isinstance(tol, int | float | np.number)):
-        raise TypeError(f"tol must be a number, got {tol!r}")
-    if tol is not None and not tol > 0:
-        raise ValueError(f"tol must be positive, got {tol!r}")
-    return tol
 
 
 def _warn_beyond(stderr: Tensor, tol: float | None) -> None:

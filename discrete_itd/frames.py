@@ -11,7 +11,7 @@ import torch
 from sklearn.utils import check_array
 from torch import Tensor
 
-from discrete_itd.encoders import TableEncoder, as_frame
+from discrete_itd.encoders import TableEncoder, as_frame, check_unique_names
 from discrete_itd.noise import cell_bits
 
 
@@ -33,9 +33,7 @@ def read_rows(X: Any, estimator: Any) -> tuple[pd.DataFrame, bool]:
             input_name="X",
         )
         return pd.DataFrame(cells), False
-    if not frame.columns.is_unique:
-        twice = frame.columns[frame.columns.duplicated()][0]
-        raise ValueError(f"column {twice!r}: the name occurs more than once")
+    check_unique_names(frame)
     if frame.shape[0] == 0 or frame.shape[1] == 0:
         raise ValueError(
             f"Found array with {frame.shape[0]} sample(s) and {frame.shape[1]} feature(s)"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,10 +95,7 @@ class Model:
             path_log_prob(self.denoiser, **stage, progress=progress)
             for stage in self._stages(x, n_calls, tol, given)
         ]
-        return Estimate(
-            torch.stack([p.log_prob for p in parts]).sum(0),
-            torch.stack([p.stderr for p in parts]).square().sum(0).sqrt(),
-        )
+        return Estimate(*_product(parts))
 
     def attribution(
         self,
@@ -114,11 +111,7 @@ class Model:
             path_attribution(self.denoiser, **stage, progress=progress)
             for stage in self._stages(x, n_calls, tol, given)
         ]
-        return Attribution(
-            torch.stack([p.log_prob for p in parts]).sum(0),
-            torch.stack([p.stderr for p in parts]).square().sum(0).sqrt(),
-            torch.stack([p.surprisal for p in parts]).sum(0),
-        )
+        return Attribution(*_product(parts), torch.stack([p.surprisal for p in parts]).sum(0))
 
     def draw(self, start: Tensor, seed: int) -> Tensor:
         """Rows drawn given the cells of ``start`` (N, C') that are not NaN.
@@ -228,7 +221,7 @@ class Model:
             raise TypeError("seed and stopped are of the wrong type")
         with seeded(0, torch.device("cpu")):  # initial weights, which are replaced
             denoiser = NeuralDenoiser.from_tensors(encoder.codebook(), tensors, **header["network"])
-        model = cls(
+        return cls(
             encoder=encoder,
             denoiser=denoiser.to(device).eval(),
             schedule=schedule,
@@ -237,13 +230,27 @@ class Model:
             path_table=pd.DataFrame(header["path_table"]),
             stopped=header["stopped"],
         )
-        # what is wrong with the data in ways that no check foresees shows in use
-        nothing = torch.full((2, len(encoder.owner)), math.nan, dtype=torch.float64, device=device)
-        rows = encoder.inverse_transform(model.draw(nothing, 0).cpu().numpy())
-        cells = torch.from_numpy(encoder.transform(rows).x).to(device)
-        if not bool(model.log_prob(cells, 2).log_prob.isfinite().all()):
+
+    def try_out(self) -> None:
+        """Draw two rows and score them: what is wrong with a file in ways that no check foresees shows in use.
+
+        Raises
+        ------
+        ValueError
+            If the scores are no numbers; and whatever a model that makes no sense runs into.
+        """
+        shape = (2, len(self.encoder.owner))
+        nothing = torch.full(shape, math.nan, dtype=torch.float64, device=self.device)
+        rows = self.encoder.inverse_transform(self.draw(nothing, 0).cpu().numpy())
+        cells = torch.from_numpy(self.encoder.transform(rows).x).to(self.device)
+        if not bool(self.log_prob(cells, 2).log_prob.isfinite().all()):
             raise ValueError("the model scores its own rows with no number")
-        return model
+
+
+def _product(factors: Sequence[Estimate | Attribution]) -> tuple[Tensor, Tensor]:
+    """Log-probability and standard error of a product of independent estimates."""
+    log_prob = torch.stack([f.log_prob for f in factors]).sum(0)
+    return log_prob, torch.stack([f.stderr for f in factors]).square().sum(0).sqrt()
 
 
 def _seed_of_run(checkpoint: Checkpoint, seed: int, *, is_free: bool) -> int:

@@ -178,9 +178,8 @@ class Patterns:
         both = denoiser(torch.cat([state.y, start.y]), torch.cat([state.snr, start.snr]))
         paid = cost(both.rows(slice(n, None)), both.rows(slice(0, m)))
         base = getattr(denoiser, "base", None)
-        if (
-            base is not None
-        ):  # (4): the same path costs independent columns -log b(x), known in closed form
+        if base is not None:
+            # (4): the same path costs independent columns -log b(x), known in closed form
             with torch.no_grad():
                 nothing = base(torch.zeros_like(state.y[:1]), torch.zeros_like(state.snr[:1]))
                 own = nothing.expand(m).log_prob(asked)[:, book.reals].sum(1)

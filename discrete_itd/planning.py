@@ -53,17 +53,19 @@ def step_costs(denoiser: Denoiser, x: Tensor, snrs: Tensor, generator: torch.Gen
     -------
     Tensor, shape (n + 1, n + 1), float64, nats
         Entry (a, b), a < b, is the cost of the step from the a-th SNR to the b-th, with 0 the start (SNR zero);
-        infinite for a >= b.
+        infinite for a >= b. Leading columns are known throughout.
     """
     book = denoiser.codebook
     noise = RowNoise(
         x, torch.zeros(len(x), dtype=torch.int64, device=x.device), draw_salt(generator)
     )
     points = book.embed(x)
-    states = [State.start(book, points)]
+    known = book.leading & ~x.isnan()
+    x = x.masked_fill(known, math.nan)  # (B, C): what is to be told
+    states = [State.start(book, points, known)]
     posteriors = [denoiser(*states[0])]
     for i, snr in enumerate(snrs.tolist()):
-        target = states[-1].snr.new_full(x.shape, snr).masked_fill(x.isnan(), 0.0)
+        target = torch.where(x.isnan(), states[-1].snr, snr)
         xi = noise.normal(i + 1, book.n_coords, points.dtype)
         new = states[-1].increment(book, points, target, xi)
         states.append(states[-1].add(book, new))
@@ -73,7 +75,8 @@ def step_costs(denoiser: Denoiser, x: Tensor, snrs: Tensor, generator: torch.Gen
     own = [q.log_prob(x).double().sum(1).mean() for q in posteriors]
     for a in range(n):
         for b in range(a + 1, n):
-            delta = State(states[b].y - states[a].y, states[b].snr - states[a].snr)
+            told = (states[b].snr - states[a].snr).masked_fill(known, 0.0)
+            delta = State(states[b].y - states[a].y, told)
             predicted = posteriors[a].update(*delta).log_prob(x).double().sum(1).mean()
             costs[a, b] = predicted - own[b]
     return costs.cpu()
@@ -188,12 +191,13 @@ def choose_path(
     if kind not in ("auto", "coordinate", "isotropic"):
         raise ValueError(f"kind must be 'auto', 'coordinate' or 'isotropic', got {kind!r}")
     if kind == "auto" and denoiser.codebook.vocabularies:
-        kind = (
-            "coordinate"  # asks for a large vocabulary once a path, an isotropic one at every step
-        )
+        # which asks for a large vocabulary once a path, an isotropic one at every step
+        kind = "coordinate"
     max_rows = min(max_rows, max(32, CHOICE_CELLS // denoiser.codebook.work))
     candidates: list[tuple[str, Schedule]] = []
-    n_columns = denoiser.codebook.n_columns
+    book = denoiser.codebook
+    given = book.leading if book.has_leading else None  # a path takes the others, given these
+    n_columns = max(1, book.n_columns - int(book.leading.sum()))
     most = max(1, n_calls // 2)
     if kind != "isotropic":
         counts = {min(n_columns, most), min(n_columns, max(1, most // 4))}
@@ -207,7 +211,9 @@ def choose_path(
     def measure(schedule: Schedule, rows: Tensor) -> Tensor:
         noise = torch.Generator().manual_seed(seed)
         n_paths = paths_within(n_calls, schedule)
-        return -path_log_prob(denoiser, rows, schedule, n_paths=n_paths, generator=noise).log_prob
+        return -path_log_prob(
+            denoiser, rows, schedule, n_paths=n_paths, given=given, generator=noise
+        ).log_prob
 
     first, more = x_valid[:max_rows], x_valid[max_rows : RUN_OFF * max_rows]
     nats = [measure(schedule, first) for _, schedule in candidates]

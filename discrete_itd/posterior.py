@@ -8,7 +8,7 @@ together.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -16,6 +16,9 @@ from torch import Tensor
 from discrete_itd.codebook import Codebook, Vocabulary
 from discrete_itd.slots import REAL_KNOWN_SNR, VERTEX, Slots
 
+Pick = Callable[[Tensor], Tensor]
+
+CODE_KNOWN_SNR = 2e5  # codes lie a tenth of a unit apart or more
 CHUNK_CELLS = 1 << 24  # rows times words of one softmax over a vocabulary
 
 
@@ -60,6 +63,10 @@ class CategoricalPosterior:
         r"""The Bayes update :math:`q \oplus \Delta` by evidence ``y`` (B, D) at ``snr`` (B, C), eq. (2)."""
         return CategoricalPosterior(self.slots, self.logits + self.slots.evidence(y, snr))
 
+    def pick(self, rows: Pick) -> CategoricalPosterior:
+        """The posterior of other rows, ``rows`` of each tensor."""
+        return CategoricalPosterior(self.slots, rows(self.logits), normalised=True)
+
     def sample(self, generator: torch.Generator, *, allow_unseen: bool = False) -> Tensor:
         """One category per column: int64 codes, shape (B, C)."""
         scores = self.logits + _gumbel(self.logits.shape, self.logits, generator)
@@ -75,6 +82,8 @@ class GaussianPosterior:
     ----------
     log_weight, mean, var : Tensor, shape (B, R, K)
         Of the K components of each column; the weights are normalised by the constructor.
+    normalised : bool
+        Whether they already are.
 
     Notes
     -----
@@ -92,8 +101,10 @@ class GaussianPosterior:
     (tensor([[1.]]), tensor([0.3333]))
     """
 
-    def __init__(self, log_weight: Tensor, mean: Tensor, var: Tensor) -> None:
-        self.log_weight = torch.log_softmax(log_weight, 2)
+    def __init__(
+        self, log_weight: Tensor, mean: Tensor, var: Tensor, *, normalised: bool = False
+    ) -> None:
+        self.log_weight = log_weight if normalised else torch.log_softmax(log_weight, 2)
         self.means, self.var = mean, var
 
     def mean(self) -> Tensor:
@@ -122,6 +133,11 @@ class GaussianPosterior:
         return GaussianPosterior(
             log_weight, (self.means + self.var * y) / shrink, self.var / shrink
         )
+
+    def pick(self, rows: Pick) -> GaussianPosterior:
+        """The posterior of other rows, ``rows`` of each tensor."""
+        parts = self.log_weight, self.means, self.var
+        return GaussianPosterior(*map(rows, parts), normalised=True)
 
     def sample(self, generator: torch.Generator) -> Tensor:
         """One value per column, shape (B, R)."""
@@ -177,11 +193,8 @@ class VocabularyPosterior:
         n, codes = self.vocabulary.n_levels, self.vocabulary.codes
         for part in rows.split(max(1, CHUNK_CELLS // len(codes))):
             known = torch.isinf(self.snr[part])
-            scale = torch.where(known, 2e5, 1.0)[
-                :, None
-            ]  # codes lie a tenth of a unit apart or more
-            y = self.y[part] * scale
-            gamma = torch.where(known, 2e5, self.snr[part])[:, None]
+            y = self.y[part] * torch.where(known, CODE_KNOWN_SNR, 1.0)[:, None]
+            gamma = torch.where(known, CODE_KNOWN_SNR, self.snr[part])[:, None]
             base = torch.addmm(self.log_probs, y, codes.T)
             base = torch.cat([base[:, :n] - gamma * (VERTEX**2 / 2), base[:, n:]], 1)
             if self.h is None or self.u is None:
@@ -238,6 +251,14 @@ class VocabularyPosterior:
         y = torch.where(torch.isinf(snr)[:, None], y, self.y + y)
         return VocabularyPosterior(
             self.vocabulary, self.log_probs, y, self.snr + snr, self.h, self.u
+        )
+
+    def pick(self, rows: Pick, *, shared: bool) -> VocabularyPosterior:
+        """The posterior of other rows, ``rows`` of each tensor."""
+        h = None if self.h is None else rows(self.h)
+        y, snr = rows(self.y), rows(self.snr)
+        return VocabularyPosterior(
+            self.vocabulary, self.log_probs, y, snr, h, self.u, shared=shared
         )
 
     def sample(self, generator: torch.Generator, cells: Tensor, *, allow_unseen: bool) -> Tensor:
@@ -327,47 +348,16 @@ class Posterior:
 
     def expand(self, n: int) -> Posterior:
         """One row's posterior for ``n`` rows."""
-        logits = self.categorical.logits.expand(n, -1)
-        categorical = CategoricalPosterior(self.codebook.slots, logits, normalised=True)
-        gaussian = self.gaussian
-        if gaussian is not None:
-            parts = gaussian.log_weight, gaussian.means, gaussian.var
-            gaussian = GaussianPosterior(*(t.expand(n, -1, -1) for t in parts))
-        words = [
-            VocabularyPosterior(
-                q.vocabulary,
-                q.log_probs,
-                q.y.expand(n, -1),
-                q.snr.expand(n),
-                None if q.h is None else q.h.expand(n, -1),
-                q.u,
-                shared=len(q.y) == 1,
-            )
-            for q in self.words
-        ]
-        return Posterior(self.codebook, categorical, gaussian, words)
+        return self._pick(lambda t: t.expand(n, *t.shape[1:]), shared=True)
 
     def rows(self, part: slice) -> Posterior:
         """The posterior of some of the rows."""
-        logits = self.categorical.logits[part]
-        categorical = CategoricalPosterior(self.codebook.slots, logits, normalised=True)
-        gaussian = self.gaussian
-        if gaussian is not None:
-            gaussian = GaussianPosterior(
-                gaussian.log_weight[part], gaussian.means[part], gaussian.var[part]
-            )
-        words = [
-            VocabularyPosterior(
-                q.vocabulary,
-                q.log_probs,
-                q.y[part],
-                q.snr[part],
-                None if q.h is None else q.h[part],
-                q.u,
-            )
-            for q in self.words
-        ]
-        return Posterior(self.codebook, categorical, gaussian, words)
+        return self._pick(lambda t: t[part], shared=False)
+
+    def _pick(self, rows: Pick, *, shared: bool) -> Posterior:
+        gaussian = None if self.gaussian is None else self.gaussian.pick(rows)
+        words = [q.pick(rows, shared=shared) for q in self.words]
+        return Posterior(self.codebook, self.categorical.pick(rows), gaussian, words)
 
     def sample(
         self,

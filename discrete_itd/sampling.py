@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from discrete_itd.channel import Schedule, State, column_ranks
 from discrete_itd.denoisers.base import Denoiser
+from discrete_itd.posterior import Posterior
 
 
 @torch.no_grad()
@@ -65,7 +66,7 @@ def _fill(
     rank = column_ranks(schedule, uniform, free, known)
     n_steps = schedule.n_steps
     if schedule.complete and not schedule.noisy:
-        n_steps = min(n_steps, int(n_free.max())) if len(x) else 0
+        n_steps = min(n_steps, int(n_free.max()))
     state = State.start(book, book.embed(x), known)
     for step in range(1, n_steps + 1):
         target = torch.where(known, math.inf, schedule.snr(step, rank, n_free).to(state.y))
@@ -105,16 +106,15 @@ def best_guess(
     -------
     Tensor of float64, shape (N, C)
     """
-    book, out = denoiser.codebook, []
-    for rows in x.split(batch_size):
+    out = []
+    for rows, posterior in _beliefs(denoiser, x, batch_size):
         known = ~rows.isnan()
-        posterior = denoiser(*State.start(book, book.embed(rows), known))
         guess = posterior.mode(~known)
         for j in medians:
             cdf = posterior.column(j).exp().cumsum(1)
             guess[:, j] = (cdf < 0.5 * cdf[:, -1:]).sum(1).double()
         out.append(torch.where(known, rows, guess))
-    return torch.cat(out) if out else x
+    return torch.cat(out)
 
 
 @torch.no_grad()
@@ -137,10 +137,12 @@ def column_distribution(
     Tensor of float64, shape (N, K), nats
         The slot of unseen categories, if there is one, is the last.
     """
-    book, out = denoiser.codebook, []
+    x = x.index_fill(1, torch.tensor([column], device=x.device), math.nan)
+    return torch.cat([q.column(column).double() for _, q in _beliefs(denoiser, x, batch_size)])
+
+
+def _beliefs(denoiser: Denoiser, x: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Posterior]]:
+    """Batches of rows, and what the denoiser believes of them when all cells but the missing are known."""
+    book = denoiser.codebook
     for rows in x.split(batch_size):
-        rows = rows.index_fill(1, torch.tensor([column], device=x.device), math.nan)
-        known = ~rows.isnan()
-        posterior = denoiser(*State.start(book, book.embed(rows), known))
-        out.append(posterior.column(column).double())
-    return torch.cat(out) if out else x.new_zeros(0, book.columns[column].n_slots)
+        yield rows, denoiser(*State.start(book, book.embed(rows), ~rows.isnan()))

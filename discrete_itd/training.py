@@ -47,7 +47,7 @@ def train(
         Lies on the device of the rows. Its weights at the call are the first candidate, so the result
         is never worse than they are on the validation rows.
     x, x_valid : Tensor, shapes (N, C) and (N', C)
-        Rows as codes.
+        Rows; NaN where a cell is missing.
     plan : TrainingPlan
     generator : torch.Generator
         On the device of the rows.

@@ -25,10 +25,7 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
         value = parameters[name]
         if value is None and name != "validation_fraction":
             continue
-        if isinstance(value, bool) or not isinstance(value, int | float | np.number):
-            raise TypeError(f"{name} must be a number, got {value!r}")
-        if not value > 0:
-            raise ValueError(f"{name} must be positive, got {value!r}")
+        check_positive(name, value)
     if not parameters["validation_fraction"] < 1:
         raise ValueError(
             f"validation_fraction must be between 0 and 1, got {parameters['validation_fraction']!r}"
@@ -82,12 +79,19 @@ def check_integer(name: str, value: Any, least: int) -> None:
         raise ValueError(f"{name} must be at least {least}, got {value}")
 
 
-def check_count(name: str, value: Any) -> None:
-    """Raise a ValueError or TypeError if a number of things is no positive integer."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise ValueError(f"{name} must be a positive integer, got {value!r}")
-    if value < 1:
-        raise ValueError(f"{name} must be a positive integer, got {value!r}")
+def check_positive(name: str, value: Any) -> None:
+    """Raise a TypeError or ValueError if a value is no positive number."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    if not value > 0:
+        raise ValueError(f"{name} must be positive, got {value!r}")
+
+
+def check_tolerance(tol: float | None) -> float | None:
+    """Return a bound on standard errors, if it is one; TypeError or ValueError if not."""
+    if tol is not None:
+        check_positive("tol", tol)
+    return tol
 
 
 def check_weights(sample_weight: Any, n_rows: int) -> np.ndarray | None:

@@ -278,7 +278,7 @@ def test_samples(trained):
     agree = ((rows["a"] == "x") == (rows["c"] == "u")).mean()
     assert agree > 0.8  # 0.5 for independent columns
     for n in (0, -1, 2.0, True, "3"):
-        with pytest.raises(ValueError, match="n_samples must be a positive integer"):
+        with pytest.raises((ValueError, TypeError), match="n_samples must be"):
             trained.sample(n)
 
 

@@ -27,7 +27,14 @@ from discrete_itd.encoders.cells import plain
 from discrete_itd.encoders.column import Column
 from discrete_itd.encoders.inference import FLOAT_KIND, KINDS, ColumnSpec, check_column_spec
 from discrete_itd.encoders.numeric import Bins, Continuous
-from discrete_itd.encoders.table import ABSENT, PRESENT, Cells, TableEncoder, as_frame
+from discrete_itd.encoders.table import (
+    ABSENT,
+    PRESENT,
+    Cells,
+    TableEncoder,
+    as_frame,
+    check_unique_names,
+)
 
 __all__ = [
     "ABSENT",
@@ -44,5 +51,6 @@ __all__ = [
     "TableEncoder",
     "as_frame",
     "check_column_spec",
+    "check_unique_names",
     "plain",
 ]

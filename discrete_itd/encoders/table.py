@@ -102,7 +102,7 @@ class TableEncoder:
             raise ValueError(f"unseen must be 'smooth' or 'raise', got {unseen!r}")
         if missing not in MISSING:
             raise ValueError(f"missing must be one of {MISSING}, got {missing!r}")
-        _check_unique(frame)
+        check_unique_names(frame)
         if not len(frame):
             raise ValueError("the table has no rows to learn from (n_samples=0)")
         if isinstance(columns, str):
@@ -168,7 +168,7 @@ class TableEncoder:
         ValueError, TypeError
             Naming the column, if it is not there, or holds a value that its kind cannot take.
         """
-        _check_unique(frame)
+        check_unique_names(frame)
         shape = (len(frame), len(self.owner))
         x, log_volume = np.empty(shape), np.zeros(shape)
         for j, column in enumerate(self.schema):
@@ -270,7 +270,8 @@ def as_frame(X: Any) -> pd.DataFrame | None:
     return frame if isinstance(frame, pd.DataFrame) else None
 
 
-def _check_unique(frame: pd.DataFrame) -> None:
+def check_unique_names(frame: pd.DataFrame) -> None:
+    """ValueError if a column's name occurs more than once."""
     if not frame.columns.is_unique:
         twice = frame.columns[frame.columns.duplicated()][0]
         raise ValueError(f"column {twice!r}: the name occurs more than once")

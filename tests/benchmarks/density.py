@@ -16,7 +16,7 @@ import time
 import numpy as np
 
 from tests.benchmarks.baselines import ChowLiuTree, IndependentColumns
-from tests.benchmarks.tables import Table, codes, fitted, load, machine, markdown, mean_and_error
+from tests.benchmarks.tables import Table, encoded, fitted, load, machine, markdown, mean_and_error
 
 
 def main() -> None:
@@ -46,8 +46,8 @@ def report(name: str, table: Table, max_time: float, keep: bool) -> None:
     print(model.path_table_.round(3).to_string(index=False), "\n")
     print(model.history_.iloc[[0, -1]].round(3).to_string(index=False), "\n")
 
-    seen, unseen = codes(model, table.fit).numpy(), codes(model, table.test).numpy()
-    sizes = model.denoiser_.codebook.cardinalities
+    seen, unseen = (encoded(model, t).long().cpu().numpy() for t in (table.fit, table.test))
+    sizes = model.denoiser_.codebook.slots.cardinalities
     log_probs, facts = {}, {}
     for label, peer in (
         ("independent columns", IndependentColumns()),

@@ -13,7 +13,7 @@ import torch
 
 from discrete_itd import DiffusionDensity, path_log_prob
 from discrete_itd.datasets import load_mushroom
-from tests.benchmarks.tables import codes, machine, markdown
+from tests.benchmarks.tables import encoded, machine, markdown
 
 REPEATS = 16
 
@@ -29,7 +29,7 @@ def main() -> None:
         runs = [
             path_log_prob(
                 model.denoiser_,
-                codes(model, frame),
+                encoded(model, frame),
                 model.schedule_,
                 n_paths=n_paths,
                 generator=torch.Generator().manual_seed(seed),

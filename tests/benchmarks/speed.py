@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from discrete_itd import DiffusionDensity
-from tests.benchmarks.tables import codes, fitted, load, machine, markdown
+from tests.benchmarks.tables import encoded, fitted, load, machine, markdown
 
 
 def main() -> None:
@@ -36,7 +36,7 @@ def main() -> None:
         if table is None:
             continue
         model = fitted(name, table, options.max_time)
-        _, first = np.unique(codes(model, table.test).numpy(), axis=0, return_index=True)
+        _, first = np.unique(encoded(model, table.test).cpu().numpy(), axis=0, return_index=True)
         keep = np.sort(first)[: options.rows]
         test = table.test.iloc[keep] if isinstance(table.test, pd.DataFrame) else table.test[keep]
         model.log_prob(test[:100])

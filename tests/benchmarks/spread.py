@@ -15,7 +15,7 @@ import torch
 from discrete_itd import CoordinateSchedule, integral_log_prob, path_log_prob
 from discrete_itd.patterns import pilot_quadrature
 from discrete_itd.planning import place_steps
-from tests.benchmarks.tables import codes, fitted, load, machine, markdown
+from tests.benchmarks.tables import encoded, fitted, load, machine, markdown
 
 
 def main() -> None:
@@ -34,7 +34,7 @@ def main() -> None:
             continue
         model = fitted(name, table, options.max_time)
         denoiser, calls = model.denoiser_, options.calls
-        train, x = codes(model, table.fit), codes(model, table.test)[: options.rows]
+        train, x = encoded(model, table.fit), encoded(model, table.test)[: options.rows]
         generator = torch.Generator().manual_seed(0)
         quadrature = pilot_quadrature(denoiser, train, generator)
         n_columns = denoiser.codebook.n_columns
@@ -48,7 +48,7 @@ def main() -> None:
         for steps in sorted({min(n_columns, calls // 2), min(n_columns, calls // 4)}):
             ways[f"path (6), coordinate, {steps} steps x {calls // steps}"] = (
                 path_log_prob,
-                {"schedule": CoordinateSchedule(n_columns, steps), "n_paths": calls // steps},
+                {"schedule": CoordinateSchedule(steps), "n_paths": calls // steps},
             )
         counts = [calls, calls // 2, calls // 4]
         for n, schedule in zip(

@@ -87,9 +87,9 @@ def timed(call: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
     return value, time.perf_counter() - start
 
 
-def codes(model: DiffusionDensity, rows: pd.DataFrame | np.ndarray) -> torch.Tensor:
-    """The rows as the model's own category codes."""
-    return model._codes(rows)
+def encoded(model: DiffusionDensity, rows: pd.DataFrame | np.ndarray) -> torch.Tensor:
+    """The rows as the model's core sees them: float64 category codes."""
+    return torch.from_numpy(model.encoder_.transform(pd.DataFrame(rows)).x).to(model.device_)
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

@@ -1,0 +1,25 @@
+"""The commands of the results still run: each benchmark that needs no outside data, on little."""
+
+import importlib
+import sys
+
+import pytest
+
+RUNS = {
+    "density": "asia --max-time 0.5",
+    "spread": "asia --max-time 0.5 --repeats 2 --rows 20",
+    "speed": "asia --max-time 0.5",
+    "missing": "--quick --network asia --fractions 0.3 --rows 500 --test-rows 30",
+    "vocabulary": "--quick --categories 300 --rows 3000 --test-rows 50",
+}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_benchmark_runs(name, monkeypatch, tmp_path, capsys):
+    module = importlib.import_module(f"tests.benchmarks.{name}")
+    monkeypatch.setattr("tests.benchmarks.tables.CACHE", tmp_path)
+    monkeypatch.setattr(sys, "argv", [name, *RUNS[name].split()])
+    module.main()
+    printed = capsys.readouterr().out
+    assert "|---|" in printed
+    assert "nan" not in printed
