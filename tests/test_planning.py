@@ -25,6 +25,7 @@ from laws import (
 )
 
 from discrete_itd.channel import CoordinateSchedule, IsotropicSchedule, Quadrature
+from discrete_itd.codebook import Codebook
 from discrete_itd.likelihood import path_log_prob
 from discrete_itd.patterns import pilot_quadrature
 from discrete_itd.planning import (
@@ -216,6 +217,33 @@ def test_paths_are_chosen_for_tables_of_any_kind(device, name):
     )
     slack = 4 * (best.stderr.square().sum().sqrt().item() / 32) + 0.5 * found[0].stderr
     assert -best.log_prob.mean().item() < found[0].nats + slack
+
+
+def test_leading_columns_are_known_when_paths_are_compared(device, dtype):
+    """What is chosen scores the others given these, and is measured, and its steps placed, on that."""
+    columns = make_book("mixed", device).columns
+    book = Codebook(columns, leading=[1]).to(device)
+    oracle = random_oracle(book, np.random.default_rng(0))
+    rows = oracle.support
+    p = oracle.log_probs.double().exp()
+    same = (rows[:, None, 1] == rows[None, :, 1]).double()
+    truth = -(p.log() - (same @ p).log()).mean().item()  # of the others, given column 1
+    quadrature = pilot_quadrature(oracle, rows, seeded_generator(0, device))
+    found = choose_path(
+        oracle, rows, rows, quadrature, n_calls=64, generator=seeded_generator(0, device)
+    )
+    exact = [c for c in found if c.schedule == CoordinateSchedule(2)]
+    assert exact[0].nats == pytest.approx(truth, abs=rounding(dtype))
+    snrs = torch.tensor([0.5, 4.0], device=device)
+    costs = step_costs(oracle, rows, snrs, seeded_generator(0, device))
+    whole = step_costs(
+        oracle.__class__(Codebook(columns).to(device), rows, p.to(oracle.log_probs)),
+        rows,
+        snrs,
+        seeded_generator(0, device),
+    )
+    assert costs[0, 1:].isfinite().all()
+    assert not torch.allclose(costs[0, 1:], whole[0, 1:])
 
 
 def test_calls_are_steps_times_paths():
