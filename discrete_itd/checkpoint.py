@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from discrete_itd.encoders import plain
-from discrete_itd.report import TrainingPlan
+from discrete_itd.records import TrainingPlan
 from discrete_itd.state import State, digest, read_state, write_state
 
 INTERVAL = 30.0  # seconds between two writings

@@ -26,7 +26,7 @@ from discrete_itd.frames import as_dtype, fill_cells, one_row, read_rows, unique
 from discrete_itd.likelihood import mse_curve
 from discrete_itd.model import EFFORT, Model, fit_model
 from discrete_itd.patterns import pilot_quadrature
-from discrete_itd.report import Evaluation, TrainingPlan
+from discrete_itd.records import Evaluation, TrainingPlan
 from discrete_itd.sampling import best_guess, column_distribution
 from discrete_itd.validation import (
     check_integer,
@@ -94,6 +94,8 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
 
     Attributes
     ----------
+    model_ : Model
+        All that was learned, as the layer of tensors has it: schema, denoiser, path and noise.
     encoder_ : TableEncoder
         The schema of the table; ``encoder_.describe()`` prints it.
     denoiser_ : NeuralDenoiser
@@ -138,7 +140,7 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
     1  y  v
     """
 
-    _model: Model
+    model_: Model
 
     def __init__(
         self,
@@ -250,7 +252,7 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
             )
         # nothing is assigned before all has succeeded
         validate_data(self, X, skip_check_array=True)
-        self._model, self._is_frame = model, is_frame
+        self.model_, self._is_frame = model, is_frame
         if model.stopped == "interrupted":
             on = (
                 ""
@@ -265,12 +267,12 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
         return self
 
     def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "_model")
+        return hasattr(self, "model_")
 
     @property
     def _fitted(self) -> Model:
         check_is_fitted(self)
-        return self._model
+        return self.model_
 
     @property
     def encoder_(self) -> TableEncoder:
@@ -338,7 +340,7 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
         """
         unique, inverse, log_volume, mask = self._asked(X, given)
         with _bar(len(unique), "score") as bar:
-            estimate = self._model.log_prob(
+            estimate = self.model_.log_prob(
                 unique, self.n_calls, tol=check_tolerance(tol), given=mask, progress=bar.update
             )
         _warn_beyond(estimate.stderr, tol)
@@ -372,7 +374,7 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
         """
         unique, inverse, log_volume, mask = self._asked(X, given)
         with _bar(len(unique), "explain") as bar:
-            split = self._model.attribution(
+            split = self.model_.attribution(
                 unique, self.n_calls, tol=check_tolerance(tol), given=mask, progress=bar.update
             )
         _warn_beyond(split.stderr, tol)
@@ -406,7 +408,7 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
         x = self._cells(X)[0][:max_rows]
         if len(x) < 2:
             raise ValueError("a curve with error bars needs at least two rows")
-        seed = self._model.seed
+        seed = self.model_.seed
         generator = torch.Generator(self.device_).manual_seed(seed)
         low, high = pilot_quadrature(self.denoiser_.base, x, generator).edges[[0, -1]].tolist()
         logsnr = torch.linspace(low, high, n_points, dtype=torch.float64)
@@ -454,7 +456,7 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
             start = torch.from_numpy(encoder.transform(row).x)
             present = ~start[:, : encoder.n_columns].isnan()
             start = start.masked_fill(~present[:, encoder.owner], torch.nan)
-        filled = self._model.draw(start.expand(int(n_samples), -1).to(self.device_), seed)
+        filled = self.model_.draw(start.expand(int(n_samples), -1).to(self.device_), seed)
         cells = filled.cpu().numpy()
         frame = encoder.inverse_transform(cells, rng=np.random.default_rng(seed))
         if row is not None:  # the very values, also those never seen in training
@@ -508,12 +510,12 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
             if method == "mode":
                 binned = [j for j, c in enumerate(encoder.schema) if c.kind == "binned"]
                 filled = best_guess(
-                    self.denoiser_, fill, medians=binned, batch_size=self._model.batch_size
+                    self.denoiser_, fill, medians=binned, batch_size=self.model_.batch_size
                 )
                 cells, rng = filled.cpu().numpy(), None
             else:
                 seed = int(random.randint(2**31 - 1))
-                cells = self._model.draw(fill, seed).cpu().numpy()
+                cells = self.model_.draw(fill, seed).cpu().numpy()
                 rng = np.random.default_rng(seed)
             decoded = encoder.inverse_transform(cells, rng=rng)
             table = fill_cells(frame, empty.cpu().numpy(), decoded)
@@ -555,7 +557,7 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
         x[:, [c for c in range(encoder.n_columns, x.shape[1]) if encoder.owner[c] == j]] = PRESENT
         unique, inverse = unique_rows(x.index_fill(1, torch.tensor([j], device=x.device), 0.0))
         logits = (
-            column_distribution(self.denoiser_, unique, j, batch_size=self._model.batch_size)
+            column_distribution(self.denoiser_, unique, j, batch_size=self.model_.batch_size)
             .cpu()
             .numpy()
         )
@@ -602,7 +604,7 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
             model.device = device
             check_parameters(model.get_params(deep=False))
             model._from_state(header, tensors)
-            model._model.try_out()
+            model.model_.try_out()
         except ValueError as error:
             raise ValueError(f"{os.fspath(path)}: {error}") from None
         except files.DAMAGE as error:
@@ -610,7 +612,7 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
         return model
 
     def __getstate__(self) -> dict[str, Any]:
-        if not hasattr(self, "_model"):
+        if not hasattr(self, "model_"):
             return cast(dict[str, Any], super().__getstate__())
         header, tensors = self._to_state()
         arrays = {k: v.numpy() for k, v in tensors.items()}
@@ -626,7 +628,7 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
         )
 
     def _to_state(self) -> files.State:
-        header, tensors = self._model.to_state()
+        header, tensors = self.model_.to_state()
         header = {
             "model": type(self).__name__,
             "parameters": files.parameters_to_json(self.get_params(deep=False)),
@@ -642,12 +644,29 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
         model = Model.from_state(header, tensors, resolve_device(self.device))
         if not isinstance(header["is_frame"], bool):
             raise TypeError("is_frame must be a bool")
-        self._model, self._is_frame = model, header["is_frame"]
+        self.model_, self._is_frame = model, header["is_frame"]
         self.n_features_in_ = model.encoder.n_columns
         if header["has_names"]:
             self.feature_names_in_ = np.asarray(model.encoder.names, dtype=object)
 
     # -- tables ---------------------------------------------------------------------------------
+
+    def encode(self, X: Any) -> tuple[Tensor, np.ndarray]:
+        """The rows as the layer of tensors sees them.
+
+        Parameters
+        ----------
+        X : DataFrame or array-like, shape (N, C)
+
+        Returns
+        -------
+        x : Tensor of float64, shape (N, C')
+            Codes of categories and standardised numbers, NaN where a cell is missing. With ``missing="category"``
+            indicators follow the C columns; ``encoder_.owner`` says whose.
+        log_volume : ndarray, shape (N, C')
+            What to add to the log-probability of each cell, in nats, for the unit of its column.
+        """
+        return self._cells(X)
 
     def _frame(self, X: Any) -> tuple[pd.DataFrame, pd.Index, bool]:
         """The rows with the fitted columns in their order, the columns they came with, and if as a frame."""
@@ -670,7 +689,7 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
         return table.set_axis(given, axis=1)
 
     def _cells(self, X: Any, unread: Hashable | None = None) -> tuple[Tensor, np.ndarray]:
-        """The encoded rows, and what to add to their log-probabilities cell by cell."""
+        """As :meth:`encode`, with the values of one column not looked at."""
         frame, _, _ = self._frame(X)
         if unread is not None:
             frame = frame.copy()

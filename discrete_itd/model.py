@@ -20,7 +20,7 @@ from discrete_itd.encoders import ABSENT, TableEncoder
 from discrete_itd.likelihood import Attribution, Estimate, path_attribution, path_log_prob
 from discrete_itd.patterns import pilot_quadrature
 from discrete_itd.planning import choose_path, paths_within
-from discrete_itd.report import Evaluation, TrainingPlan
+from discrete_itd.records import Evaluation, TrainingPlan
 from discrete_itd.sampling import sample
 from discrete_itd.state import State, schedule_from_json, schedule_to_json
 from discrete_itd.training import seeded, train

@@ -21,7 +21,7 @@ from discrete_itd.channel import Quadrature
 from discrete_itd.checkpoint import Checkpoint, describe
 from discrete_itd.denoisers.base import Denoiser
 from discrete_itd.patterns import Evaluator, Patterns, mean_and_error, pilot_quadrature
-from discrete_itd.report import Evaluation, Report, Rollback, TrainingPlan
+from discrete_itd.records import Evaluation, Report, Rollback, TrainingPlan
 from discrete_itd.state import DAMAGE, State
 
 RATE_CUT, SMALLEST_CUT = 0.3, 0.1  # of the learning rate, at each plateau

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from discrete_itd.checkpoint import Checkpoint
 from discrete_itd.denoisers.base import Denoiser
-from discrete_itd.report import Evaluation, Report, Rollback, TrainingPlan
+from discrete_itd.records import Evaluation, Report, Rollback, TrainingPlan
 from discrete_itd.run import Run
 
 __all__ = ["Checkpoint", "Evaluation", "Report", "Rollback", "TrainingPlan", "seeded", "train"]

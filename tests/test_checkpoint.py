@@ -18,7 +18,7 @@ from test_training import correlated_rows, make_network, seeded_generator, short
 from discrete_itd import checkpoint as module
 from discrete_itd.checkpoint import Checkpoint
 from discrete_itd.patterns import Patterns
-from discrete_itd.report import Rollback
+from discrete_itd.records import Rollback
 from discrete_itd.run import CHECK_STEPS, Run
 from discrete_itd.state import read_state, write_state
 from discrete_itd.training import seeded, train

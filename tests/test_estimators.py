@@ -64,7 +64,7 @@ def model(fitted, dtype):
 def on_path(model, schedule):
     """The same model, scored on another path."""
     model = copy.deepcopy(model)
-    model._model = dataclasses.replace(model._model, schedule=schedule)
+    model.model_ = dataclasses.replace(model.model_, schedule=schedule)
     return model
 
 
@@ -159,7 +159,7 @@ def test_untrained_is_independent_columns():
     np.testing.assert_allclose(estimate.log_prob, marginals, rtol=1e-5)
     np.testing.assert_allclose(estimate.stderr, 0.0, atol=1e-5)
     # by hand: counts of the rows trained on, plus one half for every category and for the unseen one
-    order = np.random.RandomState(model._model.seed)
+    order = np.random.RandomState(model.model_.seed)
     rows = X.iloc[order.permutation(len(X))[30:]]
     by_hand = 0.0
     for name, n_slots in (("a", 4), ("n", X["n"].nunique() + 1), ("b", 2), ("c", 4)):
