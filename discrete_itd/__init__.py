@@ -11,6 +11,7 @@ from discrete_itd.codebook import Codebook, ColumnPoints
 from discrete_itd.denoisers import Denoiser, MarginalDenoiser, NeuralDenoiser, SupportDenoiser
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.likelihood import Estimate, integral_log_prob, path_log_prob
+from discrete_itd.outliers import DiffusionOutlierDetector
 
 __version__ = "0.1.0"
 
@@ -20,6 +21,7 @@ __all__ = [
     "CoordinateSchedule",
     "Denoiser",
     "DiffusionDensity",
+    "DiffusionOutlierDetector",
     "Estimate",
     "IsotropicSchedule",
     "MarginalDenoiser",

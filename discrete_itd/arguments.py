@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from typing import Any, NoReturn
 
 import discrete_itd
@@ -73,6 +74,23 @@ examples:
   discrete-itd sample customers.safetensors -n 1000 --seed 0 --out synthetic.csv
   discrete-itd sample customers.safetensors -n 10 --given country=Peru age=40
 """
+REPORT = f"""\
+Write a report on a table as one HTML page, with pictures and no need of a network: what a row costs, whether
+targets are met, whether longer training would help, which rows are strangest and why, what the columns tell of each
+other.
+
+Targets are held against ordinary rows that the model has not learned from: those of --ordinary, or else all of TABLE.
+They are met if the whole 95% interval of what is measured is at or below them, missed if it is above, and else
+undecided. The last line printed is then pass, fail or undecided. For a model without a threshold, one half of the
+--ordinary rows sets one, at the rate of --target-false-alarms or 1%, and the other half tries it.
+
+Rows are counted from 1, without the header. Pictures need pip install 'discrete-itd[plot]'.
+
+{TABLES}
+examples:
+  discrete-itd report customers.safetensors new.csv --out report.html --ordinary held_out.csv
+  discrete-itd report customers.safetensors new.csv --out report.html --target-nats 12.5 --check
+"""
 DEMO = """\
 Learn what edible mushrooms look like from a table in the package, then see how strange poisonous ones are.
 Takes about a minute; needs no network and writes no file.
@@ -108,6 +126,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_score(command("score", SCORE, "log-probabilities of a table's rows"))
     _add_impute(command("impute", IMPUTE, "fill a table's missing cells"))
     _add_sample(command("sample", SAMPLE, "draw new rows"))
+    _add_report(command("report", REPORT, "a page on a table, for people who decide"))
     demo = command("demo", DEMO, "see it at work on a bundled table")
     _add_max_time(demo, 45.0, "45")
     return parser
@@ -195,6 +214,37 @@ def _add_sample(sample: argparse.ArgumentParser) -> None:
     _add_device(sample)
 
 
+def _add_report(report: argparse.ArgumentParser) -> None:
+    report.add_argument("model", metavar="MODEL", help="a file that fit wrote, or of a detector")
+    report.add_argument("table", metavar="TABLE", help=f"rows to report on: {ENDINGS}")
+    report.add_argument("--out", required=True, metavar="FILE", help="the page, like report.html")
+    report.add_argument("--ordinary", metavar="TABLE", help="ordinary rows to measure targets on")
+    report.add_argument(
+        "--target-nats",
+        type=_finite,
+        metavar="NATS",
+        help="an ordinary row should cost no more than this on average",
+    )
+    report.add_argument(
+        "--target-false-alarms",
+        type=_share,
+        metavar="RATE",
+        help="no larger share of ordinary rows should raise an alarm, like 0.01",
+    )
+    report.add_argument(
+        "--check", action="store_true", help="exit with code 1 unless all targets are met"
+    )
+    report.add_argument(
+        "--strangest",
+        type=_count,
+        default=10,
+        metavar="N",
+        help="how many of the strangest rows to list (default: %(default)s)",
+    )
+    report.add_argument("--title", metavar="TEXT", help="the page's heading")
+    _add_device(report)
+
+
 def _add_list(
     sub: argparse.ArgumentParser, option: str, metavar: str, about: str, type: Any = str
 ) -> None:
@@ -271,6 +321,23 @@ def _positive(text: str) -> float:
         value = 0.0
     if not value > 0:
         raise argparse.ArgumentTypeError(f"must be a positive number, got {text!r}")
+    return value
+
+
+def _finite(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"must be a number, got {text!r}")
+    return value
+
+
+def _share(text: str) -> float:
+    value = _finite(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"must be between 0 and 1, got {text!r}")
     return value
 
 

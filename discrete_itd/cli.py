@@ -1,4 +1,4 @@
-"""The command line: ``discrete-itd fit | score | impute | sample | demo``.
+"""The command line: ``discrete-itd fit | score | impute | sample | report | demo``.
 
 Every command reads files, calls :class:`~discrete_itd.estimators.DiffusionDensity` and writes whole files or
 none. What a user can put right comes back as one line on stderr and exit code 2.
@@ -19,10 +19,15 @@ import pandas as pd
 import torch
 from sklearn.metrics import roc_auc_score
 
+from discrete_itd import drawing
 from discrete_itd.arguments import make_parser
 from discrete_itd.datasets import load_mushroom
 from discrete_itd.denoisers import MarginalDenoiser
 from discrete_itd.estimators import DiffusionDensity
+from discrete_itd.findings import examine
+from discrete_itd.outliers import DiffusionOutlierDetector
+from discrete_itd.page import render
+from discrete_itd.state import read_state
 from discrete_itd.tables import (
     UserError,
     as_fitted,
@@ -37,6 +42,7 @@ from discrete_itd.tables import (
     save_whole,
     write_table,
 )
+from discrete_itd.wording import VERDICTS, judgement
 
 DEMO_CALLS = 64  # network evaluations per row: enough for two decimals
 
@@ -54,9 +60,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit code: 0, 2 after an error of the user's, 130 after an interruption.
+        Exit code: 0, 1 if ``report --check`` finds a target not met, 2 after an error of the user's, 130 after
+        an interruption.
     """
-    shown = set()
+    shown, code = set(), None
 
     def note(message: Warning | str, *_: object, **__: object) -> None:
         if str(message) not in shown:  # two passes over the rows have the same to say
@@ -68,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         warnings.showwarning = note
         try:
             args = make_parser().parse_args(argv)
-            COMMANDS[args.command](args)
+            code = COMMANDS[args.command](args)
             sys.stdout.flush()
         except BrokenPipeError:  # the reader, like head, has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -78,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except (UserError, ValueError, TypeError, OSError) as error:
             print(f"discrete-itd: error: {_one_line(error)}", file=sys.stderr)
             return 2
-    return 0
+    return code or 0
 
 
 # -- commands -------------------------------------------------------------------------------------
@@ -159,11 +166,7 @@ def _score(args: argparse.Namespace) -> None:
     model = DiffusionDensity.load(args.model, device=args.device)
     names = {str(c.name): c.name for c in model.encoder_.schema}
     _check_given(args.given, names)
-    frame, extra = _read_for(model, args.table)
-    if extra:
-        which = ", ".join(extra)
-        n = len(extra)
-        _note(f"{args.table}: ignoring {n} of {n + frame.shape[1]} columns: {which}")
+    frame = _read_all_for(model, args.table)
     given = [names[n] for n in args.given] or None
     estimate = _about(args.table, lambda: model.log_prob(frame, given, tol=args.tol))
     scores = pd.DataFrame(estimate._asdict())
@@ -213,6 +216,47 @@ def _sample(args: argparse.Namespace) -> None:
         save_whole(args.out, lambda path: write_table(rows, path, ending(args.out)))
 
 
+def _report(args: argparse.Namespace) -> int:
+    tables = {"table": args.table, "table of ordinary rows": args.ordinary}
+    tables = {what: path for what, path in tables.items() if path is not None}
+    _check_out(args.out, model=args.model, **tables)
+    if args.check and args.target_nats is None and args.target_false_alarms is None:
+        raise UserError("--check needs a target: --target-nats or --target-false-alarms")
+    try:
+        drawing.new_axes()
+    except ImportError as error:
+        raise UserError(str(error)) from None
+    model = _load(args.model, args.device)
+    is_density = isinstance(model, DiffusionDensity)
+    density = model if is_density else model.density_
+    if is_density and args.ordinary is None and args.target_false_alarms is not None:
+        raise UserError(
+            "--target-false-alarms needs a threshold: give ordinary rows to set one by, with --ordinary"
+        )
+    frame, *ordinary = (_read_all_for(density, path) for path in tables.values())
+    frame.index = pd.RangeIndex(1, len(frame) + 1)
+    found = _about(
+        " or ".join(tables.values()),
+        lambda: examine(
+            model,
+            frame,
+            ordinary=ordinary[0] if ordinary else None,
+            target_nats=args.target_nats,
+            target_false_alarms=args.target_false_alarms,
+            n_strangest=args.strangest,
+        ),
+    )
+    page = render(found, title=f"Report on {args.table}" if args.title is None else args.title)
+    save_whole(args.out, lambda path: path.write_text(page, encoding="utf-8"))
+    alarms = "" if found.n_alarms is None else f", {found.n_alarms} of them alarms"
+    print(f"wrote {args.out}: {found.n_rows} rows{alarms}")
+    for verdict in found.verdicts:
+        print(f"  {VERDICTS[verdict.passed].lower()}: {judgement(verdict, found)}")
+    if found.verdicts:
+        print(VERDICTS[found.passed].lower())
+    return int(args.check and not found.passed)
+
+
 def _demo(args: argparse.Namespace) -> None:
     X, y = load_mushroom(return_X_y=True)
     edible, poisonous = X.loc[y == "edible"], X.loc[y == "poisonous"]
@@ -260,11 +304,12 @@ def _demo(args: argparse.Namespace) -> None:
     )
 
 
-COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
+COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "fit": _fit,
     "score": _score,
     "impute": _impute,
     "sample": _sample,
+    "report": _report,
     "demo": _demo,
 }
 
@@ -277,6 +322,22 @@ def _check_out(out: str, *, is_table: bool = False, **sources: str) -> None:
     for what, path in sources.items():
         if same_file(out, path):
             raise UserError(f"{out}: --out is the {what} itself")
+
+
+def _load(path: str, device: str) -> DiffusionDensity | DiffusionOutlierDetector:
+    """The density or detector in a file."""
+    header, _ = read_state(path)
+    is_detector = header.get("model") == DiffusionOutlierDetector.__name__
+    return (DiffusionOutlierDetector if is_detector else DiffusionDensity).load(path, device=device)
+
+
+def _read_all_for(model: DiffusionDensity, path: str) -> pd.DataFrame:
+    """As :func:`_read_for`, and a note of the columns that are left out."""
+    frame, extra = _read_for(model, path)
+    if extra:
+        n = len(extra)
+        _note(f"{path}: ignoring {n} of {n + frame.shape[1]} columns: {', '.join(extra)}")
+    return frame
 
 
 def _read_for(model: DiffusionDensity, path: str) -> tuple[pd.DataFrame, list[str]]:

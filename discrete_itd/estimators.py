@@ -597,18 +597,20 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
         OSError, ValueError
             If the file cannot be read, or is no model of this kind, damaged or of a newer format.
         """
-        header, tensors = files.read_state(path)
         resolve_device(device)  # a device that is not there is no fault of the file
-        try:
-            model = cls(**files.parameters_from_json(header["parameters"]))
-            model.device = device
-            check_parameters(model.get_params(deep=False))
-            model._from_state(header, tensors)
-            model.model_.try_out()
-        except ValueError as error:
-            raise ValueError(f"{os.fspath(path)}: {error}") from None
-        except files.DAMAGE as error:
-            raise ValueError(f"{os.fspath(path)}: the model is damaged ({error!r})") from None
+        return files.revive(path, lambda state: cls._restored(state, device))
+
+    @classmethod
+    def _restored(cls, state: files.State, device: str) -> Self:
+        """The estimator that :meth:`_to_state` wrote, tried out."""
+        header, tensors = state
+        if header["model"] != cls.__name__:
+            raise ValueError(f"the file holds a {header['model']}, not a {cls.__name__}")
+        model = cls(**files.parameters_from_json(header["parameters"]))
+        model.device = device
+        check_parameters(model.get_params(deep=False))
+        model._from_state(header, tensors)
+        model.model_.try_out()
         return model
 
     def __getstate__(self) -> dict[str, Any]:
@@ -639,8 +641,6 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
         return header, tensors
 
     def _from_state(self, header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-        if header["model"] != type(self).__name__:
-            raise ValueError(f"the file holds a {header['model']}, not a {type(self).__name__}")
         model = Model.from_state(header, tensors, resolve_device(self.device))
         if not isinstance(header["is_frame"], bool):
             raise TypeError("is_frame must be a bool")

@@ -350,7 +350,7 @@ class Posterior:
         """One row's posterior for ``n`` rows."""
         return self._pick(lambda t: t.expand(n, *t.shape[1:]), shared=True)
 
-    def rows(self, part: slice) -> Posterior:
+    def rows(self, part: slice | Tensor) -> Posterior:
         """The posterior of some of the rows."""
         return self._pick(lambda t: t[part], shared=False)
 

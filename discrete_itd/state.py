@@ -19,7 +19,7 @@ import stat
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -60,6 +60,7 @@ DAMAGE = (
 )
 
 State = tuple[dict[str, Any], dict[str, Tensor]]
+Made = TypeVar("Made")
 
 
 def write_whole(path: str | os.PathLike[str], write: Callable[[Path], object]) -> None:
@@ -177,6 +178,23 @@ def read_state(path: str | os.PathLike[str], *, kind: str = "model") -> State:
     return header, tensors
 
 
+def revive(path: str | os.PathLike[str], make: Callable[[State], Made]) -> Made:
+    """What ``make`` makes of the model in a file.
+
+    Raises
+    ------
+    OSError, ValueError
+        As of :func:`read_state`; and a ValueError naming the file if nothing can be made of it.
+    """
+    state = read_state(path)
+    try:
+        return make(state)
+    except ValueError as error:
+        raise ValueError(f"{os.fspath(path)}: {error}") from None
+    except DAMAGE as error:
+        raise ValueError(f"{os.fspath(path)}: the model is damaged ({error!r})") from None
+
+
 class _Refusal(Exception):  # noqa: N818 - it never leaves this module
     """Why a file is not read."""
 
@@ -246,7 +264,8 @@ def digest(text: str, tensors: Mapping[str, Tensor]) -> str:
     for name, tensor in sorted(tensors.items()):
         sha.update(f"\n{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
         flat = tensor.detach().cpu().contiguous().reshape(-1)
-        sha.update(flat.view(torch.uint8).numpy().data)
+        if len(flat):  # an empty tensor has no bytes to view
+            sha.update(flat.view(torch.uint8).numpy().data)
     return sha.hexdigest()
 
 

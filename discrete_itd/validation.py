@@ -87,6 +87,14 @@ def check_positive(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be positive, got {value!r}")
 
 
+def check_share(name: str, value: Any) -> float:
+    """Return a share, strictly between 0 and 1; TypeError or ValueError if it is none."""
+    check_positive(name, value)
+    if not value < 1:
+        raise ValueError(f"{name} must be between 0 and 1, got {value!r}")
+    return float(value)
+
+
 def check_tolerance(tol: float | None) -> float | None:
     """Return a bound on standard errors, if it is one; TypeError or ValueError if not."""
     if tol is not None:

@@ -11,6 +11,10 @@ RUNS = {
     "speed": "asia --max-time 0.5",
     "missing": "--quick --network asia --fractions 0.3 --rows 500 --test-rows 30",
     "vocabulary": "--quick --categories 300 --rows 3000 --test-rows 50",
+    "anomaly": "categorical mushroom --quick --seeds 4",
+    "validity": "car --quick",
+    "explanations": "car --quick",
+    "robust": "mushroom --quick --fractions 0 0.1",
 }
 
 

@@ -290,6 +290,7 @@ def test_rows_and_copies_of_a_posterior(device, name):
     one = q.rows(slice(2, 3))
     for part, whole, where in (
         (q.rows(slice(1, 4)), q, slice(1, 4)),
+        (q.rows(torch.tensor([3, 0, 3], device=device)), q, [3, 0, 3]),
         (one.expand(6), q, [2] * 6),
         (one.expand(6).update(y, snr), None, None),
     ):
@@ -299,7 +300,7 @@ def test_rows_and_copies_of_a_posterior(device, name):
             log_prob = torch.cat([e.log_prob(rows[i : i + 1]) for i, e in enumerate(each)])
             mean = torch.cat([e.mean() for e in each])
         else:
-            log_prob = whole.log_prob(rows if where == slice(1, 4) else rows[2:3].expand(6, -1))
+            log_prob = whole.log_prob(rows[2:3].expand(6, -1) if where == [2] * 6 else rows)
             log_prob = log_prob[where]
             mean = whole.mean()[where]
         torch.testing.assert_close(part.log_prob(cells), log_prob)

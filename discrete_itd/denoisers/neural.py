@@ -8,6 +8,7 @@ that prior is a mixture of Gaussians.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 
 import torch
@@ -142,6 +143,7 @@ class NeuralDenoiser(Denoiser):
         )
         self._sizes = [len(fed), n_real * self.n_narrow * 3, n_words * CODE_LENGTH]
         n_in = len(fed) + n_real * (self.n_narrow + 1) + n_words * CODE_LENGTH + book.n_columns
+        self.blur = 0.0
         self.network = ResidualMLP(
             n_in,
             max(1, sum(self._sizes)),  # a table of constants leaves nothing to predict
@@ -175,6 +177,17 @@ class NeuralDenoiser(Denoiser):
         denoiser = cls(base, width=width, depth=depth).to(log_probs.dtype)
         denoiser.load_state_dict(dict(tensors))
         return denoiser
+
+    def blurred(self, sd: float) -> NeuralDenoiser:
+        """The same denoiser, weights shared, to which continuous values have a Gaussian error of ``sd``.
+
+        Every factor of the coordinate path is blurred and stays a density, so its mass stays one; what is
+        finer than ``sd``, like a value that repeats, is not rewarded any more. Units are those of the core, in which a
+        column's standard deviation is 1/2.
+        """
+        other = copy.copy(self)
+        other.blur = sd
+        return other
 
     def forward(self, y: Tensor, snr: Tensor) -> Posterior:
         book, base = self.codebook, self.base(y, snr)
@@ -245,7 +258,8 @@ class NeuralDenoiser(Denoiser):
                     var[:, -1:].expand(len(f), -1, -1),
                 ],
                 2,
-            ),
+            )
+            + self.blur**2,
         )
 
 

@@ -1,8 +1,9 @@
-"""The tables of the benchmarks: binary ones with fixed splits, numeric ones with anomalies, mixed ones.
+"""The tables of the benchmarks: binary ones with fixed splits, ones with anomalies, mixed ones.
 
 The first two kinds are not part of the repository. The environment variable ``DISCRETE_ITD_SHARED`` names the
-folder that holds ``data/density/<name>.npz`` and ``data/anomaly_numeric/<name>.npz``; without it, the folder
-``shared`` beside the repository is tried. Mixed tables come with this package or inside another one.
+folder that holds ``data/density/<name>.npz``, ``data/anomaly/<name>.csv.xz`` (categories) and
+``data/anomaly_numeric/<name>.npz``; without it, the folder ``shared`` beside the repository is tried. Mixed tables
+come with this package or inside another one.
 """
 
 from __future__ import annotations
@@ -11,13 +12,16 @@ import importlib.util
 import os
 import tarfile
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from sklearn.model_selection import train_test_split
 
-from discrete_itd.datasets import load_adult
+from discrete_itd.datasets import load_adult, load_mushroom
+
+MAX_ROWS = 12_000  # of a numeric table with anomalies
 
 
 class Density(NamedTuple):
@@ -84,6 +88,53 @@ def load_numeric(name: str) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Load a numeric table with anomalies: X, shape (N, C), and which rows are anomalies, shape (N,)."""
     with np.load(_shared("anomaly_numeric") / f"{name}.npz") as archive:
         return archive["X"].astype(np.float64), archive["y"] == 1
+
+
+class Anomalies(NamedTuple):
+    """Normal rows to train on; rows to test on, and which of those are anomalies."""
+
+    train: Any  # frame, shape (N, C), or array of numbers
+    test: Any
+    is_odd: NDArray[np.bool_]
+
+
+def halves(X: NDArray[np.float64], odd: NDArray[np.bool_], seed: int) -> Anomalies:
+    """Train on a random half of the normal rows, test on the other and all anomalies, of at most ``MAX_ROWS`` rows."""
+    random = np.random.default_rng(seed)
+    rows = random.permutation(len(X))[:MAX_ROWS]
+    normal, anomalies = rows[~odd[rows]], rows[odd[rows]]
+    half = len(normal) // 2
+    test = np.concatenate([normal[half:], anomalies])
+    return Anomalies(X[normal[:half]], X[test], odd[test])
+
+
+def categorical_names() -> list[str]:
+    """Return the categorical tables with anomalies that are there, smallest file first."""
+    files = _shared("anomaly").glob("*.csv.xz")
+    ordered = sorted(files, key=lambda file: file.stat().st_size)
+    return [file.name.removesuffix(".csv.xz") for file in ordered]
+
+
+def load_categorical(name: str) -> tuple[pd.DataFrame, NDArray[np.bool_]]:
+    """Load a categorical table with anomalies: a frame of strings, (N, C), and which rows are anomalies, (N,).
+
+    "mushroom" comes with this package: the poisonous among the edible.
+    """
+    if name == "mushroom":
+        X, y = load_mushroom(return_X_y=True)
+        return X.astype(str), (y == "poisonous").to_numpy()
+    frame = pd.read_csv(_shared("anomaly") / f"{name}.csv.xz", dtype=str, keep_default_na=False)
+    odd = frame.pop("anomaly") == "1"
+    return frame, odd.to_numpy()
+
+
+def thirds(frame: pd.DataFrame, odd: NDArray[np.bool_], seed: int) -> Anomalies:
+    """Test on 30 % of the rows, stratified, and train on the normal ones of the others (MaskDiff-AD's protocol)."""
+    rows = np.arange(len(frame))
+    train, test = train_test_split(rows, test_size=0.3, random_state=seed, stratify=odd)
+    train = train[~odd[train]]
+    parts = (frame.iloc[part].reset_index(drop=True) for part in (train, test))
+    return Anomalies(*parts, odd[test])
 
 
 class MixedTable(NamedTuple):

@@ -16,9 +16,8 @@ Results are kept in ``.cache`` as they come: a command that was stopped goes on 
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
-import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,8 @@ import pandas as pd
 from scipy.stats import rankdata
 from sklearn.metrics import roc_auc_score
 
-from tests.benchmarks.data import load_numeric, numeric_names
+from tests.benchmarks.data import MAX_ROWS, Anomalies, halves, load_numeric, numeric_names
+from tests.benchmarks.detectors import pyod, standardised
 from tests.benchmarks.tables import (
     CACHE,
     available,
@@ -37,10 +37,8 @@ from tests.benchmarks.tables import (
     timed,
 )
 
-MAX_ROWS = 12_000
 OURS = {"continuous": "continuous", "binned": "binned", "default": None}
-PEERS = {"kNN": "knn.KNN", "ECOD": "ecod.ECOD", "HBOS": "hbos.HBOS"}
-PEERS |= {"IForest": "iforest.IForest", "LOF": "lof.LOF"}
+PEERS = ("kNN", "ECOD", "HBOS", "IForest", "LOF")
 
 
 def main() -> None:
@@ -59,7 +57,7 @@ def main() -> None:
     if not names:
         print("skipped: no data/anomaly_numeric (see tests/benchmarks/data.py)")
         return
-    peers = PEERS if available("pyod") else {}
+    peers = PEERS if available("pyod") else ()
     methods = [*OURS, "chosen", *peers]
     header = ["table", "rows × columns", *(f"{m}, nats" for m in OURS), *methods, "s to fit, score"]
     lines = markdown(header, [["x"] * len(header)]).splitlines()
@@ -91,7 +89,7 @@ def _nats(entry: dict[str, Any]) -> str:
     return f"{entry['nats']:.2f} ± {entry['nats_error']:.2f}" if "nats" in entry else "failed"
 
 
-def _measure(name: str, peers: dict[str, str], options: argparse.Namespace) -> dict[str, Any]:
+def _measure(name: str, peers: Sequence[str], options: argparse.Namespace) -> dict[str, Any]:
     """The results of one table, from the cache as far as they are there."""
     CACHE.mkdir(exist_ok=True)
     bound = options.max_time if options.max_steps is None else f"{options.max_steps}steps"
@@ -100,37 +98,22 @@ def _measure(name: str, peers: dict[str, str], options: argparse.Namespace) -> d
     fresh = options.fresh or options.quick or not file.exists()
     kept: dict[str, Any] = {} if fresh else json.loads(file.read_text())
     X, odd = load_numeric(name)
-    train, test, is_odd = _halves(X, odd, options.seed)
+    split = halves(X, odd, options.seed)
     kept["shape"] = f"{min(len(X), MAX_ROWS)} × {X.shape[1]}"
     for kind, columns in OURS.items():
         if kind not in kept:
-            kept[kind] = _ours(train, test, is_odd, columns, options)
+            kept[kind] = _ours(split, columns, options)
             file.write_text(json.dumps(kept))
-    for label, path in peers.items():
+    for label in peers:
         if label not in kept:
-            kept[label] = _peer(train, test, is_odd, path, options.seed)
+            kept[label] = _peer(split, label, options.seed)
             file.write_text(json.dumps(kept))
     return kept
 
 
-def _halves(X: np.ndarray, odd: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Normal rows to train on; rows to test on, and which of them are anomalies."""
-    random = np.random.default_rng(seed)
-    rows = random.permutation(len(X))[:MAX_ROWS]
-    normal, anomalies = rows[~odd[rows]], rows[odd[rows]]
-    half = len(normal) // 2
-    test = np.concatenate([normal[half:], anomalies])
-    return X[normal[:half]], X[test], odd[test]
-
-
-def _ours(
-    train: np.ndarray,
-    test: np.ndarray,
-    is_odd: np.ndarray,
-    columns: str | None,
-    options: argparse.Namespace,
-) -> dict[str, float]:
+def _ours(split: Anomalies, columns: str | None, options: argparse.Namespace) -> dict[str, float]:
     """AUROC, nats of the held-out fifth of the training half, seconds."""
+    train, test, is_odd = split
     names = [f"x{j}" for j in range(train.shape[1])]
     held = len(train) // 5  # the rows are in random order already
     model = estimator(options.max_time, quick=options.quick, columns=columns)
@@ -156,21 +139,11 @@ def _ours(
     }
 
 
-def _peer(
-    train: np.ndarray, test: np.ndarray, is_odd: np.ndarray, path: str, seed: int
-) -> dict[str, float]:
+def _peer(split: Anomalies, label: str, seed: int) -> dict[str, float]:
     """AUROC of one detector of PyOD with its defaults, seconds."""
-    module, name = path.split(".")
-    detector = getattr(importlib.import_module(f"pyod.models.{module}"), name)
-    model = detector(random_state=seed) if name == "IForest" else detector()
-    scale = np.where(train.std(0) > 0, train.std(0), 1.0)
-    train, test = ((part - train.mean(0)) / scale for part in (train, test))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of constant columns
-        _, fit_seconds = timed(model.fit, train)
-        scores, score_seconds = timed(model.decision_function, test)
-    auroc = float(roc_auc_score(is_odd, np.nan_to_num(scores)))
-    return {"auroc": auroc, "fit_seconds": fit_seconds, "score_seconds": score_seconds}
+    result = pyod(label, *standardised(split.train, split.test), seed)
+    auroc = float(roc_auc_score(split.is_odd, result.scores))
+    return {"auroc": auroc, **result.seconds()}
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import os
 import platform
 import time
 from collections.abc import Callable, Sequence
@@ -69,7 +71,8 @@ def estimator(max_time: float, *, quick: bool = False, **parameters: Any) -> Dif
     if quick:
         parameters |= {"n_calls": 16, "width": 64, "depth": 1}
     steps = 40 if quick else 1_000_000
-    return DiffusionDensity(max_steps=steps, max_time=max_time, random_state=0, **parameters)
+    parameters.setdefault("random_state", 0)
+    return DiffusionDensity(max_steps=steps, max_time=max_time, **parameters)
 
 
 def available(package: str) -> bool:
@@ -90,6 +93,21 @@ def timed(call: Callable[..., Any], *arguments: Any) -> tuple[Any, float]:
 def encoded(model: DiffusionDensity, rows: pd.DataFrame | np.ndarray) -> torch.Tensor:
     """The rows as the model's core sees them: float64 category codes."""
     return torch.from_numpy(model.encoder_.transform(pd.DataFrame(rows)).x).to(model.device_)
+
+
+def kept(name: str) -> dict[str, Any]:
+    """What an earlier run left in ``.cache/<name>.json``; empty if nothing."""
+    file = CACHE / f"{name}.json"
+    return json.loads(file.read_text()) if file.exists() else {}
+
+
+def keep(name: str, key: str, entry: Any) -> None:
+    """Add one result to ``.cache/<name>.json``, at once: whoever reads it meanwhile finds a whole file."""
+    file = CACHE / f"{name}.json"
+    file.parent.mkdir(exist_ok=True, parents=True)
+    part = file.with_suffix(f".{os.getpid()}")
+    part.write_text(json.dumps(kept(name) | {key: entry}))
+    part.replace(file)
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

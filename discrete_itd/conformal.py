@@ -1,0 +1,306 @@
+r"""Split-conformal calibration of anomaly scores: p-values, discoveries, and thresholds with the certainty they have.
+
+Scores are higher for more ordinary rows. Given the scores :math:`S_1 \dots S_n` of ordinary rows that the model has not
+seen, a new row with score s has the p-value
+
+.. math:: p = \frac{1 + \#\{i : S_i \le s\}}{n + 1}. \qquad (7)
+
+If the row is exchangeable with the calibration rows, :math:`P(p \le \alpha) \le \alpha`: exact in finite samples,
+whatever the model and the distribution, on average over calibration sets. An alarm at :math:`p \le \alpha` is an
+alarm below the k-th smallest calibration score, :math:`k = \lfloor \alpha (n + 1) \rfloor`. For *this* calibration set
+the rate of false alarms is then a number drawn from :math:`\mathrm{Beta}(k, n + 1 - k)` (less, if scores have
+ties), from which all intervals here come.
+
+References
+----------
+Vovk, Gammerman, Shafer, "Algorithmic Learning in a Random World", 2005: eq. (7) and its validity.
+Bates, Candès, Lei, Romano, Sesia, "Testing for outliers with conformal p-values", Annals of Statistics 2023,
+arXiv:2104.08279: the law given the calibration set, and Benjamini-Hochberg on these p-values.
+Storey, "A direct approach to false discovery rates", JRSS B 2002: the share of ordinary rows in a batch.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from discrete_itd.validation import check_positive, check_share
+
+CONFIDENCE = 0.95  # of intervals
+ORDINARY_FROM = 0.5  # p-values above this are taken to be those of ordinary rows (Storey's lambda)
+BOOTSTRAPS = 400
+
+Scores = NDArray[np.float64]
+
+
+def p_values(calibration: Scores, scores: Scores, *, two_sided: bool = False) -> Scores:
+    """Conformal p-values of rows, eq. (7).
+
+    Parameters
+    ----------
+    calibration : ndarray, shape (n,)
+        Scores of ordinary rows that took no part in the fit.
+    scores : ndarray, shape (N,)
+    two_sided : bool
+        Whether a score may also be too high: twice the smaller of the p-values of both sides, at most 1. By
+        the union bound it is as valid.
+
+    Returns
+    -------
+    ndarray, shape (N,)
+        Between 1 / (n + 1) and 1.
+
+    Examples
+    --------
+    >>> p_values(np.arange(99.0), np.array([-1.0, 4.5, 200.0]))
+    array([0.01, 0.06, 1.  ])
+    >>> p_values(np.arange(99.0), np.array([-1.0, 49.0, 200.0]), two_sided=True)
+    array([0.02, 1.  , 0.02])
+    """
+    ordered, n = np.sort(calibration), len(calibration)
+    low = (1 + np.searchsorted(ordered, scores, side="right")) / (n + 1)
+    if not two_sided:
+        return low
+    high = (1 + n - np.searchsorted(ordered, scores, side="left")) / (n + 1)
+    return np.minimum(1.0, 2 * np.minimum(low, high))
+
+
+def discoveries(p: Scores, fdr: float) -> NDArray[np.bool_]:
+    """Which rows of a batch to call anomalies, so that at most a share ``fdr`` of them is expected to be ordinary.
+
+    Parameters
+    ----------
+    p : ndarray, shape (N,)
+        p-values of the batch.
+    fdr : float
+        Between 0 and 1.
+
+    Returns
+    -------
+    ndarray of bool, shape (N,)
+
+    Notes
+    -----
+    Benjamini and Hochberg's procedure. Conformal p-values share their calibration set, which makes them positively
+    dependent in the way under which it still controls the rate (Bates et al. 2023, theorem 2).
+    """
+    fdr = check_share("fdr", fdr)
+    if not len(p):
+        return np.zeros(0, dtype=bool)
+    return stats.false_discovery_control(p) <= fdr
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """Where to raise an alarm, and what is known of it.
+
+    Attributes
+    ----------
+    offset : float
+        An alarm is a score below this, in nats.
+    false_alarm_rate : float
+        Expected share of ordinary rows that raise one.
+    low, high : float
+        The interval in which the rate lies with this very calibration set, with 95 % confidence.
+    n_calibration : int
+        Ordinary rows it rests on.
+    alarms_per_day : (float, float, float), optional
+        Expected number of false alarms a day, and the interval in which a day's count lies.
+    cost : (float, float, float), optional
+        Expected cost per row, and its 95 % interval.
+    """
+
+    offset: float
+    false_alarm_rate: float
+    low: float
+    high: float
+    n_calibration: int
+    alarms_per_day: tuple[float, float, float] | None = None
+    cost: tuple[float, float, float] | None = None
+
+    def __str__(self) -> str:
+        text = (
+            f"alarm below {self.offset:.2f} nats: {_percent(self.false_alarm_rate)} of ordinary rows"
+            f" ({_percent(self.low)} to {_percent(self.high)}, by {self.n_calibration} calibration rows)"
+        )
+        if self.alarms_per_day is not None:
+            expected, low, high = self.alarms_per_day
+            text += f"; {expected:.4g} false alarms a day ({low:.4g} to {high:.4g})"
+        if self.cost is not None:
+            text += "; cost per row {:.4g} ({:.4g} to {:.4g})".format(*self.cost)
+        return text
+
+
+def at_rate(
+    calibration: Scores,
+    rate: float,
+    *,
+    confidence: float | None = None,
+    rows_per_day: float | None = None,
+) -> Threshold:
+    """The threshold at which ordinary rows raise an alarm at a rate.
+
+    Parameters
+    ----------
+    calibration : ndarray, shape (n,)
+    rate : float
+        Between 0 and 1.
+    confidence : float, optional
+        By default the rate holds on average over calibration sets. With a confidence, like 0.95, it holds for
+        this very set with that confidence, and the threshold is lower.
+    rows_per_day : float, optional
+        Volume, to count alarms.
+
+    Raises
+    ------
+    ValueError
+        If the calibration rows are too few to promise so small a rate.
+    """
+    rate, n = check_share("false_alarm_rate", rate), len(calibration)
+    if rows_per_day is not None:
+        check_positive("rows_per_day", rows_per_day)
+    k = _rank(n, rate) if confidence is None else _safe_rank(n, rate, confidence)
+    if k < 1:
+        promise = "" if confidence is None else f" with confidence {confidence:g}"
+        fewest = _fewest(rate, confidence)
+        raise ValueError(
+            f"false_alarm_rate={rate:g}: {n} calibration rows cannot promise so small a rate{promise};"
+            f" it takes {fewest}"
+        )
+    return _at_rank(calibration, k, rows_per_day)
+
+
+def smallest_rate(n: int) -> float:
+    """The smallest false-alarm rate that n calibration rows can promise."""
+    return 1 / (n + 1)
+
+
+def at_cost(
+    calibration: Scores,
+    *,
+    miss_cost: float,
+    check_cost: float,
+    anomalies: Scores | None = None,
+    prevalence: float | None = None,
+    recent: Scores | None = None,
+    seed: int = 0,
+) -> Threshold:
+    r"""The threshold of least expected cost.
+
+    Parameters
+    ----------
+    calibration : ndarray, shape (n,)
+    miss_cost, check_cost : float
+        Of an anomaly that raises no alarm, and of looking into an alarm.
+    anomalies : ndarray, optional
+        Scores of known anomalies.
+    prevalence : float, optional
+        Share of anomalies among new rows; with ``anomalies``.
+    recent : ndarray, optional
+        Scores of recent rows without labels, in place of ``anomalies`` and ``prevalence``: what they have
+        more of at small p-values than ordinary rows would is taken to be anomalies.
+    seed : int
+        Of the bootstrap for the interval.
+
+    Returns
+    -------
+    Threshold
+        Its cost per row is an estimate at the best threshold, a little too good for having been sought.
+
+    Notes
+    -----
+    With alarms at p-values up to :math:`\alpha`, a share F of all rows raises one and a share h of the anomalies,
+    whose prevalence is :math:`\pi`. The cost per row is :math:`c_{miss}\,\pi(1 - h) + c_{check} F`. Known anomalies
+    give h, and :math:`F = (1 - \pi)\alpha + \pi h`; recent rows give F, :math:`1 - \pi` by Storey's estimate, and
+    :math:`\pi h = F - (1 - \pi)\alpha`.
+    """
+    for name, value in (("miss_cost", miss_cost), ("check_cost", check_cost)):
+        if not (math.isfinite(value) and value > 0):
+            raise ValueError(f"{name} must be positive, got {value!r}")
+    if (recent is None) == (anomalies is None) or (anomalies is None) != (prevalence is None):
+        raise ValueError("give either anomalies= with prevalence=, or recent=")
+    other = recent if anomalies is None else anomalies
+    if other is None or not len(other):
+        raise ValueError("at least one row is needed to weigh costs")
+    share = None if prevalence is None else check_share("prevalence", prevalence)
+
+    def costs(calibration: Scores, other: Scores) -> NDArray[np.float64]:
+        """Cost per row of an alarm at each rank k = 0 ... n of the calibration scores: (n + 1,)."""
+        n = len(calibration)
+        alpha = np.arange(n + 1) / (n + 1)
+        p = p_values(calibration, other)
+        # the share of the other rows with p <= k / (n + 1)
+        alarms = np.searchsorted(np.sort(p), alpha + 1e-9, side="right") / len(p)
+        if share is not None:
+            caught, odd = share * alarms, share
+            alarms = (1 - share) * alpha + caught
+        else:
+            ordinary = min(1.0, float((p > ORDINARY_FROM).mean()) / (1 - ORDINARY_FROM))
+            caught = alarms - ordinary * alpha
+            odd = max(1 - ordinary, float(caught.max()))  # there are at least as many as are caught
+        return miss_cost * (odd - caught) + check_cost * alarms
+
+    cost = costs(calibration, other)
+    k = int(cost.argmin())
+    random = np.random.default_rng(seed)
+    again = [
+        costs(random.choice(calibration, len(calibration)), random.choice(other, len(other)))[k]
+        for _ in range(BOOTSTRAPS)
+    ]
+    low, high = np.quantile(again, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    interval = float(cost[k]), float(low), float(high)
+    if k == 0:  # no alarm is worth its check
+        return Threshold(-math.inf, 0.0, 0.0, 0.0, len(calibration), cost=interval)
+    return replace(_at_rank(calibration, k, None), cost=interval)
+
+
+def at_offset(calibration: Scores, offset: float) -> Threshold:
+    """What calibration rows say of a threshold that was chosen otherwise: the share below it, with its interval."""
+    n = len(calibration)
+    if not n:
+        return Threshold(offset, math.nan, 0.0, 1.0, 0)
+    below = int((calibration < offset).sum())
+    interval = stats.binomtest(below, n).proportion_ci(CONFIDENCE)
+    return Threshold(offset, below / n, float(interval.low), float(interval.high), n)
+
+
+def _rank(n: int, rate: float) -> int:
+    """The k of eq. (7): alarms below the k-th smallest calibration score."""
+    return math.floor(rate * (n + 1) + 1e-9)  # 0.01 * 300 is a little less than 3
+
+
+def _safe_rank(n: int, rate: float, confidence: float) -> int:
+    """The largest k with which the rate is held with a confidence; 0 if there is none."""
+    confidence = check_share("confidence", confidence)
+    ranks = np.arange(1, n + 1)
+    held = stats.beta.cdf(rate, ranks, n + 1 - ranks) >= confidence
+    return int(ranks[held].max()) if held.any() else 0
+
+
+def _fewest(rate: float, confidence: float | None) -> int:
+    """Calibration rows that it takes to promise a rate."""
+    if confidence is None:
+        return math.ceil(1 / rate - 1 - 1e-9)
+    # k = 1: P(Beta(1, n) <= rate) = 1 - (1 - rate)^n
+    return math.ceil(math.log(1 - confidence) / math.log1p(-rate) - 1e-9)
+
+
+def _at_rank(calibration: Scores, k: int, rows_per_day: float | None) -> Threshold:
+    n = len(calibration)
+    tails = (1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2
+    low, high = (float(q) for q in stats.beta.ppf(tails, k, n + 1 - k))
+    a_day = None
+    if rows_per_day is not None:
+        fewest, most = stats.betabinom(round(rows_per_day), k, n + 1 - k).ppf(tails)
+        a_day = k / (n + 1) * rows_per_day, float(fewest), float(most)
+    return Threshold(
+        float(np.partition(calibration, k - 1)[k - 1]), k / (n + 1), low, high, n, a_day
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %"

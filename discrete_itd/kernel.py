@@ -1,0 +1,249 @@
+r"""A kernel density of rows: how far a row is from the nearest ones that were trained on.
+
+.. math:: P(x) = \frac1n \sum_{i=1}^n \prod_j k_j(x_j \mid c_{ij})
+
+with n training rows c as centres. The kernel of a continuous column is a Gaussian; that of numbers on few levels
+a Gaussian on the levels; that of a category leaves it with probability :math:`1 - \lambda` and draws from the
+column's marginal else (Aitchison and Aitken). All are normalised, so P is. A cell that is missing tells
+nothing; where a centre's is, its kernel is the marginal.
+
+It knows nothing of how columns depend on one another, only of distances, where a network knows little but
+dependence: beside each other they rank rows better than either (``tests/benchmarks/RESULTS.md``).
+
+References
+----------
+Parzen, "On estimation of a probability density function and mode", 1962.
+Aitchison, Aitken, "Multivariate binary discrimination by the kernel method", Biometrika 1976.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from discrete_itd.denoisers import MarginalDenoiser
+from discrete_itd.posterior import Posterior
+
+MOST_CENTRES = 5000
+LEFT_OUT = 1000  # centres on which widths are compared, each given the others
+OUTLIERS = 0.1  # of which this share is taken for rows like no other, which would ask for too large a width
+BATCH_PAIRS = 1 << 20  # rows times centres at once
+STRAY = 0.01  # probability with which a number on few levels is drawn from the marginal
+GRID = {
+    "real": (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4),
+    "line": (0.05, 0.1, 0.2, 0.4, 0.8),
+    "other": (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9),
+}
+
+
+class Widths(NamedTuple):
+    """How far kernels reach.
+
+    Attributes
+    ----------
+    real : float
+        Standard deviation of the kernel of continuous columns, in units of the core (a column's own is 1/2).
+    line : float
+        Of numbers on few levels, in units of twice the column's standard deviation.
+    other : float
+        Probability with which a category is drawn from the marginal.
+    """
+
+    real: float = 0.1
+    line: float = 0.2
+    other: float = 0.2
+
+
+class _Pairs(NamedTuple):
+    """What of some rows the centres are multiplied with, each (B, ...)."""
+
+    levels: Tensor  # (B, T): log-kernel of each level as a centre
+    alone: Tensor  # (B, C): log-probability of the cell alone, 0 where it is missing
+    values: Tensor  # (B, R)
+    there: Tensor  # (B, R): 1 where the value is not missing
+
+
+@dataclass(frozen=True)
+class KernelDensity:
+    """A product-kernel density.
+
+    Parameters
+    ----------
+    base : MarginalDenoiser
+        The independent columns.
+    centres : Tensor of float64, shape (n, C)
+        Rows as the core has them; NaN where a cell is missing.
+    widths : Widths
+    """
+
+    base: MarginalDenoiser
+    centres: Tensor
+    widths: Widths
+
+    @classmethod
+    def fit(cls, base: MarginalDenoiser, x: Tensor, generator: torch.Generator) -> KernelDensity:
+        """Take training rows as centres, and the widths at which each, given the others, costs the fewest nats.
+
+        Parameters
+        ----------
+        base : MarginalDenoiser
+        x : Tensor of float64, shape (N, C)
+            Training rows; at most ``MOST_CENTRES`` of them are taken.
+        generator : torch.Generator
+        """
+        order = torch.randperm(len(x), generator=generator).to(x.device)
+        trial = cls(base, x[order[:MOST_CENTRES]], Widths())
+        kinds = {c.kind for c in base.codebook.columns}
+        used = [f for f, k in (("real", {"real"}), ("line", {"line"})) if kinds & k]
+        used += ["other"] if kinds & {"simplex", "code"} else []
+        widths = Widths()
+        for name in used * min(2, len(used)):  # one width after the other, twice
+            tried = [widths._replace(**{name: value}) for value in GRID[name]]
+            costs = [replace(trial, widths=w)._left_out() for w in tried]
+            widths = tried[costs.index(min(costs))]
+        return replace(trial, widths=widths)
+
+    @torch.no_grad()
+    def _left_out(self) -> float:
+        """Mean nats of some of the centres, given the others; those of rows that are like no other count less."""
+        n = min(LEFT_OUT, len(self.centres))
+        rows = torch.arange(n, device=self.centres.device).split(self._batch)
+        nats = torch.cat([self._nats(self.centres[i], left_out=i).sum(1) for i in rows])
+        alone = -self._nothing.expand(n).log_prob(self.centres[:n]).double().sum(1)
+        outlier = math.log(OUTLIERS) - alone
+        return float(-torch.logaddexp(math.log1p(-OUTLIERS) - nats, outlier).mean())
+
+    @property
+    def _batch(self) -> int:
+        return max(1, BATCH_PAIRS // len(self.centres))
+
+    @torch.no_grad()
+    def nats(self, x: Tensor, progress: Callable[[int], object] | None = None) -> Tensor:
+        r"""How surprising each cell is.
+
+        Parameters
+        ----------
+        x : Tensor of float64, shape (B, C)
+        progress : callable, optional
+            Called with the number of rows done since the last call.
+
+        Returns
+        -------
+        Tensor of float64, shape (B, C)
+            Nats; rows sum to :math:`-\log P(x)`. With :math:`w_i` the share of centre i in the sum, a cell has
+            :math:`-\sum_i w_i \log k_j(x_j | c_{ij})`, its distance from the centres around the row, and an even part
+            of :math:`\sum_i w_i \log(n w_i)`, of how few they are. A missing cell has none.
+        """
+        out = []
+        for rows in x.split(self._batch):
+            out.append(self._nats(rows))
+            if progress is not None:
+                progress(len(rows))
+        return torch.cat(out) if out else x.new_zeros(x.shape)
+
+    def _nats(self, x: Tensor, left_out: Tensor | None = None) -> Tensor:
+        """As :meth:`nats`, of one batch; ``left_out`` (B,) says which centre each row is to do without."""
+        book, width = self.base.codebook, self.widths.real
+        q, c = self._pairs(x), self._centres
+        gone = self.centres.isnan().double()  # (n, C)
+        log_norm = math.log(width * math.sqrt(2 * math.pi))
+        scaled, at = q.values / width, c.values / width
+        # log of the product of kernels, (B, n)
+        total = q.levels @ c.levels.T + q.alone @ gone.T
+        squares = (q.there * scaled**2) @ c.there.T + q.there @ (c.there * at**2).T
+        squares = squares - 2 * (q.there * scaled) @ (c.there * at).T
+        total = total - squares.clamp_min(0.0) / 2 - log_norm * (q.there @ c.there.T)
+        for v in book.vocabularies:
+            total = total + self._words(x, v.column, q.alone)
+        n = len(self.centres)
+        if left_out is not None and n > 1:
+            n -= 1
+            total = total.scatter(1, left_out[:, None], -math.inf)
+        log_w = torch.log_softmax(total, 1)
+        w = log_w.exp()
+        # the same, averaged over the centres around each row, by column
+        shares = -q.alone * (w @ gone)
+        levels = q.levels * (w @ c.levels)
+        column = book.finite[book.slots.slot_column]
+        shares = shares.index_add(1, column, -levels)
+        squares = scaled**2 * (w @ c.there) - 2 * scaled * (w @ (c.there * at))
+        squares = squares + w @ (c.there * at**2)
+        inside = q.there * (squares.clamp_min(0.0) / 2 + log_norm * (w @ c.there))
+        shares = shares.index_add(1, book.reals, inside)
+        for v in book.vocabularies:
+            shares[:, v.column] -= (w * self._words(x, v.column, q.alone)).sum(1)
+        there = (~x.isnan()).double()
+        few = torch.special.xlogy(w, w).sum(1, keepdim=True) + math.log(n)
+        return (shares + few * there / there.sum(1, keepdim=True).clamp_min(1.0)) * there
+
+    @cached_property
+    def _centres(self) -> _Pairs:
+        """The centres, as what rows are multiplied with: levels are one-hot."""
+        x, book = self.centres, self.base.codebook
+        cells = x[:, book.finite]
+        slot = book.slots.slot_of(cells.nan_to_num(0.0).long())
+        levels = x.new_zeros(len(x), book.slots.n_slots)
+        levels.scatter_(1, slot, (~cells.isnan()).double())
+        reals = x[:, book.reals]
+        return _Pairs(levels, x, reals.nan_to_num(0.0), (~reals.isnan()).double())
+
+    def _pairs(self, x: Tensor) -> _Pairs:
+        book, lam = self.base.codebook, self.widths.other
+        slots, cells = book.slots, x[:, book.finite]
+        alone = self._nothing.expand(len(x)).log_prob(x).double()  # (B, C)
+        own = alone[:, book.finite]
+        # a category: the same whatever the centre, but where it is the centre's own
+        levels = slots.per_slot(own + math.log(lam)).clone()
+        same = torch.logaddexp(own + math.log(lam), torch.full_like(own, math.log1p(-lam)))
+        at = slots.slot_of(cells.nan_to_num(0.0).long())
+        levels.scatter_(1, at, same)
+        for j, kernel, where in self._line_kernels:
+            levels[:, where] = kernel[cells[:, j].nan_to_num(0.0).long()]
+        levels = levels.masked_fill(slots.per_slot(cells.isnan()), 0.0)
+        reals = x[:, book.reals]
+        return _Pairs(levels, alone, reals.nan_to_num(0.0), (~reals.isnan()).double())
+
+    @cached_property
+    def _nothing(self) -> Posterior:
+        """The marginals, one row."""
+        book = self.base.codebook
+        like = {"dtype": book.dtype, "device": book.device}
+        y, snr = torch.zeros(1, book.n_coords, **like), torch.zeros(1, book.n_columns, **like)
+        return self.base(y, snr)
+
+    @cached_property
+    def _line_kernels(self) -> list[tuple[int, Tensor, Tensor]]:
+        """Columns of numbers on few levels: place among the finite, log-kernel (K, K) of value and centre, slots."""
+        book = self.base.codebook
+        found = []
+        for j, column in enumerate(book.finite.tolist()):
+            points = book.columns[column]
+            if points.kind != "line":
+                continue
+            where = torch.nonzero(book.slots.slot_column == j).flatten()
+            where = where[book.slots.slot_level[where].argsort()]
+            log_pi = self._nothing.column(column)[0].double()  # (K,)
+            level = log_pi.new_tensor(points.levels)
+            pi = log_pi[: points.n_levels].softmax(0)
+            sd = (pi * (level - (pi * level).sum()) ** 2).sum().sqrt().clamp_min(1e-6)
+            z = (level[:, None] - level[None]) / (2 * sd * self.widths.line)
+            kernel = torch.full((len(log_pi), len(log_pi)), -math.inf).to(log_pi)
+            near = torch.log_softmax(-0.5 * z**2, 0) + math.log1p(-STRAY)  # over values
+            kernel[: points.n_levels, : points.n_levels] = near
+            found.append((j, torch.logaddexp(kernel, log_pi[:, None] + math.log(STRAY)), where))
+        return found
+
+    def _words(self, x: Tensor, column: int, alone: Tensor) -> Tensor:
+        """Log-kernels of a large vocabulary, (B, n); 0 where either is missing."""
+        lam = self.widths.other
+        own = alone[:, column, None] + math.log(lam)
+        same = torch.logaddexp(own, torch.full_like(own, math.log1p(-lam)))
+        cells, centres = x[:, column, None], self.centres[None, :, column]
+        kernel = torch.where(cells == centres, same, own)
+        return kernel.masked_fill(cells.isnan() | centres.isnan(), 0.0)

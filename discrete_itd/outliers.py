@@ -1,0 +1,656 @@
+"""Anomalies people can act on: a detector with p-values, thresholds that can be defended, and reasons."""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import asdict
+from typing import Any, Literal, Self, cast
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.base import BaseEstimator, OutlierMixin, clone
+from sklearn.frozen import FrozenEstimator
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from discrete_itd import conformal, drift, reasons, robustness, scales
+from discrete_itd import state as files
+from discrete_itd.conformal import Threshold
+from discrete_itd.drift import Drift
+from discrete_itd.estimators import DiffusionDensity, RowEstimate
+from discrete_itd.frames import read_rows
+from discrete_itd.scales import ScaleNats
+from discrete_itd.scoring import Scorer
+from discrete_itd.validation import check_integer, check_positive, check_share, resolve_device
+
+SEEN_ROWS = 2000  # by which the threshold is set where no rows are held out
+TRIM_EFFORT = 0.25  # of the training of the last fit, for the fits that only find whom to leave out
+
+
+class DiffusionOutlierDetector(OutlierMixin, BaseEstimator):
+    r"""Anomaly detection by the log-probability of rows, calibrated on rows that were held out.
+
+    Fit on ordinary rows, rank new ones, raise an alarm at a rate that was chosen, and say why. A row's score depends on
+    nothing but the row and the fitted model, never on the batch it came in.
+
+    Parameters
+    ----------
+    density : DiffusionDensity or FrozenEstimator, optional
+        The model of ordinary rows; its default if None. It is cloned, and fitted with the detector. To use one that is
+        fitted already, and fit nothing but the calibration, give ``sklearn.frozen.FrozenEstimator(density)``
+        and call ``fit`` with ordinary rows that it was *not* trained on.
+    contamination : "auto" or float, default="auto"
+        Share of the rows given to ``fit`` that are anomalies. "auto" takes all of them for ordinary, and an alarm is
+        raised at ``false_alarm_rate``. With a share, up to 0.5, the fit is robust: the rows that surprise a first,
+        short fit most are left out of the last one; and ``predict`` flags that share of the rows given to ``fit``.
+    false_alarm_rate : float, default=0.01
+        Share of ordinary rows that may raise an alarm, unless ``contamination`` is given.
+    calibration_fraction : float, default=0.2
+        Share of the rows that is held out of the fit, for p-values and thresholds. 0 fits on all, for scores only:
+        there are no p-values then, and the threshold is a quantile of rows that the fit has seen.
+    score_by : {"pooled", "log_prob"}, default="pooled"
+        What ``score_samples`` returns. "log_prob" is the log-probability. "pooled" is the same for a table of
+        categories only; one that holds numbers is scored by the mean of that and of a kernel density of the training
+        rows (:mod:`discrete_itd.kernel`), for distances tell what dependence does not. In that, as the
+        density of a continuous column has no upper bound, values count as known to a tenth of the column's standard
+        deviation, and one that is more probable than usual counts as usual: it cannot make up for a strange one.
+    n_trims : int, default=1
+        Short fits, one after the other, that find whom to leave out, if ``contamination`` is given.
+    random_state : int, RandomState or None, default=None
+        Of the division of rows, and of the fit if ``density`` has none of its own.
+
+    Attributes
+    ----------
+    density_ : DiffusionDensity
+        The fitted model.
+    offset_ : float
+        A score below it raises an alarm, in nats. Set it by :meth:`set_threshold`.
+    threshold_ : Threshold
+        The same with what calibration rows say of it.
+    calibration_scores_ : ndarray, shape (n,)
+        Scores of the rows that were held out.
+    calibration_nats_ : DataFrame, shape (n, C)
+        Their nats by column, as :meth:`explain` gives them.
+    trimmed_ : ndarray of int
+        Positions of the rows given to ``fit`` that were left out for surprising most.
+    n_features_in_ : int
+    feature_names_in_ : ndarray of str
+        Only if the table had string column names.
+
+    Notes
+    -----
+    p-values are split-conformal (:mod:`discrete_itd.conformal`): for a row that is exchangeable with the calibration
+    rows, :math:`P(p \le \alpha) \le \alpha` exactly, however good or bad the model. If the rows given to ``fit`` hold
+    anomalies, so do the calibration rows, and p-values are larger than they need be: still valid, less sharp.
+
+    A missing cell surprises nobody, so rows with many of them look more ordinary than complete ones.
+
+    References
+    ----------
+    Bates, Candès, Lei, Romano, Sesia, "Testing for outliers with conformal p-values", Annals of Statistics 2023,
+    arXiv:2104.08279; eq. (7) of :mod:`discrete_itd.conformal`.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from discrete_itd import DiffusionDensity
+    >>> coins = pd.DataFrame({"a": ["x", "y"] * 100, "b": ["u", "v"] * 100})
+    >>> density = DiffusionDensity(max_steps=200, random_state=0)
+    >>> detector = DiffusionOutlierDetector(density, false_alarm_rate=0.05, random_state=0).fit(coins)
+    >>> new = pd.DataFrame({"a": ["x", "x"], "b": ["u", "v"]})
+    >>> detector.predict(new)
+    array([ 1, -1])
+    >>> detector.p_values(new)[1].round(3)
+    np.float64(0.024)
+    """
+
+    def __init__(
+        self,
+        density: DiffusionDensity | FrozenEstimator | None = None,
+        *,
+        contamination: float | str = "auto",
+        false_alarm_rate: float = 0.01,
+        calibration_fraction: float = 0.2,
+        score_by: str = "pooled",
+        n_trims: int = 1,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        self.density = density
+        self.contamination = contamination
+        self.false_alarm_rate = false_alarm_rate
+        self.calibration_fraction = calibration_fraction
+        self.score_by = score_by
+        self.n_trims = n_trims
+        self.random_state = random_state
+
+    # -- fitting --------------------------------------------------------------------------------
+
+    def fit(
+        self, X: Any, y: Any = None, *, checkpoint: str | os.PathLike[str] | None = None
+    ) -> Self:
+        """Learn what ordinary rows are like, and calibrate on those held out.
+
+        Parameters
+        ----------
+        X : DataFrame or array-like, shape (N, C)
+            Ordinary rows, or with ``contamination`` mostly ordinary ones.
+        y : ignored
+        checkpoint : path-like, optional
+            As of :meth:`DiffusionDensity.fit`, for the last fit.
+
+        Raises
+        ------
+        ValueError, TypeError
+            Naming the column or parameter, if something is wrong with it. A detector fitted before stays usable.
+
+        Warns
+        -----
+        UserWarning
+            If there are too few calibration rows for ``false_alarm_rate``; the smallest possible one is taken.
+        """
+        share = self._check_parameters()
+        frame, is_frame = read_rows(X, self)
+        rows = frame if is_frame else frame.to_numpy()
+        random = check_random_state(self.random_state)
+        seed = int(random.randint(2**31 - 1))
+        if isinstance(self.density, FrozenEstimator):
+            density = cast(DiffusionDensity, self.density.estimator)
+            check_is_fitted(density)
+            order, n_held = np.arange(len(frame)), len(frame)
+            train, trimmed = order[:0], order[:0]
+        else:
+            density = DiffusionDensity() if self.density is None else _copy(self.density)
+            if density.random_state is None:
+                density.set_params(random_state=seed)
+            n_held = round(self.calibration_fraction * len(frame))
+            if self.calibration_fraction and len(frame) > 2:
+                n_held = min(max(1, n_held), len(frame) - 2)
+            order = np.random.RandomState(seed).permutation(len(frame))
+            train, trimmed = np.sort(order[n_held:]), order[:0]
+            if share is not None:
+                train, trimmed = self._trim(density, rows, train, share)
+            density.fit(_take(rows, train), checkpoint=checkpoint)
+        held = np.sort(order[:n_held])
+        rest = np.setdiff1d(np.arange(len(frame)), held)
+        if self.score_by == "pooled":
+            scorer = Scorer.pooled(density, _take(rows, train), seed)
+        else:
+            scorer = Scorer.plain(density)
+        nats = scorer.nats(_take(rows, held)) if len(held) else scorer.none()
+        scores = -nats.to_numpy().sum(1)
+        if share is None and len(held):
+            threshold = self._at_rate(scores)
+        else:
+            if share is None:
+                rest = np.sort(order[n_held:][:SEEN_ROWS])
+            seen = -scorer.nats(_take(rows, rest)).to_numpy().sum(1)
+            rate = self.false_alarm_rate if share is None else share
+            offset = float(np.quantile(np.concatenate([scores, seen]), rate))
+            threshold = conformal.at_offset(scores, offset)
+        # nothing is assigned before all has succeeded
+        self.density_, self._scorer, self.trimmed_ = density, scorer, trimmed
+        self.calibration_scores_ = scores
+        self.calibration_nats_ = nats.reset_index(drop=True)
+        self.set_threshold(threshold)
+        self._take_names()
+        return self
+
+    def _check_parameters(self) -> float | None:
+        """The share of anomalies among the rows to be fitted; None if all are ordinary."""
+        density = self.density
+        if density is not None and not isinstance(density, DiffusionDensity | FrozenEstimator):
+            raise TypeError(
+                "density must be a DiffusionDensity, or a FrozenEstimator of one that is fitted,"
+                f" got {type(density).__name__}"
+            )
+        if isinstance(density, FrozenEstimator) and not isinstance(
+            density.estimator, DiffusionDensity
+        ):
+            raise TypeError(
+                f"density holds a {type(density.estimator).__name__}, not a DiffusionDensity"
+            )
+        check_share("false_alarm_rate", self.false_alarm_rate)
+        check_integer("n_trims", self.n_trims, 0)
+        if self.score_by not in ("pooled", "log_prob"):
+            raise ValueError(f"score_by must be 'pooled' or 'log_prob', got {self.score_by!r}")
+        if self.calibration_fraction != 0:
+            check_share("calibration_fraction", self.calibration_fraction)
+        if isinstance(self.contamination, str):
+            if self.contamination != "auto":
+                raise ValueError(
+                    f"contamination must be 'auto' or a share, got {self.contamination!r}"
+                )
+            return None
+        share = check_share("contamination", self.contamination)
+        if share > 0.5:
+            raise ValueError(f"contamination must be at most 0.5, got {share!r}")
+        return share
+
+    def _trim(
+        self, density: DiffusionDensity, rows: Any, train: np.ndarray, share: float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The training rows without the most surprising, and those."""
+        n_kept = max(2, len(train) - round(share * len(train)))
+        kept = train
+        for _ in range(self.n_trims):
+            short = _copy(density)
+            short.max_steps = math.ceil(TRIM_EFFORT * short.max_steps)
+            if short.max_time is not None:
+                short.max_time = TRIM_EFFORT * short.max_time
+            scores = short.fit(_take(rows, kept)).score_samples(_take(rows, train))
+            kept = np.sort(train[np.argsort(-scores, kind="stable")[:n_kept]])
+        return kept, np.setdiff1d(train, kept)
+
+    def _at_rate(self, scores: np.ndarray) -> Threshold:
+        """The threshold of ``false_alarm_rate``, or of the smallest rate that can be had."""
+        least = conformal.smallest_rate(len(scores))
+        if self.false_alarm_rate < least:
+            warnings.warn(
+                f"false_alarm_rate={self.false_alarm_rate:g} cannot be promised by {len(scores)}"
+                f" calibration rows: the threshold is at {least:.3g}, the smallest rate that can",
+                stacklevel=3,
+            )
+        return conformal.at_rate(scores, max(self.false_alarm_rate, least))
+
+    def _take_names(self) -> None:
+        """Know the columns, as scikit-learn has it."""
+        self.n_features_in_ = self.density_.n_features_in_
+        if hasattr(self.density_, "feature_names_in_"):
+            self.feature_names_in_ = self.density_.feature_names_in_
+        elif hasattr(self, "feature_names_in_"):
+            del self.feature_names_in_
+
+    # -- scores ---------------------------------------------------------------------------------
+
+    def score_samples(self, X: Any) -> np.ndarray:
+        """How ordinary each row is: float64, shape (N,), nats; higher is more ordinary. See ``score_by``."""
+        return -self.explain(X).to_numpy().sum(1)
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """Score above the threshold, shape (N,), nats: negative for rows that raise an alarm."""
+        return self.score_samples(X) - self.offset_
+
+    def predict(self, X: Any) -> np.ndarray:
+        """-1 for rows that raise an alarm, 1 for the others: int, shape (N,)."""
+        return np.where(self.decision_function(X) < 0, -1, 1)
+
+    def log_prob(self, X: Any, *, tol: float | None = None) -> RowEstimate:
+        """Log-probability of each row with its standard error, as of :meth:`DiffusionDensity.log_prob`."""
+        check_is_fitted(self)
+        return self.density_.log_prob(X, tol=tol)
+
+    # -- p-values and thresholds ----------------------------------------------------------------
+
+    def p_values(self, X: Any, *, two_sided: bool = False) -> np.ndarray:
+        r"""Conformal p-values, eq. (7) of :mod:`discrete_itd.conformal`.
+
+        Parameters
+        ----------
+        X : DataFrame or array-like, shape (N, C)
+        two_sided : bool
+            Whether a row may also be *too* probable, like a form left at its defaults: the most probable rows are
+            not typical ones.
+
+        Returns
+        -------
+        ndarray, shape (N,)
+            For an ordinary row, at most :math:`\alpha` with probability at most :math:`\alpha`.
+
+        Raises
+        ------
+        ValueError
+            If the detector was fitted without calibration rows.
+        """
+        return conformal.p_values(self._calibration(), self.score_samples(X), two_sided=two_sided)
+
+    def discoveries(self, X: Any, *, fdr: float = 0.1, two_sided: bool = False) -> np.ndarray:
+        """Which rows of a batch to call anomalies, so that at most a share ``fdr`` of them is expected to be ordinary.
+
+        Parameters
+        ----------
+        X : DataFrame or array-like, shape (N, C)
+            The whole batch: unlike an alarm, a discovery depends on how many others there are.
+        fdr : float
+            False-discovery rate, by Benjamini and Hochberg's procedure.
+        two_sided : bool
+            As of :meth:`p_values`.
+
+        Returns
+        -------
+        ndarray of bool, shape (N,)
+        """
+        check_share("fdr", fdr)
+        return conformal.discoveries(self.p_values(X, two_sided=two_sided), fdr)
+
+    def threshold(
+        self,
+        *,
+        false_alarm_rate: float | None = None,
+        confidence: float | None = None,
+        alarms_per_day: float | None = None,
+        rows_per_day: float | None = None,
+        miss_cost: float | None = None,
+        check_cost: float | None = None,
+        anomalies: Any = None,
+        prevalence: float | None = None,
+        recent: Any = None,
+    ) -> Threshold:
+        """A threshold by a false-alarm rate, by false alarms a day, or by costs; :meth:`set_threshold` makes it count.
+
+        Parameters
+        ----------
+        false_alarm_rate : float, optional
+            Share of ordinary rows that may raise an alarm.
+        confidence : float, optional
+            By default a rate holds on average over calibration sets. With a confidence, like 0.95, it holds for the
+            calibration rows at hand with that confidence, at a lower threshold.
+        alarms_per_day, rows_per_day : float, optional
+            False alarms that can be looked into, and rows that come. ``rows_per_day`` may also be
+            given with a rate, to count.
+        miss_cost, check_cost : float, optional
+            Cost of an anomaly that raises no alarm, and of looking into an alarm, with either
+        anomalies, prevalence : DataFrame or array-like, shape (A, C), and float
+            known anomalies and their share among new rows, or
+        recent : DataFrame or array-like, shape (R, C)
+            recent rows without labels: what they have more of at small p-values than ordinary rows would is taken to
+            be anomalies.
+
+        Returns
+        -------
+        Threshold
+            With the interval that the number of calibration rows allows; ``print`` it.
+
+        Raises
+        ------
+        ValueError
+            If the choice is unclear, or there are too few calibration rows to promise so small a rate.
+        """
+        calibration = self._calibration()
+        ways = [false_alarm_rate is not None, alarms_per_day is not None, miss_cost is not None]
+        if sum(ways) != 1:
+            raise ValueError("give one of false_alarm_rate=, alarms_per_day= or miss_cost=")
+        if miss_cost is not None:
+            if check_cost is None:
+                raise ValueError("miss_cost= needs check_cost=")
+            return conformal.at_cost(
+                calibration,
+                miss_cost=miss_cost,
+                check_cost=check_cost,
+                anomalies=None if anomalies is None else self.score_samples(anomalies),
+                prevalence=prevalence,
+                recent=None if recent is None else self.score_samples(recent),
+            )
+        if alarms_per_day is not None:
+            if rows_per_day is None:
+                raise ValueError("alarms_per_day= needs rows_per_day=")
+            check_positive("alarms_per_day", alarms_per_day)
+            check_positive("rows_per_day", rows_per_day)
+            false_alarm_rate = alarms_per_day / rows_per_day
+        assert false_alarm_rate is not None
+        return conformal.at_rate(
+            calibration, false_alarm_rate, confidence=confidence, rows_per_day=rows_per_day
+        )
+
+    def set_threshold(self, threshold: Threshold) -> Self:
+        """Raise alarms by this threshold from now on.
+
+        Parameters
+        ----------
+        threshold : Threshold
+            Of :meth:`threshold`.
+        """
+        if not isinstance(threshold, Threshold):
+            raise TypeError(f"threshold must be a Threshold, got {type(threshold).__name__}")
+        self.threshold_, self.offset_ = threshold, threshold.offset
+        return self
+
+    def _calibration(self) -> np.ndarray:
+        check_is_fitted(self)
+        if not len(self.calibration_scores_):
+            raise ValueError("there are no calibration rows: fit with calibration_fraction above 0")
+        return self.calibration_scores_
+
+    # -- reasons --------------------------------------------------------------------------------
+
+    def explain(self, X: Any, *, relative: bool = False) -> pd.DataFrame:
+        """Nats by column: why a row is strange.
+
+        Parameters
+        ----------
+        X : DataFrame or array-like, shape (N, C)
+        relative : bool
+            Whether to subtract what a column surprises with in ordinary rows, the mean of the calibration rows.
+
+        Returns
+        -------
+        DataFrame, shape (N, C)
+            With the index of X. Rows sum to minus the score, unless ``relative``.
+        """
+        check_is_fitted(self)
+        nats = self._scorer.nats(X)
+        if relative:
+            self._calibration()
+            nats = nats - self.calibration_nats_.mean(axis=0)
+        return nats
+
+    def reasons(self, X: Any, *, k: int = 3) -> pd.DataFrame:
+        """The strangest cells of each row, with what was expected in their place; see :func:`reasons.reasons`."""
+        self._calibration()
+        return reasons.reasons(self.density_, X, self.calibration_nats_, k, explain=self.explain)
+
+    def expected(
+        self,
+        X: Any,
+        columns: Iterable[Hashable] | None = None,
+        *,
+        k: int | None = 3,
+        n_values: int = 3,
+    ) -> pd.DataFrame:
+        """Values that the model would have expected in the strangest cells; see :func:`reasons.expected`."""
+        check_is_fitted(self)
+        return reasons.expected(self.density_, X, columns, k=k, n_values=n_values)
+
+    def pairwise(self, X: Any) -> pd.DataFrame:
+        """Which other cell makes each cell strange; see :func:`reasons.pairwise`."""
+        check_is_fitted(self)
+        return reasons.pairwise(self.density_, X)
+
+    def explain_scales(
+        self, X: Any, n_bands: int = 6, *, edges: Sequence[float] | None = None, n_points: int = 16
+    ) -> ScaleNats:
+        """Nats by scale, coarse to fine; see :func:`scales.explain_scales`."""
+        check_is_fitted(self)
+        return scales.explain_scales(self.density_, X, n_bands, edges=edges, n_points=n_points)
+
+    # -- change ---------------------------------------------------------------------------------
+
+    def drift(self, X: Any, *, reference: Any = None, alpha: float = 0.05) -> Drift:
+        """Whether a new batch is still what the detector was calibrated on; see :func:`drift.drift`."""
+        self._calibration()
+        return drift.drift(
+            self.density_,
+            X,
+            self.calibration_nats_,
+            reference=reference,
+            alpha=alpha,
+            explain=self.explain,
+        )
+
+    def robustness(
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        kind: Literal["noise", "missing"] = "noise",
+        shares: Sequence[float] = (0.05, 0.1, 0.2, 0.4),
+        n_repeats: int = 3,
+        random_state: int | np.random.RandomState | None = 0,
+    ) -> pd.DataFrame:
+        """How the ranking by log-probability suffers from spoilt cells; see :func:`robustness.robustness`."""
+        check_is_fitted(self)
+        return robustness.robustness(
+            self.density_,
+            X,
+            y,
+            kind=kind,
+            shares=shares,
+            n_repeats=n_repeats,
+            random_state=random_state,
+        )
+
+    # -- keeping --------------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the fitted detector to one safetensors file, whole or not at all.
+
+        Parameters
+        ----------
+        path : path-like
+
+        Notes
+        -----
+        The file holds scores and nats of the calibration rows, but no row of the table; unless it has columns of
+        numbers: the kernel density then needs training rows, and up to 5000 are in the file (``score_by``).
+        """
+        check_is_fitted(self)
+        header, tensors = self._to_state()
+        parameters = self.get_params(deep=False)
+        frozen = isinstance(self.density, FrozenEstimator)
+        if isinstance(self.density, DiffusionDensity):
+            parameters["density"] = files.parameters_to_json(self.density.get_params(deep=False))
+        else:
+            parameters["density"] = None
+        if not isinstance(self.random_state, int | np.integer | None):
+            parameters["random_state"] = None  # a generator's state is not part of the model
+        parameters = {name: files.plain(value) for name, value in parameters.items()}
+        files.write_state(path, (header | {"parameters": parameters, "frozen": frozen}, tensors))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], *, device: str = "auto") -> Self:
+        """Read a detector that :meth:`save` wrote; no code in the file is run.
+
+        Parameters
+        ----------
+        path : path-like
+        device : str
+            Where the model is to run.
+
+        Raises
+        ------
+        OSError, ValueError
+            If the file cannot be read, or is no detector, damaged or of a newer format.
+        """
+        resolve_device(device)  # a device that is not there is no fault of the file
+        return files.revive(path, lambda state: cls._restored(state, device))
+
+    @classmethod
+    def _restored(cls, state: files.State, device: str) -> Self:
+        """The detector that :meth:`save` wrote, tried out."""
+        header, tensors = state
+        _check_kind(header, cls)
+        parameters = dict(header["parameters"])
+        if parameters["density"] is not None:
+            parameters["density"] = DiffusionDensity(
+                **files.parameters_from_json(parameters["density"])
+            )
+        detector = cls(**parameters)
+        detector._check_parameters()
+        detector._from_state(header, tensors, device)
+        if header["frozen"]:
+            detector.density = FrozenEstimator(detector.density_)
+        return detector
+
+    def __getstate__(self) -> dict[str, Any]:
+        if not hasattr(self, "density_"):
+            return cast(dict[str, Any], super().__getstate__())
+        header, tensors = self._to_state()
+        arrays = {k: v.numpy() for k, v in tensors.items()}
+        return {"parameters": self.get_params(deep=False), "header": header, "arrays": arrays}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if "header" not in state:
+            super().__setstate__(state)
+            return
+        self.__dict__.update(state["parameters"])
+        tensors = {k: torch.from_numpy(v) for k, v in state["arrays"].items()}
+        self._from_state(state["header"], tensors, state["header"]["device"])
+
+    def _to_state(self) -> files.State:
+        header, tensors = self.density_._to_state()
+        own = {
+            "scores": self.calibration_scores_,
+            "nats": self.calibration_nats_.to_numpy(),
+            "trimmed": self.trimmed_.astype(np.int64),
+        }
+        return (
+            {
+                "model": type(self).__name__,
+                "density": header,
+                "device": self.density_.device,
+                "threshold": asdict(self.threshold_),
+            },
+            {f"density.{name}": tensor for name, tensor in tensors.items()}
+            | self._scorer.to_tensors()
+            | {name: torch.tensor(array) for name, array in own.items()},
+        )
+
+    def _from_state(self, header: dict[str, Any], tensors: dict[str, Tensor], device: str) -> None:
+        prefix = "density."
+        inner = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+        density = DiffusionDensity._restored((header["density"], inner), device)
+        names = pd.Index(density.encoder_.names)
+        nats, scores = tensors["nats"].numpy(), tensors["scores"].numpy()
+        if nats.shape != (len(nats), len(names)) or scores.shape != (len(nats),):
+            raise ValueError(f"its calibration has the shapes {nats.shape} and {scores.shape}")
+        if not (np.isfinite(nats).all() and np.isfinite(scores).all()):
+            raise ValueError("its calibration has scores that are no numbers")
+        scorer, threshold = Scorer.from_tensors(density, tensors), _threshold(header["threshold"])
+        self.density_, self._scorer = density, scorer
+        self.trimmed_ = tensors["trimmed"].numpy()
+        self.calibration_scores_ = scores
+        self.calibration_nats_ = pd.DataFrame(nats, columns=names)
+        self.set_threshold(threshold)
+        self._take_names()
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.categorical = True
+        tags.input_tags.string = False
+        tags.input_tags.allow_nan = True
+        return tags
+
+
+def _check_kind(header: dict[str, Any], cls: type) -> None:
+    """ValueError if a file is of another kind of model."""
+    if header["model"] != cls.__name__:
+        raise ValueError(f"the file holds a {header['model']}, not a {cls.__name__}")
+
+
+def _copy(density: DiffusionDensity) -> DiffusionDensity:
+    """The same model, not fitted."""
+    return cast(DiffusionDensity, clone(density))
+
+
+def _take(rows: Any, which: np.ndarray) -> Any:
+    """Some rows of a frame or an array."""
+    return rows.iloc[which] if isinstance(rows, pd.DataFrame) else rows[which]
+
+
+def _threshold(kept: dict[str, Any]) -> Threshold:
+    """The threshold that ``asdict`` made a dict of, from JSON; an error of some kind if it makes no sense."""
+    numbers = [float(kept[f]) for f in ("offset", "false_alarm_rate", "low", "high")]
+    if math.isnan(numbers[0]):
+        raise ValueError("its threshold is no number")
+    triples = [
+        None if kept[f] is None else tuple(map(float, kept[f])) for f in ("alarms_per_day", "cost")
+    ]
+    if any(t is not None and len(t) != 3 for t in triples):
+        raise ValueError("its threshold makes no sense")
+    offset, rate, low, high = numbers
+    a_day, cost = cast(Any, triples)
+    return Threshold(offset, rate, low, high, int(kept["n_calibration"]), a_day, cost)

@@ -1,0 +1,350 @@
+"""A report on a model and a table, for people who decide: one HTML page that needs nothing but itself.
+
+No script, no font, no picture is loaded: the pictures are inline SVG, and a content security policy forbids the
+rest, should a cell of the table ever be taken for more than text.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from discrete_itd import drawing, wording
+from discrete_itd.estimators import DiffusionDensity
+from discrete_itd.findings import Findings, examine
+from discrete_itd.markup import Markup, breakable, join, picture, table, tag
+from discrete_itd.outliers import DiffusionOutlierDetector
+from discrete_itd.state import write_whole
+
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
+TITLE = "How surprising are these rows?"
+LEVELS = (0.01, 0.05, 0.1)  # at which p-values are held against their promise
+LONGEST = 300  # characters of a reason
+
+
+def report(
+    model: DiffusionDensity | DiffusionOutlierDetector,
+    X: Any,
+    *,
+    out: str | os.PathLike[str] | None = None,
+    ordinary: Any = None,
+    target_nats: float | None = None,
+    target_false_alarms: float | None = None,
+    title: str | None = None,
+    n_strangest: int = 10,
+    tol: float | None = None,
+) -> str | Path:
+    """Write a report on a table: what a row costs, what is odd and why, and whether targets are met.
+
+    Parameters
+    ----------
+    model : DiffusionDensity or DiffusionOutlierDetector
+        Fitted.
+    X : DataFrame or array-like, shape (N, C)
+        The rows to report on.
+    out : path-like, optional
+        A file for the page, written whole or not at all.
+    ordinary, target_nats, target_false_alarms, n_strangest, tol
+        As of :func:`~discrete_itd.findings.examine`, which also gives the numbers without the page.
+    title : str, optional
+        The page's heading.
+
+    Returns
+    -------
+    str or Path
+        The page; or, if ``out`` is given, its path.
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is not installed, saying how to.
+    OSError
+        If ``out`` cannot be written.
+    ValueError, TypeError
+        As of :func:`~discrete_itd.findings.examine`.
+    """
+    drawing.new_axes()  # what is not installed is told before the long work
+    found = examine(
+        model,
+        X,
+        ordinary=ordinary,
+        target_nats=target_nats,
+        target_false_alarms=target_false_alarms,
+        n_strangest=n_strangest,
+        tol=tol,
+    )
+    page = render(found, title=title)
+    if out is None:
+        return page
+    write_whole(out, lambda path: path.write_text(page, encoding="utf-8"))
+    return Path(out)
+
+
+def render(found: Findings, *, title: str | None = None, date: datetime.date | None = None) -> str:
+    """The HTML page that says what was found.
+
+    Parameters
+    ----------
+    found : Findings
+    title : str, optional
+    date : date, optional
+        By default today.
+    """
+    title = TITLE if title is None else title
+    date = datetime.date.today() if date is None else date
+    sections = [
+        ("learning", "Training", "Is it trained enough?", _learning(found)),
+        ("scales", "Knowledge", "What the model knows", _scales(found)),
+        ("scores", "Scores", "How surprising the rows are", _scores(found)),
+        ("calibration", "p-values", "Can the p-values be trusted?", _calibration(found)),
+        ("strangest", "Strangest rows", "The strangest rows, and why", _strangest(found)),
+        ("columns", "Columns", "What columns tell of each other", _columns(found)),
+        ("facts", "Facts", "Model, data and cost", _facts(found)),
+        ("words", "Words", "What the words mean", _words()),
+    ]
+    links = [
+        tag("li", tag("a", name, attributes={"href": f"#{key}"})) for key, name, *_ in sections
+    ]
+    day = tag("time", f"{date.day} {date:%B %Y}", attributes={"datetime": date.isoformat()})
+    top = tag("p", f"{wording.count(found.n_rows, 'row')}, ", day, attributes={"class": "soft"})
+    body = tag(
+        "main",
+        tag("header", tag("h1", title), top),
+        _decision(found),
+        tag("nav", tag("ul", *links), attributes={"aria-label": "Sections"}),
+        *(_section(key, name, content) for key, _, name, content in sections),
+    )
+    page = tag("html", _head(title), tag("body", body), attributes={"lang": "en"})
+    return f"<!doctype html>\n{page}\n"
+
+
+def _head(title: str) -> Markup:
+    style = files("discrete_itd").joinpath("page.css").read_text("utf-8")
+    screen = {"name": "viewport", "content": "width=device-width, initial-scale=1"}
+    return tag(
+        "head",
+        tag("meta", attributes={"charset": "utf-8"}),
+        tag("meta", attributes={"http-equiv": "Content-Security-Policy", "content": POLICY}),
+        tag("meta", attributes=screen),
+        tag("link", attributes={"rel": "icon", "href": "data:,"}),  # or browsers ask a server
+        tag("title", title),
+        tag("style", Markup(style)),
+    )
+
+
+# -- sections -------------------------------------------------------------------------------------
+
+
+def _decision(found: Findings) -> Markup:
+    word = wording.VERDICTS[found.passed] if found.verdicts else "In short"
+    lines = []
+    for verdict in found.verdicts:
+        own = wording.VERDICTS[verdict.passed]
+        mark = tag("span", own, attributes={"class": f"word {own.lower()}"})
+        lines.append(tag("li", mark, f": {wording.judgement(verdict, found)}."))
+    nats = found.history["valid_nats"]
+    tiles = [
+        ("An ordinary row costs", wording.nats(found.nats.value), wording.odds(found)),
+        (
+            "Saved by seeing columns together",
+            wording.nats(nats.iloc[0] - nats.min()),
+            "per held-out row of training",
+        ),
+    ]
+    if found.n_alarms is not None:
+        share = wording.percent(found.n_alarms / found.n_rows)
+        tiles.append(("Alarms", f"{found.n_alarms:,}", f"of {found.n_rows:,}, {share}"))
+    top = found.surprisal.max()
+    tiles.append(
+        (
+            "The strangest row costs",
+            wording.nats(top),
+            f"the median row {np.median(found.surprisal):.2f}",
+        )
+    )
+    cards = [
+        tag("div", tag("dt", name), tag("dd", tag("b", value), " ", tag("span", note)))
+        for name, value, note in tiles
+    ]
+    none = tag("p", "No target was set, so there is nothing to pass or fail.")
+    attributes = {
+        "id": "decision",
+        "class": word.lower() if found.verdicts else "none",
+        "aria-labelledby": "decision-title",
+    }
+    return tag(
+        "section",
+        tag("h2", word, attributes={"id": "decision-title"}),
+        tag("ul", *lines) if lines else none,
+        tag("dl", *cards, attributes={"class": "figures"}),
+        attributes=attributes,
+    )
+
+
+def _learning(found: Findings) -> Markup:
+    text = [wording.training(found), wording.prospect(found)]
+    if not found.is_mass:
+        text.append(
+            "These nats are of standardised values; in the units of the columns all of them are higher or lower by"
+            " the same number."
+        )
+    if len(found.history) < 2:
+        return _paragraphs(text)
+    ax = drawing.new_axes()
+    drawing.draw_learning_curve(found.history, ax, ahead=found.ahead)
+    label = "Held-out nats per row against the steps of training."
+    return _pair(text, picture(ax, "learning", label))
+
+
+def _scales(found: Findings) -> Markup:
+    if found.curve is None:
+        return _paragraphs(["This picture needs at least two rows."])
+    inner, outer = drawing.area(found.curve)
+    text = [
+        "The model guesses rows seen through noise. On the left the noise hides everything, on the right the row is"
+        " plain; the errors of the guesses in between, added up, are what a row costs.",
+        f"The area between the curves, {wording.nats(outer - inner)}, is what the columns tell of each other and the"
+        " model has learned.",
+    ]
+    if found.is_mass:
+        text.append(
+            f"The area under the lower curve, {wording.nats(inner)}, is the mean surprisal of a row, measured in"
+            f" another way than the {wording.nats(found.nats.value)} above."
+        )
+    ax = drawing.new_axes()
+    drawing.draw_mse_curve(found.curve, ax, is_mass=found.is_mass)
+    label = "Error of the model's guess at each signal-to-noise ratio, and that of columns by themselves."
+    return _pair(text, picture(ax, "scales", label))
+
+
+def _scores(found: Findings) -> Markup:
+    middle, most = np.quantile(found.surprisal, [0.5, 0.95])
+    text = [
+        f"Half of the rows cost up to {wording.nats(middle)}, 95 % of them up to {wording.nats(most)}, the strangest"
+        f" {wording.nats(found.surprisal.max())}. A score is an estimate: that of an ordinary row is known to"
+        f" ±{np.median(found.stderr):.2f} nats (median)."
+    ]
+    if not found.is_plain:
+        text.append(wording.POOLED)
+    if found.threshold is None or found.n_alarms is None:
+        text.append(wording.NO_THRESHOLD)
+    else:
+        limit = found.threshold
+        text.append(
+            f"{wording.count(found.n_alarms, 'row')} of {found.n_rows:,} are above the threshold of"
+            f" {wording.nats(-limit.offset)}. By {wording.count(limit.n_calibration, 'calibration row')}, ordinary rows"
+            f" are above it at a rate of {wording.percent(limit.false_alarm_rate)} ({wording.percent(limit.low)} to"
+            f" {wording.percent(limit.high)})."
+        )
+    ax = drawing.new_axes()
+    drawing.draw_scores(
+        found.surprisal,
+        ax,
+        threshold=None if found.threshold is None else -found.threshold.offset,
+        reference=found.reference,
+    )
+    return _pair(text, picture(ax, "scores", "Histogram of the surprisal of the rows."))
+
+
+def _calibration(found: Findings) -> Markup:
+    if found.p_values is None or found.reference is None:
+        return _paragraphs(
+            [wording.NO_THRESHOLD if found.threshold is None else wording.NO_CALIBRATION]
+        )
+    n, m = found.n_ordinary, len(found.reference)
+    rows = []
+    for level in LEVELS:
+        share = float((found.p_values <= level).mean())
+        low, high = (float(v[0]) for v in drawing.promised_band(np.array([level]), n, m))
+        between = f"{wording.percent(low)} to {wording.percent(high)}"
+        rows.append((wording.percent(level), wording.percent(share), between))
+    text = (
+        f"If the {wording.count(n, 'row')} looked at here are ordinary, a share t of them has a p-value up to t, and"
+        " the line stays within the band. A line above it at the left means more false alarms than promised, or"
+        " rows that are not ordinary; a line below it, a threshold that is too careful.",
+        table(
+            "Rows with a p-value up to a level",
+            ["level", "these rows", "95 % of tables"],
+            rows,
+            numbers=(1, 2),
+        ),
+    )
+    ax = drawing.new_axes()
+    drawing.draw_p_values(found.p_values, ax, n_calibration=m)
+    return _pair(text, picture(ax, "p-values", "Share of rows with p-values up to each level."))
+
+
+def _strangest(found: Findings) -> Markup:
+    lines = found.strangest
+    if not len(lines):
+        return _paragraphs(["No rows were asked for."])
+    has_p = bool(lines["p_value"].notna().any())
+    head = ["row", "nats", *(["p\N{NON-BREAKING HYPHEN}value"] if has_p else []), "why"]
+    rows = []
+    for line in lines.to_dict("records"):
+        reasons = (breakable(drawing.shorten(reason, LONGEST)) for reason in line["why"])
+        why = tag("ul", *(tag("li", reason) for reason in reasons))
+        p = [wording.p_value(line["p_value"])] if has_p else []
+        rows.append((breakable(drawing.shorten(line["row"])), f"{line['nats']:.1f}", *p, why))
+    caption = f"The {wording.count(len(rows), 'row')} that the model finds least likely"
+    return table(caption, head, rows, numbers=range(1, len(head) - 1))
+
+
+def _columns(found: Findings) -> Markup:
+    columns = found.columns.sort_values("nats", ascending=False, kind="stable")
+    rows = []
+    for column in columns.to_dict("records"):
+        alone, given = column["nats"], column["nats_given_others"]
+        told = alone - given
+        share = f" ({told / alone:.0%})" if column["kind"] in drawing.MASSES and alone > 0 else ""
+        words = [breakable(drawing.shorten(column["column"])), " ", tag("small", column["kind"])]
+        rows.append((join(words), f"{alone:.2f}", f"{given:.2f}", f"{told:.2f}{share}"))
+    text = (
+        "A column that the others tell can be checked against them, and a gap in it can be filled."
+    )
+    if not found.is_mass:
+        text += (
+            " A continuous or binned column has a density: its nats may be below 0, and only what the others tell of it"
+            " counts."
+        )
+    ax = drawing.new_axes(drawing.bars_size(len(columns)))
+    drawing.draw_columns(columns, ax)
+    label = "Nats of each column: what the other columns tell of it, and what is its own."
+    drawn = tag("figure", picture(ax, "columns", label))
+    head = ["column", "by itself", "given the others", "told by them"]
+    numbers = table("Nats per ordinary row", head, rows, numbers=(1, 2, 3))
+    return join([tag("p", text), tag("div", drawn, numbers, attributes={"class": "pair"})])
+
+
+def _facts(found: Findings) -> Markup:
+    lines = [part for name, value in found.facts for part in (tag("dt", name), tag("dd", value))]
+    return tag("dl", *lines, attributes={"class": "facts"})
+
+
+def _words() -> Markup:
+    lines = [tag("div", tag("dt", word), tag("dd", meaning)) for word, meaning in wording.GLOSSARY]
+    return tag("dl", *lines, attributes={"class": "words"})
+
+
+# -- parts ----------------------------------------------------------------------------------------
+
+
+def _section(key: str, name: str, content: Markup) -> Markup:
+    head = tag("h2", name, attributes={"id": f"{key}-title"})
+    return tag("section", head, content, attributes={"id": key, "aria-labelledby": f"{key}-title"})
+
+
+def _pair(text: Sequence[str], drawn: Markup) -> Markup:
+    """Words beside a picture; below each other where there is no room."""
+    words = tag("div", _paragraphs(text))
+    return tag("div", words, tag("figure", drawn), attributes={"class": "pair"})
+
+
+def _paragraphs(text: Sequence[str]) -> Markup:
+    return join([t if isinstance(t, Markup) else tag("p", t) for t in text])

@@ -1,0 +1,148 @@
+"""Pictures of a model: each function asks it for numbers and draws them.
+
+All take ``ax``, matplotlib axes to draw on, and return the axes; without, they make a figure of their own,
+``ax.figure``, which has ``savefig`` and shows in a notebook. pyplot is never touched. matplotlib comes with
+``pip install "discrete-itd[plot]"``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import pandas as pd
+
+from discrete_itd import drawing
+from discrete_itd.estimators import DiffusionDensity
+from discrete_itd.extrapolation import extrapolate
+from discrete_itd.outliers import DiffusionOutlierDetector
+from discrete_itd.particulars import column_entropies, table_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def plot_mse_curve(density: DiffusionDensity, X: Any, ax: Axes | None = None) -> Axes:
+    """The denoising error at each signal-to-noise ratio, whose area is the code length.
+
+    Parameters
+    ----------
+    density : DiffusionDensity
+        Fitted.
+    X : DataFrame or array-like, shape (N, C)
+        Held-out rows, at least two; the first thousand are used.
+    ax : Axes, optional
+
+    References
+    ----------
+    Kong, Brekelmans, Ver Steeg, "Information-Theoretic Diffusion", ICLR 2023, arXiv:2302.03792, figure 1.
+    """
+    ax = drawing.new_axes() if ax is None else ax
+    drawing.draw_mse_curve(density.mse_curve(X), ax, is_mass=drawing.is_mass(density.encoder_))
+    return ax
+
+
+def plot_learning_curve(
+    density: DiffusionDensity, ax: Axes | None = None, *, factor: float = 2.0
+) -> Axes:
+    """Held-out nats against the steps of training, and a power law that goes on to ``factor`` times as many.
+
+    The nats are those of ``history_``: of encoded cells, so without the change of unit of continuous columns.
+
+    Parameters
+    ----------
+    density : DiffusionDensity
+        Fitted.
+    ax : Axes, optional
+    factor : float
+        More than 1.
+    """
+    ax = drawing.new_axes() if ax is None else ax
+    ahead = extrapolate(density.history_, factor=factor)
+    drawing.draw_learning_curve(density.history_, ax, ahead=ahead)
+    return ax
+
+
+def plot_scores(
+    detector: DiffusionOutlierDetector | DiffusionDensity, X: Any, ax: Axes | None = None
+) -> Axes:
+    """How surprising rows are, and from where on a row is an alarm.
+
+    Parameters
+    ----------
+    detector : DiffusionOutlierDetector or DiffusionDensity
+        Fitted; a density has no threshold, and its histogram none.
+    X : DataFrame or array-like, shape (N, C)
+    ax : Axes, optional
+    """
+    ax = drawing.new_axes() if ax is None else ax
+    surprisal, threshold, reference = -detector.score_samples(X), None, None
+    if isinstance(detector, DiffusionOutlierDetector):
+        threshold = -detector.offset_
+        if len(detector.calibration_scores_):
+            reference = -detector.calibration_scores_
+    drawing.draw_scores(surprisal, ax, threshold=threshold, reference=reference)
+    return ax
+
+
+def plot_explanation(
+    model: DiffusionOutlierDetector | DiffusionDensity, row: Any, ax: Axes | None = None
+) -> Axes:
+    """Why a row is odd: its nats by column, the largest on top; of a detector, with what is usual.
+
+    Parameters
+    ----------
+    model : DiffusionOutlierDetector or DiffusionDensity
+        Fitted.
+    row : DataFrame or array-like, shape (1, C), or Series, shape (C,)
+    ax : Axes, optional
+
+    Raises
+    ------
+    ValueError
+        If it is not one row.
+    """
+    detector = model if isinstance(model, DiffusionOutlierDetector) else None
+    density = cast(DiffusionDensity, model if detector is None else detector.density_)
+    frame = table_of(density, row.to_frame().T if isinstance(row, pd.Series) else row)
+    if len(frame) != 1:
+        raise ValueError(f"row must be one row, got {len(frame)}")
+    ax = drawing.new_axes(drawing.bars_size(frame.shape[1])) if ax is None else ax
+    usual = None
+    if detector is not None and len(detector.calibration_nats_):
+        usual = detector.calibration_nats_.mean()
+    drawing.draw_explanation(model.explain(frame).iloc[0], ax, usual=usual, values=frame.iloc[0])
+    return ax
+
+
+def plot_p_values(detector: DiffusionOutlierDetector, X: Any, ax: Axes | None = None) -> Axes:
+    """Whether p-values are what they promise: their distribution on ordinary rows, with the band that chance allows.
+
+    Parameters
+    ----------
+    detector : DiffusionOutlierDetector
+        Fitted, with calibration rows.
+    X : DataFrame or array-like, shape (N, C)
+        Ordinary rows that the detector has not seen.
+    ax : Axes, optional
+    """
+    ax = drawing.new_axes() if ax is None else ax
+    n = len(detector.calibration_scores_)
+    drawing.draw_p_values(detector.p_values(X), ax, n_calibration=n)
+    return ax
+
+
+def plot_columns(density: DiffusionDensity, X: Any, ax: Axes | None = None) -> Axes:
+    """The entropy of each column, and how much of it the other columns explain.
+
+    Parameters
+    ----------
+    density : DiffusionDensity
+        Fitted.
+    X : DataFrame or array-like, shape (N, C)
+        Held-out rows; at most 500, spread over the table, are asked about.
+    ax : Axes, optional
+    """
+    columns = column_entropies(density, X)
+    ax = drawing.new_axes(drawing.bars_size(len(columns))) if ax is None else ax
+    drawing.draw_columns(columns, ax)
+    return ax

@@ -1,0 +1,284 @@
+"""Anomaly detection: this library's detector beside PyOD's and MaskDiff-AD, over seeds.
+
+    python -m tests.benchmarks.anomaly categorical                 # all sets and methods, smallest file first
+    python -m tests.benchmarks.anomaly numeric glass Wilt --methods ours kNN --max-time 30
+    python -m tests.benchmarks.anomaly categorical --cached        # print what earlier runs left, measure nothing
+    python -m tests.benchmarks.anomaly categorical mushroom --quick
+
+Categorical: the protocol of MaskDiff-AD (arXiv:2605.30046). 30 % of a table's rows, stratified, are for testing, the
+normal ones of the others for training; splits with the seeds 4 to 8. Every column is a category. PyOD's detectors
+see one column per category, MaskDiff-AD (see ``detectors.py``) and ours the categories.
+
+Numeric: the semi-supervised protocol of DTE (ICLR 2024, arXiv:2305.18593). At most 12 000 rows are drawn, a random
+half of the normal ones is for training, the other half and all anomalies are for testing; seeds 0 to 4. PyOD's
+detectors see columns standardised by the training rows, ours the numbers.
+
+Peers have their default parameters; kNN and LOF keep at most 20 000 training rows. ECOD and COPOD rank a test row
+among training and test rows together, which is how PyOD has them. MaskDiff-AD is trained on w7a for the first seed
+alone, which takes more than an hour of one core.
+
+AUROC and average precision are multiplied by 100, with the standard error of the mean over the seeds. Bold: the best
+mean of the table, and those whose paired difference to it, seed by seed, is at most one standard error. Ranks are of
+the means. Seconds, to fit and to score, are the median of the seeds. A cell that has fewer seeds than its row says how
+many.
+
+Results are kept in ``.cache/anomaly`` as they come, a file per table, method and its parameters, an entry per seed: a
+command that was stopped goes on where it was, and the peers need not run again beside another of ours (``--max-time``,
+``--n-calls``, ``--columns``, ``--density``, ``--detector`` and ``--label`` make another).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import rankdata
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from tests.benchmarks import data, detectors
+from tests.benchmarks.data import Anomalies
+from tests.benchmarks.tables import (
+    available,
+    keep,
+    kept,
+    machine,
+    markdown,
+    mean_and_error,
+)
+
+METHODS = {
+    "categorical": (
+        ["ours", "independent", "IForest", "ECOD", "COPOD", "HBOS", "kNN", "LOF", "MaskDiff-AD"]
+    ),
+    "numeric": ["ours", "kNN", "ECOD", "HBOS", "IForest", "LOF"],
+}
+SEEDS = {"categorical": [4, 5, 6, 7, 8], "numeric": [0, 1, 2, 3, 4]}
+MEASURES = {"auroc": "AUROC × 100", "ap": "average precision × 100"}
+
+
+def main() -> None:
+    """Print a table per measure, then the means over the sets."""
+    options = _options()
+    kind = options.kind
+    names = options.tables
+    if not names:
+        names = data.categorical_names() if kind == "categorical" else data.numeric_names()
+    if not names:
+        print(f"skipped: no {kind} tables with anomalies (see tests/benchmarks/data.py)")
+        return
+    print(machine())
+    methods = options.methods if options.cached else _available(options.methods)
+    results: dict[str, dict[str, dict[int, dict[str, float]]]] = {}
+    shapes = {}
+    for name in names:
+        table = getattr(data, f"load_{kind}")(name)
+        rows = min(len(table[0]), data.MAX_ROWS) if kind == "numeric" else len(table[0])
+        shapes[name] = f"{rows} × {table[0].shape[1]}"
+        results[name] = {
+            method: _measure(name, table, method, options)
+            for method in methods
+            if not (name == "mushroom" and method == "MaskDiff-AD" and options.quick)
+        }
+    print(f"\n{kind}, seeds {' '.join(map(str, options.seeds))}; ours: {_slug('ours', options)}")
+    for measure, words in MEASURES.items():
+        print(f"\n{words}{' (seconds to fit + to score)' if measure == 'auroc' else ''}\n")
+        print(_table(measure, results, shapes, methods))
+    print("\nOver the tables that every method of the list has\n")
+    print(_summary(results, methods))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("kind", choices=tuple(METHODS))
+    parser.add_argument("tables", nargs="*", help="all of them by default")
+    parser.add_argument("--seeds", type=int, nargs="+")
+    parser.add_argument("--methods", nargs="+", choices=METHODS["categorical"])
+    parser.add_argument("--max-time", type=float, default=60.0, help="seconds of training, per fit")
+    parser.add_argument("--n-calls", type=int, default=128)
+    parser.add_argument("--columns", help="numeric: the kind of ours, inferred by default")
+    parser.add_argument(
+        "--density", type=json.loads, default={}, help="JSON: more of its parameters"
+    )
+    parser.add_argument("--detector", type=json.loads, default={}, help="JSON: its parameters")
+    parser.add_argument("--label", default="", help="of this version of ours, in the cache")
+    parser.add_argument("--cached", action="store_true", help="measure nothing")
+    parser.add_argument("--fresh", action="store_true", help="forget the results of earlier runs")
+    parser.add_argument("--quick", action="store_true", help="a few steps of ours, few rows")
+    options = parser.parse_args()
+    options.seeds = options.seeds or SEEDS[options.kind]
+    options.methods = options.methods or METHODS[options.kind]
+    return options
+
+
+def _available(methods: list[str]) -> list[str]:
+    """Those methods whose code is there; lines say which are skipped."""
+    if not set(methods) <= {"ours", "independent", "MaskDiff-AD"} and not available("pyod"):
+        methods = [method for method in methods if method not in detectors.PYOD]
+    if "MaskDiff-AD" in methods and not detectors.has_maskdiff():
+        methods = [method for method in methods if method != "MaskDiff-AD"]
+    return methods
+
+
+# -- measuring ----------------------------------------------------------------------------------
+
+
+def _slug(method: str, options: argparse.Namespace) -> str:
+    """A method with all that its results depend on, beside table and seed."""
+    if method in ("kNN", "LOF"):
+        return f"{method}-{detectors.NEIGHBOURS}"
+    if method != "ours":
+        return method
+    bound = "quick" if options.quick else f"{options.max_time:g}s-{options.n_calls}"
+    parts = [method, bound, options.label, options.columns or ""]
+    parts += [f"{k}={v}" for part in (options.density, options.detector) for k, v in part.items()]
+    return "-".join(part for part in parts if part).replace("/", "_")
+
+
+def _measure(
+    name: str, table: tuple[Any, np.ndarray], method: str, options: argparse.Namespace
+) -> dict[int, dict[str, float]]:
+    """The results of one method on one table, by seed, from the cache as far as they are there."""
+    file = f"anomaly/{options.kind}-{name}-{_slug(method, options)}"
+    file += "-quick" if options.quick and method != "ours" else ""
+    known = {} if options.fresh or options.quick else kept(file)
+    few = (method, name) == ("MaskDiff-AD", "w7a")
+    seeds = [seed for seed in options.seeds if not few or seed == SEEDS["categorical"][0]]
+    for seed in seeds:
+        if str(seed) in known or options.cached:
+            continue
+        split = _split(table, seed, options)
+        try:
+            result = _scored(method, split, seed, options)
+        except (ValueError, RuntimeError) as error:  # one table should not end the run
+            print(f"<!-- {name}, {method}: {type(error).__name__}: {error} -->", flush=True)
+            continue
+        known[str(seed)] = {
+            "auroc": 100 * float(roc_auc_score(split.is_odd, result.scores)),
+            "ap": 100 * float(average_precision_score(split.is_odd, result.scores)),
+            **result.seconds(),
+        }
+        keep(file, str(seed), known[str(seed)])
+        print(f"{file}, seed {seed}: {known[str(seed)]}", file=sys.stderr, flush=True)
+    return {seed: known[str(seed)] for seed in seeds if str(seed) in known}
+
+
+def _split(table: tuple[Any, np.ndarray], seed: int, options: argparse.Namespace) -> Anomalies:
+    split = (data.thirds if options.kind == "categorical" else data.halves)(*table, seed)
+    if options.quick:
+        few = np.random.default_rng(seed).permutation(len(split.is_odd))[:200]
+        test = split.test.iloc[few] if options.kind == "categorical" else split.test[few]
+        split = Anomalies(split.train[:500], test, split.is_odd[few])
+    return split
+
+
+def _scored(
+    method: str, split: Anomalies, seed: int, options: argparse.Namespace
+) -> detectors.Scored:
+    """One method on one split."""
+    train, test, _ = split
+    if method in detectors.PYOD:
+        code = detectors.one_hot if options.kind == "categorical" else detectors.standardised
+        max_rows = detectors.NEIGHBOURS if method in ("kNN", "LOF") else None
+        return detectors.pyod(method, *code(train, test), seed, max_rows)
+    if options.kind == "numeric":
+        names = [f"x{j}" for j in range(train.shape[1])]
+        train, test = pd.DataFrame(train, columns=names), pd.DataFrame(test, columns=names)
+    if method == "independent":
+        return detectors.fit_and_score(detectors.untrained(), train, test)
+    if method == "MaskDiff-AD":
+        return detectors.maskdiff(train, test, seed)
+    return detectors.ours(options.kind, train, test, seed, options)
+
+
+# -- tables -------------------------------------------------------------------------------------
+
+
+def _values(result: dict[int, dict[str, float]], measure: str) -> pd.Series:
+    """One number per seed."""
+    return pd.Series({seed: entry[measure] for seed, entry in result.items()}, dtype=float)
+
+
+def _best(results: dict[str, dict[int, dict[str, float]]], measure: str) -> set[str]:
+    """The method of the best mean, and those within one standard error of it, by paired differences."""
+    values = {method: _values(one, measure) for method, one in results.items() if one}
+    if not values:
+        return set()
+    most = max(map(len, values.values()))
+    full = [method for method, one in values.items() if len(one) == most]
+    best = max(full, key=lambda method: values[method].mean())
+    found = {best}
+    for method, one in values.items():
+        worse = (values[best] - one).dropna()  # the seeds that both have
+        error = worse.sem() if len(worse) > 1 else 0.0
+        if len(worse) and worse.mean() <= error:
+            found.add(method)
+    return found
+
+
+def _table(
+    measure: str,
+    results: dict[str, dict[str, dict[int, dict[str, float]]]],
+    shapes: dict[str, str],
+    methods: list[str],
+) -> str:
+    """A row per table, a column per method."""
+    rows = []
+    for name, of in results.items():
+        best = _best(of, measure)
+        most = max(map(len, of.values()))
+        cells = []
+        for m in methods:
+            cell = _cell(of.get(m, {}), measure, m in best)
+            n_seeds = len(of.get(m, {}))
+            cells.append(f"{cell} [{n_seeds}]" if 0 < n_seeds < most else cell)
+        rows.append([name, shapes[name], *cells])
+    return markdown(["table", "rows × columns", *methods], rows)
+
+
+def _cell(result: dict[int, dict[str, float]], measure: str, bold: bool) -> str:
+    if not result:
+        return ""
+    values = _values(result, measure)
+    cell = f"{values.mean():.1f}"
+    cell = f"**{cell}**" if bold else cell
+    cell += f" ± {mean_and_error(values.to_numpy())[1]:.1f}" if len(values) > 1 else ""
+    if measure == "auroc":
+        seconds = (_values(result, f"{part}_seconds").median() for part in ("fit", "score"))
+        cell += " ({} + {} s)".format(*(f"{s:.1f}" if s < 10 else f"{s:.0f}" for s in seconds))
+    return cell
+
+
+def _summary(results: dict[str, dict[str, dict[int, dict[str, float]]]], methods: list[str]) -> str:
+    """Means and mean ranks over the tables that every method has."""
+    methods = [m for m in methods if any(of.get(m) for of in results.values())]
+    common = [name for name, of in results.items() if all(of.get(m) for m in methods)]
+    header = ["method"]
+    columns: list[list[object]] = [list(methods)]
+    for measure in MEASURES:
+        means = np.array(
+            [[_values(results[n][m], measure).mean() for m in methods] for n in common]
+        ).reshape(len(common), len(methods))
+        best = [_best({m: results[n][m] for m in methods}, measure) for n in common]
+        short = measure.upper()
+        header += [f"mean {short}", f"mean rank, {short}", f"bold of {len(common)}, {short}"]
+        columns.append([f"{v:.1f}" for v in means.mean(0)] if common else [""] * len(methods))
+        ranks = rankdata(-means.round(6), axis=1).mean(0) if common else np.array([])
+        columns.append([f"{v:.2f}" for v in ranks] if common else [""] * len(methods))
+        columns.append([sum(m in of for of in best) for m in methods])
+    for part in ("fit", "score"):
+        header.append(f"s to {part}, sum")
+        sums = [
+            sum(_values(results[n][m], f"{part}_seconds").median() for n in common) for m in methods
+        ]
+        columns.append([f"{v:.0f}" for v in sums])
+    return markdown(header, list(zip(*columns, strict=True)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,188 @@
+"""Detectors of anomalies that the benchmarks set side by side: this library's, PyOD's and MaskDiff-AD.
+
+Each takes normal rows to train on and rows to score, and returns scores, higher for odder rows, and its seconds.
+PyOD's get numbers (``one_hot``, ``standardised``) and their default parameters. MaskDiff-AD (Zhang et al.,
+arXiv:2605.30046, github.com/lxzhang1/MaskDiff-AD) is run from where its repository was unpacked; the environment
+variable ``DISCRETE_ITD_MASKDIFF`` names that folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from sklearn.preprocessing import OneHotEncoder
+
+from discrete_itd import DiffusionDensity
+from tests.benchmarks.tables import estimator, timed
+
+PYOD = {"IForest": "iforest.IForest", "ECOD": "ecod.ECOD", "COPOD": "copod.COPOD"}
+PYOD |= {"HBOS": "hbos.HBOS", "kNN": "knn.KNN", "LOF": "lof.LOF"}
+NEIGHBOURS = 20_000  # rows that kNN and LOF keep, at most: their cost grows with the square
+
+
+class Scored(NamedTuple):
+    """Scores of the test rows, float64, shape (N,), higher is odder; seconds."""
+
+    scores: NDArray[np.float64]
+    fit_seconds: float
+    score_seconds: float
+
+    def seconds(self) -> dict[str, float]:
+        """The two times by name."""
+        return {"fit_seconds": self.fit_seconds, "score_seconds": self.score_seconds}
+
+
+# -- this library -------------------------------------------------------------------------------
+
+
+def detector(density: DiffusionDensity, **parameters: Any) -> Any:
+    """The library's detector around a density that is not fitted yet."""
+    from discrete_itd.outliers import DiffusionOutlierDetector
+
+    return DiffusionOutlierDetector(density, **parameters)
+
+
+def ours(
+    kind: str, train: pd.DataFrame, test: pd.DataFrame, seed: int, options: argparse.Namespace
+) -> Scored:
+    """This library's detector.
+
+    Parameters
+    ----------
+    kind : {"categorical", "numeric"}
+        What the columns are: strings, or numbers with ``options.columns`` as their kind.
+    train, test : DataFrame
+    seed : int
+    options : Namespace
+        ``max_time`` (seconds of training), ``n_calls``, ``density`` (more parameters of the density, a mapping),
+        ``detector`` (parameters of the detector, a mapping), ``quick``.
+    """
+    density = estimator(options.max_time, quick=options.quick, random_state=seed)
+    if not options.quick:
+        density.set_params(n_calls=options.n_calls)
+    if kind == "numeric":
+        density.set_params(columns=options.columns)
+    density.set_params(**options.density)
+    return fit_and_score(detector(density, **options.detector), train, test)
+
+
+def untrained() -> DiffusionDensity:
+    """Independent columns: the density that is not trained, whose score is exact on any path."""
+    return DiffusionDensity(
+        max_steps=0, width=8, depth=1, n_calls=2, path="isotropic", random_state=0
+    )
+
+
+def fit_and_score(model: Any, train: pd.DataFrame, test: pd.DataFrame) -> Scored:
+    _, fit_seconds = timed(model.fit, train)
+    scores, score_seconds = timed(model.score_samples, test)
+    return Scored(-scores, fit_seconds, score_seconds)
+
+
+# -- PyOD ---------------------------------------------------------------------------------------
+
+
+def pyod(
+    label: str, train: NDArray, test: NDArray, seed: int, max_rows: int | None = None
+) -> Scored:
+    """A detector of PyOD with its defaults, on numbers; of at most ``max_rows`` random training rows."""
+    if max_rows is not None and len(train) > max_rows:
+        train = train[np.random.default_rng(seed).permutation(len(train))[:max_rows]]
+    module, name = PYOD[label].split(".")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of constant columns, of what PyOD imports
+        kind = getattr(importlib.import_module(f"pyod.models.{module}"), name)
+        model = kind(random_state=seed) if name == "IForest" else kind()
+        _, fit_seconds = timed(model.fit, train)
+        scores, score_seconds = timed(model.decision_function, test)
+    return Scored(np.nan_to_num(scores), fit_seconds, score_seconds)
+
+
+def one_hot(train: pd.DataFrame, test: pd.DataFrame) -> tuple[NDArray, NDArray]:
+    """A column per category of the training rows; a category that only the test rows have is nothing."""
+    encoder = OneHotEncoder(handle_unknown="ignore", sparse_output=False).fit(train)
+    return encoder.transform(train), encoder.transform(test)
+
+
+def standardised(train: NDArray, test: NDArray) -> tuple[NDArray, NDArray]:
+    """Both by the training rows' means and deviations."""
+    scale = np.where(train.std(0) > 0, train.std(0), 1.0)
+    return (train - train.mean(0)) / scale, (test - train.mean(0)) / scale
+
+
+# -- MaskDiff-AD --------------------------------------------------------------------------------
+
+
+def has_maskdiff() -> bool:
+    """Whether MaskDiff-AD's files are there; if not, a line says what is skipped."""
+    folder = os.environ.get("DISCRETE_ITD_MASKDIFF")
+    found = bool(folder) and (Path(folder) / "models/mdad/parametric_rec.py").is_file()
+    if not found:
+        print("skipped MaskDiff-AD: DISCRETE_ITD_MASKDIFF does not name a folder with its files")
+    return found
+
+
+def maskdiff(train: pd.DataFrame, test: pd.DataFrame, seed: int) -> Scored:
+    """MaskDiff-AD, parametric, with what its script for experiments does by default, on the CPU."""
+    models, preprocess = _maskdiff_modules()
+    config = preprocess.PreprocessorConfig(categorical_only=True)
+    coded, coded_test, sizes, _ = preprocess.TabularPreprocessor(config).fit_transform(
+        train, test, list(train.columns)
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = models.ParametricMDADRec(
+            cardinalities=sizes,
+            mask_schedule=tuple(i / 10 for i in range(10)),
+            d_model=256,
+            hidden_dim=512,
+            layers=3,
+            dropout=0.1,
+            device="cpu",
+            seed=seed,
+        )
+        # epochs=20, batch_size=512, lr=1e-3, weight_decay=1e-5 are the defaults of fit
+        _, fit_seconds = timed(
+            lambda: model.fit(coded.to_numpy(np.int64, copy=True), verbose=False)
+        )
+        scores, score_seconds = timed(
+            lambda: model.score_samples(
+                coded_test.to_numpy(np.int64, copy=True),
+                probe_times=tuple(range(1, 10)),
+                n_probe_views=16,
+                batch_size=1024,
+                verbose=False,
+            )
+        )
+    return Scored(scores.astype(np.float64), fit_seconds, score_seconds)
+
+
+def _maskdiff_modules() -> tuple[ModuleType, ModuleType]:
+    """Its model and its encoding of tables, past its registry of data sets, which lacks a file."""
+    with _importable(os.environ["DISCRETE_ITD_MASKDIFF"]):
+        return (
+            importlib.import_module("models.mdad.parametric_rec"),
+            importlib.import_module("preprocess.tabular_preprocessor"),
+        )
+
+
+@contextmanager
+def _importable(folder: str) -> Iterator[None]:
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        sys.path.remove(folder)

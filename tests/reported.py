@@ -1,0 +1,55 @@
+"""A small detector and tables, for the tests of pictures and reports."""
+
+from functools import cache
+
+import numpy as np
+import pandas as pd
+from sklearn.frozen import FrozenEstimator
+
+from discrete_itd import DiffusionDensity
+from discrete_itd.outliers import DiffusionOutlierDetector
+
+EVIL = "<script>document.title='owned'</script>"
+SETTINGS = {"width": 64, "depth": 1, "n_calls": 8, "random_state": 0}
+
+
+def table(n, seed):
+    """Two columns that go together, one that does not, and names and values no page likes."""
+    random = np.random.default_rng(seed)
+    kind = random.integers(0, 3, n)
+    words = np.array([EVIL, "a&b $x_1$", "quo\"te's"])
+    return pd.DataFrame(
+        {
+            "kind": words[kind],
+            "<b>twin</b>": kind + random.integers(0, 2, n),
+            "free": random.choice(list("uvwxyz"), n),
+        }
+    )
+
+
+@cache
+def density():
+    return DiffusionDensity(max_steps=200, **SETTINGS).fit(table(600, 0))
+
+
+@cache
+def detector(rate=0.05):
+    frozen = FrozenEstimator(density())
+    return DiffusionOutlierDetector(frozen, false_alarm_rate=rate).fit(table(200, 1))
+
+
+@cache
+def mixed_density():
+    """With a continuous column and missing cells."""
+    frame = table(300, 2)
+    frame["size"] = np.random.default_rng(3).normal(frame["<b>twin</b>"], 0.3)
+    frame.loc[::7, "free"] = None
+    return DiffusionDensity(max_steps=5, **SETTINGS).fit(frame), frame
+
+
+def odd(n=4):
+    """Rows that no table here has."""
+    frame = table(n, 5)
+    frame["<b>twin</b>"] = 3
+    frame[["kind", "free"]] = EVIL, "?"
+    return frame

@@ -1,0 +1,138 @@
+"""The report of the command line: what it writes, says and returns."""
+
+import re
+import sys
+
+import pandas as pd
+import pytest
+
+from discrete_itd.cli import main
+from discrete_itd.findings import examine
+from discrete_itd.wording import VERDICTS, judgement
+from tests import reported
+
+
+def frames():
+    X = pd.concat([reported.table(40, 9), reported.odd()], ignore_index=True)
+    return X.assign(id=range(44)), reported.table(100, 8)
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path, monkeypatch):
+    """A folder with a density, a detector, a table and ordinary rows, and we in it."""
+    monkeypatch.chdir(tmp_path)
+    reported.density().save("m.safetensors")
+    reported.detector().save("d.safetensors")
+    for name, frame in zip(("t.csv", "o.csv"), frames(), strict=True):
+        frame.to_csv(name, index=False)
+    return tmp_path
+
+
+def run(line, capsys, code=0):
+    assert main(line.split()) == code
+    return capsys.readouterr()
+
+
+def page(path="r.html"):
+    with open(path, encoding="utf-8") as file:
+        return file.read()
+
+
+def test_a_report_of_a_density(capsys):
+    out, err = run("report m.safetensors t.csv --out r.html", capsys)
+    assert out == "wrote r.html: 44 rows\n"
+    assert err == "discrete-itd: note: t.csv: ignoring 1 of 4 columns: id\n"
+    text = page()
+    assert "<h1>Report on t.csv</h1>" in text
+    assert "No target was set" in text
+    nats = -reported.density().score(frames()[0].drop(columns="id"))
+    assert f"<b>{nats:.2f} nats</b>" in text
+
+
+def test_rows_are_counted_from_one(capsys):
+    run("report m.safetensors t.csv --out r.html --strangest 4", capsys)
+    rows = re.findall(r'<th scope="row">(\d+)</th>', page().partition('id="strangest"')[2])
+    assert set(rows) == {"41", "42", "43", "44"}  # the last four
+
+
+@pytest.mark.parametrize("ordinary", [False, True])
+def test_a_report_of_a_detector_says_what_examine_finds(capsys, ordinary):
+    option = " --ordinary o.csv" if ordinary else ""
+    targets = "--target-nats 3.9 --target-false-alarms 0.3"
+    out, _ = run(f"report d.safetensors t.csv --out r.html {targets}{option}", capsys)
+    X, held = frames()
+    found = examine(
+        reported.detector(),
+        X.drop(columns="id"),
+        ordinary=held if ordinary else None,
+        target_nats=3.9,
+        target_false_alarms=0.3,
+    )
+    assert out.splitlines() == [
+        f"wrote r.html: 44 rows, {found.n_alarms} of them alarms",
+        *(f"  {VERDICTS[v.passed].lower()}: {judgement(v, found)}" for v in found.verdicts),
+        VERDICTS[found.passed].lower(),
+    ]
+    assert len(found.verdicts) == 2
+
+
+@pytest.mark.parametrize(
+    ("target", "last", "code"), [("99", "pass", 0), ("-99", "fail", 1), ("mean", "undecided", 1)]
+)
+def test_the_last_line_decides_and_check_returns_it(capsys, target, last, code):
+    if target == "mean":
+        target = str(-reported.density().score(frames()[1]))
+    command = f"report m.safetensors o.csv --out r.html --target-nats={target}"
+    assert run(command, capsys).out.splitlines()[-1] == last
+    assert run(f"{command} --check", capsys, code).out.splitlines()[-1] == last
+    assert f'class="{last}"' in page()
+
+
+def test_ordinary_rows_give_a_density_its_threshold(capsys):
+    X, held = frames()
+    command = "report m.safetensors t.csv --out r.html --ordinary o.csv --target-false-alarms 0.1"
+    out, _ = run(command, capsys)
+    found = examine(
+        reported.density(), X.drop(columns="id"), ordinary=held, target_false_alarms=0.1
+    )
+    assert f"44 rows, {found.n_alarms} of them alarms\n" in out
+    assert re.search(r" of 50 ordinary rows raise an alarm, .* the target is at most 10 %", out)
+
+
+def test_the_title_is_the_users():
+    assert main(["report", "m.safetensors", "t.csv", "--out", "r.html", "--title", "<A & B>"]) == 0
+    assert "<h1>&lt;A &amp; B&gt;</h1>" in page()
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("m.safetensors t.csv --out t.csv", "t.csv: --out is the table itself"),
+        ("m.safetensors t.csv --out o.csv --ordinary o.csv", "--out is the table of ordinary rows itself"),
+        ("m.safetensors t.csv --out no/r.html", "no folder no"),
+        ("t.csv t.csv --out r.html", "t.csv: "),
+        ("m.safetensors gone.csv --out r.html", "gone.csv: "),
+        ("m.safetensors t.csv --out r.html --check", "--check needs a target"),
+        ("m.safetensors t.csv --out r.html --target-false-alarms 0.1", "--target-false-alarms needs a threshold"),
+        ("m.safetensors t.csv --out r.html --target-false-alarms 1", "must be between 0 and 1, got '1'"),
+        ("m.safetensors t.csv --out r.html --target-nats inf", "must be a number, got 'inf'"),
+        ("m.safetensors t.csv --out r.html --target-nats x", "must be a number, got 'x'"),
+        ("m.safetensors bad.csv --out r.html", "bad.csv: column '<b>twin</b>'"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_one_line_and_no_file(place, capsys, line, message):
+    frames()[0][["kind", "free"]].to_csv("bad.csv", index=False)
+    before = {p.name: p.read_bytes() for p in place.iterdir()}
+    out, err = run(f"report {line}", capsys, 2)
+    assert out == ""
+    assert message in err
+    assert err.startswith("discrete-itd: error: ")
+    assert err.count("\n") == 1
+    assert {p.name: p.read_bytes() for p in place.iterdir()} == before
+
+
+def test_without_matplotlib_it_says_what_to_install(place, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    _, err = run("report m.safetensors t.csv --out r.html", capsys, 2)
+    assert 'pip install "discrete-itd[plot]"' in err
+    assert not (place / "r.html").exists()

@@ -1,0 +1,179 @@
+"""Laws of the calibration: validity in finite samples, thresholds that agree with p-values, intervals that cover."""
+
+import math
+
+import numpy as np
+import pytest
+
+from discrete_itd.conformal import at_cost, at_offset, at_rate, discoveries, p_values, smallest_rate
+
+
+def naive_p(calibration, score):
+    return (1 + sum(c <= score for c in calibration)) / (len(calibration) + 1)
+
+
+@pytest.mark.parametrize("scores", [np.arange(20.0), np.array([1.0] * 5 + [2.0] * 10 + [3.0] * 5)])
+@pytest.mark.parametrize("two_sided", [False, True])
+def test_p_values_are_valid_exactly(scores, two_sided):
+    """Every one of exchangeable rows may be the new one: at most a share alpha of them has p <= alpha."""
+    p = [
+        p_values(np.delete(scores, i), scores[i : i + 1], two_sided=two_sided)[0]
+        for i in range(len(scores))
+    ]
+    for alpha in np.unique(p):
+        assert np.mean(np.array(p) <= alpha + 1e-12) <= alpha + 1e-12
+    if (
+        len(np.unique(scores)) == len(scores) and not two_sided
+    ):  # and exactly that share without ties
+        assert np.allclose(np.sort(p), np.arange(1, 21) / 20)
+
+
+def test_p_values_agree_with_their_definition():
+    random = np.random.default_rng(0)
+    calibration, scores = random.integers(0, 30, 50) * 1.0, random.integers(-3, 33, 40) * 1.0
+    naive = [naive_p(calibration, s) for s in scores]
+    assert np.allclose(p_values(calibration, scores), naive)
+    upper = [naive_p(-calibration, -s) for s in scores]
+    both = np.minimum(1, 2 * np.minimum(naive, upper))
+    assert np.allclose(p_values(calibration, scores, two_sided=True), both)
+
+
+def test_what_is_too_probable_is_atypical_on_two_sides_only():
+    calibration = np.random.default_rng(0).normal(size=500)
+    assert p_values(calibration, np.array([9.0]))[0] == 1.0
+    assert p_values(calibration, np.array([9.0]), two_sided=True)[0] < 0.01
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.05, 0.1, 0.37])
+@pytest.mark.parametrize("n", [99, 300, 1000])
+def test_an_alarm_is_a_small_p_value(rate, n):
+    random = np.random.default_rng(n)
+    calibration, new = random.integers(0, 200, n) * 1.0, random.integers(-5, 205, 500) * 1.0
+    found = at_rate(calibration, rate)
+    assert np.array_equal(new < found.offset, p_values(calibration, new) <= rate + 1e-12)
+    assert found.false_alarm_rate <= rate + 1e-12
+    assert found.low < found.false_alarm_rate < found.high
+
+
+def test_intervals_of_the_rate_cover_it():
+    random = np.random.default_rng(0)
+    inside = held = 0
+    for _ in range(2000):
+        calibration = random.random(200)  # an alarm below t is then raised at the rate t
+        found = at_rate(calibration, 0.05)
+        inside += found.low <= found.offset <= found.high
+        held += at_rate(calibration, 0.05, confidence=0.9).offset <= 0.05
+    assert abs(inside / 2000 - 0.95) < 4 * math.sqrt(0.95 * 0.05 / 2000)
+    assert 0.9 - 4 * math.sqrt(0.09 / 2000) < held / 2000 < 0.97
+
+
+def test_intervals_of_a_days_alarms_cover_them():
+    random = np.random.default_rng(1)
+    inside = []
+    for _ in range(1000):
+        found = at_rate(random.random(100), 0.05, rows_per_day=500)
+        expected, low, high = found.alarms_per_day
+        assert np.isclose(expected, 500 * 5 / 101)
+        inside.append(low <= random.binomial(500, found.offset) <= high)
+    assert np.mean(inside) > 0.93
+
+
+def test_a_rate_that_cannot_be_promised_is_refused():
+    with pytest.raises(ValueError, match=r"98 calibration rows cannot promise .* it takes 99"):
+        at_rate(np.arange(98.0), 0.01)
+    assert at_rate(np.arange(99.0), 0.01).offset == 0.0
+    assert at_rate(np.arange(98.0), smallest_rate(98)).offset == 0.0
+    with pytest.raises(ValueError, match=r"with confidence 0.95; it takes 299"):
+        at_rate(np.arange(298.0), 0.01, confidence=0.95)
+    assert at_rate(np.arange(299.0), 0.01, confidence=0.95).offset == 0.0
+    for rate in (0, 1, -0.1, float("nan")):
+        with pytest.raises(ValueError, match="false_alarm_rate"):
+            at_rate(np.arange(9.0), rate)
+
+
+def naive_cost(calibration, anomalies, offset, prevalence, miss, check):
+    missed = prevalence * np.mean(anomalies >= offset)
+    alarms = (1 - prevalence) * (1 + sum(calibration < offset)) / (len(calibration) + 1)
+    return miss * missed + check * (alarms + prevalence * np.mean(anomalies < offset))
+
+
+def test_the_cheapest_threshold_is_the_cheapest():
+    random = np.random.default_rng(0)
+    calibration, anomalies = random.normal(size=200), random.normal(-2, 1, size=60)
+    arguments = {"miss_cost": 20.0, "check_cost": 1.0}
+    found = at_cost(calibration, anomalies=anomalies, prevalence=0.05, **arguments)
+    costs = [naive_cost(calibration, anomalies, t, 0.05, 20.0, 1.0) for t in calibration]
+    assert np.isclose(found.cost[0], min(costs))
+    assert found.cost[1] <= found.cost[0] <= found.cost[2]
+    dearer = at_cost(calibration, anomalies=anomalies, prevalence=0.05, miss_cost=200, check_cost=1)
+    assert dearer.offset > found.offset
+
+
+def test_recent_rows_tell_what_labels_would():
+    random = np.random.default_rng(0)
+    calibration = random.normal(size=5000)
+    recent = np.concatenate([random.normal(size=9000), random.normal(-4, 1, size=1000)])
+    unlabelled = at_cost(calibration, recent=recent, miss_cost=10, check_cost=1)
+    labelled = at_cost(
+        calibration, anomalies=recent[9000:], prevalence=0.1, miss_cost=10, check_cost=1
+    )
+    assert abs(unlabelled.offset - labelled.offset) < 0.4
+    assert abs(unlabelled.cost[0] / labelled.cost[0] - 1) < 0.15
+
+
+def test_no_alarm_is_raised_that_is_not_worth_its_check():
+    random = np.random.default_rng(0)
+    found = at_cost(
+        random.normal(size=300),
+        anomalies=random.normal(size=50),
+        prevalence=0.01,
+        miss_cost=2,
+        check_cost=1,
+    )
+    assert found.offset == -math.inf
+    assert found.cost[0] == pytest.approx(0.02)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"miss_cost": 1, "check_cost": 0, "recent": np.ones(3)}, "check_cost"),
+        ({"miss_cost": 1, "check_cost": 1}, "recent="),
+        ({"miss_cost": 1, "check_cost": 1, "anomalies": np.ones(3)}, "prevalence="),
+        ({"miss_cost": 1, "check_cost": 1, "recent": np.ones(0)}, "at least one row"),
+        (
+            {"miss_cost": 1, "check_cost": 1, "anomalies": np.ones(3), "prevalence": 2.0},
+            "prevalence",
+        ),
+    ],
+)
+def test_unclear_costs_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        at_cost(np.arange(10.0), **arguments)
+
+
+def test_the_false_discovery_rate_is_held():
+    random = np.random.default_rng(0)
+    rates, found = [], []
+    for _ in range(300):
+        calibration = random.normal(size=300)
+        batch = np.concatenate([random.normal(size=90), random.normal(-4, 1, size=10)])
+        hits = discoveries(p_values(calibration, batch), 0.2)
+        rates.append(hits[:90].sum() / max(1, hits.sum()))
+        found.append(hits[90:].mean())
+    assert np.mean(rates) < 0.2
+    assert np.mean(found) > 0.5
+    assert not discoveries(np.zeros(0), 0.1).size
+
+
+def test_what_a_threshold_chosen_otherwise_does():
+    found = at_offset(np.arange(100.0), 5.0)
+    assert found.false_alarm_rate == 0.05
+    assert found.low < 0.05 < found.high
+    assert math.isnan(at_offset(np.zeros(0), 5.0).false_alarm_rate)
+
+
+def test_a_threshold_speaks_for_itself():
+    found = at_rate(np.arange(999.0), 0.01, rows_per_day=1000)
+    assert str(found).startswith("alarm below 9.00 nats: 1 % of ordinary rows (")
+    assert "10 false alarms a day" in str(found)

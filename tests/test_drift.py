@@ -1,0 +1,225 @@
+"""Batches of rows against ordinary ones and against the model's own."""
+
+import dataclasses
+import functools
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from discrete_itd import DiffusionDensity
+from discrete_itd.drift import N_PERMUTATIONS, _permutation_test, _same_column, drift
+
+QUICK = {"width": 16, "depth": 1, "max_steps": 250, "n_calls": 8, "random_state": 0}
+QUICK |= {"path": "coordinate"}
+
+
+def rows(n, seed):
+    rng = np.random.default_rng(seed)
+    k = rng.integers(3, size=n)
+    return pd.DataFrame(
+        {
+            "word": np.array(["low", "mid", "top"])[k],
+            "size": rng.normal(2.0 * k, 0.5),
+            "other": rng.choice(["p", "q", "r"], n, p=[0.5, 0.3, 0.2]),
+            "same": np.where(rng.random(n) < 0.9, k, rng.integers(3, size=n)),
+            "fixed": "a",
+        }
+    )
+
+
+TRAIN, USUAL = rows(600, 0), rows(300, 1)
+
+
+@functools.cache
+def fitted():
+    density = DiffusionDensity(**QUICK).fit(TRAIN)
+    return density, density.explain(USUAL)
+
+
+@pytest.fixture
+def model():
+    return fitted()[0]
+
+
+@pytest.fixture
+def usual():
+    return fitted()[1]
+
+
+def test_rows_like_the_usual_ones_are_not_flagged(model, usual):
+    """P-values of batches without drift: few are small, of rows and of columns, of shares and of values."""
+    found = [drift(model, rows(80, 100 + s), usual, reference=USUAL, n_model=20) for s in range(25)]
+    p = np.array([f.p_value for f in found])
+    assert stats.kstest(p, "uniform").pvalue > 0.01
+    assert sum(f.drifted for f in found) <= 4
+    tests = pd.concat([f.columns.drop(index="fixed") for f in found])
+    for name in ("p_nats", "p_values"):
+        assert (tests[name] < 0.05).mean() < 0.09
+        assert (tests[name] < 0.5).mean() > 0.2
+    assert "No drift in 80 rows" in str(found[p.argmax()])
+
+
+@pytest.mark.parametrize("column", ["word", "size"])
+def test_a_shuffled_column_is_found_in_its_shares(model, usual, column):
+    batch = rows(200, 7)
+    batch[column] = np.random.default_rng(0).permutation(batch[column])
+    found = drift(model, batch, usual, n_model=50)
+    assert found.drifted
+    assert found.p_value < 0.01
+    assert column in found.drifted_columns
+    assert not {"other", "fixed"} & set(found.drifted_columns)
+    assert found.columns["shift"].sum() > 0.2
+    assert f"\n    {column}: " in str(found)
+
+
+def test_a_shifted_column_is_found_in_its_values(model, usual):
+    """Which a more usual row may hide from the code length."""
+    batch = rows(200, 8).assign(other="p")
+    found = drift(model, batch, usual, reference=USUAL, n_model=50)
+    assert found.columns["p_values"].idxmin() == "other"
+    assert "other" in found.drifted_columns
+    assert found.columns.loc["other", "shift"] < 0
+    gone = drift(
+        model, batch.assign(size=batch["size"].mask(batch.index < 30)), usual, reference=USUAL
+    )
+    assert gone.columns.loc["size", "p_missing"] < 1e-6
+    assert math.isnan(gone.columns.loc["word", "p_missing"])
+    assert "size" in gone.drifted_columns
+
+
+def test_nats_and_their_errors(model, usual):
+    batch = rows(50, 9)
+    found = drift(model, batch, usual, n_model=200)
+    scores = model.score_samples(batch)
+    assert math.isclose(found.nats, -scores.mean(), rel_tol=1e-6)
+    assert math.isclose(found.stderr, scores.std(ddof=1) / math.sqrt(50), rel_tol=1e-6)
+    assert math.isclose(found.usual_nats, usual.to_numpy().sum(1).mean(), rel_tol=1e-9)
+    own = -model.score_samples(model.sample(1000, random_state=1))
+    assert abs(found.model_nats - own.mean()) < 4 * found.model_stderr
+    assert (found.model_nats, found.model_stderr) == (
+        found.usual_model_nats,
+        found.usual_model_stderr,
+    )
+    shares = model.explain(batch)
+    np.testing.assert_allclose(found.columns["nats"], shares.mean())
+    np.testing.assert_allclose(found.columns["usual"], usual.mean())
+    frame = found.to_frame()
+    assert frame.loc["batch"].tolist() == [50, found.nats, found.stderr]
+    assert frame.shape == (4, 3)
+
+
+def test_q_values_are_those_of_benjamini_and_hochberg(model, usual):
+    table = drift(model, rows(60, 3), usual, reference=USUAL, n_model=10).columns
+    p = table["p_value"].to_numpy()
+    smallest = table[["p_nats", "p_values"]].min(axis=1) * 2
+    np.testing.assert_allclose(p, smallest.clip(upper=1))
+    order = np.argsort(p)
+    naive = [min(p[order[k:]] * 5 / np.arange(k + 1, 6)) for k in range(5)]
+    np.testing.assert_allclose(table["q_value"].to_numpy()[order], np.minimum(naive, 1))
+
+
+def test_the_model_is_compared_on_the_same_cells(model):
+    """Rows that lack cells have fewer nats, and so have the model's own then."""
+    lacking, before = model.sample(200, random_state=1), model.sample(200, random_state=2)
+    found = drift(model, lacking.assign(size=np.nan), model.explain(before), n_model=200)
+    assert abs(found.from_model) < 4
+    assert abs(found.misfit) < 4
+    assert found.columns.loc["size", ["nats", "p_nats"]].tolist() == [0.0, 1.0]
+    assert abs(found.model_nats - found.usual_model_nats) > 0.2
+
+
+def test_a_model_that_is_off_is_told_apart_from_drift():
+    blind = DiffusionDensity(**{**QUICK, "max_steps": 0}).fit(TRAIN[TRAIN["word"] == "low"])
+    found = drift(blind, rows(100, 5), blind.explain(USUAL), n_model=100)
+    assert not found.drifted
+    assert abs(found.misfit) > 5
+
+
+def test_missing_as_a_category():
+    gone = np.random.default_rng(0).random(600) < 0.3
+    told = DiffusionDensity(**{**QUICK, "max_steps": 20}, missing="category").fit(
+        TRAIN.assign(word=TRAIN["word"].mask(gone))
+    )
+    before = told.explain(USUAL.assign(word=USUAL["word"].mask(gone[:300])))
+    batch = rows(150, 6)
+    found = drift(told, batch.assign(word=batch["word"].mask(gone[:150])), before, n_model=200)
+    assert not found.drifted
+    drawn = told.sample(200, random_state=np.random.RandomState(0))  # lacks cells as it is
+    assert math.isclose(found.model_nats, -told.score_samples(drawn).mean(), rel_tol=1e-6)
+    assert "word" in drift(told, batch.assign(word=None), before, n_model=20).drifted_columns
+
+
+def test_arrays_and_single_rows():
+    cells = np.random.default_rng(0).integers(0, 3, (200, 2))
+    density = DiffusionDensity(**{**QUICK, "max_steps": 20}).fit(cells)
+    usual = density.explain(cells[:50])
+    found = drift(density, cells[:1], usual, reference=cells, n_model=10)
+    assert found.stderr == math.inf
+    assert found.from_model == 0
+    assert 0 < found.p_value <= 1
+    assert not found.drifted
+    with pytest.raises(ValueError, match="minimum of 1 is required"):
+        drift(density, cells[:0], usual)
+
+
+def test_wrong_arguments(model, usual):
+    with pytest.raises(ValueError, match="alpha must be between 0 and 1, got 2"):
+        drift(model, USUAL, usual, alpha=2)
+    with pytest.raises(ValueError, match="usual must hold at least two rows, got 1"):
+        drift(model, USUAL, usual[:1])
+    with pytest.raises(ValueError, match="column 'word': usual has no such column"):
+        drift(model, USUAL, usual.drop(columns="word"))
+    with pytest.raises(TypeError, match="n_model must be an integer"):
+        drift(model, USUAL, usual, n_model=2.5)
+    with pytest.raises(ValueError, match="column 'word': the model knows it"):
+        drift(model, USUAL, usual, reference=USUAL.drop(columns="word"))
+
+
+# -- the tests themselves -------------------------------------------------------------------------
+
+
+def test_permutations_against_enumeration():
+    rng, random = np.random.default_rng(0), np.random.RandomState(0)
+    for _ in range(5):
+        a, b = rng.exponential(size=3), rng.exponential(size=6) + 0.5
+        exact = stats.permutation_test(
+            (a, b),
+            lambda x, y: abs(x.mean() - y.mean()),
+            alternative="greater",
+            n_resamples=math.inf,
+        ).pvalue
+        error = 4 * math.sqrt(exact * (1 - exact) / N_PERMUTATIONS) + 1 / N_PERMUTATIONS
+        assert abs(_permutation_test(a, b, random) - exact) < error
+        assert abs(_permutation_test(b, a, random) - exact) < error
+    assert _permutation_test(np.ones(4), np.ones(9), random) == 1
+
+
+def test_many_rows_have_gaussian_means(monkeypatch):
+    rng, random = np.random.default_rng(0), np.random.RandomState(0)
+    a, b = rng.exponential(size=300), rng.exponential(size=400) * 1.1
+    exact = _permutation_test(a, b, random)
+    monkeypatch.setattr("discrete_itd.drift.MANY", 200)
+    assert abs(_permutation_test(a, b, random) - exact) < 0.05
+
+
+def test_rare_categories_are_pooled():
+    rng = np.random.default_rng(0)
+    p = []
+    for _ in range(300):
+        a, b = (rng.zipf(1.5, n).clip(max=400).astype(float) for n in (80, 120))
+        p.append(_same_column(a, b, "nominal")[0])
+    assert stats.kstest(p, "uniform").pvalue > 0.001
+    assert _same_column(np.zeros(9), np.zeros(4), "nominal")[0] == 1
+    assert _same_column(np.full(9, np.nan), np.zeros(4), "ordinal")[0] == 1
+    assert _same_column(np.zeros(90), np.ones(90), "ordinal")[0] < 1e-6
+
+
+def test_a_verdict_is_of_the_level(model, usual):
+    found = drift(model, rows(80, 100), usual, n_model=10)
+    table = found.columns.assign(q_value=1.0)
+    assert not dataclasses.replace(found, p_value=0.04, columns=table).drifted
+    assert dataclasses.replace(found, p_value=0.02, columns=table).drifted
+    assert dataclasses.replace(found, p_value=0.02, columns=table).drifted_columns == []

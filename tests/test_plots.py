@@ -1,0 +1,194 @@
+"""Pictures: what is drawn is what the model says, on the axes that were given."""
+
+import sys
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from scipy import stats
+
+from discrete_itd import drawing, plots
+from discrete_itd.particulars import column_entropies
+from tests import reported
+
+PLOTS = {
+    "mse_curve": lambda ax: plots.plot_mse_curve(reported.density(), reported.table(50, 9), ax),
+    "learning_curve": lambda ax: plots.plot_learning_curve(reported.density(), ax),
+    "scores": lambda ax: plots.plot_scores(reported.detector(), reported.table(50, 9), ax),
+    "explanation": lambda ax: plots.plot_explanation(reported.detector(), reported.odd(1), ax),
+    "p_values": lambda ax: plots.plot_p_values(reported.detector(), reported.table(50, 9), ax),
+    "columns": lambda ax: plots.plot_columns(reported.density(), reported.table(50, 9), ax),
+}
+
+
+def words(ax):
+    """All that is written on a picture."""
+    ax.figure.canvas.draw()
+    labels = [t.get_text() for t in ax.get_legend().get_texts()] if ax.get_legend() else []
+    ticks = [t.get_text() for t in [*ax.get_xticklabels(), *ax.get_yticklabels()]]
+    return [*labels, *ticks, ax.get_xlabel(), ax.get_ylabel()]
+
+
+@pytest.mark.parametrize("name", PLOTS)
+def test_a_picture_is_drawn_on_the_axes_given_or_on_its_own(name):
+    given = Figure().subplots()
+    assert PLOTS[name](given) is given
+    assert given.has_data()
+    own = PLOTS[name](None)
+    assert isinstance(own, Axes)
+    assert own.figure is not given.figure
+    assert len(own.figure.axes) == 1
+    assert own.get_xlabel()
+    own.figure.canvas.draw()
+
+
+@pytest.mark.parametrize("name", PLOTS)
+def test_pyplot_is_never_imported(name, monkeypatch):
+    before = dict(matplotlib.rcParams)
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)  # to import it is an error
+    PLOTS[name](None)
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_without_matplotlib_a_picture_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ImportError, match=r'pip install "discrete-itd\[plot\]"'):
+        plots.plot_learning_curve(reported.density())
+
+
+def test_the_areas_are_those_of_the_curve():
+    model, rows = reported.density(), reported.table(50, 9)
+    inner, outer = drawing.area(model.mse_curve(rows))
+    ax = plots.plot_mse_curve(model, rows)
+    assert {f"model: area {inner:.2f} nats", f"between them: {outer - inner:.2f} nats"} <= set(
+        words(ax)
+    )
+    # for masses, the area is what a row costs, in both curves
+    assert inner == pytest.approx(-model.score(rows), abs=0.3)
+    x = np.log(np.linspace(1, 5, 2001))
+    flat = pd.DataFrame({"logsnr": x, "mse": 2.0, "mse_independent": 4.0})
+    assert drawing.area(flat) == pytest.approx((4.0, 8.0), rel=1e-5)  # 1/2 * mse * (5 - 1)
+
+
+def test_of_densities_only_the_area_between_is_told():
+    model, frame = reported.mixed_density()
+    ax = plots.plot_mse_curve(model, frame[:10])
+    assert not any("area" in w for w in words(ax))
+
+
+def test_the_alarms_of_the_picture_are_those_of_the_detector():
+    detector, rows = reported.detector(), pd.concat([reported.table(50, 9), reported.odd()])
+    n = int((detector.predict(rows) == -1).sum())
+    assert 0 < n < 54
+    ax = plots.plot_scores(detector, rows)
+    assert f"alarm: {n} of 54 rows ({n / 54:.1%})" in words(ax)
+    assert f"threshold {-detector.offset_:.2f} nats" in words(ax)
+    heights = [sum(bar.get_height() for bar in container) for container in ax.containers]
+    assert heights == [54, n]
+
+
+def test_scores_without_a_threshold_or_all_alike_are_drawn():
+    ax = plots.plot_scores(reported.density(), reported.table(50, 9))
+    assert ax.get_legend() is None
+    for threshold in (None, 1.0, np.inf):
+        ax = drawing.new_axes()
+        drawing.draw_scores(np.full(3, 2.0), ax, threshold=threshold)
+        ax.figure.canvas.draw()
+
+
+def test_bars_are_the_nats_of_the_row_with_what_is_usual():
+    detector, row = reported.detector(), reported.odd(1)
+    nats = detector.explain(row).iloc[0].sort_values(ascending=False)
+    ax = plots.plot_explanation(detector, row)
+    assert [bar.get_width() for bar in ax.containers[0]] == pytest.approx(list(nats))
+    names = [drawing.shorten(f"{n} = {row[n].iloc[0]}") for n in nats.index]
+    assert [t.get_text() for t in ax.get_yticklabels()] == names
+    usual = detector.calibration_nats_.mean()[nats.index]
+    assert ax.lines[0].get_xdata() == pytest.approx(list(usual))
+    alone = plots.plot_explanation(reported.density(), row.iloc[0])
+    assert alone.get_legend() is None
+    with pytest.raises(ValueError, match="row must be one row, got 2"):
+        plots.plot_explanation(detector, reported.odd(2))
+
+
+def test_a_dollar_sign_begins_no_formula():
+    row = pd.DataFrame({"kind": ["$\\frac{$"], "<b>twin</b>": [1], "free": ["u"]})
+    ax = plots.plot_explanation(reported.density(), row)
+    assert "kind = $\\frac{$" in words(ax)  # drawn, which a formula like that cannot be
+
+
+@pytest.mark.parametrize("n", [3, drawing.MOST_BARS, drawing.MOST_BARS + 1, 100])
+def test_many_columns_end_in_one_bar_that_keeps_the_sum(n):
+    nats = pd.Series(np.random.default_rng(0).exponential(size=n), [f"c{i}" for i in range(n)])
+    ax = drawing.new_axes()
+    drawing.draw_explanation(nats, ax, usual=nats / 2)
+    assert len(ax.containers[0]) == min(n, drawing.MOST_BARS)
+    assert sum(bar.get_width() for bar in ax.containers[0]) == pytest.approx(nats.sum())
+    assert sum(ax.lines[0].get_xdata()) == pytest.approx(nats.sum() / 2)
+    columns = pd.DataFrame({"column": nats.index, "kind": "nominal"})
+    columns = columns.assign(nats=nats.to_numpy(), nats_given_others=nats.to_numpy() / 4)
+    ax = drawing.new_axes()
+    drawing.draw_columns(columns, ax)
+    explained, own = (sum(bar.get_width() for bar in c) for c in ax.containers)
+    assert (explained, own) == pytest.approx((0.75 * nats.sum(), 0.25 * nats.sum()))
+
+
+def test_columns_split_their_entropy():
+    model, rows = reported.density(), reported.table(200, 9)
+    columns = column_entropies(model, rows).set_index("column")
+    told = columns["nats"] - columns["nats_given_others"]
+    assert told["<b>twin</b>"] > 0.3  # its twin tells much
+    assert abs(told["free"]) < 0.1  # and nobody tells anything of this one
+    # a continuous column has no entropy to split
+    ax = plots.plot_columns(*reported.mixed_density())
+    own = dict(zip([t.get_text() for t in ax.get_yticklabels()], ax.containers[1], strict=True))
+    assert own["size (density)"].get_width() == 0
+
+
+def test_the_band_holds_so_many_tables_as_it_says():
+    """Against simulation: ranks of ordinary rows among ordinary rows."""
+    n, m, random = 60, 99, np.random.default_rng(0)
+    level = np.array([0.05, 0.2, 0.5])
+    shares = []
+    for _ in range(3000):
+        calibration = np.sort(random.random(m))
+        p = (1 + np.searchsorted(calibration, random.random(n))) / (m + 1)
+        shares.append((p[:, None] <= level + 1e-9).mean(0))
+    low, high = drawing.promised_band(level, n, m)
+    inside = ((low <= np.array(shares)) & (np.array(shares) <= high)).mean(0)
+    assert (inside >= 0.94).all()
+    assert (inside <= 0.99).all()
+    # with endless calibration rows it is binomial, at the ends it is certain
+    wide, narrow = drawing.promised_band(level, n, 10**7), drawing.promised_band(level, n)
+    assert np.array(wide) == pytest.approx(np.array(narrow))
+    assert narrow[0] == pytest.approx(stats.binom.ppf(0.025, n, level) / n)
+    ends = drawing.promised_band(np.array([0.0, 1.0]), n, m)
+    assert np.array(ends).tolist() == [[0, 1], [0, 1]]
+
+
+def test_the_curve_of_p_values_is_their_distribution():
+    detector, rows = reported.detector(), reported.table(50, 9)
+    p = np.sort(detector.p_values(rows))
+    line = plots.plot_p_values(detector, rows).lines[1]
+    assert line.get_xdata() == pytest.approx(np.r_[0, p, 1])
+    assert line.get_ydata()[-2] == 1
+
+
+def test_the_learning_curve_is_the_history():
+    history = reported.density().history_
+    ax = plots.plot_learning_curve(reported.density(), factor=3)
+    points = ax.containers[0].lines[0]
+    assert points.get_xdata() == pytest.approx(history["step"][1:])
+    assert points.get_ydata() == pytest.approx(history["valid_nats"][1:])
+    assert ax.get_xlim()[1] > 3 * history["step"].max()
+
+
+def test_names_are_shortened_and_made_readable():
+    assert drawing.shorten("a\n b\t c") == "a b c"
+    assert drawing.shorten("x" * 100) == "x" * (drawing.LONGEST - 1) + "…"
+    assert drawing.readable("é ж 中 👩‍👩‍👧 \xa0ok") == "é ж 中 👩‍👩‍👧 \xa0ok"
+    for bad in ("\x00", "\x1b", "\ud800", "\ufffe", "\u202e"):
+        assert drawing.readable(f"a{bad}b") == "a\N{REPLACEMENT CHARACTER}b"

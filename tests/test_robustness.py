@@ -1,0 +1,108 @@
+"""What noise and missing cells do to a ranking."""
+
+import functools
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+from sklearn.metrics import roc_auc_score
+from test_drift import QUICK, TRAIN, fitted, rows
+
+from discrete_itd import DiffusionDensity
+from discrete_itd.robustness import _spoilt, robustness
+
+
+@functools.cache
+def batch():
+    """Rows of which a tenth are odd."""
+    table, y = rows(150, 20), np.arange(150) < 15
+    table.loc[y, "word"] = np.random.default_rng(0).permutation(table["word"][y])
+    table.loc[y, "size"] = 9.0
+    return table, y
+
+
+@pytest.mark.parametrize("kind", ["noise", "missing"])
+def test_a_ranking_falls_apart_with_its_cells(kind):
+    model, (table, y) = fitted()[0], batch()
+    found = robustness(model, table, y, kind=kind, shares=(0.05, 0.9), n_repeats=2)
+    assert found["share"].tolist() == [0, 0.05, 0.05, 0.9, 0.9]
+    assert found["repeat"].tolist() == [0, 0, 1, 0, 1]
+    assert (found["kind"] == kind).all()
+    first, mean = found.iloc[0], found.groupby("share").mean(numeric_only=True)
+    np.testing.assert_allclose(first[["spearman", "top_1", "top_5"]].astype(float), 1)
+    scores = model.score_samples(table)
+    assert first["auroc"] == roc_auc_score(y, -scores)
+    assert 0.6 < mean.loc[0.05, "spearman"] < 1
+    assert mean.loc[0.05, "spearman"] > mean.loc[0.9, "spearman"]
+    assert mean.loc[0.05, "top_5"] > mean.loc[0.9, "top_5"]
+    assert first["auroc"] > 0.9 > mean.loc[0.9, "auroc"]
+
+
+def test_the_numbers_are_those_of_their_definitions(monkeypatch):
+    """Against a table spoilt by hand: one column is lost."""
+    model, (table, y) = fitted()[0], batch()
+
+    def without_size(_, x, volume, share, *__):
+        x, volume = x.copy(), volume.copy()
+        if share:
+            x[:, 1], volume[:, 1] = np.nan, 0.0
+        return x, volume
+
+    monkeypatch.setattr("discrete_itd.robustness._spoilt", without_size)
+    line = robustness(model, table, y, kind="missing", shares=[0.5], n_repeats=1).iloc[1]
+    before, after = model.score_samples(table), model.score_samples(table.assign(size=np.nan))
+    assert np.isclose(line["spearman"], stats.spearmanr(before, after)[0])
+    kept = set(np.argsort(before)[:8]) & set(np.argsort(after)[:8])
+    assert line["top_5"] == len(kept) / 8
+    assert line["auroc"] == roc_auc_score(y, -after)
+
+
+def test_noise_is_of_the_column_and_of_other_rows():
+    model, (table, _) = fitted()[0], batch()
+    x, volume = model.encode(table)
+    x = x.cpu().numpy()
+    noisy, moved = _spoilt(model, x, volume, 0.3, "noise", np.random.RandomState(0))
+    changed = noisy[:, 1] != x[:, 1]
+    assert 0.2 < changed.mean() < 0.4
+    pairs = set(zip(x[:, 1], volume[:, 1], strict=True))
+    assert all(p in pairs for p in zip(noisy[:, 1], moved[:, 1], strict=True))
+    gone, left = _spoilt(model, x, volume, 0.3, "missing", np.random.RandomState(0))
+    assert (left[np.isnan(gone)] == 0).all()
+    assert 0.25 < np.isnan(gone).mean() < 0.35
+    np.testing.assert_array_equal(gone[~np.isnan(gone)], x[~np.isnan(gone)])
+    all_other, _ = _spoilt(model, np.arange(150.0)[:, None] + 0 * x, volume, 1, "noise", np.random)
+    assert (all_other != np.arange(150.0)[:, None]).all()
+
+
+def test_indicators_go_with_their_cells():
+    gone = np.random.default_rng(0).random(600) < 0.3
+    told = DiffusionDensity(**{**QUICK, "max_steps": 20}, missing="category").fit(
+        TRAIN.assign(word=TRAIN["word"].mask(gone))
+    )
+    table = TRAIN[:60].assign(word=TRAIN["word"][:60].mask(gone[:60]))
+    x, volume = told.encode(table)
+    for kind in ("noise", "missing"):
+        spoilt, _ = _spoilt(told, x.numpy(), volume, 0.5, kind, np.random.RandomState(0))
+        np.testing.assert_array_equal(np.isnan(spoilt[:, 0]), spoilt[:, 5] == 1)
+    assert len(robustness(told, table, kind="missing", shares=[0.2], n_repeats=1)) == 2
+
+
+def test_one_row_and_wrong_arguments():
+    model, (table, y) = fitted()[0], batch()
+    one = robustness(model, table[:1], shares=[0.5], n_repeats=1)
+    assert one["spearman"].isna().all()
+    assert one["top_1"].tolist() == [1, 1]
+    assert "auroc" not in one
+    with pytest.raises(ValueError, match="kind must be 'noise' or 'missing', got 'x'"):
+        robustness(model, table, kind="x")
+    with pytest.raises(ValueError, match=r"shares must be between 0 and 1, got 1\.5"):
+        robustness(model, table, shares=[1.5])
+    with pytest.raises(ValueError, match="y must hold both 0"):
+        robustness(model, table, np.zeros(150))
+    with pytest.raises(ValueError, match="one label for each of the 150 rows"):
+        robustness(model, table, y[:4])
+    with pytest.raises(ValueError, match="n_repeats must be at least 1"):
+        robustness(model, table, n_repeats=0)
+    with pytest.raises(ValueError, match="minimum of 1 is required"):
+        robustness(model, pd.DataFrame(table[:0]))
