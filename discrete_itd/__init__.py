@@ -9,9 +9,9 @@ log-probabilities (``likelihood``).
 from discrete_itd.channel import CoordinateSchedule, IsotropicSchedule, Quadrature
 from discrete_itd.codebook import Codebook, ColumnPoints
 from discrete_itd.denoisers import Denoiser, MarginalDenoiser, NeuralDenoiser, SupportDenoiser
+from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.likelihood import Estimate, integral_log_prob, path_log_prob
-from discrete_itd.outliers import DiffusionOutlierDetector
 
 __version__ = "0.1.0"
 

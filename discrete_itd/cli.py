@@ -19,14 +19,15 @@ import pandas as pd
 import torch
 from sklearn.metrics import roc_auc_score
 
-from discrete_itd import drawing
 from discrete_itd.arguments import make_parser
 from discrete_itd.datasets import load_mushroom
 from discrete_itd.denoisers import MarginalDenoiser
+from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.estimators import DiffusionDensity
-from discrete_itd.findings import examine
-from discrete_itd.outliers import DiffusionOutlierDetector
-from discrete_itd.page import render
+from discrete_itd.reporting import drawing
+from discrete_itd.reporting.findings import examine
+from discrete_itd.reporting.page import render
+from discrete_itd.reporting.wording import VERDICTS, judgement
 from discrete_itd.state import read_state
 from discrete_itd.tables import (
     UserError,
@@ -42,7 +43,6 @@ from discrete_itd.tables import (
     save_whole,
     write_table,
 )
-from discrete_itd.wording import VERDICTS, judgement
 
 DEMO_CALLS = 64  # network evaluations per row: enough for two decimals
 

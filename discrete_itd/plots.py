@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pandas as pd
 
-from discrete_itd import drawing
+from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.estimators import DiffusionDensity
-from discrete_itd.extrapolation import extrapolate
-from discrete_itd.outliers import DiffusionOutlierDetector
-from discrete_itd.particulars import column_entropies, table_of
+from discrete_itd.reporting import drawing
+from discrete_itd.reporting.extrapolation import extrapolate
+from discrete_itd.reporting.particulars import column_entropies, table_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,7 +7,7 @@ import pandas as pd
 from sklearn.frozen import FrozenEstimator
 
 from discrete_itd import DiffusionDensity
-from discrete_itd.outliers import DiffusionOutlierDetector
+from discrete_itd.detection.detector import DiffusionOutlierDetector
 
 EVIL = "<script>document.title='owned'</script>"
 SETTINGS = {"width": 64, "depth": 1, "n_calls": 8, "random_state": 0}

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from discrete_itd import CoordinateSchedule, DiffusionDensity
-from discrete_itd.beliefs import _mean_log_volume, judge
 from discrete_itd.denoisers import MarginalDenoiser, SupportDenoiser
+from discrete_itd.detection.beliefs import _mean_log_volume, judge
+from discrete_itd.detection.reasons import cell_nats, expected
 from discrete_itd.encoders import Column
 from discrete_itd.encoders.numeric import fit_bins
-from discrete_itd.reasons import cell_nats, expected
 
 QUICK = {"width": 16, "depth": 1, "max_steps": 150, "n_calls": 16, "random_state": 0}
 QUICK |= {"path": "coordinate"}
@@ -315,7 +315,9 @@ def test_a_row_is_judged_alike_in_any_company(model):
 def test_batches_change_nothing(model, monkeypatch):
     x, _ = model.encode(TABLE[:50])
     (whole,) = judge(model, x, 1)
-    monkeypatch.setattr("discrete_itd.beliefs.BATCH_WORK", 7 * model.denoiser_.codebook.work)
+    monkeypatch.setattr(
+        "discrete_itd.detection.beliefs.BATCH_WORK", 7 * model.denoiser_.codebook.work
+    )
     parts = list(judge(model, x, 1))
     assert len(parts) == 8
     np.testing.assert_allclose(np.concatenate([p.doubt for p in parts]), whole.doubt, atol=1e-4)

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from discrete_itd.cli import main
-from discrete_itd.findings import examine
-from discrete_itd.wording import VERDICTS, judgement
+from discrete_itd.reporting.findings import examine
+from discrete_itd.reporting.wording import VERDICTS, judgement
 from tests import reported
 
 

@@ -5,7 +5,14 @@ import math
 import numpy as np
 import pytest
 
-from discrete_itd.conformal import at_cost, at_offset, at_rate, discoveries, p_values, smallest_rate
+from discrete_itd.detection.conformal import (
+    at_cost,
+    at_offset,
+    at_rate,
+    discoveries,
+    p_values,
+    smallest_rate,
+)
 
 
 def naive_p(calibration, score):

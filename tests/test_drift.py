@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from discrete_itd import DiffusionDensity
-from discrete_itd.drift import N_PERMUTATIONS, _permutation_test, _same_column, drift
+from discrete_itd.detection.drift import N_PERMUTATIONS, _permutation_test, _same_column, drift
 
 QUICK = {"width": 16, "depth": 1, "max_steps": 250, "n_calls": 8, "random_state": 0}
 QUICK |= {"path": "coordinate"}
@@ -201,7 +201,7 @@ def test_many_rows_have_gaussian_means(monkeypatch):
     rng, random = np.random.default_rng(0), np.random.RandomState(0)
     a, b = rng.exponential(size=300), rng.exponential(size=400) * 1.1
     exact = _permutation_test(a, b, random)
-    monkeypatch.setattr("discrete_itd.drift.MANY", 200)
+    monkeypatch.setattr("discrete_itd.detection.drift.MANY", 200)
     assert abs(_permutation_test(a, b, random) - exact) < 0.05
 
 

@@ -11,16 +11,16 @@ from scipy import stats
 from sklearn.frozen import FrozenEstimator
 
 from discrete_itd import DiffusionDensity, page, wording
-from discrete_itd.findings import (
+from discrete_itd.detection.detector import DiffusionOutlierDetector
+from discrete_itd.detection.reasons import cell_nats, sentence
+from discrete_itd.reporting.findings import (
     Interval,
     Verdict,
     examine,
     mean_interval,
     share_interval,
 )
-from discrete_itd.outliers import DiffusionOutlierDetector
-from discrete_itd.particulars import column_entropies, spread_rows, strangest_rows
-from discrete_itd.reasons import cell_nats, sentence
+from discrete_itd.reporting.particulars import column_entropies, spread_rows, strangest_rows
 from tests import reported
 
 

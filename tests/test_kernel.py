@@ -9,7 +9,7 @@ import torch
 
 from discrete_itd.codebook import Codebook, ColumnPoints
 from discrete_itd.denoisers import MarginalDenoiser
-from discrete_itd.kernel import STRAY, KernelDensity, Widths
+from discrete_itd.detection.kernel import STRAY, KernelDensity, Widths
 
 COLUMNS = [
     ColumnPoints("simplex", 3, open=True),
@@ -127,7 +127,7 @@ def test_the_strange_cell_has_the_largest_share():
 def test_batches_change_nothing(monkeypatch):
     model, x = density(rows()), rows(30, seed=1)
     whole = model.nats(x)
-    monkeypatch.setattr("discrete_itd.kernel.BATCH_PAIRS", 80)
+    monkeypatch.setattr("discrete_itd.detection.kernel.BATCH_PAIRS", 80)
     assert torch.allclose(model.nats(x), whole)
 
 

@@ -13,7 +13,7 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import estimator_checks_generator, parametrize_with_checks
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
-from discrete_itd.conformal import Threshold
+from discrete_itd.detection.conformal import Threshold
 from discrete_itd.state import read_state, write_state
 
 QUICK = {"width": 8, "depth": 1, "max_steps": 10, "n_calls": 8, "random_state": 0}
@@ -44,7 +44,10 @@ def mixed(n=200, seed=0):
 def fitted():
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
-    model = detector(steps=300, false_alarm_rate=0.05).fit(categories())
+    density = DiffusionDensity(**{**QUICK, "max_steps": 300, "width": 32})
+    model = DiffusionOutlierDetector(density, false_alarm_rate=0.05, random_state=0).fit(
+        categories()
+    )
     torch.set_default_dtype(before)
     return model
 
@@ -121,9 +124,11 @@ def test_explanations_add_up_to_the_score(which, request):
     assert np.allclose(model.calibration_scores_, -model.calibration_nats_.sum(axis=1))
 
 
-def test_a_table_of_categories_is_scored_by_its_log_probability(fitted):
+def test_few_rows_of_categories_are_scored_by_their_columns_too(fitted):
     X = categories(20, seed=1)
-    assert np.allclose(fitted.score_samples(X), fitted.log_prob(X).log_prob)
+    x, _ = fitted.density_.encode(X)
+    alone = fitted.density_.denoiser_.base.log_prob(x).numpy()
+    assert np.allclose(fitted.score_samples(X), (fitted.log_prob(X).log_prob + alone) / 2)
 
 
 def test_numbers_are_scored_by_distances_too(fitted_mixed):
@@ -403,6 +408,7 @@ def test_files_of_another_kind_are_refused(fitted, tmp_path):
         lambda _, t: t.update(scores=torch.ones(3)),
         lambda _, t: t["nats"].fill_(float("nan")),
         lambda _, t: t.update(floor=torch.zeros(7)),
+        lambda _, t: t["how"].fill_(2.0),
         lambda _, t: t.update({"kernel.centres": torch.zeros(5, 1)}),
         lambda _, t: t.update({"kernel.widths": torch.zeros(3)}),
     ],

@@ -11,10 +11,10 @@ import matplotlib
 import pandas as pd
 import pytest
 
-from discrete_itd import page, wording
-from discrete_itd.drawing import new_axes
-from discrete_itd.findings import Verdict, examine, share_interval
-from discrete_itd.markup import Markup, breakable, picture, tag
+from discrete_itd.reporting import page, wording
+from discrete_itd.reporting.drawing import new_axes
+from discrete_itd.reporting.findings import Verdict, examine, share_interval
+from discrete_itd.reporting.markup import Markup, breakable, picture, tag
 from tests import browser, reported
 
 DAY = datetime.date(2024, 3, 1)

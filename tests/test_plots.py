@@ -10,8 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import stats
 
-from discrete_itd import drawing, plots
-from discrete_itd.particulars import column_entropies
+from discrete_itd import plots
+from discrete_itd.reporting import drawing
+from discrete_itd.reporting.particulars import column_entropies
 from tests import reported
 
 PLOTS = {

@@ -7,7 +7,7 @@ import torch
 from test_beliefs import QUICK, ROWS, TABLE, exact_density, mixed_model
 
 from discrete_itd import DiffusionDensity
-from discrete_itd.reasons import cell_nats, expected, pairwise, reasons, sentence
+from discrete_itd.detection.reasons import cell_nats, expected, pairwise, reasons, sentence
 
 
 @pytest.fixture(scope="module")

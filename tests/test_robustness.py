@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 from test_drift import QUICK, TRAIN, fitted, rows
 
 from discrete_itd import DiffusionDensity
-from discrete_itd.robustness import _spoilt, robustness
+from discrete_itd.detection.robustness import _spoilt, robustness
 
 
 @functools.cache
@@ -49,7 +49,7 @@ def test_the_numbers_are_those_of_their_definitions(monkeypatch):
             x[:, 1], volume[:, 1] = np.nan, 0.0
         return x, volume
 
-    monkeypatch.setattr("discrete_itd.robustness._spoilt", without_size)
+    monkeypatch.setattr("discrete_itd.detection.robustness._spoilt", without_size)
     line = robustness(model, table, y, kind="missing", shares=[0.5], n_repeats=1).iloc[1]
     before, after = model.score_samples(table), model.score_samples(table.assign(size=np.nan))
     assert np.isclose(line["spearman"], stats.spearmanr(before, after)[0])

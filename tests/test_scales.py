@@ -7,7 +7,7 @@ import torch
 from test_beliefs import QUICK, ROWS, TABLE, exact_density, mixed_model
 
 from discrete_itd import DiffusionDensity, Quadrature, integral_log_prob
-from discrete_itd.scales import explain_scales
+from discrete_itd.detection.scales import explain_scales
 
 
 @pytest.mark.parametrize("options", [{}, {"n_bands": 1}, {"edges": (-4.0, 0.5, 1.5, 5.0)}])

@@ -142,10 +142,14 @@ class MarginalDenoiser(Denoiser):
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-probability of rows ``x`` (B, C) in closed form, missing cells left out: (B,), nats."""
+        return self.marginals().expand(len(x)).log_prob(x).sum(1)
+
+    def marginals(self) -> Posterior:
+        """What is believed of a row of which nothing is known, one row."""
         book = self.codebook
-        y = torch.zeros(1, book.n_coords, dtype=book.dtype, device=x.device)
-        snr = torch.zeros(1, book.n_columns, dtype=book.dtype, device=x.device)
-        return self(y, snr).expand(len(x)).log_prob(x).sum(1)
+        y = torch.zeros(1, book.n_coords, dtype=book.dtype, device=book.device)
+        snr = torch.zeros(1, book.n_columns, dtype=book.dtype, device=book.device)
+        return self(y, snr)
 
 
 @torch.no_grad()

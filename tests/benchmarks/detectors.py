@@ -50,7 +50,7 @@ class Scored(NamedTuple):
 
 def detector(density: DiffusionDensity, **parameters: Any) -> Any:
     """The library's detector around a density that is not fitted yet."""
-    from discrete_itd.outliers import DiffusionOutlierDetector
+    from discrete_itd.detection.detector import DiffusionOutlierDetector
 
     return DiffusionOutlierDetector(density, **parameters)
 

@@ -9,8 +9,8 @@ training rows' column that differs; the column is any one that varies. Every met
 a number; "first" is how often the corrupted column has the largest (a tie counts its part), "AUROC" the chance that it
 has a larger one than another column of the same row. Many corruptions make no odd row, so 100 is out of reach.
 
-- doubt: the odds that this cell is the wrong one (:func:`discrete_itd.reasons.cell_nats`), which ranks a detector's
-  ``reasons``;
+- doubt: the odds that this cell is the wrong one (:func:`discrete_itd.detection.reasons.cell_nats`), which ranks the
+  ``reasons`` of a detector;
 - given the rest: the cell's surprisal given the other cells, and less what it was expected to be;
 - share: ``explain`` of the density, the row's surprisal split by column;
 - independent columns: each cell's own surprisal, from a density that has not been trained;
@@ -36,7 +36,7 @@ from sklearn.preprocessing import OneHotEncoder
 
 from discrete_itd import DiffusionDensity
 from discrete_itd.datasets import load_adult, load_car, load_mushroom
-from discrete_itd.reasons import cell_nats
+from discrete_itd.detection.reasons import cell_nats
 from tests.benchmarks.data import categorical_names, load_categorical
 from tests.benchmarks.detectors import untrained
 from tests.benchmarks.tables import (

@@ -6,7 +6,8 @@
 
 A density is fitted once on 60 % of a table's rows. All other rows are scored once: two thirds of them are the pool,
 of which, 200 times over, a random half calibrates and the other half is tested; the others become anomalies, in which
-1, 2 or 4 cells hold what another of those rows has there. :mod:`discrete_itd.conformal` makes p-values of scores.
+1, 2 or 4 cells hold what another of those rows has there. The p-values are those of
+:mod:`discrete_itd.detection.conformal`.
 
 False alarms. Over calibration and test rows together, the chance of p <= alpha is k / (n + 1), where
 k = floor(alpha (n + 1)), for n calibration rows whose scores all differ, and less if some are tied: "mean rate", with
@@ -35,8 +36,8 @@ from numpy.typing import NDArray
 from scipy.stats import betabinom
 from sklearn.metrics import roc_auc_score
 
-from discrete_itd.conformal import discoveries, p_values
 from discrete_itd.datasets import load_adult, load_car, load_mushroom
+from discrete_itd.detection.conformal import discoveries, p_values
 from tests.benchmarks.tables import estimator, keep, kept, machine, markdown, mean_and_error
 
 ALPHAS = (0.01, 0.05, 0.1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from discrete_itd.findings import Findings, Verdict
+from discrete_itd.reporting.findings import Findings, Verdict
 
 VERDICTS = {True: "Pass", False: "Fail", None: "Undecided"}
 ENDINGS = {

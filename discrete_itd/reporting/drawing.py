@@ -15,7 +15,7 @@ import pandas as pd
 from scipy import stats
 
 from discrete_itd.encoders import TableEncoder
-from discrete_itd.extrapolation import TRANSIENT, Extrapolation
+from discrete_itd.reporting.extrapolation import TRANSIENT, Extrapolation
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 
 import discrete_itd
-from discrete_itd import conformal
+from discrete_itd.detection import conformal
+from discrete_itd.detection.detector import DiffusionOutlierDetector
+from discrete_itd.detection.reasons import cell_nats, reasons, sentence
 from discrete_itd.encoders import as_frame
 from discrete_itd.estimators import DiffusionDensity
-from discrete_itd.outliers import DiffusionOutlierDetector
-from discrete_itd.reasons import cell_nats, reasons, sentence
 
 MOST_ROWS = 500  # of which every column is asked for given the others
 WORTH_TELLING = 1.0  # nats by which a cell must be stranger than usual, unless it is the strangest

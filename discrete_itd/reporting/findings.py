@@ -1,6 +1,6 @@
 """What a report says, as numbers: the findings of a model about a table.
 
-:func:`examine` asks the model; :mod:`discrete_itd.page` only writes down what it found.
+:func:`examine` asks the model; :mod:`discrete_itd.reporting.page` only writes down what it found.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ import pandas as pd
 from scipy import stats
 from sklearn.frozen import FrozenEstimator
 
-from discrete_itd import conformal
-from discrete_itd.conformal import Threshold
-from discrete_itd.drawing import is_mass
+from discrete_itd.detection import conformal
+from discrete_itd.detection.conformal import Threshold
+from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.estimators import DiffusionDensity
-from discrete_itd.extrapolation import Extrapolation, extrapolate
-from discrete_itd.outliers import DiffusionOutlierDetector
-from discrete_itd.particulars import column_entropies, facts, strangest_rows, table_of
+from discrete_itd.reporting.drawing import is_mass
+from discrete_itd.reporting.extrapolation import Extrapolation, extrapolate
+from discrete_itd.reporting.particulars import column_entropies, facts, strangest_rows, table_of
 from discrete_itd.validation import check_integer, check_share
 
 LEVEL = 0.95  # of all intervals

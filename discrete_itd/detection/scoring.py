@@ -13,32 +13,38 @@ import torch
 from torch import Tensor
 
 from discrete_itd.denoisers import MarginalDenoiser
-from discrete_itd.estimators import DiffusionDensity, _bar, _index
+from discrete_itd.detection.kernel import KernelDensity, Widths
+from discrete_itd.estimators import DiffusionDensity, _bar
 from discrete_itd.frames import unique_rows
-from discrete_itd.kernel import KernelDensity, Widths
 
 BLUR = 0.05  # a tenth of a column's standard deviation, in units of the core
 USUAL_ROWS = 500  # drawn from the model, to know what a continuous column usually costs
+FEW_ROWS = (
+    1000  # at so many training rows, dependence between categories counts as much as columns alone
+)
 
 
 @dataclass(frozen=True)
 class Scorer:
-    r"""Nats by column of any row.
+    r"""Nats by column of any row: a mean of two code lengths, the model's and a simpler one's.
 
-    Of a table with numbers, the mean of two code lengths, the model's and a kernel density's. The mean of code
-    lengths is one: :math:`\sum_x \sqrt{P(x) Q(x)} \le 1` by Cauchy and Schwarz.
+    A mean of code lengths is one: :math:`\sum_x P(x)^w Q(x)^{1-w} \le 1` by Hölder's inequality, so a score is never
+    too good in total.
 
     Parameters
     ----------
     density : DiffusionDensity
+    weight : float
+        Of the model's code length, w. The rest is that of ``kernel``, or of independent columns if there is none.
     blur : float
-        Standard deviation, in units of the core, to which continuous values count as known.
+        Standard deviation, in units of the core, to which continuous values count as known to the model.
     floor : ndarray, shape (C,)
         Least nats of a column that count in the model's part; minus infinity where all do.
     kernel : KernelDensity, optional
     """
 
     density: DiffusionDensity
+    weight: float
     blur: float
     floor: np.ndarray
     kernel: KernelDensity | None = None
@@ -46,33 +52,35 @@ class Scorer:
     @classmethod
     def plain(cls, density: DiffusionDensity) -> Scorer:
         """Score by minus the log-probability."""
-        return cls(density, 0.0, np.full(len(density.encoder_.schema), -math.inf))
+        return cls(density, 1.0, 0.0, np.full(len(density.encoder_.schema), -math.inf))
 
     @classmethod
     def pooled(cls, density: DiffusionDensity, train: Any, seed: int) -> Scorer:
-        """Score tables with numbers by distances, too.
+        """Score numbers by distances, too, and categories by their columns alone the more, the fewer rows there are.
 
         Parameters
         ----------
         density : DiffusionDensity
             Fitted.
         train : DataFrame or array-like, shape (N, C)
-            Rows it was fitted on, the centres of the kernel; there may be none, and then there is no kernel.
+            Rows it was fitted on, the centres of the kernel. If they are not known, there are none; the model's part is
+            then the whole.
         seed : int
         """
-        schema = density.encoder_.schema
+        scorer, schema = cls.plain(density), density.encoder_.schema
+        n = len(train)
         if all(c.kind == "nominal" for c in schema):
-            return cls.plain(density)
-        scorer = replace(cls.plain(density), blur=BLUR)
+            return replace(scorer, weight=max(0.5, n / (n + FEW_ROWS))) if n else scorer
+        scorer = replace(scorer, blur=BLUR)
         capped = np.array([c.kind == "continuous" for c in schema])
         if capped.any():
             usual = scorer.nats(density.sample(USUAL_ROWS, random_state=seed)).mean(axis=0)
             scorer.floor[capped] = usual.to_numpy()[capped]
-        if not len(train):
+        if not n:
             return scorer
-        x, _ = density.encode(train)
         generator = torch.Generator().manual_seed(seed)
-        return replace(scorer, kernel=KernelDensity.fit(_base(density), x, generator))
+        kernel = KernelDensity.fit(_base(density), density.encode(train)[0], generator)
+        return replace(scorer, weight=0.5, kernel=kernel)
 
     def nats(self, X: Any) -> pd.DataFrame:
         """Nats by column: DataFrame of shape (N, C) with the index of X; a missing cell has none."""
@@ -84,18 +92,21 @@ class Scorer:
         nats = density.explain(X)
         if not np.isneginf(self.floor).all():
             nats = nats.clip(lower=self.floor, axis=1).where(nats != 0, 0.0)
-        if self.kernel is None:
+        if self.weight == 1:
             return nats
         x, log_volume = self.density.encode(X)
         unique, inverse = unique_rows(x)
-        with _bar(len(unique), "compare") as bar:
-            inner = self.kernel.nats(unique, progress=bar.update).cpu().numpy()[inverse]
-        inner = np.where(x.isnan().cpu().numpy(), 0.0, inner - log_volume)
-        owner = self.density.encoder_.owner
+        if self.kernel is None:
+            base = _base(self.density)
+            inner = -base.marginals().expand(len(unique)).log_prob(unique).double()
+        else:
+            with _bar(len(unique), "compare") as bar:
+                inner = self.kernel.nats(unique, progress=bar.update)
+        other = np.where(x.isnan().cpu().numpy(), 0.0, inner.cpu().numpy()[inverse] - log_volume)
         by_column = np.zeros(nats.shape)
-        for j, column in enumerate(owner):  # "it is missing" is of its column
-            by_column[:, column] += inner[:, j]
-        return (nats + pd.DataFrame(by_column, index=_index(X), columns=nats.columns)) / 2
+        for j, column in enumerate(self.density.encoder_.owner):  # "it is missing" is of its column
+            by_column[:, column] += other[:, j]
+        return self.weight * nats + (1 - self.weight) * by_column
 
     def none(self) -> pd.DataFrame:
         """The nats of no rows."""
@@ -103,8 +114,8 @@ class Scorer:
 
     def to_tensors(self) -> dict[str, Tensor]:
         """All but the density."""
-        blur = torch.tensor(self.blur, dtype=torch.float64)
-        tensors = {"blur": blur, "floor": torch.tensor(self.floor)}
+        how = torch.tensor([self.weight, self.blur], dtype=torch.float64)
+        tensors = {"how": how, "floor": torch.tensor(self.floor)}
         if self.kernel is not None:
             tensors["kernel.centres"] = self.kernel.centres
             tensors["kernel.widths"] = torch.tensor(self.kernel.widths, dtype=torch.float64)
@@ -123,10 +134,10 @@ class Scorer:
         floor = tensors["floor"].numpy().astype(float)
         if floor.shape != (len(schema),) or not (floor < np.inf).all():
             raise ValueError("its floor is not what it should be")
-        blur = tensors["blur"].item()
-        if not 0 <= blur < math.inf:
-            raise ValueError(f"it blurs by {blur}")
-        scorer = cls(density, blur, floor)
+        weight, blur = tensors["how"].tolist()
+        if not (0 <= weight <= 1 and 0 <= blur < math.inf):
+            raise ValueError(f"it scores with the weight {weight} and the blur {blur}")
+        scorer = cls(density, weight, blur, floor)
         if "kernel.centres" not in tensors:
             return scorer
         centres, widths = tensors["kernel.centres"].double(), tensors["kernel.widths"].tolist()

@@ -18,14 +18,14 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from discrete_itd import conformal, drift, reasons, robustness, scales
 from discrete_itd import state as files
-from discrete_itd.conformal import Threshold
-from discrete_itd.drift import Drift
+from discrete_itd.detection import conformal, drift, reasons, robustness, scales
+from discrete_itd.detection.conformal import Threshold
+from discrete_itd.detection.drift import Drift
+from discrete_itd.detection.scales import ScaleNats
+from discrete_itd.detection.scoring import Scorer
 from discrete_itd.estimators import DiffusionDensity, RowEstimate
 from discrete_itd.frames import read_rows
-from discrete_itd.scales import ScaleNats
-from discrete_itd.scoring import Scorer
 from discrete_itd.validation import check_integer, check_positive, check_share, resolve_device
 
 SEEN_ROWS = 2000  # by which the threshold is set where no rows are held out
@@ -54,11 +54,13 @@ class DiffusionOutlierDetector(OutlierMixin, BaseEstimator):
         Share of the rows that is held out of the fit, for p-values and thresholds. 0 fits on all, for scores only:
         there are no p-values then, and the threshold is a quantile of rows that the fit has seen.
     score_by : {"pooled", "log_prob"}, default="pooled"
-        What ``score_samples`` returns. "log_prob" is the log-probability. "pooled" is the same for a table of
-        categories only; one that holds numbers is scored by the mean of that and of a kernel density of the training
-        rows (:mod:`discrete_itd.kernel`), for distances tell what dependence does not. In that, as the
-        density of a continuous column has no upper bound, values count as known to a tenth of the column's standard
-        deviation, and one that is more probable than usual counts as usual: it cannot make up for a strange one.
+        What ``score_samples`` returns. "log_prob" is the log-probability. "pooled" is the mean of that and of a simpler
+        code, which ranks anomalies better. With numbers in the table, it is a kernel density of the training rows
+        (:mod:`discrete_itd.detection.kernel`), for distances tell what dependence does not; and as the density of a
+        continuous column has no upper bound, the model's part takes values as known to a tenth of the column's standard
+        deviation, and one that is more probable than usual counts as usual: it cannot make up for a strange one. With
+        categories only, it is that of the columns alone, with the weight 1000 / (1000 + n), at most a half: of few rows
+        n, little is known of dependence.
     n_trims : int, default=1
         Short fits, one after the other, that find whom to leave out, if ``contamination`` is given.
     random_state : int, RandomState or None, default=None
@@ -84,16 +86,17 @@ class DiffusionOutlierDetector(OutlierMixin, BaseEstimator):
 
     Notes
     -----
-    p-values are split-conformal (:mod:`discrete_itd.conformal`): for a row that is exchangeable with the calibration
-    rows, :math:`P(p \le \alpha) \le \alpha` exactly, however good or bad the model. If the rows given to ``fit`` hold
-    anomalies, so do the calibration rows, and p-values are larger than they need be: still valid, less sharp.
+    p-values are split-conformal (:mod:`discrete_itd.detection.conformal`): for a row that is exchangeable with the
+    calibration rows, :math:`P(p \le \alpha) \le \alpha` exactly, however good or bad the model. If the rows given to
+    ``fit`` hold anomalies, so do the calibration rows, and p-values are larger than they need be: still valid, less
+    sharp.
 
     A missing cell surprises nobody, so rows with many of them look more ordinary than complete ones.
 
     References
     ----------
     Bates, Candès, Lei, Romano, Sesia, "Testing for outliers with conformal p-values", Annals of Statistics 2023,
-    arXiv:2104.08279; eq. (7) of :mod:`discrete_itd.conformal`.
+    arXiv:2104.08279; eq. (7) of :mod:`discrete_itd.detection.conformal`.
 
     Examples
     --------
@@ -287,7 +290,7 @@ class DiffusionOutlierDetector(OutlierMixin, BaseEstimator):
     # -- p-values and thresholds ----------------------------------------------------------------
 
     def p_values(self, X: Any, *, two_sided: bool = False) -> np.ndarray:
-        r"""Conformal p-values, eq. (7) of :mod:`discrete_itd.conformal`.
+        r"""Conformal p-values, eq. (7) of :mod:`discrete_itd.detection.conformal`.
 
         Parameters
         ----------

@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from discrete_itd import drawing, wording
+from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.estimators import DiffusionDensity
-from discrete_itd.findings import Findings, examine
-from discrete_itd.markup import Markup, breakable, join, picture, table, tag
-from discrete_itd.outliers import DiffusionOutlierDetector
+from discrete_itd.reporting import drawing, wording
+from discrete_itd.reporting.findings import Findings, examine
+from discrete_itd.reporting.markup import Markup, breakable, join, picture, table, tag
 from discrete_itd.state import write_whole
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
@@ -51,7 +51,7 @@ def report(
     out : path-like, optional
         A file for the page, written whole or not at all.
     ordinary, target_nats, target_false_alarms, n_strangest, tol
-        As of :func:`~discrete_itd.findings.examine`, which also gives the numbers without the page.
+        As of :func:`~discrete_itd.reporting.findings.examine`, which also gives the numbers without the page.
     title : str, optional
         The page's heading.
 
@@ -67,7 +67,7 @@ def report(
     OSError
         If ``out`` cannot be written.
     ValueError, TypeError
-        As of :func:`~discrete_itd.findings.examine`.
+        As of :func:`~discrete_itd.reporting.findings.examine`.
     """
     drawing.new_axes()  # what is not installed is told before the long work
     found = examine(
@@ -125,7 +125,7 @@ def render(found: Findings, *, title: str | None = None, date: datetime.date | N
 
 
 def _head(title: str) -> Markup:
-    style = files("discrete_itd").joinpath("page.css").read_text("utf-8")
+    style = files("discrete_itd.reporting").joinpath("page.css").read_text("utf-8")
     screen = {"name": "viewport", "content": "width=device-width, initial-scale=1"}
     return tag(
         "head",

@@ -11,8 +11,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from discrete_itd.beliefs import Expected, Judgement, ask, batches, indicator_of, judge
-from discrete_itd.drift import Explain, as_shares
+from discrete_itd.detection.beliefs import Expected, Judgement, ask, batches, indicator_of, judge
+from discrete_itd.detection.drift import Explain, as_shares
 from discrete_itd.estimators import DiffusionDensity, _bar
 from discrete_itd.frames import unique_rows
 from discrete_itd.validation import check_integer
@@ -35,7 +35,7 @@ class CellNats(NamedTuple):
         :math:`-\log \pi_j(x_j)`, the surprise of the value in its column, whatever the rest.
     doubt : DataFrame
         Log-odds that this cell is the wrong one, up to a constant of the row; minus infinity where it is missing.
-        By it columns are ranked; see :func:`discrete_itd.beliefs.judge`.
+        By it columns are ranked; see :func:`discrete_itd.detection.beliefs.judge`.
     """
 
     given_rest: pd.DataFrame
@@ -255,9 +255,9 @@ def reasons(
 
     Notes
     -----
-    Cells are ranked by their doubt (:func:`discrete_itd.beliefs.judge`), not by their share of the score: where one
-    cell of held-out rows was replaced, the doubt names it more often than the share, the surprise given the rest, or
-    that beyond its entropy do (``python -m tests.benchmarks.explanations``).
+    Cells are ranked by their doubt (:func:`discrete_itd.detection.beliefs.judge`), not by their share of the score:
+    where one cell of held-out rows was replaced, the doubt names it more often than the share, the surprise given the
+    rest, or that beyond its entropy do (``python -m tests.benchmarks.explanations``).
     """
     check_integer("k", k, 1)
     rows = _read(density, X)

@@ -115,7 +115,7 @@ class KernelDensity:
         n = min(LEFT_OUT, len(self.centres))
         rows = torch.arange(n, device=self.centres.device).split(self._batch)
         nats = torch.cat([self._nats(self.centres[i], left_out=i).sum(1) for i in rows])
-        alone = -self._nothing.expand(n).log_prob(self.centres[:n]).double().sum(1)
+        alone = -self._marginals.expand(n).log_prob(self.centres[:n]).double().sum(1)
         outlier = math.log(OUTLIERS) - alone
         return float(-torch.logaddexp(math.log1p(-OUTLIERS) - nats, outlier).mean())
 
@@ -196,7 +196,7 @@ class KernelDensity:
     def _pairs(self, x: Tensor) -> _Pairs:
         book, lam = self.base.codebook, self.widths.other
         slots, cells = book.slots, x[:, book.finite]
-        alone = self._nothing.expand(len(x)).log_prob(x).double()  # (B, C)
+        alone = self._marginals.expand(len(x)).log_prob(x).double()  # (B, C)
         own = alone[:, book.finite]
         # a category: the same whatever the centre, but where it is the centre's own
         levels = slots.per_slot(own + math.log(lam)).clone()
@@ -210,12 +210,8 @@ class KernelDensity:
         return _Pairs(levels, alone, reals.nan_to_num(0.0), (~reals.isnan()).double())
 
     @cached_property
-    def _nothing(self) -> Posterior:
-        """The marginals, one row."""
-        book = self.base.codebook
-        like = {"dtype": book.dtype, "device": book.device}
-        y, snr = torch.zeros(1, book.n_coords, **like), torch.zeros(1, book.n_columns, **like)
-        return self.base(y, snr)
+    def _marginals(self) -> Posterior:
+        return self.base.marginals()
 
     @cached_property
     def _line_kernels(self) -> list[tuple[int, Tensor, Tensor]]:
@@ -228,7 +224,7 @@ class KernelDensity:
                 continue
             where = torch.nonzero(book.slots.slot_column == j).flatten()
             where = where[book.slots.slot_level[where].argsort()]
-            log_pi = self._nothing.column(column)[0].double()  # (K,)
+            log_pi = self._marginals.column(column)[0].double()  # (K,)
             level = log_pi.new_tensor(points.levels)
             pi = log_pi[: points.n_levels].softmax(0)
             sd = (pi * (level - (pi * level).sum()) ** 2).sum().sqrt().clamp_min(1e-6)
