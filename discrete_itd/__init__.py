@@ -1,6 +1,7 @@
 """Probability for tables of categories, by information-theoretic diffusion.
 
-``DiffusionDensity`` is the way in. The parts it is made of, in the order in which data flow through them: an encoder
+``DiffusionDensity`` is the way in, and for anomalies ``DiffusionOutlierDetector`` (``detection``); ``report`` writes
+a page on either (``reporting``). The parts it is made of, in the order in which data flow through them: an encoder
 turns columns into points (``encoders``, ``codebook``), a Gaussian channel adds noise (``channel``), a denoiser
 guesses the clean row (``denoisers``, ``posterior``), and the I-MMSE estimator turns its errors into
 log-probabilities (``likelihood``).
@@ -12,6 +13,7 @@ from discrete_itd.denoisers import Denoiser, MarginalDenoiser, NeuralDenoiser, S
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.likelihood import Estimate, integral_log_prob, path_log_prob
+from discrete_itd.reporting.page import report
 
 __version__ = "0.1.0"
 
@@ -30,4 +32,5 @@ __all__ = [
     "SupportDenoiser",
     "integral_log_prob",
     "path_log_prob",
+    "report",
 ]

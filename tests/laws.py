@@ -263,6 +263,8 @@ def random_network(book, seed, *, strength=0.6):
 def make_denoiser(kind, book, seed=0):
     if kind == "network":
         return random_network(book, seed)
+    if kind == "blurred":
+        return random_network(book, seed).blurred(0.2)
     if kind == "stranger":
         return Stranger(book, seed)
     if kind == "marginals":

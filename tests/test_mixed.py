@@ -14,6 +14,7 @@ from laws import (
     broad_marginals,
     cases,
     draws,
+    empty_state,
     fixed_order,
     make_book,
     make_denoiser,
@@ -76,7 +77,7 @@ def test_mass_and_density_add_up_to_one(device, name, kind, schedule):
     assert stderr < 0.08
 
 
-@pytest.mark.parametrize("kind", ["network", "stranger"])
+@pytest.mark.parametrize("kind", ["network", "blurred", "stranger"])
 @pytest.mark.parametrize("name", ["one real", "only reals"])
 def test_autoregression_is_normalised_on_a_grid(device, dtype, name, kind):
     book = make_book(name, device)
@@ -94,7 +95,19 @@ def test_autoregression_is_normalised_on_a_grid(device, dtype, name, kind):
     assert total == pytest.approx(1, abs=rounding(dtype) + 1e-7)
 
 
-@pytest.mark.parametrize("kind", ["network", "stranger", "mixture"])
+def test_blurring_bounds_a_density(device):
+    """What is finer than the blur is not rewarded: no cell has more than the height of such a Gaussian."""
+    book = make_book("only reals", device)
+    sharp = make_denoiser("network", book, 1)
+    blurred = sharp.blurred(0.2)
+    rows = torch.from_numpy(np.random.default_rng(0).normal(size=(200, 2))).to(device)
+    q = blurred(*empty_state(book)).expand(200).log_prob(rows)
+    assert (q <= -math.log(0.2 * math.sqrt(2 * math.pi)) + 1e-6).all()
+    assert sharp.blur == 0
+    assert blurred.network is sharp.network
+
+
+@pytest.mark.parametrize("kind", ["network", "blurred", "stranger", "mixture"])
 @pytest.mark.parametrize("steps", ["isotropic", "hybrid"])
 def test_density_of_one_real_column_adds_up_on_a_grid(device, kind, steps):
     """As above with noise: M paths of every category and every point of a grid."""

@@ -144,7 +144,8 @@ class DiffusionOutlierDetector(OutlierMixin, BaseEstimator):
             Ordinary rows, or with ``contamination`` mostly ordinary ones.
         y : ignored
         checkpoint : path-like, optional
-            As of :meth:`DiffusionDensity.fit`, for the last fit.
+            As of :meth:`DiffusionDensity.fit`, for the last fit; with an integer ``random_state``, or rows are divided
+            in another way the next time.
 
         Raises
         ------
@@ -442,9 +443,26 @@ class DiffusionOutlierDetector(OutlierMixin, BaseEstimator):
         return nats
 
     def reasons(self, X: Any, *, k: int = 3) -> pd.DataFrame:
-        """The strangest cells of each row, with what was expected in their place; see :func:`reasons.reasons`."""
+        """Why each row is strange: its strangest cells, what was expected there, which other cell speaks against it.
+
+        Parameters
+        ----------
+        X : DataFrame or array-like, shape (N, C)
+        k : int
+            Cells of each row at most.
+
+        Returns
+        -------
+        DataFrame
+            One line for each cell, a row's strangest first: ``row``, ``rank``, ``column``, ``value``, ``nats``,
+            ``usual``, ``excess``, ``p_value``, ``blame``, ``expected``, ``probability``, ``low``, ``high``, ``against``,
+            ``against_value``, ``against_nats`` as of :func:`discrete_itd.detection.reasons.reasons`, and ``sentence``,
+            the same in English.
+        """
         self._calibration()
-        return reasons.reasons(self.density_, X, self.calibration_nats_, k, explain=self.explain)
+        table = reasons.reasons(self.density_, X, self.calibration_nats_, k, explain=self.explain)
+        told = [reasons.sentence(line) for line in table.to_dict("records")]
+        return table.assign(sentence=pd.Series(told, index=table.index, dtype=object))
 
     def expected(
         self,
@@ -454,26 +472,87 @@ class DiffusionOutlierDetector(OutlierMixin, BaseEstimator):
         k: int | None = 3,
         n_values: int = 3,
     ) -> pd.DataFrame:
-        """Values that the model would have expected in the strangest cells; see :func:`reasons.expected`."""
+        """The values that the model would have expected in a row's strangest cells, given its other cells.
+
+        Parameters
+        ----------
+        X : DataFrame or array-like, shape (N, C)
+        columns : names (positions, for an array) of columns, optional
+            Of which to tell; by default of all.
+        k : int, optional
+            Of each row only the so many strangest of these cells; None for all.
+        n_values : int
+            How many values to tell of a cell.
+
+        Returns
+        -------
+        DataFrame
+            One line for each expected value: ``row``, ``column``, ``value``, ``rank``, ``expected``, ``probability``,
+            ``low``, ``high``, as of :func:`discrete_itd.detection.reasons.expected`.
+        """
         check_is_fitted(self)
         return reasons.expected(self.density_, X, columns, k=k, n_values=n_values)
 
     def pairwise(self, X: Any) -> pd.DataFrame:
-        """Which other cell makes each cell strange; see :func:`reasons.pairwise`."""
+        """Which other cell makes each cell strange.
+
+        Parameters
+        ----------
+        X : DataFrame or array-like, shape (N, C)
+
+        Returns
+        -------
+        DataFrame, shape (N C, C), nats
+            Indexed by row and column; the entry of another column is the surprise given that cell alone, minus the
+            surprise given nothing: positive where the other cell makes this one strange.
+        """
         check_is_fitted(self)
         return reasons.pairwise(self.density_, X)
 
     def explain_scales(
         self, X: Any, n_bands: int = 6, *, edges: Sequence[float] | None = None, n_points: int = 16
     ) -> ScaleNats:
-        """Nats by scale, coarse to fine; see :func:`scales.explain_scales`."""
+        """Nats by scale, from coarse to fine structure, of minus the log-probability.
+
+        Parameters
+        ----------
+        X : DataFrame or array-like, shape (N, C)
+        n_bands : int
+            Bands of log-SNR, unless ``edges`` are given.
+        edges : sequence of float, optional
+            Log-SNRs between the bands.
+        n_points : int
+            Noisy points per band and row.
+
+        Returns
+        -------
+        ScaleNats
+            ``nats``, a DataFrame of independent columns and the bands, and ``stderr``; see
+            :func:`discrete_itd.detection.scales.explain_scales`.
+        """
         check_is_fitted(self)
         return scales.explain_scales(self.density_, X, n_bands, edges=edges, n_points=n_points)
 
     # -- change ---------------------------------------------------------------------------------
 
     def drift(self, X: Any, *, reference: Any = None, alpha: float = 0.05) -> Drift:
-        """Whether a new batch is still what the detector was calibrated on; see :func:`drift.drift`."""
+        """Whether a new batch is still what the detector was calibrated on.
+
+        Parameters
+        ----------
+        X : DataFrame or array-like, shape (N, C)
+            The batch.
+        reference : DataFrame or array-like, optional
+            Ordinary rows, to compare the columns' own distributions with; otherwise only nats are compared.
+        alpha : float
+            The level at which to speak of drift.
+
+        Returns
+        -------
+        Drift
+            ``print`` it; ``drifted``, ``drifted_columns`` and ``to_frame()`` say the same to a program. See
+            :func:`discrete_itd.detection.drift.drift`.
+        """
         self._calibration()
         return drift.drift(
             self.density_,
@@ -494,7 +573,26 @@ class DiffusionOutlierDetector(OutlierMixin, BaseEstimator):
         n_repeats: int = 3,
         random_state: int | np.random.RandomState | None = 0,
     ) -> pd.DataFrame:
-        """How the ranking by log-probability suffers from spoilt cells; see :func:`robustness.robustness`."""
+        """How the ranking by log-probability suffers when cells are spoilt or missing.
+
+        Parameters
+        ----------
+        X : DataFrame or array-like, shape (N, C)
+        y : array-like, shape (N,), optional
+            1 for anomalies, 0 for ordinary rows.
+        kind : {"noise", "missing"}
+            Whether a spoilt cell gets another row's value, or none.
+        shares : sequence of float
+            Shares of the cells to be spoilt.
+        n_repeats : int
+            How often to do so with each share.
+        random_state : int, RandomState or None
+
+        Returns
+        -------
+        DataFrame
+            One line for every share and repeat; see :func:`discrete_itd.detection.robustness.robustness`.
+        """
         check_is_fitted(self)
         return robustness.robustness(
             self.density_,

@@ -19,7 +19,7 @@ NO_THRESHOLD = (
     " DiffusionOutlierDetector, or with a table of ordinary rows to set a threshold by."
 )
 POOLED = (
-    "Because the table holds numbers, the detector counts more than the log-probability here: these nats are not on the"
+    "The detector ranks rows by the mean of their surprisal and that of a simpler model; these nats are not on the"
     " scale of those above."
 )
 NO_CALIBRATION = "There are no p-values: the detector was fitted without calibration rows."
