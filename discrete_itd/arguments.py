@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import math
 from typing import Any, NoReturn
 
 import discrete_itd
-from discrete_itd.encoders import KINDS, check_column_spec
 from discrete_itd.tables import ENDINGS, UserError
+from discrete_itd.values import (
+    amount,
+    at_least_one,
+    column_spec,
+    count,
+    finite,
+    name_and_value,
+    positive,
+    share,
+)
 
 ABOUT = """\
 Log-probabilities, in nats and with error bars, for the rows of a table; what is missing filled in; new rows.
@@ -16,6 +24,8 @@ Log-probabilities, in nats and with error bars, for the rows of a table; what is
 try it:             discrete-itd demo
 with your table:    discrete-itd fit table.csv --out model.safetensors
                     discrete-itd score model.safetensors table.csv --out scores.csv
+with alarms:        discrete-itd fit ordinary.csv --out detector.safetensors --detector
+                    discrete-itd score detector.safetensors new.csv --out scores.csv --reasons
 """
 TABLES = f"""\
 Tables are read by the ending of their names: {ENDINGS}.
@@ -41,22 +51,35 @@ Kinds of columns for --column NAME=KIND:
 A missing cell is left out of its row's probability; with --missing category, that a cell is missing is itself
 something to learn, in the columns where cells are missing.
 
+With --detector the model also raises alarms. Some rows are held out of the training, and their scores tell how few
+ordinary rows are as strange as a new one, and set the threshold. TABLE should then hold ordinary rows; if some of them
+are anomalies, say with --contamination what share. The file serves all other commands, too.
+
 Ctrl-C ends the training and keeps the model that it has; a second one ends the command.
 
 {TABLES}
 examples:
   discrete-itd fit customers.csv --out customers.safetensors --drop id --column zip=nominal --max-time 120
   discrete-itd fit customers.csv --out customers.safetensors --column age=binned:0,18,65,120 --checkpoint run
+  discrete-itd fit ordinary.csv --out detector.safetensors --detector --false-alarm-rate 0.005
 """
 SCORE = f"""\
 Write the log-probability of each row: columns log_prob (nats; lower is stranger) and stderr, in the order
 of the table. It is that of the cells that are there. With continuous or binned columns it is a density, per unit of
 the column (per second, of dates). Columns that the model does not know are ignored.
 
+MODEL may be a detector (fit --detector). There are then three more columns: score (nats; lower is stranger; by it
+alarms are raised), p_value (at most that share of ordinary rows is as strange) and alarm (True or False). The last
+line printed says how many rows raised an alarm, and what share of ordinary rows was promised to raise one at most.
+With --given there is none of this, as a threshold is one of whole rows.
+
 {TABLES}
 examples:
   discrete-itd score customers.safetensors new.csv --out scores.csv --explain
   discrete-itd score customers.safetensors new.csv --out scores.csv --given country city
+  discrete-itd score detector.safetensors new.csv --out alarms.csv --reasons
+  discrete-itd score detector.safetensors new.csv --out alarms.csv --alarms-per-day 5 --rows-per-day 20000
+  discrete-itd score detector.safetensors new.csv --out alarms.csv --discoveries 0.1
 """
 IMPUTE = f"""\
 Fill the missing cells of a table with what the rest of their row makes probable: each with the most probable
@@ -136,7 +159,11 @@ def _add_fit(fit: argparse.ArgumentParser) -> None:
     fit.add_argument("table", metavar="TABLE", help=f"rows to learn from: {ENDINGS}")
     fit.add_argument("--out", required=True, metavar="MODEL", help="file for the model")
     _add_list(
-        fit, "--column", "NAME=KIND", "what a column is, see above; may be repeated", type=_column
+        fit,
+        "--column",
+        "NAME=KIND",
+        "what a column is, see above; may be repeated",
+        type=column_spec,
     )
     _add_list(fit, "--drop", "NAME", "columns to leave out; may be repeated")
     fit.add_argument(
@@ -156,7 +183,7 @@ def _add_fit(fit: argparse.ArgumentParser) -> None:
     _add_max_time(fit, None, "any")
     fit.add_argument(
         "--max-steps",
-        type=_count,
+        type=count,
         default=6000,
         metavar="N",
         help="training steps at most (default: %(default)s)",
@@ -167,8 +194,33 @@ def _add_fit(fit: argparse.ArgumentParser) -> None:
         help="keep the state of the training in FILE; if it is there already, go on from it:\n"
         "repeat the command after a crash or Ctrl-C",
     )
-    _add_seed(fit, "makes the fit repeatable (default: random)")
+    _add_seed(
+        fit,
+        "makes the fit repeatable (default: random; with --detector and --checkpoint 0, for\n"
+        "the same rows to be held out again)",
+    )
     _add_device(fit)
+    alarms = fit.add_argument_group("alarms")
+    alarms.add_argument("--detector", action="store_true", help="learn to raise alarms, see above")
+    alarms.add_argument(
+        "--false-alarm-rate",
+        type=share,
+        metavar="RATE",
+        help="share of ordinary rows that may raise an alarm (default: 0.01)",
+    )
+    alarms.add_argument(
+        "--contamination",
+        type=share,
+        metavar="SHARE",
+        help="so many of the rows of TABLE are anomalies, like 0.02: learn from the others, and\n"
+        "raise alarms at this rate (default: all are ordinary)",
+    )
+    alarms.add_argument(
+        "--calibration-fraction",
+        type=share,
+        metavar="SHARE",
+        help="share of the rows to hold out for p-values and the threshold (default: 0.2)",
+    )
 
 
 def _add_score(score: argparse.ArgumentParser) -> None:
@@ -178,16 +230,52 @@ def _add_score(score: argparse.ArgumentParser) -> None:
     _add_list(score, "--given", "NAME", "log-probability of the other columns given these")
     score.add_argument(
         "--tol",
-        type=_positive,
+        type=positive,
         metavar="NATS",
         help="spend up to 16 times as long on rows whose stderr is larger",
     )
     score.add_argument(
         "--explain",
         action="store_true",
-        help="add nats_<column> for every column of the model: its share of -log_prob",
+        help="add nats_<column> for every column of the model: its share of -log_prob,\n"
+        "or with a detector of -score",
     )
     _add_device(score)
+    alarms = score.add_argument_group("with a detector")
+    alarms.add_argument(
+        "--reasons",
+        type=at_least_one,
+        nargs="?",
+        const=3,
+        metavar="K",
+        help="add reason, for rows that raise an alarm: a sentence on each of the K strangest\n"
+        "cells (default: 3)",
+    )
+    alarms.add_argument(
+        "--discoveries",
+        type=share,
+        metavar="FDR",
+        help="add discovery (True or False): rows to call anomalies together, so that about this\n"
+        "share of them at most is ordinary, like 0.1 (Benjamini-Hochberg over all of TABLE)",
+    )
+    alarms.add_argument(
+        "--false-alarm-rate",
+        type=share,
+        metavar="RATE",
+        help="share of ordinary rows that may raise an alarm (default: as it was fitted)",
+    )
+    alarms.add_argument(
+        "--alarms-per-day",
+        type=amount,
+        metavar="N",
+        help="false alarms that can be looked into, instead of --false-alarm-rate",
+    )
+    alarms.add_argument(
+        "--rows-per-day",
+        type=amount,
+        metavar="N",
+        help="rows that come; --alarms-per-day needs it",
+    )
 
 
 def _add_impute(impute: argparse.ArgumentParser) -> None:
@@ -205,9 +293,13 @@ def _add_impute(impute: argparse.ArgumentParser) -> None:
 
 def _add_sample(sample: argparse.ArgumentParser) -> None:
     sample.add_argument("model", metavar="MODEL", help="a file that fit wrote")
-    sample.add_argument("-n", type=_rows, required=True, metavar="N", help="number of rows")
+    sample.add_argument("-n", type=at_least_one, required=True, metavar="N", help="number of rows")
     _add_list(
-        sample, "--given", "NAME=VALUE", "values that all rows have; the rest given these", _value
+        sample,
+        "--given",
+        "NAME=VALUE",
+        "values that all rows have; the rest given these",
+        name_and_value,
     )
     sample.add_argument("--out", metavar="FILE", help=f"{ENDINGS} (default: CSV on stdout)")
     _add_seed(sample, "makes the rows repeatable (default: random)")
@@ -215,19 +307,19 @@ def _add_sample(sample: argparse.ArgumentParser) -> None:
 
 
 def _add_report(report: argparse.ArgumentParser) -> None:
-    report.add_argument("model", metavar="MODEL", help="a file that fit wrote, or of a detector")
+    report.add_argument("model", metavar="MODEL", help="a file that fit wrote")
     report.add_argument("table", metavar="TABLE", help=f"rows to report on: {ENDINGS}")
     report.add_argument("--out", required=True, metavar="FILE", help="the page, like report.html")
     report.add_argument("--ordinary", metavar="TABLE", help="ordinary rows to measure targets on")
     report.add_argument(
         "--target-nats",
-        type=_finite,
+        type=finite,
         metavar="NATS",
         help="an ordinary row should cost no more than this on average",
     )
     report.add_argument(
         "--target-false-alarms",
-        type=_share,
+        type=share,
         metavar="RATE",
         help="no larger share of ordinary rows should raise an alarm, like 0.01",
     )
@@ -236,7 +328,7 @@ def _add_report(report: argparse.ArgumentParser) -> None:
     )
     report.add_argument(
         "--strangest",
-        type=_count,
+        type=count,
         default=10,
         metavar="N",
         help="how many of the strangest rows to list (default: %(default)s)",
@@ -255,99 +347,12 @@ def _add_list(
 
 def _add_max_time(sub: argparse.ArgumentParser, default: float | None, shown: str) -> None:
     about = f"seconds of training at most (default: {shown})"
-    sub.add_argument("--max-time", type=_positive, default=default, metavar="S", help=about)
+    sub.add_argument("--max-time", type=positive, default=default, metavar="S", help=about)
 
 
 def _add_seed(sub: argparse.ArgumentParser, about: str) -> None:
-    sub.add_argument("--seed", type=_count, metavar="N", help=about)
+    sub.add_argument("--seed", type=count, metavar="N", help=about)
 
 
 def _add_device(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--device", default="auto", help="auto (the default), cpu, cuda, ...")
-
-
-# -- values ---------------------------------------------------------------------------------------
-
-
-def _column(text: str) -> tuple[str, str | dict[str, Any]]:
-    """Name and specification, as ``columns=`` of the estimator has it."""
-    name, equals, what = text.rpartition("=")
-    if not equals or not name:
-        raise argparse.ArgumentTypeError(f"expected NAME=KIND, got {text!r}")
-    kind, colon, option = what.partition(":")
-    if kind not in KINDS:
-        raise argparse.ArgumentTypeError(
-            f"column {name!r}: kind must be {', '.join(KINDS[:-1])} or {KINDS[-1]}, got {kind!r}"
-        )
-    if not colon:
-        return name, kind
-    spec: dict[str, Any] = {"kind": kind}
-    try:
-        if kind == "nominal":
-            spec["min_count"] = int(option)
-        elif kind == "binned" and "," in option:
-            spec["edges"] = [float(edge) for edge in option.split(",")]
-        elif kind == "binned":
-            spec["bins"] = int(option)
-        else:
-            raise argparse.ArgumentTypeError(
-                f"column {name!r}: {kind} takes nothing after it, got {what!r}"
-            )
-    except ValueError:
-        wanted = "a number, like nominal:10"
-        if kind == "binned":
-            wanted = "a number of bins or their edges, like binned:16 or binned:0,18,65,120"
-        raise argparse.ArgumentTypeError(
-            f"column {name!r}: {kind} takes {wanted}, got {what!r}"
-        ) from None
-    try:
-        check_column_spec(name, spec)
-    except (ValueError, TypeError) as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-    return name, spec
-
-
-def _value(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals or not name or not value:
-        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, got {text!r}")
-    return name, value
-
-
-def _positive(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not value > 0:
-        raise argparse.ArgumentTypeError(f"must be a positive number, got {text!r}")
-    return value
-
-
-def _finite(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"must be a number, got {text!r}")
-    return value
-
-
-def _share(text: str) -> float:
-    value = _finite(text)
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"must be between 0 and 1, got {text!r}")
-    return value
-
-
-def _count(text: str) -> int:
-    if not (text.isascii() and text.isdigit()) or int(text) >= 2**32:
-        raise argparse.ArgumentTypeError(f"must be a whole number from 0 on, got {text!r}")
-    return int(text)
-
-
-def _rows(text: str) -> int:
-    if not _count(text):
-        raise argparse.ArgumentTypeError("must be at least 1, got '0'")
-    return int(text)

@@ -1,7 +1,7 @@
 """The command line: ``discrete-itd fit | score | impute | sample | report | demo``.
 
-Every command reads files, calls :class:`~discrete_itd.estimators.DiffusionDensity` and writes whole files or
-none. What a user can put right comes back as one line on stderr and exit code 2.
+Every command reads files, calls :class:`~discrete_itd.estimators.DiffusionDensity` or a detector of anomalies, and
+writes whole files or none. What a user can put right comes back as one line on stderr and exit code 2.
 """
 
 from __future__ import annotations
@@ -11,27 +11,36 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Collection, Sequence
-from typing import TypeVar, cast
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 import torch
 from sklearn.metrics import roc_auc_score
 
+from discrete_itd import alarms
 from discrete_itd.arguments import make_parser
 from discrete_itd.datasets import load_mushroom
 from discrete_itd.denoisers import MarginalDenoiser
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.estimators import DiffusionDensity
+from discrete_itd.inputs import (
+    about,
+    check_given,
+    density_of,
+    given_row,
+    load_density,
+    load_model,
+    read_all_for,
+    read_for,
+)
 from discrete_itd.reporting import drawing
 from discrete_itd.reporting.findings import examine
 from discrete_itd.reporting.page import render
 from discrete_itd.reporting.wording import VERDICTS, judgement
-from discrete_itd.state import read_state
 from discrete_itd.tables import (
     UserError,
-    as_fitted,
     check_writable,
     ending,
     fill_as_written,
@@ -45,8 +54,6 @@ from discrete_itd.tables import (
 )
 
 DEMO_CALLS = 64  # network evaluations per row: enough for two decimals
-
-Result = TypeVar("Result")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -92,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fit(args: argparse.Namespace) -> None:
-    columns = dict(args.column)
+    columns, settings = dict(args.column), alarms.settings_to_fit(args)
     _check_out(args.out, table=args.table)
     if args.checkpoint is not None:
         check_writable(args.checkpoint)
@@ -115,6 +122,9 @@ def _fit(args: argparse.Namespace) -> None:
         raise UserError(f"{args.table}: no column is left")
     if not is_parquet(args.table):
         frame = recognise(frame, args.table, kinds)
+    seed = args.seed
+    if seed is None and args.detector and args.checkpoint is not None:
+        seed = 0  # to go on, the command must hold out the same rows again
     model = DiffusionDensity(
         columns={n: columns[str(n)] for n in frame.columns if str(n) in columns},
         missing=args.missing,
@@ -122,14 +132,19 @@ def _fit(args: argparse.Namespace) -> None:
         max_steps=args.max_steps,
         max_time=args.max_time,
         device=args.device,
-        random_state=args.seed,
+        random_state=seed,
     )
+    detector = None
+    if args.detector:
+        detector = DiffusionOutlierDetector(model, random_state=seed, **cast(Any, settings))
+    fitted = detector or model
     start = time.perf_counter()
     # said here in the words of the command line
     warnings.filterwarnings("ignore", "training was interrupted")
-    _about(args.table, lambda: model.fit(frame, checkpoint=args.checkpoint))
+    about(args.table, lambda: fitted.fit(frame, checkpoint=args.checkpoint))
     elapsed = time.perf_counter() - start
-    save_whole(args.out, model.save)
+    save_whole(args.out, fitted.save)
+    model = density_of(fitted)
     if model.stopped_ == "interrupted":
         again = "" if args.checkpoint is None else "; the same command goes on with the training"
         _note(f"training was interrupted: {args.out} is the best model so far{again}")
@@ -143,6 +158,10 @@ def _fit(args: argparse.Namespace) -> None:
     path = model.path_table_.iloc[0]
     print(f"\npath: {path['path']}, {path['steps']} steps, {path['paths']} paths per row")
     _print_training(model, frame)
+    if detector is not None:
+        if len(detector.trimmed_):
+            print(f"anomalies: {len(detector.trimmed_)} rows left out of the training")
+        print(f"threshold: {detector.threshold_}")
     print(f"wrote {args.out} in {elapsed:.1f} s")
 
 
@@ -163,25 +182,34 @@ def _print_training(model: DiffusionDensity, frame: pd.DataFrame) -> None:
 
 def _score(args: argparse.Namespace) -> None:
     _check_out(args.out, is_table=True, model=args.model, table=args.table)
-    model = DiffusionDensity.load(args.model, device=args.device)
-    names = {str(c.name): c.name for c in model.encoder_.schema}
-    _check_given(args.given, names)
-    frame = _read_all_for(model, args.table)
+    model = load_model(args.model, args.device)
+    density, judge = density_of(model), alarms.Judge.asked(args, model)
+    names = {str(c.name): c.name for c in density.encoder_.schema}
+    check_given(args.given, names)
+    if judge is None and model is not density:
+        _note("with --given no alarms are raised: a threshold is one of whole rows")
+    frame = read_all_for(density, args.table)
     given = [names[n] for n in args.given] or None
-    estimate = _about(args.table, lambda: model.log_prob(frame, given, tol=args.tol))
-    scores = pd.DataFrame(estimate._asdict())
-    if args.explain:
-        shares = _about(args.table, lambda: model.explain(frame, given, tol=args.tol))
+    estimate = about(args.table, lambda: density.log_prob(frame, given, tol=args.tol))
+    scores, shares, told = pd.DataFrame(estimate._asdict()), None, []
+    if judge is not None:
+        judged = about(args.table, lambda: judge.judge(frame))
+        scores, shares, told = scores.join(judged.columns), judged.nats, judge.summary(judged)
+    elif args.explain:
+        shares = about(args.table, lambda: density.explain(frame, given, tol=args.tol))
+    if args.explain and shares is not None:
         scores = scores.join(shares.rename(columns=lambda name: f"nats_{name}"))
     save_whole(args.out, lambda path: write_table(scores, path, ending(args.out)))
     print(f"wrote {args.out}: {len(scores)} rows, {_nats(estimate.log_prob)} per row on average")
+    for line in told:
+        print(line)
 
 
 def _impute(args: argparse.Namespace) -> None:
     _check_out(args.out, is_table=True, model=args.model, table=args.table)
-    model = DiffusionDensity.load(args.model, device=args.device)
-    frame, _ = _read_for(model, args.table)
-    filled = _about(
+    model = load_density(args.model, args.device)
+    frame, _ = read_for(model, args.table)
+    filled = about(
         args.table,
         lambda: model.impute(
             frame, method="sample" if args.draw else "mode", random_state=args.seed
@@ -206,8 +234,8 @@ def _impute(args: argparse.Namespace) -> None:
 def _sample(args: argparse.Namespace) -> None:
     if args.out is not None:
         _check_out(args.out, is_table=True, model=args.model)
-    model = DiffusionDensity.load(args.model, device=args.device)
-    given = _given_row(model, dict(args.given)) if args.given else None
+    model = load_density(args.model, args.device)
+    given = given_row(model, dict(args.given)) if args.given else None
     rows = pd.DataFrame(model.sample(args.n, random_state=args.seed, given=given))
     rows.columns = [str(name) for name in rows.columns]
     if args.out is None:
@@ -226,16 +254,15 @@ def _report(args: argparse.Namespace) -> int:
         drawing.new_axes()
     except ImportError as error:
         raise UserError(str(error)) from None
-    model = _load(args.model, args.device)
-    is_density = isinstance(model, DiffusionDensity)
-    density = model if is_density else model.density_
-    if is_density and args.ordinary is None and args.target_false_alarms is not None:
+    model = load_model(args.model, args.device)
+    density = density_of(model)
+    if model is density and args.ordinary is None and args.target_false_alarms is not None:
         raise UserError(
             "--target-false-alarms needs a threshold: give ordinary rows to set one by, with --ordinary"
         )
-    frame, *ordinary = (_read_all_for(density, path) for path in tables.values())
+    frame, *ordinary = (read_all_for(density, path) for path in tables.values())
     frame.index = pd.RangeIndex(1, len(frame) + 1)
-    found = _about(
+    found = about(
         " or ".join(tables.values()),
         lambda: examine(
             model,
@@ -324,81 +351,7 @@ def _check_out(out: str, *, is_table: bool = False, **sources: str) -> None:
             raise UserError(f"{out}: --out is the {what} itself")
 
 
-def _load(path: str, device: str) -> DiffusionDensity | DiffusionOutlierDetector:
-    """The density or detector in a file."""
-    header, _ = read_state(path)
-    is_detector = header.get("model") == DiffusionOutlierDetector.__name__
-    return (DiffusionOutlierDetector if is_detector else DiffusionDensity).load(path, device=device)
-
-
-def _read_all_for(model: DiffusionDensity, path: str) -> pd.DataFrame:
-    """As :func:`_read_for`, and a note of the columns that are left out."""
-    frame, extra = _read_for(model, path)
-    if extra:
-        n = len(extra)
-        _note(f"{path}: ignoring {n} of {n + frame.shape[1]} columns: {', '.join(extra)}")
-    return frame
-
-
-def _read_for(model: DiffusionDensity, path: str) -> tuple[pd.DataFrame, list[str]]:
-    """The table's columns that the model knows, in its order and types; names of the others."""
-    schema = model.encoder_.schema
-    timed = (c for c in schema if not c.categories and c.family != "number")
-    text = [str(c.name) for c in (*timed, *(c for c in schema if c.is_text))]
-    frame = read_table(path, text)
-    place = {str(name): i for i, name in enumerate(frame.columns)}
-    absent = [str(c.name) for c in schema if str(c.name) not in place]
-    if absent:
-        many = f" (and {len(absent) - 1} more)" if len(absent) > 1 else ""
-        raise UserError(
-            f"{path}: column {absent[0]!r}{many}: the model knows it, the table lacks it"
-        )
-    cells = {
-        c.name: _about(path, lambda c=c: as_fitted(frame.iloc[:, place[str(c.name)]], c))
-        for c in schema
-    }
-    known = {str(c.name) for c in schema}
-    return pd.DataFrame(cells), [n for n in place if n not in known]
-
-
-def _given_row(model: DiffusionDensity, given: dict[str, str]) -> pd.DataFrame:
-    """The values of ``--given`` in the types that were fitted."""
-    schema = {str(c.name): c for c in model.encoder_.schema}
-    _check_given(given, schema)
-    row = {}
-    for name, text in given.items():
-        column = schema[name]
-        cell = as_fitted(pd.Series([text], dtype=str), column)
-        value = cell.iloc[0]
-        if pd.isna(value):
-            raise UserError(f"column {name!r}: {text!r} in --given is a missing value")
-        if isinstance(value, str) and column.categories and not column.is_text:
-            raise UserError(
-                f"column {name!r}: expected a value like {column.categories[0]!r}, got {text!r}"
-            )
-        if column.categories and value not in column.categories:
-            _note(f"column {name!r}: {text!r} was never seen in training")
-        row[column.name] = cell
-    return pd.DataFrame(row)
-
-
-def _check_given(given: Collection[str], names: Collection[str]) -> None:
-    for name in given:
-        if name not in names:
-            raise UserError(f"column {name!r}: named in --given, but the model has no such column")
-
-
 # -- words ----------------------------------------------------------------------------------------
-
-
-def _about(path: str, call: Callable[[], Result]) -> Result:
-    """The result of ``call``; what is wrong with a table is told with the table's name."""
-    try:
-        return call()
-    except (ValueError, TypeError) as error:
-        raise UserError(
-            f"{path}: {error}" if str(error).startswith("column ") else str(error)
-        ) from error
 
 
 def _one_line(error: Exception) -> str:

@@ -334,6 +334,7 @@ def test_a_seed_makes_the_fit():
         ({"calibration_fraction": 1.0}, ValueError, "calibration_fraction must be between"),
         ({"score_by": "votes"}, ValueError, "score_by must be"),
         ({"n_trims": -1}, ValueError, "n_trims must be"),
+        ({"density__unseen": "raise"}, ValueError, "unseen='raise'"),
         ({"density": "tree"}, TypeError, "density must be a DiffusionDensity"),
         ({"density": FrozenEstimator(FunctionTransformer())}, TypeError, "FunctionTransformer"),
     ],

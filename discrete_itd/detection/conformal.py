@@ -123,9 +123,12 @@ class Threshold:
     cost: tuple[float, float, float] | None = None
 
     def __str__(self) -> str:
-        text = (
-            f"alarm below {self.offset:.2f} nats: {_percent(self.false_alarm_rate)} of ordinary rows"
-            f" ({_percent(self.low)} to {_percent(self.high)}, by {self.n_calibration} calibration rows)"
+        text = f"alarm below {self.offset:.2f} nats"
+        if not self.n_calibration:
+            return f"{text}: set by rows that were fitted, so of others more may raise one"
+        text += (
+            f": {_percent(self.false_alarm_rate)} of ordinary rows ({_percent(self.low)} to"
+            f" {_percent(self.high)}, by {self.n_calibration} calibration rows)"
         )
         if self.alarms_per_day is not None:
             expected, low, high = self.alarms_per_day
@@ -228,33 +231,33 @@ def at_cost(
         raise ValueError("at least one row is needed to weigh costs")
     share = None if prevalence is None else check_share("prevalence", prevalence)
 
-    def costs(calibration: Scores, other: Scores) -> NDArray[np.float64]:
-        """Cost per row of an alarm at each rank k = 0 ... n of the calibration scores: (n + 1,)."""
-        n = len(calibration)
-        alpha = np.arange(n + 1) / (n + 1)
-        p = p_values(calibration, other)
-        # the share of the other rows with p <= k / (n + 1)
-        alarms = np.searchsorted(np.sort(p), alpha + 1e-9, side="right") / len(p)
+    def costs(other: Scores, offsets: Scores, alpha: Scores) -> Scores:
+        """Cost per row of an alarm below each offset, which ordinary rows raise at the rate alpha: (K,) each."""
+        alarms = np.searchsorted(np.sort(other), offsets) / len(other)
         if share is not None:
             caught, odd = share * alarms, share
             alarms = (1 - share) * alpha + caught
         else:
+            p = p_values(calibration, other)
             ordinary = min(1.0, float((p > ORDINARY_FROM).mean()) / (1 - ORDINARY_FROM))
             caught = alarms - ordinary * alpha
             odd = max(1 - ordinary, float(caught.max()))  # there are at least as many as are caught
         return miss_cost * (odd - caught) + check_cost * alarms
 
-    cost = costs(calibration, other)
+    n = len(calibration)
+    ranked = np.concatenate([[-math.inf], np.sort(calibration)])
+    cost = costs(other, ranked, np.arange(n + 1) / (n + 1))
     k = int(cost.argmin())
     random = np.random.default_rng(seed)
+    rates = random.beta(k, n + 1 - k, BOOTSTRAPS) if k else np.zeros(BOOTSTRAPS)
     again = [
-        costs(random.choice(calibration, len(calibration)), random.choice(other, len(other)))[k]
-        for _ in range(BOOTSTRAPS)
+        costs(random.choice(other, len(other)), ranked[k : k + 1], rate)[0]
+        for rate in rates[:, None]
     ]
     low, high = np.quantile(again, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     interval = float(cost[k]), float(low), float(high)
-    if k == 0:  # no alarm is worth its check
-        return Threshold(-math.inf, 0.0, 0.0, 0.0, len(calibration), cost=interval)
+    if not k:  # no alarm is worth its check
+        return Threshold(-math.inf, 0.0, 0.0, 0.0, n, cost=interval)
     return replace(_at_rank(calibration, k, None), cost=interval)
 
 

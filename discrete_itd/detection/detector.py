@@ -218,6 +218,10 @@ class DiffusionOutlierDetector(OutlierMixin, BaseEstimator):
             raise TypeError(
                 f"density holds a {type(density.estimator).__name__}, not a DiffusionDensity"
             )
+        if isinstance(density, DiffusionDensity) and density.unseen == "raise":
+            raise ValueError(
+                "density has unseen='raise': a value never seen is what a detector is for; use 'smooth'"
+            )
         check_share("false_alarm_rate", self.false_alarm_rate)
         check_integer("n_trims", self.n_trims, 0)
         if self.score_by not in ("pooled", "log_prob"):
@@ -246,7 +250,9 @@ class DiffusionOutlierDetector(OutlierMixin, BaseEstimator):
             short.max_steps = math.ceil(TRIM_EFFORT * short.max_steps)
             if short.max_time is not None:
                 short.max_time = TRIM_EFFORT * short.max_time
-            scores = short.fit(_take(rows, kept)).score_samples(_take(rows, train))
+            if short.fit(_take(rows, kept)).stopped_ == "interrupted":
+                raise KeyboardInterrupt  # or the last fit would start in spite of it
+            scores = short.score_samples(_take(rows, train))
             kept = np.sort(train[np.argsort(-scores, kind="stable")[:n_kept]])
         return kept, np.setdiff1d(train, kept)
 
@@ -455,9 +461,9 @@ class DiffusionOutlierDetector(OutlierMixin, BaseEstimator):
         -------
         DataFrame
             One line for each cell, a row's strangest first: ``row``, ``rank``, ``column``, ``value``, ``nats``,
-            ``usual``, ``excess``, ``p_value``, ``blame``, ``expected``, ``probability``, ``low``, ``high``, ``against``,
-            ``against_value``, ``against_nats`` as of :func:`discrete_itd.detection.reasons.reasons`, and ``sentence``,
-            the same in English.
+            ``usual``, ``excess``, ``p_value``, ``blame``, ``expected``, ``probability``, ``low``, ``high``,
+            ``against``, ``against_value``, ``against_nats`` as of :func:`discrete_itd.detection.reasons.reasons`, and
+            ``sentence``, the same in English.
         """
         self._calibration()
         table = reasons.reasons(self.density_, X, self.calibration_nats_, k, explain=self.explain)
