@@ -26,6 +26,7 @@ from discrete_itd.state import DAMAGE, State
 
 RATE_CUT, SMALLEST_CUT = 0.3, 0.1  # of the learning rate, at each plateau
 EARLY_LOOKS = (8, 16, 32, 64, 128)  # steps; a small table is learned, and over-learned, soon
+LOOK_PAUSE = 4  # times as long as a look took, before the next
 CHECK_STEPS = 32  # between two checks, each of which makes a GPU wait
 DIVERGED_STEPS = 128  # with a loss far above the untrained model's, after which a run has diverged
 MOST_ROLLBACKS = 3
@@ -96,8 +97,11 @@ class Run:
                 self.roll_back(rollback)
                 continue
             if due:
+                before = self.done_share()
                 self.look()
-                if self.done_share() >= self.next_look:
+                # several may be due by now; and where time is short, most of it should be spent on training
+                ahead = LOOK_PAUSE * (self.done_share() - before) if plan.max_time else 0.0
+                while self.next_look <= self.done_share() + ahead:
                     self.next_look += 1 / plan.n_evaluations
                 if self.average.stale >= plan.patience:
                     self.plateau()

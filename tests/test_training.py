@@ -11,7 +11,7 @@ from laws import line, simplex
 from discrete_itd.codebook import Codebook
 from discrete_itd.denoisers import Denoiser, MarginalDenoiser, NeuralDenoiser
 from discrete_itd.patterns import Evaluator, Patterns, pilot_quadrature
-from discrete_itd.run import CHECK_STEPS, MOST_ROLLBACKS, Average
+from discrete_itd.run import CHECK_STEPS, EARLY_LOOKS, MOST_ROLLBACKS, Average
 from discrete_itd.training import TrainingPlan, seeded, train
 
 
@@ -156,6 +156,22 @@ def test_bounds_on_time_and_steps_are_kept(device):
     assert report.stopped == "max_steps"
     assert report.history[-1].step == 7
     assert len(report.history) <= 6
+
+
+def test_slow_looks_leave_time_for_training(device, monkeypatch):
+    """Where a look takes long, the next waits: a second is not spent on fifty of them."""
+    quick = Evaluator.__call__
+
+    def slow(self, denoiser):
+        time.sleep(0.05)
+        return quick(self, denoiser)
+
+    monkeypatch.setattr(Evaluator, "__call__", slow)
+    rows = correlated_rows(200, 0, device)
+    plan = short_plan(max_steps=10**6, max_time=1.0, n_evaluations=50, patience=10**6)
+    report = train(make_network(rows), rows, rows, plan, generator=seeded_generator(0, device))
+    early = sum(e.step in EARLY_LOOKS for e in report.history)
+    assert len(report.history) - early < 8
 
 
 def test_few_rows_and_large_batches(device, generator):
