@@ -12,6 +12,7 @@ import pandas as pd
 from discrete_itd.detection import conformal, reasons
 from discrete_itd.detection.conformal import Threshold
 from discrete_itd.detection.detector import DiffusionOutlierDetector
+from discrete_itd.detection.scoring import total
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.tables import UserError
 
@@ -115,7 +116,7 @@ class Judge:
             Naming the column, if it holds what the model cannot take.
         """
         nats, calibration = self.detector.explain(frame), self.detector.calibration_scores_
-        score = -nats.to_numpy().sum(1)
+        score = -total(nats)
         p = np.full(len(score), np.nan)
         if len(calibration):
             p = conformal.p_values(calibration, score)

@@ -3,31 +3,37 @@
 All take ``ax``, matplotlib axes to draw on, and return the axes; without, they make a figure of their own,
 ``ax.figure``, which has ``savefig`` and shows in a notebook. pyplot is never touched. matplotlib comes with
 ``pip install "discrete-itd[plot]"``.
+
+What is no fitted model is a TypeError or a NotFittedError.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from discrete_itd.detection.detector import DiffusionOutlierDetector
+from discrete_itd.encoders import as_frame
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.reporting import drawing
 from discrete_itd.reporting.extrapolation import extrapolate
-from discrete_itd.reporting.particulars import column_entropies, table_of
+from discrete_itd.reporting.particulars import column_entropies, fitted, table_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+Model = DiffusionDensity | DiffusionOutlierDetector
 
-def plot_mse_curve(density: DiffusionDensity, X: Any, ax: Axes | None = None) -> Axes:
+
+def plot_mse_curve(density: Model, X: Any, ax: Axes | None = None) -> Axes:
     """The denoising error at each signal-to-noise ratio, whose area is the code length.
 
     Parameters
     ----------
-    density : DiffusionDensity
-        Fitted.
+    density : DiffusionDensity or DiffusionOutlierDetector
+        Fitted; of a detector, its density.
     X : DataFrame or array-like, shape (N, C)
         Held-out rows, at least two; the first thousand are used.
     ax : Axes, optional
@@ -36,36 +42,34 @@ def plot_mse_curve(density: DiffusionDensity, X: Any, ax: Axes | None = None) ->
     ----------
     Kong, Brekelmans, Ver Steeg, "Information-Theoretic Diffusion", ICLR 2023, arXiv:2302.03792, figure 1.
     """
+    _, density = fitted(density)
     ax = drawing.new_axes() if ax is None else ax
     drawing.draw_mse_curve(density.mse_curve(X), ax, is_mass=drawing.is_mass(density.encoder_))
     return ax
 
 
-def plot_learning_curve(
-    density: DiffusionDensity, ax: Axes | None = None, *, factor: float = 2.0
-) -> Axes:
+def plot_learning_curve(density: Model, ax: Axes | None = None, *, factor: float = 2.0) -> Axes:
     """Held-out nats against the steps of training, and a power law that goes on to ``factor`` times as many.
 
     The nats are those of ``history_``: of encoded cells, so without the change of unit of continuous columns.
 
     Parameters
     ----------
-    density : DiffusionDensity
-        Fitted.
+    density : DiffusionDensity or DiffusionOutlierDetector
+        Fitted; of a detector, its density.
     ax : Axes, optional
     factor : float
         More than 1.
     """
+    _, density = fitted(density)
     ax = drawing.new_axes() if ax is None else ax
     ahead = extrapolate(density.history_, factor=factor)
     drawing.draw_learning_curve(density.history_, ax, ahead=ahead)
     return ax
 
 
-def plot_scores(
-    detector: DiffusionOutlierDetector | DiffusionDensity, X: Any, ax: Axes | None = None
-) -> Axes:
-    """How surprising rows are, and from where on a row is an alarm.
+def plot_scores(detector: Model, X: Any, ax: Axes | None = None) -> Axes:
+    """How surprising rows are, minus their ``score_samples``, and from where on a row is an alarm.
 
     Parameters
     ----------
@@ -74,19 +78,20 @@ def plot_scores(
     X : DataFrame or array-like, shape (N, C)
     ax : Axes, optional
     """
+    fitted(detector)
     ax = drawing.new_axes() if ax is None else ax
-    surprisal, threshold, reference = -detector.score_samples(X), None, None
+    surprisal, threshold, reference, name = -detector.score_samples(X), None, None, "surprisal"
     if isinstance(detector, DiffusionOutlierDetector):
+        if detector.score_by != "log_prob":
+            name = "minus the score"
         threshold = -detector.offset_
         if len(detector.calibration_scores_):
             reference = -detector.calibration_scores_
-    drawing.draw_scores(surprisal, ax, threshold=threshold, reference=reference)
+    drawing.draw_scores(surprisal, ax, threshold=threshold, reference=reference, name=name)
     return ax
 
 
-def plot_explanation(
-    model: DiffusionOutlierDetector | DiffusionDensity, row: Any, ax: Axes | None = None
-) -> Axes:
+def plot_explanation(model: Model, row: Any, ax: Axes | None = None) -> Axes:
     """Why a row is odd: its nats by column, the largest on top; of a detector, with what is usual.
 
     Parameters
@@ -98,12 +103,18 @@ def plot_explanation(
 
     Raises
     ------
-    ValueError
+    ValueError, TypeError
         If it is not one row.
     """
-    detector = model if isinstance(model, DiffusionOutlierDetector) else None
-    density = cast(DiffusionDensity, model if detector is None else detector.density_)
-    frame = table_of(density, row.to_frame().T if isinstance(row, pd.Series) else row)
+    detector, density = fitted(model)
+    if isinstance(row, pd.Series):
+        row = row.to_frame().T
+    elif as_frame(row) is None and np.ndim(row) != 2:
+        raise TypeError(
+            "row must be a DataFrame or an array of one row, or a Series with a value for each column, got"
+            f" {type(row).__name__}"
+        )
+    frame = table_of(density, row)
     if len(frame) != 1:
         raise ValueError(f"row must be one row, got {len(frame)}")
     ax = drawing.new_axes(drawing.bars_size(frame.shape[1])) if ax is None else ax
@@ -124,24 +135,32 @@ def plot_p_values(detector: DiffusionOutlierDetector, X: Any, ax: Axes | None = 
     X : DataFrame or array-like, shape (N, C)
         Ordinary rows that the detector has not seen.
     ax : Axes, optional
+
+    Raises
+    ------
+    TypeError
+        If it is no detector: a density has no p-values.
     """
+    if fitted(detector)[0] is None:
+        raise TypeError("p-values are those of a DiffusionOutlierDetector; a density has none")
     ax = drawing.new_axes() if ax is None else ax
     n = len(detector.calibration_scores_)
     drawing.draw_p_values(detector.p_values(X), ax, n_calibration=n)
     return ax
 
 
-def plot_columns(density: DiffusionDensity, X: Any, ax: Axes | None = None) -> Axes:
+def plot_columns(density: Model, X: Any, ax: Axes | None = None) -> Axes:
     """The entropy of each column, and how much of it the other columns explain.
 
     Parameters
     ----------
-    density : DiffusionDensity
-        Fitted.
+    density : DiffusionDensity or DiffusionOutlierDetector
+        Fitted; of a detector, its density.
     X : DataFrame or array-like, shape (N, C)
         Held-out rows; at most 500, spread over the table, are asked about.
     ax : Axes, optional
     """
+    _, density = fitted(density)
     columns = column_entropies(density, X)
     ax = drawing.new_axes(drawing.bars_size(len(columns))) if ax is None else ax
     drawing.draw_columns(columns, ax)

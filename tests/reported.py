@@ -47,6 +47,18 @@ def mixed_density():
     return DiffusionDensity(max_steps=5, **SETTINGS).fit(frame), frame
 
 
+@cache
+def pooled_detector(**settings):
+    """Whose score is not minus the log-probability."""
+    model = DiffusionDensity(max_steps=5, **SETTINGS)
+    return DiffusionOutlierDetector(model, random_state=0, **settings).fit(table(500, 0))
+
+
+def nothing(n=5):
+    """Rows of missing cells."""
+    return pd.DataFrame(None, range(n), table(1, 0).columns, dtype=object)
+
+
 def odd(n=4):
     """Rows that no table here has."""
     frame = table(n, 5)

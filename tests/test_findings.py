@@ -8,11 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 
-from discrete_itd import DiffusionDensity, page, wording
+from discrete_itd import DiffusionDensity
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.detection.reasons import cell_nats, sentence
+from discrete_itd.reporting import page, particulars, wording
 from discrete_itd.reporting.findings import (
     Interval,
     Verdict,
@@ -168,8 +170,48 @@ def test_the_strangest_rows_are_those_with_the_lowest_scores():
     assert lines["p_value"].to_numpy() == pytest.approx(detector.p_values(X.iloc[order]))
     first = detector.reasons(X.iloc[order[:1]], k=3).to_dict("records")
     told = [sentence(r) for r in first if r["rank"] == 1 or r["excess"] >= 1]
-    assert list(lines["why"][0]) == told
+    assert list(lines["why"][0]) == ([t for t in told if "just that" not in t] or told[:1])
     assert all(lines["why"])
+
+
+@pytest.mark.parametrize(
+    ("expected", "kept"),
+    [
+        (["a", "b", "c"], [0, 1, 2]),
+        (["x", "b", "c"], [1, 2]),
+        (["a", "x", "x"], [0]),
+        (["x", "x", "x"], [0]),
+        (["x", None, "x"], [1]),
+    ],
+)
+def test_what_was_expected_is_a_reason_only_if_there_is_no_other(monkeypatch, expected, kept):
+    line = {"row": 0, "value": "x", "excess": 2.0, "probability": 0.5, "low": None, "against": None}
+    line |= {"high": None, "against_nats": 0.0}
+    told = [
+        line
+        | {"rank": i + 1, "column": f"c{i}", "expected": e, "probability": 0.5 if e else np.nan}
+        for i, e in enumerate(expected)
+    ]
+    monkeypatch.setattr(particulars, "reasons", lambda *_: pd.DataFrame(told))
+    lines = strangest_rows(reported.density(), reported.table(1, 9), np.zeros(1), 1)
+    assert list(lines["why"][0]) == [sentence(told[i]) for i in kept]
+
+
+def test_only_a_fitted_model_is_examined():
+    for model in (DiffusionDensity(), DiffusionOutlierDetector()):
+        with pytest.raises(NotFittedError, match=type(model).__name__):
+            examine(model, reported.table(9, 9))
+    with pytest.raises(TypeError, match=r"DiffusionDensity or DiffusionOutlierDetector, got int"):
+        examine(5, reported.table(9, 9))
+
+
+def test_a_table_without_cells_decides_nothing():
+    found = examine(reported.density(), reported.nothing(), target_nats=9.0)
+    assert (found.n_cells, found.n_ordinary_cells) == (0, 0)
+    assert found.passed is None
+    assert not np.signbit([*found.surprisal, found.nats.value, *found.strangest["nats"]]).any()
+    found = examine(reported.detector(), reported.nothing(), ordinary=reported.table(9, 9))
+    assert (found.n_cells, found.n_ordinary_cells) == (0, 27)
 
 
 def test_rows_with_one_label_keep_their_own_reasons():

@@ -124,6 +124,26 @@ def test_the_strange_cell_has_the_largest_share():
     assert shares[1] > 10 * shares[0]
 
 
+def test_cells_add_up_to_the_log_probability():
+    model = density(rows())
+    x = rows(30, seed=1)
+    x[:5, 2] = 40.0  # far from all centres
+    x[5, 2] = -1e6
+    assert torch.allclose(model.nats(x).sum(1), -model.log_prob(x))
+
+
+def test_a_far_number_finds_no_fault_with_the_others():
+    """The centre nearest to it may differ elsewhere, but that is no reason to doubt the other cells."""
+    random = np.random.default_rng(0)
+    side = random.integers(0, 2, 200)
+    x = torch.from_numpy(np.column_stack([side, 2.0 * side + random.normal(0, 0.3, 200)]))
+    columns = [ColumnPoints("simplex", 2), ColumnPoints("real")]
+    model = density(x, columns=columns)
+    far, near = model.nats(torch.tensor([[0.0, 50.0], [0.0, 0.0]], dtype=torch.float64))
+    assert far[0] < near[0] + 0.5
+    assert far[1] > 100
+
+
 def test_batches_change_nothing(monkeypatch):
     model, x = density(rows()), rows(30, seed=1)
     whole = model.nats(x)
@@ -134,7 +154,7 @@ def test_batches_change_nothing(monkeypatch):
 def test_leaving_a_centre_out_is_having_one_fewer():
     x = rows(12)
     model = density(x)
-    each = model._nats(x, left_out=torch.arange(12)).sum(1)
+    each = -model._log_prob(x, left_out=torch.arange(12))
     for i in range(12):
         others = torch.cat([x[:i], x[i + 1 :]])
         fewer = KernelDensity(model.base, others, model.widths)

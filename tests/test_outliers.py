@@ -229,8 +229,11 @@ def test_thresholds_by_cost(fitted):
     labelled = fitted.threshold(**costs, anomalies=odd, prevalence=0.1)
     assert (fitted.score_samples(odd) < labelled.offset).all()
     assert labelled.cost[0] < 1
-    recent = pd.concat([categories(100, seed=1), odd, odd, odd])
+    recent = pd.concat([categories(100, seed=1)] + 20 * [odd])
     assert (fitted.score_samples(odd) < fitted.threshold(**costs, recent=recent).offset).all()
+    with pytest.warns(UserWarning, match="no more small p-values"):
+        unalarmed = fitted.threshold(**costs, recent=categories(100, seed=1))
+    assert unalarmed.offset == -np.inf
 
 
 @pytest.mark.parametrize(
@@ -240,7 +243,10 @@ def test_thresholds_by_cost(fitted):
         ({"false_alarm_rate": 0.1, "miss_cost": 1}, "give one of"),
         ({"miss_cost": 1}, "check_cost="),
         ({"alarms_per_day": 3}, "rows_per_day="),
-        ({"alarms_per_day": 3, "rows_per_day": 2}, "between 0 and 1"),
+        ({"alarms_per_day": 3, "rows_per_day": 2}, "alarms_per_day must be fewer"),
+        ({"check_cost": 3}, "give one of"),
+        ({"false_alarm_rate": 0.1, "prevalence": 0.1}, "prevalence= says nothing"),
+        ({"miss_cost": 1, "check_cost": 1, "confidence": 0.9}, "confidence= says nothing"),
         ({"false_alarm_rate": 1e-6}, "cannot promise"),
         ({"miss_cost": 1, "check_cost": 1}, "recent="),
     ],
@@ -296,6 +302,22 @@ def test_a_frozen_density_is_calibrated_only():
     assert model.density_ is density
     assert len(model.calibration_scores_) == 60
     assert np.allclose(model.calibration_scores_, density.score_samples(categories(60, seed=1)))
+
+
+def test_a_frozen_density_on_rows_that_are_not_all_ordinary():
+    density = DiffusionDensity(**QUICK).fit(mixed())
+    model = DiffusionOutlierDetector(FrozenEstimator(density), contamination=0.1)
+    X = mixed(60, seed=1)
+    assert (model.fit(X).predict(X) == -1).mean() == pytest.approx(0.1, abs=0.02)
+    assert "anomalies among them" in str(model.threshold_)
+    assert model.threshold(false_alarm_rate=0.1).contaminated
+
+
+def test_equal_rows_have_equal_p_values_in_any_batch(fitted_mixed):
+    X = mixed(60, seed=4)
+    X = pd.concat([X, X[:20]])
+    alone = np.concatenate([fitted_mixed.p_values(X[i : i + 1]) for i in range(80)])
+    assert np.array_equal(alone, fitted_mixed.p_values(X))
 
 
 def test_a_frozen_density_of_numbers_has_no_kernel():

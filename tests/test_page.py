@@ -8,9 +8,11 @@ from collections import Counter
 from html.parser import HTMLParser
 
 import matplotlib
+import numpy as np
 import pandas as pd
 import pytest
 
+from discrete_itd.detection.conformal import Threshold
 from discrete_itd.reporting import page, wording
 from discrete_itd.reporting.drawing import new_axes
 from discrete_itd.reporting.findings import Verdict, examine, share_interval
@@ -151,6 +153,114 @@ def test_the_smallest_table_has_a_report():
     assert "No rows were asked for." in read.words
 
 
+def test_rows_are_called_ordinary_only_if_they_were_given_as_such():
+    rows, targets = reported.table(30, 9), {"target_nats": 4.0, "target_false_alarms": 0.5}
+    given, own = (
+        Reader(page.report(reported.detector(), rows, ordinary=ordinary, **targets)).words
+        for ordinary in (rows, None)
+    )
+    said = [
+        ("An ordinary row costs ", "A row of this table costs "),
+        (": an ordinary row costs ", ": a row of this table costs "),
+        (" of 30 ordinary rows raise", " of 30 rows of this table raise"),
+        ("that of an ordinary row is known to", "that of a row of this table is known to"),
+        ("Nats per ordinary row", "Nats per row of this table"),
+    ]
+    for ordinary, any_row in said:
+        assert ordinary in given
+        assert ordinary not in own
+        assert any_row in own
+        assert any_row not in given
+
+
+def test_where_all_cells_are_missing_there_is_nothing_to_cost():
+    for model in (reported.density(), reported.detector()):
+        read = Reader(page.report(model, reported.nothing(), target_nats=9.0))
+        assert "costs Nothing all cells are missing" in read.words
+        assert "Undecided: all cells are missing, so there is nothing to cost, the" in read.words
+        assert "the target is at most 9 nats; more cells are needed to tell." in read.words
+        assert read.words.count(wording.NOTHING) == 2
+        assert not re.search(
+            r"costs -?0\.00|The strangest row (costs|scores)|cost up to|\binf\b|\bnan\b", read.words
+        )
+
+
+def test_a_score_is_not_taken_for_surprisal():
+    rows = reported.table(30, 9)
+    pooled = examine(reported.pooled_detector(), rows)
+    plain = examine(reported.pooled_detector(score_by="log_prob"), rows)
+    assert (pooled.is_plain, plain.is_plain) == (False, True)
+    top = f"{pooled.surprisal.max():.2f} nats the median row {np.median(pooled.surprisal):.2f}"
+    words = {True: Reader(page.render(plain)).words, False: Reader(page.render(pooled)).words}
+    said = [
+        f"The strangest row scores {top}, on the scale of the detector's score, not of the cost",
+        "Half of the rows score up to",
+        wording.POOLED,
+        "The surprisal of a row of this table is an estimate",
+        "that is not the error of a score",
+        "A row whose score is above the threshold is an alarm",
+        "but one nat more is not 2.7 times less likely",
+        "rows with the highest scores",
+        "row score p",
+    ]
+    for line in said:
+        assert line in words[False]
+        assert line not in words[True]
+    assert "A row whose surprisal is above" in words[True]
+    assert "A row whose surprisal is above" not in words[False]
+    assert "A score is an estimate" not in words[False]
+    assert "Histogram of the score of" in page.render(pooled)
+
+
+def test_a_threshold_of_fitted_rows_claims_no_rate():
+    found = examine(reported.pooled_detector(calibration_fraction=0), reported.table(30, 9))
+    words = Reader(page.render(found)).words
+    assert wording.FITTED in words
+    assert wording.NO_CALIBRATION in words
+    assert "The threshold is set on rows that were fitted" in words
+    assert not re.search(r"nan|\b0 calibration rows", words)
+
+
+def test_a_threshold_that_raises_no_alarm_says_so_in_words(found):
+    never = Threshold(-np.inf, 0.0, 0.0, 0.0, 200, cost=(1.0, 0.5, 2.0))
+    words = Reader(page.render(dataclasses.replace(found, threshold=never))).words
+    assert wording.NEVER in words
+    assert "Alarms 0 of 64, 0 %" in words
+    assert "The threshold is set by what it costs" in words
+    assert not re.search(r"\binf\b", words)
+
+
+def test_calibration_rows_with_anomalies_are_not_called_ordinary():
+    found = examine(reported.pooled_detector(contamination=0.1), reported.table(30, 9))
+    words = Reader(page.render(found)).words
+    assert "By 100 calibration rows, anomalies among them, rows like these are above it" in words
+    assert wording.ANOMALIES_AMONG in words
+    assert "set on rows with anomalies among them" in words
+    assert "The share of calibration rows, anomalies among them, at least as odd" in words
+    assert "ordinary rows are above it" not in words
+
+
+def test_one_row_is_one_and_two_are_two(found):
+    one = dataclasses.replace(
+        found, stderr=found.stderr[:1], p_values=found.p_values[:1], strangest=found.strangest[:1]
+    )
+    words = Reader(page.render(one)).words
+    assert "If the 1 row looked at here is ordinary, with probability t it has" in words
+    assert "The row that the model finds" in words
+    assert "If the 120 rows looked at here are ordinary, a share t of them has" in wording.promise(
+        found
+    )
+    one = dataclasses.replace(found, surprisal=np.array([1.0, 99.0]))
+    assert wording.alarms(one).startswith("1 row of 2 is above")
+    verdict = Verdict("false alarms", share_interval(1, 120), 0.5)
+    assert wording.judgement(verdict, found).startswith("1 of 120 ordinary rows raises an alarm")
+
+
+@pytest.mark.parametrize("title", [None, "", " \n"])
+def test_no_title_is_the_general_one(found, title):
+    assert f"<h1>{page.TITLE}</h1>" in page.render(found, title=title)
+
+
 @pytest.mark.parametrize(
     ("number", "words"),
     [
@@ -250,6 +360,23 @@ def test_the_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
         page.report(reported.density(), reported.table(9, 9), out=path)
     assert [p.name for p in tmp_path.iterdir()] == ["r.html"]
     assert path.read_text() == "before"
+
+
+@pytest.mark.parametrize("out", ["folder", "no/r.html"])
+def test_where_no_file_can_be_is_told_before_the_work(tmp_path, monkeypatch, out):
+    (tmp_path / "folder").mkdir()
+
+    def work(*_, **__):
+        raise AssertionError("worked")
+
+    monkeypatch.setattr(page, "examine", work)
+    with pytest.raises(OSError, match=r"not a regular file|no such folder"):
+        page.report(reported.density(), reported.table(9, 9), out=tmp_path / out)
+    (tmp_path / "r.html").write_text("before")
+    with pytest.raises(AssertionError, match="worked"):
+        page.report(reported.density(), reported.table(9, 9), out=tmp_path / "r.html")
+    assert (tmp_path / "r.html").read_text() == "before"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["folder", "r.html"]
 
 
 def test_values_of_any_script_and_of_none_are_written(tmp_path):

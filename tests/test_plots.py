@@ -9,8 +9,9 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy import stats
+from sklearn.exceptions import NotFittedError
 
-from discrete_itd import plots
+from discrete_itd import DiffusionDensity, DiffusionOutlierDetector, plots
 from discrete_itd.reporting import drawing
 from discrete_itd.reporting.particulars import column_entropies
 from tests import reported
@@ -60,6 +61,46 @@ def test_without_matplotlib_a_picture_says_what_to_install(monkeypatch):
         plots.plot_learning_curve(reported.density())
 
 
+@pytest.mark.parametrize("name", ["mse_curve", "learning_curve", "columns"])
+def test_a_picture_of_a_density_takes_a_detector(name):
+    plot = getattr(plots, f"plot_{name}")
+    rows = [] if name == "learning_curve" else [reported.table(50, 9)]
+    given, own = plot(reported.detector(), *rows), plot(reported.density(), *rows)
+    assert words(given) == words(own)
+
+
+@pytest.mark.parametrize("name", PLOTS)
+def test_a_picture_of_no_fitted_model_is_refused(name):
+    plot = getattr(plots, f"plot_{name}")
+    rows = [] if name == "learning_curve" else [reported.table(1, 9)]
+    for model in (DiffusionDensity(), DiffusionOutlierDetector()):
+        with pytest.raises(NotFittedError):
+            plot(model, *rows)
+    with pytest.raises(
+        TypeError, match="fitted DiffusionDensity or DiffusionOutlierDetector, got int"
+    ):
+        plot(5, *rows)
+
+
+def test_a_density_has_no_p_values_to_draw():
+    with pytest.raises(TypeError, match="of a DiffusionOutlierDetector; a density has none"):
+        plots.plot_p_values(reported.density(), reported.table(9, 9))
+
+
+@pytest.mark.parametrize("kind", [dict, list, np.array])
+def test_one_row_is_a_frame_or_a_series(kind):
+    row = reported.odd(1).iloc[0]
+    with pytest.raises(TypeError, match=r"row must be a DataFrame .* or a Series .* got "):
+        plots.plot_explanation(reported.detector(), kind(row))
+
+
+def test_a_score_that_is_no_surprisal_is_not_called_one():
+    detector, rows = reported.pooled_detector(), reported.table(9, 9)
+    assert plots.plot_scores(detector, rows).get_xlabel().startswith("minus the score, nats")
+    for model in (reported.pooled_detector(score_by="log_prob"), reported.density()):
+        assert plots.plot_scores(model, rows).get_xlabel().startswith("surprisal, nats")
+
+
 def test_the_areas_are_those_of_the_curve():
     model, rows = reported.density(), reported.table(50, 9)
     inner, outer = drawing.area(model.mse_curve(rows))
@@ -97,7 +138,7 @@ def test_scores_without_a_threshold_or_all_alike_are_drawn():
     for threshold in (None, 1.0, np.inf):
         ax = drawing.new_axes()
         drawing.draw_scores(np.full(3, 2.0), ax, threshold=threshold)
-        ax.figure.canvas.draw()
+        assert any("threshold" in w for w in words(ax)) == (threshold == 1.0)
 
 
 def test_bars_are_the_nats_of_the_row_with_what_is_usual():

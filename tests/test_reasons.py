@@ -37,6 +37,14 @@ def test_pairs_against_enumeration(seed):
             np.testing.assert_allclose(own[i], np.log(ratio), atol=1e-4)
 
 
+def test_pairs_of_rows_with_an_index_of_two_levels():
+    density, _, _ = exact_density()
+    two = ROWS.set_axis(pd.MultiIndex.from_arrays([["x"] * 12, range(12)]))
+    pairs = pairwise(density, two)
+    np.testing.assert_array_equal(pairs, pairwise(density, ROWS))
+    assert pairs.index[0] == ("x", 0, ROWS.columns[0])
+
+
 def test_pairs_with_missing_cells():
     density, p, _ = exact_density()
     pairs = pairwise(density, ROWS.assign(b=None))

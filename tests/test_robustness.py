@@ -98,6 +98,10 @@ def test_one_row_and_wrong_arguments():
         robustness(model, table, kind="x")
     with pytest.raises(ValueError, match=r"shares must be between 0 and 1, got 1\.5"):
         robustness(model, table, shares=[1.5])
+    with pytest.raises(TypeError, match="shares must be numbers, got 'a'"):
+        robustness(model, table, shares=["a"])
+    with pytest.raises(TypeError, match="shares must be a sequence"):
+        robustness(model, table, shares=0.1)
     with pytest.raises(ValueError, match="y must hold both 0"):
         robustness(model, table, np.zeros(150))
     with pytest.raises(ValueError, match="one label for each of the 150 rows"):

@@ -1,5 +1,7 @@
 """The split by scale adds up to the log-probability, and says where a row is strange."""
 
+import math
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -102,6 +104,10 @@ def test_wrong_arguments():
         explain_scales(density, ROWS, edges=(1.0, 1.0))
     with pytest.raises(ValueError, match="edges must be at least two increasing numbers"):
         explain_scales(density, ROWS, edges=(1.0,))
+    with pytest.raises(ValueError, match="edges must be at least two increasing numbers"):
+        explain_scales(density, ROWS, edges=(-math.inf, 0.0, 1.0))
+    with pytest.raises(TypeError, match="edges must be a sequence of numbers, got 5"):
+        explain_scales(density, ROWS, edges=5)
     with pytest.raises(ValueError, match="n_points must be even, got 5"):
         explain_scales(density, ROWS, n_points=5)
     with pytest.raises(ValueError, match="n_bands must be at least 1"):

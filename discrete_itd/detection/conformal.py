@@ -22,6 +22,7 @@ Storey, "A direct approach to false discovery rates", JRSS B 2002: the share of 
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -33,6 +34,8 @@ from discrete_itd.validation import check_positive, check_share
 CONFIDENCE = 0.95  # of intervals
 ORDINARY_FROM = 0.5  # p-values above this are taken to be those of ordinary rows (Storey's lambda)
 BOOTSTRAPS = 400
+SURE = 0.9999  # with which recent rows must hold anomalies, at any of many thresholds
+MOST_COUNTED = 100_000  # alarms of a larger volume are as many as their rate says
 
 Scores = NDArray[np.float64]
 
@@ -112,6 +115,8 @@ class Threshold:
         Expected number of false alarms a day, and the interval in which a day's count lies.
     cost : (float, float, float), optional
         Expected cost per row, and its 95 % interval.
+    contaminated : bool
+        Whether the calibration rows hold anomalies, so that the rate is not that of ordinary rows, but above it.
     """
 
     offset: float
@@ -121,15 +126,22 @@ class Threshold:
     n_calibration: int
     alarms_per_day: tuple[float, float, float] | None = None
     cost: tuple[float, float, float] | None = None
+    contaminated: bool = False
 
     def __str__(self) -> str:
         text = f"alarm below {self.offset:.2f} nats"
-        if not self.n_calibration:
+        if self.offset == -math.inf:
+            text = "no alarm, which would not be worth its check"
+        elif not self.n_calibration:
             return f"{text}: set by rows that were fitted, so of others more may raise one"
-        text += (
-            f": {_percent(self.false_alarm_rate)} of ordinary rows ({_percent(self.low)} to"
-            f" {_percent(self.high)}, by {self.n_calibration} calibration rows)"
-        )
+        else:
+            whose = "ordinary rows"
+            if self.contaminated:
+                whose = "the calibration rows, anomalies among them"
+            text += (
+                f": {_percent(self.false_alarm_rate)} of {whose} ({_percent(self.low)} to"
+                f" {_percent(self.high)}, by {self.n_calibration} calibration rows)"
+            )
         if self.alarms_per_day is not None:
             expected, low, high = self.alarms_per_day
             text += f"; {expected:.4g} false alarms a day ({low:.4g} to {high:.4g})"
@@ -166,6 +178,8 @@ def at_rate(
     rate, n = check_share("false_alarm_rate", rate), len(calibration)
     if rows_per_day is not None:
         check_positive("rows_per_day", rows_per_day)
+        if not 1 <= rows_per_day < math.inf:
+            raise ValueError(f"rows_per_day must be at least 1, and finite, got {rows_per_day!r}")
     k = _rank(n, rate) if confidence is None else _safe_rank(n, rate, confidence)
     if k < 1:
         promise = "" if confidence is None else f" with confidence {confidence:g}"
@@ -212,53 +226,91 @@ def at_cost(
     Returns
     -------
     Threshold
-        Its cost per row is an estimate at the best threshold, a little too good for having been sought.
+        Its cost is corrected for having been sought on the same rows.
+
+    Warns
+    -----
+    UserWarning
+        If recent rows have no more small p-values than chance gives: no alarm is then worth its check.
 
     Notes
     -----
     With alarms at p-values up to :math:`\alpha`, a share F of all rows raises one and a share h of the anomalies,
     whose prevalence is :math:`\pi`. The cost per row is :math:`c_{miss}\,\pi(1 - h) + c_{check} F`. Known anomalies
-    give h, and :math:`F = (1 - \pi)\alpha + \pi h`; recent rows give F, :math:`1 - \pi` by Storey's estimate, and
-    :math:`\pi h = F - (1 - \pi)\alpha`.
+    give h, and :math:`F = (1 - \pi)\alpha + \pi h`. Recent rows give F; of that, :math:`(1 - \pi)\alpha` is ordinary,
+    with :math:`1 - \pi` by Storey's estimate; the threshold is sought by what is left with near certainty, or chance
+    would be paid for as anomalies, and then has fewer alarms than would be best.
     """
     for name, value in (("miss_cost", miss_cost), ("check_cost", check_cost)):
-        if not (math.isfinite(value) and value > 0):
-            raise ValueError(f"{name} must be positive, got {value!r}")
+        check_positive(name, value)
+        if not math.isfinite(value):
+            raise ValueError(f"{name} must be finite, got {value!r}")
     if (recent is None) == (anomalies is None) or (anomalies is None) != (prevalence is None):
         raise ValueError("give either anomalies= with prevalence=, or recent=")
     other = recent if anomalies is None else anomalies
     if other is None or not len(other):
         raise ValueError("at least one row is needed to weigh costs")
     share = None if prevalence is None else check_share("prevalence", prevalence)
+    n = len(calibration)
+    ranked = np.concatenate([[-math.inf], np.sort(calibration)])
+    alpha = np.arange(n + 1) / (n + 1)
 
-    def costs(other: Scores, offsets: Scores, alpha: Scores) -> Scores:
+    def costs(other: Scores, alpha: Scores, offsets: Scores) -> Scores:
         """Cost per row of an alarm below each offset, which ordinary rows raise at the rate alpha: (K,) each."""
         alarms = np.searchsorted(np.sort(other), offsets) / len(other)
         if share is not None:
-            caught, odd = share * alarms, share
-            alarms = (1 - share) * alpha + caught
-        else:
-            p = p_values(calibration, other)
-            ordinary = min(1.0, float((p > ORDINARY_FROM).mean()) / (1 - ORDINARY_FROM))
-            caught = alarms - ordinary * alpha
-            odd = max(1 - ordinary, float(caught.max()))  # there are at least as many as are caught
+            alarms = share * alarms
+            return miss_cost * (share - alarms) + check_cost * ((1 - share) * alpha + alarms)
+        ordinary = min(1.0, _ordinary(calibration, other))
+        caught = np.maximum(alarms - ordinary * alpha, 0.0)
+        odd = max(1 - ordinary, float(caught.max()))  # there are at least as many as are caught
         return miss_cost * (odd - caught) + check_cost * alarms
 
-    n = len(calibration)
-    ranked = np.concatenate([[-math.inf], np.sort(calibration)])
-    cost = costs(other, ranked, np.arange(n + 1) / (n + 1))
-    k = int(cost.argmin())
-    random = np.random.default_rng(seed)
-    rates = random.beta(k, n + 1 - k, BOOTSTRAPS) if k else np.zeros(BOOTSTRAPS)
-    again = [
-        costs(random.choice(other, len(other)), ranked[k : k + 1], rate)[0]
-        for rate in rates[:, None]
-    ]
+    random, sought = np.random.default_rng(seed), 0.0
+    draws = [random.choice(other, len(other)) for _ in range(BOOTSTRAPS)]
+    if share is None:
+        caught, alarms = _surely_caught(calibration, other, ranked)
+        k = int((miss_cost * caught - check_cost * alarms).argmax())
+        if not k:
+            warnings.warn(
+                "recent rows have no more small p-values than ordinary rows would by chance",
+                stacklevel=3,
+            )
+    else:
+        cost = costs(other, alpha, ranked)
+        k = int(cost.argmin())
+        for drawn in draws:  # how much worse a threshold is than it looks to whom has sought it
+            theirs = costs(drawn, alpha, ranked)
+            best = int(theirs.argmin())
+            sought += max(0.0, cost[best] - theirs[best]) / BOOTSTRAPS
+    at = ranked[k : k + 1]
+    rates = random.beta(k, n + 1 - k, (BOOTSTRAPS, 1)) if k else np.zeros((BOOTSTRAPS, 1))
+    again = [costs(drawn, rate, at)[0] for drawn, rate in zip(draws, rates, strict=True)]
     low, high = np.quantile(again, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    interval = float(cost[k]), float(low), float(high)
+    interval = float(costs(other, alpha[k : k + 1], at)[0]) + sought, float(low), high + sought
     if not k:  # no alarm is worth its check
         return Threshold(-math.inf, 0.0, 0.0, 0.0, n, cost=interval)
     return replace(_at_rank(calibration, k, None), cost=interval)
+
+
+def _ordinary(calibration: Scores, recent: Scores) -> float:
+    """Storey's estimate of the share of ordinary rows among recent ones; chance may put it above 1."""
+    return float((p_values(calibration, recent) > ORDINARY_FROM).mean()) / (1 - ORDINARY_FROM)
+
+
+def _surely_caught(calibration: Scores, recent: Scores, offsets: Scores) -> tuple[Scores, Scores]:
+    """Shares of recent rows that an alarm below each offset surely catches among the odd, and that raise it."""
+    n, m, k = len(calibration), len(recent), np.arange(1, len(offsets))
+    alarms = np.searchsorted(np.sort(recent), offsets) / m
+    z = stats.norm.ppf(SURE)
+    sd = math.sqrt(ORDINARY_FROM * (1 - ORDINARY_FROM) * (1 / n + 1 / m)) / (1 - ORDINARY_FROM)
+    ordinary = min(1.0, _ordinary(calibration, recent) + z * sd)
+    alpha = stats.beta.ppf(SURE, k, n + 1 - k)  # the rate that this calibration set may have
+    middle = (alarms + z**2 / (2 * m)) / (1 + z**2 / m)  # Wilson's interval
+    spread = z / (1 + z**2 / m) * np.sqrt(alarms * (1 - alarms) / m + (z / (2 * m)) ** 2)
+    caught = np.maximum((middle - spread)[1:] - ordinary * alpha, 0.0)
+    caught[k / (n + 1) > ORDINARY_FROM] = 0.0
+    return np.concatenate([[0.0], caught]), alarms
 
 
 def at_offset(calibration: Scores, offset: float) -> Threshold:
@@ -298,7 +350,10 @@ def _at_rank(calibration: Scores, k: int, rows_per_day: float | None) -> Thresho
     low, high = (float(q) for q in stats.beta.ppf(tails, k, n + 1 - k))
     a_day = None
     if rows_per_day is not None:
-        fewest, most = stats.betabinom(round(rows_per_day), k, n + 1 - k).ppf(tails)
+        if rows_per_day > MOST_COUNTED:  # counting adds nothing to how uncertain the rate is
+            fewest, most = low * rows_per_day, high * rows_per_day
+        else:
+            fewest, most = stats.betabinom(round(rows_per_day), k, n + 1 - k).ppf(tails)
         a_day = k / (n + 1) * rows_per_day, float(fewest), float(most)
     return Threshold(
         float(np.partition(calibration, k - 1)[k - 1]), k / (n + 1), low, high, n, a_day

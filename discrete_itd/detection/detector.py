@@ -6,7 +6,7 @@ import math
 import os
 import warnings
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, Literal, Self, cast
 
 import numpy as np
@@ -23,7 +23,7 @@ from discrete_itd.detection import conformal, drift, reasons, robustness, scales
 from discrete_itd.detection.conformal import Threshold
 from discrete_itd.detection.drift import Drift
 from discrete_itd.detection.scales import ScaleNats
-from discrete_itd.detection.scoring import Scorer
+from discrete_itd.detection.scoring import Scorer, total
 from discrete_itd.estimators import DiffusionDensity, RowEstimate
 from discrete_itd.frames import read_rows
 from discrete_itd.validation import check_integer, check_positive, check_share, resolve_device
@@ -41,9 +41,10 @@ class DiffusionOutlierDetector(OutlierMixin, BaseEstimator):
     Parameters
     ----------
     density : DiffusionDensity or FrozenEstimator, optional
-        The model of ordinary rows; its default if None. It is cloned, and fitted with the detector. To use one that is
-        fitted already, and fit nothing but the calibration, give ``sklearn.frozen.FrozenEstimator(density)``
-        and call ``fit`` with ordinary rows that it was *not* trained on.
+        The model of ordinary rows; its default if None (give one to set ``density__max_steps`` and the like). It is
+        cloned, and fitted with the detector. To use one that is fitted already, and fit nothing but the calibration,
+        give ``sklearn.frozen.FrozenEstimator(density)`` and call ``fit`` with ordinary rows that it was *not* trained
+        on.
     contamination : "auto" or float, default="auto"
         Share of the rows given to ``fit`` that are anomalies. "auto" takes all of them for ordinary, and an alarm is
         raised at ``false_alarm_rate``. With a share, up to 0.5, the fit is robust: the rows that surprise a first,
@@ -55,12 +56,12 @@ class DiffusionOutlierDetector(OutlierMixin, BaseEstimator):
         there are no p-values then, and the threshold is a quantile of rows that the fit has seen.
     score_by : {"pooled", "log_prob"}, default="pooled"
         What ``score_samples`` returns. "log_prob" is the log-probability. "pooled" is the mean of that and of a simpler
-        code, which ranks anomalies better. With numbers in the table, it is a kernel density of the training rows
-        (:mod:`discrete_itd.detection.kernel`), for distances tell what dependence does not; and as the density of a
-        continuous column has no upper bound, the model's part takes values as known to a tenth of the column's standard
-        deviation, and one that is more probable than usual counts as usual: it cannot make up for a strange one. With
-        categories only, it is that of the columns alone, with the weight 1000 / (1000 + n), at most a half: of few rows
-        n, little is known of dependence.
+        code, which ranks anomalies better. With any column that is not nominal, it is a kernel density of the training
+        rows (:mod:`discrete_itd.detection.kernel`), for distances tell what dependence does not; and as the density of
+        a continuous column has no upper bound, the model's part takes values as known to a tenth of the column's
+        standard deviation, and one that is more probable than usual counts as usual: it cannot make up for a strange
+        one. With nominal columns only, it is that of the columns alone, with the weight 1000 / (1000 + n), at most a
+        half: of few rows n, little is known of dependence.
     n_trims : int, default=1
         Short fits, one after the other, that find whom to leave out, if ``contamination`` is given.
     random_state : int, RandomState or None, default=None
@@ -174,28 +175,30 @@ class DiffusionOutlierDetector(OutlierMixin, BaseEstimator):
             n_held = round(self.calibration_fraction * len(frame))
             if self.calibration_fraction and len(frame) > 2:
                 n_held = min(max(1, n_held), len(frame) - 2)
+            elif self.calibration_fraction:
+                n_held = 0
+                warnings.warn("two rows leave none to calibrate by: no p-values", stacklevel=2)
             order = np.random.RandomState(seed).permutation(len(frame))
             train, trimmed = np.sort(order[n_held:]), order[:0]
             if share is not None:
                 train, trimmed = self._trim(density, rows, train, share)
             density.fit(_take(rows, train), checkpoint=checkpoint)
         held = np.sort(order[:n_held])
-        rest = np.setdiff1d(np.arange(len(frame)), held)
         if self.score_by == "pooled":
             scorer = Scorer.pooled(density, _take(rows, train), seed)
         else:
             scorer = Scorer.plain(density)
         nats = scorer.nats(_take(rows, held)) if len(held) else scorer.none()
-        scores = -nats.to_numpy().sum(1)
+        scores = -total(nats)
         if share is None and len(held):
             threshold = self._at_rate(scores)
         else:
-            if share is None:
-                rest = np.sort(order[n_held:][:SEEN_ROWS])
-            seen = -scorer.nats(_take(rows, rest)).to_numpy().sum(1)
+            rest = np.sort(order[n_held:]) if share is not None else order[n_held:][:SEEN_ROWS]
+            seen = -scorer.score(_take(rows, rest)) if len(rest) else np.zeros(0)
             rate = self.false_alarm_rate if share is None else share
             offset = float(np.quantile(np.concatenate([scores, seen]), rate))
             threshold = conformal.at_offset(scores, offset)
+        threshold = replace(threshold, contaminated=share is not None)
         # nothing is assigned before all has succeeded
         self.density_, self._scorer, self.trimmed_ = density, scorer, trimmed
         self.calibration_scores_ = scores
@@ -279,7 +282,8 @@ class DiffusionOutlierDetector(OutlierMixin, BaseEstimator):
 
     def score_samples(self, X: Any) -> np.ndarray:
         """How ordinary each row is: float64, shape (N,), nats; higher is more ordinary. See ``score_by``."""
-        return -self.explain(X).to_numpy().sum(1)
+        check_is_fitted(self)
+        return -self._scorer.score(X)
 
     def decision_function(self, X: Any) -> np.ndarray:
         """Score above the threshold, shape (N,), nats: negative for rows that raise an alarm."""
@@ -381,13 +385,28 @@ class DiffusionOutlierDetector(OutlierMixin, BaseEstimator):
             If the choice is unclear, or there are too few calibration rows to promise so small a rate.
         """
         calibration = self._calibration()
-        ways = [false_alarm_rate is not None, alarms_per_day is not None, miss_cost is not None]
-        if sum(ways) != 1:
+        ways = {
+            "false_alarm_rate": false_alarm_rate,
+            "alarms_per_day": alarms_per_day,
+            "miss_cost": miss_cost,
+        }
+        chosen = [name for name, value in ways.items() if value is not None]
+        if len(chosen) != 1:
             raise ValueError("give one of false_alarm_rate=, alarms_per_day= or miss_cost=")
+        by_cost = {
+            "check_cost": check_cost,
+            "anomalies": anomalies,
+            "prevalence": prevalence,
+            "recent": recent,
+        }
+        by_rate = {"confidence": confidence, "rows_per_day": rows_per_day}
+        for name, value in (by_rate if miss_cost is not None else by_cost).items():
+            if value is not None:
+                raise ValueError(f"{name}= says nothing beside {chosen[0]}=")
         if miss_cost is not None:
             if check_cost is None:
                 raise ValueError("miss_cost= needs check_cost=")
-            return conformal.at_cost(
+            found = conformal.at_cost(
                 calibration,
                 miss_cost=miss_cost,
                 check_cost=check_cost,
@@ -395,16 +414,24 @@ class DiffusionOutlierDetector(OutlierMixin, BaseEstimator):
                 prevalence=prevalence,
                 recent=None if recent is None else self.score_samples(recent),
             )
+            return replace(found, contaminated=self.threshold_.contaminated)
         if alarms_per_day is not None:
             if rows_per_day is None:
                 raise ValueError("alarms_per_day= needs rows_per_day=")
             check_positive("alarms_per_day", alarms_per_day)
             check_positive("rows_per_day", rows_per_day)
             false_alarm_rate = alarms_per_day / rows_per_day
-        assert false_alarm_rate is not None
-        return conformal.at_rate(
-            calibration, false_alarm_rate, confidence=confidence, rows_per_day=rows_per_day
+            if not false_alarm_rate < 1:
+                raise ValueError(
+                    f"alarms_per_day must be fewer than rows_per_day={rows_per_day!r}, got {alarms_per_day!r}"
+                )
+        found = conformal.at_rate(
+            calibration,
+            cast(float, false_alarm_rate),
+            confidence=confidence,
+            rows_per_day=rows_per_day,
         )
+        return replace(found, contaminated=self.threshold_.contaminated)
 
     def set_threshold(self, threshold: Threshold) -> Self:
         """Raise alarms by this threshold from now on.
@@ -621,8 +648,9 @@ class DiffusionOutlierDetector(OutlierMixin, BaseEstimator):
 
         Notes
         -----
-        The file holds scores and nats of the calibration rows, but no row of the table; unless it has columns of
-        numbers: the kernel density then needs training rows, and up to 5000 are in the file (``score_by``).
+        The file holds scores and nats by column of the calibration rows; where a table has few possible rows, a row can
+        be told from its nats. With a column that is not nominal, the kernel density needs training rows, and up to
+        5000 are in the file as they are (see ``score_by``). Treat it as you treat the table.
         """
         check_is_fitted(self)
         header, tensors = self._to_state()

@@ -13,7 +13,7 @@ from scipy import stats
 from sklearn.utils import check_random_state
 
 from discrete_itd.estimators import DiffusionDensity
-from discrete_itd.validation import check_integer
+from discrete_itd.validation import check_integer, check_share
 
 N_PERMUTATIONS = 1999
 MANY = 100_000  # rows, whose means are Gaussian enough
@@ -172,8 +172,7 @@ def drift(
         Naming the column, if it is missing from a table or holds what the model cannot take.
     """
     check_integer("n_model", n_model, 2)
-    if not 0 < alpha < 1:
-        raise ValueError(f"alpha must be between 0 and 1, got {alpha!r}")
+    alpha = check_share("alpha", alpha)
     names, explain = density.encoder_.names, explain or density.explain
     shares, ordinary = explain(X).to_numpy(), as_shares(usual, names)
     if len(ordinary) < 2:

@@ -34,6 +34,7 @@ MOST_CENTRES = 5000
 LEFT_OUT = 1000  # centres on which widths are compared, each given the others
 OUTLIERS = 0.1  # of which this share is taken for rows like no other, which would ask for too large a width
 BATCH_PAIRS = 1 << 20  # rows times centres at once
+FAR = 3.0  # widths from the nearest centre, beyond which a value says nothing of the others
 STRAY = 0.01  # probability with which a number on few levels is drawn from the marginal
 GRID = {
     "real": (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4),
@@ -114,7 +115,7 @@ class KernelDensity:
         """Mean nats of some of the centres, given the others; those of rows that are like no other count less."""
         n = min(LEFT_OUT, len(self.centres))
         rows = torch.arange(n, device=self.centres.device).split(self._batch)
-        nats = torch.cat([self._nats(self.centres[i], left_out=i).sum(1) for i in rows])
+        nats = -torch.cat([self._log_prob(self.centres[i], left_out=i) for i in rows])
         alone = -self._marginals.expand(n).log_prob(self.centres[:n]).double().sum(1)
         outlier = math.log(OUTLIERS) - alone
         return float(-torch.logaddexp(math.log1p(-OUTLIERS) - nats, outlier).mean())
@@ -124,8 +125,8 @@ class KernelDensity:
         return max(1, BATCH_PAIRS // len(self.centres))
 
     @torch.no_grad()
-    def nats(self, x: Tensor, progress: Callable[[int], object] | None = None) -> Tensor:
-        r"""How surprising each cell is.
+    def log_prob(self, x: Tensor, progress: Callable[[int], object] | None = None) -> Tensor:
+        """Log-probability of rows, missing cells left out.
 
         Parameters
         ----------
@@ -135,52 +136,109 @@ class KernelDensity:
 
         Returns
         -------
+        Tensor of float64, shape (B,), nats
+        """
+        return self._by_batch(self._log_prob, x, progress)
+
+    @torch.no_grad()
+    def nats(self, x: Tensor, progress: Callable[[int], object] | None = None) -> Tensor:
+        r"""How surprising each cell is.
+
+        Parameters
+        ----------
+        x : Tensor of float64, shape (B, C)
+        progress : callable, optional
+            As of :meth:`log_prob`.
+
+        Returns
+        -------
         Tensor of float64, shape (B, C)
             Nats; rows sum to :math:`-\log P(x)`. With :math:`w_i` the share of centre i in the sum, a cell has
             :math:`-\sum_i w_i \log k_j(x_j | c_{ij})`, its distance from the centres around the row, and an even part
-            of :math:`\sum_i w_i \log(n w_i)`, of how few they are. A missing cell has none.
+            of :math:`\sum_i w_i \log(n w_i)`, of how few they are. A missing cell has none. A number that is far from
+            all centres does not choose among them, or one wrong cell would find fault with the others; what is then
+            missing from the sum is its own.
         """
+        return self._by_batch(self._nats, x, progress)
+
+    def _by_batch(
+        self, call: Callable[[Tensor], Tensor], x: Tensor, progress: Callable[[int], object] | None
+    ) -> Tensor:
         out = []
         for rows in x.split(self._batch):
-            out.append(self._nats(rows))
+            out.append(call(rows))
             if progress is not None:
                 progress(len(rows))
-        return torch.cat(out) if out else x.new_zeros(x.shape)
+        return torch.cat(out)
 
-    def _nats(self, x: Tensor, left_out: Tensor | None = None) -> Tensor:
-        """As :meth:`nats`, of one batch; ``left_out`` (B,) says which centre each row is to do without."""
-        book, width = self.base.codebook, self.widths.real
-        q, c = self._pairs(x), self._centres
-        gone = self.centres.isnan().double()  # (n, C)
-        log_norm = math.log(width * math.sqrt(2 * math.pi))
-        scaled, at = q.values / width, c.values / width
-        # log of the product of kernels, (B, n)
-        total = q.levels @ c.levels.T + q.alone @ gone.T
-        squares = (q.there * scaled**2) @ c.there.T + q.there @ (c.there * at**2).T
-        squares = squares - 2 * (q.there * scaled) @ (c.there * at).T
-        total = total - squares.clamp_min(0.0) / 2 - log_norm * (q.there @ c.there.T)
-        for v in book.vocabularies:
-            total = total + self._words(x, v.column, q.alone)
-        n = len(self.centres)
+    def _log_prob(self, x: Tensor, left_out: Tensor | None = None) -> Tensor:
+        """Of one batch; ``left_out`` (B,) says which centre each row is to do without."""
+        total, n = self._log_kernels(x, self._pairs(x)), len(self.centres)
         if left_out is not None and n > 1:
             n -= 1
             total = total.scatter(1, left_out[:, None], -math.inf)
+        return torch.logsumexp(total, 1) - math.log(n)
+
+    def _log_kernels(self, x: Tensor, q: _Pairs) -> Tensor:
+        """Of each row at each centre, all columns together: (B, n)."""
+        c, width = self._centres, self.widths.real
+        scaled, at = q.values / width, c.values / width
+        total = q.levels @ c.levels.T + q.alone @ self.centres.isnan().double().T
+        squares = (q.there * scaled**2) @ c.there.T + q.there @ (c.there * at**2).T
+        squares = squares - 2 * (q.there * scaled) @ (c.there * at).T
+        total = total - squares.clamp_min(0.0) / 2 - self._log_norm * (q.there @ c.there.T)
+        for v in self.base.codebook.vocabularies:
+            total = total + self._words(x, v.column, q.alone)
+        return total
+
+    @property
+    def _log_norm(self) -> float:
+        return math.log(self.widths.real * math.sqrt(2 * math.pi))
+
+    def _nats(self, x: Tensor) -> Tensor:
+        book, width = self.base.codebook, self.widths.real
+        q, c = self._pairs(x), self._centres
+        total, log_n = self._log_kernels(x, q), math.log(len(self.centres))
+        left = log_n - torch.logsumexp(total, 1)  # (B,): to be shared out
+        far = self._far(q)  # (B, R)
+        if far.any():
+            alone = q.alone.clone()
+            alone[:, book.reals] = alone[:, book.reals].masked_fill(far, 0.0)
+            total = self._log_kernels(x, q._replace(there=q.there * ~far, alone=alone))
         log_w = torch.log_softmax(total, 1)
         w = log_w.exp()
-        # the same, averaged over the centres around each row, by column
-        shares = -q.alone * (w @ gone)
-        levels = q.levels * (w @ c.levels)
+        shares = -q.alone * (w @ self.centres.isnan().double())
         column = book.finite[book.slots.slot_column]
-        shares = shares.index_add(1, column, -levels)
+        shares = shares.index_add(1, column, -q.levels * (w @ c.levels))
+        scaled, at = q.values / width, c.values / width
         squares = scaled**2 * (w @ c.there) - 2 * scaled * (w @ (c.there * at))
         squares = squares + w @ (c.there * at**2)
-        inside = q.there * (squares.clamp_min(0.0) / 2 + log_norm * (w @ c.there))
+        inside = q.there * (squares.clamp_min(0.0) / 2 + self._log_norm * (w @ c.there))
         shares = shares.index_add(1, book.reals, inside)
         for v in book.vocabularies:
             shares[:, v.column] -= (w * self._words(x, v.column, q.alone)).sum(1)
         there = (~x.isnan()).double()
-        few = torch.special.xlogy(w, w).sum(1, keepdim=True) + math.log(n)
-        return (shares + few * there / there.sum(1, keepdim=True).clamp_min(1.0)) * there
+        shares = shares * there
+        few = torch.special.xlogy(w, w).sum(1) + log_n
+        # how few neighbours there are is of all cells, what the far ones made worse or better is theirs
+        shares = shares + (few / there.sum(1).clamp_min(1.0))[:, None] * there
+        to = torch.zeros_like(there).index_copy(1, book.reals, far.double())
+        to = torch.where(far.any(1, keepdim=True), to, there)
+        left = (left - shares.sum(1)) / to.sum(1).clamp_min(1.0)
+        return shares + left[:, None] * to
+
+    def _far(self, q: _Pairs) -> Tensor:
+        """Which values lie beyond ``FAR`` widths of every centre: (B, R)."""
+        out = torch.zeros_like(q.there, dtype=torch.bool)
+        for r in range(q.values.shape[1]):
+            centres = self._centres.values[self._centres.there[:, r] > 0, r].sort().values
+            if not len(centres):
+                continue
+            value = q.values[:, r].contiguous()
+            above = torch.searchsorted(centres, value).clamp(max=len(centres) - 1)
+            gaps = [(value - centres[i]).abs() for i in (above, (above - 1).clamp_min(0))]
+            out[:, r] = torch.minimum(*gaps) > FAR * self.widths.real
+        return out & (q.there > 0)
 
     @cached_property
     def _centres(self) -> _Pairs:

@@ -378,8 +378,12 @@ def pairwise(density: DiffusionDensity, X: Any) -> pd.DataFrame:
             parts.append(_pairs(density, rows.unique[part]))
             bar.update(len(parts[-1]))
     names = rows.frame.columns
-    index = pd.MultiIndex.from_product([range(len(rows.inverse)), names], names=["row", "column"])
-    index = index.set_levels(rows.frame.index, level=0, verify_integrity=False)
+    own = rows.frame.index
+    levels = [own.get_level_values(i).repeat(len(names)) for i in range(own.nlevels)]
+    called = ["row"] if own.nlevels == 1 else [f"row {i}" for i in range(own.nlevels)]
+    index = pd.MultiIndex.from_arrays(
+        [*levels, np.tile(names.to_numpy(), len(own))], names=[*called, "column"]
+    )
     values = np.concatenate(parts)[rows.inverse].reshape(-1, len(names))
     return pd.DataFrame(values, index=index, columns=names)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -61,7 +61,11 @@ def robustness(
     if kind not in ("noise", "missing"):
         raise ValueError(f"kind must be 'noise' or 'missing', got {kind!r}")
     check_integer("n_repeats", n_repeats, 1)
+    if isinstance(shares, str) or not isinstance(shares, Iterable):
+        raise TypeError(f"shares must be a sequence of numbers, got {shares!r}")
     for share in shares:
+        if not isinstance(share, int | float | np.number):
+            raise TypeError(f"shares must be numbers, got {share!r}")
         if not 0 <= share <= 1:
             raise ValueError(f"shares must be between 0 and 1, got {share!r}")
     cells, log_volume = density.encode(X)
@@ -92,7 +96,7 @@ def _labels(y: Any, n_rows: int) -> np.ndarray:
         raise ValueError(
             f"y must have one label for each of the {n_rows} rows, got shape {labels.shape}"
         )
-    if set(np.unique(labels).tolist()) != {0, 1}:
+    if set(labels.tolist()) != {0, 1}:
         raise ValueError("y must hold both 0 (ordinary) and 1 (anomaly), and nothing else")
     return labels.astype(int)
 

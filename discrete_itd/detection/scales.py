@@ -95,8 +95,11 @@ def explain_scales(
     if edges is None:
         quadrature = _own_quadrature(density)
     else:
-        marks = torch.tensor([float(e) for e in edges], dtype=torch.float64)
-        if len(marks) < 2 or not bool((marks.diff() > 0).all()):
+        try:
+            marks = torch.tensor([float(e) for e in edges], dtype=torch.float64)
+        except (TypeError, ValueError):
+            raise TypeError(f"edges must be a sequence of numbers, got {edges!r}") from None
+        if len(marks) < 2 or not bool((marks.diff() > 0).all() & marks.isfinite().all()):
             raise ValueError(f"edges must be at least two increasing numbers, got {edges}")
         n_bands = len(marks) - 1
         quadrature = Quadrature(marks, 1 / marks.diff())  # every band has the same mass

@@ -19,6 +19,7 @@ from discrete_itd.frames import unique_rows
 
 BLUR = 0.05  # a tenth of a column's standard deviation, in units of the core
 USUAL_ROWS = 500  # drawn from the model, to know what a continuous column usually costs
+DECIMALS = 7  # of a score: below the rounding of float64, above that of sums in another order
 FEW_ROWS = (
     1000  # at so many training rows, dependence between categories counts as much as columns alone
 )
@@ -82,31 +83,58 @@ class Scorer:
         kernel = KernelDensity.fit(_base(density), density.encode(train)[0], generator)
         return replace(scorer, weight=0.5, kernel=kernel)
 
+    def score(self, X: Any) -> np.ndarray:
+        """How strange each row is: the :func:`total` of :meth:`nats`, at less cost: float64, (N,)."""
+        total = self.weight * self._model_nats(X).to_numpy().sum(1)
+        if self.weight < 1:
+            unique, inverse, x, log_volume = self._encoded(X)
+            with _bar(len(unique), "compare") as bar:
+                other = (
+                    self._alone(unique).sum(1)
+                    if self.kernel is None
+                    else -self.kernel.log_prob(unique, progress=bar.update)
+                )
+            volume = np.where(x.isnan().cpu().numpy(), 0.0, log_volume).sum(1)
+            total = total + (1 - self.weight) * (other.cpu().numpy()[inverse] - volume)
+        return total.round(DECIMALS)
+
     def nats(self, X: Any) -> pd.DataFrame:
         """Nats by column: DataFrame of shape (N, C) with the index of X; a missing cell has none."""
+        nats = self._model_nats(X)
+        if self.weight == 1:
+            return nats
+        unique, inverse, x, log_volume = self._encoded(X)
+        with _bar(len(unique), "compare") as bar:
+            inner = (
+                self._alone(unique)
+                if self.kernel is None
+                else self.kernel.nats(unique, progress=bar.update)
+            )
+        other = np.where(x.isnan().cpu().numpy(), 0.0, inner.cpu().numpy()[inverse] - log_volume)
+        by_column = np.zeros(nats.shape)
+        for j, column in enumerate(self.density.encoder_.owner):  # "it is missing" is of its column
+            by_column[:, column] += other[:, j]
+        return self.weight * nats + (1 - self.weight) * by_column
+
+    def _model_nats(self, X: Any) -> pd.DataFrame:
+        """The model's part, (N, C)."""
         density = self.density
         if self.blur:
             model = density.model_
             density = copy.copy(density)
             density.model_ = replace(model, denoiser=model.denoiser.blurred(self.blur))
         nats = density.explain(X)
-        if not np.isneginf(self.floor).all():
-            nats = nats.clip(lower=self.floor, axis=1).where(nats != 0, 0.0)
-        if self.weight == 1:
+        if np.isneginf(self.floor).all():
             return nats
+        return nats.clip(lower=self.floor, axis=1).where(nats != 0, 0.0)
+
+    def _alone(self, x: Tensor) -> Tensor:
+        """Nats of each cell in its column, (B, C')."""
+        return -_base(self.density).marginals().expand(len(x)).log_prob(x).double()
+
+    def _encoded(self, X: Any) -> tuple[Tensor, np.ndarray, Tensor, np.ndarray]:
         x, log_volume = self.density.encode(X)
-        unique, inverse = unique_rows(x)
-        if self.kernel is None:
-            base = _base(self.density)
-            inner = -base.marginals().expand(len(unique)).log_prob(unique).double()
-        else:
-            with _bar(len(unique), "compare") as bar:
-                inner = self.kernel.nats(unique, progress=bar.update)
-        other = np.where(x.isnan().cpu().numpy(), 0.0, inner.cpu().numpy()[inverse] - log_volume)
-        by_column = np.zeros(nats.shape)
-        for j, column in enumerate(self.density.encoder_.owner):  # "it is missing" is of its column
-            by_column[:, column] += other[:, j]
-        return self.weight * nats + (1 - self.weight) * by_column
+        return *unique_rows(x), x, log_volume
 
     def none(self) -> pd.DataFrame:
         """The nats of no rows."""
@@ -147,6 +175,11 @@ class Scorer:
             raise ValueError("its kernel has widths that make no sense")
         kernel = KernelDensity(_base(density), centres.to(density.device_), Widths(*widths))
         return replace(scorer, kernel=kernel)
+
+
+def total(nats: pd.DataFrame) -> np.ndarray:
+    """Sum of each row, (N,), rounded to what equal rows share whatever batch they are in, so that ties are ties."""
+    return nats.to_numpy().sum(1).round(DECIMALS)
 
 
 def _base(density: DiffusionDensity) -> MarginalDenoiser:

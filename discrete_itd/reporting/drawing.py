@@ -144,8 +144,9 @@ def draw_scores(
     *,
     threshold: float | None = None,
     reference: np.ndarray | None = None,
+    name: str = "surprisal",
 ) -> None:
-    """Histogram of the rows' surprisal, on a logarithmic scale, with the threshold from which a row is an alarm.
+    """Histogram of the rows' surprisal or score, on a logarithmic scale, with the threshold of alarms.
 
     Parameters
     ----------
@@ -153,9 +154,11 @@ def draw_scores(
         Nats.
     ax : Axes
     threshold : float, optional
-        Nats; rows above are alarms.
+        Nats; rows above are alarms. At infinity no row is one, and no threshold is drawn.
     reference : ndarray, shape (M,), optional
         Nats of the rows on which a detector is calibrated, drawn as an outline of the same area.
+    name : str
+        Of what is drawn.
     """
     surprisal = np.asarray(surprisal, dtype=float)
     shown = surprisal if reference is None else np.append(surprisal, reference)
@@ -189,7 +192,7 @@ def draw_scores(
     ax.yaxis.set_major_formatter("{x:,.0f}")
     ax.yaxis.set_minor_formatter("")
     end = " (last bar: and beyond)" if is_cut else ""
-    ax.set(xlabel=f"surprisal, nats{end}", ylabel="rows")
+    ax.set(xlabel=f"{name}, nats{end}", ylabel="rows")
     _finish(ax, legend=threshold is not None or reference is not None)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,7 +20,13 @@ from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.reporting.drawing import is_mass
 from discrete_itd.reporting.extrapolation import Extrapolation, extrapolate
-from discrete_itd.reporting.particulars import column_entropies, facts, strangest_rows, table_of
+from discrete_itd.reporting.particulars import (
+    column_entropies,
+    facts,
+    fitted,
+    strangest_rows,
+    table_of,
+)
 from discrete_itd.validation import check_integer, check_share
 
 LEVEL = 0.95  # of all intervals
@@ -70,9 +76,14 @@ class Findings:
     surprisal : ndarray, shape (N,)
         How surprising each row of the table is, in nats: minus ``score_samples`` of the model.
     is_plain : bool
-        Whether that is minus the log-probability; a detector may score tables that hold numbers otherwise.
+        Whether that is minus the log-probability; a detector may score tables otherwise.
+    is_given : bool
+        Whether ordinary rows were given; else those of the table take their place.
+    n_cells, n_ordinary_cells : int
+        Cells of the table, and of the ordinary rows, that are not missing.
     nats : Interval
-        Mean of minus the log-probability of the M ordinary rows.
+        Mean of minus the log-probability of the M ordinary rows. If they hold no cell to cost, the interval is the
+        whole line.
     stderr : ndarray, shape (M,)
         Standard errors of these, in nats.
     is_mass : bool
@@ -104,6 +115,9 @@ class Findings:
 
     surprisal: np.ndarray
     is_plain: bool
+    is_given: bool
+    n_cells: int
+    n_ordinary_cells: int
     nats: Interval
     stderr: np.ndarray
     is_mass: bool
@@ -186,14 +200,18 @@ def examine(
     ------
     ValueError, TypeError
         Naming the column, if a table is not what the model takes; or the argument that makes no sense.
+    NotFittedError
+        If the model is not fitted.
     """
+    detector, density = fitted(model)
     check_integer("n_strangest", n_strangest, 0)
     if target_nats is not None:
         check_finite("target_nats", target_nats)
     if target_false_alarms is not None:
         check_share("target_false_alarms", target_false_alarms)
-    detector, measured = _with_threshold(model, ordinary, target_false_alarms)
-    density = cast(DiffusionDensity, model if detector is None else detector.density_)
+    measured = ordinary
+    if detector is None and ordinary is not None:
+        detector, measured = _with_threshold(density, ordinary, target_false_alarms)
     if target_false_alarms is not None and detector is None:
         raise ValueError(
             "target_false_alarms needs a threshold: that of a DiffusionOutlierDetector, or ordinary= rows to set one"
@@ -204,7 +222,12 @@ def examine(
     seconds = time.perf_counter() - start
     rows = X if measured is None else measured
     log_prob, stderr = density.log_prob(rows, tol=tol)
-    nats = mean_interval(-log_prob)
+    n_cells = n_ordinary_cells = _count_cells(density, X)
+    if measured is not None:
+        n_ordinary_cells = _count_cells(density, measured)
+    nats = mean_interval(0.0 - log_prob)  # not -0.0
+    if not n_ordinary_cells:
+        nats = Interval(nats.value, -np.inf, np.inf)
     verdicts = []
     if target_nats is not None:
         verdicts.append(Verdict("nats", nats, float(target_nats)))
@@ -222,8 +245,11 @@ def examine(
         if target_false_alarms is not None:
             verdicts.append(Verdict("false alarms", alarms, float(target_false_alarms)))
     return Findings(
-        surprisal=-score,
+        surprisal=0.0 - score,
         is_plain=is_plain,
+        is_given=measured is not None,
+        n_cells=n_cells,
+        n_ordinary_cells=n_ordinary_cells,
         stderr=stderr,
         nats=nats,
         is_mass=is_mass(density.encoder_),
@@ -243,26 +269,24 @@ def examine(
 
 
 def _with_threshold(
-    model: DiffusionDensity | DiffusionOutlierDetector, ordinary: Any, rate: float | None
-) -> tuple[DiffusionOutlierDetector | None, Any]:
-    """The detector, and the ordinary rows to measure it on.
-
-    A density gets its threshold from one half of the ordinary rows, and is measured on the other.
-    """
-    if isinstance(model, DiffusionOutlierDetector):
-        return model, ordinary
-    if ordinary is None:
-        return None, None
-    frame = table_of(model, ordinary)
+    density: DiffusionDensity, ordinary: Any, rate: float | None
+) -> tuple[DiffusionOutlierDetector, pd.DataFrame]:
+    """A detector whose threshold is from one half of the ordinary rows, and the other half to measure it on."""
+    frame = table_of(density, ordinary)
     if len(frame) < 4:
         raise ValueError(
             f"ordinary= needs at least 4 rows, for a threshold and to try it, got {len(frame)}"
         )
-    order = np.random.RandomState(model.model_.seed).permutation(len(frame))
+    order = np.random.RandomState(density.model_.seed).permutation(len(frame))
     half, other = np.sort(order[::2]), np.sort(order[1::2])
     rate = USUAL_RATE if rate is None else rate
-    detector = DiffusionOutlierDetector(FrozenEstimator(model), false_alarm_rate=rate)
+    detector = DiffusionOutlierDetector(FrozenEstimator(density), false_alarm_rate=rate)
     return detector.fit(frame.iloc[half]), frame.iloc[other]
+
+
+def _count_cells(density: DiffusionDensity, X: Any) -> int:
+    """Cells that are there, and have a cost."""
+    return int((~density.encode(X)[0].isnan()).sum())
 
 
 def check_finite(name: str, value: Any) -> None:

@@ -6,6 +6,7 @@ rest, should a cell of the table ever be taken for more than text.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 from collections.abc import Sequence
@@ -53,7 +54,7 @@ def report(
     ordinary, target_nats, target_false_alarms, n_strangest, tol
         As of :func:`~discrete_itd.reporting.findings.examine`, which also gives the numbers without the page.
     title : str, optional
-        The page's heading.
+        The page's heading; a general one if it is empty.
 
     Returns
     -------
@@ -66,10 +67,13 @@ def report(
         If matplotlib is not installed, saying how to.
     OSError
         If ``out`` cannot be written.
-    ValueError, TypeError
+    ValueError, TypeError, NotFittedError
         As of :func:`~discrete_itd.reporting.findings.examine`.
     """
-    drawing.new_axes()  # what is not installed is told before the long work
+    # what is not installed, and what cannot be written, is told before the long work
+    drawing.new_axes()
+    if out is not None:
+        _check_writable(out)
     found = examine(
         model,
         X,
@@ -96,7 +100,7 @@ def render(found: Findings, *, title: str | None = None, date: datetime.date | N
     date : date, optional
         By default today.
     """
-    title = TITLE if title is None else title
+    title = title if title and title.strip() else TITLE
     date = datetime.date.today() if date is None else date
     sections = [
         ("learning", "Training", "Is it trained enough?", _learning(found)),
@@ -106,7 +110,7 @@ def render(found: Findings, *, title: str | None = None, date: datetime.date | N
         ("strangest", "Strangest rows", "The strangest rows, and why", _strangest(found)),
         ("columns", "Columns", "What columns tell of each other", _columns(found)),
         ("facts", "Facts", "Model, data and cost", _facts(found)),
-        ("words", "Words", "What the words mean", _words()),
+        ("words", "Words", "What the words mean", _words(found)),
     ]
     links = [
         tag("li", tag("a", name, attributes={"href": f"#{key}"})) for key, name, *_ in sections
@@ -138,6 +142,20 @@ def _head(title: str) -> Markup:
     )
 
 
+class _StopWriting(Exception):  # noqa: N818
+    """There is a place for a file, and nothing to write yet."""
+
+
+def _check_writable(out: str | os.PathLike[str]) -> None:
+    """Raise the OSError that ``write_whole`` would; nothing is written."""
+
+    def stop(_: Path) -> None:
+        raise _StopWriting
+
+    with contextlib.suppress(_StopWriting):
+        write_whole(out, stop)
+
+
 # -- sections -------------------------------------------------------------------------------------
 
 
@@ -150,7 +168,7 @@ def _decision(found: Findings) -> Markup:
         lines.append(tag("li", mark, f": {wording.judgement(verdict, found)}."))
     nats = found.history["valid_nats"]
     tiles = [
-        ("An ordinary row costs", wording.nats(found.nats.value), wording.odds(found)),
+        (f"{wording.capital(wording.a_row(found))} costs", *_cost(found)),
         (
             "Saved by seeing columns together",
             wording.nats(nats.iloc[0] - nats.min()),
@@ -160,14 +178,13 @@ def _decision(found: Findings) -> Markup:
     if found.n_alarms is not None:
         share = wording.percent(found.n_alarms / found.n_rows)
         tiles.append(("Alarms", f"{found.n_alarms:,}", f"of {found.n_rows:,}, {share}"))
-    top = found.surprisal.max()
-    tiles.append(
-        (
-            "The strangest row costs",
-            wording.nats(top),
-            f"the median row {np.median(found.surprisal):.2f}",
-        )
-    )
+    if found.n_cells:
+        top, median = wording.nats(found.surprisal.max()), f"{np.median(found.surprisal):.2f}"
+        if found.is_plain:
+            tiles.append(("The strangest row costs", top, f"the median row {median}"))
+        else:
+            other = f"the median row {median}, on the scale of the detector's score, not of the cost of a row"
+            tiles.append(("The strangest row scores", top, other))
     cards = [
         tag("div", tag("dt", name), tag("dd", tag("b", value), " ", tag("span", note)))
         for name, value, note in tiles
@@ -185,6 +202,13 @@ def _decision(found: Findings) -> Markup:
         tag("dl", *cards, attributes={"class": "figures"}),
         attributes=attributes,
     )
+
+
+def _cost(found: Findings) -> tuple[str, str]:
+    """What a row costs, and what that amounts to."""
+    if not found.n_ordinary_cells:
+        return "Nothing", "all cells are missing, so there is nothing to cost"
+    return wording.nats(found.nats.value), wording.odds(found)
 
 
 def _learning(found: Findings) -> Markup:
@@ -205,6 +229,8 @@ def _learning(found: Findings) -> Markup:
 def _scales(found: Findings) -> Markup:
     if found.curve is None:
         return _paragraphs(["This picture needs at least two rows."])
+    if not found.n_ordinary_cells:
+        return _paragraphs([wording.NOTHING])
     inner, outer = drawing.area(found.curve)
     text = [
         "The model guesses rows seen through noise. On the left the noise hides everything, on the right the row is"
@@ -224,32 +250,17 @@ def _scales(found: Findings) -> Markup:
 
 
 def _scores(found: Findings) -> Markup:
-    middle, most = np.quantile(found.surprisal, [0.5, 0.95])
-    text = [
-        f"Half of the rows cost up to {wording.nats(middle)}, 95 % of them up to {wording.nats(most)}, the strangest"
-        f" {wording.nats(found.surprisal.max())}. A score is an estimate: that of an ordinary row is known to"
-        f" ±{np.median(found.stderr):.2f} nats (median)."
-    ]
-    if not found.is_plain:
-        text.append(wording.POOLED)
-    if found.threshold is None or found.n_alarms is None:
-        text.append(wording.NO_THRESHOLD)
-    else:
-        limit = found.threshold
-        text.append(
-            f"{wording.count(found.n_alarms, 'row')} of {found.n_rows:,} are above the threshold of"
-            f" {wording.nats(-limit.offset)}. By {wording.count(limit.n_calibration, 'calibration row')}, ordinary rows"
-            f" are above it at a rate of {wording.percent(limit.false_alarm_rate)} ({wording.percent(limit.low)} to"
-            f" {wording.percent(limit.high)})."
-        )
+    text = [*wording.scores(found), wording.alarms(found)]
     ax = drawing.new_axes()
     drawing.draw_scores(
         found.surprisal,
         ax,
         threshold=None if found.threshold is None else -found.threshold.offset,
         reference=found.reference,
+        name=wording.score_name(found),
     )
-    return _pair(text, picture(ax, "scores", "Histogram of the surprisal of the rows."))
+    label = f"Histogram of the {wording.score_name(found)} of the rows."
+    return _pair(text, picture(ax, "scores", label))
 
 
 def _calibration(found: Findings) -> Markup:
@@ -265,9 +276,7 @@ def _calibration(found: Findings) -> Markup:
         between = f"{wording.percent(low)} to {wording.percent(high)}"
         rows.append((wording.percent(level), wording.percent(share), between))
     text = (
-        f"If the {wording.count(n, 'row')} looked at here are ordinary, a share t of them has a p-value up to t, and"
-        " the line stays within the band. A line above it at the left means more false alarms than promised, or"
-        " rows that are not ordinary; a line below it, a threshold that is too careful.",
+        wording.promise(found),
         table(
             "Rows with a p-value up to a level",
             ["level", "these rows", "95 % of tables"],
@@ -285,15 +294,19 @@ def _strangest(found: Findings) -> Markup:
     if not len(lines):
         return _paragraphs(["No rows were asked for."])
     has_p = bool(lines["p_value"].notna().any())
-    head = ["row", "nats", *(["p\N{NON-BREAKING HYPHEN}value"] if has_p else []), "why"]
+    head = [
+        "row",
+        "nats" if found.is_plain else "score",
+        *(["p\N{NON-BREAKING HYPHEN}value"] if has_p else []),
+        "why",
+    ]
     rows = []
     for line in lines.to_dict("records"):
         reasons = (breakable(drawing.shorten(reason, LONGEST)) for reason in line["why"])
         why = tag("ul", *(tag("li", reason) for reason in reasons))
         p = [wording.p_value(line["p_value"])] if has_p else []
         rows.append((breakable(drawing.shorten(line["row"])), f"{line['nats']:.1f}", *p, why))
-    caption = f"The {wording.count(len(rows), 'row')} that the model finds least likely"
-    return table(caption, head, rows, numbers=range(1, len(head) - 1))
+    return table(wording.strangest(found), head, rows, numbers=range(1, len(head) - 1))
 
 
 def _columns(found: Findings) -> Markup:
@@ -317,8 +330,9 @@ def _columns(found: Findings) -> Markup:
     drawing.draw_columns(columns, ax)
     label = "Nats of each column: what the other columns tell of it, and what is its own."
     drawn = tag("figure", picture(ax, "columns", label))
+    caption = f"Nats per {'ordinary row' if found.is_given else 'row of this table'}"
     head = ["column", "by itself", "given the others", "told by them"]
-    numbers = table("Nats per ordinary row", head, rows, numbers=(1, 2, 3))
+    numbers = table(caption, head, rows, numbers=(1, 2, 3))
     return join([tag("p", text), tag("div", drawn, numbers, attributes={"class": "pair"})])
 
 
@@ -327,8 +341,9 @@ def _facts(found: Findings) -> Markup:
     return tag("dl", *lines, attributes={"class": "facts"})
 
 
-def _words() -> Markup:
-    lines = [tag("div", tag("dt", word), tag("dd", meaning)) for word, meaning in wording.GLOSSARY]
+def _words(found: Findings) -> Markup:
+    words = wording.glossary(found)
+    lines = [tag("div", tag("dt", word), tag("dd", meaning)) for word, meaning in words]
     return tag("dl", *lines, attributes={"class": "words"})
 
 

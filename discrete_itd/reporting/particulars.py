@@ -2,20 +2,43 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
+from sklearn.utils.validation import check_is_fitted
 
 import discrete_itd
 from discrete_itd.detection import conformal
 from discrete_itd.detection.detector import DiffusionOutlierDetector
-from discrete_itd.detection.reasons import cell_nats, reasons, sentence
+from discrete_itd.detection.reasons import _plain, cell_nats, reasons, sentence
 from discrete_itd.encoders import as_frame
 from discrete_itd.estimators import DiffusionDensity
 
 MOST_ROWS = 500  # of which every column is asked for given the others
 WORTH_TELLING = 1.0  # nats by which a cell must be stranger than usual, unless it is the strangest
+
+
+def fitted(model: Any) -> tuple[DiffusionOutlierDetector | None, DiffusionDensity]:
+    """A fitted model as a detector, if it is one, and as a density.
+
+    Raises
+    ------
+    TypeError
+        If it is neither.
+    NotFittedError
+        If it is not fitted.
+    """
+    if not isinstance(model, DiffusionDensity | DiffusionOutlierDetector):
+        raise TypeError(
+            "the model must be a fitted DiffusionDensity or DiffusionOutlierDetector, got"
+            f" {type(model).__name__}"
+        )
+    check_is_fitted(model)
+    if isinstance(model, DiffusionOutlierDetector):
+        return model, cast(DiffusionDensity, model.density_)
+    return None, model
 
 
 def strangest_rows(
@@ -48,7 +71,7 @@ def strangest_rows(
     """
     worst = np.argsort(score, kind="stable")[:n]
     frame, p = table_of(density, X), np.full(len(worst), np.nan)
-    why: list[list[str]] = [[] for _ in worst]
+    why: list[list[Mapping[str, Any]]] = [[] for _ in worst]
     if len(worst):
         rows = frame.iloc[worst].set_axis(range(len(worst)), axis=0)
         if detector is not None and len(detector.calibration_scores_):
@@ -59,15 +82,25 @@ def strangest_rows(
             told = reasons(density, rows, usual, k)
         for reason in told.to_dict("records"):
             if reason["rank"] == 1 or reason["excess"] >= WORTH_TELLING:
-                why[reason["row"]].append(sentence(reason))
+                why[reason["row"]].append(reason)
     return pd.DataFrame(
         {
             "row": list(frame.index[worst]),
-            "nats": -score[worst],
+            "nats": 0.0 - score[worst],  # not -0.0
             "p_value": p,
-            "why": [tuple(sentences) for sentences in why],
+            "why": [tuple(map(sentence, _telling(of_row))) for of_row in why],
         }
     )
+
+
+def _telling(of_row: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The reasons of a row without those that what was expected is there; one of them, if there is nothing else."""
+    return [r for r in of_row if not _as_expected(r)] or of_row[:1]
+
+
+def _as_expected(reason: Mapping[str, Any]) -> bool:
+    has_expected = not np.isnan(reason["probability"])
+    return has_expected and _plain(reason["expected"]) == _plain(reason["value"])
 
 
 def column_entropies(density: DiffusionDensity, X: Any) -> pd.DataFrame:
