@@ -178,3 +178,16 @@ def test_two_rows_are_enough():
     base = MarginalDenoiser.fit(Codebook(COLUMNS), x)
     model = KernelDensity.fit(base, x, torch.Generator().manual_seed(0))
     assert model.nats(x).isfinite().all()
+
+
+def test_strange_rows_are_seen_among_many(monkeypatch):
+    """Also those among them that are like one another, and also where not all rows are centres."""
+    random = np.random.default_rng(0)
+    x = torch.from_numpy(np.concatenate([random.normal(0, 0.5, 500), random.normal(4, 0.1, 25)]))
+    base = MarginalDenoiser.fit(Codebook([ColumnPoints("real")]), x[:, None])
+    for most in (5000, 200):
+        monkeypatch.setattr("discrete_itd.detection.kernel.MOST_CENTRES", most)
+        generator = torch.Generator().manual_seed(0)
+        strange = KernelDensity.outlyingness(base, x[:, None], generator)
+        assert strange.shape == (525,)
+        assert (strange.argsort()[-25:] >= 500).float().mean() > 0.9

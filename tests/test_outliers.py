@@ -285,13 +285,6 @@ def test_a_robust_fit_leaves_the_strange_out():
     assert gap[1] > gap[0]
 
 
-def test_without_trimming_a_share_is_flagged():
-    X = mixed()
-    model = detector(contamination=0.1, n_trims=0).fit(X)
-    assert not len(model.trimmed_)
-    assert (model.predict(X) == -1).mean() == pytest.approx(0.1, abs=0.01)
-
-
 # -- a density that is there ----------------------------------------------------------------------
 
 
@@ -355,7 +348,6 @@ def test_a_seed_makes_the_fit():
         ({"false_alarm_rate": 2}, ValueError, "false_alarm_rate must be between"),
         ({"calibration_fraction": 1.0}, ValueError, "calibration_fraction must be between"),
         ({"score_by": "votes"}, ValueError, "score_by must be"),
-        ({"n_trims": -1}, ValueError, "n_trims must be"),
         ({"density__unseen": "raise"}, ValueError, "unseen='raise'"),
         ({"density": "tree"}, TypeError, "density must be a DiffusionDensity"),
         ({"density": FrozenEstimator(FunctionTransformer())}, TypeError, "FunctionTransformer"),

@@ -22,14 +22,14 @@ from discrete_itd import state as files
 from discrete_itd.detection import conformal, drift, reasons, robustness, scales
 from discrete_itd.detection.conformal import Threshold
 from discrete_itd.detection.drift import Drift
+from discrete_itd.detection.kernel import KernelDensity
 from discrete_itd.detection.scales import ScaleNats
-from discrete_itd.detection.scoring import Scorer, total
+from discrete_itd.detection.scoring import Scorer, base_of, total
 from discrete_itd.estimators import DiffusionDensity, RowEstimate
 from discrete_itd.frames import read_rows
-from discrete_itd.validation import check_integer, check_positive, check_share, resolve_device
+from discrete_itd.validation import check_positive, check_share, resolve_device
 
 SEEN_ROWS = 2000  # by which the threshold is set where no rows are held out
-TRIM_EFFORT = 0.25  # of the training of the last fit, for the fits that only find whom to leave out
 
 
 class DiffusionOutlierDetector(OutlierMixin, BaseEstimator):
@@ -47,8 +47,8 @@ class DiffusionOutlierDetector(OutlierMixin, BaseEstimator):
         on.
     contamination : "auto" or float, default="auto"
         Share of the rows given to ``fit`` that are anomalies. "auto" takes all of them for ordinary, and an alarm is
-        raised at ``false_alarm_rate``. With a share, up to 0.5, the fit is robust: the rows that surprise a first,
-        short fit most are left out of the last one; and ``predict`` flags that share of the rows given to ``fit``.
+        raised at ``false_alarm_rate``. With a share, up to 0.5, the fit is robust: the rows that are strangest
+        among the others, seen coarsely, are left out; and ``predict`` flags that share of the rows given to ``fit``.
     false_alarm_rate : float, default=0.01
         Share of ordinary rows that may raise an alarm, unless ``contamination`` is given.
     calibration_fraction : float, default=0.2
@@ -62,8 +62,6 @@ class DiffusionOutlierDetector(OutlierMixin, BaseEstimator):
         standard deviation, and one that is more probable than usual counts as usual: it cannot make up for a strange
         one. With nominal columns only, it is that of the columns alone, with the weight 1000 / (1000 + n), at most a
         half: of few rows n, little is known of dependence.
-    n_trims : int, default=1
-        Short fits, one after the other, that find whom to leave out, if ``contamination`` is given.
     random_state : int, RandomState or None, default=None
         Of the division of rows, and of the fit if ``density`` has none of its own.
 
@@ -121,7 +119,6 @@ class DiffusionOutlierDetector(OutlierMixin, BaseEstimator):
         false_alarm_rate: float = 0.01,
         calibration_fraction: float = 0.2,
         score_by: str = "pooled",
-        n_trims: int = 1,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
         self.density = density
@@ -129,7 +126,6 @@ class DiffusionOutlierDetector(OutlierMixin, BaseEstimator):
         self.false_alarm_rate = false_alarm_rate
         self.calibration_fraction = calibration_fraction
         self.score_by = score_by
-        self.n_trims = n_trims
         self.random_state = random_state
 
     # -- fitting --------------------------------------------------------------------------------
@@ -175,17 +171,18 @@ class DiffusionOutlierDetector(OutlierMixin, BaseEstimator):
             n_held = round(self.calibration_fraction * len(frame))
             if self.calibration_fraction and len(frame) > 2:
                 n_held = min(max(1, n_held), len(frame) - 2)
-            elif self.calibration_fraction:
+            elif self.calibration_fraction and len(frame) == 2:
                 n_held = 0
                 warnings.warn("two rows leave none to calibrate by: no p-values", stacklevel=2)
             order = np.random.RandomState(seed).permutation(len(frame))
             train, trimmed = np.sort(order[n_held:]), order[:0]
             if share is not None:
-                train, trimmed = self._trim(density, rows, train, share)
+                train, trimmed = self._trim(density, rows, train, share, seed)
             density.fit(_take(rows, train), checkpoint=checkpoint)
         held = np.sort(order[:n_held])
         if self.score_by == "pooled":
-            scorer = Scorer.pooled(density, _take(rows, train), seed)
+            robust = share is not None
+            scorer = Scorer.pooled(density, _take(rows, train), seed, robust=robust)
         else:
             scorer = Scorer.plain(density)
         nats = scorer.nats(_take(rows, held)) if len(held) else scorer.none()
@@ -226,7 +223,6 @@ class DiffusionOutlierDetector(OutlierMixin, BaseEstimator):
                 "density has unseen='raise': a value never seen is what a detector is for; use 'smooth'"
             )
         check_share("false_alarm_rate", self.false_alarm_rate)
-        check_integer("n_trims", self.n_trims, 0)
         if self.score_by not in ("pooled", "log_prob"):
             raise ValueError(f"score_by must be 'pooled' or 'log_prob', got {self.score_by!r}")
         if self.calibration_fraction != 0:
@@ -243,20 +239,16 @@ class DiffusionOutlierDetector(OutlierMixin, BaseEstimator):
         return share
 
     def _trim(
-        self, density: DiffusionDensity, rows: Any, train: np.ndarray, share: float
+        self, density: DiffusionDensity, rows: Any, train: np.ndarray, share: float, seed: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """The training rows without the most surprising, and those."""
+        """The training rows without the strangest among them, and those."""
+        alone = _copy(density).set_params(max_steps=0)
+        alone.fit(_take(rows, train))
+        generator = torch.Generator().manual_seed(seed)
+        x, _ = alone.encode(_take(rows, train))
+        strange = KernelDensity.outlyingness(base_of(alone), x, generator).cpu().numpy()
         n_kept = max(2, len(train) - round(share * len(train)))
-        kept = train
-        for _ in range(self.n_trims):
-            short = _copy(density)
-            short.max_steps = math.ceil(TRIM_EFFORT * short.max_steps)
-            if short.max_time is not None:
-                short.max_time = TRIM_EFFORT * short.max_time
-            if short.fit(_take(rows, kept)).stopped_ == "interrupted":
-                raise KeyboardInterrupt  # or the last fit would start in spite of it
-            scores = short.score_samples(_take(rows, train))
-            kept = np.sort(train[np.argsort(-scores, kind="stable")[:n_kept]])
+        kept = np.sort(train[np.argsort(strange, kind="stable")[:n_kept]])
         return kept, np.setdiff1d(train, kept)
 
     def _at_rate(self, scores: np.ndarray) -> Threshold:

@@ -61,6 +61,9 @@ class Widths(NamedTuple):
     other: float = 0.2
 
 
+COARSE = Widths(0.6, 1.2, 0.2)  # to tell strange rows among rows that are not all ordinary
+
+
 class _Pairs(NamedTuple):
     """What of some rows the centres are multiplied with, each (B, ...)."""
 
@@ -88,7 +91,14 @@ class KernelDensity:
     widths: Widths
 
     @classmethod
-    def fit(cls, base: MarginalDenoiser, x: Tensor, generator: torch.Generator) -> KernelDensity:
+    def fit(
+        cls,
+        base: MarginalDenoiser,
+        x: Tensor,
+        generator: torch.Generator,
+        *,
+        widths: Widths | None = None,
+    ) -> KernelDensity:
         """Take training rows as centres, and the widths at which each, given the others, costs the fewest nats.
 
         Parameters
@@ -97,9 +107,13 @@ class KernelDensity:
         x : Tensor of float64, shape (N, C)
             Training rows; at most ``MOST_CENTRES`` of them are taken.
         generator : torch.Generator
+        widths : Widths, optional
+            These instead.
         """
         order = torch.randperm(len(x), generator=generator).to(x.device)
-        trial = cls(base, x[order[:MOST_CENTRES]], Widths())
+        trial = cls(base, x[order[:MOST_CENTRES]], Widths() if widths is None else widths)
+        if widths is not None:
+            return trial
         kinds = {c.kind for c in base.codebook.columns}
         used = [f for f, k in (("real", {"real"}), ("line", {"line"})) if kinds & k]
         used += ["other"] if kinds & {"simplex", "code"} else []
@@ -110,15 +124,40 @@ class KernelDensity:
             widths = tried[costs.index(min(costs))]
         return replace(trial, widths=widths)
 
-    @torch.no_grad()
     def _left_out(self) -> float:
         """Mean nats of some of the centres, given the others; those of rows that are like no other count less."""
-        n = min(LEFT_OUT, len(self.centres))
-        rows = torch.arange(n, device=self.centres.device).split(self._batch)
-        nats = -torch.cat([self._log_prob(self.centres[i], left_out=i) for i in rows])
-        alone = -self._marginals.expand(n).log_prob(self.centres[:n]).double().sum(1)
-        outlier = math.log(OUTLIERS) - alone
+        rows = self.centres[:LEFT_OUT]
+        nats = -self._log_prob_of_centres(len(rows))
+        alone = self._marginals.expand(len(rows)).log_prob(rows).double().sum(1)
+        outlier = math.log(OUTLIERS) + alone
         return float(-torch.logaddexp(math.log1p(-OUTLIERS) - nats, outlier).mean())
+
+    @torch.no_grad()
+    def _log_prob_of_centres(self, n: int) -> Tensor:
+        """Log-probability of the first n centres, each given all others: (n,)."""
+        rows = torch.arange(n, device=self.centres.device).split(self._batch)
+        return torch.cat([self._log_prob(self.centres[i], left_out=i) for i in rows])
+
+    @classmethod
+    def outlyingness(cls, base: MarginalDenoiser, x: Tensor, generator: torch.Generator) -> Tensor:
+        """How strange each row is among the others, seen coarsely: float64, (N,), nats.
+
+        Anomalies among the rows have neighbours, too, and a model that sees sharply takes them for ordinary. With wide
+        kernels a few strange rows do not make one another ordinary (``python -m tests.benchmarks.robust``).
+
+        Parameters
+        ----------
+        base : MarginalDenoiser
+        x : Tensor of float64, shape (N, C)
+        generator : torch.Generator
+        """
+        order = torch.randperm(len(x), generator=generator).to(x.device)
+        among, rest = order[:MOST_CENTRES], order[MOST_CENTRES:]
+        model, out = cls(base, x[among], COARSE), x.new_empty(len(x))
+        out[among] = -model._log_prob_of_centres(len(among))
+        if len(rest):
+            out[rest] = -model.log_prob(x[rest])
+        return out
 
     @property
     def _batch(self) -> int:

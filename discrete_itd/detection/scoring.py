@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from discrete_itd.denoisers import MarginalDenoiser
-from discrete_itd.detection.kernel import KernelDensity, Widths
+from discrete_itd.detection.kernel import COARSE, KernelDensity, Widths
 from discrete_itd.estimators import DiffusionDensity, _bar
 from discrete_itd.frames import unique_rows
 
@@ -56,7 +56,9 @@ class Scorer:
         return cls(density, 1.0, 0.0, np.full(len(density.encoder_.schema), -math.inf))
 
     @classmethod
-    def pooled(cls, density: DiffusionDensity, train: Any, seed: int) -> Scorer:
+    def pooled(
+        cls, density: DiffusionDensity, train: Any, seed: int, *, robust: bool = False
+    ) -> Scorer:
         """Score numbers by distances, too, and categories by their columns alone the more, the fewer rows there are.
 
         Parameters
@@ -67,6 +69,8 @@ class Scorer:
             Rows it was fitted on, the centres of the kernel. If they are not known, there are none; the model's part is
             then the whole.
         seed : int
+        robust : bool
+            Whether some of these rows may be anomalies, so that the kernel must not see sharply.
         """
         scorer, schema = cls.plain(density), density.encoder_.schema
         n = len(train)
@@ -80,7 +84,8 @@ class Scorer:
         if not n:
             return scorer
         generator = torch.Generator().manual_seed(seed)
-        kernel = KernelDensity.fit(_base(density), density.encode(train)[0], generator)
+        x, widths = density.encode(train)[0], COARSE if robust else None
+        kernel = KernelDensity.fit(base_of(density), x, generator, widths=widths)
         return replace(scorer, weight=0.5, kernel=kernel)
 
     def score(self, X: Any) -> np.ndarray:
@@ -130,7 +135,7 @@ class Scorer:
 
     def _alone(self, x: Tensor) -> Tensor:
         """Nats of each cell in its column, (B, C')."""
-        return -_base(self.density).marginals().expand(len(x)).log_prob(x).double()
+        return -base_of(self.density).marginals().expand(len(x)).log_prob(x).double()
 
     def _encoded(self, X: Any) -> tuple[Tensor, np.ndarray, Tensor, np.ndarray]:
         x, log_volume = self.density.encode(X)
@@ -173,7 +178,7 @@ class Scorer:
             raise ValueError(f"its kernel has centres of shape {tuple(centres.shape)}")
         if len(widths) != 3 or not all(0 < w < math.inf for w in widths) or widths[2] >= 1:
             raise ValueError("its kernel has widths that make no sense")
-        kernel = KernelDensity(_base(density), centres.to(density.device_), Widths(*widths))
+        kernel = KernelDensity(base_of(density), centres.to(density.device_), Widths(*widths))
         return replace(scorer, kernel=kernel)
 
 
@@ -182,7 +187,7 @@ def total(nats: pd.DataFrame) -> np.ndarray:
     return nats.to_numpy().sum(1).round(DECIMALS)
 
 
-def _base(density: DiffusionDensity) -> MarginalDenoiser:
+def base_of(density: DiffusionDensity) -> MarginalDenoiser:
     """The model of independent columns that the network corrects."""
     base = density.denoiser_.base
     assert isinstance(base, MarginalDenoiser)  # what fit makes
