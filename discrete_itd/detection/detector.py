@@ -181,8 +181,7 @@ class DiffusionOutlierDetector(OutlierMixin, BaseEstimator):
             density.fit(_take(rows, train), checkpoint=checkpoint)
         held = np.sort(order[:n_held])
         if self.score_by == "pooled":
-            robust = share is not None
-            scorer = Scorer.pooled(density, _take(rows, train), seed, robust=robust)
+            scorer = Scorer.pooled(density, _take(rows, train), seed)
         else:
             scorer = Scorer.plain(density)
         nats = scorer.nats(_take(rows, held)) if len(held) else scorer.none()

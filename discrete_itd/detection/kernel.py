@@ -91,14 +91,7 @@ class KernelDensity:
     widths: Widths
 
     @classmethod
-    def fit(
-        cls,
-        base: MarginalDenoiser,
-        x: Tensor,
-        generator: torch.Generator,
-        *,
-        widths: Widths | None = None,
-    ) -> KernelDensity:
+    def fit(cls, base: MarginalDenoiser, x: Tensor, generator: torch.Generator) -> KernelDensity:
         """Take training rows as centres, and the widths at which each, given the others, costs the fewest nats.
 
         Parameters
@@ -107,13 +100,9 @@ class KernelDensity:
         x : Tensor of float64, shape (N, C)
             Training rows; at most ``MOST_CENTRES`` of them are taken.
         generator : torch.Generator
-        widths : Widths, optional
-            These instead.
         """
         order = torch.randperm(len(x), generator=generator).to(x.device)
-        trial = cls(base, x[order[:MOST_CENTRES]], Widths() if widths is None else widths)
-        if widths is not None:
-            return trial
+        trial = cls(base, x[order[:MOST_CENTRES]], Widths())
         kinds = {c.kind for c in base.codebook.columns}
         used = [f for f, k in (("real", {"real"}), ("line", {"line"})) if kinds & k]
         used += ["other"] if kinds & {"simplex", "code"} else []

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from discrete_itd.denoisers import MarginalDenoiser
-from discrete_itd.detection.kernel import COARSE, KernelDensity, Widths
+from discrete_itd.detection.kernel import KernelDensity, Widths
 from discrete_itd.estimators import DiffusionDensity, _bar
 from discrete_itd.frames import unique_rows
 
@@ -56,9 +56,7 @@ class Scorer:
         return cls(density, 1.0, 0.0, np.full(len(density.encoder_.schema), -math.inf))
 
     @classmethod
-    def pooled(
-        cls, density: DiffusionDensity, train: Any, seed: int, *, robust: bool = False
-    ) -> Scorer:
+    def pooled(cls, density: DiffusionDensity, train: Any, seed: int) -> Scorer:
         """Score numbers by distances, too, and categories by their columns alone the more, the fewer rows there are.
 
         Parameters
@@ -69,8 +67,6 @@ class Scorer:
             Rows it was fitted on, the centres of the kernel. If they are not known, there are none; the model's part is
             then the whole.
         seed : int
-        robust : bool
-            Whether some of these rows may be anomalies, so that the kernel must not see sharply.
         """
         scorer, schema = cls.plain(density), density.encoder_.schema
         n = len(train)
@@ -84,8 +80,7 @@ class Scorer:
         if not n:
             return scorer
         generator = torch.Generator().manual_seed(seed)
-        x, widths = density.encode(train)[0], COARSE if robust else None
-        kernel = KernelDensity.fit(base_of(density), x, generator, widths=widths)
+        kernel = KernelDensity.fit(base_of(density), density.encode(train)[0], generator)
         return replace(scorer, weight=0.5, kernel=kernel)
 
     def score(self, X: Any) -> np.ndarray:
