@@ -301,3 +301,13 @@ def test_detectors_without_calibration_rows_and_tables_of_one_row_are_examined()
 def test_what_makes_no_sense_is_refused(settings, error, message):
     with pytest.raises(error, match=message):
         examine(reported.density(), reported.table(9, 9), **settings)
+
+
+def test_rows_of_unseen_values_are_told_without_a_warning():
+    """The strangest rows may share a column of unseen values; warnings are errors here."""
+    density = DiffusionDensity(width=8, depth=1, max_steps=5, n_calls=8, random_state=0)
+    ordinary = pd.DataFrame({"a": ["x", "y"] * 40, "b": ["u", "v"] * 40})
+    odd = pd.DataFrame({"a": ["new"] * 3, "b": ["u"] * 3})
+    density.fit(ordinary)
+    found = examine(density, pd.concat([ordinary, odd], ignore_index=True), n_strangest=3)
+    assert list(found.strangest["row"]) == [80, 81, 82]

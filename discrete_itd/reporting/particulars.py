@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -74,12 +75,15 @@ def strangest_rows(
     why: list[list[Mapping[str, Any]]] = [[] for _ in worst]
     if len(worst):
         rows = frame.iloc[worst].set_axis(range(len(worst)), axis=0)
-        if detector is not None and len(detector.calibration_scores_):
-            p = conformal.p_values(np.asarray(detector.calibration_scores_), score[worst])
-            told = detector.reasons(rows, k=k)
-        else:
-            usual = density.explain(frame.iloc[spread_rows(len(frame), MOST_ROWS)])
-            told = reasons(density, rows, usual, k)
+        with warnings.catch_warnings():
+            # the strangest may well have nothing but unseen values in a column; of the whole table it has been said
+            warnings.filterwarnings("ignore", "column .* no value was seen in training")
+            if detector is not None and len(detector.calibration_scores_):
+                p = conformal.p_values(np.asarray(detector.calibration_scores_), score[worst])
+                told = detector.reasons(rows, k=k)
+            else:
+                usual = density.explain(frame.iloc[spread_rows(len(frame), MOST_ROWS)])
+                told = reasons(density, rows, usual, k)
         for reason in told.to_dict("records"):
             if reason["rank"] == 1 or reason["excess"] >= WORTH_TELLING:
                 why[reason["row"]].append(reason)
