@@ -15,7 +15,6 @@ from sklearn.utils import check_random_state
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
-from tqdm import tqdm
 
 from discrete_itd import state as files
 from discrete_itd.channel import Schedule
@@ -26,6 +25,7 @@ from discrete_itd.frames import as_dtype, fill_cells, one_row, read_rows, unique
 from discrete_itd.likelihood import mse_curve
 from discrete_itd.model import EFFORT, Model, fit_model
 from discrete_itd.patterns import pilot_quadrature
+from discrete_itd.progress import progress_bar
 from discrete_itd.records import Evaluation, TrainingPlan
 from discrete_itd.sampling import best_guess, column_distribution
 from discrete_itd.validation import (
@@ -228,7 +228,7 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
         device = resolve_device(self.device)
         kept = None if checkpoint is None else Checkpoint(checkpoint)
         bar_format = "{percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
-        with _bar(1.0, "fit", bar_format) as bar:
+        with progress_bar(1.0, "fit", bar_format) as bar:
 
             def show(done: float, latest: Evaluation) -> None:
                 what = ", choosing the path" if done >= 1 else ""
@@ -339,7 +339,7 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
             Naming the column, if it is missing from the table or holds what the model cannot take.
         """
         unique, inverse, log_volume, mask = self._asked(X, given)
-        with _bar(len(unique), "score") as bar:
+        with progress_bar(len(unique), "score") as bar:
             estimate = self.model_.log_prob(
                 unique, self.n_calls, tol=check_tolerance(tol), given=mask, progress=bar.update
             )
@@ -373,7 +373,7 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
             with once the other columns have been heard, averaged over the path; a missing or given cell has none.
         """
         unique, inverse, log_volume, mask = self._asked(X, given)
-        with _bar(len(unique), "explain") as bar:
+        with progress_bar(len(unique), "explain") as bar:
             split = self.model_.attribution(
                 unique, self.n_calls, tol=check_tolerance(tol), given=mask, progress=bar.update
             )
@@ -742,8 +742,3 @@ def _warn_beyond(stderr: Tensor, tol: float | None) -> None:
             f" after {EFFORT} times n_calls evaluations; raise n_calls for more",
             stacklevel=3,
         )
-
-
-def _bar(total: float, what: str, bar_format: str | None = None) -> tqdm:
-    """A progress bar, silent where the output is no terminal."""
-    return tqdm(total=total, desc=what, disable=None, leave=False, delay=1.0, bar_format=bar_format)

@@ -403,14 +403,14 @@ def integral_log_prob(
         target = snr.to(points)[:, None].expand(-1, book.n_columns)
         target = target.masked_fill(each.isnan(), 0.0)
         state = start.increment(book, points, target, noise.normal(1, book.n_coords, points.dtype))
-        error, tail = _error_and_tail(denoiser(*state), each)
+        error, tail = error_and_tail(denoiser(*state), each)
         nothing = start.y[:1], start.snr[:1]
-        left, _ = _error_and_tail(denoiser(*nothing).expand(len(each)), each)
+        left, _ = error_and_tail(denoiser(*nothing).expand(len(each)), each)
         log_b = 0.0
         if baseline is not None:
-            b_error, b_tail = _error_and_tail(baseline(*state), each)
+            b_error, b_tail = error_and_tail(baseline(*state), each)
             error, tail, log_b = error - b_error, tail - b_tail, baseline.log_prob(each)
-            left = left - _error_and_tail(baseline(*nothing).expand(len(each)), each)[0]
+            left = left - error_and_tail(baseline(*nothing).expand(len(each)), each)[0]
         known = log_b - left * (quadrature.low / 2)
         f = (0.5 * weight * error).unflatten(0, (-1, n_points))[:, :n_inner]  # (b, n)
         tail = tail.unflatten(0, (-1, n_points))[:, n_inner:]
@@ -423,7 +423,7 @@ def integral_log_prob(
     return Estimate(torch.cat(log_probs), torch.cat(stderrs))
 
 
-def _error_and_tail(q: Posterior, x: Tensor) -> tuple[Tensor, Tensor]:
+def error_and_tail(q: Posterior, x: Tensor) -> tuple[Tensor, Tensor]:
     """Squared error and surprisal of the observed cells of rows: (B,) each, float64."""
     book = q.codebook
     error = (book.embed(x) - q.mean()).masked_fill(book.per_coord(x.isnan()), 0.0)
@@ -470,7 +470,7 @@ def mse_curve(
             xi = RowNoise(rows, index, salt).normal(i, book.n_coords, points.dtype)
             target = torch.full_like(start.snr, gamma).masked_fill(rows.isnan(), 0.0)
             state = start.increment(book, points, target, xi)
-            error, _ = _error_and_tail(denoiser(*state), rows)
+            error, _ = error_and_tail(denoiser(*state), rows)
             errors[i, done : done + len(rows)] = error
             done += len(rows)
     return errors.mean(1), errors.std(1) / math.sqrt(len(x))

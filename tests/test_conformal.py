@@ -150,6 +150,14 @@ def test_ordinary_recent_rows_are_not_paid_for(miss_cost):
         assert found.offset == -math.inf
 
 
+def test_anomalies_that_are_not_worth_a_check_are_no_news():
+    """There is an excess, so no warning, but a miss costs less than a check."""
+    random = np.random.default_rng(0)
+    recent = np.concatenate([random.normal(size=900), random.normal(-5, 1, size=100)])
+    found = at_cost(random.normal(size=5000), recent=recent, miss_cost=1, check_cost=2)
+    assert found.offset == -math.inf
+
+
 def test_intervals_of_the_cost_cover_it():
     random = np.random.default_rng(0)
     covered = []

@@ -201,6 +201,12 @@ def test_without_calibration_rows_there_are_scores_only():
             ask(mixed(5))
 
 
+def test_no_more_rows_are_held_out_than_are_needed(monkeypatch):
+    monkeypatch.setattr("discrete_itd.detection.detector.MOST_HELD", 25)
+    model = detector(false_alarm_rate=0.1).fit(categories())
+    assert len(model.calibration_scores_) == 25
+
+
 def test_too_few_calibration_rows_are_said():
     with pytest.warns(UserWarning, match="cannot be promised by 10 calibration rows"):
         model = detector(false_alarm_rate=0.01).fit(categories(50))

@@ -271,7 +271,7 @@ def at_cost(
     if share is None:
         caught, alarms = _surely_caught(calibration, other, ranked)
         k = int((miss_cost * caught - check_cost * alarms).argmax())
-        if not k:
+        if not caught.any():
             warnings.warn(
                 "recent rows have no more small p-values than ordinary rows would by chance",
                 stacklevel=3,

@@ -29,6 +29,7 @@ from discrete_itd.estimators import DiffusionDensity, RowEstimate
 from discrete_itd.frames import read_rows
 from discrete_itd.validation import check_positive, check_share, resolve_device
 
+MOST_HELD = 20_000  # by which a rate of 1 in 1000 is known to within a half; more cost time
 SEEN_ROWS = 2000  # by which the threshold is set where no rows are held out
 
 
@@ -52,8 +53,9 @@ class DiffusionOutlierDetector(OutlierMixin, BaseEstimator):
     false_alarm_rate : float, default=0.01
         Share of ordinary rows that may raise an alarm, unless ``contamination`` is given.
     calibration_fraction : float, default=0.2
-        Share of the rows that is held out of the fit, for p-values and thresholds. 0 fits on all, for scores only:
-        there are no p-values then, and the threshold is a quantile of rows that the fit has seen.
+        Share of the rows, but not more than 20 000 of them, that is held out of the fit, for p-values and thresholds. 0
+        fits on all, for scores only: there are no p-values then, and the threshold is a quantile of rows that the fit
+        has seen.
     score_by : {"pooled", "log_prob"}, default="pooled"
         What ``score_samples`` returns. "log_prob" is the log-probability. "pooled" is the mean of that and of a simpler
         code, which ranks anomalies better. With any column that is not nominal, it is a kernel density of the training
@@ -141,7 +143,7 @@ class DiffusionOutlierDetector(OutlierMixin, BaseEstimator):
             Ordinary rows, or with ``contamination`` mostly ordinary ones.
         y : ignored
         checkpoint : path-like, optional
-            As of :meth:`DiffusionDensity.fit`, for the last fit; with an integer ``random_state``, or rows are divided
+            As of :meth:`DiffusionDensity.fit`; with an integer ``random_state``, or rows are divided
             in another way the next time.
 
         Raises
@@ -168,7 +170,7 @@ class DiffusionOutlierDetector(OutlierMixin, BaseEstimator):
             density = DiffusionDensity() if self.density is None else _copy(self.density)
             if density.random_state is None:
                 density.set_params(random_state=seed)
-            n_held = round(self.calibration_fraction * len(frame))
+            n_held = min(MOST_HELD, round(self.calibration_fraction * len(frame)))
             if self.calibration_fraction and len(frame) > 2:
                 n_held = min(max(1, n_held), len(frame) - 2)
             elif self.calibration_fraction and len(frame) == 2:
@@ -241,7 +243,8 @@ class DiffusionOutlierDetector(OutlierMixin, BaseEstimator):
         self, density: DiffusionDensity, rows: Any, train: np.ndarray, share: float, seed: int
     ) -> tuple[np.ndarray, np.ndarray]:
         """The training rows without the strangest among them, and those."""
-        alone = _copy(density).set_params(max_steps=0)
+        alone = _copy(density)  # for its schema and its marginals
+        alone.set_params(max_steps=0, width=8, depth=1, n_calls=2, path="coordinate")
         alone.fit(_take(rows, train))
         generator = torch.Generator().manual_seed(seed)
         x, _ = alone.encode(_take(rows, train))

@@ -27,7 +27,7 @@ Explain = Callable[[Any], pd.DataFrame]
 class Drift:
     """How a batch of rows differs from ordinary ones, and these from what the model believes.
 
-    All nats are mean code lengths: minus log-probability per row, with the standard error of the mean.
+    All nats are mean code lengths, of what the columns of a row sum to, with the standard error of the mean.
 
     Attributes
     ----------

@@ -7,8 +7,7 @@ a Gaussian on the levels; that of a category leaves it with probability :math:`1
 column's marginal else (Aitchison and Aitken). All are normalised, so P is. A cell that is missing tells
 nothing; where a centre's is, its kernel is the marginal.
 
-It knows nothing of how columns depend on one another, only of distances, where a network knows little but
-dependence: beside each other they rank rows better than either (``tests/benchmarks/RESULTS.md``).
+It knows rows by their distances alone, a network by how their columns depend on one another.
 
 References
 ----------

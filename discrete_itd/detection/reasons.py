@@ -13,8 +13,9 @@ from torch import Tensor
 
 from discrete_itd.detection.beliefs import Expected, Judgement, ask, batches, indicator_of, judge
 from discrete_itd.detection.drift import Explain, as_shares
-from discrete_itd.estimators import DiffusionDensity, _bar
+from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.frames import unique_rows
+from discrete_itd.progress import progress_bar
 from discrete_itd.validation import check_integer
 
 LEAST_TOLD = 0.05  # nats; fewer round to nothing
@@ -64,7 +65,7 @@ def _read(density: DiffusionDensity, X: Any) -> _Rows:
 def _judge_all(density: DiffusionDensity, unique: Tensor, n_values: int = 0) -> Judgement:
     """All distinct rows, judged."""
     parts = []
-    with _bar(len(unique), "judge") as bar:
+    with progress_bar(len(unique), "judge") as bar:
         for part in judge(density, unique, n_values):
             parts.append(part)
             bar.update(len(part.doubt))
@@ -319,7 +320,9 @@ def sentence(reason: Mapping[str, Any]) -> str:
     value, excess, wanted = reason["value"], reason["excess"], reason["expected"]
     gone = _is_missing(value)
     text = (
-        f"{reason['column']} is missing, which" if gone else f"{reason['column']} = {_plain(value)}"
+        f"{reason['column']} is missing, which"
+        if gone
+        else f"{reason['column']} = {as_written(value)}"
     )
     if abs(excess) < LEAST_TOLD:
         text += " is as surprising as usual"
@@ -330,12 +333,12 @@ def sentence(reason: Mapping[str, Any]) -> str:
     if not math.isnan(reason["probability"]):
         likely = f"{reason['probability']:.2f}"
         if not _is_missing(reason["low"]) and reason["low"] != reason["high"]:
-            likely += f" from {_plain(reason['low'])} to {_plain(reason['high'])}"
-        elif _plain(wanted) == _plain(value):
+            likely += f" from {as_written(reason['low'])} to {as_written(reason['high'])}"
+        elif as_written(wanted) == as_written(value):
             wanted = "just that"
-        text += f": given the rest, {_plain(wanted)} ({likely}) was expected"
+        text += f": given the rest, {as_written(wanted)} ({likely}) was expected"
     if not _is_missing(reason["against"]) and reason["against_nats"] >= LEAST_TOLD:
-        other = f"{reason['against']} = {_plain(reason['against_value'])}"
+        other = f"{reason['against']} = {as_written(reason['against_value'])}"
         text += f"; most at odds with {other} (+{reason['against_nats']:.1f} nats)"
     return text
 
@@ -344,7 +347,7 @@ def _is_missing(value: Any) -> bool:
     return bool(pd.isna(value))
 
 
-def _plain(value: Any) -> str:
+def as_written(value: Any) -> str:
     """A cell's value as people write it."""
     if _is_missing(value):
         return "a missing cell"
@@ -372,7 +375,7 @@ def pairwise(density: DiffusionDensity, X: Any) -> pd.DataFrame:
         that of j is compared given that of i, and then what is there, given which cells of the row are missing.
     """
     rows = _read(density, X)
-    with _bar(len(rows.unique), "pairs") as bar:
+    with progress_bar(len(rows.unique), "pairs") as bar:
         parts = []
         for part in batches(density, rows.unique):
             parts.append(_pairs(density, rows.unique[part]))

@@ -14,8 +14,9 @@ from sklearn.metrics import roc_auc_score
 from sklearn.utils import check_random_state
 
 from discrete_itd.encoders import ABSENT
-from discrete_itd.estimators import DiffusionDensity, _bar
+from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.frames import unique_rows
+from discrete_itd.progress import progress_bar
 from discrete_itd.validation import check_integer
 
 
@@ -73,7 +74,7 @@ def robustness(
     random = check_random_state(random_state)
     plan = [(0.0, 0), *((float(s), r) for s in shares for r in range(n_repeats))]
     undisturbed, lines = np.zeros(0), []
-    with _bar(len(plan), kind) as bar:
+    with progress_bar(len(plan), kind) as bar:
         for share, repeat in plan:
             x, volume = _spoilt(density, cells.cpu().numpy(), log_volume, share, kind, random)
             unique, inverse = unique_rows(torch.from_numpy(x).to(cells.device))

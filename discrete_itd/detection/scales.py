@@ -14,11 +14,12 @@ from torch import Tensor
 
 from discrete_itd.channel import Quadrature, State
 from discrete_itd.denoisers import MarginalDenoiser, NeuralDenoiser
-from discrete_itd.estimators import DiffusionDensity, _bar
+from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.frames import unique_rows
-from discrete_itd.likelihood import _error_and_tail, draw_salt
+from discrete_itd.likelihood import draw_salt, error_and_tail
 from discrete_itd.noise import RowNoise
 from discrete_itd.patterns import pilot_quadrature
+from discrete_itd.progress import progress_bar
 from discrete_itd.validation import check_integer
 
 PILOT_ROWS = 512  # drawn from the model, to see on which scales a table has structure
@@ -107,7 +108,7 @@ def explain_scales(
     salt = draw_salt(torch.Generator().manual_seed(model.seed))
     led = model.log_prob(x.masked_fill(~leading, math.nan), density.n_calls)
     split, variance = [], []
-    with _bar(len(x), "scales") as bar:
+    with progress_bar(len(x), "scales") as bar:
         for part in x.split(max(1, model.batch_size // n_points)):
             nats, var = _bands(model.denoiser, part, quadrature, n_bands, n_points, salt)
             split.append(nats)
@@ -159,7 +160,7 @@ def _bands(
 
     def beyond(state: State) -> tuple[Tensor, Tensor]:
         """By how much the squared error, and the surprise, is larger than the baseline's: (b, n) each."""
-        ours, theirs = (_error_and_tail(d(*state), asked) for d in (denoiser, base))
+        ours, theirs = (error_and_tail(d(*state), asked) for d in (denoiser, base))
         error, tail = (a - b for a, b in zip(ours, theirs, strict=True))
         return error.unflatten(0, (-1, n_points)), tail.unflatten(0, (-1, n_points))
 

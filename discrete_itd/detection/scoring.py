@@ -14,15 +14,14 @@ from torch import Tensor
 
 from discrete_itd.denoisers import MarginalDenoiser
 from discrete_itd.detection.kernel import KernelDensity, Widths
-from discrete_itd.estimators import DiffusionDensity, _bar
+from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.frames import unique_rows
+from discrete_itd.progress import progress_bar
 
 BLUR = 0.05  # a tenth of a column's standard deviation, in units of the core
 USUAL_ROWS = 500  # drawn from the model, to know what a continuous column usually costs
-DECIMALS = 7  # of a score: below the rounding of float64, above that of sums in another order
-FEW_ROWS = (
-    1000  # at so many training rows, dependence between categories counts as much as columns alone
-)
+DECIMALS = 7  # of a score; sums of float64 in another order differ only beyond
+FEW_ROWS = 1000  # up to so many, columns alone count as much as dependence between categories
 
 
 @dataclass(frozen=True)
@@ -85,18 +84,18 @@ class Scorer:
 
     def score(self, X: Any) -> np.ndarray:
         """How strange each row is: the :func:`total` of :meth:`nats`, at less cost: float64, (N,)."""
-        total = self.weight * self._model_nats(X).to_numpy().sum(1)
+        nats = self.weight * self._model_nats(X).to_numpy().sum(1)
         if self.weight < 1:
             unique, inverse, x, log_volume = self._encoded(X)
-            with _bar(len(unique), "compare") as bar:
+            with progress_bar(len(unique), "compare") as bar:
                 other = (
                     self._alone(unique).sum(1)
                     if self.kernel is None
                     else -self.kernel.log_prob(unique, progress=bar.update)
                 )
             volume = np.where(x.isnan().cpu().numpy(), 0.0, log_volume).sum(1)
-            total = total + (1 - self.weight) * (other.cpu().numpy()[inverse] - volume)
-        return total.round(DECIMALS)
+            nats = nats + (1 - self.weight) * (other.cpu().numpy()[inverse] - volume)
+        return nats.round(DECIMALS)
 
     def nats(self, X: Any) -> pd.DataFrame:
         """Nats by column: DataFrame of shape (N, C) with the index of X; a missing cell has none."""
@@ -104,7 +103,7 @@ class Scorer:
         if self.weight == 1:
             return nats
         unique, inverse, x, log_volume = self._encoded(X)
-        with _bar(len(unique), "compare") as bar:
+        with progress_bar(len(unique), "compare") as bar:
             inner = (
                 self._alone(unique)
                 if self.kernel is None

@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 import discrete_itd
 from discrete_itd.detection import conformal
 from discrete_itd.detection.detector import DiffusionOutlierDetector
-from discrete_itd.detection.reasons import _plain, cell_nats, reasons, sentence
+from discrete_itd.detection.reasons import as_written, cell_nats, reasons, sentence
 from discrete_itd.encoders import as_frame
 from discrete_itd.estimators import DiffusionDensity
 
@@ -104,7 +104,7 @@ def _telling(of_row: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 
 def _as_expected(reason: Mapping[str, Any]) -> bool:
     has_expected = not np.isnan(reason["probability"])
-    return has_expected and _plain(reason["expected"]) == _plain(reason["value"])
+    return has_expected and as_written(reason["expected"]) == as_written(reason["value"])
 
 
 def column_entropies(density: DiffusionDensity, X: Any) -> pd.DataFrame:
