@@ -6,6 +6,7 @@ import argparse
 from typing import Any, NoReturn
 
 import discrete_itd
+from discrete_itd.recipes import NAMES
 from discrete_itd.tables import ENDINGS, UserError
 from discrete_itd.values import (
     amount,
@@ -179,6 +180,15 @@ def _add_fit(fit: argparse.ArgumentParser) -> None:
         default="smooth",
         help="later, a category not in TABLE gets a small probability (smooth, the default)\n"
         "or is an error (raise)",
+    )
+    fit.add_argument(
+        "--denoiser",
+        choices=tuple(NAMES),
+        default="auto",
+        metavar="NAME",
+        help="what is fitted: auto, a network (the default); mlp or transformer, such a network;\n"
+        "tree, trees, mixture, bayes_net or independent, exact and without training; or\n"
+        "ensemble, several of them",
     )
     _add_max_time(fit, None, "any")
     fit.add_argument(

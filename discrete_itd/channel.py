@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -89,8 +89,8 @@ class Schedule(Protocol):
         ...
 
     @property
-    def order(self) -> tuple[int, ...] | None:
-        """Columns in the order in which all paths take them; None for a random one for every path."""
+    def orders(self) -> tuple[tuple[int, ...], ...] | None:
+        """Orders in which paths take the columns, the m-th path the m-th; None for a random one for every path."""
         ...
 
     def snr(self, step: int, rank: Tensor, n_free: Tensor) -> Tensor: ...
@@ -114,7 +114,7 @@ class IsotropicSchedule:
     levels: tuple[float, ...]
     noisy = True
     complete = False
-    order = None
+    orders = None
 
     def __post_init__(self) -> None:
         pairs = zip((0.0, *self.levels), self.levels, strict=False)
@@ -139,9 +139,13 @@ class CoordinateSchedule:
     n_steps : int
         In how many steps; with one for every column, one column a step. With fewer, columns that jump together
         are taken as independent given those known before. A row with fewer free cells takes one step for each.
-    order : tuple of int, optional
-        A permutation of the column numbers, the first to be known first. By default every path of
-        every row takes its own random order.
+    order : tuple of int, or tuple of such tuples, optional
+        A permutation of the column numbers, the first to be known first; or several, of which the m-th path takes the
+        m-th. By default every path of every row takes its own random order.
+
+    Notes
+    -----
+    With as many paths as there are orders, a score is exact: that of an equal mixture of autoregressions.
 
     Examples
     --------
@@ -150,20 +154,31 @@ class CoordinateSchedule:
     """
 
     n_steps: int
-    order: tuple[int, ...] | None = None
+    order: tuple[int, ...] | tuple[tuple[int, ...], ...] | None = None
     noisy = False
     complete = True
 
     def __post_init__(self) -> None:
-        whole = (self.n_steps, *(self.order or ()))
+        whole = (self.n_steps, *(j for order in self.orders or () for j in order))
         if any(isinstance(n, bool) or not isinstance(n, int) for n in whole):
             raise TypeError(
                 f"n_steps and order must be integers, got {self.n_steps!r}, {self.order}"
             )
         if self.n_steps < 1:
             raise ValueError(f"n_steps must be positive, got {self.n_steps}")
-        if self.order is not None and sorted(self.order) != list(range(len(self.order))):
-            raise ValueError(f"order must be a permutation of the columns, got {self.order}")
+        sizes = {len(order) for order in self.orders or ()}
+        if self.orders is not None and len(sizes) != 1:
+            raise ValueError(f"order must be permutations of the same columns, got {self.order}")
+        for order in self.orders or ():
+            if sorted(order) != list(range(len(order))):
+                raise ValueError(f"order must be a permutation of the columns, got {order}")
+
+    @property
+    def orders(self) -> tuple[tuple[int, ...], ...] | None:
+        if self.order is None:
+            return None
+        several = len(self.order) > 0 and isinstance(self.order[0], tuple)
+        return cast(tuple[tuple[int, ...], ...], self.order if several else (self.order,))
 
     def snr(self, step: int, rank: Tensor, n_free: Tensor) -> Tensor:
         n_steps = n_free.clamp(1, self.n_steps)
@@ -174,7 +189,58 @@ class CoordinateSchedule:
         return snr.masked_fill_(rank < n_known, math.inf)
 
 
-def column_ranks(schedule: Schedule, uniform: Tensor, free: Tensor, known: Tensor) -> Tensor:
+@dataclass(frozen=True)
+class HybridSchedule:
+    """All columns climb together through a few levels, then jump to known in blocks.
+
+    Parameters
+    ----------
+    levels : tuple of float, length L
+        Increasing positive finite SNRs.
+    n_jumps : int
+        Blocks, of columns in a random order, that become known after that, as on a :class:`CoordinateSchedule`.
+
+    Examples
+    --------
+    >>> path = HybridSchedule((0.5,), 2)
+    >>> rank, n_free = torch.tensor([[1, 0]]), torch.tensor([[2]])
+    >>> [path.snr(step, rank, n_free).tolist() for step in range(4)]
+    [[[0.0, 0.0]], [[0.5, 0.5]], [[0.5, inf]], [[inf, inf]]]
+    """
+
+    levels: tuple[float, ...]
+    n_jumps: int
+    noisy = True
+    complete = True
+    orders = None
+
+    def __post_init__(self) -> None:
+        IsotropicSchedule(self.levels)
+        CoordinateSchedule(self.n_jumps)
+
+    @property
+    def n_steps(self) -> int:
+        return len(self.levels) + self.n_jumps
+
+    def snr(self, step: int, rank: Tensor, n_free: Tensor) -> Tensor:
+        n = len(self.levels)
+        level = IsotropicSchedule(self.levels).snr(min(step, n), rank, n_free)
+        jumped = CoordinateSchedule(self.n_jumps).snr(max(0, step - n), rank, n_free)
+        return torch.maximum(level, jumped)
+
+
+def distinct_paths(schedule: Schedule) -> int | None:
+    """How many different paths a row has, each as probable; None where there is no end to them."""
+    if schedule.noisy:
+        return None
+    if schedule.orders is not None:
+        return len(schedule.orders)
+    return 1 if schedule.n_steps == 1 else None
+
+
+def column_ranks(
+    schedule: Schedule, uniform: Tensor, path: Tensor, free: Tensor, known: Tensor
+) -> Tensor:
     """Ranks of the columns in the order of each path.
 
     Parameters
@@ -183,6 +249,8 @@ def column_ranks(schedule: Schedule, uniform: Tensor, free: Tensor, known: Tenso
         Gives the order, if it has one.
     uniform : Tensor, shape (B, C)
         Random numbers in [0, 1) that give it otherwise.
+    path : Tensor of int64, shape (B,)
+        Which path each row is on.
     free, known : Tensor of bool, shape (B, C)
         Cells that the path is to take, and cells known from the start.
 
@@ -197,13 +265,11 @@ def column_ranks(schedule: Schedule, uniform: Tensor, free: Tensor, known: Tenso
         If the schedule's order is one of another number of columns.
     """
     key = uniform
-    if schedule.order is not None:
-        if len(schedule.order) != uniform.shape[1]:
-            raise ValueError(
-                f"order has {len(schedule.order)} columns, the table {uniform.shape[1]}"
-            )
-        key = torch.empty_like(uniform)
-        key[:, list(schedule.order)] = torch.arange(key.shape[1], device=key.device).to(key)
+    if schedule.orders is not None:
+        orders = torch.tensor(schedule.orders, device=key.device)
+        if orders.shape[1] != uniform.shape[1]:
+            raise ValueError(f"order has {orders.shape[1]} columns, the table {uniform.shape[1]}")
+        key = orders.argsort(1)[path % len(orders)].to(uniform)
     key = key.masked_fill(~free & ~known, math.inf).masked_fill(known, -1.0)
     return key.argsort(dim=1, stable=True).argsort(dim=1) - known.sum(1, keepdim=True)
 

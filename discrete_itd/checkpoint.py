@@ -61,6 +61,7 @@ class Checkpoint:
         self.note: dict[str, Any] = {}
         self._written = -float("inf")
         self._found: State | None = None
+        self._parts: list[Checkpoint] = []
         try:
             header, tensors = read_state(path, kind="checkpoint")
         except FileNotFoundError:
@@ -112,8 +113,17 @@ class Checkpoint:
         self._written = time.monotonic()
         self._found = None  # it is no longer what the file holds
 
+    def part(self, i: int) -> Checkpoint:
+        """The checkpoint of the i-th training of several: the file itself, then ones beside it with a number."""
+        if i == 0:
+            return self
+        self._parts.append(Checkpoint(f"{self.path}.{i}", interval=self.interval))
+        return self._parts[-1]
+
     def remove(self) -> None:
-        """Delete the file, when what was trained is safe elsewhere."""
+        """Delete the file and its parts, when what was trained is safe elsewhere."""
+        for part in self._parts:
+            part.remove()
         self.path.unlink(missing_ok=True)
         self._found = None
 

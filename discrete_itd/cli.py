@@ -22,7 +22,6 @@ from sklearn.metrics import roc_auc_score
 from discrete_itd import alarms
 from discrete_itd.arguments import make_parser
 from discrete_itd.datasets import load_mushroom
-from discrete_itd.denoisers import MarginalDenoiser
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.inputs import (
@@ -129,6 +128,7 @@ def _fit(args: argparse.Namespace) -> None:
         columns={n: columns[str(n)] for n in frame.columns if str(n) in columns},
         missing=args.missing,
         unseen=args.unseen,
+        denoiser=args.denoiser,
         max_steps=args.max_steps,
         max_time=args.max_time,
         device=args.device,
@@ -303,8 +303,8 @@ def _demo(args: argparse.Namespace) -> None:
     surprisal = -model.score_samples(rows)
     scored = time.perf_counter()
     cells = model.encoder_.transform(held_out)
-    base = cast(MarginalDenoiser, model.denoiser_.base)
-    log_prob = base.log_prob(torch.from_numpy(cells.x).to(model.device_)).double().cpu().numpy()
+    x = torch.from_numpy(cells.x).to(model.device_)
+    log_prob = model.model_.marginals.log_prob(x).double().cpu().numpy()
     independent = -log_prob - cells.log_volume.sum(1)
     strange = np.arange(len(rows)) >= len(held_out)
 

@@ -19,13 +19,15 @@ from torch import Tensor
 from discrete_itd import state as files
 from discrete_itd.channel import Schedule
 from discrete_itd.checkpoint import Checkpoint
-from discrete_itd.denoisers import NeuralDenoiser
+from discrete_itd.denoisers import Denoiser
 from discrete_itd.encoders import PRESENT, Continuous, TableEncoder
+from discrete_itd.fitting import fit_model
 from discrete_itd.frames import as_dtype, fill_cells, one_row, read_rows, unique_rows
 from discrete_itd.likelihood import mse_curve
-from discrete_itd.model import EFFORT, Model, fit_model
+from discrete_itd.model import EFFORT, Model
 from discrete_itd.patterns import pilot_quadrature
 from discrete_itd.progress import progress_bar
+from discrete_itd.recipes import recipe
 from discrete_itd.records import Evaluation, TrainingPlan
 from discrete_itd.sampling import best_guess, column_distribution
 from discrete_itd.validation import (
@@ -71,20 +73,23 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
     unseen : {"smooth", "raise"}, default="smooth"
         What a category never seen in training does: get a small probability of its own, or raise ValueError. A
         boolean column knows only False and True, and raises for anything else.
-    width : int, default=256
-        Hidden units of the network.
-    depth : int, default=3
-        Its residual blocks.
+    denoiser : str, recipe or list of these, default="auto"
+        What is fitted. "auto" is a network that corrects a Chow-Liu tree, or independent columns where the tree
+        predicts held-out rows worse; "mlp" and "transformer" say which network. "tree", "trees" (a mixture of trees),
+        "mixture" (of products, latent classes) and "independent" are exact and need no training. "ensemble", or a list,
+        combines several with weights that depend on how much is known. Recipes of :mod:`discrete_itd.recipes` say
+        sizes, like ``Network(width=128)`` or ``[Network(), Network("transformer"), Mixture(256)]``.
     max_steps : int, default=6000
-        Optimiser steps at most; training stops earlier when held-out rows stop improving. 0 leaves the
-        independent columns.
+        Optimiser steps of a network at most; training stops earlier when held-out rows stop improving. 0 leaves the
+        exact denoiser that the network would correct.
     max_time : float, optional
-        Seconds of training at most; choosing the path comes on top.
+        Seconds of training networks at most; fitting exact denoisers, weighing the members of an ensemble and choosing
+        the path come on top.
     validation_fraction : float, default=0.1
-        Share of the rows held out to stop training and to choose the path.
+        Share of the rows held out to stop training, to weigh members and to choose the path.
     path : {"auto", "coordinate", "isotropic"} or Schedule, default="auto"
         How noise is taken away when a row is scored. "auto" takes what gives the fewest nats on held-out rows for
-        ``n_calls``.
+        ``n_calls``; said in advance, training keeps to the noise of that path.
     n_calls : int, default=128
         Network evaluations per scored row, split into steps and at least two paths.
     device : str, default="auto"
@@ -98,17 +103,19 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
         All that was learned, as the layer of tensors has it: schema, denoiser, path and noise.
     encoder_ : TableEncoder
         The schema of the table; ``encoder_.describe()`` prints it.
-    denoiser_ : NeuralDenoiser
-        The trained network.
+    denoiser_ : Denoiser
+        The fitted denoiser.
     schedule_ : Schedule
         The path on which rows are scored.
     path_table_ : DataFrame
         The paths tried, with their held-out nats at about equal cost.
     history_ : DataFrame
         step, seconds, train_nats, train_stderr, valid_nats, valid_stderr; of the encoded cells, so without the
-        change of unit of continuous columns.
+        change of unit of continuous columns. The first line is of independent columns. Of an ensemble, the training of
+        its first network.
     stopped_ : str
-        Why training ended: "max_steps", "max_time", "no improvement", "interrupted" or "diverged".
+        Why training ended: "max_steps", "max_time", "no improvement", "interrupted" or "diverged"; "exact" if there was
+        nothing to train.
     device_ : torch.device
     n_features_in_ : int
     feature_names_in_ : ndarray of str
@@ -148,8 +155,7 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
         columns: Mapping[Any, Any] | str | None = None,
         missing: str = "marginalise",
         unseen: str = "smooth",
-        width: int = 256,
-        depth: int = 3,
+        denoiser: Any = "auto",
         max_steps: int = 6000,
         max_time: float | None = None,
         validation_fraction: float = 0.1,
@@ -161,8 +167,7 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
         self.columns = columns
         self.missing = missing
         self.unseen = unseen
-        self.width = width
-        self.depth = depth
+        self.denoiser = denoiser
         self.max_steps = max_steps
         self.max_time = max_time
         self.validation_fraction = validation_fraction
@@ -240,8 +245,7 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
                 encoder,
                 x,
                 TrainingPlan(max_steps=self.max_steps, max_time=self.max_time),
-                width=self.width,
-                depth=self.depth,
+                denoiser=recipe(self.denoiser),
                 validation_fraction=self.validation_fraction,
                 path=self.path,
                 n_calls=self.n_calls,
@@ -280,8 +284,8 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
         return self._fitted.encoder
 
     @property
-    def denoiser_(self) -> NeuralDenoiser:
-        """The trained network."""
+    def denoiser_(self) -> Denoiser:
+        """The fitted denoiser."""
         return self._fitted.denoiser
 
     @property
@@ -308,6 +312,30 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
     def device_(self) -> torch.device:
         """Where the network lies."""
         return self._fitted.device
+
+    def marginal_value(self) -> pd.DataFrame:
+        """What each member of an ensemble is worth, and what it costs: whether one more model would pay.
+
+        Returns
+        -------
+        DataFrame, one line per member
+            ``alone``, its held-out nats per row by itself; ``gain``, the nats that the ensemble would lose without it,
+            weights fitted anew, and their ``stderr``; its mean ``weight``; ``parameters``; ``fit_seconds``;
+            ``call_ms``, milliseconds of a denoiser call of a thousand rows, and their ``call_share`` of the ensemble's;
+            and ``denoiser_calls``, how many calls of this member score a row. Nats are of the encoded cells, on the
+            rows held out, to which the weights were fitted.
+
+        Raises
+        ------
+        ValueError
+            If the denoiser is no ensemble.
+        """
+        members = self._fitted.members
+        if not len(members):
+            raise ValueError(
+                "marginal_value is of an ensemble: fit with denoiser='ensemble', or a list of recipes"
+            )
+        return members.assign(denoiser_calls=self.n_calls)
 
     # -- scoring --------------------------------------------------------------------------------
 
@@ -410,11 +438,11 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
             raise ValueError("a curve with error bars needs at least two rows")
         seed = self.model_.seed
         generator = torch.Generator(self.device_).manual_seed(seed)
-        low, high = pilot_quadrature(self.denoiser_.base, x, generator).edges[[0, -1]].tolist()
+        low, high = pilot_quadrature(self.model_.marginals, x, generator).edges[[0, -1]].tolist()
         logsnr = torch.linspace(low, high, n_points, dtype=torch.float64)
         curves = [
             mse_curve(d, x, logsnr.exp(), generator=torch.Generator().manual_seed(seed))
-            for d in (self.denoiser_, self.denoiser_.base)
+            for d in (self.denoiser_, self.model_.marginals)
         ]
         (mse, stderr), (independent, _) = curves
         columns = {"logsnr": logsnr, "mse": mse, "stderr": stderr, "mse_independent": independent}
@@ -624,7 +652,7 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
         if "header" not in state:
             super().__setstate__(state)
             return
-        self.__dict__.update(state["parameters"])
+        self.__dict__.update(files.parameters_of_now(state["parameters"]))
         self._from_state(
             state["header"], {k: torch.from_numpy(v) for k, v in state["arrays"].items()}
         )

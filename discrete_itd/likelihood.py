@@ -41,7 +41,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from discrete_itd.channel import Quadrature, Schedule, State, column_ranks
+from discrete_itd.channel import Quadrature, Schedule, State, column_ranks, distinct_paths
 from discrete_itd.denoisers.base import Denoiser
 from discrete_itd.denoisers.exact import MarginalDenoiser
 from discrete_itd.noise import RowNoise
@@ -102,7 +102,7 @@ def path_log_weights(
     known = torch.zeros_like(missing) if given is None else given & ~missing
     free = ~known & ~missing
     n_free = free.sum(1, keepdim=True)
-    rank = column_ranks(schedule, noise.uniform(0, book.n_columns), free, known)
+    rank = column_ranks(schedule, noise.uniform(0, book.n_columns), noise.path, free, known)
     n_steps = schedule.n_steps
     if schedule.complete and not schedule.noisy:
         n_steps = min(
@@ -132,13 +132,15 @@ def path_log_weights(
     return log_w + posterior.log_prob(x.masked_fill(known, math.nan))
 
 
-def combine(log_w: Tensor) -> Estimate:
+def combine(log_w: Tensor, distinct: int | None = None) -> Estimate:
     """Log-mean-exp over paths and its standard error.
 
     Parameters
     ----------
     log_w : Tensor, shape (N, M), float64
         Log-weights; NaN where a row has fewer paths than others.
+    distinct : int, optional
+        How many different paths there are, if there is an end to them: a row that has them all has no error.
 
     Notes
     -----
@@ -154,16 +156,21 @@ def combine(log_w: Tensor) -> Estimate:
     delta = torch.where(there, w - 1, 0.0).square().sum(1)
     mean = log_w.nan_to_num(0.0).sum(1) / m
     spread = torch.where(there, log_w - mean[:, None], 0.0).square().sum(1)
-    return Estimate(log_prob, (torch.maximum(delta, spread) / (m - 1) / m).sqrt())
+    stderr = (torch.maximum(delta, spread) / (m - 1) / m).sqrt()
+    if distinct is not None:
+        stderr = stderr.masked_fill(m == distinct, 0.0)
+    return Estimate(log_prob, stderr)
 
 
-def attribute(log_w: Tensor) -> Attribution:
+def attribute(log_w: Tensor, distinct: int | None = None) -> Attribution:
     r"""Split the log-mean-exp over paths by column, exactly.
 
     Parameters
     ----------
     log_w : Tensor, shape (N, M, C), float64
         Log-weights by column; NaN where a row has fewer paths.
+    distinct : int, optional
+        As of :func:`combine`.
 
     Notes
     -----
@@ -171,7 +178,7 @@ def attribute(log_w: Tensor) -> Attribution:
     the only mixture of the two for which the columns add up to the score.
     """
     total = log_w.sum(2)  # (N, M)
-    estimate = combine(total)
+    estimate = combine(total, distinct)
     there = ~total.isnan()
     total = total.masked_fill(~there, 0.0)
     equal = there.double() / there.sum(1, keepdim=True)
@@ -235,7 +242,7 @@ def path_log_prob(
         If ``n_paths``, ``max_paths`` or ``tol`` is not positive.
     """
     parts = [
-        combine(log_w)
+        combine(log_w, distinct_paths(schedule))
         for log_w in _adaptive_weights(
             denoiser, x, schedule, n_paths, generator, tol, max_paths, given, batch_size, progress
         )
@@ -259,7 +266,7 @@ def path_attribution(
 ) -> Attribution:
     """As :func:`path_log_prob`, with each column's share of the surprisal: (6) is a sum over columns."""
     parts = [
-        attribute(log_w)
+        attribute(log_w, distinct_paths(schedule))
         for log_w in _adaptive_weights(
             denoiser, x, schedule, n_paths, generator, tol, max_paths, given, batch_size, progress,
             by_column=True,
@@ -288,13 +295,16 @@ def _adaptive_weights(
         )
     salt = draw_salt(generator)
     most = n_paths if tol is None else max(n_paths, max_paths)
+    distinct = distinct_paths(schedule)
+    if distinct is not None:  # more would be the same ones again
+        n_paths, most = min(n_paths, distinct), min(most, distinct)
     chunk = max(1, batch_size // n_paths)
     if by_column:
         chunk = max(1, min(chunk, MAX_ELEMENTS // (most * x.shape[1])))
     for rows in x.split(chunk):
         log_w = _paths(denoiser, rows, schedule, range(n_paths), salt, given, batch_size, by_column)
         while tol is not None and log_w.shape[1] < most:
-            stderr = combine(log_w if not by_column else log_w.sum(2)).stderr
+            stderr = combine(log_w if not by_column else log_w.sum(2), distinct).stderr
             needy = torch.nonzero(~(stderr <= tol)).flatten()  # an unknown error is not small
             if not len(needy):
                 break

@@ -7,23 +7,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
-from sklearn.utils import check_random_state
 from torch import Tensor
 
 from discrete_itd.channel import CoordinateSchedule, Schedule
-from discrete_itd.checkpoint import Checkpoint
-from discrete_itd.denoisers import MarginalDenoiser, NeuralDenoiser
+from discrete_itd.denoisers import Denoiser, ExactDenoiser, MarginalDenoiser
+from discrete_itd.denoisers.stored import denoiser_from_json, denoiser_to_json, floating_type
 from discrete_itd.encoders import ABSENT, TableEncoder
 from discrete_itd.likelihood import Attribution, Estimate, path_attribution, path_log_prob
-from discrete_itd.patterns import pilot_quadrature
-from discrete_itd.planning import choose_path, paths_within
-from discrete_itd.records import Evaluation, TrainingPlan
+from discrete_itd.planning import paths_within
 from discrete_itd.sampling import sample
 from discrete_itd.state import State, schedule_from_json, schedule_to_json
-from discrete_itd.training import seeded, train
+from discrete_itd.training import seeded
 from discrete_itd.validation import check_schedule
 
 EFFORT = 16  # with tol, a row may cost this many times n_calls
@@ -38,7 +34,9 @@ class Model:
     Parameters
     ----------
     encoder : TableEncoder
-    denoiser : NeuralDenoiser
+    denoiser : Denoiser
+    marginals : MarginalDenoiser
+        Independent columns of the same rows: what the denoiser knows more than.
     schedule : Schedule
     seed : int
         Of the noise of scores.
@@ -46,16 +44,20 @@ class Model:
         One line per evaluation.
     path_table : DataFrame
         The paths tried.
+    members : DataFrame
+        What each member of an ensemble is worth; empty for another denoiser.
     stopped : str
         Why training ended.
     """
 
     encoder: TableEncoder
-    denoiser: NeuralDenoiser
+    denoiser: Denoiser
+    marginals: MarginalDenoiser
     schedule: Schedule
     seed: int
     history: pd.DataFrame
     path_table: pd.DataFrame
+    members: pd.DataFrame
     stopped: str
 
     @property
@@ -90,12 +92,38 @@ class Model:
             Columns to condition on.
         progress : callable, optional
             Called with the number of rows done since the last call.
+
+        Notes
+        -----
+        A denoiser with a closed form is asked for that, and has no error.
         """
+        if isinstance(self.denoiser, ExactDenoiser):
+            return self._exact(self.denoiser, x, given, progress)
         parts = [
             path_log_prob(self.denoiser, **stage, progress=progress)
             for stage in self._stages(x, n_calls, tol, given)
         ]
         return Estimate(*_product(parts))
+
+    @torch.no_grad()
+    def _exact(
+        self,
+        denoiser: ExactDenoiser,
+        x: Tensor,
+        given: Tensor | None,
+        progress: Callable[[int], object] | None,
+    ) -> Estimate:
+        """Closed form of log P(x), or of log P(x) less that of the given cells."""
+        parts = [x.new_zeros(0)]
+        for rows in x.split(self.batch_size):
+            log_prob = denoiser.log_prob(rows).double()
+            if given is not None:
+                log_prob -= denoiser.log_prob(rows.masked_fill(~given, math.nan)).double()
+            parts.append(log_prob)
+            if progress is not None:
+                progress(len(rows))
+        log_prob = torch.cat(parts)
+        return Estimate(log_prob, torch.zeros_like(log_prob))
 
     def attribution(
         self,
@@ -145,7 +173,7 @@ class Model:
         )
 
     def _indicator_schedule(self, n_steps: int) -> CoordinateSchedule:
-        return CoordinateSchedule(max(1, n_steps), self.schedule.order)
+        return CoordinateSchedule(max(1, n_steps), self.schedule.orders)
 
     def _stages(
         self, x: Tensor, n_calls: int, tol: float | None, given: Tensor | None
@@ -156,14 +184,21 @@ class Model:
         "it is missing", and all masses together would be more than one.
         """
         indicators = self.denoiser.codebook.leading
+        schedule, most = self.schedule, max(1, n_calls // 2)
+        if isinstance(self.denoiser, ExactDenoiser) and not isinstance(
+            self.denoiser, MarginalDenoiser
+        ):
+            # column by column, whatever was asked for: only so shares add up to the closed form
+            most = len(indicators)
+            schedule = CoordinateSchedule(most, schedule.orders)
         if not bool(indicators.any()):
-            return [self._stage(x, self.schedule, n_calls, tol, given)]
+            return [self._stage(x, schedule, n_calls, tol, given)]
         known = torch.zeros_like(indicators) if given is None else given
         told = x.masked_fill(~(indicators | known), math.nan)
-        n_steps = min(int(indicators.sum()), max(1, n_calls // 2))
+        n_steps = min(int(indicators.sum()), most)
         return [
             self._stage(told, self._indicator_schedule(n_steps), n_calls, tol, given),
-            self._stage(x, self.schedule, n_calls, tol, known | indicators),
+            self._stage(x, schedule, n_calls, tol, known | indicators),
         ]
 
     def _stage(
@@ -174,7 +209,7 @@ class Model:
             if n_free == 1:  # one cell: its distribution is what the denoiser says, in one call
                 schedule = CoordinateSchedule(1)
             elif isinstance(schedule, CoordinateSchedule):
-                schedule = CoordinateSchedule(min(n_free, schedule.n_steps), schedule.order)
+                schedule = CoordinateSchedule(min(n_free, schedule.n_steps), schedule.orders)
         n_paths = paths_within(n_calls, schedule)
         if tol is not None:  # start low: rows that need more will get more
             n_paths = min(n_paths, max(FEWEST_PATHS, paths_within(n_calls // 4, schedule)))
@@ -191,14 +226,20 @@ class Model:
 
     def to_state(self) -> State:
         """Plain JSON data and CPU tensors from which :meth:`from_state` makes an equal model."""
-        tensors = {k: v.detach().cpu().clone() for k, v in self.denoiser.state_dict().items()}
+        parts = {"denoiser": self.denoiser, "marginals": self.marginals}
+        tensors = {
+            f"{part}.{k}": v.detach().cpu().clone()
+            for part, module in parts.items()
+            for k, v in module.state_dict().items()
+        }
         header = {
             "schema": self.encoder.to_list(),
             "schedule": schedule_to_json(self.schedule),
-            "network": {"width": self.denoiser.width, "depth": self.denoiser.depth},
+            "denoiser": denoiser_to_json(self.denoiser),
             "seed": self.seed,
             "history": self.history.to_dict("list"),
             "path_table": self.path_table.to_dict("list"),
+            "members": self.members.to_dict("list"),
             "stopped": self.stopped,
         }
         return header, tensors
@@ -219,15 +260,35 @@ class Model:
         check_schedule(schedule, len(encoder.owner))
         if type(header["seed"]) is not int or not isinstance(header["stopped"], str):
             raise TypeError("seed and stopped are of the wrong type")
+        if (
+            "network" in header
+        ):  # format 2: a network on independent columns, which its tensors hold
+            wanted = {"kind": "network", "architecture": "mlp", "dropout": 0.1, **header["network"]}
+            header = {
+                **header,
+                "denoiser": {**wanted, "base": {"kind": "marginals"}},
+                "members": {},
+            }
+            own, base = tensors, {k[5:]: v for k, v in tensors.items() if k.startswith("base.")}
+        else:
+            own, base = (
+                {k.removeprefix(part): v for k, v in tensors.items() if k.startswith(part)}
+                for part in ("denoiser.", "marginals.")
+            )
+        codebook = encoder.codebook().to(floating_type(own))
         with seeded(0, torch.device("cpu")):  # initial weights, which are replaced
-            denoiser = NeuralDenoiser.from_tensors(encoder.codebook(), tensors, **header["network"])
+            denoiser = denoiser_from_json(header["denoiser"], codebook, own)
+        marginals = denoiser_from_json({"kind": "marginals"}, codebook, base)
+        assert isinstance(marginals, MarginalDenoiser)
         return cls(
             encoder=encoder,
-            denoiser=denoiser.to(device).eval(),
+            denoiser=denoiser.to(device).eval().requires_grad_(False),
+            marginals=marginals.to(device),
             schedule=schedule,
             seed=header["seed"],
             history=pd.DataFrame(header["history"]),
             path_table=pd.DataFrame(header["path_table"]),
+            members=pd.DataFrame(header["members"]),
             stopped=header["stopped"],
         )
 
@@ -251,105 +312,3 @@ def _product(factors: Sequence[Estimate | Attribution]) -> tuple[Tensor, Tensor]
     """Log-probability and standard error of a product of independent estimates."""
     log_prob = torch.stack([f.log_prob for f in factors]).sum(0)
     return log_prob, torch.stack([f.stderr for f in factors]).square().sum(0).sqrt()
-
-
-def _seed_of_run(checkpoint: Checkpoint, seed: int, *, is_free: bool) -> int:
-    """The seed of the run that a checkpoint is of, or this one, noted there, if it is new."""
-    kept = checkpoint.note.setdefault("seed", seed)
-    if type(kept) is not int or not 0 <= kept < 2**31:
-        raise checkpoint.damaged(TypeError(f"seed {kept!r}"))
-    if kept != seed and not is_free:
-        raise ValueError(
-            f"{checkpoint.path}: the checkpoint is of another run: random_state differs."
-            " Repeat that run to go on with it, or remove the file to start anew"
-        )
-    return kept
-
-
-def fit_model(
-    encoder: TableEncoder,
-    x: Tensor,
-    plan: TrainingPlan,
-    *,
-    width: int,
-    depth: int,
-    validation_fraction: float,
-    path: str | Schedule,
-    n_calls: int,
-    device: torch.device,
-    random_state: int | np.random.RandomState | None,
-    checkpoint: Checkpoint | None = None,
-    progress: Callable[[float, Evaluation], object] | None = None,
-) -> Model:
-    """Train a denoiser on rows and choose the path on which to score.
-
-    Parameters
-    ----------
-    encoder : TableEncoder
-    x : Tensor of float64, shape (N, C')
-        Encoded rows, each with a cell that is not missing; at least two.
-    plan : TrainingPlan
-    width, depth : int
-        Of the network.
-    validation_fraction : float
-        Share of the rows held out to stop training and to choose the path.
-    path : {"auto", "coordinate", "isotropic"} or Schedule
-    n_calls : int
-        Denoiser calls per row with which paths are compared.
-    device : device
-    random_state : int, RandomState or None
-        The only source of randomness.
-    checkpoint : Checkpoint, optional
-        Where training is kept, to be resumed; its file stays.
-    progress : callable, optional
-        Called with the share done and the latest evaluation.
-    """
-    seed = int(check_random_state(random_state).randint(2**31 - 1))
-    if checkpoint is not None:
-        seed = _seed_of_run(checkpoint, seed, is_free=random_state is None)
-    n_valid = min(max(1, round(validation_fraction * len(x))), len(x) - 1)
-    order = torch.from_numpy(np.random.RandomState(seed).permutation(len(x)))
-    x_valid, x = x[order[:n_valid]].to(device), x[order[n_valid:]].to(device)
-    generator = torch.Generator(device).manual_seed(seed)
-    marginals = MarginalDenoiser.fit(
-        encoder.codebook().to(device), x, unseen_counts=encoder.unseen_counts
-    )
-    with seeded(seed, device):
-        denoiser = NeuralDenoiser(marginals, width=width, depth=depth).to(device)
-        report = train(
-            denoiser,
-            x,
-            x_valid,
-            plan,
-            generator=generator,
-            progress=progress,
-            checkpoint=checkpoint,
-        )
-    table: list[tuple] = []
-    if isinstance(path, str):
-        if progress is not None:
-            progress(1.0, report.history[-1])
-        nats = [e.valid_nats for e in report.history]
-        untrained = min(nats) == nats[0]  # all paths are equal then, and exact
-        candidates = choose_path(
-            denoiser,
-            x,
-            x_valid,
-            pilot_quadrature(denoiser, x, generator),
-            kind="coordinate" if untrained and path == "auto" else path,
-            n_calls=n_calls,
-            generator=generator,
-        )
-        path = candidates[0].schedule
-        table = [(c.kind, c.schedule.n_steps, c.n_paths, c.nats, c.stderr) for c in candidates]
-    return Model(
-        encoder=encoder,
-        denoiser=denoiser,
-        schedule=path,
-        seed=seed,
-        history=pd.DataFrame(report.history, columns=pd.Index(Evaluation._fields)),
-        path_table=pd.DataFrame(
-            table, columns=pd.Index(["path", "steps", "paths", "nats", "stderr"])
-        ),
-        stopped=report.stopped,
-    )

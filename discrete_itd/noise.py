@@ -54,9 +54,14 @@ class RowNoise:
         Which repetition each row is in.
     salt : int
         One number for all rows, from the caller's generator.
+
+    Attributes
+    ----------
+    path : Tensor of int64, shape (B,)
     """
 
     def __init__(self, x: Tensor, path: Tensor, salt: int) -> None:
+        self.path = path
         place = _mix(torch.arange(1, x.shape[1] + 1, device=x.device) * _GOLDEN + _wrap(salt))
         content = _mix(_mix(cell_bits(x)) * _GOLDEN + place).sum(1)
         self._key = _mix(_mix(content) + (path + 1) * _GOLDEN)

@@ -7,11 +7,15 @@ The expected code length of an isotropic path is a sum over its steps,
 
 so on a grid of SNRs the best S steps are a shortest path through the matrix c, found exactly by dynamic programming.
 The matrix costs one denoiser call per grid point and row: the updates between two points ask no network.
+
+A coordinate path of fewer steps than columns takes columns that jump together as independent given those before. It so
+loses least if columns that say much about one another jump far apart: *spread* orders see to that.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -19,12 +23,16 @@ from torch import Tensor
 
 from discrete_itd.channel import (
     CoordinateSchedule,
+    HybridSchedule,
     IsotropicSchedule,
     Quadrature,
     Schedule,
     State,
+    distinct_paths,
 )
+from discrete_itd.codebook import Codebook
 from discrete_itd.denoisers.base import Denoiser
+from discrete_itd.denoisers.mixture import indicators
 from discrete_itd.likelihood import draw_salt, path_log_prob
 from discrete_itd.noise import RowNoise
 
@@ -34,6 +42,11 @@ PILOT_CELLS = 1 << 17  # rows times numbers of a posterior, for the pilot
 CHOICE_CELLS = 1 << 20  # the same, for comparing paths
 RUN_OFF = 4  # times the rows for the last two
 MOST_STEPS = 64  # of one isotropic path
+N_ORDERS = 64  # spread orders kept; fewer of a wide table
+ORDER_NUMBERS = 1 << 15  # of all of them together
+ORDER_ROWS = 20_000  # from which information between columns is counted
+ORDER_SLOTS = 4000  # of columns whose pairs are counted
+ORDER_NOISE = 0.5  # by which information is shaken, on a logarithmic scale, so that orders differ
 
 
 @torch.no_grad()
@@ -139,6 +152,88 @@ def place_steps(
     ]
 
 
+@torch.no_grad()
+def pairwise_information(codebook: Codebook, x: Tensor) -> Tensor:
+    """Mutual information of every two columns of few categories, from counts.
+
+    Parameters
+    ----------
+    codebook : Codebook
+    x : Tensor of float64, shape (N, C)
+        Rows; NaN where a cell is missing.
+
+    Returns
+    -------
+    Tensor, shape (C', C'), float64, nats
+        In the order of ``codebook.finite``, zero on the diagonal; half a count is spread over every pair's table.
+    """
+    slots = codebook.slots
+    joint = torch.zeros(slots.n_slots, slots.n_slots, dtype=torch.float64, device=x.device)
+    for rows in x[:ORDER_ROWS].split(4096):
+        ones = indicators(codebook, rows)
+        joint += (ones.T @ ones).double()
+    blocks = torch.zeros(slots.n_slots, slots.n_columns, dtype=torch.float64, device=x.device)
+    blocks.scatter_(1, slots.slot_column[:, None], 1.0)
+    size = blocks @ blocks.sum(0)  # of each slot's column
+    joint += 0.5 / (size[:, None] * size)
+    joint /= blocks @ (blocks.T @ joint @ blocks) @ blocks.T  # one table a pair
+    margin = joint @ blocks  # of a slot, beside another column
+    entropy = -blocks.T @ torch.special.xlogy(margin, margin)
+    information = entropy + entropy.T + blocks.T @ torch.special.xlogy(joint, joint) @ blocks
+    return information.clamp_min(0).fill_diagonal_(0)
+
+
+def spread_orders(
+    information: Tensor, n_orders: int, generator: torch.Generator
+) -> tuple[tuple[int, ...], ...]:
+    """Orders in which the next column is always one of which those before say least.
+
+    Parameters
+    ----------
+    information : Tensor, shape (C, C), nats
+        Between every two columns.
+    n_orders : int
+        Each begins with a random column, and with the information shaken at random.
+    generator : torch.Generator
+        Of the CPU.
+    """
+    # where nothing is known of any, chance decides
+    information = information.double().cpu().clamp_min(1e-9)
+    n = len(information)
+    first = torch.randint(n, (n_orders,), generator=generator)
+    told = torch.full((n_orders, n), -torch.inf, dtype=torch.float64)
+    orders = torch.zeros(n_orders, n, dtype=torch.int64)
+    left = torch.ones(n_orders, n, dtype=torch.bool)
+    lines = torch.arange(n_orders)
+    here = first
+    for step in range(n):
+        orders[:, step] = here
+        left[lines, here] = False
+        told = torch.maximum(told, information[here])
+        noise = torch.randn(told.shape, generator=generator, dtype=torch.float64)
+        shaken = told * torch.exp(ORDER_NOISE * noise)
+        here = shaken.masked_fill(~left, torch.inf).argmin(1)
+    return tuple(map(tuple, orders.tolist()))
+
+
+def table_orders(
+    codebook: Codebook, x: Tensor, generator: torch.Generator
+) -> tuple[tuple[int, ...], ...] | None:
+    """Spread orders of a table's columns; None of one with more categories than pairs of them are counted.
+
+    Of a continuous column or a large vocabulary nothing is known, so it has the mean information of the others.
+    """
+    if codebook.n_columns < 2 or not 2 <= codebook.slots.n_slots <= ORDER_SLOTS:
+        return None
+    among = pairwise_information(codebook, x).cpu()
+    n = codebook.n_columns
+    information = torch.full((n, n), float(among.mean()), dtype=torch.float64)
+    finite = codebook.finite.cpu()
+    information[finite[:, None], finite] = among
+    n_orders = max(4, min(N_ORDERS, ORDER_NUMBERS // n))
+    return spread_orders(information, n_orders, generator)
+
+
 @dataclass(frozen=True)
 class Candidate:
     """A way to spend denoiser calls, and what it gave on held-out rows (nats per row)."""
@@ -155,10 +250,45 @@ class Candidate:
 
 
 def paths_within(n_calls: int, schedule: Schedule) -> int:
-    """Paths M for a budget of calls per row; at least two, for a standard error."""
-    if not schedule.noisy and (schedule.n_steps == 1 or schedule.order is not None):
-        return 2  # all paths are the same
-    return max(2, n_calls // schedule.n_steps)
+    """Paths M for a budget of calls per row: at least two, for a standard error, and no path twice."""
+    within = max(2, n_calls // schedule.n_steps)
+    return min(within, distinct_paths(schedule) or within)
+
+
+def possible_paths(
+    denoiser: Denoiser,
+    x: Tensor,
+    quadrature: Quadrature,
+    *,
+    kind: str,
+    n_calls: int,
+    generator: torch.Generator,
+) -> Iterator[tuple[str, Schedule]]:
+    """Names and schedules of paths that leave at least two for ``n_calls``; parameters as of :func:`choose_path`."""
+    book = denoiser.codebook
+    n_columns = max(1, book.n_columns - int(book.leading.sum()))
+    most = max(1, n_calls // 2)
+    if kind != "isotropic":
+        few = min(n_columns, max(1, most // 4))
+        for n_steps in sorted({min(n_columns, most), few}):
+            yield "coordinate", CoordinateSchedule(n_steps)
+        at_random = torch.Generator().manual_seed(
+            n_columns
+        )  # orders are no part of the model's chance
+        blocks = sorted({n for n in (few, max(1, most // 2)) if 1 < n < n_columns})
+        orders = table_orders(book, x, at_random) if blocks and not book.has_leading else None
+        for n_steps in blocks if orders is not None else ():
+            yield "spread", CoordinateSchedule(n_steps, orders)
+    if kind != "coordinate":
+        counts = sorted({max(1, min(most, MOST_STEPS) // 2**k) for k in range(3)})
+        placed = place_steps(denoiser, x, quadrature, counts, generator=generator)
+        for schedule in dict.fromkeys(placed):
+            yield "isotropic", schedule
+        if kind == "auto" and n_columns > 1:
+            # noise first, which tells a little of all columns, then blocks of them
+            n_jumps = min(n_columns, max(1, most // 4))
+            levels = placed[0].levels[: max(1, len(placed[0].levels) // 2)]
+            yield "hybrid", HybridSchedule(levels, n_jumps)
 
 
 def choose_path(
@@ -194,19 +324,12 @@ def choose_path(
         # which asks for a large vocabulary once a path, an isotropic one at every step
         kind = "coordinate"
     max_rows = min(max_rows, max(32, CHOICE_CELLS // denoiser.codebook.work))
-    candidates: list[tuple[str, Schedule]] = []
     book = denoiser.codebook
     given = book.leading if book.has_leading else None  # a path takes the others, given these
-    n_columns = max(1, book.n_columns - int(book.leading.sum()))
-    most = max(1, n_calls // 2)
-    if kind != "isotropic":
-        counts = {min(n_columns, most), min(n_columns, max(1, most // 4))}
-        candidates += [("coordinate", CoordinateSchedule(s)) for s in sorted(counts)]
-    if kind != "coordinate":
-        counts = sorted({max(1, min(most, MOST_STEPS) // 2**k) for k in range(3)})
-        placed = place_steps(denoiser, x, quadrature, counts, generator=generator)
-        candidates += [("isotropic", s) for s in dict.fromkeys(placed)]
     seed = int(torch.randint(2**31, (1,), generator=generator, device=generator.device))
+    candidates = list(
+        possible_paths(denoiser, x, quadrature, kind=kind, n_calls=n_calls, generator=generator)
+    )
 
     def measure(schedule: Schedule, rows: Tensor) -> Tensor:
         noise = torch.Generator().manual_seed(seed)

@@ -24,6 +24,8 @@ class TrainingPlan:
         Decay per step of the moving average of weights, which is what is validated and kept.
     patterns : tuple of three floats
         Shares of isotropic, masked and hybrid rows in a batch.
+    judged : tuple of three floats
+        The same, of the held-out rows by which weights are judged; hybrids estimate conditional nats, no code length.
     n_evaluations : int
         Validations in a full run.
     patience : int
@@ -37,6 +39,7 @@ class TrainingPlan:
     weight_decay: float = 0.01
     ema: float = 0.998
     patterns: tuple[float, float, float] = (0.2, 0.7, 0.1)
+    judged: tuple[float, float, float] = (0.5, 0.5, 0.0)
     n_evaluations: int = 40
     patience: int = 5
 

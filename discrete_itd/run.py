@@ -81,8 +81,7 @@ class Run:
         """Train and validate on the SNRs of ``quadrature``."""
         self.quadrature, self.seed = quadrature, seed
         self.patterns = Patterns(quadrature, self.plan.patterns, balanced=True)
-        # hybrids estimate conditional nats, so a held-out code length is made of the other two
-        self.evaluate = Evaluator(Patterns(quadrature, (0.5, 0.5, 0.0)), self.x_valid, seed)
+        self.evaluate = Evaluator(Patterns(quadrature, self.plan.judged), self.x_valid, seed)
 
     def go_on(self) -> None:
         """Train to the end."""

@@ -63,7 +63,8 @@ def _fill(
     missing = ~known & ~free
     n_free = free.sum(1, keepdim=True)
     uniform = torch.rand(x.shape, generator=generator, device=x.device)
-    rank = column_ranks(schedule, uniform, free, known)
+    path = torch.randint(2**31, (len(x),), generator=generator, device=x.device)
+    rank = column_ranks(schedule, uniform, path, free, known)
     n_steps = schedule.n_steps
     if schedule.complete and not schedule.noisy:
         n_steps = min(n_steps, int(n_free.max()))

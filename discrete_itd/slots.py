@@ -146,6 +146,8 @@ class Slots(nn.Module):
     ----------
     n_columns, n_slots, n_coords : int
         C, T and D.
+    widest : int
+        Slots of the column that has most.
     slot_column : Tensor, shape (T,)
         The column of each slot.
     slot_level : Tensor, shape (T,)
@@ -173,6 +175,8 @@ class Slots(nn.Module):
     _stride: Tensor
     _grouped: Tensor
     _order: Tensor
+    _place: Tensor
+    _spread: Tensor
 
     def __init__(self, columns: Sequence[ColumnPoints]) -> None:
         super().__init__()
@@ -219,6 +223,12 @@ class Slots(nn.Module):
         keep("_grouped", order, torch.int64)
         keep("_order", sorted(range(len(order)), key=order.__getitem__), torch.int64)
         self.any_open = any(is_open)
+        self.widest = widest = max(self.cardinalities, default=1)
+        place = [self.n_slots] * (self.n_columns * widest)  # beyond the last: no slot
+        for s in range(self.n_slots):
+            place[column[s] * widest + level[s]] = s
+        keep("_place", place, torch.int64)
+        keep("_spread", [c * widest + k for c, k in zip(column, level, strict=True)], torch.int64)
 
     @property
     def cardinalities(self) -> tuple[int, ...]:
@@ -247,6 +257,15 @@ class Slots(nn.Module):
 
     def _per_coord(self, values: Tensor) -> Tensor:
         return values[:, self.coord_column]
+
+    def spread(self, values: Tensor, fill: float) -> Tensor:
+        """``values`` (B, T) column by column, as many as the widest has: (B, C, K), ``fill`` where there is no slot."""
+        padded = torch.cat([values, values.new_full((len(values), 1), fill)], 1)
+        return padded[:, self._place].view(len(values), self.n_columns, self.widest)
+
+    def gather(self, values: Tensor) -> Tensor:
+        """The slots of ``values`` (B, C, K), spread by column: (B, T)."""
+        return values.flatten(1)[:, self._spread]
 
     # -- softmax over each column's slots -------------------------------------------------------
 

@@ -27,10 +27,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 from torch import Tensor
 
-from discrete_itd.channel import CoordinateSchedule, IsotropicSchedule, Schedule
+from discrete_itd.channel import CoordinateSchedule, HybridSchedule, IsotropicSchedule, Schedule
 from discrete_itd.encoders import plain
+from discrete_itd.recipes import Network, recipe_from_json, recipe_to_json
 
-FORMAT = 2  # 1: development versions, never released
+FORMAT = 3  # 2: networks on independent columns only; 1: development versions, never released
+OLDEST_FORMAT = 2
 KEY = "discrete_itd"
 DIGEST = "sha256"
 KINDS = {"model": "a model", "checkpoint": "the checkpoint of a training"}
@@ -247,7 +249,7 @@ def _check(header: Mapping[str, Any], sound: bool, kind: str) -> None:
         )
     if not sound:
         raise _Refusal("the file is damaged (its digest does not match)")
-    if version < FORMAT:
+    if version < OLDEST_FORMAT:
         raise _Refusal(
             f"format {version}, written by a development version of discrete_itd; fit the model anew"
         )
@@ -273,9 +275,11 @@ def schedule_to_json(schedule: Schedule) -> dict[str, Any]:
     """JSON data of a schedule of this library; ValueError for another."""
     if isinstance(schedule, IsotropicSchedule):
         return {"kind": "isotropic", "levels": list(schedule.levels)}
+    if isinstance(schedule, HybridSchedule):
+        return {"kind": "hybrid", "levels": list(schedule.levels), "n_jumps": schedule.n_jumps}
     if isinstance(schedule, CoordinateSchedule):
-        order = None if schedule.order is None else list(schedule.order)
-        return {"kind": "coordinate", "n_steps": schedule.n_steps, "order": order}
+        # one order as a list of columns, several as a list of lists
+        return {"kind": "coordinate", "n_steps": schedule.n_steps, "order": schedule.order}
     raise ValueError(f"a model with a schedule of type {type(schedule).__name__} cannot be kept")
 
 
@@ -283,8 +287,12 @@ def schedule_from_json(data: Mapping[str, Any]) -> Schedule:
     """Make the schedule that :func:`schedule_to_json` wrote."""
     if data["kind"] == "isotropic":
         return IsotropicSchedule(tuple(data["levels"]))
+    if data["kind"] == "hybrid":
+        return HybridSchedule(tuple(data["levels"]), data["n_jumps"])
     order = data["order"]
-    return CoordinateSchedule(data["n_steps"], None if order is None else tuple(order))
+    if order is not None:
+        order = tuple(tuple(j) if isinstance(j, list | tuple) else j for j in order)
+    return CoordinateSchedule(data["n_steps"], order)
 
 
 def parameters_to_json(parameters: dict[str, Any]) -> dict[str, Any]:
@@ -292,11 +300,20 @@ def parameters_to_json(parameters: dict[str, Any]) -> dict[str, Any]:
     out = dict(parameters)
     if isinstance(out["columns"], Mapping):  # JSON would turn integer names into strings
         out["columns"] = [[plain(name), _plain_spec(s)] for name, s in out["columns"].items()]
+    out["denoiser"] = recipe_to_json(out["denoiser"])
     if not isinstance(out["path"], str):
         out["path"] = schedule_to_json(out["path"])
     if not isinstance(out["random_state"], int | np.integer | None):
         out["random_state"] = None  # a generator's state is not part of the model
     return {name: plain(value) for name, value in out.items()}
+
+
+def parameters_of_now(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """An estimator's arguments as it takes them now; releases up to format 2 had ``width`` and ``depth``."""
+    out = dict(parameters)
+    if "width" in out:
+        out["denoiser"] = Network("mlp", out.pop("width"), out.pop("depth"), base="independent")
+    return out
 
 
 def _plain_spec(spec: Any) -> Any:
@@ -312,6 +329,9 @@ def _plain_spec(spec: Any) -> Any:
 def parameters_from_json(data: Mapping[str, Any]) -> dict[str, Any]:
     """Make the arguments that :func:`parameters_to_json` wrote."""
     out = dict(data)
+    if "denoiser" in out:
+        out["denoiser"] = recipe_from_json(out["denoiser"])
+    out = parameters_of_now(out)
     if isinstance(out["columns"], list):
         out["columns"] = {name: kind for name, kind in out["columns"]}
     if isinstance(out["path"], Mapping):

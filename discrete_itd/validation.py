@@ -10,6 +10,7 @@ import torch
 
 from discrete_itd.channel import Schedule
 from discrete_itd.encoders import KINDS, check_column_spec
+from discrete_itd.recipes import recipe
 
 PATHS = ("auto", "coordinate", "isotropic")
 MISSING = ("marginalise", "category")
@@ -19,7 +20,8 @@ MOST_ROWS = 1e9  # that weights may stand for: rows are repeated as they say
 
 def check_parameters(parameters: Mapping[str, Any]) -> None:
     """Raise a ValueError or TypeError that names the wrong one of an estimator's parameters."""
-    for name, least in (("width", 1), ("depth", 0), ("max_steps", 0), ("n_calls", 2)):
+    recipe(parameters["denoiser"])
+    for name, least in (("max_steps", 0), ("n_calls", 2)):
         check_integer(name, parameters[name], least)
     for name in ("max_time", "validation_fraction"):
         value = parameters[name]
@@ -64,9 +66,9 @@ def resolve_device(name: str) -> torch.device:
 
 def check_schedule(schedule: Schedule, n_columns: int) -> None:
     """Raise a ValueError if a schedule is for another number of columns."""
-    if schedule.order is not None and len(schedule.order) != n_columns:
+    if schedule.orders is not None and len(schedule.orders[0]) != n_columns:
         raise ValueError(
-            f"path has an order of {len(schedule.order)} columns, but the table has {n_columns}"
+            f"path has an order of {len(schedule.orders[0])} columns, but the table has {n_columns}"
             " (with missing='category', one more for each column with missing cells)"
         )
 

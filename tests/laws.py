@@ -8,15 +8,23 @@ import torch
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-from discrete_itd.channel import CoordinateSchedule, IsotropicSchedule, column_ranks
+from discrete_itd.channel import (
+    CoordinateSchedule,
+    HybridSchedule,
+    IsotropicSchedule,
+    column_ranks,
+)
 from discrete_itd.codebook import Codebook, ColumnPoints
 from discrete_itd.denoisers import (
+    BayesNetDenoiser,
     Denoiser,
     MarginalDenoiser,
     MixtureDenoiser,
     NeuralDenoiser,
     SupportDenoiser,
+    TreeDenoiser,
 )
+from discrete_itd.denoisers.networks import ColumnTransformer
 from discrete_itd.noise import scattered_directions
 from discrete_itd.posterior import (
     CategoricalPosterior,
@@ -142,6 +150,22 @@ def random_state(book, rng, n, *, max_snr=20.0, known=True):
     return rows, torch.where(wide.isinf(), x, y), snr
 
 
+def states_of_every_kind(book, rng):
+    """Rows of which nothing is known, or all, some cells, a noisy view of all cells or of some."""
+    unknown, noisy, known = 0, 1, 2
+    kinds = rng.integers(3, size=(9, book.n_columns))
+    kinds[0], kinds[1], kinds[2] = unknown, known, noisy
+    kinds[3:5] = rng.choice([unknown, known], size=(2, book.n_columns))
+    snr = torch.tensor(np.exp(rng.uniform(-2, 4, kinds.shape))).to(book.known_snr)
+    kinds = torch.tensor(kinds, device=snr.device)
+    snr = snr.masked_fill(kinds == unknown, 0.0).masked_fill(kinds == known, math.inf)
+    rows = random_rows(book, len(kinds), rng)
+    x, wide = book.embed(rows), book.per_coord(snr)
+    finite = wide.masked_fill(wide.isinf(), 0.0)
+    y = finite * x + finite.sqrt() * torch.tensor(rng.normal(size=x.shape)).to(x)
+    return torch.where(wide.isinf(), x, y), snr
+
+
 def numpy_point(points, k):
     """The point of category k of one column, as the definition has it."""
     if points.kind == "code":
@@ -237,7 +261,7 @@ def random_oracle(book, rng, *, share=1.0):
     return SupportDenoiser(book, rows[keep.to(rows.device)], torch.tensor(probs).to(book.known_snr))
 
 
-def random_mixture(book, rng, *, n_classes=3):
+def random_mixture(book, rng, *, n_classes=3, rest=None):
     """A mixture of products whose classes lie well apart: the oracle of tables with continuous columns."""
     like, n_real = book.known_snr, len(book.reals)
     tensors = (
@@ -246,16 +270,62 @@ def random_mixture(book, rng, *, n_classes=3):
         rng.normal(0, 0.6, (n_classes, n_real)),
         rng.uniform(0.2, 0.4, (n_classes, n_real)) ** 2,
     )
-    return MixtureDenoiser(book, *(torch.tensor(t).to(like) for t in tensors))
+    return MixtureDenoiser(book, *(torch.tensor(t).to(like) for t in tensors), rest)
 
 
-def random_network(book, seed, *, strength=0.6):
+def tree_tables(book, rng, n_trees):
+    """Parents, tables and weights of random trees, here and there of two roots: numpy."""
+    c, k = book.slots.n_columns, book.slots.widest
+    parents = np.full((n_trees, c), -1)
+    for z in range(n_trees):
+        order = rng.permutation(c)
+        for i in range(1, c):
+            parents[z, order[i]] = order[rng.integers(i)] if rng.random() < 0.9 else -1
+    tables = np.maximum(rng.gamma(0.7, size=(n_trees, c, k, k)), 0.03)
+    return parents, tables, rng.dirichlet([4.0] * n_trees)
+
+
+def random_trees(book, rng, *, n_trees=1):
+    """A mixture of random trees, beside which other columns are independent."""
+    parents, *positive = map(torch.tensor, tree_tables(book, rng, n_trees))
+    rest = random_marginals(book, rng) if len(book.finite) < book.n_columns else None
+    positive = [t.to(book.known_snr) for t in positive]
+    return TreeDenoiser(book, parents, *positive, rest)
+
+
+def bayes_net_tables(book, rng, *, most_parents=3):
+    """Parents and tables of a random acyclic graph: lists of tuples and of numpy arrays."""
+    sizes = book.slots.cardinalities
+    parents, order = [()] * len(sizes), rng.permutation(len(sizes))
+    for i, j in enumerate(order.tolist()):
+        n = int(rng.integers(min(i, most_parents) + 1))
+        parents[j] = tuple(rng.permutation(order[:i])[:n].tolist())
+    shapes = [[sizes[i] for i in (*above, j)] for j, above in enumerate(parents)]
+    return parents, [np.maximum(rng.gamma(0.7, size=shape), 0.03) for shape in shapes]
+
+
+def random_bayes_net(book, rng, *, most_parents=3):
+    """A random Bayesian network, beside which other columns are independent."""
+    parents, tables = bayes_net_tables(book, rng, most_parents=most_parents)
+    rest = random_marginals(book, rng) if len(book.finite) < book.n_columns else None
+    tables = [torch.tensor(t).to(book.known_snr) for t in tables]
+    return BayesNetDenoiser(book, parents, tables, rest)
+
+
+def last_weights(network):
+    """What a network ends with, and leaves at zero until it is trained."""
+    if isinstance(network, ColumnTransformer):
+        return network.leave, network.bias
+    return network.leave[-1].weight, network.leave[-1].bias
+
+
+def random_network(book, seed, *, strength=0.6, architecture="mlp"):
     """A network of random weights in every layer; strength 0 is the untrained one."""
     base = random_marginals(book, np.random.default_rng(seed))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        net = NeuralDenoiser(base, width=16, depth=1).to(book.device)
-        for p in net.network.leave[-1].parameters():
+        net = NeuralDenoiser(base, architecture=architecture, width=16, depth=1).to(book.device)
+        for p in last_weights(net.network):
             torch.nn.init.normal_(p, std=strength)
     return net.eval().requires_grad_(False)
 
@@ -263,6 +333,8 @@ def random_network(book, seed, *, strength=0.6):
 def make_denoiser(kind, book, seed=0):
     if kind == "network":
         return random_network(book, seed)
+    if kind == "transformer":
+        return random_network(book, seed, architecture="transformer")
     if kind == "blurred":
         return random_network(book, seed).blurred(0.2)
     if kind == "stranger":
@@ -271,6 +343,10 @@ def make_denoiser(kind, book, seed=0):
         return random_marginals(book, np.random.default_rng(seed))
     if kind == "mixture":
         return random_mixture(book, np.random.default_rng(seed))
+    if kind in ("tree", "trees"):
+        return random_trees(book, np.random.default_rng(seed), n_trees=1 if kind == "tree" else 3)
+    if kind == "bayes_net":
+        return random_bayes_net(book, np.random.default_rng(seed))
     return random_oracle(book, np.random.default_rng(seed))
 
 
@@ -326,7 +402,8 @@ def ranks_of(noise, x, schedule=None, given=None):
     """Ranks of the columns on the paths of rows, a coordinate schedule's unless another is given."""
     known = torch.zeros_like(x, dtype=torch.bool) if given is None else given & ~x.isnan()
     schedule = schedule or CoordinateSchedule(x.shape[1])
-    return column_ranks(schedule, noise.uniform(0, x.shape[1]), ~known & ~x.isnan(), known)
+    free = ~known & ~x.isnan()
+    return column_ranks(schedule, noise.uniform(0, x.shape[1]), noise.path, free, known)
 
 
 def naive_autoregression(denoiser, row, rank, start=()):
@@ -353,7 +430,7 @@ def total_mass(estimate):
 # -- schedules -------------------------------------------------------------------------------------
 
 
-class HybridSchedule:
+class PartlyKnownSchedule:
     """The first columns become known at once, the others climb together."""
 
     noisy = True
@@ -362,7 +439,7 @@ class HybridSchedule:
     def __init__(self, n_known, levels):
         self.n_known, self.levels, self.n_steps = n_known, levels, len(levels)
 
-    order = None
+    orders = None
 
     def snr(self, step, rank, n_free):
         level = self.levels[step - 1] if step else 0.0
@@ -379,14 +456,16 @@ SCHEDULES = {
     "isotropic": lambda _: IsotropicSchedule((0.4, 1.2, 2.5)),
     "coordinate": CoordinateSchedule,
     "block": lambda c: CoordinateSchedule(max(1, c - 1)),
-    "hybrid": lambda _: HybridSchedule(1, (0.6, 1.8)),
+    "partly known": lambda _: PartlyKnownSchedule(1, (0.6, 1.8)),
+    "hybrid": lambda c: HybridSchedule((0.5, 1.5), max(1, c - 1)),
     "fixed order": fixed_order,
 }
 
 # a stranger ignores the evidence, so its weights have heavy tails: show it little
 MILD = {
     "isotropic": lambda _: IsotropicSchedule((0.1, 0.3, 0.6)),
-    "hybrid": lambda _: HybridSchedule(1, (0.2, 0.5)),
+    "partly known": lambda _: PartlyKnownSchedule(1, (0.2, 0.5)),
+    "hybrid": lambda c: HybridSchedule((0.2, 0.5), c),
 }
 
 

@@ -8,9 +8,14 @@ from sklearn.frozen import FrozenEstimator
 
 from discrete_itd import DiffusionDensity
 from discrete_itd.detection.detector import DiffusionOutlierDetector
+from discrete_itd.recipes import Network
 
 EVIL = "<script>document.title='owned'</script>"
-SETTINGS = {"width": 64, "depth": 1, "n_calls": 8, "random_state": 0}
+SETTINGS = {
+    "denoiser": Network("mlp", width=64, depth=1, base="independent"),
+    "n_calls": 8,
+    "random_state": 0,
+}
 
 
 def table(n, seed):

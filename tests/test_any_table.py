@@ -9,8 +9,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from discrete_itd import DiffusionDensity
+from discrete_itd.recipes import Network
 
-TINY = {"width": 4, "depth": 0, "max_steps": 2, "n_calls": 4, "random_state": 0}
+TINY = {
+    "denoiser": Network("mlp", width=4, depth=0, base="independent"),
+    "max_steps": 2,
+    "n_calls": 4,
+    "random_state": 0,
+}
 # choosing among paths takes most of the time of a tiny fit, and has its own tests
 TINY |= {"path": "coordinate"}
 WORDS = ["", "a", "B", "é", "None", "nan", "7", " x", "long " * 8]

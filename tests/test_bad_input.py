@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 
 from discrete_itd import DiffusionDensity
+from discrete_itd.recipes import Network
 
 QUICK = {
-    "width": 4,
-    "depth": 0,
+    "denoiser": Network("mlp", width=4, depth=0, base="independent"),
     "max_steps": 2,
     "n_calls": 4,
     "path": "coordinate",

@@ -16,17 +16,24 @@ from discrete_itd.detection.beliefs import _mean_log_volume, judge
 from discrete_itd.detection.reasons import cell_nats, expected
 from discrete_itd.encoders import Column
 from discrete_itd.encoders.numeric import fit_bins
+from discrete_itd.recipes import Network
 
-QUICK = {"width": 16, "depth": 1, "max_steps": 150, "n_calls": 16, "random_state": 0}
+QUICK = {
+    "denoiser": Network("mlp", width=16, depth=1, base="independent"),
+    "max_steps": 150,
+    "n_calls": 16,
+    "random_state": 0,
+}
 QUICK |= {"path": "coordinate"}
 FEW_STEPS = {**QUICK, "max_steps": 10, "path": CoordinateSchedule(2)}
 LEVELS = {"a": ["x", "y", "z"], "b": ["u", "v"], "c": ["s", "t"]}
 ROWS = pd.DataFrame(list(itertools.product(*LEVELS.values())), columns=list(LEVELS))
 
 
-def with_denoiser(density, denoiser):
-    """The same model with another denoiser."""
-    density.model_ = dataclasses.replace(density.model_, denoiser=denoiser)
+def with_denoiser(density, denoiser, marginals=None):
+    """The same model with another denoiser, and other independent columns."""
+    changes = {"denoiser": denoiser} | ({} if marginals is None else {"marginals": marginals})
+    density.model_ = dataclasses.replace(density.model_, **changes)
     return density
 
 
@@ -46,8 +53,8 @@ def exact_density(seed=0, **changes):
         codes = torch.zeros(len(m), 3, dtype=torch.int64)
         codes[:, j] = torch.arange(len(m))
         slots[book.slots.slot_of(codes)[:, j]] = torch.tensor(m).to(book.dtype)
-    oracle.base = MarginalDenoiser(book, slots)
-    return with_denoiser(density, oracle), pd.Series(p), [marginals[j] for j in range(3)]
+    density = with_denoiser(density, oracle, MarginalDenoiser(book, slots))
+    return density, pd.Series(p), [marginals[j] for j in range(3)]
 
 
 def conditional(p, j):

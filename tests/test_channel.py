@@ -22,10 +22,12 @@ from scipy import stats
 
 from discrete_itd.channel import (
     CoordinateSchedule,
+    HybridSchedule,
     IsotropicSchedule,
     Quadrature,
     State,
     column_ranks,
+    distinct_paths,
 )
 from discrete_itd.codebook import Codebook
 
@@ -114,6 +116,11 @@ def uniforms(n, n_columns, device, seed=0):
     return torch.rand(n, n_columns, generator=seeded_generator(seed, device), device=device)
 
 
+def first(n, device):
+    """All rows on their first path."""
+    return torch.zeros(n, dtype=torch.int64, device=device)
+
+
 KINDS = {"free": (True, False), "known": (False, True), "missing": (False, False)}
 
 
@@ -133,7 +140,11 @@ def test_ranks_are_orders_of_the_free_cells_all_equally_likely(device, kinds):
         torch.tensor([KINDS[k][i] for k in kinds], device=device).expand(12000, -1) for i in (0, 1)
     )
     schedule = CoordinateSchedule(4)
-    rank = column_ranks(schedule, uniforms(12000, 4, device), free, known).cpu().numpy()
+    rank = (
+        column_ranks(schedule, uniforms(12000, 4, device), first(12000, device), free, known)
+        .cpu()
+        .numpy()
+    )
     places = {k: [j for j, kind in enumerate(kinds) if kind == k] for k in KINDS}
     n_free = len(places["free"])
     assert (rank[:, places["known"]] < 0).all()
@@ -153,7 +164,7 @@ def test_a_fixed_order_is_kept_among_the_free(device, order, seed):
     kind = torch.tensor(rng.integers(3, size=(20, 5)), device=device)
     free, known = kind == 0, kind == 1
     schedule = CoordinateSchedule(5, tuple(order))
-    rank = column_ranks(schedule, uniforms(20, 5, device, seed), free, known)
+    rank = column_ranks(schedule, uniforms(20, 5, device, seed), first(20, device), free, known)
     for i in range(20):
         expected = [j for j in order if free[i, j]]
         assert [int(rank[i, j]) for j in expected] == list(range(len(expected)))
@@ -161,15 +172,36 @@ def test_a_fixed_order_is_kept_among_the_free(device, order, seed):
         assert (rank[i, kind[i] == 2] >= len(expected)).all()
 
 
+@LAW
+@given(st.lists(st.permutations(range(4)), min_size=1, max_size=3), seeds)
+def test_every_path_keeps_to_its_own_order(device, orders, seed):
+    rng = np.random.default_rng(seed)
+    kind = torch.tensor(rng.integers(3, size=(12, 4)), device=device)
+    free, known = kind == 0, kind == 1
+    path = torch.tensor(rng.integers(9, size=12), device=device)
+    several = CoordinateSchedule(4, tuple(map(tuple, orders)))
+    rank = column_ranks(several, uniforms(12, 4, device, seed), path, free, known)
+    for i, m in enumerate(path.tolist()):
+        one = CoordinateSchedule(4, tuple(orders[m % len(orders)]))
+        own = slice(i, i + 1)
+        alone = column_ranks(one, uniforms(1, 4, device), first(1, device), free[own], known[own])
+        taken = free[own] | known[own]
+        assert torch.equal(rank[own][taken], alone[taken])
+
+
 def test_no_rows_have_no_ranks(device):
     none = torch.zeros(0, 3, dtype=torch.bool, device=device)
-    assert column_ranks(CoordinateSchedule(3), uniforms(0, 3, device), none, none).shape == (0, 3)
+    assert column_ranks(
+        CoordinateSchedule(3), uniforms(0, 3, device), first(0, device), none, none
+    ).shape == (0, 3)
 
 
 def test_an_order_of_other_columns_is_refused(device):
     free = torch.ones(1, 3, dtype=torch.bool, device=device)
     with pytest.raises(ValueError, match="order has 2 columns, the table 3"):
-        column_ranks(CoordinateSchedule(2, (1, 0)), uniforms(1, 3, device), free, ~free)
+        column_ranks(
+            CoordinateSchedule(2, (1, 0)), uniforms(1, 3, device), first(1, device), free, ~free
+        )
 
 
 # -- schedules -------------------------------------------------------------------------------------
@@ -180,7 +212,9 @@ def test_an_order_of_other_columns_is_refused(device):
 def test_schedules_climb_from_zero(device, name, n_columns, seed):
     schedule = SCHEDULES[name](n_columns)
     free = torch.ones(5, n_columns, dtype=torch.bool, device=device)
-    rank = column_ranks(schedule, uniforms(5, n_columns, device, seed), free, ~free)
+    rank = column_ranks(
+        schedule, uniforms(5, n_columns, device, seed), first(5, device), free, ~free
+    )
     n_free = free.sum(1, keepdim=True)
     before = schedule.snr(0, rank, n_free)
     assert not before.any()
@@ -225,10 +259,73 @@ def test_wrong_step_counts_are_refused(n_steps):
         CoordinateSchedule(n_steps)
 
 
-@pytest.mark.parametrize("order", [(0, 0), (1, 2), (0, 2, 3), (-1, 0)])
+@pytest.mark.parametrize(
+    "order", [(0, 0), (1, 2), (0, 2, 3), (-1, 0), ((0, 1), (1, 1)), ((0, 2), (2, 0))]
+)
 def test_wrong_orders_are_refused(order):
     with pytest.raises(ValueError, match="a permutation of the columns"):
         CoordinateSchedule(2, order)
+
+
+def test_orders_of_different_columns_are_refused():
+    with pytest.raises(ValueError, match="permutations of the same columns"):
+        CoordinateSchedule(2, ((0, 1), (0, 1, 2)))
+
+
+@pytest.mark.parametrize("order", [(0.0, 1.0), ((0, 1), (True, 0)), ("a",), (("a", "b"),)])
+def test_orders_that_are_no_numbers_are_refused(order):
+    with pytest.raises(TypeError, match="n_steps and order must be integers"):
+        CoordinateSchedule(2, order)
+
+
+def test_one_order_or_several_are_told_apart():
+    assert CoordinateSchedule(2).orders is None
+    assert CoordinateSchedule(2, (1, 0)).orders == ((1, 0),)
+    assert CoordinateSchedule(2, ((1, 0), (0, 1))).orders == ((1, 0), (0, 1))
+    assert IsotropicSchedule((1.0,)).orders is None
+
+
+def test_how_many_different_paths_there_are():
+    assert distinct_paths(CoordinateSchedule(3)) is None
+    assert distinct_paths(CoordinateSchedule(1)) == 1  # all cells at once, whatever the order
+    assert distinct_paths(CoordinateSchedule(3, (2, 0, 1))) == 1
+    assert distinct_paths(CoordinateSchedule(3, ((2, 0, 1), (0, 1, 2)))) == 2
+    assert distinct_paths(IsotropicSchedule((1.0,))) is None
+    assert distinct_paths(HybridSchedule((1.0,), 1)) is None
+
+
+# -- levels, then jumps ----------------------------------------------------------------------------
+
+
+@LAW
+@given(st.integers(1, 3), st.integers(1, 7), st.integers(0, 6))
+def test_a_hybrid_climbs_then_jumps(device, n_levels, n_jumps, n_columns):
+    levels = tuple(0.5 * (i + 1) for i in range(n_levels))
+    schedule = HybridSchedule(levels, n_jumps)
+    jumps = CoordinateSchedule(n_jumps)
+    rank = torch.arange(n_columns, device=device)[None]
+    n_free = torch.tensor([[n_columns]], device=device)
+    assert schedule.n_steps == n_levels + n_jumps
+    for step in range(n_levels + 1):
+        assert (schedule.snr(step, rank, n_free) == (0.0, *levels)[step]).all()
+    for step in range(n_jumps + 1):
+        jumped = torch.isinf(jumps.snr(step, rank, n_free))
+        snr = schedule.snr(n_levels + step, rank, n_free)
+        assert torch.equal(torch.isinf(snr), jumped)
+        assert (snr[~jumped] == levels[-1]).all()
+
+
+@pytest.mark.parametrize("levels", [(), (1.0, 1.0), (0.0,), (math.inf,)])
+def test_wrong_levels_of_a_hybrid_are_refused(levels):
+    with pytest.raises(ValueError, match="positive, finite and increasing"):
+        HybridSchedule(levels, 2)
+
+
+def test_wrong_jumps_of_a_hybrid_are_refused():
+    with pytest.raises(ValueError, match="n_steps must be positive"):
+        HybridSchedule((1.0,), 0)
+    with pytest.raises(TypeError, match="must be integers"):
+        HybridSchedule((1.0,), 1.5)
 
 
 # -- quadratures -----------------------------------------------------------------------------------

@@ -11,10 +11,15 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from discrete_itd import DiffusionDensity, __version__, cli
 from discrete_itd.cli import main
+from discrete_itd.denoisers import MixtureDenoiser, NeuralDenoiser, TreeDenoiser
+from discrete_itd.recipes import Network
 from discrete_itd.tables import read_table, recognise
+
+SMALL = Network("mlp", width=8, depth=1, base="independent")
 
 
 def table(n=40):
@@ -57,9 +62,9 @@ def quick(monkeypatch):
     """Small networks."""
 
     class Quick(DiffusionDensity):
-        def __init__(self, *, width=8, depth=1, n_calls=8, columns=None, missing="marginalise", unseen="smooth", max_steps=6000, max_time=None, validation_fraction=0.1, path="auto", device="auto", random_state=None):  # fmt: skip # noqa: E501
+        def __init__(self, *, denoiser="auto", n_calls=8, columns=None, missing="marginalise", unseen="smooth", max_steps=6000, max_time=None, validation_fraction=0.1, path="auto", device="auto", random_state=None):  # fmt: skip # noqa: E501
             super().__init__(
-                width=width, depth=depth, n_calls=n_calls, columns=columns, missing=missing,
+                denoiser=SMALL if denoiser == "auto" else denoiser, n_calls=n_calls, columns=columns, missing=missing,
                 unseen=unseen, max_steps=max_steps, max_time=max_time,
                 validation_fraction=validation_fraction, path=path, device=device,
                 random_state=random_state,
@@ -73,7 +78,7 @@ def quick(monkeypatch):
 def saved(tmp_path_factory):
     path = tmp_path_factory.mktemp("saved") / "m.safetensors"
     frame = table().drop(columns="id")
-    DiffusionDensity(width=8, depth=1, max_steps=5, n_calls=8, random_state=0).fit(frame).save(path)
+    DiffusionDensity(denoiser=SMALL, max_steps=5, n_calls=8, random_state=0).fit(frame).save(path)
     return path.read_bytes()
 
 
@@ -81,7 +86,7 @@ def saved(tmp_path_factory):
 def saved_mixed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("mixed")
     mixed()[1].to_csv(folder / "gaps.csv", index=False)
-    settings = {"width": 8, "depth": 1, "max_steps": 5, "n_calls": 8, "random_state": 0}
+    settings = {"denoiser": SMALL, "max_steps": 5, "n_calls": 8, "random_state": 0}
     with pytest.warns(
         UserWarning, match=r"^gaps.csv: column 'price': 'NA' \(1 cell\) taken as missing"
     ):
@@ -135,6 +140,24 @@ def test_fit(place, capsys):
     assert zip_code.categories == ("01234", "98765")  # with its zero
     assert fresh.categories == (False, True)
     assert model.random_state == 0
+
+
+@pytest.mark.parametrize("name", ["tree", "mixture", "transformer"])
+def test_the_denoiser_that_is_named_is_fitted(place, capsys, name):
+    run(f"{FIT} --denoiser {name}")
+    model = DiffusionDensity.load(place / "new.safetensors")
+    assert model.denoiser == name
+    made = {"tree": TreeDenoiser, "mixture": MixtureDenoiser, "transformer": NeuralDenoiser}[name]
+    assert type(model.denoiser_) is made
+    steps = "2 steps (max_steps)" if made is NeuralDenoiser else "0 steps (exact)"
+    out = capsys.readouterr().out
+    assert f"training: {steps}, best after " in out
+    nats = model.model_.marginals, model.denoiser_
+    if made is not NeuralDenoiser:  # of the held-out rows, in closed form
+        x = torch.from_numpy(model.encoder_.transform(read_table("t.csv").drop(columns="id")).x)
+        order = np.random.RandomState(model.model_.seed).permutation(40)
+        first, best = (-d.log_prob(x[order[:4]]).double().mean().item() for d in nats)
+        assert f"the model needs {first - best:.3f} nats per row less than independent" in out
 
 
 def test_numbers_are_ordinal(place):
@@ -397,7 +420,7 @@ def test_impute_parquet():
 @pytest.mark.usefixtures("place")
 def test_a_model_of_an_array():
     codes = np.random.default_rng(0).integers(0, 3, (20, 2))
-    DiffusionDensity(width=4, depth=1, max_steps=1, n_calls=4).fit(codes).save("a.safetensors")
+    DiffusionDensity(denoiser=SMALL, max_steps=1, n_calls=4).fit(codes).save("a.safetensors")
     pd.DataFrame(codes).to_csv("codes.csv", index=False)
     run("score a.safetensors codes.csv --out s.csv --explain")
     assert list(pd.read_csv("s.csv").columns) == ["log_prob", "stderr", "nats_0", "nats_1"]
@@ -596,6 +619,7 @@ REFUSED = {
     "bad time word": (f"{FIT} --max-time soon", "--max-time: must be a positive number"),
     "bad steps": (f"{FIT} --max-steps 2.5", "--max-steps: must be a whole number"),
     "bad seed": (f"{FIT} --seed 99999999999", "--seed: must be a whole number"),
+    "bad denoiser": (f"{FIT} --denoiser forest", "--denoiser: invalid choice: 'forest'"),
     "bad unseen": (f"{FIT} --unseen drop", "--unseen: invalid choice: 'drop'"),
     "bad device": (f"{FIT} --device nonsense", "device must be 'auto' or a device of this machine"),
     "out in no folder": ("fit t.csv --out none/o", "none/o: cannot be written (no folder none)"),

@@ -297,7 +297,20 @@ def test_unseen_cells_cost_what_the_base_says_and_look_missing(device, dtype):
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"), cases(["network", "marginals", "oracle", "mixture", "stranger"])
+    ("name", "kind"),
+    cases(
+        [
+            "network",
+            "transformer",
+            "marginals",
+            "oracle",
+            "mixture",
+            "tree",
+            "trees",
+            "bayes_net",
+            "stranger",
+        ]
+    ),
 )
 def test_a_row_is_denoised_alone(device, dtype, name, kind):
     book = make_book(name, device)
@@ -372,7 +385,7 @@ def test_base_gets_no_gradient_and_does_not_train(device):
 @pytest.mark.parametrize("name", ["one real", "only words"])
 def test_the_base_of_wider_tables_is_that_of_independent_columns(name):
     inner = random_network(make_book(name, "cpu"), 0)
-    with pytest.raises(ValueError, match="must be a MarginalDenoiser"):
+    with pytest.raises(ValueError, match="must be those of a MarginalDenoiser"):
         NeuralDenoiser(inner, width=8, depth=1)
 
 

@@ -9,11 +9,17 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from discrete_itd import DiffusionDensity
+from discrete_itd import CoordinateSchedule, DiffusionDensity
 from discrete_itd.detection.drift import N_PERMUTATIONS, _permutation_test, _same_column, drift
+from discrete_itd.recipes import Network
 
-QUICK = {"width": 16, "depth": 1, "max_steps": 250, "n_calls": 8, "random_state": 0}
-QUICK |= {"path": "coordinate"}
+QUICK = {
+    "denoiser": Network("mlp", width=16, depth=1, base="independent"),
+    "max_steps": 250,
+    "n_calls": 8,
+    "random_state": 0,
+}
+QUICK |= {"path": CoordinateSchedule(4)}  # in blocks, columns that jump together blame one another
 
 
 def rows(n, seed):

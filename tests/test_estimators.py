@@ -19,9 +19,15 @@ from sklearn.utils.estimator_checks import estimator_checks_generator, parametri
 from discrete_itd import CoordinateSchedule, DiffusionDensity, IsotropicSchedule
 from discrete_itd.estimators import RowEstimate
 from discrete_itd.model import Model
+from discrete_itd.recipes import Network
 from discrete_itd.state import FORMAT
 
-QUICK = {"width": 8, "depth": 1, "max_steps": 10, "n_calls": 8, "random_state": 0}
+QUICK = {
+    "denoiser": Network("mlp", width=8, depth=1, base="independent"),
+    "max_steps": 10,
+    "n_calls": 8,
+    "random_state": 0,
+}
 CHECKED = {**QUICK, "max_steps": 3}
 EXPECTED_FAILED_CHECKS = {}  # check -> why it cannot hold
 
@@ -71,7 +77,9 @@ def on_path(model, schedule):
 @pytest.fixture(scope="module")
 def trained():
     """A model that has learned that c follows from a; made once, in float32."""
-    return quick(max_steps=600, width=16).fit(table(400))
+    return quick(max_steps=600, denoiser=Network("mlp", width=16, depth=1, base="independent")).fit(
+        table(400)
+    )
 
 
 # -- scikit-learn's checks ------------------------------------------------------------------------
@@ -105,9 +113,9 @@ def test_constructor():
     estimator = DiffusionDensity(columns=columns, device="auto")
     assert estimator.columns is columns
     assert estimator.get_params().keys() == parameters.keys()
-    assert estimator.set_params(width=3).get_params()["width"] == 3
-    with pytest.raises(ValueError, match="Invalid parameter 'widht'"):
-        estimator.set_params(widht=3)
+    assert estimator.set_params(n_calls=3).get_params()["n_calls"] == 3
+    with pytest.raises(ValueError, match="Invalid parameter 'n_cals'"):
+        estimator.set_params(n_cals=3)
 
 
 def test_parameters_are_not_changed_by_fit():
@@ -154,7 +162,8 @@ def test_html_repr(model):
 def test_untrained_is_independent_columns():
     model = quick(max_steps=0, validation_fraction=0.5).fit(X)
     estimate = model.log_prob(X)
-    base = model.denoiser_.base
+    base = model.model_.marginals
+    assert model.denoiser_.base.log_probs.equal(base.log_probs)
     marginals = base.log_prob(torch.from_numpy(model.encoder_.transform(X).x)).numpy()
     np.testing.assert_allclose(estimate.log_prob, marginals, rtol=1e-5)
     np.testing.assert_allclose(estimate.stderr, 0.0, atol=1e-5)
@@ -306,7 +315,8 @@ def test_paths(path):
     assert np.isfinite(model.score_samples(X)).all()
     if isinstance(path, str):
         tried = set(model.path_table_["path"])
-        assert tried == ({"coordinate", "isotropic"} if path == "auto" else {path})
+        of_kind = {"coordinate": {"coordinate", "spread"}, "isotropic": {"isotropic"}}
+        assert tried == of_kind.get(path, {"coordinate", "spread", "isotropic", "hybrid"})
         assert model.path_table_["nats"].is_monotonic_increasing
     else:
         assert model.schedule_ is path
@@ -405,8 +415,8 @@ def test_a_model_in_float32_scores_the_same_in_a_program_of_float64(trained, tmp
 
 
 def test_an_unfitted_model_is_pickled_but_not_saved(tmp_path):
-    model = pickle.loads(pickle.dumps(quick(width=5)))
-    assert model.get_params()["width"] == 5
+    model = pickle.loads(pickle.dumps(quick(n_calls=5)))
+    assert model.get_params()["n_calls"] == 5
     with pytest.raises(ValueError, match="is not fitted yet"):
         model.save(tmp_path / "m")
     assert not (tmp_path / "m").exists()
@@ -416,7 +426,7 @@ def test_a_pickle_holds_parameters_arrays_and_a_format(model):
     state = model.__getstate__()
     assert state.keys() == {"parameters", "header", "arrays"}
     assert all(isinstance(a, np.ndarray) for a in state["arrays"].values())
-    assert FORMAT == 2
+    assert FORMAT == 3
 
 
 def test_a_failed_refit_leaves_the_model_usable(model):
@@ -433,8 +443,8 @@ def test_a_failed_refit_leaves_the_model_usable(model):
         with pytest.raises((ValueError, TypeError)):
             model.fit(bad)
         np.testing.assert_array_equal(model.score_samples(X), scores)
-    model.set_params(width=-1)
-    with pytest.raises(ValueError, match="width"):
+    model.set_params(denoiser="perceptron")
+    with pytest.raises(ValueError, match="denoiser"):
         model.fit(X)
     np.testing.assert_array_equal(model.score_samples(X), scores)
 
@@ -479,10 +489,11 @@ def test_unfitted(method):
 
 
 BAD = [
-    ({"width": 0}, ValueError, "width must be at least 1, got 0"),
-    ({"width": 2.5}, TypeError, "width must be an integer, got 2.5"),
-    ({"depth": -1}, ValueError, "depth must be at least 0"),
-    ({"depth": True}, TypeError, "depth must be an integer"),
+    ({"denoiser": "forest"}, ValueError, r"denoiser must be one of .* or a recipe, got 'forest'"),
+    ({"denoiser": 8}, TypeError, r"denoiser must be one of .* or a recipe, got 8"),
+    ({"denoiser": Network(width=0)}, ValueError, "width must be from 1 to 65536, got 0"),
+    ({"denoiser": Network(width=2.5)}, TypeError, "width must be an integer, got 2.5"),
+    ({"denoiser": [Network(depth=-1)]}, ValueError, "depth must be from 0 to 65536, got -1"),
     ({"max_steps": -1}, ValueError, "max_steps must be at least 0"),
     ({"max_steps": "many"}, TypeError, "max_steps must be an integer, got 'many'"),
     ({"n_calls": 1}, ValueError, "n_calls must be at least 2"),

@@ -14,6 +14,7 @@ from sklearn.frozen import FrozenEstimator
 from discrete_itd import DiffusionDensity
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.detection.reasons import cell_nats, sentence
+from discrete_itd.recipes import Network
 from discrete_itd.reporting import page, particulars, wording
 from discrete_itd.reporting.findings import (
     Interval,
@@ -268,9 +269,7 @@ def test_facts_are_those_of_the_model():
     assert found["rows learned from"].startswith("600,")
     assert found["columns"] == "3: 2 nominal, 1 ordinal"
     assert found["training"].startswith("200 steps in ")
-    assert found["network"].startswith(
-        f"{sum(p.numel() for p in reported.density().denoiser_.parameters()):,} "
-    )
+    assert found["model"] == f"{reported.density().denoiser_.n_parameters:,} parameters"
 
 
 def test_detectors_without_calibration_rows_and_tables_of_one_row_are_examined():
@@ -305,7 +304,12 @@ def test_what_makes_no_sense_is_refused(settings, error, message):
 
 def test_rows_of_unseen_values_are_told_without_a_warning():
     """The strangest rows may share a column of unseen values; warnings are errors here."""
-    density = DiffusionDensity(width=8, depth=1, max_steps=5, n_calls=8, random_state=0)
+    density = DiffusionDensity(
+        denoiser=Network("mlp", width=8, depth=1, base="independent"),
+        max_steps=5,
+        n_calls=8,
+        random_state=0,
+    )
     ordinary = pd.DataFrame({"a": ["x", "y"] * 40, "b": ["u", "v"] * 40})
     odd = pd.DataFrame({"a": ["new"] * 12, "b": ["u"] * 12})
     density.fit(ordinary)

@@ -12,7 +12,7 @@ from laws import (
     BOOKS,
     LAW,
     SCHEDULES,
-    HybridSchedule,
+    PartlyKnownSchedule,
     Stranger,
     all_rows,
     fixed_order,
@@ -178,7 +178,7 @@ def test_integral_is_never_optimistic_in_total(device, name, kind):
 
 
 @pytest.mark.parametrize("schedule", sorted(SCHEDULES))
-@pytest.mark.parametrize("kind", ["network", "stranger"])
+@pytest.mark.parametrize("kind", ["network", "stranger", "trees"])
 @pytest.mark.parametrize("name", ["mixed", "open"])
 def test_path_masses_add_up_to_one(device, dtype, name, kind, schedule):
     book = make_book(name, device)
@@ -196,7 +196,11 @@ def test_path_masses_add_up_to_one(device, dtype, name, kind, schedule):
 
 
 @LAW
-@given(tables(sizes=(1, 2, 3), max_columns=3), seeds, st.sampled_from(["network", "stranger"]))
+@given(
+    tables(sizes=(1, 2, 3), max_columns=3),
+    seeds,
+    st.sampled_from(["network", "transformer", "stranger", "trees"]),
+)
 def test_autoregression_is_normalised_to_rounding(device, dtype, columns, seed, kind):
     book = Codebook(columns).to(device)
     got = path_log_prob(
@@ -209,7 +213,10 @@ def test_autoregression_is_normalised_to_rounding(device, dtype, columns, seed, 
     assert got.log_prob.exp().sum().item() == pytest.approx(1, abs=rounding(dtype))
 
 
-@pytest.mark.parametrize("kind", ["network", "stranger", "oracle"])
+@pytest.mark.parametrize(
+    "kind",
+    ["network", "transformer", "stranger", "oracle", "tree", "trees", "mixture", "bayes_net"],
+)
 @pytest.mark.parametrize("name", sorted(BOOKS))
 def test_coordinate_path_is_any_order_autoregression(device, dtype, name, kind):
     book = make_book(name, device)
@@ -223,6 +230,67 @@ def test_coordinate_path_is_any_order_autoregression(device, dtype, name, kind):
     for row, rank, log_w in zip(rows, ranks, got, strict=True):
         naive = naive_autoregression(denoiser, row, rank)
         torch.testing.assert_close(log_w, naive, atol=rounding(dtype), rtol=0)
+
+
+ORDERS = ((2, 0, 1), (0, 1, 2), (1, 2, 0))
+
+
+@pytest.mark.parametrize("n_paths", [3, 7])
+@pytest.mark.parametrize("kind", ["network", "transformer", "stranger", "oracle"])
+def test_all_of_several_orders_are_an_exact_mixture(device, dtype, kind, n_paths):
+    """As many paths as orders: an equal mixture of autoregressions, without noise or error."""
+    book = make_book("mixed", device)
+    denoiser = make_denoiser(kind, book, 4)
+    rows = denoiser.support if kind == "oracle" else all_rows(book)
+    schedule = CoordinateSchedule(3, ORDERS)
+    given = torch.tensor([False, True, False], device=device)
+    gaps = rows.clone()
+    gaps[::2, 2] = math.nan
+    for x, condition in ((rows, None), (gaps, None), (gaps, given)):
+        got = path_log_prob(
+            denoiser, x, schedule, n_paths=n_paths, given=condition,
+            generator=seeded_generator(0, device),
+        )  # fmt: skip
+        split = path_attribution(
+            denoiser, x, schedule, n_paths=n_paths, given=condition,
+            generator=seeded_generator(9, device),
+        )  # fmt: skip
+        assert not got.stderr.any()
+        assert not split.stderr.any()
+        torch.testing.assert_close(split.log_prob, got.log_prob, atol=rounding(dtype), rtol=0)
+        for row, log_prob in zip(x, got.log_prob.tolist(), strict=True):
+            start = () if condition is None else (1,)
+            known = [j for j in range(3) if j in start]
+            log_w = []
+            for order in ORDERS:
+                order = known + [j for j in order if j not in known]
+                rank = torch.tensor(order).argsort()
+                log_w.append(naive_autoregression(denoiser, row, rank, start).sum().item())
+            expected = np.logaddexp.reduce(log_w) - math.log(3)
+            assert log_prob == pytest.approx(expected, abs=rounding(dtype, 3))
+
+
+@LAW
+@given(
+    tables(sizes=(1, 2, 3), max_columns=3),
+    seeds,
+    st.data(),
+    st.sampled_from(["network", "stranger", "trees"]),
+)
+def test_a_mixture_of_orders_is_normalised_to_rounding(device, dtype, columns, seed, data, kind):
+    book = Codebook(columns).to(device)
+    n = book.n_columns
+    orders = data.draw(st.lists(st.permutations(range(n)), min_size=1, max_size=4))
+    schedule = CoordinateSchedule(data.draw(st.integers(1, n)), tuple(map(tuple, orders)))
+    got = path_log_prob(
+        make_denoiser(kind, book, seed),
+        all_rows(book),
+        schedule,
+        n_paths=len(orders),
+        generator=seeded_generator(seed, device),
+    )
+    assert got.log_prob.exp().sum().item() == pytest.approx(1, abs=rounding(dtype))
+    assert not got.stderr.any()
 
 
 # -- the oracle's paths ----------------------------------------------------------------------------
@@ -649,6 +717,28 @@ def test_tol_buys_paths_only_where_they_are_needed(device, dtype):
     assert one.stderr.isfinite().all()  # n_paths wins over max_paths
 
 
+def test_no_path_is_taken_twice(device):
+    net, rows, _ = strong_case(device)
+    counting, costs = Counting(net), {}
+    schedules = {n: CoordinateSchedule(3, ORDERS[:n]) for n in (1, 2, 3)}
+    schedules["at once"] = CoordinateSchedule(1)
+    for name, schedule in schedules.items():
+        for tol, n_paths in ((None, 16), (1e-9, 2)):
+            counting.rows = 0
+            got = path_log_prob(
+                counting, rows, schedule, n_paths=n_paths, tol=tol, max_paths=64,
+                generator=seeded_generator(0, device),
+            )  # fmt: skip
+            assert not got.stderr.any()
+            costs[name, tol] = counting.rows / len(rows)
+        assert costs[name, None] == pytest.approx(costs[name, 1e-9], abs=0.5)
+    # of three steps the last is free, and what is known of nothing is asked once a batch
+    assert [int(costs[n, None]) for n in (1, 2, 3)] == [2, 4, 6]
+    assert costs["at once", None] < 1
+    few = path_log_prob(net, rows, schedules[3], n_paths=2, generator=seeded_generator(0, device))
+    assert (few.stderr > 0).all()  # two of three
+
+
 def test_batch_size_bounds_a_call_and_progress_counts_rows(device, generator):
     net, _, plan = strong_case(device)
     rows = all_rows(net.codebook)
@@ -681,7 +771,7 @@ def test_a_custom_schedule_knows_some_columns_and_then_climbs(device, dtype):
     net, rows, _ = strong_case(device)
     book = net.codebook
     noise = RowNoise(rows, torch.zeros(len(rows), dtype=torch.int64, device=device), 11)
-    got = path_log_weights(net, rows, HybridSchedule(1, (2.0,)), noise)
+    got = path_log_weights(net, rows, PartlyKnownSchedule(1, (2.0,)), noise)
     first = ranks_of(noise, rows) == 0
     x = book.embed(rows)
     xi = noise.normal(1, book.n_coords, x.dtype)

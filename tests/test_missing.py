@@ -9,7 +9,7 @@ from laws import (
     BOOKS,
     SCHEDULES,
     WIDER_BOOKS,
-    HybridSchedule,
+    PartlyKnownSchedule,
     Stranger,
     all_rows,
     broad_marginals,
@@ -293,7 +293,7 @@ def test_calls_end_with_the_last_free_cell(device):
 # -- conditioning ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["network", "stranger", "mixture", "oracle"])
+@pytest.mark.parametrize("kind", ["network", "stranger", "mixture", "oracle", "trees"])
 @pytest.mark.parametrize("name", sorted(BOOKS | WIDER_BOOKS))
 def test_joint_is_marginal_times_conditional(device, dtype, name, kind):
     """log P(a, b) = log P(a) + log P(b | a), exactly, if a comes first."""
@@ -407,7 +407,7 @@ def test_a_custom_schedule_with_gaps(device, dtype):
     rows = all_rows(book)
     rows[:, 1] = math.nan
     noise = RowNoise(rows, torch.zeros(len(rows), dtype=torch.int64, device=device), 11)
-    got = path_log_weights(net, rows, HybridSchedule(1, (2.0,)), noise)
+    got = path_log_weights(net, rows, PartlyKnownSchedule(1, (2.0,)), noise)
     first = ranks_of(noise, rows) == 0
     assert not first[:, 1].any()
     x, missing = book.embed(rows), rows.isnan()

@@ -128,7 +128,8 @@ def test_density_of_one_real_column_adds_up_on_a_grid(device, kind, steps):
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"), cases(["network", "stranger", "mixture", "marginals"], WIDER)
+    ("name", "kind"),
+    cases(["network", "transformer", "stranger", "mixture", "trees", "marginals"], WIDER),
 )
 def test_coordinate_path_is_any_order_autoregression(device, dtype, name, kind):
     book = make_book(name, device)

@@ -156,7 +156,7 @@ def test_mass_and_density_add_up_to_one(device, dtype, name):
 
 def test_a_mixture_of_products_takes_no_words(device):
     book = Codebook([code(3)]).to(device)
-    with pytest.raises(ValueError, match="no large vocabulary"):
+    with pytest.raises(ValueError, match="large vocabularies, and continuous columns"):
         MixtureDenoiser(book, torch.ones(1), torch.ones(1, 0))
 
 

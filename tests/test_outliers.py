@@ -14,9 +14,15 @@ from sklearn.utils.estimator_checks import estimator_checks_generator, parametri
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
 from discrete_itd.detection.conformal import Threshold
+from discrete_itd.recipes import Network
 from discrete_itd.state import read_state, write_state
 
-QUICK = {"width": 8, "depth": 1, "max_steps": 10, "n_calls": 8, "random_state": 0}
+QUICK = {
+    "denoiser": Network("mlp", width=8, depth=1, base="independent"),
+    "max_steps": 10,
+    "n_calls": 8,
+    "random_state": 0,
+}
 CHECKED = {**QUICK, "max_steps": 3}
 
 
@@ -44,7 +50,13 @@ def mixed(n=200, seed=0):
 def fitted():
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
-    density = DiffusionDensity(**{**QUICK, "max_steps": 300, "width": 32})
+    density = DiffusionDensity(
+        **{
+            **QUICK,
+            "max_steps": 300,
+            "denoiser": Network("mlp", width=32, depth=1, base="independent"),
+        }
+    )
     model = DiffusionOutlierDetector(density, false_alarm_rate=0.05, random_state=0).fit(
         categories()
     )
@@ -127,7 +139,7 @@ def test_explanations_add_up_to_the_score(which, request):
 def test_few_rows_of_categories_are_scored_by_their_columns_too(fitted):
     X = categories(20, seed=1)
     x, _ = fitted.density_.encode(X)
-    alone = fitted.density_.denoiser_.base.log_prob(x).numpy()
+    alone = fitted.density_.model_.marginals.log_prob(x).numpy()
     assert np.allclose(fitted.score_samples(X), (fitted.log_prob(X).log_prob + alone) / 2)
 
 

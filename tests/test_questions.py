@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import pickle
 from contextlib import contextmanager
 
 import numpy as np
@@ -9,10 +10,16 @@ import pandas as pd
 import pytest
 import torch
 
-from discrete_itd import CoordinateSchedule, DiffusionDensity
+from discrete_itd import CoordinateSchedule, DiffusionDensity, IsotropicSchedule
 from discrete_itd.datasets import load_car
+from discrete_itd.recipes import Network
 
-QUICK = {"width": 16, "depth": 1, "max_steps": 150, "n_calls": 16, "random_state": 0}
+QUICK = {
+    "denoiser": Network("mlp", width=16, depth=1, base="independent"),
+    "max_steps": 150,
+    "n_calls": 16,
+    "random_state": 0,
+}
 QUICK |= {"path": "coordinate"}  # quicker than choosing one
 
 
@@ -212,6 +219,119 @@ def test_given_a_missing_cell_is_no_condition(model):
     )
 
 
+# -- models that know their probabilities ----------------------------------------------------------
+
+EXACT = ["tree", "bayes_net", "mixture", "independent"]
+
+
+def gappy(n, seed=0):
+    """Rows of tiny(), dependent, with gaps in b and c, where a says so more or less."""
+    rng = np.random.default_rng(seed)
+    rows = tiny().sample(n, replace=True, weights=rng.random(12) ** 2, random_state=seed)
+    gap = rng.random((n, 2)) < np.where(rows["a"] == "x", 0.4, 0.1)[:, None]
+    rows = rows.reset_index(drop=True).astype({"c": "boolean"})
+    return rows.assign(b=rows["b"].mask(gap[:, 0]), c=rows["c"].mask(gap[:, 1]))
+
+
+@pytest.fixture(scope="module", params=EXACT)
+def exact(request):
+    """Of a mixed table with gaps, which it leaves out."""
+    with float64():
+        return DiffusionDensity(denoiser=request.param, n_calls=16, random_state=0).fit(TABLE)
+
+
+def closed_form(model, rows):
+    """What the denoiser itself says of the encoded rows."""
+    x, log_volume = model.encode(rows)
+    return model.denoiser_.log_prob(x).double().numpy() + log_volume.sum(1)
+
+
+def test_what_is_known_exactly_is_said_exactly(exact):
+    rows = TABLE[:60]
+    got = exact.log_prob(rows)
+    np.testing.assert_allclose(got.log_prob, closed_form(exact, rows), rtol=1e-12)
+    assert (got.stderr == 0).all()
+    assert got.log_prob.dtype == got.stderr.dtype == np.float64
+    assert exact.stopped_ == "exact"
+    np.testing.assert_array_equal(got.log_prob, exact.score_samples(rows))
+    np.testing.assert_array_equal(exact.log_prob(rows, tol=1e-9).log_prob, got.log_prob)
+    few = pickle.loads(pickle.dumps(exact)).set_params(n_calls=2)
+    np.testing.assert_array_equal(few.score_samples(rows), got.log_prob)
+
+
+def test_an_exact_conditional_is_a_difference_of_joints(exact):
+    rows = TABLE[:60]
+    joint = exact.score_samples(rows)
+    for known in (["word"], ["size"], ["flag", "level"], ["word", "size", "flag"]):
+        others = [n for n in rows.columns if n not in known]
+        marginal = exact.score_samples(rows.assign(**dict.fromkeys(others)))
+        got = exact.log_prob(rows, given=known)
+        np.testing.assert_allclose(got.log_prob, joint - marginal, atol=1e-9)
+        assert (got.stderr == 0).all()
+    np.testing.assert_allclose(exact.log_prob(rows, given=list(rows)).log_prob, 0, atol=1e-9)
+
+
+@pytest.mark.parametrize("path", ["auto", IsotropicSchedule((0.5, 4.0)), CoordinateSchedule(2)])
+@pytest.mark.parametrize("n_calls", [2, 16])
+def test_shares_of_an_exact_score_add_up_to_it(exact, path, n_calls):
+    """On whatever path rows are drawn."""
+    rows = TABLE[:40]
+    model = exact
+    if path != "auto":
+        with float64():
+            model = DiffusionDensity(denoiser=exact.denoiser, path=path, random_state=0).fit(TABLE)
+    model = pickle.loads(pickle.dumps(model)).set_params(n_calls=n_calls)
+    for known in (None, ["word"], ["size", "flag"]):
+        shares = model.explain(rows, given=known)
+        total = model.log_prob(rows, given=known).log_prob
+        np.testing.assert_allclose(shares.sum(axis=1), -total, atol=1e-4)  # size: to 1e-5 of itself
+        assert known is None or (shares[known] == 0).all(axis=None)
+
+
+@pytest.mark.parametrize("unseen", ["smooth", "raise"])
+@pytest.mark.parametrize("missing", ["marginalise", "category"])
+@pytest.mark.parametrize("denoiser", EXACT)
+def test_all_rows_together_have_mass_one(denoiser, missing, unseen):
+    """What can be seen: values that are there, categories never seen and, where that is a value, nothing."""
+    with float64():
+        model = DiffusionDensity(
+            denoiser=denoiser, missing=missing, unseen=unseen, n_calls=2, random_state=0
+        ).fit(gappy(500))
+    odd, none = unseen == "smooth", missing == "category"
+    values = {
+        "a": [*"xyz"] + odd * ["odd"],
+        "b": [0, 1] + odd * [77] + none * [None],
+        "c": [False, True] + none * [None],
+    }
+    rows = pd.DataFrame(list(itertools.product(*values.values())), columns=list(values))
+    rows = rows.astype({"b": "Int64", "c": "boolean"})
+    p = np.exp(model.score_samples(rows))
+    assert p.sum() == pytest.approx(1, abs=1e-9)
+    np.testing.assert_allclose(model.explain(rows).sum(axis=1), -np.log(p), atol=1e-8)
+    for known in (["a"], ["b"], ["c"], ["a", "c"]):
+        conditional = np.exp(model.log_prob(rows, given=known).log_prob)
+        key = [rows[k].astype(str) for k in known]
+        mass = pd.Series(conditional).groupby(key).sum()
+        np.testing.assert_allclose(mass, 1, atol=1e-9)
+    if missing == "category":
+        seen = gappy(500)
+        for name in ("b", "c"):
+            share = p[rows[name].isna()].sum()
+            assert share == pytest.approx(seen[name].isna().mean(), abs=0.03)
+
+
+def test_that_a_cell_is_missing_is_learned_from_the_others():
+    """As well as a tree knows it: a value never stands in for whether it is there."""
+    rows, test = gappy(3000), gappy(3000, seed=0)
+    scores = {}
+    for denoiser in EXACT:
+        model = DiffusionDensity(denoiser=denoiser, missing="category", random_state=0).fit(rows)
+        scores[denoiser] = model.score(test)
+    assert scores["bayes_net"] > scores["tree"] - 0.02
+    assert scores["bayes_net"] > scores["independent"] + 0.05
+    assert scores["mixture"] > scores["independent"] + 0.05
+
+
 # -- filling ---------------------------------------------------------------------------------------
 
 
@@ -246,8 +366,8 @@ def test_cells_are_filled_by_name():
     assert filled[0][1] == "y"
 
 
-def test_one_jump_costs_two_calls():
-    """All paths are one, so more of them would say the same."""
+def test_one_jump_costs_one_call():
+    """All paths are one, and it is not taken twice."""
     model = DiffusionDensity(**{**QUICK, "max_steps": 2, "n_calls": 128}).fit(tiny())
     rows, forward = [], model.denoiser_.forward
 
@@ -257,7 +377,7 @@ def test_one_jump_costs_two_calls():
 
     model.denoiser_.forward = counting
     assert model.log_prob(tiny(), given=["a", "b"]).stderr.max() == 0
-    assert sum(rows) == 2 * len(tiny())
+    assert sum(rows) == len(tiny())
 
 
 def test_bins_of_times_are_times():
@@ -365,7 +485,9 @@ def test_an_interrupted_fit_is_usable_and_goes_on(tmp_path, monkeypatch):
     assert part.stopped_ == "interrupted"
     assert np.isfinite(part.score_samples(TABLE)).all()
     assert file.exists()
-    other = DiffusionDensity(**{**settings, "width": 8})
+    other = DiffusionDensity(
+        **{**settings, "denoiser": Network("mlp", width=8, depth=1, base="independent")}
+    )
     with pytest.raises(ValueError, match="the checkpoint is of another run"):
         other.fit(TABLE, checkpoint=file)
     on = DiffusionDensity(**settings).fit(TABLE, checkpoint=file)

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from discrete_itd.cli import main
+from discrete_itd.recipes import Network
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
@@ -11,10 +12,11 @@ README = (Path(__file__).parents[1] / "README.md").read_text()
 def test_the_python_examples_run(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     examples = re.findall(r"```python\n(.*?)```(?:[^`]*?```text\n(.*?)```)?", README, re.DOTALL)
-    assert sum(1 for _, promised in examples if promised) == 3
-    names = {}
+    assert sum(1 for _, promised in examples if promised) == 4
+    names = {"Network": Network}
     for example, promised in examples:
-        quick = example.replace("max_steps=1000", "max_steps=20, n_calls=4, width=16")
+        small = "" if "denoiser=" in example else ", denoiser=Network('mlp', width=16)"
+        quick = example.replace("max_steps=1000", f"max_steps=20, n_calls=4{small}")
         quick = quick.replace("load_adult()", "load_adult()[:2000]")
         exec(quick, names)
         printed = capsys.readouterr().out

@@ -317,7 +317,7 @@ def test_a_category_is_filled_from_its_posterior_given_a_real(device):
     np.testing.assert_allclose(log_p, p / p.sum(), rtol=1e-4)
 
 
-@pytest.mark.parametrize(("name", "kind"), cases(["network", "mixture", "oracle"]))
+@pytest.mark.parametrize(("name", "kind"), cases(["network", "mixture", "oracle", "trees"]))
 def test_best_guesses_are_modes_and_means_given_what_is_known(device, dtype, name, kind):
     book = make_book(name, device)
     denoiser = make_denoiser(kind, book, 0)

@@ -71,7 +71,7 @@ def test_the_split_is_of_the_integral():
         model.denoiser_,
         x,
         quadrature,
-        baseline=model.denoiser_.base,
+        baseline=model.model_.marginals,
         n_points=512,
         generator=torch.Generator().manual_seed(0),
     )

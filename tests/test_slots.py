@@ -64,6 +64,21 @@ def test_reductions_equal_a_loop_over_columns(device, dtype, columns, seed):
 
 
 @LAW
+@given(st.one_of(st.just([]), RAGGED), seeds)
+def test_slots_spread_by_column_and_are_gathered_again(device, dtype, columns, seed):
+    book = make_slots(columns, device)
+    values = torch.tensor(np.random.default_rng(seed).normal(size=(4, book.n_slots))).to(dtype)
+    values = values.to(device)
+    for rows in (values, values[:0]):
+        spread = book.spread(rows, -7.0)
+        assert spread.shape == (len(rows), len(columns), book.widest)
+        for j, v in enumerate(split(book, rows)):
+            np.testing.assert_array_equal(spread[:, j, : v.shape[1]].cpu().numpy(), v)
+            assert (spread[:, j, v.shape[1] :] == -7.0).all()
+        assert torch.equal(book.gather(spread), rows)
+
+
+@LAW
 @given(RAGGED, seeds)
 def test_points_equal_their_definition(device, dtype, columns, seed):
     book = make_slots(columns, device)

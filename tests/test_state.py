@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 
 from discrete_itd import CoordinateSchedule, DiffusionDensity, IsotropicSchedule
 from discrete_itd import state as files
+from discrete_itd.recipes import Network
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-3, 10**20) | st.floats() | st.text(max_size=3),
@@ -30,7 +31,12 @@ JSON = st.recursive(
 @pytest.fixture(scope="module")
 def model():
     rows = pd.DataFrame({"a": list("xyxxyx"), "n": [1, 2, 1, 1, 3, 1], "b": [True, False] * 3})
-    return DiffusionDensity(width=2, depth=1, max_steps=1, n_calls=4, random_state=0).fit(rows)
+    return DiffusionDensity(
+        denoiser=Network("mlp", width=2, depth=1, base="independent"),
+        max_steps=1,
+        n_calls=4,
+        random_state=0,
+    ).fit(rows)
 
 
 @pytest.fixture(scope="module")
@@ -82,31 +88,31 @@ def test_a_state_comes_back(tmp_path):
         assert torch.equal(back[name], tensor)
 
 
-GOOD = '{"format": 2, "kind": "model"}'
+GOOD = '{"format": 3, "kind": "model"}'
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (GOOD.replace("2", "1"), "format 1, .*development version.*fit the model anew"),
+        (GOOD.replace("3", "1"), "format 1, .*development version.*fit the model anew"),
         ('{"format": 1}', "format 1, .*development version.*fit the model anew"),
-        (GOOD.replace("2", "3"), "format 3, .*upgrade discrete_itd$"),
-        (GOOD.replace("2", "9" * 400), "upgrade discrete_itd"),
-        (GOOD.replace("2", "9" * 5000), "damaged"),
-        (GOOD.replace("2", "true"), "damaged .format True"),
-        (GOOD.replace("2", "2.0"), "damaged .format 2.0"),
-        (GOOD.replace("2", "NaN"), "damaged .format nan"),
+        (GOOD.replace("3", "4"), "format 4, .*upgrade discrete_itd$"),
+        (GOOD.replace("3", "9" * 400), "upgrade discrete_itd"),
+        (GOOD.replace("3", "9" * 5000), "damaged"),
+        (GOOD.replace("3", "true"), "damaged .format True"),
+        (GOOD.replace("3", "3.0"), "damaged .format 3.0"),
+        (GOOD.replace("3", "NaN"), "damaged .format nan"),
         (
             GOOD.replace('"model"', '"checkpoint"'),
             "holds the checkpoint of a training, not a model",
         ),
         (GOOD.replace('"model"', '"x"'), "damaged .kind 'x'"),
         (GOOD.replace('"model"', "[]"), "damaged .kind"),
-        ('{"format": 2}', "damaged .kind None"),
-        ('{"format": 2, "format": 2, "kind": "model"}', "a name occurs twice"),
-        ('{"format": 2, "kind": "model", "x": {"a": 1, "a": 1}}', "a name occurs twice"),
-        (f'{{"format": 2, "kind": "model", "x": {"[" * 40}{"]" * 40}}}', "nested too deeply"),
-        (f'{{"format": 2, "kind": "model", "x": {"[" * 10**5}{"]" * 10**5}}}', "damaged"),
+        ('{"format": 3}', "damaged .kind None"),
+        ('{"format": 3, "format": 3, "kind": "model"}', "a name occurs twice"),
+        ('{"format": 3, "kind": "model", "x": {"a": 1, "a": 1}}', "a name occurs twice"),
+        (f'{{"format": 3, "kind": "model", "x": {"[" * 40}{"]" * 40}}}', "nested too deeply"),
+        (f'{{"format": 3, "kind": "model", "x": {"[" * 10**5}{"]" * 10**5}}}', "damaged"),
         (f"{'[' * 10**6}", "damaged"),
         ("[]", "no mapping"),
         ("null", "no mapping"),
@@ -126,7 +132,7 @@ def test_a_plain_header_is_read(folder):
 
 def test_a_newer_format_may_have_another_digest(folder):
     with pytest.raises(ValueError, match="upgrade discrete_itd, unless the file is damaged"):
-        files.read_state(with_header(folder, GOOD.replace("2", "3"), digest="later"))
+        files.read_state(with_header(folder, GOOD.replace("3", "4"), digest="later"))
 
 
 @pytest.mark.parametrize("dtype", [torch.bool, torch.complex64, torch.int8, torch.uint16])
@@ -490,7 +496,7 @@ def test_a_schedule_of_ones_own_cannot_be_kept():
 def test_parameters_survive_json():
     parameters = DiffusionDensity(
         columns={np.int64(0): "nominal", "b": "ordinal"},
-        width=np.int32(4),
+        denoiser=Network(width=np.int32(4), base="tree"),
         max_time=np.float64(2),
         path=IsotropicSchedule((1.0,)),
         random_state=np.int64(3),

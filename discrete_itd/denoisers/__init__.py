@@ -1,7 +1,21 @@
 """Denoisers: maps from a noisy row to a posterior over its categories."""
 
-from discrete_itd.denoisers.base import Denoiser
-from discrete_itd.denoisers.exact import MarginalDenoiser, MixtureDenoiser, SupportDenoiser
+from discrete_itd.denoisers.base import Denoiser, ExactDenoiser
+from discrete_itd.denoisers.bayes_net import BayesNetDenoiser
+from discrete_itd.denoisers.ensemble import EnsembleDenoiser
+from discrete_itd.denoisers.exact import MarginalDenoiser, SupportDenoiser
+from discrete_itd.denoisers.mixture import MixtureDenoiser
 from discrete_itd.denoisers.neural import NeuralDenoiser
+from discrete_itd.denoisers.tree import TreeDenoiser
 
-__all__ = ["Denoiser", "MarginalDenoiser", "MixtureDenoiser", "NeuralDenoiser", "SupportDenoiser"]
+__all__ = [
+    "BayesNetDenoiser",
+    "Denoiser",
+    "EnsembleDenoiser",
+    "ExactDenoiser",
+    "MarginalDenoiser",
+    "MixtureDenoiser",
+    "NeuralDenoiser",
+    "SupportDenoiser",
+    "TreeDenoiser",
+]

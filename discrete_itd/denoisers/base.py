@@ -33,3 +33,35 @@ class Denoiser(nn.Module):
     def forward(self, y: Tensor, snr: Tensor) -> Posterior:
         """Posterior given the state ``y`` (B, D) and ``snr`` (B, C)."""
         raise NotImplementedError
+
+    def blurred(self, sd: float) -> Denoiser:
+        """The same denoiser, to which continuous values have a Gaussian error of ``sd``.
+
+        Every factor of the coordinate path is blurred and stays a density, so its mass stays one; what is
+        finer than ``sd``, like a value that repeats, is not rewarded any more. Units are those of the core, in which a
+        column's standard deviation is 1/2. A denoiser of continuous columns says here what that means to it.
+        """
+        if len(self.codebook.reals):
+            raise NotImplementedError(
+                f"a {type(self).__name__} of continuous columns is not blurred"
+            )
+        return self
+
+    @property
+    def n_parameters(self) -> int:
+        """Numbers that make it the denoiser it is."""
+        tensors = self.state_dict().values()
+        return sum(t.numel() for t in tensors if t.is_floating_point())
+
+
+class ExactDenoiser(Denoiser):
+    """A denoiser that is the exact posterior of a distribution, whose log-probability it has in closed form.
+
+    On a path through known and unknown cells alone (6) gives this log-probability to rounding, whatever the order; the
+    integral (3) gives it within its error, a noisy path in the limit of many steps.
+    """
+
+    @abstractmethod
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log-probability of rows ``x`` (B, C) in closed form, missing cells left out: (B,), nats."""
+        raise NotImplementedError

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from discrete_itd.codebook import Codebook
-from discrete_itd.denoisers.base import Denoiser
+from discrete_itd.denoisers.base import ExactDenoiser
 from discrete_itd.posterior import (
     CategoricalPosterior,
     GaussianPosterior,
@@ -25,7 +24,7 @@ PRIOR_ROWS = 2.0  # by which a component's variance is drawn towards that of its
 EM_ROUNDS, EM_ROWS, EM_CELLS = 60, 20000, 1 << 24
 
 
-class MarginalDenoiser(Denoiser):
+class MarginalDenoiser(ExactDenoiser):
     """Exact for independent columns: each column's Bayes posterior from its own evidence.
 
     Parameters
@@ -144,6 +143,13 @@ class MarginalDenoiser(Denoiser):
         """Log-probability of rows ``x`` (B, C) in closed form, missing cells left out: (B,), nats."""
         return self.marginals().expand(len(x)).log_prob(x).sum(1)
 
+    def blurred(self, sd: float) -> MarginalDenoiser:
+        mixture = self.mixture.clone()
+        mixture[2] += sd**2
+        return MarginalDenoiser(
+            self.codebook, self.log_probs.exp(), mixture, [w.exp() for w in self.log_words]
+        )
+
     def marginals(self) -> Posterior:
         """What is believed of a row of which nothing is known, one row."""
         book = self.codebook
@@ -211,94 +217,7 @@ def _em(values: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor]:
     return weight, mean, var
 
 
-class MixtureDenoiser(Denoiser):
-    """Exact for a mixture of products: given a hidden class, the columns are independent.
-
-    Parameters
-    ----------
-    codebook : Codebook
-        Without large vocabularies.
-    weights : Tensor, shape (Z,)
-        Probabilities of the hidden classes; positive, normalised here.
-    probs : Tensor, shape (Z, T)
-        Probability of every slot given the class; positive.
-    mean, var : Tensor, shape (Z, R), optional
-        Gaussian of every continuous column given the class.
-    """
-
-    log_weights: Tensor
-    log_probs: Tensor
-    means: Tensor
-    var: Tensor
-    _column: Tensor
-
-    def __init__(
-        self,
-        codebook: Codebook,
-        weights: Tensor,
-        probs: Tensor,
-        mean: Tensor | None = None,
-        var: Tensor | None = None,
-    ) -> None:
-        super().__init__(codebook)
-        if codebook.vocabularies:
-            raise ValueError("a mixture of products takes no large vocabulary")
-        like = codebook.known_snr
-        empty = torch.zeros(len(weights), 0)
-        self.register_buffer("log_weights", torch.log_softmax(weights.to(like).log(), 0))
-        self.register_buffer("log_probs", codebook.slots.log_softmax(probs.to(like).log()))
-        self.register_buffer("means", (empty if mean is None else mean).to(like))
-        self.register_buffer("var", (empty if var is None else var).to(like))
-        slots = codebook.slots
-        column = torch.zeros(slots.n_columns, slots.n_slots, device=like.device)
-        column[slots.slot_column, torch.arange(slots.n_slots, device=like.device)] = 1.0
-        self.register_buffer("_column", column.to(like))
-
-    def forward(self, y: Tensor, snr: Tensor) -> Posterior:
-        book, z = self.codebook, len(self.log_weights)
-        slots = book.slots
-        evidence = slots.evidence(y[:, : slots.n_coords], snr[:, book.finite])
-        joint = self.log_probs + evidence[:, None]  # (B, Z, T)
-        mass = slots.logsumexp(joint.flatten(0, 1)).unflatten(0, (-1, z))  # (B, Z, C)
-        log_class = self.log_weights + mass.sum(2)
-        mean = var = own = shrink = log_class.new_zeros(0)
-        if len(book.reals):
-            # each class on its own: a mixture of one, whose weight before normalisation is what we want
-            shape = (len(y), -1, -1)
-            mean, var = self.means.T.expand(shape), self.var.T.expand(shape)  # (B, R, Z)
-            known = torch.isinf(snr[:, book.reals])
-            gamma = torch.where(known, book.known_snr[book.reals], snr[:, book.reals])[:, :, None]
-            own = y[:, book.real_coords]
-            own = torch.where(known, own * book.known_snr[book.reals], own)[:, :, None]
-            centre = own / gamma.clamp_min(torch.finfo(gamma.dtype).tiny)
-            shrink = 1 + gamma * var
-            fit = -0.5 * (shrink.log() + gamma * (mean - centre) ** 2 / shrink)
-            log_class = log_class + fit.sum(1)
-        log_class = torch.log_softmax(log_class, 1)
-        inside = joint - mass @ self._column  # normalised given the class
-        logits = torch.logsumexp(log_class[:, :, None] + inside, 1)
-        gaussian = None
-        if len(book.reals):
-            weight = log_class[:, None, :].expand(-1, len(book.reals), -1)
-            gaussian = GaussianPosterior(weight, (mean + var * own) / shrink, var / shrink)
-        return Posterior(book, CategoricalPosterior(slots, logits), gaussian)
-
-    def log_prob(self, x: Tensor) -> Tensor:
-        """Log-probability of rows ``x`` (B, C) in closed form, missing cells left out: (B,), nats."""
-        book = self.codebook
-        cells = x.nan_to_num(0.0)
-        slot = book.slots.slot_of(cells[:, book.finite].long())  # (B, C)
-        own = self.log_probs.T[slot].masked_fill(x[:, book.finite].isnan()[:, :, None], 0.0).sum(1)
-        if len(book.reals):
-            value = cells[:, book.reals].to(self.means)[:, None]  # (B, 1, R)
-            log_pdf = -0.5 * (
-                (value - self.means).square() / self.var + torch.log(2 * math.pi * self.var)
-            )
-            own = own + log_pdf.masked_fill(x[:, book.reals].isnan()[:, None], 0.0).sum(2)
-        return torch.logsumexp(self.log_weights + own, 1)
-
-
-class SupportDenoiser(Denoiser):
+class SupportDenoiser(ExactDenoiser):
     """Exact for a probability table over listed rows: the oracle of tests and documentation.
 
     Parameters

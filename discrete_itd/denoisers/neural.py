@@ -9,14 +9,13 @@ that prior is a mixture of Gaussians.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
-from discrete_itd.codebook import Codebook
 from discrete_itd.denoisers.base import Denoiser
 from discrete_itd.denoisers.exact import MarginalDenoiser
+from discrete_itd.denoisers.networks import ColumnTransformer, ResidualMLP
 from discrete_itd.posterior import (
     CategoricalPosterior,
     GaussianPosterior,
@@ -25,48 +24,10 @@ from discrete_itd.posterior import (
 )
 from discrete_itd.slots import CODE_LENGTH, VERTEX
 
+ARCHITECTURES = ("mlp", "transformer")
 SD = 0.5  # of a continuous column: the unit in which the network shifts means
 MOST_LOG_VARIANCE = 8.0  # by which the network changes a component's variance
 LEAST_SD = 5e-4  # of a component: the density of a value that repeats stays finite
-
-
-class ResidualMLP(nn.Module):
-    """Pre-normalised residual blocks between two linear maps; the last starts at zero.
-
-    Parameters
-    ----------
-    n_in, n_out : int
-    width : int
-        Hidden units W.
-    depth : int
-        Number of residual blocks.
-    dropout : float
-        Share of hidden units dropped in training.
-    """
-
-    def __init__(self, n_in: int, n_out: int, *, width: int, depth: int, dropout: float) -> None:
-        super().__init__()
-        self.enter = nn.Linear(n_in, width)
-        self.blocks = nn.ModuleList(
-            nn.Sequential(
-                nn.LayerNorm(width),
-                nn.Linear(width, width),
-                nn.SiLU(),
-                nn.Dropout(dropout),
-                nn.Linear(width, width),
-            )
-            for _ in range(depth)
-        )
-        last = nn.Linear(width, n_out)
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
-        self.leave = nn.Sequential(nn.LayerNorm(width), nn.SiLU(), last)
-
-    def forward(self, features: Tensor) -> Tensor:
-        h = self.enter(features)  # (B, W)
-        for block in self.blocks:
-            h = h + block(h)
-        return self.leave(h)
 
 
 class NeuralDenoiser(Denoiser):
@@ -75,10 +36,12 @@ class NeuralDenoiser(Denoiser):
     Parameters
     ----------
     base : Denoiser
-        Exact denoiser of a tractable model, kept fixed; that of independent columns if any column is continuous
-        or has a large vocabulary.
+        Exact denoiser of a tractable model, kept fixed. Its continuous columns and large vocabularies, if there are
+        any, must be those of a :class:`MarginalDenoiser`: its own, or its ``rest``.
+    architecture : {"mlp", "transformer"}
+        A :class:`ResidualMLP`, or a :class:`ColumnTransformer`.
     width, depth, dropout
-        Of the :class:`ResidualMLP`.
+        Of the network.
 
     Notes
     -----
@@ -101,15 +64,29 @@ class NeuralDenoiser(Denoiser):
     words: nn.ParameterList
 
     def __init__(
-        self, base: Denoiser, *, width: int = 256, depth: int = 3, dropout: float = 0.1
+        self,
+        base: Denoiser,
+        *,
+        architecture: str = "mlp",
+        width: int = 256,
+        depth: int = 3,
+        dropout: float = 0.1,
     ) -> None:
         super().__init__(base.codebook)
-        self.width, self.depth = width, depth
+        if architecture not in ARCHITECTURES:
+            raise ValueError(f"architecture must be one of {ARCHITECTURES}, got {architecture!r}")
+        self.architecture, self.width, self.depth, self.dropout = (
+            architecture,
+            width,
+            depth,
+            dropout,
+        )
         self.base = base.requires_grad_(False)
         book, slots = self.codebook, self.codebook.slots
-        if len(book.finite) < book.n_columns and not isinstance(base, MarginalDenoiser):
+        marginal = base if isinstance(base, MarginalDenoiser) else getattr(base, "rest", None)
+        if len(book.finite) < book.n_columns and marginal is None:
             raise ValueError(
-                "the base of a continuous column or a large vocabulary must be a MarginalDenoiser"
+                "continuous columns and large vocabularies of the base must be those of a MarginalDenoiser"
             )
         fed = torch.nonzero((slots.slot_level > 0) & ~slots.slot_open).flatten()
         with torch.no_grad():
@@ -118,6 +95,11 @@ class NeuralDenoiser(Denoiser):
                 book.known_snr.new_zeros(1, book.n_columns),
             )
         probs, mixture = nothing.categorical.probs, nothing.gaussian
+        n_own = None if marginal is None else marginal.mixture.shape[2]
+        if mixture is not None and mixture.means.shape[2] != n_own:
+            raise ValueError(
+                "the continuous columns of the base must be those of a MarginalDenoiser"
+            )
         seen = slots.sum(probs.masked_fill(slots.slot_open, 0.0))[0, slots.slot_column[fed]]
         start = probs[0, fed]
         self.register_buffer("_fed", fed, persistent=False)
@@ -142,55 +124,34 @@ class NeuralDenoiser(Denoiser):
             nn.Parameter(v.codes[: v.n_levels] / VERTEX) for v in book.vocabularies
         )
         self._sizes = [len(fed), n_real * self.n_narrow * 3, n_words * CODE_LENGTH]
-        n_in = len(fed) + n_real * (self.n_narrow + 1) + n_words * CODE_LENGTH + book.n_columns
         self.blur = 0.0
-        self.network = ResidualMLP(
-            n_in,
-            max(1, sum(self._sizes)),  # a table of constants leaves nothing to predict
-            width=width,
-            depth=depth,
-            dropout=dropout,
-        )
-
-    @classmethod
-    def from_tensors(
-        cls, codebook: Codebook, tensors: Mapping[str, Tensor], *, width: int, depth: int
-    ) -> NeuralDenoiser:
-        """Make the denoiser on a marginal base whose ``state_dict`` was ``tensors``, in their floating type.
-
-        Raises
-        ------
-        LookupError, RuntimeError, ValueError
-            If the tensors are not those of such a denoiser.
-        """
-        log_probs, mixture = tensors["base.log_probs"], tensors["base.mixture"]
-        if tensors["network.enter.weight"].shape[:1] != (width,):  # before memory is asked for
-            raise ValueError(f"the network's width is {width}, its weights' another")
-        blocks = {name.split(".")[2] for name in tensors if name.startswith("network.blocks.")}
-        if len(blocks) != depth:
-            raise ValueError(f"the network's depth is {depth}, its weights' another")
-        words = [tensors[f"base.words_{i}"] for i in range(len(codebook.vocabularies))]
-        codebook = codebook.to(log_probs.dtype)
-        base = MarginalDenoiser(codebook, log_probs.exp(), mixture, [w.exp() for w in words])
-        # exactly: the exponential has rounded them
-        base.load_state_dict({name: tensors[f"base.{name}"] for name in base.state_dict()})
-        denoiser = cls(base, width=width, depth=depth).to(log_probs.dtype)
-        denoiser.load_state_dict(dict(tensors))
-        return denoiser
+        finite, reals = book.finite[slots.slot_column[fed]].tolist(), book.reals.tolist()
+        words = [v.column for v in book.vocabularies for _ in range(CODE_LENGTH)]
+        comes = [j for j in reals for _ in range(self.n_narrow)] + reals
+        comes = [*finite, *comes, *words, *range(book.n_columns)]  # the columns of the features
+        goes = [*finite, *(j for j in reals for _ in range(3 * self.n_narrow)), *words]
+        goes = goes or [0]  # a table of constants leaves nothing to predict
+        if architecture == "mlp":
+            self.network = ResidualMLP(
+                len(comes), len(goes), width=width, depth=depth, dropout=dropout
+            )
+        else:
+            self.network = ColumnTransformer(
+                comes, goes, book.n_columns, width=width, depth=depth, dropout=dropout
+            )
 
     def blurred(self, sd: float) -> NeuralDenoiser:
-        """The same denoiser, weights shared, to which continuous values have a Gaussian error of ``sd``.
-
-        Every factor of the coordinate path is blurred and stays a density, so its mass stays one; what is
-        finer than ``sd``, like a value that repeats, is not rewarded any more. Units are those of the core, in which a
-        column's standard deviation is 1/2.
-        """
+        """The same denoiser, weights shared, to which continuous values have a Gaussian error of ``sd``."""
         other = copy.copy(self)
         other.blur = sd
         return other
 
     def forward(self, y: Tensor, snr: Tensor) -> Posterior:
-        book, base = self.codebook, self.base(y, snr)
+        return self.correct(self.base(y, snr), y, snr)
+
+    def correct(self, base: Posterior, y: Tensor, snr: Tensor) -> Posterior:
+        """The posterior given that of the base: networks that share a base need it once."""
+        book = self.codebook
         reliability = torch.where(torch.isinf(snr), 1.0, snr / (1 + snr))
         categorical, gaussian = base.categorical, base.gaussian
         features = []

@@ -129,7 +129,7 @@ def judge(density: DiffusionDensity, x: Tensor, n_values: int = 0) -> Iterator[J
     model = density.model_
     denoiser, encoder = model.denoiser, density.encoder_
     n_columns, book = encoder.n_columns, denoiser.codebook
-    base = ask(denoiser.base, torch.full_like(x[:1], math.nan))
+    base = ask(model.marginals, torch.full_like(x[:1], math.nan))
     log_wrong = torch.tensor([-math.log(c.n_slots or 1) for c in book.columns]).to(x)
     for part in batches(density, x):
         rows = x[part]

@@ -244,7 +244,7 @@ class DiffusionOutlierDetector(OutlierMixin, BaseEstimator):
     ) -> tuple[np.ndarray, np.ndarray]:
         """The training rows without the strangest among them, and those."""
         alone = _copy(density)  # for its schema and its marginals
-        alone.set_params(max_steps=0, width=8, depth=1, n_calls=2, path="coordinate")
+        alone.set_params(denoiser="independent", n_calls=2, path="coordinate")
         alone.fit(_take(rows, train))
         generator = torch.Generator().manual_seed(seed)
         x, _ = alone.encode(_take(rows, train))

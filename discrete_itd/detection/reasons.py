@@ -103,7 +103,7 @@ def cell_nats(density: DiffusionDensity, X: Any) -> CellNats:
     Examples
     --------
     >>> coin = pd.DataFrame({"a": ["x", "y"] * 50, "b": ["u", "v"] * 50})
-    >>> model = DiffusionDensity(width=32, max_steps=200, random_state=0).fit(coin)
+    >>> model = DiffusionDensity(max_steps=200, random_state=0).fit(coin)
     >>> nats = cell_nats(model, pd.DataFrame({"a": ["x", "x"], "b": ["u", "v"]}))
     >>> (nats.given_rest - nats.expected).gt(1)["b"].tolist()
     [False, True]

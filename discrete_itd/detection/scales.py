@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from discrete_itd.channel import Quadrature, State
-from discrete_itd.denoisers import MarginalDenoiser, NeuralDenoiser
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.frames import unique_rows
 from discrete_itd.likelihood import draw_salt, error_and_tail
+from discrete_itd.model import Model
 from discrete_itd.noise import RowNoise
 from discrete_itd.patterns import pilot_quadrature
 from discrete_itd.progress import progress_bar
@@ -110,7 +110,7 @@ def explain_scales(
     split, variance = [], []
     with progress_bar(len(x), "scales") as bar:
         for part in x.split(max(1, model.batch_size // n_points)):
-            nats, var = _bands(model.denoiser, part, quadrature, n_bands, n_points, salt)
+            nats, var = _bands(model, part, quadrature, n_bands, n_points, salt)
             split.append(nats)
             variance.append(var)
             bar.update(len(part))
@@ -132,7 +132,7 @@ def _own_quadrature(density: DiffusionDensity) -> Quadrature:
     nothing = torch.full((PILOT_ROWS, len(density.encoder_.owner)), math.nan, dtype=torch.float64)
     drawn = model.draw(nothing.to(model.device), model.seed)
     generator = torch.Generator(model.device).manual_seed(model.seed)
-    return pilot_quadrature(model.denoiser.base, drawn, generator)
+    return pilot_quadrature(model.marginals, drawn, generator)
 
 
 def _ends(quadrature: Quadrature, n_bands: int) -> Tensor:
@@ -142,7 +142,7 @@ def _ends(quadrature: Quadrature, n_bands: int) -> Tensor:
 
 
 def _bands(
-    denoiser: NeuralDenoiser,
+    model: Model,
     x: Tensor,
     quadrature: Quadrature,
     n_bands: int,
@@ -150,7 +150,8 @@ def _bands(
     salt: int,
 ) -> tuple[Tensor, Tensor]:
     """Nats (b, 1 + n_bands) of rows (b, C'), given their leading cells, and the variance of the sum (b,)."""
-    book, base = denoiser.codebook, cast(MarginalDenoiser, denoiser.base)
+    denoiser, base = model.denoiser, model.marginals
+    book = denoiser.codebook
     rows = x.repeat_interleave(n_points, 0)  # (b n, C')
     index = torch.arange(n_points, device=x.device).repeat(len(x))
     noise = RowNoise(rows, index, salt)

@@ -182,7 +182,5 @@ def total(nats: pd.DataFrame) -> np.ndarray:
 
 
 def base_of(density: DiffusionDensity) -> MarginalDenoiser:
-    """The model of independent columns that the network corrects."""
-    base = density.denoiser_.base
-    assert isinstance(base, MarginalDenoiser)  # what fit makes
-    return base
+    """Independent columns of the rows that the density was fitted to."""
+    return density.model_.marginals

@@ -218,7 +218,7 @@ def _learning(found: Findings) -> Markup:
             "These nats are of standardised values; in the units of the columns all of them are higher or lower by"
             " the same number."
         )
-    if len(found.history) < 2:
+    if max(found.history["step"]) == 0:
         return _paragraphs(text)
     ax = drawing.new_axes()
     drawing.draw_learning_curve(found.history, ax, ahead=found.ahead)

@@ -134,7 +134,6 @@ def facts(density: DiffusionDensity, seconds_per_row: float) -> list[tuple[str, 
     schema, history, path = density.encoder_.schema, density.history_, density.path_table_
     kinds = pd.Series([c.kind for c in schema]).value_counts()
     cells, missing = (sum(getattr(c, name) for c in schema) for name in ("n_rows", "n_missing"))
-    numbers = sum(p.numel() for p in density.denoiser_.parameters())
     lines = [
         (
             "rows learned from",
@@ -142,7 +141,7 @@ def facts(density: DiffusionDensity, seconds_per_row: float) -> list[tuple[str, 
         ),
         ("columns", f"{len(schema)}: {', '.join(f'{n} {kind}' for kind, n in kinds.items())}"),
         ("missing cells", f"{missing / max(1, cells):.1%} in training"),
-        ("network", f"{numbers:,} parameters"),
+        ("model", f"{density.denoiser_.n_parameters:,} parameters"),
         (
             "training",
             f"{history['step'].iloc[-1]:,.0f} steps in {history['seconds'].iloc[-1]:.0f} s",

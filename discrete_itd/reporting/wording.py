@@ -15,6 +15,7 @@ ENDINGS = {
     "no improvement": "held-out rows no longer improved",
     "interrupted": "it was interrupted",
     "diverged": "it diverged",
+    "exact": "there was nothing to train",
 }
 NO_THRESHOLD = (
     "The model is a density without a threshold, so there are no alarms and no p-values. They come with a"

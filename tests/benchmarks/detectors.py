@@ -81,9 +81,7 @@ def ours(
 
 def untrained() -> DiffusionDensity:
     """Independent columns: the density that is not trained, whose score is exact on any path."""
-    return DiffusionDensity(
-        max_steps=0, width=8, depth=1, n_calls=2, path="isotropic", random_state=0
-    )
+    return DiffusionDensity(denoiser="independent", n_calls=2, path="isotropic", random_state=0)
 
 
 def fit_and_score(model: Any, train: pd.DataFrame, test: pd.DataFrame) -> Scored:

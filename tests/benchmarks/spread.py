@@ -42,7 +42,7 @@ def main() -> None:
             "integral (3)": (integral_log_prob, {"quadrature": quadrature, "n_points": calls}),
             "integral (4), marginal baseline": (
                 integral_log_prob,
-                {"quadrature": quadrature, "n_points": calls, "baseline": denoiser.base},
+                {"quadrature": quadrature, "n_points": calls, "baseline": model.model_.marginals},
             ),
         }
         for steps in sorted({min(n_columns, calls // 2), min(n_columns, calls // 4)}):

@@ -18,9 +18,11 @@ import torch
 
 from discrete_itd import DiffusionDensity
 from discrete_itd.datasets import load_bayesian_network
+from discrete_itd.recipes import Network
 from tests.benchmarks.data import has_density, load_density
 
 CACHE = Path(__file__).parent / ".cache"
+NETWORKS = ("asia", "sachs", "child", "insurance", "alarm")  # whose truth is known
 
 
 class Table(NamedTuple):
@@ -38,7 +40,7 @@ def load(name: str, n_train: int = 20_000) -> Table | None:
     A density table's published training and validation rows are fitted together, with as many of them held out
     by the estimator as were published for validation.
     """
-    if name in ("alarm", "insurance", "child", "asia", "sachs"):
+    if name in NETWORKS:
         network = load_bayesian_network(name)
         fit, test = network.sample(n_train, random_state=0), network.sample(5000, random_state=1)
         return Table(fit, test, 0.1, network.log_prob(test))
@@ -69,7 +71,7 @@ def fitted(name: str, table: Table, max_time: float, *, fresh: bool = False) -> 
 def estimator(max_time: float, *, quick: bool = False, **parameters: Any) -> DiffusionDensity:
     """A model that may train for ``max_time`` seconds, or for a few steps only, to see whether it runs."""
     if quick:
-        parameters |= {"n_calls": 16, "width": 64, "depth": 1}
+        parameters |= {"n_calls": 16, "denoiser": Network("mlp", width=64, depth=1)}
     steps = 40 if quick else 1_000_000
     parameters.setdefault("random_state", 0)
     return DiffusionDensity(max_steps=steps, max_time=max_time, **parameters)

@@ -1,0 +1,447 @@
+r"""Bayesian networks: exact denoisers by variable elimination, learned by hill climbing.
+
+Every column depends on a few parents, :math:`P(x) = \prod_j P(x_j \mid x_{pa(j)})`. With evidence
+:math:`\ell_{jk}`, eq. (2), about each column, columns are summed out one after the other, which gives
+:math:`\log Z = \log \sum_x P(x) \prod_j e^{\ell_{jx_j}}`; its derivative with respect to :math:`\ell_{jk}` is the
+posterior :math:`q_{jk}`. So one pass forth and one back give every posterior exactly. What that costs grows with the
+largest table on the way, so edges that make it too large are not taken. Tables are kept as logarithms, for known cells
+that contradict one another leave less than the smallest float; their last axis is the batch, along which sums are fast.
+
+References
+----------
+Heckerman, Geiger, Chickering, "Learning Bayesian networks", Machine Learning 20, 1995, for the search. Dechter, "Bucket
+elimination", Artificial Intelligence 113, 1999; Darwiche, "A differential approach to inference in Bayesian networks",
+JACM 50, 2003, for the derivatives.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from discrete_itd.codebook import Codebook
+from discrete_itd.denoisers.base import ExactDenoiser
+from discrete_itd.denoisers.exact import MarginalDenoiser
+from discrete_itd.posterior import CategoricalPosterior, Posterior
+
+CELLS = 1 << 24  # numbers of all tables on the way, times rows, worked on at once
+MOST_TABLE = 1 << 13  # numbers of a table on the way: what elimination may cost
+LARGEST = 1 << 24  # of the same, whatever the graph
+MOST_PARENTS = 5
+SEARCH_ROWS = 100_000  # by which edges are judged
+MOST_CHANGES = 4000  # of the graph
+PENALTIES = (1.0, 0.5, 0.25)  # times that of Schwarz's criterion, tried on held-out rows
+# rows of the shorter context by which a table is smoothed, likewise
+STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0)
+
+
+class BayesNetDenoiser(ExactDenoiser):
+    """Exact for a Bayesian network over the columns of few categories.
+
+    Parameters
+    ----------
+    codebook : Codebook
+    parents : sequence of sequences of int, length C
+        The parents of every column, counted among the columns of few categories.
+    tables : sequence of Tensor, shape (K of each parent, ..., K of the column)
+        Probabilities of the column's categories given its parents'; positive, normalised here.
+    rest : MarginalDenoiser, optional
+        Independent columns, for continuous columns and large vocabularies.
+
+    Raises
+    ------
+    ValueError
+        If the graph has a cycle, tables do not fit, summing columns out takes more memory than there may be, or there
+        are other columns and no ``rest``.
+
+    Examples
+    --------
+    >>> from discrete_itd.codebook import ColumnPoints
+    >>> book = Codebook([ColumnPoints("simplex", 2)] * 2)
+    >>> tables = torch.tensor([0.5, 0.5]), torch.tensor([[0.9, 0.1], [0.2, 0.8]])
+    >>> net = BayesNetDenoiser(book, [(), (0,)], tables)
+    >>> net.log_prob(torch.tensor([[0.0, 0.0], [1.0, 0.0]], dtype=torch.float64)).exp()
+    tensor([0.4500, 0.1000])
+    """
+
+    def __init__(
+        self,
+        codebook: Codebook,
+        parents: Sequence[Sequence[int]],
+        tables: Sequence[Tensor],
+        rest: MarginalDenoiser | None = None,
+    ) -> None:
+        super().__init__(codebook)
+        if len(codebook.finite) < codebook.n_columns and rest is None:
+            raise ValueError("continuous columns and large vocabularies come from the rest")
+        sizes = codebook.slots.cardinalities
+        if len(parents) != len(sizes) or len(tables) != len(sizes):
+            raise ValueError(f"a graph of {len(sizes)} columns is wanted, got {len(parents)}")
+        self.rest, self.parents = rest, tuple(tuple(map(operator.index, p)) for p in parents)
+        for j, (above, table) in enumerate(zip(self.parents, tables, strict=True)):
+            if not all(0 <= p < len(sizes) for p in above) or len({j, *above}) <= len(above):
+                raise ValueError(f"column {j}: parents {above}")
+            shape = tuple(sizes[p] for p in (*above, j))
+            log_table = torch.log_softmax(table.log(), -1)
+            if table.shape != shape or not bool(log_table.isfinite().all()):
+                raise ValueError(f"column {j}: its table must be positive and of the shape {shape}")
+            self.register_buffer(f"log_table_{j}", log_table.to(codebook.known_snr))
+        if len(_sorted(self.parents)) < len(sizes):
+            raise ValueError("the graph has a cycle")
+        self.order, self.largest, self.work = elimination(self.parents, sizes)
+        if self.largest > LARGEST:
+            raise ValueError(f"summing columns out takes a table of {self.largest} numbers")
+
+    @property
+    def log_tables(self) -> list[Tensor]:
+        """Log-probabilities of every column given its parents."""
+        return [getattr(self, f"log_table_{j}") for j in range(len(self.parents))]
+
+    def blurred(self, sd: float) -> BayesNetDenoiser:
+        rest = None if self.rest is None else self.rest.blurred(sd)
+        return BayesNetDenoiser(
+            self.codebook, self.parents, [t.exp() for t in self.log_tables], rest
+        )
+
+    def forward(self, y: Tensor, snr: Tensor) -> Posterior:
+        book, slots = self.codebook, self.codebook.slots
+        snr_here = snr[:, book.finite]
+        evidence = slots.evidence(y[:, : slots.n_coords], snr_here)
+        pairs = zip(evidence.split(self._step), snr_here.isinf().split(self._step), strict=True)
+        logits = torch.cat([self._logits(*pair) for pair in pairs])
+        categorical = CategoricalPosterior(slots, logits)
+        if self.rest is None:
+            return Posterior(book, categorical)
+        others = self.rest(y, snr)
+        return Posterior(book, categorical, others.gaussian, others.words)
+
+    @property
+    def _step(self) -> int:
+        """Rows that are worked on at once."""
+        return max(1, CELLS // max(1, self.work))
+
+    def _logits(self, evidence: Tensor, known: Tensor) -> Tensor:
+        """Posterior logits of every slot, (B, T), given evidence (B, T) and which cells are known (B, C)."""
+        slots = self.codebook.slots
+        if not slots.n_columns:
+            return evidence
+        spread = slots.spread(evidence.detach(), -torch.inf)
+        with torch.inference_mode(False), torch.enable_grad():
+            ell = spread - spread.amax(2, keepdim=True)
+            ell = ell.masked_fill(known[:, :, None] & (ell < 0), -torch.inf).permute(1, 2, 0)
+            ell = ell.clone(memory_format=torch.contiguous_format).requires_grad_(True)
+            (q,) = torch.autograd.grad(self._log_mass(ell).sum(), ell)
+        q = slots.gather(q.permute(2, 0, 1))
+        return q.clamp_min(torch.finfo(q.dtype).tiny).log()
+
+    def _log_mass(self, ell: Tensor) -> Tensor:
+        """Log-probability of evidence (C, K, B): (B,). Of every column some category has evidence above -inf."""
+        factors: list[tuple[tuple[int, ...], Tensor]] = []
+        for j, (above, table) in enumerate(zip(self.parents, self.log_tables, strict=True)):
+            factors.append(((*above, j), table[..., None]))
+            factors.append(((j,), ell[j, : table.shape[-1]]))
+        log_mass = ell.new_zeros(ell.shape[2])
+        for j in self.order:
+            mine = [f for f in factors if j in f[0]]
+            factors = [f for f in factors if j not in f[0]]
+            scope = (j, *sorted({i for f in mine for i in f[0]} - {j}))
+            joint = ell.new_zeros(1)
+            for own, values in sorted(mine, key=lambda f: len(f[0])):
+                joint = joint + _aligned(own, values, scope)
+            left = torch.logsumexp(joint, 0)
+            most = left.detach().reshape(math.prod(left.shape[:-1]), -1).amax(0)
+            log_mass, left = log_mass + most, left - most  # small numbers keep their digits
+            if scope[1:]:
+                factors.append((scope[1:], left))
+            else:
+                log_mass = log_mass + left
+        return log_mass
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log-probability of rows ``x`` (B, C) in closed form, missing cells left out: (B,), nats."""
+        book, slots = self.codebook, self.codebook.slots
+        cells = x[:, book.finite]
+        out = torch.zeros(len(x), dtype=book.dtype, device=x.device)
+        whole = ~cells.isnan().any(1)
+        rows = cells[whole].long()
+        total = out[whole]
+        for j, (above, table) in enumerate(zip(self.parents, self.log_tables, strict=True)):
+            total = total + table[tuple(rows[:, p] for p in (*above, j))]
+        out[whole] = total
+        gaps = torch.nonzero(~whole).flatten()
+        levels = torch.arange(slots.widest, device=x.device)[:, None]
+        for part in gaps.split(self._step) if len(gaps) else ():
+            some = cells[part].T[:, None]  # (C, 1, B)
+            may_be = (some == levels) | some.isnan()
+            out[part] = self._log_mass(torch.where(may_be, 0.0, -torch.inf).to(out))
+        if self.rest is None:
+            return out
+        told = x.clone()
+        told[:, book.finite] = math.nan
+        return out + self.rest.log_prob(told)
+
+    @classmethod
+    @torch.no_grad()
+    def fit(
+        cls,
+        marginals: MarginalDenoiser,
+        x: Tensor,
+        *,
+        x_valid: Tensor | None = None,
+        most_parents: int = MOST_PARENTS,
+        most_table: int = MOST_TABLE,
+    ) -> BayesNetDenoiser:
+        """The graph that hill climbing finds, and its tables.
+
+        Parameters
+        ----------
+        marginals : MarginalDenoiser
+            Independent columns of the same rows, by which tables are smoothed.
+        x : Tensor of float64, shape (N, C)
+            Rows; NaN where a cell is missing: a column and its parents are counted where all are there.
+        x_valid : Tensor, shape (N', C), optional
+            Held-out rows, which decide how many edges and how much smoothing; without them Schwarz's criterion
+            and one row.
+        most_parents : int
+        most_table : int
+            Numbers of the largest table when columns are summed out.
+
+        Notes
+        -----
+        A table is smoothed by that of the same column without its last parent, and so on down to its marginal.
+        """
+        book = marginals.codebook
+        cells = x[:, book.finite].cpu().numpy()
+        sizes = book.slots.cardinalities
+        spread = book.slots.spread(marginals.log_probs.exp()[None], 0.0)[0].cpu().double().numpy()
+        alone = [spread[j, :k] for j, k in enumerate(sizes)]
+        rest = marginals if len(book.finite) < book.n_columns else None
+        fits: list[BayesNetDenoiser] = []
+        for penalty in PENALTIES if x_valid is not None else PENALTIES[:1]:
+            graph = _Search(cells[:SEARCH_ROWS], sizes, penalty, most_parents, most_table).climb()
+            for strength in STRENGTHS if x_valid is not None else (1.0,):
+                tables = [
+                    torch.from_numpy(_table(cells, sizes, alone[j], (*above, j), strength))
+                    for j, above in enumerate(graph)
+                ]
+                fits.append(cls(book, graph, [t.to(x.device) for t in tables], rest))
+        if x_valid is None:
+            return fits[0]
+        return min(fits, key=lambda net: -float(net.log_prob(x_valid).double().mean()))
+
+
+def _aligned(own: tuple[int, ...], values: Tensor, scope: tuple[int, ...]) -> Tensor:
+    """A factor (K, ..., B or 1) over the columns ``own`` with one axis for each column of ``scope``."""
+    order = sorted(range(len(own)), key=lambda i: scope.index(own[i]))
+    values = values.permute(*order, -1)
+    sizes = iter(values.shape)
+    return values.reshape(*(next(sizes) if j in own else 1 for j in scope), -1)
+
+
+def _sorted(parents: Sequence[Sequence[int]]) -> list[int]:
+    """Columns, parents first; without those on a cycle."""
+    order: list[int] = []
+    done: set[int] = set()
+    waiting = list(range(len(parents)))
+    while waiting:
+        ready = [j for j in waiting if done.issuperset(parents[j])]
+        if not ready:
+            break
+        order += ready
+        done.update(ready)
+        waiting = [j for j in waiting if j not in done]
+    return order
+
+
+def elimination(
+    parents: Sequence[Sequence[int]], sizes: Sequence[int]
+) -> tuple[tuple[int, ...], int, int]:
+    """An order in which to sum columns out, the numbers of the largest table on the way, and of all together.
+
+    Greedy: next comes the column whose table is smallest.
+    """
+    near: list[set[int]] = [set() for _ in sizes]
+    for j, above in enumerate(parents):
+        family = {j, *above}
+        for i in family:
+            near[i] |= family - {i}
+    left, order, largest, work = set(range(len(sizes))), [], 1, 0
+    cost = {j: math.prod(sizes[i] for i in near[j]) * sizes[j] for j in left}
+    while left:
+        j = min(left, key=lambda i: (cost[i], i))
+        largest, work = max(largest, cost[j]), work + cost[j]
+        order.append(j)
+        left.discard(j)
+        for i in near[j]:
+            near[i] = (near[i] | near[j]) - {i, j}
+        for i in near[j]:
+            cost[i] = math.prod(sizes[k] for k in near[i]) * sizes[i]
+    return tuple(order), largest, work
+
+
+def _counts(
+    cells: NDArray[np.float64], sizes: Sequence[int], family: Sequence[int]
+) -> NDArray[np.float64]:
+    """How often each combination of a family's categories occurs, rows with a gap among them left out."""
+    there = ~np.isnan(cells[:, family]).any(1)
+    code = np.zeros(int(there.sum()), dtype=np.int64)
+    for j in family:
+        code = code * sizes[j] + cells[there, j].astype(np.int64)
+    shape = [sizes[j] for j in family]
+    return np.bincount(code, minlength=math.prod(shape)).astype(float).reshape(shape)
+
+
+def _table(
+    cells: NDArray[np.float64],
+    sizes: Sequence[int],
+    alone: NDArray[np.float64],
+    family: Sequence[int],
+    strength: float,
+) -> NDArray[np.float64]:
+    """Probabilities of the last of a family given the others, smoothed by those given fewer."""
+    *above, j = family
+    table = alone / alone.sum()
+    for n in range(1, len(above) + 1):
+        count = _counts(cells, sizes, (*above[:n], j))
+        table = (count + strength * table[..., None, :]) / (count.sum(-1, keepdims=True) + strength)
+    return np.maximum(table, 1e-12)
+
+
+class _Search:
+    """Hill climbing: the edge to add, drop or turn that improves a penalised likelihood most, until none does."""
+
+    def __init__(
+        self,
+        cells: NDArray[np.float64],
+        sizes: Sequence[int],
+        penalty: float,
+        most_parents: int,
+        most_table: int,
+    ) -> None:
+        self.cells, self.sizes = cells, sizes
+        self.columns = [np.nan_to_num(cells[:, j]).astype(np.int64) for j in range(len(sizes))]
+        self.gaps = bool(np.isnan(cells).any())
+        self.n_seen = [int((_counts(cells, sizes, (j,)) > 0).sum()) for j in range(len(sizes))]
+        self.price = penalty * math.log(max(2, len(cells))) / 2  # nats of one free number
+        self.most_parents, self.most_table = most_parents, most_table
+        self.parents: list[tuple[int, ...]] = [() for _ in sizes]
+        self.gains: dict[tuple[int, frozenset[int], int], float] = {}
+        self.refused: set[tuple[int, int]] = set()  # edges that made elimination too dear
+
+    def gain(self, j: int, own: Sequence[int], i: int) -> float:
+        """Nats that column ``i`` tells of ``j`` beside parents ``own``, less the price of the larger table.
+
+        Of the rows that have all these cells, and in proportion of all: where cells are missing may depend on values,
+        so that of other rows nothing can be compared.
+        """
+        key = j, frozenset(own), i
+        if key not in self.gains:
+            family = (*own, i, j)
+            if self.gaps:
+                count = _counts(self.cells, self.sizes, family)
+            else:
+                code = np.zeros(len(self.cells), dtype=np.int64)
+                for f in family:
+                    code = code * self.sizes[f] + self.columns[f]
+                count = np.bincount(code, minlength=self._size(family)).astype(float)
+            count = count.reshape(-1, self.sizes[i], self.sizes[j])
+            total, fewer = count.sum(2), count.sum(1)
+            nats = _x_log_x(count) - _x_log_x(total) - _x_log_x(fewer) + _x_log_x(fewer.sum(1))
+            # categories and contexts that do not occur cost nothing: an unseen slot is no free number
+            contexts = int((total > 0).sum()) - int((fewer.sum(1) > 0).sum())
+            free = max(1, self.n_seen[j] - 1) * contexts
+            share = float(count.sum()) / max(1, len(self.cells))
+            self.gains[key] = (nats - self.price * free) / share if share else 0.0
+        return self.gains[key]
+
+    def _size(self, family: Sequence[int]) -> int:
+        """Numbers of a table."""
+        return math.prod(self.sizes[i] for i in family)
+
+    def climb(self) -> list[tuple[int, ...]]:
+        """The graph found: parents of every column, most telling first."""
+        c = len(self.sizes)
+        gain = np.full((c, c), -np.inf)  # of adding i to the parents of j
+        for j in range(c):
+            self._price_edges(gain, j)
+        for _ in range(MOST_CHANGES if c else 0):
+            above = self._ancestors()
+            best, change = 1e-6, None
+            allowed = gain.copy()
+            allowed[above.T] = -np.inf  # i → j closes a cycle if j is an ancestor of i
+            i, j = np.unravel_index(int(allowed.argmax()), allowed.shape)
+            if allowed[i, j] > best:
+                best, change = float(allowed[i, j]), ("add", int(i), int(j))
+            for j in range(c):
+                for i in self.parents[j]:
+                    fewer = tuple(p for p in self.parents[j] if p != i)
+                    dropped = -self.gain(j, fewer, i)
+                    if dropped > best:
+                        best, change = dropped, ("drop", i, j)
+                    if (j, i) in self.refused or any(above[i, p] for p in fewer):
+                        continue
+                    if not self._fits(i, j):
+                        continue
+                    turned = dropped + self.gain(i, self.parents[i], j)
+                    if turned > best:
+                        best, change = turned, ("turn", i, j)
+            if change is None:
+                break
+            self._make(*change, gain)
+        return [self._by_worth(j) for j in range(c)]
+
+    def _fits(self, j: int, i: int) -> bool:
+        """Whether column ``j`` may have ``i`` as one more parent, as far as its own table goes."""
+        family = (*self.parents[j], i, j)
+        return len(family) <= self.most_parents + 1 and self._size(family) <= self.most_table
+
+    def _make(self, what: str, i: int, j: int, gain: NDArray[np.float64]) -> None:
+        """Make a change, unless that makes elimination too dear."""
+        before = list(self.parents)
+        if what in ("drop", "turn"):
+            self.parents[j] = tuple(p for p in self.parents[j] if p != i)
+        if what == "add":
+            self.parents[j] = (*self.parents[j], i)
+        if what == "turn":
+            self.parents[i] = (*self.parents[i], j)
+        if what != "drop" and elimination(self.parents, self.sizes)[1] > self.most_table:
+            self.parents = before
+            self.refused.add((i, j) if what == "add" else (j, i))
+        self._price_edges(gain, j)
+        if what == "turn":
+            self._price_edges(gain, i)
+
+    def _price_edges(self, gain: NDArray[np.float64], j: int) -> None:
+        """What every column would gain column ``j`` as one more parent."""
+        own = self.parents[j]
+        gain[:, j] = -np.inf
+        for i in range(len(self.sizes)):
+            if i != j and i not in own and (i, j) not in self.refused and self._fits(j, i):
+                gain[i, j] = self.gain(j, own, i)
+
+    def _ancestors(self) -> NDArray[np.bool_]:
+        """Whether the first is the second or one of its ancestors: (C, C)."""
+        out = np.eye(len(self.sizes), dtype=bool)
+        for j in _sorted(self.parents):
+            for p in self.parents[j]:
+                out[:, j] |= out[:, p]
+        return out
+
+    def _by_worth(self, j: int) -> tuple[int, ...]:
+        """The parents of a column, each the one that adds most to those before it."""
+        left, out = list(self.parents[j]), ()
+        while left:
+            best = max(left, key=lambda i: self.gain(j, out, i))
+            out = (*out, best)
+            left.remove(best)
+        return out
+
+
+def _x_log_x(values: NDArray[np.float64]) -> float:
+    return float((values * np.log(np.maximum(values, 1.0))).sum())

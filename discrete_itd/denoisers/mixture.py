@@ -1,0 +1,356 @@
+r"""Mixtures of products (latent class models): exact denoisers, fitted by expectation maximisation.
+
+Given a hidden class z the columns are independent. With :math:`L_{jk} = e^{\ell_{jk}}` the evidence (2) and
+:math:`m_{zj} = \sum_k p_{zjk} L_{jk}` the mass that class z leaves to column j,
+
+.. math:: r_z \propto w_z \prod_j m_{zj}, \qquad q_{jk} \propto L_{jk} \sum_z r_z\, p_{zjk} / m_{zj}.
+
+Where every cell is either known or unknown, as on a coordinate path, both are one matrix product, so that thousands of
+classes cost about as much as a network.
+
+References
+----------
+Lazarsfeld & Henry, "Latent Structure Analysis", 1968; Dempster, Laird, Rubin, JRSS B 39, 1977, for the fit; Cappé
+& Moulines, "On-line expectation-maximization", JRSS B 71, 2009, for the fit of large tables by parts.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from discrete_itd.codebook import Codebook
+from discrete_itd.denoisers.base import ExactDenoiser
+from discrete_itd.denoisers.exact import FINEST_SD, PRIOR_ROWS, MarginalDenoiser
+from discrete_itd.posterior import CategoricalPosterior, GaussianPosterior, Posterior
+
+CELLS = 1 << 24  # rows times classes times columns worked on at once
+EM_ROWS = 1 << 16  # of one round; a larger table is learned by parts
+START_SHARE = 0.3  # by which a class begins as one row of the table, else as the marginals
+PATIENCE = 3  # looks at held-out rows without improvement
+LOOK_ROUNDS = 4  # between two looks
+LEAST_GAIN = 1e-3  # nats per row that count as an improvement
+
+
+class MixtureDenoiser(ExactDenoiser):
+    """Exact for a mixture of products: given a hidden class, the columns are independent.
+
+    Parameters
+    ----------
+    codebook : Codebook
+    weights : Tensor, shape (Z,)
+        Probabilities of the hidden classes; positive, normalised here.
+    probs : Tensor, shape (Z, T)
+        Probability of every slot given the class; positive.
+    mean, var : Tensor, shape (Z, R), optional
+        Gaussian of every continuous column given the class.
+    rest : MarginalDenoiser, optional
+        Independent columns, for those of which the classes say nothing: large vocabularies, and continuous columns
+        where ``mean`` is not given.
+
+    Raises
+    ------
+    ValueError
+        If shapes disagree or numbers are not positive, or if there are such columns and no ``rest``.
+
+    Examples
+    --------
+    >>> from discrete_itd.codebook import ColumnPoints
+    >>> book = Codebook([ColumnPoints("simplex", 2)] * 2)
+    >>> probs = torch.tensor([[0.9, 0.1, 0.9, 0.1], [0.1, 0.9, 0.1, 0.9]])[:, [0, 2, 1, 3]]
+    >>> mixture = MixtureDenoiser(book, torch.tensor([1.0, 1.0]), probs)
+    >>> mixture.log_prob(torch.tensor([[0.0, 0.0], [0.0, 1.0]], dtype=torch.float64)).exp()
+    tensor([0.4100, 0.0900])
+    """
+
+    log_weights: Tensor
+    log_probs: Tensor
+    means: Tensor
+    var: Tensor
+
+    def __init__(
+        self,
+        codebook: Codebook,
+        weights: Tensor,
+        probs: Tensor,
+        mean: Tensor | None = None,
+        var: Tensor | None = None,
+        rest: MarginalDenoiser | None = None,
+    ) -> None:
+        super().__init__(codebook)
+        self.has_reals = mean is not None and len(codebook.reals) > 0
+        untold = codebook.vocabularies or (len(codebook.reals) and not self.has_reals)
+        if untold and rest is None:
+            raise ValueError(
+                "a mixture of products takes large vocabularies, and continuous columns without mean and var,"
+                " from the independent columns in rest"
+            )
+        self.rest = rest
+        like, slots = codebook.known_snr, codebook.slots
+        weights, probs = weights.to(like), probs.to(like)
+        z, n_real = len(weights), len(codebook.reals)
+        if weights.ndim != 1 or not bool((weights > 0).all()):
+            raise ValueError("weights must be positive numbers, one for each class")
+        if probs.shape != (z, slots.n_slots) or not bool((probs > 0).all()):
+            raise ValueError(
+                f"probs must be positive numbers of shape ({z}, {slots.n_slots}), got {tuple(probs.shape)}"
+            )
+        shapes = [None if t is None else t.shape for t in (mean, var)]
+        if shapes != [None, None] and shapes != [(z, n_real)] * 2:
+            raise ValueError(f"mean and var must both have shape ({z}, {n_real})")
+        if var is not None and not bool((var > 0).all()):
+            raise ValueError("the variances of the classes must be positive")
+        empty = torch.zeros(z, 0)
+        self.register_buffer("log_weights", torch.log_softmax(weights.log(), 0))
+        self.register_buffer("log_probs", slots.log_softmax(probs.log()))
+        self.register_buffer("means", (empty if mean is None else mean).to(like))
+        self.register_buffer("var", (empty if var is None else var).to(like))
+
+    @property
+    def n_components(self) -> int:
+        """Number of hidden classes Z."""
+        return len(self.log_weights)
+
+    def blurred(self, sd: float) -> MixtureDenoiser:
+        own = (self.means, self.var + sd**2) if self.has_reals else (None, None)
+        rest = None if self.rest is None else self.rest.blurred(sd)
+        return MixtureDenoiser(
+            self.codebook, self.log_weights.exp(), self.log_probs.exp(), *own, rest
+        )
+
+    @property
+    def _probs(self) -> Tensor:
+        """Probabilities by column, category and class: (C, K, Z)."""
+        return self.codebook.slots.spread(self.log_probs.exp(), 0.0).permute(1, 2, 0)
+
+    def forward(self, y: Tensor, snr: Tensor) -> Posterior:
+        book, slots = self.codebook, self.codebook.slots
+        evidence = slots.evidence(y[:, : slots.n_coords], snr[:, book.finite])
+        own = shrink = mean = var = evidence.new_zeros(0)
+        start = self.log_weights.expand(len(y), -1)
+        if self.has_reals:
+            # each class on its own: a mixture of one, whose weight before normalisation is what we want
+            shape = (len(y), -1, -1)
+            mean, var = self.means.T.expand(shape), self.var.T.expand(shape)  # (B, R, Z)
+            known = torch.isinf(snr[:, book.reals])
+            gamma = torch.where(known, book.known_snr[book.reals], snr[:, book.reals])[:, :, None]
+            own = y[:, book.real_coords]
+            own = torch.where(known, own * book.known_snr[book.reals], own)[:, :, None]
+            centre = own / gamma.clamp_min(torch.finfo(gamma.dtype).tiny)
+            shrink = 1 + gamma * var
+            fit = -0.5 * (shrink.log() + gamma * (mean - centre) ** 2 / shrink)
+            start = start + fit.sum(1)
+        at = snr[:, book.finite]
+        hard = ((at == 0) | torch.isinf(at)).all(1)
+        log_class = evidence.new_zeros(len(y), self.n_components)
+        logits = torch.zeros_like(evidence)
+        for rows, update in ((hard, self._known_or_not), (~hard, self._noisy)):
+            if bool(rows.all()):
+                log_class, logits = update(start, evidence, at)
+            elif bool(rows.any()):
+                log_class[rows], logits[rows] = update(start[rows], evidence[rows], at[rows])
+        categorical = CategoricalPosterior(slots, logits)
+        gaussian, words = None, []
+        if self.has_reals:
+            weight = log_class[:, None, :].expand(-1, len(book.reals), -1)
+            gaussian = GaussianPosterior(weight, (mean + var * own) / shrink, var / shrink)
+        if self.rest is not None:
+            others = self.rest(y, snr)
+            gaussian, words = gaussian or others.gaussian, others.words
+        return Posterior(book, categorical, gaussian, words)
+
+    def _known_or_not(self, start: Tensor, evidence: Tensor, snr: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-probabilities of the classes and logits of the slots, where no cell is half known."""
+        slots = self.codebook.slots
+        known = slots.per_slot(torch.isinf(snr).to(evidence))
+        told = (slots.log_softmax(evidence).exp() * known).round()  # (B, T): 1 at known categories
+        log_class = torch.log_softmax(start + told @ self.log_probs.T, 1)
+        prior = log_class.exp() @ self.log_probs.exp()
+        return log_class, _log(prior) + evidence
+
+    def _noisy(self, start: Tensor, evidence: Tensor, snr: Tensor) -> tuple[Tensor, Tensor]:
+        """The same, whatever the cells."""
+        slots, probs, out = self.codebook.slots, self._probs, []
+        step = max(1, CELLS // max(1, self.n_components * slots.n_columns))
+        for first, ell in zip(start.split(step), evidence.split(step), strict=True):
+            spread = slots.spread(ell, -torch.inf)
+            likelihood = (spread - spread.amax(2, keepdim=True)).exp().transpose(0, 1)  # (C, B, K)
+            mass = _positive(likelihood @ probs)  # (C, B, Z)
+            log_class = torch.log_softmax(first + mass.log().sum(0), 1)
+            prior = (log_class.exp() / mass) @ probs.transpose(1, 2)  # (C, B, K)
+            out.append((log_class, _log(slots.gather(prior.transpose(0, 1))) + ell))
+        log_class, logits = zip(*out, strict=True)
+        return torch.cat(log_class), torch.cat(logits)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log-probability of rows ``x`` (B, C) in closed form, missing cells left out: (B,), nats."""
+        step = max(1, CELLS // self.n_components)
+        parts = [torch.logsumexp(self.log_joint(rows), 1) for rows in x.split(step)]
+        out = torch.cat(parts) if parts else self.log_weights.new_zeros(0)
+        if self.rest is None:
+            return out
+        book = self.codebook
+        told = x.clone()
+        told[:, book.finite] = math.nan
+        if self.has_reals:
+            told[:, book.reals] = math.nan
+        return out + self.rest.log_prob(told)
+
+    def log_joint(self, x: Tensor) -> Tensor:
+        """Log-probability of rows ``x`` (B, C) together with each class: (B, Z), nats."""
+        book = self.codebook
+        own = self.log_weights + indicators(book, x) @ self.log_probs.T
+        if self.has_reals:
+            # (x − μ)²/v, of all classes, as three matrix products, whose large parts cancel: in double
+            cells, mean, var = x[:, book.reals].double(), self.means.double(), self.var.double()
+            there = ~cells.isnan()
+            cells = cells.nan_to_num(0.0)
+            log_pdf = (
+                cells.square() @ (1 / var).T
+                - 2 * cells @ (mean / var).T
+                + there.to(cells) @ (mean.square() / var + var.log()).T
+            )
+            log_pdf = log_pdf + math.log(2 * math.pi) * there.sum(1, keepdim=True)
+            own = own - 0.5 * log_pdf.to(own)
+        return own
+
+    @classmethod
+    @torch.no_grad()
+    def fit(
+        cls,
+        marginals: MarginalDenoiser,
+        x: Tensor,
+        *,
+        n_components: int,
+        x_valid: Tensor | None = None,
+        generator: torch.Generator,
+        pseudo_count: float = 1.0,
+        n_rounds: int = 100,
+        with_reals: bool = True,
+    ) -> MixtureDenoiser:
+        """A mixture fitted to rows by expectation maximisation.
+
+        Parameters
+        ----------
+        marginals : MarginalDenoiser
+            Independent columns of the same rows: where classes start, and what they are smoothed by.
+        x : Tensor of float64, shape (N, C)
+            Rows, at least one; NaN where a cell is missing.
+        n_components : int
+            Hidden classes.
+        x_valid : Tensor, shape (N', C), optional
+            Held-out rows; the round that predicts them best is kept, and the fit ends when they are predicted worse.
+        generator : torch.Generator
+            On the device of the rows.
+        pseudo_count : float
+            Rows of the marginals that are added to every class; positive.
+        n_rounds : int
+            At most.
+        with_reals : bool
+            Whether continuous columns depend on the class; else they are those of ``marginals``.
+
+        Raises
+        ------
+        ValueError
+            If there are no rows, no classes or no pseudo-counts.
+        """
+        check_fit(x, n_components, pseudo_count)
+        book = marginals.codebook
+        prior = marginals.log_probs.exp()
+        with_reals = with_reals and len(book.reals) > 0
+        pick = torch.randint(len(x), (n_components,), generator=generator, device=x.device)
+        ones = indicators(book, x[pick])
+        there = book.slots.per_slot(book.slots.sum(ones))
+        probs = torch.where(there > 0, (1 - START_SHARE) * prior + START_SHARE * ones, prior)
+        weights = torch.full((n_components,), 1 / n_components, device=x.device).to(probs)
+        cells = x[:, book.reals].double()
+        middle = cells.nanmean(0).nan_to_num(0.0)
+        total = (cells - middle).square().nanmean(0).nan_to_num(0.25).clamp_min(FINEST_SD**2)
+        mean = torch.where(cells[pick].isnan(), middle, cells[pick])
+        prior_var = total / min(n_components, 16)
+        var = total.expand_as(mean) / 4
+        # the classes know their continuous columns or leave them to the marginals
+        untold = book.vocabularies or (len(book.reals) and not with_reals)
+
+        def made() -> MixtureDenoiser:
+            gaussians = (mean, var) if with_reals else (None, None)
+            return cls(book, weights, probs, *gaussians, marginals if untold else None)
+
+        by_parts = len(x) > EM_ROWS
+        model = best = made()
+        best_nats, stale = math.inf, 0
+        sums: list[Tensor] = []
+        for i in range(n_rounds):
+            if x_valid is not None and i % LOOK_ROUNDS == 0:
+                nats = -float(model.log_prob(x_valid).double().mean())
+                stale = 0 if nats < best_nats - LEAST_GAIN else stale + 1
+                if nats < best_nats:
+                    best, best_nats = model, nats
+                if stale >= PATIENCE:
+                    break
+            rows = x
+            if by_parts:
+                some = torch.randint(len(x), (EM_ROWS,), generator=generator, device=x.device)
+                rows = x[some]
+            new = model._expected(rows)
+            if by_parts and sums:
+                rate = (i + 1.0) ** -0.7
+                new = [(1 - rate) * old + rate * s for old, s in zip(sums, new, strict=True)]
+            sums = new
+            mass, counts, first, second, present = sums
+            weights = mass + 0.5
+            observed = book.slots.per_slot(book.slots.sum(counts))
+            probs = (counts + pseudo_count * prior) / (observed + pseudo_count)
+            if with_reals:
+                mean = (first + 0.5 * middle) / (present + 0.5)
+                square = second - 2 * mean * first + mean.square() * present
+                var = (square + PRIOR_ROWS * prior_var) / (present + PRIOR_ROWS)
+                var = var.clamp_min(FINEST_SD**2)
+            model = made()
+        if x_valid is None or -float(model.log_prob(x_valid).double().mean()) < best_nats:
+            return model
+        return best
+
+    def _expected(self, x: Tensor) -> list[Tensor]:
+        """Expected rows of each class, and what is summed over them: counts of slots, values, squares, cells."""
+        book, z = self.codebook, self.n_components
+        like, n_real = self.log_probs, len(book.reals)
+        reals = [torch.zeros(z, n_real, dtype=torch.float64, device=x.device)] * 3
+        sums = [like.new_zeros(z), torch.zeros_like(like), *reals]
+        for rows in x.split(max(1, CELLS // max(z, book.slots.n_slots))):
+            r = torch.softmax(self.log_joint(rows), 1)  # (b, Z)
+            cells = rows[:, book.reals].double()
+            there, cells = (~cells.isnan()).double(), cells.nan_to_num(0.0)
+            # double, for a variance is a difference of them
+            new = [r.double().T @ part for part in (cells, cells.square(), there)]
+            new = [r.sum(0), r.T @ indicators(book, rows), *new]
+            sums = [s + t for s, t in zip(sums, new, strict=True)]
+        return sums
+
+
+def check_fit(x: Tensor, n_components: int, pseudo_count: float) -> None:
+    """Refuse to fit to no rows, with no classes or no pseudo-counts."""
+    if not len(x):
+        raise ValueError("a mixture is fitted to at least one row")
+    if n_components < 1 or not pseudo_count > 0:
+        raise ValueError(
+            f"n_components and pseudo_count must be positive, got {n_components}, {pseudo_count}"
+        )
+
+
+def indicators(book: Codebook, x: Tensor) -> Tensor:
+    """Which slots rows ``x`` (B, C) have: (B, T), none where a cell is missing."""
+    cells = x[:, book.finite]
+    slot = book.slots.slot_of(cells.nan_to_num(0.0).long())
+    out = book.known_snr.new_zeros(len(x), book.slots.n_slots)
+    return out.scatter_(1, slot, (~cells.isnan()).to(out))
+
+
+def _positive(values: Tensor) -> Tensor:
+    return values.clamp_min(torch.finfo(values.dtype).tiny)
+
+
+def _log(values: Tensor) -> Tensor:
+    return _positive(values).log()

@@ -1,0 +1,405 @@
+r"""Trees and mixtures of trees: exact denoisers by belief propagation, fitted by Chow and Liu's algorithm.
+
+In a tree every column depends on one other, its parent: :math:`P(x) = \prod_j P(x_j \mid x_{pa(j)})`. Evidence (2)
+about every column, soft or hard, is gathered from the leaves to the root and handed back down; after that each column's
+posterior is exact. A mixture of trees does so in each and weighs the trees by how well they explain the evidence.
+
+All trees of a mixture are worked on at once, as one forest: a step handles every column of one depth, for all rows.
+Messages are added as logarithms and multiplied by the tables as probabilities, scaled by their largest entry.
+
+References
+----------
+Chow & Liu, "Approximating discrete probability distributions with dependence trees", IEEE Trans. IT 14, 1968.
+Pearl, "Probabilistic Reasoning in Intelligent Systems", 1988. Meilă & Jordan, "Learning with mixtures of trees",
+JMLR 1, 2000.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import cast
+
+import numpy as np
+import torch
+from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
+from torch import Tensor
+
+from discrete_itd.codebook import Codebook
+from discrete_itd.denoisers.base import ExactDenoiser
+from discrete_itd.denoisers.exact import MarginalDenoiser
+from discrete_itd.denoisers.mixture import (
+    LEAST_GAIN,
+    PATIENCE,
+    MixtureDenoiser,
+    check_fit,
+    indicators,
+)
+from discrete_itd.posterior import CategoricalPosterior, Posterior
+from discrete_itd.slots import KNOWN_NATS
+
+CELLS = 1 << 24  # numbers of the messages worked on at once
+# evidence of a slot that a column does not have: finite, or differences would be NaN
+NOWHERE = -4 * KNOWN_NATS
+START_ROUNDS = 20  # of the mixture of products from whose classes a mixture of trees begins
+MOST_SLOTS = 6000  # whose joint counts, pair by pair, fit in memory
+
+
+class TreeDenoiser(ExactDenoiser):
+    """Exact for a tree, or a mixture of trees, over the columns of few categories.
+
+    Parameters
+    ----------
+    codebook : Codebook
+    parents : Tensor of int64, shape (Z, C)
+        The parent of every column in each tree, counted among the columns of few categories; -1 for a root.
+    tables : Tensor, shape (Z, C, K, K)
+        Probability of a column's category (last) given its parent's (next to last), K that of the widest column; of
+        a root's, only the first row counts. Positive where both columns have the category; normalised here.
+    weights : Tensor, shape (Z,), optional
+        Probabilities of the trees; positive, normalised here.
+    rest : MarginalDenoiser, optional
+        Independent columns, for continuous columns and large vocabularies.
+
+    Raises
+    ------
+    ValueError
+        If shapes disagree or numbers are not positive, if the parents are no trees, or if there are other columns
+        and no ``rest``.
+
+    Examples
+    --------
+    >>> from discrete_itd.codebook import ColumnPoints
+    >>> book = Codebook([ColumnPoints("simplex", 2)] * 2)
+    >>> tables = torch.tensor([[[0.5, 0.5], [0.5, 0.5]], [[0.9, 0.1], [0.2, 0.8]]])
+    >>> tree = TreeDenoiser(book, torch.tensor([[-1, 0]]), tables[None])
+    >>> tree.log_prob(torch.tensor([[0.0, 0.0], [1.0, 0.0]], dtype=torch.float64)).exp()
+    tensor([0.4500, 0.1000])
+    """
+
+    parents: Tensor
+    log_tables: Tensor
+    log_weights: Tensor
+
+    def __init__(
+        self,
+        codebook: Codebook,
+        parents: Tensor,
+        tables: Tensor,
+        weights: Tensor | None = None,
+        rest: MarginalDenoiser | None = None,
+    ) -> None:
+        super().__init__(codebook)
+        if len(codebook.finite) < codebook.n_columns and rest is None:
+            raise ValueError("continuous columns and large vocabularies come from the rest")
+        self.rest = rest
+        slots, like = codebook.slots, codebook.known_snr
+        c, k = slots.n_columns, slots.widest
+        if parents.ndim != 2 or parents.shape[1] != c or tables.shape != (len(parents), c, k, k):
+            raise ValueError(
+                f"parents and tables must have the shapes (Z, {c}) and (Z, {c}, {k}, {k}),"
+                f" got {tuple(parents.shape)} and {tuple(tables.shape)}"
+            )
+        weights = (torch.ones(len(parents)) if weights is None else weights).to(like)
+        if weights.shape != (len(parents),) or not bool((weights > 0).all()):
+            raise ValueError("weights must be positive numbers, one for each tree")
+        parents, tables = parents.to(like.device), tables.to(like.device)
+        self._make_levels(parents)
+        there = slots.spread(tables.new_ones(1, slots.n_slots), 0.0)[0]  # (C, K)
+        root = (parents < 0)[:, :, None, None]
+        logits = torch.where(root, tables[:, :, :1], tables).log()
+        logits = logits.masked_fill(there[:, None] == 0, -torch.inf)
+        # a parent's category that it does not have is never met, but must not give log 0
+        never = ~root & (there[parents.clamp_min(0)] == 0)[..., None]
+        log_tables = torch.log_softmax(torch.where(never, there.log()[:, None], logits), 3)
+        if not bool((log_tables.isfinite() | (there[:, None] == 0)).all()):
+            raise ValueError("tables must be positive")
+        self.register_buffer("parents", parents)
+        self.register_buffer("log_tables", log_tables.to(like))
+        self.register_buffer("log_weights", torch.log_softmax(weights.log(), 0))
+
+    def _make_levels(self, parents: Tensor) -> None:
+        """Sort the columns of all trees, as nodes z C + j, by their depth."""
+        z, c = parents.shape
+        flat = parents.cpu().numpy()
+        if (flat >= c).any():
+            raise ValueError(f"parents must be columns, from 0 to {c - 1}, or -1; got {flat.max()}")
+        depth = np.where(flat < 0, 0, -1)
+        for d in range(c):
+            if (depth >= 0).all():
+                break
+            above = np.take_along_axis(depth, flat.clip(0), 1)
+            depth = np.where((depth < 0) & (above == d), d + 1, depth)
+        if (depth < 0).any():
+            column = int((depth < 0).nonzero()[1][0])
+            raise ValueError(f"parents must form trees: column {column} has no root above it")
+        up = (flat + np.arange(z)[:, None] * c).reshape(-1)
+        node_depth = depth.reshape(-1)
+        self.depth = int(node_depth.max(initial=0))
+        device = self.codebook.device
+        for d in range(self.depth + 1):
+            nodes = np.flatnonzero(node_depth == d)
+            for name, data in ((f"_nodes_{d}", nodes), (f"_up_{d}", up[nodes])):
+                self.register_buffer(name, torch.tensor(data, device=device), persistent=False)
+
+    def _level(self, d: int) -> tuple[Tensor, Tensor]:
+        """Nodes of depth ``d`` and their parents."""
+        return getattr(self, f"_nodes_{d}"), getattr(self, f"_up_{d}")
+
+    def blurred(self, sd: float) -> TreeDenoiser:
+        rest = None if self.rest is None else self.rest.blurred(sd)
+        return TreeDenoiser(
+            self.codebook, self.parents, self.log_tables.exp(), self.log_weights.exp(), rest
+        )
+
+    @property
+    def _tables(self) -> Tensor:
+        """Tables of all nodes, as probabilities: (Z C, K, K)."""
+        return self.log_tables.exp().flatten(0, 1)
+
+    @property
+    def n_components(self) -> int:
+        """Number of trees Z."""
+        return len(self.log_weights)
+
+    def forward(self, y: Tensor, snr: Tensor) -> Posterior:
+        book, slots = self.codebook, self.codebook.slots
+        evidence = slots.evidence(y[:, : slots.n_coords], snr[:, book.finite])
+        numbers = self.n_components * slots.n_columns * self.log_tables.shape[3]
+        step = max(1, CELLS // max(1, numbers))
+        parts = [self._logits(part) for part in evidence.split(step)]
+        categorical = CategoricalPosterior(slots, torch.cat(parts) if parts else evidence)
+        if self.rest is None:
+            return Posterior(book, categorical)
+        others = self.rest(y, snr)
+        return Posterior(book, categorical, others.gaussian, others.words)
+
+    def _logits(self, evidence: Tensor) -> Tensor:
+        """Posterior logits of every slot: (B, T) to (B, T)."""
+        slots = self.codebook.slots
+        if not slots.n_columns:
+            return evidence
+        # normalised, for what all trees share would only cost digits of what tells them apart
+        ell = slots.spread(slots.log_softmax(evidence), NOWHERE)
+        belief, messages, log_tree = self._gather(ell)
+        belief = self._hand_down(belief, messages)
+        belief = belief.unflatten(0, (self.n_components, -1))  # (Z, C, B, K)
+        if self.n_components == 1:
+            belief = belief[0]
+        else:
+            weight = torch.log_softmax(log_tree + self.log_weights[:, None], 0)  # (Z, B)
+            belief = torch.logsumexp(belief + weight[:, None, :, None], 0)
+        return slots.gather(belief.transpose(0, 1))
+
+    def _gather(self, ell: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """From leaves to roots.
+
+        Parameters
+        ----------
+        ell : Tensor, shape (B, C, K)
+            Evidence of every category.
+
+        Returns
+        -------
+        belief : Tensor, shape (Z C, B, K)
+            Evidence of each node and all below it.
+        messages : Tensor, shape (Z C, B, K)
+            What each node tells its parent's categories, logarithms up to a constant.
+        log_tree : Tensor, shape (Z, B)
+            Log-probability of the evidence in each tree.
+        """
+        z, c = self.parents.shape
+        tables = self._tables
+        # each column's own scale is taken out first: what is then left is small
+        top = ell.amax(2)
+        belief = (ell - top[:, :, None]).transpose(0, 1).repeat(z, 1, 1)
+        messages = torch.zeros_like(belief)
+        scale = top.sum(1).expand(z, -1).clone()  # (Z, B)
+        for d in range(self.depth, 0, -1):
+            nodes, up = self._level(d)
+            own = belief[nodes]
+            most = own.amax(2, keepdim=True)
+            told = (own - most).exp() @ tables[nodes].transpose(1, 2)
+            told = told.clamp_min(torch.finfo(told.dtype).tiny).log()
+            messages[nodes] = told
+            belief.index_add_(0, up, told)
+            scale.index_add_(0, nodes // c, most[:, :, 0])
+        roots, _ = self._level(0)
+        belief[roots] += self.log_tables.flatten(0, 1)[roots, 0][:, None].clamp_min(NOWHERE)
+        scale.index_add_(0, roots // c, torch.logsumexp(belief[roots], 2))
+        return belief, messages, scale
+
+    def _hand_down(self, belief: Tensor, messages: Tensor) -> Tensor:
+        """From roots to leaves: the normalised posterior of every node, (Z C, B, K), nats."""
+        roots, _ = self._level(0)
+        tables = self._tables
+        belief[roots] = torch.log_softmax(belief[roots], 2)
+        for d in range(1, self.depth + 1):
+            nodes, up = self._level(d)
+            # what the parent knows but from this child
+            others = torch.softmax(belief[up] - messages[nodes], 2)
+            prior = (others @ tables[nodes]).clamp_min(torch.finfo(others.dtype).tiny).log()
+            belief[nodes] = torch.log_softmax(belief[nodes] + prior, 2)
+        return belief
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log-probability of rows ``x`` (B, C) in closed form, missing cells left out: (B,), nats."""
+        book = self.codebook
+        out = torch.logsumexp(self.log_joint(x), 1)
+        if self.rest is None:
+            return out
+        told = x.clone()
+        told[:, book.finite] = math.nan
+        return out + self.rest.log_prob(told)
+
+    def log_joint(self, x: Tensor) -> Tensor:
+        """Log-probability of rows ``x`` (B, C) together with each tree: (B, Z), nats."""
+        book = self.codebook
+        cells = x[:, book.finite]
+        z, c = self.parents.shape
+        width = self.log_tables.shape[3]
+        level = torch.arange(width, device=x.device)
+        tree, column = torch.arange(z, device=x.device)[:, None], torch.arange(c, device=x.device)
+        parts = []
+        for rows in cells.split(max(1, CELLS // max(1, z * c * width))):
+            own = rows.nan_to_num(0.0).long()
+            up = own[:, self.parents.clamp_min(0)]  # (B, Z, C)
+            joint = self.log_tables[tree, column, up, own[:, None]].sum(2)
+            gaps = rows.isnan().any(1)
+            if bool(gaps.any()):
+                some = rows[gaps][:, :, None]
+                may_be = (some == level) | some.isnan()
+                ell = torch.where(may_be, 0.0, NOWHERE).to(joint)
+                joint[gaps] = self._gather(ell)[2].T
+            parts.append(joint)
+        return self.log_weights + torch.cat(parts)
+
+    @classmethod
+    @torch.no_grad()
+    def fit(
+        cls,
+        marginals: MarginalDenoiser,
+        x: Tensor,
+        *,
+        n_components: int = 1,
+        x_valid: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        pseudo_count: float = 1.0,
+        n_rounds: int = 30,
+    ) -> TreeDenoiser:
+        """The most probable tree, or a mixture of trees by expectation maximisation.
+
+        Parameters
+        ----------
+        marginals : MarginalDenoiser
+            Independent columns of the same rows, by which tables are smoothed.
+        x : Tensor of float64, shape (N, C)
+            Rows, at least one; NaN where a cell is missing: pairs of columns are counted where both are there.
+        n_components : int
+            Trees.
+        x_valid : Tensor, shape (N', C), optional
+            Held-out rows; the round that predicts them best is kept, and the fit ends when they are predicted worse.
+        generator : torch.Generator, optional
+            On the device of the rows; needed for more than one tree.
+        pseudo_count : float
+            Rows of independent columns that are added to every tree; positive.
+        n_rounds : int
+            At most.
+
+        Raises
+        ------
+        ValueError
+            If the columns have more categories together than can be counted pair by pair, if there are no rows, no
+            trees or no pseudo-counts, or no generator where it is needed.
+        """
+        check_fit(x, n_components, pseudo_count)
+        book = marginals.codebook
+        if book.slots.n_slots > MOST_SLOTS:
+            raise ValueError(
+                f"a tree counts categories pair by pair, of at most {MOST_SLOTS}; these columns have"
+                f" {book.slots.n_slots}"
+            )
+        rest = marginals if len(book.finite) < book.n_columns else None
+        if n_components == 1 or not len(book.finite):
+            parent, table = _chow_liu(marginals, x, None, pseudo_count)
+            return cls(book, parent[None], table[None], None, rest)
+        if generator is None:
+            raise ValueError("a mixture of trees needs a generator")
+        start = MixtureDenoiser.fit(
+            marginals, x, n_components=n_components, generator=generator,
+            n_rounds=START_ROUNDS, with_reals=False,
+        )  # fmt: skip
+        joint = start.log_joint(x)
+        best, best_nats, stale = None, math.inf, 0
+        for _ in range(max(1, n_rounds)):
+            r = torch.softmax(joint, 1)  # (N, Z)
+            fits = [_chow_liu(marginals, x, r[:, i], pseudo_count) for i in range(n_components)]
+            parents, tables = (torch.stack(part) for part in zip(*fits, strict=True))
+            model = cls(book, parents, tables, r.sum(0) + 0.5, rest)
+            nats = -float(model.log_prob(x if x_valid is None else x_valid).double().mean())
+            stale = 0 if nats < best_nats - LEAST_GAIN else stale + 1
+            if best is None or nats < best_nats:
+                best, best_nats = model, nats
+            if stale >= PATIENCE:
+                break
+            joint = model.log_joint(x)
+        return cast(TreeDenoiser, best)
+
+
+def _chow_liu(
+    marginals: MarginalDenoiser, x: Tensor, weight: Tensor | None, pseudo_count: float
+) -> tuple[Tensor, Tensor]:
+    """The tree of most mutual information among weighted rows: parents (C,) and tables (C, K, K)."""
+    book = marginals.codebook
+    slots = book.slots
+    prior = marginals.log_probs.exp()
+    joint = torch.zeros(slots.n_slots, slots.n_slots, dtype=torch.float64, device=x.device)
+    for i, rows in enumerate(x.split(16384)):
+        ones = indicators(book, rows)
+        w = 1.0 if weight is None else weight[i * 16384 : (i + 1) * 16384, None].to(ones)
+        joint += ((ones * w).T @ ones).double()
+    prior = prior.double()
+    blocks = torch.zeros(slots.n_slots, slots.n_columns, dtype=torch.float64, device=x.device)
+    blocks.scatter_(1, slots.slot_column[:, None], 1.0)
+    count = joint.diagonal()
+    own = (count + pseudo_count * prior) / (blocks @ (blocks.T @ count) + pseudo_count)
+    pairs = blocks.T @ joint @ blocks  # (C, C): rows that have both
+    wide = blocks @ pairs @ blocks.T
+    both = (joint + pseudo_count * own[:, None] * own) / (wide + pseudo_count)
+    # of the rows that have both cells alone: where one is missing may depend on the other
+    margin = both @ blocks
+    entropy = -blocks.T @ torch.special.xlogy(margin, margin)  # of a column (first) beside another
+    information = entropy + entropy.T + blocks.T @ torch.special.xlogy(both, both) @ blocks
+    parent = _spanning_tree((information * (pairs + pseudo_count)).cpu().numpy())
+    up = torch.tensor(parent, dtype=torch.int64, device=x.device)
+    width = slots.widest
+    index = torch.arange(slots.n_slots, device=x.device)
+    place = slots.spread(index[None], slots.n_slots)[0]  # (C, K)
+    padded = torch.ones(slots.n_slots + 1, slots.n_slots + 1, dtype=torch.float64, device=x.device)
+    padded[:-1, :-1] = both
+    table = padded[place[up.clamp_min(0)][:, :, None], place[:, None, :]]  # joint, (C, K, K)
+    single = torch.cat([own, own.new_ones(1)])[place]
+    table = torch.where((up < 0)[:, None, None], single[:, None].expand(-1, width, -1), table)
+    return up, table.clamp_min(1e-300)
+
+
+def _spanning_tree(information: np.ndarray) -> Sequence[int]:
+    """Parents in the tree of most information, hung up in the middle so that it is shallow; -1 for the root.
+
+    The information of a pair is that of one row, times the rows that have both: what their edge gains.
+    """
+    n = len(information)
+    if n < 2:
+        return [-1] * n
+    cost = information.max() + 1 - information
+    np.fill_diagonal(cost, 0)
+    tree = minimum_spanning_tree(cost)
+    both = tree + tree.T
+    end = breadth_first_order(both, 0, directed=False)[0][-1]
+    order, above = breadth_first_order(both, end, directed=False)
+    path = [order[-1]]
+    while above[path[-1]] >= 0:
+        path.append(above[path[-1]])
+    middle = path[len(path) // 2]
+    _, above = breadth_first_order(both, middle, directed=False)
+    return np.where(above < 0, -1, above).tolist()

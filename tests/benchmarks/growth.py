@@ -1,0 +1,89 @@
+"""How cost grows: seconds to fit and to score against rows and columns, with the exponent.
+
+    python -m tests.benchmarks.growth
+
+Rows of a mixture of eight products over columns of four categories. The network makes ``--steps`` steps whatever the
+size, so its seconds say what a step costs; exact denoisers are fitted in full. Exponents are slopes of a straight
+line through the logarithms of the three largest sizes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+import numpy as np
+
+from discrete_itd import DiffusionDensity
+from discrete_itd.recipes import BayesNet, Mixture, Network, Recipe, Trees
+from tests.benchmarks.tables import machine, markdown
+
+RECIPES: dict[str, Recipe] = {
+    "network on a tree": Network("mlp", base="tree"),
+    "tree": Trees(),
+    "mixture of 64": Mixture(64),
+    "Bayesian network": BayesNet(256),
+}
+SCORED = 500  # rows
+
+
+def rows(n: int, n_columns: int) -> np.ndarray:
+    """Codes drawn from a mixture of products: (n, C)."""
+    rng = np.random.default_rng(0)
+    tables = rng.dirichlet([0.5] * 4, size=(8, n_columns)).cumsum(2)
+    z = rng.integers(8, size=n)
+    out = np.empty((n, n_columns), dtype=np.int64)
+    for j in range(n_columns):
+        out[:, j] = (rng.random((n, 1)) > tables[z, j]).sum(1).clip(0, 3)
+    return out
+
+
+def main() -> None:
+    """Print one table by rows, one by columns."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, nargs="+", default=[1000, 10_000, 100_000, 1_000_000])
+    parser.add_argument("--columns", type=int, nargs="+", default=[10, 100, 500, 2000])
+    parser.add_argument("--steps", type=int, default=100)
+    options = parser.parse_args()
+    print(machine(), flush=True)
+    report("rows", [(n, 20) for n in options.rows], options.steps)
+    report("columns", [(3000, c) for c in options.columns], options.steps)
+
+
+def report(what: str, sizes: list[tuple[int, int]], steps: int) -> None:
+    """Fit and score every size with every recipe."""
+    x = [shape[0 if what == "rows" else 1] for shape in sizes]
+    lines = []
+    for label, recipe in RECIPES.items():
+        fits, scores = [], []
+        for n, n_columns in sizes:
+            if isinstance(recipe, BayesNet) and n_columns > 100:
+                break
+            table = rows(n + SCORED, n_columns)
+            start = time.perf_counter()
+            model = DiffusionDensity(
+                denoiser=recipe, max_steps=steps, n_calls=64, random_state=0, path="auto",
+                validation_fraction=min(0.1, 2000 / n),
+            ).fit(table[:n])  # fmt: skip
+            middle = time.perf_counter()
+            model.score_samples(table[n:])
+            fits.append(middle - start)
+            scores.append(1e3 * (time.perf_counter() - middle) / SCORED)
+            print(
+                f"  {label}, {n} x {n_columns}: {fits[-1]:.1f} s, {scores[-1]:.2f} ms a row",
+                flush=True,
+            )
+        for kind, values in (("s to fit", fits), ("ms to score a row", scores)):
+            slope = (
+                np.polyfit(np.log(x[: len(values)][-3:]), np.log(values[-3:]), 1)[0]
+                if len(values) > 1
+                else np.nan
+            )
+            cells = [f"{v:.3g}" for v in values] + [""] * (len(x) - len(values))
+            lines.append([label, kind, *cells, f"{slope:.2f}"])
+    print(f"\nby {what} (the other: {sizes[0][1] if what == 'rows' else sizes[0][0]})\n")
+    print(markdown(["denoiser", "", *map(str, x), "exponent"], lines), flush=True)
+
+
+if __name__ == "__main__":
+    main()

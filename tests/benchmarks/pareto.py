@@ -1,0 +1,129 @@
+"""Nats against denoiser calls: the plain integral, the integral with a baseline, and paths of every kind.
+
+    python -m tests.benchmarks.density plants --methods "network on a tree" --max-time 300
+    python -m tests.benchmarks.pareto plants
+
+The model is the one that the density benchmark kept. The rows are those that its fit held out, so that the default
+paths can be chosen by the table. An estimate is repeated ``--repeats`` times: the spread is the standard deviation over
+repeats of one row's estimate, the standard error that of the mean of all.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from discrete_itd import DiffusionDensity
+from discrete_itd.channel import (
+    CoordinateSchedule,
+    HybridSchedule,
+    Schedule,
+)
+from discrete_itd.likelihood import integral_log_prob, path_log_prob
+from discrete_itd.patterns import pilot_quadrature
+from discrete_itd.planning import place_steps, table_orders
+from tests.benchmarks.tables import CACHE, load, machine, markdown, mean_and_error
+
+
+def main() -> None:
+    """Print the table, the best of each number of calls marked."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("tables", nargs="+")
+    parser.add_argument("--method", default="network_on_a_tree")
+    parser.add_argument("--rows", type=int, default=300)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--most-calls", type=int, default=1024)
+    options = parser.parse_args()
+    print(machine(), flush=True)
+    for name in options.tables:
+        file = CACHE / "density" / f"{name}-{options.method}.safetensors"
+        table = load(name)
+        if table is None or not file.exists():
+            print(f"skipped {name}: no {file.name}; run tests.benchmarks.density first")
+            continue
+        report(name, DiffusionDensity.load(file), table.fit, options)
+
+
+def report(
+    name: str, density: DiffusionDensity, fit: np.ndarray, options: argparse.Namespace
+) -> None:
+    """One table's Markdown."""
+    denoiser, model = density.denoiser_, density.model_
+    n_valid = max(1, round(density.validation_fraction * len(fit)))
+    order = np.random.RandomState(model.seed).permutation(len(fit))  # as the fit held rows out
+    cells, _ = density.encode(fit)
+    x, rows = cells[order[n_valid:]], cells[order[:n_valid]][: options.rows]
+    generator = torch.Generator().manual_seed(0)
+    quadrature = pilot_quadrature(denoiser, x, generator)
+    lines = []
+
+    def line(label: str, calls: int, estimates: list[torch.Tensor]) -> None:
+        together = torch.stack(estimates)
+        spread = float(together.std(0).square().mean().sqrt()) if len(estimates) > 1 else 0.0
+        lines.append([label, calls, *mean_and_error(-together.mean(0).numpy()), spread])
+        print("  ", *lines[-1], flush=True)
+
+    for n_points in (16, 64, 256, 1024):
+        for label, baseline in (("integral (3)", None), ("integral (4)", model.marginals)):
+            if n_points <= options.most_calls:
+                line(label, n_points, [
+                    integral_log_prob(
+                        denoiser, rows, quadrature, baseline=baseline, n_points=n_points,
+                        generator=torch.Generator().manual_seed(seed),
+                    ).log_prob
+                    for seed in range(options.repeats)
+                ])  # fmt: skip
+    for label, schedule in paths(density, x, generator):
+        for n_paths in (1, 4, 16, 64):
+            calls = n_paths * schedule.n_steps
+            if calls > options.most_calls or calls < 8:
+                continue
+            line(f"{label} x {n_paths}", calls, [
+                path_log_prob(
+                    denoiser, rows, schedule, n_paths=n_paths,
+                    generator=torch.Generator().manual_seed(seed),
+                ).log_prob
+                for seed in range(options.repeats)
+            ])  # fmt: skip
+    best = {}
+    for label, calls, nats, *_ in lines:
+        if "integral" not in label and nats < min(
+            (n for c, (_, n) in best.items() if c <= calls), default=np.inf
+        ):
+            best[calls] = label, nats
+    front = {label for label, _ in best.values()}
+    lines = [
+        [f"**{v[0]}**" if v[0] in front else v[0], *v[1:]]
+        for v in sorted(lines, key=lambda v: v[1])
+    ]
+    print(f"\n{name}, {len(rows)} held-out rows; paths that no cheaper one beats in bold\n")
+    print(markdown(["estimator", "calls", "nats", "s.e.", "spread of a row"], lines), flush=True)
+
+
+def paths(
+    density: DiffusionDensity, x: torch.Tensor, generator: torch.Generator
+) -> Iterator[tuple[str, Schedule]]:
+    """Schedules with their names."""
+    book = density.denoiser_.codebook
+    n = book.n_columns
+    orders = table_orders(book, x, torch.Generator().manual_seed(n))
+    quadrature = pilot_quadrature(density.denoiser_, x, generator)
+    for part in (8, 4, 2, 1):
+        steps = max(1, n // part)
+        yield f"coordinate, {steps} steps", CoordinateSchedule(steps)
+        if orders is not None and part > 1:
+            yield f"spread, {steps} steps", CoordinateSchedule(steps, orders)
+    placed = place_steps(density.denoiser_, x, quadrature, [8, 16, 32, 64], generator=generator)
+    for schedule in dict.fromkeys(placed):
+        yield f"isotropic, {schedule.n_steps} steps", schedule
+    levels = placed[1].levels
+    for jumps in (max(1, n // 8), max(1, n // 4)):
+        first = levels[: len(levels) // 2]
+        yield f"hybrid, {len(first)} + {jumps} steps", HybridSchedule(first, jumps)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,209 @@
+"""Recipes: names, checks, copies, JSON."""
+
+import copy
+import dataclasses
+import json
+import pickle
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from laws import LAW
+from sklearn.base import clone
+
+from discrete_itd import DiffusionDensity
+from discrete_itd.recipes import (
+    KINDS,
+    MOST_COMPONENTS,
+    MOST_MEMBERS,
+    NAMES,
+    Ensemble,
+    Independent,
+    Mixture,
+    Network,
+    Trees,
+    recipe,
+    recipe_from_json,
+    recipe_to_json,
+)
+
+COUNTS = st.integers(1, MOST_COMPONENTS)
+EXACT = st.one_of(
+    st.sampled_from(["independent", "tree", "trees", "mixture"]),
+    st.just(Independent()),
+    st.builds(Trees, COUNTS),
+    st.builds(Mixture, st.none() | COUNTS),
+)
+NETWORKS = st.builds(
+    Network,
+    st.sampled_from(["auto", "mlp", "transformer"]),
+    st.none() | st.integers(1, 512),
+    st.none() | st.integers(0, 9),
+    st.floats(0, 0.99),
+    st.just("auto") | EXACT,
+)
+SINGLE = st.sampled_from(sorted(set(NAMES) - {"ensemble"})) | EXACT | NETWORKS
+SEVERAL = st.lists(SINGLE, min_size=1, max_size=4)
+ANY = SINGLE | SEVERAL | st.builds(Ensemble, SEVERAL.map(tuple)) | st.just("ensemble")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_is_its_recipe(name):
+    made = recipe(name)
+    assert type(made) in KINDS.values()
+    assert recipe(made) == made
+
+
+def test_what_names_stand_for():
+    assert recipe("auto") == recipe("network") == Network()
+    assert {n: recipe(n).architecture for n in ("auto", "mlp", "transformer")} == {
+        "auto": "auto",
+        "mlp": "mlp",
+        "transformer": "transformer",
+    }
+    assert recipe("tree") == Trees(1)
+    assert recipe("trees").n_components > 1
+    assert recipe("mixture") == Mixture(None)
+    assert len(recipe("ensemble").members) > 1
+
+
+@LAW
+@given(ANY)
+def test_a_recipe_is_checked_once(denoiser):
+    made = recipe(denoiser)
+    assert recipe(made) == made
+    assert recipe(copy.deepcopy(denoiser)) == made
+    assert recipe(pickle.loads(pickle.dumps(denoiser))) == made
+    assert hash(made) == hash(recipe(denoiser))  # one that is asked for again is found
+
+
+@LAW
+@given(ANY)
+def test_what_was_asked_for_survives_json(denoiser):
+    text = json.dumps(recipe_to_json(denoiser), allow_nan=False)
+    back = recipe_from_json(json.loads(text))
+    assert back == (list(denoiser) if isinstance(denoiser, tuple) else denoiser)
+    assert type(back) is type(denoiser)
+    assert recipe(back) == recipe(denoiser)
+
+
+def test_numbers_of_numpy_are_numbers():
+    odd = Network("mlp", np.int32(4), np.int64(2), np.float32(0.5), Trees(np.int16(3)))
+    plain = Network("mlp", 4, 2, 0.5, Trees(3))
+    assert recipe(odd) == plain
+    assert recipe_from_json(json.loads(json.dumps(recipe_to_json(odd)))) == plain
+    kept = json.loads(json.dumps(recipe_to_json(Ensemble((odd, Mixture(np.int64(5)))))))
+    assert recipe_from_json(kept) == Ensemble((plain, Mixture(5)))
+
+
+def test_members_are_names_recipes_or_both():
+    members = (Network(), Network("transformer"), Trees(1))
+    assert recipe(["auto", "transformer", "tree"]) == Ensemble(members)
+    assert recipe(("auto", Network("transformer"), Trees())) == Ensemble(members)
+    assert recipe(Ensemble(["auto", "transformer", "tree"])) == Ensemble(members)
+    assert recipe(["tree"]) == Ensemble((Trees(),))
+
+
+BAD = [
+    ("forest", ValueError, "denoiser must be one of ('auto', "),
+    ("forest", ValueError, " or a recipe, got 'forest'"),
+    ("", ValueError, "got ''"),
+    (None, TypeError, "denoiser must be one of ('auto', "),
+    (8, TypeError, " or a recipe, got 8"),
+    (Network, TypeError, "or a recipe, got <class"),
+    ({"tree"}, TypeError, "or a recipe, got {'tree'}"),
+    ([], ValueError, f"an ensemble has 1 to {MOST_MEMBERS} members, got 0"),
+    (["tree"] * 65, ValueError, "members, got 65"),
+    (Ensemble(()), ValueError, "members, got 0"),
+    (Ensemble("tree"), TypeError, "members must be a tuple of recipes, got 'tree'"),
+    (Ensemble(None), TypeError, "members must be a tuple of recipes, got None"),
+    (["tree", "ensemble"], ValueError, "a member of an ensemble cannot be an ensemble"),
+    (["tree", ["tree"]], ValueError, "a member of an ensemble cannot be an ensemble"),
+    (["tree", "forest"], ValueError, "or a recipe, got 'forest'"),
+    ([3], TypeError, "or a recipe, got 3"),
+    (Trees(0), ValueError, f"n_components must be from 1 to {MOST_COMPONENTS}, got 0"),
+    (Trees(MOST_COMPONENTS + 1), ValueError, "n_components must be from 1 to"),
+    (Trees(None), TypeError, "n_components must be an integer, got None"),
+    (Trees(2.0), TypeError, "n_components must be an integer, got 2.0"),
+    (Trees(True), TypeError, "n_components must be an integer, got True"),
+    (Mixture(0), ValueError, "n_components must be from 1 to"),
+    (Mixture("8"), TypeError, "n_components must be an integer, got '8'"),
+    (Network("cnn"), ValueError, "architecture must be one of ('auto', 'mlp', 'transformer')"),
+    (Network(None), ValueError, "got None"),
+    (Network(width=0), ValueError, "width must be from 1 to 65536, got 0"),
+    (Network(width=2.5), TypeError, "width must be an integer, got 2.5"),
+    (Network(width=1 << 20), ValueError, "width must be from 1 to 65536, got 1048576"),
+    (Network(depth=-1), ValueError, "depth must be from 0 to 65536, got -1"),
+    (Network(depth=True), TypeError, "depth must be an integer, got True"),
+    (Network(dropout="little"), TypeError, "dropout must be a number, got 'little'"),
+    (Network(dropout=None), TypeError, "dropout must be a number, got None"),
+    (Network(dropout=False), TypeError, "dropout must be a number, got False"),
+    (Network(dropout=1.0), ValueError, "dropout must be at least 0 and below 1, got 1.0"),
+    (Network(dropout=-0.1), ValueError, "dropout must be at least 0 and below 1, got -0.1"),
+    (Network(dropout=float("nan")), ValueError, "below 1, got nan"),
+    (Network(base="forest"), ValueError, "or a recipe, got 'forest'"),
+    (Network(base="mlp"), ValueError, "base must be 'auto' or an exact denoiser, got 'mlp'"),
+    (Network(base=Network()), ValueError, "base must be 'auto' or an exact denoiser"),
+    (Network(base=["tree"]), ValueError, "base must be 'auto' or an exact denoiser"),
+    (Network(base=Trees(0)), ValueError, "n_components must be from 1 to"),
+    (Network(base=None), TypeError, "or a recipe, got None"),
+    ([Network(width=0)], ValueError, "width must be from 1"),
+]
+
+
+@pytest.mark.parametrize(("denoiser", "error", "words"), BAD, ids=[str(b[0])[:60] for b in BAD])
+def test_recipes_that_make_no_sense(denoiser, error, words):
+    with pytest.raises(error, match=re.escape(words)):
+        recipe(denoiser)
+    rows = pd.DataFrame({"a": list("xy") * 5, "b": list("uvu") * 3 + ["v"]})
+    with pytest.raises(error, match=re.escape(words)):
+        DiffusionDensity(denoiser=denoiser).fit(rows)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        None,
+        3,
+        {},
+        {"kind": "forest"},
+        {"kind": []},
+        {"kind": "trees", "n_trees": 3},
+        {"kind": "ensemble", "members": 3},
+        {"kind": "network", "base": {"kind": "forest"}},
+        [["tree"], None],
+    ],
+    ids=str,
+)
+def test_data_that_are_no_recipe_are_refused(data):
+    with pytest.raises((LookupError, TypeError, ValueError)):
+        recipe_from_json(data)
+
+
+# -- as a parameter of an estimator ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "denoiser",
+    ["tree", Network("mlp", width=8), ["tree", Mixture(3)], Ensemble(("tree",))],
+    ids=str,
+)
+def test_an_estimator_holds_what_it_was_given(denoiser):
+    model = DiffusionDensity(denoiser=denoiser)
+    assert model.denoiser is denoiser
+    assert model.get_params()["denoiser"] is denoiser
+    again = clone(model)
+    assert again.denoiser == denoiser
+    assert type(again.denoiser) is type(denoiser)
+    assert clone(DiffusionDensity()).set_params(denoiser=denoiser).denoiser is denoiser
+    assert "".join(repr(denoiser).split()) in "".join(repr(model).split())
+
+
+def test_a_recipe_is_a_value():
+    assert Network("mlp") == Network("mlp") != Network("transformer")
+    assert len({Trees(), Trees(1), Trees(2)}) == 2
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Network().width = 3
