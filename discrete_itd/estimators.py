@@ -74,9 +74,10 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
         What a category never seen in training does: get a small probability of its own, or raise ValueError. A
         boolean column knows only False and True, and raises for anything else.
     denoiser : str, recipe or list of these, default="auto"
-        What is fitted. "auto" is a network that corrects a Chow-Liu tree, or independent columns where the tree
-        predicts held-out rows worse; "mlp" and "transformer" say which network. "tree", "trees" (a mixture of trees),
-        "mixture" (of products, latent classes) and "independent" are exact and need no training. "ensemble", or a list,
+        What is fitted. "auto" is a network that corrects the one of independent columns, a Chow-Liu tree and a small
+        Bayesian network that predicts held-out rows best; "mlp" and "transformer" say which network. "tree", "trees" (a
+        mixture of trees), "bayes_net", "mixture" (of products, latent classes) and "independent" are exact and need no
+        training. "ensemble", or a list,
         combines several with weights that depend on how much is known. Recipes of :mod:`discrete_itd.recipes` say
         sizes, like ``Network(width=128)`` or ``[Network(), Network("transformer"), Mixture(256)]``.
     max_steps : int, default=6000
@@ -608,6 +609,7 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
         path : path-like
         """
         check_is_fitted(self)
+        check_parameters(self.get_params(deep=False))  # or load would refuse what was written
         files.write_state(path, self._to_state())
 
     @classmethod

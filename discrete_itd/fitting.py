@@ -382,7 +382,7 @@ def exact_path(denoiser: ExactDenoiser, x_valid: Tensor) -> Candidate:
     """The one path that an exact denoiser needs: column by column, in any order."""
     n = denoiser.codebook.n_columns
     n_steps = 1 if isinstance(denoiser, MarginalDenoiser) else n
-    schedule = CoordinateSchedule(n_steps, tuple(range(n)))
+    schedule = CoordinateSchedule(n_steps)
     return Candidate("exact", schedule, 1, *mean_and_error(-denoiser.log_prob(x_valid)))
 
 

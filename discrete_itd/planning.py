@@ -284,7 +284,7 @@ def possible_paths(
         placed = place_steps(denoiser, x, quadrature, counts, generator=generator)
         for schedule in dict.fromkeys(placed):
             yield "isotropic", schedule
-        if kind == "auto" and n_columns > 1:
+        if kind == "auto" and n_columns > 1 and most > 2:
             # noise first, which tells a little of all columns, then blocks of them
             n_jumps = min(n_columns, max(1, most // 4))
             levels = placed[0].levels[: max(1, len(placed[0].levels) // 2)]

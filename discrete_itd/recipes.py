@@ -183,7 +183,10 @@ def _checked_network(network: Network) -> Network:
         raise ValueError(f"dropout must be at least 0 and below 1, got {dropout!r}")
     if isinstance(network.base, str) and network.base == "auto":
         return network
-    if not isinstance(recipe(network.base), Exact):
+    named = isinstance(network.base, str) and network.base in NAMES
+    if not (named or isinstance(network.base, Exact)) or not isinstance(
+        recipe(network.base), Exact
+    ):
         raise ValueError(f"base must be 'auto' or an exact denoiser, got {network.base!r}")
     return network
 

@@ -1,5 +1,6 @@
 """Bayesian networks: elimination against sums over all rows, the search for a graph against slow counts."""
 
+import functools
 import itertools
 import json
 import math
@@ -162,7 +163,12 @@ def test_other_columns_come_from_the_rest(device, dtype, name, kind):
     if denoiser.rest is not None:
         got, rest = denoiser(y, snr).log_prob(rows), denoiser.rest(y, snr).log_prob(rows)
         assert torch.equal(got[:, ~finite].nan_to_num(0.0), rest[:, ~finite].nan_to_num(0.0))
-        own = denoiser.log_prob(rows.masked_fill(~finite, math.nan))
+        alone = Codebook([c for c in book.columns if c.kind in ("simplex", "line")] or [real()])
+        own = torch.zeros(len(rows), dtype=dtype, device=device)
+        if bool(finite.any()):
+            probs = [t.exp() for t in denoiser.log_tables]
+            net = BayesNetDenoiser(alone.to(device), denoiser.parents, probs)
+            own = net.log_prob(rows[:, book.finite])
         expected = own + denoiser.rest.log_prob(rows.masked_fill(finite, math.nan))
         torch.testing.assert_close(
             denoiser.log_prob(rows), expected, atol=rounding(dtype, 3), rtol=rounding(dtype)
@@ -440,6 +446,16 @@ def test_elimination_counts_the_tables_on_the_way(graph):
         assert costs[0] == min(firsts)
 
 
+@pytest.mark.parametrize("n", [4, 7, 20])
+def test_a_ring_is_summed_out_three_by_three(n):
+    """Neighbours of a column that is gone are joined."""
+    parents = [(), *((j,) for j in range(n - 2)), (0, n - 2)]
+    parents.append((n - 1,))
+    order, largest, work = elimination(parents, [2] * (n + 1))
+    assert largest == 8
+    assert work == sum(naive_elimination(parents, [2] * (n + 1), order))
+
+
 @pytest.mark.parametrize("n", [2, 7, 30])
 def test_a_tree_is_summed_out_from_its_leaves(n):
     rng = np.random.default_rng(n)
@@ -578,6 +594,66 @@ def test_limits_are_kept(made, most_parents, most_table):
     assert elimination(found, sizes)[1] <= max(most_table, *sizes)
     again = search(x, sizes, 0.0, most_parents, most_table).climb()
     assert found == again
+
+
+def watch_changes(monkeypatch):
+    """Every change that a search makes: what, from where, to where."""
+    seen, make = [], bayes_net._Search._make
+
+    def spy(self, what, i, j, gain):
+        seen.append((what, i, j))
+        make(self, what, i, j, gain)
+
+    monkeypatch.setattr(bayes_net._Search, "_make", spy)
+    return seen
+
+
+def test_edges_are_dropped_and_turned_until_no_change_would_help(monkeypatch):
+    """What was a good edge to begin with need not be one among those that came later."""
+    changes = watch_changes(monkeypatch)
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        sizes = rng.integers(2, 4, 6).tolist()
+        book = Codebook([simplex(k) for k in sizes])
+        x = draw_rows(random_bayes_net(book, rng), 250, rng).numpy()
+        if not seed:  # two that follow three others, and so one another, till these are known
+            x = rng.integers(2, size=(600, 5)).astype(float)
+            for j in (3, 4):
+                x[:, j] = (x[:, :3].sum(1) > 1) ^ (rng.random(600) < 0.02)
+            sizes = [2] * 5
+        score = functools.cache(
+            lambda j, above, x=x, k=sizes: naive_bic(x, k, j, tuple(above), 0.3)
+        )
+
+        def total(parents, score=score):
+            return sum(score(j, frozenset(above)) for j, above in enumerate(parents))
+
+        found = search(x, sizes, 0.3).climb()
+        best = total(found)
+        assert all(total(g) <= best + 1e-5 for g in neighbours(found, sizes, 5, 1 << 13))
+    assert {what for what, _, _ in changes} == {"add", "drop", "turn"}
+
+
+def test_what_makes_sums_too_dear_is_refused_once(monkeypatch):
+    """Small tables whose product would be large; no larger ones are as much as counted."""
+    counted, gain = [], bayes_net._Search.gain
+
+    def spy(self, j, own, i):
+        counted.append(math.prod(self.sizes[f] for f in (*own, i, j)))
+        return gain(self, j, own, i)
+
+    monkeypatch.setattr(bayes_net._Search, "gain", spy)
+    changes = watch_changes(monkeypatch)
+    rng, sizes = np.random.default_rng(1), [2] * 8 + [5]
+    truth = random_bayes_net(Codebook([simplex(k) for k in sizes]), rng)
+    x = draw_rows(truth, 500, rng).numpy()
+    found = search(x, sizes, 0.0, 2, 8).climb()
+    assert is_acyclic(found)
+    assert elimination(found, sizes)[1] <= 8
+    assert len(skeleton(found)) >= 8
+    assert max(counted) <= 8
+    assert len(changes) > sum(map(len, found))  # some in vain
+    assert len(changes) < 60
 
 
 GRAPHS = {
