@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -286,9 +286,9 @@ class Model:
             marginals=marginals.to(device),
             schedule=schedule,
             seed=header["seed"],
-            history=pd.DataFrame(header["history"]),
-            path_table=pd.DataFrame(header["path_table"]),
-            members=pd.DataFrame(header["members"]),
+            history=_table(header["history"]),
+            path_table=_table(header["path_table"]),
+            members=_table(header["members"]),
             stopped=header["stopped"],
         )
 
@@ -306,6 +306,13 @@ class Model:
         cells = torch.from_numpy(self.encoder.transform(rows).x).to(self.device)
         if not bool(self.log_prob(cells, 2).log_prob.isfinite().all()):
             raise ValueError("the model scores its own rows with no number")
+
+
+def _table(data: Any) -> pd.DataFrame:
+    """The table that was kept as a mapping from columns to lists."""
+    if not isinstance(data, Mapping) or not all(isinstance(v, list) for v in data.values()):
+        raise TypeError("a table is no mapping of lists")
+    return pd.DataFrame(data)
 
 
 def _product(factors: Sequence[Estimate | Attribution]) -> tuple[Tensor, Tensor]:

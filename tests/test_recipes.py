@@ -144,12 +144,12 @@ BAD = [
     (Network(dropout=1.0), ValueError, "dropout must be at least 0 and below 1, got 1.0"),
     (Network(dropout=-0.1), ValueError, "dropout must be at least 0 and below 1, got -0.1"),
     (Network(dropout=float("nan")), ValueError, "below 1, got nan"),
-    (Network(base="forest"), ValueError, "or a recipe, got 'forest'"),
+    (Network(base="forest"), ValueError, "base must be 'auto' or an exact denoiser, got 'forest'"),
     (Network(base="mlp"), ValueError, "base must be 'auto' or an exact denoiser, got 'mlp'"),
     (Network(base=Network()), ValueError, "base must be 'auto' or an exact denoiser"),
     (Network(base=["tree"]), ValueError, "base must be 'auto' or an exact denoiser"),
     (Network(base=Trees(0)), ValueError, "n_components must be from 1 to"),
-    (Network(base=None), TypeError, "or a recipe, got None"),
+    (Network(base=None), ValueError, "base must be 'auto' or an exact denoiser, got None"),
     ([Network(width=0)], ValueError, "width must be from 1"),
 ]
 
