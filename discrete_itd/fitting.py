@@ -56,10 +56,8 @@ DEFAULT_SIZE = {"mlp": (256, 3), "transformer": (64, 3)}
 # where "auto" lets attention race: attention costs the square of the columns, and few rows teach it little
 RACE_COLUMNS = (8, 64)
 RACE_ROWS = 5000
-RACE_SHARE, RACE_STEPS = (
-    30,
-    200,
-)  # of the steps, for the residual network; as many operations for the other
+# of the steps, and at most so many, for the residual network; as many operations for the other
+RACE_SHARE, RACE_STEPS = 30, 200
 
 # on what noise a network is trained and judged that is to be scored on one kind of path
 PATTERNS = {"coordinate": (0.05, 0.9, 0.05), "isotropic": (0.6, 0.3, 0.1)}
@@ -209,9 +207,8 @@ class Fitter:
         return self._bases[wanted]
 
     def _fit_exact(self, wanted: Exact) -> ExactDenoiser:
-        without = not len(
-            self.marginals.codebook.finite
-        )  # a mixture has something to say of continuous columns too
+        # only a mixture has something to say of continuous columns
+        without = not len(self.marginals.codebook.finite)
         if isinstance(wanted, Independent) or (without and not isinstance(wanted, Mixture)):
             return self.marginals
         if isinstance(wanted, Trees) and wanted.n_components == 1:

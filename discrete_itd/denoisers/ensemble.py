@@ -1,8 +1,8 @@
 r"""Ensembles: convex combinations of denoisers whose weights depend on how much is known.
 
 At every SNR the squared error is convex in :math:`\hat x`, and on known/unknown patterns the cross-entropy is convex in
-the weights of a mixture. So weights fitted there on some rows are never worse on these rows than the best member,
-and the combination is itself a denoiser: the laws (5) and (6) of :mod:`discrete_itd.likelihood` hold for it.
+the weights of a mixture. So weights fitted there are never worse than the best member on the rows and the noise that
+fitted them, and the combination is itself a denoiser: laws (5) and (6) of :mod:`discrete_itd.likelihood` hold for it.
 
 References
 ----------
@@ -27,9 +27,7 @@ from discrete_itd.denoisers.neural import NeuralDenoiser
 from discrete_itd.posterior import CategoricalPosterior, GaussianPosterior, Posterior
 
 MOST_KNOTS = 9  # SNRs, and shares of known columns, at which weights are fitted
-KNOT_ROWS = (
-    400  # for each of them; weights of few rows should not depend on more than they can tell
-)
+KNOT_ROWS = 400  # for each of them; few rows cannot tell weights that depend on much
 REPEATS = 4  # patterns by which the value of members is measured
 FEW_ROUNDS = 20  # of the fit at one share, from the weights of all shares together
 STIR = 0.01  # of equal weights among those, so that no member is left out from the start
@@ -127,7 +125,11 @@ class EnsembleDenoiser(Denoiser):
         return share * known + (1 - share) * noisy
 
     def forward(self, y: Tensor, snr: Tensor) -> Posterior:
-        return mixed(beliefs(self.members, y, snr), self.weights(snr))
+        weights = self.weights(snr)
+        heard = (
+            (weights > 0).any(0).nonzero().flatten().tolist()
+        )  # the others cost time and say nothing
+        return mixed(beliefs([self.members[i] for i in heard], y, snr), weights[:, heard])
 
     def blurred(self, sd: float) -> EnsembleDenoiser:
         members = [member.blurred(sd) for member in self.members]
@@ -443,7 +445,7 @@ def beliefs(members: Iterable[Denoiser], y: Tensor, snr: Tensor) -> list[Posteri
 def mixed(posteriors: Sequence[Posterior], weights: Tensor) -> Posterior:
     """The mixture of posteriors, column by column, with weights (B, M)."""
     first = posteriors[0]
-    log_w = weights.clamp_min(torch.finfo(weights.dtype).tiny).log()
+    log_w = weights.log()  # -inf where a member has no say, whatever it says
     if len(posteriors) == 1:
         return first
     logits = (

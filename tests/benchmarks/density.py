@@ -21,9 +21,9 @@ import torch
 
 from discrete_itd import DiffusionDensity
 from discrete_itd.recipes import BayesNet, Ensemble, Mixture, Network, Recipe, Trees
+from tests.benchmarks import tables
 from tests.benchmarks.density_peers import PEERS, Skipped
 from tests.benchmarks.tables import (
-    CACHE,
     NETWORKS,
     Table,
     load,
@@ -108,7 +108,7 @@ def run(label: str, table: Table, options: argparse.Namespace) -> dict[str, Resu
     results: dict[str, Result] = {}
     for method in options.methods:
         name = f"{label}-{method}".replace(" ", "_").replace("(", "").replace(")", "")
-        file = CACHE / "density" / f"{name}.npz"
+        file = tables.CACHE / "density" / f"{name}.npz"
         if file.exists() and not options.fresh:
             with np.load(file) as kept:
                 results[method] = Result(

@@ -25,7 +25,8 @@ from discrete_itd.channel import (
 from discrete_itd.likelihood import integral_log_prob, path_log_prob
 from discrete_itd.patterns import pilot_quadrature
 from discrete_itd.planning import place_steps, table_orders
-from tests.benchmarks.tables import CACHE, load, machine, markdown, mean_and_error
+from tests.benchmarks import tables
+from tests.benchmarks.tables import load, machine, markdown, mean_and_error
 
 
 def main() -> None:
@@ -39,7 +40,7 @@ def main() -> None:
     options = parser.parse_args()
     print(machine(), flush=True)
     for name in options.tables:
-        file = CACHE / "density" / f"{name}-{options.method}.safetensors"
+        file = tables.CACHE / "density" / f"{name}-{options.method}.safetensors"
         table = load(name)
         if table is None or not file.exists():
             print(f"skipped {name}: no {file.name}; run tests.benchmarks.density first")
