@@ -77,9 +77,8 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
         What is fitted. "auto" is a network that corrects the one of independent columns, a Chow-Liu tree and a small
         Bayesian network that predicts held-out rows best; "mlp" and "transformer" say which network. "tree", "trees" (a
         mixture of trees), "bayes_net", "mixture" (of products, latent classes) and "independent" are exact and need no
-        training. "ensemble", or a list,
-        combines several with weights that depend on how much is known. Recipes of :mod:`discrete_itd.recipes` say
-        sizes, like ``Network(width=128)`` or ``[Network(), Network("transformer"), Mixture(256)]``.
+        training. "ensemble", or a list, combines several with weights that depend on how much is known. Recipes of
+        :mod:`discrete_itd.recipes` say sizes, like ``Network(width=128)`` or ``[Network(), Mixture(256)]``.
     max_steps : int, default=6000
         Optimiser steps of a network at most; training stops earlier when held-out rows stop improving. 0 leaves the
         exact denoiser that the network would correct.
@@ -323,8 +322,8 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
             ``alone``, its held-out nats per row by itself; ``gain``, the nats that the ensemble would lose without it,
             weights fitted anew, and their ``stderr``; its mean ``weight``; ``parameters``; ``fit_seconds``;
             ``call_ms``, milliseconds of a denoiser call of a thousand rows, and their ``call_share`` of the ensemble's;
-            and ``denoiser_calls``, how many calls of this member score a row. Nats are of the encoded cells, on the
-            rows held out, to which the weights were fitted.
+            and ``denoiser_calls``, how many calls of this member score a row at most. Nats are of the encoded cells, on
+            the rows held out, to which the weights were fitted, with noise of their own.
 
         Raises
         ------
@@ -336,7 +335,7 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
             raise ValueError(
                 "marginal_value is of an ensemble: fit with denoiser='ensemble', or a list of recipes"
             )
-        return members.assign(denoiser_calls=self.n_calls)
+        return members.assign(denoiser_calls=self.n_calls * (members["call_share"] > 0))
 
     # -- scoring --------------------------------------------------------------------------------
 

@@ -181,7 +181,7 @@ class Fitter:
         self.checkpoint, self.progress = checkpoint, progress
         self.values: list[MemberValue] = []
         self.learned = False  # whether anything has been learned beyond independent columns
-        self._bases: dict[Exact, ExactDenoiser] = {}
+        self._bases: dict[tuple[Exact, bool], ExactDenoiser] = {}
         self._n_networks, self._n_trained, self._interrupted = 1, 0, False
 
     def fit(self, wanted: Recipe) -> Fitted:
@@ -200,13 +200,19 @@ class Fitter:
 
     # -- exact ones ---------------------------------------------------------------------------------
 
-    def exact(self, wanted: Exact) -> ExactDenoiser:
-        """An exact denoiser; the same one whenever it is asked for again."""
-        if wanted not in self._bases:
-            self._bases[wanted] = self._fit_exact(wanted)
-        return self._bases[wanted]
+    def exact(self, wanted: Exact, *, with_reals: bool = True) -> ExactDenoiser:
+        """An exact denoiser; the same one whenever it is asked for again.
 
-    def _fit_exact(self, wanted: Exact) -> ExactDenoiser:
+        Without ``with_reals`` it leaves continuous columns to the marginals, as the base of a network must.
+        """
+        # of the others it makes no difference
+        with_reals |= not isinstance(wanted, Mixture) or not len(self.marginals.codebook.reals)
+        key = wanted, with_reals
+        if key not in self._bases:
+            self._bases[key] = self._fit_exact(wanted, with_reals)
+        return self._bases[key]
+
+    def _fit_exact(self, wanted: Exact, with_reals: bool) -> ExactDenoiser:
         # only a mixture has something to say of continuous columns
         without = not len(self.marginals.codebook.finite)
         if isinstance(wanted, Independent) or (without and not isinstance(wanted, Mixture)):
@@ -228,22 +234,23 @@ class Fitter:
             )
         assert isinstance(wanted, Mixture)
         if wanted.n_components is not None:
-            return self._mixture(wanted.n_components)
-        best, n = self._mixture(FEWEST_CLASSES), FEWEST_CLASSES * CLASS_FACTOR
+            return self._mixture(wanted.n_components, with_reals)
+        best, n = self._mixture(FEWEST_CLASSES, with_reals), FEWEST_CLASSES * CLASS_FACTOR
         while n <= min(MOST_CLASSES, len(self.x) // 4):
-            larger = self._mixture(n)
+            larger = self._mixture(n, with_reals)
             if self.held_out(larger) >= self.held_out(best):
                 break
             best, n = larger, n * CLASS_FACTOR
         return best
 
-    def _mixture(self, n_components: int) -> MixtureDenoiser:
+    def _mixture(self, n_components: int, with_reals: bool) -> MixtureDenoiser:
         return MixtureDenoiser.fit(
             self.marginals,
             self.x,
             n_components=n_components,
             x_valid=self.x_valid,
             generator=self.generator,
+            with_reals=with_reals,
         )
 
     def held_out(self, denoiser: ExactDenoiser) -> float:
@@ -260,21 +267,17 @@ class Fitter:
     def _base(self, wanted: Network) -> ExactDenoiser:
         """What a network corrects."""
         if wanted.base != "auto":
-            base = self.exact(recipe(wanted.base))  # pyright: ignore[reportArgumentType]
-            if isinstance(base, MixtureDenoiser) and base.has_reals:
-                return MixtureDenoiser.fit(
-                    self.marginals, self.x, n_components=base.n_components, x_valid=self.x_valid,
-                    generator=self.generator, with_reals=False,
-                )  # fmt: skip
-            return base
+            base = recipe(wanted.base)
+            assert isinstance(base, Exact)  # which the check of recipes has seen to
+            return self.exact(base, with_reals=False)
         book = self.marginals.codebook
         widest = max(book.slots.cardinalities, default=1)
         n_slots, n_table = book.slots.n_slots, book.slots.n_columns * widest**2
         if book.slots.n_columns < 2 or n_slots > MOST_SLOTS or n_table > MOST_TABLE:
             return self.marginals
-        tried = [self.exact(Independent()), self.exact(Trees())]
+        tried = [self.exact(kind, with_reals=False) for kind in (Independent(), Trees())]
         if book.slots.n_columns <= BASE_COLUMNS:
-            net = self.exact(BayesNet(BASE_TABLE))
+            net = self.exact(BayesNet(BASE_TABLE), with_reals=False)
             if getattr(net, "work", 0) <= BASE_WORK:
                 tried.append(net)
         return min(tried, key=self.held_out)
@@ -366,10 +369,11 @@ class Fitter:
         names = member_names(members)
         times = [seconds_of_call(d, self.x_valid) for d in denoisers]
         worth = ensemble.marginal_value(self.x_valid, generator=generator)
-        for name, fit, value, seconds in zip(names, fits, worth, times, strict=True):
+        paid = [seconds * heard for seconds, heard in zip(times, ensemble.heard, strict=True)]
+        for i, fit in enumerate(fits):
             line = MemberValue(
-                name, *value, fit.denoiser.n_parameters, fit.seconds, 1e3 * seconds,
-                seconds / sum(times),
+                names[i], *worth[i], fit.denoiser.n_parameters, fit.seconds, 1e3 * times[i],
+                paid[i] / sum(paid),
             )  # fmt: skip
             self.values.append(line)
         return ensemble, report

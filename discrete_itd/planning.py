@@ -32,7 +32,7 @@ from discrete_itd.channel import (
 )
 from discrete_itd.codebook import Codebook
 from discrete_itd.denoisers.base import Denoiser
-from discrete_itd.denoisers.mixture import indicators
+from discrete_itd.denoisers.counts import mutual_information, pair_counts, slot_columns
 from discrete_itd.likelihood import draw_salt, path_log_prob
 from discrete_itd.noise import RowNoise
 
@@ -168,19 +168,12 @@ def pairwise_information(codebook: Codebook, x: Tensor) -> Tensor:
         In the order of ``codebook.finite``, zero on the diagonal; half a count is spread over every pair's table.
     """
     slots = codebook.slots
-    joint = torch.zeros(slots.n_slots, slots.n_slots, dtype=torch.float64, device=x.device)
-    for rows in x[:ORDER_ROWS].split(4096):
-        ones = indicators(codebook, rows)
-        joint += (ones.T @ ones).double()
-    blocks = torch.zeros(slots.n_slots, slots.n_columns, dtype=torch.float64, device=x.device)
-    blocks.scatter_(1, slots.slot_column[:, None], 1.0)
+    joint = pair_counts(codebook, x[:ORDER_ROWS])
+    blocks = slot_columns(slots)
     size = blocks @ blocks.sum(0)  # of each slot's column
     joint += 0.5 / (size[:, None] * size)
     joint /= blocks @ (blocks.T @ joint @ blocks) @ blocks.T  # one table a pair
-    margin = joint @ blocks  # of a slot, beside another column
-    entropy = -blocks.T @ torch.special.xlogy(margin, margin)
-    information = entropy + entropy.T + blocks.T @ torch.special.xlogy(joint, joint) @ blocks
-    return information.clamp_min(0).fill_diagonal_(0)
+    return mutual_information(joint, blocks).clamp_min(0).fill_diagonal_(0)
 
 
 def spread_orders(

@@ -30,7 +30,7 @@ class MemberValue(NamedTuple):
     call_ms : float
         Milliseconds of one denoiser call of a thousand rows.
     call_share : float
-        Share of the time of the ensemble's calls.
+        Share of the time of the ensemble's calls; zero of a member that nowhere has a weight, and is not called.
     """
 
     member: str

@@ -45,9 +45,10 @@ from discrete_itd.denoisers import (
     NeuralDenoiser,
     SupportDenoiser,
     bayes_net,
+    structure,
 )
-from discrete_itd.denoisers.bayes_net import elimination
 from discrete_itd.denoisers.stored import denoiser_from_json, denoiser_to_json
+from discrete_itd.denoisers.structure import elimination
 from discrete_itd.likelihood import integral_log_prob, path_log_prob, path_log_weights
 from discrete_itd.noise import RowNoise
 
@@ -480,7 +481,7 @@ def naive_bic(x, sizes, j, above, penalty=1.0):
 
 
 def search(x, sizes, penalty=1.0, most_parents=5, most_table=1 << 13):
-    return bayes_net._Search(np.asarray(x, float), sizes, penalty, most_parents, most_table)
+    return structure.Search(np.asarray(x, float), sizes, penalty, most_parents, most_table)
 
 
 def skeleton(parents):
@@ -489,7 +490,7 @@ def skeleton(parents):
 
 
 def is_acyclic(parents):
-    return len(bayes_net._sorted(parents)) == len(parents)
+    return len(structure.parents_first(parents)) == len(parents)
 
 
 few_rows = st.tuples(graphs().filter(lambda g: len(g[1]) > 0), st.integers(1, 80), seeds)
@@ -598,13 +599,13 @@ def test_limits_are_kept(made, most_parents, most_table):
 
 def watch_changes(monkeypatch):
     """Every change that a search makes: what, from where, to where."""
-    seen, make = [], bayes_net._Search._make
+    seen, make = [], structure.Search._make
 
     def spy(self, what, i, j, gain):
         seen.append((what, i, j))
         make(self, what, i, j, gain)
 
-    monkeypatch.setattr(bayes_net._Search, "_make", spy)
+    monkeypatch.setattr(structure.Search, "_make", spy)
     return seen
 
 
@@ -636,13 +637,13 @@ def test_edges_are_dropped_and_turned_until_no_change_would_help(monkeypatch):
 
 def test_what_makes_sums_too_dear_is_refused_once(monkeypatch):
     """Small tables whose product would be large; no larger ones are as much as counted."""
-    counted, gain = [], bayes_net._Search.gain
+    counted, gain = [], structure.Search.gain
 
     def spy(self, j, own, i):
         counted.append(math.prod(self.sizes[f] for f in (*own, i, j)))
         return gain(self, j, own, i)
 
-    monkeypatch.setattr(bayes_net._Search, "gain", spy)
+    monkeypatch.setattr(structure.Search, "gain", spy)
     changes = watch_changes(monkeypatch)
     rng, sizes = np.random.default_rng(1), [2] * 8 + [5]
     truth = random_bayes_net(Codebook([simplex(k) for k in sizes]), rng)
@@ -786,7 +787,8 @@ def test_tables_are_smoothed_by_shorter_ones(graph, n, seed, strength):
     x[rng.random(x.shape) < 0.1] = math.nan
     for j, above in enumerate(parents):
         alone = rng.uniform(0.1, 1, sizes[j])
-        got = bayes_net._table(x, sizes, alone, (*above, j), strength)
+        counts = structure.nested_counts(x, sizes, (*above, j))
+        got = structure.smoothed_table(counts, alone, strength)
         expected = naive_table(x, sizes, alone, above, j, strength)
         np.testing.assert_allclose(got, expected, rtol=1e-10)
 

@@ -20,14 +20,24 @@ import math
 import operator
 from collections.abc import Sequence
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from discrete_itd.codebook import Codebook
 from discrete_itd.denoisers.base import ExactDenoiser
-from discrete_itd.denoisers.exact import MarginalDenoiser
+from discrete_itd.denoisers.exact import (
+    MarginalDenoiser,
+    check_rest,
+    rest_log_prob,
+    with_rest,
+)
+from discrete_itd.denoisers.structure import (
+    Search,
+    elimination,
+    nested_counts,
+    parents_first,
+    smoothed_table,
+)
 from discrete_itd.posterior import CategoricalPosterior, Posterior
 
 CELLS = 1 << 24  # numbers of all tables on the way, times rows, worked on at once
@@ -35,7 +45,6 @@ MOST_TABLE = 1 << 13  # numbers of a table on the way: what elimination may cost
 LARGEST = 1 << 24  # of the same, whatever the graph
 MOST_PARENTS = 5
 SEARCH_ROWS = 100_000  # by which edges are judged
-MOST_CHANGES = 4000  # of the graph
 PENALTIES = (1.0, 0.5, 0.25)  # times that of Schwarz's criterion, tried on held-out rows
 # rows of the shorter context by which a table is smoothed, likewise
 STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0)
@@ -78,8 +87,7 @@ class BayesNetDenoiser(ExactDenoiser):
         rest: MarginalDenoiser | None = None,
     ) -> None:
         super().__init__(codebook)
-        if len(codebook.finite) < codebook.n_columns and rest is None:
-            raise ValueError("continuous columns and large vocabularies come from the rest")
+        check_rest(codebook, rest)
         sizes = codebook.slots.cardinalities
         if len(parents) != len(sizes) or len(tables) != len(sizes):
             raise ValueError(f"a graph of {len(sizes)} columns is wanted, got {len(parents)}")
@@ -92,7 +100,7 @@ class BayesNetDenoiser(ExactDenoiser):
             if table.shape != shape or not bool(log_table.isfinite().all()):
                 raise ValueError(f"column {j}: its table must be positive and of the shape {shape}")
             self.register_buffer(f"log_table_{j}", log_table.to(codebook.known_snr))
-        if len(_sorted(self.parents)) < len(sizes):
+        if len(parents_first(self.parents)) < len(sizes):
             raise ValueError("the graph has a cycle")
         self.order, self.largest, self.work = elimination(self.parents, sizes)
         if self.largest > LARGEST:
@@ -116,10 +124,7 @@ class BayesNetDenoiser(ExactDenoiser):
         pairs = zip(evidence.split(self._step), snr_here.isinf().split(self._step), strict=True)
         logits = torch.cat([self._logits(*pair) for pair in pairs])
         categorical = CategoricalPosterior(slots, logits)
-        if self.rest is None:
-            return Posterior(book, categorical)
-        others = self.rest(y, snr)
-        return Posterior(book, categorical, others.gaussian, others.words)
+        return with_rest(book, categorical, self.rest, y, snr)
 
     @property
     def _step(self) -> int:
@@ -180,11 +185,7 @@ class BayesNetDenoiser(ExactDenoiser):
             some = cells[part].T[:, None]  # (C, 1, B)
             may_be = (some == levels) | some.isnan()
             out[part] = self._log_mass(torch.where(may_be, 0.0, -torch.inf).to(out))
-        if self.rest is None:
-            return out
-        told = x.clone()
-        told[:, book.finite] = math.nan
-        return out + self.rest.log_prob(told)
+        return out + rest_log_prob(self.rest, x, book.finite)
 
     @classmethod
     @torch.no_grad()
@@ -224,13 +225,14 @@ class BayesNetDenoiser(ExactDenoiser):
         rest = marginals if len(book.finite) < book.n_columns else None
         fits: list[BayesNetDenoiser] = []
         for penalty in PENALTIES if x_valid is not None else PENALTIES[:1]:
-            graph = _Search(cells[:SEARCH_ROWS], sizes, penalty, most_parents, most_table).climb()
+            graph = Search(cells[:SEARCH_ROWS], sizes, penalty, most_parents, most_table).climb()
+            counts = [nested_counts(cells, sizes, (*above, j)) for j, above in enumerate(graph)]
             for strength in STRENGTHS if x_valid is not None else (1.0,):
                 tables = [
-                    torch.from_numpy(_table(cells, sizes, alone[j], (*above, j), strength))
-                    for j, above in enumerate(graph)
+                    torch.from_numpy(smoothed_table(own, prior, strength)).to(x.device)
+                    for own, prior in zip(counts, alone, strict=True)
                 ]
-                fits.append(cls(book, graph, [t.to(x.device) for t in tables], rest))
+                fits.append(cls(book, graph, tables, rest))
         if x_valid is None:
             return fits[0]
         return min(fits, key=lambda net: -float(net.log_prob(x_valid).double().mean()))
@@ -242,206 +244,3 @@ def _aligned(own: tuple[int, ...], values: Tensor, scope: tuple[int, ...]) -> Te
     values = values.permute(*order, -1)
     sizes = iter(values.shape)
     return values.reshape(*(next(sizes) if j in own else 1 for j in scope), -1)
-
-
-def _sorted(parents: Sequence[Sequence[int]]) -> list[int]:
-    """Columns, parents first; without those on a cycle."""
-    order: list[int] = []
-    done: set[int] = set()
-    waiting = list(range(len(parents)))
-    while waiting:
-        ready = [j for j in waiting if done.issuperset(parents[j])]
-        if not ready:
-            break
-        order += ready
-        done.update(ready)
-        waiting = [j for j in waiting if j not in done]
-    return order
-
-
-def elimination(
-    parents: Sequence[Sequence[int]], sizes: Sequence[int]
-) -> tuple[tuple[int, ...], int, int]:
-    """An order in which to sum columns out, the numbers of the largest table on the way, and of all together.
-
-    Greedy: next comes the column whose table is smallest.
-    """
-    near: list[set[int]] = [set() for _ in sizes]
-    for j, above in enumerate(parents):
-        family = {j, *above}
-        for i in family:
-            near[i] |= family - {i}
-    left, order, largest, work = set(range(len(sizes))), [], 1, 0
-    cost = {j: math.prod(sizes[i] for i in near[j]) * sizes[j] for j in left}
-    while left:
-        j = min(left, key=lambda i: (cost[i], i))
-        largest, work = max(largest, cost[j]), work + cost[j]
-        order.append(j)
-        left.discard(j)
-        for i in near[j]:
-            near[i] = (near[i] | near[j]) - {i, j}
-        for i in near[j]:
-            cost[i] = math.prod(sizes[k] for k in near[i]) * sizes[i]
-    return tuple(order), largest, work
-
-
-def _counts(
-    cells: NDArray[np.float64], sizes: Sequence[int], family: Sequence[int]
-) -> NDArray[np.float64]:
-    """How often each combination of a family's categories occurs, rows with a gap among them left out."""
-    there = ~np.isnan(cells[:, family]).any(1)
-    code = np.zeros(int(there.sum()), dtype=np.int64)
-    for j in family:
-        code = code * sizes[j] + cells[there, j].astype(np.int64)
-    shape = [sizes[j] for j in family]
-    return np.bincount(code, minlength=math.prod(shape)).astype(float).reshape(shape)
-
-
-def _table(
-    cells: NDArray[np.float64],
-    sizes: Sequence[int],
-    alone: NDArray[np.float64],
-    family: Sequence[int],
-    strength: float,
-) -> NDArray[np.float64]:
-    """Probabilities of the last of a family given the others, smoothed by those given fewer."""
-    *above, j = family
-    table = alone / alone.sum()
-    for n in range(1, len(above) + 1):
-        count = _counts(cells, sizes, (*above[:n], j))
-        table = (count + strength * table[..., None, :]) / (count.sum(-1, keepdims=True) + strength)
-    return np.maximum(table, 1e-12)
-
-
-class _Search:
-    """Hill climbing: the edge to add, drop or turn that improves a penalised likelihood most, until none does."""
-
-    def __init__(
-        self,
-        cells: NDArray[np.float64],
-        sizes: Sequence[int],
-        penalty: float,
-        most_parents: int,
-        most_table: int,
-    ) -> None:
-        self.cells, self.sizes = cells, sizes
-        self.columns = [np.nan_to_num(cells[:, j]).astype(np.int64) for j in range(len(sizes))]
-        self.gaps = bool(np.isnan(cells).any())
-        self.n_seen = [int((_counts(cells, sizes, (j,)) > 0).sum()) for j in range(len(sizes))]
-        self.price = penalty * math.log(max(2, len(cells))) / 2  # nats of one free number
-        self.most_parents, self.most_table = most_parents, most_table
-        self.parents: list[tuple[int, ...]] = [() for _ in sizes]
-        self.gains: dict[tuple[int, frozenset[int], int], float] = {}
-        self.refused: set[tuple[int, int]] = set()  # edges that made elimination too dear
-
-    def gain(self, j: int, own: Sequence[int], i: int) -> float:
-        """Nats that column ``i`` tells of ``j`` beside parents ``own``, less the price of the larger table.
-
-        Of the rows that have all these cells, and in proportion of all: where cells are missing may depend on values,
-        so that of other rows nothing can be compared.
-        """
-        key = j, frozenset(own), i
-        if key not in self.gains:
-            family = (*own, i, j)
-            if self.gaps:
-                count = _counts(self.cells, self.sizes, family)
-            else:
-                code = np.zeros(len(self.cells), dtype=np.int64)
-                for f in family:
-                    code = code * self.sizes[f] + self.columns[f]
-                count = np.bincount(code, minlength=self._size(family)).astype(float)
-            count = count.reshape(-1, self.sizes[i], self.sizes[j])
-            total, fewer = count.sum(2), count.sum(1)
-            nats = _x_log_x(count) - _x_log_x(total) - _x_log_x(fewer) + _x_log_x(fewer.sum(1))
-            # categories and contexts that do not occur cost nothing: an unseen slot is no free number
-            contexts = int((total > 0).sum()) - int((fewer.sum(1) > 0).sum())
-            free = max(1, self.n_seen[j] - 1) * contexts
-            share = float(count.sum()) / max(1, len(self.cells))
-            self.gains[key] = (nats - self.price * free) / share if share else 0.0
-        return self.gains[key]
-
-    def _size(self, family: Sequence[int]) -> int:
-        """Numbers of a table."""
-        return math.prod(self.sizes[i] for i in family)
-
-    def climb(self) -> list[tuple[int, ...]]:
-        """The graph found: parents of every column, most telling first."""
-        c = len(self.sizes)
-        gain = np.full((c, c), -np.inf)  # of adding i to the parents of j
-        for j in range(c):
-            self._price_edges(gain, j)
-        for _ in range(MOST_CHANGES if c else 0):
-            above = self._ancestors()
-            best, change = 1e-6, None
-            allowed = gain.copy()
-            allowed[above.T] = -np.inf  # i → j closes a cycle if j is an ancestor of i
-            i, j = np.unravel_index(int(allowed.argmax()), allowed.shape)
-            if allowed[i, j] > best:
-                best, change = float(allowed[i, j]), ("add", int(i), int(j))
-            for j in range(c):
-                for i in self.parents[j]:
-                    fewer = tuple(p for p in self.parents[j] if p != i)
-                    dropped = -self.gain(j, fewer, i)
-                    if dropped > best:
-                        best, change = dropped, ("drop", i, j)
-                    if (j, i) in self.refused or any(above[i, p] for p in fewer):
-                        continue
-                    if not self._fits(i, j):
-                        continue
-                    turned = dropped + self.gain(i, self.parents[i], j)
-                    if turned > best:
-                        best, change = turned, ("turn", i, j)
-            if change is None:
-                break
-            self._make(*change, gain)
-        return [self._by_worth(j) for j in range(c)]
-
-    def _fits(self, j: int, i: int) -> bool:
-        """Whether column ``j`` may have ``i`` as one more parent, as far as its own table goes."""
-        family = (*self.parents[j], i, j)
-        return len(family) <= self.most_parents + 1 and self._size(family) <= self.most_table
-
-    def _make(self, what: str, i: int, j: int, gain: NDArray[np.float64]) -> None:
-        """Make a change, unless that makes elimination too dear."""
-        before = list(self.parents)
-        if what in ("drop", "turn"):
-            self.parents[j] = tuple(p for p in self.parents[j] if p != i)
-        if what == "add":
-            self.parents[j] = (*self.parents[j], i)
-        if what == "turn":
-            self.parents[i] = (*self.parents[i], j)
-        if what != "drop" and elimination(self.parents, self.sizes)[1] > self.most_table:
-            self.parents = before
-            self.refused.add((i, j) if what == "add" else (j, i))
-        self._price_edges(gain, j)
-        if what == "turn":
-            self._price_edges(gain, i)
-
-    def _price_edges(self, gain: NDArray[np.float64], j: int) -> None:
-        """What every column would gain column ``j`` as one more parent."""
-        own = self.parents[j]
-        gain[:, j] = -np.inf
-        for i in range(len(self.sizes)):
-            if i != j and i not in own and (i, j) not in self.refused and self._fits(j, i):
-                gain[i, j] = self.gain(j, own, i)
-
-    def _ancestors(self) -> NDArray[np.bool_]:
-        """Whether the first is the second or one of its ancestors: (C, C)."""
-        out = np.eye(len(self.sizes), dtype=bool)
-        for j in _sorted(self.parents):
-            for p in self.parents[j]:
-                out[:, j] |= out[:, p]
-        return out
-
-    def _by_worth(self, j: int) -> tuple[int, ...]:
-        """The parents of a column, each the one that adds most to those before it."""
-        left, out = list(self.parents[j]), ()
-        while left:
-            best = max(left, key=lambda i: self.gain(j, out, i))
-            out = (*out, best)
-            left.remove(best)
-        return out
-
-
-def _x_log_x(values: NDArray[np.float64]) -> float:
-    return float((values * np.log(np.maximum(values, 1.0))).sum())

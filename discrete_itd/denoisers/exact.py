@@ -266,3 +266,33 @@ class SupportDenoiser(ExactDenoiser):
         """Log-probability of rows ``x`` (B, C), missing cells left out: (B,), nats; -inf outside the support."""
         same = ((x[:, None] == self.support[None]) | x.isnan()[:, None]).all(2)
         return torch.where(same, self.log_probs, -torch.inf).logsumexp(1)
+
+
+# -- columns that another model leaves to independent ones -----------------------------------------
+
+
+def check_rest(codebook: Codebook, rest: MarginalDenoiser | None) -> None:
+    """Raise a ValueError if a model of the columns of few categories lacks one of the others."""
+    if len(codebook.finite) < codebook.n_columns and rest is None:
+        raise ValueError("continuous columns and large vocabularies come from the rest")
+
+
+def with_rest(
+    book: Codebook,
+    categorical: CategoricalPosterior,
+    rest: MarginalDenoiser | None,
+    y: Tensor,
+    snr: Tensor,
+) -> Posterior:
+    """The posterior of all columns, those of few categories given."""
+    if rest is None:
+        return Posterior(book, categorical)
+    others = rest(y, snr)
+    return Posterior(book, categorical, others.gaussian, others.words)
+
+
+def rest_log_prob(rest: MarginalDenoiser | None, x: Tensor, told: Tensor) -> Tensor | float:
+    """Log-probability (B,) of the columns of rows ``x`` that are not ``told`` (column numbers)."""
+    if rest is None:
+        return 0.0
+    return rest.log_prob(x.index_fill(1, told, float("nan")))

@@ -23,7 +23,8 @@ from torch import Tensor
 
 from discrete_itd.codebook import Codebook
 from discrete_itd.denoisers.base import ExactDenoiser
-from discrete_itd.denoisers.exact import FINEST_SD, PRIOR_ROWS, MarginalDenoiser
+from discrete_itd.denoisers.counts import indicators
+from discrete_itd.denoisers.exact import FINEST_SD, PRIOR_ROWS, MarginalDenoiser, rest_log_prob
 from discrete_itd.posterior import CategoricalPosterior, GaussianPosterior, Posterior
 
 CELLS = 1 << 24  # rows times classes times columns worked on at once
@@ -189,14 +190,9 @@ class MixtureDenoiser(ExactDenoiser):
         step = max(1, CELLS // self.n_components)
         parts = [torch.logsumexp(self.log_joint(rows), 1) for rows in x.split(step)]
         out = torch.cat(parts) if parts else self.log_weights.new_zeros(0)
-        if self.rest is None:
-            return out
         book = self.codebook
-        told = x.clone()
-        told[:, book.finite] = math.nan
-        if self.has_reals:
-            told[:, book.reals] = math.nan
-        return out + self.rest.log_prob(told)
+        own = torch.cat([book.finite, book.reals]) if self.has_reals else book.finite
+        return out + rest_log_prob(self.rest, x, own)
 
     def log_joint(self, x: Tensor) -> Tensor:
         """Log-probability of rows ``x`` (B, C) together with each class: (B, Z), nats."""
@@ -338,14 +334,6 @@ def check_fit(x: Tensor, n_components: int, pseudo_count: float) -> None:
         raise ValueError(
             f"n_components and pseudo_count must be positive, got {n_components}, {pseudo_count}"
         )
-
-
-def indicators(book: Codebook, x: Tensor) -> Tensor:
-    """Which slots rows ``x`` (B, C) have: (B, T), none where a cell is missing."""
-    cells = x[:, book.finite]
-    slot = book.slots.slot_of(cells.nan_to_num(0.0).long())
-    out = book.known_snr.new_zeros(len(x), book.slots.n_slots)
-    return out.scatter_(1, slot, (~cells.isnan()).to(out))
 
 
 def _positive(values: Tensor) -> Tensor:

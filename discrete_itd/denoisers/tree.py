@@ -27,13 +27,18 @@ from torch import Tensor
 
 from discrete_itd.codebook import Codebook
 from discrete_itd.denoisers.base import ExactDenoiser
-from discrete_itd.denoisers.exact import MarginalDenoiser
+from discrete_itd.denoisers.counts import mutual_information, pair_counts, slot_columns
+from discrete_itd.denoisers.exact import (
+    MarginalDenoiser,
+    check_rest,
+    rest_log_prob,
+    with_rest,
+)
 from discrete_itd.denoisers.mixture import (
     LEAST_GAIN,
     PATIENCE,
     MixtureDenoiser,
     check_fit,
-    indicators,
 )
 from discrete_itd.posterior import CategoricalPosterior, Posterior
 from discrete_itd.slots import KNOWN_NATS
@@ -90,8 +95,7 @@ class TreeDenoiser(ExactDenoiser):
         rest: MarginalDenoiser | None = None,
     ) -> None:
         super().__init__(codebook)
-        if len(codebook.finite) < codebook.n_columns and rest is None:
-            raise ValueError("continuous columns and large vocabularies come from the rest")
+        check_rest(codebook, rest)
         self.rest = rest
         slots, like = codebook.slots, codebook.known_snr
         c, k = slots.n_columns, slots.widest
@@ -169,10 +173,7 @@ class TreeDenoiser(ExactDenoiser):
         step = max(1, CELLS // max(1, numbers))
         parts = [self._logits(part) for part in evidence.split(step)]
         categorical = CategoricalPosterior(slots, torch.cat(parts) if parts else evidence)
-        if self.rest is None:
-            return Posterior(book, categorical)
-        others = self.rest(y, snr)
-        return Posterior(book, categorical, others.gaussian, others.words)
+        return with_rest(book, categorical, self.rest, y, snr)
 
     def _logits(self, evidence: Tensor) -> Tensor:
         """Posterior logits of every slot: (B, T) to (B, T)."""
@@ -246,11 +247,7 @@ class TreeDenoiser(ExactDenoiser):
         """Log-probability of rows ``x`` (B, C) in closed form, missing cells left out: (B,), nats."""
         book = self.codebook
         out = torch.logsumexp(self.log_joint(x), 1)
-        if self.rest is None:
-            return out
-        told = x.clone()
-        told[:, book.finite] = math.nan
-        return out + self.rest.log_prob(told)
+        return out + rest_log_prob(self.rest, x, book.finite)
 
     def log_joint(self, x: Tensor) -> Tensor:
         """Log-probability of rows ``x`` (B, C) together with each tree: (B, Z), nats."""
@@ -353,23 +350,15 @@ def _chow_liu(
     book = marginals.codebook
     slots = book.slots
     prior = marginals.log_probs.exp()
-    joint = torch.zeros(slots.n_slots, slots.n_slots, dtype=torch.float64, device=x.device)
-    for i, rows in enumerate(x.split(16384)):
-        ones = indicators(book, rows)
-        w = 1.0 if weight is None else weight[i * 16384 : (i + 1) * 16384, None].to(ones)
-        joint += ((ones * w).T @ ones).double()
+    joint = pair_counts(book, x, weight)
     prior = prior.double()
-    blocks = torch.zeros(slots.n_slots, slots.n_columns, dtype=torch.float64, device=x.device)
-    blocks.scatter_(1, slots.slot_column[:, None], 1.0)
+    blocks = slot_columns(slots)
     count = joint.diagonal()
     own = (count + pseudo_count * prior) / (blocks @ (blocks.T @ count) + pseudo_count)
     pairs = blocks.T @ joint @ blocks  # (C, C): rows that have both
     wide = blocks @ pairs @ blocks.T
     both = (joint + pseudo_count * own[:, None] * own) / (wide + pseudo_count)
-    # of the rows that have both cells alone: where one is missing may depend on the other
-    margin = both @ blocks
-    entropy = -blocks.T @ torch.special.xlogy(margin, margin)  # of a column (first) beside another
-    information = entropy + entropy.T + blocks.T @ torch.special.xlogy(both, both) @ blocks
+    information = mutual_information(both, blocks)
     parent = _spanning_tree((information * (pairs + pseudo_count)).cpu().numpy())
     up = torch.tensor(parent, dtype=torch.int64, device=x.device)
     width = slots.widest

@@ -1,0 +1,47 @@
+"""Counts of categories and of pairs of them, and what columns say of one another by these."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from discrete_itd.codebook import Codebook
+from discrete_itd.slots import Slots
+
+ROWS = 16384  # counted at once
+
+
+def indicators(book: Codebook, x: Tensor) -> Tensor:
+    """Which slots rows ``x`` (B, C) have: (B, T), none where a cell is missing."""
+    cells = x[:, book.finite]
+    slot = book.slots.slot_of(cells.nan_to_num(0.0).long())
+    out = book.known_snr.new_zeros(len(x), book.slots.n_slots)
+    return out.scatter_(1, slot, (~cells.isnan()).to(out))
+
+
+def pair_counts(book: Codebook, x: Tensor, weight: Tensor | None = None) -> Tensor:
+    """How often every two slots occur together in rows ``x`` (N, C), of weights (N,): (T, T), float64."""
+    n = book.slots.n_slots
+    counts = torch.zeros(n, n, dtype=torch.float64, device=x.device)
+    for i, rows in enumerate(x.split(ROWS)):
+        ones = indicators(book, rows)
+        w = 1.0 if weight is None else weight[i * ROWS : (i + 1) * ROWS, None].to(ones)
+        counts += ((ones * w).T @ ones).double()
+    return counts
+
+
+def slot_columns(slots: Slots) -> Tensor:
+    """Which column each slot is of, as indicators: (T, C), float64. Products with it sum over columns."""
+    column = slots.slot_column
+    out = torch.zeros(slots.n_slots, slots.n_columns, dtype=torch.float64, device=column.device)
+    return out.scatter_(1, column[:, None], 1.0)
+
+
+def mutual_information(joint: Tensor, columns: Tensor) -> Tensor:
+    """Mutual information of every two columns, (C, C) in nats, from a table of probabilities for each two, (T, T).
+
+    A column's entropy is that beside the other: where one is missing may depend on the other.
+    """
+    margin = joint @ columns  # of a slot, beside another column
+    entropy = -columns.T @ torch.special.xlogy(margin, margin)
+    return entropy + entropy.T + columns.T @ torch.special.xlogy(joint, joint) @ columns

@@ -1,0 +1,233 @@
+"""The structure of Bayesian networks: what a graph costs, its tables, and the search for one.
+
+References
+----------
+Heckerman, Geiger, Chickering, "Learning Bayesian networks", Machine Learning 20, 1995.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+MOST_CHANGES = 4000  # of a graph
+
+
+def parents_first(parents: Sequence[Sequence[int]]) -> list[int]:
+    """Columns, parents first; without those on a cycle."""
+    order: list[int] = []
+    done: set[int] = set()
+    waiting = list(range(len(parents)))
+    while waiting:
+        ready = [j for j in waiting if done.issuperset(parents[j])]
+        if not ready:
+            break
+        order += ready
+        done.update(ready)
+        waiting = [j for j in waiting if j not in done]
+    return order
+
+
+def elimination(
+    parents: Sequence[Sequence[int]], sizes: Sequence[int]
+) -> tuple[tuple[int, ...], int, int]:
+    """An order in which to sum columns out, the numbers of the largest table on the way, and of all together.
+
+    Greedy: next comes the column whose table is smallest.
+    """
+    near: list[set[int]] = [set() for _ in sizes]
+    for j, above in enumerate(parents):
+        family = {j, *above}
+        for i in family:
+            near[i] |= family - {i}
+    left, order, largest, work = set(range(len(sizes))), [], 1, 0
+    cost = {j: math.prod(sizes[i] for i in near[j]) * sizes[j] for j in left}
+    while left:
+        j = min(left, key=lambda i: (cost[i], i))
+        largest, work = max(largest, cost[j]), work + cost[j]
+        order.append(j)
+        left.discard(j)
+        for i in near[j]:
+            near[i] = (near[i] | near[j]) - {i, j}
+        for i in near[j]:
+            cost[i] = math.prod(sizes[k] for k in near[i]) * sizes[i]
+    return tuple(order), largest, work
+
+
+def family_counts(
+    cells: NDArray[np.float64], sizes: Sequence[int], family: Sequence[int]
+) -> NDArray[np.float64]:
+    """How often each combination of a family's categories occurs, rows with a gap among them left out."""
+    there = ~np.isnan(cells[:, family]).any(1)
+    code = np.zeros(int(there.sum()), dtype=np.int64)
+    for j in family:
+        code = code * sizes[j] + cells[there, j].astype(np.int64)
+    shape = [sizes[j] for j in family]
+    return np.bincount(code, minlength=math.prod(shape)).astype(float).reshape(shape)
+
+
+def nested_counts(
+    cells: NDArray[np.float64], sizes: Sequence[int], family: Sequence[int]
+) -> list[NDArray[np.float64]]:
+    """Counts of the last of a family given its first other, its first two, and so on to all."""
+    *above, j = family
+    return [family_counts(cells, sizes, (*above[:n], j)) for n in range(1, len(above) + 1)]
+
+
+def smoothed_table(
+    counts: Sequence[NDArray[np.float64]], alone: NDArray[np.float64], strength: float
+) -> NDArray[np.float64]:
+    """Probabilities of a column given its parents, smoothed by those given fewer.
+
+    Parameters
+    ----------
+    counts : sequence of arrays
+        From :func:`nested_counts`.
+    alone : array, shape (K,)
+        Probabilities of the column by itself.
+    strength : float
+        Rows that the table of fewer parents counts for.
+    """
+    table = alone / alone.sum()
+    for count in counts:
+        table = (count + strength * table[..., None, :]) / (count.sum(-1, keepdims=True) + strength)
+    return np.maximum(table, 1e-12)
+
+
+class Search:
+    """Hill climbing: the edge to add, drop or turn that improves a penalised likelihood most, until none does."""
+
+    def __init__(
+        self,
+        cells: NDArray[np.float64],
+        sizes: Sequence[int],
+        penalty: float,
+        most_parents: int,
+        most_table: int,
+    ) -> None:
+        self.cells, self.sizes = cells, sizes
+        self.columns = [np.nan_to_num(cells[:, j]).astype(np.int64) for j in range(len(sizes))]
+        self.gaps = bool(np.isnan(cells).any())
+        self.n_seen = [
+            int((family_counts(cells, sizes, (j,)) > 0).sum()) for j in range(len(sizes))
+        ]
+        self.price = penalty * math.log(max(2, len(cells))) / 2  # nats of one free number
+        self.most_parents, self.most_table = most_parents, most_table
+        self.parents: list[tuple[int, ...]] = [() for _ in sizes]
+        self.gains: dict[tuple[int, frozenset[int], int], float] = {}
+        self.refused: set[tuple[int, int]] = set()  # edges that made elimination too dear
+
+    def gain(self, j: int, own: Sequence[int], i: int) -> float:
+        """Nats that column ``i`` tells of ``j`` beside parents ``own``, less the price of the larger table.
+
+        Of the rows that have all these cells, and in proportion of all: where cells are missing may depend on values,
+        so that of other rows nothing can be compared.
+        """
+        key = j, frozenset(own), i
+        if key not in self.gains:
+            family = (*own, i, j)
+            if self.gaps:
+                count = family_counts(self.cells, self.sizes, family)
+            else:
+                code = np.zeros(len(self.cells), dtype=np.int64)
+                for f in family:
+                    code = code * self.sizes[f] + self.columns[f]
+                count = np.bincount(code, minlength=self._size(family)).astype(float)
+            count = count.reshape(-1, self.sizes[i], self.sizes[j])
+            total, fewer = count.sum(2), count.sum(1)
+            nats = _x_log_x(count) - _x_log_x(total) - _x_log_x(fewer) + _x_log_x(fewer.sum(1))
+            # categories and contexts that do not occur cost nothing: an unseen slot is no free number
+            contexts = int((total > 0).sum()) - int((fewer.sum(1) > 0).sum())
+            free = max(1, self.n_seen[j] - 1) * contexts
+            share = float(count.sum()) / max(1, len(self.cells))
+            self.gains[key] = (nats - self.price * free) / share if share else 0.0
+        return self.gains[key]
+
+    def _size(self, family: Sequence[int]) -> int:
+        """Numbers of a table."""
+        return math.prod(self.sizes[i] for i in family)
+
+    def climb(self) -> list[tuple[int, ...]]:
+        """The graph found: parents of every column, most telling first."""
+        c = len(self.sizes)
+        gain = np.full((c, c), -np.inf)  # of adding i to the parents of j
+        for j in range(c):
+            self._price_edges(gain, j)
+        for _ in range(MOST_CHANGES if c else 0):
+            above = self._ancestors()
+            best, change = 1e-6, None
+            allowed = gain.copy()
+            allowed[above.T] = -np.inf  # i → j closes a cycle if j is an ancestor of i
+            i, j = np.unravel_index(int(allowed.argmax()), allowed.shape)
+            if allowed[i, j] > best:
+                best, change = float(allowed[i, j]), ("add", int(i), int(j))
+            for j in range(c):
+                for i in self.parents[j]:
+                    fewer = tuple(p for p in self.parents[j] if p != i)
+                    dropped = -self.gain(j, fewer, i)
+                    if dropped > best:
+                        best, change = dropped, ("drop", i, j)
+                    if (j, i) in self.refused or any(above[i, p] for p in fewer):
+                        continue
+                    if not self._fits(i, j):
+                        continue
+                    turned = dropped + self.gain(i, self.parents[i], j)
+                    if turned > best:
+                        best, change = turned, ("turn", i, j)
+            if change is None:
+                break
+            self._make(*change, gain)
+        return [self._by_worth(j) for j in range(c)]
+
+    def _fits(self, j: int, i: int) -> bool:
+        """Whether column ``j`` may have ``i`` as one more parent, as far as its own table goes."""
+        family = (*self.parents[j], i, j)
+        return len(family) <= self.most_parents + 1 and self._size(family) <= self.most_table
+
+    def _make(self, what: str, i: int, j: int, gain: NDArray[np.float64]) -> None:
+        """Make a change, unless that makes elimination too dear."""
+        before = list(self.parents)
+        if what in ("drop", "turn"):
+            self.parents[j] = tuple(p for p in self.parents[j] if p != i)
+        if what == "add":
+            self.parents[j] = (*self.parents[j], i)
+        if what == "turn":
+            self.parents[i] = (*self.parents[i], j)
+        if what != "drop" and elimination(self.parents, self.sizes)[1] > self.most_table:
+            self.parents = before
+            self.refused.add((i, j) if what == "add" else (j, i))
+        self._price_edges(gain, j)
+        if what == "turn":
+            self._price_edges(gain, i)
+
+    def _price_edges(self, gain: NDArray[np.float64], j: int) -> None:
+        """What every column would gain column ``j`` as one more parent."""
+        own = self.parents[j]
+        gain[:, j] = -np.inf
+        for i in range(len(self.sizes)):
+            if i != j and i not in own and (i, j) not in self.refused and self._fits(j, i):
+                gain[i, j] = self.gain(j, own, i)
+
+    def _ancestors(self) -> NDArray[np.bool_]:
+        """Whether the first is the second or one of its ancestors: (C, C)."""
+        out = np.eye(len(self.sizes), dtype=bool)
+        for j in parents_first(self.parents):
+            for p in self.parents[j]:
+                out[:, j] |= out[:, p]
+        return out
+
+    def _by_worth(self, j: int) -> tuple[int, ...]:
+        """The parents of a column, each the one that adds most to those before it."""
+        left, out = list(self.parents[j]), ()
+        while left:
+            best = max(left, key=lambda i: self.gain(j, out, i))
+            out = (*out, best)
+            left.remove(best)
+        return out
+
+
+def _x_log_x(values: NDArray[np.float64]) -> float:
+    return float((values * np.log(np.maximum(values, 1.0))).sum())
