@@ -5,8 +5,8 @@ Given a hidden class z the columns are independent. With :math:`L_{jk} = e^{\ell
 
 .. math:: r_z \propto w_z \prod_j m_{zj}, \qquad q_{jk} \propto L_{jk} \sum_z r_z\, p_{zjk} / m_{zj}.
 
-Where every cell is either known or unknown, as on a coordinate path, both are one matrix product, so that thousands of
-classes cost about as much as a network.
+Where every cell is either known or unknown, as on a coordinate path, both are one matrix product, whose cost grows with
+the number of classes.
 
 References
 ----------
