@@ -25,6 +25,7 @@ from discrete_itd.denoisers import (
     NeuralDenoiser,
     TreeDenoiser,
 )
+from discrete_itd.denoisers.neural import ARCHITECTURES
 from discrete_itd.denoisers.tree import MOST_SLOTS
 from discrete_itd.encoders import TableEncoder
 from discrete_itd.model import Model
@@ -55,8 +56,8 @@ BASE_COLUMNS = 64  # beyond which a search for one is not tried
 DEFAULT_SIZE = {"mlp": (256, 3), "transformer": (64, 3)}
 # where "auto" lets attention race: attention costs the square of the columns, and few rows teach it little
 RACE_COLUMNS = (8, 64)
-RACE_ROWS = 5000
-# of the steps, and at most so many, for the residual network; as many operations for the other
+RACE_ROWS, RACE_TIME = 5000, 60.0  # at least; seconds, where training is bounded
+# a thirtieth of the steps, at most so many, for one, and as many operations for the other; or a thirtieth of the time
 RACE_SHARE, RACE_STEPS = 30, 200
 
 # on what noise a network is trained and judged that is to be scored on one kind of path
@@ -290,7 +291,12 @@ class Fitter:
         device, seed = self.x.device, (self.seed + i) % (2**31 - 1)
         with seeded(seed, device):
             base = self._base(wanted)
-            wanted = replace(wanted, architecture=self._architecture(wanted, base))
+            if self._may_race(wanted, base):
+                wanted = replace(wanted, architecture=self._winner(wanted, base, plan, i))
+                if plan.max_time is not None:  # the race was part of it
+                    plan = replace(plan, max_time=plan.max_time * (1 - 2 / RACE_SHARE))
+            elif wanted.architecture == "auto":
+                wanted = replace(wanted, architecture="mlp")
             denoiser = made_network(wanted, base).to(device)
             if self._interrupted:  # who ends the training of one means that of all
                 plan, checkpoint = replace(plan, max_steps=0), None
@@ -322,33 +328,43 @@ class Fitter:
         show, n = self.progress, self._n_networks
         return lambda share, latest: show(min(1.0, (i + share) / n), latest)
 
-    def _architecture(self, wanted: Network, base: Denoiser) -> str:
-        """The architecture that learns more at equal cost, where more than one is worth trying."""
-        if wanted.architecture != "auto":
-            return wanted.architecture
-        book, n_steps = base.codebook, min(RACE_STEPS, self.plan.max_steps // RACE_SHARE)
-        few, many = RACE_COLUMNS
-        if (
-            wanted.width is not None
-            or book.vocabularies
-            or not few <= book.n_columns <= many
-            or len(self.x) < RACE_ROWS
-            or n_steps < RACE_STEPS // 4
-        ):
-            return "mlp"
-        nats = {}
-        mlp, transformer = (
-            made_network(replace(wanted, architecture=a), base) for a in ("mlp", "transformer")
+    def _may_race(self, wanted: Network, base: Denoiser) -> bool:
+        """Whether more than one architecture is worth trying."""
+        book, (few, many) = base.codebook, RACE_COLUMNS
+        return (
+            wanted.architecture == "auto"
+            and wanted.width is None
+            and not book.vocabularies
+            and few <= book.n_columns <= many
+            and len(self.x) >= RACE_ROWS
+            and self.plan.max_steps >= RACE_SHARE * RACE_STEPS // 4
+            and (self.plan.max_time or math.inf) >= RACE_TIME
         )
-        cost = operations(transformer) / operations(mlp)
+
+    def _winner(self, wanted: Network, base: Denoiser, plan: TrainingPlan, i: int) -> str:
+        """The architecture that learns more at equal cost; a run that is resumed keeps to it."""
+        note = {} if self.checkpoint is None else self.checkpoint.note
+        key = f"architecture of network {i}"
+        if key in note:
+            return note[key]
+        mlp, transformer = (
+            made_network(replace(wanted, architecture=a), base).to(self.x.device)
+            for a in ARCHITECTURES
+        )
+        n_steps = min(RACE_STEPS, plan.max_steps // RACE_SHARE)
+        seconds = None
+        if plan.max_time is not None:
+            n_steps, seconds = plan.max_steps, plan.max_time / RACE_SHARE
+        cost = operations(transformer) / operations(mlp) if seconds is None else 1.0
+        nats = {}
         for entrant, steps in ((mlp, n_steps), (transformer, max(8, round(n_steps / cost)))):
             generator = torch.Generator(self.x.device).manual_seed(self.seed)
-            plan = replace(self.plan, max_steps=steps, max_time=None, n_evaluations=1)
-            entrant = entrant.to(self.x.device)
-            report = train(entrant, self.x, self.x_valid, plan, generator=generator)
+            short = replace(plan, max_steps=steps, max_time=seconds, n_evaluations=1)
+            report = train(entrant, self.x, self.x_valid, short, generator=generator)
             self._interrupted |= report.stopped == "interrupted"
             nats[entrant.architecture] = min(e.valid_nats for e in report.history)
-        return min(nats, key=lambda name: nats[name])
+        note[key] = min(nats, key=lambda name: nats[name])
+        return note[key]
 
     # -- ensembles ----------------------------------------------------------------------------------
 

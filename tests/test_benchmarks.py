@@ -6,7 +6,7 @@ import sys
 import pytest
 
 RUNS = {
-    "density": "asia --max-time 0.5",
+    "density": "asia --rows 1000 --max-time 0.5 --paths 2",
     "spread": "asia --max-time 0.5 --repeats 2 --rows 20",
     "speed": "asia --max-time 0.5 --tol 1",  # so short a training leaves wide errors
     "missing": "--quick --network asia --fractions 0.3 --rows 500 --test-rows 30",

@@ -444,14 +444,38 @@ def test_what_learns_more_wins(monkeypatch):
         ({"rows": chain()[["a", "b", "c"]]}, "mlp"),
         ({"rows": chain().assign(more="u")}, "mlp"),
         ({"max_steps": 1}, "mlp"),
+        ({"max_time": 30.0}, "mlp"),
         ({"denoiser": Network(width=8, base="tree")}, "mlp"),
         ({"denoiser": Network("transformer", base="tree")}, "transformer"),
     ],
-    ids=["few rows", "few columns", "many columns", "few steps", "of a size", "of a name"],
+    ids=[
+        "few rows",
+        "few columns",
+        "many columns",
+        "few steps",
+        "little time",
+        "of a size",
+        "of a name",
+    ],
 )
 def test_there_is_no_race_where_it_would_tell_little(track, changes, architecture):
     fit(**{"rows": chain(), "denoiser": RACE, "max_steps": 8, **changes})
     assert [run[0] for run in track] == [architecture]
+
+
+@pytest.mark.usefixtures("track")
+def test_a_race_is_part_of_the_time(monkeypatch):
+    monkeypatch.setattr(module, "RACE_SHARE", 4)
+    monkeypatch.setattr(module, "RACE_TIME", 1.0)
+    plans, watched = [], module.train
+
+    def noted(denoiser, x, x_valid, plan, **kwargs):
+        plans.append(plan.max_time)
+        return watched(denoiser, x, x_valid, plan, **kwargs)
+
+    monkeypatch.setattr(module, "train", noted)
+    fit(chain(), RACE, max_steps=8, max_time=20.0)
+    assert plans == [5.0, 5.0, 10.0]
 
 
 # -- ensembles -------------------------------------------------------------------------------------

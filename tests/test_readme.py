@@ -15,9 +15,14 @@ def test_the_python_examples_run(capsys, tmp_path, monkeypatch):
     assert sum(1 for _, promised in examples if promised) == 4
     names = {"Network": Network}
     for example, promised in examples:
-        small = "" if "denoiser=" in example else ", denoiser=Network('mlp', width=16)"
+        small = (
+            ""
+            if "denoiser=" in example
+            else ", denoiser=Network('mlp', width=16, base='independent')"
+        )
         quick = example.replace("max_steps=1000", f"max_steps=20, n_calls=4{small}")
         quick = quick.replace("load_adult()", "load_adult()[:2000]")
+        quick = quick.replace("[Network(),", "[Network(width=16),")
         exec(quick, names)
         printed = capsys.readouterr().out
         # what is learned is not what is promised after so few steps, but its shape is

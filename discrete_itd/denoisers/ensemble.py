@@ -125,9 +125,8 @@ class EnsembleDenoiser(Denoiser):
 
     def forward(self, y: Tensor, snr: Tensor) -> Posterior:
         weights = self.weights(snr)
-        heard = (
-            (weights > 0).any(0).nonzero().flatten().tolist()
-        )  # the others cost time and say nothing
+        # the others would say nothing; of no rows all may speak
+        heard = ((weights > 0).any(0) | (not len(weights))).nonzero().flatten().tolist()
         return mixed(beliefs([self.members[i] for i in heard], y, snr), weights[:, heard])
 
     def blurred(self, sd: float) -> EnsembleDenoiser:

@@ -71,7 +71,10 @@ def fitted(name: str, table: Table, max_time: float, *, fresh: bool = False) -> 
 def estimator(max_time: float, *, quick: bool = False, **parameters: Any) -> DiffusionDensity:
     """A model that may train for ``max_time`` seconds, or for a few steps only, to see whether it runs."""
     if quick:
-        parameters |= {"n_calls": 16, "denoiser": Network("mlp", width=64, depth=1)}
+        parameters |= {
+            "n_calls": 16,
+            "denoiser": Network("mlp", width=64, depth=1, base="independent"),
+        }
     steps = 40 if quick else 1_000_000
     parameters.setdefault("random_state", 0)
     return DiffusionDensity(max_steps=steps, max_time=max_time, **parameters)
