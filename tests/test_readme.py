@@ -27,7 +27,7 @@ def test_the_python_examples_run(capsys, tmp_path, monkeypatch):
         printed = capsys.readouterr().out
         # what is learned is not what is promised after so few steps, but its shape is
         first, own = (re.sub(r"[^a-z]+", " ", t.split("{")[0]) for t in (promised, printed))
-        assert first.split()[:20] == own.split()[:20]
+        assert first.split()[:18] == own.split()[:18]  # then names of columns
     assert "<!doctype html>" in (tmp_path / "report.html").read_text()
 
 
