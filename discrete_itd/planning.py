@@ -23,7 +23,6 @@ from torch import Tensor
 
 from discrete_itd.channel import (
     CoordinateSchedule,
-    HybridSchedule,
     IsotropicSchedule,
     Quadrature,
     Schedule,
@@ -265,9 +264,8 @@ def possible_paths(
         few = min(n_columns, max(1, most // 4))
         for n_steps in sorted({min(n_columns, most), few}):
             yield "coordinate", CoordinateSchedule(n_steps)
-        at_random = torch.Generator().manual_seed(
-            n_columns
-        )  # orders are no part of the model's chance
+        # orders are no part of the model's chance
+        at_random = torch.Generator().manual_seed(n_columns)
         blocks = sorted({n for n in (few, max(1, most // 2)) if 1 < n < n_columns})
         orders = table_orders(book, x, at_random) if blocks and not book.has_leading else None
         for n_steps in blocks if orders is not None else ():
@@ -277,11 +275,6 @@ def possible_paths(
         placed = place_steps(denoiser, x, quadrature, counts, generator=generator)
         for schedule in dict.fromkeys(placed):
             yield "isotropic", schedule
-        if kind == "auto" and n_columns > 1 and most > 2:
-            # noise first, which tells a little of all columns, then blocks of them
-            n_jumps = min(n_columns, max(1, most // 4))
-            levels = placed[0].levels[: max(1, len(placed[0].levels) // 2)]
-            yield "hybrid", HybridSchedule(levels, n_jumps)
 
 
 def choose_path(

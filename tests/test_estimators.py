@@ -316,7 +316,7 @@ def test_paths(path):
     if isinstance(path, str):
         tried = set(model.path_table_["path"])
         of_kind = {"coordinate": {"coordinate", "spread"}, "isotropic": {"isotropic"}}
-        assert tried == of_kind.get(path, {"coordinate", "spread", "isotropic", "hybrid"})
+        assert tried == of_kind.get(path, {"coordinate", "spread", "isotropic"})
         assert model.path_table_["nats"].is_monotonic_increasing
     else:
         assert model.schedule_ is path
