@@ -16,14 +16,11 @@ from torch import Tensor
 from discrete_itd.channel import CoordinateSchedule, Schedule
 from discrete_itd.checkpoint import Checkpoint
 from discrete_itd.denoisers import (
-    BayesNetDenoiser,
     Denoiser,
     EnsembleDenoiser,
     ExactDenoiser,
     MarginalDenoiser,
-    MixtureDenoiser,
     NeuralDenoiser,
-    TreeDenoiser,
 )
 from discrete_itd.denoisers.neural import ARCHITECTURES
 from discrete_itd.denoisers.tree import MOST_SLOTS
@@ -43,12 +40,10 @@ from discrete_itd.recipes import (
     recipe,
 )
 from discrete_itd.records import Evaluation, Report, TrainingPlan
+from discrete_itd.tractable import fit_exact, held_out
 from discrete_itd.training import seeded, train
 from discrete_itd.worth import MemberValue, member_names, seconds_of_call
 
-MOST_CLASSES = 1024  # tried of a mixture of products
-FEWEST_CLASSES, CLASS_FACTOR = 16, 4
-PSEUDO_COUNTS = (0.3, 1.0, 3.0, 10.0)  # of a tree, tried on held-out rows
 MOST_TABLE = 1 << 24  # numbers of a tree's tables, beyond which "auto" does without
 # the same of a Bayesian network as a base, which sums its columns out at every call
 BASE_TABLE, BASE_WORK = 256, 1 << 13
@@ -59,6 +54,8 @@ RACE_COLUMNS = (8, 64)
 RACE_ROWS, RACE_TIME = 5000, 60.0  # at least; seconds, where training is bounded
 # a thirtieth of the steps, at most so many, for one, and as many operations for the other; or a thirtieth of the time
 RACE_SHARE, RACE_STEPS = 30, 200
+# the same for the race of two bases: one that knows more at once may be one that a network does worse with in the end
+BASE_SHARE, BASE_STEPS = 16, 400
 
 # on what noise a network is trained and judged that is to be scored on one kind of path
 PATTERNS = {"coordinate": (0.05, 0.9, 0.05), "isotropic": (0.6, 0.3, 0.1)}
@@ -183,6 +180,7 @@ class Fitter:
         self.values: list[MemberValue] = []
         self.learned = False  # whether anything has been learned beyond independent columns
         self._bases: dict[tuple[Exact, bool], ExactDenoiser] = {}
+        self._raced: ExactDenoiser | None = None
         self._n_networks, self._n_trained, self._interrupted = 1, 0, False
 
     def fit(self, wanted: Recipe) -> Fitted:
@@ -210,53 +208,14 @@ class Fitter:
         with_reals |= not isinstance(wanted, Mixture) or not len(self.marginals.codebook.reals)
         key = wanted, with_reals
         if key not in self._bases:
-            self._bases[key] = self._fit_exact(wanted, with_reals)
+            self._bases[key] = fit_exact(
+                wanted, self.marginals, self.x, self.x_valid, self.generator, with_reals=with_reals
+            )
         return self._bases[key]
-
-    def _fit_exact(self, wanted: Exact, with_reals: bool) -> ExactDenoiser:
-        # only a mixture has something to say of continuous columns
-        without = not len(self.marginals.codebook.finite)
-        if isinstance(wanted, Independent) or (without and not isinstance(wanted, Mixture)):
-            return self.marginals
-        if isinstance(wanted, Trees) and wanted.n_components == 1:
-            fits = (TreeDenoiser.fit(self.marginals, self.x, pseudo_count=a) for a in PSEUDO_COUNTS)
-            return min(fits, key=self.held_out)
-        if isinstance(wanted, Trees):
-            return TreeDenoiser.fit(
-                self.marginals,
-                self.x,
-                n_components=min(wanted.n_components, len(self.x)),
-                x_valid=self.x_valid,
-                generator=self.generator,
-            )
-        if isinstance(wanted, BayesNet):
-            return BayesNetDenoiser.fit(
-                self.marginals, self.x, x_valid=self.x_valid, most_table=wanted.most_table
-            )
-        assert isinstance(wanted, Mixture)
-        if wanted.n_components is not None:
-            return self._mixture(wanted.n_components, with_reals)
-        best, n = self._mixture(FEWEST_CLASSES, with_reals), FEWEST_CLASSES * CLASS_FACTOR
-        while n <= min(MOST_CLASSES, len(self.x) // 4):
-            larger = self._mixture(n, with_reals)
-            if self.held_out(larger) >= self.held_out(best):
-                break
-            best, n = larger, n * CLASS_FACTOR
-        return best
-
-    def _mixture(self, n_components: int, with_reals: bool) -> MixtureDenoiser:
-        return MixtureDenoiser.fit(
-            self.marginals,
-            self.x,
-            n_components=n_components,
-            x_valid=self.x_valid,
-            generator=self.generator,
-            with_reals=with_reals,
-        )
 
     def held_out(self, denoiser: ExactDenoiser) -> float:
         """Nats per held-out row in closed form."""
-        return -float(denoiser.log_prob(self.x_valid).double().mean())
+        return held_out(denoiser, self.x_valid)
 
     def _line(self, denoiser: ExactDenoiser) -> Evaluation:
         """The line of a history that is of an exact denoiser."""
@@ -271,17 +230,21 @@ class Fitter:
             base = recipe(wanted.base)
             assert isinstance(base, Exact)  # which the check of recipes has seen to
             return self.exact(base, with_reals=False)
+        return min(self._bases_tried(), key=self.held_out)
+
+    def _bases_tried(self) -> list[ExactDenoiser]:
+        """The bases among which "auto" chooses, the marginals first."""
         book = self.marginals.codebook
         widest = max(book.slots.cardinalities, default=1)
         n_slots, n_table = book.slots.n_slots, book.slots.n_columns * widest**2
         if book.slots.n_columns < 2 or n_slots > MOST_SLOTS or n_table > MOST_TABLE:
-            return self.marginals
+            return [self.marginals]
         tried = [self.exact(kind, with_reals=False) for kind in (Independent(), Trees())]
         if book.slots.n_columns <= BASE_COLUMNS:
             net = self.exact(BayesNet(BASE_TABLE), with_reals=False)
             if getattr(net, "work", 0) <= BASE_WORK:
                 tried.append(net)
-        return min(tried, key=self.held_out)
+        return tried
 
     def _network(self, wanted: Network) -> tuple[Denoiser, Report]:
         i, self._n_trained = self._n_trained, self._n_trained + 1
@@ -290,13 +253,19 @@ class Fitter:
             plan = replace(plan, max_time=plan.max_time / self._n_networks)
         device, seed = self.x.device, (self.seed + i) % (2**31 - 1)
         with seeded(seed, device):
-            base = self._base(wanted)
+            base, raced = self._base(wanted), 0.0  # the share of the time that races took
+            if self._may_race_bases(wanted, base):
+                if self._raced is None:
+                    self._raced = self._better_base(wanted, base, plan, i)
+                    raced += 2 / BASE_SHARE
+                base = self._raced
             if self._may_race(wanted, base):
                 wanted = replace(wanted, architecture=self._winner(wanted, base, plan, i))
-                if plan.max_time is not None:  # the race was part of it
-                    plan = replace(plan, max_time=plan.max_time * (1 - 2 / RACE_SHARE))
+                raced += 2 / RACE_SHARE
             elif wanted.architecture == "auto":
                 wanted = replace(wanted, architecture="mlp")
+            if plan.max_time is not None:
+                plan = replace(plan, max_time=plan.max_time * (1 - raced))
             denoiser = made_network(wanted, base).to(device)
             if self._interrupted:  # who ends the training of one means that of all
                 plan, checkpoint = replace(plan, max_steps=0), None
@@ -341,28 +310,65 @@ class Fitter:
             and (self.plan.max_time or math.inf) >= RACE_TIME
         )
 
+    def _may_race_bases(self, wanted: Network, base: ExactDenoiser) -> bool:
+        """Whether independent columns might be the better base, of those that "auto" may take."""
+        return (
+            wanted.base == "auto"
+            and base is not self.marginals
+            and len(self.x) >= RACE_ROWS
+            and self.plan.max_steps >= BASE_SHARE * BASE_STEPS // 4
+            and (self.plan.max_time or math.inf) >= RACE_TIME
+        )
+
+    def _better_base(
+        self, wanted: Network, base: ExactDenoiser, plan: TrainingPlan, i: int
+    ) -> ExactDenoiser:
+        """The base, or independent columns if a network learns more from them at equal cost."""
+        wanted = replace(wanted, architecture="mlp", width=None, depth=None)
+        entrants = {
+            name: made_network(wanted, b)
+            for name, b in (("best", base), ("independent", self.marginals))
+        }
+        n_steps = min(BASE_STEPS, plan.max_steps // BASE_SHARE)
+        won = self._race(
+            f"base of network {i}", entrants, dict.fromkeys(entrants, n_steps), plan, BASE_SHARE
+        )
+        return base if won == "best" else self.marginals
+
     def _winner(self, wanted: Network, base: Denoiser, plan: TrainingPlan, i: int) -> str:
-        """The architecture that learns more at equal cost; a run that is resumed keeps to it."""
+        """The architecture that learns more at equal cost."""
+        entrants = {a: made_network(replace(wanted, architecture=a), base) for a in ARCHITECTURES}
+        mlp, transformer = entrants.values()
+        n_steps = min(RACE_STEPS, plan.max_steps // RACE_SHARE)
+        fair = max(8, round(n_steps * operations(mlp) / operations(transformer)))
+        steps = {"mlp": n_steps, "transformer": fair}
+        return self._race(f"architecture of network {i}", entrants, steps, plan, RACE_SHARE)
+
+    def _race(
+        self,
+        key: str,
+        entrants: dict[str, NeuralDenoiser],
+        steps: dict[str, int],
+        plan: TrainingPlan,
+        share: int,
+    ) -> str:
+        """Which of the entrants learns most in so many steps, or in that share of the time where it is bounded.
+
+        A run that is resumed keeps to what was found before.
+        """
         note = {} if self.checkpoint is None else self.checkpoint.note
-        key = f"architecture of network {i}"
         if key in note:
             return note[key]
-        mlp, transformer = (
-            made_network(replace(wanted, architecture=a), base).to(self.x.device)
-            for a in ARCHITECTURES
-        )
-        n_steps = min(RACE_STEPS, plan.max_steps // RACE_SHARE)
-        seconds = None
-        if plan.max_time is not None:
-            n_steps, seconds = plan.max_steps, plan.max_time / RACE_SHARE
-        cost = operations(transformer) / operations(mlp) if seconds is None else 1.0
         nats = {}
-        for entrant, steps in ((mlp, n_steps), (transformer, max(8, round(n_steps / cost)))):
+        for name, entrant in entrants.items():
             generator = torch.Generator(self.x.device).manual_seed(self.seed)
-            short = replace(plan, max_steps=steps, max_time=seconds, n_evaluations=1)
+            short = replace(plan, max_steps=steps[name], n_evaluations=1)
+            if plan.max_time is not None:
+                short = replace(short, max_steps=plan.max_steps, max_time=plan.max_time / share)
+            entrant.to(self.x.device)
             report = train(entrant, self.x, self.x_valid, short, generator=generator)
             self._interrupted |= report.stopped == "interrupted"
-            nats[entrant.architecture] = min(e.valid_nats for e in report.history)
+            nats[name] = min(e.valid_nats for e in report.history)
         note[key] = min(nats, key=lambda name: nats[name])
         return note[key]
 

@@ -4,6 +4,7 @@ from discrete_itd.denoisers.base import Denoiser, ExactDenoiser
 from discrete_itd.denoisers.bayes_net import BayesNetDenoiser
 from discrete_itd.denoisers.ensemble import EnsembleDenoiser
 from discrete_itd.denoisers.exact import MarginalDenoiser, SupportDenoiser
+from discrete_itd.denoisers.joined import JoinedDenoiser, Joining
 from discrete_itd.denoisers.mixture import MixtureDenoiser
 from discrete_itd.denoisers.neural import NeuralDenoiser
 from discrete_itd.denoisers.tree import TreeDenoiser
@@ -13,6 +14,8 @@ __all__ = [
     "Denoiser",
     "EnsembleDenoiser",
     "ExactDenoiser",
+    "JoinedDenoiser",
+    "Joining",
     "MarginalDenoiser",
     "MixtureDenoiser",
     "NeuralDenoiser",

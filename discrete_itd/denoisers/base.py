@@ -65,3 +65,21 @@ class ExactDenoiser(Denoiser):
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-probability of rows ``x`` (B, C) in closed form, missing cells left out: (B,), nats."""
         raise NotImplementedError
+
+    @abstractmethod
+    def infer(self, evidence: Tensor) -> tuple[Tensor, Tensor]:
+        r"""What evidence about the columns of few categories says, whatever it comes from.
+
+        Parameters
+        ----------
+        evidence : Tensor, shape (B, T)
+            Log-likelihood of every slot, finite, nats.
+
+        Returns
+        -------
+        log_mass : Tensor, shape (B,)
+            Log-probability of the evidence, :math:`\log \sum_x P(x) \prod_j e^{\ell_j(x_j)}`, nats.
+        logits : Tensor, shape (B, T)
+            Posterior of every slot, up to a constant per column.
+        """
+        raise NotImplementedError

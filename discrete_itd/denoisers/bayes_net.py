@@ -39,6 +39,7 @@ from discrete_itd.denoisers.structure import (
     smoothed_table,
 )
 from discrete_itd.posterior import CategoricalPosterior, Posterior
+from discrete_itd.slots import KNOWN_NATS
 
 CELLS = 1 << 24  # numbers of all tables on the way, times rows, worked on at once
 MOST_TABLE = 1 << 13  # numbers of a table on the way: what elimination may cost
@@ -119,11 +120,8 @@ class BayesNetDenoiser(ExactDenoiser):
 
     def forward(self, y: Tensor, snr: Tensor) -> Posterior:
         book, slots = self.codebook, self.codebook.slots
-        snr_here = snr[:, book.finite]
-        evidence = slots.evidence(y[:, : slots.n_coords], snr_here)
-        pairs = zip(evidence.split(self._step), snr_here.isinf().split(self._step), strict=True)
-        logits = torch.cat([self._logits(*pair) for pair in pairs])
-        categorical = CategoricalPosterior(slots, logits)
+        evidence = slots.evidence(y[:, : slots.n_coords], snr[:, book.finite])
+        categorical = CategoricalPosterior(slots, self.infer(evidence)[1])
         return with_rest(book, categorical, self.rest, y, snr)
 
     @property
@@ -131,19 +129,28 @@ class BayesNetDenoiser(ExactDenoiser):
         """Rows that are worked on at once."""
         return max(1, CELLS // max(1, self.work))
 
-    def _logits(self, evidence: Tensor, known: Tensor) -> Tensor:
-        """Posterior logits of every slot, (B, T), given evidence (B, T) and which cells are known (B, C)."""
+    def infer(self, evidence: Tensor) -> tuple[Tensor, Tensor]:
+        parts = [self._infer(part) for part in evidence.split(self._step)]
+        log_mass, logits = zip(*parts, strict=True)
+        return torch.cat(log_mass), torch.cat(logits)
+
+    def _infer(self, evidence: Tensor) -> tuple[Tensor, Tensor]:
+        """As :meth:`infer`, of as many rows as may be worked on at once."""
         slots = self.codebook.slots
         if not slots.n_columns:
-            return evidence
+            return evidence.sum(1), evidence
         spread = slots.spread(evidence.detach(), -torch.inf)
         with torch.inference_mode(False), torch.enable_grad():
-            ell = spread - spread.amax(2, keepdim=True)
-            ell = ell.masked_fill(known[:, :, None] & (ell < 0), -torch.inf).permute(1, 2, 0)
+            top = spread.amax(2, keepdim=True)
+            ell = spread - top
+            # of a known cell no probability is left to what it is not
+            ell = ell.masked_fill(ell < -KNOWN_NATS / 2, -torch.inf).permute(1, 2, 0)
             ell = ell.clone(memory_format=torch.contiguous_format).requires_grad_(True)
-            (q,) = torch.autograd.grad(self._log_mass(ell).sum(), ell)
+            log_mass = self._log_mass(ell)
+            (q,) = torch.autograd.grad(log_mass.sum(), ell)
         q = slots.gather(q.permute(2, 0, 1))
-        return q.clamp_min(torch.finfo(q.dtype).tiny).log()
+        log_mass = log_mass.detach() + top.sum((1, 2))
+        return log_mass, q.clamp_min(torch.finfo(q.dtype).tiny).log()
 
     def _log_mass(self, ell: Tensor) -> Tensor:
         """Log-probability of evidence (C, K, B): (B,). Of every column some category has evidence above -inf."""

@@ -139,6 +139,10 @@ class MarginalDenoiser(ExactDenoiser):
         ]
         return Posterior(book, categorical, gaussian, words)
 
+    def infer(self, evidence: Tensor) -> tuple[Tensor, Tensor]:
+        logits = self.log_probs + evidence
+        return self.codebook.slots.logsumexp(logits).sum(1), logits
+
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-probability of rows ``x`` (B, C) in closed form, missing cells left out: (B,), nats."""
         return self.marginals().expand(len(x)).log_prob(x).sum(1)
@@ -256,11 +260,16 @@ class SupportDenoiser(ExactDenoiser):
 
     def forward(self, y: Tensor, snr: Tensor) -> Posterior:
         slots = self.codebook.slots
-        ell = slots.log_softmax(slots.evidence(y, snr))  # (B, T)
+        _, logits = self.infer(slots.evidence(y, snr))
+        return Posterior(self.codebook, CategoricalPosterior(slots, logits))
+
+    def infer(self, evidence: Tensor) -> tuple[Tensor, Tensor]:
+        slots = self.codebook.slots
+        ell = slots.log_softmax(evidence)  # (B, T)
         log_w = self.log_probs + ell @ self._indicator.T  # (B, R): Σ_j ℓ_j at the row's categories
         probs = torch.softmax(log_w, 1) @ self._indicator
-        logits = probs.clamp_min(torch.finfo(probs.dtype).tiny).log()
-        return Posterior(self.codebook, CategoricalPosterior(slots, logits))
+        log_mass = torch.logsumexp(log_w, 1) + slots.logsumexp(evidence).sum(1)
+        return log_mass, probs.clamp_min(torch.finfo(probs.dtype).tiny).log()
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-probability of rows ``x`` (B, C), missing cells left out: (B,), nats; -inf outside the support."""

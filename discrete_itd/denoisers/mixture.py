@@ -152,6 +152,7 @@ class MixtureDenoiser(ExactDenoiser):
                 log_class, logits = update(start, evidence, at)
             elif bool(rows.any()):
                 log_class[rows], logits[rows] = update(start[rows], evidence[rows], at[rows])
+        log_class = torch.log_softmax(log_class, 1)
         categorical = CategoricalPosterior(slots, logits)
         gaussian, words = None, []
         if self.has_reals:
@@ -162,25 +163,34 @@ class MixtureDenoiser(ExactDenoiser):
             gaussian, words = gaussian or others.gaussian, others.words
         return Posterior(book, categorical, gaussian, words)
 
+    def infer(self, evidence: Tensor) -> tuple[Tensor, Tensor]:
+        start = self.log_weights.expand(len(evidence), -1)
+        log_class, logits = self._noisy(start, evidence)
+        return torch.logsumexp(log_class, 1), logits
+
     def _known_or_not(self, start: Tensor, evidence: Tensor, snr: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-probabilities of the classes and logits of the slots, where no cell is half known."""
+        """Log-probabilities of the classes, up to a constant, and logits of the slots, where no cell is half known."""
         slots = self.codebook.slots
         known = slots.per_slot(torch.isinf(snr).to(evidence))
         told = (slots.log_softmax(evidence).exp() * known).round()  # (B, T): 1 at known categories
-        log_class = torch.log_softmax(start + told @ self.log_probs.T, 1)
-        prior = log_class.exp() @ self.log_probs.exp()
+        log_class = start + told @ self.log_probs.T
+        prior = torch.softmax(log_class, 1) @ self.log_probs.exp()
         return log_class, _log(prior) + evidence
 
-    def _noisy(self, start: Tensor, evidence: Tensor, snr: Tensor) -> tuple[Tensor, Tensor]:
-        """The same, whatever the cells."""
+    def _noisy(
+        self, start: Tensor, evidence: Tensor, snr: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The same, whatever the cells; the constant is zero."""
         slots, probs, out = self.codebook.slots, self._probs, []
         step = max(1, CELLS // max(1, self.n_components * slots.n_columns))
         for first, ell in zip(start.split(step), evidence.split(step), strict=True):
             spread = slots.spread(ell, -torch.inf)
-            likelihood = (spread - spread.amax(2, keepdim=True)).exp().transpose(0, 1)  # (C, B, K)
+            top = spread.amax(2, keepdim=True)
+            likelihood = (spread - top).exp().transpose(0, 1)  # (C, B, K)
             mass = _positive(likelihood @ probs)  # (C, B, Z)
-            log_class = torch.log_softmax(first + mass.log().sum(0), 1)
-            prior = (log_class.exp() / mass) @ probs.transpose(1, 2)  # (C, B, K)
+            log_class = first + mass.log().sum(0)
+            prior = (torch.softmax(log_class, 1) / mass) @ probs.transpose(1, 2)  # (C, B, K)
+            log_class = log_class + top.sum(1)
             out.append((log_class, _log(slots.gather(prior.transpose(0, 1))) + ell))
         log_class, logits = zip(*out, strict=True)
         return torch.cat(log_class), torch.cat(logits)

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from discrete_itd.codebook import Codebook
-from discrete_itd.denoisers.base import Denoiser
+from discrete_itd.denoisers.base import Denoiser, ExactDenoiser
 from discrete_itd.denoisers.bayes_net import BayesNetDenoiser
 from discrete_itd.denoisers.ensemble import EnsembleDenoiser
 from discrete_itd.denoisers.exact import MarginalDenoiser
+from discrete_itd.denoisers.joined import JoinedDenoiser, Joining
 from discrete_itd.denoisers.mixture import MixtureDenoiser
 from discrete_itd.denoisers.neural import NeuralDenoiser
 from discrete_itd.denoisers.tree import TreeDenoiser
@@ -30,6 +31,14 @@ def denoiser_to_json(denoiser: Denoiser) -> dict[str, Any]:
     if isinstance(denoiser, BayesNetDenoiser):
         parents = [list(above) for above in denoiser.parents]
         return {"kind": "bayes_net", "rest": denoiser.rest is not None, "parents": parents}
+    if isinstance(denoiser, JoinedDenoiser):
+        joining = denoiser.joining
+        return {
+            "kind": "joined",
+            "groups": [list(group) for group in joining.groups],
+            "patterns": [[list(p) for p in own] for own in joining.patterns],
+            "inner": denoiser_to_json(denoiser.inner),
+        }
     if isinstance(denoiser, NeuralDenoiser):
         return {
             "kind": "network",
@@ -82,6 +91,13 @@ def denoiser_from_json(
         rest = _rest(data, codebook, tensors)
         tables = [tensors[f"log_table_{j}"].exp() for j in range(len(data["parents"]))]
         denoiser = BayesNetDenoiser(codebook, data["parents"], tables, rest)
+    elif kind == "joined":
+        joining = Joining(codebook, data["groups"], data["patterns"])
+        inner = denoiser_from_json(data["inner"], joining.codebook, _within(tensors, "inner"))
+        rest = _rest({"rest": True}, codebook, tensors)
+        if not isinstance(inner, ExactDenoiser) or rest is None:
+            raise TypeError("a denoiser of joined columns has an exact one of these")
+        denoiser = JoinedDenoiser(joining, inner, rest)
     elif kind == "network":
         base = denoiser_from_json(data["base"], codebook, _within(tensors, "base"))
         denoiser = _network(data, base, tensors)

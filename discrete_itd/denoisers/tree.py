@@ -169,17 +169,20 @@ class TreeDenoiser(ExactDenoiser):
     def forward(self, y: Tensor, snr: Tensor) -> Posterior:
         book, slots = self.codebook, self.codebook.slots
         evidence = slots.evidence(y[:, : slots.n_coords], snr[:, book.finite])
-        numbers = self.n_components * slots.n_columns * self.log_tables.shape[3]
-        step = max(1, CELLS // max(1, numbers))
-        parts = [self._logits(part) for part in evidence.split(step)]
-        categorical = CategoricalPosterior(slots, torch.cat(parts) if parts else evidence)
+        categorical = CategoricalPosterior(slots, self.infer(evidence)[1])
         return with_rest(book, categorical, self.rest, y, snr)
 
-    def _logits(self, evidence: Tensor) -> Tensor:
-        """Posterior logits of every slot: (B, T) to (B, T)."""
+    def infer(self, evidence: Tensor) -> tuple[Tensor, Tensor]:
+        numbers = self.n_components * self.codebook.slots.n_columns * self.log_tables.shape[3]
+        parts = [self._infer(part) for part in evidence.split(max(1, CELLS // max(1, numbers)))]
+        log_mass, logits = zip(*parts, strict=True)
+        return torch.cat(log_mass), torch.cat(logits)
+
+    def _infer(self, evidence: Tensor) -> tuple[Tensor, Tensor]:
+        """As :meth:`infer`, of as many rows as may be worked on at once."""
         slots = self.codebook.slots
         if not slots.n_columns:
-            return evidence
+            return evidence.sum(1), evidence
         # normalised, for what all trees share would only cost digits of what tells them apart
         ell = slots.spread(slots.log_softmax(evidence), NOWHERE)
         belief, messages, log_tree = self._gather(ell)
@@ -190,7 +193,8 @@ class TreeDenoiser(ExactDenoiser):
         else:
             weight = torch.log_softmax(log_tree + self.log_weights[:, None], 0)  # (Z, B)
             belief = torch.logsumexp(belief + weight[:, None, :, None], 0)
-        return slots.gather(belief.transpose(0, 1))
+        log_mass = torch.logsumexp(log_tree + self.log_weights[:, None], 0)
+        return log_mass + slots.logsumexp(evidence).sum(1), slots.gather(belief.transpose(0, 1))
 
     def _gather(self, ell: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """From leaves to roots.
