@@ -56,26 +56,26 @@ def fit_exact(
     untold = not len(book.finite) and not isinstance(wanted, Mixture)
     if isinstance(wanted, Independent) or untold:
         return marginals
-    plain = min(_fits(wanted, marginals, x, x_valid, generator, with_reals), key=_by(x_valid))
+
+    def nats(denoiser: ExactDenoiser) -> float:
+        return held_out(denoiser, x_valid)
+
+    plain = min(_fits(wanted, marginals, x, x_valid, generator, with_reals), key=nats)
     joining = Joining.found(book, x)
     if joining is None:
         return plain
     rows, valid = joining.encode(x), joining.encode(x_valid)
-    alone = MarginalDenoiser.fit(joining.codebook, rows)
+    alone = joining.marginals(marginals, x)
     joined = [
         JoinedDenoiser(joining, inner, marginals)
         for inner in _fits(wanted, alone, rows, valid, generator, False)
     ]
-    return min([plain, *joined], key=_by(x_valid))
+    return min([plain, *joined], key=nats)
 
 
 def held_out(denoiser: ExactDenoiser, x_valid: Tensor) -> float:
     """Nats per held-out row in closed form."""
     return -float(denoiser.log_prob(x_valid).double().mean())
-
-
-def _by(x_valid: Tensor):
-    return lambda denoiser: held_out(denoiser, x_valid)
 
 
 def _fits(

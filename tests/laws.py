@@ -18,6 +18,8 @@ from discrete_itd.codebook import Codebook, ColumnPoints
 from discrete_itd.denoisers import (
     BayesNetDenoiser,
     Denoiser,
+    JoinedDenoiser,
+    Joining,
     MarginalDenoiser,
     MixtureDenoiser,
     NeuralDenoiser,
@@ -312,6 +314,19 @@ def random_bayes_net(book, rng, *, most_parents=3):
     return BayesNetDenoiser(book, parents, tables, rest)
 
 
+def random_joined(book, rng):
+    """Two of the columns are one to a mixture of trees, with some of their patterns as its categories."""
+    sizes, groups, patterns = book.slots.cardinalities, [], []
+    if len(sizes) > 1:
+        groups = [sorted(rng.choice(len(sizes), size=2, replace=False).tolist())]
+        every = list(itertools.product(*(range(sizes[j]) for j in groups[0])))
+        some = rng.permutation(len(every))[: rng.integers(1, len(every) + 1)]
+        patterns = [[every[i] for i in some]]
+    joining = Joining(book, groups, patterns)
+    inner = random_trees(joining.codebook, rng, n_trees=2)
+    return JoinedDenoiser(joining, inner, random_marginals(book, rng))
+
+
 def last_weights(network):
     """What a network ends with, and leaves at zero until it is trained."""
     if isinstance(network, ColumnTransformer):
@@ -347,6 +362,8 @@ def make_denoiser(kind, book, seed=0):
         return random_trees(book, np.random.default_rng(seed), n_trees=1 if kind == "tree" else 3)
     if kind == "bayes_net":
         return random_bayes_net(book, np.random.default_rng(seed))
+    if kind == "joined":
+        return random_joined(book, np.random.default_rng(seed))
     return random_oracle(book, np.random.default_rng(seed))
 
 
@@ -356,6 +373,8 @@ def cases(kinds, names=None):
 
     def defined(name, kind):
         without = {"oracle": ("code", "real"), "mixture": ("code",)}.get(kind, ())
+        if kind == "joined" and not any(c.kind in ("simplex", "line") for c in books[name]):
+            return False  # nothing to join
         return not any(c.kind in without for c in books[name])
 
     pairs = itertools.product(names or sorted(books), kinds)

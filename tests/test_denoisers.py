@@ -308,6 +308,7 @@ def test_unseen_cells_cost_what_the_base_says_and_look_missing(device, dtype):
             "tree",
             "trees",
             "bayes_net",
+            "joined",
             "stranger",
         ]
     ),

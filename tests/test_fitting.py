@@ -14,6 +14,7 @@ from discrete_itd import (
     DiffusionDensity,
     DiffusionOutlierDetector,
     IsotropicSchedule,
+    tractable,
 )
 from discrete_itd import fitting as module
 from discrete_itd.denoisers import (
@@ -293,14 +294,16 @@ def test_a_table_too_wide_for_a_tree_does_without(monkeypatch):
 def test_the_tree_is_smoothed_as_held_out_rows_ask():
     made = fitter(chain(200))
     tree = made.exact(Trees())
-    fits = [TreeDenoiser.fit(made.marginals, made.x, pseudo_count=a) for a in module.PSEUDO_COUNTS]
+    fits = [
+        TreeDenoiser.fit(made.marginals, made.x, pseudo_count=a) for a in tractable.PSEUDO_COUNTS
+    ]
     assert made.held_out(tree) == min(map(made.held_out, fits))
     assert made.exact(Trees()) is tree  # not fitted twice
 
 
 def test_classes_are_as_many_as_held_out_rows_ask(monkeypatch):
-    monkeypatch.setattr(module, "FEWEST_CLASSES", 1)
-    monkeypatch.setattr(module, "CLASS_FACTOR", 3)
+    monkeypatch.setattr(tractable, "FEWEST_CLASSES", 1)
+    monkeypatch.setattr(tractable, "CLASS_FACTOR", 3)
     made = fitter(chain(400, flip=0.02))
     some = made.exact(Mixture())
     assert some.n_components in (3, 9, 27)
@@ -476,6 +479,88 @@ def test_a_race_is_part_of_the_time(monkeypatch):
     monkeypatch.setattr(module, "train", noted)
     fit(chain(), RACE, max_steps=8, max_time=20.0)
     assert plans == [5.0, 5.0, 10.0]
+
+
+# -- the base of a network -------------------------------------------------------------------------
+
+BASES = Network("mlp", width=8, depth=1)  # "auto": a tree, or independent columns after all
+
+
+@pytest.fixture
+def bases(monkeypatch):
+    """Races of bases on small tables; the base, steps and time of every training."""
+    monkeypatch.setattr(module, "RACE_ROWS", 90)
+    monkeypatch.setattr(module, "BASE_SHARE", 4)
+    monkeypatch.setattr(module, "BASE_STEPS", 8)
+    monkeypatch.setattr(module, "DEFAULT_SIZE", {"mlp": (8, 1), "transformer": (4, 1)})
+    runs = []
+
+    def watched(denoiser, x, x_valid, plan, **kwargs):
+        runs.append((type(denoiser.base).__name__, plan.max_steps, plan.max_time))
+        return train(denoiser, x, x_valid, plan, **kwargs)
+
+    monkeypatch.setattr(module, "train", watched)
+    return runs
+
+
+def prefer(monkeypatch, base):
+    """Let the race be won by networks on one kind of base."""
+    watched = module.train
+
+    def told(denoiser, x, x_valid, plan, **kwargs):
+        report = watched(denoiser, x, x_valid, plan, **kwargs)
+        nats = 1.0 if isinstance(denoiser.base, base) else 2.0
+        line = report.history[-1]._replace(valid_nats=nats)
+        return dataclasses.replace(report, history=[line])
+
+    monkeypatch.setattr(module, "train", told)
+
+
+@pytest.mark.parametrize("base", [TreeDenoiser, MarginalDenoiser])
+def test_the_base_from_which_a_network_learns_more_is_kept(bases, monkeypatch, base):
+    prefer(monkeypatch, base)
+    made = fit(chain(), BASES, max_steps=40)
+    assert isinstance(made.denoiser_.base, base)
+    assert made.denoiser_.width == 8
+    tree, marginals = "TreeDenoiser", "MarginalDenoiser"
+    assert bases == [(tree, 8, None), (marginals, 8, None), (base.__name__, 40, None)]
+
+
+def test_bases_race_once_for_all_networks(bases, monkeypatch):
+    prefer(monkeypatch, MarginalDenoiser)
+    made = fit(chain(), [BASES, BASES, dataclasses.replace(BASES, base="tree")], max_steps=40)
+    assert [len(bases), bases[0][1], bases[1][1]] == [5, 8, 8]
+    kinds = [type(m.base) for m in made.denoiser_.members]
+    assert kinds == [MarginalDenoiser, MarginalDenoiser, TreeDenoiser]
+
+
+def test_a_race_of_bases_is_part_of_the_time(bases, monkeypatch):
+    monkeypatch.setattr(module, "RACE_TIME", 1.0)
+    fit(chain(), BASES, max_steps=8, max_time=20.0)
+    assert [run[2] for run in bases] == [5.0, 5.0, 10.0]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rows": chain(90)},
+        {"rows": chain()[["alone"]]},  # independent columns are the base without a race
+        {"max_steps": 7},
+        {"max_time": 30.0},
+        {"denoiser": dataclasses.replace(BASES, base="tree")},
+    ],
+    ids=["few rows", "one column", "few steps", "little time", "a base"],
+)
+def test_bases_do_not_race_where_it_would_tell_little(bases, changes):
+    fit(**{"rows": chain(), "denoiser": BASES, "max_steps": 8, **changes})
+    assert len(bases) == 1
+
+
+def test_an_interrupted_race_of_bases_ends_the_training(bases, monkeypatch):
+    interrupt_at(monkeypatch, 3)
+    fitted = fitter(chain(200), max_steps=40).fit(BASES)
+    assert fitted.report.stopped == "interrupted"
+    assert [run[1] for run in bases] == [8, 8, 0]
 
 
 # -- ensembles -------------------------------------------------------------------------------------

@@ -96,7 +96,7 @@ class Joining:
         for j in self.others:
             points = slots.columns[j]
             columns.append(ColumnPoints("simplex", points.n_levels, open=points.open))
-        self.codebook = joined = Codebook(columns).to(device)
+        self.codebook = joined = Codebook(columns).to(device, codebook.dtype)
 
         # which slots of the table make up each slot of the joined one
         here, there = _slot_numbers(slots), _slot_numbers(joined.slots)  # (K, C), (K, C')
@@ -126,21 +126,28 @@ class Joining:
         out[:, len(self.groups) :] = x[:, list(self.others)]
         return out
 
+    def marginals(self, marginals: MarginalDenoiser, x: Tensor) -> MarginalDenoiser:
+        """Independent columns of the joined table of rows ``x`` (N, C), given those of the table.
+
+        Of columns that are not joined they are the same.
+        """
+        counted = MarginalDenoiser.fit(self.codebook, self.encode(x)).log_probs.exp()
+        same = self.codebook.slots.slot_column >= len(self.groups)
+        probs = torch.where(same, marginals.log_probs.exp() @ self.said, counted)
+        return MarginalDenoiser(self.codebook, probs)
+
     @classmethod
     def found(cls, codebook: Codebook, x: Tensor) -> Joining | None:
         """The joining of columns of rows ``x`` (N, C) that exclude one another; None if there are none."""
-        slots = codebook.slots
-        if slots.n_slots > MOST_SLOTS:
+        if codebook.slots.n_slots > MOST_SLOTS:
             return None
-        groups = exclusive_groups(codebook, x)
-        if not groups:
-            return None
-        patterns = []
-        for group in groups:
+        found = {}
+        for group in exclusive_groups(codebook, x):
             cells = x[:, codebook.finite[list(group)]]
             seen = cells[~cells.isnan().any(1)].long().unique(dim=0)
-            patterns.append(seen[seen.sum(1) <= 1].tolist())
-        return cls(codebook, groups, patterns)
+            if len(patterns := seen[seen.sum(1) <= 1].tolist()):
+                found[group] = patterns
+        return cls(codebook, [*found], [*found.values()]) if found else None
 
 
 class JoinedDenoiser(ExactDenoiser):
