@@ -3,6 +3,9 @@
 A name stands for a recipe with its defaults: ``"auto"`` and ``"network"`` for :class:`Network`, ``"mlp"`` and
 ``"transformer"`` for one of that architecture, ``"independent"``, ``"tree"``, ``"trees"``, ``"bayes_net"``,
 ``"mixture"`` and ``"ensemble"`` for the others; a list of names and recipes for an :class:`Ensemble` of them.
+
+To trees, mixtures and Bayesian networks, columns of two categories of which at most one has the second in any row, like
+the indicators of one categorical column, are one column, where held-out rows are predicted better so.
 """
 
 from __future__ import annotations
@@ -79,7 +82,8 @@ class Network:
         Share of hidden units dropped in training.
     base : {"auto"} or the name or recipe of an exact denoiser
         What the network corrects; "auto" takes what predicts held-out rows best of independent columns, a tree and, if
-        it is cheap enough, a Bayesian network. A base of many parameters knows the rows it was fitted to too well for
+        it is cheap enough, a Bayesian network. On a larger table independent columns and that one race: networks of
+        standard size learn on both for a sixteenth of the time, and the better base is kept. A base of many parameters knows the rows it was fitted to too well for
         the network to learn where it errs: mixtures of many classes are better members than bases.
     """
 

@@ -36,6 +36,13 @@ from tests.benchmarks.tables import (
 EXACT = Trees | Mixture | BayesNet
 NETS = tuple(Network("mlp", dropout=share) for share in (0.1, 0.2, 0.3))
 BEST = Ensemble((*NETS, Mixture()))
+# of tables that hidden classes may have made
+CLASSES = Ensemble(
+    (
+        *(Network("mlp", dropout=0.3, base=Mixture(n)) for n in (64, 128)),
+        *(Mixture(n) for n in (32, 128, 256)),
+    )
+)
 NET = Ensemble((BayesNet(4096), Network("mlp"), Mixture()))  # of tables that a graph may have made
 OURS: dict[str, Recipe] = {
     "tree (ours)": Trees(),
@@ -46,6 +53,7 @@ OURS: dict[str, Recipe] = {
     "network on a tree": Network("mlp", base="tree"),
     "transformer on a tree": Network("transformer", base="tree"),
     "discrete_itd": BEST,
+    "discrete_itd, on classes": CLASSES,
     "discrete_itd, with a graph": NET,
 }
 DEFAULT = (
