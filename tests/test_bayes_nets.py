@@ -27,29 +27,26 @@ from laws import (
     random_trees,
     real,
     rounding,
-    seeded_generator,
     seeds,
     simplex,
     states_of_every_kind,
     tables,
-    total_mass,
 )
 
 from discrete_itd import DiffusionDensity
 from discrete_itd import state as files
-from discrete_itd.channel import CoordinateSchedule, IsotropicSchedule, Quadrature
+from discrete_itd.channel import IsotropicSchedule
 from discrete_itd.codebook import Codebook
 from discrete_itd.denoisers import (
     BayesNetDenoiser,
     MarginalDenoiser,
     NeuralDenoiser,
-    SupportDenoiser,
     bayes_net,
     structure,
 )
 from discrete_itd.denoisers.stored import denoiser_from_json, denoiser_to_json
 from discrete_itd.denoisers.structure import elimination
-from discrete_itd.likelihood import integral_log_prob, path_log_prob, path_log_weights
+from discrete_itd.likelihood import path_log_weights
 from discrete_itd.noise import RowNoise
 
 FEW = 1e-9  # pseudo-counts that leave the counts as they are
@@ -90,43 +87,6 @@ def test_log_prob_is_a_product_of_tables(device, dtype, columns, seed):
     got = denoiser.log_prob(all_rows(book)).double()
     np.testing.assert_allclose(got.cpu().numpy(), expected, atol=rounding(dtype), rtol=0)
     assert got.exp().sum().item() == pytest.approx(1, abs=rounding(dtype))
-
-
-@LAW
-@given(tables(max_columns=4), seeds)
-def test_missing_cells_are_summed_over(device, dtype, columns, seed):
-    """Also beside rows of which nothing is missing."""
-    book = Codebook(columns).to(device)
-    rng = np.random.default_rng(seed)
-    denoiser = random_bayes_net(book, rng)
-    rows = random_rows(book, 7, rng, missing=0.4)
-    rows[0], rows[1] = math.nan, rows[1].nan_to_num(0.0)
-    every = all_rows(book)
-    fits = ((every == rows[:, None]) | rows[:, None].isnan()).all(2)
-    log_p = denoiser.log_prob(every)
-    expected = log_p.expand(len(rows), -1).masked_fill(~fits, -torch.inf).logsumexp(1)
-    torch.testing.assert_close(denoiser.log_prob(rows), expected, atol=rounding(dtype), rtol=0)
-    alone = torch.cat([denoiser.log_prob(row[None]) for row in rows])
-    torch.testing.assert_close(alone, expected, atol=rounding(dtype), rtol=0)
-    assert denoiser.log_prob(rows[:0]).shape == (0,)
-
-
-@LAW
-@given(tables(max_columns=4), seeds)
-def test_posterior_is_a_sum_over_all_rows(device, dtype, columns, seed):
-    """At once for rows of which nothing, all or some is known, or seen through noise."""
-    book = Codebook(columns).to(device)
-    rng = np.random.default_rng(seed)
-    raw = bayes_net_tables(book, np.random.default_rng(seed))
-    denoiser = random_bayes_net(book, np.random.default_rng(seed))
-    p = [math.exp(naive_log_prob(*raw, row)) for row in whole(book)]
-    oracle = SupportDenoiser(book, all_rows(book), torch.tensor(p).to(book.known_snr))
-    y, snr = states_of_every_kind(book, rng)
-    got, expected = denoiser(y, snr).categorical.probs, oracle(y, snr).categorical.probs
-    torch.testing.assert_close(got, expected, atol=rounding(dtype, 10), rtol=0)
-    alone = [denoiser(y[i : i + 1], snr[i : i + 1]).categorical.probs for i in range(len(y))]
-    torch.testing.assert_close(got, torch.cat(alone), atol=rounding(dtype), rtol=0)
-    assert denoiser(y[:0], snr[:0]).categorical.probs.shape == (0, book.slots.n_slots)
 
 
 @LAW
@@ -197,40 +157,6 @@ def test_memory_is_bounded_and_changes_nothing(device, dtype, monkeypatch):
 
 
 # -- both estimators find it -----------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("name", "kind"), cases(["bayes_net"]))
-def test_coordinate_path_is_log_p_in_any_order(device, dtype, name, kind):
-    book = make_book(name, device)
-    denoiser = make_denoiser(kind, book, 0)
-    rows = random_rows(book, 20, np.random.default_rng(1), missing=0.1)
-    # a known value is one known to a hundred thousandth
-    loose = {"atol": rounding(dtype, 3) + 1e-7, "rtol": rounding(dtype) + 1e-7}
-    for order in (None, tuple(range(book.n_columns)), tuple(range(book.n_columns))[::-1]):
-        plan = CoordinateSchedule(book.n_columns, order)
-        got = path_log_prob(denoiser, rows, plan, n_paths=3, generator=seeded_generator(0, device))
-        torch.testing.assert_close(got.log_prob, denoiser.log_prob(rows).double(), **loose)
-        assert got.stderr.max() < rounding(dtype, 10) + 1e-6
-
-
-@pytest.mark.parametrize("name", sorted(BOOKS))
-def test_integral_is_log_p(device, name):
-    book = make_book(name, device)
-    denoiser = make_denoiser("bayes_net", book, 0)
-    high = 60 * float(book.known_snr.max()) / 2000
-    got = integral_log_prob(
-        denoiser,
-        all_rows(book),
-        Quadrature(torch.tensor([math.log(1e-3), math.log(high)]), torch.ones(1)).to(device),
-        n_points=1 << 12,
-        generator=seeded_generator(0, device),
-        batch_size=1 << 15,
-    )
-    error = (got.log_prob - denoiser.log_prob(all_rows(book))).abs()
-    assert (error < 4.5 * got.stderr + 2e-4).all(), (error / got.stderr).max()
-    assert got.stderr.max() < 0.3
-    mass, stderr = total_mass(got)
-    assert mass == pytest.approx(1, abs=4 * stderr)
 
 
 def test_isotropic_path_comes_down_to_the_entropy(device):

@@ -18,7 +18,12 @@ RUNS = {
 }
 
 
-@pytest.mark.parametrize("name", RUNS)
+LONG = ("robust", "spread", "speed", "vocabulary")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in LONG else ()) for name in RUNS]
+)
 def test_a_benchmark_runs(name, monkeypatch, tmp_path, capsys):
     module = importlib.import_module(f"tests.benchmarks.{name}")
     monkeypatch.setattr("tests.benchmarks.tables.CACHE", tmp_path)

@@ -27,10 +27,8 @@ from laws import (
 )
 from scipy import stats
 
-from discrete_itd.channel import CoordinateSchedule
 from discrete_itd.codebook import Codebook
-from discrete_itd.denoisers import MarginalDenoiser, MixtureDenoiser, SupportDenoiser, mixture
-from discrete_itd.likelihood import path_log_prob
+from discrete_itd.denoisers import MarginalDenoiser, MixtureDenoiser, mixture
 
 WIDER = sorted(WIDER_BOOKS)
 FEW = 1e-9  # pseudo-counts that leave the counts as they are
@@ -53,8 +51,7 @@ def by_column(book, probs):
 
 @LAW
 @given(tables(max_columns=4), seeds)
-def test_posterior_is_a_sum_over_all_rows(device, dtype, columns, seed):
-    """At once for rows of which nothing, all or some is known, or seen through noise."""
+def test_log_prob_is_a_sum_over_classes(device, dtype, columns, seed):
     book = Codebook(columns).to(device)
     rng = np.random.default_rng(seed)
     denoiser = random_classes(book, rng)
@@ -67,27 +64,6 @@ def test_posterior_is_a_sum_over_all_rows(device, dtype, columns, seed):
     got = denoiser.log_prob(rows).double().exp().cpu().numpy()
     np.testing.assert_allclose(got, p, atol=rounding(dtype))
     assert got.sum() == pytest.approx(1, abs=rounding(dtype))
-    oracle = SupportDenoiser(book, rows, torch.tensor(p).to(book.known_snr))
-    y, snr = states_of_every_kind(book, rng)
-    got, expected = denoiser(y, snr).categorical.probs, oracle(y, snr).categorical.probs
-    torch.testing.assert_close(got, expected, atol=rounding(dtype, 10), rtol=0)
-    alone = [denoiser(y[i : i + 1], snr[i : i + 1]).categorical.probs for i in range(len(y))]
-    torch.testing.assert_close(got, torch.cat(alone), atol=rounding(dtype), rtol=0)
-
-
-@LAW
-@given(tables(max_columns=4), seeds)
-def test_missing_cells_are_summed_over(device, dtype, columns, seed):
-    book = Codebook(columns).to(device)
-    rng = np.random.default_rng(seed)
-    denoiser = random_classes(book, rng)
-    rows, every = random_rows(book, 7, rng, missing=0.4), all_rows(book)
-    rows[0] = math.nan
-    fits = ((every == rows[:, None]) | rows[:, None].isnan()).all(2)
-    log_p = denoiser.log_prob(every).expand(len(rows), -1)
-    expected = log_p.masked_fill(~fits, -torch.inf).logsumexp(1)
-    torch.testing.assert_close(denoiser.log_prob(rows), expected, atol=rounding(dtype), rtol=0)
-    assert denoiser.log_prob(rows[:0]).shape == (0,)
 
 
 @pytest.mark.parametrize("name", sorted(BOOKS | WIDER_BOOKS))
@@ -197,19 +173,6 @@ def test_narrow_gaussians_far_from_zero_keep_their_digits(device):
     log_pdf = stats.norm.logpdf(x[:, :1].cpu().numpy(), mean[:, 0].numpy(), sd[:, 0].numpy())
     joint = np.log([0.3, 0.3, 0.4]) + log_pdf + math.log(0.5)
     np.testing.assert_allclose(denoiser.log_joint(x).cpu().numpy(), joint, atol=2e-3, rtol=1e-5)
-
-
-@pytest.mark.parametrize("name", sorted(BOOKS | WIDER_BOOKS))
-def test_coordinate_path_is_log_p(device, dtype, name):
-    book = make_book(name, device)
-    denoiser = random_classes(book, np.random.default_rng(0))
-    rows = random_rows(book, 20, np.random.default_rng(1), missing=0.1)
-    plan = CoordinateSchedule(book.n_columns)
-    got = path_log_prob(denoiser, rows, plan, n_paths=3, generator=seeded_generator(0, device))
-    # a known value is one known to a hundred thousandth
-    loose = {"atol": rounding(dtype, 10) + 1e-7, "rtol": rounding(dtype) + 1e-7}
-    torch.testing.assert_close(got.log_prob, denoiser.log_prob(rows).double(), **loose)
-    assert got.stderr.max() < rounding(dtype, 10) + 1e-6
 
 
 # -- fitted classes --------------------------------------------------------------------------------

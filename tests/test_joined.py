@@ -10,7 +10,6 @@ import pytest
 import torch
 from hypothesis import given
 from laws import (
-    BOOKS,
     LAW,
     all_rows,
     cases,
@@ -25,23 +24,19 @@ from laws import (
     simplex,
     states_of_every_kind,
     tables,
-    total_mass,
 )
 
 from discrete_itd import DiffusionDensity
-from discrete_itd.channel import CoordinateSchedule, Quadrature
 from discrete_itd.codebook import Codebook
 from discrete_itd.denoisers import (
     JoinedDenoiser,
     Joining,
     MarginalDenoiser,
     MixtureDenoiser,
-    SupportDenoiser,
     joined,
 )
 from discrete_itd.denoisers.joined import exclusive_groups
 from discrete_itd.denoisers.stored import denoiser_from_json, denoiser_to_json
-from discrete_itd.likelihood import integral_log_prob, path_log_prob
 from discrete_itd.recipes import BayesNet, Mixture, Trees
 from discrete_itd.tractable import fit_exact, held_out
 
@@ -87,91 +82,6 @@ def test_log_prob_is_a_sum_over_joined_categories(device, dtype, columns, seed):
     expected = np.array([naive_log_prob(denoiser, row) for row in whole(book)])
     np.testing.assert_allclose(got.cpu().numpy(), expected, atol=rounding(dtype), rtol=0)
     assert got.exp().sum().item() == pytest.approx(1, abs=rounding(dtype))
-
-
-@LAW
-@given(tables(max_columns=4), seeds)
-def test_missing_cells_are_summed_over(device, dtype, columns, seed):
-    """Also some of a group."""
-    book = Codebook(columns).to(device)
-    rng = np.random.default_rng(seed)
-    denoiser = random_joined(book, rng)
-    rows = random_rows(book, 7, rng, missing=0.4)
-    rows[0], rows[1] = math.nan, rows[1].nan_to_num(0.0)
-    every = all_rows(book)
-    fits = ((every == rows[:, None]) | rows[:, None].isnan()).all(2)
-    log_p = denoiser.log_prob(every)
-    expected = log_p.expand(len(rows), -1).masked_fill(~fits, -torch.inf).logsumexp(1)
-    torch.testing.assert_close(denoiser.log_prob(rows), expected, atol=rounding(dtype), rtol=0)
-    assert denoiser.log_prob(rows[:0]).shape == (0,)
-
-
-@LAW
-@given(tables(max_columns=4), seeds)
-def test_posterior_is_a_sum_over_all_rows(device, dtype, columns, seed):
-    """At once for rows of which nothing, all or some is known, or seen through noise."""
-    book = Codebook(columns).to(device)
-    rng = np.random.default_rng(seed)
-    denoiser = random_joined(book, np.random.default_rng(seed))
-    p = [math.exp(naive_log_prob(denoiser, row)) for row in whole(book)]
-    oracle = SupportDenoiser(book, all_rows(book), torch.tensor(p).to(book.known_snr))
-    y, snr = states_of_every_kind(book, rng)
-    got, expected = denoiser(y, snr).categorical.probs, oracle(y, snr).categorical.probs
-    torch.testing.assert_close(got, expected, atol=rounding(dtype, 10), rtol=0)
-
-
-@pytest.mark.parametrize(("name", "kind"), cases(EXACT, sorted(BOOKS)))
-def test_what_evidence_says_is_a_sum_over_all_rows(device, dtype, name, kind):
-    """Its log-probability and its posterior, whatever it is, and whatever is added to a column's."""
-    book = make_book(name, device)
-    denoiser = make_denoiser(kind, book, 0)
-    rng = np.random.default_rng(0)
-    rows, slots = all_rows(book), book.slots
-    evidence = torch.tensor(rng.normal(size=(9, slots.n_slots)) * 2, device=device)
-    evidence = evidence.to(book.known_snr)
-    log_mass, logits = denoiser.infer(evidence)
-    own = slots.slot_of(rows.long())
-    joint = denoiser.log_prob(rows) + evidence[:, own].sum(2)  # (9, R)
-    close = {"atol": rounding(dtype, 10), "rtol": rounding(dtype)}
-    torch.testing.assert_close(log_mass, joint.logsumexp(1), **close)
-    ones = torch.zeros(len(rows), slots.n_slots, device=device).to(joint).scatter_(1, own, 1.0)
-    torch.testing.assert_close(slots.log_softmax(logits).exp(), joint.softmax(1) @ ones, **close)
-    shift = torch.tensor(rng.normal(size=(9, slots.n_columns)), device=device).to(evidence)
-    moved = denoiser.infer(evidence + slots.per_slot(shift))
-    torch.testing.assert_close(moved[0], log_mass + shift.sum(1), **close)
-    torch.testing.assert_close(slots.log_softmax(moved[1]).exp(), joint.softmax(1) @ ones, **close)
-
-
-@pytest.mark.parametrize(("name", "kind"), cases(["joined"]))
-def test_coordinate_path_is_log_p_in_any_order(device, dtype, name, kind):
-    book = make_book(name, device)
-    denoiser = make_denoiser(kind, book, 0)
-    rows = random_rows(book, 20, np.random.default_rng(1), missing=0.1)
-    loose = {"atol": rounding(dtype, 3) + 1e-7, "rtol": rounding(dtype) + 1e-7}
-    for order in (None, tuple(range(book.n_columns)), tuple(range(book.n_columns))[::-1]):
-        plan = CoordinateSchedule(book.n_columns, order)
-        got = path_log_prob(denoiser, rows, plan, n_paths=3, generator=seeded_generator(0, device))
-        torch.testing.assert_close(got.log_prob, denoiser.log_prob(rows).double(), **loose)
-        assert got.stderr.max() < rounding(dtype, 10) + 1e-6
-
-
-@pytest.mark.parametrize("name", sorted(BOOKS))
-def test_integral_is_log_p(device, name):
-    book = make_book(name, device)
-    denoiser = make_denoiser("joined", book, 0)
-    high = 60 * float(book.known_snr.max()) / 2000
-    got = integral_log_prob(
-        denoiser,
-        all_rows(book),
-        Quadrature(torch.tensor([math.log(1e-3), math.log(high)]), torch.ones(1)).to(device),
-        n_points=1 << 12,
-        generator=seeded_generator(0, device),
-        batch_size=1 << 15,
-    )
-    error = (got.log_prob - denoiser.log_prob(all_rows(book))).abs()
-    assert (error < 4.5 * got.stderr + 2e-4).all(), (error / got.stderr).max()
-    mass, stderr = total_mass(got)
-    assert mass == pytest.approx(1, abs=4 * stderr)
 
 
 # -- the joined table ------------------------------------------------------------------------------
