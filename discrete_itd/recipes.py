@@ -154,10 +154,7 @@ def recipe(denoiser: Any) -> Recipe:
             raise ValueError(
                 f"an ensemble has 1 to {MOST_MEMBERS} members, got {len(denoiser.members)}"
             )
-        members = tuple(recipe(member) for member in denoiser.members)
-        if any(isinstance(member, Ensemble) for member in members):
-            raise ValueError("a member of an ensemble cannot be an ensemble")
-        return Ensemble(members)
+        return Ensemble(tuple(_member(i, m) for i, m in enumerate(denoiser.members)))
     if isinstance(denoiser, Trees | Mixture):
         if not (isinstance(denoiser, Mixture) and denoiser.n_components is None):
             _check_count("n_components", denoiser.n_components, 1, MOST_COMPONENTS)
@@ -170,6 +167,17 @@ def recipe(denoiser: Any) -> Recipe:
     if isinstance(denoiser, Independent):
         return denoiser
     raise TypeError(f"denoiser must be one of {tuple(NAMES)} or a recipe, got {denoiser!r}")
+
+
+def _member(i: int, member: Any) -> Recipe:
+    """The i-th member of an ensemble, checked; what is wrong with it names it."""
+    try:
+        made = recipe(member)
+        if isinstance(made, Ensemble):
+            raise ValueError("a member of an ensemble cannot be an ensemble")
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"member {i}: {error}") from None
+    return made
 
 
 def _checked_network(network: Network) -> Network:
