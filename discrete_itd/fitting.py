@@ -19,6 +19,7 @@ from discrete_itd.denoisers import (
     Denoiser,
     EnsembleDenoiser,
     ExactDenoiser,
+    Joining,
     MarginalDenoiser,
     NeuralDenoiser,
 )
@@ -180,6 +181,7 @@ class Fitter:
         self.values: list[MemberValue] = []
         self.learned = False  # whether anything has been learned beyond independent columns
         self._bases: dict[tuple[Exact, bool], ExactDenoiser] = {}
+        self._joining: list[Joining | None] = []  # one, when it has been looked for
         self._raced: ExactDenoiser | None = None
         self._n_networks, self._n_trained, self._interrupted = 1, 0, False
 
@@ -208,8 +210,16 @@ class Fitter:
         with_reals |= not isinstance(wanted, Mixture) or not len(self.marginals.codebook.reals)
         key = wanted, with_reals
         if key not in self._bases:
+            if not self._joining and not isinstance(wanted, Independent):
+                self._joining.append(Joining.found(self.marginals.codebook, self.x))
             self._bases[key] = fit_exact(
-                wanted, self.marginals, self.x, self.x_valid, self.generator, with_reals=with_reals
+                wanted,
+                self.marginals,
+                self.x,
+                self.x_valid,
+                self.generator,
+                joining=self._joining[0] if self._joining else None,
+                with_reals=with_reals,
             )
         return self._bases[key]
 
@@ -324,7 +334,8 @@ class Fitter:
         self, wanted: Network, base: ExactDenoiser, plan: TrainingPlan, i: int
     ) -> ExactDenoiser:
         """The base, or independent columns if a network learns more from them at equal cost."""
-        wanted = replace(wanted, architecture="mlp", width=None, depth=None)
+        if wanted.architecture == "auto":
+            wanted = replace(wanted, architecture="mlp")
         entrants = {
             name: made_network(wanted, b)
             for name, b in (("best", base), ("independent", self.marginals))

@@ -30,6 +30,7 @@ def fit_exact(
     x_valid: Tensor,
     generator: torch.Generator,
     *,
+    joining: Joining | None = None,
     with_reals: bool = True,
 ) -> ExactDenoiser:
     """The exact denoiser of a recipe.
@@ -43,13 +44,12 @@ def fit_exact(
         Rows to fit to and held-out rows, which choose; NaN where a cell is missing.
     generator : torch.Generator
         On the device of the rows.
+    joining : Joining, optional
+        Columns that exclude one another (:meth:`Joining.found`). Then it is fitted to the table as it is and to that
+        in which they are joined, and what predicts held-out rows better is kept. A mixture of joined columns says
+        nothing of continuous ones.
     with_reals : bool
         Whether a mixture may tell of continuous columns.
-
-    Notes
-    -----
-    Where columns exclude one another, it is fitted to the table as it is and to that in which they are joined
-    (:mod:`discrete_itd.denoisers.joined`), and what predicts held-out rows better is kept.
     """
     book = marginals.codebook
     # only a mixture has something to say of continuous columns
@@ -61,11 +61,10 @@ def fit_exact(
         return held_out(denoiser, x_valid)
 
     plain = min(_fits(wanted, marginals, x, x_valid, generator, with_reals), key=nats)
-    joining = Joining.found(book, x)
     if joining is None:
         return plain
     rows, valid = joining.encode(x), joining.encode(x_valid)
-    alone = joining.marginals(marginals, x)
+    alone = joining.marginals(marginals, rows)
     joined = [
         JoinedDenoiser(joining, inner, marginals)
         for inner in _fits(wanted, alone, rows, valid, generator, False)

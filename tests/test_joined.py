@@ -150,7 +150,7 @@ def one_hot(n, sizes, rng, *, others=0, shares=None):
 
 
 def found(x, **points):
-    return exclusive_groups(Codebook([simplex(2, **points)] * x.shape[1]), x)
+    return sorted(g for g, on in exclusive_groups(Codebook([simplex(2, **points)] * x.shape[1]), x))
 
 
 def test_runs_of_which_every_row_has_one_are_found():
@@ -162,7 +162,7 @@ def test_runs_of_which_every_row_has_one_are_found():
 def test_a_category_that_was_never_seen_is_no_member():
     x = one_hot(60, (3,), np.random.default_rng(0), shares=(0.5, 0.0, 0.5))
     assert found(x) == [(0, 1, 2)]  # between two that were
-    assert found(x[:, [1, 0, 2]]) == [(0, 1, 2)]
+    assert found(x[:, [1, 0, 2]]) == [(1, 2)]
 
 
 def test_columns_in_any_order_and_without_one_category_are_found():
@@ -196,7 +196,7 @@ def test_missing_cells_do_not_hide_a_group():
 
 def test_only_columns_of_two_categories_are_looked_at():
     x = one_hot(300, (3,), np.random.default_rng(0))
-    assert exclusive_groups(Codebook([simplex(2), simplex(3), simplex(2)]), x) == [(0, 2)]
+    assert exclusive_groups(Codebook([simplex(2), simplex(3), simplex(2)]), x) == [((0, 2), 1)]
     assert exclusive_groups(Codebook([simplex(3), simplex(3), simplex(2)]), x) == []
 
 
@@ -207,6 +207,61 @@ def test_one_start_finds_what_many_find(monkeypatch):
     assert sorted(found(x)) == [(0, 3, 5, 8), (1, 4, 6, 9)]
 
 
+def test_a_few_odd_rows_do_not_hide_a_group():
+    """Nor does a column of which most is missing, and which row has two "on", or none, is of no matter."""
+    x = one_hot(2000, (20,), np.random.default_rng(0), others=2)
+    x[5, :20], x[7, 3], x[8, 4] = 0.0, 1.0, 1.0
+    x[30:, 20] = math.nan
+    assert found(x) == [tuple(range(20))]
+
+
+@pytest.mark.parametrize(("n", "size"), [(200, 7), (500, 8), (2000, 20)])
+def test_categories_that_are_seldom_are_found_together(n, size):
+    """No two of them would often meet if they were independent, but all of them would."""
+    rng = np.random.default_rng(1)
+    x = one_hot(n, (size,), rng, others=2)
+    assert found(x[:, 1:]) == [tuple(range(size - 1))]
+    order = rng.permutation(size + 2)
+    assert found(x[:, order]) == [tuple(np.flatnonzero(order < size))]
+
+
+def test_sparse_columns_are_not_joined_by_chance():
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        x = torch.tensor((rng.random((300, 40)) < rng.uniform(0.01, 0.1, 40)).astype(float))
+        assert found(x) == []
+
+
+def test_columns_that_are_never_seen_together_are_not_exclusive():
+    """Two tables on top of one another, each with columns of its own."""
+    x = one_hot(2000, (6, 5), np.random.default_rng(0))
+    x[:1000, 6:], x[1000:, :6] = math.nan, math.nan
+    assert found(x) == [tuple(range(6)), tuple(range(6, 11))]
+
+
+def test_the_first_category_may_be_the_one_that_is_on():
+    x = one_hot(300, (4, 3), np.random.default_rng(0))
+    book = Codebook([simplex(2)] * 7)
+    assert exclusive_groups(book, 1 - x) == [((0, 1, 2, 3), 0), ((4, 5, 6), 0)]
+    joining = Joining.found(book, 1 - x)
+    assert joining is not None
+    assert joining.patterns[1] == ((0, 1, 1), (1, 0, 1), (1, 1, 0))
+    assert (joining.encode(1 - x) < torch.tensor([4, 3])).all()
+
+
+@pytest.mark.parametrize("n", [50, 3000])
+def test_patterns_are_found_one_by_one(n):
+    rng = np.random.default_rng(0)
+    patterns = torch.tensor(np.unique(rng.integers(0, 3, (9, 4)), axis=0))
+    cells = torch.tensor(rng.integers(0, 3, (n, 4)))
+    cells[: len(patterns)] = patterns
+    slow = [
+        next((i for i, p in enumerate(patterns) if torch.equal(p, row)), len(patterns))
+        for row in cells
+    ]
+    assert joined._which(cells, patterns).tolist() == slow
+
+
 # -- fits ------------------------------------------------------------------------------------------
 
 
@@ -214,6 +269,12 @@ def categories(n, rng):
     """Three columns of many categories, of two hidden classes."""
     z = rng.integers(0, 2, n)
     return np.stack([(rng.integers(0, 4, n) + 3 * z) % 7 for _ in range(3)], 1)
+
+
+def fitted(wanted, marginals, x, x_valid):
+    joining = Joining.found(marginals.codebook, x)
+    generator = seeded_generator(0, x.device)
+    return fit_exact(wanted, marginals, x, x_valid, generator, joining=joining)
 
 
 def as_indicators(codes):
@@ -231,9 +292,7 @@ def test_indicators_are_predicted_about_as_well_as_categories(device, wanted):
         book = Codebook([simplex(n) for n in sizes]).to(device)
         rows = torch.tensor(x, dtype=torch.float64, device=device)
         marginals = MarginalDenoiser.fit(book, rows[:2000])
-        denoiser = fit_exact(
-            wanted, marginals, rows[:2000], rows[2000:], seeded_generator(0, device)
-        )
+        denoiser = fitted(wanted, marginals, rows[:2000], rows[2000:])
         nats[name] = held_out(denoiser, rows[2000:])
         assert isinstance(denoiser, JoinedDenoiser) == (name == "dummies")
     assert nats["dummies"] < nats["codes"] + 0.02
@@ -245,14 +304,14 @@ def test_what_held_out_rows_do_not_confirm_is_not_joined(device):
     x = one_hot(200, (2,), rng, others=1).to(device)
     valid = torch.tensor(rng.integers(0, 2, (200, 3)), dtype=torch.float64, device=device)
     marginals = MarginalDenoiser.fit(Codebook([simplex(2)] * 3).to(device), x)
-    denoiser = fit_exact(Mixture(1), marginals, x, valid, seeded_generator(0, device))
+    denoiser = fitted(Mixture(1), marginals, x, valid)
     assert isinstance(denoiser, MixtureDenoiser)
 
 
 def test_a_pattern_never_seen_has_a_probability(device, dtype):
     x = one_hot(300, (4,), np.random.default_rng(0)).to(device)
     marginals = MarginalDenoiser.fit(Codebook([simplex(2)] * 4).to(device), x)
-    denoiser = fit_exact(Mixture(1), marginals, x, x[:50], seeded_generator(0, device))
+    denoiser = fitted(Mixture(1), marginals, x, x[:50])
     assert isinstance(denoiser, JoinedDenoiser)
     every = torch.tensor(list(itertools.product((0.0, 1.0), repeat=4)), dtype=torch.float64)
     log_prob = denoiser.log_prob(every.to(device)).double()
@@ -284,6 +343,8 @@ def test_plain_data_make_the_same_denoiser(device, name, kind):
         {"groups": [[0, 0]]},
         {"groups": [[0, 9]]},
         {"groups": []},
+        {"groups": [["0", 1]]},
+        {"groups": [[0.5, 1]]},
         {"patterns": [[[0, 7]]]},
         {"patterns": []},
         {"inner": {"kind": "network"}},

@@ -15,6 +15,8 @@ for a marginal probability m. This is exact, and a normalised mass over all rows
 
 from __future__ import annotations
 
+import math
+import operator
 from collections.abc import Sequence
 
 import torch
@@ -29,12 +31,12 @@ from discrete_itd.slots import KNOWN_NATS, Slots
 
 ROWS = 20_000  # among which columns are looked for that exclude one another
 FEWEST_ROWS = (
-    32  # of which every one has exactly one column "on", for a run of columns to be a group
+    32  # of which about every one has exactly one column "on", for a run of columns to be a group
 )
-# columns that are never "on" together, though that often if they were independent: chance is then exp(-10)
-EXPECTED = 10.0
+TOLERANCE = 0.01  # share of rows that may have none or, relative to independent columns, two
+SURPRISE = 10.0  # that a group must be worth: chance is then exp(-10)
 MOST_STARTS = 128  # columns from each of which a group is grown, to take the best; of more, one
-MOST_SLOTS = 6000  # of a table that is searched, for all pairs of columns are counted
+MOST_SLOTS = 6000  # of a table, before and after: numbers of a matrix have its square
 NOWHERE = -4 * KNOWN_NATS  # evidence of a category that a cell does not have
 
 
@@ -75,8 +77,9 @@ class Joining:
     ) -> None:
         slots, device = codebook.slots, codebook.device
         self.table = codebook
-        self.groups = tuple(tuple(map(int, g)) for g in groups)
-        self.patterns = tuple(tuple(tuple(map(int, p)) for p in group) for group in patterns)
+        index = operator.index
+        self.groups = tuple(tuple(map(index, g)) for g in groups)
+        self.patterns = tuple(tuple(tuple(map(index, p)) for p in group) for group in patterns)
         among = [j for g in self.groups for j in g]
         if len(set(among)) < len(among) or not all(0 <= j < slots.n_columns for j in among):
             raise ValueError(f"groups must be of different columns, got {self.groups}")
@@ -98,6 +101,8 @@ class Joining:
             columns.append(ColumnPoints("simplex", points.n_levels, open=points.open))
         self.codebook = joined = Codebook(columns).to(device, codebook.dtype)
 
+        if max(slots.n_slots, joined.slots.n_slots) > MOST_SLOTS:
+            raise ValueError(f"a joined table has at most {MOST_SLOTS} categories")
         # which slots of the table make up each slot of the joined one
         here, there = _slot_numbers(slots), _slot_numbers(joined.slots)  # (K, C), (K, C')
         said = torch.zeros(slots.n_slots, joined.slots.n_slots, dtype=codebook.dtype)
@@ -119,19 +124,19 @@ class Joining:
         out = x.new_empty(len(x), self.codebook.n_columns)
         for i, (group, own) in enumerate(zip(self.groups, self.patterns, strict=True)):
             cells = x[:, list(group)]
-            code = torch.full((len(x),), float(len(own)), dtype=x.dtype, device=x.device)
-            for p, pattern in enumerate(own):
-                code[(cells == torch.tensor(pattern, device=x.device)).all(1)] = p
-            out[:, i] = code.masked_fill(cells.isnan().any(1), torch.nan)
+            out[:, i] = _which(cells.nan_to_num(0.0).long(), torch.tensor(own, device=x.device)).to(
+                x
+            )
+            out[cells.isnan().any(1), i] = torch.nan
         out[:, len(self.groups) :] = x[:, list(self.others)]
         return out
 
     def marginals(self, marginals: MarginalDenoiser, x: Tensor) -> MarginalDenoiser:
-        """Independent columns of the joined table of rows ``x`` (N, C), given those of the table.
+        """Independent columns of rows ``x`` (N, C') of the joined table, given those of the table.
 
         Of columns that are not joined they are the same.
         """
-        counted = MarginalDenoiser.fit(self.codebook, self.encode(x)).log_probs.exp()
+        counted = MarginalDenoiser.fit(self.codebook, x).log_probs.exp()
         same = self.codebook.slots.slot_column >= len(self.groups)
         probs = torch.where(same, marginals.log_probs.exp() @ self.said, counted)
         return MarginalDenoiser(self.codebook, probs)
@@ -141,13 +146,16 @@ class Joining:
         """The joining of columns of rows ``x`` (N, C) that exclude one another; None if there are none."""
         if codebook.slots.n_slots > MOST_SLOTS:
             return None
-        found = {}
-        for group in exclusive_groups(codebook, x):
+        groups, patterns = [], []
+        for group, on in exclusive_groups(codebook, x):
+            off = [1 - on] * len(group)
+            ways = [[*off[:i], on, *off[i + 1 :]] for i in range(len(group))]
             cells = x[:, codebook.finite[list(group)]]
-            seen = cells[~cells.isnan().any(1)].long().unique(dim=0)
-            if len(patterns := seen[seen.sum(1) <= 1].tolist()):
-                found[group] = patterns
-        return cls(codebook, [*found], [*found.values()]) if found else None
+            if bool((cells == 1 - on).all(1).any()):
+                ways.append(off)
+            groups.append(group)
+            patterns.append(ways)
+        return cls(codebook, groups, patterns) if groups else None
 
 
 class JoinedDenoiser(ExactDenoiser):
@@ -215,8 +223,8 @@ class JoinedDenoiser(ExactDenoiser):
         return log_mass + rest_log_prob(self.rest, x, book.finite)
 
 
-def exclusive_groups(codebook: Codebook, x: Tensor) -> list[tuple[int, ...]]:
-    """Groups of columns of two categories, of which in every row at most one has the second: "on".
+def exclusive_groups(codebook: Codebook, x: Tensor) -> list[tuple[tuple[int, ...], int]]:
+    """Groups of columns of two categories, of which hardly a row has more than one "on".
 
     Parameters
     ----------
@@ -226,85 +234,149 @@ def exclusive_groups(codebook: Codebook, x: Tensor) -> list[tuple[int, ...]]:
 
     Returns
     -------
-    list of tuples of int
-        Columns counted among those of few categories, increasing.
+    list of pairs
+        Columns, counted among those of few categories and increasing, and which category is on.
 
     Notes
     -----
-    First, runs of neighbours of which every row has exactly one "on". Then, among the other columns, groups that
-    grow by the column whose never being "on" together with the group is the greatest surprise.
+    "On" is the second of a column's categories, and for columns that are in no group so, the first. First, runs of
+    neighbours that are on in all rows but for a few. Then, among the other columns, groups that grow by the column
+    whose never being on together with the group is the greatest surprise if columns were independent; each
+    column of a group has to be worth having been sought among all.
     """
     two = torch.tensor([c.n_levels == 2 for c in codebook.slots.columns], dtype=torch.bool)
     columns = torch.nonzero(two).flatten()
-    if len(columns) < 2:
-        return []
-    cells = x[:ROWS, codebook.finite.to(x.device)[columns.to(x.device)]].cpu()
-    groups = _runs(cells[~cells.isnan().any(1)] == 1)
+    cells = x[:ROWS, codebook.finite[columns.to(x.device)]].cpu()
+    groups: list[tuple[tuple[int, ...], int]] = []
     left = torch.ones(len(columns), dtype=torch.bool)
-    for group in groups:
-        left[group] = False
-    on = (cells == 1).to(torch.float32)
-    together = (on.T @ on).double()
-    count = together.diagonal()
-    there = (~cells.isnan()).sum(0).clamp_min(1)
-    expected = count[:, None] * count / there.double().clamp_min(1)
-    never = (
-        (together == 0)
-        & (count > 0)
-        & (count[:, None] > 0)
-        & ~torch.eye(len(count), dtype=torch.bool)
-    )
-    groups += _cliques(never, expected, left)
-    return [tuple(sorted(columns[group].tolist())) for group in groups]
+    for value in (1, 0):
+        if int(left.sum()) < 2:
+            break
+        seen = _Exclusions(cells, value)
+        for search in (_runs, _cliques):
+            for group in search(seen, left):
+                left[group] = False
+                groups.append((tuple(sorted(columns[group].tolist())), value))
+    return groups
 
 
-def _runs(on: Tensor) -> list[list[int]]:
-    """Neighbouring columns of which every row has exactly one: ``on`` (N, C) of bool."""
+class _Exclusions:
+    """How often columns are on, and which of them not together; of each pair the rows that have both.
+
+    Parameters
+    ----------
+    cells : Tensor, shape (N, C)
+        NaN where missing.
+    value : int
+        That which counts as on.
+
+    Attributes
+    ----------
+    share : Tensor, shape (C,)
+        Of the rows that have the cell.
+    never : Tensor of bool, shape (C, C)
+        Pairs that are on together never, or in few of the rows where either is and few of those expected.
+    surprise : Tensor, shape (C, C)
+        For these, minus the logarithm of the probability that independent columns were so seldom, by Poisson's law.
+    """
+
+    def __init__(self, cells: Tensor, value: int) -> None:
+        on, there = (cells == value).float(), (~cells.isnan()).float()
+        together, both, first = (
+            (on.T @ on).double(),
+            (there.T @ there).double(),
+            (on.T @ there).double(),
+        )
+        expected = first * first.T / both.clamp_min(1)
+        self.n_rows = len(cells)
+        self.share = together.diagonal() / both.diagonal().clamp_min(1)
+        few = together <= (TOLERANCE * torch.minimum(first, first.T)).clamp_min(1)
+        few &= 4 * together <= expected
+        self.never = ((together == 0) | few) & (both > 0)
+        self.never.fill_diagonal_(False)
+        surprise = (
+            expected - together + torch.special.xlogy(together, together / expected.clamp_min(1e-9))
+        )
+        self.surprise = torch.where(self.never, surprise, 0.0)
+
+
+def _runs(seen: _Exclusions, left: Tensor) -> list[list[int]]:
+    """Neighbouring columns of which about every row has exactly one."""
     runs: list[list[int]] = []
-    first, n = 0, on.shape[1]
-    while len(on) >= FEWEST_ROWS and first < n - 1:
-        covered = on[:, first]
-        for last in range(first + 1, n):
-            if bool((covered & on[:, last]).any()) or bool(covered.all()):
-                break
-            covered = covered | on[:, last]
-            if bool(covered.all()):
-                runs.append(list(range(first, last + 1)))
-                first = last
-                break
-        first += 1
+    if seen.n_rows < FEWEST_ROWS:
+        return runs
+    share, never = seen.share.tolist(), seen.never
+    run: list[int] = []
+    covered = 0.0  # share of the rows in which one of the run is on
+
+    def keep() -> None:
+        if len(run) > 1 and covered >= 1 - TOLERANCE:
+            first = next(
+                i for i, j in enumerate(run) if share[j] > 0 and covered - share[j] < 1 - 1e-9
+            )
+            runs.append(run[first:])
+
+    for j in torch.nonzero(left).flatten().tolist():
+        whole = covered >= 1 - TOLERANCE
+        if whole and (
+            covered >= 1 - 1e-9
+            or covered + share[j] > 1 + TOLERANCE / 10
+            or not never[j, run].all()
+        ):
+            keep()
+            run, covered = [], 0.0
+        # a run with its beginning is on in more rows than without
+        while run and not bool(never[j, run].all()):
+            covered -= share[run.pop(0)]
+        run.append(j)
+        covered += share[j]
+    keep()
     return runs
 
 
-def _cliques(never: Tensor, expected: Tensor, left: Tensor) -> list[list[int]]:
-    """Groups of columns of which no two occur together (``never``), though ``expected`` says how often they would."""
-    surprise = torch.where(never, expected, 0.0)
+def _cliques(seen: _Exclusions, left: Tensor) -> list[list[int]]:
+    """Groups of columns of which no two are on together."""
     left = left.clone()
+    price = math.log(max(2, int(left.sum())))  # of a choice among so many
     groups = []
     while bool(left.any()):
-        total = (surprise * left).sum(1).masked_fill(~left, 0.0)
-        starts = torch.nonzero(total > EXPECTED).flatten()
+        total = (seen.surprise * left).sum(1).masked_fill(~left, 0.0)
+        starts = torch.nonzero(total > SURPRISE).flatten()
         if len(starts) > MOST_STARTS:
             starts = total.argmax()[None]
-        grown = [_clique(start, never, surprise, left) for start in starts.tolist()]
-        if not grown or len(best := max(grown, key=lambda g: float(surprise[g][:, g].sum()))) < 2:
+        grown = [_clique(start, seen, left, price) for start in starts.tolist()]
+        worth, best = max(grown, default=(0.0, []))
+        if worth < SURPRISE:
             break
         groups.append(best)
         left[best] = False
     return groups
 
 
-def _clique(start: int, never: Tensor, surprise: Tensor, left: Tensor) -> list[int]:
-    """The group that is grown from one column."""
-    group, gain, may = [start], surprise[start].clone(), left & never[start]
+def _clique(start: int, seen: _Exclusions, left: Tensor, price: float) -> tuple[float, list[int]]:
+    """The group that is grown from one column, and by how much its surprise exceeds its price."""
+    group, worth = [start], -price
+    gain, may = seen.surprise[start].clone(), left & seen.never[start]
     while bool(may.any()):
-        score = gain.masked_fill(~may, 0.0)
+        score = gain.masked_fill(~may, -1.0)
         j = int(score.argmax())
-        if score[j] < EXPECTED:
+        # the first pair may be any, of a large group it need not be surprising
+        if score[j] < price and len(group) > 1:
             break
         group.append(j)
-        may, gain = may & never[j], gain + surprise[j]
-    return group
+        worth += float(score[j]) - price
+        may, gain = may & seen.never[j], gain + seen.surprise[j]
+    return worth, group
+
+
+def _which(cells: Tensor, patterns: Tensor) -> Tensor:
+    """The number of the pattern (P, K) that each row of ``cells`` (N, K) is, or P: (N,)."""
+    n = cells.shape[1]
+    weight = torch.randint(2**62, (n,), generator=torch.Generator().manual_seed(n)).to(cells)
+    keys, key = (patterns * weight).sum(1), (cells * weight).sum(1)  # integers, which wrap around
+    order = keys.argsort()
+    at = order[torch.searchsorted(keys[order], key).clamp_max(len(patterns) - 1)]
+    return torch.where((patterns[at] == cells).all(1), at, len(patterns))
 
 
 def _slot_numbers(slots: Slots) -> Tensor:
