@@ -75,13 +75,14 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
         boolean column knows only False and True, and raises for anything else.
     denoiser : str, recipe or list of these, default="auto"
         What is fitted. "auto" is a network that corrects the one of independent columns, a Chow-Liu tree and a small
-        Bayesian network that predicts held-out rows best; "mlp" and "transformer" say which network. "tree", "trees" (a
+        Bayesian network that predicts held-out rows best, on large tables only if a short race against independent
+        columns shows that it learns more from it; "mlp" and "transformer" say which network. "tree", "trees" (a
         mixture of trees), "bayes_net", "mixture" (of products, latent classes) and "independent" are exact and need no
         training. "ensemble", or a list, combines several with weights that depend on how much is known. Recipes of
         :mod:`discrete_itd.recipes` say sizes, like ``Network(width=128)`` or ``[Network(), Mixture(256)]``.
     max_steps : int, default=6000
-        Optimiser steps of a network at most; training stops earlier when held-out rows stop improving. 0 leaves the
-        exact denoiser that the network would correct.
+        Optimiser steps of a network at most, those of races apart; training stops earlier when held-out rows stop
+        improving. 0 leaves the exact denoiser that predicts held-out rows best.
     max_time : float, optional
         Seconds of training networks at most; fitting exact denoisers, weighing the members of an ensemble and choosing
         the path come on top.
