@@ -35,15 +35,14 @@ calculation of mutual information", 1970, for the path in the limit of many step
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from discrete_itd.channel import Quadrature, Schedule, State, column_ranks, distinct_paths
-from discrete_itd.denoisers.base import Denoiser
-from discrete_itd.denoisers.exact import MarginalDenoiser
+from discrete_itd.denoisers.base import Denoiser, ExactDenoiser
 from discrete_itd.noise import RowNoise
 from discrete_itd.posterior import Posterior
 
@@ -349,10 +348,12 @@ def integral_log_prob(
     x: Tensor,
     quadrature: Quadrature,
     *,
-    baseline: MarginalDenoiser | None = None,
+    baseline: ExactDenoiser | None = None,
     n_points: int = 64,
     generator: torch.Generator,
+    given: Tensor | None = None,
     batch_size: int = 2048,
+    progress: Callable[[int], object] | None = None,
 ) -> Estimate:
     r"""Log-probabilities of rows by the integral over SNR, eq. (3), or (4) with a baseline.
 
@@ -363,13 +364,17 @@ def integral_log_prob(
         Rows; NaN where a cell is missing.
     quadrature : Quadrature
         Importance density over logsnr; its ends are those of the numerical part of the integral.
-    baseline : MarginalDenoiser, optional
+    baseline : ExactDenoiser, optional
         A denoiser of known log-probability, seen through the same noise.
     n_points : int
         Noisy points per row, at least 4. One in sixteen of them (at least two) serves the right tail.
     generator : torch.Generator
+    given : Tensor of bool, shape (C,), optional
+        Columns to condition on, where they are not missing: the result is log P(others | given).
     batch_size : int
         Rows times points in one denoiser call.
+    progress : callable, optional
+        Called with the number of rows done since the last call.
 
     Returns
     -------
@@ -408,19 +413,24 @@ def integral_log_prob(
         u = (index + noise.uniform(0, 1)[:, 0]) / n_inner
         snr, weight = quadrature.points(u.clamp_max(1 - 1e-12))
         snr = torch.where(index < n_inner, snr, quadrature.high)
-        points = book.embed(each)
-        start = State.start(book, points)
+        points, known = book.embed(each), _given_cells(each, given)
+        start = State.start(book, points, known)
         target = snr.to(points)[:, None].expand(-1, book.n_columns)
         target = target.masked_fill(each.isnan(), 0.0)
-        state = start.increment(book, points, target, noise.normal(1, book.n_coords, points.dtype))
-        error, tail = error_and_tail(denoiser(*state), each)
-        nothing = start.y[:1], start.snr[:1]
-        left, _ = error_and_tail(denoiser(*nothing).expand(len(each)), each)
+        if known is not None:
+            target = target.masked_fill(known, math.inf)
+        xi = noise.normal(1, book.n_coords, points.dtype)
+        state = start.add(book, start.increment(book, points, target, xi))
+        asked = each if known is None else each.masked_fill(known, math.nan)
+        error, tail = error_and_tail(denoiser(*state), asked)
+        left, _ = error_and_tail(_at_start(denoiser, start, known), asked)
         log_b = 0.0
         if baseline is not None:
-            b_error, b_tail = error_and_tail(baseline(*state), each)
+            b_error, b_tail = error_and_tail(baseline(*state), asked)
             error, tail, log_b = error - b_error, tail - b_tail, baseline.log_prob(each)
-            left = left - error_and_tail(baseline(*nothing).expand(len(each)), each)[0]
+            if known is not None:
+                log_b = log_b - baseline.log_prob(each.masked_fill(~known, math.nan))
+            left = left - error_and_tail(_at_start(baseline, start, known), asked)[0]
         known = log_b - left * (quadrature.low / 2)
         f = (0.5 * weight * error).unflatten(0, (-1, n_points))[:, :n_inner]  # (b, n)
         tail = tail.unflatten(0, (-1, n_points))[:, n_inner:]
@@ -430,7 +440,21 @@ def integral_log_prob(
         variance = pairs.square().sum((1, 2)) / n_inner**2
         variance = variance + tail.var(1) / n_tail
         stderrs.append(variance.sqrt())
+        if progress is not None:
+            progress(len(rows))
     return Estimate(torch.cat(log_probs), torch.cat(stderrs))
+
+
+def _given_cells(x: Tensor, given: Tensor | None) -> Tensor | None:
+    """The cells of rows that are known from the start, (B, C); None for none."""
+    return None if given is None else given & ~x.isnan()
+
+
+def _at_start(denoiser: Denoiser, start: State, known: Tensor | None) -> Posterior:
+    """What a denoiser believes before there is noise; where nothing is given, all rows are alike."""
+    if known is not None:
+        return denoiser(*start)
+    return denoiser(start.y[:1], start.snr[:1]).expand(len(start.y))
 
 
 def error_and_tail(q: Posterior, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -447,6 +471,7 @@ def mse_curve(
     snr: Tensor,
     *,
     generator: torch.Generator,
+    given: Tensor | None = None,
     batch_size: int = 2048,
 ) -> tuple[Tensor, Tensor]:
     r"""Mean squared error of a denoiser at each SNR: half the area under it is the code length (3).
@@ -459,6 +484,8 @@ def mse_curve(
     snr : Tensor, shape (n,)
         Positive SNRs, the same for all columns.
     generator : torch.Generator
+    given : Tensor of bool, shape (C,), optional
+        Columns that are known throughout.
     batch_size : int
         Rows in one denoiser call.
 
@@ -467,20 +494,57 @@ def mse_curve(
     mse, stderr : Tensor, shape (n,), float64
         Mean over rows of :math:`\|x - \hat x\|^2` over the observed cells, one noise a row, and its standard error.
     """
-    book = denoiser.codebook
+    errors = squared_errors(
+        [denoiser], x, snr, generator=generator, given=given, batch_size=batch_size
+    )[0]
+    return errors.mean(1), errors.std(1) / math.sqrt(len(x))
+
+
+@torch.no_grad()
+def squared_errors(
+    denoisers: Sequence[Denoiser],
+    x: Tensor,
+    snr: Tensor,
+    *,
+    generator: torch.Generator,
+    given: Tensor | None = None,
+    batch_size: int = 2048,
+) -> Tensor:
+    r"""Squared errors of several denoisers on the same noise, at each SNR.
+
+    Parameters
+    ----------
+    denoisers : sequence of Denoiser, length M
+        Of one codebook.
+    x, snr, generator, given, batch_size
+        As of :func:`mse_curve`.
+
+    Returns
+    -------
+    Tensor, shape (M, n, N), float64
+        :math:`\|x - \hat x\|^2` over the cells that are neither missing nor given.
+    """
+    book = denoisers[0].codebook
     salt = draw_salt(generator)
-    errors = torch.empty(len(snr), len(x), dtype=torch.float64, device=x.device)
+    errors = torch.empty(len(denoisers), len(snr), len(x), dtype=torch.float64, device=x.device)
     for i, gamma in enumerate(snr.tolist()):
         done = 0
         for rows in x.split(batch_size):
             # numbered, so that equal rows get independent noise and the standard error is honest
             index = torch.arange(done, done + len(rows), device=x.device)
-            points = book.embed(rows)
-            start = State.start(book, points)
+            points, known = book.embed(rows), _given_cells(rows, given)
+            start = State.start(book, points, known)
             xi = RowNoise(rows, index, salt).normal(i, book.n_coords, points.dtype)
             target = torch.full_like(start.snr, gamma).masked_fill(rows.isnan(), 0.0)
-            state = start.increment(book, points, target, xi)
-            error, _ = error_and_tail(denoiser(*state), rows)
-            errors[i, done : done + len(rows)] = error
+            asked = rows
+            if known is not None:
+                target, asked = (
+                    target.masked_fill(known, math.inf),
+                    rows.masked_fill(known, math.nan),
+                )
+            state = start.add(book, start.increment(book, points, target, xi))
+            for m, denoiser in enumerate(denoisers):
+                error, _ = error_and_tail(denoiser(*state), asked)
+                errors[m, i, done : done + len(rows)] = error
             done += len(rows)
-    return errors.mean(1), errors.std(1) / math.sqrt(len(x))
+    return errors

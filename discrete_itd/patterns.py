@@ -215,18 +215,20 @@ def pilot_quadrature(denoiser: Denoiser, x: Tensor, generator: torch.Generator) 
     edges = torch.linspace(
         math.log(0.01), math.log(float(known_snr.max())), 65, dtype=torch.float64, device=x.device
     )
-    n_rows = max(32, min(512, PILOT_CELLS // book.work))
+    n_rows = max(32, min(512, PILOT_CELLS // denoiser.row_work))
     pick = torch.randint(len(x), (n_rows,), generator=generator, device=x.device)
     rows = x[pick]
     points, missing = book.embed(rows), rows.isnan()
-    start = State.start(book, points)
+    led = book.leading & ~missing  # known throughout, as on isotropic patterns
+    start = State.start(book, points, led if book.has_leading else None)
     values = []
     with torch.no_grad():
         for logsnr in (edges[1:] + edges[:-1]) / 2:
             gamma = torch.exp(logsnr).to(points)
             xi = torch.randn(points.shape, generator=generator, device=x.device, dtype=points.dtype)
             target = gamma.expand(start.snr.shape).masked_fill(missing, 0.0)
-            state = start.increment(book, points, target, xi)
+            target = torch.where(torch.isinf(start.snr), start.snr, target)
+            state = start.add(book, start.increment(book, points, target, xi))
             # the error of a continuous column falls with 1/snr for ever, by its own evidence alone
             damping = torch.where(finite, 1.0, (1 + gamma / REAL_SNR) ** -0.5).masked_fill(
                 missing, 0.0
@@ -252,7 +254,7 @@ class Evaluator:
     def __call__(self, denoiser: Denoiser) -> tuple[float, float]:
         """Mean nats per row, and its standard error over rows; of a large vocabulary, over the first rows."""
         generator = torch.Generator(self._x.device).manual_seed(self._seed)
-        x = self._x[: max(512, VALIDATION_CELLS // denoiser.codebook.work)]
+        x = self._x[: max(512, VALIDATION_CELLS // denoiser.row_work)]
         total = torch.zeros(len(x), dtype=torch.float64, device=x.device)
         for _ in range(self._repeats):
             order = torch.randperm(len(x), generator=generator, device=x.device)

@@ -140,9 +140,9 @@ def place_steps(
         One schedule for each, with at most that many steps.
     generator : torch.Generator
     """
-    n_rows = max(32, min(512, PILOT_CELLS // denoiser.codebook.work))
+    n_rows = max(32, min(512, PILOT_CELLS // denoiser.row_work))
     pick = torch.randint(len(x), (n_rows,), generator=generator, device=generator.device)
-    n_grid = GRID if denoiser.codebook.work <= WIDE else GRID // 2
+    n_grid = GRID if denoiser.row_work <= WIDE else GRID // 2
     grid = torch.linspace(math.log(quadrature.low), math.log(quadrature.high), n_grid).exp()
     costs = step_costs(denoiser, x[pick.to(x.device)], grid, generator)
     return [
@@ -309,7 +309,7 @@ def choose_path(
     if kind == "auto" and denoiser.codebook.vocabularies:
         # which asks for a large vocabulary once a path, an isotropic one at every step
         kind = "coordinate"
-    max_rows = min(max_rows, max(32, CHOICE_CELLS // denoiser.codebook.work))
+    max_rows = min(max_rows, max(32, CHOICE_CELLS // denoiser.row_work))
     book = denoiser.codebook
     given = book.leading if book.has_leading else None  # a path takes the others, given these
     seed = int(torch.randint(2**31, (1,), generator=generator, device=generator.device))

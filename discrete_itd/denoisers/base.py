@@ -18,12 +18,19 @@ class Denoiser(nn.Module):
     codebook : Codebook
         The points of the table's categories.
 
+    Attributes
+    ----------
+    isotropic : bool
+        Whether it takes only states in which all columns but the leading ones have the same SNR.
+
     Notes
     -----
     Any map is admissible: the score it leads to is a valid code length, law (5) of
     :mod:`discrete_itd.likelihood`, and its path a normalised probability mass (6). A better map gives
     shorter codes.
     """
+
+    isotropic: bool = False
 
     def __init__(self, codebook: Codebook) -> None:
         super().__init__()
@@ -46,6 +53,11 @@ class Denoiser(nn.Module):
                 f"a {type(self).__name__} of continuous columns is not blurred"
             )
         return self
+
+    @property
+    def row_work(self) -> int:
+        """Numbers that are worked out for a row's posterior, about, which time is proportional to."""
+        return self.codebook.work
 
     @property
     def n_parameters(self) -> int:

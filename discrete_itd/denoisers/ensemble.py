@@ -27,7 +27,9 @@ from discrete_itd.posterior import CategoricalPosterior, GaussianPosterior, Post
 
 MOST_KNOTS = 9  # SNRs, and shares of known columns, at which weights are fitted
 KNOT_ROWS = 400  # for each of them; few rows cannot tell weights that depend on much
+ISOTROPIC_ROWS = 32  # the same where every cell of a row tells them
 REPEATS = 4  # patterns by which the value of members is measured
+VALUE_CELLS = 32  # parts of the integral by which it is, for denoisers of noise alone
 
 
 class EnsembleDenoiser(Denoiser):
@@ -119,6 +121,11 @@ class EnsembleDenoiser(Denoiser):
         return share * known + (1 - share) * noisy
 
     @property
+    def isotropic(self) -> bool:
+        """Whether a member takes only states in which all columns have the same SNR."""
+        return any(member.isotropic for member in self.members)
+
+    @property
     def heard(self) -> list[bool]:
         """Which members have a weight anywhere; the others are never called."""
         return ((self.known > 0).any(0) | (self.noisy > 0).any(0)).tolist()
@@ -156,7 +163,8 @@ class EnsembleDenoiser(Denoiser):
         generator : torch.Generator
             On the device of the rows.
         n_knots : int, optional
-            At how many SNRs and shares of known columns; by default one for ``KNOT_ROWS`` rows, up to ``MOST_KNOTS``.
+            At how many SNRs and shares of known columns; by default one for ``KNOT_ROWS`` rows (of pictures
+            ``ISOTROPIC_ROWS``), up to ``MOST_KNOTS``.
 
         Notes
         -----
@@ -165,22 +173,31 @@ class EnsembleDenoiser(Denoiser):
         columns it is the cross-entropy of the unknown.
         """
         book = members[0].codebook
+        isotropic = any(member.isotropic for member in members)
         if n_knots is None:
-            n_knots = max(1, min(MOST_KNOTS, len(x) // KNOT_ROWS))
+            n_rows = ISOTROPIC_ROWS if isotropic else KNOT_ROWS
+            n_knots = max(1, min(MOST_KNOTS, len(x) // n_rows))
         edges = torch.linspace(math.log(quadrature.low), math.log(quadrature.high), n_knots + 1)
         noisy = []
         for low, high in itertools.pairwise(edges.tolist()):
             told = Evidence.noisy(members, x, (low, high), generator)
             noisy.append(told.least_error() if not len(book.reals) else told.most_probable())
-        overall = Evidence.random(members, x, generator).most_probable()
-        known = [
-            told.most_probable(start=overall) for told in _shares(members, x, generator, n_knots)
-        ]
         middles = (edges[1:] + edges[:-1]) / 2
+        if isotropic:  # nobody can ask for cells given others
+            # of the end of a noisy path, where errors are all but nothing, the posterior itself is asked
+            noisy[-1] = told.most_probable()
+            known = [torch.stack(noisy).mean(0)]
+        else:
+            overall = Evidence.random(members, x, generator).most_probable()
+            known = [
+                e.most_probable(start=overall) for e in _shares(members, x, generator, n_knots)
+            ]
         return cls(members, logsnr=middles, noisy=torch.stack(noisy), known=torch.stack(known))
 
     @torch.no_grad()
-    def marginal_value(self, x: Tensor, *, generator: torch.Generator) -> list[Value]:
+    def marginal_value(
+        self, x: Tensor, *, generator: torch.Generator, quadrature: Quadrature | None = None
+    ) -> list[Value]:
         """What each member is worth: by how much the code of rows is longer without it.
 
         Parameters
@@ -189,12 +206,23 @@ class EnsembleDenoiser(Denoiser):
             Rows that no member was fitted to.
         generator : torch.Generator
             On the device of the rows.
+        quadrature : Quadrature, optional
+            Its range is that of the SNRs: nats are then those of the integral (3). By default they are those of an
+            autoregression averaged over orders, on random known/unknown patterns, which not every denoiser takes.
 
         Notes
         -----
-        Nats are those of an autoregression averaged over orders, on random known/unknown patterns; without a member,
-        the weights of the others are fitted anew on the same rows.
+        Without a member, the weights of the others are fitted anew on the same rows.
+
+        Raises
+        ------
+        ValueError
+            If a member takes only isotropic states, and there is no quadrature.
         """
+        if quadrature is not None:
+            return self._value_at_snrs(x, quadrature, generator)
+        if self.isotropic:
+            raise ValueError("a member takes only isotropic states: give a quadrature")
         members = list(self.members)
         at_shares = list(_shares(members, x, generator, len(self.known)))
         told = [Evidence.random(members, x, generator) for _ in range(REPEATS)]
@@ -219,6 +247,34 @@ class EnsembleDenoiser(Denoiser):
             weight = float(self.known[:, i].mean())
             values.append(Value(float(nats(alone).mean()), float(gain.mean()), error, weight))
         return values
+
+    def _value_at_snrs(
+        self, x: Tensor, quadrature: Quadrature, generator: torch.Generator
+    ) -> list[Value]:
+        """The value of each member by the integral (3), cut into ``VALUE_CELLS`` parts."""
+        members, m = list(self.members), len(self.members)
+        edges = torch.linspace(math.log(quadrature.low), math.log(quadrature.high), VALUE_CELLS + 1)
+        eye = torch.eye(m, dtype=torch.float64, device=x.device)
+        alone, without, ours, weights = 0.0, 0.0, 0.0, []
+        for low, high in itertools.pairwise(edges.tolist()):
+            told = Evidence.noisy(members, x, (low, high), generator)
+            middle = x.new_full((1, self.codebook.n_columns), math.exp((low + high) / 2)).to(
+                self.noisy
+            )
+            weights.append(self.weights(middle)[0].double())
+            left = [[j for j in range(m) if j != i] for i in range(m)]
+            half = (high - low) / 2
+            ours = ours + half * told.row_errors(weights[-1])
+            alone = alone + half * torch.stack([told.row_errors(w) for w in eye])
+            if m > 1:
+                others = [told.row_errors(told.least_error(j)) for j in left]
+                without = without + half * torch.stack(others)
+        alone = torch.as_tensor(alone)
+        gain = torch.as_tensor(without) - ours if m > 1 else torch.full_like(alone, math.nan)
+        error = gain.std(1) / math.sqrt(gain.shape[1])
+        mean = torch.stack(weights).mean(0)
+        columns = alone.mean(1), gain.mean(1), error, mean
+        return [Value(*map(float, line)) for line in zip(*columns, strict=True)]
 
 
 def _shares(

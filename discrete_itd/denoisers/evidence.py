@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -35,15 +35,21 @@ class Evidence:
         Of the cells asked for.
     row : Tensor of int64, shape (n,)
         The row of each such cell.
-    gram : Tensor, shape (M, M), float64
-        Sums over the cells of the products of two members' errors, times the SNR: w' G w is the error of weights w.
+    grams : Tensor, shape (N, M, M), float64
+        Of each row, sums over the cells of the products of two members' errors, times the SNR: w' G w is the error of
+        weights w.
     """
 
     share: Tensor
     size: Tensor
     log_prob: Tensor
     row: Tensor
-    gram: Tensor
+    grams: Tensor
+
+    @property
+    def gram(self) -> Tensor:
+        """The sum of the rows' matrices, (M, M)."""
+        return self.grams.sum(0)
 
     @classmethod
     def masked(
@@ -81,11 +87,11 @@ class Evidence:
         logsnr: tuple[float, float],
         generator: torch.Generator,
     ) -> Evidence:
-        """All cells of a row at one SNR, whose logarithm is between two values."""
+        """All cells of a row at one SNR, whose logarithm is between two values; leading ones are known."""
         low, high = logsnr
         u = torch.rand(len(x), 1, generator=generator, device=x.device)
         snr = torch.exp(low + (high - low) * u)
-        return cls._of(members, x, torch.zeros_like(x, dtype=torch.bool), snr, generator)
+        return cls._of(members, x, members[0].codebook.leading & ~x.isnan(), snr, generator)
 
     @classmethod
     def _of(
@@ -99,7 +105,7 @@ class Evidence:
         book = members[0].codebook
         n_rows = max(32, MOST_CELLS // book.n_columns)
         x, known = x[:n_rows], known[:n_rows]
-        log_probs, rows, gram = [], [], 0.0
+        log_probs, rows, grams = [], [], []
         for first in range(0, len(x), BATCH):
             part = x[first : first + BATCH]
             points, told = book.embed(part), known[first : first + BATCH]
@@ -107,10 +113,11 @@ class Evidence:
             if snr is not None:
                 gamma = snr[first : first + BATCH].to(points)
                 target = gamma.expand(state.snr.shape).masked_fill(part.isnan(), 0.0)
+                target = target.masked_fill(told, math.inf)
                 xi = torch.randn(
                     points.shape, generator=generator, device=x.device, dtype=points.dtype
                 )
-                state = state.increment(book, points, target, xi)
+                state = state.add(book, state.increment(book, points, target, xi))
             asked = ~told & ~part.isnan()
             told_by = beliefs(members, *state)
             log_probs.append(torch.stack([q.log_prob(part)[asked] for q in told_by]).double())
@@ -121,8 +128,7 @@ class Evidence:
             errors = errors.double()
             if snr is not None:
                 errors = errors * snr[first : first + BATCH].double().sqrt()
-            errors = errors.flatten(1)
-            gram = gram + errors @ errors.T
+            grams.append(torch.einsum("mnd,knd->nmk", errors, errors))
         there = (~x.isnan()).sum(1)
         asked = there - known.sum(1)
         return cls(
@@ -130,7 +136,7 @@ class Evidence:
             there / asked.clamp_min(1).double(),
             torch.cat(log_probs, 1),
             torch.cat(rows),
-            torch.as_tensor(gram),
+            torch.cat(grams),
         )
 
     def most_probable(
@@ -170,9 +176,18 @@ class Evidence:
         out[chosen] = w
         return out
 
-    def least_error(self) -> Tensor:
-        """Weights (M,) of least squared error: a quadratic problem on the simplex, by projected gradients."""
-        gram = self.gram / self.gram.diagonal().max().clamp_min(1e-300)
+    def least_error(self, members: Sequence[int] | None = None) -> Tensor:
+        """Weights (M,) of least squared error, of some members only.
+
+        A quadratic problem on the simplex, by projected gradients; never worse than the best member.
+        """
+        if members is not None:
+            chosen = list(members)
+            out = self.grams.new_zeros(self.grams.shape[1])
+            out[chosen] = replace(self, grams=self.grams[:, chosen][:, :, chosen]).least_error()
+            return out
+        gram = self.gram
+        gram = gram / gram.diagonal().max().clamp_min(1e-300)
         best = int(gram.diagonal().argmin())
         w = torch.zeros(len(gram), dtype=gram.dtype, device=gram.device)
         w[best] = 1.0  # from the best member downhill
@@ -184,6 +199,10 @@ class Evidence:
             momentum = new + (at - 1) / following * (new - w)
             w, at = new, following
         return w if w @ gram @ w <= start @ gram @ start else start
+
+    def row_errors(self, weights: Tensor) -> Tensor:
+        """Squared error of each row (N,), times its SNR, with weights (M,)."""
+        return torch.einsum("m,nmk,k->n", weights, self.grams, weights)
 
     def row_nats(self, weights: Tensor) -> Tensor:
         """Surprisal of each row (N,) with weights (N, M): that of the cells asked for, scaled up to all."""

@@ -1,0 +1,164 @@
+"""A Gaussian distribution of all continuous columns together, with its full covariance."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from discrete_itd.codebook import Codebook
+from discrete_itd.denoisers.base import ExactDenoiser
+from discrete_itd.posterior import CategoricalPosterior, GaussianPosterior, Posterior
+from discrete_itd.slots import REAL_KNOWN_SNR
+
+LEAST_VARIANCE = 1e-8  # of a direction, as a share of the largest
+
+
+class GaussianDenoiser(ExactDenoiser):
+    r"""Exact for a multivariate Gaussian :math:`N(m, V \Lambda V^\top + \sigma^2 (I - VV^\top))`.
+
+    The baseline of the continuous density (4): with all directions V the full covariance, with the first few a
+    probabilistic principal component analysis.
+
+    Parameters
+    ----------
+    codebook : Codebook
+        Of continuous columns alone.
+    mean : Tensor, shape (C,)
+    directions : Tensor, shape (C, r)
+        Orthonormal columns V.
+    variances : Tensor, shape (r,)
+        Positive, :math:`\Lambda`.
+    rest : float
+        Positive variance of all directions orthogonal to these.
+
+    References
+    ----------
+    Kong, Brekelmans, Ver Steeg, ICLR 2023, arXiv:2302.03792, section 4: the baseline by the eigenvalues of the
+    covariance. Tipping, Bishop, "Probabilistic principal component analysis", JRSS B 1999, for few directions.
+
+    Examples
+    --------
+    >>> from discrete_itd.codebook import ColumnPoints
+    >>> book = Codebook([ColumnPoints("real")] * 2)
+    >>> gauss = GaussianDenoiser(book, torch.zeros(2), torch.eye(2), torch.ones(2))
+    >>> round(gauss.log_prob(torch.zeros(1, 2, dtype=torch.float64)).item(), 4)  # -log(2 pi)
+    -1.8379
+    """
+
+    mean0: Tensor
+    directions: Tensor
+    variances: Tensor
+    rest: Tensor
+
+    def __init__(
+        self,
+        codebook: Codebook,
+        mean: Tensor,
+        directions: Tensor,
+        variances: Tensor,
+        rest: float = 1.0,
+    ) -> None:
+        super().__init__(codebook)
+        n = codebook.n_columns
+        if len(codebook.reals) != n:
+            raise ValueError("a Gaussian is of continuous columns alone")
+        if mean.shape != (n,) or directions.shape != (n, len(variances)):
+            raise ValueError(f"mean and directions must be of {n} columns")
+        if not bool((variances > 0).all()) or not rest > 0:
+            raise ValueError("variances must be positive")
+        self.register_buffer("mean0", mean.double())
+        self.register_buffer("directions", directions.double())
+        self.register_buffer("variances", variances.double())
+        self.register_buffer("rest", torch.tensor(float(rest), dtype=torch.float64))
+
+    @classmethod
+    def fit(cls, codebook: Codebook, x: Tensor, *, rank: int | None = None) -> GaussianDenoiser:
+        """The Gaussian of most likelihood for rows ``x`` (N, C), all cells there.
+
+        Parameters
+        ----------
+        codebook : Codebook
+        x : Tensor of float64, shape (N, C)
+        rank : int, optional
+            Directions of most variance to keep; the others share one variance. By default all, at most N - 1.
+        """
+        mean = x.mean(0)
+        _, s, vt = torch.linalg.svd(x - mean, full_matrices=False)
+        variances = s.square() / len(x)
+        total, n = variances.sum(), x.shape[1]
+        least = LEAST_VARIANCE * float(variances.max()) + torch.finfo(torch.float64).tiny
+        r = min(n, len(x) - 1) if rank is None else min(rank, n, len(variances))
+        left = (total - variances[:r].sum()) / max(1, n - r)
+        return cls(
+            codebook, mean, vt[:r].T, variances[:r].clamp_min(least), max(float(left), least)
+        )
+
+    def covariance(self) -> Tensor:
+        """The covariance matrix, (C, C)."""
+        v = self.directions
+        eye = torch.eye(len(v), dtype=v.dtype, device=v.device)
+        return self.rest * eye + (v * (self.variances - self.rest)) @ v.T
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        missing = x.isnan()
+        if bool(missing.any()):
+            return torch.stack(
+                [self._of_cells(row, ~gone) for row, gone in zip(x, missing, strict=True)]
+            )
+        r = x - self.mean0
+        c = r @ self.directions
+        within, n = c.square() / self.variances, x.shape[1] - len(self.variances)
+        beyond = (r.square().sum(1) - c.square().sum(1)).clamp_min(0) / self.rest
+        logdet = self.variances.log().sum() + n * self.rest.log()
+        return -0.5 * (within.sum(1) + beyond + logdet + x.shape[1] * math.log(2 * math.pi))
+
+    def _of_cells(self, row: Tensor, there: Tensor) -> Tensor:
+        """Log-density of some of the cells."""
+        at = torch.nonzero(there).flatten()
+        if not len(at):
+            return row.new_zeros(())
+        inside = torch.distributions.MultivariateNormal(
+            self.mean0[at], self.covariance()[at][:, at], validate_args=False
+        )
+        return inside.log_prob(row[at])
+
+    def infer(self, evidence: Tensor) -> tuple[Tensor, Tensor]:
+        return evidence.new_zeros(len(evidence)), evidence
+
+    def forward(self, y: Tensor, snr: Tensor) -> Posterior:
+        level = snr[:, :1]
+        same = bool((snr == level).all()) and not bool(torch.isinf(level).any())
+        mean, var = self._isotropic(y, level) if same else self._any(y, snr)
+        book = self.codebook
+        gaussian = GaussianPosterior(
+            torch.zeros_like(y)[:, :, None], mean.to(y)[:, :, None], var.to(y)[:, :, None]
+        )
+        return Posterior(book, CategoricalPosterior(book.slots, y.new_zeros(len(y), 0)), gaussian)
+
+    def _isotropic(self, y: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
+        """Means and variances where all columns have one SNR: of the independent directions."""
+        gamma, v = level.double(), self.directions
+        r = y.double() - gamma * self.mean0  # of independent noise of variance gamma
+        own, rest = (t / (1 + gamma * t) for t in (self.variances, self.rest))
+        c = r @ v
+        mean = self.mean0 + rest * r + ((own - rest) * c) @ v.T
+        return mean, rest + (own - rest) @ v.square().T
+
+    def _any(self, y: Tensor, snr: Tensor) -> tuple[Tensor, Tensor]:
+        """The same for any SNRs, from the covariance of what is seen."""
+        known = torch.isinf(snr)
+        gamma = torch.where(known, REAL_KNOWN_SNR, snr).double()
+        y = torch.where(known, y.double() * REAL_KNOWN_SNR, y.double())
+        root, covariance = gamma.sqrt(), self.covariance()
+        seen = root[:, :, None] * covariance * root[:, None, :]
+        seen = seen + torch.eye(len(covariance), dtype=seen.dtype, device=seen.device)
+        told = covariance * root[:, None, :]  # (B, C, C)
+        factor = torch.linalg.cholesky(seen)
+        r = (y - gamma * self.mean0) / root.clamp_min(torch.finfo(root.dtype).tiny)
+        r = r.masked_fill(gamma == 0, 0.0)
+        mean = self.mean0 + (told @ torch.cholesky_solve(r[:, :, None], factor))[:, :, 0]
+        half = torch.linalg.solve_triangular(factor, told.mT, upper=False)
+        var = covariance.diagonal() - half.square().sum(1)
+        return mean, var.clamp_min(1 / REAL_KNOWN_SNR)
