@@ -23,6 +23,7 @@ from discrete_itd.denoisers import Denoiser
 from discrete_itd.encoders import PRESENT, Continuous, TableEncoder
 from discrete_itd.fitting import fit_model
 from discrete_itd.frames import as_dtype, fill_cells, one_row, read_rows, unique_rows
+from discrete_itd.information import pointwise_information
 from discrete_itd.likelihood import mse_curve
 from discrete_itd.model import EFFORT, Model
 from discrete_itd.patterns import pilot_quadrature
@@ -413,6 +414,48 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
             surprisal[:, self.encoder_.owner[place]] += inner[:, place]
         return pd.DataFrame(surprisal, index=_index(X), columns=pd.Index(self.encoder_.names))
 
+    def information(
+        self, X: Any, about: Hashable | Iterable[Hashable], *, n_points: int = 64
+    ) -> pd.DataFrame:
+        r"""What some columns say about each of the others, row by row, in nats.
+
+        Parameters
+        ----------
+        X : DataFrame or array-like, shape (N, C)
+        about : name (position, for an array) of a column, or several
+            The columns y that inform; where one of them is missing, it says nothing.
+        n_points : int
+            Noisy points per row, at least 4; each costs two network calls.
+
+        Returns
+        -------
+        DataFrame, shape (N, C)
+            With the index of X; never negative, zero in the informing columns and in missing cells. Half the integral
+            over all SNRs of the squared difference between the guesses that know y and that do not. For an exact
+            model, the mean over rows of a row's sum is the mutual information of y with all others together.
+
+        References
+        ----------
+        Kong et al., "Interpretable diffusion via information decomposition", ICLR 2024, arXiv:2310.07972, eq. (6).
+        """
+        check_integer("n_points", n_points, 4)
+        unique, inverse, _, informing = self._asked(X, _several(about), "about")
+        if informing is None:
+            raise ValueError("about names no column")
+        leading = self.denoiser_.codebook.leading & ~informing
+        if bool((informing | leading).all()):
+            raise ValueError("about names all columns: none is left to be informed")
+        generator = torch.Generator(self.device_).manual_seed(self.model_.seed)
+        quadrature = pilot_quadrature(self.model_.marginals, unique, generator)
+        with progress_bar(len(unique), "information") as bar:
+            nats = pointwise_information(
+                self.denoiser_, unique, informing, quadrature, given=leading, n_points=n_points,
+                generator=torch.Generator().manual_seed(self.model_.seed),
+                batch_size=self.model_.batch_size, progress=bar.update,
+            ).nats  # fmt: skip
+        inner = nats.cpu().numpy()[inverse][:, : self.encoder_.n_columns]
+        return pd.DataFrame(inner, index=_index(X), columns=pd.Index(self.encoder_.names))
+
     def mse_curve(self, X: Any, *, n_points: int = 49, max_rows: int = 1000) -> pd.DataFrame:
         r"""Denoising error at each SNR, whose area is the code length: what the model knows, and at which scale.
 
@@ -728,27 +771,24 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
         return torch.from_numpy(cells.x).to(self.device_), cells.log_volume
 
     def _asked(
-        self, X: Any, given: Iterable[Hashable] | None
+        self, X: Any, given: Iterable[Hashable] | None, what: str = "given"
     ) -> tuple[Tensor, np.ndarray, np.ndarray, Tensor | None]:
         """The distinct rows, which of them each row is, the log-volumes of what is asked, and what is given."""
         x, log_volume = self._cells(X)
         check_integer("n_calls", self.n_calls, 2)
-        mask = self._given(given)
+        mask = self._given(given, what)
         if mask is not None:
             log_volume = np.where(mask.cpu().numpy(), 0.0, log_volume)
         return *unique_rows(x), log_volume, mask
 
-    def _given(self, given: Iterable[Hashable] | None) -> Tensor | None:
+    def _given(self, given: Iterable[Hashable] | None, what: str) -> Tensor | None:
         """Which internal columns are conditioned on."""
         if given is None:
             return None
-        names = self.encoder_.names
-        wanted = [given] if isinstance(given, str | int | np.integer) else list(given)
+        names, wanted = self.encoder_.names, _several(given)
         for name in wanted:
             if name not in names:
-                raise ValueError(
-                    f"column {name!r}: named in given=, but the model has no such column"
-                )
+                raise ValueError(f"column {name!r}: asked for, but the model has no such column")
         mask = np.array([n in wanted for n in names])[self.encoder_.owner]
         return torch.from_numpy(mask).to(self.device_) if wanted else None
 
@@ -758,6 +798,13 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
         tags.input_tags.string = False
         tags.input_tags.allow_nan = True
         return tags
+
+
+def _several(names: Hashable | Iterable[Hashable]) -> list[Hashable]:
+    """Names of columns, of which one may come alone."""
+    if isinstance(names, str | int | np.integer) or not isinstance(names, Iterable):
+        return [names]
+    return list(names)
 
 
 def _index(X: Any) -> pd.Index | None:
