@@ -1,0 +1,177 @@
+r"""How existing diffusion models say how noisy a picture is: discrete times, noise levels, preconditionings.
+
+A model knows its input by a *time* of its own and at a scale of its own. The channel knows it by the SNR
+:math:`\gamma` of :math:`z = \sqrt\gamma x + \varepsilon`, eq. (1). A :class:`Noising` translates both ways: the time
+of an SNR and the SNR of a time, what the network is to be shown of z, and what its answer says about x.
+
+References
+----------
+Ho, Jain, Abbeel, "Denoising diffusion probabilistic models", NeurIPS 2020, arXiv:2006.11239.
+Nichol, Dhariwal, "Improved denoising diffusion probabilistic models", ICML 2021, arXiv:2102.09672, eq. (17).
+Salimans, Ho, "Progressive distillation for fast sampling of diffusion models", ICLR 2022, arXiv:2202.00512, for v.
+Karras, Aittala, Aila, Laine, "Elucidating the design space of diffusion-based generative models", NeurIPS 2022,
+arXiv:2206.00364, table 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+PREDICTIONS = ("epsilon", "v_prediction", "sample")
+
+
+class Noising(Protocol):
+    """The noise that a model was trained with; ``low`` and ``high`` are the smallest and largest SNR of it."""
+
+    low: float
+    high: float
+
+    def snr(self, time: Tensor) -> Tensor:
+        """SNR at the model's times, same shape, float64; ValueError beyond the model's range."""
+        ...
+
+    def time(self, snr: Tensor) -> Tensor:
+        """The model's time of each SNR, same shape, float64; ValueError beyond the model's range."""
+        ...
+
+    def shown(self, z: Tensor, snr: Tensor) -> Tensor:
+        """What the network is shown of ``z`` (B, D) at ``snr`` (B, 1)."""
+        ...
+
+    def guess(self, answer: Tensor, z: Tensor, snr: Tensor, prediction: str) -> Tensor:
+        r"""The clean row :math:`\hat x` (B, D) that the network's answer means."""
+        ...
+
+
+class VariancePreserving:
+    r"""Noise that leaves the variance at one: :math:`\sqrt{\bar\alpha_t} x + \sqrt{1 - \bar\alpha_t} \varepsilon`.
+
+    Parameters
+    ----------
+    alphas_cumprod : sequence of float, length T
+        :math:`\bar\alpha_t` of the times 0 ... T - 1, decreasing, in (0, 1). Between two times the logarithm of the SNR
+        is linear in time. Last values of 0 (of a schedule that ends in pure noise) are left out.
+
+    Attributes
+    ----------
+    alphas_cumprod : Tensor, shape (T,), float64
+
+    Examples
+    --------
+    >>> noising = VariancePreserving([0.9, 0.5, 0.1])
+    >>> noising.snr(torch.tensor([0.0, 1.0, 2.0])).round(decimals=2).tolist()
+    [9.0, 1.0, 0.11]
+    >>> noising.time(torch.tensor([9.0, 3.0, 1.0])).tolist()
+    [0.0, 0.5, 1.0]
+    """
+
+    def __init__(self, alphas_cumprod: Sequence[float] | Tensor) -> None:
+        alphas = torch.as_tensor(alphas_cumprod, dtype=torch.float64).cpu().flatten()
+        n = len(alphas)
+        while n and float(alphas[n - 1]) == 0.0:
+            n -= 1
+        self.alphas_cumprod = alphas = alphas[:n]
+        inside = bool(((alphas > 0) & (alphas < 1)).all())
+        if n < 2 or not inside or not bool((alphas.diff() < 0).all()):
+            raise ValueError(
+                "alphas_cumprod must be at least two decreasing numbers between 0 and 1"
+            )
+        self._logsnr = torch.log(alphas) - torch.log1p(-alphas)
+        self.low, self.high = math.exp(self._logsnr[-1]), math.exp(self._logsnr[0])
+
+    @classmethod
+    def cosine(
+        cls, n_steps: int = 1000, offset: float = 0.008, most: float = 0.999
+    ) -> VariancePreserving:
+        r"""The schedule of Nichol and Dhariwal: :math:`\cos^2` of time, each :math:`\beta_t` at most ``most``."""
+        t = np.arange(n_steps + 1) / n_steps
+        bar = np.cos((t + offset) / (1 + offset) * math.pi / 2) ** 2
+        return cls(torch.from_numpy(np.cumprod(1 - np.minimum(1 - bar[1:] / bar[:-1], most))))
+
+    @classmethod
+    def linear(
+        cls, n_steps: int = 1000, first: float = 1e-4, last: float = 0.02
+    ) -> VariancePreserving:
+        r"""The schedule of Ho, Jain and Abbeel: :math:`\beta_t` linear from ``first`` to ``last``."""
+        return cls(torch.from_numpy(np.cumprod(1 - np.linspace(first, last, n_steps))))
+
+    def snr(self, time: Tensor) -> Tensor:
+        last = len(self._logsnr) - 1
+        _within(time, 0.0, float(last), "time")
+        where = np.arange(last + 1)
+        logsnr = np.interp(time.detach().cpu().double().numpy(), where, self._logsnr.numpy())
+        return torch.from_numpy(np.exp(logsnr)).to(time.device)
+
+    def time(self, snr: Tensor) -> Tensor:
+        _within(snr, self.low, self.high, "SNR")
+        rising, where = self._logsnr.flip(0).numpy(), np.arange(len(self._logsnr))[::-1]
+        logsnr = np.log(snr.detach().cpu().double().numpy())
+        return torch.from_numpy(np.interp(logsnr, rising, where)).to(snr.device)
+
+    def shown(self, z: Tensor, snr: Tensor) -> Tensor:
+        return z * (1 + snr).rsqrt()
+
+    def guess(self, answer: Tensor, z: Tensor, snr: Tensor, prediction: str) -> Tensor:
+        if prediction == "epsilon":
+            return (z - answer) / snr.sqrt()
+        if prediction == "v_prediction":
+            noise = (1 + snr).rsqrt()
+            return snr.sqrt() * noise * (noise * z) - noise * answer
+        return answer
+
+
+class Preconditioned:
+    r"""Noise of any level :math:`\sigma = 1/\sqrt\gamma`, with the preconditioning of Karras et al. (2022), table 1.
+
+    Parameters
+    ----------
+    sigma_data : float
+        Standard deviation of the data that the model was made for.
+    sigma_min, sigma_max : float
+        Smallest and largest noise level.
+    """
+
+    def __init__(
+        self, sigma_data: float = 0.5, sigma_min: float = 0.002, sigma_max: float = 80.0
+    ) -> None:
+        if not (sigma_data > 0 and 0 < sigma_min < sigma_max < math.inf):
+            raise ValueError(
+                f"noise levels must be positive and increase, got {sigma_data}, {sigma_min}, {sigma_max}"
+            )
+        self.sigma_data = sigma_data
+        self.low, self.high = sigma_max**-2, sigma_min**-2
+
+    def snr(self, time: Tensor) -> Tensor:
+        snr = torch.exp(-8 * time.double())  # time is log(sigma) / 4
+        _within(snr, self.low, self.high, "SNR")
+        return snr
+
+    def time(self, snr: Tensor) -> Tensor:
+        _within(snr, self.low, self.high, "SNR")
+        return -torch.log(snr.double()) / 8
+
+    def shown(self, z: Tensor, snr: Tensor) -> Tensor:
+        return z * (1 + snr * self.sigma_data**2).rsqrt()  # c_in of x + sigma noise
+
+    def guess(self, answer: Tensor, z: Tensor, snr: Tensor, prediction: str) -> Tensor:
+        if prediction == "sample":
+            return answer
+        known = snr * self.sigma_data**2
+        scale = self.sigma_data * (1 + known).rsqrt()
+        sign = -1.0 if prediction == "v_prediction" else 1.0
+        return known / (1 + known) * (z * snr.rsqrt()) + sign * scale * answer
+
+
+def _within(values: Tensor, low: float, high: float, what: str) -> None:
+    """ValueError if a value is beyond a model's range, by more than rounding."""
+    slack = 1e-6 * max(abs(low), abs(high)) if what == "time" else 0.0
+    bad = ~((values >= low * (1 - 1e-6) - slack) & (values <= high * (1 + 1e-6) + slack))
+    if bool(bad.any()):
+        value = float(values[bad].flatten()[0])
+        raise ValueError(f"{what} {value:g} is beyond the model's, {low:g} to {high:g}")

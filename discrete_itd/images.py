@@ -1,0 +1,512 @@
+"""Likelihood, tuning and ensembles of existing diffusion models, on pictures.
+
+The way in is :meth:`ImageDensity.from_diffusers` or :meth:`ImageDensity.from_callable`. What a picture is to the
+model is told by :class:`~discrete_itd.pixels.Pixels`; the rest are the parts that tables have, too: the estimators of
+:mod:`discrete_itd.likelihood`, the training of :mod:`discrete_itd.training`, the ensembles of
+:mod:`discrete_itd.denoisers.ensemble`.
+
+Source: Kong, Brekelmans, Ver Steeg, "Information-Theoretic Diffusion", ICLR 2023, arXiv:2302.03792.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from discrete_itd.adapters import from_callable, from_diffusers
+from discrete_itd.checkpoint import Checkpoint
+from discrete_itd.denoisers import Denoiser, EnsembleDenoiser
+from discrete_itd.denoisers.adapted import AdaptedDenoiser
+from discrete_itd.denoisers.base import ExactDenoiser
+from discrete_itd.denoisers.gaussian import GaussianDenoiser
+from discrete_itd.information import pointwise_information
+from discrete_itd.likelihood import (
+    Estimate,
+    integral_log_prob,
+    path_log_prob,
+    squared_errors,
+)
+from discrete_itd.patterns import mean_and_error, pilot_quadrature
+from discrete_itd.planning import place_steps
+from discrete_itd.progress import progress_bar
+from discrete_itd.records import Evaluation, TrainingPlan
+from discrete_itd.sampling import sample
+from discrete_itd.training import seeded, train
+from discrete_itd.variational import variational_bound
+
+BATCH_CELLS = 1 << 22  # numbers of a posterior in one call
+ISOTROPIC = (1.0, 0.0, 0.0)
+
+
+class ImageDensity:
+    """Log-probability of pictures from a denoiser of theirs.
+
+    Parameters
+    ----------
+    denoiser : AdaptedDenoiser, or EnsembleDenoiser of such
+    X : array-like
+        Some hundred pictures like those to be scored: SNRs are chosen by them.
+    labels : array-like of int, optional
+        Their classes, if the model knows any.
+    n_steps : int
+        Steps of a path; each costs a network call per picture and path.
+    batch_size : int, optional
+        Pictures in one network call. By default as many as memory of some hundred MB takes.
+    random_state : int
+        Equal pictures get equal scores: the noise is that of the picture and this number.
+
+    Attributes
+    ----------
+    denoiser : Denoiser
+    pixels : Pixels
+    quadrature : Quadrature
+        Where on the axis of logsnr the code length is.
+    schedule : IsotropicSchedule
+        The steps of a path.
+    history : DataFrame
+        Of the last tuning, empty without one.
+
+    Notes
+    -----
+    All log-probabilities are in nats per picture. Of pixels with levels they are those of a normalised mass; of
+    continuous pixels of a density per unit of the model's values.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        X: Any,
+        *,
+        labels: Any = None,
+        n_steps: int = 32,
+        batch_size: int | None = None,
+        random_state: int = 0,
+    ) -> None:
+        members = list(denoiser.members) if isinstance(denoiser, EnsembleDenoiser) else [denoiser]
+        pixels = [m.pixels for m in members if isinstance(m, AdaptedDenoiser)]
+        if len(pixels) != len(members):
+            raise TypeError("the denoiser must be an adapted one, or an ensemble of such")
+        self.denoiser, self.pixels = denoiser.eval(), pixels[0]
+        self.random_state, self.n_steps = random_state, n_steps
+        self.batch_size = batch_size or max(16, min(512, BATCH_CELLS // denoiser.codebook.size))
+        self.history = pd.DataFrame(columns=pd.Index(Evaluation._fields))
+        x, generator = self.encode(X, labels), self._generator()
+        if not len(x):
+            raise ValueError("X must hold pictures to choose SNRs by, got none")
+        self.quadrature = pilot_quadrature(denoiser, x, generator)
+        (self.schedule,) = place_steps(denoiser, x, self.quadrature, [n_steps], generator=generator)
+
+    @classmethod
+    def from_diffusers(cls, model: Any, scheduler: Any, X: Any, **options: Any) -> ImageDensity:
+        """A diffusers model as it is; parameters as of :func:`discrete_itd.adapters.from_diffusers`."""
+        denoiser = from_diffusers(model, scheduler, X, **options)
+        return cls(denoiser, X, labels=options.get("labels"))
+
+    @classmethod
+    def from_callable(cls, f: Callable[..., Tensor], X: Any, **options: Any) -> ImageDensity:
+        """Any function that predicts; parameters as of :func:`discrete_itd.adapters.from_callable`."""
+        return cls(from_callable(f, X, **options), X, labels=options.get("labels"))
+
+    # -- log-probabilities ------------------------------------------------------------------------
+
+    def log_prob(
+        self, X: Any, labels: Any = None, *, n_paths: int = 4, tol: float | None = None
+    ) -> Estimate:
+        """Log-probability of each picture by the path estimator (6), with its standard error.
+
+        Parameters
+        ----------
+        X : array-like
+        labels : array-like of int, optional
+            Classes to condition on.
+        n_paths : int
+            Of ``n_steps`` network calls each.
+        tol : float, optional
+            Nats; pictures whose standard error is larger get more paths.
+
+        Returns
+        -------
+        Estimate
+            float64, (N,), nats.
+        """
+        x = self.encode(X, labels)
+        with progress_bar(len(x), "scoring") as bar:
+            return path_log_prob(
+                self.denoiser,
+                x,
+                self.schedule,
+                n_paths=n_paths,
+                tol=tol,
+                given=self._given(),
+                generator=self._generator(),
+                batch_size=self.batch_size,
+                progress=bar.update,
+            )
+
+    def integral(
+        self,
+        X: Any,
+        labels: Any = None,
+        *,
+        baseline: ExactDenoiser | None = None,
+        n_points: int = 128,
+    ) -> Estimate:
+        """Log-probability of each picture by the integral (4) over SNR, against a baseline.
+
+        Parameters
+        ----------
+        X, labels
+            As of :meth:`log_prob`.
+        baseline : ExactDenoiser, optional
+            By default independent pixels; :meth:`gaussian` gives one with the full covariance.
+        n_points : int
+            Noisy points per picture, a network call each.
+        """
+        x = self.encode(X, labels)
+        baseline = self._first().base if baseline is None else baseline
+        with progress_bar(len(x), "integrating") as bar:
+            return integral_log_prob(
+                self.denoiser,
+                x,
+                self.quadrature,
+                baseline=baseline,
+                n_points=n_points,
+                given=self._given(),
+                generator=self._generator(),
+                batch_size=max(self.batch_size, n_points),
+                progress=bar.update,
+            )
+
+    def gaussian(self, X: Any, *, rank: int | None = None) -> GaussianDenoiser:
+        """A Gaussian of continuous pixels with their full covariance, or its first ``rank`` directions, for (4)."""
+        if self.pixels.n_levels is not None or self.pixels.n_classes:
+            raise ValueError("a Gaussian baseline is of continuous pixels without a class")
+        x = self.encode(X)
+        return GaussianDenoiser.fit(self.denoiser.codebook, x, rank=rank).to(x.device)
+
+    def variational_bound(
+        self,
+        X: Any,
+        labels: Any = None,
+        *,
+        n_times: int | None = None,
+        variance: Literal["fixed_small", "fixed_large"] = "fixed_small",
+    ) -> Estimate:
+        """Minus the variational bound of the same network, by its own times.
+
+        Parameters
+        ----------
+        X, labels
+            As of :meth:`log_prob`.
+        n_times, variance
+            As of :func:`discrete_itd.variational.variational_bound`.
+        """
+        x, denoiser = self.encode(X, labels), self.denoiser
+        if not isinstance(denoiser, AdaptedDenoiser):
+            raise TypeError("an ensemble has no variational bound; its members have")
+        with progress_bar(len(x), "variational bound") as bar:
+            return variational_bound(
+                denoiser,
+                x,
+                n_times=n_times,
+                variance=variance,
+                generator=self._generator(),
+                batch_size=self.batch_size,
+                progress=bar.update,
+            )
+
+    def bits_per_dim(self, estimate: Estimate) -> tuple[float, float]:
+        """Mean bits per pixel and channel of pictures, and the standard error over pictures.
+
+        Of continuous pixels, the bits of a density.
+        """
+        mean, error = mean_and_error(-estimate.log_prob)
+        unit = math.log(2) * self.pixels.n_pixels
+        return mean / unit, error / unit
+
+    def sample(self, n_samples: int = 1, *, labels: Any = None) -> np.ndarray:
+        """Draw pictures from the model that is scored: (n_samples, *shape), levels or values."""
+        if n_samples < 1:
+            raise ValueError(f"n_samples must be positive, got {n_samples}")
+        blank = self.encode(np.zeros((n_samples, *self.pixels.shape)), labels)
+        start = blank.clone()
+        start[:, : self.pixels.n_pixels] = math.nan
+        left = torch.zeros_like(start, dtype=torch.bool)
+        left[:, self.pixels.n_pixels :] = True
+        generator = self._generator()
+        drawn = sample(
+            self.denoiser, start, self.schedule, generator=generator, left=left,
+            batch_size=self.batch_size,
+        )  # fmt: skip
+        return self.pixels.decode(drawn)
+
+    # -- better models ----------------------------------------------------------------------------
+
+    def fine_tune(
+        self,
+        X: Any,
+        labels: Any = None,
+        *,
+        max_steps: int = 1000,
+        max_time: float | None = None,
+        learning_rate: float = 1e-4,
+        batch_size: int = 64,
+        validation_fraction: float = 0.1,
+        checkpoint: str | os.PathLike[str] | None = None,
+    ) -> ImageDensity:
+        """Tune a copy of the network by the information-theoretic objective, the integral (3) of the denoising error.
+
+        Parameters
+        ----------
+        X, labels
+            Training pictures.
+        max_steps : int
+        max_time : float, optional
+            Seconds.
+        learning_rate : float
+            Of AdamW, at the beginning; it falls to zero.
+        batch_size : int
+        validation_fraction : float
+            Share of the pictures held out: by their nats the best weights are kept, and guesses are calibrated anew.
+        checkpoint : path-like, optional
+            A file from which an interrupted tuning goes on.
+
+        Returns
+        -------
+        ImageDensity
+            The tuned one, its ``history`` nats against steps and seconds; this one is as before. Ctrl-C ends the tuning
+            with the best weights so far.
+
+        Raises
+        ------
+        TypeError
+            If the model is an ensemble, or has no weights to tune.
+        """
+        if not isinstance(self.denoiser, AdaptedDenoiser):
+            raise TypeError("tune the members of an ensemble one by one")
+        if next(self.denoiser.parameters(), None) is None:
+            raise TypeError("the network is a plain function, without weights to tune")
+        if not 0 < validation_fraction < 1:
+            raise ValueError(f"validation_fraction must be in (0, 1), got {validation_fraction}")
+        x = self.encode(X, labels)
+        n_valid = max(2, round(validation_fraction * len(x)))
+        if len(x) < n_valid + 2:
+            raise ValueError(f"tuning needs at least four pictures, got {len(x)}")
+        order = torch.from_numpy(np.random.RandomState(self.random_state).permutation(len(x)))
+        x_valid, x_train = x[order[:n_valid]], x[order[n_valid:]]
+        denoiser = copy.deepcopy(self.denoiser)
+        plan = TrainingPlan(
+            max_steps=max_steps,
+            max_time=max_time,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            weight_decay=0.0,
+            ema=0.995,
+            patterns=ISOTROPIC,
+            judged=ISOTROPIC,
+        )
+        with (
+            progress_bar(1.0, "tuning", "{l_bar}{bar}| {elapsed}<{remaining}") as bar,
+            seeded(self.random_state, x.device),
+        ):
+            report = train(
+                denoiser,
+                x_train,
+                x_valid,
+                plan,
+                generator=self._generator(),
+                progress=lambda done, _: bar.update(done - bar.n),
+                checkpoint=None if checkpoint is None else Checkpoint(checkpoint),
+            )
+        denoiser.calibrate(x_valid, generator=self._generator(), n_knots=len(denoiser.knots))
+        out = self._like(denoiser, x_valid)
+        out.history = pd.DataFrame(report.history, columns=pd.Index(Evaluation._fields))
+        return out
+
+    @classmethod
+    def ensemble(
+        cls, members: Sequence[ImageDensity], X: Any, labels: Any = None, **options: Any
+    ) -> ImageDensity:
+        """A convex combination of models, whose weights depend on the SNR.
+
+        Parameters
+        ----------
+        members : sequence of ImageDensity
+            Of pictures of one shape, range and number of levels; their noise schedules may differ.
+        X, labels
+            Held-out pictures, by which weights are fitted.
+        **options
+            ``n_steps``, ``batch_size`` and ``random_state``.
+        """
+        if not members:
+            raise ValueError("an ensemble needs at least one member")
+        first = members[0]
+        x = first.encode(X, labels)
+        denoiser = EnsembleDenoiser.fit(
+            [m.denoiser for m in members], x, first.quadrature, generator=first._generator()
+        )
+        return cls(denoiser, X, labels=labels, **options)
+
+    def marginal_value(self, X: Any, labels: Any = None) -> pd.DataFrame:
+        """What each member of an ensemble is worth: held-out nats with it and without it.
+
+        Returns
+        -------
+        DataFrame
+            A line a member: ``alone``, its own nats per picture by the integral (3); ``gain``, by how much more nats
+            the others have without it, their weights fitted anew, and ``stderr`` of that; ``weight``; ``parameters``.
+        """
+        ensemble = self.denoiser
+        if not isinstance(ensemble, EnsembleDenoiser):
+            raise TypeError("one model alone is no ensemble")
+        values = ensemble.marginal_value(
+            self.encode(X, labels), generator=self._generator(), quadrature=self.quadrature
+        )
+        table = pd.DataFrame(values)
+        return table.assign(parameters=[m.n_parameters for m in ensemble.members])
+
+    # -- diagnostics ------------------------------------------------------------------------------
+
+    def information(self, X: Any, labels: Any, *, n_points: int = 64) -> np.ndarray:
+        r"""What the class says about every pixel of each picture, in nats: (N, \*shape), never negative.
+
+        Kong et al. (ICLR 2024), eq. (6): half the squared difference between the guesses with and without the
+        class, over all SNRs. On average over pictures, and for an exact model, the sum over pixels is their mutual
+        information with the class. The model must know what to do without a class (``null_class``).
+        """
+        if not self.pixels.n_classes:
+            raise ValueError("the model knows no classes")
+        x = self.encode(X, labels)
+        informing = torch.zeros(x.shape[1], dtype=torch.bool, device=x.device)
+        informing[self.pixels.n_pixels :] = True
+        with progress_bar(len(x), "information") as bar:
+            nats = pointwise_information(
+                self.denoiser, x, informing, self.quadrature, n_points=n_points,
+                generator=self._generator(), batch_size=max(self.batch_size, n_points),
+                progress=bar.update,
+            ).nats  # fmt: skip
+        nats = nats[:, : self.pixels.n_pixels].cpu().numpy()
+        return nats.reshape(-1, *self.pixels.shape)
+
+    def encode(self, X: Any, labels: Any = None) -> Tensor:
+        """Rows of pictures, on the device of the denoiser; see :meth:`discrete_itd.pixels.Pixels.encode`."""
+        return self.pixels.encode(X, labels).to(self.denoiser.codebook.device)
+
+    def _first(self) -> AdaptedDenoiser:
+        d = self.denoiser
+        first = d.members[0] if isinstance(d, EnsembleDenoiser) else d
+        assert isinstance(first, AdaptedDenoiser)
+        return first
+
+    def _given(self) -> Tensor | None:
+        """The class is given wherever it is not missing."""
+        return self.denoiser.codebook.leading if self.pixels.n_classes else None
+
+    def _generator(self) -> torch.Generator:
+        device = self.denoiser.codebook.device
+        return torch.Generator(device).manual_seed(self.random_state)
+
+    def _like(self, denoiser: Denoiser, x: Tensor) -> ImageDensity:
+        """Another denoiser with the same options, its SNRs chosen by encoded pictures."""
+        labels = x[:, -1].cpu().numpy() if self.pixels.n_classes else None
+        return ImageDensity(
+            denoiser,
+            self.pixels.decode(x),
+            labels=None if labels is None or np.isnan(labels).any() else labels,
+            n_steps=self.n_steps,
+            batch_size=self.batch_size,
+            random_state=self.random_state,
+        )
+
+
+def compare_mse(
+    models: dict[str, ImageDensity],
+    X: Any,
+    labels: Any = None,
+    *,
+    n_points: int = 33,
+) -> pd.DataFrame:
+    """Denoising errors of several models on the same noise: where in SNR one loses to another, and how many nats.
+
+    Parameters
+    ----------
+    models : dict from name to ImageDensity
+        Of one kind of pictures; the first is the one that others are compared with.
+    X, labels
+        Held-out pictures.
+    n_points : int
+        SNRs, evenly spread on a logarithmic scale.
+
+    Returns
+    -------
+    DataFrame, shape (n_points, 1 + 3 M)
+        logsnr; and for each model its mean squared error, under its name; the nats that it loses to the first in the
+        part of the axis around that SNR, ``lost_<name>``, which add up to the area between the two curves; and their
+        paired standard error, ``stderr_<name>``.
+    """
+    if not models:
+        raise ValueError("there is no model to compare")
+    first = next(iter(models.values()))
+    x = first.encode(X, labels)
+    if len(x) < 2:
+        raise ValueError("a curve with error bars needs at least two pictures")
+    ends = [m.quadrature.edges[[0, -1]].tolist() for m in models.values()]
+    low, high = min(e[0] for e in ends), max(e[1] for e in ends)
+    logsnr = torch.linspace(low, high, n_points, dtype=torch.float64)
+    errors = squared_errors(
+        [m.denoiser for m in models.values()],
+        x,
+        logsnr.exp(),
+        generator=first._generator(),
+        given=first._given(),
+        batch_size=first.batch_size,
+    ).cpu()
+    width = torch.full_like(logsnr, float(logsnr[1] - logsnr[0]))
+    width[[0, -1]] /= 2
+    nats = 0.5 * (width * logsnr.exp())[:, None] * errors  # (M, n, N)
+    columns: dict[str, Any] = {"logsnr": logsnr.numpy()}
+    for i, name in enumerate(models):
+        lost = nats[i] - nats[0]
+        columns[name] = errors[i].mean(1).numpy()
+        columns[f"lost_{name}"] = lost.mean(1).numpy()
+        columns[f"stderr_{name}"] = (lost.std(1) / math.sqrt(lost.shape[1])).numpy()
+    return pd.DataFrame(columns)
+
+
+def progress_of_training(
+    checkpoints: Iterable[tuple[int, ImageDensity]],
+    X: Any,
+    labels: Any = None,
+    *,
+    n_points: int = 64,
+) -> pd.DataFrame:
+    """Held-out nats of checkpoints against the steps of training, for :func:`extrapolate`.
+
+    Parameters
+    ----------
+    checkpoints : iterable of (int, ImageDensity)
+        Steps, increasing, and the model that was saved there.
+    X, labels
+        Held-out pictures.
+    n_points : int
+        Of the integral.
+
+    Returns
+    -------
+    DataFrame
+        With columns step, valid_nats and valid_stderr, as
+        :func:`~discrete_itd.reporting.extrapolation.extrapolate` and the learning curve's picture take them.
+    """
+    lines = []
+    for step, model in checkpoints:
+        nats = -model.integral(X, labels, n_points=n_points).log_prob
+        lines.append((step, *mean_and_error(nats)))
+    return pd.DataFrame(lines, columns=pd.Index(["step", "valid_nats", "valid_stderr"]))
