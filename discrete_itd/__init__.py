@@ -1,10 +1,10 @@
 """Probability for tables of categories, by information-theoretic diffusion.
 
 ``DiffusionDensity`` is the way in, and for anomalies ``DiffusionOutlierDetector`` (``detection``); ``report`` writes
-a page on either (``reporting``). The parts it is made of, in the order in which data flow through them: an encoder
-turns columns into points (``encoders``, ``codebook``), a Gaussian channel adds noise (``channel``), a denoiser
-guesses the clean row (``denoisers``, ``posterior``), and the I-MMSE estimator turns its errors into
-log-probabilities (``likelihood``).
+a page on either (``reporting``). Diffusion models that exist already come in by ``images.ImageDensity``. The parts it
+is made of, in the order in which data flow through them: an encoder turns columns into points (``encoders``,
+``codebook``), a Gaussian channel adds noise (``channel``), a denoiser guesses the clean row (``denoisers``,
+``posterior``), and the I-MMSE estimator turns its errors into log-probabilities (``likelihood``).
 """
 
 from discrete_itd.channel import CoordinateSchedule, IsotropicSchedule, Quadrature

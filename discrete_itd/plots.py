@@ -4,7 +4,7 @@ All take ``ax``, matplotlib axes to draw on, and return the axes; without, they 
 ``ax.figure``, which has ``savefig`` and shows in a notebook. pyplot is never touched. matplotlib comes with
 ``pip install "discrete-itd[plot]"``.
 
-What is no fitted model is a TypeError or a NotFittedError.
+What is no fitted model is a TypeError or a NotFittedError, where a model is asked.
 """
 
 from __future__ import annotations
@@ -48,7 +48,60 @@ def plot_mse_curve(density: Model, X: Any, ax: Axes | None = None) -> Axes:
     return ax
 
 
-def plot_learning_curve(density: Model, ax: Axes | None = None, *, factor: float = 2.0) -> Axes:
+def plot_mse_comparison(curve: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """The denoising errors of several models at each signal-to-noise ratio, with the nats between them.
+
+    Parameters
+    ----------
+    curve : DataFrame
+        From :func:`discrete_itd.images.compare_mse`.
+    ax : Axes, optional
+
+    References
+    ----------
+    Kong, Brekelmans, Ver Steeg, "Information-Theoretic Diffusion", ICLR 2023, arXiv:2302.03792, figure 2.
+    """
+    if "logsnr" not in curve or not any(str(c).startswith("lost_") for c in curve.columns):
+        raise ValueError("curve must be a table of discrete_itd.images.compare_mse")
+    ax = drawing.new_axes() if ax is None else ax
+    drawing.draw_mse_comparison(curve, ax)
+    return ax
+
+
+def plot_information(
+    nats: np.ndarray, picture: np.ndarray | None = None, ax: Axes | None = None
+) -> Axes:
+    """What a class tells about every pixel of a picture: a heat map of nats, over the picture.
+
+    Parameters
+    ----------
+    nats : ndarray, shape (H, W) or (channels, H, W)
+        Of one picture, from :meth:`discrete_itd.images.ImageDensity.information`; channels are added up.
+    picture : ndarray, of the same shape, optional
+    ax : Axes, optional
+
+    References
+    ----------
+    Kong et al., "Interpretable diffusion via information decomposition", ICLR 2024, arXiv:2310.07972.
+    """
+    maps = []
+    for values in (nats, picture):
+        values = None if values is None else np.asarray(values, dtype=float)
+        if values is not None and values.ndim == 3:
+            values = values.sum(0)
+        if values is not None and values.ndim != 2:
+            raise ValueError(
+                f"one picture has shape (H, W) or (channels, H, W), got {values.shape}"
+            )
+        maps.append(values)
+    ax = drawing.new_axes() if ax is None else ax
+    drawing.draw_information(maps[0], ax, picture=maps[1])
+    return ax
+
+
+def plot_learning_curve(
+    density: Model | pd.DataFrame, ax: Axes | None = None, *, factor: float = 2.0
+) -> Axes:
     """Held-out nats against the steps of training, and a power law that goes on to ``factor`` times as many.
 
     The nats are those of ``history_``: of encoded cells, so without the change of unit of continuous columns.
@@ -56,15 +109,15 @@ def plot_learning_curve(density: Model, ax: Axes | None = None, *, factor: float
     Parameters
     ----------
     density : DiffusionDensity or DiffusionOutlierDetector
-        Fitted; of a detector, its density.
+        Fitted; of a detector, its density. Or a table of :func:`discrete_itd.images.progress_of_training`.
     ax : Axes, optional
     factor : float
         More than 1.
     """
-    _, density = fitted(density)
+    history = density if isinstance(density, pd.DataFrame) else fitted(density)[1].history_
     ax = drawing.new_axes() if ax is None else ax
-    ahead = extrapolate(density.history_, factor=factor)
-    drawing.draw_learning_curve(density.history_, ax, ahead=ahead)
+    ahead = extrapolate(history, factor=factor)
+    drawing.draw_learning_curve(history, ax, ahead=ahead)
     return ax
 
 

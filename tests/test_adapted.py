@@ -202,9 +202,9 @@ def test_mass_of_a_discrete_oracle(device):
     p, truth = p.double().cpu(), oracle.log_probs.double().cpu()
     generator = seeded_generator(0, "cpu")
     levels = tuple(torch.linspace(-3, 4, 24).exp().tolist())
-    path = path_log_prob(model, x, IsotropicSchedule(levels), n_paths=64, generator=generator)
+    path = path_log_prob(model, x, IsotropicSchedule(levels), n_paths=32, generator=generator)
     integral = integral_log_prob(
-        model, x, Quadrature.logistic(1.0, 1.5, low=-6.0, high=5.0), n_points=1024,
+        model, x, Quadrature.logistic(1.0, 1.5, low=-6.0, high=5.0), n_points=512,
         generator=generator, batch_size=1 << 14,
     )  # fmt: skip
     bound = variational_bound(model, x, n_times=199, generator=generator, batch_size=1 << 14)

@@ -34,6 +34,43 @@ def words(ax):
     return [*labels, *ticks, ax.get_xlabel(), ax.get_ylabel()]
 
 
+def comparison():
+    """Two models, of which the second loses a nat in all."""
+    logsnr = np.linspace(-2, 2, 9)
+    lost = np.r_[0.0, np.full(7, 1 / 7), 0.0]
+    one = np.exp(-logsnr)
+    columns = {"logsnr": logsnr, "one": one, "lost_one": 0 * lost, "stderr_one": 0 * lost}
+    return pd.DataFrame({**columns, "two": one * 1.2, "lost_two": lost, "stderr_two": 0.1 * lost})
+
+
+def test_models_compared():
+    ax = plots.plot_mse_comparison(comparison())
+    assert "two: +1.00 nats" in words(ax)
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), 0.5)  # snr times 1 / snr
+    np.testing.assert_allclose(ax.lines[1].get_ydata(), 0.6)
+    given = Figure().subplots()
+    assert plots.plot_mse_comparison(comparison(), given) is given
+    with pytest.raises(ValueError, match="compare_mse"):
+        plots.plot_mse_comparison(pd.DataFrame({"a": [1.0]}))
+
+
+def test_information_of_pixels():
+    nats = np.arange(12.0).reshape(1, 3, 4) / 10
+    ax = plots.plot_information(nats, picture=nats)
+    assert ax.get_title() == "6.60 nats"
+    np.testing.assert_allclose(ax.images[-1].get_array(), nats[0])
+    given = Figure().subplots()
+    assert plots.plot_information(nats[0], ax=given) is given
+    with pytest.raises(ValueError, match="one picture"):
+        plots.plot_information(nats[None])
+
+
+def test_learning_curve_of_a_table():
+    steps = np.arange(1, 9) * 100
+    table = pd.DataFrame({"step": steps, "valid_nats": 3 + 9 / steps, "valid_stderr": 0.01})
+    assert plots.plot_learning_curve(table).has_data()
+
+
 @pytest.mark.parametrize("name", PLOTS)
 def test_a_picture_is_drawn_on_the_axes_given_or_on_its_own(name):
     given = Figure().subplots()

@@ -3,14 +3,29 @@
 import re
 from pathlib import Path
 
+import pytest
+
 from discrete_itd.cli import main
 from discrete_itd.recipes import Network
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
 
+def save_a_model(folder):
+    """A diffusion model of digits that has learned nothing."""
+    diffusers = pytest.importorskip("diffusers")
+    diffusers.UNet2DModel(
+        sample_size=8, in_channels=1, out_channels=1, layers_per_block=1, norm_num_groups=4,
+        block_out_channels=(8, 8), down_block_types=("DownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "UpBlock2D"),
+    ).float().save_pretrained(folder)  # fmt: skip
+    diffusers.DDPMScheduler(num_train_timesteps=20).save_pretrained(folder)
+
+
+@pytest.mark.slow
 def test_the_python_examples_run(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    save_a_model("my-ddpm")
     examples = re.findall(r"```python\n(.*?)```(?:[^`]*?```text\n(.*?)```)?", README, re.DOTALL)
     assert sum(1 for _, promised in examples if promised) == 4
     names = {"Network": Network}
@@ -20,6 +35,13 @@ def test_the_python_examples_run(capsys, tmp_path, monkeypatch):
             if "denoiser=" in example
             else ", denoiser=Network('mlp', width=16, base='independent')"
         )
+        if "ImageDensity" in example:
+            quick = example.replace("max_steps=1000", "max_steps=2")
+            quick = quick.replace(".images.astype(int)", ".images.astype(int)[::8]")
+            quick = re.sub(r"\b(1[25]00)\b", lambda m: str(int(m[1]) // 8), quick)
+            exec(quick, names)
+            assert "bits per dimension" in capsys.readouterr().out
+            continue
         quick = example.replace("max_steps=1000", f"max_steps=20, n_calls=4{small}")
         quick = quick.replace("load_adult()", "load_adult()[:2000]")
         quick = quick.replace("[Network(),", "[Network(width=16),")

@@ -96,6 +96,48 @@ def draw_mse_curve(curve: pd.DataFrame, ax: Axes, *, is_mass: bool = True) -> No
     _finish(ax, legend=True)
 
 
+def draw_mse_comparison(curve: pd.DataFrame, ax: Axes) -> None:
+    """Half the denoising error times the SNR of several models, and the nats between each and the first.
+
+    Parameters
+    ----------
+    curve : DataFrame
+        As :func:`discrete_itd.images.compare_mse` returns it.
+    ax : Axes
+    """
+    names = [c.removeprefix("lost_") for c in curve.columns if c.startswith("lost_")]
+    x = curve["logsnr"].to_numpy()
+    first = _half(curve, names[0])
+    colours = (BLUE, VERMILLION, ORANGE, SKY, INK, GREY)
+    for i, name in enumerate(names):
+        own, colour = _half(curve, name), colours[i % len(colours)]
+        lost = curve[f"lost_{name}"].sum()
+        label = shorten(name) if not i else f"{shorten(name)}: {lost:+.2f} nats"
+        ax.plot(x, own, color=colour, linewidth=2 if not i else 1.4, label=label)
+        if i:
+            ax.fill_between(x, first, own, color=colour, alpha=0.2, linewidth=0)
+    ax.set(xlabel="log SNR (noise falls to the right)", ylabel="½ · SNR · squared error, nats")
+    ax.set_ylim(0, None)
+    _finish(ax, legend=True)
+
+
+def draw_information(nats: np.ndarray, ax: Axes, *, picture: np.ndarray | None = None) -> None:
+    """Nats by pixel as a heat map, over the picture itself.
+
+    Parameters
+    ----------
+    nats : ndarray, shape (H, W)
+    ax : Axes
+    picture : ndarray, shape (H, W), optional
+    """
+    if picture is not None:
+        ax.imshow(picture, cmap="gray_r", interpolation="nearest")
+    shown = ax.imshow(nats, cmap="cividis", alpha=0.75 if picture is not None else 1.0, vmin=0)
+    ax.set(xticks=[], yticks=[], title=f"{nats.sum():.2f} nats")
+    figure = ax.figure
+    figure.colorbar(shown, ax=ax, label="nats", fraction=0.05)
+
+
 def draw_learning_curve(
     history: pd.DataFrame, ax: Axes, *, ahead: Extrapolation | None = None
 ) -> None:
