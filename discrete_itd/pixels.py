@@ -59,16 +59,20 @@ class Pixels:
         """Numbers of one picture, D."""
         return math.prod(self.shape)
 
-    def codebook(self) -> Codebook:
-        """The points of a row: every pixel a point on a line, in the model's units, then the class."""
+    @property
+    def columns(self) -> tuple[ColumnPoints, ...]:
+        """Of a row: every pixel a point on a line, in the model's units, then the class."""
         pixel = ColumnPoints("real")
         if self.n_levels is not None:
             levels = np.linspace(self.low, self.high, self.n_levels)
             pixel = ColumnPoints("line", self.n_levels, levels=tuple(levels.tolist()))
         classes = [ColumnPoints("simplex", self.n_classes)] if self.n_classes else []
+        return (*[pixel] * self.n_pixels, *classes)
+
+    def codebook(self) -> Codebook:
+        """The points of a row."""
         # a class is never guessed: it is known before the pixels, or missing
-        leading = [self.n_pixels] if self.n_classes else []
-        return Codebook([pixel] * self.n_pixels + classes, leading)
+        return Codebook(self.columns, [self.n_pixels] if self.n_classes else [])
 
     def encode(self, X: Any, labels: Any = None) -> Tensor:
         """Rows of pictures ``X`` (N, *shape), for one channel also (N, H, W), or (N, D): float64, (N, C).

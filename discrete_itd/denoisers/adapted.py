@@ -53,6 +53,7 @@ TRUSTS = torch.arange(0, 11) / 8  # what is tried of a network's evidence
 MEANT = (0.0, 0.1, 0.5, 0.9, 1.0)  # shares of the second reading that are tried
 # of the second reading's equation: steps, and nats between two levels within which its solution is looked for
 NEWTON_STEPS, REACH, CONVERGED = 24, 64.0, 1e-4
+BATCH_CELLS, COST_CELLS = 1 << 22, 1 << 24  # numbers of a posterior: in a batch, in all
 BANDWIDTH = 0.9  # of levels that are smoothed, by the rule of Silverman (1986)
 SHARES = (0.0, 0.25, 0.5, 0.75, 0.9, 0.97, 0.99, 0.999)  # of smoothed levels in a marginal
 
@@ -107,7 +108,7 @@ class AdaptedDenoiser(Denoiser):
         super().__init__(marginals.codebook)
         if prediction not in PREDICTIONS:
             raise ValueError(f"prediction must be one of {PREDICTIONS}, got {prediction!r}")
-        if pixels.codebook().columns != marginals.codebook.columns:
+        if pixels.columns != marginals.codebook.columns:
             raise ValueError("marginals are of other pictures")
         self.network, self.noising, self.prediction = network, noising, prediction
         self.pixels, self.base = pixels, marginals
@@ -306,7 +307,7 @@ class AdaptedDenoiser(Denoiser):
         *,
         generator: torch.Generator,
         n_knots: int = N_KNOTS,
-        batch_size: int = 256,
+        batch_size: int | None = None,
         progress: Callable[[float], object] | None = None,
     ) -> AdaptedDenoiser:
         r"""Measure how far guesses err, by pixel and SNR.
@@ -318,7 +319,8 @@ class AdaptedDenoiser(Denoiser):
         generator : torch.Generator
         n_knots : int
             SNRs at which to measure, evenly spread on a logarithmic scale.
-        batch_size : int
+        batch_size : int, optional
+            By default what memory of some hundred MB takes, at most 256.
         progress : callable, optional
             Called with the share done.
 
@@ -331,7 +333,10 @@ class AdaptedDenoiser(Denoiser):
         if len(x) < 2:
             raise ValueError(f"calibration needs at least two pictures, got {len(x)}")
         self.eval()
-        like = self.mean0
+        like, size = self.mean0, self.codebook.size
+        if batch_size is None:
+            batch_size = max(4, min(256, BATCH_CELLS // size))
+        few = max(16, COST_CELLS // size)  # rows enough to choose between readings
         gap = 2e-3
         if self.pixels.n_levels is not None:
             gap = (self.pixels.high - self.pixels.low) / (self.pixels.n_levels - 1)
@@ -354,7 +359,8 @@ class AdaptedDenoiser(Denoiser):
                 own, _ = self._own(y, snr)
                 d, u = (clean - own).double(), (guess - own).double()
                 dd, du, uu = dd + d.square().sum(0), du + (d * u).sum(0), uu + u.square().sum(0)
-                kept.append((rows, y, snr, guess))
+                if done - len(rows) < few:
+                    kept.append((rows, y, snr, guess))
             dd, du, uu = (torch.as_tensor(t, device=like.device) for t in (dd, du, uu))
             tiny = torch.finfo(torch.float64).tiny
             pooled = (du.sum() / uu.sum().clamp_min(tiny)).clamp(0, 1)
