@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from discrete_itd.denoisers.adapted import AdaptedDenoiser, pixel_marginals
 from discrete_itd.denoisers.noising import Noising, Preconditioned, VariancePreserving
 from discrete_itd.pixels import Pixels
+from discrete_itd.progress import progress_bar
 
 __all__ = ["Preconditioned", "VariancePreserving", "from_callable", "from_diffusers"]
 
@@ -48,7 +49,7 @@ def from_callable(
     f : callable
         ``f(noisy, time)`` with pictures (B, \*shape) at the scale of the schedule and times (B,), or with
         classes (B,) as a third argument if ``n_classes`` says that there are any; gives a tensor like ``noisy``. A
-        module becomes part of the denoiser, and can be tuned; it is not copied.
+        module becomes part of the denoiser, and can be tuned; it is not copied, and put in evaluation mode.
     X : array-like
         Some hundred pictures like those to be scored, best not those that the model learned: on them it is measured how
         far its guesses err. Levels 0 ... n_levels - 1, or values in the model's units.
@@ -104,7 +105,13 @@ def from_callable(
         autocast=autocast,
     ).to(device)
     generator = torch.Generator(device).manual_seed(random_state)
-    return denoiser.calibrate(x.to(device), generator=generator, n_knots=n_knots)
+    with progress_bar(1.0, "calibrating", "{l_bar}{bar}| {elapsed}<{remaining}") as bar:
+        return denoiser.calibrate(
+            x.to(device),
+            generator=generator,
+            n_knots=n_knots,
+            progress=lambda done: bar.update(done - bar.n),
+        )
 
 
 def from_diffusers(
@@ -126,7 +133,7 @@ def from_diffusers(
     ----------
     model : UNet2DModel, or a module like it
         Called as ``model(sample, timestep, class_labels)``; ``in_channels`` and ``sample_size`` of its ``config``
-        give the shape of pictures. It is used where it lies, not copied.
+        give the shape of pictures. It is used where it lies, not copied, and put in evaluation mode.
     scheduler : scheduler of diffusers
         One with ``alphas_cumprod`` (DDPM, DDIM, PNDM, Euler, Heun, DPM-Solver and others, linear or cosine), or one
         of EDM (``sigma_data``, ``sigma_min`` and ``sigma_max`` in its config). It is read, not run.

@@ -334,6 +334,16 @@ def test_calibration_is_by_the_rows_alone():
     x = a.pixels.encode(X)
     b.calibrate(x, generator=seeded_generator(0, "cpu"), batch_size=7)
     torch.testing.assert_close(b.ratio, a.ratio, rtol=1e-4, atol=1e-6)
+    before = {k: v.clone() for k, v in b.state_dict().items()}
+
+    def stop(_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        b.calibrate(x, generator=seeded_generator(1, "cpu"), progress=stop)
+    assert all(torch.equal(v, before[k]) for k, v in b.state_dict().items())
+    with pytest.raises(ValueError, match="n_knots"):
+        b.calibrate(x, generator=seeded_generator(0, "cpu"), n_knots=0)
     with pytest.raises(ValueError, match="at least two"):
         b.calibrate(x[:1], generator=seeded_generator(0, "cpu"))
 

@@ -46,6 +46,7 @@ from discrete_itd.posterior import CategoricalPosterior, Posterior
 
 Network = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
+CALIBRATED = ("knots", "shrink", "ratio", "trust", "meant")
 N_KNOTS = 24  # SNRs at which errors are measured
 POOLED_ROWS = 32.0  # by which a pixel's error is drawn towards that of all pixels
 LEAST_RATIO = 1e-6  # of the network's error to that of a pixel's own evidence
@@ -328,11 +329,32 @@ class AdaptedDenoiser(Denoiser):
         -----
         With d and u how far the clean pixel and the guess are from what the pixel's own evidence says, the
         guess is drawn to that by :math:`s = E[du]/E[u^2]`, between 0 and 1; v is :math:`v_g E(d - su)^2 / E d^2`.
-        Last, at every SNR the evidence is scaled by what predicts the pixels best.
+        Last, at every SNR the evidence is scaled by what predicts the pixels best, and so are the two readings mixed.
+        The network is put in evaluation mode. If calibration is interrupted, all is as before.
         """
+        if n_knots < 1:
+            raise ValueError(f"n_knots must be positive, got {n_knots}")
         if len(x) < 2:
             raise ValueError(f"calibration needs at least two pictures, got {len(x)}")
         self.eval()
+        before = {name: getattr(self, name) for name in CALIBRATED}
+        try:
+            self._measure(x, generator, n_knots, batch_size, progress)
+        except BaseException:
+            for name, value in before.items():
+                setattr(self, name, value)
+            raise
+        return self
+
+    def _measure(
+        self,
+        x: Tensor,
+        generator: torch.Generator,
+        n_knots: int,
+        batch_size: int | None,
+        progress: Callable[[float], object] | None,
+    ) -> None:
+        """What :meth:`calibrate` does, knot by knot."""
         like, size = self.mean0, self.codebook.size
         if batch_size is None:
             batch_size = max(4, min(256, BATCH_CELLS // size))
@@ -381,7 +403,6 @@ class AdaptedDenoiser(Denoiser):
         best = cost.unfold(2, 3, 1).sum(3).flatten(0, 1).argmin(0).to(like.device)  # (G,)
         self._take(knots, shrinks, ratios, TRUSTS.to(like)[best // len(MEANT)])
         self.meant = like.new_tensor(MEANT)[best % len(MEANT)]
-        return self
 
     def _take(
         self, knots: Tensor, shrink: list[Tensor], ratio: list[Tensor], trust: Tensor
