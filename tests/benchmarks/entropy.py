@@ -33,12 +33,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--max-time", type=float, default=60.0, help="seconds of each training")
     parser.add_argument("--dimensions", type=int, nargs="+", default=[2, 16, 256])
+    parser.add_argument("--truths", nargs="+", default=["Gaussian", "mixture"])
     parser.add_argument("--rows", type=int, default=20_000)
     parser.add_argument("--tests", type=int, default=200)
     options = parser.parse_args()
     print(machine(), flush=True)
     lines = []
-    for kind in ("Gaussian", "mixture"):
+    for kind in options.truths:
         for d in options.dimensions:
             truth = (gaussian if kind == "Gaussian" else mixture)(d)
             rng = np.random.default_rng(1)
@@ -147,9 +148,8 @@ def draw(truth: ExactDenoiser, n: int, rng: np.random.Generator) -> Tensor:
         covariance = truth.covariance().numpy()
         return torch.from_numpy(rng.multivariate_normal(truth.mean0.numpy(), covariance, n))
     assert isinstance(truth, MixtureDenoiser)
-    pick = rng.choice(
-        4, size=n, p=truth.log_weights.exp().double().numpy() / float(truth.log_weights.exp().sum())
-    )
+    p = truth.log_weights.exp().double().numpy()
+    pick = rng.choice(len(p), size=n, p=p / p.sum())
     means, var = truth.means.double().numpy()[pick], truth.var.double().numpy()[pick]
     return torch.from_numpy(means + np.sqrt(var) * rng.normal(size=means.shape))
 
