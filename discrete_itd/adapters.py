@@ -48,13 +48,14 @@ def from_callable(
     ----------
     f : callable
         ``f(noisy, time)`` with pictures (B, \*shape) at the scale of the schedule and times (B,), or with
-        classes (B,) as a third argument if ``n_classes`` says that there are any; gives a tensor like ``noisy``. A
+        classes (B,) as a third argument if ``n_classes`` says that there are any; gives a tensor like ``noisy``.
+        Times lie between those of the schedule where the SNR does: they are fractional numbers. A
         module becomes part of the denoiser, and can be tuned; it is not copied, and put in evaluation mode.
     X : array-like
         Some hundred pictures like those to be scored, best not those that the model learned: on them it is measured how
         far its guesses err. Levels 0 ... n_levels - 1, or values in the model's units.
     prediction : {"epsilon", "v_prediction", "sample"}
-        The noise, the velocity, or the clean picture.
+        The noise, the velocity, or the clean picture; for what they mean to a :class:`Preconditioned` model, see there.
     schedule : Noising or sequence of float
         :class:`VariancePreserving`, :class:`Preconditioned`, or :math:`\bar\alpha_t` of the times 0 ... T - 1.
     labels : array-like of int, optional
@@ -94,6 +95,13 @@ def from_callable(
         shape = tuple(X.shape[1:]) if hasattr(X, "shape") else tuple(torch.as_tensor(X).shape[1:])
     pixels = Pixels(tuple(shape), n_levels, *map(float, value_range), n_classes=n_classes)
     x = pixels.encode(X, labels)
+    if len(x) < 2:
+        raise ValueError(
+            f"X must hold at least two pictures to calibrate the model by, got {len(x)}"
+        )
+    for name, value in (("n_knots", n_knots), ("random_state", random_state)):
+        if type(value) is not int:
+            raise TypeError(f"{name} must be an integer, got {value!r}")
     device = next(f.parameters()).device if _has_parameters(f) else torch.device("cpu")
     denoiser = AdaptedDenoiser(
         _with_classes(f, n_classes),
@@ -127,7 +135,7 @@ def from_diffusers(
     n_knots: int = 24,
     random_state: int = 0,
 ) -> AdaptedDenoiser:
-    """Make a denoiser of a diffusers model, without changing it.
+    """Make a denoiser of a diffusers model, without changing its weights.
 
     Parameters
     ----------
@@ -184,6 +192,8 @@ def noising_of(scheduler: Any) -> Noising:
     """The noise of a diffusers scheduler; TypeError for one that is not understood."""
     config: Any = getattr(scheduler, "config", None)
     alphas = getattr(scheduler, "alphas_cumprod", None)
+    if getattr(config, "timestep_type", "discrete") == "continuous":
+        raise TypeError(f"a {type(scheduler).__name__} with continuous times is not understood")
     if alphas is not None:
         return VariancePreserving(alphas)
     if all(hasattr(config, name) for name in ("sigma_data", "sigma_min", "sigma_max")):
@@ -230,5 +240,8 @@ def _has_parameters(f: Any) -> bool:
 def _entry(config: Any, name: str, where: str) -> Any:
     value = getattr(config, name, None)
     if value is None:
-        raise TypeError(f"{where} has no {name}: use from_callable, which is told the shape")
+        raise TypeError(
+            f"{where} has no {name}: give the UNet itself, not a pipeline; or use from_callable, which is told"
+            " the shape"
+        )
     return value

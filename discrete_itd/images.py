@@ -76,6 +76,8 @@ class ImageDensity:
 
     Notes
     -----
+    Equal pictures share their noise, too, so averages over a table of few different ones are less sure than they
+    seem. Pickle and ``copy.deepcopy`` keep one whole, if the network can be pickled.
     All log-probabilities are in nats per picture. Of pixels with levels they are those of a normalised mass; of
     continuous pixels of a density per unit of the model's values.
     """
@@ -105,15 +107,60 @@ class ImageDensity:
         (self.schedule,) = place_steps(denoiser, x, self.quadrature, [n_steps], generator=generator)
 
     @classmethod
-    def from_diffusers(cls, model: Any, scheduler: Any, X: Any, **options: Any) -> ImageDensity:
-        """A diffusers model as it is; parameters as of :func:`discrete_itd.adapters.from_diffusers`."""
+    def from_diffusers(
+        cls,
+        model: Any,
+        scheduler: Any,
+        X: Any,
+        *,
+        n_steps: int = 32,
+        batch_size: int | None = None,
+        **options: Any,
+    ) -> ImageDensity:
+        """A diffusers model as it is.
+
+        Parameters
+        ----------
+        model, scheduler, X, **options
+            As of :func:`discrete_itd.adapters.from_diffusers`.
+        n_steps, batch_size
+            As of the class.
+        """
         denoiser = from_diffusers(model, scheduler, X, **options)
-        return cls(denoiser, X, labels=options.get("labels"))
+        return cls._of(denoiser, X, n_steps, batch_size, options)
 
     @classmethod
-    def from_callable(cls, f: Callable[..., Tensor], X: Any, **options: Any) -> ImageDensity:
-        """Any function that predicts; parameters as of :func:`discrete_itd.adapters.from_callable`."""
-        return cls(from_callable(f, X, **options), X, labels=options.get("labels"))
+    def from_callable(
+        cls,
+        f: Callable[..., Tensor],
+        X: Any,
+        *,
+        n_steps: int = 32,
+        batch_size: int | None = None,
+        **options: Any,
+    ) -> ImageDensity:
+        """Any function that predicts.
+
+        Parameters
+        ----------
+        f, X, **options
+            As of :func:`discrete_itd.adapters.from_callable`.
+        n_steps, batch_size
+            As of the class.
+        """
+        return cls._of(from_callable(f, X, **options), X, n_steps, batch_size, options)
+
+    @classmethod
+    def _of(
+        cls,
+        denoiser: Denoiser,
+        X: Any,
+        n_steps: int,
+        batch_size: int | None,
+        options: dict[str, Any],
+    ) -> ImageDensity:
+        shared = {k: options[k] for k in ("labels", "random_state") if k in options}
+        return cls(denoiser, X, n_steps=n_steps, batch_size=batch_size, **shared)
 
     # -- log-probabilities ------------------------------------------------------------------------
 
@@ -181,7 +228,7 @@ class ImageDensity:
                 n_points=n_points,
                 given=self._given(),
                 generator=self._generator(),
-                batch_size=max(self.batch_size, n_points),
+                batch_size=self.batch_size,
                 progress=bar.update,
             )
 
@@ -232,8 +279,25 @@ class ImageDensity:
         unit = math.log(2) * self.pixels.n_pixels
         return mean / unit, error / unit
 
-    def sample(self, n_samples: int = 1, *, labels: Any = None) -> np.ndarray:
-        """Draw pictures from the model that is scored: (n_samples, *shape), levels or values."""
+    def sample(
+        self, n_samples: int = 1, *, labels: Any = None, random_state: int | None = None
+    ) -> np.ndarray:
+        """Draw pictures from the model that is scored.
+
+        Parameters
+        ----------
+        n_samples : int
+        labels : array-like of int, shape (n_samples,), optional
+        random_state : int, optional
+            None draws anew at every call.
+
+        Returns
+        -------
+        ndarray, shape (n_samples, *shape)
+            Levels, or values.
+        """
+        if isinstance(n_samples, bool) or not isinstance(n_samples, int | np.integer):
+            raise TypeError(f"n_samples must be an integer, got {n_samples!r}")
         if n_samples < 1:
             raise ValueError(f"n_samples must be positive, got {n_samples}")
         blank = self.encode(np.zeros((n_samples, *self.pixels.shape)), labels)
@@ -242,6 +306,10 @@ class ImageDensity:
         left = torch.zeros_like(start, dtype=torch.bool)
         left[:, self.pixels.n_pixels :] = True
         generator = self._generator()
+        if random_state is None:
+            generator.seed()
+        else:
+            generator.manual_seed(random_state)
         drawn = sample(
             self.denoiser, start, self.schedule, generator=generator, left=left,
             batch_size=self.batch_size,
@@ -303,6 +371,8 @@ class ImageDensity:
         order = torch.from_numpy(np.random.RandomState(self.random_state).permutation(len(x)))
         x_valid, x_train = x[order[:n_valid]], x[order[n_valid:]]
         denoiser = copy.deepcopy(self.denoiser)
+        if not any(p.requires_grad for p in denoiser.parameters()):
+            denoiser.requires_grad_(True)  # it was frozen to be used
         plan = TrainingPlan(
             max_steps=max_steps,
             max_time=max_time,
@@ -361,7 +431,8 @@ class ImageDensity:
         Returns
         -------
         DataFrame
-            A line a member: ``alone``, its own nats per picture by the integral (3); ``gain``, by how much more nats
+            A line a member: ``alone``, its own nats per picture by the integral (3) (of continuous pixels, but for a
+            constant that all share); ``gain``, by how much more nats
             the others have without it, their weights fitted anew, and ``stderr`` of that; ``weight``; ``parameters``.
         """
         ensemble = self.denoiser
@@ -454,7 +525,14 @@ def compare_mse(
     """
     if not models:
         raise ValueError("there is no model to compare")
+    if n_points < 2:
+        raise ValueError(f"n_points must be at least 2, got {n_points}")
+    if "logsnr" in models:
+        raise ValueError("a model cannot be named logsnr: that is the axis")
     first = next(iter(models.values()))
+    for name, model in models.items():
+        if model.pixels != first.pixels:
+            raise ValueError(f"model {name!r} is of {model.pixels}, the first of {first.pixels}")
     x = first.encode(X, labels)
     if len(x) < 2:
         raise ValueError("a curve with error bars needs at least two pictures")

@@ -422,19 +422,20 @@ def integral_log_prob(
         xi = noise.normal(1, book.n_coords, points.dtype)
         state = start.add(book, start.increment(book, points, target, xi))
         asked = each if known is None else each.masked_fill(known, math.nan)
-        error, tail = error_and_tail(denoiser(*state), asked)
-        left, _ = error_and_tail(_at_start(denoiser, start, known), asked)
+        error, tail = _errors_and_tails(denoiser, state, asked, batch_size)
+        first = slice(None, None, n_points)  # of each row
+        at, begin = asked[first], State(start.y[first], start.snr[first])
+        left, _ = error_and_tail(_at_start(denoiser, begin, known), at)
         log_b = 0.0
         if baseline is not None:
-            b_error, b_tail = error_and_tail(baseline(*state), asked)
-            error, tail, log_b = error - b_error, tail - b_tail, baseline.log_prob(each)
+            b_error, b_tail = _errors_and_tails(baseline, state, asked, batch_size)
+            error, tail, log_b = error - b_error, tail - b_tail, baseline.log_prob(rows)
             if known is not None:
-                log_b = log_b - baseline.log_prob(each.masked_fill(~known, math.nan))
-            left = left - error_and_tail(_at_start(baseline, start, known), asked)[0]
-        known = log_b - left * (quadrature.low / 2)
+                log_b = log_b - baseline.log_prob(rows.masked_fill(~known[first], math.nan))
+            left = left - error_and_tail(_at_start(baseline, begin, known), at)[0]
+        known = (log_b - left * (quadrature.low / 2)).double()
         f = (0.5 * weight * error).unflatten(0, (-1, n_points))[:, :n_inner]  # (b, n)
         tail = tail.unflatten(0, (-1, n_points))[:, n_inner:]
-        known = known.double().unflatten(0, (-1, n_points))[:, 0]
         log_probs.append(known - f.mean(1) - tail.mean(1))
         pairs = f[:, : n_inner // 2 * 2].unflatten(1, (-1, 2)).diff(dim=2)
         variance = pairs.square().sum((1, 2)) / n_inner**2
@@ -455,6 +456,16 @@ def _at_start(denoiser: Denoiser, start: State, known: Tensor | None) -> Posteri
     if known is not None:
         return denoiser(*start)
     return denoiser(start.y[:1], start.snr[:1]).expand(len(start.y))
+
+
+def _errors_and_tails(
+    denoiser: Denoiser, state: State, x: Tensor, batch_size: int
+) -> tuple[Tensor, Tensor]:
+    """:func:`error_and_tail` of states of rows, so many in one call."""
+    parts = zip(*(t.split(batch_size) for t in (*state, x)), strict=True)
+    told = [error_and_tail(denoiser(y, snr), rows) for y, snr, rows in parts]
+    error, tail = (torch.cat(t) for t in zip(*told, strict=True))
+    return error, tail
 
 
 def error_and_tail(q: Posterior, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -261,11 +261,12 @@ class Evaluator:
     def __call__(self, denoiser: Denoiser) -> tuple[float, float]:
         """Mean nats per row, and its standard error over rows; of a large vocabulary, over the first rows."""
         generator = torch.Generator(self._x.device).manual_seed(self._seed)
-        x = self._x[: max(512, VALIDATION_CELLS // denoiser.row_work)]
+        huge = denoiser.codebook.work >= HUGE
+        x = self._x[: max(16 if huge else 512, VALIDATION_CELLS // denoiser.row_work)]
         total = torch.zeros(len(x), dtype=torch.float64, device=x.device)
         for _ in range(self._repeats):
             order = torch.randperm(len(x), generator=generator, device=x.device)
-            for part in order.split(2048):
+            for part in order.split(16 if huge else 2048):
                 loss = self._patterns.loss(denoiser, x[part], generator).double()
                 total.index_add_(0, part, loss)
         return mean_and_error(total / self._repeats)

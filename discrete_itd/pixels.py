@@ -47,8 +47,10 @@ class Pixels:
     def __post_init__(self) -> None:
         if not self.shape or any(type(n) is not int or n < 1 for n in self.shape):
             raise ValueError(f"shape must be positive integers, got {self.shape}")
-        if self.n_levels is not None and not 2 <= self.n_levels <= 256:
-            raise ValueError(f"n_levels must be from 2 to 256, got {self.n_levels}")
+        if self.n_levels is not None and (
+            type(self.n_levels) is not int or not 2 <= self.n_levels <= 256
+        ):
+            raise ValueError(f"n_levels must be an integer from 2 to 256, got {self.n_levels!r}")
         if not -math.inf < self.low < self.high < math.inf:
             raise ValueError(f"low must be below high, got {self.low} and {self.high}")
         if self.n_classes < 0:
@@ -93,6 +95,10 @@ class Pixels:
         values = X.detach().cpu().numpy() if isinstance(X, Tensor) else np.asarray(X)
         if values.dtype == object or values.dtype.kind not in "biuf":
             raise TypeError(f"pictures must be numbers, got an array of {values.dtype}")
+        if self.n_levels is None and values.dtype.kind in "biu":
+            raise ValueError(
+                f"pictures of {values.dtype} have levels: say how many by n_levels, or give the model's own values"
+            )
         shapes = [self.shape, (self.n_pixels,)]
         if self.shape[0] == 1:
             shapes.append(self.shape[1:])
@@ -108,7 +114,8 @@ class Pixels:
             if wrong.any():
                 row, pixel = np.argwhere(wrong)[0]
                 raise ValueError(
-                    f"pixel {pixel} of picture {row} is {cells[row, pixel]:g}, no level of 0 to {self.n_levels - 1}"
+                    f"pixel {pixel} of picture {row} is {cells[row, pixel]:g}, no level of 0 to {self.n_levels - 1}:"
+                    " levels are whole numbers, whatever the model's own values"
                 )
         if not self.n_classes:
             if labels is not None:

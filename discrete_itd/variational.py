@@ -64,7 +64,8 @@ def variational_bound(
     Returns
     -------
     Estimate
-        float64, (N,), nats; the standard error is that of the times and the noise.
+        float64, (N,), nats. The standard error is from differences of neighbouring times, on average not too small, and
+        too large where all times are asked; NaN for one time.
 
     Raises
     ------
@@ -90,17 +91,20 @@ def variational_bound(
     pull = before.sqrt() * beta / (1 - bar)  # of the guess on the mean of a step back
     last = len(bar) - 1
     n_times = min(TIMES, last) if n_times is None else n_times
-    if not 1 <= n_times <= last:
-        raise ValueError(f"n_times must be from 1 to {last}, got {n_times}")
+    if not isinstance(n_times, int) or not 1 <= n_times <= last:
+        raise ValueError(f"n_times must be an integer from 1 to {last}, got {n_times!r}")
+    if not len(x):
+        return Estimate(x.new_zeros(0), x.new_zeros(0))
     salt = draw_salt(generator)
     gap = (pixels.high - pixels.low) / (pixels.n_levels - 1)
-    log_probs, stderrs = [x.new_zeros(0)], [x.new_zeros(0)]
-    for rows in x.split(max(1, batch_size // (n_times + 1))):
-        each = rows.repeat_interleave(n_times + 1, 0)
-        index = torch.arange(n_times + 1, device=x.device).repeat(len(rows))
+    n_asked = n_times + 2  # the last step twice, to know its error
+    log_probs, stderrs = [], []
+    for rows in x.split(max(1, batch_size // n_asked)):
+        each = rows.repeat_interleave(n_asked, 0)
+        index = torch.arange(n_asked, device=x.device).repeat(len(rows))
         noise = RowNoise(each, index, salt)
         u = (index + noise.uniform(0, 1)[:, 0]) / n_times
-        t = (1 + (u * last).long()).clamp_max(last).masked_fill(index == n_times, 0)
+        t = (1 + (u * last).long()).clamp_max(last).masked_fill(index >= n_times, 0)
         y, gamma, classes, clean = denoiser.noisy(each, noising.snr(t)[:, None], noise)
         guess = denoiser.guess(y, gamma, classes)
         error = (guess - clean).double()
@@ -109,17 +113,16 @@ def variational_bound(
         step = step + error.square().sum(1) * pull[t] ** 2 / (2 * var[t])
         sd = float(var[0].sqrt())
         last_step = _log_mass(clean.double(), guess.double(), sd, gap, pixels.low, pixels.high)
-        step = torch.where(index == n_times, -last_step, step).unflatten(0, (-1, n_times + 1))
-        inner = step[:, :n_times] * last
-        start = clean.double().unflatten(0, (-1, n_times + 1))[:, 0]
+        step = torch.where(index >= n_times, -last_step, step).unflatten(0, (-1, n_asked))
+        inner, final = step[:, :n_times] * last, step[:, n_times:]
+        start = clean.double().unflatten(0, (-1, n_asked))[:, 0]
         end = 0.5 * (bar[-1] * (start.square() - 1) - torch.log1p(-bar[-1])).sum(1)
-        log_probs.append(-(end + inner.mean(1) + step[:, n_times]))
+        log_probs.append(-(end + inner.mean(1) + final.mean(1)))
         pairs = inner[:, : n_times // 2 * 2].unflatten(1, (-1, 2)).diff(dim=2)
-        exact = n_times == last  # every time was asked
-        variance_of_mean = pairs.square().sum((1, 2)) / n_times**2
-        stderrs.append(
-            variance_of_mean.sqrt() if not exact or n_times > 1 else torch.zeros_like(end)
-        )
+        of_times = pairs.square().sum((1, 2)) / n_times**2
+        if n_times == 1:
+            of_times = torch.full_like(of_times, math.nan)
+        stderrs.append((of_times + final.var(1) / 2).sqrt())
         if progress is not None:
             progress(len(rows))
     return Estimate(torch.cat(log_probs), torch.cat(stderrs))

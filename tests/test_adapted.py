@@ -390,6 +390,29 @@ def test_classes_are_given_or_missing(device):
     path_log_prob(strict, rows[:2], schedule, **options)
 
 
+def test_a_class_tells_something_before_there_is_light(device):
+    """What the network says at the least noise that was measured is what is believed at SNR 0."""
+    pixels = Pixels((2,), n_levels=3, n_classes=2)
+    model = wild_model(device, pixels, null_class=2)
+    rows = torch.tensor([[0.0, 2, 0], [0.0, 2, 1], [0.0, 2, math.nan]], dtype=torch.float64).to(
+        device
+    )
+    book = model.codebook
+    start = State.start(book, book.embed(rows), book.leading & ~rows.isnan())
+    here, alone = model(*start).mean()[:, :2], model.base(*start).mean()[:, :2]
+    assert not torch.allclose(here[0], here[1])
+    torch.testing.assert_close(here[2], alone[2])
+
+
+def test_a_learned_variance_is_left_aside():
+    """Of twice as many channels the first half is the prediction."""
+    X = np.random.default_rng(0).integers(2, size=(20, 1, 2, 2))
+    options = {"n_levels": 2, "prediction": "epsilon", "schedule": [0.9, 0.5, 0.1], "n_knots": 2}
+    plain = from_callable(lambda z, _: z / 2, X, **options)
+    more = from_callable(lambda z, _: torch.cat([z / 2, z**2], 1), X, **options)
+    torch.testing.assert_close(more.shrink, plain.shrink)
+
+
 # -- bad input ------------------------------------------------------------------------------------
 
 
@@ -404,7 +427,7 @@ def test_states_that_a_picture_model_does_not_know(device):
 
 
 def test_wrong_networks_and_arguments():
-    X = np.zeros((4, 1, 2, 2))
+    X = np.zeros((4, 1, 2, 2), dtype=int)
     good = {"prediction": "epsilon", "schedule": [0.9, 0.5, 0.1], "n_levels": 2}
     cases = [
         (lambda z, _: z[:, 0], {}, ValueError, "as many"),
@@ -420,7 +443,14 @@ def test_wrong_networks_and_arguments():
         (lambda z, _: z, {"labels": [0, 1, 2, 3]}, ValueError, "knows no classes"),
         (lambda z, _: z, {"n_classes": 2, "labels": [0, 1, 2, 3]}, ValueError, "no class of"),
         (lambda z, _: z, {"n_classes": 2, "labels": [0, 1]}, ValueError, "one a picture"),
-        (lambda z, *_: z, {"n_classes": 2}, ValueError, "needs a class"),
+        (lambda z, *_: z, {"n_classes": 2}, ValueError, "null_class"),
+        (lambda z, _: z, {"null_class": 1}, ValueError, "knows classes"),
+        (lambda z, *_: z, {"n_classes": 2, "null_class": 5}, ValueError, "from 0 to 2"),
+        (lambda z, _: z * math.nan, {}, ValueError, "not finite at time"),
+        (lambda z, _: z, {"n_levels": 2.0}, ValueError, "integer from 2"),
+        (lambda z, _: z, {"n_levels": None, "shape": (1, 2, 2)}, ValueError, "say how many"),
+        (lambda z, _: z, {"random_state": None}, TypeError, "random_state"),
+        (lambda z, _: z, {"n_knots": 2.5}, TypeError, "n_knots"),
     ]
     for f, options, error, match in cases:
         with pytest.raises(error, match=match):
@@ -431,6 +461,7 @@ def test_wrong_networks_and_arguments():
         (np.full((4, 1, 2, 2), np.nan), "not finite"),
         (np.zeros((4, 1, 2, 2), dtype=object), "must be numbers"),
         (np.zeros((1, 1, 2, 2)), "at least two pictures"),
+        (np.zeros((0, 1, 2, 2)), "at least two pictures"),
     ):
         with pytest.raises((ValueError, TypeError), match=match):
             from_callable(lambda z, _: z, bad, **good)

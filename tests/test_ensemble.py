@@ -25,11 +25,13 @@ from laws import (
     rounding,
     seeded_generator,
     seeds,
+    simplex,
     total_mass,
 )
 
 from discrete_itd.channel import CoordinateSchedule, Quadrature, State
-from discrete_itd.denoisers import EnsembleDenoiser
+from discrete_itd.codebook import Codebook
+from discrete_itd.denoisers import EnsembleDenoiser, MarginalDenoiser
 from discrete_itd.denoisers.ensemble import REPEATS, Evidence, mixed
 from discrete_itd.likelihood import integral_log_prob, path_log_prob
 
@@ -497,3 +499,15 @@ def test_weights_are_normalised():
     assert ensemble.weights(snr).tolist() == [[0.5, 0.5]] * 2
     rows = draws(ensemble, 5, seeded_generator(0, "cpu"))
     assert rows.shape == (5, 3)
+
+
+def test_many_wide_rows(device):
+    """Of which not all are looked at."""
+    book = Codebook([simplex(2)] * 600).to(device)
+    rows = torch.zeros(500, 600, dtype=torch.float64, device=device)
+    member = MarginalDenoiser(book, torch.ones(1200, device=device))
+    for told in (
+        Evidence.noisy([member], rows, (0.0, 1.0), seeded_generator(0, device)),
+        Evidence.random([member], rows, seeded_generator(0, device)),
+    ):
+        assert len(told.grams) == len(told.share) < 500

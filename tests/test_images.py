@@ -1,5 +1,6 @@
 """Existing models on pictures, as their owners would use them."""
 
+import copy
 import math
 
 import numpy as np
@@ -129,15 +130,18 @@ def test_the_procedure_released_with_the_paper(models, test_pictures):
 
 @pytest.mark.usefixtures("dtype")
 def test_samples_are_pictures(models):
-    drawn = models[600].sample(300)
+    drawn = models[600].sample(300, random_state=0)
+    np.testing.assert_array_equal(drawn, models[600].sample(300, random_state=0))
+    assert (models[600].sample(20) != models[600].sample(20)).any()
     assert drawn.shape == (300, 1, 2, 2)
     assert drawn.dtype == np.uint8
     assert drawn.max() == 3
     flat = drawn.reshape(300, 4).astype(int)
     assert np.corrcoef(flat[:, 0], flat[:, 1])[0, 1] > 0.6
     assert np.corrcoef(flat[:, 0], flat[:, 3])[0, 1] < -0.6
-    with pytest.raises(ValueError, match="positive"):
-        models[600].sample(0)
+    for n, error in ((0, ValueError), (2.0, TypeError)):
+        with pytest.raises(error, match="n_samples"):
+            models[600].sample(n)
 
 
 @pytest.mark.usefixtures("dtype")
@@ -155,6 +159,9 @@ def test_tuning(models, test_pictures, tmp_path):
     torch.testing.assert_close(
         again.integral(test_pictures).log_prob, tuned.integral(test_pictures).log_prob
     )
+    frozen = copy.deepcopy(model)
+    frozen.denoiser.requires_grad_(False)  # as models are that are only used
+    assert frozen.fine_tune(X, max_steps=1).history.step.max() == 1
     with pytest.raises(ValueError, match="another run"):
         model.fine_tune(X, max_steps=151, checkpoint=tmp_path / "run")
 
@@ -194,8 +201,18 @@ def test_curves(models, test_pictures):
     integrals = [-mean(models[n].integral(test_pictures)) for n in (60, 600)]
     assert area == pytest.approx(integrals[0] - integrals[1], abs=0.15 + 0.2 * abs(area))
     assert area > 0
-    with pytest.raises(ValueError, match="no model"):
-        compare_mse({}, test_pictures)
+    other = ImageDensity.from_callable(
+        trained(1), test_pictures, **OPTIONS, value_range=(0.0, 1.0), n_steps=5, random_state=3
+    )
+    assert (other.n_steps, other.random_state) == (5, 3)
+    for wrong, options, match in (
+        ({}, {}, "no model"),
+        ({"logsnr": models[60]}, {}, "axis"),
+        ({"a": models[60]}, {"n_points": 1}, "n_points"),
+        ({"a": models[60], "b": other}, {}, "'b'"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            compare_mse(wrong, test_pictures, **options)
     with pytest.raises(ValueError, match="two pictures"):
         compare_mse({"a": models[60]}, test_pictures[:1])
 
@@ -287,7 +304,9 @@ def test_bad_questions(models, test_pictures):
         ImageDensity(model.denoiser.base, test_pictures)
     with pytest.raises(ValueError, match="got none"):
         ImageDensity(model.denoiser, test_pictures[:0])
-    assert len(model.log_prob(test_pictures[:0]).log_prob) == 0
+    for empty in (model.log_prob, model.integral, model.variational_bound):
+        assert len(empty(test_pictures[:0]).log_prob) == 0
+    assert model.variational_bound(test_pictures[:2], n_times=1).stderr.isnan().all()
     assert isinstance(model.history, pd.DataFrame)
 
 

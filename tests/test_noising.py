@@ -83,7 +83,21 @@ def test_wrong_schedules():
 
 
 def test_a_schedule_that_ends_in_noise_alone():
-    assert len(VariancePreserving([0.9, 0.5, 0.0]).alphas_cumprod) == 2
+    for end in ([0.0], [1e-9, 0.0], [1e-9, 6e-8]):  # some write a small number for zero
+        assert len(VariancePreserving([0.9, 0.5, *end]).alphas_cumprod) == 1 + len(end)
+
+
+def test_schedulers_that_end_in_noise_alone():
+    diffusers = pytest.importorskip("diffusers")
+    for kind in ("DDPMScheduler", "EulerDiscreteScheduler"):
+        noising = noising_of(getattr(diffusers, kind)(rescale_betas_zero_snr=True))
+        assert len(noising.alphas_cumprod) == 999
+    with pytest.raises(TypeError, match="continuous times"):
+        noising_of(
+            diffusers.EulerDiscreteScheduler(
+                timestep_type="continuous", use_karras_sigmas=False, prediction_type="v_prediction"
+            )
+        )
 
 
 # -- the schedulers of diffusers ------------------------------------------------------------------

@@ -111,6 +111,13 @@ class AdaptedDenoiser(Denoiser):
             raise ValueError(f"prediction must be one of {PREDICTIONS}, got {prediction!r}")
         if pixels.columns != marginals.codebook.columns:
             raise ValueError("marginals are of other pictures")
+        if null_class is not None and not (
+            pixels.n_classes and type(null_class) is int and 0 <= null_class <= pixels.n_classes
+        ):
+            raise ValueError(
+                f"null_class must be a class from 0 to {pixels.n_classes} of a model that knows classes,"
+                f" got {null_class!r}"
+            )
         self.network, self.noising, self.prediction = network, noising, prediction
         self.pixels, self.base = pixels, marginals
         self.null_class, self.autocast = null_class, autocast
@@ -175,12 +182,20 @@ class AdaptedDenoiser(Denoiser):
         context = nullcontext() if self.autocast is None else torch.autocast(kind, self.autocast)
         with context:
             answer = self.network(shown, time, classes)
+        channels = pixels.shape[0]
+        if isinstance(answer, Tensor) and answer.shape[1:] == (2 * channels, *pixels.shape[1:]):
+            answer = answer[:, :channels]  # the rest is a variance that the network learned
         if not isinstance(answer, Tensor) or answer.shape != shown.shape:
             got = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
             raise ValueError(
                 f"the network must answer pictures of shape {tuple(shown.shape)} with as many, got {got}"
             )
         guess = noising.guess(answer.to(z).flatten(1), z, snr, self.prediction)
+        if not self.training and not bool(guess.isfinite().all()):
+            bad = int((~guess.isfinite()).any(1).nonzero()[0])
+            raise ValueError(
+                f"the network's answer is not finite at time {float(time[bad]):g}, SNR {float(snr[bad]):g}"
+            )
         # the nearest point of a convex set that holds x is never farther from x
         return guess.clamp(pixels.low, pixels.high) if pixels.n_levels is not None else guess
 
@@ -264,6 +279,10 @@ class AdaptedDenoiser(Denoiser):
                 " no pixel missing or given"
             )
         classes = self._classes(y, snr)
+        if self.pixels.n_classes and len(self.knots) > 1:
+            # a class that is known tells something before there is any light: the least that was measured is asked
+            told = torch.isinf(snr[:, n]) & (level == 0)
+            level = torch.where(told, self.knots[0].exp(), level)
         asked = torch.nonzero((level > 0) & ~torch.isinf(level)).flatten()
         if not len(asked):
             return self.base(y, snr)
@@ -294,7 +313,10 @@ class AdaptedDenoiser(Denoiser):
         if not bool((known | (told == 0)).all()):
             raise ValueError("the class must be given or missing: it is not to be guessed")
         if self.null_class is None and not bool(known.all()):
-            raise ValueError("the network needs a class: give labels, and condition on them")
+            raise ValueError(
+                "the network needs a class: give labels, and condition on them; or say by null_class what it is"
+                " told where there is none"
+            )
         coords = torch.nonzero(self.codebook.coord_column == self.pixels.n_pixels).flatten()
         classes = y[:, coords].argmax(1)
         return classes if self.null_class is None else classes.where(known, self.null_class)
@@ -434,7 +456,10 @@ class AdaptedDenoiser(Denoiser):
         if self.pixels.n_classes:
             cells = x[:, self.pixels.n_pixels]
             if self.null_class is None and bool(cells.isnan().any()):
-                raise ValueError("the network needs a class: give labels of all pictures")
+                raise ValueError(
+                    "the network needs a class: give labels of all pictures, or say by null_class what it is told"
+                    " where there is none"
+                )
             classes = cells.nan_to_num(float(self.null_class or 0)).long()
         xi = noise.normal(stream, clean.shape[1], clean.dtype)
         return snr * clean + snr.sqrt() * xi, snr, classes, clean

@@ -73,9 +73,7 @@ class EnsembleDenoiser(Denoiser):
             raise ValueError("an ensemble needs at least one member")
         super().__init__(members[0].codebook)
         book = self.codebook
-        for member in members:
-            if member.codebook.columns != book.columns:
-                raise ValueError("the members of an ensemble must be of one table")
+        _check_table(members)
         if book.vocabularies:
             raise ValueError(
                 "an ensemble takes no large vocabulary: its distributions cannot be mixed"
@@ -172,6 +170,7 @@ class EnsembleDenoiser(Denoiser):
         in a table with continuous columns, of which that says little, the cross-entropy. Around a share of known
         columns it is the cross-entropy of the unknown.
         """
+        _check_table(members)
         book = members[0].codebook
         isotropic = any(member.isotropic for member in members)
         if n_knots is None:
@@ -275,6 +274,12 @@ class EnsembleDenoiser(Denoiser):
         mean = torch.stack(weights).mean(0)
         columns = alone.mean(1), gain.mean(1), error, mean
         return [Value(*map(float, line)) for line in zip(*columns, strict=True)]
+
+
+def _check_table(members: Sequence[Denoiser]) -> None:
+    """ValueError if members are of different tables."""
+    if any(member.codebook.columns != members[0].codebook.columns for member in members):
+        raise ValueError("the members of an ensemble must be of one table")
 
 
 def _shares(

@@ -105,6 +105,7 @@ class Evidence:
         book = members[0].codebook
         n_rows = max(32, MOST_CELLS // book.n_columns)
         x, known = x[:n_rows], known[:n_rows]
+        snr = None if snr is None else snr[:n_rows]
         log_probs, rows, grams = [], [], []
         for first in range(0, len(x), BATCH):
             part = x[first : first + BATCH]

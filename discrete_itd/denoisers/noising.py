@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+TINY = 1e-6  # of the last cumulative product, where it may stand for zero
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
 
 
@@ -74,6 +75,8 @@ class VariancePreserving:
     def __init__(self, alphas_cumprod: Sequence[float] | Tensor) -> None:
         alphas = torch.as_tensor(alphas_cumprod, dtype=torch.float64).cpu().flatten()
         n = len(alphas)
+        if n > 1 and float(alphas[n - 1]) < TINY and bool(alphas[n - 1] >= alphas[n - 2]):
+            n -= 1  # which stands for the zero that some schedulers end with
         while n and float(alphas[n - 1]) == 0.0:
             n -= 1
         self.alphas_cumprod = alphas = alphas[:n]
@@ -132,9 +135,16 @@ class Preconditioned:
     Parameters
     ----------
     sigma_data : float
-        Standard deviation of the data that the model was made for.
+        Standard deviation :math:`\sigma_d` of the data that the model was made for.
     sigma_min, sigma_max : float
         Smallest and largest noise level.
+
+    Notes
+    -----
+    The network is shown :math:`(x + \sigma\varepsilon) / \sqrt{\sigma^2 + \sigma_d^2}` and told the time
+    :math:`\tfrac14 \ln\sigma`. Its raw answer F, which is what "epsilon" means here as it does in diffusers, stands
+    for the picture :math:`c_{skip} (x + \sigma\varepsilon) + c_{out} F`; "v_prediction" means -F, and "sample" the
+    picture itself.
     """
 
     def __init__(
