@@ -35,6 +35,7 @@ from discrete_itd.posterior import Posterior
 
 PILOT_CELLS = 1 << 19  # rows times numbers of a posterior, for the pilot
 HUGE = 1 << 16  # numbers of a posterior of one row, so many that a few rows tell all
+FEW_COORDS = 64  # of a picture of whose pixels nothing is known at an SNR of 0.01
 VALIDATION_DRAWS = 4096  # rows times repeats of one validation
 MOST_WEIGHT = 2.0  # of a row among those with as many cells known
 VALIDATION_CELLS = 1 << 26  # rows times numbers of a posterior, of one validation
@@ -219,8 +220,10 @@ def pilot_quadrature(denoiser: Denoiser, x: Tensor, generator: torch.Generator) 
     finite = torch.ones(book.n_columns, dtype=torch.bool, device=x.device)
     finite[book.reals] = False
     known_snr = torch.where(finite, book.known_snr * (100 / 2000), REAL_HIGH_SNR)
+    # many pixels together are seen in less light than each
+    low = 0.01 * min(1.0, FEW_COORDS / book.n_coords) if denoiser.isotropic else 0.01
     edges = torch.linspace(
-        math.log(0.01), math.log(float(known_snr.max())), 65, dtype=torch.float64, device=x.device
+        math.log(low), math.log(float(known_snr.max())), 65, dtype=torch.float64, device=x.device
     )
     n_rows = pilot_rows(denoiser, PILOT_CELLS)
     pick = torch.randint(len(x), (n_rows,), generator=generator, device=x.device)

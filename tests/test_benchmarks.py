@@ -14,11 +14,13 @@ RUNS = {
     "anomaly": "categorical mushroom --quick --seeds 4",
     "validity": "car --quick",
     "explanations": "car --quick",
+    "entropy": "--max-time 1 --dimensions 2 --rows 500 --tests 10 --truths Gaussian",
+    "images": "--train-time 4 --tune-time 2 --tests 12 --points 8 --paths 1",
     "robust": "mushroom --quick --fractions 0 0.1",
 }
 
 
-LONG = ("robust", "spread", "speed", "vocabulary")
+LONG = ("images", "robust", "spread", "speed", "vocabulary")
 
 
 @pytest.mark.parametrize(
