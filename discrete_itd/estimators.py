@@ -788,7 +788,9 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
         names, wanted = self.encoder_.names, _several(given)
         for name in wanted:
             if name not in names:
-                raise ValueError(f"column {name!r}: asked for, but the model has no such column")
+                raise ValueError(
+                    f"column {name!r}: named in {what}=, but the model has no such column"
+                )
         mask = np.array([n in wanted for n in names])[self.encoder_.owner]
         return torch.from_numpy(mask).to(self.device_) if wanted else None
 

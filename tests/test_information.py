@@ -160,7 +160,7 @@ def test_a_table_asks_which_columns_inform_which():
     assert told["other"].mean() < 0.05
     assert (told["a"] == 0).all()
     pd.testing.assert_frame_equal(told, model.information(frame[:40], ["a"], n_points=2000))
-    with pytest.raises(ValueError, match="'nobody'"):
+    with pytest.raises(ValueError, match="'nobody': named in about="):
         model.information(frame, "nobody")
     with pytest.raises(ValueError, match="none is left"):
         model.information(frame, ["a", "copy", "other"])
