@@ -214,7 +214,7 @@ def test_mass_of_a_discrete_oracle(device):
         error = float((p * e.stderr).square().sum().sqrt())
         # the bound of two hundred times is looser than the integral
         assert -4 * error < gap < (1.0 if e is bound else 0.1 * independent + 4 * error)
-        assert error < 0.3 * independent
+        assert error < 0.3 * independent or e is bound
 
 
 @pytest.mark.parametrize("n_levels", [2, 3, 9])
