@@ -30,11 +30,10 @@ import torch
 from torch import Tensor
 
 from discrete_itd.channel import Quadrature, State
-from discrete_itd.denoisers.base import Denoiser
+from discrete_itd.denoisers.base import HUGE, Denoiser
 from discrete_itd.posterior import Posterior
 
 PILOT_CELLS = 1 << 19  # rows times numbers of a posterior, for the pilot
-HUGE = 1 << 16  # numbers of a posterior of one row, so many that a few rows tell all
 FEW_COORDS = 64  # of a picture of whose pixels nothing is known at an SNR of 0.01
 VALIDATION_DRAWS = 4096  # rows times repeats of one validation
 MOST_WEIGHT = 2.0  # of a row among those with as many cells known
@@ -202,12 +201,6 @@ def _step_cost(posterior: Posterior, new: State, asked: Tensor) -> Tensor:
     return (told - gaussian.log_prob(values)).masked_fill(cells.isnan(), 0.0).sum(1)
 
 
-def pilot_rows(denoiser: Denoiser, n_numbers: int) -> int:
-    """Rows of a pilot that may work out so many numbers: some tens, of pictures of many levels a few."""
-    fewest = 32 if denoiser.codebook.work < HUGE else 4
-    return max(fewest, min(512, n_numbers // denoiser.row_work))
-
-
 def pilot_quadrature(denoiser: Denoiser, x: Tensor, generator: torch.Generator) -> Quadrature:
     r"""An importance density over logsnr for a table, from the errors of a denoiser on some of its rows.
 
@@ -225,7 +218,7 @@ def pilot_quadrature(denoiser: Denoiser, x: Tensor, generator: torch.Generator) 
     edges = torch.linspace(
         math.log(low), math.log(float(known_snr.max())), 65, dtype=torch.float64, device=x.device
     )
-    n_rows = pilot_rows(denoiser, PILOT_CELLS)
+    n_rows = denoiser.pilot_rows(PILOT_CELLS)
     pick = torch.randint(len(x), (n_rows,), generator=generator, device=x.device)
     rows = x[pick]
     points, missing = book.embed(rows), rows.isnan()

@@ -34,7 +34,6 @@ from discrete_itd.denoisers.base import Denoiser
 from discrete_itd.denoisers.counts import mutual_information, pair_counts, slot_columns
 from discrete_itd.likelihood import draw_salt, path_log_prob
 from discrete_itd.noise import RowNoise
-from discrete_itd.patterns import pilot_rows
 
 GRID = 48  # candidate SNRs of a step; half as many for a wide table
 WIDE = 2000  # numbers of a posterior
@@ -141,7 +140,7 @@ def place_steps(
         One schedule for each, with at most that many steps.
     generator : torch.Generator
     """
-    n_rows = pilot_rows(denoiser, PILOT_CELLS)
+    n_rows = denoiser.pilot_rows(PILOT_CELLS)
     pick = torch.randint(len(x), (n_rows,), generator=generator, device=generator.device)
     n_grid = GRID if denoiser.row_work <= WIDE else GRID // 2
     grid = torch.linspace(math.log(quadrature.low), math.log(quadrature.high), n_grid).exp()

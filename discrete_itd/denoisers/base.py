@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from discrete_itd.codebook import Codebook
 from discrete_itd.posterior import Posterior
 
+HUGE = 1 << 16  # numbers of a posterior of one row, so many that a few rows tell all
+
 
 class Denoiser(nn.Module):
     """A map from the state of the channel to a posterior over the clean row.
@@ -58,6 +60,11 @@ class Denoiser(nn.Module):
     def row_work(self) -> int:
         """Numbers that are worked out for a row's posterior, about, which time is proportional to."""
         return self.codebook.work
+
+    def pilot_rows(self, n_numbers: int) -> int:
+        """Rows of a pilot that may work out so many numbers: some tens, of pictures of many levels a few."""
+        fewest = 32 if self.codebook.work < HUGE else 4
+        return max(fewest, min(512, n_numbers // self.row_work))
 
     @property
     def n_parameters(self) -> int:
