@@ -14,7 +14,7 @@ and in
 * the same integral by the procedure that was released with the paper, and how many network calls each needs for a
   standard error.
 
-With ``--classes``, instead, a model that is told the digit, or in a tenth of the pictures nothing: how many nats the
+With ``--classes``, instead, a model that is told the digit, or in half of the pictures nothing: how many nats the
 digit tells about the pixels, by pointwise information, by the difference of two scores, and by the entropy of the
 digit, which is as much as it can tell. The first pictures' heat maps are written to ``.cache/images/information.png``.
 
@@ -235,8 +235,8 @@ def pretrain(
     while time.perf_counter() - start < options.train_time:
         pick = torch.randint(len(clean), (64,))
         picture, given = clean[pick], {}
-        if labels is not None:  # now and then it is not told, to learn what to do without
-            known = torch.rand(64, device=options.device) < 0.9
+        if labels is not None:  # half of the time it is not told, to learn what to do without
+            known = torch.rand(64, device=options.device) < 0.5
             given = {"class_labels": labels[pick].where(known, NULL)}
         noise = torch.randn_like(picture)
         t = torch.randint(0, 1000, (64,), device=options.device)
