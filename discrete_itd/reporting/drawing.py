@@ -130,9 +130,11 @@ def draw_information(nats: np.ndarray, ax: Axes, *, picture: np.ndarray | None =
     ax : Axes
     picture : ndarray, shape (H, W), optional
     """
-    if picture is not None:
+    opaque: float | np.ndarray = 1.0
+    if picture is not None:  # which is seen where there is little to tell
         ax.imshow(picture, cmap="gray_r", interpolation="nearest")
-    shown = ax.imshow(nats, cmap="cividis", alpha=0.75 if picture is not None else 1.0, vmin=0)
+        opaque = 0.9 * np.clip(nats / max(float(nats.max()), 1e-12), 0.0, 1.0) ** 0.5
+    shown = ax.imshow(nats, cmap="Oranges", alpha=opaque, vmin=0)
     ax.set(xticks=[], yticks=[], title=f"{nats.sum():.2f} nats")
     figure = ax.figure
     figure.colorbar(shown, ax=ax, label="nats", fraction=0.05)
