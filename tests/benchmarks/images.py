@@ -172,7 +172,7 @@ def what_classes_tell(
     if not (folder / "done").exists():
         pretrain(folder, next(iter(KINDS)), X[:1200], options, digit[:1200])
     model = ImageDensity.from_diffusers(
-        UNet2DModel.from_pretrained(folder / "last").to(options.device),
+        UNet2DModel.from_pretrained(folder / "last").float().to(options.device),
         DDPMScheduler.from_pretrained(folder / "last"),
         X[1200:1437], labels=digit[1200:1437], n_levels=17, null_class=NULL,
     )  # fmt: skip
@@ -212,7 +212,7 @@ def pretrain(
         block_out_channels=(16, 32), down_block_types=("DownBlock2D", "AttnDownBlock2D"),
         up_block_types=("AttnUpBlock2D", "UpBlock2D"),
         num_class_embeds=None if classes is None else NULL + 1,
-    ).to(options.device)  # fmt: skip
+    ).float().to(options.device)  # fmt: skip
     labels = None if classes is None else torch.from_numpy(classes).to(options.device)
     scheduler = DDPMScheduler(num_train_timesteps=1000, **KINDS[name])
     clean = torch.tensor(X[:, None] / 8 - 1, dtype=torch.float32, device=options.device)
@@ -263,7 +263,7 @@ def adapted(folder: Path, valid: np.ndarray, device: str) -> ImageDensity:
     """A saved model, as a user reads it."""
     from diffusers import DDPMScheduler, UNet2DModel
 
-    unet = UNet2DModel.from_pretrained(folder).to(device)
+    unet = UNet2DModel.from_pretrained(folder).float().to(device)
     return ImageDensity.from_diffusers(
         unet, DDPMScheduler.from_pretrained(folder), valid, n_levels=17
     )
