@@ -4,11 +4,12 @@ A model is taken as it is: its network, its noise schedule, and what it predicts
 other, so its likelihood, an ensemble of several, and tuning it by the information-theoretic objective are those of all
 denoisers; :class:`discrete_itd.images.ImageDensity` does them on pictures.
 
-Source: Kong, Brekelmans, Ver Steeg, "Information-Theoretic Diffusion", ICLR 2023, arXiv:2302.03792, section 4.
+Source: Kong, Brekelmans, Ver Steeg, "Information-Theoretic Diffusion", ICLR 2023, arXiv:2302.03792.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -16,12 +17,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from discrete_itd.denoisers.adapted import AdaptedDenoiser, pixel_marginals
+from discrete_itd.denoisers.adapted import AdaptedDenoiser
+from discrete_itd.denoisers.exact import MarginalDenoiser
 from discrete_itd.denoisers.noising import Noising, Preconditioned, VariancePreserving
 from discrete_itd.pixels import Pixels
 from discrete_itd.progress import progress_bar
 
 __all__ = ["Preconditioned", "VariancePreserving", "from_callable", "from_diffusers"]
+
+BANDWIDTH = 0.9  # of levels that are smoothed, by the rule of Silverman (1986)
+SHARES = (0.0, 0.25, 0.5, 0.75, 0.9, 0.97, 0.99, 0.999)  # of smoothed levels in a marginal
 
 Prediction = Literal["epsilon", "v_prediction", "sample"]
 
@@ -245,3 +250,54 @@ def _entry(config: Any, name: str, where: str) -> Any:
             " the shape"
         )
     return value
+
+
+@torch.no_grad()
+def pixel_marginals(pixels: Pixels, x: Tensor) -> MarginalDenoiser:
+    """What is known of every pixel without the others, from rows ``x`` (N, C).
+
+    Levels: the share of rows that have each, mixed with the same smoothed by a kernel, in the proportion that predicts
+    a row left out best. Continuous values: one Gaussian. Classes: their shares.
+    """
+    n, n_rows, book = pixels.n_pixels, len(x), pixels.codebook()
+    classes = torch.zeros(0, dtype=torch.float64)
+    if pixels.n_classes:
+        column = x[:, n]
+        told = column[~column.isnan()].long()
+        classes = torch.bincount(told, minlength=pixels.n_classes) + 0.5
+    if pixels.n_levels is None:
+        cells = x[:, :n]
+        var = cells.var(0, correction=0).clamp_min(1e-8)
+        mixture = torch.stack([torch.zeros_like(var), cells.mean(0), var])[:, :, None]
+        return MarginalDenoiser(book, classes, mixture)
+    k = pixels.n_levels
+    codes = x[:, :n].long()
+    counts = torch.zeros(n, k, dtype=torch.float64)
+    counts.scatter_add_(1, codes.T, torch.ones(n, n_rows, dtype=torch.float64))
+    # smooth over levels, the finer the more rows, and over all levels a little
+    sd = codes.double().std(0, correction=0).mean()
+    width = max(0.5, float(BANDWIDTH * sd * n_rows ** (-1 / 5)))
+    at = torch.arange(k, dtype=torch.float64)
+    kernel = torch.exp(-0.5 * ((at[:, None] - at) / width) ** 2)
+    kernel = kernel / kernel.sum(1, keepdim=True)
+    uniform = 1 / (n_rows + 1) / k
+    smooth = (counts @ kernel) * (n_rows / (n_rows + 1)) / n_rows + uniform
+    own = (
+        kernel.diagonal() * (n_rows / (n_rows + 1)) / n_rows
+    )  # of a row itself, which it must not see
+    best, best_nats = 0.5, math.inf
+    for share in SHARES[1:]:
+        left = (1 - share) * (counts - 1).clamp_min(0) / max(1, n_rows - 1)
+        left = left + share * (smooth - own).clamp_min(uniform)
+        nats = -float((counts * left.log()).sum())
+        if nats < best_nats:
+            best, best_nats = share, nats
+    probs = (1 - best) * counts / n_rows + best * smooth
+    flat = book.slots.gather(_padded(probs, classes, book.slots.widest)[None])[0]
+    return MarginalDenoiser(book, flat)
+
+
+def _padded(probs: Tensor, classes: Tensor, widest: int) -> Tensor:
+    """Probabilities of the pixels (D, K) and of the class, column by column: (C, widest)."""
+    parts = [probs] if not len(classes) else [probs, classes[None]]
+    return torch.cat([nn.functional.pad(p, (0, widest - p.shape[1])) for p in parts])

@@ -436,7 +436,7 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
 
         References
         ----------
-        Kong et al., "Interpretable diffusion via information decomposition", ICLR 2024, arXiv:2310.07972, eq. (6).
+        Kong et al., "Interpretable diffusion via information decomposition", ICLR 2024, arXiv:2310.07972.
         """
         check_integer("n_points", n_points, 4)
         unique, inverse, _, informing = self._asked(X, _several(about), "about")

@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -32,7 +32,6 @@ from discrete_itd.likelihood import (
     Estimate,
     integral_log_prob,
     path_log_prob,
-    squared_errors,
 )
 from discrete_itd.patterns import mean_and_error, pilot_quadrature
 from discrete_itd.planning import place_steps
@@ -100,7 +99,7 @@ class ImageDensity:
         self.random_state, self.n_steps = random_state, n_steps
         self.batch_size = batch_size or max(16, min(512, BATCH_CELLS // denoiser.codebook.size))
         self.history = pd.DataFrame(columns=pd.Index(Evaluation._fields))
-        x, generator = self.encode(X, labels), self._generator()
+        x, generator = self.encode(X, labels), self.generator()
         if not len(x):
             raise ValueError("X must hold pictures to choose SNRs by, got none")
         self.quadrature = pilot_quadrature(denoiser, x, generator)
@@ -184,19 +183,8 @@ class ImageDensity:
         Estimate
             float64, (N,), nats.
         """
-        x = self.encode(X, labels)
-        with progress_bar(len(x), "scoring") as bar:
-            return path_log_prob(
-                self.denoiser,
-                x,
-                self.schedule,
-                n_paths=n_paths,
-                tol=tol,
-                given=self._given(),
-                generator=self._generator(),
-                batch_size=self.batch_size,
-                progress=bar.update,
-            )
+        x, options = self.encode(X, labels), {"n_paths": n_paths, "tol": tol}
+        return self._ask("scoring", path_log_prob, x, self.schedule, given=self.given(), **options)
 
     def integral(
         self,
@@ -217,20 +205,13 @@ class ImageDensity:
         n_points : int
             Noisy points per picture, a network call each.
         """
+        options = {
+            "baseline": self._first().base if baseline is None else baseline,
+            "n_points": n_points,
+            "given": self.given(),
+        }
         x = self.encode(X, labels)
-        baseline = self._first().base if baseline is None else baseline
-        with progress_bar(len(x), "integrating") as bar:
-            return integral_log_prob(
-                self.denoiser,
-                x,
-                self.quadrature,
-                baseline=baseline,
-                n_points=n_points,
-                given=self._given(),
-                generator=self._generator(),
-                batch_size=self.batch_size,
-                progress=bar.update,
-            )
+        return self._ask("integrating", integral_log_prob, x, self.quadrature, **options)
 
     def gaussian(self, X: Any, *, rank: int | None = None) -> GaussianDenoiser:
         """A Gaussian of continuous pixels with their full covariance, or its first ``rank`` directions, for (4)."""
@@ -256,19 +237,10 @@ class ImageDensity:
         n_times, variance
             As of :func:`discrete_itd.variational.variational_bound`.
         """
-        x, denoiser = self.encode(X, labels), self.denoiser
-        if not isinstance(denoiser, AdaptedDenoiser):
+        if not isinstance(self.denoiser, AdaptedDenoiser):
             raise TypeError("an ensemble has no variational bound; its members have")
-        with progress_bar(len(x), "variational bound") as bar:
-            return variational_bound(
-                denoiser,
-                x,
-                n_times=n_times,
-                variance=variance,
-                generator=self._generator(),
-                batch_size=self.batch_size,
-                progress=bar.update,
-            )
+        x, options = self.encode(X, labels), {"n_times": n_times, "variance": variance}
+        return self._ask("variational bound", variational_bound, x, **options)
 
     def bits_per_dim(self, estimate: Estimate) -> tuple[float, float]:
         """Mean bits per pixel and channel of pictures, and the standard error over pictures.
@@ -305,7 +277,7 @@ class ImageDensity:
         start[:, : self.pixels.n_pixels] = math.nan
         left = torch.zeros_like(start, dtype=torch.bool)
         left[:, self.pixels.n_pixels :] = True
-        generator = self._generator()
+        generator = self.generator()
         if random_state is None:
             generator.seed()
         else:
@@ -323,6 +295,8 @@ class ImageDensity:
         X: Any,
         labels: Any = None,
         *,
+        held_out: Any = None,
+        held_out_labels: Any = None,
         max_steps: int = 1000,
         max_time: float | None = None,
         learning_rate: float = 1e-4,
@@ -336,6 +310,10 @@ class ImageDensity:
         ----------
         X, labels
             Training pictures.
+        held_out, held_out_labels : optional
+            Other pictures, best such as the network has never seen: by their nats the best weights are kept, and on
+            them guesses are calibrated anew. By default ``validation_fraction`` of ``X``; of pictures that the
+            network was trained on they tell too much.
         max_steps : int
         max_time : float, optional
             Seconds.
@@ -343,7 +321,7 @@ class ImageDensity:
             Of AdamW, at the beginning; it falls to zero.
         batch_size : int
         validation_fraction : float
-            Share of the pictures held out: by their nats the best weights are kept, and guesses are calibrated anew.
+            Share of ``X`` that is held out, if no other pictures are.
         checkpoint : path-like, optional
             A file from which an interrupted tuning goes on.
 
@@ -364,12 +342,17 @@ class ImageDensity:
             raise TypeError("the network is a plain function, without weights to tune")
         if not 0 < validation_fraction < 1:
             raise ValueError(f"validation_fraction must be in (0, 1), got {validation_fraction}")
-        x = self.encode(X, labels)
-        n_valid = max(2, round(validation_fraction * len(x)))
-        if len(x) < n_valid + 2:
-            raise ValueError(f"tuning needs at least four pictures, got {len(x)}")
-        order = torch.from_numpy(np.random.RandomState(self.random_state).permutation(len(x)))
-        x_valid, x_train = x[order[:n_valid]], x[order[n_valid:]]
+        x_train = self.encode(X, labels)
+        if held_out is not None:
+            x_valid = self.encode(held_out, held_out_labels)
+        else:
+            n = max(2, round(validation_fraction * len(x_train)))
+            order = np.random.RandomState(self.random_state).permutation(len(x_train))
+            x_valid, x_train = x_train[order[:n]], x_train[order[n:]]
+        if min(len(x_train), len(x_valid)) < 2:
+            raise ValueError(
+                f"tuning needs two pictures to train on and two held out, got {len(x_train)} and {len(x_valid)}"
+            )
         denoiser = copy.deepcopy(self.denoiser)
         if not any(p.requires_grad for p in denoiser.parameters()):
             denoiser.requires_grad_(True)  # it was frozen to be used
@@ -385,18 +368,18 @@ class ImageDensity:
         )
         with (
             progress_bar(1.0, "tuning", "{l_bar}{bar}| {elapsed}<{remaining}") as bar,
-            seeded(self.random_state, x.device),
+            seeded(self.random_state, x_train.device),
         ):
             report = train(
                 denoiser,
                 x_train,
                 x_valid,
                 plan,
-                generator=self._generator(),
+                generator=self.generator(),
                 progress=lambda done, _: bar.update(done - bar.n),
                 checkpoint=None if checkpoint is None else Checkpoint(checkpoint),
             )
-        denoiser.calibrate(x_valid, generator=self._generator(), n_knots=len(denoiser.knots))
+        denoiser.calibrate(x_valid, generator=self.generator(), n_knots=len(denoiser.knots))
         out = self._like(denoiser, x_valid)
         out.history = pd.DataFrame(report.history, columns=pd.Index(Evaluation._fields))
         return out
@@ -421,7 +404,7 @@ class ImageDensity:
         first = members[0]
         x = first.encode(X, labels)
         denoiser = EnsembleDenoiser.fit(
-            [m.denoiser for m in members], x, first.quadrature, generator=first._generator()
+            [m.denoiser for m in members], x, first.quadrature, generator=first.generator()
         )
         return cls(denoiser, X, labels=labels, **options)
 
@@ -439,7 +422,7 @@ class ImageDensity:
         if not isinstance(ensemble, EnsembleDenoiser):
             raise TypeError("one model alone is no ensemble")
         values = ensemble.marginal_value(
-            self.encode(X, labels), generator=self._generator(), quadrature=self.quadrature
+            self.encode(X, labels), generator=self.generator(), quadrature=self.quadrature
         )
         table = pd.DataFrame(values)
         return table.assign(parameters=[m.n_parameters for m in ensemble.members])
@@ -449,7 +432,7 @@ class ImageDensity:
     def information(self, X: Any, labels: Any, *, n_points: int = 64) -> np.ndarray:
         r"""What the class says about every pixel of each picture, in nats: (N, \*shape), never negative.
 
-        Kong et al. (ICLR 2024), eq. (6): half the squared difference between the guesses with and without the
+        Kong et al. (ICLR 2024), arXiv:2310.07972: half the squared difference between the guesses with and without the
         class, over all SNRs. On average over pictures, and for an exact model, the sum over pixels is their mutual
         information with the class. The model must know what to do without a class (``null_class``).
         """
@@ -458,12 +441,9 @@ class ImageDensity:
         x = self.encode(X, labels)
         informing = torch.zeros(x.shape[1], dtype=torch.bool, device=x.device)
         informing[self.pixels.n_pixels :] = True
-        with progress_bar(len(x), "information") as bar:
-            nats = pointwise_information(
-                self.denoiser, x, informing, self.quadrature, n_points=n_points,
-                generator=self._generator(), batch_size=max(self.batch_size, n_points),
-                progress=bar.update,
-            ).nats  # fmt: skip
+        nats = self._ask(
+            "information", pointwise_information, x, informing, self.quadrature, n_points=n_points
+        ).nats
         nats = nats[:, : self.pixels.n_pixels].cpu().numpy()
         return nats.reshape(-1, *self.pixels.shape)
 
@@ -471,17 +451,31 @@ class ImageDensity:
         """Rows of pictures, on the device of the denoiser; see :meth:`discrete_itd.pixels.Pixels.encode`."""
         return self.pixels.encode(X, labels).to(self.denoiser.codebook.device)
 
+    def _ask(self, what: str, f: Callable[..., Any], x: Tensor, *args: Any, **options: Any) -> Any:
+        """What ``f`` says of the denoiser and rows, with this object's noise and batches and a bar of that name."""
+        with progress_bar(len(x), what) as bar:
+            return f(
+                self.denoiser,
+                x,
+                *args,
+                generator=self.generator(),
+                batch_size=self.batch_size,
+                progress=bar.update,
+                **options,
+            )
+
     def _first(self) -> AdaptedDenoiser:
         d = self.denoiser
         first = d.members[0] if isinstance(d, EnsembleDenoiser) else d
         assert isinstance(first, AdaptedDenoiser)
         return first
 
-    def _given(self) -> Tensor | None:
+    def given(self) -> Tensor | None:
         """The class is given wherever it is not missing."""
         return self.denoiser.codebook.leading if self.pixels.n_classes else None
 
-    def _generator(self) -> torch.Generator:
+    def generator(self) -> torch.Generator:
+        """The noise of every question, always the same."""
         device = self.denoiser.codebook.device
         return torch.Generator(device).manual_seed(self.random_state)
 
@@ -496,95 +490,3 @@ class ImageDensity:
             batch_size=self.batch_size,
             random_state=self.random_state,
         )
-
-
-def compare_mse(
-    models: dict[str, ImageDensity],
-    X: Any,
-    labels: Any = None,
-    *,
-    n_points: int = 33,
-) -> pd.DataFrame:
-    """Denoising errors of several models on the same noise: where in SNR one loses to another, and how many nats.
-
-    Parameters
-    ----------
-    models : dict from name to ImageDensity
-        Of one kind of pictures; the first is the one that others are compared with.
-    X, labels
-        Held-out pictures.
-    n_points : int
-        SNRs, evenly spread on a logarithmic scale.
-
-    Returns
-    -------
-    DataFrame, shape (n_points, 1 + 3 M)
-        logsnr; and for each model its mean squared error, under its name; the nats that it loses to the first in the
-        part of the axis around that SNR, ``lost_<name>``, which add up to the area between the two curves; and their
-        paired standard error, ``stderr_<name>``.
-    """
-    if not models:
-        raise ValueError("there is no model to compare")
-    if n_points < 2:
-        raise ValueError(f"n_points must be at least 2, got {n_points}")
-    if "logsnr" in models:
-        raise ValueError("a model cannot be named logsnr: that is the axis")
-    first = next(iter(models.values()))
-    for name, model in models.items():
-        if model.pixels != first.pixels:
-            raise ValueError(f"model {name!r} is of {model.pixels}, the first of {first.pixels}")
-    x = first.encode(X, labels)
-    if len(x) < 2:
-        raise ValueError("a curve with error bars needs at least two pictures")
-    ends = [m.quadrature.edges[[0, -1]].tolist() for m in models.values()]
-    low, high = min(e[0] for e in ends), max(e[1] for e in ends)
-    logsnr = torch.linspace(low, high, n_points, dtype=torch.float64)
-    errors = squared_errors(
-        [m.denoiser for m in models.values()],
-        x,
-        logsnr.exp(),
-        generator=first._generator(),
-        given=first._given(),
-        batch_size=first.batch_size,
-    ).cpu()
-    width = torch.full_like(logsnr, float(logsnr[1] - logsnr[0]))
-    width[[0, -1]] /= 2
-    nats = 0.5 * (width * logsnr.exp())[:, None] * errors  # (M, n, N)
-    columns: dict[str, Any] = {"logsnr": logsnr.numpy()}
-    for i, name in enumerate(models):
-        lost = nats[i] - nats[0]
-        columns[name] = errors[i].mean(1).numpy()
-        columns[f"lost_{name}"] = lost.mean(1).numpy()
-        columns[f"stderr_{name}"] = (lost.std(1) / math.sqrt(lost.shape[1])).numpy()
-    return pd.DataFrame(columns)
-
-
-def progress_of_training(
-    checkpoints: Iterable[tuple[int, ImageDensity]],
-    X: Any,
-    labels: Any = None,
-    *,
-    n_points: int = 64,
-) -> pd.DataFrame:
-    """Held-out nats of checkpoints against the steps of training, for :func:`extrapolate`.
-
-    Parameters
-    ----------
-    checkpoints : iterable of (int, ImageDensity)
-        Steps, increasing, and the model that was saved there.
-    X, labels
-        Held-out pictures.
-    n_points : int
-        Of the integral.
-
-    Returns
-    -------
-    DataFrame
-        With columns step, valid_nats and valid_stderr, as
-        :func:`~discrete_itd.reporting.extrapolation.extrapolate` and the learning curve's picture take them.
-    """
-    lines = []
-    for step, model in checkpoints:
-        nats = -model.integral(X, labels, n_points=n_points).log_prob
-        lines.append((step, *mean_and_error(nats)))
-    return pd.DataFrame(lines, columns=pd.Index(["step", "valid_nats", "valid_stderr"]))

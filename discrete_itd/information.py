@@ -10,8 +10,8 @@ differ by it.
 
 References
 ----------
-Kong, Liu, Han, Brekelmans, Ver Steeg et al., "Interpretable diffusion via information decomposition", ICLR 2024,
-arXiv:2310.07972, eq. (6).
+Kong, Liu, Li, Yogatama, Ver Steeg, "Interpretable diffusion via information decomposition", ICLR 2024,
+arXiv:2310.07972: the non-negative decomposition, pixel by pixel.
 """
 
 from __future__ import annotations
@@ -94,25 +94,26 @@ def pointwise_information(
         points, missing = book.embed(each), each.isnan()
         xi = noise.normal(1, book.n_coords, points.dtype)
         asked = ~missing & ~informing & ~both
+        row = slice(None, None, n_points)  # of each row the first
         guesses, first = [], []
         for known in (both & ~missing, (both | informing) & ~missing):
             start = State.start(book, points, known)
             target = torch.where(asked, snr.to(points)[:, None], start.snr)
             state = start.add(book, start.increment(book, points, target, xi))
-            guesses.append(denoiser(*state).mean())
-            first.append(denoiser(*start).mean())
-        at = book.coord_column.expand(len(each), -1)
+            parts = zip(*(t.split(batch_size) for t in state), strict=True)
+            guesses.append(torch.cat([denoiser(*part).mean() for part in parts]))
+            first.append(denoiser(start.y[row], start.snr[row]).mean())
 
-        def by_column(pair: list[Tensor], at: Tensor = at, asked: Tensor = asked) -> Tensor:
+        def by_column(pair: list[Tensor], asked: Tensor) -> Tensor:
             square = (pair[0] - pair[1]).double().square()
+            at = book.coord_column.expand(len(square), -1)
             wide = square.new_zeros(len(square), book.n_columns).scatter_add_(1, at, square)
             return wide.masked_fill(~asked, 0.0)
 
-        f = 0.5 * weight[:, None] * by_column(guesses)
+        f = 0.5 * weight[:, None] * by_column(guesses, asked)
+        f = f.unflatten(0, (-1, n_points))
         # left of the quadrature nothing but y is known
-        left = quadrature.low / 2 * by_column(first)
-        f = (f + left).unflatten(0, (-1, n_points))
-        nats.append(f.mean(1))
+        nats.append(f.mean(1) + quadrature.low / 2 * by_column(first, asked[row]))
         pairs = f.sum(2).unflatten(1, (-1, 2)).diff(dim=2)
         stderrs.append((pairs.square().sum((1, 2)) / n_points**2).sqrt())
         if progress is not None:

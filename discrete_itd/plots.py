@@ -54,15 +54,15 @@ def plot_mse_comparison(curve: pd.DataFrame, ax: Axes | None = None) -> Axes:
     Parameters
     ----------
     curve : DataFrame
-        From :func:`discrete_itd.images.compare_mse`.
+        From :func:`discrete_itd.comparison.compare_mse`.
     ax : Axes, optional
 
     References
     ----------
-    Kong, Brekelmans, Ver Steeg, "Information-Theoretic Diffusion", ICLR 2023, arXiv:2302.03792, figure 2.
+    Kong, Brekelmans, Ver Steeg, "Information-Theoretic Diffusion", ICLR 2023, arXiv:2302.03792, figure 1.
     """
     if "logsnr" not in curve or not any(str(c).startswith("lost_") for c in curve.columns):
-        raise ValueError("curve must be a table of discrete_itd.images.compare_mse")
+        raise ValueError("curve must be a table of discrete_itd.comparison.compare_mse")
     ax = drawing.new_axes() if ax is None else ax
     drawing.draw_mse_comparison(curve, ax)
     return ax
@@ -109,7 +109,7 @@ def plot_learning_curve(
     Parameters
     ----------
     density : DiffusionDensity or DiffusionOutlierDetector
-        Fitted; of a detector, its density. Or a table of :func:`discrete_itd.images.progress_of_training`.
+        Fitted; of a detector, its density. Or a table of :func:`discrete_itd.comparison.progress_of_training`.
     ax : Axes, optional
     factor : float
         More than 1.

@@ -15,9 +15,10 @@ from discrete_itd.adapters import (
     VariancePreserving,
     from_callable,
     from_diffusers,
+    pixel_marginals,
 )
 from discrete_itd.channel import CoordinateSchedule, IsotropicSchedule, Quadrature, State
-from discrete_itd.denoisers.adapted import AdaptedDenoiser, pixel_marginals
+from discrete_itd.denoisers.adapted import AdaptedDenoiser
 from discrete_itd.likelihood import integral_log_prob, path_log_prob
 from discrete_itd.pixels import Pixels
 from discrete_itd.variational import variational_bound

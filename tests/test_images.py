@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from discrete_itd.adapters import VariancePreserving
-from discrete_itd.images import ImageDensity, compare_mse, progress_of_training
+from discrete_itd.comparison import compare_mse, progress_of_training
+from discrete_itd.images import ImageDensity
 from discrete_itd.pixels import Pixels
 from discrete_itd.reporting.extrapolation import extrapolate
 from tests.benchmarks.images import released
@@ -162,6 +163,9 @@ def test_tuning(models, test_pictures, tmp_path):
     frozen = copy.deepcopy(model)
     frozen.denoiser.requires_grad_(False)  # as models are that are only used
     assert frozen.fine_tune(X, max_steps=1).history.step.max() == 1
+    shown = model.fine_tune(X[:300], held_out=test_pictures, max_steps=1)
+    expected = model.fine_tune(X[:300], max_steps=1).history.valid_nats.iloc[0]
+    assert shown.history.valid_nats.iloc[0] != expected  # by the pictures that are given
     with pytest.raises(ValueError, match="another run"):
         model.fine_tune(X, max_steps=151, checkpoint=tmp_path / "run")
 
@@ -296,7 +300,7 @@ def test_bad_questions(models, test_pictures):
         model.variational_bound(test_pictures, variance="learned")
     with pytest.raises(ValueError, match="validation_fraction"):
         model.fine_tune(test_pictures, validation_fraction=1.0)
-    with pytest.raises(ValueError, match="four pictures"):
+    with pytest.raises(ValueError, match="two held out"):
         model.fine_tune(test_pictures[:3])
     with pytest.raises(ValueError, match="no level"):
         model.log_prob(test_pictures + 1)

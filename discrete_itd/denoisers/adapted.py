@@ -12,9 +12,9 @@ and the posterior is that of independent pixels given the pixel's own evidence a
 
 .. math:: q_j(k) \propto \pi_{jk} \exp\ell_{jk}(y_j + h_j, \gamma + \lambda_j),
 
-with :math:`\ell` of eq. (2): discrete where pixels have levels (the soft rounding of Kong, Brekelmans and Ver Steeg
-2023, section 4), Gaussian where they are continuous. It is exact at both ends: where nothing is known, and where all
-is.
+with :math:`\ell` of eq. (2): discrete where pixels have levels (in place of the soft rounding of Kong,
+Brekelmans and Ver Steeg, ICLR 2023, arXiv:2302.03792), Gaussian where they are continuous. It is exact at both ends:
+where nothing is known, and where all is.
 
 How far guesses err, v, is measured on pictures (:meth:`AdaptedDenoiser.calibrate`), by pixel and SNR. Where a guess is
 worse than the pixel's own evidence, it is drawn towards that.
@@ -55,8 +55,6 @@ MEANT = (0.0, 0.1, 0.5, 0.9, 1.0)  # shares of the second reading that are tried
 # of the second reading's equation: steps, and nats between two levels within which its solution is looked for
 NEWTON_STEPS, REACH, CONVERGED = 24, 64.0, 1e-4
 BATCH_CELLS, COST_CELLS = 1 << 22, 1 << 24  # numbers of a posterior: in a batch, in all
-BANDWIDTH = 0.9  # of levels that are smoothed, by the rule of Silverman (1986)
-SHARES = (0.0, 0.25, 0.5, 0.75, 0.9, 0.97, 0.99, 0.999)  # of smoothed levels in a marginal
 
 
 class AdaptedDenoiser(Denoiser):
@@ -92,6 +90,7 @@ class AdaptedDenoiser(Denoiser):
     meant: Tensor
     mean0: Tensor
     var0: Tensor
+    _coords: Tensor
 
     isotropic = True
 
@@ -122,6 +121,9 @@ class AdaptedDenoiser(Denoiser):
         self.pixels, self.base = pixels, marginals
         self.null_class, self.autocast = null_class, autocast
         n, like = pixels.n_pixels, marginals.codebook.known_snr
+        # the coordinates of the pixels, in their order
+        coords = torch.nonzero(self.codebook.coord_column < n).flatten()
+        self.register_buffer("_coords", coords, persistent=False)
         with torch.no_grad():
             nothing = like.new_zeros(1, self.codebook.n_coords), like.new_zeros(1, len(like))
             prior = marginals(*nothing)
@@ -149,11 +151,6 @@ class AdaptedDenoiser(Denoiser):
     def row_work(self) -> int:
         """With a network that uses every weight for several pixels."""
         return self.codebook.work + sum(p.numel() for p in self.parameters()) // 4
-
-    @property
-    def _coords(self) -> Tensor:
-        """The coordinates of the pixels, in their order."""
-        return torch.nonzero(self.codebook.coord_column < self.pixels.n_pixels).flatten()
 
     # -- the network's guess ----------------------------------------------------------------------
 
@@ -494,54 +491,3 @@ class AdaptedDenoiser(Denoiser):
                     ).masked_fill(cells.isnan(), 0.0)
                     cost[i, j] -= there.double().sum()
         return cost
-
-
-@torch.no_grad()
-def pixel_marginals(pixels: Pixels, x: Tensor) -> MarginalDenoiser:
-    """What is known of every pixel without the others, from rows ``x`` (N, C).
-
-    Levels: the share of rows that have each, mixed with the same smoothed by a kernel, in the proportion that predicts
-    a row left out best. Continuous values: one Gaussian. Classes: their shares.
-    """
-    n, n_rows, book = pixels.n_pixels, len(x), pixels.codebook()
-    classes = torch.zeros(0, dtype=torch.float64)
-    if pixels.n_classes:
-        column = x[:, n]
-        told = column[~column.isnan()].long()
-        classes = torch.bincount(told, minlength=pixels.n_classes) + 0.5
-    if pixels.n_levels is None:
-        cells = x[:, :n]
-        var = cells.var(0, correction=0).clamp_min(1e-8)
-        mixture = torch.stack([torch.zeros_like(var), cells.mean(0), var])[:, :, None]
-        return MarginalDenoiser(book, classes, mixture)
-    k = pixels.n_levels
-    codes = x[:, :n].long()
-    counts = torch.zeros(n, k, dtype=torch.float64)
-    counts.scatter_add_(1, codes.T, torch.ones(n, n_rows, dtype=torch.float64))
-    # smooth over levels, the finer the more rows, and over all levels a little
-    sd = codes.double().std(0, correction=0).mean()
-    width = max(0.5, float(BANDWIDTH * sd * n_rows ** (-1 / 5)))
-    at = torch.arange(k, dtype=torch.float64)
-    kernel = torch.exp(-0.5 * ((at[:, None] - at) / width) ** 2)
-    kernel = kernel / kernel.sum(1, keepdim=True)
-    uniform = 1 / (n_rows + 1) / k
-    smooth = (counts @ kernel) * (n_rows / (n_rows + 1)) / n_rows + uniform
-    own = (
-        kernel.diagonal() * (n_rows / (n_rows + 1)) / n_rows
-    )  # of a row itself, which it must not see
-    best, best_nats = 0.5, math.inf
-    for share in SHARES[1:]:
-        left = (1 - share) * (counts - 1).clamp_min(0) / max(1, n_rows - 1)
-        left = left + share * (smooth - own).clamp_min(uniform)
-        nats = -float((counts * left.log()).sum())
-        if nats < best_nats:
-            best, best_nats = share, nats
-    probs = (1 - best) * counts / n_rows + best * smooth
-    flat = book.slots.gather(_padded(probs, classes, book.slots.widest)[None])[0]
-    return MarginalDenoiser(book, flat)
-
-
-def _padded(probs: Tensor, classes: Tensor, widest: int) -> Tensor:
-    """Probabilities of the pixels (D, K) and of the class, column by column: (C, widest)."""
-    parts = [probs] if not len(classes) else [probs, classes[None]]
-    return torch.cat([nn.functional.pad(p, (0, widest - p.shape[1])) for p in parts])

@@ -35,8 +35,8 @@ class GaussianDenoiser(ExactDenoiser):
 
     References
     ----------
-    Kong, Brekelmans, Ver Steeg, ICLR 2023, arXiv:2302.03792, section 4: the baseline by the eigenvalues of the
-    covariance. Tipping, Bishop, "Probabilistic principal component analysis", JRSS B 1999, for few directions.
+    Kong, Brekelmans, Ver Steeg, ICLR 2023, arXiv:2302.03792, eq. (10), for the baseline.
+    Tipping, Bishop, "Probabilistic principal component analysis", JRSS B 1999, for few directions.
 
     Examples
     --------
@@ -88,7 +88,8 @@ class GaussianDenoiser(ExactDenoiser):
         Notes
         -----
         Eigenvalues are shrunk towards their mean by as much as Chen, Wiesel, Eldar and Hero, "Shrinkage algorithms for
-        MMSE covariance estimation", IEEE Trans. Signal Processing 2010, eq. (23), find best for Gaussian rows.
+        MMSE covariance estimation", IEEE Trans. Signal Processing 2010, find best for Gaussian rows; their terms in
+        2/C are left out, as in ``sklearn.covariance.oas``.
         """
         if len(x) < 2:
             raise ValueError(f"a Gaussian is fitted to at least two rows, got {len(x)}")
@@ -97,11 +98,10 @@ class GaussianDenoiser(ExactDenoiser):
         mean = x.mean(0)
         _, s, vt = torch.linalg.svd(x - mean, full_matrices=False)
         variances = s.square() / len(x)
-        total, n, n_rows = variances.sum(), x.shape[1], len(x)
-        square = variances.square().sum()
-        apart = (n_rows + 1 - 2 / n) * (square - total**2 / n)
-        share = ((1 - 2 / n) * square + total**2) / apart.clamp_min(1e-300)
-        share = share.clamp(0, 1) if n > 1 else 0 * total
+        total, n = variances.sum(), x.shape[1]
+        square, sphere = variances.square().sum() / n**2, (total / n) ** 2  # means over a matrix
+        apart = (len(x) + 1) * (square - sphere / n)
+        share = ((square + sphere) / apart.clamp_min(1e-300)).clamp_max(1) if n > 1 else 0.0
         variances = (1 - share) * variances + share * total / n
         least = LEAST_VARIANCE * float(variances.max()) + torch.finfo(torch.float64).tiny
         r = min(n, len(x) - 1) if rank is None else min(rank, n, len(variances))

@@ -102,7 +102,7 @@ def draw_mse_comparison(curve: pd.DataFrame, ax: Axes) -> None:
     Parameters
     ----------
     curve : DataFrame
-        As :func:`discrete_itd.images.compare_mse` returns it.
+        As :func:`discrete_itd.comparison.compare_mse` returns it.
     ax : Axes
     """
     names = [c.removeprefix("lost_") for c in curve.columns if c.startswith("lost_")]
