@@ -90,7 +90,7 @@ class Schedule(Protocol):
 
     @property
     def orders(self) -> tuple[tuple[int, ...], ...] | None:
-        """Orders in which paths take the columns, the m-th path the m-th; None for a random one for every path."""
+        """Orders of the columns, of which every path takes one; None for a random one for every path."""
         ...
 
     def snr(self, step: int, rank: Tensor, n_free: Tensor) -> Tensor: ...
@@ -140,12 +140,13 @@ class CoordinateSchedule:
         In how many steps; with one for every column, one column a step. With fewer, columns that jump together
         are taken as independent given those known before. A row with fewer free cells takes one step for each.
     order : tuple of int, or tuple of such tuples, optional
-        A permutation of the column numbers, the first to be known first; or several, of which the m-th path takes the
-        m-th. By default every path of every row takes its own random order.
+        A permutation of the column numbers, the first to be known first; or several, of which every path takes one at
+        random, those of a row different ones. By default every path of every row takes its own random order.
 
     Notes
     -----
-    With as many paths as there are orders, a score is exact: that of an equal mixture of autoregressions.
+    Several orders are an equal mixture of autoregressions. With as many paths as there are orders, a score is exactly
+    its log-probability; with fewer, an estimate. Samples are drawn from the same mixture.
 
     Examples
     --------
@@ -250,7 +251,7 @@ def column_ranks(
     uniform : Tensor, shape (B, C)
         Random numbers in [0, 1) that give it otherwise.
     path : Tensor of int64, shape (B,)
-        Which path each row is on.
+        Which of the schedule's orders each row takes, modulo their number.
     free, known : Tensor of bool, shape (B, C)
         Cells that the path is to take, and cells known from the start.
 

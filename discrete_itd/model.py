@@ -15,7 +15,13 @@ from discrete_itd.channel import CoordinateSchedule, Schedule
 from discrete_itd.denoisers import Denoiser, ExactDenoiser, MarginalDenoiser
 from discrete_itd.denoisers.stored import denoiser_from_json, denoiser_to_json, floating_type
 from discrete_itd.encoders import ABSENT, TableEncoder
-from discrete_itd.likelihood import Attribution, Estimate, path_attribution, path_log_prob
+from discrete_itd.likelihood import (
+    Attribution,
+    Estimate,
+    in_blocks,
+    path_attribution,
+    path_log_prob,
+)
 from discrete_itd.planning import paths_within
 from discrete_itd.sampling import sample
 from discrete_itd.state import State, schedule_from_json, schedule_to_json
@@ -87,7 +93,8 @@ class Model:
         n_calls : int
             Denoiser calls per row.
         tol : float, optional
-            Nats; rows whose standard error is larger get up to ``EFFORT`` times as many calls.
+            Nats; rows whose standard error is larger get up to ``EFFORT`` times as many calls, half of which decide
+            how many the other half is to be.
         given : Tensor of bool, shape (C',), optional
             Columns to condition on.
         progress : callable, optional
@@ -114,14 +121,18 @@ class Model:
         progress: Callable[[int], object] | None,
     ) -> Estimate:
         """Closed form of log P(x), or of log P(x) less that of the given cells."""
-        parts = [x.new_zeros(0)]
-        for rows in x.split(self.batch_size):
+
+        def call(rows: Tensor) -> Tensor:
             log_prob = denoiser.log_prob(rows).double()
             if given is not None:
                 log_prob -= denoiser.log_prob(rows.masked_fill(~given, math.nan)).double()
-            parts.append(log_prob)
+            return log_prob
+
+        parts = [x.new_zeros(0)]
+        for part in in_blocks(call, x, batch_size=self.batch_size):
+            parts.append(part)
             if progress is not None:
-                progress(len(rows))
+                progress(len(part))
         log_prob = torch.cat(parts)
         return Estimate(log_prob, torch.zeros_like(log_prob))
 
@@ -196,6 +207,7 @@ class Model:
         known = torch.zeros_like(indicators) if given is None else given
         told = x.masked_fill(~(indicators | known), math.nan)
         n_steps = min(int(indicators.sum()), most)
+        tol = None if tol is None else tol / math.sqrt(2)  # errors of two factors add up
         return [
             self._stage(told, self._indicator_schedule(n_steps), n_calls, tol, given),
             self._stage(x, schedule, n_calls, tol, known | indicators),
@@ -211,13 +223,17 @@ class Model:
             elif isinstance(schedule, CoordinateSchedule):
                 schedule = CoordinateSchedule(min(n_free, schedule.n_steps), schedule.orders)
         n_paths = paths_within(n_calls, schedule)
-        if tol is not None:  # start low: rows that need more will get more
+        effort = EFFORT * n_calls
+        if (
+            tol is not None
+        ):  # start low: rows that need more will get more; half of the calls decide
             n_paths = min(n_paths, max(FEWEST_PATHS, paths_within(n_calls // 4, schedule)))
+            effort //= 2
         return {
             "x": x,
             "schedule": schedule,
             "n_paths": n_paths,
-            "max_paths": paths_within(EFFORT * n_calls, schedule),
+            "max_paths": paths_within(effort, schedule),
             "tol": tol,
             "given": given,
             "generator": torch.Generator().manual_seed(self.seed),

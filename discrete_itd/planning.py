@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -269,7 +270,10 @@ def possible_paths(
         blocks = sorted({n for n in (few, max(1, most // 2)) if 1 < n < n_columns})
         orders = table_orders(book, x, at_random) if blocks and not book.has_leading else None
         for n_steps in blocks if orders is not None else ():
-            yield "spread", CoordinateSchedule(n_steps, orders)
+            spread = CoordinateSchedule(n_steps, orders)
+            # as many orders as there are paths: the score is exact, and it is these that are sampled
+            orders_taken = cast(tuple, orders)[: paths_within(n_calls, spread)]
+            yield "spread", CoordinateSchedule(n_steps, orders_taken)
     if kind != "coordinate":
         counts = sorted({max(1, min(most, MOST_STEPS) // 2**k) for k in range(3)})
         placed = place_steps(denoiser, x, quadrature, counts, generator=generator)

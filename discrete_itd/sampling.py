@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from discrete_itd.channel import Schedule, State, column_ranks
-from discrete_itd.denoisers.base import Denoiser
+from discrete_itd.denoisers.base import BLOCK, Denoiser, filled
 from discrete_itd.posterior import Posterior
 
 
@@ -145,5 +145,8 @@ def column_distribution(
 def _beliefs(denoiser: Denoiser, x: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Posterior]]:
     """Batches of rows, and what the denoiser believes of them when all cells but the missing are known."""
     book = denoiser.codebook
-    for rows in x.split(batch_size):
-        yield rows, denoiser(*State.start(book, book.embed(rows), ~rows.isnan()))
+    block = min(BLOCK, batch_size)
+    for rows in x.split(batch_size // block * block):
+        whole = filled(rows, block)  # so that no row's answer depends on how many there are
+        posterior = denoiser(*State.start(book, book.embed(whole), ~whole.isnan()))
+        yield rows, posterior.rows(slice(0, len(rows)))

@@ -12,7 +12,7 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64}
 def pytest_addoption(parser):
     parser.addoption("--device", default="cpu", help="device on which the suite runs (cpu, cuda)")
     parser.addoption(
-        "--dtype", default="float64", choices=DTYPES, help="floating type of the suite"
+        "--dtype", choices=DTYPES, help="floating type of the suite; by default that of each file"
     )
     parser.addoption("--slow", action="store_true", help="run the slow tests too")
 
@@ -32,12 +32,17 @@ def device(request):
 
 @pytest.fixture(autouse=True)
 def dtype(request):
-    """The suite's floating type is torch's default within each test; doctests keep float32."""
+    """A test's floating type is torch's default within it.
+
+    Laws of the core are checked in double precision, where rounding hides nothing. Files marked `single_precision` run
+    in what users run, as doctests do.
+    """
     if isinstance(request.node, pytest.DoctestItem):
         yield torch.get_default_dtype()
         return
     before = torch.get_default_dtype()
-    torch.set_default_dtype(DTYPES[request.config.getoption("--dtype")])
+    usual = "float32" if "single_precision" in request.keywords else "float64"
+    torch.set_default_dtype(DTYPES[request.config.getoption("--dtype") or usual])
     yield torch.get_default_dtype()
     torch.set_default_dtype(before)
 

@@ -446,6 +446,12 @@ def total_mass(estimate):
     return p.sum().item(), (p * estimate.stderr).square().sum().sqrt().item()
 
 
+def repeated_mass(score, n=10):
+    """Σ_x P(x), the mean over independent estimates, and the standard error of that mean."""
+    masses = np.array([score(seed).log_prob.exp().sum().item() for seed in range(n)])
+    return masses.mean(), masses.std(ddof=1) / math.sqrt(n)
+
+
 # -- schedules -------------------------------------------------------------------------------------
 
 

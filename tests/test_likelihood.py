@@ -25,6 +25,7 @@ from laws import (
     random_network,
     random_oracle,
     ranks_of,
+    repeated_mass,
     rounding,
     seeded_generator,
     seeds,
@@ -52,6 +53,7 @@ from discrete_itd.likelihood import (
 )
 from discrete_itd.noise import RowNoise
 from discrete_itd.patterns import pilot_quadrature
+from discrete_itd.posterior import CategoricalPosterior, Posterior
 
 
 def make_quadrature(book, device, low=1e-3):
@@ -182,15 +184,18 @@ def test_integral_is_never_optimistic_in_total(device, name, kind):
 @pytest.mark.parametrize("name", ["mixed", "open"])
 def test_path_masses_add_up_to_one(device, dtype, name, kind, schedule):
     book = make_book(name, device)
-    got = path_log_prob(
-        make_denoiser(kind, book, 2),
-        all_rows(book),
-        make_schedule(schedule, book.n_columns, kind),
-        n_paths=2 if schedule == "fixed order" else 2500,
-        generator=seeded_generator(0, device),
-        batch_size=1 << 15,
-    )
-    mass, stderr = total_mass(got)
+
+    def score(seed):
+        return path_log_prob(
+            make_denoiser(kind, book, 2),
+            all_rows(book),
+            make_schedule(schedule, book.n_columns, kind),
+            n_paths=2 if schedule == "fixed order" else 250,
+            generator=seeded_generator(seed, device),
+            batch_size=1 << 15,
+        )
+
+    mass, stderr = repeated_mass(score)
     assert mass == pytest.approx(1, abs=4 * stderr + rounding(dtype))
     assert stderr < (1e-6 if schedule == "fixed order" else 0.03)
 
@@ -469,8 +474,7 @@ def test_stderr_covers_the_truth(device):
     z = torch.stack([(r.log_prob - truth.log_prob) / r.stderr for r in runs])
     assert truth.stderr.max() < 0.02
     covered = (z.abs() < 1.96).double().mean(0).cpu().numpy()
-    # 95 % with a binomial margin, less what skewed weights take from 64 of them
-    assert (covered > 0.95 - 0.03 - 2.6 * math.sqrt(0.95 * 0.05 / len(runs))).all(), covered
+    assert (covered > 0.95 - 2.6 * math.sqrt(0.95 * 0.05 / len(runs))).all(), covered
     assert covered.mean() < 0.985, covered
 
 
@@ -512,8 +516,11 @@ def test_combine_is_a_log_mean_with_gaps(device, m, seed):
         w = np.exp(log_w[i, : n_there[i]] + 800)
         assert got.log_prob[i].item() == pytest.approx(np.log(w.mean()) - 800, abs=1e-11)
         if n_there[i] > 1:
-            delta, spread = w.std(ddof=1) / w.mean(), np.log(w).std(ddof=1)
-            expected = max(delta, spread) / math.sqrt(len(w))
+            delta = w.std(ddof=1) / w.mean() / math.sqrt(len(w))
+            chance = max(delta, np.log(w).std(ddof=1) / math.sqrt(len(w)))
+            student = stats.t.ppf(0.975, max(1, (len(w) - 1) * 2 / 3)) / stats.norm.ppf(0.975)
+            gap = max(0, np.log(w).mean() + np.log(w).var(ddof=1) / 2 - np.log(w.mean()))
+            expected = student * chance + gap * min(1, 4 * delta) / stats.norm.ppf(0.975)
             assert got.stderr[i].item() == pytest.approx(expected)
         else:
             assert math.isnan(got.stderr[i])
@@ -613,16 +620,19 @@ def test_conditionals_of_any_denoiser_add_up_to_one(device, dtype, kind, schedul
     rows = all_rows(book)
     rows = rows[rows[:, 1] == 1]
     given = torch.tensor([False, True, False], device=device)
-    got = path_log_prob(
-        denoiser,
-        rows,
-        make_schedule(schedule, 2, kind),
-        n_paths=2500,
-        given=given,
-        generator=seeded_generator(1, device),
-        batch_size=1 << 15,
-    )
-    mass, stderr = total_mass(got)
+
+    def score(seed):
+        return path_log_prob(
+            denoiser,
+            rows,
+            make_schedule(schedule, 2, kind),
+            n_paths=250,
+            given=given,
+            generator=seeded_generator(seed, device),
+            batch_size=1 << 15,
+        )
+
+    mass, stderr = repeated_mass(score)
     assert mass == pytest.approx(1, abs=4 * stderr + rounding(dtype))
     assert stderr < 0.03
 
@@ -705,13 +715,13 @@ def test_tol_buys_paths_only_where_they_are_needed(device, dtype):
     plain, cost = score()
     tol = float(plain.stderr.median())
     fine, fine_cost = score(tol=tol, max_paths=2048)
-    enough = plain.stderr <= tol
-    assert 0 < enough.sum() < len(rows)
     near = {"atol": rounding(dtype), "rtol": rounding(dtype)}
-    torch.testing.assert_close(fine.log_prob[enough], plain.log_prob[enough], **near)
-    assert (fine.log_prob[~enough] != plain.log_prob[~enough]).all()
-    assert (fine.stderr <= tol).all()
-    assert fine_cost > cost
+    enough = torch.isclose(fine.log_prob, plain.log_prob, atol=rounding(dtype), rtol=0)
+    assert 0 < enough.sum() < len(rows)
+    # the paths that estimate do not decide, so they may say a little more than tol
+    assert fine.stderr[~enough].median() < tol
+    assert (fine.stderr < 2 * tol).all()
+    assert fine_cost > 2 * cost
     capped, _ = score(tol=1e-9, max_paths=32)
     many = path_log_prob(net, rows, plan, n_paths=32, generator=seeded_generator(2, device))
     torch.testing.assert_close(capped.log_prob, many.log_prob, **near)
@@ -725,6 +735,64 @@ def test_tol_buys_paths_only_where_they_are_needed(device, dtype):
     torch.testing.assert_close(alone.log_prob, fine.log_prob[-2:], **near)
     one, _ = score(tol=1e-9, max_paths=1)
     assert one.stderr.isfinite().all()  # n_paths wins over max_paths
+
+
+class Unlucky(Denoiser):
+    """Right on every path but those that begin with the first column, which it all but rules out."""
+
+    def __init__(self, book):
+        super().__init__(book)
+
+    def forward(self, y, snr):
+        known = torch.isinf(snr)
+        logits = y.new_zeros(len(y), self.codebook.slots.n_slots)
+        bad = known[:, 0] & ~known[:, 1]
+        logits[:, 2] = torch.where(bad, 4.0, 0.0)
+        return Posterior(self.codebook, CategoricalPosterior(self.codebook.slots, logits))
+
+
+def test_masses_add_up_to_one_under_tol(device):
+    """Which paths estimate must not depend on how well they agree; two that agree by chance are often both wrong."""
+    book = Codebook([simplex(2), simplex(2)]).to(device)
+    rows, tol = all_rows(book), 0.3
+
+    def score(seed):
+        return path_log_prob(
+            Unlucky(book), rows, CoordinateSchedule(2), n_paths=2, tol=tol, max_paths=64,
+            generator=seeded_generator(seed, device),
+        )  # fmt: skip
+
+    mass, stderr = repeated_mass(score, 400)
+    assert stderr < 0.02
+    assert mass == pytest.approx(1, abs=4 * stderr)
+
+
+def test_an_unknown_error_is_above_any_tol(device):
+    net, rows, plan = strong_case(device)
+    got = path_log_prob(
+        net, rows, plan, n_paths=1, tol=1e9, max_paths=8, generator=seeded_generator(0, device)
+    )
+    assert got.stderr.isfinite().all()
+
+
+@pytest.mark.parametrize("n_paths", [1, 2])
+def test_fewer_paths_than_orders_estimate_the_mixture_of_all(device, n_paths):
+    """Which orders a row gets is chance, different ones for different paths, so E[W] is the mixture."""
+    net, _, _ = strong_case(device)
+    rows, schedule = all_rows(net.codebook), CoordinateSchedule(3, ORDERS)
+    truth = path_log_prob(net, rows, schedule, n_paths=3, generator=seeded_generator(0, device))
+    runs = [
+        path_log_prob(net, rows, schedule, n_paths=n_paths, generator=seeded_generator(s, device))
+        for s in range(300)
+    ]
+    p = torch.stack([r.log_prob.exp() for r in runs])
+    z = (p.mean(0) - truth.log_prob.exp()) / (p.std(0) / math.sqrt(len(runs)))
+    assert z.abs().max() < 4.5
+    # three orders leave as many values of a score; with two of them they are means of two of the three
+    assert all(len(column.unique()) <= 3 for column in (p * 1e9).round().T)
+    if n_paths == 2:
+        spread = torch.stack([r.log_prob for r in runs]).std(0)
+        assert (runs[0].stderr[spread > 0.01] > 0).all()
 
 
 def test_no_path_is_taken_twice(device):
@@ -741,10 +809,11 @@ def test_no_path_is_taken_twice(device):
             )  # fmt: skip
             assert not got.stderr.any()
             costs[name, tol] = counting.rows / len(rows)
-        assert costs[name, None] == pytest.approx(costs[name, 1e-9], abs=0.5)
     # of three steps the last is free, and what is known of nothing is asked once a batch
-    assert [int(costs[n, None]) for n in (1, 2, 3)] == [2, 4, 6]
+    rows_asked = -(-len(rows) * 3 // 64) * 64 / len(rows)  # whole blocks
+    assert costs[3, None] <= 2 * rows_asked + 0.5
     assert costs["at once", None] < 1
+    assert costs[1, None] == costs[1, 1e-9]
     few = path_log_prob(net, rows, schedules[3], n_paths=2, generator=seeded_generator(0, device))
     assert (few.stderr > 0).all()  # two of three
 
@@ -852,6 +921,11 @@ def test_the_error_grows_with_the_disagreement_of_paths():
     )
     stderr = combine(log_w).stderr
     # one path holds all the weight: the delta method alone would say one nat
-    assert stderr[0] == pytest.approx(log_w[0].std().item() / 2)
-    delta = torch.exp(log_w[1] - combine(log_w).log_prob[1]).std() / 2
-    assert stderr[1] == pytest.approx(delta.item(), rel=0.05)
+    assert stderr[0] > log_w[0].std().item() / 2
+    delta = torch.exp(log_w[1] - combine(log_w).log_prob[1]).std().item() / 2
+    assert delta < stderr[1] < 3 * delta
+    # of a finite number of paths less is left to chance the more are taken
+    some = [combine(log_w, n).stderr for n in (8, 5, 4)]
+    torch.testing.assert_close(some[0], stderr / math.sqrt(2))
+    torch.testing.assert_close(some[1], stderr / math.sqrt(5))
+    assert not some[2].any()

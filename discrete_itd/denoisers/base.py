@@ -4,12 +4,39 @@ from __future__ import annotations
 
 from abc import abstractmethod
 
+import torch
 from torch import Tensor, nn
 
 from discrete_itd.codebook import Codebook
 from discrete_itd.posterior import Posterior
 
 HUGE = 1 << 16  # numbers of a posterior of one row, so many that a few rows tell all
+BLOCK = 64  # rows of a call come in multiples of this, so that none depends on how many others there are
+
+NARROW = 16  # columns of a matrix up to which a product's rows may be summed in different orders
+
+
+def filled(x: Tensor, block: int = BLOCK) -> Tensor:
+    """Rows, the last of them repeated until their number is a multiple of ``block``: (N, ...) to (N', ...).
+
+    A matrix product sums in another order, and so rounds otherwise, when it has one row than when it has many.
+    """
+    lacking = -len(x) % block if len(x) else 0
+    return torch.cat([x, x[-1:].expand(lacking, *x.shape[1:])]) if lacking else x
+
+
+def row_product(x: Tensor, w: Tensor) -> Tensor:
+    """``x @ w``, every row of which depends on that row of ``x`` alone: (..., B, K) and (..., K, N) to (..., B, N).
+
+    Where N is small, libraries sum the rows of one product in different orders, by their place; so zeros widen w.
+    """
+    n = w.shape[-1]
+    return (x @ nn.functional.pad(w, (0, max(0, NARROW - n))))[..., :n]
+
+
+def rows_at_once(n: int) -> int:
+    """The largest power of two that is at most n, at least 1: parts of this size cut no :data:`BLOCK` unevenly."""
+    return 1 << max(0, n.bit_length() - 1)
 
 
 class Denoiser(nn.Module):

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from discrete_itd.codebook import Codebook
-from discrete_itd.denoisers.base import ExactDenoiser
+from discrete_itd.denoisers.base import ExactDenoiser, filled, rows_at_once
 from discrete_itd.denoisers.exact import (
     MarginalDenoiser,
     check_rest,
@@ -127,7 +127,7 @@ class BayesNetDenoiser(ExactDenoiser):
     @property
     def _step(self) -> int:
         """Rows that are worked on at once."""
-        return max(1, CELLS // max(1, self.work))
+        return rows_at_once(CELLS // max(1, self.work))
 
     def infer(self, evidence: Tensor) -> tuple[Tensor, Tensor]:
         parts = [self._infer(part) for part in evidence.split(self._step)]
@@ -186,7 +186,7 @@ class BayesNetDenoiser(ExactDenoiser):
         for j, (above, table) in enumerate(zip(self.parents, self.log_tables, strict=True)):
             total = total + table[tuple(rows[:, p] for p in (*above, j))]
         out[whole] = total
-        gaps = torch.nonzero(~whole).flatten()
+        gaps = filled(torch.nonzero(~whole).flatten())
         levels = torch.arange(slots.widest, device=x.device)[:, None]
         for part in gaps.split(self._step) if len(gaps) else ():
             some = cells[part].T[:, None]  # (C, 1, B)

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from discrete_itd.codebook import Codebook, ColumnPoints
-from discrete_itd.denoisers.base import ExactDenoiser
+from discrete_itd.denoisers.base import ExactDenoiser, row_product
 from discrete_itd.denoisers.counts import indicators
 from discrete_itd.denoisers.exact import MarginalDenoiser, rest_log_prob, with_rest
 from discrete_itd.posterior import CategoricalPosterior, Posterior
@@ -203,16 +203,16 @@ class JoinedDenoiser(ExactDenoiser):
         log_mass, logits = self.inner.infer(self._joined(ell))
         q = self.joining.codebook.slots.log_softmax(logits).exp()
         alone = slots.log_softmax(self.rest.log_probs + ell).exp()
-        q = q @ self._said.T + slots.per_slot(q[:, self._rest] @ self._member.T) * alone
+        own = row_product(q[:, self._rest], self._member.T)
+        q = row_product(q, self._said.T) + slots.per_slot(own) * alone
         log_mass = log_mass + slots.logsumexp(evidence).sum(1)
         return log_mass, q.clamp_min(torch.finfo(q.dtype).tiny).log()
 
     def _joined(self, evidence: Tensor) -> Tensor:
         """Evidence about the joined table: (B, T) to (B, T')."""
-        told = evidence @ self._said
-        told[:, self._rest] = (
-            self.codebook.slots.logsumexp(self.rest.log_probs + evidence) @ self._member
-        )
+        told = row_product(evidence, self._said)
+        own = self.codebook.slots.logsumexp(self.rest.log_probs + evidence)
+        told[:, self._rest] = row_product(own, self._member)
         return told
 
     def log_prob(self, x: Tensor) -> Tensor:

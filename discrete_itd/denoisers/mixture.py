@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from discrete_itd.codebook import Codebook
-from discrete_itd.denoisers.base import ExactDenoiser
+from discrete_itd.denoisers.base import ExactDenoiser, filled, row_product, rows_at_once
 from discrete_itd.denoisers.counts import indicators
 from discrete_itd.denoisers.exact import FINEST_SD, PRIOR_ROWS, MarginalDenoiser, rest_log_prob
 from discrete_itd.posterior import CategoricalPosterior, GaussianPosterior, Posterior
@@ -147,10 +147,11 @@ class MixtureDenoiser(ExactDenoiser):
         hard = ((at == 0) | torch.isinf(at)).all(1)
         log_class = evidence.new_zeros(len(y), self.n_components)
         logits = torch.zeros_like(evidence)
-        for rows, update in ((hard, self._known_or_not), (~hard, self._noisy)):
-            if bool(rows.all()):
+        for these, update in ((hard, self._known_or_not), (~hard, self._noisy)):
+            if bool(these.all()):
                 log_class, logits = update(start, evidence, at)
-            elif bool(rows.any()):
+            elif bool(these.any()):
+                rows = filled(torch.nonzero(these).flatten())
                 log_class[rows], logits[rows] = update(start[rows], evidence[rows], at[rows])
         log_class = torch.log_softmax(log_class, 1)
         categorical = CategoricalPosterior(slots, logits)
@@ -173,8 +174,8 @@ class MixtureDenoiser(ExactDenoiser):
         slots = self.codebook.slots
         known = slots.per_slot(torch.isinf(snr).to(evidence))
         told = (slots.log_softmax(evidence).exp() * known).round()  # (B, T): 1 at known categories
-        log_class = start + told @ self.log_probs.T
-        prior = torch.softmax(log_class, 1) @ self.log_probs.exp()
+        log_class = start + row_product(told, self.log_probs.T)
+        prior = row_product(torch.softmax(log_class, 1), self.log_probs.exp())
         return log_class, _log(prior) + evidence
 
     def _noisy(
@@ -182,14 +183,15 @@ class MixtureDenoiser(ExactDenoiser):
     ) -> tuple[Tensor, Tensor]:
         """The same, whatever the cells; the constant is zero."""
         slots, probs, out = self.codebook.slots, self._probs, []
-        step = max(1, CELLS // max(1, self.n_components * slots.n_columns))
+        step = rows_at_once(CELLS // max(1, self.n_components * slots.n_columns))
         for first, ell in zip(start.split(step), evidence.split(step), strict=True):
             spread = slots.spread(ell, -torch.inf)
             top = spread.amax(2, keepdim=True)
             likelihood = (spread - top).exp().transpose(0, 1)  # (C, B, K)
-            mass = _positive(likelihood @ probs)  # (C, B, Z)
+            mass = _positive(row_product(likelihood, probs))  # (C, B, Z)
             log_class = first + mass.log().sum(0)
-            prior = (torch.softmax(log_class, 1) / mass) @ probs.transpose(1, 2)  # (C, B, K)
+            share = torch.softmax(log_class, 1) / mass
+            prior = row_product(share, probs.transpose(1, 2))  # (C, B, K)
             log_class = log_class + top.sum(1)
             out.append((log_class, _log(slots.gather(prior.transpose(0, 1))) + ell))
         log_class, logits = zip(*out, strict=True)
@@ -197,7 +199,7 @@ class MixtureDenoiser(ExactDenoiser):
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-probability of rows ``x`` (B, C) in closed form, missing cells left out: (B,), nats."""
-        step = max(1, CELLS // self.n_components)
+        step = rows_at_once(CELLS // self.n_components)
         parts = [torch.logsumexp(self.log_joint(rows), 1) for rows in x.split(step)]
         out = torch.cat(parts) if parts else self.log_weights.new_zeros(0)
         book = self.codebook
@@ -207,16 +209,16 @@ class MixtureDenoiser(ExactDenoiser):
     def log_joint(self, x: Tensor) -> Tensor:
         """Log-probability of rows ``x`` (B, C) together with each class: (B, Z), nats."""
         book = self.codebook
-        own = self.log_weights + indicators(book, x) @ self.log_probs.T
+        own = self.log_weights + row_product(indicators(book, x), self.log_probs.T)
         if self.has_reals:
             # (x − μ)²/v, of all classes, as three matrix products, whose large parts cancel: in double
             cells, mean, var = x[:, book.reals].double(), self.means.double(), self.var.double()
             there = ~cells.isnan()
             cells = cells.nan_to_num(0.0)
             log_pdf = (
-                cells.square() @ (1 / var).T
-                - 2 * cells @ (mean / var).T
-                + there.to(cells) @ (mean.square() / var + var.log()).T
+                row_product(cells.square(), (1 / var).T)
+                - 2 * row_product(cells, (mean / var).T)
+                + row_product(there.to(cells), (mean.square() / var + var.log()).T)
             )
             log_pdf = log_pdf + math.log(2 * math.pi) * there.sum(1, keepdim=True)
             own = own - 0.5 * log_pdf.to(own)

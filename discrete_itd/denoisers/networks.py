@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from discrete_itd.denoisers.base import row_product
+
 HEAD = 16  # numbers of one head of attention
 WIDER = 2  # times the width, between the two layers that follow attention
 
@@ -109,7 +111,7 @@ class ColumnTransformer(nn.Module):
         h = torch.einsum("bcf,cfw->bcw", own, self.enter) + self.column
         for block in self.blocks:
             h = block(h)
-        out = torch.einsum("bcw,cwo->bco", self.norm(h), self.leave) + self.bias
+        out = row_product(self.norm(h).transpose(0, 1), self.leave).transpose(0, 1) + self.bias
         return out.flatten(1)[:, self._place]
 
 

@@ -26,7 +26,7 @@ from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
 from torch import Tensor
 
 from discrete_itd.codebook import Codebook
-from discrete_itd.denoisers.base import ExactDenoiser
+from discrete_itd.denoisers.base import ExactDenoiser, filled, row_product, rows_at_once
 from discrete_itd.denoisers.counts import mutual_information, pair_counts, slot_columns
 from discrete_itd.denoisers.exact import (
     MarginalDenoiser,
@@ -174,7 +174,8 @@ class TreeDenoiser(ExactDenoiser):
 
     def infer(self, evidence: Tensor) -> tuple[Tensor, Tensor]:
         numbers = self.n_components * self.codebook.slots.n_columns * self.log_tables.shape[3]
-        parts = [self._infer(part) for part in evidence.split(max(1, CELLS // max(1, numbers)))]
+        step = rows_at_once(CELLS // max(1, numbers))
+        parts = [self._infer(part) for part in evidence.split(step)]
         log_mass, logits = zip(*parts, strict=True)
         return torch.cat(log_mass), torch.cat(logits)
 
@@ -224,7 +225,7 @@ class TreeDenoiser(ExactDenoiser):
             nodes, up = self._level(d)
             own = belief[nodes]
             most = own.amax(2, keepdim=True)
-            told = (own - most).exp() @ tables[nodes].transpose(1, 2)
+            told = row_product((own - most).exp(), tables[nodes].transpose(1, 2))
             told = told.clamp_min(torch.finfo(told.dtype).tiny).log()
             messages[nodes] = told
             belief.index_add_(0, up, told)
@@ -243,7 +244,8 @@ class TreeDenoiser(ExactDenoiser):
             nodes, up = self._level(d)
             # what the parent knows but from this child
             others = torch.softmax(belief[up] - messages[nodes], 2)
-            prior = (others @ tables[nodes]).clamp_min(torch.finfo(others.dtype).tiny).log()
+            prior = row_product(others, tables[nodes])
+            prior = prior.clamp_min(torch.finfo(prior.dtype).tiny).log()
             belief[nodes] = torch.log_softmax(belief[nodes] + prior, 2)
         return belief
 
@@ -262,12 +264,12 @@ class TreeDenoiser(ExactDenoiser):
         level = torch.arange(width, device=x.device)
         tree, column = torch.arange(z, device=x.device)[:, None], torch.arange(c, device=x.device)
         parts = []
-        for rows in cells.split(max(1, CELLS // max(1, z * c * width))):
+        for rows in cells.split(rows_at_once(CELLS // max(1, z * c * width))):
             own = rows.nan_to_num(0.0).long()
             up = own[:, self.parents.clamp_min(0)]  # (B, Z, C)
             joint = self.log_tables[tree, column, up, own[:, None]].sum(2)
-            gaps = rows.isnan().any(1)
-            if bool(gaps.any()):
+            gaps = filled(torch.nonzero(rows.isnan().any(1)).flatten())
+            if len(gaps):
                 some = rows[gaps][:, :, None]
                 may_be = (some == level) | some.isnan()
                 ell = torch.where(may_be, 0.0, NOWHERE).to(joint)
