@@ -40,6 +40,8 @@ from discrete_itd.validation import (
     resolve_device,
 )
 
+BEYOND = 1.5  # times tol; up to this, a standard error may be above it by chance
+
 
 def _has_categories(model: DiffusionDensity) -> bool:
     """Whether a fitted model has a column with a table of probabilities."""
@@ -88,7 +90,8 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
         Seconds of training networks at most; fitting exact denoisers, weighing the members of an ensemble and choosing
         the path come on top.
     validation_fraction : float, default=0.1
-        Share of the rows held out to stop training, to weigh members and to choose the path.
+        Share of the rows held out to stop training, to weigh members and to choose the path. Copies of a record (rows
+        repeated by ``sample_weight`` or in the table) are held out together (:mod:`discrete_itd.splitting`).
     path : {"auto", "coordinate", "isotropic"} or Schedule, default="auto"
         How noise is taken away when a row is scored. "auto" takes what gives the fewest nats on held-out rows for
         ``n_calls``; said in advance, training keeps to the noise of that path.
@@ -356,12 +359,17 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
             ``CoordinateSchedule`` whose ``order`` starts with the given columns; else close to it, because a network's
             conditionals need not agree with one another.
         tol : float, optional
-            Nats. Rows whose standard error is larger get up to 16 times ``n_calls`` network evaluations.
+            Nats. Rows whose standard error is larger get up to 16 times ``n_calls`` network evaluations. Half of these
+            only decide how many the other half, which estimates, is to be: so masses still add up to one. The standard
+            error returned is that of the estimating half, and may be somewhat above ``tol`` by chance.
 
         Returns
         -------
         RowEstimate
-            ``log_prob`` and ``stderr``, float64 arrays of shape (N,), nats.
+            ``log_prob`` and ``stderr``, float64 arrays of shape (N,), nats. The interval of 1.96 ``stderr`` to both
+            sides is meant to cover the model's own log-probability of a row like those of the fit with 95 %
+            confidence; of rows on which paths disagree by many nats, as on many anomalies, less often: their
+            ``log_prob`` is too low. It says nothing of how well the model fits.
 
         Raises
         ------
@@ -814,10 +822,10 @@ def _index(X: Any) -> pd.Index | None:
 
 
 def _warn_beyond(stderr: Tensor, tol: float | None) -> None:
-    beyond = 0 if tol is None else int((stderr > tol).sum())
+    beyond = 0 if tol is None else int((stderr > BEYOND * tol).sum())
     if beyond:
         warnings.warn(
-            f"{beyond} of {len(stderr)} distinct rows have a standard error above tol={tol}"
-            f" after {EFFORT} times n_calls evaluations; raise n_calls for more",
+            f"{beyond} of {len(stderr)} distinct rows have a standard error above {BEYOND:g} times tol={tol},"
+            f" though {EFFORT} times n_calls evaluations were allowed; raise n_calls for more",
             stacklevel=3,
         )

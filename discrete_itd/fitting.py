@@ -27,6 +27,7 @@ from discrete_itd.denoisers.neural import ARCHITECTURES
 from discrete_itd.denoisers.tree import MOST_SLOTS
 from discrete_itd.encoders import TableEncoder
 from discrete_itd.model import Model
+from discrete_itd.noise import cell_bits
 from discrete_itd.patterns import mean_and_error, pilot_quadrature
 from discrete_itd.planning import Candidate, choose_path
 from discrete_itd.recipes import (
@@ -41,6 +42,7 @@ from discrete_itd.recipes import (
     recipe,
 )
 from discrete_itd.records import Evaluation, Report, TrainingPlan
+from discrete_itd.splitting import hold_out
 from discrete_itd.tractable import fit_exact, held_out
 from discrete_itd.training import seeded, train
 from discrete_itd.worth import MemberValue, member_names, seconds_of_call
@@ -91,7 +93,8 @@ def fit_model(
         and judged are those of the path, where it is given.
     denoiser : Recipe
     validation_fraction : float
-        Share of the rows held out to stop training, to weigh members and to choose the path.
+        Share of the rows held out to stop training, to weigh members and to choose the path; copies of a record stay
+        together, see :mod:`discrete_itd.splitting`.
     path : {"auto", "coordinate", "isotropic"} or Schedule
     n_calls : int
         Denoiser calls per row with which paths are compared.
@@ -107,8 +110,8 @@ def fit_model(
     if checkpoint is not None:
         seed = _seed_of_run(checkpoint, seed, is_free=random_state is None)
     n_valid = min(max(1, round(validation_fraction * len(x))), len(x) - 1)
-    order = torch.from_numpy(np.random.RandomState(seed).permutation(len(x)))
-    x_valid, x = x[order[:n_valid]].to(device), x[order[n_valid:]].to(device)
+    division = hold_out(cell_bits(x).numpy(), n_valid, seed)
+    x_valid, x = (x[torch.from_numpy(part)].to(device) for part in division)
     generator = torch.Generator(device).manual_seed(seed)
     marginals = MarginalDenoiser.fit(
         encoder.codebook().to(device), x, unseen_counts=encoder.unseen_counts

@@ -27,7 +27,10 @@ import torch
 from torch import Tensor
 
 from discrete_itd.denoisers import MarginalDenoiser
+from discrete_itd.denoisers.base import BLOCK, filled, rows_at_once
+from discrete_itd.noise import cell_bits
 from discrete_itd.posterior import Posterior
+from discrete_itd.splitting import copies
 
 MOST_CENTRES = 5000
 LEFT_OUT = 1000  # centres on which widths are compared, each given the others
@@ -58,6 +61,11 @@ class Widths(NamedTuple):
     real: float = 0.1
     line: float = 0.2
     other: float = 0.2
+
+
+def _twins(centres: Tensor) -> Tensor:
+    """A number for each centre, the same for copies of a record (:mod:`discrete_itd.splitting`)."""
+    return torch.from_numpy(copies(cell_bits(centres).cpu().numpy())).to(centres.device)
 
 
 COARSE = Widths(0.6, 1.2, 0.2)  # to tell strange rows among rows that are not all ordinary
@@ -102,29 +110,40 @@ class KernelDensity:
         """
         order = torch.randperm(len(x), generator=generator).to(x.device)
         trial = cls(base, x[order[:MOST_CENTRES]], Widths())
+        twins = _twins(trial.centres)
         kinds = {c.kind for c in base.codebook.columns}
         used = [f for f, k in (("real", {"real"}), ("line", {"line"})) if kinds & k]
         used += ["other"] if kinds & {"simplex", "code"} else []
         widths = Widths()
         for name in used * min(2, len(used)):  # one width after the other, twice
             tried = [widths._replace(**{name: value}) for value in GRID[name]]
-            costs = [replace(trial, widths=w)._left_out() for w in tried]
+            costs = [replace(trial, widths=w)._left_out(twins) for w in tried]
             widths = tried[costs.index(min(costs))]
         return replace(trial, widths=widths)
 
-    def _left_out(self) -> float:
-        """Mean nats of some of the centres, given the others; those of rows that are like no other count less."""
+    def _left_out(self, twins: Tensor) -> float:
+        """Mean nats of some of the centres, given all but their copies; those of rows like no other count less."""
         rows = self.centres[:LEFT_OUT]
-        nats = -self._log_prob_of_centres(len(rows))
+        nats = -self._log_prob_of_centres(len(rows), twins)
         alone = self._marginals.expand(len(rows)).log_prob(rows).double().sum(1)
         outlier = math.log(OUTLIERS) + alone
         return float(-torch.logaddexp(math.log1p(-OUTLIERS) - nats, outlier).mean())
 
     @torch.no_grad()
-    def _log_prob_of_centres(self, n: int) -> Tensor:
-        """Log-probability of the first n centres, each given all others: (n,)."""
-        rows = torch.arange(n, device=self.centres.device).split(self._batch)
-        return torch.cat([self._log_prob(self.centres[i], left_out=i) for i in rows])
+    def _log_prob_of_centres(self, n: int, twins: Tensor | None = None) -> Tensor:
+        """Log-probability of the first n centres, each given those of another number in ``twins``: (n,).
+
+        By default every centre has a number of its own.
+        """
+        index = torch.arange(len(self.centres), device=self.centres.device)
+        twins = index if twins is None else twins
+        out = []
+        for i in index[:n].split(self._batch):
+            same = twins[i][:, None] == twins
+            alone = same.all(1, keepdim=True)  # nothing but copies is left
+            same = torch.where(alone, index[i][:, None] == index, same)
+            out.append(self._log_prob(self.centres[i], left_out=same))
+        return torch.cat(out)
 
     @classmethod
     def outlyingness(cls, base: MarginalDenoiser, x: Tensor, generator: torch.Generator) -> Tensor:
@@ -149,7 +168,7 @@ class KernelDensity:
 
     @property
     def _batch(self) -> int:
-        return max(1, BATCH_PAIRS // len(self.centres))
+        return rows_at_once(BATCH_PAIRS // len(self.centres))
 
     @torch.no_grad()
     def log_prob(self, x: Tensor, progress: Callable[[int], object] | None = None) -> Tensor:
@@ -193,18 +212,19 @@ class KernelDensity:
     ) -> Tensor:
         out = []
         for rows in x.split(self._batch):
-            out.append(call(rows))
+            out.append(call(filled(rows, min(BLOCK, self._batch)))[: len(rows)])
             if progress is not None:
                 progress(len(rows))
         return torch.cat(out)
 
     def _log_prob(self, x: Tensor, left_out: Tensor | None = None) -> Tensor:
-        """Of one batch; ``left_out`` (B,) says which centre each row is to do without."""
-        total, n = self._log_kernels(x, self._pairs(x)), len(self.centres)
-        if left_out is not None and n > 1:
-            n -= 1
-            total = total.scatter(1, left_out[:, None], -math.inf)
-        return torch.logsumexp(total, 1) - math.log(n)
+        """Of one batch; ``left_out`` (B, n) says which centres each row is to do without."""
+        total = self._log_kernels(x, self._pairs(x))
+        n = total.new_full((len(x),), len(self.centres))
+        if left_out is not None and len(self.centres) > 1:
+            n = (~left_out).sum(1).to(total)
+            total = total.masked_fill(left_out, -math.inf)
+        return torch.logsumexp(total, 1) - n.log()
 
     def _log_kernels(self, x: Tensor, q: _Pairs) -> Tensor:
         """Of each row at each centre, all columns together: (B, n)."""
