@@ -17,6 +17,8 @@ from discrete_itd.detection.conformal import Threshold
 from discrete_itd.recipes import Network
 from discrete_itd.state import read_state, write_state
 
+pytestmark = pytest.mark.single_precision
+
 QUICK = {
     "denoiser": Network("mlp", width=8, depth=1, base="independent"),
     "max_steps": 10,
@@ -48,29 +50,16 @@ def mixed(n=200, seed=0):
 
 @pytest.fixture(scope="module")
 def fitted():
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    density = DiffusionDensity(
-        **{
-            **QUICK,
-            "max_steps": 300,
-            "denoiser": Network("mlp", width=32, depth=1, base="independent"),
-        }
-    )
-    model = DiffusionOutlierDetector(density, false_alarm_rate=0.05, random_state=0).fit(
+    network = Network("mlp", width=32, depth=1, base="independent")
+    density = DiffusionDensity(**{**QUICK, "max_steps": 300, "denoiser": network})
+    return DiffusionOutlierDetector(density, false_alarm_rate=0.05, random_state=0).fit(
         categories()
     )
-    torch.set_default_dtype(before)
-    return model
 
 
 @pytest.fixture(scope="module")
 def fitted_mixed():
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    model = detector(steps=100, false_alarm_rate=0.05).fit(mixed())
-    torch.set_default_dtype(before)
-    return model
+    return detector(steps=100, false_alarm_rate=0.05).fit(mixed())
 
 
 # -- scikit-learn ---------------------------------------------------------------------------------
@@ -78,9 +67,7 @@ def fitted_mixed():
 
 @parametrize_with_checks([detector(steps=3)])
 @pytest.mark.filterwarnings("ignore:false_alarm_rate")
-def test_scikit_learn_checks(estimator, check, dtype):
-    if dtype is torch.float32:
-        pytest.skip("the checks ask for 1e-7 between batches, the rounding of float32")
+def test_scikit_learn_checks(estimator, check):
     check(estimator)
 
 
@@ -115,7 +102,7 @@ def test_an_alarm_is_a_small_p_value(which, request):
     clear = abs(decision) > 1e-9  # rounding may put a calibration row's twin on either side
     assert np.array_equal((p <= 0.05)[clear], (model.predict(X) == -1)[clear])
     assert np.allclose(decision, model.score_samples(X) - model.offset_)
-    assert 0 < model.threshold_.low < model.threshold_.false_alarm_rate <= 0.05
+    assert 0 <= model.threshold_.low < model.threshold_.false_alarm_rate <= 0.05
 
 
 def test_odd_rows_raise_alarms_and_ordinary_ones_few(fitted):
@@ -151,7 +138,8 @@ def test_numbers_are_scored_by_distances_too(fitted_mixed):
     x, log_volume = by_model.encode(far)
     theirs = kernel.nats(x).numpy() - log_volume
     ours = by_model.explain(far).clip(lower=fitted_mixed._scorer.floor, axis=1)
-    assert np.allclose(fitted_mixed.explain(far), (theirs + ours) / 2)
+    # the scorer smooths values with noise of a tenth of a deviation, which matters little here
+    assert np.allclose(fitted_mixed.explain(far), (theirs + ours) / 2, rtol=1e-3)
 
 
 def test_log_prob_is_an_alternative():

@@ -5,17 +5,24 @@ seen, a new row with score s has the p-value
 
 .. math:: p = \frac{1 + \#\{i : S_i \le s\}}{n + 1}. \qquad (7)
 
-If the row is exchangeable with the calibration rows, :math:`P(p \le \alpha) \le \alpha`: exact in finite samples,
-whatever the model and the distribution, on average over calibration sets. An alarm at :math:`p \le \alpha` is an
-alarm below the k-th smallest calibration score, :math:`k = \lfloor \alpha (n + 1) \rfloor`. For *this* calibration set
-the rate of false alarms is then a number drawn from :math:`\mathrm{Beta}(k, n + 1 - k)` (less, if scores have
-ties), from which all intervals here come.
+If the row is exchangeable with the calibration rows, :math:`P(p \le \alpha) \le \alpha` in finite samples, whatever the
+model and the distribution, on average over calibration sets. An alarm at :math:`p \le \alpha` is an alarm below the
+k-th smallest calibration score, :math:`k = \lfloor \alpha (n + 1) \rfloor`. For *this* calibration set the rate of
+false alarms is then a number drawn from :math:`\mathrm{Beta}(k, n + 1 - k)`, if no two scores are equal.
+
+With ties, an alarm needs a score strictly below the k-th smallest, and only :math:`j \le k - 1` calibration scores
+are below it. The false-alarm rate then lies between the j-th and the (j+1)-th of n uniform order statistics. It is
+stated as :math:`(j + 1)/(n + 1)`, at most k/(n + 1), with the interval of Clopper and Pearson for j of n.
+
+Scores may differ by rounding error between batches. The argument ``rounding`` bounds that error, relative to 1 +
+|score|. A calibration score within the bound counts as a tie, which makes p-values larger, never smaller.
 
 References
 ----------
 Vovk, Gammerman, Shafer, "Algorithmic Learning in a Random World", 2005: eq. (7) and its validity.
 Bates, Candès, Lei, Romano, Sesia, "Testing for outliers with conformal p-values", Annals of Statistics 2023,
 arXiv:2104.08279: the law given the calibration set, and Benjamini-Hochberg on these p-values.
+Clopper, Pearson, "The use of confidence or fiducial limits illustrated in the case of the binomial", Biometrika 1934.
 Storey, "A direct approach to false discovery rates", JRSS B 2002: the share of ordinary rows in a batch.
 """
 
@@ -40,7 +47,9 @@ MOST_COUNTED = 100_000  # alarms of a larger volume are as many as their rate sa
 Scores = NDArray[np.float64]
 
 
-def p_values(calibration: Scores, scores: Scores, *, two_sided: bool = False) -> Scores:
+def p_values(
+    calibration: Scores, scores: Scores, *, two_sided: bool = False, rounding: float = 0.0
+) -> Scores:
     """Conformal p-values of rows, eq. (7).
 
     Parameters
@@ -51,6 +60,8 @@ def p_values(calibration: Scores, scores: Scores, *, two_sided: bool = False) ->
     two_sided : bool
         Whether a score may also be too high: twice the smaller of the p-values of both sides, at most 1. By
         the union bound it is as valid.
+    rounding : float
+        Relative rounding error of scores, see the head of this module.
 
     Returns
     -------
@@ -64,12 +75,52 @@ def p_values(calibration: Scores, scores: Scores, *, two_sided: bool = False) ->
     >>> p_values(np.arange(99.0), np.array([-1.0, 49.0, 200.0]), two_sided=True)
     array([0.02, 1.  , 0.02])
     """
-    ordered, n = np.sort(calibration), len(calibration)
-    low = (1 + np.searchsorted(ordered, scores, side="right")) / (n + 1)
+    low = _tail(calibration, scores, rounding)
     if not two_sided:
         return low
-    high = (1 + n - np.searchsorted(ordered, scores, side="left")) / (n + 1)
-    return np.minimum(1.0, 2 * np.minimum(low, high))
+    return np.minimum(1.0, 2 * np.minimum(low, _tail(-calibration, -scores, rounding)))
+
+
+def lowered(calibration: Scores, rounding: float) -> Scores:
+    """Calibration scores less their rounding error: what is below them is below whatever they would be elsewhere."""
+    return calibration - rounding * (1 + np.abs(calibration))
+
+
+def _tail(calibration: Scores, scores: Scores, rounding: float) -> Scores:
+    """Eq. (7), of low scores."""
+    ordered, n = np.sort(lowered(calibration, rounding)), len(calibration)
+    return (1 + np.searchsorted(ordered, scores, side="right")) / (n + 1)
+
+
+def two_sided_discoveries(
+    calibration: Scores, scores: Scores, fdr: float, *, rounding: float = 0.0
+) -> NDArray[np.bool_]:
+    r"""Rows of a batch whose scores are too low or too high, with at most a share ``fdr`` expected to be inliers.
+
+    Parameters
+    ----------
+    calibration : ndarray, shape (n,)
+    scores : ndarray, shape (N,)
+    fdr : float
+        Between 0 and 1.
+    rounding : float
+        As of :func:`p_values`.
+
+    Returns
+    -------
+    ndarray of bool, shape (N,)
+
+    Notes
+    -----
+    The discoveries of either side at ``fdr / 2``, taken together. Of each side alone the p-values are those of
+    :func:`discoveries`, to which its theorem applies; of two-sided p-values it is not known. The share of false ones
+    among all is at most the sum of the shares on both sides,
+    :math:`(V_1 + V_2)/|R_1 \cup R_2| \le V_1/|R_1| + V_2/|R_2|`.
+    """
+    fdr = check_share("fdr", fdr)
+    sides = ((calibration, scores), (-calibration, -scores))
+    low, high = (discoveries(_tail(*side, rounding), fdr / 2) for side in sides)
+    return low | high
 
 
 def discoveries(p: Scores, fdr: float) -> NDArray[np.bool_]:
@@ -88,8 +139,10 @@ def discoveries(p: Scores, fdr: float) -> NDArray[np.bool_]:
 
     Notes
     -----
-    Benjamini and Hochberg's procedure. Conformal p-values share their calibration set, which makes them positively
-    dependent in the way under which it still controls the rate (Bates et al. 2023, theorem 2).
+    Benjamini and Hochberg's procedure. One-sided conformal p-values share their calibration set, which makes them
+    positively dependent in the way under which it still controls the rate, if the inliers of the batch and the
+    calibration rows are independent and of one distribution (Bates et al. 2023, theorem 2; ties only enlarge p-values).
+    For two-sided p-values see :func:`two_sided_discoveries`.
     """
     fdr = check_share("fdr", fdr)
     if not len(p):
@@ -106,9 +159,10 @@ class Threshold:
     offset : float
         An alarm is a score below this, in nats.
     false_alarm_rate : float
-        Expected share of ordinary rows that raise one.
+        Expected share of ordinary rows that raise one; where scores have ties, at most 1 / (n + 1) too large.
     low, high : float
-        The interval in which the rate lies with this very calibration set, with 95 % confidence.
+        The interval in which the rate lies with this very calibration set, with 95 % confidence. Both hold for rows
+        that are independent of one another and of the distribution of the calibration rows.
     n_calibration : int
         Ordinary rows it rests on.
     alarms_per_day : (float, float, float), optional
@@ -253,7 +307,8 @@ def at_cost(
     share = None if prevalence is None else check_share("prevalence", prevalence)
     n = len(calibration)
     ranked = np.concatenate([[-math.inf], np.sort(calibration)])
-    alpha = np.arange(n + 1) / (n + 1)
+    rank = np.concatenate([[0], _effective_rank(ranked[1:], ranked[1:])])
+    alpha = rank / (n + 1)
 
     def costs(other: Scores, alpha: Scores, offsets: Scores) -> Scores:
         """Cost per row of an alarm below each offset, which ordinary rows raise at the rate alpha: (K,) each."""
@@ -269,7 +324,7 @@ def at_cost(
     random, sought = np.random.default_rng(seed), 0.0
     draws = [random.choice(other, len(other)) for _ in range(BOOTSTRAPS)]
     if share is None:
-        caught, alarms = _surely_caught(calibration, other, ranked)
+        caught, alarms = _surely_caught(calibration, other, ranked, rank)
         k = int((miss_cost * caught - check_cost * alarms).argmax())
         if not caught.any():
             warnings.warn(
@@ -283,8 +338,8 @@ def at_cost(
             theirs = costs(drawn, alpha, ranked)
             best = int(theirs.argmin())
             sought += max(0.0, cost[best] - theirs[best]) / BOOTSTRAPS
-    at = ranked[k : k + 1]
-    rates = random.beta(k, n + 1 - k, (BOOTSTRAPS, 1)) if k else np.zeros((BOOTSTRAPS, 1))
+    at, e = ranked[k : k + 1], int(rank[k])
+    rates = random.beta(e, n + 1 - e, (BOOTSTRAPS, 1)) if e else np.zeros((BOOTSTRAPS, 1))
     again = [costs(drawn, rate, at)[0] for drawn, rate in zip(draws, rates, strict=True)]
     low, high = np.quantile(again, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     interval = float(costs(other, alpha[k : k + 1], at)[0]) + sought, float(low), high + sought
@@ -298,9 +353,11 @@ def _ordinary(calibration: Scores, recent: Scores) -> float:
     return float((p_values(calibration, recent) > ORDINARY_FROM).mean()) / (1 - ORDINARY_FROM)
 
 
-def _surely_caught(calibration: Scores, recent: Scores, offsets: Scores) -> tuple[Scores, Scores]:
+def _surely_caught(
+    calibration: Scores, recent: Scores, offsets: Scores, rank: NDArray[np.int_]
+) -> tuple[Scores, Scores]:
     """Shares of recent rows that an alarm below each offset surely catches among the odd, and that raise it."""
-    n, m, k = len(calibration), len(recent), np.arange(1, len(offsets))
+    n, m, k = len(calibration), len(recent), rank[1:]
     alarms = np.searchsorted(np.sort(recent), offsets) / m
     z = stats.norm.ppf(SURE)
     sd = math.sqrt(ORDINARY_FROM * (1 - ORDINARY_FROM) * (1 / n + 1 / m)) / (1 - ORDINARY_FROM)
@@ -321,6 +378,11 @@ def at_offset(calibration: Scores, offset: float) -> Threshold:
     below = int((calibration < offset).sum())
     interval = stats.binomtest(below, n).proportion_ci(CONFIDENCE)
     return Threshold(offset, below / n, float(interval.low), float(interval.high), n)
+
+
+def _effective_rank(calibration: Scores, offset: Scores) -> NDArray[np.int_]:
+    """One more than the number of calibration scores strictly below each offset, which are sorted."""
+    return 1 + np.searchsorted(calibration, offset, side="left")
 
 
 def _rank(n: int, rate: float) -> int:
@@ -345,19 +407,23 @@ def _fewest(rate: float, confidence: float | None) -> int:
 
 
 def _at_rank(calibration: Scores, k: int, rows_per_day: float | None) -> Threshold:
-    n = len(calibration)
+    n, ordered = len(calibration), np.sort(calibration)
+    offset = ordered[k - 1]
+    k = int(_effective_rank(ordered, offset))
+    # where scores have ties, the rate may be less than the k-th uniform order statistic, by the mass at the offset
+    low_k = k - bool((np.diff(ordered) == 0).any())
     tails = (1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2
-    low, high = (float(q) for q in stats.beta.ppf(tails, k, n + 1 - k))
+    low = float(stats.beta.ppf(tails[0], low_k, n + 1 - low_k)) if low_k else 0.0
+    high = float(stats.beta.ppf(tails[1], k, n + 1 - k))
     a_day = None
     if rows_per_day is not None:
-        if rows_per_day > MOST_COUNTED:  # counting adds nothing to how uncertain the rate is
-            fewest, most = low * rows_per_day, high * rows_per_day
-        else:
-            fewest, most = stats.betabinom(round(rows_per_day), k, n + 1 - k).ppf(tails)
+        fewest, most = low * rows_per_day, high * rows_per_day
+        if rows_per_day <= MOST_COUNTED:  # counting adds nothing to a larger volume's interval
+            m = round(rows_per_day)
+            fewest = stats.betabinom(m, low_k, n + 1 - low_k).ppf(tails[0]) if low_k else 0.0
+            most = stats.betabinom(m, k, n + 1 - k).ppf(tails[1])
         a_day = k / (n + 1) * rows_per_day, float(fewest), float(most)
-    return Threshold(
-        float(np.partition(calibration, k - 1)[k - 1]), k / (n + 1), low, high, n, a_day
-    )
+    return Threshold(float(offset), k / (n + 1), low, high, n, a_day)
 
 
 def _percent(share: float) -> str:

@@ -27,6 +27,7 @@ from discrete_itd.detection.scales import ScaleNats
 from discrete_itd.detection.scoring import Scorer, base_of, total
 from discrete_itd.estimators import DiffusionDensity, RowEstimate
 from discrete_itd.frames import read_rows
+from discrete_itd.splitting import equal_values, hold_out
 from discrete_itd.validation import check_positive, check_share, resolve_device
 
 MOST_HELD = 20_000  # by which a rate of 1 in 1000 is known to within a half; more cost time
@@ -176,7 +177,8 @@ class DiffusionOutlierDetector(OutlierMixin, BaseEstimator):
             elif self.calibration_fraction and len(frame) == 2:
                 n_held = 0
                 warnings.warn("two rows leave none to calibrate by: no p-values", stacklevel=2)
-            order = np.random.RandomState(seed).permutation(len(frame))
+            held, rest = hold_out(equal_values(frame), n_held, seed)
+            order, n_held = np.concatenate([held, rest]), len(held)
             train, trimmed = np.sort(order[n_held:]), order[:0]
             if share is not None:
                 train, trimmed = self._trim(density, rows, train, share, seed)
@@ -188,14 +190,18 @@ class DiffusionOutlierDetector(OutlierMixin, BaseEstimator):
             scorer = Scorer.plain(density)
         nats = scorer.nats(_take(rows, held)) if len(held) else scorer.none()
         scores = -total(nats)
+        safe = conformal.lowered(scores, scorer.rounding)  # no alarm comes of rounding
         if share is None and len(held):
-            threshold = self._at_rate(scores)
+            threshold = self._at_rate(safe)
         else:
             rest = np.sort(order[n_held:]) if share is not None else order[n_held:][:SEEN_ROWS]
             seen = -scorer.score(_take(rows, rest)) if len(rest) else np.zeros(0)
             rate = self.false_alarm_rate if share is None else share
-            offset = float(np.quantile(np.concatenate([scores, seen]), rate))
-            threshold = conformal.at_offset(scores, offset)
+            both = np.concatenate([scores, seen])
+            offset = np.quantile(both, rate)
+            if (both == offset).any():
+                offset = conformal.lowered(np.asarray(offset), scorer.rounding)
+            threshold = conformal.at_offset(scores, float(offset))
         threshold = replace(threshold, contaminated=share is not None)
         # nothing is assigned before all has succeeded
         self.density_, self._scorer, self.trimmed_ = density, scorer, trimmed
@@ -314,7 +320,12 @@ class DiffusionOutlierDetector(OutlierMixin, BaseEstimator):
         ValueError
             If the detector was fitted without calibration rows.
         """
-        return conformal.p_values(self._calibration(), self.score_samples(X), two_sided=two_sided)
+        return conformal.p_values(
+            self._calibration(),
+            self.score_samples(X),
+            two_sided=two_sided,
+            rounding=self._scorer.rounding,
+        )
 
     def discoveries(self, X: Any, *, fdr: float = 0.1, two_sided: bool = False) -> np.ndarray:
         """Which rows of a batch to call anomalies, so that at most a share ``fdr`` of them is expected to be ordinary.
@@ -326,14 +337,19 @@ class DiffusionOutlierDetector(OutlierMixin, BaseEstimator):
         fdr : float
             False-discovery rate, by Benjamini and Hochberg's procedure.
         two_sided : bool
-            As of :meth:`p_values`.
+            Whether rows may also be too probable: then half of ``fdr`` is spent on either side
+            (:func:`discrete_itd.detection.conformal.two_sided_discoveries`).
 
         Returns
         -------
         ndarray of bool, shape (N,)
         """
-        check_share("fdr", fdr)
-        return conformal.discoveries(self.p_values(X, two_sided=two_sided), fdr)
+        fdr = check_share("fdr", fdr)
+        if not two_sided:
+            return conformal.discoveries(self.p_values(X), fdr)
+        calibration, rounding = self._calibration(), self._scorer.rounding
+        scores = self.score_samples(X)
+        return conformal.two_sided_discoveries(calibration, scores, fdr, rounding=rounding)
 
     def threshold(
         self,
@@ -378,7 +394,7 @@ class DiffusionOutlierDetector(OutlierMixin, BaseEstimator):
         ValueError
             If the choice is unclear, or there are too few calibration rows to promise so small a rate.
         """
-        calibration = self._calibration()
+        calibration = conformal.lowered(self._calibration(), self._scorer.rounding)
         ways = {
             "false_alarm_rate": false_alarm_rate,
             "alarms_per_day": alarms_per_day,
