@@ -268,6 +268,23 @@ def test_variational_bound_by_the_book(device):
         assert np.all(np.abs(mean - expected) < 5 * np.hypot(error, spread) + 1e-3)
 
 
+@pytest.mark.usefixtures("dtype")
+@pytest.mark.parametrize("n_times", [2, 4])
+def test_stderr_of_the_bound_is_its_spread(device, n_times):
+    """The last step is drawn, too; where it starts from much noise, most of the error is its."""
+    model = wild_model(device, Pixels((3,), n_levels=4))
+    model.noising = VariancePreserving([0.7, 0.6, 0.5, 0.4, 0.3])
+    rows = all_rows(model.codebook)[::13]
+    runs = [
+        variational_bound(model, rows, n_times=n_times, generator=seeded_generator(seed, device))
+        for seed in range(150)
+    ]
+    spread = torch.stack([r.log_prob for r in runs]).var(0)
+    stated = torch.stack([r.stderr for r in runs]).square().mean(0)
+    ratio = (stated / spread).mean().sqrt()
+    assert 0.85 < ratio < 1.25
+
+
 def naive_bound(model, noising, rows, variance, n):
     """Monte Carlo of every term of eq. (5) of Ho et al., and its standard error: one row a time."""
     rng = np.random.default_rng(0)

@@ -1,11 +1,13 @@
 """Laws of the calibration: validity in finite samples, thresholds that agree with p-values, intervals that cover."""
 
 import math
+import warnings
 
 import numpy as np
 import pytest
 from scipy import stats
 
+from discrete_itd.detection import conformal
 from discrete_itd.detection.conformal import (
     at_cost,
     at_offset,
@@ -148,6 +150,22 @@ def test_ordinary_recent_rows_are_not_paid_for(miss_cost):
         with pytest.warns(UserWarning, match="no more small p-values"):
             found = at_cost(calibration, recent=recent, miss_cost=miss_cost, check_cost=1)
         assert found.offset == -math.inf
+
+
+@pytest.mark.parametrize("n_recent", [50, 100, 400])
+def test_few_ordinary_recent_rows_are_not_paid_for(monkeypatch, n_recent):
+    """Where the calibration rows are many, what is uncertain is how many of the recent ones are ordinary."""
+    # those of the cost's interval, which is not asked for
+    monkeypatch.setattr(conformal, "BOOTSTRAPS", 1)
+    random, paid = np.random.default_rng(0), 0
+    for _ in range(100):
+        calibration, recent = random.normal(size=2000), random.normal(size=n_recent)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            found = at_cost(calibration, recent=recent, miss_cost=1000, check_cost=1)
+        assert (found.offset == -math.inf) == bool(said)
+        paid += not said
+    assert paid == 0
 
 
 def test_anomalies_that_are_not_worth_a_check_are_no_news():

@@ -20,6 +20,7 @@ from laws import (
     make_schedule,
     random_marginals,
     random_mixture,
+    random_oracle,
     random_rows,
     random_state,
     rounding,
@@ -341,6 +342,27 @@ def test_evidence_is_what_members_say(device, dtype):
     errors = [(book.embed(rows) - m(*state).mean()) * book.per_coord(asked) for m in members]
     gram = torch.stack([torch.stack([(a * b).sum() for b in errors]) for a in errors])
     torch.testing.assert_close(told.gram, gram.double(), atol=rounding(dtype, 100), rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["simplex", "mixed"])
+def test_errors_over_all_noise_are_code_lengths(device, name):
+    r"""(3) over logsnr: ½ ∫ E|x - x̂|² γ d log γ is the entropy of rows of an exact denoiser, and more for another."""
+    book = make_book(name, device)
+    exact, other = random_oracle(book, np.random.default_rng(0)), make_denoiser("stranger", book, 1)
+    p = exact.log_probs.double().exp()
+    pick = torch.multinomial(p, 6000, replacement=True, generator=seeded_generator(0, device))
+    rows = exact.support[pick]
+    low, high = -7.0, math.log(60 * float(book.known_snr.max()) / 2000)
+    told = Evidence.noisy([exact, other], rows, (low, high), seeded_generator(1, device))
+    entropy = -(p * p.log()).sum().item()
+    nats = {}
+    for i, weights in enumerate(torch.eye(2).to(told.grams)):
+        half = (high - low) / 2 * told.row_errors(weights)
+        nats[i] = half.mean().item(), half.std().item() / math.sqrt(len(rows))
+    mean, error = nats[0]
+    assert mean == pytest.approx(entropy, abs=4 * error + 0.01)
+    assert error < 0.05 * entropy
+    assert nats[1][0] > entropy + 4 * nats[1][1]
 
 
 def test_random_patterns_ask_for_every_number_of_cells(device):

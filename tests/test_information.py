@@ -12,6 +12,7 @@ from laws import (
     make_book,
     make_denoiser,
     random_oracle,
+    rounding,
     seeded_generator,
     simplex,
 )
@@ -19,7 +20,7 @@ from laws import (
 from discrete_itd import DiffusionDensity
 from discrete_itd.channel import Quadrature
 from discrete_itd.codebook import Codebook
-from discrete_itd.denoisers import SupportDenoiser
+from discrete_itd.denoisers import Denoiser, SupportDenoiser
 from discrete_itd.information import pointwise_information
 from discrete_itd.likelihood import mse_curve
 
@@ -91,6 +92,53 @@ def test_is_never_negative_and_zero_where_columns_are_independent(device, kind, 
     assert told.nats[1, 1] == 0
     if kind == "marginals":
         assert told.nats.abs().max() == 0
+
+
+class Deaf(Denoiser):
+    """A denoiser that hears what is known, but nothing through noise."""
+
+    def __init__(self, inner):
+        super().__init__(inner.codebook)
+        self.inner = inner
+
+    def forward(self, y, snr):
+        known = torch.isinf(snr)
+        heard = self.codebook.per_coord(known)
+        return self.inner(y.masked_fill(~heard, 0.0), snr.masked_fill(~known, 0.0))
+
+
+@pytest.mark.parametrize("low", [0.01, 0.5, 3.5])
+@pytest.mark.parametrize("given", [(), (2,)])
+def test_all_noise_counts_wherever_the_quadrature_begins(device, dtype, low, given):
+    """Two guesses that noise does not change differ by the same at every SNR: half the difference times the highest."""
+    book = make_book("mixed", device)
+    deaf = Deaf(random_oracle(book, np.random.default_rng(3)))
+    rows, high = all_rows(book), 4.0
+    told = pointwise_information(
+        deaf,
+        rows,
+        mask(3, 0).to(device),
+        Quadrature(torch.tensor([low, high]).log(), torch.ones(1)).to(device),
+        given=mask(3, *given).to(device),
+        n_points=2000,
+        generator=seeded_generator(0, device),
+    )
+    guesses = []
+    for columns in (given, (0, *given)):
+        known = mask(3, *columns).to(device).expand(len(rows), -1)
+        snr = torch.zeros(len(rows), 3).to(book.known_snr).masked_fill(known, math.inf)
+        y = book.embed(rows).masked_fill(~book.per_coord(known), 0.0)
+        guesses.append(deaf(y, snr).mean())
+    square = (guesses[0] - guesses[1]).double().square()
+    for j in range(3):
+        if j in (0, *given):
+            assert not told.nats[:, j].any()
+            continue
+        expected = high / 2 * square[:, book.coord_column == j].sum(1)
+        assert expected.max() > 0.01
+        slack = rounding(dtype) + (4 * told.stderr / expected).max().item()
+        torch.testing.assert_close(told.nats[:, j], expected, atol=rounding(dtype), rtol=slack)
+        assert slack < 0.05
 
 
 def test_a_row_alone_and_among_others(device):

@@ -503,6 +503,22 @@ def test_stderr_of_the_integral_is_its_spread(device):
         assert ((error / stderr).abs() < 1.96).double().mean() > 0.9
 
 
+@pytest.mark.parametrize("high", [0.5, 4.0])
+def test_stderr_of_a_short_integral_is_its_spread(device, high):
+    """Where most nats, and most of the noise, are those of the right tail."""
+    book = make_book("mixed", device)
+    oracle = random_oracle(book, np.random.default_rng(0))
+    short = Quadrature(torch.tensor([1e-3, high]).log(), torch.ones(1)).to(device)
+    runs = [
+        integral_log_prob(oracle, oracle.support, short, generator=seeded_generator(seed, device))
+        for seed in range(120)
+    ]
+    spread = torch.stack([r.log_prob for r in runs]).var(0)
+    stated = torch.stack([r.stderr for r in runs]).square().mean(0)
+    ratio = (stated.mean() / spread.mean()).sqrt()
+    assert 0.93 < ratio < 1.2  # neighbouring strata can only overstate it
+
+
 @LAW
 @given(st.integers(2, 8), seeds)
 def test_combine_is_a_log_mean_with_gaps(device, m, seed):
@@ -880,6 +896,27 @@ def test_half_the_area_under_the_error_curve_is_the_code_length(device):
     assert np.mean(draws) == pytest.approx(
         uniform, abs=4 * np.std(draws) / math.sqrt(len(draws)) + 0.01
     )
+
+
+@pytest.mark.parametrize("batch_size", [11, 2048])
+def test_stderr_of_the_error_curve_is_its_spread_where_rows_are_equal(device, batch_size):
+    """A row that a table holds many times has as many independent noises, in whatever batches."""
+    book = make_book("mixed", device)
+    oracle = random_oracle(book, np.random.default_rng(0))
+    snr = torch.tensor([0.5, 4.0], device=device)
+    stated, spread = [], []
+    for row in oracle.support[:3]:
+        runs = [
+            mse_curve(
+                oracle, row.repeat(24, 1), snr, generator=seeded_generator(seed, device),
+                batch_size=batch_size,
+            )
+            for seed in range(50)
+        ]  # fmt: skip
+        stated.append(torch.stack([stderr for _, stderr in runs]).square().mean(0))
+        spread.append(torch.stack([mse for mse, _ in runs]).var(0))
+    ratio = (torch.stack(stated) / torch.stack(spread)).mean().sqrt()
+    assert 0.85 < ratio < 1.15
 
 
 # -- errors ----------------------------------------------------------------------------------------

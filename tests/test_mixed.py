@@ -30,7 +30,7 @@ from laws import (
     seeded_generator,
 )
 
-from discrete_itd.channel import CoordinateSchedule, IsotropicSchedule, Quadrature
+from discrete_itd.channel import CoordinateSchedule, IsotropicSchedule, Quadrature, State
 from discrete_itd.likelihood import (
     integral_log_prob,
     mse_curve,
@@ -105,6 +105,41 @@ def test_blurring_bounds_a_density(device):
     assert (q <= -math.log(0.2 * math.sqrt(2 * math.pi)) + 1e-6).all()
     assert sharp.blur == 0
     assert blurred.network is sharp.network
+
+
+BLURRED = ["network", "transformer", "marginals", "mixture", "tree", "trees", "bayes_net", "joined"]
+
+
+@pytest.mark.parametrize("sd", [0.05, 0.4])
+@pytest.mark.parametrize(("name", "kind"), cases(BLURRED, WITH_REALS))
+def test_a_blurred_value_is_one_seen_through_noise(device, dtype, name, kind, sd):
+    """Its density is that of a noisy view of the value at the SNR 1/sd², whatever categories are known.
+
+    By Bayes, p(v) = p(x) N(v; x, sd²) / p(x | v), whichever x is put in.
+    """
+    book, rng = make_book(name, device), np.random.default_rng(0)
+    sharp = make_denoiser(kind, book, 1)
+    blurred = sharp.blurred(sd)
+    rows, x = random_rows(book, 24, rng), random_rows(book, 24, rng)
+    known = torch.tensor(rng.random(rows.shape) < 0.5, device=device)
+    known[:, book.reals] = False
+    state = State.start(book, book.embed(rows), known)
+    # x near v, or the evidence would be a small difference of large numbers
+    x = torch.where(known, rows, rows + sd * (x - rows).clamp(-1, 1))
+    real = torch.zeros_like(known)
+    real[:, book.reals] = True
+    snr = torch.zeros_like(state.snr).masked_fill(real, sd**-2)
+    y = book.per_coord(snr) * book.embed(rows)
+    told, seen = sharp(*state), sharp(*state).update(y, snr)
+    noise = -0.5 * ((rows - x) / sd).square() - math.log(sd * math.sqrt(2 * math.pi))
+    expected = told.log_prob(x) + noise - seen.log_prob(x)
+    got, reals = blurred(*state).log_prob(rows), book.reals
+    close = {"atol": rounding(dtype, 10), "rtol": rounding(dtype)}
+    torch.testing.assert_close(got[:, reals].double(), expected[:, reals].double(), **close)
+    assert (got - told.log_prob(rows))[:, reals].abs().max() > 4 * close["atol"]
+    # categories stay what they were
+    finite = rows.masked_fill(real | known, math.nan)
+    torch.testing.assert_close(blurred(*state).log_prob(finite), told.log_prob(finite), **close)
 
 
 @pytest.mark.parametrize("kind", ["network", "blurred", "stranger", "mixture"])

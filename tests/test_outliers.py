@@ -1,6 +1,8 @@
 """The detector: scikit-learn's contract, calibrated alarms, robust fits, files."""
 
+import math
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -13,7 +15,9 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import estimator_checks_generator, parametrize_with_checks
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
+from discrete_itd.denoisers import MarginalDenoiser, NeuralDenoiser
 from discrete_itd.detection.conformal import Threshold
+from discrete_itd.detection.scoring import Scorer
 from discrete_itd.recipes import Network
 from discrete_itd.state import read_state, write_state
 
@@ -89,6 +93,34 @@ def test_the_default_density_is_the_default():
     model = clone(DiffusionOutlierDetector())
     assert model.density is None
     assert model.get_params(deep=False)["contamination"] == "auto"
+
+
+@pytest.mark.parametrize("kind", ["independent", "network"])
+def test_a_value_that_repeats_to_the_last_digit_is_not_rewarded_for_it(kind):
+    """Of the model's part: no value is more probable than the middle of a Gaussian as wide as the blur."""
+    random = np.random.default_rng(0)
+    often, n = 1.2345678, 300
+    number = np.where(random.random(n) < 0.9, often, random.normal(0, 3, n))
+    X = pd.DataFrame({"number": number, "a": random.choice(list("uv"), n)})
+    density = DiffusionDensity(**{**QUICK, "denoiser": "independent"}).fit(X)
+    x, log_volume = density.encode(X)
+    unit, base = log_volume[:, 0], density.model_.marginals
+    # what a model could make of it: almost all mass within the last digits
+    mixture = torch.tensor([[0.0, -2.3], [float(x[number == often][0, 0]), 0.0], [1e-9, 1.0]])
+    mixture = mixture[:, None].to(base.log_probs)
+    spiky = MarginalDenoiser(base.codebook, base.log_probs.exp(), mixture)
+    denoiser = spiky if kind == "independent" else NeuralDenoiser(spiky, width=8, depth=1).eval()
+    density.model_ = replace(density.model_, denoiser=denoiser)
+    scorer = Scorer.pooled(density, X, 0)
+    assert 0.01 < scorer.blur / 0.5 < 1  # in standard deviations of the column
+    least = math.log(scorer.blur * math.sqrt(2 * math.pi))
+    nats = replace(scorer, weight=1.0).nats(X)["number"].to_numpy() + unit
+    assert nats.min() >= least - 1e-5
+    # a detector that does not know the rows of the fit has no other part
+    alone = DiffusionOutlierDetector(FrozenEstimator(density), false_alarm_rate=0.1).fit(X)
+    nats = -alone.score_samples(X.assign(a=None)) + unit
+    assert nats.min() >= least - 1e-5
+    assert (density.explain(X)["number"].to_numpy() + unit).min() < least - 2  # as it is
 
 
 # -- scores and alarms ----------------------------------------------------------------------------

@@ -238,6 +238,38 @@ def test_paths_are_chosen_for_tables_of_any_kind(device, name):
     assert -best.log_prob.mean().item() < found[0].nats + slack
 
 
+@LAW
+@given(st.floats(0.52, 0.9), st.floats(0.1, 0.9), st.floats(0.3, 1.0), st.integers(0, 100), seeds)
+def test_two_paths_too_close_to_call_run_on(device, dtype, agree, first, later, n_more, seed):
+    """Of two columns, by hand: one by one their table is exact, at once they are independent; no path has noise."""
+    book = Codebook([simplex(2), simplex(2)]).to(device)
+    table = torch.tensor([agree, 1 - agree, 1 - agree, agree]).to(book.known_snr) / 2
+    oracle = SupportDenoiser(book, all_rows(book), table)
+    rng, n_first = np.random.default_rng(seed), 24
+    same = np.concatenate([rng.random(n_first) < first, rng.random(n_more) < later])
+    a = rng.integers(2, size=len(same))
+    rows = torch.tensor(np.stack([a, np.where(same, a, 1 - a)], 1)).double().to(device)
+    quadrature = Quadrature(torch.tensor([0.05, 90.0]).log(), torch.ones(1)).to(device)
+    found = choose_path(
+        oracle, rows[:n_first], rows, quadrature, kind="coordinate", n_calls=8,
+        generator=seeded_generator(seed, device), max_rows=n_first,
+    )  # fmt: skip
+    # at most so many rows in all
+    whole = same[: planning.RUN_OFF * n_first]
+    nats = {
+        n: {1: np.full(n, 2 * math.log(2)), 2: -np.log(np.where(whole[:n], agree, 1 - agree) / 2)}
+        for n in (n_first, len(whole))
+    }
+    gap = nats[n_first][2] - nats[n_first][1]
+    clear = abs(gap.mean()) >= 3 * gap.std(ddof=1) / math.sqrt(n_first)
+    n = n_first if clear else len(whole)
+    means = {steps: told.mean() for steps, told in nats[n].items()}
+    assert {c.schedule.n_steps for c in found} == {1, 2}
+    for c in found:
+        assert c.nats == pytest.approx(means[c.schedule.n_steps], abs=rounding(dtype))
+    assert found[0].nats <= found[1].nats + rounding(dtype)
+
+
 def test_leading_columns_are_known_when_paths_are_compared(device, dtype):
     """What is chosen scores the others given these, and is measured, and its steps placed, on that."""
     columns = make_book("mixed", device).columns

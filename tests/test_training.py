@@ -6,12 +6,14 @@ import time
 import numpy as np
 import pytest
 import torch
-from laws import line, simplex
+from hypothesis import given
+from hypothesis import strategies as st
+from laws import LAW, line, simplex
 
 from discrete_itd.codebook import Codebook
 from discrete_itd.denoisers import Denoiser, MarginalDenoiser, NeuralDenoiser
 from discrete_itd.patterns import Evaluator, Patterns, pilot_quadrature
-from discrete_itd.run import CHECK_STEPS, EARLY_LOOKS, MOST_ROLLBACKS, Average
+from discrete_itd.run import CHECK_STEPS, EARLY_LOOKS, MOST_ROLLBACKS, Average, Run
 from discrete_itd.training import TrainingPlan, seeded, train
 
 
@@ -280,6 +282,61 @@ def test_nothing_but_numbers_becomes_the_best(device):
     for nats in (math.nan, -math.inf, math.inf):
         average.consider(nats)
     assert (average.best, average.stale) == (2.0, 3)
+
+
+# -- the average ---------------------------------------------------------------------------------------
+
+
+def counted_by_the_average(n_steps, decay):
+    """How much the start and each step count in a moving average of weights: step t has the t-th unit vector."""
+    model = torch.nn.ParameterList([torch.eye(n_steps + 1)[0]])
+    average = Average(model, decay)
+    for weights in torch.eye(n_steps + 1)[1:]:
+        average.follow([torch.nn.Parameter(weights)])
+    return average.weights[0]
+
+
+@LAW
+@given(st.integers(1, 60), st.floats(0.2, 0.9999))
+def test_the_average_forgets_its_start_first(n_steps, decay):
+    """It is a mean of all weights there were, in which later ones count more, and those of the start least."""
+    counts = counted_by_the_average(n_steps, decay)
+    assert counts.sum().item() == pytest.approx(1, abs=1e-5)
+    assert (counts >= 0).all()
+    assert (counts[1:] >= counts[:-1] * (1 - 1e-5)).all()
+    assert counts[0] < 1 / (n_steps + 1)
+
+
+@pytest.mark.parametrize("decay", [0.3, 0.9])
+def test_the_average_forgets_by_its_decay_at_last(decay):
+    """Once there are so many steps that it looks back on a share of them only."""
+    counts = counted_by_the_average(150, decay)
+    last = counts[-20:]
+    torch.testing.assert_close(last[:-1] / last[1:], torch.full_like(last[1:], decay))
+    assert last[-1].item() == pytest.approx(1 - decay, rel=1e-5)
+
+
+def test_a_plateau_goes_on_from_the_best(device, monkeypatch):
+    """Whenever the rate was cut, the next step starts from the weights that validated best, and so does the average."""
+    honest, last, starts = Run.make_step, [1.0], []
+
+    def make_step(self, share):
+        if self.cut < last[0]:
+            best = self.average.best_weights
+            ours = self.parameters, self.average.weights
+            starts.append([all(map(torch.equal, w, best)) for w in ours])
+        last[0] = self.cut
+        honest(self, share)
+
+    monkeypatch.setattr(Run, "make_step", make_step)
+    _, report = trained(
+        device, max_steps=150, n_evaluations=50, patience=2, learning_rate=0.3, ema=0.1
+    )
+    assert not report.rollbacks
+    assert starts
+    assert all(all(same) for same in starts)
+    valid = [line.valid_nats for line in report.history]
+    assert min(valid) < valid[-1]  # there was something to go back from
 
 
 # -- interruptions -------------------------------------------------------------------------------------
