@@ -267,7 +267,7 @@ def compare(
         line = {
             "nats": _mean(here),
             "usual": _mean(before),
-            "p_nats": same_distribution(here.round(DECIMALS), before.round(DECIMALS), generator),
+            "p_nats": same_distribution(here.round(DECIMALS), before.round(DECIMALS)),
         }
         if codes is not None and kinds is not None:
             line["p_values"], line["p_missing"] = same_column(
