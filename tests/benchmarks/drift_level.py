@@ -46,7 +46,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--repeats", type=int, default=1500)
+    parser.add_argument("--repeats", type=int, default=1200)
     parser.add_argument("--quick", action="store_true", help="few repetitions")
     options = parser.parse_args()
     repeats = 30 if options.quick else options.repeats
