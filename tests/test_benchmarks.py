@@ -13,6 +13,7 @@ RUNS = {
     "vocabulary": "--quick --categories 300 --rows 3000 --test-rows 50",
     "anomaly": "categorical mushroom --quick --seeds 4",
     "validity": "car --quick",
+    "drift_level": "--quick",
     "explanations": "car --quick",
     "entropy": "--max-time 1 --dimensions 2 --rows 500 --tests 10 --truths Gaussian",
     "images": "--train-time 4 --tune-time 2 --tests 12 --points 8 --paths 1",

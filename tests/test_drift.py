@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from discrete_itd import CoordinateSchedule, DiffusionDensity
-from discrete_itd.detection.drift import N_PERMUTATIONS, _permutation_test, _same_column, drift
+from discrete_itd.detection.drift import compare, differs, drift
 from discrete_itd.recipes import Network
 
 QUICK = {
@@ -184,43 +184,59 @@ def test_wrong_arguments(model, usual):
         drift(model, USUAL, usual, reference=USUAL.drop(columns="word"))
 
 
-# -- the tests themselves -------------------------------------------------------------------------
+# -- without a model ------------------------------------------------------------------------------
 
 
-def test_permutations_against_enumeration():
-    rng, random = np.random.default_rng(0), np.random.RandomState(0)
-    for _ in range(5):
-        a, b = rng.exponential(size=3), rng.exponential(size=6) + 0.5
-        exact = stats.permutation_test(
-            (a, b),
-            lambda x, y: abs(x.mean() - y.mean()),
-            alternative="greater",
-            n_resamples=math.inf,
-        ).pvalue
-        error = 4 * math.sqrt(exact * (1 - exact) / N_PERMUTATIONS) + 1 / N_PERMUTATIONS
-        assert abs(_permutation_test(a, b, random) - exact) < error
-        assert abs(_permutation_test(b, a, random) - exact) < error
-    assert _permutation_test(np.ones(4), np.ones(9), random) == 1
+def test_levels_of_whole_batches(monkeypatch):
+    """Of columns that depend on one another, and of every size, one row too."""
+    monkeypatch.setattr("discrete_itd.detection.two_samples.N_PERMUTATIONS", 199)
+    random = np.random.RandomState(0)
+    mixing = random.normal(size=(4, 4))
+    wrong = {1: 0, 10: 0}
+    for n in wrong:
+        for _ in range(70):
+            nats = random.exponential(size=(n + 60, 4)) @ mixing
+            gone = random.random_sample(nats.shape) < 0.1
+            nats[gone] = 0
+            codes = np.where(gone, np.nan, random.poisson(1.0, nats.shape))
+            kinds = ["nominal", "ordinal"] * 2
+            p_value, table = compare(
+                nats[:n], nats[n:], list("abcd"), random, codes=(codes[:n], codes[n:]), kinds=kinds
+            )
+            wrong[n] += differs(p_value, table["q_value"].to_numpy(), 0.1)
+    for count in wrong.values():
+        assert stats.binom.sf(count - 1, 70, 0.1) > 1e-4
 
 
-def test_many_rows_have_gaussian_means(monkeypatch):
-    rng, random = np.random.default_rng(0), np.random.RandomState(0)
-    a, b = rng.exponential(size=300), rng.exponential(size=400) * 1.1
-    exact = _permutation_test(a, b, random)
-    monkeypatch.setattr("discrete_itd.detection.drift.MANY", 200)
-    assert abs(_permutation_test(a, b, random) - exact) < 0.05
+def test_rounding_errors_break_no_ties():
+    """Shares of equal rows differ in their last digits where a table is of another size."""
+    random = np.random.RandomState(0)
+    nats = random.randint(1, 4, size=(200, 2)) * 0.7
+    tables = [compare(nats[:40] + e, nats, ["a", "b"], random)[1] for e in (0, 1e-9, -1e-9)]
+    for table in tables[1:]:
+        np.testing.assert_array_equal(table["p_nats"], tables[0]["p_nats"])
+    alike = np.full((60, 2), 0.7)
+    assert compare(alike[:10] + 1e-9, alike, ["a", "b"], random)[0] == 1
 
 
-def test_rare_categories_are_pooled():
+def test_draws_follow_the_seed_and_leave_the_global_state_alone():
     rng = np.random.default_rng(0)
-    p = []
-    for _ in range(300):
-        a, b = (rng.zipf(1.5, n).clip(max=400).astype(float) for n in (80, 120))
-        p.append(_same_column(a, b, "nominal")[0])
-    assert stats.kstest(p, "uniform").pvalue > 0.001
-    assert _same_column(np.zeros(9), np.zeros(4), "nominal")[0] == 1
-    assert _same_column(np.full(9, np.nan), np.zeros(4), "ordinal")[0] == 1
-    assert _same_column(np.zeros(90), np.ones(90), "ordinal")[0] < 1e-6
+    nats, codes = rng.exponential(size=(70, 3)), rng.integers(4, size=(70, 3)).astype(float)
+    before = np.random.get_state()[1].copy()
+
+    def found(seed, kinds):
+        random = np.random.RandomState(seed)
+        p, table = compare(
+            nats[:20], nats[20:], list("abc"), random, codes=(codes[:20], codes[20:]), kinds=kinds
+        )
+        return [p, *table.to_numpy().ravel()]
+
+    kinds = ["nominal"] * 3
+    np.testing.assert_array_equal(found(0, kinds), found(0, kinds))
+    assert found(0, kinds) != found(1, kinds)
+    one = found(0, kinds)[-8:]  # the last column, whatever the first is
+    np.testing.assert_array_equal(one[:-1], found(0, ["ordinal", *kinds[1:]])[-8:-1])
+    np.testing.assert_array_equal(before, np.random.get_state()[1])
 
 
 def test_a_verdict_is_of_the_level(model, usual):

@@ -586,7 +586,8 @@ class DiffusionOutlierDetector(OutlierMixin, BaseEstimator):
         X : DataFrame or array-like, shape (N, C)
             The batch.
         reference : DataFrame or array-like, optional
-            Ordinary rows, to compare the columns' own distributions with; otherwise only nats are compared.
+            Ordinary rows that were not trained on, to compare the columns' own distributions with; otherwise only nats
+            are compared.
         alpha : float
             The level at which to speak of drift.
 

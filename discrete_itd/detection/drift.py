@@ -5,19 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 from sklearn.utils import check_random_state
 
+from discrete_itd.detection.two_samples import permutation_test, same_column, same_distribution
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.validation import check_integer, check_share
 
-N_PERMUTATIONS = 1999
-MANY = 100_000  # rows, whose means are Gaussian enough
-FEW = 5.0  # expected counts below this are pooled before a test of chi-square
+DECIMALS = 4  # of nats that are compared: beyond, equal rows of two tables need not agree
 
 
 Explain = Callable[[Any], pd.DataFrame]
@@ -25,7 +24,7 @@ Explain = Callable[[Any], pd.DataFrame]
 
 @dataclass(frozen=True)
 class Drift:
-    """How a batch of rows differs from ordinary ones, and these from what the model believes.
+    r"""How a batch of rows differs from ordinary ones, and these from what the model believes.
 
     All nats are mean code lengths, of what the columns of a row sum to, with the standard error of the mean.
 
@@ -38,23 +37,40 @@ class Drift:
     usual_nats, usual_stderr : float
         Of ordinary rows.
     p_value : float
-        Of a permutation test that the code lengths of the batch and of ordinary rows have one mean.
+        Of a permutation test that the code lengths of the batch and of ordinary rows have one mean: by Monte Carlo and
+        exact, 1 / 2000 at least; asymptotic if both are of more than 100 000 rows.
     model_nats, model_stderr : float
         Of rows drawn from the model, with cells missing as in the batch.
     usual_model_nats, usual_model_stderr : float
         The same with cells missing as in ordinary rows.
     columns : DataFrame, indexed by column
         ``nats``, ``usual`` and ``shift``: mean shares of the column and their difference; ``p_nats``, of a test of
-        Kolmogorov and Smirnov that its shares have one distribution; with a reference table ``p_values`` and
-        ``p_missing``, of the values' own distribution and the rate of missing cells (NaN where none is missing);
-        ``p_value``, the smallest of these times their number; ``q_value``, adjusted for the number of columns after
-        Benjamini and Hochberg.
+        Kolmogorov and Smirnov that its shares, to 0.0001 nats, have one distribution; with a reference table
+        ``p_values`` and ``p_missing``, of the values' own distribution (numbers: Kolmogorov and Smirnov; categories:
+        chi-square by Monte Carlo together with exact tests of single categories) and the rate of missing cells
+        (Fisher's exact test; NaN where none is missing); ``p_value``, the smallest of these times their number, at
+        most 1; ``q_value``, adjusted for the number of columns after Benjamini and Hochberg.
     alpha : float
         The level at which to speak of drift.
+
+    Notes
+    -----
+    If the rows of the batch, the ordinary rows and those of the reference are independent draws of one distribution,
+    and neither the model nor its encoder has seen any of them, then every p-value here, also that of a column, is at
+    most a with probability a at most: for batches of any size, with any ties, whatever the model. Asymptotic are only
+    the tests of Kolmogorov and Smirnov of samples that make more than 10 000 together, both of 1000 or more, whose
+    level is within 1 % of 0.05 and 0.01, and the permutation test above 100 000 rows. Details are in
+    :mod:`discrete_itd.detection.two_samples`.
+
+    The p-values of different columns depend on one another. The procedure of Benjamini and Hochberg then keeps its
+    promise if the dependence is positive (Benjamini & Yekutieli 2001); whatever the dependence, it errs at most
+    :math:`1 + 1/2 + \dots + 1/C` times as often.
 
     References
     ----------
     Benjamini & Hochberg, "Controlling the false discovery rate", Journal of the Royal Statistical Society B 1995.
+    Benjamini & Yekutieli, "The control of the false discovery rate in multiple testing under dependency", Annals of
+    Statistics 2001.
     """
 
     n_rows: int
@@ -86,12 +102,19 @@ class Drift:
 
     @property
     def drifted(self) -> bool:
-        """Whether the batch as a whole or any column differs: in error with probability ``alpha`` at most."""
-        return min(self.p_value, self._q_values.min()) <= self.alpha / 2
+        """Whether the batch as a whole or any column differs, each at the level ``alpha / 2``.
+
+        If nothing differs this is in error with probability ``alpha`` at most, where the columns' p-values are
+        independent or positively dependent (see the notes of the class).
+        """
+        return differs(self.p_value, self._q_values, self.alpha)
 
     @property
     def drifted_columns(self) -> list:
-        """Names of the columns that differ: of these a share of ``alpha`` at most in error, on average."""
+        """Names of the columns that differ at the level ``alpha``, whatever ``drifted`` says.
+
+        Of these a share of ``alpha`` at most is in error, on average over batches, under the same conditions.
+        """
         return self.columns.index[self._q_values <= self.alpha].tolist()
 
     @property
@@ -150,13 +173,13 @@ def drift(
         Shares of ordinary rows that were not trained on, as ``explain`` gives them; rows sum to minus the score. A
         share of exactly 0, or NaN, is that of a missing cell.
     reference : DataFrame or array-like, optional
-        Ordinary rows, to compare the values' own distributions with.
+        Ordinary rows that were not trained on, to compare the values' own distributions with.
     n_model : int
         Rows to draw from the model.
     alpha : float
         The level at which to speak of drift.
     random_state : int, RandomState or None
-        Of the rows drawn and the permutations.
+        Of the rows drawn, the permutations and the tables drawn: an integer gives the same p-values again.
     explain : callable, optional
         Gives the nats by column of a table, as those of ``usual`` were found; by default
         :meth:`DiffusionDensity.explain`.
@@ -164,7 +187,7 @@ def drift(
     Returns
     -------
     Drift
-        ``print`` it for a summary; its p-values are exact or conservative if rows are independent.
+        ``print`` it for a summary; see there for when its p-values are exact, and what they promise.
 
     Raises
     ------
@@ -185,26 +208,11 @@ def drift(
     usual_own = own
     if gone.any() or usual_gone.any():
         usual_own = _own_nats(density, explain, drawn, usual_gone, random)
-    lines = []
-    codes = (
-        None if reference is None else [density.encode(t)[0].cpu().numpy() for t in (X, reference)]
-    )
-    for j in range(len(names)):
-        here, before = shares[~gone[:, j], j], ordinary[~usual_gone[:, j], j]
-        line = {
-            "nats": _mean(here),
-            "usual": _mean(before),
-            "p_nats": _same_distribution(here, before),
-        }
-        if codes is not None:
-            kind = density.encoder_.schema[j].kind
-            line["p_values"], line["p_missing"] = _same_column(codes[0][:, j], codes[1][:, j], kind)
-        lines.append(line)
-    table = pd.DataFrame(lines, index=pd.Index(names, name="column"))
-    table.insert(2, "shift", table["nats"] - table["usual"])
-    tests = table.filter(like="p_")
-    table["p_value"] = (tests.min(axis=1) * tests.count(axis=1)).clip(upper=1.0)
-    table["q_value"] = stats.false_discovery_control(table["p_value"])
+    codes = kinds = None
+    if reference is not None:
+        codes = [density.encode(t)[0].cpu().numpy() for t in (X, reference)]
+        kinds = [c.kind for c in density.encoder_.schema]
+    p_value, table = compare(shares, ordinary, names, random, codes=codes, kinds=kinds)
     means = [_mean_and_error(t) for t in (nats, usual_nats, own, usual_own)]
     return Drift(
         len(nats),
@@ -212,12 +220,70 @@ def drift(
         int(n_model),
         *means[0],
         *means[1],
-        _permutation_test(nats, usual_nats, random),
+        p_value,
         *means[2],
         *means[3],
         table,
         float(alpha),
     )
+
+
+def compare(
+    shares: np.ndarray,
+    ordinary: np.ndarray,
+    names: Sequence[Any],
+    random: np.random.RandomState,
+    *,
+    codes: Sequence[np.ndarray] | None = None,
+    kinds: Sequence[str] | None = None,
+) -> tuple[float, pd.DataFrame]:
+    """The tests of :class:`Drift`, which need no model.
+
+    Parameters
+    ----------
+    shares, ordinary : ndarray, shapes (N, C) and (n, C)
+        Nats by column of the batch and of ordinary rows, exactly 0 where a cell is missing.
+    names : sequence, of length C
+        Of the columns.
+    random : RandomState
+    codes : pair of ndarrays, shapes (N, C) and (n', C), optional
+        The values of the batch and of the reference, NaN where missing.
+    kinds : sequence of str, of length C
+        Of the columns, if there are codes.
+
+    Returns
+    -------
+    float, DataFrame
+        ``p_value`` and ``columns`` of :class:`Drift`.
+    """
+    nats, usual_nats = (t.sum(1).round(DECIMALS) for t in (shares, ordinary))
+    p_value = permutation_test(nats, usual_nats, random)
+    seed = random.randint(2**32, size=8, dtype=np.uint32)
+    generators = np.random.default_rng(seed).spawn(len(names))  # one column's draws move no other's
+    lines = []
+    for j, generator in enumerate(generators):
+        here, before = (t[t[:, j] != 0, j] for t in (shares, ordinary))
+        line = {
+            "nats": _mean(here),
+            "usual": _mean(before),
+            "p_nats": same_distribution(here.round(DECIMALS), before.round(DECIMALS)),
+        }
+        if codes is not None and kinds is not None:
+            line["p_values"], line["p_missing"] = same_column(
+                codes[0][:, j], codes[1][:, j], kinds[j], generator
+            )
+        lines.append(line)
+    table = pd.DataFrame(lines, index=pd.Index(names, name="column"))
+    table.insert(2, "shift", table["nats"] - table["usual"])
+    tests = table.filter(like="p_")
+    table["p_value"] = (tests.min(axis=1) * tests.count(axis=1)).clip(upper=1.0)
+    table["q_value"] = stats.false_discovery_control(table["p_value"])
+    return p_value, table
+
+
+def differs(p_value: float, q_values: np.ndarray, alpha: float) -> bool:
+    """The verdict of :attr:`Drift.drifted`: half the level for the whole, half for all columns (Bonferroni)."""
+    return bool(min(p_value, q_values.min()) <= alpha / 2)
 
 
 def as_shares(usual: pd.DataFrame, names: Sequence[Any]) -> np.ndarray:
@@ -261,53 +327,3 @@ def _mean_and_error(values: np.ndarray) -> tuple[float, float]:
     """Mean and its standard error, infinite for one number."""
     error = float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else math.inf
     return float(values.mean()), error
-
-
-def _permutation_test(batch: np.ndarray, usual: np.ndarray, random: np.random.RandomState) -> float:
-    """That both have one mean: exact at any size and tail, both sides."""
-    pooled, n = np.concatenate([batch, usual]), len(batch)
-    if min(n, len(usual)) > MANY:
-        return float(cast(Any, stats.ttest_ind(batch, usual, equal_var=False)).pvalue)
-    total = pooled.sum()
-
-    def distance(sums: Any) -> Any:
-        return np.abs(sums / n - (total - sums) / (len(pooled) - n))
-
-    small = min(n, len(pooled) - n)  # the smaller part's sum says the other's
-    sums = np.array(
-        [pooled[random.permutation(len(pooled))[:small]].sum() for _ in range(N_PERMUTATIONS)]
-    )
-    if small < n:
-        sums = total - sums
-    found = distance(batch.sum())
-    as_far = np.count_nonzero(distance(sums) >= found - 1e-9 * (1 + found))
-    return (1 + as_far) / (1 + N_PERMUTATIONS)
-
-
-def _same_distribution(a: np.ndarray, b: np.ndarray) -> float:
-    """P-value of the test of Kolmogorov and Smirnov; 1 where there is nothing to compare."""
-    if not len(a) or not len(b):
-        return 1.0
-    return float(cast(Any, stats.ks_2samp(a, b, method="asymp")).pvalue)
-
-
-def _same_column(a: np.ndarray, b: np.ndarray, kind: str) -> tuple[float, float]:
-    """P-values of the values and of the rate of missing cells, of a column's codes in two tables."""
-    gone = np.isnan(a), np.isnan(b)
-    counts = np.array([[g.sum(), (~g).sum()] for g in gone])
-    p_missing = (
-        math.nan if not counts[:, 0].any() else float(cast(Any, stats.fisher_exact(counts))[1])
-    )
-    a, b = a[~gone[0]], b[~gone[1]]
-    if kind != "nominal":
-        return _same_distribution(a, b), p_missing
-    if not len(a) or not len(b):
-        return 1.0, p_missing
-    size = int(max(a.max(), b.max())) + 1
-    table = np.array([np.bincount(t.astype(int), minlength=size) for t in (a, b)])
-    rare = table.sum(0) * (min(len(a), len(b)) / table.sum()) < FEW
-    table = np.column_stack([table[:, ~rare], table[:, rare].sum(1)])
-    table = table[:, table.sum(0) > 0]
-    if table.shape[1] < 2:
-        return 1.0, p_missing
-    return float(cast(Any, stats.chi2_contingency(table, correction=False))[1]), p_missing
