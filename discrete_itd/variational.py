@@ -124,8 +124,9 @@ def variational_bound(
         start = clean.double().unflatten(0, (-1, n_asked))[:, 0]
         end = 0.5 * (bar[-1] * (start.square() - 1) - torch.log1p(-bar[-1])).sum(1)
         log_probs.append(-(end + inner.mean(1) + final.mean(1)))
-        pairs = inner[:, : n_times // 2 * 2].unflatten(1, (-1, 2)).diff(dim=2)
-        of_times = pairs.square().sum((1, 2)) / n_times**2
+        n_paired = n_times // 2 * 2
+        pairs = inner[:, :n_paired].unflatten(1, (-1, 2)).diff(dim=2)
+        of_times = pairs.square().sum((1, 2)) / (n_times * max(1, n_paired))
         if n_times == 1:
             of_times = torch.full_like(of_times, math.nan)
         stderrs.append((of_times + final.var(1) / 2).sqrt())

@@ -446,6 +446,12 @@ def total_mass(estimate):
     return p.sum().item(), (p * estimate.stderr).square().sum().sqrt().item()
 
 
+def repeated(score, n=10):
+    """P(x) of rows, the mean over independent estimates, and the standard error of that mean: numpy, (N,) each."""
+    p = np.stack([score(seed).log_prob.exp().cpu().numpy() for seed in range(n)])
+    return p.mean(0), p.std(0, ddof=1) / math.sqrt(n)
+
+
 def repeated_mass(score, n=10):
     """Σ_x P(x), the mean over independent estimates, and the standard error of that mean."""
     masses = np.array([score(seed).log_prob.exp().sum().item() for seed in range(n)])

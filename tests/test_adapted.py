@@ -269,7 +269,7 @@ def test_variational_bound_by_the_book(device):
 
 
 @pytest.mark.usefixtures("dtype")
-@pytest.mark.parametrize("n_times", [2, 4])
+@pytest.mark.parametrize("n_times", [2, 3, 4])
 def test_stderr_of_the_bound_is_its_spread(device, n_times):
     """The last step is drawn, too; where it starts from much noise, most of the error is its."""
     model = wild_model(device, Pixels((3,), n_levels=4))
