@@ -13,8 +13,10 @@ from discrete_itd.detection.conformal import (
     at_offset,
     at_rate,
     discoveries,
+    lowered,
     p_values,
     smallest_rate,
+    two_sided_discoveries,
 )
 
 
@@ -36,6 +38,73 @@ def test_p_values_are_valid_exactly(scores, two_sided):
         len(np.unique(scores)) == len(scores) and not two_sided
     ):  # and exactly that share without ties
         assert np.allclose(np.sort(p), np.arange(1, 21) / 20)
+
+
+@pytest.mark.parametrize("two_sided", [False, True])
+def test_rounding_errors_only_enlarge_p_values(two_sided):
+    """Equal rows are ties, however their scores were rounded; an alarm at a p-value stays one below an offset."""
+    random = np.random.default_rng(0)
+    rounding = 1e-4
+    for _ in range(50):
+        true = random.choice(random.normal(0, 20, 6), 40)  # many ties
+        noise = random.uniform(-0.49, 0.49, 40) * rounding * (1 + np.abs(true))
+        seen = true + noise
+        exact = p_values(true[:30], true[30:], two_sided=two_sided)
+        p = p_values(seen[:30], seen[30:], two_sided=two_sided, rounding=rounding)
+        assert (p >= exact - 1e-12).all()
+        if not two_sided:
+            found = at_rate(lowered(seen[:30], rounding), 0.2)
+            assert np.array_equal(seen[30:] < found.offset, p <= 0.2)
+    apart = np.arange(20.0)  # where scores are far apart nothing changes
+    assert np.array_equal(
+        p_values(apart, apart + 0.5, two_sided=two_sided, rounding=rounding),
+        p_values(apart, apart + 0.5, two_sided=two_sided),
+    )
+
+
+@pytest.mark.parametrize("shape", ["halving", "few", "many", "none"])
+@pytest.mark.parametrize("n", [60, 400])
+def test_rates_and_intervals_hold_under_ties(shape, n):
+    random = np.random.default_rng(0)
+    mass = {
+        "halving": 0.5 ** np.arange(12)[::-1],
+        "few": random.dirichlet(np.ones(30)),
+        "many": random.dirichlet(np.full(300, 0.3)),
+        "none": np.ones(200_000),
+    }[shape]
+    below = np.concatenate([[0.0], (mass / mass.sum()).cumsum()])
+    true, stated, inside, days = [], [], [], []
+    for _ in range(400):
+        scores = np.searchsorted(below[1:], random.random(n)).astype(float)
+        found = at_rate(scores, 0.05, rows_per_day=1000)
+        rate = below[int(found.offset)]
+        true.append(rate)
+        stated.append(found.false_alarm_rate)
+        inside.append(found.low - 1e-12 <= rate <= found.high + 1e-12)
+        low, high = found.alarms_per_day[1:]
+        days.append(low <= random.binomial(1000, rate) <= high)
+    spread = np.std(np.subtract(stated, true)) / 20
+    assert -4 * spread < np.mean(stated) - np.mean(true) < 1 / (n + 1) + 4 * spread
+    slack = 4 * (0.05 * 0.95 / 400) ** 0.5
+    assert np.mean(inside) > 0.95 - slack
+    assert np.mean(days) > 0.95 - slack
+
+
+@pytest.mark.parametrize("shift", [0.0, 4.0])
+def test_two_sided_discoveries_are_seldom_false(shift):
+    """Of what is found on both sides at most a share fdr is expected to be false, and both kinds are found."""
+    random = np.random.default_rng(0)
+    false, found = [], []
+    for _ in range(300):
+        batch = random.normal(size=100)
+        batch[:20] += shift * np.repeat([1, -1], 10)
+        taken = two_sided_discoveries(random.normal(size=500), batch, 0.2)
+        truly = np.arange(100) < (20 if shift else 0)
+        false.append((taken & ~truly).sum() / max(1, taken.sum()))
+        found.append([taken[:10].mean(), taken[10:20].mean()])
+    assert np.mean(false) < 0.2 + 4 * np.std(false) / 300**0.5
+    if shift:
+        assert (np.mean(found, axis=0) > 0.5).all()
 
 
 def test_p_values_agree_with_their_definition():

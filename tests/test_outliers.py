@@ -1,5 +1,6 @@
 """The detector: scikit-learn's contract, calibrated alarms, robust fits, files."""
 
+import copy
 import math
 import pickle
 from dataclasses import replace
@@ -135,6 +136,33 @@ def test_an_alarm_is_a_small_p_value(which, request):
     assert np.array_equal((p <= 0.05)[clear], (model.predict(X) == -1)[clear])
     assert np.allclose(decision, model.score_samples(X) - model.offset_)
     assert 0 <= model.threshold_.low < model.threshold_.false_alarm_rate <= 0.05
+
+
+def test_most_rows_equal_and_scored_one_by_one():
+    """A threshold among ties raises no alarm of rounding, whatever batch a row comes in."""
+    random = np.random.default_rng(0)
+    frame = pd.DataFrame({f"c{j}": random.choice(list("abc"), 300) for j in range(8)})
+    same = random.random(300) < 0.97
+    frame.loc[same] = frame.iloc[:1].to_numpy().repeat(same.sum(), 0)
+    model = detector(steps=20, false_alarm_rate=0.05).fit(frame)
+    common = frame[(frame == frame.mode().iloc[0]).all(axis=1)][:5]
+    together = model.p_values(frame)
+    assert (model.predict(common) == 1).all()
+    for i in (0, 7):
+        row = frame.iloc[[i]]
+        assert model.predict(row)[0] == model.predict(frame)[i]
+        assert model.p_values(row)[0] == together[i]
+    # scores as another machine might round them
+    exact, random = model._scorer.score, np.random.default_rng(1)
+    model._scorer = copy.copy(model._scorer)
+    object.__setattr__(
+        model._scorer,
+        "score",
+        lambda X: exact(X) * (1 + 2e-6 * random.uniform(-1, 1, len(X))),
+    )
+    again = [model.predict(frame.iloc[[i]])[0] for i in common.index]
+    assert (np.array(again) == 1).all()
+    assert np.allclose(model.p_values(common), 1.0)
 
 
 def test_odd_rows_raise_alarms_and_ordinary_ones_few(fitted):

@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 import torch
 from laws import (
-    SCHEDULES,
     Stranger,
     make_denoiser,
     make_schedule,
@@ -51,7 +50,7 @@ def make(kind, device):
     return make_denoiser(kind, book)
 
 
-def rows_of(denoiser, n=70):
+def rows_of(denoiser, n=55):
     rng = np.random.default_rng(1)
     rows = random_rows(denoiser.codebook, n, rng)
     gaps = random_rows(denoiser.codebook, n, rng, missing=0.3)
@@ -59,7 +58,7 @@ def rows_of(denoiser, n=70):
     return rows[~rows.isnan().all(1)]
 
 
-@pytest.mark.parametrize("schedule", sorted(SCHEDULES))
+@pytest.mark.parametrize("schedule", ["block", "hybrid"])  # noise, jumps, and both at once
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_path_gives_a_row_the_same_bits_in_any_batch(device, kind, schedule):
     denoiser = make(kind, device)
