@@ -70,8 +70,8 @@ of the table. It is that of the cells that are there. With continuous or binned 
 the column (per second, of dates). Columns that the model does not know are ignored.
 
 MODEL may be a detector (fit --detector). There are then three more columns: score (nats; lower is stranger; by it
-alarms are raised), p_value (at most that share of ordinary rows is as strange) and alarm (True or False). The last
-line printed says how many rows raised an alarm, and what share of ordinary rows was promised to raise one at most.
+alarms are raised), p_value (an ordinary row has one of t or less with a chance of at most t) and alarm (True or
+False). The last line printed says how many rows raised an alarm, and what share of ordinary rows is expected to.
 With --given there is none of this, as a threshold is one of whole rows.
 
 {TABLES}
@@ -242,7 +242,7 @@ def _add_score(score: argparse.ArgumentParser) -> None:
         "--tol",
         type=positive,
         metavar="NATS",
-        help="spend up to 16 times as long on rows whose stderr is larger",
+        help="spend up to 16 times as long on rows whose stderr is larger; half of that decides how long",
     )
     score.add_argument(
         "--explain",

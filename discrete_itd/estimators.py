@@ -59,8 +59,9 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
     r"""Probability of the rows of a table, by information-theoretic diffusion.
 
     A network learns to guess clean rows from noisy ones; its error, summed over noise levels, is the row's
-    log-probability: log-mass of the categories plus log-density of the continuous values, of what is not missing.
-    A model that has learned nothing yet is exactly the independent-columns model.
+    log-probability: log-mass of the categories plus log-density of the continuous values, of what is not missing. A
+    network that has learned nothing yet is exactly the model that it corrects: independent columns, or the ``base``
+    of its recipe.
 
     Parameters
     ----------
@@ -130,8 +131,9 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
     -----
     Scores are nats (natural logarithm), higher is more probable. The model defines a normalised probability over all
     rows; a score is a Monte-Carlo estimate of it, in expectation on the pessimistic side, and depends on nothing but
-    the row and the fitted model. Paths disagree most on the oddest rows: their scores are known to a few nats only, as
-    their standard errors say, and more ``n_calls`` raise them.
+    the row and the fitted model. Paths disagree most on anomalies: few paths miss those that explain the row best, so
+    its score is too low, sometimes by more than its standard error says; more ``n_calls`` raise it. A path of fixed
+    orders (``path_table_`` calls it "spread") has no error: the model *is* the mixture of these orders.
 
     References
     ----------
@@ -554,7 +556,7 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
         n_draws: int = 1,
         random_state: int | np.random.RandomState | None = None,
     ) -> Any:
-        """Fill missing cells with what the rest of their row makes probable.
+        """Fill missing cells with what the rest of their row makes probable, given that the cells are present.
 
         Parameters
         ----------
@@ -604,7 +606,7 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
 
     @available_if(_has_categories)
     def predict_proba(self, X: Any, column: Hashable | None = None) -> pd.DataFrame:
-        """The distribution of one column given the rest of each row.
+        """The distribution of one column given the rest of each row, and given that the cell is not missing.
 
         Parameters
         ----------
@@ -618,7 +620,8 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
         -------
         DataFrame, shape (N, K)
             With the index of X; one column per category, or per interval of a binned column with the two tails beyond
-            its edges. Rows sum to one: given that the value is not one that was never seen.
+            its edges. Rows sum to one: they are conditional on the cell being present (with ``missing="category"``,
+            too) and on its value being one that was seen in training.
         """
         check_is_fitted(self)
         encoder = self.encoder_

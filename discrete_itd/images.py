@@ -176,7 +176,8 @@ class ImageDensity:
         n_paths : int
             Of ``n_steps`` network calls each.
         tol : float, optional
-            Nats; pictures whose standard error is larger get more paths.
+            Nats; pictures whose standard error is larger get more paths. As many again, with noise of their own, decide
+            how many, so that densities still integrate to one.
 
         Returns
         -------

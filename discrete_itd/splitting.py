@@ -59,17 +59,19 @@ def hold_out(codes: Ints, n_held: int, seed: int) -> tuple[Ints, Ints]:
     codes : ndarray of int, shape (N, C)
         Equal for equal values of a column; any number for a missing one.
     n_held : int
-        Rows to hold out; some more where the last of them has copies.
+        Rows to hold out, below N; some more where the last of them has copies.
     seed : int
 
     Returns
     -------
     held, rest : ndarray of int64
-        Positions, in random order. Without copies, and with ``n_held`` below N, exactly ``n_held`` are held out.
+        Positions, in random order. Without copies, or if all rows are copies of one, exactly ``n_held`` are held out.
     """
     order = np.random.RandomState(seed).permutation(len(codes))
     held = np.zeros(len(codes), dtype=bool)
     record = copies(codes)[order]
+    if len(np.unique(record)) == 1:  # there is nothing else to fit to
+        record = order
     _, first, inverse = np.unique(record, return_index=True, return_inverse=True)
     came = first[inverse]  # copies move up to the first of them
     arrival = np.argsort(came, kind="stable")

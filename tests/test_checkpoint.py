@@ -88,7 +88,7 @@ def path(request, tmp_path_factory):
     """A checkpoint of half a run."""
     path = tmp_path_factory.mktemp("half") / "c"
     before = torch.get_default_dtype()
-    torch.set_default_dtype(getattr(torch, request.config.getoption("--dtype")))
+    torch.set_default_dtype(getattr(torch, request.config.getoption("--dtype") or "float64"))
     with pytest.MonkeyPatch.context() as patch:
         interrupted(patch, [90])
         run(torch.device("cpu"), path)

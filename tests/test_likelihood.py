@@ -950,6 +950,16 @@ def test_a_network_on_a_network_stays_normalised(device, dtype):
     torch.testing.assert_close(a.log_prob, b.log_prob, atol=rounding(dtype), rtol=rounding(dtype))
 
 
+@pytest.mark.parametrize("sd", [0.1, 0.5, 1.2])
+@pytest.mark.parametrize("m", [2, 3, 4, 8, 32])
+def test_intervals_of_few_paths_cover(m, sd):
+    """Log-weights that are Gaussian: log E[W] is half their variance."""
+    log_w = torch.tensor(np.random.default_rng(0).normal(0, sd, (8000, m)))
+    got = combine(log_w)
+    covered = ((got.log_prob - sd**2 / 2).abs() < 1.96 * got.stderr).double().mean()
+    assert 0.93 < covered < 0.99
+
+
 def test_the_error_grows_with_the_disagreement_of_paths():
     log_w = torch.tensor(
         [[-60.0, -75.0, -90.0, -70.0], [-3.0, -3.1, -2.9, -3.0]], dtype=torch.float64

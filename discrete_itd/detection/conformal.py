@@ -58,8 +58,8 @@ def p_values(
         Scores of ordinary rows that took no part in the fit.
     scores : ndarray, shape (N,)
     two_sided : bool
-        Whether a score may also be too high: twice the smaller of the p-values of both sides, at most 1. By
-        the union bound it is as valid.
+        Whether a score may also be too high: twice the smaller of the p-values of both sides, at most 1, which is
+        valid for each row by the union bound.
     rounding : float
         Relative rounding error of scores, see the head of this module.
 
@@ -170,7 +170,8 @@ class Threshold:
     cost : (float, float, float), optional
         Expected cost per row, and its 95 % interval.
     contaminated : bool
-        Whether the calibration rows hold anomalies, so that the rate is not that of ordinary rows, but above it.
+        Whether the calibration rows contain anomalies: the rate is that of all of them. Of inliers it is lower if
+        anomalies score lower, and at most 1 / (1 - e) times as high, with e the share of anomalies, otherwise.
     """
 
     offset: float

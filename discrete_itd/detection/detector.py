@@ -89,9 +89,14 @@ class DiffusionOutlierDetector(OutlierMixin, BaseEstimator):
     Notes
     -----
     p-values are split-conformal (:mod:`discrete_itd.detection.conformal`): for a row that is exchangeable with the
-    calibration rows, :math:`P(p \le \alpha) \le \alpha` exactly, however good or bad the model. If the rows given to
-    ``fit`` hold anomalies, so do the calibration rows, and p-values are larger than they need be: still valid, less
-    sharp.
+    calibration rows, :math:`P(p \le \alpha) \le \alpha` on average over calibration sets, however good or bad the
+    model. Copies of a record are either all calibrated on or all fitted to (:mod:`discrete_itd.splitting`). This makes
+    new rows that repeat a fitted record look more probable than calibration rows, so their p-values are larger.
+
+    If the rows given to ``fit`` contain anomalies, so do the calibration rows. Where the anomalies score lower than
+    inliers, p-values of inliers are larger than they need be: valid, with less power. Where anomalies score higher
+    than inliers, like forms left at their defaults, p-values are too small. With a share e of anomalies among the
+    calibration rows, :math:`P(p \le \alpha) \le \alpha / (1 - e)` is all that is guaranteed for inliers.
 
     A missing cell surprises nobody, so rows with many of them look more ordinary than complete ones.
 
@@ -313,7 +318,8 @@ class DiffusionOutlierDetector(OutlierMixin, BaseEstimator):
         Returns
         -------
         ndarray, shape (N,)
-            For an ordinary row, at most :math:`\alpha` with probability at most :math:`\alpha`.
+            For an inlier, at most :math:`\alpha` with probability at most :math:`\alpha`, on average over calibration
+            sets. To choose among many rows see :meth:`discoveries`.
 
         Raises
         ------

@@ -29,8 +29,8 @@ NEVER = "The threshold is infinite: no row raises an alarm, as where no alarm is
 FITTED = "It was set by rows that were fitted, so of others more may be above it."
 NOTHING = "All cells are missing, so there is nothing to cost."
 ANOMALIES_AMONG = (
-    "Anomalies are among the calibration rows, so p-values are larger than they need be, and the line of ordinary rows"
-    " may be below the band."
+    "Anomalies are among the calibration rows. If these look stranger than ordinary rows, p-values are larger than they"
+    " need be (smaller, if they look more ordinary), and the line of ordinary rows may leave the band."
 )
 NO_CALIBRATION = "There are no p-values: the detector was fitted without calibration rows."
 SCALES = ("", " thousand", " million", " billion", " trillion")
@@ -167,11 +167,11 @@ def alarms(found: Findings) -> str:
 def promise(found: Findings) -> str:
     """What p-values promise, and what a picture of them tells."""
     n = found.n_ordinary
-    share = "a share t of them has" if n > 1 else "with probability t it has"
+    share = "about a share t of them has" if n > 1 else "with probability t it has"
     text = (
-        f"If the {count(n, 'row')} looked at here {are(n)} ordinary, {share} a p-value up to t, and the line stays"
-        " within the band. A line above it at the left means more false alarms than promised, or rows that are not"
-        " ordinary; a line below it, a threshold that is too careful."
+        f"If the {count(n, 'row')} looked at here {are(n)} ordinary, {share} a p-value up to t or fewer, and at each"
+        " level the line is within the band in 95 of 100 tables. A line above it at the left means more false alarms"
+        " than promised, or rows that are not ordinary; a line below it, a threshold that is too careful."
     )
     if found.threshold is not None and found.threshold.contaminated:
         text += f" {ANOMALIES_AMONG}"
@@ -199,7 +199,7 @@ def glossary(found: Findings) -> list[tuple[str, str]]:
         how = "The threshold is set on rows with anomalies among them, of which a chosen share would be alarms."
     among, most = "ordinary rows", "5 %"
     if limit is not None and limit.contaminated:
-        among, most = "calibration rows, anomalies among them,", "at most 5 %"
+        among, most = "calibration rows, anomalies among them,", "about 5 % or fewer"
     score = (
         "What the detector ranks rows by, in nats: as a rule the mean of the surprisal and that of a simpler model. A"
         " higher one is odder, but one nat more is not 2.7 times less likely."
@@ -228,7 +228,8 @@ def glossary(found: Findings) -> list[tuple[str, str]]:
         ),
         (
             "95 % interval",
-            "A range found in a way that contains the true number for 95 of 100 tables. It shrinks with more rows.",
+            "A range found in a way that contains the true number for about 95 of 100 tables, if rows are independent."
+            " It shrinks with more rows.",
         ),
         (
             "held-out rows",

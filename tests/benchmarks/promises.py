@@ -140,7 +140,7 @@ def orders(quick: bool) -> str:
         model.model_ = dataclasses.replace(model.model_, schedule=CoordinateSchedule(3, few))
         model.n_calls = n_calls
         estimates = []
-        for seed in range(20):
+        for seed in range(10 if quick else 200):
             model.model_ = dataclasses.replace(model.model_, seed=seed)
             estimates.append(model.log_prob(grid))
         p = np.mean([np.exp(e.log_prob) for e in estimates], 0)
@@ -194,7 +194,7 @@ def ties(quick: bool) -> str:
 
 def coverage(quick: bool) -> str:
     """How often intervals cover."""
-    n_rows, repeats, many = (20, 5, 1000) if quick else (60, 20, 20_000)
+    n_rows, repeats, many = (20, 5, 1000) if quick else (80, 5, 2500)
     budgets = (2, 8, 128) if quick else (2, 4, 8, 16, 32, 64, 128, 256)
     mushroom, label = load_mushroom(return_X_y=True)
     adult = load_adult().sample(4000, random_state=0)
@@ -235,7 +235,7 @@ def coverage(quick: bool) -> str:
                         dataclasses.replace(here, seed=seed).log_prob(x, n_calls)
                         for seed in range(repeats)
                     ]
-                    # a truth of some twenty thousand calls, or of all these runs together
+                    # the truth: the log-mean-exp of a thousand paths, or of hundreds where a path has many steps
                     truth = dataclasses.replace(here, seed=99).log_prob(x, many).log_prob
                     hits = [(r.log_prob - truth).abs() <= 1.96 * r.stderr + 1e-9 for r in runs]
                     error = torch.stack([r.stderr for r in runs]).median()
