@@ -154,13 +154,13 @@ def test_density_of_one_real_column_adds_up_on_a_grid(device, kind, steps):
             make_denoiser(kind, book, 5),
             rows,
             make_schedule(steps, 3, kind),
-            n_paths=12,
+            n_paths=20,
             generator=seeded_generator(seed, device),
             batch_size=1 << 14,
         )
     )
     assert mass * 0.25 == pytest.approx(1, abs=4 * stderr * 0.25 + 2e-3)
-    assert stderr * 0.25 < 0.03
+    assert stderr * 0.25 < 0.04
 
 
 @pytest.mark.parametrize(
