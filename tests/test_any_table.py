@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from discrete_itd import DiffusionDensity
 from discrete_itd.recipes import Network
 
+pytestmark = pytest.mark.single_precision
+
 TINY = {
     "denoiser": Network("mlp", width=4, depth=0, base="independent"),
     "max_steps": 2,

@@ -18,6 +18,8 @@ from discrete_itd.encoders import Column
 from discrete_itd.encoders.numeric import fit_bins
 from discrete_itd.recipes import Network
 
+pytestmark = pytest.mark.single_precision
+
 QUICK = {
     "denoiser": Network("mlp", width=16, depth=1, base="independent"),
     "max_steps": 150,

@@ -15,6 +15,8 @@ from discrete_itd.state import read_state, write_state
 from tests import reported
 from tests.test_cli import snapshot
 
+pytestmark = pytest.mark.single_precision
+
 FIT = "fit o.csv --out new --max-steps 20 --seed 3"
 SCORE = "score d.safetensors t.csv"
 

@@ -19,6 +19,8 @@ from discrete_itd.detection.conformal import (
     two_sided_discoveries,
 )
 
+pytestmark = pytest.mark.single_precision
+
 
 def naive_p(calibration, score):
     return (1 + sum(c <= score for c in calibration)) / (len(calibration) + 1)

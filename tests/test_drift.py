@@ -13,6 +13,8 @@ from discrete_itd import CoordinateSchedule, DiffusionDensity
 from discrete_itd.detection.drift import compare, differs, drift
 from discrete_itd.recipes import Network
 
+pytestmark = pytest.mark.single_precision
+
 QUICK = {
     "denoiser": Network("mlp", width=16, depth=1, base="independent"),
     "max_steps": 250,

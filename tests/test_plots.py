@@ -16,6 +16,8 @@ from discrete_itd.reporting import drawing
 from discrete_itd.reporting.particulars import column_entropies
 from tests import reported
 
+pytestmark = pytest.mark.single_precision
+
 PLOTS = {
     "mse_curve": lambda ax: plots.plot_mse_curve(reported.density(), reported.table(50, 9), ax),
     "learning_curve": lambda ax: plots.plot_learning_curve(reported.density(), ax),

@@ -16,6 +16,8 @@ from discrete_itd import CoordinateSchedule, DiffusionDensity, IsotropicSchedule
 from discrete_itd.datasets import load_car
 from discrete_itd.recipes import Network
 
+pytestmark = pytest.mark.single_precision
+
 QUICK = {
     "denoiser": Network("mlp", width=16, depth=1, base="independent"),
     "max_steps": 150,

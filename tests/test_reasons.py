@@ -9,6 +9,8 @@ from test_beliefs import QUICK, ROWS, TABLE, exact_density, mixed_model
 from discrete_itd import DiffusionDensity
 from discrete_itd.detection.reasons import cell_nats, expected, pairwise, reasons, sentence
 
+pytestmark = pytest.mark.single_precision
+
 
 @pytest.fixture(scope="module")
 def model():

@@ -30,6 +30,8 @@ from discrete_itd.recipes import (
     recipe_to_json,
 )
 
+pytestmark = pytest.mark.single_precision
+
 COUNTS = st.integers(1, MOST_COMPONENTS)
 EXACT = st.one_of(
     st.sampled_from(["independent", "tree", "trees", "mixture"]),

@@ -12,6 +12,8 @@ from test_drift import QUICK, TRAIN, fitted, rows
 from discrete_itd import DiffusionDensity
 from discrete_itd.detection.robustness import _spoilt, robustness
 
+pytestmark = pytest.mark.single_precision
+
 
 @functools.cache
 def batch():

@@ -135,12 +135,12 @@ def orders(quick: bool) -> str:
     grid = pd.MultiIndex.from_product([sorted(frame[c].unique()) for c in frame]).to_frame(False)
     grid.columns = frame.columns
     taken = ((2, 0, 1), (0, 1, 2), (1, 2, 0), (0, 2, 1))
-    lines = []
+    lines, n_seeds = [], 10 if quick else 200
     for name, few, n_calls in (("four orders, four paths", taken, 12), ("four, two", taken, 6)):
         model.model_ = dataclasses.replace(model.model_, schedule=CoordinateSchedule(3, few))
         model.n_calls = n_calls
         estimates = []
-        for seed in range(10 if quick else 200):
+        for seed in range(n_seeds):
             model.model_ = dataclasses.replace(model.model_, seed=seed)
             estimates.append(model.log_prob(grid))
         p = np.mean([np.exp(e.log_prob) for e in estimates], 0)
@@ -148,7 +148,9 @@ def orders(quick: bool) -> str:
         n = 20_000 if quick else 400_000
         drawn = model.sample(n, random_state=1).value_counts(normalize=True)
         frequency = drawn.reindex(pd.MultiIndex.from_frame(grid)).fillna(0.0).to_numpy()
-        noise = float(np.sqrt(2 * p * (1 - p) / np.pi / n).sum() / 2)
+        # of the frequencies, and of the mean score
+        variance = p * (1 - p) / n + np.var([np.exp(e.log_prob) for e in estimates], 0) / n_seeds
+        noise = float(np.sqrt(2 * variance / np.pi).sum() / 2)
         stated = float(np.mean([e.stderr for e in estimates]))
         lines.append(
             [name, p.sum(), np.abs(p - frequency).sum() / 2, noise, stated, float(spread.mean())]
