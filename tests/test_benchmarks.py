@@ -7,13 +7,13 @@ import pytest
 
 RUNS = {
     "density": "asia --rows 1000 --max-time 0.5 --paths 2",
-    "spread": "asia --max-time 0.5 --repeats 2 --rows 20",
     "speed": "asia --max-time 0.5 --tol 1",  # so short a training leaves wide errors
     "missing": "--quick --network asia --fractions 0.3 --rows 500 --test-rows 30",
     "vocabulary": "--quick --categories 300 --rows 3000 --test-rows 50",
     "anomaly": "categorical mushroom --quick --seeds 4",
     "validity": "car --quick",
     "drift_level": "--quick",
+    "promises": "ties mass --quick",
     "explanations": "car --quick",
     "entropy": "--max-time 1 --dimensions 2 --rows 500 --tests 10 --truths Gaussian",
     "images": "--train-time 4 --tune-time 2 --tests 12 --points 8 --paths 1",
@@ -21,7 +21,7 @@ RUNS = {
 }
 
 
-LONG = ("images", "robust", "spread", "speed", "vocabulary")
+LONG = ("images", "robust", "speed", "vocabulary")
 
 
 @pytest.mark.parametrize(
