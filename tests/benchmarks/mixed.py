@@ -78,6 +78,7 @@ def main() -> None:
     parser.add_argument(
         "--tree-rows", type=int, default=2000, help="training rows of UnmaskingTrees; 0 skips it"
     )
+    parser.add_argument("--numbers-only", action="store_true", help="the second table alone")
     parser.add_argument("--quick", action="store_true", help="a few steps of ours, small peers")
     options = parser.parse_args()
     print(machine())
@@ -91,8 +92,9 @@ def main() -> None:
         print(
             f"\n## {name}: {n_numbers} numbers, {frames.train.shape[1] - n_numbers} categories; {sizes} rows\n"
         )
-        results = list(all_columns(table, frames, noisy, cells, options))
-        print("\n" + report(results))
+        if not options.numbers_only:
+            results = list(all_columns(table, frames, noisy, cells, options))
+            print("\n" + report(results))
         results = list(numbers_only(table, noisy, options))
         print(f"\nThe {n_numbers} numeric columns alone, with noise:\n\n" + report(results))
 
