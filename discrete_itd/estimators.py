@@ -133,7 +133,8 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
     rows; a score is a Monte-Carlo estimate of it, in expectation on the pessimistic side, and depends on nothing but
     the row and the fitted model. Paths disagree most on anomalies: few paths miss those that explain the row best, so
     its score is too low, sometimes by more than its standard error says; more ``n_calls`` raise it. A path of fixed
-    orders (``path_table_`` calls it "spread") has no error: the model *is* the mixture of these orders.
+    orders (``path_table_`` calls it "spread") has no error with the ``n_calls`` of the fit: the model *is* the mixture
+    of these orders.
 
     References
     ----------

@@ -42,7 +42,7 @@ from discrete_itd.recipes import (
     recipe,
 )
 from discrete_itd.records import Evaluation, Report, TrainingPlan
-from discrete_itd.splitting import hold_out
+from discrete_itd.splitting import copies, hold_out
 from discrete_itd.tractable import fit_exact, held_out
 from discrete_itd.training import seeded, train
 from discrete_itd.worth import MemberValue, member_names, seconds_of_call
@@ -110,7 +110,7 @@ def fit_model(
     if checkpoint is not None:
         seed = _seed_of_run(checkpoint, seed, is_free=random_state is None)
     n_valid = min(max(1, round(validation_fraction * len(x))), len(x) - 1)
-    division = hold_out(cell_bits(x).numpy(), n_valid, seed)
+    division = hold_out(copies(cell_bits(x).numpy()), n_valid, seed)
     x_valid, x = (x[torch.from_numpy(part)].to(device) for part in division)
     generator = torch.Generator(device).manual_seed(seed)
     marginals = MarginalDenoiser.fit(

@@ -1,15 +1,17 @@
 r"""Which rows to hold out: copies of a record stay on one side of the split.
 
-If a record occurs twice, or has a weight, a model fitted to one copy knows the other. Held-out rows then flatter the
-model, the more the more it overfits. But rows may also be equal by nature: new rows will repeat frequent patterns as
-often, and a model that never saw such a pattern misses it. What tells the two apart is how often the row would occur
-without having been copied. With m occurrences among N rows, and P(x) from a Chow-Liu tree and from a mixture of
-products with few classes, rows are taken for copies if under both models
+If a record occurs twice, or has a weight, a model fitted to one copy knows the other, and held-out rows flatter it, the
+more the more it overfits. But rows may also be equal by nature: new rows will repeat frequent patterns as often, and a
+model that never saw such a pattern misses it. What tells the two apart is how often a row would occur without having
+been copied. With m occurrences among N rows and a model's probability P(x), rows are taken for copies if
 
-.. math:: \Pr(\mathrm{Poisson}(f N P(x)) \ge m) < 0.01.
+.. math:: \Pr(\mathrm{Poisson}(f N P(x)) \ge m) < 0.01,
 
-The factor f = 10 allows for what such models do not know. If all rows occur k times, or a multiple of it, k of them
-at a time are taken for copies.
+where f = 10 allows for what the model does not know. The model is a Chow-Liu tree; where it calls more than a hundredth
+of the rows copies, a mixture of products with few classes must agree. Two rules are added:
+
+* A pattern that makes up more than a fiftieth of the rows (and more than five of them) is never taken for copies.
+* If every row occurs k times, or a multiple of it, and k is at most N / 200, k of them at a time are taken for copies.
 
 References
 ----------
@@ -35,29 +37,28 @@ from discrete_itd.denoisers import (
     TreeDenoiser,
 )
 
-COMMON_SHARE, FEWEST_COMMON = (
-    0.02,
-    5,
-)  # share and number of rows above which a row is a frequent pattern of the table
-SLACK, SURE = 10.0, 0.01  # the factor f, and how improbable an honest repetition must be
-MOST_LEVELS, MOST_SLOTS = (
-    64,
-    1024,
-)  # of a column of the tree, and of all of them; others count by themselves
-TREE_ROWS, MIXTURE_ROWS = 20_000, 5000  # to which models are fitted
+COMMON_SHARE = 0.02  # of the rows, above which a pattern is frequent
+FEWEST_COMMON = 5  # rows that are never called frequent
+SLACK = 10.0  # the factor f
+SURE = 0.01  # how improbable an honest repetition must be
+FEW_COPIES = 0.01  # of the rows: whether so few are copies matters little
+FEWEST_BUNDLES = 200  # of k copies each
+MOST_COLUMNS = 48  # that the models see, those of largest entropy
+MOST_LEVELS = 64  # of a column that they see; other columns count by themselves
+MOST_SLOTS = 512  # of these columns together
+TREE_ROWS, MIXTURE_ROWS = 10_000, 5000  # to which they are fitted
 MOST_CLASSES, CLASS_ROWS = 64, 50  # of the mixture, and different rows for each
-FEW_COPIES = 0.01  # of the rows; whether so few are copies matters little
 
 Ints = NDArray[np.int64]
 
 
-def hold_out(codes: Ints, n_held: int, seed: int) -> tuple[Ints, Ints]:
+def hold_out(records: Ints, n_held: int, seed: int) -> tuple[Ints, Ints]:
     """Divide rows at random into held-out ones and the rest, with copies of a record on one side.
 
     Parameters
     ----------
-    codes : ndarray of int, shape (N, C)
-        Equal for equal values of a column; any number for a missing one.
+    records : ndarray of int, shape (N,)
+        The record of each row, as :func:`copies` numbers them.
     n_held : int
         Rows to hold out, below N; some more where the last of them has copies.
     seed : int
@@ -66,19 +67,23 @@ def hold_out(codes: Ints, n_held: int, seed: int) -> tuple[Ints, Ints]:
     -------
     held, rest : ndarray of int64
         Positions, in random order. Without copies, or if all rows are copies of one, exactly ``n_held`` are held out.
+        Every record is as likely to be held out, however many copies it has.
     """
-    order = np.random.RandomState(seed).permutation(len(codes))
-    held = np.zeros(len(codes), dtype=bool)
-    record = copies(codes)[order]
-    if len(np.unique(record)) == 1:  # there is nothing else to fit to
-        record = order
-    _, first, inverse = np.unique(record, return_index=True, return_inverse=True)
-    came = first[inverse]  # copies move up to the first of them
-    arrival = np.argsort(came, kind="stable")
-    ends = np.append(np.flatnonzero(np.diff(came[arrival])) + 1, len(codes))
+    n = len(records)
+    order = np.random.RandomState(seed).permutation(n)
+    _, first, inverse = np.unique(records, return_index=True, return_inverse=True)
+    if len(first) == 1:  # there is nothing else to fit to
+        first, inverse = np.arange(n), np.arange(n)
+    rank = np.empty(n, dtype=np.int64)
+    rank[order] = np.arange(n)
+    arrival = np.argsort(
+        rank[first][inverse], kind="stable"
+    )  # all copies come when one of them does
+    ends = np.append(np.flatnonzero(np.diff(inverse[arrival])) + 1, n)
+    held = np.zeros(n, dtype=bool)
     if n_held > 0 and len(ends) > 1:
-        cut = ends[min(int(np.searchsorted(ends, n_held)), len(ends) - 2)]
-        held[arrival[:cut]] = True
+        held[arrival[: ends[min(int(np.searchsorted(ends, n_held)), len(ends) - 2)]]] = True
+    held = held[order]
     return order[held], order[~held]
 
 
@@ -100,16 +105,16 @@ def copies(codes: Ints) -> Ints:
         _mixture,
     ):  # the cheaper first; the other is asked of what it does not explain
         if len(rare) and (fit is _tree or m[rare].sum() > FEW_COPIES * n):
-            expected = SLACK * n * np.exp(_log_prob(fit, codes, codes[first[rare]]))
+            expected = SLACK * n * np.exp(_log_prob(fit, codes, codes[first], codes[first[rare]]))
             rare = rare[stats.poisson.sf(m[rare] - 1, expected) < SURE]
     copied[rare] = True
     out = np.where(copied[group], group, alone)
     k = int(np.gcd.reduce(m))
-    if k > 1:
+    if 1 < k <= n / FEWEST_BUNDLES:
         by_group = np.argsort(group, kind="stable")
         place = np.empty(n, dtype=np.int64)  # of each row among its equals
         place[by_group] = np.arange(n) - np.repeat(np.cumsum(m) - m, m)
-        bundled = (~common | (m >= k * FEWEST_COMMON)) & ~copied
+        bundled = ~common & ~copied
         head = first[group] * n + place // k  # a number of its own for each k of them
         out = np.where(bundled[group], 2 * n + head, out)
     return out
@@ -149,19 +154,29 @@ def _mixture(base: MarginalDenoiser, x: torch.Tensor) -> ExactDenoiser:
 
 @torch.no_grad()
 def _log_prob(
-    fit: Callable[[MarginalDenoiser, torch.Tensor], ExactDenoiser], codes: Ints, rows: Ints
+    fit: Callable[[MarginalDenoiser, torch.Tensor], ExactDenoiser],
+    codes: Ints,
+    distinct: Ints,
+    rows: Ints,
 ) -> NDArray[np.float64]:
-    """Log-probability of ``rows`` (n, C) under a model of the columns of few values; the others count by themselves."""
+    """Log-probability of ``rows`` (n, C) under a model of the columns of few values, fitted to ``codes``.
+
+    A value of another column counts by itself, by how many of the *other* ``distinct`` rows have it: of real numbers
+    none, however often a record was copied.
+    """
     some = codes[np.random.default_rng(0).permutation(len(codes))[:TREE_ROWS]]
     out, levels, few = np.zeros(len(rows)), [], []
-    for j in range(rows.shape[1]):
-        values, counts = np.unique(some[:, j], return_counts=True)
-        if len(values) <= MOST_LEVELS and sum(map(len, levels)) + len(values) <= MOST_SLOTS:
+    counted = [np.unique(column, return_counts=True) for column in some.T]
+    for j in np.argsort([-stats.entropy(counts) for _, counts in counted], kind="stable"):
+        values, counts = counted[j]
+        slots = sum(map(len, levels)) + len(values)
+        if len(values) > min(MOST_LEVELS, len(distinct) / 4):
+            values, counts = np.unique(distinct[:, j], return_counts=True)
+            others = counts[np.searchsorted(values, rows[:, j])] - 1
+            out += np.log((others + 0.5) / len(distinct))
+        elif len(few) < MOST_COLUMNS and slots <= MOST_SLOTS:
             levels.append(np.union1d(values, rows[:, j]))
-            few.append(j)
-        else:
-            at = np.searchsorted(values, rows[:, j]).clip(max=len(values) - 1)
-            out += np.log(np.where(values[at] == rows[:, j], counts[at], 1) / len(some))
+            few.append(int(j))
     if not few:
         return out
 

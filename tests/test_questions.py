@@ -14,6 +14,7 @@ from laws import make_denoiser, naive_autoregression, rounding
 
 from discrete_itd import CoordinateSchedule, DiffusionDensity, IsotropicSchedule
 from discrete_itd.datasets import load_car
+from discrete_itd.denoisers.base import BLOCK
 from discrete_itd.recipes import Network
 
 pytestmark = pytest.mark.single_precision
@@ -412,7 +413,7 @@ def test_one_jump_costs_one_call():
 
     model.denoiser_.forward = counting
     assert model.log_prob(tiny(), given=["a", "b"]).stderr.max() == 0
-    assert rows == [64]  # one block for all rows
+    assert rows == [BLOCK]  # one for all rows
 
 
 def test_bins_of_times_are_times():

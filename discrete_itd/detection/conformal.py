@@ -83,7 +83,7 @@ def p_values(
 
 def lowered(calibration: Scores, rounding: float) -> Scores:
     """Calibration scores less their rounding error: what is below them is below whatever they would be elsewhere."""
-    return calibration - rounding * (1 + np.abs(calibration))
+    return calibration - np.where(np.isfinite(calibration), rounding * (1 + np.abs(calibration)), 0)
 
 
 def _tail(calibration: Scores, scores: Scores, rounding: float) -> Scores:

@@ -27,7 +27,7 @@ from discrete_itd.detection.scales import ScaleNats
 from discrete_itd.detection.scoring import Scorer, base_of, total
 from discrete_itd.estimators import DiffusionDensity, RowEstimate
 from discrete_itd.frames import read_rows
-from discrete_itd.splitting import equal_values, hold_out
+from discrete_itd.splitting import copies, equal_values, hold_out
 from discrete_itd.validation import check_positive, check_share, resolve_device
 
 MOST_HELD = 20_000  # by which a rate of 1 in 1000 is known to within a half; more cost time
@@ -90,8 +90,9 @@ class DiffusionOutlierDetector(OutlierMixin, BaseEstimator):
     -----
     p-values are split-conformal (:mod:`discrete_itd.detection.conformal`): for a row that is exchangeable with the
     calibration rows, :math:`P(p \le \alpha) \le \alpha` on average over calibration sets, however good or bad the
-    model. Copies of a record are either all calibrated on or all fitted to (:mod:`discrete_itd.splitting`). This makes
-    new rows that repeat a fitted record look more probable than calibration rows, so their p-values are larger.
+    model. What counts are records: copies of one (:mod:`discrete_itd.splitting`) are either all fitted to or calibrated
+    on once, so rates are those of new records. A new row that repeats a fitted record looks more probable than
+    calibration rows, so its p-value is larger.
 
     If the rows given to ``fit`` contain anomalies, so do the calibration rows. Where the anomalies score lower than
     inliers, p-values of inliers are larger than they need be: valid, with less power. Where anomalies score higher
@@ -182,7 +183,9 @@ class DiffusionOutlierDetector(OutlierMixin, BaseEstimator):
             elif self.calibration_fraction and len(frame) == 2:
                 n_held = 0
                 warnings.warn("two rows leave none to calibrate by: no p-values", stacklevel=2)
-            held, rest = hold_out(equal_values(frame), n_held, seed)
+            records = copies(equal_values(frame))
+            held, rest = hold_out(records, n_held, seed)
+            held = held[np.sort(np.unique(records[held], return_index=True)[1])]  # each record once
             order, n_held = np.concatenate([held, rest]), len(held)
             train, trimmed = np.sort(order[n_held:]), order[:0]
             if share is not None:

@@ -198,7 +198,7 @@ def ties(quick: bool) -> str:
 
 def coverage(quick: bool) -> str:
     """How often intervals cover."""
-    n_rows, repeats, many = (20, 2, 500) if quick else (60, 4, 2500)
+    n_rows, repeats, many = (20, 2, 500) if quick else (50, 4, 2000)
     budgets = (2, 8, 128) if quick else (2, 4, 8, 16, 32, 64, 128, 256)
     mushroom, label = load_mushroom(return_X_y=True)
     adult = load_adult().sample(4000, random_state=0)
