@@ -76,9 +76,8 @@ def hold_out(records: Ints, n_held: int, seed: int) -> tuple[Ints, Ints]:
         first, inverse = np.arange(n), np.arange(n)
     rank = np.empty(n, dtype=np.int64)
     rank[order] = np.arange(n)
-    arrival = np.argsort(
-        rank[first][inverse], kind="stable"
-    )  # all copies come when one of them does
+    # all copies come when one of them does, which one does not depend on how many they are
+    arrival = np.argsort(rank[first][inverse], kind="stable")
     ends = np.append(np.flatnonzero(np.diff(inverse[arrival])) + 1, n)
     held = np.zeros(n, dtype=bool)
     if n_held > 0 and len(ends) > 1:
@@ -100,10 +99,8 @@ def copies(codes: Ints) -> Ints:
     common = m > max(COMMON_SHARE * n, FEWEST_COMMON)
     copied = np.zeros(len(rows), dtype=bool)
     rare = np.flatnonzero((m > 1) & ~common)
-    for fit in (
-        _tree,
-        _mixture,
-    ):  # the cheaper first; the other is asked of what it does not explain
+    # the cheaper model first; the other is asked of what it does not explain
+    for fit in (_tree, _mixture):
         if len(rare) and (fit is _tree or m[rare].sum() > FEW_COPIES * n):
             expected = SLACK * n * np.exp(_log_prob(fit, codes, codes[first], codes[first[rare]]))
             rare = rare[stats.poisson.sf(m[rare] - 1, expected) < SURE]

@@ -9,8 +9,9 @@ Categorical: the protocol of MaskDiff-AD (arXiv:2605.30046). 30 % of a table's r
 normal ones of the others for training; splits with the seeds 4 to 8. Every column is a category. PyOD's detectors
 see one column per category, MaskDiff-AD (see ``detectors.py``) and ours the categories.
 
-Numeric: the semi-supervised protocol of DTE (ICLR 2024, arXiv:2305.18593). At most 12 000 rows are drawn, a random
-half of the normal ones is for training, the other half and all anomalies are for testing; seeds 0 to 4. PyOD's
+Numeric: at most 12 000 rows are drawn, a random half of the normal ones is for training, the other half and all
+anomalies are for testing; seeds 0 to 4. (The script of DTE, ICLR 2024, arXiv:2305.18593, takes the first half in file
+order instead and resamples small tables, which is harder: its figures are not comparable.) PyOD's
 detectors see columns standardised by the training rows, ours the numbers.
 
 Peers have their default parameters; kNN and LOF keep at most 20 000 training rows. ECOD and COPOD rank a test row

@@ -4,11 +4,12 @@
     python -m tests.benchmarks.numeric thyroid Wilt --max-time 30 --n-calls 64
     python -m tests.benchmarks.numeric glass --quick
 
-Protocol of DTE (Livernoche et al., ICLR 2024, arXiv:2305.18593): at most 12 000 rows of a table are drawn, a random
-half of the normal rows is for training, the other half and all anomalies are for testing. The detectors of PyOD get
-the whole training half, standardised by its means and deviations, with their default parameters. Of the same half this
-library is fitted on 80 %; the nats of the other 20 % decide between its kinds of column ("chosen"), never the test
-rows. A density of integers has no bound, so on tables of integers those nats favour "continuous" over a mass.
+Like the protocol of DTE (Livernoche et al., ICLR 2024, arXiv:2305.18593), but shuffled: at most 12 000 rows are
+drawn, a random half of the normal rows is for training, the other half and all anomalies are for testing. The
+detectors of PyOD get the whole training half, standardised by its means and deviations, with their default
+parameters. Of the same half this library is fitted on 80 %; the nats of the other 20 % decide between its kinds of
+column ("chosen"), never the test rows. A density of integers has no bound, so on tables of integers those nats favour
+"continuous" over a mass.
 
 Results are kept in ``.cache`` as they come: a command that was stopped goes on where it was.
 """
