@@ -114,7 +114,7 @@ class Judge:
         score = -total(nats)
         p = np.full(len(score), np.nan)
         if len(calibration):
-            p = conformal.p_values(calibration, score)
+            p = conformal.p_values(calibration, score, rounding=self.detector.rounding_)
         alarm = score < self.threshold.offset
         columns = pd.DataFrame({"score": score, "p_value": p, "alarm": alarm}, index=frame.index)
         if self.fdr is not None:

@@ -118,6 +118,7 @@ def test_the_findings_are_what_the_detector_says():
     pd.testing.assert_frame_equal(found.curve, detector.density_.mse_curve(ordinary))
 
 
+@pytest.mark.filterwarnings("ignore:.*distinct rows have a standard error above")
 def test_scores_that_are_no_log_probabilities_are_known_as_such(monkeypatch):
     detector, X = reported.detector(), reported.table(30, 9)
     assert examine(detector, X, n_strangest=0, tol=0.5).is_plain

@@ -80,6 +80,8 @@ class DiffusionOutlierDetector(OutlierMixin, BaseEstimator):
         Scores of the rows that were held out.
     calibration_nats_ : DataFrame, shape (n, C)
         Their nats by column, as :meth:`explain` gives them.
+    rounding_ : float
+        Bound on the rounding error of scores, relative to 1 + abs(score); see :mod:`discrete_itd.detection.conformal`.
     trimmed_ : ndarray of int
         Positions of the rows given to ``fit`` that were left out for surprising most.
     n_features_in_ : int
@@ -333,7 +335,7 @@ class DiffusionOutlierDetector(OutlierMixin, BaseEstimator):
             self._calibration(),
             self.score_samples(X),
             two_sided=two_sided,
-            rounding=self._scorer.rounding,
+            rounding=self.rounding_,
         )
 
     def discoveries(self, X: Any, *, fdr: float = 0.1, two_sided: bool = False) -> np.ndarray:
@@ -356,7 +358,7 @@ class DiffusionOutlierDetector(OutlierMixin, BaseEstimator):
         fdr = check_share("fdr", fdr)
         if not two_sided:
             return conformal.discoveries(self.p_values(X), fdr)
-        calibration, rounding = self._calibration(), self._scorer.rounding
+        calibration, rounding = self._calibration(), self.rounding_
         scores = self.score_samples(X)
         return conformal.two_sided_discoveries(calibration, scores, fdr, rounding=rounding)
 
@@ -403,7 +405,7 @@ class DiffusionOutlierDetector(OutlierMixin, BaseEstimator):
         ValueError
             If the choice is unclear, or there are too few calibration rows to promise so small a rate.
         """
-        calibration = conformal.lowered(self._calibration(), self._scorer.rounding)
+        calibration = conformal.lowered(self._calibration(), self.rounding_)
         ways = {
             "false_alarm_rate": false_alarm_rate,
             "alarms_per_day": alarms_per_day,
@@ -464,6 +466,12 @@ class DiffusionOutlierDetector(OutlierMixin, BaseEstimator):
             raise TypeError(f"threshold must be a Threshold, got {type(threshold).__name__}")
         self.threshold_, self.offset_ = threshold, threshold.offset
         return self
+
+    @property
+    def rounding_(self) -> float:
+        """Bound on the rounding error of scores, relative to 1 + |score|; calibration scores within it are ties."""
+        check_is_fitted(self)
+        return self._scorer.rounding
 
     def _calibration(self) -> np.ndarray:
         check_is_fitted(self)

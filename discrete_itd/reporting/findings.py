@@ -241,7 +241,8 @@ def examine(
         )
         alarms = share_interval(int((among < threshold.offset).sum()), len(among))
         if len(calibration):
-            reference, p_values = -calibration, conformal.p_values(calibration, among)
+            reference = -calibration
+            p_values = conformal.p_values(calibration, among, rounding=detector.rounding_)
         if target_false_alarms is not None:
             verdicts.append(Verdict("false alarms", alarms, float(target_false_alarms)))
     return Findings(

@@ -79,7 +79,8 @@ def strangest_rows(
             # the strangest may well have nothing but unseen values in a column; of the whole table it has been said
             warnings.filterwarnings("ignore", "column .* no value was seen in training")
             if detector is not None and len(detector.calibration_scores_):
-                p = conformal.p_values(np.asarray(detector.calibration_scores_), score[worst])
+                calibration = np.asarray(detector.calibration_scores_)
+                p = conformal.p_values(calibration, score[worst], rounding=detector.rounding_)
                 told = detector.reasons(rows, k=k)
             else:
                 usual = density.explain(frame.iloc[spread_rows(len(frame), MOST_ROWS)])
