@@ -224,9 +224,8 @@ class Model:
                 schedule = CoordinateSchedule(min(n_free, schedule.n_steps), schedule.orders)
         n_paths = paths_within(n_calls, schedule)
         effort = EFFORT * n_calls
-        if (
-            tol is not None
-        ):  # start low: rows that need more will get more; half of the calls decide
+        if tol is not None:
+            # start low: rows that need more will get more; half of the calls decide
             n_paths = min(n_paths, max(FEWEST_PATHS, paths_within(n_calls // 4, schedule)))
             effort //= 2
         return {

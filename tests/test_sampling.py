@@ -46,6 +46,18 @@ def counts_of(book, codes):
     )
 
 
+def scored(denoiser, rows, plan, n_paths, device):
+    """P(x) of rows by the path estimator, ten times so many paths, and its standard error."""
+
+    def score(seed):
+        generator = seeded_generator(seed, device)
+        return path_log_prob(
+            denoiser, rows, plan, n_paths=n_paths, generator=generator, batch_size=1 << 15
+        )
+
+    return repeated(score)
+
+
 def blank(book, n):
     """Rows of which everything is to be drawn."""
     shape = (n, book.n_columns)
@@ -67,16 +79,7 @@ def test_samples_follow_the_scored_mass(device, kind, schedule):
     book = make_book("mixed", device)
     denoiser = make_denoiser(kind, book, 6)
     plan = make_schedule(schedule, 3, kind)
-    p, error = repeated(
-        lambda seed: path_log_prob(
-            denoiser,
-            all_rows(book),
-            plan,
-            n_paths=800,
-            generator=seeded_generator(seed, device),
-            batch_size=1 << 15,
-        )
-    )
+    p, error = scored(denoiser, all_rows(book), plan, 800, device)
     codes = sample(
         denoiser, blank(book, 12000), plan, generator=seeded_generator(1, device), batch_size=5000
     )
@@ -213,16 +216,7 @@ def test_samples_of_words_follow_the_scored_mass(device, kind, schedule):
     book = Codebook([code(3), line(-0.8, 0.7), simplex(2)]).to(device)
     denoiser = random_network(book, 6, strength=0.4) if kind == "network" else Stranger(book, 6)
     plan = make_schedule(schedule, 3, kind)
-    p, error = repeated(
-        lambda seed: path_log_prob(
-            denoiser,
-            all_rows(book),
-            plan,
-            n_paths=600,
-            generator=seeded_generator(seed, device),
-            batch_size=1 << 15,
-        )
-    )
+    p, error = scored(denoiser, all_rows(book), plan, 600, device)
     rows = sample(denoiser, blank(book, 10000), plan, generator=seeded_generator(1, device))
     assert p_value(counts_of(book, rows), p, error) > 1e-3
 
@@ -255,16 +249,7 @@ def test_real_samples_follow_the_scored_density(device, kind, schedule):
     denoiser = random_network(book, 6, strength=0.4) if kind == "network" else Stranger(book, 6)
     plan = make_schedule(schedule, 2, kind)
     grid, width = np.arange(-8, 8, 0.2), 0.2
-    p, error = repeated(
-        lambda seed: path_log_prob(
-            denoiser,
-            all_rows(book, grid),
-            plan,
-            n_paths=40,
-            generator=seeded_generator(seed, device),
-            batch_size=1 << 15,
-        )
-    )
+    p, error = scored(denoiser, all_rows(book, grid), plan, 40, device)
     p, error = ((v * width).reshape(len(grid), 2) for v in (p, error))
     rows = sample(denoiser, blank(book, 10000), plan, generator=seeded_generator(1, device))
     value, category = rows.cpu().numpy().T

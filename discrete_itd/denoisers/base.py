@@ -12,7 +12,6 @@ from discrete_itd.posterior import Posterior
 
 HUGE = 1 << 16  # numbers of a posterior of one row, so many that a few rows tell all
 BLOCK = 32  # rows of a call come in multiples of this, so that none depends on how many others there are
-
 NARROW = 16  # columns of a matrix up to which a product's rows may be summed in different orders
 
 

@@ -133,8 +133,9 @@ class EnsembleDenoiser(Denoiser):
         # the others would say nothing; of no rows all may speak
         heard = ((weights > 0).any(0) | (not len(weights))).nonzero().flatten().tolist()
         told = dict(zip(heard, beliefs([self.members[i] for i in heard], y, snr), strict=True))
-        # in their place stands one of these with no weight: which rows are asked together changes no sum
-        return mixed([told.get(i, told[heard[0]]) for i in range(len(self.members))], weights)
+        # others that are heard elsewhere are stood in for, with no weight: which rows are asked together changes no sum
+        ever = [i for i, has_weight in enumerate(self.heard) if has_weight]
+        return mixed([told.get(i, told[heard[0]]) for i in ever], weights[:, ever])
 
     def blurred(self, sd: float) -> EnsembleDenoiser:
         members = [member.blurred(sd) for member in self.members]

@@ -266,9 +266,8 @@ class SupportDenoiser(ExactDenoiser):
     def infer(self, evidence: Tensor) -> tuple[Tensor, Tensor]:
         slots = self.codebook.slots
         ell = slots.log_softmax(evidence)  # (B, T)
-        log_w = self.log_probs + row_product(
-            ell, self._indicator.T
-        )  # (B, R): Σ_j ℓ_j at the row's categories
+        # (B, R): Σ_j ℓ_j at the row's categories
+        log_w = self.log_probs + row_product(ell, self._indicator.T)
         probs = row_product(torch.softmax(log_w, 1), self._indicator)
         log_mass = torch.logsumexp(log_w, 1) + slots.logsumexp(evidence).sum(1)
         return log_mass, probs.clamp_min(torch.finfo(probs.dtype).tiny).log()

@@ -58,8 +58,8 @@ class Drift:
     If the rows of the batch, the ordinary rows and those of the reference are independent draws of one distribution,
     and neither the model nor its encoder has seen any of them, then every p-value here, also that of a column, is at
     most a with probability a at most: for batches of any size, with any ties, whatever the model. Asymptotic are only
-    the tests of Kolmogorov and Smirnov of samples that make more than 10 000 together, both of 1000 or more, whose
-    level is within 1 % of 0.05 and 0.01, and the permutation test above 100 000 rows. Details are in
+    the tests of Kolmogorov and Smirnov of samples that make more than 10 000 together, both of 1000 or more, and the
+    permutation test above 100 000 rows. Details are in
     :mod:`discrete_itd.detection.two_samples`.
 
     The p-values of different columns depend on one another. The procedure of Benjamini and Hochberg then keeps its

@@ -27,7 +27,8 @@ import torch
 from torch import Tensor
 
 from discrete_itd.denoisers import MarginalDenoiser
-from discrete_itd.denoisers.base import BLOCK, filled, rows_at_once
+from discrete_itd.denoisers.base import rows_at_once
+from discrete_itd.likelihood import in_blocks
 from discrete_itd.noise import cell_bits
 from discrete_itd.posterior import Posterior
 from discrete_itd.splitting import copies
@@ -211,10 +212,10 @@ class KernelDensity:
         self, call: Callable[[Tensor], Tensor], x: Tensor, progress: Callable[[int], object] | None
     ) -> Tensor:
         out = []
-        for rows in x.split(self._batch):
-            out.append(call(filled(rows, min(BLOCK, self._batch)))[: len(rows)])
+        for part in in_blocks(call, x, batch_size=self._batch):
+            out.append(part)
             if progress is not None:
-                progress(len(rows))
+                progress(len(part))
         return torch.cat(out)
 
     def _log_prob(self, x: Tensor, left_out: Tensor | None = None) -> Tensor:

@@ -4,7 +4,7 @@ If all values of both samples are exchangeable then, given the values, every cho
 samples is equally likely. All tests here but two refer to that conditional distribution, so that
 :math:`P(p \le a) \le a` for every a, in finite samples and whatever the distribution of the values:
 
-- Kolmogorov and Smirnov: enumerated, hence exact, with ties too; of samples that are both long, asymptotic.
+- Kolmogorov and Smirnov: scipy's exact test, conservative with ties; of samples that are both long, asymptotic.
 - Categories: a Monte-Carlo test in which the observed table counts as one of the draws, which makes it exact at any
   number of draws (Phipson & Smyth 2010), combined with exact tests of single categories; of two categories, Fisher's
   exact test.
@@ -13,9 +13,7 @@ samples is equally likely. All tests here but two refer to that conditional dist
 
 References
 ----------
-Hodges, "The significance probability of the Smirnov two-sample test", Arkiv för Matematik 1958: paths on a lattice.
-Schröer & Trenkler, "Exact and randomization distributions of Kolmogorov-Smirnov tests two or three samples",
-Computational Statistics & Data Analysis 1995: the same with ties.
+Hodges, "The significance probability of the Smirnov two-sample test", Arkiv för Matematik 1958.
 Besag & Clifford, "Sequential Monte Carlo p-values", Biometrika 1991.
 Phipson & Smyth, "Permutation p-values should never be zero", Statistical Applications in Genetics and Molecular
 Biology 2010.
@@ -25,21 +23,18 @@ unequal shares.
 
 from __future__ import annotations
 
-import functools
 import math
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special, stats
+from scipy import stats
 
 N_PERMUTATIONS = 1999
 MANY = 100_000  # values, whose means are Gaussian enough
 
-# Kolmogorov and Smirnov: enumerated up to LONG values in the shorter sample or ENUMERATED in both, which takes 0.2 s at
-# most for a hundred thousand values. Beyond, the asymptotic p-value is accurate: without ties, for 30 pairs of lengths
-# that make 10 001 to 30 000 together, its level (enumerated) is 0.0496 to 0.0504 at 0.05, 0.0099 to 0.0101 at 0.01, and
-# within 3 % at 0.0001; with ties it is lower.
+# Kolmogorov and Smirnov: asymptotic only if both samples are at least LONG, and more than ENUMERATED together.
+# Its level with fewer, 1000 values against 5000, is in the table of `python -m tests.benchmarks.drift_level`.
 ENUMERATED = 10_000
 LONG = 1000
 
@@ -47,7 +42,7 @@ LONG = 1000
 FEW = 5  # categories of fewer values, in both samples together, are pooled
 MOST = 100  # categories told apart: the most frequent
 DRAWS = 99_999
-CELLS = 1_000_000  # of all tables drawn: these take 0.1 s
+CELLS = 1_000_000  # of all tables drawn
 ENOUGH = 100  # draws as extreme as the observed table, after which no more are needed
 SINGLE = 0.01  # the share of the level that goes to the tests of single categories
 RELATIVE = 1e-9  # statistics that differ by less are equal
@@ -101,86 +96,14 @@ def same_distribution(a: np.ndarray, b: np.ndarray) -> float:
     Returns
     -------
     float
-        Exact given the values, ties included, unless both n and m are at least 1000 and n + m is above 10 000: then
-        asymptotic. 1 where there is nothing to compare.
+        Exact without ties and conservative with them, unless both n and m are at least 1000 and n + m is above 10 000:
+        then asymptotic. 1 where there is nothing to compare.
     """
-    short, long = sorted((a, b), key=len)
-    if not len(short):
+    fewest, total = min(len(a), len(b)), len(a) + len(b)
+    if not fewest:
         return 1.0
-    if len(short) >= LONG and len(short) + len(long) > ENUMERATED:
-        return float(cast(Any, stats.ks_2samp(short, long, method="asymp")).pvalue)
-    n, m = len(short), len(long)
-    values = np.concatenate([short, long])
-    order = np.argsort(values, kind="stable")
-    ordered = values[order]
-    compared = np.append(ordered[1:] != ordered[:-1], True)  # not between ties
-    steps = np.arange(1, n + m + 1)
-    # in units of 1 / (n m), in which it is an integer and equal distances are equal
-    distances = np.abs((n + m) * np.cumsum(order < n) - n * steps)
-    return _as_far_apart(n, m, compared, int(distances[compared].max()))
-
-
-def _as_far_apart(n: int, m: int, compared: np.ndarray, distance: int) -> float:
-    """Probability that distribution functions of n and m values of one pooled sample get ``distance`` / (n m) apart.
-
-    Parameters
-    ----------
-    n, m : int
-        Lengths of the samples, 1 or more.
-    compared : ndarray of bool, shape (n + m,)
-        After which of the pooled values, in order, the functions are compared; after the last in any case.
-    distance : int
-
-    Notes
-    -----
-    If each of the pooled values is of the first sample with the chance n / (n + m), then i of the first t are: a walk
-    with independent steps, which has the distribution in question given that it ends at n. It stops where it
-    is too far from n t / (n + m). What stops, and ends at n, is summed, rather than what is left, so that tiny
-    probabilities keep their digits. As i never falls, an upper bound need only be looked at before it rises and a lower
-    one when it has: some 2 n times, with the binomial distribution of all steps between.
-    """
-    if distance <= 0:
-        return 1.0
-    total = n + m
-    t = np.flatnonzero(compared) + 1
-    # the i for which |total i - n t| < distance, and from which n can be reached
-    low = np.maximum((n * t - distance) // total + 1, np.maximum(0, t - m))
-    high = np.minimum((n * t + distance - 1) // total, n)
-    looked = (np.diff(low, prepend=0) > 0) | (np.diff(high, append=n + 1) > 0)
-    t, low, high = t[looked], low[looked], high[looked]
-    log_factorial = special.gammaln(np.arange(1.0, total + 2))
-    log_odds = math.log(n / total), math.log(m / total)
-
-    def chance(k: np.ndarray, of: Any) -> np.ndarray:
-        """Of k steps up among so many."""
-        ways = log_factorial[of] - log_factorial[k] - log_factorial[of - k]
-        return np.exp(ways + k * log_odds[0] + (of - k) * log_odds[1])
-
-    steps = functools.cache(lambda of: chance(np.arange(min(of, n) + 1), of))
-    mass, first, stopped, where, when = np.ones(1), 0, [], [], []
-    for now, lower, upper, of in zip(
-        t.tolist(), low.tolist(), high.tolist(), np.diff(t, prepend=0).tolist(), strict=True
-    ):
-        mass = np.convolve(mass, steps(of))
-        below, above = lower - first, upper - first + 1
-        for start, part in ((0, mass[: max(below, 0)]), (above, mass[above:])):
-            if len(part):
-                stopped.append(part)
-                where.append(first + start)
-                when.append(now)
-        mass, first = mass[max(below, 0) : above], max(first, lower)
-        if not len(mass):
-            break
-    if not stopped:
-        return 0.0
-    lengths = [len(part) for part in stopped]
-    offsets = np.arange(sum(lengths)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    missing = n - np.repeat(where, lengths) - offsets  # steps up still to be made
-    left = total - np.repeat(when, lengths)
-    possible = (missing >= 0) & (missing <= left)
-    ends = chance(missing[possible], left[possible])
-    there = chance(np.array(n), total)
-    return min(1.0, float(np.concatenate(stopped)[possible] @ ends / there))
+    method = "asymp" if fewest >= LONG and total > ENUMERATED else "exact"
+    return float(cast(Any, stats.ks_2samp(a, b, method=method)).pvalue)
 
 
 def same_categories(a: np.ndarray, b: np.ndarray, random: np.random.Generator) -> float:

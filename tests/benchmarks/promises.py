@@ -119,14 +119,11 @@ def weights(quick: bool) -> str:
     return f"Child, whose true entropy is {truth:.2f}.\n\n{markdown(header, lines)}"
 
 
-# -- samples -------------------------------------------------------------------------------------
-
-
-def orders(quick: bool) -> str:
-    """Scores beside samples, of a network that is far from consistent, on paths of fixed orders."""
+def inconsistent(share: float) -> tuple[DiffusionDensity, pd.DataFrame]:
+    """A network whose conditionals are far from agreeing, and its rows: b is a but for a share of them, c follows a."""
     random = np.random.default_rng(0)
     a = random.integers(0, 3, 2000)
-    frame = pd.DataFrame({"a": a, "b": (a + (random.random(2000) < 0.4)) % 3, "c": (a * 2) % 3})
+    frame = pd.DataFrame({"a": a, "b": (a + (random.random(2000) < share)) % 3, "c": (a * 2) % 3})
     frame = frame.astype(str)
     small = Network("mlp", width=16, depth=1, base="independent")
     model = DiffusionDensity(denoiser=small, max_steps=30, n_calls=8, random_state=0).fit(frame)
@@ -134,6 +131,15 @@ def orders(quick: bool) -> str:
         generator = torch.Generator().manual_seed(0)
         for p in model.denoiser_.network.parameters():
             p += 0.5 * torch.randn(p.shape, generator=generator)
+    return model, frame
+
+
+# -- samples -------------------------------------------------------------------------------------
+
+
+def orders(quick: bool) -> str:
+    """Scores beside samples, of a network that is far from consistent, on paths of fixed orders."""
+    model, frame = inconsistent(0.4)
     grid = pd.MultiIndex.from_product([sorted(frame[c].unique()) for c in frame]).to_frame(False)
     grid.columns = frame.columns
     taken = ((2, 0, 1), (0, 1, 2), (1, 2, 0), (0, 2, 1))
@@ -273,16 +279,7 @@ def plain(log_w: torch.Tensor, distinct: int | None = None) -> likelihood.Estima
 
 def mass(quick: bool) -> str:
     """Σ exp(log_prob) over all rows of three columns, of a network that is far from consistent."""
-    random = np.random.default_rng(0)
-    a = random.integers(0, 3, 2000)
-    frame = pd.DataFrame({"a": a, "b": (a + (random.random(2000) < 0.2)) % 3, "c": (a * 2) % 3})
-    frame = frame.astype(str)
-    small = Network("mlp", width=16, depth=1, base="independent")
-    model = DiffusionDensity(denoiser=small, max_steps=30, n_calls=8, random_state=0).fit(frame)
-    with torch.no_grad():
-        generator = torch.Generator().manual_seed(0)
-        for p in model.denoiser_.network.parameters():
-            p += 0.5 * torch.randn(p.shape, generator=generator)
+    model, _ = inconsistent(0.2)
     book = model.denoiser_.codebook
     levels = [torch.arange(c.n_slots, dtype=torch.float64) for c in book.columns]
     grid = torch.cartesian_prod(*levels)
