@@ -8,7 +8,7 @@ is made of, in the order in which data flow through them: an encoder turns colum
 """
 
 from discrete_itd.channel import CoordinateSchedule, IsotropicSchedule, Quadrature
-from discrete_itd.codebook import Codebook, ColumnPoints
+from discrete_itd.channel.codebook import Codebook, ColumnPoints
 from discrete_itd.denoisers import Denoiser, MarginalDenoiser, NeuralDenoiser, SupportDenoiser
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.estimators import DiffusionDensity

@@ -16,21 +16,21 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from discrete_itd import state as files
 from discrete_itd.channel import Schedule
-from discrete_itd.checkpoint import Checkpoint
 from discrete_itd.denoisers import Denoiser
 from discrete_itd.encoders import PRESENT, Continuous, TableEncoder
-from discrete_itd.fitting import fit_model
-from discrete_itd.frames import as_dtype, fill_cells, one_row, read_rows, unique_rows
-from discrete_itd.information import pointwise_information
+from discrete_itd.encoders.frames import as_dtype, fill_cells, one_row, read_rows, unique_rows
 from discrete_itd.likelihood import mse_curve
-from discrete_itd.model import EFFORT, Model
-from discrete_itd.patterns import pilot_quadrature
+from discrete_itd.likelihood.information import pointwise_information
+from discrete_itd.likelihood.sampling import best_guess, column_distribution
+from discrete_itd.models.fitting import fit_model
+from discrete_itd.models.model import EFFORT, Model
 from discrete_itd.progress import progress_bar
 from discrete_itd.recipes import recipe
-from discrete_itd.records import Evaluation, TrainingPlan
-from discrete_itd.sampling import best_guess, column_distribution
+from discrete_itd.storage import files
+from discrete_itd.training.checkpoint import Checkpoint
+from discrete_itd.training.config import Evaluation, TrainingPlan
+from discrete_itd.training.objective import pilot_quadrature
 from discrete_itd.validation import (
     check_integer,
     check_parameters,
@@ -92,7 +92,7 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
         the path come on top.
     validation_fraction : float, default=0.1
         Share of the rows held out to stop training, to weigh members and to choose the path. Copies of a record (rows
-        repeated by ``sample_weight`` or in the table) are held out together (:mod:`discrete_itd.splitting`).
+        repeated by ``sample_weight`` or in the table) are held out together (:mod:`discrete_itd.models.splitting`).
     path : {"auto", "coordinate", "isotropic"} or Schedule, default="auto"
         How noise is taken away when a row is scored. "auto" takes what gives the fewest nats on held-out rows for
         ``n_calls``; said in advance, training keeps to the noise of that path.

@@ -17,9 +17,9 @@ import pandas as pd
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.encoders import as_frame
 from discrete_itd.estimators import DiffusionDensity
-from discrete_itd.reporting import drawing
+from discrete_itd.reporting import figures
+from discrete_itd.reporting.details import column_entropies, fitted, table_of
 from discrete_itd.reporting.extrapolation import extrapolate
-from discrete_itd.reporting.particulars import column_entropies, fitted, table_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,8 +43,8 @@ def plot_mse_curve(density: Model, X: Any, ax: Axes | None = None) -> Axes:
     Kong, Brekelmans, Ver Steeg, "Information-Theoretic Diffusion", ICLR 2023, arXiv:2302.03792, figure 1.
     """
     _, density = fitted(density)
-    ax = drawing.new_axes() if ax is None else ax
-    drawing.draw_mse_curve(density.mse_curve(X), ax, is_mass=drawing.is_mass(density.encoder_))
+    ax = figures.new_axes() if ax is None else ax
+    figures.draw_mse_curve(density.mse_curve(X), ax, is_mass=figures.is_mass(density.encoder_))
     return ax
 
 
@@ -54,7 +54,7 @@ def plot_mse_comparison(curve: pd.DataFrame, ax: Axes | None = None) -> Axes:
     Parameters
     ----------
     curve : DataFrame
-        From :func:`discrete_itd.comparison.compare_mse`.
+        From :func:`discrete_itd.images.comparison.compare_mse`.
     ax : Axes, optional
 
     References
@@ -62,9 +62,9 @@ def plot_mse_comparison(curve: pd.DataFrame, ax: Axes | None = None) -> Axes:
     Kong, Brekelmans, Ver Steeg, "Information-Theoretic Diffusion", ICLR 2023, arXiv:2302.03792, figure 1.
     """
     if "logsnr" not in curve or not any(str(c).startswith("lost_") for c in curve.columns):
-        raise ValueError("curve must be a table of discrete_itd.comparison.compare_mse")
-    ax = drawing.new_axes() if ax is None else ax
-    drawing.draw_mse_comparison(curve, ax)
+        raise ValueError("curve must be a table of discrete_itd.images.comparison.compare_mse")
+    ax = figures.new_axes() if ax is None else ax
+    figures.draw_mse_comparison(curve, ax)
     return ax
 
 
@@ -94,8 +94,8 @@ def plot_information(
                 f"one picture has shape (H, W) or (channels, H, W), got {values.shape}"
             )
         maps.append(values)
-    ax = drawing.new_axes() if ax is None else ax
-    drawing.draw_information(maps[0], ax, picture=maps[1])
+    ax = figures.new_axes() if ax is None else ax
+    figures.draw_information(maps[0], ax, picture=maps[1])
     return ax
 
 
@@ -109,15 +109,15 @@ def plot_learning_curve(
     Parameters
     ----------
     density : DiffusionDensity or DiffusionOutlierDetector
-        Fitted; of a detector, its density. Or a table of :func:`discrete_itd.comparison.progress_of_training`.
+        Fitted; of a detector, its density. Or a table of :func:`discrete_itd.images.comparison.progress_of_training`.
     ax : Axes, optional
     factor : float
         More than 1.
     """
     history = density if isinstance(density, pd.DataFrame) else fitted(density)[1].history_
-    ax = drawing.new_axes() if ax is None else ax
+    ax = figures.new_axes() if ax is None else ax
     ahead = extrapolate(history, factor=factor)
-    drawing.draw_learning_curve(history, ax, ahead=ahead)
+    figures.draw_learning_curve(history, ax, ahead=ahead)
     return ax
 
 
@@ -132,7 +132,7 @@ def plot_scores(detector: Model, X: Any, ax: Axes | None = None) -> Axes:
     ax : Axes, optional
     """
     fitted(detector)
-    ax = drawing.new_axes() if ax is None else ax
+    ax = figures.new_axes() if ax is None else ax
     surprisal, threshold, reference, name = -detector.score_samples(X), None, None, "surprisal"
     if isinstance(detector, DiffusionOutlierDetector):
         if detector.score_by != "log_prob":
@@ -140,7 +140,7 @@ def plot_scores(detector: Model, X: Any, ax: Axes | None = None) -> Axes:
         threshold = -detector.offset_
         if len(detector.calibration_scores_):
             reference = -detector.calibration_scores_
-    drawing.draw_scores(surprisal, ax, threshold=threshold, reference=reference, name=name)
+    figures.draw_scores(surprisal, ax, threshold=threshold, reference=reference, name=name)
     return ax
 
 
@@ -170,11 +170,11 @@ def plot_explanation(model: Model, row: Any, ax: Axes | None = None) -> Axes:
     frame = table_of(density, row)
     if len(frame) != 1:
         raise ValueError(f"row must be one row, got {len(frame)}")
-    ax = drawing.new_axes(drawing.bars_size(frame.shape[1])) if ax is None else ax
+    ax = figures.new_axes(figures.bars_size(frame.shape[1])) if ax is None else ax
     usual = None
     if detector is not None and len(detector.calibration_nats_):
         usual = detector.calibration_nats_.mean()
-    drawing.draw_explanation(model.explain(frame).iloc[0], ax, usual=usual, values=frame.iloc[0])
+    figures.draw_explanation(model.explain(frame).iloc[0], ax, usual=usual, values=frame.iloc[0])
     return ax
 
 
@@ -196,9 +196,9 @@ def plot_p_values(detector: DiffusionOutlierDetector, X: Any, ax: Axes | None = 
     """
     if fitted(detector)[0] is None:
         raise TypeError("p-values are those of a DiffusionOutlierDetector; a density has none")
-    ax = drawing.new_axes() if ax is None else ax
+    ax = figures.new_axes() if ax is None else ax
     n = len(detector.calibration_scores_)
-    drawing.draw_p_values(detector.p_values(X), ax, n_calibration=n)
+    figures.draw_p_values(detector.p_values(X), ax, n_calibration=n)
     return ax
 
 
@@ -215,6 +215,6 @@ def plot_columns(density: Model, X: Any, ax: Axes | None = None) -> Axes:
     """
     _, density = fitted(density)
     columns = column_entropies(density, X)
-    ax = drawing.new_axes(drawing.bars_size(len(columns))) if ax is None else ax
-    drawing.draw_columns(columns, ax)
+    ax = figures.new_axes(figures.bars_size(len(columns))) if ax is None else ax
+    figures.draw_columns(columns, ax)
     return ax

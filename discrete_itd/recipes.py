@@ -50,7 +50,7 @@ class Mixture:
     ----------
     n_components : int, optional
         Hidden classes. By default held-out rows decide, among powers of four up to ``MOST_CLASSES`` of
-        :mod:`discrete_itd.fitting`.
+        :mod:`discrete_itd.models.fitting`.
     """
 
     n_components: int | None = None

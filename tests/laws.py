@@ -14,7 +14,15 @@ from discrete_itd.channel import (
     IsotropicSchedule,
     column_ranks,
 )
-from discrete_itd.codebook import Codebook, ColumnPoints
+from discrete_itd.channel.codebook import Codebook, ColumnPoints
+from discrete_itd.channel.levels import CODE_LENGTH, VERTEX
+from discrete_itd.channel.noise import scattered_directions
+from discrete_itd.channel.posterior import (
+    CategoricalPosterior,
+    GaussianPosterior,
+    Posterior,
+    VocabularyPosterior,
+)
 from discrete_itd.denoisers import (
     BayesNetDenoiser,
     Denoiser,
@@ -27,14 +35,6 @@ from discrete_itd.denoisers import (
     TreeDenoiser,
 )
 from discrete_itd.denoisers.networks import ColumnTransformer
-from discrete_itd.noise import scattered_directions
-from discrete_itd.posterior import (
-    CategoricalPosterior,
-    GaussianPosterior,
-    Posterior,
-    VocabularyPosterior,
-)
-from discrete_itd.slots import CODE_LENGTH, VERTEX
 
 LAW = settings(
     max_examples=25,

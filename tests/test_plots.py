@@ -12,8 +12,8 @@ from scipy import stats
 from sklearn.exceptions import NotFittedError
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector, plots
-from discrete_itd.reporting import drawing
-from discrete_itd.reporting.particulars import column_entropies
+from discrete_itd.reporting import figures
+from discrete_itd.reporting.details import column_entropies
 from tests import reported
 
 pytestmark = pytest.mark.single_precision
@@ -142,7 +142,7 @@ def test_a_score_that_is_no_surprisal_is_not_called_one():
 
 def test_the_areas_are_those_of_the_curve():
     model, rows = reported.density(), reported.table(50, 9)
-    inner, outer = drawing.area(model.mse_curve(rows))
+    inner, outer = figures.area(model.mse_curve(rows))
     ax = plots.plot_mse_curve(model, rows)
     assert {f"model: area {inner:.2f} nats", f"between them: {outer - inner:.2f} nats"} <= set(
         words(ax)
@@ -151,7 +151,7 @@ def test_the_areas_are_those_of_the_curve():
     assert inner == pytest.approx(-model.score(rows), abs=0.3)
     x = np.log(np.linspace(1, 5, 2001))
     flat = pd.DataFrame({"logsnr": x, "mse": 2.0, "mse_independent": 4.0})
-    assert drawing.area(flat) == pytest.approx((4.0, 8.0), rel=1e-5)  # 1/2 * mse * (5 - 1)
+    assert figures.area(flat) == pytest.approx((4.0, 8.0), rel=1e-5)  # 1/2 * mse * (5 - 1)
 
 
 def test_of_densities_only_the_area_between_is_told():
@@ -175,8 +175,8 @@ def test_scores_without_a_threshold_or_all_alike_are_drawn():
     ax = plots.plot_scores(reported.density(), reported.table(50, 9))
     assert ax.get_legend() is None
     for threshold in (None, 1.0, np.inf):
-        ax = drawing.new_axes()
-        drawing.draw_scores(np.full(3, 2.0), ax, threshold=threshold)
+        ax = figures.new_axes()
+        figures.draw_scores(np.full(3, 2.0), ax, threshold=threshold)
         assert any("threshold" in w for w in words(ax)) == (threshold == 1.0)
 
 
@@ -185,7 +185,7 @@ def test_bars_are_the_nats_of_the_row_with_what_is_usual():
     nats = detector.explain(row).iloc[0].sort_values(ascending=False)
     ax = plots.plot_explanation(detector, row)
     assert [bar.get_width() for bar in ax.containers[0]] == pytest.approx(list(nats))
-    names = [drawing.shorten(f"{n} = {row[n].iloc[0]}") for n in nats.index]
+    names = [figures.shorten(f"{n} = {row[n].iloc[0]}") for n in nats.index]
     assert [t.get_text() for t in ax.get_yticklabels()] == names
     usual = detector.calibration_nats_.mean()[nats.index]
     assert ax.lines[0].get_xdata() == pytest.approx(list(usual))
@@ -201,18 +201,18 @@ def test_a_dollar_sign_begins_no_formula():
     assert "kind = $\\frac{$" in words(ax)  # drawn, which a formula like that cannot be
 
 
-@pytest.mark.parametrize("n", [3, drawing.MOST_BARS, drawing.MOST_BARS + 1, 100])
+@pytest.mark.parametrize("n", [3, figures.MOST_BARS, figures.MOST_BARS + 1, 100])
 def test_many_columns_end_in_one_bar_that_keeps_the_sum(n):
     nats = pd.Series(np.random.default_rng(0).exponential(size=n), [f"c{i}" for i in range(n)])
-    ax = drawing.new_axes()
-    drawing.draw_explanation(nats, ax, usual=nats / 2)
-    assert len(ax.containers[0]) == min(n, drawing.MOST_BARS)
+    ax = figures.new_axes()
+    figures.draw_explanation(nats, ax, usual=nats / 2)
+    assert len(ax.containers[0]) == min(n, figures.MOST_BARS)
     assert sum(bar.get_width() for bar in ax.containers[0]) == pytest.approx(nats.sum())
     assert sum(ax.lines[0].get_xdata()) == pytest.approx(nats.sum() / 2)
     columns = pd.DataFrame({"column": nats.index, "kind": "nominal"})
     columns = columns.assign(nats=nats.to_numpy(), nats_given_others=nats.to_numpy() / 4)
-    ax = drawing.new_axes()
-    drawing.draw_columns(columns, ax)
+    ax = figures.new_axes()
+    figures.draw_columns(columns, ax)
     explained, own = (sum(bar.get_width() for bar in c) for c in ax.containers)
     assert (explained, own) == pytest.approx((0.75 * nats.sum(), 0.25 * nats.sum()))
 
@@ -238,15 +238,15 @@ def test_the_band_holds_so_many_tables_as_it_says():
         calibration = np.sort(random.random(m))
         p = (1 + np.searchsorted(calibration, random.random(n))) / (m + 1)
         shares.append((p[:, None] <= level + 1e-9).mean(0))
-    low, high = drawing.promised_band(level, n, m)
+    low, high = figures.promised_band(level, n, m)
     inside = ((low <= np.array(shares)) & (np.array(shares) <= high)).mean(0)
     assert (inside >= 0.94).all()
     assert (inside <= 0.99).all()
     # with endless calibration rows it is binomial, at the ends it is certain
-    wide, narrow = drawing.promised_band(level, n, 10**7), drawing.promised_band(level, n)
+    wide, narrow = figures.promised_band(level, n, 10**7), figures.promised_band(level, n)
     assert np.array(wide) == pytest.approx(np.array(narrow))
     assert narrow[0] == pytest.approx(stats.binom.ppf(0.025, n, level) / n)
-    ends = drawing.promised_band(np.array([0.0, 1.0]), n, m)
+    ends = figures.promised_band(np.array([0.0, 1.0]), n, m)
     assert np.array(ends).tolist() == [[0, 1], [0, 1]]
 
 
@@ -268,8 +268,8 @@ def test_the_learning_curve_is_the_history():
 
 
 def test_names_are_shortened_and_made_readable():
-    assert drawing.shorten("a\n b\t c") == "a b c"
-    assert drawing.shorten("x" * 100) == "x" * (drawing.LONGEST - 1) + "…"
-    assert drawing.readable("é ж 中 👩‍👩‍👧 \xa0ok") == "é ж 中 👩‍👩‍👧 \xa0ok"
+    assert figures.shorten("a\n b\t c") == "a b c"
+    assert figures.shorten("x" * 100) == "x" * (figures.LONGEST - 1) + "…"
+    assert figures.readable("é ж 中 👩‍👩‍👧 \xa0ok") == "é ж 中 👩‍👩‍👧 \xa0ok"
     for bad in ("\x00", "\x1b", "\ud800", "\ufffe", "\u202e"):
-        assert drawing.readable(f"a{bad}b") == "a\N{REPLACEMENT CHARACTER}b"
+        assert figures.readable(f"a{bad}b") == "a\N{REPLACEMENT CHARACTER}b"

@@ -7,8 +7,8 @@ from abc import abstractmethod
 import torch
 from torch import Tensor, nn
 
-from discrete_itd.codebook import Codebook
-from discrete_itd.posterior import Posterior
+from discrete_itd.channel.codebook import Codebook
+from discrete_itd.channel.posterior import Posterior
 
 HUGE = 1 << 16  # numbers of a posterior of one row, so many that a few rows tell all
 BLOCK = 32  # rows of a call come in multiples of this, so that none depends on how many others there are

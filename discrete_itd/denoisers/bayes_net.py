@@ -23,23 +23,23 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from discrete_itd.codebook import Codebook
+from discrete_itd.channel.codebook import Codebook
+from discrete_itd.channel.levels import KNOWN_NATS
+from discrete_itd.channel.posterior import CategoricalPosterior, Posterior
 from discrete_itd.denoisers.base import ExactDenoiser, filled, rows_at_once
-from discrete_itd.denoisers.exact import (
+from discrete_itd.denoisers.marginal import (
     MarginalDenoiser,
     check_rest,
     rest_log_prob,
     with_rest,
 )
-from discrete_itd.denoisers.structure import (
+from discrete_itd.denoisers.structure_search import (
     Search,
     elimination,
     nested_counts,
     parents_first,
     smoothed_table,
 )
-from discrete_itd.posterior import CategoricalPosterior, Posterior
-from discrete_itd.slots import KNOWN_NATS
 
 CELLS = 1 << 24  # numbers of all tables on the way, times rows, worked on at once
 MOST_TABLE = 1 << 13  # numbers of a table on the way: what elimination may cost
@@ -72,7 +72,7 @@ class BayesNetDenoiser(ExactDenoiser):
 
     Examples
     --------
-    >>> from discrete_itd.codebook import ColumnPoints
+    >>> from discrete_itd.channel.codebook import ColumnPoints
     >>> book = Codebook([ColumnPoints("simplex", 2)] * 2)
     >>> tables = torch.tensor([0.5, 0.5]), torch.tensor([[0.9, 0.1], [0.2, 0.8]])
     >>> net = BayesNetDenoiser(book, [(), (0,)], tables)

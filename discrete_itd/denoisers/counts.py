@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from discrete_itd.codebook import Codebook
-from discrete_itd.slots import Slots
+from discrete_itd.channel.codebook import Codebook
+from discrete_itd.channel.levels import Slots
 
 ROWS = 16384  # counted at once
 

@@ -21,9 +21,9 @@ import torch
 from torch import Tensor, nn
 
 from discrete_itd.channel import Quadrature
+from discrete_itd.channel.posterior import CategoricalPosterior, GaussianPosterior, Posterior
 from discrete_itd.denoisers.base import Denoiser
-from discrete_itd.denoisers.evidence import Evidence, beliefs
-from discrete_itd.posterior import CategoricalPosterior, GaussianPosterior, Posterior
+from discrete_itd.denoisers.ensemble_weights import Evidence, beliefs
 
 MOST_KNOTS = 9  # SNRs, and shares of known columns, at which weights are fitted
 KNOT_ROWS = 400  # for each of them; few rows cannot tell weights that depend on much

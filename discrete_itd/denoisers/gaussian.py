@@ -7,10 +7,10 @@ import math
 import torch
 from torch import Tensor
 
-from discrete_itd.codebook import Codebook
+from discrete_itd.channel.codebook import Codebook
+from discrete_itd.channel.levels import REAL_KNOWN_SNR
+from discrete_itd.channel.posterior import CategoricalPosterior, GaussianPosterior, Posterior
 from discrete_itd.denoisers.base import ExactDenoiser
-from discrete_itd.posterior import CategoricalPosterior, GaussianPosterior, Posterior
-from discrete_itd.slots import REAL_KNOWN_SNR
 
 LEAST_VARIANCE = 1e-8  # of a direction, as a share of the largest
 
@@ -40,7 +40,7 @@ class GaussianDenoiser(ExactDenoiser):
 
     Examples
     --------
-    >>> from discrete_itd.codebook import ColumnPoints
+    >>> from discrete_itd.channel.codebook import ColumnPoints
     >>> book = Codebook([ColumnPoints("real")] * 2)
     >>> gauss = GaussianDenoiser(book, torch.zeros(2), torch.eye(2), torch.ones(2))
     >>> round(gauss.log_prob(torch.zeros(1, 2, dtype=torch.float64)).item(), 4)  # -log(2 pi)

@@ -21,11 +21,11 @@ import math
 import torch
 from torch import Tensor
 
-from discrete_itd.codebook import Codebook
+from discrete_itd.channel.codebook import Codebook
+from discrete_itd.channel.posterior import CategoricalPosterior, GaussianPosterior, Posterior
 from discrete_itd.denoisers.base import ExactDenoiser, filled, row_product, rows_at_once
 from discrete_itd.denoisers.counts import indicators
-from discrete_itd.denoisers.exact import FINEST_SD, PRIOR_ROWS, MarginalDenoiser, rest_log_prob
-from discrete_itd.posterior import CategoricalPosterior, GaussianPosterior, Posterior
+from discrete_itd.denoisers.marginal import FINEST_SD, PRIOR_ROWS, MarginalDenoiser, rest_log_prob
 
 CELLS = 1 << 24  # rows times classes times columns worked on at once
 EM_ROWS = 1 << 16  # of one round; a larger table is learned by parts
@@ -58,7 +58,7 @@ class MixtureDenoiser(ExactDenoiser):
 
     Examples
     --------
-    >>> from discrete_itd.codebook import ColumnPoints
+    >>> from discrete_itd.channel.codebook import ColumnPoints
     >>> book = Codebook([ColumnPoints("simplex", 2)] * 2)
     >>> probs = torch.tensor([[0.9, 0.1, 0.9, 0.1], [0.1, 0.9, 0.1, 0.9]])[:, [0, 2, 1, 3]]
     >>> mixture = MixtureDenoiser(book, torch.tensor([1.0, 1.0]), probs)

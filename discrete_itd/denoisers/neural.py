@@ -13,16 +13,16 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from discrete_itd.denoisers.base import Denoiser
-from discrete_itd.denoisers.exact import MarginalDenoiser
-from discrete_itd.denoisers.networks import ColumnTransformer, ResidualMLP
-from discrete_itd.posterior import (
+from discrete_itd.channel.levels import CODE_LENGTH, VERTEX
+from discrete_itd.channel.posterior import (
     CategoricalPosterior,
     GaussianPosterior,
     Posterior,
     VocabularyPosterior,
 )
-from discrete_itd.slots import CODE_LENGTH, VERTEX
+from discrete_itd.denoisers.base import Denoiser
+from discrete_itd.denoisers.marginal import MarginalDenoiser
+from discrete_itd.denoisers.networks import ColumnTransformer, ResidualMLP
 
 ARCHITECTURES = ("mlp", "transformer")
 SD = 0.5  # of a continuous column: the unit in which the network shifts means

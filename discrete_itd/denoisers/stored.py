@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from discrete_itd.codebook import Codebook
+from discrete_itd.channel.codebook import Codebook
 from discrete_itd.denoisers.base import Denoiser, ExactDenoiser
 from discrete_itd.denoisers.bayes_net import BayesNetDenoiser
 from discrete_itd.denoisers.ensemble import EnsembleDenoiser
-from discrete_itd.denoisers.exact import MarginalDenoiser
-from discrete_itd.denoisers.joined import JoinedDenoiser, Joining
+from discrete_itd.denoisers.marginal import MarginalDenoiser
 from discrete_itd.denoisers.mixture import MixtureDenoiser
 from discrete_itd.denoisers.neural import NeuralDenoiser
+from discrete_itd.denoisers.one_hot import JoinedDenoiser, Joining
 from discrete_itd.denoisers.tree import TreeDenoiser
 
 MOST_MEMBERS = 64  # of an ensemble in a file

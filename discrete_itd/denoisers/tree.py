@@ -25,10 +25,12 @@ import torch
 from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
 from torch import Tensor
 
-from discrete_itd.codebook import Codebook
+from discrete_itd.channel.codebook import Codebook
+from discrete_itd.channel.levels import KNOWN_NATS
+from discrete_itd.channel.posterior import CategoricalPosterior, Posterior
 from discrete_itd.denoisers.base import ExactDenoiser, filled, row_product, rows_at_once
 from discrete_itd.denoisers.counts import mutual_information, pair_counts, slot_columns
-from discrete_itd.denoisers.exact import (
+from discrete_itd.denoisers.marginal import (
     MarginalDenoiser,
     check_rest,
     rest_log_prob,
@@ -40,8 +42,6 @@ from discrete_itd.denoisers.mixture import (
     MixtureDenoiser,
     check_fit,
 )
-from discrete_itd.posterior import CategoricalPosterior, Posterior
-from discrete_itd.slots import KNOWN_NATS
 
 CELLS = 1 << 24  # numbers of the messages worked on at once
 # evidence of a slot that a column does not have: finite, or differences would be NaN
@@ -74,7 +74,7 @@ class TreeDenoiser(ExactDenoiser):
 
     Examples
     --------
-    >>> from discrete_itd.codebook import ColumnPoints
+    >>> from discrete_itd.channel.codebook import ColumnPoints
     >>> book = Codebook([ColumnPoints("simplex", 2)] * 2)
     >>> tables = torch.tensor([[[0.5, 0.5], [0.5, 0.5]], [[0.9, 0.1], [0.2, 0.8]]])
     >>> tree = TreeDenoiser(book, torch.tensor([[-1, 0]]), tables[None])

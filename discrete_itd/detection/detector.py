@@ -18,16 +18,16 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from discrete_itd import state as files
 from discrete_itd.detection import conformal, drift, reasons, robustness, scales
 from discrete_itd.detection.conformal import Threshold
 from discrete_itd.detection.drift import Drift
 from discrete_itd.detection.kernel import KernelDensity
 from discrete_itd.detection.scales import ScaleNats
 from discrete_itd.detection.scoring import Scorer, base_of, total
+from discrete_itd.encoders.frames import read_rows
 from discrete_itd.estimators import DiffusionDensity, RowEstimate
-from discrete_itd.frames import read_rows
-from discrete_itd.splitting import copies, equal_values, hold_out
+from discrete_itd.models.splitting import copies, equal_values, hold_out
+from discrete_itd.storage import files
 from discrete_itd.validation import check_positive, check_share, resolve_device
 
 MOST_HELD = 20_000  # by which a rate of 1 in 1000 is known to within a half; more cost time
@@ -92,8 +92,8 @@ class DiffusionOutlierDetector(OutlierMixin, BaseEstimator):
     -----
     p-values are split-conformal (:mod:`discrete_itd.detection.conformal`): for a row that is exchangeable with the
     calibration rows, :math:`P(p \le \alpha) \le \alpha` on average over calibration sets, however good or bad the
-    model. What counts are records: copies of one (:mod:`discrete_itd.splitting`) are either all fitted to or calibrated
-    on once, so rates are those of new records. A new row that repeats a fitted record looks more probable than
+    model. What counts are records: copies of one (:mod:`discrete_itd.models.splitting`) are either all fitted to or
+    calibrated on once, so rates are those of new records. A new row that repeats a fitted record looks more probable than
     calibration rows, so its p-value is larger.
 
     If the rows given to ``fit`` contain anomalies, so do the calibration rows. Where the anomalies score lower than

@@ -26,12 +26,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from discrete_itd.channel.noise import cell_bits
+from discrete_itd.channel.posterior import Posterior
 from discrete_itd.denoisers import MarginalDenoiser
 from discrete_itd.denoisers.base import rows_at_once
 from discrete_itd.likelihood import in_blocks
-from discrete_itd.noise import cell_bits
-from discrete_itd.posterior import Posterior
-from discrete_itd.splitting import copies
+from discrete_itd.models.splitting import copies
 
 MOST_CENTRES = 5000
 LEFT_OUT = 1000  # centres on which widths are compared, each given the others
@@ -65,7 +65,7 @@ class Widths(NamedTuple):
 
 
 def _twins(centres: Tensor) -> Tensor:
-    """A number for each centre, the same for copies of a record (:mod:`discrete_itd.splitting`)."""
+    """A number for each centre, the same for copies of a record (:mod:`discrete_itd.models.splitting`)."""
     return torch.from_numpy(copies(cell_bits(centres).cpu().numpy())).to(centres.device)
 
 

@@ -11,10 +11,17 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from discrete_itd.detection.beliefs import Expected, Judgement, ask, batches, indicator_of, judge
+from discrete_itd.detection.cell_conditionals import (
+    Expected,
+    Judgement,
+    ask,
+    batches,
+    indicator_of,
+    judge,
+)
 from discrete_itd.detection.drift import Explain, as_shares
+from discrete_itd.encoders.frames import unique_rows
 from discrete_itd.estimators import DiffusionDensity
-from discrete_itd.frames import unique_rows
 from discrete_itd.progress import progress_bar
 from discrete_itd.validation import check_integer
 
@@ -36,7 +43,7 @@ class CellNats(NamedTuple):
         :math:`-\log \pi_j(x_j)`, the surprise of the value in its column, whatever the rest.
     doubt : DataFrame
         Log-odds that this cell is the wrong one, up to a constant of the row; minus infinity where it is missing.
-        By it columns are ranked; see :func:`discrete_itd.detection.beliefs.judge`.
+        By it columns are ranked; see :func:`discrete_itd.detection.cell_conditionals.judge`.
     """
 
     given_rest: pd.DataFrame
@@ -256,8 +263,8 @@ def reasons(
 
     Notes
     -----
-    Cells are ranked by their doubt (:func:`discrete_itd.detection.beliefs.judge`), not by their share of the score:
-    where one cell of held-out rows was replaced, the doubt names it more often than the share, the surprise given the
+    Cells are ranked by their doubt (:func:`discrete_itd.detection.cell_conditionals.judge`), not by their share of the
+    score: where one cell of held-out rows was replaced, the doubt names it more often than the share, the surprise given the
     rest, or that beyond its entropy do (``python -m tests.benchmarks.explanations``).
     """
     check_integer("k", k, 1)

@@ -14,8 +14,8 @@ from sklearn.metrics import roc_auc_score
 from sklearn.utils import check_random_state
 
 from discrete_itd.encoders import ABSENT
+from discrete_itd.encoders.frames import unique_rows
 from discrete_itd.estimators import DiffusionDensity
-from discrete_itd.frames import unique_rows
 from discrete_itd.progress import progress_bar
 from discrete_itd.validation import check_integer
 

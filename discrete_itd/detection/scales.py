@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from discrete_itd.channel import Quadrature, State
+from discrete_itd.channel.noise import RowNoise
+from discrete_itd.encoders.frames import unique_rows
 from discrete_itd.estimators import DiffusionDensity
-from discrete_itd.frames import unique_rows
 from discrete_itd.likelihood import draw_salt, error_and_tail
-from discrete_itd.model import Model
-from discrete_itd.noise import RowNoise
-from discrete_itd.patterns import pilot_quadrature
+from discrete_itd.models.model import Model
 from discrete_itd.progress import progress_bar
+from discrete_itd.training.objective import pilot_quadrature
 from discrete_itd.validation import check_integer
 
 PILOT_ROWS = 512  # drawn from the model, to see on which scales a table has structure

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from discrete_itd.denoisers import MarginalDenoiser
 from discrete_itd.detection.kernel import KernelDensity, Widths
+from discrete_itd.encoders.frames import unique_rows
 from discrete_itd.estimators import DiffusionDensity
-from discrete_itd.frames import unique_rows
 from discrete_itd.progress import progress_bar
 
 BLUR = 0.05  # a tenth of a column's standard deviation, in units of the core

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from discrete_itd.codebook import ColumnPoints
+from discrete_itd.channel.codebook import ColumnPoints
 from discrete_itd.encoders.cells import PlainCells, Scalar, plain
 
 MANY_CATEGORIES = 1000  # more slots than this share the coordinates of a code

@@ -13,7 +13,7 @@ from typing import ClassVar
 import numpy as np
 import pandas as pd
 
-from discrete_itd.codebook import ColumnPoints
+from discrete_itd.channel.codebook import ColumnPoints
 from discrete_itd.encoders.categories import check_numbers, line_levels
 
 FAR = 1000.0  # robust standard deviations; further out the map grows with the logarithm

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 import pandas as pd
 
-from discrete_itd.codebook import Codebook, ColumnPoints
+from discrete_itd.channel.codebook import Codebook, ColumnPoints
 from discrete_itd.encoders.column import Column
 from discrete_itd.encoders.inference import MISSING, check_column_spec, infer_column
 

@@ -18,15 +18,15 @@ from discrete_itd.detection import conformal
 from discrete_itd.detection.conformal import Threshold
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.estimators import DiffusionDensity
-from discrete_itd.reporting.drawing import is_mass
-from discrete_itd.reporting.extrapolation import Extrapolation, extrapolate
-from discrete_itd.reporting.particulars import (
+from discrete_itd.reporting.details import (
     column_entropies,
     facts,
     fitted,
     strangest_rows,
     table_of,
 )
+from discrete_itd.reporting.extrapolation import Extrapolation, extrapolate
+from discrete_itd.reporting.figures import is_mass
 from discrete_itd.validation import check_integer, check_share
 
 LEVEL = 0.95  # of all intervals

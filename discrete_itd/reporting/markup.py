@@ -10,7 +10,7 @@ from html import escape
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
-from discrete_itd.reporting.drawing import readable
+from discrete_itd.reporting.figures import readable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -18,10 +18,10 @@ import numpy as np
 
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.estimators import DiffusionDensity
-from discrete_itd.reporting import drawing, wording
+from discrete_itd.reporting import figures, wording
 from discrete_itd.reporting.findings import Findings, examine
 from discrete_itd.reporting.markup import Markup, breakable, join, picture, table, tag
-from discrete_itd.state import write_whole
+from discrete_itd.storage.files import write_whole
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 TITLE = "How surprising are these rows?"
@@ -71,7 +71,7 @@ def report(
         As of :func:`~discrete_itd.reporting.findings.examine`.
     """
     # what is not installed, and what cannot be written, is told before the long work
-    drawing.new_axes()
+    figures.new_axes()
     if out is not None:
         _check_writable(out)
     found = examine(
@@ -220,8 +220,8 @@ def _learning(found: Findings) -> Markup:
         )
     if max(found.history["step"]) == 0:
         return _paragraphs(text)
-    ax = drawing.new_axes()
-    drawing.draw_learning_curve(found.history, ax, ahead=found.ahead)
+    ax = figures.new_axes()
+    figures.draw_learning_curve(found.history, ax, ahead=found.ahead)
     label = "Held-out nats per row against the steps of training."
     return _pair(text, picture(ax, "learning", label))
 
@@ -231,7 +231,7 @@ def _scales(found: Findings) -> Markup:
         return _paragraphs(["This picture needs at least two rows."])
     if not found.n_ordinary_cells:
         return _paragraphs([wording.NOTHING])
-    inner, outer = drawing.area(found.curve)
+    inner, outer = figures.area(found.curve)
     text = [
         "The model guesses rows seen through noise. On the left the noise hides everything, on the right the row is"
         " plain; the errors of the guesses in between, added up, are what a row costs.",
@@ -243,16 +243,16 @@ def _scales(found: Findings) -> Markup:
             f"The area under the lower curve, {wording.nats(inner)}, is the mean surprisal of a row, measured in"
             f" another way than the {wording.nats(found.nats.value)} above."
         )
-    ax = drawing.new_axes()
-    drawing.draw_mse_curve(found.curve, ax, is_mass=found.is_mass)
+    ax = figures.new_axes()
+    figures.draw_mse_curve(found.curve, ax, is_mass=found.is_mass)
     label = "Error of the model's guess at each signal-to-noise ratio, and that of columns by themselves."
     return _pair(text, picture(ax, "scales", label))
 
 
 def _scores(found: Findings) -> Markup:
     text = [*wording.scores(found), wording.alarms(found)]
-    ax = drawing.new_axes()
-    drawing.draw_scores(
+    ax = figures.new_axes()
+    figures.draw_scores(
         found.surprisal,
         ax,
         threshold=None if found.threshold is None else -found.threshold.offset,
@@ -272,7 +272,7 @@ def _calibration(found: Findings) -> Markup:
     rows = []
     for level in LEVELS:
         share = float((found.p_values <= level).mean())
-        low, high = (float(v[0]) for v in drawing.promised_band(np.array([level]), n, m))
+        low, high = (float(v[0]) for v in figures.promised_band(np.array([level]), n, m))
         between = f"{wording.percent(low)} to {wording.percent(high)}"
         rows.append((wording.percent(level), wording.percent(share), between))
     text = (
@@ -284,8 +284,8 @@ def _calibration(found: Findings) -> Markup:
             numbers=(1, 2),
         ),
     )
-    ax = drawing.new_axes()
-    drawing.draw_p_values(found.p_values, ax, n_calibration=m)
+    ax = figures.new_axes()
+    figures.draw_p_values(found.p_values, ax, n_calibration=m)
     return _pair(text, picture(ax, "p-values", "Share of rows with p-values up to each level."))
 
 
@@ -302,10 +302,10 @@ def _strangest(found: Findings) -> Markup:
     ]
     rows = []
     for line in lines.to_dict("records"):
-        reasons = (breakable(drawing.shorten(reason, LONGEST)) for reason in line["why"])
+        reasons = (breakable(figures.shorten(reason, LONGEST)) for reason in line["why"])
         why = tag("ul", *(tag("li", reason) for reason in reasons))
         p = [wording.p_value(line["p_value"])] if has_p else []
-        rows.append((breakable(drawing.shorten(line["row"])), f"{line['nats']:.1f}", *p, why))
+        rows.append((breakable(figures.shorten(line["row"])), f"{line['nats']:.1f}", *p, why))
     return table(wording.strangest(found), head, rows, numbers=range(1, len(head) - 1))
 
 
@@ -315,8 +315,8 @@ def _columns(found: Findings) -> Markup:
     for column in columns.to_dict("records"):
         alone, given = column["nats"], column["nats_given_others"]
         told = alone - given
-        share = f" ({told / alone:.0%})" if column["kind"] in drawing.MASSES and alone > 0 else ""
-        words = [breakable(drawing.shorten(column["column"])), " ", tag("small", column["kind"])]
+        share = f" ({told / alone:.0%})" if column["kind"] in figures.MASSES and alone > 0 else ""
+        words = [breakable(figures.shorten(column["column"])), " ", tag("small", column["kind"])]
         rows.append((join(words), f"{alone:.2f}", f"{given:.2f}", f"{told:.2f}{share}"))
     text = (
         "A column that the others tell can be checked against them, and a gap in it can be filled."
@@ -326,8 +326,8 @@ def _columns(found: Findings) -> Markup:
             " A continuous or binned column has a density: its nats may be below 0, and only what the others tell of it"
             " counts."
         )
-    ax = drawing.new_axes(drawing.bars_size(len(columns)))
-    drawing.draw_columns(columns, ax)
+    ax = figures.new_axes(figures.bars_size(len(columns)))
+    figures.draw_columns(columns, ax)
     label = "Nats of each column: what the other columns tell of it, and what is its own."
     drawn = tag("figure", picture(ax, "columns", label))
     caption = f"Nats per {'ordinary row' if found.is_given else 'row of this table'}"

@@ -14,9 +14,8 @@ from unittest import mock
 
 import torch
 
-from discrete_itd import run
 from discrete_itd.channel import CoordinateSchedule, Quadrature, Schedule
-from discrete_itd.codebook import Codebook, ColumnPoints
+from discrete_itd.channel.codebook import Codebook, ColumnPoints
 from discrete_itd.denoisers import (
     Denoiser,
     EnsembleDenoiser,
@@ -26,9 +25,10 @@ from discrete_itd.denoisers import (
     TreeDenoiser,
 )
 from discrete_itd.likelihood import path_log_prob
-from discrete_itd.patterns import pilot_quadrature
-from discrete_itd.planning import place_steps, table_orders
-from discrete_itd.training import TrainingPlan, seeded, train
+from discrete_itd.likelihood.schedule_search import place_steps, table_orders
+from discrete_itd.training import loop as run
+from discrete_itd.training.objective import pilot_quadrature
+from discrete_itd.training.train import TrainingPlan, seeded, train
 from tests.benchmarks.data import has_density, load_density
 from tests.benchmarks.tables import machine, markdown, mean_and_error
 

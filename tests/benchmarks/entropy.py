@@ -18,13 +18,13 @@ from torch import Tensor
 
 from discrete_itd import DiffusionDensity
 from discrete_itd.channel import Quadrature
-from discrete_itd.codebook import Codebook, ColumnPoints
+from discrete_itd.channel.codebook import Codebook, ColumnPoints
 from discrete_itd.denoisers import ExactDenoiser, MarginalDenoiser, MixtureDenoiser
 from discrete_itd.denoisers.gaussian import GaussianDenoiser
 from discrete_itd.likelihood import Estimate, integral_log_prob, path_log_prob
-from discrete_itd.patterns import pilot_quadrature
-from discrete_itd.planning import place_steps
+from discrete_itd.likelihood.schedule_search import place_steps
 from discrete_itd.recipes import Network
+from discrete_itd.training.objective import pilot_quadrature
 from tests.benchmarks.tables import machine, markdown, mean_and_error
 
 

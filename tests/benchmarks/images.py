@@ -36,9 +36,9 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 
 from discrete_itd import DiffusionDensity, Estimate
-from discrete_itd.comparison import compare_mse, progress_of_training
 from discrete_itd.denoisers import Denoiser
 from discrete_itd.images import ImageDensity
+from discrete_itd.images.comparison import compare_mse, progress_of_training
 from discrete_itd.likelihood import error_and_tail
 from discrete_itd.reporting.extrapolation import extrapolate
 from tests.benchmarks import tables

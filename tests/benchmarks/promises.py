@@ -29,10 +29,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from discrete_itd import CoordinateSchedule, DiffusionDensity, DiffusionOutlierDetector, likelihood
+from discrete_itd import CoordinateSchedule, DiffusionDensity, DiffusionOutlierDetector
 from discrete_itd.channel import IsotropicSchedule
 from discrete_itd.datasets import load_adult, load_bayesian_network, load_mushroom
 from discrete_itd.detection import conformal
+from discrete_itd.likelihood import path as likelihood
 from discrete_itd.recipes import Network
 from tests.benchmarks.tables import machine, markdown
 

@@ -1,0 +1,164 @@
+"""The points of a whole table: which coordinates belong to which column, and rows to points.
+
+A column is of one of three *families*:
+
+* *slots*: few categories on a simplex or a line (:mod:`discrete_itd.channel.levels`);
+* *reals*: a continuous column, one coordinate, the standardised value itself;
+* *words*: a large vocabulary, a code of a few coordinates for each category.
+
+A row x is a tensor of float64 cells, one per column: the number of the category, or the standardised value;
+NaN where the cell is missing. Its point has D coordinates: those of the slots, then of the reals, then of the words.
+
+The letters of all tensor shapes, here and elsewhere: B rows of a batch, N rows of a table, C columns, K slots of one
+column, T slots of all columns of few categories, R real columns, D coordinates, S steps of a path, M paths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from discrete_itd.channel.levels import CODE_LENGTH, VERTEX, ColumnPoints, Slots
+from discrete_itd.channel.noise import scattered_directions
+
+__all__ = ["Codebook", "ColumnPoints", "Vocabulary"]
+
+
+class Vocabulary(nn.Module):
+    """The codes of one large vocabulary.
+
+    All categories lie on a sphere, scattered at random (but always alike), about one unit apart. The slot of unseen
+    categories, the last if the column is open, is the centre of the sphere.
+
+    Parameters
+    ----------
+    points : ColumnPoints
+        Of kind "code".
+    column : int
+        Which column of the table it is.
+    first_coord : int
+        Its first coordinate in D.
+
+    Attributes
+    ----------
+    codes : Tensor, shape (K, CODE_LENGTH)
+    """
+
+    codes: Tensor
+
+    def __init__(self, points: ColumnPoints, column: int, first_coord: int) -> None:
+        super().__init__()
+        self.n_levels, self.n_slots, self.open = points.n_levels, points.n_slots, points.open
+        self.column = column
+        self.coords = slice(first_coord, first_coord + CODE_LENGTH)
+        codes = torch.zeros(self.n_slots, CODE_LENGTH)
+        codes[: self.n_levels] = VERTEX * scattered_directions(self.n_levels, CODE_LENGTH).to(codes)
+        self.register_buffer("codes", codes, persistent=False)
+
+
+class Codebook(nn.Module):
+    """Points of a whole table.
+
+    Parameters
+    ----------
+    columns : sequence of ColumnPoints, length C
+    leading : sequence of int
+        Columns that are always known before the others, like those that say which cells are missing.
+
+    Attributes
+    ----------
+    leading : Tensor of bool, shape (C,)
+    n_columns, n_coords : int
+        C and D.
+    slots : Slots
+        The columns of few categories.
+    vocabularies : list of Vocabulary
+        The columns of many.
+    finite, reals : Tensor of int64
+        Numbers of the columns of few categories and of the continuous columns.
+    real_coords : slice
+        The coordinates of the latter.
+    coord_column : Tensor of int64, shape (D,)
+        The column of each coordinate.
+    size : int
+        Numbers of a posterior per row, which memory is proportional to.
+    work : int
+        Numbers that are worked out to know a posterior of a row in full, which time is proportional to.
+
+    Examples
+    --------
+    >>> book = Codebook([ColumnPoints("real"), ColumnPoints("simplex", 2)])
+    >>> book.embed(torch.tensor([[0.3, 1.0]], dtype=torch.float64))
+    tensor([[0.0000, 0.7071, 0.3000]])
+    """
+
+    finite: Tensor
+    reals: Tensor
+    coord_column: Tensor
+    known_snr: Tensor
+    leading: Tensor
+
+    def __init__(self, columns: Sequence[ColumnPoints], leading: Sequence[int] = ()) -> None:
+        super().__init__()
+        if not columns:
+            raise ValueError("a table needs at least one column")
+        self.columns = tuple(columns)
+        self.n_columns = len(self.columns)
+
+        def of(*kinds: str) -> list[int]:
+            return [j for j, c in enumerate(self.columns) if c.kind in kinds]
+
+        finite, reals, words = of("simplex", "line"), of("real"), of("code")
+        self.slots = Slots([self.columns[j] for j in finite])
+        self.real_coords = slice(self.slots.n_coords, self.slots.n_coords + len(reals))
+        first = self.real_coords.stop
+        self._vocabularies = nn.ModuleList(
+            Vocabulary(self.columns[j], j, first + i * CODE_LENGTH) for i, j in enumerate(words)
+        )
+        self.n_coords = first + len(words) * CODE_LENGTH
+        self.has_leading = len(leading) > 0
+        coord_column = [finite[j] for j in self.slots.coord_column.tolist()] + reals
+        coord_column += [j for j in words for _ in range(CODE_LENGTH)]
+
+        def keep(name: str, data: list, dtype: torch.dtype) -> None:
+            self.register_buffer(name, torch.tensor(data, dtype=dtype), persistent=False)
+
+        keep("finite", finite, torch.int64)
+        keep("reals", reals, torch.int64)
+        keep("leading", [j in leading for j in range(self.n_columns)], torch.bool)
+        keep("coord_column", coord_column, torch.int64)
+        keep("known_snr", [c.known_snr for c in self.columns], torch.get_default_dtype())
+        # a vocabulary's posterior is kept as a few numbers, and worked out a few rows at a time
+        self.size = self.slots.n_slots + 8 * len(reals) + 2 * CODE_LENGTH * len(words)
+        self.work = self.size + sum(self.columns[j].n_slots for j in words)
+
+    @property
+    def vocabularies(self) -> list[Vocabulary]:
+        """The columns of many categories."""
+        return cast(list[Vocabulary], list(self._vocabularies))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the points lie."""
+        return self.known_snr.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The floating type of the points."""
+        return self.known_snr.dtype
+
+    def embed(self, x: Tensor) -> Tensor:
+        """The points of rows ``x`` (B, C): (B, D). Where a cell is missing, any finite point."""
+        codes = x.nan_to_num(0.0)
+        parts = [self.slots.embed(codes[:, self.finite].long())]
+        if len(self.reals):
+            parts.append(codes[:, self.reals].to(self.dtype))
+        parts += [v.codes[codes[:, v.column].long()] for v in self.vocabularies]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+
+    def per_coord(self, values: Tensor) -> Tensor:
+        """Repeat one value per column, (B, C), over the column's coordinates, (B, D)."""
+        return values[:, self.coord_column]

@@ -1,0 +1,221 @@
+"""Schedules: the SNR of each column after each step of a path from nothing known to everything known."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol, cast
+
+import torch
+from torch import Tensor
+
+
+class Schedule(Protocol):
+    """A path from nothing known to (almost) everything known.
+
+    ``snr(step, rank, n_free)`` is the SNR of every column after that step, (B, C), non-decreasing in ``step`` and 0
+    at step 0. It may depend on the order in which the row's path takes the columns: ``rank`` (B, C) holds 0
+    for the first, 1 for the next; those known from the start have negative ranks, missing cells the largest.
+    ``n_free`` (B, 1) is the number of a row's cells that are neither known nor missing.
+    """
+
+    @property
+    def n_steps(self) -> int:
+        """Number of steps S of the longest path."""
+        ...
+
+    @property
+    def noisy(self) -> bool:
+        """Whether any increment is finite, so that the path needs Gaussian noise."""
+        ...
+
+    @property
+    def complete(self) -> bool:
+        """Whether every cell is known after the last step, whose posterior then needs no call."""
+        ...
+
+    @property
+    def orders(self) -> tuple[tuple[int, ...], ...] | None:
+        """Orders of the columns, of which every path takes one; None for a random one for every path."""
+        ...
+
+    def snr(self, step: int, rank: Tensor, n_free: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class IsotropicSchedule:
+    """All columns at one SNR, which climbs through given levels.
+
+    Parameters
+    ----------
+    levels : tuple of float, length S
+        Increasing positive finite SNRs.
+
+    Examples
+    --------
+    >>> IsotropicSchedule((0.5, 2.0)).snr(2, torch.zeros(1, 3), torch.tensor([[3]]))
+    tensor([[2., 2., 2.]])
+    """
+
+    levels: tuple[float, ...]
+    noisy = True
+    complete = False
+    orders = None
+
+    def __post_init__(self) -> None:
+        pairs = zip((0.0, *self.levels), self.levels, strict=False)
+        if not self.levels or not all(a < b < math.inf for a, b in pairs):
+            raise ValueError(f"levels must be positive, finite and increasing, got {self.levels}")
+
+    @property
+    def n_steps(self) -> int:
+        return len(self.levels)
+
+    def snr(self, step: int, rank: Tensor, n_free: Tensor) -> Tensor:
+        level = self.levels[step - 1] if step else 0.0
+        return torch.full(rank.shape, level, dtype=torch.get_default_dtype(), device=rank.device)
+
+
+@dataclass(frozen=True)
+class CoordinateSchedule:
+    """Columns jump from unknown to known: autoregression, in random or one given order.
+
+    Parameters
+    ----------
+    n_steps : int
+        In how many steps; with one for every column, one column a step. With fewer, columns that jump together
+        are taken as independent given those known before. A row with fewer free cells takes one step for each.
+    order : tuple of int, or tuple of such tuples, optional
+        A permutation of the column numbers, the first to be known first; or several, of which every path takes one at
+        random, those of a row different ones. By default every path of every row takes its own random order.
+
+    Notes
+    -----
+    Several orders are an equal mixture of autoregressions. With as many paths as there are orders, a score is exactly
+    its log-probability; with fewer, an estimate. Samples are drawn from the same mixture.
+
+    Examples
+    --------
+    >>> CoordinateSchedule(3).snr(1, torch.tensor([[2, 0, 1]]), torch.tensor([[3]]))
+    tensor([[0., inf, 0.]])
+    """
+
+    n_steps: int
+    order: tuple[int, ...] | tuple[tuple[int, ...], ...] | None = None
+    noisy = False
+    complete = True
+
+    def __post_init__(self) -> None:
+        whole = (self.n_steps, *(j for order in self.orders or () for j in order))
+        if any(isinstance(n, bool) or not isinstance(n, int) for n in whole):
+            raise TypeError(
+                f"n_steps and order must be integers, got {self.n_steps!r}, {self.order}"
+            )
+        if self.n_steps < 1:
+            raise ValueError(f"n_steps must be positive, got {self.n_steps}")
+        sizes = {len(order) for order in self.orders or ()}
+        if self.orders is not None and len(sizes) != 1:
+            raise ValueError(f"order must be permutations of the same columns, got {self.order}")
+        for order in self.orders or ():
+            if sorted(order) != list(range(len(order))):
+                raise ValueError(f"order must be a permutation of the columns, got {order}")
+
+    @property
+    def orders(self) -> tuple[tuple[int, ...], ...] | None:
+        if self.order is None:
+            return None
+        several = len(self.order) > 0 and isinstance(self.order[0], tuple)
+        return cast(tuple[tuple[int, ...], ...], self.order if several else (self.order,))
+
+    def snr(self, step: int, rank: Tensor, n_free: Tensor) -> Tensor:
+        n_steps = n_free.clamp(1, self.n_steps)
+        n_known = -(
+            -n_free * n_steps.clamp_max(step) // n_steps
+        )  # ceiling: the last step knows all
+        snr = torch.zeros(rank.shape, dtype=torch.get_default_dtype(), device=rank.device)
+        return snr.masked_fill_(rank < n_known, math.inf)
+
+
+@dataclass(frozen=True)
+class HybridSchedule:
+    """All columns climb together through a few levels, then jump to known in blocks.
+
+    Parameters
+    ----------
+    levels : tuple of float, length L
+        Increasing positive finite SNRs.
+    n_jumps : int
+        Blocks, of columns in a random order, that become known after that, as on a :class:`CoordinateSchedule`.
+
+    Examples
+    --------
+    >>> path = HybridSchedule((0.5,), 2)
+    >>> rank, n_free = torch.tensor([[1, 0]]), torch.tensor([[2]])
+    >>> [path.snr(step, rank, n_free).tolist() for step in range(4)]
+    [[[0.0, 0.0]], [[0.5, 0.5]], [[0.5, inf]], [[inf, inf]]]
+    """
+
+    levels: tuple[float, ...]
+    n_jumps: int
+    noisy = True
+    complete = True
+    orders = None
+
+    def __post_init__(self) -> None:
+        IsotropicSchedule(self.levels)
+        CoordinateSchedule(self.n_jumps)
+
+    @property
+    def n_steps(self) -> int:
+        return len(self.levels) + self.n_jumps
+
+    def snr(self, step: int, rank: Tensor, n_free: Tensor) -> Tensor:
+        n = len(self.levels)
+        level = IsotropicSchedule(self.levels).snr(min(step, n), rank, n_free)
+        jumped = CoordinateSchedule(self.n_jumps).snr(max(0, step - n), rank, n_free)
+        return torch.maximum(level, jumped)
+
+
+def distinct_paths(schedule: Schedule) -> int | None:
+    """How many different paths a row has, each as probable; None where there is no end to them."""
+    if schedule.noisy:
+        return None
+    if schedule.orders is not None:
+        return len(schedule.orders)
+    return 1 if schedule.n_steps == 1 else None
+
+
+def column_ranks(
+    schedule: Schedule, uniform: Tensor, path: Tensor, free: Tensor, known: Tensor
+) -> Tensor:
+    """Ranks of the columns in the order of each path.
+
+    Parameters
+    ----------
+    schedule : Schedule
+        Gives the order, if it has one.
+    uniform : Tensor, shape (B, C)
+        Random numbers in [0, 1) that give it otherwise.
+    path : Tensor of int64, shape (B,)
+        Which of the schedule's orders each row takes, modulo their number.
+    free, known : Tensor of bool, shape (B, C)
+        Cells that the path is to take, and cells known from the start.
+
+    Returns
+    -------
+    Tensor of int64, shape (B, C)
+        0 for the first free cell; negative for known cells, at least the number of free ones for missing cells.
+
+    Raises
+    ------
+    ValueError
+        If the schedule's order is one of another number of columns.
+    """
+    key = uniform
+    if schedule.orders is not None:
+        orders = torch.tensor(schedule.orders, device=key.device)
+        if orders.shape[1] != uniform.shape[1]:
+            raise ValueError(f"order has {orders.shape[1]} columns, the table {uniform.shape[1]}")
+        key = orders.argsort(1)[path % len(orders)].to(uniform)
+    key = key.masked_fill(~free & ~known, math.inf).masked_fill(known, -1.0)
+    return key.argsort(dim=1, stable=True).argsort(dim=1) - known.sum(1, keepdim=True)

@@ -1,0 +1,46 @@
+"""The state of the channel: the evidence (y, snr) that has been seen of each row so far."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from discrete_itd.channel.codebook import Codebook
+
+
+class State(NamedTuple):
+    """What the channel has shown so far: ``y`` (B, D) and ``snr`` (B, C)."""
+
+    y: Tensor
+    snr: Tensor
+
+    @classmethod
+    def start(cls, codebook: Codebook, points: Tensor, given: Tensor | None = None) -> State:
+        """Nothing known of the rows ``points`` (B, D) but the cells where ``given`` (B, C) is true."""
+        snr = points.new_zeros(len(points), codebook.n_columns)
+        if given is None:
+            return cls(torch.zeros_like(points), snr)
+        y = torch.where(codebook.per_coord(given), points, 0.0)
+        return cls(y, snr.masked_fill(given, math.inf))
+
+    def increment(
+        self, codebook: Codebook, points: Tensor, snr: Tensor, xi: Tensor | None
+    ) -> State:
+        r"""The evidence :math:`(\Delta y, \delta)` that leads from this state to the SNRs ``snr``.
+
+        ``xi`` (B, D) is standard normal noise; None where all increments are zero or infinite.
+        """
+        delta = torch.where(
+            torch.isinf(self.snr), 0.0, snr - self.snr
+        )  # known cells stay as they are
+        finite = codebook.per_coord(torch.where(torch.isinf(delta), 0.0, delta))
+        dy = finite * points if xi is None else finite * points + finite.sqrt() * xi
+        return State(torch.where(codebook.per_coord(torch.isinf(delta)), points, dy), delta)
+
+    def add(self, codebook: Codebook, new: State) -> State:
+        """The state after an increment."""
+        jumps = codebook.per_coord(torch.isinf(new.snr))
+        return State(torch.where(jumps, new.y, self.y + new.y), self.snr + new.snr)

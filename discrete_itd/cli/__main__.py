@@ -1,0 +1,7 @@
+"""``python -m discrete_itd.cli``."""
+
+import sys
+
+from discrete_itd.cli.command import main
+
+sys.exit(main())

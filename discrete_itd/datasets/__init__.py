@@ -1,0 +1,19 @@
+"""Tables to try the library on: real ones, and Bayesian networks whose probabilities are known."""
+
+from discrete_itd.datasets.bayesian_network import BayesianNetwork
+from discrete_itd.datasets.loaders import (
+    load_adult,
+    load_bayesian_network,
+    load_car,
+    load_digits,
+    load_mushroom,
+)
+
+__all__ = [
+    "BayesianNetwork",
+    "load_adult",
+    "load_bayesian_network",
+    "load_car",
+    "load_digits",
+    "load_mushroom",
+]

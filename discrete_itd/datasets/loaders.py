@@ -1,0 +1,288 @@
+"""Tables to try the library on: real ones, and Bayesian networks whose truth is known.
+
+Each table is described on a card, ``datasets/<name>.md``: what it is, where it comes from, its
+licence and how to cite it.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+import warnings
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args, overload
+
+import numpy as np
+import pandas as pd
+
+from discrete_itd.datasets.bayesian_network import BayesianNetwork
+
+__all__ = [
+    "BayesianNetwork",
+    "load_adult",
+    "load_bayesian_network",
+    "load_car",
+    "load_digits",
+    "load_mushroom",
+]
+
+NetworkName = Literal[
+    "alarm",
+    "asia",
+    "cancer",
+    "child",
+    "earthquake",
+    "hailfinder",
+    "hepar2",
+    "insurance",
+    "sachs",
+    "survey",
+    "win95pts",
+]
+
+_ADULT_INTEGERS = ("age", "capital_gain", "capital_loss", "hours_per_week")
+# fmt: off
+_ADULT_LEVELS: Mapping[str, Sequence[str]] = {
+    "education": (
+        "Preschool", "1st-4th", "5th-6th", "7th-8th", "9th", "10th", "11th", "12th",
+        "HS-grad", "Some-college", "Assoc-voc", "Assoc-acdm",
+        "Bachelors", "Masters", "Prof-school", "Doctorate",
+    ),
+    "income": ("<=50K", ">50K"),
+}
+# fmt: on
+_CAR_LEVELS: Mapping[str, Sequence[str]] = {
+    "buying": ("low", "medium", "high", "very high"),
+    "maintenance": ("low", "medium", "high", "very high"),
+    "doors": ("2", "3", "4", "5 or more"),
+    "persons": ("2", "4", "more than 4"),
+    "luggage_boot": ("small", "medium", "big"),
+    "safety": ("low", "medium", "high"),
+    "class": ("unacceptable", "acceptable", "good", "very good"),
+}
+_MUSHROOM_LEVELS: Mapping[str, Sequence[str]] = {
+    "gill_spacing": ("crowded", "close"),
+    "gill_size": ("narrow", "broad"),
+    "ring_number": ("none", "one", "two"),
+}
+
+
+@overload
+def load_mushroom(*, return_X_y: Literal[False] = False) -> pd.DataFrame: ...
+@overload
+def load_mushroom(*, return_X_y: Literal[True]) -> tuple[pd.DataFrame, pd.Series]: ...
+def load_mushroom(*, return_X_y: bool = False) -> pd.DataFrame | tuple[pd.DataFrame, pd.Series]:
+    """Load the mushroom table: 8124 gilled mushrooms in words, edible or poisonous.
+
+    18 of the 22 descriptions are nominal, 3 are ordered (``gill_spacing``, ``gill_size``,
+    ``ring_number``) and ``bruises`` is a bool. ``stalk_root`` was not recorded for 2480 rows; they
+    carry the category ``"unknown"``. ``veil_type`` is constant.
+
+    Parameters
+    ----------
+    return_X_y : bool, default=False
+        If True, return the label ``class`` ("edible" or "poisonous") apart from the table.
+
+    Returns
+    -------
+    table : DataFrame, shape (8124, 23)
+        The 22 descriptions and, last, ``class``. No missing values.
+    X, y : DataFrame, shape (8124, 22), and Series, shape (8124,)
+        Instead of `table`, if `return_X_y` is True.
+
+    Examples
+    --------
+    >>> from discrete_itd.datasets import load_mushroom
+    >>> X, y = load_mushroom(return_X_y=True)
+    >>> X.shape
+    (8124, 22)
+    >>> y.value_counts().to_dict()
+    {'edible': 4208, 'poisonous': 3916}
+    """
+    table = _read("mushroom", _MUSHROOM_LEVELS)
+    table["bruises"] = table["bruises"] == "yes"
+    return _split(table, "class") if return_X_y else table
+
+
+@overload
+def load_adult(*, return_X_y: Literal[False] = False) -> pd.DataFrame: ...
+@overload
+def load_adult(*, return_X_y: Literal[True]) -> tuple[pd.DataFrame, pd.Series]: ...
+def load_adult(*, return_X_y: bool = False) -> pd.DataFrame | tuple[pd.DataFrame, pd.Series]:
+    """Load the adult table: 32561 persons of the 1994 census, numbers and categories mixed.
+
+    Four columns are int64 (``age``, ``capital_gain``, ``capital_loss``, ``hours_per_week``),
+    ``education`` is ordered, the others are nominal. Where the census has no answer
+    (``work_class``, ``occupation``, ``native_country``) the category is ``"unknown"``.
+
+    Parameters
+    ----------
+    return_X_y : bool, default=False
+        If True, return the label ``income`` ("<=50K" < ">50K") apart from the table.
+
+    Returns
+    -------
+    table : DataFrame, shape (32561, 13)
+        The twelve descriptions and, last, ``income``. No missing values.
+    X, y : DataFrame, shape (32561, 12), and Series, shape (32561,)
+        Instead of `table`, if `return_X_y` is True.
+
+    Examples
+    --------
+    >>> from discrete_itd.datasets import load_adult
+    >>> X, y = load_adult(return_X_y=True)
+    >>> int(X["age"].min()), X["education"].max()
+    (17, 'Doctorate')
+    """
+    table = _read("adult", _ADULT_LEVELS, integers=_ADULT_INTEGERS)
+    return _split(table, "income") if return_X_y else table
+
+
+@overload
+def load_car(*, return_X_y: Literal[False] = False) -> pd.DataFrame: ...
+@overload
+def load_car(*, return_X_y: Literal[True]) -> tuple[pd.DataFrame, pd.Series]: ...
+def load_car(*, return_X_y: bool = False) -> pd.DataFrame | tuple[pd.DataFrame, pd.Series]:
+    """Load the car evaluation table: 1728 cars, six ordered attributes and a verdict.
+
+    Every combination of the attributes occurs exactly once and the verdict follows from them, so
+    the distribution of the table is known: it is uniform over its rows, with an entropy of
+    log 1728 = 7.4547 nats.
+
+    Parameters
+    ----------
+    return_X_y : bool, default=False
+        If True, return the label ``class`` (the verdict) apart from the table.
+
+    Returns
+    -------
+    table : DataFrame, shape (1728, 7)
+        The six attributes and, last, ``class``, all ordered categories. No missing values.
+    X, y : DataFrame, shape (1728, 6), and Series, shape (1728,)
+        Instead of `table`, if `return_X_y` is True.
+
+    Examples
+    --------
+    >>> from discrete_itd.datasets import load_car
+    >>> cars = load_car()
+    >>> cars["safety"].cat.categories.tolist()
+    ['low', 'medium', 'high']
+    >>> bool(cars["safety"].max() == "high")
+    True
+    """
+    table = _read("car", _CAR_LEVELS)
+    return _split(table, "class") if return_X_y else table
+
+
+@overload
+def load_digits(*, return_X_y: Literal[False] = False) -> pd.DataFrame: ...
+@overload
+def load_digits(*, return_X_y: Literal[True]) -> tuple[pd.DataFrame, pd.Series]: ...
+def load_digits(*, return_X_y: bool = False) -> pd.DataFrame | tuple[pd.DataFrame, pd.Series]:
+    """Load scikit-learn's handwritten digits: 1797 images of 8 x 8 pixels as a table of integers.
+
+    Parameters
+    ----------
+    return_X_y : bool, default=False
+        If True, return the label ``digit`` apart from the table.
+
+    Returns
+    -------
+    table : DataFrame, shape (1797, 65)
+        The grey levels ``pixel_<row>_<column>``, int64 from 0 (empty) to 16 (full), and, last,
+        ``digit``, a category of the integers 0 to 9. No missing values.
+    X, y : DataFrame, shape (1797, 64), and Series, shape (1797,)
+        Instead of `table`, if `return_X_y` is True.
+
+    Examples
+    --------
+    >>> from discrete_itd.datasets import load_digits
+    >>> X, y = load_digits(return_X_y=True)
+    >>> X.shape, int(X.to_numpy().max())
+    ((1797, 64), 16)
+    """
+    # Imported here so that the other tables do not pay for it.
+    from sklearn import datasets
+
+    pixels, digit = datasets.load_digits(return_X_y=True)
+    names = [f"pixel_{row}_{column}" for row in range(8) for column in range(8)]
+    table = pd.DataFrame(np.asarray(pixels, dtype=np.int64), columns=pd.Index(names))
+    table["digit"] = pd.Categorical(np.asarray(digit, dtype=np.int64), categories=range(10))
+    return _split(table, "digit") if return_X_y else table
+
+
+def load_bayesian_network(name: NetworkName) -> BayesianNetwork:
+    """Load a published Bayesian network, with its probabilities, from the package pgmpy.
+
+    Parameters
+    ----------
+    name : str
+        One of "alarm" (37 variables), "asia" (8), "cancer" (5), "child" (20), "earthquake" (5),
+        "hailfinder" (56), "hepar2" (70), "insurance" (27), "sachs" (11), "survey" (6) and
+        "win95pts" (76). See ``datasets/bayesian_networks.md`` for their sources.
+
+    Returns
+    -------
+    network : BayesianNetwork
+        The network; nothing is downloaded.
+
+    Raises
+    ------
+    ImportError
+        If pgmpy is not installed.
+    ValueError
+        If `name` is not one of the networks.
+
+    Examples
+    --------
+    >>> from discrete_itd.datasets import load_bayesian_network
+    >>> network = load_bayesian_network("asia")  # doctest: +SKIP
+    >>> network.states["lung"]  # doctest: +SKIP
+    ('yes', 'no')
+    """
+    if name not in get_args(NetworkName):
+        raise ValueError(f"name must be one of {', '.join(get_args(NetworkName))}; got {name!r}")
+    try:
+        from pgmpy.utils import get_example_model  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        raise ImportError(
+            "load_bayesian_network needs pgmpy: pip install 'discrete-itd[bayesnet]'"
+        ) from error
+    with warnings.catch_warnings():
+        # pgmpy's newer entry point downloads the files; this deprecated one reads the wheel's own.
+        warnings.simplefilter("ignore", FutureWarning)
+        model: Any = get_example_model(name)
+    states, parents, cpts = {}, {}, {}
+    for cpd in model.get_cpds():
+        variable, *given = cpd.variables
+        states[variable] = [str(state) for state in cpd.state_names[variable]]
+        parents[variable] = given
+        cpts[variable] = np.moveaxis(np.asarray(cpd.values, dtype=np.float64), 0, -1)
+    return BayesianNetwork(states, cpts, parents)
+
+
+def _read(
+    name: str, levels: Mapping[str, Sequence[str]], *, integers: Sequence[str] = ()
+) -> pd.DataFrame:
+    """Read a stored table: categories, ordered where `levels` gives the order, and integers."""
+    resource = importlib.resources.files("discrete_itd") / "data" / f"{name}.csv.gz"
+    if not resource.is_file():  # a checkout: the wheel carries the folder `datasets` as `data`
+        resource = Path(__file__).parents[2] / "datasets" / f"{name}.csv.gz"
+    with resource.open("rb") as file:
+        # The word "none" is a category of these tables, not a missing value.
+        table = pd.read_csv(
+            file,
+            compression="gzip",
+            dtype=defaultdict(lambda: "category", dict.fromkeys(integers, "int64")),
+            keep_default_na=False,
+        )
+    for column, order in levels.items():
+        table[column] = table[column].cat.set_categories(list(order), ordered=True)
+    return table
+
+
+def _split(table: pd.DataFrame, label: str) -> tuple[pd.DataFrame, pd.Series]:
+    """Part the label from the other columns."""
+    y = table.pop(label)
+    return table, y

@@ -1,0 +1,106 @@
+"""Several models of pictures beside one another, and one on its way: where nats are lost, and what training brings."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import pandas as pd
+import torch
+
+from discrete_itd.images import ImageDensity
+from discrete_itd.likelihood import squared_errors
+from discrete_itd.training.objective import mean_and_error
+
+
+def compare_mse(
+    models: dict[str, ImageDensity],
+    X: Any,
+    labels: Any = None,
+    *,
+    n_points: int = 33,
+) -> pd.DataFrame:
+    """Denoising errors of several models on the same noise: where in SNR one loses to another, and how many nats.
+
+    Parameters
+    ----------
+    models : dict from name to ImageDensity
+        Of one kind of pictures; the first is the one that others are compared with.
+    X, labels
+        Held-out pictures.
+    n_points : int
+        SNRs, evenly spread on a logarithmic scale.
+
+    Returns
+    -------
+    DataFrame, shape (n_points, 1 + 3 M)
+        logsnr; and for each model its mean squared error, under its name; the nats that it loses to the first in the
+        part of the axis around that SNR, ``lost_<name>``, which add up to the area between the two curves; and their
+        paired standard error, ``stderr_<name>``.
+    """
+    if not models:
+        raise ValueError("there is no model to compare")
+    if n_points < 2:
+        raise ValueError(f"n_points must be at least 2, got {n_points}")
+    if "logsnr" in models:
+        raise ValueError("a model cannot be named logsnr: that is the axis")
+    first = next(iter(models.values()))
+    for name, model in models.items():
+        if model.pixels != first.pixels:
+            raise ValueError(f"model {name!r} is of {model.pixels}, the first of {first.pixels}")
+    x = first.encode(X, labels)
+    if len(x) < 2:
+        raise ValueError("a curve with error bars needs at least two pictures")
+    ends = [m.quadrature.edges[[0, -1]].tolist() for m in models.values()]
+    low, high = min(e[0] for e in ends), max(e[1] for e in ends)
+    logsnr = torch.linspace(low, high, n_points, dtype=torch.float64)
+    errors = squared_errors(
+        [m.denoiser for m in models.values()],
+        x,
+        logsnr.exp(),
+        generator=first.generator(),
+        given=first.given(),
+        batch_size=first.batch_size,
+    ).cpu()
+    width = torch.full_like(logsnr, float(logsnr[1] - logsnr[0]))
+    width[[0, -1]] /= 2
+    nats = 0.5 * (width * logsnr.exp())[:, None] * errors  # (M, n, N)
+    columns: dict[str, Any] = {"logsnr": logsnr.numpy()}
+    for i, name in enumerate(models):
+        lost = nats[i] - nats[0]
+        columns[name] = errors[i].mean(1).numpy()
+        columns[f"lost_{name}"] = lost.mean(1).numpy()
+        columns[f"stderr_{name}"] = (lost.std(1) / math.sqrt(lost.shape[1])).numpy()
+    return pd.DataFrame(columns)
+
+
+def progress_of_training(
+    checkpoints: Iterable[tuple[int, ImageDensity]],
+    X: Any,
+    labels: Any = None,
+    *,
+    n_points: int = 64,
+) -> pd.DataFrame:
+    """Held-out nats of checkpoints against the steps of training, for :func:`extrapolate`.
+
+    Parameters
+    ----------
+    checkpoints : iterable of (int, ImageDensity)
+        Steps, increasing, and the model that was saved there.
+    X, labels
+        Held-out pictures.
+    n_points : int
+        Of the integral.
+
+    Returns
+    -------
+    DataFrame
+        With columns step, valid_nats and valid_stderr, as
+        :func:`~discrete_itd.reporting.extrapolation.extrapolate` and the learning curve's picture take them.
+    """
+    lines = []
+    for step, model in checkpoints:
+        nats = -model.integral(X, labels, n_points=n_points).log_prob
+        lines.append((step, *mean_and_error(nats)))
+    return pd.DataFrame(lines, columns=pd.Index(["step", "valid_nats", "valid_stderr"]))

@@ -1,0 +1,146 @@
+r"""The variational bound of a discrete-time diffusion model, of the same network that the channel's denoiser asks.
+
+With T times, :math:`\alpha_t, \beta_t, \bar\alpha_t` of the noise schedule and :math:`\tilde\beta_t` the posterior's
+variance,
+
+.. math:: L = D(q(x_T|x) \| N(0, I)) + \sum_{t > 1} D(q(x_{t-1}|x_t, x) \| p(x_{t-1}|x_t)) - \log p(x | x_1),
+
+the last with a Gaussian discretised onto the levels of a pixel.
+
+References
+----------
+Ho, Jain, Abbeel, "Denoising diffusion probabilistic models", NeurIPS 2020, arXiv:2006.11239, eqs. (5), (8), (10) and
+(13).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from discrete_itd.channel.noise import RowNoise
+from discrete_itd.images.adapted import AdaptedDenoiser
+from discrete_itd.images.noising import VariancePreserving
+from discrete_itd.likelihood import Estimate, draw_salt
+
+TIMES = 100  # of a row, where there are more
+
+
+@torch.no_grad()
+def variational_bound(
+    denoiser: AdaptedDenoiser,
+    x: Tensor,
+    *,
+    n_times: int | None = None,
+    variance: Literal["fixed_small", "fixed_large"] = "fixed_small",
+    generator: torch.Generator,
+    batch_size: int = 256,
+    progress: Callable[[int], object] | None = None,
+) -> Estimate:
+    r"""Minus the variational bound of each row, in nats, to compare with its log-probability.
+
+    Parameters
+    ----------
+    denoiser : AdaptedDenoiser
+        Of pixels with levels, from a model with a discrete noise schedule. Its calibration plays no part: what counts
+        is the network's guess.
+    x : Tensor of float64, shape (N, C)
+        Rows; the class, if there is one, is given to the network where it is not missing.
+    n_times : int, optional
+        Draws of a time at which a row's bound is measured, at most ``TIMES`` by default; those where its terms are
+        large are drawn more often. The first and the last term are always there.
+    variance : {"fixed_small", "fixed_large"}
+        Of a step back: that of the posterior, or :math:`\beta_t`.
+    generator : torch.Generator
+    batch_size : int
+        Rows times times in one call.
+    progress : callable, optional
+        Called with the number of rows done since the last call.
+
+    Returns
+    -------
+    Estimate
+        float64, (N,), nats. The standard error is from differences of neighbouring draws, on average not too small; NaN
+        for one draw.
+
+    Raises
+    ------
+    TypeError
+        If the model's noise is continuous.
+    ValueError
+        If pixels are continuous, or ``variance`` or ``n_times`` is not possible.
+    """
+    noising, pixels = denoiser.noising, denoiser.pixels
+    if not isinstance(noising, VariancePreserving):
+        raise TypeError("a variational bound is of a model with discrete times")
+    if pixels.n_levels is None:
+        raise ValueError("the bound's last step needs pixels with levels")
+    if variance not in ("fixed_small", "fixed_large"):
+        raise ValueError(f"variance must be 'fixed_small' or 'fixed_large', got {variance!r}")
+    bar = noising.alphas_cumprod.to(x.device)
+    before = torch.cat([bar.new_ones(1), bar[:-1]])
+    beta = 1 - bar / before
+    tilde = beta * (1 - before) / (1 - bar)
+    tilde[0] = tilde[1]  # no step back ends without noise
+    big = torch.cat([tilde[:1], beta[1:]])
+    var = tilde if variance == "fixed_small" else big
+    pull = before.sqrt() * beta / (1 - bar)  # of the guess on the mean of a step back
+    last = len(bar) - 1
+    n_times = min(TIMES, last) if n_times is None else n_times
+    if not isinstance(n_times, int) or not 1 <= n_times <= last:
+        raise ValueError(f"n_times must be an integer from 1 to {last}, got {n_times!r}")
+    if not len(x):
+        return Estimate(x.new_zeros(0), x.new_zeros(0))
+    # a term is half the fall of the SNR times an error, which is about 1 / (1 + SNR)
+    light = torch.log1p(bar / (1 - bar))
+    share = 0.9 * (light[:-1] - light[1:]) / (light[0] - light[-1]) + 0.1 / last
+    quantile = share.cumsum(0)
+    salt = draw_salt(generator)
+    gap = (pixels.high - pixels.low) / (pixels.n_levels - 1)
+    n_asked = n_times + 2  # the last step twice, to know its error
+    log_probs, stderrs = [], []
+    for rows in x.split(max(1, batch_size // n_asked)):
+        each = rows.repeat_interleave(n_asked, 0)
+        index = torch.arange(n_asked, device=x.device).repeat(len(rows))
+        noise = RowNoise(each, index, salt)
+        u = (index + noise.uniform(0, 1)[:, 0]) / n_times
+        t = 1 + torch.searchsorted(quantile, u).clamp_max(last - 1)
+        t = t.masked_fill(index >= n_times, 0)
+        y, gamma, classes, clean = denoiser.noisy(each, noising.snr(t)[:, None], noise)
+        guess = denoiser.guess(y, gamma, classes)
+        error = (guess - clean).double()
+        ratio = (tilde / var)[t]
+        step = 0.5 * pixels.n_pixels * (ratio - 1 - ratio.log())
+        step = step + error.square().sum(1) * pull[t] ** 2 / (2 * var[t])
+        sd = float(var[0].sqrt())
+        last_step = _log_mass(clean.double(), guess.double(), sd, gap, pixels.low, pixels.high)
+        step = torch.where(index >= n_times, -last_step, step).unflatten(0, (-1, n_asked))
+        draws = share[(t - 1).clamp_min(0)].unflatten(0, (-1, n_asked))
+        inner, final = step[:, :n_times] / draws[:, :n_times], step[:, n_times:]
+        start = clean.double().unflatten(0, (-1, n_asked))[:, 0]
+        end = 0.5 * (bar[-1] * (start.square() - 1) - torch.log1p(-bar[-1])).sum(1)
+        log_probs.append(-(end + inner.mean(1) + final.mean(1)))
+        n_paired = n_times // 2 * 2
+        pairs = inner[:, :n_paired].unflatten(1, (-1, 2)).diff(dim=2)
+        of_times = pairs.square().sum((1, 2)) / (n_times * max(1, n_paired))
+        if n_times == 1:
+            of_times = torch.full_like(of_times, math.nan)
+        stderrs.append((of_times + final.var(1) / 2).sqrt())
+        if progress is not None:
+            progress(len(rows))
+    return Estimate(torch.cat(log_probs), torch.cat(stderrs))
+
+
+def _log_mass(x: Tensor, mean: Tensor, sd: float, gap: float, low: float, high: float) -> Tensor:
+    """Log-mass of levels under a Gaussian, each from half a gap below to half a gap above, the ends open: (B,)."""
+    above = ((x + gap / 2 - mean) / sd).masked_fill(x > high - gap / 2, math.inf)
+    below = ((x - gap / 2 - mean) / sd).masked_fill(x < low + gap / 2, -math.inf)
+    # on the side where both tails are small, so that no digit is lost
+    flip = below > 0
+    above, below = torch.where(flip, -below, above), torch.where(flip, -above, below)
+    big, small = torch.special.log_ndtr(above), torch.special.log_ndtr(below)
+    return (big + torch.log1p(-torch.exp(small - big).clamp_max(1 - 1e-15))).sum(1)

@@ -1,0 +1,348 @@
+r"""Where to spend denoiser calls: placing the steps of a path and choosing between paths.
+
+The expected code length of an isotropic path is a sum over its steps,
+
+.. math:: -\log q_0(x) + \sum_i c(\gamma_{i-1}, \gamma_i), \qquad
+          c(a, b) = \mathbb E[\log (q_a \oplus \Delta_{ab})(x) - \log q_b(x)],
+
+so on a grid of SNRs the best S steps are a shortest path through the matrix c, found exactly by dynamic programming.
+The matrix costs one denoiser call per grid point and row: the updates between two points ask no network.
+
+A coordinate path of fewer steps than columns takes columns that jump together as independent given those before. It so
+loses least if columns that say much about one another jump far apart: *spread* orders see to that.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from discrete_itd.channel import (
+    CoordinateSchedule,
+    IsotropicSchedule,
+    Quadrature,
+    Schedule,
+    State,
+    distinct_paths,
+)
+from discrete_itd.channel.codebook import Codebook
+from discrete_itd.channel.noise import RowNoise
+from discrete_itd.denoisers.base import Denoiser
+from discrete_itd.denoisers.counts import mutual_information, pair_counts, slot_columns
+from discrete_itd.likelihood.path import draw_salt, path_log_prob
+
+GRID = 48  # candidate SNRs of a step; half as many for a wide table
+WIDE = 2000  # numbers of a posterior
+PILOT_CELLS = 1 << 17  # rows times numbers of a posterior, for the pilot
+CHOICE_CELLS = 1 << 20  # the same, for comparing paths
+RUN_OFF = 4  # times the rows for the last two
+MOST_STEPS = 64  # of one isotropic path
+N_ORDERS = 64  # spread orders kept; fewer of a wide table
+ORDER_NUMBERS = 1 << 15  # of all of them together
+ORDER_ROWS = 20_000  # from which information between columns is counted
+ORDER_SLOTS = 4000  # of columns whose pairs are counted
+ORDER_NOISE = 0.5  # by which information is shaken, on a logarithmic scale, so that orders differ
+
+
+@torch.no_grad()
+def step_costs(denoiser: Denoiser, x: Tensor, snrs: Tensor, generator: torch.Generator) -> Tensor:
+    """Mean nats c(a, b) of every step between two SNRs of a grid.
+
+    Parameters
+    ----------
+    denoiser : Denoiser
+    x : Tensor of float64, shape (B, C)
+        Rows to average over.
+    snrs : Tensor, shape (n,)
+        Increasing positive SNRs.
+    generator : torch.Generator
+
+    Returns
+    -------
+    Tensor, shape (n + 1, n + 1), float64, nats
+        Entry (a, b), a < b, is the cost of the step from the a-th SNR to the b-th, with 0 the start (SNR zero);
+        infinite for a >= b. Leading columns are known throughout.
+    """
+    book = denoiser.codebook
+    noise = RowNoise(
+        x, torch.zeros(len(x), dtype=torch.int64, device=x.device), draw_salt(generator)
+    )
+    points = book.embed(x)
+    known = book.leading & ~x.isnan()
+    x = x.masked_fill(known, math.nan)  # (B, C): what is to be told
+    states = [State.start(book, points, known)]
+    posteriors = [denoiser(*states[0])]
+    for i, snr in enumerate(snrs.tolist()):
+        target = torch.where(x.isnan(), states[-1].snr, snr)
+        xi = noise.normal(i + 1, book.n_coords, points.dtype)
+        new = states[-1].increment(book, points, target, xi)
+        states.append(states[-1].add(book, new))
+        posteriors.append(denoiser(*states[-1]))
+    n = len(states)
+    costs = torch.full((n, n), math.inf, dtype=torch.float64, device=x.device)
+    own = [q.log_prob(x).double().sum(1).mean() for q in posteriors]
+    for a in range(n):
+        for b in range(a + 1, n):
+            told = (states[b].snr - states[a].snr).masked_fill(known, 0.0)
+            delta = State(states[b].y - states[a].y, told)
+            predicted = posteriors[a].update(*delta).log_prob(x).double().sum(1).mean()
+            costs[a, b] = predicted - own[b]
+    return costs.cpu()
+
+
+def cheapest_steps(costs: Tensor, n_steps: int) -> list[int]:
+    """The best path of at most ``n_steps`` steps through a cost matrix: indices of its grid points.
+
+    Parameters
+    ----------
+    costs : Tensor, shape (n + 1, n + 1)
+        As of :func:`step_costs`. The path starts at 0 and may end anywhere but there.
+    n_steps : int
+    """
+    best = torch.full((len(costs),), math.inf, dtype=costs.dtype)
+    best[0] = 0.0
+    came_from, totals = [], []
+    for _ in range(n_steps):
+        best, source = (best[:, None] + costs).min(0)
+        came_from.append(source)
+        totals.append(best)
+    step = min(range(n_steps), key=lambda s: float(totals[s].min()))
+    at = int(totals[step].argmin())
+    path = []
+    while step >= 0:
+        path.append(at)
+        at, step = int(came_from[step][at]), step - 1
+    return path[::-1]
+
+
+def place_steps(
+    denoiser: Denoiser,
+    x: Tensor,
+    quadrature: Quadrature,
+    n_steps: list[int],
+    *,
+    generator: torch.Generator,
+) -> list[IsotropicSchedule]:
+    """Isotropic schedules whose steps lie where the information is, by a pilot on rows ``x``.
+
+    Parameters
+    ----------
+    denoiser : Denoiser
+    x : Tensor of float64, shape (N, C)
+        Training rows; some of them are used.
+    quadrature : Quadrature
+        Its range is that of the steps.
+    n_steps : list of int
+        One schedule for each, with at most that many steps.
+    generator : torch.Generator
+    """
+    n_rows = denoiser.pilot_rows(PILOT_CELLS)
+    pick = torch.randint(len(x), (n_rows,), generator=generator, device=generator.device)
+    n_grid = GRID if denoiser.row_work <= WIDE else GRID // 2
+    grid = torch.linspace(math.log(quadrature.low), math.log(quadrature.high), n_grid).exp()
+    costs = step_costs(denoiser, x[pick.to(x.device)], grid, generator)
+    return [
+        IsotropicSchedule(tuple(grid[i - 1].item() for i in cheapest_steps(costs, n)))
+        for n in n_steps
+    ]
+
+
+@torch.no_grad()
+def pairwise_information(codebook: Codebook, x: Tensor) -> Tensor:
+    """Mutual information of every two columns of few categories, from counts.
+
+    Parameters
+    ----------
+    codebook : Codebook
+    x : Tensor of float64, shape (N, C)
+        Rows; NaN where a cell is missing.
+
+    Returns
+    -------
+    Tensor, shape (C', C'), float64, nats
+        In the order of ``codebook.finite``, zero on the diagonal; half a count is spread over every pair's table.
+    """
+    slots = codebook.slots
+    joint = pair_counts(codebook, x[:ORDER_ROWS])
+    blocks = slot_columns(slots)
+    size = blocks @ blocks.sum(0)  # of each slot's column
+    joint += 0.5 / (size[:, None] * size)
+    joint /= blocks @ (blocks.T @ joint @ blocks) @ blocks.T  # one table a pair
+    return mutual_information(joint, blocks).clamp_min(0).fill_diagonal_(0)
+
+
+def spread_orders(
+    information: Tensor, n_orders: int, generator: torch.Generator
+) -> tuple[tuple[int, ...], ...]:
+    """Orders in which the next column is always one of which those before say least.
+
+    Parameters
+    ----------
+    information : Tensor, shape (C, C), nats
+        Between every two columns.
+    n_orders : int
+        Each begins with a random column, and with the information shaken at random.
+    generator : torch.Generator
+        Of the CPU.
+    """
+    # where nothing is known of any, chance decides
+    information = information.double().cpu().clamp_min(1e-9)
+    n = len(information)
+    first = torch.randint(n, (n_orders,), generator=generator)
+    told = torch.full((n_orders, n), -torch.inf, dtype=torch.float64)
+    orders = torch.zeros(n_orders, n, dtype=torch.int64)
+    left = torch.ones(n_orders, n, dtype=torch.bool)
+    lines = torch.arange(n_orders)
+    here = first
+    for step in range(n):
+        orders[:, step] = here
+        left[lines, here] = False
+        told = torch.maximum(told, information[here])
+        noise = torch.randn(told.shape, generator=generator, dtype=torch.float64)
+        shaken = told * torch.exp(ORDER_NOISE * noise)
+        here = shaken.masked_fill(~left, torch.inf).argmin(1)
+    return tuple(map(tuple, orders.tolist()))
+
+
+def table_orders(
+    codebook: Codebook, x: Tensor, generator: torch.Generator
+) -> tuple[tuple[int, ...], ...] | None:
+    """Spread orders of a table's columns; None of one with more categories than pairs of them are counted.
+
+    Of a continuous column or a large vocabulary nothing is known, so it has the mean information of the others.
+    """
+    if codebook.n_columns < 2 or not 2 <= codebook.slots.n_slots <= ORDER_SLOTS:
+        return None
+    among = pairwise_information(codebook, x).cpu()
+    n = codebook.n_columns
+    information = torch.full((n, n), float(among.mean()), dtype=torch.float64)
+    finite = codebook.finite.cpu()
+    information[finite[:, None], finite] = among
+    n_orders = max(4, min(N_ORDERS, ORDER_NUMBERS // n))
+    return spread_orders(information, n_orders, generator)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A way to spend denoiser calls, and what it gave on held-out rows (nats per row)."""
+
+    kind: str
+    schedule: Schedule
+    n_paths: int
+    nats: float
+    stderr: float
+
+    @property
+    def n_calls(self) -> int:
+        return self.schedule.n_steps * self.n_paths
+
+
+def paths_within(n_calls: int, schedule: Schedule) -> int:
+    """Paths M for a budget of calls per row: at least two, for a standard error, and no path twice."""
+    within = max(2, n_calls // schedule.n_steps)
+    return min(within, distinct_paths(schedule) or within)
+
+
+def possible_paths(
+    denoiser: Denoiser,
+    x: Tensor,
+    quadrature: Quadrature,
+    *,
+    kind: str,
+    n_calls: int,
+    generator: torch.Generator,
+) -> Iterator[tuple[str, Schedule]]:
+    """Names and schedules of paths that leave at least two for ``n_calls``; parameters as of :func:`choose_path`."""
+    book = denoiser.codebook
+    n_columns = max(1, book.n_columns - int(book.leading.sum()))
+    most = max(1, n_calls // 2)
+    if kind != "isotropic":
+        few = min(n_columns, max(1, most // 4))
+        for n_steps in sorted({min(n_columns, most), few}):
+            yield "coordinate", CoordinateSchedule(n_steps)
+        # orders are no part of the model's chance
+        at_random = torch.Generator().manual_seed(n_columns)
+        blocks = sorted({n for n in (few, max(1, most // 2)) if 1 < n < n_columns})
+        orders = table_orders(book, x, at_random) if blocks and not book.has_leading else None
+        for n_steps in blocks if orders is not None else ():
+            spread = CoordinateSchedule(n_steps, orders)
+            # as many orders as there are paths: the score is exact, and it is these that are sampled
+            orders_taken = cast(tuple, orders)[: paths_within(n_calls, spread)]
+            yield "spread", CoordinateSchedule(n_steps, orders_taken)
+    if kind != "coordinate":
+        counts = sorted({max(1, min(most, MOST_STEPS) // 2**k) for k in range(3)})
+        placed = place_steps(denoiser, x, quadrature, counts, generator=generator)
+        for schedule in dict.fromkeys(placed):
+            yield "isotropic", schedule
+
+
+def choose_path(
+    denoiser: Denoiser,
+    x: Tensor,
+    x_valid: Tensor,
+    quadrature: Quadrature,
+    *,
+    kind: str = "auto",
+    n_calls: int,
+    generator: torch.Generator,
+    max_rows: int = 256,
+) -> list[Candidate]:
+    """Paths of about equal cost, measured on held-out rows; the best comes first.
+
+    Parameters
+    ----------
+    denoiser : Denoiser
+    x, x_valid : Tensor of float64, shapes (N, C) and (N', C)
+        Training rows to place steps on, held-out rows to measure on.
+    quadrature : Quadrature
+    kind : {"auto", "coordinate", "isotropic"}
+        Which paths to try.
+    n_calls : int
+        Denoiser calls per row that each candidate may spend, split into paths and steps.
+    generator : torch.Generator
+    max_rows : int
+        Held-out rows used at most, fewer of a wide table; the best two, if they are close, run on over more.
+    """
+    if kind not in ("auto", "coordinate", "isotropic"):
+        raise ValueError(f"kind must be 'auto', 'coordinate' or 'isotropic', got {kind!r}")
+    if kind == "auto" and denoiser.codebook.vocabularies:
+        # which asks for a large vocabulary once a path, an isotropic one at every step
+        kind = "coordinate"
+    max_rows = min(max_rows, max(32, CHOICE_CELLS // denoiser.row_work))
+    book = denoiser.codebook
+    given = book.leading if book.has_leading else None  # a path takes the others, given these
+    seed = int(torch.randint(2**31, (1,), generator=generator, device=generator.device))
+    candidates = list(
+        possible_paths(denoiser, x, quadrature, kind=kind, n_calls=n_calls, generator=generator)
+    )
+
+    def measure(schedule: Schedule, rows: Tensor) -> Tensor:
+        noise = torch.Generator().manual_seed(seed)
+        n_paths = paths_within(n_calls, schedule)
+        return -path_log_prob(
+            denoiser, rows, schedule, n_paths=n_paths, given=given, generator=noise
+        ).log_prob
+
+    first, more = x_valid[:max_rows], x_valid[max_rows : RUN_OFF * max_rows]
+    nats = [measure(schedule, first) for _, schedule in candidates]
+    ranked = sorted(range(len(nats)), key=lambda i: float(nats[i].mean()))
+    best, second = ranked[0], ranked[min(1, len(ranked) - 1)]
+    gap = (nats[second] - nats[best]).double()
+    if len(more) and best != second and gap.mean() < 3 * gap.std() / math.sqrt(len(gap)):
+        # too close to call: the two run on, and the rest stay behind
+        for i in (best, second):
+            nats[i] = torch.cat([nats[i], measure(candidates[i][1], more)])
+        if nats[second].mean() < nats[best].mean():
+            ranked[:2] = second, best
+    measured = []
+    for i in ranked:
+        name, schedule = candidates[i]
+        stderr = float(nats[i].std() / math.sqrt(len(nats[i]))) if len(nats[i]) > 1 else math.nan
+        n_paths = paths_within(n_calls, schedule)
+        measured.append(Candidate(name, schedule, n_paths, float(nats[i].mean()), stderr))
+    return measured

@@ -1,0 +1,1 @@
+"""Fitted models: what a fit has learned, fitting candidates and choosing between them."""

@@ -1,0 +1,336 @@
+"""A fitted model: the schema of a table, a denoiser of its rows, and the path on which they are scored."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from discrete_itd.channel import CoordinateSchedule, Schedule
+from discrete_itd.denoisers import Denoiser, ExactDenoiser, MarginalDenoiser
+from discrete_itd.denoisers.stored import denoiser_from_json, denoiser_to_json, floating_type
+from discrete_itd.encoders import ABSENT, TableEncoder
+from discrete_itd.likelihood import (
+    Attribution,
+    Estimate,
+    in_blocks,
+    path_attribution,
+    path_log_prob,
+)
+from discrete_itd.likelihood.sampling import sample
+from discrete_itd.likelihood.schedule_search import paths_within
+from discrete_itd.storage.files import State, schedule_from_json, schedule_to_json
+from discrete_itd.training.train import seeded
+from discrete_itd.validation import check_schedule
+
+EFFORT = 16  # with tol, a row may cost this many times n_calls
+FEWEST_PATHS = 4  # with tol; fewer would not give a standard error to act on
+BATCH_CELLS = 1 << 23  # rows times numbers of a posterior, in one denoiser call
+
+
+@dataclass(frozen=True)
+class Model:
+    """What a fit has learned, and all that answers need.
+
+    Parameters
+    ----------
+    encoder : TableEncoder
+    denoiser : Denoiser
+    marginals : MarginalDenoiser
+        Independent columns of the same rows: what the denoiser knows more than.
+    schedule : Schedule
+    seed : int
+        Of the noise of scores.
+    history : DataFrame
+        One line per evaluation.
+    path_table : DataFrame
+        The paths tried.
+    members : DataFrame
+        What each member of an ensemble is worth; empty for another denoiser.
+    stopped : str
+        Why training ended.
+    """
+
+    encoder: TableEncoder
+    denoiser: Denoiser
+    marginals: MarginalDenoiser
+    schedule: Schedule
+    seed: int
+    history: pd.DataFrame
+    path_table: pd.DataFrame
+    members: pd.DataFrame
+    stopped: str
+
+    @property
+    def device(self) -> torch.device:
+        """Where the denoiser lies."""
+        return self.denoiser.codebook.device
+
+    @property
+    def batch_size(self) -> int:
+        """Rows of one denoiser call, so that memory is bounded."""
+        return max(16, min(2048, BATCH_CELLS // self.denoiser.codebook.size))
+
+    def log_prob(
+        self,
+        x: Tensor,
+        n_calls: int,
+        *,
+        tol: float | None = None,
+        given: Tensor | None = None,
+        progress: Callable[[int], object] | None = None,
+    ) -> Estimate:
+        """Log-probabilities of encoded rows.
+
+        Parameters
+        ----------
+        x : Tensor of float64, shape (N, C')
+        n_calls : int
+            Denoiser calls per row.
+        tol : float, optional
+            Nats; rows whose standard error is larger get up to ``EFFORT`` times as many calls, half of which decide
+            how many the other half is to be.
+        given : Tensor of bool, shape (C',), optional
+            Columns to condition on.
+        progress : callable, optional
+            Called with the number of rows done since the last call.
+
+        Notes
+        -----
+        A denoiser with a closed form is asked for that, and has no error.
+        """
+        if isinstance(self.denoiser, ExactDenoiser):
+            return self._exact(self.denoiser, x, given, progress)
+        parts = [
+            path_log_prob(self.denoiser, **stage, progress=progress)
+            for stage in self._stages(x, n_calls, tol, given)
+        ]
+        return Estimate(*_product(parts))
+
+    @torch.no_grad()
+    def _exact(
+        self,
+        denoiser: ExactDenoiser,
+        x: Tensor,
+        given: Tensor | None,
+        progress: Callable[[int], object] | None,
+    ) -> Estimate:
+        """Closed form of log P(x), or of log P(x) less that of the given cells."""
+
+        def call(rows: Tensor) -> Tensor:
+            log_prob = denoiser.log_prob(rows).double()
+            if given is not None:
+                log_prob -= denoiser.log_prob(rows.masked_fill(~given, math.nan)).double()
+            return log_prob
+
+        parts = [x.new_zeros(0)]
+        for part in in_blocks(call, x, batch_size=self.batch_size):
+            parts.append(part)
+            if progress is not None:
+                progress(len(part))
+        log_prob = torch.cat(parts)
+        return Estimate(log_prob, torch.zeros_like(log_prob))
+
+    def attribution(
+        self,
+        x: Tensor,
+        n_calls: int,
+        *,
+        tol: float | None = None,
+        given: Tensor | None = None,
+        progress: Callable[[int], object] | None = None,
+    ) -> Attribution:
+        """As :meth:`log_prob`, with each internal column's share."""
+        parts = [
+            path_attribution(self.denoiser, **stage, progress=progress)
+            for stage in self._stages(x, n_calls, tol, given)
+        ]
+        return Attribution(*_product(parts), torch.stack([p.surprisal for p in parts]).sum(0))
+
+    def draw(self, start: Tensor, seed: int) -> Tensor:
+        """Rows drawn given the cells of ``start`` (N, C') that are not NaN.
+
+        A cell whose indicator says that it is missing stays NaN.
+        """
+        generator = torch.Generator(self.device).manual_seed(seed)
+        columns = self.denoiser.codebook.leading.nonzero().flatten()
+        left = None
+        if len(columns):
+            left = torch.ones_like(start, dtype=torch.bool)
+            left[:, columns] = False
+            start = sample(
+                self.denoiser,
+                start,
+                self._indicator_schedule(len(columns)),
+                left=left,
+                generator=generator,
+                batch_size=self.batch_size,
+            )
+            left = torch.zeros_like(left)
+            owner = torch.from_numpy(self.encoder.owner).to(start.device)[columns]
+            left[:, owner] = start[:, columns] == ABSENT
+        return sample(
+            self.denoiser,
+            start,
+            self.schedule,
+            left=left,
+            generator=generator,
+            batch_size=self.batch_size,
+        )
+
+    def _indicator_schedule(self, n_steps: int) -> CoordinateSchedule:
+        return CoordinateSchedule(max(1, n_steps), self.schedule.orders)
+
+    def _stages(
+        self, x: Tensor, n_calls: int, tol: float | None, given: Tensor | None
+    ) -> list[dict[str, Any]]:
+        """Arguments of the path estimator, for the conditional factors of which a row's probability is the product.
+
+        What is missing comes first. If a value became known before its indicator, no mass would be left for
+        "it is missing", and all masses together would be more than one.
+        """
+        indicators = self.denoiser.codebook.leading
+        schedule, most = self.schedule, max(1, n_calls // 2)
+        if isinstance(self.denoiser, ExactDenoiser) and not isinstance(
+            self.denoiser, MarginalDenoiser
+        ):
+            # column by column, whatever was asked for: only so shares add up to the closed form
+            most = len(indicators)
+            schedule = CoordinateSchedule(most, schedule.orders)
+        if not bool(indicators.any()):
+            return [self._stage(x, schedule, n_calls, tol, given)]
+        known = torch.zeros_like(indicators) if given is None else given
+        told = x.masked_fill(~(indicators | known), math.nan)
+        n_steps = min(int(indicators.sum()), most)
+        tol = None if tol is None else tol / math.sqrt(2)  # errors of two factors add up
+        return [
+            self._stage(told, self._indicator_schedule(n_steps), n_calls, tol, given),
+            self._stage(x, schedule, n_calls, tol, known | indicators),
+        ]
+
+    def _stage(
+        self, x: Tensor, schedule: Schedule, n_calls: int, tol: float | None, given: Tensor | None
+    ) -> dict[str, Any]:
+        if given is not None:
+            n_free = max(1, int((~given).sum()))
+            if n_free == 1:  # one cell: its distribution is what the denoiser says, in one call
+                schedule = CoordinateSchedule(1)
+            elif isinstance(schedule, CoordinateSchedule):
+                schedule = CoordinateSchedule(min(n_free, schedule.n_steps), schedule.orders)
+        n_paths = paths_within(n_calls, schedule)
+        effort = EFFORT * n_calls
+        if tol is not None:
+            # start low: rows that need more will get more; half of the calls decide
+            n_paths = min(n_paths, max(FEWEST_PATHS, paths_within(n_calls // 4, schedule)))
+            effort //= 2
+        return {
+            "x": x,
+            "schedule": schedule,
+            "n_paths": n_paths,
+            "max_paths": paths_within(effort, schedule),
+            "tol": tol,
+            "given": given,
+            "generator": torch.Generator().manual_seed(self.seed),
+            "batch_size": self.batch_size,
+        }
+
+    def to_state(self) -> State:
+        """Plain JSON data and CPU tensors from which :meth:`from_state` makes an equal model."""
+        parts = {"denoiser": self.denoiser, "marginals": self.marginals}
+        tensors = {
+            f"{part}.{k}": v.detach().cpu().clone()
+            for part, module in parts.items()
+            for k, v in module.state_dict().items()
+        }
+        header = {
+            "schema": self.encoder.to_list(),
+            "schedule": schedule_to_json(self.schedule),
+            "denoiser": denoiser_to_json(self.denoiser),
+            "seed": self.seed,
+            "history": self.history.to_dict("list"),
+            "path_table": self.path_table.to_dict("list"),
+            "members": self.members.to_dict("list"),
+            "stopped": self.stopped,
+        }
+        return header, tensors
+
+    @classmethod
+    def from_state(
+        cls, header: dict[str, Any], tensors: dict[str, Tensor], device: torch.device
+    ) -> Model:
+        """The model that :meth:`to_state` wrote.
+
+        Raises
+        ------
+        LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RuntimeError
+            If the data are not what it writes.
+        """
+        encoder = TableEncoder.from_list(header["schema"])
+        schedule = schedule_from_json(header["schedule"])
+        check_schedule(schedule, len(encoder.owner))
+        if type(header["seed"]) is not int or not isinstance(header["stopped"], str):
+            raise TypeError("seed and stopped are of the wrong type")
+        if (
+            "network" in header
+        ):  # format 2: a network on independent columns, which its tensors hold
+            wanted = {"kind": "network", "architecture": "mlp", "dropout": 0.1, **header["network"]}
+            header = {
+                **header,
+                "denoiser": {**wanted, "base": {"kind": "marginals"}},
+                "members": {},
+            }
+            own, base = tensors, {k[5:]: v for k, v in tensors.items() if k.startswith("base.")}
+        else:
+            own, base = (
+                {k.removeprefix(part): v for k, v in tensors.items() if k.startswith(part)}
+                for part in ("denoiser.", "marginals.")
+            )
+        codebook = encoder.codebook().to(floating_type(own))
+        with seeded(0, torch.device("cpu")):  # initial weights, which are replaced
+            denoiser = denoiser_from_json(header["denoiser"], codebook, own)
+        marginals = denoiser_from_json({"kind": "marginals"}, codebook, base)
+        assert isinstance(marginals, MarginalDenoiser)
+        return cls(
+            encoder=encoder,
+            denoiser=denoiser.to(device).eval().requires_grad_(False),
+            marginals=marginals.to(device),
+            schedule=schedule,
+            seed=header["seed"],
+            history=_table(header["history"]),
+            path_table=_table(header["path_table"]),
+            members=_table(header["members"]),
+            stopped=header["stopped"],
+        )
+
+    def try_out(self) -> None:
+        """Draw two rows and score them: what is wrong with a file in ways that no check foresees shows in use.
+
+        Raises
+        ------
+        ValueError
+            If the scores are no numbers; and whatever a model that makes no sense runs into.
+        """
+        shape = (2, len(self.encoder.owner))
+        nothing = torch.full(shape, math.nan, dtype=torch.float64, device=self.device)
+        rows = self.encoder.inverse_transform(self.draw(nothing, 0).cpu().numpy())
+        cells = torch.from_numpy(self.encoder.transform(rows).x).to(self.device)
+        if not bool(self.log_prob(cells, 2).log_prob.isfinite().all()):
+            raise ValueError("the model scores its own rows with no number")
+
+
+def _table(data: Any) -> pd.DataFrame:
+    """The table that was kept as a mapping from columns to lists."""
+    if not isinstance(data, Mapping) or not all(isinstance(v, list) for v in data.values()):
+        raise TypeError("a table is no mapping of lists")
+    return pd.DataFrame(data)
+
+
+def _product(factors: Sequence[Estimate | Attribution]) -> tuple[Tensor, Tensor]:
+    """Log-probability and standard error of a product of independent estimates."""
+    log_prob = torch.stack([f.log_prob for f in factors]).sum(0)
+    return log_prob, torch.stack([f.stderr for f in factors]).square().sum(0).sqrt()

@@ -1,0 +1,424 @@
+"""The channel, schedules and quadratures."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from laws import (
+    LAW,
+    SCHEDULES,
+    make_book,
+    random_rows,
+    random_state,
+    rounding,
+    seeded_generator,
+    seeds,
+    wide_tables,
+)
+from scipy import stats
+
+from discrete_itd.channel import (
+    CoordinateSchedule,
+    HybridSchedule,
+    IsotropicSchedule,
+    Quadrature,
+    State,
+    column_ranks,
+    distinct_paths,
+)
+from discrete_itd.channel.codebook import Codebook
+
+# -- state -----------------------------------------------------------------------------------------
+
+
+@LAW
+@given(wide_tables, seeds)
+def test_increments_add_up(device, columns, seed):
+    book = Codebook(columns).to(device)
+    rng = np.random.default_rng(seed)
+    _, _, snr = random_state(book, rng, 5)
+    x = book.embed(random_rows(book, 5, rng))
+    start = State.start(book, x)
+    assert not start.y.any()
+    assert not start.snr.any()
+    xi = torch.tensor(rng.normal(size=x.shape)).to(x)
+    new = start.increment(book, x, snr, xi)
+    state = start.add(book, new)
+    assert torch.equal(state.snr, snr)
+    wide = book.per_coord(snr)
+    expected = torch.where(torch.isinf(wide), x, wide * x + wide.sqrt() * xi)
+    torch.testing.assert_close(state.y, expected)
+    # a second increment: exact sums, and what is known stays as it is
+    later = (snr + torch.tensor(rng.uniform(0, 5, snr.shape)).to(snr)).masked_fill(
+        torch.tensor(rng.random(snr.shape) < 0.3, device=device), math.inf
+    )
+    step = state.increment(book, x, later, xi)
+    end = state.add(book, step)
+    assert end.y.isfinite().all()
+    torch.testing.assert_close(end.snr, later)
+    known = torch.isinf(later)
+    assert torch.equal(end.y[book.per_coord(known)], x[book.per_coord(known)])
+    assert not step.snr[torch.isinf(snr)].any()
+    rest = book.per_coord(~known)
+    torch.testing.assert_close(end.y[rest], (state.y + step.y)[rest])
+
+
+def test_statistic_has_the_law_of_the_channel(device, generator):
+    book = make_book("all kinds", device)
+    row = torch.tensor([[2.0, -0.7, 1.0, 0.4, 0.0]], dtype=torch.float64, device=device)
+    x = book.embed(row).expand(20000, -1)
+    state = State.start(book, x)
+    for snr in (0.5, 3.0):  # two increments make y = γ x + √γ ε
+        xi = torch.randn(x.shape, generator=generator, device=device)
+        target = torch.full_like(state.snr, snr)
+        state = state.add(book, state.increment(book, x, target, xi))
+    eps = ((state.y - 3.0 * x) / math.sqrt(3.0)).cpu().numpy()
+    for column in eps.T:
+        assert stats.kstest(column, "norm").pvalue > 1e-4
+    assert abs(np.corrcoef(eps.T) - np.eye(eps.shape[1])).max() < 5 / math.sqrt(20000)
+
+
+def test_given_cells_are_known_from_the_start(device):
+    book = make_book("mixed", device)
+    x = book.embed(torch.tensor([[2.0, 1.0, 0.0], [0.0, 0.0, 1.0]], device=device).double())
+    given = torch.tensor([[True, False, True], [False, True, False]], device=device)
+    state = State.start(book, x, given)
+    assert torch.equal(torch.isinf(state.snr), given)
+    assert torch.equal(state.y, x * book.per_coord(given))
+    without_noise = state.increment(book, x, state.snr, None)
+    assert torch.equal(state.add(book, without_noise).y, state.y)
+
+
+def test_a_cell_at_snr_zero_shows_nothing_of_its_point(device, generator):
+    """A missing cell's point is arbitrary: it must not leak."""
+    book = make_book("all kinds", device)
+    rows = random_rows(book, 6, np.random.default_rng(0))
+    target = torch.ones(6, 5, device=device)
+    target[:, 1::2] = 0.0
+    xi = torch.randn(6, book.n_coords, generator=generator, device=device)
+    other = rows.clone()
+    other[:, 1::2] += 1.0
+    other[:, 2] = rows[:, 2]
+    a, b = (
+        State.start(book, x).increment(book, x, target, xi) for x in map(book.embed, (rows, other))
+    )
+    assert torch.equal(a.y, b.y)
+    assert not a.y[:, book.per_coord(target)[0] == 0].any()
+
+
+# -- orders ----------------------------------------------------------------------------------------
+
+
+def uniforms(n, n_columns, device, seed=0):
+    return torch.rand(n, n_columns, generator=seeded_generator(seed, device), device=device)
+
+
+def first(n, device):
+    """All rows on their first path."""
+    return torch.zeros(n, dtype=torch.int64, device=device)
+
+
+KINDS = {"free": (True, False), "known": (False, True), "missing": (False, False)}
+
+
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        "free free free free",
+        "known free known free",
+        "free missing free free",
+        "missing free known free",
+        "missing known missing known",
+    ],
+)
+def test_ranks_are_orders_of_the_free_cells_all_equally_likely(device, kinds):
+    kinds = kinds.split()
+    free, known = (
+        torch.tensor([KINDS[k][i] for k in kinds], device=device).expand(12000, -1) for i in (0, 1)
+    )
+    schedule = CoordinateSchedule(4)
+    rank = (
+        column_ranks(schedule, uniforms(12000, 4, device), first(12000, device), free, known)
+        .cpu()
+        .numpy()
+    )
+    places = {k: [j for j, kind in enumerate(kinds) if kind == k] for k in KINDS}
+    n_free = len(places["free"])
+    assert (rank[:, places["known"]] < 0).all()
+    assert (rank[:, places["missing"]] >= n_free).all()
+    taken = rank[:, places["free"]]
+    assert (np.sort(taken, 1) == np.arange(n_free)).all()
+    _, counts = np.unique(taken, axis=0, return_counts=True)
+    assert len(counts) == math.factorial(n_free)
+    if len(counts) > 1:
+        assert stats.chisquare(counts).pvalue > 1e-4
+
+
+@LAW
+@given(st.permutations(range(5)), seeds)
+def test_a_fixed_order_is_kept_among_the_free(device, order, seed):
+    rng = np.random.default_rng(seed)
+    kind = torch.tensor(rng.integers(3, size=(20, 5)), device=device)
+    free, known = kind == 0, kind == 1
+    schedule = CoordinateSchedule(5, tuple(order))
+    rank = column_ranks(schedule, uniforms(20, 5, device, seed), first(20, device), free, known)
+    for i in range(20):
+        expected = [j for j in order if free[i, j]]
+        assert [int(rank[i, j]) for j in expected] == list(range(len(expected)))
+        assert (rank[i, known[i]] < 0).all()
+        assert (rank[i, kind[i] == 2] >= len(expected)).all()
+
+
+@LAW
+@given(st.lists(st.permutations(range(4)), min_size=1, max_size=3), seeds)
+def test_every_path_keeps_to_its_own_order(device, orders, seed):
+    rng = np.random.default_rng(seed)
+    kind = torch.tensor(rng.integers(3, size=(12, 4)), device=device)
+    free, known = kind == 0, kind == 1
+    path = torch.tensor(rng.integers(9, size=12), device=device)
+    several = CoordinateSchedule(4, tuple(map(tuple, orders)))
+    rank = column_ranks(several, uniforms(12, 4, device, seed), path, free, known)
+    for i, m in enumerate(path.tolist()):
+        one = CoordinateSchedule(4, tuple(orders[m % len(orders)]))
+        own = slice(i, i + 1)
+        alone = column_ranks(one, uniforms(1, 4, device), first(1, device), free[own], known[own])
+        taken = free[own] | known[own]
+        assert torch.equal(rank[own][taken], alone[taken])
+
+
+def test_no_rows_have_no_ranks(device):
+    none = torch.zeros(0, 3, dtype=torch.bool, device=device)
+    assert column_ranks(
+        CoordinateSchedule(3), uniforms(0, 3, device), first(0, device), none, none
+    ).shape == (0, 3)
+
+
+def test_an_order_of_other_columns_is_refused(device):
+    free = torch.ones(1, 3, dtype=torch.bool, device=device)
+    with pytest.raises(ValueError, match="order has 2 columns, the table 3"):
+        column_ranks(
+            CoordinateSchedule(2, (1, 0)), uniforms(1, 3, device), first(1, device), free, ~free
+        )
+
+
+# -- schedules -------------------------------------------------------------------------------------
+
+
+@LAW
+@given(st.sampled_from(sorted(SCHEDULES)), st.integers(2, 6), seeds)
+def test_schedules_climb_from_zero(device, name, n_columns, seed):
+    schedule = SCHEDULES[name](n_columns)
+    free = torch.ones(5, n_columns, dtype=torch.bool, device=device)
+    rank = column_ranks(
+        schedule, uniforms(5, n_columns, device, seed), first(5, device), free, ~free
+    )
+    n_free = free.sum(1, keepdim=True)
+    before = schedule.snr(0, rank, n_free)
+    assert not before.any()
+    for step in range(1, schedule.n_steps + 1):
+        snr = schedule.snr(step, rank, n_free)
+        assert snr.shape == rank.shape
+        assert (snr >= before).all()
+        assert (snr > before).any()
+        if not schedule.noisy:
+            assert (torch.isinf(snr) | (snr == 0)).all()
+        before = snr
+    assert bool(torch.isinf(before).all()) == schedule.complete
+
+
+@LAW
+@given(st.lists(st.integers(0, 12), min_size=1, max_size=5), st.integers(1, 15))
+def test_every_row_knows_equal_shares_in_order(device, n_free, n_steps):
+    """Each by its own number of free cells: all known after min(n_steps, n_free) steps, not before."""
+    schedule = CoordinateSchedule(n_steps)
+    rank = torch.arange(13, device=device).expand(len(n_free), -1)
+    count = torch.tensor(n_free, device=device)[:, None]
+    for step in range(1, n_steps + 1):
+        known = torch.isinf(schedule.snr(step, rank, count)).cpu().tolist()
+        for row, n in zip(known, n_free, strict=True):
+            share = min(step / max(1, min(n, n_steps)), 1.0)
+            n_known = math.ceil(n * share - 1e-9)
+            assert row == [k < n_known for k in range(13)]
+            assert all(row[:n]) == (step >= min(n, n_steps))
+
+
+@pytest.mark.parametrize(
+    "levels", [(), (0.0, 1.0), (1.0, 1.0), (2.0, 1.0), (1.0, math.inf), (math.nan,), (-1.0,)]
+)
+def test_wrong_levels_are_refused(levels):
+    with pytest.raises(ValueError, match="positive, finite and increasing"):
+        IsotropicSchedule(levels)
+
+
+@pytest.mark.parametrize("n_steps", [0, -1])
+def test_wrong_step_counts_are_refused(n_steps):
+    with pytest.raises(ValueError, match="n_steps must be positive"):
+        CoordinateSchedule(n_steps)
+
+
+@pytest.mark.parametrize(
+    "order", [(0, 0), (1, 2), (0, 2, 3), (-1, 0), ((0, 1), (1, 1)), ((0, 2), (2, 0))]
+)
+def test_wrong_orders_are_refused(order):
+    with pytest.raises(ValueError, match="a permutation of the columns"):
+        CoordinateSchedule(2, order)
+
+
+def test_orders_of_different_columns_are_refused():
+    with pytest.raises(ValueError, match="permutations of the same columns"):
+        CoordinateSchedule(2, ((0, 1), (0, 1, 2)))
+
+
+@pytest.mark.parametrize("order", [(0.0, 1.0), ((0, 1), (True, 0)), ("a",), (("a", "b"),)])
+def test_orders_that_are_no_numbers_are_refused(order):
+    with pytest.raises(TypeError, match="n_steps and order must be integers"):
+        CoordinateSchedule(2, order)
+
+
+def test_one_order_or_several_are_told_apart():
+    assert CoordinateSchedule(2).orders is None
+    assert CoordinateSchedule(2, (1, 0)).orders == ((1, 0),)
+    assert CoordinateSchedule(2, ((1, 0), (0, 1))).orders == ((1, 0), (0, 1))
+    assert IsotropicSchedule((1.0,)).orders is None
+
+
+def test_how_many_different_paths_there_are():
+    assert distinct_paths(CoordinateSchedule(3)) is None
+    assert distinct_paths(CoordinateSchedule(1)) == 1  # all cells at once, whatever the order
+    assert distinct_paths(CoordinateSchedule(3, (2, 0, 1))) == 1
+    assert distinct_paths(CoordinateSchedule(3, ((2, 0, 1), (0, 1, 2)))) == 2
+    assert distinct_paths(IsotropicSchedule((1.0,))) is None
+    assert distinct_paths(HybridSchedule((1.0,), 1)) is None
+
+
+# -- levels, then jumps ----------------------------------------------------------------------------
+
+
+@LAW
+@given(st.integers(1, 3), st.integers(1, 7), st.integers(0, 6))
+def test_a_hybrid_climbs_then_jumps(device, n_levels, n_jumps, n_columns):
+    levels = tuple(0.5 * (i + 1) for i in range(n_levels))
+    schedule = HybridSchedule(levels, n_jumps)
+    jumps = CoordinateSchedule(n_jumps)
+    rank = torch.arange(n_columns, device=device)[None]
+    n_free = torch.tensor([[n_columns]], device=device)
+    assert schedule.n_steps == n_levels + n_jumps
+    for step in range(n_levels + 1):
+        assert (schedule.snr(step, rank, n_free) == (0.0, *levels)[step]).all()
+    for step in range(n_jumps + 1):
+        jumped = torch.isinf(jumps.snr(step, rank, n_free))
+        snr = schedule.snr(n_levels + step, rank, n_free)
+        assert torch.equal(torch.isinf(snr), jumped)
+        assert (snr[~jumped] == levels[-1]).all()
+
+
+@pytest.mark.parametrize("levels", [(), (1.0, 1.0), (0.0,), (math.inf,)])
+def test_wrong_levels_of_a_hybrid_are_refused(levels):
+    with pytest.raises(ValueError, match="positive, finite and increasing"):
+        HybridSchedule(levels, 2)
+
+
+def test_wrong_jumps_of_a_hybrid_are_refused():
+    with pytest.raises(ValueError, match="n_steps must be positive"):
+        HybridSchedule((1.0,), 0)
+    with pytest.raises(TypeError, match="must be integers"):
+        HybridSchedule((1.0,), 1.5)
+
+
+# -- quadratures -----------------------------------------------------------------------------------
+
+
+@st.composite
+def quadratures(draw):
+    n = draw(st.integers(1, 12))
+    gaps = draw(st.lists(st.floats(0.05, 2.0), min_size=n, max_size=n))
+    density = draw(st.lists(st.floats(0.0, 5.0), min_size=n, max_size=n))
+    assume(sum(density) > 0.1)
+    low = draw(st.floats(-6.0, 2.0))
+    edges = torch.tensor([low, *(low + np.cumsum(gaps)).tolist()], dtype=torch.float64)
+    return Quadrature(edges, torch.tensor(density, dtype=torch.float64))
+
+
+def midpoints(n, device="cpu"):
+    return (torch.arange(n, device=device, dtype=torch.float64) + 0.5) / n
+
+
+@LAW
+@given(quadratures())
+def test_points_have_the_density(device, quadrature):
+    n = 5000
+    mass = (quadrature._density * quadrature.edges.diff()).numpy()
+    edges = quadrature.edges.numpy()
+    snr, weight = quadrature.to(device).points(midpoints(n, device))
+    logsnr = snr.log().cpu().numpy()
+    assert mass.sum() == pytest.approx(1)
+    assert (np.diff(logsnr) >= 0).all()  # monotone in the quantile: strata stay strata
+    assert logsnr.min() >= edges[0] - 1e-9
+    assert logsnr.max() <= edges[-1] + 1e-9
+    np.testing.assert_allclose(
+        [quadrature.low, quadrature.high], np.exp(edges[[0, -1]]), rtol=1e-12
+    )
+    cumulative = [(logsnr <= e).sum() for e in edges[1:-1]]
+    np.testing.assert_allclose(cumulative, n * np.cumsum(mass)[:-1], atol=1.01)
+    cell = np.searchsorted(edges, logsnr).clip(1, len(mass)) - 1
+    density = quadrature._density.numpy()
+    inside = abs(logsnr[:, None] - edges).min(1) > 1e-9
+    expected = np.exp(logsnr) / density[cell]
+    np.testing.assert_allclose(weight.cpu().numpy()[inside], expected[inside], rtol=1e-9)
+
+
+@LAW
+@given(quadratures())
+def test_weights_integrate_over_snr(device, quadrature):
+    """On every range of positive density; the functions are those of whose integral we know."""
+    snr, weight = quadrature.to(device).points(midpoints(40000, device))
+    edges = quadrature.edges.exp().numpy()
+    held = quadrature._density.numpy() > 0.01
+    for f, antiderivative in (
+        (lambda g: torch.exp(-g), lambda g: -np.exp(-g)),
+        (lambda g: 1 / (1 + g) ** 2, lambda g: -1 / (1 + g)),
+    ):
+        for i in np.flatnonzero(held):
+            inside = (snr >= edges[i]) & (snr < edges[i + 1])
+            got = float((f(snr) * weight * inside).mean())
+            exact = antiderivative(edges[i + 1]) - antiderivative(edges[i])
+            peak = float((f(snr) * weight * inside).max())
+            assert abs(got - exact) <= 2e-3 * exact + 2 * peak / 40000
+
+
+def test_cells_without_density_get_no_points(device):
+    edges = torch.linspace(-2, 2, 5)
+    quadrature = Quadrature(edges, torch.tensor([0.0, 1.0, 0.0, 3.0])).to(device)
+    logsnr = quadrature.points(midpoints(1000, device))[0].log()
+    assert ((logsnr < 0) & (logsnr > -1)).sum() == 250
+    assert (logsnr > 1).sum() == 750
+    snr, weight = quadrature.points(torch.tensor([0.0, 0.25, 1 - 1e-12], device=device))
+    assert snr.isfinite().all()
+    assert weight.isfinite().all()
+
+
+def test_logistic_density_is_the_logistic(device):
+    quadrature = Quadrature.logistic(0.5, 1.2, low=-8, high=9).to(device)
+    logsnr = quadrature.points(midpoints(2000, device))[0].log().cpu().numpy()
+    cut = stats.logistic(0.5, 1.2)
+    low, high = cut.cdf(-8), cut.cdf(9)
+    np.testing.assert_allclose(
+        (cut.cdf(logsnr) - low) / (high - low), midpoints(2000).numpy(), atol=1e-3
+    )
+
+
+@pytest.mark.parametrize(
+    ("edges", "density"),
+    [([0.0, 0.0], [1.0]), ([0.0, 1.0, 0.5], [1.0, 1.0]), ([0.0, 1.0], [0.0]),
+     ([0.0, 1.0, 2.0], [2.0, -1.0]), ([0.0, math.nan], [1.0]), ([0.0, 1.0], [math.nan])],
+)  # fmt: skip
+def test_wrong_quadratures_are_refused(edges, density):
+    with pytest.raises(ValueError, match="edges must increase"):
+        Quadrature(torch.tensor(edges), torch.tensor(density))
+
+
+def test_rounding_is_tight():
+    assert rounding(torch.float64) < rounding(torch.float32)

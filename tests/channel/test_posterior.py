@@ -1,0 +1,405 @@
+"""The posterior of a row: categories, mixtures of Gaussians, and the families side by side."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from laws import (
+    BOOKS,
+    LAW,
+    WIDER_BOOKS,
+    WITH_REALS,
+    Stranger,
+    draws,
+    empty_state,
+    make_book,
+    make_denoiser,
+    random_rows,
+    random_state,
+    rounding,
+    seeds,
+    simplex,
+    tables,
+)
+from scipy import stats
+
+from discrete_itd.channel import State
+from discrete_itd.channel.codebook import Codebook
+from discrete_itd.channel.posterior import CategoricalPosterior, GaussianPosterior
+
+# -- categories ------------------------------------------------------------------------------------
+
+
+def random_categorical(slots, rng, n):
+    logits = torch.tensor(rng.normal(0, 2, (n, slots.n_slots))).to(slots.slot_value)
+    return CategoricalPosterior(slots, logits)
+
+
+@LAW
+@given(tables(sizes=(1, 2, 3, 33)), seeds)
+def test_posterior_is_normalised_and_indexed_by_category(device, dtype, columns, seed):
+    slots = Codebook(columns).to(device).slots
+    rng = np.random.default_rng(seed)
+    q, rows = random_categorical(slots, rng, 4), random_rows(slots, 4, rng).long()
+    probs, log_prob, mean = q.probs.cpu().numpy(), q.log_prob(rows).cpu().numpy(), q.mean().cpu()
+    codes, level, column = (t.cpu().numpy() for t in (rows, slots.slot_level, slots.slot_column))
+    for j in range(slots.n_columns):
+        np.testing.assert_allclose(probs[:, column == j].sum(1), 1, atol=rounding(dtype))
+        for i in range(4):
+            slot = (column == j) & (level == codes[i, j])
+            np.testing.assert_allclose(log_prob[i, j], np.log(probs[i, slot][0]), rtol=1e-4)
+    naive = np.zeros(mean.shape)
+    value, coord = slots.slot_value.cpu().numpy(), slots.slot_coord.cpu().numpy()
+    for t in range(slots.n_slots):
+        naive[:, coord[t]] += probs[:, t] * value[t]
+    np.testing.assert_allclose(mean.numpy(), naive, atol=rounding(dtype))
+
+
+@LAW
+@given(tables(), seeds)
+def test_updates_of_categories_compose(device, dtype, columns, seed):
+    """q ⊕ a ⊕ b = q ⊕ (a + b): evidence is additive in SNR time."""
+    book = Codebook(columns).to(device)
+    rng = np.random.default_rng(seed)
+    q = random_categorical(book.slots, rng, 4)
+    _, y, snr = random_state(book, rng, 4, known=False)
+    _, y_2, snr_2 = random_state(book, rng, 4, known=False)
+    once = q.update(y + y_2, snr + snr_2).logits
+    torch.testing.assert_close(q.update(y, snr).update(y_2, snr_2).logits, once, atol=2e-4, rtol=0)
+    if dtype == torch.float64:
+        assert (q.update(y, snr).update(y_2, snr_2).logits - once).abs().max() < 1e-9
+    nothing = q.update(torch.zeros_like(y), torch.zeros_like(snr)).logits
+    torch.testing.assert_close(nothing, q.logits)
+
+
+@LAW
+@given(tables(), seeds)
+def test_the_point_itself_makes_certain(device, columns, seed):
+    book = Codebook(columns).to(device)
+    rng = np.random.default_rng(seed)
+    q, rows = random_categorical(book.slots, rng, 4), random_rows(book, 4, rng)
+    x = book.embed(rows)
+    known = State(x, torch.full(rows.shape, math.inf, dtype=x.dtype, device=device))
+    after = q.update(*known)
+    assert after.log_prob(rows.long()).abs().max() == 0
+    torch.testing.assert_close(after.mean(), x)
+
+
+def test_samples_follow_the_probabilities(device, generator):
+    book = Codebook([simplex(40), simplex(3, is_open=True), simplex(5)]).to(device)
+    one = Stranger(book, 0)(*empty_state(book))
+    for allow in (False, True):
+        rows = one.expand(20000).sample(generator, allow_unseen=allow)
+        codes = rows.long().cpu().numpy()
+        for j, points in enumerate(book.columns):
+            n = points.n_slots if allow else points.n_levels
+            counts = np.bincount(codes[:, j], minlength=n)
+            assert len(counts) == n  # never a slot that was not asked for
+            p = one.column(j)[0, :n].exp().cpu().double().numpy()
+            assert stats.chisquare(counts, 20000 * p / p.sum()).pvalue > 1e-4
+        pairs = np.bincount(codes[:, 1] * 5 + codes[:, 2], minlength=5 * (3 + allow))
+        assert stats.chi2_contingency(pairs.reshape(-1, 5)).pvalue > 1e-4  # columns independent
+
+
+# -- mixtures of Gaussians -------------------------------------------------------------------------
+
+
+def random_gaussians(rng, n, like, *, n_columns=2, n_components=3):
+    shape = (n, n_columns, n_components)
+    parts = rng.normal(size=shape), rng.normal(0, 0.7, shape), rng.uniform(0.1, 0.8, shape) ** 2
+    return GaussianPosterior(*(torch.tensor(p).to(like) for p in parts))
+
+
+def random_evidence(rng, n, like, *, max_snr=30.0):
+    """Evidence about nobody's values: any y is possible; here and there none at all."""
+    snr = rng.uniform(0, max_snr, (n, 2)) * (rng.random((n, 2)) < 0.8)
+    y = snr * rng.normal(0, 0.8, (n, 2)) + np.sqrt(snr) * rng.normal(size=(n, 2))
+    return torch.tensor(y).to(like), torch.tensor(snr).to(like)
+
+
+def numpy_density(q, i, j, v):
+    """The density of row i's column j at values v, by its definition."""
+    w = q.log_weight[i, j].double().exp().cpu().numpy()
+    mean, sd = q.means[i, j].double().cpu().numpy(), q.var[i, j].double().sqrt().cpu().numpy()
+    return (w * stats.norm.pdf(v[:, None], mean, sd)).sum(1)
+
+
+@LAW
+@given(seeds, st.integers(1, 4))
+def test_updates_of_gaussians_compose(device, dtype, seed, n_components):
+    rng, like = np.random.default_rng(seed), torch.zeros(1, device=device)
+    q = random_gaussians(rng, 4, like, n_components=n_components)
+    (y, snr), (y_2, snr_2) = (random_evidence(rng, 4, like) for _ in range(2))
+    once, twice = q.update(y + y_2, snr + snr_2), q.update(y, snr).update(y_2, snr_2)
+    for a, b in ((once.log_weight, twice.log_weight), (once.means, twice.means)):
+        torch.testing.assert_close(a, b, atol=rounding(dtype, 10), rtol=rounding(dtype, 10))
+    torch.testing.assert_close(once.var, twice.var)
+    nothing = q.update(torch.zeros_like(y), torch.zeros_like(snr))
+    for a, b in (
+        (nothing.log_weight, q.log_weight),
+        (nothing.means, q.means),
+        (nothing.var, q.var),
+    ):
+        torch.testing.assert_close(a, b)
+
+
+@LAW
+@given(seeds, st.integers(1, 4))
+def test_the_update_of_gaussians_is_bayes_rule_on_a_grid(device, seed, n_components):
+    """Prior times exp(y v - γ v²/2), normalised numerically: density and mean."""
+    rng, like = np.random.default_rng(seed), torch.zeros(1, device=device)
+    q = random_gaussians(rng, 3, like, n_components=n_components)
+    y, snr = random_evidence(rng, 3, like)
+    after = q.update(y, snr)
+    v = np.linspace(-9, 9, 6001)
+    for i in range(3):
+        for j in range(2):
+            gamma, own = float(snr[i, j]), float(y[i, j])
+            log_likelihood = own * v - gamma * v**2 / 2
+            naive = numpy_density(q, i, j, v) * np.exp(log_likelihood - log_likelihood.max())
+            naive = naive / np.trapezoid(naive, v)
+            np.testing.assert_allclose(numpy_density(after, i, j, v), naive, atol=2e-3)
+            assert float(after.mean()[i, j]) == pytest.approx(np.trapezoid(v * naive, v), abs=1e-4)
+
+
+@LAW
+@given(seeds, st.integers(1, 4))
+def test_densities_of_gaussians_integrate_to_one(device, dtype, seed, n_components):
+    rng, like = np.random.default_rng(seed), torch.zeros(1, device=device)
+    q = random_gaussians(rng, 3, like, n_components=n_components)
+    v = torch.linspace(-9, 9, 4001, device=device)
+    for i in range(3):
+        one = GaussianPosterior(q.log_weight[i : i + 1], q.means[i : i + 1], q.var[i : i + 1])
+        density = one.log_prob(v[:, None].expand(-1, 2)).exp()
+        total = torch.trapezoid(density, v, dim=0)
+        torch.testing.assert_close(total, torch.ones_like(total), atol=rounding(dtype, 3), rtol=0)
+        mean = torch.trapezoid(density * v[:, None], v, dim=0)
+        torch.testing.assert_close(one.mean()[0], mean, atol=rounding(dtype, 10), rtol=0)
+        for j in range(2):
+            naive = numpy_density(q, i, j, v.double().cpu().numpy())
+            np.testing.assert_allclose(density[:, j].cpu().numpy(), naive, atol=1e-4)
+
+
+def test_samples_of_gaussians_follow_their_density(device, generator):
+    rng, like = np.random.default_rng(0), torch.zeros(1, device=device)
+    q = random_gaussians(rng, 1, like)
+    parts = (t.expand(20000, -1, -1) for t in (q.log_weight, q.means, q.var))
+    values = GaussianPosterior(*parts).sample(generator).double().cpu().numpy()
+    for j in range(2):
+        w, m = q.log_weight[0, j].double().exp().cpu().numpy(), q.means[0, j].cpu().numpy()
+        sd = q.var[0, j].sqrt().cpu().numpy()
+        cdf = lambda v, w=w, m=m, sd=sd: (w * stats.norm.cdf(v[:, None], m, sd)).sum(1)  # noqa: E731
+        assert stats.kstest(values[:, j], cdf).pvalue > 1e-4
+    assert abs(stats.spearmanr(values[:, 0], values[:, 1]).statistic) < 5 / math.sqrt(20000)
+
+
+@pytest.mark.parametrize("sd", [5e-4, 0.3, 2.0])
+def test_a_known_value_makes_certain(device, sd):
+    value = torch.tensor([[0.3, -1.7], [0.3004, 1e6]], device=device)
+    q = GaussianPosterior(
+        torch.zeros(2, 2, 2, device=device),
+        torch.tensor([0.3, 0.0], device=device).expand(2, 2, 2),
+        torch.tensor([sd**2, 4.0], device=device).expand(2, 2, 2),
+    ).update(value, torch.full_like(value, math.inf))
+    torch.testing.assert_close(q.mean(), value, rtol=1e-6, atol=1e-6)
+    assert (q.var < 1e-9).all()
+    assert (q.var > 0).all()
+    near = value + 1e-6
+    assert q.log_prob(value).isfinite().all()
+    assert (q.log_prob(near)[:1] > 8).all()
+
+
+@pytest.mark.parametrize("snr", [0.0, 1e-6, 1.0, 1e4, 1e8, 1e12, math.inf])
+def test_gaussians_keep_their_digits_in_float32(device, snr):
+    """Values from ordinary to absurd, components from one to a millionth: against float64."""
+    results = []
+    value = [0.0, 0.31, -4.0, 1e3, -1e6, 1e9]
+    xi = np.random.default_rng(0).normal(size=6)
+    for dtype in (torch.float32, torch.float64):
+        x = torch.tensor(value, device=device).float().to(dtype)
+        gamma = torch.full_like(x, snr)
+        noise = torch.tensor(xi, device=device).float().to(dtype)
+        y = x if math.isinf(snr) else gamma * x + gamma.sqrt() * noise
+        y = y.float().to(dtype)
+        parts = [0.5, 0.45, 0.05], [0.3, 0.0, 0.0], [2.5e-7, 0.2, 4.0]
+        log_weight, mean, var = (torch.tensor(p, device=device).float() for p in parts)
+        prior = (log_weight.log(), mean, var)
+        prior = GaussianPosterior(*(t.to(dtype).expand(6, 1, 3) for t in prior))
+        q = prior.update(y[:, None], gamma[:, None])
+        assert all(t.isfinite().all() for t in (q.log_weight, q.means, q.var))
+        results.append((q.mean().double()[:, 0], q.log_prob(x[:, None]).double()[:, 0]))
+    (mean, log_prob), (true_mean, true_log_prob) = results
+    torch.testing.assert_close(mean[:4], true_mean[:4], rtol=1e-4, atol=1e-5)
+    # in float32 y, a sum of γ x, does not hold x to better than its seventh digit
+    size = torch.tensor(value, device=device).abs()
+    resolved = size * 6e-8 < 0.001 / math.sqrt(min(snr, 1e10) + 1)
+    close = {"rtol": 1e-4, "atol": 2e-3}
+    torch.testing.assert_close(log_prob[resolved], true_log_prob[resolved], **close)
+
+
+# -- families side by side -------------------------------------------------------------------------
+
+ALL_BOOKS = sorted(BOOKS | WIDER_BOOKS)
+
+
+def stranger_case(name, device, n=6, *, missing=0.0):
+    book = make_book(name, device)
+    rng = np.random.default_rng(3)
+    _, y, snr = random_state(book, rng, n)
+    return book, Stranger(book, 1)(y, snr), random_rows(book, n, rng, missing=missing)
+
+
+@pytest.mark.parametrize("name", ALL_BOOKS)
+def test_each_family_speaks_for_its_columns(device, name):
+    book, q, rows = stranger_case(name, device)
+    whole, mean = q.log_prob(rows), q.mean()
+    assert whole.shape == rows.shape
+    assert mean.shape == (6, book.n_coords)
+    own = q.categorical.log_prob(rows[:, book.finite].long())
+    assert torch.equal(whole[:, book.finite], own)
+    assert torch.equal(mean[:, : book.slots.n_coords], q.categorical.mean())
+    if q.gaussian is not None:
+        values = rows[:, book.reals].to(mean)
+        assert torch.equal(whole[:, book.reals], q.gaussian.log_prob(values))
+        assert torch.equal(mean[:, book.real_coords], q.gaussian.mean())
+    for word in q.words:
+        v = word.vocabulary
+        assert torch.equal(whole[:, v.column], word.log_prob(rows[:, v.column]))
+        assert torch.equal(mean[:, v.coords], word.mean())
+
+
+@pytest.mark.parametrize("name", ALL_BOOKS)
+def test_missing_cells_say_nothing_and_disturb_no_other(device, dtype, name):
+    _, q, rows = stranger_case(name, device)
+    missing = torch.tensor(np.random.default_rng(0).random(rows.shape) < 0.5, device=device)
+    got = q.log_prob(rows.masked_fill(missing, math.nan))
+    assert not got[missing].any()
+    torch.testing.assert_close(
+        got[~missing], q.log_prob(rows)[~missing], rtol=rounding(dtype), atol=0
+    )
+
+
+@pytest.mark.parametrize("name", ALL_BOOKS)
+def test_rows_and_copies_of_a_posterior(device, name):
+    """Slices, repetitions of one row, and what an update makes of both."""
+    book, q, rows = stranger_case(name, device)
+    _, y, snr = random_state(book, np.random.default_rng(1), 6)
+    one = q.rows(slice(2, 3))
+    for part, whole, where in (
+        (q.rows(slice(1, 4)), q, slice(1, 4)),
+        (q.rows(torch.tensor([3, 0, 3], device=device)), q, [3, 0, 3]),
+        (one.expand(6), q, [2] * 6),
+        (one.expand(6).update(y, snr), None, None),
+    ):
+        cells = rows if where is None else rows[where]
+        if whole is None:
+            each = [one.update(y[i : i + 1], snr[i : i + 1]) for i in range(6)]
+            log_prob = torch.cat([e.log_prob(rows[i : i + 1]) for i, e in enumerate(each)])
+            mean = torch.cat([e.mean() for e in each])
+        else:
+            log_prob = whole.log_prob(rows[2:3].expand(6, -1) if where == [2] * 6 else rows)
+            log_prob = log_prob[where]
+            mean = whole.mean()[where]
+        torch.testing.assert_close(part.log_prob(cells), log_prob)
+        torch.testing.assert_close(part.mean(), mean)
+
+
+@pytest.mark.parametrize("name", ALL_BOOKS)
+def test_updates_of_all_families_compose_and_believe_known_cells(device, dtype, name):
+    book, q, _ = stranger_case(name, device)
+    rng = np.random.default_rng(5)
+    rows, y, snr = random_state(book, rng, 6, known=False)
+    _, y_2, snr_2 = random_state(book, rng, 6, known=False)
+    once, twice = q.update(y + y_2, snr + snr_2), q.update(y, snr).update(y_2, snr_2)
+    loose = rounding(dtype, 10)
+    torch.testing.assert_close(once.log_prob(rows), twice.log_prob(rows), atol=loose, rtol=loose)
+    torch.testing.assert_close(once.mean(), twice.mean(), atol=loose, rtol=loose)
+    x = book.embed(rows)
+    known = twice.update(x, torch.full_like(snr, math.inf))
+    torch.testing.assert_close(known.mean(), x, atol=1e-6, rtol=1e-6)
+    log_prob = known.log_prob(rows)
+    log_prob[:, book.reals] = log_prob[:, book.reals].clamp_max(
+        0
+    )  # a density, of which more is better
+    assert log_prob.abs().max() == 0
+
+
+@pytest.mark.parametrize("kind", ["stranger", "network"])
+@pytest.mark.parametrize("name", ["only words", "all kinds"])
+def test_samples_of_all_families_follow_their_columns(device, generator, name, kind):
+    book = make_book(name, device)
+    denoiser = make_denoiser(kind, book, 3)
+    one = denoiser(*empty_state(book))
+    for allow in (False, True):
+        rows = draws(denoiser, 20000, generator, allow_unseen=allow)
+        assert rows.dtype == torch.float64
+        for j, points in enumerate(book.columns):
+            cells = rows[:, j].cpu().numpy()
+            if points.kind == "real":
+                assert len(np.unique(cells)) > 19000
+                stderr = cells.std() / math.sqrt(len(cells))
+                mean = one.mean()[0, book.coord_column == j].item()
+                assert cells.mean() == pytest.approx(mean, abs=4 * stderr)
+                continue
+            n = points.n_slots if allow else points.n_levels
+            counts = np.bincount(cells.astype(int), minlength=n)
+            p = one.column(j)[0, :n].exp().cpu().double().numpy()
+            assert len(counts) == n
+            assert stats.chisquare(counts, 20000 * p / p.sum()).pvalue > 1e-4
+    asked = torch.zeros(20000, book.n_columns, dtype=torch.bool, device=device)
+    asked[::2] = True
+    part = one.expand(20000).sample(generator, asked)
+    for v in book.vocabularies:
+        assert not part[1::2, v.column].any()  # what nobody asks for is not worked out
+        assert part[::2, v.column].any()
+
+
+@pytest.mark.parametrize("name", ALL_BOOKS)
+def test_columns_and_modes(device, dtype, name):
+    book, q, rows = stranger_case(name, device)
+    mode = q.mode(torch.ones_like(rows, dtype=torch.bool))
+    assert mode.dtype == torch.float64
+    for j, points in enumerate(book.columns):
+        if points.kind == "real":
+            with pytest.raises(ValueError, match=f"column {j} has no categories"):
+                q.column(j)
+            mean = q.mean()[:, book.coord_column == j][:, 0]
+            torch.testing.assert_close(mode[:, j], mean.double())
+            continue
+        log_probs = q.column(j)
+        assert log_probs.shape == (6, points.n_slots)
+        total = log_probs.exp().sum(1)
+        torch.testing.assert_close(total, torch.ones_like(total), atol=rounding(dtype), rtol=0)
+        for k in range(points.n_slots):
+            cells = rows.clone()
+            cells[:, j] = k
+            torch.testing.assert_close(log_probs[:, k], q.log_prob(cells)[:, j])
+        assert torch.equal(mode[:, j].long(), log_probs[:, : points.n_levels].argmax(1))
+
+
+@pytest.mark.parametrize("name", ALL_BOOKS)
+def test_posteriors_of_no_rows(device, generator, name):
+    book = make_book(name, device)
+    for kind in ("stranger", "network"):
+        q = make_denoiser(kind, book)(*empty_state(book, 0))
+        none = torch.zeros(0, book.n_columns, dtype=torch.float64, device=device)
+        assert q.log_prob(none).shape == (0, book.n_columns)
+        assert q.mean().shape == (0, book.n_coords)
+        assert q.update(*empty_state(book, 0)).log_prob(none).shape == none.shape
+        assert q.sample(generator).shape == none.shape
+        assert q.mode(none.bool()).shape == none.shape
+        assert q.expand(0).log_prob(none).shape == none.shape
+
+
+@pytest.mark.parametrize("name", WITH_REALS)
+def test_gradients_pass_around_missing_cells(device, name):
+    book, _, rows = stranger_case(name, device, missing=0.4)
+    denoiser = Stranger(book, 1)
+    denoiser.d.requires_grad_(True)
+    q = denoiser(*random_state(book, np.random.default_rng(0), 6)[1:])
+    q.log_prob(rows).sum().backward()
+    assert denoiser.d.grad.isfinite().all()
+    assert denoiser.d.grad.any()

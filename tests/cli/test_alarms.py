@@ -1,0 +1,355 @@
+"""Detectors on the command line: fitting one, its columns and options in score, its density in the other commands."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from discrete_itd import DiffusionDensity
+from discrete_itd.cli import command as cli
+from discrete_itd.cli import main
+from discrete_itd.detection.detector import DiffusionOutlierDetector
+from discrete_itd.detection.reasons import sentence
+from discrete_itd.detection.scoring import Scorer
+from discrete_itd.recipes import Network
+from discrete_itd.storage.files import read_state, write_state
+from discrete_itd.training.checkpoint import Checkpoint
+from tests import reported
+from tests.cli.test_command import snapshot
+
+pytestmark = pytest.mark.single_precision
+
+FIT = "fit o.csv --out new --max-steps 20 --seed 3"
+SCORE = "score d.safetensors t.csv"
+
+
+def small(denoiser="auto", **settings):
+    if denoiser == "auto":
+        denoiser = Network("mlp", width=8, depth=1, base="independent")
+    return DiffusionDensity(denoiser=denoiser, n_calls=8, **settings)
+
+
+def rows():
+    """Ordinary rows, then four odd ones."""
+    return pd.concat([reported.table(40, 9), reported.odd()], ignore_index=True)
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path, monkeypatch):
+    """A folder with a density, a detector and tables, and we in it; networks are small."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "DiffusionDensity", small)
+    reported.density().save("m.safetensors")
+    reported.detector().save("d.safetensors")
+    rows().to_csv("t.csv", index=False)
+    reported.table(100, 8).to_csv("o.csv", index=False)
+    return tmp_path
+
+
+def run(line, capsys, code=0):
+    assert main(line.split()) == code
+    return capsys.readouterr()
+
+
+def scores(path="s.csv"):
+    return pd.read_csv(path)
+
+
+def loaded(path="d.safetensors"):
+    return DiffusionOutlierDetector.load(path)
+
+
+# -- fit ------------------------------------------------------------------------------------------
+
+
+def test_fit_is_that_of_python(capsys):
+    out, err = run(f"{FIT} --detector --false-alarm-rate 0.1 --calibration-fraction 0.3", capsys)
+    assert err == ""
+    detector = loaded("new")
+    wanted = {"false_alarm_rate": 0.1, "calibration_fraction": 0.3, "contamination": "auto"}
+    assert {name: getattr(detector, name) for name in wanted} == wanted
+    assert out.splitlines()[0] == "o.csv: 100 rows, 3 columns"
+    assert out.splitlines()[-2] == f"threshold: {detector.threshold_}"
+    assert out.splitlines()[-1].startswith("wrote new in ")
+    assert "by 30 calibration rows" in out
+    settings = {"false_alarm_rate": 0.1, "calibration_fraction": 0.3, "random_state": 3}
+    density = small(max_steps=20, random_state=3)
+    same = DiffusionOutlierDetector(density, **settings).fit(reported.table(100, 8))
+    np.testing.assert_array_equal(detector.calibration_scores_, same.calibration_scores_)
+    run("score new t.csv --out s.csv", capsys)
+    np.testing.assert_allclose(scores()["score"], same.score_samples(rows()), rtol=1e-5)
+
+
+def test_contamination_leaves_rows_out(capsys):
+    line = f"{FIT} --detector --contamination 0.1"
+    out, _ = run(line, capsys)
+    detector = loaded("new")
+    assert detector.contamination == 0.1
+    assert f"anomalies: {len(detector.trimmed_)} rows left out of the training\n" in out
+    assert len(detector.trimmed_) == 8
+    out, _ = run("score new o.csv --out s.csv", capsys)
+    n = scores()["alarm"].sum()
+    assert n == pytest.approx(10, abs=2)  # equal rows at the threshold are flagged together, or not
+    rate = 100 * detector.threshold_.false_alarm_rate
+    assert out.splitlines()[-1] == (
+        f"{n} of 100 rows ({n} %) raised an alarm;"
+        f" of the calibration rows, anomalies among them: {rate:.3g} %"
+    )
+
+
+def test_too_few_rows_for_the_rate_are_told(capsys):
+    _, err = run(f"{FIT} --detector", capsys)
+    assert err.startswith("discrete-itd: note: false_alarm_rate=0.01 cannot be promised by 20 cal")
+    assert err.count("\n") == 1
+
+
+def test_a_checkpoint_goes_on(place, capsys, monkeypatch):
+    """The same command, without a seed, holds the same rows out again."""
+    monkeypatch.setattr(Checkpoint, "remove", lambda _: None)  # as if the run had been killed
+    line = "fit o.csv --out new --max-steps 20 --checkpoint run --detector"
+    run(line, capsys)
+    first = loaded("new")
+    assert (place / "run").exists()
+    run(line, capsys)
+    np.testing.assert_array_equal(loaded("new").calibration_scores_, first.calibration_scores_)
+    before = snapshot(place)
+    assert "run: the checkpoint is of another run" in run(f"{line} --seed 5", capsys, 2).err
+    assert snapshot(place) == before
+
+
+# -- score ----------------------------------------------------------------------------------------
+
+
+def test_score_is_that_of_python(capsys):
+    out, err = run(f"{SCORE} --out s.csv --explain", capsys)
+    assert err == ""
+    found, detector, X = scores(), reported.detector(), rows()
+    nats = [f"nats_{name}" for name in X.columns]
+    assert list(found.columns) == ["log_prob", "stderr", "score", "p_value", "alarm", *nats]
+    np.testing.assert_allclose(found["log_prob"], detector.log_prob(X).log_prob, rtol=1e-5)
+    np.testing.assert_allclose(found["score"], detector.score_samples(X), rtol=1e-5)
+    np.testing.assert_array_equal(found["p_value"], detector.p_values(X))
+    np.testing.assert_array_equal(found["alarm"], detector.predict(X) == -1)
+    np.testing.assert_array_equal(
+        found["alarm"], found["p_value"] <= detector.threshold_.false_alarm_rate + 1e-12
+    )
+    np.testing.assert_allclose(found[nats].sum(axis=1), -found["score"], rtol=1e-6)
+    n, promised = found["alarm"].sum(), 100 * detector.threshold_.false_alarm_rate
+    assert found["alarm"][-4:].all()
+    assert out.splitlines()[1:] == [
+        str(detector.threshold_),
+        f"{n} of 44 rows ({100 * n / 44:.3g} %) raised an alarm; promised for ordinary rows: {promised:.3g} %",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "asked"),
+    [
+        ("--false-alarm-rate 0.2", {"false_alarm_rate": 0.2}),
+        ("--alarms-per-day 3 --rows-per-day 20", {"alarms_per_day": 3, "rows_per_day": 20}),
+        ("--false-alarm-rate 0.3 --rows-per-day 50", {"false_alarm_rate": 0.3, "rows_per_day": 50}),
+    ],
+)
+def test_another_threshold_for_this_run(place, capsys, options, asked):
+    before = (place / "d.safetensors").read_bytes()
+    out, _ = run(f"{SCORE} --out s.csv {options}", capsys)
+    threshold, found = reported.detector().threshold(**asked), scores()
+    assert out.splitlines()[1] == str(threshold)
+    assert ("false alarms a day" in out) == ("rows_per_day" in asked)
+    np.testing.assert_array_equal(found["alarm"], found["score"] < threshold.offset)
+    np.testing.assert_array_equal(
+        found["alarm"], found["p_value"] <= threshold.false_alarm_rate + 1e-12
+    )
+    run(f"{SCORE} --out own.csv", capsys)
+    assert found["alarm"].sum() > scores("own.csv")["alarm"].sum()
+    assert (place / "d.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize("fdr", [0.1, 0.3])
+def test_discoveries(capsys, fdr):
+    out, _ = run(f"{SCORE} --out s.csv --discoveries {fdr}", capsys)
+    found = scores()["discovery"]
+    np.testing.assert_array_equal(found, reported.detector().discoveries(rows(), fdr=fdr))
+    assert f"{found.sum()} of 44 rows are discoveries; of these at most {100 * fdr:g} %" in out
+    assert found.any()
+
+
+@pytest.mark.parametrize(("option", "k"), [("--reasons", 3), ("--reasons 1", 1)])
+def test_reasons_of_rows_that_raise_an_alarm(capsys, option, k):
+    run(f"{SCORE} --out s.csv {option}", capsys)
+    found = scores()
+    assert (found["reason"].notna() == found["alarm"]).all()
+    detector, X = reported.detector(), rows()
+    table = detector.reasons(X[found["alarm"]], k=k)
+    for row, told in table.groupby("row"):
+        assert found.at[row, "reason"] == "; ".join(map(sentence, told.to_dict("records")))
+        assert len(told) == k
+
+
+def test_every_row_is_scored_once(capsys, monkeypatch):
+    asked, nats = [], Scorer.nats
+
+    def counted(self, X):
+        asked.append(len(X))
+        return nats(self, X)
+
+    monkeypatch.setattr(Scorer, "nats", counted)
+    run(f"{SCORE} --out s.csv --explain --reasons --discoveries 0.1", capsys)
+    assert asked == [44]
+
+
+def test_a_table_without_alarms(capsys):
+    pytest.importorskip("pyarrow")
+    ordinary = rows()[scores_of_rows() >= np.median(scores_of_rows())]
+    ordinary.to_csv("t.csv", index=False)
+    out, _ = run(f"{SCORE} --out s.parquet --reasons --discoveries 0.05", capsys)
+    found = pd.read_parquet("s.parquet")
+    assert not found[["alarm", "discovery"]].any(axis=None)
+    assert found["reason"].isna().all()
+    assert out.splitlines()[-1].startswith(f"0 of {len(ordinary)} rows (0 %) raised an alarm")
+
+
+def scores_of_rows():
+    return reported.detector().score_samples(rows())
+
+
+def test_numbers_and_missing_cells(capsys):
+    """The detector's nats are not those of the log-probability, where there are numbers."""
+    frame = reported.mixed_density()[1]
+    detector = DiffusionOutlierDetector(small(max_steps=5, random_state=0), false_alarm_rate=0.1)
+    detector.fit(frame).save("x")
+    frame[:50].to_csv("x.csv", index=False)
+    run("score x x.csv --out s.csv --explain --reasons 1", capsys)
+    found = scores()
+    np.testing.assert_allclose(found["score"], detector.score_samples(frame[:50]), rtol=1e-5)
+    assert np.abs(found["score"] - found["log_prob"]).max() > 0.1
+    nats = found[[f"nats_{name}" for name in frame.columns]]
+    np.testing.assert_allclose(nats.sum(axis=1), -found["score"], rtol=1e-6)
+    assert (found.loc[::7, "nats_free"] == 0).all()
+    assert (found["reason"].notna() == found["alarm"]).all()
+
+
+def test_given_raises_no_alarms(capsys):
+    run("score m.safetensors t.csv --out m.csv --given kind --explain", capsys)
+    _, err = run(f"{SCORE} --out s.csv --given kind --explain", capsys)
+    assert err.startswith("discrete-itd: note: with --given no alarms are raised: ")
+    assert err.count("\n") == 1
+    pd.testing.assert_frame_equal(scores(), scores("m.csv"))
+
+
+@pytest.fixture
+def uncalibrated(place):
+    """A detector whose threshold is all it has."""
+    density = small(max_steps=5, random_state=0)
+    frame = reported.table(100, 8)
+    DiffusionOutlierDetector(density, calibration_fraction=0, random_state=0).fit(frame).save("u")
+    return place
+
+
+@pytest.mark.usefixtures("uncalibrated")
+def test_without_calibration_rows_there_are_no_p_values(capsys):
+    out, _ = run("score u t.csv --out s.csv", capsys)
+    found = scores()
+    assert found["p_value"].isna().all()
+    np.testing.assert_array_equal(found["alarm"], loaded("u").predict(rows()) == -1)
+    assert "raised an alarm; nothing was promised, without calibration rows\n" in out
+
+
+# -- the other commands ---------------------------------------------------------------------------
+
+
+def test_one_file_serves_all_commands(place, capsys):
+    gaps = rows()
+    gaps.loc[::5, "free"] = None
+    gaps.to_csv("gaps.csv", index=False)
+    printed = [run(f"sample {m}.safetensors -n 5 --seed 1", capsys).out for m in "md"]
+    assert printed[0] == printed[1]
+    for m in "md":
+        run(f"sample {m}.safetensors -n 5 --seed 1 --given free=u --out {m}s.csv", capsys)
+        run(f"impute {m}.safetensors gaps.csv --out {m}i.csv", capsys)
+    for kind in "si":
+        texts = [(place / f"{m}{kind}.csv").read_bytes() for m in "md"]
+        assert texts[0] == texts[1]
+
+
+# -- refusals -------------------------------------------------------------------------------------
+
+DENSITY = "score m.safetensors t.csv --out o2.csv"
+DETECTOR = f"{SCORE} --out o2.csv"
+REFUSED = {
+    "fit rate": (f"{FIT} --false-alarm-rate 0.1", "--false-alarm-rate needs --detector"),
+    "fit contamination": (f"{FIT} --contamination 0.1", "--contamination needs --detector"),
+    "fit calibration": (f"{FIT} --calibration-fraction 0.1", "--calibration-fraction needs --detector"),
+    "fit both": (
+        f"{FIT} --detector --false-alarm-rate 0.1 --contamination 0.1",
+        "--false-alarm-rate and --contamination both set the threshold",
+    ),
+    "fit too many": (f"{FIT} --detector --contamination 0.6", "--contamination must be at most 0.5, got 0.6"),
+    "fit no share": (f"{FIT} --detector --calibration-fraction 0", "--calibration-fraction: must be between 0 and 1"),
+    "fit unseen": (f"{FIT} --detector --unseen raise", "--unseen raise: a detector cannot do it"),
+    "fit not ours": (f"{FIT} --reasons", "unrecognized arguments: --reasons"),
+    "reasons": (
+        f"{DENSITY} --reasons",
+        "--reasons needs a detector, as fit --detector makes; m.safetensors is a density",
+    ),
+    "discoveries": (f"{DENSITY} --discoveries 0.1", "--discoveries needs a detector"),
+    "rate": (f"{DENSITY} --false-alarm-rate 0.1", "--false-alarm-rate needs a detector"),
+    "alarms": (f"{DENSITY} --alarms-per-day 1 --rows-per-day 9", "--alarms-per-day needs a detector"),
+    "rows": (f"{DENSITY} --rows-per-day 9", "--rows-per-day needs a detector"),
+    "given": (f"{DETECTOR} --given kind --reasons", "--reasons and --given: alarms are of whole rows"),
+    "two thresholds": (
+        f"{DETECTOR} --false-alarm-rate 0.1 --alarms-per-day 1 --rows-per-day 9",
+        "--false-alarm-rate and --alarms-per-day both set the threshold",
+    ),
+    "no rows": (f"{DETECTOR} --alarms-per-day 1", "--alarms-per-day needs --rows-per-day"),
+    "rows alone": (f"{DETECTOR} --rows-per-day 9", "--rows-per-day needs --alarms-per-day or --false"),
+    "more alarms than rows": (
+        f"{DETECTOR} --alarms-per-day 9 --rows-per-day 9",
+        "--alarms-per-day must be below --rows-per-day, got 9 of 9",
+    ),
+    "too small a rate": (
+        f"{DETECTOR} --false-alarm-rate 0.001",
+        "--false-alarm-rate: false_alarm_rate=0.001: 200 calibration rows cannot promise so small",
+    ),
+    "too few alarms": (
+        f"{DETECTOR} --alarms-per-day 1 --rows-per-day 1000",
+        "--alarms-per-day: false_alarm_rate=0.001: 200 calibration rows cannot promise so small",
+    ),
+    "no reasons": (f"{DETECTOR} --reasons 0", "--reasons: must be at least 1"),
+    "reasons of a word": (f"{DETECTOR} --reasons all", "--reasons: must be a whole number"),
+    "all discovered": (f"{DETECTOR} --discoveries 1", "--discoveries: must be between 0 and 1"),
+    "infinite rows": (
+        f"{DETECTOR} --alarms-per-day 1 --rows-per-day inf",
+        "--rows-per-day: must be a positive number, got 'inf'",
+    ),
+    "uncalibrated reasons": ("score u t.csv --out o2.csv --reasons", "--reasons: u was fitted without calibration"),
+    "uncalibrated rate": ("score u t.csv --out o2.csv --false-alarm-rate 0.1", "--false-alarm-rate: u was fitted"),
+    "other model": ("score other t.csv --out o2.csv", "other: the file holds a Oracle, not a density or a detector"),
+    "odd model": ("sample odd -n 1", "odd: the model is damaged"),
+    "device": (f"{DETECTOR} --device nonsense", "device must be 'auto' or a device of this machine"),
+    "over detector": ("impute d.csv t.csv --out d.csv", "d.csv: --out is the model itself"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("line", "words"), REFUSED.values(), ids=REFUSED)
+def test_refusals(uncalibrated, capsys, line, words):
+    place = uncalibrated
+    header, tensors = read_state("d.safetensors")
+    write_state("other", (header | {"model": "Oracle"}, tensors))
+    write_state("odd", (header | {"model": ["Oracle"]}, tensors))
+    (place / "d.csv").write_bytes((place / "d.safetensors").read_bytes())
+    before = snapshot(place)
+    out, err = run(line, capsys, 2)
+    assert out == ""
+    assert err.startswith("discrete-itd: error: ")
+    assert err.count("\n") == 1
+    assert words in err
+    assert snapshot(place) == before
+
+
+def test_help_has_examples(capsys):
+    for command, example in (("fit", "--detector --false-alarm-rate"), ("score", "--reasons")):
+        with pytest.raises(SystemExit):
+            main([command, "--help"])
+        out = capsys.readouterr().out
+        assert f"detector.safetensors {'new.csv --out alarms.csv ' * (command == 'score')}{example}" in out  # fmt: skip
+        assert max(map(len, out.splitlines())) <= 120

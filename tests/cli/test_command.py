@@ -1,0 +1,767 @@
+"""The command line: what it writes, what it says, and how it refuses."""
+
+import builtins
+import gzip
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from discrete_itd import DiffusionDensity, __version__
+from discrete_itd.cli import command as cli
+from discrete_itd.cli import main
+from discrete_itd.cli.tables import read_table, recognise
+from discrete_itd.denoisers import MixtureDenoiser, NeuralDenoiser, TreeDenoiser
+from discrete_itd.recipes import Network
+
+SMALL = Network("mlp", width=8, depth=1, base="independent")
+
+
+def table(n=40):
+    random = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {
+            "colour": random.choice(["red", "blue", "NA", "None"], n),
+            "size": random.integers(0, 4, n),
+            "zip": random.choice(["01234", "98765"], n),
+            "fresh": random.random(n) < 0.5,
+        }
+    )
+    frame["id"] = range(n)
+    return frame
+
+
+def mixed(n=60):
+    """Every kind of column, as text with gaps and without."""
+    random = np.random.default_rng(1)
+    days = pd.Timestamp("2024-01-01") + pd.to_timedelta(random.integers(0, 90, n), unit="D")
+    frame = pd.DataFrame(
+        {
+            "note": [f"{i:04}" for i in range(n)],  # no model knows it
+            "day": days.strftime("%Y-%m-%d"),
+            "price": random.lognormal(size=n).round(2).astype(str),
+            "age": random.integers(18, 90, n).astype(str),
+            "city": random.choice(["Rome", "NA"], n),
+            "member": random.choice(["true", "false"], n),
+        }
+    )
+    gaps = frame.copy()
+    for i, name in enumerate(["day", "price", "age", "city", "member"]):
+        gaps.loc[[i, i + 10, i + 20], name] = ""
+    gaps.loc[30, "price"] = "NA"
+    return frame, gaps
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Small networks."""
+
+    class Quick(DiffusionDensity):
+        def __init__(self, *, denoiser="auto", n_calls=8, columns=None, missing="marginalise", unseen="smooth", max_steps=6000, max_time=None, validation_fraction=0.1, path="auto", device="auto", random_state=None):  # fmt: skip # noqa: E501
+            super().__init__(
+                denoiser=SMALL if denoiser == "auto" else denoiser, n_calls=n_calls, columns=columns, missing=missing,
+                unseen=unseen, max_steps=max_steps, max_time=max_time,
+                validation_fraction=validation_fraction, path=path, device=device,
+                random_state=random_state,
+            )  # fmt: skip
+
+    Quick.__name__ = "DiffusionDensity"
+    monkeypatch.setattr(cli, "DiffusionDensity", Quick)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    path = tmp_path_factory.mktemp("saved") / "m.safetensors"
+    frame = table().drop(columns="id")
+    DiffusionDensity(denoiser=SMALL, max_steps=5, n_calls=8, random_state=0).fit(frame).save(path)
+    return path.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def saved_mixed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("mixed")
+    mixed()[1].to_csv(folder / "gaps.csv", index=False)
+    settings = {"denoiser": SMALL, "max_steps": 5, "n_calls": 8, "random_state": 0}
+    with pytest.warns(
+        UserWarning, match=r"^gaps.csv: column 'price': 'NA' \(1 cell\) taken as missing"
+    ):
+        frame = recognise(read_table(str(folder / "gaps.csv")), "gaps.csv", {}).drop(columns="note")
+    DiffusionDensity(columns={"age": "binned"}, **settings).fit(frame).save(folder / "x")
+    return (folder / "x").read_bytes()
+
+
+@pytest.fixture
+def gaps(place, saved_mixed):
+    """A folder with the mixed table, whole and with gaps, and a model of it."""
+    for name, frame in zip(("whole.csv", "gaps.csv"), mixed(), strict=True):
+        frame.to_csv(name, index=False)
+    (place / "x.safetensors").write_bytes(saved_mixed)
+    return place
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch, saved):
+    """A folder with a table and a model, and we in it."""
+    monkeypatch.chdir(tmp_path)
+    table().to_csv("t.csv", index=False)
+    (tmp_path / "m.safetensors").write_bytes(saved)
+    return tmp_path
+
+
+def run(line, code=0):
+    assert main(line.split()) == code
+
+
+FIT = "fit t.csv --out new.safetensors --max-steps 2 --seed 0 --drop id"
+
+
+# -- fit ------------------------------------------------------------------------------------------
+
+
+def test_fit(place, capsys):
+    run(f"{FIT} --column zip=nominal size=nominal")
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert "t.csv: 40 rows, 4 columns" in out
+    assert " 0.0% " in out
+    assert "path: " in out
+    assert "training: 2 steps (max_steps), best after " in out
+    assert "nats per row less than independent columns\n  independent columns  " in out
+    assert out.splitlines()[-1].startswith("wrote new.safetensors in ")
+    model = DiffusionDensity.load(place / "new.safetensors")
+    colour, size, zip_code, fresh = model.encoder_.schema
+    assert colour.categories == ("NA", "None", "blue", "red")  # words, not missing cells
+    assert (size.kind, size.categories) == ("nominal", ("0", "1", "2", "3"))
+    assert zip_code.categories == ("01234", "98765")  # with its zero
+    assert fresh.categories == (False, True)
+    assert model.random_state == 0
+
+
+@pytest.mark.parametrize("name", ["tree", "mixture", "transformer"])
+def test_the_denoiser_that_is_named_is_fitted(place, capsys, name):
+    run(f"{FIT} --denoiser {name}")
+    model = DiffusionDensity.load(place / "new.safetensors")
+    assert model.denoiser == name
+    made = {"tree": TreeDenoiser, "mixture": MixtureDenoiser, "transformer": NeuralDenoiser}[name]
+    assert type(model.denoiser_) is made
+    steps = "2 steps (max_steps)" if made is NeuralDenoiser else "0 steps (exact)"
+    out = capsys.readouterr().out
+    assert f"training: {steps}, best after " in out
+    nats = model.model_.marginals, model.denoiser_
+    if made is not NeuralDenoiser:  # of the held-out rows, in closed form
+        x = torch.from_numpy(model.encoder_.transform(read_table("t.csv").drop(columns="id")).x)
+        order = np.random.RandomState(model.model_.seed).permutation(40)
+        first, best = (-d.log_prob(x[order[:4]]).double().mean().item() for d in nats)
+        assert f"the model needs {first - best:.3f} nats per row less than independent" in out
+
+
+def test_numbers_are_ordinal(place):
+    run(FIT)
+    kinds = {
+        c.name: c.kind for c in DiffusionDensity.load(place / "new.safetensors").encoder_.schema
+    }
+    assert kinds == {"colour": "nominal", "size": "ordinal", "zip": "ordinal", "fresh": "nominal"}
+
+
+@pytest.mark.parametrize("name", ["t.csv.gz", "t.tsv", "t.TSV.bz2", "t.parquet"])
+def test_kinds_of_tables(place, name):
+    frame = table()
+    if name.endswith("parquet"):
+        pytest.importorskip("pyarrow")
+        frame.set_axis(range(100, 140), axis=0).to_parquet(name)
+    else:
+        frame.to_csv(name, index=False, sep="\t" if "tsv" in name.lower() else ",")
+    run(f"fit {name} --out new.safetensors --max-steps 1 --max-time 5 --seed 0 --drop id zip")
+    model = DiffusionDensity.load(place / "new.safetensors")
+    assert model.encoder_.names == ["colour", "size", "fresh"]
+    run(f"score new.safetensors {name} --out s.csv --explain")
+    assert len(pd.read_csv("s.csv").dropna()) == 40
+
+
+@pytest.mark.usefixtures("place")
+def test_a_note_on_a_column_that_is_an_identifier(capsys):
+    pd.DataFrame({"f": [f"k{i}" for i in range(100)], "a": ["x", "y"] * 50}).to_csv(
+        "t.csv", index=False
+    )
+    run("fit t.csv --out new.safetensors --max-steps 1")
+    err = capsys.readouterr().err
+    assert err.startswith("discrete-itd: note: column 'f': 100 different texts")
+    assert err.count("\n") == 1
+
+
+def test_every_kind(gaps, capsys):
+    run(
+        "fit gaps.csv --out new --max-steps 2 --seed 0 --drop note --missing category --unseen raise"
+    )
+    out, err = capsys.readouterr()
+    assert err == (
+        "discrete-itd: note: gaps.csv: column 'price': 'NA' (1 cell) taken as missing,"
+        " as all others are numbers\n"
+    )
+    assert [line.split()[:-1] for line in out.splitlines()[3:8]] == [
+        ["day", "continuous", "False", "5.0%"],
+        ["price", "continuous", "False", "6.7%"],
+        ["age", "continuous", "False", "5.0%"],
+        ["city", "nominal", "2", "False", "5.0%"],
+        ["member", "nominal", "2", "False", "5.0%"],
+    ]
+    assert "independent columns\n  independent" not in out  # no density of unknown unit
+    model = DiffusionDensity.load(gaps / "new")
+    assert (model.missing, model.unseen) == ("category", "raise")
+    assert len(model.encoder_.owner) == 10
+
+
+def test_kinds_and_their_options(gaps):
+    run(
+        "fit gaps.csv --out new --max-steps 1 --seed 0 --drop note"
+        " --column age=binned:0,18,65,120 price=binned:4 --column city=nominal:50 day=nominal"
+    )
+    day, price, age, city, member = DiffusionDensity.load(gaps / "new").encoder_.schema
+    assert (day.kind, day.is_text) == ("nominal", True)
+    assert (price.kind, price.codec.n_levels) == ("binned", 4)
+    assert (age.kind, age.codec.edges) == ("binned", (-0.5, 17.5, 64.5, 120.5))
+    assert (city.kind, city.codec.pooled != ()) == ("nominal", True)
+    assert (member.kind, member.categories) == ("nominal", (False, True))
+    run(
+        "fit gaps.csv --out new --max-steps 1 --seed 0 --drop note member"
+        " --column age=ordinal price=continuous day=binned:3 city=ordinal"
+    )
+    kinds = [c.kind for c in DiffusionDensity.load(gaps / "new").encoder_.schema]
+    assert kinds == ["binned", "continuous", "ordinal", "ordinal"]
+
+
+@pytest.mark.usefixtures("place")
+def test_a_note_on_a_column_that_is_almost_one_of_numbers(capsys):
+    cells = ["?", *map(str, range(29))] * 2
+    pd.DataFrame({"n": cells, "a": ["x", "y"] * 30}).to_csv("t.csv", index=False)
+    run("fit t.csv --out new.safetensors --max-steps 1")
+    assert capsys.readouterr().err == (
+        "discrete-itd: note: t.csv: column 'n': taken as text because of '?'; 96% of its cells are numbers\n"
+    )
+
+
+def test_checkpoint(place, capsys):
+    line = f"{FIT} --checkpoint run"
+    run(line)
+    assert not (place / "run").exists()  # the fit is complete
+    expected = (place / "new.safetensors").read_bytes()
+    # another run's state is left alone
+    (place / "run").write_bytes(b"something")
+    run(line, code=2)
+    assert capsys.readouterr().err.startswith("discrete-itd: error: run: ")
+    assert (place / "run").read_bytes() == b"something"
+    assert (place / "new.safetensors").read_bytes() == expected
+
+
+# -- score and sample -----------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("place")
+def test_score(capsys):
+    frame = table()
+    frame[["size", "id", "fresh", "zip", "colour"]].to_csv("turned.csv", index=False)
+    run("score m.safetensors turned.csv --out s.csv")
+    out, err = capsys.readouterr()
+    assert err == "discrete-itd: note: turned.csv: ignoring 1 of 5 columns: id\n"
+    assert out.startswith("wrote s.csv: 40 rows, -")
+    scores = pd.read_csv("s.csv")
+    assert list(scores.columns) == ["log_prob", "stderr"]
+    model = DiffusionDensity.load("m.safetensors")
+    estimate = model.log_prob(frame.drop(columns="id"))
+    np.testing.assert_allclose(scores["log_prob"], estimate.log_prob, rtol=1e-5)
+    np.testing.assert_allclose(scores["stderr"], estimate.stderr, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.usefixtures("place")
+def test_explain_with_a_tolerance():
+    pytest.importorskip("pyarrow")
+    run("score m.safetensors t.csv --out s.parquet --explain --tol 0.001")
+    scores = pd.read_parquet("s.parquet")
+    parts = ["nats_colour", "nats_size", "nats_zip", "nats_fresh"]
+    assert list(scores.columns) == ["log_prob", "stderr", *parts]
+    np.testing.assert_allclose(scores[parts].sum(axis=1), -scores["log_prob"], rtol=1e-5)
+
+
+@pytest.mark.usefixtures("place")
+def test_a_note_is_told_once(capsys):
+    table().drop(columns="id").assign(size=99).to_csv("odd.csv", index=False)
+    run("score m.safetensors odd.csv --out s.csv --explain")  # two passes over the rows
+    err = capsys.readouterr().err
+    assert err.startswith("discrete-itd: note: column 'size': no value was seen in training")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.usefixtures("place")
+def test_cells_are_read_as_they_were_fitted():
+    """A word among numbers, or numbers alone in a column of words, do not change the other cells."""
+    table().to_csv("t.csv", index=False)
+    run("score m.safetensors t.csv --out s.csv")
+    whole = pd.read_csv("s.csv")["log_prob"]
+    odd = table().astype({"size": object})
+    odd.loc[3, "size"] = "large"
+    odd.to_csv("odd.csv", index=False)
+    run("score m.safetensors odd.csv --out s.csv")
+    scores = pd.read_csv("s.csv")["log_prob"]
+    assert scores[3] < whole[3] - 1
+    np.testing.assert_allclose(scores.drop(3), whole.drop(3), rtol=1e-5)
+    same_zip = table()[table()["zip"] == "01234"]
+    same_zip.to_csv("zip.csv", index=False)
+    run("score m.safetensors zip.csv --out s.csv")
+    np.testing.assert_allclose(pd.read_csv("s.csv")["log_prob"], whole[same_zip.index], rtol=1e-5)
+
+
+@pytest.mark.usefixtures("gaps")
+def test_missing_cells_are_left_out():
+    """An empty cell, NA in a column of numbers and a column of nothing else: all are missing."""
+    _, frame = mixed()
+    run("score x.safetensors gaps.csv --out s.csv --explain")
+    scores = pd.read_csv("s.csv")
+    names = ["day", "price", "age", "city", "member"]
+    missing = (frame[names] == "") | ((frame == "NA") & (frame.columns == "price"))[names]
+    assert ((scores[[f"nats_{n}" for n in names]] == 0).to_numpy() == missing.to_numpy()).all()
+    assert missing.to_numpy().sum() == 16
+    frame.assign(price="", day="", member="", city="").to_csv("empty.csv", index=False)
+    run("score x.safetensors empty.csv --out s.csv --explain")
+    alone = pd.read_csv("s.csv")
+    np.testing.assert_allclose(-alone["nats_age"], alone["log_prob"])
+
+
+@pytest.mark.usefixtures("gaps")
+def test_dates_in_other_words():
+    """The same instants score the same, however ISO spells them."""
+    whole, _ = mixed()
+    run("score x.safetensors whole.csv --out s.csv")
+    expected = pd.read_csv("s.csv")
+    hour = pd.to_datetime(whole["day"]) + pd.Timedelta(hours=1)
+    for day in (whole["day"] + "T00:00", hour.dt.strftime("%Y-%m-%d %H:%M:%S+01:00")):
+        whole.assign(day=day).to_csv("odd.csv", index=False)
+        run("score x.safetensors odd.csv --out s.csv")
+        np.testing.assert_allclose(pd.read_csv("s.csv"), expected, rtol=1e-6)
+
+
+@pytest.mark.usefixtures("gaps")
+def test_given():
+    whole, _ = mixed()
+    model = DiffusionDensity.load("x.safetensors")
+    run("score x.safetensors whole.csv --out s.csv --given day city --given member")
+    scores = pd.read_csv("s.csv")
+    typed = whole.drop(columns="note").astype({"price": float, "age": int})
+    typed["day"], typed["member"] = pd.to_datetime(typed["day"]), typed["member"] == "true"
+    estimate = model.log_prob(typed, given=["day", "city", "member"])
+    np.testing.assert_allclose(scores["log_prob"], estimate.log_prob, rtol=1e-5)
+
+
+# -- impute ---------------------------------------------------------------------------------------
+
+
+def test_impute(gaps, capsys):
+    written, names = mixed()[1], ["note", "day", "price", "age", "city", "member"]
+    run("impute x.safetensors gaps.csv --out full.csv")
+    out, err = capsys.readouterr()
+    assert (out, err) == ("wrote full.csv: 60 rows, 16 cells filled\n", "")
+    full = pd.read_csv("full.csv", dtype=str, keep_default_na=False)
+    assert list(full.columns) == names
+    filled = (full != written).to_numpy()
+    assert filled.sum() == 16
+    assert (written.to_numpy()[filled] == "").sum() == 15  # and the NA among numbers
+    assert not (full == "").to_numpy().any()
+    assert full["day"].str.fullmatch(r"2024-0\d-\d\d").all()
+    assert full["age"].str.fullmatch(r"\d\d").all()
+    assert set(full["member"]) <= {"true", "false", "True", "False"}
+    run("score x.safetensors full.csv --out s.csv")
+    run("impute x.safetensors full.csv --out again.csv")
+    assert "again.csv: 60 rows, 0 cells filled" in capsys.readouterr().out
+    assert (gaps / "again.csv").read_text() == (gaps / "full.csv").read_text()
+
+
+@pytest.mark.usefixtures("gaps")
+def test_impute_columns_of_nothing():
+    mixed()[0].assign(day="", price="", age="", member="").to_csv("gaps.csv", index=False)
+    run("impute x.safetensors gaps.csv --out full.csv")
+    full = pd.read_csv("full.csv", dtype=str)
+    assert full["age"].str.fullmatch(r"\d\d").all()
+    assert full["member"].isin(["True", "False"]).all()
+    assert full["day"].str.startswith("2024-").all()
+
+
+def test_impute_draws(gaps):
+    for name, seed in (("a.tsv", 0), ("b.tsv", 0), ("c.tsv", 1)):
+        run(f"impute x.safetensors gaps.csv --out {name} --draw --seed {seed}")
+    a, b, c = ((gaps / name).read_text() for name in ("a.tsv", "b.tsv", "c.tsv"))
+    assert a == b != c
+
+
+@pytest.mark.usefixtures("gaps")
+def test_impute_parquet():
+    pytest.importorskip("pyarrow")
+    run("impute x.safetensors gaps.csv --out full.parquet")
+    full = pd.read_parquet("full.parquet")
+    assert full["day"].dtype.kind == "M"
+    assert full["price"].dtype == float
+    assert not full.isna().any(axis=None)
+    full.loc[3, ["age", "day"]] = None
+    full.to_parquet("gaps.parquet")
+    run("impute x.safetensors gaps.parquet --out again.parquet")
+    again = pd.read_parquet("again.parquet")
+    assert list(again.columns) == list(full.columns)
+    rest = full.index != 3
+    pd.testing.assert_frame_equal(again[rest], full[rest], check_dtype=False)
+    assert again.loc[3].notna().all()
+
+
+# -- sample ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("place")
+def test_a_model_of_an_array():
+    codes = np.random.default_rng(0).integers(0, 3, (20, 2))
+    DiffusionDensity(denoiser=SMALL, max_steps=1, n_calls=4).fit(codes).save("a.safetensors")
+    pd.DataFrame(codes).to_csv("codes.csv", index=False)
+    run("score a.safetensors codes.csv --out s.csv --explain")
+    assert list(pd.read_csv("s.csv").columns) == ["log_prob", "stderr", "nats_0", "nats_1"]
+    run("sample a.safetensors -n 2 --out rows.csv")
+    assert list(pd.read_csv("rows.csv").columns) == ["0", "1"]
+    run("sample a.safetensors -n 2 --given 1=2 --out rows.csv")
+    assert pd.read_csv("rows.csv")["1"].tolist() == [2, 2]
+    pd.DataFrame({"1": [0, None], "x": ["a", "b"], "0": [None, 2]}).to_csv("gaps.csv", index=False)
+    run("impute a.safetensors gaps.csv --out full.csv")
+    assert pd.read_csv("full.csv").notna().all(axis=None)
+
+
+@pytest.mark.usefixtures("place")
+def test_sample(capsys):
+    run("sample m.safetensors -n 5 --seed 1")
+    out, err = capsys.readouterr()
+    assert err == ""
+    lines = out.splitlines()
+    assert lines[0] == "colour,size,zip,fresh"
+    assert len(lines) == 6
+    run("sample m.safetensors -n 5 --seed 1 --out rows.csv.gz")
+    assert capsys.readouterr().out == ""
+    with gzip.open("rows.csv.gz", "rt") as file:
+        assert file.read().splitlines() == lines
+    run("score m.safetensors rows.csv.gz --out s.tsv")
+    assert len(pd.read_csv("s.tsv", sep="\t")) == 5
+
+
+@pytest.mark.usefixtures("gaps")
+def test_sample_given(capsys):
+    run(
+        "sample x.safetensors -n 3 --seed 1 --given day=2024-02-29 price=2.5 age=40 --given member=true"
+    )
+    out, err = capsys.readouterr()
+    assert err == ""
+    rows = [line.split(",") for line in out.splitlines()]
+    assert rows[0] == ["day", "price", "age", "city", "member"]
+    assert {tuple(row[:3] + row[4:]) for row in rows[1:]} == {("2024-02-29", "2.5", "40", "True")}
+    run("sample x.safetensors -n 2 --given city=Oslo")
+    out, err = capsys.readouterr()
+    assert out.count("Oslo") == 2
+    assert err == "discrete-itd: note: column 'city': 'Oslo' was never seen in training\n"
+
+
+def test_files_are_replaced(place):
+    (place / "s.csv").write_text("old")
+    (place / "new.safetensors").write_text("old")
+    run("score m.safetensors t.csv --out s.csv")
+    run(FIT)
+    assert len(pd.read_csv("s.csv")) == 40
+    DiffusionDensity.load("new.safetensors")
+    assert not [name for name in os.listdir() if name.startswith(".")]
+
+
+# -- demo, help, process --------------------------------------------------------------------------
+
+
+def test_demo(monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    load = cli.load_mushroom
+
+    def some(**kwargs):
+        X, y = load(**kwargs)
+        return X[::40], y[::40]
+
+    monkeypatch.setattr(cli, "load_mushroom", some)
+    run("demo --max-time 0.2")
+    out, err = capsys.readouterr()
+    assert err == ""
+    for words in ("independent columns", "model", "AUROC", "five strangest rows", "fit ", "next: "):
+        assert words in out
+    assert out.count("nats: ") == 5
+    assert os.listdir() == []
+
+
+@pytest.mark.parametrize("command", ["", "fit", "score", "impute", "sample", "demo"])
+def test_help(command, capsys):
+    with pytest.raises(SystemExit) as end:
+        main([*command.split(), "--help"])
+    assert end.value.code == 0
+    out = capsys.readouterr().out
+    assert f"discrete-itd {command or 'demo'}" in out
+    assert max(map(len, out.splitlines())) <= 120
+    if command == "fit":
+        assert "--column zip=nominal" in out
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert capsys.readouterr().out == f"discrete-itd {__version__}\n"
+
+
+def test_interruption(place, monkeypatch, capsys):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli.DiffusionDensity, "fit", interrupt)
+    run(FIT, code=130)
+    assert capsys.readouterr() == ("", "discrete-itd: interrupted\n")
+    assert not (place / "new.safetensors").exists()
+
+
+def process(line):
+    root = os.path.dirname(os.path.dirname(cli.__file__))
+    return subprocess.Popen(
+        [sys.executable, "-m", "discrete_itd.cli", *line.split()],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": root},
+        # a suite in the background ignores interrupts, and its children would too
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+
+@pytest.mark.usefixtures("place")
+def test_process():
+    good, bad = process("sample m.safetensors -n 3"), process(f"{SCORE} none.csv --out s.csv")
+    out, err = good.communicate()
+    assert (good.returncode, err, out.count("\n")) == (0, "", 4)
+    missing = "discrete-itd: error: none.csv: No such file or directory\n"
+    assert (*bad.communicate(), bad.returncode) == ("", missing, 2)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there are no such signals")
+def test_ctrl_c_keeps_the_model(place):
+    table(10)[["colour", "fresh"]].to_csv("t.csv", index=False)
+    fit = process("fit t.csv --out new --max-steps 1000000 --checkpoint run")
+    try:
+        deadline = time.monotonic() + 60
+        while not (place / "run").exists() and time.monotonic() < deadline:  # it trains from now on
+            time.sleep(0.05)
+        fit.send_signal(signal.SIGINT)
+        out, err = fit.communicate(timeout=120)
+    finally:
+        fit.kill()
+    assert (fit.returncode, err) == (
+        0,
+        "discrete-itd: note: training was interrupted: new is the best model so far;"
+        " the same command goes on with the training\n",
+    )
+    assert "steps (interrupted)" in out
+    assert DiffusionDensity.load("new").stopped_ == "interrupted"
+    assert (place / "run").exists()
+
+
+# -- refusals -------------------------------------------------------------------------------------
+
+SCORE = "score m.safetensors"
+REFUSED = {
+    "no command": ("", "required: COMMAND"),
+    "no such command": ("learn t.csv", "invalid choice: 'learn'"),
+    "no out": ("fit t.csv", "required: --out"),
+    "no such option": (f"{FIT} --fast", "unrecognized arguments: --fast"),
+    "missing table": ("fit none.csv --out o", "none.csv: No such file"),
+    "folder as table": ("fit folder.csv --out o", "folder.csv: "),
+    "unsupported ending": ("fit t.xlsx --out o", "t.xlsx: unsupported ending"),
+    "no ending": ("fit t --out o", "t: unsupported ending"),
+    "packed parquet": ("fit t.parquet.gz --out o", "unsupported ending"),
+    "empty file": ("fit empty.csv --out o", "empty.csv: the table is empty"),
+    "no rows": ("fit norows.csv --out o", "norows.csv: the table is empty"),
+    "one row": ("fit onerow.csv --out o", "at least two rows"),
+    "bytes": ("fit bytes.csv --out o", "bytes.csv: cannot be read as .csv"),
+    "damaged gzip": ("fit damaged.csv.gz --out o", "damaged.csv.gz: "),
+    "cut gzip": ("fit cut.csv.gz --out o", "cut.csv.gz: cannot be read"),
+    "damaged parquet": ("fit damaged.parquet --out o", "damaged.parquet: cannot be read"),
+    "long row": ("fit longrow.csv --out o", "longrow.csv: cannot be read"),
+    "long rows": ("fit longrows.csv --out o", "longrows.csv: rows have more cells than the header"),
+    "column unknown": (f"{FIT} --column hue=nominal", "column 'hue': named in --column"),
+    "column twice": (f"{FIT} --column id=nominal", "column 'id': named in both --column and"),
+    "drop unknown": (f"{FIT} hue", "column 'hue': named in --drop"),
+    "drop all": (f"{FIT} colour size zip fresh", "t.csv: no column is left"),
+    "bad kind": (
+        f"{FIT} --column zip=text",
+        "column 'zip': kind must be nominal, ordinal, continuous or binned, got 'text'",
+    ),
+    "option of none": (f"{FIT} --column zip=ordinal:3", "column 'zip': ordinal takes nothing"),
+    "bad bins": (f"{FIT} --column size=binned:few", "column 'size': binned takes a number of bins"),
+    "no bins": (f"{FIT} --column size=binned:0", "column 'size': bins must be at least 1, got 0"),
+    "bad edges": (f"{FIT} --column size=binned:3,1", "column 'size': edges must be at least two"),
+    "bad count": (f"{FIT} --column zip=nominal:0", "column 'zip': min_count must be at least 1"),
+    "bad count word": (f"{FIT} --column zip=nominal:x", "like nominal:10, got 'nominal:x'"),
+    "words as numbers": (
+        f"{FIT} --column colour=continuous",
+        "t.csv: column 'colour': continuous needs numbers or dates, got ",
+    ),
+    "a word as number": ("fit word.csv --column b=binned --out o", "or dates, got 'large'"),
+    "bad missing": (f"{FIT} --missing drop", "--missing: invalid choice: 'drop'"),
+    "checkpoint nowhere": (f"{FIT} --checkpoint none/c", "none/c: cannot be written"),
+    "checkpoint is out": (f"{FIT} --checkpoint ./new.safetensors", "also named in --checkpoint"),
+    "checkpoint is table": (f"{FIT} --checkpoint t.csv", "t.csv: also named in --checkpoint"),
+    "checkpoint is a model": (f"{FIT} --checkpoint damaged", "damaged: "),
+    "no kind": (f"{FIT} --column zip", "expected NAME=KIND, got 'zip'"),
+    "bad time": (f"{FIT} --max-time -1", "--max-time: must be a positive number"),
+    "bad time word": (f"{FIT} --max-time soon", "--max-time: must be a positive number"),
+    "bad steps": (f"{FIT} --max-steps 2.5", "--max-steps: must be a whole number"),
+    "bad seed": (f"{FIT} --seed 99999999999", "--seed: must be a whole number"),
+    "bad denoiser": (f"{FIT} --denoiser forest", "--denoiser: invalid choice: 'forest'"),
+    "bad unseen": (f"{FIT} --unseen drop", "--unseen: invalid choice: 'drop'"),
+    "bad device": (f"{FIT} --device nonsense", "device must be 'auto' or a device of this machine"),
+    "out in no folder": ("fit t.csv --out none/o", "none/o: cannot be written (no folder none)"),
+    "out is a folder": ("fit t.csv --out folder.csv", "folder.csv: cannot be written"),
+    "out is a device": (f"fit t.csv --out {os.devnull}", "not a regular file"),
+    "out is the table": ("fit t.csv --out ./t.csv", "--out is the table itself"),
+    "missing model": ("score none t.csv --out o.csv", "none: No such file"),
+    "model is a table": ("score t.csv t.csv --out o.csv", "t.csv: not a model file"),
+    "damaged model": ("score damaged t.csv --out o.csv", "damaged: "),
+    "score ending": (f"{SCORE} t.csv --out o.txt", "o.txt: unsupported ending"),
+    "score no folder": (f"{SCORE} t.csv --out none/o.csv", "cannot be written"),
+    "score over model": ("score m.csv t.csv --out m.csv", "m.csv: --out is the model itself"),
+    "score lacks": (f"{SCORE} lacks.csv --out o.csv", "lacks.csv: column 'size' (and 1 more): "),
+    "score over table": (f"{SCORE} t.csv --out t.csv", "t.csv: --out is the table itself"),
+    "score given": (f"{SCORE} t.csv --out o.csv --given hue", "column 'hue': named in --given"),
+    "score a word": ("score x t.csv --out o.csv", "t.csv: column 'day' (and 4 more): "),
+    "score no date": (
+        "score x baddate.csv --out o.csv",
+        "baddate.csv: column 'day': expected an ISO date or time, like 2024-01-31, got 'yesterday'",
+    ),
+    "score no number": (
+        "score x badprice.csv --out o.csv",
+        "badprice.csv: column 'price': expected a number, got '2,50'",
+    ),
+    "score closed": (f"{SCORE} closed.csv --out o.csv", "column 'fresh': unseen category 'maybe'"),
+    "score no rows": (f"{SCORE} norows.csv --out o.csv", "norows.csv: the table is empty"),
+    "bad tol": (f"{SCORE} t.csv --out o.csv --tol 0", "--tol: must be a positive number"),
+    "impute over table": ("impute x gaps.csv --out gaps.csv", "--out is the table itself"),
+    "impute ending": ("impute x gaps.csv --out o.txt", "o.txt: unsupported ending"),
+    "impute lacks": ("impute m.safetensors lacks.csv --out o.csv", "column 'size' (and 1 more): "),
+    "impute no date": ("impute x baddate.csv --out o.csv", "got 'yesterday'"),
+    "impute no seed": ("impute x gaps.csv --out o.csv --draw --seed x", "--seed: must be a whole"),
+    "sample given": ("sample x -n 1 --given hue=1", "column 'hue': named in --given, but the model"),
+    "sample no value": ("sample x -n 1 --given price=", "expected NAME=VALUE, got 'price='"),
+    "sample bad number": ("sample x -n 1 --given price=much", "column 'price': expected a number, got"),
+    "sample bad date": ("sample x -n 1 --given day=2024-13-01", "column 'day': expected an ISO date"),
+    "sample bad truth": ("sample x -n 1 --given member=yes", "expected a value like False, got 'yes'"),
+    "sample missing given": ("sample x -n 1 --given price=NA", "'NA' in --given is a missing value"),
+    "sample none": ("sample m.safetensors -n 0", "-n: must be at least 1"),
+    "sample word": ("sample m.safetensors -n many", "-n: must be a whole number"),
+    "sample missing": ("sample none -n 1", "none: No such file"),
+    "sample ending": ("sample m.safetensors -n 1 --out rows", "rows: unsupported ending"),
+    "sample over model": ("sample m.csv -n 1 --out m.csv", "m.csv: --out is the model itself"),
+}  # fmt: skip
+
+
+@pytest.fixture
+def odd_files(gaps, saved, saved_mixed):
+    place, whole = gaps, mixed()[0]
+    frame = table().drop(columns="id")
+    packed = gzip.compress(b"a,b\n" + b"x,1\n" * 9999)
+    contents = {
+        "empty.csv": b"",
+        "norows.csv": b"a,b\n",
+        "onerow.csv": b"a,b\nx,1\n",
+        "bytes.csv": b"a,b\n\xff\xfe,1\n\xc3\x28,2\n",
+        "damaged.csv.gz": b"a,b\nx,1\n",
+        "cut.csv.gz": packed[: len(packed) // 2],
+        "damaged.parquet": b"PAR1",
+        "longrow.csv": b"a,b\nx,1\ny,2,3\n",
+        "longrows.csv": b"a,b\nx,1,3\ny,2,3\n",
+        "word.csv": b"a,b\nx,1\ny,large\nx,3\n",
+        "baddate.csv": whole.replace({"day": {whole["day"][7]: "yesterday"}})
+        .to_csv(index=False)
+        .encode(),
+        "badprice.csv": whole.replace({"price": {whole["price"][7]: "2,50"}})
+        .to_csv(index=False)
+        .encode(),
+        "x": saved_mixed,
+        "lacks.csv": frame[["colour", "zip"]].to_csv(index=False).encode(),
+        "closed.csv": frame.assign(fresh=["maybe", *frame["fresh"][1:]])
+        .to_csv(index=False)
+        .encode(),
+        "damaged": saved[:-1],
+        "m.csv": saved,
+    }
+    for name, content in contents.items():
+        (place / name).write_bytes(content)
+    (place / "folder.csv").mkdir()
+    return place
+
+
+def snapshot(folder):
+    return {path.name: path.is_file() and path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize(("line", "words"), REFUSED.values(), ids=REFUSED)
+def test_refusals(odd_files, capsys, line, words):
+    if "parquet" in line and "gz" not in line:
+        pytest.importorskip("pyarrow")
+    before = snapshot(odd_files)
+    run(line, code=2)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("discrete-itd: error: ")
+    assert err.count("\n") == 1
+    assert words in err
+    assert snapshot(odd_files) == before
+
+
+def test_a_table_of_nothing(place, capsys):
+    (place / "t.csv").write_text("a,b\n,\n,\n")
+    run("fit t.csv --out new", code=2)
+    *notes, error = capsys.readouterr().err.splitlines()
+    assert len(notes) == 2
+    assert error.startswith("discrete-itd: error: at least two rows with a cell")
+    assert not (place / "new").exists()
+
+
+def test_a_failing_write_leaves_the_old_file(place, monkeypatch, capsys):
+    (place / "s.csv").write_text("old")
+
+    def fail(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pd.DataFrame, "to_csv", fail)
+    before = snapshot(place)
+    run("score m.safetensors t.csv --out s.csv", code=2)
+    error = "discrete-itd: error: s.csv: cannot be written (No space left on device)\n"
+    assert capsys.readouterr().err.splitlines(keepends=True)[-1] == error
+    assert snapshot(place) == before
+
+
+def test_parquet_without_pyarrow(place, monkeypatch, capsys):
+    (place / "t.parquet").write_bytes(b"PAR1")
+    real = builtins.__import__
+
+    def without(name, *args, **kwargs):
+        if name.startswith(("pyarrow", "fastparquet")):
+            raise ImportError(f"No module named {name!r}")
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    run("fit t.parquet --out o", code=2)
+    err = capsys.readouterr().err
+    assert err.startswith("discrete-itd: error: t.parquet: cannot be read as .parquet (")
+    assert err.count("\n") == 1
+
+
+def test_a_header_that_repeats_a_name(place, capsys):
+    (place / "twice.csv").write_text("a,a\nx,y\ny,x\n")
+    run("fit twice.csv --out new.safetensors --max-steps 1", 2)
+    assert "twice.csv: column 'a': the name repeats" in capsys.readouterr().err
+    assert not (place / "new.safetensors").exists()

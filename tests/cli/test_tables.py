@@ -1,0 +1,132 @@
+"""What the text of a CSV is taken for."""
+
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from discrete_itd.cli.tables import UserError, as_fitted, fill_as_written, read_table, recognise
+from discrete_itd.encoders import TableEncoder
+
+
+@pytest.fixture
+def read(tmp_path):
+    """The one column that a CSV with these cells has, the last cell an ``x`` of another column."""
+
+    def read(cells, kind=None, text=()):
+        path = tmp_path / "t.csv"
+        pd.DataFrame({"c": cells, "other": "x"}).to_csv(path, index=False)
+        frame = read_table(str(path), text)
+        return recognise(frame, "t.csv", {} if kind is None else {"c": kind})["c"]
+
+    return read
+
+
+def column(values, kind=None):
+    """The schema of one column."""
+    return TableEncoder.fit(pd.DataFrame({"c": values}), kind and {"c": kind}).schema[0]
+
+
+KNOWN = {
+    "whole numbers": (["1", "", "3"], "Int64", 1),
+    "decimal numbers": (["1.5", "", "3"], "float64", 1),
+    "beyond exact floats": (["9007199254740994", "", "1"], "float64", 1),
+    "truth": (["TRUE", "", "false"], "boolean", 1),
+    "dates": (["2024-02-29", "", "1999-01-01"], "datetime64[us]", 1),
+    "times": (["2024-02-29 12:00", "1999-01-01T00:00:00.25"], "datetime64[us]", 0),
+    "zoned": (["2024-02-29T12:00Z", "2024-02-29 12:00:00+01:00"], "datetime64[us, UTC]", 0),
+    "words": (["NA", "None", ""], "str", 1),
+    "no such date": (["2024-02-30", "2024-02-29"], "str", 0),
+    "some zones": (["2024-02-29T12:00Z", "2024-02-29T12:00"], "str", 0),
+    "other dates": (["29.2.2024", "1.3.2024"], "str", 0),
+    "numbers and truth": (["1", "True"], "str", 0),
+}
+
+
+@pytest.mark.parametrize(("cells", "dtype", "n_missing"), KNOWN.values(), ids=KNOWN)
+def test_recognised(read, cells, dtype, n_missing):
+    values = read(cells)
+    major = int(pd.__version__.split(".")[0])
+    if major >= 3:  # names of text and units of time differ before
+        assert str(values.dtype) == dtype
+    else:
+        assert values.dtype.kind == pd.Series([], dtype=dtype.replace("str", "object")).dtype.kind
+    assert values.isna().sum() == n_missing
+
+
+WORDS = {
+    "numbers": (["1", "NA", "n/a", "2"], [1, None, None, 2]),
+    "large integers": (["9007199254740993", "null"], [9007199254740993, None]),
+    "truth": (["True", "None", "FALSE"], [True, None, False]),
+    "dates": (["2024-02-29", "NaT", ""], [pd.Timestamp("2024-02-29"), None, None]),
+}
+
+
+@pytest.mark.parametrize(("cells", "expected"), WORDS.values(), ids=WORDS)
+def test_words_for_missing(read, cells, expected):
+    with pytest.warns(
+        UserWarning, match=r"^t.csv: column 'c': '.+' \(\d cells?\) taken as missing"
+    ):
+        values = read(cells)
+    assert [None if pd.isna(v) else v for v in values] == expected
+
+
+def test_said_to_be(read):
+    dates = ["2024-02-29", "2024-01-01"]
+    assert read(dates, "ordinal").tolist() == dates
+    assert read(["01", "NA"], "nominal", ["c"]).tolist() == ["01", "NA"]
+    assert read(dates, "continuous").dtype.kind == "M"
+    with pytest.raises(
+        UserError, match=r"^t.csv: column 'c': binned needs numbers or dates, got 'b'"
+    ):
+        read(["1", "2", "b"], "binned")
+
+
+def test_almost(read):
+    with pytest.warns(UserWarning, match=r"because of 'b'; 95% of its cells are numbers"):
+        assert read([*"12345" * 4, "b"]).iloc[0] == "1"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read([*"12345", "b"])
+
+
+def text(*cells):
+    return pd.Series(list(cells), dtype=str)
+
+
+def test_as_fitted():
+    assert as_fitted(text("1", "NA", "2.5"), column([0.5, 1.5, 2.5] * 9, "continuous")).tolist()[
+        ::2
+    ] == [1, 2.5]
+    days = pd.Series(pd.to_datetime(["2024-01-01", "2024-01-02"]))
+    zoned = days.dt.tz_localize("Europe/Paris")
+    for fitted, expected in ((days, "2024-01-01 11:00"), (zoned, "2024-01-01 11:00Z")):
+        values = as_fitted(text("2024-01-01T12:00+01:00", None), column(fitted))
+        assert values.iloc[0] == pd.Timestamp(expected)
+    spans = pd.Series(pd.to_timedelta([1, 2], unit="h"))
+    assert as_fitted(text("0 days 01:30:00"), column(spans)).iloc[0] == pd.Timedelta("90min")
+    with pytest.raises(ValueError, match=r"^column 'c': expected a duration, got 'long'$"):
+        as_fitted(text("long"), column(spans))
+    # words among categories of numbers or truth values are values never seen
+    assert as_fitted(text("1", "a", "NA"), column([1, 2])).tolist()[:2] == [1, "a"]
+    assert as_fitted(text("true", "a"), column([True, False])).tolist() == [True, "a"]
+    assert as_fitted(text("01"), column(["01", "02"])).tolist() == ["01"]
+    assert as_fitted(text("1"), column(np.array([1, "a"], object))).tolist() == ["1"]
+    assert as_fitted(pd.Series([1]), column([1, 2])).tolist() == [1]
+
+
+def test_dates_of_parquet(tmp_path):
+    pytest.importorskip("pyarrow")
+    path = tmp_path / "t.parquet"
+    days = pd.to_datetime(pd.Series(["2024-01-01", None, "2024-01-02"]))
+    pd.DataFrame({"c": days.dt.date, "n": [1.0, None, 2.0]}).to_parquet(path)
+    frame = read_table(str(path))
+    assert frame["c"].dtype.kind == "M"
+    assert frame["n"].dtype == float  # the file says what it is
+
+
+def test_fill_as_written():
+    gaps = np.array([False, True, True])
+    values = pd.Series([1.5, 2.0, None])
+    assert fill_as_written(text("1.50", "", "NA"), gaps, values).tolist() == ["1.50", "2.0", ""]

@@ -1,0 +1,1025 @@
+"""Bayesian networks: elimination against sums over all rows, the search for a graph against slow counts."""
+
+import functools
+import itertools
+import json
+import math
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from laws import (
+    BOOKS,
+    LAW,
+    all_rows,
+    bayes_net_tables,
+    cases,
+    empty_state,
+    line,
+    make_book,
+    make_denoiser,
+    random_bayes_net,
+    random_rows,
+    random_trees,
+    real,
+    rounding,
+    seeds,
+    simplex,
+    states_of_every_kind,
+    tables,
+)
+
+from discrete_itd import DiffusionDensity
+from discrete_itd.channel import IsotropicSchedule
+from discrete_itd.channel.codebook import Codebook
+from discrete_itd.channel.noise import RowNoise
+from discrete_itd.denoisers import (
+    BayesNetDenoiser,
+    MarginalDenoiser,
+    NeuralDenoiser,
+    bayes_net,
+)
+from discrete_itd.denoisers import (
+    structure_search as structure,
+)
+from discrete_itd.denoisers.stored import denoiser_from_json, denoiser_to_json
+from discrete_itd.denoisers.structure_search import elimination
+from discrete_itd.likelihood import path_log_weights
+from discrete_itd.storage import files
+
+FEW = 1e-9  # pseudo-counts that leave the counts as they are
+
+
+def naive_log_prob(parents, tables, row):
+    """Of one whole row: a product of entries of the tables."""
+    p = 1.0
+    for j, (above, table) in enumerate(zip(parents, tables, strict=True)):
+        mine = table[tuple(row[i] for i in above)]
+        p *= mine[row[j]] / mine.sum()
+    return math.log(p)
+
+
+def whole(book):
+    """All rows as tuples of codes."""
+    return [tuple(int(k) for k in row) for row in all_rows(book).tolist()]
+
+
+def draw_rows(denoiser, n, rng, *, missing=0.0):
+    """Rows of a distribution over few enough to list."""
+    rows = all_rows(denoiser.codebook)
+    p = denoiser.log_prob(rows).double().exp().cpu().numpy()
+    x = rows[torch.tensor(rng.choice(len(rows), size=n, p=p / p.sum()), device=rows.device)]
+    return x.masked_fill(torch.tensor(rng.random(x.shape) < missing, device=x.device), math.nan)
+
+
+# -- exact, whatever is known ----------------------------------------------------------------------
+
+
+@LAW
+@given(tables(max_columns=4), seeds)
+def test_log_prob_is_a_product_of_tables(device, dtype, columns, seed):
+    book = Codebook(columns).to(device)
+    raw = bayes_net_tables(book, np.random.default_rng(seed))
+    denoiser = random_bayes_net(book, np.random.default_rng(seed))
+    expected = np.array([naive_log_prob(*raw, row) for row in whole(book)])
+    got = denoiser.log_prob(all_rows(book)).double()
+    np.testing.assert_allclose(got.cpu().numpy(), expected, atol=rounding(dtype), rtol=0)
+    assert got.exp().sum().item() == pytest.approx(1, abs=rounding(dtype))
+
+
+@LAW
+@given(tables(max_columns=5), seeds)
+def test_a_tree_is_a_network_of_one_parent(device, dtype, columns, seed):
+    book = Codebook(columns).to(device)
+    rng = np.random.default_rng(seed)
+    tree = random_trees(book, rng)
+    up, sizes = tree.parents[0].tolist(), book.slots.cardinalities
+    logs = [
+        tree.log_tables[0, j, : sizes[up[j]] if up[j] >= 0 else 1, : sizes[j]]
+        for j in range(len(sizes))
+    ]
+    parents = [(p,) if p >= 0 else () for p in up]
+    own = [t.exp() if p else t[0].exp() for p, t in zip(parents, logs, strict=True)]
+    net = BayesNetDenoiser(book, parents, own)
+    rows = random_rows(book, 9, rng, missing=0.3)
+    close = {"atol": rounding(dtype), "rtol": rounding(dtype)}
+    torch.testing.assert_close(net.log_prob(rows), tree.log_prob(rows), **close)
+    y, snr = states_of_every_kind(book, rng)
+    got, expected = net(y, snr).categorical.probs, tree(y, snr).categorical.probs
+    torch.testing.assert_close(got, expected, atol=rounding(dtype, 10), rtol=0)
+
+
+@pytest.mark.parametrize(("name", "kind"), cases(["bayes_net"]))
+def test_other_columns_come_from_the_rest(device, dtype, name, kind):
+    book = make_book(name, device)
+    denoiser = make_denoiser(kind, book, 3)
+    rng = np.random.default_rng(0)
+    y, snr = states_of_every_kind(book, rng)
+    rows = random_rows(book, len(y), rng, missing=0.2)
+    finite = torch.zeros(book.n_columns, dtype=torch.bool, device=device)
+    finite[book.finite] = True
+    assert (denoiser.rest is None) == bool(finite.all())
+    if denoiser.rest is not None:
+        got, rest = denoiser(y, snr).log_prob(rows), denoiser.rest(y, snr).log_prob(rows)
+        assert torch.equal(got[:, ~finite].nan_to_num(0.0), rest[:, ~finite].nan_to_num(0.0))
+        alone = Codebook([c for c in book.columns if c.kind in ("simplex", "line")] or [real()])
+        own = torch.zeros(len(rows), dtype=dtype, device=device)
+        if bool(finite.any()):
+            probs = [t.exp() for t in denoiser.log_tables]
+            net = BayesNetDenoiser(alone.to(device), denoiser.parents, probs)
+            own = net.log_prob(rows[:, book.finite])
+        expected = own + denoiser.rest.log_prob(rows.masked_fill(finite, math.nan))
+        torch.testing.assert_close(
+            denoiser.log_prob(rows), expected, atol=rounding(dtype, 3), rtol=rounding(dtype)
+        )
+
+
+def test_memory_is_bounded_and_changes_nothing(device, dtype, monkeypatch):
+    book = make_book("mixed", device)
+    denoiser = make_denoiser("bayes_net", book, 2)
+    rng = np.random.default_rng(0)
+    (y, snr), rows = states_of_every_kind(book, rng), random_rows(book, 9, rng, missing=0.3)
+    before = denoiser(y, snr).categorical.logits, denoiser.log_prob(rows)
+    seen, log_mass = [], BayesNetDenoiser._log_mass
+
+    def spy(self, ell):
+        seen.append(ell.shape[2])
+        return log_mass(self, ell)
+
+    monkeypatch.setattr(BayesNetDenoiser, "_log_mass", spy)
+    monkeypatch.setattr(bayes_net, "CELLS", 2 * denoiser.work)
+    after = denoiser(y, snr).categorical.logits, denoiser.log_prob(rows)
+    torch.testing.assert_close(after, before, atol=rounding(dtype), rtol=0)
+    assert len(seen) > 2
+    assert max(seen) == 2
+
+
+# -- both estimators find it -----------------------------------------------------------------------
+
+
+def test_isotropic_path_comes_down_to_the_entropy(device):
+    """Every column agrees with an exclusive or of two others: nothing that pairs could tell."""
+    book = Codebook([simplex(2)] * 3).to(device)
+    table = torch.tensor([[[0.95, 0.05], [0.05, 0.95]], [[0.05, 0.95], [0.95, 0.05]]])
+    denoiser = BayesNetDenoiser(book, [(), (), (0, 1)], [torch.ones(2), torch.ones(2), table])
+    n_paths, every = 400, all_rows(book)
+    log_p = denoiser.log_prob(every).double()
+    rows = every.repeat_interleave(n_paths, 0)
+    path = torch.arange(n_paths, device=device).repeat(len(every))
+    grid = torch.linspace(math.log(0.5), math.log(60.0), 64).exp().tolist()
+    excess, spread = [], []
+    for n_steps in (1, 8, 64):
+        levels = IsotropicSchedule(tuple(grid[64 // n_steps - 1 :: 64 // n_steps]))
+        log_w = path_log_weights(denoiser, rows, levels, RowNoise(rows, path, n_steps)).sum(1)
+        log_w = log_w.unflatten(0, (-1, n_paths))
+        excess.append((log_p.exp() * (log_p - log_w.mean(1))).sum().item())
+        spread.append((log_p.exp().square() * log_w.var(1) / n_paths).sum().sqrt().item())
+    assert all(e > -3 * s for e, s in zip(excess, spread, strict=True))
+    assert excess[0] > excess[1] - 3 * spread[1] > excess[2] - 6 * max(spread)
+    assert excess[0] > 0.3 + 3 * spread[0]  # one step: almost the independent columns
+    assert excess[2] < 0.15 * excess[0] + 3 * spread[2]
+
+
+# -- far from what it expects ----------------------------------------------------------------------
+
+
+def known_but(book, rows, j):
+    """The state that knows all cells of rows but those of columns ``j``."""
+    free = torch.zeros(rows.shape, dtype=torch.bool, device=rows.device)
+    free[:, j] = True
+    y = book.embed(rows).masked_fill(book.per_coord(free), 0.0)
+    return y, torch.where(free, 0.0, math.inf).to(y)
+
+
+def agreeing(parents, off, device):
+    """Columns of two categories that agree with the sum of their parents but for a probability, in float32."""
+    torch.set_default_dtype(torch.float32)
+    book = Codebook([simplex(2)] * len(parents)).to(device)
+    own = []
+    for above in parents:
+        like = [sum(k) % 2 for k in itertools.product(range(2), repeat=len(above))]
+        pair = torch.tensor([[1 - off, off], [off, 1 - off]] if above else [[0.5, 0.5]]).double()
+        own.append(pair[like].view(*[2] * (len(above) + 1)).to(device))
+    return BayesNetDenoiser(book, parents, own)
+
+
+@pytest.mark.parametrize("off", [0.01, 1e-6])
+def test_opposed_children_leave_their_parent_in_doubt(device, off):
+    """Forty whose opinions multiply to far less than the smallest float, and one that decides."""
+    net = agreeing([()] + [(0,)] * 40, off, device)
+    book = net.codebook
+    rows = torch.tensor([[0.0] * 21 + [1.0] * 20, [0.0] * 20 + [1.0] * 21], device=device).double()
+    p = net(*known_but(book, rows, [0])).column(0).exp()
+    half = torch.full_like(p[0], 0.5)
+    torch.testing.assert_close(p[0], half, atol=1e-3, rtol=0)
+    sure = 1 - (off / (1 - off)) ** 2  # 19 against 21
+    torch.testing.assert_close(p[1, 1].item(), sure, atol=1e-5, rtol=0)
+    rows[:, 0] = math.nan
+    truth = math.log(0.5) + 20 * math.log(off) + math.log(2) + 20 * math.log1p(-off)
+    assert net.log_prob(rows).isfinite().all()
+    assert net.log_prob(rows)[0].item() == pytest.approx(truth, rel=1e-5)
+
+
+@pytest.mark.parametrize("off", [0.02, 1e-6, 1e-30])
+def test_known_cells_that_contradict_one_another_stay_finite(device, off):
+    """A parent known to be what all forty children deny: what it is told counts, in float32 too."""
+    net = agreeing([()] + [(0,)] * 40 + [(0,)], off, device)
+    book = net.codebook
+    rows = torch.tensor([[0.0] + [1.0] * 40 + [0.0]] * 2, device=device).double()
+    for free in ([], [41], [0, 41], [0]):
+        q = net(*known_but(book, rows, free))
+        assert q.log_prob(rows).isfinite().all()
+        assert q.mean().isfinite().all()
+        told = q.column(41).exp()
+        if free == [41]:
+            torch.testing.assert_close(told[0, 0].item(), 1 - off, atol=1e-5, rtol=0)
+        if free == [0, 41]:
+            torch.testing.assert_close(told[0, 1].item(), 1 - off, atol=1e-5, rtol=0)
+    gaps = rows.clone()
+    gaps[1, 1:40:2] = math.nan
+    truth = math.log(0.5) + 40 * math.log(off) + math.log1p(-off)
+    log_p = net.log_prob(gaps)
+    assert log_p.isfinite().all()
+    assert log_p[0].item() == pytest.approx(truth, rel=1e-5)
+    left = truth - 20 * math.log(off)
+    assert log_p[1].item() == pytest.approx(left, rel=1e-4)
+
+
+@pytest.mark.parametrize("off", [0.02, 1e-30])
+def test_very_unlikely_rows_of_a_long_chain_are_finite(device, off):
+    """Every cell disagrees with what the two before it say."""
+    n = 150
+    net = agreeing([(), (0,)] + [(j - 2, j - 1) for j in range(2, n)], off, device)
+    row = [0, 1]
+    for j in range(2, n):
+        row.append(1 - (row[j - 2] + row[j - 1]) % 2)
+    rows = torch.tensor([row] * 3, device=device).double()
+    rows[1, ::3] = math.nan
+    log_p = net.log_prob(rows)
+    assert log_p.isfinite().all()
+    assert log_p[0].item() == pytest.approx(math.log(0.5) + (n - 1) * math.log(off), rel=1e-5)
+    for j in ([0], [75], list(range(0, n, 3))):
+        q = net(*known_but(net.codebook, rows.nan_to_num(0.0), j))
+        assert q.log_prob(rows.nan_to_num(0.0)).isfinite().all()
+        assert q.mean().isfinite().all()
+    start = net(*empty_state(net.codebook)).categorical.probs
+    fine = net.double()(*empty_state(net.codebook)).categorical.probs
+    torch.testing.assert_close(start.double(), fine, atol=1e-4, rtol=0)
+
+
+def test_states_near_no_point_tell_the_nearest(device):
+    """A value far from all levels of a line, beside a column of more categories."""
+    torch.set_default_dtype(torch.float32)
+    book = Codebook([line(-0.8, 1.0), simplex(3), simplex(2)]).to(device)
+    denoiser = random_bayes_net(book, np.random.default_rng(4))
+    assert len(denoiser.order) < sum(map(len, denoiser.parents)) + 2  # they are joined
+    y, snr = empty_state(book)
+
+    def told(value, level):
+        mine = book.coord_column == 0
+        state = y.masked_fill(mine, value if level == math.inf else value * level), snr.clone()
+        state[1][0, 0] = level
+        return denoiser(*state).categorical.probs
+
+    for value, nearest in ((40.0, 1.0), (-1e4, -0.8)):
+        for level in (math.inf, 1e3):
+            torch.testing.assert_close(
+                told(value, level), told(nearest, math.inf), atol=1e-4, rtol=0
+            )
+    assert (told(1.0, math.inf) - told(-0.8, math.inf)).abs()[0, 2:].max() > 0.01
+
+
+# -- automatic differentiation is its own affair ---------------------------------------------------
+
+
+def test_gradients_are_taken_whatever_mode_is_on(device):
+    book = make_book("mixed", device)
+    net = make_denoiser("bayes_net", book, 2)
+    y, snr = states_of_every_kind(book, np.random.default_rng(0))
+    plain = net(y, snr).categorical.logits
+    assert not plain.requires_grad
+    for mode in (torch.no_grad, torch.inference_mode):
+        with mode():
+            assert torch.equal(net(y, snr).categorical.logits, plain)
+            made = y + 0.0  # in that mode
+            assert torch.equal(net(made, snr + 0.0).categorical.logits, plain)
+    asked = net(y.clone().requires_grad_(True), snr).categorical.logits
+    assert torch.equal(asked, plain)
+
+
+@pytest.mark.parametrize("architecture", ["mlp", "transformer"])
+def test_gradients_of_a_network_on_it_reach_the_network_only(device, architecture):
+    book = make_book("one real", device)
+    base = make_denoiser("bayes_net", book, 0)
+    network = NeuralDenoiser(base, architecture=architecture, width=8, depth=1).to(device)
+    before = {k: v.clone() for k, v in base.state_dict().items()}
+    optimiser = torch.optim.SGD([p for p in network.parameters() if p.requires_grad], lr=0.1)
+    y, snr = states_of_every_kind(book, np.random.default_rng(0))
+    rows = random_rows(book, len(y), np.random.default_rng(1))
+    free = torch.isinf(snr).logical_not()
+    nats = []
+    for _ in range(3):
+        optimiser.zero_grad()
+        loss = -(network(y, snr).log_prob(rows) * free).sum(1).mean()
+        loss.backward()
+        optimiser.step()
+        nats.append(loss.item())
+    assert nats[2] < nats[0]
+    grads = [p.grad for p in network.network.parameters()]
+    assert any(g is not None and bool(g.abs().max() > 0) for g in grads)
+    assert not list(base.parameters())
+    for key, value in base.state_dict().items():
+        assert value.grad is None
+        assert torch.equal(value, before[key])
+
+
+# -- summing columns out ---------------------------------------------------------------------------
+
+
+@st.composite
+def graphs(draw):
+    """Parents of an acyclic graph, in no order, and sizes."""
+    n = draw(st.integers(0, 7))
+    order = draw(st.permutations(range(n)))
+    parents = [()] * n
+    for i, j in enumerate(order):
+        above = draw(st.lists(st.sampled_from(order[:i]), unique=True, max_size=3)) if i else []
+        parents[j] = tuple(above)
+    return parents, draw(st.lists(st.integers(1, 5), min_size=n, max_size=n))
+
+
+def naive_elimination(parents, sizes, order):
+    """Scopes of the tables on the way, when columns are summed out of families in this order."""
+    factors, scopes = [{j, *above} for j, above in enumerate(parents)], []
+    for j in order:
+        scopes.append(set().union(*(f for f in factors if j in f)))
+        factors = [f for f in factors if j not in f] + [scopes[-1] - {j}]
+    return [math.prod(sizes[i] for i in scope) for scope in scopes]
+
+
+@LAW
+@given(graphs())
+def test_elimination_counts_the_tables_on_the_way(graph):
+    parents, sizes = graph
+    order, largest, work = elimination(parents, sizes)
+    assert sorted(order) == list(range(len(sizes)))
+    costs = naive_elimination(parents, sizes, order)
+    assert largest == max(costs, default=1)
+    assert work == sum(costs)
+    if order:  # greedy: no other column would have been cheaper to begin with
+        firsts = [naive_elimination(parents, sizes, (j,))[0] for j in range(len(sizes))]
+        assert costs[0] == min(firsts)
+
+
+@pytest.mark.parametrize("n", [4, 7, 20])
+def test_a_ring_is_summed_out_three_by_three(n):
+    """Neighbours of a column that is gone are joined."""
+    parents = [(), *((j,) for j in range(n - 2)), (0, n - 2)]
+    parents.append((n - 1,))
+    order, largest, work = elimination(parents, [2] * (n + 1))
+    assert largest == 8
+    assert work == sum(naive_elimination(parents, [2] * (n + 1), order))
+
+
+@pytest.mark.parametrize("n", [2, 7, 30])
+def test_a_tree_is_summed_out_from_its_leaves(n):
+    rng = np.random.default_rng(n)
+    parents = [()] + [(int(rng.integers(j)),) for j in range(1, n)]
+    _, largest, work = elimination(parents, [3] * n)
+    assert largest == 9
+    assert work == 9 * (n - 1) + 3
+
+
+# -- the search for a graph ------------------------------------------------------------------------
+
+
+def naive_bic(x, sizes, j, above, penalty=1.0):
+    """Schwarz's criterion of a column given parents: log-likelihood less the price of its numbers."""
+    counts = {}
+    for row in np.nan_to_num(x).astype(int):
+        own = counts.setdefault(tuple(row[list(above)]), np.zeros(sizes[j]))
+        own[row[j]] += 1
+    nats = sum((c[c > 0] * np.log(c[c > 0] / c.sum())).sum() for c in counts.values())
+    free = max(1, len(np.unique(x[:, j])) - 1) * len(counts)
+    return nats - penalty * np.log(max(2, len(x))) / 2 * free
+
+
+def search(x, sizes, penalty=1.0, most_parents=5, most_table=1 << 13):
+    return structure.Search(np.asarray(x, float), sizes, penalty, most_parents, most_table)
+
+
+def skeleton(parents):
+    """Pairs of columns that a graph joins."""
+    return {tuple(sorted((i, j))) for j, above in enumerate(parents) for i in above}
+
+
+def is_acyclic(parents):
+    return len(structure.parents_first(parents)) == len(parents)
+
+
+few_rows = st.tuples(graphs().filter(lambda g: len(g[1]) > 0), st.integers(1, 80), seeds)
+
+
+def correlated(sizes, n, seed):
+    """Rows that follow a hidden number, more or less."""
+    rng = np.random.default_rng(seed)
+    hidden = rng.integers(60, size=(n, 1))
+    noise = (rng.random((n, len(sizes))) < 0.3) * rng.integers(60, size=(n, len(sizes)))
+    return ((hidden + noise) % np.array(sizes)).astype(float)
+
+
+@LAW
+@given(few_rows)
+def test_gains_are_differences_of_schwarz_criterion(made):
+    """The same by the way that minds gaps."""
+    (parents, sizes), n, seed = made
+    x = correlated(sizes, n, seed)
+    one, other = search(x, sizes, 0.7), search(x, sizes, 0.7)
+    other.gaps = True
+    for j, above in enumerate(parents):
+        for i in range(len(sizes)):
+            if i == j or i in above:
+                continue
+            expected = naive_bic(x, sizes, j, (*above, i), 0.7) - naive_bic(x, sizes, j, above, 0.7)
+            assert one.gain(j, above, i) == pytest.approx(expected, abs=1e-8)
+            assert other.gain(j, above, i) == pytest.approx(expected, abs=1e-8)
+
+
+@LAW
+@given(few_rows)
+def test_gains_beside_gaps_are_those_of_the_rows_that_have_all(made):
+    """In proportion, at the price that a number has among all rows."""
+    (parents, sizes), n, seed = made
+    x = correlated(sizes, n, seed)
+    x[np.random.default_rng(seed).random(x.shape) < 0.2] = math.nan
+    s = search(x, sizes)
+    for j, above in enumerate(parents):
+        for i in range(len(sizes)):
+            if i == j or i in above:
+                continue
+            there = x[~np.isnan(x[:, [*above, i, j]]).any(1)]
+            if not len(there):
+                assert s.gain(j, above, i) == 0
+                continue
+            nats = naive_bic(there, sizes, j, (*above, i), 0) - naive_bic(there, sizes, j, above, 0)
+            contexts = [len(np.unique(there[:, [*a]], axis=0)) for a in ((*above, i), above)]
+            contexts[1] = contexts[1] if above else 1
+            seen = len(np.unique(x[~np.isnan(x[:, j]), j]))
+            price = np.log(max(2, n)) / 2 * max(1, seen - 1) * (contexts[0] - contexts[1])
+            expected = (nats - price) * n / len(there)
+            assert s.gain(j, above, i) == pytest.approx(expected, abs=1e-8)
+
+
+def neighbours(parents, sizes, most_parents, most_table):
+    """All graphs one change away that are allowed."""
+    c = len(parents)
+    for i, j in itertools.permutations(range(c), 2):
+        changed = [list(above) for above in parents]
+        if i in changed[j]:
+            changed[j].remove(i)
+            yield changed
+            changed = [list(above) for above in changed]
+            changed[i].append(j)
+        elif j in changed[i]:
+            continue
+        else:
+            changed[j].append(i)
+        fits = max(map(len, changed)) <= most_parents
+        if fits and is_acyclic(changed) and elimination(changed, sizes)[1] <= most_table:
+            yield changed
+
+
+@LAW
+@given(few_rows, st.sampled_from([0.0, 0.05, 1.0]), st.integers(0, 3))
+def test_no_change_of_a_found_graph_would_improve_it(made, penalty, most_parents):
+    (_, sizes), n, seed = made
+    x = correlated(sizes, n, seed)
+    found = search(x, sizes, penalty, most_parents).climb()
+    assert is_acyclic(found)
+    assert max(map(len, found)) <= most_parents
+
+    def total(parents):
+        return sum(naive_bic(x, sizes, j, above, penalty) for j, above in enumerate(parents))
+
+    best = total(found)
+    assert best >= total([()] * len(sizes)) - 1e-6
+    for other in neighbours(found, sizes, most_parents, 1 << 13):
+        assert total(other) <= best + 1e-5
+
+
+@LAW
+@given(few_rows, st.sampled_from([0, 1, 4]), st.sampled_from([1, 12, 40]))
+def test_limits_are_kept(made, most_parents, most_table):
+    """Whatever it costs: without a price, every edge would be taken."""
+    (_, sizes), n, seed = made
+    x = correlated(sizes, n, seed)
+    found = search(x, sizes, 0.0, most_parents, most_table).climb()
+    assert is_acyclic(found)
+    assert max(map(len, found)) <= most_parents
+    assert elimination(found, sizes)[1] <= max(most_table, *sizes)
+    again = search(x, sizes, 0.0, most_parents, most_table).climb()
+    assert found == again
+
+
+def watch_changes(monkeypatch):
+    """Every change that a search makes: what, from where, to where."""
+    seen, make = [], structure.Search._make
+
+    def spy(self, what, i, j, gain):
+        seen.append((what, i, j))
+        make(self, what, i, j, gain)
+
+    monkeypatch.setattr(structure.Search, "_make", spy)
+    return seen
+
+
+def test_edges_are_dropped_and_turned_until_no_change_would_help(monkeypatch):
+    """What was a good edge to begin with need not be one among those that came later."""
+    changes = watch_changes(monkeypatch)
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        sizes = rng.integers(2, 4, 6).tolist()
+        book = Codebook([simplex(k) for k in sizes])
+        x = draw_rows(random_bayes_net(book, rng), 250, rng).numpy()
+        if not seed:  # two that follow three others, and so one another, till these are known
+            x = rng.integers(2, size=(600, 5)).astype(float)
+            for j in (3, 4):
+                x[:, j] = (x[:, :3].sum(1) > 1) ^ (rng.random(600) < 0.02)
+            sizes = [2] * 5
+        score = functools.cache(
+            lambda j, above, x=x, k=sizes: naive_bic(x, k, j, tuple(above), 0.3)
+        )
+
+        def total(parents, score=score):
+            return sum(score(j, frozenset(above)) for j, above in enumerate(parents))
+
+        found = search(x, sizes, 0.3).climb()
+        best = total(found)
+        assert all(total(g) <= best + 1e-5 for g in neighbours(found, sizes, 5, 1 << 13))
+    assert {what for what, _, _ in changes} == {"add", "drop", "turn"}
+
+
+def test_what_makes_sums_too_dear_is_refused_once(monkeypatch):
+    """Small tables whose product would be large; no larger ones are as much as counted."""
+    counted, gain = [], structure.Search.gain
+
+    def spy(self, j, own, i):
+        counted.append(math.prod(self.sizes[f] for f in (*own, i, j)))
+        return gain(self, j, own, i)
+
+    monkeypatch.setattr(structure.Search, "gain", spy)
+    changes = watch_changes(monkeypatch)
+    rng, sizes = np.random.default_rng(1), [2] * 8 + [5]
+    truth = random_bayes_net(Codebook([simplex(k) for k in sizes]), rng)
+    x = draw_rows(truth, 500, rng).numpy()
+    found = search(x, sizes, 0.0, 2, 8).climb()
+    assert is_acyclic(found)
+    assert elimination(found, sizes)[1] <= 8
+    assert len(skeleton(found)) >= 8
+    assert max(counted) <= 8
+    assert len(changes) > sum(map(len, found))  # some in vain
+    assert len(changes) < 60
+
+
+GRAPHS = {
+    "chain": [(), (0,), (1,), (2,), (3,)],
+    "collider": [(), (), (0, 1), (2,), ()],
+    "diamond": [(), (0,), (0,), (1, 2), (3,)],
+    "three parents": [(), (), (), (0, 1, 2), ()],
+}
+
+
+def sharp_net(parents, rng, device, sizes=(2, 3, 2, 3, 2)):
+    """A network of strong bonds; more than one parent matter together."""
+    book = Codebook([simplex(k) for k in sizes]).to(device)
+    own = []
+    for j, above in enumerate(parents):
+        shape = [sizes[i] for i in above]
+        mode = np.indices(shape).sum(0) if above else np.zeros((), int)
+        table = np.full((*shape, sizes[j]), 0.12 if above else 1.0)
+        np.put_along_axis(table, mode[..., None] % sizes[j], 1.0, -1)
+        own.append(torch.tensor(table * rng.uniform(0.8, 1.2, table.shape)))
+    return BayesNetDenoiser(book, parents, own)
+
+
+def fit(book, x, **kwargs):
+    return BayesNetDenoiser.fit(MarginalDenoiser.fit(book, x), x, **kwargs)
+
+
+@pytest.mark.parametrize("missing", [0.0, 0.15])
+@pytest.mark.parametrize("name", sorted(GRAPHS))
+def test_hill_climbing_finds_what_made_the_rows(device, name, missing):
+    rng = np.random.default_rng(1)
+    truth = sharp_net(GRAPHS[name], rng, device)
+    rows = all_rows(truth.codebook)
+    x = draw_rows(truth, 6000, rng, missing=missing)
+    fitted = fit(truth.codebook, x, x_valid=draw_rows(truth, 1000, rng, missing=missing))
+    assert skeleton(GRAPHS[name]) <= skeleton(fitted.parents)
+    assert len(skeleton(fitted.parents)) <= len(skeleton(GRAPHS[name])) + (1 if missing else 0)
+    p, log_q = truth.log_prob(rows).double(), fitted.log_prob(rows).double()
+    assert 0 <= (p.exp() * (p - log_q)).sum() < 0.01
+
+
+def test_an_exclusive_or_needs_two_parents(device):
+    """Which no tree can tell: a nudge of one parent leads to it."""
+    rng = np.random.default_rng(0)
+    a, b = rng.integers(2, size=(2, 4000))
+    x = np.stack([a, b, np.where(rng.random(4000) < 0.1, a | b, a ^ b)], 1).astype(float)
+    net = fit(Codebook([simplex(2)] * 3).to(device), torch.tensor(x, device=device))
+    assert (0, 1) in [tuple(sorted(above)) for above in net.parents] or len(
+        skeleton(net.parents)
+    ) == 3
+    p = net.log_prob(torch.tensor([[1.0, 1.0, 0.0], [1.0, 1.0, 1.0]], device=device)).exp()
+    torch.testing.assert_close(
+        p.double().cpu(), torch.tensor([0.225, 0.025]).double(), atol=0.02, rtol=0
+    )
+
+
+def test_a_cell_that_tells_of_a_gap_says_nothing_of_the_value(device):
+    """Cells are there only where another column says so: that is no information on what they hold, nor on it."""
+    rng = np.random.default_rng(0)
+    gap, value = rng.integers(2, size=(2, 3000))
+    near = np.where(rng.random(3000) < 0.7, value, 1 - value)
+    x = torch.tensor(np.stack([gap, np.where(gap == 1, np.nan, value), near], 1), device=device)
+    fitted = fit(Codebook([simplex(2)] * 3).to(device), x)
+    assert skeleton(fitted.parents) == {(1, 2)}
+    absent = torch.tensor([[1.0, math.nan, math.nan], [0.0, math.nan, math.nan]], device=device)
+    p = fitted.log_prob(absent).exp()
+    assert p.double().cpu().numpy() == pytest.approx([gap.mean(), 1 - gap.mean()], abs=1e-3)
+
+
+def test_columns_that_never_meet_are_not_joined(device):
+    """Not even where half of the values of the one are never seen beside the other."""
+    rng = np.random.default_rng(0)
+    a, b, c = rng.integers(4, size=(3, 2000)).astype(float)
+    a[:1000], b[1000:] = math.nan, math.nan
+    c[(c > 1) & ~np.isnan(b)] = math.nan
+    x = torch.tensor(np.stack([a, b, c], 1), device=device)
+    fitted = fit(Codebook([simplex(4)] * 3).to(device), x)
+    assert not skeleton(fitted.parents)
+
+
+def test_few_rows_are_not_believed_more_than_many(device):
+    rng = np.random.default_rng(0)
+    joined = 0
+    for _ in range(20):
+        x = rng.integers(2, size=(2000, 2)).astype(float)
+        x[12:, 1] = np.nan  # twelve rows that have both
+        x = torch.tensor(x, device=device)
+        joined += len(skeleton(fit(Codebook([simplex(2)] * 2).to(device), x).parents))
+    assert joined <= 1
+
+
+def test_the_search_looks_at_the_first_rows(device, monkeypatch):
+    monkeypatch.setattr(bayes_net, "SEARCH_ROWS", 500)
+    rng = np.random.default_rng(0)
+    a, b = rng.integers(2, size=(2, 4000))
+    x = np.stack([a, np.where(np.arange(4000) < 500, b, a)], 1).astype(float)
+    fitted = fit(Codebook([simplex(2)] * 2).to(device), torch.tensor(x, device=device))
+    assert not skeleton(fitted.parents)
+    monkeypatch.undo()
+    fitted = fit(Codebook([simplex(2)] * 2).to(device), torch.tensor(x, device=device))
+    assert skeleton(fitted.parents) == {(0, 1)}
+
+
+# -- tables ----------------------------------------------------------------------------------------
+
+
+def naive_table(x, sizes, alone, above, j, strength):
+    """Given ever more parents, the counts and so many rows of the table before."""
+    out = {(): alone / alone.sum()}
+    for n in range(1, len(above) + 1):
+        shorter, out = out, {}
+        for context in itertools.product(*(range(sizes[i]) for i in above[:n])):
+            count = np.zeros(sizes[j])
+            for row in x:
+                if tuple(row[list(above[:n])]) == context and not np.isnan(row[j]):
+                    count[int(row[j])] += 1
+            out[context] = (count + strength * shorter[context[:-1]]) / (count.sum() + strength)
+    shape = [sizes[i] for i in (*above, j)]
+    return np.array([out[c] for c in itertools.product(*(range(sizes[i]) for i in above))]).reshape(
+        shape
+    )
+
+
+@LAW
+@given(graphs(), st.integers(0, 40), seeds, st.sampled_from([0.01, 1.0, 30.0]))
+def test_tables_are_smoothed_by_shorter_ones(graph, n, seed, strength):
+    parents, sizes = graph
+    rng = np.random.default_rng(seed)
+    x = correlated(sizes, n, seed)
+    x[rng.random(x.shape) < 0.1] = math.nan
+    for j, above in enumerate(parents):
+        alone = rng.uniform(0.1, 1, sizes[j])
+        counts = structure.nested_counts(x, sizes, (*above, j))
+        got = structure.smoothed_table(counts, alone, strength)
+        expected = naive_table(x, sizes, alone, above, j, strength)
+        np.testing.assert_allclose(got, expected, rtol=1e-10)
+
+
+def test_parents_come_by_worth():
+    """What tells most comes first: smoothing lets go of the last."""
+    rng = np.random.default_rng(0)
+    a, b = rng.integers(2, size=(2, 5000))
+    c = np.where(rng.random(5000) < 0.6, a, np.where(rng.random(5000) < 0.7, b, 1 - b))
+    s = search(np.stack([b, a, c], 1), [2, 2, 2])
+    s.parents = [(), (), (0, 1)]
+    assert s._by_worth(2) == (1, 0)
+
+
+def test_without_held_out_rows_one_row_smooths(device, dtype):
+    rng = np.random.default_rng(0)
+    truth = sharp_net(GRAPHS["diamond"], rng, device)
+    book, sizes = truth.codebook, truth.codebook.slots.cardinalities
+    x = draw_rows(truth, 300, rng)
+    fitted = fit(book, x)
+    marginals = MarginalDenoiser.fit(book, x)
+    for j, above in enumerate(fitted.parents):
+        mine = marginals.log_probs.exp()[book.slots.slot_column == j].double().cpu().numpy()
+        expected = naive_table(x.cpu().numpy(), sizes, mine, above, j, 1.0)
+        got = fitted.log_tables[j].exp().double().cpu().numpy()
+        np.testing.assert_allclose(got, expected, atol=rounding(dtype))
+
+
+def test_held_out_rows_choose_edges_and_smoothing(device, monkeypatch):
+    """The best on them of all that were made, and more smoothing where there are fewer rows."""
+    rng = np.random.default_rng(4)
+    truth = sharp_net(GRAPHS["diamond"], rng, device)
+    x, valid = draw_rows(truth, 100, rng), draw_rows(truth, 400, rng)
+    seen, log_prob = [], BayesNetDenoiser.log_prob
+
+    def spy(self, rows):
+        seen.append((self, log_prob(self, rows).mean().item(), len(rows)))
+        return log_prob(self, rows)
+
+    monkeypatch.setattr(BayesNetDenoiser, "log_prob", spy)
+    fitted = fit(truth.codebook, x, x_valid=valid)
+    nats = [n for _, n, _ in seen]
+    assert {n for _, _, n in seen} == {len(valid)}
+    assert len(nats) == len(bayes_net.PENALTIES) * len(bayes_net.STRENGTHS)
+    assert fitted is seen[int(np.argmax(nats))][0]
+    assert max(nats) > max(nats[0], nats[-1]) + 1e-3
+
+
+@pytest.mark.parametrize("name", sorted(BOOKS))
+def test_unseen_slots_keep_a_probability(device, dtype, name):
+    """Beside any parents, and given that a parent is unseen."""
+    book = make_book(name, device)
+    rng = np.random.default_rng(0)
+    x = draw_rows(random_bayes_net(book, rng), 200, rng)
+    n_levels = torch.tensor([c.n_levels for c in book.columns], device=device)
+    x = torch.where(x >= n_levels, 0.0, x)
+    marginals = MarginalDenoiser.fit(book, x, unseen_counts=[0.2] * book.n_columns)
+    fitted = BayesNetDenoiser.fit(marginals, x)
+    rows = all_rows(book)
+    log_p = fitted.log_prob(rows).double()
+    assert log_p.isfinite().all()
+    assert log_p.exp().sum().item() == pytest.approx(1, abs=rounding(dtype))
+    unseen = (rows >= n_levels).any(1)
+    assert log_p[unseen].exp().sum() < 0.02
+    assert not bool(unseen.any()) or log_p[unseen].min() > -20
+
+
+def test_columns_of_one_category_and_tables_of_one_column(device, dtype):
+    rng = np.random.default_rng(0)
+    for columns in ([simplex(3)], [simplex(1)], [simplex(1), simplex(3), line(0.4), simplex(2)]):
+        book = Codebook(columns).to(device)
+        x = random_rows(book, 100, rng)
+        net, marginals = fit(book, x, x_valid=x), MarginalDenoiser.fit(book, x)
+        assert not skeleton(net.parents)
+        rows = all_rows(book)
+        torch.testing.assert_close(
+            net.log_prob(rows), marginals.log_prob(rows), atol=rounding(dtype), rtol=0
+        )
+    constant = torch.zeros(50, 3, dtype=torch.float64, device=device)
+    assert not skeleton(fit(Codebook([simplex(2)] * 3).to(device), constant).parents)
+
+
+@pytest.mark.parametrize("name", ["mixed", "all kinds", "only reals", "only words"])
+def test_a_fit_draws_nothing(device, name):
+    """Whatever else is in the table: the rows alone decide."""
+    book = make_book(name, device)
+    x = random_rows(book, 80, np.random.default_rng(0), missing=0.1)
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()
+    fitted, again = fit(book, x, x_valid=x[:20]), fit(book, x, x_valid=x[:20])
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert (np.random.get_state()[1] == before[1]).all()
+    assert fitted.parents == again.parents
+    for key, value in fitted.state_dict().items():
+        assert torch.equal(value, again.state_dict()[key])
+    rows = random_rows(book, 9, np.random.default_rng(1), missing=0.2)
+    assert fitted.log_prob(rows).isfinite().all()
+    assert torch.equal(fitted.log_prob(rows), again.log_prob(rows))
+    assert fitted(*empty_state(book)).log_prob(rows[:1]).shape == (1, book.n_columns)
+
+
+# -- kept, blurred, counted ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "kind"), cases(["bayes_net"]))
+def test_it_is_kept_to_the_last_bit(device, name, kind):
+    book = make_book(name, device)
+    net = make_denoiser(kind, book, 5)
+    data = denoiser_to_json(net)
+    again = denoiser_from_json(data, book, net.state_dict())
+    assert again.parents == net.parents
+    y, snr = states_of_every_kind(book, np.random.default_rng(0))
+    rows = random_rows(book, len(y), np.random.default_rng(0), missing=0.1)
+    a, b = net(y, snr).log_prob(rows), again(y, snr).log_prob(rows)
+    assert torch.equal(a.nan_to_num(0.0), b.nan_to_num(0.0))
+    assert torch.equal(net.log_prob(rows), again.log_prob(rows))
+    assert data["parents"] == [list(above) for above in net.parents]
+
+
+@pytest.fixture(scope="module")
+def model():
+    """Of a table with a continuous column and gaps, with parents, one of which has two."""
+    rng = np.random.default_rng(0)
+    a, b = rng.integers(3, size=(2, 600))
+    c = np.where(rng.random(600) < 0.1, rng.integers(3, size=600), (a + (b > 1)) % 3)
+    d = np.where(rng.random(600) < 0.1, rng.integers(3, size=600), c)
+    frame = (
+        pd.DataFrame({"a": a, "b": b, "c": c, "d": d}).astype(str).assign(e=rng.normal(size=600))
+    )
+    frame = frame.mask(rng.random(frame.shape) < 0.05)
+    return DiffusionDensity(denoiser="bayes_net", random_state=0).fit(frame), frame[:40]
+
+
+def test_a_fitted_one_is_kept_to_the_last_bit(model, tmp_path):
+    fitted, rows = model
+    net = fitted.denoiser_
+    assert max(map(len, net.parents)) > 1
+    assert net.rest is not None
+    fitted.save(tmp_path / "model")
+    for other in (DiffusionDensity.load(tmp_path / "model"), pickle.loads(pickle.dumps(fitted))):
+        assert other.denoiser_.parents == net.parents
+        assert other.denoiser_.state_dict().keys() == net.state_dict().keys()
+        for key, value in other.denoiser_.state_dict().items():
+            assert torch.equal(value, net.state_dict()[key])
+        np.testing.assert_array_equal(other.score_samples(rows), fitted.score_samples(rows))
+        pd.testing.assert_frame_equal(other.explain(rows), fitted.explain(rows))
+        pd.testing.assert_frame_equal(other.impute(rows), fitted.impute(rows))
+        pd.testing.assert_frame_equal(
+            other.sample(5, random_state=0), fitted.sample(5, random_state=0)
+        )
+
+
+def set_parents(j, value):
+    def change(denoiser):
+        denoiser["parents"][j] = value
+
+    return change
+
+
+def turn_an_edge(denoiser):
+    """Such that it lies on a cycle of two, where both tables are of one size."""
+    parents = denoiser["parents"]
+    j = next(j for j, above in enumerate(parents) if len(above) == 1)
+    parents[parents[j][0]] = [j]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda d: d.pop("parents"),
+        lambda d: d.update(parents=5),
+        lambda d: d.update(parents=None),
+        lambda d: d.update(parents="abcd"),
+        lambda d: d.update(parents=d["parents"][:-1]),
+        lambda d: d.update(parents=[*d["parents"], []]),
+        lambda d: d.update(parents={}),
+        lambda d: d.update(parents=[above[::-1] + above for above in d["parents"]]),
+        lambda d: d.update(parents=[list(map(float, above)) for above in d["parents"]]),
+        lambda d: d.update(parents=[list(map(str, above)) for above in d["parents"]]),
+        lambda d: d.update(parents=[[p - 4 for p in above] for above in d["parents"]]),
+        lambda d: d.update(parents=[[p + 4 for p in above] for above in d["parents"]]),
+        lambda d: d.update(parents=[[j] * len(a) for j, a in enumerate(d["parents"])]),
+        lambda d: d.update(rest=False),
+        lambda d: d.update(kind="trees"),
+        set_parents(0, 7),
+        set_parents(1, [[0]]),
+        set_parents(2, None),
+        set_parents(3, [10**30]),
+        turn_an_edge,
+    ],
+)
+def test_damaged_headers_are_refused(model, tmp_path, change):
+    header, tensors = model[0]._to_state()
+    header = json.loads(json.dumps(header))
+    change(header["denoiser"])
+    files.write_state(tmp_path / "model", (header, tensors))
+    with pytest.raises(ValueError, match="model: "):
+        DiffusionDensity.load(tmp_path / "model")
+
+
+def test_a_cycle_in_a_file_is_refused(model, tmp_path):
+    """Also where all tables would fit."""
+    header, tensors = model[0]._to_state()
+    header = json.loads(json.dumps(header))
+    sizes = model[0].denoiser_.codebook.slots.cardinalities
+    assert len(set(sizes)) == 1
+    header["denoiser"]["parents"] = [[1], [2], [3], [0]]
+    table = torch.full((sizes[0], sizes[0]), -math.log(sizes[0]))
+    tensors = {k: table.clone() if ".log_table_" in k else v for k, v in tensors.items()}
+    files.write_state(tmp_path / "model", (header, tensors))
+    with pytest.raises(ValueError, match="the graph has a cycle"):
+        DiffusionDensity.load(tmp_path / "model")
+
+
+def test_blurred_only_its_continuous_columns_change(device, dtype):
+    book = make_book("one real", device)
+    net = make_denoiser("bayes_net", book, 0)
+    blurred = net.blurred(0.3)
+    rows = random_rows(book, 20, np.random.default_rng(0))
+    finite = rows.index_fill(1, book.reals, math.nan)
+    reals = rows.index_fill(1, book.finite, math.nan)
+    torch.testing.assert_close(
+        blurred.log_prob(finite), net.log_prob(finite), atol=rounding(dtype), rtol=0
+    )
+    torch.testing.assert_close(blurred.log_prob(reals), net.rest.blurred(0.3).log_prob(reals))
+    assert (blurred.log_prob(reals) - net.log_prob(reals)).abs().max() > 0.01
+    assert blurred.parents == net.parents
+    whole = make_denoiser("bayes_net", make_book("mixed", device), 0)
+    assert whole.blurred(0.3).rest is None
+
+
+def test_its_numbers_are_those_of_its_tables(device):
+    book = Codebook([simplex(2), simplex(3), simplex(4), real()]).to(device)
+    rest = make_denoiser("marginals", book, 0)
+    own = [torch.ones(2), torch.ones(2, 3), torch.ones(3, 2, 4)]
+    net = BayesNetDenoiser(book, [(), (0,), (1, 0)], own, rest)
+    assert net.n_parameters == 2 + 6 + 24 + rest.n_parameters
+    assert sum(t.numel() for t in net.log_tables) == 32
+
+
+# -- what is refused -------------------------------------------------------------------------------
+
+GRAPH = [(), (0,), (0, 1)]
+
+
+def own_tables(change=None, at=2, where=(0, 0, 0)):
+    made = [torch.full(s, 0.5) for s in ((3,), (3, 2), (3, 2, 2))]
+    if change is not None:
+        made[at][where] = change
+    return made
+
+
+@pytest.mark.parametrize(
+    ("parents", "own", "message"),
+    [
+        ([(1,), (0,), ()], [torch.ones(2, 3), torch.ones(3, 2), torch.ones(2)], "has a cycle"),
+        (
+            [(2,), (0,), (1,)],
+            [torch.ones(2, 3), torch.ones(3, 2), torch.ones(2, 2)],
+            "has a cycle",
+        ),
+        ([(), (1,), ()], own_tables(), r"column 1: parents \(1,\)"),
+        ([(), (0, 0), ()], own_tables(), r"column 1: parents \(0, 0\)"),
+        ([(), (3,), ()], own_tables(), r"column 1: parents \(3,\)"),
+        ([(), (-1,), ()], own_tables(), r"column 1: parents \(-1,\)"),
+        ([(), (0,)], own_tables(), "a graph of 3 columns is wanted, got 2"),
+        (GRAPH, own_tables()[:2], "a graph of 3 columns"),
+        ([(), (0,), (1, 0)], own_tables(), r"column 2: .* of the shape \(2, 3, 2\)"),
+        ([(), (), (0, 1)], own_tables(), r"column 1: .* of the shape \(2,\)"),
+        (GRAPH, own_tables(0.0), "column 2: its table must be positive"),
+        (GRAPH, own_tables(-1.0), "column 2: its table must be positive"),
+        (GRAPH, own_tables(math.nan), "column 2: its table must be positive"),
+        (GRAPH, own_tables(math.inf), "column 2: its table must be positive"),
+        (GRAPH, own_tables(0.0, 0, 0), "column 0: its table must be positive"),
+    ],
+)
+def test_wrong_networks_are_refused(parents, own, message):
+    with pytest.raises(ValueError, match=message):
+        BayesNetDenoiser(make_book("mixed", "cpu"), parents, own)
+
+
+@pytest.mark.parametrize(
+    "parents", [[(), ("0",), ()], [(), (0.0,), ()], [(), 0, ()], [(), None, ()]]
+)
+def test_parents_are_integers(parents):
+    with pytest.raises(TypeError):
+        BayesNetDenoiser(make_book("mixed", "cpu"), parents, own_tables())
+
+
+@pytest.mark.parametrize("name", ["one real", "only words", "all kinds", "only reals"])
+def test_other_columns_need_a_rest(name):
+    book = make_book(name, "cpu")
+    parents, own = bayes_net_tables(book, np.random.default_rng(0))
+    with pytest.raises(ValueError, match="come from the rest"):
+        BayesNetDenoiser(book, parents, list(map(torch.tensor, own)))
+
+
+def test_a_graph_too_dear_is_refused_before_memory_is_asked_for():
+    """Small tables whose product is large: a grid of columns, each joined with two others."""
+    n = 26
+    parents = [(i - n * (i >= n),) if i % n == 0 else (i - 1,) for i in range(n)]
+    parents[0] = ()
+    parents += [(i - n,) if i % n == 0 else (i - 1, i - n) for i in range(n, n * n)]
+    book = Codebook([simplex(2)] * (n * n))
+    own = [torch.ones(*[2] * (len(above) + 1)) for above in parents]
+    with pytest.raises(ValueError, match="summing columns out takes a table of"):
+        BayesNetDenoiser(book, parents, own)

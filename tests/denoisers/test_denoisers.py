@@ -1,0 +1,438 @@
+"""Exact denoisers against sums over the support; the network against its base."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from laws import (
+    BOOKS,
+    LAW,
+    WIDER_BOOKS,
+    all_rows,
+    cases,
+    code,
+    empty_state,
+    line,
+    make_book,
+    make_denoiser,
+    numpy_evidence,
+    numpy_point,
+    random_marginals,
+    random_network,
+    random_oracle,
+    random_rows,
+    random_state,
+    real,
+    rounding,
+    seeds,
+    simplex,
+    tables,
+    wide_tables,
+)
+
+from discrete_itd.channel.codebook import Codebook
+from discrete_itd.denoisers import MarginalDenoiser, NeuralDenoiser, SupportDenoiser
+
+
+def state_of_possible_rows(book, oracle, rng, n):
+    """States whose known cells occur together in the support."""
+    rows = oracle.support[torch.tensor(rng.integers(len(oracle.support), size=n))]
+    x = book.embed(rows)
+    _, _, snr = random_state(book, rng, n)
+    wide = book.per_coord(snr)
+    finite = wide.masked_fill(wide.isinf(), 0.0)
+    y = finite * x + finite.sqrt() * torch.tensor(rng.normal(size=x.shape)).to(x)
+    return torch.where(wide.isinf(), x, y), snr
+
+
+# -- the oracle ------------------------------------------------------------------------------------
+
+
+@LAW
+@given(tables(max_columns=3), seeds)
+def test_oracle_mean_is_a_sum_over_the_support(device, dtype, columns, seed):
+    book = Codebook(columns).to(device)
+    rng = np.random.default_rng(seed)
+    oracle = random_oracle(book, rng, share=0.7)
+    y, snr = state_of_possible_rows(book, oracle, rng, 4)
+    mean, q = oracle(y, snr).mean().cpu().numpy(), oracle(y, snr)
+    support, p = oracle.support.long().cpu().numpy(), oracle.log_probs.exp().cpu().numpy()
+    place = book.coord_column.cpu().numpy()
+    slots = book.slots.slot_of(oracle.support.long()).cpu().numpy()
+    for i in range(4):
+        yi, si = y[i].double().cpu().numpy(), snr[i].double().cpu().numpy()
+        w = np.log(p)
+        x = np.zeros((len(support), book.n_coords))
+        for j, points in enumerate(columns):
+            w = w + numpy_evidence(book, yi, si, j)[support[:, j]]
+            x[:, place == j] = np.stack([numpy_point(points, k) for k in support[:, j]])
+        w = np.exp(w - np.logaddexp.reduce(w))
+        np.testing.assert_allclose(mean[i], w @ x, atol=rounding(dtype, 3))
+        marginal = np.zeros(book.slots.n_slots)
+        for j in range(book.n_columns):
+            np.add.at(marginal, slots[:, j].copy(), w)
+        np.testing.assert_allclose(
+            q.categorical.probs[i].cpu().numpy(), marginal, atol=rounding(dtype, 3)
+        )
+
+
+@LAW
+@given(tables(max_columns=3), seeds)
+def test_oracle_of_a_product_is_the_marginal_denoiser(device, dtype, columns, seed):
+    book = Codebook(columns).to(device)
+    rng = np.random.default_rng(seed)
+    marginal = random_marginals(book, rng)
+    rows = all_rows(book)
+    log_prob = marginal.log_prob(rows)
+    assert log_prob.exp().sum().item() == pytest.approx(1, abs=rounding(dtype))
+    oracle = SupportDenoiser(book, rows, log_prob.exp())
+    torch.testing.assert_close(oracle.log_prob(rows), log_prob)
+    _, y, snr = random_state(book, rng, 6)
+    torch.testing.assert_close(
+        oracle(y, snr).categorical.probs,
+        marginal(y, snr).categorical.probs,
+        atol=rounding(dtype, 3),
+        rtol=0,
+    )
+
+
+def test_oracle_adds_repeated_rows_and_bounds_impossible_ones(device):
+    book = make_book("mixed", device)
+    rows = torch.tensor([[0, 0, 0], [1, 1, 1], [0, 0, 0]], device=device).double()
+    oracle = SupportDenoiser(book, rows, torch.tensor([1.0, 1.0, 2.0], device=device))
+    other = torch.tensor([[0, 0, 1]], device=device).double()
+    log_prob = oracle.log_prob(torch.cat([rows[:2], other]))
+    torch.testing.assert_close(
+        log_prob.exp(), torch.tensor([0.75, 0.25, 0.0], device=device).to(log_prob)
+    )
+    snr = torch.full((1, 3), math.inf, device=device)
+    q = oracle(book.embed(other), snr)  # a state that cannot be
+    assert q.categorical.logits.isfinite().all()
+
+
+@LAW
+@given(seeds)
+def test_oracle_follows_relabelled_categories_and_permuted_columns(device, dtype, seed):
+    rng = np.random.default_rng(seed)
+    columns = [simplex(3), line(-1.0, 0.2, 1.0), simplex(2), simplex(3)]
+    book = Codebook(columns).to(device)
+    oracle = random_oracle(book, rng, share=0.5)
+    y, snr = state_of_possible_rows(book, oracle, rng, 4)
+    order = rng.permutation(4)
+    new_book = Codebook([columns[j] for j in order]).to(device)
+    labels = [rng.permutation(c.n_slots) if c.kind == "simplex" else np.arange(3) for c in columns]
+    maps = [torch.tensor(labels[j], device=device) for j in order]
+
+    def move(rows):
+        moved = [m[rows[:, j].long()] for m, j in zip(maps, order, strict=True)]
+        return torch.stack(moved, 1).double()
+
+    new = SupportDenoiser(new_book, move(oracle.support), oracle.log_probs.exp())
+    new_snr = snr[:, order]
+    new_y = torch.zeros_like(y)
+    for at, j in enumerate(order):
+        old_place = torch.nonzero(book.coord_column == j).flatten()
+        new_place = torch.nonzero(new_book.coord_column == at).flatten()
+        if columns[j].kind == "simplex":
+            new_place = new_place[maps[at]]
+        new_y[:, new_place] = y[:, old_place]
+    rows = random_rows(book, 4, rng)
+    log_prob = oracle(y, snr).log_prob(rows)[:, order]
+    torch.testing.assert_close(
+        new(new_y, new_snr).log_prob(move(rows)).exp(),
+        log_prob.exp(),
+        atol=rounding(dtype, 3),
+        rtol=0,
+    )
+
+
+@pytest.mark.parametrize(
+    ("support", "probs", "message"),
+    [
+        ([[0, 0]], [1.0], "support must have 3 columns"),
+        ([[0, 0, 0]], [1.0, 1.0], "1 positive numbers"),
+        ([[0, 0, 0]], [0.0], "1 positive numbers"),
+    ],
+)
+def test_wrong_supports_are_refused(support, probs, message):
+    with pytest.raises(ValueError, match=message):
+        SupportDenoiser(
+            make_book("mixed", "cpu"), torch.tensor(support).double(), torch.tensor(probs)
+        )
+
+
+@pytest.mark.parametrize("name", sorted(WIDER_BOOKS))
+def test_only_columns_of_few_categories_have_a_table(name):
+    book = make_book(name, "cpu")
+    with pytest.raises(ValueError, match="only columns of few categories"):
+        SupportDenoiser(book, torch.zeros(1, book.n_columns).double(), torch.ones(1))
+
+
+# -- the marginals ---------------------------------------------------------------------------------
+
+
+@LAW
+@given(wide_tables, seeds, st.booleans())
+def test_smoothed_marginals_are_counts(device, dtype, columns, seed, own_unseen):
+    """Of the cells that are there; what was never seen gets its own count, or the pseudo-count."""
+    book = Codebook(columns).to(device)
+    rng = np.random.default_rng(seed)
+    x = random_rows(book, 9, rng, missing=0.3)
+    for j, points in enumerate(columns):
+        if points.open:
+            x[:, j] = x[:, j].clamp_max(points.n_levels - 1)
+    unseen = rng.uniform(0.1, 3.0, len(columns)).tolist() if own_unseen else None
+    fitted = MarginalDenoiser.fit(book, x, pseudo_count=0.5, unseen_counts=unseen)
+    q = fitted(*empty_state(book))
+    for j, points in enumerate(columns):
+        if points.kind == "real":
+            continue
+        cells = x[:, j].cpu().numpy()
+        counts = np.array([(cells == k).sum() + 0.5 for k in range(points.n_slots)])
+        if points.open and unseen is not None:
+            counts[-1] = unseen[j]
+        np.testing.assert_allclose(
+            q.column(j)[0].cpu().numpy(), np.log(counts / counts.sum()), atol=rounding(dtype, 3)
+        )
+    rows = random_rows(book, 5, rng, missing=0.3)
+    by_cell = q.expand(5).log_prob(rows).sum(1)
+    torch.testing.assert_close(fitted.log_prob(rows), by_cell)
+
+
+@pytest.mark.parametrize("name", sorted(BOOKS | WIDER_BOOKS))
+def test_marginals_of_no_rows_and_of_missing_columns(device, name):
+    book = make_book(name, device)
+    for n in (0, 3):
+        x = torch.full((n, book.n_columns), math.nan, dtype=torch.float64, device=device)
+        fitted = MarginalDenoiser.fit(book, x)
+        rows = random_rows(book, 4, np.random.default_rng(0))
+        assert fitted.log_prob(rows).isfinite().all()
+
+
+@pytest.mark.parametrize("probs", [[1.0] * 6, [1.0] * 6 + [0.0], [1.0] * 6 + [math.nan]])
+def test_wrong_marginals_are_refused(probs):
+    with pytest.raises(ValueError, match="7 positive numbers"):
+        MarginalDenoiser(make_book("mixed", "cpu"), torch.tensor(probs))
+
+
+# -- the network -----------------------------------------------------------------------------------
+
+
+@LAW
+@given(wide_tables, seeds)
+def test_untrained_network_is_its_base(device, dtype, columns, seed):
+    book = Codebook(columns).to(device)
+    rng = np.random.default_rng(seed)
+    net = random_network(book, seed, strength=0.0)
+    _, y, snr = random_state(book, rng, 5)
+    rows = random_rows(book, 5, rng, missing=0.2)
+    close = {"atol": rounding(dtype, 3), "rtol": rounding(dtype, 3)}
+    got, base = net(y, snr), net.base(y, snr)
+    torch.testing.assert_close(got.categorical.logits, base.categorical.logits, **close)
+    torch.testing.assert_close(got.log_prob(rows), base.log_prob(rows), **close)
+    torch.testing.assert_close(got.mean(), base.mean(), **close)
+
+
+def moved_by_the_network(net, y, snr):
+    return (net(y, snr).mean() - net.base(y, snr).mean()).abs().max()
+
+
+@LAW
+@given(tables(sizes=(2, 3, 33)), seeds)
+def test_random_network_gives_posteriors_that_keep_what_is_known(device, dtype, columns, seed):
+    book = Codebook(columns).to(device)
+    rng = np.random.default_rng(seed)
+    net = random_network(book, seed)
+    rows, y, snr = random_state(book, rng, 5)
+    q = net(y, snr)
+    torch.testing.assert_close(
+        book.slots.sum(q.categorical.probs), torch.ones_like(snr), atol=rounding(dtype), rtol=0
+    )
+    assert not q.log_prob(rows)[torch.isinf(snr)].abs().gt(1e-6).any()
+    _, y, snr = random_state(book, rng, 5, known=False)
+    assert moved_by_the_network(net, y, snr) > 1e-3  # the network has a say
+
+
+@pytest.mark.parametrize("name", sorted(WIDER_BOOKS))
+def test_random_network_keeps_what_is_known_in_all_families(device, name):
+    book = make_book(name, device)
+    rng = np.random.default_rng(0)
+    net = random_network(book, 0)
+    rows, y, snr = random_state(book, rng, 40)
+    known = torch.isinf(snr)
+    q = net(y, snr)
+    at = book.per_coord(known)
+    torch.testing.assert_close(q.mean()[at], book.embed(rows)[at], atol=1e-6, rtol=1e-6)
+    certain = q.log_prob(rows)[known]
+    assert (certain > -1e-6).all()  # the density of a known value is large, its probability one
+    _, y, snr = random_state(book, rng, 40, known=False)
+    moved = (net(y, snr).mean() - net.base(y, snr).mean()).abs()
+    for j in range(book.n_columns):
+        assert moved[:, book.coord_column == j].max() > 1e-3  # in every column
+
+
+def test_unseen_cells_cost_what_the_base_says_and_look_missing(device, dtype):
+    book = make_book("open", device)
+    net = random_network(book, 3)
+    rng = np.random.default_rng(0)
+    rows, y, snr = random_state(book, rng, 50, known=False)
+    unseen = torch.full_like(rows, 2.0)
+    torch.testing.assert_close(
+        net(y, snr).log_prob(unseen),
+        net.base(y, snr).log_prob(unseen),
+        atol=rounding(dtype),
+        rtol=rounding(dtype),
+    )
+    rows[:, 0] = 2
+    x = book.embed(rows)
+    first = book.coord_column == 0
+    told = net(torch.where(first, x, y), torch.cat([snr[:, :1] * 0 + math.inf, snr[:, 1:]], 1))
+    untold = net(torch.where(first, 0.0, y), torch.cat([snr[:, :1] * 0, snr[:, 1:]], 1))
+    torch.testing.assert_close(
+        told.column(1), untold.column(1), atol=rounding(dtype, 10), rtol=1e-4
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    cases(
+        [
+            "network",
+            "transformer",
+            "marginals",
+            "oracle",
+            "mixture",
+            "tree",
+            "trees",
+            "bayes_net",
+            "joined",
+            "stranger",
+        ]
+    ),
+)
+def test_a_row_is_denoised_alone(device, dtype, name, kind):
+    book = make_book(name, device)
+    denoiser = make_denoiser(kind, book, 1)
+    rows, y, snr = random_state(book, np.random.default_rng(0), 9, known=False)
+    together = denoiser(y, snr)
+    alone = [denoiser(y[i : i + 1], snr[i : i + 1]) for i in range(9)]
+    close = {"atol": rounding(dtype), "rtol": rounding(dtype)}
+    log_prob = torch.cat([q.log_prob(rows[i : i + 1]) for i, q in enumerate(alone)])
+    torch.testing.assert_close(together.log_prob(rows), log_prob, **close)
+    torch.testing.assert_close(together.mean(), torch.cat([q.mean() for q in alone]), **close)
+    assert denoiser(y[:0], snr[:0]).log_prob(rows[:0]).shape == (0, book.n_columns)
+
+
+@pytest.mark.parametrize("name", ["only words", "all kinds"])
+def test_an_unseen_word_looks_missing(device, dtype, name):
+    book = make_book(name, device)
+    net = random_network(book, 3)
+    rng = np.random.default_rng(0)
+    rows, y, snr = random_state(book, rng, 20, known=False)
+    j = next(j for j, c in enumerate(book.columns) if c.kind == "code" and c.open)
+    rows[:, j] = book.columns[j].n_levels
+    mine = book.coord_column == j
+    at = torch.arange(book.n_columns, device=device) == j
+    told = net(torch.where(mine, book.embed(rows), y), snr.masked_fill(at, math.inf))
+    untold = net(y.masked_fill(mine, 0.0), snr.masked_fill(at, 0.0))
+    close = {"atol": rounding(dtype, 10), "rtol": rounding(dtype, 10)}
+    others = told.log_prob(rows)[:, ~at], untold.log_prob(rows)[:, ~at]
+    torch.testing.assert_close(*others, **close)
+    # and costs what the base says, whatever is known of it
+    got, base = net(y, snr).log_prob(rows)[:, j], net.base(y, snr).log_prob(rows)[:, j]
+    torch.testing.assert_close(got, base, **close)
+
+
+@pytest.mark.parametrize("name", ["one real", "all kinds"])
+def test_an_absurd_value_looks_missing_and_stays_finite(device, dtype, name):
+    """A millionfold outlier belongs to the wide component, which the network does not touch."""
+    book = make_book(name, device)
+    net = random_network(book, 3)
+    rng = np.random.default_rng(0)
+    _, y, snr = random_state(book, rng, 20, known=False)
+    j = 1
+    mine = book.coord_column == j
+    for value in (1e6, -1e6):
+        rows = random_rows(book, 20, rng)
+        rows[:, j] = value
+        told, told_snr = torch.where(mine, book.embed(rows), y), snr.clone()
+        told_snr[:, j] = math.inf
+        untold, untold_snr = torch.where(mine, 0.0, y), snr.clone()
+        untold_snr[:, j] = 0.0
+        a, b = net(told, told_snr), net(untold, untold_snr)
+        others = [k for k in range(book.n_columns) if k != j]
+        torch.testing.assert_close(
+            a.log_prob(rows)[:, others],
+            b.log_prob(rows)[:, others],
+            atol=rounding(dtype, 10),
+            rtol=rounding(dtype, 10),
+        )
+        own, base = b.log_prob(rows)[:, j], net.base(untold, untold_snr).log_prob(rows)[:, j]
+        torch.testing.assert_close(own, base, atol=rounding(dtype), rtol=rounding(dtype))
+        assert own.isfinite().all()
+        assert a.mean().isfinite().all()
+
+
+def test_base_gets_no_gradient_and_does_not_train(device):
+    book = make_book("mixed", device)
+    inner = random_network(book, 0)
+    net = NeuralDenoiser(inner.requires_grad_(True), width=8, depth=1).to(device)
+    assert {n.split(".")[0] for n, p in net.named_parameters() if p.requires_grad} == {"network"}
+
+
+@pytest.mark.parametrize("name", ["one real", "only words"])
+def test_the_base_of_wider_tables_is_that_of_independent_columns(name):
+    inner = random_network(make_book(name, "cpu"), 0)
+    with pytest.raises(ValueError, match="must be those of a MarginalDenoiser"):
+        NeuralDenoiser(inner, width=8, depth=1)
+
+
+@pytest.mark.parametrize("name", sorted(WIDER_BOOKS))
+def test_every_weight_gets_a_finite_gradient(device, name):
+    book = make_book(name, device)
+    net = random_network(book, 0, strength=0.1).train().requires_grad_(True)
+    net.base.requires_grad_(False)
+    rows, y, snr = random_state(book, np.random.default_rng(0), 30)
+    snr[:3], y[:3] = 0.0, 0.0
+    q = net(y, snr)
+    asked = rows.masked_fill(torch.isinf(snr), math.nan)
+    loss = (book.embed(rows) - q.mean()).square().sum() - q.log_prob(asked).sum()
+    loss.backward()
+    for name, p in net.named_parameters():
+        if p.requires_grad:
+            assert p.grad.isfinite().all()
+            assert p.grad.any(), name
+
+
+@pytest.mark.parametrize("known", [0.0, 0.5, 1.0])
+def test_wide_ragged_table_forward_and_backward(device, known):
+    rng = np.random.default_rng(0)
+    kinds = [simplex(2), simplex(5, is_open=True), line(-1.0, 0.0, 2.0), simplex(40), simplex(1)]
+    kinds += [real(), code(5)]
+    columns = [kinds[i] for i in rng.choice(7, 2000, p=[0.18] * 5 + [0.08, 0.02])]
+    book = Codebook(columns).to(device)
+    net = random_network(book, 0, strength=0.1).train().requires_grad_(True)
+    net.base.requires_grad_(False)
+    rows = random_rows(book, 2, rng)
+    x = book.embed(rows)
+    snr = torch.tensor(10 ** rng.uniform(-6, 6, rows.shape), device=device).to(x)
+    snr = snr.masked_fill(torch.tensor(rng.random(rows.shape) < known, device=device), math.inf)
+    wide = book.per_coord(snr)
+    y = torch.where(wide.isinf(), x, wide.clamp_max(1e9) * x)
+    q = net(y, snr)
+    loss = (x - q.mean()).square().sum() - q.log_prob(rows).sum()
+    loss.backward()
+    assert loss.isfinite()
+    assert all(p.grad.isfinite().all() for p in net.network.parameters())
+
+
+def test_a_table_of_constants_needs_no_network(device):
+    book = Codebook([simplex(1), line(0.5)]).to(device)
+    net = NeuralDenoiser(random_marginals(book, np.random.default_rng(0)), width=8, depth=1)
+    net = net.to(device)
+    rows, y, snr = random_state(book, np.random.default_rng(0), 3)
+    assert len(list(net.parameters())) > 0
+    assert net(y, snr).log_prob(rows).abs().max() == 0

@@ -1,0 +1,127 @@
+"""Every exact denoiser against sums over all rows, and both estimators against its closed form."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from laws import (
+    BOOKS,
+    LAW,
+    all_rows,
+    cases,
+    make_book,
+    make_denoiser,
+    random_rows,
+    rounding,
+    seeded_generator,
+    seeds,
+    states_of_every_kind,
+    tables,
+    total_mass,
+)
+
+from discrete_itd.channel import CoordinateSchedule, Quadrature
+from discrete_itd.channel.codebook import Codebook
+from discrete_itd.denoisers import SupportDenoiser
+from discrete_itd.likelihood import integral_log_prob, path_log_prob
+
+KINDS = ["mixture", "tree", "trees", "bayes_net", "joined"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@LAW
+@given(tables(max_columns=4), seeds)
+def test_missing_cells_are_summed_over(device, dtype, kind, columns, seed):
+    """Also beside rows of which nothing is missing."""
+    book = Codebook(columns).to(device)
+    rng = np.random.default_rng(seed)
+    denoiser = make_denoiser(kind, book, seed)
+    rows = random_rows(book, 7, rng, missing=0.4)
+    rows[0], rows[1] = math.nan, rows[1].nan_to_num(0.0)
+    every = all_rows(book)
+    fits = ((every == rows[:, None]) | rows[:, None].isnan()).all(2)
+    log_p = denoiser.log_prob(every)
+    assert log_p.double().exp().sum().item() == pytest.approx(1, abs=rounding(dtype))
+    expected = log_p.expand(len(rows), -1).masked_fill(~fits, -torch.inf).logsumexp(1)
+    torch.testing.assert_close(denoiser.log_prob(rows), expected, atol=rounding(dtype), rtol=0)
+    alone = torch.cat([denoiser.log_prob(row[None]) for row in rows])
+    torch.testing.assert_close(alone, expected, atol=rounding(dtype), rtol=0)
+    assert denoiser.log_prob(rows[:0]).shape == (0,)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@LAW
+@given(tables(max_columns=4), seeds)
+def test_posterior_is_a_sum_over_all_rows(device, dtype, kind, columns, seed):
+    """At once for rows of which nothing, all or some is known, or seen through noise."""
+    book = Codebook(columns).to(device)
+    denoiser = make_denoiser(kind, book, seed)
+    rows = all_rows(book)
+    oracle = SupportDenoiser(book, rows, denoiser.log_prob(rows).exp())
+    y, snr = states_of_every_kind(book, np.random.default_rng(seed))
+    got, expected = denoiser(y, snr).categorical.probs, oracle(y, snr).categorical.probs
+    torch.testing.assert_close(got, expected, atol=rounding(dtype, 10), rtol=0)
+    alone = [denoiser(y[i : i + 1], snr[i : i + 1]).categorical.probs for i in range(len(y))]
+    torch.testing.assert_close(got, torch.cat(alone), atol=rounding(dtype), rtol=0)
+    assert denoiser(y[:0], snr[:0]).categorical.probs.shape == (0, book.slots.n_slots)
+
+
+@pytest.mark.parametrize(("name", "kind"), cases([*KINDS, "oracle", "marginals"], sorted(BOOKS)))
+def test_what_evidence_says_is_a_sum_over_all_rows(device, dtype, name, kind):
+    """Its log-probability and its posterior, whatever it is, and whatever is added to a column's."""
+    book = make_book(name, device)
+    denoiser = make_denoiser(kind, book, 0)
+    rng = np.random.default_rng(0)
+    rows, slots = all_rows(book), book.slots
+    evidence = torch.tensor(rng.normal(size=(9, slots.n_slots)) * 2, device=device)
+    evidence = evidence.to(book.known_snr)
+    log_mass, logits = denoiser.infer(evidence)
+    own = slots.slot_of(rows.long())
+    joint = denoiser.log_prob(rows) + evidence[:, own].sum(2)  # (9, R)
+    close = {"atol": rounding(dtype, 10), "rtol": rounding(dtype)}
+    torch.testing.assert_close(log_mass, joint.logsumexp(1), **close)
+    ones = torch.zeros(len(rows), slots.n_slots, device=device).to(joint).scatter_(1, own, 1.0)
+    expected = joint.softmax(1) @ ones
+    torch.testing.assert_close(slots.log_softmax(logits).exp(), expected, **close)
+    shift = torch.tensor(rng.normal(size=(9, slots.n_columns)), device=device).to(evidence)
+    moved = denoiser.infer(evidence + slots.per_slot(shift))
+    torch.testing.assert_close(moved[0], log_mass + shift.sum(1), **close)
+    torch.testing.assert_close(slots.log_softmax(moved[1]).exp(), expected, **close)
+    nothing = denoiser.infer(evidence[:0])
+    assert [len(part) for part in nothing] == [0, 0]
+
+
+@pytest.mark.parametrize(("name", "kind"), cases(KINDS))
+def test_coordinate_path_is_log_p_in_any_order(device, dtype, name, kind):
+    book = make_book(name, device)
+    denoiser = make_denoiser(kind, book, 0)
+    rows = random_rows(book, 20, np.random.default_rng(1), missing=0.1)
+    # a known value is one known to a hundred thousandth
+    loose = {"atol": rounding(dtype, 3) + 1e-7, "rtol": rounding(dtype) + 1e-7}
+    for order in (None, tuple(range(book.n_columns)), tuple(range(book.n_columns))[::-1]):
+        plan = CoordinateSchedule(book.n_columns, order)
+        got = path_log_prob(denoiser, rows, plan, n_paths=3, generator=seeded_generator(0, device))
+        torch.testing.assert_close(got.log_prob, denoiser.log_prob(rows).double(), **loose)
+        assert got.stderr.max() < rounding(dtype, 10) + 1e-6
+
+
+@pytest.mark.parametrize(("name", "kind"), cases(KINDS, sorted(BOOKS)))
+def test_integral_is_log_p(device, name, kind):
+    book = make_book(name, device)
+    denoiser = make_denoiser(kind, book, 0)
+    high = 60 * float(book.known_snr.max()) / 2000
+    got = integral_log_prob(
+        denoiser,
+        all_rows(book),
+        Quadrature(torch.tensor([math.log(1e-3), math.log(high)]), torch.ones(1)).to(device),
+        n_points=1 << 12,
+        generator=seeded_generator(0, device),
+        batch_size=1 << 15,
+    )
+    error = (got.log_prob - denoiser.log_prob(all_rows(book))).abs()
+    assert (error < 4.5 * got.stderr + 2e-4).all(), (error / got.stderr).max()
+    assert got.stderr.max() < 0.3
+    mass, stderr = total_mass(got)
+    assert mass == pytest.approx(1, abs=4 * stderr)

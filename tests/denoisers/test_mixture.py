@@ -1,0 +1,313 @@
+"""Mixtures: the oracle of tables with continuous columns, and what is fitted to one such column."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from laws import (
+    LAW,
+    WITH_REALS,
+    all_rows,
+    cases,
+    code,
+    column_points,
+    empty_state,
+    make_book,
+    numpy_evidence,
+    numpy_point,
+    random_mixture,
+    random_rows,
+    random_state,
+    real,
+    rounding,
+    seeds,
+)
+from scipy import stats
+from sklearn.mixture import GaussianMixture
+
+from discrete_itd.channel.codebook import Codebook
+from discrete_itd.denoisers import MarginalDenoiser, MixtureDenoiser, marginal
+from discrete_itd.denoisers.marginal import fit_mixtures
+
+mixed_tables = st.lists(
+    st.one_of(column_points(sizes=(1, 2, 3)), st.just(real())), min_size=1, max_size=4
+)
+
+# -- a mixture of products -------------------------------------------------------------------------
+
+
+def parts_of(oracle):
+    """Weights (Z,), slot probabilities by column, means and standard deviations (Z, R): numpy."""
+    slots = oracle.codebook.slots
+    probs = oracle.log_probs.double().exp().cpu().numpy()
+    by_column = []
+    for j in range(slots.n_columns):
+        n = slots.columns[j].n_slots
+        codes = torch.zeros(n, slots.n_columns, dtype=torch.int64, device=slots.slot_value.device)
+        codes[:, j] = torch.arange(n)
+        by_column.append(probs[:, slots.slot_of(codes)[:, j].cpu().numpy()])
+    weights = oracle.log_weights.double().exp().cpu().numpy()
+    return (
+        weights,
+        by_column,
+        *(t.double().cpu().numpy() for t in (oracle.means, oracle.var.sqrt())),
+    )
+
+
+def naive_log_prob(oracle, row):
+    """Sum over the hidden classes of products over the observed cells."""
+    weights, probs, mean, sd = parts_of(oracle)
+    book, total = oracle.codebook, np.log(weights)
+    for i, j in enumerate(book.finite.tolist()):
+        if not math.isnan(row[j]):
+            total = total + np.log(probs[i][:, int(row[j])])
+    for i, j in enumerate(book.reals.tolist()):
+        if not math.isnan(row[j]):
+            total = total + stats.norm.logpdf(row[j], mean[:, i], sd[:, i])
+    return np.logaddexp.reduce(total)
+
+
+@LAW
+@given(mixed_tables, seeds)
+def test_log_prob_is_a_sum_over_classes(device, dtype, columns, seed):
+    book = Codebook(columns).to(device)
+    rng = np.random.default_rng(seed)
+    oracle = random_mixture(book, rng)
+    rows = random_rows(book, 6, rng, missing=0.3)
+    expected = [naive_log_prob(oracle, row) for row in rows.tolist()]
+    np.testing.assert_allclose(
+        oracle.log_prob(rows).cpu().numpy(), expected, atol=rounding(dtype), rtol=rounding(dtype)
+    )
+
+
+@LAW
+@given(mixed_tables, seeds)
+def test_posterior_is_bayes_rule_over_classes(device, dtype, columns, seed):
+    """Responsibilities from every cell's evidence; then each column's own posterior given the class."""
+    book = Codebook(columns).to(device)
+    rng = np.random.default_rng(seed)
+    oracle = random_mixture(book, rng)
+    _, y, snr = random_state(book, rng, 3)
+    q = oracle(y, snr)
+    weights, probs, mean, sd = parts_of(oracle)
+    finite, reals, place = (
+        book.finite.tolist(),
+        book.reals.tolist(),
+        book.coord_column.cpu().numpy(),
+    )
+    x_hat = q.mean().double().cpu().numpy()
+    for i in range(3):
+        yi, si = y[i].double().cpu().numpy(), snr[i].double().cpu().numpy()
+        log_z, inside, values = np.log(weights), {}, {}
+        for a, j in enumerate(finite):
+            joint = np.log(probs[a]) + numpy_evidence(book, yi, si, j)
+            mass = np.logaddexp.reduce(joint, 1)
+            log_z, inside[j] = log_z + mass, np.exp(joint - mass[:, None])
+        for a, j in enumerate(reals):
+            own = yi[place == j][0]
+            if np.isinf(si[j]):
+                log_z = log_z + stats.norm.logpdf(own, mean[:, a], sd[:, a])
+                values[j] = np.full(len(weights), own)
+            else:  # y ~ N(γ μ, γ + γ² v) given the class, relative to that of any class
+                var, gamma = sd[:, a] ** 2, si[j]
+                if gamma > 0:
+                    spread = np.sqrt(gamma + gamma**2 * var)
+                    log_z = log_z + stats.norm.logpdf(own, gamma * mean[:, a], spread)
+                values[j] = (mean[:, a] + var * own) / (1 + gamma * var)
+        r = np.exp(log_z - np.logaddexp.reduce(log_z))
+        for j in finite:
+            e = np.stack([numpy_point(columns[j], k) for k in range(columns[j].n_slots)])
+            p = r @ inside[j]
+            np.testing.assert_allclose(x_hat[i, place == j], p @ e, atol=rounding(dtype, 100))
+            got = q.column(j)[i].exp().cpu().numpy()
+            np.testing.assert_allclose(got, p, atol=rounding(dtype, 100))
+        for j in reals:
+            got = x_hat[i, place == j][0]
+            assert got == pytest.approx(r @ values[j], abs=rounding(dtype, 100) + 1e-8)
+
+
+@pytest.mark.parametrize("name", ["one real", "reals and slots"])
+def test_one_class_is_the_marginal_denoiser(device, dtype, name):
+    book = make_book(name, device)
+    rng = np.random.default_rng(0)
+    oracle = random_mixture(book, rng, n_classes=1)
+    mixture = torch.stack([torch.zeros_like(oracle.means), oracle.means, oracle.var])[:, 0, :, None]
+    marginal = MarginalDenoiser(book, oracle.log_probs[0].exp(), mixture)
+    rows, y, snr = random_state(book, rng, 8, known=False)
+    close = {"atol": rounding(dtype, 3), "rtol": rounding(dtype, 3)}
+    torch.testing.assert_close(
+        oracle(y, snr).log_prob(rows), marginal(y, snr).log_prob(rows), **close
+    )
+    torch.testing.assert_close(oracle.log_prob(rows), marginal.log_prob(rows), **close)
+
+
+@pytest.mark.parametrize("name", ["one real", "reals and slots"])
+def test_mass_and_density_add_up_to_one(device, dtype, name):
+    book = make_book(name, device)
+    oracle = random_mixture(book, np.random.default_rng(0))
+    grid = np.arange(-4, 4, 0.1)
+    rows = all_rows(book, grid)
+    total = oracle.log_prob(rows).double().exp().sum().item() * 0.1 ** len(book.reals)
+    assert total == pytest.approx(1, abs=rounding(dtype, 3))
+
+
+def test_a_mixture_of_products_takes_no_words(device):
+    book = Codebook([code(3)]).to(device)
+    with pytest.raises(ValueError, match="large vocabularies, and continuous columns"):
+        MixtureDenoiser(book, torch.ones(1), torch.ones(1, 0))
+
+
+@pytest.mark.parametrize(("name", "kind"), cases(["mixture"]))
+def test_known_cells_of_absurd_values_leave_a_posterior(device, name, kind):
+    book = make_book(name, device)
+    oracle = random_mixture(book, np.random.default_rng(0))
+    rows = random_rows(book, 4, np.random.default_rng(0))
+    rows[:, book.reals] = torch.tensor([1e6, -1e6, 1e3, 0.0], device=device).double()[:, None]
+    snr = torch.full(rows.shape, math.inf, device=device)
+    q = oracle(book.embed(rows), snr)
+    assert q.log_prob(rows).isfinite().all()
+    assert q.mean().isfinite().all()
+    assert oracle.log_prob(rows).isfinite().all(), kind
+
+
+# -- mixtures fitted to continuous columns ---------------------------------------------------------
+
+
+def some_columns(n, rng):
+    """Standardised to half a unit, as encoders leave them."""
+    normal = rng.normal(size=n)
+    two = np.where(rng.random(n) < 0.3, rng.normal(-3, 0.3, n), rng.normal(1, 0.8, n))
+    skewed = rng.gamma(2.0, size=n)
+    stepped = rng.integers(3, size=n) + 0.1 * rng.normal(size=n)
+    columns = np.stack([normal, two, skewed, stepped], 1)
+    return 0.5 * (columns - columns.mean(0)) / columns.std(0)
+
+
+def column_nats(mixture, values):
+    """Mean log-density of each column's observed values, (R,), numpy."""
+    log_weight, mean, var = (t.cpu().numpy()[None] for t in mixture)
+    v = values[:, :, None]
+    log_pdf = log_weight - 0.5 * ((v - mean) ** 2 / var + np.log(2 * np.pi * var))
+    return np.nanmean(np.logaddexp.reduce(log_pdf, 2), 0)
+
+
+@pytest.mark.parametrize("n", [300, 4000])
+def test_fit_is_not_worse_than_that_of_another_library(n):
+    """Held-out nats against sklearn's mixture of as many components, itself from several starts."""
+    values = some_columns(2 * n, np.random.default_rng(0))
+    train, test = values[:n], values[n:]
+    mixture = fit_mixtures(torch.tensor(train))
+    k = mixture.shape[2] - 1
+    got = column_nats(mixture, test)
+    for j in range(values.shape[1]):
+        other = GaussianMixture(
+            k, n_init=3, random_state=0, max_iter=2000, tol=1e-5, reg_covar=4e-6
+        )
+        reference = other.fit(train[:, [j]]).score(test[:, [j]])
+        assert got[j] > reference - 0.02, j
+    assert got.min() > -0.8  # a normal of deviation one half has 0.73 nats
+
+
+def test_each_round_of_expectation_maximisation_helps(monkeypatch):
+    values = some_columns(2000, np.random.default_rng(1))
+    nats = []
+    for rounds in (1, 3, 10, 60):
+        monkeypatch.setattr(marginal, "EM_ROUNDS", rounds)
+        nats.append(column_nats(fit_mixtures(torch.tensor(values)), values))
+    assert (np.diff(nats, axis=0) > -1e-3).all()
+    assert (nats[-1] > nats[0] + 0.005)[1:3].all()  # the others are fitted at once
+
+
+def test_order_and_missing_cells_change_nothing():
+    rng = np.random.default_rng(0)
+    values = some_columns(500, rng)
+    whole = fit_mixtures(torch.tensor(values))
+    shuffled = fit_mixtures(torch.tensor(values[rng.permutation(500)]))
+    torch.testing.assert_close(shuffled, whole, atol=1e-7, rtol=1e-7)
+    # 400 rows with a value and some without: as the 400 alone, but for the number of components
+    gaps = np.full((500, 4), np.nan)
+    gaps[rng.permutation(500)[:400]] = values[:400]
+    with_gaps, without = fit_mixtures(torch.tensor(gaps)), fit_mixtures(torch.tensor(values[:400]))
+    assert with_gaps.shape == without.shape
+    torch.testing.assert_close(with_gaps, without, atol=1e-7, rtol=1e-7)
+
+
+def test_columns_are_fitted_alone_in_chunks_of_any_size(monkeypatch):
+    values = torch.tensor(some_columns(300, np.random.default_rng(0)))
+    whole = fit_mixtures(values)
+    for j in range(4):
+        torch.testing.assert_close(fit_mixtures(values[:, j : j + 1])[:, 0], whole[:, j])
+    monkeypatch.setattr(marginal, "EM_CELLS", 1)
+    torch.testing.assert_close(fit_mixtures(values), whole)
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 15, 40, 700])
+def test_hopeless_columns_have_a_finite_density(n):
+    """Missing, constant, all but constant, with absurd outliers."""
+    rng = np.random.default_rng(0)
+    values = np.zeros((n, 5))
+    values[:, 0] = np.nan
+    values[:, 1] = 0.7
+    values[:, 2] = np.where(np.arange(n) == 0, 0.0, np.nan)
+    values[:, 3] = np.where(np.arange(n) % 20 == 3, 1e6, 0.1 * rng.normal(size=n))
+    values[:, 4] = 1e-9 * rng.normal(size=n)
+    mixture = fit_mixtures(torch.tensor(values))
+    assert mixture.isfinite().all()
+    assert (mixture[2] > 0).all()
+    torch.testing.assert_close(mixture[0].exp().sum(1), torch.ones(5).double(), atol=1e-6, rtol=0)
+    book = Codebook([real()] * 5)
+    rows = torch.tensor(values) if n else torch.zeros(1, 5).double()
+    assert MarginalDenoiser.fit(book, torch.tensor(values)).log_prob(rows).isfinite().all()
+
+
+def test_the_wide_component_weighs_one_row_of_those_observed():
+    values = torch.tensor(some_columns(1000, np.random.default_rng(0)))
+    values[:600, 1] = math.nan
+    log_weight, mean, var = fit_mixtures(values)
+    torch.testing.assert_close(log_weight[0, -1].exp().item(), 1 / 1002)
+    torch.testing.assert_close(log_weight[1, -1].exp().item(), 1 / 402)
+    assert (mean[:, -1] == 0).all()
+    assert (var[:, -1] == 4.0).all()
+
+
+def test_a_long_table_is_thinned(monkeypatch):
+    values = torch.tensor(some_columns(3000, np.random.default_rng(0)))
+    whole = fit_mixtures(values)
+    monkeypatch.setattr(marginal, "EM_ROWS", 1000)
+    thin = fit_mixtures(values)
+    assert not torch.equal(thin[1], whole[1])
+    torch.testing.assert_close(thin[0, :, -1], whole[0, :, -1])  # the wide one counts all rows
+    nats = column_nats(thin, values.numpy()), column_nats(whole, values.numpy())
+    assert (nats[0] > nats[1] - 0.03).all()
+
+
+@pytest.mark.parametrize(
+    ("mixture", "message"),
+    [
+        (torch.zeros(3, 1, 2), "mixture must have shape"),
+        (torch.ones(2, 2, 2), "mixture must have shape"),
+        (None, "mixture must have shape"),
+        (torch.zeros(3, 2, 2), "variances of a mixture must be positive"),
+    ],
+)
+def test_wrong_mixtures_are_refused(mixture, message):
+    with pytest.raises(ValueError, match=message):
+        MarginalDenoiser(make_book("only reals", "cpu"), torch.ones(0), mixture)
+
+
+@pytest.mark.parametrize("name", WITH_REALS)
+def test_fitted_marginals_beat_a_normal(device, name):
+    """Two modes far apart cost what two modes cost."""
+    book = make_book(name, device)
+    rng = np.random.default_rng(0)
+    rows = random_rows(book, 2000, rng)
+    j = book.reals[0].item()
+    values = 0.5 * rng.choice([-1, 1], 2000) + 0.05 * rng.normal(size=2000)
+    rows[:, j] = torch.tensor(values, device=device)
+    q = MarginalDenoiser.fit(book, rows)(*empty_state(book)).expand(2000)
+    got = q.log_prob(rows)[:, j].mean().item()
+    truth = -math.log(2) - 0.5 * math.log(2 * math.pi * math.e * 0.05**2)
+    assert got == pytest.approx(truth, abs=0.06)

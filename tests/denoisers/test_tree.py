@@ -1,0 +1,623 @@
+"""Trees and mixtures of trees: belief propagation against sums over all rows, their fit against slow counts."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from laws import (
+    LAW,
+    all_rows,
+    cases,
+    empty_state,
+    line,
+    make_book,
+    make_denoiser,
+    random_rows,
+    random_trees,
+    real,
+    rounding,
+    seeded_generator,
+    seeds,
+    simplex,
+    states_of_every_kind,
+    tables,
+    tree_tables,
+)
+
+from discrete_itd.channel import IsotropicSchedule
+from discrete_itd.channel.codebook import Codebook
+from discrete_itd.channel.noise import RowNoise
+from discrete_itd.denoisers import MarginalDenoiser, TreeDenoiser, tree
+from discrete_itd.denoisers.mixture import MixtureDenoiser
+from discrete_itd.likelihood import path_log_weights
+
+N_TREES = st.sampled_from([1, 3])
+FEW = 1e-9  # pseudo-counts that leave the counts as they are
+
+
+def naive_log_prob(parents, tables, weights, sizes, row):
+    """Of one whole row: a sum over trees of products over columns."""
+    total = []
+    for up, table, weight in zip(parents, tables, weights, strict=True):
+        p = weight
+        for j, k in enumerate(row):
+            given = row[up[j]] if up[j] >= 0 else 0
+            p = p * table[j, given, k] / table[j, given, : sizes[j]].sum()
+        total.append(p)
+    return math.log(sum(total))
+
+
+def whole(book):
+    """All rows as tuples of codes."""
+    return [tuple(int(k) for k in row) for row in all_rows(book).tolist()]
+
+
+def draw_rows(denoiser, n, rng, *, missing=0.0):
+    """Rows of a distribution over few enough to list."""
+    rows = all_rows(denoiser.codebook)
+    p = denoiser.log_prob(rows).double().exp().cpu().numpy()
+    x = rows[torch.tensor(rng.choice(len(rows), size=n, p=p / p.sum()), device=rows.device)]
+    return x.masked_fill(torch.tensor(rng.random(x.shape) < missing, device=x.device), math.nan)
+
+
+# -- exact, whatever is known ----------------------------------------------------------------------
+
+
+@LAW
+@given(tables(max_columns=4), N_TREES, seeds)
+def test_log_prob_is_a_sum_of_products_down_the_trees(device, dtype, columns, n_trees, seed):
+    book = Codebook(columns).to(device)
+    raw = tree_tables(book, np.random.default_rng(seed), n_trees)
+    denoiser = random_trees(book, np.random.default_rng(seed), n_trees=n_trees)
+    sizes = book.slots.cardinalities
+    expected = np.array([naive_log_prob(*raw, sizes, row) for row in whole(book)])
+    got = denoiser.log_prob(all_rows(book)).double()
+    np.testing.assert_allclose(got.cpu().numpy(), expected, atol=rounding(dtype), rtol=0)
+    assert got.exp().sum().item() == pytest.approx(1, abs=rounding(dtype))
+
+
+@pytest.mark.parametrize(("name", "kind"), cases(["tree", "trees"]))
+def test_other_columns_come_from_the_rest(device, dtype, name, kind):
+    book = make_book(name, device)
+    denoiser = make_denoiser(kind, book, 3)
+    rng = np.random.default_rng(0)
+    y, snr = states_of_every_kind(book, rng)
+    rows = random_rows(book, len(y), rng, missing=0.2)
+    finite = torch.zeros(book.n_columns, dtype=torch.bool, device=device)
+    finite[book.finite] = True
+    assert (denoiser.rest is None) == bool(finite.all())
+    if denoiser.rest is not None:
+        got, rest = denoiser(y, snr).log_prob(rows), denoiser.rest(y, snr).log_prob(rows)
+        assert torch.equal(got[:, ~finite].nan_to_num(0.0), rest[:, ~finite].nan_to_num(0.0))
+        own = torch.logsumexp(denoiser.log_joint(rows), 1)
+        expected = own + denoiser.rest.log_prob(rows.masked_fill(finite, math.nan))
+        torch.testing.assert_close(
+            denoiser.log_prob(rows), expected, atol=rounding(dtype, 3), rtol=rounding(dtype)
+        )
+
+
+@pytest.mark.parametrize("kind", ["tree", "trees"])
+def test_memory_is_bounded_and_changes_nothing(device, dtype, monkeypatch, kind):
+    book = make_book("mixed", device)
+    denoiser = make_denoiser(kind, book, 1)
+    rng = np.random.default_rng(0)
+    (y, snr), rows = states_of_every_kind(book, rng), random_rows(book, 9, rng, missing=0.3)
+    before = denoiser(y, snr).categorical.logits, denoiser.log_prob(rows)
+    monkeypatch.setattr(tree, "CELLS", 1)
+    after = denoiser(y, snr).categorical.logits, denoiser.log_prob(rows)
+    torch.testing.assert_close(after, before, atol=rounding(dtype), rtol=0)
+
+
+# -- both estimators find it: of a mixture of products, too ----------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["tree", "trees", "mixture"])
+def test_isotropic_path_comes_down_to_the_entropy(device, kind):
+    book = make_book("mixed", device)
+    denoiser = make_denoiser(kind, book, 11)
+    n_paths = 500
+    every = all_rows(book)
+    log_p = denoiser.log_prob(every).double()
+    rows = every.repeat_interleave(n_paths, 0)
+    path = torch.arange(n_paths, device=device).repeat(len(every))
+    high = 60 * float(book.known_snr.max()) / 2000
+    grid = torch.linspace(math.log(0.2), math.log(high), 64).exp().tolist()
+    excess, spread = [], []
+    for n_steps in (1, 8, 64):
+        levels = IsotropicSchedule(tuple(grid[64 // n_steps - 1 :: 64 // n_steps]))
+        log_w = path_log_weights(denoiser, rows, levels, RowNoise(rows, path, n_steps)).sum(1)
+        log_w = log_w.unflatten(0, (-1, n_paths))
+        excess.append((log_p.exp() * (log_p - log_w.mean(1))).sum().item())
+        spread.append((log_p.exp().square() * log_w.var(1) / n_paths).sum().sqrt().item())
+    assert all(e > -3 * s for e, s in zip(excess, spread, strict=True))
+    assert excess[0] > excess[1] - 3 * spread[1] > excess[2] - 6 * max(spread)
+    assert excess[0] > 0.09 + 3 * spread[0]  # one step: almost the independent columns
+    assert excess[2] < 0.25 * excess[0] + 3 * spread[2]
+
+
+# -- far from what it expects ----------------------------------------------------------------------
+
+
+def binary_tree(parents, off, device):
+    """Columns of two categories that agree with their parents but for a probability, in float32."""
+    torch.set_default_dtype(torch.float32)
+    book = Codebook([simplex(2)] * len(parents)).to(device)
+    table = torch.tensor([[1 - off, off], [off, 1 - off]], device=device, dtype=torch.float64)
+    table = table.expand(1, len(parents), 2, 2).clone()
+    table[0, [j for j, up in enumerate(parents) if up < 0]] = 0.5
+    return TreeDenoiser(book, torch.tensor(parents, device=device)[None], table)
+
+
+def known_but(book, rows, j):
+    """The state that knows all cells of rows but those of columns ``j``."""
+    free = torch.zeros(rows.shape, dtype=torch.bool, device=rows.device)
+    free[:, j] = True
+    y = book.embed(rows).masked_fill(book.per_coord(free), 0.0)
+    return y, torch.where(free, 0.0, math.inf).to(y)
+
+
+def test_opposed_children_leave_their_parent_in_doubt(device):
+    """Forty whose opinions multiply to far less than the smallest float, and one that decides."""
+    children = binary_tree([-1] + [0] * 40, 1e-6, device)
+    rows = torch.tensor([[0.0] * 21 + [1.0] * 20, [0.0] * 20 + [1.0] * 21], device=device).double()
+    y, snr = known_but(children.codebook, rows, [0])
+    p = children(y, snr).column(0).exp()
+    half = torch.full_like(p[:1], 0.5)
+    torch.testing.assert_close(p[:1], half, atol=1e-3, rtol=0)
+    # 19 against 21
+    torch.testing.assert_close(p[1, 1].item(), 1 - 1e-12, atol=1e-5, rtol=0)
+    rows[:, 0] = math.nan
+    assert children.log_prob(rows).isfinite().all()
+    truth = math.log(0.5) + 20 * math.log(1e-6) + math.log(2) + 20 * math.log1p(-1e-6)
+    assert children.log_prob(rows)[0].item() == pytest.approx(truth, rel=1e-5)
+
+
+@pytest.mark.parametrize("off", [0.02, 1e-30, 1e-60])  # the last is zero in float32
+def test_very_unlikely_rows_of_a_deep_tree_are_finite(device, off):
+    """Every cell of a chain of 300 disagrees with its neighbours."""
+    n = 300
+    chain = binary_tree([-1, *range(n - 1)], off, device)
+    assert chain.depth == n - 1
+    rows = (torch.arange(n, device=device) % 2)[None].double().repeat(3, 1)
+    rows[1, ::3] = math.nan
+    truth = math.log(0.5) + (n - 1) * math.log(off)
+    log_p = chain.log_prob(rows)
+    assert log_p.isfinite().all()
+    assert log_p[0].item() == pytest.approx(truth, rel=1e-5)
+    for j in ([0], [150], list(range(0, n, 3))):
+        q = chain(*known_but(chain.codebook, rows.nan_to_num(0.0), j))
+        assert q.log_prob(rows.nan_to_num(0.0)).isfinite().all()
+        assert q.mean().isfinite().all()
+    start = chain(*empty_state(chain.codebook)).categorical.probs
+    torch.testing.assert_close(start, torch.full_like(start, 0.5), atol=1e-4, rtol=0)
+
+
+def test_states_near_no_point_tell_the_nearest(device):
+    """A value far from all levels of a line, beside a column of more categories."""
+    torch.set_default_dtype(torch.float32)
+    book = Codebook([line(-0.8, 1.0), simplex(3), simplex(2)]).to(device)
+    denoiser = random_trees(book, np.random.default_rng(0), n_trees=2)
+    y, snr = empty_state(book)
+
+    def told(value, level):
+        mine = book.coord_column == 0
+        value = value if level == math.inf else value * level
+        state = y.masked_fill(mine, value), snr.clone()
+        state[1][0, 0] = level
+        return denoiser(*state).categorical.probs
+
+    for value, nearest in ((40.0, 1.0), (-1e4, -0.8)):
+        for level in (math.inf, 1e3):
+            torch.testing.assert_close(
+                told(value, level), told(nearest, math.inf), atol=1e-4, rtol=0
+            )
+    assert (told(1.0, math.inf) - told(-0.8, math.inf)).abs()[0, 2:].max() > 0.01
+
+
+def test_many_known_cells_do_not_blur_which_tree_it_is(device):
+    """Their evidence is large and the same for all trees, which differ by a few nats: in float32 as in float64."""
+    n, seen = 400, []
+    rng = np.random.default_rng(0)
+    parents = torch.tensor([[-1, *range(n - 1)], [-1] + [0] * (n - 1)], device=device)
+    raw = torch.tensor(0.5 + 0.02 * rng.random((2, n, 2, 2)), device=device)
+    raw[:, n - 1] = torch.tensor(
+        [[[0.99, 0.01]], [[0.01, 0.99]]], device=device
+    )  # tells them apart
+    rows = torch.tensor(rng.integers(2, size=(8, n)), device=device).double()
+    for dtype in (torch.float32, torch.float64):
+        torch.set_default_dtype(dtype)
+        book = Codebook([simplex(2)] * n).to(device)
+        denoiser = TreeDenoiser(book, parents, raw)
+        q = denoiser(*known_but(book, rows, [n - 1])).column(n - 1).exp()[:, 0]
+        seen.append(q.double())
+    rows[:, n - 1] = math.nan
+    weight = torch.softmax(denoiser.log_joint(rows), 1)
+    assert weight.min() > 0.01  # in doubt
+    torch.testing.assert_close(seen[1], weight @ torch.tensor([0.99, 0.01]).to(weight))
+    torch.testing.assert_close(seen[0], seen[1], atol=1e-4, rtol=0)
+
+
+# -- fitted trees ----------------------------------------------------------------------------------
+
+
+def naive_counts(x, sizes, weight=None):
+    """Rows by the categories of every pair of columns, where both are there."""
+    weight = np.ones(len(x)) if weight is None else weight
+    counts = {}
+    for i, j in itertools.product(range(x.shape[1]), repeat=2):
+        both = ~np.isnan(x[:, i]) & ~np.isnan(x[:, j])
+        table = np.zeros((sizes[i], sizes[j]))
+        np.add.at(table, tuple(x[both][:, [i, j]].astype(int).T), weight[both])
+        counts[i, j] = table
+    return counts
+
+
+def naive_information(table):
+    """Mutual information of a table of counts, times their sum."""
+    p = table / max(table.sum(), 1e-300)
+    row, column = p.sum(1, keepdims=True), p.sum(0, keepdims=True)
+    there = p > 0
+    return table.sum() * (p[there] * np.log((p / (row * column + (~there)))[there])).sum()
+
+
+def kruskal(gain):
+    """Edges of the spanning tree of greatest sum."""
+    n = len(gain)
+    pairs = sorted(itertools.combinations(range(n), 2), key=lambda e: -gain[e])
+    part, edges = list(range(n)), []
+    for i, j in pairs:
+        if part[i] != part[j]:
+            edges.append((i, j))
+            part = [part[i] if q == part[j] else q for q in part]
+    return edges
+
+
+def naive_tree(x, sizes, weight=None):
+    """Edges, and the log-probability that they give to rows of which nothing is missing."""
+    counts = naive_counts(x, sizes, weight)
+    n = x.shape[1]
+    gain = np.array([[naive_information(counts[i, j]) for j in range(n)] for i in range(n)])
+    edges = kruskal(gain)
+
+    def log_prob(rows):
+        rows = rows.astype(int)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            own = [
+                np.log(counts[j, j].diagonal() / counts[j, j].sum())[rows[:, j]] for j in range(n)
+            ]
+            total = sum(own)
+            for i, j in edges:
+                pair = np.log(counts[i, j] / counts[i, j].sum())[rows[:, i], rows[:, j]]
+                total = total + pair - own[i] - own[j]
+        return np.where(np.isnan(total), -np.inf, total)
+
+    return edges, log_prob
+
+
+def edges_of(parents):
+    """Pairs of columns that a tree joins."""
+    return {tuple(sorted((j, up))) for j, up in enumerate(parents.tolist()) if up >= 0}
+
+
+def fit(book, x, n=1, seed=0, **kwargs):
+    marginals = MarginalDenoiser.fit(book, x)
+    generator = seeded_generator(seed, x.device)
+    return TreeDenoiser.fit(marginals, x, n_components=n, generator=generator, **kwargs)
+
+
+@LAW
+@given(tables(max_columns=5), st.integers(1, 60), seeds)
+def test_chow_liu_equals_slow_counts(device, dtype, columns, n, seed):
+    """The log-likelihood is the information of the best tree less the entropies, whatever tree ties gave."""
+    book = Codebook(columns).to(device)
+    rng = np.random.default_rng(seed)
+    x = draw_rows(random_trees(book, rng, n_trees=2), n, rng)
+    fitted = fit(book, x, pseudo_count=FEW)
+    edges, log_prob = naive_tree(x.cpu().numpy(), book.slots.cardinalities)
+    assert len(edges_of(fitted.parents[0])) == len(edges)
+    got = fitted.log_prob(x).double().sum().item()
+    expected = log_prob(x.cpu().numpy()).sum()
+    assert got == pytest.approx(expected, abs=rounding(dtype, 10) * n + 1e-6)
+    total = fitted.log_prob(all_rows(book)).double().exp().sum().item()
+    assert total == pytest.approx(1, abs=rounding(dtype))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_chow_liu_finds_the_tree_of_the_rows(device, seed):
+    """Of any shape, hung up in its middle."""
+    rng = np.random.default_rng(seed)
+    columns = [simplex(3), simplex(2), simplex(3), simplex(2), simplex(3), simplex(2)]
+    book = Codebook(columns).to(device)
+    parents = torch.tensor([[-1, 0, 0, 1, 3, 3], [-1, 0, 1, 2, 3, 4], [5, 0, 0, 0, 0, -1]][seed])
+    tables = torch.tensor(rng.dirichlet([0.35] * 3, size=(1, 6, 3)).clip(0.03))
+    truth = TreeDenoiser(book, parents[None], tables.to(book.known_snr))
+    fitted = fit(book, draw_rows(truth, 6000, rng))
+    assert edges_of(fitted.parents[0]) == edges_of(parents)
+    assert fitted.depth == [2, 3, 1][seed]
+    rows = all_rows(book)
+    p, log_q = truth.log_prob(rows).double(), fitted.log_prob(rows).double()
+    assert 0 <= (p.exp() * (p - log_q)).sum() < 0.01
+
+
+def test_pairs_are_counted_where_both_are_there(device, dtype):
+    """Probabilities given the parent are those of the rows that have both cells."""
+    book = Codebook([simplex(3), simplex(2), simplex(4)]).to(device)
+    rng = np.random.default_rng(1)
+    x = draw_rows(random_trees(book, rng), 400, rng, missing=0.4)
+    fitted = fit(book, x, pseudo_count=FEW)
+    counts = naive_counts(x.cpu().numpy(), book.slots.cardinalities)
+    edges, _ = naive_tree(x.cpu().numpy(), book.slots.cardinalities)
+    assert edges_of(fitted.parents[0]) == set(edges)
+    for j, up in enumerate(fitted.parents[0].tolist()):
+        table = fitted.log_tables[0, j].double().exp().cpu().numpy()
+        expected = counts[up, j] if up >= 0 else counts[j, j].diagonal()[None]
+        expected = expected / expected.sum(1, keepdims=True)
+        got = table[: len(expected), : expected.shape[1]]
+        np.testing.assert_allclose(got, expected, atol=rounding(dtype) + 1e-7)
+
+
+def test_a_cell_that_tells_of_a_gap_says_nothing_of_the_value(device):
+    """Cells are there only where another column says so: that is no information on what they hold."""
+    rng = np.random.default_rng(0)
+    gap = rng.integers(2, size=3000)
+    value = rng.integers(2, size=3000)
+    near = np.where(rng.random(3000) < 0.7, value, 1 - value)
+    x = np.stack([gap, np.where(gap == 1, np.nan, value), near], 1)
+    book = Codebook([simplex(2)] * 3).to(device)
+    fitted = fit(book, torch.tensor(x, device=device))
+    assert (1, 2) in edges_of(fitted.parents[0])
+    # and few rows that seem to tell much are not believed more than many
+    x = np.stack([value, near, near, value], 1).astype(float)
+    x[:, 1] = np.where(rng.random(3000) < 0.8, near, 1 - near)
+    x[:, 3] = np.where(np.arange(3000) < 12, rng.integers(2, size=3000), np.nan)
+    x[:6, 0], x[:6, 1] = x[:6, 3], x[:6, 3]
+    book = Codebook([simplex(2)] * 4).to(device)
+    fitted = fit(book, torch.tensor(x, device=device))
+    assert {(0, 2), (1, 2)} <= edges_of(fitted.parents[0])
+
+
+def test_a_weighted_row_counts_as_often(device, dtype):
+    """Beyond the rows that are counted at once, too."""
+    book = make_book("mixed", device)
+    rng = np.random.default_rng(0)
+    n = 16384 + 500
+    x = draw_rows(random_trees(book, rng), n, rng, missing=0.1)
+    x[16384:] = draw_rows(random_trees(book, rng), 500, rng)  # other rows than the first
+    times = torch.tensor(rng.integers(3, size=n), device=device)
+    times[16384:] = 9
+    marginals = MarginalDenoiser.fit(book, x)
+    repeated = tree._chow_liu(marginals, x.repeat_interleave(times, 0), None, 1.0)
+    weighted = tree._chow_liu(marginals, x, times.double(), 1.0)
+    assert torch.equal(repeated[0], weighted[0])
+    torch.testing.assert_close(repeated[1], weighted[1], atol=rounding(dtype), rtol=rounding(dtype))
+    cut = tree._chow_liu(marginals, x[:16384], times[:16384].double(), 1.0)
+    assert (cut[1] - weighted[1]).abs().max() > 1e-3
+
+
+def test_smoothing_adds_rows_of_independent_columns(device):
+    """With pseudo-counts that outweigh the rows the tree is the marginals, or nearly."""
+    book = make_book("open", device)
+    rng = np.random.default_rng(0)
+    x = draw_rows(random_trees(book, rng), 40, rng)
+    x = torch.where(x > 1, 0.0, x)  # what was never seen has a count of its own in the marginals
+    marginals = MarginalDenoiser.fit(book, x, unseen_counts=[3.0, 0.2])
+    rows = all_rows(book)
+    smooth = TreeDenoiser.fit(marginals, x, pseudo_count=1e9)
+    torch.testing.assert_close(smooth.log_prob(rows), marginals.log_prob(rows), atol=1e-4, rtol=0)
+    plain = TreeDenoiser.fit(marginals, x)
+    assert plain.log_prob(rows).isfinite().all()
+    assert plain.log_prob(x).mean() > smooth.log_prob(x).mean()
+
+
+# -- fitted mixtures of trees ----------------------------------------------------------------------
+
+
+def two_trees(book, rng, n):
+    """Rows half of one tree and half of another, in no order."""
+    halves = [draw_rows(random_trees(book, rng), n // 2, rng) for _ in range(2)]
+    return torch.cat(halves)[torch.tensor(rng.permutation(2 * (n // 2)))]
+
+
+def sharp_book(device):
+    return Codebook([simplex(3), simplex(2), simplex(3), simplex(2)]).to(device)
+
+
+def sharp_trees(book, rng):
+    """A chain and a star of strong bonds."""
+    tables = torch.tensor(rng.dirichlet([0.3] * 3, size=(2, 4, 3)).clip(0.02))
+    parents = torch.tensor([[-1, 0, 1, 2], [-1, 0, 0, 0]])
+    return TreeDenoiser(book, parents, tables)
+
+
+@pytest.mark.parametrize("n_rounds", [1, 4])
+def test_rounds_equal_slow_ones(device, dtype, monkeypatch, n_rounds):
+    """Expectation by Bayes' rule over the trees, then Chow and Liu's tree of weighted counts."""
+    monkeypatch.setattr(tree, "LEAST_GAIN", -1.0)
+    book, sizes = sharp_book(device), (3, 2, 3, 2)
+    x = two_trees(book, np.random.default_rng(0), 300)
+    marginals = MarginalDenoiser.fit(book, x)
+    fitted = fit(book, x, 2, pseudo_count=FEW, n_rounds=n_rounds)
+    start = MixtureDenoiser.fit(
+        marginals,
+        x,
+        n_components=2,
+        generator=seeded_generator(0, device),
+        n_rounds=tree.START_ROUNDS,
+    )
+    r = torch.softmax(start.log_joint(x).double(), 1).cpu().numpy()
+    cells, rows = x.cpu().numpy(), all_rows(book).cpu().numpy()
+    for _ in range(n_rounds):
+        weights = (r.sum(0) + 0.5) / (r.sum(0) + 0.5).sum()
+        trees = [naive_tree(cells, sizes, r[:, z])[1] for z in range(2)]
+        joint = np.stack(
+            [np.log(w) + log_prob(cells) for w, log_prob in zip(weights, trees, strict=True)], 1
+        )
+        r = np.exp(joint - np.logaddexp.reduce(joint, 1)[:, None])
+    expected = np.logaddexp.reduce(
+        [np.log(w) + log_prob(rows) for w, log_prob in zip(weights, trees, strict=True)]
+    )
+    got = fitted.log_prob(all_rows(book)).double().cpu().numpy()
+    np.testing.assert_allclose(np.exp(got), np.exp(expected), atol=rounding(dtype, 10) + 1e-6)
+
+
+def watch(monkeypatch):
+    """Every model of a fit and the rows it is judged by."""
+    seen, log_prob = [], TreeDenoiser.log_prob
+
+    def spy(self, x):
+        seen.append((self, log_prob(self, x)))
+        return seen[-1][1]
+
+    monkeypatch.setattr(TreeDenoiser, "log_prob", spy)
+    return seen
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_round_lowers_the_likelihood(device, dtype, monkeypatch, seed):
+    """That of the rows and of half a row of every tree, by which weights are smoothed."""
+    monkeypatch.setattr(tree, "PATIENCE", 1000)
+    book = sharp_book(device)
+    x = two_trees(book, np.random.default_rng(seed), 200)
+    seen = watch(monkeypatch)
+    fit(book, x, 3, seed, pseudo_count=FEW, n_rounds=25)
+    nats = [lp.double().sum().item() + 0.5 * m.log_weights.sum().item() for m, lp in seen]
+    assert len(nats) == 25
+    assert (np.diff(nats) > -rounding(dtype, 100)).all()
+    assert nats[-1] > nats[0] + 1
+
+
+def test_a_mixture_tells_two_kinds_of_rows_apart(device):
+    """Better than any single tree on rows that it has not seen, and not worse than the two that made them."""
+    rng = np.random.default_rng(4)
+    book = sharp_book(device)
+    truth = sharp_trees(book, rng)
+    x, test = draw_rows(truth, 3000, rng), draw_rows(truth, 3000, rng)
+    one, two = (fit(book, x, n).log_prob(test).mean().item() for n in (1, 2))
+    assert two > one + 0.1
+    assert two > truth.log_prob(test).mean().item() - 0.03
+    gaps = x.masked_fill(torch.tensor(rng.random(x.shape) < 0.2, device=device), math.nan)
+    assert fit(book, gaps, 2).log_prob(test).mean().item() > one + 0.08
+
+
+def test_held_out_rows_end_the_fit_and_choose_the_round(device, monkeypatch):
+    monkeypatch.setattr(tree, "START_ROUNDS", 1)
+    rng, book = np.random.default_rng(4), sharp_book(device)
+    truth = sharp_trees(book, rng)
+    x, valid = draw_rows(truth, 200, rng), draw_rows(truth, 400, rng)
+    seen = watch(monkeypatch)
+    fitted = fit(book, x, 4, x_valid=valid, n_rounds=50, pseudo_count=0.05)
+    nats = [lp.mean().item() for _, lp in seen]
+    assert all(len(lp) == len(valid) for _, lp in seen)
+    assert len(nats) < 50
+    best = int(np.argmax(nats))
+    assert fitted is seen[best][0]
+    assert max(nats[0], nats[-1]) < nats[best] - 1e-3
+
+
+@pytest.mark.parametrize("n", [1, 3])
+@pytest.mark.parametrize("name", ["mixed", "all kinds", "only reals", "only words"])
+def test_the_generator_alone_decides(device, n, name):
+    """Whatever else is in the table, and without a look at the global random state."""
+    book = make_book(name, device)
+    x = random_rows(book, 80, np.random.default_rng(0), missing=0.1)
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()
+    fitted, again = fit(book, x, n), fit(book, x, n)
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert (np.random.get_state()[1] == before[1]).all()
+    for key, value in fitted.state_dict().items():
+        assert torch.equal(value, again.state_dict()[key])
+    rows = random_rows(book, 9, np.random.default_rng(1), missing=0.2)
+    assert torch.equal(fitted.log_prob(rows), again.log_prob(rows))
+    if name == "mixed" and n > 1:
+        other = fit(book, x, n, seed=1)
+        assert not torch.equal(fitted.log_tables, other.log_tables)
+
+
+# -- what is refused -------------------------------------------------------------------------------
+
+TABLES = np.full((1, 3, 3, 3), 0.5)
+PARENTS = [[-1, 0, 1]]
+
+
+def spoiled(value, at):
+    tables = TABLES.copy()
+    tables[at] = value
+    return tables
+
+
+@pytest.mark.parametrize(
+    ("parents", "tables", "weights", "message"),
+    [
+        ([[1, 2, 0]], TABLES, None, "parents must form trees: column 0"),
+        ([[-1, 2, 1]], TABLES, None, "parents must form trees: column 1"),
+        ([[-1, 0, 2]], TABLES, None, "parents must form trees: column 2"),
+        ([[-1, 0, 3]], TABLES, None, "from 0 to 2, or -1; got 3"),
+        ([[-1, 0]], TABLES, None, r"shapes \(Z, 3\) and \(Z, 3, 3, 3\)"),
+        ([-1, 0, 1], TABLES, None, r"got \(3,\)"),
+        (PARENTS * 2, TABLES, None, r"got \(2, 3\) and \(1, 3, 3, 3\)"),
+        (PARENTS, TABLES[:, :, :2, :2], None, r"got \(1, 3\) and \(1, 3, 2, 2\)"),
+        (PARENTS, spoiled(0.0, (0, 1, 2, 1)), None, "tables must be positive"),
+        (PARENTS, spoiled(-1.0, (0, 0, 0, 2)), None, "tables must be positive"),
+        (PARENTS, spoiled(math.nan, (0, 2, 1, 0)), None, "tables must be positive"),
+        (PARENTS, spoiled(math.inf, (0, 2, 1, 0)), None, "tables must be positive"),
+        (PARENTS, spoiled(0.0, (0, 2, 0)), None, "tables must be positive"),
+        (PARENTS, TABLES, [1.0, 1.0], "weights must be positive numbers, one for each tree"),
+        (PARENTS, TABLES, [0.0], "weights must be positive"),
+        (PARENTS, TABLES, [math.nan], "weights must be positive"),
+    ],
+)
+def test_wrong_trees_are_refused(parents, tables, weights, message):
+    book = make_book("mixed", "cpu")
+    weights = None if weights is None else torch.tensor(weights)
+    with pytest.raises(ValueError, match=message):
+        TreeDenoiser(book, torch.tensor(parents), torch.tensor(tables), weights)
+
+
+def test_categories_that_a_column_does_not_have_may_be_anything(device):
+    """So may the rows of a root but the first."""
+    book = make_book("mixed", device)
+    tables = torch.tensor(np.random.default_rng(0).uniform(0.1, 1, TABLES.shape), device=device)
+    other = tables.clone()
+    other[0, 1, :, 2], other[0, 2, 2], other[0, 2, :, 2], other[0, 0, 1:] = 7.0, 0.0, math.nan, -1.0
+    y, snr = states_of_every_kind(book, np.random.default_rng(0))
+    rows = all_rows(book)
+    a, b = (TreeDenoiser(book, torch.tensor(PARENTS), t) for t in (tables, other))
+    assert torch.equal(a.log_prob(rows), b.log_prob(rows))
+    assert torch.equal(a(y, snr).categorical.logits, b(y, snr).categorical.logits)
+
+
+@pytest.mark.parametrize("name", ["one real", "only words", "all kinds", "only reals"])
+def test_other_columns_need_a_rest(name):
+    book = make_book(name, "cpu")
+    c, k = book.slots.n_columns, book.slots.widest
+    with pytest.raises(ValueError, match="come from the rest"):
+        TreeDenoiser(book, torch.full((1, c), -1), torch.ones(1, c, k, k))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"n_components": 0}, "n_components and pseudo_count must be positive, got 0"),
+        ({"pseudo_count": 0.0}, "must be positive, got 1, 0.0"),
+        ({"pseudo_count": math.nan}, "must be positive"),
+        ({"n_components": 2, "generator": None}, "needs a generator"),
+        ({"x": torch.zeros(0, 3)}, "at least one row"),
+    ],
+)
+def test_wrong_fits_are_refused(change, message):
+    book = make_book("mixed", "cpu")
+    x = torch.zeros(4, 3).double()
+    call = {"x": x, "generator": seeded_generator(0, "cpu")} | change
+    with pytest.raises(ValueError, match=message):
+        TreeDenoiser.fit(MarginalDenoiser.fit(book, x), **call)
+
+
+def test_too_many_categories_are_refused_before_memory_is_asked_for():
+    book = Codebook([simplex(tree.MOST_SLOTS - 1), simplex(2), real()])
+    x = torch.zeros(1, 3).double()
+    with pytest.raises(ValueError, match="at most 6000; these columns have 6001"):
+        TreeDenoiser.fit(MarginalDenoiser.fit(book, x), x)

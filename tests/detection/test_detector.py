@@ -1,0 +1,504 @@
+"""The detector: scikit-learn's contract, calibrated alarms, robust fits, files."""
+
+import copy
+import math
+import pickle
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.frozen import FrozenEstimator
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+from sklearn.utils.estimator_checks import estimator_checks_generator, parametrize_with_checks
+
+from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
+from discrete_itd.denoisers import MarginalDenoiser, NeuralDenoiser
+from discrete_itd.detection.conformal import Threshold
+from discrete_itd.detection.scoring import Scorer
+from discrete_itd.recipes import Network
+from discrete_itd.storage.files import read_state, write_state
+
+pytestmark = pytest.mark.single_precision
+
+QUICK = {
+    "denoiser": Network("mlp", width=8, depth=1, base="independent"),
+    "max_steps": 10,
+    "n_calls": 8,
+    "random_state": 0,
+}
+CHECKED = {**QUICK, "max_steps": 3}
+
+
+def detector(*, steps=10, **parameters):
+    density = DiffusionDensity(**{**QUICK, "max_steps": steps})
+    return DiffusionOutlierDetector(density, **{"random_state": 0, **parameters})
+
+
+def categories(n=200, seed=0):
+    """Column b follows a, c is by itself."""
+    random = np.random.default_rng(seed)
+    a = random.choice(list("xyz"), n)
+    return pd.DataFrame({"a": a, "b": np.char.add(a, "!"), "c": random.choice(list("uv"), n)})
+
+
+def mixed(n=200, seed=0):
+    """A number that follows a category, and a count."""
+    random = np.random.default_rng(seed)
+    a = random.choice(["low", "high"], n)
+    number = np.where(a == "low", -3.0, 3.0) + random.normal(0, 0.5, n)
+    return pd.DataFrame({"a": a, "number": number, "count": random.poisson(3, n)})
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    network = Network("mlp", width=32, depth=1, base="independent")
+    density = DiffusionDensity(**{**QUICK, "max_steps": 300, "denoiser": network})
+    return DiffusionOutlierDetector(density, false_alarm_rate=0.05, random_state=0).fit(
+        categories()
+    )
+
+
+@pytest.fixture(scope="module")
+def fitted_mixed():
+    return detector(steps=100, false_alarm_rate=0.05).fit(mixed())
+
+
+# -- scikit-learn ---------------------------------------------------------------------------------
+
+
+@parametrize_with_checks([detector(steps=3)])
+@pytest.mark.filterwarnings("ignore:false_alarm_rate")
+def test_scikit_learn_checks(estimator, check):
+    check(estimator)
+
+
+def test_the_checks_are_many():
+    names = {
+        getattr(check, "func", check).__name__
+        for _, check in estimator_checks_generator(detector())
+    }
+    assert len(names) > 40
+    assert {"check_outliers_train", "check_outliers_fit_predict"} <= names
+
+
+def test_it_works_in_a_pipeline():
+    model = make_pipeline(FunctionTransformer(), detector(false_alarm_rate=0.1)).fit(categories())
+    assert set(model.predict(categories(50, seed=1))) <= {-1, 1}
+
+
+def test_the_default_density_is_the_default():
+    model = clone(DiffusionOutlierDetector())
+    assert model.density is None
+    assert model.get_params(deep=False)["contamination"] == "auto"
+
+
+@pytest.mark.parametrize("kind", ["independent", "network"])
+def test_a_value_that_repeats_to_the_last_digit_is_not_rewarded_for_it(kind):
+    """Of the model's part: no value is more probable than the middle of a Gaussian as wide as the blur."""
+    random = np.random.default_rng(0)
+    often, n = 1.2345678, 300
+    number = np.where(random.random(n) < 0.9, often, random.normal(0, 3, n))
+    X = pd.DataFrame({"number": number, "a": random.choice(list("uv"), n)})
+    density = DiffusionDensity(**{**QUICK, "denoiser": "independent"}).fit(X)
+    x, log_volume = density.encode(X)
+    unit, base = log_volume[:, 0], density.model_.marginals
+    # what a model could make of it: almost all mass within the last digits
+    mixture = torch.tensor([[0.0, -2.3], [float(x[number == often][0, 0]), 0.0], [1e-9, 1.0]])
+    mixture = mixture[:, None].to(base.log_probs)
+    spiky = MarginalDenoiser(base.codebook, base.log_probs.exp(), mixture)
+    denoiser = spiky if kind == "independent" else NeuralDenoiser(spiky, width=8, depth=1).eval()
+    density.model_ = replace(density.model_, denoiser=denoiser)
+    scorer = Scorer.pooled(density, X, 0)
+    assert 0.01 < scorer.blur / 0.5 < 1  # in standard deviations of the column
+    least = math.log(scorer.blur * math.sqrt(2 * math.pi))
+    nats = replace(scorer, weight=1.0).nats(X)["number"].to_numpy() + unit
+    assert nats.min() >= least - 1e-5
+    # a detector that does not know the rows of the fit has no other part
+    alone = DiffusionOutlierDetector(FrozenEstimator(density), false_alarm_rate=0.1).fit(X)
+    nats = -alone.score_samples(X.assign(a=None)) + unit
+    assert nats.min() >= least - 1e-5
+    assert (density.explain(X)["number"].to_numpy() + unit).min() < least - 2  # as it is
+
+
+# -- scores and alarms ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("which", ["fitted", "fitted_mixed"])
+def test_an_alarm_is_a_small_p_value(which, request):
+    model = request.getfixturevalue(which)
+    X = (categories if which == "fitted" else mixed)(300, seed=5)
+    p, decision = model.p_values(X), model.decision_function(X)
+    clear = abs(decision) > 1e-9  # rounding may put a calibration row's twin on either side
+    assert np.array_equal((p <= 0.05)[clear], (model.predict(X) == -1)[clear])
+    assert np.allclose(decision, model.score_samples(X) - model.offset_)
+    assert 0 <= model.threshold_.low < model.threshold_.false_alarm_rate <= 0.05
+
+
+def test_most_rows_equal_and_scored_one_by_one():
+    """A threshold among ties raises no alarm of rounding, whatever batch a row comes in."""
+    random = np.random.default_rng(0)
+    frame = pd.DataFrame({f"c{j}": random.choice(list("abc"), 300) for j in range(8)})
+    same = random.random(300) < 0.97
+    frame.loc[same] = frame.iloc[:1].to_numpy().repeat(same.sum(), 0)
+    model = detector(steps=20, false_alarm_rate=0.05).fit(frame)
+    common = frame[(frame == frame.mode().iloc[0]).all(axis=1)][:5]
+    together = model.p_values(frame)
+    assert (model.predict(common) == 1).all()
+    for i in (0, 7):
+        row = frame.iloc[[i]]
+        assert model.predict(row)[0] == model.predict(frame)[i]
+        assert model.p_values(row)[0] == together[i]
+    # scores as another machine might round them
+    exact, random = model._scorer.score, np.random.default_rng(1)
+    model._scorer = copy.copy(model._scorer)
+    object.__setattr__(
+        model._scorer,
+        "score",
+        lambda X: exact(X) * (1 + 2e-6 * random.uniform(-1, 1, len(X))),
+    )
+    again = [model.predict(frame.iloc[[i]])[0] for i in common.index]
+    assert (np.array(again) == 1).all()
+    assert np.allclose(model.p_values(common), 1.0)
+
+
+def test_odd_rows_raise_alarms_and_ordinary_ones_few(fitted):
+    odd = pd.DataFrame({"a": ["x", "y", "z"], "b": ["y!", "z!", "x!"], "c": "u"})
+    assert (fitted.predict(odd) == -1).all()
+    assert (fitted.predict(categories(400, seed=1)) == -1).mean() < 0.15
+
+
+@pytest.mark.parametrize("which", ["fitted", "fitted_mixed"])
+def test_explanations_add_up_to_the_score(which, request):
+    model = request.getfixturevalue(which)
+    X = (categories if which == "fitted" else mixed)(20, seed=1).iloc[::-1]
+    nats = model.explain(X)
+    assert nats.index.equals(X.index)
+    assert np.allclose(nats.sum(axis=1), -model.score_samples(X))
+    usual = model.calibration_nats_.mean(axis=0)
+    assert np.allclose(model.explain(X, relative=True), nats - usual)
+    assert np.allclose(model.calibration_scores_, -model.calibration_nats_.sum(axis=1))
+
+
+def test_few_rows_of_categories_are_scored_by_their_columns_too(fitted):
+    X = categories(20, seed=1)
+    x, _ = fitted.density_.encode(X)
+    alone = fitted.density_.model_.marginals.log_prob(x).numpy()
+    assert np.allclose(fitted.score_samples(X), (fitted.log_prob(X).log_prob + alone) / 2)
+
+
+def test_numbers_are_scored_by_distances_too(fitted_mixed):
+    far = pd.DataFrame({"a": ["low"] * 2, "number": [-3.0, 30.0], "count": [3, 3]})
+    ordinary, odd = fitted_mixed.score_samples(far)
+    assert ordinary > odd + 3
+    kernel, by_model = fitted_mixed._scorer.kernel, fitted_mixed._scorer.density
+    x, log_volume = by_model.encode(far)
+    theirs = kernel.nats(x).numpy() - log_volume
+    ours = by_model.explain(far).clip(lower=fitted_mixed._scorer.floor, axis=1)
+    # the scorer smooths values with noise of a tenth of a deviation, which matters little here
+    assert np.allclose(fitted_mixed.explain(far), (theirs + ours) / 2, rtol=1e-3)
+
+
+def test_log_prob_is_an_alternative():
+    X = mixed(100)
+    model = detector(score_by="log_prob", false_alarm_rate=0.1).fit(X)
+    assert np.allclose(model.score_samples(X[:9]), model.density_.score_samples(X[:9]))
+
+
+def test_a_missing_cell_surprises_nobody(fitted_mixed):
+    X = mixed(5, seed=1)
+    X.loc[0, "number"] = np.nan
+    X.loc[1, ["a", "count"]] = None
+    nats = fitted_mixed.explain(X)
+    assert nats.loc[0, "number"] == 0
+    assert (nats.loc[1, ["a", "count"]] == 0).all()
+
+
+def test_a_score_is_of_the_row_alone(fitted_mixed):
+    X = mixed(40, seed=2)
+    whole = fitted_mixed.score_samples(X)
+    assert np.allclose(whole[7:8], fitted_mixed.score_samples(X[7:8]))
+    assert np.allclose(whole[::-1], fitted_mixed.score_samples(X[::-1]))
+
+
+# -- p-values -------------------------------------------------------------------------------------
+
+
+def test_p_values_of_ordinary_rows_are_valid(fitted):
+    p = fitted.p_values(categories(3000, seed=3))
+    n = len(fitted.calibration_scores_)
+    for alpha in (0.05, 0.1, 0.3):  # given one calibration set, the rate is a Beta variable
+        k = np.floor(alpha * (n + 1))
+        sd = np.sqrt(k * (n + 1 - k) / (n + 1) ** 2 / (n + 2))
+        assert (p <= alpha).mean() < alpha + 4 * sd
+
+
+def test_what_is_too_probable_is_found_on_two_sides():
+    random = np.random.default_rng(0)
+    X = pd.DataFrame({c: random.choice(2, 400, p=[0.7, 0.3]).astype(str) for c in "abcdefghij"})
+    model = detector(false_alarm_rate=0.1).fit(X)
+    defaults = pd.DataFrame({c: ["0"] for c in "abcdefghij"})
+    assert model.p_values(defaults)[0] > 0.9
+    assert model.p_values(defaults, two_sided=True)[0] < 0.2
+
+
+def test_discoveries_of_a_batch(fitted):
+    odd = pd.DataFrame({"a": ["x", "y", "z"] * 4, "b": ["y!", "z!", "x!"] * 4, "c": "u"})
+    found = fitted.discoveries(pd.concat([categories(30, seed=4), odd]), fdr=0.3)
+    assert found[30:].all()
+    assert found[:30].sum() <= 8
+
+
+def test_without_calibration_rows_there_are_scores_only():
+    model = detector(calibration_fraction=0, false_alarm_rate=0.1).fit(mixed())
+    assert (model.predict(mixed()) == -1).mean() == pytest.approx(0.1, abs=0.01)
+    assert np.isnan(model.threshold_.false_alarm_rate)
+    for ask in (model.p_values, model.discoveries, model.reasons, model.drift):
+        with pytest.raises(ValueError, match="no calibration rows"):
+            ask(mixed(5))
+
+
+def test_no_more_rows_are_held_out_than_are_needed(monkeypatch):
+    monkeypatch.setattr("discrete_itd.detection.detector.MOST_HELD", 25)
+    model = detector(false_alarm_rate=0.1).fit(categories())
+    assert len(model.calibration_scores_) == 25
+
+
+def test_too_few_calibration_rows_are_said():
+    with pytest.warns(UserWarning, match="cannot be promised by 10 calibration rows"):
+        model = detector(false_alarm_rate=0.01).fit(categories(50))
+    assert model.threshold_.false_alarm_rate == pytest.approx(1 / 11)
+
+
+# -- thresholds -----------------------------------------------------------------------------------
+
+
+def test_thresholds_are_chosen_and_set(fitted):
+    model = pickle.loads(pickle.dumps(fitted))
+    by_rate = model.threshold(false_alarm_rate=0.1)
+    by_volume = model.threshold(alarms_per_day=10, rows_per_day=100)
+    assert by_rate.offset == by_volume.offset
+    assert by_volume.alarms_per_day[0] <= 10
+    surer = model.threshold(false_alarm_rate=0.1, confidence=0.95)
+    assert surer.offset < by_rate.offset
+    assert model.set_threshold(surer).offset_ == surer.offset
+    X = categories(100, seed=1)
+    assert np.array_equal(model.predict(X) == -1, model.score_samples(X) < surer.offset)
+
+
+def test_thresholds_by_cost(fitted):
+    odd = pd.DataFrame({"a": ["x", "y", "z"], "b": ["y!", "z!", "x!"], "c": "u"})
+    costs = {"miss_cost": 100, "check_cost": 1}
+    labelled = fitted.threshold(**costs, anomalies=odd, prevalence=0.1)
+    assert (fitted.score_samples(odd) < labelled.offset).all()
+    assert labelled.cost[0] < 1
+    recent = pd.concat([categories(100, seed=1)] + 20 * [odd])
+    assert (fitted.score_samples(odd) < fitted.threshold(**costs, recent=recent).offset).all()
+    with pytest.warns(UserWarning, match="no more small p-values"):
+        unalarmed = fitted.threshold(**costs, recent=categories(100, seed=1))
+    assert unalarmed.offset == -np.inf
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, "give one of"),
+        ({"false_alarm_rate": 0.1, "miss_cost": 1}, "give one of"),
+        ({"miss_cost": 1}, "check_cost="),
+        ({"alarms_per_day": 3}, "rows_per_day="),
+        ({"alarms_per_day": 3, "rows_per_day": 2}, "alarms_per_day must be fewer"),
+        ({"check_cost": 3}, "give one of"),
+        ({"false_alarm_rate": 0.1, "prevalence": 0.1}, "prevalence= says nothing"),
+        ({"miss_cost": 1, "check_cost": 1, "confidence": 0.9}, "confidence= says nothing"),
+        ({"false_alarm_rate": 1e-6}, "cannot promise"),
+        ({"miss_cost": 1, "check_cost": 1}, "recent="),
+    ],
+)
+def test_unclear_thresholds_are_refused(arguments, message, fitted):
+    with pytest.raises(ValueError, match=message):
+        fitted.threshold(**arguments)
+
+
+def test_only_a_threshold_is_set(fitted):
+    with pytest.raises(TypeError, match="must be a Threshold"):
+        fitted.set_threshold(-3.0)
+    assert isinstance(fitted.threshold_, Threshold)
+
+
+# -- robust fits ----------------------------------------------------------------------------------
+
+
+def contaminated(n_odd=20):
+    """Columns that all say the same, but in the last rows."""
+    random = np.random.default_rng(0)
+    same = np.repeat(random.choice(list("xyz"), (400, 1)), 6, axis=1)
+    odd = random.choice(list("xyz"), (n_odd, 6))
+    return pd.DataFrame(np.concatenate([same, odd]), columns=list("abcdef"))
+
+
+def test_a_robust_fit_leaves_the_strange_out():
+    X = contaminated()
+    plain, robust = detector(steps=800), detector(steps=800, contamination=20 / 420)
+    with pytest.warns(UserWarning, match="cannot be promised"):
+        plain.fit(X)
+    robust.fit(X)
+    assert (robust.trimmed_ >= 400).mean() > 0.7
+    assert (robust.predict(X) == -1).sum() == pytest.approx(20, abs=1)
+    gap = [m.score_samples(X[:50]).mean() - m.score_samples(X[-5:]).mean() for m in (plain, robust)]
+    assert gap[1] > gap[0]
+
+
+# -- a density that is there ----------------------------------------------------------------------
+
+
+def test_a_frozen_density_is_calibrated_only():
+    density = DiffusionDensity(**QUICK).fit(categories())
+    model = DiffusionOutlierDetector(FrozenEstimator(density), false_alarm_rate=0.1)
+    model.fit(categories(60, seed=1))
+    assert model.density_ is density
+    assert len(model.calibration_scores_) == 60
+    assert np.allclose(model.calibration_scores_, density.score_samples(categories(60, seed=1)))
+
+
+def test_a_frozen_density_on_rows_that_are_not_all_ordinary():
+    density = DiffusionDensity(**QUICK).fit(mixed())
+    model = DiffusionOutlierDetector(FrozenEstimator(density), contamination=0.1)
+    X = mixed(60, seed=1)
+    assert (model.fit(X).predict(X) == -1).mean() == pytest.approx(0.1, abs=0.02)
+    assert "anomalies among them" in str(model.threshold_)
+    assert model.threshold(false_alarm_rate=0.1).contaminated
+
+
+def test_equal_rows_have_equal_p_values_in_any_batch(fitted_mixed):
+    X = mixed(60, seed=4)
+    X = pd.concat([X, X[:20]])
+    alone = np.concatenate([fitted_mixed.p_values(X[i : i + 1]) for i in range(80)])
+    assert np.array_equal(alone, fitted_mixed.p_values(X))
+
+
+def test_a_frozen_density_of_numbers_has_no_kernel():
+    density = DiffusionDensity(**QUICK).fit(mixed())
+    model = DiffusionOutlierDetector(FrozenEstimator(density), false_alarm_rate=0.1)
+    model.fit(mixed(60, seed=1))
+    assert model._scorer.kernel is None
+    assert np.isfinite(model.score_samples(mixed(9))).all()
+
+
+def test_a_density_is_cloned_not_touched():
+    density = DiffusionDensity(**QUICK)
+    DiffusionOutlierDetector(density, false_alarm_rate=0.1).fit(categories())
+    assert not hasattr(density, "model_")
+
+
+def test_a_seed_makes_the_fit():
+    scores = []
+    for _ in range(2):
+        density = DiffusionDensity(**{**QUICK, "random_state": None})
+        model = DiffusionOutlierDetector(density, false_alarm_rate=0.1, random_state=3)
+        scores.append(model.fit(categories()).score_samples(categories(9)))
+    assert np.array_equal(*scores)
+
+
+# -- bad input ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("parameters", "error", "message"),
+    [
+        ({"contamination": 0.7}, ValueError, "at most 0.5"),
+        ({"contamination": "some"}, ValueError, "'auto' or a share"),
+        ({"contamination": 0}, ValueError, "contamination must be positive"),
+        ({"false_alarm_rate": 2}, ValueError, "false_alarm_rate must be between"),
+        ({"calibration_fraction": 1.0}, ValueError, "calibration_fraction must be between"),
+        ({"score_by": "votes"}, ValueError, "score_by must be"),
+        ({"density__unseen": "raise"}, ValueError, "unseen='raise'"),
+        ({"density": "tree"}, TypeError, "density must be a DiffusionDensity"),
+        ({"density": FrozenEstimator(FunctionTransformer())}, TypeError, "FunctionTransformer"),
+    ],
+)
+def test_bad_parameters(parameters, error, message):
+    with pytest.raises(error, match=message):
+        detector().set_params(**parameters).fit(categories())
+
+
+def test_a_failed_fit_leaves_the_detector_usable():
+    model = detector(false_alarm_rate=0.1).fit(categories())
+    before = model.score_samples(categories(9))
+    with pytest.raises(ValueError, match="two rows"):
+        model.fit(categories(1))
+    assert np.array_equal(before, model.score_samples(categories(9)))
+
+
+def test_a_lacking_column_is_named(fitted):
+    with pytest.raises(ValueError, match="column 'b'"):
+        fitted.score_samples(categories(3)[["a", "c"]])
+
+
+# -- files ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("which", ["fitted", "fitted_mixed"])
+def test_what_is_saved_is_what_is_loaded(which, request, tmp_path):
+    model, path = request.getfixturevalue(which), tmp_path / "detector.safetensors"
+    X = (categories if which == "fitted" else mixed)(20, seed=1)
+    model.save(path)
+    for other in (DiffusionOutlierDetector.load(path), pickle.loads(pickle.dumps(model))):
+        assert np.array_equal(other.score_samples(X), model.score_samples(X))
+        assert np.array_equal(other.p_values(X), model.p_values(X))
+        assert other.threshold_ == model.threshold_
+        assert other.get_params(deep=False).keys() == model.get_params(deep=False).keys()
+        assert other.density.get_params() == model.density.get_params()
+        assert list(other.feature_names_in_) == list(X.columns)
+
+
+def test_a_file_holds_no_row_of_categories(fitted, tmp_path):
+    fitted.save(tmp_path / "a")
+    _, tensors = read_state(tmp_path / "a")
+    assert not any("kernel" in name for name in tensors)
+
+
+def test_frozen_and_default_densities_are_kept(tmp_path):
+    density = DiffusionDensity(**QUICK).fit(categories())
+    model = DiffusionOutlierDetector(FrozenEstimator(density), false_alarm_rate=0.1)
+    model.fit(categories(60)).save(tmp_path / "a")
+    assert isinstance(DiffusionOutlierDetector.load(tmp_path / "a").density, FrozenEstimator)
+
+
+def test_files_of_another_kind_are_refused(fitted, tmp_path):
+    fitted.save(tmp_path / "detector")
+    fitted.density_.save(tmp_path / "density")
+    with pytest.raises(ValueError, match="holds a DiffusionDensity, not a DiffusionOutlierDetec"):
+        DiffusionOutlierDetector.load(tmp_path / "density")
+    with pytest.raises(ValueError, match="holds a DiffusionOutlierDetector, not a DiffusionDensit"):
+        DiffusionDensity.load(tmp_path / "detector")
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda h, _: h.pop("threshold"),
+        lambda h, _: h["threshold"].update(offset="low"),
+        lambda h, _: h["threshold"].update(cost=[1.0]),
+        lambda h, _: h["parameters"].update(contamination=3),
+        lambda h, _: h["parameters"].update(other=3),
+        lambda h, _: h.update(density=None),
+        lambda _, t: t.pop("scores"),
+        lambda _, t: t.update(scores=torch.ones(3)),
+        lambda _, t: t["nats"].fill_(float("nan")),
+        lambda _, t: t.update(floor=torch.zeros(7)),
+        lambda _, t: t["how"].fill_(2.0),
+        lambda _, t: t.update({"kernel.centres": torch.zeros(5, 1)}),
+        lambda _, t: t.update({"kernel.widths": torch.zeros(3)}),
+    ],
+)
+def test_forged_files_are_refused(spoil, fitted_mixed, tmp_path):
+    fitted_mixed.save(tmp_path / "a")
+    header, tensors = read_state(tmp_path / "a")
+    spoil(header, tensors)
+    header = {k: v for k, v in header.items() if k not in ("format", "kind")}
+    write_state(tmp_path / "b", (header, tensors))
+    with pytest.raises(ValueError, match="b: "):
+        DiffusionOutlierDetector.load(tmp_path / "b")

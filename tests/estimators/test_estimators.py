@@ -1,0 +1,562 @@
+"""The estimator: scikit-learn's checks, what a score depends on, what is kept, what is refused."""
+
+import copy
+import dataclasses
+import inspect
+import pickle
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+from sklearn.utils.estimator_checks import estimator_checks_generator, parametrize_with_checks
+
+from discrete_itd import CoordinateSchedule, DiffusionDensity, IsotropicSchedule
+from discrete_itd.estimators import RowEstimate
+from discrete_itd.models.model import Model
+from discrete_itd.recipes import Network
+from discrete_itd.storage.files import FORMAT
+
+pytestmark = pytest.mark.single_precision
+
+QUICK = {
+    "denoiser": Network("mlp", width=8, depth=1, base="independent"),
+    "max_steps": 10,
+    "n_calls": 8,
+    "random_state": 0,
+}
+CHECKED = {**QUICK, "max_steps": 3}
+EXPECTED_FAILED_CHECKS = {}  # check -> why it cannot hold
+
+
+def table(n=60, seed=0):
+    """Four columns of four dtypes; c follows from a."""
+    random = np.random.default_rng(seed)
+    frame = pd.DataFrame(
+        {
+            "a": random.choice(list("xyz"), n),
+            "n": random.integers(0, 5, n),
+            "b": random.random(n) < 0.4,
+        }
+    )
+    frame["c"] = pd.Categorical(np.where(frame["a"] == "x", "u", "v"), ["u", "v", "unused"])
+    return frame
+
+
+X = table()
+CODES = np.random.default_rng(1).integers(0, 3, (40, 3))
+
+
+def quick(**changes):
+    return DiffusionDensity(**{**QUICK, **changes})
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    """Models fitted once for each floating type."""
+    return {}
+
+
+@pytest.fixture
+def model(fitted, dtype):
+    if dtype not in fitted:
+        fitted[dtype] = quick().fit(X)
+    return copy.deepcopy(fitted[dtype])
+
+
+def on_path(model, schedule):
+    """The same model, scored on another path."""
+    model = copy.deepcopy(model)
+    model.model_ = dataclasses.replace(model.model_, schedule=schedule)
+    return model
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A model that has learned that c follows from a; made once, in float32."""
+    return quick(max_steps=600, denoiser=Network("mlp", width=16, depth=1, base="independent")).fit(
+        table(400)
+    )
+
+
+# -- scikit-learn's checks ------------------------------------------------------------------------
+
+
+@parametrize_with_checks(
+    [DiffusionDensity(**CHECKED)], expected_failed_checks=lambda _: EXPECTED_FAILED_CHECKS
+)
+def test_scikit_learn_checks(estimator, check):
+    check(estimator)
+
+
+def test_the_checks_are_many():
+    names = {
+        getattr(check, "func", check).__name__
+        for _, check in estimator_checks_generator(DiffusionDensity(**CHECKED))
+    }
+    assert len(names) > 35
+    assert "check_methods_sample_order_invariance" in names
+    assert "check_methods_subset_invariance" in names
+    assert len(EXPECTED_FAILED_CHECKS) == 0
+
+
+def test_constructor():
+    parameters = inspect.signature(DiffusionDensity).parameters
+    assert len(parameters) <= 12
+    assert all(p.kind is p.KEYWORD_ONLY for p in parameters.values())
+    columns = {"a": "nominal"}
+    estimator = DiffusionDensity(columns=columns, device="auto")
+    assert estimator.columns is columns
+    assert estimator.get_params().keys() == parameters.keys()
+    assert estimator.set_params(n_calls=3).get_params()["n_calls"] == 3
+    with pytest.raises(ValueError, match="Invalid parameter 'n_cals'"):
+        estimator.set_params(n_cals=3)
+
+
+def test_parameters_are_not_changed_by_fit():
+    estimator = quick(columns={"n": "nominal"}, path=CoordinateSchedule(4))
+    before = copy.deepcopy(estimator.get_params())
+    estimator.fit(X)
+    assert estimator.get_params() == before
+    assert estimator.device == "auto"
+    assert estimator.device_ == torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def test_clone(model):
+    again = clone(model)
+    assert again.get_params() == model.get_params()
+    assert not hasattr(again, "encoder_")
+    np.testing.assert_array_equal(again.fit(X).score_samples(X), model.score_samples(X))
+
+
+def test_pipeline_search_and_cross_validation():
+    drop = FunctionTransformer(lambda frame: frame.drop(columns="n"))
+    pipeline = make_pipeline(drop, quick(max_steps=2))
+    assert np.isfinite(pipeline.fit(X).score(X))
+    assert pipeline.score_samples(X).shape == (len(X),)
+    search = GridSearchCV(pipeline, {"diffusiondensity__max_steps": [1, 60]}, cv=2).fit(X)
+    assert search.best_params_ == {"diffusiondensity__max_steps": 60}
+    assert np.isfinite(cross_val_score(quick(max_steps=1), X, cv=2)).all()
+
+
+def test_joblib_threads_give_the_same_scores(model):
+    parts = [X[:20], X[20:40], X[40:]]
+    run = joblib.Parallel(n_jobs=2, backend="threading")
+    scores = run(joblib.delayed(model.score_samples)(part) for part in parts)
+    np.testing.assert_allclose(np.concatenate(scores), model.score_samples(X), rtol=1e-5)
+
+
+def test_html_repr(model):
+    assert "DiffusionDensity" in model._repr_html_()
+    assert "max_steps=10" in repr(model)
+
+
+# -- what a score is ------------------------------------------------------------------------------
+
+
+def test_untrained_is_independent_columns():
+    model = quick(max_steps=0, validation_fraction=0.5).fit(X)
+    estimate = model.log_prob(X)
+    base = model.model_.marginals
+    assert model.denoiser_.base.log_probs.equal(base.log_probs)
+    marginals = base.log_prob(torch.from_numpy(model.encoder_.transform(X).x)).numpy()
+    np.testing.assert_allclose(estimate.log_prob, marginals, rtol=1e-5)
+    np.testing.assert_allclose(estimate.stderr, 0.0, atol=1e-5)
+    # by hand: counts of the rows trained on, plus one half for every category and for the unseen one
+    order = np.random.RandomState(model.model_.seed)
+    rows = X.iloc[order.permutation(len(X))[30:]]
+    by_hand = 0.0
+    for name, n_slots in (("a", 4), ("n", X["n"].nunique() + 1), ("b", 2), ("c", 4)):
+        counts = rows[name].value_counts().reindex(X[name].unique(), fill_value=0)
+        by_hand += np.log((X[name].map(counts).astype(float) + 0.5) / (30 + 0.5 * n_slots))
+    np.testing.assert_allclose(estimate.log_prob, by_hand, rtol=1e-5)
+
+
+def test_score_is_the_mean(model):
+    scores = model.score_samples(X)
+    assert scores.dtype == np.float64
+    assert scores.shape == (len(X),)
+    assert model.score(X) == scores.mean()
+    assert model.score(X, np.zeros(len(X))) == scores.mean()
+    estimate = model.log_prob(X)
+    assert isinstance(estimate, RowEstimate)
+    np.testing.assert_array_equal(estimate.log_prob, scores)
+    assert (estimate.stderr >= 0).all()
+
+
+def test_a_score_depends_on_the_row_alone(model, monkeypatch):
+    scores = pd.Series(model.score_samples(X), index=X.index)
+    close = {"rtol": 1e-9} if torch.get_default_dtype() is torch.float64 else {"rtol": 1e-4}
+    mixed = X.sample(frac=1.0, random_state=1)
+    np.testing.assert_allclose(model.score_samples(mixed), scores[mixed.index], **close)
+    alone = [model.score_samples(X.iloc[[i]])[0] for i in range(5)]
+    np.testing.assert_allclose(alone, scores[:5], **close)
+    twice = model.score_samples(pd.concat([X, X]))
+    np.testing.assert_array_equal(twice[: len(X)], twice[len(X) :])
+    monkeypatch.setattr(Model, "batch_size", 3)
+    np.testing.assert_allclose(model.score_samples(X), scores, **close)
+
+
+def test_structure_is_learned(trained):
+    likely = pd.DataFrame({"a": ["x"], "n": [1], "b": [False], "c": ["u"]})
+    odd = likely.assign(c="v")
+    assert trained.score_samples(likely)[0] > trained.score_samples(odd)[0] + 1
+    share = trained.explain(odd).loc[0]
+    assert share["c"] + share["a"] > share["n"] + share["b"]
+
+
+def test_explanations_add_up(model):
+    frame = X.set_axis([f"row {i}" for i in range(len(X))], axis=0)
+    shares = model.explain(frame)
+    assert list(shares.columns) == list(X.columns)
+    assert shares.index.equals(frame.index)
+    np.testing.assert_allclose(shares.sum(axis=1), -model.score_samples(X), rtol=1e-6)
+
+
+@pytest.mark.parametrize("path", ["coordinate", "isotropic"])
+def test_conditioning(trained, path):
+    schedules = {"coordinate": CoordinateSchedule(4), "isotropic": IsotropicSchedule((1.0, 5.0, 20.0))}  # fmt: skip
+    model = on_path(trained, schedules[path]).set_params(n_calls=2000)
+    rows = table(4, seed=5)
+    nothing = model.log_prob(rows, given=[])
+    np.testing.assert_array_equal(nothing.log_prob, model.score_samples(rows))
+    everything = model.log_prob(rows, given=list(X.columns))
+    np.testing.assert_allclose(everything.log_prob, 0.0, atol=1e-6)
+    np.testing.assert_allclose(everything.stderr, 0.0, atol=1e-6)
+    # a category that is all there is, summed over
+    known = ["a", "n", "b"]
+    total = sum(
+        np.exp(model.log_prob(rows.assign(c=pd.Categorical([c] * 4)), given=known).log_prob)
+        for c in ("u", "v", "unused", "never seen")
+    )
+    np.testing.assert_allclose(total, 1.0, atol=1e-3 if path == "coordinate" else 0.2)
+    np.testing.assert_array_equal(
+        model.log_prob(rows, given="a").log_prob, model.log_prob(rows, given=["a"]).log_prob
+    )
+    with pytest.raises(ValueError, match=r"column 'q': named in given=, .*no such column"):
+        model.log_prob(rows, given=["q"])
+
+
+def test_columns_given_by_position():
+    model = quick().fit(CODES)
+    assert np.isfinite(model.log_prob(CODES, given=[0, 2]).log_prob).all()
+    np.testing.assert_array_equal(
+        model.log_prob(CODES, given=1).log_prob, model.log_prob(CODES, given=[1]).log_prob
+    )
+    with pytest.raises(ValueError, match="column 3: named in given="):
+        model.log_prob(CODES, given=[3])
+
+
+def test_more_effort_for_a_tolerance(trained):
+    coarse = trained.log_prob(X, tol=1e9)
+    assert np.isfinite(coarse.stderr).all()  # a loose bound costs little, but tells its error
+    with pytest.warns(UserWarning, match=r"standard error above 1.5 times tol=0.001"):
+        fine = trained.log_prob(X, tol=1e-3)
+    assert fine.stderr.mean() < coarse.stderr.mean()
+    with pytest.warns(UserWarning, match="times tol"):
+        shares = trained.explain(X, tol=1e-3)
+    np.testing.assert_allclose(shares.sum(axis=1), -fine.log_prob, rtol=1e-5)
+    with pytest.raises(ValueError, match="tol must be positive, got nan"):
+        trained.log_prob(X, tol=float("nan"))
+    with pytest.raises(TypeError, match="tol must be a number, got 'small'"):
+        trained.explain(X, tol="small")
+
+
+def test_unseen_categories(trained):
+    strange = X[:3].assign(a="never", n=-7)
+    assert np.isfinite(trained.score_samples(strange)).all()
+    assert (trained.score_samples(strange) < trained.score_samples(X[:3]) - 2).all()
+    strict = quick(unseen="raise").fit(X)
+    with pytest.raises(ValueError, match="column 'a': unseen category 'never'"):
+        strict.score_samples(strange)
+
+
+def test_samples(trained):
+    rows = trained.sample(300, random_state=0)
+    assert rows.shape == (300, 4)
+    pd.testing.assert_series_equal(rows.dtypes, X.dtypes)
+    assert np.isfinite(trained.score_samples(rows)).all()
+    assert set(rows["n"]) <= set(X["n"])
+    pd.testing.assert_frame_equal(rows, trained.sample(300, random_state=0))
+    assert not rows.equals(trained.sample(300, random_state=1))
+    agree = ((rows["a"] == "x") == (rows["c"] == "u")).mean()
+    assert agree > 0.8  # 0.5 for independent columns
+    for n in (0, -1, 2.0, True, "3"):
+        with pytest.raises((ValueError, TypeError), match="n_samples must be"):
+            trained.sample(n)
+
+
+@pytest.mark.parametrize("dtype_", [np.int64, np.int8, np.float64, bool, "U3", object])
+def test_samples_of_arrays(dtype_):
+    rows = quick(max_steps=1).fit(CODES.astype(dtype_)).sample(5, random_state=0)
+    assert isinstance(rows, np.ndarray)
+    if dtype_ != "U3":  # pandas keeps words as objects
+        assert rows.dtype == np.dtype(dtype_)
+
+
+PATHS = {
+    "auto": "auto",
+    "coordinate": "coordinate",
+    "isotropic": "isotropic",
+    "steps": IsotropicSchedule((0.5, 4.0)),
+    "blocks": CoordinateSchedule(2),
+    "order": CoordinateSchedule(4, (2, 0, 3, 1)),
+}
+
+
+@pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
+def test_paths(path):
+    model = quick(path=path).fit(X)
+    assert np.isfinite(model.score_samples(X)).all()
+    if isinstance(path, str):
+        tried = set(model.path_table_["path"])
+        of_kind = {"coordinate": {"coordinate", "spread"}, "isotropic": {"isotropic"}}
+        assert tried == of_kind.get(path, {"coordinate", "spread", "isotropic"})
+        assert model.path_table_["nats"].is_monotonic_increasing
+    else:
+        assert model.schedule_ is path
+        assert model.path_table_.empty
+        assert pickle.loads(pickle.dumps(model)).schedule_ == path
+
+
+def test_history(model):
+    names = ["step", "seconds", "train_nats", "train_stderr", "valid_nats", "valid_stderr"]
+    assert list(model.history_.columns) == names
+    assert model.history_["step"].iloc[0] == 0
+    assert model.history_["step"].is_monotonic_increasing
+    assert np.isfinite(model.history_["valid_nats"]).all()
+
+
+def test_time_is_bounded():
+    model = quick(max_time=0.05, max_steps=10**9).fit(X)
+    assert model.history_["seconds"].iloc[-1] < 30  # generous: other programs may hold the cores
+
+
+# -- what it depends on ---------------------------------------------------------------------------
+
+
+def test_random_state():
+    scores = quick(random_state=3).fit(X).score_samples(X)
+    np.testing.assert_array_equal(quick(random_state=3).fit(X).score_samples(X), scores)
+    assert not np.array_equal(quick(random_state=4).fit(X).score_samples(X), scores)
+    generator = np.random.RandomState(3)
+    np.testing.assert_array_equal(quick(random_state=generator).fit(X).score_samples(X), scores)
+    assert not np.array_equal(quick(random_state=generator).fit(X).score_samples(X), scores)
+
+
+def test_global_random_state_is_untouched(tmp_path):
+    numpy_before, torch_before = np.random.get_state(), torch.get_rng_state()
+    model = quick().fit(X)
+    model.score_samples(X)
+    model.explain(X[:2])
+    model.sample(2, random_state=0)
+    copy.deepcopy(model)
+    model.save(tmp_path / "m")
+    DiffusionDensity.load(tmp_path / "m")
+    assert torch.equal(torch.get_rng_state(), torch_before)
+    for before, after in zip(numpy_before, np.random.get_state(), strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+def test_device(model, device):
+    on = quick(device=str(device)).fit(X)
+    assert on.device_ == device
+    tolerance = {"rtol": 1e-3, "atol": 1e-2} if device.type != "cpu" else {"rtol": 1e-12}
+    np.testing.assert_allclose(on.score_samples(X), model.score_samples(X), **tolerance)
+
+
+# -- keeping --------------------------------------------------------------------------------------
+
+
+def keepers(tmp_path):
+    def through_file(model):
+        model.save(tmp_path / "m.safetensors")
+        return DiffusionDensity.load(tmp_path / "m.safetensors")
+
+    return {
+        "pickle": lambda model: pickle.loads(pickle.dumps(model)),
+        "deepcopy": copy.deepcopy,
+        "file": through_file,
+    }
+
+
+@pytest.mark.parametrize("how", ["pickle", "deepcopy", "file"])
+@pytest.mark.parametrize("rows", [X, CODES, X.set_axis([0, 1, 2, 3], axis=1)])
+def test_a_kept_model_is_the_same(how, rows, tmp_path):
+    model = quick(max_steps=30).fit(rows)
+    again = keepers(tmp_path)[how](model)
+    np.testing.assert_array_equal(again.score_samples(rows), model.score_samples(rows))
+    np.testing.assert_array_equal(again.log_prob(rows).stderr, model.log_prob(rows).stderr)
+    pd.testing.assert_frame_equal(again.explain(rows), model.explain(rows))
+    one, other = (pd.DataFrame(m.sample(5, random_state=0)) for m in (model, again))
+    pd.testing.assert_frame_equal(one, other)
+    pd.testing.assert_frame_equal(again.history_, model.history_)
+    pd.testing.assert_frame_equal(again.path_table_, model.path_table_)
+    assert again.encoder_.schema == model.encoder_.schema
+    assert again.get_params() == model.get_params()
+    assert again.n_features_in_ == rows.shape[1]
+    assert hasattr(again, "feature_names_in_") == hasattr(model, "feature_names_in_")
+    # and it is kept again
+    np.testing.assert_array_equal(
+        copy.deepcopy(again).score_samples(rows), model.score_samples(rows)
+    )
+
+
+def test_a_model_in_float32_scores_the_same_in_a_program_of_float64(trained, tmp_path):
+    trained.save(tmp_path / "m")
+    again = DiffusionDensity.load(tmp_path / "m")
+    assert {p.dtype for p in again.denoiser_.parameters()} == {torch.float32}
+    np.testing.assert_array_equal(again.score_samples(X), trained.score_samples(X))
+
+
+def test_an_unfitted_model_is_pickled_but_not_saved(tmp_path):
+    model = pickle.loads(pickle.dumps(quick(n_calls=5)))
+    assert model.get_params()["n_calls"] == 5
+    with pytest.raises(ValueError, match="is not fitted yet"):
+        model.save(tmp_path / "m")
+    assert not (tmp_path / "m").exists()
+
+
+def test_a_pickle_holds_parameters_arrays_and_a_format(model):
+    state = model.__getstate__()
+    assert state.keys() == {"parameters", "header", "arrays"}
+    assert all(isinstance(a, np.ndarray) for a in state["arrays"].values())
+    assert FORMAT == 3
+
+
+def test_a_failed_refit_leaves_the_model_usable(model):
+    scores = model.score_samples(X)
+    for bad in (
+        X.assign(a=1j),
+        X[:1],
+        X[:0],
+        X.assign(d=np.inf),
+        X.rename(columns={"a": 1}),
+        np.array([[np.nan, np.nan], [0.0, 1.0]]),
+        "text",
+    ):
+        with pytest.raises((ValueError, TypeError)):
+            model.fit(bad)
+        np.testing.assert_array_equal(model.score_samples(X), scores)
+    model.set_params(denoiser="perceptron")
+    with pytest.raises(ValueError, match="denoiser"):
+        model.fit(X)
+    np.testing.assert_array_equal(model.score_samples(X), scores)
+
+
+# -- tables ---------------------------------------------------------------------------------------
+
+
+def test_frame_fitted_array_scored(model):
+    with pytest.warns(UserWarning, match="X does not have valid feature names"):
+        scores = model.score_samples(X.astype(object).to_numpy())
+    np.testing.assert_array_equal(scores, model.score_samples(X))
+
+
+def test_array_fitted_frame_scored():
+    model = quick().fit(CODES)
+    frame = pd.DataFrame(CODES, columns=["p", "q", "r"])
+    with pytest.warns(UserWarning, match="X has feature names"):
+        scores = model.score_samples(frame)
+    np.testing.assert_array_equal(scores, model.score_samples(CODES))
+    np.testing.assert_array_equal(model.score_samples(CODES.tolist()), model.score_samples(CODES))
+
+
+def test_columns_that_differ(model):
+    with pytest.raises(ValueError, match="must be in the same order"):
+        model.score_samples(X[["c", "a", "n", "b"]])
+    with pytest.raises(ValueError, match="column 'n': the model knows it, the table lacks it"):
+        model.score_samples(X.drop(columns="n"))
+    with pytest.raises(ValueError, match="unseen at fit time"):
+        model.score_samples(X.assign(z=1))
+    with pytest.raises(ValueError, match="0 sample"):
+        model.score_samples(X[:0])
+    with pytest.raises(ValueError, match="expecting 3 features"):
+        quick(max_steps=1).fit(CODES).score_samples(CODES[:, :2])
+
+
+@pytest.mark.parametrize("method", ["score_samples", "score", "explain", "log_prob"])
+def test_unfitted(method):
+    with pytest.raises(ValueError, match="is not fitted yet"):
+        getattr(quick(), method)(X)
+    with pytest.raises(ValueError, match="is not fitted yet"):
+        quick().sample()
+
+
+BAD = [
+    ({"denoiser": "forest"}, ValueError, r"denoiser must be one of .* or a recipe, got 'forest'"),
+    ({"denoiser": 8}, TypeError, r"denoiser must be one of .* or a recipe, got 8"),
+    ({"denoiser": Network(width=0)}, ValueError, "width must be from 1 to 65536, got 0"),
+    ({"denoiser": Network(width=2.5)}, TypeError, "width must be an integer, got 2.5"),
+    ({"denoiser": [Network(depth=-1)]}, ValueError, "depth must be from 0 to 65536, got -1"),
+    ({"max_steps": -1}, ValueError, "max_steps must be at least 0"),
+    ({"max_steps": "many"}, TypeError, "max_steps must be an integer, got 'many'"),
+    ({"n_calls": 1}, ValueError, "n_calls must be at least 2"),
+    ({"max_time": 0}, ValueError, "max_time must be positive, got 0"),
+    ({"max_time": "1 h"}, TypeError, "max_time must be a number, got '1 h'"),
+    ({"validation_fraction": 0}, ValueError, "validation_fraction must be positive"),
+    ({"validation_fraction": 1.0}, ValueError, "validation_fraction must be between 0 and 1"),
+    ({"validation_fraction": None}, TypeError, "validation_fraction must be a number"),
+    ({"path": "straight"}, ValueError, r"path must be one of .* or a schedule, got 'straight'"),
+    ({"path": 3}, TypeError, r"path must be one of .* or a schedule, got 3"),
+    ({"path": CoordinateSchedule(3, (0, 2, 1))}, ValueError, "order of 3 columns, .* table has 4"),
+    ({"unseen": "drop"}, ValueError, r"unseen must be one of .*, got 'drop'"),
+    ({"missing": "drop"}, ValueError, r"missing must be one of .*, got 'drop'"),
+    ({"columns": 3}, TypeError, "columns must be a mapping or one kind, got 3"),
+    ({"columns": ["a"]}, TypeError, "columns must be a mapping or one kind"),
+    ({"columns": "text"}, ValueError, r"columns must be one of .*, got 'text'"),
+    ({"columns": {"a": "text"}}, ValueError, r"column 'a': kind must be one of .*, got 'text'"),
+    ({"columns": {"q": "nominal"}}, ValueError, r"column 'q': .*no such column"),
+    ({"device": "nonsense"}, ValueError, "device must be 'auto' or a device of this machine"),
+    ({"device": 1.5}, ValueError, "device must be 'auto' or a device of this machine, got 1.5"),
+    ({"random_state": "x"}, ValueError, "'x' cannot be used to seed"),
+]
+
+
+@pytest.mark.parametrize(("parameters", "error", "words"), BAD, ids=[str(b[0]) for b in BAD])
+def test_parameters_that_make_no_sense(parameters, error, words):
+    with pytest.raises(error, match=words):
+        quick(**parameters).fit(X)
+
+
+def test_two_rows_are_the_least():
+    with pytest.raises(ValueError, match="at least two rows"):
+        quick().fit(X[:1])
+    model = quick().fit(X[:2])
+    assert np.isfinite(model.score_samples(X)[:2]).all()
+    one_column = quick().fit(X[["n"]])
+    assert np.isfinite(one_column.score_samples(X[["n"]])).all()
+
+
+def test_a_column_of_another_type_is_pointed_out():
+    rows = pd.DataFrame({"a": ["x", "y"] * 10, "b": [1, 2] * 10})
+    model = quick().fit(rows)
+    with pytest.warns(UserWarning, match="column 'b': no value was seen in training"):
+        model.score_samples(rows.astype({"b": str}))
+
+
+def test_repeated_names_are_refused():
+    with pytest.raises(ValueError, match="column 'a': the name occurs more than once"):
+        quick().fit(pd.DataFrame([[1, 2], [2, 1]], columns=["a", "a"]))
+
+
+def test_curve_needs_rows_and_points(trained):
+    with pytest.raises(ValueError, match="at least 2"):
+        trained.mse_curve(X, n_points=1)
+    with pytest.raises(ValueError, match="at least two rows"):
+        trained.mse_curve(X[:1])
+
+
+def test_the_curve_of_repeated_rows_has_an_honest_error(trained):
+    rows = pd.concat([X[:3]] * 60)
+    curve = trained.mse_curve(rows, n_points=9)
+    half = len(rows) // 2
+    parts = [trained.mse_curve(r, n_points=9)["mse"] for r in (rows[:half], rows[half:])]
+    # the same rows at other places get other noise
+    assert (curve["stderr"] > 0).all()
+    assert not np.allclose(curve["mse"], parts[0])

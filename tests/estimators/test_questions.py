@@ -1,0 +1,542 @@
+"""Questions about part of a row: missing cells, given columns, distributions, filled cells, weights."""
+
+import itertools
+import math
+import pickle
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from laws import make_denoiser, naive_autoregression, rounding
+
+from discrete_itd import CoordinateSchedule, DiffusionDensity, IsotropicSchedule
+from discrete_itd.datasets import load_car
+from discrete_itd.denoisers.base import BLOCK
+from discrete_itd.recipes import Network
+
+pytestmark = pytest.mark.single_precision
+
+QUICK = {
+    "denoiser": Network("mlp", width=16, depth=1, base="independent"),
+    "max_steps": 150,
+    "n_calls": 16,
+    "random_state": 0,
+}
+QUICK |= {"path": "coordinate"}  # quicker than choosing one
+
+
+def mixed_table(n=300, seed=0):
+    """Text, a number that follows it, a level and a truth value; a tenth of all cells missing."""
+    rng = np.random.default_rng(seed)
+    k = rng.integers(3, size=n)
+    frame = pd.DataFrame(
+        {
+            "word": np.array(["low", "mid", "top"])[k],
+            "size": rng.normal(2.0 * k, 0.5),
+            "level": pd.array(rng.integers(0, 3, n), dtype="Int64"),
+            "flag": pd.array(rng.random(n) < 0.2 + 0.3 * k, dtype="boolean"),
+        },
+        index=[f"row {i}" for i in range(n)],
+    )
+    return frame.mask(rng.random(frame.shape) < 0.1)
+
+
+TABLE = mixed_table(600)
+
+
+@contextmanager
+def float64():
+    """Sums that are exact in theory are then exact to rounding."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)
+
+
+@pytest.fixture(scope="module")
+def model():
+    """On a path that takes the columns in a fixed order: word, level, flag, size."""
+    longer = {**QUICK, "max_steps": 600, "path": CoordinateSchedule(4, (0, 2, 3, 1))}
+    with float64():
+        return DiffusionDensity(**longer).fit(TABLE)
+
+
+def tiny():
+    """Rows of every value of three columns of categories."""
+    values = itertools.product(["x", "y", "z"], [0, 1], [False, True])
+    return pd.DataFrame(list(values), columns=["a", "b", "c"])
+
+
+@pytest.fixture(scope="module")
+def small_model():
+    rng = np.random.default_rng(0)
+    rows = tiny().sample(400, replace=True, weights=rng.random(12) ** 2, random_state=0)
+    settings = {**QUICK, "unseen": "raise", "path": CoordinateSchedule(3, (0, 1, 2))}
+    with float64():
+        return DiffusionDensity(**settings).fit(rows)
+
+
+# -- missing cells ---------------------------------------------------------------------------------
+
+
+def test_a_missing_cell_is_left_out(model):
+    rows = TABLE.dropna()[:5]
+    for name in rows.columns:
+        gap = rows.assign(**{name: None})
+        shares = model.explain(gap)
+        assert (shares[name] == 0).all()
+        np.testing.assert_allclose(shares.sum(axis=1), -model.score_samples(gap), rtol=1e-9)
+    nothing = model.log_prob(rows[:1].assign(**dict.fromkeys(rows.columns)))
+    assert nothing.log_prob[0] == 0
+    assert nothing.stderr[0] == 0
+
+
+def test_what_is_missing_is_summed_over(small_model):
+    """In the order a, b, c the last column can be left out exactly: the mass of the others is a sum."""
+    rows = tiny()
+    scores = small_model.score_samples(rows)
+    total = np.logaddexp.reduceat(scores, range(0, 12, 2))
+    without = small_model.score_samples(rows.assign(c=None))[::2]
+    np.testing.assert_allclose(without, total, atol=1e-9)
+    assert math.isclose(np.exp(scores).sum(), 1, abs_tol=1e-9)
+
+
+def test_missing_as_a_category():
+    rng = np.random.default_rng(1)
+    a = rng.random(600) < 0.5
+    frame = pd.DataFrame(
+        {"a": a, "b": np.where(a & (rng.random(600) < 0.8), np.nan, rng.normal(size=600))}
+    )
+    told = DiffusionDensity(**{**QUICK, "max_steps": 600}, missing="category").fit(frame)
+    assert told.explain(frame).shape == frame.shape
+    rows = pd.DataFrame({"a": [True, False], "b": [np.nan, np.nan]})
+    # that b is missing says that a is true
+    assert told.log_prob(rows, given=["b"]).log_prob[0] > np.log(0.85)
+    assert abs(told.predict_proba(rows, "a")[True].to_numpy() - [0.95, 0.95]).max() < 0.1
+    share = told.sample(3000, random_state=0)["b"].isna().mean()
+    assert abs(share - frame["b"].isna().mean()) < 0.04
+    assert told.impute(frame).notna().all(axis=None)
+    left_out = DiffusionDensity(**QUICK).fit(frame)
+    assert abs(left_out.log_prob(rows[:1], given=["b"]).log_prob[0] - np.log(a.mean())) < 0.1
+
+
+def test_columns_and_rows_of_nothing():
+    frame = TABLE.assign(empty=np.nan)
+    frame.iloc[3] = None
+    with pytest.warns(UserWarning, match="column 'empty'"):
+        model = DiffusionDensity(**{**QUICK, "max_steps": 5}).fit(frame)
+    scores = model.score_samples(frame)
+    assert np.isfinite(scores).all()
+    assert scores[3] == 0
+    assert model.sample(4).shape == (4, 5)
+    with (
+        pytest.raises(ValueError, match="two rows with a cell that is not missing"),
+        pytest.warns(UserWarning, match="every cell is missing"),
+    ):
+        DiffusionDensity().fit(pd.DataFrame({"a": [np.nan] * 4, "b": [None] * 4}))
+
+
+# -- given columns ---------------------------------------------------------------------------------
+
+
+def test_the_joint_is_the_marginal_times_the_conditional(model, small_model):
+    rows = TABLE[:40]
+    order = ["word", "level", "flag", "size"]
+    for n in (1, 2, 3):
+        marginal = model.log_prob(rows.assign(**dict.fromkeys(order[n:])))
+        conditional = model.log_prob(rows, given=order[:n])
+        np.testing.assert_allclose(
+            marginal.log_prob + conditional.log_prob, model.score_samples(rows), atol=1e-8
+        )
+    for n in (1, 2):
+        known = list("abc"[:n])
+        p = np.exp(small_model.score_samples(tiny()))
+        marginal = pd.Series(p).groupby([tiny()[k] for k in known]).transform("sum")
+        conditional = small_model.log_prob(tiny(), given=known).log_prob
+        np.testing.assert_allclose(np.exp(conditional), p / marginal, atol=1e-9)
+
+
+def test_probabilities_of_one_column_are_its_conditional(model, small_model):
+    rows = tiny()
+    for name in rows.columns:
+        proba = small_model.predict_proba(rows, name)
+        np.testing.assert_allclose(proba.sum(axis=1), 1)
+        rest = [n for n in rows.columns if n != name]
+        conditional = np.exp(small_model.log_prob(rows, given=rest).log_prob)
+        own = proba.to_numpy()[np.arange(12), proba.columns.get_indexer(rows[name])]
+        np.testing.assert_allclose(own, conditional, atol=1e-9)
+    rows = TABLE[:20]
+    proba = model.predict_proba(rows, "word")
+    assert list(proba.columns) == ["low", "mid", "top"]
+    assert proba.index.equals(rows.index)
+    pd.testing.assert_frame_equal(proba, model.predict_proba(rows.assign(word="odd"), "word"))
+    assert list(model.predict_proba(rows).columns) == [False, True]
+    with pytest.raises(ValueError, match="column 'size': continuous"):
+        model.predict_proba(rows, "size")
+    with pytest.raises(ValueError, match="column 'q': the model has no such column"):
+        model.predict_proba(rows, "q")
+
+
+def test_probabilities_of_bins_and_of_pooled_categories():
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {"x": rng.normal(size=500), "shop": rng.zipf(1.6, 500).clip(max=80).astype(str)}
+    )
+    columns = {"x": {"kind": "binned", "bins": 8}, "shop": {"kind": "nominal", "min_count": 4}}
+    model = DiffusionDensity(**QUICK, columns=columns).fit(frame)
+    proba = model.predict_proba(frame[:7], "x")
+    np.testing.assert_allclose(proba.sum(axis=1), 1)
+    assert proba.shape == (7, 10)
+    assert all(0.3 in interval for interval in proba.columns[proba.columns.contains(0.3)])
+    shops = model.predict_proba(frame[:7], "shop")
+    np.testing.assert_allclose(shops.sum(axis=1), 1)
+    assert set(shops.columns) == set(frame["shop"])
+    seen = frame["shop"].value_counts()
+    rare = shops[seen.index[seen < 4]]
+    assert rare.shape[1] > 3
+    np.testing.assert_allclose(rare.to_numpy(), rare.to_numpy()[:, :1].repeat(rare.shape[1], 1))
+    assert np.isfinite(model.score_samples(frame.assign(x=1e9))).all()
+    assert (
+        model.score_samples(frame[:1].assign(x=50.0))
+        < model.score_samples(frame[:1].assign(x=5.0)) - 3
+    )
+
+
+def test_options_of_columns_are_kept(tmp_path):
+    frame = pd.DataFrame({"x": np.linspace(0, 1, 60)})
+    columns = {"x": {"kind": "binned", "edges": np.array([0.0, 0.2, 1.0])}}
+    model = DiffusionDensity(**{**QUICK, "max_steps": 1}, columns=columns).fit(frame)
+    model.save(tmp_path / "m")
+    again = DiffusionDensity.load(tmp_path / "m")
+    assert again.columns == {"x": {"kind": "binned", "edges": [0.0, 0.2, 1.0]}}
+    np.testing.assert_array_equal(again.score_samples(frame), model.score_samples(frame))
+    assert list(model.encoder_.describe()["categories"]) == [2]
+
+
+def test_given_a_missing_cell_is_no_condition(model):
+    rows = TABLE[:30]
+    gap = rows.assign(word=None)
+    np.testing.assert_allclose(
+        model.log_prob(gap, given=["word"]).log_prob, model.score_samples(gap), atol=1e-9
+    )
+
+
+# -- models that know their probabilities ----------------------------------------------------------
+
+EXACT = ["tree", "bayes_net", "mixture", "independent"]
+
+
+def gappy(n, seed=0):
+    """Rows of tiny(), dependent, with gaps in b and c, where a says so more or less."""
+    rng = np.random.default_rng(seed)
+    rows = tiny().sample(n, replace=True, weights=rng.random(12) ** 2, random_state=seed)
+    gap = rng.random((n, 2)) < np.where(rows["a"] == "x", 0.4, 0.1)[:, None]
+    rows = rows.reset_index(drop=True).astype({"c": "boolean"})
+    return rows.assign(b=rows["b"].mask(gap[:, 0]), c=rows["c"].mask(gap[:, 1]))
+
+
+@pytest.fixture(scope="module", params=EXACT)
+def exact(request):
+    """Of a mixed table with gaps, which it leaves out."""
+    with float64():
+        return DiffusionDensity(denoiser=request.param, n_calls=16, random_state=0).fit(TABLE)
+
+
+def closed_form(model, rows):
+    """What the denoiser itself says of the encoded rows."""
+    x, log_volume = model.encode(rows)
+    return model.denoiser_.log_prob(x).double().numpy() + log_volume.sum(1)
+
+
+def test_what_is_known_exactly_is_said_exactly(exact):
+    rows = TABLE[:60]
+    got = exact.log_prob(rows)
+    np.testing.assert_allclose(got.log_prob, closed_form(exact, rows), rtol=1e-12)
+    assert (got.stderr == 0).all()
+    assert got.log_prob.dtype == got.stderr.dtype == np.float64
+    assert exact.stopped_ == "exact"
+    np.testing.assert_array_equal(got.log_prob, exact.score_samples(rows))
+    np.testing.assert_array_equal(exact.log_prob(rows, tol=1e-9).log_prob, got.log_prob)
+    few = pickle.loads(pickle.dumps(exact)).set_params(n_calls=2)
+    np.testing.assert_array_equal(few.score_samples(rows), got.log_prob)
+
+
+def test_an_exact_conditional_is_a_difference_of_joints(exact):
+    rows = TABLE[:60]
+    joint = exact.score_samples(rows)
+    for known in (["word"], ["size"], ["flag", "level"], ["word", "size", "flag"]):
+        others = [n for n in rows.columns if n not in known]
+        marginal = exact.score_samples(rows.assign(**dict.fromkeys(others)))
+        got = exact.log_prob(rows, given=known)
+        np.testing.assert_allclose(got.log_prob, joint - marginal, atol=1e-9)
+        assert (got.stderr == 0).all()
+    np.testing.assert_allclose(exact.log_prob(rows, given=list(rows)).log_prob, 0, atol=1e-9)
+
+
+@pytest.mark.parametrize("path", ["auto", IsotropicSchedule((0.5, 4.0)), CoordinateSchedule(2)])
+@pytest.mark.parametrize("n_calls", [2, 16])
+def test_shares_of_an_exact_score_add_up_to_it(exact, path, n_calls):
+    """On whatever path rows are drawn."""
+    rows = TABLE[:40]
+    model = exact
+    if path != "auto":
+        with float64():
+            model = DiffusionDensity(denoiser=exact.denoiser, path=path, random_state=0).fit(TABLE)
+    model = pickle.loads(pickle.dumps(model)).set_params(n_calls=n_calls)
+    for known in (None, ["word"], ["size", "flag"]):
+        shares = model.explain(rows, given=known)
+        total = model.log_prob(rows, given=known).log_prob
+        np.testing.assert_allclose(shares.sum(axis=1), -total, atol=1e-4)  # size: to 1e-5 of itself
+        assert known is None or (shares[known] == 0).all(axis=None)
+
+
+@pytest.mark.parametrize("unseen", ["smooth", "raise"])
+@pytest.mark.parametrize("missing", ["marginalise", "category"])
+@pytest.mark.parametrize("denoiser", EXACT)
+def test_all_rows_together_have_mass_one(denoiser, missing, unseen):
+    """What can be seen: values that are there, categories never seen and, where that is a value, nothing."""
+    with float64():
+        model = DiffusionDensity(
+            denoiser=denoiser, missing=missing, unseen=unseen, n_calls=2, random_state=0
+        ).fit(gappy(500))
+    odd, none = unseen == "smooth", missing == "category"
+    values = {
+        "a": [*"xyz"] + odd * ["odd"],
+        "b": [0, 1] + odd * [77] + none * [None],
+        "c": [False, True] + none * [None],
+    }
+    rows = pd.DataFrame(list(itertools.product(*values.values())), columns=list(values))
+    rows = rows.astype({"b": "Int64", "c": "boolean"})
+    p = np.exp(model.score_samples(rows))
+    assert p.sum() == pytest.approx(1, abs=1e-9)
+    np.testing.assert_allclose(model.explain(rows).sum(axis=1), -np.log(p), atol=1e-8)
+    for known in (["a"], ["b"], ["c"], ["a", "c"]):
+        conditional = np.exp(model.log_prob(rows, given=known).log_prob)
+        key = [rows[k].astype(str) for k in known]
+        mass = pd.Series(conditional).groupby(key).sum()
+        np.testing.assert_allclose(mass, 1, atol=1e-9)
+    if missing == "category":
+        seen = gappy(500)
+        for name in ("b", "c"):
+            share = p[rows[name].isna()].sum()
+            assert share == pytest.approx(seen[name].isna().mean(), abs=0.03)
+
+
+def test_that_a_cell_is_missing_is_learned_from_the_others():
+    """As well as a tree knows it: a value never stands in for whether it is there."""
+    rows, test = gappy(3000), gappy(3000, seed=0)
+    scores = {}
+    for denoiser in EXACT:
+        model = DiffusionDensity(denoiser=denoiser, missing="category", random_state=0).fit(rows)
+        scores[denoiser] = model.score(test)
+    assert scores["bayes_net"] > scores["tree"] - 0.02
+    assert scores["bayes_net"] > scores["independent"] + 0.05
+    assert scores["mixture"] > scores["independent"] + 0.05
+
+
+@pytest.mark.parametrize("kind", ["network", "stranger"])
+@pytest.mark.parametrize(
+    "known", [(), ("a",), ("b",), ("c",), ("a", "b"), ("b", "c"), ("a", "b", "c")]
+)
+def test_what_is_missing_is_told_by_what_is_given(dtype, kind, known):
+    """log P(missing | given) + log P(values | missing, given), of any denoiser: one cell at a time, by hand."""
+    rows = gappy(40)
+    model = DiffusionDensity(denoiser="independent", missing="category", random_state=0).fit(rows)
+    owner, inner = model.encoder_.owner.tolist(), model.model_
+    book = inner.denoiser.codebook
+    names = model.encoder_.names
+    told = [j for j, column in enumerate(owner) if names[column] in known]
+    missing = [j for j in book.leading.nonzero().flatten().tolist() if j not in told]
+    assert len(owner) == 5
+    assert len(missing) == 2 - len({"b", "c"} & set(known))
+    values = [j for j in range(5) if j not in (*told, *missing)]
+    denoiser = make_denoiser(kind, book, 1)
+    order = (*told, *missing, *values)
+    any_denoiser = replace(inner, denoiser=denoiser, schedule=CoordinateSchedule(5, order))
+    x, _ = model.encode(rows)
+    given = torch.tensor([j in told for j in range(5)], device=x.device)
+    rank = torch.tensor(order).argsort()
+    by_hand = torch.stack([naive_autoregression(denoiser, row, rank, told) for row in x])
+    close = {"atol": rounding(dtype), "rtol": rounding(dtype)}
+    got = any_denoiser.log_prob(x, 16, given=given)
+    torch.testing.assert_close(got.log_prob.cpu(), by_hand.sum(1), **close)
+    assert not got.stderr.any()
+    shares = any_denoiser.attribution(x, 16, given=given).surprisal
+    torch.testing.assert_close(shares.cpu(), -by_hand, **close)
+
+
+# -- filling ---------------------------------------------------------------------------------------
+
+
+def test_imputed_tables_keep_what_is_there(model):
+    for method, n_draws in (("mode", 1), ("sample", 1), ("sample", 3)):
+        made = model.impute(TABLE, method=method, n_draws=n_draws, random_state=0)
+        for table in [made] if n_draws == 1 else made:
+            assert table.notna().all(axis=None)
+            assert table.index.equals(TABLE.index)
+            pd.testing.assert_series_equal(table.dtypes, TABLE.dtypes)
+            pd.testing.assert_frame_equal(table.where(TABLE.notna()), TABLE.where(TABLE.notna()))
+    one, other = model.impute(TABLE, method="sample", n_draws=2, random_state=0)
+    assert not one.equals(other)
+    pd.testing.assert_frame_equal(one, model.impute(TABLE, method="sample", random_state=0))
+    complete = TABLE.dropna()
+    pd.testing.assert_frame_equal(model.impute(complete), complete)
+    with pytest.raises(ValueError, match="method must be 'mode' or 'sample', got 'best'"):
+        model.impute(TABLE, method="best")
+    with pytest.raises(ValueError, match="n_draws is of method='sample'"):
+        model.impute(TABLE, n_draws=2)
+
+
+def test_cells_are_filled_by_name():
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({0: rng.choice(list("xyz"), 90), 1: rng.choice(list("uv"), 90)})
+    model = DiffusionDensity(**{**QUICK, "max_steps": 2}).fit(table)
+    gaps = pd.DataFrame({1: ["u", "v"], 0: [None, "y"]})
+    filled = model.impute(gaps)
+    assert list(filled.columns) == [1, 0]
+    assert filled[1].tolist() == ["u", "v"]
+    assert filled[0][0] in set("xyz")
+    assert filled[0][1] == "y"
+
+
+def test_one_jump_costs_one_call():
+    """All paths are one, and it is not taken twice."""
+    model = DiffusionDensity(**{**QUICK, "max_steps": 2, "n_calls": 128}).fit(tiny())
+    rows, forward = [], model.denoiser_.forward
+
+    def counting(y, snr):
+        rows.append(len(y))
+        return forward(y, snr)
+
+    model.denoiser_.forward = counting
+    assert model.log_prob(tiny(), given=["a", "b"]).stderr.max() == 0
+    assert rows == [BLOCK]  # one for all rows
+
+
+def test_bins_of_times_are_times():
+    rng = np.random.default_rng(0)
+    days = pd.to_timedelta(rng.integers(0, 300, 200), unit="D")
+    for origin in (
+        pd.Timestamp("2024-01-01"),
+        pd.Timestamp("2024-01-01", tz="UTC"),
+        pd.Timedelta(0),
+    ):
+        table = pd.DataFrame({"t": origin + days})
+        model = DiffusionDensity(**{**QUICK, "max_steps": 2}, columns={"t": "binned"}).fit(table)
+        proba = model.predict_proba(table, "t")
+        assert all(sum(t in i for i in proba.columns) == 1 for t in table["t"][:5])
+
+
+def test_imputation_knows_the_rest_of_the_row(model):
+    truth = mixed_table(400, seed=9).dropna()
+    gaps = truth.assign(word=None)
+    right = (model.impute(gaps)["word"] == truth["word"]).mean()
+    assert right > 0.85  # of three equally frequent words; the best possible is about 0.95
+    numbers = model.impute(truth.assign(size=np.nan))["size"]
+    assert (numbers - truth["size"]).std() < 0.5 * truth["size"].std()
+    draws = model.impute(gaps, method="sample", n_draws=20, random_state=1)
+    share = np.mean([d["word"] == truth["word"] for d in draws])
+    assert 0.7 < share < right + 0.05
+
+
+def test_imputed_draws_follow_the_conditional(small_model):
+    rows = pd.DataFrame({"a": ["y"] * 6000, "b": [None] * 6000, "c": [True] * 6000})
+    drawn = small_model.impute(rows, method="sample", random_state=0)
+    expected = small_model.predict_proba(rows[:1], "b").iloc[0]
+    share = drawn["b"].astype(int).value_counts(normalize=True).sort_index()
+    assert abs(share.to_numpy() - expected.to_numpy()).max() < 4 * 0.5 / math.sqrt(6000)
+
+
+def test_samples_given_a_row(model, small_model):
+    rows = model.sample(400, random_state=0, given={"word": "top"})
+    assert (rows["word"] == "top").all()
+    assert rows["size"].mean() > 3
+    np.testing.assert_array_equal(
+        rows.dtypes.to_numpy(), model.sample(2, random_state=0).dtypes.to_numpy()
+    )
+    again = model.sample(400, random_state=0, given=pd.Series({"word": "top", "size": np.nan}))
+    pd.testing.assert_frame_equal(rows, again)
+    odd = model.sample(3, given=pd.DataFrame({"word": ["never seen"]}))
+    assert (odd["word"] == "never seen").all()
+    everything = TABLE.dropna()[:1].reset_index(drop=True)
+    pd.testing.assert_frame_equal(model.sample(1, given=everything), everything)
+    counts = small_model.sample(6000, random_state=0, given={"a": "z"}).groupby(["b", "c"]).size()
+    p = np.exp(small_model.log_prob(tiny(), given=["a"]).log_prob)[8:]
+    assert abs(counts.to_numpy() / 6000 - p).max() < 4 * 0.5 / math.sqrt(6000)
+    with pytest.raises(ValueError, match="column 'q': named in given="):
+        model.sample(1, given={"q": 1})
+    with pytest.raises(ValueError, match="given must be one row, got 2"):
+        model.sample(1, given=TABLE[:2])
+    with pytest.raises(TypeError, match="given must be a mapping"):
+        model.sample(1, given="top")
+    with pytest.raises(ValueError, match="column 'a': unseen category 'w'"):
+        small_model.sample(1, given={"a": "w"})
+
+
+# -- weights and checkpoints -----------------------------------------------------------------------
+
+
+def test_weights_are_frequencies():
+    weights = np.random.default_rng(0).integers(0, 4, len(TABLE))
+    repeated = TABLE.iloc[np.repeat(np.arange(len(TABLE)), weights)]
+    settings = {**QUICK, "max_steps": 20}
+    a = DiffusionDensity(**settings).fit(TABLE, sample_weight=weights)
+    b = DiffusionDensity(**settings).fit(repeated)
+    np.testing.assert_array_equal(a.score_samples(TABLE), b.score_samples(TABLE))
+    c = DiffusionDensity(**settings).fit(TABLE, sample_weight=np.ones(len(TABLE)))
+    np.testing.assert_array_equal(
+        c.score_samples(TABLE), DiffusionDensity(**settings).fit(TABLE).score_samples(TABLE)
+    )
+    for wrong, words in (
+        (np.full(600, 0.5), "whole numbers, how often each row occurs; got .*0.5.* in row 0"),
+        (np.full(600, -1), "whole numbers"),
+        (np.ones(599), "expected"),
+        (np.zeros(600), "zero"),
+        (np.full(600, np.nan), "whole numbers"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            DiffusionDensity(**settings).fit(TABLE, sample_weight=wrong)
+
+
+def test_an_interrupted_fit_is_usable_and_goes_on(tmp_path, monkeypatch):
+    settings = {**QUICK, "max_steps": 60}
+    whole = DiffusionDensity(**settings).fit(TABLE)
+    from discrete_itd.training import objective as patterns
+
+    calls, loss = [0], patterns.Patterns.loss
+
+    def interrupted(*args):
+        calls[0] += 1
+        if calls[0] == 40:
+            raise KeyboardInterrupt
+        return loss(*args)
+
+    monkeypatch.setattr(patterns.Patterns, "loss", interrupted)
+    file = tmp_path / "checkpoint"
+    with pytest.warns(UserWarning, match="training was interrupted.*checkpoint="):
+        part = DiffusionDensity(**settings).fit(TABLE, checkpoint=file)
+    assert part.stopped_ == "interrupted"
+    assert np.isfinite(part.score_samples(TABLE)).all()
+    assert file.exists()
+    other = DiffusionDensity(
+        **{**settings, "denoiser": Network("mlp", width=8, depth=1, base="independent")}
+    )
+    with pytest.raises(ValueError, match="the checkpoint is of another run"):
+        other.fit(TABLE, checkpoint=file)
+    on = DiffusionDensity(**settings).fit(TABLE, checkpoint=file)
+    assert not file.exists()
+    np.testing.assert_array_equal(on.score_samples(TABLE), whole.score_samples(TABLE))
+    assert on.history_["step"].tolist() == whole.history_["step"].tolist()
+
+
+def test_a_table_of_categories_still_works_with_gaps():
+    cars = load_car()
+    rng = np.random.default_rng(0)
+    gaps = cars.mask(rng.random(cars.shape) < 0.2)
+    model = DiffusionDensity(**{**QUICK, "max_steps": 20}).fit(gaps)
+    assert np.isfinite(model.score(cars))
+    filled = model.impute(gaps[:50])
+    pd.testing.assert_series_equal(filled.dtypes, cars.dtypes)

@@ -1,0 +1,570 @@
+"""Existing models as denoisers: laws with any network, exactness at both ends, and what is exact stays so."""
+
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+from laws import all_rows, random_oracle, seeded_generator, total_mass
+from scipy import stats
+from torch import nn
+
+from discrete_itd.channel import CoordinateSchedule, IsotropicSchedule, Quadrature, State
+from discrete_itd.images.adapted import AdaptedDenoiser
+from discrete_itd.images.adapters import (
+    Preconditioned,
+    VariancePreserving,
+    from_callable,
+    from_diffusers,
+    pixel_marginals,
+)
+from discrete_itd.images.pixels import Pixels
+from discrete_itd.images.variational import variational_bound
+from discrete_itd.likelihood import integral_log_prob, path_log_prob
+
+NOISINGS = {"linear": VariancePreserving.linear(), "edm": Preconditioned(sigma_max=20.0)}
+
+
+class Wild(nn.Module):
+    """A network of random weights, whose answers mean nothing."""
+
+    def __init__(self, n, seed=0, n_classes=0):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.net = nn.Sequential(nn.Linear(n + 1 + n_classes, 16), nn.SiLU(), nn.Linear(16, n))
+        self.n_classes = n_classes
+
+    def forward(self, noisy, time, classes=None):
+        flat = noisy.flatten(1)
+        parts = [flat, time[:, None].to(flat) / 500]
+        if self.n_classes:
+            parts.append(nn.functional.one_hot(classes, self.n_classes).to(flat))
+        return self.net(torch.cat(parts, 1)).view_as(noisy)
+
+
+def oracle_network(oracle, noising):
+    """The exact prediction of noise, for a distribution whose exact denoiser is known."""
+
+    def epsilon(noisy, time):
+        flat = noisy.flatten(1).to(oracle.codebook.known_snr)
+        snr = noising.snr(time).to(flat)[:, None]
+        z = flat * (1 + snr).sqrt()
+        state = snr.sqrt() * z, snr.expand(-1, oracle.codebook.n_columns)
+        return (z - snr.sqrt() * oracle(*state).mean()).view_as(noisy)
+
+    return epsilon
+
+
+def wild_model(device, pixels, noising="linear", prediction="epsilon", seed=0, **options):
+    """An adapted random network, with a calibration that was made up."""
+    rng = np.random.default_rng(seed)
+    x = torch.from_numpy(rng.integers(pixels.n_levels or 2, size=(30, pixels.n_pixels))).double()
+    if pixels.n_levels is None:
+        x = x + torch.from_numpy(rng.normal(size=x.shape))
+    if pixels.n_classes:
+        x = torch.cat([x, torch.from_numpy(rng.integers(pixels.n_classes, size=(30, 1)))], 1)
+    network = Wild(pixels.n_pixels, seed, pixels.n_classes + ("null_class" in options))
+    model = AdaptedDenoiser(
+        network, NOISINGS[noising], prediction, pixels, pixel_marginals(pixels, x), **options
+    )
+    g = 5
+    model.knots = torch.linspace(-4, 6, g).to(model.mean0)
+    model.shrink = torch.from_numpy(rng.uniform(0, 1, (g, pixels.n_pixels))).to(model.mean0)
+    model.ratio = torch.from_numpy(rng.uniform(0.2, 1, (g, pixels.n_pixels))).to(model.mean0)
+    model.trust = torch.from_numpy(rng.uniform(0.5, 1.2, g)).to(model.mean0)
+    model.meant = torch.from_numpy(rng.choice([0.0, 0.3, 1.0], g)).to(model.mean0)
+    return model.to(device).eval()
+
+
+# -- laws -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("noising", "prediction"),
+    [("linear", "epsilon"), ("linear", "v_prediction"), ("edm", "sample")],
+)
+def test_mass_of_paths_is_one_for_any_network(device, noising, prediction):
+    """(6), by listing all pictures."""
+    pixels = Pixels((1, 1, 2), n_levels=4)
+    model = wild_model(device, pixels, noising, prediction)
+    rows = all_rows(model.codebook)
+    estimate = path_log_prob(
+        model, rows, IsotropicSchedule((0.3, 2.0, 9.0)), n_paths=1000,
+        generator=seeded_generator(0, device), batch_size=1 << 14,
+    )  # fmt: skip
+    mass, error = total_mass(estimate)
+    assert mass == pytest.approx(1, abs=5 * error + 1e-6)
+    assert error < 0.15
+    marginal = model.base.log_prob(rows)
+    assert (estimate.log_prob - marginal).abs().max() > 0.05  # the network had its say
+
+
+@pytest.mark.parametrize("noising", NOISINGS)
+def test_code_of_the_integral_is_valid_for_any_network(device, noising):
+    """(5), by listing all pictures."""
+    model = wild_model(device, Pixels((3,), n_levels=3), noising)
+    rows = all_rows(model.codebook)
+    s = integral_log_prob(
+        model, rows, Quadrature.logistic(0.5, 1.5, low=-8.0, high=6.0), n_points=2000,
+        generator=seeded_generator(0, device), batch_size=1 << 14,
+    )  # fmt: skip
+    mass, error = total_mass(s)
+    assert mass <= 1 + 5 * error
+    assert s.log_prob.isfinite().all()
+
+
+@pytest.mark.parametrize("n_levels", [None, 4])
+def test_exact_at_both_ends(device, n_levels):
+    """What is not known is marginal; what is, is certain; and before calibration nothing is believed."""
+    pixels = Pixels((2, 2), n_levels=n_levels)
+    model = wild_model(device, pixels)
+    book = model.codebook
+    rows = torch.tensor([[0.0, 1, 2, 3], [3.0, 3, 0, 0]], dtype=torch.float64, device=device)
+    start = State.start(book, book.embed(rows))
+    torch.testing.assert_close(model(*start).log_prob(rows), model.base(*start).log_prob(rows))
+    known = State.start(book, book.embed(rows), torch.ones_like(rows, dtype=torch.bool))
+    torch.testing.assert_close(model(*known).mean(), book.embed(rows))
+    if n_levels is not None:
+        assert model(*known).log_prob(rows).abs().max() < 1e-6
+    fresh = AdaptedDenoiser(model.network, model.noising, "epsilon", pixels, model.base).to(device)
+    xi = torch.ones_like(start.y)
+    noisy = start.increment(book, book.embed(rows), torch.full_like(start.snr, 3.0), xi)
+    torch.testing.assert_close(fresh(*noisy).mean(), fresh.base(*noisy).mean())
+    assert not torch.allclose(model(*noisy).mean(), model.base(*noisy).mean())
+
+
+# -- what is exact --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def gaussian():
+    """Four correlated numbers, and the exact prediction of their noise."""
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=(4, 4)) * 0.4
+    covariance, mean = a @ a.T + 0.05 * np.eye(4), rng.normal(size=4) * 0.3
+    X = rng.multivariate_normal(mean, covariance, size=1400)
+    noising = VariancePreserving.linear()
+    inverse = torch.from_numpy(np.linalg.inv(covariance))
+
+    def guess(z, snr):
+        precision = inverse + snr[:, :, None] * torch.eye(4, dtype=torch.float64)
+        right = inverse @ torch.from_numpy(mean) + z * snr.sqrt()
+        return torch.linalg.solve(precision, right)
+
+    def epsilon(noisy, time):
+        snr = noising.snr(time)[:, None]
+        z = noisy.double() * (1 + snr).sqrt()
+        return (z - snr.sqrt() * guess(z, snr)).to(noisy)
+
+    truth = stats.multivariate_normal(mean, covariance)
+    return epsilon, noising, X, truth.logpdf(X)
+
+
+def test_density_of_a_gaussian(gaussian):
+    """Integral (4) and path (6) of the exact network, against the truth."""
+    epsilon, noising, X, truth = gaussian
+    model = from_callable(epsilon, X[:1000], prediction="epsilon", schedule=noising)
+    x, expected = model.pixels.encode(X[1000:]), torch.from_numpy(truth[1000:])
+    quadrature = Quadrature.logistic(1.0, 2.0, low=-5.0, high=9.5)
+    e = integral_log_prob(
+        model, x, quadrature, baseline=model.base, n_points=256,
+        generator=seeded_generator(0, "cpu"), batch_size=1 << 14,
+    )  # fmt: skip
+    gap = e.log_prob - expected
+    assert gap.mean().abs() < 0.03  # the calibration is of a thousand rows
+    assert gap.std() < 2 * e.stderr.mean()
+    levels = tuple(torch.linspace(-4, 9, 40).exp().tolist())
+    p = path_log_prob(
+        model, x, IsotropicSchedule(levels), n_paths=4, generator=seeded_generator(0, "cpu")
+    )
+    assert (p.log_prob - expected).mean().abs() < 0.05
+    independent = model.base.log_prob(x).double() - expected
+    assert independent.mean() < -0.3  # what there was to be learned
+
+
+@pytest.mark.usefixtures("dtype")
+def test_mass_of_a_discrete_oracle(device):
+    """A network that knows the levels is as good as the oracle that it is."""
+    pixels = Pixels((1, 2, 2), n_levels=3)
+    book = pixels.codebook().to(device)
+    oracle = random_oracle(book, np.random.default_rng(3))
+    noising = VariancePreserving.linear(200, 5e-4, 0.1)
+    p = oracle.log_probs.exp()
+    draws = oracle.support[
+        torch.multinomial(p, 2000, replacement=True, generator=seeded_generator(0, device))
+    ]
+    model = from_callable(
+        oracle_network(oracle, noising), draws.cpu(), shape=(1, 2, 2), n_levels=3,
+        prediction="epsilon", schedule=noising,
+    )  # fmt: skip
+    x = oracle.support.cpu()  # each row as often as it occurs
+    p, truth = p.double().cpu(), oracle.log_probs.double().cpu()
+    generator = seeded_generator(0, "cpu")
+    levels = tuple(torch.linspace(-3, 4, 24).exp().tolist())
+    path = path_log_prob(model, x, IsotropicSchedule(levels), n_paths=32, generator=generator)
+    integral = integral_log_prob(
+        model, x, Quadrature.logistic(1.0, 1.5, low=-6.0, high=5.0), n_points=512,
+        generator=generator, batch_size=1 << 14,
+    )  # fmt: skip
+    bound = variational_bound(model, x, n_times=199, generator=generator, batch_size=1 << 14)
+    independent = float((p * (truth - model.base.log_prob(x).double())).sum())
+    for e in (path, integral, bound):
+        gap = float((p * (truth - e.log_prob)).sum())
+        error = float((p * e.stderr).square().sum().sqrt())
+        # the bound of two hundred times is looser than the integral
+        assert -4 * error < gap < (1.0 if e is bound else 0.1 * independent + 4 * error)
+        assert error < 0.3 * independent or e is bound
+
+
+@pytest.mark.parametrize("n_levels", [2, 3, 9])
+def test_what_a_guess_means(device, n_levels):
+    """The second reading has the guess for its mean, and is nearest to what was believed without."""
+    pixels = Pixels((2,), n_levels=n_levels)
+    model = wild_model(device, pixels)
+    book, rng = model.codebook, np.random.default_rng(0)
+    for snr in (0.01, 3.0, 40.0):
+        rows = torch.from_numpy(rng.integers(n_levels, size=(50, 2))).double().to(device)
+        points = book.embed(rows)
+        start = State.start(book, points)
+        state = start.increment(
+            book, points, torch.full_like(start.snr, snr), torch.zeros_like(points)
+        )
+        own = model.base(*state)
+        guess = torch.from_numpy(rng.uniform(-0.95, 0.95, points.shape)).to(points).requires_grad_()
+        q = model._as_meant(own, guess, torch.ones_like(points))
+        torch.testing.assert_close(q.mean(), guess, atol=2e-3, rtol=1e-3)
+        # of exponential form: the log-ratio to what was believed is linear in the level
+        ratio = book.slots.spread((q.logits - own.categorical.logits), 0.0)
+        if n_levels > 2:
+            second = ratio.diff(dim=2).diff(dim=2)
+            assert second.abs().max() < 1e-2 * (1 + ratio.abs().max())
+        (slope,) = torch.autograd.grad(q.mean().sum(), guess)
+        torch.testing.assert_close(slope, torch.ones_like(slope), atol=0.02, rtol=0.02)
+
+
+@pytest.mark.usefixtures("dtype")
+def test_variational_bound_by_the_book(device):
+    """A loop over all times and pixels, with numpy, on the same noise."""
+    pixels = Pixels((3,), n_levels=4)
+    model = wild_model(device, pixels)
+    model.noising = noising = VariancePreserving([0.95, 0.8, 0.4, 0.1])
+    rows = all_rows(model.codebook)[::13]
+    for variance in ("fixed_small", "fixed_large"):
+        n = 300
+        estimates = torch.stack(
+            [
+                variational_bound(
+                    model, rows, n_times=3, variance=variance, batch_size=1 << 12,
+                    generator=seeded_generator(seed, device),
+                ).log_prob
+                for seed in range(n)
+            ]
+        )  # fmt: skip
+        mean = estimates.mean(0).cpu().numpy()
+        error = estimates.std(0).cpu().numpy() / math.sqrt(n)
+        expected, spread = naive_bound(model, noising, rows, variance, 2000)
+        assert np.all(np.abs(mean - expected) < 5 * np.hypot(error, spread) + 1e-3)
+
+
+@pytest.mark.usefixtures("dtype")
+@pytest.mark.parametrize("n_times", [2, 3, 4])
+def test_stderr_of_the_bound_is_its_spread(device, n_times):
+    """The last step is drawn, too; where it starts from much noise, most of the error is its."""
+    model = wild_model(device, Pixels((3,), n_levels=4))
+    model.noising = VariancePreserving([0.7, 0.6, 0.5, 0.4, 0.3])
+    rows = all_rows(model.codebook)[::13]
+    runs = [
+        variational_bound(model, rows, n_times=n_times, generator=seeded_generator(seed, device))
+        for seed in range(150)
+    ]
+    spread = torch.stack([r.log_prob for r in runs]).var(0)
+    stated = torch.stack([r.stderr for r in runs]).square().mean(0)
+    ratio = (stated / spread).mean().sqrt()
+    assert 0.85 < ratio < 1.25
+
+
+def naive_bound(model, noising, rows, variance, n):
+    """Monte Carlo of every term of eq. (5) of Ho et al., and its standard error: one row a time."""
+    rng = np.random.default_rng(0)
+    bar = noising.alphas_cumprod.numpy()
+    beta = 1 - bar / np.concatenate([[1.0], bar[:-1]])
+    points = model.codebook.embed(rows).double().cpu().numpy()
+    levels = np.linspace(-1, 1, 4)
+    out, errors = [], []
+    for x in points:
+        total, var_of_total = 0.0, 0.0
+        end = bar[-1] * x**2 + (1 - bar[-1]) - 1 - np.log(1 - bar[-1])
+        total += 0.5 * end.sum()
+        for t in range(4):
+            noisy = np.sqrt(bar[t]) * x + np.sqrt(1 - bar[t]) * rng.normal(size=(n, 3))
+            snr = bar[t] / (1 - bar[t])
+            z = torch.from_numpy(noisy * np.sqrt(1 + snr)).to(model.mean0)
+            gamma = torch.full((n, 1), snr).to(model.mean0)
+            with torch.no_grad():
+                guess = model.guess(z * gamma.sqrt(), gamma).double().cpu().numpy()
+            if t == 0:
+                sd = np.sqrt(beta[1] * (1 - bar[0]) / (1 - bar[1]))
+                edges = (levels[1:] + levels[:-1]) / 2
+                k = np.abs(x[:, None] - levels).argmin(1)
+                high = np.append(edges, np.inf)[k]
+                low = np.append(-np.inf, edges)[k]
+                mass = stats.norm.cdf((high - guess) / sd) - stats.norm.cdf((low - guess) / sd)
+                terms = -np.log(np.maximum(mass, 1e-300)).sum(1)
+            else:
+                small = beta[t] * (1 - bar[t - 1]) / (1 - bar[t])
+                own = small if variance == "fixed_small" else beta[t]
+                pull = np.sqrt(bar[t - 1]) * beta[t] / (1 - bar[t])
+                gap = (pull * (x - guess)) ** 2
+                terms = 0.5 * (small / own - 1 - np.log(small / own) + gap / own).sum(1)
+            total += terms.mean()
+            var_of_total += terms.var() / n
+        out.append(-total)
+        errors.append(math.sqrt(var_of_total))
+    return np.array(out), np.array(errors)
+
+
+# -- calibration ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n_levels", [None, 5])
+def test_a_worthless_network_is_not_believed(n_levels):
+    rng = np.random.default_rng(0)
+    X = rng.integers(5, size=(300, 2, 2)) if n_levels else rng.normal(size=(300, 2, 2))
+    model = from_callable(
+        lambda noisy, _: torch.randn(noisy.shape), X, shape=(1, 2, 2), n_levels=n_levels,
+        prediction="sample", schedule=VariancePreserving.linear(),
+    )  # fmt: skip
+    x = model.pixels.encode(X)
+    levels = IsotropicSchedule((0.2, 1.0, 5.0))
+    ours = path_log_prob(model, x, levels, n_paths=2, generator=seeded_generator(0, "cpu"))
+    alone = model.base.log_prob(x).double()
+    assert (alone - ours.log_prob).mean() < 0.15
+
+
+def test_calibration_is_by_the_rows_alone():
+    """The same pictures in another order, or in other batches, tell the same."""
+    X = np.random.default_rng(0).integers(4, size=(60, 1, 2, 2))
+    options = {"n_levels": 4, "prediction": "epsilon", "schedule": NOISINGS["linear"]}
+    a, b = (from_callable(Wild(4).double(), X, **options) for _ in range(2))
+    for name, value in a.state_dict().items():
+        torch.testing.assert_close(b.state_dict()[name], value)
+    x = a.pixels.encode(X)
+    b.calibrate(x, generator=seeded_generator(0, "cpu"), batch_size=7)
+    torch.testing.assert_close(b.ratio, a.ratio, rtol=1e-4, atol=1e-6)
+    before = {k: v.clone() for k, v in b.state_dict().items()}
+
+    def stop(_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        b.calibrate(x, generator=seeded_generator(1, "cpu"), progress=stop)
+    assert all(torch.equal(v, before[k]) for k, v in b.state_dict().items())
+    with pytest.raises(ValueError, match="n_knots"):
+        b.calibrate(x, generator=seeded_generator(0, "cpu"), n_knots=0)
+    with pytest.raises(ValueError, match="at least two"):
+        b.calibrate(x[:1], generator=seeded_generator(0, "cpu"))
+
+
+def test_marginals_of_pixels():
+    """They add up, no level is impossible, and many rows have their own way."""
+    rng = np.random.default_rng(0)
+    for n_levels, n in ((2, 50), (17, 400), (256, 30)):
+        pixels = Pixels((2,), n_levels=n_levels)
+        x = torch.from_numpy(rng.binomial(n_levels - 1, 0.3, (n, 2))).double()
+        q = pixel_marginals(pixels, x)
+        p = pixels.codebook().slots.spread(q.log_probs.exp()[None], 0.0)[0]
+        torch.testing.assert_close(p.sum(1), torch.ones_like(p[:, 0]))
+        assert (p > 0).all()
+        truth = stats.binom(n_levels - 1, 0.3).pmf(np.arange(n_levels))
+        kl = (truth * (np.log(truth + 1e-300) - p[0].double().log().numpy())).sum()
+        assert kl < (n_levels / n if n_levels < 256 else 0.3)
+
+
+# -- classes --------------------------------------------------------------------------------------
+
+
+def test_classes_are_given_or_missing(device):
+    pixels = Pixels((2,), n_levels=3, n_classes=2)
+    model = wild_model(device, pixels, null_class=2)
+    rows = torch.tensor([[0.0, 2, 0], [0.0, 2, 1], [0.0, 2, math.nan]], dtype=torch.float64).to(
+        device
+    )
+    given = model.codebook.leading
+    assert given.tolist() == [False, False, True]
+    schedule = IsotropicSchedule((0.5, 4.0))
+    options = {"n_paths": 200, "generator": seeded_generator(0, device), "given": given}
+    log_p = path_log_prob(model, rows, schedule, **options).log_prob
+    assert (log_p[:, None] - log_p).abs().flatten()[1] > 1e-3  # a class makes a difference
+    every = all_rows(model.codebook)
+    one = every[every[:, 2] == 1]
+    mass, error = total_mass(path_log_prob(model, one, schedule, **{**options, "n_paths": 3000}))
+    assert mass == pytest.approx(1, abs=5 * error + 1e-6)
+    with pytest.raises(ValueError, match="class must be given or missing"):
+        path_log_prob(model, rows, schedule, generator=seeded_generator(0, device))
+    strict = wild_model(device, pixels)
+    with pytest.raises(ValueError, match="needs a class"):
+        path_log_prob(strict, rows, schedule, **options)
+    path_log_prob(strict, rows[:2], schedule, **options)
+
+
+def test_a_class_tells_something_before_there_is_light(device):
+    """What the network says at the least noise that was measured is what is believed at SNR 0."""
+    pixels = Pixels((2,), n_levels=3, n_classes=2)
+    model = wild_model(device, pixels, null_class=2)
+    rows = torch.tensor([[0.0, 2, 0], [0.0, 2, 1], [0.0, 2, math.nan]], dtype=torch.float64).to(
+        device
+    )
+    book = model.codebook
+    start = State.start(book, book.embed(rows), book.leading & ~rows.isnan())
+    here, alone = model(*start).mean()[:, :2], model.base(*start).mean()[:, :2]
+    assert not torch.allclose(here[0], here[1])
+    torch.testing.assert_close(here[2], alone[2])
+
+
+def test_a_learned_variance_is_left_aside():
+    """Of twice as many channels the first half is the prediction."""
+    X = np.random.default_rng(0).integers(2, size=(20, 1, 2, 2))
+    options = {"n_levels": 2, "prediction": "epsilon", "schedule": [0.9, 0.5, 0.1], "n_knots": 2}
+    plain = from_callable(lambda z, _: z / 2, X, **options)
+    more = from_callable(lambda z, _: torch.cat([z / 2, z**2], 1), X, **options)
+    torch.testing.assert_close(more.shrink, plain.shrink)
+
+
+# -- bad input ------------------------------------------------------------------------------------
+
+
+def test_states_that_a_picture_model_does_not_know(device):
+    model = wild_model(device, Pixels((2,), n_levels=3))
+    rows = torch.tensor([[0.0, 2]], dtype=torch.float64, device=device)
+    with pytest.raises(ValueError, match="one noise for all pixels"):
+        path_log_prob(model, rows, CoordinateSchedule(2), generator=seeded_generator(0, device))
+    rows[0, 0] = math.nan
+    with pytest.raises(ValueError, match="one noise for all pixels"):
+        path_log_prob(model, rows, IsotropicSchedule((1.0,)), generator=seeded_generator(0, device))
+
+
+def test_wrong_networks_and_arguments():
+    X = np.zeros((4, 1, 2, 2), dtype=int)
+    good = {"prediction": "epsilon", "schedule": [0.9, 0.5, 0.1], "n_levels": 2}
+    cases = [
+        (lambda z, _: z[:, 0], {}, ValueError, "as many"),
+        (lambda z, _: z.tolist(), {}, ValueError, "as many"),
+        (3, {}, TypeError, "must be callable"),
+        (lambda z, _: z, {"prediction": "noise"}, ValueError, "prediction must be one of"),
+        (lambda z, _: z, {"schedule": "linear"}, TypeError, "schedule must be"),
+        (lambda z, _: z, {"schedule": [0.1, 0.5]}, ValueError, "decreasing"),
+        (lambda z, _: z, {"n_levels": 1}, ValueError, "n_levels"),
+        (lambda z, _: z, {"n_levels": 300}, ValueError, "n_levels"),
+        (lambda z, _: z, {"value_range": (1.0, 0.0)}, ValueError, "low must be below"),
+        (lambda z, _: z, {"shape": (3, 2, 2)}, ValueError, "shape"),
+        (lambda z, _: z, {"labels": [0, 1, 2, 3]}, ValueError, "knows no classes"),
+        (lambda z, _: z, {"n_classes": 2, "labels": [0, 1, 2, 3]}, ValueError, "no class of"),
+        (lambda z, _: z, {"n_classes": 2, "labels": [0, 1]}, ValueError, "one a picture"),
+        (lambda z, *_: z, {"n_classes": 2}, ValueError, "null_class"),
+        (lambda z, _: z, {"null_class": 1}, ValueError, "knows classes"),
+        (lambda z, *_: z, {"n_classes": 2, "null_class": 5}, ValueError, "from 0 to 2"),
+        (lambda z, _: z * math.nan, {}, ValueError, "not finite at time"),
+        (lambda z, _: z, {"n_levels": 2.0}, ValueError, "integer from 2"),
+        (lambda z, _: z, {"n_levels": None, "shape": (1, 2, 2)}, ValueError, "say how many"),
+        (lambda z, _: z, {"random_state": None}, TypeError, "random_state"),
+        (lambda z, _: z, {"n_knots": 2.5}, TypeError, "n_knots"),
+    ]
+    for f, options, error, match in cases:
+        with pytest.raises(error, match=match):
+            from_callable(f, X, **{**good, **options})
+    for bad, match in (
+        (np.full((4, 1, 2, 2), 2), "pixel 0 of picture 0 is 2"),
+        (np.full((4, 1, 2, 2), 0.5), "no level"),
+        (np.full((4, 1, 2, 2), np.nan), "not finite"),
+        (np.zeros((4, 1, 2, 2), dtype=object), "must be numbers"),
+        (np.zeros((1, 1, 2, 2)), "at least two pictures"),
+        (np.zeros((0, 1, 2, 2)), "at least two pictures"),
+    ):
+        with pytest.raises((ValueError, TypeError), match=match):
+            from_callable(lambda z, _: z, bad, **good)
+
+
+# -- diffusers ------------------------------------------------------------------------------------
+
+
+def small_unet(diffusers, **options):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return diffusers.UNet2DModel(
+            sample_size=8, in_channels=1, out_channels=1, layers_per_block=1, norm_num_groups=4,
+            block_out_channels=(8, 8), down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+            up_block_types=("AttnUpBlock2D", "UpBlock2D"), attention_head_dim=4, **options,
+        ).float()  # fmt: skip
+
+
+@pytest.fixture
+def digits():
+    from sklearn.datasets import load_digits
+
+    return load_digits().images[:40].astype(int)
+
+
+@pytest.mark.usefixtures("dtype")
+def test_a_model_from_disk(tmp_path, digits):
+    """As a user saves and loads it; the model is left as it was, and is what is asked."""
+    diffusers = pytest.importorskip("diffusers")
+    small_unet(diffusers).save_pretrained(tmp_path / "unet")
+    diffusers.DDPMScheduler(prediction_type="v_prediction").save_pretrained(tmp_path / "scheduler")
+    unet = diffusers.UNet2DModel.from_pretrained(tmp_path / "unet").float()
+    scheduler = diffusers.DDPMScheduler.from_pretrained(tmp_path / "scheduler")
+    before = copy.deepcopy(unet.state_dict())
+    model = from_diffusers(unet, scheduler, digits, n_levels=17, n_knots=3)
+    assert all(torch.equal(v, before[k]) for k, v in unet.state_dict().items())
+    assert model.prediction == "v_prediction"
+    x = model.pixels.encode(digits[:3])
+    clean = model.codebook.embed(x).float()
+    time, noise = torch.tensor([10, 300, 900]), torch.randn(3, 64, dtype=torch.float32)
+    noisy = scheduler.add_noise(clean, noise, time).view(3, 1, 8, 8)
+    with torch.no_grad():
+        answer = unet(noisy, time).sample.flatten(1)
+    alpha = scheduler.alphas_cumprod[time][:, None]
+    expected = alpha.sqrt() * noisy.flatten(1) - (1 - alpha).sqrt() * answer
+    snr = model.noising.snr(time)[:, None].to(model.mean0)
+    z = snr.sqrt() * clean + noise
+    guess = model.guess((z * snr.sqrt()).to(model.mean0), snr).float()
+    torch.testing.assert_close(guess, expected.clamp(-1, 1), atol=1e-3, rtol=1e-3)
+
+
+def test_class_conditional_models_and_floating_types(digits):
+    diffusers = pytest.importorskip("diffusers")
+    unet = small_unet(diffusers, num_class_embeds=11)
+    labels = np.arange(40) % 10
+    model = from_diffusers(
+        unet, diffusers.EDMEulerScheduler(), digits, labels=labels, n_levels=17, null_class=10,
+        n_knots=2, autocast=torch.bfloat16,
+    )  # fmt: skip
+    assert model.pixels.n_classes == 10
+    x = model.pixels.encode(digits[:2], labels[:2])
+    y, snr, classes, _ = model.noisy(x, torch.full((2, 1), 3.0), _noise(x))
+    rough = model.guess(y, snr, classes)
+    model.autocast = None
+    fine = model.guess(y, snr, classes)
+    torch.testing.assert_close(rough, fine, atol=0.1, rtol=0.1)
+    assert rough.dtype == y.dtype
+
+
+def _noise(x):
+    from discrete_itd.channel.noise import RowNoise
+
+    return RowNoise(x, torch.zeros(len(x), dtype=torch.int64), 0)
+
+
+def test_what_diffusers_models_are_refused(digits):
+    diffusers = pytest.importorskip("diffusers")
+    unet = small_unet(diffusers)
+    ddpm = diffusers.DDPMScheduler()
+    with pytest.raises(TypeError, match="neither alphas_cumprod"):
+        from_diffusers(unet, diffusers.FlowMatchEulerDiscreteScheduler(), digits, n_levels=17)
+    with pytest.raises(TypeError, match="from_callable"):
+        from_diffusers(nn.Linear(2, 2), ddpm, digits, n_levels=17)
+    with pytest.raises(ValueError, match="null_class"):
+        from_diffusers(unet, ddpm, digits, n_levels=17, null_class=3)
+    with pytest.raises(ValueError, match="shape"):
+        from_diffusers(unet, ddpm, digits[:, :4], n_levels=17)

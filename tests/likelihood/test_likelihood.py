@@ -1,0 +1,985 @@
+"""The I-MMSE estimator: the integral, the path, and what they promise for any denoiser."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from laws import (
+    BOOKS,
+    LAW,
+    SCHEDULES,
+    PartlyKnownSchedule,
+    Stranger,
+    all_rows,
+    fixed_order,
+    line,
+    make_book,
+    make_denoiser,
+    make_schedule,
+    naive_autoregression,
+    random_marginals,
+    random_network,
+    random_oracle,
+    ranks_of,
+    repeated_mass,
+    rounding,
+    seeded_generator,
+    seeds,
+    simplex,
+    tables,
+    total_mass,
+)
+from scipy import stats
+
+from discrete_itd.channel import (
+    CoordinateSchedule,
+    IsotropicSchedule,
+    Quadrature,
+)
+from discrete_itd.channel.codebook import Codebook
+from discrete_itd.channel.noise import RowNoise
+from discrete_itd.channel.posterior import CategoricalPosterior, Posterior
+from discrete_itd.denoisers import Denoiser, NeuralDenoiser, SupportDenoiser
+from discrete_itd.denoisers.base import filled
+from discrete_itd.likelihood import (
+    attribute,
+    combine,
+    integral_log_prob,
+    mse_curve,
+    path_attribution,
+    path_log_prob,
+    path_log_weights,
+)
+from discrete_itd.training.objective import pilot_quadrature
+
+
+def make_quadrature(book, device, low=1e-3):
+    """Evenly over logsnr, up to where 30 nats part the nearest neighbours."""
+    high = 60 * float(book.known_snr.max()) / 2000
+    return Quadrature(torch.tensor([math.log(low), math.log(high)]), torch.ones(1)).to(device)
+
+
+# -- the oracle: the integral is the log-probability -----------------------------------------------
+
+
+@pytest.mark.parametrize("levels", [(-1.0, 1.0), (-0.9, 0.1, 0.8)])
+def test_integral_3_is_minus_log_p_to_1e_6_in_one_dimension(device, levels):
+    """½ ∫ E(x - x̂)² dγ by Gauss-Legendre rules over log γ and ε."""
+    torch.set_default_dtype(torch.float64)
+    book = Codebook([line(*levels)]).to(device)
+    p = torch.tensor([0.15, 0.6, 0.25][: len(levels)], device=device)
+    rows = all_rows(book)
+    oracle = SupportDenoiser(book, rows, p)
+    t, wt = np.polynomial.legendre.leggauss(120)
+    e, we = np.polynomial.legendre.leggauss(400)
+    log_snr, wt = -13 + (t + 1) * 10, wt * 10  # γ from 2e-6 to 1e3
+    eps, we = 9 * e, 9 * we * stats.norm.pdf(9 * e)
+    snr = torch.tensor(np.repeat(np.exp(log_snr), len(eps)), device=device)[:, None]
+    xi = torch.tensor(np.tile(eps, len(log_snr)), device=device)[:, None]
+    for k in range(len(levels)):
+        x = book.embed(rows[k : k + 1])
+        x_hat = oracle(snr * x + snr.sqrt() * xi, snr).mean()
+        mmse = (x - x_hat).square().reshape(len(log_snr), -1).cpu().numpy() @ we
+        tail = math.exp(-13) * mmse[0]
+        integral = 0.5 * (tail + (wt * np.exp(log_snr) * mmse).sum())
+        assert integral == pytest.approx(-oracle.log_prob(rows[k : k + 1]).item(), abs=1e-6)
+
+
+@pytest.mark.parametrize("name", sorted(BOOKS))
+@pytest.mark.parametrize("baseline", [False, True])
+def test_integral_of_the_oracle_is_log_p(device, name, baseline):
+    book = make_book(name, device)
+    rng = np.random.default_rng(1)
+    oracle = random_oracle(book, rng, share=0.8)
+    rows = oracle.support
+    got = integral_log_prob(
+        oracle,
+        rows,
+        make_quadrature(book, device),
+        baseline=random_marginals(book, rng) if baseline else None,
+        n_points=1 << 14,
+        generator=seeded_generator(0, device),
+        batch_size=1 << 16,
+    )
+    assert got.log_prob.dtype == got.stderr.dtype == torch.float64
+    error = (got.log_prob - oracle.log_prob(rows)).abs()
+    assert (error < 4 * got.stderr + 2e-4).all(), (error / got.stderr).max()
+    assert got.stderr.max() < 0.09
+    assert total_mass(got)[0] == pytest.approx(1, abs=4 * total_mass(got)[1])
+
+
+def test_integral_closes_its_tails_even_far_inside(device, generator):
+    """A short range leaves most of the nats to the tails; still a code, and near the truth."""
+    book = make_book("mixed", device)
+    oracle = random_oracle(book, np.random.default_rng(1))
+    short = Quadrature(torch.tensor([0.05, 8.0]).log(), torch.ones(1)).to(device)
+    for baseline in (None, random_marginals(book, np.random.default_rng(5))):
+        got = integral_log_prob(
+            oracle, oracle.support, short, baseline=baseline, n_points=4096, generator=generator
+        )
+        mass, stderr = total_mass(got)
+        assert mass <= 1 + 4 * stderr
+        assert (got.log_prob - oracle.log_prob(oracle.support)).abs().mean() < 0.25
+        assert mass == pytest.approx(1, abs=0.15)
+
+
+def test_baseline_is_subtracted_from_end_to_end(device, dtype):
+    """(4) is (3) of the denoiser less (3) of the baseline on the same noise, tails included."""
+    book = make_book("mixed", device)
+    oracle = random_oracle(book, np.random.default_rng(1))
+    baseline = random_marginals(book, np.random.default_rng(2))
+    quadrature = make_quadrature(book, device, low=0.5)
+
+    def integral(denoiser, against=None):
+        return integral_log_prob(
+            denoiser,
+            oracle.support,
+            quadrature,
+            baseline=against,
+            generator=seeded_generator(0, device),
+        ).log_prob
+
+    expected = baseline.log_prob(oracle.support) + integral(oracle) - integral(baseline)
+    torch.testing.assert_close(
+        integral(oracle, baseline), expected, atol=rounding(dtype, 10), rtol=0
+    )
+
+
+# -- any denoiser: a valid code (5) ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", sorted(BOOKS))
+@pytest.mark.parametrize("kind", ["network", "mild network", "stranger", "baseline"])
+def test_integral_is_never_optimistic_in_total(device, name, kind):
+    book = make_book(name, device)
+    baseline = None
+    if kind == "stranger":
+        denoiser = Stranger(book, 3)
+    else:
+        denoiser = random_network(book, 3, strength=0.05 if kind == "mild network" else 0.6)
+        baseline = denoiser.base if kind == "baseline" else None
+    got = integral_log_prob(
+        denoiser,
+        all_rows(book),
+        make_quadrature(book, device),
+        baseline=baseline,
+        n_points=2048,
+        generator=seeded_generator(0, device),
+        batch_size=1 << 15,
+    )
+    mass, stderr = total_mass(got)
+    assert mass <= 1 + 4 * stderr
+    if kind == "mild network":  # so nearly exact that half a unit of mass more would show
+        assert mass > 0.9
+
+
+# -- any denoiser: the path is a normalised mass (6) -----------------------------------------------
+
+
+@pytest.mark.parametrize("schedule", sorted(SCHEDULES))
+@pytest.mark.parametrize("kind", ["network", "stranger", "trees"])
+@pytest.mark.parametrize("name", ["mixed", "open"])
+def test_path_masses_add_up_to_one(device, dtype, name, kind, schedule):
+    book = make_book(name, device)
+
+    def score(seed):
+        return path_log_prob(
+            make_denoiser(kind, book, 2),
+            all_rows(book),
+            make_schedule(schedule, book.n_columns, kind),
+            n_paths=2 if schedule == "fixed order" else 250,
+            generator=seeded_generator(seed, device),
+            batch_size=1 << 15,
+        )
+
+    mass, stderr = repeated_mass(score)
+    assert mass == pytest.approx(1, abs=4 * stderr + rounding(dtype))
+    assert stderr < (1e-6 if schedule == "fixed order" else 0.03)
+
+
+@LAW
+@given(
+    tables(sizes=(1, 2, 3), max_columns=3),
+    seeds,
+    st.sampled_from(["network", "transformer", "stranger", "trees"]),
+)
+def test_autoregression_is_normalised_to_rounding(device, dtype, columns, seed, kind):
+    book = Codebook(columns).to(device)
+    got = path_log_prob(
+        make_denoiser(kind, book, seed),
+        all_rows(book),
+        fixed_order(book.n_columns),
+        n_paths=1,
+        generator=seeded_generator(seed, device),
+    )
+    assert got.log_prob.exp().sum().item() == pytest.approx(1, abs=rounding(dtype))
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "network",
+        "transformer",
+        "stranger",
+        "oracle",
+        "tree",
+        "trees",
+        "mixture",
+        "bayes_net",
+        "joined",
+    ],
+)
+@pytest.mark.parametrize("name", sorted(BOOKS))
+def test_coordinate_path_is_any_order_autoregression(device, dtype, name, kind):
+    book = make_book(name, device)
+    denoiser = make_denoiser(kind, book, 4)
+    rows = denoiser.support if kind == "oracle" else all_rows(book)
+    path = torch.arange(len(rows), device=device) % 3
+    noise = RowNoise(rows, path, 99)
+    got = path_log_weights(denoiser, rows, CoordinateSchedule(book.n_columns), noise).cpu()
+    ranks = ranks_of(noise, rows)
+    assert len(ranks.unique(dim=0)) > 1
+    for row, rank, log_w in zip(rows, ranks, got, strict=True):
+        naive = naive_autoregression(denoiser, row, rank)
+        torch.testing.assert_close(log_w, naive, atol=rounding(dtype), rtol=0)
+
+
+ORDERS = ((2, 0, 1), (0, 1, 2), (1, 2, 0))
+
+
+@pytest.mark.parametrize("n_paths", [3, 7])
+@pytest.mark.parametrize("kind", ["network", "transformer", "stranger", "oracle"])
+def test_all_of_several_orders_are_an_exact_mixture(device, dtype, kind, n_paths):
+    """As many paths as orders: an equal mixture of autoregressions, without noise or error."""
+    book = make_book("mixed", device)
+    denoiser = make_denoiser(kind, book, 4)
+    rows = denoiser.support if kind == "oracle" else all_rows(book)
+    schedule = CoordinateSchedule(3, ORDERS)
+    given = torch.tensor([False, True, False], device=device)
+    gaps = rows.clone()
+    gaps[::2, 2] = math.nan
+    for x, condition in ((rows, None), (gaps, None), (gaps, given)):
+        got = path_log_prob(
+            denoiser, x, schedule, n_paths=n_paths, given=condition,
+            generator=seeded_generator(0, device),
+        )  # fmt: skip
+        split = path_attribution(
+            denoiser, x, schedule, n_paths=n_paths, given=condition,
+            generator=seeded_generator(9, device),
+        )  # fmt: skip
+        assert not got.stderr.any()
+        assert not split.stderr.any()
+        torch.testing.assert_close(split.log_prob, got.log_prob, atol=rounding(dtype), rtol=0)
+        for row, log_prob in zip(x, got.log_prob.tolist(), strict=True):
+            start = () if condition is None else (1,)
+            known = [j for j in range(3) if j in start]
+            log_w = []
+            for order in ORDERS:
+                order = known + [j for j in order if j not in known]
+                rank = torch.tensor(order).argsort()
+                log_w.append(naive_autoregression(denoiser, row, rank, start).sum().item())
+            expected = np.logaddexp.reduce(log_w) - math.log(3)
+            assert log_prob == pytest.approx(expected, abs=rounding(dtype, 3))
+
+
+@LAW
+@given(
+    tables(sizes=(1, 2, 3), max_columns=3),
+    seeds,
+    st.data(),
+    st.sampled_from(["network", "stranger", "trees"]),
+)
+def test_a_mixture_of_orders_is_normalised_to_rounding(device, dtype, columns, seed, data, kind):
+    book = Codebook(columns).to(device)
+    n = book.n_columns
+    orders = data.draw(st.lists(st.permutations(range(n)), min_size=1, max_size=4))
+    schedule = CoordinateSchedule(data.draw(st.integers(1, n)), tuple(map(tuple, orders)))
+    got = path_log_prob(
+        make_denoiser(kind, book, seed),
+        all_rows(book),
+        schedule,
+        n_paths=len(orders),
+        generator=seeded_generator(seed, device),
+    )
+    assert got.log_prob.exp().sum().item() == pytest.approx(1, abs=rounding(dtype))
+    assert not got.stderr.any()
+
+
+# -- the oracle's paths ----------------------------------------------------------------------------
+
+
+@LAW
+@given(tables(max_columns=3), seeds)
+def test_coordinate_path_of_the_oracle_is_log_p(device, dtype, columns, seed):
+    book = Codebook(columns).to(device)
+    oracle = random_oracle(book, np.random.default_rng(seed), share=0.7)
+    got = path_log_prob(
+        oracle,
+        oracle.support,
+        CoordinateSchedule(book.n_columns),
+        n_paths=3,
+        generator=seeded_generator(seed, device),
+    )
+    truth = oracle.log_prob(oracle.support).double()
+    torch.testing.assert_close(got.log_prob, truth, atol=rounding(dtype), rtol=0)
+    assert got.stderr.max() < rounding(dtype)
+
+
+@pytest.mark.parametrize("name", ["line", "mixed"])
+def test_isotropic_path_of_the_oracle_comes_down_to_the_entropy(device, name):
+    """Every refinement of the steps lowers E[-log W]; its limit is the entropy."""
+    book = make_book(name, device)
+    oracle = random_oracle(book, np.random.default_rng(0))
+    n_paths = 1500
+    rows = oracle.support.repeat_interleave(n_paths, 0)
+    path = torch.arange(n_paths, device=device).repeat(len(oracle.support))
+    p = oracle.log_probs.double().exp()
+    entropy = -(p * p.log()).sum().item()
+    high = 60 * float(book.known_snr.max()) / 2000
+    grid = torch.linspace(math.log(0.2), math.log(high), 64).exp().tolist()
+    nats, spread = {}, {}
+    for n_steps in (1, 2, 4, 16, 64):
+        levels = IsotropicSchedule(tuple(grid[64 // n_steps - 1 :: 64 // n_steps]))
+        log_w = path_log_weights(oracle, rows, levels, RowNoise(rows, path, n_steps)).sum(1)
+        log_w = log_w.unflatten(0, (-1, n_paths))
+        nats[n_steps] = -(p * log_w.mean(1)).sum().item()
+        spread[n_steps] = (p.square() * log_w.var(1) / n_paths).sum().sqrt().item()
+    values, margin = list(nats.values()), 3 * max(spread.values())
+    assert all(a > b - margin for a, b in itertools.pairwise(values)), nats
+    assert all(v > entropy - 3 * s for v, s in zip(values, spread.values(), strict=True))
+    assert nats[1] > entropy + 2 * margin  # one step: almost the independent columns
+    assert nats[64] - entropy < 0.25 * (nats[1] - entropy) + 3 * spread[64]
+    # row by row: many steps give log P
+    assert (log_w.mean(1) - p.log()).abs().max() < 0.1 + margin
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_one_jump_is_the_independent_columns(device, dtype, steps, generator):
+    book = make_book("mixed", device)
+    oracle = random_oracle(book, np.random.default_rng(0))
+    rows = oracle.support
+    got = path_log_prob(
+        oracle, rows, CoordinateSchedule(steps), n_paths=8, generator=generator
+    ).log_prob
+    p, rows = oracle.log_probs.exp().cpu().numpy(), rows.cpu().numpy().astype(int)
+    independent = sum(
+        np.log([p[rows[:, j] == k].sum() for k in range(book.slots.cardinalities[j])])[rows[:, j]]
+        for j in range(3)
+    )
+    close = np.allclose(got.cpu().numpy(), independent, atol=rounding(dtype, 3))
+    assert close == (steps == 1)
+
+
+@pytest.mark.parametrize("schedule", sorted(SCHEDULES))
+@pytest.mark.parametrize("name", sorted(BOOKS))
+def test_untrained_network_scores_the_sum_of_log_marginals(device, dtype, name, schedule):
+    book = make_book(name, device)
+    net = random_network(book, 0, strength=0.0)
+    rows = all_rows(book)
+    got = path_log_prob(
+        net,
+        rows,
+        SCHEDULES[schedule](book.n_columns),
+        n_paths=4,
+        generator=seeded_generator(0, device),
+    )
+    truth = net.base.log_prob(rows).double()
+    torch.testing.assert_close(got.log_prob, truth, atol=rounding(dtype), rtol=rounding(dtype))
+    assert got.stderr.max() < rounding(dtype)
+
+
+@pytest.mark.parametrize("name", sorted(BOOKS))
+def test_untrained_network_integrates_to_its_baseline(device, dtype, name, generator):
+    book = make_book(name, device)
+    net = random_network(book, 0, strength=0.0)
+    got = integral_log_prob(
+        net, all_rows(book), make_quadrature(book, device), baseline=net.base, generator=generator
+    )
+    truth = net.base.log_prob(all_rows(book)).double()
+    loose = 1e-8 if dtype == torch.float64 else 3e-3  # γ times rounding of the error
+    torch.testing.assert_close(got.log_prob, truth, atol=loose, rtol=0)
+
+
+@pytest.mark.parametrize("schedule", ["coordinate", "isotropic"])
+def test_relabelling_and_permuting_change_nothing(device, dtype, schedule):
+    rng = np.random.default_rng(0)
+    columns = [simplex(3), line(-1.0, 0.9), simplex(2)]
+    book = Codebook(columns).to(device)
+    oracle = random_oracle(book, rng)
+    rows = oracle.support
+    new_book = Codebook([columns[j] for j in (2, 0, 1)]).to(device)
+    label = torch.tensor([2.0, 0.0, 1.0], device=device).double()
+
+    def move(r):
+        return torch.stack([1 - r[:, 2], label[r[:, 0].long()], r[:, 1]], 1)
+
+    new = SupportDenoiser(new_book, move(rows), oracle.log_probs.exp())
+    plan = SCHEDULES[schedule](3)
+    a, b = (
+        path_log_prob(
+            d, r, plan, n_paths=400, generator=seeded_generator(0, device), batch_size=1 << 15
+        )
+        for d, r in ((oracle, rows), (new, move(rows)))
+    )
+    spread = (a.stderr.square() + b.stderr.square()).sqrt()
+    assert ((a.log_prob - b.log_prob).abs() < 4 * spread + rounding(dtype)).all()
+    assert spread.max() < (rounding(dtype) if schedule == "coordinate" else 0.2)
+
+
+# -- paths, weights and errors ---------------------------------------------------------------------
+
+
+def strong_case(device, schedule="isotropic"):
+    """A network whose weights spread, a schedule and a few rows."""
+    book = make_book("mixed", device)
+    net = random_network(book, 7, strength=0.5)
+    return net, all_rows(book)[:6], SCHEDULES[schedule](3)
+
+
+@pytest.mark.parametrize("schedule", ["isotropic", "hybrid"])
+def test_code_length_falls_as_paths_grow(device, schedule):
+    net, rows, plan = strong_case(device, schedule)
+    reference = path_log_prob(
+        net, rows, plan, n_paths=1 << 14, generator=seeded_generator(0, device), batch_size=1 << 15
+    )
+    nats = {}
+    for n_paths in (1, 8, 64):
+        runs = [
+            path_log_prob(
+                net, rows, plan, n_paths=n_paths, generator=seeded_generator(seed, device)
+            )
+            for seed in range(60)
+        ]
+        nats[n_paths] = -torch.stack([r.log_prob for r in runs]).mean().item()
+    truth = -reference.log_prob.mean().item()
+    assert nats[1] > nats[8] + 0.01
+    assert nats[8] > nats[64]
+    assert nats[64] == pytest.approx(truth, abs=0.03)
+    assert nats[1] > truth + 0.03
+
+
+def test_stderr_covers_the_truth(device):
+    net, rows, plan = strong_case(device)
+    rows = rows[:4]
+    truth = path_log_prob(
+        net, rows, plan, n_paths=1 << 16, generator=seeded_generator(0, device), batch_size=1 << 15
+    )
+    runs = [
+        path_log_prob(net, rows, plan, n_paths=64, generator=seeded_generator(seed, device))
+        for seed in range(1, 151)
+    ]
+    z = torch.stack([(r.log_prob - truth.log_prob) / r.stderr for r in runs])
+    assert truth.stderr.max() < 0.02
+    covered = (z.abs() < 1.96).double().mean(0).cpu().numpy()
+    assert (covered > 0.95 - 2.6 * math.sqrt(0.95 * 0.05 / len(runs))).all(), covered
+    assert covered.mean() < 0.985, covered
+
+
+def test_stderr_of_the_integral_is_its_spread(device):
+    book = make_book("mixed", device)
+    oracle = random_oracle(book, np.random.default_rng(0))
+    quadrature = pilot_quadrature(oracle, oracle.support, seeded_generator(0, device))
+    truth = oracle.log_prob(oracle.support)
+    for baseline in (None, random_marginals(book, np.random.default_rng(1))):
+        runs = [
+            integral_log_prob(
+                oracle,
+                oracle.support,
+                quadrature,
+                baseline=baseline,
+                n_points=512,
+                generator=seeded_generator(seed, device),
+            )
+            for seed in range(80)
+        ]
+        error = torch.stack([r.log_prob for r in runs]) - truth
+        stderr = torch.stack([r.stderr for r in runs])
+        ratio = stderr.square().mean(0).sqrt() / error.std(0)
+        assert 0.93 < ratio.mean() < 1.2  # neighbouring strata can only overstate it
+        # less than 95 %: the integrand is skewed
+        assert ((error / stderr).abs() < 1.96).double().mean() > 0.9
+
+
+@pytest.mark.parametrize("high", [0.5, 4.0])
+def test_stderr_of_a_short_integral_is_its_spread(device, high):
+    """Where most nats, and most of the noise, are those of the right tail."""
+    book = make_book("mixed", device)
+    oracle = random_oracle(book, np.random.default_rng(0))
+    short = Quadrature(torch.tensor([1e-3, high]).log(), torch.ones(1)).to(device)
+    runs = [
+        integral_log_prob(oracle, oracle.support, short, generator=seeded_generator(seed, device))
+        for seed in range(120)
+    ]
+    spread = torch.stack([r.log_prob for r in runs]).var(0)
+    stated = torch.stack([r.stderr for r in runs]).square().mean(0)
+    ratio = (stated.mean() / spread.mean()).sqrt()
+    assert 0.93 < ratio < 1.2  # neighbouring strata can only overstate it
+
+
+@LAW
+@given(st.integers(2, 8), seeds)
+def test_combine_is_a_log_mean_with_gaps(device, m, seed):
+    torch.set_default_dtype(torch.float32)  # weights are float64 whatever the network is
+    rng = np.random.default_rng(seed)
+    log_w = rng.normal(-800, 1, (5, m))  # exp underflows
+    n_there = rng.integers(1, m + 1, 5)
+    log_w[np.arange(m) >= n_there[:, None]] = np.nan
+    got = combine(torch.tensor(log_w, device=device))
+    for i in range(5):
+        w = np.exp(log_w[i, : n_there[i]] + 800)
+        assert got.log_prob[i].item() == pytest.approx(np.log(w.mean()) - 800, abs=1e-11)
+        if n_there[i] > 1:
+            delta = w.std(ddof=1) / w.mean() / math.sqrt(len(w))
+            chance = max(delta, np.log(w).std(ddof=1) / math.sqrt(len(w)))
+            student = stats.t.ppf(0.975, max(1, (len(w) - 1) * 2 / 3)) / stats.norm.ppf(0.975)
+            gap = max(0, np.log(w).mean() + np.log(w).var(ddof=1) / 2 - np.log(w.mean()))
+            gap = min(gap, 2 * np.log(w).std(ddof=1))
+            expected = student * chance + gap * min(1, 4 * delta) / stats.norm.ppf(0.975)
+            assert got.stderr[i].item() == pytest.approx(expected)
+        else:
+            assert math.isnan(got.stderr[i])
+
+
+@LAW
+@given(st.integers(1, 8), st.floats(0, 5), seeds)
+def test_attributions_add_up_whatever_the_weights(device, m, spread, seed):
+    torch.set_default_dtype(torch.float32)  # weights are float64 whatever the network is
+    rng = np.random.default_rng(seed)
+    log_w = torch.tensor(rng.normal(-3, 1, (5, 1, 4)) + spread * rng.normal(size=(5, m, 4)))
+    log_w[0, 1:] = torch.nan
+    got = attribute(log_w.to(device))
+    torch.testing.assert_close(got.surprisal.sum(1), -got.log_prob, atol=3e-9, rtol=0)
+    if m == 1:
+        torch.testing.assert_close(got.surprisal.cpu(), -log_w[:, 0])
+
+
+@pytest.mark.parametrize("tol", [None, 0.05])
+@pytest.mark.parametrize("schedule", sorted(SCHEDULES))
+def test_path_attribution_splits_the_score(device, dtype, schedule, tol):
+    net, rows, plan = strong_case(device, schedule)
+    kwargs = {"n_paths": 5, "tol": tol, "max_paths": 40}
+    score = path_log_prob(net, rows, plan, generator=seeded_generator(3, device), **kwargs)
+    split = path_attribution(net, rows, plan, generator=seeded_generator(3, device), **kwargs)
+    torch.testing.assert_close(split.log_prob, score.log_prob, atol=rounding(dtype), rtol=0)
+    torch.testing.assert_close(split.stderr, score.stderr, atol=rounding(dtype), rtol=1e-3)
+    torch.testing.assert_close(
+        split.surprisal.sum(1), -score.log_prob, atol=rounding(dtype), rtol=0
+    )
+    assert split.surprisal.shape == rows.shape
+
+
+def test_attribution_of_independent_columns_is_their_surprisal(device, dtype, generator):
+    book = make_book("mixed", device)
+    marginal = random_marginals(book, np.random.default_rng(0))
+    rows = all_rows(book)
+    split = path_attribution(marginal, rows, IsotropicSchedule((2.0, 9.0)), generator=generator)
+    expected = -book.slots.at(marginal.log_probs.expand(len(rows), -1), rows.long()).double()
+    torch.testing.assert_close(split.surprisal, expected, atol=rounding(dtype), rtol=1e-4)
+
+
+# -- given columns ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("given_columns", [(0,), (1, 2), (0, 3)])
+def test_conditionals_of_the_oracle_are_ratios_of_sums(device, dtype, given_columns):
+    book = Codebook([simplex(3), line(-1.0, 0.8), simplex(2), simplex(2)]).to(device)
+    oracle = random_oracle(book, np.random.default_rng(0), share=0.8)
+    rows = oracle.support
+    given = torch.zeros(4, dtype=torch.bool, device=device)
+    given[list(given_columns)] = True
+    p = oracle.log_probs.double().exp()
+    same = (rows[:, None, given] == rows[None][:, :, given]).all(2).double()
+    marginal = (same @ p).log()
+    n_free = 4 - len(given_columns)
+    coordinate = path_log_prob(
+        oracle,
+        rows,
+        CoordinateSchedule(n_free),
+        n_paths=3,
+        given=given,
+        generator=seeded_generator(0, device),
+    )
+    # log P(a, b) = log P(a) + log P(b | a)
+    torch.testing.assert_close(
+        coordinate.log_prob + marginal, p.log(), atol=rounding(dtype), rtol=0
+    )
+    assert coordinate.stderr.max() < rounding(dtype)
+    levels = tuple(torch.linspace(math.log(0.2), math.log(80.0), 60).exp().tolist())
+    isotropic = path_log_prob(
+        oracle,
+        rows,
+        IsotropicSchedule(levels),
+        n_paths=600,
+        given=given,
+        generator=seeded_generator(0, device),
+        batch_size=1 << 15,
+    )
+    error = (isotropic.log_prob + marginal - p.log()).abs()
+    assert (error < 4 * isotropic.stderr + 0.1).all()
+    split = path_attribution(
+        oracle,
+        rows,
+        IsotropicSchedule((3.0,)),
+        given=given,
+        generator=seeded_generator(0, device),
+    )
+    assert split.surprisal[:, given].abs().max() < rounding(dtype)
+
+
+@pytest.mark.parametrize("kind", ["network", "stranger"])
+@pytest.mark.parametrize("schedule", ["isotropic", "coordinate", "hybrid"])
+def test_conditionals_of_any_denoiser_add_up_to_one(device, dtype, kind, schedule):
+    book = make_book("mixed", device)
+    denoiser = make_denoiser(kind, book, 5)
+    rows = all_rows(book)
+    rows = rows[rows[:, 1] == 1]
+    given = torch.tensor([False, True, False], device=device)
+
+    def score(seed):
+        return path_log_prob(
+            denoiser,
+            rows,
+            make_schedule(schedule, 2, kind),
+            n_paths=250,
+            given=given,
+            generator=seeded_generator(seed, device),
+            batch_size=1 << 15,
+        )
+
+    mass, stderr = repeated_mass(score)
+    assert mass == pytest.approx(1, abs=4 * stderr + rounding(dtype))
+    assert stderr < 0.03
+
+
+# -- a score is a function of the row --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("schedule", sorted(SCHEDULES))
+def test_path_score_ignores_batch_order_and_neighbours(device, dtype, schedule):
+    net, _, plan = strong_case(device, schedule)
+    rows = torch.cat([all_rows(net.codebook), all_rows(net.codebook)[:3]])
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0)).to(device)
+
+    def score(r, **kwargs):
+        return path_log_prob(
+            net, r, plan, n_paths=4, generator=seeded_generator(5, device), **kwargs
+        )
+
+    whole = score(rows)
+    assert torch.equal(whole.log_prob[-3:], whole.log_prob[:3]) or torch.allclose(
+        whole.log_prob[-3:], whole.log_prob[:3], atol=rounding(dtype)
+    )
+    for other, index in (
+        (score(rows[order]), order),
+        (score(rows, batch_size=1), slice(None)),
+        (score(rows, batch_size=7), slice(None)),
+        (score(rows, tol=0.2, max_paths=4), slice(None)),
+        (score(rows[4:5]), slice(4, 5)),
+    ):
+        for a, b in zip(other, whole, strict=True):
+            torch.testing.assert_close(a, b[index], atol=rounding(dtype), rtol=rounding(dtype))
+    # another seed, another noise
+    other = path_log_prob(net, rows, plan, n_paths=4, generator=seeded_generator(6, device))
+    if schedule != "fixed order":
+        assert (other.log_prob - whole.log_prob).abs().max() > 1e-3
+
+
+def test_integral_score_ignores_batch_order_and_neighbours(device, dtype):
+    net, rows, _ = strong_case(device)
+    order = torch.tensor([3, 1, 5, 0, 2, 4], device=device)
+    quadrature = make_quadrature(net.codebook, device)
+
+    def score(r, batch_size=2048):
+        return integral_log_prob(
+            net, r, quadrature, generator=seeded_generator(5, device), batch_size=batch_size
+        )
+
+    loose = rounding(dtype, 10)
+    for a, b in zip(score(rows[order]), score(rows), strict=True):
+        torch.testing.assert_close(a, b[order], atol=loose, rtol=1e-3)
+    for a, b in zip(score(rows, 1), score(rows), strict=True):
+        torch.testing.assert_close(a, b, atol=loose, rtol=1e-3)
+
+
+class Counting(Denoiser):
+    """A denoiser that counts the rows it is asked about."""
+
+    def __init__(self, inner):
+        super().__init__(inner.codebook)
+        self.inner, self.rows, self.largest = inner, 0, 0
+
+    def forward(self, y, snr):
+        self.rows += len(y)
+        self.largest = max(self.largest, len(y))
+        return self.inner(y, snr)
+
+
+def test_tol_buys_paths_only_where_they_are_needed(device, dtype):
+    net, _, plan = strong_case(device)
+    rows = all_rows(net.codebook)
+    counting = Counting(net)
+
+    def score(**kwargs):
+        counting.rows = 0
+        got = path_log_prob(
+            counting, rows, plan, n_paths=8, generator=seeded_generator(2, device), **kwargs
+        )
+        return got, counting.rows
+
+    plain, cost = score()
+    tol = float(plain.stderr.median())
+    fine, fine_cost = score(tol=tol, max_paths=2048)
+    near = {"atol": rounding(dtype), "rtol": rounding(dtype)}
+    enough = torch.isclose(fine.log_prob, plain.log_prob, atol=rounding(dtype), rtol=0)
+    assert 0 < enough.sum() < len(rows)
+    # the paths that estimate do not decide, so they may say a little more than tol
+    assert fine.stderr[~enough].median() < tol
+    assert (fine.stderr < 2 * tol).all()
+    assert fine_cost > 2 * cost
+    capped, _ = score(tol=1e-9, max_paths=32)
+    many = path_log_prob(net, rows, plan, n_paths=32, generator=seeded_generator(2, device))
+    torch.testing.assert_close(capped.log_prob, many.log_prob, **near)
+    for a, b in zip(score(tol=1e-9, max_paths=8)[0], plain, strict=True):
+        torch.testing.assert_close(a, b, **near)
+    # a row gets the same paths alone as among others
+    alone = path_log_prob(
+        net, rows[-2:], plan, n_paths=8, tol=tol, max_paths=2048,
+        generator=seeded_generator(2, device),
+    )  # fmt: skip
+    torch.testing.assert_close(alone.log_prob, fine.log_prob[-2:], **near)
+    one, _ = score(tol=1e-9, max_paths=1)
+    assert one.stderr.isfinite().all()  # n_paths wins over max_paths
+
+
+class Unlucky(Denoiser):
+    """Sees the first column first on one path of three, and then all but rules out a level of the next one."""
+
+    def forward(self, y, snr):
+        known = torch.isinf(snr)
+        logits = y.new_zeros(len(y), self.codebook.slots.n_slots)
+        bad = known[:, 0] & ~known[:, 1] & ~known[:, 2]
+        logits[:, 2] = logits[:, 4] = torch.where(bad, 4.0, 0.0)
+        return Posterior(self.codebook, CategoricalPosterior(self.codebook.slots, logits))
+
+
+def test_masses_add_up_to_one_under_tol(device):
+    """Which paths estimate must not depend on how well they agree: two that do are often of the commoner kind."""
+    # the last column has no say; its levels repeat the others' rows, each with noise of its own
+    book = Codebook([simplex(2), simplex(2), simplex(2), simplex(120)]).to(device)
+
+    def score(seed):
+        # two paths that differ by a factor of two are near enough, by a factor of thirty not
+        return path_log_prob(
+            Unlucky(book), all_rows(book), CoordinateSchedule(4), n_paths=2, tol=4.0, max_paths=16,
+            generator=seeded_generator(seed, device),
+        )  # fmt: skip
+
+    mass, stderr = repeated_mass(score)
+    assert stderr < 0.005
+    assert mass == pytest.approx(1, abs=4 * stderr)
+
+
+def test_an_unknown_error_is_above_any_tol(device):
+    net, rows, plan = strong_case(device)
+    got = path_log_prob(
+        net, rows, plan, n_paths=1, tol=1e9, max_paths=8, generator=seeded_generator(0, device)
+    )
+    assert got.stderr.isfinite().all()
+
+
+@pytest.mark.parametrize("n_paths", [1, 2])
+def test_fewer_paths_than_orders_estimate_the_mixture_of_all(device, n_paths):
+    """Which orders a row gets is chance, different ones for different paths, so E[W] is the mixture."""
+    net, _, _ = strong_case(device)
+    rows, schedule = all_rows(net.codebook), CoordinateSchedule(3, ORDERS)
+    truth = path_log_prob(net, rows, schedule, n_paths=3, generator=seeded_generator(0, device))
+    runs = [
+        path_log_prob(net, rows, schedule, n_paths=n_paths, generator=seeded_generator(s, device))
+        for s in range(300)
+    ]
+    p = torch.stack([r.log_prob.exp() for r in runs])
+    z = (p.mean(0) - truth.log_prob.exp()) / (p.std(0) / math.sqrt(len(runs)))
+    assert z.abs().max() < 4.5
+    # three orders leave as many values of a score; with two of them they are means of two of the three
+    assert all(len(column.unique()) <= 3 for column in (p * 1e9).round().T)
+    if n_paths == 2:
+        spread = torch.stack([r.log_prob for r in runs]).std(0)
+        assert (runs[0].stderr[spread > 0.01] > 0).all()
+
+
+def test_no_path_is_taken_twice(device):
+    net, rows, _ = strong_case(device)
+    counting, costs = Counting(net), {}
+    schedules = {n: CoordinateSchedule(3, ORDERS[:n]) for n in (1, 2, 3)}
+    schedules["at once"] = CoordinateSchedule(1)
+    for name, schedule in schedules.items():
+        for tol, n_paths in ((None, 16), (1e-9, 2)):
+            counting.rows = 0
+            got = path_log_prob(
+                counting, rows, schedule, n_paths=n_paths, tol=tol, max_paths=64,
+                generator=seeded_generator(0, device),
+            )  # fmt: skip
+            assert not got.stderr.any()
+            costs[name, tol] = counting.rows / len(rows)
+    # of three steps the last is free, and what is known of nothing is asked once a batch
+    rows_asked = len(filled(rows.repeat(3, 1))) / len(rows)  # whole blocks
+    assert costs[3, None] <= 2 * rows_asked + 0.5
+    assert costs["at once", None] < 1
+    assert costs[1, None] == costs[1, 1e-9]
+    few = path_log_prob(net, rows, schedules[3], n_paths=2, generator=seeded_generator(0, device))
+    assert (few.stderr > 0).all()  # two of three
+
+
+def test_batch_size_bounds_a_call_and_progress_counts_rows(device, generator):
+    net, _, plan = strong_case(device)
+    rows = all_rows(net.codebook)
+    counting, done = Counting(net), []
+    path_log_prob(
+        counting, rows, plan, n_paths=3, tol=0.01, max_paths=24, batch_size=10,
+        generator=generator, progress=done.append,
+    )  # fmt: skip
+    assert counting.largest <= 10
+    assert sum(done) == len(rows)
+    assert len(done) > 1
+
+
+def test_no_rows_have_no_scores(device, generator):
+    net, rows, plan = strong_case(device)
+    assert path_log_prob(net, rows[:0], plan, generator=generator).log_prob.shape == (0,)
+    split = path_attribution(net, rows[:0], plan, generator=generator)
+    assert split.surprisal.shape == (0, 3)
+
+
+def test_one_path_has_no_standard_error(device, generator):
+    net, rows, plan = strong_case(device)
+    got = path_log_prob(net, rows, plan, n_paths=1, generator=generator)
+    assert got.log_prob.isfinite().all()
+    assert got.stderr.isnan().all()
+
+
+def test_a_custom_schedule_knows_some_columns_and_then_climbs(device, dtype):
+    """By hand: one column known, one isotropic step for the rest."""
+    net, rows, _ = strong_case(device)
+    book = net.codebook
+    noise = RowNoise(rows, torch.zeros(len(rows), dtype=torch.int64, device=device), 11)
+    got = path_log_weights(net, rows, PartlyKnownSchedule(1, (2.0,)), noise)
+    first = ranks_of(noise, rows) == 0
+    x = book.embed(rows)
+    xi = noise.normal(1, book.n_coords, x.dtype)
+    snr = torch.where(first, math.inf, 2.0).to(x)
+    y = torch.where(book.per_coord(first), x, 2.0 * x + math.sqrt(2.0) * xi)
+    zero = net(torch.zeros_like(x), torch.zeros_like(snr))
+    expected = zero.log_prob(rows) + net(y, snr).log_prob(rows)
+    expected = expected - zero.update(y, snr).log_prob(rows)
+    torch.testing.assert_close(got, expected.double(), atol=rounding(dtype), rtol=rounding(dtype))
+
+
+# -- the error curve -------------------------------------------------------------------------------
+
+
+def test_half_the_area_under_the_error_curve_is_the_code_length(device):
+    book = make_book("mixed", device)
+    oracle = random_oracle(book, np.random.default_rng(0))
+    snr = torch.linspace(math.log(1e-3), math.log(80.0), 80, device=device).exp()
+    draws = []
+    for seed in range(30):
+        noise = seeded_generator(seed, device)
+        mse, stderr = mse_curve(oracle, oracle.support, snr, generator=noise)
+        assert mse.shape == stderr.shape == snr.shape
+        errors = torch.trapezoid(mse * snr.double(), snr.double().log()) / 2
+        draws.append(errors.item())
+    uniform = -oracle.log_prob(oracle.support).mean().item()
+    assert np.mean(draws) == pytest.approx(
+        uniform, abs=4 * np.std(draws) / math.sqrt(len(draws)) + 0.01
+    )
+
+
+@pytest.mark.parametrize("batch_size", [11, 2048])
+def test_stderr_of_the_error_curve_is_its_spread_where_rows_are_equal(device, batch_size):
+    """A row that a table holds many times has as many independent noises, in whatever batches."""
+    book = make_book("mixed", device)
+    oracle = random_oracle(book, np.random.default_rng(0))
+    snr = torch.tensor([0.5, 4.0], device=device)
+    stated, spread = [], []
+    for row in oracle.support[:3]:
+        runs = [
+            mse_curve(
+                oracle, row.repeat(24, 1), snr, generator=seeded_generator(seed, device),
+                batch_size=batch_size,
+            )
+            for seed in range(50)
+        ]  # fmt: skip
+        stated.append(torch.stack([stderr for _, stderr in runs]).square().mean(0))
+        spread.append(torch.stack([mse for mse, _ in runs]).var(0))
+    ratio = (torch.stack(stated) / torch.stack(spread)).mean().sqrt()
+    assert 0.85 < ratio < 1.15
+
+
+# -- errors ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "kwargs", [{"n_paths": 0}, {"max_paths": 0}, {"tol": 0.0}, {"tol": -1.0}, {"tol": math.nan}]
+)
+def test_wrong_arguments_of_the_path_are_refused(device, generator, kwargs):
+    net, rows, plan = strong_case(device)
+    with pytest.raises(ValueError, match="must be positive"):
+        path_log_prob(net, rows, plan, generator=generator, **kwargs)
+
+
+def test_too_few_points_are_refused(device, generator):
+    net, rows, _ = strong_case(device)
+    with pytest.raises(ValueError, match="at least 4"):
+        integral_log_prob(
+            net, rows, make_quadrature(net.codebook, device), n_points=3, generator=generator
+        )
+
+
+def test_a_network_on_a_network_stays_normalised(device, dtype):
+    """Any denoiser can be a base."""
+    book = make_book("mixed", device)
+    inner = random_network(book, 0)
+    outer = NeuralDenoiser(inner, width=8, depth=1).to(device).eval()
+    plan = IsotropicSchedule((1.0, 4.0))
+    a, b = (
+        path_log_prob(d, all_rows(book), plan, generator=seeded_generator(0, device))
+        for d in (inner, outer)
+    )
+    torch.testing.assert_close(a.log_prob, b.log_prob, atol=rounding(dtype), rtol=rounding(dtype))
+
+
+@pytest.mark.parametrize("sd", [0.1, 0.5, 1.2])
+@pytest.mark.parametrize("m", [2, 3, 4, 8, 32])
+def test_intervals_of_few_paths_cover(m, sd):
+    """Log-weights that are Gaussian: log E[W] is half their variance."""
+    log_w = torch.tensor(np.random.default_rng(0).normal(0, sd, (8000, m)))
+    got = combine(log_w)
+    covered = ((got.log_prob - sd**2 / 2).abs() < 1.96 * got.stderr).double().mean()
+    assert 0.93 < covered < 0.99
+
+
+def test_the_error_stays_in_proportion():
+    """Where one path is far from the others, the error is of the order of their distance, not of its square."""
+    for paths in ([-1.0, -1, -1, -1000], [-800.0, -900, -801], [-1e5, -1.0]):
+        stderr = combine(torch.tensor([paths], dtype=torch.float64)).stderr.item()
+        assert stderr < 6 * (max(paths) - min(paths))
+
+
+def test_the_error_grows_with_the_disagreement_of_paths():
+    log_w = torch.tensor(
+        [[-60.0, -75.0, -90.0, -70.0], [-3.0, -3.1, -2.9, -3.0]], dtype=torch.float64
+    )
+    stderr = combine(log_w).stderr
+    # one path holds all the weight: the delta method alone would say one nat
+    assert stderr[0] > log_w[0].std().item() / 2
+    delta = torch.exp(log_w[1] - combine(log_w).log_prob[1]).std().item() / 2
+    assert delta < stderr[1] < 3 * delta
+    # of a finite number of paths less is left to chance the more are taken
+    some = [combine(log_w, n).stderr for n in (8, 5, 4)]
+    torch.testing.assert_close(some[0], stderr / math.sqrt(2))
+    torch.testing.assert_close(some[1], stderr / math.sqrt(5))
+    assert not some[2].any()

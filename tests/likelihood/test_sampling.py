@@ -1,0 +1,381 @@
+"""Samples against the mass that the path estimator gives."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from laws import (
+    BOOKS,
+    SCHEDULES,
+    WIDER_BOOKS,
+    Stranger,
+    all_rows,
+    cases,
+    code,
+    empty_state,
+    line,
+    make_book,
+    make_denoiser,
+    make_schedule,
+    mixture_draws,
+    random_mixture,
+    random_network,
+    random_oracle,
+    random_rows,
+    real,
+    repeated,
+    rounding,
+    seeded_generator,
+    simplex,
+)
+from scipy import stats
+
+from discrete_itd.channel import CoordinateSchedule, IsotropicSchedule
+from discrete_itd.channel.codebook import Codebook
+from discrete_itd.likelihood import path_log_prob
+from discrete_itd.likelihood.sampling import best_guess, column_distribution, sample
+
+
+def counts_of(book, codes):
+    """How often each row of the enumeration was drawn."""
+    sizes = [c.n_slots for c in book.columns]
+    return np.bincount(
+        np.ravel_multi_index(codes.long().cpu().numpy().T, sizes), minlength=math.prod(sizes)
+    )
+
+
+def scored(denoiser, rows, plan, n_paths, device):
+    """P(x) of rows by the path estimator, ten times so many paths, and its standard error."""
+
+    def score(seed):
+        generator = seeded_generator(seed, device)
+        return path_log_prob(
+            denoiser, rows, plan, n_paths=n_paths, generator=generator, batch_size=1 << 15
+        )
+
+    return repeated(score)
+
+
+def blank(book, n):
+    """Rows of which everything is to be drawn."""
+    shape = (n, book.n_columns)
+    return torch.full(shape, math.nan, dtype=torch.float64, device=book.device)
+
+
+def p_value(counts, p, error=0.0):
+    """χ² of counts against masses that are known up to an error of their own."""
+    n, error = counts.sum(), np.broadcast_to(error, counts.shape)
+    expected = n * p / p.sum()
+    big = expected >= 5
+    z2 = (counts - expected)[big] ** 2 / (expected + (n * error) ** 2)[big]
+    return stats.chi2.sf(z2.sum(), big.sum() - 1)
+
+
+@pytest.mark.parametrize("schedule", sorted(SCHEDULES))
+@pytest.mark.parametrize("kind", ["network", "stranger"])
+def test_samples_follow_the_scored_mass(device, kind, schedule):
+    book = make_book("mixed", device)
+    denoiser = make_denoiser(kind, book, 6)
+    plan = make_schedule(schedule, 3, kind)
+    p, error = scored(denoiser, all_rows(book), plan, 800, device)
+    codes = sample(
+        denoiser, blank(book, 12000), plan, generator=seeded_generator(1, device), batch_size=5000
+    )
+    assert codes.dtype == torch.float64
+    counts = counts_of(book, codes)
+    assert p_value(counts, p, error) > 1e-3
+    # the same counts do not fit the independent columns that it starts from
+    rows = all_rows(book)
+    start = (
+        denoiser(*empty_state(book))
+        .expand(len(rows))
+        .log_prob(rows)
+        .sum(1)
+        .double()
+        .exp()
+        .cpu()
+        .numpy()
+    )
+    assert p_value(counts, start) < 1e-6
+
+
+def autoregressive_mass(denoiser):
+    """P of every row, exactly: the mean over all orders of the product of conditionals."""
+    book = denoiser.codebook
+    rows = all_rows(book)
+    x = book.embed(rows)
+    total = 0.0
+    orders = list(itertools.permutations(range(book.n_columns)))
+    for order in orders:
+        y, snr = torch.zeros_like(x), x.new_zeros(len(x), book.n_columns)
+        log_p = 0.0
+        for j in order:
+            log_p = log_p + denoiser(y, snr).log_prob(rows)[:, j].double()
+            mine = book.coord_column == j
+            y, snr = torch.where(mine, x, y), snr.clone()
+            snr[:, j] = math.inf
+        total = total + log_p.exp()
+    return (total / len(orders)).cpu().numpy()
+
+
+@pytest.mark.parametrize("kind", ["network", "stranger"])
+@pytest.mark.parametrize("name", ["line", "simplex", "mixed"])
+def test_coordinate_samples_follow_the_exact_autoregression(device, generator, name, kind):
+    book = make_book(name, device)
+    denoiser = make_denoiser(kind, book, 8)
+    p = autoregressive_mass(denoiser)
+    assert p.sum() == pytest.approx(1, abs=1e-5)
+    plan = CoordinateSchedule(book.n_columns)
+    counts = counts_of(book, sample(denoiser, blank(book, 12000), plan, generator=generator))
+    assert p_value(counts, p) > 1e-3
+
+
+def test_the_oracle_draws_its_table(device, generator):
+    book = make_book("mixed", device)
+    oracle = random_oracle(book, np.random.default_rng(0), share=0.6)
+    codes = sample(oracle, blank(book, 8000), CoordinateSchedule(3), generator=generator)
+    p = oracle.log_prob(all_rows(book)).double().exp().cpu().numpy()
+    counts = counts_of(book, codes)
+    assert not counts[p == 0].any()
+    assert p_value(counts, p) > 1e-3
+
+
+@pytest.mark.parametrize("schedule", sorted(SCHEDULES))
+def test_unseen_slots_are_never_drawn(device, generator, schedule):
+    columns = [simplex(2, is_open=True), line(-0.7, 0.6, is_open=True), simplex(3)]
+    book = Codebook([*columns, code(2, is_open=True)]).to(device)
+    denoiser = make_denoiser("stranger", book, 0)  # it gives them a large probability
+    codes = sample(denoiser, blank(book, 3000), SCHEDULES[schedule](4), generator=generator)
+    assert codes.max(0).values.cpu().tolist() == [1, 1, 2, 1]
+    assert codes.min(0).values.cpu().tolist() == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("name", ["simplex", "all kinds"])
+def test_one_generator_one_table(device, name):
+    book = make_book(name, device)
+    denoiser = make_denoiser("network", book)
+
+    def draw(seed, n=50):
+        return sample(
+            denoiser,
+            blank(book, n),
+            SCHEDULES["hybrid"](3),
+            generator=seeded_generator(seed, device),
+        )
+
+    assert torch.equal(draw(1), draw(1))
+    assert not torch.equal(draw(1), draw(2))
+
+
+@pytest.mark.parametrize("schedule", sorted(SCHEDULES))
+@pytest.mark.parametrize("n", [0, 1, 4, 9])
+@pytest.mark.parametrize("name", sorted(WIDER_BOOKS))
+def test_as_many_rows_as_asked(device, generator, name, n, schedule):
+    book = make_book(name, device)
+    plan = SCHEDULES[schedule](book.n_columns)
+    rows = sample(
+        make_denoiser("network", book), blank(book, n), plan, generator=generator, batch_size=4
+    )
+    assert rows.shape == (n, book.n_columns)
+    assert rows.isfinite().all()
+
+
+# -- tables with continuous columns and large vocabularies -----------------------------------------
+
+
+@pytest.mark.parametrize("plan", ["coordinate", "isotropic"])
+@pytest.mark.parametrize("name", ["one real", "only reals"])
+def test_the_mixture_oracle_draws_its_density(device, name, plan):
+    """Against draws by hidden class: each column, each pair, and the log-density itself."""
+    book = make_book(name, device)
+    rng = np.random.default_rng(0)
+    oracle = random_mixture(book, rng)
+    n = 3000
+    truth = mixture_draws(oracle, n, rng)
+    levels = torch.linspace(math.log(0.1), math.log(300.0), 40).exp().tolist()
+    schedule = CoordinateSchedule(9) if plan == "coordinate" else IsotropicSchedule(tuple(levels))
+    rows = sample(oracle, blank(book, n), schedule, generator=seeded_generator(1, device))
+    for j in range(book.n_columns):
+        assert stats.ks_2samp(rows[:, j].cpu(), truth[:, j].cpu(), method="asymp").pvalue > 1e-4
+    own, reference = (oracle.log_prob(r).cpu().numpy() for r in (rows, truth))
+    assert stats.ks_2samp(own, reference, method="asymp").pvalue > 1e-4
+    for i, j in itertools.combinations(range(book.n_columns), 2):
+        r, s = (stats.spearmanr(t[:, i].cpu(), t[:, j].cpu()).statistic for t in (rows, truth))
+        assert abs(r - s) < 5 * math.sqrt(2 / n)
+    independent = oracle(*empty_state(book)).expand(n).log_prob(rows).sum(1)
+    gain = oracle.log_prob(rows) - independent
+    assert gain.mean() > 3 * gain.std() / math.sqrt(n)  # not the columns on their own
+
+
+@pytest.mark.parametrize("schedule", sorted(SCHEDULES))
+@pytest.mark.parametrize("kind", ["network", "stranger"])
+def test_samples_of_words_follow_the_scored_mass(device, kind, schedule):
+    """Words among slots."""
+    book = Codebook([code(3), line(-0.8, 0.7), simplex(2)]).to(device)
+    denoiser = random_network(book, 6, strength=0.4) if kind == "network" else Stranger(book, 6)
+    plan = make_schedule(schedule, 3, kind)
+    p, error = scored(denoiser, all_rows(book), plan, 600, device)
+    rows = sample(denoiser, blank(book, 10000), plan, generator=seeded_generator(1, device))
+    assert p_value(counts_of(book, rows), p, error) > 1e-3
+
+
+@pytest.mark.parametrize("kind", ["network", "stranger"])
+def test_samples_follow_the_mixture_of_all_orders(device, kind):
+    """A sampled row takes one of the orders at random, as a score averages over all."""
+    book = make_book("mixed", device)
+    denoiser = make_denoiser(kind, book, 6)
+    plan = CoordinateSchedule(3, ((2, 0, 1), (0, 1, 2), (1, 2, 0)))
+
+    def mass(schedule):
+        generator = seeded_generator(0, device)
+        score = path_log_prob(denoiser, all_rows(book), schedule, n_paths=3, generator=generator)
+        assert not score.stderr.any()
+        return score.log_prob.exp().cpu().numpy()
+
+    rows = sample(denoiser, blank(book, 30000), plan, generator=seeded_generator(1, device))
+    counts = counts_of(book, rows)
+    assert p_value(counts, mass(plan)) > 1e-3
+    for order in plan.orders:  # which single orders are not
+        assert p_value(counts, mass(CoordinateSchedule(3, order))) < 1e-6
+
+
+@pytest.mark.parametrize("schedule", sorted(SCHEDULES))
+@pytest.mark.parametrize("kind", ["network", "stranger"])
+def test_real_samples_follow_the_scored_density(device, kind, schedule):
+    """On a grid: every category of a column, and bins of the real one."""
+    book = Codebook([real(), simplex(2)]).to(device)
+    denoiser = random_network(book, 6, strength=0.4) if kind == "network" else Stranger(book, 6)
+    plan = make_schedule(schedule, 2, kind)
+    grid, width = np.arange(-8, 8, 0.2), 0.2
+    p, error = scored(denoiser, all_rows(book, grid), plan, 40, device)
+    p, error = ((v * width).reshape(len(grid), 2) for v in (p, error))
+    rows = sample(denoiser, blank(book, 10000), plan, generator=seeded_generator(1, device))
+    value, category = rows.cpu().numpy().T
+    # bins of four points, with half of those on the edges
+    edges = np.arange(-8, 8, 0.8)
+    counts, expected, errors = [], [], []
+    for k in (0, 1):
+        counts.append(np.histogram(value[category == k], edges)[0])
+        for low in range(0, len(grid) - 4, 4):
+            weights = np.array([0.5, 1, 1, 1, 0.5])
+            expected.append(weights @ p[low : low + 5, k])
+            errors.append(np.sqrt(weights**2 @ error[low : low + 5, k] ** 2))
+    counts = np.concatenate(counts)
+    expected, errors = np.array(expected), np.array(errors)
+    assert counts.sum() > 9990
+    errors = errors + 0.01 * expected  # a trapezoid is no integral
+    assert p_value(counts, expected, errors) > 1e-3
+
+
+# -- filling gaps ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("schedule", sorted(SCHEDULES))
+@pytest.mark.parametrize(("name", "kind"), cases(["network", "stranger", "mixture"]))
+def test_what_is_known_is_kept(device, generator, name, kind, schedule):
+    """To the last bit; and a row of which all is known comes back."""
+    book = make_book(name, device)
+    start = random_rows(book, 9, np.random.default_rng(0), missing=0.5)
+    start[0], start[1] = math.nan, random_rows(book, 1, np.random.default_rng(1))[0]
+    plan = SCHEDULES[schedule](book.n_columns)
+    rows = sample(make_denoiser(kind, book, 0), start, plan, generator=generator, batch_size=4)
+    known = ~start.isnan()
+    assert torch.equal(rows[known], start[known])
+    assert rows.isfinite().all()
+    for j, points in enumerate(book.columns):
+        drawn = rows[~known[:, j], j]
+        if points.kind != "real":
+            assert ((drawn >= 0) & (drawn < points.n_levels)).all()
+            assert torch.equal(drawn, drawn.round())
+
+
+@pytest.mark.parametrize("plan", ["coordinate", "isotropic"])
+def test_the_oracle_fills_gaps_from_the_conditional(device, plan):
+    book = make_book("mixed", device)
+    oracle = random_oracle(book, np.random.default_rng(0))
+    rows = all_rows(book)
+    p = oracle.log_prob(rows).double().exp().cpu().numpy()
+    start = blank(book, 6000)
+    start[:, 1] = 1.0
+    levels = torch.linspace(math.log(0.1), math.log(90.0), 60).exp().tolist()
+    schedule = CoordinateSchedule(3) if plan == "coordinate" else IsotropicSchedule(tuple(levels))
+    drawn = sample(oracle, start, schedule, generator=seeded_generator(1, device))
+    counts = counts_of(book, drawn)
+    conditional = np.where(rows[:, 1].cpu().numpy() == 1, p, 0.0)
+    assert not counts[conditional == 0].any()
+    assert p_value(counts, conditional, 0.002) > 1e-3
+    assert p_value(counts, p) < 1e-6
+
+
+def test_a_category_is_filled_from_its_posterior_given_a_real(device):
+    """By Bayes' rule in numpy, for one value of the real column."""
+    book = Codebook([real(), simplex(3)]).to(device)
+    oracle = random_mixture(book, np.random.default_rng(0))
+    value = 0.4
+    start = blank(book, 8000)
+    start[:, 0] = value
+    rows = sample(oracle, start, CoordinateSchedule(2), generator=seeded_generator(0, device))
+    cells = torch.tensor([[value, k] for k in range(3)], device=device).double()
+    p = oracle.log_prob(cells).double().exp().cpu().numpy()
+    counts = np.bincount(rows[:, 1].long().cpu().numpy(), minlength=3)
+    assert stats.chisquare(counts, 8000 * p / p.sum()).pvalue > 1e-3
+    log_p = column_distribution(oracle, start[:1], 1)[0].exp().cpu().numpy()
+    np.testing.assert_allclose(log_p, p / p.sum(), rtol=1e-4)
+
+
+@pytest.mark.parametrize(("name", "kind"), cases(["network", "mixture", "oracle", "trees"]))
+def test_best_guesses_are_modes_and_means_given_what_is_known(device, dtype, name, kind):
+    book = make_book(name, device)
+    denoiser = make_denoiser(kind, book, 0)
+    start = random_rows(book, 9, np.random.default_rng(0), missing=0.5)
+    got = best_guess(denoiser, start, batch_size=4)
+    known = ~start.isnan()
+    assert torch.equal(got[known], start[known])
+    for i, j in torch.nonzero(~known).tolist():
+        points = book.columns[j]
+        snr = torch.where(known[i : i + 1], math.inf, 0.0).to(book.known_snr)
+        y = torch.where(book.per_coord(known[i : i + 1]), book.embed(start[i : i + 1]), 0.0)
+        q = denoiser(y, snr)
+        if points.kind == "real":
+            expected = q.mean()[0, book.coord_column == j].item()
+            assert got[i, j].item() == pytest.approx(expected, abs=rounding(dtype, 3))
+        else:
+            p = column_distribution(denoiser, start[i : i + 1], j)[0]
+            torch.testing.assert_close(p.exp().sum().item(), 1.0, atol=rounding(dtype), rtol=0)
+            assert got[i, j].item() == p[: points.n_levels].argmax().item()
+
+
+def test_medians_of_ordered_categories(device):
+    """The least level of which half the probability lies at or below."""
+    book = Codebook([line(-1.0, -0.2, 0.3, 1.0), simplex(2)]).to(device)
+    oracle = random_oracle(book, np.random.default_rng(5))
+    start = torch.tensor(
+        [[math.nan, 0.0], [math.nan, 1.0], [2.0, math.nan]], device=device
+    ).double()
+    got = best_guess(oracle, start, medians=[0])
+    cdf = column_distribution(oracle, start, 0).exp().cumsum(1).cpu().numpy()
+    for i in (0, 1):
+        assert got[i, 0].item() == np.flatnonzero(cdf[i] >= 0.5)[0]
+    assert got[2, 0] == 2.0
+
+
+@pytest.mark.parametrize("name", sorted(BOOKS | WIDER_BOOKS))
+def test_the_distribution_of_a_cell_does_not_look_at_it(device, name):
+    book = make_book(name, device)
+    net = make_denoiser("network", book)
+    rows = random_rows(book, 5, np.random.default_rng(0), missing=0.2)
+    for j, points in enumerate(book.columns):
+        if points.kind == "real":
+            continue
+        before = rows.clone()
+        got = column_distribution(net, rows, j, batch_size=2)
+        assert got.shape == (5, points.n_slots)
+        assert got.dtype == torch.float64
+        other = rows.clone()
+        other[:, j] = math.nan
+        assert torch.equal(column_distribution(net, other, j, batch_size=2), got)
+        assert torch.equal(rows.nan_to_num(-1.0), before.nan_to_num(-1.0))  # rows are left alone
+        assert column_distribution(net, rows[:0], j).shape == (0, points.n_slots)
+    assert best_guess(net, rows[:0]).shape == rows[:0].shape

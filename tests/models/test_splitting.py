@@ -1,0 +1,180 @@
+"""Laws of holding rows out: a random division in which no record is on both sides, and natural repetitions are kept."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from laws import LAW, seeds
+
+from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
+from discrete_itd.datasets import load_bayesian_network
+from discrete_itd.detection.kernel import KernelDensity
+from discrete_itd.models.splitting import copies, equal_values, hold_out
+from discrete_itd.recipes import Network
+
+
+def leaked(codes, held, rest):
+    """Share of the held-out rows that are also among the rest."""
+    fitted = {tuple(row) for row in codes[rest].tolist()}
+    return np.mean([tuple(row) in fitted for row in codes[held].tolist()])
+
+
+def child(n, seed=0):
+    return equal_values(load_bayesian_network("child").sample(n, random_state=seed))
+
+
+@LAW
+@given(st.integers(1, 60), st.integers(0, 60), seeds)
+def test_every_row_is_on_one_side(n, n_held, seed):
+    random = np.random.default_rng(seed)
+    codes = random.integers(0, random.integers(1, 9), (n, random.integers(1, 4)))
+    held, rest = hold_out(copies(codes), n_held, seed)
+    assert sorted([*held, *rest]) == list(range(n))
+    together = copies(codes)
+    if len(np.unique(together)) == 1:  # there is nothing else to fit to
+        together = np.arange(n)
+    assert not set(together[held]) & set(together[rest])
+    for record in np.unique(together):  # only equal rows are copies of one record
+        assert len(np.unique(codes[together == record], axis=0)) == 1
+    if n_held == 0 or len(np.unique(together)) == 1:
+        assert not len(held)
+    else:
+        largest = np.bincount(np.unique(together, return_inverse=True)[1]).max()
+        assert 1 <= len(held) < n
+        assert len(held) < n_held + largest
+
+
+def test_without_equal_rows_it_is_a_random_permutation():
+    codes = np.arange(200)[:, None]
+    held, rest = hold_out(copies(codes), 20, 5)
+    expected = np.random.RandomState(5).permutation(200)
+    assert np.array_equal(np.concatenate([held, rest]), expected)
+
+
+@pytest.mark.parametrize("times", ["2", "10", "random", "some"])
+def test_copies_of_records_are_on_one_side(times):
+    """However often records are repeated, what is held out is new to the fit."""
+    rows, random = child(300), np.random.default_rng(0)
+    n = {
+        "2": 2,
+        "10": 10,
+        "random": random.integers(1, 20, 300),
+        "some": np.r_[[1] * 200, [8] * 100],
+    }
+    codes = np.repeat(rows, n[times], axis=0)
+    natural = leaked(rows, *hold_out(copies(rows), 30, 0))
+    shares = [leaked(codes, *hold_out(copies(codes), len(codes) // 10, seed)) for seed in range(5)]
+    assert np.mean(shares) < 0.25 + natural
+    by_row = np.array_split(np.random.default_rng(0).permutation(len(codes)), [len(codes) // 10])
+    assert leaked(codes, *by_row) > 0.3  # and would not be by itself
+
+
+@pytest.mark.parametrize("name", ["asia", "child"])
+def test_rows_that_are_equal_by_nature_are_divided_one_by_one(name):
+    codes = equal_values(load_bayesian_network(name).sample(10_000, random_state=0))
+    held, rest = hold_out(copies(codes), 1000, 0)
+    order = np.random.RandomState(0).permutation(10_000)
+    natural = leaked(codes, order[:1000], order[1000:])
+    assert abs(leaked(codes, held, rest) - natural) < 0.05
+    assert natural > 0.2
+
+
+def test_every_record_is_as_likely_to_be_held_out():
+    """However many copies it has: held-out rows are like the others."""
+    rows = child(250)
+    codes = np.repeat(rows, np.r_[[1] * 200, [5] * 50], axis=0)
+    records, heavy = copies(codes), np.arange(len(codes)) >= 200
+    held = [hold_out(records, 45, seed)[0] for seed in range(200)]
+    share = np.concatenate([heavy[part] for part in held]).mean()
+    assert share == pytest.approx(heavy.mean(), abs=0.06)
+
+
+@pytest.mark.parametrize("counts", [[5000, 4000, 1000], [550, 450], [5, 5], [30] * 20])
+def test_round_counts_are_no_copies(counts):
+    """A balanced table, or one of a few frequent patterns, is divided row by row."""
+    codes = np.repeat(np.arange(len(counts)), counts)[:, None]
+    n_held = len(codes) // 10
+    held = np.stack(
+        [
+            np.bincount(codes[hold_out(copies(codes), n_held, seed)[0], 0], minlength=len(counts))
+            for seed in range(40)
+        ]
+    )
+    assert (held.sum(1) == n_held).all()
+    expected = n_held * np.array(counts) / len(codes)
+    assert (np.abs(held.mean(0) - expected) < 5 * np.sqrt(expected / 40) + 1e-9).all()
+
+
+def test_wide_tables_are_divided_soon():
+    """The models see few columns, whatever there are; copies are found all the same."""
+    random = np.random.default_rng(0)
+    codes = random.integers(0, 2, (600, 400))
+    codes = np.concatenate([codes, codes[:200]])
+    records = copies(codes)
+    assert np.array_equal(records[:200], records[600:])
+    assert len(np.unique(records)) == 600
+
+
+def test_frequent_patterns_are_on_both_sides():
+    coins = pd.DataFrame({"a": ["x", "y"] * 50, "b": ["u", "v"] * 50})
+    held, rest = hold_out(copies(equal_values(coins)), 10, 0)
+    assert len(held) == 10
+    assert leaked(equal_values(coins), held, rest) == 1
+
+
+def test_values_are_numbered_whatever_they_are():
+    frame = pd.DataFrame({"a": [1.5, None, 1.5, None], "b": [(1,), (1,), [2], [2]]})
+    codes = equal_values(frame)
+    assert codes[0, 0] == codes[2, 0]
+    assert codes[1, 0] == codes[3, 0] == -1
+    assert len(np.unique(codes[:, 1])) == 4  # lists cannot be compared
+
+
+def test_weights_do_not_flatter_the_held_out_rows():
+    """A fit of ten copies of each row is about as good as one of the rows, and knows how good it is."""
+    network = load_bayesian_network("child")
+    rows, test = network.sample(300, random_state=0), network.sample(1000, random_state=1)
+    plain = DiffusionDensity(denoiser="bayes_net", random_state=0).fit(rows)
+    weighted = DiffusionDensity(denoiser="bayes_net", random_state=0)
+    weighted.fit(rows, sample_weight=np.full(300, 10))
+    copied = DiffusionDensity(denoiser="bayes_net", random_state=0)
+    copied.fit(pd.concat([rows] * 10, ignore_index=True))
+    nats = -weighted.score(test)
+    assert nats < -plain.score(test) + 1
+    assert -copied.score(test) == pytest.approx(nats, abs=1)
+    # 5 standard errors of a mean over 30 records
+    claim = weighted.history_["valid_nats"].min()
+    assert nats < claim + 5 * weighted.history_["valid_stderr"].iloc[-1] * np.sqrt(10)
+
+
+def test_no_calibration_row_is_a_copy_of_a_training_row():
+    random = np.random.default_rng(0)
+    frame = pd.DataFrame(random.normal(size=(60, 2)), columns=["a", "b"])
+    frame = pd.concat([frame] * 3, ignore_index=True)
+    quick = DiffusionDensity(
+        denoiser=Network("mlp", width=8, depth=1), max_steps=2, n_calls=4, random_state=0
+    )
+    detector = DiffusionOutlierDetector(quick, false_alarm_rate=0.1, random_state=0).fit(frame)
+    centres = {tuple(row) for row in detector._scorer.kernel.centres.tolist()}
+    x = {tuple(row) for row in detector.density_.encode(frame)[0].tolist()}
+    assert len(detector.calibration_scores_) == 12  # each record once
+    assert len(centres) == 48
+    assert len(x - centres) == 12
+
+
+def test_copies_do_not_sharpen_a_kernel():
+    """The width at which each row is predicted by the others is not that at which it is by its own copy."""
+    random = np.random.default_rng(0)
+    frame = pd.DataFrame(random.normal(size=(200, 3)), columns=list("abc"))
+    model = DiffusionDensity(denoiser="independent", random_state=0).fit(frame)
+    x, _ = model.encode(frame)
+    import torch
+
+    widths = [
+        KernelDensity.fit(
+            model.model_.marginals, x.repeat(n, 1), torch.Generator().manual_seed(0)
+        ).widths
+        for n in (1, 3)
+    ]
+    assert widths[1].real >= 0.5 * widths[0].real

@@ -1,0 +1,453 @@
+"""The report: one page with the right numbers, inert, complete, and readable in a real browser."""
+
+import dataclasses
+import datetime
+import itertools
+import re
+from collections import Counter
+from html.parser import HTMLParser
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+
+from discrete_itd.detection.conformal import Threshold
+from discrete_itd.reporting import page, wording
+from discrete_itd.reporting.figures import new_axes
+from discrete_itd.reporting.findings import Verdict, examine, share_interval
+from discrete_itd.reporting.markup import Markup, breakable, picture, tag
+from tests import browser, reported
+
+pytestmark = pytest.mark.single_precision
+
+DAY = datetime.date(2024, 3, 1)
+NEEDS_BROWSER = pytest.mark.skipif(
+    not (browser.CHROMIUM and browser.DRIVER), reason="no Chromium with chromedriver here"
+)
+
+
+class Reader(HTMLParser):
+    """Elements with their attributes, and the text of the page."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.elements, self.text = [], []
+        self.feed(text)
+        self.words = " ".join("".join(self.text).split())
+
+    def handle_starttag(self, name, attributes):
+        self.elements.append((name, dict(attributes)))
+        if name not in ("b", "span", "small", "wbr", "time"):
+            self.text.append(" ")
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+    def values(self, key):
+        return [a[key] for _, a in self.elements if key in a]
+
+
+def rows():
+    return pd.concat([reported.table(60, 9), reported.odd()], ignore_index=True)
+
+
+@pytest.fixture(scope="module")
+def found():
+    ordinary = reported.table(120, 8)
+    return examine(
+        reported.detector(), rows(), ordinary=ordinary, target_nats=4.5, target_false_alarms=0.01
+    )
+
+
+@pytest.fixture(scope="module")
+def text(found):
+    return page.render(found, title=f"Rows & {reported.EVIL}", date=DAY)
+
+
+@pytest.fixture(scope="module")
+def read(text):
+    return Reader(text)
+
+
+# -- what it says -----------------------------------------------------------------------------------
+
+
+def test_the_numbers_are_those_of_the_findings(found, read):
+    detector = reported.detector()
+    said = [
+        f"An ordinary row costs {-detector.log_prob(reported.table(120, 8)).log_prob.mean():.2f} nats",
+        f"The strangest row costs {-detector.score_samples(rows()).min():.2f} nats",
+        f"Alarms {(detector.predict(rows()) == -1).sum()} of 64,",
+        f"the threshold of {-detector.offset_:.2f} nats",
+        f"95 % interval {found.nats.low:.2f} to {found.nats.high:.2f}",
+        "64 rows, 1 March 2024",
+        wording.training(found),
+        wording.prospect(found),
+    ]
+    for words in said:
+        assert words in read.words
+    for name, value in found.facts:
+        assert f"{name} {value}" in read.words
+    for line in found.strangest.to_dict("records"):
+        assert f"{line['row']} {line['nats']:.1f} {line['p_value']:.2g}" in read.words
+    columns = found.columns.set_index("column")
+    for name, kind in (("free", "nominal"), ("<b>twin</b>", "ordinal")):
+        alone, given = columns.loc[name, ["nats", "nats_given_others"]]
+        assert f"{name} {kind} {alone:.2f} {given:.2f} {alone - given:.2f}" in read.words
+    share = (found.p_values <= 0.1).mean()
+    assert f"10 % {wording.percent(share)} " in read.words
+
+
+def test_reasons_are_told(found, read):
+    assert "free = ? is " in found.strangest["why"][0][0]
+    assert found.strangest["why"][0][0] in read.words
+
+
+@pytest.mark.parametrize(
+    ("nats", "alarms", "word"),
+    [
+        (None, None, "In short"),
+        (99, None, "Pass"),
+        (-99, None, "Fail"),
+        (99, 1e-6, "Fail"),
+        (-99, 0.5, "Fail"),
+        (99, 0.5, "Pass"),
+        (99, "measured", "Undecided"),
+    ],
+)
+def test_the_decision_comes_first_and_in_words(found, nats, alarms, word):
+    alarms = found.alarms.value if alarms == "measured" else alarms
+    given = [("nats", found.nats, nats), ("false alarms", found.alarms, alarms)]
+    verdicts = tuple(Verdict(*v) for v in given if v[2] is not None)
+    changed = dataclasses.replace(found, verdicts=verdicts)
+    section = page._decision(changed)
+    read = Reader(section)
+    assert read.words.startswith(word)
+    for verdict in verdicts:
+        own = wording.VERDICTS[verdict.passed]
+        assert f"{own}: {wording.judgement(verdict, found)}." in read.words
+    assert ("No target was set" in read.words) == (not verdicts)
+    assert read.elements[0][1]["class"] == (word.lower() if verdicts else "none")
+
+
+def test_too_few_rows_are_called_undecided(found):
+    verdict = Verdict("false alarms", share_interval(0, 5), 0.05)
+    assert verdict.passed is None
+    line = wording.judgement(verdict, found)
+    assert line.endswith("the target is at most 5 %; more rows are needed to tell")
+
+
+def test_a_density_has_a_report_that_says_what_it_lacks():
+    model, frame = reported.mixed_density()
+    text = page.report(model, frame[:20], n_strangest=2)
+    read = Reader(text)
+    assert read.words.count(wording.NO_THRESHOLD) == 2
+    assert "of a density, which may be below 0" in read.words
+    assert "of standardised values" in read.words
+    assert "p\N{NON-BREAKING HYPHEN}value" not in read.words
+
+
+def test_the_smallest_table_has_a_report():
+    read = Reader(page.report(reported.density(), reported.table(1, 9), n_strangest=0))
+    assert "1 row," in read.words
+    assert "This picture needs at least two rows." in read.words
+    assert "No rows were asked for." in read.words
+
+
+def test_rows_are_called_ordinary_only_if_they_were_given_as_such():
+    rows, targets = reported.table(30, 9), {"target_nats": 4.0, "target_false_alarms": 0.5}
+    given, own = (
+        Reader(page.report(reported.detector(), rows, ordinary=ordinary, **targets)).words
+        for ordinary in (rows, None)
+    )
+    said = [
+        ("An ordinary row costs ", "A row of this table costs "),
+        (": an ordinary row costs ", ": a row of this table costs "),
+        (" of 30 ordinary rows raise", " of 30 rows of this table raise"),
+        ("that of an ordinary row is known to", "that of a row of this table is known to"),
+        ("Nats per ordinary row", "Nats per row of this table"),
+    ]
+    for ordinary, any_row in said:
+        assert ordinary in given
+        assert ordinary not in own
+        assert any_row in own
+        assert any_row not in given
+
+
+def test_where_all_cells_are_missing_there_is_nothing_to_cost():
+    for model in (reported.density(), reported.detector()):
+        read = Reader(page.report(model, reported.nothing(), target_nats=9.0))
+        assert "costs Nothing all cells are missing" in read.words
+        assert "Undecided: all cells are missing, so there is nothing to cost, the" in read.words
+        assert "the target is at most 9 nats; more cells are needed to tell." in read.words
+        assert read.words.count(wording.NOTHING) == 2
+        assert not re.search(
+            r"costs -?0\.00|The strangest row (costs|scores)|cost up to|\binf\b|\bnan\b", read.words
+        )
+
+
+def test_a_score_is_not_taken_for_surprisal():
+    rows = reported.table(30, 9)
+    pooled = examine(reported.pooled_detector(), rows)
+    plain = examine(reported.pooled_detector(score_by="log_prob"), rows)
+    assert (pooled.is_plain, plain.is_plain) == (False, True)
+    top = f"{pooled.surprisal.max():.2f} nats the median row {np.median(pooled.surprisal):.2f}"
+    words = {True: Reader(page.render(plain)).words, False: Reader(page.render(pooled)).words}
+    said = [
+        f"The strangest row scores {top}, on the scale of the detector's score, not of the cost",
+        "Half of the rows score up to",
+        wording.POOLED,
+        "The surprisal of a row of this table is an estimate",
+        "that is not the error of a score",
+        "A row whose score is above the threshold is an alarm",
+        "but one nat more is not 2.7 times less likely",
+        "rows with the highest scores",
+        "row score p",
+    ]
+    for line in said:
+        assert line in words[False]
+        assert line not in words[True]
+    assert "A row whose surprisal is above" in words[True]
+    assert "A row whose surprisal is above" not in words[False]
+    assert "A score is an estimate" not in words[False]
+    assert "Histogram of the score of" in page.render(pooled)
+
+
+def test_a_threshold_of_fitted_rows_claims_no_rate():
+    found = examine(reported.pooled_detector(calibration_fraction=0), reported.table(30, 9))
+    words = Reader(page.render(found)).words
+    assert wording.FITTED in words
+    assert wording.NO_CALIBRATION in words
+    assert "The threshold is set on rows that were fitted" in words
+    assert not re.search(r"nan|\b0 calibration rows", words)
+
+
+def test_a_threshold_that_raises_no_alarm_says_so_in_words(found):
+    never = Threshold(-np.inf, 0.0, 0.0, 0.0, 200, cost=(1.0, 0.5, 2.0))
+    words = Reader(page.render(dataclasses.replace(found, threshold=never))).words
+    assert wording.NEVER in words
+    assert "Alarms 0 of 64, 0 %" in words
+    assert "The threshold is set by what it costs" in words
+    assert not re.search(r"\binf\b", words)
+
+
+def test_calibration_rows_with_anomalies_are_not_called_ordinary():
+    found = examine(reported.pooled_detector(contamination=0.1), reported.table(30, 9))
+    words = Reader(page.render(found)).words
+    assert "By 100 calibration rows, anomalies among them, rows like these are above it" in words
+    assert wording.ANOMALIES_AMONG in words
+    assert "set on rows with anomalies among them" in words
+    assert "The share of calibration rows, anomalies among them, at least as odd" in words
+    assert "ordinary rows are above it" not in words
+
+
+def test_one_row_is_one_and_two_are_two(found):
+    one = dataclasses.replace(
+        found, stderr=found.stderr[:1], p_values=found.p_values[:1], strangest=found.strangest[:1]
+    )
+    words = Reader(page.render(one)).words
+    assert "If the 1 row looked at here is ordinary, with probability t it has" in words
+    assert "The row that the model finds" in words
+    many = wording.promise(found)
+    assert "If the 120 rows looked at here are ordinary, about a share t of them has" in many
+    one = dataclasses.replace(found, surprisal=np.array([1.0, 99.0]))
+    assert wording.alarms(one).startswith("1 row of 2 is above")
+    verdict = Verdict("false alarms", share_interval(1, 120), 0.5)
+    assert wording.judgement(verdict, found).startswith("1 of 120 ordinary rows raises an alarm")
+
+
+@pytest.mark.parametrize("title", [None, "", " \n"])
+def test_no_title_is_the_general_one(found, title):
+    assert f"<h1>{page.TITLE}</h1>" in page.render(found, title=title)
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (0.0, "0 %"), (1e-6, "<0.01 %"), (0.00123, "0.12 %"), (0.01, "1 %"), (0.1234, "12.3 %"), (1.0, "100 %"),
+    ],
+)  # fmt: skip
+def test_small_shares_are_told_from_none(number, words):
+    assert wording.percent(number) == words
+
+
+@pytest.mark.parametrize(
+    ("nats", "words"),
+    [
+        (-1.0, "0.368"), (2.0, "7.39"), (10.0, "22 thousand"), (15.0, "3.27 million"),
+        (22.0, "3.58 billion"), (33.0, "215 trillion"), (64.0, "a number of 28 digits of"),
+    ],
+)  # fmt: skip
+def test_nats_are_told_as_odds(found, nats, words):
+    changed = dataclasses.replace(found, nats=found.nats._replace(value=nats))
+    assert wording.odds(changed) == f"like one of {words} equally likely rows"
+
+
+# -- what it is -------------------------------------------------------------------------------------
+
+
+def test_nothing_the_user_wrote_is_more_than_text(text, read):
+    names = [n for n, _ in read.elements]
+    assert "script" not in names
+    assert names.count("b") == len([1 for n in names if n == "dd"]) - names.count(
+        "dt"
+    ) + names.count("b")
+    assert reported.EVIL not in text
+    assert f"Rows & {reported.EVIL}" in read.words
+    assert "<b>twin</b> ordinal" in read.words
+    assert not [a for _, a in read.elements for k in a if k.startswith("on")]
+
+
+def test_nothing_is_loaded(text, read):
+    assert not re.search(r"https?:|//\w", text)
+    assert not re.search(r"@import|@font-face|<(img|iframe|object|embed|base|form|image)\b", text)
+    for value in [*read.values("href"), *read.values("src")]:
+        assert value.startswith("#") or value == "data:,"
+    policy = [a["content"] for _, a in read.elements if a.get("http-equiv")]
+    assert policy == [page.POLICY]
+
+
+def test_ids_are_unique_and_what_points_to_them_arrives(text, read):
+    ids = read.values("id")
+    assert max(Counter(ids).values()) == 1
+    pointed = [
+        *read.values("aria-labelledby"),
+        *(v[1:] for v in read.values("href") if v[0] == "#"),
+    ]
+    assert set(pointed) <= set(ids)
+    clips = re.findall(r"url\(#([^)]*)\)", text)
+    assert clips
+    assert set(clips) <= set(ids)
+
+
+def test_headings_tables_and_pictures_are_described(read):
+    levels = [int(n[1]) for n, _ in read.elements if re.fullmatch(r"h\d", n)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(b - a <= 1 for a, b in itertools.pairwise(levels))
+    pictures = [a for n, a in read.elements if n == "svg"]
+    assert len(pictures) == 5
+    assert all(a["role"] == "img" and a["aria-label"] for a in pictures)
+    assert all(a.get("scope") in ("row", "col") for n, a in read.elements if n == "th")
+    names = Counter(n for n, _ in read.elements)
+    assert names["table"] == names["caption"] == names["thead"] == 3
+    assert ("html", {"lang": "en"}) in read.elements
+
+
+def test_the_page_depends_on_nothing_but_the_findings(found, text):
+    before = dict(matplotlib.rcParams)
+    assert page.render(found, title=f"Rows & {reported.EVIL}", date=DAY) == text
+    assert dict(matplotlib.rcParams) == before
+    assert f'datetime="{datetime.date.today()}"' in page.render(found)
+
+
+def test_the_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "r.html"
+    assert page.report(reported.density(), reported.table(9, 9), out=path) == path
+    assert path.read_text("utf-8").endswith("</html>\n")
+    path.write_text("before")
+
+    def broken(*_, **__):
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(page, "render", broken)
+    with pytest.raises(RuntimeError, match="broken"):
+        page.report(reported.density(), reported.table(9, 9), out=path)
+    assert [p.name for p in tmp_path.iterdir()] == ["r.html"]
+    assert path.read_text() == "before"
+    monkeypatch.setattr(page, "render", lambda *_, **__: "\ud800")  # what no file can hold
+    with pytest.raises(UnicodeEncodeError):
+        page.report(reported.density(), reported.table(9, 9), out=path)
+    assert [p.name for p in tmp_path.iterdir()] == ["r.html"]
+    assert path.read_text() == "before"
+
+
+@pytest.mark.parametrize("out", ["folder", "no/r.html"])
+def test_where_no_file_can_be_is_told_before_the_work(tmp_path, monkeypatch, out):
+    (tmp_path / "folder").mkdir()
+
+    def work(*_, **__):
+        raise AssertionError("worked")
+
+    monkeypatch.setattr(page, "examine", work)
+    with pytest.raises(OSError, match=r"not a regular file|no such folder"):
+        page.report(reported.density(), reported.table(9, 9), out=tmp_path / out)
+    (tmp_path / "r.html").write_text("before")
+    with pytest.raises(AssertionError, match="worked"):
+        page.report(reported.density(), reported.table(9, 9), out=tmp_path / "r.html")
+    assert (tmp_path / "r.html").read_text() == "before"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["folder", "r.html"]
+
+
+def test_values_of_any_script_and_of_none_are_written(tmp_path):
+    frame = reported.table(9, 9)
+    frame.loc[0, "kind"] = "中文 \x00 \u202e ‱ &amp;"
+    frame.index = [f"row {i} \x1b" for i in range(9)]
+    page.report(reported.density(), frame, out=tmp_path / "r.html")
+    read = Reader((tmp_path / "r.html").read_text("utf-8"))
+    assert "中文 � � ‱ &amp;" in read.words
+
+
+# -- markup -----------------------------------------------------------------------------------------
+
+
+def test_markup_escapes_what_is_no_markup():
+    made = tag("p", "<i>", Markup("<i>x</i>"), attributes={"title": '"<'})
+    assert made == '<p title="&quot;&lt;">&lt;i&gt;<i>x</i></p>'
+    assert breakable("a_b<_c") == "a_<wbr>b&lt;_<wbr>c"
+    assert Reader(breakable("_a__b|c_")).words == "_a__b|c_"
+
+
+def test_pictures_keep_their_words_and_not_their_names():
+    ax = new_axes()
+    ax.plot([0, 1])
+    ax.set_title('id="x" url(#y) <s>')
+    first, second = (picture(ax, name, "about") for name in ("one", "two"))
+    read = Reader(first)
+    assert 'id="x" url(#y) <s>' in read.words
+    assert all(i.startswith("one-") for i in read.values("id"))
+    assert first.replace("one-", "two-") == second
+    assert "xmlns" not in first
+    assert "metadata" not in first
+
+
+# -- in a browser -----------------------------------------------------------------------------------
+
+
+@NEEDS_BROWSER
+def test_a_browser_shows_it(text, tmp_path):
+    path = tmp_path / "report.html"
+    path.write_text(text, "utf-8")
+    tab = browser.Browser(tmp_path / "profile")
+    try:
+        for width in (390, 1280):
+            tab.open(path, width)
+            assert tab.run("return document.title") == f"Rows & {reported.EVIL}"
+            shown, room = tab.run("return [document.documentElement.scrollWidth, innerWidth]")
+            assert shown <= room  # nothing sticks out at the side
+            if width == 390:
+                assert room == 390
+                # nor do the tables need to be moved
+                wide = "return [...document.querySelectorAll('.scroll')].map(e => e.scrollWidth - e.clientWidth)"
+                assert tab.run(wide) == [0, 0, 0]
+            # words in pictures are large enough to read
+            size = tab.run(
+                "return Math.min(...[...document.querySelectorAll('svg text')]"
+                ".map(t => t.getBoundingClientRect().height))"
+            )
+            assert size >= 9
+            assert tab.run("return performance.getEntriesByType('resource').length") == 0
+        assert tab.console() == []
+        shot = tab.screenshot()
+        assert shot.startswith(b"\x89PNG")
+        printed = tab.pdf()
+        assert printed.startswith(b"%PDF")
+        assert 3 <= len(re.findall(rb"/Type\s*/Page\b", printed)) <= 12
+        # the watch would see: a page that loads or runs anything is told no, and says so
+        evil = text.replace("<main>", "<main><script>1</script><img src='http://example.org/x'>")
+        path.write_text(evil, "utf-8")
+        tab.open(path, 390)
+        assert sum("Content Security Policy" in line for line in tab.console()) >= 2
+    finally:
+        tab.close()

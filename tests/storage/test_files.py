@@ -1,0 +1,507 @@
+"""Files of models: whole or not at all, and whatever is wrong with one is a ValueError."""
+
+import functools
+import json
+import os
+import re
+import signal
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from discrete_itd import CoordinateSchedule, DiffusionDensity, IsotropicSchedule
+from discrete_itd.recipes import Network
+from discrete_itd.storage import files
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 10**20) | st.floats() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=4,
+)
+
+
+@pytest.fixture(scope="module")
+def model():
+    rows = pd.DataFrame({"a": list("xyxxyx"), "n": [1, 2, 1, 1, 3, 1], "b": [True, False] * 3})
+    return DiffusionDensity(
+        denoiser=Network("mlp", width=2, depth=1, base="independent"),
+        max_steps=1,
+        n_calls=4,
+        random_state=0,
+    ).fit(rows)
+
+
+@pytest.fixture(scope="module")
+def content(model, tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "m.safetensors"
+    model.save(path)
+    return path.read_bytes()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("files")
+
+
+def refuse(folder, content):
+    path = folder / "m.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=re.escape(f"{path}: ")):
+        DiffusionDensity.load(path)
+
+
+def with_header(folder, text, tensors=None, digest=None, **other):
+    """A file with any text for a header, and by default the digest that belongs to it."""
+    tensors = {"w": torch.zeros(2)} if tensors is None else tensors
+    metadata = {files.KEY: text, files.DIGEST: digest or files.digest(text, tensors), **other}
+    save_file(tensors, folder / "m.safetensors", metadata)
+    return folder / "m.safetensors"
+
+
+def rewrite(model, folder, change, *, tensors=None):
+    """Save the model with another header, digest and all."""
+    header, kept = model._to_state()
+    header = json.loads(json.dumps(header))
+    change(header)
+    path = folder / "m.safetensors"
+    files.write_state(path, (header, kept if tensors is None else tensors))
+    return path
+
+
+def test_a_state_comes_back(tmp_path):
+    header = {"name": "é", "list": [1, 2.5, None]}
+    tensors = {"a": torch.arange(6).view(2, 3).T, "b": torch.tensor(1.5), "c": torch.zeros(0)}
+    files.write_state(tmp_path / "s", (header, tensors))
+    got, back = files.read_state(tmp_path / "s")
+    assert got == {"format": files.FORMAT, "kind": "model", **header}
+    assert back.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert back[name].dtype == tensor.dtype
+        assert torch.equal(back[name], tensor)
+
+
+GOOD = '{"format": 3, "kind": "model"}'
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (GOOD.replace("3", "1"), "format 1, .*development version.*fit the model anew"),
+        ('{"format": 1}', "format 1, .*development version.*fit the model anew"),
+        (GOOD.replace("3", "4"), "format 4, .*upgrade discrete_itd$"),
+        (GOOD.replace("3", "9" * 400), "upgrade discrete_itd"),
+        (GOOD.replace("3", "9" * 5000), "damaged"),
+        (GOOD.replace("3", "true"), "damaged .format True"),
+        (GOOD.replace("3", "3.0"), "damaged .format 3.0"),
+        (GOOD.replace("3", "NaN"), "damaged .format nan"),
+        (
+            GOOD.replace('"model"', '"checkpoint"'),
+            "holds the checkpoint of a training, not a model",
+        ),
+        (GOOD.replace('"model"', '"x"'), "damaged .kind 'x'"),
+        (GOOD.replace('"model"', "[]"), "damaged .kind"),
+        ('{"format": 3}', "damaged .kind None"),
+        ('{"format": 3, "format": 3, "kind": "model"}', "a name occurs twice"),
+        ('{"format": 3, "kind": "model", "x": {"a": 1, "a": 1}}', "a name occurs twice"),
+        (f'{{"format": 3, "kind": "model", "x": {"[" * 40}{"]" * 40}}}', "nested too deeply"),
+        (f'{{"format": 3, "kind": "model", "x": {"[" * 10**5}{"]" * 10**5}}}', "damaged"),
+        (f"{'[' * 10**6}", "damaged"),
+        ("[]", "no mapping"),
+        ("null", "no mapping"),
+        ("", "damaged"),
+        (GOOD + " " * files.LONGEST_HEADER, "a header of 48"),
+    ],
+    ids=range(21),
+)
+def test_odd_headers(folder, text, message):
+    with pytest.raises(ValueError, match=rf"m\.safetensors: .*{message}"):
+        files.read_state(with_header(folder, text))
+
+
+def test_a_plain_header_is_read(folder):
+    assert files.read_state(with_header(folder, GOOD))[0] == json.loads(GOOD)
+
+
+def test_a_newer_format_may_have_another_digest(folder):
+    with pytest.raises(ValueError, match="upgrade discrete_itd, unless the file is damaged"):
+        files.read_state(with_header(folder, GOOD.replace("3", "4"), digest="later"))
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.complex64, torch.int8, torch.uint16])
+def test_odd_types_are_neither_written_nor_read(folder, dtype):
+    tensors = {"w": torch.zeros(2).to(dtype)}
+    with pytest.raises(ValueError, match=r"w is of type torch\."):
+        files.write_state(folder / "odd", ({}, tensors))
+    assert not (folder / "odd").exists()
+    with pytest.raises(ValueError, match=r"w is of type torch\."):
+        files.read_state(with_header(folder, GOOD, tensors))
+
+
+def test_a_header_that_could_not_be_read_is_not_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "LONGEST_HEADER", 100)
+    with pytest.raises(ValueError, match=r"m: 1\d\d characters .* too many for a file"):
+        files.write_state(tmp_path / "m", ({"x": "y" * 90}, {}))
+    assert os.listdir(tmp_path) == []
+
+
+def frame(header, data=b""):
+    """The bytes of a safetensors file with any JSON for its outer header."""
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + data
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]},
+        {"dtype": "F32", "shape": [2**62, 4], "data_offsets": [0, 0]},
+        {"dtype": "F32", "shape": [0, 2**62, 2**62], "data_offsets": [0, 0]},
+        {"dtype": "F32", "shape": [1], "data_offsets": [0, 2**64]},
+        {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]},
+        {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]},
+        {"dtype": "F32", "shape": [1], "data_offsets": [4, 0]},
+        {"dtype": "F4", "shape": [8], "data_offsets": [0, 4]},
+        {"dtype": "pickle", "shape": [1], "data_offsets": [0, 4]},
+        {"dtype": "F32", "shape": [1]},
+        [],
+        None,
+    ],
+    ids=range(12),
+)
+def test_odd_tensors(folder, tensor):
+    metadata = {files.KEY: GOOD, files.DIGEST: ""}
+    refuse(folder, frame({"__metadata__": metadata, "w": tensor}, b"\0" * 4))
+
+
+@pytest.mark.parametrize(
+    "metadata", [None, [], "x", {files.KEY: 1}, {files.KEY: None}, {files.KEY: {"format": 2}}, {}]
+)
+def test_odd_metadata(folder, metadata):
+    refuse(folder, frame({"__metadata__": metadata}))
+
+
+def test_tensors_that_share_bytes(folder):
+    one = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
+    metadata = {files.KEY: GOOD, files.DIGEST: ""}
+    refuse(folder, frame({"__metadata__": metadata, "a": one, "b": one}, b"\0" * 4))
+
+
+def test_a_length_that_is_not_there(folder):
+    for length in (9, 10**8, 2**31, 2**63, 2**64 - 1):
+        refuse(folder, length.to_bytes(8, "little") + b"{}")
+
+
+def test_only_regular_files_are_read(tmp_path, content):
+    os.mkfifo(tmp_path / "pipe")  # which would be waited for
+    with pytest.raises(OSError, match="not a regular file"):
+        files.read_state(tmp_path / "pipe")
+    with pytest.raises(OSError, match="not a regular file"):
+        files.read_state(os.devnull)
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "dangling").symlink_to(tmp_path / "none")
+    for name in ("loop", "dangling"):
+        with pytest.raises(OSError, match=name):
+            files.read_state(tmp_path / name)
+    (tmp_path / "m").write_bytes(content)
+    (tmp_path / "link").symlink_to(tmp_path / "m")
+    assert files.read_state(tmp_path / "link")[0]["kind"] == "model"
+
+
+def test_a_file_that_shrinks_later_is_of_no_matter(tmp_path):
+    """A tensor mapped from the file would take the process down with it."""
+    files.write_state(tmp_path / "m", ({}, {"w": torch.arange(10**5)}))
+    _, tensors = files.read_state(tmp_path / "m")
+    os.truncate(tmp_path / "m", 0)
+    assert torch.equal(tensors["w"], torch.arange(10**5))
+
+
+def test_missing_file_and_folder(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        DiffusionDensity.load(tmp_path / "none")
+    with pytest.raises(OSError, match="director"):
+        DiffusionDensity.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\0", b"a,b\n1,2\n", b"\0" * 64, b"\xff" * 64, b"{}", b"\x80\x04N."]
+)
+def test_other_files(folder, content):
+    refuse(folder, content)
+
+
+def test_foreign_safetensors(folder):
+    path = folder / "foreign"
+    save_file({"weight": torch.zeros(2)}, path)
+    with pytest.raises(ValueError, match="not a discrete_itd model"):
+        DiffusionDensity.load(path)
+    save_file({"weight": torch.zeros(2)}, path, {"discrete_itd": "[1"})
+    with pytest.raises(ValueError, match="damaged"):
+        DiffusionDensity.load(path)
+    for header in ("[]", "{}", '{"format": "x"}', '{"format": 0}', '{"format": 1}', "[" * 100000):
+        save_file({"weight": torch.zeros(2)}, path, {"discrete_itd": header})
+        with pytest.raises(ValueError, match="damaged"):
+            DiffusionDensity.load(path)
+
+
+@given(data=st.data())
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_file_cut_short(data, folder, content):
+    refuse(folder, content[: data.draw(st.integers(0, len(content) - 1))])
+
+
+@given(data=st.data())
+@settings(max_examples=300)
+def test_a_flipped_bit(data, folder, content):
+    bit = data.draw(st.integers(0, 8 * len(content) - 1))
+    flipped = bytearray(content)
+    flipped[bit // 8] ^= 1 << bit % 8
+    refuse(folder, bytes(flipped))
+
+
+def test_every_bit_of_the_files_frame(folder, content):
+    """The eight bytes of a length and the first of the header, where readers are most easily led astray."""
+    for bit in range(8 * 24):
+        flipped = bytearray(content)
+        flipped[bit // 8] ^= 1 << bit % 8
+        refuse(folder, bytes(flipped))
+
+
+@given(extra=st.binary(min_size=1, max_size=9))
+def test_a_file_with_a_tail(extra, folder, content):
+    refuse(folder, content + extra)
+
+
+def test_a_newer_format_is_refused_by_name(model, folder):
+    path = rewrite(model, folder, lambda header: header.update(format=files.FORMAT + 1))
+    with pytest.raises(ValueError, match=rf"format {files.FORMAT + 1}, .*upgrade discrete_itd"):
+        DiffusionDensity.load(path)
+
+
+def test_another_model_is_refused_by_name(model, folder):
+    path = rewrite(model, folder, lambda header: header.update(model="Other"))
+    with pytest.raises(ValueError, match="holds a Other, not a DiffusionDensity"):
+        DiffusionDensity.load(path)
+
+
+def places(value, at=()):
+    """Every path into nested JSON."""
+    yield at
+    if isinstance(value, dict):
+        for key in value:
+            yield from places(value[key], (*at, key))
+    elif isinstance(value, list):
+        for i in range(len(value)):
+            yield from places(value[i], (*at, i))
+
+
+@given(data=st.data())
+@settings(max_examples=200)
+def test_a_flipped_bit_with_a_digest_that_is_right(data, folder, content):
+    """The header's text is itself hit, and whoever hit it signed it."""
+    metadata = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
+    text = metadata[files.KEY]
+    i = data.draw(st.integers(0, len(text) - 1))
+    new = chr(ord(text[i]) ^ 1 << data.draw(st.integers(0, 6)))
+    _, tensors = files.read_state(write(folder, content))
+    path = with_header(folder, text[:i] + new + text[i + 1 :], tensors)
+    try:
+        files.read_state(path)
+    except ValueError as error:
+        assert str(path) in str(error)  # noqa: PT017
+
+
+def write(folder, content):
+    path = folder / "content"
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is bounded on Linux only")
+@given(data=st.data())
+@settings(max_examples=200, deadline=None)
+def test_a_forged_header_is_a_value_error_or_a_model(data, model, folder):
+    """With a digest that is right: nothing but ValueError comes out of a header that means nothing."""
+    header = json.loads(json.dumps(model._to_state()[0]))
+    at = data.draw(st.sampled_from([p for p in places(header) if p]))
+    new = data.draw(JSON)
+
+    def change(header):
+        for key in at[:-1]:
+            header = header[key]
+        if data.draw(st.booleans()):
+            header[at[-1]] = new
+        else:
+            del header[at[-1]]
+
+    path = rewrite(model, folder, change)
+    with bounded(seconds=20, gigabytes=4):
+        try:
+            DiffusionDensity.load(path)
+        except ValueError as error:
+            assert str(path) in str(error)  # noqa: PT017
+
+
+@contextmanager
+def bounded(seconds, gigabytes):
+    """An error instead of a hang or of a machine without memory."""
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+
+    def stop(*_):
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    resource.setrlimit(resource.RLIMIT_AS, (used + gigabytes * 2**30, limits[1]))
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        resource.setrlimit(resource.RLIMIT_AS, limits)
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is bounded on Linux only")
+@pytest.mark.parametrize("number", [10**4, 10**9, 10**12, 10**30])
+def test_huge_numbers_take_neither_time_nor_memory(model, folder, number):
+    header = json.loads(json.dumps(model._to_state()[0]))
+    for at in places(header):
+        value = functools.reduce(lambda inner, key: inner[key], at, header)
+        if not isinstance(value, int | float):
+            continue
+
+        def change(header, at=at):
+            functools.reduce(lambda inner, key: inner[key], at[:-1], header)[at[-1]] = number
+
+        path = rewrite(model, folder, change)
+        with bounded(seconds=5, gigabytes=2):
+            try:
+                DiffusionDensity.load(path)
+            except ValueError as error:
+                assert str(path) in str(error)  # noqa: PT017
+            except TimeoutError:
+                pytest.fail(f"{at}: {number} takes for ever")
+
+
+@pytest.mark.parametrize("drop", [True, False])
+def test_forged_tensors(model, folder, drop):
+    tensors = model._to_state()[1]
+    for name in tensors:
+        forged = {k: v for k, v in tensors.items() if k != name}
+        if not drop:
+            forged[name] = torch.zeros(tensors[name].numel() + 1)
+        path = rewrite(model, folder, dict, tensors=forged)
+        with pytest.raises(ValueError, match=r"m\.safetensors: "):
+            DiffusionDensity.load(path)
+
+
+def test_a_device_that_is_not_there_is_no_fault_of_the_file(folder, content):
+    (folder / "good").write_bytes(content)
+    with pytest.raises(ValueError, match=r"^device must be .* got 'nonsense'"):
+        DiffusionDensity.load(folder / "good", device="nonsense")
+
+
+def test_the_file_says_what_it_is(model, tmp_path):
+    model.save(tmp_path / "m")
+    with safe_open(tmp_path / "m", "np") as file:
+        metadata = file.metadata()
+        assert all(file.get_tensor(k).dtype.kind == "f" for k in file.keys())  # noqa: SIM118
+    assert json.loads(metadata["discrete_itd"])["model"] == "DiffusionDensity"
+
+
+# -- whole or not at all --------------------------------------------------------------------------
+
+
+def test_a_failing_writer_leaves_the_old_file(tmp_path):
+    path = tmp_path / "f.txt"
+    path.write_text("old")
+
+    def write(partial):
+        partial.write_text("half")
+        raise RuntimeError("disk gone")
+
+    with pytest.raises(RuntimeError, match="disk gone"):
+        files.write_whole(path, write)
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["f.txt"]
+
+
+def test_a_whole_file_replaces_the_old_one(tmp_path):
+    path = tmp_path / "f.csv.gz"
+    path.write_text("old")
+    seen = []
+    files.write_whole(
+        path, lambda partial: (seen.append(partial.suffix), partial.write_text("new"))
+    )
+    assert path.read_text() == "new"
+    assert seen == [".gz"]
+    assert os.listdir(tmp_path) == ["f.csv.gz"]
+    fresh = tmp_path / "plain"
+    fresh.touch()
+    assert path.stat().st_mode == fresh.stat().st_mode  # not private, as temporary files are
+
+
+def test_only_regular_files_are_replaced(tmp_path):
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("folder", "pipe"):
+        with pytest.raises(OSError, match="not a regular file"):
+            files.write_whole(tmp_path / name, lambda partial: partial.write_text("x"))
+    with pytest.raises(FileNotFoundError):
+        files.write_whole(tmp_path / "none" / "f", lambda partial: partial.write_text("x"))
+    assert sorted(os.listdir(tmp_path)) == ["folder", "pipe"]
+
+
+def test_a_failing_save_leaves_the_old_model(model, content, tmp_path, monkeypatch):
+    path = tmp_path / "m"
+    path.write_bytes(content)
+
+    def fail(*_):
+        raise files.SafetensorError("no space left on device")
+
+    monkeypatch.setattr(files, "save_file", fail)
+    with pytest.raises(OSError, match="no space left"):
+        model.save(path)
+    assert path.read_bytes() == content
+    assert os.listdir(tmp_path) == ["m"]
+
+
+# -- parts of a header ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [IsotropicSchedule((0.1, 2.5)), CoordinateSchedule(5), CoordinateSchedule(2, (2, 0, 1))],
+)
+def test_schedules_survive_json(schedule):
+    assert files.schedule_from_json(json.loads(json.dumps(files.schedule_to_json(schedule)))) == (
+        schedule
+    )
+
+
+def test_a_schedule_of_ones_own_cannot_be_kept():
+    with pytest.raises(ValueError, match="schedule of type object cannot be kept"):
+        files.schedule_to_json(object())
+
+
+def test_parameters_survive_json():
+    parameters = DiffusionDensity(
+        columns={np.int64(0): "nominal", "b": "ordinal"},
+        denoiser=Network(width=np.int32(4), base="tree"),
+        max_time=np.float64(2),
+        path=IsotropicSchedule((1.0,)),
+        random_state=np.int64(3),
+    ).get_params()
+    back = files.parameters_from_json(json.loads(json.dumps(files.parameters_to_json(parameters))))
+    assert back == parameters
+    parameters["random_state"] = np.random.RandomState(0)
+    assert files.parameters_to_json(parameters)["random_state"] is None

@@ -1,0 +1,466 @@
+"""What training minimises: losses of SNR patterns, the pilot and the held-out evaluation."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from laws import (
+    BOOKS,
+    WIDER_BOOKS,
+    WITH_REALS,
+    broad_marginals,
+    draws,
+    line,
+    make_book,
+    mixture_draws,
+    random_marginals,
+    random_mixture,
+    random_network,
+    random_oracle,
+    random_rows,
+    seeded_generator,
+    simplex,
+)
+
+from discrete_itd.channel import IsotropicSchedule, Quadrature
+from discrete_itd.channel.codebook import Codebook
+from discrete_itd.channel.noise import RowNoise
+from discrete_itd.channel.posterior import CategoricalPosterior, Posterior
+from discrete_itd.denoisers import Denoiser, MarginalDenoiser, NeuralDenoiser
+from discrete_itd.likelihood import path_log_weights
+from discrete_itd.training import objective as patterns_module
+from discrete_itd.training.objective import Evaluator, Patterns, pilot_quadrature
+
+
+def correlated_rows(n, seed, device):
+    """Two columns that agree nine times in ten, and one that follows their sum."""
+    rng = np.random.default_rng(seed)
+    a = rng.integers(3, size=n)
+    b = np.where(rng.random(n) < 0.9, a, rng.integers(3, size=n))
+    c = np.where(rng.random(n) < 0.9, (a + b) % 2, rng.integers(2, size=n))
+    return torch.tensor(np.stack([a, b, c], 1), device=device).double()
+
+
+def make_network(rows):
+    book = Codebook([simplex(3), line(-1.2, 0.0, 1.2), simplex(2)]).to(rows.device)
+    return (
+        NeuralDenoiser(MarginalDenoiser.fit(book, rows), width=24, depth=1).to(rows.device).eval()
+    )
+
+
+class WithBase(Denoiser):
+    """A denoiser that is compared with independent columns."""
+
+    def __init__(self, inner, base):
+        super().__init__(inner.codebook)
+        self.inner, self.base = inner, base
+
+    def forward(self, y, snr):
+        return self.inner(y, snr)
+
+
+# -- the loss --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", sorted(BOOKS))
+@pytest.mark.parametrize("shares", [(1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.4, 0.6, 0.0)])
+def test_losses_of_the_oracle_average_to_the_entropy(device, name, shares):
+    book = make_book(name, device)
+    oracle = random_oracle(book, np.random.default_rng(0), share=0.8)
+    p = oracle.log_probs.double().exp()
+    entropy = -(p * p.log()).sum().item()
+    low, high = math.log(1e-3), math.log(60 * float(book.known_snr.max()) / 2000)
+    wide = Quadrature(torch.tensor([low, high]), torch.ones(1)).to(device)
+    pilot = pilot_quadrature(oracle, oracle.support, seeded_generator(0, device))
+    means, errors = [], []
+    for quadrature in (wide, pilot):
+        patterns = Patterns(quadrature, shares)
+        g = seeded_generator(1, device)
+        pick = torch.multinomial(p, 60000, replacement=True, generator=g)
+        x = oracle.support[pick]
+        loss = patterns.loss(oracle, x, g).double()
+        assert loss.shape == (len(x),)
+        means.append(loss.mean().item())
+        errors.append(loss.std().item() / math.sqrt(len(x)))
+        # left of the quadrature at most γ_low ‖x - x̂_0‖²/2 is missing
+        missing = quadrature.low * book.n_columns
+        assert means[-1] == pytest.approx(entropy, abs=4 * errors[-1] + shares[0] * missing)
+    if shares[0] == 1:
+        assert errors[1] < errors[0]  # what the pilot is for
+    assert max(errors) < 0.08
+
+
+def test_hybrid_losses_average_to_the_nats_of_the_rest(device):
+    """Every number u of unknown columns equally likely: Σ_u H(u random columns | the others)/(C + 1)."""
+    book = make_book("simplex", device)
+    oracle = random_oracle(book, np.random.default_rng(0))
+    support, p = oracle.support.cpu().numpy(), oracle.log_probs.double().exp().cpu().numpy()
+
+    def entropy(columns):
+        _, group = np.unique(support[:, columns], axis=0, return_inverse=True)
+        q = np.bincount(group.ravel(), p)
+        return -(q * np.log(q)).sum()
+
+    expected = 0.0
+    for known in range(8):
+        held = [j for j in range(3) if known >> j & 1]
+        chance = 1 / (4 * math.comb(3, len(held)))
+        expected += chance * (entropy([0, 1, 2]) - (entropy(held) if held else 0.0))
+    g = seeded_generator(1, device)
+    pick = torch.multinomial(oracle.log_probs.exp(), 60000, replacement=True, generator=g)
+    patterns = Patterns(Quadrature.logistic(1.5, 1.0, low=-6, high=5).to(device), (0.0, 0.0, 1.0))
+    loss = patterns.loss(oracle, oracle.support[pick], g).double()
+    stderr = loss.std().item() / math.sqrt(len(loss))
+    assert loss.mean().item() == pytest.approx(expected, abs=4 * stderr + 0.005)
+    assert stderr < 0.03
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 10])
+def test_batches_of_any_size_have_a_loss(device, generator, n):
+    rows = correlated_rows(n, 0, device)
+    net = make_network(rows)
+    quadrature = Quadrature.logistic(1.0, 1.0, low=-4, high=5).to(device)
+    for shares in ((0.25, 0.6, 0.15), (0.5, 0.0, 0.5), (0.0, 0.0, 1.0), (0.5, 0.5, 0.0)):
+        loss = Patterns(quadrature, shares).loss(net, rows, generator)
+        assert loss.shape == (n,)
+        assert loss.isfinite().all()
+        assert (loss >= 0).all()
+
+
+SHARES = {"isotropic": (1.0, 0.0, 0.0), "masked": (0.0, 1.0, 0.0), "hybrid": (0.0, 0.0, 1.0)}
+
+
+def conditional_nats(oracle, rows, generator):
+    """-log P of a random subset given the others, every size equally likely: what hybrids estimate, (N,)."""
+    there = ~rows.isnan()
+    share = torch.rand(len(rows), 1, generator=generator, device=rows.device)
+    known = (torch.rand(rows.shape, generator=generator, device=rows.device) < share) & there
+    given = oracle.log_prob(rows.masked_fill(~known, math.nan))
+    return (given - oracle.log_prob(rows)).double()
+
+
+def excess(patterns, denoiser, rows, truth, device):
+    """By how much the loss is above the truth on average, and the standard error."""
+    loss = patterns.loss(denoiser, rows, seeded_generator(1, device)).double()
+    difference = loss - truth
+    return difference.mean().item(), difference.std().item() / math.sqrt(len(rows))
+
+
+@pytest.mark.parametrize("missing", [0.0, 0.3])
+@pytest.mark.parametrize("pattern", sorted(SHARES))
+@pytest.mark.parametrize("name", ["one real", "only reals", "reals and slots"])
+def test_losses_of_the_mixture_oracle_average_to_the_entropy(device, name, pattern, missing):
+    """Of the observed cells, with a baseline (of less variance) or without.
+
+    But that the few steps of a continuous column cost a little more, as all paths of few steps do.
+    """
+    book = make_book(name, device)
+    rng = np.random.default_rng(0)
+    oracle = random_mixture(book, rng)
+    rows = mixture_draws(oracle, 20000, rng)
+    rows[torch.tensor(rng.random(rows.shape) < missing, device=device)] = math.nan
+    truth = -oracle.log_prob(rows).double()
+    if pattern == "hybrid":
+        truth = conditional_nats(oracle, rows, seeded_generator(3, device))
+    pilot = pilot_quadrature(oracle, rows[:1000], seeded_generator(0, device))
+    patterns = Patterns(pilot, SHARES[pattern])
+    # left of the quadrature at most γ_low ‖x - x̂_0‖²/2 is missing
+    below, above = pilot.low * len(book.finite), 0.16
+    if pattern == "masked":
+        below, above = 0.0, 0.0
+    base = random_marginals(book, rng)
+    errors = []
+    for denoiser in (oracle, WithBase(oracle, base)):
+        mean, stderr = excess(patterns, denoiser, rows, truth, device)
+        assert -below - 4 * stderr < mean < above + 4 * stderr
+        errors.append(stderr)
+    assert errors[0] < 0.2
+    assert errors[1] < (0.06 if pattern != "masked" else 0.2)
+    assert below < 0.1
+
+
+@pytest.mark.parametrize("baseline", [False, True])
+@pytest.mark.parametrize("missing", [0.0, 0.4])
+def test_the_loss_of_real_columns_is_the_cost_of_a_path(device, missing, baseline):
+    """Of eight steps at evenly spaced quantiles, whose first is random; by whole paths (6), slowly."""
+    book = make_book("only reals", device)
+    rng = np.random.default_rng(0)
+    oracle = random_mixture(book, rng)
+    quadrature = Quadrature(torch.tensor([0.05, 3000.0]).log(), torch.ones(1)).to(device)
+
+    def rows_of(n):
+        rows = mixture_draws(oracle, n, rng)
+        rows[torch.tensor(rng.random(rows.shape) < missing, device=device)] = math.nan
+        return rows, -oracle.log_prob(rows).double()
+
+    parts = []
+    for i in range(120):
+        rows, truth = rows_of(80)
+        u = (i + rng.random()) / 120 / 8 + torch.arange(8, device=device) / 8
+        plan = IsotropicSchedule(tuple(quadrature.points(u)[0].tolist()))
+        noise = RowNoise(rows, torch.full((80,), i, device=device), 5)
+        parts.append(-path_log_weights(oracle, rows, plan, noise).sum(1) - truth)
+    slow = torch.cat(parts)
+    slow_error = slow.std().item() / math.sqrt(len(slow))
+    denoiser = WithBase(oracle, broad_marginals(book)) if baseline else oracle
+    rows, truth = rows_of(40000 if baseline else 100000)
+    mean, stderr = excess(Patterns(quadrature, (1.0, 0.0, 0.0)), denoiser, rows, truth, device)
+    assert mean == pytest.approx(slow.mean().item(), abs=4 * math.hypot(stderr, slow_error))
+    assert math.hypot(stderr, slow_error) < 0.06
+
+
+@pytest.mark.parametrize("missing", [0.0, 0.3])
+@pytest.mark.parametrize("pattern", sorted(SHARES))
+@pytest.mark.parametrize("name", ["only words", "all kinds"])
+def test_losses_of_independent_columns_average_to_their_entropy(device, name, pattern, missing):
+    """Words have no oracle but this one; and no step of a path costs it anything."""
+    book = make_book(name, device)
+    marginal = random_marginals(book, np.random.default_rng(0))
+    rows = draws(marginal, 10000, seeded_generator(0, device))
+    mask = torch.rand(rows.shape, generator=seeded_generator(2, device), device=device) < missing
+    rows[mask] = math.nan
+    truth = -marginal.log_prob(rows).double()
+    if pattern == "hybrid":
+        truth = conditional_nats(marginal, rows, seeded_generator(3, device))
+    pilot = pilot_quadrature(marginal, rows[:500], seeded_generator(0, device))
+    mean, stderr = excess(Patterns(pilot, SHARES[pattern]), marginal, rows, truth, device)
+    below = pilot.low * (book.n_columns - len(book.reals)) if pattern != "masked" else 0.0
+    assert mean == pytest.approx(0, abs=4 * stderr + below)
+    assert stderr < 0.2
+
+
+@pytest.mark.parametrize("missing", [0.0, 0.3])
+@pytest.mark.parametrize("pattern", sorted(SHARES))
+def test_leading_columns_come_first(device, pattern, missing):
+    """Masked rows: -log P of all; isotropic ones: of the others given these; of hybrids any may be known."""
+    columns = make_book("reals and slots", "cpu").columns
+    book = Codebook(columns, leading=[3, 0]).to(device)
+    rng = np.random.default_rng(0)
+    oracle = random_mixture(book, rng)
+    rows = mixture_draws(oracle, 20000, rng)
+    rows[torch.tensor(rng.random(rows.shape) < missing, device=device)] = math.nan
+    truth = -oracle.log_prob(rows).double()
+    if pattern == "isotropic":
+        truth = truth + oracle.log_prob(rows.masked_fill(~book.leading, math.nan)).double()
+    elif pattern == "hybrid":
+        truth = conditional_nats(oracle, rows, seeded_generator(3, device))
+    pilot = pilot_quadrature(oracle, rows[:1000], seeded_generator(0, device))
+    denoiser = WithBase(oracle, random_marginals(book, rng))
+    patterns = Patterns(pilot, SHARES[pattern])
+    mean, stderr = excess(patterns, denoiser, rows, truth, device)
+    below, above = pilot.low * len(book.finite), 0.16
+    if pattern == "masked":
+        below, above = 0.0, 0.0
+    assert -below - 4 * stderr < mean < above + 4 * stderr
+    assert stderr < (0.05 if pattern != "masked" else 0.2)
+
+
+@pytest.mark.parametrize("leading", [(), (1, 4)])
+@pytest.mark.parametrize("pattern", sorted(SHARES))
+def test_no_pattern_shows_a_missing_cell(device, pattern, leading):
+    """Nor does one leave a cell blurred that it takes for known."""
+    book = Codebook(make_book("all kinds", "cpu").columns, leading=leading).to(device)
+    net, states = random_network(book, 0), []
+
+    class Watching(Denoiser):
+        def forward(self, y, snr):
+            states.append((y, snr))
+            return net(y, snr)
+
+    for i in range(30):  # one row, so that all states are this row's
+        rows = random_rows(book, 1, np.random.default_rng(i), missing=0.5)
+        quadrature = Quadrature.logistic(1.0, 1.0, low=-4, high=5).to(device)
+        states.clear()
+        Patterns(quadrature, SHARES[pattern]).loss(
+            Watching(book), rows, seeded_generator(i, device)
+        )
+        assert states
+        for y, snr in states:
+            gone = rows.isnan().expand(snr.shape)
+            assert not snr[gone].any()
+            assert not y[book.per_coord(gone)].any()
+            known = book.per_coord(torch.isinf(snr))
+            assert torch.equal(y[known], book.embed(rows).expand(y.shape)[known])
+
+
+def test_balance_is_for_rows_with_gaps(device):
+    """Where nothing is missing it changes nothing; where all is, the row still costs nothing."""
+    book = make_book("mixed", device)
+    net = random_network(book, 0)
+    rows = random_rows(book, 50, np.random.default_rng(0))
+    quadrature = Quadrature.logistic(1.0, 1.0, low=-4, high=5).to(device)
+
+    def loss(x, balanced):
+        patterns = Patterns(quadrature, (0.3, 0.5, 0.2), balanced=balanced)
+        return patterns.loss(net, x, seeded_generator(0, device))
+
+    torch.testing.assert_close(loss(rows, True), loss(rows, False))
+    gaps = rows.clone()
+    gaps[30:, 0] = math.nan
+    assert not torch.equal(loss(gaps, True), loss(gaps, False))
+    assert not loss(torch.full_like(rows, math.nan), True).any()
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+def test_balanced_rows_weigh_alike_among_those_of_the_same_known_cells(
+    device, monkeypatch, balanced
+):
+    """By counting: what an unknown cell weighs, by which cells are known, in complete rows and others."""
+    monkeypatch.setattr(patterns_module, "MOST_WEIGHT", math.inf)
+    book = Codebook([simplex(2)] * 3).to(device)
+    n = 60000
+    rows = torch.zeros(n, 3, dtype=torch.float64, device=device)
+    rows[: n // 2, 0] = math.nan
+    states = []
+
+    class Coin(Denoiser):
+        def forward(self, y, snr):
+            states.append(snr)
+            return Posterior(book, CategoricalPosterior(book.slots, torch.zeros_like(y)))
+
+    quadrature = Quadrature.logistic(1.0, 1.0, low=-4, high=5).to(device)
+    patterns = Patterns(quadrature, (0.0, 1.0, 0.0), balanced=balanced)
+    loss = patterns.loss(Coin(book), rows, seeded_generator(0, device))
+    known = torch.isinf(states[0])
+    n_asked = (~known & ~rows.isnan()).sum(1)
+    weight = loss / n_asked.clamp_min(1) / math.log(2)
+    alike = []
+    for cells in ((False, False), (True, False), (False, True)):
+        here = (known[:, 1:] == torch.tensor(cells, device=device)).all(1) & ~known[:, 0]
+        a, b = (weight * here)[: n // 2], (weight * here)[n // 2 :]
+        stderr = math.hypot(a.std() / math.sqrt(n // 2), b.std() / math.sqrt(n // 2))
+        assert stderr < 0.05 * b.mean()
+        alike.append(abs(float(a.mean() - b.mean())) < 4 * stderr)
+    assert all(alike) if balanced else not any(alike)
+
+
+@pytest.mark.parametrize("pattern", sorted(SHARES))
+@pytest.mark.parametrize("name", ["open", *WIDER_BOOKS])
+def test_gradients_are_those_of_finite_differences(device, name, pattern):
+    """On the same noise: no part of the loss is held fixed by mistake."""
+    torch.set_default_dtype(torch.float64)
+    book = make_book(name, device)
+    net = random_network(book, 0, strength=0.2).requires_grad_(True)
+    net.base.requires_grad_(False)
+    rows = random_rows(book, 40, np.random.default_rng(0), missing=0.2)
+    quadrature = Quadrature.logistic(1.0, 1.0, low=-4, high=5).to(device)
+    patterns = Patterns(quadrature, SHARES[pattern])
+
+    def loss():
+        return patterns.loss(net, rows, seeded_generator(1, device)).mean()
+
+    weights = [p for p in net.parameters() if p.requires_grad]
+    grads = torch.autograd.grad(loss(), weights)
+    direction = [torch.randn(p.shape, generator=seeded_generator(2, device)) for p in weights]
+    slope = sum(float((g * d.to(g)).sum()) for g, d in zip(grads, direction, strict=True))
+    values = []
+    with torch.no_grad():
+        for step in (1e-5, -2e-5):
+            for p, d in zip(weights, direction, strict=True):
+                p.add_(step * d.to(p))
+            values.append(loss().item())
+    assert slope == pytest.approx((values[0] - values[1]) / 2e-5, rel=1e-4, abs=1e-6)
+    assert abs(slope) > 1e-3
+
+
+@pytest.mark.parametrize("pattern", sorted(SHARES))
+@pytest.mark.parametrize("name", sorted(WIDER_BOOKS))
+def test_gradients_flow_from_every_pattern_into_every_family(device, name, pattern):
+    book = make_book(name, device)
+    net = random_network(book, 0).train().requires_grad_(True)
+    net.base.requires_grad_(False)
+    rows = random_rows(book, 60, np.random.default_rng(0), missing=0.2)
+    quadrature = pilot_quadrature(net, rows, seeded_generator(0, device))
+    loss = Patterns(quadrature, SHARES[pattern]).loss(net, rows, seeded_generator(1, device))
+    loss.mean().backward()
+    last = net.network.leave[-1]
+    assert last.weight.grad.isfinite().all()
+    for part in last.bias.grad.split([n for n in net._sizes if n]):  # slots, reals, words
+        assert part.abs().max() > 1e-6
+    for words in net.words:
+        assert words.grad.isfinite().all()
+        assert words.grad.any()
+
+
+@pytest.mark.parametrize("pattern", sorted(SHARES))
+def test_the_loss_of_a_real_column_knows_the_width_of_its_posterior(device, pattern):
+    """The squared error at one SNR hardly does: the true width costs least."""
+    book = make_book("only reals", device)
+    noise = seeded_generator(0, device)
+    rows = 0.5 * torch.randn(10000, 2, generator=noise, device=device).double()
+    quadrature = Quadrature(torch.tensor([0.1, 1000.0]).log(), torch.ones(1)).to(device)
+    patterns = Patterns(quadrature, SHARES[pattern])
+
+    def normal(var):
+        mixture = torch.tensor([0.0, 0.0, var], device=device)[:, None, None].expand(3, 2, 1)
+        return MarginalDenoiser(book, torch.ones(0, device=device), mixture)
+
+    losses = {}
+    for var in (0.1, 0.25, 0.6):
+        denoiser = WithBase(normal(var), normal(0.25))
+        losses[var] = patterns.loss(denoiser, rows, seeded_generator(1, device)).double()
+    for var in (0.1, 0.6):
+        more = losses[var] - losses[0.25]
+        assert more.mean() > 4 * more.std() / math.sqrt(len(more))
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 3, 10])
+@pytest.mark.parametrize("name", sorted(WIDER_BOOKS))
+def test_batches_of_tables_of_any_kind_have_a_loss(device, generator, name, n):
+    """With absurd values, and rows of nothing but gaps, which cost nothing."""
+    book = make_book(name, device)
+    net = random_network(book, 0)
+    rows = random_rows(book, n, np.random.default_rng(0), missing=0.3)
+    quadrature = Quadrature.logistic(1.0, 1.0, low=-4, high=5).to(device)
+    everything = torch.full_like(rows, math.nan)
+    for shares in ((0.25, 0.6, 0.15), (0.5, 0.0, 0.5), (0.0, 0.0, 1.0), (0.5, 0.5, 0.0)):
+        patterns = Patterns(quadrature, shares)
+        assert patterns.loss(net, rows, generator).shape == (n,)
+        assert patterns.loss(net, rows, generator).isfinite().all()
+        if n:
+            assert patterns.loss(net, everything, generator).abs().max() < 1e-4
+        absurd = rows.clone()
+        absurd[:, book.reals] = 1e6
+        assert patterns.loss(net, absurd, generator).isfinite().all()
+
+
+@pytest.mark.parametrize("name", sorted(WIDER_BOOKS))
+def test_the_pilot_of_any_table_is_a_range(device, generator, name):
+    book = make_book(name, device)
+    net = random_network(book, 0)
+    for missing in (0.0, 0.5, 1.0):
+        rows = random_rows(book, 50, np.random.default_rng(0), missing=missing)
+        quadrature = pilot_quadrature(net, rows, generator)
+        assert 0 < quadrature.low < quadrature.high < math.inf
+        if missing < 1 and name in WITH_REALS:
+            assert quadrature.low < 0.3
+            assert quadrature.high > 500
+
+
+def test_pilot_covers_the_information(device, generator):
+    for name in BOOKS:
+        book = make_book(name, device)
+        oracle = random_oracle(book, np.random.default_rng(0))
+        quadrature = pilot_quadrature(oracle, oracle.support, generator)
+        assert quadrature.low < 0.05
+        start = oracle(
+            torch.zeros(1, book.n_coords, device=device),
+            torch.zeros(1, book.n_columns, device=device),
+        )
+        x = book.embed(oracle.support)
+        snr = torch.full((len(x), book.n_columns), quadrature.high, device=device)
+        left = (x - oracle(book.per_coord(snr) * x, snr).mean()).square().sum(1)
+        assert left.max() < 1e-3 * (x - start.mean()).square().sum(1).max()
+
+
+def test_evaluations_compare(device, generator):
+    rows = correlated_rows(300, 0, device)
+    net = make_network(rows)
+    quadrature = pilot_quadrature(net, rows, generator)
+    evaluate = Evaluator(Patterns(quadrature, (0.5, 0.5, 0.0)), rows, seed=3)
+    nats, stderr = evaluate(net)
+    assert evaluate(net) == (nats, stderr)
+    truth = -net.base.log_prob(rows).double().mean().item()
+    assert nats == pytest.approx(truth, abs=5 * stderr)
+    assert 0 < stderr < 0.3

@@ -1,0 +1,394 @@
+"""What training does, and what it leaves alone."""
+
+import math
+import time
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from laws import LAW, line, simplex
+
+from discrete_itd.channel.codebook import Codebook
+from discrete_itd.denoisers import Denoiser, MarginalDenoiser, NeuralDenoiser
+from discrete_itd.training.loop import CHECK_STEPS, EARLY_LOOKS, MOST_ROLLBACKS, Average, Run
+from discrete_itd.training.objective import Evaluator, Patterns, pilot_quadrature
+from discrete_itd.training.train import TrainingPlan, seeded, train
+
+
+def seeded_generator(seed, device):
+    return torch.Generator(device).manual_seed(seed)
+
+
+def short_plan(**kwargs):
+    kwargs = {"max_steps": 150, "batch_size": 128, "learning_rate": 5e-3, "ema": 0.9} | kwargs
+    return TrainingPlan(**kwargs)
+
+
+def correlated_rows(n, seed, device):
+    """Two columns that agree nine times in ten, and one that follows their sum."""
+    rng = np.random.default_rng(seed)
+    a = rng.integers(3, size=n)
+    b = np.where(rng.random(n) < 0.9, a, rng.integers(3, size=n))
+    c = np.where(rng.random(n) < 0.9, (a + b) % 2, rng.integers(2, size=n))
+    return torch.tensor(np.stack([a, b, c], 1), device=device).double()
+
+
+def make_network(rows, seed=0, dropout=0.0, width=24):
+    book = Codebook([simplex(3), line(-1.2, 0.0, 1.2), simplex(2)]).to(rows.device)
+    base = MarginalDenoiser.fit(book, rows)
+    with seeded(seed, rows.device):
+        return NeuralDenoiser(base, width=width, depth=1, dropout=dropout).to(rows.device)
+
+
+def weights(net):
+    return torch.cat([p.detach().flatten() for p in net.network.parameters()])
+
+
+# -- the loop --------------------------------------------------------------------------------------
+
+
+def test_training_lowers_held_out_nats(device):
+    rows, held_out = correlated_rows(2000, 0, device), correlated_rows(1000, 1, device)
+    net = make_network(rows)
+    before = -net.base.log_prob(held_out).mean().item()
+    calls = []
+    report = train(
+        net,
+        rows,
+        held_out,
+        short_plan(max_steps=300),
+        generator=seeded_generator(0, device),
+        progress=lambda share, line: calls.append((share, line)),
+    )
+    valid = [line.valid_nats for line in report.history]
+    assert report.history[0].step == 0
+    assert valid[0] == pytest.approx(before, abs=4 * report.history[0].valid_stderr)
+    assert min(valid) < valid[0] - 0.5
+    assert [line for _, line in calls] == report.history
+    shares = [share for share, _ in calls]
+    assert shares == sorted(shares)
+    assert not net.training
+    # what is kept is what validated best: the same patterns on other rows agree
+    q = pilot_quadrature(net, rows, seeded_generator(0, device))
+    check = Evaluator(Patterns(q, (0.5, 0.5, 0.0)), held_out, seed=5)
+    nats, stderr = check(net)
+    assert nats == pytest.approx(min(valid), abs=5 * stderr)
+
+
+def test_same_seed_same_weights_and_untouched_globals(device):
+    rows, held_out = correlated_rows(400, 0, device), correlated_rows(100, 1, device)
+
+    def run(seed):
+        net = make_network(rows, seed, dropout=0.2)
+        with seeded(seed, device):
+            plan = short_plan(max_steps=20)
+            report = train(net, rows, held_out, plan, generator=seeded_generator(seed, device))
+        return weights(net), [line.valid_nats for line in report.history]
+
+    torch.manual_seed(12)
+    np_before, torch_before = np.random.get_state()[1].copy(), torch.get_rng_state()
+    first = run(1)
+    assert torch.equal(torch.get_rng_state(), torch_before)
+    np.testing.assert_array_equal(np.random.get_state()[1], np_before)
+    torch.rand(5)  # the global state does not matter
+    again, other = run(1), run(2)
+    assert torch.equal(first[0], again[0])
+    assert first[1] == again[1]
+    assert not torch.equal(first[0], other[0])
+
+
+def test_seeded_restores_the_state_even_after_an_error(device):
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+
+    def fail():
+        with seeded(1, device):
+            torch.rand(3)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_training_that_cannot_help_returns_the_start(device):
+    """Held-out rows of which every gain on the training rows is a loss."""
+    rows, held_out = correlated_rows(500, 0, device), correlated_rows(200, 1, device)
+    held_out = held_out.clone()
+    held_out[:, 1] = (held_out[:, 0] + 1) % 3
+    net = make_network(rows)
+    start = weights(net)
+    plan = short_plan(max_steps=400, patience=3, n_evaluations=40, learning_rate=5.0, ema=0.1)
+    report = train(net, rows, held_out, plan, generator=seeded_generator(0, device))
+    valid = [line.valid_nats for line in report.history]
+    assert min(valid) == valid[0]
+    assert report.stopped == "no improvement"
+    assert report.history[-1].step < 400
+    assert torch.equal(weights(net), start)
+
+
+class Slow(Denoiser):
+    """A network that takes its time."""
+
+    def __init__(self, inner):
+        super().__init__(inner.codebook)
+        self.inner = inner
+
+    def forward(self, y, snr):
+        time.sleep(0.002)
+        return self.inner(y, snr)
+
+
+def test_bounds_on_time_and_steps_are_kept(device):
+    rows, held_out = correlated_rows(200, 0, device), correlated_rows(50, 1, device)
+    kwargs = {"n_evaluations": 4, "batch_size": 64}
+    slow = Slow(make_network(rows))
+    start = time.perf_counter()
+    plan = short_plan(max_steps=10**6, max_time=1.0, **kwargs)
+    report = train(slow, rows, held_out, plan, generator=seeded_generator(0, device))
+    assert 0.9 < time.perf_counter() - start < 20
+    assert report.stopped in ("max_time", "no improvement")
+    assert report.history[-1].step < 1000
+    seconds = [line.seconds for line in report.history]
+    assert seconds == sorted(seconds)
+    plan = short_plan(max_steps=7, max_time=1e6, **kwargs)
+    report = train(make_network(rows), rows, held_out, plan, generator=seeded_generator(0, device))
+    assert report.stopped == "max_steps"
+    assert report.history[-1].step == 7
+    assert len(report.history) <= 6
+
+
+def test_slow_looks_leave_time_for_training(device, monkeypatch):
+    """Where a look takes long, the next waits: a second is not spent on fifty of them."""
+    quick = Evaluator.__call__
+
+    def slow(self, denoiser):
+        time.sleep(0.05)
+        return quick(self, denoiser)
+
+    monkeypatch.setattr(Evaluator, "__call__", slow)
+    rows = correlated_rows(200, 0, device)
+    plan = short_plan(max_steps=10**6, max_time=1.0, n_evaluations=50, patience=10**6)
+    report = train(make_network(rows), rows, rows, plan, generator=seeded_generator(0, device))
+    early = sum(e.step in EARLY_LOOKS for e in report.history)
+    assert len(report.history) - early < 8
+
+
+def test_few_rows_and_large_batches(device, generator):
+    rows = correlated_rows(5, 0, device)
+    plan = short_plan(max_steps=4, batch_size=64)
+    report = train(make_network(rows), rows, rows[:1], plan, generator=generator)
+    assert math.isfinite(report.history[-1].valid_nats)
+    assert math.isnan(report.history[-1].valid_stderr)
+
+
+def test_a_table_of_constants_trains_to_nothing(device, generator):
+    rows = torch.zeros(20, 2, dtype=torch.float64, device=device)
+    book = Codebook([simplex(1), line(0.3)]).to(device)
+    net = NeuralDenoiser(MarginalDenoiser.fit(book, rows), width=8, depth=1).to(device)
+    report = train(net, rows, rows, short_plan(max_steps=3), generator=generator)
+    assert report.history[-1].valid_nats == 0
+
+
+# -- what goes wrong ---------------------------------------------------------------------------------
+
+
+def at_step(monkeypatch, change):
+    """Have ``change(step, loss)`` replace the loss of every training step, counted from 1."""
+    honest, steps = Patterns.loss, [0]
+
+    def loss(self, denoiser, x, generator):
+        out = honest(self, denoiser, x, generator)
+        if not torch.is_grad_enabled():
+            return out  # a validation
+        steps[0] += 1
+        return change(steps[0], out)
+
+    monkeypatch.setattr(Patterns, "loss", loss)
+
+
+def trained(device, dropout=0.0, progress=None, **kwargs):
+    rows, held_out = correlated_rows(1000, 0, device), correlated_rows(500, 1, device)
+    net, generator = make_network(rows, dropout=dropout), seeded_generator(0, device)
+    return net, train(
+        net, rows, held_out, short_plan(**kwargs), generator=generator, progress=progress
+    )
+
+
+def poisoned_gradient(step, loss):
+    """At step 70, a loss that is right with a gradient that is not."""
+    return loss + 0 * (0 * loss).sqrt() if step == 70 else loss
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda step, loss: loss * math.nan if step == 70 else loss, "loss is not finite"),
+        (lambda step, loss: loss * math.inf if step == 70 else loss, "loss is not finite"),
+        (poisoned_gradient, "gradient is not finite"),
+    ],
+)
+def test_a_step_into_nothing_is_taken_back(device, monkeypatch, change, reason):
+    at_step(monkeypatch, change)
+    with pytest.warns(UserWarning, match=rf"{reason}\) and went on from step \d+ with a smaller"):
+        net, report = trained(device, max_steps=200, n_evaluations=4)
+    [rollback] = report.rollbacks
+    assert 70 - CHECK_STEPS <= rollback.good < 70 == rollback.step
+    assert reason in rollback.reason
+    assert report.stopped == "max_steps"
+    assert weights(net).isfinite().all()
+    assert all(math.isfinite(line.valid_nats) for line in report.history)
+    assert all(math.isfinite(line.train_nats) for line in report.history[1:])
+    assert report.history[-1].valid_nats < report.history[0].valid_nats - 0.2
+
+
+def test_a_loss_of_nothing_gives_up_with_the_best(device, monkeypatch):
+    at_step(monkeypatch, lambda step, loss: loss * math.nan if step > 100 else loss)
+    with pytest.warns(UserWarning, match=r"and was given up; the last of 4 times"):
+        net, report = trained(device, max_steps=10_000, n_evaluations=100)
+    assert report.stopped == "diverged"
+    assert len(report.rollbacks) == MOST_ROLLBACKS + 1
+    assert report.history[-1].step <= 100
+    assert weights(net).isfinite().all()
+    assert weights(net).abs().sum() > 0
+    nats = [line.valid_nats for line in report.history]
+    assert min(nats) < nats[0] - 0.2
+
+
+def test_a_network_that_cannot_be_trained_stays_untrained(device, monkeypatch):
+    at_step(monkeypatch, lambda _, loss: loss * math.nan)
+    rows = correlated_rows(1000, 0, device)
+    with pytest.warns(UserWarning, match="given up"):
+        net, report = trained(device)
+    assert report.stopped == "diverged"
+    assert torch.equal(weights(net), weights(make_network(rows)))
+
+
+def test_a_loss_that_stays_high_is_taken_back(device, monkeypatch):
+    """A few bad steps are no matter; a hundred are."""
+    at_step(monkeypatch, lambda step, loss: loss + 50 * (40 < step < 60 or 200 < step < 340))
+    with pytest.warns(UserWarning, match="loss stays above the untrained model's"):
+        _, report = trained(device, max_steps=400, n_evaluations=2, patience=10)
+    [rollback] = report.rollbacks
+    assert 100 < rollback.good <= 200 + CHECK_STEPS
+    assert 320 <= rollback.step < 340 + CHECK_STEPS
+
+
+def test_nothing_but_numbers_becomes_the_best(device):
+    average = Average(make_network(correlated_rows(50, 0, device)), 0.9)
+    average.consider(2.0)
+    for nats in (math.nan, -math.inf, math.inf):
+        average.consider(nats)
+    assert (average.best, average.stale) == (2.0, 3)
+
+
+# -- the average ---------------------------------------------------------------------------------------
+
+
+def counted_by_the_average(n_steps, decay):
+    """How much the start and each step count in a moving average of weights: step t has the t-th unit vector."""
+    model = torch.nn.ParameterList([torch.eye(n_steps + 1)[0]])
+    average = Average(model, decay)
+    for weights in torch.eye(n_steps + 1)[1:]:
+        average.follow([torch.nn.Parameter(weights)])
+    return average.weights[0]
+
+
+@LAW
+@given(st.integers(1, 60), st.floats(0.2, 0.9999))
+def test_the_average_forgets_its_start_first(n_steps, decay):
+    """It is a mean of all weights there were, in which later ones count more, and those of the start least."""
+    counts = counted_by_the_average(n_steps, decay)
+    assert counts.sum().item() == pytest.approx(1, abs=1e-5)
+    assert (counts >= 0).all()
+    assert (counts[1:] >= counts[:-1] * (1 - 1e-5)).all()
+    assert counts[0] < 1 / (n_steps + 1)
+
+
+@pytest.mark.parametrize("decay", [0.3, 0.9])
+def test_the_average_forgets_by_its_decay_at_last(decay):
+    """Once there are so many steps that it looks back on a share of them only."""
+    counts = counted_by_the_average(150, decay)
+    last = counts[-20:]
+    torch.testing.assert_close(last[:-1] / last[1:], torch.full_like(last[1:], decay))
+    assert last[-1].item() == pytest.approx(1 - decay, rel=1e-5)
+
+
+def test_a_plateau_goes_on_from_the_best(device, monkeypatch):
+    """Whenever the rate was cut, the next step starts from the weights that validated best, and so does the average."""
+    honest, last, starts = Run.make_step, [1.0], []
+
+    def make_step(self, share):
+        if self.cut < last[0]:
+            best = self.average.best_weights
+            ours = self.parameters, self.average.weights
+            starts.append([all(map(torch.equal, w, best)) for w in ours])
+        last[0] = self.cut
+        honest(self, share)
+
+    monkeypatch.setattr(Run, "make_step", make_step)
+    _, report = trained(
+        device, max_steps=150, n_evaluations=50, patience=2, learning_rate=0.3, ema=0.1
+    )
+    assert not report.rollbacks
+    assert starts
+    assert all(all(same) for same in starts)
+    valid = [line.valid_nats for line in report.history]
+    assert min(valid) < valid[-1]  # there was something to go back from
+
+
+# -- interruptions -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("where", ["loss", "progress"])
+def test_an_interruption_keeps_the_best(device, monkeypatch, where):
+    def stop(step, loss=None):
+        if step == 90:
+            raise KeyboardInterrupt
+        return loss
+
+    def show(_, line):
+        if line.step >= 90:
+            raise KeyboardInterrupt
+
+    if where == "loss":
+        at_step(monkeypatch, stop)
+    net, report = trained(device, max_steps=300, progress=show if where == "progress" else None)
+    assert report.stopped == "interrupted"
+    assert 60 < report.history[-1].step < 120
+    assert not net.training
+    held_out = correlated_rows(500, 1, device)
+    nats = [line.valid_nats for line in report.history]
+    assert min(nats) < nats[0] - 0.2
+    q = pilot_quadrature(net, held_out, seeded_generator(0, device))
+    check, stderr = Evaluator(Patterns(q, (0.5, 0.5, 0.0)), held_out, seed=5)(net)
+    assert check == pytest.approx(min(nats), abs=5 * stderr)
+
+
+def test_an_interruption_at_once_returns_the_start(device):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    net, report = trained(device, progress=stop)
+    assert (report.stopped, len(report.history)) == ("interrupted", 1)
+    assert torch.equal(weights(net), weights(make_network(correlated_rows(1000, 0, device))))
+
+
+def test_an_interruption_before_there_is_anything(device, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Evaluator, "__call__", stop)
+    with pytest.raises(KeyboardInterrupt):
+        trained(device)
+
+
+def test_a_second_interruption_is_obeyed(device, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Average, "restore", stop)
+    with pytest.raises(KeyboardInterrupt):
+        trained(device, progress=stop)
