@@ -18,6 +18,7 @@ from torch import Tensor
 
 from discrete_itd.channel import Schedule
 from discrete_itd.denoisers import Denoiser
+from discrete_itd.deprecation import renamed, renamed_parameters
 from discrete_itd.encoders import PRESENT, Continuous, TableEncoder
 from discrete_itd.encoders.frames import as_dtype, fill_cells, one_row, read_rows, unique_rows
 from discrete_itd.likelihood import mse_curve
@@ -40,7 +41,7 @@ from discrete_itd.validation import (
     resolve_device,
 )
 
-BEYOND = 1.5  # times tol; up to this, a standard error may be above it by chance
+BEYOND = 1.5  # times max_stderr; up to this, a standard error may be above it by chance
 
 
 def _has_categories(model: DiffusionDensity) -> bool:
@@ -55,6 +56,9 @@ class RowEstimate(NamedTuple):
     stderr: np.ndarray
 
 
+@renamed_parameters(
+    columns="column_types", unseen="handle_unknown", path="schedule", n_calls="n_evaluations"
+)
 class DiffusionDensity(DensityMixin, BaseEstimator):
     r"""Probability of the rows of a table, by information-theoretic diffusion.
 
@@ -65,7 +69,7 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
 
     Parameters
     ----------
-    columns : mapping from column name to kind or options, or one kind for all columns, optional
+    column_types : mapping from column name to kind or options, or one kind for all columns, optional
         "nominal", "ordinal", "continuous" or "binned", where it is not what the dtype says; or a mapping with "kind"
         and options of the kind, like ``{"kind": "binned", "edges": [0, 18, 65, 120]}``. See
         :mod:`discrete_itd.encoders` for what the dtypes say and :func:`discrete_itd.encoders.check_column_spec` for
@@ -74,7 +78,7 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
         What a missing cell (NaN, None, NA, NaT) does: nothing, the score is the log-probability of the
         cells that are there; or, in the columns that have missing cells in training, "it is missing" is a value like
         others, whose probability counts.
-    unseen : {"smooth", "raise"}, default="smooth"
+    handle_unknown : {"smooth", "error"}, default="smooth"
         What a category never seen in training does: get a small probability of its own, or raise ValueError. A
         boolean column knows only False and True, and raises for anything else.
     denoiser : str, recipe or list of these, default="auto"
@@ -93,10 +97,10 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
     validation_fraction : float, default=0.1
         Share of the rows held out to stop training, to weigh members and to choose the path. Copies of a record (rows
         repeated by ``sample_weight`` or in the table) are held out together (:mod:`discrete_itd.models.splitting`).
-    path : {"auto", "coordinate", "isotropic"} or Schedule, default="auto"
+    schedule : {"auto", "coordinate", "isotropic"} or Schedule, default="auto"
         How noise is taken away when a row is scored. "auto" takes what gives the fewest nats on held-out rows for
-        ``n_calls``; said in advance, training keeps to the noise of that path.
-    n_calls : int, default=128
+        ``n_evaluations``; said in advance, training keeps to the noise of that path.
+    n_evaluations : int, default=128
         Network evaluations per scored row, split into steps and at least two paths.
     device : str, default="auto"
         A torch device; "auto" takes CUDA where there is one.
@@ -113,7 +117,7 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
         The fitted denoiser.
     schedule_ : Schedule
         The path on which rows are scored.
-    path_table_ : DataFrame
+    schedule_table_ : DataFrame
         The paths tried, with their held-out nats at about equal cost.
     history_ : DataFrame
         step, seconds, train_nats, train_stderr, valid_nats, valid_stderr; of the encoded cells, so without the
@@ -132,8 +136,8 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
     Scores are nats (natural logarithm), higher is more probable. The model defines a normalised probability over all
     rows; a score is a Monte-Carlo estimate of it, in expectation on the pessimistic side, and depends on nothing but
     the row and the fitted model. Paths disagree most on anomalies: few paths miss those that explain the row best, so
-    its score is too low, sometimes by more than its standard error says; more ``n_calls`` raise it. A path of fixed
-    orders (``path_table_`` calls it "spread") has no error with the ``n_calls`` of the fit: the model *is* the mixture
+    its score is too low, sometimes by more than its standard error says; more ``n_evaluations`` raise it. A path of fixed
+    orders (``schedule_table_`` calls it "spread") has no error with the ``n_evaluations`` of the fit: the model *is* the mixture
     of these orders.
 
     References
@@ -160,27 +164,27 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
     def __init__(
         self,
         *,
-        columns: Mapping[Any, Any] | str | None = None,
+        column_types: Mapping[Any, Any] | str | None = None,
         missing: str = "marginalise",
-        unseen: str = "smooth",
+        handle_unknown: str = "smooth",
         denoiser: Any = "auto",
         max_steps: int = 6000,
         max_time: float | None = None,
         validation_fraction: float = 0.1,
-        path: str | Schedule = "auto",
-        n_calls: int = 128,
+        schedule: str | Schedule = "auto",
+        n_evaluations: int = 128,
         device: str = "auto",
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
-        self.columns = columns
+        self.column_types = column_types
         self.missing = missing
-        self.unseen = unseen
+        self.handle_unknown = handle_unknown
         self.denoiser = denoiser
         self.max_steps = max_steps
         self.max_time = max_time
         self.validation_fraction = validation_fraction
-        self.path = path
-        self.n_calls = n_calls
+        self.schedule = schedule
+        self.n_evaluations = n_evaluations
         self.device = device
         self.random_state = random_state
 
@@ -227,13 +231,13 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
             frame = frame.iloc[np.repeat(np.arange(len(frame)), repeats)]
         encoder = TableEncoder.fit(
             frame,
-            self.columns,
-            unseen=self.unseen,
+            self.column_types,
+            handle_unknown=self.handle_unknown,
             missing=self.missing,
             from_array=not is_frame,
         )
-        if not isinstance(self.path, str):
-            check_schedule(self.path, len(encoder.owner))
+        if not isinstance(self.schedule, str):
+            check_schedule(self.schedule, len(encoder.owner))
         x = torch.from_numpy(encoder.transform(frame).x)
         x = x[~x.isnan().all(1)]
         if len(x) < 2:
@@ -255,8 +259,8 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
                 TrainingPlan(max_steps=self.max_steps, max_time=self.max_time),
                 denoiser=recipe(self.denoiser),
                 validation_fraction=self.validation_fraction,
-                path=self.path,
-                n_calls=self.n_calls,
+                schedule=self.schedule,
+                n_evaluations=self.n_evaluations,
                 device=device,
                 random_state=self.random_state,
                 checkpoint=kept,
@@ -302,7 +306,7 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
         return self._fitted.schedule
 
     @property
-    def path_table_(self) -> pd.DataFrame:
+    def schedule_table_(self) -> pd.DataFrame:
         """The paths tried, best first."""
         return self._fitted.path_table
 
@@ -343,12 +347,13 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
             raise ValueError(
                 "marginal_value is of an ensemble: fit with denoiser='ensemble', or a list of recipes"
             )
-        return members.assign(denoiser_calls=self.n_calls * (members["call_share"] > 0))
+        return members.assign(denoiser_calls=self.n_evaluations * (members["call_share"] > 0))
 
     # -- scoring --------------------------------------------------------------------------------
 
+    @renamed(tol="max_stderr")
     def log_prob(
-        self, X: Any, given: Iterable[Hashable] | None = None, *, tol: float | None = None
+        self, X: Any, given: Iterable[Hashable] | None = None, *, max_stderr: float | None = None
     ) -> RowEstimate:
         """Log-probability of each row, with its standard error.
 
@@ -358,13 +363,13 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
             The columns that were fitted. Missing cells are left out: the result is the log-probability of the others.
         given : names (positions, for an array) of columns, optional
             Condition on these, where they are not missing: the result is log P(other columns | given), a mass
-            that is normalised on its own. It is exactly the difference of two joint scores if ``path`` is a
+            that is normalised on its own. It is exactly the difference of two joint scores if ``schedule`` is a
             ``CoordinateSchedule`` whose ``order`` starts with the given columns; else close to it, because a network's
             conditionals need not agree with one another.
-        tol : float, optional
-            Nats. Rows whose standard error is larger get up to 16 times ``n_calls`` network evaluations. Half of these
+        max_stderr : float, optional
+            Nats. Rows whose standard error is larger get up to 16 times ``n_evaluations`` network evaluations. Half of these
             only decide how many the other half, which estimates, is to be: so masses still add up to one. The standard
-            error returned is that of the estimating half, and may be somewhat above ``tol`` by chance.
+            error returned is that of the estimating half, and may be somewhat above ``max_stderr`` by chance.
 
         Returns
         -------
@@ -382,9 +387,13 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
         unique, inverse, log_volume, mask = self._asked(X, given)
         with progress_bar(len(unique), "score") as bar:
             estimate = self.model_.log_prob(
-                unique, self.n_calls, tol=check_tolerance(tol), given=mask, progress=bar.update
+                unique,
+                self.n_evaluations,
+                max_stderr=check_tolerance(max_stderr),
+                given=mask,
+                progress=bar.update,
             )
-        _warn_beyond(estimate.stderr, tol)
+        _warn_beyond(estimate.stderr, max_stderr)
         log_prob, stderr = (t.cpu().numpy()[inverse] for t in estimate)
         return RowEstimate(log_prob + log_volume.sum(1), stderr)
 
@@ -396,15 +405,16 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
         """Mean log-probability per row, in nats, as scikit-learn's mixtures have it."""
         return float(self.score_samples(X).mean())
 
+    @renamed(tol="max_stderr")
     def explain(
-        self, X: Any, given: Iterable[Hashable] | None = None, *, tol: float | None = None
+        self, X: Any, given: Iterable[Hashable] | None = None, *, max_stderr: float | None = None
     ) -> pd.DataFrame:
         """Why a row is odd: its surprisal in nats, split by column.
 
         Parameters
         ----------
         X : DataFrame or array-like, shape (N, C)
-        given, tol
+        given, max_stderr
             As of :meth:`log_prob`.
 
         Returns
@@ -416,9 +426,13 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
         unique, inverse, log_volume, mask = self._asked(X, given)
         with progress_bar(len(unique), "explain") as bar:
             split = self.model_.attribution(
-                unique, self.n_calls, tol=check_tolerance(tol), given=mask, progress=bar.update
+                unique,
+                self.n_evaluations,
+                max_stderr=check_tolerance(max_stderr),
+                given=mask,
+                progress=bar.update,
             )
-        _warn_beyond(split.stderr, tol)
+        _warn_beyond(split.stderr, max_stderr)
         inner = split.surprisal.cpu().numpy()[inverse] - log_volume
         surprisal = inner[:, : self.encoder_.n_columns].copy()
         for place in range(surprisal.shape[1], inner.shape[1]):  # "it is missing" is of its column
@@ -787,7 +801,7 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
     ) -> tuple[Tensor, np.ndarray, np.ndarray, Tensor | None]:
         """The distinct rows, which of them each row is, the log-volumes of what is asked, and what is given."""
         x, log_volume = self._cells(X)
-        check_integer("n_calls", self.n_calls, 2)
+        check_integer("n_evaluations", self.n_evaluations, 2)
         mask = self._given(given, what)
         if mask is not None:
             log_volume = np.where(mask.cpu().numpy(), 0.0, log_volume)
@@ -825,11 +839,11 @@ def _index(X: Any) -> pd.Index | None:
     return X.index if isinstance(X, pd.DataFrame) else None
 
 
-def _warn_beyond(stderr: Tensor, tol: float | None) -> None:
-    beyond = 0 if tol is None else int((stderr > BEYOND * tol).sum())
+def _warn_beyond(stderr: Tensor, max_stderr: float | None) -> None:
+    beyond = 0 if max_stderr is None else int((stderr > BEYOND * max_stderr).sum())
     if beyond:
         warnings.warn(
-            f"{beyond} of {len(stderr)} distinct rows have a standard error above {BEYOND:g} times tol={tol},"
-            f" though {EFFORT} times n_calls evaluations were allowed; raise n_calls for more",
+            f"{beyond} of {len(stderr)} distinct rows have a standard error above {BEYOND:g} times max_stderr={max_stderr},"
+            f" though {EFFORT} times n_evaluations evaluations were allowed; raise n_evaluations for more",
             stacklevel=3,
         )

@@ -14,14 +14,14 @@ from discrete_itd.recipes import recipe
 
 PATHS = ("auto", "coordinate", "isotropic")
 MISSING = ("marginalise", "category")
-UNSEEN = ("smooth", "raise")
+UNKNOWN = ("smooth", "error")
 MOST_ROWS = 1e9  # that weights may stand for: rows are repeated as they say
 
 
 def check_parameters(parameters: Mapping[str, Any]) -> None:
     """Raise a ValueError or TypeError that names the wrong one of an estimator's parameters."""
     recipe(parameters["denoiser"])
-    for name, least in (("max_steps", 0), ("n_calls", 2)):
+    for name, least in (("max_steps", 0), ("n_evaluations", 2)):
         check_integer(name, parameters[name], least)
     for name in ("max_time", "validation_fraction"):
         value = parameters[name]
@@ -32,21 +32,21 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
         raise ValueError(
             f"validation_fraction must be between 0 and 1, got {parameters['validation_fraction']!r}"
         )
-    columns, path = parameters["columns"], parameters["path"]
+    columns, path = parameters["column_types"], parameters["schedule"]
     if not isinstance(columns, Mapping | str | None):
-        raise TypeError(f"columns must be a mapping or one kind, got {columns!r}")
+        raise TypeError(f"column_types must be a mapping or one kind, got {columns!r}")
     if isinstance(columns, str) and columns not in KINDS:
-        raise ValueError(f"columns must be one of {KINDS} or a mapping, got {columns!r}")
+        raise ValueError(f"column_types must be one of {KINDS} or a mapping, got {columns!r}")
     if isinstance(columns, Mapping):
         for name, spec in columns.items():
             check_column_spec(name, spec)
-    for name, allowed in (("missing", MISSING), ("unseen", UNSEEN)):
+    for name, allowed in (("missing", MISSING), ("handle_unknown", UNKNOWN)):
         if parameters[name] not in allowed:
             raise ValueError(f"{name} must be one of {allowed}, got {parameters[name]!r}")
     if isinstance(path, str) and path not in PATHS:
-        raise ValueError(f"path must be one of {PATHS} or a schedule, got {path!r}")
+        raise ValueError(f"schedule must be one of {PATHS} or a schedule, got {path!r}")
     if not isinstance(path, str) and not callable(getattr(path, "snr", None)):
-        raise TypeError(f"path must be one of {PATHS} or a schedule, got {path!r}")
+        raise TypeError(f"schedule must be one of {PATHS} or a schedule, got {path!r}")
 
 
 def resolve_device(name: str) -> torch.device:
@@ -68,7 +68,7 @@ def check_schedule(schedule: Schedule, n_columns: int) -> None:
     """Raise a ValueError if a schedule is for another number of columns."""
     if schedule.orders is not None and len(schedule.orders[0]) != n_columns:
         raise ValueError(
-            f"path has an order of {len(schedule.orders[0])} columns, but the table has {n_columns}"
+            f"schedule has an order of {len(schedule.orders[0])} columns, but the table has {n_columns}"
             " (with missing='category', one more for each column with missing cells)"
         )
 
@@ -97,11 +97,11 @@ def check_share(name: str, value: Any) -> float:
     return float(value)
 
 
-def check_tolerance(tol: float | None) -> float | None:
+def check_tolerance(max_stderr: float | None) -> float | None:
     """Return a bound on standard errors, if it is one; TypeError or ValueError if not."""
-    if tol is not None:
-        check_positive("tol", tol)
-    return tol
+    if max_stderr is not None:
+        check_positive("max_stderr", max_stderr)
+    return max_stderr
 
 
 def check_weights(sample_weight: Any, n_rows: int) -> np.ndarray | None:

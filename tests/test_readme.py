@@ -42,7 +42,7 @@ def test_the_python_examples_run(capsys, tmp_path, monkeypatch):
             exec(quick, names)
             assert "bits per dimension" in capsys.readouterr().out
             continue
-        quick = example.replace("max_steps=1000", f"max_steps=20, n_calls=4{small}")
+        quick = example.replace("max_steps=1000", f"max_steps=20, n_evaluations=4{small}")
         quick = quick.replace("load_adult()", "load_adult()[:2000]")
         quick = quick.replace("[Network(),", "[Network(width=16),")
         exec(quick, names)

@@ -239,6 +239,7 @@ def _add_score(score: argparse.ArgumentParser) -> None:
     score.add_argument("--out", required=True, metavar="FILE", help=f"scores: {ENDINGS}")
     _add_list(score, "--given", "NAME", "log-probability of the other columns given these")
     score.add_argument(
+        "--max-stderr",
         "--tol",
         type=positive,
         metavar="NATS",

@@ -125,9 +125,9 @@ def _fit(args: argparse.Namespace) -> None:
     if seed is None and args.detector and args.checkpoint is not None:
         seed = 0  # to go on, the command must hold out the same rows again
     model = DiffusionDensity(
-        columns={n: columns[str(n)] for n in frame.columns if str(n) in columns},
+        column_types={n: columns[str(n)] for n in frame.columns if str(n) in columns},
         missing=args.missing,
-        unseen=args.unseen,
+        handle_unknown="error" if args.unseen == "raise" else args.unseen,
         denoiser=args.denoiser,
         max_steps=args.max_steps,
         max_time=args.max_time,
@@ -155,7 +155,7 @@ def _fit(args: argparse.Namespace) -> None:
         "categories": lambda n: str(n or ""),
     }
     print(model.encoder_.describe().to_string(index=False, formatters=formatters))
-    path = model.path_table_.iloc[0]
+    path = model.schedule_table_.iloc[0]
     print(f"\npath: {path['path']}, {path['steps']} steps, {path['paths']} paths per row")
     _print_training(model, frame)
     if detector is not None:
@@ -190,13 +190,15 @@ def _score(args: argparse.Namespace) -> None:
         _note("with --given no alarms are raised: a threshold is one of whole rows")
     frame = read_all_for(density, args.table)
     given = [names[n] for n in args.given] or None
-    estimate = about(args.table, lambda: density.log_prob(frame, given, tol=args.tol))
+    estimate = about(args.table, lambda: density.log_prob(frame, given, max_stderr=args.max_stderr))
     scores, shares, told = pd.DataFrame(estimate._asdict()), None, []
     if judge is not None:
         judged = about(args.table, lambda: judge.judge(frame))
         scores, shares, told = scores.join(judged.columns), judged.nats, judge.summary(judged)
     elif args.explain:
-        shares = about(args.table, lambda: density.explain(frame, given, tol=args.tol))
+        shares = about(
+            args.table, lambda: density.explain(frame, given, max_stderr=args.max_stderr)
+        )
     if args.explain and shares is not None:
         scores = scores.join(shares.rename(columns=lambda name: f"nats_{name}"))
     save_whole(args.out, lambda path: write_table(scores, path, ending(args.out)))
@@ -297,7 +299,9 @@ def _demo(args: argparse.Namespace) -> None:
         flush=True,
     )
     start = time.perf_counter()
-    model = DiffusionDensity(max_time=args.max_time, n_calls=DEMO_CALLS, random_state=0).fit(train)
+    model = DiffusionDensity(max_time=args.max_time, n_evaluations=DEMO_CALLS, random_state=0).fit(
+        train
+    )
     fitted = time.perf_counter()
     rows = pd.concat([held_out, poisonous])
     surprisal = -model.score_samples(rows)

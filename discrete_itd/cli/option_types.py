@@ -10,7 +10,7 @@ from discrete_itd.encoders import KINDS, check_column_spec
 
 
 def column_spec(text: str) -> tuple[str, str | dict[str, Any]]:
-    """Name and specification, as ``columns=`` of the estimator has it."""
+    """Name and specification, as ``column_types=`` of the estimator has it."""
     name, equals, what = text.rpartition("=")
     if not equals or not name:
         raise argparse.ArgumentTypeError(f"expected NAME=KIND, got {text!r}")

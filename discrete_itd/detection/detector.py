@@ -18,6 +18,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
+from discrete_itd.deprecation import renamed
 from discrete_itd.detection import conformal, drift, reasons, robustness, scales
 from discrete_itd.detection.conformal import Threshold
 from discrete_itd.detection.drift import Drift
@@ -93,8 +94,8 @@ class DiffusionOutlierDetector(OutlierMixin, BaseEstimator):
     p-values are split-conformal (:mod:`discrete_itd.detection.conformal`): for a row that is exchangeable with the
     calibration rows, :math:`P(p \le \alpha) \le \alpha` on average over calibration sets, however good or bad the
     model. What counts are records: copies of one (:mod:`discrete_itd.models.splitting`) are either all fitted to or
-    calibrated on once, so rates are those of new records. A new row that repeats a fitted record looks more probable than
-    calibration rows, so its p-value is larger.
+    calibrated on once, so rates are those of new records. A new row that repeats a fitted record looks more probable
+    than calibration rows, so its p-value is larger.
 
     If the rows given to ``fit`` contain anomalies, so do the calibration rows. Where the anomalies score lower than
     inliers, p-values of inliers are larger than they need be: valid, with less power. Where anomalies score higher
@@ -235,9 +236,9 @@ class DiffusionOutlierDetector(OutlierMixin, BaseEstimator):
             raise TypeError(
                 f"density holds a {type(density.estimator).__name__}, not a DiffusionDensity"
             )
-        if isinstance(density, DiffusionDensity) and density.unseen == "raise":
+        if isinstance(density, DiffusionDensity) and density.handle_unknown in ("error", "raise"):
             raise ValueError(
-                "density has unseen='raise': a value never seen is what a detector is for; use 'smooth'"
+                "density has handle_unknown='error': a value never seen is what a detector is for; use 'smooth'"
             )
         check_share("false_alarm_rate", self.false_alarm_rate)
         if self.score_by not in ("pooled", "log_prob"):
@@ -260,7 +261,7 @@ class DiffusionOutlierDetector(OutlierMixin, BaseEstimator):
     ) -> tuple[np.ndarray, np.ndarray]:
         """The training rows without the strangest among them, and those."""
         alone = _copy(density)  # for its schema and its marginals
-        alone.set_params(denoiser="independent", n_calls=2, path="coordinate")
+        alone.set_params(denoiser="independent", n_evaluations=2, schedule="coordinate")
         alone.fit(_take(rows, train))
         generator = torch.Generator().manual_seed(seed)
         x, _ = alone.encode(_take(rows, train))
@@ -303,10 +304,11 @@ class DiffusionOutlierDetector(OutlierMixin, BaseEstimator):
         """-1 for rows that raise an alarm, 1 for the others: int, shape (N,)."""
         return np.where(self.decision_function(X) < 0, -1, 1)
 
-    def log_prob(self, X: Any, *, tol: float | None = None) -> RowEstimate:
+    @renamed(tol="max_stderr")
+    def log_prob(self, X: Any, *, max_stderr: float | None = None) -> RowEstimate:
         """Log-probability of each row with its standard error, as of :meth:`DiffusionDensity.log_prob`."""
         check_is_fitted(self)
-        return self.density_.log_prob(X, tol=tol)
+        return self.density_.log_prob(X, max_stderr=max_stderr)
 
     # -- p-values and thresholds ----------------------------------------------------------------
 

@@ -78,7 +78,7 @@ def robustness(
         for share, repeat in plan:
             x, volume = _spoilt(density, cells.cpu().numpy(), log_volume, share, kind, random)
             unique, inverse = unique_rows(torch.from_numpy(x).to(cells.device))
-            scores = density.model_.log_prob(unique, density.n_calls).log_prob.cpu().numpy()
+            scores = density.model_.log_prob(unique, density.n_evaluations).log_prob.cpu().numpy()
             scores = scores[inverse] + volume.sum(1)
             if not len(lines):
                 undisturbed = scores

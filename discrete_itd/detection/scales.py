@@ -106,7 +106,7 @@ def explain_scales(
         quadrature = Quadrature(marks, 1 / marks.diff())  # every band has the same mass
     quadrature = quadrature.to(model.device)
     salt = draw_salt(torch.Generator().manual_seed(model.seed))
-    led = model.log_prob(x.masked_fill(~leading, math.nan), density.n_calls)
+    led = model.log_prob(x.masked_fill(~leading, math.nan), density.n_evaluations)
     split, variance = [], []
     with progress_bar(len(x), "scales") as bar:
         for part in x.split(max(1, model.batch_size // n_points)):

@@ -60,7 +60,7 @@ class ColumnSpec:
 
 
 def check_column_spec(name: Hashable, spec: Any) -> ColumnSpec:
-    """Check and complete what ``columns=`` says of one column.
+    """Check and complete what ``column_types=`` says of one column.
 
     Parameters
     ----------
@@ -285,7 +285,7 @@ def _warn_of_text(name: Hashable, categories: list[Scalar], n: int) -> None:
     if text and len(categories) - len(text) > FEW_NUMBERS and len(text) <= STRAY * len(categories):
         warnings.warn(
             f"column {name!r}: numbers, but for text like {text[0]!r}; taken as {len(categories)} categories."
-            " Clean it to have numbers, or say what it is with columns=",
+            " Clean it to have numbers, or say what it is with column_types=",
             stacklevel=6,
         )
     if n < ENOUGH_ROWS or len(text) <= n // 2:
@@ -293,6 +293,6 @@ def _warn_of_text(name: Hashable, categories: list[Scalar], n: int) -> None:
     is_long = sum(map(len, text)) > LONG_TEXT * len(text)
     warnings.warn(
         f"column {name!r}: {len(text)} different texts in {n} rows look like"
-        f" {'free text' if is_long else 'identifiers'}; drop the column, or say what it is with columns=",
+        f" {'free text' if is_long else 'identifiers'}; drop the column, or say what it is with column_types=",
         stacklevel=6,
     )

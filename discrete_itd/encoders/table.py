@@ -72,7 +72,7 @@ class TableEncoder:
         frame: pd.DataFrame,
         columns: Mapping[Any, Any] | str | None = None,
         *,
-        unseen: str = "smooth",
+        handle_unknown: str = "smooth",
         missing: str = "marginalise",
         from_array: bool = False,
     ) -> TableEncoder:
@@ -83,7 +83,7 @@ class TableEncoder:
         frame : DataFrame, shape (N, C)
         columns : mapping from name to kind or options, or one kind for all, optional
             Overrides what the dtypes say; see :func:`check_column_spec`.
-        unseen : {"smooth", "raise"}
+        handle_unknown : {"smooth", "error"}
             Whether a column of categories gets a slot for values never seen. Boolean columns never do.
         missing : {"marginalise", "category"}
             Whether missing cells are left out of a row's score, or are told apart from present ones by an indicator
@@ -98,8 +98,8 @@ class TableEncoder:
         TypeError
             Naming the column, if values are of a type that is no category.
         """
-        if unseen not in ("smooth", "raise"):
-            raise ValueError(f"unseen must be 'smooth' or 'raise', got {unseen!r}")
+        if handle_unknown not in ("smooth", "error"):
+            raise ValueError(f"handle_unknown must be 'smooth' or 'error', got {handle_unknown!r}")
         if missing not in MISSING:
             raise ValueError(f"missing must be one of {MISSING}, got {missing!r}")
         check_unique_names(frame)
@@ -108,12 +108,12 @@ class TableEncoder:
         if isinstance(columns, str):
             columns = dict.fromkeys(frame.columns, columns)
         if not isinstance(columns, Mapping | None):
-            raise TypeError(f"columns must be a mapping or one kind, got {columns!r}")
+            raise TypeError(f"column_types must be a mapping or one kind, got {columns!r}")
         columns = dict(columns or {})
         for name in columns:
             if name not in frame.columns:
                 raise ValueError(
-                    f"column {name!r}: named in columns=, but the table has no such column"
+                    f"column {name!r}: named in column_types=, but the table has no such column"
                 )
         schema = []
         for name, values in frame.items():
@@ -121,7 +121,7 @@ class TableEncoder:
                 name,
                 values,
                 check_column_spec(name, columns.get(name)),
-                is_open=unseen == "smooth",
+                is_open=handle_unknown == "smooth",
                 missing=missing,
                 from_array=from_array,
             )
@@ -179,7 +179,7 @@ class TableEncoder:
             if strange:
                 warnings.warn(
                     f"column {column.name!r}: no value was seen in training (dtype {values.dtype}, fitted as"
-                    f" {column.dtype}, {column.kind}); is the type the same, and the kind what columns= should say?",
+                    f" {column.dtype}, {column.kind}); is the type the same, and the kind what column_types= should say?",
                     stacklevel=4,
                 )
         for j, place in self._indicators():

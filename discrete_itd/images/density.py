@@ -164,7 +164,7 @@ class ImageDensity:
     # -- log-probabilities ------------------------------------------------------------------------
 
     def log_prob(
-        self, X: Any, labels: Any = None, *, n_paths: int = 4, tol: float | None = None
+        self, X: Any, labels: Any = None, *, n_paths: int = 4, max_stderr: float | None = None
     ) -> Estimate:
         """Log-probability of each picture by the path estimator (6), with its standard error.
 
@@ -175,7 +175,7 @@ class ImageDensity:
             Classes to condition on.
         n_paths : int
             Of ``n_steps`` network calls each.
-        tol : float, optional
+        max_stderr : float, optional
             Nats; pictures whose standard error is larger get more paths. As many again, with noise of their own, decide
             how many, so that densities still integrate to one.
 
@@ -184,7 +184,7 @@ class ImageDensity:
         Estimate
             float64, (N,), nats.
         """
-        x, options = self.encode(X, labels), {"n_paths": n_paths, "tol": tol}
+        x, options = self.encode(X, labels), {"n_paths": n_paths, "max_stderr": max_stderr}
         return self._ask("scoring", path_log_prob, x, self.schedule, given=self.given(), **options)
 
     def integral(

@@ -265,7 +265,7 @@ def path_log_prob(
     *,
     n_paths: int = 4,
     generator: torch.Generator,
-    tol: float | None = None,
+    max_stderr: float | None = None,
     max_paths: int = 256,
     given: Tensor | None = None,
     batch_size: int = 2048,
@@ -284,7 +284,7 @@ def path_log_prob(
         Paths M of every row, at least 2 for a standard error.
     generator : torch.Generator
         Gives one number; with it, a row's noise depends on the row alone.
-    tol : float, optional
+    max_stderr : float, optional
         Nats. Rows get twice as many paths each time, up to ``max_paths``, until their standard error is at most this.
         That is judged by as many paths again, with noise of their own, which take no part in the estimate: if the
         estimate's own paths decided when to stop, E[W] would not be P(x) any more, and masses would not add up to one.
@@ -306,12 +306,21 @@ def path_log_prob(
     Raises
     ------
     ValueError
-        If ``n_paths``, ``max_paths`` or ``tol`` is not positive.
+        If ``n_paths``, ``max_paths`` or ``max_stderr`` is not positive.
     """
     parts = [
         combine(log_w, distinct_paths(schedule))
         for log_w in _adaptive_weights(
-            denoiser, x, schedule, n_paths, generator, tol, max_paths, given, batch_size, progress
+            denoiser,
+            x,
+            schedule,
+            n_paths,
+            generator,
+            max_stderr,
+            max_paths,
+            given,
+            batch_size,
+            progress,
         )
     ]
     return Estimate(*(torch.cat(t) for t in zip(*parts, strict=True)))
@@ -325,7 +334,7 @@ def path_attribution(
     *,
     n_paths: int = 4,
     generator: torch.Generator,
-    tol: float | None = None,
+    max_stderr: float | None = None,
     max_paths: int = 256,
     given: Tensor | None = None,
     batch_size: int = 2048,
@@ -335,7 +344,7 @@ def path_attribution(
     parts = [
         attribute(log_w, distinct_paths(schedule))
         for log_w in _adaptive_weights(
-            denoiser, x, schedule, n_paths, generator, tol, max_paths, given, batch_size, progress,
+            denoiser, x, schedule, n_paths, generator, max_stderr, max_paths, given, batch_size, progress,
             by_column=True,
         )
     ]  # fmt: skip
@@ -348,7 +357,7 @@ def _adaptive_weights(
     schedule: Schedule,
     n_paths: int,
     generator: torch.Generator,
-    tol: float | None,
+    max_stderr: float | None,
     max_paths: int,
     given: Tensor | None,
     batch_size: int,
@@ -356,12 +365,12 @@ def _adaptive_weights(
     by_column: bool = False,
 ) -> Iterator[Tensor]:
     """Log-weights of chunks of rows: (b, M), or (b, M, C) by column, NaN where a row needed fewer paths."""
-    if n_paths < 1 or max_paths < 1 or (tol is not None and not tol > 0):
+    if n_paths < 1 or max_paths < 1 or (max_stderr is not None and not max_stderr > 0):
         raise ValueError(
-            f"n_paths, max_paths and tol must be positive, got {n_paths}, {max_paths}, {tol}"
+            f"n_paths, max_paths and max_stderr must be positive, got {n_paths}, {max_paths}, {max_stderr}"
         )
     salt = draw_salt(generator)
-    most = n_paths if tol is None else max(n_paths, max_paths)
+    most = n_paths if max_stderr is None else max(n_paths, max_paths)
     distinct = distinct_paths(schedule)
     if distinct is not None:  # more would be the same ones again
         n_paths, most = min(n_paths, distinct), min(most, distinct)
@@ -381,12 +390,14 @@ def _adaptive_weights(
     for rows in x.split(chunk):
         first = range(n_paths)
         log_w = _paths(denoiser, rows, schedule, first, salt, given, batch_size, by_column)
-        if tol is not None and n_paths < most:
+        if max_stderr is not None and n_paths < most:
             other = salt ^ DECISION
             judge = _paths(denoiser, rows, schedule, first, other, given, batch_size, False)
             while log_w.shape[1] < most:
                 stderr = combine(judge, distinct).stderr
-                needy = torch.nonzero(~(stderr <= tol)).flatten()  # an unknown error is not small
+                needy = torch.nonzero(
+                    ~(stderr <= max_stderr)
+                ).flatten()  # an unknown error is not small
                 if not len(needy):
                     break
                 log_w = extended(log_w, rows, needy, salt, by_column)

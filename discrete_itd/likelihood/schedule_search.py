@@ -238,13 +238,13 @@ class Candidate:
     stderr: float
 
     @property
-    def n_calls(self) -> int:
+    def n_evaluations(self) -> int:
         return self.schedule.n_steps * self.n_paths
 
 
-def paths_within(n_calls: int, schedule: Schedule) -> int:
+def paths_within(n_evaluations: int, schedule: Schedule) -> int:
     """Paths M for a budget of calls per row: at least two, for a standard error, and no path twice."""
-    within = max(2, n_calls // schedule.n_steps)
+    within = max(2, n_evaluations // schedule.n_steps)
     return min(within, distinct_paths(schedule) or within)
 
 
@@ -254,13 +254,13 @@ def possible_paths(
     quadrature: Quadrature,
     *,
     kind: str,
-    n_calls: int,
+    n_evaluations: int,
     generator: torch.Generator,
 ) -> Iterator[tuple[str, Schedule]]:
-    """Names and schedules of paths that leave at least two for ``n_calls``; parameters as of :func:`choose_path`."""
+    """Names and schedules of paths that leave at least two for ``n_evaluations``; parameters as of :func:`choose_path`."""
     book = denoiser.codebook
     n_columns = max(1, book.n_columns - int(book.leading.sum()))
-    most = max(1, n_calls // 2)
+    most = max(1, n_evaluations // 2)
     if kind != "isotropic":
         few = min(n_columns, max(1, most // 4))
         for n_steps in sorted({min(n_columns, most), few}):
@@ -272,7 +272,7 @@ def possible_paths(
         for n_steps in blocks if orders is not None else ():
             spread = CoordinateSchedule(n_steps, orders)
             # as many orders as there are paths: the score is exact, and it is these that are sampled
-            orders_taken = cast(tuple, orders)[: paths_within(n_calls, spread)]
+            orders_taken = cast(tuple, orders)[: paths_within(n_evaluations, spread)]
             yield "spread", CoordinateSchedule(n_steps, orders_taken)
     if kind != "coordinate":
         counts = sorted({max(1, min(most, MOST_STEPS) // 2**k) for k in range(3)})
@@ -288,7 +288,7 @@ def choose_path(
     quadrature: Quadrature,
     *,
     kind: str = "auto",
-    n_calls: int,
+    n_evaluations: int,
     generator: torch.Generator,
     max_rows: int = 256,
 ) -> list[Candidate]:
@@ -302,7 +302,7 @@ def choose_path(
     quadrature : Quadrature
     kind : {"auto", "coordinate", "isotropic"}
         Which paths to try.
-    n_calls : int
+    n_evaluations : int
         Denoiser calls per row that each candidate may spend, split into paths and steps.
     generator : torch.Generator
     max_rows : int
@@ -318,12 +318,14 @@ def choose_path(
     given = book.leading if book.has_leading else None  # a path takes the others, given these
     seed = int(torch.randint(2**31, (1,), generator=generator, device=generator.device))
     candidates = list(
-        possible_paths(denoiser, x, quadrature, kind=kind, n_calls=n_calls, generator=generator)
+        possible_paths(
+            denoiser, x, quadrature, kind=kind, n_evaluations=n_evaluations, generator=generator
+        )
     )
 
     def measure(schedule: Schedule, rows: Tensor) -> Tensor:
         noise = torch.Generator().manual_seed(seed)
-        n_paths = paths_within(n_calls, schedule)
+        n_paths = paths_within(n_evaluations, schedule)
         return -path_log_prob(
             denoiser, rows, schedule, n_paths=n_paths, given=given, generator=noise
         ).log_prob
@@ -343,6 +345,6 @@ def choose_path(
     for i in ranked:
         name, schedule = candidates[i]
         stderr = float(nats[i].std() / math.sqrt(len(nats[i]))) if len(nats[i]) > 1 else math.nan
-        n_paths = paths_within(n_calls, schedule)
+        n_paths = paths_within(n_evaluations, schedule)
         measured.append(Candidate(name, schedule, n_paths, float(nats[i].mean()), stderr))
     return measured

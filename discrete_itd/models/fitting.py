@@ -74,8 +74,8 @@ def fit_model(
     *,
     denoiser: Recipe,
     validation_fraction: float,
-    path: str | Schedule,
-    n_calls: int,
+    schedule: str | Schedule,
+    n_evaluations: int,
     device: torch.device,
     random_state: int | np.random.RandomState | None,
     checkpoint: Checkpoint | None = None,
@@ -95,8 +95,8 @@ def fit_model(
     validation_fraction : float
         Share of the rows held out to stop training, to weigh members and to choose the path; copies of a record stay
         together, see :mod:`discrete_itd.models.splitting`.
-    path : {"auto", "coordinate", "isotropic"} or Schedule
-    n_calls : int
+    schedule : {"auto", "coordinate", "isotropic"} or Schedule
+    n_evaluations : int
         Denoiser calls per row with which paths are compared.
     device : device
     random_state : int, RandomState or None
@@ -116,17 +116,17 @@ def fit_model(
     marginals = MarginalDenoiser.fit(
         encoder.codebook().to(device), x, unseen_counts=encoder.unseen_counts
     )
-    kind = "coordinate" if isinstance(path, CoordinateSchedule) else path
+    kind = "coordinate" if isinstance(schedule, CoordinateSchedule) else schedule
     if isinstance(kind, str) and kind in PATTERNS:
         plan = replace(plan, patterns=PATTERNS[kind], judged=JUDGED[kind])
     fitter = Fitter(marginals, x, x_valid, plan, seed, generator, checkpoint, progress)
     fitted = fitter.fit(denoiser)
     fitted.denoiser.eval()
     table: list[tuple] = []
-    if isinstance(path, str):
+    if isinstance(schedule, str):
         if progress is not None:
             progress(1.0, fitted.report.history[-1])
-        if path == "auto" and isinstance(fitted.denoiser, ExactDenoiser):
+        if schedule == "auto" and isinstance(fitted.denoiser, ExactDenoiser):
             candidates = [exact_path(fitted.denoiser, x_valid)]
         else:
             candidates = choose_path(
@@ -134,17 +134,17 @@ def fit_model(
                 x,
                 x_valid,
                 pilot_quadrature(fitted.denoiser, x, generator),
-                kind="coordinate" if path == "auto" and not fitter.learned else path,
-                n_calls=n_calls,
+                kind="coordinate" if schedule == "auto" and not fitter.learned else schedule,
+                n_evaluations=n_evaluations,
                 generator=generator,
             )
-        path = candidates[0].schedule
+        schedule = candidates[0].schedule
         table = [(c.kind, c.schedule.n_steps, c.n_paths, c.nats, c.stderr) for c in candidates]
     return Model(
         encoder=encoder,
         denoiser=fitted.denoiser,
         marginals=marginals,
-        schedule=path,
+        schedule=schedule,
         seed=seed,
         history=pd.DataFrame(fitted.report.history, columns=pd.Index(Evaluation._fields)),
         path_table=pd.DataFrame(
@@ -376,7 +376,7 @@ class Fitter:
         nats = {}
         for name, entrant in entrants.items():
             generator = torch.Generator(self.x.device).manual_seed(self.seed)
-            short = replace(plan, max_steps=steps[name], n_evaluations=1)
+            short = replace(plan, max_steps=steps[name], n_validations=1)
             if plan.max_time is not None:
                 short = replace(short, max_steps=plan.max_steps, max_time=plan.max_time / share)
             entrant.to(self.x.device)

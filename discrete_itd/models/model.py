@@ -28,8 +28,8 @@ from discrete_itd.storage.files import State, schedule_from_json, schedule_to_js
 from discrete_itd.training.train import seeded
 from discrete_itd.validation import check_schedule
 
-EFFORT = 16  # with tol, a row may cost this many times n_calls
-FEWEST_PATHS = 4  # with tol; fewer would not give a standard error to act on
+EFFORT = 16  # with max_stderr, a row may cost this many times n_evaluations
+FEWEST_PATHS = 4  # with max_stderr; fewer would not give a standard error to act on
 BATCH_CELLS = 1 << 23  # rows times numbers of a posterior, in one denoiser call
 
 
@@ -79,9 +79,9 @@ class Model:
     def log_prob(
         self,
         x: Tensor,
-        n_calls: int,
+        n_evaluations: int,
         *,
-        tol: float | None = None,
+        max_stderr: float | None = None,
         given: Tensor | None = None,
         progress: Callable[[int], object] | None = None,
     ) -> Estimate:
@@ -90,9 +90,9 @@ class Model:
         Parameters
         ----------
         x : Tensor of float64, shape (N, C')
-        n_calls : int
+        n_evaluations : int
             Denoiser calls per row.
-        tol : float, optional
+        max_stderr : float, optional
             Nats; rows whose standard error is larger get up to ``EFFORT`` times as many calls, half of which decide
             how many the other half is to be.
         given : Tensor of bool, shape (C',), optional
@@ -108,7 +108,7 @@ class Model:
             return self._exact(self.denoiser, x, given, progress)
         parts = [
             path_log_prob(self.denoiser, **stage, progress=progress)
-            for stage in self._stages(x, n_calls, tol, given)
+            for stage in self._stages(x, n_evaluations, max_stderr, given)
         ]
         return Estimate(*_product(parts))
 
@@ -139,16 +139,16 @@ class Model:
     def attribution(
         self,
         x: Tensor,
-        n_calls: int,
+        n_evaluations: int,
         *,
-        tol: float | None = None,
+        max_stderr: float | None = None,
         given: Tensor | None = None,
         progress: Callable[[int], object] | None = None,
     ) -> Attribution:
         """As :meth:`log_prob`, with each internal column's share."""
         parts = [
             path_attribution(self.denoiser, **stage, progress=progress)
-            for stage in self._stages(x, n_calls, tol, given)
+            for stage in self._stages(x, n_evaluations, max_stderr, given)
         ]
         return Attribution(*_product(parts), torch.stack([p.surprisal for p in parts]).sum(0))
 
@@ -187,7 +187,7 @@ class Model:
         return CoordinateSchedule(max(1, n_steps), self.schedule.orders)
 
     def _stages(
-        self, x: Tensor, n_calls: int, tol: float | None, given: Tensor | None
+        self, x: Tensor, n_evaluations: int, max_stderr: float | None, given: Tensor | None
     ) -> list[dict[str, Any]]:
         """Arguments of the path estimator, for the conditional factors of which a row's probability is the product.
 
@@ -195,7 +195,7 @@ class Model:
         "it is missing", and all masses together would be more than one.
         """
         indicators = self.denoiser.codebook.leading
-        schedule, most = self.schedule, max(1, n_calls // 2)
+        schedule, most = self.schedule, max(1, n_evaluations // 2)
         if isinstance(self.denoiser, ExactDenoiser) and not isinstance(
             self.denoiser, MarginalDenoiser
         ):
@@ -203,18 +203,25 @@ class Model:
             most = len(indicators)
             schedule = CoordinateSchedule(most, schedule.orders)
         if not bool(indicators.any()):
-            return [self._stage(x, schedule, n_calls, tol, given)]
+            return [self._stage(x, schedule, n_evaluations, max_stderr, given)]
         known = torch.zeros_like(indicators) if given is None else given
         told = x.masked_fill(~(indicators | known), math.nan)
         n_steps = min(int(indicators.sum()), most)
-        tol = None if tol is None else tol / math.sqrt(2)  # errors of two factors add up
+        max_stderr = (
+            None if max_stderr is None else max_stderr / math.sqrt(2)
+        )  # errors of two factors add up
         return [
-            self._stage(told, self._indicator_schedule(n_steps), n_calls, tol, given),
-            self._stage(x, schedule, n_calls, tol, known | indicators),
+            self._stage(told, self._indicator_schedule(n_steps), n_evaluations, max_stderr, given),
+            self._stage(x, schedule, n_evaluations, max_stderr, known | indicators),
         ]
 
     def _stage(
-        self, x: Tensor, schedule: Schedule, n_calls: int, tol: float | None, given: Tensor | None
+        self,
+        x: Tensor,
+        schedule: Schedule,
+        n_evaluations: int,
+        max_stderr: float | None,
+        given: Tensor | None,
     ) -> dict[str, Any]:
         if given is not None:
             n_free = max(1, int((~given).sum()))
@@ -222,18 +229,18 @@ class Model:
                 schedule = CoordinateSchedule(1)
             elif isinstance(schedule, CoordinateSchedule):
                 schedule = CoordinateSchedule(min(n_free, schedule.n_steps), schedule.orders)
-        n_paths = paths_within(n_calls, schedule)
-        effort = EFFORT * n_calls
-        if tol is not None:
+        n_paths = paths_within(n_evaluations, schedule)
+        effort = EFFORT * n_evaluations
+        if max_stderr is not None:
             # start low: rows that need more will get more; half of the calls decide
-            n_paths = min(n_paths, max(FEWEST_PATHS, paths_within(n_calls // 4, schedule)))
+            n_paths = min(n_paths, max(FEWEST_PATHS, paths_within(n_evaluations // 4, schedule)))
             effort //= 2
         return {
             "x": x,
             "schedule": schedule,
             "n_paths": n_paths,
             "max_paths": paths_within(effort, schedule),
-            "tol": tol,
+            "max_stderr": max_stderr,
             "given": given,
             "generator": torch.Generator().manual_seed(self.seed),
             "batch_size": self.batch_size,

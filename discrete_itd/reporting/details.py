@@ -132,7 +132,7 @@ def column_entropies(density: DiffusionDensity, X: Any) -> pd.DataFrame:
 
 def facts(density: DiffusionDensity, seconds_per_row: float) -> list[tuple[str, str]]:
     """What there is to know about model, data and cost: names and values."""
-    schema, history, path = density.encoder_.schema, density.history_, density.path_table_
+    schema, history, path = density.encoder_.schema, density.history_, density.schedule_table_
     kinds = pd.Series([c.kind for c in schema]).value_counts()
     cells, missing = (sum(getattr(c, name) for c in schema) for name in ("n_rows", "n_missing"))
     lines = [
@@ -155,7 +155,7 @@ def facts(density: DiffusionDensity, seconds_per_row: float) -> list[tuple[str, 
         )
     return [
         *lines,
-        ("network evaluations", f"up to {density.n_calls} for each row"),
+        ("network evaluations", f"up to {density.n_evaluations} for each row"),
         ("scoring", f"{1000 * seconds_per_row:.1f} ms a row, on {density.device_}"),
         ("version", f"discrete_itd {discrete_itd.__version__}"),
     ]

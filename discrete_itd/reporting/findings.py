@@ -168,7 +168,7 @@ def examine(
     target_nats: float | None = None,
     target_false_alarms: float | None = None,
     n_strangest: int = 10,
-    tol: float | None = None,
+    max_stderr: float | None = None,
 ) -> Findings:
     """Ask a model all that a report says.
 
@@ -189,7 +189,7 @@ def examine(
         detector, the threshold is set for this rate, by default for 1 %.
     n_strangest : int
         Rows to list with reasons.
-    tol : float, optional
+    max_stderr : float, optional
         As of :meth:`~discrete_itd.DiffusionDensity.log_prob`.
 
     Returns
@@ -221,7 +221,7 @@ def examine(
     score = (density if detector is None else detector).score_samples(X)
     seconds = time.perf_counter() - start
     rows = X if measured is None else measured
-    log_prob, stderr = density.log_prob(rows, tol=tol)
+    log_prob, stderr = density.log_prob(rows, max_stderr=max_stderr)
     n_cells = n_ordinary_cells = _count_cells(density, X)
     if measured is not None:
         n_ordinary_cells = _count_cells(density, measured)

@@ -39,7 +39,7 @@ def report(
     target_false_alarms: float | None = None,
     title: str | None = None,
     n_strangest: int = 10,
-    tol: float | None = None,
+    max_stderr: float | None = None,
 ) -> str | Path:
     """Write a report on a table: what a row costs, what is odd and why, and whether targets are met.
 
@@ -51,7 +51,7 @@ def report(
         The rows to report on.
     out : path-like, optional
         A file for the page, written whole or not at all.
-    ordinary, target_nats, target_false_alarms, n_strangest, tol
+    ordinary, target_nats, target_false_alarms, n_strangest, max_stderr
         As of :func:`~discrete_itd.reporting.findings.examine`, which also gives the numbers without the page.
     title : str, optional
         The page's heading; a general one if it is empty.
@@ -81,7 +81,7 @@ def report(
         target_nats=target_nats,
         target_false_alarms=target_false_alarms,
         n_strangest=n_strangest,
-        tol=tol,
+        max_stderr=max_stderr,
     )
     page = render(found, title=title)
     if out is None:

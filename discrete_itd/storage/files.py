@@ -61,6 +61,13 @@ DAMAGE = (
     ImportError,
 )
 
+# parameters of estimators in files and pickles up to format 3
+RENAMED = {
+    "columns": "column_types",
+    "unseen": "handle_unknown",
+    "path": "schedule",
+    "n_calls": "n_evaluations",
+}
 State = tuple[dict[str, Any], dict[str, Tensor]]
 Made = TypeVar("Made")
 
@@ -298,11 +305,13 @@ def schedule_from_json(data: Mapping[str, Any]) -> Schedule:
 def parameters_to_json(parameters: dict[str, Any]) -> dict[str, Any]:
     """JSON data of an estimator's constructor arguments."""
     out = dict(parameters)
-    if isinstance(out["columns"], Mapping):  # JSON would turn integer names into strings
-        out["columns"] = [[plain(name), _plain_spec(s)] for name, s in out["columns"].items()]
+    if isinstance(out["column_types"], Mapping):  # JSON would turn integer names into strings
+        out["column_types"] = [
+            [plain(name), _plain_spec(s)] for name, s in out["column_types"].items()
+        ]
     out["denoiser"] = recipe_to_json(out["denoiser"])
-    if not isinstance(out["path"], str):
-        out["path"] = schedule_to_json(out["path"])
+    if not isinstance(out["schedule"], str):
+        out["schedule"] = schedule_to_json(out["schedule"])
     if not isinstance(out["random_state"], int | np.integer | None):
         out["random_state"] = None  # a generator's state is not part of the model
     return {name: plain(value) for name, value in out.items()}
@@ -310,14 +319,16 @@ def parameters_to_json(parameters: dict[str, Any]) -> dict[str, Any]:
 
 def parameters_of_now(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """An estimator's arguments as it takes them now; releases up to format 2 had ``width`` and ``depth``."""
-    out = dict(parameters)
+    out = {RENAMED.get(name, name): value for name, value in parameters.items()}
+    if out.get("handle_unknown") == "raise":
+        out["handle_unknown"] = "error"
     if "width" in out:
         out["denoiser"] = Network("mlp", out.pop("width"), out.pop("depth"), base="independent")
     return out
 
 
 def _plain_spec(spec: Any) -> Any:
-    """What ``columns=`` says of one column, its edges as a list."""
+    """What ``column_types=`` says of one column, its edges as a list."""
     if not isinstance(spec, Mapping):
         return spec
     return {
@@ -332,8 +343,8 @@ def parameters_from_json(data: Mapping[str, Any]) -> dict[str, Any]:
     if "denoiser" in out:
         out["denoiser"] = recipe_from_json(out["denoiser"])
     out = parameters_of_now(out)
-    if isinstance(out["columns"], list):
-        out["columns"] = {name: kind for name, kind in out["columns"]}
-    if isinstance(out["path"], Mapping):
-        out["path"] = schedule_from_json(out["path"])
+    if isinstance(out["column_types"], list):
+        out["column_types"] = {name: kind for name, kind in out["column_types"]}
+    if isinstance(out["schedule"], Mapping):
+        out["schedule"] = schedule_from_json(out["schedule"])
     return out

@@ -26,7 +26,7 @@ class TrainingPlan:
         Shares of isotropic, masked and hybrid rows in a batch.
     judged : tuple of three floats
         The same, of the held-out rows by which weights are judged; hybrids estimate conditional nats, no code length.
-    n_evaluations : int
+    n_validations : int
         Validations in a full run.
     patience : int
         Validations without improvement after which the learning rate is cut, and at last training stopped.
@@ -40,7 +40,7 @@ class TrainingPlan:
     ema: float = 0.998
     patterns: tuple[float, float, float] = (0.2, 0.7, 0.1)
     judged: tuple[float, float, float] = (0.5, 0.5, 0.0)
-    n_evaluations: int = 40
+    n_validations: int = 40
     patience: int = 5
 
 

@@ -60,7 +60,7 @@ class Run:
         )
         self.batches = Batches(x, min(plan.batch_size, max(32, len(x) // 8)), generator)
         self.report = Report()
-        self.step, self.next_look, self.cut = 0, 1 / plan.n_evaluations, 1.0
+        self.step, self.next_look, self.cut = 0, 1 / plan.n_validations, 1.0
         self.losses: list[Tensor] = []  # since the last look
         self.norms: list[Tensor] = []  # of the gradients, since the last check
         self.astray = 0  # steps with a loss that is far too high
@@ -101,7 +101,7 @@ class Run:
                 # several may be due by now; and where time is short, most of it should be spent on training
                 ahead = LOOK_PAUSE * (self.done_share() - before) if plan.max_time else 0.0
                 while self.next_look <= self.done_share() + ahead:
-                    self.next_look += 1 / plan.n_evaluations
+                    self.next_look += 1 / plan.n_validations
                 if self.average.stale >= plan.patience:
                     self.plateau()
             if not self.astray:

@@ -57,7 +57,7 @@ def main() -> None:
     book = Codebook([ColumnPoints("simplex", 2)] * n_columns)
     marginals = MarginalDenoiser.fit(book, x)
     tree = TreeDenoiser.fit(marginals, x)
-    n_calls = options.paths * n_columns
+    n_evaluations = options.paths * n_columns
     results: dict[str, tuple[torch.Tensor, int]] = {}
 
     def fitted(
@@ -71,7 +71,7 @@ def main() -> None:
 
     def score(label: str, denoiser: Denoiser, steps: int, schedule: Schedule) -> None:
         noise = torch.Generator().manual_seed(1)
-        n_paths = max(1, n_calls // schedule.n_steps)
+        n_paths = max(1, n_evaluations // schedule.n_steps)
         results[label] = (
             path_log_prob(denoiser, rows, schedule, n_paths=n_paths, generator=noise).log_prob,
             steps,
@@ -134,7 +134,7 @@ def main() -> None:
         nats, error = mean_and_error(-log_prob.numpy())
         difference = "{:+.3f} ± {:.3f}".format(*mean_and_error((first - log_prob).numpy()))
         lines.append([label, nats, error, difference if log_prob is not first else "", n])
-    print(f"\n{options.table}, {len(rows)} held-out rows, {n_calls} calls a row\n")
+    print(f"\n{options.table}, {len(rows)} held-out rows, {n_evaluations} calls a row\n")
     print(markdown(["variant", "nats", "s.e.", "difference", "steps"], lines))
 
 

@@ -135,7 +135,7 @@ def _slug(method: str, options: argparse.Namespace) -> str:
         return f"{method}-{detectors.NEIGHBOURS}"
     if method != "ours":
         return method
-    bound = "quick" if options.quick else f"{options.max_time:g}s-{options.n_calls}"
+    bound = "quick" if options.quick else f"{options.max_time:g}s-{options.n_evaluations}"
     parts = [method, bound, options.label, options.columns or ""]
     parts += [f"{k}={v}" for part in (options.density, options.detector) for k, v in part.items()]
     return "-".join(part for part in parts if part).replace("/", "_")

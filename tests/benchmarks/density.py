@@ -152,8 +152,8 @@ def made(method: str, table: Table, options: argparse.Namespace, file: Any) -> R
             max_steps=1_000_000,
             max_time=options.max_time,
             validation_fraction=table.validation_fraction,
-            path="auto" if isinstance(OURS[method], EXACT) else "coordinate",
-            n_calls=options.paths * n_columns,
+            schedule="auto" if isinstance(OURS[method], EXACT) else "coordinate",
+            n_evaluations=options.paths * n_columns,
             random_state=0,
         ).fit(table.fit)
         model.save(file)
@@ -165,7 +165,7 @@ def made(method: str, table: Table, options: argparse.Namespace, file: Any) -> R
             note += "; weights " + ", ".join(
                 f"{m.member} {m.weight:.2f}" for m in values.itertuples()
             )
-        valid = float(model.path_table_.nats.iloc[0])
+        valid = float(model.schedule_table_.nats.iloc[0])
         numbers = model.denoiser_.n_parameters
     else:
         train, valid_rows, test, sizes = coded(table)

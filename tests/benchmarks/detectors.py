@@ -67,21 +67,23 @@ def ours(
     train, test : DataFrame
     seed : int
     options : Namespace
-        ``max_time`` (seconds of training), ``n_calls``, ``density`` (more parameters of the density, a mapping),
+        ``max_time`` (seconds of training), ``n_evaluations``, ``density`` (more parameters of the density, a mapping),
         ``detector`` (parameters of the detector, a mapping), ``quick``.
     """
     density = estimator(options.max_time, quick=options.quick, random_state=seed)
     if not options.quick:
-        density.set_params(n_calls=options.n_calls)
+        density.set_params(n_evaluations=options.n_evaluations)
     if kind == "numeric":
-        density.set_params(columns=options.columns)
+        density.set_params(column_types=options.columns)
     density.set_params(**options.density)
     return fit_and_score(detector(density, **options.detector), train, test)
 
 
 def untrained() -> DiffusionDensity:
     """Independent columns: the density that is not trained, whose score is exact on any path."""
-    return DiffusionDensity(denoiser="independent", n_calls=2, path="isotropic", random_state=0)
+    return DiffusionDensity(
+        denoiser="independent", n_evaluations=2, schedule="isotropic", random_state=0
+    )
 
 
 def fit_and_score(model: Any, train: pd.DataFrame, test: pd.DataFrame) -> Scored:

@@ -96,7 +96,7 @@ def _compare(name: str, methods: list[str], options: argparse.Namespace):
     models = _Models(train, options)
     effort = "quick" if options.quick else f"{len(rows)}rows"
     for method in methods:
-        slug = f"{method}-{options.max_time:g}s-{options.n_calls}-{options.label}"
+        slug = f"{method}-{options.max_time:g}s-{options.n_evaluations}-{options.label}"
         key = f"{slug if method in OURS else method}-{effort}"
         known = {} if options.fresh or options.quick else kept(f"explanations/{name}")
         if key not in known:
@@ -158,7 +158,7 @@ class _Models:
         options = self.options
         density = estimator(options.max_time, quick=options.quick)
         if not options.quick:
-            density.set_params(n_calls=options.n_calls)
+            density.set_params(n_evaluations=options.n_evaluations)
         return density.fit(self.train)
 
     @functools.cached_property

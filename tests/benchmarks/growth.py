@@ -64,7 +64,7 @@ def report(what: str, sizes: list[tuple[int, int]], steps: int) -> None:
             table = rows(n + SCORED, n_columns)
             start = time.perf_counter()
             model = DiffusionDensity(
-                denoiser=recipe, max_steps=steps, n_calls=64, random_state=0, path="auto",
+                denoiser=recipe, max_steps=steps, n_evaluations=64, random_state=0, schedule="auto",
                 validation_fraction=min(0.1, 2000 / n),
             ).fit(table[:n])  # fmt: skip
             middle = time.perf_counter()

@@ -86,7 +86,7 @@ def _compare(
     for label, rows in fits.items():
         model = estimator(options.max_time, quick=options.quick)
         if not options.quick:
-            model.set_params(n_calls=options.n_calls)
+            model.set_params(n_evaluations=options.n_evaluations)
         _, fitting = timed(model.fit, rows)
         log_prob, scoring = timed(model.score_samples, test)
         yield _row(fraction, label, truth, log_prob, seen, fitting, scoring)

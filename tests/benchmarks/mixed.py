@@ -266,7 +266,7 @@ def ours(kind: str, frames: Parts, columns: Any, options: argparse.Namespace) ->
     """This library with one kind for the numbers."""
     model = estimator(options.max_time, quick=options.quick, columns=columns)
     if not options.quick:
-        model.set_params(n_calls=options.n_calls)
+        model.set_params(n_evaluations=options.n_evaluations)
     _, seconds = timed(model.fit, frames.train)
     estimate, scoring = timed(model.log_prob, frames.test)
     steps = int(model.history_["step"].max())

@@ -94,7 +94,7 @@ def _measure(name: str, peers: Sequence[str], options: argparse.Namespace) -> di
     """The results of one table, from the cache as far as they are there."""
     CACHE.mkdir(exist_ok=True)
     bound = options.max_time if options.max_steps is None else f"{options.max_steps}steps"
-    effort = "quick" if options.quick else f"{bound}-{options.n_calls}"
+    effort = "quick" if options.quick else f"{bound}-{options.n_evaluations}"
     file = CACHE / f"numeric-{name}-{options.seed}-{effort}.json"
     fresh = options.fresh or options.quick or not file.exists()
     kept: dict[str, Any] = {} if fresh else json.loads(file.read_text())
@@ -119,7 +119,7 @@ def _ours(split: Anomalies, columns: str | None, options: argparse.Namespace) ->
     held = len(train) // 5  # the rows are in random order already
     model = estimator(options.max_time, quick=options.quick, columns=columns)
     if not options.quick:
-        model.set_params(n_calls=options.n_calls)
+        model.set_params(n_evaluations=options.n_evaluations)
     if options.max_steps is not None:
         model.set_params(max_steps=options.max_steps, max_time=None)
     try:

@@ -70,7 +70,7 @@ def batch(quick: bool) -> str:
         frame = pd.DataFrame({f"c{j}": random.choice(list("abc"), n) for j in range(20)})
         same = random.random(n) < share
         frame.loc[same] = frame.iloc[:1].to_numpy().repeat(same.sum(), 0)
-        density = DiffusionDensity(max_steps=60, n_calls=64, random_state=seed)
+        density = DiffusionDensity(max_steps=60, n_evaluations=64, random_state=seed)
         detector = DiffusionOutlierDetector(density, false_alarm_rate=0.05, random_state=seed)
         detector.fit(frame[: n // 2])
         new = frame[n // 2 :]
@@ -111,7 +111,7 @@ def weights(quick: bool) -> str:
         ):
             start = time.perf_counter()
             model = DiffusionDensity(
-                denoiser=denoiser, max_steps=20 if quick else 2000, n_calls=32, random_state=0
+                denoiser=denoiser, max_steps=20 if quick else 2000, n_evaluations=32, random_state=0
             ).fit(rows, sample_weight=weight)
             seconds = time.perf_counter() - start
             held = float(model.history_["valid_nats"].min())
@@ -127,7 +127,9 @@ def inconsistent(share: float) -> tuple[DiffusionDensity, pd.DataFrame]:
     frame = pd.DataFrame({"a": a, "b": (a + (random.random(2000) < share)) % 3, "c": (a * 2) % 3})
     frame = frame.astype(str)
     small = Network("mlp", width=16, depth=1, base="independent")
-    model = DiffusionDensity(denoiser=small, max_steps=30, n_calls=8, random_state=0).fit(frame)
+    model = DiffusionDensity(denoiser=small, max_steps=30, n_evaluations=8, random_state=0).fit(
+        frame
+    )
     with torch.no_grad():
         generator = torch.Generator().manual_seed(0)
         for p in model.denoiser_.network.parameters():
@@ -145,9 +147,12 @@ def orders(quick: bool) -> str:
     grid.columns = frame.columns
     taken = ((2, 0, 1), (0, 1, 2), (1, 2, 0), (0, 2, 1))
     lines, n_seeds = [], 10 if quick else 200
-    for name, few, n_calls in (("four orders, four paths", taken, 12), ("four, two", taken, 6)):
+    for name, few, n_evaluations in (
+        ("four orders, four paths", taken, 12),
+        ("four, two", taken, 6),
+    ):
         model.model_ = dataclasses.replace(model.model_, schedule=CoordinateSchedule(3, few))
-        model.n_calls = n_calls
+        model.n_evaluations = n_evaluations
         estimates = []
         for seed in range(n_seeds):
             model.model_ = dataclasses.replace(model.model_, seed=seed)
@@ -233,23 +238,23 @@ def coverage(quick: bool) -> str:
             ("coordinate", lambda n: CoordinateSchedule(n)),
             ("isotropic", lambda n: IsotropicSchedule(tuple(np.geomspace(0.3, 40, n)))),
         ):
-            for n_calls in budgets:
-                n_steps = max(1, min(n_calls // 2, len(model.encoder_.owner)))
+            for n_evaluations in budgets:
+                n_steps = max(1, min(n_evaluations // 2, len(model.encoder_.owner)))
                 if kind == "isotropic":
-                    n_steps = max(1, min(n_calls // 4, 32))
+                    n_steps = max(1, min(n_evaluations // 4, 32))
                 here = dataclasses.replace(model.model_, schedule=schedule_of(n_steps))
-                line: list[Any] = [name, f"{kind}, {n_steps} steps", n_calls]
+                line: list[Any] = [name, f"{kind}, {n_steps} steps", n_evaluations]
                 for rows in (held, odd):
                     x = model.encode(rows)[0]
                     runs = [
-                        dataclasses.replace(here, seed=seed).log_prob(x, n_calls)
+                        dataclasses.replace(here, seed=seed).log_prob(x, n_evaluations)
                         for seed in range(repeats)
                     ]
                     # the truth: the log-mean-exp of a thousand paths, or of hundreds where a path has many steps
                     truth = dataclasses.replace(here, seed=99).log_prob(x, many).log_prob
                     with mock.patch.object(likelihood, "combine", plain):
                         bare = [
-                            dataclasses.replace(here, seed=seed).log_prob(x, n_calls)
+                            dataclasses.replace(here, seed=seed).log_prob(x, n_evaluations)
                             for seed in range(repeats)
                         ]
                     for found in (bare, runs):
@@ -285,7 +290,7 @@ def mass(quick: bool) -> str:
     levels = [torch.arange(c.n_slots, dtype=torch.float64) for c in book.columns]
     grid = torch.cartesian_prod(*levels)
     lines = []
-    for name, schedule, n_calls in (
+    for name, schedule, n_evaluations in (
         ("coordinate", CoordinateSchedule(3), 12),
         ("isotropic", IsotropicSchedule((0.5, 2.0, 8.0)), 24),
     ):
@@ -294,7 +299,7 @@ def mass(quick: bool) -> str:
             sums = [
                 float(
                     dataclasses.replace(here, seed=seed)
-                    .log_prob(grid, n_calls, tol=tol)
+                    .log_prob(grid, n_evaluations, max_stderr=tol)
                     .log_prob.exp()
                     .sum()
                 )

@@ -107,7 +107,7 @@ def _measure(
     name: str, fraction: float, method: str, seed: int, options: argparse.Namespace
 ) -> dict[str, Any] | None:
     """The results of one method, from the cache if they are there; None if it cannot be had."""
-    effort = "" if method == "IForest" else f"-{options.max_time:g}s-{options.n_calls}"
+    effort = "" if method == "IForest" else f"-{options.max_time:g}s-{options.n_evaluations}"
     effort = "-quick" if options.quick else f"{effort}-{options.label}".rstrip("-")
     file, key = f"robust/{name}-{method}{effort}", f"{fraction:g}, seed {seed}"
     known = {} if options.fresh or options.quick else kept(file)
@@ -127,7 +127,7 @@ def _measure(
     else:
         density = estimator(options.max_time, quick=options.quick, random_state=seed)
         if not options.quick:
-            density.set_params(n_calls=options.n_calls)
+            density.set_params(n_evaluations=options.n_evaluations)
         share = "auto" if method == "plain" else fraction or 0.05
         model = detectors.detector(density, contamination=share, calibration_fraction=0)
         _, fit_seconds = timed(model.fit, train)

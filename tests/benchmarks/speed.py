@@ -44,10 +44,10 @@ def main() -> None:
         start = time.perf_counter()
         with warnings.catch_warnings():  # how many rows are beyond is in the table
             warnings.simplefilter("ignore", UserWarning)
-            estimate = model.log_prob(test, tol=options.tol)
+            estimate = model.log_prob(test, max_stderr=options.tol)
         seconds = time.perf_counter() - start
         met = float((estimate.stderr <= options.tol).mean())
-        path = f"{model.path_table_['path'][0]}, {model.schedule_.n_steps} steps"
+        path = f"{model.schedule_table_['path'][0]}, {model.schedule_.n_steps} steps"
         rows.append([name, path, len(test), f"{len(test) / seconds:.0f}", f"{100 * met:.1f} %"])
     if rows:
         print(markdown(["table", "path", "rows", "rows per second", "rows within tol"], rows))

@@ -72,7 +72,7 @@ def estimator(max_time: float, *, quick: bool = False, **parameters: Any) -> Dif
     """A model that may train for ``max_time`` seconds, or for a few steps only, to see whether it runs."""
     if quick:
         parameters |= {
-            "n_calls": 16,
+            "n_evaluations": 16,
             "denoiser": Network("mlp", width=64, depth=1, base="independent"),
         }
     steps = 40 if quick else 1_000_000

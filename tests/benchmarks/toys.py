@@ -156,9 +156,11 @@ def methods(
     """Labels and functions that fit and return a log-density."""
 
     def ours(path: str) -> Callable[[np.ndarray], np.ndarray]:
-        model = estimator(options.max_time, quick=options.quick, columns="continuous", path=path)
+        model = estimator(
+            options.max_time, quick=options.quick, columns="continuous", schedule=path
+        )
         if not options.quick:
-            model.set_params(n_calls=options.n_calls)
+            model.set_params(n_evaluations=options.n_evaluations)
         model.fit(pd.DataFrame(train, columns=NAMES))
         return lambda z: model.score_samples(pd.DataFrame(z, columns=NAMES))
 
@@ -168,7 +170,7 @@ def methods(
         ).score_samples
 
     for path in ("auto", "coordinate", "isotropic"):
-        yield f"discrete_itd, {path}", lambda path=path: ours(path)
+        yield f"discrete_itd, {path}", lambda schedule=path: ours(path)
     sizes = (8, 16, 32, 64)
     yield (
         "Gaussian mixture",

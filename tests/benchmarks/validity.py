@@ -106,7 +106,7 @@ def exchanged(frame: pd.DataFrame, n_cells: int, seed: int) -> pd.DataFrame:
 
 def _scores(name: str, options: argparse.Namespace) -> dict[str, NDArray[np.float64]]:
     """Log-probabilities of the pool, of training rows and of anomalies, from the cache if they are there."""
-    effort = "quick" if options.quick else f"{options.max_time:g}s-{options.n_calls}"
+    effort = "quick" if options.quick else f"{options.max_time:g}s-{options.n_evaluations}"
     file = f"validity/{name}-{effort}"
     wanted = ["pool", "train", *(f"odd-{cells}" for cells in CELLS)]
     known = {} if options.fresh or options.quick else kept(file)
@@ -120,7 +120,7 @@ def _scores(name: str, options: argparse.Namespace) -> dict[str, NDArray[np.floa
         asked |= {f"odd-{cells}": exchanged(hosts, cells, seed=cells) for cells in CELLS}
         model = estimator(options.max_time, quick=options.quick)
         if not options.quick:
-            model.set_params(n_calls=options.n_calls)
+            model.set_params(n_evaluations=options.n_evaluations)
         model.fit(train)
         for key, part in asked.items():
             known[key] = model.score_samples(part).tolist()

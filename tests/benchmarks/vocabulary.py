@@ -122,7 +122,7 @@ def main() -> None:
     before = _peak_mib()
     model = estimator(options.max_time, quick=options.quick)
     if not options.quick:
-        model.set_params(n_calls=options.n_calls)
+        model.set_params(n_evaluations=options.n_evaluations)
     _, fit_seconds = timed(model.fit, frame)
     fit_peak = _peak_mib()
     estimate, score_seconds = timed(model.log_prob, _frame(test))

@@ -63,11 +63,11 @@ def quick(monkeypatch):
     """Small networks."""
 
     class Quick(DiffusionDensity):
-        def __init__(self, *, denoiser="auto", n_calls=8, columns=None, missing="marginalise", unseen="smooth", max_steps=6000, max_time=None, validation_fraction=0.1, path="auto", device="auto", random_state=None):  # fmt: skip # noqa: E501
+        def __init__(self, *, denoiser="auto", n_evaluations=8, column_types=None, missing="marginalise", handle_unknown="smooth", max_steps=6000, max_time=None, validation_fraction=0.1, schedule="auto", device="auto", random_state=None):  # fmt: skip # noqa: E501
             super().__init__(
-                denoiser=SMALL if denoiser == "auto" else denoiser, n_calls=n_calls, columns=columns, missing=missing,
-                unseen=unseen, max_steps=max_steps, max_time=max_time,
-                validation_fraction=validation_fraction, path=path, device=device,
+                denoiser=SMALL if denoiser == "auto" else denoiser, n_evaluations=n_evaluations, column_types=column_types, missing=missing,
+                handle_unknown=handle_unknown, max_steps=max_steps, max_time=max_time,
+                validation_fraction=validation_fraction, schedule=schedule, device=device,
                 random_state=random_state,
             )  # fmt: skip
 
@@ -79,7 +79,9 @@ def quick(monkeypatch):
 def saved(tmp_path_factory):
     path = tmp_path_factory.mktemp("saved") / "m.safetensors"
     frame = table().drop(columns="id")
-    DiffusionDensity(denoiser=SMALL, max_steps=5, n_calls=8, random_state=0).fit(frame).save(path)
+    DiffusionDensity(denoiser=SMALL, max_steps=5, n_evaluations=8, random_state=0).fit(frame).save(
+        path
+    )
     return path.read_bytes()
 
 
@@ -87,12 +89,12 @@ def saved(tmp_path_factory):
 def saved_mixed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("mixed")
     mixed()[1].to_csv(folder / "gaps.csv", index=False)
-    settings = {"denoiser": SMALL, "max_steps": 5, "n_calls": 8, "random_state": 0}
+    settings = {"denoiser": SMALL, "max_steps": 5, "n_evaluations": 8, "random_state": 0}
     with pytest.warns(
         UserWarning, match=r"^gaps.csv: column 'price': 'NA' \(1 cell\) taken as missing"
     ):
         frame = recognise(read_table(str(folder / "gaps.csv")), "gaps.csv", {}).drop(columns="note")
-    DiffusionDensity(columns={"age": "binned"}, **settings).fit(frame).save(folder / "x")
+    DiffusionDensity(column_types={"age": "binned"}, **settings).fit(frame).save(folder / "x")
     return (folder / "x").read_bytes()
 
 
@@ -281,7 +283,7 @@ def test_score(capsys):
 @pytest.mark.usefixtures("place")
 def test_explain_with_a_tolerance():
     pytest.importorskip("pyarrow")
-    run("score m.safetensors t.csv --out s.parquet --explain --tol 0.001")
+    run("score m.safetensors t.csv --out s.parquet --explain --max-stderr 0.001")
     scores = pd.read_parquet("s.parquet")
     parts = ["nats_colour", "nats_size", "nats_zip", "nats_fresh"]
     assert list(scores.columns) == ["log_prob", "stderr", *parts]
@@ -421,7 +423,7 @@ def test_impute_parquet():
 @pytest.mark.usefixtures("place")
 def test_a_model_of_an_array():
     codes = np.random.default_rng(0).integers(0, 3, (20, 2))
-    DiffusionDensity(denoiser=SMALL, max_steps=1, n_calls=4).fit(codes).save("a.safetensors")
+    DiffusionDensity(denoiser=SMALL, max_steps=1, n_evaluations=4).fit(codes).save("a.safetensors")
     pd.DataFrame(codes).to_csv("codes.csv", index=False)
     run("score a.safetensors codes.csv --out s.csv --explain")
     assert list(pd.read_csv("s.csv").columns) == ["log_prob", "stderr", "nats_0", "nats_1"]
@@ -647,7 +649,7 @@ REFUSED = {
     ),
     "score closed": (f"{SCORE} closed.csv --out o.csv", "column 'fresh': unseen category 'maybe'"),
     "score no rows": (f"{SCORE} norows.csv --out o.csv", "norows.csv: the table is empty"),
-    "bad tol": (f"{SCORE} t.csv --out o.csv --tol 0", "--tol: must be a positive number"),
+    "bad bound": (f"{SCORE} t.csv --out o.csv --max-stderr 0", "--max-stderr/--tol: must be a positive number"),
     "impute over table": ("impute x gaps.csv --out gaps.csv", "--out is the table itself"),
     "impute ending": ("impute x gaps.csv --out o.txt", "o.txt: unsupported ending"),
     "impute lacks": ("impute m.safetensors lacks.csv --out o.csv", "column 'size' (and 1 more): "),

@@ -204,7 +204,7 @@ def test_fit_is_not_worse_than_that_of_another_library(n):
     got = column_nats(mixture, test)
     for j in range(values.shape[1]):
         other = GaussianMixture(
-            k, n_init=3, random_state=0, max_iter=2000, tol=1e-5, reg_covar=4e-6
+            k, n_init=3, random_state=0, max_iter=2000, max_stderr=1e-5, reg_covar=4e-6
         )
         reference = other.fit(train[:, [j]]).score(test[:, [j]])
         assert got[j] > reference - 0.02, j

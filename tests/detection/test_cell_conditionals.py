@@ -23,11 +23,11 @@ pytestmark = pytest.mark.single_precision
 QUICK = {
     "denoiser": Network("mlp", width=16, depth=1, base="independent"),
     "max_steps": 150,
-    "n_calls": 16,
+    "n_evaluations": 16,
     "random_state": 0,
 }
-QUICK |= {"path": "coordinate"}
-FEW_STEPS = {**QUICK, "max_steps": 10, "path": CoordinateSchedule(2)}
+QUICK |= {"schedule": "coordinate"}
+FEW_STEPS = {**QUICK, "max_steps": 10, "schedule": CoordinateSchedule(2)}
 LEVELS = {"a": ["x", "y", "z"], "b": ["u", "v"], "c": ["s", "t"]}
 ROWS = pd.DataFrame(list(itertools.product(*LEVELS.values())), columns=list(LEVELS))
 
@@ -44,7 +44,7 @@ def exact_density(seed=0, **changes):
     p = np.random.default_rng(seed).dirichlet([0.5] * len(ROWS)) + 0.002
     p /= p.sum()
     density = DiffusionDensity(
-        **{**QUICK, "max_steps": 0, "unseen": "raise", "columns": "nominal", **changes}
+        **{**QUICK, "max_steps": 0, "handle_unknown": "error", "column_types": "nominal", **changes}
     ).fit(ROWS)
     book = density.encoder_.codebook()
     x, _ = density.encode(ROWS)
@@ -90,7 +90,7 @@ TABLE = mixed_table()
 @functools.cache
 def mixed_model():
     """Fitted once for all tests of a process."""
-    return DiffusionDensity(**{**QUICK, "max_steps": 250}, columns=KINDS).fit(TABLE)
+    return DiffusionDensity(**{**QUICK, "max_steps": 250}, column_types=KINDS).fit(TABLE)
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +169,7 @@ def test_surprise_given_the_rest_is_the_conditional(model):
 
 
 def test_the_marginals_are_those_of_independent_columns():
-    untrained = DiffusionDensity(**{**QUICK, "max_steps": 0}, columns=KINDS).fit(TABLE)
+    untrained = DiffusionDensity(**{**QUICK, "max_steps": 0}, column_types=KINDS).fit(TABLE)
     rows = TABLE[:30]
     nats = cell_nats(untrained, rows)
     np.testing.assert_allclose(nats.alone, untrained.explain(rows), atol=1e-4)
@@ -233,7 +233,9 @@ def test_times_are_told_as_times():
         }
     )
     for kind in ("continuous", {"kind": "binned", "bins": 6}):
-        density = DiffusionDensity(**{**QUICK, "max_steps": 40}, columns={"when": kind}).fit(frame)
+        density = DiffusionDensity(**{**QUICK, "max_steps": 40}, column_types={"when": kind}).fit(
+            frame
+        )
         row = frame[:1]
         grid = pd.Timestamp("2020-06-01") + pd.to_timedelta(np.arange(0, 14000, 3), unit="h")
         log_p = conditional_on_grid(density, row, "when", grid)
@@ -269,7 +271,7 @@ def test_missing_as_a_category():
     gone = rng.random(500) < np.where(a, 0.7, 0.1)
     frame = pd.DataFrame({"a": a, "b": pd.Series(rng.choice(["u", "v"], 500)).mask(gone)})
     frame["c"] = pd.Series(rng.choice(["s", "t"], 500)).mask(gone & (rng.random(500) < 0.9))
-    density = DiffusionDensity(**QUICK, missing="category", unseen="raise").fit(frame)
+    density = DiffusionDensity(**QUICK, missing="category", handle_unknown="error").fit(frame)
     rows = pd.DataFrame({"a": True, "b": ["u", "v", None], "c": None})
     nats = cell_nats(density, rows)
     p = np.exp(-nats.given_rest["b"])
@@ -297,7 +299,7 @@ def test_many_categories_and_pooled_ones(n):
     shop = np.concatenate([np.arange(n), (rng.pareto(1.0, n) * 3).astype(int).clip(max=n - 1)])
     frame = pd.DataFrame({"shop": [f"s{k}" for k in shop], "big": shop > 9})
     columns = {"shop": {"kind": "nominal", "min_count": 1 if n > 1000 else 3}}
-    density = DiffusionDensity(**FEW_STEPS, columns=columns).fit(frame)
+    density = DiffusionDensity(**FEW_STEPS, column_types=columns).fit(frame)
     schema = density.encoder_.schema[0]
     assert (schema.points.kind, len(schema.codec.pooled) > 1) == (
         ("code", False) if n > 1000 else ("simplex", True)

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.single_precision
 QUICK = {
     "denoiser": Network("mlp", width=8, depth=1, base="independent"),
     "max_steps": 10,
-    "n_calls": 8,
+    "n_evaluations": 8,
     "random_state": 0,
 }
 CHECKED = {**QUICK, "max_steps": 3}
@@ -414,7 +414,7 @@ def test_a_seed_makes_the_fit():
         ({"false_alarm_rate": 2}, ValueError, "false_alarm_rate must be between"),
         ({"calibration_fraction": 1.0}, ValueError, "calibration_fraction must be between"),
         ({"score_by": "votes"}, ValueError, "score_by must be"),
-        ({"density__unseen": "raise"}, ValueError, "unseen='raise'"),
+        ({"density__unseen": "raise"}, ValueError, "handle_unknown='raise'"),
         ({"density": "tree"}, TypeError, "density must be a DiffusionDensity"),
         ({"density": FrozenEstimator(FunctionTransformer())}, TypeError, "FunctionTransformer"),
     ],

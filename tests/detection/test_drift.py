@@ -18,10 +18,12 @@ pytestmark = pytest.mark.single_precision
 QUICK = {
     "denoiser": Network("mlp", width=16, depth=1, base="independent"),
     "max_steps": 250,
-    "n_calls": 8,
+    "n_evaluations": 8,
     "random_state": 0,
 }
-QUICK |= {"path": CoordinateSchedule(4)}  # in blocks, columns that jump together blame one another
+QUICK |= {
+    "schedule": CoordinateSchedule(4)
+}  # in blocks, columns that jump together blame one another
 
 
 def rows(n, seed):

@@ -112,10 +112,10 @@ quiet = pytest.mark.filterwarnings("ignore:column .* every cell is missing:UserW
 
 
 @quiet
-@pytest.mark.parametrize("unseen", ["smooth", "raise"])
+@pytest.mark.parametrize("unseen", ["smooth", "error"])
 @given(frame=frames())
 def test_decoding_undoes_encoding(frame, unseen):
-    encoder = TableEncoder.fit(frame, unseen=unseen)
+    encoder = TableEncoder.fit(frame, handle_unknown=unseen)
     x, log_volume = encoder.transform(frame)
     assert x.dtype == log_volume.dtype == float
     assert x.shape == log_volume.shape == frame.shape

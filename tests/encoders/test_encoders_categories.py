@@ -20,10 +20,10 @@ def encoder_of(words, spec=None, **options):
 @given(
     st.lists(st.sampled_from("abcdefghij"), min_size=1, max_size=60),
     st.integers(1, 8),
-    st.sampled_from(["smooth", "raise"]),
+    st.sampled_from(["smooth", "error"]),
 )
 def test_the_pool_shares_its_mass(words, min_count, unseen):
-    encoder = encoder_of(words, {"kind": "nominal", "min_count": min_count}, unseen=unseen)
+    encoder = encoder_of(words, {"kind": "nominal", "min_count": min_count}, handle_unknown=unseen)
     codec = encoder.schema[0].codec
     distinct = sorted(set(words))
     rare = {w for w in distinct if words.count(w) < min_count}
@@ -74,7 +74,7 @@ def test_large_vocabularies_pool_the_rare_and_expect_the_new():
     assert few.pooled == ()
     assert few.unseen_count == 0.5
     assert few.points.kind == "code"  # with the slot of the unseen, one more than 1000
-    closed = encoder_of([f"w{i}" for i in range(MANY_CATEGORIES)], unseen="raise").schema[0]
+    closed = encoder_of([f"w{i}" for i in range(MANY_CATEGORIES)], handle_unknown="error").schema[0]
     assert closed.points.kind == "simplex"
     words = [f"w{i}" for i in range(MANY_CATEGORIES + 5) for _ in range(5)]
     words += [f"s{i}" for i in range(30)] + [f"t{i}" for i in range(7)] * 2

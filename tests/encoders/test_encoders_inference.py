@@ -292,14 +292,14 @@ def test_unseen_values(seen, unseen, as_category):
     smooth = TableEncoder.fit(frame)
     assert smooth.transform(new).x.tolist() == [[2], [2]]
     assert smooth.inverse_transform(np.array([[2], [0]]))["hue"].isna().tolist() == [True, False]
-    strict = TableEncoder.fit(frame, unseen="raise")
+    strict = TableEncoder.fit(frame, handle_unknown="error")
     with pytest.raises(ValueError, match="column 'hue': unseen category ") as caught:
         strict.transform(new)
     assert str(caught.value).endswith(repr(unseen))
 
 
 def test_an_unused_level_is_not_unseen_until_it_is_used():
-    strict = TableEncoder.fit(pd.DataFrame({"a": ["u", "v"]}), unseen="raise")
+    strict = TableEncoder.fit(pd.DataFrame({"a": ["u", "v"]}), handle_unknown="error")
     fine = pd.DataFrame({"a": pd.Categorical(["u", "v"], ["u", "teal", "v"])})
     assert strict.transform(fine).x[:, 0].tolist() == [0, 1]
     with pytest.raises(ValueError, match="column 'a': unseen category 'red'"):
@@ -422,7 +422,7 @@ def test_errors_of_the_call():
     with pytest.raises(ValueError, match="column 'a': the name occurs more than once"):
         TableEncoder.fit(frame.set_axis(["a", "a"], axis=1))
     with pytest.raises(ValueError, match="unseen must be 'smooth' or 'raise', got 'drop'"):
-        TableEncoder.fit(frame, unseen="drop")
+        TableEncoder.fit(frame, handle_unknown="drop")
     with pytest.raises(ValueError, match=r"missing must be one of .*, got 'drop'"):
         TableEncoder.fit(frame, missing="drop")
     with pytest.raises(TypeError, match="columns must be a mapping or one kind, got 5"):

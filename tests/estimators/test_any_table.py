@@ -16,11 +16,11 @@ pytestmark = pytest.mark.single_precision
 TINY = {
     "denoiser": Network("mlp", width=4, depth=0, base="independent"),
     "max_steps": 2,
-    "n_calls": 4,
+    "n_evaluations": 4,
     "random_state": 0,
 }
 # choosing among paths takes most of the time of a tiny fit, and has its own tests
-TINY |= {"path": "coordinate"}
+TINY |= {"schedule": "coordinate"}
 WORDS = ["", "a", "B", "é", "None", "nan", "7", " x", "long " * 8]
 
 
@@ -126,7 +126,7 @@ def check(frame, missing, unseen, folder):
     """Everything that a user does with a table."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # columns of nothing, identifiers, free text
-        model = DiffusionDensity(**TINY, missing=missing, unseen=unseen)
+        model = DiffusionDensity(**TINY, missing=missing, handle_unknown=unseen)
         if (frame.notna().any(axis=1)).sum() < 2 and missing == "marginalise":
             with pytest.raises(ValueError, match="two rows with a cell"):
                 model.fit(frame)
@@ -165,14 +165,14 @@ QUIET = {
 
 
 @settings(max_examples=40, **QUIET)
-@given(tables(), st.sampled_from(["marginalise", "category"]), st.sampled_from(["smooth", "raise"]))
+@given(tables(), st.sampled_from(["marginalise", "category"]), st.sampled_from(["smooth", "error"]))
 def test_any_table_goes_all_the_way(tmp_path, frame, missing, unseen):
     check(frame, missing, unseen, tmp_path)
 
 
 @pytest.mark.slow
 @settings(max_examples=600, **QUIET)
-@given(tables(), st.sampled_from(["marginalise", "category"]), st.sampled_from(["smooth", "raise"]))
+@given(tables(), st.sampled_from(["marginalise", "category"]), st.sampled_from(["smooth", "error"]))
 def test_six_hundred_tables_go_all_the_way(tmp_path, frame, missing, unseen):
     check(frame, missing, unseen, tmp_path)
 

@@ -14,8 +14,8 @@ from discrete_itd.recipes import Network
 QUICK = {
     "denoiser": Network("mlp", width=4, depth=0, base="independent"),
     "max_steps": 2,
-    "n_calls": 4,
-    "path": "coordinate",
+    "n_evaluations": 4,
+    "schedule": "coordinate",
     "random_state": 0,
 }
 N = 120
@@ -51,17 +51,17 @@ REFUSED = {
         "column 'a': mixes truth values and numbers"),
     "periods": (frame(a=pd.period_range("2020", periods=N, freq="D")), {}, (TypeError, ValueError), "column 'a'"),
     "intervals": (frame(a=pd.cut(GOOD["x"], 3).astype(object)), {}, (TypeError, ValueError), "column 'a'"),
-    "an unknown column": (GOOD, {"columns": {"q": "nominal"}}, ValueError, "column 'q': named in columns="),
-    "an unknown kind": (GOOD, {"columns": {"a": "text"}}, ValueError, "column 'a': kind must be one of"),
+    "an unknown column": (GOOD, {"column_types": {"q": "nominal"}}, ValueError, "column 'q': named in column_types="),
+    "an unknown kind": (GOOD, {"column_types": {"a": "text"}}, ValueError, "column 'a': kind must be one of"),
     "an unknown option": (
-        GOOD, {"columns": {"a": {"kind": "nominal", "size": 3}}}, ValueError, "column 'a': unknown option 'size'"),
+        GOOD, {"column_types": {"a": {"kind": "nominal", "size": 3}}}, ValueError, "column 'a': unknown option 'size'"),
     "an option of another kind": (
-        GOOD, {"columns": {"x": {"kind": "nominal", "bins": 3}}}, ValueError, "column 'x': bins needs kind='binned'"),
+        GOOD, {"column_types": {"x": {"kind": "nominal", "bins": 3}}}, ValueError, "column 'x': bins needs kind='binned'"),
     "edges that fall": (
-        GOOD, {"columns": {"x": {"kind": "binned", "edges": [1, 0]}}}, ValueError, "column 'x': edges must be"),
-    "no bins": (GOOD, {"columns": {"x": {"kind": "binned", "bins": 0}}}, ValueError, "column 'x': bins must be"),
-    "text as a number": (GOOD, {"columns": {"a": "continuous"}}, (TypeError, ValueError), "column 'a': .*'x'"),
-    "text in bins": (GOOD, {"columns": {"a": "binned"}}, (TypeError, ValueError), "column 'a': .*'x'"),
+        GOOD, {"column_types": {"x": {"kind": "binned", "edges": [1, 0]}}}, ValueError, "column 'x': edges must be"),
+    "no bins": (GOOD, {"column_types": {"x": {"kind": "binned", "bins": 0}}}, ValueError, "column 'x': bins must be"),
+    "text as a number": (GOOD, {"column_types": {"a": "continuous"}}, (TypeError, ValueError), "column 'a': .*'x'"),
+    "text in bins": (GOOD, {"column_types": {"a": "binned"}}, (TypeError, ValueError), "column 'a': .*'x'"),
 }  # fmt: skip
 
 WARNED = {
@@ -126,8 +126,8 @@ def test_few_texts_among_numbers_are_pointed_out():
 def test_weights_and_numbers_of_calls_are_checked_where_they_are_used():
     with pytest.raises(ValueError, match="adds up to"):
         DiffusionDensity(**QUICK).fit(GOOD, sample_weight=[10**12] * N)
-    model = DiffusionDensity(**QUICK).fit(GOOD).set_params(n_calls="many")
-    with pytest.raises(TypeError, match="n_calls must be an integer, got 'many'"):
+    model = DiffusionDensity(**QUICK).fit(GOOD).set_params(n_evaluations="many")
+    with pytest.raises(TypeError, match="n_evaluations must be an integer, got 'many'"):
         model.score(GOOD)
 
 

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.single_precision
 QUICK = {
     "denoiser": Network("mlp", width=8, depth=1, base="independent"),
     "max_steps": 10,
-    "n_calls": 8,
+    "n_evaluations": 8,
     "random_state": 0,
 }
 CHECKED = {**QUICK, "max_steps": 3}
@@ -110,16 +110,16 @@ def test_constructor():
     assert len(parameters) <= 12
     assert all(p.kind is p.KEYWORD_ONLY for p in parameters.values())
     columns = {"a": "nominal"}
-    estimator = DiffusionDensity(columns=columns, device="auto")
+    estimator = DiffusionDensity(column_types=columns, device="auto")
     assert estimator.columns is columns
     assert estimator.get_params().keys() == parameters.keys()
-    assert estimator.set_params(n_calls=3).get_params()["n_calls"] == 3
+    assert estimator.set_params(n_evaluations=3).get_params()["n_evaluations"] == 3
     with pytest.raises(ValueError, match="Invalid parameter 'n_cals'"):
         estimator.set_params(n_cals=3)
 
 
 def test_parameters_are_not_changed_by_fit():
-    estimator = quick(columns={"n": "nominal"}, path=CoordinateSchedule(4))
+    estimator = quick(column_types={"n": "nominal"}, schedule=CoordinateSchedule(4))
     before = copy.deepcopy(estimator.get_params())
     estimator.fit(X)
     assert estimator.get_params() == before
@@ -221,7 +221,7 @@ def test_explanations_add_up(model):
 @pytest.mark.parametrize("path", ["coordinate", "isotropic"])
 def test_conditioning(trained, path):
     schedules = {"coordinate": CoordinateSchedule(4), "isotropic": IsotropicSchedule((1.0, 5.0, 20.0))}  # fmt: skip
-    model = on_path(trained, schedules[path]).set_params(n_calls=2000)
+    model = on_path(trained, schedules[path]).set_params(n_evaluations=2000)
     rows = table(4, seed=5)
     nothing = model.log_prob(rows, given=[])
     np.testing.assert_array_equal(nothing.log_prob, model.score_samples(rows))
@@ -253,25 +253,25 @@ def test_columns_given_by_position():
 
 
 def test_more_effort_for_a_tolerance(trained):
-    coarse = trained.log_prob(X, tol=1e9)
+    coarse = trained.log_prob(X, max_stderr=1e9)
     assert np.isfinite(coarse.stderr).all()  # a loose bound costs little, but tells its error
     with pytest.warns(UserWarning, match=r"standard error above 1.5 times tol=0.001"):
-        fine = trained.log_prob(X, tol=1e-3)
+        fine = trained.log_prob(X, max_stderr=1e-3)
     assert fine.stderr.mean() < coarse.stderr.mean()
     with pytest.warns(UserWarning, match="times tol"):
-        shares = trained.explain(X, tol=1e-3)
+        shares = trained.explain(X, max_stderr=1e-3)
     np.testing.assert_allclose(shares.sum(axis=1), -fine.log_prob, rtol=1e-5)
     with pytest.raises(ValueError, match="tol must be positive, got nan"):
-        trained.log_prob(X, tol=float("nan"))
+        trained.log_prob(X, max_stderr=float("nan"))
     with pytest.raises(TypeError, match="tol must be a number, got 'small'"):
-        trained.explain(X, tol="small")
+        trained.explain(X, max_stderr="small")
 
 
 def test_unseen_categories(trained):
     strange = X[:3].assign(a="never", n=-7)
     assert np.isfinite(trained.score_samples(strange)).all()
     assert (trained.score_samples(strange) < trained.score_samples(X[:3]) - 2).all()
-    strict = quick(unseen="raise").fit(X)
+    strict = quick(handle_unknown="error").fit(X)
     with pytest.raises(ValueError, match="column 'a': unseen category 'never'"):
         strict.score_samples(strange)
 
@@ -311,16 +311,16 @@ PATHS = {
 
 @pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
 def test_paths(path):
-    model = quick(path=path).fit(X)
+    model = quick(schedule=path).fit(X)
     assert np.isfinite(model.score_samples(X)).all()
     if isinstance(path, str):
-        tried = set(model.path_table_["path"])
+        tried = set(model.schedule_table_["path"])
         of_kind = {"coordinate": {"coordinate", "spread"}, "isotropic": {"isotropic"}}
         assert tried == of_kind.get(path, {"coordinate", "spread", "isotropic"})
-        assert model.path_table_["nats"].is_monotonic_increasing
+        assert model.schedule_table_["nats"].is_monotonic_increasing
     else:
         assert model.schedule_ is path
-        assert model.path_table_.empty
+        assert model.schedule_table_.empty
         assert pickle.loads(pickle.dumps(model)).schedule_ == path
 
 
@@ -396,7 +396,7 @@ def test_a_kept_model_is_the_same(how, rows, tmp_path):
     one, other = (pd.DataFrame(m.sample(5, random_state=0)) for m in (model, again))
     pd.testing.assert_frame_equal(one, other)
     pd.testing.assert_frame_equal(again.history_, model.history_)
-    pd.testing.assert_frame_equal(again.path_table_, model.path_table_)
+    pd.testing.assert_frame_equal(again.schedule_table_, model.schedule_table_)
     assert again.encoder_.schema == model.encoder_.schema
     assert again.get_params() == model.get_params()
     assert again.n_features_in_ == rows.shape[1]
@@ -415,8 +415,8 @@ def test_a_model_in_float32_scores_the_same_in_a_program_of_float64(trained, tmp
 
 
 def test_an_unfitted_model_is_pickled_but_not_saved(tmp_path):
-    model = pickle.loads(pickle.dumps(quick(n_calls=5)))
-    assert model.get_params()["n_calls"] == 5
+    model = pickle.loads(pickle.dumps(quick(n_evaluations=5)))
+    assert model.get_params()["n_evaluations"] == 5
     with pytest.raises(ValueError, match="is not fitted yet"):
         model.save(tmp_path / "m")
     assert not (tmp_path / "m").exists()
@@ -496,22 +496,30 @@ BAD = [
     ({"denoiser": [Network(depth=-1)]}, ValueError, "depth must be from 0 to 65536, got -1"),
     ({"max_steps": -1}, ValueError, "max_steps must be at least 0"),
     ({"max_steps": "many"}, TypeError, "max_steps must be an integer, got 'many'"),
-    ({"n_calls": 1}, ValueError, "n_calls must be at least 2"),
+    ({"n_evaluations": 1}, ValueError, "n_evaluations must be at least 2"),
     ({"max_time": 0}, ValueError, "max_time must be positive, got 0"),
     ({"max_time": "1 h"}, TypeError, "max_time must be a number, got '1 h'"),
     ({"validation_fraction": 0}, ValueError, "validation_fraction must be positive"),
     ({"validation_fraction": 1.0}, ValueError, "validation_fraction must be between 0 and 1"),
     ({"validation_fraction": None}, TypeError, "validation_fraction must be a number"),
-    ({"path": "straight"}, ValueError, r"path must be one of .* or a schedule, got 'straight'"),
-    ({"path": 3}, TypeError, r"path must be one of .* or a schedule, got 3"),
-    ({"path": CoordinateSchedule(3, (0, 2, 1))}, ValueError, "order of 3 columns, .* table has 4"),
-    ({"unseen": "drop"}, ValueError, r"unseen must be one of .*, got 'drop'"),
+    ({"schedule": "straight"}, ValueError, r"path must be one of .* or a schedule, got 'straight'"),
+    ({"schedule": 3}, TypeError, r"path must be one of .* or a schedule, got 3"),
+    (
+        {"schedule": CoordinateSchedule(3, (0, 2, 1))},
+        ValueError,
+        "order of 3 columns, .* table has 4",
+    ),
+    ({"handle_unknown": "drop"}, ValueError, r"unseen must be one of .*, got 'drop'"),
     ({"missing": "drop"}, ValueError, r"missing must be one of .*, got 'drop'"),
-    ({"columns": 3}, TypeError, "columns must be a mapping or one kind, got 3"),
-    ({"columns": ["a"]}, TypeError, "columns must be a mapping or one kind"),
-    ({"columns": "text"}, ValueError, r"columns must be one of .*, got 'text'"),
-    ({"columns": {"a": "text"}}, ValueError, r"column 'a': kind must be one of .*, got 'text'"),
-    ({"columns": {"q": "nominal"}}, ValueError, r"column 'q': .*no such column"),
+    ({"column_types": 3}, TypeError, "column_types must be a mapping or one kind, got 3"),
+    ({"column_types": ["a"]}, TypeError, "column_types must be a mapping or one kind"),
+    ({"column_types": "text"}, ValueError, r"column_types must be one of .*, got 'text'"),
+    (
+        {"column_types": {"a": "text"}},
+        ValueError,
+        r"column 'a': kind must be one of .*, got 'text'",
+    ),
+    ({"column_types": {"q": "nominal"}}, ValueError, r"column 'q': .*no such column"),
     ({"device": "nonsense"}, ValueError, "device must be 'auto' or a device of this machine"),
     ({"device": 1.5}, ValueError, "device must be 'auto' or a device of this machine, got 1.5"),
     ({"random_state": "x"}, ValueError, "'x' cannot be used to seed"),

@@ -386,15 +386,15 @@ def test_scores_ignore_batch_order_and_neighbours(device, dtype, name, schedule)
     close = {"atol": rounding(dtype, 3), "rtol": rounding(dtype, 3)}
     whole = score(rows)
     tol = float(whole.stderr.median())
-    adaptive = score(rows, tol=tol, max_paths=32) if tol > rounding(dtype) else whole
+    adaptive = score(rows, max_stderr=tol, max_paths=32) if tol > rounding(dtype) else whole
     torch.testing.assert_close(whole.log_prob[-2:], whole.log_prob[:2], **close)
     for other, index, like in (
         (score(rows[order]), order, whole),
         (score(rows, batch_size=1), slice(None), whole),
         (score(rows, batch_size=7), slice(None), whole),
         (score(rows[4:5]), slice(4, 5), whole),
-        (score(rows[order], tol=tol + 1e-12, max_paths=32), order, adaptive),
-        (score(rows[4:6], tol=tol + 1e-12, max_paths=32), slice(4, 6), adaptive),
+        (score(rows[order], max_stderr=tol + 1e-12, max_paths=32), order, adaptive),
+        (score(rows[4:6], max_stderr=tol + 1e-12, max_paths=32), slice(4, 6), adaptive),
     ):
         if like is adaptive and tol <= rounding(dtype):
             continue
@@ -433,7 +433,7 @@ def test_attributions_add_up(device, dtype, name, schedule):
     net = random_network(book, 7)
     rows = random_rows(book, 8, np.random.default_rng(0), missing=0.25)
     plan = SCHEDULES[schedule](book.n_columns)
-    kwargs = {"n_paths": 5, "tol": 0.05, "max_paths": 20}
+    kwargs = {"n_paths": 5, "max_stderr": 0.05, "max_paths": 20}
     score = path_log_prob(net, rows, plan, generator=seeded_generator(3, device), **kwargs)
     split = path_attribution(net, rows, plan, generator=seeded_generator(3, device), **kwargs)
     close = {"atol": rounding(dtype, 3), "rtol": rounding(dtype, 3)}
@@ -450,7 +450,7 @@ def test_no_rows_have_no_scores(device, generator, name, schedule):
     none = random_rows(book, 0, np.random.default_rng(0))
     plan = SCHEDULES[schedule](book.n_columns)
     assert path_log_prob(net, none, plan, generator=generator).log_prob.shape == (0,)
-    split = path_attribution(net, none, plan, generator=generator, tol=0.1)
+    split = path_attribution(net, none, plan, generator=generator, max_stderr=0.1)
     assert split.surprisal.shape == (0, book.n_columns)
     integral = integral_log_prob(
         net, none, wide_quadrature(device), baseline=net.base, generator=generator

@@ -561,7 +561,7 @@ def test_attributions_add_up_whatever_the_weights(device, m, spread, seed):
 @pytest.mark.parametrize("schedule", sorted(SCHEDULES))
 def test_path_attribution_splits_the_score(device, dtype, schedule, tol):
     net, rows, plan = strong_case(device, schedule)
-    kwargs = {"n_paths": 5, "tol": tol, "max_paths": 40}
+    kwargs = {"n_paths": 5, "max_stderr": tol, "max_paths": 40}
     score = path_log_prob(net, rows, plan, generator=seeded_generator(3, device), **kwargs)
     split = path_attribution(net, rows, plan, generator=seeded_generator(3, device), **kwargs)
     torch.testing.assert_close(split.log_prob, score.log_prob, atol=rounding(dtype), rtol=0)
@@ -677,7 +677,7 @@ def test_path_score_ignores_batch_order_and_neighbours(device, dtype, schedule):
         (score(rows[order]), order),
         (score(rows, batch_size=1), slice(None)),
         (score(rows, batch_size=7), slice(None)),
-        (score(rows, tol=0.2, max_paths=4), slice(None)),
+        (score(rows, max_stderr=0.2, max_paths=4), slice(None)),
         (score(rows[4:5]), slice(4, 5)),
     ):
         for a, b in zip(other, whole, strict=True):
@@ -732,7 +732,7 @@ def test_tol_buys_paths_only_where_they_are_needed(device, dtype):
 
     plain, cost = score()
     tol = float(plain.stderr.median())
-    fine, fine_cost = score(tol=tol, max_paths=2048)
+    fine, fine_cost = score(max_stderr=tol, max_paths=2048)
     near = {"atol": rounding(dtype), "rtol": rounding(dtype)}
     enough = torch.isclose(fine.log_prob, plain.log_prob, atol=rounding(dtype), rtol=0)
     assert 0 < enough.sum() < len(rows)
@@ -740,18 +740,18 @@ def test_tol_buys_paths_only_where_they_are_needed(device, dtype):
     assert fine.stderr[~enough].median() < tol
     assert (fine.stderr < 2 * tol).all()
     assert fine_cost > 2 * cost
-    capped, _ = score(tol=1e-9, max_paths=32)
+    capped, _ = score(max_stderr=1e-9, max_paths=32)
     many = path_log_prob(net, rows, plan, n_paths=32, generator=seeded_generator(2, device))
     torch.testing.assert_close(capped.log_prob, many.log_prob, **near)
-    for a, b in zip(score(tol=1e-9, max_paths=8)[0], plain, strict=True):
+    for a, b in zip(score(max_stderr=1e-9, max_paths=8)[0], plain, strict=True):
         torch.testing.assert_close(a, b, **near)
     # a row gets the same paths alone as among others
     alone = path_log_prob(
-        net, rows[-2:], plan, n_paths=8, tol=tol, max_paths=2048,
+        net, rows[-2:], plan, n_paths=8, max_stderr=tol, max_paths=2048,
         generator=seeded_generator(2, device),
     )  # fmt: skip
     torch.testing.assert_close(alone.log_prob, fine.log_prob[-2:], **near)
-    one, _ = score(tol=1e-9, max_paths=1)
+    one, _ = score(max_stderr=1e-9, max_paths=1)
     assert one.stderr.isfinite().all()  # n_paths wins over max_paths
 
 
@@ -774,7 +774,7 @@ def test_masses_add_up_to_one_under_tol(device):
     def score(seed):
         # two paths that differ by a factor of two are near enough, by a factor of thirty not
         return path_log_prob(
-            Unlucky(book), all_rows(book), CoordinateSchedule(4), n_paths=2, tol=4.0, max_paths=16,
+            Unlucky(book), all_rows(book), CoordinateSchedule(4), n_paths=2, max_stderr=4.0, max_paths=16,
             generator=seeded_generator(seed, device),
         )  # fmt: skip
 
@@ -786,7 +786,13 @@ def test_masses_add_up_to_one_under_tol(device):
 def test_an_unknown_error_is_above_any_tol(device):
     net, rows, plan = strong_case(device)
     got = path_log_prob(
-        net, rows, plan, n_paths=1, tol=1e9, max_paths=8, generator=seeded_generator(0, device)
+        net,
+        rows,
+        plan,
+        n_paths=1,
+        max_stderr=1e9,
+        max_paths=8,
+        generator=seeded_generator(0, device),
     )
     assert got.stderr.isfinite().all()
 
@@ -820,7 +826,7 @@ def test_no_path_is_taken_twice(device):
         for tol, n_paths in ((None, 16), (1e-9, 2)):
             counting.rows = 0
             got = path_log_prob(
-                counting, rows, schedule, n_paths=n_paths, tol=tol, max_paths=64,
+                counting, rows, schedule, n_paths=n_paths, max_stderr=tol, max_paths=64,
                 generator=seeded_generator(0, device),
             )  # fmt: skip
             assert not got.stderr.any()
@@ -839,7 +845,7 @@ def test_batch_size_bounds_a_call_and_progress_counts_rows(device, generator):
     rows = all_rows(net.codebook)
     counting, done = Counting(net), []
     path_log_prob(
-        counting, rows, plan, n_paths=3, tol=0.01, max_paths=24, batch_size=10,
+        counting, rows, plan, n_paths=3, max_stderr=0.01, max_paths=24, batch_size=10,
         generator=generator, progress=done.append,
     )  # fmt: skip
     assert counting.largest <= 10
@@ -923,7 +929,14 @@ def test_stderr_of_the_error_curve_is_its_spread_where_rows_are_equal(device, ba
 
 
 @pytest.mark.parametrize(
-    "kwargs", [{"n_paths": 0}, {"max_paths": 0}, {"tol": 0.0}, {"tol": -1.0}, {"tol": math.nan}]
+    "kwargs",
+    [
+        {"n_paths": 0},
+        {"max_paths": 0},
+        {"max_stderr": 0.0},
+        {"max_stderr": -1.0},
+        {"max_stderr": math.nan},
+    ],
 )
 def test_wrong_arguments_of_the_path_are_refused(device, generator, kwargs):
     net, rows, plan = strong_case(device)

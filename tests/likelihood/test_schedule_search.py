@@ -183,8 +183,8 @@ def test_placing_gives_one_schedule_a_wish(device, generator):
 
 
 @pytest.mark.parametrize("kind", ["auto", "coordinate", "isotropic"])
-@pytest.mark.parametrize("n_calls", [1, 12])
-def test_candidates_keep_the_budget_and_the_best_leads(device, dtype, kind, n_calls):
+@pytest.mark.parametrize("n_evaluations", [1, 12])
+def test_candidates_keep_the_budget_and_the_best_leads(device, dtype, kind, n_evaluations):
     book = make_book("mixed", device)
     oracle = random_oracle(book, np.random.default_rng(0))
     quadrature = Quadrature(torch.tensor([0.05, 90.0]).log(), torch.ones(1)).to(device)
@@ -194,7 +194,7 @@ def test_candidates_keep_the_budget_and_the_best_leads(device, dtype, kind, n_ca
         oracle.support,
         quadrature,
         kind=kind,
-        n_calls=n_calls,
+        n_evaluations=n_evaluations,
         generator=seeded_generator(0, device),
     )
     nats = [c.nats for c in found]
@@ -203,11 +203,11 @@ def test_candidates_keep_the_budget_and_the_best_leads(device, dtype, kind, n_ca
     assert kinds == ({"coordinate", "isotropic"} if kind == "auto" else {kind})
     for c in found:
         fewest = min(2, distinct_paths(c.schedule) or 2)
-        assert c.n_paths == paths_within(n_calls, c.schedule) >= fewest
-        assert c.n_calls <= max(n_calls, 2 * c.schedule.n_steps)
-        assert c.n_calls <= max(n_calls, 2)
+        assert c.n_paths == paths_within(n_evaluations, c.schedule) >= fewest
+        assert c.n_evaluations <= max(n_evaluations, 2 * c.schedule.n_steps)
+        assert c.n_evaluations <= max(n_evaluations, 2)
         assert c.stderr > 0
-    if kind == "auto" and n_calls > 1:  # the oracle's coordinate path is exact
+    if kind == "auto" and n_evaluations > 1:  # the oracle's coordinate path is exact
         truth = -oracle.log_prob(oracle.support).mean().item()
         exact = [c for c in found if c.schedule == CoordinateSchedule(3)]
         assert exact[0].nats == pytest.approx(truth, abs=rounding(dtype))
@@ -226,7 +226,7 @@ def test_paths_are_chosen_for_tables_of_any_kind(device, name):
         rows,
         rows,
         quadrature,
-        n_calls=16,
+        n_evaluations=16,
         generator=seeded_generator(0, device),
         max_rows=32,
     )
@@ -252,7 +252,7 @@ def test_two_paths_too_close_to_call_run_on(device, dtype, agree, first, later, 
     rows = torch.tensor(np.stack([a, np.where(same, a, 1 - a)], 1)).double().to(device)
     quadrature = Quadrature(torch.tensor([0.05, 90.0]).log(), torch.ones(1)).to(device)
     found = choose_path(
-        oracle, rows[:n_first], rows, quadrature, kind="coordinate", n_calls=8,
+        oracle, rows[:n_first], rows, quadrature, kind="coordinate", n_evaluations=8,
         generator=seeded_generator(seed, device), max_rows=n_first,
     )  # fmt: skip
     # at most so many rows in all
@@ -282,7 +282,7 @@ def test_leading_columns_are_known_when_paths_are_compared(device, dtype):
     truth = -(p.log() - (same @ p).log()).mean().item()  # of the others, given column 1
     quadrature = pilot_quadrature(oracle, rows, seeded_generator(0, device))
     found = choose_path(
-        oracle, rows, rows, quadrature, n_calls=64, generator=seeded_generator(0, device)
+        oracle, rows, rows, quadrature, n_evaluations=64, generator=seeded_generator(0, device)
     )
     exact = [c for c in found if c.schedule == CoordinateSchedule(2)]
     assert exact[0].nats == pytest.approx(truth, abs=rounding(dtype))
@@ -300,7 +300,7 @@ def test_leading_columns_are_known_when_paths_are_compared(device, dtype):
 
 def test_calls_are_steps_times_paths():
     candidate = Candidate("isotropic", IsotropicSchedule((1.0, 2.0)), 3, 1.0, 0.1)
-    assert candidate.n_calls == 6
+    assert candidate.n_evaluations == 6
     assert paths_within(7, candidate.schedule) == 3
     assert paths_within(1, candidate.schedule) == 2
     # no path twice
@@ -481,7 +481,12 @@ def test_copies_are_told_better_by_spread_blocks(device):
     quadrature = Quadrature(torch.tensor([0.05, 90.0]).log(), torch.ones(1)).to(device)
     found = list(
         possible_paths(
-            oracle, rows, quadrature, kind="coordinate", n_calls=16, generator=torch.Generator()
+            oracle,
+            rows,
+            quadrature,
+            kind="coordinate",
+            n_evaluations=16,
+            generator=torch.Generator(),
         )
     )
     spread = [schedule for name, schedule in found if name == "spread"]
@@ -506,14 +511,16 @@ def test_copies_are_told_better_by_spread_blocks(device):
     st.sampled_from(["auto", "coordinate", "isotropic"]),
     st.sampled_from([2, 7, 16, 128]),
 )
-def test_every_path_tried_is_one_of_the_table(device, monkeypatch, columns, seed, kind, n_calls):
+def test_every_path_tried_is_one_of_the_table(
+    device, monkeypatch, columns, seed, kind, n_evaluations
+):
     """Of any table, within the budget, and the same again."""
     monkeypatch.setattr(planning, "GRID", 6)
     book = Codebook(columns).to(device)
     denoiser = make_denoiser("marginals", book, seed)
     rows = random_rows(book, 12, np.random.default_rng(seed), missing=0.2)
     quadrature = Quadrature(torch.tensor([0.05, 90.0]).log(), torch.ones(1)).to(device)
-    call = {"kind": kind, "n_calls": n_calls}
+    call = {"kind": kind, "n_evaluations": n_evaluations}
     found = list(
         possible_paths(denoiser, rows, quadrature, **call, generator=seeded_generator(0, device))
     )
@@ -529,7 +536,7 @@ def test_every_path_tried_is_one_of_the_table(device, monkeypatch, columns, seed
             assert name == "spread"
             assert {tuple(sorted(o)) for o in schedule.orders} == {tuple(range(book.n_columns))}
             assert 1 < schedule.n_steps < book.n_columns
-        assert schedule.n_steps <= max(n_calls // 2, 1)
+        assert schedule.n_steps <= max(n_evaluations // 2, 1)
     again = list(
         possible_paths(denoiser, rows, quadrature, **call, generator=seeded_generator(0, device))
     )
@@ -554,16 +561,21 @@ def test_paths_of_tiny_and_mixed_tables(device, monkeypatch, columns):
     net = random_network(book, 0)
     rows = random_rows(book, 20, np.random.default_rng(0), missing=0.1)
     quadrature = Quadrature(torch.tensor([0.05, 90.0]).log(), torch.ones(1)).to(device)
-    for n_calls in (2, 16):
+    for n_evaluations in (2, 16):
         found = choose_path(
-            net, rows, rows, quadrature, n_calls=n_calls, generator=seeded_generator(0, device)
+            net,
+            rows,
+            rows,
+            quadrature,
+            n_evaluations=n_evaluations,
+            generator=seeded_generator(0, device),
         )
         assert all(math.isfinite(c.nats) for c in found)
         kinds = {c.kind for c in found}
-        assert ("spread" in kinds) == (n_calls == 16 and len(columns) > 2)
+        assert ("spread" in kinds) == (n_evaluations == 16 and len(columns) > 2)
         assert ("isotropic" in kinds) == (not book.vocabularies)
         for c in found:
-            assert c.n_paths == paths_within(n_calls, c.schedule)
+            assert c.n_paths == paths_within(n_evaluations, c.schedule)
 
 
 def test_leading_columns_are_not_spread(device):
@@ -574,7 +586,7 @@ def test_leading_columns_are_not_spread(device):
     for leading in ((), (5,)):
         book = Codebook(columns, leading=leading).to(device)
         denoiser = make_denoiser("marginals", book, 0)
-        call = {"kind": "auto", "n_calls": 16, "generator": seeded_generator(0, device)}
+        call = {"kind": "auto", "n_evaluations": 16, "generator": seeded_generator(0, device)}
         found = list(possible_paths(denoiser, rows, quadrature, **call))
         assert ("spread" in {name for name, _ in found}) == (not leading)
         steps = [s.n_steps for name, s in found if name == "coordinate"]
@@ -588,9 +600,9 @@ def test_spread_orders_are_kept(tmp_path):
     )
     model = DiffusionDensity(
         denoiser=Network("mlp", width=8, depth=1),
-        path=CoordinateSchedule(2, orders),
+        schedule=CoordinateSchedule(2, orders),
         max_steps=5,
-        n_calls=8,
+        n_evaluations=8,
         random_state=0,
     ).fit(rows)
     model.save(tmp_path / "model")

@@ -59,7 +59,7 @@ RECIPES = {
     ],
     "one member": ["tree"],
 }
-QUICK = {"max_steps": 3, "n_calls": 8, "path": "coordinate", "random_state": 0}
+QUICK = {"max_steps": 3, "n_evaluations": 8, "schedule": "coordinate", "random_state": 0}
 
 
 def chain(n=120, seed=0, flip=0.1):
@@ -159,7 +159,7 @@ def test_a_fit_is_one_of_its_recipe_and_survives(tmp_path, name):
 @pytest.mark.parametrize("name", EXACT)
 def test_an_exact_denoiser_needs_no_training(name):
     rows = chain()
-    model = fit(rows, EXACT[name], path="auto")
+    model = fit(rows, EXACT[name], schedule="auto")
     assert isinstance(model.denoiser_, ExactDenoiser)
     assert model.stopped_ == "exact"
     _, held_out = split(model, rows)
@@ -178,7 +178,7 @@ def test_an_exact_denoiser_needs_no_training(name):
 def test_an_untrained_network_is_its_base(base, architecture):
     rows = chain()
     network = Network(architecture, width=8, depth=1, base=EXACT[base])
-    model = fit(rows, network, max_steps=0, path=CoordinateSchedule(5))
+    model = fit(rows, network, max_steps=0, schedule=CoordinateSchedule(5))
     exact = fit(rows, EXACT[base]).denoiser_
     x, _ = model.encode(rows)
     expected = exact.log_prob(x)
@@ -205,7 +205,7 @@ TABLES = {
 def test_every_recipe_takes_every_table(tmp_path, name, table):
     make, parameters = TABLES[table]
     rows = make()
-    model = fit(rows, RECIPES[name], max_steps=2, n_calls=4, **parameters)
+    model = fit(rows, RECIPES[name], max_steps=2, n_evaluations=4, **parameters)
     scores = model.score_samples(rows)
     assert np.isfinite(scores).all()
     model.save(tmp_path / "m")
@@ -223,7 +223,7 @@ def test_large_vocabularies_are_of_all_but_ensembles(tmp_path, monkeypatch, name
         with pytest.raises(ValueError, match="an ensemble takes no column of a large vocabulary"):
             fit(rows, RECIPES[name])
         return
-    model = fit(rows, RECIPES[name], max_steps=2, n_calls=4)
+    model = fit(rows, RECIPES[name], max_steps=2, n_evaluations=4)
     assert model.denoiser_.codebook.vocabularies
     scores = model.score_samples(rows)
     assert np.isfinite(scores).all()
@@ -235,7 +235,7 @@ def test_large_vocabularies_are_of_all_but_ensembles(tmp_path, monkeypatch, name
 def test_a_detector_takes_every_density(tmp_path, name):
     """With numbers in the table: blurred, pooled with a kernel, explained, kept."""
     rows = mixed(200)
-    density = DiffusionDensity(**{**QUICK, "denoiser": RECIPES[name], "n_calls": 4})
+    density = DiffusionDensity(**{**QUICK, "denoiser": RECIPES[name], "n_evaluations": 4})
     model = DiffusionOutlierDetector(density, false_alarm_rate=0.1, random_state=0).fit(rows)
     scores = model.score_samples(rows)
     assert np.isfinite(scores).all()
@@ -317,7 +317,7 @@ def test_classes_are_as_many_as_held_out_rows_ask(monkeypatch):
 def test_training_is_never_worse_than_the_best_exact_base(path):
     rows = chain(400)
     network = dataclasses.replace(TINY, width=16)
-    model = fit(rows, network, max_steps=60, path=path, validation_fraction=0.25)
+    model = fit(rows, network, max_steps=60, schedule=path, validation_fraction=0.25)
     _, held_out = split(model, rows)
     history = model.history_
     alone, start, best = (
@@ -368,7 +368,7 @@ def test_training_keeps_to_the_noise_of_a_path_that_is_given(monkeypatch, path, 
         return train(denoiser, x, x_valid, plan, **kwargs)
 
     monkeypatch.setattr(module, "train", watched)
-    fit(chain(), TINY, path=path, max_steps=1)
+    fit(chain(), TINY, schedule=path, max_steps=1)
     (plan,) = plans
     default = TrainingPlan()
     assert plan.patterns == (PATTERNS[kind] if kind else default.patterns)
@@ -378,7 +378,7 @@ def test_training_keeps_to_the_noise_of_a_path_that_is_given(monkeypatch, path, 
 
 @pytest.mark.parametrize("name", ["tree", "mixture", "ensemble"])
 def test_a_path_is_chosen_for_every_denoiser(name):
-    table = fit(chain(), RECIPES[name], path="isotropic").path_table_
+    table = fit(chain(), RECIPES[name], schedule="isotropic").schedule_table_
     assert len(table) > 1
     assert set(table["path"]) == {"isotropic"}
     assert table["nats"].is_monotonic_increasing
@@ -590,7 +590,9 @@ def test_an_ensemble_of_exact_ones_is_made_without_training():
 
 def test_an_ensemble_is_no_worse_than_its_members_on_rows_that_weighed_them():
     rows = chain(400)
-    model = fit(rows, ["tree", Mixture(4), "independent"], validation_fraction=0.3, n_calls=64)
+    model = fit(
+        rows, ["tree", Mixture(4), "independent"], validation_fraction=0.3, n_evaluations=64
+    )
     _, held_out = split(model, rows)
     own = [nats(d, held_out) for d in model.denoiser_.members]
     ours = -model.model_.log_prob(held_out, 64).log_prob.mean().item()
@@ -609,7 +611,7 @@ def test_the_value_of_members_is_told():
     assert table["weight"].sum() == pytest.approx(1)
     assert table["call_share"].sum() == pytest.approx(1)
     assert (table[["parameters", "fit_seconds", "call_ms"]] > 0).all(axis=None)
-    assert (table["denoiser_calls"] == model.n_calls).all()
+    assert (table["denoiser_calls"] == model.n_evaluations).all()
     assert table["parameters"].tolist() == [m.n_parameters for m in model.denoiser_.members]
     assert abs(table["gain"][:2]).max() < 0.1  # one of two equal trees can go
     assert table["alone"].idxmin() != 3
@@ -619,7 +621,7 @@ def test_the_value_of_members_is_told():
         assert table["alone"][i] == pytest.approx(exact, rel=0.25)
     again = pickle.loads(pickle.dumps(model))
     pd.testing.assert_frame_equal(again.marginal_value(), table)
-    again.n_calls = 3
+    again.n_evaluations = 3
     assert (again.marginal_value()["denoiser_calls"] == 3).all()
 
 

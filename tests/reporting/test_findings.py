@@ -121,7 +121,7 @@ def test_the_findings_are_what_the_detector_says():
 @pytest.mark.filterwarnings("ignore:.*distinct rows have a standard error above")
 def test_scores_that_are_no_log_probabilities_are_known_as_such(monkeypatch):
     detector, X = reported.detector(), reported.table(30, 9)
-    assert examine(detector, X, n_strangest=0, tol=0.5).is_plain
+    assert examine(detector, X, n_strangest=0, max_stderr=0.5).is_plain
     other = copy.copy(detector)
     monkeypatch.setattr(other, "score_samples", lambda X: 2 * detector.score_samples(X))
     found = examine(other, X, n_strangest=0)
@@ -295,7 +295,7 @@ def test_detectors_without_calibration_rows_and_tables_of_one_row_are_examined()
         ({"n_strangest": -1}, ValueError, "n_strangest must be at least 0"),
         ({"ordinary": reported.table(3, 0)}, ValueError, "ordinary= needs at least 4 rows"),
         ({"ordinary": reported.table(9, 0)[["free"]]}, ValueError, "column 'kind'"),
-        ({"tol": -1}, ValueError, "tol must be positive"),
+        ({"max_stderr": -1}, ValueError, "tol must be positive"),
     ],
 )
 def test_what_makes_no_sense_is_refused(settings, error, message):
@@ -308,7 +308,7 @@ def test_rows_of_unseen_values_are_told_without_a_warning():
     density = DiffusionDensity(
         denoiser=Network("mlp", width=8, depth=1, base="independent"),
         max_steps=5,
-        n_calls=8,
+        n_evaluations=8,
         random_state=0,
     )
     ordinary = pd.DataFrame({"a": ["x", "y"] * 40, "b": ["u", "v"] * 40})

@@ -34,7 +34,7 @@ def model():
     return DiffusionDensity(
         denoiser=Network("mlp", width=2, depth=1, base="independent"),
         max_steps=1,
-        n_calls=4,
+        n_evaluations=4,
         random_state=0,
     ).fit(rows)
 
@@ -495,10 +495,10 @@ def test_a_schedule_of_ones_own_cannot_be_kept():
 
 def test_parameters_survive_json():
     parameters = DiffusionDensity(
-        columns={np.int64(0): "nominal", "b": "ordinal"},
+        column_types={np.int64(0): "nominal", "b": "ordinal"},
         denoiser=Network(width=np.int32(4), base="tree"),
         max_time=np.float64(2),
-        path=IsotropicSchedule((1.0,)),
+        schedule=IsotropicSchedule((1.0,)),
         random_state=np.int64(3),
     ).get_params()
     back = files.parameters_from_json(json.loads(json.dumps(files.parameters_to_json(parameters))))

@@ -31,7 +31,7 @@ def run(device, path=None, *, interval=0.0, n=700, n_valid=200, progress=None, w
     rows, held_out = correlated_rows(n, 0, device), correlated_rows(n_valid, 1, device)
     net, generator = make_network(rows, dropout=0.2, width=width), seeded_generator(0, device)
     checkpoint = None if path is None else Checkpoint(path, interval=interval)
-    plan = short_plan(**{"max_steps": STEPS, "n_evaluations": 7} | kwargs)
+    plan = short_plan(**{"max_steps": STEPS, "n_validations": 7} | kwargs)
     with seeded(5, device):
         report = train(
             net,
@@ -105,7 +105,7 @@ def test_a_checkpoint_changes_nothing(cpu, tmp_path):
 
 @pytest.mark.parametrize(
     "plan",
-    [{}, {"n_evaluations": 50, "patience": 4, "learning_rate": 1.0}],
+    [{}, {"n_validations": 50, "patience": 4, "learning_rate": 1.0}],
     ids=["few looks", "many looks and plateaus"],
 )
 def test_interruptions_anywhere_leave_no_trace(cpu, tmp_path, monkeypatch, plan):
@@ -301,7 +301,7 @@ def test_other_rows_of_the_same_shape_are_refused(cpu, path):
     rows, held_out = correlated_rows(700, 0, cpu), correlated_rows(200, 1, cpu)
     net = make_network(rows)
     start = weights(net)
-    plan = short_plan(max_steps=STEPS, n_evaluations=7)
+    plan = short_plan(max_steps=STEPS, n_validations=7)
     other = rows.clone()
     other[[0, -1]] = other[[-1, 0]]
     assert not torch.equal(rows, other)
@@ -322,7 +322,7 @@ def test_other_fixed_weights_are_refused(cpu, path):
     rows = correlated_rows(700, 0, cpu)
     net = make_network(rows)
     net.base.log_probs[0] += 0.1
-    plan = short_plan(max_steps=STEPS, n_evaluations=7)
+    plan = short_plan(max_steps=STEPS, n_validations=7)
     with pytest.raises(ValueError, match="the weights that are not trained are others"):
         train(
             net,
@@ -389,7 +389,7 @@ def test_forged_states_are_refused_or_lead_to_an_end(cpu, path, tmp_path, monkey
     header, tensors = read_state(path, kind="checkpoint")
     net = make_network(correlated_rows(700, 0, cpu))
     rows, held_out = correlated_rows(700, 0, cpu), correlated_rows(200, 1, cpu)
-    plan = short_plan(max_steps=STEPS, n_evaluations=7)
+    plan = short_plan(max_steps=STEPS, n_validations=7)
 
     def attempt(header, tensors):
         forged = tmp_path / "forged"

@@ -120,7 +120,7 @@ def test_training_that_cannot_help_returns_the_start(device):
     held_out[:, 1] = (held_out[:, 0] + 1) % 3
     net = make_network(rows)
     start = weights(net)
-    plan = short_plan(max_steps=400, patience=3, n_evaluations=40, learning_rate=5.0, ema=0.1)
+    plan = short_plan(max_steps=400, patience=3, n_validations=40, learning_rate=5.0, ema=0.1)
     report = train(net, rows, held_out, plan, generator=seeded_generator(0, device))
     valid = [line.valid_nats for line in report.history]
     assert min(valid) == valid[0]
@@ -143,7 +143,7 @@ class Slow(Denoiser):
 
 def test_bounds_on_time_and_steps_are_kept(device):
     rows, held_out = correlated_rows(200, 0, device), correlated_rows(50, 1, device)
-    kwargs = {"n_evaluations": 4, "batch_size": 64}
+    kwargs = {"n_validations": 4, "batch_size": 64}
     slow = Slow(make_network(rows))
     start = time.perf_counter()
     plan = short_plan(max_steps=10**6, max_time=1.0, **kwargs)
@@ -170,7 +170,7 @@ def test_slow_looks_leave_time_for_training(device, monkeypatch):
 
     monkeypatch.setattr(Evaluator, "__call__", slow)
     rows = correlated_rows(200, 0, device)
-    plan = short_plan(max_steps=10**6, max_time=1.0, n_evaluations=50, patience=10**6)
+    plan = short_plan(max_steps=10**6, max_time=1.0, n_validations=50, patience=10**6)
     report = train(make_network(rows), rows, rows, plan, generator=seeded_generator(0, device))
     early = sum(e.step in EARLY_LOOKS for e in report.history)
     assert len(report.history) - early < 8
@@ -233,7 +233,7 @@ def poisoned_gradient(step, loss):
 def test_a_step_into_nothing_is_taken_back(device, monkeypatch, change, reason):
     at_step(monkeypatch, change)
     with pytest.warns(UserWarning, match=rf"{reason}\) and went on from step \d+ with a smaller"):
-        net, report = trained(device, max_steps=200, n_evaluations=4)
+        net, report = trained(device, max_steps=200, n_validations=4)
     [rollback] = report.rollbacks
     assert 70 - CHECK_STEPS <= rollback.good < 70 == rollback.step
     assert reason in rollback.reason
@@ -247,7 +247,7 @@ def test_a_step_into_nothing_is_taken_back(device, monkeypatch, change, reason):
 def test_a_loss_of_nothing_gives_up_with_the_best(device, monkeypatch):
     at_step(monkeypatch, lambda step, loss: loss * math.nan if step > 100 else loss)
     with pytest.warns(UserWarning, match=r"and was given up; the last of 4 times"):
-        net, report = trained(device, max_steps=10_000, n_evaluations=100)
+        net, report = trained(device, max_steps=10_000, n_validations=100)
     assert report.stopped == "diverged"
     assert len(report.rollbacks) == MOST_ROLLBACKS + 1
     assert report.history[-1].step <= 100
@@ -270,7 +270,7 @@ def test_a_loss_that_stays_high_is_taken_back(device, monkeypatch):
     """A few bad steps are no matter; a hundred are."""
     at_step(monkeypatch, lambda step, loss: loss + 50 * (40 < step < 60 or 200 < step < 340))
     with pytest.warns(UserWarning, match="loss stays above the untrained model's"):
-        _, report = trained(device, max_steps=400, n_evaluations=2, patience=10)
+        _, report = trained(device, max_steps=400, n_validations=2, patience=10)
     [rollback] = report.rollbacks
     assert 100 < rollback.good <= 200 + CHECK_STEPS
     assert 320 <= rollback.step < 340 + CHECK_STEPS
@@ -330,7 +330,7 @@ def test_a_plateau_goes_on_from_the_best(device, monkeypatch):
 
     monkeypatch.setattr(Run, "make_step", make_step)
     _, report = trained(
-        device, max_steps=150, n_evaluations=50, patience=2, learning_rate=0.3, ema=0.1
+        device, max_steps=150, n_validations=50, patience=2, learning_rate=0.3, ema=0.1
     )
     assert not report.rollbacks
     assert starts

@@ -1,0 +1,105 @@
+"""Old names of parameters, accepted for one release under a FutureWarning."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+Class = TypeVar("Class", bound=type)
+REMOVAL = "0.3"  # the release without the old names
+
+
+def translated(
+    arguments: Mapping[str, Any], names: Mapping[str, str], where: str, stacklevel: int
+) -> dict[str, Any]:
+    """Keyword arguments by their present names.
+
+    Parameters
+    ----------
+    arguments : mapping
+        As a caller gave them; nested ones of scikit-learn, like ``density__n_calls``, keep their prefix.
+    names : mapping from old name to new name
+    where : str
+        Whose arguments they are, for messages.
+    stacklevel : int
+        Of the warning, as of :func:`warnings.warn` called here.
+
+    Raises
+    ------
+    TypeError
+        If an argument is given by both names.
+
+    Warns
+    -----
+    FutureWarning
+        For every old name.
+    """
+    out: dict[str, Any] = {}
+    for given, value in arguments.items():
+        name = names.get(given, given)
+        if name != given:
+            warnings.warn(
+                f"{where}: {given!r} is called {name!r} now; the old name goes in release {REMOVAL}",
+                FutureWarning,
+                stacklevel=stacklevel,
+            )
+        if name in out or (name != given and name in arguments):
+            raise TypeError(f"{where}: {given!r} is the old name of {name!r}: give one of them")
+        out[name] = value
+    return out
+
+
+def renamed(**names: str) -> Callable[[Function], Function]:
+    """Let a function take keyword arguments by their old names, ``renamed(old="new")``, too."""
+
+    def decorate(function: Function) -> Function:
+        @functools.wraps(function)
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if not names.keys().isdisjoint(kwargs):
+                kwargs = translated(kwargs, names, function.__name__, stacklevel=3)
+            return function(*args, **kwargs)
+
+        return call  # pyright: ignore[reportReturnType]
+
+    return decorate
+
+
+def renamed_parameters(**names: str) -> Callable[[Class], Class]:
+    """Let an estimator's constructor, ``set_params`` and attributes go by their old names, too."""
+
+    def attribute(old: str, new: str) -> property:
+        def read(self: Any) -> Any:
+            warnings.warn(
+                f"{type(self).__name__}: {old!r} is called {new!r} now; the old name goes in release {REMOVAL}",
+                FutureWarning,
+                stacklevel=2,
+            )
+            return getattr(self, new)
+
+        return property(read, doc=f"The old name of ``{new}``.")
+
+    def decorate(cls: Class) -> Class:
+        original, set_params = cls.__init__, cls.set_params  # pyright: ignore
+
+        @functools.wraps(original)
+        def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
+            if not names.keys().isdisjoint(kwargs):
+                kwargs = translated(kwargs, names, cls.__name__, stacklevel=3)
+            original(self, *args, **kwargs)
+
+        @functools.wraps(set_params)
+        def renamed_set_params(self: Any, **params: Any) -> Any:
+            if not names.keys().isdisjoint(params):
+                params = translated(params, names, cls.__name__, stacklevel=3)
+            return set_params(self, **params)
+
+        cls.__init__ = __init__  # pyright: ignore
+        cls.set_params = renamed_set_params  # pyright: ignore
+        for old, new in names.items():
+            setattr(cls, old, attribute(old, new))
+        return cls
+
+    return decorate
