@@ -170,7 +170,7 @@ def methods(
         ).score_samples
 
     for path in ("auto", "coordinate", "isotropic"):
-        yield f"discrete_itd, {path}", lambda schedule=path: ours(path)
+        yield f"discrete_itd, {path}", lambda path=path: ours(path)
     sizes = (8, 16, 32, 64)
     yield (
         "Gaussian mixture",
