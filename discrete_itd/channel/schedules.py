@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Any, Protocol, Self, cast
 
 import torch
 from torch import Tensor
@@ -17,6 +17,10 @@ class Schedule(Protocol):
     at step 0. It may depend on the order in which the row's path takes the columns: ``rank`` (B, C) holds 0
     for the first, 1 for the next; those known from the start have negative ranks, missing cells the largest.
     ``n_free`` (B, 1) is the number of a row's cells that are neither known nor missing.
+
+    A schedule that is to be saved has ``config()``, which returns the arguments of its constructor as plain values. If
+    the constructor does not take them as JSON gives them back, with lists in place of tuples, the schedule also has a
+    classmethod ``from_config(config)``.
     """
 
     @property
@@ -66,6 +70,15 @@ class IsotropicSchedule:
         pairs = zip((0.0, *self.levels), self.levels, strict=False)
         if not self.levels or not all(a < b < math.inf for a, b in pairs):
             raise ValueError(f"levels must be positive, finite and increasing, got {self.levels}")
+
+    def config(self) -> dict[str, Any]:
+        """Arguments of the constructor."""
+        return dict(vars(self))
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """The schedule whose :meth:`config` went through JSON."""
+        return cls(**{**config, "levels": tuple(config["levels"])})
 
     @property
     def n_steps(self) -> int:
@@ -120,6 +133,18 @@ class CoordinateSchedule:
             if sorted(order) != list(range(len(order))):
                 raise ValueError(f"order must be a permutation of the columns, got {order}")
 
+    def config(self) -> dict[str, Any]:
+        """Arguments of the constructor."""
+        return dict(vars(self))
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """The schedule whose :meth:`config` went through JSON."""
+        order = config.get("order")
+        if order is not None:
+            order = tuple(tuple(j) if isinstance(j, list | tuple) else j for j in order)
+        return cls(config["n_steps"], order)
+
     @property
     def orders(self) -> tuple[tuple[int, ...], ...] | None:
         if self.order is None:
@@ -164,6 +189,15 @@ class HybridSchedule:
     def __post_init__(self) -> None:
         IsotropicSchedule(self.levels)
         CoordinateSchedule(self.n_jumps)
+
+    def config(self) -> dict[str, Any]:
+        """Arguments of the constructor."""
+        return dict(vars(self))
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """The schedule whose :meth:`config` went through JSON."""
+        return cls(**{**config, "levels": tuple(config["levels"])})
 
     @property
     def n_steps(self) -> int:
