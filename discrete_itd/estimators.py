@@ -19,7 +19,7 @@ from torch import Tensor
 from discrete_itd.channel import Schedule
 from discrete_itd.denoisers import Denoiser
 from discrete_itd.deprecation import renamed, renamed_parameters
-from discrete_itd.encoders import PRESENT, Continuous, TableEncoder
+from discrete_itd.encoders import PRESENT, Continuous, Rows, TableEncoder
 from discrete_itd.encoders.frames import as_dtype, fill_cells, one_row, read_rows, unique_rows
 from discrete_itd.likelihood import mse_curve
 from discrete_itd.likelihood.information import pointwise_information
@@ -384,17 +384,17 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
         ValueError, TypeError
             Naming the column, if it is missing from the table or holds what the model cannot take.
         """
-        unique, inverse, log_volume, mask = self._asked(X, given)
-        with progress_bar(len(unique), "score") as bar:
+        rows, log_volume, mask = self._asked(X, given)
+        with progress_bar(len(rows.unique), "score") as bar:
             estimate = self.model_.log_prob(
-                unique,
+                rows.unique,
                 self.n_evaluations,
                 max_stderr=check_tolerance(max_stderr),
                 given=mask,
                 progress=bar.update,
             )
         _warn_beyond(estimate.stderr, max_stderr)
-        log_prob, stderr = (t.cpu().numpy()[inverse] for t in estimate)
+        log_prob, stderr = (t.cpu().numpy()[rows.inverse] for t in estimate)
         return RowEstimate(log_prob + log_volume.sum(1), stderr)
 
     def score_samples(self, X: Any) -> np.ndarray:
@@ -423,21 +423,17 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
             With the index of X. Rows sum to minus the log-probability. A column's share is what it surprises
             with once the other columns have been heard, averaged over the path; a missing or given cell has none.
         """
-        unique, inverse, log_volume, mask = self._asked(X, given)
-        with progress_bar(len(unique), "explain") as bar:
+        rows, log_volume, mask = self._asked(X, given)
+        with progress_bar(len(rows.unique), "explain") as bar:
             split = self.model_.attribution(
-                unique,
+                rows.unique,
                 self.n_evaluations,
                 max_stderr=check_tolerance(max_stderr),
                 given=mask,
                 progress=bar.update,
             )
         _warn_beyond(split.stderr, max_stderr)
-        inner = split.surprisal.cpu().numpy()[inverse] - log_volume
-        surprisal = inner[:, : self.encoder_.n_columns].copy()
-        for place in range(surprisal.shape[1], inner.shape[1]):  # "it is missing" is of its column
-            surprisal[:, self.encoder_.owner[place]] += inner[:, place]
-        return pd.DataFrame(surprisal, index=_index(X), columns=pd.Index(self.encoder_.names))
+        return rows.by_column(split.surprisal.cpu().numpy()[rows.inverse] - log_volume)
 
     def information(
         self, X: Any, about: Hashable | Iterable[Hashable], *, n_points: int = 64
@@ -464,7 +460,8 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
         Kong et al., "Interpretable diffusion via information decomposition", ICLR 2024, arXiv:2310.07972.
         """
         check_integer("n_points", n_points, 4)
-        unique, inverse, _, informing = self._asked(X, _several(about), "about")
+        rows, _, informing = self._asked(X, _several(about), "about")
+        unique = rows.unique
         if informing is None:
             raise ValueError("about names no column")
         leading = self.denoiser_.codebook.leading & ~informing
@@ -478,8 +475,7 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
                 generator=torch.Generator().manual_seed(self.model_.seed),
                 batch_size=self.model_.batch_size, progress=bar.update,
             ).nats  # fmt: skip
-        inner = nats.cpu().numpy()[inverse][:, : self.encoder_.n_columns]
-        return pd.DataFrame(inner, index=_index(X), columns=pd.Index(self.encoder_.names))
+        return rows.table(nats.cpu().numpy()[rows.inverse][:, : self.encoder_.n_columns])
 
     def mse_curve(self, X: Any, *, n_points: int = 49, max_rows: int = 1000) -> pd.DataFrame:
         r"""Denoising error at each SNR, whose area is the code length: what the model knows, and at which scale.
@@ -502,7 +498,7 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
         """
         check_integer("n_points", n_points, 2)
         check_integer("max_rows", max_rows, 2)
-        x = self._cells(X)[0][:max_rows]
+        x = self.rows(X).x[:max_rows]
         if len(x) < 2:
             raise ValueError("a curve with error bars needs at least two rows")
         seed = self.model_.seed
@@ -590,14 +586,14 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
             X with nothing missing, but for columns of which every cell was missing in training; what was there
             is as it was.
         """
-        frame, names, is_frame = self._frame(X)
+        asked = self.rows(X)
         check_integer("n_draws", n_draws, 1)
         if method not in ("mode", "sample"):
             raise ValueError(f"method must be 'mode' or 'sample', got {method!r}")
         if method == "mode" and n_draws != 1:
             raise ValueError("n_draws is of method='sample': the mode is always the same")
         encoder = self.encoder_
-        x = torch.from_numpy(encoder.transform(frame).x).to(self.device_)
+        x = asked.x.clone()
         x[:, encoder.n_columns :] = PRESENT  # a filled cell is one that is there
         empty = x[:, : encoder.n_columns].isnan()
         rows = torch.nonzero(empty.any(1)).flatten()
@@ -615,8 +611,7 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
                 cells = self.model_.draw(fill, seed).cpu().numpy()
                 rng = np.random.default_rng(seed)
             decoded = encoder.inverse_transform(cells, rng=rng)
-            table = fill_cells(frame, empty.cpu().numpy(), decoded)
-            tables.append(self._as_given(table, names) if is_frame else table.to_numpy())
+            tables.append(asked.as_given(fill_cells(asked.frame, empty.cpu().numpy(), decoded)))
         return tables[0] if n_draws == 1 else tables
 
     @available_if(_has_categories)
@@ -651,7 +646,8 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
                 f"column {column!r}: continuous, so it has no table of probabilities;"
                 " draw from it with impute(method='sample'), or fit it as 'binned'"
             )
-        x, _ = self._cells(X, unread=column)
+        rows = self.rows(X, ignore=column)
+        x = rows.x.clone()
         x[:, [c for c in range(encoder.n_columns, x.shape[1]) if encoder.owner[c] == j]] = PRESENT
         unique, inverse = unique_rows(x.index_fill(1, torch.tensor([j], device=x.device), 0.0))
         logits = (
@@ -665,7 +661,7 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
         probs /= probs.sum(1, keepdims=True)
         values, slot, share = schema.values()
         return pd.DataFrame(
-            (probs[:, slot] * share)[inverse], index=_index(X), columns=values, copy=False
+            (probs[:, slot] * share)[inverse], index=rows.index, columns=values, copy=False
         )
 
     # -- keeping --------------------------------------------------------------------------------
@@ -750,62 +746,60 @@ class DiffusionDensity(DensityMixin, BaseEstimator):
 
     # -- tables ---------------------------------------------------------------------------------
 
-    def encode(self, X: Any) -> tuple[Tensor, np.ndarray]:
-        """The rows as the layer of tensors sees them.
+    def rows(self, X: Any, *, ignore: Hashable | None = None) -> Rows:
+        """Read and encode a table once, for several questions.
 
         Parameters
         ----------
-        X : DataFrame or array-like, shape (N, C)
+        X : DataFrame or array-like, shape (N, C), or Rows
+            Rows of this model, or of one with an equal schema, are returned as they are.
+        ignore : name (position, for an array) of a column, optional
+            Its values are not read and count as missing.
 
         Returns
         -------
-        x : Tensor of float64, shape (N, C')
-            Codes of categories and standardised numbers, NaN where a cell is missing. With ``missing="category"``
-            indicators follow the C columns; ``encoder_.owner`` says whose.
-        log_volume : ndarray, shape (N, C')
-            What to add to the log-probability of each cell, in nats, for the unit of its column.
+        Rows
+            What every other method takes in place of the table.
+
+        Raises
+        ------
+        ValueError, TypeError
+            Naming the column, if it is missing from the table or holds what the model cannot take; or if X are Rows
+            of a model with another schema.
         """
-        return self._cells(X)
-
-    def _frame(self, X: Any) -> tuple[pd.DataFrame, pd.Index, bool]:
-        """The rows with the fitted columns in their order, the columns they came with, and if as a frame."""
         check_is_fitted(self)
+        if isinstance(X, Rows):
+            return X.of(self.encoder_, self.device_)
         frame, is_frame = read_rows(X, self)
-        given, names = frame.columns, self.encoder_.names
-        if is_frame and self._is_frame:
-            absent = [n for n in names if n not in frame.columns]
-            if absent:
-                raise ValueError(f"column {absent[0]!r}: the model knows it, the table lacks it")
+        by_name = is_frame and self._is_frame
+        absent = [n for n in self.encoder_.names if n not in frame.columns] if by_name else []
+        if absent:
+            raise ValueError(f"column {absent[0]!r}: the model knows it, the table lacks it")
         validate_data(self, X, reset=False, skip_check_array=True)
-        by_name = is_frame and self._is_frame  # else positions decide
-        ours = frame[names] if by_name else frame.set_axis(names, axis=1)
-        return cast(pd.DataFrame, ours), given, is_frame
+        return Rows.read(
+            frame,
+            self.encoder_,
+            is_frame=is_frame,
+            by_name=by_name,
+            device=self.device_,
+            ignore=ignore,
+        )
 
-    def _as_given(self, table: pd.DataFrame, given: pd.Index) -> pd.DataFrame:
-        """A table of the fitted columns as one of the columns that came."""
-        if self._is_frame:
-            return cast(pd.DataFrame, table[given])
-        return table.set_axis(given, axis=1)
-
-    def _cells(self, X: Any, unread: Hashable | None = None) -> tuple[Tensor, np.ndarray]:
-        """As :meth:`encode`, with the values of one column not looked at."""
-        frame, _, _ = self._frame(X)
-        if unread is not None:
-            frame = frame.copy()
-            frame[unread] = None
-        cells = self.encoder_.transform(frame)
-        return torch.from_numpy(cells.x).to(self.device_), cells.log_volume
+    def encode(self, X: Any) -> tuple[Tensor, np.ndarray]:
+        """The encoded rows and log-volumes of :meth:`rows`."""
+        rows = self.rows(X)
+        return rows.x, rows.log_volume
 
     def _asked(
         self, X: Any, given: Iterable[Hashable] | None, what: str = "given"
-    ) -> tuple[Tensor, np.ndarray, np.ndarray, Tensor | None]:
-        """The distinct rows, which of them each row is, the log-volumes of what is asked, and what is given."""
-        x, log_volume = self._cells(X)
+    ) -> tuple[Rows, np.ndarray, Tensor | None]:
+        """The rows, the log-volumes of what is asked, and what is given."""
+        rows = self.rows(X)
         check_integer("n_evaluations", self.n_evaluations, 2)
-        mask = self._given(given, what)
+        mask, log_volume = self._given(given, what), rows.log_volume
         if mask is not None:
             log_volume = np.where(mask.cpu().numpy(), 0.0, log_volume)
-        return *unique_rows(x), log_volume, mask
+        return rows, log_volume, mask
 
     def _given(self, given: Iterable[Hashable] | None, what: str) -> Tensor | None:
         """Which internal columns are conditioned on."""
@@ -833,10 +827,6 @@ def _several(names: Hashable | Iterable[Hashable]) -> list[Hashable]:
     if isinstance(names, str | int | np.integer) or not isinstance(names, Iterable):
         return [names]
     return list(names)
-
-
-def _index(X: Any) -> pd.Index | None:
-    return X.index if isinstance(X, pd.DataFrame) else None
 
 
 def _warn_beyond(stderr: Tensor, max_stderr: float | None) -> None:

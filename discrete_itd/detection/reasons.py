@@ -20,7 +20,6 @@ from discrete_itd.detection.cell_conditionals import (
     judge,
 )
 from discrete_itd.detection.drift import Explain, as_shares
-from discrete_itd.encoders.frames import unique_rows
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.progress import progress_bar
 from discrete_itd.validation import check_integer
@@ -62,11 +61,9 @@ class _Rows(NamedTuple):
 
 
 def _read(density: DiffusionDensity, X: Any) -> _Rows:
-    frame, _, is_frame = density._frame(X)
-    if is_frame and not isinstance(X, pd.DataFrame):
-        frame = frame.reset_index(drop=True)
-    x, log_volume = density.encode(X)
-    return _Rows(frame, *unique_rows(x), log_volume[:, : density.encoder_.n_columns])
+    rows = density.rows(X)
+    n_columns = density.encoder_.n_columns
+    return _Rows(rows.frame, rows.unique, rows.inverse, rows.log_volume[:, :n_columns])
 
 
 def _judge_all(density: DiffusionDensity, unique: Tensor, n_values: int = 0) -> Judgement:

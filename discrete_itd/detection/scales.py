@@ -14,7 +14,6 @@ from torch import Tensor
 
 from discrete_itd.channel import Quadrature, State
 from discrete_itd.channel.noise import RowNoise
-from discrete_itd.encoders.frames import unique_rows
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.likelihood import draw_salt, error_and_tail
 from discrete_itd.models.model import Model
@@ -89,9 +88,8 @@ def explain_scales(
     check_integer("n_points", n_points, 2)
     if n_points % 2:
         raise ValueError(f"n_points must be even, got {n_points}")
-    model, index = density.model_, density._frame(X)[0].index
-    cells, log_volume = density.encode(X)
-    x, inverse = unique_rows(cells)
+    model, rows = density.model_, density.rows(X)
+    x, inverse, index, log_volume = rows.unique, rows.inverse, rows.index, rows.log_volume
     leading = model.denoiser.codebook.leading
     if edges is None:
         quadrature = _own_quadrature(density)

@@ -27,6 +27,7 @@ from discrete_itd.encoders.cells import plain
 from discrete_itd.encoders.column import Column
 from discrete_itd.encoders.inference import FLOAT_KIND, KINDS, ColumnSpec, check_column_spec
 from discrete_itd.encoders.numeric import Bins, Continuous
+from discrete_itd.encoders.rows import Rows
 from discrete_itd.encoders.table import (
     ABSENT,
     PRESENT,
@@ -48,6 +49,7 @@ __all__ = [
     "Column",
     "ColumnSpec",
     "Continuous",
+    "Rows",
     "TableEncoder",
     "as_frame",
     "check_column_spec",

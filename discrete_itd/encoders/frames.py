@@ -12,11 +12,11 @@ from sklearn.utils import check_array
 from torch import Tensor
 
 from discrete_itd.channel.noise import cell_bits
-from discrete_itd.encoders import TableEncoder, as_frame, check_unique_names
+from discrete_itd.encoders.table import TableEncoder, as_frame, check_unique_names
 
 
 def read_rows(X: Any, estimator: Any) -> tuple[pd.DataFrame, bool]:
-    """The rows as a frame, and whether they came as one.
+    """The rows as a frame, and whether they came as one; only a pandas frame keeps its index.
 
     Raises
     ------
@@ -39,7 +39,7 @@ def read_rows(X: Any, estimator: Any) -> tuple[pd.DataFrame, bool]:
             f"Found array with {frame.shape[0]} sample(s) and {frame.shape[1]} feature(s)"
             f" (shape={frame.shape}) while a minimum of 1 is required."
         )
-    return frame, True
+    return frame if frame is X else frame.reset_index(drop=True), True
 
 
 def one_row(given: Any, encoder: TableEncoder) -> pd.DataFrame:

@@ -74,7 +74,7 @@ def tiny():
 def small_model():
     rng = np.random.default_rng(0)
     rows = tiny().sample(400, replace=True, weights=rng.random(12) ** 2, random_state=0)
-    settings = {**QUICK, "handle_unknown": "raise", "schedule": CoordinateSchedule(3, (0, 1, 2))}
+    settings = {**QUICK, "handle_unknown": "error", "schedule": CoordinateSchedule(3, (0, 1, 2))}
     with float64():
         return DiffusionDensity(**settings).fit(rows)
 

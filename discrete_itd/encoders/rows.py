@@ -1,0 +1,146 @@
+"""Rows of a table, read and encoded once, as a value that every question about a model takes."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from discrete_itd.encoders.frames import unique_rows
+from discrete_itd.encoders.table import TableEncoder
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """A user's table as a fitted model sees it.
+
+    Made by :meth:`discrete_itd.DiffusionDensity.rows`; whatever takes a table takes this in its place, and then
+    neither reads nor encodes it again.
+
+    Parameters
+    ----------
+    encoder : TableEncoder
+        The schema by which the table was encoded.
+    frame : DataFrame, shape (N, C)
+        The fitted columns in their order, with the index of the user's table (0 to N - 1 if it had none).
+    x : Tensor of float64, shape (N, C')
+        Codes of categories and standardised numbers on the device of the model, NaN where a cell is missing. The
+        internal columns are the C columns, then one missingness indicator for each of ``encoder.owner[C:]``.
+    log_volume : ndarray of float64, shape (N, C')
+        Nats to add to the log-probability of each encoded cell to get that of the cell in the unit of its column.
+    columns : Index, length C
+        The columns of the user's table, in its order.
+    is_frame : bool
+        Whether the table came as a frame; otherwise it was an array.
+    by_name : bool
+        Whether columns were found by name; otherwise by position, because table or training table was an array.
+    """
+
+    encoder: TableEncoder
+    frame: pd.DataFrame
+    x: Tensor
+    log_volume: np.ndarray
+    columns: pd.Index
+    is_frame: bool
+    by_name: bool
+
+    @classmethod
+    def read(
+        cls,
+        frame: pd.DataFrame,
+        encoder: TableEncoder,
+        *,
+        is_frame: bool,
+        by_name: bool,
+        device: torch.device,
+        ignore: Hashable | None = None,
+    ) -> Rows:
+        """Encode a frame; the values of the column ``ignore`` are taken as missing.
+
+        Raises
+        ------
+        ValueError, TypeError
+            Naming the column, if it is absent or holds a value that its kind cannot take.
+        """
+        columns = frame.columns
+        ours = frame[encoder.names] if by_name else frame.set_axis(encoder.names, axis=1)
+        if ignore is not None:
+            ours = ours.copy()
+            ours[ignore] = None
+        cells = encoder.transform(cast(pd.DataFrame, ours))
+        x = torch.from_numpy(cells.x).to(device)
+        return cls(
+            encoder, cast(pd.DataFrame, ours), x, cells.log_volume, columns, is_frame, by_name
+        )
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def of(self, encoder: TableEncoder, device: torch.device) -> Rows:
+        """These rows, if they were encoded by an equal schema, on a device.
+
+        Raises
+        ------
+        ValueError
+            If they were encoded by another schema.
+        """
+        if encoder is not self.encoder and encoder.schema != self.encoder.schema:
+            raise ValueError(
+                "these Rows were encoded by the schema of another model; pass the table itself, or make them with"
+                " this model's rows(X)"
+            )
+        return self if self.x.device == device else replace(self, x=self.x.to(device))
+
+    def take(self, positions: Any) -> Rows:
+        """The rows at some positions, or where a mask of bool of shape (N,) is true; nothing is encoded again."""
+        positions = np.arange(len(self))[positions]
+        x = self.x[torch.from_numpy(positions).to(self.x.device)]
+        frame = self.frame.iloc[positions]
+        return replace(self, frame=frame, x=x, log_volume=self.log_volume[positions])
+
+    @property
+    def index(self) -> pd.Index:
+        """The index of the user's table, length N."""
+        return self.frame.index
+
+    @cached_property
+    def _distinct(self) -> tuple[Tensor, np.ndarray]:
+        return unique_rows(self.x)
+
+    @property
+    def unique(self) -> Tensor:
+        """The distinct encoded rows, float64, shape (U, C')."""
+        return self._distinct[0]
+
+    @property
+    def inverse(self) -> np.ndarray:
+        """For each row its position in ``unique``, int64, shape (N,)."""
+        return self._distinct[1]
+
+    def table(self, values: np.ndarray) -> pd.DataFrame:
+        """One value per cell, shape (N, C), as a frame with the fitted columns and the index of the table."""
+        return pd.DataFrame(values, index=self.index, columns=pd.Index(self.encoder.names))
+
+    def by_column(self, values: np.ndarray) -> pd.DataFrame:
+        """Values of internal columns, shape (N, C'), as :meth:`table`: an indicator's are added to its column's."""
+        n_columns = self.encoder.n_columns
+        total = values[:, :n_columns].copy()
+        for place in range(n_columns, values.shape[1]):
+            total[:, self.encoder.owner[place]] += values[:, place]
+        return self.table(total)
+
+    def as_given(self, table: pd.DataFrame) -> pd.DataFrame | np.ndarray:
+        """A table of the fitted columns in the form of the user's: its columns in its order, or an array."""
+        if not self.is_frame:
+            return table.to_numpy()
+        return (
+            cast(pd.DataFrame, table[self.columns])
+            if self.by_name
+            else table.set_axis(self.columns, axis=1)
+        )
