@@ -29,7 +29,6 @@ from discrete_itd.training.train import seeded
 from discrete_itd.validation import check_schedule
 
 EFFORT = 16  # with max_stderr, a row may cost this many times n_evaluations
-FEWEST_PATHS = 4  # with max_stderr; fewer would not give a standard error to act on
 BATCH_CELLS = 1 << 23  # rows times numbers of a posterior, in one denoiser call
 
 
@@ -229,16 +228,12 @@ class Model:
                 schedule = CoordinateSchedule(1)
             elif isinstance(schedule, CoordinateSchedule):
                 schedule = CoordinateSchedule(min(n_free, schedule.n_steps), schedule.orders)
-        n_paths = paths_within(n_evaluations, schedule)
-        effort = EFFORT * n_evaluations
-        if max_stderr is not None:
-            # start low: rows that need more will get more; half of the calls decide
-            n_paths = min(n_paths, max(FEWEST_PATHS, paths_within(n_evaluations // 4, schedule)))
-            effort //= 2
+        # with a bound on the standard error, half of the calls decide how many the other half is to be
+        effort = EFFORT * n_evaluations if max_stderr is None else EFFORT * n_evaluations // 2
         return {
             "x": x,
             "schedule": schedule,
-            "n_paths": n_paths,
+            "n_paths": paths_within(n_evaluations, schedule),
             "max_paths": paths_within(effort, schedule),
             "max_stderr": max_stderr,
             "given": given,
