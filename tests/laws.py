@@ -73,9 +73,9 @@ WIDER_BOOKS = {
     "only reals": (real(), real()),
     "only words": (code(4), code(3, is_open=True)),
     "all kinds": (code(3, is_open=True), real(), simplex(2, is_open=True), real(), line(-0.6, 0.7)),
-    "reals and slots": (real(), simplex(2, is_open=True), real(), line(-0.6, 0.7)),
+    "reals and levels": (real(), simplex(2, is_open=True), real(), line(-0.6, 0.7)),
 }
-WITH_REALS = ("one real", "only reals", "reals and slots", "all kinds")
+WITH_REALS = ("one real", "only reals", "reals and levels", "all kinds")
 
 
 def make_book(name, device):
@@ -123,7 +123,7 @@ seeds = st.integers(0, 2**31 - 1)
 
 def all_rows(book, grid=None):
     """Every row over the categories of a codebook, and over a grid of values of its real columns: (R, C)."""
-    values = [grid if c.kind == "real" else range(c.n_slots) for c in book.columns]
+    values = [grid if c.kind == "real" else range(c.n_points) for c in book.columns]
     rows = list(itertools.product(*values))
     return torch.tensor(rows, dtype=torch.float64, device=book.device)
 
@@ -131,7 +131,7 @@ def all_rows(book, grid=None):
 def random_rows(book, n, rng, *, missing=0.0):
     """Rows of a codebook, (n, C): any category, any value, here and there none."""
     rows = [
-        rng.normal(0, 0.6, n) if c.kind == "real" else rng.integers(c.n_slots, size=n)
+        rng.normal(0, 0.6, n) if c.kind == "real" else rng.integers(c.n_points, size=n)
         for c in book.columns
     ]
     rows = np.stack(rows, 1).astype(float)
@@ -174,7 +174,7 @@ def numpy_point(points, k):
         inside = k < points.n_levels
         return VERTEX * inside * scattered_directions(k + 1, CODE_LENGTH).double().numpy()[k]
     if points.kind == "simplex":
-        return VERTEX * np.eye(points.n_slots)[k]
+        return VERTEX * np.eye(points.n_points)[k]
     if points.open:
         return np.array([0.0, VERTEX] if k == points.n_levels else [points.levels[k], 0.0])
     return np.array([points.levels[k]])
@@ -183,7 +183,7 @@ def numpy_point(points, k):
 def numpy_evidence(book, y, snr, j):
     """(2) of one row's column j, by its definition; at infinite SNR 0 for the point itself, else -inf."""
     own = y[book.coord_column.cpu().numpy() == j]
-    points = [numpy_point(book.columns[j], k) for k in range(book.columns[j].n_slots)]
+    points = [numpy_point(book.columns[j], k) for k in range(book.columns[j].n_points)]
     if np.isinf(snr[j]):
         return np.array([0.0 if np.allclose(own, e, atol=1e-6) else -np.inf for e in points])
     return np.array([own @ e - snr[j] * (e @ e) / 2 for e in points])
@@ -201,7 +201,7 @@ class Stranger(Denoiser):
         shapes = {
             "a": (book.n_coords, width),
             "b": (book.n_columns, width),
-            "c": (width, book.slots.n_slots),
+            "c": (width, book.levels.n_points),
             "d": (width, n_real * 6),
             "e": (width, len(book.vocabularies) * CODE_LENGTH),
         }
@@ -214,7 +214,7 @@ class Stranger(Denoiser):
         r = torch.where(known, 1.0, snr / (1 + snr))
         scale = torch.where(known, 1.0, 1 / (1 + snr))
         h = torch.tanh(y * book.per_coord(scale) @ self.a + r @ self.b)
-        categorical = CategoricalPosterior(book.slots, h @ self.c)
+        categorical = CategoricalPosterior(book.levels, h @ self.c)
         gaussian = None
         if len(book.reals):
             weight, mean, var = (h @ self.d).unflatten(1, (3, len(book.reals), 2)).unbind(1)
@@ -222,7 +222,7 @@ class Stranger(Denoiser):
         nothing = torch.zeros_like(y[:, :CODE_LENGTH]), torch.zeros_like(snr[:, 0])
         parts = (h @ self.e / 4).split(CODE_LENGTH, 1)
         words = [
-            VocabularyPosterior(v, h.new_zeros(v.n_slots), *nothing, part, v.codes[: v.n_levels])
+            VocabularyPosterior(v, h.new_zeros(v.n_points), *nothing, part, v.codes[: v.n_levels])
             for v, part in zip(book.vocabularies, parts, strict=False)
         ]
         return Posterior(book, categorical, gaussian, words)
@@ -233,7 +233,7 @@ def random_marginals(book, rng):
     like, n_real = book.known_snr, len(book.reals)
     probs, *words = (
         torch.tensor(np.maximum(rng.gamma(2.0, size=n), 0.01)).to(like)
-        for n in (book.slots.n_slots, *(v.n_slots for v in book.vocabularies))
+        for n in (book.levels.n_points, *(v.n_points for v in book.vocabularies))
     )
     mixture = np.stack(
         [
@@ -251,8 +251,8 @@ def broad_marginals(book):
     mixture = torch.tensor([[0.3, 0.7], [0.0, 0.0], [0.7, 4.0]]).to(like)[:, None]
     mixture = mixture.expand(3, n_real, 2).clone()
     mixture[0].log_()
-    words = [like.new_ones(v.n_slots) for v in book.vocabularies]
-    return MarginalDenoiser(book, like.new_ones(book.slots.n_slots), mixture, words)
+    words = [like.new_ones(v.n_points) for v in book.vocabularies]
+    return MarginalDenoiser(book, like.new_ones(book.levels.n_points), mixture, words)
 
 
 def random_oracle(book, rng, *, share=1.0):
@@ -268,7 +268,7 @@ def random_mixture(book, rng, *, n_classes=3, rest=None):
     like, n_real = book.known_snr, len(book.reals)
     tensors = (
         rng.dirichlet([4.0] * n_classes),
-        np.maximum(rng.gamma(0.5, size=(n_classes, book.slots.n_slots)), 0.02),
+        np.maximum(rng.gamma(0.5, size=(n_classes, book.levels.n_points)), 0.02),
         rng.normal(0, 0.6, (n_classes, n_real)),
         rng.uniform(0.2, 0.4, (n_classes, n_real)) ** 2,
     )
@@ -277,7 +277,7 @@ def random_mixture(book, rng, *, n_classes=3, rest=None):
 
 def tree_tables(book, rng, n_trees):
     """Parents, tables and weights of random trees, here and there of two roots: numpy."""
-    c, k = book.slots.n_columns, book.slots.widest
+    c, k = book.levels.n_columns, book.levels.widest
     parents = np.full((n_trees, c), -1)
     for z in range(n_trees):
         order = rng.permutation(c)
@@ -297,7 +297,7 @@ def random_trees(book, rng, *, n_trees=1):
 
 def bayes_net_tables(book, rng, *, most_parents=3):
     """Parents and tables of a random acyclic graph: lists of tuples and of numpy arrays."""
-    sizes = book.slots.cardinalities
+    sizes = book.levels.cardinalities
     parents, order = [()] * len(sizes), rng.permutation(len(sizes))
     for i, j in enumerate(order.tolist()):
         n = int(rng.integers(min(i, most_parents) + 1))
@@ -316,7 +316,7 @@ def random_bayes_net(book, rng, *, most_parents=3):
 
 def random_joined(book, rng):
     """Two of the columns are one to a mixture of trees, with some of their patterns as its categories."""
-    sizes, groups, patterns = book.slots.cardinalities, [], []
+    sizes, groups, patterns = book.levels.cardinalities, [], []
     if len(sizes) > 1:
         groups = [sorted(rng.choice(len(sizes), size=2, replace=False).tolist())]
         every = list(itertools.product(*(range(sizes[j]) for j in groups[0])))
@@ -398,14 +398,14 @@ def seeded_generator(seed, device):
 
 def mixture_draws(oracle, n, rng):
     """Rows of a mixture of products: a hidden class, and given it every column on its own."""
-    book, slots = oracle.codebook, oracle.codebook.slots
+    book, levels = oracle.codebook, oracle.codebook.levels
     weights, probs, mean, var = (
         t.double().cpu().numpy()
         for t in (oracle.log_weights.exp(), oracle.log_probs.exp(), oracle.means, oracle.var)
     )
     z = rng.choice(len(weights), size=n, p=weights / weights.sum())
     rows = np.zeros((n, book.n_columns))
-    column, level = slots.slot_column.cpu().numpy(), slots.slot_level.cpu().numpy()
+    column, level = levels.level_column.cpu().numpy(), levels.level_code.cpu().numpy()
     for i, j in enumerate(book.finite.tolist()):
         mine = np.flatnonzero(column == i)
         cdf = probs[z][:, mine[level[mine].argsort()]].cumsum(1)

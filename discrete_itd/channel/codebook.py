@@ -2,15 +2,15 @@
 
 A column is of one of three *families*:
 
-* *slots*: few categories on a simplex or a line (:mod:`discrete_itd.channel.levels`);
+* *levels*: few categories on a simplex or a line (:mod:`discrete_itd.channel.levels`);
 * *reals*: a continuous column, one coordinate, the standardised value itself;
 * *words*: a large vocabulary, a code of a few coordinates for each category.
 
 A row x is a tensor of float64 cells, one per column: the number of the category, or the standardised value;
-NaN where the cell is missing. Its point has D coordinates: those of the slots, then of the reals, then of the words.
+NaN where the cell is missing. Its point has D coordinates: those of the levels, then of the reals, then of the words.
 
-The letters of all tensor shapes, here and elsewhere: B rows of a batch, N rows of a table, C columns, K slots of one
-column, T slots of all columns of few categories, R real columns, D coordinates, S steps of a path, M paths.
+The letters of all tensor shapes, here and elsewhere: B rows of a batch, N rows of a table, C columns, K levels of one
+column, T levels of all columns of few categories, R real columns, D coordinates, S steps of a path, M paths.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from discrete_itd.channel.levels import CODE_LENGTH, VERTEX, ColumnPoints, Slots
+from discrete_itd.channel.levels import CODE_LENGTH, VERTEX, ColumnPoints, Levels
 from discrete_itd.channel.noise import scattered_directions
 
 __all__ = ["Codebook", "ColumnPoints", "Vocabulary"]
@@ -30,7 +30,7 @@ __all__ = ["Codebook", "ColumnPoints", "Vocabulary"]
 class Vocabulary(nn.Module):
     """The codes of one large vocabulary.
 
-    All categories lie on a sphere, scattered at random (but always alike), about one unit apart. The slot of unseen
+    All categories lie on a sphere, scattered at random (but always alike), about one unit apart. The level of unseen
     categories, the last if the column is open, is the centre of the sphere.
 
     Parameters
@@ -51,10 +51,10 @@ class Vocabulary(nn.Module):
 
     def __init__(self, points: ColumnPoints, column: int, first_coord: int) -> None:
         super().__init__()
-        self.n_levels, self.n_slots, self.open = points.n_levels, points.n_slots, points.open
+        self.n_levels, self.n_points, self.open = points.n_levels, points.n_points, points.open
         self.column = column
         self.coords = slice(first_coord, first_coord + CODE_LENGTH)
-        codes = torch.zeros(self.n_slots, CODE_LENGTH)
+        codes = torch.zeros(self.n_points, CODE_LENGTH)
         codes[: self.n_levels] = VERTEX * scattered_directions(self.n_levels, CODE_LENGTH).to(codes)
         self.register_buffer("codes", codes, persistent=False)
 
@@ -73,7 +73,7 @@ class Codebook(nn.Module):
     leading : Tensor of bool, shape (C,)
     n_columns, n_coords : int
         C and D.
-    slots : Slots
+    levels : Levels
         The columns of few categories.
     vocabularies : list of Vocabulary
         The columns of many.
@@ -112,15 +112,15 @@ class Codebook(nn.Module):
             return [j for j, c in enumerate(self.columns) if c.kind in kinds]
 
         finite, reals, words = of("simplex", "line"), of("real"), of("code")
-        self.slots = Slots([self.columns[j] for j in finite])
-        self.real_coords = slice(self.slots.n_coords, self.slots.n_coords + len(reals))
+        self.levels = Levels([self.columns[j] for j in finite])
+        self.real_coords = slice(self.levels.n_coords, self.levels.n_coords + len(reals))
         first = self.real_coords.stop
         self._vocabularies = nn.ModuleList(
             Vocabulary(self.columns[j], j, first + i * CODE_LENGTH) for i, j in enumerate(words)
         )
         self.n_coords = first + len(words) * CODE_LENGTH
         self.has_leading = len(leading) > 0
-        coord_column = [finite[j] for j in self.slots.coord_column.tolist()] + reals
+        coord_column = [finite[j] for j in self.levels.coord_column.tolist()] + reals
         coord_column += [j for j in words for _ in range(CODE_LENGTH)]
 
         def keep(name: str, data: list, dtype: torch.dtype) -> None:
@@ -132,8 +132,8 @@ class Codebook(nn.Module):
         keep("coord_column", coord_column, torch.int64)
         keep("known_snr", [c.known_snr for c in self.columns], torch.get_default_dtype())
         # a vocabulary's posterior is kept as a few numbers, and worked out a few rows at a time
-        self.size = self.slots.n_slots + 8 * len(reals) + 2 * CODE_LENGTH * len(words)
-        self.work = self.size + sum(self.columns[j].n_slots for j in words)
+        self.size = self.levels.n_points + 8 * len(reals) + 2 * CODE_LENGTH * len(words)
+        self.work = self.size + sum(self.columns[j].n_points for j in words)
 
     @property
     def vocabularies(self) -> list[Vocabulary]:
@@ -153,7 +153,7 @@ class Codebook(nn.Module):
     def embed(self, x: Tensor) -> Tensor:
         """The points of rows ``x`` (B, C): (B, D). Where a cell is missing, any finite point."""
         codes = x.nan_to_num(0.0)
-        parts = [self.slots.embed(codes[:, self.finite].long())]
+        parts = [self.levels.embed(codes[:, self.finite].long())]
         if len(self.reals):
             parts.append(codes[:, self.reals].to(self.dtype))
         parts += [v.codes[codes[:, v.column].long()] for v in self.vocabularies]

@@ -1,14 +1,14 @@
 r"""The points at which the categories of columns of few sit, and the arithmetic on them.
 
-Column :math:`j` has :math:`K_j` *slots* (its categories, and, where the column is open, one last slot
-for "a category never seen"). Each slot is a point :math:`e_{jk}` with a single non-zero coordinate:
+Column :math:`j` has :math:`K_j` *levels* (its categories, and, where the column is open, one last level
+for "a category never seen"). Each level is a point :math:`e_{jk}` with a single non-zero coordinate:
 
-* ``"simplex"``: slot :math:`k` has a coordinate of its own and the value :math:`1/\sqrt2`, so that any two
+* ``"simplex"``: level :math:`k` has a coordinate of its own and the value :math:`1/\sqrt2`, so that any two
   categories are at distance one;
-* ``"line"``: all levels share one coordinate and differ by its value; the slot of the unseen has a
+* ``"line"``: all levels share one coordinate and differ by its value; the level of the unseen has a
   coordinate of its own.
 
-Layout: one flat tensor holds all slots of all columns, columns of one shape side by side. A group of few
+Layout: one flat tensor holds all levels of all columns, columns of one shape side by side. A group of few
 categories is stored category-major, (B, K, G), so that a softmax runs along a vectorised axis; a
 group of many is stored column-major, (B, G, K). On two CPU cores this is 10 to 30 times faster than
 a scatter over ragged segments (``python -m tests.benchmarks.segments``).
@@ -29,7 +29,7 @@ import torch
 from torch import Tensor, nn
 
 VERTEX = 1 / math.sqrt(2)  # ‖e_k − e_l‖ = 1 for two vertices of the simplex
-CATEGORY_MAJOR_UP_TO = 32  # slots; measured, see the benchmark named above
+CATEGORY_MAJOR_UP_TO = 32  # levels; measured, see the benchmark named above
 KNOWN_NATS = 1000.0  # evidence by which a known cell beats its nearest rival: exp(-1000) = 0
 REAL_KNOWN_SNR = 1e10  # an error of 1e-5: finer than any density that can be learned
 CODE_LENGTH = 32  # coordinates of a code; a hundred thousand random ones stay well apart
@@ -47,7 +47,7 @@ class ColumnPoints:
     n_levels : int, default=0
         Number of categories, the unseen one not counted; 0 for a real column.
     open : bool
-        Whether a last slot stands for categories never seen.
+        Whether a last level stands for categories never seen.
     levels : tuple of float
         Coordinates of the categories on the line, strictly increasing; empty for a simplex.
     """
@@ -71,7 +71,7 @@ class ColumnPoints:
             raise ValueError(f"levels must be finite and strictly increasing, got {self.levels}")
 
     @property
-    def n_slots(self) -> int:
+    def n_points(self) -> int:
         return self.n_levels + self.open
 
     @property
@@ -89,14 +89,14 @@ class ColumnPoints:
 
 @dataclass(frozen=True)
 class _Group:
-    """Columns of one kind and one number of slots, stored side by side."""
+    """Columns of one kind and one number of levels, stored side by side."""
 
     kind: str
-    n_slots: int
+    n_points: int
     open: bool
     columns: tuple[int, ...]
     first_column: int
-    first_slot: int
+    first_level: int
     first_coord: int
 
     @property
@@ -105,7 +105,7 @@ class _Group:
 
     @property
     def category_major(self) -> bool:
-        return self.n_slots <= CATEGORY_MAJOR_UP_TO
+        return self.n_points <= CATEGORY_MAJOR_UP_TO
 
     @property
     def axis(self) -> int:
@@ -113,28 +113,28 @@ class _Group:
 
     @property
     def n_coords(self) -> int:
-        return self.size * (self.n_slots if self.kind == "simplex" else 1 + self.open)
+        return self.size * (self.n_points if self.kind == "simplex" else 1 + self.open)
 
-    def slots(self, values: Tensor) -> Tensor:
+    def levels(self, values: Tensor) -> Tensor:
         """This group's part of (B, T) as (B, K, G) or (B, G, K)."""
-        flat = values[:, self.first_slot : self.first_slot + self.size * self.n_slots]
-        shape = (self.n_slots, self.size) if self.category_major else (self.size, self.n_slots)
+        flat = values[:, self.first_level : self.first_level + self.size * self.n_points]
+        shape = (self.n_points, self.size) if self.category_major else (self.size, self.n_points)
         return flat.view(len(values), *shape)
 
-    def slot(self, position: int, k: int) -> int:
+    def level(self, position: int, k: int) -> int:
         """Index in T of category ``k`` of the group's column number ``position``."""
-        inside = k * self.size + position if self.category_major else position * self.n_slots + k
-        return self.first_slot + inside
+        inside = k * self.size + position if self.category_major else position * self.n_points + k
+        return self.first_level + inside
 
     def coord(self, position: int, k: int) -> int:
-        """Index in D of the one non-zero coordinate of that slot."""
+        """Index in D of the one non-zero coordinate of that level."""
         if self.kind == "simplex":
-            return self.first_coord + self.slot(position, k) - self.first_slot
-        unseen = self.open and k == self.n_slots - 1
+            return self.first_coord + self.level(position, k) - self.first_level
+        unseen = self.open and k == self.n_points - 1
         return self.first_coord + position + (self.size if unseen else 0)
 
 
-class Slots(nn.Module):
+class Levels(nn.Module):
     """Points of the columns on simplices and lines, and softmax, evidence and mean over them.
 
     Parameters
@@ -144,31 +144,31 @@ class Slots(nn.Module):
 
     Attributes
     ----------
-    n_columns, n_slots, n_coords : int
+    n_columns, n_points, n_coords : int
         C, T and D.
     widest : int
-        Slots of the column that has most.
-    slot_column : Tensor, shape (T,)
-        The column of each slot.
-    slot_level : Tensor, shape (T,)
-        Which category of its column the slot is.
-    slot_open : Tensor of bool, shape (T,)
-        True at the slots of unseen categories.
+        Levels of the column that has most.
+    level_column : Tensor, shape (T,)
+        The column of each level.
+    level_code : Tensor, shape (T,)
+        Which category of its column the level is.
+    level_unseen : Tensor of bool, shape (T,)
+        True at the levels of unseen categories.
 
     Examples
     --------
-    >>> slots = Slots([ColumnPoints("simplex", 2), ColumnPoints("line", 3, levels=(-1.0, 0.0, 1.0))])
-    >>> slots.n_columns, slots.n_slots, slots.n_coords
+    >>> levels = Levels([ColumnPoints("simplex", 2), ColumnPoints("line", 3, levels=(-1.0, 0.0, 1.0))])
+    >>> levels.n_columns, levels.n_points, levels.n_coords
     (2, 5, 3)
-    >>> slots.embed(torch.tensor([[1, 2]]))
+    >>> levels.embed(torch.tensor([[1, 2]]))
     tensor([[0.0000, 0.7071, 1.0000]])
     """
 
-    slot_column: Tensor
-    slot_level: Tensor
-    slot_open: Tensor
-    slot_coord: Tensor
-    slot_value: Tensor
+    level_column: Tensor
+    level_code: Tensor
+    level_unseen: Tensor
+    level_coord: Tensor
+    level_value: Tensor
     coord_column: Tensor
     known_snr: Tensor
     _offset: Tensor
@@ -183,26 +183,26 @@ class Slots(nn.Module):
         self.columns = tuple(columns)
         self._groups = _group(self.columns)
         self.n_columns = len(self.columns)
-        self.n_slots = sum(c.n_slots for c in self.columns)
+        self.n_points = sum(c.n_points for c in self.columns)
         self.n_coords = sum(g.n_coords for g in self._groups)
 
-        column, level = [0] * self.n_slots, [0] * self.n_slots
-        coord, value = [0] * self.n_slots, [VERTEX] * self.n_slots
-        is_open = [False] * self.n_slots
+        column, level = [0] * self.n_points, [0] * self.n_points
+        coord, value = [0] * self.n_points, [VERTEX] * self.n_points
+        is_open = [False] * self.n_points
         offset, stride = [0] * self.n_columns, [0] * self.n_columns
         for g in self._groups:
             for position, j in enumerate(g.columns):
                 points = self.columns[j]
-                offset[j] = g.slot(position, 0)
+                offset[j] = g.level(position, 0)
                 stride[j] = g.size if g.category_major else 1
-                for k in range(g.n_slots):
-                    s = g.slot(position, k)
+                for k in range(g.n_points):
+                    s = g.level(position, k)
                     column[s], level[s], coord[s] = j, k, g.coord(position, k)
                     is_open[s] = points.open and k == points.n_levels
                     if g.kind == "line" and not is_open[s]:
                         value[s] = points.levels[k]
         coord_column = [0] * self.n_coords
-        for s in range(self.n_slots):
+        for s in range(self.n_points):
             coord_column[coord[s]] = column[s]
 
         order = [j for g in self._groups for j in g.columns]
@@ -211,11 +211,11 @@ class Slots(nn.Module):
         def keep(name: str, data: list, dtype: torch.dtype | None = None) -> None:
             self.register_buffer(name, torch.tensor(data, dtype=dtype), persistent=False)
 
-        keep("slot_column", column, torch.int64)
-        keep("slot_level", level, torch.int64)
-        keep("slot_open", is_open, torch.bool)
-        keep("slot_coord", coord, torch.int64)
-        keep("slot_value", value, torch.get_default_dtype())
+        keep("level_column", column, torch.int64)
+        keep("level_code", level, torch.int64)
+        keep("level_unseen", is_open, torch.bool)
+        keep("level_coord", coord, torch.int64)
+        keep("level_value", value, torch.get_default_dtype())
         keep("coord_column", coord_column, torch.int64)
         keep("known_snr", [c.known_snr for c in self.columns], torch.get_default_dtype())
         keep("_offset", offset, torch.int64)
@@ -224,50 +224,50 @@ class Slots(nn.Module):
         keep("_order", sorted(range(len(order)), key=order.__getitem__), torch.int64)
         self.any_open = any(is_open)
         self.widest = widest = max(self.cardinalities, default=1)
-        place = [self.n_slots] * (self.n_columns * widest)  # beyond the last: no slot
-        for s in range(self.n_slots):
+        place = [self.n_points] * (self.n_columns * widest)  # beyond the last: no level
+        for s in range(self.n_points):
             place[column[s] * widest + level[s]] = s
         keep("_place", place, torch.int64)
         keep("_spread", [c * widest + k for c, k in zip(column, level, strict=True)], torch.int64)
 
     @property
     def cardinalities(self) -> tuple[int, ...]:
-        """Slots of each column, the unseen one included."""
-        return tuple(c.n_slots for c in self.columns)
+        """Levels of each column, the unseen one included."""
+        return tuple(c.n_points for c in self.columns)
 
-    # -- rows and slots -------------------------------------------------------------------------
+    # -- rows and levels -------------------------------------------------------------------------
 
-    def slot_of(self, codes: Tensor) -> Tensor:
+    def index_of(self, codes: Tensor) -> Tensor:
         """Index in T of each cell: codes (B, C) to (B, C)."""
         return self._offset + codes * self._stride
 
     def embed(self, codes: Tensor) -> Tensor:
         """The encoded rows x: codes (B, C) to points (B, D)."""
-        slot = self.slot_of(codes)
-        x = self.slot_value.new_zeros(len(codes), self.n_coords)
-        return x.scatter_(1, self.slot_coord[slot], self.slot_value[slot])
+        level = self.index_of(codes)
+        x = self.level_value.new_zeros(len(codes), self.n_coords)
+        return x.scatter_(1, self.level_coord[level], self.level_value[level])
 
     def at(self, values: Tensor, codes: Tensor) -> Tensor:
         """``values`` (B, T) at the row's own category: (B, C)."""
-        return values.gather(1, self.slot_of(codes))
+        return values.gather(1, self.index_of(codes))
 
-    def per_slot(self, values: Tensor) -> Tensor:
-        """Repeat one value per column, (B, C), over the column's slots, (B, T)."""
-        return values[:, self.slot_column]
+    def per_level(self, values: Tensor) -> Tensor:
+        """Repeat one value per column, (B, C), over the column's levels, (B, T)."""
+        return values[:, self.level_column]
 
     def _per_coord(self, values: Tensor) -> Tensor:
         return values[:, self.coord_column]
 
     def spread(self, values: Tensor, fill: float) -> Tensor:
-        """``values`` (B, T) column by column, as many as the widest has: (B, C, K), ``fill`` where there is no slot."""
+        """``values`` (B, T) column by column, as many as the widest has: (B, C, K), ``fill`` where there is no level."""
         padded = torch.cat([values, values.new_full((len(values), 1), fill)], 1)
         return padded[:, self._place].view(len(values), self.n_columns, self.widest)
 
     def gather(self, values: Tensor) -> Tensor:
-        """The slots of ``values`` (B, C, K), spread by column: (B, T)."""
+        """The levels of ``values`` (B, C, K), spread by column: (B, T)."""
         return values.flatten(1)[:, self._spread]
 
-    # -- softmax over each column's slots -------------------------------------------------------
+    # -- softmax over each column's levels -------------------------------------------------------
 
     def log_softmax(self, logits: Tensor) -> Tensor:
         """Normalise (B, T) within every column, in nats."""
@@ -279,11 +279,11 @@ class Slots(nn.Module):
         return self._in_order([torch.logsumexp(v, g.axis) for g, v in self._views(logits)], logits)
 
     def sum(self, values: Tensor) -> Tensor:
-        """Each column's total over its slots: (B, T) to (B, C)."""
+        """Each column's total over its levels: (B, T) to (B, C)."""
         return self._in_order([v.sum(g.axis) for g, v in self._views(values)], values)
 
     def argmax(self, values: Tensor) -> Tensor:
-        """Each column's slot of largest value, as codes: (B, T) to (B, C)."""
+        """Each column's level of largest value, as codes: (B, T) to (B, C)."""
         return self._in_order([v.argmax(g.axis) for g, v in self._views(values)], values.long())
 
     # -- the channel on the points --------------------------------------------------------------
@@ -315,12 +315,12 @@ class Slots(nn.Module):
             # −γ(y/γ − e)²/2 differs from ⟨y, e⟩ − γe²/2 by a constant and loses no digits at large γ
             gamma = snr[:, g.first_column : g.first_column + g.size]  # (B, G)
             centre = flat[:, : g.size] / gamma.clamp_min(torch.finfo(gamma.dtype).tiny)
-            level = g.slots(self.slot_value[None])  # (1, K, G) or (1, G, K)
+            level = g.levels(self.level_value[None])  # (1, K, G) or (1, G, K)
             ell = -0.5 * gamma.unsqueeze(g.axis) * (centre.unsqueeze(g.axis) - level) ** 2
             if g.open:
                 own = flat[:, g.size :] * VERTEX - gamma * (VERTEX**2 + centre**2) / 2
                 ell = torch.cat(
-                    [ell.narrow(g.axis, 0, g.n_slots - 1), own.unsqueeze(g.axis)], g.axis
+                    [ell.narrow(g.axis, 0, g.n_points - 1), own.unsqueeze(g.axis)], g.axis
                 )
             parts.append(ell.flatten(1))
         return _joined(parts, y)
@@ -332,16 +332,16 @@ class Slots(nn.Module):
             if g.kind == "simplex":
                 parts.append(v.flatten(1) * VERTEX)
                 continue
-            weighted = v * g.slots(self.slot_value[None])
-            seen = weighted.narrow(g.axis, 0, g.n_slots - g.open).sum(g.axis)
-            unseen = [weighted.select(g.axis, g.n_slots - 1)] if g.open else []
+            weighted = v * g.levels(self.level_value[None])
+            seen = weighted.narrow(g.axis, 0, g.n_points - g.open).sum(g.axis)
+            unseen = [weighted.select(g.axis, g.n_points - 1)] if g.open else []
             parts += [seen, *unseen]
         return _joined(parts, probs)
 
     # -------------------------------------------------------------------------------------------
 
     def _views(self, values: Tensor) -> Iterator[tuple[_Group, Tensor]]:
-        return ((g, g.slots(values)) for g in self._groups)
+        return ((g, g.levels(values)) for g in self._groups)
 
     def _in_order(self, parts: list[Tensor], like: Tensor) -> Tensor:
         joined = _joined(parts, like)
@@ -358,10 +358,10 @@ def _joined(parts: list[Tensor], like: Tensor) -> Tensor:
 def _group(columns: Sequence[ColumnPoints]) -> tuple[_Group, ...]:
     members: dict[tuple[str, int, bool], list[int]] = {}
     for j, c in enumerate(columns):
-        members.setdefault((c.kind, c.n_slots, c.open), []).append(j)
-    groups, column, slot, coord = [], 0, 0, 0
-    for (kind, n_slots, is_open), js in members.items():
-        g = _Group(kind, n_slots, is_open, tuple(js), column, slot, coord)
+        members.setdefault((c.kind, c.n_points, c.open), []).append(j)
+    groups, column, level, coord = [], 0, 0, 0
+    for (kind, n_points, is_open), js in members.items():
+        g = _Group(kind, n_points, is_open, tuple(js), column, level, coord)
         groups.append(g)
-        column, slot, coord = column + g.size, slot + g.size * g.n_slots, coord + g.n_coords
+        column, level, coord = column + g.size, level + g.size * g.n_points, coord + g.n_coords
     return tuple(groups)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from discrete_itd.channel.codebook import Codebook, Vocabulary
-from discrete_itd.channel.levels import REAL_KNOWN_SNR, VERTEX, Slots
+from discrete_itd.channel.levels import REAL_KNOWN_SNR, VERTEX, Levels
 
 Pick = Callable[[Tensor], Tensor]
 
@@ -23,11 +23,11 @@ CHUNK_CELLS = 1 << 24  # rows times words of one softmax over a vocabulary
 
 
 class CategoricalPosterior:
-    r"""A product of categorical distributions over slots.
+    r"""A product of categorical distributions over levels.
 
     Parameters
     ----------
-    slots : Slots
+    levels : Levels
     logits : Tensor, shape (B, T), nats
         Normalised within every column by the constructor.
     normalised : bool
@@ -36,15 +36,15 @@ class CategoricalPosterior:
     Examples
     --------
     >>> from discrete_itd.channel.levels import ColumnPoints
-    >>> slots = Slots([ColumnPoints("simplex", 2)])
-    >>> q = CategoricalPosterior(slots, torch.zeros(1, 2))
+    >>> levels = Levels([ColumnPoints("simplex", 2)])
+    >>> q = CategoricalPosterior(levels, torch.zeros(1, 2))
     >>> q.log_prob(torch.tensor([[1]]))
     tensor([[-0.6931]])
     """
 
-    def __init__(self, slots: Slots, logits: Tensor, *, normalised: bool = False) -> None:
-        self.slots = slots
-        self.logits = logits if normalised else slots.log_softmax(logits)
+    def __init__(self, levels: Levels, logits: Tensor, *, normalised: bool = False) -> None:
+        self.levels = levels
+        self.logits = logits if normalised else levels.log_softmax(logits)
 
     @property
     def probs(self) -> Tensor:
@@ -53,26 +53,26 @@ class CategoricalPosterior:
 
     def mean(self) -> Tensor:
         r"""The denoised point :math:`\hat x = \sum_k q_{jk} e_{jk}`, shape (B, D)."""
-        return self.slots.mean(self.probs)
+        return self.levels.mean(self.probs)
 
     def log_prob(self, codes: Tensor) -> Tensor:
         """Log-probability of each cell (int64 codes, (B, C)): (B, C), nats."""
-        return self.slots.at(self.logits, codes)
+        return self.levels.at(self.logits, codes)
 
     def update(self, y: Tensor, snr: Tensor) -> CategoricalPosterior:
         r"""The Bayes update :math:`q \oplus \Delta` by evidence ``y`` (B, D) at ``snr`` (B, C), eq. (2)."""
-        return CategoricalPosterior(self.slots, self.logits + self.slots.evidence(y, snr))
+        return CategoricalPosterior(self.levels, self.logits + self.levels.evidence(y, snr))
 
     def pick(self, rows: Pick) -> CategoricalPosterior:
         """The posterior of other rows, ``rows`` of each tensor."""
-        return CategoricalPosterior(self.slots, rows(self.logits), normalised=True)
+        return CategoricalPosterior(self.levels, rows(self.logits), normalised=True)
 
     def sample(self, generator: torch.Generator, *, allow_unseen: bool = False) -> Tensor:
         """One category per column: int64 codes, shape (B, C)."""
         scores = self.logits + _gumbel(self.logits.shape, self.logits, generator)
-        if self.slots.any_open and not allow_unseen:
-            scores = scores.masked_fill(self.slots.slot_open, -torch.inf)
-        return self.slots.argmax(scores)
+        if self.levels.any_open and not allow_unseen:
+            scores = scores.masked_fill(self.levels.level_unseen, -torch.inf)
+        return self.levels.argmax(scores)
 
 
 class GaussianPosterior:
@@ -169,7 +169,7 @@ class VocabularyPosterior:
     snr : Tensor, shape (B,)
     h : Tensor, shape (B, r), optional
     u : Tensor, shape (n_levels, r), optional
-        The network's words, those of the unseen slot left out: it moves mass among the seen only.
+        The network's words, those of the unseen level left out: it moves mass among the seen only.
     shared : bool
         Whether all rows are one and the same, so that one need be worked out only.
     """
@@ -222,7 +222,7 @@ class VocabularyPosterior:
         """Log-probabilities of all categories, (B, K), nats: as large as the vocabulary."""
         rows = torch.arange(len(self.y), device=self.y.device)
         parts = [q for _, q in self._logits(rows)]
-        return torch.cat(parts) if parts else self.y.new_zeros(0, self.vocabulary.n_slots)
+        return torch.cat(parts) if parts else self.y.new_zeros(0, self.vocabulary.n_points)
 
     def mode(self, cells: Tensor) -> Tensor:
         """The most probable seen category where ``cells`` (B,) is true: float64 codes, (B,); 0 elsewhere."""
@@ -337,7 +337,7 @@ class Posterior:
             Increment of the SNR.
         """
         book = self.codebook
-        categorical = self.categorical.update(y[:, : book.slots.n_coords], snr[:, book.finite])
+        categorical = self.categorical.update(y[:, : book.levels.n_coords], snr[:, book.finite])
         gaussian = self.gaussian
         if gaussian is not None:
             gaussian = gaussian.update(y[:, book.real_coords], snr[:, book.reals])
@@ -368,7 +368,7 @@ class Posterior:
     ) -> Tensor:
         """One value per cell: float64, shape (B, C).
 
-        The slot of unseen categories names no value; it is drawn only if asked for. Where ``cells`` (B, C) is false,
+        The level of unseen categories names no value; it is drawn only if asked for. Where ``cells`` (B, C) is false,
         the result is a draw or zero, whichever is cheaper.
         """
         book = self.codebook
@@ -393,8 +393,8 @@ class Posterior:
         at = torch.nonzero(book.finite == j).flatten()
         if not len(at):
             raise ValueError(f"column {j} has no categories")
-        slots = torch.nonzero(book.slots.slot_column == at).flatten()
-        return self.categorical.logits[:, slots[book.slots.slot_level[slots].argsort()]]
+        levels = torch.nonzero(book.levels.level_column == at).flatten()
+        return self.categorical.logits[:, levels[book.levels.level_code[levels].argsort()]]
 
     def mode(self, cells: Tensor) -> Tensor:
         """The most probable seen category of each cell, the mean of each continuous one: float64, (B, C).
@@ -402,7 +402,7 @@ class Posterior:
         Where ``cells`` (B, C) is false, anything.
         """
         book, q = self.codebook, self.categorical
-        codes = q.slots.argmax(q.logits.masked_fill(q.slots.slot_open, -torch.inf))
+        codes = q.levels.argmax(q.logits.masked_fill(q.levels.level_unseen, -torch.inf))
         out = torch.zeros(cells.shape, dtype=torch.float64, device=cells.device)
         out.index_copy_(1, book.finite, codes.double())
         if self.gaussian is not None:

@@ -118,13 +118,13 @@ class ExactDenoiser(Denoiser):
         Parameters
         ----------
         evidence : Tensor, shape (B, T)
-            Log-likelihood of every slot, finite, nats.
+            Log-likelihood of every level, finite, nats.
 
         Returns
         -------
         log_mass : Tensor, shape (B,)
             Log-probability of the evidence, :math:`\log \sum_x P(x) \prod_j e^{\ell_j(x_j)}`, nats.
         logits : Tensor, shape (B, T)
-            Posterior of every slot, up to a constant per column.
+            Posterior of every level, up to a constant per column.
         """
         raise NotImplementedError

@@ -89,7 +89,7 @@ class BayesNetDenoiser(ExactDenoiser):
     ) -> None:
         super().__init__(codebook)
         check_rest(codebook, rest)
-        sizes = codebook.slots.cardinalities
+        sizes = codebook.levels.cardinalities
         if len(parents) != len(sizes) or len(tables) != len(sizes):
             raise ValueError(f"a graph of {len(sizes)} columns is wanted, got {len(parents)}")
         self.rest, self.parents = rest, tuple(tuple(map(operator.index, p)) for p in parents)
@@ -119,9 +119,9 @@ class BayesNetDenoiser(ExactDenoiser):
         )
 
     def forward(self, y: Tensor, snr: Tensor) -> Posterior:
-        book, slots = self.codebook, self.codebook.slots
-        evidence = slots.evidence(y[:, : slots.n_coords], snr[:, book.finite])
-        categorical = CategoricalPosterior(slots, self.infer(evidence)[1])
+        book, levels = self.codebook, self.codebook.levels
+        evidence = levels.evidence(y[:, : levels.n_coords], snr[:, book.finite])
+        categorical = CategoricalPosterior(levels, self.infer(evidence)[1])
         return with_rest(book, categorical, self.rest, y, snr)
 
     @property
@@ -136,10 +136,10 @@ class BayesNetDenoiser(ExactDenoiser):
 
     def _infer(self, evidence: Tensor) -> tuple[Tensor, Tensor]:
         """As :meth:`infer`, of as many rows as may be worked on at once."""
-        slots = self.codebook.slots
-        if not slots.n_columns:
+        levels = self.codebook.levels
+        if not levels.n_columns:
             return evidence.sum(1), evidence
-        spread = slots.spread(evidence.detach(), -torch.inf)
+        spread = levels.spread(evidence.detach(), -torch.inf)
         with torch.inference_mode(False), torch.enable_grad():
             top = spread.amax(2, keepdim=True)
             ell = spread - top
@@ -148,7 +148,7 @@ class BayesNetDenoiser(ExactDenoiser):
             ell = ell.clone(memory_format=torch.contiguous_format).requires_grad_(True)
             log_mass = self._log_mass(ell)
             (q,) = torch.autograd.grad(log_mass.sum(), ell)
-        q = slots.gather(q.permute(2, 0, 1))
+        q = levels.gather(q.permute(2, 0, 1))
         log_mass = log_mass.detach() + top.sum((1, 2))
         return log_mass, q.clamp_min(torch.finfo(q.dtype).tiny).log()
 
@@ -177,7 +177,7 @@ class BayesNetDenoiser(ExactDenoiser):
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-probability of rows ``x`` (B, C) in closed form, missing cells left out: (B,), nats."""
-        book, slots = self.codebook, self.codebook.slots
+        book, levels = self.codebook, self.codebook.levels
         cells = x[:, book.finite]
         out = torch.zeros(len(x), dtype=book.dtype, device=x.device)
         whole = ~cells.isnan().any(1)
@@ -187,10 +187,10 @@ class BayesNetDenoiser(ExactDenoiser):
             total = total + table[tuple(rows[:, p] for p in (*above, j))]
         out[whole] = total
         gaps = filled(torch.nonzero(~whole).flatten())
-        levels = torch.arange(slots.widest, device=x.device)[:, None]
+        codes = torch.arange(levels.widest, device=x.device)[:, None]
         for part in gaps.split(self._step) if len(gaps) else ():
             some = cells[part].T[:, None]  # (C, 1, B)
-            may_be = (some == levels) | some.isnan()
+            may_be = (some == codes) | some.isnan()
             out[part] = self._log_mass(torch.where(may_be, 0.0, -torch.inf).to(out))
         return out + rest_log_prob(self.rest, x, book.finite)
 
@@ -226,8 +226,8 @@ class BayesNetDenoiser(ExactDenoiser):
         """
         book = marginals.codebook
         cells = x[:, book.finite].cpu().numpy()
-        sizes = book.slots.cardinalities
-        spread = book.slots.spread(marginals.log_probs.exp()[None], 0.0)[0].cpu().double().numpy()
+        sizes = book.levels.cardinalities
+        spread = book.levels.spread(marginals.log_probs.exp()[None], 0.0)[0].cpu().double().numpy()
         alone = [spread[j, :k] for j, k in enumerate(sizes)]
         rest = marginals if len(book.finite) < book.n_columns else None
         fits: list[BayesNetDenoiser] = []

@@ -6,22 +6,22 @@ import torch
 from torch import Tensor
 
 from discrete_itd.channel.codebook import Codebook
-from discrete_itd.channel.levels import Slots
+from discrete_itd.channel.levels import Levels
 
 ROWS = 16384  # counted at once
 
 
 def indicators(book: Codebook, x: Tensor) -> Tensor:
-    """Which slots rows ``x`` (B, C) have: (B, T), none where a cell is missing."""
+    """Which levels rows ``x`` (B, C) have: (B, T), none where a cell is missing."""
     cells = x[:, book.finite]
-    slot = book.slots.slot_of(cells.nan_to_num(0.0).long())
-    out = book.known_snr.new_zeros(len(x), book.slots.n_slots)
-    return out.scatter_(1, slot, (~cells.isnan()).to(out))
+    level = book.levels.index_of(cells.nan_to_num(0.0).long())
+    out = book.known_snr.new_zeros(len(x), book.levels.n_points)
+    return out.scatter_(1, level, (~cells.isnan()).to(out))
 
 
 def pair_counts(book: Codebook, x: Tensor, weight: Tensor | None = None) -> Tensor:
-    """How often every two slots occur together in rows ``x`` (N, C), of weights (N,): (T, T), float64."""
-    n = book.slots.n_slots
+    """How often every two levels occur together in rows ``x`` (N, C), of weights (N,): (T, T), float64."""
+    n = book.levels.n_points
     counts = torch.zeros(n, n, dtype=torch.float64, device=x.device)
     for i, rows in enumerate(x.split(ROWS)):
         ones = indicators(book, rows)
@@ -30,10 +30,10 @@ def pair_counts(book: Codebook, x: Tensor, weight: Tensor | None = None) -> Tens
     return counts
 
 
-def slot_columns(slots: Slots) -> Tensor:
-    """Which column each slot is of, as indicators: (T, C), float64. Products with it sum over columns."""
-    column = slots.slot_column
-    out = torch.zeros(slots.n_slots, slots.n_columns, dtype=torch.float64, device=column.device)
+def level_columns(levels: Levels) -> Tensor:
+    """Which column each level is of, as indicators: (T, C), float64. Products with it sum over columns."""
+    column = levels.level_column
+    out = torch.zeros(levels.n_points, levels.n_columns, dtype=torch.float64, device=column.device)
     return out.scatter_(1, column[:, None], 1.0)
 
 
@@ -42,6 +42,6 @@ def mutual_information(joint: Tensor, columns: Tensor) -> Tensor:
 
     A column's entropy is that beside the other: where one is missing may depend on the other.
     """
-    margin = joint @ columns  # of a slot, beside another column
+    margin = joint @ columns  # of a level, beside another column
     entropy = -columns.T @ torch.special.xlogy(margin, margin)
     return entropy + entropy.T + columns.T @ torch.special.xlogy(joint, joint) @ columns

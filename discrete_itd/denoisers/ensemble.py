@@ -326,7 +326,7 @@ def mixed(posteriors: Sequence[Posterior], weights: Tensor) -> Posterior:
     logits = (
         torch.stack([q.categorical.logits for q in posteriors], 1) + log_w[:, :, None]
     )  # (B, M, T)
-    categorical = CategoricalPosterior(first.categorical.slots, torch.logsumexp(logits, 1))
+    categorical = CategoricalPosterior(first.categorical.levels, torch.logsumexp(logits, 1))
     gaussian = None
     if first.gaussian is not None:
         parts = [q.gaussian for q in posteriors if q.gaussian is not None]

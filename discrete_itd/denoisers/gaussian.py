@@ -150,7 +150,7 @@ class GaussianDenoiser(ExactDenoiser):
         gaussian = GaussianPosterior(
             torch.zeros_like(y)[:, :, None], mean.to(y)[:, :, None], var.to(y)[:, :, None]
         )
-        return Posterior(book, CategoricalPosterior(book.slots, y.new_zeros(len(y), 0)), gaussian)
+        return Posterior(book, CategoricalPosterior(book.levels, y.new_zeros(len(y), 0)), gaussian)
 
     def _isotropic(self, y: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
         """Means and variances where all columns have one SNR: of the independent directions."""

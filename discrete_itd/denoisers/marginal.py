@@ -31,7 +31,7 @@ class MarginalDenoiser(ExactDenoiser):
     ----------
     codebook : Codebook
     probs : Tensor, shape (T,)
-        Marginal probability of every slot; positive, normalised within every column here.
+        Marginal probability of every level; positive, normalised within every column here.
     mixture : Tensor, shape (3, R, K), optional
         Log-weights, means and variances of the mixture of Gaussians of every continuous column. The last component
         is meant to be wide and catch outliers.
@@ -58,11 +58,11 @@ class MarginalDenoiser(ExactDenoiser):
         words: Sequence[Tensor] = (),
     ) -> None:
         super().__init__(codebook)
-        slots = codebook.slots
-        if probs.shape != (slots.n_slots,) or not bool((probs > 0).all()):
-            raise ValueError(f"probs must be {slots.n_slots} positive numbers")
+        levels = codebook.levels
+        if probs.shape != (levels.n_points,) or not bool((probs > 0).all()):
+            raise ValueError(f"probs must be {levels.n_points} positive numbers")
         logits = probs.to(codebook.known_snr).log()
-        self.register_buffer("log_probs", slots.log_softmax(logits[None])[0])
+        self.register_buffer("log_probs", levels.log_softmax(logits[None])[0])
         if mixture is None:
             mixture = torch.zeros(3, 0, 1)
         if mixture.ndim != 3 or mixture.shape[:2] != (3, len(codebook.reals)):
@@ -70,7 +70,7 @@ class MarginalDenoiser(ExactDenoiser):
         if not bool((mixture[2] > 0).all()):
             raise ValueError("the variances of a mixture must be positive")
         self.register_buffer("mixture", mixture.to(codebook.known_snr))
-        if [len(w) for w in words] != [v.n_slots for v in codebook.vocabularies]:
+        if [len(w) for w in words] != [v.n_points for v in codebook.vocabularies]:
             raise ValueError("words must hold one probability for each category")
         self.n_words = len(words)
         for i, p in enumerate(words):
@@ -95,28 +95,28 @@ class MarginalDenoiser(ExactDenoiser):
         """Smoothed marginals of the rows ``x`` (N, C), missing cells left out.
 
         A category's probability is proportional to its count plus ``pseudo_count``; one half is the estimator of
-        Krichevsky and Trofimov (1981). The slot of unseen categories gets nothing but the pseudo-count, or its
+        Krichevsky and Trofimov (1981). The level of unseen categories gets nothing but the pseudo-count, or its
         entry of ``unseen_counts`` (one number a column) where given. A continuous column gets a mixture
         of Gaussians by expectation maximisation, and one wide component with the weight of one row.
         """
-        slots, x = codebook.slots, x.cpu()
+        levels, x = codebook.levels, x.cpu()
 
         def unseen(j: int) -> float:
             return pseudo_count if unseen_counts is None else float(unseen_counts[j])
 
-        counts = torch.full((slots.n_slots,), float(pseudo_count), dtype=torch.float64)
+        counts = torch.full((levels.n_points,), float(pseudo_count), dtype=torch.float64)
         finite = codebook.finite.cpu()
-        where = slots.slot_open.cpu()
+        where = levels.level_unseen.cpu()
         if bool(where.any()):
-            column = finite[slots.slot_column.cpu()[where]]
+            column = finite[levels.level_column.cpu()[where]]
             counts[where] = torch.tensor([unseen(j) for j in column.tolist()], dtype=torch.float64)
         codes = x[:, finite]
-        slot = slots.slot_of(codes.nan_to_num(0.0).long().to(codebook.device)).cpu()
-        counts += torch.bincount(slot[~codes.isnan()], minlength=slots.n_slots)
+        level = levels.index_of(codes.nan_to_num(0.0).long().to(codebook.device)).cpu()
+        counts += torch.bincount(level[~codes.isnan()], minlength=levels.n_points)
         words = []
         for v in codebook.vocabularies:
             cells = x[:, v.column]
-            count = torch.bincount(cells[~cells.isnan()].long(), minlength=v.n_slots).double()
+            count = torch.bincount(cells[~cells.isnan()].long(), minlength=v.n_points).double()
             count[: v.n_levels] += pseudo_count
             if v.open:
                 count[-1] += unseen(v.column)
@@ -127,8 +127,8 @@ class MarginalDenoiser(ExactDenoiser):
 
     def forward(self, y: Tensor, snr: Tensor) -> Posterior:
         book = self.codebook
-        evidence = book.slots.evidence(y[:, : book.slots.n_coords], snr[:, book.finite])
-        categorical = CategoricalPosterior(book.slots, self.log_probs + evidence)
+        evidence = book.levels.evidence(y[:, : book.levels.n_coords], snr[:, book.finite])
+        categorical = CategoricalPosterior(book.levels, self.log_probs + evidence)
         gaussian = None
         if len(book.reals):
             prior = GaussianPosterior(*self.mixture[:, None].expand(-1, len(y), -1, -1))
@@ -141,7 +141,7 @@ class MarginalDenoiser(ExactDenoiser):
 
     def infer(self, evidence: Tensor) -> tuple[Tensor, Tensor]:
         logits = self.log_probs + evidence
-        return self.codebook.slots.logsumexp(logits).sum(1), logits
+        return self.codebook.levels.logsumexp(logits).sum(1), logits
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-probability of rows ``x`` (B, C) in closed form, missing cells left out: (B,), nats."""
@@ -251,25 +251,25 @@ class SupportDenoiser(ExactDenoiser):
             raise ValueError(f"probs must be {len(support)} positive numbers")
         if len(codebook.finite) != codebook.n_columns:
             raise ValueError("only columns of few categories have a table of rows")
-        slots = codebook.slots.slot_of(support.long())
-        indicator = torch.zeros(len(support), codebook.slots.n_slots, device=slots.device)
-        indicator.scatter_(1, slots, 1.0)
+        levels = codebook.levels.index_of(support.long())
+        indicator = torch.zeros(len(support), codebook.levels.n_points, device=levels.device)
+        indicator.scatter_(1, levels, 1.0)
         self.register_buffer("support", support)
         self.register_buffer("log_probs", (probs / probs.sum()).to(codebook.known_snr).log())
         self.register_buffer("_indicator", indicator.to(codebook.known_snr))
 
     def forward(self, y: Tensor, snr: Tensor) -> Posterior:
-        slots = self.codebook.slots
-        _, logits = self.infer(slots.evidence(y, snr))
-        return Posterior(self.codebook, CategoricalPosterior(slots, logits))
+        levels = self.codebook.levels
+        _, logits = self.infer(levels.evidence(y, snr))
+        return Posterior(self.codebook, CategoricalPosterior(levels, logits))
 
     def infer(self, evidence: Tensor) -> tuple[Tensor, Tensor]:
-        slots = self.codebook.slots
-        ell = slots.log_softmax(evidence)  # (B, T)
+        levels = self.codebook.levels
+        ell = levels.log_softmax(evidence)  # (B, T)
         # (B, R): Σ_j ℓ_j at the row's categories
         log_w = self.log_probs + row_product(ell, self._indicator.T)
         probs = row_product(torch.softmax(log_w, 1), self._indicator)
-        log_mass = torch.logsumexp(log_w, 1) + slots.logsumexp(evidence).sum(1)
+        log_mass = torch.logsumexp(log_w, 1) + levels.logsumexp(evidence).sum(1)
         return log_mass, probs.clamp_min(torch.finfo(probs.dtype).tiny).log()
 
     def log_prob(self, x: Tensor) -> Tensor:

@@ -44,7 +44,7 @@ class MixtureDenoiser(ExactDenoiser):
     weights : Tensor, shape (Z,)
         Probabilities of the hidden classes; positive, normalised here.
     probs : Tensor, shape (Z, T)
-        Probability of every slot given the class; positive.
+        Probability of every level given the class; positive.
     mean, var : Tensor, shape (Z, R), optional
         Gaussian of every continuous column given the class.
     rest : MarginalDenoiser, optional
@@ -89,14 +89,14 @@ class MixtureDenoiser(ExactDenoiser):
                 " from the independent columns in rest"
             )
         self.rest = rest
-        like, slots = codebook.known_snr, codebook.slots
+        like, levels = codebook.known_snr, codebook.levels
         weights, probs = weights.to(like), probs.to(like)
         z, n_real = len(weights), len(codebook.reals)
         if weights.ndim != 1 or not bool((weights > 0).all()):
             raise ValueError("weights must be positive numbers, one for each class")
-        if probs.shape != (z, slots.n_slots) or not bool((probs > 0).all()):
+        if probs.shape != (z, levels.n_points) or not bool((probs > 0).all()):
             raise ValueError(
-                f"probs must be positive numbers of shape ({z}, {slots.n_slots}), got {tuple(probs.shape)}"
+                f"probs must be positive numbers of shape ({z}, {levels.n_points}), got {tuple(probs.shape)}"
             )
         shapes = [None if t is None else t.shape for t in (mean, var)]
         if shapes != [None, None] and shapes != [(z, n_real)] * 2:
@@ -105,7 +105,7 @@ class MixtureDenoiser(ExactDenoiser):
             raise ValueError("the variances of the classes must be positive")
         empty = torch.zeros(z, 0)
         self.register_buffer("log_weights", torch.log_softmax(weights.log(), 0))
-        self.register_buffer("log_probs", slots.log_softmax(probs.log()))
+        self.register_buffer("log_probs", levels.log_softmax(probs.log()))
         self.register_buffer("means", (empty if mean is None else mean).to(like))
         self.register_buffer("var", (empty if var is None else var).to(like))
 
@@ -124,11 +124,11 @@ class MixtureDenoiser(ExactDenoiser):
     @property
     def _probs(self) -> Tensor:
         """Probabilities by column, category and class: (C, K, Z)."""
-        return self.codebook.slots.spread(self.log_probs.exp(), 0.0).permute(1, 2, 0)
+        return self.codebook.levels.spread(self.log_probs.exp(), 0.0).permute(1, 2, 0)
 
     def forward(self, y: Tensor, snr: Tensor) -> Posterior:
-        book, slots = self.codebook, self.codebook.slots
-        evidence = slots.evidence(y[:, : slots.n_coords], snr[:, book.finite])
+        book, levels = self.codebook, self.codebook.levels
+        evidence = levels.evidence(y[:, : levels.n_coords], snr[:, book.finite])
         own = shrink = mean = var = evidence.new_zeros(0)
         start = self.log_weights.expand(len(y), -1)
         if self.has_reals:
@@ -154,7 +154,7 @@ class MixtureDenoiser(ExactDenoiser):
                 rows = filled(torch.nonzero(these).flatten())
                 log_class[rows], logits[rows] = update(start[rows], evidence[rows], at[rows])
         log_class = torch.log_softmax(log_class, 1)
-        categorical = CategoricalPosterior(slots, logits)
+        categorical = CategoricalPosterior(levels, logits)
         gaussian, words = None, []
         if self.has_reals:
             weight = log_class[:, None, :].expand(-1, len(book.reals), -1)
@@ -170,10 +170,10 @@ class MixtureDenoiser(ExactDenoiser):
         return torch.logsumexp(log_class, 1), logits
 
     def _known_or_not(self, start: Tensor, evidence: Tensor, snr: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-probabilities of the classes, up to a constant, and logits of the slots, where no cell is half known."""
-        slots = self.codebook.slots
-        known = slots.per_slot(torch.isinf(snr).to(evidence))
-        told = (slots.log_softmax(evidence).exp() * known).round()  # (B, T): 1 at known categories
+        """Log-probabilities of the classes, up to a constant, and logits of the levels, where no cell is half known."""
+        levels = self.codebook.levels
+        known = levels.per_level(torch.isinf(snr).to(evidence))
+        told = (levels.log_softmax(evidence).exp() * known).round()  # (B, T): 1 at known categories
         log_class = start + row_product(told, self.log_probs.T)
         prior = row_product(torch.softmax(log_class, 1), self.log_probs.exp())
         return log_class, _log(prior) + evidence
@@ -182,10 +182,10 @@ class MixtureDenoiser(ExactDenoiser):
         self, start: Tensor, evidence: Tensor, snr: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """The same, whatever the cells; the constant is zero."""
-        slots, probs, out = self.codebook.slots, self._probs, []
-        step = rows_at_once(CELLS // max(1, self.n_components * slots.n_columns))
+        levels, probs, out = self.codebook.levels, self._probs, []
+        step = rows_at_once(CELLS // max(1, self.n_components * levels.n_columns))
         for first, ell in zip(start.split(step), evidence.split(step), strict=True):
-            spread = slots.spread(ell, -torch.inf)
+            spread = levels.spread(ell, -torch.inf)
             top = spread.amax(2, keepdim=True)
             likelihood = (spread - top).exp().transpose(0, 1)  # (C, B, K)
             mass = _positive(row_product(likelihood, probs))  # (C, B, Z)
@@ -193,7 +193,7 @@ class MixtureDenoiser(ExactDenoiser):
             share = torch.softmax(log_class, 1) / mass
             prior = row_product(share, probs.transpose(1, 2))  # (C, B, K)
             log_class = log_class + top.sum(1)
-            out.append((log_class, _log(slots.gather(prior.transpose(0, 1))) + ell))
+            out.append((log_class, _log(levels.gather(prior.transpose(0, 1))) + ell))
         log_class, logits = zip(*out, strict=True)
         return torch.cat(log_class), torch.cat(logits)
 
@@ -270,7 +270,7 @@ class MixtureDenoiser(ExactDenoiser):
         with_reals = with_reals and len(book.reals) > 0
         pick = torch.randint(len(x), (n_components,), generator=generator, device=x.device)
         ones = indicators(book, x[pick])
-        there = book.slots.per_slot(book.slots.sum(ones))
+        there = book.levels.per_level(book.levels.sum(ones))
         probs = torch.where(there > 0, (1 - START_SHARE) * prior + START_SHARE * ones, prior)
         weights = torch.full((n_components,), 1 / n_components, device=x.device).to(probs)
         cells = x[:, book.reals].double()
@@ -309,7 +309,7 @@ class MixtureDenoiser(ExactDenoiser):
             sums = new
             mass, counts, first, second, present = sums
             weights = mass + 0.5
-            observed = book.slots.per_slot(book.slots.sum(counts))
+            observed = book.levels.per_level(book.levels.sum(counts))
             probs = (counts + pseudo_count * prior) / (observed + pseudo_count)
             if with_reals:
                 mean = (first + 0.5 * middle) / (present + 0.5)
@@ -322,12 +322,12 @@ class MixtureDenoiser(ExactDenoiser):
         return best
 
     def _expected(self, x: Tensor) -> list[Tensor]:
-        """Expected rows of each class, and what is summed over them: counts of slots, values, squares, cells."""
+        """Expected rows of each class, and what is summed over them: counts of levels, values, squares, cells."""
         book, z = self.codebook, self.n_components
         like, n_real = self.log_probs, len(book.reals)
         reals = [torch.zeros(z, n_real, dtype=torch.float64, device=x.device)] * 3
         sums = [like.new_zeros(z), torch.zeros_like(like), *reals]
-        for rows in x.split(max(1, CELLS // max(z, book.slots.n_slots))):
+        for rows in x.split(max(1, CELLS // max(z, book.levels.n_points))):
             r = torch.softmax(self.log_joint(rows), 1)  # (b, Z)
             cells = rows[:, book.reals].double()
             there, cells = (~cells.isnan()).double(), cells.nan_to_num(0.0)

@@ -53,7 +53,7 @@ class NeuralDenoiser(Denoiser):
     The network moves probability among the *seen* categories only, and a cell that holds an unseen one looks to it
     like a missing cell. An unseen category so costs exactly what the base says, and never sends the network
     where it was not trained. The wide last component of a continuous column is to outliers what the unseen
-    slot is to categories.
+    level is to categories.
     """
 
     _fed: Tensor
@@ -82,13 +82,13 @@ class NeuralDenoiser(Denoiser):
             dropout,
         )
         self.base = base.requires_grad_(False)
-        book, slots = self.codebook, self.codebook.slots
+        book, levels = self.codebook, self.codebook.levels
         marginal = base if isinstance(base, MarginalDenoiser) else getattr(base, "rest", None)
         if len(book.finite) < book.n_columns and marginal is None:
             raise ValueError(
                 "continuous columns and large vocabularies of the base must be those of a MarginalDenoiser"
             )
-        fed = torch.nonzero((slots.slot_level > 0) & ~slots.slot_open).flatten()
+        fed = torch.nonzero((levels.level_code > 0) & ~levels.level_unseen).flatten()
         with torch.no_grad():
             nothing = base(
                 book.known_snr.new_zeros(1, book.n_coords),
@@ -100,7 +100,7 @@ class NeuralDenoiser(Denoiser):
             raise ValueError(
                 "the continuous columns of the base must be those of a MarginalDenoiser"
             )
-        seen = slots.sum(probs.masked_fill(slots.slot_open, 0.0))[0, slots.slot_column[fed]]
+        seen = levels.sum(probs.masked_fill(levels.level_unseen, 0.0))[0, levels.level_column[fed]]
         start = probs[0, fed]
         self.register_buffer("_fed", fed, persistent=False)
         self.register_buffer("_centre", start / seen, persistent=False)
@@ -125,7 +125,7 @@ class NeuralDenoiser(Denoiser):
         )
         self._sizes = [len(fed), n_real * self.n_narrow * 3, n_words * CODE_LENGTH]
         self.blur = 0.0
-        finite, reals = book.finite[slots.slot_column[fed]].tolist(), book.reals.tolist()
+        finite, reals = book.finite[levels.level_column[fed]].tolist(), book.reals.tolist()
         words = [v.column for v in book.vocabularies for _ in range(CODE_LENGTH)]
         comes = [j for j in reals for _ in range(self.n_narrow)] + reals
         comes = [*finite, *comes, *words, *range(book.n_columns)]  # the columns of the features
@@ -156,13 +156,13 @@ class NeuralDenoiser(Denoiser):
         categorical, gaussian = base.categorical, base.gaussian
         features = []
 
-        slots, seen = book.slots, None
+        levels, seen = book.levels, None
         fed, centre = categorical.probs[:, self._fed], self._centre
-        if slots.any_open:
-            closed = categorical.logits.masked_fill(slots.slot_open, -torch.inf)
-            seen = slots.logsumexp(closed)  # (B, C): log-probability that the category was seen
+        if levels.any_open:
+            closed = categorical.logits.masked_fill(levels.level_unseen, -torch.inf)
+            seen = levels.logsumexp(closed)  # (B, C): log-probability that the category was seen
             reliability = _times(reliability, book.finite, seen.exp())
-            centre = centre * seen.exp()[:, slots.slot_column[self._fed]]
+            centre = centre * seen.exp()[:, levels.level_column[self._fed]]
         features.append((fed - centre) * self._scale)
 
         if gaussian is not None:
@@ -188,11 +188,13 @@ class NeuralDenoiser(Denoiser):
 
         f = categorical.logits.new_zeros(categorical.logits.shape).index_copy(1, self._fed, out[0])
         if seen is None:
-            categorical = CategoricalPosterior(slots, categorical.logits + f)
+            categorical = CategoricalPosterior(levels, categorical.logits + f)
         else:
-            logits = slots.log_softmax(closed + f)
-            logits = torch.where(slots.slot_open, categorical.logits, logits + slots.per_slot(seen))
-            categorical = CategoricalPosterior(slots, logits, normalised=True)
+            logits = levels.log_softmax(closed + f)
+            logits = torch.where(
+                levels.level_unseen, categorical.logits, logits + levels.per_level(seen)
+            )
+            categorical = CategoricalPosterior(levels, logits, normalised=True)
         if gaussian is not None:
             prior = self._prior(out[1].unflatten(1, (len(book.reals), self.n_narrow, 3)))
             gaussian = prior.update(y[:, book.real_coords], snr[:, book.reals])

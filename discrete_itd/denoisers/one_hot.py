@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from discrete_itd.channel.codebook import Codebook, ColumnPoints
-from discrete_itd.channel.levels import KNOWN_NATS, Slots
+from discrete_itd.channel.levels import KNOWN_NATS, Levels
 from discrete_itd.channel.posterior import CategoricalPosterior, Posterior
 from discrete_itd.denoisers.base import ExactDenoiser, row_product
 from discrete_itd.denoisers.counts import indicators
@@ -36,7 +36,7 @@ FEWEST_ROWS = (
 TOLERANCE = 0.01  # share of rows that may have none or, relative to independent columns, two
 SURPRISE = 10.0  # that a group must be worth: chance is then exp(-10)
 MOST_STARTS = 128  # columns from each of which a group is grown, to take the best; of more, one
-MOST_SLOTS = 6000  # of a table, before and after: numbers of a matrix have its square
+MOST_LEVELS = 6000  # of a table, before and after: numbers of a matrix have its square
 NOWHERE = -4 * KNOWN_NATS  # evidence of a category that a cell does not have
 
 
@@ -57,11 +57,11 @@ class Joining:
     codebook : Codebook
         Of the joined table: the joined columns, then the other columns of few categories.
     said : Tensor, shape (T, T')
-        Which slots of the table each slot of the joined table says.
+        Which levels of the table each level of the joined table says.
     member : Tensor, shape (C, G)
         Which columns of few categories are in which group.
     rest : Tensor of int64, shape (G,)
-        The slot of each joined column for whatever else there may be.
+        The level of each joined column for whatever else there may be.
 
     Raises
     ------
@@ -75,17 +75,17 @@ class Joining:
         groups: Sequence[Sequence[int]],
         patterns: Sequence[Sequence[Sequence[int]]],
     ) -> None:
-        slots, device = codebook.slots, codebook.device
+        levels, device = codebook.levels, codebook.device
         self.table = codebook
         index = operator.index
         self.groups = tuple(tuple(map(index, g)) for g in groups)
         self.patterns = tuple(tuple(tuple(map(index, p)) for p in group) for group in patterns)
         among = [j for g in self.groups for j in g]
-        if len(set(among)) < len(among) or not all(0 <= j < slots.n_columns for j in among):
+        if len(set(among)) < len(among) or not all(0 <= j < levels.n_columns for j in among):
             raise ValueError(f"groups must be of different columns, got {self.groups}")
         if len(self.patterns) != len(self.groups):
             raise ValueError("every group needs its patterns")
-        sizes = slots.cardinalities
+        sizes = levels.cardinalities
         for group, own in zip(self.groups, self.patterns, strict=True):
             fits = all(
                 len(p) == len(group)
@@ -94,24 +94,24 @@ class Joining:
             )
             if not own or not fits or len(set(own)) < len(own):
                 raise ValueError(f"the patterns of columns {group} do not fit them: {own}")
-        self.others = tuple(j for j in range(slots.n_columns) if j not in set(among))
+        self.others = tuple(j for j in range(levels.n_columns) if j not in set(among))
         columns = [ColumnPoints("simplex", len(own), open=True) for own in self.patterns]
         for j in self.others:
-            points = slots.columns[j]
+            points = levels.columns[j]
             columns.append(ColumnPoints("simplex", points.n_levels, open=points.open))
         self.codebook = joined = Codebook(columns).to(device, codebook.dtype)
 
-        if max(slots.n_slots, joined.slots.n_slots) > MOST_SLOTS:
-            raise ValueError(f"a joined table has at most {MOST_SLOTS} categories")
-        # which slots of the table make up each slot of the joined one
-        here, there = _slot_numbers(slots), _slot_numbers(joined.slots)  # (K, C), (K, C')
-        said = torch.zeros(slots.n_slots, joined.slots.n_slots, dtype=codebook.dtype)
+        if max(levels.n_points, joined.levels.n_points) > MOST_LEVELS:
+            raise ValueError(f"a joined table has at most {MOST_LEVELS} categories")
+        # which levels of the table make up each level of the joined one
+        here, there = _level_numbers(levels), _level_numbers(joined.levels)  # (K, C), (K, C')
+        said = torch.zeros(levels.n_points, joined.levels.n_points, dtype=codebook.dtype)
         for i, (group, own) in enumerate(zip(self.groups, self.patterns, strict=True)):
             for p, pattern in enumerate(own):
                 said[here[list(pattern), list(group)], there[p, i]] = 1.0
         for i, j in enumerate(self.others, len(self.groups)):
             said[here[: sizes[j], j], there[: sizes[j], i]] = 1.0
-        member = torch.zeros(slots.n_columns, len(self.groups), dtype=codebook.dtype)
+        member = torch.zeros(levels.n_columns, len(self.groups), dtype=codebook.dtype)
         for i, group in enumerate(self.groups):
             member[list(group), i] = 1.0
         rest = [int(there[len(own), i]) for i, own in enumerate(self.patterns)]
@@ -137,14 +137,14 @@ class Joining:
         Of columns that are not joined they are the same.
         """
         counted = MarginalDenoiser.fit(self.codebook, x).log_probs.exp()
-        same = self.codebook.slots.slot_column >= len(self.groups)
+        same = self.codebook.levels.level_column >= len(self.groups)
         probs = torch.where(same, marginals.log_probs.exp() @ self.said, counted)
         return MarginalDenoiser(self.codebook, probs)
 
     @classmethod
     def found(cls, codebook: Codebook, x: Tensor) -> Joining | None:
         """The joining of columns of rows ``x`` (N, C) that exclude one another; None if there are none."""
-        if codebook.slots.n_slots > MOST_SLOTS:
+        if codebook.levels.n_points > MOST_LEVELS:
             return None
         groups, patterns = [], []
         for group, on in exclusive_groups(codebook, x):
@@ -192,33 +192,35 @@ class JoinedDenoiser(ExactDenoiser):
         return JoinedDenoiser(self.joining, self.inner, self.rest.blurred(sd))
 
     def forward(self, y: Tensor, snr: Tensor) -> Posterior:
-        book, slots = self.codebook, self.codebook.slots
-        evidence = slots.evidence(y[:, : slots.n_coords], snr[:, book.finite])
+        book, levels = self.codebook, self.codebook.levels
+        evidence = levels.evidence(y[:, : levels.n_coords], snr[:, book.finite])
         _, logits = self.infer(evidence)
-        return with_rest(book, CategoricalPosterior(slots, logits), self.rest, y, snr)
+        return with_rest(book, CategoricalPosterior(levels, logits), self.rest, y, snr)
 
     def infer(self, evidence: Tensor) -> tuple[Tensor, Tensor]:
-        slots = self.codebook.slots
-        ell = slots.log_softmax(evidence)  # what is known has 0
+        levels = self.codebook.levels
+        ell = levels.log_softmax(evidence)  # what is known has 0
         log_mass, logits = self.inner.infer(self._joined(ell))
-        q = self.joining.codebook.slots.log_softmax(logits).exp()
-        alone = slots.log_softmax(self.rest.log_probs + ell).exp()
+        q = self.joining.codebook.levels.log_softmax(logits).exp()
+        alone = levels.log_softmax(self.rest.log_probs + ell).exp()
         own = row_product(q[:, self._rest], self._member.T)
-        q = row_product(q, self._said.T) + slots.per_slot(own) * alone
-        log_mass = log_mass + slots.logsumexp(evidence).sum(1)
+        q = row_product(q, self._said.T) + levels.per_level(own) * alone
+        log_mass = log_mass + levels.logsumexp(evidence).sum(1)
         return log_mass, q.clamp_min(torch.finfo(q.dtype).tiny).log()
 
     def _joined(self, evidence: Tensor) -> Tensor:
         """Evidence about the joined table: (B, T) to (B, T')."""
         told = row_product(evidence, self._said)
-        own = self.codebook.slots.logsumexp(self.rest.log_probs + evidence)
+        own = self.codebook.levels.logsumexp(self.rest.log_probs + evidence)
         told[:, self._rest] = row_product(own, self._member)
         return told
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-probability of rows ``x`` (B, C) in closed form, missing cells left out: (B,), nats."""
         book = self.codebook
-        may_be = indicators(book, x) + book.slots.per_slot(x[:, book.finite].isnan().to(book.dtype))
+        may_be = indicators(book, x) + book.levels.per_level(
+            x[:, book.finite].isnan().to(book.dtype)
+        )
         log_mass, _ = self.inner.infer(self._joined(NOWHERE * (1 - may_be)))
         return log_mass + rest_log_prob(self.rest, x, book.finite)
 
@@ -244,7 +246,7 @@ def exclusive_groups(codebook: Codebook, x: Tensor) -> list[tuple[tuple[int, ...
     whose never being on together with the group is the greatest surprise if columns were independent; each
     column of a group has to be worth having been sought among all.
     """
-    two = torch.tensor([c.n_levels == 2 for c in codebook.slots.columns], dtype=torch.bool)
+    two = torch.tensor([c.n_levels == 2 for c in codebook.levels.columns], dtype=torch.bool)
     columns = torch.nonzero(two).flatten()
     cells = x[:ROWS, codebook.finite[columns.to(x.device)]].cpu()
     groups: list[tuple[tuple[int, ...], int]] = []
@@ -379,7 +381,7 @@ def _which(cells: Tensor, patterns: Tensor) -> Tensor:
     return torch.where((patterns[at] == cells).all(1), at, len(patterns))
 
 
-def _slot_numbers(slots: Slots) -> Tensor:
-    """The slot of every category of every column: (K, C), on the CPU; beyond a column's last, of no meaning."""
-    codes = torch.arange(slots.widest, device=slots.known_snr.device)[:, None]
-    return slots.slot_of(codes.expand(-1, slots.n_columns)).cpu()
+def _level_numbers(levels: Levels) -> Tensor:
+    """The level of every category of every column: (K, C), on the CPU; beyond a column's last, of no meaning."""
+    codes = torch.arange(levels.widest, device=levels.known_snr.device)[:, None]
+    return levels.index_of(codes.expand(-1, levels.n_columns)).cpu()

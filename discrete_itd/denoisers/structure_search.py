@@ -139,7 +139,7 @@ class Search:
             count = count.reshape(-1, self.sizes[i], self.sizes[j])
             total, fewer = count.sum(2), count.sum(1)
             nats = _x_log_x(count) - _x_log_x(total) - _x_log_x(fewer) + _x_log_x(fewer.sum(1))
-            # categories and contexts that do not occur cost nothing: an unseen slot is no free number
+            # categories and contexts that do not occur cost nothing: an unseen level is no free number
             contexts = int((total > 0).sum()) - int((fewer.sum(1) > 0).sum())
             free = max(1, self.n_seen[j] - 1) * contexts
             share = float(count.sum()) / max(1, len(self.cells))

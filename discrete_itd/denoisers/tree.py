@@ -29,7 +29,7 @@ from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.levels import KNOWN_NATS
 from discrete_itd.channel.posterior import CategoricalPosterior, Posterior
 from discrete_itd.denoisers.base import ExactDenoiser, filled, row_product, rows_at_once
-from discrete_itd.denoisers.counts import mutual_information, pair_counts, slot_columns
+from discrete_itd.denoisers.counts import mutual_information, pair_counts, level_columns
 from discrete_itd.denoisers.marginal import (
     MarginalDenoiser,
     check_rest,
@@ -44,10 +44,10 @@ from discrete_itd.denoisers.mixture import (
 )
 
 CELLS = 1 << 24  # numbers of the messages worked on at once
-# evidence of a slot that a column does not have: finite, or differences would be NaN
+# evidence of a level that a column does not have: finite, or differences would be NaN
 NOWHERE = -4 * KNOWN_NATS
 START_ROUNDS = 20  # of the mixture of products from whose classes a mixture of trees begins
-MOST_SLOTS = 6000  # whose joint counts, pair by pair, fit in memory
+MOST_LEVELS = 6000  # whose joint counts, pair by pair, fit in memory
 
 
 class TreeDenoiser(ExactDenoiser):
@@ -97,8 +97,8 @@ class TreeDenoiser(ExactDenoiser):
         super().__init__(codebook)
         check_rest(codebook, rest)
         self.rest = rest
-        slots, like = codebook.slots, codebook.known_snr
-        c, k = slots.n_columns, slots.widest
+        levels, like = codebook.levels, codebook.known_snr
+        c, k = levels.n_columns, levels.widest
         if parents.ndim != 2 or parents.shape[1] != c or tables.shape != (len(parents), c, k, k):
             raise ValueError(
                 f"parents and tables must have the shapes (Z, {c}) and (Z, {c}, {k}, {k}),"
@@ -109,7 +109,7 @@ class TreeDenoiser(ExactDenoiser):
             raise ValueError("weights must be positive numbers, one for each tree")
         parents, tables = parents.to(like.device), tables.to(like.device)
         self._make_levels(parents)
-        there = slots.spread(tables.new_ones(1, slots.n_slots), 0.0)[0]  # (C, K)
+        there = levels.spread(tables.new_ones(1, levels.n_points), 0.0)[0]  # (C, K)
         root = (parents < 0)[:, :, None, None]
         logits = torch.where(root, tables[:, :, :1], tables).log()
         logits = logits.masked_fill(there[:, None] == 0, -torch.inf)
@@ -167,13 +167,13 @@ class TreeDenoiser(ExactDenoiser):
         return len(self.log_weights)
 
     def forward(self, y: Tensor, snr: Tensor) -> Posterior:
-        book, slots = self.codebook, self.codebook.slots
-        evidence = slots.evidence(y[:, : slots.n_coords], snr[:, book.finite])
-        categorical = CategoricalPosterior(slots, self.infer(evidence)[1])
+        book, levels = self.codebook, self.codebook.levels
+        evidence = levels.evidence(y[:, : levels.n_coords], snr[:, book.finite])
+        categorical = CategoricalPosterior(levels, self.infer(evidence)[1])
         return with_rest(book, categorical, self.rest, y, snr)
 
     def infer(self, evidence: Tensor) -> tuple[Tensor, Tensor]:
-        numbers = self.n_components * self.codebook.slots.n_columns * self.log_tables.shape[3]
+        numbers = self.n_components * self.codebook.levels.n_columns * self.log_tables.shape[3]
         step = rows_at_once(CELLS // max(1, numbers))
         parts = [self._infer(part) for part in evidence.split(step)]
         log_mass, logits = zip(*parts, strict=True)
@@ -181,11 +181,11 @@ class TreeDenoiser(ExactDenoiser):
 
     def _infer(self, evidence: Tensor) -> tuple[Tensor, Tensor]:
         """As :meth:`infer`, of as many rows as may be worked on at once."""
-        slots = self.codebook.slots
-        if not slots.n_columns:
+        levels = self.codebook.levels
+        if not levels.n_columns:
             return evidence.sum(1), evidence
         # normalised, for what all trees share would only cost digits of what tells them apart
-        ell = slots.spread(slots.log_softmax(evidence), NOWHERE)
+        ell = levels.spread(levels.log_softmax(evidence), NOWHERE)
         belief, messages, log_tree = self._gather(ell)
         belief = self._hand_down(belief, messages)
         belief = belief.unflatten(0, (self.n_components, -1))  # (Z, C, B, K)
@@ -195,7 +195,7 @@ class TreeDenoiser(ExactDenoiser):
             weight = torch.log_softmax(log_tree + self.log_weights[:, None], 0)  # (Z, B)
             belief = torch.logsumexp(belief + weight[:, None, :, None], 0)
         log_mass = torch.logsumexp(log_tree + self.log_weights[:, None], 0)
-        return log_mass + slots.logsumexp(evidence).sum(1), slots.gather(belief.transpose(0, 1))
+        return log_mass + levels.logsumexp(evidence).sum(1), levels.gather(belief.transpose(0, 1))
 
     def _gather(self, ell: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """From leaves to roots.
@@ -317,10 +317,10 @@ class TreeDenoiser(ExactDenoiser):
         """
         check_fit(x, n_components, pseudo_count)
         book = marginals.codebook
-        if book.slots.n_slots > MOST_SLOTS:
+        if book.levels.n_points > MOST_LEVELS:
             raise ValueError(
-                f"a tree counts categories pair by pair, of at most {MOST_SLOTS}; these columns have"
-                f" {book.slots.n_slots}"
+                f"a tree counts categories pair by pair, of at most {MOST_LEVELS}; these columns have"
+                f" {book.levels.n_points}"
             )
         rest = marginals if len(book.finite) < book.n_columns else None
         if n_components == 1 or not len(book.finite):
@@ -354,11 +354,11 @@ def _chow_liu(
 ) -> tuple[Tensor, Tensor]:
     """The tree of most mutual information among weighted rows: parents (C,) and tables (C, K, K)."""
     book = marginals.codebook
-    slots = book.slots
+    levels = book.levels
     prior = marginals.log_probs.exp()
     joint = pair_counts(book, x, weight)
     prior = prior.double()
-    blocks = slot_columns(slots)
+    blocks = level_columns(levels)
     count = joint.diagonal()
     own = (count + pseudo_count * prior) / (blocks @ (blocks.T @ count) + pseudo_count)
     pairs = blocks.T @ joint @ blocks  # (C, C): rows that have both
@@ -367,10 +367,12 @@ def _chow_liu(
     information = mutual_information(both, blocks)
     parent = _spanning_tree((information * (pairs + pseudo_count)).cpu().numpy())
     up = torch.tensor(parent, dtype=torch.int64, device=x.device)
-    width = slots.widest
-    index = torch.arange(slots.n_slots, device=x.device)
-    place = slots.spread(index[None], slots.n_slots)[0]  # (C, K)
-    padded = torch.ones(slots.n_slots + 1, slots.n_slots + 1, dtype=torch.float64, device=x.device)
+    width = levels.widest
+    index = torch.arange(levels.n_points, device=x.device)
+    place = levels.spread(index[None], levels.n_points)[0]  # (C, K)
+    padded = torch.ones(
+        levels.n_points + 1, levels.n_points + 1, dtype=torch.float64, device=x.device
+    )
     padded[:-1, :-1] = both
     table = padded[place[up.clamp_min(0)][:, :, None], place[:, None, :]]  # joint, (C, K, K)
     single = torch.cat([own, own.new_ones(1)])[place]

@@ -130,7 +130,7 @@ def judge(density: DiffusionDensity, x: Tensor, n_values: int = 0) -> Iterator[J
     denoiser, encoder = model.denoiser, density.encoder_
     n_columns, book = encoder.n_columns, denoiser.codebook
     base = ask(model.marginals, torch.full_like(x[:1], math.nan))
-    log_wrong = torch.tensor([-math.log(c.n_slots or 1) for c in book.columns]).to(x)
+    log_wrong = torch.tensor([-math.log(c.n_points or 1) for c in book.columns]).to(x)
     for part in batches(density, x):
         rows = x[part]
         alone = base.expand(len(rows)).log_prob(rows).double()
@@ -304,7 +304,7 @@ def _log_unit(column: Column) -> float:
 def _mean_log_volume(column: Column) -> np.ndarray:
     """Expected log-volume of a value of each slot, (K,), nats."""
     codec = column.codec
-    volume = np.zeros(codec.points.n_slots)
+    volume = np.zeros(codec.points.n_points)
     if isinstance(codec, Bins):
         with np.errstate(over="ignore", divide="ignore"):
             widths = np.minimum(np.diff(codec.edges), np.finfo(float).max)

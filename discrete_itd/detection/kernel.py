@@ -256,7 +256,7 @@ class KernelDensity:
         log_w = torch.log_softmax(total, 1)
         w = log_w.exp()
         shares = -q.alone * (w @ self.centres.isnan().double())
-        column = book.finite[book.slots.slot_column]
+        column = book.finite[book.levels.level_column]
         shares = shares.index_add(1, column, -q.levels * (w @ c.levels))
         scaled, at = q.values / width, c.values / width
         squares = scaled**2 * (w @ c.there) - 2 * scaled * (w @ (c.there * at))
@@ -293,25 +293,25 @@ class KernelDensity:
         """The centres, as what rows are multiplied with: levels are one-hot."""
         x, book = self.centres, self.base.codebook
         cells = x[:, book.finite]
-        slot = book.slots.slot_of(cells.nan_to_num(0.0).long())
-        levels = x.new_zeros(len(x), book.slots.n_slots)
+        slot = book.levels.index_of(cells.nan_to_num(0.0).long())
+        levels = x.new_zeros(len(x), book.levels.n_points)
         levels.scatter_(1, slot, (~cells.isnan()).double())
         reals = x[:, book.reals]
         return _Pairs(levels, x, reals.nan_to_num(0.0), (~reals.isnan()).double())
 
     def _pairs(self, x: Tensor) -> _Pairs:
         book, lam = self.base.codebook, self.widths.other
-        slots, cells = book.slots, x[:, book.finite]
+        slots, cells = book.levels, x[:, book.finite]
         alone = self._marginals.expand(len(x)).log_prob(x).double()  # (B, C)
         own = alone[:, book.finite]
         # a category: the same whatever the centre, but where it is the centre's own
-        levels = slots.per_slot(own + math.log(lam)).clone()
+        levels = slots.per_level(own + math.log(lam)).clone()
         same = torch.logaddexp(own + math.log(lam), torch.full_like(own, math.log1p(-lam)))
-        at = slots.slot_of(cells.nan_to_num(0.0).long())
+        at = slots.index_of(cells.nan_to_num(0.0).long())
         levels.scatter_(1, at, same)
         for j, kernel, where in self._line_kernels:
             levels[:, where] = kernel[cells[:, j].nan_to_num(0.0).long()]
-        levels = levels.masked_fill(slots.per_slot(cells.isnan()), 0.0)
+        levels = levels.masked_fill(slots.per_level(cells.isnan()), 0.0)
         reals = x[:, book.reals]
         return _Pairs(levels, alone, reals.nan_to_num(0.0), (~reals.isnan()).double())
 
@@ -328,8 +328,8 @@ class KernelDensity:
             points = book.columns[column]
             if points.kind != "line":
                 continue
-            where = torch.nonzero(book.slots.slot_column == j).flatten()
-            where = where[book.slots.slot_level[where].argsort()]
+            where = torch.nonzero(book.levels.level_column == j).flatten()
+            where = where[book.levels.level_code[where].argsort()]
             log_pi = self._marginals.column(column)[0].double()  # (K,)
             level = log_pi.new_tensor(points.levels)
             pi = log_pi[: points.n_levels].softmax(0)

@@ -136,7 +136,7 @@ class AdaptedDenoiser(Denoiser):
                 var = second.sum(2)[0] - mean**2
             else:
                 levels = torch.linspace(pixels.low, pixels.high, pixels.n_levels).to(like)
-                probs = marginals.codebook.slots.spread(prior.categorical.probs, 0.0)[0, :n]
+                probs = marginals.codebook.levels.spread(prior.categorical.probs, 0.0)[0, :n]
                 var = (probs[:, : len(levels)] * (levels - mean[:, None]) ** 2).sum(1)
         self.register_buffer("mean0", mean)
         self.register_buffer("var0", var.clamp_min(1e-12))
@@ -228,7 +228,7 @@ class AdaptedDenoiser(Denoiser):
 
     def _as_meant(self, own: Posterior, guess: Tensor, shrink: Tensor) -> CategoricalPosterior:
         """The posterior nearest to ``own`` whose means are the guesses (B, D), drawn to those of ``own``."""
-        slots, n = own.codebook.slots, self.pixels.n_pixels
+        slots, n = own.codebook.levels, self.pixels.n_pixels
         gap = (self.pixels.high - self.pixels.low) / ((self.pixels.n_levels or 2) - 1)
         logits = slots.spread(own.categorical.logits, -torch.inf)[:, :n, : self.pixels.n_levels]
         levels = torch.linspace(self.pixels.low, self.pixels.high, logits.shape[2]).to(logits)
@@ -298,7 +298,7 @@ class AdaptedDenoiser(Denoiser):
             torch.log1p(-share) + rounded.categorical.logits[asked], share.log() + meant.logits
         )
         logits = rounded.categorical.logits.index_copy(0, asked, both)
-        slots = self.codebook.slots
+        slots = self.codebook.levels
         return Posterior(self.codebook, CategoricalPosterior(slots, logits, normalised=True))
 
     def _classes(self, y: Tensor, snr: Tensor) -> Tensor | None:

@@ -293,7 +293,7 @@ def pixel_marginals(pixels: Pixels, x: Tensor) -> MarginalDenoiser:
         if nats < best_nats:
             best, best_nats = share, nats
     probs = (1 - best) * counts / n_rows + best * smooth
-    flat = book.slots.gather(_padded(probs, classes, book.slots.widest)[None])[0]
+    flat = book.levels.gather(_padded(probs, classes, book.levels.widest)[None])[0]
     return MarginalDenoiser(book, flat)
 
 

@@ -44,7 +44,7 @@ def sample(
     Returns
     -------
     Tensor of float64, shape (N, C)
-        The rows, filled. The slot of unseen categories is never drawn.
+        The rows, filled. The level of unseen categories is never drawn.
     """
     if not len(start):
         return start
@@ -136,7 +136,7 @@ def column_distribution(
     Returns
     -------
     Tensor of float64, shape (N, K), nats
-        The slot of unseen categories, if there is one, is the last.
+        The level of unseen categories, if there is one, is the last.
     """
     x = x.index_fill(1, torch.tensor([column], device=x.device), math.nan)
     return torch.cat([q.column(column).double() for _, q in _beliefs(denoiser, x, batch_size)])

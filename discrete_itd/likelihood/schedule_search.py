@@ -33,7 +33,7 @@ from discrete_itd.channel import (
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.noise import RowNoise
 from discrete_itd.denoisers.base import Denoiser
-from discrete_itd.denoisers.counts import mutual_information, pair_counts, slot_columns
+from discrete_itd.denoisers.counts import mutual_information, pair_counts, level_columns
 from discrete_itd.likelihood.path import draw_salt, path_log_prob
 
 GRID = 48  # candidate SNRs of a step; half as many for a wide table
@@ -45,7 +45,7 @@ MOST_STEPS = 64  # of one isotropic path
 N_ORDERS = 64  # spread orders kept; fewer of a wide table
 ORDER_NUMBERS = 1 << 15  # of all of them together
 ORDER_ROWS = 20_000  # from which information between columns is counted
-ORDER_SLOTS = 4000  # of columns whose pairs are counted
+ORDER_LEVELS = 4000  # of columns whose pairs are counted
 ORDER_NOISE = 0.5  # by which information is shaken, on a logarithmic scale, so that orders differ
 
 
@@ -167,10 +167,10 @@ def pairwise_information(codebook: Codebook, x: Tensor) -> Tensor:
     Tensor, shape (C', C'), float64, nats
         In the order of ``codebook.finite``, zero on the diagonal; half a count is spread over every pair's table.
     """
-    slots = codebook.slots
+    levels = codebook.levels
     joint = pair_counts(codebook, x[:ORDER_ROWS])
-    blocks = slot_columns(slots)
-    size = blocks @ blocks.sum(0)  # of each slot's column
+    blocks = level_columns(levels)
+    size = blocks @ blocks.sum(0)  # of each level's column
     joint += 0.5 / (size[:, None] * size)
     joint /= blocks @ (blocks.T @ joint @ blocks) @ blocks.T  # one table a pair
     return mutual_information(joint, blocks).clamp_min(0).fill_diagonal_(0)
@@ -216,7 +216,7 @@ def table_orders(
 
     Of a continuous column or a large vocabulary nothing is known, so it has the mean information of the others.
     """
-    if codebook.n_columns < 2 or not 2 <= codebook.slots.n_slots <= ORDER_SLOTS:
+    if codebook.n_columns < 2 or not 2 <= codebook.levels.n_points <= ORDER_LEVELS:
         return None
     among = pairwise_information(codebook, x).cpu()
     n = codebook.n_columns

@@ -24,7 +24,7 @@ from discrete_itd.denoisers import (
     NeuralDenoiser,
 )
 from discrete_itd.denoisers.neural import ARCHITECTURES
-from discrete_itd.denoisers.tree import MOST_SLOTS
+from discrete_itd.denoisers.tree import MOST_LEVELS
 from discrete_itd.encoders import TableEncoder
 from discrete_itd.likelihood.schedule_search import Candidate, choose_path
 from discrete_itd.models.candidates import fit_exact, held_out
@@ -248,12 +248,12 @@ class Fitter:
     def _bases_tried(self) -> list[ExactDenoiser]:
         """The bases among which "auto" chooses, the marginals first."""
         book = self.marginals.codebook
-        widest = max(book.slots.cardinalities, default=1)
-        n_slots, n_table = book.slots.n_slots, book.slots.n_columns * widest**2
-        if book.slots.n_columns < 2 or n_slots > MOST_SLOTS or n_table > MOST_TABLE:
+        widest = max(book.levels.cardinalities, default=1)
+        n_points, n_table = book.levels.n_points, book.levels.n_columns * widest**2
+        if book.levels.n_columns < 2 or n_points > MOST_LEVELS or n_table > MOST_TABLE:
             return [self.marginals]
         tried = [self.exact(kind, with_reals=False) for kind in (Independent(), Trees())]
-        if book.slots.n_columns <= BASE_COLUMNS:
+        if book.levels.n_columns <= BASE_COLUMNS:
             net = self.exact(BayesNet(BASE_TABLE), with_reals=False)
             if getattr(net, "work", 0) <= BASE_WORK:
                 tried.append(net)

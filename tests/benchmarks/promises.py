@@ -287,7 +287,7 @@ def mass(quick: bool) -> str:
     """Σ exp(log_prob) over all rows of three columns, of a network that is far from consistent."""
     model, _ = inconsistent(0.2)
     book = model.denoiser_.codebook
-    levels = [torch.arange(c.n_slots, dtype=torch.float64) for c in book.columns]
+    levels = [torch.arange(c.n_points, dtype=torch.float64) for c in book.columns]
     grid = torch.cartesian_prod(*levels)
     lines = []
     for name, schedule, n_evaluations in (

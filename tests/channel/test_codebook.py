@@ -65,11 +65,11 @@ def test_families_share_out_columns_and_coordinates(device, name):
     assert sorted([*book.finite.tolist(), *book.reals.tolist(), *words]) == list(
         range(book.n_columns)
     )
-    ends = [0, book.slots.n_coords, book.real_coords.start, book.real_coords.stop]
+    ends = [0, book.levels.n_coords, book.real_coords.start, book.real_coords.stop]
     assert ends[1] == ends[2]
     for v in book.vocabularies:
         ends += [v.coords.start, v.coords.stop]
-        assert v.codes.shape == (v.n_slots, CODE_LENGTH)
+        assert v.codes.shape == (v.n_points, CODE_LENGTH)
     assert ends == sorted(ends)
     assert ends[-1] == book.n_coords
     assert book.size > 0

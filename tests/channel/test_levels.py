@@ -21,33 +21,33 @@ from laws import (
 )
 
 from discrete_itd.channel.codebook import Codebook
-from discrete_itd.channel.levels import KNOWN_NATS, ColumnPoints, Slots
+from discrete_itd.channel.levels import KNOWN_NATS, ColumnPoints, Levels
 
 RAGGED = tables(sizes=(1, 2, 5, 31, 32, 33, 40), max_columns=6)  # both sides of the threshold
 
 
-def make_slots(columns, device):
-    return Slots(columns).to(device)
+def make_levels(columns, device):
+    return Levels(columns).to(device)
 
 
 def split(book, values):
     """(B, T) as one numpy array (B, K_j) per column."""
-    column, level = book.slot_column.cpu(), book.slot_level.cpu()
+    column, level = book.level_column.cpu(), book.level_code.cpu()
     out = []
     for j in range(book.n_columns):
-        slots = torch.nonzero(column == j).flatten()
-        slots = slots[level[slots].argsort()]
-        assert level[slots].tolist() == list(range(book.columns[j].n_slots))
-        out.append(values.cpu()[:, slots].double().numpy())
+        levels = torch.nonzero(column == j).flatten()
+        levels = levels[level[levels].argsort()]
+        assert level[levels].tolist() == list(range(book.columns[j].n_points))
+        out.append(values.cpu()[:, levels].double().numpy())
     return out
 
 
 @LAW
 @given(RAGGED, seeds)
 def test_reductions_equal_a_loop_over_columns(device, dtype, columns, seed):
-    book = make_slots(columns, device)
+    book = make_levels(columns, device)
     rng = np.random.default_rng(seed)
-    values = torch.tensor(rng.normal(0, 3, (4, book.n_slots)), device=device).to(dtype)
+    values = torch.tensor(rng.normal(0, 3, (4, book.n_points)), device=device).to(dtype)
     tol = rounding(dtype)
     sums, lses, best, soft = (
         book.sum(values).cpu().numpy(),
@@ -66,8 +66,8 @@ def test_reductions_equal_a_loop_over_columns(device, dtype, columns, seed):
 @LAW
 @given(st.one_of(st.just([]), RAGGED), seeds)
 def test_slots_spread_by_column_and_are_gathered_again(device, dtype, columns, seed):
-    book = make_slots(columns, device)
-    values = torch.tensor(np.random.default_rng(seed).normal(size=(4, book.n_slots))).to(dtype)
+    book = make_levels(columns, device)
+    values = torch.tensor(np.random.default_rng(seed).normal(size=(4, book.n_points))).to(dtype)
     values = values.to(device)
     for rows in (values, values[:0]):
         spread = book.spread(rows, -7.0)
@@ -81,34 +81,34 @@ def test_slots_spread_by_column_and_are_gathered_again(device, dtype, columns, s
 @LAW
 @given(RAGGED, seeds)
 def test_points_equal_their_definition(device, dtype, columns, seed):
-    book = make_slots(columns, device)
+    book = make_levels(columns, device)
     rng = np.random.default_rng(seed)
     rows = random_rows(book, 5, rng).long()
-    probs = book.log_softmax(torch.tensor(rng.normal(size=(5, book.n_slots))).to(book.slot_value))
+    probs = book.log_softmax(torch.tensor(rng.normal(size=(5, book.n_points))).to(book.level_value))
     x, mean = book.embed(rows).cpu().numpy(), book.mean(probs.exp()).cpu().numpy()
     values = split(book, probs)
     at = book.at(probs, rows).cpu().numpy()
-    slot = book.slot_of(rows)
-    assert torch.equal(book.slot_level[slot], rows)
-    assert (book.slot_column[slot] == torch.arange(book.n_columns, device=device)).all()
+    level = book.index_of(rows)
+    assert torch.equal(book.level_code[level], rows)
+    assert (book.level_column[level] == torch.arange(book.n_columns, device=device)).all()
     for j, points in enumerate(columns):
         mine = book.coord_column.cpu().numpy() == j
-        e = np.stack([numpy_point(points, k) for k in range(points.n_slots)])
+        e = np.stack([numpy_point(points, k) for k in range(points.n_points)])
         code = rows[:, j].cpu().numpy()
         np.testing.assert_allclose(x[:, mine], e[code], atol=rounding(dtype))
         np.testing.assert_allclose(mean[:, mine], np.exp(values[j]) @ e, atol=rounding(dtype))
         np.testing.assert_array_equal(at[:, j], values[j][np.arange(5), code].astype(at.dtype))
     assert x.shape[1] == sum(len(numpy_point(c, 0)) for c in columns)
-    wide = torch.stack([rows[:, j] for j in book.slot_column], 1)
-    assert torch.equal(book.per_slot(rows), wide)
+    wide = torch.stack([rows[:, j] for j in book.level_column], 1)
+    assert torch.equal(book.per_level(rows), wide)
 
 
 @LAW
 @given(RAGGED, seeds)
 def test_mean_of_certainty_is_the_point(device, columns, seed):
-    book = make_slots(columns, device)
+    book = make_levels(columns, device)
     rows = random_rows(book, 5, np.random.default_rng(seed)).long()
-    certain = torch.zeros(5, book.n_slots, device=device).scatter(1, book.slot_of(rows), 1.0)
+    certain = torch.zeros(5, book.n_points, device=device).scatter(1, book.index_of(rows), 1.0)
     torch.testing.assert_close(book.mean(certain), book.embed(rows))
 
 
@@ -118,10 +118,10 @@ def test_evidence_is_formula_2_up_to_a_constant_per_column(device, dtype, column
     book = Codebook(columns).to(device)
     rng = np.random.default_rng(seed)
     _, y, snr = random_state(book, rng, 6)
-    slots = book.slots
-    ell = slots.evidence(y, snr)
+    levels = book.levels
+    ell = levels.evidence(y, snr)
     assert ell.isfinite().all()
-    got = split(slots, slots.log_softmax(ell))
+    got = split(levels, levels.log_softmax(ell))
     y, snr = y.double().cpu().numpy(), snr.double().cpu().numpy()
     for j in range(book.n_columns):
         for row in range(6):
@@ -141,7 +141,7 @@ def test_evidence_is_formula_2_up_to_a_constant_per_column(device, dtype, column
 @pytest.mark.parametrize("is_open", [False, True])
 def test_line_keeps_its_digits_in_float32(device, snr, is_open):
     torch.set_default_dtype(torch.float32)
-    book = make_slots([line(*(k / 255 for k in range(256)), is_open=is_open)], device)
+    book = make_levels([line(*(k / 255 for k in range(256)), is_open=is_open)], device)
     rows = torch.tensor([[0], [17], [128], [255]], device=device)
     x = book.embed(rows)
     gamma = torch.full((4, 1), snr, device=device)
@@ -154,8 +154,8 @@ def test_line_keeps_its_digits_in_float32(device, snr, is_open):
         assert ell.exp().sum().item() == 4
         return
     e = np.zeros((256 + is_open, x.shape[1]))
-    e[:256, 0] = book.slot_value.cpu().double().numpy()[:256]  # the levels as float32 has them
-    e[256:, -1] = book.slot_value[-1].item()
+    e[:256, 0] = book.level_value.cpu().double().numpy()[:256]  # the levels as float32 has them
+    e[256:, -1] = book.level_value[-1].item()
     naive = y.cpu().double().numpy() @ e.T - snr * (e**2).sum(1) / 2
     naive = naive - np.logaddexp.reduce(naive, axis=1, keepdims=True)
     close = naive > -20
@@ -167,7 +167,7 @@ def test_line_keeps_its_digits_in_float32(device, snr, is_open):
 @given(tables())
 def test_known_snr_tells_neighbours_apart_by_the_promised_nats(columns):
     for points in columns:
-        e = np.stack([numpy_point(points, k) for k in range(points.n_slots)])
+        e = np.stack([numpy_point(points, k) for k in range(points.n_points)])
         distance = np.linalg.norm(e[:, None] - e, axis=2) + 1e9 * np.eye(len(e))
         if len(e) > 1:
             nats = points.known_snr * distance.min() ** 2 / 2
@@ -177,11 +177,11 @@ def test_known_snr_tells_neighbours_apart_by_the_promised_nats(columns):
 @given(st.integers(1, 4), st.booleans())
 @LAW
 def test_shapes_of_a_batch_of_any_size(device, n_columns, is_open):
-    book = make_slots([simplex(3, is_open=is_open)] * n_columns, device)
+    book = make_levels([simplex(3, is_open=is_open)] * n_columns, device)
     for n in (0, 1):
         rows = torch.zeros(n, n_columns, dtype=torch.int64, device=device)
         assert book.embed(rows).shape == (n, book.n_coords)
-        assert book.argmax(torch.zeros(n, book.n_slots, device=device)).shape == rows.shape
+        assert book.argmax(torch.zeros(n, book.n_points, device=device)).shape == rows.shape
 
 
 def test_wide_ragged_table(device):
@@ -190,26 +190,26 @@ def test_wide_ragged_table(device):
     columns = [kinds[i] for i in rng.integers(4, size=2000)]
     book = Codebook(columns).to(device)
     rows, y, snr = random_state(book, rng, 3)
-    slots = book.slots
-    ell = slots.log_softmax(slots.evidence(y, snr))
+    levels = book.levels
+    ell = levels.log_softmax(levels.evidence(y, snr))
     assert ell.isfinite().all()
-    torch.testing.assert_close(slots.logsumexp(ell), torch.zeros_like(snr), atol=1e-5, rtol=0)
+    torch.testing.assert_close(levels.logsumexp(ell), torch.zeros_like(snr), atol=1e-5, rtol=0)
     known = torch.isinf(snr)
-    assert torch.equal(slots.argmax(ell)[known], rows.long()[known])
+    assert torch.equal(levels.argmax(ell)[known], rows.long()[known])
 
 
 @pytest.mark.parametrize("n", [0, 1, 3])
-def test_no_columns_have_no_slots(device, n):
-    slots = make_slots([], device)
+def test_no_columns_have_no_levels(device, n):
+    levels = make_levels([], device)
     empty = torch.zeros(n, 0, device=device)
     codes = torch.zeros(n, 0, dtype=torch.int64, device=device)
-    assert (slots.n_columns, slots.n_slots, slots.n_coords) == (0, 0, 0)
+    assert (levels.n_columns, levels.n_points, levels.n_coords) == (0, 0, 0)
     for result in (
-        slots.embed(codes), slots.at(empty, codes), slots.log_softmax(empty), slots.sum(empty),
-        slots.logsumexp(empty), slots.argmax(empty), slots.mean(empty), slots.evidence(empty, empty),
+        levels.embed(codes), levels.at(empty, codes), levels.log_softmax(empty), levels.sum(empty),
+        levels.logsumexp(empty), levels.argmax(empty), levels.mean(empty), levels.evidence(empty, empty),
     ):  # fmt: skip
         assert result.shape == (n, 0)
-    assert slots.argmax(empty).dtype == torch.int64
+    assert levels.argmax(empty).dtype == torch.int64
 
 
 @pytest.mark.parametrize(
@@ -229,6 +229,6 @@ def test_wrong_columns_are_refused(kind, n, levels, message):
 
 @pytest.mark.parametrize("kwargs", [{"n_levels": 2}, {"open": True}, {"levels": (1.0,)}])
 def test_a_real_column_has_no_categories(kwargs):
-    assert ColumnPoints("real").n_slots == 0
+    assert ColumnPoints("real").n_points == 0
     with pytest.raises(ValueError, match="no categories"):
         ColumnPoints("real", **kwargs)

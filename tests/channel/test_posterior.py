@@ -33,27 +33,27 @@ from discrete_itd.channel.posterior import CategoricalPosterior, GaussianPosteri
 # -- categories ------------------------------------------------------------------------------------
 
 
-def random_categorical(slots, rng, n):
-    logits = torch.tensor(rng.normal(0, 2, (n, slots.n_slots))).to(slots.slot_value)
-    return CategoricalPosterior(slots, logits)
+def random_categorical(levels, rng, n):
+    logits = torch.tensor(rng.normal(0, 2, (n, levels.n_points))).to(levels.level_value)
+    return CategoricalPosterior(levels, logits)
 
 
 @LAW
 @given(tables(sizes=(1, 2, 3, 33)), seeds)
 def test_posterior_is_normalised_and_indexed_by_category(device, dtype, columns, seed):
-    slots = Codebook(columns).to(device).slots
+    levels = Codebook(columns).to(device).levels
     rng = np.random.default_rng(seed)
-    q, rows = random_categorical(slots, rng, 4), random_rows(slots, 4, rng).long()
+    q, rows = random_categorical(levels, rng, 4), random_rows(levels, 4, rng).long()
     probs, log_prob, mean = q.probs.cpu().numpy(), q.log_prob(rows).cpu().numpy(), q.mean().cpu()
-    codes, level, column = (t.cpu().numpy() for t in (rows, slots.slot_level, slots.slot_column))
-    for j in range(slots.n_columns):
+    codes, level, column = (t.cpu().numpy() for t in (rows, levels.level_code, levels.level_column))
+    for j in range(levels.n_columns):
         np.testing.assert_allclose(probs[:, column == j].sum(1), 1, atol=rounding(dtype))
         for i in range(4):
-            slot = (column == j) & (level == codes[i, j])
-            np.testing.assert_allclose(log_prob[i, j], np.log(probs[i, slot][0]), rtol=1e-4)
+            own = (column == j) & (level == codes[i, j])
+            np.testing.assert_allclose(log_prob[i, j], np.log(probs[i, own][0]), rtol=1e-4)
     naive = np.zeros(mean.shape)
-    value, coord = slots.slot_value.cpu().numpy(), slots.slot_coord.cpu().numpy()
-    for t in range(slots.n_slots):
+    value, coord = levels.level_value.cpu().numpy(), levels.level_coord.cpu().numpy()
+    for t in range(levels.n_points):
         naive[:, coord[t]] += probs[:, t] * value[t]
     np.testing.assert_allclose(mean.numpy(), naive, atol=rounding(dtype))
 
@@ -64,7 +64,7 @@ def test_updates_of_categories_compose(device, dtype, columns, seed):
     """q ⊕ a ⊕ b = q ⊕ (a + b): evidence is additive in SNR time."""
     book = Codebook(columns).to(device)
     rng = np.random.default_rng(seed)
-    q = random_categorical(book.slots, rng, 4)
+    q = random_categorical(book.levels, rng, 4)
     _, y, snr = random_state(book, rng, 4, known=False)
     _, y_2, snr_2 = random_state(book, rng, 4, known=False)
     once = q.update(y + y_2, snr + snr_2).logits
@@ -80,7 +80,7 @@ def test_updates_of_categories_compose(device, dtype, columns, seed):
 def test_the_point_itself_makes_certain(device, columns, seed):
     book = Codebook(columns).to(device)
     rng = np.random.default_rng(seed)
-    q, rows = random_categorical(book.slots, rng, 4), random_rows(book, 4, rng)
+    q, rows = random_categorical(book.levels, rng, 4), random_rows(book, 4, rng)
     x = book.embed(rows)
     known = State(x, torch.full(rows.shape, math.inf, dtype=x.dtype, device=device))
     after = q.update(*known)
@@ -95,9 +95,9 @@ def test_samples_follow_the_probabilities(device, generator):
         rows = one.expand(20000).sample(generator, allow_unseen=allow)
         codes = rows.long().cpu().numpy()
         for j, points in enumerate(book.columns):
-            n = points.n_slots if allow else points.n_levels
+            n = points.n_points if allow else points.n_levels
             counts = np.bincount(codes[:, j], minlength=n)
-            assert len(counts) == n  # never a slot that was not asked for
+            assert len(counts) == n  # never a level that was not asked for
             p = one.column(j)[0, :n].exp().cpu().double().numpy()
             assert stats.chisquare(counts, 20000 * p / p.sum()).pvalue > 1e-4
         pairs = np.bincount(codes[:, 1] * 5 + codes[:, 2], minlength=5 * (3 + allow))
@@ -260,7 +260,7 @@ def test_each_family_speaks_for_its_columns(device, name):
     assert mean.shape == (6, book.n_coords)
     own = q.categorical.log_prob(rows[:, book.finite].long())
     assert torch.equal(whole[:, book.finite], own)
-    assert torch.equal(mean[:, : book.slots.n_coords], q.categorical.mean())
+    assert torch.equal(mean[:, : book.levels.n_coords], q.categorical.mean())
     if q.gaussian is not None:
         values = rows[:, book.reals].to(mean)
         assert torch.equal(whole[:, book.reals], q.gaussian.log_prob(values))
@@ -344,7 +344,7 @@ def test_samples_of_all_families_follow_their_columns(device, generator, name, k
                 mean = one.mean()[0, book.coord_column == j].item()
                 assert cells.mean() == pytest.approx(mean, abs=4 * stderr)
                 continue
-            n = points.n_slots if allow else points.n_levels
+            n = points.n_points if allow else points.n_levels
             counts = np.bincount(cells.astype(int), minlength=n)
             p = one.column(j)[0, :n].exp().cpu().double().numpy()
             assert len(counts) == n
@@ -370,10 +370,10 @@ def test_columns_and_modes(device, dtype, name):
             torch.testing.assert_close(mode[:, j], mean.double())
             continue
         log_probs = q.column(j)
-        assert log_probs.shape == (6, points.n_slots)
+        assert log_probs.shape == (6, points.n_points)
         total = log_probs.exp().sum(1)
         torch.testing.assert_close(total, torch.ones_like(total), atol=rounding(dtype), rtol=0)
-        for k in range(points.n_slots):
+        for k in range(points.n_points):
             cells = rows.clone()
             cells[:, j] = k
             torch.testing.assert_close(log_probs[:, k], q.log_prob(cells)[:, j])

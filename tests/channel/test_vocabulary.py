@@ -29,8 +29,8 @@ def random_case(n_words, is_open, device, seed, *, network=True, n=7):
     def tensor(a):
         return torch.tensor(a).to(like)
 
-    log_probs = torch.log_softmax(tensor(rng.normal(0, 2, v.n_slots)), 0)
-    words = torch.tensor(rng.integers(v.n_slots, size=n), device=device)
+    log_probs = torch.log_softmax(tensor(rng.normal(0, 2, v.n_points)), 0)
+    words = torch.tensor(rng.integers(v.n_points, size=n), device=device)
     snr = tensor(rng.uniform(0, 30, n))
     kind = torch.tensor(rng.permutation(np.arange(n) % 3), device=device)
     snr = snr.masked_fill(kind == 0, 0.0).masked_fill(kind == 2, math.inf)
@@ -250,28 +250,28 @@ def test_impossible_words_are_never_drawn(device):
 # -- denoisers of large vocabularies ---------------------------------------------------------------
 
 
-def words_like_slots(device, seed):
+def words_like_levels(device, seed):
     """The same table of two columns, as codes and as simplices, with the same marginals."""
     rng = np.random.default_rng(seed)
     sizes = (7, 5)
     probs = [torch.tensor(rng.dirichlet([1.0] * n)).to(torch.get_default_dtype()) for n in sizes]
     book = Codebook([code(n) for n in sizes]).to(device)
     plain = Codebook([simplex(n) for n in sizes]).to(device)
-    by_slot = torch.zeros(12)
+    by_level = torch.zeros(12)
     for j, p in enumerate(probs):
         codes = torch.zeros(len(p), 2, dtype=torch.int64)
         codes[:, j] = torch.arange(len(p))
-        by_slot[plain.slots.slot_of(codes.to(device))[:, j].cpu()] = p
+        by_level[plain.levels.index_of(codes.to(device))[:, j].cpu()] = p
     words = MarginalDenoiser(book, torch.ones(0), words=[p.to(device) for p in probs])
-    return words.to(device), MarginalDenoiser(plain, by_slot.to(device))
+    return words.to(device), MarginalDenoiser(plain, by_level.to(device))
 
 
 def test_marginals_do_not_depend_on_where_categories_lie(device, dtype):
-    words, slots = words_like_slots(device, 0)
+    words, levels = words_like_levels(device, 0)
     rows = torch.cartesian_prod(torch.arange(7), torch.arange(5)).double().to(device)
     close = {"atol": rounding(dtype), "rtol": rounding(dtype)}
-    torch.testing.assert_close(words.log_prob(rows), slots.log_prob(rows), **close)
-    oracle = SupportDenoiser(slots.codebook, rows, slots.log_prob(rows).exp())
+    torch.testing.assert_close(words.log_prob(rows), levels.log_prob(rows), **close)
+    oracle = SupportDenoiser(levels.codebook, rows, levels.log_prob(rows).exp())
     torch.testing.assert_close(words.log_prob(rows), oracle.log_prob(rows), **close)
     for plan in (CoordinateSchedule(2), IsotropicSchedule((1.0, 5.0))):
         got = path_log_prob(words, rows, plan, generator=seeded_generator(0, device))

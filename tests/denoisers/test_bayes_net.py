@@ -97,7 +97,7 @@ def test_a_tree_is_a_network_of_one_parent(device, dtype, columns, seed):
     book = Codebook(columns).to(device)
     rng = np.random.default_rng(seed)
     tree = random_trees(book, rng)
-    up, sizes = tree.parents[0].tolist(), book.slots.cardinalities
+    up, sizes = tree.parents[0].tolist(), book.levels.cardinalities
     logs = [
         tree.log_tables[0, j, : sizes[up[j]] if up[j] >= 0 else 1, : sizes[j]]
         for j in range(len(sizes))
@@ -734,12 +734,12 @@ def test_parents_come_by_worth():
 def test_without_held_out_rows_one_row_smooths(device, dtype):
     rng = np.random.default_rng(0)
     truth = sharp_net(GRAPHS["diamond"], rng, device)
-    book, sizes = truth.codebook, truth.codebook.slots.cardinalities
+    book, sizes = truth.codebook, truth.codebook.levels.cardinalities
     x = draw_rows(truth, 300, rng)
     fitted = fit(book, x)
     marginals = MarginalDenoiser.fit(book, x)
     for j, above in enumerate(fitted.parents):
-        mine = marginals.log_probs.exp()[book.slots.slot_column == j].double().cpu().numpy()
+        mine = marginals.log_probs.exp()[book.levels.level_column == j].double().cpu().numpy()
         expected = naive_table(x.cpu().numpy(), sizes, mine, above, j, 1.0)
         got = fitted.log_tables[j].exp().double().cpu().numpy()
         np.testing.assert_allclose(got, expected, atol=rounding(dtype))
@@ -920,7 +920,7 @@ def test_a_cycle_in_a_file_is_refused(model, tmp_path):
     """Also where all tables would fit."""
     header, tensors = model[0]._to_state()
     header = json.loads(json.dumps(header))
-    sizes = model[0].denoiser_.codebook.slots.cardinalities
+    sizes = model[0].denoiser_.codebook.levels.cardinalities
     assert len(set(sizes)) == 1
     header["denoiser"]["parents"] = [[1], [2], [3], [0]]
     table = torch.full((sizes[0], sizes[0]), -math.log(sizes[0]))

@@ -42,8 +42,8 @@ def random_classes(book, rng, *, n_classes=3):
 
 def by_column(book, probs):
     """(Z, T) as one numpy array (Z, K_j) for every column of few categories."""
-    spread = book.slots.spread(probs, 0.0).double().cpu().numpy()
-    return [spread[:, i, :k] for i, k in enumerate(book.slots.cardinalities)]
+    spread = book.levels.spread(probs, 0.0).double().cpu().numpy()
+    return [spread[:, i, :k] for i, k in enumerate(book.levels.cardinalities)]
 
 
 # -- exact, whatever is known ----------------------------------------------------------------------
@@ -68,7 +68,7 @@ def test_log_prob_is_a_sum_over_classes(device, dtype, columns, seed):
 
 @pytest.mark.parametrize("name", sorted(BOOKS | WIDER_BOOKS))
 def test_known_or_unknown_cells_have_a_shorter_way(device, dtype, name):
-    """To the same classes and the same slots, whatever is known of the continuous columns."""
+    """To the same classes and the same levels, whatever is known of the continuous columns."""
     book = make_book(name, device)
     rng = np.random.default_rng(0)
     denoiser = random_classes(book, rng, n_classes=5)
@@ -78,19 +78,19 @@ def test_known_or_unknown_cells_have_a_shorter_way(device, dtype, name):
     snr[:2] = torch.tensor([[0.0], [math.inf]], device=device)
     y = book.embed(rows).masked_fill(book.per_coord(snr) == 0, 0.0)
     at = snr[:, book.finite]
-    evidence = book.slots.evidence(y[:, : book.slots.n_coords], at)
+    evidence = book.levels.evidence(y[:, : book.levels.n_coords], at)
     start = torch.tensor(rng.normal(size=(30, 5)), device=device).to(y)
     short = denoiser._known_or_not(start, evidence, at)
     long = denoiser._noisy(start, evidence, at)
     close = {"atol": rounding(dtype, 3), "rtol": rounding(dtype)}
     torch.testing.assert_close(short[0].softmax(1), long[0].softmax(1), **close)
-    slots = [book.slots.log_softmax(logits) for _, logits in (short, long)]
-    torch.testing.assert_close(slots[0].exp(), slots[1].exp(), **close)
-    unknown = book.slots.per_slot(at) == 0
-    torch.testing.assert_close(slots[0][unknown], slots[1][unknown], **close)
+    levels = [book.levels.log_softmax(logits) for _, logits in (short, long)]
+    torch.testing.assert_close(levels[0].exp(), levels[1].exp(), **close)
+    unknown = book.levels.per_level(at) == 0
+    torch.testing.assert_close(levels[0][unknown], levels[1][unknown], **close)
 
 
-@pytest.mark.parametrize("name", ["mixed", "reals and slots", "all kinds"])
+@pytest.mark.parametrize("name", ["mixed", "reals and levels", "all kinds"])
 def test_each_row_goes_the_way_that_it_can(device, dtype, monkeypatch, name):
     book = make_book(name, device)
     denoiser = random_classes(book, np.random.default_rng(0))
@@ -219,7 +219,7 @@ def naive_round(parts, marginals, cells, reals, pseudo_count):
 
 @pytest.mark.parametrize("n_rounds", [1, 5])
 @pytest.mark.parametrize("missing", [0.0, 0.3])
-@pytest.mark.parametrize("name", ["mixed", "reals and slots", "one real"])
+@pytest.mark.parametrize("name", ["mixed", "reals and levels", "one real"])
 def test_rounds_equal_slow_ones(device, dtype, name, missing, n_rounds):
     """With gaps, of which each class counts the cells that are there."""
     book = make_book(name, device)
@@ -307,7 +307,7 @@ def test_the_spread_of_a_class_keeps_its_digits(device):
 
 
 def test_a_class_of_one_value_has_a_finite_density(device):
-    book = make_book("reals and slots", device)
+    book = make_book("reals and levels", device)
     x = random_rows(book, 50, np.random.default_rng(0))
     x[:, 0], x[:, 2] = 0.3, math.nan
     fitted = fit(book, x, 8)
@@ -416,7 +416,7 @@ def test_wrong_classes_are_refused(change, message):
     book = make_book("one real", "cpu")
     good = {
         "weights": [1.0, 1.0],
-        "probs": np.ones((2, book.slots.n_slots + 1)),
+        "probs": np.ones((2, book.levels.n_points + 1)),
         "mean": np.zeros((2, 1)),
         "var": np.ones((2, 1)),
     }

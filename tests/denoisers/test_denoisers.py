@@ -61,7 +61,7 @@ def test_oracle_mean_is_a_sum_over_the_support(device, dtype, columns, seed):
     mean, q = oracle(y, snr).mean().cpu().numpy(), oracle(y, snr)
     support, p = oracle.support.long().cpu().numpy(), oracle.log_probs.exp().cpu().numpy()
     place = book.coord_column.cpu().numpy()
-    slots = book.slots.slot_of(oracle.support.long()).cpu().numpy()
+    levels = book.levels.index_of(oracle.support.long()).cpu().numpy()
     for i in range(4):
         yi, si = y[i].double().cpu().numpy(), snr[i].double().cpu().numpy()
         w = np.log(p)
@@ -71,9 +71,9 @@ def test_oracle_mean_is_a_sum_over_the_support(device, dtype, columns, seed):
             x[:, place == j] = np.stack([numpy_point(points, k) for k in support[:, j]])
         w = np.exp(w - np.logaddexp.reduce(w))
         np.testing.assert_allclose(mean[i], w @ x, atol=rounding(dtype, 3))
-        marginal = np.zeros(book.slots.n_slots)
+        marginal = np.zeros(book.levels.n_points)
         for j in range(book.n_columns):
-            np.add.at(marginal, slots[:, j].copy(), w)
+            np.add.at(marginal, levels[:, j].copy(), w)
         np.testing.assert_allclose(
             q.categorical.probs[i].cpu().numpy(), marginal, atol=rounding(dtype, 3)
         )
@@ -123,7 +123,7 @@ def test_oracle_follows_relabelled_categories_and_permuted_columns(device, dtype
     y, snr = state_of_possible_rows(book, oracle, rng, 4)
     order = rng.permutation(4)
     new_book = Codebook([columns[j] for j in order]).to(device)
-    labels = [rng.permutation(c.n_slots) if c.kind == "simplex" else np.arange(3) for c in columns]
+    labels = [rng.permutation(c.n_points) if c.kind == "simplex" else np.arange(3) for c in columns]
     maps = [torch.tensor(labels[j], device=device) for j in order]
 
     def move(rows):
@@ -191,7 +191,7 @@ def test_smoothed_marginals_are_counts(device, dtype, columns, seed, own_unseen)
         if points.kind == "real":
             continue
         cells = x[:, j].cpu().numpy()
-        counts = np.array([(cells == k).sum() + 0.5 for k in range(points.n_slots)])
+        counts = np.array([(cells == k).sum() + 0.5 for k in range(points.n_points)])
         if points.open and unseen is not None:
             counts[-1] = unseen[j]
         np.testing.assert_allclose(
@@ -249,7 +249,7 @@ def test_random_network_gives_posteriors_that_keep_what_is_known(device, dtype, 
     rows, y, snr = random_state(book, rng, 5)
     q = net(y, snr)
     torch.testing.assert_close(
-        book.slots.sum(q.categorical.probs), torch.ones_like(snr), atol=rounding(dtype), rtol=0
+        book.levels.sum(q.categorical.probs), torch.ones_like(snr), atol=rounding(dtype), rtol=0
     )
     assert not q.log_prob(rows)[torch.isinf(snr)].abs().gt(1e-6).any()
     _, y, snr = random_state(book, rng, 5, known=False)

@@ -158,7 +158,7 @@ def test_one_member_is_that_member(device, name):
     assert math.isnan(value.gain)
 
 
-@pytest.mark.parametrize("name", ["mixed", "reals and slots"])
+@pytest.mark.parametrize("name", ["mixed", "reals and levels"])
 def test_members_under_other_names_are_the_same_ensemble(device, dtype, name):
     book = make_book(name, device)
     ensemble = random_ensemble(book, 5)
@@ -279,7 +279,7 @@ def at_shares(members, rows, n, generator):
     ]
 
 
-@pytest.mark.parametrize("name", ["mixed", "open", "reals and slots", "only reals"])
+@pytest.mark.parametrize("name", ["mixed", "open", "reals and levels", "only reals"])
 def test_no_member_is_better_where_weights_were_fitted(device, dtype, name):
     """On the rows that fitted them, at every SNR and share: error, or cross-entropy."""
     book = make_book(name, device)
@@ -405,7 +405,7 @@ def test_the_fit_is_that_of_an_equal_generator(device):
 # -- the value of members --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["mixed", "reals and slots"])
+@pytest.mark.parametrize("name", ["mixed", "reals and levels"])
 def test_weights_are_the_best_of_all(device, name):
     """Two members have one weight to choose: try them all."""
     book = make_book(name, device)
@@ -427,7 +427,7 @@ def test_weights_are_the_best_of_all(device, name):
         assert reached >= max(np.log((p + q) / 2).mean(), code[0], code[-1]) - 1e-9
 
 
-@pytest.mark.parametrize("name", ["mixed", "reals and slots"])
+@pytest.mark.parametrize("name", ["mixed", "reals and levels"])
 def test_the_value_of_a_member_is_what_the_others_lose(device, dtype, name):
     """Against an ensemble of the others, made by hand in the same states."""
     book = make_book(name, device)

@@ -65,7 +65,7 @@ def test_posterior_is_a_sum_over_all_rows(device, dtype, kind, columns, seed):
     torch.testing.assert_close(got, expected, atol=rounding(dtype, 10), rtol=0)
     alone = [denoiser(y[i : i + 1], snr[i : i + 1]).categorical.probs for i in range(len(y))]
     torch.testing.assert_close(got, torch.cat(alone), atol=rounding(dtype), rtol=0)
-    assert denoiser(y[:0], snr[:0]).categorical.probs.shape == (0, book.slots.n_slots)
+    assert denoiser(y[:0], snr[:0]).categorical.probs.shape == (0, book.levels.n_points)
 
 
 @pytest.mark.parametrize(("name", "kind"), cases([*KINDS, "oracle", "marginals"], sorted(BOOKS)))
@@ -74,21 +74,21 @@ def test_what_evidence_says_is_a_sum_over_all_rows(device, dtype, name, kind):
     book = make_book(name, device)
     denoiser = make_denoiser(kind, book, 0)
     rng = np.random.default_rng(0)
-    rows, slots = all_rows(book), book.slots
-    evidence = torch.tensor(rng.normal(size=(9, slots.n_slots)) * 2, device=device)
+    rows, levels = all_rows(book), book.levels
+    evidence = torch.tensor(rng.normal(size=(9, levels.n_points)) * 2, device=device)
     evidence = evidence.to(book.known_snr)
     log_mass, logits = denoiser.infer(evidence)
-    own = slots.slot_of(rows.long())
+    own = levels.index_of(rows.long())
     joint = denoiser.log_prob(rows) + evidence[:, own].sum(2)  # (9, R)
     close = {"atol": rounding(dtype, 10), "rtol": rounding(dtype)}
     torch.testing.assert_close(log_mass, joint.logsumexp(1), **close)
-    ones = torch.zeros(len(rows), slots.n_slots, device=device).to(joint).scatter_(1, own, 1.0)
+    ones = torch.zeros(len(rows), levels.n_points, device=device).to(joint).scatter_(1, own, 1.0)
     expected = joint.softmax(1) @ ones
-    torch.testing.assert_close(slots.log_softmax(logits).exp(), expected, **close)
-    shift = torch.tensor(rng.normal(size=(9, slots.n_columns)), device=device).to(evidence)
-    moved = denoiser.infer(evidence + slots.per_slot(shift))
+    torch.testing.assert_close(levels.log_softmax(logits).exp(), expected, **close)
+    shift = torch.tensor(rng.normal(size=(9, levels.n_columns)), device=device).to(evidence)
+    moved = denoiser.infer(evidence + levels.per_level(shift))
     torch.testing.assert_close(moved[0], log_mass + shift.sum(1), **close)
-    torch.testing.assert_close(slots.log_softmax(moved[1]).exp(), expected, **close)
+    torch.testing.assert_close(levels.log_softmax(moved[1]).exp(), expected, **close)
     nothing = denoiser.infer(evidence[:0])
     assert [len(part) for part in nothing] == [0, 0]
 

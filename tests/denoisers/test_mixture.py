@@ -40,15 +40,17 @@ mixed_tables = st.lists(
 
 
 def parts_of(oracle):
-    """Weights (Z,), slot probabilities by column, means and standard deviations (Z, R): numpy."""
-    slots = oracle.codebook.slots
+    """Weights (Z,), level probabilities by column, means and standard deviations (Z, R): numpy."""
+    levels = oracle.codebook.levels
     probs = oracle.log_probs.double().exp().cpu().numpy()
     by_column = []
-    for j in range(slots.n_columns):
-        n = slots.columns[j].n_slots
-        codes = torch.zeros(n, slots.n_columns, dtype=torch.int64, device=slots.slot_value.device)
+    for j in range(levels.n_columns):
+        n = levels.columns[j].n_points
+        codes = torch.zeros(
+            n, levels.n_columns, dtype=torch.int64, device=levels.level_value.device
+        )
         codes[:, j] = torch.arange(n)
-        by_column.append(probs[:, slots.slot_of(codes)[:, j].cpu().numpy()])
+        by_column.append(probs[:, levels.index_of(codes)[:, j].cpu().numpy()])
     weights = oracle.log_weights.double().exp().cpu().numpy()
     return (
         weights,
@@ -119,7 +121,7 @@ def test_posterior_is_bayes_rule_over_classes(device, dtype, columns, seed):
                 values[j] = (mean[:, a] + var * own) / (1 + gamma * var)
         r = np.exp(log_z - np.logaddexp.reduce(log_z))
         for j in finite:
-            e = np.stack([numpy_point(columns[j], k) for k in range(columns[j].n_slots)])
+            e = np.stack([numpy_point(columns[j], k) for k in range(columns[j].n_points)])
             p = r @ inside[j]
             np.testing.assert_allclose(x_hat[i, place == j], p @ e, atol=rounding(dtype, 100))
             got = q.column(j)[i].exp().cpu().numpy()
@@ -129,7 +131,7 @@ def test_posterior_is_bayes_rule_over_classes(device, dtype, columns, seed):
             assert got == pytest.approx(r @ values[j], abs=rounding(dtype, 100) + 1e-8)
 
 
-@pytest.mark.parametrize("name", ["one real", "reals and slots"])
+@pytest.mark.parametrize("name", ["one real", "reals and levels"])
 def test_one_class_is_the_marginal_denoiser(device, dtype, name):
     book = make_book(name, device)
     rng = np.random.default_rng(0)
@@ -144,7 +146,7 @@ def test_one_class_is_the_marginal_denoiser(device, dtype, name):
     torch.testing.assert_close(oracle.log_prob(rows), marginal.log_prob(rows), **close)
 
 
-@pytest.mark.parametrize("name", ["one real", "reals and slots"])
+@pytest.mark.parametrize("name", ["one real", "reals and levels"])
 def test_mass_and_density_add_up_to_one(device, dtype, name):
     book = make_book(name, device)
     oracle = random_mixture(book, np.random.default_rng(0))

@@ -52,9 +52,9 @@ def whole(book):
 def naive_log_prob(denoiser, row):
     """Of one whole row: a sum over which category each joined column has."""
     joining, rest = denoiser.joining, denoiser.rest
-    slots = rest.codebook.slots
+    levels = rest.codebook.levels
     alone = [
-        rest.log_probs[slots.slot_of(torch.tensor([row], device=rest.log_probs.device))[0, j]]
+        rest.log_probs[levels.index_of(torch.tensor([row], device=rest.log_probs.device))[0, j]]
         for j in range(len(row))
     ]
     alone = [math.exp(a) for a in alone]
@@ -92,7 +92,7 @@ def test_log_prob_is_a_sum_over_joined_categories(device, dtype, columns, seed):
 def test_rows_of_the_joined_table(device):
     book = Codebook([simplex(2), simplex(3), simplex(2), simplex(2)]).to(device)
     joining = Joining(book, [(0, 2)], [[(0, 0), (1, 0)]])
-    assert [c.n_slots for c in joining.codebook.columns] == [3, 3, 2]
+    assert [c.n_points for c in joining.codebook.columns] == [3, 3, 2]
     nan = math.nan
     rows = [[1, 2, 0, 1], [0, 0, 0, 0], [1, 1, 1, 1], [nan, 1, 0, nan], [0, nan, 0, 1]]
     got = joining.encode(torch.tensor(rows, dtype=torch.float64, device=device))

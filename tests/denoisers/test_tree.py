@@ -73,7 +73,7 @@ def test_log_prob_is_a_sum_of_products_down_the_trees(device, dtype, columns, n_
     book = Codebook(columns).to(device)
     raw = tree_tables(book, np.random.default_rng(seed), n_trees)
     denoiser = random_trees(book, np.random.default_rng(seed), n_trees=n_trees)
-    sizes = book.slots.cardinalities
+    sizes = book.levels.cardinalities
     expected = np.array([naive_log_prob(*raw, sizes, row) for row in whole(book)])
     got = denoiser.log_prob(all_rows(book)).double()
     np.testing.assert_allclose(got.cpu().numpy(), expected, atol=rounding(dtype), rtol=0)
@@ -317,7 +317,7 @@ def test_chow_liu_equals_slow_counts(device, dtype, columns, n, seed):
     rng = np.random.default_rng(seed)
     x = draw_rows(random_trees(book, rng, n_trees=2), n, rng)
     fitted = fit(book, x, pseudo_count=FEW)
-    edges, log_prob = naive_tree(x.cpu().numpy(), book.slots.cardinalities)
+    edges, log_prob = naive_tree(x.cpu().numpy(), book.levels.cardinalities)
     assert len(edges_of(fitted.parents[0])) == len(edges)
     got = fitted.log_prob(x).double().sum().item()
     expected = log_prob(x.cpu().numpy()).sum()
@@ -349,8 +349,8 @@ def test_pairs_are_counted_where_both_are_there(device, dtype):
     rng = np.random.default_rng(1)
     x = draw_rows(random_trees(book, rng), 400, rng, missing=0.4)
     fitted = fit(book, x, pseudo_count=FEW)
-    counts = naive_counts(x.cpu().numpy(), book.slots.cardinalities)
-    edges, _ = naive_tree(x.cpu().numpy(), book.slots.cardinalities)
+    counts = naive_counts(x.cpu().numpy(), book.levels.cardinalities)
+    edges, _ = naive_tree(x.cpu().numpy(), book.levels.cardinalities)
     assert edges_of(fitted.parents[0]) == set(edges)
     for j, up in enumerate(fitted.parents[0].tolist()):
         table = fitted.log_tables[0, j].double().exp().cpu().numpy()
@@ -593,7 +593,7 @@ def test_categories_that_a_column_does_not_have_may_be_anything(device):
 @pytest.mark.parametrize("name", ["one real", "only words", "all kinds", "only reals"])
 def test_other_columns_need_a_rest(name):
     book = make_book(name, "cpu")
-    c, k = book.slots.n_columns, book.slots.widest
+    c, k = book.levels.n_columns, book.levels.widest
     with pytest.raises(ValueError, match="come from the rest"):
         TreeDenoiser(book, torch.full((1, c), -1), torch.ones(1, c, k, k))
 
@@ -617,7 +617,7 @@ def test_wrong_fits_are_refused(change, message):
 
 
 def test_too_many_categories_are_refused_before_memory_is_asked_for():
-    book = Codebook([simplex(tree.MOST_SLOTS - 1), simplex(2), real()])
+    book = Codebook([simplex(tree.MOST_LEVELS - 1), simplex(2), real()])
     x = torch.zeros(1, 3).double()
     with pytest.raises(ValueError, match="at most 6000; these columns have 6001"):
         TreeDenoiser.fit(MarginalDenoiser.fit(book, x), x)

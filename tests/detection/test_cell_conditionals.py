@@ -50,11 +50,11 @@ def exact_density(seed=0, **changes):
     x, _ = density.encode(ROWS)
     oracle = SupportDenoiser(book, x, torch.tensor(p).to(book.dtype))
     marginals = [np.bincount(x[:, j].long(), weights=p) for j in range(3)]
-    slots = torch.zeros(book.slots.n_slots).to(book.dtype)
+    slots = torch.zeros(book.levels.n_points).to(book.dtype)
     for j, m in enumerate(marginals):
         codes = torch.zeros(len(m), 3, dtype=torch.int64)
         codes[:, j] = torch.arange(len(m))
-        slots[book.slots.slot_of(codes)[:, j]] = torch.tensor(m).to(book.dtype)
+        slots[book.levels.index_of(codes)[:, j]] = torch.tensor(m).to(book.dtype)
     density = with_denoiser(density, oracle, MarginalDenoiser(book, slots))
     return density, pd.Series(p), [marginals[j] for j in range(3)]
 

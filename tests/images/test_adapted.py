@@ -236,7 +236,7 @@ def test_what_a_guess_means(device, n_levels):
         q = model._as_meant(own, guess, torch.ones_like(points))
         torch.testing.assert_close(q.mean(), guess, atol=2e-3, rtol=1e-3)
         # of exponential form: the log-ratio to what was believed is linear in the level
-        ratio = book.slots.spread((q.logits - own.categorical.logits), 0.0)
+        ratio = book.levels.spread((q.logits - own.categorical.logits), 0.0)
         if n_levels > 2:
             second = ratio.diff(dim=2).diff(dim=2)
             assert second.abs().max() < 1e-2 * (1 + ratio.abs().max())
@@ -374,7 +374,7 @@ def test_marginals_of_pixels():
         pixels = Pixels((2,), n_levels=n_levels)
         x = torch.from_numpy(rng.binomial(n_levels - 1, 0.3, (n, 2))).double()
         q = pixel_marginals(pixels, x)
-        p = pixels.codebook().slots.spread(q.log_probs.exp()[None], 0.0)[0]
+        p = pixels.codebook().levels.spread(q.log_probs.exp()[None], 0.0)[0]
         torch.testing.assert_close(p.sum(1), torch.ones_like(p[:, 0]))
         assert (p > 0).all()
         truth = stats.binom(n_levels - 1, 0.3).pmf(np.arange(n_levels))

@@ -367,7 +367,7 @@ def test_one_jump_is_the_independent_columns(device, dtype, steps, generator):
     ).log_prob
     p, rows = oracle.log_probs.exp().cpu().numpy(), rows.cpu().numpy().astype(int)
     independent = sum(
-        np.log([p[rows[:, j] == k].sum() for k in range(book.slots.cardinalities[j])])[rows[:, j]]
+        np.log([p[rows[:, j] == k].sum() for k in range(book.levels.cardinalities[j])])[rows[:, j]]
         for j in range(3)
     )
     close = np.allclose(got.cpu().numpy(), independent, atol=rounding(dtype, 3))
@@ -577,7 +577,7 @@ def test_attribution_of_independent_columns_is_their_surprisal(device, dtype, ge
     marginal = random_marginals(book, np.random.default_rng(0))
     rows = all_rows(book)
     split = path_attribution(marginal, rows, IsotropicSchedule((2.0, 9.0)), generator=generator)
-    expected = -book.slots.at(marginal.log_probs.expand(len(rows), -1), rows.long()).double()
+    expected = -book.levels.at(marginal.log_probs.expand(len(rows), -1), rows.long()).double()
     torch.testing.assert_close(split.surprisal, expected, atol=rounding(dtype), rtol=1e-4)
 
 
@@ -760,10 +760,10 @@ class Unlucky(Denoiser):
 
     def forward(self, y, snr):
         known = torch.isinf(snr)
-        logits = y.new_zeros(len(y), self.codebook.slots.n_slots)
+        logits = y.new_zeros(len(y), self.codebook.levels.n_points)
         bad = known[:, 0] & ~known[:, 1] & ~known[:, 2]
         logits[:, 2] = logits[:, 4] = torch.where(bad, 4.0, 0.0)
-        return Posterior(self.codebook, CategoricalPosterior(self.codebook.slots, logits))
+        return Posterior(self.codebook, CategoricalPosterior(self.codebook.levels, logits))
 
 
 def test_masses_add_up_to_one_under_tol(device):

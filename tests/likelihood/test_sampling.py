@@ -40,7 +40,7 @@ from discrete_itd.likelihood.sampling import best_guess, column_distribution, sa
 
 def counts_of(book, codes):
     """How often each row of the enumeration was drawn."""
-    sizes = [c.n_slots for c in book.columns]
+    sizes = [c.n_points for c in book.columns]
     return np.bincount(
         np.ravel_multi_index(codes.long().cpu().numpy().T, sizes), minlength=math.prod(sizes)
     )
@@ -212,7 +212,7 @@ def test_the_mixture_oracle_draws_its_density(device, name, plan):
 @pytest.mark.parametrize("schedule", sorted(SCHEDULES))
 @pytest.mark.parametrize("kind", ["network", "stranger"])
 def test_samples_of_words_follow_the_scored_mass(device, kind, schedule):
-    """Words among slots."""
+    """Words among levels."""
     book = Codebook([code(3), line(-0.8, 0.7), simplex(2)]).to(device)
     denoiser = random_network(book, 6, strength=0.4) if kind == "network" else Stranger(book, 6)
     plan = make_schedule(schedule, 3, kind)
@@ -371,11 +371,11 @@ def test_the_distribution_of_a_cell_does_not_look_at_it(device, name):
             continue
         before = rows.clone()
         got = column_distribution(net, rows, j, batch_size=2)
-        assert got.shape == (5, points.n_slots)
+        assert got.shape == (5, points.n_points)
         assert got.dtype == torch.float64
         other = rows.clone()
         other[:, j] = math.nan
         assert torch.equal(column_distribution(net, other, j, batch_size=2), got)
         assert torch.equal(rows.nan_to_num(-1.0), before.nan_to_num(-1.0))  # rows are left alone
-        assert column_distribution(net, rows[:0], j).shape == (0, points.n_slots)
+        assert column_distribution(net, rows[:0], j).shape == (0, points.n_points)
     assert best_guess(net, rows[:0]).shape == rows[:0].shape

@@ -153,7 +153,7 @@ def test_placed_steps_are_not_worse_than_even_ones(device, n_steps):
 
 @pytest.mark.parametrize("missing", [0.0, 0.4])
 def test_placed_steps_of_a_mixed_table_are_not_worse_than_even_ones(device, missing):
-    book = make_book("reals and slots", device)
+    book = make_book("reals and levels", device)
     rng = np.random.default_rng(0)
     oracle = random_mixture(book, rng)
     rows = mixture_draws(oracle, 3000, rng)
@@ -345,7 +345,7 @@ def test_information_against_slow_counts(device, dtype, columns, n, missing, see
     torch.testing.assert_close(found, found.T)
     cells = rows.cpu().numpy()
     for (a, i), (b, j) in itertools.combinations(enumerate(finite), 2):
-        sizes = book.columns[i].n_slots, book.columns[j].n_slots
+        sizes = book.columns[i].n_points, book.columns[j].n_points
         expected = naive_information(cells[:, i], cells[:, j], *sizes)
         assert found[a, b].item() == pytest.approx(expected, abs=rounding(dtype))
 
@@ -412,7 +412,7 @@ def test_tables_of_which_nothing_is_counted_have_no_orders(monkeypatch):
     assert orders(real(), code(5)) is None
     assert orders(simplex(1), real()) is None
     assert orders(simplex(2), simplex(2)) is not None
-    monkeypatch.setattr(planning, "ORDER_SLOTS", 7)
+    monkeypatch.setattr(planning, "ORDER_LEVELS", 7)
     assert orders(simplex(4), simplex(3)) is not None
     assert orders(simplex(4), simplex(4)) is None
 

@@ -149,7 +149,7 @@ def excess(patterns, denoiser, rows, truth, device):
 
 @pytest.mark.parametrize("missing", [0.0, 0.3])
 @pytest.mark.parametrize("pattern", sorted(SHARES))
-@pytest.mark.parametrize("name", ["one real", "only reals", "reals and slots"])
+@pytest.mark.parametrize("name", ["one real", "only reals", "reals and levels"])
 def test_losses_of_the_mixture_oracle_average_to_the_entropy(device, name, pattern, missing):
     """Of the observed cells, with a baseline (of less variance) or without.
 
@@ -234,7 +234,7 @@ def test_losses_of_independent_columns_average_to_their_entropy(device, name, pa
 @pytest.mark.parametrize("pattern", sorted(SHARES))
 def test_leading_columns_come_first(device, pattern, missing):
     """Masked rows: -log P of all; isotropic ones: of the others given these; of hybrids any may be known."""
-    columns = make_book("reals and slots", "cpu").columns
+    columns = make_book("reals and levels", "cpu").columns
     book = Codebook(columns, leading=[3, 0]).to(device)
     rng = np.random.default_rng(0)
     oracle = random_mixture(book, rng)
@@ -317,7 +317,7 @@ def test_balanced_rows_weigh_alike_among_those_of_the_same_known_cells(
     class Coin(Denoiser):
         def forward(self, y, snr):
             states.append(snr)
-            return Posterior(book, CategoricalPosterior(book.slots, torch.zeros_like(y)))
+            return Posterior(book, CategoricalPosterior(book.levels, torch.zeros_like(y)))
 
     quadrature = Quadrature.logistic(1.0, 1.0, low=-4, high=5).to(device)
     patterns = Patterns(quadrature, (0.0, 1.0, 0.0), balanced=balanced)
@@ -376,7 +376,7 @@ def test_gradients_flow_from_every_pattern_into_every_family(device, name, patte
     loss.mean().backward()
     last = net.network.leave[-1]
     assert last.weight.grad.isfinite().all()
-    for part in last.bias.grad.split([n for n in net._sizes if n]):  # slots, reals, words
+    for part in last.bias.grad.split([n for n in net._sizes if n]):  # levels, reals, words
         assert part.abs().max() > 1e-6
     for words in net.words:
         assert words.grad.isfinite().all()
