@@ -1,0 +1,88 @@
+"""Limits on the structure of the package: directions of imports, sizes, inheritance, private names."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.house import House, cycles, depths, foreign_privates, functions
+
+MOST_AT_TOP, MOST_LINES, MOST_BODY = 10, 400, 60
+# A room imports only rooms of an earlier line; rooms of one line import one another only where they are one layer.
+LAYERS = [
+    {"progress", "deprecation", "datasets"},
+    {"channel"},
+    {"denoisers", "encoders"},
+    {"likelihood", "storage"},
+    {"training"},
+    {"models", "recipes", "images"},
+    {"estimators", "validation"},
+    {"detection"},
+    {"reporting", "plots"},
+    {"cli"},
+]
+ONE_LAYER = [{"models", "recipes"}, {"estimators", "validation"}, {"reporting", "plots"}]
+CORE = ("channel", "denoisers", "likelihood", "training")
+NOT_IN_CORE = {"pandas", "sklearn"}
+
+remaining = pytest.mark.xfail(strict=False, reason="violations that remain are being mended")
+
+house = House.read(Path(__file__).parents[1])
+LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
+
+
+def test_at_most_ten_modules_lie_at_the_top():
+    assert len(house.at_top()) <= MOST_AT_TOP
+
+
+def test_every_room_has_a_place():
+    assert {m.room for m in house.modules.values()} - {""} == set(LEVEL)
+
+
+@remaining
+def test_imports_run_one_way():
+    upward = [
+        f"{a} -> {b}"
+        for a, b in sorted(house.arrows())
+        for rooms in [{house.modules[a].room, house.modules[b].room}]
+        if len(rooms) == 2
+        and LEVEL[house.modules[a].room] <= LEVEL[house.modules[b].room]
+        and not any(rooms <= layer for layer in ONE_LAYER)
+    ]
+    assert not upward
+    assert not [a for a, targets in house.inner.items() if a and "" in targets]  # the face itself
+
+
+def test_modules_import_without_cycles():
+    assert not cycles(house.arrows())
+
+
+@remaining
+@pytest.mark.parametrize("room", CORE)
+def test_the_torch_core_reaches_no_tables(room):
+    ways = []
+    for name, module in house.modules.items():
+        if module.room == room:
+            reached = house.reached(name)
+            ways += [" -> ".join([*reached[n], n]) for n in sorted(NOT_IN_CORE & set(reached))]
+            ways += [f"{name} -> {b}" for b in house.inner[name] if b.startswith("encoders")]
+    assert not ways
+
+
+@remaining
+def test_files_are_short():
+    assert not [f"{m.name} {m.n_lines}" for m in house.modules.values() if m.n_lines > MOST_LINES]
+
+
+@remaining
+def test_functions_are_short():
+    bodies = [pair for m in house.modules.values() for pair in functions(m)]
+    assert not [f"{name} {n}" for name, n in bodies if n > MOST_BODY]
+
+
+def test_inheritance_is_flat():
+    assert not {name: n for name, n in depths(house).items() if n > 1}
+
+
+@remaining
+def test_nobody_uses_the_private_names_of_another():
+    assert not [use for m in house.modules.values() for use in foreign_privates(m)]
