@@ -12,6 +12,23 @@ Class = TypeVar("Class", bound=type)
 REMOVAL = "0.3"  # the release without the old names
 
 
+def warn_renamed(where: str, old: str, new: str, stacklevel: int = 3) -> None:
+    """Warn, by default the caller's caller, that ``old`` is called ``new`` now."""
+    warnings.warn(
+        f"{where}: {old} is called {new} now; the old name will be removed in release {REMOVAL}",
+        FutureWarning,
+        stacklevel=stacklevel,
+    )
+
+
+def renamed_value(parameter: str, value: Any, values: Mapping[str, str]) -> Any:
+    """The present name of a parameter's value, given a mapping from old to new names; with a FutureWarning if old."""
+    if not isinstance(value, str) or value not in values:
+        return value
+    warn_renamed(parameter, repr(value), repr(values[value]), stacklevel=5)
+    return values[value]
+
+
 def translated(
     arguments: Mapping[str, Any], names: Mapping[str, str], where: str, stacklevel: int
 ) -> dict[str, Any]:
@@ -41,11 +58,7 @@ def translated(
     for given, value in arguments.items():
         name = names.get(given, given)
         if name != given:
-            warnings.warn(
-                f"{where}: {given!r} is called {name!r} now; the old name goes in release {REMOVAL}",
-                FutureWarning,
-                stacklevel=stacklevel,
-            )
+            warn_renamed(where, repr(given), repr(name), stacklevel + 1)
         if name in out or (name != given and name in arguments):
             raise TypeError(f"{where}: {given!r} is the old name of {name!r}: give one of them")
         out[name] = value
@@ -72,11 +85,7 @@ def renamed_parameters(**names: str) -> Callable[[Class], Class]:
 
     def attribute(old: str, new: str) -> property:
         def read(self: Any) -> Any:
-            warnings.warn(
-                f"{type(self).__name__}: {old!r} is called {new!r} now; the old name goes in release {REMOVAL}",
-                FutureWarning,
-                stacklevel=2,
-            )
+            warn_renamed(type(self).__name__, repr(old), repr(new))
             return getattr(self, new)
 
         return property(read, doc=f"The old name of ``{new}``.")

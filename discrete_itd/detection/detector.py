@@ -264,7 +264,7 @@ class DiffusionOutlierDetector(OutlierMixin, BaseEstimator):
         alone.set_params(denoiser="independent", n_evaluations=2, schedule="coordinate")
         alone.fit(_take(rows, train))
         generator = torch.Generator().manual_seed(seed)
-        x, _ = alone.encode(_take(rows, train))
+        x = alone.rows(_take(rows, train)).x
         strange = KernelDensity.outlyingness(base_of(alone), x, generator).cpu().numpy()
         n_kept = max(2, len(train) - round(share * len(train)))
         kept = np.sort(train[np.argsort(strange, kind="stable")[:n_kept]])

@@ -210,7 +210,7 @@ def drift(
         usual_own = _own_nats(density, explain, drawn, usual_gone, random)
     codes = kinds = None
     if reference is not None:
-        codes = [density.encode(t)[0].cpu().numpy() for t in (X, reference)]
+        codes = [density.rows(t).x.cpu().numpy() for t in (X, reference)]
         kinds = [c.kind for c in density.encoder_.schema]
     p_value, table = compare(shares, ordinary, names, random, codes=codes, kinds=kinds)
     means = [_mean_and_error(t) for t in (nats, usual_nats, own, usual_own)]

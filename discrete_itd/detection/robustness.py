@@ -69,7 +69,8 @@ def robustness(
             raise TypeError(f"shares must be numbers, got {share!r}")
         if not 0 <= share <= 1:
             raise ValueError(f"shares must be between 0 and 1, got {share!r}")
-    cells, log_volume = density.encode(X)
+    asked = density.rows(X)
+    cells, log_volume = asked.x, asked.log_volume
     labels = None if y is None else _labels(y, len(cells))
     random = check_random_state(random_state)
     plan = [(0.0, 0), *((float(s), r) for s in shares for r in range(n_repeats))]

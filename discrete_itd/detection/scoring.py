@@ -14,7 +14,6 @@ from torch import Tensor
 
 from discrete_itd.denoisers import MarginalDenoiser
 from discrete_itd.detection.kernel import KernelDensity, Widths
-from discrete_itd.encoders.frames import unique_rows
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.progress import progress_bar
 
@@ -79,7 +78,7 @@ class Scorer:
         if not n:
             return scorer
         generator = torch.Generator().manual_seed(seed)
-        kernel = KernelDensity.fit(base_of(density), density.encode(train)[0], generator)
+        kernel = KernelDensity.fit(base_of(density), density.rows(train).x, generator)
         return replace(scorer, weight=0.5, kernel=kernel)
 
     def score(self, X: Any) -> np.ndarray:
@@ -132,8 +131,8 @@ class Scorer:
         return -base_of(self.density).marginals().expand(len(x)).log_prob(x).double()
 
     def _encoded(self, X: Any) -> tuple[Tensor, np.ndarray, Tensor, np.ndarray]:
-        x, log_volume = self.density.encode(X)
-        return *unique_rows(x), x, log_volume
+        rows = self.density.rows(X)
+        return rows.unique, rows.inverse, rows.x, rows.log_volume
 
     @property
     def rounding(self) -> float:

@@ -179,7 +179,7 @@ class TableEncoder:
             if strange:
                 warnings.warn(
                     f"column {column.name!r}: no value was seen in training (dtype {values.dtype}, fitted as"
-                    f" {column.dtype}, {column.kind}); is the type the same, and the kind what column_types= should say?",
+                    f" {column.dtype}, {column.kind}); is the dtype the same, and the kind right (column_types=)?",
                     stacklevel=4,
                 )
         for j, place in self._indicators():

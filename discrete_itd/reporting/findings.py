@@ -287,7 +287,7 @@ def _with_threshold(
 
 def _count_cells(density: DiffusionDensity, X: Any) -> int:
     """Cells that are there, and have a cost."""
-    return int((~density.encode(X)[0].isnan()).sum())
+    return int((~density.rows(X).x.isnan()).sum())
 
 
 def check_finite(name: str, value: Any) -> None:

@@ -93,7 +93,8 @@ def main() -> None:
                 f"path (6), {model.schedule_.n_steps} steps",
                 Estimate(*map(torch.from_numpy, e)),
             )
-            x, volume = model.encode(test.numpy())
+            rows = model.rows(test.numpy())
+            x, volume = rows.x, rows.log_volume
             quadrature = pilot_quadrature(model.denoiser_, x, generator)
             e = integral_log_prob(
                 model.denoiser_,

@@ -55,7 +55,7 @@ def report(
     denoiser, model = density.denoiser_, density.model_
     n_valid = max(1, round(density.validation_fraction * len(fit)))
     order = np.random.RandomState(model.seed).permutation(len(fit))  # as the fit held rows out
-    cells, _ = density.encode(fit)
+    cells = density.rows(fit).x
     x, rows = cells[order[n_valid:]], cells[order[:n_valid]][: options.rows]
     generator = torch.Generator().manual_seed(0)
     quadrature = pilot_quadrature(denoiser, x, generator)

@@ -245,7 +245,7 @@ def coverage(quick: bool) -> str:
                 here = dataclasses.replace(model.model_, schedule=schedule_of(n_steps))
                 line: list[Any] = [name, f"{kind}, {n_steps} steps", n_evaluations]
                 for rows in (held, odd):
-                    x = model.encode(rows)[0]
+                    x = model.rows(rows).x
                     runs = [
                         dataclasses.replace(here, seed=seed).log_prob(x, n_evaluations)
                         for seed in range(repeats)

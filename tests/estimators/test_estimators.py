@@ -502,7 +502,11 @@ BAD = [
     ({"validation_fraction": 0}, ValueError, "validation_fraction must be positive"),
     ({"validation_fraction": 1.0}, ValueError, "validation_fraction must be between 0 and 1"),
     ({"validation_fraction": None}, TypeError, "validation_fraction must be a number"),
-    ({"schedule": "straight"}, ValueError, r"schedule must be one of .* or a schedule, got 'straight'"),
+    (
+        {"schedule": "straight"},
+        ValueError,
+        r"schedule must be one of .* or a schedule, got 'straight'",
+    ),
     ({"schedule": 3}, TypeError, r"schedule must be one of .* or a schedule, got 3"),
     (
         {"schedule": CoordinateSchedule(3, (0, 2, 1))},

@@ -104,7 +104,7 @@ def fit(rows, denoiser, **changes):
 
 def split(model, rows):
     """The encoded rows that were fitted, and those held out."""
-    x, _ = model.encode(rows)
+    x = model.rows(rows).x
     order = np.random.RandomState(model.model_.seed).permutation(len(x))
     n_valid = round(model.validation_fraction * len(x))
     return x[order[n_valid:]], x[order[:n_valid]]
@@ -166,7 +166,7 @@ def test_an_exact_denoiser_needs_no_training(name):
     last = model.history_.iloc[-1]
     assert last["step"] == 0
     assert last["valid_nats"] == pytest.approx(nats(model.denoiser_, held_out))
-    x, _ = model.encode(rows)
+    x = model.rows(rows).x
     estimate = model.log_prob(rows)
     # on the path that is chosen: the closed form, without error
     np.testing.assert_allclose(estimate.log_prob, model.denoiser_.log_prob(x), rtol=1e-4, atol=1e-6)
@@ -180,7 +180,7 @@ def test_an_untrained_network_is_its_base(base, architecture):
     network = Network(architecture, width=8, depth=1, base=EXACT[base])
     model = fit(rows, network, max_steps=0, schedule=CoordinateSchedule(5))
     exact = fit(rows, EXACT[base]).denoiser_
-    x, _ = model.encode(rows)
+    x = model.rows(rows).x
     expected = exact.log_prob(x)
     np.testing.assert_allclose(model.denoiser_.base.log_prob(x), expected)
     np.testing.assert_allclose(model.score_samples(rows), expected, rtol=1e-6, atol=1e-6)

@@ -157,7 +157,7 @@ def test_no_calibration_row_is_a_copy_of_a_training_row():
     )
     detector = DiffusionOutlierDetector(quick, false_alarm_rate=0.1, random_state=0).fit(frame)
     centres = {tuple(row) for row in detector._scorer.kernel.centres.tolist()}
-    x = {tuple(row) for row in detector.density_.encode(frame)[0].tolist()}
+    x = {tuple(row) for row in detector.density_.rows(frame).x.tolist()}
     assert len(detector.calibration_scores_) == 12  # each record once
     assert len(centres) == 48
     assert len(x - centres) == 12
@@ -168,7 +168,7 @@ def test_copies_do_not_sharpen_a_kernel():
     random = np.random.default_rng(0)
     frame = pd.DataFrame(random.normal(size=(200, 3)), columns=list("abc"))
     model = DiffusionDensity(denoiser="independent", random_state=0).fit(frame)
-    x, _ = model.encode(frame)
+    x = model.rows(frame).x
     import torch
 
     widths = [

@@ -1,0 +1,195 @@
+"""Drawn rows, imputed cells and the conditional distribution of one column, by a fitted model."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.utils import check_random_state
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted
+
+from discrete_itd.encoders import PRESENT, Continuous, Rows, TableEncoder
+from discrete_itd.encoders.frames import as_dtype, fill_cells, one_row, unique_rows
+from discrete_itd.likelihood.sampling import best_guess, column_distribution
+from discrete_itd.models.model import Model
+from discrete_itd.validation import check_integer
+
+
+def _has_categories(estimator: FillingMixin) -> bool:
+    """Whether a column of a fitted model has a table of probabilities."""
+    check_is_fitted(estimator)
+    return any(c.kind != "continuous" for c in estimator.model_.encoder.schema)
+
+
+class FillingMixin:
+    """Methods of an estimator with a fitted ``model_`` that draw rows and fill cells.
+
+    Attributes
+    ----------
+    model_ : Model
+    """
+
+    model_: Model
+    _is_frame: bool
+
+    if TYPE_CHECKING:
+
+        def rows(self, X: Any, *, ignore: Hashable | None = None) -> Rows: ...
+
+    def sample(
+        self,
+        n_samples: int = 1,
+        random_state: int | np.random.RandomState | None = None,
+        *,
+        given: Mapping[Any, Any] | pd.Series | pd.DataFrame | None = None,
+    ) -> pd.DataFrame | np.ndarray:
+        """Draw rows from the model.
+
+        Parameters
+        ----------
+        n_samples : int
+        random_state : int, RandomState or None
+            None draws anew at every call.
+        given : mapping, Series or frame of one row, optional
+            Values of some columns; the others are drawn given these, and so are missing ones.
+
+        Returns
+        -------
+        DataFrame or ndarray, shape (n_samples, C)
+            With the fitted names and dtypes; an array if an array was fitted. Never a category unseen in training; with
+            ``missing="category"``, cells are missing as often as in training.
+        """
+        check_is_fitted(self)
+        check_integer("n_samples", n_samples, 1)
+        seed = int(check_random_state(random_state).randint(2**31 - 1))
+        frame = _draw(self.model_, int(n_samples), seed, given)
+        return frame if self._is_frame else frame.to_numpy()
+
+    def impute(
+        self,
+        X: Any,
+        *,
+        method: str = "mode",
+        n_draws: int = 1,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> Any:
+        """Fill missing cells by their conditional distribution given the other cells of the row.
+
+        Parameters
+        ----------
+        X : DataFrame or array-like, shape (N, C), or Rows
+        method : {"mode", "sample"}
+            "mode" fills each cell by itself with its most probable category or expected number (in a binned column,
+            the median); "sample" draws all missing cells of a row together.
+        n_draws : int
+            With "sample", how many completed tables to draw.
+        random_state : int, RandomState or None
+            With "sample"; None draws anew at every call.
+
+        Returns
+        -------
+        DataFrame or ndarray, shape (N, C), or a list of ``n_draws`` of these if there are several
+            X without missing cells, but for columns that had no values in training; other cells are unchanged.
+        """
+        rows = self.rows(X)
+        check_integer("n_draws", n_draws, 1)
+        if method not in ("mode", "sample"):
+            raise ValueError(f"method must be 'mode' or 'sample', got {method!r}")
+        if method == "mode":
+            if n_draws != 1:
+                raise ValueError("n_draws needs method='sample': the mode is always the same")
+            return _fill(self.model_, rows)
+        random = check_random_state(random_state)
+        seeds = [int(random.randint(2**31 - 1)) for _ in range(int(n_draws))]
+        tables = [_fill(self.model_, rows, seed) for seed in seeds]
+        return tables[0] if n_draws == 1 else tables
+
+    @available_if(_has_categories)
+    def predict_proba(self, X: Any, column: Hashable | None = None) -> pd.DataFrame:
+        """Conditional distribution of one column given the other cells of each row, if the cell is not missing.
+
+        Parameters
+        ----------
+        X : DataFrame or array-like, shape (N, C), or Rows
+            The values of the column itself are not read, and may be missing.
+        column : name (position, for an array) of a column, optional
+            Nominal, ordinal or binned; by default the last such column, where tables have their label.
+
+        Returns
+        -------
+        DataFrame, shape (N, K)
+            With the index of X; one column per category, or per interval of a binned column with the two tails beyond
+            its edges. Rows sum to one: they are conditional on the cell being present and seen in training.
+        """
+        check_is_fitted(self)
+        model, encoder = self.model_, self.model_.encoder
+        j = _categorical_column(encoder, column)
+        rows = self.rows(X, ignore=encoder.names[j])
+        x = rows.x.clone()
+        x[:, [c for c in range(encoder.n_columns, x.shape[1]) if encoder.owner[c] == j]] = PRESENT
+        x[:, j] = 0.0  # rows that differ in this cell alone are one
+        unique, inverse = unique_rows(x)
+        logits = column_distribution(model.denoiser, unique, j, batch_size=model.batch_size)
+        probs = np.exp(logits.cpu().numpy())
+        if encoder.schema[j].points.open:
+            probs = probs[:, :-1]
+        probs /= probs.sum(1, keepdims=True)
+        values, level, share = encoder.schema[j].values()
+        return pd.DataFrame(
+            (probs[:, level] * share)[inverse], index=rows.index, columns=values, copy=False
+        )
+
+
+def _draw(model: Model, n_samples: int, seed: int, given: Any) -> pd.DataFrame:
+    """Rows drawn from the model, given the values of a row."""
+    encoder = model.encoder
+    start = torch.full((1, len(encoder.owner)), torch.nan, dtype=torch.float64)
+    present = np.zeros(encoder.n_columns, bool)
+    row = None if given is None else one_row(given, encoder)
+    if row is not None:
+        start = torch.from_numpy(encoder.transform(row).x)
+        present = ~start[0, : encoder.n_columns].isnan().numpy()
+        start[:, ~present[encoder.owner]] = torch.nan
+    cells = model.draw(start.expand(n_samples, -1).to(model.device), seed).cpu().numpy()
+    frame = encoder.inverse_transform(cells, rng=np.random.default_rng(seed))
+    if row is not None:  # the given values themselves, also those never seen in training
+        for name in row.columns[present]:
+            value = row[name].repeat(len(frame)).set_axis(frame.index)
+            frame[name] = as_dtype(value, frame[name].dtype)
+    return frame
+
+
+def _fill(model: Model, rows: Rows, seed: int | None = None) -> pd.DataFrame | np.ndarray:
+    """The table with its missing cells filled by the mode of each, or by a joint draw if a seed is given."""
+    encoder = rows.encoder
+    x = rows.x.clone()
+    x[:, encoder.n_columns :] = PRESENT  # a filled cell is present
+    empty = x[:, : encoder.n_columns].isnan()
+    incomplete = x[torch.nonzero(empty.any(1)).flatten()]
+    if seed is None:
+        binned = [j for j, c in enumerate(encoder.schema) if c.kind == "binned"]
+        filled = best_guess(model.denoiser, incomplete, medians=binned, batch_size=model.batch_size)
+    else:
+        filled = model.draw(incomplete, seed)
+    rng = None if seed is None else np.random.default_rng(seed)
+    decoded = encoder.inverse_transform(filled.cpu().numpy(), rng=rng)
+    return rows.as_given(fill_cells(rows.frame, empty.cpu().numpy(), decoded))
+
+
+def _categorical_column(encoder: TableEncoder, column: Hashable | None) -> int:
+    """Position of a column with a table of probabilities, by default the last; ValueError if it has none."""
+    if column is None:
+        return max(j for j, c in enumerate(encoder.schema) if c.kind != "continuous")
+    if column not in encoder.names:
+        raise ValueError(f"column {column!r}: the model has no such column")
+    j = encoder.names.index(column)
+    if isinstance(encoder.schema[j].codec, Continuous):
+        raise ValueError(
+            f"column {column!r}: continuous, so it has no table of probabilities;"
+            " draw from it with impute(method='sample'), or fit it as 'binned'"
+        )
+    return j

@@ -1,0 +1,282 @@
+"""Scores of rows and their explanation: the questions about rows that a fitted model answers."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Hashable, Iterable
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import Tensor
+
+from discrete_itd.deprecation import renamed
+from discrete_itd.encoders import Rows
+from discrete_itd.encoders.frames import read_rows
+from discrete_itd.likelihood import mse_curve
+from discrete_itd.likelihood.information import pointwise_information
+from discrete_itd.models.model import EFFORT, Model
+from discrete_itd.progress import progress_bar
+from discrete_itd.training.objective import pilot_quadrature
+from discrete_itd.validation import check_integer, check_tolerance
+
+TOLERATED = 1.5  # times max_stderr; a standard error may be this much above it by chance
+
+
+class RowEstimate(NamedTuple):
+    """Log-probabilities with their standard errors: two float64 arrays of shape (N,), in nats."""
+
+    log_prob: np.ndarray
+    stderr: np.ndarray
+
+
+class ScoringMixin:
+    """Methods of an estimator with a fitted ``model_`` that read, score and explain rows.
+
+    Attributes
+    ----------
+    model_ : Model
+    n_evaluations : int
+    """
+
+    model_: Model
+    n_evaluations: int
+    _is_frame: (
+        bool  # whether the training table was a frame: then columns of frames are found by name
+    )
+
+    def rows(self, X: Any, *, ignore: Hashable | None = None) -> Rows:
+        """Read and encode a table once, for several questions.
+
+        Parameters
+        ----------
+        X : DataFrame or array-like, shape (N, C), or Rows
+            Rows of this model, or of one with an equal schema, are returned as they are.
+        ignore : name (position, for an array) of a column, optional
+            Its values are not read and count as missing.
+
+        Returns
+        -------
+        Rows
+            Every other method takes them in place of the table.
+
+        Raises
+        ------
+        ValueError, TypeError
+            Naming the column that is absent or holds a value that the model cannot take; or if X are Rows of a model
+            with another schema.
+        """
+        check_is_fitted(self)
+        if isinstance(X, Rows):
+            return X.of(self.model_.encoder, self.model_.device)
+        frame, is_frame = read_rows(X, self)
+        by_name, names = is_frame and self._is_frame, self.model_.encoder.names
+        absent = [n for n in names if n not in frame.columns] if by_name else []
+        if absent:
+            raise ValueError(f"column {absent[0]!r}: the model knows it, the table lacks it")
+        validate_data(self, X, reset=False, skip_check_array=True)
+        return Rows.read(
+            frame,
+            self.model_.encoder,
+            is_frame=is_frame,
+            by_name=by_name,
+            device=self.model_.device,
+            ignore=ignore,
+        )
+
+    @renamed(tol="max_stderr")
+    def log_prob(
+        self, X: Any, given: Iterable[Hashable] | None = None, *, max_stderr: float | None = None
+    ) -> RowEstimate:
+        """Log-probability of each row, with its standard error.
+
+        Parameters
+        ----------
+        X : DataFrame or array-like, shape (N, C), or Rows
+            The fitted columns. The result is the log-probability of the cells that are not missing.
+        given : names (positions, for an array) of columns, optional
+            Condition on these, where they are not missing: the result is log P(other columns | given), normalised on
+            its own. It equals the difference of two joint scores if ``schedule`` is a ``CoordinateSchedule`` whose
+            ``order`` starts with the given columns, and is close to it otherwise.
+        max_stderr : float, optional
+            Nats. Rows with a larger standard error get up to 16 times ``n_evaluations``; no row gets fewer paths than
+            by default. Half of the evaluations only decide how many paths the estimate needs, so that probabilities
+            still sum to one; the standard error may be somewhat above ``max_stderr`` by chance.
+
+        Returns
+        -------
+        RowEstimate
+            ``log_prob`` and ``stderr``, float64 arrays of shape (N,), nats. ``log_prob`` plus or minus 1.96 ``stderr``
+            is a 95 % interval for the log-probability under the model, for rows like the training rows; for anomalies it
+            covers less often (see Notes). It does not measure how well the model fits.
+
+        Raises
+        ------
+        ValueError, TypeError
+            Naming the column that is absent or holds a value that the model cannot take.
+
+        Warns
+        -----
+        UserWarning
+            If standard errors stay clearly above ``max_stderr``.
+        """
+        rows, log_volume, how = self._asked(X, given, max_stderr)
+        with progress_bar(len(rows.unique), "score") as bar:
+            estimate = self.model_.log_prob(rows.unique, **how, progress=bar.update)
+        _warn_of_errors(estimate.stderr, max_stderr)
+        log_prob, stderr = (t.cpu().numpy()[rows.inverse] for t in estimate)
+        return RowEstimate(log_prob + log_volume.sum(1), stderr)
+
+    def score_samples(self, X: Any) -> np.ndarray:
+        """Log-probability of each row: float64, shape (N,), nats; higher is more typical."""
+        return self.log_prob(X).log_prob
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """Mean log-probability per row, in nats, as of scikit-learn's mixtures."""
+        return float(self.score_samples(X).mean())
+
+    @renamed(tol="max_stderr")
+    def explain(
+        self, X: Any, given: Iterable[Hashable] | None = None, *, max_stderr: float | None = None
+    ) -> pd.DataFrame:
+        """Surprisal of each row in nats, split by column.
+
+        Parameters
+        ----------
+        X : DataFrame or array-like, shape (N, C), or Rows
+        given, max_stderr
+            As in :meth:`log_prob`.
+
+        Returns
+        -------
+        DataFrame, shape (N, C)
+            With the index of X. A row sums to minus its log-probability. The share of a column is its surprisal given
+            what the path has revealed of the columns before it, averaged over paths; so it depends on the schedule,
+            and two columns that determine each other share the surprisal of both. A missing or given cell has none.
+        """
+        rows, log_volume, how = self._asked(X, given, max_stderr)
+        with progress_bar(len(rows.unique), "explain") as bar:
+            split = self.model_.attribution(rows.unique, **how, progress=bar.update)
+        _warn_of_errors(split.stderr, max_stderr)
+        return rows.by_column(split.surprisal.cpu().numpy()[rows.inverse] - log_volume)
+
+    def information(
+        self, X: Any, about: Hashable | Iterable[Hashable], *, n_points: int = 64
+    ) -> pd.DataFrame:
+        r"""Information that some columns carry about each of the others, row by row, in nats.
+
+        Parameters
+        ----------
+        X : DataFrame or array-like, shape (N, C), or Rows
+        about : name (position, for an array) of a column, or several
+            The informing columns y; where one of them is missing, it informs of nothing.
+        n_points : int
+            Noise levels per row, at least 4; each costs two denoiser evaluations.
+
+        Returns
+        -------
+        DataFrame, shape (N, C)
+            With the index of X; not negative, zero in the informing columns and in missing cells: half the integral
+            over the SNR of the squared difference between the denoised means with and without y. For an exact model,
+            the mean over rows of the row sums is the mutual information of y with all other columns together.
+
+        References
+        ----------
+        Kong et al., "Interpretable diffusion via information decomposition", ICLR 2024, arXiv:2310.07972.
+        """
+        check_integer("n_points", n_points, 4)
+        rows = self.rows(X)
+        model, unique = self.model_, rows.unique
+        informing = _mask(rows, about, "about")
+        if informing is None:
+            raise ValueError("about names no column")
+        leading = model.denoiser.codebook.leading & ~informing
+        if bool((informing | leading).all()):
+            raise ValueError("about names all columns: none is left to be informed")
+        generator = torch.Generator(model.device).manual_seed(model.seed)
+        quadrature = pilot_quadrature(model.marginals, unique, generator)
+        with progress_bar(len(unique), "information") as bar:
+            nats = pointwise_information(
+                model.denoiser, unique, informing, quadrature, given=leading, n_points=n_points,
+                generator=torch.Generator().manual_seed(model.seed),
+                batch_size=model.batch_size, progress=bar.update,
+            ).nats  # fmt: skip
+        return rows.table(nats.cpu().numpy()[rows.inverse][:, : rows.encoder.n_columns])
+
+    def mse_curve(self, X: Any, *, n_points: int = 49, max_rows: int = 1000) -> pd.DataFrame:
+        r"""Denoising error at each SNR; the area under the curve is the code length.
+
+        Parameters
+        ----------
+        X : DataFrame or array-like, shape (N, C), or Rows
+        n_points : int
+            SNRs, evenly spaced on a logarithmic scale.
+        max_rows : int
+            The first ``max_rows`` rows are used.
+
+        Returns
+        -------
+        DataFrame, shape (n_points, 4)
+            logsnr; mse, the mean of :math:`\|x - \hat x\|^2`; its standard error; and mse_independent, the same for
+            independent columns. For a table of categories, the integral of snr * mse / 2 over logsnr is the mean of
+            -log P in nats; with continuous columns, the area between the two curves is the gain over independent
+            columns.
+        """
+        check_integer("n_points", n_points, 2)
+        check_integer("max_rows", max_rows, 2)
+        x, model = self.rows(X).x[:max_rows], self.model_
+        if len(x) < 2:
+            raise ValueError("a curve with error bars needs at least two rows")
+        generator = torch.Generator(model.device).manual_seed(model.seed)
+        low, high = pilot_quadrature(model.marginals, x, generator).edges[[0, -1]].tolist()
+        logsnr = torch.linspace(low, high, n_points, dtype=torch.float64)
+        curves = [
+            mse_curve(d, x, logsnr.exp(), generator=torch.Generator().manual_seed(model.seed))
+            for d in (model.denoiser, model.marginals)
+        ]
+        (mse, stderr), (independent, _) = curves
+        columns = {"logsnr": logsnr, "mse": mse, "stderr": stderr, "mse_independent": independent}
+        return pd.DataFrame({name: values.cpu().numpy() for name, values in columns.items()})
+
+    def _asked(
+        self, X: Any, given: Any, max_stderr: float | None
+    ) -> tuple[Rows, np.ndarray, dict[str, Any]]:
+        """The rows, the log-volumes of the cells that are asked for, and the arguments of :class:`Model`."""
+        rows = self.rows(X)
+        check_integer("n_evaluations", self.n_evaluations, 2)
+        check_tolerance(max_stderr)
+        mask, volume = _mask(rows, given, "given"), rows.log_volume
+        if mask is not None:
+            volume = np.where(mask.cpu().numpy(), 0.0, volume)
+        how = {"n_evaluations": self.n_evaluations, "max_stderr": max_stderr, "given": mask}
+        return rows, volume, how
+
+
+def _mask(rows: Rows, names: Any, parameter: str) -> Tensor | None:
+    """Which internal columns belong to the named columns: bool, shape (C',); None if no column is named."""
+    if names is None:
+        return None
+    if isinstance(names, str | int | np.integer) or not isinstance(names, Iterable):
+        names = [names]
+    wanted, known = list(names), rows.encoder.names
+    for name in wanted:
+        if name not in known:
+            raise ValueError(
+                f"column {name!r}: named in {parameter}=, but the model has no such column"
+            )
+    mask = np.array([n in wanted for n in known])[rows.encoder.owner]
+    return torch.from_numpy(mask).to(rows.x.device) if wanted else None
+
+
+def _warn_of_errors(stderr: Tensor, max_stderr: float | None) -> None:
+    """Warn if the standard errors of some rows are clearly above the bound."""
+    above = 0 if max_stderr is None else int((stderr > TOLERATED * max_stderr).sum())
+    if above:
+        warnings.warn(
+            f"{above} of {len(stderr)} distinct rows have a standard error above {TOLERATED:g} times"
+            f" max_stderr={max_stderr}, though {EFFORT} times n_evaluations evaluations were allowed; raise"
+            " n_evaluations for more",
+            stacklevel=4,
+        )
