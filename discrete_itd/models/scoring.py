@@ -109,8 +109,8 @@ class ScoringMixin:
         -------
         RowEstimate
             ``log_prob`` and ``stderr``, float64 arrays of shape (N,), nats. ``log_prob`` plus or minus 1.96 ``stderr``
-            is a 95 % interval for the log-probability under the model, for rows like the training rows; for anomalies it
-            covers less often (see Notes). It does not measure how well the model fits.
+            is a 95 % interval for the log-probability under the model, for rows like the training rows; for anomalies
+            it covers less often (see Notes). It does not measure how well the model fits.
 
         Raises
         ------

@@ -56,7 +56,7 @@ REFUSED = {
     "an unknown option": (
         GOOD, {"column_types": {"a": {"kind": "nominal", "size": 3}}}, ValueError, "column 'a': unknown option 'size'"),
     "an option of another kind": (
-        GOOD, {"column_types": {"x": {"kind": "nominal", "bins": 3}}}, ValueError, "column 'x': bins needs kind='binned'"),
+        GOOD, {"column_types": {"x": {"kind": "nominal", "bins": 3}}}, ValueError, "'x': bins needs kind='binned'"),
     "edges that fall": (
         GOOD, {"column_types": {"x": {"kind": "binned", "edges": [1, 0]}}}, ValueError, "column 'x': edges must be"),
     "no bins": (GOOD, {"column_types": {"x": {"kind": "binned", "bins": 0}}}, ValueError, "column 'x': bins must be"),
