@@ -14,7 +14,7 @@ from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from discrete_itd.channel import Schedule
+from discrete_itd.channel import Schedule, check_schedule
 from discrete_itd.denoisers import Denoiser
 from discrete_itd.deprecation import renamed_parameters, renamed_value, warn_renamed
 from discrete_itd.encoders import TableEncoder
@@ -31,7 +31,6 @@ from discrete_itd.training.checkpoint import Checkpoint
 from discrete_itd.training.config import TrainingPlan
 from discrete_itd.validation import (
     check_parameters,
-    check_schedule,
     check_weights,
     resolve_device,
 )
@@ -282,7 +281,7 @@ class DiffusionDensity(ScoringMixin, FillingMixin, DensityMixin, BaseEstimator):
     @property
     def schedule_table_(self) -> pd.DataFrame:
         """The schedules tried, best first."""
-        return self._fitted.path_table
+        return self._fitted.schedule_table
 
     @property
     def history_(self) -> pd.DataFrame:

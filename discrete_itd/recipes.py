@@ -1,117 +1,376 @@
-"""Recipes: what denoiser to fit, as a value that an estimator can hold, compare, copy and keep in a file.
+"""Recipes: which denoiser to fit, as a value that an estimator can hold, compare, copy and save, and that fits itself.
 
 A name stands for a recipe with its defaults: ``"auto"`` and ``"network"`` for :class:`Network`, ``"mlp"`` and
-``"transformer"`` for one of that architecture, ``"independent"``, ``"tree"``, ``"trees"``, ``"bayes_net"``,
-``"mixture"`` and ``"ensemble"`` for the others; a list of names and recipes for an :class:`Ensemble` of them.
+``"transformer"`` for one with that architecture, ``"independent"``, ``"tree"``, ``"trees"``, ``"bayes_net"``,
+``"mixture"`` and ``"ensemble"`` for the others; a list of names and recipes stands for an :class:`Ensemble` of them.
+A recipe of one's own inherits from :class:`Recipe`.
 
-To trees, mixtures and Bayesian networks, columns of two categories of which at most one is "on" in a row, like the
-indicators of one categorical column, are one column, where held-out rows are predicted better so. Such columns are
-found if they are neighbours that together are on in about every row, or if there are rows enough to tell that it is
-no chance. A mixture of joined columns leaves continuous ones to themselves.
+One-hot groups (columns with two categories, of which at most one is "on" in a row, like the indicators of one
+categorical column) are found and, in trees, mixtures and Bayesian networks, merged into one categorical column where
+this improves the held-out log-likelihood. A mixture with merged columns leaves continuous columns independent.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from discrete_itd.denoisers import (
+    BayesNetDenoiser,
+    Denoiser,
+    ExactDenoiser,
+    MarginalDenoiser,
+    MixtureDenoiser,
+    NeuralDenoiser,
+    TreeDenoiser,
+)
 from discrete_itd.denoisers.neural import ARCHITECTURES
+from discrete_itd.models.architectures import choose_architecture
+from discrete_itd.models.bases import BASE_COLUMNS, BASE_WORK, better_base, may_fit_tree
+from discrete_itd.models.contract import FitPlan, Recipe, TrainingRows
+from discrete_itd.models.exact import best_exact
+from discrete_itd.models.members import fit_ensemble
+
+__all__ = [
+    "BayesNet",
+    "Ensemble",
+    "Independent",
+    "Mixture",
+    "Network",
+    "Recipe",
+    "Trees",
+    "recipe",
+]
 
 MOST_COMPONENTS = 1 << 14
 MOST_MEMBERS = 64
+PSEUDO_COUNTS = (0.3, 1.0, 3.0, 10.0)  # of a tree, among which held-out rows choose
+FEWEST_CLASSES, CLASS_FACTOR, MOST_CLASSES = 16, 4, 1024  # of a mixture of products, likewise
+BASE_TABLE = 256  # BayesNet.most_table for the base of a network
+DEFAULT_SIZE = {"mlp": (256, 3), "transformer": (64, 3)}
 
 
 @dataclass(frozen=True)
-class Independent:
-    """Independent columns: smoothed frequencies, and mixtures of Gaussians of continuous columns."""
+class Independent(Recipe):
+    """Independent columns: smoothed frequencies, and mixtures of Gaussians for continuous columns."""
+
+    exact = True
+
+    def fit(self, rows: TrainingRows, plan: FitPlan) -> MarginalDenoiser:
+        """The marginals of the rows."""
+        return rows.marginals
+
+    @property
+    def label(self) -> str:
+        """See :attr:`Recipe.label`."""
+        return "independent"
 
 
 @dataclass(frozen=True)
-class Trees:
-    """A Chow-Liu tree, or a mixture of trees, over the columns of few categories; exact.
+class Trees(Recipe):
+    """A Chow-Liu tree, or a mixture of trees, over the columns that are not high-cardinality or continuous; exact.
 
     Parameters
     ----------
     n_components : int
-        Trees. The one tree is smoothed as held-out rows ask.
+        Number of trees. The pseudo-count of a single tree is chosen by held-out rows.
     """
 
     n_components: int = 1
+    exact = True
+
+    def fit(self, rows: TrainingRows, plan: FitPlan) -> ExactDenoiser:
+        """The candidate that predicts held-out rows best."""
+        return rows.once(self, lambda: best_exact(self.candidates, rows))
+
+    def candidates(self, rows: TrainingRows) -> Iterator[ExactDenoiser]:
+        """Trees with different pseudo-counts, or one mixture of trees."""
+        if not len(rows.codebook.finite):
+            yield rows.marginals
+        elif self.n_components == 1:
+            for a in PSEUDO_COUNTS:
+                yield TreeDenoiser.fit(rows.marginals, rows.x, pseudo_count=a)
+        else:
+            yield TreeDenoiser.fit(
+                rows.marginals,
+                rows.x,
+                n_components=min(self.n_components, len(rows.x)),
+                x_valid=rows.x_valid,
+                generator=rows.generator,
+            )
+
+    def check(self) -> Trees:
+        """See :meth:`Recipe.check`."""
+        check_count("n_components", self.n_components, 1, MOST_COMPONENTS)
+        return self
+
+    @property
+    def label(self) -> str:
+        """As "tree" or "8 trees"."""
+        return "tree" if self.n_components == 1 else f"{self.n_components} trees"
 
 
 @dataclass(frozen=True)
-class Mixture:
+class Mixture(Recipe):
     """A mixture of products (latent classes); exact.
 
     Parameters
     ----------
     n_components : int, optional
-        Hidden classes. By default held-out rows decide, among powers of four up to ``MOST_CLASSES`` of
-        :mod:`discrete_itd.models.fitting`.
+        Latent classes. By default held-out rows choose among 16, 64, 256 and 1024, as far as there are four rows for
+        each class: larger numbers are tried as long as they improve.
     """
 
     n_components: int | None = None
+    exact = True
+
+    def fit(self, rows: TrainingRows, plan: FitPlan) -> ExactDenoiser:
+        """The candidate that predicts held-out rows best."""
+        return rows.once(self, lambda: best_exact(self.candidates, rows))
+
+    def fit_base(self, rows: TrainingRows, plan: FitPlan) -> ExactDenoiser:
+        """A mixture in which continuous columns are independent."""
+        if not len(rows.codebook.reals):
+            return self.fit(rows, plan)
+        candidates = partial(self.candidates, with_reals=False)
+        return rows.once((self, "base"), lambda: best_exact(candidates, rows))
+
+    def candidates(
+        self, rows: TrainingRows, *, with_reals: bool = True
+    ) -> Iterator[MixtureDenoiser]:
+        """Mixtures with different numbers of classes.
+
+        Parameters
+        ----------
+        rows : TrainingRows
+        with_reals : bool
+            Whether continuous columns depend on the class.
+        """
+
+        def mixture(n: int) -> MixtureDenoiser:
+            return MixtureDenoiser.fit(
+                rows.marginals,
+                rows.x,
+                n_components=n,
+                x_valid=rows.x_valid,
+                generator=rows.generator,
+                with_reals=with_reals,
+            )
+
+        if self.n_components is not None:
+            yield mixture(self.n_components)
+            return
+        best = rows.held_out_nats(first := mixture(FEWEST_CLASSES))
+        yield first
+        n = FEWEST_CLASSES * CLASS_FACTOR
+        while n <= min(MOST_CLASSES, len(rows.x) // 4):
+            larger = mixture(n)
+            yield larger
+            nats = rows.held_out_nats(larger)
+            if nats >= best:
+                break
+            best, n = nats, n * CLASS_FACTOR
+
+    def check(self) -> Mixture:
+        """See :meth:`Recipe.check`."""
+        if self.n_components is not None:
+            check_count("n_components", self.n_components, 1, MOST_COMPONENTS)
+        return self
+
+    @property
+    def label(self) -> str:
+        """As "mixture" or "mixture of 64"."""
+        return "mixture" if self.n_components is None else f"mixture of {self.n_components}"
 
 
 @dataclass(frozen=True)
-class BayesNet:
-    """A Bayesian network found by hill climbing, over the columns of few categories; exact.
+class BayesNet(Recipe):
+    """A Bayesian network found by hill climbing, over the same columns as :class:`Trees`; exact.
 
     Parameters
     ----------
     most_table : int
-        Numbers of the largest table when columns are summed out: more edges, and slower calls.
+        Size (floats) of the largest table that may arise when columns are summed out. A larger one allows more edges
+        and makes evaluations slower.
     """
 
     most_table: int = 1024
+    exact = True
+
+    def fit(self, rows: TrainingRows, plan: FitPlan) -> ExactDenoiser:
+        """The network of the table, or that of the table with merged one-hot groups."""
+        return rows.once(self, lambda: best_exact(self.candidates, rows))
+
+    def candidates(self, rows: TrainingRows) -> Iterator[ExactDenoiser]:
+        """One network."""
+        if not len(rows.codebook.finite):
+            yield rows.marginals
+        else:
+            yield BayesNetDenoiser.fit(
+                rows.marginals, rows.x, x_valid=rows.x_valid, most_table=self.most_table
+            )
+
+    def check(self) -> BayesNet:
+        """See :meth:`Recipe.check`."""
+        check_count("most_table", self.most_table, 1, 1 << 24)
+        return self
+
+    @property
+    def label(self) -> str:
+        """See :attr:`Recipe.label`."""
+        return "bayes net"
 
 
 @dataclass(frozen=True)
-class Network:
-    """A network that corrects an exact base.
+class Network(Recipe):
+    """A neural network that corrects an exact base.
 
     Parameters
     ----------
     architecture : {"auto", "mlp", "transformer"}
-        A residual network on all columns at once, attention over columns, or whichever learns more at equal cost
-        where the table is one that attention may suit.
+        A residual network on all columns at once, or attention over columns. "auto" trains both for a short time and
+        takes the one that has learned more, if ``width`` is None and the table has 8 to 64 columns, none of them
+        high-cardinality; else it is "mlp". Each has at most 200 steps, or a thirtieth of the steps or of the time.
     width, depth : int, optional
-        Hidden units and blocks; by default 256 and 3 of a residual network, 64 and 3 of a transformer.
+        Hidden units and blocks; by default 256 and 3 for a residual network, 64 and 3 for a transformer.
     dropout : float
         Share of hidden units dropped in training.
-    base : {"auto"} or the name or recipe of an exact denoiser
-        What the network corrects; "auto" takes what predicts held-out rows best of independent columns, a tree and, if
-        it is cheap enough, a Bayesian network. On a table of 5 000 rows or more to learn from, independent columns and
-        that one race: a network learns on each for a sixteenth of the steps, at most 400, or of the time, and the
-        better base is kept. A base of many parameters knows the rows it was fitted to too well for
-        the network to learn where it errs: mixtures of many classes are better members than bases.
+    base : "auto", or the name or recipe of an exact denoiser
+        What the network corrects. "auto" takes what predicts held-out rows best among independent columns, a tree and,
+        if it is cheap enough, a Bayesian network. This base is compared with independent columns: a network is trained
+        on each for at most 400 steps, or a sixteenth of the steps or of the time, and the base with which it has
+        learned more is kept.
+
+    Notes
+    -----
+    Comparisons by training are made only with at least 5 000 training rows, ``max_steps`` of at least 1 500
+    (architectures) or 1 600 (bases) and, if it is given, a ``max_time`` of at least 60 seconds.
+
+    A base with many parameters fits its own training rows too well for the network to learn where it errs: mixtures
+    with many classes are better members of an ensemble than bases.
     """
 
     architecture: str = "auto"
     width: int | None = None
     depth: int | None = None
     dropout: float = 0.1
-    base: str | Independent | Trees | Mixture | BayesNet = "auto"
+    base: str | Recipe = "auto"
+    trains = True
+
+    def fit(self, rows: TrainingRows, plan: FitPlan) -> NeuralDenoiser:
+        """Choose base and architecture, then train."""
+        base, compared = self.choose_base(rows, plan)
+        architecture = self.architecture
+        if architecture == "auto":
+            architecture = "mlp"
+            if self.width is None:
+                architecture, share = choose_architecture(
+                    lambda a: replace(self, architecture=a).untrained(base), rows, plan
+                )
+                compared += share
+        denoiser = replace(self, architecture=architecture).untrained(base).to(rows.device)
+        report = plan.train(denoiser, rows, time_share=1 - compared)
+        if base is not rows.marginals:
+            # a history begins with independent columns; what the base saves is known in closed form
+            plan.learned = True
+            alone = rows.evaluation(rows.marginals)
+            saved = alone.valid_nats - rows.held_out_nats(base)
+            first = report.history[0].valid_nats + saved
+            report.history.insert(0, alone._replace(valid_nats=first))
+        return denoiser
+
+    def choose_base(self, rows: TrainingRows, plan: FitPlan) -> tuple[ExactDenoiser, float]:
+        """The base, and the share of the network's time that choosing it took."""
+        if self.base != "auto":
+            return recipe(self.base).fit_base(rows, plan), 0.0
+        candidates: list[ExactDenoiser] = [rows.marginals]
+        if may_fit_tree(rows.codebook):
+            candidates.append(Trees().fit_base(rows, plan))
+            if rows.codebook.levels.n_columns <= BASE_COLUMNS:
+                net = BayesNet(BASE_TABLE).fit_base(rows, plan)
+                if getattr(net, "work", 0) <= BASE_WORK:
+                    candidates.append(net)
+        best = min(candidates, key=rows.held_out_nats)
+        return better_base(best, self.untrained, rows, plan)
+
+    def untrained(self, base: ExactDenoiser) -> NeuralDenoiser:
+        """The network with initial weights; "auto" stands for a residual network."""
+        architecture = "mlp" if self.architecture == "auto" else self.architecture
+        width, depth = DEFAULT_SIZE[architecture]
+        return NeuralDenoiser(
+            base,
+            architecture=architecture,
+            width=width if self.width is None else self.width,
+            depth=depth if self.depth is None else self.depth,
+            dropout=self.dropout,
+        )
+
+    def check(self) -> Network:
+        """See :meth:`Recipe.check`."""
+        architectures = ("auto", *ARCHITECTURES)
+        if self.architecture not in architectures:
+            raise ValueError(
+                f"architecture must be one of {architectures}, got {self.architecture!r}"
+            )
+        for name, value, least in (("width", self.width, 1), ("depth", self.depth, 0)):
+            if value is not None:
+                check_count(name, value, least, 1 << 16)
+        if isinstance(self.dropout, bool) or not isinstance(self.dropout, int | float | np.number):
+            raise TypeError(f"dropout must be a number, got {self.dropout!r}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be at least 0 and below 1, got {self.dropout!r}")
+        if isinstance(self.base, str) and self.base == "auto":
+            return self
+        named = isinstance(self.base, str) and self.base in NAMES
+        if not (named or isinstance(self.base, Recipe)) or not recipe(self.base).exact:
+            raise ValueError(f"base must be 'auto' or an exact denoiser, got {self.base!r}")
+        return self
+
+    @property
+    def label(self) -> str:
+        """As "network" or "transformer"."""
+        return "network" if self.architecture == "auto" else self.architecture
 
 
 @dataclass(frozen=True)
-class Ensemble:
-    """Several denoisers, weighted by how much is known.
+class Ensemble(Recipe):
+    """Several denoisers, with weights that depend on how much of a row is known.
 
     Parameters
     ----------
     members : tuple of names or recipes
-        At least one. Networks share the time for training equally.
+        At least one. Networks share the training time equally.
     """
 
     members: tuple[Any, ...] = (Network(), Network(), Trees(8), Mixture())
 
+    def fit(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
+        """Fit the members, then their weights."""
+        return fit_ensemble([recipe(member) for member in self.members], rows, plan)
 
-Exact = Independent | Trees | Mixture | BayesNet
-Recipe = Exact | Network | Ensemble
+    def check(self) -> Ensemble:
+        """See :meth:`Recipe.check`."""
+        if not isinstance(self.members, list | tuple):
+            raise TypeError(f"members must be a tuple of recipes, got {self.members!r}")
+        if not 1 <= len(self.members) <= MOST_MEMBERS:
+            raise ValueError(
+                f"an ensemble has 1 to {MOST_MEMBERS} members, got {len(self.members)}"
+            )
+        made = []
+        for i, member in enumerate(self.members):
+            try:
+                made.append(recipe(member))
+                if isinstance(made[i], Ensemble):
+                    raise ValueError("a member of an ensemble cannot be an ensemble")
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"member {i}: {error}") from None
+        return Ensemble(tuple(made))
+
+
 KINDS: dict[str, type] = {
     "independent": Independent,
     "trees": Trees,
@@ -142,71 +401,18 @@ def recipe(denoiser: Any) -> Recipe:
     TypeError, ValueError
         Saying what is wrong with it.
     """
-    if isinstance(denoiser, str):
-        if denoiser not in NAMES:
-            raise ValueError(
-                f"denoiser must be one of {tuple(NAMES)} or a recipe, got {denoiser!r}"
-            )
-        return NAMES[denoiser]
-    if isinstance(denoiser, list | tuple):
-        denoiser = Ensemble(tuple(denoiser))
-    if isinstance(denoiser, Ensemble):
-        if not isinstance(denoiser.members, list | tuple):
-            raise TypeError(f"members must be a tuple of recipes, got {denoiser.members!r}")
-        if not 1 <= len(denoiser.members) <= MOST_MEMBERS:
-            raise ValueError(
-                f"an ensemble has 1 to {MOST_MEMBERS} members, got {len(denoiser.members)}"
-            )
-        return Ensemble(tuple(_member(i, m) for i, m in enumerate(denoiser.members)))
-    if isinstance(denoiser, Trees | Mixture):
-        if not (isinstance(denoiser, Mixture) and denoiser.n_components is None):
-            _check_count("n_components", denoiser.n_components, 1, MOST_COMPONENTS)
-        return denoiser
-    if isinstance(denoiser, BayesNet):
-        _check_count("most_table", denoiser.most_table, 1, 1 << 24)
-        return denoiser
-    if isinstance(denoiser, Network):
-        return _checked_network(denoiser)
-    if isinstance(denoiser, Independent):
-        return denoiser
-    raise TypeError(f"denoiser must be one of {tuple(NAMES)} or a recipe, got {denoiser!r}")
+    if isinstance(denoiser, str) and denoiser not in NAMES:
+        raise ValueError(f"denoiser must be one of {tuple(NAMES)} or a recipe, got {denoiser!r}")
+    made = NAMES[denoiser] if isinstance(denoiser, str) else denoiser
+    if isinstance(made, list | tuple):
+        made = Ensemble(tuple(made))
+    if isinstance(made, type) or not isinstance(made, Recipe):
+        raise TypeError(f"denoiser must be one of {tuple(NAMES)} or a recipe, got {denoiser!r}")
+    return made.check()
 
 
-def _member(i: int, member: Any) -> Recipe:
-    """The i-th member of an ensemble, checked; what is wrong with it names it."""
-    try:
-        made = recipe(member)
-        if isinstance(made, Ensemble):
-            raise ValueError("a member of an ensemble cannot be an ensemble")
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"member {i}: {error}") from None
-    return made
-
-
-def _checked_network(network: Network) -> Network:
-    if network.architecture not in ("auto", *ARCHITECTURES):
-        raise ValueError(
-            f"architecture must be one of {('auto', *ARCHITECTURES)}, got {network.architecture!r}"
-        )
-    for name, least in (("width", 1), ("depth", 0)):
-        if getattr(network, name) is not None:
-            _check_count(name, getattr(network, name), least, 1 << 16)
-    dropout = network.dropout
-    if isinstance(dropout, bool) or not isinstance(dropout, int | float | np.number):
-        raise TypeError(f"dropout must be a number, got {dropout!r}")
-    if not 0 <= dropout < 1:
-        raise ValueError(f"dropout must be at least 0 and below 1, got {dropout!r}")
-    if isinstance(network.base, str) and network.base == "auto":
-        return network
-    named = isinstance(network.base, str) and network.base in NAMES
-    if not (named or isinstance(network.base, Exact)) or not isinstance(
-        recipe(network.base), Exact
-    ):
-        raise ValueError(f"base must be 'auto' or an exact denoiser, got {network.base!r}")
-    return network
-
-
-def _check_count(name: str, value: Any, least: int, most: int) -> None:
+def check_count(name: str, value: Any, least: int, most: int) -> None:
+    """Raise a TypeError or ValueError if a value is no integer within bounds."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise TypeError(f"{name} must be an integer, got {value!r}")
     if not least <= value <= most:
@@ -220,11 +426,9 @@ def recipe_to_json(denoiser: Any) -> Any:
     if isinstance(denoiser, list | tuple):
         return [recipe_to_json(member) for member in denoiser]
     kind = next(name for name, made in KINDS.items() if type(denoiser) is made)
-    if isinstance(denoiser, Ensemble):
-        return {"kind": kind, "members": recipe_to_json(denoiser.members)}
-    data = {k: v.item() if isinstance(v, np.generic) else v for k, v in asdict(denoiser).items()}
-    if isinstance(denoiser, Network):
-        data["base"] = recipe_to_json(denoiser.base)
+    data = {k: v.item() if isinstance(v, np.generic) else v for k, v in denoiser.config().items()}
+    for name in data.keys() & {"members", "base"}:
+        data[name] = recipe_to_json(data[name])
     return {"kind": kind, **data}
 
 

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from discrete_itd.channel import Schedule
 from discrete_itd.encoders import KINDS, check_column_spec
 from discrete_itd.recipes import recipe
 
@@ -62,15 +61,6 @@ def resolve_device(name: str) -> torch.device:
             f"device must be 'auto' or a device of this machine, got {name!r} ({reason})"
         ) from None
     return device
-
-
-def check_schedule(schedule: Schedule, n_columns: int) -> None:
-    """Raise a ValueError if a schedule is for another number of columns."""
-    if schedule.orders is not None and len(schedule.orders[0]) != n_columns:
-        raise ValueError(
-            f"schedule has an order of {len(schedule.orders[0])} columns, but the table has {n_columns}"
-            " (with missing='category', one more for each column with missing cells)"
-        )
 
 
 def check_integer(name: str, value: Any, least: int) -> None:

@@ -28,6 +28,7 @@ from discrete_itd.channel.schedules import (
     HybridSchedule,
     IsotropicSchedule,
     Schedule,
+    check_schedule,
     column_ranks,
     distinct_paths,
 )
@@ -47,6 +48,7 @@ __all__ = [
     "State",
     "Vocabulary",
     "VocabularyPosterior",
+    "check_schedule",
     "column_ranks",
     "distinct_paths",
 ]

@@ -253,3 +253,12 @@ def column_ranks(
         key = orders.argsort(1)[path % len(orders)].to(uniform)
     key = key.masked_fill(~free & ~known, math.inf).masked_fill(known, -1.0)
     return key.argsort(dim=1, stable=True).argsort(dim=1) - known.sum(1, keepdim=True)
+
+
+def check_schedule(schedule: Schedule, n_columns: int) -> None:
+    """Raise a ValueError if a schedule is for another number of columns."""
+    if schedule.orders is not None and len(schedule.orders[0]) != n_columns:
+        raise ValueError(
+            f"schedule has an order of {len(schedule.orders[0])} columns, but the table has {n_columns}"
+            " (with missing='category', one more for each column with missing cells)"
+        )

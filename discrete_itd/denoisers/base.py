@@ -50,6 +50,8 @@ class Denoiser(nn.Module):
     ----------
     isotropic : bool
         Whether it takes only states in which all columns but the leading ones have the same SNR.
+    independent : bool
+        Whether its columns are independent, so that one step of a path gives the closed form.
 
     Notes
     -----
@@ -59,6 +61,7 @@ class Denoiser(nn.Module):
     """
 
     isotropic: bool = False
+    independent: bool = False
 
     def __init__(self, codebook: Codebook) -> None:
         super().__init__()

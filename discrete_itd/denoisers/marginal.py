@@ -47,6 +47,7 @@ class MarginalDenoiser(ExactDenoiser):
     tensor([-0.2877])
     """
 
+    independent = True
     log_probs: Tensor
     mixture: Tensor
 

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from discrete_itd.channel import CoordinateSchedule, Schedule
+from discrete_itd.channel import CoordinateSchedule, Schedule, check_schedule
 from discrete_itd.denoisers import Denoiser, ExactDenoiser, MarginalDenoiser
 from discrete_itd.denoisers.stored import denoiser_from_json, denoiser_to_json, floating_type
 from discrete_itd.encoders import ABSENT, TableEncoder
@@ -26,7 +26,6 @@ from discrete_itd.likelihood.sampling import sample
 from discrete_itd.likelihood.schedule_search import paths_within
 from discrete_itd.storage.files import State, schedule_from_json, schedule_to_json
 from discrete_itd.training.train import seeded
-from discrete_itd.validation import check_schedule
 
 EFFORT = 16  # with max_stderr, a row may cost this many times n_evaluations
 BATCH_CELLS = 1 << 23  # rows times numbers of a posterior, in one denoiser call
@@ -47,8 +46,8 @@ class Model:
         Of the noise of scores.
     history : DataFrame
         One line per evaluation.
-    path_table : DataFrame
-        The paths tried.
+    schedule_table : DataFrame
+        The schedules tried, the best first.
     members : DataFrame
         What each member of an ensemble is worth; empty for another denoiser.
     stopped : str
@@ -61,7 +60,7 @@ class Model:
     schedule: Schedule
     seed: int
     history: pd.DataFrame
-    path_table: pd.DataFrame
+    schedule_table: pd.DataFrame
     members: pd.DataFrame
     stopped: str
 
@@ -195,9 +194,7 @@ class Model:
         """
         indicators = self.denoiser.codebook.leading
         schedule, most = self.schedule, max(1, n_evaluations // 2)
-        if isinstance(self.denoiser, ExactDenoiser) and not isinstance(
-            self.denoiser, MarginalDenoiser
-        ):
+        if isinstance(self.denoiser, ExactDenoiser) and not self.denoiser.independent:
             # column by column, whatever was asked for: only so shares add up to the closed form
             most = len(indicators)
             schedule = CoordinateSchedule(most, schedule.orders)
@@ -255,7 +252,7 @@ class Model:
             "denoiser": denoiser_to_json(self.denoiser),
             "seed": self.seed,
             "history": self.history.to_dict("list"),
-            "path_table": self.path_table.to_dict("list"),
+            "path_table": self.schedule_table.to_dict("list"),
             "members": self.members.to_dict("list"),
             "stopped": self.stopped,
         }
@@ -304,7 +301,7 @@ class Model:
             schedule=schedule,
             seed=header["seed"],
             history=_table(header["history"]),
-            path_table=_table(header["path_table"]),
+            schedule_table=_table(header["path_table"]),
             members=_table(header["members"]),
             stopped=header["stopped"],
         )

@@ -45,7 +45,7 @@ FEW_COPIES = 0.01  # of the rows: whether so few are copies matters little
 FEWEST_BUNDLES = 200  # of k copies each
 MOST_COLUMNS = 48  # that the models see, those of largest entropy
 MOST_LEVELS = 64  # of a column that they see; other columns count by themselves
-MOST_LEVELS = 512  # of these columns together
+MOST_TOTAL = 512  # levels of these columns together
 TREE_ROWS, MIXTURE_ROWS = 10_000, 5000  # to which they are fitted
 MOST_CLASSES, CLASS_ROWS = 64, 50  # of the mixture, and different rows for each
 
@@ -166,12 +166,12 @@ def _log_prob(
     counted = [np.unique(column, return_counts=True) for column in some.T]
     for j in np.argsort([-stats.entropy(counts) for _, counts in counted], kind="stable"):
         values, counts = counted[j]
-        slots = sum(map(len, levels)) + len(values)
+        n_levels = sum(map(len, levels)) + len(values)
         if len(values) > min(MOST_LEVELS, len(distinct) / 4):
             values, counts = np.unique(distinct[:, j], return_counts=True)
             others = counts[np.searchsorted(values, rows[:, j])] - 1
             out += np.log((others + 0.5) / len(distinct))
-        elif len(few) < MOST_COLUMNS and slots <= MOST_LEVELS:
+        elif len(few) < MOST_COLUMNS and n_levels <= MOST_TOTAL:
             levels.append(np.union1d(values, rows[:, j]))
             few.append(int(j))
     if not few:

@@ -29,7 +29,6 @@ from torch import Tensor
 
 from discrete_itd.channel import CoordinateSchedule, HybridSchedule, IsotropicSchedule, Schedule
 from discrete_itd.encoders import plain
-from discrete_itd.recipes import Network, recipe_from_json, recipe_to_json
 
 FORMAT = 3  # 2: networks on independent columns only; 1: development versions, never released
 OLDEST_FORMAT = 2
@@ -304,6 +303,8 @@ def schedule_from_json(data: Mapping[str, Any]) -> Schedule:
 
 def parameters_to_json(parameters: dict[str, Any]) -> dict[str, Any]:
     """JSON data of an estimator's constructor arguments."""
+    from discrete_itd.recipes import recipe_to_json
+
     out = dict(parameters)
     if isinstance(out["column_types"], Mapping):  # JSON would turn integer names into strings
         out["column_types"] = [
@@ -323,6 +324,8 @@ def parameters_of_now(parameters: Mapping[str, Any]) -> dict[str, Any]:
     if out.get("handle_unknown") == "raise":
         out["handle_unknown"] = "error"
     if "width" in out:
+        from discrete_itd.recipes import Network
+
         out["denoiser"] = Network("mlp", out.pop("width"), out.pop("depth"), base="independent")
     return out
 
@@ -341,6 +344,8 @@ def parameters_from_json(data: Mapping[str, Any]) -> dict[str, Any]:
     """Make the arguments that :func:`parameters_to_json` wrote."""
     out = dict(data)
     if "denoiser" in out:
+        from discrete_itd.recipes import recipe_from_json
+
         out["denoiser"] = recipe_from_json(out["denoiser"])
     out = parameters_of_now(out)
     if isinstance(out["column_types"], list):

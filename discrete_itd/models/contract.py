@@ -1,0 +1,324 @@
+"""The contract of recipes: what a recipe is given, and what its fit leaves besides a denoiser.
+
+A :class:`Recipe` makes a denoiser of :class:`TrainingRows` according to a :class:`FitPlan`. Both are made by
+:func:`discrete_itd.models.fitting.fit_model`, or in a test by hand.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from abc import abstractmethod
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from discrete_itd.channel import CoordinateSchedule
+from discrete_itd.channel.codebook import Codebook
+from discrete_itd.denoisers import Denoiser, ExactDenoiser, Joining, MarginalDenoiser
+from discrete_itd.likelihood import path_log_prob
+from discrete_itd.training.checkpoint import Checkpoint
+from discrete_itd.training.config import Evaluation, Report, TrainingPlan
+from discrete_itd.training.objective import mean_and_error
+from discrete_itd.training.train import seeded, train
+
+EVALUATION_ROWS = (
+    256  # held-out rows on which a denoiser without closed form and training is evaluated
+)
+
+Progress = Callable[[float, Evaluation], object]
+Made = TypeVar("Made")
+
+
+@runtime_checkable
+class Recipe(Protocol):
+    """What denoiser to fit, as an immutable value: one that can be compared, hashed, copied and saved.
+
+    A recipe of one's own is a frozen dataclass that inherits from this class and defines :meth:`fit`.
+
+    Attributes
+    ----------
+    trains : bool
+        Whether its fit trains a network: the members of an ensemble that do share ``max_time``.
+    exact : bool
+        Whether it makes an :class:`~discrete_itd.denoisers.ExactDenoiser`, which a network can correct.
+
+    Examples
+    --------
+    A denoiser whose weights are known already needs no more than this (``MyDenoiser`` defines ``forward``):
+
+    >>> @dataclass(frozen=True)
+    ... class MyRecipe(Recipe):
+    ...     def fit(self, rows, plan):
+    ...         return MyDenoiser(rows.codebook)
+    >>> MyRecipe() == MyRecipe()
+    True
+    """
+
+    trains: bool = False
+    exact: bool = False
+
+    @abstractmethod
+    def fit(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
+        """The denoiser that this recipe makes of the rows.
+
+        A recipe that trains calls :meth:`FitPlan.train`, or sets ``plan.report`` itself. PyTorch's global random state
+        is seeded around the call and restored after it.
+        """
+        ...
+
+    def fit_base(self, rows: TrainingRows, plan: FitPlan) -> ExactDenoiser:
+        """The denoiser that a network is to correct: its continuous columns must be those of ``rows.marginals``."""
+        base = self.fit(rows, plan)
+        if not isinstance(base, ExactDenoiser):
+            raise TypeError(f"the base of a network must be an ExactDenoiser, got {type(base)}")
+        return base
+
+    def check(self) -> Recipe:
+        """This recipe, with names in its parameters replaced by the recipes that they stand for.
+
+        Raises
+        ------
+        TypeError, ValueError
+            Naming the parameter that is wrong.
+        """
+        return self
+
+    @property
+    def label(self) -> str:
+        """A short name for tables."""
+        return type(self).__name__
+
+    def config(self) -> dict[str, Any]:
+        """Arguments of the constructor."""
+        return dict(vars(self))
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingRows:
+    """The rows to which recipes are fitted, with what several recipes need of them, computed once.
+
+    Parameters
+    ----------
+    marginals : MarginalDenoiser
+        Independent columns, fitted to ``x``.
+    x, x_valid : Tensor of float64, shapes (N, C) and (N', C)
+        Encoded training rows and held-out rows; NaN where a cell is missing.
+    generator : torch.Generator
+        On the device of the rows: random numbers for exact denoisers. Networks have their own.
+    """
+
+    marginals: MarginalDenoiser
+    x: Tensor
+    x_valid: Tensor
+    generator: torch.Generator
+    _made: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
+
+    @property
+    def codebook(self) -> Codebook:
+        """The points of the table's categories."""
+        return self.marginals.codebook
+
+    @property
+    def device(self) -> torch.device:
+        return self.x.device
+
+    def once(self, key: Hashable, make: Callable[[], Made]) -> Made:
+        """What ``make`` returns, called at the first request for this key: networks share a base that is equal."""
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
+
+    @cached_property
+    def joining(self) -> Joining | None:
+        """The one-hot groups among the columns; None if there are none."""
+        return Joining.found(self.codebook, self.x)
+
+    @cached_property
+    def joined(self) -> TrainingRows | None:
+        """The same rows with every one-hot group as one categorical column; None if there are no groups."""
+        if self.joining is None:
+            return None
+        x, x_valid = self.joining.encode(self.x), self.joining.encode(self.x_valid)
+        marginals = self.joining.marginals(self.marginals, x)
+        return TrainingRows(marginals, x, x_valid, self.generator)
+
+    def held_out_nats(self, denoiser: ExactDenoiser) -> float:
+        """Mean code length of the held-out rows in closed form, nats per row."""
+        return -float(denoiser.log_prob(self.x_valid).double().mean())
+
+    def evaluation(self, denoiser: Denoiser) -> Evaluation:
+        """The line of a training history for a denoiser that was not trained.
+
+        Nats per held-out row: in closed form where there is one, else estimated by random orders of the columns (6).
+        """
+        if isinstance(denoiser, ExactDenoiser):
+            log_prob = denoiser.log_prob(self.x_valid)
+        else:
+            log_prob = path_log_prob(
+                denoiser,
+                self.x_valid[:EVALUATION_ROWS],
+                CoordinateSchedule(self.codebook.n_columns),
+                generator=torch.Generator().manual_seed(0),
+            ).log_prob
+        return Evaluation(0, 0.0, math.nan, math.nan, *mean_and_error(-log_prob))
+
+
+@dataclass
+class SharedRun:
+    """What the members of one fit share.
+
+    Attributes
+    ----------
+    interrupted : bool
+        Whether the user has ended a training: no later one makes a step.
+    base : ExactDenoiser, optional
+        The base that the comparison of bases has chosen, for all networks with ``base="auto"``.
+    """
+
+    interrupted: bool = False
+    base: ExactDenoiser | None = None
+
+
+@dataclass
+class FitPlan:
+    """How to fit one recipe; and, after the fit, what is known about it besides the denoiser.
+
+    Parameters
+    ----------
+    training : TrainingPlan
+        Of the whole fit: its ``max_time`` is that of all networks together.
+    seed : int
+        Of the whole fit.
+    progress : callable, optional
+        Called with the share of the whole fit that is done and the latest evaluation.
+    checkpoint : Checkpoint, optional
+        Of the whole fit.
+    index, n_networks : int
+        Which network this is, of how many. Each trains for an equal share of the time, with a seed of its own.
+    run : SharedRun
+        The same object for all members of an ensemble.
+
+    Attributes
+    ----------
+    report : Report or None
+        What training did; None if nothing was trained.
+    learned : bool or None
+        Whether training improved on the initial weights, or these already were more than independent columns; None if
+        nothing was trained.
+    members : DataFrame or None
+        Contribution and cost of each member of an ensemble.
+    """
+
+    training: TrainingPlan
+    seed: int
+    progress: Progress | None = None
+    checkpoint: Checkpoint | None = None
+    index: int = 0
+    n_networks: int = 1
+    run: SharedRun = field(default_factory=SharedRun)
+    report: Report | None = field(default=None, init=False)
+    learned: bool | None = field(default=None, init=False)
+    members: pd.DataFrame | None = field(default=None, init=False)
+
+    @property
+    def network_seed(self) -> int:
+        """The seed of this network."""
+        return (self.seed + self.index) % (2**31 - 1)
+
+    @property
+    def network_training(self) -> TrainingPlan:
+        """The training of this network: an equal share of the time."""
+        if self.training.max_time is None:
+            return self.training
+        return replace(self.training, max_time=self.training.max_time / self.n_networks)
+
+    def of_members(self, recipes: Sequence[Recipe]) -> list[FitPlan]:
+        """A plan for each member of an ensemble."""
+        trains = [recipe.trains for recipe in recipes]
+        return [
+            replace(self, index=sum(trains[:i]), n_networks=max(1, sum(trains)))
+            for i in range(len(recipes))
+        ]
+
+    def train(self, denoiser: Denoiser, rows: TrainingRows, *, time_share: float = 1.0) -> Report:
+        """Train a denoiser in place, as :func:`discrete_itd.training.train.train` does.
+
+        Parameters
+        ----------
+        denoiser : Denoiser
+            On the device of the rows.
+        rows : TrainingRows
+        time_share : float
+            Share of this network's time that is left for it.
+
+        Returns
+        -------
+        Report
+            Also kept as :attr:`report`.
+        """
+        training, checkpoint = self.network_training, self.checkpoint
+        if training.max_time is not None:
+            training = replace(training, max_time=training.max_time * time_share)
+        if self.run.interrupted:  # whoever interrupts one training ends them all
+            training, checkpoint = replace(training, max_steps=0), None
+        report = train(
+            denoiser,
+            rows.x,
+            rows.x_valid,
+            training,
+            # its own: where one training was interrupted must not change the next
+            generator=torch.Generator(rows.device).manual_seed(self.network_seed),
+            progress=self._shown() if self.progress else None,
+            checkpoint=None if checkpoint is None else checkpoint.part(self.index),
+        )
+        self.run.interrupted |= report.stopped == "interrupted"
+        if self.run.interrupted:
+            report.stopped = "interrupted"
+        nats = [line.valid_nats for line in report.history]
+        self.report, self.learned = report, min(nats) < nats[0]
+        return report
+
+    def _shown(self) -> Progress:
+        """Shows the progress of this network as that of the whole fit."""
+        show, i, n = self.progress, self.index, self.n_networks
+        assert show is not None
+        return lambda share, latest: show(min(1.0, (i + share) / n), latest)
+
+
+class Fitted(NamedTuple):
+    """A denoiser with the report of its fit.
+
+    Attributes
+    ----------
+    denoiser : Denoiser
+    report : Report
+        With ``stopped`` "exact" if nothing was trained.
+    seconds : float
+    learned : bool
+        Whether it has learned anything beyond independent columns.
+    """
+
+    denoiser: Denoiser
+    report: Report
+    seconds: float
+    learned: bool
+
+
+def fit_recipe(recipe: Recipe, rows: TrainingRows, plan: FitPlan) -> Fitted:
+    """Fit a recipe and see to its report."""
+    start = time.perf_counter()
+    with seeded(plan.network_seed, rows.device):
+        denoiser = recipe.fit(rows, plan)
+    report, learned = plan.report, plan.learned
+    if report is None:
+        lines = [rows.evaluation(d) for d in dict.fromkeys((rows.marginals, denoiser))]
+        report = Report(lines, stopped="exact")
+    if learned is None:
+        learned = denoiser is not rows.marginals
+    return Fitted(denoiser, report, time.perf_counter() - start, learned)

@@ -1,0 +1,29 @@
+"""Choosing among exact denoisers by held-out rows, with one-hot groups as single columns where that is better."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from discrete_itd.denoisers import ExactDenoiser, JoinedDenoiser
+from discrete_itd.models.contract import TrainingRows
+
+
+def best_exact(
+    candidates: Callable[[TrainingRows], Iterable[ExactDenoiser]], rows: TrainingRows
+) -> ExactDenoiser:
+    """The candidate that predicts held-out rows best.
+
+    Parameters
+    ----------
+    candidates : callable
+        Fits denoisers to the rows that it is given: the table as it is and, if there are one-hot groups, the table in
+        which each of them is one column. In the latter, continuous columns are independent.
+    rows : TrainingRows
+    """
+    best = min(candidates(rows), key=rows.held_out_nats)
+    if rows.joining is None or rows.joined is None:
+        return best
+    joined = [
+        JoinedDenoiser(rows.joining, inner, rows.marginals) for inner in candidates(rows.joined)
+    ]
+    return min([best, *joined], key=rows.held_out_nats)
