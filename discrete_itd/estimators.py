@@ -298,7 +298,7 @@ class DiffusionDensity(ScoringMixin, FillingMixin, DensityMixin, BaseEstimator):
         """The device of the denoiser."""
         return self._fitted.device
 
-    def marginal_value(self) -> pd.DataFrame:
+    def marginal_contributions(self) -> pd.DataFrame:
         """Marginal contribution and cost of each ensemble member.
 
         Returns
@@ -318,9 +318,14 @@ class DiffusionDensity(ScoringMixin, FillingMixin, DensityMixin, BaseEstimator):
         members = self._fitted.members
         if not len(members):
             raise ValueError(
-                "marginal_value() needs an ensemble: fit with denoiser='ensemble' or a list of recipes"
+                "marginal_contributions() needs an ensemble: fit with denoiser='ensemble' or a list of recipes"
             )
         return members.assign(denoiser_calls=self.n_evaluations * (members["call_share"] > 0))
+
+    def marginal_value(self) -> pd.DataFrame:
+        """The old name of :meth:`marginal_contributions`."""
+        warn_renamed(type(self).__name__, "marginal_value", "marginal_contributions")
+        return self.marginal_contributions()
 
     # -- keeping --------------------------------------------------------------------------------
 

@@ -39,8 +39,9 @@ from discrete_itd.denoisers import (
 )
 from discrete_itd.denoisers.one_hot import exclusive_groups
 from discrete_itd.denoisers.stored import denoiser_from_json, denoiser_to_json
-from discrete_itd.models.candidates import fit_exact, held_out
+from discrete_itd.models.contract import FitPlan, TrainingRows
 from discrete_itd.recipes import BayesNet, Mixture, Trees
+from discrete_itd.training.config import TrainingPlan
 
 EXACT = ["oracle", "marginals", "mixture", "tree", "trees", "bayes_net", "joined"]
 
@@ -274,9 +275,8 @@ def categories(n, rng):
 
 
 def fitted(wanted, marginals, x, x_valid):
-    joining = Joining.found(marginals.codebook, x)
-    generator = seeded_generator(0, x.device)
-    return fit_exact(wanted, marginals, x, x_valid, generator, joining=joining)
+    rows = TrainingRows(marginals, x, x_valid, seeded_generator(0, x.device))
+    return wanted.fit(rows, FitPlan(TrainingPlan(), 0))
 
 
 def as_indicators(codes):
@@ -295,7 +295,7 @@ def test_indicators_are_predicted_about_as_well_as_categories(device, wanted):
         rows = torch.tensor(x, dtype=torch.float64, device=device)
         marginals = MarginalDenoiser.fit(book, rows[:2000])
         denoiser = fitted(wanted, marginals, rows[:2000], rows[2000:])
-        nats[name] = held_out(denoiser, rows[2000:])
+        nats[name] = -denoiser.log_prob(rows[2000:]).double().mean().item()
         assert isinstance(denoiser, JoinedDenoiser) == (name == "dummies")
     assert nats["dummies"] < nats["codes"] + 0.02
 
