@@ -1,36 +1,79 @@
-"""Probability for tables of categories, by information-theoretic diffusion.
+"""Probability of the rows of a table, by information-theoretic diffusion.
 
-``DiffusionDensity`` is the way in, and for anomalies ``DiffusionOutlierDetector`` (``detection``); ``report`` writes
-a page on either (``reporting``). Diffusion models that exist already come in by ``images.ImageDensity``. The parts it
-is made of, in the order in which data flow through them: an encoder turns columns into points (``encoders``,
-``codebook``), a Gaussian channel adds noise (``channel``), a denoiser guesses the clean row (``denoisers``,
-``posterior``), and the I-MMSE estimator turns its errors into log-probabilities (``likelihood``).
+Start with ``DiffusionDensity``; ``DiffusionOutlierDetector`` finds anomalies, ``ImageDensity`` scores images by an
+existing diffusion model, and ``report`` writes an HTML page on a density or a detector. ``recipes`` says what a density
+can fit, ``datasets`` loads tables to try it on.
+
+Three ideas make it up, in the order in which data flow: an encoder maps the columns of a table to points
+(:mod:`discrete_itd.encoders`); a Gaussian channel adds noise (:mod:`discrete_itd.channel`), and a denoiser predicts the
+clean row (:mod:`discrete_itd.denoisers`); the I-MMSE estimator turns the denoising error into log-probabilities
+(:mod:`discrete_itd.likelihood`). Each name is imported when it is first used.
 """
 
-from discrete_itd.channel import CoordinateSchedule, IsotropicSchedule, Quadrature
-from discrete_itd.channel.codebook import Codebook, ColumnPoints
-from discrete_itd.denoisers import Denoiser, MarginalDenoiser, NeuralDenoiser, SupportDenoiser
-from discrete_itd.detection.detector import DiffusionOutlierDetector
-from discrete_itd.estimators import DiffusionDensity
-from discrete_itd.likelihood import Estimate, integral_log_prob, path_log_prob
-from discrete_itd.reporting.page import report
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from discrete_itd import datasets, recipes
+    from discrete_itd.channel import CoordinateSchedule, IsotropicSchedule
+    from discrete_itd.detection.detector import DiffusionOutlierDetector
+    from discrete_itd.estimators import DiffusionDensity
+    from discrete_itd.images.density import ImageDensity
+    from discrete_itd.recipes import BayesNet, Ensemble, Independent, Mixture, Network, Trees
+    from discrete_itd.reporting.page import report
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "Codebook",
-    "ColumnPoints",
+    "BayesNet",
     "CoordinateSchedule",
-    "Denoiser",
     "DiffusionDensity",
     "DiffusionOutlierDetector",
-    "Estimate",
+    "Ensemble",
+    "ImageDensity",
+    "Independent",
     "IsotropicSchedule",
-    "MarginalDenoiser",
-    "NeuralDenoiser",
-    "Quadrature",
-    "SupportDenoiser",
-    "integral_log_prob",
-    "path_log_prob",
+    "Mixture",
+    "Network",
+    "Trees",
+    "datasets",
+    "recipes",
     "report",
 ]
+
+_HOMES = {
+    "channel": ("CoordinateSchedule", "IsotropicSchedule"),
+    "detection.detector": ("DiffusionOutlierDetector",),
+    "estimators": ("DiffusionDensity",),
+    "images.density": ("ImageDensity",),
+    "recipes": ("BayesNet", "Ensemble", "Independent", "Mixture", "Network", "Trees"),
+    "reporting.page": ("report",),
+}
+_FORMER_HOMES = {  # names that were importable from here in release 0.1
+    "channel": ("Quadrature",),
+    "channel.codebook": ("Codebook", "ColumnPoints"),
+    "denoisers": ("Denoiser", "MarginalDenoiser", "NeuralDenoiser", "SupportDenoiser"),
+    "likelihood": ("Estimate", "integral_log_prob", "path_log_prob"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("datasets", "recipes"):
+        return import_module(f"{__name__}.{name}")
+    for home, names in _HOMES.items():
+        if name in names:
+            globals()[name] = getattr(import_module(f"{__name__}.{home}"), name)
+            return globals()[name]
+    for home, names in _FORMER_HOMES.items():
+        if name in names:
+            from discrete_itd.deprecation import warn_renamed
+
+            warn_renamed(__name__, f"{__name__}.{name}", f"{__name__}.{home}.{name}")
+            return getattr(import_module(f"{__name__}.{home}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -37,12 +37,13 @@ def translated(
     Parameters
     ----------
     arguments : mapping
-        As a caller gave them; nested ones of scikit-learn, like ``density__n_calls``, keep their prefix.
+        As the caller passed them. Nested parameters of scikit-learn, like ``density__n_calls``, are none of these: they
+        reach the inner estimator's own ``set_params``.
     names : mapping from old name to new name
     where : str
         Whose arguments they are, for messages.
     stacklevel : int
-        Of the warning, as of :func:`warnings.warn` called here.
+        As of :func:`warnings.warn` called here.
 
     Raises
     ------
@@ -66,7 +67,7 @@ def translated(
 
 
 def renamed(**names: str) -> Callable[[Function], Function]:
-    """Let a function take keyword arguments by their old names, ``renamed(old="new")``, too."""
+    """Let a function also take keyword arguments by their old names: ``renamed(old="new")``."""
 
     def decorate(function: Function) -> Function:
         @functools.wraps(function)
@@ -81,14 +82,18 @@ def renamed(**names: str) -> Callable[[Function], Function]:
 
 
 def renamed_parameters(**names: str) -> Callable[[Class], Class]:
-    """Let an estimator's constructor, ``set_params`` and attributes go by their old names, too."""
+    """Let an estimator's constructor, ``set_params`` and attributes also go by their old names."""
 
     def attribute(old: str, new: str) -> property:
         def read(self: Any) -> Any:
             warn_renamed(type(self).__name__, repr(old), repr(new))
             return getattr(self, new)
 
-        return property(read, doc=f"The old name of ``{new}``.")
+        def write(self: Any, value: Any) -> None:
+            warn_renamed(type(self).__name__, repr(old), repr(new))
+            setattr(self, new, value)
+
+        return property(read, write, doc=f"The old name of ``{new}``.")
 
     def decorate(cls: Class) -> Class:
         original, set_params = cls.__init__, cls.set_params  # pyright: ignore

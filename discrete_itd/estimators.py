@@ -37,8 +37,9 @@ from discrete_itd.validation import (
 
 
 @renamed_parameters(
-    columns="column_types", unseen="handle_unknown", path="schedule", n_calls="n_evaluations"
-)
+    columns="column_types", unseen="handle_unknown", path="schedule", n_calls="n_evaluations",
+    path_table_="schedule_table_",
+)  # fmt: skip
 class DiffusionDensity(ScoringMixin, FillingMixin, DensityMixin, BaseEstimator):
     r"""Probability of the rows of a table, by information-theoretic diffusion.
 

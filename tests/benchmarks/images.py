@@ -35,7 +35,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor
 
-from discrete_itd import DiffusionDensity, Estimate
+from discrete_itd import DiffusionDensity
 from discrete_itd.denoisers import Denoiser
 from discrete_itd.images import ImageDensity
 from discrete_itd.images.comparison import compare_mse, progress_of_training

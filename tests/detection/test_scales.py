@@ -8,7 +8,7 @@ import pytest
 import torch
 from test_cell_conditionals import QUICK, ROWS, TABLE, exact_density, mixed_model
 
-from discrete_itd import DiffusionDensity, Quadrature, integral_log_prob
+from discrete_itd import DiffusionDensity
 from discrete_itd.detection.scales import explain_scales
 
 
