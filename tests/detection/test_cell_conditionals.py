@@ -47,7 +47,7 @@ def exact_density(seed=0, **changes):
         **{**QUICK, "max_steps": 0, "handle_unknown": "error", "column_types": "nominal", **changes}
     ).fit(ROWS)
     book = density.encoder_.codebook()
-    x, _ = density.encode(ROWS)
+    x = density.rows(ROWS).x
     oracle = SupportDenoiser(book, x, torch.tensor(p).to(book.dtype))
     marginals = [np.bincount(x[:, j].long(), weights=p) for j in range(3)]
     slots = torch.zeros(book.levels.n_points).to(book.dtype)
@@ -324,7 +324,7 @@ def test_a_row_is_judged_alike_in_any_company(model):
 
 
 def test_batches_change_nothing(model, monkeypatch):
-    x, _ = model.encode(TABLE[:50])
+    x = model.rows(TABLE[:50]).x
     (whole,) = judge(model, x, 1)
     monkeypatch.setattr(
         "discrete_itd.detection.cell_conditionals.BATCH_WORK", 7 * model.denoiser_.codebook.work

@@ -104,7 +104,8 @@ def test_a_value_that_repeats_to_the_last_digit_is_not_rewarded_for_it(kind):
     number = np.where(random.random(n) < 0.9, often, random.normal(0, 3, n))
     X = pd.DataFrame({"number": number, "a": random.choice(list("uv"), n)})
     density = DiffusionDensity(**{**QUICK, "denoiser": "independent"}).fit(X)
-    x, log_volume = density.encode(X)
+    encoded = density.rows(X)
+    x, log_volume = encoded.x, encoded.log_volume
     unit, base = log_volume[:, 0], density.model_.marginals
     # what a model could make of it: almost all mass within the last digits
     mixture = torch.tensor([[0.0, -2.3], [float(x[number == often][0, 0]), 0.0], [1e-9, 1.0]])
@@ -185,7 +186,7 @@ def test_explanations_add_up_to_the_score(which, request):
 
 def test_few_rows_of_categories_are_scored_by_their_columns_too(fitted):
     X = categories(20, seed=1)
-    x, _ = fitted.density_.encode(X)
+    x = fitted.density_.rows(X).x
     alone = fitted.density_.model_.marginals.log_prob(x).numpy()
     assert np.allclose(fitted.score_samples(X), (fitted.log_prob(X).log_prob + alone) / 2)
 
@@ -195,7 +196,8 @@ def test_numbers_are_scored_by_distances_too(fitted_mixed):
     ordinary, odd = fitted_mixed.score_samples(far)
     assert ordinary > odd + 3
     kernel, by_model = fitted_mixed._scorer.kernel, fitted_mixed._scorer.density
-    x, log_volume = by_model.encode(far)
+    encoded = by_model.rows(far)
+    x, log_volume = encoded.x, encoded.log_volume
     theirs = kernel.nats(x).numpy() - log_volume
     ours = by_model.explain(far).clip(lower=fitted_mixed._scorer.floor, axis=1)
     # the scorer smooths values with noise of a tenth of a deviation, which matters little here

@@ -82,7 +82,7 @@ def test_pairs_of_what_is_missing():
     assert abs(pairs["c"]).max() < 0.3
     # asked one by one: a's being there given that b is, and a given b and which cells are there
     row = pd.DataFrame({"a": ["u"], "b": ["v"], "c": ["s"]})
-    x, _ = density.encode(row)
+    x = density.rows(row).x
 
     def log_prob(j, *known):
         known = torch.isin(torch.arange(5), torch.tensor(known, dtype=torch.int64))

@@ -62,7 +62,8 @@ def test_the_numbers_are_those_of_their_definitions(monkeypatch):
 
 def test_noise_is_of_the_column_and_of_other_rows():
     model, (table, _) = fitted()[0], batch()
-    x, volume = model.encode(table)
+    encoded = model.rows(table)
+    x, volume = encoded.x, encoded.log_volume
     x = x.cpu().numpy()
     noisy, moved = _spoilt(model, x, volume, 0.3, "noise", np.random.RandomState(0))
     changed = noisy[:, 1] != x[:, 1]
@@ -83,7 +84,8 @@ def test_indicators_go_with_their_cells():
         TRAIN.assign(word=TRAIN["word"].mask(gone))
     )
     table = TRAIN[:60].assign(word=TRAIN["word"][:60].mask(gone[:60]))
-    x, volume = told.encode(table)
+    encoded = told.rows(table)
+    x, volume = encoded.x, encoded.log_volume
     for kind in ("noise", "missing"):
         spoilt, _ = _spoilt(told, x.numpy(), volume, 0.5, kind, np.random.RandomState(0))
         np.testing.assert_array_equal(np.isnan(spoilt[:, 0]), spoilt[:, 5] == 1)

@@ -9,7 +9,9 @@ import torch
 from test_cell_conditionals import QUICK, ROWS, TABLE, exact_density, mixed_model
 
 from discrete_itd import DiffusionDensity
+from discrete_itd.channel import Quadrature
 from discrete_itd.detection.scales import explain_scales
+from discrete_itd.likelihood import integral_log_prob
 
 
 @pytest.mark.parametrize("options", [{}, {"n_bands": 1}, {"edges": (-4.0, 0.5, 1.5, 5.0)}])
@@ -65,7 +67,8 @@ def test_mixed_columns_add_up():
 def test_the_split_is_of_the_integral():
     """Where tails are long and the network contradicts itself, it is still what the integral says."""
     model = mixed_model()
-    x, log_volume = model.encode(TABLE[:20])
+    encoded = model.rows(TABLE[:20])
+    x, log_volume = encoded.x, encoded.log_volume
     quadrature = Quadrature(torch.linspace(1.0, 4.0, 33), torch.ones(32))
     integral = integral_log_prob(
         model.denoiser_,

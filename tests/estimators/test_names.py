@@ -22,18 +22,8 @@ OLD = {
     "path": ("schedule", "isotropic"),
     "n_calls": ("n_evaluations", 7),
 }
-FORMER = [
-    "Codebook",
-    "ColumnPoints",
-    "Denoiser",
-    "Estimate",
-    "MarginalDenoiser",
-    "NeuralDenoiser",
-    "Quadrature",
-    "SupportDenoiser",
-    "integral_log_prob",
-    "path_log_prob",
-]
+FORMER = ["Codebook", "ColumnPoints", "Denoiser", "Estimate", "MarginalDenoiser"]
+FORMER += ["NeuralDenoiser", "Quadrature", "SupportDenoiser", "integral_log_prob", "path_log_prob"]
 TABLE = pd.DataFrame({"a": ["x", "y"] * 20, "b": [1, 2, 2, 1] * 10})
 
 
