@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping
-from typing import Any, Self, cast
+from collections.abc import Iterable, Mapping
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -25,14 +25,17 @@ from discrete_itd.models.model import Model
 from discrete_itd.models.scoring import RowEstimate as RowEstimate
 from discrete_itd.models.scoring import ScoringMixin
 from discrete_itd.progress import fit_progress
-from discrete_itd.recipes import recipe
-from discrete_itd.storage import files
+from discrete_itd.recipes import RECIPES, recipe
+from discrete_itd.storage.devices import resolve_device
+from discrete_itd.storage.files import State
+from discrete_itd.storage.parts import SCHEDULES
+from discrete_itd.storage.persistent import Persistent
+from discrete_itd.storage.schema import check_fields
 from discrete_itd.training.checkpoint import Checkpoint
 from discrete_itd.training.config import TrainingPlan
 from discrete_itd.validation import (
     check_parameters,
     check_weights,
-    resolve_device,
 )
 
 
@@ -40,7 +43,7 @@ from discrete_itd.validation import (
     columns="column_types", unseen="handle_unknown", path="schedule", n_calls="n_evaluations",
     path_table_="schedule_table_",
 )  # fmt: skip
-class DiffusionDensity(ScoringMixin, FillingMixin, DensityMixin, BaseEstimator):
+class DiffusionDensity(Persistent, ScoringMixin, FillingMixin, DensityMixin, BaseEstimator):
     r"""Probability of the rows of a table, by information-theoretic diffusion.
 
     A denoiser is trained to predict clean rows from noisy ones. Its error, integrated over the noise levels, is the
@@ -328,81 +331,34 @@ class DiffusionDensity(ScoringMixin, FillingMixin, DensityMixin, BaseEstimator):
         warn_renamed(type(self).__name__, "marginal_value", "marginal_contributions")
         return self.marginal_contributions()
 
-    # -- keeping --------------------------------------------------------------------------------
+    # -- saving ---------------------------------------------------------------------------------
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the fitted model to one safetensors file, whole or not at all.
+    parameter_classes = (*RECIPES, *SCHEDULES)
 
-        Parameters
-        ----------
-        path : path-like
-        """
-        check_is_fitted(self)
-        self._checked_parameters()  # or load would refuse what was written
-        files.write_state(path, self._to_state())
+    def check_stored_parameters(self) -> None:
+        check_parameters(self.get_params(deep=False))
 
-    @classmethod
-    def load(cls, path: str | os.PathLike[str], *, device: str = "auto") -> Self:
-        """Read a model that :meth:`save` wrote; no code in the file is run.
+    def check_loaded(self) -> None:
+        self.model_.try_out()
 
-        Parameters
-        ----------
-        path : path-like
-        device : str
-            Where the model is to run.
+    def fitted_parts(self) -> list[Any]:
+        return [self.model_.denoiser, self.model_.schedule]
 
-        Raises
-        ------
-        OSError, ValueError
-            If the file cannot be read, or is no model of this kind, damaged or of a newer format.
-        """
-        resolve_device(device)  # a device that is not there is no fault of the file
-        return files.revive(path, lambda state: cls._restored(state, device))
-
-    @classmethod
-    def _restored(cls, state: files.State, device: str) -> Self:
-        """The estimator that :meth:`_to_state` wrote, tried out."""
-        header, tensors = state
-        if header["model"] != cls.__name__:
-            raise ValueError(f"the file holds a {header['model']}, not a {cls.__name__}")
-        model = cls(**files.parameters_from_json(header["parameters"]))
-        model.device = device
-        model._checked_parameters()
-        model._from_state(header, tensors)
-        model.model_.try_out()
-        return model
-
-    def __getstate__(self) -> dict[str, Any]:
-        if not hasattr(self, "model_"):
-            return cast(dict[str, Any], super().__getstate__())
-        header, tensors = self._to_state()
-        arrays = {k: v.numpy() for k, v in tensors.items()}
-        return {"parameters": self.get_params(deep=False), "header": header, "arrays": arrays}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        if "header" not in state:
-            super().__setstate__(state)
-            return
-        self.__dict__.update(files.parameters_of_now(state["parameters"]))
-        self._from_state(
-            state["header"], {k: torch.from_numpy(v) for k, v in state["arrays"].items()}
-        )
-
-    def _to_state(self) -> files.State:
+    def fitted_state(self) -> State:
         header, tensors = self.model_.to_state()
-        header = {
-            "model": type(self).__name__,
-            "parameters": files.parameters_to_json(self.get_params(deep=False)),
-            "is_frame": self._is_frame,
-            "has_names": hasattr(self, "feature_names_in_"),
-            **header,
-        }
-        return header, tensors
+        own = {"is_frame": self._is_frame, "has_names": hasattr(self, "feature_names_in_")}
+        return {**own, "device": self.device, **header}, tensors
 
-    def _from_state(self, header: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-        model = Model.from_state(header, tensors, resolve_device(self.device))
-        if not isinstance(header["is_frame"], bool):
-            raise TypeError("is_frame must be a bool")
+    def restore(
+        self,
+        header: dict[str, Any],
+        tensors: dict[str, Tensor],
+        *,
+        device: str,
+        trusted: Iterable[type] = (),
+    ) -> None:
+        check_fields(header, {"is_frame": bool, "has_names": bool})
+        model = Model.from_state(header, tensors, resolve_device(device), trusted)
         self.model_, self._is_frame = model, header["is_frame"]
         self.n_features_in_ = model.encoder.n_columns
         if header["has_names"]:

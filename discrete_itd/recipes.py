@@ -12,7 +12,7 @@ this improves the held-out log-likelihood. A mixture with merged columns leaves 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -22,7 +22,6 @@ import numpy as np
 from discrete_itd.denoisers import (
     BayesNetDenoiser,
     Denoiser,
-    ExactDenoiser,
     MarginalDenoiser,
     MixtureDenoiser,
     NeuralDenoiser,
@@ -83,11 +82,11 @@ class Trees(Recipe):
     n_components: int = 1
     exact = True
 
-    def fit(self, rows: TrainingRows, plan: FitPlan) -> ExactDenoiser:
+    def fit(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
         """The candidate that predicts held-out rows best."""
         return rows.once(self, lambda: best_exact(self.candidates, rows))
 
-    def candidates(self, rows: TrainingRows) -> Iterator[ExactDenoiser]:
+    def candidates(self, rows: TrainingRows) -> Iterator[Denoiser]:
         """Trees with different pseudo-counts, or one mixture of trees."""
         if not len(rows.codebook.finite):
             yield rows.marginals
@@ -128,11 +127,11 @@ class Mixture(Recipe):
     n_components: int | None = None
     exact = True
 
-    def fit(self, rows: TrainingRows, plan: FitPlan) -> ExactDenoiser:
+    def fit(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
         """The candidate that predicts held-out rows best."""
         return rows.once(self, lambda: best_exact(self.candidates, rows))
 
-    def fit_base(self, rows: TrainingRows, plan: FitPlan) -> ExactDenoiser:
+    def fit_base(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
         """A mixture in which continuous columns are independent."""
         if not len(rows.codebook.reals):
             return self.fit(rows, plan)
@@ -201,11 +200,11 @@ class BayesNet(Recipe):
     most_table: int = 1024
     exact = True
 
-    def fit(self, rows: TrainingRows, plan: FitPlan) -> ExactDenoiser:
+    def fit(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
         """The network of the table, or that of the table with merged one-hot groups."""
         return rows.once(self, lambda: best_exact(self.candidates, rows))
 
-    def candidates(self, rows: TrainingRows) -> Iterator[ExactDenoiser]:
+    def candidates(self, rows: TrainingRows) -> Iterator[Denoiser]:
         """One network."""
         if not len(rows.codebook.finite):
             yield rows.marginals
@@ -283,11 +282,11 @@ class Network(Recipe):
             report.history.insert(0, alone._replace(valid_nats=first))
         return denoiser
 
-    def choose_base(self, rows: TrainingRows, plan: FitPlan) -> tuple[ExactDenoiser, float]:
+    def choose_base(self, rows: TrainingRows, plan: FitPlan) -> tuple[Denoiser, float]:
         """The base, and the share of the network's time that choosing it took."""
         if self.base != "auto":
             return recipe(self.base).fit_base(rows, plan), 0.0
-        candidates: list[ExactDenoiser] = [rows.marginals]
+        candidates: list[Denoiser] = [rows.marginals]
         if may_fit_tree(rows.codebook):
             candidates.append(Trees().fit_base(rows, plan))
             if rows.codebook.levels.n_columns <= BASE_COLUMNS:
@@ -297,7 +296,7 @@ class Network(Recipe):
         best = min(candidates, key=rows.held_out_nats)
         return better_base(best, self.untrained, rows, plan)
 
-    def untrained(self, base: ExactDenoiser) -> NeuralDenoiser:
+    def untrained(self, base: Denoiser) -> NeuralDenoiser:
         """The network with initial weights; "auto" stands for a residual network."""
         architecture = "mlp" if self.architecture == "auto" else self.architecture
         width, depth = DEFAULT_SIZE[architecture]
@@ -348,6 +347,11 @@ class Ensemble(Recipe):
 
     members: tuple[Any, ...] = (Network(), Network(), Trees(8), Mixture())
 
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Ensemble:
+        """The recipe whose :meth:`config` went through JSON."""
+        return cls(tuple(config["members"]))
+
     def fit(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
         """Fit the members, then their weights."""
         return fit_ensemble([recipe(member) for member in self.members], rows, plan)
@@ -371,14 +375,7 @@ class Ensemble(Recipe):
         return Ensemble(tuple(made))
 
 
-KINDS: dict[str, type] = {
-    "independent": Independent,
-    "trees": Trees,
-    "mixture": Mixture,
-    "bayes_net": BayesNet,
-    "network": Network,
-    "ensemble": Ensemble,
-}
+RECIPES: tuple[type, ...] = (Independent, Trees, Mixture, BayesNet, Network, Ensemble)
 NAMES: dict[str, Recipe] = {
     "auto": Network(),
     "network": Network(),
@@ -417,32 +414,3 @@ def check_count(name: str, value: Any, least: int, most: int) -> None:
         raise TypeError(f"{name} must be an integer, got {value!r}")
     if not least <= value <= most:
         raise ValueError(f"{name} must be from {least} to {most}, got {value}")
-
-
-def recipe_to_json(denoiser: Any) -> Any:
-    """JSON data of what ``denoiser=`` was given."""
-    if isinstance(denoiser, str):
-        return denoiser
-    if isinstance(denoiser, list | tuple):
-        return [recipe_to_json(member) for member in denoiser]
-    kind = next(name for name, made in KINDS.items() if type(denoiser) is made)
-    data = {k: v.item() if isinstance(v, np.generic) else v for k, v in denoiser.config().items()}
-    for name in data.keys() & {"members", "base"}:
-        data[name] = recipe_to_json(data[name])
-    return {"kind": kind, **data}
-
-
-def recipe_from_json(data: Any) -> Any:
-    """What ``denoiser=`` was given; LookupError, TypeError or ValueError if that makes no sense."""
-    if isinstance(data, str):
-        return data
-    if isinstance(data, list):
-        return [recipe_from_json(member) for member in data]
-    if not isinstance(data, Mapping):
-        raise TypeError(f"{data!r} is no recipe")
-    values = {name: value for name, value in data.items() if name != "kind"}
-    if "members" in values:
-        values["members"] = tuple(recipe_from_json(values["members"]))
-    if "base" in values:
-        values["base"] = recipe_from_json(values["base"])
-    return KINDS[data["kind"]](**values)

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
 
 from discrete_itd.encoders import KINDS, check_column_spec
 from discrete_itd.recipes import recipe
@@ -46,21 +45,6 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
         raise ValueError(f"schedule must be one of {PATHS} or a schedule, got {path!r}")
     if not isinstance(path, str) and not callable(getattr(path, "snr", None)):
         raise TypeError(f"schedule must be one of {PATHS} or a schedule, got {path!r}")
-
-
-def resolve_device(name: str) -> torch.device:
-    """Return the device of that name, "auto" being CUDA where there is one; ValueError if it is not there."""
-    if isinstance(name, str) and name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
-        reason = str(error).split("\n")[0]
-        raise ValueError(
-            f"device must be 'auto' or a device of this machine, got {name!r} ({reason})"
-        ) from None
-    return device
 
 
 def check_integer(name: str, value: Any, least: int) -> None:

@@ -26,11 +26,11 @@ from discrete_itd.channel.posterior import (
 from discrete_itd.denoisers import (
     BayesNetDenoiser,
     Denoiser,
-    JoinedDenoiser,
-    Joining,
     MarginalDenoiser,
     MixtureDenoiser,
     NeuralDenoiser,
+    OneHotDenoiser,
+    OneHotGroups,
     SupportDenoiser,
     TreeDenoiser,
 )
@@ -263,7 +263,7 @@ def random_oracle(book, rng, *, share=1.0):
     return SupportDenoiser(book, rows[keep.to(rows.device)], torch.tensor(probs).to(book.known_snr))
 
 
-def random_mixture(book, rng, *, n_classes=3, rest=None):
+def random_mixture(book, rng, *, n_classes=3, fallback=None):
     """A mixture of products whose classes lie well apart: the oracle of tables with continuous columns."""
     like, n_real = book.known_snr, len(book.reals)
     tensors = (
@@ -272,7 +272,7 @@ def random_mixture(book, rng, *, n_classes=3, rest=None):
         rng.normal(0, 0.6, (n_classes, n_real)),
         rng.uniform(0.2, 0.4, (n_classes, n_real)) ** 2,
     )
-    return MixtureDenoiser(book, *(torch.tensor(t).to(like) for t in tensors), rest)
+    return MixtureDenoiser(book, *(torch.tensor(t).to(like) for t in tensors), fallback)
 
 
 def tree_tables(book, rng, n_trees):
@@ -322,9 +322,9 @@ def random_joined(book, rng):
         every = list(itertools.product(*(range(sizes[j]) for j in groups[0])))
         some = rng.permutation(len(every))[: rng.integers(1, len(every) + 1)]
         patterns = [[every[i] for i in some]]
-    joining = Joining(book, groups, patterns)
+    joining = OneHotGroups(book, groups, patterns)
     inner = random_trees(joining.codebook, rng, n_trees=2)
-    return JoinedDenoiser(joining, inner, random_marginals(book, rng))
+    return OneHotDenoiser(joining, inner, random_marginals(book, rng))
 
 
 def last_weights(network):
@@ -351,7 +351,7 @@ def make_denoiser(kind, book, seed=0):
     if kind == "transformer":
         return random_network(book, seed, architecture="transformer")
     if kind == "blurred":
-        return random_network(book, seed).blurred(0.2)
+        return random_network(book, seed).smoothed(0.2)
     if kind == "stranger":
         return Stranger(book, seed)
     if kind == "marginals":

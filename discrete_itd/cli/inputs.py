@@ -11,8 +11,8 @@ import pandas as pd
 from discrete_itd.cli.tables import UserError, as_fitted, read_table
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.estimators import DiffusionDensity
+from discrete_itd.storage.devices import resolve_device
 from discrete_itd.storage.files import State, revive
-from discrete_itd.validation import resolve_device
 
 MODELS = {cls.__name__: cls for cls in (DiffusionDensity, DiffusionOutlierDetector)}
 
@@ -33,10 +33,10 @@ def load_model(path: str, device: str) -> DiffusionDensity | DiffusionOutlierDet
     resolve_device(device)  # a device that is not there is no fault of the file
 
     def make(state: State) -> DiffusionDensity | DiffusionOutlierDetector:
-        kind = state[0]["model"]
-        if kind not in MODELS:
+        kind = state[0].get("model")
+        if not isinstance(kind, str) or kind not in MODELS:
             raise ValueError(f"the file holds a {kind}, not a density or a detector")
-        return MODELS[kind]._restored(state, device)
+        return MODELS[kind].from_state(state, device=device)
 
     return revive(path, make)
 

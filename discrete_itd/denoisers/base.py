@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -10,31 +12,34 @@ from torch import Tensor, nn
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.posterior import Posterior
 
-HUGE = 1 << 16  # numbers of a posterior of one row, so many that a few rows tell all
-BLOCK = 32  # rows of a call come in multiples of this, so that none depends on how many others there are
-NARROW = 16  # columns of a matrix up to which a product's rows may be summed in different orders
+if TYPE_CHECKING:
+    from discrete_itd.denoisers.marginal import MarginalDenoiser
+
+HUGE = 1 << 16  # posterior size (floats per row) above which a few pilot rows suffice
+BLOCK = 32  # the batch size is a multiple of this, so that no row's rounding depends on the size of its batch
+NARROW = 16  # matrices with fewer columns are widened: libraries sum the rows of their products in different orders
 
 
 def filled(x: Tensor, block: int = BLOCK) -> Tensor:
-    """Rows, the last of them repeated until their number is a multiple of ``block``: (N, ...) to (N', ...).
+    """Rows, the last one repeated until their number is a multiple of ``block``: (N, ...) to (N', ...).
 
-    A matrix product sums in another order, and so rounds otherwise, when it has one row than when it has many.
+    A matrix product of one row sums in another order than one of many rows, and so rounds differently.
     """
     lacking = -len(x) % block if len(x) else 0
     return torch.cat([x, x[-1:].expand(lacking, *x.shape[1:])]) if lacking else x
 
 
 def row_product(x: Tensor, w: Tensor) -> Tensor:
-    """``x @ w``, every row of which depends on that row of ``x`` alone: (..., B, K) and (..., K, N) to (..., B, N).
+    """``x @ w``, each row of which depends on that row of ``x`` alone: (..., B, K) and (..., K, N) to (..., B, N).
 
-    Where N is small, libraries sum the rows of one product in different orders, by their place; so zeros widen w.
+    If N is small, libraries choose the order of summation by the position of a row; columns of zeros prevent this.
     """
     n = w.shape[-1]
     return (x @ nn.functional.pad(w, (0, max(0, NARROW - n))))[..., :n]
 
 
 def rows_at_once(n: int) -> int:
-    """The largest power of two that is at most n, at least 1: parts of this size cut no :data:`BLOCK` unevenly."""
+    """The largest power of two that is at most n, at least 1: batches of this size do not split a :data:`BLOCK`."""
     return 1 << max(0, n.bit_length() - 1)
 
 
@@ -48,20 +53,44 @@ class Denoiser(nn.Module):
 
     Attributes
     ----------
-    isotropic : bool
-        Whether it takes only states in which all columns but the leading ones have the same SNR.
+    exact : bool
+        Whether the posterior is that of a distribution whose log-probability :meth:`log_prob` returns. On a path
+        through known and unknown cells (6) then gives this log-probability to rounding, in any order; the integral (3)
+        gives it within its error, a noisy path in the limit of many steps. False by default.
     independent : bool
-        Whether its columns are independent, so that one step of a path gives the closed form.
+        Whether the columns of that distribution are independent, so that a path of one step is exact.
+    isotropic : bool
+        Whether only states are admissible in which all columns but the leading ones have the same SNR.
 
     Notes
     -----
-    Any map is admissible: the score it leads to is a valid code length, law (5) of
-    :mod:`discrete_itd.likelihood`, and its path a normalised probability mass (6). A better map gives
-    shorter codes.
+    Any map is admissible: the score it leads to is a valid code length by inequality (5) of
+    :mod:`discrete_itd.likelihood`, and its path a normalised probability mass (6). A better map gives shorter codes.
+
+    To write a denoiser, define :meth:`forward`. To save it as well, return from :meth:`config` the arguments of the
+    constructor besides ``codebook``, under their names: plain JSON values, or denoisers that are attributes of the
+    same name. Everything else must be in the ``state_dict``. Define :meth:`from_config` only if the constructor needs
+    tensors, or another codebook for a nested denoiser. ``DiffusionDensity.load(path, trusted=[MyDenoiser])`` then reads
+    the file.
+
+    Examples
+    --------
+    >>> class Sharpened(Denoiser):
+    ...     "The posterior of another denoiser, whose logits are multiplied by a number."
+    ...     def __init__(self, codebook, base, factor):
+    ...         super().__init__(codebook)
+    ...         self.base, self.factor = base, factor
+    ...     def forward(self, y, snr):
+    ...         q = self.base(y, snr)
+    ...         categorical = type(q.categorical)(self.codebook.levels, q.categorical.logits * self.factor)
+    ...         return Posterior(self.codebook, categorical)
+    ...     def config(self):
+    ...         return {"base": self.base, "factor": self.factor}
     """
 
-    isotropic: bool = False
+    exact: bool = False
     independent: bool = False
+    isotropic: bool = False
 
     def __init__(self, codebook: Codebook) -> None:
         super().__init__()
@@ -72,51 +101,17 @@ class Denoiser(nn.Module):
         """Posterior given the state ``y`` (B, D) and ``snr`` (B, C)."""
         raise NotImplementedError
 
-    def blurred(self, sd: float) -> Denoiser:
-        """The same denoiser, to which continuous values have a Gaussian error of ``sd``.
-
-        Every factor of the coordinate path is blurred and stays a density, so its mass stays one; what is
-        finer than ``sd``, like a value that repeats, is not rewarded any more. Units are those of the core, in which a
-        column's standard deviation is 1/2. A denoiser of continuous columns says here what that means to it.
-        """
-        if len(self.codebook.reals):
-            raise NotImplementedError(
-                f"a {type(self).__name__} of continuous columns is not blurred"
-            )
-        return self
-
-    @property
-    def row_work(self) -> int:
-        """Numbers that are worked out for a row's posterior, about, which time is proportional to."""
-        return self.codebook.work
-
-    def pilot_rows(self, n_numbers: int) -> int:
-        """Rows of a pilot that may work out so many numbers: some tens, of pictures of many levels a few."""
-        fewest = 32 if self.codebook.work < HUGE else 4
-        return max(fewest, min(512, n_numbers // self.row_work))
-
-    @property
-    def n_parameters(self) -> int:
-        """Numbers that make it the denoiser it is."""
-        tensors = self.state_dict().values()
-        return sum(t.numel() for t in tensors if t.is_floating_point())
-
-
-class ExactDenoiser(Denoiser):
-    """A denoiser that is the exact posterior of a distribution, whose log-probability it has in closed form.
-
-    On a path through known and unknown cells alone (6) gives this log-probability to rounding, whatever the order; the
-    integral (3) gives it within its error, a noisy path in the limit of many steps.
-    """
-
-    @abstractmethod
     def log_prob(self, x: Tensor) -> Tensor:
-        """Log-probability of rows ``x`` (B, C) in closed form, missing cells left out: (B,), nats."""
-        raise NotImplementedError
+        """Log-probability of rows ``x`` (B, C) in closed form, missing cells left out: (B,), nats.
 
-    @abstractmethod
+        Only an ``exact`` denoiser has one.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no closed form")
+
     def infer(self, evidence: Tensor) -> tuple[Tensor, Tensor]:
-        r"""What evidence about the columns of few categories says, whatever it comes from.
+        r"""Posterior of the low-cardinality columns of an exact denoiser, given any evidence about their levels.
+
+        Only an exact denoiser that is fitted to one-hot groups (:mod:`discrete_itd.denoisers.one_hot`) needs it.
 
         Parameters
         ----------
@@ -130,4 +125,93 @@ class ExactDenoiser(Denoiser):
         logits : Tensor, shape (B, T)
             Posterior of every level, up to a constant per column.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no closed form")
+
+    def smoothed(self, sd: float) -> Denoiser:
+        """The same denoiser for continuous values with additional Gaussian noise of standard deviation ``sd``.
+
+        Every factor of the coordinate path stays a density, so its mass stays one. Structure finer than ``sd``, like a
+        value that repeats, no longer raises the density. Units are those of the channel, in which a column's standard
+        deviation is 1/2.
+
+        Raises
+        ------
+        NotImplementedError
+            If there are continuous columns and the class does not define this method.
+        """
+        if len(self.codebook.reals):
+            raise NotImplementedError(
+                f"{type(self).__name__} does not smooth continuous columns: it defines no smoothed()"
+            )
+        return self
+
+    # -- saving ---------------------------------------------------------------------------------
+
+    def config(self) -> dict[str, Any]:
+        """Arguments of the constructor besides ``codebook``: plain values, and denoisers, alone or in lists.
+
+        The tensors of a nested denoiser must have the name of its argument as a prefix, as those of an attribute of
+        that name have.
+        """
+        raise NotImplementedError(f"{type(self).__name__} cannot be saved: it defines no config()")
+
+    @classmethod
+    def from_config(
+        cls,
+        config: Mapping[str, Any],
+        codebook: Codebook,
+        tensors: Mapping[str, Tensor],  # noqa: ARG003 - for those whose constructor takes tensors
+    ) -> Self:
+        """A denoiser of the same shape as the one that was saved.
+
+        The caller then loads ``tensors`` by ``load_state_dict``, so that the result is equal to the last bit.
+
+        Parameters
+        ----------
+        config : mapping
+            What :meth:`config` returned, after JSON (tuples are lists), with a function from a codebook to a denoiser
+            in place of each nested denoiser.
+        codebook : Codebook
+            Of the floating type of the tensors.
+        tensors : mapping from name to Tensor
+            The ``state_dict``. Files may be damaged: check sizes in ``config`` against those of the tensors before
+            allocating memory for them.
+
+        Raises
+        ------
+        LookupError, RuntimeError, TypeError, ValueError
+            If the arguments do not fit together.
+        """
+        arguments = {name: with_codebook(value, codebook) for name, value in config.items()}
+        denoiser = cls(codebook, **arguments)
+        return denoiser.to(codebook.dtype)
+
+    # -- sizes ----------------------------------------------------------------------------------
+
+    @property
+    def independent_part(self) -> MarginalDenoiser | None:
+        """The independent columns within it: itself, or the ``fallback`` for columns that the model leaves out."""
+        return getattr(self, "fallback", None)
+
+    @property
+    def row_work(self) -> int:
+        """Approximate number of floats computed for a row's posterior, to which time is proportional."""
+        return self.codebook.work
+
+    def pilot_rows(self, n_numbers: int) -> int:
+        """Rows for a pilot run that may compute ``n_numbers`` floats: at least 32, or 4 with huge posteriors."""
+        fewest = 32 if self.codebook.work < HUGE else 4
+        return max(fewest, min(512, n_numbers // self.row_work))
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of floats in its ``state_dict``."""
+        tensors = self.state_dict().values()
+        return sum(t.numel() for t in tensors if t.is_floating_point())
+
+
+def with_codebook(value: Any, codebook: Codebook) -> Any:
+    """A value of a config with its nested denoisers built for a codebook."""
+    if isinstance(value, list | tuple):
+        return [with_codebook(item, codebook) for item in value]
+    return value(codebook) if callable(value) else value

@@ -18,7 +18,8 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -26,12 +27,12 @@ from torch import Tensor
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.levels import KNOWN_NATS
 from discrete_itd.channel.posterior import CategoricalPosterior, Posterior
-from discrete_itd.denoisers.base import ExactDenoiser, filled, rows_at_once
+from discrete_itd.denoisers.base import Denoiser, filled, rows_at_once, with_codebook
 from discrete_itd.denoisers.marginal import (
     MarginalDenoiser,
-    check_rest,
-    rest_log_prob,
-    with_rest,
+    check_fallback,
+    fallback_log_prob,
+    with_fallback,
 )
 from discrete_itd.denoisers.structure_search import (
     Search,
@@ -51,7 +52,7 @@ PENALTIES = (1.0, 0.5, 0.25)  # times that of Schwarz's criterion, tried on held
 STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0)
 
 
-class BayesNetDenoiser(ExactDenoiser):
+class BayesNetDenoiser(Denoiser):
     """Exact for a Bayesian network over the columns of few categories.
 
     Parameters
@@ -61,14 +62,14 @@ class BayesNetDenoiser(ExactDenoiser):
         The parents of every column, counted among the columns of few categories.
     tables : sequence of Tensor, shape (K of each parent, ..., K of the column)
         Probabilities of the column's categories given its parents'; positive, normalised here.
-    rest : MarginalDenoiser, optional
+    fallback : MarginalDenoiser, optional
         Independent columns, for continuous columns and large vocabularies.
 
     Raises
     ------
     ValueError
         If the graph has a cycle, tables do not fit, summing columns out takes more memory than there may be, or there
-        are other columns and no ``rest``.
+        are other columns and no ``fallback``.
 
     Examples
     --------
@@ -80,19 +81,24 @@ class BayesNetDenoiser(ExactDenoiser):
     tensor([0.4500, 0.1000])
     """
 
+    exact = True
+
     def __init__(
         self,
         codebook: Codebook,
         parents: Sequence[Sequence[int]],
         tables: Sequence[Tensor],
-        rest: MarginalDenoiser | None = None,
+        fallback: MarginalDenoiser | None = None,
     ) -> None:
         super().__init__(codebook)
-        check_rest(codebook, rest)
+        check_fallback(codebook, fallback)
         sizes = codebook.levels.cardinalities
         if len(parents) != len(sizes) or len(tables) != len(sizes):
             raise ValueError(f"a graph of {len(sizes)} columns is wanted, got {len(parents)}")
-        self.rest, self.parents = rest, tuple(tuple(map(operator.index, p)) for p in parents)
+        self.fallback, self.parents = (
+            fallback,
+            tuple(tuple(map(operator.index, p)) for p in parents),
+        )
         for j, (above, table) in enumerate(zip(self.parents, tables, strict=True)):
             if not all(0 <= p < len(sizes) for p in above) or len({j, *above}) <= len(above):
                 raise ValueError(f"column {j}: parents {above}")
@@ -112,17 +118,28 @@ class BayesNetDenoiser(ExactDenoiser):
         """Log-probabilities of every column given its parents."""
         return [getattr(self, f"log_table_{j}") for j in range(len(self.parents))]
 
-    def blurred(self, sd: float) -> BayesNetDenoiser:
-        rest = None if self.rest is None else self.rest.blurred(sd)
+    def config(self) -> dict[str, Any]:
+        return {"parents": [list(above) for above in self.parents], "fallback": self.fallback}
+
+    @classmethod
+    def from_config(
+        cls, config: Mapping[str, Any], codebook: Codebook, tensors: Mapping[str, Tensor]
+    ) -> Self:
+        parents = config["parents"]
+        tables = [tensors[f"log_table_{j}"].exp() for j in range(len(parents))]
+        return cls(codebook, parents, tables, with_codebook(config["fallback"], codebook))
+
+    def smoothed(self, sd: float) -> BayesNetDenoiser:
+        fallback = None if self.fallback is None else self.fallback.smoothed(sd)
         return BayesNetDenoiser(
-            self.codebook, self.parents, [t.exp() for t in self.log_tables], rest
+            self.codebook, self.parents, [t.exp() for t in self.log_tables], fallback
         )
 
     def forward(self, y: Tensor, snr: Tensor) -> Posterior:
         book, levels = self.codebook, self.codebook.levels
         evidence = levels.evidence(y[:, : levels.n_coords], snr[:, book.finite])
         categorical = CategoricalPosterior(levels, self.infer(evidence)[1])
-        return with_rest(book, categorical, self.rest, y, snr)
+        return with_fallback(book, categorical, self.fallback, y, snr)
 
     @property
     def _step(self) -> int:
@@ -192,7 +209,7 @@ class BayesNetDenoiser(ExactDenoiser):
             some = cells[part].T[:, None]  # (C, 1, B)
             may_be = (some == codes) | some.isnan()
             out[part] = self._log_mass(torch.where(may_be, 0.0, -torch.inf).to(out))
-        return out + rest_log_prob(self.rest, x, book.finite)
+        return out + fallback_log_prob(self.fallback, x, book.finite)
 
     @classmethod
     @torch.no_grad()
@@ -229,7 +246,7 @@ class BayesNetDenoiser(ExactDenoiser):
         sizes = book.levels.cardinalities
         spread = book.levels.spread(marginals.log_probs.exp()[None], 0.0)[0].cpu().double().numpy()
         alone = [spread[j, :k] for j, k in enumerate(sizes)]
-        rest = marginals if len(book.finite) < book.n_columns else None
+        fallback = marginals if len(book.finite) < book.n_columns else None
         fits: list[BayesNetDenoiser] = []
         for penalty in PENALTIES if x_valid is not None else PENALTIES[:1]:
             graph = Search(cells[:SEARCH_ROWS], sizes, penalty, most_parents, most_table).climb()
@@ -239,7 +256,7 @@ class BayesNetDenoiser(ExactDenoiser):
                     torch.from_numpy(smoothed_table(own, prior, strength)).to(x.device)
                     for own, prior in zip(counts, alone, strict=True)
                 ]
-                fits.append(cls(book, graph, tables, rest))
+                fits.append(cls(book, graph, tables, fallback))
         if x_valid is None:
             return fits[0]
         return min(fits, key=lambda net: -float(net.log_prob(x_valid).double().mean()))

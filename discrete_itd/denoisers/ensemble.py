@@ -14,17 +14,19 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple, cast
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Self, cast
 
 import torch
 from torch import Tensor, nn
 
 from discrete_itd.channel import Quadrature
+from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.posterior import CategoricalPosterior, GaussianPosterior, Posterior
-from discrete_itd.denoisers.base import Denoiser
-from discrete_itd.denoisers.ensemble_weights import Evidence, beliefs
+from discrete_itd.denoisers.base import Denoiser, with_codebook
+from discrete_itd.denoisers.ensemble_weights import Evidence, beliefs, share_bases
 
+MOST_MEMBERS = 64
 MOST_KNOTS = 9  # SNRs, and shares of known columns, at which weights are fitted
 KNOT_ROWS = 400  # for each of them; few rows cannot tell weights that depend on much
 ISOTROPIC_ROWS = 32  # the same where every cell of a row tells them
@@ -137,9 +139,22 @@ class EnsembleDenoiser(Denoiser):
         ever = [i for i, has_weight in enumerate(self.heard) if has_weight]
         return mixed([told.get(i, told[heard[0]]) for i in ever], weights[:, ever])
 
-    def blurred(self, sd: float) -> EnsembleDenoiser:
-        members = [member.blurred(sd) for member in self.members]
+    def smoothed(self, sd: float) -> EnsembleDenoiser:
+        members = [member.smoothed(sd) for member in self.members]
         return EnsembleDenoiser(members, logsnr=self.logsnr, noisy=self.noisy, known=self.known)
+
+    def config(self) -> dict[str, Any]:
+        return {"members": list(self.members)}
+
+    @classmethod
+    def from_config(
+        cls, config: Mapping[str, Any], codebook: Codebook, tensors: Mapping[str, Tensor]
+    ) -> Self:
+        if not 1 <= len(config["members"]) <= MOST_MEMBERS:
+            raise ValueError(f"{len(config['members'])} members, not 1 to {MOST_MEMBERS}")
+        members = with_codebook(config["members"], codebook)
+        share_bases(members)
+        return cls(members, **{name: tensors[name] for name in ("logsnr", "noisy", "known")})
 
     @classmethod
     @torch.no_grad()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -12,7 +13,6 @@ from torch import Tensor
 from discrete_itd.channel import State
 from discrete_itd.channel.posterior import Posterior
 from discrete_itd.denoisers.base import Denoiser
-from discrete_itd.denoisers.neural import NeuralDenoiser
 
 FEW_ROUNDS = 20  # of the fit at one share, from the weights of all shares together
 STIR = 0.01  # of equal weights among those, so that no member is left out from the start
@@ -214,18 +214,51 @@ class Evidence:
 
 
 def beliefs(members: Iterable[Denoiser], y: Tensor, snr: Tensor) -> list[Posterior]:
-    """What each member believes; a base that several networks correct is asked once."""
+    """The posterior of each member; the base of several members is evaluated once.
+
+    A member has a base if it has an attribute ``base`` and a method ``correct(posterior_of_base, y, snr)``.
+    """
     bases: dict[int, Posterior] = {}
     out = []
     for member in members:
-        if not isinstance(member, NeuralDenoiser):
+        correct = getattr(member, "correct", None)
+        if correct is None:
             out.append(member(y, snr))
             continue
-        base = member.base
+        base = cast(Denoiser, member.base)
         if id(base) not in bases:
             bases[id(base)] = base(y, snr)
-        out.append(member.correct(bases[id(base)], y, snr))
+        out.append(correct(bases[id(base)], y, snr))
     return out
+
+
+def share_bases(members: Iterable[Denoiser]) -> None:
+    """Let members with equal bases have the same one, so that :func:`beliefs` evaluates it once."""
+    bases: list[Denoiser] = []
+    for member in cast(Iterable[Any], members):
+        if hasattr(member, "correct"):
+            own = member.base
+            member.base = next((base for base in bases if _equal(base, own)), own)
+            bases.append(member.base)
+
+
+def _equal(a: Denoiser, b: Denoiser) -> bool:
+    """Whether two denoisers have equal configs and tensors."""
+    if not _same(a, b):
+        return False
+    pairs = zip(a.state_dict().values(), b.state_dict().values(), strict=True)
+    return all(torch.equal(x, y) for x, y in pairs)
+
+
+def _same(a: Any, b: Any) -> bool:
+    """Whether two values of configs are equal, denoisers by their classes and configs."""
+    if isinstance(a, Denoiser):
+        return type(a) is type(b) and _same(a.config(), b.config())
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
+    if isinstance(a, list):
+        return len(a) == len(b) and all(map(_same, a, b))
+    return a == b
 
 
 def _project(v: Tensor) -> Tensor:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -10,12 +12,12 @@ from torch import Tensor
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.levels import REAL_KNOWN_SNR
 from discrete_itd.channel.posterior import CategoricalPosterior, GaussianPosterior, Posterior
-from discrete_itd.denoisers.base import ExactDenoiser
+from discrete_itd.denoisers.base import Denoiser
 
 LEAST_VARIANCE = 1e-8  # of a direction, as a share of the largest
 
 
-class GaussianDenoiser(ExactDenoiser):
+class GaussianDenoiser(Denoiser):
     r"""Exact for a multivariate Gaussian :math:`N(m, V \Lambda V^\top + \sigma^2 (I - VV^\top))`.
 
     The baseline of the continuous density (4): with all directions V the full covariance, with the first few a
@@ -30,7 +32,7 @@ class GaussianDenoiser(ExactDenoiser):
         Orthonormal columns V.
     variances : Tensor, shape (r,)
         Positive, :math:`\Lambda`.
-    rest : float
+    residual : float
         Positive variance of all directions orthogonal to these.
 
     References
@@ -47,10 +49,11 @@ class GaussianDenoiser(ExactDenoiser):
     -1.8379
     """
 
+    exact = True
     mean0: Tensor
     directions: Tensor
     variances: Tensor
-    rest: Tensor
+    residual: Tensor
 
     def __init__(
         self,
@@ -58,7 +61,7 @@ class GaussianDenoiser(ExactDenoiser):
         mean: Tensor,
         directions: Tensor,
         variances: Tensor,
-        rest: float = 1.0,
+        residual: float = 1.0,
     ) -> None:
         super().__init__(codebook)
         n = codebook.n_columns
@@ -66,12 +69,12 @@ class GaussianDenoiser(ExactDenoiser):
             raise ValueError("a Gaussian is of continuous columns alone")
         if mean.shape != (n,) or directions.shape != (n, len(variances)):
             raise ValueError(f"mean and directions must be of {n} columns")
-        if not bool((variances > 0).all()) or not rest > 0:
+        if not bool((variances > 0).all()) or not residual > 0:
             raise ValueError("variances must be positive")
         self.register_buffer("mean0", mean.double())
         self.register_buffer("directions", directions.double())
         self.register_buffer("variances", variances.double())
-        self.register_buffer("rest", torch.tensor(float(rest), dtype=torch.float64))
+        self.register_buffer("residual", torch.tensor(float(residual), dtype=torch.float64))
 
     @classmethod
     def fit(cls, codebook: Codebook, x: Tensor, *, rank: int | None = None) -> GaussianDenoiser:
@@ -110,11 +113,22 @@ class GaussianDenoiser(ExactDenoiser):
             codebook, mean, vt[:r].T, variances[:r].clamp_min(least), max(float(left), least)
         )
 
+    def config(self) -> dict[str, Any]:
+        return {}
+
+    @classmethod
+    def from_config(
+        cls, config: Mapping[str, Any], codebook: Codebook, tensors: Mapping[str, Tensor]
+    ) -> Self:
+        mean, directions = tensors["mean0"], tensors["directions"]
+        residual = float(tensors["residual"])
+        return cls(codebook, mean, directions, tensors["variances"], residual, **config)
+
     def covariance(self) -> Tensor:
         """The covariance matrix, (C, C)."""
         v = self.directions
         eye = torch.eye(len(v), dtype=v.dtype, device=v.device)
-        return self.rest * eye + (v * (self.variances - self.rest)) @ v.T
+        return self.residual * eye + (v * (self.variances - self.residual)) @ v.T
 
     def log_prob(self, x: Tensor) -> Tensor:
         missing = x.isnan()
@@ -125,8 +139,8 @@ class GaussianDenoiser(ExactDenoiser):
         r = x - self.mean0
         c = r @ self.directions
         within, n = c.square() / self.variances, x.shape[1] - len(self.variances)
-        beyond = (r.square().sum(1) - c.square().sum(1)).clamp_min(0) / self.rest
-        logdet = self.variances.log().sum() + n * self.rest.log()
+        beyond = (r.square().sum(1) - c.square().sum(1)).clamp_min(0) / self.residual
+        logdet = self.variances.log().sum() + n * self.residual.log()
         return -0.5 * (within.sum(1) + beyond + logdet + x.shape[1] * math.log(2 * math.pi))
 
     def _of_cells(self, row: Tensor, there: Tensor) -> Tensor:
@@ -156,10 +170,10 @@ class GaussianDenoiser(ExactDenoiser):
         """Means and variances where all columns have one SNR: of the independent directions."""
         gamma, v = level.double(), self.directions
         r = y.double() - gamma * self.mean0  # of independent noise of variance gamma
-        own, rest = (t / (1 + gamma * t) for t in (self.variances, self.rest))
+        own, residual = (t / (1 + gamma * t) for t in (self.variances, self.residual))
         c = r @ v
-        mean = self.mean0 + rest * r + ((own - rest) * c) @ v.T
-        return mean, rest + (own - rest) @ v.square().T
+        mean = self.mean0 + residual * r + ((own - residual) * c) @ v.T
+        return mean, residual + (own - residual) @ v.square().T
 
     def _any(self, y: Tensor, snr: Tensor) -> tuple[Tensor, Tensor]:
         """The same for any SNRs, from the covariance of what is seen."""

@@ -1,8 +1,9 @@
-"""Denoisers that are exact for a distribution written down in full."""
+"""Independent columns: the exact denoiser of the marginal distributions."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -14,18 +15,20 @@ from discrete_itd.channel.posterior import (
     Posterior,
     VocabularyPosterior,
 )
-from discrete_itd.denoisers.base import ExactDenoiser, row_product
+from discrete_itd.denoisers.base import Denoiser
 
-MOST_NARROW = 7  # components fitted to a continuous column
-ROWS_PER_COMPONENT = 16  # a short column gets fewer
-WIDE_SD = 2.0  # of the component that catches outliers: four standard deviations of the column
-FINEST_SD = 0.002  # of a component; a value that repeats would else get an infinite density
-PRIOR_ROWS = 2.0  # by which a component's variance is drawn towards that of its share of the column
+MOST_NARROW = 7  # components fitted to a continuous column, at most
+ROWS_PER_COMPONENT = 16  # the number of components is at most the square root of the rows over this
+WIDE_SD = 2.0  # of the wide component: four standard deviations of the column
+FINEST_SD = (
+    0.002  # of a component: without a bound, the density of a repeated value would be infinite
+)
+PRIOR_ROWS = 2.0  # pseudo-count of the prior variance of a component
 EM_ROUNDS, EM_ROWS, EM_CELLS = 60, 20000, 1 << 24
 
 
-class MarginalDenoiser(ExactDenoiser):
-    """Exact for independent columns: each column's Bayes posterior from its own evidence.
+class MarginalDenoiser(Denoiser):
+    """Exact for independent columns: each column's Bayes posterior given its own evidence.
 
     Parameters
     ----------
@@ -34,9 +37,14 @@ class MarginalDenoiser(ExactDenoiser):
         Marginal probability of every level; positive, normalised within every column here.
     mixture : Tensor, shape (3, R, K), optional
         Log-weights, means and variances of the mixture of Gaussians of every continuous column. The last component
-        is meant to be wide and catch outliers.
+        should be wide, for outliers.
     words : sequence of Tensor, shape (K_j,)
-        Marginal probability of every category of every large vocabulary.
+        Marginal probability of every category of each high-cardinality column.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit the codebook, or probabilities or variances are not positive.
 
     Examples
     --------
@@ -47,6 +55,7 @@ class MarginalDenoiser(ExactDenoiser):
     tensor([-0.2877])
     """
 
+    exact = True
     independent = True
     log_probs: Tensor
     mixture: Tensor
@@ -81,8 +90,22 @@ class MarginalDenoiser(ExactDenoiser):
 
     @property
     def log_words(self) -> list[Tensor]:
-        """Log-probabilities of every large vocabulary."""
+        """Log-probabilities of the categories of each high-cardinality column."""
         return [getattr(self, f"words_{i}") for i in range(self.n_words)]
+
+    def config(self) -> dict[str, Any]:
+        return {}
+
+    @classmethod
+    def from_config(
+        cls, config: Mapping[str, Any], codebook: Codebook, tensors: Mapping[str, Tensor]
+    ) -> Self:
+        words = [tensors[f"words_{i}"].exp() for i in range(len(codebook.vocabularies))]
+        return cls(codebook, tensors["log_probs"].exp(), tensors["mixture"], words, **config)
+
+    @property
+    def independent_part(self) -> MarginalDenoiser:
+        return self
 
     @classmethod
     def fit(
@@ -93,12 +116,22 @@ class MarginalDenoiser(ExactDenoiser):
         pseudo_count: float = 0.5,
         unseen_counts: Sequence[float] | None = None,
     ) -> MarginalDenoiser:
-        """Smoothed marginals of the rows ``x`` (N, C), missing cells left out.
+        """Smoothed marginal distributions of the rows ``x`` (N, C), missing cells left out.
 
-        A category's probability is proportional to its count plus ``pseudo_count``; one half is the estimator of
-        Krichevsky and Trofimov (1981). The level of unseen categories gets nothing but the pseudo-count, or its
-        entry of ``unseen_counts`` (one number a column) where given. A continuous column gets a mixture
-        of Gaussians by expectation maximisation, and one wide component with the weight of one row.
+        Parameters
+        ----------
+        codebook : Codebook
+        x : Tensor of float64, shape (N, C)
+            NaN where a cell is missing.
+        pseudo_count : float
+            Added to the count of every category; one half is the estimator of Krichevsky and Trofimov (1981).
+        unseen_counts : sequence of float, length C, optional
+            For each column, the pseudo-count of the level of unseen categories; ``pseudo_count`` by default.
+
+        Notes
+        -----
+        A continuous column gets a mixture of Gaussians by expectation maximisation, and one wide component whose weight
+        is that of about one row.
         """
         levels, x = codebook.levels, x.cpu()
 
@@ -148,7 +181,7 @@ class MarginalDenoiser(ExactDenoiser):
         """Log-probability of rows ``x`` (B, C) in closed form, missing cells left out: (B,), nats."""
         return self.marginals().expand(len(x)).log_prob(x).sum(1)
 
-    def blurred(self, sd: float) -> MarginalDenoiser:
+    def smoothed(self, sd: float) -> MarginalDenoiser:
         mixture = self.mixture.clone()
         mixture[2] += sd**2
         return MarginalDenoiser(
@@ -156,7 +189,7 @@ class MarginalDenoiser(ExactDenoiser):
         )
 
     def marginals(self) -> Posterior:
-        """What is believed of a row of which nothing is known, one row."""
+        """The posterior of one row of which nothing is known."""
         book = self.codebook
         y = torch.zeros(1, book.n_coords, dtype=book.dtype, device=book.device)
         snr = torch.zeros(1, book.n_columns, dtype=book.dtype, device=book.device)
@@ -170,7 +203,7 @@ def fit_mixtures(values: Tensor) -> Tensor:
     Parameters
     ----------
     values : Tensor of float64, shape (N, R)
-        About of mean 0 and standard deviation one half; NaN where missing.
+        Of mean about 0 and standard deviation about one half; NaN where missing.
 
     Returns
     -------
@@ -222,88 +255,31 @@ def _em(values: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor]:
     return weight, mean, var
 
 
-class SupportDenoiser(ExactDenoiser):
-    """Exact for a probability table over listed rows: the oracle of tests and documentation.
-
-    Parameters
-    ----------
-    codebook : Codebook
-        Of columns of few categories only.
-    support : Tensor of float64, shape (R, C)
-        The rows (codes) that can occur.
-    probs : Tensor, shape (R,)
-        Their probabilities; positive, normalised here.
-
-    Notes
-    -----
-    A call costs B R (C + T) operations. Posterior probabilities below the smallest normal float are taken
-    as that float, so that a row outside the support gets a finite, astronomically small probability.
-    """
-
-    support: Tensor
-    log_probs: Tensor
-    _indicator: Tensor
-
-    def __init__(self, codebook: Codebook, support: Tensor, probs: Tensor) -> None:
-        super().__init__(codebook)
-        if support.ndim != 2 or support.shape[1] != codebook.n_columns:
-            raise ValueError(f"support must have {codebook.n_columns} columns")
-        if probs.shape != (len(support),) or not bool((probs > 0).all()):
-            raise ValueError(f"probs must be {len(support)} positive numbers")
-        if len(codebook.finite) != codebook.n_columns:
-            raise ValueError("only columns of few categories have a table of rows")
-        levels = codebook.levels.index_of(support.long())
-        indicator = torch.zeros(len(support), codebook.levels.n_points, device=levels.device)
-        indicator.scatter_(1, levels, 1.0)
-        self.register_buffer("support", support)
-        self.register_buffer("log_probs", (probs / probs.sum()).to(codebook.known_snr).log())
-        self.register_buffer("_indicator", indicator.to(codebook.known_snr))
-
-    def forward(self, y: Tensor, snr: Tensor) -> Posterior:
-        levels = self.codebook.levels
-        _, logits = self.infer(levels.evidence(y, snr))
-        return Posterior(self.codebook, CategoricalPosterior(levels, logits))
-
-    def infer(self, evidence: Tensor) -> tuple[Tensor, Tensor]:
-        levels = self.codebook.levels
-        ell = levels.log_softmax(evidence)  # (B, T)
-        # (B, R): Σ_j ℓ_j at the row's categories
-        log_w = self.log_probs + row_product(ell, self._indicator.T)
-        probs = row_product(torch.softmax(log_w, 1), self._indicator)
-        log_mass = torch.logsumexp(log_w, 1) + levels.logsumexp(evidence).sum(1)
-        return log_mass, probs.clamp_min(torch.finfo(probs.dtype).tiny).log()
-
-    def log_prob(self, x: Tensor) -> Tensor:
-        """Log-probability of rows ``x`` (B, C), missing cells left out: (B,), nats; -inf outside the support."""
-        same = ((x[:, None] == self.support[None]) | x.isnan()[:, None]).all(2)
-        return torch.where(same, self.log_probs, -torch.inf).logsumexp(1)
+# -- columns that another model treats as independent ---------------------------------------------
 
 
-# -- columns that another model leaves to independent ones -----------------------------------------
+def check_fallback(codebook: Codebook, fallback: MarginalDenoiser | None) -> None:
+    """Raise a ValueError if a model of the low-cardinality columns has no fallback for the other columns."""
+    if len(codebook.finite) < codebook.n_columns and fallback is None:
+        raise ValueError("continuous and high-cardinality columns need a fallback")
 
 
-def check_rest(codebook: Codebook, rest: MarginalDenoiser | None) -> None:
-    """Raise a ValueError if a model of the columns of few categories lacks one of the others."""
-    if len(codebook.finite) < codebook.n_columns and rest is None:
-        raise ValueError("continuous columns and large vocabularies come from the rest")
-
-
-def with_rest(
+def with_fallback(
     book: Codebook,
     categorical: CategoricalPosterior,
-    rest: MarginalDenoiser | None,
+    fallback: MarginalDenoiser | None,
     y: Tensor,
     snr: Tensor,
 ) -> Posterior:
-    """The posterior of all columns, those of few categories given."""
-    if rest is None:
+    """The posterior of all columns, given that of the low-cardinality ones."""
+    if fallback is None:
         return Posterior(book, categorical)
-    others = rest(y, snr)
+    others = fallback(y, snr)
     return Posterior(book, categorical, others.gaussian, others.words)
 
 
-def rest_log_prob(rest: MarginalDenoiser | None, x: Tensor, told: Tensor) -> Tensor | float:
-    """Log-probability (B,) of the columns of rows ``x`` that are not ``told`` (column numbers)."""
-    if rest is None:
+def fallback_log_prob(fallback: MarginalDenoiser | None, x: Tensor, own: Tensor) -> Tensor | float:
+    """Log-probability (B,) of the columns of rows ``x`` other than ``own`` (column numbers)."""
+    if fallback is None:
         return 0.0
-    return rest.log_prob(x.index_fill(1, told, float("nan")))
+    return fallback.log_prob(x.index_fill(1, own, float("nan")))

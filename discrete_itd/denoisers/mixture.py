@@ -17,15 +17,22 @@ Lazarsfeld & Henry, "Latent Structure Analysis", 1968; Dempster, Laird, Rubin, J
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.posterior import CategoricalPosterior, GaussianPosterior, Posterior
-from discrete_itd.denoisers.base import ExactDenoiser, filled, row_product, rows_at_once
+from discrete_itd.denoisers.base import Denoiser, filled, row_product, rows_at_once, with_codebook
 from discrete_itd.denoisers.counts import indicators
-from discrete_itd.denoisers.marginal import FINEST_SD, PRIOR_ROWS, MarginalDenoiser, rest_log_prob
+from discrete_itd.denoisers.marginal import (
+    FINEST_SD,
+    PRIOR_ROWS,
+    MarginalDenoiser,
+    fallback_log_prob,
+)
 
 CELLS = 1 << 24  # rows times classes times columns worked on at once
 EM_ROWS = 1 << 16  # of one round; a larger table is learned by parts
@@ -35,7 +42,7 @@ LOOK_ROUNDS = 4  # between two looks
 LEAST_GAIN = 1e-3  # nats per row that count as an improvement
 
 
-class MixtureDenoiser(ExactDenoiser):
+class MixtureDenoiser(Denoiser):
     """Exact for a mixture of products: given a hidden class, the columns are independent.
 
     Parameters
@@ -47,14 +54,14 @@ class MixtureDenoiser(ExactDenoiser):
         Probability of every level given the class; positive.
     mean, var : Tensor, shape (Z, R), optional
         Gaussian of every continuous column given the class.
-    rest : MarginalDenoiser, optional
+    fallback : MarginalDenoiser, optional
         Independent columns, for those of which the classes say nothing: large vocabularies, and continuous columns
         where ``mean`` is not given.
 
     Raises
     ------
     ValueError
-        If shapes disagree or numbers are not positive, or if there are such columns and no ``rest``.
+        If shapes disagree or numbers are not positive, or if there are such columns and no ``fallback``.
 
     Examples
     --------
@@ -66,6 +73,7 @@ class MixtureDenoiser(ExactDenoiser):
     tensor([0.4100, 0.0900])
     """
 
+    exact = True
     log_weights: Tensor
     log_probs: Tensor
     means: Tensor
@@ -78,17 +86,17 @@ class MixtureDenoiser(ExactDenoiser):
         probs: Tensor,
         mean: Tensor | None = None,
         var: Tensor | None = None,
-        rest: MarginalDenoiser | None = None,
+        fallback: MarginalDenoiser | None = None,
     ) -> None:
         super().__init__(codebook)
         self.has_reals = mean is not None and len(codebook.reals) > 0
         untold = codebook.vocabularies or (len(codebook.reals) and not self.has_reals)
-        if untold and rest is None:
+        if untold and fallback is None:
             raise ValueError(
-                "a mixture of products takes large vocabularies, and continuous columns without mean and var,"
-                " from the independent columns in rest"
+                "a mixture of products needs a fallback for high-cardinality columns, and for continuous columns"
+                " without mean and var"
             )
-        self.rest = rest
+        self.fallback = fallback
         like, levels = codebook.known_snr, codebook.levels
         weights, probs = weights.to(like), probs.to(like)
         z, n_real = len(weights), len(codebook.reals)
@@ -114,12 +122,24 @@ class MixtureDenoiser(ExactDenoiser):
         """Number of hidden classes Z."""
         return len(self.log_weights)
 
-    def blurred(self, sd: float) -> MixtureDenoiser:
+    def smoothed(self, sd: float) -> MixtureDenoiser:
         own = (self.means, self.var + sd**2) if self.has_reals else (None, None)
-        rest = None if self.rest is None else self.rest.blurred(sd)
+        fallback = None if self.fallback is None else self.fallback.smoothed(sd)
         return MixtureDenoiser(
-            self.codebook, self.log_weights.exp(), self.log_probs.exp(), *own, rest
+            self.codebook, self.log_weights.exp(), self.log_probs.exp(), *own, fallback
         )
+
+    def config(self) -> dict[str, Any]:
+        return {"fallback": self.fallback}
+
+    @classmethod
+    def from_config(
+        cls, config: Mapping[str, Any], codebook: Codebook, tensors: Mapping[str, Tensor]
+    ) -> Self:
+        weights, probs = tensors["log_weights"].exp(), tensors["log_probs"].exp()
+        mean, var = tensors["means"], tensors["var"]
+        own = (mean, var) if mean.shape[1] else (None, None)
+        return cls(codebook, weights, probs, *own, with_codebook(config["fallback"], codebook))
 
     @property
     def _probs(self) -> Tensor:
@@ -159,8 +179,8 @@ class MixtureDenoiser(ExactDenoiser):
         if self.has_reals:
             weight = log_class[:, None, :].expand(-1, len(book.reals), -1)
             gaussian = GaussianPosterior(weight, (mean + var * own) / shrink, var / shrink)
-        if self.rest is not None:
-            others = self.rest(y, snr)
+        if self.fallback is not None:
+            others = self.fallback(y, snr)
             gaussian, words = gaussian or others.gaussian, others.words
         return Posterior(book, categorical, gaussian, words)
 
@@ -204,7 +224,7 @@ class MixtureDenoiser(ExactDenoiser):
         out = torch.cat(parts) if parts else self.log_weights.new_zeros(0)
         book = self.codebook
         own = torch.cat([book.finite, book.reals]) if self.has_reals else book.finite
-        return out + rest_log_prob(self.rest, x, own)
+        return out + fallback_log_prob(self.fallback, x, own)
 
     def log_joint(self, x: Tensor) -> Tensor:
         """Log-probability of rows ``x`` (B, C) together with each class: (B, Z), nats."""

@@ -9,10 +9,13 @@ that prior is a mixture of Gaussians.
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
+from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.levels import CODE_LENGTH, VERTEX
 from discrete_itd.channel.posterior import (
     CategoricalPosterior,
@@ -20,8 +23,7 @@ from discrete_itd.channel.posterior import (
     Posterior,
     VocabularyPosterior,
 )
-from discrete_itd.denoisers.base import Denoiser
-from discrete_itd.denoisers.marginal import MarginalDenoiser
+from discrete_itd.denoisers.base import Denoiser, with_codebook
 from discrete_itd.denoisers.networks import ColumnTransformer, ResidualMLP
 
 ARCHITECTURES = ("mlp", "transformer")
@@ -37,7 +39,7 @@ class NeuralDenoiser(Denoiser):
     ----------
     base : Denoiser
         Exact denoiser of a tractable model, kept fixed. Its continuous columns and large vocabularies, if there are
-        any, must be those of a :class:`MarginalDenoiser`: its own, or its ``rest``.
+        any, must be those of a :class:`MarginalDenoiser`: its own, or its ``fallback``.
     architecture : {"mlp", "transformer"}
         A :class:`ResidualMLP`, or a :class:`ColumnTransformer`.
     width, depth, dropout
@@ -83,7 +85,7 @@ class NeuralDenoiser(Denoiser):
         )
         self.base = base.requires_grad_(False)
         book, levels = self.codebook, self.codebook.levels
-        marginal = base if isinstance(base, MarginalDenoiser) else getattr(base, "rest", None)
+        marginal = base.independent_part
         if len(book.finite) < book.n_columns and marginal is None:
             raise ValueError(
                 "continuous columns and large vocabularies of the base must be those of a MarginalDenoiser"
@@ -140,11 +142,30 @@ class NeuralDenoiser(Denoiser):
                 comes, goes, book.n_columns, width=width, depth=depth, dropout=dropout
             )
 
-    def blurred(self, sd: float) -> NeuralDenoiser:
+    def smoothed(self, sd: float) -> NeuralDenoiser:
         """The same denoiser, weights shared, to which continuous values have a Gaussian error of ``sd``."""
         other = copy.copy(self)
         other.blur = sd
         return other
+
+    def config(self) -> dict[str, Any]:
+        names = ("base", "architecture", "width", "depth", "dropout")
+        return {name: getattr(self, name) for name in names}
+
+    @classmethod
+    def from_config(
+        cls, config: Mapping[str, Any], codebook: Codebook, tensors: Mapping[str, Tensor]
+    ) -> Self:
+        width, depth, is_mlp = config["width"], config["depth"], config["architecture"] == "mlp"
+        # before memory is allocated for them
+        first = tensors["network.enter.weight" if is_mlp else "network.enter"]
+        if first.shape[0 if is_mlp else -1] != width:
+            raise ValueError(f"width is {width!r}, but the weights have {tuple(first.shape)}")
+        blocks = {name.split(".")[2] for name in tensors if name.startswith("network.blocks.")}
+        if len(blocks) != depth:
+            raise ValueError(f"depth is {depth!r}, but there are weights of {len(blocks)} blocks")
+        base = with_codebook(config["base"], codebook)
+        return cls(**{**config, "base": base}).to(first.dtype)
 
     def forward(self, y: Tensor, snr: Tensor) -> Posterior:
         return self.correct(self.base(y, snr), y, snr)

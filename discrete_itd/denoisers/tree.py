@@ -17,8 +17,8 @@ JMLR 1, 2000.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import cast
+from collections.abc import Mapping, Sequence
+from typing import Any, Self, cast
 
 import numpy as np
 import torch
@@ -28,13 +28,13 @@ from torch import Tensor
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.levels import KNOWN_NATS
 from discrete_itd.channel.posterior import CategoricalPosterior, Posterior
-from discrete_itd.denoisers.base import ExactDenoiser, filled, row_product, rows_at_once
-from discrete_itd.denoisers.counts import mutual_information, pair_counts, level_columns
+from discrete_itd.denoisers.base import Denoiser, filled, row_product, rows_at_once, with_codebook
+from discrete_itd.denoisers.counts import level_columns, mutual_information, pair_counts
 from discrete_itd.denoisers.marginal import (
     MarginalDenoiser,
-    check_rest,
-    rest_log_prob,
-    with_rest,
+    check_fallback,
+    fallback_log_prob,
+    with_fallback,
 )
 from discrete_itd.denoisers.mixture import (
     LEAST_GAIN,
@@ -50,7 +50,7 @@ START_ROUNDS = 20  # of the mixture of products from whose classes a mixture of 
 MOST_LEVELS = 6000  # whose joint counts, pair by pair, fit in memory
 
 
-class TreeDenoiser(ExactDenoiser):
+class TreeDenoiser(Denoiser):
     """Exact for a tree, or a mixture of trees, over the columns of few categories.
 
     Parameters
@@ -63,14 +63,14 @@ class TreeDenoiser(ExactDenoiser):
         a root's, only the first row counts. Positive where both columns have the category; normalised here.
     weights : Tensor, shape (Z,), optional
         Probabilities of the trees; positive, normalised here.
-    rest : MarginalDenoiser, optional
+    fallback : MarginalDenoiser, optional
         Independent columns, for continuous columns and large vocabularies.
 
     Raises
     ------
     ValueError
         If shapes disagree or numbers are not positive, if the parents are no trees, or if there are other columns
-        and no ``rest``.
+        and no ``fallback``.
 
     Examples
     --------
@@ -82,6 +82,7 @@ class TreeDenoiser(ExactDenoiser):
     tensor([0.4500, 0.1000])
     """
 
+    exact = True
     parents: Tensor
     log_tables: Tensor
     log_weights: Tensor
@@ -92,11 +93,11 @@ class TreeDenoiser(ExactDenoiser):
         parents: Tensor,
         tables: Tensor,
         weights: Tensor | None = None,
-        rest: MarginalDenoiser | None = None,
+        fallback: MarginalDenoiser | None = None,
     ) -> None:
         super().__init__(codebook)
-        check_rest(codebook, rest)
-        self.rest = rest
+        check_fallback(codebook, fallback)
+        self.fallback = fallback
         levels, like = codebook.levels, codebook.known_snr
         c, k = levels.n_columns, levels.widest
         if parents.ndim != 2 or parents.shape[1] != c or tables.shape != (len(parents), c, k, k):
@@ -150,11 +151,22 @@ class TreeDenoiser(ExactDenoiser):
         """Nodes of depth ``d`` and their parents."""
         return getattr(self, f"_nodes_{d}"), getattr(self, f"_up_{d}")
 
-    def blurred(self, sd: float) -> TreeDenoiser:
-        rest = None if self.rest is None else self.rest.blurred(sd)
+    def smoothed(self, sd: float) -> TreeDenoiser:
+        fallback = None if self.fallback is None else self.fallback.smoothed(sd)
         return TreeDenoiser(
-            self.codebook, self.parents, self.log_tables.exp(), self.log_weights.exp(), rest
+            self.codebook, self.parents, self.log_tables.exp(), self.log_weights.exp(), fallback
         )
+
+    def config(self) -> dict[str, Any]:
+        return {"fallback": self.fallback}
+
+    @classmethod
+    def from_config(
+        cls, config: Mapping[str, Any], codebook: Codebook, tensors: Mapping[str, Tensor]
+    ) -> Self:
+        tables, weights = tensors["log_tables"].exp(), tensors["log_weights"].exp()
+        fallback = with_codebook(config["fallback"], codebook)
+        return cls(codebook, tensors["parents"], tables, weights, fallback)
 
     @property
     def _tables(self) -> Tensor:
@@ -170,7 +182,7 @@ class TreeDenoiser(ExactDenoiser):
         book, levels = self.codebook, self.codebook.levels
         evidence = levels.evidence(y[:, : levels.n_coords], snr[:, book.finite])
         categorical = CategoricalPosterior(levels, self.infer(evidence)[1])
-        return with_rest(book, categorical, self.rest, y, snr)
+        return with_fallback(book, categorical, self.fallback, y, snr)
 
     def infer(self, evidence: Tensor) -> tuple[Tensor, Tensor]:
         numbers = self.n_components * self.codebook.levels.n_columns * self.log_tables.shape[3]
@@ -253,7 +265,7 @@ class TreeDenoiser(ExactDenoiser):
         """Log-probability of rows ``x`` (B, C) in closed form, missing cells left out: (B,), nats."""
         book = self.codebook
         out = torch.logsumexp(self.log_joint(x), 1)
-        return out + rest_log_prob(self.rest, x, book.finite)
+        return out + fallback_log_prob(self.fallback, x, book.finite)
 
     def log_joint(self, x: Tensor) -> Tensor:
         """Log-probability of rows ``x`` (B, C) together with each tree: (B, Z), nats."""
@@ -322,10 +334,10 @@ class TreeDenoiser(ExactDenoiser):
                 f"a tree counts categories pair by pair, of at most {MOST_LEVELS}; these columns have"
                 f" {book.levels.n_points}"
             )
-        rest = marginals if len(book.finite) < book.n_columns else None
+        fallback = marginals if len(book.finite) < book.n_columns else None
         if n_components == 1 or not len(book.finite):
             parent, table = _chow_liu(marginals, x, None, pseudo_count)
-            return cls(book, parent[None], table[None], None, rest)
+            return cls(book, parent[None], table[None], None, fallback)
         if generator is None:
             raise ValueError("a mixture of trees needs a generator")
         start = MixtureDenoiser.fit(
@@ -338,7 +350,7 @@ class TreeDenoiser(ExactDenoiser):
             r = torch.softmax(joint, 1)  # (N, Z)
             fits = [_chow_liu(marginals, x, r[:, i], pseudo_count) for i in range(n_components)]
             parents, tables = (torch.stack(part) for part in zip(*fits, strict=True))
-            model = cls(book, parents, tables, r.sum(0) + 0.5, rest)
+            model = cls(book, parents, tables, r.sum(0) + 0.5, fallback)
             nats = -float(model.log_prob(x if x_valid is None else x_valid).double().mean())
             stale = 0 if nats < best_nats - LEAST_GAIN else stale + 1
             if best is None or nats < best_nats:

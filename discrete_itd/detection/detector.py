@@ -28,14 +28,17 @@ from discrete_itd.detection.scoring import Scorer, base_of, total
 from discrete_itd.encoders.frames import read_rows
 from discrete_itd.estimators import DiffusionDensity, RowEstimate
 from discrete_itd.models.splitting import copies, equal_values, hold_out
-from discrete_itd.storage import files
-from discrete_itd.validation import check_positive, check_share, resolve_device
+from discrete_itd.storage.files import State
+from discrete_itd.storage.parts import within
+from discrete_itd.storage.persistent import Persistent
+from discrete_itd.storage.schema import building, check_fields, check_tensor
+from discrete_itd.validation import check_positive, check_share
 
 MOST_HELD = 20_000  # by which a rate of 1 in 1000 is known to within a half; more cost time
 SEEN_ROWS = 2000  # by which the threshold is set where no rows are held out
 
 
-class DiffusionOutlierDetector(OutlierMixin, BaseEstimator):
+class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
     r"""Anomaly detection by the log-probability of rows, calibrated on rows that were held out.
 
     Fit on ordinary rows, rank new ones, raise an alarm at a rate that was chosen, and say why. A row's score depends on
@@ -667,7 +670,9 @@ class DiffusionOutlierDetector(OutlierMixin, BaseEstimator):
             random_state=random_state,
         )
 
-    # -- keeping --------------------------------------------------------------------------------
+    # -- saving ---------------------------------------------------------------------------------
+
+    parameter_classes = (DiffusionDensity, *DiffusionDensity.parameter_classes)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted detector to one safetensors file, whole or not at all.
@@ -682,71 +687,22 @@ class DiffusionOutlierDetector(OutlierMixin, BaseEstimator):
         be told from its nats. With a column that is not nominal, the kernel density needs training rows, and up to
         5000 are in the file as they are (see ``score_by``). Treat it as you treat the table.
         """
-        check_is_fitted(self)
-        header, tensors = self._to_state()
-        parameters = self.get_params(deep=False)
-        frozen = isinstance(self.density, FrozenEstimator)
-        if isinstance(self.density, DiffusionDensity):
-            parameters["density"] = files.parameters_to_json(self.density.get_params(deep=False))
-        else:
-            parameters["density"] = None
-        if not isinstance(self.random_state, int | np.integer | None):
-            parameters["random_state"] = None  # a generator's state is not part of the model
-        parameters = {name: files.plain(value) for name, value in parameters.items()}
-        files.write_state(path, (header | {"parameters": parameters, "frozen": frozen}, tensors))
+        super().save(path)
 
-    @classmethod
-    def load(cls, path: str | os.PathLike[str], *, device: str = "auto") -> Self:
-        """Read a detector that :meth:`save` wrote; no code in the file is run.
+    def stored_parameters(self) -> dict[str, Any]:
+        parameters = super().stored_parameters()
+        if isinstance(self.density, FrozenEstimator):
+            parameters["density"] = None  # the fitted one takes its place
+        return parameters
 
-        Parameters
-        ----------
-        path : path-like
-        device : str
-            Where the model is to run.
+    def check_stored_parameters(self) -> None:
+        self._check_parameters()
 
-        Raises
-        ------
-        OSError, ValueError
-            If the file cannot be read, or is no detector, damaged or of a newer format.
-        """
-        resolve_device(device)  # a device that is not there is no fault of the file
-        return files.revive(path, lambda state: cls._restored(state, device))
+    def fitted_parts(self) -> list[Any]:
+        return [self.density_, *self.density_.fitted_parts()]
 
-    @classmethod
-    def _restored(cls, state: files.State, device: str) -> Self:
-        """The detector that :meth:`save` wrote, tried out."""
-        header, tensors = state
-        _check_kind(header, cls)
-        parameters = dict(header["parameters"])
-        if parameters["density"] is not None:
-            parameters["density"] = DiffusionDensity(
-                **files.parameters_from_json(parameters["density"])
-            )
-        detector = cls(**parameters)
-        detector._check_parameters()
-        detector._from_state(header, tensors, device)
-        if header["frozen"]:
-            detector.density = FrozenEstimator(detector.density_)
-        return detector
-
-    def __getstate__(self) -> dict[str, Any]:
-        if not hasattr(self, "density_"):
-            return cast(dict[str, Any], super().__getstate__())
-        header, tensors = self._to_state()
-        arrays = {k: v.numpy() for k, v in tensors.items()}
-        return {"parameters": self.get_params(deep=False), "header": header, "arrays": arrays}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        if "header" not in state:
-            super().__setstate__(state)
-            return
-        self.__dict__.update(state["parameters"])
-        tensors = {k: torch.from_numpy(v) for k, v in state["arrays"].items()}
-        self._from_state(state["header"], tensors, state["header"]["device"])
-
-    def _to_state(self) -> files.State:
-        header, tensors = self.density_._to_state()
+    def fitted_state(self) -> State:
+        header, tensors = self.density_.to_state()
         own = {
             "scores": self.calibration_scores_,
             "nats": self.calibration_nats_.to_numpy(),
@@ -754,9 +710,9 @@ class DiffusionOutlierDetector(OutlierMixin, BaseEstimator):
         }
         return (
             {
-                "model": type(self).__name__,
                 "density": header,
                 "device": self.density_.device,
+                "frozen": isinstance(self.density, FrozenEstimator),
                 "threshold": asdict(self.threshold_),
             },
             {f"density.{name}": tensor for name, tensor in tensors.items()}
@@ -764,23 +720,33 @@ class DiffusionOutlierDetector(OutlierMixin, BaseEstimator):
             | {name: torch.tensor(array) for name, array in own.items()},
         )
 
-    def _from_state(self, header: dict[str, Any], tensors: dict[str, Tensor], device: str) -> None:
-        prefix = "density."
-        inner = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-        density = DiffusionDensity._restored((header["density"], inner), device)
+    def restore(
+        self,
+        header: dict[str, Any],
+        tensors: dict[str, Tensor],
+        *,
+        device: str,
+        trusted: Iterable[type] = (),
+    ) -> None:
+        check_fields(header, {"density": dict, "threshold": dict})
+        density = DiffusionDensity.from_state(
+            (header["density"], within(tensors, "density")), device=device, trusted=trusted
+        )
         names = pd.Index(density.encoder_.names)
-        nats, scores = tensors["nats"].numpy(), tensors["scores"].numpy()
-        if nats.shape != (len(nats), len(names)) or scores.shape != (len(nats),):
-            raise ValueError(f"its calibration has the shapes {nats.shape} and {scores.shape}")
-        if not (np.isfinite(nats).all() and np.isfinite(scores).all()):
-            raise ValueError("its calibration has scores that are no numbers")
-        scorer, threshold = Scorer.from_tensors(density, tensors), _threshold(header["threshold"])
-        self.density_, self._scorer = density, scorer
-        self.trimmed_ = tensors["trimmed"].numpy()
+        nats = check_tensor(tensors, "nats", None, len(names)).numpy()
+        scores = check_tensor(tensors, "scores", len(nats)).numpy()
+        trimmed = check_tensor(tensors, "trimmed", None).numpy()
+        with building("score"):
+            scorer = Scorer.from_tensors(density, tensors)
+        with building("threshold"):
+            threshold = _threshold(header["threshold"])
+        self.density_, self._scorer, self.trimmed_ = density, scorer, trimmed
         self.calibration_scores_ = scores
         self.calibration_nats_ = pd.DataFrame(nats, columns=names)
         self.set_threshold(threshold)
         self._take_names()
+        if header.get("frozen") is True:
+            self.density = FrozenEstimator(density)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -788,12 +754,6 @@ class DiffusionOutlierDetector(OutlierMixin, BaseEstimator):
         tags.input_tags.string = False
         tags.input_tags.allow_nan = True
         return tags
-
-
-def _check_kind(header: dict[str, Any], cls: type) -> None:
-    """ValueError if a file is of another kind of model."""
-    if header["model"] != cls.__name__:
-        raise ValueError(f"the file holds a {header['model']}, not a {cls.__name__}")
 
 
 def _copy(density: DiffusionDensity) -> DiffusionDensity:

@@ -120,7 +120,7 @@ class Scorer:
         if self.blur:
             model = density.model_
             density = copy.copy(density)
-            density.model_ = replace(model, denoiser=model.denoiser.blurred(self.blur))
+            density.model_ = replace(model, denoiser=model.denoiser.smoothed(self.blur))
         nats = density.explain(X)
         if np.isneginf(self.floor).all():
             return nats

@@ -22,7 +22,6 @@ import torch
 from torch import Tensor
 
 from discrete_itd.denoisers import Denoiser, EnsembleDenoiser
-from discrete_itd.denoisers.base import ExactDenoiser
 from discrete_itd.denoisers.gaussian import GaussianDenoiser
 from discrete_itd.images.adapted import AdaptedDenoiser
 from discrete_itd.images.adapters import from_callable, from_diffusers
@@ -192,7 +191,7 @@ class ImageDensity:
         X: Any,
         labels: Any = None,
         *,
-        baseline: ExactDenoiser | None = None,
+        baseline: Denoiser | None = None,
         n_points: int = 128,
     ) -> Estimate:
         """Log-probability of each picture by the integral (4) over SNR, against a baseline.
@@ -201,7 +200,7 @@ class ImageDensity:
         ----------
         X, labels
             As of :meth:`log_prob`.
-        baseline : ExactDenoiser, optional
+        baseline : Denoiser, optional
             By default independent pixels; :meth:`gaussian` gives one with the full covariance.
         n_points : int
             Noisy points per picture, a network call each.

@@ -46,7 +46,7 @@ from torch import Tensor
 from discrete_itd.channel import Quadrature, Schedule, State, column_ranks, distinct_paths
 from discrete_itd.channel.noise import RowNoise
 from discrete_itd.channel.posterior import Posterior
-from discrete_itd.denoisers.base import BLOCK, Denoiser, ExactDenoiser, filled
+from discrete_itd.denoisers.base import BLOCK, Denoiser, filled
 
 MAX_ELEMENTS = 1 << 26  # of a tensor of log-weights by row, path and column
 DECISION = 0x5EED  # tells the noise that decides on more paths from the noise that estimates
@@ -439,7 +439,7 @@ def integral_log_prob(
     x: Tensor,
     quadrature: Quadrature,
     *,
-    baseline: ExactDenoiser | None = None,
+    baseline: Denoiser | None = None,
     n_points: int = 64,
     generator: torch.Generator,
     given: Tensor | None = None,
@@ -455,7 +455,7 @@ def integral_log_prob(
         Rows; NaN where a cell is missing.
     quadrature : Quadrature
         Importance density over logsnr; its ends are those of the numerical part of the integral.
-    baseline : ExactDenoiser, optional
+    baseline : Denoiser, optional
         A denoiser of known log-probability, seen through the same noise.
     n_points : int
         Noisy points per row, at least 4. One in sixteen of them (at least two) serves the right tail.

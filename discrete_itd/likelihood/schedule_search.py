@@ -33,7 +33,7 @@ from discrete_itd.channel import (
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.noise import RowNoise
 from discrete_itd.denoisers.base import Denoiser
-from discrete_itd.denoisers.counts import mutual_information, pair_counts, level_columns
+from discrete_itd.denoisers.counts import level_columns, mutual_information, pair_counts
 from discrete_itd.likelihood.path import draw_salt, path_log_prob
 
 GRID = 48  # candidate SNRs of a step; half as many for a wide table

@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 
 from discrete_itd.channel.codebook import Codebook
-from discrete_itd.denoisers import Denoiser, ExactDenoiser
+from discrete_itd.denoisers import Denoiser
 from discrete_itd.denoisers.tree import MOST_LEVELS
 from discrete_itd.models.contract import FitPlan, TrainingRows
 from discrete_itd.training.train import train
@@ -33,11 +33,11 @@ def may_fit_tree(codebook: Codebook) -> bool:
 
 
 def better_base(
-    base: ExactDenoiser,
-    network: Callable[[ExactDenoiser], Denoiser],
+    base: Denoiser,
+    network: Callable[[Denoiser], Denoiser],
     rows: TrainingRows,
     plan: FitPlan,
-) -> tuple[ExactDenoiser, float]:
+) -> tuple[Denoiser, float]:
     """The base, or independent columns if a network learns more from them in equally many steps.
 
     A base with many parameters fits its own training rows too well for the network to see where it errs. All networks
@@ -45,7 +45,7 @@ def better_base(
 
     Parameters
     ----------
-    base : ExactDenoiser
+    base : Denoiser
         The candidate that predicts held-out rows best.
     network : callable
         Makes the untrained network on a base.
@@ -54,7 +54,7 @@ def better_base(
 
     Returns
     -------
-    base : ExactDenoiser
+    base : Denoiser
     time_share : float
         Share of the network's time that the comparison took.
     """

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from discrete_itd.channel import CoordinateSchedule
 from discrete_itd.channel.codebook import Codebook
-from discrete_itd.denoisers import Denoiser, ExactDenoiser, Joining, MarginalDenoiser
+from discrete_itd.denoisers import Denoiser, MarginalDenoiser, OneHotGroups
 from discrete_itd.likelihood import path_log_prob
 from discrete_itd.training.checkpoint import Checkpoint
 from discrete_itd.training.config import Evaluation, Report, TrainingPlan
@@ -46,7 +46,7 @@ class Recipe(Protocol):
     trains : bool
         Whether its fit trains a network: the members of an ensemble that do share ``max_time``.
     exact : bool
-        Whether it makes an :class:`~discrete_itd.denoisers.ExactDenoiser`, which a network can correct.
+        Whether it makes an exact :class:`~discrete_itd.denoisers.Denoiser`, which a network can correct.
 
     Examples
     --------
@@ -72,11 +72,11 @@ class Recipe(Protocol):
         """
         ...
 
-    def fit_base(self, rows: TrainingRows, plan: FitPlan) -> ExactDenoiser:
+    def fit_base(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
         """The denoiser that a network is to correct: its continuous columns must be those of ``rows.marginals``."""
         base = self.fit(rows, plan)
-        if not isinstance(base, ExactDenoiser):
-            raise TypeError(f"the base of a network must be an ExactDenoiser, got {type(base)}")
+        if not base.exact:
+            raise TypeError(f"the base of a network must be exact, got {type(base)}")
         return base
 
     def check(self) -> Recipe:
@@ -135,9 +135,9 @@ class TrainingRows:
         return self._made[key]
 
     @cached_property
-    def joining(self) -> Joining | None:
+    def joining(self) -> OneHotGroups | None:
         """The one-hot groups among the columns; None if there are none."""
-        return Joining.found(self.codebook, self.x)
+        return OneHotGroups.detect(self.codebook, self.x)
 
     @cached_property
     def joined(self) -> TrainingRows | None:
@@ -148,7 +148,7 @@ class TrainingRows:
         marginals = self.joining.marginals(self.marginals, x)
         return TrainingRows(marginals, x, x_valid, self.generator)
 
-    def held_out_nats(self, denoiser: ExactDenoiser) -> float:
+    def held_out_nats(self, denoiser: Denoiser) -> float:
         """Mean code length of the held-out rows in closed form, nats per row."""
         return -float(denoiser.log_prob(self.x_valid).double().mean())
 
@@ -157,7 +157,7 @@ class TrainingRows:
 
         Nats per held-out row: in closed form where there is one, else estimated by random orders of the columns (6).
         """
-        if isinstance(denoiser, ExactDenoiser):
+        if denoiser.exact:
             log_prob = denoiser.log_prob(self.x_valid)
         else:
             log_prob = path_log_prob(
@@ -177,12 +177,12 @@ class SharedRun:
     ----------
     interrupted : bool
         Whether the user has ended a training: no later one makes a step.
-    base : ExactDenoiser, optional
+    base : Denoiser, optional
         The base that the comparison of bases has chosen, for all networks with ``base="auto"``.
     """
 
     interrupted: bool = False
-    base: ExactDenoiser | None = None
+    base: Denoiser | None = None
 
 
 @dataclass

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from discrete_itd.denoisers import ExactDenoiser, JoinedDenoiser
+from discrete_itd.denoisers import Denoiser, OneHotDenoiser
 from discrete_itd.models.contract import TrainingRows
 
 
 def best_exact(
-    candidates: Callable[[TrainingRows], Iterable[ExactDenoiser]], rows: TrainingRows
-) -> ExactDenoiser:
+    candidates: Callable[[TrainingRows], Iterable[Denoiser]], rows: TrainingRows
+) -> Denoiser:
     """The candidate that predicts held-out rows best.
 
     Parameters
@@ -24,6 +24,6 @@ def best_exact(
     if rows.joining is None or rows.joined is None:
         return best
     joined = [
-        JoinedDenoiser(rows.joining, inner, rows.marginals) for inner in candidates(rows.joined)
+        OneHotDenoiser(rows.joining, inner, rows.marginals) for inner in candidates(rows.joined)
     ]
     return min([best, *joined], key=rows.held_out_nats)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from discrete_itd.channel import CoordinateSchedule, Schedule
 from discrete_itd.channel.noise import cell_bits
-from discrete_itd.denoisers import ExactDenoiser, MarginalDenoiser
+from discrete_itd.denoisers import MarginalDenoiser
 from discrete_itd.encoders import TableEncoder
 from discrete_itd.likelihood.schedule_search import Candidate, choose_path
 from discrete_itd.models.contract import (
@@ -124,7 +124,7 @@ def tried_schedules(
 ) -> list[Candidate]:
     """Schedules of a kind ("auto": any) with their held-out nats, the best first."""
     denoiser = fitted.denoiser
-    if kind == "auto" and isinstance(denoiser, ExactDenoiser):
+    if kind == "auto" and denoiser.exact:
         # column by column, in any order, gives the closed form
         schedule = CoordinateSchedule(1 if denoiser.independent else rows.codebook.n_columns)
         nats = mean_and_error(-denoiser.log_prob(rows.x_valid))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from discrete_itd.channel import CoordinateSchedule, Schedule, check_schedule
-from discrete_itd.denoisers import Denoiser, ExactDenoiser, MarginalDenoiser
-from discrete_itd.denoisers.stored import denoiser_from_json, denoiser_to_json, floating_type
+from discrete_itd.denoisers import Denoiser, MarginalDenoiser
 from discrete_itd.encoders import ABSENT, TableEncoder
 from discrete_itd.likelihood import (
     Attribution,
@@ -24,10 +23,28 @@ from discrete_itd.likelihood import (
 )
 from discrete_itd.likelihood.sampling import sample
 from discrete_itd.likelihood.schedule_search import paths_within
-from discrete_itd.storage.files import State, schedule_from_json, schedule_to_json
+from discrete_itd.storage.configs import CLASS, to_config
+from discrete_itd.storage.files import State
+from discrete_itd.storage.parts import (
+    denoiser_from_config,
+    floating_type,
+    schedule_from_config,
+    within,
+)
+from discrete_itd.storage.schema import building, check_fields, check_table
 from discrete_itd.training.train import seeded
 
 EFFORT = 16  # with max_stderr, a row may cost this many times n_evaluations
+HEADER = {
+    "schema": list,
+    "schedule": dict,
+    "denoiser": dict,
+    "seed": int,
+    "history": dict,
+    "path_table": dict,
+    "members": dict,
+    "stopped": str,
+}
 BATCH_CELLS = 1 << 23  # rows times numbers of a posterior, in one denoiser call
 
 
@@ -102,7 +119,7 @@ class Model:
         -----
         A denoiser with a closed form is asked for that, and has no error.
         """
-        if isinstance(self.denoiser, ExactDenoiser):
+        if self.denoiser.exact:
             return self._exact(self.denoiser, x, given, progress)
         parts = [
             path_log_prob(self.denoiser, **stage, progress=progress)
@@ -113,7 +130,7 @@ class Model:
     @torch.no_grad()
     def _exact(
         self,
-        denoiser: ExactDenoiser,
+        denoiser: Denoiser,
         x: Tensor,
         given: Tensor | None,
         progress: Callable[[int], object] | None,
@@ -194,7 +211,7 @@ class Model:
         """
         indicators = self.denoiser.codebook.leading
         schedule, most = self.schedule, max(1, n_evaluations // 2)
-        if isinstance(self.denoiser, ExactDenoiser) and not self.denoiser.independent:
+        if self.denoiser.exact and not self.denoiser.independent:
             # column by column, whatever was asked for: only so shares add up to the closed form
             most = len(indicators)
             schedule = CoordinateSchedule(most, schedule.orders)
@@ -248,8 +265,8 @@ class Model:
         }
         header = {
             "schema": self.encoder.to_list(),
-            "schedule": schedule_to_json(self.schedule),
-            "denoiser": denoiser_to_json(self.denoiser),
+            "schedule": to_config(self.schedule),
+            "denoiser": to_config(self.denoiser),
             "seed": self.seed,
             "history": self.history.to_dict("list"),
             "path_table": self.schedule_table.to_dict("list"),
@@ -260,39 +277,34 @@ class Model:
 
     @classmethod
     def from_state(
-        cls, header: dict[str, Any], tensors: dict[str, Tensor], device: torch.device
+        cls,
+        header: dict[str, Any],
+        tensors: dict[str, Tensor],
+        device: torch.device,
+        trusted: Iterable[type] = (),
     ) -> Model:
-        """The model that :meth:`to_state` wrote.
+        """The model that :meth:`to_state` wrote; ValueError naming what is wrong if it did not.
 
-        Raises
-        ------
-        LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RuntimeError
-            If the data are not what it writes.
+        Parameters
+        ----------
+        header, tensors
+            The state.
+        device : torch.device
+        trusted : iterable of type
+            Classes of denoisers and schedules that the state may name besides those of the library.
         """
-        encoder = TableEncoder.from_list(header["schema"])
-        schedule = schedule_from_json(header["schedule"])
-        check_schedule(schedule, len(encoder.owner))
-        if type(header["seed"]) is not int or not isinstance(header["stopped"], str):
-            raise TypeError("seed and stopped are of the wrong type")
-        if (
-            "network" in header
-        ):  # format 2: a network on independent columns, which its tensors hold
-            wanted = {"kind": "network", "architecture": "mlp", "dropout": 0.1, **header["network"]}
-            header = {
-                **header,
-                "denoiser": {**wanted, "base": {"kind": "marginals"}},
-                "members": {},
-            }
-            own, base = tensors, {k[5:]: v for k, v in tensors.items() if k.startswith("base.")}
-        else:
-            own, base = (
-                {k.removeprefix(part): v for k, v in tensors.items() if k.startswith(part)}
-                for part in ("denoiser.", "marginals.")
-            )
-        codebook = encoder.codebook().to(floating_type(own))
-        with seeded(0, torch.device("cpu")):  # initial weights, which are replaced
-            denoiser = denoiser_from_json(header["denoiser"], codebook, own)
-        marginals = denoiser_from_json({"kind": "marginals"}, codebook, base)
+        check_fields(header, HEADER)
+        with building("schema"):
+            encoder = TableEncoder.from_list(header["schema"])
+        with building("schedule"):
+            schedule = schedule_from_config(header["schedule"], trusted)
+            check_schedule(schedule, len(encoder.owner))
+        own, base = within(tensors, "denoiser"), within(tensors, "marginals")
+        with building("denoiser"):
+            codebook = encoder.codebook().to(floating_type(own))
+            with seeded(0, torch.device("cpu")):  # initial weights, which are replaced
+                denoiser = denoiser_from_config(header["denoiser"], codebook, own, trusted)
+        marginals = denoiser_from_config({CLASS: MarginalDenoiser.__name__}, codebook, base)
         assert isinstance(marginals, MarginalDenoiser)
         return cls(
             encoder=encoder,
@@ -300,9 +312,9 @@ class Model:
             marginals=marginals.to(device),
             schedule=schedule,
             seed=header["seed"],
-            history=_table(header["history"]),
-            schedule_table=_table(header["path_table"]),
-            members=_table(header["members"]),
+            history=pd.DataFrame(check_table(header["history"], "history")),
+            schedule_table=pd.DataFrame(check_table(header["path_table"], "path_table")),
+            members=pd.DataFrame(check_table(header["members"], "members")),
             stopped=header["stopped"],
         )
 
@@ -320,13 +332,6 @@ class Model:
         cells = torch.from_numpy(self.encoder.transform(rows).x).to(self.device)
         if not bool(self.log_prob(cells, 2).log_prob.isfinite().all()):
             raise ValueError("the model scores its own rows with no number")
-
-
-def _table(data: Any) -> pd.DataFrame:
-    """The table that was kept as a mapping from columns to lists."""
-    if not isinstance(data, Mapping) or not all(isinstance(v, list) for v in data.values()):
-        raise TypeError("a table is no mapping of lists")
-    return pd.DataFrame(data)
 
 
 def _product(factors: Sequence[Estimate | Attribution]) -> tuple[Tensor, Tensor]:

@@ -31,7 +31,7 @@ from scipy import stats
 
 from discrete_itd.channel.codebook import Codebook, ColumnPoints
 from discrete_itd.denoisers import (
-    ExactDenoiser,
+    Denoiser,
     MarginalDenoiser,
     MixtureDenoiser,
     TreeDenoiser,
@@ -136,11 +136,11 @@ def _numbered(values: pd.Series) -> Ints:
         return np.arange(len(values))
 
 
-def _tree(base: MarginalDenoiser, x: torch.Tensor) -> ExactDenoiser:
+def _tree(base: MarginalDenoiser, x: torch.Tensor) -> Denoiser:
     return TreeDenoiser.fit(base, x, pseudo_count=1.0)
 
 
-def _mixture(base: MarginalDenoiser, x: torch.Tensor) -> ExactDenoiser:
+def _mixture(base: MarginalDenoiser, x: torch.Tensor) -> Denoiser:
     """Of so few classes that it cannot learn single rows by heart."""
     n_classes = max(2, min(MOST_CLASSES, len(x.unique(dim=0)) // CLASS_ROWS))
     x, generator = x[:MIXTURE_ROWS], torch.Generator().manual_seed(0)
@@ -151,7 +151,7 @@ def _mixture(base: MarginalDenoiser, x: torch.Tensor) -> ExactDenoiser:
 
 @torch.no_grad()
 def _log_prob(
-    fit: Callable[[MarginalDenoiser, torch.Tensor], ExactDenoiser],
+    fit: Callable[[MarginalDenoiser, torch.Tensor], Denoiser],
     codes: Ints,
     distinct: Ints,
     rows: Ints,

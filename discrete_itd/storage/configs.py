@@ -18,7 +18,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 CLASS = "class"  # the key under which data hold the name of a class
-MAPPING = "mapping"  # a dictionary, whose keys need not be strings
+MAPPING = "mapping"  # a dictionary, some of whose keys are not strings
 
 
 @runtime_checkable
@@ -60,6 +60,8 @@ def to_config(value: Any) -> Any:
         return value
     if isinstance(value, list | tuple):
         return [to_config(item) for item in value]
+    if isinstance(value, Mapping) and CLASS not in value and all(isinstance(k, str) for k in value):
+        return {name: to_config(item) for name, item in value.items()}
     if isinstance(value, Mapping):
         return {CLASS: MAPPING, "items": [[plain(k), to_config(v)] for k, v in value.items()]}
     if isinstance(value, type) or not isinstance(value, Configurable):
@@ -131,7 +133,9 @@ def _made(data: Any, classes: Mapping[str, type]) -> Any:
         return [_made(item, classes) for item in data]
     if not isinstance(data, Mapping):
         return data
-    if data.get(CLASS) == MAPPING:
+    if CLASS not in data:
+        return {name: _made(value, classes) for name, value in data.items()}
+    if data[CLASS] == MAPPING:
         return _mapping(data.get("items"), classes)
     cls, config = named(data, classes)
     config = {key: _made(value, classes) for key, value in config.items()}

@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from discrete_itd.channel import Quadrature
 from discrete_itd.denoisers.base import Denoiser
-from discrete_itd.storage.files import DAMAGE, State
+from discrete_itd.storage.files import State
+from discrete_itd.storage.schema import building
 from discrete_itd.training.checkpoint import Checkpoint, describe
 from discrete_itd.training.config import Evaluation, Report, Rollback, TrainingPlan
 from discrete_itd.training.objective import Evaluator, Patterns, mean_and_error, pilot_quadrature
@@ -260,8 +261,9 @@ class Run:
         if found is None or self.checkpoint is None:
             return False
         try:
-            self.take(*found)
-        except (ValueError, *DAMAGE) as error:
+            with building("its state"):
+                self.take(*found)
+        except ValueError as error:
             raise self.checkpoint.damaged(error) from None
         self.kept = self.state()
         return True

@@ -19,7 +19,7 @@ from torch import Tensor
 from discrete_itd import DiffusionDensity
 from discrete_itd.channel import Quadrature
 from discrete_itd.channel.codebook import Codebook, ColumnPoints
-from discrete_itd.denoisers import ExactDenoiser, MarginalDenoiser, MixtureDenoiser
+from discrete_itd.denoisers import Denoiser, MarginalDenoiser, MixtureDenoiser
 from discrete_itd.denoisers.gaussian import GaussianDenoiser
 from discrete_itd.likelihood import Estimate, integral_log_prob, path_log_prob
 from discrete_itd.likelihood.schedule_search import place_steps
@@ -68,7 +68,7 @@ def main() -> None:
             generator = torch.Generator().manual_seed(0)
             quadrature = pilot_quadrature(truth, train, generator)
             wide = Quadrature(quadrature.edges, torch.ones(len(quadrature.edges) - 1))
-            baselines: list[tuple[str, ExactDenoiser]] = [("independent", marginals(truth, train))]
+            baselines: list[tuple[str, Denoiser]] = [("independent", marginals(truth, train))]
             if d > 2 or kind == "mixture":
                 baselines.append(("full covariance", GaussianDenoiser.fit(truth.codebook, train)))
             for name, baseline in baselines:
@@ -143,7 +143,7 @@ def mixture(d: int) -> MixtureDenoiser:
     return MixtureDenoiser(book(d), torch.tensor([0.4, 0.3, 0.2, 0.1]), empty, means, var)
 
 
-def draw(truth: ExactDenoiser, n: int, rng: np.random.Generator) -> Tensor:
+def draw(truth: Denoiser, n: int, rng: np.random.Generator) -> Tensor:
     """Rows of the truth."""
     if isinstance(truth, GaussianDenoiser):
         covariance = truth.covariance().numpy()
@@ -155,7 +155,7 @@ def draw(truth: ExactDenoiser, n: int, rng: np.random.Generator) -> Tensor:
     return torch.from_numpy(means + np.sqrt(var) * rng.normal(size=means.shape))
 
 
-def marginals(truth: ExactDenoiser, x: Tensor) -> MarginalDenoiser:
+def marginals(truth: Denoiser, x: Tensor) -> MarginalDenoiser:
     """One Gaussian for each column."""
     var, mean = x.var(0), x.mean(0)
     parts = torch.stack([torch.zeros_like(var), mean, var])[:, :, None]

@@ -324,7 +324,7 @@ REFUSED = {
     "uncalibrated reasons": ("score u t.csv --out o2.csv --reasons", "--reasons: u was fitted without calibration"),
     "uncalibrated rate": ("score u t.csv --out o2.csv --false-alarm-rate 0.1", "--false-alarm-rate: u was fitted"),
     "other model": ("score other t.csv --out o2.csv", "other: the file holds a Oracle, not a density or a detector"),
-    "odd model": ("sample odd -n 1", "odd: the model is damaged"),
+    "odd model": ("sample odd -n 1", "odd: the file holds a "),
     "device": (f"{DETECTOR} --device nonsense", "device must be 'auto' or a device of this machine"),
     "over detector": ("impute d.csv t.csv --out d.csv", "d.csv: --out is the model itself"),
 }  # fmt: skip

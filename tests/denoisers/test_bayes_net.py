@@ -46,10 +46,11 @@ from discrete_itd.denoisers import (
 from discrete_itd.denoisers import (
     structure_search as structure,
 )
-from discrete_itd.denoisers.stored import denoiser_from_json, denoiser_to_json
 from discrete_itd.denoisers.structure_search import elimination
 from discrete_itd.likelihood import path_log_weights
 from discrete_itd.storage import files
+from discrete_itd.storage.configs import to_config
+from discrete_itd.storage.parts import denoiser_from_config
 
 FEW = 1e-9  # pseudo-counts that leave the counts as they are
 
@@ -122,9 +123,9 @@ def test_other_columns_come_from_the_rest(device, dtype, name, kind):
     rows = random_rows(book, len(y), rng, missing=0.2)
     finite = torch.zeros(book.n_columns, dtype=torch.bool, device=device)
     finite[book.finite] = True
-    assert (denoiser.rest is None) == bool(finite.all())
-    if denoiser.rest is not None:
-        got, rest = denoiser(y, snr).log_prob(rows), denoiser.rest(y, snr).log_prob(rows)
+    assert (denoiser.fallback is None) == bool(finite.all())
+    if denoiser.fallback is not None:
+        got, rest = denoiser(y, snr).log_prob(rows), denoiser.fallback(y, snr).log_prob(rows)
         assert torch.equal(got[:, ~finite].nan_to_num(0.0), rest[:, ~finite].nan_to_num(0.0))
         alone = Codebook([c for c in book.columns if c.kind in ("simplex", "line")] or [real()])
         own = torch.zeros(len(rows), dtype=dtype, device=device)
@@ -132,7 +133,7 @@ def test_other_columns_come_from_the_rest(device, dtype, name, kind):
             probs = [t.exp() for t in denoiser.log_tables]
             net = BayesNetDenoiser(alone.to(device), denoiser.parents, probs)
             own = net.log_prob(rows[:, book.finite])
-        expected = own + denoiser.rest.log_prob(rows.masked_fill(finite, math.nan))
+        expected = own + denoiser.fallback.log_prob(rows.masked_fill(finite, math.nan))
         torch.testing.assert_close(
             denoiser.log_prob(rows), expected, atol=rounding(dtype, 3), rtol=rounding(dtype)
         )
@@ -824,8 +825,8 @@ def test_a_fit_draws_nothing(device, name):
 def test_it_is_kept_to_the_last_bit(device, name, kind):
     book = make_book(name, device)
     net = make_denoiser(kind, book, 5)
-    data = denoiser_to_json(net)
-    again = denoiser_from_json(data, book, net.state_dict())
+    data = to_config(net)
+    again = denoiser_from_config(data, book, net.state_dict())
     assert again.parents == net.parents
     y, snr = states_of_every_kind(book, np.random.default_rng(0))
     rows = random_rows(book, len(y), np.random.default_rng(0), missing=0.1)
@@ -853,7 +854,7 @@ def test_a_fitted_one_is_kept_to_the_last_bit(model, tmp_path):
     fitted, rows = model
     net = fitted.denoiser_
     assert max(map(len, net.parents)) > 1
-    assert net.rest is not None
+    assert net.fallback is not None
     fitted.save(tmp_path / "model")
     for other in (DiffusionDensity.load(tmp_path / "model"), pickle.loads(pickle.dumps(fitted))):
         assert other.denoiser_.parents == net.parents
@@ -898,8 +899,8 @@ def turn_an_edge(denoiser):
         lambda d: d.update(parents=[[p - 4 for p in above] for above in d["parents"]]),
         lambda d: d.update(parents=[[p + 4 for p in above] for above in d["parents"]]),
         lambda d: d.update(parents=[[j] * len(a) for j, a in enumerate(d["parents"])]),
-        lambda d: d.update(rest=False),
-        lambda d: d.update(kind="trees"),
+        lambda d: d.update(fallback=None),
+        lambda d: d.update({"class": "TreeDenoiser"}),
         set_parents(0, 7),
         set_parents(1, [[0]]),
         set_parents(2, None),
@@ -908,7 +909,7 @@ def turn_an_edge(denoiser):
     ],
 )
 def test_damaged_headers_are_refused(model, tmp_path, change):
-    header, tensors = model[0]._to_state()
+    header, tensors = model[0].to_state()
     header = json.loads(json.dumps(header))
     change(header["denoiser"])
     files.write_state(tmp_path / "model", (header, tensors))
@@ -918,7 +919,7 @@ def test_damaged_headers_are_refused(model, tmp_path, change):
 
 def test_a_cycle_in_a_file_is_refused(model, tmp_path):
     """Also where all tables would fit."""
-    header, tensors = model[0]._to_state()
+    header, tensors = model[0].to_state()
     header = json.loads(json.dumps(header))
     sizes = model[0].denoiser_.codebook.levels.cardinalities
     assert len(set(sizes)) == 1
@@ -933,18 +934,18 @@ def test_a_cycle_in_a_file_is_refused(model, tmp_path):
 def test_blurred_only_its_continuous_columns_change(device, dtype):
     book = make_book("one real", device)
     net = make_denoiser("bayes_net", book, 0)
-    blurred = net.blurred(0.3)
+    blurred = net.smoothed(0.3)
     rows = random_rows(book, 20, np.random.default_rng(0))
     finite = rows.index_fill(1, book.reals, math.nan)
     reals = rows.index_fill(1, book.finite, math.nan)
     torch.testing.assert_close(
         blurred.log_prob(finite), net.log_prob(finite), atol=rounding(dtype), rtol=0
     )
-    torch.testing.assert_close(blurred.log_prob(reals), net.rest.blurred(0.3).log_prob(reals))
+    torch.testing.assert_close(blurred.log_prob(reals), net.fallback.smoothed(0.3).log_prob(reals))
     assert (blurred.log_prob(reals) - net.log_prob(reals)).abs().max() > 0.01
     assert blurred.parents == net.parents
     whole = make_denoiser("bayes_net", make_book("mixed", device), 0)
-    assert whole.blurred(0.3).rest is None
+    assert whole.smoothed(0.3).fallback is None
 
 
 def test_its_numbers_are_those_of_its_tables(device):
@@ -1006,10 +1007,10 @@ def test_parents_are_integers(parents):
 
 
 @pytest.mark.parametrize("name", ["one real", "only words", "all kinds", "only reals"])
-def test_other_columns_need_a_rest(name):
+def test_other_columns_need_a_fallback(name):
     book = make_book(name, "cpu")
     parents, own = bayes_net_tables(book, np.random.default_rng(0))
-    with pytest.raises(ValueError, match="come from the rest"):
+    with pytest.raises(ValueError, match="need a fallback"):
         BayesNetDenoiser(book, parents, list(map(torch.tensor, own)))
 
 

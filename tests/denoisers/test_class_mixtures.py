@@ -37,7 +37,7 @@ FEW = 1e-9  # pseudo-counts that leave the counts as they are
 def random_classes(book, rng, *, n_classes=3):
     """A mixture of products, beside which the large vocabularies are independent."""
     rest = random_marginals(book, rng) if book.vocabularies else None
-    return random_mixture(book, rng, n_classes=n_classes, rest=rest)
+    return random_mixture(book, rng, n_classes=n_classes, fallback=rest)
 
 
 def by_column(book, probs):
@@ -146,8 +146,8 @@ def test_what_the_classes_do_not_tell_comes_from_the_rest(device, dtype, name):
     book = make_book(name, device)
     rng = np.random.default_rng(0)
     rest = random_marginals(book, rng)
-    full = random_mixture(book, rng, rest=rest)
-    plain = MixtureDenoiser(book, full.log_weights.exp(), full.log_probs.exp(), rest=rest)
+    full = random_mixture(book, rng, fallback=rest)
+    plain = MixtureDenoiser(book, full.log_weights.exp(), full.log_probs.exp(), fallback=rest)
     y, snr = states_of_every_kind(book, rng)
     rows = random_rows(book, len(y), rng, missing=0.2)
     words = [v.column for v in book.vocabularies]
@@ -286,7 +286,7 @@ def test_continuous_columns_get_a_gaussian_of_every_class(device, missing):
     np.testing.assert_allclose(np.sqrt(var)[order], sd, atol=0.03)
     expected = 0.9 * np.eye(3) + 0.1 / 3
     np.testing.assert_allclose(probs[0][order], expected, atol=0.04)
-    assert fitted.rest is not None
+    assert fitted.fallback is not None
     plain = fit(book, x.to(device), 3, with_reals=False)
     assert not plain.has_reals
     assert plain.log_prob(x).mean() < fitted.log_prob(x).mean() - 1
@@ -407,8 +407,8 @@ def test_the_generator_alone_decides(device, monkeypatch, name):
         ({"mean": np.zeros(2)}, r"both have shape \(2, 1\)"),
         ({"var": np.ones((1, 1))}, r"both have shape \(2, 1\)"),
         ({"var": None}, r"both have shape \(2, 1\)"),
-        ({"mean": None}, "from the independent columns in rest"),
-        ({"mean": None, "var": None}, "from the independent columns in rest"),
+        ({"mean": None}, "needs a fallback"),
+        ({"mean": None, "var": None}, "needs a fallback"),
         ({"var": np.zeros((2, 1))}, "variances of the classes must be positive"),
     ],
 )

@@ -165,9 +165,9 @@ def test_wrong_supports_are_refused(support, probs, message):
 
 
 @pytest.mark.parametrize("name", sorted(WIDER_BOOKS))
-def test_only_columns_of_few_categories_have_a_table(name):
+def test_only_low_cardinality_columns_have_a_table(name):
     book = make_book(name, "cpu")
-    with pytest.raises(ValueError, match="only columns of few categories"):
+    with pytest.raises(ValueError, match="only low-cardinality columns"):
         SupportDenoiser(book, torch.zeros(1, book.n_columns).double(), torch.ones(1))
 
 

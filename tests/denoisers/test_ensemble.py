@@ -200,8 +200,8 @@ def test_a_blurred_ensemble_is_of_blurred_members(device):
     ensemble = EnsembleDenoiser(members, known=random_weights(3, 3, np.random.default_rng(0)))
     y, snr = empty_state(book, 4)
     rows = random_rows(book, 4, np.random.default_rng(0))
-    got = ensemble.blurred(0.3)(y, snr).log_prob(rows)
-    beliefs = [m.blurred(0.3)(y, snr) for m in members]
+    got = ensemble.smoothed(0.3)(y, snr).log_prob(rows)
+    beliefs = [m.smoothed(0.3)(y, snr) for m in members]
     expected = mixed(beliefs, ensemble.weights(snr)).log_prob(rows)
     torch.testing.assert_close(got, expected)
     assert (got != ensemble(y, snr).log_prob(rows)).any()

@@ -25,7 +25,7 @@ def gaussian(device, n, seed=0, rank=None):
     covariance = (v[:, :r] * variances) @ v[:, :r].T + 0.1 * (np.eye(n) - v[:, :r] @ v[:, :r].T)
     book = Codebook([real()] * n).to(device)
     parts = (torch.from_numpy(t).to(device) for t in (mean, v[:, :r].copy(), variances))
-    return GaussianDenoiser(book, *parts, rest=0.1).to(device), mean, covariance
+    return GaussianDenoiser(book, *parts, residual=0.1).to(device), mean, covariance
 
 
 @pytest.mark.parametrize("rank", [None, 2, 0])

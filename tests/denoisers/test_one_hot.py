@@ -29,18 +29,18 @@ from laws import (
 from discrete_itd import DiffusionDensity
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.denoisers import (
-    JoinedDenoiser,
-    Joining,
     MarginalDenoiser,
     MixtureDenoiser,
+    OneHotDenoiser,
+    OneHotGroups,
+    exclusion,
 )
-from discrete_itd.denoisers import (
-    one_hot as joined,
-)
-from discrete_itd.denoisers.one_hot import exclusive_groups
-from discrete_itd.denoisers.stored import denoiser_from_json, denoiser_to_json
+from discrete_itd.denoisers.exclusion import exclusive_groups
+from discrete_itd.denoisers.one_hot import match_patterns
 from discrete_itd.models.contract import FitPlan, TrainingRows
 from discrete_itd.recipes import BayesNet, Mixture, Trees
+from discrete_itd.storage.configs import to_config
+from discrete_itd.storage.parts import denoiser_from_config
 from discrete_itd.training.config import TrainingPlan
 
 EXACT = ["oracle", "marginals", "mixture", "tree", "trees", "bayes_net", "joined"]
@@ -52,7 +52,7 @@ def whole(book):
 
 def naive_log_prob(denoiser, row):
     """Of one whole row: a sum over which category each joined column has."""
-    joining, rest = denoiser.joining, denoiser.rest
+    joining, rest = denoiser.groups, denoiser.fallback
     levels = rest.codebook.levels
     alone = [
         rest.log_probs[levels.index_of(torch.tensor([row], device=rest.log_probs.device))[0, j]]
@@ -92,7 +92,7 @@ def test_log_prob_is_a_sum_over_joined_categories(device, dtype, columns, seed):
 
 def test_rows_of_the_joined_table(device):
     book = Codebook([simplex(2), simplex(3), simplex(2), simplex(2)]).to(device)
-    joining = Joining(book, [(0, 2)], [[(0, 0), (1, 0)]])
+    joining = OneHotGroups(book, [(0, 2)], [[(0, 0), (1, 0)]])
     assert [c.n_points for c in joining.codebook.columns] == [3, 3, 2]
     nan = math.nan
     rows = [[1, 2, 0, 1], [0, 0, 0, 0], [1, 1, 1, 1], [nan, 1, 0, nan], [0, nan, 0, 1]]
@@ -104,8 +104,8 @@ def test_rows_of_the_joined_table(device):
 @pytest.mark.parametrize(
     ("groups", "patterns", "match"),
     [
-        ([(0, 1), (1, 2)], [[(0, 0)], [(0, 0)]], "different columns"),
-        ([(0, 5)], [[(0, 0)]], "different columns"),
+        ([(0, 1), (1, 2)], [[(0, 0)], [(0, 0)]], "must not share columns"),
+        ([(0, 5)], [[(0, 0)]], "must not share columns"),
         ([(0, 1)], [], "its patterns"),
         ([(0, 1)], [[]], "do not fit"),
         ([(0, 1)], [[(0, 2)]], "do not fit"),
@@ -115,14 +115,14 @@ def test_rows_of_the_joined_table(device):
 )
 def test_what_cannot_be_joined_is_refused(groups, patterns, match):
     with pytest.raises(ValueError, match=match):
-        Joining(Codebook([simplex(2)] * 3), groups, patterns)
+        OneHotGroups(Codebook([simplex(2)] * 3), groups, patterns)
 
 
 def test_the_inner_denoiser_must_be_of_the_joined_table():
     book, rng = Codebook([simplex(2)] * 3), np.random.default_rng(0)
-    with pytest.raises(ValueError, match="joined table"):
-        JoinedDenoiser(
-            Joining(book, [(0, 1)], [[(0, 0)]]),
+    with pytest.raises(ValueError, match="merged table"):
+        OneHotDenoiser(
+            OneHotGroups(book, [(0, 1)], [[(0, 0)]]),
             random_marginals(book, rng),
             random_marginals(book, rng),
         )
@@ -132,7 +132,7 @@ def test_columns_that_are_not_joined_keep_their_marginals(device, dtype):
     book = make_book("open", device)
     rng = np.random.default_rng(0)
     marginals = random_marginals(book, rng)
-    joining = Joining(book, [(1,)], [[(0,), (1,)]])
+    joining = OneHotGroups(book, [(1,)], [[(0,), (1,)]])
     own = joining.marginals(marginals, random_rows(book, 40, rng))
     torch.testing.assert_close(
         own.marginals().column(1), marginals.marginals().column(0), atol=rounding(dtype), rtol=0
@@ -183,7 +183,7 @@ def test_independent_columns_are_not_joined():
 
 
 def test_few_rows_do_not_make_a_group():
-    x = one_hot(joined.FEWEST_ROWS, (2,), np.random.default_rng(0))
+    x = one_hot(exclusion.FEWEST_ROWS, (2,), np.random.default_rng(0))
     assert found(x) == [(0, 1)]
     assert found(x[:-1]) == []
 
@@ -206,7 +206,7 @@ def test_only_columns_of_two_categories_are_looked_at():
 def test_one_start_finds_what_many_find(monkeypatch):
     rng = np.random.default_rng(0)
     x = one_hot(3000, (5, 4), rng, others=3)[:, [0, 5, 9, 2, 8, 3, 6, 10, 1, 7]]
-    monkeypatch.setattr(joined, "MOST_STARTS", 1)
+    monkeypatch.setattr(exclusion, "MOST_STARTS", 1)
     assert sorted(found(x)) == [(0, 3, 5, 8), (1, 4, 6, 9)]
 
 
@@ -246,7 +246,7 @@ def test_the_first_category_may_be_the_one_that_is_on():
     x = one_hot(300, (4, 3), np.random.default_rng(0))
     book = Codebook([simplex(2)] * 7)
     assert exclusive_groups(book, 1 - x) == [((0, 1, 2, 3), 0), ((4, 5, 6), 0)]
-    joining = Joining.found(book, 1 - x)
+    joining = OneHotGroups.detect(book, 1 - x)
     assert joining is not None
     assert joining.patterns[1] == ((0, 1, 1), (1, 0, 1), (1, 1, 0))
     assert (joining.encode(1 - x) < torch.tensor([4, 3])).all()
@@ -262,7 +262,7 @@ def test_patterns_are_found_one_by_one(n):
         next((i for i, p in enumerate(patterns) if torch.equal(p, row)), len(patterns))
         for row in cells
     ]
-    assert joined._which(cells, patterns).tolist() == slow
+    assert match_patterns(cells, patterns).tolist() == slow
 
 
 # -- fits ------------------------------------------------------------------------------------------
@@ -296,7 +296,7 @@ def test_indicators_are_predicted_about_as_well_as_categories(device, wanted):
         marginals = MarginalDenoiser.fit(book, rows[:2000])
         denoiser = fitted(wanted, marginals, rows[:2000], rows[2000:])
         nats[name] = -denoiser.log_prob(rows[2000:]).double().mean().item()
-        assert isinstance(denoiser, JoinedDenoiser) == (name == "dummies")
+        assert isinstance(denoiser, OneHotDenoiser) == (name == "dummies")
     assert nats["dummies"] < nats["codes"] + 0.02
 
 
@@ -314,7 +314,7 @@ def test_a_pattern_never_seen_has_a_probability(device, dtype):
     x = one_hot(300, (4,), np.random.default_rng(0)).to(device)
     marginals = MarginalDenoiser.fit(Codebook([simplex(2)] * 4).to(device), x)
     denoiser = fitted(Mixture(1), marginals, x, x[:50])
-    assert isinstance(denoiser, JoinedDenoiser)
+    assert isinstance(denoiser, OneHotDenoiser)
     every = torch.tensor(list(itertools.product((0.0, 1.0), repeat=4)), dtype=torch.float64)
     log_prob = denoiser.log_prob(every.to(device)).double()
     assert log_prob.exp().sum().item() == pytest.approx(1, abs=rounding(dtype))
@@ -330,8 +330,8 @@ def test_a_pattern_never_seen_has_a_probability(device, dtype):
 def test_plain_data_make_the_same_denoiser(device, name, kind):
     book = make_book(name, device)
     denoiser = make_denoiser(kind, book, 0)
-    data = json.loads(json.dumps(denoiser_to_json(denoiser)))
-    again = denoiser_from_json(data, book, denoiser.state_dict())
+    data = json.loads(json.dumps(to_config(denoiser)))
+    again = denoiser_from_config(data, book, denoiser.state_dict())
     y, snr = states_of_every_kind(book, np.random.default_rng(0))
     rows = random_rows(book, len(y), np.random.default_rng(1), missing=0.2)
     got, expected = again(y, snr).log_prob(rows), denoiser(y, snr).log_prob(rows)
@@ -349,21 +349,21 @@ def test_plain_data_make_the_same_denoiser(device, name, kind):
         {"groups": [[0.5, 1]]},
         {"patterns": [[[0, 7]]]},
         {"patterns": []},
-        {"inner": {"kind": "network"}},
+        {"inner": {"class": "NeuralDenoiser"}},
     ],
 )
 def test_forged_data_are_refused(change):
     book = make_book("simplex", "cpu")
     denoiser = make_denoiser("joined", book, 0)
-    data = denoiser_to_json(denoiser) | change
-    with pytest.raises((ValueError, LookupError, TypeError, RuntimeError)):
-        denoiser_from_json(data, book, denoiser.state_dict())
+    data = to_config(denoiser) | change
+    with pytest.raises(ValueError, match="OneHotDenoiser"):
+        denoiser_from_config(data, book, denoiser.state_dict())
 
 
 def test_a_model_of_indicators_is_kept_whole(tmp_path):
     frame = as_indicators(categories(600, np.random.default_rng(0)))
     model = DiffusionDensity(denoiser="mixture", random_state=0).fit(frame)
-    assert isinstance(model.denoiser_, JoinedDenoiser)
+    assert isinstance(model.denoiser_, OneHotDenoiser)
     gaps = frame.astype(float).mask(np.random.default_rng(1).random(frame.shape) < 0.2)
     model.save(tmp_path / "model")
     again = DiffusionDensity.load(tmp_path / "model")

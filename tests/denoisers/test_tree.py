@@ -89,12 +89,12 @@ def test_other_columns_come_from_the_rest(device, dtype, name, kind):
     rows = random_rows(book, len(y), rng, missing=0.2)
     finite = torch.zeros(book.n_columns, dtype=torch.bool, device=device)
     finite[book.finite] = True
-    assert (denoiser.rest is None) == bool(finite.all())
-    if denoiser.rest is not None:
-        got, rest = denoiser(y, snr).log_prob(rows), denoiser.rest(y, snr).log_prob(rows)
+    assert (denoiser.fallback is None) == bool(finite.all())
+    if denoiser.fallback is not None:
+        got, rest = denoiser(y, snr).log_prob(rows), denoiser.fallback(y, snr).log_prob(rows)
         assert torch.equal(got[:, ~finite].nan_to_num(0.0), rest[:, ~finite].nan_to_num(0.0))
         own = torch.logsumexp(denoiser.log_joint(rows), 1)
-        expected = own + denoiser.rest.log_prob(rows.masked_fill(finite, math.nan))
+        expected = own + denoiser.fallback.log_prob(rows.masked_fill(finite, math.nan))
         torch.testing.assert_close(
             denoiser.log_prob(rows), expected, atol=rounding(dtype, 3), rtol=rounding(dtype)
         )
@@ -591,10 +591,10 @@ def test_categories_that_a_column_does_not_have_may_be_anything(device):
 
 
 @pytest.mark.parametrize("name", ["one real", "only words", "all kinds", "only reals"])
-def test_other_columns_need_a_rest(name):
+def test_other_columns_need_a_fallback(name):
     book = make_book(name, "cpu")
     c, k = book.levels.n_columns, book.levels.widest
-    with pytest.raises(ValueError, match="come from the rest"):
+    with pytest.raises(ValueError, match="need a fallback"):
         TreeDenoiser(book, torch.full((1, c), -1), torch.ones(1, c, k, k))
 
 

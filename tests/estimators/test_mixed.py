@@ -100,7 +100,7 @@ def test_blurring_bounds_a_density(device):
     """What is finer than the blur is not rewarded: no cell has more than the height of such a Gaussian."""
     book = make_book("only reals", device)
     sharp = make_denoiser("network", book, 1)
-    blurred = sharp.blurred(0.2)
+    blurred = sharp.smoothed(0.2)
     rows = torch.from_numpy(np.random.default_rng(0).normal(size=(200, 2))).to(device)
     q = blurred(*empty_state(book)).expand(200).log_prob(rows)
     assert (q <= -math.log(0.2 * math.sqrt(2 * math.pi)) + 1e-6).all()
@@ -120,7 +120,7 @@ def test_a_blurred_value_is_one_seen_through_noise(device, dtype, name, kind, sd
     """
     book, rng = make_book(name, device), np.random.default_rng(0)
     sharp = make_denoiser(kind, book, 1)
-    blurred = sharp.blurred(sd)
+    blurred = sharp.smoothed(sd)
     rows, x = random_rows(book, 24, rng), random_rows(book, 24, rng)
     known = torch.tensor(rng.random(rows.shape) < 0.5, device=device)
     known[:, book.reals] = False

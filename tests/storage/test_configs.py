@@ -93,9 +93,8 @@ def test_what_does_not_describe_itself_is_refused_by_name(value):
         {"class": "mapping"},
         {"class": "mapping", "items": [[[], 1]]},
         {"class": ["Leaf"]},
-        {"kind": "coordinate"},
     ],
-    ids=range(10),
+    ids=range(9),
 )
 def test_arguments_that_a_class_does_not_take_are_a_value_error(data):
     with pytest.raises(ValueError):  # noqa: PT011

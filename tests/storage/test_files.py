@@ -1,5 +1,6 @@
 """Files of models: whole or not at all, and whatever is wrong with one is a ValueError."""
 
+import copy
 import functools
 import json
 import os
@@ -17,9 +18,11 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from discrete_itd import CoordinateSchedule, DiffusionDensity, IsotropicSchedule
-from discrete_itd.recipes import Network
+from discrete_itd import DiffusionDensity, IsotropicSchedule
+from discrete_itd.recipes import Network, Trees
 from discrete_itd.storage import files
+from discrete_itd.storage.configs import from_config
+from discrete_itd.storage.old_formats import upgraded
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-3, 10**20) | st.floats() | st.text(max_size=3),
@@ -68,7 +71,7 @@ def with_header(folder, text, tensors=None, digest=None, **other):
 
 def rewrite(model, folder, change, *, tensors=None):
     """Save the model with another header, digest and all."""
-    header, kept = model._to_state()
+    header, kept = model.to_state()
     header = json.loads(json.dumps(header))
     change(header)
     path = folder / "m.safetensors"
@@ -88,31 +91,31 @@ def test_a_state_comes_back(tmp_path):
         assert torch.equal(back[name], tensor)
 
 
-GOOD = '{"format": 3, "kind": "model"}'
+GOOD = '{"format": 4, "kind": "model"}'
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (GOOD.replace("3", "1"), "format 1, .*development version.*fit the model anew"),
+        (GOOD.replace("4", "1"), "format 1, .*development version.*fit the model anew"),
         ('{"format": 1}', "format 1, .*development version.*fit the model anew"),
-        (GOOD.replace("3", "4"), "format 4, .*upgrade discrete_itd$"),
-        (GOOD.replace("3", "9" * 400), "upgrade discrete_itd"),
-        (GOOD.replace("3", "9" * 5000), "damaged"),
-        (GOOD.replace("3", "true"), "damaged .format True"),
-        (GOOD.replace("3", "3.0"), "damaged .format 3.0"),
-        (GOOD.replace("3", "NaN"), "damaged .format nan"),
+        (GOOD.replace("4", "5"), "format 5, .*upgrade discrete_itd$"),
+        (GOOD.replace("4", "9" * 400), "upgrade discrete_itd"),
+        (GOOD.replace("4", "9" * 5000), "damaged"),
+        (GOOD.replace("4", "true"), "damaged .format True"),
+        (GOOD.replace("4", "4.0"), "damaged .format 4.0"),
+        (GOOD.replace("4", "NaN"), "damaged .format nan"),
         (
             GOOD.replace('"model"', '"checkpoint"'),
             "holds the checkpoint of a training, not a model",
         ),
         (GOOD.replace('"model"', '"x"'), "damaged .kind 'x'"),
         (GOOD.replace('"model"', "[]"), "damaged .kind"),
-        ('{"format": 3}', "damaged .kind None"),
-        ('{"format": 3, "format": 3, "kind": "model"}', "a name occurs twice"),
-        ('{"format": 3, "kind": "model", "x": {"a": 1, "a": 1}}', "a name occurs twice"),
-        (f'{{"format": 3, "kind": "model", "x": {"[" * 40}{"]" * 40}}}', "nested too deeply"),
-        (f'{{"format": 3, "kind": "model", "x": {"[" * 10**5}{"]" * 10**5}}}', "damaged"),
+        ('{"format": 4}', "damaged .kind None"),
+        ('{"format": 4, "format": 4, "kind": "model"}', "a name occurs twice"),
+        ('{"format": 4, "kind": "model", "x": {"a": 1, "a": 1}}', "a name occurs twice"),
+        (f'{{"format": 4, "kind": "model", "x": {"[" * 40}{"]" * 40}}}', "nested too deeply"),
+        (f'{{"format": 4, "kind": "model", "x": {"[" * 10**5}{"]" * 10**5}}}', "damaged"),
         (f"{'[' * 10**6}", "damaged"),
         ("[]", "no mapping"),
         ("null", "no mapping"),
@@ -132,7 +135,7 @@ def test_a_plain_header_is_read(folder):
 
 def test_a_newer_format_may_have_another_digest(folder):
     with pytest.raises(ValueError, match="upgrade discrete_itd, unless the file is damaged"):
-        files.read_state(with_header(folder, GOOD.replace("3", "4"), digest="later"))
+        files.read_state(with_header(folder, GOOD.replace("4", "5"), digest="later"))
 
 
 @pytest.mark.parametrize("dtype", [torch.bool, torch.complex64, torch.int8, torch.uint16])
@@ -329,7 +332,7 @@ def write(folder, content):
 @settings(max_examples=200, deadline=None)
 def test_a_forged_header_is_a_value_error_or_a_model(data, model, folder):
     """With a digest that is right: nothing but ValueError comes out of a header that means nothing."""
-    header = json.loads(json.dumps(model._to_state()[0]))
+    header = json.loads(json.dumps(model.to_state()[0]))
     at = data.draw(st.sampled_from([p for p in places(header) if p]))
     new = data.draw(JSON)
 
@@ -373,7 +376,7 @@ def bounded(seconds, gigabytes):
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is bounded on Linux only")
 @pytest.mark.parametrize("number", [10**4, 10**9, 10**12, 10**30])
 def test_huge_numbers_take_neither_time_nor_memory(model, folder, number):
-    header = json.loads(json.dumps(model._to_state()[0]))
+    header = json.loads(json.dumps(model.to_state()[0]))
     for at in places(header):
         value = functools.reduce(lambda inner, key: inner[key], at, header)
         if not isinstance(value, int | float):
@@ -394,7 +397,7 @@ def test_huge_numbers_take_neither_time_nor_memory(model, folder, number):
 
 @pytest.mark.parametrize("drop", [True, False])
 def test_forged_tensors(model, folder, drop):
-    tensors = model._to_state()[1]
+    tensors = model.to_state()[1]
     for name in tensors:
         forged = {k: v for k, v in tensors.items() if k != name}
         if not drop:
@@ -475,33 +478,77 @@ def test_a_failing_save_leaves_the_old_model(model, content, tmp_path, monkeypat
     assert os.listdir(tmp_path) == ["m"]
 
 
-# -- parts of a header ----------------------------------------------------------------------------
+# -- a table of old names -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "schedule",
-    [IsotropicSchedule((0.1, 2.5)), CoordinateSchedule(5), CoordinateSchedule(2, (2, 0, 1))],
-)
-def test_schedules_survive_json(schedule):
-    assert files.schedule_from_json(json.loads(json.dumps(files.schedule_to_json(schedule)))) == (
-        schedule
+OLD_DENOISER = {
+    "kind": "ensemble",
+    "members": [
+        {"kind": "bayes_net", "rest": False, "parents": [[], [0]]},
+        {"kind": "network", "width": 2, "base": {"kind": "trees", "rest": True}},
+        {"kind": "joined", "groups": [], "inner": {"kind": "mixture", "rest": False}},
+    ],
+}
+
+
+def test_kinds_of_format_3_are_classes_now():
+    state = {"denoiser": OLD_DENOISER, "schedule": {"kind": "coordinate", "n_steps": 2}}
+    weight = torch.zeros(1)
+    header, tensors = upgraded((state, {"denoiser.members.1.base.rest.mixture": weight}))
+    marginals = {"class": "MarginalDenoiser"}
+    assert header["schedule"] == {"class": "CoordinateSchedule", "n_steps": 2}
+    assert header["denoiser"] == {
+        "class": "EnsembleDenoiser",
+        "members": [
+            {"class": "BayesNetDenoiser", "fallback": None, "parents": [[], [0]]},
+            {
+                "class": "NeuralDenoiser",
+                "width": 2,
+                "base": {"class": "TreeDenoiser", "fallback": marginals},
+            },
+            {
+                "class": "OneHotDenoiser",
+                "groups": [],
+                "inner": {"class": "MixtureDenoiser", "fallback": None},
+                "fallback": marginals,
+            },
+        ],
+    }
+    assert tensors == {"denoiser.members.1.base.fallback.mixture": weight}
+
+
+def test_parameters_of_format_3_have_their_present_names():
+    old = {
+        "columns": [[0, "nominal"], ["b", {"kind": "binned"}]],
+        "denoiser": ["tree", {"kind": "network", "base": {"kind": "trees"}}],
+        "path": {"kind": "isotropic", "levels": [1.0]},
+        "unseen": "raise",
+        "n_calls": 3,
+    }
+    parameters = upgraded(({"parameters": old}, {}))[0]["parameters"]
+    assert from_config(parameters, DiffusionDensity.parameter_classes) == {
+        "column_types": {0: "nominal", "b": {"kind": "binned"}},
+        "denoiser": ["tree", Network(base=Trees())],
+        "schedule": IsotropicSchedule((1.0,)),
+        "handle_unknown": "error",
+        "n_evaluations": 3,
+    }
+
+
+def test_parameters_survive_a_file(model, tmp_path):
+    given = {
+        "column_types": {np.str_("n"): "nominal", "a": {"kind": "nominal", "min_count": 2}},
+        "denoiser": Network("mlp", width=np.int32(2), depth=1, base="independent"),
+        "max_time": np.float64(2),
+        "schedule": IsotropicSchedule((1.0,)),
+        "random_state": np.int64(3),
+    }
+    other = copy.deepcopy(model)
+    vars(other).update(given)
+    other.save(tmp_path / "m")
+    assert DiffusionDensity.load(tmp_path / "m", device=other.device).get_params() == (
+        other.get_params()
     )
-
-
-def test_a_schedule_of_ones_own_cannot_be_kept():
-    with pytest.raises(ValueError, match="schedule of type object cannot be kept"):
-        files.schedule_to_json(object())
-
-
-def test_parameters_survive_json():
-    parameters = DiffusionDensity(
-        column_types={np.int64(0): "nominal", "b": "ordinal"},
-        denoiser=Network(width=np.int32(4), base="tree"),
-        max_time=np.float64(2),
-        schedule=IsotropicSchedule((1.0,)),
-        random_state=np.int64(3),
-    ).get_params()
-    back = files.parameters_from_json(json.loads(json.dumps(files.parameters_to_json(parameters))))
-    assert back == parameters
-    parameters["random_state"] = np.random.RandomState(0)
-    assert files.parameters_to_json(parameters)["random_state"] is None
+    other.random_state = np.random.RandomState(0)
+    other.save(tmp_path / "m")
+    assert DiffusionDensity.load(tmp_path / "m").random_state is None

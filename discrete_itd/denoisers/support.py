@@ -1,0 +1,85 @@
+"""The exact denoiser of a probability table over listed rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from discrete_itd.channel.codebook import Codebook
+from discrete_itd.channel.posterior import CategoricalPosterior, Posterior
+from discrete_itd.denoisers.base import Denoiser, row_product
+
+
+class SupportDenoiser(Denoiser):
+    """Exact for a probability table over listed rows: the oracle of tests and documentation.
+
+    Parameters
+    ----------
+    codebook : Codebook
+        Of low-cardinality columns only.
+    support : Tensor of float64, shape (R, C)
+        The rows (codes) that can occur.
+    probs : Tensor, shape (R,)
+        Their probabilities; positive, normalised here.
+
+    Raises
+    ------
+    ValueError
+        If shapes disagree, a probability is not positive, or a column is continuous or of high cardinality.
+
+    Notes
+    -----
+    A call costs B R (C + T) operations. Posterior probabilities below the smallest normal float are taken
+    as that float, so that a row outside the support gets a finite, astronomically small probability.
+    """
+
+    exact = True
+    support: Tensor
+    log_probs: Tensor
+    _indicator: Tensor
+
+    def __init__(self, codebook: Codebook, support: Tensor, probs: Tensor) -> None:
+        super().__init__(codebook)
+        if support.ndim != 2 or support.shape[1] != codebook.n_columns:
+            raise ValueError(f"support must have {codebook.n_columns} columns")
+        if probs.shape != (len(support),) or not bool((probs > 0).all()):
+            raise ValueError(f"probs must be {len(support)} positive numbers")
+        if len(codebook.finite) != codebook.n_columns:
+            raise ValueError("only low-cardinality columns have a table of rows")
+        levels = codebook.levels.index_of(support.long())
+        indicator = torch.zeros(len(support), codebook.levels.n_points, device=levels.device)
+        indicator.scatter_(1, levels, 1.0)
+        self.register_buffer("support", support)
+        self.register_buffer("log_probs", (probs / probs.sum()).to(codebook.known_snr).log())
+        self.register_buffer("_indicator", indicator.to(codebook.known_snr))
+
+    def config(self) -> dict[str, Any]:
+        return {}
+
+    @classmethod
+    def from_config(
+        cls, config: Mapping[str, Any], codebook: Codebook, tensors: Mapping[str, Tensor]
+    ) -> Self:
+        return cls(codebook, tensors["support"], tensors["log_probs"].exp(), **config)
+
+    def forward(self, y: Tensor, snr: Tensor) -> Posterior:
+        levels = self.codebook.levels
+        _, logits = self.infer(levels.evidence(y, snr))
+        return Posterior(self.codebook, CategoricalPosterior(levels, logits))
+
+    def infer(self, evidence: Tensor) -> tuple[Tensor, Tensor]:
+        levels = self.codebook.levels
+        ell = levels.log_softmax(evidence)  # (B, T)
+        # (B, R): Σ_j ℓ_j at the row's categories
+        log_w = self.log_probs + row_product(ell, self._indicator.T)
+        probs = row_product(torch.softmax(log_w, 1), self._indicator)
+        log_mass = torch.logsumexp(log_w, 1) + levels.logsumexp(evidence).sum(1)
+        return log_mass, probs.clamp_min(torch.finfo(probs.dtype).tiny).log()
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log-probability of rows ``x`` (B, C), missing cells left out: (B,), nats; -inf outside the support."""
+        same = ((x[:, None] == self.support[None]) | x.isnan()[:, None]).all(2)
+        return torch.where(same, self.log_probs, -torch.inf).logsumexp(1)

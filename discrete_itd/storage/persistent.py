@@ -1,0 +1,213 @@
+"""One way to save, load, pickle and copy every estimator."""
+
+from __future__ import annotations
+
+import os
+from abc import abstractmethod
+from collections.abc import Iterable
+from typing import Any, ClassVar, Self, cast
+
+import numpy as np
+import torch
+from sklearn.exceptions import NotFittedError
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from discrete_itd.storage import files
+from discrete_itd.storage.configs import by_name, classes_of, from_config, to_config
+from discrete_itd.storage.devices import resolve_device
+from discrete_itd.storage.old_formats import upgraded, upgraded_parameters
+from discrete_itd.storage.schema import building, check_fields
+
+LAST_FORMAT_BY_KIND = 3  # with other names: see old_formats
+
+
+class Persistent:
+    """Mixin of scikit-learn estimators: ``save``, ``load``, pickling and copying.
+
+    A state consists of the constructor's arguments and of what the fit has learned, as JSON data and tensors. A
+    subclass defines :meth:`fitted_state`, :meth:`restore`, :meth:`fitted_parts` and, if parameters may be objects that
+    describe themselves, :attr:`parameter_classes`.
+
+    Attributes
+    ----------
+    parameter_classes : tuple of type
+        Classes of the library that parameters may be objects of.
+    """
+
+    parameter_classes: ClassVar[tuple[type, ...]] = ()
+
+    # -- what an estimator defines --------------------------------------------------------------
+
+    @abstractmethod
+    def fitted_state(self) -> files.State:
+        """What the fit has learned: JSON data, among them the ``device``, and CPU tensors."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def restore(
+        self,
+        header: dict[str, Any],
+        tensors: dict[str, Tensor],
+        *,
+        device: str,
+        trusted: Iterable[type] = (),
+    ) -> None:
+        """Set the fitted attributes from :meth:`fitted_state`; ValueError if it makes no sense."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def fitted_parts(self) -> list[Any]:
+        """Objects of which :meth:`fitted_state` holds a config: a denoiser, a schedule."""
+        raise NotImplementedError
+
+    def stored_parameters(self) -> dict[str, Any]:
+        """The constructor's arguments to be saved; a random generator is not part of the model."""
+        parameters = cast(Any, self).get_params(deep=False)
+        if not isinstance(parameters.get("random_state"), int | np.integer | None):
+            parameters["random_state"] = None
+        return parameters
+
+    def check_stored_parameters(self) -> None:
+        """Refuse parameters of the wrong type or range, before they are saved and after they are loaded."""
+
+    def check_loaded(self) -> None:
+        """Refuse, by an error of any kind, a model from a file that does not work."""
+
+    # -- states ---------------------------------------------------------------------------------
+
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments to be saved."""
+        return self.stored_parameters()
+
+    def to_state(self) -> files.State:
+        """The fitted estimator as JSON data and CPU tensors."""
+        header, tensors = self.fitted_state()
+        parameters = {name: to_config(value) for name, value in self.stored_parameters().items()}
+        return {"model": type(self).__name__, "parameters": parameters, **header}, tensors
+
+    @classmethod
+    def from_state(
+        cls, state: files.State, *, device: str = "auto", trusted: Iterable[type] = ()
+    ) -> Self:
+        """The estimator that :meth:`to_state` wrote, also in the formats of earlier releases.
+
+        Raises
+        ------
+        ValueError
+            Naming the field, if the state makes no sense, or needs a class that is not trusted.
+        """
+        trusted = tuple(trusted)
+        by_name(trusted)
+        if state[0].get("format", files.FORMAT) <= LAST_FORMAT_BY_KIND:
+            state = upgraded(state)
+        header, tensors = state
+        check_fields(header, {"model": str, "parameters": dict})
+        if header["model"] != cls.__name__:
+            raise ValueError(f"the file holds a {header['model']}, not a {cls.__name__}")
+        with building("parameters"):
+            classes = (*cls.parameter_classes, *trusted)
+            given = header["parameters"].items()
+            estimator = cls(**{name: from_config(value, classes) for name, value in given})
+            if "device" in header["parameters"]:
+                vars(estimator)["device"] = device
+            estimator.check_stored_parameters()
+        estimator.restore(header, tensors, device=device, trusted=trusted)
+        with building("the model"):
+            estimator.check_loaded()
+        return estimator
+
+    # -- files ----------------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the fitted estimator to one safetensors file, whole or not at all.
+
+        Parameters
+        ----------
+        path : path-like
+
+        Raises
+        ------
+        OSError
+            If the file cannot be written.
+        TypeError
+            If a part of the model, like a denoiser of your own, has no method ``config``.
+        """
+        check_is_fitted(self)
+        self.check_stored_parameters()  # or load would refuse the file
+        files.write_state(path, self.to_state())
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        device: str = "auto",
+        trusted: Iterable[type] = (),
+    ) -> Self:
+        """Read an estimator that :meth:`save` wrote; no code in the file is run.
+
+        Parameters
+        ----------
+        path : path-like
+        device : str
+            Where the model is to run.
+        trusted : iterable of type
+            Classes besides those of the library that the file may name: denoisers, recipes and schedules of your own.
+            Their code runs with data from the file.
+
+        Raises
+        ------
+        OSError, ValueError
+            If the file cannot be read, is damaged or of a newer format, holds something else, or needs a class that
+            is not trusted.
+        """
+        trusted = tuple(trusted)
+        by_name(trusted)
+        resolve_device(device)  # an unavailable device is not the fault of the file
+        return files.revive(
+            path, lambda state: cls.from_state(state, device=device, trusted=trusted)
+        )
+
+    # -- pickles and copies ---------------------------------------------------------------------
+
+    def __getstate__(self) -> dict[str, Any]:
+        if not _is_fitted(self):
+            return cast(dict[str, Any], cast(Any, super()).__getstate__())
+        parameters = cast(Any, self).get_params(deep=False)
+        header, tensors = self.to_state()
+        foreign = [
+            cls
+            for cls in dict.fromkeys(classes_of([parameters, *self.fitted_parts()]))
+            if not cls.__module__.startswith("discrete_itd.")
+        ]
+        return {
+            "format": files.FORMAT,
+            "parameters": parameters,
+            "header": header,
+            "arrays": {name: tensor.numpy() for name, tensor in tensors.items()},
+            "classes": foreign,
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if "header" not in state:
+            cast(Any, super()).__setstate__(state)
+            return
+        header, parameters = state["header"], state["parameters"]
+        tensors = {name: torch.from_numpy(array) for name, array in state["arrays"].items()}
+        if "format" not in state:  # format 3 or before
+            header, tensors = upgraded((header, tensors))
+            parameters = upgraded_parameters(parameters)
+            if isinstance(parameters.get("denoiser"), dict):
+                parameters["denoiser"] = from_config(parameters["denoiser"], self.parameter_classes)
+        self.__dict__.update(parameters)
+        device = header.get("device", parameters.get("device", "auto"))
+        self.restore(header, tensors, device=device, trusted=state.get("classes", ()))
+
+
+def _is_fitted(estimator: Any) -> bool:
+    try:
+        check_is_fitted(estimator)
+    except NotFittedError:
+        return False
+    return True
