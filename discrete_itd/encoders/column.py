@@ -16,13 +16,12 @@ from discrete_itd.encoders.categories import Categories
 from discrete_itd.encoders.cells import (
     Scalar,
     as_numbers,
-    dtype_from_json,
-    dtype_to_json,
     read_cells,
     restore_categories,
     restore_numbers,
-    restore_times,
 )
+from discrete_itd.encoders.datetimes import restore_times, time_intervals
+from discrete_itd.encoders.dtypes import TIMES, dtype_from_json, dtype_to_json, family
 from discrete_itd.encoders.numeric import Bins, Continuous
 
 Codec = Categories | Bins | Continuous
@@ -84,7 +83,8 @@ class Column:
     @property
     def family(self) -> str:
         """What its values are if it has no categories: "number", "datetime" or "timedelta"."""
-        return {"M": "datetime", "m": "timedelta"}.get(self.dtype.kind, "number")
+        found = family(self.dtype)
+        return found if found in TIMES else "number"
 
     @property
     def points(self) -> ColumnPoints:
@@ -100,19 +100,7 @@ class Column:
             raise TypeError(f"column {self.name!r}: continuous, without categories")
         index, slot, share = self.codec.values()
         if isinstance(self.codec, Bins) and self.family != "number":
-            edges = np.array(self.codec.edges)
-            nanoseconds = [round(e * self.step) + self.origin * 10**9 for e in edges]
-            if self.family == "datetime":
-                breaks: Any = pd.to_datetime(nanoseconds, utc=True)
-                if getattr(self.dtype, "tz", None) is None:
-                    breaks = breaks.tz_localize(None)
-                ends = [pd.Timestamp.min.ceil("D"), pd.Timestamp.max.floor("D")]
-                ends = [t.tz_localize(breaks.tz) for t in ends]
-            else:
-                breaks = pd.to_timedelta(nanoseconds)
-                ends = [pd.Timedelta.min.ceil("D"), pd.Timedelta.max.floor("D")]
-            whole = [ends[0], *breaks, ends[1]]
-            index = pd.IntervalIndex.from_breaks(whole, closed="left")
+            index = time_intervals(self.codec.edges, self.dtype, self.origin, self.step)
         return index, slot, share
 
     def encode(self, values: pd.Series) -> tuple[np.ndarray, np.ndarray, bool]:
@@ -151,7 +139,9 @@ class Column:
             return restore_categories(self.categories, values, self.dtype)
         if self.family != "number":
             return restore_times(values, self.dtype, self.origin, self.step)
-        return restore_numbers(values, self.dtype, self.codec.whole or self.dtype.kind in "iu")
+        return restore_numbers(
+            values, self.dtype, self.codec.whole or family(self.dtype) == "integer"
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Plain data from which :meth:`from_json` makes an equal column."""

@@ -12,6 +12,7 @@ from sklearn.utils import check_array
 from torch import Tensor
 
 from discrete_itd.channel.noise import cell_bits
+from discrete_itd.encoders.dtypes import is_category
 from discrete_itd.encoders.table import TableEncoder, as_frame, check_unique_names
 
 
@@ -89,7 +90,7 @@ def fill_cells(frame: pd.DataFrame, empty: np.ndarray, filled: pd.DataFrame) -> 
 def _filled(column: pd.Series, mask: np.ndarray, values: pd.Series) -> pd.Series:
     """The column with ``values`` where the mask is true, in its own dtype if that can hold them."""
     out = column.copy()
-    if isinstance(column.dtype, pd.CategoricalDtype):
+    if is_category(column.dtype):
         new = pd.Index(values.dropna().unique()).difference(column.cat.categories, sort=False)
         out = column.cat.add_categories(list(new)) if len(new) else out
     try:
@@ -103,7 +104,7 @@ def _filled(column: pd.Series, mask: np.ndarray, values: pd.Series) -> pd.Series
 
 def as_dtype(values: pd.Series, dtype: Any) -> pd.Series:
     """Values in another dtype if that can hold them, else as they are."""
-    if isinstance(dtype, pd.CategoricalDtype) and not values.isin(dtype.categories).all():
+    if is_category(dtype) and not values.isin(dtype.categories).all():
         return values
     try:
         out = values.astype(dtype)

@@ -22,14 +22,13 @@ from discrete_itd.encoders.cells import (
     PlainCells,
     Scalar,
     as_numbers,
-    dtype_from_json,
-    dtype_to_json,
     is_number,
     plain,
     read_cells,
-    time_grid,
 )
 from discrete_itd.encoders.column import Column
+from discrete_itd.encoders.datetimes import time_grid
+from discrete_itd.encoders.dtypes import TIMES, check_supported, family, is_category, is_dictionary
 from discrete_itd.encoders.numeric import BINS, fit_bins, fit_continuous
 
 Kind = Literal["nominal", "ordinal", "continuous", "binned"]
@@ -148,37 +147,38 @@ def infer_column(
         raise TypeError(
             f"column {name!r}: a column's name must be a string or a number, got a {type(name).__name__}"
         )
-    _check_dtype(name, dtype)
+    check_supported(name, dtype)
     cells = read_cells(values)
     n_missing = int((cells.where < 0).sum())
     if n_missing == len(values):
         warnings.warn(
             f"column {name!r}: every cell is missing; the column tells nothing", stacklevel=4
         )
-    if isinstance(dtype, np.dtype) and cells.values.dtype.kind in "mM":
+    if isinstance(dtype, np.dtype) and family(cells.values.dtype) in TIMES:
         dtype = cells.values.dtype  # times in objects come back as times
     kind = spec.kind or _kind(cells, dtype, from_array)
     codec: Any
     origin, step = 0, 1
-    if not len(cells.values) and not isinstance(dtype, pd.CategoricalDtype) and dtype.kind != "b":
+    if not len(cells.values) and family(dtype) not in ("category", "boolean"):
         codec = Categories("nominal", (), is_open, unseen_count=NO_SURPRISE)
     elif kind in ("nominal", "ordinal"):
         codec = _fit_categories(name, cells, values, kind, spec, is_open)
     else:
-        if isinstance(dtype, pd.CategoricalDtype) or cells.values.dtype.kind == "b":
+        of = family(cells.values.dtype)
+        if is_category(dtype) or of == "boolean":
             raise ValueError(
                 f"column {name!r}: dtype {dtype} cannot be {kind}; convert it to numbers first"
             )
-        family = {"M": "datetime", "m": "timedelta"}.get(cells.values.dtype.kind, "number")
-        if family != "number":
+        expected = of if of in TIMES else "number"
+        if expected != "number":
             origin, step = time_grid(cells.values)
-        numbers = as_numbers(name, cells, family, origin, step)
-        whole = family != "number" or all_integers(cells.values)
+        numbers = as_numbers(name, cells, expected, origin, step)
+        whole = expected != "number" or all_integers(cells.values)
         whole = whole and float(np.abs(numbers).max()) < WHOLE_UP_TO
         if kind == "continuous":
             codec = fit_continuous(numbers, whole)
-        elif spec.edges is not None and family != "number":
-            raise ValueError(f"column {name!r}: edges of {family}s are not supported; give bins")
+        elif spec.edges is not None and expected != "number":
+            raise ValueError(f"column {name!r}: edges of {expected}s are not supported; give bins")
         else:
             edges = None if spec.edges is None else np.array(spec.edges)
             try:
@@ -189,40 +189,20 @@ def infer_column(
     return Column(name, dtype, codec, len(values), n_missing, indicator, origin, step)
 
 
-def _check_dtype(name: Hashable, dtype: Any) -> None:
-    """ValueError if values of the dtype cannot be read, or the dtype not be written into a file."""
-    if isinstance(dtype, pd.PeriodDtype | pd.IntervalDtype) or dtype.kind == "c":
-        advice = {
-            pd.PeriodDtype: "convert it with .dt.to_timestamp() or to text",
-            pd.IntervalDtype: "cut with labels=False, or give the numbers with kind='binned'",
-        }.get(type(dtype), "split it into its real and imaginary parts")
-        raise ValueError(f"column {name!r}: values of dtype {dtype} are not supported; {advice}")
-    try:
-        spelled = dtype_to_json(dtype)
-        known = isinstance(spelled, dict) and "categories" in spelled
-        known = known or dtype_from_json(spelled) == dtype
-    except (TypeError, ValueError, LookupError):
-        known = False
-    if not known:
-        raise ValueError(
-            f"column {name!r}: values of dtype {dtype} are not supported; convert it first"
-        )
-
-
 def all_integers(values: np.ndarray) -> bool:
     """Whether plain values are integers by type, not just by value."""
-    return values.dtype.kind in "iu" or (
+    return family(values.dtype) == "integer" or (
         values.dtype == object and all(isinstance(v, int | np.integer) for v in values)
     )
 
 
 def _kind(cells: PlainCells, dtype: Any, from_array: bool) -> Kind:
-    if isinstance(dtype, pd.CategoricalDtype):
+    if is_category(dtype):
         return "ordinal" if dtype.ordered else "nominal"
     values = cells.values
-    if values.dtype.kind in "mM":
+    if family(values.dtype) in TIMES:
         return "continuous"
-    if "dictionary" in str(dtype) or not is_number(values):
+    if is_dictionary(dtype) or not is_number(values):
         return "nominal"
     n_distinct, n = len(pd.unique(values)), len(values)
     few = n_distinct <= FEW_NUMBERS
@@ -244,8 +224,7 @@ def _fit_categories(
     is_open: bool,
 ) -> Categories:
     dtype, values = column.dtype, cells.values
-    is_category = isinstance(dtype, pd.CategoricalDtype)
-    if is_category:
+    if is_category(dtype):
         categories = [plain(c) for c in dtype.categories]
         if not categories:
             return Categories("nominal", (), is_open)
@@ -254,10 +233,10 @@ def _fit_categories(
         check_finite(name, categories)
         codes = column.cat.codes.to_numpy()
         counts = np.bincount(codes[codes >= 0], minlength=len(categories))
-    elif values.dtype.kind == "b" or cast(Any, dtype).kind == "b":
+    elif "boolean" in (family(values.dtype), family(dtype)):
         categories, is_open = [False, True], False
         counts = np.bincount(values.astype(int), minlength=2)
-    elif values.dtype.kind in "mM":
+    elif family(values.dtype) in TIMES:
         raise ValueError(f"column {name!r}: times cannot be {kind}; convert them to text first")
     else:
         categories, counts = tally(name, values)
@@ -274,7 +253,7 @@ def _fit_categories(
         categories,
         counts,
         is_open=is_open,
-        equally_spaced=is_category,
+        equally_spaced=is_category(dtype),
         min_count=spec.min_count,
     )
 

@@ -11,6 +11,7 @@ import pandas as pd
 
 from discrete_itd.channel.codebook import Codebook, ColumnPoints
 from discrete_itd.encoders.column import Column
+from discrete_itd.encoders.dtypes import is_category
 from discrete_itd.encoders.inference import MISSING, check_column_spec, infer_column
 
 INDICATOR = ColumnPoints("simplex", 2)
@@ -228,7 +229,7 @@ class TableEncoder:
                 len(c.categories) or c.codec.n_levels * (c.kind == "binned"),
                 c.open,
                 c.n_missing / max(1, c.n_rows),
-                "category" if isinstance(c.dtype, pd.CategoricalDtype) else str(c.dtype),
+                "category" if is_category(c.dtype) else str(c.dtype),
             )
             for c in self.schema
         ]

@@ -6,17 +6,20 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from discrete_itd.encoders import MANY_CATEGORIES, Categories, TableEncoder
 from discrete_itd.encoders.categories import FINEST_GAP, fit_categories, line_levels
+
+FEWER = settings(max_examples=50)
 
 
 def encoder_of(words, spec=None, **options):
     return TableEncoder.fit(pd.DataFrame({"w": words}), {"w": spec}, **options)
 
 
+@FEWER
 @given(
     st.lists(st.sampled_from("abcdefghij"), min_size=1, max_size=60),
     st.integers(1, 8),
@@ -119,6 +122,7 @@ def test_order_of_categories():
     assert np.allclose(np.diff(uneven.levels, 2), 0.0)
 
 
+@FEWER
 @given(
     st.lists(st.floats(-1e308, 1e308) | st.integers(-9, 9), min_size=1, max_size=9, unique=True),
     st.data(),
@@ -142,6 +146,7 @@ def test_levels_on_the_line(positions, data):
             assert spread <= 0.5 + 1e-9
 
 
+@FEWER
 @given(st.integers(2, 9), st.floats(-100, 100), st.floats(0.01, 100), st.data())
 def test_levels_do_not_depend_on_origin_and_unit(n, shift, scale, data):
     positions = np.cumsum(data.draw(st.lists(st.integers(1, 5), min_size=n, max_size=n)))

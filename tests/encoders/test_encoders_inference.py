@@ -421,11 +421,11 @@ def test_errors_of_the_call():
         TableEncoder.fit(frame, {"c": "nominal"})
     with pytest.raises(ValueError, match="column 'a': the name occurs more than once"):
         TableEncoder.fit(frame.set_axis(["a", "a"], axis=1))
-    with pytest.raises(ValueError, match="unseen must be 'smooth' or 'raise', got 'drop'"):
+    with pytest.raises(ValueError, match="handle_unknown must be 'smooth' or 'error', got 'drop'"):
         TableEncoder.fit(frame, handle_unknown="drop")
     with pytest.raises(ValueError, match=r"missing must be one of .*, got 'drop'"):
         TableEncoder.fit(frame, missing="drop")
-    with pytest.raises(TypeError, match="columns must be a mapping or one kind, got 5"):
+    with pytest.raises(TypeError, match="column_types must be a mapping or one kind, got 5"):
         TableEncoder.fit(frame, 5)
     with pytest.raises(ValueError, match="no rows"):
         TableEncoder.fit(frame[:0])
