@@ -24,7 +24,7 @@ from discrete_itd.models.contract import (
     fit_recipe,
 )
 from discrete_itd.models.members import MemberContribution
-from discrete_itd.models.model import Model
+from discrete_itd.models.model import Model, split_evaluations
 from discrete_itd.models.splitting import copies, hold_out
 from discrete_itd.training.checkpoint import Checkpoint
 from discrete_itd.training.config import Evaluation, TrainingPlan
@@ -135,7 +135,7 @@ def tried_schedules(
         rows.x_valid,
         pilot_quadrature(denoiser, rows.x, rows.generator),
         kind="coordinate" if kind == "auto" and not fitted.learned else kind,
-        n_evaluations=n_evaluations,
+        n_evaluations=split_evaluations(n_evaluations, rows.codebook)[2],
         generator=rows.generator,
     )
 

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from discrete_itd.channel import CoordinateSchedule, Schedule, check_schedule
+from discrete_itd.channel import Codebook, CoordinateSchedule, Schedule, check_schedule
 from discrete_itd.denoisers import Denoiser, MarginalDenoiser
 from discrete_itd.encoders import ABSENT, TableEncoder
 from discrete_itd.likelihood import (
@@ -106,7 +106,8 @@ class Model:
         ----------
         x : Tensor of float64, shape (N, C')
         n_evaluations : int
-            Denoiser calls per row.
+            Denoiser evaluations per row; with missingness indicators, those for the indicators and those for the other
+            columns together (:func:`split_evaluations`).
         max_stderr : float, optional
             Nats; rows whose standard error is larger get up to ``EFFORT`` times as many calls, half of which decide
             how many the other half is to be.
@@ -209,23 +210,24 @@ class Model:
         What is missing comes first. If a value became known before its indicator, no mass would be left for
         "it is missing", and all masses together would be more than one.
         """
-        indicators = self.denoiser.codebook.leading
-        schedule, most = self.schedule, max(1, n_evaluations // 2)
-        if self.denoiser.exact and not self.denoiser.independent:
-            # column by column, whatever was asked for: only so shares add up to the closed form
-            most = len(indicators)
-            schedule = CoordinateSchedule(most, schedule.orders)
-        if not bool(indicators.any()):
+        book, schedule = self.denoiser.codebook, self.schedule
+        indicators = book.leading
+        exact = self.denoiser.exact and not self.denoiser.independent
+        if exact:
+            # one column a step, whatever was asked for: only so shares add up to the closed form
+            schedule = CoordinateSchedule(len(indicators), schedule.orders)
+        if not book.has_leading:
             return [self._stage(x, schedule, n_evaluations, max_stderr, given)]
+        n_steps, first, second = split_evaluations(n_evaluations, book)
+        if exact:
+            n_steps = int(indicators.sum())
         known = torch.zeros_like(indicators) if given is None else given
-        told = x.masked_fill(~(indicators | known), math.nan)
-        n_steps = min(int(indicators.sum()), most)
-        max_stderr = (
-            None if max_stderr is None else max_stderr / math.sqrt(2)
-        )  # errors of two factors add up
+        present = x.masked_fill(~(indicators | known), math.nan)
+        if max_stderr is not None:
+            max_stderr /= math.sqrt(2)  # variances of two factors add up
         return [
-            self._stage(told, self._indicator_schedule(n_steps), n_evaluations, max_stderr, given),
-            self._stage(x, schedule, n_evaluations, max_stderr, known | indicators),
+            self._stage(present, self._indicator_schedule(n_steps), first, max_stderr, given),
+            self._stage(x, schedule, second, max_stderr, known | indicators),
         ]
 
     def _stage(
@@ -332,6 +334,31 @@ class Model:
         cells = torch.from_numpy(self.encoder.transform(rows).x).to(self.device)
         if not bool(self.log_prob(cells, 2).log_prob.isfinite().all()):
             raise ValueError("the model scores its own rows with no number")
+
+
+def split_evaluations(n_evaluations: int, codebook: Codebook) -> tuple[int, int, int]:
+    """How a row's evaluations are divided between missingness indicators and the other columns.
+
+    Parameters
+    ----------
+    n_evaluations : int
+        For both together; at least two are used for each.
+    codebook : Codebook
+
+    Returns
+    -------
+    n_steps : int
+        Steps in which the indicators become known.
+    first, second : int
+        Evaluations for the indicators, by their share of the columns, and what is left for the others.
+    """
+    n_indicators = int(codebook.leading.sum())
+    if not n_indicators:
+        return 0, 0, n_evaluations
+    first = max(2, round(n_evaluations * n_indicators / codebook.n_columns))
+    n_steps = min(n_indicators, first // 2)
+    used = n_steps * paths_within(first, CoordinateSchedule(n_steps))
+    return n_steps, first, max(2, n_evaluations - used)
 
 
 def _product(factors: Sequence[Estimate | Attribution]) -> tuple[Tensor, Tensor]:

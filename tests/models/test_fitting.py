@@ -18,9 +18,11 @@ from discrete_itd import (
     IsotropicSchedule,
 )
 from discrete_itd.denoisers import MarginalDenoiser
-from discrete_itd.encoders import categories
+from discrete_itd.encoders import TableEncoder, categories
+from discrete_itd.likelihood.schedule_search import paths_within
 from discrete_itd.models import contract
 from discrete_itd.models.fitting import JUDGED, PATTERNS
+from discrete_itd.models.model import split_evaluations
 from discrete_itd.recipes import Mixture, Network, Trees
 from discrete_itd.reporting.findings import examine
 from discrete_itd.reporting.page import render
@@ -256,3 +258,18 @@ def test_a_schedule_is_chosen_for_every_denoiser(name):
     assert len(table) > 1
     assert set(table["path"]) == {"isotropic"}
     assert table["nats"].is_monotonic_increasing
+
+
+@pytest.mark.parametrize("n", [2, 5, 16, 128])
+@pytest.mark.parametrize("columns", [["a"], ["a", "size", "day"]])
+def test_property_evaluations_of_both_stages_are_those_asked_for(columns, n):
+    """With missingness indicators, at least two evaluations each, and together no more than n_evaluations."""
+    rows = mixed().dropna()
+    rows.loc[rows.index[::5], columns] = None
+    book = TableEncoder.fit(rows, missing="category").codebook()
+    n_steps, first, second = split_evaluations(n, book)
+    assert 1 <= n_steps <= len(columns)
+    used = n_steps * paths_within(first, CoordinateSchedule(n_steps))
+    assert used + second <= max(n, 4)
+    assert min(first, second) >= 2
+    assert second >= n * (book.n_columns - len(columns)) // book.n_columns - 1
