@@ -9,17 +9,17 @@ from torch import Tensor
 
 from discrete_itd.channel.codebook import Codebook
 
-ROWS = 20_000  # among which columns are looked for that exclude one another
-FEWEST_ROWS = (
-    32  # of which about every one has exactly one column "on", for a run of columns to be a group
+ROWS = 20_000  # at most, in which groups are detected
+FEWEST_ROWS = 32  # with fewer, a run of neighbours is not taken for a group
+TOLERANCE = 0.01  # share of rows with no column of a group on; share with two on, relative to independent columns
+SURPRISE = 10.0  # nats by which a group's surprisal must exceed its price: chance is then exp(-10)
+MOST_STARTS = (
+    128  # columns from each of which a group is grown, to take the best; with more, one start
 )
-TOLERANCE = 0.01  # share of rows that may have none or, relative to independent columns, two
-SURPRISE = 10.0  # that a group must be worth: chance is then exp(-10)
-MOST_STARTS = 128  # columns from each of which a group is grown, to take the best; of more, one
 
 
 def exclusive_groups(codebook: Codebook, x: Tensor) -> list[tuple[tuple[int, ...], int]]:
-    """Groups of columns of two categories, of which hardly a row has more than one "on".
+    """Groups of binary columns of which hardly any row has more than one "on".
 
     Parameters
     ----------
@@ -30,14 +30,17 @@ def exclusive_groups(codebook: Codebook, x: Tensor) -> list[tuple[tuple[int, ...
     Returns
     -------
     list of pairs
-        Columns, counted among those of few categories and increasing, and which category is on.
+        The columns of a group, increasing, counted among the low-cardinality ones; and which category is "on".
 
     Notes
     -----
-    "On" is the second of a column's categories, and for columns that are in no group so, the first. First, runs of
-    neighbours that are on in all rows but for a few. Then, among the other columns, groups that grow by the column
-    whose never being on together with the group is the greatest surprise if columns were independent; each
-    column of a group has to be worth having been sought among all.
+    "On" is the second of a column's categories; for columns that are in no group then, the first. The search begins
+    with runs of neighbouring columns of which exactly one is on in almost every row. Among the other columns, a group
+    starts with one column and grows by the column that has the largest surprisal of never being on together with
+    the group, if columns were independent. Every column after the second needs a surprisal above the logarithm of the
+    number of columns, the price of a choice among them. The first pair is exempt, because in a large group a single
+    pair need not be surprising; but the group as a whole must exceed the price of all its columns by
+    ``SURPRISE`` nats.
     """
     two = torch.tensor([c.n_levels == 2 for c in codebook.levels.columns], dtype=torch.bool)
     columns = torch.nonzero(two).flatten()
@@ -56,23 +59,23 @@ def exclusive_groups(codebook: Codebook, x: Tensor) -> list[tuple[tuple[int, ...
 
 
 class _Exclusions:
-    """How often columns are on, and which of them not together; of each pair the rows that have both.
+    """How often columns are on, and which pairs are never on together, in the rows that have both cells.
 
     Parameters
     ----------
     cells : Tensor, shape (N, C)
         NaN where missing.
     value : int
-        That which counts as on.
+        The category that counts as on.
 
     Attributes
     ----------
     share : Tensor, shape (C,)
-        Of the rows that have the cell.
+        Share of rows with the column on, among those that have the cell.
     never : Tensor of bool, shape (C, C)
-        Pairs that are on together never, or in few of the rows where either is and few of those expected.
+        Pairs that are never on together, or in few of the rows with either on and of the rows expected.
     surprise : Tensor, shape (C, C)
-        For these, minus the logarithm of the probability that independent columns were so seldom, by Poisson's law.
+        For these, minus the logarithm of the Poisson probability of so few rows if columns were independent, nats.
     """
 
     def __init__(self, cells: Tensor, value: int) -> None:
@@ -96,13 +99,13 @@ class _Exclusions:
 
 
 def _runs(seen: _Exclusions, left: Tensor) -> list[list[int]]:
-    """Neighbouring columns of which about every row has exactly one."""
+    """Runs of neighbouring columns of which exactly one is on in almost every row."""
     runs: list[list[int]] = []
     if seen.n_rows < FEWEST_ROWS:
         return runs
     share, never = seen.share.tolist(), seen.never
     run: list[int] = []
-    covered = 0.0  # share of the rows in which one of the run is on
+    covered = 0.0  # share of the rows in which a column of the run is on
 
     def keep() -> None:
         if len(run) > 1 and covered >= 1 - TOLERANCE:
@@ -120,7 +123,6 @@ def _runs(seen: _Exclusions, left: Tensor) -> list[list[int]]:
         ):
             keep()
             run, covered = [], 0.0
-        # a run with its beginning is on in more rows than without
         while run and not bool(never[j, run].all()):
             covered -= share[run.pop(0)]
         run.append(j)
@@ -132,7 +134,7 @@ def _runs(seen: _Exclusions, left: Tensor) -> list[list[int]]:
 def _cliques(seen: _Exclusions, left: Tensor) -> list[list[int]]:
     """Groups of columns of which no two are on together."""
     left = left.clone()
-    price = math.log(max(2, int(left.sum())))  # of a choice among so many
+    price = math.log(max(2, int(left.sum())))  # nats of a choice among the columns
     groups = []
     while bool(left.any()):
         total = (seen.surprise * left).sum(1).masked_fill(~left, 0.0)
@@ -149,13 +151,13 @@ def _cliques(seen: _Exclusions, left: Tensor) -> list[list[int]]:
 
 
 def _clique(start: int, seen: _Exclusions, left: Tensor, price: float) -> tuple[float, list[int]]:
-    """The group that is grown from one column, and by how much its surprise exceeds its price."""
+    """The group grown from one column, and the nats by which its surprisal exceeds its price."""
     group, worth = [start], -price
     gain, may = seen.surprise[start].clone(), left & seen.never[start]
     while bool(may.any()):
         score = gain.masked_fill(~may, -1.0)
         j = int(score.argmax())
-        # the first pair may be any, of a large group it need not be surprising
+        # the first pair is exempt: in a large group it need not be surprising
         if score[j] < price and len(group) > 1:
             break
         group.append(j)

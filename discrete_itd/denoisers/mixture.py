@@ -34,11 +34,13 @@ from discrete_itd.denoisers.marginal import (
     fallback_log_prob,
 )
 
-CELLS = 1 << 24  # rows times classes times columns worked on at once
-EM_ROWS = 1 << 16  # of one round; a larger table is learned by parts
-START_SHARE = 0.3  # by which a class begins as one row of the table, else as the marginals
-PATIENCE = 3  # looks at held-out rows without improvement
-LOOK_ROUNDS = 4  # between two looks
+CELLS = 1 << 24  # rows times classes times columns of one batch
+EM_ROWS = 1 << 16  # rows of one round: with a larger table, each round draws a part of it
+START_SHARE = (
+    0.3  # a class starts as this share of one row of the table and the rest of the marginals
+)
+PATIENCE = 3  # evaluations in a row without improvement before a fit ends
+LOOK_ROUNDS = 4  # rounds between two evaluations on held-out rows
 LEAST_GAIN = 1e-3  # nats per row that count as an improvement
 
 
@@ -269,7 +271,9 @@ class MixtureDenoiser(Denoiser):
         n_components : int
             Hidden classes.
         x_valid : Tensor, shape (N', C), optional
-            Held-out rows; the round that predicts them best is kept, and the fit ends when they are predicted worse.
+            Held-out rows, evaluated every ``LOOK_ROUNDS`` rounds; the evaluated round with the best log-likelihood is
+            kept, or the last round if it is better. The fit ends early after ``PATIENCE`` evaluations in a row that
+            improve by less than ``LEAST_GAIN`` nats per row.
         generator : torch.Generator
             On the device of the rows.
         pseudo_count : float

@@ -127,20 +127,24 @@ class NeuralDenoiser(Denoiser):
         )
         self._sizes = [len(fed), n_real * self.n_narrow * 3, n_words * CODE_LENGTH]
         self.blur = 0.0
-        finite, reals = book.finite[levels.level_column[fed]].tolist(), book.reals.tolist()
+        self.network = self._network()
+
+    def _network(self) -> ResidualMLP | ColumnTransformer:
+        """A network for the features and the answers of every column."""
+        book, narrow = self.codebook, self.n_narrow
+        finite, reals = (
+            book.finite[book.levels.level_column[self._fed]].tolist(),
+            book.reals.tolist(),
+        )
         words = [v.column for v in book.vocabularies for _ in range(CODE_LENGTH)]
-        comes = [j for j in reals for _ in range(self.n_narrow)] + reals
-        comes = [*finite, *comes, *words, *range(book.n_columns)]  # the columns of the features
-        goes = [*finite, *(j for j in reals for _ in range(3 * self.n_narrow)), *words]
-        goes = goes or [0]  # a table of constants leaves nothing to predict
-        if architecture == "mlp":
-            self.network = ResidualMLP(
-                len(comes), len(goes), width=width, depth=depth, dropout=dropout
-            )
-        else:
-            self.network = ColumnTransformer(
-                comes, goes, book.n_columns, width=width, depth=depth, dropout=dropout
-            )
+        inputs = [j for j in reals for _ in range(narrow)] + reals
+        inputs = [*finite, *inputs, *words, *range(book.n_columns)]  # the column of each feature
+        outputs = [*finite, *(j for j in reals for _ in range(3 * narrow)), *words]
+        outputs = outputs or [0]  # a table of constants leaves nothing to predict
+        sizes = {"width": self.width, "depth": self.depth, "dropout": self.dropout}
+        if self.architecture == "mlp":
+            return ResidualMLP(len(inputs), len(outputs), **sizes)
+        return ColumnTransformer(inputs, outputs, book.n_columns, **sizes)
 
     def smoothed(self, sd: float) -> NeuralDenoiser:
         """The same denoiser, weights shared, to which continuous values have a Gaussian error of ``sd``."""

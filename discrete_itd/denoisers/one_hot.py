@@ -122,9 +122,9 @@ class OneHotGroups:
         out = x.new_empty(len(x), self.codebook.n_columns)
         for i, (group, own) in enumerate(zip(self.groups, self.patterns, strict=True)):
             cells = x[:, list(group)]
-            out[:, i] = match_patterns(cells.nan_to_num(0.0).long(), torch.tensor(own, device=x.device)).to(
-                x
-            )
+            out[:, i] = match_patterns(
+                cells.nan_to_num(0.0).long(), torch.tensor(own, device=x.device)
+            ).to(x)
             out[cells.isnan().any(1), i] = torch.nan
         out[:, len(self.groups) :] = x[:, list(self.others)]
         return out

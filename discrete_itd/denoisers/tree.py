@@ -1,11 +1,11 @@
 r"""Trees and mixtures of trees: exact denoisers by belief propagation, fitted by Chow and Liu's algorithm.
 
-In a tree every column depends on one other, its parent: :math:`P(x) = \prod_j P(x_j \mid x_{pa(j)})`. Evidence (2)
-about every column, soft or hard, is gathered from the leaves to the root and handed back down; after that each column's
-posterior is exact. A mixture of trees does so in each and weighs the trees by how well they explain the evidence.
+In a tree, every column depends on one other, its parent: :math:`P(x) = \prod_j P(x_j \mid x_{pa(j)})`. Messages with
+the evidence (2) about every column, soft or hard, pass from the leaves to the root and back; each column's posterior is
+then exact. In a mixture, each tree has its own messages, and is weighted by its probability of the evidence.
 
-All trees of a mixture are worked on at once, as one forest: a step handles every column of one depth, for all rows.
-Messages are added as logarithms and multiplied by the tables as probabilities, scaled by their largest entry.
+All trees of a mixture are processed together, as one forest: a step handles every column of one depth, for all rows.
+Messages are added as logarithms, and multiplied by the tables as probabilities scaled by their largest entry.
 
 References
 ----------
@@ -17,19 +17,18 @@ JMLR 1, 2000.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Self, cast
 
 import numpy as np
 import torch
-from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
 from torch import Tensor
 
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.levels import KNOWN_NATS
 from discrete_itd.channel.posterior import CategoricalPosterior, Posterior
 from discrete_itd.denoisers.base import Denoiser, filled, row_product, rows_at_once, with_codebook
-from discrete_itd.denoisers.counts import level_columns, mutual_information, pair_counts
+from discrete_itd.denoisers.chow_liu import chow_liu
 from discrete_itd.denoisers.marginal import (
     MarginalDenoiser,
     check_fallback,
@@ -43,28 +42,28 @@ from discrete_itd.denoisers.mixture import (
     check_fit,
 )
 
-CELLS = 1 << 24  # numbers of the messages worked on at once
+CELLS = 1 << 24  # floats of the messages of one batch
 # evidence of a level that a column does not have: finite, or differences would be NaN
 NOWHERE = -4 * KNOWN_NATS
-START_ROUNDS = 20  # of the mixture of products from whose classes a mixture of trees begins
-MOST_LEVELS = 6000  # whose joint counts, pair by pair, fit in memory
+START_ROUNDS = 20  # rounds of the mixture of products that initialises a mixture of trees
+MOST_LEVELS = 6000  # the largest number whose pairwise counts fit in memory
 
 
 class TreeDenoiser(Denoiser):
-    """Exact for a tree, or a mixture of trees, over the columns of few categories.
+    """Exact for a tree, or a mixture of trees, over the low-cardinality columns.
 
     Parameters
     ----------
     codebook : Codebook
     parents : Tensor of int64, shape (Z, C)
-        The parent of every column in each tree, counted among the columns of few categories; -1 for a root.
+        The parent of every column in each tree, counted among the low-cardinality columns; -1 for a root.
     tables : Tensor, shape (Z, C, K, K)
         Probability of a column's category (last) given its parent's (next to last), K that of the widest column; of
         a root's, only the first row counts. Positive where both columns have the category; normalised here.
     weights : Tensor, shape (Z,), optional
         Probabilities of the trees; positive, normalised here.
     fallback : MarginalDenoiser, optional
-        Independent columns, for continuous columns and large vocabularies.
+        Independent columns, for continuous and high-cardinality columns.
 
     Raises
     ------
@@ -192,11 +191,11 @@ class TreeDenoiser(Denoiser):
         return torch.cat(log_mass), torch.cat(logits)
 
     def _infer(self, evidence: Tensor) -> tuple[Tensor, Tensor]:
-        """As :meth:`infer`, of as many rows as may be worked on at once."""
+        """As :meth:`infer`, for the rows of one batch."""
         levels = self.codebook.levels
         if not levels.n_columns:
             return evidence.sum(1), evidence
-        # normalised, for what all trees share would only cost digits of what tells them apart
+        # normalised: a term common to all trees would cost digits of their differences
         ell = levels.spread(levels.log_softmax(evidence), NOWHERE)
         belief, messages, log_tree = self._gather(ell)
         belief = self._hand_down(belief, messages)
@@ -210,7 +209,7 @@ class TreeDenoiser(Denoiser):
         return log_mass + levels.logsumexp(evidence).sum(1), levels.gather(belief.transpose(0, 1))
 
     def _gather(self, ell: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """From leaves to roots.
+        """Messages from the leaves to the roots.
 
         Parameters
         ----------
@@ -222,7 +221,7 @@ class TreeDenoiser(Denoiser):
         belief : Tensor, shape (Z C, B, K)
             Evidence of each node and all below it.
         messages : Tensor, shape (Z C, B, K)
-            What each node tells its parent's categories, logarithms up to a constant.
+            Log-messages of each node to its parent's categories, up to a constant.
         log_tree : Tensor, shape (Z, B)
             Log-probability of the evidence in each tree.
         """
@@ -248,13 +247,13 @@ class TreeDenoiser(Denoiser):
         return belief, messages, scale
 
     def _hand_down(self, belief: Tensor, messages: Tensor) -> Tensor:
-        """From roots to leaves: the normalised posterior of every node, (Z C, B, K), nats."""
+        """Messages from the roots to the leaves: the log-posterior of every node, (Z C, B, K)."""
         roots, _ = self._level(0)
         tables = self._tables
         belief[roots] = torch.log_softmax(belief[roots], 2)
         for d in range(1, self.depth + 1):
             nodes, up = self._level(d)
-            # what the parent knows but from this child
+            # the parent's posterior without the message of this child
             others = torch.softmax(belief[up] - messages[nodes], 2)
             prior = row_product(others, tables[nodes])
             prior = prior.clamp_min(torch.finfo(prior.dtype).tiny).log()
@@ -302,41 +301,43 @@ class TreeDenoiser(Denoiser):
         pseudo_count: float = 1.0,
         n_rounds: int = 30,
     ) -> TreeDenoiser:
-        """The most probable tree, or a mixture of trees by expectation maximisation.
+        """The tree of maximum likelihood, or a mixture of trees by expectation maximisation.
 
         Parameters
         ----------
         marginals : MarginalDenoiser
-            Independent columns of the same rows, by which tables are smoothed.
+            Independent columns of the same rows, the prior of the tables.
         x : Tensor of float64, shape (N, C)
-            Rows, at least one; NaN where a cell is missing: pairs of columns are counted where both are there.
+            Rows, at least one; NaN where a cell is missing. A pair of columns is counted in the rows that have both.
         n_components : int
             Trees.
         x_valid : Tensor, shape (N', C), optional
-            Held-out rows; the round that predicts them best is kept, and the fit ends when they are predicted worse.
+            Held-out rows of a mixture, by default the rows themselves. The round with the best log-likelihood on them
+            is kept. The fit ends early after ``PATIENCE`` rounds in a row that improve it by less than ``LEAST_GAIN``
+            nats per row. One tree needs a single round.
         generator : torch.Generator, optional
             On the device of the rows; needed for more than one tree.
         pseudo_count : float
-            Rows of independent columns that are added to every tree; positive.
+            Number of rows of independent columns added to every tree; positive.
         n_rounds : int
-            At most.
+            Maximum number of rounds.
 
         Raises
         ------
         ValueError
-            If the columns have more categories together than can be counted pair by pair, if there are no rows, no
-            trees or no pseudo-counts, or no generator where it is needed.
+            If the columns have more than ``MOST_LEVELS`` categories together, if there are no rows, no trees or no
+            pseudo-counts, or no generator for more than one tree.
         """
         check_fit(x, n_components, pseudo_count)
         book = marginals.codebook
         if book.levels.n_points > MOST_LEVELS:
             raise ValueError(
-                f"a tree counts categories pair by pair, of at most {MOST_LEVELS}; these columns have"
+                f"a tree needs pairwise counts of at most {MOST_LEVELS} categories; these columns have"
                 f" {book.levels.n_points}"
             )
         fallback = marginals if len(book.finite) < book.n_columns else None
         if n_components == 1 or not len(book.finite):
-            parent, table = _chow_liu(marginals, x, None, pseudo_count)
+            parent, table = chow_liu(marginals, x, None, pseudo_count)
             return cls(book, parent[None], table[None], None, fallback)
         if generator is None:
             raise ValueError("a mixture of trees needs a generator")
@@ -348,7 +349,7 @@ class TreeDenoiser(Denoiser):
         best, best_nats, stale = None, math.inf, 0
         for _ in range(max(1, n_rounds)):
             r = torch.softmax(joint, 1)  # (N, Z)
-            fits = [_chow_liu(marginals, x, r[:, i], pseudo_count) for i in range(n_components)]
+            fits = [chow_liu(marginals, x, r[:, i], pseudo_count) for i in range(n_components)]
             parents, tables = (torch.stack(part) for part in zip(*fits, strict=True))
             model = cls(book, parents, tables, r.sum(0) + 0.5, fallback)
             nats = -float(model.log_prob(x if x_valid is None else x_valid).double().mean())
@@ -359,56 +360,3 @@ class TreeDenoiser(Denoiser):
                 break
             joint = model.log_joint(x)
         return cast(TreeDenoiser, best)
-
-
-def _chow_liu(
-    marginals: MarginalDenoiser, x: Tensor, weight: Tensor | None, pseudo_count: float
-) -> tuple[Tensor, Tensor]:
-    """The tree of most mutual information among weighted rows: parents (C,) and tables (C, K, K)."""
-    book = marginals.codebook
-    levels = book.levels
-    prior = marginals.log_probs.exp()
-    joint = pair_counts(book, x, weight)
-    prior = prior.double()
-    blocks = level_columns(levels)
-    count = joint.diagonal()
-    own = (count + pseudo_count * prior) / (blocks @ (blocks.T @ count) + pseudo_count)
-    pairs = blocks.T @ joint @ blocks  # (C, C): rows that have both
-    wide = blocks @ pairs @ blocks.T
-    both = (joint + pseudo_count * own[:, None] * own) / (wide + pseudo_count)
-    information = mutual_information(both, blocks)
-    parent = _spanning_tree((information * (pairs + pseudo_count)).cpu().numpy())
-    up = torch.tensor(parent, dtype=torch.int64, device=x.device)
-    width = levels.widest
-    index = torch.arange(levels.n_points, device=x.device)
-    place = levels.spread(index[None], levels.n_points)[0]  # (C, K)
-    padded = torch.ones(
-        levels.n_points + 1, levels.n_points + 1, dtype=torch.float64, device=x.device
-    )
-    padded[:-1, :-1] = both
-    table = padded[place[up.clamp_min(0)][:, :, None], place[:, None, :]]  # joint, (C, K, K)
-    single = torch.cat([own, own.new_ones(1)])[place]
-    table = torch.where((up < 0)[:, None, None], single[:, None].expand(-1, width, -1), table)
-    return up, table.clamp_min(1e-300)
-
-
-def _spanning_tree(information: np.ndarray) -> Sequence[int]:
-    """Parents in the tree of most information, hung up in the middle so that it is shallow; -1 for the root.
-
-    The information of a pair is that of one row, times the rows that have both: what their edge gains.
-    """
-    n = len(information)
-    if n < 2:
-        return [-1] * n
-    cost = information.max() + 1 - information
-    np.fill_diagonal(cost, 0)
-    tree = minimum_spanning_tree(cost)
-    both = tree + tree.T
-    end = breadth_first_order(both, 0, directed=False)[0][-1]
-    order, above = breadth_first_order(both, end, directed=False)
-    path = [order[-1]]
-    while above[path[-1]] >= 0:
-        path.append(above[path[-1]])
-    middle = path[len(path) // 2]
-    _, above = breadth_first_order(both, middle, directed=False)
-    return np.where(above < 0, -1, above).tolist()

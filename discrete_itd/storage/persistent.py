@@ -191,18 +191,23 @@ class Persistent:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         if "header" not in state:
-            cast(Any, super()).__setstate__(state)
+            cast(Any, super()).__setstate__(self._present(state))
             return
         header, parameters = state["header"], state["parameters"]
         tensors = {name: torch.from_numpy(array) for name, array in state["arrays"].items()}
         if "format" not in state:  # format 3 or before
             header, tensors = upgraded((header, tensors))
-            parameters = upgraded_parameters(parameters)
-            if isinstance(parameters.get("denoiser"), dict):
-                parameters["denoiser"] = from_config(parameters["denoiser"], self.parameter_classes)
+            parameters = self._present(parameters)
         self.__dict__.update(parameters)
         device = header.get("device", parameters.get("device", "auto"))
         self.restore(header, tensors, device=device, trusted=state.get("classes", ()))
+
+    def _present(self, parameters: dict[str, Any]) -> dict[str, Any]:
+        """Parameters of a pickle of any release under their present names."""
+        out = upgraded_parameters(parameters)
+        if isinstance(out.get("denoiser"), dict):
+            out["denoiser"] = from_config(out["denoiser"], self.parameter_classes)
+        return out
 
 
 def _is_fitted(estimator: Any) -> bool:

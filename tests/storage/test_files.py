@@ -255,13 +255,13 @@ def test_foreign_safetensors(folder):
 
 
 @given(data=st.data())
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_file_cut_short(data, folder, content):
     refuse(folder, content[: data.draw(st.integers(0, len(content) - 1))])
 
 
 @given(data=st.data())
-@settings(max_examples=300)
+@settings(max_examples=60)
 def test_a_flipped_bit(data, folder, content):
     bit = data.draw(st.integers(0, 8 * len(content) - 1))
     flipped = bytearray(content)
@@ -306,7 +306,7 @@ def places(value, at=()):
 
 
 @given(data=st.data())
-@settings(max_examples=200)
+@settings(max_examples=60)
 def test_a_flipped_bit_with_a_digest_that_is_right(data, folder, content):
     """The header's text is itself hit, and whoever hit it signed it."""
     metadata = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
@@ -329,7 +329,7 @@ def write(folder, content):
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is bounded on Linux only")
 @given(data=st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_a_forged_header_is_a_value_error_or_a_model(data, model, folder):
     """With a digest that is right: nothing but ValueError comes out of a header that means nothing."""
     header = json.loads(json.dumps(model.to_state()[0]))
@@ -352,6 +352,10 @@ def test_a_forged_header_is_a_value_error_or_a_model(data, model, folder):
             assert str(path) in str(error)  # noqa: PT017
 
 
+class TooLong(BaseException):
+    """That a call takes for ever, which no handler of errors may hide."""
+
+
 @contextmanager
 def bounded(seconds, gigabytes):
     """An error instead of a hang or of a machine without memory."""
@@ -360,7 +364,7 @@ def bounded(seconds, gigabytes):
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 
     def stop(*_):
-        raise TimeoutError
+        raise TooLong
 
     before = signal.signal(signal.SIGALRM, stop)
     signal.setitimer(signal.ITIMER_REAL, seconds)
@@ -374,7 +378,9 @@ def bounded(seconds, gigabytes):
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is bounded on Linux only")
-@pytest.mark.parametrize("number", [10**4, 10**9, 10**12, 10**30])
+@pytest.mark.parametrize(
+    "number", [10**12, *(pytest.param(n, marks=pytest.mark.slow) for n in (10**4, 10**9, 10**30))]
+)
 def test_huge_numbers_take_neither_time_nor_memory(model, folder, number):
     header = json.loads(json.dumps(model.to_state()[0]))
     for at in places(header):
@@ -391,7 +397,7 @@ def test_huge_numbers_take_neither_time_nor_memory(model, folder, number):
                 DiffusionDensity.load(path)
             except ValueError as error:
                 assert str(path) in str(error)  # noqa: PT017
-            except TimeoutError:
+            except TooLong:
                 pytest.fail(f"{at}: {number} takes for ever")
 
 

@@ -1,0 +1,71 @@
+"""Chow and Liu's algorithm: the tree of most mutual information.
+
+References
+----------
+Chow & Liu, "Approximating discrete probability distributions with dependence trees", IEEE Trans. IT 14, 1968.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
+from torch import Tensor
+
+from discrete_itd.denoisers.counts import level_columns, mutual_information, pair_counts
+from discrete_itd.denoisers.marginal import MarginalDenoiser
+
+
+def chow_liu(
+    marginals: MarginalDenoiser, x: Tensor, weight: Tensor | None, pseudo_count: float
+) -> tuple[Tensor, Tensor]:
+    """The tree of most mutual information among weighted rows: parents (C,) and tables (C, K, K)."""
+    book = marginals.codebook
+    levels = book.levels
+    prior = marginals.log_probs.exp()
+    joint = pair_counts(book, x, weight)
+    prior = prior.double()
+    blocks = level_columns(levels)
+    count = joint.diagonal()
+    own = (count + pseudo_count * prior) / (blocks @ (blocks.T @ count) + pseudo_count)
+    pairs = blocks.T @ joint @ blocks  # (C, C): rows that have both
+    wide = blocks @ pairs @ blocks.T
+    both = (joint + pseudo_count * own[:, None] * own) / (wide + pseudo_count)
+    information = mutual_information(both, blocks)
+    parent = _spanning_tree((information * (pairs + pseudo_count)).cpu().numpy())
+    up = torch.tensor(parent, dtype=torch.int64, device=x.device)
+    width = levels.widest
+    index = torch.arange(levels.n_points, device=x.device)
+    place = levels.spread(index[None], levels.n_points)[0]  # (C, K)
+    padded = torch.ones(
+        levels.n_points + 1, levels.n_points + 1, dtype=torch.float64, device=x.device
+    )
+    padded[:-1, :-1] = both
+    table = padded[place[up.clamp_min(0)][:, :, None], place[:, None, :]]  # joint, (C, K, K)
+    single = torch.cat([own, own.new_ones(1)])[place]
+    table = torch.where((up < 0)[:, None, None], single[:, None].expand(-1, width, -1), table)
+    return up, table.clamp_min(1e-300)
+
+
+def _spanning_tree(information: np.ndarray) -> Sequence[int]:
+    """Parents in the tree of most information, hung up in the middle so that it is shallow; -1 for the root.
+
+    The information of a pair is that of one row, times the rows that have both: what their edge gains.
+    """
+    n = len(information)
+    if n < 2:
+        return [-1] * n
+    cost = information.max() + 1 - information
+    np.fill_diagonal(cost, 0)
+    tree = minimum_spanning_tree(cost)
+    both = tree + tree.T
+    end = breadth_first_order(both, 0, directed=False)[0][-1]
+    order, above = breadth_first_order(both, end, directed=False)
+    path = [order[-1]]
+    while above[path[-1]] >= 0:
+        path.append(above[path[-1]])
+    middle = path[len(path) // 2]
+    _, above = breadth_first_order(both, middle, directed=False)
+    return np.where(above < 0, -1, above).tolist()
