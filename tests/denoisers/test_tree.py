@@ -620,5 +620,5 @@ def test_wrong_fits_are_refused(change, message):
 def test_too_many_categories_are_refused_before_memory_is_asked_for():
     book = Codebook([simplex(tree.MOST_LEVELS - 1), simplex(2), real()])
     x = torch.zeros(1, 3).double()
-    with pytest.raises(ValueError, match="at most 6000; these columns have 6001"):
+    with pytest.raises(ValueError, match="at most 6000 categories; these columns have 6001"):
         TreeDenoiser.fit(MarginalDenoiser.fit(book, x), x)
