@@ -1,10 +1,10 @@
-"""Pictures of a model: each function asks it for numbers and draws them.
+"""Figures of a model: each function asks the model for numbers and draws them.
 
-All take ``ax``, matplotlib axes to draw on, and return the axes; without, they make a figure of their own,
-``ax.figure``, which has ``savefig`` and shows in a notebook. pyplot is never touched. matplotlib comes with
+All functions draw on the matplotlib axes ``ax`` and return them. By default they make a new figure, ``ax.figure``,
+which has ``savefig`` and is displayed by notebooks; pyplot is not used. matplotlib comes with
 ``pip install "discrete-itd[plot]"``.
 
-What is no fitted model is a TypeError or a NotFittedError, where a model is asked.
+Functions of a model raise a TypeError if they get anything else, and a NotFittedError if it is not fitted.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from discrete_itd.deprecation import renamed
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.encoders import as_frame
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.reporting import figures
-from discrete_itd.reporting.details import column_entropies, fitted, table_of
-from discrete_itd.reporting.extrapolation import extrapolate
+from discrete_itd.reporting.learning_curve import extrapolate
+from discrete_itd.reporting.measurements import column_entropies, fitted, is_mass
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,14 +29,14 @@ Model = DiffusionDensity | DiffusionOutlierDetector
 
 
 def plot_mse_curve(density: Model, X: Any, ax: Axes | None = None) -> Axes:
-    """The denoising error at each signal-to-noise ratio, whose area is the code length.
+    """The denoising error at each signal-to-noise ratio, whose area is the mean surprisal, equation (3).
 
     Parameters
     ----------
     density : DiffusionDensity or DiffusionOutlierDetector
-        Fitted; of a detector, its density.
+        Fitted; for a detector, its density is drawn.
     X : DataFrame or array-like, shape (N, C)
-        Held-out rows, at least two; the first thousand are used.
+        At least two held-out rows; the first thousand are used.
     ax : Axes, optional
 
     References
@@ -44,12 +45,12 @@ def plot_mse_curve(density: Model, X: Any, ax: Axes | None = None) -> Axes:
     """
     _, density = fitted(density)
     ax = figures.new_axes() if ax is None else ax
-    figures.draw_mse_curve(density.mse_curve(X), ax, is_mass=figures.is_mass(density.encoder_))
+    figures.draw_mse_curve(density.mse_curve(X), ax, is_mass=is_mass(density.encoder_))
     return ax
 
 
 def plot_mse_comparison(curve: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """The denoising errors of several models at each signal-to-noise ratio, with the nats between them.
+    """The denoising errors of several models at each signal-to-noise ratio, and the nats between them.
 
     Parameters
     ----------
@@ -62,22 +63,23 @@ def plot_mse_comparison(curve: pd.DataFrame, ax: Axes | None = None) -> Axes:
     Kong, Brekelmans, Ver Steeg, "Information-Theoretic Diffusion", ICLR 2023, arXiv:2302.03792, figure 1.
     """
     if "logsnr" not in curve or not any(str(c).startswith("lost_") for c in curve.columns):
-        raise ValueError("curve must be a table of discrete_itd.images.comparison.compare_mse")
+        raise ValueError("curve must come from discrete_itd.images.comparison.compare_mse")
     ax = figures.new_axes() if ax is None else ax
     figures.draw_mse_comparison(curve, ax)
     return ax
 
 
+@renamed(picture="image")
 def plot_information(
-    nats: np.ndarray, picture: np.ndarray | None = None, ax: Axes | None = None
+    nats: np.ndarray, image: np.ndarray | None = None, ax: Axes | None = None
 ) -> Axes:
-    """What a class tells about every pixel of a picture: a heat map of nats, over the picture.
+    """Information of a class about each pixel of an image, as a heat map over the image.
 
     Parameters
     ----------
     nats : ndarray, shape (H, W) or (channels, H, W)
-        Of one picture, from :meth:`discrete_itd.images.ImageDensity.information`; channels are added up.
-    picture : ndarray, of the same shape, optional
+        Of one image, from :meth:`discrete_itd.images.ImageDensity.information`; channels are summed.
+    image : ndarray, same shape as nats, optional
     ax : Axes, optional
 
     References
@@ -85,49 +87,47 @@ def plot_information(
     Kong et al., "Interpretable diffusion via information decomposition", ICLR 2024, arXiv:2310.07972.
     """
     maps = []
-    for values in (nats, picture):
+    for values in (nats, image):
         values = None if values is None else np.asarray(values, dtype=float)
         if values is not None and values.ndim == 3:
             values = values.sum(0)
         if values is not None and values.ndim != 2:
-            raise ValueError(
-                f"one picture has shape (H, W) or (channels, H, W), got {values.shape}"
-            )
+            raise ValueError(f"one image has shape (H, W) or (channels, H, W), got {values.shape}")
         maps.append(values)
     ax = figures.new_axes() if ax is None else ax
-    figures.draw_information(maps[0], ax, picture=maps[1])
+    figures.draw_information(maps[0], ax, image=maps[1])
     return ax
 
 
 def plot_learning_curve(
     density: Model | pd.DataFrame, ax: Axes | None = None, *, factor: float = 2.0
 ) -> Axes:
-    """Held-out nats against the steps of training, and a power law that goes on to ``factor`` times as many.
+    """Held-out nats against the number of training steps, with a power law extrapolated to ``factor`` times as many.
 
-    The nats are those of ``history_``: of encoded cells, so without the change of unit of continuous columns.
+    As in ``history_``, continuous columns are in standardised units.
 
     Parameters
     ----------
     density : DiffusionDensity or DiffusionOutlierDetector
-        Fitted; of a detector, its density. Or a table of :func:`discrete_itd.images.comparison.progress_of_training`.
+        Fitted; for a detector, its density is drawn. Or a table from
+        :func:`discrete_itd.images.comparison.progress_of_training`.
     ax : Axes, optional
     factor : float
         More than 1.
     """
     history = density if isinstance(density, pd.DataFrame) else fitted(density)[1].history_
     ax = figures.new_axes() if ax is None else ax
-    ahead = extrapolate(history, factor=factor)
-    figures.draw_learning_curve(history, ax, ahead=ahead)
+    figures.draw_learning_curve(history, ax, extrapolation=extrapolate(history, factor=factor))
     return ax
 
 
 def plot_scores(detector: Model, X: Any, ax: Axes | None = None) -> Axes:
-    """How surprising rows are, minus their ``score_samples``, and from where on a row is an alarm.
+    """Histogram of minus ``score_samples`` of the rows, and the threshold of alarms.
 
     Parameters
     ----------
     detector : DiffusionOutlierDetector or DiffusionDensity
-        Fitted; a density has no threshold, and its histogram none.
+        Fitted; a density has no threshold.
     X : DataFrame or array-like, shape (N, C)
     ax : Axes, optional
     """
@@ -145,7 +145,7 @@ def plot_scores(detector: Model, X: Any, ax: Axes | None = None) -> Axes:
 
 
 def plot_explanation(model: Model, row: Any, ax: Axes | None = None) -> Axes:
-    """Why a row is odd: its nats by column, the largest on top; of a detector, with what is usual.
+    """The surprisal of each cell of a row, the highest on top; for a detector, beside what is usual.
 
     Parameters
     ----------
@@ -167,35 +167,36 @@ def plot_explanation(model: Model, row: Any, ax: Axes | None = None) -> Axes:
             "row must be a DataFrame or an array of one row, or a Series with a value for each column, got"
             f" {type(row).__name__}"
         )
-    frame = table_of(density, row)
-    if len(frame) != 1:
-        raise ValueError(f"row must be one row, got {len(frame)}")
-    ax = figures.new_axes(figures.bars_size(frame.shape[1])) if ax is None else ax
+    rows = density.rows(row)
+    if len(rows) != 1:
+        raise ValueError(f"row must be one row, got {len(rows)}")
+    ax = figures.new_axes(figures.bars_size(rows.frame.shape[1])) if ax is None else ax
     usual = None
     if detector is not None and len(detector.calibration_nats_):
         usual = detector.calibration_nats_.mean()
-    figures.draw_explanation(model.explain(frame).iloc[0], ax, usual=usual, values=frame.iloc[0])
+    nats = model.explain(rows).iloc[0]
+    figures.draw_explanation(nats, ax, usual=usual, values=rows.frame.iloc[0])
     return ax
 
 
 def plot_p_values(detector: DiffusionOutlierDetector, X: Any, ax: Axes | None = None) -> Axes:
-    """Whether p-values are what they promise: their distribution on ordinary rows, with the band that chance allows.
+    """The distribution of the p-values of inliers, with the band that calibrated p-values stay in.
 
     Parameters
     ----------
     detector : DiffusionOutlierDetector
         Fitted, with calibration rows.
     X : DataFrame or array-like, shape (N, C)
-        Ordinary rows that the detector has not seen.
+        Inliers that were not used to fit the detector.
     ax : Axes, optional
 
     Raises
     ------
     TypeError
-        If it is no detector: a density has no p-values.
+        If it is not a detector: a density has no p-values.
     """
     if fitted(detector)[0] is None:
-        raise TypeError("p-values are those of a DiffusionOutlierDetector; a density has none")
+        raise TypeError("p-values need a DiffusionOutlierDetector; a density has none")
     ax = figures.new_axes() if ax is None else ax
     n = len(detector.calibration_scores_)
     figures.draw_p_values(detector.p_values(X), ax, n_calibration=n)
@@ -208,13 +209,13 @@ def plot_columns(density: Model, X: Any, ax: Axes | None = None) -> Axes:
     Parameters
     ----------
     density : DiffusionDensity or DiffusionOutlierDetector
-        Fitted; of a detector, its density.
+        Fitted; for a detector, its density is drawn.
     X : DataFrame or array-like, shape (N, C)
-        Held-out rows; at most 500, spread over the table, are asked about.
+        Held-out rows; at most 500, spread over the table, are used.
     ax : Axes, optional
     """
     _, density = fitted(density)
-    columns = column_entropies(density, X)
+    columns = column_entropies(density, density.rows(X))
     ax = figures.new_axes(figures.bars_size(len(columns))) if ax is None else ax
     figures.draw_columns(columns, ax)
     return ax

@@ -1,4 +1,4 @@
-"""A small detector and tables, for the tests of pictures and reports."""
+"""A small detector and tables for the tests of figures and reports."""
 
 from functools import cache
 
@@ -19,7 +19,7 @@ SETTINGS = {
 
 
 def table(n, seed):
-    """Two columns that go together, one that does not, and names and values no page likes."""
+    """Two dependent columns, an independent one, and names and values that need escaping."""
     random = np.random.default_rng(seed)
     kind = random.integers(0, 3, n)
     words = np.array([EVIL, "a&b $x_1$", "quo\"te's"])
@@ -34,7 +34,7 @@ def table(n, seed):
 
 @cache
 def density():
-    return DiffusionDensity(max_steps=200, **SETTINGS).fit(table(600, 0))
+    return DiffusionDensity(max_steps=150, **SETTINGS).fit(table(600, 0))
 
 
 @cache
@@ -45,7 +45,7 @@ def detector(rate=0.05):
 
 @cache
 def mixed_density():
-    """With a continuous column and missing cells."""
+    """A density with a continuous column and missing cells, and its table."""
     frame = table(300, 2)
     frame["size"] = np.random.default_rng(3).normal(frame["<b>twin</b>"], 0.3)
     frame.loc[::7, "free"] = None
@@ -54,7 +54,7 @@ def mixed_density():
 
 @cache
 def pooled_detector(**settings):
-    """Whose score is not minus the log-probability."""
+    """A detector whose score is not the log-probability."""
     model = DiffusionDensity(max_steps=5, **SETTINGS)
     return DiffusionOutlierDetector(model, random_state=0, **settings).fit(table(500, 0))
 
@@ -65,7 +65,7 @@ def nothing(n=5):
 
 
 def odd(n=4):
-    """Rows that no table here has."""
+    """Anomalies: rows with unseen values."""
     frame = table(n, 5)
     frame["<b>twin</b>"] = 3
     frame[["kind", "free"]] = EVIL, "?"

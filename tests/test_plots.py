@@ -13,7 +13,9 @@ from sklearn.exceptions import NotFittedError
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector, plots
 from discrete_itd.reporting import figures
-from discrete_itd.reporting.details import column_entropies
+from discrete_itd.reporting.measurements import column_entropies
+from discrete_itd.reporting.statistics import curve_areas, p_value_band
+from discrete_itd.reporting.text import LONGEST, readable, shorten
 from tests import reported
 
 pytestmark = pytest.mark.single_precision
@@ -58,12 +60,12 @@ def test_models_compared():
 
 def test_information_of_pixels():
     nats = np.arange(12.0).reshape(1, 3, 4) / 10
-    ax = plots.plot_information(nats, picture=nats)
+    ax = plots.plot_information(nats, image=nats)
     assert ax.get_title() == "6.60 nats"
     np.testing.assert_allclose(ax.images[-1].get_array(), nats[0])
     given = Figure().subplots()
     assert plots.plot_information(nats[0], ax=given) is given
-    with pytest.raises(ValueError, match="one picture"):
+    with pytest.raises(ValueError, match="one image"):
         plots.plot_information(nats[None])
 
 
@@ -122,7 +124,9 @@ def test_a_picture_of_no_fitted_model_is_refused(name):
 
 
 def test_a_density_has_no_p_values_to_draw():
-    with pytest.raises(TypeError, match="of a DiffusionOutlierDetector; a density has none"):
+    with pytest.raises(
+        TypeError, match="p-values need a DiffusionOutlierDetector; a density has none"
+    ):
         plots.plot_p_values(reported.density(), reported.table(9, 9))
 
 
@@ -142,7 +146,7 @@ def test_a_score_that_is_no_surprisal_is_not_called_one():
 
 def test_the_areas_are_those_of_the_curve():
     model, rows = reported.density(), reported.table(50, 9)
-    inner, outer = figures.area(model.mse_curve(rows))
+    inner, outer = curve_areas(model.mse_curve(rows))
     ax = plots.plot_mse_curve(model, rows)
     assert {f"model: area {inner:.2f} nats", f"between them: {outer - inner:.2f} nats"} <= set(
         words(ax)
@@ -151,7 +155,7 @@ def test_the_areas_are_those_of_the_curve():
     assert inner == pytest.approx(-model.score(rows), abs=0.3)
     x = np.log(np.linspace(1, 5, 2001))
     flat = pd.DataFrame({"logsnr": x, "mse": 2.0, "mse_independent": 4.0})
-    assert figures.area(flat) == pytest.approx((4.0, 8.0), rel=1e-5)  # 1/2 * mse * (5 - 1)
+    assert curve_areas(flat) == pytest.approx((4.0, 8.0), rel=1e-5)  # 1/2 * mse * (5 - 1)
 
 
 def test_of_densities_only_the_area_between_is_told():
@@ -185,7 +189,7 @@ def test_bars_are_the_nats_of_the_row_with_what_is_usual():
     nats = detector.explain(row).iloc[0].sort_values(ascending=False)
     ax = plots.plot_explanation(detector, row)
     assert [bar.get_width() for bar in ax.containers[0]] == pytest.approx(list(nats))
-    names = [figures.shorten(f"{n} = {row[n].iloc[0]}") for n in nats.index]
+    names = [shorten(f"{n} = {row[n].iloc[0]}") for n in nats.index]
     assert [t.get_text() for t in ax.get_yticklabels()] == names
     usual = detector.calibration_nats_.mean()[nats.index]
     assert ax.lines[0].get_xdata() == pytest.approx(list(usual))
@@ -219,7 +223,7 @@ def test_many_columns_end_in_one_bar_that_keeps_the_sum(n):
 
 def test_columns_split_their_entropy():
     model, rows = reported.density(), reported.table(200, 9)
-    columns = column_entropies(model, rows).set_index("column")
+    columns = column_entropies(model, model.rows(rows)).set_index("column")
     told = columns["nats"] - columns["nats_given_others"]
     assert told["<b>twin</b>"] > 0.3  # its twin tells much
     assert abs(told["free"]) < 0.1  # and nobody tells anything of this one
@@ -238,15 +242,15 @@ def test_the_band_holds_so_many_tables_as_it_says():
         calibration = np.sort(random.random(m))
         p = (1 + np.searchsorted(calibration, random.random(n))) / (m + 1)
         shares.append((p[:, None] <= level + 1e-9).mean(0))
-    low, high = figures.promised_band(level, n, m)
+    low, high = p_value_band(level, n, m)
     inside = ((low <= np.array(shares)) & (np.array(shares) <= high)).mean(0)
     assert (inside >= 0.94).all()
     assert (inside <= 0.99).all()
     # with endless calibration rows it is binomial, at the ends it is certain
-    wide, narrow = figures.promised_band(level, n, 10**7), figures.promised_band(level, n)
+    wide, narrow = p_value_band(level, n, 10**7), p_value_band(level, n)
     assert np.array(wide) == pytest.approx(np.array(narrow))
     assert narrow[0] == pytest.approx(stats.binom.ppf(0.025, n, level) / n)
-    ends = figures.promised_band(np.array([0.0, 1.0]), n, m)
+    ends = p_value_band(np.array([0.0, 1.0]), n, m)
     assert np.array(ends).tolist() == [[0, 1], [0, 1]]
 
 
@@ -268,8 +272,8 @@ def test_the_learning_curve_is_the_history():
 
 
 def test_names_are_shortened_and_made_readable():
-    assert figures.shorten("a\n b\t c") == "a b c"
-    assert figures.shorten("x" * 100) == "x" * (figures.LONGEST - 1) + "…"
-    assert figures.readable("é ж 中 👩‍👩‍👧 \xa0ok") == "é ж 中 👩‍👩‍👧 \xa0ok"
+    assert shorten("a\n b\t c") == "a b c"
+    assert shorten("x" * 100) == "x" * (LONGEST - 1) + "…"
+    assert readable("é ж 中 👩‍👩‍👧 \xa0ok") == "é ж 中 👩‍👩‍👧 \xa0ok"
     for bad in ("\x00", "\x1b", "\ud800", "\ufffe", "\u202e"):
-        assert figures.readable(f"a{bad}b") == "a\N{REPLACEMENT CHARACTER}b"
+        assert readable(f"a{bad}b") == "a\N{REPLACEMENT CHARACTER}b"

@@ -29,8 +29,10 @@ def settings_to_fit(args: argparse.Namespace) -> dict[str, float]:
         raise UserError("--false-alarm-rate and --contamination both set the threshold: give one")
     if settings.get("contamination", 0) > 0.5:
         raise UserError(f"--contamination must be at most 0.5, got {args.contamination:g}")
-    if args.detector and args.unseen == "raise":
-        raise UserError("--unseen raise: a detector cannot do it; unseen values are what it is for")
+    if args.detector and args.handle_unknown == "error":
+        raise UserError(
+            "--handle-unknown error: a detector cannot do it; unseen values are what it is for"
+        )
     return settings
 
 

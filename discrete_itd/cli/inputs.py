@@ -1,4 +1,4 @@
-"""What commands read: models in files, and tables in the types that a model was fitted to."""
+"""Inputs of the commands: models from files, and tables in the types that a model was fitted to."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def load_model(path: str, device: str) -> DiffusionDensity | DiffusionOutlierDet
     Raises
     ------
     OSError, ValueError
-        As of their ``load``.
+        See the ``load`` methods.
     """
-    resolve_device(device)  # a device that is not there is no fault of the file
+    resolve_device(device)  # an unknown device is not an error of the file
 
     def make(state: State) -> DiffusionDensity | DiffusionOutlierDetector:
         kind = state[0].get("model")
@@ -42,12 +42,12 @@ def load_model(path: str, device: str) -> DiffusionDensity | DiffusionOutlierDet
 
 
 def density_of(model: DiffusionDensity | DiffusionOutlierDetector) -> DiffusionDensity:
-    """The density that a model is or has."""
+    """The model itself, or the density of a detector."""
     return model if isinstance(model, DiffusionDensity) else model.density_
 
 
 def load_density(path: str, device: str) -> DiffusionDensity:
-    """The density in a file, or that of the detector in it."""
+    """The density in a file, or that of the detector in the file."""
     return density_of(load_model(path, device))
 
 
@@ -55,7 +55,7 @@ def load_density(path: str, device: str) -> DiffusionDensity:
 
 
 def read_all_for(model: DiffusionDensity, path: str) -> pd.DataFrame:
-    """As :func:`read_for`, and a warning of the columns that are left out."""
+    """The table of :func:`read_for`, with a warning if columns are ignored."""
     frame, extra = read_for(model, path)
     if extra:
         n = len(extra)
@@ -67,7 +67,7 @@ def read_all_for(model: DiffusionDensity, path: str) -> pd.DataFrame:
 
 
 def read_for(model: DiffusionDensity, path: str) -> tuple[pd.DataFrame, list[str]]:
-    """The table's columns that the model knows, in its order and types; names of the others."""
+    """The columns of the model, in its order and types, and the names of the table's other columns."""
     schema = model.encoder_.schema
     timed = (c for c in schema if not c.categories and c.family != "number")
     text = [str(c.name) for c in (*timed, *(c for c in schema if c.is_text))]
@@ -77,7 +77,7 @@ def read_for(model: DiffusionDensity, path: str) -> tuple[pd.DataFrame, list[str
     if absent:
         many = f" (and {len(absent) - 1} more)" if len(absent) > 1 else ""
         raise UserError(
-            f"{path}: column {absent[0]!r}{many}: the model knows it, the table lacks it"
+            f"{path}: column {absent[0]!r}{many}: used by the model, but missing from the table"
         )
     cells = {
         c.name: about(path, lambda c=c: as_fitted(frame.iloc[:, place[str(c.name)]], c))
@@ -88,7 +88,7 @@ def read_for(model: DiffusionDensity, path: str) -> tuple[pd.DataFrame, list[str
 
 
 def given_row(model: DiffusionDensity, given: dict[str, str]) -> pd.DataFrame:
-    """The values of ``--given`` in the types that were fitted."""
+    """The values of ``--given`` in the fitted types, as a frame of one row."""
     schema = {str(c.name): c for c in model.encoder_.schema}
     check_given(given, schema)
     row = {}
@@ -109,14 +109,14 @@ def given_row(model: DiffusionDensity, given: dict[str, str]) -> pd.DataFrame:
 
 
 def check_given(given: Collection[str], names: Collection[str]) -> None:
-    """UserError if the model has no column of a name in ``--given``."""
+    """Raise a UserError if the model has no column of a name in ``--given``."""
     for name in given:
         if name not in names:
             raise UserError(f"column {name!r}: named in --given, but the model has no such column")
 
 
 def about(path: str, call: Callable[[], Result]) -> Result:
-    """The result of ``call``; what is wrong with a table is told with the table's name."""
+    """The result of ``call``; an error about a column is reported with the table's path."""
     try:
         return call()
     except (ValueError, TypeError) as error:

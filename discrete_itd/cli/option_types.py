@@ -1,4 +1,4 @@
-"""What options of the command line take: a value made of its text, or an error that names the text."""
+"""Types of the command line's options: each function parses a text, or raises an error that names it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from discrete_itd.encoders import KINDS, check_column_spec
 
 
 def column_spec(text: str) -> tuple[str, str | dict[str, Any]]:
-    """Name and specification, as ``column_types=`` of the estimator has it."""
+    """NAME=KIND as a name and a specification for the estimator's ``column_types``."""
     name, equals, what = text.rpartition("=")
     if not equals or not name:
         raise argparse.ArgumentTypeError(f"expected NAME=KIND, got {text!r}")
@@ -31,7 +31,7 @@ def column_spec(text: str) -> tuple[str, str | dict[str, Any]]:
             spec["bins"] = int(option)
         else:
             raise argparse.ArgumentTypeError(
-                f"column {name!r}: {kind} takes nothing after it, got {what!r}"
+                f"column {name!r}: {kind} takes no option, got {what!r}"
             )
     except ValueError:
         wanted = "a number, like nominal:10"
@@ -56,7 +56,7 @@ def name_and_value(text: str) -> tuple[str, str]:
 
 
 def positive(text: str) -> float:
-    """A number above 0, or infinity."""
+    """A positive number or infinity."""
     try:
         value = float(text)
     except ValueError:
@@ -67,7 +67,7 @@ def positive(text: str) -> float:
 
 
 def amount(text: str) -> float:
-    """A number above 0, and below infinity."""
+    """A positive, finite number."""
     value = positive(text)
     if math.isinf(value):
         raise argparse.ArgumentTypeError(f"must be a positive number, got {text!r}")
@@ -75,7 +75,7 @@ def amount(text: str) -> float:
 
 
 def finite(text: str) -> float:
-    """Any number but infinity."""
+    """A finite number."""
     try:
         value = float(text)
     except ValueError:
@@ -86,7 +86,7 @@ def finite(text: str) -> float:
 
 
 def share(text: str) -> float:
-    """A number between 0 and 1, neither of them."""
+    """A number between 0 and 1, exclusive."""
     value = finite(text)
     if not 0 < value < 1:
         raise argparse.ArgumentTypeError(f"must be between 0 and 1, got {text!r}")
@@ -94,14 +94,14 @@ def share(text: str) -> float:
 
 
 def count(text: str) -> int:
-    """A whole number from 0 on, below 2^32."""
+    """An integer from 0 to 2^32 - 1."""
     if not (text.isascii() and text.isdigit()) or int(text) >= 2**32:
         raise argparse.ArgumentTypeError(f"must be a whole number from 0 on, got {text!r}")
     return int(text)
 
 
 def at_least_one(text: str) -> int:
-    """A whole number from 1 on, below 2^32."""
+    """An integer from 1 to 2^32 - 1."""
     if not count(text):
         raise argparse.ArgumentTypeError("must be at least 1, got '0'")
     return int(text)

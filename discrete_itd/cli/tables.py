@@ -1,7 +1,8 @@
-"""Tables and models in files, for the command line: read whole, written whole or not at all."""
+"""Tables in files, for the command line: reading and typing them, and writing them completely or not at all."""
 
 from __future__ import annotations
 
+import contextlib
 import lzma
 import os
 import warnings
@@ -20,23 +21,20 @@ from discrete_itd.storage.files import write_whole
 
 PACKED = (".gz", ".bz2", ".xz", ".zip", ".zst")
 ENDINGS = ".csv, .tsv (also .gz, .bz2, .xz, .zip, .zst), .parquet"
-ABSENT = ("na", "n/a", "nan", "nat", "null", "none")  # in lower case
+MISSING = ("na", "n/a", "nan", "nat", "null", "none")  # in lower case
 TRUTHS = {w: w.lower() == "true" for w in ("True", "TRUE", "true", "False", "FALSE", "false")}
-ISO = (
-    r"^(?P<date>[0-9]{4}-[0-9]{2}-[0-9]{2})"
-    r"(?:[T ][0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]{1,9})?)?(?P<zone>Z|[+-][0-9]{2}:?[0-9]{2})?)?$"
-)
-ALMOST = 0.9  # share of the cells; a column so near to numbers was likely meant to be one
-EXACT = 2.0**53  # integers up to here are floats
+DATE = r"\d{4}-\d\d-\d\d"  # at the start of an ISO date or time
+ZONE = r"(?:Z|[+-]\d\d:?\d\d)$"  # at its end
+ALMOST = 0.9  # share of cells of one type from which the other cells are probably errors
 DAMAGED = (ValueError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, ImportError)
 
 
 class UserError(Exception):
-    """Something the user can put right; its text is the one line they see."""
+    """An error that the user can correct; its text is the one line that is printed."""
 
 
 def ending(path: str) -> str:
-    """The kind of table that a name announces: ".csv", ".tsv" or ".parquet"."""
+    """The format of a table according to its name: ".csv", ".tsv" or ".parquet"."""
     endings = [s.lower() for s in Path(path).suffixes]
     if endings and endings[-1] in PACKED:
         endings.pop()
@@ -51,23 +49,23 @@ def ending(path: str) -> str:
 
 
 def is_parquet(path: str) -> bool:
-    """Whether a name announces a table whose columns have types of their own."""
+    """Whether a table is stored with the types of its columns."""
     return ending(path) == ".parquet"
 
 
 def read_table(path: str, text: Collection[str] = ()) -> pd.DataFrame:
-    """A table; of a CSV, the columns ``text`` as strings and nothing but empty cells as missing."""
+    """A table; from a CSV with the columns ``text`` as strings, and only empty cells as missing."""
     if is_parquet(path):
         frame = _read(path, lambda: pd.read_parquet(path))
-        settled = _dates_of_objects
+        typed = _dates_of_objects
     else:
         frame = _read_csv(path, dtype=dict.fromkeys(text, str), na_values=[""])
-        settled = _despite_missing
-    return pd.DataFrame({name: settled(values) for name, values in frame.items()})
+        typed = _typed
+    return pd.DataFrame({name: typed(values) for name, values in frame.items()})
 
 
 def read_cells_as_written(path: str) -> pd.DataFrame:
-    """A CSV with every cell the string that it is; empty cells are empty strings."""
+    """A CSV with all cells as strings; empty cells are empty strings."""
     return _read_csv(path, dtype=str, na_filter=False)
 
 
@@ -87,14 +85,14 @@ def _read_csv(path: str, **options: Any) -> pd.DataFrame:
             )
 
     frame = _read(path, read)
-    # pandas has renamed repeated names, so look at the header itself
+    # pandas renames repeated names, so the header itself is checked
     header = pd.read_csv(path, sep=sep, header=None, nrows=1, dtype=str)
     _check_names(path, pd.Index(header.iloc[0].dropna()))
     return frame
 
 
 def _read(path: str, read: Callable[[], pd.DataFrame]) -> pd.DataFrame:
-    """What ``read`` returns, if it is a table with rows and with names that differ as strings."""
+    """The table that ``read`` returns, if it has rows, and names that differ as strings."""
     try:
         frame = read()
     except pd.errors.EmptyDataError:
@@ -116,50 +114,48 @@ def _check_names(path: str, names: pd.Index) -> None:
         raise UserError(f"{path}: column {names[names.duplicated()][0]!r}: the name repeats")
 
 
-def _dates_of_objects(values: pd.Series) -> pd.Series:
-    """Parquet's dates, which pandas reads as objects, as times."""
-    return pd.to_datetime(values) if _infer(values) == "date" else values
-
-
-def _despite_missing(values: pd.Series) -> pd.Series:
-    """Whole numbers and truth values as such, where pandas has made others of them for the sake of empty cells."""
-    if values.dtype == float and values.isna().any():
-        numbers = values.dropna()
-        if len(numbers) and (numbers.abs() <= EXACT).all() and (numbers % 1 == 0).all():
+def _typed(values: pd.Series) -> pd.Series:
+    """Integers and booleans as such, where missing cells have made them floats or objects."""
+    if values.dtype == float and values.isna().any() and values.notna().any():
+        with contextlib.suppress(TypeError):  # some are fractions
             return values.astype("Int64")
-    return values.astype("boolean") if _infer(values) == "boolean" else values
+    return values.astype("boolean") if _all_are(values, "boolean") else values
 
 
-def _infer(values: pd.Series) -> str:
-    """What the cells of a column of objects all are; empty for another column."""
-    return pd.api.types.infer_dtype(values, skipna=True) if values.dtype == object else ""
+def _dates_of_objects(values: pd.Series) -> pd.Series:
+    """Dates in a Parquet file, which pandas reads as objects, as times."""
+    return pd.to_datetime(values) if _all_are(values, "date") else values
 
 
-# -- what text spells -----------------------------------------------------------------------------
+def _all_are(values: pd.Series, what: str) -> bool:
+    return values.dtype == object and pd.api.types.infer_dtype(values, skipna=True) == what
+
+
+# -- types of text --------------------------------------------------------------------------------
 
 
 def recognise(frame: pd.DataFrame, path: str, kinds: Mapping[str, str]) -> pd.DataFrame:
-    """The table of a CSV with what is spelled in its columns of text: dates, and what words like NA have hidden.
+    """The table of a CSV with typed columns where every cell is a number, a truth value, a date or a word like NA.
 
     Parameters
     ----------
     frame : DataFrame
-        As :func:`read_table` has it.
+        From :func:`read_table`.
     path : str
         Its file, for errors and warnings.
     kinds : mapping from name to kind
-        What the user says of the columns. Text that is said to be nominal stays text, and text that
-        is said to be ordinal is no date.
+        The kinds of columns that the user has chosen. Text in a nominal column stays text, and in an ordinal column it
+        is not a date.
 
     Raises
     ------
     UserError
-        Naming column and cell, if a column is said to be of numbers and is not.
+        Naming column and cell, if a continuous or binned column contains other text.
 
     Warns
     -----
     UserWarning
-        If words are taken as missing cells, or a few cells make text of a column.
+        If words are taken as missing cells, or a few cells make a column text.
     """
     cells = {}
     for name, values in frame.items():
@@ -171,55 +167,52 @@ def recognise(frame: pd.DataFrame, path: str, kinds: Mapping[str, str]) -> pd.Da
 
 
 def _recognised(values: pd.Series, where: str, kind: str | None) -> pd.Series:
-    codes, texts = _distinct(values)
-    counts = pd.Series(codes[codes >= 0]).value_counts().reindex(texts.index)
-    absent = _absent(texts)
-    if absent.all():
+    texts = values.dropna().astype(object)
+    is_word = _is_missing(texts)
+    words, texts = cast(pd.Series, texts[is_word]), cast(pd.Series, texts[~is_word])
+    if not len(texts):
         return values
-    shares = {}
+    best, share, other = "", -1.0, None
     for what, read in READINGS.items():
         if kind == "ordinal" and what == "dates":
             continue
-        found = read(texts[~absent])
+        found = read(texts)
         if found.notna().all():
-            if absent.any():
-                words = ", ".join(map(repr, texts[absent]))
-                n = int(counts[absent].sum())
+            if len(words):
                 warnings.warn(
-                    f"{where}: {words} ({n} cell{'s' * (n > 1)}) taken as missing,"
-                    f" as all others are {what}",
+                    f"{where}: {', '.join(map(repr, words.unique()))} ({len(words)} cell{'s' * (len(words) > 1)})"
+                    f" taken as missing, as all others are {what}",
                     stacklevel=2,
                 )
-            return _spread(found.reindex(texts.index), codes)
-        good = found.index[found.notna()]
-        shares[what] = counts[good].sum() / counts[~absent].sum(), found[found.isna()].index[0]
-    what = max(shares, key=lambda w: shares[w][0])
-    share, odd = shares[what]
+            return found.reindex(values.index)
+        if found.notna().mean() > share:
+            best, share = what, found.notna().mean()
+            other = texts.loc[found.isna().idxmax()]
     if kind in ("continuous", "binned"):
-        raise UserError(f"{where}: {kind} needs numbers or dates, got {texts[odd]!r}")
+        raise UserError(f"{where}: {kind} needs numbers or dates, got {other!r}")
     if share >= ALMOST:
         warnings.warn(
-            f"{where}: taken as text because of {texts[odd]!r}; {int(100 * share)}% of its cells are {what}",
+            f"{where}: taken as text because of {other!r}; {int(100 * share)}% of its cells are {best}",
             stacklevel=2,
         )
     return values
 
 
 def as_fitted(values: pd.Series, column: Column) -> pd.Series:
-    """Cells of text as the values that the column of a model has.
+    """Cells of text in the type of a model's column.
 
-    A word among categories that are numbers stays: it is a value never seen.
+    A word among categories that are numbers stays as it is: it is an unseen value.
 
     Raises
     ------
     ValueError
-        Naming column and cell, if the column has no categories and the cell is no number or no date.
+        Naming column and cell, if the column has no categories and the cell is neither a number nor a date.
     """
-    if values.dtype == float and values.isna().all():  # of no type: filled, it is of the fitted one
+    if values.dtype == float and values.isna().all():  # imputed, the column gets the fitted type
         return values.astype(object)
     if not is_text(values) or column.is_text:
         return values
-    codes, texts = _distinct(values)
+    texts = values.dropna().astype(object)
     if column.kind in ("nominal", "ordinal"):
         if not column.categories or any(isinstance(c, str) for c in column.categories):
             return values
@@ -233,7 +226,7 @@ def as_fitted(values: pd.Series, column: Column) -> pd.Series:
             found = found.dt.tz_localize(None)
     else:
         found = pd.to_timedelta(texts, errors="coerce")
-    bad = found.isna() & ~_absent(texts)
+    bad = found.isna() & ~_is_missing(texts)
     if bad.any() and column.kind in ("continuous", "binned"):
         wanted = {"number": "a number", "datetime": "an ISO date or time, like 2024-01-31"}
         raise ValueError(
@@ -241,35 +234,24 @@ def as_fitted(values: pd.Series, column: Column) -> pd.Series:
         )
     if bad.any():
         found = found.astype(object).where(~bad, texts)
-    return _spread(found, codes)
+    return found.reindex(values.index)
 
 
 def is_text(values: pd.Series) -> bool:
-    """Whether a column holds strings, and is no ``category``."""
+    """Whether a column contains strings and is no ``category``."""
     if values.dtype == object:
-        return _infer(values) == "string"
+        return _all_are(values, "string")
     is_category = isinstance(values.dtype, pd.CategoricalDtype)
     return not is_category and pd.api.types.is_string_dtype(values.dtype)
 
 
-def _distinct(values: pd.Series) -> tuple[np.ndarray, pd.Series]:
-    """For each cell its position among the distinct texts, -1 if it is empty; and these texts."""
-    codes, texts = pd.factorize(values)
-    return codes, pd.Series(texts, dtype=object)
-
-
-def _spread(found: pd.Series, codes: np.ndarray) -> pd.Series:
-    """The column whose cells have the values ``found`` at ``codes``."""
-    return _despite_missing(found.reindex(codes).reset_index(drop=True))
-
-
-def _absent(texts: pd.Series) -> pd.Series:
-    return texts.str.lower().isin(ABSENT)
+def _is_missing(texts: pd.Series) -> pd.Series:
+    return texts.str.lower().isin(MISSING)
 
 
 def _numbers(texts: pd.Series) -> pd.Series:
     found = cast(pd.Series, pd.to_numeric(texts, errors="coerce"))
-    return found.astype("Int64") if found.dtype.kind == "i" else found
+    return found.astype("Int64") if found.dtype.kind == "i" else _typed(found)
 
 
 def _truths(texts: pd.Series) -> pd.Series:
@@ -277,15 +259,10 @@ def _truths(texts: pd.Series) -> pd.Series:
 
 
 def _times(texts: pd.Series, utc: bool = False) -> pd.Series:
-    """ISO dates and times; unless ``utc``, none if some have a time zone and others have not."""
-    parts = texts.str.extract(ISO)
-    zoned = parts["zone"].notna()
-    found = pd.to_datetime(
-        texts.where(parts["date"].notna()),
-        format="ISO8601",
-        errors="coerce",
-        utc=utc or bool(zoned.any()),
-    )
+    """ISO dates and times; unless ``utc``, missing without a time zone if others have one."""
+    zoned = texts.str.contains(ZONE)
+    dates = texts.where(texts.str.match(DATE))
+    found = pd.to_datetime(dates, format="ISO8601", errors="coerce", utc=utc or bool(zoned.any()))
     return found if utc or zoned.nunique() < 2 else found.mask(~zoned)
 
 
@@ -293,11 +270,10 @@ READINGS = {"numbers": _numbers, "truth values": _truths, "dates": _times}
 
 
 def fill_as_written(written: pd.Series, gaps: np.ndarray, filled: pd.Series) -> pd.Series:
-    """A column of a CSV with ``filled`` spelled out where ``gaps`` is true, and all else as it was written."""
+    """The strings of a CSV's column with ``filled`` where ``gaps`` is true."""
     values = cast(pd.Series, filled[gaps])
-    spelled = values.astype(str).where(values.notna(), "")
     out = written.astype(object)
-    out[gaps] = spelled.to_numpy(dtype=object)
+    out[gaps] = values.astype(str).where(values.notna(), "").to_numpy(dtype=object)
     return out
 
 
@@ -305,7 +281,7 @@ def fill_as_written(written: pd.Series, gaps: np.ndarray, filled: pd.Series) -> 
 
 
 def write_table(frame: pd.DataFrame, path: Path, kind: str) -> None:
-    """Write a table of the kind that :func:`ending` gave."""
+    """Write a table in the format ``kind`` of :func:`ending`."""
     if kind == ".parquet":
         frame.to_parquet(path, index=False)
     else:
@@ -313,7 +289,7 @@ def write_table(frame: pd.DataFrame, path: Path, kind: str) -> None:
 
 
 def save_whole(path: str, write: Callable[[Path], object]) -> None:
-    """Let ``write`` make the file ``path``, whole or not at all."""
+    """Write the file ``path`` with ``write``, completely or not at all."""
     try:
         write_whole(path, write)
     except (OSError, ImportError) as error:
@@ -322,7 +298,7 @@ def save_whole(path: str, write: Callable[[Path], object]) -> None:
 
 
 def check_writable(path: str, *, table: bool = False) -> None:
-    """UserError, before any work is done, if ``path`` is no place for a file."""
+    """Raise a UserError, before the work, if a file cannot be written to ``path``."""
     if table:
         ending(path)
     folder = Path(path).parent
@@ -335,7 +311,7 @@ def check_writable(path: str, *, table: bool = False) -> None:
 
 
 def same_file(a: str, b: str) -> bool:
-    """Whether two paths are one file, be it there already or not."""
+    """Whether two paths are the same file, which need not exist."""
     if os.path.exists(a) and os.path.exists(b):
         return os.path.samefile(a, b)
     return os.path.realpath(a) == os.path.realpath(b)

@@ -97,7 +97,7 @@ def progress_of_training(
     -------
     DataFrame
         With columns step, valid_nats and valid_stderr, as
-        :func:`~discrete_itd.reporting.extrapolation.extrapolate` and the learning curve's picture take them.
+        :func:`~discrete_itd.reporting.learning_curve.extrapolate` and the learning curve's picture take them.
     """
     lines = []
     for step, model in checkpoints:

@@ -1,5 +1,6 @@
-"""One page on a model and a table, for people who decide.
+"""A report on a model and a table: one HTML page.
 
-``findings`` and ``particulars`` work out all numbers, ``extrapolation`` what more training would buy; ``drawing`` puts
-them onto axes, ``wording`` into words, and ``page`` both into one HTML file with the help of ``markup``.
+``findings`` computes all numbers, with the help of ``measurements`` (rows, columns, facts), ``statistics`` (intervals)
+and ``learning_curve`` (what longer training would gain). ``figures`` draws, ``sentences`` words, ``sections`` puts both
+together, and ``page`` fills ``templates/page.html`` with the sections.
 """

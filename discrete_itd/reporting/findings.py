@@ -1,51 +1,50 @@
-"""What a report says, as numbers: the findings of a model about a table.
+"""All numbers of a report.
 
-:func:`examine` asks the model; :mod:`discrete_itd.reporting.page` only writes down what it found.
+:func:`examine` asks the model; :mod:`discrete_itd.reporting.sections` only puts the findings into words and figures.
 """
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 from sklearn.frozen import FrozenEstimator
 
+from discrete_itd.deprecation import renamed
 from discrete_itd.detection import conformal
 from discrete_itd.detection.conformal import Threshold
 from discrete_itd.detection.detector import DiffusionOutlierDetector
+from discrete_itd.encoders import Rows
 from discrete_itd.estimators import DiffusionDensity
-from discrete_itd.reporting.details import (
+from discrete_itd.reporting.learning_curve import Extrapolation, extrapolate
+from discrete_itd.reporting.measurements import (
     column_entropies,
     facts,
     fitted,
-    strangest_rows,
-    table_of,
+    is_mass,
+    most_anomalous_rows,
 )
-from discrete_itd.reporting.extrapolation import Extrapolation, extrapolate
-from discrete_itd.reporting.figures import is_mass
+from discrete_itd.reporting.statistics import (
+    Interval,
+    curve_areas,
+    mean_interval,
+    p_value_band,
+    share_interval,
+)
 from discrete_itd.validation import check_integer, check_share
 
-LEVEL = 0.95  # of all intervals
-FEW = 20  # rows by which to tell what scores are
+LEVELS = (0.01, 0.05, 0.1)  # of the table of p-values
+FEW = 20  # rows by which to tell whether scores are log-probabilities
 SAME = 1e-6  # nats by which equal sums may differ
 USUAL_RATE = 0.01  # of false alarms, where a threshold is set and no target is given
 
 
-class Interval(NamedTuple):
-    """A number and the interval in which it lies with 95 % confidence."""
-
-    value: float
-    low: float
-    high: float
-
-
 @dataclass(frozen=True)
 class Verdict:
-    """A measured number against the target that it must not exceed.
+    """A measured number and the target that it must not exceed.
 
     Parameters
     ----------
@@ -61,10 +60,45 @@ class Verdict:
 
     @property
     def passed(self) -> bool | None:
-        """True if the whole interval is at or below the target, False if it is above; None: undecided."""
+        """True if the whole interval is at or below the target, False if it is above, else None (undecided)."""
         if self.measured.high <= self.target:
             return True
         return False if self.measured.low > self.target else None
+
+
+@dataclass(frozen=True)
+class Alarms:
+    """What a detector's threshold and calibration rows say about M inliers; of a density, nothing.
+
+    Parameters
+    ----------
+    threshold : Threshold, optional
+        A row with ``surprisal`` above ``-offset`` raises an alarm.
+    rate : Interval, optional
+        Share of the inliers that raise an alarm.
+    reference : ndarray, shape (n,), optional
+        ``surprisal`` of the calibration rows, if there are any.
+    p_values : ndarray, shape (M,), optional
+        Of the inliers, if there are calibration rows.
+    is_surprisal : bool
+        Whether the detector's score is the log-probability; it may be another one.
+    """
+
+    threshold: Threshold | None = None
+    rate: Interval | None = None
+    reference: np.ndarray | None = None
+    p_values: np.ndarray | None = None
+    is_surprisal: bool = True
+
+    @property
+    def calibration(self) -> pd.DataFrame | None:
+        """For a few levels the share of inliers with a p-value up to it, and its 95 % range; None without p-values."""
+        if self.p_values is None or self.reference is None:
+            return None
+        levels = np.array(LEVELS)
+        low, high = p_value_band(levels, len(self.p_values), len(self.reference))
+        share = (self.p_values <= levels[:, None]).mean(1)
+        return pd.DataFrame({"level": levels, "share": share, "low": low, "high": high})
 
 
 @dataclass(frozen=True)
@@ -74,123 +108,121 @@ class Findings:
     Parameters
     ----------
     surprisal : ndarray, shape (N,)
-        How surprising each row of the table is, in nats: minus ``score_samples`` of the model.
-    is_plain : bool
-        Whether that is minus the log-probability; a detector may score tables otherwise.
-    is_given : bool
-        Whether ordinary rows were given; else those of the table take their place.
-    n_cells, n_ordinary_cells : int
-        Cells of the table, and of the ordinary rows, that are not missing.
+        Minus ``score_samples`` of the model for each row of the table, in nats.
+    has_inliers : bool
+        Whether inliers were given; otherwise the rows of the table take their place.
+    n_cells, n_inlier_cells : int
+        Cells of the table, and of the inliers, that are not missing.
     nats : Interval
-        Mean of minus the log-probability of the M ordinary rows. If they hold no cell to cost, the interval is the
-        whole line.
+        Mean surprisal of the M inliers. If all their cells are missing, the interval is the whole line.
     stderr : ndarray, shape (M,)
-        Standard errors of these, in nats.
+        Standard errors of the inliers' surprisal, in nats.
     is_mass : bool
-        Whether log-probabilities are those of masses; with continuous or binned columns, they are of densities.
-    alarms : Interval, optional
-        Share of the ordinary rows that are alarms; None if the model has no threshold.
-    threshold : Threshold, optional
-        Of the detector; ``-offset`` is the surprisal above which a row is an alarm.
-    reference : ndarray, shape (n,), optional
-        Surprisal of the rows on which the detector is calibrated.
-    p_values : ndarray, shape (M,), optional
-        Of the ordinary rows.
+        Whether all columns have probabilities; continuous and binned columns have densities.
+    alarms : Alarms
     verdicts : tuple of Verdict
         One for each target.
     history : DataFrame
+        ``history_`` of the density.
     stopped : str
         Why training ended.
-    ahead : Extrapolation, optional
-        What longer training would buy; None if the training was too short to say.
+    extrapolation : Extrapolation, optional
+        What longer training would gain; None if there are too few validations to say.
     curve : DataFrame, optional
-        ``mse_curve`` of the ordinary rows; None if there is only one.
-    strangest : DataFrame
-        As :func:`strangest_rows` returns it.
+        ``mse_curve`` of the inliers; None if there is only one.
+    most_anomalous : DataFrame
+        From :func:`~discrete_itd.reporting.measurements.most_anomalous_rows`.
     columns : DataFrame
-        As :func:`column_entropies` returns it, of the ordinary rows.
+        From :func:`~discrete_itd.reporting.measurements.column_entropies`, for the inliers.
     facts : tuple of (str, str)
-        About model, data and cost: names and what is to say.
+        Names and values that describe model, data and cost.
     """
 
     surprisal: np.ndarray
-    is_plain: bool
-    is_given: bool
+    has_inliers: bool
     n_cells: int
-    n_ordinary_cells: int
+    n_inlier_cells: int
     nats: Interval
     stderr: np.ndarray
     is_mass: bool
-    alarms: Interval | None
-    threshold: Threshold | None
-    reference: np.ndarray | None
-    p_values: np.ndarray | None
+    alarms: Alarms
     verdicts: tuple[Verdict, ...]
     history: pd.DataFrame
     stopped: str
-    ahead: Extrapolation | None
+    extrapolation: Extrapolation | None
     curve: pd.DataFrame | None
-    strangest: pd.DataFrame
+    most_anomalous: pd.DataFrame
     columns: pd.DataFrame
     facts: tuple[tuple[str, str], ...]
 
     @property
     def n_rows(self) -> int:
-        """Rows N of the table."""
+        """Number N of rows in the table."""
         return len(self.surprisal)
 
     @property
-    def n_ordinary(self) -> int:
-        """Ordinary rows M."""
+    def n_inliers(self) -> int:
+        """Number M of inliers."""
         return len(self.stderr)
 
     @property
     def n_alarms(self) -> int | None:
-        """Rows of the table that are alarms; None if the model has no threshold."""
-        return (
-            None if self.threshold is None else int((self.surprisal > -self.threshold.offset).sum())
-        )
+        """Number of rows in the table that raise an alarm; None if the model has no threshold."""
+        threshold = self.alarms.threshold
+        return None if threshold is None else int((self.surprisal > -threshold.offset).sum())
+
+    @property
+    def gain(self) -> float:
+        """Nats per held-out row of the training table by which the model is better than independent columns."""
+        nats = self.history["valid_nats"]
+        return float(nats.iloc[0] - nats.min())
+
+    @property
+    def areas(self) -> tuple[float, float] | None:
+        """Areas in nats under the curve of the model and of independent columns; None without a curve."""
+        return None if self.curve is None else curve_areas(self.curve)
 
     @property
     def passed(self) -> bool | None:
-        """True if every target is met, False if one is missed; None if no target is given, or one is undecided."""
+        """True if every target is met, False if one is missed, else None (no target, or one undecided)."""
         answers = [v.passed for v in self.verdicts]
         if False in answers:
             return False
         return True if answers and None not in answers else None
 
 
+@renamed(ordinary="inliers", n_strangest="n_most_anomalous")
 def examine(
     model: DiffusionDensity | DiffusionOutlierDetector,
     X: Any,
     *,
-    ordinary: Any = None,
+    inliers: Any = None,
     target_nats: float | None = None,
     target_false_alarms: float | None = None,
-    n_strangest: int = 10,
+    n_most_anomalous: int = 10,
     max_stderr: float | None = None,
 ) -> Findings:
-    """Ask a model all that a report says.
+    """Ask a model everything that a report says. Each table is read and encoded once.
 
     Parameters
     ----------
     model : DiffusionDensity or DiffusionOutlierDetector
-        Fitted. Thresholds, p-values and alarms are those of a detector.
-    X : DataFrame or array-like, shape (N, C)
+        Fitted. Thresholds, p-values and alarms need a detector.
+    X : DataFrame or array-like, shape (N, C), or Rows
         The rows to report on.
-    ordinary : DataFrame or array-like, shape (M, C), optional
-        Ordinary rows that neither training nor calibration has seen: mean nats, false alarms and the calibration of
-        p-values are measured on these. By default on X, which is right if all of it is ordinary. For a density, one
-        half of them sets a threshold first, and the other half is measured.
+    inliers : DataFrame or array-like, shape (M, C), or Rows, optional
+        Normal rows that were used neither for training nor for calibration: mean surprisal, false alarms and the
+        calibration of p-values are measured on them. The default is X, which is right if it holds no anomalies. With a
+        density, one half of them sets a threshold and the other half is measured.
     target_nats : float, optional
-        The mean surprisal of an ordinary row should not exceed this.
+        Largest acceptable mean surprisal of an inlier.
     target_false_alarms : float, optional
-        The share of ordinary rows that are alarms should not exceed this; needs a threshold. Without a
-        detector, the threshold is set for this rate, by default for 1 %.
-    n_strangest : int
-        Rows to list with reasons.
+        Largest acceptable share of inliers that raise an alarm; needs a threshold. With a density and inliers, the
+        threshold is set for this rate (default 1 %).
+    n_most_anomalous : int
+        Number of rows to list with reasons.
     max_stderr : float, optional
-        As of :meth:`~discrete_itd.DiffusionDensity.log_prob`.
+        See :meth:`~discrete_itd.DiffusionDensity.log_prob`.
 
     Returns
     -------
@@ -199,95 +231,103 @@ def examine(
     Raises
     ------
     ValueError, TypeError
-        Naming the column, if a table is not what the model takes; or the argument that makes no sense.
+        Naming the column, if the model cannot take a table; or naming an argument that is out of range.
     NotFittedError
         If the model is not fitted.
     """
     detector, density = fitted(model)
-    check_integer("n_strangest", n_strangest, 0)
+    check_integer("n_most_anomalous", n_most_anomalous, 0)
     if target_nats is not None:
         check_finite("target_nats", target_nats)
     if target_false_alarms is not None:
         check_share("target_false_alarms", target_false_alarms)
-    measured = ordinary
-    if detector is None and ordinary is not None:
-        detector, measured = _with_threshold(density, ordinary, target_false_alarms)
+    measured = None if inliers is None else density.rows(inliers)
+    if detector is None and measured is not None:
+        detector, measured = _with_threshold(density, measured, target_false_alarms)
     if target_false_alarms is not None and detector is None:
         raise ValueError(
-            "target_false_alarms needs a threshold: that of a DiffusionOutlierDetector, or ordinary= rows to set one"
+            "target_false_alarms needs a threshold: give a DiffusionOutlierDetector, or inliers to set one"
         )
 
     start = time.perf_counter()
-    score = (density if detector is None else detector).score_samples(X)
+    rows = density.rows(X)
+    score = (density if detector is None else detector).score_samples(rows)
     seconds = time.perf_counter() - start
-    rows = X if measured is None else measured
-    log_prob, stderr = density.log_prob(rows, max_stderr=max_stderr)
-    n_cells = n_ordinary_cells = _count_cells(density, X)
-    if measured is not None:
-        n_ordinary_cells = _count_cells(density, measured)
+    known = rows if measured is None else measured
+    alarms = Alarms()
+    if detector is not None:
+        known_score = score if measured is None else detector.score_samples(known)
+        alarms = _alarms(detector, density, known, known_score)
+    log_prob, stderr = density.log_prob(known, max_stderr=max_stderr)
+    n_inlier_cells = _count_cells(known)
     nats = mean_interval(0.0 - log_prob)  # not -0.0
-    if not n_ordinary_cells:
+    if not n_inlier_cells:
         nats = Interval(nats.value, -np.inf, np.inf)
     verdicts = []
     if target_nats is not None:
         verdicts.append(Verdict("nats", nats, float(target_nats)))
-    threshold = reference = p_values = alarms = None
-    is_plain = True
-    if detector is not None:
-        threshold, calibration = detector.threshold_, np.asarray(detector.calibration_scores_)
-        among = score if measured is None else detector.score_samples(measured)
-        is_plain = bool(
-            np.allclose(among[:FEW], density.score_samples(rows[:FEW]), rtol=0, atol=SAME)
-        )
-        alarms = share_interval(int((among < threshold.offset).sum()), len(among))
-        if len(calibration):
-            reference = -calibration
-            p_values = conformal.p_values(calibration, among, rounding=detector.rounding_)
-        if target_false_alarms is not None:
-            verdicts.append(Verdict("false alarms", alarms, float(target_false_alarms)))
+    if target_false_alarms is not None and alarms.rate is not None:
+        verdicts.append(Verdict("false alarms", alarms.rate, float(target_false_alarms)))
     return Findings(
         surprisal=0.0 - score,
-        is_plain=is_plain,
-        is_given=measured is not None,
-        n_cells=n_cells,
-        n_ordinary_cells=n_ordinary_cells,
-        stderr=stderr,
+        has_inliers=measured is not None,
+        n_cells=_count_cells(rows),
+        n_inlier_cells=n_inlier_cells,
         nats=nats,
+        stderr=stderr,
         is_mass=is_mass(density.encoder_),
         alarms=alarms,
-        threshold=threshold,
-        reference=reference,
-        p_values=p_values,
         verdicts=tuple(verdicts),
         history=density.history_,
         stopped=density.stopped_,
-        ahead=extrapolate(density.history_),
-        curve=density.mse_curve(rows) if len(log_prob) > 1 else None,
-        strangest=strangest_rows(density, X, score, n_strangest, detector=detector),
-        columns=column_entropies(density, rows),
+        extrapolation=extrapolate(density.history_),
+        curve=density.mse_curve(known) if len(known) > 1 else None,
+        most_anomalous=most_anomalous_rows(
+            density, rows, score, n_most_anomalous, detector=detector
+        ),
+        columns=column_entropies(density, known),
         facts=tuple(facts(density, seconds / len(score))),
     )
 
 
+def _alarms(
+    detector: DiffusionOutlierDetector, density: DiffusionDensity, rows: Rows, score: np.ndarray
+) -> Alarms:
+    """What a detector says about inliers, given their scores."""
+    calibration = np.asarray(detector.calibration_scores_)
+    few = slice(min(FEW, len(rows)))
+    own = density.score_samples(rows.take(few))
+    reference = p_values = None
+    if len(calibration):
+        reference = -calibration
+        p_values = conformal.p_values(calibration, score, rounding=detector.rounding_)
+    return Alarms(
+        threshold=detector.threshold_,
+        rate=share_interval(int((score < detector.threshold_.offset).sum()), len(score)),
+        reference=reference,
+        p_values=p_values,
+        is_surprisal=bool(np.allclose(score[few], own, rtol=0, atol=SAME)),
+    )
+
+
 def _with_threshold(
-    density: DiffusionDensity, ordinary: Any, rate: float | None
-) -> tuple[DiffusionOutlierDetector, pd.DataFrame]:
-    """A detector whose threshold is from one half of the ordinary rows, and the other half to measure it on."""
-    frame = table_of(density, ordinary)
-    if len(frame) < 4:
+    density: DiffusionDensity, inliers: Rows, rate: float | None
+) -> tuple[DiffusionOutlierDetector, Rows]:
+    """A detector whose threshold is set by one half of the inliers, and the other half."""
+    if len(inliers) < 4:
         raise ValueError(
-            f"ordinary= needs at least 4 rows, for a threshold and to try it, got {len(frame)}"
+            f"inliers: at least 4 rows are needed to set a threshold and to measure it, got {len(inliers)}"
         )
-    order = np.random.RandomState(density.model_.seed).permutation(len(frame))
+    order = np.random.RandomState(density.model_.seed).permutation(len(inliers))
     half, other = np.sort(order[::2]), np.sort(order[1::2])
     rate = USUAL_RATE if rate is None else rate
     detector = DiffusionOutlierDetector(FrozenEstimator(density), false_alarm_rate=rate)
-    return detector.fit(frame.iloc[half]), frame.iloc[other]
+    return detector.fit(inliers.frame.iloc[half]), inliers.take(other)
 
 
-def _count_cells(density: DiffusionDensity, X: Any) -> int:
-    """Cells that are there, and have a cost."""
-    return int((~density.rows(X).x.isnan()).sum())
+def _count_cells(rows: Rows) -> int:
+    """Number of cells that are not missing."""
+    return int((~rows.x.isnan()).sum())
 
 
 def check_finite(name: str, value: Any) -> None:
@@ -296,24 +336,3 @@ def check_finite(name: str, value: Any) -> None:
         raise TypeError(f"{name} must be a number, got {value!r}")
     if not np.isfinite(value):
         raise ValueError(f"{name} must be finite, got {value!r}")
-
-
-def mean_interval(values: np.ndarray) -> Interval:
-    """The mean of rows and its 95 % interval, by Student's t; of one row, the interval is the whole line."""
-    mean, n = float(np.mean(values)), len(values)
-    if n < 2:
-        return Interval(mean, -np.inf, np.inf)
-    half = float(stats.t.ppf(0.5 + LEVEL / 2, n - 1) * np.std(values, ddof=1) / np.sqrt(n))
-    return Interval(mean, mean - half, mean + half)
-
-
-def share_interval(count: int, n: int) -> Interval:
-    """The share of ``count`` among n and its 95 % interval.
-
-    References
-    ----------
-    Clopper & Pearson, "The use of confidence or fiducial limits", Biometrika 26 (1934): it covers
-    at least as often as it says, for every n.
-    """
-    low, high = stats.binomtest(count, n).proportion_ci(LEVEL)
-    return Interval(count / n, float(low), float(high))

@@ -285,7 +285,7 @@ REFUSED = {
     ),
     "fit too many": (f"{FIT} --detector --contamination 0.6", "--contamination must be at most 0.5, got 0.6"),
     "fit no share": (f"{FIT} --detector --calibration-fraction 0", "--calibration-fraction: must be between 0 and 1"),
-    "fit unseen": (f"{FIT} --detector --unseen raise", "--unseen raise: a detector cannot do it"),
+    "fit unseen": (f"{FIT} --detector --handle-unknown error", "--handle-unknown error: a detector cannot do it"),
     "fit not ours": (f"{FIT} --reasons", "unrecognized arguments: --reasons"),
     "reasons": (
         f"{DENSITY} --reasons",

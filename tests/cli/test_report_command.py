@@ -5,10 +5,12 @@ import sys
 
 import pandas as pd
 import pytest
+from markupsafe import Markup
 
 from discrete_itd.cli import main
+from discrete_itd.reporting import sections
 from discrete_itd.reporting.findings import examine
-from discrete_itd.reporting.wording import VERDICTS, judgement
+from discrete_itd.reporting.sentences import VERDICTS, judgement
 from tests import reported
 
 
@@ -19,13 +21,19 @@ def frames():
 
 @pytest.fixture(autouse=True)
 def place(tmp_path, monkeypatch):
-    """A folder with a density, a detector, a table and ordinary rows, and we in it."""
+    """A working folder with a density, a detector, a table and inliers."""
     monkeypatch.chdir(tmp_path)
     reported.density().save("m.safetensors")
     reported.detector().save("d.safetensors")
     for name, frame in zip(("t.csv", "o.csv"), frames(), strict=True):
         frame.to_csv(name, index=False)
     return tmp_path
+
+
+@pytest.fixture(autouse=True)
+def without_figures(monkeypatch):
+    """Pages without figures, which take most of the time."""
+    monkeypatch.setattr(sections, "svg", lambda *_: Markup("<svg></svg>"))
 
 
 def run(line, capsys, code=0):
@@ -50,26 +58,26 @@ def test_a_report_of_a_density(capsys):
 
 
 def test_rows_are_counted_from_one(capsys):
-    run("report m.safetensors t.csv --out r.html --strangest 4", capsys)
-    rows = re.findall(r'<th scope="row">(\d+)</th>', page().partition('id="strangest"')[2])
+    run("report m.safetensors t.csv --out r.html --most-anomalous 4", capsys)
+    rows = re.findall(r'<th scope="row">(\d+)</th>', page().partition('id="anomalies"')[2])
     assert set(rows) == {"41", "42", "43", "44"}  # the last four
 
 
-@pytest.mark.parametrize("ordinary", [False, True])
-def test_a_report_of_a_detector_says_what_examine_finds(capsys, ordinary):
-    option = " --ordinary o.csv" if ordinary else ""
+@pytest.mark.parametrize("inliers", [False, True])
+def test_a_report_of_a_detector_says_what_examine_finds(capsys, inliers):
+    option = " --inliers o.csv" if inliers else ""
     targets = "--target-nats 3.9 --target-false-alarms 0.3"
     out, _ = run(f"report d.safetensors t.csv --out r.html {targets}{option}", capsys)
     X, held = frames()
     found = examine(
         reported.detector(),
         X.drop(columns="id"),
-        ordinary=held if ordinary else None,
+        inliers=held if inliers else None,
         target_nats=3.9,
         target_false_alarms=0.3,
     )
     assert out.splitlines() == [
-        f"wrote r.html: 44 rows, {found.n_alarms} of them alarms",
+        f"wrote r.html: 44 rows, {found.n_alarms} alarms",
         *(f"  {VERDICTS[v.passed].lower()}: {judgement(v, found)}" for v in found.verdicts),
         VERDICTS[found.passed].lower(),
     ]
@@ -88,15 +96,13 @@ def test_the_last_line_decides_and_check_returns_it(capsys, target, last, code):
     assert f'class="{last}"' in page()
 
 
-def test_ordinary_rows_give_a_density_its_threshold(capsys):
+def test_inliers_give_a_density_its_threshold(capsys):
     X, held = frames()
-    command = "report m.safetensors t.csv --out r.html --ordinary o.csv --target-false-alarms 0.1"
+    command = "report m.safetensors t.csv --out r.html --inliers o.csv --target-false-alarms 0.1"
     out, _ = run(command, capsys)
-    found = examine(
-        reported.density(), X.drop(columns="id"), ordinary=held, target_false_alarms=0.1
-    )
-    assert f"44 rows, {found.n_alarms} of them alarms\n" in out
-    assert re.search(r" of 50 ordinary rows raise an alarm, .* the target is at most 10 %", out)
+    found = examine(reported.density(), X.drop(columns="id"), inliers=held, target_false_alarms=0.1)
+    assert f"44 rows, {found.n_alarms} alarms\n" in out
+    assert re.search(r" of 50 inliers raise an alarm, .* the target is at most 10 %", out)
 
 
 def test_the_title_is_the_users():
@@ -108,7 +114,7 @@ def test_the_title_is_the_users():
     ("line", "message"),
     [
         ("m.safetensors t.csv --out t.csv", "t.csv: --out is the table itself"),
-        ("m.safetensors t.csv --out o.csv --ordinary o.csv", "--out is the table of ordinary rows itself"),
+        ("m.safetensors t.csv --out o.csv --inliers o.csv", "--out is the table of inliers itself"),
         ("m.safetensors t.csv --out no/r.html", "no folder no"),
         ("t.csv t.csv --out r.html", "t.csv: "),
         ("m.safetensors gone.csv --out r.html", "gone.csv: "),

@@ -13,7 +13,7 @@ from discrete_itd.images import ImageDensity
 from discrete_itd.images.adapters import VariancePreserving
 from discrete_itd.images.comparison import compare_mse, progress_of_training
 from discrete_itd.images.pixels import Pixels
-from discrete_itd.reporting.extrapolation import extrapolate
+from discrete_itd.reporting.learning_curve import extrapolate
 from tests.benchmarks.images import released
 
 SCHEDULE = VariancePreserving.linear(200, 5e-4, 0.1)

@@ -11,12 +11,15 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from markupsafe import Markup
 
 from discrete_itd.detection.conformal import Threshold
-from discrete_itd.reporting import page, wording
+from discrete_itd.reporting import page, sections, sentences
 from discrete_itd.reporting.figures import new_axes
 from discrete_itd.reporting.findings import Verdict, examine, share_interval
-from discrete_itd.reporting.markup import Markup, breakable, picture, tag
+from discrete_itd.reporting.page import breakable
+from discrete_itd.reporting.svg import svg
+from discrete_itd.reporting.text import percent
 from tests import browser, reported
 
 pytestmark = pytest.mark.single_precision
@@ -48,6 +51,12 @@ class Reader(HTMLParser):
         return [a[key] for _, a in self.elements if key in a]
 
 
+@pytest.fixture
+def without_figures(monkeypatch):
+    """Pages without figures, which take most of the time."""
+    monkeypatch.setattr(sections, "svg", lambda *_: Markup("<svg></svg>"))
+
+
 def rows():
     return pd.concat([reported.table(60, 9), reported.odd()], ignore_index=True)
 
@@ -56,7 +65,7 @@ def rows():
 def found():
     ordinary = reported.table(120, 8)
     return examine(
-        reported.detector(), rows(), ordinary=ordinary, target_nats=4.5, target_false_alarms=0.01
+        reported.detector(), rows(), inliers=ordinary, target_nats=4.5, target_false_alarms=0.01
     )
 
 
@@ -76,32 +85,32 @@ def read(text):
 def test_the_numbers_are_those_of_the_findings(found, read):
     detector = reported.detector()
     said = [
-        f"An ordinary row costs {-detector.log_prob(reported.table(120, 8)).log_prob.mean():.2f} nats",
-        f"The strangest row costs {-detector.score_samples(rows()).min():.2f} nats",
+        f"Mean surprisal of an inlier {-detector.log_prob(reported.table(120, 8)).log_prob.mean():.2f} nats",
+        f"Highest surprisal {-detector.score_samples(rows()).min():.2f} nats",
         f"Alarms {(detector.predict(rows()) == -1).sum()} of 64,",
         f"the threshold of {-detector.offset_:.2f} nats",
         f"95 % interval {found.nats.low:.2f} to {found.nats.high:.2f}",
         "64 rows, 1 March 2024",
-        wording.training(found),
-        wording.prospect(found),
+        sentences.training(found),
+        sentences.longer_training(found),
     ]
     for words in said:
         assert words in read.words
     for name, value in found.facts:
         assert f"{name} {value}" in read.words
-    for line in found.strangest.to_dict("records"):
+    for line in found.most_anomalous.to_dict("records"):
         assert f"{line['row']} {line['nats']:.1f} {line['p_value']:.2g}" in read.words
     columns = found.columns.set_index("column")
     for name, kind in (("free", "nominal"), ("<b>twin</b>", "ordinal")):
         alone, given = columns.loc[name, ["nats", "nats_given_others"]]
         assert f"{name} {kind} {alone:.2f} {given:.2f} {alone - given:.2f}" in read.words
-    share = (found.p_values <= 0.1).mean()
-    assert f"10 % {wording.percent(share)} " in read.words
+    share = (found.alarms.p_values <= 0.1).mean()
+    assert f"10 % {percent(share)} " in read.words
 
 
 def test_reasons_are_told(found, read):
-    assert "free = ? is " in found.strangest["why"][0][0]
-    assert found.strangest["why"][0][0] in read.words
+    assert "free = ? is " in found.most_anomalous["reasons"][0][0]
+    assert found.most_anomalous["reasons"][0][0] in read.words
 
 
 @pytest.mark.parametrize(
@@ -117,147 +126,172 @@ def test_reasons_are_told(found, read):
     ],
 )
 def test_the_decision_comes_first_and_in_words(found, nats, alarms, word):
-    alarms = found.alarms.value if alarms == "measured" else alarms
-    given = [("nats", found.nats, nats), ("false alarms", found.alarms, alarms)]
+    alarms = found.alarms.rate.value if alarms == "measured" else alarms
+    given = [("nats", found.nats, nats), ("false alarms", found.alarms.rate, alarms)]
     verdicts = tuple(Verdict(*v) for v in given if v[2] is not None)
     changed = dataclasses.replace(found, verdicts=verdicts)
-    section = page._decision(changed)
-    read = Reader(section)
-    assert read.words.startswith(word)
-    for verdict in verdicts:
-        own = wording.VERDICTS[verdict.passed]
-        assert f"{own}: {wording.judgement(verdict, found)}." in read.words
-    assert ("No target was set" in read.words) == (not verdicts)
-    assert read.elements[0][1]["class"] == (word.lower() if verdicts else "none")
+    decision = sections.decision(changed)
+    assert decision.word == word
+    assert list(decision.lines) == [
+        (sentences.VERDICTS[v.passed], f"{sentences.judgement(v, found)}.") for v in verdicts
+    ]
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_the_decision_comes_first(found):
+    none = dataclasses.replace(found, verdicts=())
+    for changed in (found, none):
+        read = Reader(page.render(changed))
+        head = read.words.partition(" Training ")[0]
+        word, lines = sections.decision(changed).word, sections.decision(changed).lines
+        assert word in head
+        assert all(f"{own}: {sentence}" in head for own, sentence in lines)
+        assert ("No target was set" in head) == (not lines)
+        section = next(a for _, a in read.elements if a.get("id") == "decision")
+        assert section["class"] == (word.lower() if lines else "none")
 
 
 def test_too_few_rows_are_called_undecided(found):
     verdict = Verdict("false alarms", share_interval(0, 5), 0.05)
     assert verdict.passed is None
-    line = wording.judgement(verdict, found)
-    assert line.endswith("the target is at most 5 %; more rows are needed to tell")
+    line = sentences.judgement(verdict, found)
+    assert line.endswith("the target is at most 5 %; more rows are needed to decide")
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_a_density_has_a_report_that_says_what_it_lacks():
     model, frame = reported.mixed_density()
-    text = page.report(model, frame[:20], n_strangest=2)
+    text = page.report(model, frame[:20], n_most_anomalous=2)
     read = Reader(text)
-    assert read.words.count(wording.NO_THRESHOLD) == 2
-    assert "of a density, which may be below 0" in read.words
-    assert "of standardised values" in read.words
+    assert read.words.count(sentences.NO_THRESHOLD) == 2
+    assert "of a density, which can be negative" in read.words
+    assert "refer to standardised values" in read.words
     assert "p\N{NON-BREAKING HYPHEN}value" not in read.words
 
 
 def test_the_smallest_table_has_a_report():
-    read = Reader(page.report(reported.density(), reported.table(1, 9), n_strangest=0))
+    read = Reader(page.report(reported.density(), reported.table(1, 9), n_most_anomalous=0))
     assert "1 row," in read.words
-    assert "This picture needs at least two rows." in read.words
-    assert "No rows were asked for." in read.words
+    assert "This figure needs at least two rows." in read.words
+    assert "No rows were requested." in read.words
 
 
-def test_rows_are_called_ordinary_only_if_they_were_given_as_such():
+@pytest.mark.usefixtures("without_figures")
+def test_rows_are_called_inliers_only_if_they_were_given_as_such():
     rows, targets = reported.table(30, 9), {"target_nats": 4.0, "target_false_alarms": 0.5}
     given, own = (
-        Reader(page.report(reported.detector(), rows, ordinary=ordinary, **targets)).words
-        for ordinary in (rows, None)
+        Reader(page.report(reported.detector(), rows, inliers=inliers, **targets)).words
+        for inliers in (rows, None)
     )
-    said = [
-        ("An ordinary row costs ", "A row of this table costs "),
-        (": an ordinary row costs ", ": a row of this table costs "),
-        (" of 30 ordinary rows raise", " of 30 rows of this table raise"),
-        ("that of an ordinary row is known to", "that of a row of this table is known to"),
-        ("Nats per ordinary row", "Nats per row of this table"),
-    ]
-    for ordinary, any_row in said:
-        assert ordinary in given
-        assert ordinary not in own
+    for template in (
+        "Mean surprisal of {a}",
+        ": the mean surprisal of {a} is ",
+        " of 30 {all} raise",
+        "The surprisal of {a} is an estimate",
+        "Nats per {one}",
+    ):
+        inlier = template.format(a="an inlier", all="inliers", one="inlier")
+        other = "row of this table"
+        any_row = template.format(a=f"a {other}", all="rows of this table", one=other)
+        assert inlier in given
+        assert inlier not in own
         assert any_row in own
         assert any_row not in given
 
 
-def test_where_all_cells_are_missing_there_is_nothing_to_cost():
+@pytest.mark.usefixtures("without_figures")
+def test_where_all_cells_are_missing_there_is_nothing_to_score():
     for model in (reported.density(), reported.detector()):
         read = Reader(page.report(model, reported.nothing(), target_nats=9.0))
-        assert "costs Nothing all cells are missing" in read.words
-        assert "Undecided: all cells are missing, so there is nothing to cost, the" in read.words
-        assert "the target is at most 9 nats; more cells are needed to tell." in read.words
-        assert read.words.count(wording.NOTHING) == 2
+        assert "Mean surprisal of a row of this table None all cells are missing" in read.words
+        assert "Undecided: all cells are missing, so there is nothing to score, the" in read.words
+        assert "the target is at most 9 nats; more cells are needed to decide." in read.words
+        assert read.words.count(sentences.ALL_MISSING) == 2
         assert not re.search(
-            r"costs -?0\.00|The strangest row (costs|scores)|cost up to|\binf\b|\bnan\b", read.words
+            r"-?0\.00 nats like|Highest (surprisal|score)|at most -?0\.00|\binf\b|\bnan\b",
+            read.words,
         )
 
 
-def test_a_score_is_not_taken_for_surprisal():
-    rows = reported.table(30, 9)
-    pooled = examine(reported.pooled_detector(), rows)
-    plain = examine(reported.pooled_detector(score_by="log_prob"), rows)
-    assert (pooled.is_plain, plain.is_plain) == (False, True)
-    top = f"{pooled.surprisal.max():.2f} nats the median row {np.median(pooled.surprisal):.2f}"
-    words = {True: Reader(page.render(plain)).words, False: Reader(page.render(pooled)).words}
-    said = [
-        f"The strangest row scores {top}, on the scale of the detector's score, not of the cost",
-        "Half of the rows score up to",
-        wording.POOLED,
-        "The surprisal of a row of this table is an estimate",
-        "that is not the error of a score",
-        "A row whose score is above the threshold is an alarm",
+def test_a_score_is_not_taken_for_surprisal(found):
+    other = examine(reported.pooled_detector(), reported.table(30, 9))
+    assert (other.alarms.is_surprisal, found.alarms.is_surprisal) == (False, True)
+    top = f"{other.surprisal.max():.2f} nats median {np.median(other.surprisal):.2f}"
+    words = {True: Reader(page.render(found)).words, False: Reader(page.render(other)).words}
+    for line in (
+        f"Highest score {top}; on the scale of the detector's score, not of the surprisal",
+        "Half of the rows have a score of at most",
+        sentences.OTHER_SCORE,
+        "; the score has another error.",
+        "A row with a score above the threshold raises an alarm",
         "but one nat more is not 2.7 times less likely",
-        "rows with the highest scores",
+        "rows with the highest score",
         "row score p",
-    ]
-    for line in said:
+    ):
         assert line in words[False]
         assert line not in words[True]
-    assert "A row whose surprisal is above" in words[True]
-    assert "A row whose surprisal is above" not in words[False]
-    assert "A score is an estimate" not in words[False]
-    assert "Histogram of the score of" in page.render(pooled)
+    assert "A row with a surprisal above" in words[True]
+    assert "A row with a surprisal above" not in words[False]
+    assert "Histogram of the score of" in page.render(other)
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_a_threshold_of_fitted_rows_claims_no_rate():
     found = examine(reported.pooled_detector(calibration_fraction=0), reported.table(30, 9))
     words = Reader(page.render(found)).words
-    assert wording.FITTED in words
-    assert wording.NO_CALIBRATION in words
-    assert "The threshold is set on rows that were fitted" in words
+    assert sentences.FITTED in words
+    assert sentences.NO_CALIBRATION in words
+    assert "The threshold is set on training rows" in words
     assert not re.search(r"nan|\b0 calibration rows", words)
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_a_threshold_that_raises_no_alarm_says_so_in_words(found):
     never = Threshold(-np.inf, 0.0, 0.0, 0.0, 200, cost=(1.0, 0.5, 2.0))
-    words = Reader(page.render(dataclasses.replace(found, threshold=never))).words
-    assert wording.NEVER in words
+    alarms = dataclasses.replace(found.alarms, threshold=never)
+    words = Reader(page.render(dataclasses.replace(found, alarms=alarms))).words
+    assert sentences.NO_ALARMS in words
     assert "Alarms 0 of 64, 0 %" in words
-    assert "The threshold is set by what it costs" in words
+    assert "The threshold minimises the cost" in words
     assert not re.search(r"\binf\b", words)
 
 
-def test_calibration_rows_with_anomalies_are_not_called_ordinary():
+@pytest.mark.usefixtures("without_figures")
+def test_calibration_rows_with_anomalies_are_not_called_inliers():
     found = examine(reported.pooled_detector(contamination=0.1), reported.table(30, 9))
     words = Reader(page.render(found)).words
-    assert "By 100 calibration rows, anomalies among them, rows like these are above it" in words
-    assert wording.ANOMALIES_AMONG in words
-    assert "set on rows with anomalies among them" in words
-    assert "The share of calibration rows, anomalies among them, at least as odd" in words
-    assert "ordinary rows are above it" not in words
+    assert (
+        "According to 100 calibration rows that contain anomalies, similar rows are above it"
+        in words
+    )
+    assert sentences.CONTAMINATED in words
+    assert "set on rows that contain anomalies" in words
+    assert (
+        "The share of calibration rows, which contain anomalies, that are at least as anomalous"
+        in words
+    )
+    assert "inliers are above it" not in words
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_one_row_is_one_and_two_are_two(found):
+    alarms = dataclasses.replace(found.alarms, p_values=found.alarms.p_values[:1])
     one = dataclasses.replace(
-        found, stderr=found.stderr[:1], p_values=found.p_values[:1], strangest=found.strangest[:1]
+        found, stderr=found.stderr[:1], alarms=alarms, most_anomalous=found.most_anomalous[:1]
     )
     words = Reader(page.render(one)).words
-    assert "If the 1 row looked at here is ordinary, with probability t it has" in words
-    assert "The row that the model finds" in words
-    many = wording.promise(found)
-    assert "If the 120 rows looked at here are ordinary, about a share t of them has" in many
+    assert "If the 1 row examined here is an inlier, with probability t it has" in words
+    assert "The row with the highest surprisal" in words
+    many = sentences.calibration(found)
+    assert "If the 120 rows examined here are inliers, about a share t of them has" in many
     one = dataclasses.replace(found, surprisal=np.array([1.0, 99.0]))
-    assert wording.alarms(one).startswith("1 row of 2 is above")
+    assert sentences.alarms(one).startswith("1 row of 2 is above")
     verdict = Verdict("false alarms", share_interval(1, 120), 0.5)
-    assert wording.judgement(verdict, found).startswith("1 of 120 ordinary rows raises an alarm")
+    assert sentences.judgement(verdict, found).startswith("1 of 120 inliers raises an alarm")
 
 
-@pytest.mark.parametrize("title", [None, "", " \n"])
+@pytest.mark.usefixtures("without_figures")
+@pytest.mark.parametrize("title", [None, " \n"])
 def test_no_title_is_the_general_one(found, title):
     assert f"<h1>{page.TITLE}</h1>" in page.render(found, title=title)
 
@@ -269,7 +303,7 @@ def test_no_title_is_the_general_one(found, title):
     ],
 )  # fmt: skip
 def test_small_shares_are_told_from_none(number, words):
-    assert wording.percent(number) == words
+    assert percent(number) == words
 
 
 @pytest.mark.parametrize(
@@ -281,18 +315,16 @@ def test_small_shares_are_told_from_none(number, words):
 )  # fmt: skip
 def test_nats_are_told_as_odds(found, nats, words):
     changed = dataclasses.replace(found, nats=found.nats._replace(value=nats))
-    assert wording.odds(changed) == f"like one of {words} equally likely rows"
+    assert sentences.odds(changed) == f"like one of {words} equally likely rows"
 
 
 # -- what it is -------------------------------------------------------------------------------------
 
 
-def test_nothing_the_user_wrote_is_more_than_text(text, read):
+def test_nothing_the_user_wrote_is_more_than_text(found, text, read):
     names = [n for n, _ in read.elements]
     assert "script" not in names
-    assert names.count("b") == len([1 for n in names if n == "dd"]) - names.count(
-        "dt"
-    ) + names.count("b")
+    assert names.count("b") == len(sections.decision(found).tiles)
     assert reported.EVIL not in text
     assert f"Rows & {reported.EVIL}" in read.words
     assert "<b>twin</b> ordinal" in read.words
@@ -342,6 +374,7 @@ def test_the_page_depends_on_nothing_but_the_findings(found, text):
     assert f'datetime="{datetime.date.today()}"' in page.render(found)
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_the_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     path = tmp_path / "r.html"
     assert page.report(reported.density(), reported.table(9, 9), out=path) == path
@@ -380,6 +413,7 @@ def test_where_no_file_can_be_is_told_before_the_work(tmp_path, monkeypatch, out
     assert sorted(p.name for p in tmp_path.iterdir()) == ["folder", "r.html"]
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_values_of_any_script_and_of_none_are_written(tmp_path):
     frame = reported.table(9, 9)
     frame.loc[0, "kind"] = "中文 \x00 \u202e ‱ &amp;"
@@ -392,9 +426,7 @@ def test_values_of_any_script_and_of_none_are_written(tmp_path):
 # -- markup -----------------------------------------------------------------------------------------
 
 
-def test_markup_escapes_what_is_no_markup():
-    made = tag("p", "<i>", Markup("<i>x</i>"), attributes={"title": '"<'})
-    assert made == '<p title="&quot;&lt;">&lt;i&gt;<i>x</i></p>'
+def test_long_names_can_break():
     assert breakable("a_b<_c") == "a_<wbr>b&lt;_<wbr>c"
     assert Reader(breakable("_a__b|c_")).words == "_a__b|c_"
 
@@ -403,7 +435,7 @@ def test_pictures_keep_their_words_and_not_their_names():
     ax = new_axes()
     ax.plot([0, 1])
     ax.set_title('id="x" url(#y) <s>')
-    first, second = (picture(ax, name, "about") for name in ("one", "two"))
+    first, second = (svg(ax, name, "about") for name in ("one", "two"))
     read = Reader(first)
     assert 'id="x" url(#y) <s>' in read.words
     assert all(i.startswith("one-") for i in read.values("id"))

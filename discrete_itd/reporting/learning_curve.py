@@ -1,7 +1,7 @@
-r"""What more training would buy: a power law through the held-out nats of a training.
+r"""What longer training would gain: a power law fitted to the held-out nats of a training run.
 
-Learning curves of many models follow, over a good range, :math:`a + b\,s^{-c}` of the steps s (Hestness et al. 2017,
-arXiv:1712.00409, section 3). Here a is the floor that more steps of the same training would approach.
+Many learning curves follow :math:`a + b\,s^{-c}` of the number of steps s over a wide range (Hestness et al. 2017,
+arXiv:1712.00409, section 3). Here a is the limit of infinitely many steps.
 """
 
 from __future__ import annotations
@@ -11,33 +11,33 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-# of the power law; beyond, curves look alike on a training's range
+# of the power law; beyond, curves cannot be distinguished within the range of a training run
 EXPONENTS = np.geomspace(0.05, 4.0, 400)
-FEWEST = 5  # evaluations, for three numbers and a residual
-TRANSIENT = 0.1  # share of the steps, the first, left out where enough are left
-FLAT = 2.0  # standard errors of the wiggle within which a curve has not risen
+FEWEST = 5  # validations, for three parameters and a residual
+TRANSIENT = 0.1  # share of the steps at the start, left out if enough validations remain
+FLAT = 2.0  # standard deviations of the scatter by which a curve must rise to have turned
 
 
 @dataclass(frozen=True)
 class Extrapolation:
-    """A power law through a learning curve, and what it says about longer training.
+    """A power law fitted to a learning curve, and the gain of longer training that it predicts.
 
     Parameters
     ----------
     floor : float
-        a, the nats that more and more steps approach.
+        a, the limit of the nats.
     scale, exponent : float
         b and c.
     steps : int
-        Steps of the training.
+        Steps of the training run.
     factor : float
-        How many times as long a training is asked about.
+        The longer training that is asked about has ``factor`` times as many steps.
     gain, low, high : float
-        Nats per row by which ``factor`` times the steps would do better, with a 95 % interval; never below 0.
+        Decrease of the nats per row by longer training, with a 95 % interval; never below 0.
     has_turned : bool
-        Whether the best evaluation was long before the last: held-out rows had begun to suffer, and ``gain`` is 0.
+        Whether the best validation was long before the last, so that the model overfits; ``gain`` is then 0.
     laws : ndarray, shape (B, 3)
-        a, b, c of the bootstrap's curves.
+        a, b, c of the bootstrapped curves.
     """
 
     floor: float
@@ -52,7 +52,7 @@ class Extrapolation:
     laws: np.ndarray
 
     def curve(self, steps: np.ndarray) -> np.ndarray:
-        """Nats after ``steps`` steps, by the fitted law: same shape."""
+        """Nats after each number of steps by the fitted power law, same shape."""
         return self.floor + self.scale * np.asarray(steps, dtype=float) ** -self.exponent
 
     def band(self, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -67,29 +67,28 @@ class Extrapolation:
 def extrapolate(
     history: pd.DataFrame, *, factor: float = 2.0, n_bootstrap: int = 400, seed: int = 0
 ) -> Extrapolation | None:
-    """Fit a power law to the held-out nats of a training by least squares.
+    """Fit a power law to the held-out nats of a training run by least squares.
 
-    All evaluations are of the same held-out rows and noise: the standard errors in the history are common to all of
-    them and move the curve as a whole. What blurs its shape is the scatter around the law, and that is what is drawn
-    anew (a wild bootstrap, Wu 1986), each time for evaluations from another beginning on, since no law says where the
-    curve begins to follow one. The interval is that of the law, and the law is a guess: a longer training
-    would also lower its learning rate later, which no curve of a shorter one shows.
+    All validations use the same held-out rows and noise, so their standard errors shift the curve as a whole and are
+    not used. The interval comes from a wild bootstrap (Wu 1986) of the residuals, each time with another first
+    validation, since it is unknown where the curve begins to follow the power law. It does not cover errors of the
+    power law itself: longer training would also lower the learning rate later, which a shorter run cannot show.
 
     Parameters
     ----------
     history : DataFrame
-        With columns step and valid_nats, as ``DiffusionDensity.history_`` has them. Rows of step 0 and rows that are
+        With columns step and valid_nats, like ``DiffusionDensity.history_``. Rows with step 0 and rows that are
         not finite are left out.
     factor : float
-        Ask about so many times the steps; more than 1.
+        Longer training has ``factor`` times as many steps; more than 1.
     n_bootstrap : int
-        Curves for the interval.
+        Number of bootstrapped curves.
     seed : int
-        Of the bootstrap.
+        Random seed of the bootstrap.
 
     Returns
     -------
-    Extrapolation, or None if there are too few evaluations
+    Extrapolation, or None if there are fewer than five validations
 
     Raises
     ------
@@ -116,12 +115,12 @@ def extrapolate(
         return None
     law = _fit(steps, nats[None], np.ones((1, n)))[0]
     fitted = law[0] + law[1] * steps ** -law[2]
-    scatter = (nats - fitted) * np.sqrt(n / (n - 3))  # three numbers are fitted
+    scatter = (nats - fitted) * np.sqrt(n / (n - 3))  # three parameters are fitted
     random = np.random.default_rng(seed)
     drawn = fitted + scatter * random.choice([-1.0, 1.0], (n_bootstrap, n))
     begin = random.integers(0, max(1, min(n // 2, n - FEWEST) + 1), n_bootstrap)
     laws = _fit(steps, drawn, (np.arange(n) >= begin[:, None]).astype(float))
-    # at the bottom and later: the best was not among the last, and the rise since is no wiggle
+    # the best is not in the last quarter, and the rise since exceeds the scatter
     noise = np.sqrt(np.mean(scatter**2))
     has_turned = bool(nats.argmin() < n - 1 - n // 4 and nats[-1] - nats.min() > FLAT * noise)
     end = steps[-1]
@@ -146,7 +145,7 @@ def extrapolate(
 def _fit(steps: np.ndarray, nats: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Least squares a + b s^-c with b >= 0.
 
-    a and b are linear given c, so c is the only thing to search for: no starting point and no local minimum.
+    Given c the fit is linear in a and b, so c is found by a grid search, without starting point or local minimum.
 
     Parameters
     ----------
@@ -164,7 +163,9 @@ def _fit(steps: np.ndarray, nats: np.ndarray, weights: np.ndarray) -> np.ndarray
     covariance = (weights * (nats - mean_v)) @ u.T / total  # (B, E)
     variance = weights @ (u**2).T / total - mean_u**2
     slope = np.clip(covariance / np.maximum(variance, np.finfo(float).tiny), 0.0, None)
-    residual = -2 * slope * covariance + slope**2 * variance  # beyond the variance of nats
+    residual = (
+        -2 * slope * covariance + slope**2 * variance
+    )  # without the variance of nats, a constant
     best = residual.argmin(1)
     rows = np.arange(len(nats))
     b = slope[rows, best]

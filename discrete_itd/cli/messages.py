@@ -1,0 +1,35 @@
+"""What the command line prints: notes, errors and numbers."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+
+
+def note(text: str) -> None:
+    """Print a remark on stderr, on one line."""
+    print(f"discrete-itd: note: {' '.join(text.split())}", file=sys.stderr)
+
+
+def one_line(error: Exception) -> str:
+    """The text of an error on one line."""
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def mean_nats(values: np.ndarray) -> str:
+    """Mean and standard error over rows."""
+    spread = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
+    return plus_minus(float(values.mean()), float(spread))
+
+
+def plus_minus(mean: float, stderr: float) -> str:
+    """A mean in nats with its standard error, if there is one."""
+    return f"{mean:.3f} nats" if np.isnan(stderr) else f"{mean:.3f} ± {stderr:.3f} nats"
+
+
+def percent(share: float) -> str:
+    """A share in percent, distinct from 0 if it is."""
+    return "<0.1%" if 0 < share < 5e-4 else f"{share:.1%}"

@@ -1,0 +1,174 @@
+"""What a report shows in tables: the most anomalous rows, the columns, and facts about model, data and cost."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+from sklearn.utils.validation import check_is_fitted
+
+import discrete_itd
+from discrete_itd.detection import conformal
+from discrete_itd.detection.detector import DiffusionOutlierDetector
+from discrete_itd.detection.reasons import as_written, cell_nats, reasons, sentence
+from discrete_itd.encoders import Rows, TableEncoder
+from discrete_itd.estimators import DiffusionDensity
+
+MASSES = ("nominal", "ordinal")  # kinds of columns with probabilities; the others have densities
+MOST_ROWS = 500  # for questions that cost one network evaluation per row and column
+LEAST_EXCESS = 1.0  # nats above the usual from which a row's second and later cells are listed
+
+
+def fitted(model: Any) -> tuple[DiffusionOutlierDetector | None, DiffusionDensity]:
+    """A fitted model as a detector, or None if it is a density, and as a density.
+
+    Raises
+    ------
+    TypeError
+        If it is neither.
+    NotFittedError
+        If it is not fitted.
+    """
+    if not isinstance(model, DiffusionDensity | DiffusionOutlierDetector):
+        raise TypeError(
+            "the model must be a fitted DiffusionDensity or DiffusionOutlierDetector, got"
+            f" {type(model).__name__}"
+        )
+    check_is_fitted(model)
+    if isinstance(model, DiffusionOutlierDetector):
+        return model, cast(DiffusionDensity, model.density_)
+    return None, model
+
+
+def is_mass(encoder: TableEncoder) -> bool:
+    """Whether every column of the table has probabilities, and none a density."""
+    return all(column.kind in MASSES for column in encoder.schema)
+
+
+def most_anomalous_rows(
+    density: DiffusionDensity,
+    rows: Rows,
+    score: np.ndarray,
+    n: int,
+    *,
+    detector: DiffusionOutlierDetector | None = None,
+    k: int = 3,
+) -> pd.DataFrame:
+    """The n rows with the lowest scores, and up to k reasons for each.
+
+    Parameters
+    ----------
+    density : DiffusionDensity
+    rows : Rows, length N
+    score : ndarray, shape (N,)
+        Score of each row in nats; inliers have higher scores.
+    n : int
+    detector : DiffusionOutlierDetector, optional
+        Its calibration rows tell what surprisal is usual; without it, the table itself does.
+    k : int
+
+    Returns
+    -------
+    DataFrame, shape (n, 4)
+        row (its label in the table), nats (minus the score), p_value (NaN without calibration rows), reasons (a tuple
+        of sentences).
+    """
+    worst = np.argsort(score, kind="stable")[:n]
+    p = np.full(len(worst), np.nan)
+    by_row: list[list[Mapping[str, Any]]] = [[] for _ in worst]
+    if len(worst):
+        taken = rows.take(worst)
+        taken = replace(taken, frame=taken.frame.reset_index(drop=True))  # labels may repeat
+        with warnings.catch_warnings():
+            # the warning was given for the whole table
+            warnings.filterwarnings("ignore", "column .* no value was seen in training")
+            if detector is not None and len(detector.calibration_scores_):
+                calibration = np.asarray(detector.calibration_scores_)
+                p = conformal.p_values(calibration, score[worst], rounding=detector.rounding_)
+                lines = detector.reasons(taken, k=k)
+            else:
+                usual = density.explain(rows.take(spread_positions(len(rows), MOST_ROWS)))
+                lines = reasons(density, taken, usual, k)
+        for line in lines.to_dict("records"):
+            if line["rank"] == 1 or line["excess"] >= LEAST_EXCESS:
+                by_row[line["row"]].append(line)
+    return pd.DataFrame(
+        {
+            "row": list(rows.index[worst]),
+            "nats": 0.0 - score[worst],  # not -0.0
+            "p_value": p,
+            "reasons": [tuple(map(sentence, _informative(lines))) for lines in by_row],
+        }
+    )
+
+
+def _informative(lines: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """A row's reasons without cells that hold the expected value; the first, if all do."""
+    return [line for line in lines if not _is_as_expected(line)] or lines[:1]
+
+
+def _is_as_expected(line: Mapping[str, Any]) -> bool:
+    has_expected = not np.isnan(line["probability"])
+    return has_expected and as_written(line["expected"]) == as_written(line["value"])
+
+
+def column_entropies(density: DiffusionDensity, rows: Rows) -> pd.DataFrame:
+    """Each column's mean surprisal, marginally and given all other columns, over at most ``MOST_ROWS`` rows.
+
+    Returns
+    -------
+    DataFrame, shape (C, 6)
+        column, kind, nats, nats_given_others, explained (the difference) and share (explained relative to nats; NaN
+        for a density and where nats is not positive). A missing cell counts as 0 nats.
+    """
+    cells = cell_nats(density, rows.take(spread_positions(len(rows), MOST_ROWS)))
+    schema = density.encoder_.schema
+    alone, given = (table.to_numpy().mean(0) for table in (cells.alone, cells.given_rest))
+    is_entropy = np.array([column.kind in MASSES for column in schema]) & (alone > 0)
+    return pd.DataFrame(
+        {
+            "column": [column.name for column in schema],
+            "kind": [column.kind for column in schema],
+            "nats": alone,
+            "nats_given_others": given,
+            "explained": alone - given,
+            "share": np.divide(
+                alone - given, alone, out=np.full(len(alone), np.nan), where=is_entropy
+            ),
+        }
+    )
+
+
+def facts(density: DiffusionDensity, seconds_per_row: float) -> list[tuple[str, str]]:
+    """Names and values that describe the model, its training data and its cost."""
+    schema, history = density.encoder_.schema, density.history_
+    schedules = density.schedule_table_
+    kinds = pd.Series([c.kind for c in schema]).value_counts()
+    cells, missing = (sum(getattr(c, name) for c in schema) for name in ("n_rows", "n_missing"))
+    steps, seconds = history["step"].iloc[-1], history["seconds"].iloc[-1]
+    lines = [
+        ("training rows", f"{schema[0].n_rows:,}, part of them held out for validation"),
+        ("columns", f"{len(schema)}: {', '.join(f'{n} {kind}' for kind, n in kinds.items())}"),
+        ("missing cells", f"{missing / max(1, cells):.1%} of the training table"),
+        ("model", f"{density.denoiser_.n_parameters:,} parameters"),
+        ("training", f"{steps:,.0f} steps in {seconds:.0f} s"),
+    ]
+    if len(schedules):
+        best = schedules.iloc[0]
+        used = f"{best['path']}, {best['steps']} steps, {best['paths']} paths per row"
+        lines.append(("schedule", used))
+    return [
+        *lines,
+        ("network evaluations", f"up to {density.n_evaluations} per row"),
+        ("scoring time", f"{1000 * seconds_per_row:.1f} ms per row on {density.device_}"),
+        ("version", f"discrete_itd {discrete_itd.__version__}"),
+    ]
+
+
+def spread_positions(n: int, most: int) -> np.ndarray:
+    """Positions of at most ``most`` of n rows, evenly spread over the table."""
+    return np.unique(np.linspace(0, n - 1, min(n, most)).astype(int))
