@@ -42,6 +42,7 @@ LAW = settings(
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
+FEW_EXAMPLES = settings(LAW, max_examples=8)  # of properties over many kinds of denoisers
 
 
 def simplex(n, *, is_open=False):

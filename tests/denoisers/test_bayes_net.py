@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from laws import (
     BOOKS,
-    LAW,
+    FEW_EXAMPLES,
     all_rows,
     bayes_net_tables,
     cases,
@@ -80,7 +80,7 @@ def draw_rows(denoiser, n, rng, *, missing=0.0):
 # -- exact, whatever is known ----------------------------------------------------------------------
 
 
-@LAW
+@FEW_EXAMPLES
 @given(tables(max_columns=4), seeds)
 def test_log_prob_is_a_product_of_tables(device, dtype, columns, seed):
     book = Codebook(columns).to(device)
@@ -92,7 +92,7 @@ def test_log_prob_is_a_product_of_tables(device, dtype, columns, seed):
     assert got.exp().sum().item() == pytest.approx(1, abs=rounding(dtype))
 
 
-@LAW
+@FEW_EXAMPLES
 @given(tables(max_columns=5), seeds)
 def test_a_tree_is_a_network_of_one_parent(device, dtype, columns, seed):
     book = Codebook(columns).to(device)
@@ -362,7 +362,7 @@ def naive_elimination(parents, sizes, order):
     return [math.prod(sizes[i] for i in scope) for scope in scopes]
 
 
-@LAW
+@FEW_EXAMPLES
 @given(graphs())
 def test_elimination_counts_the_tables_on_the_way(graph):
     parents, sizes = graph
@@ -433,7 +433,7 @@ def correlated(sizes, n, seed):
     return ((hidden + noise) % np.array(sizes)).astype(float)
 
 
-@LAW
+@FEW_EXAMPLES
 @given(few_rows)
 def test_gains_are_differences_of_schwarz_criterion(made):
     """The same by the way that minds gaps."""
@@ -450,7 +450,7 @@ def test_gains_are_differences_of_schwarz_criterion(made):
             assert other.gain(j, above, i) == pytest.approx(expected, abs=1e-8)
 
 
-@LAW
+@FEW_EXAMPLES
 @given(few_rows)
 def test_gains_beside_gaps_are_those_of_the_rows_that_have_all(made):
     """In proportion, at the price that a number has among all rows."""
@@ -494,7 +494,7 @@ def neighbours(parents, sizes, most_parents, most_table):
             yield changed
 
 
-@LAW
+@FEW_EXAMPLES
 @given(few_rows, st.sampled_from([0.0, 0.05, 1.0]), st.integers(0, 3))
 def test_no_change_of_a_found_graph_would_improve_it(made, penalty, most_parents):
     (_, sizes), n, seed = made
@@ -512,7 +512,7 @@ def test_no_change_of_a_found_graph_would_improve_it(made, penalty, most_parents
         assert total(other) <= best + 1e-5
 
 
-@LAW
+@FEW_EXAMPLES
 @given(few_rows, st.sampled_from([0, 1, 4]), st.sampled_from([1, 12, 40]))
 def test_limits_are_kept(made, most_parents, most_table):
     """Whatever it costs: without a price, every edge would be taken."""
@@ -707,7 +707,7 @@ def naive_table(x, sizes, alone, above, j, strength):
     )
 
 
-@LAW
+@FEW_EXAMPLES
 @given(graphs(), st.integers(0, 40), seeds, st.sampled_from([0.01, 1.0, 30.0]))
 def test_tables_are_smoothed_by_shorter_ones(graph, n, seed, strength):
     parents, sizes = graph

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from laws import (
     BOOKS,
-    LAW,
+    FEW_EXAMPLES,
     WIDER_BOOKS,
     all_rows,
     code,
@@ -49,7 +49,7 @@ def by_column(book, probs):
 # -- exact, whatever is known ----------------------------------------------------------------------
 
 
-@LAW
+@FEW_EXAMPLES
 @given(tables(max_columns=4), seeds)
 def test_log_prob_is_a_sum_over_classes(device, dtype, columns, seed):
     book = Codebook(columns).to(device)
@@ -240,7 +240,7 @@ def test_rounds_equal_slow_ones(device, dtype, name, missing, n_rounds):
 
 
 @pytest.mark.parametrize("pseudo_count", [FEW, 1.0])
-@pytest.mark.parametrize("missing", [0.0, 0.3])
+@pytest.mark.parametrize("missing", [0.3, pytest.param(0.0, marks=pytest.mark.slow)])
 def test_no_round_lowers_the_likelihood(device, dtype, missing, pseudo_count):
     """That of the rows, the pseudo-counts, and half a row by which every class's weight is smoothed."""
     book = Codebook([simplex(3), simplex(2), simplex(4), simplex(3), simplex(2)]).to(device)
@@ -271,7 +271,7 @@ def clusters(n, rng, *, missing=0.0):
 CLUSTERED = [code(5), simplex(3), real(), real(), real()]
 
 
-@pytest.mark.parametrize("missing", [0.0, 0.2])
+@pytest.mark.parametrize("missing", [0.2, pytest.param(0.0, marks=pytest.mark.slow)])
 def test_continuous_columns_get_a_gaussian_of_every_class(device, missing):
     """And large vocabularies the marginals."""
     book = Codebook(CLUSTERED).to(device)
@@ -348,7 +348,7 @@ def test_held_out_rows_end_the_fit_and_choose_the_round(device, monkeypatch):
     assert log_prob(longer, x).mean() > log_prob(fitted, x).mean() + 0.02
 
 
-@pytest.mark.parametrize("missing", [0.0, 0.2])
+@pytest.mark.parametrize("missing", [0.2, pytest.param(0.0, marks=pytest.mark.slow)])
 def test_a_large_table_is_learned_by_parts(device, monkeypatch, missing):
     """About as well: held-out rows tell."""
     book = Codebook(CLUSTERED).to(device)

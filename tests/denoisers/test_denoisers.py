@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from laws import (
     BOOKS,
-    LAW,
+    FEW_EXAMPLES,
     WIDER_BOOKS,
     all_rows,
     cases,
@@ -51,7 +51,7 @@ def state_of_possible_rows(book, oracle, rng, n):
 # -- the oracle ------------------------------------------------------------------------------------
 
 
-@LAW
+@FEW_EXAMPLES
 @given(tables(max_columns=3), seeds)
 def test_oracle_mean_is_a_sum_over_the_support(device, dtype, columns, seed):
     book = Codebook(columns).to(device)
@@ -79,7 +79,7 @@ def test_oracle_mean_is_a_sum_over_the_support(device, dtype, columns, seed):
         )
 
 
-@LAW
+@FEW_EXAMPLES
 @given(tables(max_columns=3), seeds)
 def test_oracle_of_a_product_is_the_marginal_denoiser(device, dtype, columns, seed):
     book = Codebook(columns).to(device)
@@ -113,7 +113,7 @@ def test_oracle_adds_repeated_rows_and_bounds_impossible_ones(device):
     assert q.categorical.logits.isfinite().all()
 
 
-@LAW
+@FEW_EXAMPLES
 @given(seeds)
 def test_oracle_follows_relabelled_categories_and_permuted_columns(device, dtype, seed):
     rng = np.random.default_rng(seed)
@@ -174,7 +174,7 @@ def test_only_low_cardinality_columns_have_a_table(name):
 # -- the marginals ---------------------------------------------------------------------------------
 
 
-@LAW
+@FEW_EXAMPLES
 @given(wide_tables, seeds, st.booleans())
 def test_smoothed_marginals_are_counts(device, dtype, columns, seed, own_unseen):
     """Of the cells that are there; what was never seen gets its own count, or the pseudo-count."""
@@ -221,7 +221,7 @@ def test_wrong_marginals_are_refused(probs):
 # -- the network -----------------------------------------------------------------------------------
 
 
-@LAW
+@FEW_EXAMPLES
 @given(wide_tables, seeds)
 def test_untrained_network_is_its_base(device, dtype, columns, seed):
     book = Codebook(columns).to(device)
@@ -240,7 +240,7 @@ def moved_by_the_network(net, y, snr):
     return (net(y, snr).mean() - net.base(y, snr).mean()).abs().max()
 
 
-@LAW
+@FEW_EXAMPLES
 @given(tables(sizes=(2, 3, 33)), seeds)
 def test_random_network_gives_posteriors_that_keep_what_is_known(device, dtype, columns, seed):
     book = Codebook(columns).to(device)

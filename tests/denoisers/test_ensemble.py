@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from laws import (
     BOOKS,
-    LAW,
+    FEW_EXAMPLES,
     WIDER_BOOKS,
     all_rows,
     draws,
@@ -122,7 +122,7 @@ def test_weights_are_those_given_and_between_them_straight(device, dtype):
     torch.testing.assert_close(ensemble.weights(snr)[0], by_hand, **close)
 
 
-@LAW
+@FEW_EXAMPLES
 @given(st.sampled_from(WITHOUT_WORDS), seeds)
 def test_a_combination_believes_the_mean_of_its_members(device, dtype, name, seed):
     """Probabilities, densities and denoised points, whatever is known."""
@@ -228,7 +228,7 @@ def test_the_integral_of_an_ensemble_is_never_optimistic_in_total(device, name, 
 
 
 @pytest.mark.parametrize("schedule", ["isotropic", "block", "partly known", "hybrid"])
-@pytest.mark.parametrize("name", ["mixed", "open"])
+@pytest.mark.parametrize("name", ["open", pytest.param("mixed", marks=pytest.mark.slow)])
 def test_path_masses_of_an_ensemble_add_up_to_one(device, dtype, name, schedule):
     book = make_book(name, device)
     got = path_log_prob(
@@ -244,7 +244,7 @@ def test_path_masses_of_an_ensemble_add_up_to_one(device, dtype, name, schedule)
     assert stderr < 0.05
 
 
-@LAW
+@FEW_EXAMPLES
 @given(st.sampled_from(sorted(BOOKS)), seeds)
 def test_autoregression_of_an_ensemble_is_normalised_to_rounding(device, dtype, name, seed):
     book = make_book(name, device)

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from laws import (
     BOOKS,
-    LAW,
+    FEW_EXAMPLES,
     all_rows,
     cases,
     make_book,
@@ -31,7 +31,7 @@ KINDS = ["mixture", "tree", "trees", "bayes_net", "joined"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@LAW
+@FEW_EXAMPLES
 @given(tables(max_columns=4), seeds)
 def test_missing_cells_are_summed_over(device, dtype, kind, columns, seed):
     """Also beside rows of which nothing is missing."""
@@ -52,7 +52,7 @@ def test_missing_cells_are_summed_over(device, dtype, kind, columns, seed):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@LAW
+@FEW_EXAMPLES
 @given(tables(max_columns=4), seeds)
 def test_posterior_is_a_sum_over_all_rows(device, dtype, kind, columns, seed):
     """At once for rows of which nothing, all or some is known, or seen through noise."""

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from laws import (
-    LAW,
+    FEW_EXAMPLES,
     WITH_REALS,
     all_rows,
     cases,
@@ -72,7 +72,7 @@ def naive_log_prob(oracle, row):
     return np.logaddexp.reduce(total)
 
 
-@LAW
+@FEW_EXAMPLES
 @given(mixed_tables, seeds)
 def test_log_prob_is_a_sum_over_classes(device, dtype, columns, seed):
     book = Codebook(columns).to(device)
@@ -85,7 +85,7 @@ def test_log_prob_is_a_sum_over_classes(device, dtype, columns, seed):
     )
 
 
-@LAW
+@FEW_EXAMPLES
 @given(mixed_tables, seeds)
 def test_posterior_is_bayes_rule_over_classes(device, dtype, columns, seed):
     """Responsibilities from every cell's evidence; then each column's own posterior given the class."""

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from laws import (
     BOOKS,
-    LAW,
+    FEW_EXAMPLES,
     WIDER_BOOKS,
     all_rows,
     fixed_order,
@@ -102,7 +102,7 @@ def naive(network, features, comes, goes):
 # -- the network -----------------------------------------------------------------------------------
 
 
-@LAW
+@FEW_EXAMPLES
 @given(
     RAGGED, RAGGED, st.integers(0, 3), st.sampled_from([(1, 1), (8, 0), (33, 1), (32, 2)]), seeds
 )
@@ -116,14 +116,14 @@ def test_a_transformer_is_its_definition(dtype, comes, goes, n_rows, size, seed)
     np.testing.assert_allclose(out, expected, atol=rounding(dtype, 100))
 
 
-@LAW
+@FEW_EXAMPLES
 @given(RAGGED, RAGGED, seeds)
 def test_a_transformer_starts_at_zero(comes, goes, seed):
     network = transformer(comes, goes, seed=seed)
     assert not network(torch.randn(3, len(comes))).any()
 
 
-@LAW
+@FEW_EXAMPLES
 @given(RAGGED, RAGGED, st.permutations(range(N_COLUMNS)), seeds)
 def test_other_names_of_columns_change_nothing(dtype, comes, goes, order, seed):
     """Column j called order[j], with all that is its own: the same numbers go out."""
@@ -150,7 +150,7 @@ def test_every_column_hears_every_other():
         assert not gradient[1].any()  # a row is by itself
 
 
-@LAW
+@FEW_EXAMPLES
 @given(RAGGED.filter(len), RAGGED.filter(len), seeds)
 def test_the_gradient_reaches_every_weight(comes, goes, seed):
     """Of the weights of numbers that are there."""
@@ -190,7 +190,7 @@ def test_an_unknown_architecture_is_refused():
         NeuralDenoiser(base, architecture="cnn")
 
 
-@LAW
+@FEW_EXAMPLES
 @given(wide_tables, seeds)
 def test_an_untrained_transformer_is_its_base(device, dtype, columns, seed):
     book = Codebook(columns).to(device)
@@ -220,7 +220,7 @@ def test_a_transformer_has_a_say_in_every_column_and_keeps_what_is_known(device,
         assert moved[:, book.coord_column == j].max() > 1e-3
 
 
-@LAW
+@FEW_EXAMPLES
 @given(tables(sizes=(1, 2, 3), max_columns=3), seeds)
 def test_a_tree_is_corrected_too(device, dtype, columns, seed):
     """Any exact base: untrained it is the base, trained it is still a normalised mass."""

@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from laws import (
-    LAW,
+    FEW_EXAMPLES,
     all_rows,
     cases,
     make_book,
@@ -76,7 +76,7 @@ def naive_log_prob(denoiser, row):
 # -- exact, whatever is known ----------------------------------------------------------------------
 
 
-@LAW
+@FEW_EXAMPLES
 @given(tables(max_columns=4), seeds)
 def test_log_prob_is_a_sum_over_joined_categories(device, dtype, columns, seed):
     book = Codebook(columns).to(device)
