@@ -27,6 +27,7 @@ from sklearn.frozen import FrozenEstimator
 import discrete_itd
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
 from discrete_itd.datasets import load_car, load_digits, load_mushroom
+from discrete_itd.images import ImageDensity
 from discrete_itd.recipes import BayesNet, Ensemble, Mixture, Network, Trees
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
@@ -200,6 +201,62 @@ def fixtures(answers):
             ask(answers, f"fixture/{stem}.{suffix}", asked)
 
 
+def images(answers):
+    """An image density of levels and classes, one of values, both of networks that are hardly trained."""
+    rng = np.random.default_rng(0)
+    X = np.add.outer(rng.integers(5, size=80), rng.integers(4, size=(1, 3, 3)))
+    labels = (X[:, 0, 0, 0] > 3).astype(int)
+    bars = np.cumprod(1 - np.linspace(5e-4, 0.1, 100))
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Linear(11, 16), torch.nn.SiLU(), torch.nn.Linear(16, 9))
+
+    def noise(noisy, time, classes=None):
+        told = torch.zeros_like(time) if classes is None else classes
+        told = torch.stack([time / 100, told.to(time)], 1).to(torch.float32)
+        return net(torch.cat([noisy.float().flatten(1), told], 1)).view_as(noisy)
+
+    kinds = {
+        "levels": (X, {"n_levels": 8, "labels": labels, "n_classes": 2, "null_class": 2}),
+        "values": (X / 2.0 - 1, {}),
+    }
+    for name, (rows, options) in kinds.items():
+        model = ImageDensity.from_callable(
+            noise, rows, prediction="epsilon", schedule=bars, n_knots=6, n_steps=6, **options
+        )
+        asked, told = rows[:20], labels[:20] if options else None
+        both = ImageDensity.ensemble([model, model], rows, labels if options else None, n_steps=6)
+        questions = {
+            "log_prob": lambda: model.log_prob(asked, told),  # noqa: B023
+            "integral": lambda: model.integral(asked, told, n_points=16),  # noqa: B023
+            "sample": lambda: model.sample(5, random_state=0).astype(float),  # noqa: B023
+            "ensemble": lambda: both.log_prob(asked, told),  # noqa: B023
+        }
+        if options:
+            questions["bound"] = lambda: model.variational_bound(asked, told, n_times=10)  # noqa: B023
+            questions["information"] = lambda: model.information(asked, told, n_points=8)  # noqa: B023
+        ask(answers, f"images/{name}", questions)
+    module = ImageDensity.from_callable(
+        Image(net), X, prediction="epsilon", schedule=bars, n_knots=6, n_steps=6, n_levels=8
+    )
+    tuned = module.fine_tune(X, max_steps=20, learning_rate=1e-3)
+    history = tuned.history.drop(columns="seconds").astype(float)
+    ask(
+        answers, "images/tuned", {"history": lambda: history, "log_prob": lambda: tuned.log_prob(X)}
+    )
+
+
+class Image(torch.nn.Module):
+    """A network of rows as one of images without classes."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, noisy, time):
+        told = torch.stack([time / 100, torch.zeros_like(time)], 1).to(noisy)
+        return self.net(torch.cat([noisy.flatten(1), told], 1)).view_as(noisy)
+
+
 def fit_all(answers, only):
     """Fit every pair of table and recipe that a pattern of `only` matches, and ask."""
     for name, (table, column, options) in tables().items():
@@ -263,7 +320,7 @@ def main():
         "--only",
         nargs="*",
         default=["*"],
-        help="patterns of table/recipe, like 'mixed/*' 'fixture'",
+        help="patterns of table/recipe, like 'mixed/*' 'fixture' 'images'",
     )
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -272,6 +329,8 @@ def main():
     answers = {}
     if any(fnmatch.fnmatch("fixture", pattern) for pattern in options.only):
         fixtures(answers)
+    if any(fnmatch.fnmatch("images", pattern) for pattern in options.only):
+        images(answers)
     fit_all(answers, options.only)
     if options.write:
         np.savez_compressed(options.write, **answers)
