@@ -1,8 +1,7 @@
 """Existing diffusion models as denoisers of this library's channel.
 
-A model is taken as it is: its network, its noise schedule, and what it predicts. The result is a denoiser like any
-other, so its likelihood, an ensemble of several, and tuning it by the information-theoretic objective are those of all
-denoisers; :class:`discrete_itd.images.ImageDensity` does them on pictures.
+A model keeps its network, its noise schedule and its kind of prediction. The result is a denoiser like any other, which
+can be scored, combined with others and tuned; :class:`discrete_itd.images.ImageDensity` does so on images.
 
 Source: Kong, Brekelmans, Ver Steeg, "Information-Theoretic Diffusion", ICLR 2023, arXiv:2302.03792.
 """
@@ -19,14 +18,15 @@ from torch import Tensor, nn
 
 from discrete_itd.denoisers.marginal import MarginalDenoiser
 from discrete_itd.images.adapted import AdaptedDenoiser
+from discrete_itd.images.calibration import N_KNOTS, calibrate
 from discrete_itd.images.noising import Noising, Preconditioned, VariancePreserving
 from discrete_itd.images.pixels import Pixels
 from discrete_itd.progress import progress_bar
 
 __all__ = ["Preconditioned", "VariancePreserving", "from_callable", "from_diffusers"]
 
-BANDWIDTH = 0.9  # of levels that are smoothed, by the rule of Silverman (1986)
-SHARES = (0.0, 0.25, 0.5, 0.75, 0.9, 0.97, 0.99, 0.999)  # of smoothed levels in a marginal
+BANDWIDTH = 0.9  # factor of Silverman's rule (1986) for the kernel that smooths levels
+SHARES = (0.25, 0.5, 0.75, 0.9, 0.97, 0.99, 0.999)  # candidate weights of the smoothed levels
 
 Prediction = Literal["epsilon", "v_prediction", "sample"]
 
@@ -44,47 +44,47 @@ def from_callable(
     n_classes: int = 0,
     null_class: int | None = None,
     autocast: torch.dtype | None = None,
-    n_knots: int = 24,
+    n_knots: int = N_KNOTS,
     random_state: int = 0,
 ) -> AdaptedDenoiser:
-    r"""Make a denoiser of any function that predicts noise, velocity or the clean picture.
+    r"""Make a denoiser of a function that predicts the noise, the velocity or the clean image.
 
     Parameters
     ----------
     f : callable
-        ``f(noisy, time)`` with pictures (B, \*shape) at the scale of the schedule and times (B,), or with
-        classes (B,) as a third argument if ``n_classes`` says that there are any; gives a tensor like ``noisy``.
-        Times lie between those of the schedule where the SNR does: they are fractional numbers. A
-        module becomes part of the denoiser, and can be tuned; it is not copied, and put in evaluation mode.
+        ``f(noisy, time)`` with images (B, \*shape) at the scale of the schedule and times (B,), and with classes (B,)
+        as a third argument if ``n_classes`` is positive; returns a tensor of the shape of ``noisy``. Times are
+        fractional where the SNR lies between those of the schedule. A module becomes part of the denoiser, and can be
+        tuned; it is not copied, and is put in evaluation mode.
     X : array-like
-        Some hundred pictures like those to be scored, best not those that the model learned: on them it is measured how
-        far its guesses err. Levels 0 ... n_levels - 1, or values in the model's units.
+        Some hundred images like those to be scored, best not the model's training images: the errors of its
+        predictions are measured on them. Levels 0 ... n_levels - 1, or values in the model's units.
     prediction : {"epsilon", "v_prediction", "sample"}
-        The noise, the velocity, or the clean picture; for what they mean to a :class:`Preconditioned` model, see there.
+        The noise, the velocity, or the clean image; see :class:`Preconditioned` for their meaning there.
     schedule : Noising or sequence of float
         :class:`VariancePreserving`, :class:`Preconditioned`, or :math:`\bar\alpha_t` of the times 0 ... T - 1.
     labels : array-like of int, optional
-        Classes of ``X``; needed if the model knows classes and has no ``null_class``.
+        Classes of ``X``; needed if the model has classes and no ``null_class``.
     shape : tuple of int, optional
-        Of one picture, as the model takes it. By default that of ``X``.
+        Shape of one image, as the model takes it. By default that of ``X``.
     n_levels : int, optional
-        Grey levels; pixels are continuous by default.
+        Levels of a pixel; pixels are continuous by default.
     value_range : tuple of float
         The model's values of the first and the last level.
     n_classes : int
-        Classes that the model knows.
+        Number of the model's classes.
     null_class : int, optional
-        What the model is told where the class is unknown.
+        The class that the model is given where the class is unknown.
     autocast : torch.dtype, optional
         Floating type of the network's arithmetic, like ``torch.bfloat16``.
     n_knots : int
-        SNRs at which errors are measured; each costs a call for every picture of ``X``.
+        SNRs at which errors are measured; each costs one network evaluation per image of ``X``.
     random_state : int
 
     Raises
     ------
     ValueError, TypeError
-        If a shape, level, class, prediction or schedule is not possible; it is named.
+        If a shape, level, class, prediction or schedule is invalid; the message names it.
     """
     if not callable(f):
         raise TypeError(f"f must be callable, got {type(f).__name__}")
@@ -92,7 +92,7 @@ def from_callable(
         noising: Any = VariancePreserving(torch.as_tensor(schedule))
     else:
         noising = schedule
-    if not all(hasattr(noising, name) for name in ("low", "high", "time", "shown", "guess")):
+    if not isinstance(noising, Noising):
         raise TypeError(
             f"schedule must be a Noising or a sequence of alphas_cumprod, got {type(schedule).__name__}"
         )
@@ -101,9 +101,7 @@ def from_callable(
     pixels = Pixels(tuple(shape), n_levels, *map(float, value_range), n_classes=n_classes)
     x = pixels.encode(X, labels)
     if len(x) < 2:
-        raise ValueError(
-            f"X must hold at least two pictures to calibrate the model by, got {len(x)}"
-        )
+        raise ValueError(f"X must hold at least two images, to calibrate the model, got {len(x)}")
     for name, value in (("n_knots", n_knots), ("random_state", random_state)):
         if type(value) is not int:
             raise TypeError(f"{name} must be an integer, got {value!r}")
@@ -119,7 +117,8 @@ def from_callable(
     ).to(device)
     generator = torch.Generator(device).manual_seed(random_state)
     with progress_bar(1.0, "calibrating", "{l_bar}{bar}| {elapsed}<{remaining}") as bar:
-        return denoiser.calibrate(
+        return calibrate(
+            denoiser,
             x.to(device),
             generator=generator,
             n_knots=n_knots,
@@ -137,7 +136,7 @@ def from_diffusers(
     value_range: tuple[float, float] = (-1.0, 1.0),
     null_class: int | None = None,
     autocast: torch.dtype | None = None,
-    n_knots: int = 24,
+    n_knots: int = N_KNOTS,
     random_state: int = 0,
 ) -> AdaptedDenoiser:
     """Make a denoiser of a diffusers model, without changing its weights.
@@ -146,10 +145,10 @@ def from_diffusers(
     ----------
     model : UNet2DModel, or a module like it
         Called as ``model(sample, timestep, class_labels)``; ``in_channels`` and ``sample_size`` of its ``config``
-        give the shape of pictures. It is used where it lies, not copied, and put in evaluation mode.
+        give the shape of images. It is not copied, and is put in evaluation mode.
     scheduler : scheduler of diffusers
         One with ``alphas_cumprod`` (DDPM, DDIM, PNDM, Euler, Heun, DPM-Solver and others, linear or cosine), or one
-        of EDM (``sigma_data``, ``sigma_min`` and ``sigma_max`` in its config). It is read, not run.
+        of EDM (``sigma_data``, ``sigma_min`` and ``sigma_max`` in its config). Only its noise levels are read.
     X, labels, n_levels, value_range, null_class, autocast, n_knots, random_state
         As of :func:`from_callable`. The classes are those of the model's ``num_class_embeds``, less the null class if
         that is the last.
@@ -157,7 +156,7 @@ def from_diffusers(
     Raises
     ------
     TypeError
-        If the scheduler is of another kind, or what it predicts is unknown.
+        If the scheduler is of another kind, or its prediction type is unknown.
     ValueError
         As of :func:`from_callable`.
     """
@@ -174,7 +173,7 @@ def from_diffusers(
     prediction = getattr(scheduler.config, "prediction_type", None)
     if prediction not in ("epsilon", "v_prediction", "sample"):
         raise TypeError(
-            f"the scheduler predicts {prediction!r}, which is none of epsilon, v_prediction and sample"
+            f"the scheduler's prediction_type must be epsilon, v_prediction or sample, got {prediction!r}"
         )
     return from_callable(
         DiffusersNetwork(model),
@@ -194,11 +193,11 @@ def from_diffusers(
 
 
 def noising_of(scheduler: Any) -> Noising:
-    """The noise of a diffusers scheduler; TypeError for one that is not understood."""
+    """The noise of a diffusers scheduler; TypeError for an unsupported one."""
     config: Any = getattr(scheduler, "config", None)
     alphas = getattr(scheduler, "alphas_cumprod", None)
     if getattr(config, "timestep_type", "discrete") == "continuous":
-        raise TypeError(f"a {type(scheduler).__name__} with continuous times is not understood")
+        raise TypeError(f"a {type(scheduler).__name__} with continuous times is not supported")
     if alphas is not None:
         return VariancePreserving(alphas)
     if all(hasattr(config, name) for name in ("sigma_data", "sigma_min", "sigma_max")):
@@ -209,7 +208,7 @@ def noising_of(scheduler: Any) -> Noising:
 
 
 class DiffusersNetwork(nn.Module):
-    """A diffusers model as a function of noisy pictures, times and classes."""
+    """A diffusers model as a function of noisy images, times and classes."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -224,7 +223,7 @@ class DiffusersNetwork(nn.Module):
 
 
 class _Plain(nn.Module):
-    """A function that knows no classes, as one that is told None."""
+    """A function without classes, called with None for the classes."""
 
     def __init__(self, f: Callable[..., Tensor]) -> None:
         super().__init__()
@@ -246,7 +245,7 @@ def _entry(config: Any, name: str, where: str) -> Any:
     value = getattr(config, name, None)
     if value is None:
         raise TypeError(
-            f"{where} has no {name}: give the UNet itself, not a pipeline; or use from_callable, which is told"
+            f"{where} has no {name}: give the UNet itself, not a pipeline; or use from_callable, which takes"
             " the shape"
         )
     return value
@@ -254,17 +253,17 @@ def _entry(config: Any, name: str, where: str) -> Any:
 
 @torch.no_grad()
 def pixel_marginals(pixels: Pixels, x: Tensor) -> MarginalDenoiser:
-    """What is known of every pixel without the others, from rows ``x`` (N, C).
+    """Marginal distributions of the pixels and the class, estimated from rows ``x`` (N, C).
 
-    Levels: the share of rows that have each, mixed with the same smoothed by a kernel, in the proportion that predicts
-    a row left out best. Continuous values: one Gaussian. Classes: their shares.
+    Levels: relative frequencies, mixed with kernel-smoothed ones in the proportion with the best leave-one-out
+    log-likelihood. Continuous values: one Gaussian each. Classes: relative frequencies.
     """
     n, n_rows, book = pixels.n_pixels, len(x), pixels.codebook()
     classes = torch.zeros(0, dtype=torch.float64)
     if pixels.n_classes:
         column = x[:, n]
-        told = column[~column.isnan()].long()
-        classes = torch.bincount(told, minlength=pixels.n_classes) + 0.5
+        known = column[~column.isnan()].long()
+        classes = torch.bincount(known, minlength=pixels.n_classes) + 0.5
     if pixels.n_levels is None:
         cells = x[:, :n]
         var = cells.var(0, correction=0).clamp_min(1e-8)
@@ -274,7 +273,7 @@ def pixel_marginals(pixels: Pixels, x: Tensor) -> MarginalDenoiser:
     codes = x[:, :n].long()
     counts = torch.zeros(n, k, dtype=torch.float64)
     counts.scatter_add_(1, codes.T, torch.ones(n, n_rows, dtype=torch.float64))
-    # smooth over levels, the finer the more rows, and over all levels a little
+    # a kernel whose width falls with the number of rows, and a little of the uniform distribution
     sd = codes.double().std(0, correction=0).mean()
     width = max(0.5, float(BANDWIDTH * sd * n_rows ** (-1 / 5)))
     at = torch.arange(k, dtype=torch.float64)
@@ -282,11 +281,10 @@ def pixel_marginals(pixels: Pixels, x: Tensor) -> MarginalDenoiser:
     kernel = kernel / kernel.sum(1, keepdim=True)
     uniform = 1 / (n_rows + 1) / k
     smooth = (counts @ kernel) * (n_rows / (n_rows + 1)) / n_rows + uniform
-    own = (
-        kernel.diagonal() * (n_rows / (n_rows + 1)) / n_rows
-    )  # of a row itself, which it must not see
+    # a row's own part, which is left out of its prediction
+    own = kernel.diagonal() * (n_rows / (n_rows + 1)) / n_rows
     best, best_nats = 0.5, math.inf
-    for share in SHARES[1:]:
+    for share in SHARES:
         left = (1 - share) * (counts - 1).clamp_min(0) / max(1, n_rows - 1)
         left = left + share * (smooth - own).clamp_min(uniform)
         nats = -float((counts * left.log()).sum())

@@ -1,4 +1,4 @@
-"""Several models of pictures beside one another, and one on its way: where nats are lost, and what training brings."""
+"""Comparison of image models by SNR, and of the checkpoints of one model by training step."""
 
 from __future__ import annotations
 
@@ -21,37 +21,42 @@ def compare_mse(
     *,
     n_points: int = 33,
 ) -> pd.DataFrame:
-    """Denoising errors of several models on the same noise: where in SNR one loses to another, and how many nats.
+    """Denoising errors of several models on the same noise, by SNR, and the nats that each loses there.
 
     Parameters
     ----------
     models : dict from name to ImageDensity
-        Of one kind of pictures; the first is the one that others are compared with.
+        Models of images of one layout; the others are compared with the first.
     X, labels
-        Held-out pictures.
+        Held-out images.
     n_points : int
-        SNRs, evenly spread on a logarithmic scale.
+        Number of SNRs, evenly spread on a logarithmic scale.
 
     Returns
     -------
     DataFrame, shape (n_points, 1 + 3 M)
-        logsnr; and for each model its mean squared error, under its name; the nats that it loses to the first in the
-        part of the axis around that SNR, ``lost_<name>``, which add up to the area between the two curves; and their
-        paired standard error, ``stderr_<name>``.
+        ``logsnr``; and for each model its squared error, averaged over images, under its name; the nats that it loses
+        to the first in the interval around that SNR, ``lost_<name>``, which sum to the area between the two curves; and
+        their paired standard error, ``stderr_<name>``.
+
+    Raises
+    ------
+    ValueError
+        If the models are of different images or one is named "logsnr", or there are fewer than two images or SNRs.
     """
     if not models:
-        raise ValueError("there is no model to compare")
+        raise ValueError("models is empty")
     if n_points < 2:
         raise ValueError(f"n_points must be at least 2, got {n_points}")
     if "logsnr" in models:
-        raise ValueError("a model cannot be named logsnr: that is the axis")
+        raise ValueError("a model cannot be named logsnr, the name of the axis")
     first = next(iter(models.values()))
     for name, model in models.items():
         if model.pixels != first.pixels:
-            raise ValueError(f"model {name!r} is of {model.pixels}, the first of {first.pixels}")
+            raise ValueError(f"model {name!r} has {model.pixels}, the first model {first.pixels}")
     x = first.encode(X, labels)
     if len(x) < 2:
-        raise ValueError("a curve with error bars needs at least two pictures")
+        raise ValueError("standard errors need at least two images")
     ends = [m.quadrature.edges[[0, -1]].tolist() for m in models.values()]
     low, high = min(e[0] for e in ends), max(e[1] for e in ends)
     logsnr = torch.linspace(low, high, n_points, dtype=torch.float64)
@@ -82,25 +87,25 @@ def progress_of_training(
     *,
     n_points: int = 64,
 ) -> pd.DataFrame:
-    """Held-out nats of checkpoints against the steps of training, for :func:`extrapolate`.
+    """Held-out nats of checkpoints by training step.
 
     Parameters
     ----------
     checkpoints : iterable of (int, ImageDensity)
-        Steps, increasing, and the model that was saved there.
+        Steps, increasing, and the model saved at each.
     X, labels
-        Held-out pictures.
+        Held-out images.
     n_points : int
-        Of the integral.
+        Integration points.
 
     Returns
     -------
     DataFrame
-        With columns step, valid_nats and valid_stderr, as
-        :func:`~discrete_itd.reporting.learning_curve.extrapolate` and the learning curve's picture take them.
+        Columns step, valid_nats and valid_stderr, the input of
+        :func:`~discrete_itd.reporting.learning_curve.extrapolate` and of the plot of a learning curve.
     """
     lines = []
     for step, model in checkpoints:
-        nats = -model.integral(X, labels, n_points=n_points).log_prob
+        nats = -torch.from_numpy(model.integral(X, labels, n_points=n_points).log_prob)
         lines.append((step, *mean_and_error(nats)))
     return pd.DataFrame(lines, columns=pd.Index(["step", "valid_nats", "valid_stderr"]))

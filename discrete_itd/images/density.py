@@ -1,9 +1,8 @@
-"""Likelihood, tuning and ensembles of existing diffusion models, on pictures.
+"""Log-probability, fine-tuning and ensembles of existing diffusion models of images.
 
-The way in is :meth:`ImageDensity.from_diffusers` or :meth:`ImageDensity.from_callable`. What a picture is to the
-model is told by :class:`~discrete_itd.images.pixels.Pixels`; the rest are the parts that tables have, too: the estimators
-of :mod:`discrete_itd.likelihood`, the training of :mod:`discrete_itd.training.train`, the ensembles of
-:mod:`discrete_itd.denoisers.ensemble`.
+:meth:`ImageDensity.from_diffusers` and :meth:`ImageDensity.from_callable` adapt a model. The layout of images is
+described by :class:`~discrete_itd.images.pixels.Pixels`; the estimators of :mod:`discrete_itd.likelihood`, the training
+of :mod:`discrete_itd.training.train` and the ensembles of :mod:`discrete_itd.denoisers.ensemble` are those of tables.
 
 Source: Kong, Brekelmans, Ver Steeg, "Information-Theoretic Diffusion", ICLR 2023, arXiv:2302.03792.
 """
@@ -25,59 +24,51 @@ from discrete_itd.denoisers import Denoiser, EnsembleDenoiser
 from discrete_itd.denoisers.gaussian import GaussianDenoiser
 from discrete_itd.images.adapted import AdaptedDenoiser
 from discrete_itd.images.adapters import from_callable, from_diffusers
+from discrete_itd.images.pixels import ImageEstimate, at_face
+from discrete_itd.images.tuning import fine_tune
 from discrete_itd.images.variational import variational_bound
-from discrete_itd.likelihood import (
-    Estimate,
-    integral_log_prob,
-    path_log_prob,
-)
+from discrete_itd.likelihood import integral_log_prob, path_log_prob
 from discrete_itd.likelihood.information import pointwise_information
 from discrete_itd.likelihood.sampling import sample
 from discrete_itd.likelihood.schedule_search import place_steps
 from discrete_itd.progress import progress_bar
-from discrete_itd.training.checkpoint import Checkpoint
-from discrete_itd.training.config import Evaluation, TrainingPlan
+from discrete_itd.training.config import Evaluation
 from discrete_itd.training.objective import mean_and_error, pilot_quadrature
-from discrete_itd.training.train import seeded, train
 
-BATCH_CELLS = 1 << 22  # numbers of a posterior in one call
-ISOTROPIC = (1.0, 0.0, 0.0)
+BATCH_CELLS = 1 << 22  # posterior size of one batch
 
 
 class ImageDensity:
-    """Log-probability of pictures from a denoiser of theirs.
+    """Log-probability of images from a denoiser of images.
 
     Parameters
     ----------
-    denoiser : AdaptedDenoiser, or EnsembleDenoiser of such
+    denoiser : AdaptedDenoiser, or EnsembleDenoiser of AdaptedDenoisers
     X : array-like
-        Some hundred pictures like those to be scored: SNRs are chosen by them.
+        Some hundred images like those to be scored. The range of SNRs and the steps are chosen on them.
     labels : array-like of int, optional
-        Their classes, if the model knows any.
+        Classes of ``X``, if the model has classes.
     n_steps : int
-        Steps of a path; each costs a network call per picture and path.
+        Steps of a path; each costs one network evaluation per image and path.
     batch_size : int, optional
-        Pictures in one network call. By default as many as memory of some hundred MB takes.
+        Images in one network evaluation; by default from 16 to 512, fewer where a posterior is large.
     random_state : int
-        Equal pictures get equal scores: the noise is that of the picture and this number.
+        Seed of the noise, which depends on nothing else but the image: equal images get equal scores.
 
     Attributes
     ----------
-    denoiser : Denoiser
-    pixels : Pixels
-    quadrature : Quadrature
-        Where on the axis of logsnr the code length is.
-    schedule : IsotropicSchedule
-        The steps of a path.
+    denoiser, pixels : Denoiser, Pixels
+        The model, and the layout of its images.
+    quadrature, schedule : Quadrature, IsotropicSchedule
+        Integration points over logsnr, and the steps of a path.
     history : DataFrame
-        Of the last tuning, empty without one.
+        Training and validation nats of :meth:`fine_tune`; empty for a model that was not tuned.
 
     Notes
     -----
-    Equal pictures share their noise, too, so averages over a table of few different ones are less sure than they
-    seem. Pickle and ``copy.deepcopy`` keep one whole, if the network can be pickled.
-    All log-probabilities are in nats per picture. Of pixels with levels they are those of a normalised mass; of
-    continuous pixels of a density per unit of the model's values.
+    Log-probabilities are nats per image: of pixels with levels, of a normalised probability mass; of continuous pixels,
+    of a density per unit of the model's values. Equal images share their noise, so the standard error of a mean over
+    few distinct images is too small. A model can be pickled and deep-copied if its network can.
     """
 
     def __init__(
@@ -90,19 +81,26 @@ class ImageDensity:
         batch_size: int | None = None,
         random_state: int = 0,
     ) -> None:
-        members = list(denoiser.members) if isinstance(denoiser, EnsembleDenoiser) else [denoiser]
-        pixels = [m.pixels for m in members if isinstance(m, AdaptedDenoiser)]
-        if len(pixels) != len(members):
-            raise TypeError("the denoiser must be an adapted one, or an ensemble of such")
-        self.denoiser, self.pixels = denoiser.eval(), pixels[0]
-        self.random_state, self.n_steps = random_state, n_steps
+        parts = list(denoiser.members) if isinstance(denoiser, EnsembleDenoiser) else [denoiser]
+        members = [part for part in parts if isinstance(part, AdaptedDenoiser)]
+        if len(members) != len(parts):
+            raise TypeError("denoiser must be an AdaptedDenoiser, or an ensemble of such")
+        self.denoiser, self.pixels = denoiser.eval(), members[0].pixels
+        self._marginals = members[0].base
+        self.n_steps, self.random_state = n_steps, random_state
         self.batch_size = batch_size or max(16, min(512, BATCH_CELLS // denoiser.codebook.size))
         self.history = pd.DataFrame(columns=pd.Index(Evaluation._fields))
-        x, generator = self.encode(X, labels), self.generator()
+        self._choose_steps(self.encode(X, labels))
+
+    def _choose_steps(self, x: Tensor) -> None:
+        """Choose the integration points and the steps of a path on encoded images."""
         if not len(x):
-            raise ValueError("X must hold pictures to choose SNRs by, got none")
-        self.quadrature = pilot_quadrature(denoiser, x, generator)
-        (self.schedule,) = place_steps(denoiser, x, self.quadrature, [n_steps], generator=generator)
+            raise ValueError("X must hold at least one image, got none")
+        generator = self.generator()
+        self.quadrature = pilot_quadrature(self.denoiser, x, generator)
+        (self.schedule,) = place_steps(
+            self.denoiser, x, self.quadrature, [self.n_steps], generator=generator
+        )
 
     @classmethod
     def from_diffusers(
@@ -111,21 +109,19 @@ class ImageDensity:
         scheduler: Any,
         X: Any,
         *,
+        labels: Any = None,
         n_steps: int = 32,
         batch_size: int | None = None,
+        random_state: int = 0,
         **options: Any,
     ) -> ImageDensity:
-        """A diffusers model as it is.
+        """Adapt a diffusers model, without changing its weights.
 
-        Parameters
-        ----------
-        model, scheduler, X, **options
-            As of :func:`discrete_itd.images.adapters.from_diffusers`.
-        n_steps, batch_size
-            As of the class.
+        All parameters are those of :func:`discrete_itd.images.adapters.from_diffusers` and of :class:`ImageDensity`.
         """
-        denoiser = from_diffusers(model, scheduler, X, **options)
-        return cls._of(denoiser, X, n_steps, batch_size, options)
+        own = {"labels": labels, "random_state": random_state}
+        denoiser = from_diffusers(model, scheduler, X, **own, **options)
+        return cls(denoiser, X, n_steps=n_steps, batch_size=batch_size, **own)
 
     @classmethod
     def from_callable(
@@ -133,39 +129,24 @@ class ImageDensity:
         f: Callable[..., Tensor],
         X: Any,
         *,
+        labels: Any = None,
         n_steps: int = 32,
         batch_size: int | None = None,
+        random_state: int = 0,
         **options: Any,
     ) -> ImageDensity:
-        """Any function that predicts.
+        """Adapt a function that predicts the noise, the velocity or the clean image.
 
-        Parameters
-        ----------
-        f, X, **options
-            As of :func:`discrete_itd.images.adapters.from_callable`.
-        n_steps, batch_size
-            As of the class.
+        All parameters are those of :func:`discrete_itd.images.adapters.from_callable` and of :class:`ImageDensity`.
         """
-        return cls._of(from_callable(f, X, **options), X, n_steps, batch_size, options)
-
-    @classmethod
-    def _of(
-        cls,
-        denoiser: Denoiser,
-        X: Any,
-        n_steps: int,
-        batch_size: int | None,
-        options: dict[str, Any],
-    ) -> ImageDensity:
-        shared = {k: options[k] for k in ("labels", "random_state") if k in options}
-        return cls(denoiser, X, n_steps=n_steps, batch_size=batch_size, **shared)
-
-    # -- log-probabilities ------------------------------------------------------------------------
+        own = {"labels": labels, "random_state": random_state}
+        denoiser = from_callable(f, X, **own, **options)
+        return cls(denoiser, X, n_steps=n_steps, batch_size=batch_size, **own)
 
     def log_prob(
         self, X: Any, labels: Any = None, *, n_paths: int = 4, max_stderr: float | None = None
-    ) -> Estimate:
-        """Log-probability of each picture by the path estimator (6), with its standard error.
+    ) -> ImageEstimate:
+        """Log-probability of each image by the path estimator (6), with its standard error.
 
         Parameters
         ----------
@@ -173,18 +154,20 @@ class ImageDensity:
         labels : array-like of int, optional
             Classes to condition on.
         n_paths : int
-            Of ``n_steps`` network calls each.
+            Random paths, of ``n_steps`` network evaluations each.
         max_stderr : float, optional
-            Nats; pictures whose standard error is larger get more paths. As many again, with noise of their own, decide
-            how many, so that densities still integrate to one.
+            Nats; images with a larger standard error get more paths. Separate paths determine how many, so that
+            densities still integrate to one.
 
         Returns
         -------
-        Estimate
-            float64, (N,), nats.
+        ImageEstimate
+            ``log_prob`` and ``stderr``, float64 arrays of shape (N,), nats.
         """
         x, options = self.encode(X, labels), {"n_paths": n_paths, "max_stderr": max_stderr}
-        return self._ask("scoring", path_log_prob, x, self.schedule, given=self.given(), **options)
+        return at_face(
+            self._ask("scoring", path_log_prob, x, self.schedule, given=self.given(), **options)
+        )
 
     def integral(
         self,
@@ -193,30 +176,26 @@ class ImageDensity:
         *,
         baseline: Denoiser | None = None,
         n_points: int = 128,
-    ) -> Estimate:
-        """Log-probability of each picture by the integral (4) over SNR, against a baseline.
+    ) -> ImageEstimate:
+        """Log-probability of each image by the integral (4) over SNR, relative to a baseline.
 
         Parameters
         ----------
         X, labels
             As of :meth:`log_prob`.
         baseline : Denoiser, optional
-            By default independent pixels; :meth:`gaussian` gives one with the full covariance.
+            By default independent pixels; :meth:`gaussian` fits one with the full covariance.
         n_points : int
-            Noisy points per picture, a network call each.
+            Integration points per image; each costs one network evaluation.
         """
-        options = {
-            "baseline": self._first().base if baseline is None else baseline,
-            "n_points": n_points,
-            "given": self.given(),
-        }
-        x = self.encode(X, labels)
-        return self._ask("integrating", integral_log_prob, x, self.quadrature, **options)
+        x, options = self.encode(X, labels), {"n_points": n_points, "given": self.given()}
+        options["baseline"] = self._marginals if baseline is None else baseline
+        return at_face(self._ask("integrating", integral_log_prob, x, self.quadrature, **options))
 
     def gaussian(self, X: Any, *, rank: int | None = None) -> GaussianDenoiser:
-        """A Gaussian of continuous pixels with their full covariance, or its first ``rank`` directions, for (4)."""
+        """Fit a Gaussian of the given rank to continuous pixels, a baseline of :meth:`integral`."""
         if self.pixels.n_levels is not None or self.pixels.n_classes:
-            raise ValueError("a Gaussian baseline is of continuous pixels without a class")
+            raise ValueError("a Gaussian baseline needs continuous pixels and no classes")
         x = self.encode(X)
         return GaussianDenoiser.fit(self.denoiser.codebook, x, rank=rank).to(x.device)
 
@@ -227,68 +206,53 @@ class ImageDensity:
         *,
         n_times: int | None = None,
         variance: Literal["fixed_small", "fixed_large"] = "fixed_small",
-    ) -> Estimate:
-        """Minus the variational bound of the same network, by its own times.
+    ) -> ImageEstimate:
+        """Lower bound on the log-probability by :func:`~discrete_itd.images.variational.variational_bound`.
 
-        Parameters
-        ----------
-        X, labels
-            As of :meth:`log_prob`.
-        n_times, variance
-            As of :func:`discrete_itd.images.variational.variational_bound`.
+        TypeError for an ensemble, or a network of continuous noise levels.
         """
         if not isinstance(self.denoiser, AdaptedDenoiser):
-            raise TypeError("an ensemble has no variational bound; its members have")
+            raise TypeError("an ensemble has no variational bound: ask its members")
         x, options = self.encode(X, labels), {"n_times": n_times, "variance": variance}
-        return self._ask("variational bound", variational_bound, x, **options)
+        return at_face(self._ask("variational bound", variational_bound, x, **options))
 
-    def bits_per_dim(self, estimate: Estimate) -> tuple[float, float]:
-        """Mean bits per pixel and channel of pictures, and the standard error over pictures.
-
-        Of continuous pixels, the bits of a density.
-        """
-        mean, error = mean_and_error(-estimate.log_prob)
+    def bits_per_dim(self, estimate: ImageEstimate) -> tuple[float, float]:
+        """Mean bits per pixel and channel (for continuous pixels, of a density), and its standard error over images."""
+        mean, error = mean_and_error(-torch.as_tensor(estimate.log_prob))
         unit = math.log(2) * self.pixels.n_pixels
         return mean / unit, error / unit
 
     def sample(
         self, n_samples: int = 1, *, labels: Any = None, random_state: int | None = None
     ) -> np.ndarray:
-        """Draw pictures from the model that is scored.
+        """Draw images from the distribution that :meth:`log_prob` scores.
 
         Parameters
         ----------
         n_samples : int
         labels : array-like of int, shape (n_samples,), optional
         random_state : int, optional
-            None draws anew at every call.
+            If None, every call draws other images.
 
         Returns
         -------
         ndarray, shape (n_samples, *shape)
-            Levels, or values.
+            Levels as uint8, or values as float64.
         """
         if isinstance(n_samples, bool) or not isinstance(n_samples, int | np.integer):
             raise TypeError(f"n_samples must be an integer, got {n_samples!r}")
         if n_samples < 1:
             raise ValueError(f"n_samples must be positive, got {n_samples}")
-        blank = self.encode(np.zeros((n_samples, *self.pixels.shape)), labels)
-        start = blank.clone()
+        start = self.encode(np.zeros((n_samples, *self.pixels.shape)), labels)
         start[:, : self.pixels.n_pixels] = math.nan
-        left = torch.zeros_like(start, dtype=torch.bool)
-        left[:, self.pixels.n_pixels :] = True
+        left = self.denoiser.codebook.leading.expand_as(start)  # the class is not drawn
         generator = self.generator()
         if random_state is None:
             generator.seed()
         else:
             generator.manual_seed(random_state)
-        drawn = sample(
-            self.denoiser, start, self.schedule, generator=generator, left=left,
-            batch_size=self.batch_size,
-        )  # fmt: skip
-        return self.pixels.decode(drawn)
-
-    # -- better models ----------------------------------------------------------------------------
+        options = {"generator": generator, "left": left, "batch_size": self.batch_size}
+        return self.pixels.decode(sample(self.denoiser, start, self.schedule, **options))
 
     def fine_tune(
         self,
@@ -309,93 +273,58 @@ class ImageDensity:
         Parameters
         ----------
         X, labels
-            Training pictures.
+            Training images.
         held_out, held_out_labels : optional
-            Other pictures, best such as the network has never seen: by their nats the best weights are kept, and on
-            them guesses are calibrated anew. By default ``validation_fraction`` of ``X``; of pictures that the
-            network was trained on they tell too much.
+            Validation images, best not the network's training images: they choose the weights that are kept, and
+            calibrate the predictions again. By default, a share of ``X`` is held out.
         max_steps : int
         max_time : float, optional
             Seconds.
         learning_rate : float
-            Of AdamW, at the beginning; it falls to zero.
+            Initial learning rate of AdamW; it decays to zero.
         batch_size : int
         validation_fraction : float
-            Share of ``X`` that is held out, if no other pictures are.
+            Share of ``X`` held out, if ``held_out`` is not given.
         checkpoint : path-like, optional
-            A file from which an interrupted tuning goes on.
+            File to which the run is saved, and from which an interrupted run is resumed.
 
         Returns
         -------
         ImageDensity
-            The tuned one, its ``history`` nats against steps and seconds; this one is as before. Ctrl-C ends the tuning
-            with the best weights so far.
-
-        Raises
-        ------
-        TypeError
-            If the model is an ensemble, or has no weights to tune.
+            The tuned model, with its ``history``; this one is unchanged. Ctrl-C ends the tuning with the best weights
+            so far. TypeError if the model is an ensemble, or its network has no weights.
         """
         if not isinstance(self.denoiser, AdaptedDenoiser):
-            raise TypeError("tune the members of an ensemble one by one")
-        if next(self.denoiser.parameters(), None) is None:
-            raise TypeError("the network is a plain function, without weights to tune")
-        if not 0 < validation_fraction < 1:
-            raise ValueError(f"validation_fraction must be in (0, 1), got {validation_fraction}")
-        x_train = self.encode(X, labels)
-        if held_out is not None:
-            x_valid = self.encode(held_out, held_out_labels)
-        else:
-            n = max(2, round(validation_fraction * len(x_train)))
-            order = np.random.RandomState(self.random_state).permutation(len(x_train))
-            x_valid, x_train = x_train[order[:n]], x_train[order[n:]]
-        if min(len(x_train), len(x_valid)) < 2:
-            raise ValueError(
-                f"tuning needs two pictures to train on and two held out, got {len(x_train)} and {len(x_valid)}"
-            )
-        denoiser = copy.deepcopy(self.denoiser)
-        if not any(p.requires_grad for p in denoiser.parameters()):
-            denoiser.requires_grad_(True)  # it was frozen to be used
-        plan = TrainingPlan(
+            raise TypeError("an ensemble cannot be tuned: tune its members one by one")
+        denoiser, x_valid, history = fine_tune(
+            self.denoiser,
+            self.encode(X, labels),
+            None if held_out is None else self.encode(held_out, held_out_labels),
+            validation_fraction=validation_fraction,
             max_steps=max_steps,
             max_time=max_time,
-            batch_size=batch_size,
             learning_rate=learning_rate,
-            weight_decay=0.0,
-            ema=0.995,
-            patterns=ISOTROPIC,
-            judged=ISOTROPIC,
+            batch_size=batch_size,
+            checkpoint=checkpoint,
+            random_state=self.random_state,
         )
-        with (
-            progress_bar(1.0, "tuning", "{l_bar}{bar}| {elapsed}<{remaining}") as bar,
-            seeded(self.random_state, x_train.device),
-        ):
-            report = train(
-                denoiser,
-                x_train,
-                x_valid,
-                plan,
-                generator=self.generator(),
-                progress=lambda done, _: bar.update(done - bar.n),
-                checkpoint=None if checkpoint is None else Checkpoint(checkpoint),
-            )
-        denoiser.calibrate(x_valid, generator=self.generator(), n_knots=len(denoiser.knots))
-        out = self._like(denoiser, x_valid)
-        out.history = pd.DataFrame(report.history, columns=pd.Index(Evaluation._fields))
-        return out
+        tuned = copy.copy(self)
+        tuned.denoiser, tuned._marginals, tuned.history = denoiser, denoiser.base, history
+        tuned._choose_steps(x_valid)
+        return tuned
 
     @classmethod
     def ensemble(
         cls, members: Sequence[ImageDensity], X: Any, labels: Any = None, **options: Any
     ) -> ImageDensity:
-        """A convex combination of models, whose weights depend on the SNR.
+        """Combine models with convex weights that depend on the SNR.
 
         Parameters
         ----------
         members : sequence of ImageDensity
-            Of pictures of one shape, range and number of levels; their noise schedules may differ.
+            Models of images of one shape, range and number of levels; their noise schedules may differ.
         X, labels
-            Held-out pictures, by which weights are fitted.
+            Validation images, to which the weights are fitted.
         **options
             ``n_steps``, ``batch_size`` and ``random_state``.
         """
@@ -408,51 +337,48 @@ class ImageDensity:
         )
         return cls(denoiser, X, labels=labels, **options)
 
-    def marginal_value(self, X: Any, labels: Any = None) -> pd.DataFrame:
-        """What each member of an ensemble is worth: held-out nats with it and without it.
+    def marginal_contributions(self, X: Any, labels: Any = None) -> pd.DataFrame:
+        """Marginal contribution of each member of an ensemble: nats on images with it and without it.
 
         Returns
         -------
         DataFrame
-            A line a member: ``alone``, its own nats per picture by the integral (3) (of continuous pixels, but for a
-            constant that all share); ``gain``, by how much more nats
-            the others have without it, their weights fitted anew, and ``stderr`` of that; ``weight``; ``parameters``.
+            One row per member: ``alone``, the member's own nats per image by the integral (3), for continuous pixels up
+            to a constant that all members share; ``gain``, the increase of nats if the member is left out and the
+            weights of the others are fitted again, and its ``stderr``; ``weight``; ``parameters``.
         """
         ensemble = self.denoiser
         if not isinstance(ensemble, EnsembleDenoiser):
-            raise TypeError("one model alone is no ensemble")
+            raise TypeError("marginal_contributions() needs an ensemble")
         values = ensemble.marginal_value(
             self.encode(X, labels), generator=self.generator(), quadrature=self.quadrature
         )
         table = pd.DataFrame(values)
         return table.assign(parameters=[m.n_parameters for m in ensemble.members])
 
-    # -- diagnostics ------------------------------------------------------------------------------
-
     def information(self, X: Any, labels: Any, *, n_points: int = 64) -> np.ndarray:
-        r"""What the class says about every pixel of each picture, in nats: (N, \*shape), never negative.
+        r"""Information about every pixel that the class carries, in nats: (N, \*shape), never negative.
 
-        Kong et al. (ICLR 2024), arXiv:2310.07972: half the squared difference between the guesses with and without the
-        class, over all SNRs. On average over pictures, and for an exact model, the sum over pixels is their mutual
-        information with the class. The model must know what to do without a class (``null_class``).
+        Half the integral over all SNRs of the squared difference between the denoised means with and without the class
+        (Kong et al., ICLR 2024, arXiv:2310.07972). For an exact model, the mean over images of the sum over pixels is
+        the mutual information of image and class. The model must have a ``null_class``.
+        Each of the ``n_points`` integration points costs two network evaluations per image.
         """
         if not self.pixels.n_classes:
-            raise ValueError("the model knows no classes")
-        x = self.encode(X, labels)
-        informing = torch.zeros(x.shape[1], dtype=torch.bool, device=x.device)
-        informing[self.pixels.n_pixels :] = True
-        nats = self._ask(
-            "information", pointwise_information, x, informing, self.quadrature, n_points=n_points
-        ).nats
-        nats = nats[:, : self.pixels.n_pixels].cpu().numpy()
+            raise ValueError("the model has no classes")
+        x, about = self.encode(X, labels), self.denoiser.codebook.leading
+        found = self._ask(
+            "information", pointwise_information, x, about, self.quadrature, n_points=n_points
+        )
+        nats = found.nats[:, : self.pixels.n_pixels].cpu().numpy()
         return nats.reshape(-1, *self.pixels.shape)
 
     def encode(self, X: Any, labels: Any = None) -> Tensor:
-        """Rows of pictures, on the device of the denoiser; see :meth:`discrete_itd.images.pixels.Pixels.encode`."""
+        """Images as rows on the denoiser's device; see :meth:`discrete_itd.images.pixels.Pixels.encode`."""
         return self.pixels.encode(X, labels).to(self.denoiser.codebook.device)
 
     def _ask(self, what: str, f: Callable[..., Any], x: Tensor, *args: Any, **options: Any) -> Any:
-        """What ``f`` says of the denoiser and rows, with this object's noise and batches and a bar of that name."""
+        """Call ``f`` on the denoiser and rows with this object's noise and batch size, under a progress bar."""
         with progress_bar(len(x), what) as bar:
             return f(
                 self.denoiser,
@@ -464,29 +390,11 @@ class ImageDensity:
                 **options,
             )
 
-    def _first(self) -> AdaptedDenoiser:
-        d = self.denoiser
-        first = d.members[0] if isinstance(d, EnsembleDenoiser) else d
-        assert isinstance(first, AdaptedDenoiser)
-        return first
-
     def given(self) -> Tensor | None:
-        """The class is given wherever it is not missing."""
+        """Columns to condition on where they are not missing: the class."""
         return self.denoiser.codebook.leading if self.pixels.n_classes else None
 
     def generator(self) -> torch.Generator:
-        """The noise of every question, always the same."""
+        """A generator of the noise, in the same state at every call."""
         device = self.denoiser.codebook.device
         return torch.Generator(device).manual_seed(self.random_state)
-
-    def _like(self, denoiser: Denoiser, x: Tensor) -> ImageDensity:
-        """Another denoiser with the same options, its SNRs chosen by encoded pictures."""
-        labels = x[:, -1].cpu().numpy() if self.pixels.n_classes else None
-        return ImageDensity(
-            denoiser,
-            self.pixels.decode(x),
-            labels=None if labels is None or np.isnan(labels).any() else labels,
-            n_steps=self.n_steps,
-            batch_size=self.batch_size,
-            random_state=self.random_state,
-        )

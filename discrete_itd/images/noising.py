@@ -1,8 +1,8 @@
-r"""How existing diffusion models say how noisy a picture is: discrete times, noise levels, preconditionings.
+r"""Noise conventions of existing diffusion models: discrete times, noise levels, preconditioning.
 
-A model knows its input by a *time* of its own and at a scale of its own. The channel knows it by the SNR
-:math:`\gamma` of :math:`z = \sqrt\gamma x + \varepsilon`, eq. (1). A :class:`Noising` translates both ways: the time
-of an SNR and the SNR of a time, what the network is to be shown of z, and what its answer says about x.
+A model indexes noise by a *time* of its own and takes inputs at a scale of its own. The channel indexes it by the SNR
+:math:`\gamma` of :math:`z = \sqrt\gamma x + \varepsilon`, eq. (1). A :class:`Noising` converts between time and SNR,
+scales z to the network's input, and turns the network's output into the denoised mean of x.
 
 References
 ----------
@@ -17,18 +17,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
 
-TINY = 1e-6  # of the last cumulative product, where it may stand for zero
+TINY = 1e-6  # a last cumulative product below it may stand for zero
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
 
 
+@runtime_checkable
 class Noising(Protocol):
-    """The noise that a model was trained with; ``low`` and ``high`` are the smallest and largest SNR of it."""
+    """The noise that a model was trained with; ``low`` and ``high`` are its smallest and largest SNR."""
 
     low: float
     high: float
@@ -41,23 +42,23 @@ class Noising(Protocol):
         """The model's time of each SNR, same shape, float64; ValueError beyond the model's range."""
         ...
 
-    def shown(self, z: Tensor, snr: Tensor) -> Tensor:
-        """What the network is shown of ``z`` (B, D) at ``snr`` (B, 1)."""
+    def network_input(self, z: Tensor, snr: Tensor) -> Tensor:
+        """The network's input, ``z`` (B, D) at ``snr`` (B, 1) at its scale: (B, D)."""
         ...
 
-    def guess(self, answer: Tensor, z: Tensor, snr: Tensor, prediction: str) -> Tensor:
-        r"""The clean row :math:`\hat x` (B, D) that the network's answer means."""
+    def denoised_mean(self, output: Tensor, z: Tensor, snr: Tensor, prediction: str) -> Tensor:
+        r"""The denoised mean :math:`\hat x` (B, D) that the network's output stands for."""
         ...
 
 
 class VariancePreserving:
-    r"""Noise that leaves the variance at one: :math:`\sqrt{\bar\alpha_t} x + \sqrt{1 - \bar\alpha_t} \varepsilon`.
+    r"""Noise that keeps unit variance: :math:`\sqrt{\bar\alpha_t} x + \sqrt{1 - \bar\alpha_t} \varepsilon`.
 
     Parameters
     ----------
     alphas_cumprod : sequence of float, length T
         :math:`\bar\alpha_t` of the times 0 ... T - 1, decreasing, in (0, 1). Between two times the logarithm of the SNR
-        is linear in time. Last values of 0 (of a schedule that ends in pure noise) are left out.
+        is linear in time. Final zeros, of a schedule that ends in pure noise, are dropped.
 
     Attributes
     ----------
@@ -76,7 +77,7 @@ class VariancePreserving:
         alphas = torch.as_tensor(alphas_cumprod, dtype=torch.float64).cpu().flatten()
         n = len(alphas)
         if n > 1 and float(alphas[n - 1]) < TINY and bool(alphas[n - 1] >= alphas[n - 2]):
-            n -= 1  # which stands for the zero that some schedulers end with
+            n -= 1  # stands for the zero with which some schedulers end
         while n and float(alphas[n - 1]) == 0.0:
             n -= 1
         self.alphas_cumprod = alphas = alphas[:n]
@@ -117,16 +118,16 @@ class VariancePreserving:
         logsnr = np.log(snr.detach().cpu().double().numpy())
         return torch.from_numpy(np.interp(logsnr, rising, where)).to(snr.device)
 
-    def shown(self, z: Tensor, snr: Tensor) -> Tensor:
+    def network_input(self, z: Tensor, snr: Tensor) -> Tensor:
         return z * (1 + snr).rsqrt()
 
-    def guess(self, answer: Tensor, z: Tensor, snr: Tensor, prediction: str) -> Tensor:
+    def denoised_mean(self, output: Tensor, z: Tensor, snr: Tensor, prediction: str) -> Tensor:
         if prediction == "epsilon":
-            return (z - answer) / snr.sqrt()
+            return (z - output) / snr.sqrt()
         if prediction == "v_prediction":
             noise = (1 + snr).rsqrt()
-            return snr.sqrt() * noise * (noise * z) - noise * answer
-        return answer
+            return snr.sqrt() * noise * (noise * z) - noise * output
+        return output
 
 
 class Preconditioned:
@@ -135,16 +136,16 @@ class Preconditioned:
     Parameters
     ----------
     sigma_data : float
-        Standard deviation :math:`\sigma_d` of the data that the model was made for.
+        Standard deviation :math:`\sigma_d` of the data, as the model assumes it.
     sigma_min, sigma_max : float
         Smallest and largest noise level.
 
     Notes
     -----
-    The network is shown :math:`(x + \sigma\varepsilon) / \sqrt{\sigma^2 + \sigma_d^2}` and told the time
-    :math:`\tfrac14 \ln\sigma`. Its raw answer F, which is what "epsilon" means here as it does in diffusers, stands
-    for the picture :math:`c_{skip} (x + \sigma\varepsilon) + c_{out} F`; "v_prediction" means -F, and "sample" the
-    picture itself.
+    The network's input is :math:`(x + \sigma\varepsilon) / \sqrt{\sigma^2 + \sigma_d^2}` at the time
+    :math:`\tfrac14 \ln\sigma`. Its raw output F, called "epsilon" here as in diffusers, stands for the image
+    :math:`c_{skip} (x + \sigma\varepsilon) + c_{out} F`; "v_prediction" stands for -F, and "sample" for the image
+    itself.
     """
 
     def __init__(
@@ -166,22 +167,22 @@ class Preconditioned:
         _within(snr, self.low, self.high, "SNR")
         return -torch.log(snr.double()) / 8
 
-    def shown(self, z: Tensor, snr: Tensor) -> Tensor:
+    def network_input(self, z: Tensor, snr: Tensor) -> Tensor:
         return z * (1 + snr * self.sigma_data**2).rsqrt()  # c_in of x + sigma noise
 
-    def guess(self, answer: Tensor, z: Tensor, snr: Tensor, prediction: str) -> Tensor:
+    def denoised_mean(self, output: Tensor, z: Tensor, snr: Tensor, prediction: str) -> Tensor:
         if prediction == "sample":
-            return answer
+            return output
         known = snr * self.sigma_data**2
         scale = self.sigma_data * (1 + known).rsqrt()
         sign = -1.0 if prediction == "v_prediction" else 1.0
-        return known / (1 + known) * (z * snr.rsqrt()) + sign * scale * answer
+        return known / (1 + known) * (z * snr.rsqrt()) + sign * scale * output
 
 
 def _within(values: Tensor, low: float, high: float, what: str) -> None:
-    """ValueError if a value is beyond a model's range, by more than rounding."""
+    """Raise ValueError if a value is outside a model's range by more than rounding."""
     slack = 1e-6 * max(abs(low), abs(high)) if what == "time" else 0.0
     bad = ~((values >= low * (1 - 1e-6) - slack) & (values <= high * (1 + 1e-6) + slack))
     if bool(bad.any()):
         value = float(values[bad].flatten()[0])
-        raise ValueError(f"{what} {value:g} is beyond the model's, {low:g} to {high:g}")
+        raise ValueError(f"{what} {value:g} is outside the model's range, {low:g} to {high:g}")

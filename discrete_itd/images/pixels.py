@@ -1,10 +1,10 @@
-"""Pictures as rows of a table: which column a pixel is, and what values it may take."""
+"""Images as rows of a table: the layout of columns, and arrays for the tensors of results."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,21 +13,33 @@ from torch import Tensor
 from discrete_itd.channel.codebook import Codebook, ColumnPoints
 
 
+class ImageEstimate(NamedTuple):
+    """Log-probabilities of N images with their standard errors: two float64 arrays of shape (N,), in nats."""
+
+    log_prob: np.ndarray
+    stderr: np.ndarray
+
+
+def at_face(estimate: tuple[Tensor, Tensor]) -> ImageEstimate:
+    """Arrays of an estimate's tensors."""
+    return ImageEstimate(*(part.cpu().numpy() for part in estimate))
+
+
 @dataclass(frozen=True)
 class Pixels:
-    """How pictures of one kind are laid out.
+    """Layout of images of one kind.
 
     Parameters
     ----------
     shape : tuple of int
-        Of one picture as the model takes it, channels first, like (3, 32, 32); of a plain row, (D,).
+        Shape of one image as the model takes it, channels first, like (3, 32, 32); (D,) for plain rows.
     n_levels : int, optional
-        Grey levels of a pixel, of which the picture holds the numbers 0 ... n_levels - 1. By default values are
-        continuous, in the model's own units.
+        Levels of a pixel; images hold their numbers 0 ... n_levels - 1. By default values are continuous, in the
+        model's own units.
     low, high : float
-        The model's values of the darkest and the lightest level.
+        The model's values of the first and the last level.
     n_classes : int
-        Classes that a picture may be given with; a last column tells which, if there are any.
+        Classes of images; if there are any, the last column of a row is the class.
 
     Examples
     --------
@@ -58,12 +70,12 @@ class Pixels:
 
     @property
     def n_pixels(self) -> int:
-        """Numbers of one picture, D."""
+        """Number of values of one image, D."""
         return math.prod(self.shape)
 
     @property
     def columns(self) -> tuple[ColumnPoints, ...]:
-        """Of a row: every pixel a point on a line, in the model's units, then the class."""
+        """Columns of a row: every pixel a point on a line in the model's units, then the class."""
         pixel = ColumnPoints("real")
         if self.n_levels is not None:
             levels = np.linspace(self.low, self.high, self.n_levels)
@@ -73,70 +85,72 @@ class Pixels:
 
     def codebook(self) -> Codebook:
         """The points of a row."""
-        # a class is never guessed: it is known before the pixels, or missing
+        # the class is never predicted: it is known before the pixels, or missing
         return Codebook(self.columns, [self.n_pixels] if self.n_classes else [])
 
     def encode(self, X: Any, labels: Any = None) -> Tensor:
-        """Rows of pictures ``X`` (N, *shape), for one channel also (N, H, W), or (N, D): float64, (N, C).
+        """Rows (N, C), float64, of images of shape (N, *shape), (N, D) or, with one channel, (N, H, W).
 
         Parameters
         ----------
         X : array-like or Tensor
-            Levels, or values.
+            Numbers of levels, or values.
         labels : array-like of int, shape (N,), optional
-            Classes; without them, the class of every row is missing.
+            Classes; without labels, the class of every row is missing.
 
         Raises
         ------
         ValueError
-            If the shape is another, or a value, level or class is not possible; it is named.
+            If the shape, a value, a level or a class does not fit; the message names it.
+        TypeError
+            If X is not numeric.
         """
         # bool for two levels, float16 for values: all are exact in float64
         values = X.detach().cpu().numpy() if isinstance(X, Tensor) else np.asarray(X)
         if values.dtype == object or values.dtype.kind not in "biuf":
-            raise TypeError(f"pictures must be numbers, got an array of {values.dtype}")
+            raise TypeError(f"images must be numbers, got an array of {values.dtype}")
         if self.n_levels is None and values.dtype.kind in "biu":
             raise ValueError(
-                f"pictures of {values.dtype} have levels: say how many by n_levels, or give the model's own values"
+                f"images of {values.dtype} have levels: set n_levels, or convert them to the model's own values"
             )
         shapes = [self.shape, (self.n_pixels,)]
         if self.shape[0] == 1:
             shapes.append(self.shape[1:])
         if values.ndim < 1 or values.shape[1:] not in shapes:
             raise ValueError(
-                f"pictures must have shape (N, {', '.join(map(str, self.shape))}), got {values.shape}"
+                f"images must have shape (N, {', '.join(map(str, self.shape))}), got {values.shape}"
             )
         cells = np.ascontiguousarray(values.reshape(len(values), self.n_pixels), dtype=np.float64)
         if not np.isfinite(cells).all():
-            raise ValueError("a pixel is not finite; every pixel must be there")
+            raise ValueError("a pixel is not finite; missing pixels are not supported")
         if self.n_levels is not None:
             wrong = (cells != np.rint(cells)) | (cells < 0) | (cells >= self.n_levels)
             if wrong.any():
                 row, pixel = np.argwhere(wrong)[0]
                 raise ValueError(
-                    f"pixel {pixel} of picture {row} is {cells[row, pixel]:g}, no level of 0 to {self.n_levels - 1}:"
-                    " levels are whole numbers, whatever the model's own values"
+                    f"pixel {pixel} of image {row} is {cells[row, pixel]:g}, not a level from 0 to {self.n_levels - 1}:"
+                    " give the numbers of levels, not the model's values"
                 )
         if not self.n_classes:
             if labels is not None:
-                raise ValueError("the model knows no classes, so labels must not be given")
+                raise ValueError("the model has no classes, so labels must not be given")
             return torch.from_numpy(cells)
         column = np.full((len(cells), 1), np.nan)
         if labels is not None:
             classes = np.asarray(labels)
             if classes.shape != (len(cells),):
                 raise ValueError(
-                    f"labels must have shape ({len(cells)},), one a picture, got {classes.shape}"
+                    f"labels must have shape ({len(cells)},), one per image, got {classes.shape}"
                 )
             bad = ~np.isin(classes, np.arange(self.n_classes))
             if bad.any():
                 raise ValueError(
-                    f"label {classes[bad][0]!r} is no class of 0 to {self.n_classes - 1}"
+                    f"label {classes[bad][0]!r} is not a class from 0 to {self.n_classes - 1}"
                 )
             column[:, 0] = classes
         return torch.from_numpy(np.hstack([cells, column]))
 
     def decode(self, x: Tensor) -> np.ndarray:
-        """Pictures of rows ``x`` (N, C): levels as unsigned bytes or values as float64, (N, *shape)."""
+        """Images (N, *shape) of rows ``x`` (N, C): levels as uint8, or values as float64."""
         cells = x[:, : self.n_pixels].cpu().double().numpy().reshape(-1, *self.shape)
         return cells if self.n_levels is None else cells.astype(np.uint8)

@@ -1,4 +1,4 @@
-r"""The variational bound of a discrete-time diffusion model, of the same network that the channel's denoiser asks.
+r"""The variational bound of a discrete-time diffusion model, by the network of an adapted denoiser.
 
 With T times, :math:`\alpha_t, \beta_t, \bar\alpha_t` of the noise schedule and :math:`\tilde\beta_t` the posterior's
 variance,
@@ -27,7 +27,7 @@ from discrete_itd.images.adapted import AdaptedDenoiser
 from discrete_itd.images.noising import VariancePreserving
 from discrete_itd.likelihood import Estimate, draw_salt
 
-TIMES = 100  # of a row, where there are more
+TIMES = 100  # drawn per row by default, where the model has more
 
 
 @torch.no_grad()
@@ -46,62 +46,64 @@ def variational_bound(
     Parameters
     ----------
     denoiser : AdaptedDenoiser
-        Of pixels with levels, from a model with a discrete noise schedule. Its calibration plays no part: what counts
-        is the network's guess.
+        Of pixels with levels, from a model with a discrete noise schedule. Only the network's prediction is used, not
+        the calibration.
     x : Tensor of float64, shape (N, C)
-        Rows; the class, if there is one, is given to the network where it is not missing.
+        Rows; the network is conditioned on the class where it is not missing.
     n_times : int, optional
-        Draws of a time at which a row's bound is measured, at most ``TIMES`` by default; those where its terms are
-        large are drawn more often. The first and the last term are always there.
+        Number of times drawn per row, at most ``TIMES`` by default; times with larger terms are drawn more often. The
+        first and the last term are always included.
     variance : {"fixed_small", "fixed_large"}
-        Of a step back: that of the posterior, or :math:`\beta_t`.
+        Variance of a reverse step: that of the posterior, or :math:`\beta_t`.
     generator : torch.Generator
     batch_size : int
-        Rows times times in one call.
+        Rows times draws in one network evaluation.
     progress : callable, optional
         Called with the number of rows done since the last call.
 
     Returns
     -------
     Estimate
-        float64, (N,), nats. The standard error is from differences of neighbouring draws, on average not too small; NaN
-        for one draw.
+        float64, (N,), nats. The standard error is computed from differences of neighbouring draws and does not
+        underestimate on average; NaN for one draw.
 
     Raises
     ------
     TypeError
-        If the model's noise is continuous.
+        If the model's noise levels are continuous.
     ValueError
         If pixels are continuous, or ``variance`` or ``n_times`` is not possible.
     """
     noising, pixels = denoiser.noising, denoiser.pixels
     if not isinstance(noising, VariancePreserving):
-        raise TypeError("a variational bound is of a model with discrete times")
+        raise TypeError("the variational bound needs a model with discrete times")
     if pixels.n_levels is None:
-        raise ValueError("the bound's last step needs pixels with levels")
+        raise ValueError("the variational bound needs pixels with levels")
     if variance not in ("fixed_small", "fixed_large"):
         raise ValueError(f"variance must be 'fixed_small' or 'fixed_large', got {variance!r}")
     bar = noising.alphas_cumprod.to(x.device)
     before = torch.cat([bar.new_ones(1), bar[:-1]])
     beta = 1 - bar / before
     tilde = beta * (1 - before) / (1 - bar)
-    tilde[0] = tilde[1]  # no step back ends without noise
+    tilde[0] = tilde[1]  # the last reverse step has noise, too
     big = torch.cat([tilde[:1], beta[1:]])
     var = tilde if variance == "fixed_small" else big
-    pull = before.sqrt() * beta / (1 - bar)  # of the guess on the mean of a step back
+    pull = (
+        before.sqrt() * beta / (1 - bar)
+    )  # weight of the prediction in the mean of a reverse step
     last = len(bar) - 1
     n_times = min(TIMES, last) if n_times is None else n_times
     if not isinstance(n_times, int) or not 1 <= n_times <= last:
         raise ValueError(f"n_times must be an integer from 1 to {last}, got {n_times!r}")
     if not len(x):
         return Estimate(x.new_zeros(0), x.new_zeros(0))
-    # a term is half the fall of the SNR times an error, which is about 1 / (1 + SNR)
+    # a term is half the decrease of the SNR times a squared error of about 1 / (1 + SNR)
     light = torch.log1p(bar / (1 - bar))
     share = 0.9 * (light[:-1] - light[1:]) / (light[0] - light[-1]) + 0.1 / last
     quantile = share.cumsum(0)
     salt = draw_salt(generator)
     gap = (pixels.high - pixels.low) / (pixels.n_levels - 1)
-    n_asked = n_times + 2  # the last step twice, to know its error
+    n_asked = n_times + 2  # the last step twice, for its standard error
     log_probs, stderrs = [], []
     for rows in x.split(max(1, batch_size // n_asked)):
         each = rows.repeat_interleave(n_asked, 0)
@@ -111,13 +113,13 @@ def variational_bound(
         t = 1 + torch.searchsorted(quantile, u).clamp_max(last - 1)
         t = t.masked_fill(index >= n_times, 0)
         y, gamma, classes, clean = denoiser.noisy(each, noising.snr(t)[:, None], noise)
-        guess = denoiser.guess(y, gamma, classes)
-        error = (guess - clean).double()
+        mean = denoiser.denoised_mean(y, gamma, classes)
+        error = (mean - clean).double()
         ratio = (tilde / var)[t]
         step = 0.5 * pixels.n_pixels * (ratio - 1 - ratio.log())
         step = step + error.square().sum(1) * pull[t] ** 2 / (2 * var[t])
         sd = float(var[0].sqrt())
-        last_step = _log_mass(clean.double(), guess.double(), sd, gap, pixels.low, pixels.high)
+        last_step = _log_mass(clean.double(), mean.double(), sd, gap, pixels.low, pixels.high)
         step = torch.where(index >= n_times, -last_step, step).unflatten(0, (-1, n_asked))
         draws = share[(t - 1).clamp_min(0)].unflatten(0, (-1, n_asked))
         inner, final = step[:, :n_times] / draws[:, :n_times], step[:, n_times:]
@@ -139,7 +141,7 @@ def _log_mass(x: Tensor, mean: Tensor, sd: float, gap: float, low: float, high: 
     """Log-mass of levels under a Gaussian, each from half a gap below to half a gap above, the ends open: (B,)."""
     above = ((x + gap / 2 - mean) / sd).masked_fill(x > high - gap / 2, math.inf)
     below = ((x - gap / 2 - mean) / sd).masked_fill(x < low + gap / 2, -math.inf)
-    # on the side where both tails are small, so that no digit is lost
+    # in the tail, where both values are small and no digit is lost
     flip = below > 0
     above, below = torch.where(flip, -below, above), torch.where(flip, -above, below)
     big, small = torch.special.log_ndtr(above), torch.special.log_ndtr(below)

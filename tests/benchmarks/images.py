@@ -39,7 +39,8 @@ from discrete_itd import DiffusionDensity
 from discrete_itd.denoisers import Denoiser
 from discrete_itd.images import ImageDensity
 from discrete_itd.images.comparison import compare_mse, progress_of_training
-from discrete_itd.likelihood import Estimate, error_and_tail
+from discrete_itd.images.pixels import ImageEstimate
+from discrete_itd.likelihood import error_and_tail
 from discrete_itd.reporting.learning_curve import extrapolate
 from tests.benchmarks import tables
 from tests.benchmarks.tables import machine, markdown, mean_and_error
@@ -86,10 +87,10 @@ def main() -> None:
             pretrain(folder / name, name, train, options)
         models[name] = adapted(folder / name / "last", valid, options.device)
 
-    def line(name: str, what: str, score: Callable[[], Estimate]) -> None:
+    def line(name: str, what: str, score: Callable[[], ImageEstimate]) -> None:
         start = time.perf_counter()
         nats = -score().log_prob
-        mean, error = mean_and_error(nats.cpu().numpy())
+        mean, error = mean_and_error(nats)
         bits = [f"{v / math.log(2) / 64:.3f}" for v in (mean, error)]
         lines.append([name, what, *bits, f"{mean:.2f}", f"{time.perf_counter() - start:.0f}"])
         print("  ", *lines[-1], flush=True)
@@ -120,14 +121,14 @@ def main() -> None:
         both = ImageDensity.ensemble(list(members.values()), valid)
         line(name, "integral", lambda m=both: m.integral(test, n_points=options.points))
         line(name, "path", lambda m=both: m.log_prob(test, n_paths=options.paths))
-        value = both.marginal_value(valid).assign(member=list(members))
+        value = both.marginal_contributions(valid).assign(member=list(members))
         print(value.round(3).to_string(index=False), flush=True)
     first = next(iter(models.values()))
     base = first.denoiser.base
     line(
         "independent pixels",
         "closed form",
-        lambda: Estimate(base.log_prob(first.encode(test)), None),
+        lambda: ImageEstimate(base.log_prob(first.encode(test)).cpu().numpy(), None),
     )
     for kind in ("tree", "mixture", "bayes_net"):
         fitted = DiffusionDensity(denoiser=kind, random_state=0).fit(X[:1437].reshape(-1, 64))
@@ -135,7 +136,7 @@ def main() -> None:
         line(
             f"{kind} of this library",
             "closed form",
-            lambda s=score: Estimate(torch.from_numpy(s), None),
+            lambda s=score: ImageEstimate(s, None),
         )
     header = ["model", "estimate", "bits per dimension", "s.e.", "nats", "s"]
     print(f"\n{len(test)} test pictures\n\n{markdown(header, lines)}\n", flush=True)
@@ -185,7 +186,7 @@ def what_classes_tell(
     shares = np.bincount(digit) / len(digit)
     lines = [
         ["pointwise information", *mean_and_error(nats.sum((1, 2, 3)))],
-        ["log P(x | y) - log P(x), paths", *mean_and_error((with_class - without).cpu().numpy())],
+        ["log P(x | y) - log P(x), paths", *mean_and_error(with_class - without)],
         ["entropy of the digit", -float((shares * np.log(shares)).sum()), ""],
     ]
     print(
@@ -364,7 +365,7 @@ def released_beside_ours(model: ImageDensity, test: np.ndarray, n_points: int = 
     ):
         seed, each = model.random_state, []
         for model.random_state in salts:
-            each.append(score(model).log_prob.double())
+            each.append(torch.from_numpy(score(model).log_prob))
         model.random_state = seed
         together = torch.stack(each)
         line(name, together.mean(0), calls, float(together.var(0).mean().sqrt()))

@@ -37,9 +37,9 @@ def test_from_time_to_snr_and_back(name, share):
 def test_beyond_the_range_is_an_error(name):
     noising = KINDS[name]
     for snr in (noising.low * 0.9, noising.high * 1.1, 0.0, math.nan):
-        with pytest.raises(ValueError, match=r"SNR .* is beyond the model's"):
+        with pytest.raises(ValueError, match=r"SNR .* is outside the model's"):
             noising.time(torch.tensor([1.0, snr]))
-    with pytest.raises(ValueError, match="beyond the model's"):
+    with pytest.raises(ValueError, match="outside the model's"):
         noising.snr(torch.tensor([5000.0]))
 
 
@@ -68,8 +68,8 @@ def test_a_true_answer_gives_the_clean_row(name, prediction):
         skip, out = data**2 / total, sigma * data / total.sqrt()
         f = (clean - skip * (clean + sigma * noise)) / out
         answers = {"epsilon": f, "sample": clean, "v_prediction": -f}
-    torch.testing.assert_close(noising.shown(z, snr), noisy)
-    guess = noising.guess(answers[prediction], z, snr, prediction)
+    torch.testing.assert_close(noising.network_input(z, snr), noisy)
+    guess = noising.denoised_mean(answers[prediction], z, snr, prediction)
     torch.testing.assert_close(guess, clean, rtol=1e-6, atol=1e-6)
 
 
@@ -119,11 +119,11 @@ def test_schedulers_of_diffusers(kind, betas):
     clean, noise = torch.randn(2, len(time), 3, generator=torch.Generator().manual_seed(0))
     plain = diffusers.DDPMScheduler(beta_schedule=betas)
     noisy = plain.add_noise(clean.float(), noise.float(), time)
-    shown = noising.shown(snr.sqrt()[:, None] * clean + noise, snr[:, None])
+    shown = noising.network_input(snr.sqrt()[:, None] * clean + noise, snr[:, None])
     torch.testing.assert_close(shown.float(), noisy, atol=1e-5, rtol=1e-4)
     velocity = plain.get_velocity(clean.float(), noise.float(), time).double()
     z = snr.sqrt()[:, None] * clean.double() + noise
-    guess = noising.guess(velocity, z, snr[:, None], "v_prediction")
+    guess = noising.denoised_mean(velocity, z, snr[:, None], "v_prediction")
     torch.testing.assert_close(guess, clean.double(), atol=1e-4, rtol=1e-4)
 
 
@@ -144,11 +144,11 @@ def test_the_preconditioning_of_diffusers(prediction):
     picture, answer = torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(0)).double()
     for i, s in enumerate(sigma):
         shown = scheduler.precondition_inputs(picture[i], s)
-        torch.testing.assert_close(noising.shown(picture / sigma[:, None], snr)[i], shown)
+        torch.testing.assert_close(noising.network_input(picture / sigma[:, None], snr)[i], shown)
         time = scheduler.precondition_noise(s.item())
         torch.testing.assert_close(noising.time(snr[i]), torch.as_tensor([time]).double())
         expected = scheduler.precondition_outputs(picture[i], answer[i], s)
-        guess = noising.guess(answer, picture / sigma[:, None], snr, prediction)[i]
+        guess = noising.denoised_mean(answer, picture / sigma[:, None], snr, prediction)[i]
         torch.testing.assert_close(guess, expected)
 
 
