@@ -193,7 +193,7 @@ class ImageDensity:
         return at_face(self._ask("integrating", integral_log_prob, x, self.quadrature, **options))
 
     def gaussian(self, X: Any, *, rank: int | None = None) -> GaussianDenoiser:
-        """Fit a Gaussian of the given rank to continuous pixels, a baseline of :meth:`integral`."""
+        """Fit a Gaussian of that rank to continuous pixels, a baseline of :meth:`integral`."""
         if self.pixels.n_levels is not None or self.pixels.n_classes:
             raise ValueError("a Gaussian baseline needs continuous pixels and no classes")
         x = self.encode(X)
@@ -370,8 +370,7 @@ class ImageDensity:
         found = self._ask(
             "information", pointwise_information, x, about, self.quadrature, n_points=n_points
         )
-        nats = found.nats[:, : self.pixels.n_pixels].cpu().numpy()
-        return nats.reshape(-1, *self.pixels.shape)
+        return found.nats[:, : self.pixels.n_pixels].cpu().numpy().reshape(-1, *self.pixels.shape)
 
     def encode(self, X: Any, labels: Any = None) -> Tensor:
         """Images as rows on the denoiser's device; see :meth:`discrete_itd.images.pixels.Pixels.encode`."""

@@ -191,7 +191,7 @@ def _methods(
 ) -> list[tuple[str, Callable[[Task], Filled]]]:
     """Labels, and functions from the task to what they filled in."""
     kinds = dict.fromkeys(numbers, options.numbers) if options.numbers else None
-    model = estimator(options.max_time, quick=options.quick, columns=kinds)
+    model = estimator(options.max_time, quick=options.quick, column_types=kinds)
 
     def fitted(task: Task) -> Filled:
         model.fit(task.train_frame)

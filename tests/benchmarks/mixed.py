@@ -264,7 +264,7 @@ class OnNumbers(NamedTuple):
 
 def ours(kind: str, frames: Parts, columns: Any, options: argparse.Namespace) -> Result:
     """This library with one kind for the numbers."""
-    model = estimator(options.max_time, quick=options.quick, columns=columns)
+    model = estimator(options.max_time, quick=options.quick, column_types=columns)
     if not options.quick:
         model.set_params(n_evaluations=options.n_evaluations)
     _, seconds = timed(model.fit, frames.train)

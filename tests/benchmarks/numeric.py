@@ -117,7 +117,7 @@ def _ours(split: Anomalies, columns: str | None, options: argparse.Namespace) ->
     train, test, is_odd = split
     names = [f"x{j}" for j in range(train.shape[1])]
     held = len(train) // 5  # the rows are in random order already
-    model = estimator(options.max_time, quick=options.quick, columns=columns)
+    model = estimator(options.max_time, quick=options.quick, column_types=columns)
     if not options.quick:
         model.set_params(n_evaluations=options.n_evaluations)
     if options.max_steps is not None:

@@ -1,4 +1,4 @@
-"""Rows scored per second at ``tol=0.1``, and peak memory of fitting a long table.
+"""Rows scored per second at ``max_stderr=0.1``, and peak memory of fitting a long table.
 
     python -m tests.benchmarks.speed nltcs alarm --max-time 90
     python -m tests.benchmarks.speed --memory
@@ -26,7 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("tables", nargs="*")
     parser.add_argument("--max-time", type=float, default=90.0, help="seconds of training")
-    parser.add_argument("--tol", type=float, default=0.1)
+    parser.add_argument("--max-stderr", type=float, default=0.1)
     parser.add_argument("--rows", type=int, default=2000)
     parser.add_argument("--memory", action="store_true")
     options = parser.parse_args()
@@ -44,13 +44,13 @@ def main() -> None:
         start = time.perf_counter()
         with warnings.catch_warnings():  # how many rows are beyond is in the table
             warnings.simplefilter("ignore", UserWarning)
-            estimate = model.log_prob(test, max_stderr=options.tol)
+            estimate = model.log_prob(test, max_stderr=options.max_stderr)
         seconds = time.perf_counter() - start
-        met = float((estimate.stderr <= options.tol).mean())
+        met = float((estimate.stderr <= options.max_stderr).mean())
         path = f"{model.schedule_table_['path'][0]}, {model.schedule_.n_steps} steps"
         rows.append([name, path, len(test), f"{len(test) / seconds:.0f}", f"{100 * met:.1f} %"])
     if rows:
-        print(markdown(["table", "path", "rows", "rows per second", "rows within tol"], rows))
+        print(markdown(["table", "path", "rows", "rows per second", "rows within max_stderr"], rows))
     if options.memory:
         random = np.random.default_rng(0)
         group = random.integers(0, 8, 200_000)

@@ -157,7 +157,7 @@ def methods(
 
     def ours(path: str) -> Callable[[np.ndarray], np.ndarray]:
         model = estimator(
-            options.max_time, quick=options.quick, columns="continuous", schedule=path
+            options.max_time, quick=options.quick, column_types="continuous", schedule=path
         )
         if not options.quick:
             model.set_params(n_evaluations=options.n_evaluations)
