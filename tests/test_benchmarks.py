@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -21,11 +22,17 @@ RUNS = {
 }
 
 
-LONG = ("images", "robust", "speed", "vocabulary")
+QUICK = ("validity", "drift_level", "explanations")  # seconds each
+SCRIPTS = sorted(path.stem for path in Path(__file__).parent.joinpath("benchmarks").glob("*.py"))
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_benchmark_can_be_imported(name):
+    assert importlib.import_module(f"tests.benchmarks.{name}").__doc__
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow if name in LONG else ()) for name in RUNS]
+    "name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in RUNS]
 )
 def test_a_benchmark_runs(name, monkeypatch, tmp_path, capsys):
     module = importlib.import_module(f"tests.benchmarks.{name}")

@@ -210,8 +210,7 @@ class AdaptedDenoiser(Denoiser):
         ratio = self.at_snr(self.ratio.log(), snr).exp()
         precision = self.at_snr(self.trust[:, None], snr) / var
         extra = precision * (1 / ratio - 1)
-        shrunk = self.at_snr(self.shrink, snr) * (mean - own)
-        return extra * own + precision / ratio * shrunk, extra
+        return extra * own + precision / ratio * self.at_snr(self.shrink, snr) * (mean - own), extra
 
     def given_evidence(self, y: Tensor, snr: Tensor, statistic: Tensor, extra: Tensor) -> Posterior:
         """The posterior given the state and a second observation of the pixels, (B, D) each."""

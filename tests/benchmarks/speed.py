@@ -50,7 +50,9 @@ def main() -> None:
         path = f"{model.schedule_table_['path'][0]}, {model.schedule_.n_steps} steps"
         rows.append([name, path, len(test), f"{len(test) / seconds:.0f}", f"{100 * met:.1f} %"])
     if rows:
-        print(markdown(["table", "path", "rows", "rows per second", "rows within max_stderr"], rows))
+        print(
+            markdown(["table", "path", "rows", "rows per second", "rows within max_stderr"], rows)
+        )
     if options.memory:
         random = np.random.default_rng(0)
         group = random.integers(0, 8, 200_000)

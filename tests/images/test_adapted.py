@@ -171,7 +171,7 @@ def test_density_of_a_gaussian(gaussian):
     x, expected = model.pixels.encode(X[1000:]), torch.from_numpy(truth[1000:])
     quadrature = Quadrature.logistic(1.0, 2.0, low=-5.0, high=9.5)
     e = integral_log_prob(
-        model, x, quadrature, baseline=model.base, n_points=256,
+        model, x, quadrature, baseline=model.base, n_points=512,
         generator=seeded_generator(0, "cpu"), batch_size=1 << 14,
     )  # fmt: skip
     gap = e.log_prob - expected
@@ -199,15 +199,15 @@ def test_mass_of_a_discrete_oracle(device):
     ]
     model = from_callable(
         oracle_network(oracle, noising), draws.cpu(), shape=(1, 2, 2), n_levels=3,
-        prediction="epsilon", schedule=noising,
+        prediction="epsilon", schedule=noising, n_knots=12,
     )  # fmt: skip
     x = oracle.support.cpu()  # each row as often as it occurs
     p, truth = p.double().cpu(), oracle.log_probs.double().cpu()
     generator = seeded_generator(0, "cpu")
     levels = tuple(torch.linspace(-3, 4, 24).exp().tolist())
-    path = path_log_prob(model, x, IsotropicSchedule(levels), n_paths=32, generator=generator)
+    path = path_log_prob(model, x, IsotropicSchedule(levels), n_paths=16, generator=generator)
     integral = integral_log_prob(
-        model, x, Quadrature.logistic(1.0, 1.5, low=-6.0, high=5.0), n_points=256,
+        model, x, Quadrature.logistic(1.0, 1.5, low=-6.0, high=5.0), n_points=512,
         generator=generator, batch_size=1 << 14,
     )  # fmt: skip
     bound = variational_bound(model, x, n_times=199, generator=generator, batch_size=1 << 14)

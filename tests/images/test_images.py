@@ -121,6 +121,7 @@ def test_scores(models, held_out):
     np.testing.assert_allclose(again.log_prob, path.log_prob[5:7])  # a row's score is its own
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("dtype")
 def test_the_procedure_released_with_the_paper(models, held_out):
     """The same code length, by a naive integral with unstratified points and no tails."""
