@@ -42,28 +42,28 @@ from discrete_itd.denoisers.structure_search import (
     smoothed_table,
 )
 
-CELLS = 1 << 24  # numbers of all tables on the way, times rows, worked on at once
-MOST_TABLE = 1 << 13  # numbers of a table on the way: what elimination may cost
-LARGEST = 1 << 24  # of the same, whatever the graph
+CELLS = 1 << 24  # floats of all tables of an elimination, times rows, of one batch
+MOST_TABLE = 1 << 13  # floats of the largest table of an elimination in a fit
+LARGEST = 1 << 24  # the same for a graph that is given
 MOST_PARENTS = 5
-SEARCH_ROWS = 100_000  # by which edges are judged
-PENALTIES = (1.0, 0.5, 0.25)  # times that of Schwarz's criterion, tried on held-out rows
-# rows of the shorter context by which a table is smoothed, likewise
+SEARCH_ROWS = 100_000  # rows on which edges are scored, at most
+PENALTIES = (1.0, 0.5, 0.25)  # multiples of the BIC penalty, compared on held-out rows
+# pseudo-counts of the table with fewer parents, compared likewise
 STRENGTHS = (0.3, 1.0, 3.0, 10.0, 30.0)
 
 
 class BayesNetDenoiser(Denoiser):
-    """Exact for a Bayesian network over the columns of few categories.
+    """Exact for a Bayesian network over the low-cardinality columns.
 
     Parameters
     ----------
     codebook : Codebook
     parents : sequence of sequences of int, length C
-        The parents of every column, counted among the columns of few categories.
+        The parents of every column, counted among the low-cardinality columns.
     tables : sequence of Tensor, shape (K of each parent, ..., K of the column)
         Probabilities of the column's categories given its parents'; positive, normalised here.
     fallback : MarginalDenoiser, optional
-        Independent columns, for continuous columns and large vocabularies.
+        Independent columns, for continuous and high-cardinality columns.
 
     Raises
     ------
@@ -143,7 +143,7 @@ class BayesNetDenoiser(Denoiser):
 
     @property
     def _step(self) -> int:
-        """Rows that are worked on at once."""
+        """Rows of one batch."""
         return rows_at_once(CELLS // max(1, self.work))
 
     def infer(self, evidence: Tensor) -> tuple[Tensor, Tensor]:
@@ -152,7 +152,7 @@ class BayesNetDenoiser(Denoiser):
         return torch.cat(log_mass), torch.cat(logits)
 
     def _infer(self, evidence: Tensor) -> tuple[Tensor, Tensor]:
-        """As :meth:`infer`, of as many rows as may be worked on at once."""
+        """As :meth:`infer`, for the rows of one batch."""
         levels = self.codebook.levels
         if not levels.n_columns:
             return evidence.sum(1), evidence
@@ -160,7 +160,7 @@ class BayesNetDenoiser(Denoiser):
         with torch.inference_mode(False), torch.enable_grad():
             top = spread.amax(2, keepdim=True)
             ell = spread - top
-            # of a known cell no probability is left to what it is not
+            # the other levels of a known cell have probability zero
             ell = ell.masked_fill(ell < -KNOWN_NATS / 2, -torch.inf).permute(1, 2, 0)
             ell = ell.clone(memory_format=torch.contiguous_format).requires_grad_(True)
             log_mass = self._log_mass(ell)
@@ -227,15 +227,15 @@ class BayesNetDenoiser(Denoiser):
         Parameters
         ----------
         marginals : MarginalDenoiser
-            Independent columns of the same rows, by which tables are smoothed.
+            Independent columns of the same rows, the prior of the tables.
         x : Tensor of float64, shape (N, C)
-            Rows; NaN where a cell is missing: a column and its parents are counted where all are there.
+            Rows; NaN where a cell is missing. A column and its parents are counted in the rows that have all of them.
         x_valid : Tensor, shape (N', C), optional
-            Held-out rows, which decide how many edges and how much smoothing; without them Schwarz's criterion
-            and one row.
+            Held-out rows, on which the penalty of edges and the smoothing are chosen; by default, the penalty of the
+            Bayesian information criterion (Schwarz) and a pseudo-count of one row.
         most_parents : int
         most_table : int
-            Numbers of the largest table when columns are summed out.
+            Floats of the largest table of an elimination.
 
         Notes
         -----

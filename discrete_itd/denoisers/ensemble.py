@@ -2,7 +2,7 @@ r"""Ensembles: convex combinations of denoisers whose weights depend on how much
 
 At every SNR the squared error is convex in :math:`\hat x`, and on known/unknown patterns the cross-entropy is convex in
 the weights of a mixture. So weights fitted there are never worse than the best member on the rows and the noise that
-fitted them, and the combination is itself a denoiser: laws (5) and (6) of :mod:`discrete_itd.likelihood` hold for it.
+fitted them, and the combination is itself a denoiser: (5) and (6) of :mod:`discrete_itd.likelihood` hold for it.
 
 References
 ----------
@@ -40,7 +40,7 @@ class EnsembleDenoiser(Denoiser):
     Parameters
     ----------
     members : sequence of Denoiser, length M
-        Of one codebook, without large vocabularies.
+        Of one codebook, without high-cardinality columns.
     logsnr : Tensor, shape (G,), optional
         Increasing values of logsnr at which weights are given.
     noisy : Tensor, shape (G, M), optional
@@ -78,7 +78,7 @@ class EnsembleDenoiser(Denoiser):
         _check_table(members)
         if book.vocabularies:
             raise ValueError(
-                "an ensemble takes no large vocabulary: its distributions cannot be mixed"
+                "an ensemble takes no high-cardinality column: its distributions cannot be mixed"
             )
         self.members = cast(list[Denoiser], nn.ModuleList(members))
         like, m = book.known_snr, len(members)
@@ -127,15 +127,15 @@ class EnsembleDenoiser(Denoiser):
 
     @property
     def heard(self) -> list[bool]:
-        """Which members have a weight anywhere; the others are never called."""
+        """Which members have a weight anywhere; the others are never evaluated."""
         return ((self.known > 0).any(0) | (self.noisy > 0).any(0)).tolist()
 
     def forward(self, y: Tensor, snr: Tensor) -> Posterior:
         weights = self.weights(snr)
-        # the others would say nothing; of no rows all may speak
+        # members without weight for these rows are not evaluated; of an empty batch, all are
         heard = ((weights > 0).any(0) | (not len(weights))).nonzero().flatten().tolist()
         told = dict(zip(heard, beliefs([self.members[i] for i in heard], y, snr), strict=True))
-        # others that are heard elsewhere are stood in for, with no weight: which rows are asked together changes no sum
+        # members with weights elsewhere get a placeholder of weight zero: no sum depends on the batch of a row
         ever = [i for i, has_weight in enumerate(self.heard) if has_weight]
         return mixed([told.get(i, told[heard[0]]) for i in ever], weights[:, ever])
 
@@ -215,7 +215,7 @@ class EnsembleDenoiser(Denoiser):
     def marginal_value(
         self, x: Tensor, *, generator: torch.Generator, quadrature: Quadrature | None = None
     ) -> list[Value]:
-        """What each member is worth: by how much the code of rows is longer without it.
+        """Marginal contribution of each member: the increase of the code length of rows without it.
 
         Parameters
         ----------
@@ -314,14 +314,14 @@ def _place(share: Tensor, n: int) -> Tensor:
 
 
 class Value(NamedTuple):
-    """What one member of an ensemble is worth, in nats per row.
+    """Marginal contribution of one member of an ensemble, in nats per row.
 
     Attributes
     ----------
     alone : float
-        Code length by this member alone.
+        Code length with this member alone.
     gain, stderr : float
-        By how much the code is longer without it, and the standard error; NaN for an only member.
+        Increase of the code length without it, and its standard error; NaN for a single member.
     weight : float
         Mean weight over the shares of known cells.
     """

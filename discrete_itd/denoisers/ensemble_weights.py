@@ -1,4 +1,4 @@
-"""What the members of an ensemble believe of the same rows in the same states, and the weights that follow from it."""
+"""Posteriors of the members of an ensemble for the same rows and states, and the weights fitted to them."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ MOST_CELLS = 1 << 18  # of log-probabilities that the fit at one share looks at
 
 @dataclass(frozen=True)
 class Evidence:
-    """What each member believes of rows in states that are the same for all of them.
+    """Posteriors of all members for the same rows in the same states, as far as the weights need them.
 
     Attributes
     ----------
     share : Tensor, shape (N,)
-        Known share of the cells of each row.
+        Share of known cells of each row.
     size : Tensor, shape (N,)
-        Cells that are there over cells asked for.
+        Number of cells that are not missing over number of hidden cells.
     log_prob : Tensor, shape (M, n), float64
-        Of the cells asked for.
+        Log-probability of each hidden cell under each member, nats.
     row : Tensor of int64, shape (n,)
         The row of each such cell.
     grams : Tensor, shape (N, M, M), float64

@@ -57,8 +57,8 @@ class MixtureDenoiser(Denoiser):
     mean, var : Tensor, shape (Z, R), optional
         Gaussian of every continuous column given the class.
     fallback : MarginalDenoiser, optional
-        Independent columns, for those of which the classes say nothing: large vocabularies, and continuous columns
-        where ``mean`` is not given.
+        Independent columns, for those that do not depend on the class: high-cardinality columns, and continuous
+        columns without ``mean`` and ``var``.
 
     Raises
     ------

@@ -38,8 +38,8 @@ class NeuralDenoiser(Denoiser):
     Parameters
     ----------
     base : Denoiser
-        Exact denoiser of a tractable model, kept fixed. Its continuous columns and large vocabularies, if there are
-        any, must be those of a :class:`MarginalDenoiser`: its own, or its ``fallback``.
+        Exact, kept fixed. Its continuous and high-cardinality columns, if there are any, must be those of its
+        ``independent_part``: a ``MarginalDenoiser``, itself or its ``fallback``.
     architecture : {"mlp", "transformer"}
         A :class:`ResidualMLP`, or a :class:`ColumnTransformer`.
     width, depth, dropout
@@ -48,9 +48,9 @@ class NeuralDenoiser(Denoiser):
     Notes
     -----
     The network sees the base's posterior (bounded, centred and scaled by its value when nothing is known) and,
-    per column, the reliability :math:`\gamma/(1+\gamma)`. Of a column of few categories it sees and changes all but
+    per column, the reliability :math:`\gamma/(1+\gamma)`. Of a low-cardinality column it sees and changes all but
     the first, which serves as reference; of a continuous one the weight of every component, and
-    the mean; of a large vocabulary the mean code, and it answers with a direction in a space of learned words.
+    the mean; of a high-cardinality column the mean code, and it answers with a direction in a space of learned words.
 
     The network moves probability among the *seen* categories only, and a cell that holds an unseen one looks to it
     like a missing cell. An unseen category so costs exactly what the base says, and never sends the network
@@ -88,7 +88,7 @@ class NeuralDenoiser(Denoiser):
         marginal = base.independent_part
         if len(book.finite) < book.n_columns and marginal is None:
             raise ValueError(
-                "continuous columns and large vocabularies of the base must be those of a MarginalDenoiser"
+                "continuous and high-cardinality columns of the base must be those of a MarginalDenoiser"
             )
         fed = torch.nonzero((levels.level_code > 0) & ~levels.level_unseen).flatten()
         with torch.no_grad():

@@ -485,7 +485,7 @@ def test_members_that_do_not_go_together_are_refused():
         EnsembleDenoiser([])
     with pytest.raises(ValueError, match="the members of an ensemble must be of one table"):
         EnsembleDenoiser([random_marginals(book, rng), random_marginals(other, rng)])
-    with pytest.raises(ValueError, match="takes no large vocabulary"):
+    with pytest.raises(ValueError, match="takes no high-cardinality column"):
         EnsembleDenoiser([random_marginals(words, rng)])
 
 
