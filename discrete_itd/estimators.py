@@ -335,8 +335,12 @@ class DiffusionDensity(Persistent, ScoringMixin, FillingMixin, DensityMixin, Bas
 
     parameter_classes = (*RECIPES, *SCHEDULES)
 
+    def stored_parameters(self) -> dict[str, Any]:
+        present = self._checked_parameters()["handle_unknown"]
+        return {**super().stored_parameters(), "handle_unknown": present}
+
     def check_stored_parameters(self) -> None:
-        check_parameters(self.get_params(deep=False))
+        self._checked_parameters()
 
     def check_loaded(self) -> None:
         self.model_.try_out()

@@ -94,13 +94,16 @@ def test_old_parameters_within_other_estimators():
     assert clone(pipeline).get_params()["diffusiondensity__schedule"] == "isotropic"
 
 
-def test_the_old_value_of_handle_unknown_is_the_new_one():
+def test_the_old_value_of_handle_unknown_is_the_new_one(tmp_path):
     old = DiffusionDensity(denoiser="independent", handle_unknown="raise", random_state=0)
     with pytest.warns(FutureWarning, match="handle_unknown: 'raise' is called 'error' now"):
         old.fit(TABLE)
     assert old.handle_unknown == "raise"  # parameters are never changed
     with pytest.raises(ValueError, match="column 'a': unseen category 'z'"):
         old.score_samples(TABLE.assign(a="z"))
+    with pytest.warns(FutureWarning, match="handle_unknown: 'raise'"):
+        old.save(tmp_path / "m")
+    assert DiffusionDensity.load(tmp_path / "m").handle_unknown == "error"
 
 
 def test_old_parameters_of_methods(model):
