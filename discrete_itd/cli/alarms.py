@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 import pandas as pd
 
 from discrete_itd.cli.tables import UserError
-from discrete_itd.detection import conformal, reasons
-from discrete_itd.detection.conformal import Threshold
 from discrete_itd.detection.detector import DiffusionOutlierDetector
-from discrete_itd.detection.scoring import total
+from discrete_itd.detection.thresholds import Threshold
+from discrete_itd.encoders.rows import Rows
 from discrete_itd.estimators import DiffusionDensity
 
 TO_FIT = ("false_alarm_rate", "contamination", "calibration_fraction")
@@ -21,7 +19,7 @@ TO_SCORE = ("reasons", "discoveries", "false_alarm_rate", "alarms_per_day", "row
 
 
 def settings_to_fit(args: argparse.Namespace) -> dict[str, float]:
-    """What the options of ``fit`` say of the detector; UserError if they make no sense together."""
+    """The detector's parameters among the options of ``fit``; UserError if options are incompatible."""
     settings = _given(args, TO_FIT)
     if settings and not args.detector:
         raise UserError(f"{_option(next(iter(settings)))} needs --detector")
@@ -30,23 +28,21 @@ def settings_to_fit(args: argparse.Namespace) -> dict[str, float]:
     if settings.get("contamination", 0) > 0.5:
         raise UserError(f"--contamination must be at most 0.5, got {args.contamination:g}")
     if args.detector and args.handle_unknown == "error":
-        raise UserError(
-            "--handle-unknown error: a detector cannot do it; unseen values are what it is for"
-        )
+        raise UserError("--handle-unknown error: a detector must score unseen values")
     return settings
 
 
 @dataclass(frozen=True)
 class Judged:
-    """What a detector says of a table's rows.
+    """Scores, alarms and reasons of a table's rows.
 
     Attributes
     ----------
     columns : DataFrame, shape (N, ...)
-        ``score``, ``p_value`` (missing, of a detector without calibration rows) and ``alarm``; if asked for
+        ``score``, ``p_value`` (missing for a detector without calibration rows) and ``alarm``; if requested
         ``discovery`` and ``reason``, which is missing where there is no alarm.
     nats : DataFrame, shape (N, C)
-        By column of the detector; rows sum to minus the score.
+        Nats by column of the detector; rows sum to minus the score.
     """
 
     columns: pd.DataFrame
@@ -55,17 +51,17 @@ class Judged:
 
 @dataclass(frozen=True)
 class Judge:
-    """How ``score`` is to raise alarms.
+    """How ``score`` raises alarms.
 
     Parameters
     ----------
     detector : DiffusionOutlierDetector
     threshold : Threshold
-        Of this run, whatever the detector's own.
+        The threshold of this run, whatever the detector's own.
     fdr : float, optional
         False-discovery rate, if there is to be a ``discovery``.
     n_reasons : int, optional
-        Cells to tell of, if there is to be a ``reason``.
+        Number of cells per ``reason``, if there is to be one.
     """
 
     detector: DiffusionOutlierDetector
@@ -77,12 +73,12 @@ class Judge:
     def asked(
         cls, args: argparse.Namespace, model: DiffusionDensity | DiffusionOutlierDetector
     ) -> Judge | None:
-        """What the options of ``score`` ask for; None if no alarms are to be raised.
+        """The judge that the options of ``score`` describe; None if no alarms are to be raised.
 
         Raises
         ------
         UserError
-            Naming the option that the model, or another option, does not go with.
+            Naming the option that is incompatible with the model or with another option.
         """
         options = [_option(name) for name in _given(args, TO_SCORE)]
         if isinstance(model, DiffusionDensity):
@@ -99,52 +95,55 @@ class Judge:
             raise UserError(f"{options[0]}: {args.model} was fitted without calibration rows")
         return cls(model, _threshold(args, model), args.discoveries, args.reasons)
 
-    def judge(self, frame: pd.DataFrame) -> Judged:
-        """The rows of a table, each scored once.
+    def judge(self, X: pd.DataFrame | Rows) -> Judged:
+        """The rows of a table, read, encoded and scored once.
 
         Parameters
         ----------
-        frame : DataFrame, shape (N, C)
-            With an index that does not repeat.
+        X : DataFrame or Rows, shape (N, C)
 
         Raises
         ------
         ValueError, TypeError
-            Naming the column, if it holds what the model cannot take.
+            Naming the column, if it holds a value that its kind cannot take.
         """
-        nats, calibration = self.detector.explain(frame), self.detector.calibration_scores_
-        score = -total(nats)
+        detector, rows = self.detector, self.detector.rows(X)
+        nats, score = detector.explain(rows), detector.score_samples(rows)
         p = np.full(len(score), np.nan)
-        if len(calibration):
-            p = conformal.p_values(calibration, score, rounding=self.detector.rounding_)
+        if len(detector.calibration_scores_):
+            p = detector.p_values(rows)
         alarm = score < self.threshold.offset
-        columns = pd.DataFrame({"score": score, "p_value": p, "alarm": alarm}, index=frame.index)
+        columns = pd.DataFrame({"score": score, "p_value": p, "alarm": alarm}, index=rows.index)
         if self.fdr is not None:
-            columns["discovery"] = conformal.discoveries(p, self.fdr)
+            columns["discovery"] = detector.discoveries(rows, fdr=self.fdr)
         if self.n_reasons is not None:
-            told = _sentences(self.detector, frame.loc[alarm], nats.loc[alarm], self.n_reasons)
-            columns["reason"] = told.reindex(frame.index)
+            columns["reason"] = pd.array([None] * len(rows), dtype="string")
+            if alarm.any():
+                table = detector.reasons(rows.take(alarm), k=self.n_reasons, nats=nats.loc[alarm])
+                starts = (table["rank"] == 1).cumsum() - 1  # the number of the row among the alarms
+                text = table["sentence"].groupby(starts).agg("; ".join)
+                columns.loc[alarm, "reason"] = text.to_numpy()
         return Judged(columns, nats)
 
     def summary(self, judged: Judged) -> list[str]:
-        """What was promised and what was found, in lines; the last is on alarms."""
+        """The guarantee and the result in lines, the last one about alarms."""
         columns, n = judged.columns, len(judged.columns)
         lines = [str(self.threshold)]
         if self.fdr is not None:
             lines.append(
-                f"{columns['discovery'].to_numpy().sum()} of {n} rows are discoveries; of these at most"
-                f" {_percent(self.fdr)} are expected to be ordinary"
+                f"{columns['discovery'].to_numpy().sum()} of {n} rows are discoveries; at most"
+                f" {_percent(self.fdr)} of them are expected to be inliers"
             )
         n_alarms = int(columns["alarm"].to_numpy().sum())
         rate = _percent(self.threshold.false_alarm_rate)
-        promise = f"promised for ordinary rows: {rate}"
+        expected = f"expected among inliers: {rate}"
         if not self.threshold.n_calibration:
-            promise = "nothing was promised, without calibration rows"
+            expected = "the false-alarm rate is unknown without calibration rows"
         elif self.threshold is self.detector.threshold_ and self.detector.contamination != "auto":
-            promise = f"of the calibration rows, anomalies among them: {rate}"
+            expected = f"among the calibration rows, anomalies included: {rate}"
         return [
             *lines,
-            f"{n_alarms} of {n} rows ({_percent(n_alarms / n)}) raised an alarm; {promise}",
+            f"{n_alarms} of {n} rows ({_percent(n_alarms / n)}) raised an alarm; {expected}",
         ]
 
 
@@ -165,26 +164,13 @@ def _threshold(args: argparse.Namespace, detector: DiffusionOutlierDetector) -> 
             raise UserError("--rows-per-day needs --alarms-per-day or --false-alarm-rate")
         return detector.threshold_
     try:
-        return detector.threshold(false_alarm_rate=rate, alarms_per_day=a_day, rows_per_day=rows)
+        if a_day is not None and rows is not None:
+            return detector.threshold_at_alarms(a_day, rows)
+        assert rate is not None
+        return detector.threshold_at_rate(rate, rows_per_day=rows)
     except ValueError as error:
         option = "--alarms-per-day" if rate is None else "--false-alarm-rate"
         raise UserError(f"{option}: {error}") from None
-
-
-def _sentences(
-    detector: DiffusionOutlierDetector, frame: pd.DataFrame, nats: pd.DataFrame, k: int
-) -> pd.Series:
-    """The reasons of each row in one text, with the index of the rows that have some."""
-    if not len(frame):
-        return pd.Series(dtype="string")
-    usual = detector.calibration_nats_
-    told = reasons.reasons(detector.density_, frame, usual, k, explain=lambda _: nats)
-    sentences = pd.Series(
-        [reasons.sentence(line) for line in told.to_dict("records")],
-        index=told["row"],
-        dtype="string",
-    )
-    return cast(pd.Series, sentences.groupby(level=0).agg("; ".join))
 
 
 def _given(args: argparse.Namespace, names: tuple[str, ...]) -> dict[str, float]:

@@ -191,7 +191,7 @@ def _score(args: argparse.Namespace) -> None:
     estimate = about(args.table, lambda: density.log_prob(rows, given, max_stderr=args.max_stderr))
     scores, shares, summary = pd.DataFrame(estimate._asdict()), None, []
     if judge is not None:
-        judged = about(args.table, lambda: judge.judge(frame))
+        judged = about(args.table, lambda: judge.judge(rows))
         scores, shares = scores.join(judged.columns), judged.nats
         summary = judge.summary(judged)
     elif args.explain:

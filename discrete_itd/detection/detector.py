@@ -1,8 +1,7 @@
-"""Anomalies people can act on: a detector with p-values, thresholds that can be defended, and reasons."""
+"""The detector: anomaly scores with p-values, thresholds with guarantees, and reasons."""
 
 from __future__ import annotations
 
-import math
 import os
 import warnings
 from collections.abc import Hashable, Iterable, Sequence
@@ -12,65 +11,68 @@ from typing import Any, Literal, Self, cast
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.base import BaseEstimator, OutlierMixin, clone
+from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from discrete_itd.deprecation import renamed
-from discrete_itd.detection import conformal, drift, reasons, robustness, scales
-from discrete_itd.detection.conformal import Threshold
+from discrete_itd.deprecation import REMOVAL, renamed
+from discrete_itd.detection import (
+    calibration,
+    conformal,
+    costs,
+    drift,
+    reasons,
+    robustness,
+    thresholds,
+)
 from discrete_itd.detection.drift import Drift
-from discrete_itd.detection.kernel import KernelDensity
-from discrete_itd.detection.scales import ScaleNats
-from discrete_itd.detection.scoring import Scorer, base_of, total
+from discrete_itd.detection.scoring import Scorer, no_rows, row_scores
+from discrete_itd.detection.sentences import sentence
+from discrete_itd.detection.thresholds import Threshold
 from discrete_itd.encoders.frames import read_rows
+from discrete_itd.encoders.rows import Rows
 from discrete_itd.estimators import DiffusionDensity, RowEstimate
-from discrete_itd.models.splitting import copies, equal_values, hold_out
 from discrete_itd.storage.files import State
 from discrete_itd.storage.parts import within
 from discrete_itd.storage.persistent import Persistent
 from discrete_itd.storage.schema import building, check_fields, check_tensor
-from discrete_itd.validation import check_positive, check_share
-
-MOST_HELD = 20_000  # by which a rate of 1 in 1000 is known to within a half; more cost time
-SEEN_ROWS = 2000  # by which the threshold is set where no rows are held out
+from discrete_itd.validation import check_share
 
 
 class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
-    r"""Anomaly detection by the log-probability of rows, calibrated on rows that were held out.
+    r"""Anomaly detection by the log-probability of rows, calibrated on held-out rows.
 
-    Fit on ordinary rows, rank new ones, raise an alarm at a rate that was chosen, and say why. A row's score depends on
-    nothing but the row and the fitted model, never on the batch it came in.
+    Fit it on inliers, rank new rows, raise alarms at a chosen false-alarm rate, and explain them. The score of a row
+    depends on the row and the fitted model only, never on its batch. Every method that takes a table X also takes
+    :class:`Rows`, as :meth:`rows` makes them: the table is then read and encoded once for several questions.
 
     Parameters
     ----------
     density : DiffusionDensity or FrozenEstimator, optional
-        The model of ordinary rows; its default if None (give one to set ``density__max_steps`` and the like). It is
-        cloned, and fitted with the detector. To use one that is fitted already, and fit nothing but the calibration,
-        give ``sklearn.frozen.FrozenEstimator(density)`` and call ``fit`` with ordinary rows that it was *not* trained
-        on.
+        The model of inliers; the default one if None (give one to set ``density__max_steps`` and the like). It is
+        cloned, and fitted with the detector. To use a fitted one and fit only the calibration, give
+        ``sklearn.frozen.FrozenEstimator(density)`` and call ``fit`` with inliers that it was *not* trained on.
     contamination : "auto" or float, default="auto"
-        Share of the rows given to ``fit`` that are anomalies. "auto" takes all of them for ordinary, and an alarm is
-        raised at ``false_alarm_rate``. With a share, up to 0.5, the fit is robust: the rows that are strangest
-        among the others, seen coarsely, are left out; and ``predict`` flags that share of the rows given to ``fit``.
+        Share of anomalies among the rows given to ``fit``. "auto" takes all of them for inliers, and sets the threshold
+        at ``false_alarm_rate``. With a share, up to 0.5, the fit is robust: that share of the training rows, the most
+        outlying under a kernel density with wide kernels, is left out of the training; and ``predict`` flags that share
+        of the rows given to ``fit``.
     false_alarm_rate : float, default=0.01
-        Share of ordinary rows that may raise an alarm, unless ``contamination`` is given.
+        Share of inliers that may raise an alarm, unless ``contamination`` is given.
     calibration_fraction : float, default=0.2
-        Share of the rows, but not more than 20 000 of them, that is held out of the fit, for p-values and thresholds. 0
-        fits on all, for scores only: there are no p-values then, and the threshold is a quantile of rows that the fit
-        has seen.
+        Share of the rows, at most 20 000 rows, that is held out of the fit for p-values and thresholds. 0 fits on all
+        rows: there are no p-values then, and the threshold is a quantile of the scores of training rows.
     score_by : {"pooled", "log_prob"}, default="pooled"
-        What ``score_samples`` returns. "log_prob" is the log-probability. "pooled" is the mean of that and of a simpler
-        code, which ranks anomalies better. With any column that is not nominal, it is a kernel density of the training
-        rows (:mod:`discrete_itd.detection.kernel`), for distances tell what dependence does not; and as the density of
-        a continuous column has no upper bound, the model's part takes values as known to a tenth of the column's
-        standard deviation, and one that is more probable than usual counts as usual: it cannot make up for a strange
-        one. With nominal columns only, it is that of the columns alone, with the weight 1000 / (1000 + n), at most a
-        half: of few rows n, little is known of dependence.
+        The score. "log_prob" is the log-probability. "pooled" is a weighted mean of it and a simpler log-density, which
+        ranks anomalies better. If any column is not nominal, the latter is a kernel density of the training rows
+        (:mod:`discrete_itd.detection.kernel`), with weight 1/2, and continuous values are smoothed in the model's
+        part with Gaussian noise of 0.1 standard deviations; there each continuous column's log-density is capped at its
+        mean, so a very typical value cannot offset an anomalous one. If all columns are nominal, it is that of
+        independent columns, with weight 1000 / (1000 + n), at most 1/2, for n training rows.
     random_state : int, RandomState or None, default=None
-        Of the division of rows, and of the fit if ``density`` has none of its own.
+        Seed of the division of rows, and of the fit if ``density`` has no seed of its own.
 
     Attributes
     ----------
@@ -79,15 +81,15 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
     offset_ : float
         A score below it raises an alarm, in nats. Set it by :meth:`set_threshold`.
     threshold_ : Threshold
-        The same with what calibration rows say of it.
+        The same with its false-alarm rate.
     calibration_scores_ : ndarray, shape (n,)
-        Scores of the rows that were held out.
+        Scores of the calibration rows.
     calibration_nats_ : DataFrame, shape (n, C)
         Their nats by column, as :meth:`explain` gives them.
     rounding_ : float
         Bound on the rounding error of scores, relative to 1 + abs(score); see :mod:`discrete_itd.detection.conformal`.
     trimmed_ : ndarray of int
-        Positions of the rows given to ``fit`` that were left out for surprising most.
+        Positions of the rows given to ``fit`` that were left out of the training as anomalies.
     n_features_in_ : int
     feature_names_in_ : ndarray of str
         Only if the table had string column names.
@@ -95,17 +97,17 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
     Notes
     -----
     p-values are split-conformal (:mod:`discrete_itd.detection.conformal`): for a row that is exchangeable with the
-    calibration rows, :math:`P(p \le \alpha) \le \alpha` on average over calibration sets, however good or bad the
-    model. What counts are records: copies of one (:mod:`discrete_itd.models.splitting`) are either all fitted to or
-    calibrated on once, so rates are those of new records. A new row that repeats a fitted record looks more probable
-    than calibration rows, so its p-value is larger.
+    calibration rows, :math:`P(p \le \alpha) \le \alpha` on average over calibration sets, whatever the model. The
+    statement is about records: copies of one (:mod:`discrete_itd.models.splitting`) are either all used for the fit or
+    one of them for the calibration, so rates are those of new records. A new row that repeats a training record has a
+    higher score than calibration rows, so its p-value is larger.
 
-    If the rows given to ``fit`` contain anomalies, so do the calibration rows. Where the anomalies score lower than
-    inliers, p-values of inliers are larger than they need be: valid, with less power. Where anomalies score higher
-    than inliers, like forms left at their defaults, p-values are too small. With a share e of anomalies among the
-    calibration rows, :math:`P(p \le \alpha) \le \alpha / (1 - e)` is all that is guaranteed for inliers.
+    If the rows given to ``fit`` contain anomalies, so do the calibration rows. Where anomalies score lower than
+    inliers, p-values of inliers are larger than necessary: valid, with less power. Where anomalies score higher than
+    inliers, like forms left at their defaults, p-values are too small. With a share e of anomalies among the
+    calibration rows, only :math:`P(p \le \alpha) \le \alpha / (1 - e)` is guaranteed for inliers.
 
-    A missing cell surprises nobody, so rows with many of them look more ordinary than complete ones.
+    A missing cell has no surprisal, so rows with many of them look more typical than complete ones.
 
     References
     ----------
@@ -148,144 +150,74 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
     def fit(
         self, X: Any, y: Any = None, *, checkpoint: str | os.PathLike[str] | None = None
     ) -> Self:
-        """Learn what ordinary rows are like, and calibrate on those held out.
+        """Fit the model to inliers, and calibrate it on held-out ones.
 
         Parameters
         ----------
         X : DataFrame or array-like, shape (N, C)
-            Ordinary rows, or with ``contamination`` mostly ordinary ones.
+            Inliers, or with ``contamination`` mostly inliers.
         y : ignored
         checkpoint : path-like, optional
-            As of :meth:`DiffusionDensity.fit`; with an integer ``random_state``, or rows are divided
-            in another way the next time.
+            As in :meth:`DiffusionDensity.fit`; needs an integer ``random_state``, or the rows would be divided
+            differently the next time.
 
         Raises
         ------
         ValueError, TypeError
-            Naming the column or parameter, if something is wrong with it. A detector fitted before stays usable.
+            Naming the column or parameter that is invalid. A detector fitted before stays usable.
 
         Warns
         -----
         UserWarning
-            If there are too few calibration rows for ``false_alarm_rate``; the smallest possible one is taken.
+            If there are too few calibration rows for ``false_alarm_rate``; the smallest possible rate is used.
         """
         share = self._check_parameters()
         frame, is_frame = read_rows(X, self)
-        rows = frame if is_frame else frame.to_numpy()
-        random = check_random_state(self.random_state)
-        seed = int(random.randint(2**31 - 1))
+        table = frame if is_frame else frame.to_numpy()
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        train = trimmed = rest = np.zeros(0, dtype=np.int64)
         if isinstance(self.density, FrozenEstimator):
             density = cast(DiffusionDensity, self.density.estimator)
             check_is_fitted(density)
-            order, n_held = np.arange(len(frame)), len(frame)
-            train, trimmed = order[:0], order[:0]
+            held = np.arange(len(frame))
         else:
-            density = DiffusionDensity() if self.density is None else _copy(self.density)
-            if density.random_state is None:
-                density.set_params(random_state=seed)
-            n_held = min(MOST_HELD, round(self.calibration_fraction * len(frame)))
-            if self.calibration_fraction and len(frame) > 2:
-                n_held = min(max(1, n_held), len(frame) - 2)
-            elif self.calibration_fraction and len(frame) == 2:
-                n_held = 0
-                warnings.warn("two rows leave none to calibrate by: no p-values", stacklevel=2)
-            records = copies(equal_values(frame))
-            held, rest = hold_out(records, n_held, seed)
-            held = held[np.sort(np.unique(records[held], return_index=True)[1])]  # each record once
-            order, n_held = np.concatenate([held, rest]), len(held)
-            train, trimmed = np.sort(order[n_held:]), order[:0]
+            density = calibration.unfitted(self.density, seed)
+            held, rest = calibration.divide(frame, self.calibration_fraction, seed)
+            train = np.sort(rest)
             if share is not None:
-                train, trimmed = self._trim(density, rows, train, share, seed)
-            density.fit(_take(rows, train), checkpoint=checkpoint)
-        held = np.sort(order[:n_held])
+                train, trimmed = calibration.trim(density, table, train, share, seed)
+            density.fit(calibration.take(table, train), checkpoint=checkpoint)
+        rows = density.rows(table)
         if self.score_by == "pooled":
-            scorer = Scorer.pooled(density, _take(rows, train), seed)
+            scorer = Scorer.pooled(density, rows.take(train) if len(train) else None, seed)
         else:
             scorer = Scorer.plain(density)
-        nats = scorer.nats(_take(rows, held)) if len(held) else scorer.none()
-        scores = -total(nats)
-        safe = conformal.lowered(scores, scorer.rounding)  # no alarm comes of rounding
-        if share is None and len(held):
-            threshold = self._at_rate(safe)
-        else:
-            rest = np.sort(order[n_held:]) if share is not None else order[n_held:][:SEEN_ROWS]
-            seen = -scorer.score(_take(rows, rest)) if len(rest) else np.zeros(0)
-            rate = self.false_alarm_rate if share is None else share
-            both = np.concatenate([scores, seen])
-            offset = np.quantile(both, rate)
-            if (both == offset).any():
-                offset = conformal.lowered(np.asarray(offset), scorer.rounding)
-            threshold = conformal.at_offset(scores, float(offset))
-        threshold = replace(threshold, contaminated=share is not None)
+        held = np.sort(held)
+        nats = scorer.nats(rows.take(held)) if len(held) else no_rows(density.encoder_.names)
+        scores = row_scores(nats)
+        seen = rest[: calibration.SEEN_ROWS] if share is None else np.sort(rest)
+        threshold = calibration.first_threshold(
+            scorer, scores, rows.take(seen), self.false_alarm_rate, share
+        )
         # nothing is assigned before all has succeeded
         self.density_, self._scorer, self.trimmed_ = density, scorer, trimmed
         self.calibration_scores_ = scores
         self.calibration_nats_ = nats.reset_index(drop=True)
-        self.set_threshold(threshold)
-        self._take_names()
+        self.set_threshold(replace(threshold, contaminated=share is not None))
+        self._set_names()
         return self
 
     def _check_parameters(self) -> float | None:
-        """The share of anomalies among the rows to be fitted; None if all are ordinary."""
-        density = self.density
-        if density is not None and not isinstance(density, DiffusionDensity | FrozenEstimator):
-            raise TypeError(
-                "density must be a DiffusionDensity, or a FrozenEstimator of one that is fitted,"
-                f" got {type(density).__name__}"
-            )
-        if isinstance(density, FrozenEstimator) and not isinstance(
-            density.estimator, DiffusionDensity
-        ):
-            raise TypeError(
-                f"density holds a {type(density.estimator).__name__}, not a DiffusionDensity"
-            )
-        if isinstance(density, DiffusionDensity) and density.handle_unknown in ("error", "raise"):
-            raise ValueError(
-                "density has handle_unknown='error': a value never seen is what a detector is for; use 'smooth'"
-            )
+        """The share of anomalies among the rows to be fitted; None if all are inliers."""
+        calibration.check_density(self.density)
         check_share("false_alarm_rate", self.false_alarm_rate)
         if self.score_by not in ("pooled", "log_prob"):
             raise ValueError(f"score_by must be 'pooled' or 'log_prob', got {self.score_by!r}")
         if self.calibration_fraction != 0:
             check_share("calibration_fraction", self.calibration_fraction)
-        if isinstance(self.contamination, str):
-            if self.contamination != "auto":
-                raise ValueError(
-                    f"contamination must be 'auto' or a share, got {self.contamination!r}"
-                )
-            return None
-        share = check_share("contamination", self.contamination)
-        if share > 0.5:
-            raise ValueError(f"contamination must be at most 0.5, got {share!r}")
-        return share
+        return calibration.check_contamination(self.contamination)
 
-    def _trim(
-        self, density: DiffusionDensity, rows: Any, train: np.ndarray, share: float, seed: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """The training rows without the strangest among them, and those."""
-        alone = _copy(density)  # for its schema and its marginals
-        alone.set_params(denoiser="independent", n_evaluations=2, schedule="coordinate")
-        alone.fit(_take(rows, train))
-        generator = torch.Generator().manual_seed(seed)
-        x = alone.rows(_take(rows, train)).x
-        strange = KernelDensity.outlyingness(base_of(alone), x, generator).cpu().numpy()
-        n_kept = max(2, len(train) - round(share * len(train)))
-        kept = np.sort(train[np.argsort(strange, kind="stable")[:n_kept]])
-        return kept, np.setdiff1d(train, kept)
-
-    def _at_rate(self, scores: np.ndarray) -> Threshold:
-        """The threshold of ``false_alarm_rate``, or of the smallest rate that can be had."""
-        least = conformal.smallest_rate(len(scores))
-        if self.false_alarm_rate < least:
-            warnings.warn(
-                f"false_alarm_rate={self.false_alarm_rate:g} cannot be promised by {len(scores)}"
-                f" calibration rows: the threshold is at {least:.3g}, the smallest rate that can",
-                stacklevel=3,
-            )
-        return conformal.at_rate(scores, max(self.false_alarm_rate, least))
-
-    def _take_names(self) -> None:
-        """Know the columns, as scikit-learn has it."""
+    def _set_names(self) -> None:
         self.n_features_in_ = self.density_.n_features_in_
         if hasattr(self.density_, "feature_names_in_"):
             self.feature_names_in_ = self.density_.feature_names_in_
@@ -294,10 +226,17 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
 
     # -- scores ---------------------------------------------------------------------------------
 
-    def score_samples(self, X: Any) -> np.ndarray:
-        """How ordinary each row is: float64, shape (N,), nats; higher is more ordinary. See ``score_by``."""
+    def rows(self, X: Any) -> Rows:
+        """Read and encode a table once, for several questions; see :meth:`DiffusionDensity.rows`."""
         check_is_fitted(self)
-        return -self._scorer.score(X)
+        return self.density_.rows(X)
+
+    def score_samples(self, X: Any) -> np.ndarray:
+        """The score of each row: float64, shape (N,), nats; higher is more typical. See ``score_by``."""
+        return self._scores(self.rows(X))
+
+    def _scores(self, rows: Rows) -> np.ndarray:
+        return self._scorer.score(rows)
 
     def decision_function(self, X: Any) -> np.ndarray:
         """Score above the threshold, shape (N,), nats: negative for rows that raise an alarm."""
@@ -309,51 +248,48 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
 
     @renamed(tol="max_stderr")
     def log_prob(self, X: Any, *, max_stderr: float | None = None) -> RowEstimate:
-        """Log-probability of each row with its standard error, as of :meth:`DiffusionDensity.log_prob`."""
+        """Log-probability of each row with its standard error, see :meth:`DiffusionDensity.log_prob`."""
         check_is_fitted(self)
         return self.density_.log_prob(X, max_stderr=max_stderr)
 
-    # -- p-values and thresholds ----------------------------------------------------------------
+    # -- p-values -------------------------------------------------------------------------------
 
     def p_values(self, X: Any, *, two_sided: bool = False) -> np.ndarray:
         r"""Conformal p-values, eq. (7) of :mod:`discrete_itd.detection.conformal`.
 
         Parameters
         ----------
-        X : DataFrame or array-like, shape (N, C)
+        X : DataFrame, array-like or Rows, shape (N, C)
         two_sided : bool
-            Whether a row may also be *too* probable, like a form left at its defaults: the most probable rows are
-            not typical ones.
+            If True, a row may also be *too* probable, like a form left at its defaults.
 
         Returns
         -------
         ndarray, shape (N,)
-            For an inlier, at most :math:`\alpha` with probability at most :math:`\alpha`, on average over calibration
-            sets. To choose among many rows see :meth:`discoveries`.
+            For an inlier, at most :math:`lpha` with probability at most :math:`lpha`, on average over calibration
+            sets. To select among many rows use :meth:`discoveries`.
 
         Raises
         ------
         ValueError
             If the detector was fitted without calibration rows.
         """
+        scores, rounding = self._calibration(), self.rounding_
         return conformal.p_values(
-            self._calibration(),
-            self.score_samples(X),
-            two_sided=two_sided,
-            rounding=self.rounding_,
+            scores, self.score_samples(X), two_sided=two_sided, rounding=rounding
         )
 
     def discoveries(self, X: Any, *, fdr: float = 0.1, two_sided: bool = False) -> np.ndarray:
-        """Which rows of a batch to call anomalies, so that at most a share ``fdr`` of them is expected to be ordinary.
+        """Rows of a batch to call anomalies, among which at most a share ``fdr`` is expected to be inliers.
 
         Parameters
         ----------
-        X : DataFrame or array-like, shape (N, C)
-            The whole batch: unlike an alarm, a discovery depends on how many others there are.
+        X : DataFrame, array-like or Rows, shape (N, C)
+            The whole batch: unlike an alarm, a discovery depends on the other rows of the batch.
         fdr : float
-            False-discovery rate, by Benjamini and Hochberg's procedure.
+            False-discovery rate, controlled by the procedure of Benjamini and Hochberg.
         two_sided : bool
-            Whether rows may also be too probable: then half of ``fdr`` is spent on either side
+            If True, rows may also be too probable: half of ``fdr`` is spent on either side
             (:func:`discrete_itd.detection.conformal.two_sided_discoveries`).
 
         Returns
@@ -363,9 +299,127 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
         fdr = check_share("fdr", fdr)
         if not two_sided:
             return conformal.discoveries(self.p_values(X), fdr)
-        calibration, rounding = self._calibration(), self.rounding_
-        scores = self.score_samples(X)
-        return conformal.two_sided_discoveries(calibration, scores, fdr, rounding=rounding)
+        scores, rounding = self._calibration(), self.rounding_
+        return conformal.two_sided_discoveries(
+            scores, self.score_samples(X), fdr, rounding=rounding
+        )
+
+    @property
+    def rounding_(self) -> float:
+        """Bound on the rounding error of scores, relative to 1 + |score|; calibration scores within it are ties."""
+        check_is_fitted(self)
+        return self._scorer.rounding
+
+    def _calibration(self) -> np.ndarray:
+        check_is_fitted(self)
+        if not len(self.calibration_scores_):
+            raise ValueError("there are no calibration rows: fit with calibration_fraction above 0")
+        return self.calibration_scores_
+
+    # -- thresholds -----------------------------------------------------------------------------
+
+    def threshold_at_rate(
+        self, rate: float, *, confidence: float | None = None, rows_per_day: float | None = None
+    ) -> Threshold:
+        """The threshold with a given false-alarm rate; :meth:`set_threshold` puts it to use.
+
+        Parameters
+        ----------
+        rate : float
+            Share of inliers that may raise an alarm.
+        confidence : float, optional
+            By default the rate holds on average over calibration sets. With a confidence such as 0.95, it holds for
+            this calibration set with that confidence, at a lower threshold.
+        rows_per_day : float, optional
+            Number of rows per day, to state false alarms per day.
+
+        Returns
+        -------
+        Threshold
+            With the 95 % interval that the number of calibration rows allows; ``print`` it.
+
+        Raises
+        ------
+        ValueError
+            If there are too few calibration rows to guarantee so small a rate.
+        """
+        found = thresholds.at_rate(
+            self._lowered(), rate, confidence=confidence, rows_per_day=rows_per_day
+        )
+        return replace(found, contaminated=self.threshold_.contaminated)
+
+    def threshold_at_alarms(
+        self, alarms_per_day: float, rows_per_day: float, *, confidence: float | None = None
+    ) -> Threshold:
+        """The threshold with a given expected number of false alarms per day.
+
+        Parameters
+        ----------
+        alarms_per_day, rows_per_day : float
+            False alarms that can be checked, and rows that arrive.
+        confidence : float, optional
+            As in :meth:`threshold_at_rate`.
+
+        Returns
+        -------
+        Threshold
+
+        Raises
+        ------
+        ValueError
+            If there are too few calibration rows to guarantee so few alarms.
+        """
+        found = thresholds.at_alarms(
+            self._lowered(), alarms_per_day, rows_per_day, confidence=confidence
+        )
+        return replace(found, contaminated=self.threshold_.contaminated)
+
+    def threshold_at_cost(
+        self,
+        miss_cost: float,
+        check_cost: float,
+        *,
+        anomalies: Any = None,
+        prevalence: float | None = None,
+        recent: Any = None,
+    ) -> Threshold:
+        """The threshold with the least expected cost, given either ``anomalies`` and ``prevalence``, or ``recent``.
+
+        Parameters
+        ----------
+        miss_cost, check_cost : float
+            Cost of an anomaly that raises no alarm, and of checking an alarm.
+        anomalies : DataFrame, array-like or Rows, shape (A, C), optional
+            Known anomalies.
+        prevalence : float, optional
+            Share of anomalies among new rows.
+        recent : DataFrame, array-like or Rows, shape (R, C), optional
+            Recent rows without labels: the excess of small p-values among them over what inliers would have is
+            attributed to anomalies.
+
+        Returns
+        -------
+        Threshold
+            With the expected cost per row and its 95 % interval.
+
+        Raises
+        ------
+        ValueError
+            If neither or both kinds of rows are given.
+        """
+        found = costs.at_cost(
+            self._lowered(),
+            miss_cost,
+            check_cost,
+            anomalies=None if anomalies is None else self.score_samples(anomalies),
+            prevalence=prevalence,
+            recent=None if recent is None else self.score_samples(recent),
+        )
+        return replace(found, contaminated=self.threshold_.contaminated)
+
+    def _lowered(self) -> np.ndarray:
+        """Calibration scores less their rounding error."""
+        return conformal.lowered(self._calibration(), self.rounding_)
 
     def threshold(
         self,
@@ -380,84 +434,29 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
         prevalence: float | None = None,
         recent: Any = None,
     ) -> Threshold:
-        """A threshold by a false-alarm rate, by false alarms a day, or by costs; :meth:`set_threshold` makes it count.
-
-        Parameters
-        ----------
-        false_alarm_rate : float, optional
-            Share of ordinary rows that may raise an alarm.
-        confidence : float, optional
-            By default a rate holds on average over calibration sets. With a confidence, like 0.95, it holds for the
-            calibration rows at hand with that confidence, at a lower threshold.
-        alarms_per_day, rows_per_day : float, optional
-            False alarms that can be looked into, and rows that come. ``rows_per_day`` may also be
-            given with a rate, to count.
-        miss_cost, check_cost : float, optional
-            Cost of an anomaly that raises no alarm, and of looking into an alarm, with either
-        anomalies, prevalence : DataFrame or array-like, shape (A, C), and float
-            known anomalies and their share among new rows, or
-        recent : DataFrame or array-like, shape (R, C)
-            recent rows without labels: what they have more of at small p-values than ordinary rows would is taken to
-            be anomalies.
-
-        Returns
-        -------
-        Threshold
-            With the interval that the number of calibration rows allows; ``print`` it.
-
-        Raises
-        ------
-        ValueError
-            If the choice is unclear, or there are too few calibration rows to promise so small a rate.
-        """
-        calibration = conformal.lowered(self._calibration(), self.rounding_)
-        ways = {
-            "false_alarm_rate": false_alarm_rate,
-            "alarms_per_day": alarms_per_day,
-            "miss_cost": miss_cost,
-        }
-        chosen = [name for name, value in ways.items() if value is not None]
-        if len(chosen) != 1:
+        """Deprecated: see :meth:`threshold_at_rate`, :meth:`threshold_at_alarms` and :meth:`threshold_at_cost`."""
+        warnings.warn(
+            "threshold() is replaced by threshold_at_rate(), threshold_at_alarms() and threshold_at_cost();"
+            f" it goes in release {REMOVAL}",
+            FutureWarning,
+            stacklevel=2,
+        )
+        ways = (false_alarm_rate, alarms_per_day, miss_cost)
+        if sum(value is not None for value in ways) != 1:
             raise ValueError("give one of false_alarm_rate=, alarms_per_day= or miss_cost=")
-        by_cost = {
-            "check_cost": check_cost,
-            "anomalies": anomalies,
-            "prevalence": prevalence,
-            "recent": recent,
-        }
-        by_rate = {"confidence": confidence, "rows_per_day": rows_per_day}
-        for name, value in (by_rate if miss_cost is not None else by_cost).items():
-            if value is not None:
-                raise ValueError(f"{name}= says nothing beside {chosen[0]}=")
-        if miss_cost is not None:
-            if check_cost is None:
-                raise ValueError("miss_cost= needs check_cost=")
-            found = conformal.at_cost(
-                calibration,
-                miss_cost=miss_cost,
-                check_cost=check_cost,
-                anomalies=None if anomalies is None else self.score_samples(anomalies),
-                prevalence=prevalence,
-                recent=None if recent is None else self.score_samples(recent),
+        if false_alarm_rate is not None:
+            return self.threshold_at_rate(
+                false_alarm_rate, confidence=confidence, rows_per_day=rows_per_day
             )
-            return replace(found, contaminated=self.threshold_.contaminated)
         if alarms_per_day is not None:
             if rows_per_day is None:
                 raise ValueError("alarms_per_day= needs rows_per_day=")
-            check_positive("alarms_per_day", alarms_per_day)
-            check_positive("rows_per_day", rows_per_day)
-            false_alarm_rate = alarms_per_day / rows_per_day
-            if not false_alarm_rate < 1:
-                raise ValueError(
-                    f"alarms_per_day must be fewer than rows_per_day={rows_per_day!r}, got {alarms_per_day!r}"
-                )
-        found = conformal.at_rate(
-            calibration,
-            cast(float, false_alarm_rate),
-            confidence=confidence,
-            rows_per_day=rows_per_day,
+            return self.threshold_at_alarms(alarms_per_day, rows_per_day, confidence=confidence)
+        if miss_cost is None or check_cost is None:
+            raise ValueError("miss_cost= needs check_cost=")
+        return self.threshold_at_cost(
+            miss_cost, check_cost, anomalies=anomalies, prevalence=prevalence, recent=recent
         )
-        return replace(found, contaminated=self.threshold_.contaminated)
 
     def set_threshold(self, threshold: Threshold) -> Self:
         """Raise alarms by this threshold from now on.
@@ -465,69 +464,57 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
         Parameters
         ----------
         threshold : Threshold
-            Of :meth:`threshold`.
         """
         if not isinstance(threshold, Threshold):
             raise TypeError(f"threshold must be a Threshold, got {type(threshold).__name__}")
         self.threshold_, self.offset_ = threshold, threshold.offset
         return self
 
-    @property
-    def rounding_(self) -> float:
-        """Bound on the rounding error of scores, relative to 1 + |score|; calibration scores within it are ties."""
-        check_is_fitted(self)
-        return self._scorer.rounding
-
-    def _calibration(self) -> np.ndarray:
-        check_is_fitted(self)
-        if not len(self.calibration_scores_):
-            raise ValueError("there are no calibration rows: fit with calibration_fraction above 0")
-        return self.calibration_scores_
-
     # -- reasons --------------------------------------------------------------------------------
 
     def explain(self, X: Any, *, relative: bool = False) -> pd.DataFrame:
-        """Nats by column: why a row is strange.
+        """Nats by column: which columns make a row anomalous.
 
         Parameters
         ----------
-        X : DataFrame or array-like, shape (N, C)
+        X : DataFrame, array-like or Rows, shape (N, C)
         relative : bool
-            Whether to subtract what a column surprises with in ordinary rows, the mean of the calibration rows.
+            Whether to subtract the mean nats of the column over the calibration rows.
 
         Returns
         -------
         DataFrame, shape (N, C)
             With the index of X. Rows sum to minus the score, unless ``relative``.
         """
-        check_is_fitted(self)
-        nats = self._scorer.nats(X)
+        nats = self._scorer.nats(self.rows(X))
         if relative:
             self._calibration()
             nats = nats - self.calibration_nats_.mean(axis=0)
         return nats
 
-    def reasons(self, X: Any, *, k: int = 3) -> pd.DataFrame:
-        """Why each row is strange: its strangest cells, what was expected there, which other cell speaks against it.
+    def reasons(self, X: Any, *, k: int = 3, nats: pd.DataFrame | None = None) -> pd.DataFrame:
+        """Why each row is anomalous: its most doubtful cells, their predicted values, and the cells they conflict with.
 
         Parameters
         ----------
-        X : DataFrame or array-like, shape (N, C)
+        X : DataFrame, array-like or Rows, shape (N, C)
         k : int
-            Cells of each row at most.
+            Maximal number of cells per row.
+        nats : DataFrame, shape (N, C), optional
+            What :meth:`explain` returned for X, if it is known already.
 
         Returns
         -------
         DataFrame
-            One line for each cell, a row's strangest first: ``row``, ``rank``, ``column``, ``value``, ``nats``,
-            ``usual``, ``excess``, ``p_value``, ``blame``, ``expected``, ``probability``, ``low``, ``high``,
-            ``against``, ``against_value``, ``against_nats`` as of :func:`discrete_itd.detection.reasons.reasons`, and
-            ``sentence``, the same in English.
+            One line per cell, a row's most doubtful first: ``row``, ``rank``, ``column``, ``value``, ``nats``,
+            ``mean_inlier_nats``, ``excess_nats``, ``p_value``, ``error_probability``, ``expected``, ``probability``,
+            ``low``, ``high``, ``conflict_column``, ``conflict_value``, ``conflict_nats``, see
+            :func:`discrete_itd.detection.reasons.reasons`, and ``sentence``, the same in English.
         """
         self._calibration()
-        table = reasons.reasons(self.density_, X, self.calibration_nats_, k, explain=self.explain)
-        told = [reasons.sentence(line) for line in table.to_dict("records")]
-        return table.assign(sentence=pd.Series(told, index=table.index, dtype=object))
+        table = reasons.reasons(self._scorer, X, self.calibration_nats_, k, nats=nats)
+        text = [sentence(line) for line in table.to_dict("records")]
+        return table.assign(sentence=pd.Series(text, index=table.index, dtype=object))
 
     def expected(
         self,
@@ -537,96 +524,69 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
         k: int | None = 3,
         n_values: int = 3,
     ) -> pd.DataFrame:
-        """The values that the model would have expected in a row's strangest cells, given its other cells.
+        """The values that the other cells of a row predict for its most doubtful cells.
+
+        Probabilities are those of the score: its normalisation over the values of the cell
+        (:mod:`discrete_itd.detection.conditionals` states where that is exact).
 
         Parameters
         ----------
-        X : DataFrame or array-like, shape (N, C)
+        X : DataFrame, array-like or Rows, shape (N, C)
         columns : names (positions, for an array) of columns, optional
-            Of which to tell; by default of all.
+            Columns to predict; by default all.
         k : int, optional
-            Of each row only the so many strangest of these cells; None for all.
+            Only the k most doubtful of these cells in each row; None for all.
         n_values : int
-            How many values to tell of a cell.
+            Number of predicted values per cell.
 
         Returns
         -------
         DataFrame
-            One line for each expected value: ``row``, ``column``, ``value``, ``rank``, ``expected``, ``probability``,
-            ``low``, ``high``, as of :func:`discrete_itd.detection.reasons.expected`.
+            One line per predicted value: ``row``, ``column``, ``value``, ``rank``, ``expected``, ``probability``,
+            ``low``, ``high``, see :func:`discrete_itd.detection.reasons.expected`.
         """
         check_is_fitted(self)
-        return reasons.expected(self.density_, X, columns, k=k, n_values=n_values)
+        return reasons.expected(self._scorer, X, columns, k=k, n_values=n_values)
 
     def pairwise(self, X: Any) -> pd.DataFrame:
-        """Which other cell makes each cell strange.
+        """By how much each other cell increases a cell's surprisal under the score.
 
         Parameters
         ----------
-        X : DataFrame or array-like, shape (N, C)
+        X : DataFrame, array-like or Rows, shape (N, C)
 
         Returns
         -------
         DataFrame, shape (N C, C), nats
-            Indexed by row and column; the entry of another column is the surprise given that cell alone, minus the
-            surprise given nothing: positive where the other cell makes this one strange.
+            Indexed by row and column; the entry of another column is the surprisal given that cell alone, minus the
+            surprisal given nothing: positive where the other cell makes this one less probable.
         """
         check_is_fitted(self)
-        return reasons.pairwise(self.density_, X)
-
-    def explain_scales(
-        self, X: Any, n_bands: int = 6, *, edges: Sequence[float] | None = None, n_points: int = 16
-    ) -> ScaleNats:
-        """Nats by scale, from coarse to fine structure, of minus the log-probability.
-
-        Parameters
-        ----------
-        X : DataFrame or array-like, shape (N, C)
-        n_bands : int
-            Bands of log-SNR, unless ``edges`` are given.
-        edges : sequence of float, optional
-            Log-SNRs between the bands.
-        n_points : int
-            Noisy points per band and row.
-
-        Returns
-        -------
-        ScaleNats
-            ``nats``, a DataFrame of independent columns and the bands, and ``stderr``; see
-            :func:`discrete_itd.detection.scales.explain_scales`.
-        """
-        check_is_fitted(self)
-        return scales.explain_scales(self.density_, X, n_bands, edges=edges, n_points=n_points)
+        return reasons.pairwise(self._scorer, X)
 
     # -- change ---------------------------------------------------------------------------------
 
     def drift(self, X: Any, *, reference: Any = None, alpha: float = 0.05) -> Drift:
-        """Whether a new batch is still what the detector was calibrated on.
+        """Whether a new batch follows the distribution of the calibration rows.
 
         Parameters
         ----------
-        X : DataFrame or array-like, shape (N, C)
+        X : DataFrame, array-like or Rows, shape (N, C)
             The batch.
-        reference : DataFrame or array-like, optional
-            Ordinary rows that were not trained on, to compare the columns' own distributions with; otherwise only nats
-            are compared.
+        reference : DataFrame, array-like or Rows, optional
+            Inliers that were not trained on, to compare the columns' own distributions with; by default only nats are
+            compared.
         alpha : float
-            The level at which to speak of drift.
+            The significance level.
 
         Returns
         -------
         Drift
-            ``print`` it; ``drifted``, ``drifted_columns`` and ``to_frame()`` say the same to a program. See
-            :func:`discrete_itd.detection.drift.drift`.
+            ``print`` it; ``drifted``, ``drifted_columns`` and ``to_frame()`` give the same to a program.
         """
         self._calibration()
         return drift.drift(
-            self.density_,
-            X,
-            self.calibration_nats_,
-            reference=reference,
-            alpha=alpha,
-            explain=self.explain,
+            self._scorer, X, self.calibration_nats_, reference=reference, alpha=alpha
         )
 
     def robustness(
@@ -639,29 +599,29 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
         n_repeats: int = 3,
         random_state: int | np.random.RandomState | None = 0,
     ) -> pd.DataFrame:
-        """How the ranking by log-probability suffers when cells are spoilt or missing.
+        """Stability of the ranking by score when cells are corrupted or missing.
 
         Parameters
         ----------
-        X : DataFrame or array-like, shape (N, C)
+        X : DataFrame, array-like or Rows, shape (N, C)
         y : array-like, shape (N,), optional
-            1 for anomalies, 0 for ordinary rows.
+            1 for anomalies, 0 for inliers.
         kind : {"noise", "missing"}
-            Whether a spoilt cell gets another row's value, or none.
+            Whether a corrupted cell gets another row's value, or is missing.
         shares : sequence of float
-            Shares of the cells to be spoilt.
+            Probabilities with which a cell is corrupted.
         n_repeats : int
-            How often to do so with each share.
+            Number of repetitions with each share.
         random_state : int, RandomState or None
 
         Returns
         -------
         DataFrame
-            One line for every share and repeat; see :func:`discrete_itd.detection.robustness.robustness`.
+            One line for every share and repetition; see :func:`discrete_itd.detection.robustness.robustness`.
         """
         check_is_fitted(self)
         return robustness.robustness(
-            self.density_,
+            self._scorer,
             X,
             y,
             kind=kind,
@@ -739,12 +699,12 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
         with building("score"):
             scorer = Scorer.from_tensors(density, tensors)
         with building("threshold"):
-            threshold = _threshold(header["threshold"])
+            threshold = Threshold.from_dict(header["threshold"])
         self.density_, self._scorer, self.trimmed_ = density, scorer, trimmed
         self.calibration_scores_ = scores
         self.calibration_nats_ = pd.DataFrame(nats, columns=names)
         self.set_threshold(threshold)
-        self._take_names()
+        self._set_names()
         if header.get("frozen") is True:
             self.density = FrozenEstimator(density)
 
@@ -754,28 +714,3 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
         tags.input_tags.string = False
         tags.input_tags.allow_nan = True
         return tags
-
-
-def _copy(density: DiffusionDensity) -> DiffusionDensity:
-    """The same model, not fitted."""
-    return cast(DiffusionDensity, clone(density))
-
-
-def _take(rows: Any, which: np.ndarray) -> Any:
-    """Some rows of a frame or an array."""
-    return rows.iloc[which] if isinstance(rows, pd.DataFrame) else rows[which]
-
-
-def _threshold(kept: dict[str, Any]) -> Threshold:
-    """The threshold that ``asdict`` made a dict of, from JSON; an error of some kind if it makes no sense."""
-    numbers = [float(kept[f]) for f in ("offset", "false_alarm_rate", "low", "high")]
-    if math.isnan(numbers[0]):
-        raise ValueError("its threshold is no number")
-    triples = [
-        None if kept[f] is None else tuple(map(float, kept[f])) for f in ("alarms_per_day", "cost")
-    ]
-    if any(t is not None and len(t) != 3 for t in triples):
-        raise ValueError("its threshold makes no sense")
-    offset, rate, low, high = numbers
-    a_day, cost = cast(Any, triples)
-    return Threshold(offset, rate, low, high, int(kept["n_calibration"]), a_day, cost)

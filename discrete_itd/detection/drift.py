@@ -1,9 +1,9 @@
-"""Whether a new batch of rows is what the model was calibrated on, and whether either is what the model believes."""
+"""Whether a new batch of rows follows the distribution of the calibration rows, and whether the model fits either."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,59 +12,56 @@ import pandas as pd
 from scipy import stats
 from sklearn.utils import check_random_state
 
+from discrete_itd.detection.scoring import Scorer, scorer_of
 from discrete_itd.detection.two_samples import permutation_test, same_column, same_distribution
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.validation import check_integer, check_share
 
-DECIMALS = 4  # of nats that are compared: beyond, equal rows of two tables need not agree
-
-
-Explain = Callable[[Any], pd.DataFrame]
+DECIMALS = 4  # of compared nats: beyond, equal rows of two tables need not agree
 
 
 @dataclass(frozen=True)
 class Drift:
-    r"""How a batch of rows differs from ordinary ones, and these from what the model believes.
+    r"""How a batch of rows differs from inliers, and these from rows drawn from the model.
 
-    All nats are mean code lengths, of what the columns of a row sum to, with the standard error of the mean.
+    All nats are mean code lengths, minus the mean score of rows, with the standard error of the mean.
 
     Attributes
     ----------
-    n_rows, n_usual, n_model : int
-        Rows of the batch, ordinary ones, and rows drawn from the model.
+    n_rows, n_inliers, n_model : int
+        Number of rows in the batch, of inliers, and of rows drawn from the model.
     nats, stderr : float
         Of the batch.
-    usual_nats, usual_stderr : float
-        Of ordinary rows.
+    inlier_nats, inlier_stderr : float
+        Of the inliers.
     p_value : float
-        Of a permutation test that the code lengths of the batch and of ordinary rows have one mean: by Monte Carlo and
-        exact, 1 / 2000 at least; asymptotic if both are of more than 100 000 rows.
+        Of a permutation test that the code lengths of the batch and of the inliers have one mean: by Monte Carlo and
+        exact, at least 1 / 2000; asymptotic if both have more than 100 000 rows.
     model_nats, model_stderr : float
         Of rows drawn from the model, with cells missing as in the batch.
-    usual_model_nats, usual_model_stderr : float
-        The same with cells missing as in ordinary rows.
+    inlier_model_nats, inlier_model_stderr : float
+        The same with cells missing as among the inliers.
     columns : DataFrame, indexed by column
-        ``nats``, ``usual`` and ``shift``: mean shares of the column and their difference; ``p_nats``, of a test of
-        Kolmogorov and Smirnov that its shares, to 0.0001 nats, have one distribution; with a reference table
-        ``p_values`` and ``p_missing``, of the values' own distribution (numbers: Kolmogorov and Smirnov; categories:
-        chi-square by Monte Carlo together with exact tests of single categories) and the rate of missing cells
+        ``nats``, ``inlier_nats`` and ``shift``: mean shares of the column and their difference; ``p_nats``, of a
+        Kolmogorov-Smirnov test that its shares, rounded to 0.0001 nats, have one distribution; with a reference table
+        ``p_values`` and ``p_missing``, of the values' own distribution (numbers: Kolmogorov-Smirnov; categories:
+        chi-square by Monte Carlo combined with exact tests of single categories) and the rate of missing cells
         (Fisher's exact test; NaN where none is missing); ``p_value``, the smallest of these times their number, at
-        most 1; ``q_value``, adjusted for the number of columns after Benjamini and Hochberg.
+        most 1; ``q_value``, adjusted for the number of columns by the procedure of Benjamini and Hochberg.
     alpha : float
-        The level at which to speak of drift.
+        The significance level of ``drifted``.
 
     Notes
     -----
-    If the rows of the batch, the ordinary rows and those of the reference are independent draws of one distribution,
-    and neither the model nor its encoder has seen any of them, then every p-value here, also that of a column, is at
-    most a with probability a at most: for batches of any size, with any ties, whatever the model. Asymptotic are only
-    the tests of Kolmogorov and Smirnov of samples that make more than 10 000 together, both of 1000 or more, and the
-    permutation test above 100 000 rows. Details are in
-    :mod:`discrete_itd.detection.two_samples`.
+    If the rows of the batch, the inliers and those of the reference are independent draws from one distribution,
+    and neither the model nor its encoder was fitted to any of them, then every p-value here, also that of a column, is
+    at most a with probability at most a: for batches of any size, with any ties, whatever the model. Only the
+    Kolmogorov-Smirnov tests of samples with more than 10 000 values together, at least 1000 each, and the permutation
+    test above 100 000 rows are asymptotic. Details are in :mod:`discrete_itd.detection.two_samples`.
 
-    The p-values of different columns depend on one another. The procedure of Benjamini and Hochberg then keeps its
-    promise if the dependence is positive (Benjamini & Yekutieli 2001); whatever the dependence, it errs at most
-    :math:`1 + 1/2 + \dots + 1/C` times as often.
+    The p-values of different columns depend on one another. The procedure of Benjamini and Hochberg then controls the
+    false-discovery rate if the dependence is positive (Benjamini & Yekutieli 2001); whatever the dependence, the rate
+    is at most :math:`1 + 1/2 + \dots + 1/C` times as high.
 
     References
     ----------
@@ -74,46 +71,46 @@ class Drift:
     """
 
     n_rows: int
-    n_usual: int
+    n_inliers: int
     n_model: int
     nats: float
     stderr: float
-    usual_nats: float
-    usual_stderr: float
+    inlier_nats: float
+    inlier_stderr: float
     p_value: float
     model_nats: float
     model_stderr: float
-    usual_model_nats: float
-    usual_model_stderr: float
+    inlier_model_nats: float
+    inlier_model_stderr: float
     columns: pd.DataFrame
     alpha: float
 
     @property
     def from_model(self) -> float:
-        """By how many standard errors the batch takes more nats than rows of the model's own."""
+        """Excess nats of the batch over rows drawn from the model, in standard errors."""
         error = math.hypot(self.stderr, self.model_stderr)
         return (self.nats - self.model_nats) / error if error else 0.0
 
     @property
     def misfit(self) -> float:
-        """The same of ordinary rows: far from 0, the model itself is off, whatever the batch."""
-        error = math.hypot(self.usual_stderr, self.usual_model_stderr)
-        return (self.usual_nats - self.usual_model_nats) / error if error else 0.0
+        """The same for the inliers: far from 0, the model itself fits badly, whatever the batch."""
+        error = math.hypot(self.inlier_stderr, self.inlier_model_stderr)
+        return (self.inlier_nats - self.inlier_model_nats) / error if error else 0.0
 
     @property
     def drifted(self) -> bool:
         """Whether the batch as a whole or any column differs, each at the level ``alpha / 2``.
 
-        If nothing differs this is in error with probability ``alpha`` at most, where the columns' p-values are
-        independent or positively dependent (see the notes of the class).
+        Without drift this is True with probability at most ``alpha``, if the columns' p-values are independent or
+        positively dependent (see the notes of the class).
         """
         return differs(self.p_value, self._q_values, self.alpha)
 
     @property
     def drifted_columns(self) -> list:
-        """Names of the columns that differ at the level ``alpha``, whatever ``drifted`` says.
+        """Names of the columns that differ, with false-discovery rate ``alpha``, independently of ``drifted``.
 
-        Of these a share of ``alpha`` at most is in error, on average over batches, under the same conditions.
+        On average over batches, at most a share of ``alpha`` of them is false, under the same conditions.
         """
         return self.columns.index[self._q_values <= self.alpha].tolist()
 
@@ -122,21 +119,21 @@ class Drift:
         return self.columns["q_value"].to_numpy(dtype=float)
 
     def to_frame(self) -> pd.DataFrame:
-        """Mean code lengths, one line each for the batch, ordinary rows, and the model's own like either."""
+        """Mean code lengths, one line each for the batch, the inliers, and model samples with the gaps of either."""
         lines = {
             "batch": (self.n_rows, self.nats, self.stderr),
-            "usual": (self.n_usual, self.usual_nats, self.usual_stderr),
+            "inliers": (self.n_inliers, self.inlier_nats, self.inlier_stderr),
             "model, as batch": (self.n_model, self.model_nats, self.model_stderr),
-            "model, as usual": (self.n_model, self.usual_model_nats, self.usual_model_stderr),
+            "model, as inliers": (self.n_model, self.inlier_model_nats, self.inlier_model_stderr),
         }
         return pd.DataFrame.from_dict(lines, orient="index", columns=["rows", "nats", "stderr"])
 
     def __str__(self) -> str:
         lines = [
-            f"{'Drift' if self.drifted else 'No drift'} in {self.n_rows} rows, at the level {self.alpha:g}",
-            f"  nats per row: {self.nats:.2f} ± {self.stderr:.2f}, usually {self.usual_nats:.2f} ±"
-            f" {self.usual_stderr:.2f} (p = {self.p_value:.2g})",
-            f"  from the model's own rows: {self.from_model:+.1f} standard errors, usually {self.misfit:+.1f}",
+            f"{'Drift' if self.drifted else 'No drift'} in {self.n_rows} rows, at level {self.alpha:g}",
+            f"  nats per row: {self.nats:.2f} ± {self.stderr:.2f}, inliers {self.inlier_nats:.2f} ±"
+            f" {self.inlier_stderr:.2f} (p = {self.p_value:.2g})",
+            f"  above samples of the model: {self.from_model:+.1f} standard errors, inliers {self.misfit:+.1f}",
         ]
         table = self.columns.loc[self.drifted_columns].sort_values("q_value")
         if not len(table):
@@ -144,79 +141,80 @@ class Drift:
         lines.append(f"  {len(table)} of {len(self.columns)} columns differ:")
         for name, column in table.iterrows():
             lines.append(
-                f"    {name}: {column['nats']:.2f} nats, usually {column['usual']:.2f}"
+                f"    {name}: {column['nats']:.2f} nats, inliers {column['inlier_nats']:.2f}"
                 f" (q = {column['q_value']:.2g})"
             )
         return "\n".join(lines)
 
 
 def drift(
-    density: DiffusionDensity,
+    model: DiffusionDensity | Scorer,
     X: Any,
-    usual: pd.DataFrame,
+    inlier_nats: pd.DataFrame,
     *,
     reference: Any = None,
     n_model: int = 500,
     alpha: float = 0.05,
     random_state: int | np.random.RandomState | None = 0,
-    explain: Explain | None = None,
 ) -> Drift:
-    """Compare a batch of rows with ordinary ones, and both with the model.
+    """Compare a batch of rows with inliers, and both with the model.
 
     Parameters
     ----------
-    density : DiffusionDensity
-        Fitted.
-    X : DataFrame or array-like, shape (N, C)
+    model : DiffusionDensity or Scorer
+        Fitted; its score is compared.
+    X : DataFrame, array-like or Rows, shape (N, C)
         The batch.
-    usual : DataFrame, shape (n, C), nats
-        Shares of ordinary rows that were not trained on, as ``explain`` gives them; rows sum to minus the score. A
-        share of exactly 0, or NaN, is that of a missing cell.
-    reference : DataFrame or array-like, optional
-        Ordinary rows that were not trained on, to compare the values' own distributions with.
+    inlier_nats : DataFrame, shape (n, C), nats
+        Nats by column of inliers that were not used in the fit, under the same score. A share of exactly 0, or NaN, is
+        that of a missing cell.
+    reference : DataFrame, array-like or Rows, optional
+        Inliers that were not used in the fit, to compare the values' own distributions with.
     n_model : int
-        Rows to draw from the model.
+        Number of rows to draw from the model.
     alpha : float
-        The level at which to speak of drift.
+        The significance level.
     random_state : int, RandomState or None
-        Of the rows drawn, the permutations and the tables drawn: an integer gives the same p-values again.
-    explain : callable, optional
-        Gives the nats by column of a table, as those of ``usual`` were found; by default
-        :meth:`DiffusionDensity.explain`.
+        Seed of the rows drawn, the permutations and the Monte-Carlo tables: an integer gives the same p-values again.
 
     Returns
     -------
     Drift
-        ``print`` it for a summary; see there for when its p-values are exact, and what they promise.
+        ``print`` it for a summary; see there for when its p-values are exact, and what they guarantee.
 
     Raises
     ------
     ValueError, TypeError
-        Naming the column, if it is missing from a table or holds what the model cannot take.
+        Naming the column, if it is absent from a table or holds a value that its kind cannot take.
     """
     check_integer("n_model", n_model, 2)
     alpha = check_share("alpha", alpha)
-    names, explain = density.encoder_.names, explain or density.explain
-    shares, ordinary = explain(X).to_numpy(), as_shares(usual, names)
-    if len(ordinary) < 2:
-        raise ValueError(f"usual must hold at least two rows, got {len(ordinary)}")
+    scorer = scorer_of(model)
+    density = scorer.density
+    rows = density.rows(X)
+    shares = scorer.nats(rows).to_numpy()
+    of_inliers = as_shares(inlier_nats, rows.encoder.names)
+    if len(of_inliers) < 2:
+        raise ValueError(f"inlier_nats must hold at least two rows, got {len(of_inliers)}")
     random = check_random_state(random_state)
-    nats, usual_nats = shares.sum(1), ordinary.sum(1)
-    gone, usual_gone = shares == 0, ordinary == 0
+    missing, inliers_missing = shares == 0, of_inliers == 0
     drawn = pd.DataFrame(density.sample(n_model, random_state=random))
-    own = _own_nats(density, explain, drawn, gone, random)
-    usual_own = own
-    if gone.any() or usual_gone.any():
-        usual_own = _own_nats(density, explain, drawn, usual_gone, random)
+    of_model = _model_nats(scorer, drawn, missing, random)
+    inlier_model = of_model
+    if missing.any() or inliers_missing.any():
+        inlier_model = _model_nats(scorer, drawn, inliers_missing, random)
     codes = kinds = None
     if reference is not None:
-        codes = [density.rows(t).x.cpu().numpy() for t in (X, reference)]
-        kinds = [c.kind for c in density.encoder_.schema]
-    p_value, table = compare(shares, ordinary, names, random, codes=codes, kinds=kinds)
-    means = [_mean_and_error(t) for t in (nats, usual_nats, own, usual_own)]
+        codes = [t.x.cpu().numpy() for t in (rows, density.rows(reference))]
+        kinds = [c.kind for c in scorer.schema]
+    p_value, table = compare(
+        shares, of_inliers, rows.encoder.names, random, codes=codes, kinds=kinds
+    )
+    all_nats = (shares.sum(1), of_inliers.sum(1), of_model, inlier_model)
+    means = [_mean_and_error(t) for t in all_nats]
     return Drift(
-        len(nats),
-        len(usual_nats),
+        len(shares),
+        len(of_inliers),
         int(n_model),
         *means[0],
         *means[1],
@@ -230,7 +228,7 @@ def drift(
 
 def compare(
     shares: np.ndarray,
-    ordinary: np.ndarray,
+    of_inliers: np.ndarray,
     names: Sequence[Any],
     random: np.random.RandomState,
     *,
@@ -241,31 +239,31 @@ def compare(
 
     Parameters
     ----------
-    shares, ordinary : ndarray, shapes (N, C) and (n, C)
-        Nats by column of the batch and of ordinary rows, exactly 0 where a cell is missing.
+    shares, of_inliers : ndarray, shapes (N, C) and (n, C)
+        Nats by column of the batch and of inliers, exactly 0 where a cell is missing.
     names : sequence, of length C
-        Of the columns.
+        Names of the columns.
     random : RandomState
     codes : pair of ndarrays, shapes (N, C) and (n', C), optional
-        The values of the batch and of the reference, NaN where missing.
+        The encoded values of the batch and of the reference, NaN where missing.
     kinds : sequence of str, of length C
-        Of the columns, if there are codes.
+        Kinds of the columns, if there are codes.
 
     Returns
     -------
     float, DataFrame
         ``p_value`` and ``columns`` of :class:`Drift`.
     """
-    nats, usual_nats = (t.sum(1).round(DECIMALS) for t in (shares, ordinary))
-    p_value = permutation_test(nats, usual_nats, random)
+    nats, inlier_nats = (t.sum(1).round(DECIMALS) for t in (shares, of_inliers))
+    p_value = permutation_test(nats, inlier_nats, random)
     seed = random.randint(2**32, size=8, dtype=np.uint32)
-    generators = np.random.default_rng(seed).spawn(len(names))  # one column's draws move no other's
+    generators = np.random.default_rng(seed).spawn(len(names))  # columns do not share draws
     lines = []
     for j, generator in enumerate(generators):
-        here, before = (t[t[:, j] != 0, j] for t in (shares, ordinary))
+        here, before = (t[t[:, j] != 0, j] for t in (shares, of_inliers))
         line = {
             "nats": _mean(here),
-            "usual": _mean(before),
+            "inlier_nats": _mean(before),
             "p_nats": same_distribution(here.round(DECIMALS), before.round(DECIMALS)),
         }
         if codes is not None and kinds is not None:
@@ -274,7 +272,7 @@ def compare(
             )
         lines.append(line)
     table = pd.DataFrame(lines, index=pd.Index(names, name="column"))
-    table.insert(2, "shift", table["nats"] - table["usual"])
+    table.insert(2, "shift", table["nats"] - table["inlier_nats"])
     tests = table.filter(like="p_")
     table["p_value"] = (tests.min(axis=1) * tests.count(axis=1)).clip(upper=1.0)
     table["q_value"] = stats.false_discovery_control(table["p_value"])
@@ -282,41 +280,37 @@ def compare(
 
 
 def differs(p_value: float, q_values: np.ndarray, alpha: float) -> bool:
-    """The verdict of :attr:`Drift.drifted`: half the level for the whole, half for all columns (Bonferroni)."""
+    """The value of :attr:`Drift.drifted`: half the level for the whole, half for all columns (Bonferroni)."""
     return bool(min(p_value, q_values.min()) <= alpha / 2)
 
 
-def as_shares(usual: pd.DataFrame, names: Sequence[Any]) -> np.ndarray:
-    """Shares of ordinary rows as float64, (n, C), 0 where a cell was missing.
+def as_shares(inlier_nats: pd.DataFrame, names: Sequence[Any]) -> np.ndarray:
+    """Nats by column of inliers as float64, (n, C), 0 where a cell was missing.
 
     Raises
     ------
     TypeError, ValueError
         If they are no DataFrame, or lack a column.
     """
-    if not isinstance(usual, pd.DataFrame):
+    if not isinstance(inlier_nats, pd.DataFrame):
         raise TypeError(
-            f"usual must be a DataFrame, as explain gives it, got {type(usual).__name__}"
+            f"inlier_nats must be a DataFrame, as explain gives it, got {type(inlier_nats).__name__}"
         )
     for name in names:
-        if name not in usual.columns:
-            raise ValueError(f"column {name!r}: usual has no such column")
-    return np.nan_to_num(usual[list(names)].to_numpy(dtype=float))
+        if name not in inlier_nats.columns:
+            raise ValueError(f"column {name!r}: inlier_nats has no such column")
+    return np.nan_to_num(inlier_nats[list(names)].to_numpy(dtype=float))
 
 
-def _own_nats(
-    density: DiffusionDensity,
-    explain: Explain,
-    drawn: pd.DataFrame,
-    gone: np.ndarray,
-    random: np.random.RandomState,
+def _model_nats(
+    scorer: Scorer, drawn: pd.DataFrame, missing: np.ndarray, random: np.random.RandomState
 ) -> np.ndarray:
-    """Nats of rows drawn from the model that lack the cells which randomly chosen rows of ``gone`` (n, C) lack."""
-    lacking = gone[random.randint(len(gone), size=len(drawn))]
-    if any(c.indicator for c in density.encoder_.schema):
-        lacking &= ~np.array([c.indicator for c in density.encoder_.schema])
+    """Nats of rows drawn from the model, with cells missing as in randomly chosen rows of ``missing`` (n, C)."""
+    lacking = missing[random.randint(len(missing), size=len(drawn))]
+    if any(c.indicator for c in scorer.schema):
+        lacking &= ~np.array([c.indicator for c in scorer.schema])
     rows = drawn.astype(object).mask(lacking) if lacking.any() else drawn
-    return explain(rows).to_numpy().sum(1)
+    return scorer.nats(scorer.density.rows(rows)).to_numpy().sum(1)
 
 
 def _mean(values: np.ndarray) -> float:

@@ -126,7 +126,7 @@ class KernelDensity:
         """Mean nats of some of the centres, given all but their copies; those of rows like no other count less."""
         rows = self.centres[:LEFT_OUT]
         nats = -self._log_prob_of_centres(len(rows), twins)
-        alone = self._marginals.expand(len(rows)).log_prob(rows).double().sum(1)
+        alone = self.marginals.expand(len(rows)).log_prob(rows).double().sum(1)
         outlier = math.log(OUTLIERS) + alone
         return float(-torch.logaddexp(math.log1p(-OUTLIERS) - nats, outlier).mean())
 
@@ -139,7 +139,7 @@ class KernelDensity:
         index = torch.arange(len(self.centres), device=self.centres.device)
         twins = index if twins is None else twins
         out = []
-        for i in index[:n].split(self._batch):
+        for i in index[:n].split(self.batch):
             same = twins[i][:, None] == twins
             alone = same.all(1, keepdim=True)  # nothing but copies is left
             same = torch.where(alone, index[i][:, None] == index, same)
@@ -168,7 +168,8 @@ class KernelDensity:
         return out
 
     @property
-    def _batch(self) -> int:
+    def batch(self) -> int:
+        """Rows at once, so that memory is bounded."""
         return rows_at_once(BATCH_PAIRS // len(self.centres))
 
     @torch.no_grad()
@@ -212,7 +213,7 @@ class KernelDensity:
         self, call: Callable[[Tensor], Tensor], x: Tensor, progress: Callable[[int], object] | None
     ) -> Tensor:
         out = []
-        for part in in_blocks(call, x, batch_size=self._batch):
+        for part in in_blocks(call, x, batch_size=self.batch):
             out.append(part)
             if progress is not None:
                 progress(len(part))
@@ -226,6 +227,12 @@ class KernelDensity:
             n = (~left_out).sum(1).to(total)
             total = total.masked_fill(left_out, -math.inf)
         return torch.logsumexp(total, 1) - n.log()
+
+    @torch.no_grad()
+    def log_kernels(self, x: Tensor) -> Tensor:
+        """Log-density of each row's known cells around each centre, (B, n), nats."""
+        parts = x.split(self.batch)
+        return torch.cat([self._log_kernels(part, self._pairs(part)) for part in parts])
 
     def _log_kernels(self, x: Tensor, q: _Pairs) -> Tensor:
         """Of each row at each centre, all columns together: (B, n)."""
@@ -299,29 +306,40 @@ class KernelDensity:
         reals = x[:, book.reals]
         return _Pairs(levels, x, reals.nan_to_num(0.0), (~reals.isnan()).double())
 
+    @property
+    def centre_levels(self) -> Tensor:
+        """One-hot levels of the centres in the columns with few levels, (n, T); zero where a cell is missing."""
+        return self._centres.levels
+
+    @property
+    def centres_missing(self) -> Tensor:
+        """1 where a centre's cell is missing in a column with few levels, (n, F)."""
+        return self.centres[:, self.base.codebook.finite].isnan().double()
+
     def _pairs(self, x: Tensor) -> _Pairs:
         book, lam = self.base.codebook, self.widths.other
-        slots, cells = book.levels, x[:, book.finite]
-        alone = self._marginals.expand(len(x)).log_prob(x).double()  # (B, C)
+        layout, cells = book.levels, x[:, book.finite]
+        alone = self.marginals.expand(len(x)).log_prob(x).double()  # (B, C)
         own = alone[:, book.finite]
         # a category: the same whatever the centre, but where it is the centre's own
-        levels = slots.per_level(own + math.log(lam)).clone()
+        levels = layout.per_level(own + math.log(lam)).clone()
         same = torch.logaddexp(own + math.log(lam), torch.full_like(own, math.log1p(-lam)))
-        at = slots.index_of(cells.nan_to_num(0.0).long())
+        at = layout.index_of(cells.nan_to_num(0.0).long())
         levels.scatter_(1, at, same)
-        for j, kernel, where in self._line_kernels:
+        for j, kernel, where in self.line_kernels:
             levels[:, where] = kernel[cells[:, j].nan_to_num(0.0).long()]
-        levels = levels.masked_fill(slots.per_level(cells.isnan()), 0.0)
+        levels = levels.masked_fill(layout.per_level(cells.isnan()), 0.0)
         reals = x[:, book.reals]
         return _Pairs(levels, alone, reals.nan_to_num(0.0), (~reals.isnan()).double())
 
     @cached_property
-    def _marginals(self) -> Posterior:
+    def marginals(self) -> Posterior:
+        """Independent columns, one row."""
         return self.base.marginals()
 
     @cached_property
-    def _line_kernels(self) -> list[tuple[int, Tensor, Tensor]]:
-        """Columns of numbers on few levels: place among the finite, log-kernel (K, K) of value and centre, slots."""
+    def line_kernels(self) -> list[tuple[int, Tensor, Tensor]]:
+        """Columns of numbers on few levels: place among the finite, log-kernel (K, K) of value and centre, levels."""
         book = self.base.codebook
         found = []
         for j, column in enumerate(book.finite.tolist()):
@@ -330,7 +348,7 @@ class KernelDensity:
                 continue
             where = torch.nonzero(book.levels.level_column == j).flatten()
             where = where[book.levels.level_code[where].argsort()]
-            log_pi = self._marginals.column(column)[0].double()  # (K,)
+            log_pi = self.marginals.column(column)[0].double()  # (K,)
             level = log_pi.new_tensor(points.levels)
             pi = log_pi[: points.n_levels].softmax(0)
             sd = (pi * (level - (pi * level).sum()) ** 2).sum().sqrt().clamp_min(1e-6)

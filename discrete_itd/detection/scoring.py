@@ -1,156 +1,182 @@
-"""What counts as strange: nats by column, of which the detector's score is the sum."""
+"""The anomaly score: nats by column, of which a row's score is minus the sum."""
 
 from __future__ import annotations
 
 import copy
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
-from discrete_itd.denoisers import MarginalDenoiser
+from discrete_itd.channel.posterior import Posterior
+from discrete_itd.denoisers import Denoiser
 from discrete_itd.detection.kernel import KernelDensity, Widths
+from discrete_itd.encoders import Column
+from discrete_itd.encoders.rows import Rows
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.progress import progress_bar
 
-BLUR = 0.05  # a tenth of a column's standard deviation, in units of the core
-USUAL_ROWS = 500  # drawn from the model, to know what a continuous column usually costs
-ROUNDINGS = 1 << 12  # in sequence behind one score, at most: steps, layers, terms of sums
-FEW_ROWS = 1000  # up to so many, columns alone count as much as dependence between categories
+SMOOTHING_SD = 0.05  # a tenth of a column's standard deviation, in standardised units
+TYPICAL_ROWS = 500  # drawn from the model, to estimate the mean surprisal of a continuous column
+ROUNDINGS = 1 << 12  # bound on the number of consecutive roundings behind one score
+FEW_ROWS = 1000  # up to so many rows, independent columns weigh as much as the model of categories
 
 
 @dataclass(frozen=True)
 class Scorer:
-    r"""Nats by column of any row: a mean of two code lengths, the model's and a simpler one's.
+    r"""Nats by column of any row: a weighted mean of two code lengths, the model's and a simpler one's.
 
-    A mean of code lengths is one: :math:`\sum_x P(x)^w Q(x)^{1-w} \le 1` by Hölder's inequality, so a score is never
-    too good in total.
+    Such a mean is a code length: :math:`\sum_x P(x)^w Q(x)^{1-w} \le 1` by Hölder's inequality.
 
     Parameters
     ----------
     density : DiffusionDensity
     weight : float
-        Of the model's code length, w. The rest is that of ``kernel``, or of independent columns if there is none.
-    blur : float
-        Standard deviation, in units of the core, to which continuous values count as known to the model.
+        Weight w of the model's code length. The other is that of ``kernel``, or of independent columns without one.
+    smoothing_sd : float
+        Continuous values are smoothed with Gaussian noise of this standard deviation in the model's part, in
+        standardised units (the standard deviation of a column is 1/2).
     floor : ndarray, shape (C,)
-        Least nats of a column that count in the model's part; minus infinity where all do.
+        Lower bound of each column's nats in the model's part; minus infinity for none.
     kernel : KernelDensity, optional
     """
 
     density: DiffusionDensity
     weight: float
-    blur: float
+    smoothing_sd: float
     floor: np.ndarray
     kernel: KernelDensity | None = None
+    _known: WeakKeyDictionary[Rows, pd.DataFrame] = field(
+        default_factory=WeakKeyDictionary, init=False, repr=False, compare=False
+    )
 
     @classmethod
     def plain(cls, density: DiffusionDensity) -> Scorer:
-        """Score by minus the log-probability."""
+        """The score that is the log-probability."""
         return cls(density, 1.0, 0.0, np.full(len(density.encoder_.schema), -math.inf))
 
     @classmethod
-    def pooled(cls, density: DiffusionDensity, train: Any, seed: int) -> Scorer:
-        """Score numbers by distances, too, and categories by their columns alone the more, the fewer rows there are.
+    def pooled(cls, density: DiffusionDensity, train: Rows | None, seed: int) -> Scorer:
+        """The score that is pooled with a kernel density or, for nominal columns, with independent columns.
 
         Parameters
         ----------
         density : DiffusionDensity
             Fitted.
-        train : DataFrame or array-like, shape (N, C)
-            Rows it was fitted on, the centres of the kernel. If they are not known, there are none; the model's part is
-            then the whole.
+        train : Rows, optional
+            The rows it was fitted on, which are the centres of the kernel density. If they are unknown, the score is
+            the model's part alone.
         seed : int
         """
         scorer, schema = cls.plain(density), density.encoder_.schema
-        n = len(train)
+        n = 0 if train is None else len(train)
         if all(c.kind == "nominal" for c in schema):
             return replace(scorer, weight=max(0.5, n / (n + FEW_ROWS))) if n else scorer
-        scorer = replace(scorer, blur=BLUR)
+        scorer = replace(scorer, smoothing_sd=SMOOTHING_SD)
         capped = np.array([c.kind == "continuous" for c in schema])
         if capped.any():
-            usual = scorer.nats(density.sample(USUAL_ROWS, random_state=seed)).mean(axis=0)
-            scorer.floor[capped] = usual.to_numpy()[capped]
-        if not n:
+            typical = scorer.nats(density.rows(density.sample(TYPICAL_ROWS, random_state=seed)))
+            floor = np.where(capped, typical.mean(axis=0).to_numpy(), scorer.floor)
+            scorer = replace(scorer, floor=floor)
+        if train is None:
             return scorer
         generator = torch.Generator().manual_seed(seed)
-        kernel = KernelDensity.fit(base_of(density), density.rows(train).x, generator)
+        kernel = KernelDensity.fit(density.model_.marginals, train.x, generator)
         return replace(scorer, weight=0.5, kernel=kernel)
 
-    def score(self, X: Any) -> np.ndarray:
-        """How strange each row is: the :func:`total` of :meth:`nats`, at less cost: float64, (N,)."""
-        nats = self.weight * self._model_nats(X).to_numpy().sum(1)
-        if self.weight < 1:
-            unique, inverse, x, log_volume = self._encoded(X)
-            with progress_bar(len(unique), "compare") as bar:
-                other = (
-                    self._alone(unique).sum(1)
-                    if self.kernel is None
-                    else -self.kernel.log_prob(unique, progress=bar.update)
-                )
-            volume = np.where(x.isnan().cpu().numpy(), 0.0, log_volume).sum(1)
-            nats = nats + (1 - self.weight) * (other.cpu().numpy()[inverse] - volume)
-        return nats
+    # -- scores ---------------------------------------------------------------------------------
 
-    def nats(self, X: Any) -> pd.DataFrame:
-        """Nats by column: DataFrame of shape (N, C) with the index of X; a missing cell has none."""
-        nats = self._model_nats(X)
+    def nats(self, rows: Rows) -> pd.DataFrame:
+        """Nats by column: DataFrame of shape (N, C) with the index of the table; 0 for a missing cell."""
+        nats = self._model_nats(rows)
         if self.weight == 1:
-            return nats
-        unique, inverse, x, log_volume = self._encoded(X)
-        with progress_bar(len(unique), "compare") as bar:
+            return nats.copy()
+        with progress_bar(len(rows.unique), "compare") as bar:
             inner = (
-                self._alone(unique)
+                self._independent(rows.unique)
                 if self.kernel is None
-                else self.kernel.nats(unique, progress=bar.update)
+                else self.kernel.nats(rows.unique, progress=bar.update)
             )
-        other = np.where(x.isnan().cpu().numpy(), 0.0, inner.cpu().numpy()[inverse] - log_volume)
-        by_column = np.zeros(nats.shape)
-        for j, column in enumerate(self.density.encoder_.owner):  # "it is missing" is of its column
-            by_column[:, column] += other[:, j]
-        return self.weight * nats + (1 - self.weight) * by_column
+        other = inner.cpu().numpy()[rows.inverse] - rows.log_volume
+        other = np.where(rows.x.isnan().cpu().numpy(), 0.0, other)
+        return self.weight * nats + (1 - self.weight) * rows.by_column(other)
 
-    def _model_nats(self, X: Any) -> pd.DataFrame:
-        """The model's part, (N, C)."""
-        density = self.density
-        if self.blur:
-            model = density.model_
-            density = copy.copy(density)
-            density.model_ = replace(model, denoiser=model.denoiser.smoothed(self.blur))
-        nats = density.explain(X)
-        if np.isneginf(self.floor).all():
-            return nats
-        return nats.clip(lower=self.floor, axis=1).where(nats != 0, 0.0)
+    def score(self, rows: Rows) -> np.ndarray:
+        """Minus the row sums of :meth:`nats`, faster: float64, shape (N,); higher is more typical."""
+        nats = self.weight * self._model_nats(rows).to_numpy().sum(1)
+        if self.weight < 1:
+            with progress_bar(len(rows.unique), "compare") as bar:
+                other = (
+                    self._independent(rows.unique).sum(1)
+                    if self.kernel is None
+                    else -self.kernel.log_prob(rows.unique, progress=bar.update)
+                )
+            volume = np.where(rows.x.isnan().cpu().numpy(), 0.0, rows.log_volume).sum(1)
+            nats = nats + (1 - self.weight) * (other.cpu().numpy()[rows.inverse] - volume)
+        return -nats
 
-    def _alone(self, x: Tensor) -> Tensor:
+    def _model_nats(self, rows: Rows) -> pd.DataFrame:
+        """The model's part, (N, C), computed once for the same Rows."""
+        if rows not in self._known:
+            nats = self._smoothed.explain(rows)
+            if not np.isneginf(self.floor).all():
+                nats = nats.clip(lower=self.floor, axis=1).where(nats != 0, 0.0)
+            self._known[rows] = nats
+        return self._known[rows]
+
+    def _independent(self, x: Tensor) -> Tensor:
         """Nats of each cell in its column, (B, C')."""
-        return -base_of(self.density).marginals().expand(len(x)).log_prob(x).double()
-
-    def _encoded(self, X: Any) -> tuple[Tensor, np.ndarray, Tensor, np.ndarray]:
-        rows = self.density.rows(X)
-        return rows.unique, rows.inverse, rows.x, rows.log_volume
+        return -self.marginals.expand(len(x)).log_prob(x).double()
 
     @property
     def rounding(self) -> float:
         """Bound on the rounding error of a score, relative to 1 + |score|.
 
-        Denoiser calls of constant shape make equal rows equal to the last bit where this is tested, but no library of
-        matrix products guarantees it. The relative error of n roundings is at most n times the unit roundoff of the
-        floating type (Higham, "Accuracy and Stability of Numerical Algorithms", 2002, section 3.1).
+        Denoiser calls of constant shape make scores of equal rows equal to the last bit where this is tested, but no
+        library of matrix products guarantees it. The relative error of n roundings is at most n times the unit roundoff
+        of the floating type (Higham, "Accuracy and Stability of Numerical Algorithms", 2002, section 3.1).
         """
         return ROUNDINGS * torch.finfo(self.density.denoiser_.codebook.known_snr.dtype).eps / 2
 
-    def none(self) -> pd.DataFrame:
-        """The nats of no rows."""
-        return pd.DataFrame(columns=pd.Index(self.density.encoder_.names), dtype=float)
+    # -- its members ----------------------------------------------------------------------------
+
+    @cached_property
+    def _smoothed(self) -> DiffusionDensity:
+        """The density with continuous values smoothed."""
+        density = self.density
+        if self.smoothing_sd:
+            model = density.model_
+            density = copy.copy(density)
+            density.model_ = replace(model, denoiser=model.denoiser.smoothed(self.smoothing_sd))
+        return density
+
+    @property
+    def denoiser(self) -> Denoiser:
+        """The model's denoiser, with continuous values smoothed."""
+        return self._smoothed.denoiser_
+
+    @cached_property
+    def marginals(self) -> Posterior:
+        """Independent columns of the rows that the density was fitted to, one row."""
+        return self.density.model_.marginals.marginals()
+
+    @property
+    def schema(self) -> Sequence[Column]:
+        """The columns of the table."""
+        return self.density.encoder_.schema
+
+    # -- storage --------------------------------------------------------------------------------
 
     def to_tensors(self) -> dict[str, Tensor]:
         """All but the density."""
-        how = torch.tensor([self.weight, self.blur], dtype=torch.float64)
+        how = torch.tensor([self.weight, self.smoothing_sd], dtype=torch.float64)
         tensors = {"how": how, "floor": torch.tensor(self.floor)}
         if self.kernel is not None:
             tensors["kernel.centres"] = self.kernel.centres
@@ -164,32 +190,39 @@ class Scorer:
         Raises
         ------
         LookupError, ValueError
-            If the tensors are not what it writes.
+            If the tensors are malformed.
         """
         schema, owner = density.encoder_.schema, density.encoder_.owner
         floor = tensors["floor"].numpy().astype(float)
         if floor.shape != (len(schema),) or not (floor < np.inf).all():
-            raise ValueError("its floor is not what it should be")
-        weight, blur = tensors["how"].tolist()
-        if not (0 <= weight <= 1 and 0 <= blur < math.inf):
-            raise ValueError(f"it scores with the weight {weight} and the blur {blur}")
-        scorer = cls(density, weight, blur, floor)
+            raise ValueError(f"its floor is malformed, of shape {floor.shape}")
+        weight, sd = tensors["how"].tolist()
+        if not (0 < weight <= 1 and 0 <= sd < math.inf):
+            raise ValueError(f"its score has weight {weight} and smoothing_sd {sd}")
+        scorer = cls(density, weight, sd, floor)
         if "kernel.centres" not in tensors:
             return scorer
         centres, widths = tensors["kernel.centres"].double(), tensors["kernel.widths"].tolist()
         if centres.ndim != 2 or centres.shape[1] != len(owner) or not len(centres):
             raise ValueError(f"its kernel has centres of shape {tuple(centres.shape)}")
         if len(widths) != 3 or not all(0 < w < math.inf for w in widths) or widths[2] >= 1:
-            raise ValueError("its kernel has widths that make no sense")
-        kernel = KernelDensity(base_of(density), centres.to(density.device_), Widths(*widths))
+            raise ValueError(f"its kernel has widths {widths}")
+        kernel = KernelDensity(
+            density.model_.marginals, centres.to(density.device_), Widths(*widths)
+        )
         return replace(scorer, kernel=kernel)
 
 
-def total(nats: pd.DataFrame) -> np.ndarray:
-    """Sum of each row, (N,)."""
-    return nats.to_numpy().sum(1)
+def scorer_of(model: DiffusionDensity | Scorer) -> Scorer:
+    """A scorer as it is, or that of a density's log-probability."""
+    return model if isinstance(model, Scorer) else Scorer.plain(model)
 
 
-def base_of(density: DiffusionDensity) -> MarginalDenoiser:
-    """Independent columns of the rows that the density was fitted to."""
-    return density.model_.marginals
+def row_scores(nats: pd.DataFrame) -> np.ndarray:
+    """Scores of rows, (N,): minus the row sums of their nats by column."""
+    return -nats.to_numpy().sum(1)
+
+
+def no_rows(names: Sequence[Any]) -> pd.DataFrame:
+    """The nats by column of no rows."""
+    return pd.DataFrame(columns=pd.Index(names), dtype=float)

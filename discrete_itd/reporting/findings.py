@@ -15,7 +15,7 @@ from sklearn.frozen import FrozenEstimator
 
 from discrete_itd.deprecation import renamed
 from discrete_itd.detection import conformal
-from discrete_itd.detection.conformal import Threshold
+from discrete_itd.detection.thresholds import Threshold
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.encoders import Rows
 from discrete_itd.estimators import DiffusionDensity

@@ -14,7 +14,8 @@ from sklearn.utils.validation import check_is_fitted
 import discrete_itd
 from discrete_itd.detection import conformal
 from discrete_itd.detection.detector import DiffusionOutlierDetector
-from discrete_itd.detection.reasons import as_written, cell_nats, reasons, sentence
+from discrete_itd.detection.reasons import cell_nats, reasons
+from discrete_itd.detection.sentences import as_written, sentence
 from discrete_itd.encoders import Rows, TableEncoder
 from discrete_itd.estimators import DiffusionDensity
 
@@ -94,7 +95,7 @@ def most_anomalous_rows(
                 usual = density.explain(rows.take(spread_positions(len(rows), MOST_ROWS)))
                 lines = reasons(density, taken, usual, k)
         for line in lines.to_dict("records"):
-            if line["rank"] == 1 or line["excess"] >= LEAST_EXCESS:
+            if line["rank"] == 1 or line["excess_nats"] >= LEAST_EXCESS:
                 by_row[line["row"]].append(line)
     return pd.DataFrame(
         {
@@ -127,7 +128,7 @@ def column_entropies(density: DiffusionDensity, rows: Rows) -> pd.DataFrame:
     """
     cells = cell_nats(density, rows.take(spread_positions(len(rows), MOST_ROWS)))
     schema = density.encoder_.schema
-    alone, given = (table.to_numpy().mean(0) for table in (cells.alone, cells.given_rest))
+    alone, given = (table.to_numpy().mean(0) for table in (cells.marginal, cells.given_others))
     is_entropy = np.array([column.kind in MASSES for column in schema]) & (alone > 0)
     return pd.DataFrame(
         {

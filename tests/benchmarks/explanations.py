@@ -187,12 +187,12 @@ class _Models:
 
 def _doubt(models: _Models) -> Blame:
     density = models.density
-    return lambda rows: cell_nats(density, rows).doubt.to_numpy()
+    return lambda rows: cell_nats(density, rows).error_log_odds.to_numpy()
 
 
 def _given_rest(models: _Models) -> Blame:
     density = models.density
-    return lambda rows: cell_nats(density, rows).given_rest.to_numpy()
+    return lambda rows: cell_nats(density, rows).given_others.to_numpy()
 
 
 def _unexpected(models: _Models) -> Blame:
@@ -200,7 +200,7 @@ def _unexpected(models: _Models) -> Blame:
 
     def blame(rows: pd.DataFrame) -> NDArray:
         nats = cell_nats(density, rows)
-        return (nats.given_rest - nats.expected).to_numpy()
+        return (nats.given_others - nats.entropy).to_numpy()
 
     return blame
 

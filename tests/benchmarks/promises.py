@@ -32,7 +32,7 @@ import torch
 from discrete_itd import CoordinateSchedule, DiffusionDensity, DiffusionOutlierDetector
 from discrete_itd.channel import IsotropicSchedule
 from discrete_itd.datasets import load_adult, load_bayesian_network, load_mushroom
-from discrete_itd.detection import conformal
+from discrete_itd.detection import thresholds
 from discrete_itd.likelihood import path as likelihood
 from discrete_itd.recipes import Network
 from tests.benchmarks.tables import machine, markdown
@@ -193,7 +193,7 @@ def ties(quick: bool) -> str:
             true, stated, covered = [], [], []
             for _ in range(n_repeats):
                 scores = random.choice(len(share), size=n, p=share).astype(float)
-                found = conformal.at_rate(scores, rate)
+                found = thresholds.at_rate(scores, rate)
                 rate_there = below[int(found.offset)]
                 true.append(rate_there)
                 stated.append(found.false_alarm_rate)

@@ -8,8 +8,8 @@ from discrete_itd import DiffusionDensity
 from discrete_itd.cli import command as cli
 from discrete_itd.cli import main
 from discrete_itd.detection.detector import DiffusionOutlierDetector
-from discrete_itd.detection.reasons import sentence
-from discrete_itd.detection.scoring import Scorer
+from discrete_itd.detection.sentences import sentence
+from discrete_itd.encoders import TableEncoder
 from discrete_itd.recipes import Network
 from discrete_itd.storage.files import read_state, write_state
 from discrete_itd.training.checkpoint import Checkpoint
@@ -70,7 +70,7 @@ def test_fit_is_that_of_python(capsys):
     assert out.splitlines()[0] == "o.csv: 100 rows, 3 columns"
     assert out.splitlines()[-2] == f"threshold: {detector.threshold_}"
     assert out.splitlines()[-1].startswith("wrote new in ")
-    assert "by 30 calibration rows" in out
+    assert "from 30 calibration rows" in out
     settings = {"false_alarm_rate": 0.1, "calibration_fraction": 0.3, "random_state": 3}
     density = small(max_steps=20, random_state=3)
     same = DiffusionOutlierDetector(density, **settings).fit(reported.table(100, 8))
@@ -92,13 +92,15 @@ def test_contamination_leaves_rows_out(capsys):
     rate = 100 * detector.threshold_.false_alarm_rate
     assert out.splitlines()[-1] == (
         f"{n} of 100 rows ({n} %) raised an alarm;"
-        f" of the calibration rows, anomalies among them: {rate:.3g} %"
+        f" among the calibration rows, anomalies included: {rate:.3g} %"
     )
 
 
 def test_too_few_rows_for_the_rate_are_told(capsys):
     _, err = run(f"{FIT} --detector", capsys)
-    assert err.startswith("discrete-itd: note: false_alarm_rate=0.01 cannot be promised by 20 cal")
+    assert err.startswith(
+        "discrete-itd: note: false_alarm_rate=0.01 cannot be guaranteed by 20 cal"
+    )
     assert err.count("\n") == 1
 
 
@@ -137,24 +139,26 @@ def test_score_is_that_of_python(capsys):
     assert found["alarm"][-4:].all()
     assert out.splitlines()[1:] == [
         str(detector.threshold_),
-        f"{n} of 44 rows ({100 * n / 44:.3g} %) raised an alarm; promised for ordinary rows: {promised:.3g} %",
+        f"{n} of 44 rows ({100 * n / 44:.3g} %) raised an alarm; expected among inliers: {promised:.3g} %",
     ]
 
 
 @pytest.mark.parametrize(
-    ("options", "asked"),
+    ("options", "wanted"),
     [
-        ("--false-alarm-rate 0.2", {"false_alarm_rate": 0.2}),
-        ("--alarms-per-day 3 --rows-per-day 20", {"alarms_per_day": 3, "rows_per_day": 20}),
-        ("--false-alarm-rate 0.3 --rows-per-day 50", {"false_alarm_rate": 0.3, "rows_per_day": 50}),
+        ("--false-alarm-rate 0.2", lambda d: d.threshold_at_rate(0.2)),
+        ("--alarms-per-day 3 --rows-per-day 20", lambda d: d.threshold_at_alarms(3, 20)),
+        (
+            "--false-alarm-rate 0.3 --rows-per-day 50",
+            lambda d: d.threshold_at_rate(0.3, rows_per_day=50),
+        ),
     ],
 )
-def test_another_threshold_for_this_run(place, capsys, options, asked):
+def test_another_threshold_for_this_run(place, capsys, options, wanted):
     before = (place / "d.safetensors").read_bytes()
     out, _ = run(f"{SCORE} --out s.csv {options}", capsys)
-    threshold, found = reported.detector().threshold(**asked), scores()
+    threshold, found = wanted(reported.detector()), scores()
     assert out.splitlines()[1] == str(threshold)
-    assert ("false alarms a day" in out) == ("rows_per_day" in asked)
     np.testing.assert_array_equal(found["alarm"], found["score"] < threshold.offset)
     np.testing.assert_array_equal(
         found["alarm"], found["p_value"] <= threshold.false_alarm_rate + 1e-12
@@ -169,7 +173,7 @@ def test_discoveries(capsys, fdr):
     out, _ = run(f"{SCORE} --out s.csv --discoveries {fdr}", capsys)
     found = scores()["discovery"]
     np.testing.assert_array_equal(found, reported.detector().discoveries(rows(), fdr=fdr))
-    assert f"{found.sum()} of 44 rows are discoveries; of these at most {100 * fdr:g} %" in out
+    assert f"{found.sum()} of 44 rows are discoveries; at most {100 * fdr:g} %" in out
     assert found.any()
 
 
@@ -186,15 +190,22 @@ def test_reasons_of_rows_that_raise_an_alarm(capsys, option, k):
 
 
 def test_every_row_is_scored_once(capsys, monkeypatch):
-    asked, nats = [], Scorer.nats
+    scored, encoded = [], []
+    explain, transform = DiffusionDensity.explain, TableEncoder.transform
 
-    def counted(self, X):
-        asked.append(len(X))
-        return nats(self, X)
+    def counted(self, X, **settings):
+        scored.append(len(X))
+        return explain(self, X, **settings)
 
-    monkeypatch.setattr(Scorer, "nats", counted)
+    def counted_encoding(self, frame):
+        encoded.append(len(frame))
+        return transform(self, frame)
+
+    monkeypatch.setattr(DiffusionDensity, "explain", counted)
+    monkeypatch.setattr(TableEncoder, "transform", counted_encoding)
     run(f"{SCORE} --out s.csv --explain --reasons --discoveries 0.1", capsys)
-    assert asked == [44]
+    assert scored == [44]
+    assert encoded.count(44) == 1  # others are of the file that was loaded
 
 
 def test_a_table_without_alarms(capsys):
@@ -251,7 +262,7 @@ def test_without_calibration_rows_there_are_no_p_values(capsys):
     found = scores()
     assert found["p_value"].isna().all()
     np.testing.assert_array_equal(found["alarm"], loaded("u").predict(rows()) == -1)
-    assert "raised an alarm; nothing was promised, without calibration rows\n" in out
+    assert "raised an alarm; the false-alarm rate is unknown without calibration rows\n" in out
 
 
 # -- the other commands ---------------------------------------------------------------------------
@@ -285,7 +296,7 @@ REFUSED = {
     ),
     "fit too many": (f"{FIT} --detector --contamination 0.6", "--contamination must be at most 0.5, got 0.6"),
     "fit no share": (f"{FIT} --detector --calibration-fraction 0", "--calibration-fraction: must be between 0 and 1"),
-    "fit unseen": (f"{FIT} --detector --handle-unknown error", "--handle-unknown error: a detector cannot do it"),
+    "fit unseen": (f"{FIT} --detector --handle-unknown error", "--handle-unknown error: a detector must score unseen values"),
     "fit not ours": (f"{FIT} --reasons", "unrecognized arguments: --reasons"),
     "reasons": (
         f"{DENSITY} --reasons",
@@ -308,11 +319,11 @@ REFUSED = {
     ),
     "too small a rate": (
         f"{DETECTOR} --false-alarm-rate 0.001",
-        "--false-alarm-rate: false_alarm_rate=0.001: 200 calibration rows cannot promise so small",
+        "--false-alarm-rate: false_alarm_rate=0.001: 200 calibration rows cannot guarantee so small",
     ),
     "too few alarms": (
         f"{DETECTOR} --alarms-per-day 1 --rows-per-day 1000",
-        "--alarms-per-day: false_alarm_rate=0.001: 200 calibration rows cannot promise so small",
+        "--alarms-per-day: false_alarm_rate=0.001: 200 calibration rows cannot guarantee so small",
     ),
     "no reasons": (f"{DETECTOR} --reasons 0", "--reasons: must be at least 1"),
     "reasons of a word": (f"{DETECTOR} --reasons all", "--reasons: must be a whole number"),

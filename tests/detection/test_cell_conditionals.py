@@ -12,8 +12,10 @@ import torch
 
 from discrete_itd import CoordinateSchedule, DiffusionDensity
 from discrete_itd.denoisers import MarginalDenoiser, SupportDenoiser
-from discrete_itd.detection.cell_conditionals import _mean_log_volume, judge
+from discrete_itd.detection.cell_conditionals import assess
+from discrete_itd.detection.distributions import mean_log_volume
 from discrete_itd.detection.reasons import cell_nats, expected
+from discrete_itd.detection.scoring import Scorer
 from discrete_itd.encoders import Column
 from discrete_itd.encoders.numeric import fit_bins
 from discrete_itd.recipes import Network
@@ -114,32 +116,32 @@ def test_cells_against_enumeration(seed):
     for j, name in enumerate(ROWS):
         given, entropy = conditional(p, j)
         own = marginals[j][[LEVELS[name].index(v) for v in ROWS[name]]]
-        np.testing.assert_allclose(nats.given_rest[name], -np.log(given), rtol=1e-4)
-        np.testing.assert_allclose(nats.expected[name], entropy, atol=1e-4)
-        np.testing.assert_allclose(nats.alone[name], -np.log(own), rtol=1e-4)
+        np.testing.assert_allclose(nats.given_others[name], -np.log(given), rtol=1e-4)
+        np.testing.assert_allclose(nats.entropy[name], entropy, atol=1e-4)
+        np.testing.assert_allclose(nats.marginal[name], -np.log(own), rtol=1e-4)
         wrong = 0.5 * own + 0.5 / len(LEVELS[name])
         doubt = np.log((1 - given) * wrong / given)
-        np.testing.assert_allclose(nats.doubt[name], doubt, atol=1e-3)
+        np.testing.assert_allclose(nats.error_log_odds[name], doubt, atol=1e-3)
 
 
 def test_the_mean_surprise_is_the_expected_one():
     density, p, _ = exact_density()
     nats = cell_nats(density, ROWS)
     for name in ROWS:
-        assert math.isclose(p @ nats.given_rest[name], p @ nats.expected[name], rel_tol=1e-4)
+        assert math.isclose(p @ nats.given_others[name], p @ nats.entropy[name], rel_tol=1e-4)
 
 
 def test_a_missing_cell_has_no_surprise_and_tells_nothing():
     density, p, _ = exact_density()
     rows = ROWS.assign(b=None)
     nats = cell_nats(density, rows)
-    assert (nats.given_rest["b"] == 0).all()
-    assert (nats.expected["b"] == 0).all()
-    assert (nats.alone["b"] == 0).all()
-    assert np.isneginf(nats.doubt["b"]).all()
+    assert (nats.given_others["b"] == 0).all()
+    assert (nats.entropy["b"] == 0).all()
+    assert (nats.marginal["b"] == 0).all()
+    assert np.isneginf(nats.error_log_odds["b"]).all()
     pair = p.groupby([ROWS["a"], ROWS["c"]]).transform("sum")
     given = pair / p.groupby(ROWS["c"]).transform("sum")
-    np.testing.assert_allclose(nats.given_rest["a"], -np.log(given), rtol=1e-4)
+    np.testing.assert_allclose(nats.given_others["a"], -np.log(given), rtol=1e-4)
 
 
 def test_doubt_finds_the_wrong_cell():
@@ -152,7 +154,10 @@ def test_doubt_finds_the_wrong_cell():
     spoilt = rows.where(np.arange(3) != column[:, None], other)
     changed = (spoilt != rows).any(axis=1).to_numpy()
     nats = cell_nats(density, spoilt[changed])
-    hits = [(t.to_numpy().argmax(1) == column[changed]).mean() for t in (nats.doubt, nats.alone)]
+    hits = [
+        (t.to_numpy().argmax(1) == column[changed]).mean()
+        for t in (nats.error_log_odds, nats.marginal)
+    ]
     assert hits[0] > 0.45
     assert hits[0] > hits[1] + 0.05
 
@@ -165,15 +170,15 @@ def test_surprise_given_the_rest_is_the_conditional(model):
     nats = cell_nats(model, rows)
     for name in rows:
         rest = model.log_prob(rows, given=[c for c in rows if c != name]).log_prob
-        np.testing.assert_allclose(nats.given_rest[name], -rest, atol=1e-4)
+        np.testing.assert_allclose(nats.given_others[name], -rest, atol=1e-4)
 
 
 def test_the_marginals_are_those_of_independent_columns():
     untrained = DiffusionDensity(**{**QUICK, "max_steps": 0}, column_types=KINDS).fit(TABLE)
     rows = TABLE[:30]
     nats = cell_nats(untrained, rows)
-    np.testing.assert_allclose(nats.alone, untrained.explain(rows), atol=1e-4)
-    np.testing.assert_allclose(nats.alone, nats.given_rest, atol=1e-4)
+    np.testing.assert_allclose(nats.marginal, untrained.explain(rows), atol=1e-4)
+    np.testing.assert_allclose(nats.marginal, nats.given_others, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["size", "count", "level", "word"])
@@ -192,7 +197,7 @@ def test_entropy_and_interval_against_a_grid(model, name):
         mass = np.exp(log_p) * weight
         assert abs(mass.sum() - 1) < 0.02  # the rest is that of unseen categories
         entropy = -(mass * log_p).sum()
-        assert abs(cell_nats(model, row).expected[name].iloc[0] - entropy) < 0.03
+        assert abs(cell_nats(model, row).entropy[name].iloc[0] - entropy) < 0.03
         told = expected(model, row, [name]).iloc[0]
         if name == "word":
             assert told["expected"] == grid[mass.argmax()]
@@ -241,7 +246,7 @@ def test_times_are_told_as_times():
         log_p = conditional_on_grid(density, row, "when", grid)
         mass = np.exp(log_p) * 3 * 3600  # a density per second
         entropy = -(mass * log_p).sum() / mass.sum()
-        assert abs(cell_nats(density, row).expected["when"].iloc[0] - entropy) < 0.05
+        assert abs(cell_nats(density, row).entropy["when"].iloc[0] - entropy) < 0.05
         told = expected(density, row, ["when"]).iloc[0]
         inside = mass[(grid >= told["low"]) & (grid <= told["high"])].sum() / mass.sum()
         assert abs(inside - 0.8) < 0.02
@@ -258,7 +263,7 @@ def test_mean_log_volumes_of_bins_against_sums(whole):
     mass = np.exp(log_density) * (1 if whole else grid[1] - grid[0])
     total = np.bincount(slot.astype(int), mass * log_density)
     assert np.allclose(np.bincount(slot.astype(int), mass), 1, atol=1e-3)
-    np.testing.assert_allclose(_mean_log_volume(column), total, atol=5e-3)
+    np.testing.assert_allclose(mean_log_volume(column), total, atol=5e-3)
 
 
 # -- the odd and the missing ----------------------------------------------------------------------
@@ -274,22 +279,22 @@ def test_missing_as_a_category():
     density = DiffusionDensity(**QUICK, missing="category", handle_unknown="error").fit(frame)
     rows = pd.DataFrame({"a": True, "b": ["u", "v", None], "c": None})
     nats = cell_nats(density, rows)
-    p = np.exp(-nats.given_rest["b"])
+    p = np.exp(-nats.given_others["b"])
     assert math.isclose(p.sum(), 1, abs_tol=1e-5)
-    np.testing.assert_allclose(nats.expected["b"], -(p * np.log(p)).sum(), atol=1e-4)
-    assert np.isfinite(nats.doubt).all(axis=None)
+    np.testing.assert_allclose(nats.entropy["b"], -(p * np.log(p)).sum(), atol=1e-4)
+    assert np.isfinite(nats.error_log_odds).all(axis=None)
     told = expected(density, rows[:1], ["b"])
     assert told["expected"].isna().tolist() == [True, False, False]  # c is missing: so is b
     np.testing.assert_allclose(told["probability"], sorted(p, reverse=True), atol=1e-4)
-    alone = np.exp(-nats.alone["b"])
+    alone = np.exp(-nats.marginal["b"])
     assert math.isclose(alone.sum(), 1, abs_tol=1e-5)
 
 
 def test_an_unseen_category_is_doubted_most(model):
     rows = TABLE[:4].assign(word="odd")
     nats = cell_nats(model, rows)
-    assert (nats.doubt.idxmax(axis=1) == "word").all()
-    assert (nats.given_rest["word"] > 4).all()
+    assert (nats.error_log_odds.idxmax(axis=1) == "word").all()
+    assert (nats.given_others["word"] > 4).all()
     assert "odd" not in set(expected(model, rows, ["word"])["expected"])
 
 
@@ -307,28 +312,31 @@ def test_many_categories_and_pooled_ones(n):
     rows = frame[-4:]
     nats = cell_nats(density, rows)
     rest = density.log_prob(rows, given=["big"]).log_prob
-    np.testing.assert_allclose(nats.given_rest["shop"], -rest, atol=1e-4)
+    np.testing.assert_allclose(nats.given_others["shop"], -rest, atol=1e-4)
     proba = density.predict_proba(rows, "shop").to_numpy()
     seen = 1 - np.exp(density.log_prob(rows.assign(shop="odd"), given=["big"]).log_prob[:, None])
     p = np.concatenate([proba * seen, 1 - seen], 1)
-    np.testing.assert_allclose(nats.expected["shop"], -(p * np.log(p)).sum(1), atol=1e-3)
+    np.testing.assert_allclose(nats.entropy["shop"], -(p * np.log(p)).sum(1), atol=1e-3)
     top = expected(density, rows, ["shop"])["probability"].to_numpy().reshape(4, 3)
     np.testing.assert_allclose(top, -np.sort(-proba, axis=1)[:, :3], atol=1e-4)
 
 
 def test_a_row_is_judged_alike_in_any_company(model):
     rows = TABLE[:40]
-    whole = cell_nats(model, rows).doubt
-    np.testing.assert_allclose(cell_nats(model, rows[::-1]).doubt[::-1], whole, atol=1e-4)
-    np.testing.assert_allclose(cell_nats(model, rows[7:8]).doubt, whole[7:8], atol=1e-4)
+    whole = cell_nats(model, rows).error_log_odds
+    np.testing.assert_allclose(cell_nats(model, rows[::-1]).error_log_odds[::-1], whole, atol=1e-4)
+    np.testing.assert_allclose(cell_nats(model, rows[7:8]).error_log_odds, whole[7:8], atol=1e-4)
 
 
 def test_batches_change_nothing(model, monkeypatch):
     x = model.rows(TABLE[:50]).x
-    (whole,) = judge(model, x, 1)
+    scorer = Scorer.plain(model)
+    (whole,) = assess(scorer, x, 1)
     monkeypatch.setattr(
         "discrete_itd.detection.cell_conditionals.BATCH_WORK", 7 * model.denoiser_.codebook.work
     )
-    parts = list(judge(model, x, 1))
+    parts = list(assess(scorer, x, 1))
     assert len(parts) == 8
-    np.testing.assert_allclose(np.concatenate([p.doubt for p in parts]), whole.doubt, atol=1e-4)
+    np.testing.assert_allclose(
+        np.concatenate([p.error_log_odds for p in parts]), whole.error_log_odds, atol=1e-4
+    )

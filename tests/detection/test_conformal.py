@@ -7,17 +7,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from discrete_itd.detection import conformal
+from discrete_itd.detection import costs
 from discrete_itd.detection.conformal import (
-    at_cost,
-    at_offset,
-    at_rate,
     discoveries,
     lowered,
     p_values,
-    smallest_rate,
     two_sided_discoveries,
 )
+from discrete_itd.detection.costs import at_cost
+from discrete_itd.detection.thresholds import at_offset, at_rate
 
 pytestmark = pytest.mark.single_precision
 
@@ -168,10 +166,10 @@ def test_a_large_volume_is_not_counted_one_by_one():
 
 
 def test_a_rate_that_cannot_be_promised_is_refused():
-    with pytest.raises(ValueError, match=r"98 calibration rows cannot promise .* it takes 99"):
+    with pytest.raises(ValueError, match=r"98 calibration rows cannot guarantee .* it takes 99"):
         at_rate(np.arange(98.0), 0.01)
     assert at_rate(np.arange(99.0), 0.01).offset == 0.0
-    assert at_rate(np.arange(98.0), smallest_rate(98)).offset == 0.0
+    assert at_rate(np.arange(98.0), 1 / 99).offset == 0.0
     with pytest.raises(ValueError, match=r"with confidence 0.95; it takes 299"):
         at_rate(np.arange(298.0), 0.01, confidence=0.95)
     assert at_rate(np.arange(299.0), 0.01, confidence=0.95).offset == 0.0
@@ -227,7 +225,7 @@ def test_ordinary_recent_rows_are_not_paid_for(miss_cost):
 def test_few_ordinary_recent_rows_are_not_paid_for(monkeypatch, n_recent):
     """Where the calibration rows are many, what is uncertain is how many of the recent ones are ordinary."""
     # those of the cost's interval, which is not asked for
-    monkeypatch.setattr(conformal, "BOOTSTRAPS", 1)
+    monkeypatch.setattr(costs, "BOOTSTRAPS", 1)
     random, paid = np.random.default_rng(0), 0
     for _ in range(100):
         calibration, recent = random.normal(size=2000), random.normal(size=n_recent)
@@ -275,7 +273,7 @@ def test_no_alarm_is_raised_that_is_not_worth_its_check():
     )
     assert found.offset == -math.inf
     assert found.cost[0] == pytest.approx(0.02, abs=1e-3)
-    assert str(found).startswith("no alarm, which would not be worth its check")
+    assert str(found).startswith("no alarm: none is worth its check")
 
 
 @pytest.mark.parametrize(
@@ -319,6 +317,6 @@ def test_what_a_threshold_chosen_otherwise_does():
 
 def test_a_threshold_speaks_for_itself():
     found = at_rate(np.arange(999.0), 0.01, rows_per_day=1000)
-    assert str(found).startswith("alarm below 9.00 nats: 1 % of ordinary rows (")
-    assert "10 false alarms a day" in str(found)
-    assert "set by rows that were fitted" in str(at_offset(np.zeros(0), 5.0))
+    assert str(found).startswith("alarm below 9.00 nats: 1 % of inliers (")
+    assert "10 false alarms per day" in str(found)
+    assert "set on rows used in the fit" in str(at_offset(np.zeros(0), 5.0))

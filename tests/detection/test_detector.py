@@ -17,8 +17,9 @@ from sklearn.utils.estimator_checks import estimator_checks_generator, parametri
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
 from discrete_itd.denoisers import MarginalDenoiser, NeuralDenoiser
-from discrete_itd.detection.conformal import Threshold
 from discrete_itd.detection.scoring import Scorer
+from discrete_itd.detection.thresholds import Threshold
+from discrete_itd.encoders import TableEncoder
 from discrete_itd.recipes import Network
 from discrete_itd.storage.files import read_state, write_state
 
@@ -104,19 +105,18 @@ def test_a_value_that_repeats_to_the_last_digit_is_not_rewarded_for_it(kind):
     number = np.where(random.random(n) < 0.9, often, random.normal(0, 3, n))
     X = pd.DataFrame({"number": number, "a": random.choice(list("uv"), n)})
     density = DiffusionDensity(**{**QUICK, "denoiser": "independent"}).fit(X)
-    encoded = density.rows(X)
-    x, log_volume = encoded.x, encoded.log_volume
-    unit, base = log_volume[:, 0], density.model_.marginals
+    rows = density.rows(X)
+    x, unit, base = rows.x, rows.log_volume[:, 0], density.model_.marginals
     # what a model could make of it: almost all mass within the last digits
     mixture = torch.tensor([[0.0, -2.3], [float(x[number == often][0, 0]), 0.0], [1e-9, 1.0]])
     mixture = mixture[:, None].to(base.log_probs)
     spiky = MarginalDenoiser(base.codebook, base.log_probs.exp(), mixture)
     denoiser = spiky if kind == "independent" else NeuralDenoiser(spiky, width=8, depth=1).eval()
     density.model_ = replace(density.model_, denoiser=denoiser)
-    scorer = Scorer.pooled(density, X, 0)
-    assert 0.01 < scorer.blur / 0.5 < 1  # in standard deviations of the column
-    least = math.log(scorer.blur * math.sqrt(2 * math.pi))
-    nats = replace(scorer, weight=1.0).nats(X)["number"].to_numpy() + unit
+    scorer = Scorer.pooled(density, rows, 0)
+    assert 0.01 < scorer.smoothing_sd / 0.5 < 1  # in standard deviations of the column
+    least = math.log(scorer.smoothing_sd * math.sqrt(2 * math.pi))
+    nats = replace(scorer, weight=1.0).nats(rows)["number"].to_numpy() + unit
     assert nats.min() >= least - 1e-5
     # a detector that does not know the rows of the fit has no other part
     alone = DiffusionOutlierDetector(FrozenEstimator(density), false_alarm_rate=0.1).fit(X)
@@ -172,6 +172,71 @@ def test_odd_rows_raise_alarms_and_ordinary_ones_few(fitted):
     assert (fitted.predict(categories(400, seed=1)) == -1).mean() < 0.15
 
 
+QUESTIONS = {
+    "score_samples": lambda model, X: model.score_samples(X),
+    "decision_function": lambda model, X: model.decision_function(X),
+    "predict": lambda model, X: model.predict(X),
+    "p_values": lambda model, X: model.p_values(X),
+    "discoveries": lambda model, X: model.discoveries(X, two_sided=True),
+    "explain": lambda model, X: model.explain(X),
+    "reasons": lambda model, X: model.reasons(X),
+    "expected": lambda model, X: model.expected(X),
+    "pairwise": lambda model, X: model.pairwise(X),
+    "drift": lambda model, X: model.drift(X, reference=X).columns,
+    "robustness": lambda model, X: model.robustness(X, shares=[0.2], n_repeats=1),
+    "log_prob": lambda model, X: model.log_prob(X).log_prob,
+}
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_properties_a_table_and_its_rows_have_one_answer(question, fitted_mixed, monkeypatch):
+    """And the table is read and encoded once, or not at all."""
+    X, ask = mixed(12, seed=3), QUESTIONS[question]
+    of_table, rows, sizes = ask(fitted_mixed, X), fitted_mixed.rows(X), []
+    transform = TableEncoder.transform
+
+    def counted(self, frame):
+        sizes.append(len(frame))
+        return transform(self, frame)
+
+    monkeypatch.setattr(TableEncoder, "transform", counted)
+    of_rows = ask(fitted_mixed, rows)
+    assert 12 not in sizes  # of drift, rows drawn from the model
+    if isinstance(of_table, pd.DataFrame):
+        pd.testing.assert_frame_equal(of_table, of_rows)
+    else:
+        np.testing.assert_array_equal(of_table, of_rows)
+
+
+def test_a_table_is_encoded_once_for_its_reasons(fitted_mixed, monkeypatch):
+    sizes, transform = [], TableEncoder.transform
+
+    def counted(self, frame):
+        sizes.append(len(frame))
+        return transform(self, frame)
+
+    monkeypatch.setattr(TableEncoder, "transform", counted)
+    fitted_mixed.reasons(mixed(12, seed=3))
+    assert sizes == [12]
+
+
+def test_properties_the_model_scores_the_same_rows_once(fitted_mixed, monkeypatch):
+    sizes, explain = [], DiffusionDensity.explain
+
+    def counted(self, X, **settings):
+        sizes.append(len(X))
+        return explain(self, X, **settings)
+
+    monkeypatch.setattr(DiffusionDensity, "explain", counted)
+    rows = fitted_mixed.rows(mixed(12, seed=3))
+    nats = fitted_mixed.explain(rows)
+    again = fitted_mixed.explain(rows)
+    again.iloc[:, :] = 0.0  # a copy
+    assert np.allclose(fitted_mixed.score_samples(rows), -nats.sum(axis=1))
+    fitted_mixed.p_values(rows), fitted_mixed.discoveries(rows)
+    assert sizes == [12]
+
+
 @pytest.mark.parametrize("which", ["fitted", "fitted_mixed"])
 def test_explanations_add_up_to_the_score(which, request):
     model = request.getfixturevalue(which)
@@ -186,7 +251,7 @@ def test_explanations_add_up_to_the_score(which, request):
 
 def test_few_rows_of_categories_are_scored_by_their_columns_too(fitted):
     X = categories(20, seed=1)
-    x = fitted.density_.rows(X).x
+    x = fitted.rows(X).x
     alone = fitted.density_.model_.marginals.log_prob(x).numpy()
     assert np.allclose(fitted.score_samples(X), (fitted.log_prob(X).log_prob + alone) / 2)
 
@@ -196,9 +261,8 @@ def test_numbers_are_scored_by_distances_too(fitted_mixed):
     ordinary, odd = fitted_mixed.score_samples(far)
     assert ordinary > odd + 3
     kernel, by_model = fitted_mixed._scorer.kernel, fitted_mixed._scorer.density
-    encoded = by_model.rows(far)
-    x, log_volume = encoded.x, encoded.log_volume
-    theirs = kernel.nats(x).numpy() - log_volume
+    rows = by_model.rows(far)
+    theirs = kernel.nats(rows.x).numpy() - rows.log_volume
     ours = by_model.explain(far).clip(lower=fitted_mixed._scorer.floor, axis=1)
     # the scorer smooths values with noise of a tenth of a deviation, which matters little here
     assert np.allclose(fitted_mixed.explain(far), (theirs + ours) / 2, rtol=1e-3)
@@ -264,13 +328,13 @@ def test_without_calibration_rows_there_are_scores_only():
 
 
 def test_no_more_rows_are_held_out_than_are_needed(monkeypatch):
-    monkeypatch.setattr("discrete_itd.detection.detector.MOST_HELD", 25)
+    monkeypatch.setattr("discrete_itd.detection.calibration.MOST_HELD", 25)
     model = detector(false_alarm_rate=0.1).fit(categories())
     assert len(model.calibration_scores_) == 25
 
 
 def test_too_few_calibration_rows_are_said():
-    with pytest.warns(UserWarning, match="cannot be promised by 10 calibration rows"):
+    with pytest.warns(UserWarning, match="cannot be guaranteed by 10 calibration rows"):
         model = detector(false_alarm_rate=0.01).fit(categories(50))
     assert model.threshold_.false_alarm_rate == pytest.approx(1 / 11)
 
@@ -280,11 +344,11 @@ def test_too_few_calibration_rows_are_said():
 
 def test_thresholds_are_chosen_and_set(fitted):
     model = pickle.loads(pickle.dumps(fitted))
-    by_rate = model.threshold(false_alarm_rate=0.1)
-    by_volume = model.threshold(alarms_per_day=10, rows_per_day=100)
+    by_rate = model.threshold_at_rate(0.1)
+    by_volume = model.threshold_at_alarms(10, 100)
     assert by_rate.offset == by_volume.offset
     assert by_volume.alarms_per_day[0] <= 10
-    surer = model.threshold(false_alarm_rate=0.1, confidence=0.95)
+    surer = model.threshold_at_rate(0.1, confidence=0.95)
     assert surer.offset < by_rate.offset
     assert model.set_threshold(surer).offset_ == surer.offset
     X = categories(100, seed=1)
@@ -294,34 +358,39 @@ def test_thresholds_are_chosen_and_set(fitted):
 def test_thresholds_by_cost(fitted):
     odd = pd.DataFrame({"a": ["x", "y", "z"], "b": ["y!", "z!", "x!"], "c": "u"})
     costs = {"miss_cost": 100, "check_cost": 1}
-    labelled = fitted.threshold(**costs, anomalies=odd, prevalence=0.1)
+    labelled = fitted.threshold_at_cost(**costs, anomalies=odd, prevalence=0.1)
     assert (fitted.score_samples(odd) < labelled.offset).all()
     assert labelled.cost[0] < 1
     recent = pd.concat([categories(100, seed=1)] + 20 * [odd])
-    assert (fitted.score_samples(odd) < fitted.threshold(**costs, recent=recent).offset).all()
+    assert (
+        fitted.score_samples(odd) < fitted.threshold_at_cost(**costs, recent=recent).offset
+    ).all()
     with pytest.warns(UserWarning, match="no more small p-values"):
-        unalarmed = fitted.threshold(**costs, recent=categories(100, seed=1))
+        unalarmed = fitted.threshold_at_cost(**costs, recent=categories(100, seed=1))
     assert unalarmed.offset == -np.inf
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({}, "give one of"),
-        ({"false_alarm_rate": 0.1, "miss_cost": 1}, "give one of"),
-        ({"miss_cost": 1}, "check_cost="),
-        ({"alarms_per_day": 3}, "rows_per_day="),
-        ({"alarms_per_day": 3, "rows_per_day": 2}, "alarms_per_day must be fewer"),
-        ({"check_cost": 3}, "give one of"),
-        ({"false_alarm_rate": 0.1, "prevalence": 0.1}, "prevalence= says nothing"),
-        ({"miss_cost": 1, "check_cost": 1, "confidence": 0.9}, "confidence= says nothing"),
-        ({"false_alarm_rate": 1e-6}, "cannot promise"),
-        ({"miss_cost": 1, "check_cost": 1}, "recent="),
-    ],
-)
-def test_unclear_thresholds_are_refused(arguments, message, fitted):
-    with pytest.raises(ValueError, match=message):
-        fitted.threshold(**arguments)
+def test_impossible_thresholds_are_refused(fitted):
+    with pytest.raises(ValueError, match="alarms_per_day must be fewer"):
+        fitted.threshold_at_alarms(3, 2)
+    with pytest.raises(ValueError, match="cannot guarantee"):
+        fitted.threshold_at_rate(1e-6)
+    with pytest.raises(ValueError, match="recent="):
+        fitted.threshold_at_cost(1, 1)
+
+
+@pytest.mark.filterwarnings("ignore:threshold")
+def test_the_old_method_still_answers(fitted):
+    with pytest.warns(FutureWarning, match="threshold_at_rate"):
+        found = fitted.threshold(false_alarm_rate=0.1, rows_per_day=10)
+    assert found == fitted.threshold_at_rate(0.1, rows_per_day=10)
+    assert fitted.threshold(alarms_per_day=1, rows_per_day=9) == fitted.threshold_at_alarms(1, 9)
+    costs = {"anomalies": categories(5), "prevalence": 0.1}
+    found = fitted.threshold(miss_cost=9, check_cost=1, **costs)
+    assert found == fitted.threshold_at_cost(9, 1, **costs)
+    for arguments in ({}, {"false_alarm_rate": 0.1, "miss_cost": 1}, {"alarms_per_day": 3}):
+        with pytest.raises(ValueError, match=r"give one of|rows_per_day="):
+            fitted.threshold(**arguments)
 
 
 def test_only_a_threshold_is_set(fitted):
@@ -344,7 +413,7 @@ def contaminated(n_odd=20):
 def test_a_robust_fit_leaves_the_strange_out():
     X = contaminated()
     plain, robust = detector(steps=800), detector(steps=800, contamination=20 / 420)
-    with pytest.warns(UserWarning, match="cannot be promised"):
+    with pytest.warns(UserWarning, match="cannot be guaranteed"):
         plain.fit(X)
     robust.fit(X)
     assert (robust.trimmed_ >= 400).mean() > 0.7
@@ -371,7 +440,7 @@ def test_a_frozen_density_on_rows_that_are_not_all_ordinary():
     X = mixed(60, seed=1)
     assert (model.fit(X).predict(X) == -1).mean() == pytest.approx(0.1, abs=0.02)
     assert "anomalies among them" in str(model.threshold_)
-    assert model.threshold(false_alarm_rate=0.1).contaminated
+    assert model.threshold_at_rate(0.1).contaminated
 
 
 def test_equal_rows_have_equal_p_values_in_any_batch(fitted_mixed):
@@ -416,7 +485,7 @@ def test_a_seed_makes_the_fit():
         ({"false_alarm_rate": 2}, ValueError, "false_alarm_rate must be between"),
         ({"calibration_fraction": 1.0}, ValueError, "calibration_fraction must be between"),
         ({"score_by": "votes"}, ValueError, "score_by must be"),
-        ({"density__unseen": "raise"}, ValueError, "handle_unknown='raise'"),
+        ({"density__handle_unknown": "error"}, ValueError, "handle_unknown='error'"),
         ({"density": "tree"}, TypeError, "density must be a DiffusionDensity"),
         ({"density": FrozenEstimator(FunctionTransformer())}, TypeError, "FunctionTransformer"),
     ],

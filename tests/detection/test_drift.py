@@ -106,16 +106,16 @@ def test_nats_and_their_errors(model, usual):
     scores = model.score_samples(batch)
     assert math.isclose(found.nats, -scores.mean(), rel_tol=1e-6)
     assert math.isclose(found.stderr, scores.std(ddof=1) / math.sqrt(50), rel_tol=1e-6)
-    assert math.isclose(found.usual_nats, usual.to_numpy().sum(1).mean(), rel_tol=1e-9)
+    assert math.isclose(found.inlier_nats, usual.to_numpy().sum(1).mean(), rel_tol=1e-9)
     own = -model.score_samples(model.sample(1000, random_state=1))
     assert abs(found.model_nats - own.mean()) < 4 * found.model_stderr
     assert (found.model_nats, found.model_stderr) == (
-        found.usual_model_nats,
-        found.usual_model_stderr,
+        found.inlier_model_nats,
+        found.inlier_model_stderr,
     )
     shares = model.explain(batch)
     np.testing.assert_allclose(found.columns["nats"], shares.mean())
-    np.testing.assert_allclose(found.columns["usual"], usual.mean())
+    np.testing.assert_allclose(found.columns["inlier_nats"], usual.mean())
     frame = found.to_frame()
     assert frame.loc["batch"].tolist() == [50, found.nats, found.stderr]
     assert frame.shape == (4, 3)
@@ -138,7 +138,7 @@ def test_the_model_is_compared_on_the_same_cells(model):
     assert abs(found.from_model) < 4
     assert abs(found.misfit) < 4
     assert found.columns.loc["size", ["nats", "p_nats"]].tolist() == [0.0, 1.0]
-    assert abs(found.model_nats - found.usual_model_nats) > 0.2
+    assert abs(found.model_nats - found.inlier_model_nats) > 0.2
 
 
 def test_a_model_that_is_off_is_told_apart_from_drift():
@@ -178,9 +178,9 @@ def test_arrays_and_single_rows():
 def test_wrong_arguments(model, usual):
     with pytest.raises(ValueError, match="alpha must be between 0 and 1, got 2"):
         drift(model, USUAL, usual, alpha=2)
-    with pytest.raises(ValueError, match="usual must hold at least two rows, got 1"):
+    with pytest.raises(ValueError, match="inlier_nats must hold at least two rows, got 1"):
         drift(model, USUAL, usual[:1])
-    with pytest.raises(ValueError, match="column 'word': usual has no such column"):
+    with pytest.raises(ValueError, match="column 'word': inlier_nats has no such column"):
         drift(model, USUAL, usual.drop(columns="word"))
     with pytest.raises(TypeError, match="n_model must be an integer"):
         drift(model, USUAL, usual, n_model=2.5)

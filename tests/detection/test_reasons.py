@@ -7,7 +7,8 @@ import torch
 from test_cell_conditionals import QUICK, ROWS, TABLE, exact_density, mixed_model
 
 from discrete_itd import DiffusionDensity
-from discrete_itd.detection.reasons import cell_nats, expected, pairwise, reasons, sentence
+from discrete_itd.detection.reasons import cell_nats, expected, pairwise, reasons
+from discrete_itd.detection.sentences import sentence
 
 pytestmark = pytest.mark.single_precision
 
@@ -108,31 +109,31 @@ def test_the_table_of_reasons(model, usual):
     assert table["row"].tolist() == rows.index.repeat(2).tolist()
     assert table["rank"].tolist() == [1, 2] * 10
     shares, nats, pairs = model.explain(rows), cell_nats(model, rows), pairwise(model, rows)
-    doubt = nats.doubt
+    doubt = nats.error_log_odds
     best = expected(model, rows, k=2, n_values=1)
     for n, line in enumerate(table.to_dict("records")):
         row, column = line["row"], line["column"]
         assert column == doubt.loc[row].sort_values(ascending=False).index[line["rank"] - 1]
         assert line["value"] == rows.loc[row, column]
         assert line["nats"] == shares.loc[row, column]
-        assert np.isclose(line["usual"], usual[column].mean())
-        assert np.isclose(line["excess"], line["nats"] - line["usual"])
+        assert np.isclose(line["mean_inlier_nats"], usual[column].mean())
+        assert np.isclose(line["excess_nats"], line["nats"] - line["mean_inlier_nats"])
         assert line["p_value"] == (1 + (usual[column] >= line["nats"]).sum()) / 151
         odds = np.exp(doubt.loc[row])
-        assert np.isclose(line["blame"], odds[column] / odds.sum())
+        assert np.isclose(line["error_probability"], odds[column] / odds.sum())
         told = best.iloc[n]
         assert (told["row"], told["column"]) == (row, column)
         assert told["expected"] == line["expected"]
         against = pairs.loc[(row, column)]
-        if line["against"] is None:
+        if line["conflict_column"] is None:
             assert against.max() <= 0
         else:
-            assert against.idxmax() == line["against"]
-            assert np.isclose(against.max(), line["against_nats"])
-            assert line["against_value"] == rows.loc[row, line["against"]]
+            assert against.idxmax() == line["conflict_column"]
+            assert np.isclose(against.max(), line["conflict_nats"])
+            assert line["conflict_value"] == rows.loc[row, line["conflict_column"]]
         text = sentence(line)
         assert text.startswith(f"{column} = ")
-        assert "surprising" in text
+        assert " than in a typical row; the other cells predict " in text
 
 
 def test_a_spoilt_cell_is_told_of(model, usual):
@@ -142,7 +143,7 @@ def test_a_spoilt_cell_is_told_of(model, usual):
     own = table[table["column"] == "size"]
     assert (own["p_value"] < 0.05).all()
     assert (own["low"].astype(float) > 0.2).all()
-    assert own["blame"].mean() > 0.8
+    assert own["error_probability"].mean() > 0.8
 
 
 def test_reasons_where_cells_are_missing(model, usual):
@@ -153,7 +154,7 @@ def test_reasons_where_cells_are_missing(model, usual):
     assert not table["column"].isin(["size", "word"]).any()
     flags = table[table["column"].isin(["flag", "count"])]
     assert (flags["p_value"] == 1).all()  # nothing to compare with
-    assert (flags["usual"] == 0).all()
+    assert (flags["mean_inlier_nats"] == 0).all()
     nothing = reasons(model, rows[1:2], usual)
     assert len(nothing) == 0
     assert nothing.columns.equals(table.columns)
@@ -183,9 +184,9 @@ def test_wrong_arguments(model, usual):
         expected(model, TABLE, ["q"])
     with pytest.raises(ValueError, match="minimum of 1 is required"):
         pairwise(model, TABLE[:0])
-    with pytest.raises(ValueError, match="column 'word': usual has no such column"):
+    with pytest.raises(ValueError, match="column 'word': inlier_nats has no such column"):
         reasons(model, TABLE[:2], usual.drop(columns="word"))
-    with pytest.raises(TypeError, match="usual must be a DataFrame"):
+    with pytest.raises(TypeError, match="inlier_nats must be a DataFrame"):
         reasons(model, TABLE[:2], usual.to_numpy())
     with pytest.raises(ValueError, match="k must be at least 1"):
         reasons(model, TABLE[:2], usual, k=0)
@@ -195,8 +196,10 @@ def test_wrong_arguments(model, usual):
 
 # -- sentences ------------------------------------------------------------------------------------
 
-LINE = {"column": "size", "value": 9.0, "excess": 3.21, "expected": 4.0, "probability": 0.8}
-LINE |= {"low": 3.0, "high": 5.25, "against": None, "against_value": None, "against_nats": 0.0}
+LINE = {"column": "size", "value": 9.0, "excess_nats": 3.21, "expected": 4.0, "probability": 0.8}
+LINE |= {"low": 3.0, "high": 5.25}
+LINE |= {"conflict_column": None, "conflict_value": None, "conflict_nats": 0.0}
+CONFLICT = {"conflict_column": "w", "conflict_value": "a"}
 
 
 @pytest.mark.parametrize(
@@ -204,28 +207,38 @@ LINE |= {"low": 3.0, "high": 5.25, "against": None, "against_value": None, "agai
     [
         (
             {},
-            "size = 9 is 3.2 nats more surprising than usual: given the rest, 4 (0.80 from 3 to 5.25) was expected",
+            "size = 9 adds 3.2 nats more than in a typical row;"
+            " the other cells predict 4 (3 to 5.25 with probability 0.80)",
         ),
         (
-            {"value": None, "excess": -1.0, "low": None, "expected": "x", "probability": 0.125},
-            "size is missing, which is 1.0 nats less surprising than usual: given the rest, x (0.12) was expected",
+            {
+                "value": None,
+                "excess_nats": -1.0,
+                "low": None,
+                "expected": "x",
+                "probability": 0.125,
+            },
+            "the missing cell in size adds 1.0 nats fewer than in a typical row;"
+            " the other cells predict x (probability 0.12)",
         ),
         (
-            {"excess": 0.01, "low": None, "expected": 9.0},
-            "size = 9 is as surprising as usual: given the rest, just that (0.80) was expected",
+            {"excess_nats": 0.01, "low": None, "expected": 9.0},
+            "size = 9 adds as many nats as in a typical row;"
+            " the other cells predict this value (probability 0.80)",
         ),
         (
-            {"low": 4.0, "high": 4.0, "against": "w", "against_value": "a", "against_nats": 2.0},
-            "size = 9 is 3.2 nats more surprising than usual: given the rest, 4 (0.80) was expected;"
-            " most at odds with w = a (+2.0 nats)",
+            {"low": 4.0, "high": 4.0, **CONFLICT, "conflict_nats": 2.0},
+            "size = 9 adds 3.2 nats more than in a typical row;"
+            " the other cells predict 4 (probability 0.80); it conflicts most with w = a (2.0 nats)",
         ),
         (
             {"low": None, "expected": None, "probability": 0.9},
-            "size = 9 is 3.2 nats more surprising than usual: given the rest, a missing cell (0.90) was expected",
+            "size = 9 adds 3.2 nats more than in a typical row;"
+            " the other cells predict a missing cell (probability 0.90)",
         ),
         (
-            {"probability": np.nan, "against": "w", "against_value": "a", "against_nats": 0.01},
-            "size = 9 is 3.2 nats more surprising than usual",
+            {"probability": np.nan, **CONFLICT, "conflict_nats": 0.01},
+            "size = 9 adds 3.2 nats more than in a typical row",
         ),
     ],
 )

@@ -13,7 +13,8 @@ from sklearn.frozen import FrozenEstimator
 
 from discrete_itd import DiffusionDensity
 from discrete_itd.detection.detector import DiffusionOutlierDetector
-from discrete_itd.detection.reasons import cell_nats, sentence
+from discrete_itd.detection.reasons import cell_nats
+from discrete_itd.detection.sentences import sentence
 from discrete_itd.encoders import TableEncoder
 from discrete_itd.recipes import Network
 from discrete_itd.reporting import measurements, page, sentences
@@ -189,7 +190,7 @@ def test_the_most_anomalous_rows_are_those_with_the_lowest_scores():
     assert lines["nats"].to_numpy() == pytest.approx(-score[order])
     assert lines["p_value"].to_numpy() == pytest.approx(detector.p_values(X.iloc[order]))
     first = detector.reasons(X.iloc[order[:1]], k=3).to_dict("records")
-    told = [sentence(r) for r in first if r["rank"] == 1 or r["excess"] >= 1]
+    told = [sentence(r) for r in first if r["rank"] == 1 or r["excess_nats"] >= 1]
     assert list(lines["reasons"][0]) == ([t for t in told if "just that" not in t] or told[:1])
     assert all(lines["reasons"])
 
@@ -205,7 +206,7 @@ def test_the_most_anomalous_rows_are_those_with_the_lowest_scores():
     ],
 )
 def test_what_was_expected_is_a_reason_only_if_there_is_no_other(monkeypatch, expected, kept):
-    line = {"row": 0, "value": "x", "excess": 2.0, "probability": 0.5, "low": None, "against": None}
+    line = {"row": 0, "value": "x", "excess_nats": 2.0, "probability": 0.5, "low": None, "conflict_column": None}
     line |= {"high": None, "against_nats": 0.0}
     told = [
         line
@@ -261,9 +262,9 @@ def test_columns_cost_what_their_cells_cost():
     columns, nats = column_entropies(model, model.rows(frame)), cell_nats(model, frame)
     assert columns["column"].tolist() == model.encoder_.names
     assert columns["kind"].tolist() == ["nominal", "ordinal", "nominal", "continuous"]
-    assert columns["nats"].to_numpy() == pytest.approx(nats.alone.mean().to_numpy())
+    assert columns["nats"].to_numpy() == pytest.approx(nats.marginal.mean().to_numpy())
     assert columns["nats_given_others"].to_numpy() == pytest.approx(
-        nats.given_rest.mean().to_numpy()
+        nats.given_others.mean().to_numpy()
     )
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from markupsafe import Markup
 
-from discrete_itd.detection.conformal import Threshold
+from discrete_itd.detection.thresholds import Threshold
 from discrete_itd.reporting import page, sections, sentences
 from discrete_itd.reporting.figures import new_axes
 from discrete_itd.reporting.findings import Verdict, examine, share_interval

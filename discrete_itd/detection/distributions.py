@@ -1,0 +1,282 @@
+"""The conditional distribution of one cell, as categories or as a density, and the values it predicts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from discrete_itd.channel.posterior import GaussianPosterior
+from discrete_itd.encoders import Bins, Column, Continuous
+
+INTERVAL = 0.8  # probability of the reported interval of a number
+MANY_LEVELS = 10  # numbers of more distinct values are reported as an interval
+NODES = 24  # of the quadrature of each Gaussian
+QUANTILES = [(1 - INTERVAL) / 2, 0.5, (1 + INTERVAL) / 2]
+
+
+class Expected(NamedTuple):
+    """Predicted values of one column: four arrays of shape (N, n), the most probable first.
+
+    Attributes
+    ----------
+    value : ndarray of object
+        A category; the median of a number; None for a missing cell, or where fewer than n values exist.
+    probability : ndarray of float
+        Probability of the value, or of the interval; NaN where fewer than n values exist.
+    low, high : ndarray of object
+        Central interval of a number; None for categories.
+    """
+
+    value: np.ndarray
+    probability: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+class CellDistribution(Protocol):
+    """Distributions of the cells of one column in B rows."""
+
+    is_density: bool
+
+    def log_prob(self, values: Tensor) -> Tensor:
+        """Log-probabilities or log-densities of encoded values, (B,), nats."""
+        ...
+
+    def entropy(self) -> np.ndarray:
+        """Expected surprisal in the column's unit, (B,), nats."""
+        ...
+
+    def expected(self, n: int) -> Expected:
+        """The n most probable values, or a median and an interval."""
+        ...
+
+
+class Categorical:
+    """Distributions over the levels of one categorical or binned column: ``log_probs`` (B, K), nats."""
+
+    is_density = False
+
+    def __init__(self, column: Column, log_probs: Tensor) -> None:
+        self.column, self.log_probs = column, log_probs
+
+    def log_prob(self, values: Tensor) -> Tensor:
+        """Log-probabilities of the levels ``values`` (B,)."""
+        return self.log_probs.gather(1, values[:, None].long())[:, 0]
+
+    def entropy(self) -> np.ndarray:
+        """Expected surprisal in the column's unit, (B,), nats."""
+        volume = torch.from_numpy(mean_log_volume(self.column)).to(self.log_probs)
+        inside = torch.where(self.log_probs > -math.inf, self.log_probs + volume, 0.0)
+        return -(self.log_probs.exp() * inside).sum(1).cpu().numpy()
+
+    def expected(self, n: int) -> Expected:
+        """Up to ``n`` most probable categories seen in training, or the median and interval of numbers."""
+        n_levels = self.column.codec.n_levels + 2 * isinstance(self.column.codec, Bins)
+        probs = torch.softmax(self.log_probs[:, :n_levels], 1)
+        if _is_number(self.column):
+            return self._interval(probs)
+        pooled = getattr(self.column.codec, "pooled", ())
+        if pooled:
+            probs[:, -1] /= len(pooled)  # of the most frequent of them
+        top = probs.topk(min(n, n_levels), 1)
+        values = _decode(self.column, top.indices.cpu().numpy())
+        nothing = np.full(values.shape, None, dtype=object)
+        return Expected(values, top.values.cpu().numpy(), nothing, nothing)
+
+    def _interval(self, probs: Tensor) -> Expected:
+        cdf = probs.cumsum(1)
+        cdf = cdf / cdf[:, -1:]
+        u = torch.tensor(QUANTILES).to(cdf)
+        level = torch.searchsorted(cdf, u.expand(len(cdf), -1).contiguous())
+        level = level.clamp_max(cdf.shape[1] - 1)
+        mass = probs.gather(1, level)
+        top = cdf.gather(1, level)
+        if isinstance(self.column.codec, Bins):
+            share = (1 - (top - u) / mass.clamp_min(1e-300)).clamp(0, 1 - 1e-9)
+            share = torch.where(level == 0, 1 - 1e-9 - share, share)  # this tail counts downwards
+            values = _decode(self.column, level.cpu().numpy(), share.cpu().numpy())
+            one = values[:, 0] == values[:, 2]  # a value with a bin of its own
+            probability = np.where(one, mass[:, 1].cpu().numpy(), INTERVAL)
+        else:
+            values = _decode(self.column, level.cpu().numpy())
+            probability = (top[:, 2] - top[:, 0] + mass[:, 0]).cpu().numpy()
+        return Expected(values[:, 1:2], probability[:, None], values[:, :1], values[:, 2:])
+
+
+class Mixture:
+    """Densities of one continuous column as mixtures of Gaussians: ``mixture`` has shape (B, 1, K)."""
+
+    is_density = True
+
+    def __init__(self, column: Column, mixture: GaussianPosterior) -> None:
+        self.column, self.mixture = column, mixture
+
+    def log_prob(self, values: Tensor) -> Tensor:
+        """Log-densities at the standardised ``values`` (B,)."""
+        return self.mixture.log_prob(values[:, None])[:, 0]
+
+    def entropy(self) -> np.ndarray:
+        """Differential entropy in the column's unit, (B,), nats, by quadrature within every Gaussian."""
+        q = self.mixture
+        nodes, weights = np.polynomial.hermite_e.hermegauss(NODES)
+        nodes, weights = (torch.from_numpy(t).to(q.means) for t in (nodes, weights))
+        z = (q.means[..., None] + q.var.sqrt()[..., None] * nodes).flatten(1)  # (B, K Q)
+        w = (q.log_weight.exp()[..., None] * (weights / weights.sum())).flatten(1)
+        log_volume = log_volume_at(self.column, z.cpu().numpy().ravel()).reshape(z.shape)
+        surprisal = -q.log_prob(z).cpu().numpy() - log_volume
+        return (w.cpu().numpy() * surprisal).sum(1)
+
+    def expected(self, n: int) -> Expected:
+        """The median and the central interval, whatever ``n``."""
+        return _median_and_interval(self.column, self.quantiles(QUANTILES))
+
+    def quantiles(self, u: list[float]) -> Tensor:
+        """Standardised quantiles at levels ``u``: (B, len(u)), by bisection."""
+        q = self.mixture
+        log_weight, means, var = (t.transpose(1, 2) for t in (q.log_weight, q.means, q.var))
+        weight, sd = log_weight.exp(), var.sqrt()  # (B, K, 1)
+        share = torch.tensor(u, dtype=torch.float64).to(means)
+        of_each = means + sd * torch.special.ndtri(share)  # a mixture's lies between those
+        low, high = of_each.amin(1), of_each.amax(1)
+        for _ in range(60):
+            middle = (low + high) / 2
+            below = (weight * torch.special.ndtr((middle[:, None] - means) / sd)).sum(1) < share
+            low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+        return (low + high) / 2
+
+
+class GridDensity:
+    """Densities of one continuous column, known up to a constant and normalised on a grid.
+
+    Parameters
+    ----------
+    column : Column
+    grid : Tensor of float64, shape (G,)
+        Evenly spaced standardised values.
+    log_density : Tensor of float64, shape (B, G)
+        Unnormalised, nats.
+    at : callable
+        Gives the unnormalised log-densities at one value of each row, (B,).
+    """
+
+    is_density = True
+
+    def __init__(
+        self, column: Column, grid: Tensor, log_density: Tensor, at: Callable[[Tensor], Tensor]
+    ) -> None:
+        step = float(grid[1] - grid[0])
+        self.column, self.grid, self._at = column, grid, at
+        self._log_norm = torch.logsumexp(log_density, 1) + math.log(step)
+        self.log_mass = log_density - self._log_norm[:, None] + math.log(step)
+        self._log_step = math.log(step)
+
+    def log_prob(self, values: Tensor) -> Tensor:
+        """Log-densities at the standardised ``values`` (B,)."""
+        return self._at(values) - self._log_norm
+
+    def entropy(self) -> np.ndarray:
+        """Differential entropy in the column's unit, (B,), nats."""
+        mass = self.log_mass.exp()
+        inside = torch.where(mass > 0, self.log_mass - self._log_step, 0.0)
+        log_volume = torch.from_numpy(log_volume_at(self.column, self.grid.cpu().numpy()))
+        return -(mass * (inside + log_volume.to(mass))).sum(1).cpu().numpy()
+
+    def expected(self, n: int) -> Expected:
+        """The median and the central interval, whatever ``n``."""
+        mass = self.log_mass.exp()
+        cdf = mass.cumsum(1) - mass / 2  # at the points of the grid
+        u = torch.tensor(QUANTILES).to(cdf).expand(len(cdf), -1).contiguous()
+        right = torch.searchsorted(cdf, u).clamp(1, len(self.grid) - 1)
+        below, above = cdf.gather(1, right - 1), cdf.gather(1, right)
+        share = ((u - below) / (above - below).clamp_min(1e-300)).clamp(0.0, 1.0)
+        values = self.grid[right - 1] + share * (self.grid[right] - self.grid[right - 1])
+        return _median_and_interval(self.column, values)
+
+
+def log_volume_at(column: Column, z: np.ndarray) -> np.ndarray:
+    """Logarithm of the slope of the encoding of a continuous column at standardised values, per unit of the column."""
+    codec = cast(Continuous, column.codec)
+    return codec.encode(codec.decode(z))[1] - _log_unit(column)
+
+
+def mean_log_volume(column: Column) -> np.ndarray:
+    """Expected log-volume of a value of each level, (K,), nats."""
+    codec = column.codec
+    volume = np.zeros(codec.points.n_points)
+    if isinstance(codec, Bins):
+        with np.errstate(over="ignore", divide="ignore"):
+            widths = np.minimum(np.diff(codec.edges), np.finfo(float).max)
+            s = np.array(codec.tails)
+            # the log-density falls linearly with the distance, so its mean is that at the mean distance
+            if codec.whole:
+                steps = 1 / np.expm1(1 / s)
+                low, high = np.log(-np.expm1(-1 / s)) - steps / s
+            else:
+                low, high = -np.log(s) - 1
+        volume = np.concatenate(([low], -np.log(widths), [high])) - _log_unit(column)
+    elif not isinstance(codec, Continuous) and codec.pooled:
+        volume[codec.n_levels - 1] = -math.log(len(codec.pooled))
+    return volume
+
+
+def with_missing(expected: Expected, log_present: Tensor | None, n: int) -> Expected:
+    """Predictions in n columns, with "missing" at its rank among the values if its probability is modelled."""
+    if log_present is not None:
+        present = log_present.exp().cpu().numpy()[:, None]
+        missing = np.full(present.shape, None, dtype=object)
+        columns = zip(
+            expected._replace(probability=expected.probability * present),
+            (missing, 1 - present, missing, missing),
+            strict=True,
+        )
+        joined = [np.concatenate(pair, 1) for pair in columns]
+        order = np.argsort(-joined[1], axis=1, kind="stable")
+        expected = Expected(*(np.take_along_axis(t, order, 1) for t in joined))
+    fill: tuple[Any, ...] = (None, math.nan, None, None)
+    whole = [np.full((len(t), n), f, dtype=t.dtype) for t, f in zip(expected, fill, strict=True)]
+    for out, t in zip(whole, expected, strict=True):
+        out[:, : t.shape[1]] = t[:, :n]
+    return Expected(*whole)
+
+
+def _median_and_interval(column: Column, quantiles: Tensor) -> Expected:
+    """Of continuous cells, from standardised quantiles (B, 3)."""
+    values = _decode(column, quantiles.cpu().numpy())
+    probability = np.full((len(values), 1), INTERVAL)
+    return Expected(values[:, 1:2], probability, values[:, :1], values[:, 2:])
+
+
+def _is_number(column: Column) -> bool:
+    """Whether a median and an interval describe a column of levels better than its most probable values."""
+    if isinstance(column.codec, Bins):
+        return True
+    numeric = all(isinstance(c, int | float) and not isinstance(c, bool) for c in column.categories)
+    return column.kind == "ordinal" and numeric and len(column.categories) > MANY_LEVELS
+
+
+def _log_unit(column: Column) -> float:
+    """Logarithm of a column's unit in units of its values: times are stored in nanoseconds."""
+    return 0.0 if column.family == "number" else math.log(column.step / 1e9)
+
+
+class _Given:
+    """Stands in for a random generator whose draws are fixed in advance."""
+
+    def __init__(self, numbers: np.ndarray) -> None:
+        self._numbers = numbers
+
+    def random(self, n: int) -> np.ndarray:
+        """The first ``n`` numbers."""
+        return self._numbers[:n]
+
+
+def _decode(column: Column, cells: np.ndarray, share: np.ndarray | None = None) -> np.ndarray:
+    """Values of the table for encoded ``cells``, of their shape; ``share`` is the position within each bin."""
+    rng = None if share is None else cast(np.random.Generator, _Given(share.ravel()))
+    values = column.decode(cells.astype(float).ravel(), rng).astype(object).to_numpy()
+    return values.reshape(cells.shape)

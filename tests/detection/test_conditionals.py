@@ -1,0 +1,198 @@
+"""Conditional distributions under the score: the score, normalised over the values of one cell by brute force."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.frozen import FrozenEstimator
+
+from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
+from discrete_itd.denoisers import MarginalDenoiser
+from discrete_itd.detection.conditionals import Conditionals
+from discrete_itd.detection.kernel import KernelDensity, Widths
+from discrete_itd.detection.kernel_conditionals import KernelConditionals
+from discrete_itd.detection.scoring import Scorer
+
+N = 240
+
+
+def nominal(seed=0):
+    random = np.random.default_rng(seed)
+    a = random.choice(list("xyz"), N)
+    b = np.where(random.random(N) < 0.8, a, random.choice(list("xyz"), N))
+    return pd.DataFrame({"a": a, "b": b, "c": random.choice(list("uv"), N)})
+
+
+def ordinal(seed=0):
+    """With missing cells."""
+    random = np.random.default_rng(seed)
+    frame = nominal(seed).assign(level=random.integers(0, 6, N))
+    frame.loc[::9, "b"] = None
+    return frame
+
+
+def mixed(seed=0):
+    random = np.random.default_rng(seed)
+    frame = nominal(seed)
+    size = np.exp(random.normal(0, 0.4, N)) + 2.0 * (frame["a"] == "x")
+    return frame.assign(size=size).drop(columns="c")
+
+
+TABLES = {"nominal": nominal, "ordinal": ordinal, "mixed": mixed}
+EXACT = {"nominal": "tree", "ordinal": "tree", "mixed": "independent"}
+
+
+def fit(kind, score_by):
+    density = DiffusionDensity(denoiser=EXACT[kind], n_evaluations=8, random_state=0)
+    detector = DiffusionOutlierDetector(
+        density, score_by=score_by, false_alarm_rate=0.1, random_state=0
+    )
+    return detector.fit(TABLES[kind]())
+
+
+@pytest.fixture(scope="module")
+def detectors():
+    return {
+        (kind, score_by): fit(kind, score_by)
+        for kind in TABLES
+        for score_by in ("pooled", "log_prob")
+    }
+
+
+def brute_force(detector, row, column, values):
+    """exp(score) of one row with each value of a cell, over their sum."""
+    rows = pd.concat([row] * len(values), ignore_index=True).assign(**{column: values})
+    score = detector.score_samples(rows)
+    return np.exp(score - np.logaddexp.reduce(score))
+
+
+@pytest.mark.parametrize("score_by", ["pooled", "log_prob"])
+@pytest.mark.parametrize("kind", ["nominal", "ordinal"])
+def test_properties_expected_is_the_normalised_score(kind, score_by, detectors):
+    detector, table = detectors[kind, score_by], TABLES[kind](1)
+    for i in (0, 3, 9):  # the last with a missing cell
+        row = table[i : i + 1]
+        for column in table:
+            values = np.unique(TABLES[kind]()[column].dropna())
+            p = pd.Series(brute_force(detector, row, column, values), index=values)
+            found = detector.expected(row, [column], k=None, n_values=len(values))
+            own = found.set_index("expected")["probability"]
+            assert set(own.index) == set(values)
+            np.testing.assert_allclose(own[values], p[values], atol=1e-4)
+
+
+def test_properties_the_pooled_score_differs_from_the_log_probability(detectors):
+    """So the test above can tell them apart."""
+    table = nominal(1)[:20]
+    pooled, plain = (
+        detectors["nominal", s].expected(table, ["b"], k=None, n_values=1)["probability"]
+        for s in ("pooled", "log_prob")
+    )
+    assert np.abs(pooled - plain).max() > 0.05
+
+
+@pytest.mark.parametrize("score_by", ["pooled", "log_prob"])
+def test_properties_continuous_columns_against_a_fine_grid(score_by, detectors):
+    detector, table = detectors["mixed", score_by], mixed(1)
+    grid = np.exp(np.linspace(-4, 4, 6001))
+    for i in (0, 1, 2):
+        row = table[i : i + 1]
+        mass = brute_force(detector, row, "size", grid) * grid
+        cdf = np.cumsum(mass) / mass.sum()
+        found = detector.expected(row, ["size"], k=None).iloc[0]
+        told = [found["low"], found["expected"], found["high"]]
+        np.testing.assert_allclose(np.interp(told, grid, cdf), [0.1, 0.5, 0.9], atol=0.01)
+        for value in np.unique(table["a"]):  # and a category beside a number
+            p = brute_force(detector, row, "a", np.unique(table["a"]))
+            names = detector.expected(row, ["a"], k=None).set_index("expected")["probability"]
+            assert names[value] == pytest.approx(p["xyz".index(value)], abs=1e-4)
+
+
+def test_a_density_whose_training_rows_are_unknown_is_capped_and_smoothed(detectors):
+    """A frozen density has no kernel; its score is still what is normalised."""
+    frozen = FrozenEstimator(detectors["mixed", "log_prob"].density_)
+    detector = DiffusionOutlierDetector(frozen, false_alarm_rate=0.1).fit(mixed(2))
+    row, grid = mixed(1)[:1], np.exp(np.linspace(-4, 4, 6001))
+    mass = brute_force(detector, row, "size", grid) * grid
+    found = detector.expected(row, ["size"], k=None).iloc[0]
+    told = [found["low"], found["expected"], found["high"]]
+    cdf = np.cumsum(mass) / mass.sum()
+    np.testing.assert_allclose(np.interp(told, grid, cdf), [0.1, 0.5, 0.9], atol=0.01)
+
+
+def test_properties_pairs_are_changes_of_the_conditional_of_the_score(detectors):
+    """Of a row of which two cells are known: the score normalised over one of them, with and without the other."""
+    detector, row = detectors["ordinal", "pooled"], ordinal(1)[3:4].astype(object)
+    pairs = detector.pairwise(row)
+    for j, i in (("a", "b"), ("level", "a"), ("b", "level")):
+        values = np.unique(ordinal()[j].dropna())
+        at = list(values).index(row[j].iloc[0])
+        alone = row.copy()
+        alone.loc[:, [c for c in row if c != j]] = None
+        both = alone.assign(**{i: row[i]})
+        given, nothing = (brute_force(detector, r, j, values)[at] for r in (both, alone))
+        change = pairs.xs(j, level="column")[i].iloc[0]
+        assert change == pytest.approx(np.log(nothing / given), abs=2e-3)
+
+
+# -- the kernel density ---------------------------------------------------------------------------
+
+
+def kernel_density(table, widths, **settings):
+    density = DiffusionDensity(
+        denoiser="independent", n_evaluations=2, random_state=0, **settings
+    ).fit(table)
+    rows = density.rows(table)
+    base = density.model_.marginals
+    assert isinstance(base, MarginalDenoiser)
+    return density, KernelDensity(base, rows.x[:50], widths), rows
+
+
+@pytest.mark.parametrize("kind", ["ordinal", "mixed"])
+def test_properties_conditionals_of_the_kernel_density_are_ratios_of_its_masses(kind):
+    density, kernel, rows = kernel_density(TABLES[kind](), Widths(0.1, 0.2, 0.3))
+    x = rows.x[60:64].clone()
+    for j, points in enumerate(density.denoiser_.codebook.columns):
+        known = x.clone()
+        known[:, j] = float("nan")
+        found = KernelConditionals(kernel, known)
+        below = kernel.log_prob(known)
+        if points.kind == "real":
+            grid = torch.linspace(-2, 2, 9).double()
+            log_p = found.log_density(j, grid)
+            at = torch.stack(
+                [found.log_density_at(j, grid[[k]], torch.tensor([0])) for k in range(9)]
+            )
+            torch.testing.assert_close(at[:, 0], log_p[0])
+        else:
+            grid = torch.arange(points.n_points).double()
+            own = torch.nonzero(density.denoiser_.codebook.finite == j).item()
+            layout = density.denoiser_.codebook.levels
+            where = torch.nonzero(layout.level_column == own).flatten()
+            log_p = found.logits[:, where[layout.level_code[where].argsort()]]
+        for k, value in enumerate(grid):
+            ratio = kernel.log_prob(known.index_fill(1, torch.tensor([j]), value.item())) - below
+            torch.testing.assert_close(log_p[:, k], ratio, atol=1e-5, rtol=1e-5)
+
+
+def test_conditionals_of_high_cardinality_columns():
+    random = np.random.default_rng(0)
+    shop = np.concatenate([np.arange(1100), random.integers(0, 5, 300)])
+    table = pd.DataFrame({"shop": [f"s{k}" for k in shop], "big": shop > 9})
+    density, kernel, rows = kernel_density(
+        table, Widths(), column_types={"shop": {"kind": "nominal", "min_count": 1}}
+    )
+    assert density.encoder_.schema[0].points.kind == "code"
+    known = rows.x[[3, 1390]].clone()
+    known[:, 0] = float("nan")
+    log_p = KernelConditionals(kernel, known).column(0)
+    torch.testing.assert_close(log_p.exp().sum(1), torch.ones(2).double(), atol=1e-5, rtol=0)
+    ratio = kernel.log_prob(known.index_fill(1, torch.tensor([0]), 2.0)) - kernel.log_prob(known)
+    torch.testing.assert_close(log_p[:, 2], ratio, atol=1e-5, rtol=1e-5)
+    pooled = Scorer(density, 0.5, 0.0, np.full(2, -np.inf), kernel)
+    cells = Conditionals(pooled, known)
+    levels = cells.levels(0)
+    torch.testing.assert_close(levels.exp().sum(1), torch.ones(2).double(), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        cells.log_prob(rows.x[[3, 1390]])[:, 0], levels[[0, 1], rows.x[[3, 1390], 0].long()]
+    )
