@@ -1,13 +1,11 @@
-r"""A kernel density of rows: how far a row is from the nearest ones that were trained on.
+r"""A kernel density of rows, which measures the distance of a row to the nearest training rows.
 
 .. math:: P(x) = \frac1n \sum_{i=1}^n \prod_j k_j(x_j \mid c_{ij})
 
-with n training rows c as centres. The kernel of a continuous column is a Gaussian; that of numbers on few levels
-a Gaussian on the levels; that of a category leaves it with probability :math:`1 - \lambda` and draws from the
-column's marginal else (Aitchison and Aitken). All are normalised, so P is. A cell that is missing tells
-nothing; where a centre's is, its kernel is the marginal.
-
-It knows rows by their distances alone, a network by how their columns depend on one another.
+with n training rows c as centres. The kernel of a continuous column is a Gaussian; that of an ordinal column is a
+Gaussian restricted to its levels; that of a nominal column keeps the centre's category with probability
+:math:`1 - \lambda` and otherwise draws from the column's marginal (Aitchison and Aitken). All are normalised, so P is.
+A missing cell is left out; where a centre's cell is missing, its kernel is the marginal.
 
 References
 ----------
@@ -34,10 +32,12 @@ from discrete_itd.likelihood import in_blocks
 from discrete_itd.models.splitting import copies
 
 MOST_CENTRES = 5000
-LEFT_OUT = 1000  # centres on which widths are compared, each given the others
-OUTLIERS = 0.1  # of which this share is taken for rows like no other, which would ask for too large a width
+LEFT_OUT = 1000  # centres on which widths are compared, by leave-one-out
+OUTLIERS = (
+    0.1  # assumed share of rows without neighbours, which would otherwise require too large a width
+)
 BATCH_PAIRS = 1 << 20  # rows times centres at once
-FAR = 3.0  # widths from the nearest centre, beyond which a value says nothing of the others
+FAR = 3.0  # widths from the nearest centre, beyond which a value does not weigh the centres
 STRAY = 0.01  # probability with which a number on few levels is drawn from the marginal
 GRID = {
     "real": (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4),
@@ -47,14 +47,14 @@ GRID = {
 
 
 class Widths(NamedTuple):
-    """How far kernels reach.
+    """Bandwidths.
 
     Attributes
     ----------
     real : float
-        Standard deviation of the kernel of continuous columns, in units of the core (a column's own is 1/2).
+        Standard deviation of the kernel of continuous columns, in standardised units (a column's own is 1/2).
     line : float
-        Of numbers on few levels, in units of twice the column's standard deviation.
+        That of ordinal columns, in units of twice the column's standard deviation.
     other : float
         Probability with which a category is drawn from the marginal.
     """
@@ -69,11 +69,11 @@ def _twins(centres: Tensor) -> Tensor:
     return torch.from_numpy(copies(cell_bits(centres).cpu().numpy())).to(centres.device)
 
 
-COARSE = Widths(0.6, 1.2, 0.2)  # to tell strange rows among rows that are not all ordinary
+COARSE = Widths(0.6, 1.2, 0.2)  # to find anomalies among training rows
 
 
 class _Pairs(NamedTuple):
-    """What of some rows the centres are multiplied with, each (B, ...)."""
+    """Factors of rows in products with those of the centres, each (B, ...)."""
 
     levels: Tensor  # (B, T): log-kernel of each level as a centre
     alone: Tensor  # (B, C): log-probability of the cell alone, 0 where it is missing
@@ -90,7 +90,7 @@ class KernelDensity:
     base : MarginalDenoiser
         The independent columns.
     centres : Tensor of float64, shape (n, C)
-        Rows as the core has them; NaN where a cell is missing.
+        Encoded rows; NaN where a cell is missing.
     widths : Widths
     """
 
@@ -100,7 +100,7 @@ class KernelDensity:
 
     @classmethod
     def fit(cls, base: MarginalDenoiser, x: Tensor, generator: torch.Generator) -> KernelDensity:
-        """Take training rows as centres, and the widths at which each, given the others, costs the fewest nats.
+        """Take training rows as centres, with the widths of the fewest leave-one-out nats.
 
         Parameters
         ----------
@@ -148,10 +148,10 @@ class KernelDensity:
 
     @classmethod
     def outlyingness(cls, base: MarginalDenoiser, x: Tensor, generator: torch.Generator) -> Tensor:
-        """How strange each row is among the others, seen coarsely: float64, (N,), nats.
+        """Surprisal of each row given the others under wide kernels: float64, (N,), nats.
 
-        Anomalies among the rows have neighbours, too, and a model that sees sharply takes them for ordinary. With wide
-        kernels a few strange rows do not make one another ordinary (``python -m tests.benchmarks.robust``).
+        Under narrow kernels, anomalies that have neighbours among the rows look typical. Wide kernels avoid that
+        (``python -m tests.benchmarks.robust``).
 
         Parameters
         ----------
@@ -190,7 +190,7 @@ class KernelDensity:
 
     @torch.no_grad()
     def nats(self, x: Tensor, progress: Callable[[int], object] | None = None) -> Tensor:
-        r"""How surprising each cell is.
+        r"""Surprisal of each cell.
 
         Parameters
         ----------
@@ -202,10 +202,10 @@ class KernelDensity:
         -------
         Tensor of float64, shape (B, C)
             Nats; rows sum to :math:`-\log P(x)`. With :math:`w_i` the share of centre i in the sum, a cell has
-            :math:`-\sum_i w_i \log k_j(x_j | c_{ij})`, its distance from the centres around the row, and an even part
-            of :math:`\sum_i w_i \log(n w_i)`, of how few they are. A missing cell has none. A number that is far from
-            all centres does not choose among them, or one wrong cell would find fault with the others; what is then
-            missing from the sum is its own.
+            :math:`-\sum_i w_i \log k_j(x_j | c_{ij})`, its distance from the centres around the row, and an equal part
+            of :math:`\sum_i w_i \log(n w_i)`, the scarcity of those centres. A missing cell has none. A number that is
+            far from all centres does not enter the weights, or one wrong cell would raise the nats of the others; the
+            remaining difference to :math:`-\log P(x)` is added to its own nats.
         """
         return self._by_batch(self._nats, x, progress)
 

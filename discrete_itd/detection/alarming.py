@@ -1,0 +1,264 @@
+"""The detector's methods that raise alarms: p-values, discoveries and thresholds."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+from sklearn.utils.validation import check_is_fitted
+
+from discrete_itd.deprecation import REMOVAL
+from discrete_itd.detection import conformal, costs, thresholds
+from discrete_itd.detection.scoring import Scorer
+from discrete_itd.detection.thresholds import Threshold
+from discrete_itd.encoders.rows import Rows
+from discrete_itd.validation import check_share
+
+
+class Alarming:
+    """Mixin of detectors: what calibration scores say of new scores."""
+
+    _scorer: Scorer
+    calibration_scores_: np.ndarray
+    calibration_nats_: pd.DataFrame
+    threshold_: Threshold
+    offset_: float
+
+    def rows(self, X: Any) -> Rows:
+        """Read and encode a table once, for several questions; see :meth:`DiffusionDensity.rows`."""
+        check_is_fitted(self)
+        return self._scorer.density.rows(X)
+
+    def score_samples(self, X: Any) -> np.ndarray:
+        """The score of each row: float64, shape (N,), nats; higher is more typical. See ``score_by``."""
+        rows = self.rows(X)
+        return self._scorer.score(rows)
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """Score above the threshold, shape (N,), nats: negative for rows that raise an alarm."""
+        return self.score_samples(X) - self.offset_
+
+    def predict(self, X: Any) -> np.ndarray:
+        """-1 for rows that raise an alarm, 1 for the others: int, shape (N,)."""
+        return np.where(self.decision_function(X) < 0, -1, 1)
+
+    # -- p-values -------------------------------------------------------------------------------
+
+    def p_values(self, X: Any, *, two_sided: bool = False) -> np.ndarray:
+        r"""Conformal p-values, eq. (7) of :mod:`discrete_itd.detection.conformal`.
+
+        Parameters
+        ----------
+        X : DataFrame, array-like or Rows, shape (N, C)
+        two_sided : bool
+            If True, a row may also be *too* probable, like a form left at its defaults.
+
+        Returns
+        -------
+        ndarray, shape (N,)
+            For an inlier, at most :math:`lpha` with probability at most :math:`lpha`, on average over calibration
+            sets. To select among many rows use :meth:`discoveries`.
+
+        Raises
+        ------
+        ValueError
+            If the detector was fitted without calibration rows.
+        """
+        scores, rounding = self._calibration(), self.rounding_
+        return conformal.p_values(
+            scores, self.score_samples(X), two_sided=two_sided, rounding=rounding
+        )
+
+    def discoveries(self, X: Any, *, fdr: float = 0.1, two_sided: bool = False) -> np.ndarray:
+        """Rows of a batch to call anomalies, among which at most a share ``fdr`` is expected to be inliers.
+
+        Parameters
+        ----------
+        X : DataFrame, array-like or Rows, shape (N, C)
+            The whole batch: unlike an alarm, a discovery depends on the other rows of the batch.
+        fdr : float
+            False-discovery rate, controlled by the procedure of Benjamini and Hochberg.
+        two_sided : bool
+            If True, rows may also be too probable: half of ``fdr`` is spent on either side
+            (:func:`discrete_itd.detection.conformal.two_sided_discoveries`).
+
+        Returns
+        -------
+        ndarray of bool, shape (N,)
+        """
+        fdr = check_share("fdr", fdr)
+        if not two_sided:
+            return conformal.discoveries(self.p_values(X), fdr)
+        scores, rounding = self._calibration(), self.rounding_
+        return conformal.two_sided_discoveries(
+            scores, self.score_samples(X), fdr, rounding=rounding
+        )
+
+    @property
+    def rounding_(self) -> float:
+        """Bound on the rounding error of scores, relative to 1 + |score|; calibration scores within it are ties."""
+        check_is_fitted(self)
+        return self._scorer.rounding
+
+    def _calibration(self) -> np.ndarray:
+        check_is_fitted(self)
+        if not len(self.calibration_scores_):
+            raise ValueError("there are no calibration rows: fit with calibration_fraction above 0")
+        return self.calibration_scores_
+
+    # -- thresholds -----------------------------------------------------------------------------
+
+    def threshold_at_rate(
+        self, rate: float, *, confidence: float | None = None, rows_per_day: float | None = None
+    ) -> Threshold:
+        """The threshold with a given false-alarm rate; :meth:`set_threshold` puts it to use.
+
+        Parameters
+        ----------
+        rate : float
+            Share of inliers that may raise an alarm.
+        confidence : float, optional
+            By default the rate holds on average over calibration sets. With a confidence such as 0.95, it holds for
+            this calibration set with that confidence, at a lower threshold.
+        rows_per_day : float, optional
+            Number of rows per day, to state false alarms per day.
+
+        Returns
+        -------
+        Threshold
+            With the 95 % interval that the number of calibration rows allows; ``print`` it.
+
+        Raises
+        ------
+        ValueError
+            If there are too few calibration rows to guarantee so small a rate.
+        """
+        found = thresholds.at_rate(
+            self._lowered(), rate, confidence=confidence, rows_per_day=rows_per_day
+        )
+        return replace(found, contaminated=self.threshold_.contaminated)
+
+    def threshold_at_alarms(
+        self, alarms_per_day: float, rows_per_day: float, *, confidence: float | None = None
+    ) -> Threshold:
+        """The threshold with a given expected number of false alarms per day.
+
+        Parameters
+        ----------
+        alarms_per_day, rows_per_day : float
+            False alarms that can be checked, and rows that arrive.
+        confidence : float, optional
+            As in :meth:`threshold_at_rate`.
+
+        Returns
+        -------
+        Threshold
+
+        Raises
+        ------
+        ValueError
+            If there are too few calibration rows to guarantee so few alarms.
+        """
+        found = thresholds.at_alarms(
+            self._lowered(), alarms_per_day, rows_per_day, confidence=confidence
+        )
+        return replace(found, contaminated=self.threshold_.contaminated)
+
+    def threshold_at_cost(
+        self,
+        miss_cost: float,
+        check_cost: float,
+        *,
+        anomalies: Any = None,
+        prevalence: float | None = None,
+        recent: Any = None,
+    ) -> Threshold:
+        """The threshold with the least expected cost, given either ``anomalies`` and ``prevalence``, or ``recent``.
+
+        Parameters
+        ----------
+        miss_cost, check_cost : float
+            Cost of an anomaly that raises no alarm, and of checking an alarm.
+        anomalies : DataFrame, array-like or Rows, shape (A, C), optional
+            Known anomalies.
+        prevalence : float, optional
+            Share of anomalies among new rows.
+        recent : DataFrame, array-like or Rows, shape (R, C), optional
+            Recent rows without labels: the excess of small p-values among them over what inliers would have is
+            attributed to anomalies.
+
+        Returns
+        -------
+        Threshold
+            With the expected cost per row and its 95 % interval.
+
+        Raises
+        ------
+        ValueError
+            If neither or both kinds of rows are given.
+        """
+        found = costs.at_cost(
+            self._lowered(),
+            miss_cost,
+            check_cost,
+            anomalies=None if anomalies is None else self.score_samples(anomalies),
+            prevalence=prevalence,
+            recent=None if recent is None else self.score_samples(recent),
+        )
+        return replace(found, contaminated=self.threshold_.contaminated)
+
+    def _lowered(self) -> np.ndarray:
+        """Calibration scores less their rounding error."""
+        return conformal.lowered(self._calibration(), self.rounding_)
+
+    def threshold(
+        self,
+        *,
+        false_alarm_rate: float | None = None,
+        confidence: float | None = None,
+        alarms_per_day: float | None = None,
+        rows_per_day: float | None = None,
+        miss_cost: float | None = None,
+        check_cost: float | None = None,
+        anomalies: Any = None,
+        prevalence: float | None = None,
+        recent: Any = None,
+    ) -> Threshold:
+        """Deprecated: see :meth:`threshold_at_rate`, :meth:`threshold_at_alarms` and :meth:`threshold_at_cost`."""
+        warnings.warn(
+            "threshold() is replaced by threshold_at_rate(), threshold_at_alarms() and threshold_at_cost();"
+            f" it goes in release {REMOVAL}",
+            FutureWarning,
+            stacklevel=2,
+        )
+        ways = (false_alarm_rate, alarms_per_day, miss_cost)
+        if sum(value is not None for value in ways) != 1:
+            raise ValueError("give one of false_alarm_rate=, alarms_per_day= or miss_cost=")
+        if false_alarm_rate is not None:
+            return self.threshold_at_rate(
+                false_alarm_rate, confidence=confidence, rows_per_day=rows_per_day
+            )
+        if alarms_per_day is not None:
+            if rows_per_day is None:
+                raise ValueError("alarms_per_day= needs rows_per_day=")
+            return self.threshold_at_alarms(alarms_per_day, rows_per_day, confidence=confidence)
+        if miss_cost is None or check_cost is None:
+            raise ValueError("miss_cost= needs check_cost=")
+        return self.threshold_at_cost(
+            miss_cost, check_cost, anomalies=anomalies, prevalence=prevalence, recent=recent
+        )
+
+    def set_threshold(self, threshold: Threshold) -> Self:
+        """Raise alarms by this threshold from now on.
+
+        Parameters
+        ----------
+        threshold : Threshold
+        """
+        if not isinstance(threshold, Threshold):
+            raise TypeError(f"threshold must be a Threshold, got {type(threshold).__name__}")
+        self.threshold_, self.offset_ = threshold, threshold.offset
+        return self

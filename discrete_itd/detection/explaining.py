@@ -1,0 +1,189 @@
+"""The detector's methods that explain: nats by column, reasons, predictions, conflicts, drift and robustness."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from sklearn.utils.validation import check_is_fitted
+
+from discrete_itd.detection import drift, reasons, robustness
+from discrete_itd.detection.drift import Drift
+from discrete_itd.detection.scoring import Scorer
+from discrete_itd.detection.sentences import sentence
+
+
+class Explaining:
+    """Mixin of detectors: diagnoses of the score that they return."""
+
+    _scorer: Scorer
+    calibration_scores_: np.ndarray
+    calibration_nats_: pd.DataFrame
+
+    def _require_calibration(self) -> None:
+        check_is_fitted(self)
+        if not len(self.calibration_scores_):
+            raise ValueError("there are no calibration rows: fit with calibration_fraction above 0")
+
+    # -- reasons --------------------------------------------------------------------------------
+
+    def explain(self, X: Any, *, relative: bool = False) -> pd.DataFrame:
+        """Nats by column: which columns make a row anomalous.
+
+        Parameters
+        ----------
+        X : DataFrame, array-like or Rows, shape (N, C)
+        relative : bool
+            Whether to subtract the mean nats of the column over the calibration rows.
+
+        Returns
+        -------
+        DataFrame, shape (N, C)
+            With the index of X. Rows sum to minus the score, unless ``relative``.
+        """
+        check_is_fitted(self)
+        nats = self._scorer.nats(self._scorer.density.rows(X))
+        if relative:
+            self._require_calibration()
+            nats = nats - self.calibration_nats_.mean(axis=0)
+        return nats
+
+    def reasons(self, X: Any, *, k: int = 3, nats: pd.DataFrame | None = None) -> pd.DataFrame:
+        """Why each row is anomalous: its most doubtful cells, their predicted values, and the cells they conflict with.
+
+        Parameters
+        ----------
+        X : DataFrame, array-like or Rows, shape (N, C)
+        k : int
+            Maximal number of cells per row.
+        nats : DataFrame, shape (N, C), optional
+            What :meth:`explain` returned for X, if it is known already.
+
+        Returns
+        -------
+        DataFrame
+            One line per cell, a row's most doubtful first: ``row``, ``rank``, ``column``, ``value``, ``nats``,
+            ``mean_inlier_nats``, ``excess_nats``, ``p_value``, ``error_probability``, ``expected``, ``probability``,
+            ``low``, ``high``, ``conflict_column``, ``conflict_value``, ``conflict_nats``, see
+            :func:`discrete_itd.detection.reasons.reasons`, and ``sentence``, the same in English.
+        """
+        self._require_calibration()
+        table = reasons.reasons(self._scorer, X, self.calibration_nats_, k, nats=nats)
+        text = [sentence(line) for line in table.to_dict("records")]
+        return table.assign(sentence=pd.Series(text, index=table.index, dtype=object))
+
+    def expected(
+        self,
+        X: Any,
+        columns: Iterable[Hashable] | None = None,
+        *,
+        k: int | None = 3,
+        n_values: int = 3,
+    ) -> pd.DataFrame:
+        """The values that the other cells of a row predict for its most doubtful cells.
+
+        Probabilities are those of the score: its normalisation over the values of the cell
+        (:mod:`discrete_itd.detection.conditionals` states where that is exact).
+
+        Parameters
+        ----------
+        X : DataFrame, array-like or Rows, shape (N, C)
+        columns : names (positions, for an array) of columns, optional
+            Columns to predict; by default all.
+        k : int, optional
+            Only the k most doubtful of these cells in each row; None for all.
+        n_values : int
+            Number of predicted values per cell.
+
+        Returns
+        -------
+        DataFrame
+            One line per predicted value: ``row``, ``column``, ``value``, ``rank``, ``expected``, ``probability``,
+            ``low``, ``high``, see :func:`discrete_itd.detection.reasons.expected`.
+        """
+        check_is_fitted(self)
+        return reasons.expected(self._scorer, X, columns, k=k, n_values=n_values)
+
+    def pairwise(self, X: Any) -> pd.DataFrame:
+        """By how much each other cell increases a cell's surprisal under the score.
+
+        Parameters
+        ----------
+        X : DataFrame, array-like or Rows, shape (N, C)
+
+        Returns
+        -------
+        DataFrame, shape (N C, C), nats
+            Indexed by row and column; the entry of another column is the surprisal given that cell alone, minus the
+            surprisal given nothing: positive where the other cell makes this one less probable.
+        """
+        check_is_fitted(self)
+        return reasons.pairwise(self._scorer, X)
+
+    # -- change ---------------------------------------------------------------------------------
+
+    def drift(self, X: Any, *, reference: Any = None, alpha: float = 0.05) -> Drift:
+        """Whether a new batch follows the distribution of the calibration rows.
+
+        Parameters
+        ----------
+        X : DataFrame, array-like or Rows, shape (N, C)
+            The batch.
+        reference : DataFrame, array-like or Rows, optional
+            Inliers that were not trained on, to compare the columns' own distributions with; by default only nats are
+            compared.
+        alpha : float
+            The significance level.
+
+        Returns
+        -------
+        Drift
+            ``print`` it; ``drifted``, ``drifted_columns`` and ``to_frame()`` give the same to a program.
+        """
+        self._require_calibration()
+        return drift.drift(
+            self._scorer, X, self.calibration_nats_, reference=reference, alpha=alpha
+        )
+
+    def robustness(
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        kind: Literal["noise", "missing"] = "noise",
+        shares: Sequence[float] = (0.05, 0.1, 0.2, 0.4),
+        n_repeats: int = 3,
+        random_state: int | np.random.RandomState | None = 0,
+    ) -> pd.DataFrame:
+        """Stability of the ranking by score when cells are corrupted or missing.
+
+        Parameters
+        ----------
+        X : DataFrame, array-like or Rows, shape (N, C)
+        y : array-like, shape (N,), optional
+            1 for anomalies, 0 for inliers.
+        kind : {"noise", "missing"}
+            Whether a corrupted cell gets another row's value, or is missing.
+        shares : sequence of float
+            Probabilities with which a cell is corrupted.
+        n_repeats : int
+            Number of repetitions with each share.
+        random_state : int, RandomState or None
+
+        Returns
+        -------
+        DataFrame
+            One line for every share and repetition; see :func:`discrete_itd.detection.robustness.robustness`.
+        """
+        check_is_fitted(self)
+        return robustness.robustness(
+            self._scorer,
+            X,
+            y,
+            kind=kind,
+            shares=shares,
+            n_repeats=n_repeats,
+            random_state=random_state,
+        )
