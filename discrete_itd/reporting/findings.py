@@ -15,8 +15,8 @@ from sklearn.frozen import FrozenEstimator
 
 from discrete_itd.deprecation import renamed
 from discrete_itd.detection import conformal
-from discrete_itd.detection.thresholds import Threshold
 from discrete_itd.detection.detector import DiffusionOutlierDetector
+from discrete_itd.detection.thresholds import Threshold
 from discrete_itd.encoders import Rows
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.reporting.learning_curve import Extrapolation, extrapolate

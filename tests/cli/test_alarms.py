@@ -296,7 +296,7 @@ REFUSED = {
     ),
     "fit too many": (f"{FIT} --detector --contamination 0.6", "--contamination must be at most 0.5, got 0.6"),
     "fit no share": (f"{FIT} --detector --calibration-fraction 0", "--calibration-fraction: must be between 0 and 1"),
-    "fit unseen": (f"{FIT} --detector --handle-unknown error", "--handle-unknown error: a detector must score unseen values"),
+    "fit unseen": (f"{FIT} --detector --handle-unknown error", "--handle-unknown error: a detector must score"),
     "fit not ours": (f"{FIT} --reasons", "unrecognized arguments: --reasons"),
     "reasons": (
         f"{DENSITY} --reasons",
