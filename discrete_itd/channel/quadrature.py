@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -32,6 +33,28 @@ class Quadrature:
         self._cdf = torch.cat([edges.new_zeros(1), (mass / mass.sum()).cumsum(0)])
         self._cdf[-1] = 1.0
         self._density = density / mass.sum()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The tensors from which :meth:`from_state_dict` makes the same quadrature, to the last bit."""
+        return {"edges": self.edges, "cdf": self._cdf, "density": self._density}
+
+    @classmethod
+    def from_state_dict(cls, state: Mapping[str, Tensor]) -> Quadrature:
+        """The quadrature of a state; ValueError if it is none."""
+        if state.keys() != {"edges", "cdf", "density"}:
+            raise ValueError(f"a quadrature has no parts {sorted(state)}")
+        edges, cdf, density = state["edges"], state["cdf"], state["density"]
+        n = len(density) if density.ndim == 1 else -1
+        if not edges.shape == cdf.shape == (n + 1,) or edges.dtype != torch.float64:
+            raise ValueError("the parts of the quadrature do not fit together")
+        quadrature = cls(
+            edges, density
+        )  # which checks them, and normalises, which may change the last bit
+        sound = cdf[0] == 0 and cdf[-1] == 1 and bool((cdf.diff() >= 0).all())
+        if cdf.dtype != torch.float64 or density.dtype != torch.float64 or not sound:
+            raise ValueError("the quadrature has no cumulative distribution")
+        quadrature._cdf, quadrature._density = cdf, density
+        return quadrature
 
     @classmethod
     def logistic(cls, loc: float, scale: float, *, low: float, high: float) -> Quadrature:

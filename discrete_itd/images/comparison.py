@@ -11,7 +11,7 @@ import torch
 
 from discrete_itd.images import ImageDensity
 from discrete_itd.likelihood import squared_errors
-from discrete_itd.training.objective import mean_and_error
+from discrete_itd.training import mean_and_error
 
 
 def compare_mse(

@@ -32,8 +32,8 @@ from discrete_itd.likelihood.information import pointwise_information
 from discrete_itd.likelihood.sampling import sample
 from discrete_itd.likelihood.schedule_search import place_steps
 from discrete_itd.progress import progress_bar
+from discrete_itd.training import mean_and_error, pilot_quadrature
 from discrete_itd.training.config import Evaluation
-from discrete_itd.training.objective import mean_and_error, pilot_quadrature
 
 BATCH_CELLS = 1 << 22  # posterior size of one batch
 

@@ -22,9 +22,9 @@ from discrete_itd.channel import CoordinateSchedule
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.denoisers import Denoiser, MarginalDenoiser, OneHotGroups
 from discrete_itd.likelihood import path_log_prob
+from discrete_itd.training import mean_and_error
 from discrete_itd.training.checkpoint import Checkpoint
 from discrete_itd.training.config import Evaluation, Report, TrainingPlan
-from discrete_itd.training.objective import mean_and_error
 from discrete_itd.training.train import seeded, train
 
 EVALUATION_ROWS = (

@@ -26,9 +26,9 @@ from discrete_itd.models.contract import (
 from discrete_itd.models.members import MemberContribution
 from discrete_itd.models.model import Model, split_evaluations
 from discrete_itd.models.splitting import copies, hold_out
+from discrete_itd.training import mean_and_error, pilot_quadrature
 from discrete_itd.training.checkpoint import Checkpoint
 from discrete_itd.training.config import Evaluation, TrainingPlan
-from discrete_itd.training.objective import mean_and_error, pilot_quadrature
 
 # noise on which a network is trained, and judged, if the kind of schedule on which it will score is given
 PATTERNS = {"coordinate": (0.05, 0.9, 0.05), "isotropic": (0.6, 0.3, 0.1)}

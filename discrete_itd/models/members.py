@@ -13,7 +13,7 @@ from torch import Tensor
 
 from discrete_itd.denoisers import Denoiser, EnsembleDenoiser
 from discrete_itd.models.contract import FitPlan, Recipe, TrainingRows, fit_recipe
-from discrete_itd.training.objective import pilot_quadrature
+from discrete_itd.training import pilot_quadrature
 
 
 class MemberContribution(NamedTuple):

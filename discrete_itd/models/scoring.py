@@ -19,7 +19,7 @@ from discrete_itd.likelihood import mse_curve
 from discrete_itd.likelihood.information import pointwise_information
 from discrete_itd.models.model import EFFORT, Model
 from discrete_itd.progress import progress_bar
-from discrete_itd.training.objective import pilot_quadrature
+from discrete_itd.training import pilot_quadrature
 from discrete_itd.validation import check_integer, check_tolerance
 
 TOLERATED = 1.5  # times max_stderr; a standard error may be this much above it by chance

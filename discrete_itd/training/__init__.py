@@ -1,7 +1,26 @@
-"""Training: denoising regression on random SNR patterns, validated by held-out nats."""
+"""Training: denoising regression on random SNR patterns, stopped by held-out nats.
+
+``train`` runs the loop (:mod:`~discrete_itd.training.loop`); what it minimises is in
+:mod:`~discrete_itd.training.objectives`, one class for each kind of noisy state.
+"""
 
 from discrete_itd.training.checkpoint import Checkpoint
 from discrete_itd.training.config import Evaluation, Report, Rollback, TrainingPlan
+from discrete_itd.training.evaluation import Evaluator, mean_and_error
+from discrete_itd.training.importance import pilot_quadrature
+from discrete_itd.training.objectives import TrainingLoss
 from discrete_itd.training.train import seeded, train
 
-__all__ = ["Checkpoint", "Evaluation", "Report", "Rollback", "TrainingPlan", "seeded", "train"]
+__all__ = [
+    "Checkpoint",
+    "Evaluation",
+    "Evaluator",
+    "Report",
+    "Rollback",
+    "TrainingLoss",
+    "TrainingPlan",
+    "mean_and_error",
+    "pilot_quadrature",
+    "seeded",
+    "train",
+]

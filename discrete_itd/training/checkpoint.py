@@ -1,4 +1,4 @@
-"""Checkpoints: the state of a training in a file, so that a run that is killed goes on where it was."""
+"""Checkpoints: the state of a training in a file, from which a run that was killed continues."""
 
 from __future__ import annotations
 
@@ -8,41 +8,44 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 from torch import Tensor, nn
 
-from discrete_itd.encoders import plain
 from discrete_itd.storage.files import State, digest, read_state, write_state
 from discrete_itd.training.config import TrainingPlan
 
 INTERVAL = 30.0  # seconds between two writings
-MOST_DIFFERENCES = 3  # that a refusal names
+MOST_DIFFERENCES = 3  # that an error message names
+LAYOUT = 2  # of the state; raised when a release changes what it holds
 
 
 class Checkpoint:
-    """A file in which a training keeps its state, whole or not at all.
+    """A file in which a training keeps its state.
 
-    A file that is there already is read at once; the training that is given this object goes on from it.
+    The file is replaced as a whole, so that it is never half written. If there is a file already, it is read at once,
+    and the training that is given this object continues from it. Only the release that wrote a checkpoint is
+    guaranteed to read it.
 
     Parameters
     ----------
     path : path-like
     interval : float
-        Seconds between two writings at least.
+        Least seconds between two writings.
 
     Attributes
     ----------
     note : dict of JSON data
-        The caller's own, written with every state and found here again: what is to be known before the training
-        can be set up as it was, like a seed.
+        For the caller, written with every state and read again: what it must know to set up the same training, like a
+        seed.
 
     Raises
     ------
     OSError
-        If the file is there and cannot be read.
+        If the file exists and cannot be read.
     ValueError
-        If it is damaged, or something else than a checkpoint.
+        If it is damaged, is no checkpoint, or was written by a release with another layout of the state.
 
     Examples
     --------
@@ -66,62 +69,65 @@ class Checkpoint:
             header, tensors = read_state(path, kind="checkpoint")
         except FileNotFoundError:
             return
-        try:
-            self._identity, self.note, state = (header[k] for k in ("run", "note", "state"))
-        except LookupError as error:
-            raise self.damaged(error) from None
-        if not all(isinstance(part, dict) for part in (self._identity, self.note, state)):
-            raise self.damaged(TypeError("a part of it is no mapping"))
+        if header.get("layout") != LAYOUT:
+            raise ValueError(
+                f"{self.path}: the checkpoint was written by another release of discrete_itd. Continue with that"
+                " release, or remove the file to start anew"
+            )
+        parts = [header.get(k) for k in ("run", "note", "state")]
+        if not all(isinstance(part, dict) for part in parts):
+            raise self.damaged(TypeError("a part of it is missing"))
+        self._identity, self.note, state = cast(list[dict[str, Any]], parts)
         self._found = state, tensors
 
     def damaged(self, error: Exception) -> ValueError:
-        """The error to raise if what is in the file means nothing."""
+        """The error to raise if the content of the file makes no sense."""
         return ValueError(f"{self.path}: the checkpoint is damaged ({error!r})")
 
     def found(self, identity: Mapping[str, Any]) -> State | None:
-        """The state to go on from; None if there was no file.
+        """The state to continue from; None if there was no file.
 
         Parameters
         ----------
         identity : mapping
-            Of the training that asks, by :func:`describe`.
+            Description of the training that asks, from :func:`describe`.
 
         Raises
         ------
         ValueError
-            If the state is that of another training, saying in what it differs.
+            If the state belongs to another training; the message names the differences.
         """
         if self._found is None:
             return None
         differences = _differences(self._identity, json.loads(json.dumps(identity)))
         if differences:
             raise ValueError(
-                f"{self.path}: the checkpoint is of another run: {'; '.join(differences[:MOST_DIFFERENCES])}."
-                " Repeat that run to go on with it, or remove the file to start anew"
+                f"{self.path}: the checkpoint belongs to another run: {'; '.join(differences[:MOST_DIFFERENCES])}."
+                " Repeat that run to continue it, or remove the file to start anew"
             )
         return self._found
 
     @property
     def due(self) -> bool:
-        """Whether the interval is over."""
+        """Whether it is time to write again."""
         return time.monotonic() - self._written >= self.interval
 
     def write(self, identity: Mapping[str, Any], state: State) -> None:
-        """Replace what is in the file; OSError if that fails, and the file is then as it was."""
-        header = {"run": identity, "note": self.note, "state": state[0]}
+        """Replace the content of the file; if that fails, OSError, and the file is unchanged."""
+        header = {"layout": LAYOUT, "run": identity, "note": self.note, "state": state[0]}
         write_state(self.path, (header, state[1]), kind="checkpoint")
         self._written = time.monotonic()
-        self._found = None  # it is no longer what the file holds
+        self._found = None  # the file holds another state now
 
     def part(self, i: int) -> Checkpoint:
-        """The checkpoint of the i-th training of several: the file itself, then ones beside it with a number."""
+        """The checkpoint of the i-th of several trainings: this file for the first, numbered files beside it."""
         if i == 0:
             return self
         self._parts.append(Checkpoint(f"{self.path}.{i}", interval=self.interval))
         return self._parts[-1]
 
     def remove(self) -> None:
-        """Delete the file and its parts, when what was trained is safe elsewhere."""
+        """Delete the file and its parts; call it when the trained model is saved elsewhere."""
         for part in self._parts:
             part.remove()
         self.path.unlink(missing_ok=True)
@@ -129,12 +135,12 @@ class Checkpoint:
 
 
 def describe(denoiser: nn.Module, x: Tensor, x_valid: Tensor, plan: TrainingPlan) -> dict[str, Any]:
-    """What makes a training the one it is, as JSON data: the rows, the plan, and the network but for its weights."""
+    """What identifies a training, as JSON data: digests of the rows, the plan, and the network without its weights."""
     fitted = {name for name, p in denoiser.named_parameters() if p.requires_grad}
     weights = denoiser.state_dict()
     frozen = {name: w for name, w in weights.items() if name not in fitted}
     return {
-        "plan": {name: plain(value) for name, value in asdict(plan).items()},
+        "plan": {name: np.asarray(value).tolist() for name, value in asdict(plan).items()},
         "device": x.device.type,
         "training rows": [list(x.shape), digest("", {"": x})],
         "validation rows": [list(x_valid.shape), digest("", {"": x_valid})],
@@ -144,7 +150,7 @@ def describe(denoiser: nn.Module, x: Tensor, x_valid: Tensor, plan: TrainingPlan
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """In what two trainings differ, in words."""
+    """The differences between two trainings, in words."""
     out = []
     for what in [*new, *(k for k in old if k not in new)]:
         a, b = old.get(what), new.get(what)

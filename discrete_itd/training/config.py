@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+ENDS = ("max_steps", "max_time", "no improvement", "interrupted", "diverged")
 
 
 @dataclass(frozen=True)
@@ -79,3 +81,24 @@ class Report:
     history: list[Evaluation] = field(default_factory=list)
     stopped: str = ""
     rollbacks: list[Rollback] = field(default_factory=list)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The report as JSON data."""
+        return {
+            "history": [list(line) for line in self.history],
+            "stopped": self.stopped,
+            "rollbacks": [list(line) for line in self.rollbacks],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take the content of another report; ValueError if it is none."""
+        types = (int, float, float, float, float, float), (int, int, str)
+        for name, kinds in zip(("history", "rollbacks"), types, strict=True):
+            for line in state[name]:
+                if not isinstance(line, list) or [type(v) for v in line] != [*kinds] or line[0] < 0:
+                    raise ValueError(f"{line} is no line of the {name}")
+        if not state["history"] or state["stopped"] not in (*ENDS, ""):
+            raise ValueError("the history is empty, or its end is unknown")
+        self.history = [Evaluation(*line) for line in state["history"]]
+        self.rollbacks = [Rollback(*line) for line in state["rollbacks"]]
+        self.stopped = state["stopped"]

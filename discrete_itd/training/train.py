@@ -1,4 +1,4 @@
-"""Training: denoising regression on random patterns, with held-out nats to stop it and a running average to keep."""
+"""Train a denoiser on random states of rows, with early stopping on held-out nats."""
 
 from __future__ import annotations
 
@@ -11,17 +11,15 @@ from torch import Tensor
 
 from discrete_itd.denoisers.base import Denoiser
 from discrete_itd.training.checkpoint import Checkpoint
-from discrete_itd.training.config import Evaluation, Report, Rollback, TrainingPlan
+from discrete_itd.training.config import Evaluation, Report, TrainingPlan
 from discrete_itd.training.loop import Run
-
-__all__ = ["Checkpoint", "Evaluation", "Report", "Rollback", "TrainingPlan", "seeded", "train"]
 
 
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Global random state from ``seed`` within the block, as before after it.
+    """Set the global random state within the block and restore it afterwards.
 
-    Initial weights and dropout know no other source of randomness.
+    Initial weights and dropout have no other source of random numbers.
     """
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
@@ -39,14 +37,14 @@ def train(
     progress: Callable[[float, Evaluation], object] | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> Report:
-    """Fit a denoiser in place; it ends with the averaged weights that validated best.
+    """Fit a denoiser in place; it ends with the averaged weights that had the best validation.
 
     Parameters
     ----------
     denoiser : Denoiser
-        Lies on the device of the rows. Its weights at the call are the first candidate, so the result
-        is never worse than they are on the validation rows.
-    x, x_valid : Tensor, shapes (N, C) and (N', C)
+        On the device of the rows. Its weights at the call are the first candidate, so the result is never worse than
+        they are on the validation rows.
+    x, x_valid : Tensor of float64, shapes (N, C) and (N', C)
         Rows; NaN where a cell is missing.
     plan : TrainingPlan
     generator : torch.Generator
@@ -54,28 +52,28 @@ def train(
     progress : callable, optional
         Called with the share done and the latest evaluation.
     checkpoint : Checkpoint, optional
-        Where to keep the state of the run, and from where to go on if one is kept there. A run that goes on
-        ends as it would have ended, on the CPU to the last bit; its generator and the global random state
-        are set, so call it within :func:`seeded`. The file stays when all is done, and whoever asks for the
-        same run again gets the result at once: remove it when that is safe.
+        Where to keep the state of the run; if one is kept there, the run continues from it. On the CPU it then ends as
+        the uninterrupted run would have ended, to the last bit. Continuing sets the generator and the global random
+        state, so call this function within :func:`seeded`. The file stays at the end, so that a repeated call
+        returns at once; remove it when the model is saved.
 
     Returns
     -------
     Report
-        Of an interrupted run too: KeyboardInterrupt ends it early, with the best weights so far, and the
-        checkpoint can go on.
+        After a KeyboardInterrupt, too: it ends the training early, with the best weights so far, and the checkpoint
+        can be continued.
 
     Raises
     ------
     ValueError
-        If the checkpoint is damaged or that of another run; nothing is changed then.
+        If the checkpoint is damaged or belongs to another run; the denoiser is unchanged then.
     OSError
-        If the first state cannot be written. Later ones that cannot are warned of.
+        If the first state cannot be written. Later failures are warnings.
 
     Warns
     -----
     UserWarning
-        If weights or loss went astray and training went on from sound ones, or gave up.
+        If weights or loss diverged and training went on from an earlier state, or gave up.
     """
     run = Run(denoiser, x, x_valid, plan, generator, progress, checkpoint)
     report = run.report
@@ -83,24 +81,21 @@ def train(
         if not run.resume():
             run.begin()
         if not report.stopped:
-            run.go_on()
+            run.finish()
     except KeyboardInterrupt:
         if not report.history:
-            raise  # nothing has been made yet that could be kept
+            raise  # there are no weights yet that could be kept
         report.stopped = "interrupted"
-    run.average.restore(run.parameters)
+    run.average.restore(run.parameters.values())
     denoiser.eval()
-    state = run.kept if report.stopped == "interrupted" else run.state()
-    if state[0]:  # else interrupted before the first was kept
+    state = run.kept if report.stopped == "interrupted" else run.state_dict()
+    if state:  # empty if interrupted before the first state was kept
         run.write(state)
     if report.rollbacks:
-        last = report.rollbacks[-1]
-        times = len(report.rollbacks)
-        outcome = (
-            "was given up"
-            if report.stopped == "diverged"
-            else f"went on from step {last.good} with a smaller learning rate"
-        )
+        last, times = report.rollbacks[-1], len(report.rollbacks)
+        outcome = f"went on from step {last.good} with a smaller learning rate"
+        if report.stopped == "diverged":
+            outcome = "was given up"
         warnings.warn(
             f"training diverged at step {last.step} ({last.reason}) and {outcome}"
             + (f"; the last of {times} times" if times > 1 else ""),

@@ -24,7 +24,7 @@ from discrete_itd.denoisers.gaussian import GaussianDenoiser
 from discrete_itd.likelihood import Estimate, integral_log_prob, path_log_prob
 from discrete_itd.likelihood.schedule_search import place_steps
 from discrete_itd.recipes import Network
-from discrete_itd.training.objective import pilot_quadrature
+from discrete_itd.training import pilot_quadrature
 from tests.benchmarks.tables import machine, markdown, mean_and_error
 
 

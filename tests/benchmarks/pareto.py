@@ -24,7 +24,7 @@ from discrete_itd.channel import (
 )
 from discrete_itd.likelihood import integral_log_prob, path_log_prob
 from discrete_itd.likelihood.schedule_search import place_steps, table_orders
-from discrete_itd.training.objective import pilot_quadrature
+from discrete_itd.training import pilot_quadrature
 from tests.benchmarks import tables
 from tests.benchmarks.tables import load, machine, markdown, mean_and_error
 

@@ -513,17 +513,17 @@ def test_weights_are_frequencies():
 def test_an_interrupted_fit_is_usable_and_goes_on(tmp_path, monkeypatch):
     settings = {**QUICK, "max_steps": 60}
     whole = DiffusionDensity(**settings).fit(TABLE)
-    from discrete_itd.training import objective as patterns
+    from discrete_itd.training import TrainingLoss
 
-    calls, loss = [0], patterns.Patterns.loss
+    calls, nats = [0], TrainingLoss.nats
 
     def interrupted(*args):
         calls[0] += 1
         if calls[0] == 40:
             raise KeyboardInterrupt
-        return loss(*args)
+        return nats(*args)
 
-    monkeypatch.setattr(patterns.Patterns, "loss", interrupted)
+    monkeypatch.setattr(TrainingLoss, "nats", interrupted)
     file = tmp_path / "checkpoint"
     with pytest.warns(UserWarning, match="training was interrupted.*checkpoint="):
         part = DiffusionDensity(**settings).fit(TABLE, checkpoint=file)

@@ -54,7 +54,7 @@ from discrete_itd.likelihood import (
     path_log_prob,
     path_log_weights,
 )
-from discrete_itd.training.objective import pilot_quadrature
+from discrete_itd.training import pilot_quadrature
 
 
 def make_quadrature(book, device, low=1e-3):

@@ -54,7 +54,7 @@ from discrete_itd.likelihood.schedule_search import (
     table_orders,
 )
 from discrete_itd.recipes import Network
-from discrete_itd.training.objective import pilot_quadrature
+from discrete_itd.training import pilot_quadrature
 
 
 def cost_of(costs, path):

@@ -2,10 +2,10 @@
 
 import pytest
 
-from discrete_itd.training import objective
+from discrete_itd.training import evaluation, importance
 
 
 @pytest.fixture(autouse=True)
 def few_draws(monkeypatch):
-    monkeypatch.setattr(objective, "VALIDATION_DRAWS", 256)
-    monkeypatch.setattr(objective, "PILOT_CELLS", 1)
+    monkeypatch.setattr(evaluation, "DRAWS", 256)
+    monkeypatch.setattr(importance, "PILOT_NUMBERS", 1)

@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 from test_training import correlated_rows, make_network, seeded_generator, short_plan, weights
 
 from discrete_itd.storage.files import read_state, write_state
+from discrete_itd.training import TrainingLoss
 from discrete_itd.training import checkpoint as module
 from discrete_itd.training.checkpoint import Checkpoint
 from discrete_itd.training.config import Rollback
 from discrete_itd.training.loop import CHECK_STEPS, Run
-from discrete_itd.training.objective import Patterns
+from discrete_itd.training.state import split
 from discrete_itd.training.train import seeded, train
 
 STEPS = 150
@@ -61,7 +62,7 @@ def same(one, other):
 
 def interrupted(monkeypatch, steps, error=KeyboardInterrupt):
     """Raise at the given step of each run in turn, in the midst of it, and never after."""
-    honest, left = Patterns.loss, list(steps)
+    honest, left = TrainingLoss.nats, list(steps)
 
     def loss(self, denoiser, x, generator):
         out = honest(self, denoiser, x, generator)
@@ -72,7 +73,7 @@ def interrupted(monkeypatch, steps, error=KeyboardInterrupt):
                 raise error
         return out
 
-    monkeypatch.setattr(Patterns, "loss", loss)
+    monkeypatch.setattr(TrainingLoss, "nats", loss)
 
 
 @pytest.fixture
@@ -134,13 +135,14 @@ def test_what_is_kept_stays_as_it_was(device):
     taken.begin()
     taken.make_step(0.1)
     taken.keep()
-    kept = {name: tensor.clone() for name, tensor in taken.kept[1].items()}
+    kept = {name: tensor.clone() for name, tensor in split(taken.kept)[1].items()}
     for again in range(2):
         taken.make_step(0.1)
-        taken.look()
+        taken.evaluate()
         taken.roll_back(Rollback(2 + again, 1, "no reason"))
     taken.make_step(0.1)
-    assert all(torch.equal(tensor, kept[name]) for name, tensor in taken.kept[1].items())
+    for name, tensor in split(taken.kept)[1].items():
+        assert torch.equal(tensor, kept[name])
 
 
 def test_a_run_that_went_wrong_goes_on_alike(cpu, tmp_path, monkeypatch):
@@ -150,7 +152,7 @@ def test_a_run_that_went_wrong_goes_on_alike(cpu, tmp_path, monkeypatch):
         make_step(self, share)
         if self.step == 75:
             with torch.no_grad():
-                self.parameters[0].fill_(math.nan)
+                next(iter(self.parameters.values())).fill_(math.nan)
 
     monkeypatch.setattr(Run, "make_step", step)
     with pytest.warns(UserWarning, match="diverged at step 7"):
@@ -165,7 +167,7 @@ def test_a_run_that_went_wrong_goes_on_alike(cpu, tmp_path, monkeypatch):
 
 KILLED = """
 import sys, time
-sys.path[:0] = sys.argv[1:3]
+sys.path[:0] = [sys.argv[1], sys.argv[1] + "/..", sys.argv[2]]
 import torch
 torch.set_num_threads(1)
 torch.set_default_dtype(getattr(torch, sys.argv[4]))
@@ -179,9 +181,12 @@ def test_a_killed_run_ends_as_if_it_had_not_been(cpu, dtype, tmp_path):
     arguments = [str(tests), str(tests.parents[1]), str(path), str(dtype).removeprefix("torch.")]
     child = subprocess.Popen([sys.executable, "-c", KILLED, *arguments])
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while child.poll() is None and time.monotonic() < deadline:
-            if path.exists() and read_state(path, kind="checkpoint")[0]["state"]["step"] >= 64:
+            if (
+                path.exists()
+                and read_state(path, kind="checkpoint")[0]["state"]["run"]["step"] >= 64
+            ):
                 break
             time.sleep(0.01)
     finally:
@@ -189,7 +194,7 @@ def test_a_killed_run_ends_as_if_it_had_not_been(cpu, dtype, tmp_path):
         child.wait()
     assert child.returncode < 0
     header, _ = read_state(path, kind="checkpoint")
-    assert 64 <= header["state"]["step"] < STEPS
+    assert 64 <= header["state"]["run"]["step"] < STEPS
     same(run(cpu, path), run(cpu))
 
 
@@ -199,8 +204,8 @@ def test_the_clock_goes_on(cpu, tmp_path, monkeypatch):
     plan = {"max_steps": 10**6, "max_time": 1e4}
     run(cpu, path, **plan)
     header, tensors = read_state(path, kind="checkpoint")
-    assert header["state"]["seconds"] >= header["state"]["history"][-1][1] > 0
-    header["state"]["seconds"] = 0.9999999e4
+    assert header["state"]["run"]["seconds"] >= header["state"]["report"]["history"][-1][1] > 0
+    header["state"]["run"]["seconds"] = 0.9999999e4
     write_state(path, (header, tensors), kind="checkpoint")
     _, report, _ = run(cpu, path, **plan)
     assert report.stopped == "max_time"
@@ -215,7 +220,7 @@ def test_what_is_done_is_not_done_again(cpu, tmp_path, monkeypatch):
     def fail(*_):
         raise AssertionError
 
-    monkeypatch.setattr(Patterns, "loss", fail)
+    monkeypatch.setattr(TrainingLoss, "nats", fail)
     again = run(cpu, path)
     same(first, again)
     checkpoint = Checkpoint(path)
@@ -229,7 +234,9 @@ def test_another_error_leaves_what_was_written(cpu, tmp_path, monkeypatch):
     interrupted(monkeypatch, [90], RuntimeError)
     with pytest.raises(RuntimeError):
         run(cpu, path)
-    assert read_state(path, kind="checkpoint")[0]["state"]["step"] == 86  # the second look of seven
+    assert (
+        read_state(path, kind="checkpoint")[0]["state"]["run"]["step"] == 86
+    )  # the second look of seven
     same(run(cpu, path), run(cpu))
 
 
@@ -237,7 +244,7 @@ def test_it_is_written_as_often_as_asked(cpu, tmp_path, monkeypatch):
     steps = []
 
     def write(self, _, state):
-        steps.append(state[0]["step"])
+        steps.append(state[0]["run"]["step"])
         self._written = time.monotonic()
 
     monkeypatch.setattr(Checkpoint, "write", write)
@@ -416,11 +423,11 @@ def test_forged_states_are_refused_or_lead_to_an_end(cpu, path, tmp_path, monkey
     del header["format"], header["kind"]  # which write_state adds
     assert attempt(header, tensors)
     for at in places(header):
-        for value in VALUES if at[0] == "state" and len(at) < 3 else VALUES[:2]:
+        for value in VALUES if at[:2] == ("state", "run") and len(at) == 3 else VALUES[:2]:
             forged = changed(header, at, value)
             assert not attempt(forged, tensors) or at[0] == "state" or forged == header
         lost = attempt(changed(header, at), tensors)
-        assert not lost or at[:2] == ("state", "history")  # a line less is a history too
+        assert not lost or at[:3] == ("state", "report", "history")  # a line less is a history too
     needed = [k for k in tensors if not k.endswith("losses")]
     for name in needed:
         assert not attempt(header, {k: v for k, v in tensors.items() if k != name})

@@ -29,8 +29,8 @@ from discrete_itd.channel.noise import RowNoise
 from discrete_itd.channel.posterior import CategoricalPosterior, Posterior
 from discrete_itd.denoisers import Denoiser, MarginalDenoiser, NeuralDenoiser
 from discrete_itd.likelihood import path_log_weights
-from discrete_itd.training import objective as patterns_module
-from discrete_itd.training.objective import Evaluator, Patterns, pilot_quadrature
+from discrete_itd.training import Evaluator, TrainingLoss, pilot_quadrature
+from discrete_itd.training import objectives as objectives_module
 
 
 def correlated_rows(n, seed, device):
@@ -75,11 +75,11 @@ def test_losses_of_the_oracle_average_to_the_entropy(device, name, shares):
     pilot = pilot_quadrature(oracle, oracle.support, seeded_generator(0, device))
     means, errors = [], []
     for quadrature in (wide, pilot):
-        patterns = Patterns(quadrature, shares)
+        patterns = TrainingLoss(quadrature, shares)
         g = seeded_generator(1, device)
         pick = torch.multinomial(p, 60000, replacement=True, generator=g)
         x = oracle.support[pick]
-        loss = patterns.loss(oracle, x, g).double()
+        loss = patterns.nats(oracle, x, g).double()
         assert loss.shape == (len(x),)
         means.append(loss.mean().item())
         errors.append(loss.std().item() / math.sqrt(len(x)))
@@ -109,8 +109,10 @@ def test_hybrid_losses_average_to_the_nats_of_the_rest(device):
         expected += chance * (entropy([0, 1, 2]) - (entropy(held) if held else 0.0))
     g = seeded_generator(1, device)
     pick = torch.multinomial(oracle.log_probs.exp(), 60000, replacement=True, generator=g)
-    patterns = Patterns(Quadrature.logistic(1.5, 1.0, low=-6, high=5).to(device), (0.0, 0.0, 1.0))
-    loss = patterns.loss(oracle, oracle.support[pick], g).double()
+    patterns = TrainingLoss(
+        Quadrature.logistic(1.5, 1.0, low=-6, high=5).to(device), (0.0, 0.0, 1.0)
+    )
+    loss = patterns.nats(oracle, oracle.support[pick], g).double()
     stderr = loss.std().item() / math.sqrt(len(loss))
     assert loss.mean().item() == pytest.approx(expected, abs=4 * stderr + 0.005)
     assert stderr < 0.03
@@ -122,7 +124,7 @@ def test_batches_of_any_size_have_a_loss(device, generator, n):
     net = make_network(rows)
     quadrature = Quadrature.logistic(1.0, 1.0, low=-4, high=5).to(device)
     for shares in ((0.25, 0.6, 0.15), (0.5, 0.0, 0.5), (0.0, 0.0, 1.0), (0.5, 0.5, 0.0)):
-        loss = Patterns(quadrature, shares).loss(net, rows, generator)
+        loss = TrainingLoss(quadrature, shares).nats(net, rows, generator)
         assert loss.shape == (n,)
         assert loss.isfinite().all()
         assert (loss >= 0).all()
@@ -142,7 +144,7 @@ def conditional_nats(oracle, rows, generator):
 
 def excess(patterns, denoiser, rows, truth, device):
     """By how much the loss is above the truth on average, and the standard error."""
-    loss = patterns.loss(denoiser, rows, seeded_generator(1, device)).double()
+    loss = patterns.nats(denoiser, rows, seeded_generator(1, device)).double()
     difference = loss - truth
     return difference.mean().item(), difference.std().item() / math.sqrt(len(rows))
 
@@ -164,7 +166,7 @@ def test_losses_of_the_mixture_oracle_average_to_the_entropy(device, name, patte
     if pattern == "hybrid":
         truth = conditional_nats(oracle, rows, seeded_generator(3, device))
     pilot = pilot_quadrature(oracle, rows[:1000], seeded_generator(0, device))
-    patterns = Patterns(pilot, SHARES[pattern])
+    patterns = TrainingLoss(pilot, SHARES[pattern])
     # left of the quadrature at most γ_low ‖x - x̂_0‖²/2 is missing
     below, above = pilot.low * len(book.finite), 0.16
     if pattern == "masked":
@@ -205,7 +207,7 @@ def test_the_loss_of_real_columns_is_the_cost_of_a_path(device, missing, baselin
     slow_error = slow.std().item() / math.sqrt(len(slow))
     denoiser = WithBase(oracle, broad_marginals(book)) if baseline else oracle
     rows, truth = rows_of(40000 if baseline else 100000)
-    mean, stderr = excess(Patterns(quadrature, (1.0, 0.0, 0.0)), denoiser, rows, truth, device)
+    mean, stderr = excess(TrainingLoss(quadrature, (1.0, 0.0, 0.0)), denoiser, rows, truth, device)
     assert mean == pytest.approx(slow.mean().item(), abs=4 * math.hypot(stderr, slow_error))
     assert math.hypot(stderr, slow_error) < 0.06
 
@@ -224,7 +226,7 @@ def test_losses_of_independent_columns_average_to_their_entropy(device, name, pa
     if pattern == "hybrid":
         truth = conditional_nats(marginal, rows, seeded_generator(3, device))
     pilot = pilot_quadrature(marginal, rows[:500], seeded_generator(0, device))
-    mean, stderr = excess(Patterns(pilot, SHARES[pattern]), marginal, rows, truth, device)
+    mean, stderr = excess(TrainingLoss(pilot, SHARES[pattern]), marginal, rows, truth, device)
     below = pilot.low * (book.n_columns - len(book.reals)) if pattern != "masked" else 0.0
     assert mean == pytest.approx(0, abs=4 * stderr + below)
     assert stderr < 0.2
@@ -247,7 +249,7 @@ def test_leading_columns_come_first(device, pattern, missing):
         truth = conditional_nats(oracle, rows, seeded_generator(3, device))
     pilot = pilot_quadrature(oracle, rows[:1000], seeded_generator(0, device))
     denoiser = WithBase(oracle, random_marginals(book, rng))
-    patterns = Patterns(pilot, SHARES[pattern])
+    patterns = TrainingLoss(pilot, SHARES[pattern])
     mean, stderr = excess(patterns, denoiser, rows, truth, device)
     below, above = pilot.low * len(book.finite), 0.16
     if pattern == "masked":
@@ -272,7 +274,7 @@ def test_no_pattern_shows_a_missing_cell(device, pattern, leading):
         rows = random_rows(book, 1, np.random.default_rng(i), missing=0.5)
         quadrature = Quadrature.logistic(1.0, 1.0, low=-4, high=5).to(device)
         states.clear()
-        Patterns(quadrature, SHARES[pattern]).loss(
+        TrainingLoss(quadrature, SHARES[pattern]).nats(
             Watching(book), rows, seeded_generator(i, device)
         )
         assert states
@@ -292,8 +294,8 @@ def test_balance_is_for_rows_with_gaps(device):
     quadrature = Quadrature.logistic(1.0, 1.0, low=-4, high=5).to(device)
 
     def loss(x, balanced):
-        patterns = Patterns(quadrature, (0.3, 0.5, 0.2), balanced=balanced)
-        return patterns.loss(net, x, seeded_generator(0, device))
+        patterns = TrainingLoss(quadrature, (0.3, 0.5, 0.2), balanced=balanced)
+        return patterns.nats(net, x, seeded_generator(0, device))
 
     torch.testing.assert_close(loss(rows, True), loss(rows, False))
     gaps = rows.clone()
@@ -307,7 +309,7 @@ def test_balanced_rows_weigh_alike_among_those_of_the_same_known_cells(
     device, monkeypatch, balanced
 ):
     """By counting: what an unknown cell weighs, by which cells are known, in complete rows and others."""
-    monkeypatch.setattr(patterns_module, "MOST_WEIGHT", math.inf)
+    monkeypatch.setattr(objectives_module, "MAX_ROW_WEIGHT", math.inf)
     book = Codebook([simplex(2)] * 3).to(device)
     n = 60000
     rows = torch.zeros(n, 3, dtype=torch.float64, device=device)
@@ -320,8 +322,8 @@ def test_balanced_rows_weigh_alike_among_those_of_the_same_known_cells(
             return Posterior(book, CategoricalPosterior(book.levels, torch.zeros_like(y)))
 
     quadrature = Quadrature.logistic(1.0, 1.0, low=-4, high=5).to(device)
-    patterns = Patterns(quadrature, (0.0, 1.0, 0.0), balanced=balanced)
-    loss = patterns.loss(Coin(book), rows, seeded_generator(0, device))
+    patterns = TrainingLoss(quadrature, (0.0, 1.0, 0.0), balanced=balanced)
+    loss = patterns.nats(Coin(book), rows, seeded_generator(0, device))
     known = torch.isinf(states[0])
     n_asked = (~known & ~rows.isnan()).sum(1)
     weight = loss / n_asked.clamp_min(1) / math.log(2)
@@ -345,10 +347,10 @@ def test_gradients_are_those_of_finite_differences(device, name, pattern):
     net.base.requires_grad_(False)
     rows = random_rows(book, 40, np.random.default_rng(0), missing=0.2)
     quadrature = Quadrature.logistic(1.0, 1.0, low=-4, high=5).to(device)
-    patterns = Patterns(quadrature, SHARES[pattern])
+    patterns = TrainingLoss(quadrature, SHARES[pattern])
 
     def loss():
-        return patterns.loss(net, rows, seeded_generator(1, device)).mean()
+        return patterns.nats(net, rows, seeded_generator(1, device)).mean()
 
     weights = [p for p in net.parameters() if p.requires_grad]
     grads = torch.autograd.grad(loss(), weights)
@@ -372,7 +374,7 @@ def test_gradients_flow_from_every_pattern_into_every_family(device, name, patte
     net.base.requires_grad_(False)
     rows = random_rows(book, 60, np.random.default_rng(0), missing=0.2)
     quadrature = pilot_quadrature(net, rows, seeded_generator(0, device))
-    loss = Patterns(quadrature, SHARES[pattern]).loss(net, rows, seeded_generator(1, device))
+    loss = TrainingLoss(quadrature, SHARES[pattern]).nats(net, rows, seeded_generator(1, device))
     loss.mean().backward()
     last = net.network.leave[-1]
     assert last.weight.grad.isfinite().all()
@@ -390,7 +392,7 @@ def test_the_loss_of_a_real_column_knows_the_width_of_its_posterior(device, patt
     noise = seeded_generator(0, device)
     rows = 0.5 * torch.randn(10000, 2, generator=noise, device=device).double()
     quadrature = Quadrature(torch.tensor([0.1, 1000.0]).log(), torch.ones(1)).to(device)
-    patterns = Patterns(quadrature, SHARES[pattern])
+    patterns = TrainingLoss(quadrature, SHARES[pattern])
 
     def normal(var):
         mixture = torch.tensor([0.0, 0.0, var], device=device)[:, None, None].expand(3, 2, 1)
@@ -399,7 +401,7 @@ def test_the_loss_of_a_real_column_knows_the_width_of_its_posterior(device, patt
     losses = {}
     for var in (0.1, 0.25, 0.6):
         denoiser = WithBase(normal(var), normal(0.25))
-        losses[var] = patterns.loss(denoiser, rows, seeded_generator(1, device)).double()
+        losses[var] = patterns.nats(denoiser, rows, seeded_generator(1, device)).double()
     for var in (0.1, 0.6):
         more = losses[var] - losses[0.25]
         assert more.mean() > 4 * more.std() / math.sqrt(len(more))
@@ -415,14 +417,14 @@ def test_batches_of_tables_of_any_kind_have_a_loss(device, generator, name, n):
     quadrature = Quadrature.logistic(1.0, 1.0, low=-4, high=5).to(device)
     everything = torch.full_like(rows, math.nan)
     for shares in ((0.25, 0.6, 0.15), (0.5, 0.0, 0.5), (0.0, 0.0, 1.0), (0.5, 0.5, 0.0)):
-        patterns = Patterns(quadrature, shares)
-        assert patterns.loss(net, rows, generator).shape == (n,)
-        assert patterns.loss(net, rows, generator).isfinite().all()
+        patterns = TrainingLoss(quadrature, shares)
+        assert patterns.nats(net, rows, generator).shape == (n,)
+        assert patterns.nats(net, rows, generator).isfinite().all()
         if n:
-            assert patterns.loss(net, everything, generator).abs().max() < 1e-4
+            assert patterns.nats(net, everything, generator).abs().max() < 1e-4
         absurd = rows.clone()
         absurd[:, book.reals] = 1e6
-        assert patterns.loss(net, absurd, generator).isfinite().all()
+        assert patterns.nats(net, absurd, generator).isfinite().all()
 
 
 @pytest.mark.parametrize("name", sorted(WIDER_BOOKS))
@@ -458,7 +460,7 @@ def test_evaluations_compare(device, generator):
     rows = correlated_rows(300, 0, device)
     net = make_network(rows)
     quadrature = pilot_quadrature(net, rows, generator)
-    evaluate = Evaluator(Patterns(quadrature, (0.5, 0.5, 0.0)), rows, seed=3)
+    evaluate = Evaluator(TrainingLoss(quadrature, (0.5, 0.5, 0.0)), rows, seed=3)
     nats, stderr = evaluate(net)
     assert evaluate(net) == (nats, stderr)
     truth = -net.base.log_prob(rows).double().mean().item()

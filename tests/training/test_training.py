@@ -12,9 +12,16 @@ from laws import LAW, line, simplex
 
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.denoisers import Denoiser, MarginalDenoiser, NeuralDenoiser
-from discrete_itd.training.loop import CHECK_STEPS, EARLY_LOOKS, MOST_ROLLBACKS, Average, Run
-from discrete_itd.training.objective import Evaluator, Patterns, pilot_quadrature
-from discrete_itd.training.train import TrainingPlan, seeded, train
+from discrete_itd.training import (
+    Evaluator,
+    TrainingLoss,
+    TrainingPlan,
+    pilot_quadrature,
+    seeded,
+    train,
+)
+from discrete_itd.training.loop import CHECK_STEPS, EARLY_EVALUATIONS, MOST_ROLLBACKS, Run
+from discrete_itd.training.weights import Average
 
 
 def seeded_generator(seed, device):
@@ -72,7 +79,7 @@ def test_training_lowers_held_out_nats(device):
     assert not net.training
     # what is kept is what validated best: the same patterns on other rows agree
     q = pilot_quadrature(net, rows, seeded_generator(0, device))
-    check = Evaluator(Patterns(q, (0.5, 0.5, 0.0)), held_out, seed=5)
+    check = Evaluator(TrainingLoss(q, (0.5, 0.5, 0.0)), held_out, seed=5)
     nats, stderr = check(net)
     assert nats == pytest.approx(min(valid), abs=5 * stderr)
 
@@ -172,7 +179,7 @@ def test_slow_looks_leave_time_for_training(device, monkeypatch):
     rows = correlated_rows(200, 0, device)
     plan = short_plan(max_steps=10**6, max_time=1.0, n_validations=50, patience=10**6)
     report = train(make_network(rows), rows, rows, plan, generator=seeded_generator(0, device))
-    early = sum(e.step in EARLY_LOOKS for e in report.history)
+    early = sum(e.step in EARLY_EVALUATIONS for e in report.history)
     assert len(report.history) - early < 8
 
 
@@ -197,7 +204,7 @@ def test_a_table_of_constants_trains_to_nothing(device, generator):
 
 def at_step(monkeypatch, change):
     """Have ``change(step, loss)`` replace the loss of every training step, counted from 1."""
-    honest, steps = Patterns.loss, [0]
+    honest, steps = TrainingLoss.nats, [0]
 
     def loss(self, denoiser, x, generator):
         out = honest(self, denoiser, x, generator)
@@ -206,7 +213,7 @@ def at_step(monkeypatch, change):
         steps[0] += 1
         return change(steps[0], out)
 
-    monkeypatch.setattr(Patterns, "loss", loss)
+    monkeypatch.setattr(TrainingLoss, "nats", loss)
 
 
 def trained(device, dropout=0.0, progress=None, **kwargs):
@@ -293,7 +300,7 @@ def counted_by_the_average(n_steps, decay):
     average = Average(model, decay)
     for weights in torch.eye(n_steps + 1)[1:]:
         average.follow([torch.nn.Parameter(weights)])
-    return average.weights[0]
+    return next(iter(average.weights.values()))
 
 
 @LAW
@@ -322,9 +329,9 @@ def test_a_plateau_goes_on_from_the_best(device, monkeypatch):
 
     def make_step(self, share):
         if self.cut < last[0]:
-            best = self.average.best_weights
+            best = self.average.best_weights.values()
             ours = self.parameters, self.average.weights
-            starts.append([all(map(torch.equal, w, best)) for w in ours])
+            starts.append([all(map(torch.equal, w.values(), best)) for w in ours])
         last[0] = self.cut
         honest(self, share)
 
@@ -363,7 +370,7 @@ def test_an_interruption_keeps_the_best(device, monkeypatch, where):
     nats = [line.valid_nats for line in report.history]
     assert min(nats) < nats[0] - 0.2
     q = pilot_quadrature(net, held_out, seeded_generator(0, device))
-    check, stderr = Evaluator(Patterns(q, (0.5, 0.5, 0.0)), held_out, seed=5)(net)
+    check, stderr = Evaluator(TrainingLoss(q, (0.5, 0.5, 0.0)), held_out, seed=5)(net)
     assert check == pytest.approx(min(nats), abs=5 * stderr)
 
 

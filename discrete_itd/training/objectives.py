@@ -1,0 +1,375 @@
+r"""Training objectives: which noisy state of a row a denoiser is shown, and what its posterior there costs.
+
+Each objective is a class that chooses the state of its rows (:meth:`Objective.show`) and prices the posterior
+(:meth:`Objective.nats`), in nats per row. Each price is an unbiased estimate of a code length. Missing cells keep SNR
+zero and cost nothing.
+
+* :class:`Isotropic`: all columns at one SNR; :math:`-\log P(x)` by the integral (3).
+* :class:`Masked`: a random subset of the columns known, the others unknown; there (3) has the closed form of a
+  cross-entropy.
+* :class:`Hybrid`: a random subset known, the others at one SNR; (3) for the others given the subset.
+* :class:`ContinuousPath`: the continuous columns of the rows at a finite SNR, whose squared error does not depend on
+  the width of the posterior; their price is the cost of a path (6) of a few random steps.
+
+:class:`TrainingLoss` splits a batch between the objectives and calls the denoiser once for all of them. To add an
+objective, write a subclass of :class:`Objective` and add it to ``TrainingLoss.parts``.
+
+Missingness indicators (``codebook.leading``) precede the other columns on every path. Isotropic rows therefore price
+the other columns given the indicators. Half of the masked rows price the indicators alone, the other half the other
+columns given the indicators.
+
+References
+----------
+Kong, Brekelmans, Ver Steeg, ICLR 2023, arXiv:2302.03792: eq. (3) of :mod:`discrete_itd.likelihood`.
+Uria, Murray, Larochelle, "A deep and tractable density estimator", ICML 2014, for the masks.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from discrete_itd.channel import Codebook, Posterior, Quadrature, State
+from discrete_itd.denoisers.base import Denoiser
+
+MAX_ROW_WEIGHT = 2.0  # bound on the weight of a row with missing cells, and on its inverse
+PATH_STEPS = 8  # steps S of the path that prices the continuous columns
+
+
+class Draws(NamedTuple):
+    """Random numbers of B rows, from which an objective makes their state."""
+
+    coin: Tensor  # (B, 1), bool, fair; False where the table has no missingness indicators
+    share: Tensor  # (B,), chance with which each cell is known; 0 unless the objective masks
+    uniform: Tensor  # (B, C), in [0, 1)
+    quantile: (
+        Tensor  # (B,), stratified in [0, 1), of the quadrature; empty unless the objective is noisy
+    )
+
+
+class View(NamedTuple):
+    """B rows in the state in which the denoiser sees them."""
+
+    x: Tensor  # (B, C), float64; NaN where a cell is missing or not part of the question
+    known: Tensor  # (B, C), bool: cells that are shown
+    snr: Tensor  # (B, C)
+    draws: Draws
+
+    @property
+    def asked(self) -> Tensor:
+        """The cells to be priced, (B, C), float64; NaN elsewhere."""
+        return self.x.masked_fill(self.known, math.nan)
+
+
+class Objective:
+    """How the rows of a part of a batch are shown and priced.
+
+    Attributes
+    ----------
+    masks : bool
+        Whether a random subset of the cells is known, so that ``draws.share`` is drawn.
+    noisy : bool
+        Whether cells have a finite SNR, so that ``draws.quantile`` and Gaussian noise are drawn. The continuous
+        columns of such rows are priced by :class:`ContinuousPath`.
+    splits : bool
+        Whether half of the rows price the missingness indicators alone, so that ``draws.coin`` is drawn.
+    """
+
+    masks = noisy = splits = False
+
+    def show(self, book: Codebook, x: Tensor, draws: Draws) -> View:
+        """The state of rows ``x`` (B, C)."""
+        raise NotImplementedError
+
+    def nats(self, view: View, points: Tensor, posterior: Posterior) -> Tensor:
+        """The price of the posterior of a view, (B,); ``points`` (B, D) are the rows' own."""
+        raise NotImplementedError
+
+
+class Isotropic(Objective):
+    """All columns at one SNR, drawn from an importance density; half the weighted squared error, eq. (3)."""
+
+    noisy = True
+
+    def __init__(self, quadrature: Quadrature) -> None:
+        self.quadrature = quadrature
+
+    def known(self, book: Codebook, x: Tensor, draws: Draws) -> Tensor:
+        """The cells that are shown, (B, C): the missingness indicators."""
+        return book.leading & ~x.isnan()
+
+    def show(self, book: Codebook, x: Tensor, draws: Draws) -> View:
+        known = self.known(book, x, draws)
+        snr, _ = self.quadrature.points(draws.quantile)
+        snr = snr.to(book.dtype)[:, None].expand(x.shape).masked_fill(known, math.inf)
+        return View(x, known, snr.masked_fill(x.isnan(), 0.0), draws)
+
+    def nats(self, view: View, points: Tensor, posterior: Posterior) -> Tensor:
+        book = posterior.codebook
+        free_of_charge = view.known | view.x.isnan()
+        free_of_charge[:, book.reals] = True  # ContinuousPath prices these
+        error = (points - posterior.mean()).square()
+        error = error.masked_fill(book.per_coord(free_of_charge), 0.0).sum(1)
+        _, weight = self.quadrature.points(view.draws.quantile)
+        return 0.5 * weight.to(error) * error  # (3)
+
+
+class Hybrid(Isotropic):
+    """A random subset of the cells known, the others at one SNR: (3) for the others given the subset."""
+
+    masks = True
+
+    def known(self, book: Codebook, x: Tensor, draws: Draws) -> Tensor:
+        return _random_subset(x, draws)
+
+
+class Masked(Objective):
+    r"""A random subset of the cells known, the others unknown; their cross-entropy.
+
+    With u of C observed cells unknown, :math:`-\log P(x)` is (C + 1)/u times their cross-entropy, on average over
+    subsets of which every size is equally likely: an autoregression averaged over orders.
+
+    Parameters
+    ----------
+    balanced : bool
+        Whether rows with missing cells are reweighted so that they count like complete rows with the same cells
+        known. Without it they count more, because each of their few cells is more often among the first: an unbiased
+        loss, but where cells are missing more often in some kinds of rows, their frequencies are learned wrong.
+    """
+
+    masks = splits = True
+
+    def __init__(self, *, balanced: bool = False) -> None:
+        self.balanced = balanced
+
+    def show(self, book: Codebook, x: Tensor, draws: Draws) -> View:
+        x = x.masked_fill(draws.coin & ~book.leading, math.nan)
+        given = book.leading & ~draws.coin & ~x.isnan()
+        known = _random_subset(x, draws) | given
+        snr = torch.zeros(x.shape, dtype=book.dtype, device=x.device)
+        return View(x, known, snr.masked_fill(known, math.inf), draws)
+
+    def nats(self, view: View, points: Tensor, posterior: Posterior) -> Tensor:
+        book, missing = posterior.codebook, view.x.isnan()
+        given = book.leading & ~view.draws.coin & ~missing
+        n_unknown = (~view.known & ~missing).sum(1)
+        n_cells = (~missing & ~given).sum(1)
+        surprisal = -posterior.log_prob(view.asked).sum(1)
+        if self.balanced and not book.has_leading:
+            # A subset of all cells, kept only if it has no missing cell, has the same chance in all rows that have its
+            # cells. Instead of being thrown away, rows are weighted with that chance.
+            n_missing = missing.sum(1)
+            relative = (1 - view.draws.share) ** (n_missing - n_missing.double().mean())
+            n_cells, n_unknown = n_cells + n_missing, n_unknown + n_missing * (n_unknown > 0)
+            relative = relative.clamp(1 / MAX_ROW_WEIGHT, MAX_ROW_WEIGHT)
+            surprisal = surprisal * relative.to(surprisal)
+        return surprisal * (n_cells + 1) / n_unknown.clamp_min(1) * (1 + book.has_leading)
+
+
+class ContinuousPath:
+    """The continuous columns of rows at a finite SNR, priced as one step of a random path (6), times their number S.
+
+    The path steps through the quantiles u', u' + 1/S, u' + 2/S ... of the quadrature, with u' uniform below 1/S. The
+    step from a row's quantile u is one of them, drawn at random; where u itself is below 1/S, it is u', and the step
+    that led there from the start is added.
+
+    Parameters
+    ----------
+    denoiser : Denoiser
+        If it has a denoiser ``base``, the price of the same path by the base is subtracted and its log-density in
+        closed form added, as in (4), which reduces the variance.
+    quadrature : Quadrature
+    here : State
+        State of the M rows.
+    points : Tensor, shape (M, D)
+    view : View
+        Of these rows.
+    generator : torch.Generator
+
+    Attributes
+    ----------
+    start : State
+        States from which the first steps start. The denoiser is to be called on them, too.
+    """
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        quadrature: Quadrature,
+        here: State,
+        points: Tensor,
+        view: View,
+        generator: torch.Generator,
+    ) -> None:
+        book, u = denoiser.codebook, view.draws.quantile
+        self.denoiser, self.here, self.asked = denoiser, here, view.asked
+        self.first = first = torch.nonzero(u < 1 / PATH_STEPS).flatten()
+        self.start = start = State.start(book, points[first], view.known[first])
+        # infinite minus infinite: a cell known from the start brings no new evidence
+        snr = (here.snr[first] - start.snr).nan_to_num(0.0)
+        self.arrival = State(here.y[first] - start.y, snr)
+        ahead = u + 1 / PATH_STEPS
+        gamma, _ = quadrature.points(ahead.clamp_max(1 - 1e-12))
+        gamma = torch.where(ahead < 1, gamma, math.inf).to(points)[:, None]
+        target = torch.where((here.snr > 0) & ~torch.isinf(here.snr), gamma, here.snr)
+        xi = torch.randn(here.y.shape, generator=generator, device=u.device, dtype=points.dtype)
+        # antithetic noise: the first order in the noise cancels
+        self.steps = [here.increment(book, points, target, noise) for noise in (xi, -xi)]
+
+    def nats(self, at_here: Posterior, at_start: Posterior) -> Tensor:
+        """The price of the posteriors of :attr:`here` and :attr:`start`, (M,)."""
+        price = self._price(at_here, at_start)
+        base = getattr(self.denoiser, "base", None)
+        if base is None:
+            return price
+        here, book = self.here, self.denoiser.codebook
+        with torch.no_grad():
+            prior = base(torch.zeros_like(here.y[:1]), torch.zeros_like(here.snr[:1]))
+            own = prior.expand(len(here.y)).log_prob(self.asked)[:, book.reals].sum(1)
+            by_base = self._price(base(*here), base(*self.start))
+        return price - by_base - own  # (4)
+
+    def _price(self, at_here: Posterior, at_start: Posterior) -> Tensor:
+        there, back = (_step_cost(at_here, step, self.asked) for step in self.steps)
+        arrival = _step_cost(at_start, self.arrival, self.asked[self.first])
+        return PATH_STEPS * ((there + back) / 2).index_add(0, self.first, arrival)
+
+
+class TrainingLoss:
+    """Nats of rows in random states: a batch is split between objectives and shown to the denoiser in one call.
+
+    Parameters
+    ----------
+    quadrature : Quadrature
+        Importance density over logsnr, of the isotropic and hybrid rows.
+    shares : tuple of three floats
+        Of isotropic, masked and hybrid rows in a batch.
+    balanced : bool
+        See :class:`Masked`.
+
+    Attributes
+    ----------
+    parts : list of (Objective, float)
+        The objectives in the order of their rows, the noisy ones first, and their shares of a batch; the last one gets
+        the rows that are left.
+    """
+
+    def __init__(
+        self,
+        quadrature: Quadrature,
+        shares: tuple[float, float, float],
+        *,
+        balanced: bool = False,
+    ) -> None:
+        self.quadrature = quadrature
+        isotropic, masked, hybrid = shares
+        self.parts: list[tuple[Objective, float]] = [
+            (Isotropic(quadrature), isotropic),
+            (Hybrid(quadrature), hybrid),
+            (Masked(balanced=balanced), masked),
+        ]
+
+    def sizes(self, n: int) -> list[int]:
+        """Rows of each objective in a batch of ``n``."""
+        sizes, left = [], n
+        for _, share in self.parts[:-1]:
+            sizes.append(min(left, round(n * share)))
+            left -= sizes[-1]
+        return [*sizes, left]
+
+    def nats(self, denoiser: Denoiser, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Nats of each row of ``x`` (B, C) in a fresh random state: (B,), in the order of the objectives' rows."""
+        book, sizes = denoiser.codebook, self.sizes(len(x))
+        points = book.embed(x)
+        parts = [objective for objective, _ in self.parts]
+        views = [
+            objective.show(book, rows, draws)
+            for objective, rows, draws in zip(
+                parts, x.split(sizes), self._draw(book, x, sizes, generator), strict=True
+            )
+        ]
+        n_noisy = sum(n for o, n in zip(parts, sizes, strict=True) if o.noisy)
+        xi = torch.zeros_like(points)
+        xi[:n_noisy].normal_(generator=generator)
+        snr = torch.cat([view.snr for view in views])
+        state = State.start(book, points).increment(book, points, snr, xi)
+        path = None
+        if len(book.reals):
+            noisy = [v for o, v in zip(parts, views, strict=True) if o.noisy]
+            here = State(state.y[:n_noisy], state.snr[:n_noisy])
+            path = ContinuousPath(
+                denoiser, self.quadrature, here, points[:n_noisy], _joined(noisy), generator
+            )
+            state = State(*(torch.cat(pair) for pair in zip(state, path.start, strict=True)))
+        posterior = denoiser(*state)
+        out, done = [], 0
+        # objectives that price alike do so in one go: on a high-cardinality column it is one matrix product
+        for _, group in itertools.groupby(
+            zip(parts, views, strict=True), lambda p: type(p[0]).nats
+        ):
+            alike, shown = zip(*group, strict=True)
+            view = _joined(list(shown))
+            rows = slice(done, done + len(view.x))
+            out.append(alike[0].nats(view, points[rows], posterior.rows(rows)))
+            done = rows.stop
+        nats = torch.cat(out)
+        if path is not None:
+            at_start = posterior.rows(slice(len(x), None))
+            real = path.nats(posterior.rows(slice(0, n_noisy)), at_start)
+            nats = torch.cat([nats[:n_noisy] + real, nats[n_noisy:]])
+        return nats
+
+    def _draw(
+        self, book: Codebook, x: Tensor, sizes: list[int], generator: torch.Generator
+    ) -> list[Draws]:
+        """Random numbers of all objectives, drawn together: kind by kind, in the order of the rows."""
+        device = x.device
+
+        def stratified(n: int) -> Tensor:
+            jitter = torch.rand(n, generator=generator, device=device, dtype=torch.float64)
+            order = torch.randperm(n, generator=generator, device=device)
+            return (order + jitter) / max(n, 1)
+
+        coins, shares, quantiles = [], [], []
+        each = [(o, n) for (o, _), n in zip(self.parts, sizes, strict=True)]
+        for objective, n in each:
+            coin = torch.zeros(n, 1, dtype=torch.bool, device=device)
+            if objective.splits and book.has_leading:
+                coin = torch.rand(n, 1, generator=generator, device=device) < 0.5
+            coins.append(coin)
+        for objective, n in each:
+            # with a uniform share of known cells, every number of them is equally likely
+            none = torch.zeros(n, dtype=torch.float64, device=device)
+            shares.append(stratified(n) if objective.masks else none)
+        uniform = torch.rand(x.shape, generator=generator, device=device, dtype=book.dtype)
+        for objective, n in each:
+            quantiles.append(stratified(n if objective.noisy else 0).clamp_max(1 - 1e-12))
+        return [Draws(*d) for d in zip(coins, shares, uniform.split(sizes), quantiles, strict=True)]
+
+
+def _random_subset(x: Tensor, draws: Draws) -> Tensor:
+    """The observed cells that chance makes known, (B, C)."""
+    return (draws.uniform < draws.share.to(draws.uniform)[:, None]) & ~x.isnan()
+
+
+def _joined(views: list[View]) -> View:
+    """Views of several objectives as one."""
+    draws = Draws(*(torch.cat(t) for t in zip(*(v.draws for v in views), strict=True)))
+    x, known, snr = (torch.cat(t) for t in zip(*(v[:3] for v in views), strict=True))
+    return View(x, known, snr, draws)
+
+
+def _step_cost(posterior: Posterior, step: State, x: Tensor) -> Tensor:
+    """Cost of a step of (6) in the continuous columns: log (q + evidence)(x) - log q(x), (B,), nats."""
+    book, gaussian = posterior.codebook, posterior.gaussian
+    if gaussian is None:
+        return step.snr.new_zeros(len(x))
+    y, snr = step.y[:, book.real_coords], step.snr[:, book.reals]
+    cells = x[:, book.reals]
+    values = cells.nan_to_num(0.0).to(y)
+    updated = torch.where(torch.isinf(snr), 0.0, gaussian.update(y, snr).log_prob(values))
+    return (updated - gaussian.log_prob(values)).masked_fill(cells.isnan(), 0.0).sum(1)
