@@ -259,7 +259,7 @@ class Levels(nn.Module):
         return values[:, self.coord_column]
 
     def spread(self, values: Tensor, fill: float) -> Tensor:
-        """``values`` (B, T) column by column, as many as the widest has: (B, C, K), ``fill`` where there is no level."""
+        """``values`` (B, T) by column: (B, C, K) for the widest column, ``fill`` beyond the levels of narrower ones."""
         padded = torch.cat([values, values.new_full((len(values), 1), fill)], 1)
         return padded[:, self._place].view(len(values), self.n_columns, self.widest)
 

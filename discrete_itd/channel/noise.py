@@ -87,6 +87,11 @@ class RowNoise:
         return torch.cat([radius * torch.cos(angle), radius * torch.sin(angle)], 1)[:, :n]
 
 
+def draw_salt(generator: torch.Generator) -> int:
+    """One number from the caller's generator, for all the row-keyed noise of a call."""
+    return int(torch.randint(2**62, (1,), generator=generator, device=generator.device))
+
+
 def scattered_directions(n: int, dim: int) -> Tensor:
     """Unit vectors spread at random but always the same: float64, shape (n, dim)."""
     number = torch.arange(n, dtype=torch.float64)[:, None]
@@ -94,3 +99,9 @@ def scattered_directions(n: int, dim: int) -> Tensor:
         0, dim, torch.float64
     )
     return normal / normal.norm(dim=1, keepdim=True)
+
+
+def gumbel(shape: torch.Size, like: Tensor, generator: torch.Generator) -> Tensor:
+    """Standard Gumbel noise: the argmax of logits plus this is a draw from their softmax."""
+    uniform = torch.rand(shape, generator=generator, device=like.device)
+    return -torch.log(-torch.log(uniform.clamp_(1e-12, 1 - 1e-7))).to(like)

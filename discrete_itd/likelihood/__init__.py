@@ -1,20 +1,24 @@
-"""The I-MMSE estimator: log-probabilities of rows from a denoiser, and what else follows from them."""
+"""The I-MMSE estimator: log-probabilities of rows from a denoiser, and what else follows from them.
 
-from discrete_itd.likelihood.path import (
-    Attribution,
-    Estimate,
-    attribute,
-    combine,
-    draw_salt,
+Two estimators of the same quantity, :mod:`~discrete_itd.likelihood.path`, eq. (6), and
+:mod:`~discrete_itd.likelihood.integral`, eqs. (3) and (4); their error bars are in
+:mod:`~discrete_itd.likelihood.standard_error`.
+"""
+
+from discrete_itd.channel.noise import draw_salt
+from discrete_itd.likelihood.integral import (
     error_and_tail,
-    in_blocks,
     integral_log_prob,
     mse_curve,
+    squared_errors,
+)
+from discrete_itd.likelihood.path import (
+    in_blocks,
     path_attribution,
     path_log_prob,
     path_log_weights,
-    squared_errors,
 )
+from discrete_itd.likelihood.standard_error import Attribution, Estimate, attribute, combine
 
 __all__ = [
     "Attribution",

@@ -23,9 +23,8 @@ import torch
 from torch import Tensor
 
 from discrete_itd.channel import Quadrature, State
-from discrete_itd.channel.noise import RowNoise
+from discrete_itd.channel.noise import RowNoise, draw_salt
 from discrete_itd.denoisers.base import Denoiser
-from discrete_itd.likelihood.path import draw_salt
 
 
 class Information(NamedTuple):

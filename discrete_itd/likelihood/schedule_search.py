@@ -1,4 +1,4 @@
-r"""Where to spend denoiser calls: placing the steps of a path and choosing between paths.
+r"""Search of schedules: where to place the steps of a path, and which of several schedules to use.
 
 The expected code length of an isotropic path is a sum over its steps,
 
@@ -6,10 +6,10 @@ The expected code length of an isotropic path is a sum over its steps,
           c(a, b) = \mathbb E[\log (q_a \oplus \Delta_{ab})(x) - \log q_b(x)],
 
 so on a grid of SNRs the best S steps are a shortest path through the matrix c, found exactly by dynamic programming.
-The matrix costs one denoiser call per grid point and row: the updates between two points ask no network.
+The matrix costs one denoiser call per grid point and row; the Bayes updates between two points need no call.
 
-A coordinate path of fewer steps than columns takes columns that jump together as independent given those before. It so
-loses least if columns that say much about one another jump far apart: *spread* orders see to that.
+A coordinate path of fewer steps than columns treats the columns of one step as independent given those before. It
+loses least if columns with much mutual information are in different steps, which is what *spread* orders achieve.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ from discrete_itd.channel import (
     distinct_paths,
 )
 from discrete_itd.channel.codebook import Codebook
-from discrete_itd.channel.noise import RowNoise
+from discrete_itd.channel.noise import RowNoise, draw_salt
 from discrete_itd.denoisers.base import Denoiser
 from discrete_itd.denoisers.counts import level_columns, mutual_information, pair_counts
-from discrete_itd.likelihood.path import draw_salt, path_log_prob
+from discrete_itd.likelihood.path import path_log_prob
 
 GRID = 48  # candidate SNRs of a step; half as many for a wide table
-WIDE = 2000  # numbers of a posterior
-PILOT_CELLS = 1 << 17  # rows times numbers of a posterior, for the pilot
-CHOICE_CELLS = 1 << 20  # the same, for comparing paths
-RUN_OFF = 4  # times the rows for the last two
+WIDE = 2000  # floats of a row's posterior beyond which a table is wide
+PILOT_CELLS = 1 << 17  # rows times floats of a row's posterior, for the pilot
+CHOICE_CELLS = 1 << 20  # the same, for comparing schedules
+RUN_OFF = 4  # times as many rows for the best two
 MOST_STEPS = 64  # of one isotropic path
-N_ORDERS = 64  # spread orders kept; fewer of a wide table
-ORDER_NUMBERS = 1 << 15  # of all of them together
-ORDER_ROWS = 20_000  # from which information between columns is counted
-ORDER_LEVELS = 4000  # of columns whose pairs are counted
-ORDER_NOISE = 0.5  # by which information is shaken, on a logarithmic scale, so that orders differ
+N_ORDERS = 64  # spread orders; fewer for a wide table
+ORDER_NUMBERS = 1 << 15  # column numbers in all orders together
+ORDER_ROWS = 20_000  # rows from which mutual information is estimated
+ORDER_LEVELS = 4000  # levels of a table beyond which pairs are not counted
+ORDER_NOISE = 0.5  # log-scale jitter added to mutual information, so that orders differ
 
 
 @torch.no_grad()
@@ -66,7 +66,7 @@ def step_costs(denoiser: Denoiser, x: Tensor, snrs: Tensor, generator: torch.Gen
     -------
     Tensor, shape (n + 1, n + 1), float64, nats
         Entry (a, b), a < b, is the cost of the step from the a-th SNR to the b-th, with 0 the start (SNR zero);
-        infinite for a >= b. Leading columns are known throughout.
+        infinite for a >= b. Missingness indicators are known throughout.
     """
     book = denoiser.codebook
     noise = RowNoise(
@@ -74,7 +74,7 @@ def step_costs(denoiser: Denoiser, x: Tensor, snrs: Tensor, generator: torch.Gen
     )
     points = book.embed(x)
     known = book.leading & ~x.isnan()
-    x = x.masked_fill(known, math.nan)  # (B, C): what is to be told
+    x = x.masked_fill(known, math.nan)  # (B, C): the cells to be priced
     states = [State.start(book, points, known)]
     posteriors = [denoiser(*states[0])]
     for i, snr in enumerate(snrs.tolist()):
@@ -128,7 +128,7 @@ def place_steps(
     *,
     generator: torch.Generator,
 ) -> list[IsotropicSchedule]:
-    """Isotropic schedules whose steps lie where the information is, by a pilot on rows ``x``.
+    """Isotropic schedules whose steps have the least expected code length, from a pilot on rows ``x``.
 
     Parameters
     ----------
@@ -154,7 +154,7 @@ def place_steps(
 
 @torch.no_grad()
 def pairwise_information(codebook: Codebook, x: Tensor) -> Tensor:
-    """Mutual information of every two columns of few categories, from counts.
+    """Mutual information of every two columns of few categories, from smoothed counts.
 
     Parameters
     ----------
@@ -165,7 +165,7 @@ def pairwise_information(codebook: Codebook, x: Tensor) -> Tensor:
     Returns
     -------
     Tensor, shape (C', C'), float64, nats
-        In the order of ``codebook.finite``, zero on the diagonal; half a count is spread over every pair's table.
+        In the order of ``codebook.finite``, zero on the diagonal. Half a count is spread over the table of each pair.
     """
     levels = codebook.levels
     joint = pair_counts(codebook, x[:ORDER_ROWS])
@@ -179,18 +179,18 @@ def pairwise_information(codebook: Codebook, x: Tensor) -> Tensor:
 def spread_orders(
     information: Tensor, n_orders: int, generator: torch.Generator
 ) -> tuple[tuple[int, ...], ...]:
-    """Orders in which the next column is always one of which those before say least.
+    """Orders in which the next column has the least mutual information with those before it.
 
     Parameters
     ----------
     information : Tensor, shape (C, C), nats
         Between every two columns.
     n_orders : int
-        Each begins with a random column, and with the information shaken at random.
+        Each begins with a random column; jitter on the information makes them differ.
     generator : torch.Generator
         Of the CPU.
     """
-    # where nothing is known of any, chance decides
+    # with no information at all, the jitter decides
     information = information.double().cpu().clamp_min(1e-9)
     n = len(information)
     first = torch.randint(n, (n_orders,), generator=generator)
@@ -212,9 +212,9 @@ def spread_orders(
 def table_orders(
     codebook: Codebook, x: Tensor, generator: torch.Generator
 ) -> tuple[tuple[int, ...], ...] | None:
-    """Spread orders of a table's columns; None of one with more categories than pairs of them are counted.
+    """Spread orders of a table's columns; None if it has too many levels for counting pairs.
 
-    Of a continuous column or a large vocabulary nothing is known, so it has the mean information of the others.
+    Continuous and high-cardinality columns are given the mean information of the others.
     """
     if codebook.n_columns < 2 or not 2 <= codebook.levels.n_points <= ORDER_LEVELS:
         return None
@@ -229,7 +229,7 @@ def table_orders(
 
 @dataclass(frozen=True)
 class Candidate:
-    """A way to spend denoiser calls, and what it gave on held-out rows (nats per row)."""
+    """A schedule, its number of paths, and its nats per row on held-out rows."""
 
     kind: str
     schedule: Schedule
@@ -243,7 +243,7 @@ class Candidate:
 
 
 def paths_within(n_evaluations: int, schedule: Schedule) -> int:
-    """Paths M for a budget of calls per row: at least two, for a standard error, and no path twice."""
+    """Paths M for a budget of calls per row: at least two, for a standard error, unless the schedule has only one."""
     within = max(2, n_evaluations // schedule.n_steps)
     return min(within, distinct_paths(schedule) or within)
 
@@ -257,7 +257,7 @@ def possible_paths(
     n_evaluations: int,
     generator: torch.Generator,
 ) -> Iterator[tuple[str, Schedule]]:
-    """Names and schedules of paths that leave at least two for ``n_evaluations``; parameters as of :func:`choose_path`."""
+    """Names and schedules of which ``n_evaluations`` pays for two paths; parameters as of :func:`choose_path`."""
     book = denoiser.codebook
     n_columns = max(1, book.n_columns - int(book.leading.sum()))
     most = max(1, n_evaluations // 2)
@@ -265,13 +265,13 @@ def possible_paths(
         few = min(n_columns, max(1, most // 4))
         for n_steps in sorted({min(n_columns, most), few}):
             yield "coordinate", CoordinateSchedule(n_steps)
-        # orders are no part of the model's chance
+        # always the same orders, whatever the generator
         at_random = torch.Generator().manual_seed(n_columns)
         blocks = sorted({n for n in (few, max(1, most // 2)) if 1 < n < n_columns})
         orders = table_orders(book, x, at_random) if blocks and not book.has_leading else None
         for n_steps in blocks if orders is not None else ():
             spread = CoordinateSchedule(n_steps, orders)
-            # as many orders as there are paths: the score is exact, and it is these that are sampled
+            # as many orders as there are paths: then the score is exact
             orders_taken = cast(tuple, orders)[: paths_within(n_evaluations, spread)]
             yield "spread", CoordinateSchedule(n_steps, orders_taken)
     if kind != "coordinate":
@@ -292,7 +292,7 @@ def choose_path(
     generator: torch.Generator,
     max_rows: int = 256,
 ) -> list[Candidate]:
-    """Paths of about equal cost, measured on held-out rows; the best comes first.
+    """Schedules of about equal cost, compared on held-out rows; the best comes first.
 
     Parameters
     ----------
@@ -301,21 +301,29 @@ def choose_path(
         Training rows to place steps on, held-out rows to measure on.
     quadrature : Quadrature
     kind : {"auto", "coordinate", "isotropic"}
-        Which paths to try.
+        Which schedules to try.
     n_evaluations : int
-        Denoiser calls per row that each candidate may spend, split into paths and steps.
+        Denoiser calls per row for each candidate: about steps times paths. Where two paths need more, they are spent
+        all the same.
     generator : torch.Generator
     max_rows : int
-        Held-out rows used at most, fewer of a wide table; the best two, if they are close, run on over more.
+        Most held-out rows used, fewer for a wide table. If the best two are close, they are compared on more.
+
+    Raises
+    ------
+    ValueError
+        If ``kind`` is unknown.
     """
     if kind not in ("auto", "coordinate", "isotropic"):
         raise ValueError(f"kind must be 'auto', 'coordinate' or 'isotropic', got {kind!r}")
     if kind == "auto" and denoiser.codebook.vocabularies:
-        # which asks for a large vocabulary once a path, an isotropic one at every step
+        # it needs a high-cardinality column once a path, an isotropic schedule needs it at every step
         kind = "coordinate"
     max_rows = min(max_rows, max(32, CHOICE_CELLS // denoiser.row_work))
     book = denoiser.codebook
-    given = book.leading if book.has_leading else None  # a path takes the others, given these
+    given = (
+        book.leading if book.has_leading else None
+    )  # a path prices the other columns given these
     seed = int(torch.randint(2**31, (1,), generator=generator, device=generator.device))
     candidates = list(
         possible_paths(
@@ -336,7 +344,7 @@ def choose_path(
     best, second = ranked[0], ranked[min(1, len(ranked) - 1)]
     gap = (nats[second] - nats[best]).double()
     if len(more) and best != second and gap.mean() < 3 * gap.std() / math.sqrt(len(gap)):
-        # too close to call: the two run on, and the rest stay behind
+        # too close to decide: the best two are compared on more rows
         for i in (best, second):
             nats[i] = torch.cat([nats[i], measure(candidates[i][1], more)])
         if nats[second].mean() < nats[best].mean():

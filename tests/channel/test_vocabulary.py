@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from laws import LAW, code, empty_state, random_network, rounding, seeded_generator, seeds, simplex
 from scipy import stats
 
-from discrete_itd.channel import CoordinateSchedule, IsotropicSchedule, posterior
+from discrete_itd.channel import CoordinateSchedule, IsotropicSchedule, high_cardinality
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.levels import CODE_LENGTH, VERTEX
 from discrete_itd.channel.posterior import VocabularyPosterior
@@ -184,9 +184,9 @@ def test_chunks_change_nothing(device, dtype, monkeypatch, cells):
             yield q.log_probs_of_all()
             yield q.sample(noise, where, allow_unseen=False)
 
-        monkeypatch.setattr(posterior, "CHUNK_CELLS", 1 << 24)
+        monkeypatch.setattr(high_cardinality, "CHUNK_CELLS", 1 << 24)
         whole = list(everything())
-        monkeypatch.setattr(posterior, "CHUNK_CELLS", cells)
+        monkeypatch.setattr(high_cardinality, "CHUNK_CELLS", cells)
         for a, b in zip(everything(), whole, strict=True):
             torch.testing.assert_close(a, b, atol=rounding(dtype), rtol=rounding(dtype))
 

@@ -1,0 +1,137 @@
+"""The posterior of a high-cardinality column: computed only where it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from discrete_itd.channel.codebook import Vocabulary
+from discrete_itd.channel.levels import VERTEX
+
+CODE_KNOWN_SNR = 2e5  # codes lie a tenth of a unit apart or more
+CHUNK_CELLS = 1 << 24  # rows times categories of one softmax
+
+
+class VocabularyPosterior:
+    r"""A distribution over the categories of a high-cardinality column, one for each of B rows.
+
+    Its logits are :math:`\log\pi_k + \langle y, e_k\rangle - \gamma\|e_k\|^2/2 + f_k`, eq. (2), with
+    :math:`f_k = \langle h, u_k\rangle` of a network; so the pair (y, h) of a few numbers is the whole posterior, and
+    one matrix product normalises it exactly.
+
+    Parameters
+    ----------
+    vocabulary : Vocabulary
+    log_probs : Tensor, shape (K,), nats
+        The prior, :math:`\log\pi`.
+    y : Tensor, shape (B, D_j)
+    snr : Tensor, shape (B,)
+    h : Tensor, shape (B, r), optional
+    u : Tensor, shape (n_levels, r), optional
+        The network's vectors of the categories; it moves probability among the seen ones only.
+    shared : bool
+        Whether all rows are equal, so that one is computed for all.
+    """
+
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        log_probs: Tensor,
+        y: Tensor,
+        snr: Tensor,
+        h: Tensor | None = None,
+        u: Tensor | None = None,
+        *,
+        shared: bool = False,
+    ) -> None:
+        self.vocabulary, self.log_probs = vocabulary, log_probs
+        self.y, self.snr, self.h, self.u, self.shared = y, snr, h, u, shared
+
+    def _logits(self, rows: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Chunks of the numbered rows, and their normalised logits (b, K)."""
+        n, codes = self.vocabulary.n_levels, self.vocabulary.codes
+        for part in rows.split(max(1, CHUNK_CELLS // len(codes))):
+            known = torch.isinf(self.snr[part])
+            y = self.y[part] * torch.where(known, CODE_KNOWN_SNR, 1.0)[:, None]
+            gamma = torch.where(known, CODE_KNOWN_SNR, self.snr[part])[:, None]
+            base = torch.addmm(self.log_probs, y, codes.T)
+            base = torch.cat([base[:, :n] - gamma * (VERTEX**2 / 2), base[:, n:]], 1)
+            if self.h is None or self.u is None:
+                yield part, torch.log_softmax(base, 1)
+                continue
+            seen = torch.log_softmax(base[:, :n] + self.h[part] @ self.u.T, 1)
+            if self.vocabulary.open:
+                split = torch.log_softmax(
+                    torch.stack([torch.logsumexp(base[:, :n], 1), base[:, n]], 1), 1
+                )
+                seen = torch.cat([seen + split[:, :1], split[:, 1:]], 1)
+            yield part, seen
+
+    def log_prob(self, cells: Tensor) -> Tensor:
+        """Log-probability of each cell (float64 codes, (B,)), nats; 0 where it is NaN, at no cost."""
+        out = self.y.new_zeros(len(cells))
+        asked = torch.nonzero(~cells.isnan()).flatten()
+        if self.shared and len(asked):
+            _, q = next(self._logits(asked[:1]))
+            return out.index_copy(0, asked, q[0, cells[asked].long()])
+        parts = [q.gather(1, cells[i, None].long())[:, 0] for i, q in self._logits(asked)]
+        return out.index_copy(0, asked, torch.cat(parts)) if parts else out
+
+    def log_probs_of_all(self) -> Tensor:
+        """Log-probabilities of all categories, (B, K), nats: as large as the vocabulary."""
+        rows = torch.arange(len(self.y), device=self.y.device)
+        parts = [q for _, q in self._logits(rows)]
+        return torch.cat(parts) if parts else self.y.new_zeros(0, self.vocabulary.n_points)
+
+    def mode(self, cells: Tensor) -> Tensor:
+        """The most probable seen category where ``cells`` (B,) is true: float64 codes, (B,); 0 elsewhere."""
+        out = torch.zeros(len(self.y), dtype=torch.float64, device=self.y.device)
+        for part, logits in self._logits(torch.nonzero(cells).flatten()):
+            out[part] = logits[:, : self.vocabulary.n_levels].argmax(1).double()
+        return out
+
+    def mean(self) -> Tensor:
+        r"""The denoised point :math:`\hat x`, shape (B, D_j); where the cell is known, the point itself."""
+        codes, out = self.vocabulary.codes, self.y
+        noisy = ~torch.isinf(self.snr)
+        if self.h is None:  # where nothing is known, the mean is that of the prior
+            prior = self.log_probs.exp() @ codes
+            out = torch.where((self.snr == 0)[:, None], prior, out)
+            noisy = noisy & (self.snr > 0)
+        rows = torch.nonzero(noisy).flatten()
+        if self.shared and len(rows):
+            _, q = next(self._logits(rows[:1]))
+            return (q.exp() @ codes).expand(len(out), -1)
+        parts = [q.exp() @ codes for _, q in self._logits(rows)]
+        return out.index_copy(0, rows, torch.cat(parts)) if parts else out
+
+    def update(self, y: Tensor, snr: Tensor) -> VocabularyPosterior:
+        """The Bayes update by evidence ``y`` (B, D_j) at ``snr`` (B,)."""
+        y = torch.where(torch.isinf(snr)[:, None], y, self.y + y)
+        return VocabularyPosterior(
+            self.vocabulary, self.log_probs, y, self.snr + snr, self.h, self.u
+        )
+
+    def pick(self, rows: Callable[[Tensor], Tensor], *, shared: bool) -> VocabularyPosterior:
+        """The posterior of other rows, ``rows`` of each tensor."""
+        h = None if self.h is None else rows(self.h)
+        y, snr = rows(self.y), rows(self.snr)
+        return VocabularyPosterior(
+            self.vocabulary, self.log_probs, y, snr, h, self.u, shared=shared
+        )
+
+    def sample(self, generator: torch.Generator, cells: Tensor, *, allow_unseen: bool) -> Tensor:
+        """One category where ``cells`` (B,) is true: float64 codes, (B,); 0 elsewhere."""
+        out = torch.zeros(len(self.y), dtype=torch.float64, device=self.y.device)
+        for part, logits in self._logits(torch.nonzero(cells).flatten()):
+            if self.vocabulary.open and not allow_unseen:
+                logits = logits[:, : self.vocabulary.n_levels]
+            probs = torch.softmax(logits.double(), 1)
+            u = torch.rand(
+                len(part), 1, generator=generator, device=probs.device, dtype=probs.dtype
+            )
+            code = torch.searchsorted(probs.cumsum(1), u, right=True)[:, 0]
+            out[part] = code.clamp_max(probs.shape[1] - 1).double()
+        return out

@@ -1,0 +1,121 @@
+"""Log-probabilities with their standard errors, from the log-weights of several paths."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy import stats
+from torch import Tensor
+
+CONFIDENCE = 0.95  # of the interval of 1.96 standard errors to both sides
+
+
+class Estimate(NamedTuple):
+    """Log-probabilities with their standard errors: two float64 tensors of shape (N,), in nats.
+
+    See :func:`combine` for what ``log_prob`` ± 1.96 ``stderr`` covers.
+    """
+
+    log_prob: Tensor
+    stderr: Tensor
+
+
+class Attribution(NamedTuple):
+    """An estimate and its split by column: ``surprisal`` (N, C) sums over columns to ``-log_prob``."""
+
+    log_prob: Tensor
+    stderr: Tensor
+    surprisal: Tensor
+
+
+def combine(log_w: Tensor, distinct: int | None = None) -> Estimate:
+    r"""Log-mean-exp over paths, and a standard error that covers it.
+
+    Parameters
+    ----------
+    log_w : Tensor, shape (N, M), float64
+        Log-weights; NaN where a row has fewer paths than others.
+    distinct : int, optional
+        How many different paths there are, if there is an end to them: a row that has them all has no error.
+
+    Returns
+    -------
+    Estimate
+        ``log_prob``, and ``stderr`` such that the interval of 1.96 ``stderr`` to both sides is meant to cover
+        :math:`\log P_\theta(x)` of (6) with 95 % confidence. With one path the error is unknown: NaN.
+
+    Notes
+    -----
+    The standard error is the sum of two parts, with v the variance of the log-weights and l their log-mean-exp.
+
+    * Chance: the larger of :math:`\sqrt{v/M}` and the error of the delta method :math:`s_\Delta`, which cannot exceed
+      one nat. Where paths agree, so do the two. It is multiplied by Student's quantile over 1.96, since v is known
+      from M paths only, with :math:`\max(1, 2(M-1)/3)` degrees of freedom, since log-weights have heavier tails than
+      a Gaussian.
+    * Bias: l is too low on average. If log-weights were Gaussian, :math:`\log P` would be their mean plus v/2. The
+      difference to l counts as half-width, so it is divided by 1.96; multiplied by :math:`\min(1, 4 s_\Delta)`, since
+      l is accurate whatever the distribution where :math:`s_\Delta` is small; and at most :math:`2 \sqrt{v}`, since
+      the formula means nothing where paths are tens of nats apart.
+
+    The 2/3 and the 4 were chosen on held-out rows of mushroom, adult and car; coverage there, on other tables and on
+    anomalies is measured by ``python -m tests.benchmarks.promises coverage``. Anomalies are covered less often: where
+    paths disagree by many nats, the few paths that explain the row best are rarely among those drawn, and no statistic
+    of the others can tell. Of ``distinct`` paths drawn without replacement the error falls as
+    :math:`\sqrt{1 - M / distinct}`.
+    """
+    there = ~log_w.isnan()
+    m = there.sum(1).double()
+    log_prob = log_w.masked_fill(~there, -torch.inf).logsumexp(1) - m.log()
+    w = torch.exp(log_w - log_prob[:, None])  # mean 1
+    mean = log_w.nan_to_num(0.0).sum(1) / m
+    variance = torch.where(there, log_w - mean[:, None], 0.0).square().sum(1) / (m - 1)
+    delta = (torch.where(there, w - 1, 0.0).square().sum(1) / (m - 1) / m).sqrt()
+    chance = _student(m) * torch.maximum(delta, (variance / m).sqrt())
+    bias = (mean + variance / 2 - log_prob).clamp_min(0.0) * (4 * delta).clamp_max(1.0)
+    bias = torch.minimum(bias, 2 * variance.sqrt())
+    stderr = chance + bias / float(stats.norm.ppf((1 + CONFIDENCE) / 2))
+    if distinct is not None:
+        stderr = stderr * (1 - m / distinct).clamp_min(0.0).sqrt()
+        stderr = stderr.masked_fill(m >= distinct, 0.0)
+    return Estimate(log_prob, stderr)
+
+
+def _student(m: Tensor) -> Tensor:
+    """Student's quantile for the variance of M log-weights, over the Gaussian one: as ``m``, NaN for one path."""
+    top = (1 + CONFIDENCE) / 2
+    numbers, which = m.unique(return_inverse=True)
+    n = numbers.cpu().numpy()
+    freedom = np.where(n > 1, np.maximum(1.0, 2 / 3 * (n - 1)), np.nan)
+    ratio = stats.t.ppf(top, freedom) / stats.norm.ppf(top)
+    return torch.as_tensor(ratio).to(m)[which]
+
+
+def attribute(log_w: Tensor, distinct: int | None = None) -> Attribution:
+    r"""Split the log-mean-exp over paths by column, exactly.
+
+    Parameters
+    ----------
+    log_w : Tensor, shape (N, M, C), float64
+        Log-weights by column; NaN where a row has fewer paths.
+    distinct : int, optional
+        As of :func:`combine`.
+
+    Notes
+    -----
+    Column j gets :math:`-\sum_m \lambda_m \log W_{mj}` with convex weights between uniform and proportional to W:
+    the only mixture of the two for which the columns add up to the score.
+    """
+    total = log_w.sum(2)  # (N, M)
+    estimate = combine(total, distinct)
+    there = ~total.isnan()
+    total = total.masked_fill(~there, 0.0)
+    equal = there.double() / there.sum(1, keepdim=True)
+    by_weight = torch.where(there, torch.exp(total - estimate.log_prob[:, None]), 0.0) * equal
+    low, high = (equal * total).sum(1), (by_weight * total).sum(1)
+    share = (estimate.log_prob - low) / (high - low)
+    share = torch.where(high - low > 1e-9, share, 0.5).clamp(0, 1)[:, None]
+    weights = share * by_weight + (1 - share) * equal
+    surprisal = -(weights[:, :, None] * log_w.nan_to_num(0.0)).sum(1)
+    return Attribution(*estimate, surprisal)
