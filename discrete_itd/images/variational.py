@@ -82,15 +82,7 @@ def variational_bound(
     if variance not in ("fixed_small", "fixed_large"):
         raise ValueError(f"variance must be 'fixed_small' or 'fixed_large', got {variance!r}")
     bar = noising.alphas_cumprod.to(x.device)
-    before = torch.cat([bar.new_ones(1), bar[:-1]])
-    beta = 1 - bar / before
-    tilde = beta * (1 - before) / (1 - bar)
-    tilde[0] = tilde[1]  # the last reverse step has noise, too
-    big = torch.cat([tilde[:1], beta[1:]])
-    var = tilde if variance == "fixed_small" else big
-    pull = (
-        before.sqrt() * beta / (1 - bar)
-    )  # weight of the prediction in the mean of a reverse step
+    tilde, var, pull = _reverse_steps(bar, variance)
     last = len(bar) - 1
     n_times = min(TIMES, last) if n_times is None else n_times
     if not isinstance(n_times, int) or not 1 <= n_times <= last:
@@ -135,6 +127,16 @@ def variational_bound(
         if progress is not None:
             progress(len(rows))
     return Estimate(torch.cat(log_probs), torch.cat(stderrs))
+
+
+def _reverse_steps(bar: Tensor, variance: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Of each reverse step: the posterior's variance, the model's, and the weight of the prediction in the mean."""
+    before = torch.cat([bar.new_ones(1), bar[:-1]])
+    beta = 1 - bar / before
+    tilde = beta * (1 - before) / (1 - bar)
+    tilde[0] = tilde[1]  # the last reverse step has noise, too
+    var = tilde if variance == "fixed_small" else torch.cat([tilde[:1], beta[1:]])
+    return tilde, var, before.sqrt() * beta / (1 - bar)
 
 
 def _log_mass(x: Tensor, mean: Tensor, sd: float, gap: float, low: float, high: float) -> Tensor:
