@@ -1,4 +1,4 @@
-"""Checks of what users pass, in scikit-learn's wording."""
+"""Checks of parameters and arguments, in scikit-learn's wording."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from discrete_itd.recipes import recipe
 PATHS = ("auto", "coordinate", "isotropic")
 MISSING = ("marginalise", "category")
 UNKNOWN = ("smooth", "error")
-MOST_ROWS = 1e9  # that weights may stand for: rows are repeated as they say
+MOST_ROWS = 1e9  # after rows are repeated by their weights
 
 
 def check_parameters(parameters: Mapping[str, Any]) -> None:
-    """Raise a ValueError or TypeError that names the wrong one of an estimator's parameters."""
+    """Raise a ValueError or TypeError that names the invalid one of an estimator's parameters."""
     recipe(parameters["denoiser"])
     for name, least in (("max_steps", 0), ("n_evaluations", 2)):
         check_integer(name, parameters[name], least)

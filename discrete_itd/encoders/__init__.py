@@ -1,10 +1,10 @@
 """Columns of a table <-> numbers and codes <-> points: the schema of a table.
 
-A :class:`TableEncoder` looks at a pandas frame, decides what each column is, and maps rows to numbers
-and back. What a column becomes, unless the user says otherwise:
+A :class:`TableEncoder` infers the kind of each column of a pandas frame and maps rows to numbers and back;
+:class:`Rows` is a table that was read and encoded once. The kind of a column, unless the user specifies it:
 
 ==============================  ==========  ===============================================================
-dtype                           kind        what it knows
+dtype                           kind        categories or scale
 ==============================  ==========  ===============================================================
 category                        nominal     the categories of the dtype, used or not
 Arrow dictionary                nominal     the distinct values

@@ -1,4 +1,4 @@
-"""Columns of categories: a code for each value, rare ones pooled, and one slot for the unseen."""
+"""Columns of categories: a level for each value, one for all rare values together, and one for unseen values."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import pandas as pd
 from discrete_itd.channel.codebook import ColumnPoints
 from discrete_itd.encoders.cells import PlainCells, Scalar, plain
 
-MANY_CATEGORIES = 1000  # more slots than this share the coordinates of a code
-RARE = 5  # times; rarer categories of a column of many are pooled
+MANY_CATEGORIES = 1000  # a column of more levels than this is embedded by a code, not one-hot
+RARE = 5  # occurrences; rarer categories of a high-cardinality column are pooled
 FINEST_GAP = 1e-3  # in standard deviations; closer levels are spaced by rank
 
 
@@ -23,28 +23,28 @@ FINEST_GAP = 1e-3  # in standard deviations; closer levels are spaced by rank
 class Categories:
     """A column whose cells are one of finitely many values.
 
-    Slots: the categories that are not pooled, in order; then, if any are pooled, one for all of these; then,
+    Levels: the categories that are not pooled, in order; then, if any are pooled, one for all of these; then,
     if the column is open, one for every other value.
 
     Parameters
     ----------
     kind : {"nominal", "ordinal"}
     categories : tuple of str, int, float or bool
-        All of them, in order. Empty if no value was ever there: then every value is unseen.
+        All of them, in order. Empty if the column had no values in training: then every value is unseen.
     open : bool
-        Whether the last slot stands for a value that is none of the categories.
+        Whether the last level stands for values that are none of the categories.
     levels : tuple of float
         Points of an ordinal column's categories on the line.
     pooled : tuple of int
-        Positions of the categories that share a slot evenly, the most frequent first.
+        Positions of the categories that share a level evenly, the most frequent first.
     unseen_count : float
-        Rows' worth of evidence for the unseen, to smooth the marginal with: one half, or, in a column of many
-        categories, the number of those seen exactly once.
+        Pseudo-count of unseen values when the marginal is smoothed: one half, or, in a high-cardinality column,
+        the number of categories seen exactly once.
 
     References
     ----------
     Good, "The population frequencies of species and the estimation of population parameters", Biometrika 1953:
-    the mass of the unseen is about that of the values seen once.
+    the probability of an unseen value is about that of the values seen once together.
     """
 
     kind: Literal["nominal", "ordinal"]
@@ -102,37 +102,37 @@ class Categories:
 
     @cached_property
     def _kept(self) -> np.ndarray:
-        """Positions of the categories that have a slot of their own."""
+        """Positions of the categories that have a level of their own."""
         return np.setdiff1d(np.arange(len(self.categories)), np.array(self.pooled, np.int64))
 
     @cached_property
-    def _slots(self) -> np.ndarray:
-        """The slot of each category."""
-        slots = np.full(len(self.categories), len(self._kept))
-        slots[self._kept] = np.arange(len(self._kept))
-        return slots
+    def _level_of(self) -> np.ndarray:
+        """The level of each category."""
+        level_of = np.full(len(self.categories), len(self._kept))
+        level_of[self._kept] = np.arange(len(self._kept))
+        return level_of
 
     @property
     def n_levels(self) -> int:
-        """Number of slots, that of the unseen not counted."""
+        """Number of levels without that of unseen values."""
         return max(1, len(self._kept) + bool(self.pooled))
 
     @property
     def points(self) -> ColumnPoints:
-        """The points of the slots."""
+        """The points of the levels."""
         if self.kind == "ordinal":
             return ColumnPoints("line", self.n_levels, self.open, self.levels)
         many = self.n_levels + self.open > MANY_CATEGORIES
         return ColumnPoints("code" if many else "simplex", self.n_levels, self.open)
 
     def values(self) -> tuple[pd.Index, np.ndarray, np.ndarray]:
-        """The categories, the slot of each, and its share of the slot's mass."""
+        """The categories, the level of each, and its share of the level's probability."""
         share = np.ones(len(self.categories))
         share[list(self.pooled)] = 1 / max(1, len(self.pooled))
-        return self._index, self._slots, share
+        return self._index, self._level_of, share
 
     def encode(self, name: Hashable, cells: PlainCells) -> tuple[np.ndarray, np.ndarray]:
-        """Slots of the values, float64, and the log of each one's share of its slot.
+        """Levels of the values, float64, and the log of each value's share of its level.
 
         Raises
         ------
@@ -152,9 +152,9 @@ class Categories:
             raise ValueError(f"column {name!r}: unseen category {cells.first(unseen)!r}")
         if unseen.all():
             return np.full(len(position), float(self.n_levels)), np.zeros(len(position))
-        slot = np.where(unseen, self.n_levels, self._slots[position])
-        pooled = ~unseen & (slot == len(self._kept))
-        return slot.astype(float), np.where(pooled, -math.log(len(self.pooled) or 1), 0.0)
+        level = np.where(unseen, self.n_levels, self._level_of[position])
+        pooled = ~unseen & (level == len(self._kept))
+        return level.astype(float), np.where(pooled, -math.log(len(self.pooled) or 1), 0.0)
 
     def _find(self, values: np.ndarray) -> np.ndarray:
         """Position of each value among the categories, -1 where there is none; TypeError if one has no hash.
@@ -179,20 +179,20 @@ class Categories:
         return position
 
     def decode(self, x: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
-        """Positions of the categories, -1 where the slot is that of the unseen or x is NaN.
+        """Positions of the categories, -1 where the level is that of unseen values or x is NaN.
 
-        The pooled slot gives a random member, or, without ``rng``, the most frequent one.
+        The pooled level gives a random member, or, without ``rng``, the most frequent one.
         """
         n_kept = len(self._kept)
-        slot = np.where(np.isnan(x), -1, x).astype(np.int64)
-        position = np.full(len(slot), -1)
-        own = (slot >= 0) & (slot < n_kept)
-        position[own] = self._kept[slot[own]]
+        level = np.where(np.isnan(x), -1, x).astype(np.int64)
+        position = np.full(len(level), -1)
+        own = (level >= 0) & (level < n_kept)
+        position[own] = self._kept[level[own]]
         if self.pooled:
-            members, pool = np.array(self.pooled), slot == n_kept
-            drawn = np.zeros(len(slot), np.int64)
+            members, pool = np.array(self.pooled), level == n_kept
+            drawn = np.zeros(len(level), np.int64)
             if rng is not None:
-                drawn = rng.integers(len(members), size=len(slot))
+                drawn = rng.integers(len(members), size=len(level))
             position[pool] = members[drawn[pool]]
         return position
 
@@ -215,9 +215,9 @@ def fit_categories(
     counts : ndarray of int, shape (K,)
     is_open : bool
     equally_spaced : bool
-        Whether ordinal categories that are numbers lie at equal distances all the same.
+        Whether ordinal categories are equally spaced even if they are numbers.
     min_count : int, optional
-        Nominal categories seen fewer times are pooled; if None, 5 in a column of many categories, else none are.
+        Nominal categories with fewer occurrences are pooled; if None, 5 in a high-cardinality column, else none.
     """
     levels: tuple[float, ...] = ()
     if kind == "ordinal":

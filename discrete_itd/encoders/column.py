@@ -26,7 +26,7 @@ from discrete_itd.encoders.numeric import Bins, Continuous
 
 Codec = Categories | Bins | Continuous
 CODECS = {"nominal": Categories, "ordinal": Categories, "binned": Bins, "continuous": Continuous}
-SUSPICIOUS_ROWS = 5  # so many unseen values and no seen one are hardly chance
+SUSPICIOUS_ROWS = 5  # this many unseen values and no known one are hardly chance
 
 
 @dataclass(frozen=True)
@@ -72,41 +72,41 @@ class Column:
 
     @property
     def open(self) -> bool:
-        """Whether a slot stands for values that are none of the categories."""
+        """Whether a level stands for values that are none of the categories."""
         return self.codec.open
 
     @property
     def is_text(self) -> bool:
-        """Whether it has categories, all of them text."""
+        """Whether the column has categories and all of them are text."""
         return bool(self.categories) and all(isinstance(c, str) for c in self.categories)
 
     @property
     def family(self) -> str:
-        """What its values are if it has no categories: "number", "datetime" or "timedelta"."""
+        """What the values are if they are not categories: "number", "datetime" or "timedelta"."""
         found = family(self.dtype)
         return found if found in TIMES else "number"
 
     @property
     def points(self) -> ColumnPoints:
-        """Where the core puts it."""
+        """The points to which its levels or values are embedded."""
         return self.codec.points
 
     def values(self) -> tuple[pd.Index, np.ndarray, np.ndarray]:
-        """The categories or intervals, the slot of each, and its share of the slot's mass.
+        """The categories or intervals, the level of each, and its share of the level's probability.
 
         A continuous column has none: TypeError.
         """
         if isinstance(self.codec, Continuous):
             raise TypeError(f"column {self.name!r}: continuous, without categories")
-        index, slot, share = self.codec.values()
+        index, level, share = self.codec.values()
         if isinstance(self.codec, Bins) and self.family != "number":
             index = time_intervals(self.codec.edges, self.dtype, self.origin, self.step)
-        return index, slot, share
+        return index, level, share
 
     def encode(self, values: pd.Series) -> tuple[np.ndarray, np.ndarray, bool]:
         """The core's numbers and log-volumes, float64, NaN and 0 where a cell is missing.
 
-        The third answer is whether so many values are unseen, and none is not, that the type is likely wrong.
+        The third result is whether all of several values are unseen, so that the dtype is probably wrong.
 
         Raises
         ------

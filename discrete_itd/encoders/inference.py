@@ -1,4 +1,4 @@
-"""What a column is: the user's word for it, or else what its dtype and values say."""
+"""Inference of the kind of a column: as the user specifies, otherwise from its dtype and values."""
 
 from __future__ import annotations
 
@@ -36,20 +36,22 @@ KINDS: tuple[Kind, ...] = ("nominal", "ordinal", "continuous", "binned")
 MISSING = ("marginalise", "category")
 OPTIONS = {"kind": KINDS, "edges": ("binned",), "bins": ("binned",), "min_count": ("nominal",)}
 
-FLOAT_KIND: Kind = "continuous"  # of columns of many distinct numbers
-FEW_NUMBERS = 20  # distinct values; so few are levels, not measurements
+FLOAT_KIND: Kind = "continuous"  # the kind of columns of many distinct numbers
+FEW_NUMBERS = 20  # distinct values at most, to be ordinal levels instead of measurements
 MANY_NUMBERS = 256  # distinct integers; more are measurements
 ENOUGH_ROWS = 100  # to tell that values hardly repeat
-OFTEN = 20  # times each, on average; broken numbers that come so often are levels
-STRAY = 0.1  # share of texts among numbers; so few are likely mistakes
+OFTEN = 20  # mean occurrences of a value; fractional numbers that repeat this often are levels
+STRAY = 0.1  # share of texts among numbers below which they are probably mistakes
 LONG_TEXT = 30  # characters, on average
-NO_SURPRISE = 1e9  # rows that a value is worth where there was none in training
+NO_SURPRISE = (
+    1e9  # pseudo-count of any value of a column without values in training: its surprisal is 0
+)
 WHOLE_UP_TO = 2.0**52  # floats further out have no halves
 
 
 @dataclass(frozen=True)
 class ColumnSpec:
-    """What a user says about one column; None where they say nothing."""
+    """What a user specifies about one column; None where nothing is specified."""
 
     kind: Kind | None = None
     edges: tuple[float, ...] | None = None
@@ -59,7 +61,7 @@ class ColumnSpec:
 
 
 def check_column_spec(name: Hashable, spec: Any) -> ColumnSpec:
-    """Check and complete what ``column_types=`` says of one column.
+    """Check and complete the entry of one column in ``column_types``.
 
     Parameters
     ----------
@@ -152,7 +154,8 @@ def infer_column(
     n_missing = int((cells.where < 0).sum())
     if n_missing == len(values):
         warnings.warn(
-            f"column {name!r}: every cell is missing; the column tells nothing", stacklevel=4
+            f"column {name!r}: every cell is missing; the column carries no information",
+            stacklevel=4,
         )
     if isinstance(dtype, np.dtype) and family(cells.values.dtype) in TIMES:
         dtype = cells.values.dtype  # times in objects come back as times
@@ -259,7 +262,7 @@ def _fit_categories(
 
 
 def _warn_of_text(name: Hashable, categories: list[Scalar], n: int) -> None:
-    """Warn of text that hardly ever repeats: there is nothing to learn from it."""
+    """Warn of text that hardly ever repeats: nothing can be learned from it."""
     text = [c for c in categories if isinstance(c, str)]
     if text and len(categories) - len(text) > FEW_NUMBERS and len(text) <= STRAY * len(categories):
         warnings.warn(

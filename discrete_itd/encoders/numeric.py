@@ -157,7 +157,7 @@ def _inverse_power(y: np.ndarray, power: float) -> np.ndarray:
 class Bins:
     r"""A column of numbers cut into bins, with an exponential tail on either side.
 
-    Slots: 0 for values below the first edge, 1 ... K for the bins, K + 1 for values above the last edge. Bins
+    Levels: 0 for values below the first edge, 1 ... K for the bins, K + 1 for values above the last edge. Bins
     contain their left edge, the last one also its right. Within a bin the density is even; beyond the edges it
     falls as :math:`\exp(-d/s)/s` with the distance d. Of whole numbers, edges lie half-way between two, tails are
     geometric, and everything is a probability mass.
@@ -168,11 +168,11 @@ class Bins:
     edges : tuple of K + 1 floats
         Increasing.
     levels : tuple of K + 2 floats
-        Points of the slots on the line.
+        Points of the levels on the line.
     tails : tuple of two floats
         Mean distance s beyond the first and the last edge.
     atoms : tuple of float
-        Values so frequent that they have a bin to themselves, which is decoded to nothing else.
+        Values so frequent that they have a bin of their own, which is always decoded to that value.
     """
 
     whole: bool
@@ -208,23 +208,23 @@ class Bins:
 
     @property
     def points(self) -> ColumnPoints:
-        """The points of the slots."""
+        """The points of the levels."""
         return ColumnPoints("line", len(self.levels), False, self.levels)
 
     def values(self) -> tuple[pd.Index, np.ndarray, np.ndarray]:
-        """The intervals, the slot of each, and its share of the slot's mass."""
+        """The intervals, the level of each, and its share of the level's probability."""
         breaks = [-math.inf, *self.edges, math.inf]
         n = len(breaks) - 1
         return pd.IntervalIndex.from_breaks(breaks, closed="left"), np.arange(n), np.ones(n)
 
     def encode(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Slots of the values, float64, and the log-density of each within its slot."""
+        """Levels of the values, float64, and the log-density of each within its level."""
         edges, n_bins = np.array(self.edges), self.n_levels
-        slot = np.searchsorted(edges, values, side="right")
-        slot[values == edges[-1]] = n_bins
+        level = np.searchsorted(edges, values, side="right")
+        level[values == edges[-1]] = n_bins
         low, high = self.tails
-        log_density = np.concatenate(([0.0], -np.log(self._widths), [0.0]))[slot]
-        for outside, edge, s in ((slot == 0, edges[0], low), (slot > n_bins, edges[-1], high)):
+        log_density = np.concatenate(([0.0], -np.log(self._widths), [0.0]))[level]
+        for outside, edge, s in ((level == 0, edges[0], low), (level > n_bins, edges[-1], high)):
             with np.errstate(over="ignore"):
                 fall = np.minimum(np.abs(values[outside] - edge) / s, 1e300)
             if self.whole:  # 1/2, 3/2, 5/2, ... away
@@ -232,15 +232,15 @@ class Bins:
             else:
                 norm = -math.log(s)
             log_density[outside] = norm - fall
-        return slot.astype(float), log_density
+        return level.astype(float), log_density
 
     def decode(self, x: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
-        """A value drawn from each slot, or, without ``rng``, its middle (in a tail, its median); NaN stays NaN."""
+        """A value drawn from each level, or, without ``rng``, its middle (in a tail, its median); NaN stays NaN."""
         edges, n_bins = np.array(self.edges), self.n_levels
         missing = np.isnan(x)
-        slot = np.clip(np.where(missing, 0, x).astype(np.int64), 0, n_bins + 1)
-        share = np.full(len(slot), 0.5) if rng is None else rng.random(len(slot))
-        inner = np.clip(slot, 1, n_bins)
+        level = np.clip(np.where(missing, 0, x).astype(np.int64), 0, n_bins + 1)
+        share = np.full(len(level), 0.5) if rng is None else rng.random(len(level))
+        inner = np.clip(level, 1, n_bins)
         left, right = edges[inner - 1], edges[inner]
         values = left * (1 - share) + right * share
         if self.whole:
@@ -252,8 +252,8 @@ class Bins:
             values = np.where(np.isnan(home[inner]), values, home[inner])
         with np.errstate(over="ignore"):
             for outside, edge, s, sign in (
-                (slot == 0, edges[0], self.tails[0], -1),
-                (slot > n_bins, edges[-1], self.tails[1], 1),
+                (level == 0, edges[0], self.tails[0], -1),
+                (level > n_bins, edges[-1], self.tails[1], 1),
             ):
                 beyond = -np.log1p(-share[outside]) * s
                 if self.whole:
@@ -304,9 +304,9 @@ def fit_bins(
         ends = edges[0] - tails[0], edges[-1] + tails[1]
     centers = np.concatenate((ends[:1], edges[:-1] / 2 + edges[1:] / 2, ends[1:]))
     centers = np.clip(centers, -LARGEST, LARGEST)
-    slot = np.searchsorted(edges, values, side="right")
-    slot[values == edges[-1]] = len(widths)
-    levels = line_levels(centers, np.bincount(slot, minlength=len(centers)))
+    level = np.searchsorted(edges, values, side="right")
+    level[values == edges[-1]] = len(widths)
+    levels = line_levels(centers, np.bincount(level, minlength=len(centers)))
     return Bins(whole, tuple(edges.tolist()), levels, (tails[0], tails[1]), tuple(atoms.tolist()))
 
 
@@ -342,6 +342,6 @@ def _quantile_edges(values: np.ndarray, whole: bool, bins: int) -> tuple[np.ndar
 
 
 def _gaps(values: np.ndarray) -> np.ndarray:
-    """Distances between neighbours; what is no float is the largest one."""
+    """Distances between neighbours, clipped to the largest float."""
     with np.errstate(over="ignore"):
         return np.minimum(np.diff(values), LARGEST)

@@ -1,4 +1,4 @@
-"""The schema of a table: rows of a pandas frame <-> rows of numbers that the core knows."""
+"""The schema of a table: rows of a pandas frame <-> rows of numbers for the model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from discrete_itd.encoders.dtypes import is_category
 from discrete_itd.encoders.inference import MISSING, check_column_spec, infer_column
 
 INDICATOR = ColumnPoints("simplex", 2)
-PRESENT, ABSENT = 0.0, 1.0  # categories of an indicator
+PRESENT, ABSENT = 0.0, 1.0  # levels of a missingness indicator
 
 
 class Cells(NamedTuple):
@@ -36,8 +36,8 @@ class Cells(NamedTuple):
 class TableEncoder:
     """The schema of a table: one :class:`Column` per column of the user's.
 
-    Internal columns are the user's, in their order, followed by one indicator (0 present, 1 missing) for each column
-    whose missing cells are a category.
+    Internal columns are the user's, in their order, followed by one missingness indicator (0 present, 1 missing) for
+    each column whose missing cells are a category.
 
     Parameters
     ----------
@@ -77,20 +77,20 @@ class TableEncoder:
         missing: str = "marginalise",
         from_array: bool = False,
     ) -> TableEncoder:
-        """Decide what each column is.
+        """Infer the kind of each column, and learn its categories, bins or scale.
 
         Parameters
         ----------
         frame : DataFrame, shape (N, C)
         columns : mapping from name to kind or options, or one kind for all, optional
-            Overrides what the dtypes say; see :func:`check_column_spec`.
+            Overrides the inference; see :func:`check_column_spec`.
         handle_unknown : {"smooth", "error"}
-            Whether a column of categories gets a slot for values never seen. Boolean columns never do.
+            Whether a column of categories gets a level for values never seen. Boolean columns never do.
         missing : {"marginalise", "category"}
-            Whether missing cells are left out of a row's score, or are told apart from present ones by an indicator
-            column. Columns without missing cells in training have no indicator.
+            Whether missing cells are left out of a row's score, or a missingness indicator is part of it. Columns
+            without missing cells in training have no indicator.
         from_array : bool
-            Whether the frame was made of an array: integers are then codes of nominal categories.
+            Whether the frame was made from an array: integers are then codes of nominal categories.
 
         Raises
         ------
@@ -141,7 +141,7 @@ class TableEncoder:
 
     @property
     def unseen_counts(self) -> list[float]:
-        """By internal column, how many rows of training the slot of unseen categories is worth."""
+        """By internal column, the pseudo-count of the level of unseen values."""
         counts = [getattr(c.codec, "unseen_count", 0.5) for c in self.schema]
         return [counts[j] for j in self.owner]
 
@@ -176,8 +176,8 @@ class TableEncoder:
             if column.name not in frame.columns:
                 raise ValueError(f"column {column.name!r}: the table has no such column")
             values = cast(pd.Series, frame[column.name])
-            x[:, j], log_volume[:, j], strange = column.encode(values)
-            if strange:
+            x[:, j], log_volume[:, j], is_suspicious = column.encode(values)
+            if is_suspicious:
                 warnings.warn(
                     f"column {column.name!r}: no value was seen in training (dtype {values.dtype}, fitted as"
                     f" {column.dtype}, {column.kind}); is the dtype the same, and the kind right (column_types=)?",
