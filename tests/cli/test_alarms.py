@@ -1,5 +1,7 @@
 """Detectors on the command line: fitting one, its columns and options in score, its density in the other commands."""
 
+import functools
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -247,12 +249,17 @@ def test_given_raises_no_alarms(capsys):
     pd.testing.assert_frame_equal(scores(), scores("m.csv"))
 
 
+@functools.cache
+def uncalibrated_detector():
+    density = small(max_steps=5, random_state=0)
+    detector = DiffusionOutlierDetector(density, calibration_fraction=0, random_state=0)
+    return detector.fit(reported.table(100, 8))
+
+
 @pytest.fixture
 def uncalibrated(place):
-    """A detector whose threshold is all it has."""
-    density = small(max_steps=5, random_state=0)
-    frame = reported.table(100, 8)
-    DiffusionOutlierDetector(density, calibration_fraction=0, random_state=0).fit(frame).save("u")
+    """A detector without calibration rows."""
+    uncalibrated_detector().save("u")
     return place
 
 

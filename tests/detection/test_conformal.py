@@ -149,7 +149,7 @@ def test_intervals_of_the_rate_cover_it():
 def test_intervals_of_a_days_alarms_cover_them():
     random = np.random.default_rng(1)
     inside = []
-    for _ in range(1000):
+    for _ in range(300):
         found = at_rate(random.random(100), 0.05, rows_per_day=500)
         expected, low, high = found.alarms_per_day
         assert np.isclose(expected, 500 * 5 / 101)
@@ -214,14 +214,14 @@ def test_recent_rows_tell_what_labels_would():
 def test_ordinary_recent_rows_are_not_paid_for(miss_cost):
     """Chance gives no reason for alarms, however dear a miss."""
     random = np.random.default_rng(0)
-    for _ in range(20):
+    for _ in range(5):
         calibration, recent = random.normal(size=300), random.normal(size=2000)
         with pytest.warns(UserWarning, match="no more small p-values"):
             found = at_cost(calibration, recent=recent, miss_cost=miss_cost, check_cost=1)
         assert found.offset == -math.inf
 
 
-@pytest.mark.parametrize("n_recent", [50, 100, 400])
+@pytest.mark.parametrize("n_recent", [50, 400])
 def test_few_ordinary_recent_rows_are_not_paid_for(monkeypatch, n_recent):
     """Where the calibration rows are many, what is uncertain is how many of the recent ones are ordinary."""
     # those of the cost's interval, which is not asked for
