@@ -149,6 +149,10 @@ def _add_fit(fit: argparse.ArgumentParser) -> None:
         "that the same rows are held out again)",
     )
     _add_device(fit)
+    _add_detector(fit)
+
+
+def _add_detector(fit: argparse.ArgumentParser) -> None:
     alarms = fit.add_argument_group("alarms")
     alarms.add_argument("--detector", action="store_true", help="fit a detector, see above")
     alarms.add_argument(

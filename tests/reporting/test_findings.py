@@ -206,7 +206,14 @@ def test_the_most_anomalous_rows_are_those_with_the_lowest_scores():
     ],
 )
 def test_what_was_expected_is_a_reason_only_if_there_is_no_other(monkeypatch, expected, kept):
-    line = {"row": 0, "value": "x", "excess_nats": 2.0, "probability": 0.5, "low": None, "conflict_column": None}
+    line = {
+        "row": 0,
+        "value": "x",
+        "excess_nats": 2.0,
+        "probability": 0.5,
+        "low": None,
+        "conflict_column": None,
+    }
     line |= {"high": None, "conflict_nats": 0.0, "conflict_value": None}
     told = [
         line
