@@ -7,7 +7,7 @@ zero and cost nothing.
 * :class:`Isotropic`: all columns at one SNR; :math:`-\log P(x)` by the integral (3).
 * :class:`Masked`: a random subset of the columns known, the others unknown; there (3) has the closed form of a
   cross-entropy.
-* :class:`Hybrid`: a random subset known, the others at one SNR; (3) for the others given the subset.
+* a hybrid, ``Isotropic(masks=True)``: a random subset known, the others at one SNR; (3) for these given the subset.
 * :class:`ContinuousPath`: the continuous columns of the rows at a finite SNR, whose squared error does not depend on
   the width of the posterior; their price is the cost of a path (6) of a few random steps.
 
@@ -91,19 +91,23 @@ class Objective:
 
 
 class Isotropic(Objective):
-    """All columns at one SNR, drawn from an importance density; half the weighted squared error, eq. (3)."""
+    """Columns at one SNR, drawn from an importance density; half the weighted squared error, eq. (3).
+
+    Parameters
+    ----------
+    quadrature : Quadrature
+    masks : bool
+        Whether a random subset of the cells is known, so that the price is (3) for the others given the subset: a
+        *hybrid* of isotropic and masked rows. Otherwise only the missingness indicators are known.
+    """
 
     noisy = True
 
-    def __init__(self, quadrature: Quadrature) -> None:
-        self.quadrature = quadrature
-
-    def known(self, book: Codebook, x: Tensor, draws: Draws) -> Tensor:
-        """The cells that are shown, (B, C): the missingness indicators."""
-        return book.leading & ~x.isnan()
+    def __init__(self, quadrature: Quadrature, *, masks: bool = False) -> None:
+        self.quadrature, self.masks = quadrature, masks
 
     def show(self, book: Codebook, x: Tensor, draws: Draws) -> View:
-        known = self.known(book, x, draws)
+        known = _random_subset(x, draws) if self.masks else book.leading & ~x.isnan()
         snr, _ = self.quadrature.points(draws.quantile)
         snr = snr.to(book.dtype)[:, None].expand(x.shape).masked_fill(known, math.inf)
         return View(x, known, snr.masked_fill(x.isnan(), 0.0), draws)
@@ -116,15 +120,6 @@ class Isotropic(Objective):
         error = error.masked_fill(book.per_coord(free_of_charge), 0.0).sum(1)
         _, weight = self.quadrature.points(view.draws.quantile)
         return 0.5 * weight.to(error) * error  # (3)
-
-
-class Hybrid(Isotropic):
-    """A random subset of the cells known, the others at one SNR: (3) for the others given the subset."""
-
-    masks = True
-
-    def known(self, book: Codebook, x: Tensor, draws: Draws) -> Tensor:
-        return _random_subset(x, draws)
 
 
 class Masked(Objective):
@@ -269,7 +264,7 @@ class TrainingLoss:
         isotropic, masked, hybrid = shares
         self.parts: list[tuple[Objective, float]] = [
             (Isotropic(quadrature), isotropic),
-            (Hybrid(quadrature), hybrid),
+            (Isotropic(quadrature, masks=True), hybrid),
             (Masked(balanced=balanced), masked),
         ]
 

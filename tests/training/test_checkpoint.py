@@ -351,8 +351,17 @@ def test_models_and_checkpoints_are_told_apart(path, tmp_path):
         Checkpoint(tmp_path)
 
 
+def test_a_checkpoint_of_another_release_is_refused(path, tmp_path):
+    header, tensors = read_state(path, kind="checkpoint")
+    for name in ("format", "kind", "layout"):
+        del header[name]
+    write_state(tmp_path / "old", (header, tensors), kind="checkpoint")
+    with pytest.raises(ValueError, match="written by another release of discrete_itd"):
+        Checkpoint(tmp_path / "old")
+
+
 @given(data=st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_a_damaged_file_is_refused(data, path, tmp_path_factory):
     content = bytearray(path.read_bytes())
     if data.draw(st.booleans()):
