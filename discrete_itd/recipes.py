@@ -60,12 +60,10 @@ class Independent(Recipe):
     exact = True
 
     def fit(self, rows: TrainingRows, plan: FitPlan) -> MarginalDenoiser:
-        """The marginals of the rows."""
         return rows.marginals
 
     @property
     def label(self) -> str:
-        """See :attr:`Recipe.label`."""
         return "independent"
 
 
@@ -83,7 +81,6 @@ class Trees(Recipe):
     exact = True
 
     def fit(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
-        """The candidate that predicts held-out rows best."""
         return rows.once(self, lambda: best_exact(self.candidates, rows))
 
     def candidates(self, rows: TrainingRows) -> Iterator[Denoiser]:
@@ -103,13 +100,11 @@ class Trees(Recipe):
             )
 
     def check(self) -> Trees:
-        """See :meth:`Recipe.check`."""
         check_count("n_components", self.n_components, 1, MOST_COMPONENTS)
         return self
 
     @property
     def label(self) -> str:
-        """As "tree" or "8 trees"."""
         return "tree" if self.n_components == 1 else f"{self.n_components} trees"
 
 
@@ -128,7 +123,6 @@ class Mixture(Recipe):
     exact = True
 
     def fit(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
-        """The candidate that predicts held-out rows best."""
         return rows.once(self, lambda: best_exact(self.candidates, rows))
 
     def fit_base(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
@@ -175,14 +169,12 @@ class Mixture(Recipe):
             best, n = nats, n * CLASS_FACTOR
 
     def check(self) -> Mixture:
-        """See :meth:`Recipe.check`."""
         if self.n_components is not None:
             check_count("n_components", self.n_components, 1, MOST_COMPONENTS)
         return self
 
     @property
     def label(self) -> str:
-        """As "mixture" or "mixture of 64"."""
         return "mixture" if self.n_components is None else f"mixture of {self.n_components}"
 
 
@@ -201,11 +193,9 @@ class BayesNet(Recipe):
     exact = True
 
     def fit(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
-        """The network of the table, or that of the table with merged one-hot groups."""
         return rows.once(self, lambda: best_exact(self.candidates, rows))
 
     def candidates(self, rows: TrainingRows) -> Iterator[Denoiser]:
-        """One network."""
         if not len(rows.codebook.finite):
             yield rows.marginals
         else:
@@ -214,13 +204,11 @@ class BayesNet(Recipe):
             )
 
     def check(self) -> BayesNet:
-        """See :meth:`Recipe.check`."""
         check_count("most_table", self.most_table, 1, 1 << 24)
         return self
 
     @property
     def label(self) -> str:
-        """See :attr:`Recipe.label`."""
         return "bayes net"
 
 
@@ -309,7 +297,6 @@ class Network(Recipe):
         )
 
     def check(self) -> Network:
-        """See :meth:`Recipe.check`."""
         architectures = ("auto", *ARCHITECTURES)
         if self.architecture not in architectures:
             raise ValueError(
@@ -331,7 +318,6 @@ class Network(Recipe):
 
     @property
     def label(self) -> str:
-        """As "network" or "transformer"."""
         return "network" if self.architecture == "auto" else self.architecture
 
 
@@ -349,15 +335,13 @@ class Ensemble(Recipe):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Ensemble:
-        """The recipe whose :meth:`config` went through JSON."""
+        """The ensemble whose config came back from JSON with a list of members."""
         return cls(tuple(config["members"]))
 
     def fit(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
-        """Fit the members, then their weights."""
         return fit_ensemble([recipe(member) for member in self.members], rows, plan)
 
     def check(self) -> Ensemble:
-        """See :meth:`Recipe.check`."""
         if not isinstance(self.members, list | tuple):
             raise TypeError(f"members must be a tuple of recipes, got {self.members!r}")
         if not 1 <= len(self.members) <= MOST_MEMBERS:

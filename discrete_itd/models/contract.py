@@ -135,17 +135,17 @@ class TrainingRows:
         return self._made[key]
 
     @cached_property
-    def joining(self) -> OneHotGroups | None:
+    def one_hot_groups(self) -> OneHotGroups | None:
         """The one-hot groups among the columns; None if there are none."""
         return OneHotGroups.detect(self.codebook, self.x)
 
     @cached_property
-    def joined(self) -> TrainingRows | None:
+    def merged(self) -> TrainingRows | None:
         """The same rows with every one-hot group as one categorical column; None if there are no groups."""
-        if self.joining is None:
+        if self.one_hot_groups is None:
             return None
-        x, x_valid = self.joining.encode(self.x), self.joining.encode(self.x_valid)
-        marginals = self.joining.marginals(self.marginals, x)
+        x, x_valid = self.one_hot_groups.encode(self.x), self.one_hot_groups.encode(self.x_valid)
+        marginals = self.one_hot_groups.marginals(self.marginals, x)
         return TrainingRows(marginals, x, x_valid, self.generator)
 
     def held_out_nats(self, denoiser: Denoiser) -> float:

@@ -21,9 +21,10 @@ def best_exact(
     rows : TrainingRows
     """
     best = min(candidates(rows), key=rows.held_out_nats)
-    if rows.joining is None or rows.joined is None:
+    if rows.one_hot_groups is None or rows.merged is None:
         return best
     joined = [
-        OneHotDenoiser(rows.joining, inner, rows.marginals) for inner in candidates(rows.joined)
+        OneHotDenoiser(rows.one_hot_groups, inner, rows.marginals)
+        for inner in candidates(rows.merged)
     ]
     return min([best, *joined], key=rows.held_out_nats)

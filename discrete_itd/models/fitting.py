@@ -90,7 +90,7 @@ def fit_model(
         encoder.codebook().to(device), x, unseen_counts=encoder.unseen_counts
     )
     rows = TrainingRows(marginals, x, x_valid, generator)
-    kind = "coordinate" if isinstance(schedule, CoordinateSchedule) else schedule
+    kind = schedule if isinstance(schedule, str) or schedule.noisy else "coordinate"
     if isinstance(kind, str) and kind in PATTERNS:
         training = replace(training, patterns=PATTERNS[kind], judged=JUDGED[kind])
     plan = FitPlan(training, seed, progress, checkpoint)

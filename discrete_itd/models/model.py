@@ -1,4 +1,4 @@
-"""A fitted model: the schema of a table, a denoiser of its rows, and the path on which they are scored."""
+"""A fitted model: the schema of a table, a denoiser of its rows, and the schedule on which they are scored."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from discrete_itd.storage.parts import (
 from discrete_itd.storage.schema import building, check_fields, check_table
 from discrete_itd.training.train import seeded
 
-EFFORT = 16  # with max_stderr, a row may cost this many times n_evaluations
+EFFORT = 16  # with max_stderr, a row may take up to this many times n_evaluations
 HEADER = {
     "schema": list,
     "schedule": dict,
@@ -45,28 +45,28 @@ HEADER = {
     "members": dict,
     "stopped": str,
 }
-BATCH_CELLS = 1 << 23  # rows times numbers of a posterior, in one denoiser call
+BATCH_CELLS = 1 << 23  # rows times floats of a posterior, in one denoiser call
 
 
 @dataclass(frozen=True)
 class Model:
-    """What a fit has learned, and all that answers need.
+    """The result of a fit, with all that scoring, explaining and sampling need.
 
     Parameters
     ----------
     encoder : TableEncoder
     denoiser : Denoiser
     marginals : MarginalDenoiser
-        Independent columns of the same rows: what the denoiser knows more than.
+        Independent columns fitted to the same rows, for comparison.
     schedule : Schedule
     seed : int
-        Of the noise of scores.
+        Seed of the random orders and the noise on which rows are scored.
     history : DataFrame
-        One line per evaluation.
+        One line per validation during training.
     schedule_table : DataFrame
         The schedules tried, the best first.
     members : DataFrame
-        What each member of an ensemble is worth; empty for another denoiser.
+        Marginal contribution and cost of each member of an ensemble; empty for another denoiser.
     stopped : str
         Why training ended.
     """
@@ -83,12 +83,12 @@ class Model:
 
     @property
     def device(self) -> torch.device:
-        """Where the denoiser lies."""
+        """The device of the denoiser."""
         return self.denoiser.codebook.device
 
     @property
     def batch_size(self) -> int:
-        """Rows of one denoiser call, so that memory is bounded."""
+        """Rows in one denoiser call, such that memory is bounded."""
         return max(16, min(2048, BATCH_CELLS // self.denoiser.codebook.size))
 
     def log_prob(
@@ -109,8 +109,8 @@ class Model:
             Denoiser evaluations per row; with missingness indicators, those for the indicators and those for the other
             columns together (:func:`split_evaluations`).
         max_stderr : float, optional
-            Nats; rows whose standard error is larger get up to ``EFFORT`` times as many calls, half of which decide
-            how many the other half is to be.
+            Nats. Rows with a larger standard error get up to ``EFFORT`` times as many evaluations: half of them decide
+            how many the other half, the estimate, has.
         given : Tensor of bool, shape (C',), optional
             Columns to condition on.
         progress : callable, optional
@@ -118,7 +118,7 @@ class Model:
 
         Notes
         -----
-        A denoiser with a closed form is asked for that, and has no error.
+        An exact denoiser gives its closed form, with standard error 0.
         """
         if self.denoiser.exact:
             return self._exact(self.denoiser, x, given, progress)
@@ -136,7 +136,7 @@ class Model:
         given: Tensor | None,
         progress: Callable[[int], object] | None,
     ) -> Estimate:
-        """Closed form of log P(x), or of log P(x) less that of the given cells."""
+        """Closed form of log P(x); with ``given``, minus the log-probability of the given cells."""
 
         def call(rows: Tensor) -> Tensor:
             log_prob = denoiser.log_prob(rows).double()
@@ -161,7 +161,7 @@ class Model:
         given: Tensor | None = None,
         progress: Callable[[int], object] | None = None,
     ) -> Attribution:
-        """As :meth:`log_prob`, with each internal column's share."""
+        """As :meth:`log_prob`, with the surprisal of each internal column."""
         parts = [
             path_attribution(self.denoiser, **stage, progress=progress)
             for stage in self._stages(x, n_evaluations, max_stderr, given)
@@ -205,10 +205,10 @@ class Model:
     def _stages(
         self, x: Tensor, n_evaluations: int, max_stderr: float | None, given: Tensor | None
     ) -> list[dict[str, Any]]:
-        """Arguments of the path estimator, for the conditional factors of which a row's probability is the product.
+        """Arguments of the path estimator for each of the conditional factors of a row's probability.
 
-        What is missing comes first. If a value became known before its indicator, no mass would be left for
-        "it is missing", and all masses together would be more than one.
+        Missingness indicators come first. If a value became known before its indicator, no mass would be left for
+        "the cell is missing", and the total mass would exceed one.
         """
         book, schedule = self.denoiser.codebook, self.schedule
         indicators = book.leading
@@ -240,11 +240,11 @@ class Model:
     ) -> dict[str, Any]:
         if given is not None:
             n_free = max(1, int((~given).sum()))
-            if n_free == 1:  # one cell: its distribution is what the denoiser says, in one call
+            if n_free == 1:  # one call gives the distribution of a single cell
                 schedule = CoordinateSchedule(1)
             elif isinstance(schedule, CoordinateSchedule):
                 schedule = CoordinateSchedule(min(n_free, schedule.n_steps), schedule.orders)
-        # with a bound on the standard error, half of the calls decide how many the other half is to be
+        # with a bound on the standard error, half of the evaluations decide how many the other half has
         effort = EFFORT * n_evaluations if max_stderr is None else EFFORT * n_evaluations // 2
         return {
             "x": x,

@@ -1,17 +1,18 @@
 r"""Which rows to hold out: copies of a record stay on one side of the split.
 
-If a record occurs twice, or has a weight, a model fitted to one copy knows the other, and held-out rows flatter it, the
-more the more it overfits. But rows may also be equal by nature: new rows will repeat frequent patterns as often, and a
-model that never saw such a pattern misses it. What tells the two apart is how often a row would occur without having
-been copied. With m occurrences among N rows and a model's probability P(x), rows are taken for copies if
+If a record occurs twice, or has a weight, and one copy is a training row and the other is held out, the held-out
+log-likelihood is too high, and the more so the more the model overfits. But equal rows may also be different records:
+new rows will contain frequent patterns as often, and a training set without such a pattern would be unlike them. The
+two cases are told apart by the number of occurrences expected without copies. With m occurrences among N rows and a
+model's probability P(x), equal rows are taken as copies if
 
 .. math:: \Pr(\mathrm{Poisson}(f N P(x)) \ge m) < 0.01,
 
-where f = 10 allows for what the model does not know. The model is a Chow-Liu tree; where it calls more than a hundredth
-of the rows copies, a mixture of products with few classes must agree. Two rules are added:
+where f = 10 allows for errors of the model. The model is a Chow-Liu tree; where it would make more than one row in a
+hundred a copy, a mixture of products with few classes must agree. There are two more rules:
 
-* A pattern that makes up more than a fiftieth of the rows (and more than five of them) is never taken for copies.
-* If every row occurs k times, or a multiple of it, and k is at most N / 200, k of them at a time are taken for copies.
+* A pattern that makes up more than a fiftieth of the rows (and more than five rows) is never taken as copies.
+* If k divides the number of occurrences of every row, and k is at most N / 200, each k equal rows are one record.
 
 References
 ----------
@@ -37,23 +38,25 @@ from discrete_itd.denoisers import (
     TreeDenoiser,
 )
 
-COMMON_SHARE = 0.02  # of the rows, above which a pattern is frequent
-FEWEST_COMMON = 5  # rows that are never called frequent
+COMMON_SHARE = 0.02  # share of the rows above which a pattern is frequent
+FEWEST_COMMON = 5  # so many equal rows are never a frequent pattern
 SLACK = 10.0  # the factor f
-SURE = 0.01  # how improbable an honest repetition must be
-FEW_COPIES = 0.01  # of the rows: whether so few are copies matters little
+SURE = 0.01  # probability of the occurrences without copies, below which they are copies
+FEW_COPIES = (
+    0.01  # share of the rows: so few copies have little influence, and only the tree is fitted
+)
 FEWEST_BUNDLES = 200  # of k copies each
-MOST_COLUMNS = 48  # that the models see, those of largest entropy
-MOST_LEVELS = 64  # of a column that they see; other columns count by themselves
+MOST_COLUMNS = 48  # modelled, those with the largest entropy
+MOST_LEVELS = 64  # of a modelled column; other columns are taken as independent
 MOST_TOTAL = 512  # levels of these columns together
-TREE_ROWS, MIXTURE_ROWS = 10_000, 5000  # to which they are fitted
-MOST_CLASSES, CLASS_ROWS = 64, 50  # of the mixture, and different rows for each
+TREE_ROWS, MIXTURE_ROWS = 10_000, 5000  # to which the models are fitted
+MOST_CLASSES, CLASS_ROWS = 64, 50  # of the mixture: classes, and distinct rows for each
 
 Ints = NDArray[np.int64]
 
 
 def hold_out(records: Ints, n_held: int, seed: int) -> tuple[Ints, Ints]:
-    """Divide rows at random into held-out ones and the rest, with copies of a record on one side.
+    """Divide rows at random into held-out and training rows, with all copies of a record on one side.
 
     Parameters
     ----------
@@ -67,16 +70,16 @@ def hold_out(records: Ints, n_held: int, seed: int) -> tuple[Ints, Ints]:
     -------
     held, rest : ndarray of int64
         Positions, in random order. Without copies, or if all rows are copies of one, exactly ``n_held`` are held out.
-        Every record is as likely to be held out, however many copies it has.
+        Every record is equally likely to be held out, however many copies it has.
     """
     n = len(records)
     order = np.random.RandomState(seed).permutation(n)
     _, first, inverse = np.unique(records, return_index=True, return_inverse=True)
-    if len(first) == 1:  # there is nothing else to fit to
+    if len(first) == 1:  # there would be no training row
         first, inverse = np.arange(n), np.arange(n)
     rank = np.empty(n, dtype=np.int64)
     rank[order] = np.arange(n)
-    # all copies come when one of them does, which one does not depend on how many they are
+    # all copies come with the first: the place of a record must not depend on how many copies it has
     arrival = np.argsort(rank[first][inverse], kind="stable")
     ends = np.append(np.flatnonzero(np.diff(inverse[arrival])) + 1, n)
     held = np.zeros(n, dtype=bool)
@@ -87,7 +90,7 @@ def hold_out(records: Ints, n_held: int, seed: int) -> tuple[Ints, Ints]:
 
 
 def copies(codes: Ints) -> Ints:
-    """A number for each row, (N,), the same for those that are taken for copies of one record; ``codes`` (N, C)."""
+    """The record of each row of ``codes`` (N, C) as a number, (N,): copies of one record have the same."""
     n = len(codes)
     key = _hash(codes)
     rows, first, group, m = np.unique(
@@ -99,7 +102,7 @@ def copies(codes: Ints) -> Ints:
     common = m > max(COMMON_SHARE * n, FEWEST_COMMON)
     copied = np.zeros(len(rows), dtype=bool)
     rare = np.flatnonzero((m > 1) & ~common)
-    # the cheaper model first; the other is asked of what it does not explain
+    # the cheaper model first; the other is fitted only for repetitions that this one does not explain
     for fit in (_tree, _mixture):
         if len(rare) and (fit is _tree or m[rare].sum() > FEW_COPIES * n):
             expected = SLACK * n * np.exp(_log_prob(fit, codes, codes[first], codes[first[rare]]))
@@ -112,13 +115,13 @@ def copies(codes: Ints) -> Ints:
         place = np.empty(n, dtype=np.int64)  # of each row among its equals
         place[by_group] = np.arange(n) - np.repeat(np.cumsum(m) - m, m)
         bundled = ~common & ~copied
-        head = first[group] * n + place // k  # a number of its own for each k of them
+        head = first[group] * n + place // k  # a number for each k of them
         out = np.where(bundled[group], 2 * n + head, out)
     return out
 
 
 def _hash(codes: Ints) -> NDArray[np.uint64]:
-    """64 bits for each row of ``codes`` (N, C); different ones for different rows, but for chance."""
+    """64-bit hashes of the rows of ``codes`` (N, C)."""
     hashed = cast(Any, pd).util.hash_pandas_object(pd.DataFrame(codes), index=False)
     return hashed.to_numpy()
 
@@ -132,7 +135,7 @@ def equal_values(frame: pd.DataFrame) -> Ints:
 def _numbered(values: pd.Series) -> Ints:
     try:
         return pd.factorize(values)[0].astype(np.int64)
-    except TypeError:  # values that cannot be hashed, about which the fit will complain
+    except TypeError:  # values that cannot be hashed: the fit raises an error later
         return np.arange(len(values))
 
 
@@ -141,7 +144,7 @@ def _tree(base: MarginalDenoiser, x: torch.Tensor) -> Denoiser:
 
 
 def _mixture(base: MarginalDenoiser, x: torch.Tensor) -> Denoiser:
-    """Of so few classes that it cannot learn single rows by heart."""
+    """A mixture with so few classes that it cannot memorise single rows."""
     n_classes = max(2, min(MOST_CLASSES, len(x.unique(dim=0)) // CLASS_ROWS))
     x, generator = x[:MIXTURE_ROWS], torch.Generator().manual_seed(0)
     return MixtureDenoiser.fit(
@@ -156,10 +159,10 @@ def _log_prob(
     distinct: Ints,
     rows: Ints,
 ) -> NDArray[np.float64]:
-    """Log-probability of ``rows`` (n, C) under a model of the columns of few values, fitted to ``codes``.
+    """Log-probability of ``rows`` (n, C) under a model of the columns with few values, fitted to ``codes``.
 
-    A value of another column counts by itself, by how many of the *other* ``distinct`` rows have it: of real numbers
-    none, however often a record was copied.
+    Every other column is taken as independent, and the probability of a value is estimated from how many of the *other*
+    ``distinct`` rows have it: for a real number none, however often its record was copied.
     """
     some = codes[np.random.default_rng(0).permutation(len(codes))[:TREE_ROWS]]
     out, levels, few = np.zeros(len(rows)), [], []

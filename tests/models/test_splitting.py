@@ -1,4 +1,4 @@
-"""Laws of holding rows out: a random division in which no record is on both sides, and natural repetitions are kept."""
+"""Properties of holding rows out: no record is on both sides, and rows that are equal by chance are on both."""
 
 import numpy as np
 import pandas as pd
@@ -26,7 +26,7 @@ def child(n, seed=0):
 
 @LAW
 @given(st.integers(1, 60), st.integers(0, 60), seeds)
-def test_every_row_is_on_one_side(n, n_held, seed):
+def test_property_every_row_is_on_one_side(n, n_held, seed):
     random = np.random.default_rng(seed)
     codes = random.integers(0, random.integers(1, 9), (n, random.integers(1, 4)))
     held, rest = hold_out(copies(codes), n_held, seed)
@@ -52,26 +52,26 @@ def test_without_equal_rows_it_is_a_random_permutation():
     assert np.array_equal(np.concatenate([held, rest]), expected)
 
 
-@pytest.mark.parametrize("times", ["2", "10", "random", "some"])
+@pytest.mark.parametrize("times", ["10", "random", "some"])
 def test_copies_of_records_are_on_one_side(times):
     """However often records are repeated, what is held out is new to the fit."""
     rows, random = child(300), np.random.default_rng(0)
     n = {
-        "2": 2,
         "10": 10,
         "random": random.integers(1, 20, 300),
         "some": np.r_[[1] * 200, [8] * 100],
     }
     codes = np.repeat(rows, n[times], axis=0)
     natural = leaked(rows, *hold_out(copies(rows), 30, 0))
-    shares = [leaked(codes, *hold_out(copies(codes), len(codes) // 10, seed)) for seed in range(5)]
+    records = copies(codes)
+    shares = [leaked(codes, *hold_out(records, len(codes) // 10, seed)) for seed in range(5)]
     assert np.mean(shares) < 0.25 + natural
     by_row = np.array_split(np.random.default_rng(0).permutation(len(codes)), [len(codes) // 10])
     assert leaked(codes, *by_row) > 0.3  # and would not be by itself
 
 
 @pytest.mark.parametrize("name", ["asia", "child"])
-def test_rows_that_are_equal_by_nature_are_divided_one_by_one(name):
+def test_rows_that_are_equal_by_chance_are_divided_one_by_one(name):
     codes = equal_values(load_bayesian_network(name).sample(10_000, random_state=0))
     held, rest = hold_out(copies(codes), 1000, 0)
     order = np.random.RandomState(0).permutation(10_000)
@@ -80,7 +80,7 @@ def test_rows_that_are_equal_by_nature_are_divided_one_by_one(name):
     assert natural > 0.2
 
 
-def test_every_record_is_as_likely_to_be_held_out():
+def test_property_every_record_is_equally_likely_to_be_held_out():
     """However many copies it has: held-out rows are like the others."""
     rows = child(250)
     codes = np.repeat(rows, np.r_[[1] * 200, [5] * 50], axis=0)
@@ -94,10 +94,10 @@ def test_every_record_is_as_likely_to_be_held_out():
 def test_round_counts_are_no_copies(counts):
     """A balanced table, or one of a few frequent patterns, is divided row by row."""
     codes = np.repeat(np.arange(len(counts)), counts)[:, None]
-    n_held = len(codes) // 10
+    records, n_held = copies(codes), len(codes) // 10
     held = np.stack(
         [
-            np.bincount(codes[hold_out(copies(codes), n_held, seed)[0], 0], minlength=len(counts))
+            np.bincount(codes[hold_out(records, n_held, seed)[0], 0], minlength=len(counts))
             for seed in range(40)
         ]
     )
@@ -138,11 +138,8 @@ def test_weights_do_not_flatter_the_held_out_rows():
     plain = DiffusionDensity(denoiser="bayes_net", random_state=0).fit(rows)
     weighted = DiffusionDensity(denoiser="bayes_net", random_state=0)
     weighted.fit(rows, sample_weight=np.full(300, 10))
-    copied = DiffusionDensity(denoiser="bayes_net", random_state=0)
-    copied.fit(pd.concat([rows] * 10, ignore_index=True))
     nats = -weighted.score(test)
     assert nats < -plain.score(test) + 1
-    assert -copied.score(test) == pytest.approx(nats, abs=1)
     # 5 standard errors of a mean over 30 records
     claim = weighted.history_["valid_nats"].min()
     assert nats < claim + 5 * weighted.history_["valid_stderr"].iloc[-1] * np.sqrt(10)
