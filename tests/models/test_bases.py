@@ -108,17 +108,17 @@ def preferring(base):
 @pytest.mark.parametrize("base", [TreeDenoiser, MarginalDenoiser])
 def test_the_base_from_which_a_network_learns_more_is_kept(monkeypatch, base):
     trained = watch(monkeypatch, described, [module, contract], preferring(base))
-    made = TINY.fit(training_rows(chain(150)), plan(40))
+    made = TINY.fit(training_rows(chain(150)), plan(8))
     assert isinstance(made.base, base)
     assert made.width == 8
-    assert trained == [(TREE, 8, None), (MARGINALS, 8, None), (base.__name__, 40, None)]
+    assert trained == [(TREE, 2, None), (MARGINALS, 2, None), (base.__name__, 8, None)]
 
 
 @pytest.mark.usefixtures("short")
 def test_bases_are_compared_once_for_all_networks(monkeypatch):
     trained = watch(monkeypatch, described, [module, contract], preferring(MarginalDenoiser))
-    made = fit(chain(), [TINY, TINY, dataclasses.replace(TINY, base="tree")], max_steps=32)
-    assert [run[1] for run in trained] == [8, 8, 32, 32, 32]
+    made = fit(chain(), [TINY, TINY, dataclasses.replace(TINY, base="tree")], max_steps=8)
+    assert [run[1] for run in trained] == [2, 2, 8, 8, 8]
     kinds = [type(m.base) for m in made.denoiser_.members]
     assert kinds == [MarginalDenoiser, MarginalDenoiser, TreeDenoiser]
 
