@@ -1,12 +1,26 @@
-r"""The Gaussian channel in SNR time: noise, schedules and quadratures.
+r"""The Gaussian channel: points of a table's columns, noise, schedules, quadratures and posteriors.
 
-A row x is seen through :math:`z = \sqrt\gamma x + \varepsilon`, eq. (1). In SNR time the statistic
-:math:`y = \sqrt\gamma z = \gamma x + w_\gamma` has independent increments,
+A row x is observed as :math:`z = \sqrt\gamma x + \varepsilon` with standard normal noise, eq. (1), where
+:math:`\gamma` is the signal-to-noise ratio (SNR). The statistic :math:`y = \sqrt\gamma z` has independent increments
+in :math:`\gamma`,
 
 .. math:: \Delta y = \delta x + \sqrt\delta\, \xi, \qquad \xi \sim N(0, I),
 
-so the pair (y, snr), with y of shape (B, D) and one SNR per column of shape (B, C), is the whole state.
-An infinite SNR means "known", and y then holds the point itself; zero means "nothing known".
+so the pair (y, snr), with y of shape (B, D) and one SNR per column of shape (B, C), is sufficient for the row: it is
+the state of the channel. Where the SNR is infinite the cell is known, and y holds its point; where it is zero, nothing
+is known.
+
+Letters of tensor shapes, here and in the whole core:
+
+=====  ==================================================
+B, N   rows of a batch, rows of a table
+C      columns
+K      levels of one column, the unseen one included
+T      levels of all columns of few categories
+R      continuous columns
+D      coordinates
+S, M   steps of a path, paths
+=====  ==================================================
 
 References
 ----------

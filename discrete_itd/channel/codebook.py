@@ -1,16 +1,14 @@
 """The points of a whole table: which coordinates belong to which column, and rows to points.
 
-A column is of one of three *families*:
+A column belongs to one of three *families*:
 
-* *levels*: few categories on a simplex or a line (:mod:`discrete_itd.channel.levels`);
-* *reals*: a continuous column, one coordinate, the standardised value itself;
-* *words*: a large vocabulary, a code of a few coordinates for each category.
+* *finite*: few categories, on a simplex or a line (:mod:`discrete_itd.channel.levels`);
+* *real*: a continuous column, whose one coordinate is the standardised value itself;
+* *high-cardinality*: many categories, each with a code of a few coordinates.
 
 A row x is a tensor of float64 cells, one per column: the number of the category, or the standardised value;
-NaN where the cell is missing. Its point has D coordinates: those of the levels, then of the reals, then of the words.
-
-The letters of all tensor shapes, here and elsewhere: B rows of a batch, N rows of a table, C columns, K levels of one
-column, T levels of all columns of few categories, R real columns, D coordinates, S steps of a path, M paths.
+NaN where the cell is missing. Its point has D coordinates: those of the finite columns, then of the real, then of the
+high-cardinality ones. The letters of tensor shapes are listed in :mod:`discrete_itd.channel`.
 """
 
 from __future__ import annotations
@@ -28,17 +26,17 @@ __all__ = ["Codebook", "ColumnPoints", "Vocabulary"]
 
 
 class Vocabulary(nn.Module):
-    """The codes of one large vocabulary.
+    """The codes of one high-cardinality column.
 
-    All categories lie on a sphere, scattered at random (but always alike), about one unit apart. The level of unseen
-    categories, the last if the column is open, is the centre of the sphere.
+    All categories lie on a sphere at pseudo-random places, about one unit apart, always the same. The level of unseen
+    categories, if there is one, is the last and lies at the centre of the sphere.
 
     Parameters
     ----------
     points : ColumnPoints
         Of kind "code".
     column : int
-        Which column of the table it is.
+        Number of the column in the table.
     first_coord : int
         Its first coordinate in D.
 
@@ -66,7 +64,7 @@ class Codebook(nn.Module):
     ----------
     columns : sequence of ColumnPoints, length C
     leading : sequence of int
-        Columns that are always known before the others, like those that say which cells are missing.
+        Columns that precede all others on every path: the missingness indicators.
 
     Attributes
     ----------
@@ -76,7 +74,7 @@ class Codebook(nn.Module):
     levels : Levels
         The columns of few categories.
     vocabularies : list of Vocabulary
-        The columns of many.
+        The high-cardinality columns.
     finite, reals : Tensor of int64
         Numbers of the columns of few categories and of the continuous columns.
     real_coords : slice
@@ -84,9 +82,9 @@ class Codebook(nn.Module):
     coord_column : Tensor of int64, shape (D,)
         The column of each coordinate.
     size : int
-        Numbers of a posterior per row, which memory is proportional to.
+        Floats of a row's posterior, to which memory is proportional.
     work : int
-        Numbers that are worked out to know a posterior of a row in full, which time is proportional to.
+        Floats computed for a row's posterior in full, to which time is proportional.
 
     Examples
     --------
@@ -131,18 +129,18 @@ class Codebook(nn.Module):
         keep("leading", [j in leading for j in range(self.n_columns)], torch.bool)
         keep("coord_column", coord_column, torch.int64)
         keep("known_snr", [c.known_snr for c in self.columns], torch.get_default_dtype())
-        # a vocabulary's posterior is kept as a few numbers, and worked out a few rows at a time
+        # the posterior of a high-cardinality column is kept as a few floats, and computed a few rows at a time
         self.size = self.levels.n_points + 8 * len(reals) + 2 * CODE_LENGTH * len(words)
         self.work = self.size + sum(self.columns[j].n_points for j in words)
 
     @property
     def vocabularies(self) -> list[Vocabulary]:
-        """The columns of many categories."""
+        """The high-cardinality columns."""
         return cast(list[Vocabulary], list(self._vocabularies))
 
     @property
     def device(self) -> torch.device:
-        """Where the points lie."""
+        """The device of the points."""
         return self.known_snr.device
 
     @property

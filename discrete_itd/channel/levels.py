@@ -1,7 +1,7 @@
-r"""The points at which the categories of columns of few sit, and the arithmetic on them.
+r"""The points of the levels of columns of few categories, and the arithmetic on them.
 
 Column :math:`j` has :math:`K_j` *levels* (its categories, and, where the column is open, one last level
-for "a category never seen"). Each level is a point :math:`e_{jk}` with a single non-zero coordinate:
+for unseen categories). Each level is a point :math:`e_{jk}` with a single non-zero coordinate:
 
 * ``"simplex"``: level :math:`k` has a coordinate of its own and the value :math:`1/\sqrt2`, so that any two
   categories are at distance one;
@@ -13,7 +13,7 @@ categories is stored category-major, (B, K, G), so that a softmax runs along a v
 group of many is stored column-major, (B, G, K). On two CPU cores this is 10 to 30 times faster than
 a scatter over ragged segments (``python -m tests.benchmarks.segments``).
 
-Shapes use the letters of :mod:`discrete_itd.channel.codebook`, with C and D counted over these columns alone, and G
+Shapes use the letters of :mod:`discrete_itd.channel`, with C and D counted over these columns alone, and G
 for the columns of one group.
 """
 

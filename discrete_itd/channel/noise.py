@@ -1,4 +1,4 @@
-"""Random numbers that depend on what they are for, never on where it stands: a counter-based generator.
+"""Random numbers keyed by the content of a row, not by its position: a counter-based generator.
 
 References
 ----------

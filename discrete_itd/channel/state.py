@@ -1,4 +1,4 @@
-"""The state of the channel: the evidence (y, snr) that has been seen of each row so far."""
+"""The state of the channel: the evidence (y, snr) about each row so far."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from discrete_itd.channel.codebook import Codebook
 
 
 class State(NamedTuple):
-    """What the channel has shown so far: ``y`` (B, D) and ``snr`` (B, C)."""
+    """The evidence about B rows: ``y`` (B, D) and ``snr`` (B, C)."""
 
     y: Tensor
     snr: Tensor
 
     @classmethod
     def start(cls, codebook: Codebook, points: Tensor, given: Tensor | None = None) -> State:
-        """Nothing known of the rows ``points`` (B, D) but the cells where ``given`` (B, C) is true."""
+        """The state of rows ``points`` (B, D) in which only the cells ``given`` (B, C) are known."""
         snr = points.new_zeros(len(points), codebook.n_columns)
         if given is None:
             return cls(torch.zeros_like(points), snr)

@@ -1,4 +1,4 @@
-"""What is asked of a training, and what it tells."""
+"""The settings of a training, and its report."""
 
 from __future__ import annotations
 
@@ -10,28 +10,29 @@ ENDS = ("max_steps", "max_time", "no improvement", "interrupted", "diverged")
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """How to train.
+    """Settings of a training.
 
     Parameters
     ----------
     max_steps : int
-        Optimiser steps at most.
+        Most optimiser steps.
     max_time : float, optional
-        Seconds at most. The learning rate falls to zero at whichever bound comes first.
+        Most seconds. The learning rate falls to zero at the bound that comes first.
     batch_size : int
         Rows B per step.
     learning_rate, weight_decay : float
         Of AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101).
     ema : float
-        Decay per step of the moving average of weights, which is what is validated and kept.
+        Decay per step of the moving average of the weights. The average is validated and kept.
     patterns : tuple of three floats
-        Shares of isotropic, masked and hybrid rows in a batch.
+        Shares of isotropic, masked and hybrid rows in a batch, see :mod:`discrete_itd.training.objectives`.
     judged : tuple of three floats
-        The same, of the held-out rows by which weights are judged; hybrids estimate conditional nats, no code length.
+        The same, of the held-out rows on which weights are validated. The nats of hybrid rows are conditional, so they
+        are not part of a code length.
     n_validations : int
         Validations in a full run.
     patience : int
-        Validations without improvement after which the learning rate is cut, and at last training stopped.
+        Validations without improvement after which the learning rate is cut and, if it is small already, training ends.
     """
 
     max_steps: int = 6000
@@ -58,7 +59,7 @@ class Evaluation(NamedTuple):
 
 
 class Rollback(NamedTuple):
-    """Training went wrong at ``step``, and went on from what it was after step ``good``."""
+    """Training diverged at ``step`` and continued from the weights after step ``good``."""
 
     step: int
     good: int
@@ -67,7 +68,7 @@ class Rollback(NamedTuple):
 
 @dataclass
 class Report:
-    """What training did.
+    """The course of a training.
 
     Attributes
     ----------
@@ -75,7 +76,7 @@ class Report:
     stopped : str
         Why it ended: "max_steps", "max_time", "no improvement", "interrupted" or "diverged".
     rollbacks : list of Rollback
-        Where it went wrong and on.
+        Each time it diverged.
     """
 
     history: list[Evaluation] = field(default_factory=list)
