@@ -393,7 +393,7 @@ def test_imputed_tables_keep_what_is_there(model):
     pd.testing.assert_frame_equal(model.impute(complete), complete)
     with pytest.raises(ValueError, match="method must be 'mode' or 'sample', got 'best'"):
         model.impute(TABLE, method="best")
-    with pytest.raises(ValueError, match="n_draws is of method='sample'"):
+    with pytest.raises(ValueError, match="n_draws needs method='sample'"):
         model.impute(TABLE, n_draws=2)
 
 
