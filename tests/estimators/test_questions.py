@@ -533,7 +533,7 @@ def test_an_interrupted_fit_is_usable_and_goes_on(tmp_path, monkeypatch):
     other = DiffusionDensity(
         **{**settings, "denoiser": Network("mlp", width=8, depth=1, base="independent")}
     )
-    with pytest.raises(ValueError, match="the checkpoint is of another run"):
+    with pytest.raises(ValueError, match="the checkpoint belongs to another run"):
         other.fit(TABLE, checkpoint=file)
     on = DiffusionDensity(**settings).fit(TABLE, checkpoint=file)
     assert not file.exists()
