@@ -1,9 +1,8 @@
 """Recipes: which denoiser to fit, as a value that an estimator can hold, compare, copy and save, and that fits itself.
 
-A name stands for a recipe with its defaults: ``"auto"`` and ``"network"`` for :class:`Network`, ``"mlp"`` and
-``"transformer"`` for one with that architecture, ``"independent"``, ``"tree"``, ``"trees"``, ``"bayes_net"``,
-``"mixture"`` and ``"ensemble"`` for the others; a list of names and recipes stands for an :class:`Ensemble` of them.
-A recipe of one's own inherits from :class:`Recipe`.
+A name stands for a recipe with its defaults: ``"auto"``, ``"network"`` and ``"mlp"`` for :class:`Network`,
+``"independent"``, ``"tree"``, ``"trees"``, ``"bayes_net"``, ``"mixture"`` and ``"ensemble"`` for the others; a list of
+names and recipes stands for an :class:`Ensemble` of them. A recipe of one's own inherits from :class:`Recipe`.
 
 One-hot groups (columns with two categories, of which at most one is "on" in a row, like the indicators of one
 categorical column) are found and, in trees, mixtures and Bayesian networks, merged into one categorical column where
@@ -12,8 +11,9 @@ this improves the held-out log-likelihood. A mixture with merged columns leaves 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import InitVar, dataclass
 from functools import partial
 from typing import Any
 
@@ -27,8 +27,6 @@ from discrete_itd.denoisers import (
     NeuralDenoiser,
     TreeDenoiser,
 )
-from discrete_itd.denoisers.neural import ARCHITECTURES
-from discrete_itd.models.architectures import choose_architecture
 from discrete_itd.models.bases import BASE_COLUMNS, BASE_WORK, better_base, may_fit_tree
 from discrete_itd.models.contract import FitPlan, Recipe, TrainingRows
 from discrete_itd.models.exact import best_exact
@@ -50,7 +48,6 @@ MOST_MEMBERS = 64
 PSEUDO_COUNTS = (0.3, 1.0, 3.0, 10.0)  # of a tree, among which held-out rows choose
 FEWEST_CLASSES, CLASS_FACTOR, MOST_CLASSES = 16, 4, 1024  # of a mixture of products, likewise
 BASE_TABLE = 256  # BayesNet.most_table for the base of a network
-DEFAULT_SIZE = {"mlp": (256, 3), "transformer": (64, 3)}
 
 
 @dataclass(frozen=True)
@@ -218,12 +215,10 @@ class Network(Recipe):
 
     Parameters
     ----------
-    architecture : {"auto", "mlp", "transformer"}
-        A residual network on all columns at once, or attention over columns. "auto" trains both for a short time and
-        takes the one that has learned more, if ``width`` is None and the table has 8 to 64 columns, none of them
-        high-cardinality; else it is "mlp". Each has at most 200 steps, or a thirtieth of the steps or of the time.
-    width, depth : int, optional
-        Hidden units and blocks; by default 256 and 3 for a residual network, 64 and 3 for a transformer.
+    architecture : "auto"
+        Deprecated: all networks are residual ones.
+    width, depth : int
+        Hidden units and blocks of the residual network.
     dropout : float
         Share of hidden units dropped in training.
     base : "auto", or the name or recipe of an exact denoiser
@@ -234,32 +229,36 @@ class Network(Recipe):
 
     Notes
     -----
-    Comparisons by training are made only with at least 5 000 training rows, ``max_steps`` of at least 1 500
-    (architectures) or 1 600 (bases) and, if it is given, a ``max_time`` of at least 60 seconds.
+    Bases are compared only with at least 5 000 training rows, ``max_steps`` of at least 1 600 and, if it is given, a
+    ``max_time`` of at least 60 seconds.
 
     A base with many parameters fits its own training rows too well for the network to learn where it errs: mixtures
     with many classes are better members of an ensemble than bases.
     """
 
-    architecture: str = "auto"
-    width: int | None = None
-    depth: int | None = None
+    architecture: InitVar[str] = "auto"
+    width: int = 256
+    depth: int = 3
     dropout: float = 0.1
     base: str | Recipe = "auto"
     trains = True
 
-    def fit(self, rows: TrainingRows, plan: FitPlan) -> NeuralDenoiser:
-        """Choose base and architecture, then train."""
-        base, compared = self.choose_base(rows, plan)
-        architecture = self.architecture
+    def __post_init__(self, architecture: str) -> None:
         if architecture == "auto":
-            architecture = "mlp"
-            if self.width is None:
-                architecture, share = choose_architecture(
-                    lambda a: replace(self, architecture=a).untrained(base), rows, plan
-                )
-                compared += share
-        denoiser = replace(self, architecture=architecture).untrained(base).to(rows.device)
+            return
+        if architecture != "mlp":
+            raise ValueError(f"architecture={architecture!r}: all networks are residual ones now")
+        warnings.warn("architecture='mlp' is the only one now: leave it out", FutureWarning, 3)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """A pickled recipe; those of the first release have an architecture, and None for default sizes."""
+        kept = {k: v for k, v in state.items() if k != "architecture" and v is not None}
+        self.__dict__.update({"width": 256, "depth": 3} | kept)
+
+    def fit(self, rows: TrainingRows, plan: FitPlan) -> NeuralDenoiser:
+        """Choose the base, then train."""
+        base, compared = self.choose_base(rows, plan)
+        denoiser = self.untrained(base).to(rows.device)
         report = plan.train(denoiser, rows, time_share=1 - compared)
         if base is not rows.marginals:
             # a history begins with independent columns; what the base saves is known in closed form
@@ -285,26 +284,12 @@ class Network(Recipe):
         return better_base(best, self.untrained, rows, plan)
 
     def untrained(self, base: Denoiser) -> NeuralDenoiser:
-        """The network with initial weights; "auto" stands for a residual network."""
-        architecture = "mlp" if self.architecture == "auto" else self.architecture
-        width, depth = DEFAULT_SIZE[architecture]
-        return NeuralDenoiser(
-            base,
-            architecture=architecture,
-            width=width if self.width is None else self.width,
-            depth=depth if self.depth is None else self.depth,
-            dropout=self.dropout,
-        )
+        """The network with initial weights."""
+        return NeuralDenoiser(base, width=self.width, depth=self.depth, dropout=self.dropout)
 
     def check(self) -> Network:
-        architectures = ("auto", *ARCHITECTURES)
-        if self.architecture not in architectures:
-            raise ValueError(
-                f"architecture must be one of {architectures}, got {self.architecture!r}"
-            )
         for name, value, least in (("width", self.width, 1), ("depth", self.depth, 0)):
-            if value is not None:
-                check_count(name, value, least, 1 << 16)
+            check_count(name, value, least, 1 << 16)
         if isinstance(self.dropout, bool) or not isinstance(self.dropout, int | float | np.number):
             raise TypeError(f"dropout must be a number, got {self.dropout!r}")
         if not 0 <= self.dropout < 1:
@@ -318,7 +303,7 @@ class Network(Recipe):
 
     @property
     def label(self) -> str:
-        return "network" if self.architecture == "auto" else self.architecture
+        return "network"
 
 
 @dataclass(frozen=True)
@@ -363,8 +348,7 @@ RECIPES: tuple[type, ...] = (Independent, Trees, Mixture, BayesNet, Network, Ens
 NAMES: dict[str, Recipe] = {
     "auto": Network(),
     "network": Network(),
-    "mlp": Network("mlp"),
-    "transformer": Network("transformer"),
+    "mlp": Network(),
     "independent": Independent(),
     "tree": Trees(),
     "trees": Trees(8),

@@ -335,12 +335,12 @@ def last_weights(network):
     return network.leave[-1].weight, network.leave[-1].bias
 
 
-def random_network(book, seed, *, strength=0.6, architecture="mlp"):
+def random_network(book, seed, *, strength=0.6):
     """A network of random weights in every layer; strength 0 is the untrained one."""
     base = random_marginals(book, np.random.default_rng(seed))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        net = NeuralDenoiser(base, architecture=architecture, width=16, depth=1).to(book.device)
+        net = NeuralDenoiser(base, width=16, depth=1).to(book.device)
         for p in last_weights(net.network):
             torch.nn.init.normal_(p, std=strength)
     return net.eval().requires_grad_(False)
@@ -349,8 +349,6 @@ def random_network(book, seed, *, strength=0.6, architecture="mlp"):
 def make_denoiser(kind, book, seed=0):
     if kind == "network":
         return random_network(book, seed)
-    if kind == "transformer":
-        return random_network(book, seed, architecture="transformer")
     if kind == "blurred":
         return random_network(book, seed).smoothed(0.2)
     if kind == "stranger":

@@ -12,7 +12,7 @@ from discrete_itd.recipes import Network
 
 EVIL = "<script>document.title='owned'</script>"
 SETTINGS = {
-    "denoiser": Network("mlp", width=64, depth=1, base="independent"),
+    "denoiser": Network(width=64, depth=1, base="independent"),
     "n_evaluations": 8,
     "random_state": 0,
 }

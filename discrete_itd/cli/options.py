@@ -125,8 +125,8 @@ def _add_fit(fit: argparse.ArgumentParser) -> None:
         choices=tuple(NAMES),
         default="auto",
         metavar="NAME",
-        help="model to fit: auto, a network (the default); mlp or transformer, a network of this\n"
-        "kind; tree, trees, mixture, bayes_net or independent, exact and without training; or\n"
+        help="model to fit: auto, a network (the default); tree, trees, mixture,\n"
+        "bayes_net or independent, exact and without training; or\n"
         "ensemble, several of them",
     )
     _add_max_time(fit, None, "any")

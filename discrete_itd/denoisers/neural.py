@@ -24,9 +24,8 @@ from discrete_itd.channel.posterior import (
     VocabularyPosterior,
 )
 from discrete_itd.denoisers.base import Denoiser, with_codebook
-from discrete_itd.denoisers.networks import ColumnTransformer, ResidualMLP
+from discrete_itd.denoisers.networks import ResidualMLP
 
-ARCHITECTURES = ("mlp", "transformer")
 SD = 0.5  # of a continuous column: the unit in which the network shifts means
 MOST_LOG_VARIANCE = 8.0  # by which the network changes a component's variance
 LEAST_SD = 5e-4  # of a component: the density of a value that repeats stays finite
@@ -40,10 +39,8 @@ class NeuralDenoiser(Denoiser):
     base : Denoiser
         Exact, kept fixed. Its continuous and high-cardinality columns, if there are any, must be those of its
         ``independent_part``: a ``MarginalDenoiser``, itself or its ``fallback``.
-    architecture : {"mlp", "transformer"}
-        A :class:`ResidualMLP`, or a :class:`ColumnTransformer`.
     width, depth, dropout
-        Of the network.
+        Of the :class:`ResidualMLP`.
 
     Notes
     -----
@@ -69,20 +66,12 @@ class NeuralDenoiser(Denoiser):
         self,
         base: Denoiser,
         *,
-        architecture: str = "mlp",
         width: int = 256,
         depth: int = 3,
         dropout: float = 0.1,
     ) -> None:
         super().__init__(base.codebook)
-        if architecture not in ARCHITECTURES:
-            raise ValueError(f"architecture must be one of {ARCHITECTURES}, got {architecture!r}")
-        self.architecture, self.width, self.depth, self.dropout = (
-            architecture,
-            width,
-            depth,
-            dropout,
-        )
+        self.width, self.depth, self.dropout = width, depth, dropout
         self.base = base.requires_grad_(False)
         book, levels = self.codebook, self.codebook.levels
         marginal = base.independent_part
@@ -127,24 +116,11 @@ class NeuralDenoiser(Denoiser):
         )
         self._sizes = [len(fed), n_real * self.n_narrow * 3, n_words * CODE_LENGTH]
         self.blur = 0.0
-        self.network = self._network()
-
-    def _network(self) -> ResidualMLP | ColumnTransformer:
-        """A network for the features and the answers of every column."""
-        book, narrow = self.codebook, self.n_narrow
-        finite, reals = (
-            book.finite[book.levels.level_column[self._fed]].tolist(),
-            book.reals.tolist(),
+        n_features = sum(
+            [len(fed), n_real * (self.n_narrow + 1), n_words * CODE_LENGTH, book.n_columns]
         )
-        words = [v.column for v in book.vocabularies for _ in range(CODE_LENGTH)]
-        inputs = [j for j in reals for _ in range(narrow)] + reals
-        inputs = [*finite, *inputs, *words, *range(book.n_columns)]  # the column of each feature
-        outputs = [*finite, *(j for j in reals for _ in range(3 * narrow)), *words]
-        outputs = outputs or [0]  # a table of constants leaves nothing to predict
-        sizes = {"width": self.width, "depth": self.depth, "dropout": self.dropout}
-        if self.architecture == "mlp":
-            return ResidualMLP(len(inputs), len(outputs), **sizes)
-        return ColumnTransformer(inputs, outputs, book.n_columns, **sizes)
+        n_answers = sum(self._sizes) or 1  # a table of constants leaves nothing to predict
+        self.network = ResidualMLP(n_features, n_answers, width=width, depth=depth, dropout=dropout)
 
     def smoothed(self, sd: float) -> NeuralDenoiser:
         """The same denoiser, weights shared, to which continuous values have a Gaussian error of ``sd``."""
@@ -153,17 +129,19 @@ class NeuralDenoiser(Denoiser):
         return other
 
     def config(self) -> dict[str, Any]:
-        names = ("base", "architecture", "width", "depth", "dropout")
+        names = ("base", "width", "depth", "dropout")
         return {name: getattr(self, name) for name in names}
 
     @classmethod
     def from_config(
         cls, config: Mapping[str, Any], codebook: Codebook, tensors: Mapping[str, Tensor]
     ) -> Self:
-        width, depth, is_mlp = config["width"], config["depth"], config["architecture"] == "mlp"
-        # before memory is allocated for them
-        first = tensors["network.enter.weight" if is_mlp else "network.enter"]
-        if first.shape[0 if is_mlp else -1] != width:
+        config = dict(config)
+        if config.pop("architecture", "mlp") != "mlp":
+            raise ValueError("column transformers are no longer supported: fit the model again")
+        width, depth = config["width"], config["depth"]
+        first = tensors["network.enter.weight"]  # checked before memory is allocated
+        if first.shape[0] != width:
             raise ValueError(f"width is {width!r}, but the weights have {tuple(first.shape)}")
         blocks = {name.split(".")[2] for name in tensors if name.startswith("network.blocks.")}
         if len(blocks) != depth:

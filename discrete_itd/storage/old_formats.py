@@ -63,7 +63,7 @@ def upgraded(state: State) -> State:
         return header, others | {f"density.{k}": v for k, v in inner.items()}
     if "network" in header:  # format 2
         own = header.pop("network")
-        kept = {"kind": "network", "architecture": "mlp", "dropout": 0.1}
+        kept = {"kind": "network", "dropout": 0.1}
         kept |= {"base": {"kind": "marginals"}, **(own if isinstance(own, Mapping) else {})}
         header |= {"denoiser": kept, "members": {}}
         marginals = {f"marginals.{k[5:]}": v for k, v in tensors.items() if k.startswith("base.")}
@@ -89,7 +89,7 @@ def upgraded_parameters(
         out["handle_unknown"] = "error"
     if "width" in out:  # format 2
         sizes = {"width": out.pop("width"), "depth": out.pop("depth", None)}
-        out["denoiser"] = {CLASS: "Network", "architecture": "mlp", "base": "independent", **sizes}
+        out["denoiser"] = {CLASS: "Network", "base": "independent", **sizes}
     return out
 
 
@@ -117,7 +117,10 @@ def _recipe(data: Any) -> Any:
         return [_recipe(member) for member in data]
     if not isinstance(data, Mapping):
         return data
-    return _named({name: _recipe(value) for name, value in data.items()}, RECIPES)
+    old = {name: _recipe(value) for name, value in data.items()}
+    if old.get("kind") == "network":  # sizes were None by default
+        old = {k: v for k, v in old.items() if v is not None and (k, v) != ("architecture", "mlp")}
+    return _named(old, RECIPES)
 
 
 def _denoiser(data: Any) -> Any:

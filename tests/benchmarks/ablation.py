@@ -126,7 +126,6 @@ def main() -> None:
     )
     score("ensemble: two networks, half the time each", pair, sum(n for _, n in halves), whole)
     score("dropout 0.3", *fitted(tree, plan, dropout=0.3), whole)
-    score("transformer, width 64", *fitted(tree, plan, architecture="transformer", width=64), whole)
 
     first = results["all, coordinate path"][0]
     lines = []

@@ -34,24 +34,23 @@ from tests.benchmarks.tables import (
 
 # ours: the recipe, and whether it is trained, so that the time is given to it
 EXACT = Trees | Mixture | BayesNet
-NETS = tuple(Network("mlp", dropout=share) for share in (0.1, 0.2, 0.3))
+NETS = tuple(Network(dropout=share) for share in (0.1, 0.2, 0.3))
 BEST = Ensemble((*NETS, Mixture()))
 # of tables that hidden classes may have made
 CLASSES = Ensemble(
     (
-        *(Network("mlp", dropout=0.3, base=Mixture(n)) for n in (64, 128)),
+        *(Network(dropout=0.3, base=Mixture(n)) for n in (64, 128)),
         *(Mixture(n) for n in (32, 128, 256)),
     )
 )
-NET = Ensemble((BayesNet(4096), Network("mlp"), Mixture()))  # of tables that a graph may have made
+NET = Ensemble((BayesNet(4096), Network(), Mixture()))  # of tables that a graph may have made
 OURS: dict[str, Recipe] = {
     "tree (ours)": Trees(),
     "16 trees (ours)": Trees(16),
     "Bayesian network (ours)": BayesNet(4096),
     "mixture of products (ours)": Mixture(),
-    "network on independent columns": Network("mlp", base="independent"),
-    "network on a tree": Network("mlp", base="tree"),
-    "transformer on a tree": Network("transformer", base="tree"),
+    "network on independent columns": Network(base="independent"),
+    "network on a tree": Network(base="tree"),
     "discrete_itd": BEST,
     "discrete_itd, on classes": CLASSES,
     "discrete_itd, with a graph": NET,

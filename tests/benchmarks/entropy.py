@@ -84,7 +84,7 @@ def main() -> None:
                     path_log_prob(truth, test, steps, generator=generator),
                 )
             model = DiffusionDensity(
-                denoiser=Network("mlp", base="independent"), max_time=options.max_time, max_steps=1_000_000,
+                denoiser=Network(base="independent"), max_time=options.max_time, max_steps=1_000_000,
                 n_evaluations=128, schedule="isotropic", random_state=0,
             ).fit(train.numpy())  # fmt: skip
             e = model.log_prob(test.numpy())

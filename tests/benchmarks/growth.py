@@ -20,7 +20,7 @@ from discrete_itd.recipes import BayesNet, Mixture, Network, Recipe, Trees
 from tests.benchmarks.tables import machine, markdown
 
 RECIPES: dict[str, Recipe] = {
-    "network": Network("mlp"),
+    "network": Network(),
     "tree": Trees(),
     "mixture of 64": Mixture(64),
     "Bayesian network": BayesNet(256),

@@ -126,7 +126,7 @@ def inconsistent(share: float) -> tuple[DiffusionDensity, pd.DataFrame]:
     a = random.integers(0, 3, 2000)
     frame = pd.DataFrame({"a": a, "b": (a + (random.random(2000) < share)) % 3, "c": (a * 2) % 3})
     frame = frame.astype(str)
-    small = Network("mlp", width=16, depth=1, base="independent")
+    small = Network(width=16, depth=1, base="independent")
     model = DiffusionDensity(denoiser=small, max_steps=30, n_evaluations=8, random_state=0).fit(
         frame
     )

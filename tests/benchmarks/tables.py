@@ -73,7 +73,7 @@ def estimator(max_time: float, *, quick: bool = False, **parameters: Any) -> Dif
     if quick:
         parameters |= {
             "n_evaluations": 16,
-            "denoiser": Network("mlp", width=64, depth=1, base="independent"),
+            "denoiser": Network(width=64, depth=1, base="independent"),
         }
     steps = 40 if quick else 1_000_000
     parameters.setdefault("random_state", 0)

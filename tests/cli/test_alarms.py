@@ -26,7 +26,7 @@ SCORE = "score d.safetensors t.csv"
 
 def small(denoiser="auto", **settings):
     if denoiser == "auto":
-        denoiser = Network("mlp", width=8, depth=1, base="independent")
+        denoiser = Network(width=8, depth=1, base="independent")
     return DiffusionDensity(denoiser=denoiser, n_evaluations=8, **settings)
 
 

@@ -20,7 +20,7 @@ from discrete_itd.cli.tables import read_table, recognise
 from discrete_itd.denoisers import NeuralDenoiser, TreeDenoiser
 from discrete_itd.recipes import Network
 
-SMALL = Network("mlp", width=8, depth=1, base="independent")
+SMALL = Network(width=8, depth=1, base="independent")
 
 
 def table(n=40):
@@ -141,12 +141,12 @@ def test_fit(place, capsys):
     assert model.random_state == 0
 
 
-@pytest.mark.parametrize("name", ["tree", pytest.param("transformer", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["tree", pytest.param("network", marks=pytest.mark.slow)])
 def test_the_denoiser_that_is_named_is_fitted(place, capsys, name):
     run(f"{FIT} --denoiser {name}")
     model = DiffusionDensity.load(place / "new.safetensors")
     assert model.denoiser == name
-    made = {"tree": TreeDenoiser, "transformer": NeuralDenoiser}[name]
+    made = {"tree": TreeDenoiser, "network": NeuralDenoiser}[name]
     assert type(model.denoiser_) is made
     steps = "2 steps (max_steps)" if made is NeuralDenoiser else "0 steps (exact)"
     out = capsys.readouterr().out

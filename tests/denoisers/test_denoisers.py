@@ -301,7 +301,6 @@ def test_unseen_cells_cost_what_the_base_says_and_look_missing(device, dtype):
     cases(
         [
             "network",
-            "transformer",
             "marginals",
             "oracle",
             "mixture",

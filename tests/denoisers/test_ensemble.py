@@ -37,7 +37,7 @@ from discrete_itd.denoisers.ensemble import REPEATS, Evidence, mixed
 from discrete_itd.likelihood import integral_log_prob, path_log_prob
 
 WITHOUT_WORDS = [n for n in (*BOOKS, *WIDER_BOOKS) if n not in ("only words", "all kinds")]
-KINDS = ["network", "stranger", "trees", "mixture", "marginals", "transformer"]
+KINDS = ["network", "stranger", "trees", "mixture", "marginals"]
 
 
 def random_weights(n, m, rng, *, zeros=0.0):

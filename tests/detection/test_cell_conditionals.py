@@ -23,7 +23,7 @@ from discrete_itd.recipes import Network
 pytestmark = pytest.mark.single_precision
 
 QUICK = {
-    "denoiser": Network("mlp", width=16, depth=1, base="independent"),
+    "denoiser": Network(width=16, depth=1, base="independent"),
     "max_steps": 150,
     "n_evaluations": 16,
     "random_state": 0,

@@ -26,7 +26,7 @@ from discrete_itd.storage.files import read_state, write_state
 pytestmark = pytest.mark.single_precision
 
 QUICK = {
-    "denoiser": Network("mlp", width=8, depth=1, base="independent"),
+    "denoiser": Network(width=8, depth=1, base="independent"),
     "max_steps": 10,
     "n_evaluations": 8,
     "random_state": 0,
@@ -56,7 +56,7 @@ def mixed(n=200, seed=0):
 
 @pytest.fixture(scope="module")
 def fitted():
-    network = Network("mlp", width=32, depth=1, base="independent")
+    network = Network(width=32, depth=1, base="independent")
     density = DiffusionDensity(**{**QUICK, "max_steps": 300, "denoiser": network})
     return DiffusionOutlierDetector(density, false_alarm_rate=0.05, random_state=0).fit(
         categories()

@@ -14,7 +14,7 @@ from discrete_itd.recipes import Network
 pytestmark = pytest.mark.single_precision
 
 TINY = {
-    "denoiser": Network("mlp", width=4, depth=0, base="independent"),
+    "denoiser": Network(width=4, depth=0, base="independent"),
     "max_steps": 2,
     "n_evaluations": 4,
     "random_state": 0,

@@ -12,7 +12,7 @@ from discrete_itd import DiffusionDensity
 from discrete_itd.recipes import Network
 
 QUICK = {
-    "denoiser": Network("mlp", width=4, depth=0, base="independent"),
+    "denoiser": Network(width=4, depth=0, base="independent"),
     "max_steps": 2,
     "n_evaluations": 4,
     "schedule": "coordinate",

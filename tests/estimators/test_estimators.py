@@ -25,7 +25,7 @@ from discrete_itd.storage.files import FORMAT
 pytestmark = pytest.mark.single_precision
 
 QUICK = {
-    "denoiser": Network("mlp", width=8, depth=1, base="independent"),
+    "denoiser": Network(width=8, depth=1, base="independent"),
     "max_steps": 10,
     "n_evaluations": 8,
     "random_state": 0,
@@ -80,7 +80,7 @@ def on_path(model, schedule):
 @pytest.fixture(scope="module")
 def trained():
     """A model that has learned that c follows from a; made once, in float32."""
-    return quick(max_steps=600, denoiser=Network("mlp", width=16, depth=1, base="independent")).fit(
+    return quick(max_steps=600, denoiser=Network(width=16, depth=1, base="independent")).fit(
         table(400)
     )
 

@@ -108,7 +108,7 @@ def test_blurring_bounds_a_density(device):
     assert blurred.network is sharp.network
 
 
-BLURRED = ["network", "transformer", "marginals", "mixture", "tree", "trees", "bayes_net", "joined"]
+BLURRED = ["network", "marginals", "mixture", "tree", "trees", "bayes_net", "joined"]
 
 
 @pytest.mark.parametrize("sd", [0.05, 0.4])
@@ -165,7 +165,7 @@ def test_density_of_one_real_column_adds_up_on_a_grid(device, kind, steps):
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    cases(["network", "transformer", "stranger", "mixture", "trees", "marginals"], WIDER),
+    cases(["network", "stranger", "mixture", "trees", "marginals"], WIDER),
 )
 def test_coordinate_path_is_any_order_autoregression(device, dtype, name, kind):
     book = make_book(name, device)

@@ -20,7 +20,7 @@ from discrete_itd.recipes import Network
 pytestmark = pytest.mark.single_precision
 
 QUICK = {
-    "denoiser": Network("mlp", width=16, depth=1, base="independent"),
+    "denoiser": Network(width=16, depth=1, base="independent"),
     "max_steps": 150,
     "n_evaluations": 16,
     "random_state": 0,
@@ -531,7 +531,7 @@ def test_an_interrupted_fit_is_usable_and_goes_on(tmp_path, monkeypatch):
     assert np.isfinite(part.score_samples(TABLE)).all()
     assert file.exists()
     other = DiffusionDensity(
-        **{**settings, "denoiser": Network("mlp", width=8, depth=1, base="independent")}
+        **{**settings, "denoiser": Network(width=8, depth=1, base="independent")}
     )
     with pytest.raises(ValueError, match="the checkpoint belongs to another run"):
         other.fit(TABLE, checkpoint=file)

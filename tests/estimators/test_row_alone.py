@@ -25,7 +25,7 @@ from discrete_itd.likelihood.sampling import column_distribution
 from discrete_itd.models.model import Model
 
 EXACT = ("marginals", "mixture", "tree", "trees", "bayes_net", "joined")
-KINDS = ("network", "transformer", "ensemble", "stranger", *EXACT)
+KINDS = ("network", "ensemble", "stranger", *EXACT)
 
 
 pytestmark = pytest.mark.single_precision
@@ -35,11 +35,11 @@ def make(kind, device):
     """A denoiser of a table wide enough for the blocks of matrix products, with both kinds of columns."""
     columns = (*(simplex(3) for _ in range(9)), real(), simplex(2), real())
     book = Codebook(columns if kind != "joined" else columns[:6]).to(device)
-    if kind in ("network", "transformer"):
+    if kind == "network":
         base = random_marginals(book, np.random.default_rng(0))
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            net = NeuralDenoiser(base, architecture={"network": "mlp"}.get(kind, kind), width=96)
+            net = NeuralDenoiser(base, width=96)
             for p in net.network.parameters():
                 torch.nn.init.normal_(p, std=0.1)
         return net.to(device).eval().requires_grad_(False)

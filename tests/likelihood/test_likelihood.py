@@ -205,7 +205,7 @@ def test_path_masses_add_up_to_one(device, dtype, name, kind, schedule):
 @given(
     tables(sizes=(1, 2, 3), max_columns=3),
     seeds,
-    st.sampled_from(["network", "transformer", "stranger", "trees"]),
+    st.sampled_from(["network", "stranger", "trees"]),
 )
 def test_autoregression_is_normalised_to_rounding(device, dtype, columns, seed, kind):
     book = Codebook(columns).to(device)
@@ -223,7 +223,6 @@ def test_autoregression_is_normalised_to_rounding(device, dtype, columns, seed, 
     "kind",
     [
         "network",
-        "transformer",
         "stranger",
         "oracle",
         "tree",
@@ -252,7 +251,7 @@ ORDERS = ((2, 0, 1), (0, 1, 2), (1, 2, 0))
 
 
 @pytest.mark.parametrize("n_paths", [3, 7])
-@pytest.mark.parametrize("kind", ["network", "transformer", "stranger", "oracle"])
+@pytest.mark.parametrize("kind", ["network", "stranger", "oracle"])
 def test_all_of_several_orders_are_an_exact_mixture(device, dtype, kind, n_paths):
     """As many paths as orders: an equal mixture of autoregressions, without noise or error."""
     book = make_book("mixed", device)

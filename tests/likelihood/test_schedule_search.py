@@ -599,7 +599,7 @@ def test_spread_orders_are_kept(tmp_path):
         Codebook([simplex(2)] * 6), torch.tensor(rows).double(), seeded_generator(0, "cpu")
     )
     model = DiffusionDensity(
-        denoiser=Network("mlp", width=8, depth=1),
+        denoiser=Network(width=8, depth=1),
         schedule=CoordinateSchedule(2, orders),
         max_steps=5,
         n_evaluations=8,

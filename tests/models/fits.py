@@ -14,7 +14,7 @@ from discrete_itd.recipes import Network
 from discrete_itd.training.config import TrainingPlan
 from discrete_itd.training.loop import Run
 
-TINY = Network("mlp", width=8, depth=1)
+TINY = Network(width=8, depth=1)
 QUICK = {"max_steps": 3, "n_evaluations": 8, "schedule": "coordinate", "random_state": 0}
 
 

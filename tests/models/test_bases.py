@@ -51,7 +51,7 @@ def test_independent_columns_have_learned_nothing():
     rows = training_rows(chain())
     assert not fit_recipe(Independent(), rows, plan()).learned
     assert fit_recipe(Trees(), rows, plan()).learned
-    assert fit_recipe(Network("mlp", width=4, base="independent"), rows, plan()).learned
+    assert fit_recipe(Network(width=4, base="independent"), rows, plan()).learned
 
 
 # -- the base that predicts best -------------------------------------------------------------------

@@ -39,10 +39,9 @@ RECIPES = {
     **EXACT,
     "mlp": TINY,
     "on a mixture": dataclasses.replace(TINY, base=Mixture(2)),
-    "transformer": Network("transformer", width=8, depth=1),
     "ensemble": [
-        Network("mlp", width=8, depth=1, base="tree"),
-        Network("transformer", width=8, depth=1, base="tree"),
+        Network(width=8, depth=1, base="tree"),
+        Network(width=8, depth=1, base="tree"),
         "tree",
         Mixture(2),
     ],
@@ -103,12 +102,10 @@ def test_property_an_exact_denoiser_needs_no_training(name):
     np.testing.assert_allclose(estimate.stderr, 0, atol=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("base", "architecture"), [*((name, "mlp") for name in EXACT), ("trees", "transformer")]
-)
-def test_property_an_untrained_network_is_its_base(base, architecture):
+@pytest.mark.parametrize("base", EXACT)
+def test_property_an_untrained_network_is_its_base(base):
     rows = chain()
-    network = Network(architecture, width=8, depth=1, base=EXACT[base])
+    network = Network(width=8, depth=1, base=EXACT[base])
     model = fit(rows, network, max_steps=0, schedule=CoordinateSchedule(5))
     x = model.rows(rows).x
     expected = fitted(base).denoiser_.log_prob(x)
@@ -131,7 +128,6 @@ PAIRS = [
     *(("continuous", name) for name in ("trees", "mixture", "bayes net", "on a mixture")),
     *(("only continuous", name) for name in ("trees", "on a mixture")),
     ("missing is a category", "bayes net"),
-    ("constants", "transformer"),
 ]
 
 

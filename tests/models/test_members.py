@@ -28,9 +28,9 @@ from discrete_itd.models.contract import fit_recipe
 from discrete_itd.recipes import Ensemble, Mixture, Network, Trees
 
 TWO = [
-    Network("mlp", width=8, depth=1, base="tree"),
+    Network(width=8, depth=1, base="tree"),
     "tree",
-    Network("mlp", width=6, depth=1, base="tree"),
+    Network(width=6, depth=1, base="tree"),
 ]
 LONG = {"max_steps": 12}
 
@@ -53,7 +53,7 @@ def test_an_ensemble_is_no_worse_than_its_members_on_rows_that_weighed_them():
 
 
 def test_members_are_those_that_were_asked_for():
-    wanted = [TINY, Network("transformer", width=8, depth=1), "tree", Mixture(2), TINY]
+    wanted = [TINY, Network(width=8, depth=1), "tree", Mixture(2), TINY]
     model = fit(chain(), wanted)
     ensemble = model.denoiser_
     assert isinstance(ensemble, EnsembleDenoiser)

@@ -40,11 +40,10 @@ EXACT = st.one_of(
 )
 NETWORKS = st.builds(
     Network,
-    st.sampled_from(["auto", "mlp", "transformer"]),
-    st.none() | st.integers(1, 512),
-    st.none() | st.integers(0, 9),
-    st.floats(0, 0.99),
-    st.just("auto") | EXACT,
+    width=st.integers(1, 512),
+    depth=st.integers(0, 9),
+    dropout=st.floats(0, 0.99),
+    base=st.just("auto") | EXACT,
 )
 SINGLE = st.sampled_from(sorted(set(NAMES) - {"ensemble"})) | EXACT | NETWORKS
 SEVERAL = st.lists(SINGLE, min_size=1, max_size=4)
@@ -60,11 +59,7 @@ def test_a_name_is_its_recipe(name):
 
 def test_what_names_stand_for():
     assert recipe("auto") == recipe("network") == Network()
-    assert {n: recipe(n).architecture for n in ("auto", "mlp", "transformer")} == {
-        "auto": "auto",
-        "mlp": "mlp",
-        "transformer": "transformer",
-    }
+    assert recipe("mlp") == Network()
     assert recipe("tree") == Trees(1)
     assert recipe("trees").n_components > 1
     assert recipe("mixture") == Mixture(None)
@@ -92,8 +87,8 @@ def test_what_was_asked_for_survives_json(denoiser):
 
 
 def test_numbers_of_numpy_are_numbers():
-    odd = Network("mlp", np.int32(4), np.int64(2), np.float32(0.5), Trees(np.int16(3)))
-    plain = Network("mlp", 4, 2, 0.5, Trees(3))
+    odd = Network(np.int32(4), np.int64(2), np.float32(0.5), Trees(np.int16(3)))
+    plain = Network(width=4, depth=2, dropout=0.5, base=Trees(3))
     assert recipe(odd) == plain
     assert from_config(json.loads(json.dumps(to_config(odd))), RECIPES) == plain
     kept = json.loads(json.dumps(to_config(Ensemble((odd, Mixture(np.int64(5)))))))
@@ -101,10 +96,10 @@ def test_numbers_of_numpy_are_numbers():
 
 
 def test_members_are_names_recipes_or_both():
-    members = (Network(), Network("transformer"), Trees(1))
-    assert recipe(["auto", "transformer", "tree"]) == Ensemble(members)
-    assert recipe(("auto", Network("transformer"), Trees())) == Ensemble(members)
-    assert recipe(Ensemble(["auto", "transformer", "tree"])) == Ensemble(members)
+    members = (Network(), Network(width=8), Trees(1))
+    assert recipe(["auto", Network(width=8), "tree"]) == Ensemble(members)
+    assert recipe(("auto", Network(width=8), Trees())) == Ensemble(members)
+    assert recipe(Ensemble(["auto", Network(width=8), "tree"])) == Ensemble(members)
     assert recipe(["tree"]) == Ensemble((Trees(),))
 
 
@@ -134,7 +129,6 @@ BAD = [
     (Trees(True), TypeError, "n_components must be an integer, got True"),
     (Mixture(0), ValueError, "n_components must be from 1 to"),
     (Mixture("8"), TypeError, "n_components must be an integer, got '8'"),
-    (Network("cnn"), ValueError, "architecture must be one of ('auto', 'mlp', 'transformer')"),
     (Network(None), ValueError, "got None"),
     (Network(width=0), ValueError, "width must be from 1 to 65536, got 0"),
     (Network(width=2.5), TypeError, "width must be an integer, got 2.5"),
@@ -187,7 +181,7 @@ def test_data_that_are_no_recipe_are_refused(data):
 
 @pytest.mark.parametrize(
     "denoiser",
-    ["tree", Network("mlp", width=8), ["tree", Mixture(3)], Ensemble(("tree",))],
+    ["tree", Network(width=8), ["tree", Mixture(3)], Ensemble(("tree",))],
     ids=str,
 )
 def test_an_estimator_holds_what_it_was_given(denoiser):
@@ -202,7 +196,14 @@ def test_an_estimator_holds_what_it_was_given(denoiser):
 
 
 def test_a_recipe_is_a_value():
-    assert Network("mlp") == Network("mlp") != Network("transformer")
+    assert Network() == Network() != Network(width=8)
     assert len({Trees(), Trees(1), Trees(2)}) == 2
     with pytest.raises(dataclasses.FrozenInstanceError):
         Network().width = 3
+
+
+def test_former_architectures_are_named():
+    with pytest.warns(FutureWarning, match="leave it out"):
+        assert Network("mlp", width=8) == Network(width=8)
+    with pytest.raises(ValueError, match="architecture='transformer'"):
+        Network("transformer")

@@ -150,7 +150,7 @@ def test_no_calibration_row_is_a_copy_of_a_training_row():
     frame = pd.DataFrame(random.normal(size=(60, 2)), columns=["a", "b"])
     frame = pd.concat([frame] * 3, ignore_index=True)
     quick = DiffusionDensity(
-        denoiser=Network("mlp", width=8, depth=1), max_steps=2, n_evaluations=4, random_state=0
+        denoiser=Network(width=8, depth=1), max_steps=2, n_evaluations=4, random_state=0
     )
     detector = DiffusionOutlierDetector(quick, false_alarm_rate=0.1, random_state=0).fit(frame)
     centres = {tuple(row) for row in detector._scorer.kernel.centres.tolist()}

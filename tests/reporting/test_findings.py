@@ -334,7 +334,7 @@ def test_what_makes_no_sense_is_refused(settings, error, message):
 def test_rows_of_unseen_values_are_told_without_a_warning():
     """The most anomalous rows may share a column of unseen values; warnings are errors here."""
     density = DiffusionDensity(
-        denoiser=Network("mlp", width=8, depth=1, base="independent"),
+        denoiser=Network(width=8, depth=1, base="independent"),
         max_steps=5,
         n_evaluations=8,
         random_state=0,

@@ -35,7 +35,7 @@ JSON = st.recursive(
 def model():
     rows = pd.DataFrame({"a": list("xyxxyx"), "n": [1, 2, 1, 1, 3, 1], "b": [True, False] * 3})
     return DiffusionDensity(
-        denoiser=Network("mlp", width=2, depth=1, base="independent"),
+        denoiser=Network(width=2, depth=1, base="independent"),
         max_steps=1,
         n_evaluations=4,
         random_state=0,
@@ -544,7 +544,7 @@ def test_parameters_of_format_3_have_their_present_names():
 def test_parameters_survive_a_file(model, tmp_path):
     given = {
         "column_types": {np.str_("n"): "nominal", "a": {"kind": "nominal", "min_count": 2}},
-        "denoiser": Network("mlp", width=np.int32(2), depth=1, base="independent"),
+        "denoiser": Network(width=np.int32(2), depth=1, base="independent"),
         "max_time": np.float64(2),
         "schedule": IsotropicSchedule((1.0,)),
         "random_state": np.int64(3),
