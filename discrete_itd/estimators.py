@@ -64,9 +64,10 @@ class DiffusionDensity(Persistent, ScoringMixin, FillingMixin, DensityMixin, Bas
         A category not seen in training gets a small probability; or raises ValueError. A boolean column knows only
         False and True and raises for anything else.
     denoiser : str, recipe or list of these, default="auto"
-        What is fitted. "auto" is a network that corrects an exact base model chosen on held-out rows. "tree",
-        "trees", "bayes_net", "mixture" (of products) and "independent" are exact models without a network. "ensemble", or a list, combines several. Recipes of
-        :mod:`discrete_itd.recipes` set sizes, like ``Network(width=128)`` or ``[Network(), Mixture(256)]``.
+        What is fitted. "auto" is a network that corrects an exact base model chosen on held-out rows. "tree", "trees",
+        "bayes_net", "mixture" (of products) and "independent" are exact models without a network. "ensemble", or a
+        list, combines several. Recipes of :mod:`discrete_itd.recipes` set sizes, like ``Network(width=128)`` or
+        ``[Network(), Mixture(256)]``.
     max_steps : int, default=6000
         Optimiser steps of a network at most; training stops earlier when the held-out rows stop improving. 0 keeps
         the exact base model.

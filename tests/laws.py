@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from discrete_itd.channel import (
     CoordinateSchedule,
-    HybridSchedule,
     IsotropicSchedule,
     column_ranks,
 )
@@ -34,7 +33,6 @@ from discrete_itd.denoisers import (
     SupportDenoiser,
     TreeDenoiser,
 )
-from discrete_itd.denoisers.networks import ColumnTransformer
 
 LAW = settings(
     max_examples=25,
@@ -330,8 +328,6 @@ def random_joined(book, rng):
 
 def last_weights(network):
     """What a network ends with, and leaves at zero until it is trained."""
-    if isinstance(network, ColumnTransformer):
-        return network.leave, network.bias
     return network.leave[-1].weight, network.leave[-1].bias
 
 
@@ -487,7 +483,6 @@ SCHEDULES = {
     "coordinate": CoordinateSchedule,
     "block": lambda c: CoordinateSchedule(max(1, c - 1)),
     "partly known": lambda _: PartlyKnownSchedule(1, (0.6, 1.8)),
-    "hybrid": lambda c: HybridSchedule((0.5, 1.5), max(1, c - 1)),
     "fixed order": fixed_order,
 }
 
@@ -495,7 +490,6 @@ SCHEDULES = {
 MILD = {
     "isotropic": lambda _: IsotropicSchedule((0.1, 0.3, 0.6)),
     "partly known": lambda _: PartlyKnownSchedule(1, (0.2, 0.5)),
-    "hybrid": lambda c: HybridSchedule((0.2, 0.5), c),
 }
 
 

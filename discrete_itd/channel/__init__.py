@@ -39,7 +39,6 @@ from discrete_itd.channel.posterior import (
 from discrete_itd.channel.quadrature import Quadrature
 from discrete_itd.channel.schedules import (
     CoordinateSchedule,
-    HybridSchedule,
     IsotropicSchedule,
     Schedule,
     check_schedule,
@@ -54,7 +53,6 @@ __all__ = [
     "ColumnPoints",
     "CoordinateSchedule",
     "GaussianPosterior",
-    "HybridSchedule",
     "IsotropicSchedule",
     "Posterior",
     "Quadrature",

@@ -161,55 +161,6 @@ class CoordinateSchedule:
         return snr.masked_fill_(rank < n_known, math.inf)
 
 
-@dataclass(frozen=True)
-class HybridSchedule:
-    """All columns climb together through a few levels, then jump to known in blocks.
-
-    Parameters
-    ----------
-    levels : tuple of float, length L
-        Increasing positive finite SNRs.
-    n_jumps : int
-        Blocks, of columns in a random order, that become known after that, as on a :class:`CoordinateSchedule`.
-
-    Examples
-    --------
-    >>> path = HybridSchedule((0.5,), 2)
-    >>> rank, n_free = torch.tensor([[1, 0]]), torch.tensor([[2]])
-    >>> [path.snr(step, rank, n_free).tolist() for step in range(4)]
-    [[[0.0, 0.0]], [[0.5, 0.5]], [[0.5, inf]], [[inf, inf]]]
-    """
-
-    levels: tuple[float, ...]
-    n_jumps: int
-    noisy = True
-    complete = True
-    orders = None
-
-    def __post_init__(self) -> None:
-        IsotropicSchedule(self.levels)
-        CoordinateSchedule(self.n_jumps)
-
-    def config(self) -> dict[str, Any]:
-        """Arguments of the constructor."""
-        return dict(vars(self))
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Self:
-        """The schedule whose :meth:`config` went through JSON."""
-        return cls(**{**config, "levels": tuple(config["levels"])})
-
-    @property
-    def n_steps(self) -> int:
-        return len(self.levels) + self.n_jumps
-
-    def snr(self, step: int, rank: Tensor, n_free: Tensor) -> Tensor:
-        n = len(self.levels)
-        level = IsotropicSchedule(self.levels).snr(min(step, n), rank, n_free)
-        jumped = CoordinateSchedule(self.n_jumps).snr(max(0, step - n), rank, n_free)
-        return torch.maximum(level, jumped)
-
-
 def distinct_paths(schedule: Schedule) -> int | None:
     """How many different paths a row has, each as probable; None where there is no end to them."""
     if schedule.noisy:

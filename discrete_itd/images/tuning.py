@@ -17,7 +17,7 @@ from discrete_itd.training.checkpoint import Checkpoint
 from discrete_itd.training.config import Evaluation, TrainingPlan
 from discrete_itd.training.train import seeded, train
 
-ISOTROPIC = (1.0, 0.0, 0.0)  # shares of the loss's patterns: all pixels have one SNR
+ISOTROPIC = (1.0, 0.0)  # shares of the loss's patterns: all pixels have one SNR
 
 
 def fine_tune(

@@ -31,8 +31,8 @@ from discrete_itd.training.checkpoint import Checkpoint
 from discrete_itd.training.config import Evaluation, TrainingPlan
 
 # noise on which a network is trained, and judged, if the kind of schedule on which it will score is given
-PATTERNS = {"coordinate": (0.05, 0.9, 0.05), "isotropic": (0.6, 0.3, 0.1)}
-JUDGED = {"coordinate": (0.0, 1.0, 0.0), "isotropic": (1.0, 0.0, 0.0)}
+PATTERNS = {"coordinate": (0.05, 0.95), "isotropic": (0.6, 0.4)}
+JUDGED = {"coordinate": (0.0, 1.0), "isotropic": (1.0, 0.0)}
 
 
 def fit_model(

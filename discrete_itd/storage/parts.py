@@ -17,7 +17,6 @@ from discrete_itd.storage.schema import building
 
 SCHEDULES: tuple[type, ...] = (
     channel.CoordinateSchedule,
-    channel.HybridSchedule,
     channel.IsotropicSchedule,
 )
 DENOISERS: tuple[type[Denoiser], ...] = tuple(

@@ -24,11 +24,10 @@ class TrainingPlan:
         Of AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101).
     ema : float
         Decay per step of the moving average of the weights. The average is validated and kept.
-    patterns : tuple of three floats
-        Shares of isotropic, masked and hybrid rows in a batch, see :mod:`discrete_itd.training.objectives`.
-    judged : tuple of three floats
-        The same, of the held-out rows on which weights are validated. The nats of hybrid rows are conditional, so they
-        are not part of a code length.
+    patterns : tuple of two floats
+        Shares of isotropic and masked rows in a batch, see :mod:`discrete_itd.training.objectives`.
+    judged : tuple of two floats
+        The same, of the held-out rows on which weights are validated.
     n_validations : int
         Validations in a full run.
     patience : int
@@ -41,8 +40,8 @@ class TrainingPlan:
     learning_rate: float = 2e-3
     weight_decay: float = 0.01
     ema: float = 0.998
-    patterns: tuple[float, float, float] = (0.2, 0.7, 0.1)
-    judged: tuple[float, float, float] = (0.5, 0.5, 0.0)
+    patterns: tuple[float, float] = (0.2, 0.8)
+    judged: tuple[float, float] = (0.5, 0.5)
     n_validations: int = 40
     patience: int = 5
 

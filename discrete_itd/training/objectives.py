@@ -7,7 +7,6 @@ zero and cost nothing.
 * :class:`Isotropic`: all columns at one SNR; :math:`-\log P(x)` by the integral (3).
 * :class:`Masked`: a random subset of the columns known, the others unknown; there (3) has the closed form of a
   cross-entropy.
-* a hybrid, ``Isotropic(masks=True)``: a random subset known, the others at one SNR; (3) for these given the subset.
 * :class:`ContinuousPath`: the continuous columns of the rows at a finite SNR, whose squared error does not depend on
   the width of the posterior; their price is the cost of a path (6) of a few random steps.
 
@@ -26,7 +25,6 @@ Uria, Murray, Larochelle, "A deep and tractable density estimator", ICML 2014, f
 
 from __future__ import annotations
 
-import itertools
 import math
 from typing import NamedTuple
 
@@ -91,23 +89,15 @@ class Objective:
 
 
 class Isotropic(Objective):
-    """Columns at one SNR, drawn from an importance density; half the weighted squared error, eq. (3).
-
-    Parameters
-    ----------
-    quadrature : Quadrature
-    masks : bool
-        Whether a random subset of the cells is known, so that the price is (3) for the others given the subset: a
-        *hybrid* of isotropic and masked rows. Otherwise only the missingness indicators are known.
-    """
+    """Columns at one SNR, drawn from an importance density; half the weighted squared error, eq. (3)."""
 
     noisy = True
 
-    def __init__(self, quadrature: Quadrature, *, masks: bool = False) -> None:
-        self.quadrature, self.masks = quadrature, masks
+    def __init__(self, quadrature: Quadrature) -> None:
+        self.quadrature = quadrature
 
     def show(self, book: Codebook, x: Tensor, draws: Draws) -> View:
-        known = _random_subset(x, draws) if self.masks else book.leading & ~x.isnan()
+        known = book.leading & ~x.isnan()
         snr, _ = self.quadrature.points(draws.quantile)
         snr = snr.to(book.dtype)[:, None].expand(x.shape).masked_fill(known, math.inf)
         return View(x, known, snr.masked_fill(x.isnan(), 0.0), draws)
@@ -240,9 +230,9 @@ class TrainingLoss:
     Parameters
     ----------
     quadrature : Quadrature
-        Importance density over logsnr, of the isotropic and hybrid rows.
-    shares : tuple of three floats
-        Of isotropic, masked and hybrid rows in a batch.
+        Importance density over logsnr, of the isotropic rows.
+    shares : tuple of two floats
+        Of isotropic and masked rows in a batch.
     balanced : bool
         See :class:`Masked`.
 
@@ -256,15 +246,14 @@ class TrainingLoss:
     def __init__(
         self,
         quadrature: Quadrature,
-        shares: tuple[float, float, float],
+        shares: tuple[float, float],
         *,
         balanced: bool = False,
     ) -> None:
         self.quadrature = quadrature
-        isotropic, masked, hybrid = shares
+        isotropic, masked = shares
         self.parts: list[tuple[Objective, float]] = [
             (Isotropic(quadrature), isotropic),
-            (Isotropic(quadrature, masks=True), hybrid),
             (Masked(balanced=balanced), masked),
         ]
 
@@ -302,14 +291,9 @@ class TrainingLoss:
             state = State(*(torch.cat(pair) for pair in zip(state, path.start, strict=True)))
         posterior = denoiser(*state)
         out, done = [], 0
-        # objectives that price alike do so in one go: on a high-cardinality column it is one matrix product
-        for _, group in itertools.groupby(
-            zip(parts, views, strict=True), lambda p: type(p[0]).nats
-        ):
-            alike, shown = zip(*group, strict=True)
-            view = _joined(list(shown))
+        for objective, view in zip(parts, views, strict=True):
             rows = slice(done, done + len(view.x))
-            out.append(alike[0].nats(view, points[rows], posterior.rows(rows)))
+            out.append(objective.nats(view, points[rows], posterior.rows(rows)))
             done = rows.stop
         nats = torch.cat(out)
         if path is not None:

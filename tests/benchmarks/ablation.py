@@ -79,7 +79,7 @@ def main() -> None:
         print(f"{label}: {-results[label][0].mean():.3f}, {steps} steps", flush=True)
 
     whole = CoordinateSchedule(n_columns)
-    plan = TrainingPlan(max_steps=10**6, max_time=options.max_time, judged=(0.0, 1.0, 0.0))
+    plan = TrainingPlan(max_steps=10**6, max_time=options.max_time, judged=(0.0, 1.0))
     full, steps = fitted(tree, plan)
     score("all, coordinate path", full, steps, whole)
     # the same network on other paths
@@ -111,9 +111,8 @@ def main() -> None:
     # other trainings
     variants: dict[str, tuple] = {
         "base: independent columns": (marginals, plan),
-        "patterns: no hybrids": (tree, replace(plan, patterns=(0.3, 0.7, 0.0))),
-        "patterns: known and unknown alone": (tree, replace(plan, patterns=(0.0, 1.0, 0.0))),
-        "patterns: isotropic alone": (tree, replace(plan, patterns=(1.0, 0.0, 0.0))),
+        "patterns: known and unknown alone": (tree, replace(plan, patterns=(0.0, 1.0))),
+        "patterns: isotropic alone": (tree, replace(plan, patterns=(1.0, 0.0))),
         "no importance sampling of SNRs": (tree, plan, flat_quadrature),
         "no moving average of weights": (tree, replace(plan, ema=0.0)),
     }

@@ -19,7 +19,6 @@ import torch
 from discrete_itd import DiffusionDensity
 from discrete_itd.channel import (
     CoordinateSchedule,
-    HybridSchedule,
     Schedule,
 )
 from discrete_itd.likelihood import integral_log_prob, path_log_prob
@@ -120,10 +119,6 @@ def paths(
     placed = place_steps(density.denoiser_, x, quadrature, [8, 16, 32, 64], generator=generator)
     for schedule in dict.fromkeys(placed):
         yield f"isotropic, {schedule.n_steps} steps", schedule
-    levels = placed[1].levels
-    for jumps in (max(1, n // 8), max(1, n // 4)):
-        first = levels[: len(levels) // 2]
-        yield f"hybrid, {len(first)} + {jumps} steps", HybridSchedule(first, jumps)
 
 
 if __name__ == "__main__":

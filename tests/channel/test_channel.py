@@ -22,7 +22,6 @@ from scipy import stats
 
 from discrete_itd.channel import (
     CoordinateSchedule,
-    HybridSchedule,
     IsotropicSchedule,
     Quadrature,
     State,
@@ -291,41 +290,6 @@ def test_how_many_different_paths_there_are():
     assert distinct_paths(CoordinateSchedule(3, (2, 0, 1))) == 1
     assert distinct_paths(CoordinateSchedule(3, ((2, 0, 1), (0, 1, 2)))) == 2
     assert distinct_paths(IsotropicSchedule((1.0,))) is None
-    assert distinct_paths(HybridSchedule((1.0,), 1)) is None
-
-
-# -- levels, then jumps ----------------------------------------------------------------------------
-
-
-@LAW
-@given(st.integers(1, 3), st.integers(1, 7), st.integers(0, 6))
-def test_a_hybrid_climbs_then_jumps(device, n_levels, n_jumps, n_columns):
-    levels = tuple(0.5 * (i + 1) for i in range(n_levels))
-    schedule = HybridSchedule(levels, n_jumps)
-    jumps = CoordinateSchedule(n_jumps)
-    rank = torch.arange(n_columns, device=device)[None]
-    n_free = torch.tensor([[n_columns]], device=device)
-    assert schedule.n_steps == n_levels + n_jumps
-    for step in range(n_levels + 1):
-        assert (schedule.snr(step, rank, n_free) == (0.0, *levels)[step]).all()
-    for step in range(n_jumps + 1):
-        jumped = torch.isinf(jumps.snr(step, rank, n_free))
-        snr = schedule.snr(n_levels + step, rank, n_free)
-        assert torch.equal(torch.isinf(snr), jumped)
-        assert (snr[~jumped] == levels[-1]).all()
-
-
-@pytest.mark.parametrize("levels", [(), (1.0, 1.0), (0.0,), (math.inf,)])
-def test_wrong_levels_of_a_hybrid_are_refused(levels):
-    with pytest.raises(ValueError, match="positive, finite and increasing"):
-        HybridSchedule(levels, 2)
-
-
-def test_wrong_jumps_of_a_hybrid_are_refused():
-    with pytest.raises(ValueError, match="n_steps must be positive"):
-        HybridSchedule((1.0,), 0)
-    with pytest.raises(TypeError, match="must be integers"):
-        HybridSchedule((1.0,), 1.5)
 
 
 # -- quadratures -----------------------------------------------------------------------------------

@@ -227,7 +227,7 @@ def test_the_integral_of_an_ensemble_is_never_optimistic_in_total(device, name, 
     assert mass <= 1 + 4 * stderr
 
 
-@pytest.mark.parametrize("schedule", ["isotropic", "block", "partly known", "hybrid"])
+@pytest.mark.parametrize("schedule", ["isotropic", "block", "partly known"])
 @pytest.mark.parametrize("name", ["open", pytest.param("mixed", marks=pytest.mark.slow)])
 def test_path_masses_of_an_ensemble_add_up_to_one(device, dtype, name, schedule):
     book = make_book(name, device)

@@ -144,7 +144,7 @@ def test_a_blurred_value_is_one_seen_through_noise(device, dtype, name, kind, sd
 
 
 @pytest.mark.parametrize("kind", ["network", "blurred", "stranger", "mixture"])
-@pytest.mark.parametrize("steps", ["isotropic", "hybrid"])
+@pytest.mark.parametrize("steps", ["isotropic"])
 def test_density_of_one_real_column_adds_up_on_a_grid(device, kind, steps):
     """As above with noise: M paths of every category and every point of a grid."""
     book = make_book("one real", device)

@@ -161,7 +161,7 @@ def test_one_generator_one_table(device, name):
         return sample(
             denoiser,
             blank(book, n),
-            SCHEDULES["hybrid"](3),
+            SCHEDULES["isotropic"](3),
             generator=seeded_generator(seed, device),
         )
 

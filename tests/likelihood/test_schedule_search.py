@@ -32,7 +32,6 @@ from laws import (
 from discrete_itd import DiffusionDensity
 from discrete_itd.channel import (
     CoordinateSchedule,
-    HybridSchedule,
     IsotropicSchedule,
     Quadrature,
     distinct_paths,
@@ -309,7 +308,6 @@ def test_calls_are_steps_times_paths():
     assert paths_within(64, CoordinateSchedule(2, ((1, 0), (0, 1), (0, 1)))) == 3
     assert paths_within(4, CoordinateSchedule(2, ((1, 0), (0, 1), (0, 1)))) == 2
     assert paths_within(64, CoordinateSchedule(2)) == 32
-    assert paths_within(64, HybridSchedule((0.5, 1.0), 2)) == 16
 
 
 # -- spread orders ---------------------------------------------------------------------------------

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from discrete_itd.channel import CoordinateSchedule, HybridSchedule, IsotropicSchedule
+from discrete_itd.channel import CoordinateSchedule, IsotropicSchedule
 from discrete_itd.storage.configs import classes_of, from_config, to_config
 
-SCHEDULES = (CoordinateSchedule, HybridSchedule, IsotropicSchedule)
+SCHEDULES = (CoordinateSchedule, IsotropicSchedule)
 LEVELS = st.sets(st.floats(1e-6, 1e6), min_size=1, max_size=4).map(lambda s: tuple(sorted(s)))
 
 
@@ -42,7 +42,6 @@ def through_json(value, classes):
 
 @given(
     st.builds(IsotropicSchedule, LEVELS)
-    | st.builds(HybridSchedule, LEVELS, st.integers(1, 9))
     | st.builds(
         CoordinateSchedule, st.integers(1, 9), st.none() | st.permutations(range(3)).map(tuple)
     )

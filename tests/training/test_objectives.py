@@ -64,7 +64,7 @@ class WithBase(Denoiser):
 
 
 @pytest.mark.parametrize("name", sorted(BOOKS))
-@pytest.mark.parametrize("shares", [(1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.4, 0.6, 0.0)])
+@pytest.mark.parametrize("shares", [(1.0, 0.0), (0.0, 1.0), (0.4, 0.6)])
 def test_losses_of_the_oracle_average_to_the_entropy(device, name, shares):
     book = make_book(name, device)
     oracle = random_oracle(book, np.random.default_rng(0), share=0.8)
@@ -91,55 +91,19 @@ def test_losses_of_the_oracle_average_to_the_entropy(device, name, shares):
     assert max(errors) < 0.08
 
 
-def test_hybrid_losses_average_to_the_nats_of_the_rest(device):
-    """Every number u of unknown columns equally likely: Σ_u H(u random columns | the others)/(C + 1)."""
-    book = make_book("simplex", device)
-    oracle = random_oracle(book, np.random.default_rng(0))
-    support, p = oracle.support.cpu().numpy(), oracle.log_probs.double().exp().cpu().numpy()
-
-    def entropy(columns):
-        _, group = np.unique(support[:, columns], axis=0, return_inverse=True)
-        q = np.bincount(group.ravel(), p)
-        return -(q * np.log(q)).sum()
-
-    expected = 0.0
-    for known in range(8):
-        held = [j for j in range(3) if known >> j & 1]
-        chance = 1 / (4 * math.comb(3, len(held)))
-        expected += chance * (entropy([0, 1, 2]) - (entropy(held) if held else 0.0))
-    g = seeded_generator(1, device)
-    pick = torch.multinomial(oracle.log_probs.exp(), 60000, replacement=True, generator=g)
-    patterns = TrainingLoss(
-        Quadrature.logistic(1.5, 1.0, low=-6, high=5).to(device), (0.0, 0.0, 1.0)
-    )
-    loss = patterns.nats(oracle, oracle.support[pick], g).double()
-    stderr = loss.std().item() / math.sqrt(len(loss))
-    assert loss.mean().item() == pytest.approx(expected, abs=4 * stderr + 0.005)
-    assert stderr < 0.03
-
-
 @pytest.mark.parametrize("n", [1, 2, 3, 10])
 def test_batches_of_any_size_have_a_loss(device, generator, n):
     rows = correlated_rows(n, 0, device)
     net = make_network(rows)
     quadrature = Quadrature.logistic(1.0, 1.0, low=-4, high=5).to(device)
-    for shares in ((0.25, 0.6, 0.15), (0.5, 0.0, 0.5), (0.0, 0.0, 1.0), (0.5, 0.5, 0.0)):
+    for shares in ((0.25, 0.75), (1.0, 0.0), (0.0, 1.0)):
         loss = TrainingLoss(quadrature, shares).nats(net, rows, generator)
         assert loss.shape == (n,)
         assert loss.isfinite().all()
         assert (loss >= 0).all()
 
 
-SHARES = {"isotropic": (1.0, 0.0, 0.0), "masked": (0.0, 1.0, 0.0), "hybrid": (0.0, 0.0, 1.0)}
-
-
-def conditional_nats(oracle, rows, generator):
-    """-log P of a random subset given the others, every size equally likely: what hybrids estimate, (N,)."""
-    there = ~rows.isnan()
-    share = torch.rand(len(rows), 1, generator=generator, device=rows.device)
-    known = (torch.rand(rows.shape, generator=generator, device=rows.device) < share) & there
-    given = oracle.log_prob(rows.masked_fill(~known, math.nan))
-    return (given - oracle.log_prob(rows)).double()
+SHARES = {"isotropic": (1.0, 0.0), "masked": (0.0, 1.0)}
 
 
 def excess(patterns, denoiser, rows, truth, device):
@@ -163,8 +127,6 @@ def test_losses_of_the_mixture_oracle_average_to_the_entropy(device, name, patte
     rows = mixture_draws(oracle, 20000, rng)
     rows[torch.tensor(rng.random(rows.shape) < missing, device=device)] = math.nan
     truth = -oracle.log_prob(rows).double()
-    if pattern == "hybrid":
-        truth = conditional_nats(oracle, rows, seeded_generator(3, device))
     pilot = pilot_quadrature(oracle, rows[:1000], seeded_generator(0, device))
     patterns = TrainingLoss(pilot, SHARES[pattern])
     # left of the quadrature at most γ_low ‖x - x̂_0‖²/2 is missing
@@ -207,7 +169,7 @@ def test_the_loss_of_real_columns_is_the_cost_of_a_path(device, missing, baselin
     slow_error = slow.std().item() / math.sqrt(len(slow))
     denoiser = WithBase(oracle, broad_marginals(book)) if baseline else oracle
     rows, truth = rows_of(40000 if baseline else 100000)
-    mean, stderr = excess(TrainingLoss(quadrature, (1.0, 0.0, 0.0)), denoiser, rows, truth, device)
+    mean, stderr = excess(TrainingLoss(quadrature, (1.0, 0.0)), denoiser, rows, truth, device)
     assert mean == pytest.approx(slow.mean().item(), abs=4 * math.hypot(stderr, slow_error))
     assert math.hypot(stderr, slow_error) < 0.06
 
@@ -223,8 +185,6 @@ def test_losses_of_independent_columns_average_to_their_entropy(device, name, pa
     mask = torch.rand(rows.shape, generator=seeded_generator(2, device), device=device) < missing
     rows[mask] = math.nan
     truth = -marginal.log_prob(rows).double()
-    if pattern == "hybrid":
-        truth = conditional_nats(marginal, rows, seeded_generator(3, device))
     pilot = pilot_quadrature(marginal, rows[:500], seeded_generator(0, device))
     mean, stderr = excess(TrainingLoss(pilot, SHARES[pattern]), marginal, rows, truth, device)
     below = pilot.low * (book.n_columns - len(book.reals)) if pattern != "masked" else 0.0
@@ -235,7 +195,7 @@ def test_losses_of_independent_columns_average_to_their_entropy(device, name, pa
 @pytest.mark.parametrize("missing", [0.0, 0.3])
 @pytest.mark.parametrize("pattern", sorted(SHARES))
 def test_leading_columns_come_first(device, pattern, missing):
-    """Masked rows: -log P of all; isotropic ones: of the others given these; of hybrids any may be known."""
+    """Masked rows: -log P of all; isotropic ones: of the others given these."""
     columns = make_book("reals and levels", "cpu").columns
     book = Codebook(columns, leading=[3, 0]).to(device)
     rng = np.random.default_rng(0)
@@ -245,8 +205,6 @@ def test_leading_columns_come_first(device, pattern, missing):
     truth = -oracle.log_prob(rows).double()
     if pattern == "isotropic":
         truth = truth + oracle.log_prob(rows.masked_fill(~book.leading, math.nan)).double()
-    elif pattern == "hybrid":
-        truth = conditional_nats(oracle, rows, seeded_generator(3, device))
     pilot = pilot_quadrature(oracle, rows[:1000], seeded_generator(0, device))
     denoiser = WithBase(oracle, random_marginals(book, rng))
     patterns = TrainingLoss(pilot, SHARES[pattern])
@@ -294,7 +252,7 @@ def test_balance_is_for_rows_with_gaps(device):
     quadrature = Quadrature.logistic(1.0, 1.0, low=-4, high=5).to(device)
 
     def loss(x, balanced):
-        patterns = TrainingLoss(quadrature, (0.3, 0.5, 0.2), balanced=balanced)
+        patterns = TrainingLoss(quadrature, (0.3, 0.7), balanced=balanced)
         return patterns.nats(net, x, seeded_generator(0, device))
 
     torch.testing.assert_close(loss(rows, True), loss(rows, False))
@@ -322,7 +280,7 @@ def test_balanced_rows_weigh_alike_among_those_of_the_same_known_cells(
             return Posterior(book, CategoricalPosterior(book.levels, torch.zeros_like(y)))
 
     quadrature = Quadrature.logistic(1.0, 1.0, low=-4, high=5).to(device)
-    patterns = TrainingLoss(quadrature, (0.0, 1.0, 0.0), balanced=balanced)
+    patterns = TrainingLoss(quadrature, (0.0, 1.0), balanced=balanced)
     loss = patterns.nats(Coin(book), rows, seeded_generator(0, device))
     known = torch.isinf(states[0])
     n_asked = (~known & ~rows.isnan()).sum(1)
@@ -416,7 +374,7 @@ def test_batches_of_tables_of_any_kind_have_a_loss(device, generator, name, n):
     rows = random_rows(book, n, np.random.default_rng(0), missing=0.3)
     quadrature = Quadrature.logistic(1.0, 1.0, low=-4, high=5).to(device)
     everything = torch.full_like(rows, math.nan)
-    for shares in ((0.25, 0.6, 0.15), (0.5, 0.0, 0.5), (0.0, 0.0, 1.0), (0.5, 0.5, 0.0)):
+    for shares in ((0.25, 0.75), (1.0, 0.0), (0.0, 1.0)):
         patterns = TrainingLoss(quadrature, shares)
         assert patterns.nats(net, rows, generator).shape == (n,)
         assert patterns.nats(net, rows, generator).isfinite().all()
@@ -460,7 +418,7 @@ def test_evaluations_compare(device, generator):
     rows = correlated_rows(300, 0, device)
     net = make_network(rows)
     quadrature = pilot_quadrature(net, rows, generator)
-    evaluate = Evaluator(TrainingLoss(quadrature, (0.5, 0.5, 0.0)), rows, seed=3)
+    evaluate = Evaluator(TrainingLoss(quadrature, (0.5, 0.5)), rows, seed=3)
     nats, stderr = evaluate(net)
     assert evaluate(net) == (nats, stderr)
     truth = -net.base.log_prob(rows).double().mean().item()

@@ -79,7 +79,7 @@ def test_training_lowers_held_out_nats(device):
     assert not net.training
     # what is kept is what validated best: the same patterns on other rows agree
     q = pilot_quadrature(net, rows, seeded_generator(0, device))
-    check = Evaluator(TrainingLoss(q, (0.5, 0.5, 0.0)), held_out, seed=5)
+    check = Evaluator(TrainingLoss(q, (0.5, 0.5)), held_out, seed=5)
     nats, stderr = check(net)
     assert nats == pytest.approx(min(valid), abs=5 * stderr)
 
@@ -370,7 +370,7 @@ def test_an_interruption_keeps_the_best(device, monkeypatch, where):
     nats = [line.valid_nats for line in report.history]
     assert min(nats) < nats[0] - 0.2
     q = pilot_quadrature(net, held_out, seeded_generator(0, device))
-    check, stderr = Evaluator(TrainingLoss(q, (0.5, 0.5, 0.0)), held_out, seed=5)(net)
+    check, stderr = Evaluator(TrainingLoss(q, (0.5, 0.5)), held_out, seed=5)(net)
     assert check == pytest.approx(min(nats), abs=5 * stderr)
 
 
