@@ -61,7 +61,7 @@ def main() -> None:
     )
     parser.add_argument("tables", nargs="*", help="those above by default")
     parser.add_argument("--max-time", type=float, default=60.0, help="seconds of training")
-    parser.add_argument("--n-calls", type=int, default=128)
+    parser.add_argument("--n-evaluations", type=int, default=128)
     parser.add_argument("--rows", type=int, default=1000, help="corrupted rows")
     parser.add_argument("--methods", nargs="+", choices=tuple(METHODS), default=list(METHODS))
     parser.add_argument("--label", default="", help="of this version of ours, in the cache")

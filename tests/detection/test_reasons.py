@@ -133,7 +133,7 @@ def test_the_table_of_reasons(model, usual):
             assert line["conflict_value"] == rows.loc[row, line["conflict_column"]]
         text = sentence(line)
         assert text.startswith(f"{column} = ")
-        assert " than in a typical row; the other cells predict " in text
+        assert " in a typical row; the other cells predict " in text
 
 
 def test_a_spoilt_cell_is_told_of(model, usual):
