@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from discrete_itd.channel.levels import Levels
-from discrete_itd.channel.noise import gumbel
+from discrete_itd.channel.noise import add_gumbel
 
 
 class CategoricalPosterior:
@@ -58,7 +58,7 @@ class CategoricalPosterior:
 
     def sample(self, generator: torch.Generator, *, allow_unseen: bool = False) -> Tensor:
         """One category per column: int64 codes, shape (B, C)."""
-        scores = self.logits + gumbel(self.logits.shape, self.logits, generator)
+        scores = add_gumbel(self.logits, generator)
         if self.levels.any_open and not allow_unseen:
             scores = scores.masked_fill(self.levels.level_unseen, -torch.inf)
         return self.levels.argmax(scores)

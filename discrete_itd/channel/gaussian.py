@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from discrete_itd.channel.levels import REAL_KNOWN_SNR
-from discrete_itd.channel.noise import gumbel
+from discrete_itd.channel.noise import add_gumbel
 
 
 class GaussianPosterior:
@@ -51,9 +51,8 @@ class GaussianPosterior:
     def log_prob(self, values: Tensor) -> Tensor:
         """Log-density at each cell (B, R): (B, R), nats."""
         z = (values[:, :, None] - self.means).square() / self.var
-        return torch.logsumexp(
-            self.log_weight - 0.5 * (z + torch.log(2 * math.pi * self.var)), dim=2
-        )
+        surprisal = 0.5 * (z + torch.log(2 * math.pi * self.var))
+        return torch.logsumexp(self.log_weight - surprisal, dim=2)
 
     def update(self, y: Tensor, snr: Tensor) -> GaussianPosterior:
         r"""The Bayes update :math:`q \oplus \Delta` by evidence ``y`` and ``snr``, both (B, R)."""
@@ -64,12 +63,10 @@ class GaussianPosterior:
         y, snr = y[:, :, None], snr[:, :, None]
         shrink = 1 + snr * self.var
         # where snr is 0, so is y, and the centre
-        log_weight = (
-            self.log_weight - 0.5 * shrink.log() - 0.5 * snr * (self.means - centre) ** 2 / shrink
-        )
-        return GaussianPosterior(
-            log_weight, (self.means + self.var * y) / shrink, self.var / shrink
-        )
+        misfit = 0.5 * snr * (self.means - centre) ** 2 / shrink
+        log_weight = self.log_weight - 0.5 * shrink.log() - misfit
+        means = (self.means + self.var * y) / shrink
+        return GaussianPosterior(log_weight, means, self.var / shrink)
 
     def pick(self, rows: Callable[[Tensor], Tensor]) -> GaussianPosterior:
         """The posterior of other rows, ``rows`` of each tensor."""
@@ -78,13 +75,7 @@ class GaussianPosterior:
 
     def sample(self, generator: torch.Generator) -> Tensor:
         """One value per column, shape (B, R)."""
-        pick = (self.log_weight + gumbel(self.log_weight.shape, self.log_weight, generator)).argmax(
-            2, keepdim=True
-        )
-        xi = torch.randn(
-            self.means.shape[:2],
-            generator=generator,
-            device=self.means.device,
-            dtype=self.var.dtype,
-        )
-        return self.means.gather(2, pick)[:, :, 0] + self.var.gather(2, pick)[:, :, 0].sqrt() * xi
+        pick = add_gumbel(self.log_weight, generator).argmax(2, keepdim=True)
+        mean, var = (t.gather(2, pick)[:, :, 0] for t in (self.means, self.var))
+        xi = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=var.dtype)
+        return mean + var.sqrt() * xi

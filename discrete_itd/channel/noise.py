@@ -101,7 +101,7 @@ def scattered_directions(n: int, dim: int) -> Tensor:
     return normal / normal.norm(dim=1, keepdim=True)
 
 
-def gumbel(shape: torch.Size, like: Tensor, generator: torch.Generator) -> Tensor:
-    """Standard Gumbel noise: the argmax of logits plus this is a draw from their softmax."""
-    uniform = torch.rand(shape, generator=generator, device=like.device)
-    return -torch.log(-torch.log(uniform.clamp_(1e-12, 1 - 1e-7))).to(like)
+def add_gumbel(logits: Tensor, generator: torch.Generator) -> Tensor:
+    """Logits plus standard Gumbel noise, whose argmax is a draw from their softmax."""
+    uniform = torch.rand(logits.shape, generator=generator, device=logits.device)
+    return logits - torch.log(-torch.log(uniform.clamp_(1e-12, 1 - 1e-7))).to(logits)

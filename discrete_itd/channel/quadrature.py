@@ -47,9 +47,8 @@ class Quadrature:
         n = len(density) if density.ndim == 1 else -1
         if not edges.shape == cdf.shape == (n + 1,) or edges.dtype != torch.float64:
             raise ValueError("the parts of the quadrature do not fit together")
-        quadrature = cls(
-            edges, density
-        )  # which checks them, and normalises, which may change the last bit
+        # the constructor checks and normalises them, which may change the last bit
+        quadrature = cls(edges, density)
         sound = cdf[0] == 0 and cdf[-1] == 1 and bool((cdf.diff() >= 0).all())
         if cdf.dtype != torch.float64 or density.dtype != torch.float64 or not sound:
             raise ValueError("the quadrature has no cumulative distribution")
@@ -80,9 +79,8 @@ class Quadrature:
 
     def points(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """SNRs at quantiles ``u`` in [0, 1) and the weights d snr / density, same shape, float64."""
-        cell = (
-            torch.searchsorted(self._cdf, u.double(), right=True).clamp_(1, len(self._density)) - 1
-        )
+        after = torch.searchsorted(self._cdf, u.double(), right=True)
+        cell = after.clamp_(1, len(self._density)) - 1
         inside = (u - self._cdf[cell]) / (self._cdf[cell + 1] - self._cdf[cell]).clamp_min(1e-300)
         left = self.edges[cell]
         snr = torch.exp(left + inside * (self.edges[cell + 1] - left))

@@ -154,9 +154,8 @@ class CoordinateSchedule:
 
     def snr(self, step: int, rank: Tensor, n_free: Tensor) -> Tensor:
         n_steps = n_free.clamp(1, self.n_steps)
-        n_known = -(
-            -n_free * n_steps.clamp_max(step) // n_steps
-        )  # ceiling: the last step knows all
+        # ceiling: the last step knows all
+        n_known = -(-n_free * n_steps.clamp_max(step) // n_steps)
         snr = torch.zeros(rank.shape, dtype=torch.get_default_dtype(), device=rank.device)
         return snr.masked_fill_(rank < n_known, math.inf)
 

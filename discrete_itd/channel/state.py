@@ -33,9 +33,8 @@ class State(NamedTuple):
 
         ``xi`` (B, D) is standard normal noise; None where all increments are zero or infinite.
         """
-        delta = torch.where(
-            torch.isinf(self.snr), 0.0, snr - self.snr
-        )  # known cells stay as they are
+        # known cells stay as they are
+        delta = torch.where(torch.isinf(self.snr), 0.0, snr - self.snr)
         finite = codebook.per_coord(torch.where(torch.isinf(delta), 0.0, delta))
         dy = finite * points if xi is None else finite * points + finite.sqrt() * xi
         return State(torch.where(codebook.per_coord(torch.isinf(delta)), points, dy), delta)

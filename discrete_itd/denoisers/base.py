@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
 
@@ -10,10 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from discrete_itd.channel.codebook import Codebook
-from discrete_itd.channel.posterior import Posterior
+from discrete_itd.channel.posterior import CategoricalPosterior, Posterior
 
 if TYPE_CHECKING:
     from discrete_itd.denoisers.marginal import MarginalDenoiser
+
+Config = Mapping[str, Any]  # arguments of a constructor, as JSON gives them back
+Tensors = Mapping[str, Tensor]  # a ``state_dict``
 
 HUGE = 1 << 16  # posterior size (floats per row) above which a few pilot rows suffice
 BLOCK = 32  # the batch size is a multiple of this, so that no row's rounding depends on the size of its batch
@@ -67,11 +69,11 @@ class Denoiser(nn.Module):
     Any map is admissible: the score it leads to is a valid code length by inequality (5) of
     :mod:`discrete_itd.likelihood`, and its path a normalised probability mass (6). A better map gives shorter codes.
 
-    To write a denoiser, define :meth:`forward`. To save it as well, return from :meth:`config` the arguments of the
-    constructor besides ``codebook``, under their names: plain JSON values, or denoisers that are attributes of the
-    same name. Everything else must be in the ``state_dict``. Define :meth:`from_config` only if the constructor needs
-    tensors, or another codebook for a nested denoiser. ``DiffusionDensity.load(path, trusted=[MyDenoiser])`` then reads
-    the file.
+    To write a denoiser, define :meth:`forward`, or :meth:`infer` if it is exact. To save it as well, return from
+    :meth:`config` the arguments of the constructor besides ``codebook``, under their names: plain JSON values, or
+    denoisers that are attributes of the same name. Everything else must be in the ``state_dict``. Define
+    :meth:`from_config` only if the constructor needs tensors, or another codebook for a nested denoiser.
+    ``DiffusionDensity.load(path, trusted=[MyDenoiser])`` then reads the file.
 
     Examples
     --------
@@ -96,10 +98,23 @@ class Denoiser(nn.Module):
         super().__init__()
         self.codebook = codebook
 
-    @abstractmethod
     def forward(self, y: Tensor, snr: Tensor) -> Posterior:
-        """Posterior given the state ``y`` (B, D) and ``snr`` (B, C)."""
-        raise NotImplementedError
+        """Posterior given the state ``y`` (B, D) and ``snr`` (B, C).
+
+        By default that of :meth:`infer`, with the columns that it leaves out from the ``fallback``.
+        """
+        book, levels, fallback = self.codebook, self.codebook.levels, self.independent_part
+        evidence = levels.evidence(y[:, : levels.n_coords], snr[:, book.finite])
+        categorical = CategoricalPosterior(levels, self.infer(evidence)[1])
+        if fallback is None:
+            return Posterior(book, categorical)
+        others = fallback(y, snr)
+        return Posterior(book, categorical, others.gaussian, others.words)
+
+    def marginals(self) -> Posterior:
+        """The posterior of one row of which nothing is known."""
+        like = self.codebook.known_snr
+        return self(like.new_zeros(1, self.codebook.n_coords), torch.zeros_like(like[None]))
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-probability of rows ``x`` (B, C) in closed form, missing cells left out: (B,), nats.
@@ -111,7 +126,8 @@ class Denoiser(nn.Module):
     def infer(self, evidence: Tensor) -> tuple[Tensor, Tensor]:
         r"""Posterior of the low-cardinality columns of an exact denoiser, given any evidence about their levels.
 
-        Only an exact denoiser that is fitted to one-hot groups (:mod:`discrete_itd.denoisers.one_hot`) needs it.
+        Only an exact denoiser needs it, for one-hot groups (:mod:`discrete_itd.denoisers.one_hot`) or by default in
+        :meth:`forward`.
 
         Parameters
         ----------
@@ -158,9 +174,9 @@ class Denoiser(nn.Module):
     @classmethod
     def from_config(
         cls,
-        config: Mapping[str, Any],
+        config: Config,
         codebook: Codebook,
-        tensors: Mapping[str, Tensor],  # noqa: ARG003 - for those whose constructor takes tensors
+        tensors: Tensors,  # noqa: ARG003 - for those whose constructor takes tensors
     ) -> Self:
         """A denoiser of the same shape as the one that was saved.
 

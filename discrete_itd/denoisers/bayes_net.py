@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Self
 
 import torch
@@ -26,13 +26,18 @@ from torch import Tensor
 
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.levels import KNOWN_NATS
-from discrete_itd.channel.posterior import CategoricalPosterior, Posterior
-from discrete_itd.denoisers.base import Denoiser, filled, rows_at_once, with_codebook
+from discrete_itd.denoisers.base import (
+    Config,
+    Denoiser,
+    Tensors,
+    filled,
+    rows_at_once,
+    with_codebook,
+)
 from discrete_itd.denoisers.marginal import (
     MarginalDenoiser,
     check_fallback,
     fallback_log_prob,
-    with_fallback,
 )
 from discrete_itd.denoisers.structure_search import (
     Search,
@@ -95,10 +100,8 @@ class BayesNetDenoiser(Denoiser):
         sizes = codebook.levels.cardinalities
         if len(parents) != len(sizes) or len(tables) != len(sizes):
             raise ValueError(f"a graph of {len(sizes)} columns is wanted, got {len(parents)}")
-        self.fallback, self.parents = (
-            fallback,
-            tuple(tuple(map(operator.index, p)) for p in parents),
-        )
+        self.fallback = fallback
+        self.parents = tuple(tuple(map(operator.index, p)) for p in parents)
         for j, (above, table) in enumerate(zip(self.parents, tables, strict=True)):
             if not all(0 <= p < len(sizes) for p in above) or len({j, *above}) <= len(above):
                 raise ValueError(f"column {j}: parents {above}")
@@ -122,24 +125,15 @@ class BayesNetDenoiser(Denoiser):
         return {"parents": [list(above) for above in self.parents], "fallback": self.fallback}
 
     @classmethod
-    def from_config(
-        cls, config: Mapping[str, Any], codebook: Codebook, tensors: Mapping[str, Tensor]
-    ) -> Self:
+    def from_config(cls, config: Config, codebook: Codebook, tensors: Tensors) -> Self:
         parents = config["parents"]
         tables = [tensors[f"log_table_{j}"].exp() for j in range(len(parents))]
         return cls(codebook, parents, tables, with_codebook(config["fallback"], codebook))
 
     def smoothed(self, sd: float) -> BayesNetDenoiser:
         fallback = None if self.fallback is None else self.fallback.smoothed(sd)
-        return BayesNetDenoiser(
-            self.codebook, self.parents, [t.exp() for t in self.log_tables], fallback
-        )
-
-    def forward(self, y: Tensor, snr: Tensor) -> Posterior:
-        book, levels = self.codebook, self.codebook.levels
-        evidence = levels.evidence(y[:, : levels.n_coords], snr[:, book.finite])
-        categorical = CategoricalPosterior(levels, self.infer(evidence)[1])
-        return with_fallback(book, categorical, self.fallback, y, snr)
+        tables = [t.exp() for t in self.log_tables]
+        return BayesNetDenoiser(self.codebook, self.parents, tables, fallback)
 
     @property
     def _step(self) -> int:

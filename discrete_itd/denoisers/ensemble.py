@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Self, cast
 
 import torch
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from discrete_itd.channel import Quadrature
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.posterior import CategoricalPosterior, GaussianPosterior, Posterior
-from discrete_itd.denoisers.base import Denoiser, with_codebook
+from discrete_itd.denoisers.base import Config, Denoiser, Tensors, with_codebook
 from discrete_itd.denoisers.ensemble_weights import Evidence, beliefs, share_bases
 
 MOST_MEMBERS = 64
@@ -83,8 +83,7 @@ class EnsembleDenoiser(Denoiser):
         self.members = cast(list[Denoiser], nn.ModuleList(members))
         like, m = book.known_snr, len(members)
         equal = like.new_full((1, m), 1 / m)
-        if logsnr is None:
-            logsnr = like.new_zeros(1)
+        logsnr = like.new_zeros(1) if logsnr is None else logsnr
         for name, weights, n in (("noisy", noisy, len(logsnr)), ("known", known, None)):
             weights = equal.expand(n or 1, -1) if weights is None else weights.to(like)
             if weights.shape != (n or len(weights), m) or not bool((weights >= 0).all()):
@@ -107,15 +106,11 @@ class EnsembleDenoiser(Denoiser):
             return known
         n_noisy = is_noisy.sum(1)
         log = torch.where(is_noisy, snr, 1.0).log().sum(1) / n_noisy.clamp_min(1)
-        place = (
-            torch.searchsorted(self.logsnr, log, right=True).clamp(1, max(1, len(self.logsnr) - 1))
-            - 1
-        )
-        if len(self.logsnr) > 1:
+        position, last = torch.zeros_like(log), len(self.logsnr) - 1
+        if last:
+            place = torch.searchsorted(self.logsnr, log, right=True).clamp(1, last) - 1
             left, right = self.logsnr[place], self.logsnr[place + 1]
             position = place + ((log - left) / (right - left)).clamp(0, 1)
-        else:
-            position = torch.zeros_like(log)
         noisy = _interpolate(position, self.noisy)
         share = torch.where(n_noisy > 0, share, 1.0)[:, None]
         return share * known + (1 - share) * noisy
@@ -147,9 +142,7 @@ class EnsembleDenoiser(Denoiser):
         return {"members": list(self.members)}
 
     @classmethod
-    def from_config(
-        cls, config: Mapping[str, Any], codebook: Codebook, tensors: Mapping[str, Tensor]
-    ) -> Self:
+    def from_config(cls, config: Config, codebook: Codebook, tensors: Tensors) -> Self:
         if not 1 <= len(config["members"]) <= MOST_MEMBERS:
             raise ValueError(f"{len(config['members'])} members, not 1 to {MOST_MEMBERS}")
         members = with_codebook(config["members"], codebook)
@@ -206,9 +199,8 @@ class EnsembleDenoiser(Denoiser):
             known = [torch.stack(noisy).mean(0)]
         else:
             overall = Evidence.random(members, x, generator).most_probable()
-            known = [
-                e.most_probable(start=overall) for e in _shares(members, x, generator, n_knots)
-            ]
+            shares = _shares(members, x, generator, n_knots)
+            known = [e.most_probable(start=overall) for e in shares]
         return cls(members, logsnr=middles, noisy=torch.stack(noisy), known=torch.stack(known))
 
     @torch.no_grad()
@@ -275,9 +267,7 @@ class EnsembleDenoiser(Denoiser):
         alone, without, ours, weights = 0.0, 0.0, 0.0, []
         for low, high in itertools.pairwise(edges.tolist()):
             told = Evidence.noisy(members, x, (low, high), generator)
-            middle = x.new_full((1, self.codebook.n_columns), math.exp((low + high) / 2)).to(
-                self.noisy
-            )
+            middle = self.noisy.new_full((1, self.codebook.n_columns), math.exp((low + high) / 2))
             weights.append(self.weights(middle)[0].double())
             left = [[j for j in range(m) if j != i] for i in range(m)]
             half = (high - low) / 2
@@ -338,10 +328,9 @@ def mixed(posteriors: Sequence[Posterior], weights: Tensor) -> Posterior:
     log_w = weights.log()  # -inf where a member has no say, whatever it says
     if len(posteriors) == 1:
         return first
-    logits = (
-        torch.stack([q.categorical.logits for q in posteriors], 1) + log_w[:, :, None]
-    )  # (B, M, T)
-    categorical = CategoricalPosterior(first.categorical.levels, torch.logsumexp(logits, 1))
+    logits = torch.stack([q.categorical.logits for q in posteriors], 1)  # (B, M, T)
+    logits = torch.logsumexp(logits + log_w[:, :, None], 1)
+    categorical = CategoricalPosterior(first.categorical.levels, logits)
     gaussian = None
     if first.gaussian is not None:
         parts = [q.gaussian for q in posteriors if q.gaussian is not None]

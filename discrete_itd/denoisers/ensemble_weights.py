@@ -46,11 +46,6 @@ class Evidence:
     row: Tensor
     grams: Tensor
 
-    @property
-    def gram(self) -> Tensor:
-        """The sum of the rows' matrices, (M, M)."""
-        return self.grams.sum(0)
-
     @classmethod
     def masked(
         cls,
@@ -115,18 +110,15 @@ class Evidence:
                 gamma = snr[first : first + BATCH].to(points)
                 target = gamma.expand(state.snr.shape).masked_fill(part.isnan(), 0.0)
                 target = target.masked_fill(told, math.inf)
-                xi = torch.randn(
-                    points.shape, generator=generator, device=x.device, dtype=points.dtype
-                )
+                options = {"generator": generator, "device": x.device, "dtype": points.dtype}
+                xi = torch.randn(points.shape, **options)
                 state = state.add(book, state.increment(book, points, target, xi))
             asked = ~told & ~part.isnan()
             told_by = beliefs(members, *state)
             log_probs.append(torch.stack([q.log_prob(part)[asked] for q in told_by]).double())
             rows.append(asked.nonzero()[:, 0] + first)
-            errors = torch.stack(
-                [(points - q.mean()) * book.per_coord(asked.to(points)) for q in told_by]
-            )
-            errors = errors.double()
+            of = book.per_coord(asked.to(points))
+            errors = torch.stack([(points - q.mean()) * of for q in told_by]).double()
             if snr is not None:
                 errors = errors * snr[first : first + BATCH].double().sqrt()
             grams.append(torch.einsum("mnd,knd->nmk", errors, errors))
@@ -187,7 +179,7 @@ class Evidence:
             out = self.grams.new_zeros(self.grams.shape[1])
             out[chosen] = replace(self, grams=self.grams[:, chosen][:, :, chosen]).least_error()
             return out
-        gram = self.gram
+        gram = self.grams.sum(0)
         gram = gram / gram.diagonal().max().clamp_min(1e-300)
         best = int(gram.diagonal().argmin())
         w = torch.zeros(len(gram), dtype=gram.dtype, device=gram.device)

@@ -13,9 +13,8 @@ ROWS = 20_000  # at most, in which groups are detected
 FEWEST_ROWS = 32  # with fewer, a run of neighbours is not taken for a group
 TOLERANCE = 0.01  # share of rows with no column of a group on; share with two on, relative to independent columns
 SURPRISE = 10.0  # nats by which a group's surprisal must exceed its price: chance is then exp(-10)
-MOST_STARTS = (
-    128  # columns from each of which a group is grown, to take the best; with more, one start
-)
+# columns from each of which a group is grown, to take the best; with more, one start
+MOST_STARTS = 128
 
 
 def exclusive_groups(codebook: Codebook, x: Tensor) -> list[tuple[tuple[int, ...], int]]:
@@ -80,11 +79,8 @@ class _Exclusions:
 
     def __init__(self, cells: Tensor, value: int) -> None:
         on, there = (cells == value).float(), (~cells.isnan()).float()
-        together, both, first = (
-            (on.T @ on).double(),
-            (there.T @ there).double(),
-            (on.T @ there).double(),
-        )
+        pairs = (on, on), (there, there), (on, there)
+        together, both, first = ((a.T @ b).double() for a, b in pairs)
         expected = first * first.T / both.clamp_min(1)
         self.n_rows = len(cells)
         self.share = together.diagonal() / both.diagonal().clamp_min(1)
@@ -92,9 +88,8 @@ class _Exclusions:
         few &= 4 * together <= expected
         self.never = ((together == 0) | few) & (both > 0)
         self.never.fill_diagonal_(False)
-        surprise = (
-            expected - together + torch.special.xlogy(together, together / expected.clamp_min(1e-9))
-        )
+        excess = torch.special.xlogy(together, together / expected.clamp_min(1e-9))
+        surprise = expected - together + excess
         self.surprise = torch.where(self.never, surprise, 0.0)
 
 
@@ -109,18 +104,13 @@ def _runs(seen: _Exclusions, left: Tensor) -> list[list[int]]:
 
     def keep() -> None:
         if len(run) > 1 and covered >= 1 - TOLERANCE:
-            first = next(
-                i for i, j in enumerate(run) if share[j] > 0 and covered - share[j] < 1 - 1e-9
-            )
-            runs.append(run[first:])
+            needed = [share[j] > 0 and covered - share[j] < 1 - 1e-9 for j in run]
+            runs.append(run[needed.index(True) :])
 
     for j in torch.nonzero(left).flatten().tolist():
         whole = covered >= 1 - TOLERANCE
-        if whole and (
-            covered >= 1 - 1e-9
-            or covered + share[j] > 1 + TOLERANCE / 10
-            or not never[j, run].all()
-        ):
+        full = covered >= 1 - 1e-9 or covered + share[j] > 1 + TOLERANCE / 10
+        if whole and (full or not never[j, run].all()):
             keep()
             run, covered = [], 0.0
         while run and not bool(never[j, run].all()):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any, Self
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.levels import REAL_KNOWN_SNR
 from discrete_itd.channel.posterior import CategoricalPosterior, GaussianPosterior, Posterior
-from discrete_itd.denoisers.base import Denoiser
+from discrete_itd.denoisers.base import Config, Denoiser, Tensors
 
 LEAST_VARIANCE = 1e-8  # of a direction, as a share of the largest
 
@@ -117,9 +116,7 @@ class GaussianDenoiser(Denoiser):
         return {}
 
     @classmethod
-    def from_config(
-        cls, config: Mapping[str, Any], codebook: Codebook, tensors: Mapping[str, Tensor]
-    ) -> Self:
+    def from_config(cls, config: Config, codebook: Codebook, tensors: Tensors) -> Self:
         mean, directions = tensors["mean0"], tensors["directions"]
         residual = float(tensors["residual"])
         return cls(codebook, mean, directions, tensors["variances"], residual, **config)
@@ -133,9 +130,8 @@ class GaussianDenoiser(Denoiser):
     def log_prob(self, x: Tensor) -> Tensor:
         missing = x.isnan()
         if bool(missing.any()):
-            return torch.stack(
-                [self._of_cells(row, ~gone) for row, gone in zip(x, missing, strict=True)]
-            )
+            pairs = zip(x, ~missing, strict=True)
+            return torch.stack([self._of_cells(row, there) for row, there in pairs])
         r = x - self.mean0
         c = r @ self.directions
         within, n = c.square() / self.variances, x.shape[1] - len(self.variances)
@@ -161,9 +157,8 @@ class GaussianDenoiser(Denoiser):
         same = bool((snr == level).all()) and not bool(torch.isinf(level).any())
         mean, var = self._isotropic(y, level) if same else self._any(y, snr)
         book = self.codebook
-        gaussian = GaussianPosterior(
-            torch.zeros_like(y)[:, :, None], mean.to(y)[:, :, None], var.to(y)[:, :, None]
-        )
+        parts = torch.zeros_like(y), mean.to(y), var.to(y)
+        gaussian = GaussianPosterior(*(t[:, :, None] for t in parts))
         return Posterior(book, CategoricalPosterior(book.levels, y.new_zeros(len(y), 0)), gaussian)
 
     def _isotropic(self, y: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Self
 
 import torch
@@ -15,14 +15,13 @@ from discrete_itd.channel.posterior import (
     Posterior,
     VocabularyPosterior,
 )
-from discrete_itd.denoisers.base import Denoiser
+from discrete_itd.denoisers.base import Config, Denoiser, Tensors
 
 MOST_NARROW = 7  # components fitted to a continuous column, at most
 ROWS_PER_COMPONENT = 16  # the number of components is at most the square root of the rows over this
 WIDE_SD = 2.0  # of the wide component: four standard deviations of the column
-FINEST_SD = (
-    0.002  # of a component: without a bound, the density of a repeated value would be infinite
-)
+# of a component: without a bound, the density of a repeated value would be infinite
+FINEST_SD = 0.002
 PRIOR_ROWS = 2.0  # pseudo-count of the prior variance of a component
 EM_ROUNDS, EM_ROWS, EM_CELLS = 60, 20000, 1 << 24
 
@@ -73,8 +72,7 @@ class MarginalDenoiser(Denoiser):
             raise ValueError(f"probs must be {levels.n_points} positive numbers")
         logits = probs.to(codebook.known_snr).log()
         self.register_buffer("log_probs", levels.log_softmax(logits[None])[0])
-        if mixture is None:
-            mixture = torch.zeros(3, 0, 1)
+        mixture = torch.zeros(3, 0, 1) if mixture is None else mixture
         if mixture.ndim != 3 or mixture.shape[:2] != (3, len(codebook.reals)):
             raise ValueError(f"mixture must have shape (3, {len(codebook.reals)}, K)")
         if not bool((mixture[2] > 0).all()):
@@ -97,9 +95,7 @@ class MarginalDenoiser(Denoiser):
         return {}
 
     @classmethod
-    def from_config(
-        cls, config: Mapping[str, Any], codebook: Codebook, tensors: Mapping[str, Tensor]
-    ) -> Self:
+    def from_config(cls, config: Config, codebook: Codebook, tensors: Tensors) -> Self:
         words = [tensors[f"words_{i}"].exp() for i in range(len(codebook.vocabularies))]
         return cls(codebook, tensors["log_probs"].exp(), tensors["mixture"], words, **config)
 
@@ -184,16 +180,8 @@ class MarginalDenoiser(Denoiser):
     def smoothed(self, sd: float) -> MarginalDenoiser:
         mixture = self.mixture.clone()
         mixture[2] += sd**2
-        return MarginalDenoiser(
-            self.codebook, self.log_probs.exp(), mixture, [w.exp() for w in self.log_words]
-        )
-
-    def marginals(self) -> Posterior:
-        """The posterior of one row of which nothing is known."""
-        book = self.codebook
-        y = torch.zeros(1, book.n_coords, dtype=book.dtype, device=book.device)
-        snr = torch.zeros(1, book.n_columns, dtype=book.dtype, device=book.device)
-        return self(y, snr)
+        words = [w.exp() for w in self.log_words]
+        return MarginalDenoiser(self.codebook, self.log_probs.exp(), mixture, words)
 
 
 @torch.no_grad()
@@ -230,13 +218,10 @@ def _em(values: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor]:
     filled = values.nan_to_num(0.0)
     count = there.sum(0).clamp_min(1).double()[:, None]
     centre = filled.sum(0)[:, None] / count
-    total = (
-        torch.where(there, filled - centre[:, 0], 0.0).square().sum(0)[:, None] / count
-    ).clamp_min(FINEST_SD**2)
-    quantile = (torch.arange(n, device=values.device) + 0.5) / n
-    start = (
-        values.nanquantile(quantile.to(values), dim=0).T if len(values) else centre.expand(-1, n)
-    )
+    square = torch.where(there, filled - centre[:, 0], 0.0).square().sum(0)[:, None]
+    total = (square / count).clamp_min(FINEST_SD**2)
+    quantile = ((torch.arange(n, device=values.device) + 0.5) / n).to(values)
+    start = values.nanquantile(quantile, dim=0).T if len(values) else centre.expand(-1, n)
     mean = torch.where(start.isnan(), 0.0, start).clone()
     total = torch.where(there.any(0)[:, None], total, 0.25)
     prior = total / n**2
@@ -262,20 +247,6 @@ def check_fallback(codebook: Codebook, fallback: MarginalDenoiser | None) -> Non
     """Raise a ValueError if a model of the low-cardinality columns has no fallback for the other columns."""
     if len(codebook.finite) < codebook.n_columns and fallback is None:
         raise ValueError("continuous and high-cardinality columns need a fallback")
-
-
-def with_fallback(
-    book: Codebook,
-    categorical: CategoricalPosterior,
-    fallback: MarginalDenoiser | None,
-    y: Tensor,
-    snr: Tensor,
-) -> Posterior:
-    """The posterior of all columns, given that of the low-cardinality ones."""
-    if fallback is None:
-        return Posterior(book, categorical)
-    others = fallback(y, snr)
-    return Posterior(book, categorical, others.gaussian, others.words)
 
 
 def fallback_log_prob(fallback: MarginalDenoiser | None, x: Tensor, own: Tensor) -> Tensor | float:

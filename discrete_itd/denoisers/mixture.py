@@ -17,7 +17,6 @@ Lazarsfeld & Henry, "Latent Structure Analysis", 1968; Dempster, Laird, Rubin, J
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any, Self
 
 import torch
@@ -25,7 +24,15 @@ from torch import Tensor
 
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.posterior import CategoricalPosterior, GaussianPosterior, Posterior
-from discrete_itd.denoisers.base import Denoiser, filled, row_product, rows_at_once, with_codebook
+from discrete_itd.denoisers.base import (
+    Config,
+    Denoiser,
+    Tensors,
+    filled,
+    row_product,
+    rows_at_once,
+    with_codebook,
+)
 from discrete_itd.denoisers.counts import indicators
 from discrete_itd.denoisers.marginal import (
     FINEST_SD,
@@ -36,9 +43,8 @@ from discrete_itd.denoisers.marginal import (
 
 CELLS = 1 << 24  # rows times classes times columns of one batch
 EM_ROWS = 1 << 16  # rows of one round: with a larger table, each round draws a part of it
-START_SHARE = (
-    0.3  # a class starts as this share of one row of the table and the rest of the marginals
-)
+# a class starts as this share of one row of the table, the remainder being the marginals
+START_SHARE = 0.3
 PATIENCE = 3  # evaluations in a row without improvement before a fit ends
 LOOK_ROUNDS = 4  # rounds between two evaluations on held-out rows
 LEAST_GAIN = 1e-3  # nats per row that count as an improvement
@@ -127,17 +133,14 @@ class MixtureDenoiser(Denoiser):
     def smoothed(self, sd: float) -> MixtureDenoiser:
         own = (self.means, self.var + sd**2) if self.has_reals else (None, None)
         fallback = None if self.fallback is None else self.fallback.smoothed(sd)
-        return MixtureDenoiser(
-            self.codebook, self.log_weights.exp(), self.log_probs.exp(), *own, fallback
-        )
+        weights, probs = self.log_weights.exp(), self.log_probs.exp()
+        return MixtureDenoiser(self.codebook, weights, probs, *own, fallback)
 
     def config(self) -> dict[str, Any]:
         return {"fallback": self.fallback}
 
     @classmethod
-    def from_config(
-        cls, config: Mapping[str, Any], codebook: Codebook, tensors: Mapping[str, Tensor]
-    ) -> Self:
+    def from_config(cls, config: Config, codebook: Codebook, tensors: Tensors) -> Self:
         weights, probs = tensors["log_weights"].exp(), tensors["log_probs"].exp()
         mean, var = tensors["means"], tensors["var"]
         own = (mean, var) if mean.shape[1] else (None, None)

@@ -9,7 +9,6 @@ that prior is a mixture of Gaussians.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
 from typing import Any, Self
 
 import torch
@@ -23,7 +22,7 @@ from discrete_itd.channel.posterior import (
     Posterior,
     VocabularyPosterior,
 )
-from discrete_itd.denoisers.base import Denoiser, with_codebook
+from discrete_itd.denoisers.base import Config, Denoiser, Tensors, with_codebook
 from discrete_itd.denoisers.networks import ResidualMLP
 
 SD = 0.5  # of a continuous column: the unit in which the network shifts means
@@ -63,12 +62,7 @@ class NeuralDenoiser(Denoiser):
     words: nn.ParameterList
 
     def __init__(
-        self,
-        base: Denoiser,
-        *,
-        width: int = 256,
-        depth: int = 3,
-        dropout: float = 0.1,
+        self, base: Denoiser, *, width: int = 256, depth: int = 3, dropout: float = 0.1
     ) -> None:
         super().__init__(base.codebook)
         self.width, self.depth, self.dropout = width, depth, dropout
@@ -81,43 +75,34 @@ class NeuralDenoiser(Denoiser):
             )
         fed = torch.nonzero((levels.level_code > 0) & ~levels.level_unseen).flatten()
         with torch.no_grad():
-            nothing = base(
-                book.known_snr.new_zeros(1, book.n_coords),
-                book.known_snr.new_zeros(1, book.n_columns),
-            )
+            nothing = base.marginals()
         probs, mixture = nothing.categorical.probs, nothing.gaussian
         n_own = None if marginal is None else marginal.mixture.shape[2]
         if mixture is not None and mixture.means.shape[2] != n_own:
-            raise ValueError(
-                "the continuous columns of the base must be those of a MarginalDenoiser"
-            )
+            raise ValueError("continuous columns of the base must be those of a MarginalDenoiser")
         seen = levels.sum(probs.masked_fill(levels.level_unseen, 0.0))[0, levels.level_column[fed]]
         start = probs[0, fed]
-        self.register_buffer("_fed", fed, persistent=False)
-        self.register_buffer("_centre", start / seen, persistent=False)
-        # a rare category's indicator would be huge in units of its standard deviation
-        self.register_buffer(
-            "_scale", 1 / (start * (1 - start)).sqrt().clamp_min(0.1), persistent=False
-        )
         parts = () if mixture is None else (mixture.log_weight, mixture.means, mixture.var)
-        self.register_buffer(
-            "_mixture", torch.cat(parts) if parts else torch.zeros(3, 0, 1), persistent=False
-        )
+        middles = [q.mean() for q in nothing.words]
+        buffers = {
+            "_fed": fed,
+            "_centre": start / seen,
+            # a rare category's indicator would be huge in units of its standard deviation
+            "_scale": 1 / (start * (1 - start)).sqrt().clamp_min(0.1),
+            "_mixture": torch.cat(parts) if parts else torch.zeros(3, 0, 1),
+            "_middles": torch.cat(middles) if middles else torch.zeros(0, CODE_LENGTH),
+        }
+        for name, tensor in buffers.items():
+            self.register_buffer(name, tensor, persistent=False)
         self.n_narrow = self._mixture.shape[2] - 1
         n_real, n_words = len(book.reals), len(book.vocabularies)
-        middles = [q.mean() for q in nothing.words]
-        self.register_buffer(
-            "_middles",
-            torch.cat(middles) if middles else torch.zeros(0, CODE_LENGTH),
-            persistent=False,
-        )
         self.words = nn.ParameterList(
             nn.Parameter(v.codes[: v.n_levels] / VERTEX) for v in book.vocabularies
         )
         self._sizes = [len(fed), n_real * self.n_narrow * 3, n_words * CODE_LENGTH]
         self.blur = 0.0
-        n_features = sum(
-            [len(fed), n_real * (self.n_narrow + 1), n_words * CODE_LENGTH, book.n_columns]
+        n_features = (
+            len(fed) + n_real * (self.n_narrow + 1) + n_words * CODE_LENGTH + book.n_columns
         )
         n_answers = sum(self._sizes) or 1  # a table of constants leaves nothing to predict
         self.network = ResidualMLP(n_features, n_answers, width=width, depth=depth, dropout=dropout)
@@ -133,9 +118,7 @@ class NeuralDenoiser(Denoiser):
         return {name: getattr(self, name) for name in names}
 
     @classmethod
-    def from_config(
-        cls, config: Mapping[str, Any], codebook: Codebook, tensors: Mapping[str, Tensor]
-    ) -> Self:
+    def from_config(cls, config: Config, codebook: Codebook, tensors: Tensors) -> Self:
         config = dict(config)
         if config.pop("architecture", "mlp") != "mlp":
             raise ValueError("column transformers are no longer supported: fit the model again")
@@ -194,39 +177,31 @@ class NeuralDenoiser(Denoiser):
             categorical = CategoricalPosterior(levels, categorical.logits + f)
         else:
             logits = levels.log_softmax(closed + f)
-            logits = torch.where(
-                levels.level_unseen, categorical.logits, logits + levels.per_level(seen)
-            )
+            logits = logits + levels.per_level(seen)
+            logits = torch.where(levels.level_unseen, categorical.logits, logits)
             categorical = CategoricalPosterior(levels, logits, normalised=True)
         if gaussian is not None:
             prior = self._prior(out[1].unflatten(1, (len(book.reals), self.n_narrow, 3)))
             gaussian = prior.update(y[:, book.real_coords], snr[:, book.reals])
+        answers = zip(base.words, out[2].split(CODE_LENGTH, 1), self.words, strict=False)
         words = [
-            VocabularyPosterior(q.vocabulary, q.log_probs, q.y, q.snr, h, u)
-            for q, h, u in zip(
-                base.words, out[2].split(CODE_LENGTH, 1), [*self.words], strict=False
-            )
+            VocabularyPosterior(q.vocabulary, q.log_probs, q.y, q.snr, h, u) for q, h, u in answers
         ]
         return Posterior(book, categorical, gaussian, words)
 
     def _prior(self, f: Tensor) -> GaussianPosterior:
         """The mixtures that the network proposes in place of the marginal ones: ``f`` (B, R, K - 1, 3)."""
-        log_weight, mean, var = self._mixture  # (R, K)
-        wide = log_weight[:, -1:].expand(len(f), -1, -1)
-        narrow = torch.log_softmax(log_weight[:, :-1] + f[..., 0], 2) + torch.log1p(-wide.exp())
+        log_weight, mean, var = self._mixture[:, :, :-1]  # (R, K - 1)
+        wide = self._mixture[:, None, :, -1:].expand(-1, len(f), -1, -1)
         change = MOST_LOG_VARIANCE * torch.tanh(f[..., 2] / MOST_LOG_VARIANCE)
-        return GaussianPosterior(
-            torch.cat([narrow, wide], 2),
-            torch.cat([mean[:, :-1] + SD * f[..., 1], mean[:, -1:].expand(len(f), -1, -1)], 2),
-            torch.cat(
-                [
-                    (var[:, :-1] * change.exp()).clamp_min(LEAST_SD**2),
-                    var[:, -1:].expand(len(f), -1, -1),
-                ],
-                2,
-            )
-            + self.blur**2,
+        narrow = (
+            torch.log_softmax(log_weight + f[..., 0], 2) + torch.log1p(-wide[0].exp()),
+            mean + SD * f[..., 1],
+            (var * change.exp()).clamp_min(LEAST_SD**2),
         )
+        pairs = zip(narrow, wide, strict=True)
+        log_weight, mean, var = (torch.cat(pair, 2) for pair in pairs)
+        return GaussianPosterior(log_weight, mean, var + self.blur**2)
 
 
 def _times(values: Tensor, columns: Tensor, factor: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ This is exact, and a normalised mass over all rows of the table.
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Self
 
 import torch
@@ -24,16 +24,14 @@ from torch import Tensor
 
 from discrete_itd.channel.codebook import Codebook, ColumnPoints
 from discrete_itd.channel.levels import KNOWN_NATS, Levels
-from discrete_itd.channel.posterior import CategoricalPosterior, Posterior
-from discrete_itd.denoisers.base import Denoiser, row_product, with_codebook
+from discrete_itd.denoisers.base import Config, Denoiser, Tensors, row_product, with_codebook
 from discrete_itd.denoisers.counts import indicators
 from discrete_itd.denoisers.exclusion import exclusive_groups
-from discrete_itd.denoisers.marginal import MarginalDenoiser, fallback_log_prob, with_fallback
+from discrete_itd.denoisers.marginal import MarginalDenoiser, fallback_log_prob
 
 MOST_LEVELS = 6000  # categories of a table and of the merged one: memory grows with their product
-NOWHERE = (
-    -4 * KNOWN_NATS
-)  # evidence of an excluded category: finite, so that differences are no NaN
+# evidence of an excluded category: finite, so that differences are no NaN
+NOWHERE = -4 * KNOWN_NATS
 
 
 class OneHotGroups:
@@ -122,9 +120,8 @@ class OneHotGroups:
         out = x.new_empty(len(x), self.codebook.n_columns)
         for i, (group, own) in enumerate(zip(self.groups, self.patterns, strict=True)):
             cells = x[:, list(group)]
-            out[:, i] = match_patterns(
-                cells.nan_to_num(0.0).long(), torch.tensor(own, device=x.device)
-            ).to(x)
+            codes, ways = cells.nan_to_num(0.0).long(), torch.tensor(own, device=x.device)
+            out[:, i] = match_patterns(codes, ways).to(x)
             out[cells.isnan().any(1), i] = torch.nan
         out[:, len(self.groups) :] = x[:, list(self.others)]
         return out
@@ -198,9 +195,9 @@ class OneHotDenoiser(Denoiser):
     @classmethod
     def from_config(
         cls,
-        config: Mapping[str, Any],
+        config: Config,
         codebook: Codebook,
-        tensors: Mapping[str, Tensor],  # noqa: ARG003 - all of them are those of its parts
+        tensors: Tensors,  # noqa: ARG003 - all of them are those of its parts
     ) -> Self:
         groups = OneHotGroups(codebook, config["groups"], config["patterns"])
         inner = with_codebook(config["inner"], groups.codebook)
@@ -213,12 +210,6 @@ class OneHotDenoiser(Denoiser):
 
     def smoothed(self, sd: float) -> OneHotDenoiser:
         return OneHotDenoiser(self.groups, self.inner, self.fallback.smoothed(sd))
-
-    def forward(self, y: Tensor, snr: Tensor) -> Posterior:
-        book, levels = self.codebook, self.codebook.levels
-        evidence = levels.evidence(y[:, : levels.n_coords], snr[:, book.finite])
-        _, logits = self.infer(evidence)
-        return with_fallback(book, CategoricalPosterior(levels, logits), self.fallback, y, snr)
 
     def infer(self, evidence: Tensor) -> tuple[Tensor, Tensor]:
         levels = self.codebook.levels
@@ -241,9 +232,8 @@ class OneHotDenoiser(Denoiser):
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-probability of rows ``x`` (B, C) in closed form, missing cells left out: (B,), nats."""
         book = self.codebook
-        possible = indicators(book, x) + book.levels.per_level(
-            x[:, book.finite].isnan().to(book.dtype)
-        )
+        missing = x[:, book.finite].isnan().to(book.dtype)
+        possible = indicators(book, x) + book.levels.per_level(missing)
         log_mass, _ = self.inner.infer(self._merged(NOWHERE * (1 - possible)))
         return log_mass + fallback_log_prob(self.fallback, x, book.finite)
 

@@ -111,9 +111,8 @@ class Search:
         self.cells, self.sizes = cells, sizes
         self.columns = [np.nan_to_num(cells[:, j]).astype(np.int64) for j in range(len(sizes))]
         self.gaps = bool(np.isnan(cells).any())
-        self.n_seen = [
-            int((family_counts(cells, sizes, (j,)) > 0).sum()) for j in range(len(sizes))
-        ]
+        alone = [family_counts(cells, sizes, (j,)) for j in range(len(sizes))]
+        self.n_seen = [int((count > 0).sum()) for count in alone]
         self.price = penalty * math.log(max(2, len(cells))) / 2  # nats of one free number
         self.most_parents, self.most_table = most_parents, most_table
         self.parents: list[tuple[int, ...]] = [() for _ in sizes]
@@ -170,9 +169,8 @@ class Search:
                     dropped = -self.gain(j, fewer, i)
                     if dropped > best:
                         best, change = dropped, ("drop", i, j)
-                    if (j, i) in self.refused or any(above[i, p] for p in fewer):
-                        continue
-                    if not self._fits(i, j):
+                    cycle = any(above[i, p] for p in fewer)
+                    if (j, i) in self.refused or cycle or not self._fits(i, j):
                         continue
                     turned = dropped + self.gain(i, self.parents[i], j)
                     if turned > best:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from discrete_itd.channel.codebook import Codebook
-from discrete_itd.channel.posterior import CategoricalPosterior, Posterior
-from discrete_itd.denoisers.base import Denoiser, row_product
+from discrete_itd.denoisers.base import Config, Denoiser, Tensors, row_product
 
 
 class SupportDenoiser(Denoiser):
@@ -60,15 +58,8 @@ class SupportDenoiser(Denoiser):
         return {}
 
     @classmethod
-    def from_config(
-        cls, config: Mapping[str, Any], codebook: Codebook, tensors: Mapping[str, Tensor]
-    ) -> Self:
+    def from_config(cls, config: Config, codebook: Codebook, tensors: Tensors) -> Self:
         return cls(codebook, tensors["support"], tensors["log_probs"].exp(), **config)
-
-    def forward(self, y: Tensor, snr: Tensor) -> Posterior:
-        levels = self.codebook.levels
-        _, logits = self.infer(levels.evidence(y, snr))
-        return Posterior(self.codebook, CategoricalPosterior(levels, logits))
 
     def infer(self, evidence: Tensor) -> tuple[Tensor, Tensor]:
         levels = self.codebook.levels

@@ -17,7 +17,6 @@ JMLR 1, 2000.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any, Self, cast
 
 import numpy as np
@@ -26,14 +25,20 @@ from torch import Tensor
 
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.levels import KNOWN_NATS
-from discrete_itd.channel.posterior import CategoricalPosterior, Posterior
-from discrete_itd.denoisers.base import Denoiser, filled, row_product, rows_at_once, with_codebook
+from discrete_itd.denoisers.base import (
+    Config,
+    Denoiser,
+    Tensors,
+    filled,
+    row_product,
+    rows_at_once,
+    with_codebook,
+)
 from discrete_itd.denoisers.chow_liu import chow_liu
 from discrete_itd.denoisers.marginal import (
     MarginalDenoiser,
     check_fallback,
     fallback_log_prob,
-    with_fallback,
 )
 from discrete_itd.denoisers.mixture import (
     LEAST_GAIN,
@@ -152,17 +157,14 @@ class TreeDenoiser(Denoiser):
 
     def smoothed(self, sd: float) -> TreeDenoiser:
         fallback = None if self.fallback is None else self.fallback.smoothed(sd)
-        return TreeDenoiser(
-            self.codebook, self.parents, self.log_tables.exp(), self.log_weights.exp(), fallback
-        )
+        tables, weights = self.log_tables.exp(), self.log_weights.exp()
+        return TreeDenoiser(self.codebook, self.parents, tables, weights, fallback)
 
     def config(self) -> dict[str, Any]:
         return {"fallback": self.fallback}
 
     @classmethod
-    def from_config(
-        cls, config: Mapping[str, Any], codebook: Codebook, tensors: Mapping[str, Tensor]
-    ) -> Self:
+    def from_config(cls, config: Config, codebook: Codebook, tensors: Tensors) -> Self:
         tables, weights = tensors["log_tables"].exp(), tensors["log_weights"].exp()
         fallback = with_codebook(config["fallback"], codebook)
         return cls(codebook, tensors["parents"], tables, weights, fallback)
@@ -176,12 +178,6 @@ class TreeDenoiser(Denoiser):
     def n_components(self) -> int:
         """Number of trees Z."""
         return len(self.log_weights)
-
-    def forward(self, y: Tensor, snr: Tensor) -> Posterior:
-        book, levels = self.codebook, self.codebook.levels
-        evidence = levels.evidence(y[:, : levels.n_coords], snr[:, book.finite])
-        categorical = CategoricalPosterior(levels, self.infer(evidence)[1])
-        return with_fallback(book, categorical, self.fallback, y, snr)
 
     def infer(self, evidence: Tensor) -> tuple[Tensor, Tensor]:
         numbers = self.n_components * self.codebook.levels.n_columns * self.log_tables.shape[3]
