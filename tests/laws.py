@@ -35,12 +35,12 @@ from discrete_itd.denoisers import (
 )
 
 LAW = settings(
-    max_examples=25,
+    max_examples=12,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-FEW_EXAMPLES = settings(LAW, max_examples=8)  # of properties over many kinds of denoisers
+FEW_EXAMPLES = settings(LAW, max_examples=5)  # of properties over many kinds of denoisers
 
 
 def simplex(n, *, is_open=False):

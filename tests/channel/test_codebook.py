@@ -86,7 +86,7 @@ def test_batches_of_any_size_have_points(device, name, n):
 
 def test_codes_of_a_large_vocabulary_lie_apart(device):
     """Far enough for the finite SNR that stands for a known word, and always alike."""
-    n = 20000
+    n = 5000
     vocabulary = Codebook([code(n, is_open=True)]).to(device).vocabularies[0]
     codes = vocabulary.codes.double()
     torch.testing.assert_close(
@@ -94,7 +94,7 @@ def test_codes_of_a_large_vocabulary_lie_apart(device):
     )
     assert not codes[n].any()  # what was never seen lies in the middle
     most = -1.0
-    for numbers in torch.arange(n, device=device).split(2000):
+    for numbers in torch.arange(n, device=device).split(1000):
         products = vocabulary.codes[numbers].float() @ vocabulary.codes[:n].float().T
         most = max(most, float(products.scatter(1, numbers[:, None], -1.0).max()))
     assert 2 * (VERTEX**2 - most) > 0.4**2  # squared distance; most are one apart
@@ -104,7 +104,7 @@ def test_codes_of_a_large_vocabulary_lie_apart(device):
     assert abs(codes[:n].mean(0)).max() < 5 * VERTEX / math.sqrt(CODE_LENGTH * n)
     spread = np.linalg.eigvalsh((codes[:n].T @ codes[:n] / n).cpu().numpy())
     np.testing.assert_allclose(
-        spread, VERTEX**2 / CODE_LENGTH, rtol=0.1
+        spread, VERTEX**2 / CODE_LENGTH, rtol=0.2
     )  # no direction is preferred
 
 

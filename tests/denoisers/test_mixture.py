@@ -196,7 +196,7 @@ def column_nats(mixture, values):
     return np.nanmean(np.logaddexp.reduce(log_pdf, 2), 0)
 
 
-@pytest.mark.parametrize("n", [300, 4000])
+@pytest.mark.parametrize("n", [300, pytest.param(4000, marks=pytest.mark.slow)])
 def test_fit_is_not_worse_than_that_of_another_library(n):
     """Held-out nats against sklearn's mixture of as many components, itself from several starts."""
     values = some_columns(2 * n, np.random.default_rng(0))

@@ -284,7 +284,9 @@ def as_indicators(codes):
     return pd.get_dummies(frame).astype(int)
 
 
-@pytest.mark.parametrize("wanted", [Trees(), Trees(2), Mixture(4), BayesNet()])
+@pytest.mark.parametrize(
+    "wanted", [Trees(), pytest.param(Trees(2), marks=pytest.mark.slow), Mixture(4), BayesNet()]
+)
 def test_indicators_are_predicted_about_as_well_as_categories(device, wanted):
     rng = np.random.default_rng(0)
     codes = categories(3000, rng)

@@ -122,7 +122,7 @@ def test_memory_is_bounded_and_changes_nothing(device, dtype, monkeypatch, kind)
 def test_isotropic_path_comes_down_to_the_entropy(device, kind):
     book = make_book("mixed", device)
     denoiser = make_denoiser(kind, book, 11)
-    n_paths = 500
+    n_paths = 200
     every = all_rows(book)
     log_p = denoiser.log_prob(every).double()
     rows = every.repeat_interleave(n_paths, 0)
