@@ -341,7 +341,9 @@ def test_evidence_is_what_members_say(device, dtype):
     torch.testing.assert_close(nats, by_hand, atol=rounding(dtype, 10), rtol=rounding(dtype, 10))
     errors = [(book.embed(rows) - m(*state).mean()) * book.per_coord(asked) for m in members]
     gram = torch.stack([torch.stack([(a * b).sum() for b in errors]) for a in errors])
-    torch.testing.assert_close(told.grams.sum(0), gram.double(), atol=rounding(dtype, 100), rtol=1e-4)
+    torch.testing.assert_close(
+        told.grams.sum(0), gram.double(), atol=rounding(dtype, 100), rtol=1e-4
+    )
 
 
 @pytest.mark.parametrize("name", ["simplex", "mixed"])
