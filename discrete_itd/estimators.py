@@ -17,7 +17,7 @@ from torch import Tensor
 from discrete_itd.channel import Schedule, check_schedule
 from discrete_itd.denoisers import Denoiser
 from discrete_itd.deprecation import renamed_parameters, renamed_value, warn_renamed
-from discrete_itd.encoders import TableEncoder
+from discrete_itd.encoders import KINDS, TableEncoder, check_column_spec
 from discrete_itd.encoders.frames import read_rows
 from discrete_itd.models.filling import FillingMixin
 from discrete_itd.models.fitting import fit_model
@@ -34,9 +34,26 @@ from discrete_itd.storage.schema import check_fields
 from discrete_itd.training.checkpoint import Checkpoint
 from discrete_itd.training.config import TrainingPlan
 from discrete_itd.validation import (
-    check_parameters,
+    check_choice,
+    check_integer,
+    check_positive,
+    check_share,
     check_weights,
 )
+
+PATHS = ("auto", "coordinate", "isotropic")
+MISSING = ("marginalise", "category")
+UNKNOWN = ("smooth", "error")
+
+
+def _of_model(name: str) -> Any:
+    """A property: an attribute of the fitted ``model_``."""
+
+    def read(self: DiffusionDensity) -> Any:
+        check_is_fitted(self)
+        return getattr(self.model_, name)
+
+    return property(read, doc=f"``model_.{name}``; see the attributes of the class.")
 
 
 @renamed_parameters(
@@ -256,51 +273,39 @@ class DiffusionDensity(Persistent, ScoringMixin, FillingMixin, DensityMixin, Bas
         parameters["handle_unknown"] = renamed_value(
             "handle_unknown", self.handle_unknown, {"raise": "error"}
         )
-        check_parameters(parameters)
+        recipe(self.denoiser)
+        check_integer("max_steps", self.max_steps, 0)
+        check_integer("n_evaluations", self.n_evaluations, 2)
+        if self.max_time is not None:
+            check_positive("max_time", self.max_time)
+        check_share("validation_fraction", self.validation_fraction)
+        if isinstance(self.column_types, Mapping):
+            for name, spec in self.column_types.items():
+                check_column_spec(name, spec)
+        elif isinstance(self.column_types, str):
+            check_choice("column_types", self.column_types, KINDS)
+        elif self.column_types is not None:
+            raise TypeError(
+                f"column_types must be a mapping or one kind, got {self.column_types!r}"
+            )
+        check_choice("missing", self.missing, MISSING)
+        check_choice("handle_unknown", parameters["handle_unknown"], UNKNOWN)
+        if isinstance(self.schedule, str):
+            check_choice("schedule", self.schedule, PATHS)
+        elif not callable(getattr(self.schedule, "snr", None)):
+            raise TypeError(f"schedule must be one of {PATHS} or a schedule, got {self.schedule!r}")
         return parameters
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "model_")
 
-    @property
-    def _fitted(self) -> Model:
-        check_is_fitted(self)
-        return self.model_
-
-    @property
-    def encoder_(self) -> TableEncoder:
-        """The schema of the table."""
-        return self._fitted.encoder
-
-    @property
-    def denoiser_(self) -> Denoiser:
-        """The fitted denoiser."""
-        return self._fitted.denoiser
-
-    @property
-    def schedule_(self) -> Schedule:
-        """The schedule by which rows are scored."""
-        return self._fitted.schedule
-
-    @property
-    def schedule_table_(self) -> pd.DataFrame:
-        """The schedules tried, best first."""
-        return self._fitted.schedule_table
-
-    @property
-    def history_(self) -> pd.DataFrame:
-        """One line per validation of the training."""
-        return self._fitted.history
-
-    @property
-    def stopped_(self) -> str:
-        """Why training ended."""
-        return self._fitted.stopped
-
-    @property
-    def device_(self) -> torch.device:
-        """The device of the denoiser."""
-        return self._fitted.device
+    encoder_: TableEncoder = _of_model("encoder")
+    denoiser_: Denoiser = _of_model("denoiser")
+    schedule_: Schedule = _of_model("schedule")
+    schedule_table_: pd.DataFrame = _of_model("schedule_table")
+    history_: pd.DataFrame = _of_model("history")
+    stopped_: str = _of_model("stopped")
+    device_: torch.device = _of_model("device")
 
     def marginal_contributions(self) -> pd.DataFrame:
         """Marginal contribution and cost of each ensemble member.
@@ -319,7 +324,8 @@ class DiffusionDensity(Persistent, ScoringMixin, FillingMixin, DensityMixin, Bas
         ValueError
             If the denoiser is not an ensemble.
         """
-        members = self._fitted.members
+        check_is_fitted(self)
+        members = self.model_.members
         if not len(members):
             raise ValueError(
                 "marginal_contributions() needs an ensemble: fit with denoiser='ensemble' or a list of recipes"

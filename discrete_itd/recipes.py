@@ -27,10 +27,11 @@ from discrete_itd.denoisers import (
     NeuralDenoiser,
     TreeDenoiser,
 )
-from discrete_itd.models.bases import BASE_COLUMNS, BASE_WORK, better_base, may_fit_tree
+from discrete_itd.denoisers.tree import MOST_LEVELS
 from discrete_itd.models.contract import FitPlan, Recipe, TrainingRows
 from discrete_itd.models.exact import best_exact
 from discrete_itd.models.members import fit_ensemble
+from discrete_itd.validation import check_integer
 
 __all__ = [
     "BayesNet",
@@ -47,7 +48,10 @@ MOST_COMPONENTS = 1 << 14
 MOST_MEMBERS = 64
 PSEUDO_COUNTS = (0.3, 1.0, 3.0, 10.0)  # of a tree, among which held-out rows choose
 FEWEST_CLASSES, CLASS_FACTOR, MOST_CLASSES = 16, 4, 1024  # of a mixture of products, likewise
-BASE_TABLE = 256  # BayesNet.most_table for the base of a network
+# base="auto" fits a tree with at most so many levels and numbers in its tables, and a Bayesian network with at most so
+# many columns and so much work per call, in which it sums its columns out
+TREE_TABLE = 1 << 24
+BASE_TABLE, BASE_COLUMNS, BASE_WORK = 256, 64, 1 << 13
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,7 @@ class Trees(Recipe):
             )
 
     def check(self) -> Trees:
-        check_count("n_components", self.n_components, 1, MOST_COMPONENTS)
+        check_integer("n_components", self.n_components, 1, MOST_COMPONENTS)
         return self
 
     @property
@@ -167,7 +171,7 @@ class Mixture(Recipe):
 
     def check(self) -> Mixture:
         if self.n_components is not None:
-            check_count("n_components", self.n_components, 1, MOST_COMPONENTS)
+            check_integer("n_components", self.n_components, 1, MOST_COMPONENTS)
         return self
 
     @property
@@ -201,7 +205,7 @@ class BayesNet(Recipe):
             )
 
     def check(self) -> BayesNet:
-        check_count("most_table", self.most_table, 1, 1 << 24)
+        check_integer("most_table", self.most_table, 1, 1 << 24)
         return self
 
     @property
@@ -223,15 +227,10 @@ class Network(Recipe):
         Share of hidden units dropped in training.
     base : "auto", or the name or recipe of an exact denoiser
         What the network corrects. "auto" takes what predicts held-out rows best among independent columns, a tree and,
-        if it is cheap enough, a Bayesian network. This base is compared with independent columns: a network is trained
-        on each for at most 400 steps, or a sixteenth of the steps or of the time, and the base with which it has
-        learned more is kept.
+        if it is cheap enough, a Bayesian network.
 
     Notes
     -----
-    Bases are compared only with at least 5 000 training rows, ``max_steps`` of at least 1 600 and, if it is given, a
-    ``max_time`` of at least 60 seconds.
-
     A base with many parameters fits its own training rows too well for the network to learn where it errs: mixtures
     with many classes are better members of an ensemble than bases.
     """
@@ -257,9 +256,9 @@ class Network(Recipe):
 
     def fit(self, rows: TrainingRows, plan: FitPlan) -> NeuralDenoiser:
         """Choose the base, then train."""
-        base, compared = self.choose_base(rows, plan)
-        denoiser = self.untrained(base).to(rows.device)
-        report = plan.train(denoiser, rows, time_share=1 - compared)
+        base = self.choose_base(rows, plan)
+        denoiser = NeuralDenoiser(base, width=self.width, depth=self.depth, dropout=self.dropout)
+        report = plan.train(denoiser.to(rows.device), rows)
         if base is not rows.marginals:
             # a history begins with independent columns; what the base saves is known in closed form
             plan.learned = True
@@ -269,27 +268,24 @@ class Network(Recipe):
             report.history.insert(0, alone._replace(valid_nats=first))
         return denoiser
 
-    def choose_base(self, rows: TrainingRows, plan: FitPlan) -> tuple[Denoiser, float]:
-        """The base, and the share of the network's time that choosing it took."""
+    def choose_base(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
+        """The exact denoiser that the network corrects."""
         if self.base != "auto":
-            return recipe(self.base).fit_base(rows, plan), 0.0
+            return recipe(self.base).fit_base(rows, plan)
         candidates: list[Denoiser] = [rows.marginals]
-        if may_fit_tree(rows.codebook):
+        levels = rows.codebook.levels
+        n_table = levels.n_columns * max(levels.cardinalities, default=1) ** 2
+        if levels.n_columns >= 2 and levels.n_points <= MOST_LEVELS and n_table <= TREE_TABLE:
             candidates.append(Trees().fit_base(rows, plan))
-            if rows.codebook.levels.n_columns <= BASE_COLUMNS:
+            if levels.n_columns <= BASE_COLUMNS:
                 net = BayesNet(BASE_TABLE).fit_base(rows, plan)
                 if getattr(net, "work", 0) <= BASE_WORK:
                     candidates.append(net)
-        best = min(candidates, key=rows.held_out_nats)
-        return better_base(best, self.untrained, rows, plan)
-
-    def untrained(self, base: Denoiser) -> NeuralDenoiser:
-        """The network with initial weights."""
-        return NeuralDenoiser(base, width=self.width, depth=self.depth, dropout=self.dropout)
+        return min(candidates, key=rows.held_out_nats)
 
     def check(self) -> Network:
         for name, value, least in (("width", self.width, 1), ("depth", self.depth, 0)):
-            check_count(name, value, least, 1 << 16)
+            check_integer(name, value, least, 1 << 16)
         if isinstance(self.dropout, bool) or not isinstance(self.dropout, int | float | np.number):
             raise TypeError(f"dropout must be a number, got {self.dropout!r}")
         if not 0 <= self.dropout < 1:
@@ -374,11 +370,3 @@ def recipe(denoiser: Any) -> Recipe:
     if isinstance(made, type) or not isinstance(made, Recipe):
         raise TypeError(f"denoiser must be one of {tuple(NAMES)} or a recipe, got {denoiser!r}")
     return made.check()
-
-
-def check_count(name: str, value: Any, least: int, most: int) -> None:
-    """Raise a TypeError or ValueError if a value is no integer within bounds."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer):
-        raise TypeError(f"{name} must be an integer, got {value!r}")
-    if not least <= value <= most:
-        raise ValueError(f"{name} must be from {least} to {most}, got {value}")

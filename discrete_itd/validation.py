@@ -2,57 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 
-from discrete_itd.encoders import KINDS, check_column_spec
-from discrete_itd.recipes import recipe
-
-PATHS = ("auto", "coordinate", "isotropic")
-MISSING = ("marginalise", "category")
-UNKNOWN = ("smooth", "error")
 MOST_ROWS = 1e9  # after rows are repeated by their weights
 
 
-def check_parameters(parameters: Mapping[str, Any]) -> None:
-    """Raise a ValueError or TypeError that names the invalid one of an estimator's parameters."""
-    recipe(parameters["denoiser"])
-    for name, least in (("max_steps", 0), ("n_evaluations", 2)):
-        check_integer(name, parameters[name], least)
-    for name in ("max_time", "validation_fraction"):
-        value = parameters[name]
-        if value is None and name != "validation_fraction":
-            continue
-        check_positive(name, value)
-    if not parameters["validation_fraction"] < 1:
-        raise ValueError(
-            f"validation_fraction must be between 0 and 1, got {parameters['validation_fraction']!r}"
-        )
-    columns, path = parameters["column_types"], parameters["schedule"]
-    if not isinstance(columns, Mapping | str | None):
-        raise TypeError(f"column_types must be a mapping or one kind, got {columns!r}")
-    if isinstance(columns, str) and columns not in KINDS:
-        raise ValueError(f"column_types must be one of {KINDS} or a mapping, got {columns!r}")
-    if isinstance(columns, Mapping):
-        for name, spec in columns.items():
-            check_column_spec(name, spec)
-    for name, allowed in (("missing", MISSING), ("handle_unknown", UNKNOWN)):
-        if parameters[name] not in allowed:
-            raise ValueError(f"{name} must be one of {allowed}, got {parameters[name]!r}")
-    if isinstance(path, str) and path not in PATHS:
-        raise ValueError(f"schedule must be one of {PATHS} or a schedule, got {path!r}")
-    if not isinstance(path, str) and not callable(getattr(path, "snr", None)):
-        raise TypeError(f"schedule must be one of {PATHS} or a schedule, got {path!r}")
-
-
-def check_integer(name: str, value: Any, least: int) -> None:
-    """Raise a TypeError or ValueError if a value is no integer of at least ``least``."""
+def check_integer(name: str, value: Any, least: int, most: float = math.inf) -> None:
+    """Raise a TypeError or ValueError if a value is no integer from ``least`` to ``most``."""
     if isinstance(value, bool) or not isinstance(value, int | np.integer):
         raise TypeError(f"{name} must be an integer, got {value!r}")
-    if value < least:
-        raise ValueError(f"{name} must be at least {least}, got {value}")
+    if not least <= value <= most:
+        wanted = f"at least {least}" if most == math.inf else f"from {least} to {most}"
+        raise ValueError(f"{name} must be {wanted}, got {value}")
 
 
 def check_positive(name: str, value: Any) -> None:
@@ -61,6 +26,12 @@ def check_positive(name: str, value: Any) -> None:
         raise TypeError(f"{name} must be a number, got {value!r}")
     if not value > 0:
         raise ValueError(f"{name} must be positive, got {value!r}")
+
+
+def check_choice(name: str, value: Any, allowed: Collection[Any]) -> None:
+    """Raise a ValueError if a value is none of those allowed."""
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {allowed}, got {value!r}")
 
 
 def check_share(name: str, value: Any) -> float:

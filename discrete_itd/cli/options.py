@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-import discrete_itd
+from discrete_itd import __version__
 from discrete_itd.cli.descriptions import ABOUT, DEMO, FIT, IMPUTE, REPORT, SAMPLE, SCORE
 from discrete_itd.cli.option_types import (
     amount,
@@ -72,9 +72,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="discrete-itd", description=ABOUT, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument(
-        "--version", action="version", version=f"discrete-itd {discrete_itd.__version__}"
-    )
+    parser.add_argument("--version", action="version", version=f"discrete-itd {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
     def command(name: str, about: str, brief: str) -> argparse.ArgumentParser:

@@ -177,12 +177,9 @@ class SharedRun:
     ----------
     interrupted : bool
         Whether the user has ended a training: no later one makes a step.
-    base : Denoiser, optional
-        The base that the comparison of bases has chosen, for all networks with ``base="auto"``.
     """
 
     interrupted: bool = False
-    base: Denoiser | None = None
 
 
 @dataclass
@@ -231,13 +228,6 @@ class FitPlan:
         """The seed of this network."""
         return (self.seed + self.index) % (2**31 - 1)
 
-    @property
-    def network_training(self) -> TrainingPlan:
-        """The training of this network: an equal share of the time."""
-        if self.training.max_time is None:
-            return self.training
-        return replace(self.training, max_time=self.training.max_time / self.n_networks)
-
     def of_members(self, recipes: Sequence[Recipe]) -> list[FitPlan]:
         """A plan for each member of an ensemble."""
         trains = [recipe.trains for recipe in recipes]
@@ -246,7 +236,7 @@ class FitPlan:
             for i in range(len(recipes))
         ]
 
-    def train(self, denoiser: Denoiser, rows: TrainingRows, *, time_share: float = 1.0) -> Report:
+    def train(self, denoiser: Denoiser, rows: TrainingRows) -> Report:
         """Train a denoiser in place, as :func:`discrete_itd.training.train.train` does.
 
         Parameters
@@ -254,17 +244,15 @@ class FitPlan:
         denoiser : Denoiser
             On the device of the rows.
         rows : TrainingRows
-        time_share : float
-            Share of this network's time that is left for it.
 
         Returns
         -------
         Report
             Also kept as :attr:`report`.
         """
-        training, checkpoint = self.network_training, self.checkpoint
+        training, checkpoint = self.training, self.checkpoint
         if training.max_time is not None:
-            training = replace(training, max_time=training.max_time * time_share)
+            training = replace(training, max_time=training.max_time / self.n_networks)
         if self.run.interrupted:  # whoever interrupts one training ends them all
             training, checkpoint = replace(training, max_steps=0), None
         report = train(

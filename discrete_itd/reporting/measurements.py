@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from sklearn.utils.validation import check_is_fitted
 
-import discrete_itd
+from discrete_itd import __version__
 from discrete_itd.detection import conformal
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.detection.reasons import cell_nats, reasons
@@ -166,7 +166,7 @@ def facts(density: DiffusionDensity, seconds_per_row: float) -> list[tuple[str, 
         *lines,
         ("network evaluations", f"up to {density.n_evaluations} per row"),
         ("scoring time", f"{1000 * seconds_per_row:.1f} ms per row on {density.device_}"),
-        ("version", f"discrete_itd {discrete_itd.__version__}"),
+        ("version", f"discrete_itd {__version__}"),
     ]
 
 

@@ -173,7 +173,7 @@ def test_scores_of_the_oracle_are_sums_over_the_missing(device, dtype, name, pla
     assert got.stderr.max() < 0.15
 
 
-@pytest.mark.parametrize("name", ["one real", "only reals", "reals and slots"])
+@pytest.mark.parametrize("name", ["one real", "only reals", "reals and levels"])
 def test_densities_of_the_oracle_leave_the_missing_out(device, dtype, name):
     """Its closed form is checked against sums elsewhere; here the path, exact and noisy, and the integral."""
     book = make_book(name, device)
@@ -328,7 +328,7 @@ def test_joint_is_marginal_times_conditional(device, dtype, name, kind):
 
 def test_conditionals_of_densities_are_ratios(device, dtype):
     """Of a category given reals, of a real given categories: by sums of the joint density."""
-    book = make_book("reals and slots", device)
+    book = make_book("reals and levels", device)
     rng = np.random.default_rng(0)
     oracle = random_mixture(book, rng)
     rows = mixture_draws(oracle, 10, rng)

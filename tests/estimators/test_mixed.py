@@ -42,7 +42,7 @@ from discrete_itd.likelihood import (
 )
 
 WIDER = sorted(WIDER_BOOKS)
-MIXTURES = ("one real", "only reals", "reals and slots")
+MIXTURES = ("one real", "only reals", "reals and levels")
 
 
 def single_paths(denoiser, rows, schedule, seed, batch=8192):
