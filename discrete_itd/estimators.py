@@ -282,18 +282,20 @@ class DiffusionDensity(Persistent, ScoringMixin, FillingMixin, DensityMixin, Bas
         if isinstance(self.column_types, Mapping):
             for name, spec in self.column_types.items():
                 check_column_spec(name, spec)
-        elif isinstance(self.column_types, str):
-            check_choice("column_types", self.column_types, KINDS)
-        elif self.column_types is not None:
+        elif isinstance(self.column_types, str) and self.column_types not in KINDS:
+            raise ValueError(
+                f"column_types must be one of {KINDS} or a mapping, got {self.column_types!r}"
+            )
+        elif not isinstance(self.column_types, str | None):
             raise TypeError(
                 f"column_types must be a mapping or one kind, got {self.column_types!r}"
             )
         check_choice("missing", self.missing, MISSING)
         check_choice("handle_unknown", parameters["handle_unknown"], UNKNOWN)
-        if isinstance(self.schedule, str):
-            check_choice("schedule", self.schedule, PATHS)
-        elif not callable(getattr(self.schedule, "snr", None)):
-            raise TypeError(f"schedule must be one of {PATHS} or a schedule, got {self.schedule!r}")
+        is_named = isinstance(self.schedule, str)
+        if self.schedule not in PATHS if is_named else not hasattr(self.schedule, "snr"):
+            error = ValueError if is_named else TypeError
+            raise error(f"schedule must be one of {PATHS} or a schedule, got {self.schedule!r}")
         return parameters
 
     def __sklearn_is_fitted__(self) -> bool:
