@@ -103,11 +103,7 @@ class Posterior:
         return Posterior(self.codebook, self.categorical.pick(rows), gaussian, words)
 
     def sample(
-        self,
-        generator: torch.Generator,
-        cells: Tensor | None = None,
-        *,
-        allow_unseen: bool = False,
+        self, generator: torch.Generator, cells: Tensor | None = None, *, allow_unseen: bool = False
     ) -> Tensor:
         """One value per cell: float64, shape (B, C).
 

@@ -34,11 +34,7 @@ from discrete_itd.denoisers.base import (
     rows_at_once,
     with_codebook,
 )
-from discrete_itd.denoisers.marginal import (
-    MarginalDenoiser,
-    check_fallback,
-    fallback_log_prob,
-)
+from discrete_itd.denoisers.marginal import MarginalDenoiser, check_fallback, fallback_log_prob
 from discrete_itd.denoisers.structure_search import (
     Search,
     elimination,

@@ -35,17 +35,8 @@ from discrete_itd.denoisers.base import (
     with_codebook,
 )
 from discrete_itd.denoisers.chow_liu import chow_liu
-from discrete_itd.denoisers.marginal import (
-    MarginalDenoiser,
-    check_fallback,
-    fallback_log_prob,
-)
-from discrete_itd.denoisers.mixture import (
-    LEAST_GAIN,
-    PATIENCE,
-    MixtureDenoiser,
-    check_fit,
-)
+from discrete_itd.denoisers.marginal import MarginalDenoiser, check_fallback, fallback_log_prob
+from discrete_itd.denoisers.mixture import LEAST_GAIN, PATIENCE, MixtureDenoiser, check_fit
 
 CELLS = 1 << 24  # floats of the messages of one batch
 # evidence of a level that a column does not have: finite, or differences would be NaN

@@ -388,7 +388,7 @@ def test_two_kinds_of_rows_need_both_members(device):
     both = EnsembleDenoiser(members)
     ours, equal, *own = (
         path_log_prob(
-            d, rows, CoordinateSchedule(3), n_paths=6, generator=seeded_generator(0, device)
+            d, rows, CoordinateSchedule(3), n_paths=3, generator=seeded_generator(0, device)
         ).log_prob.mean()
         for d in (ensemble, both, *members)
     )

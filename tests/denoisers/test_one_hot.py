@@ -289,15 +289,15 @@ def as_indicators(codes):
 )
 def test_indicators_are_predicted_about_as_well_as_categories(device, wanted):
     rng = np.random.default_rng(0)
-    codes = categories(3000, rng)
+    codes = categories(2000, rng)
     dummies = as_indicators(codes).to_numpy(dtype=float)
     nats = {}
     for name, x, sizes in (("codes", codes, [7] * 3), ("dummies", dummies, [2] * 21)):
         book = Codebook([simplex(n) for n in sizes]).to(device)
         rows = torch.tensor(x, dtype=torch.float64, device=device)
-        marginals = MarginalDenoiser.fit(book, rows[:2000])
-        denoiser = fitted(wanted, marginals, rows[:2000], rows[2000:])
-        nats[name] = -denoiser.log_prob(rows[2000:]).double().mean().item()
+        marginals = MarginalDenoiser.fit(book, rows[:1400])
+        denoiser = fitted(wanted, marginals, rows[:1400], rows[1400:])
+        nats[name] = -denoiser.log_prob(rows[1400:]).double().mean().item()
         assert isinstance(denoiser, OneHotDenoiser) == (name == "dummies")
     assert nats["dummies"] < nats["codes"] + 0.02
 
@@ -363,7 +363,7 @@ def test_forged_data_are_refused(change):
 
 
 def test_a_model_of_indicators_is_kept_whole(tmp_path):
-    frame = as_indicators(categories(600, np.random.default_rng(0)))
+    frame = as_indicators(categories(400, np.random.default_rng(0)))
     model = DiffusionDensity(denoiser="mixture", random_state=0).fit(frame)
     assert isinstance(model.denoiser_, OneHotDenoiser)
     gaps = frame.astype(float).mask(np.random.default_rng(1).random(frame.shape) < 0.2)

