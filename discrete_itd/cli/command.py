@@ -287,7 +287,9 @@ def _report(args: argparse.Namespace) -> int:
 
 def _check_out(out: str, *, is_table: bool = False, **sources: str) -> None:
     """Raise a UserError before the work, if ``out`` cannot be written or is one of the files to read."""
-    check_writable(out, table=is_table)
+    if is_table:
+        ending(out)
+    check_writable(out)
     for what, path in sources.items():
         if same_file(out, path):
             raise UserError(f"{out}: --out is the {what} itself")

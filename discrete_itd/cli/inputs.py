@@ -11,10 +11,9 @@ import pandas as pd
 from discrete_itd.cli.tables import UserError, as_fitted, read_table
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.estimators import DiffusionDensity
-from discrete_itd.storage.devices import resolve_device
-from discrete_itd.storage.files import State, revive
+from discrete_itd.storage.persistent import load_one_of
 
-MODELS = {cls.__name__: cls for cls in (DiffusionDensity, DiffusionOutlierDetector)}
+MODELS = DiffusionDensity, DiffusionOutlierDetector
 
 Result = TypeVar("Result")
 
@@ -30,15 +29,7 @@ def load_model(path: str, device: str) -> DiffusionDensity | DiffusionOutlierDet
     OSError, ValueError
         See the ``load`` methods.
     """
-    resolve_device(device)  # an unknown device is not an error of the file
-
-    def make(state: State) -> DiffusionDensity | DiffusionOutlierDetector:
-        kind = state[0].get("model")
-        if not isinstance(kind, str) or kind not in MODELS:
-            raise ValueError(f"the file holds a {kind}, not a density or a detector")
-        return MODELS[kind].from_state(state, device=device)
-
-    return revive(path, make)
+    return load_one_of(path, MODELS, device=device)
 
 
 def density_of(model: DiffusionDensity | DiffusionOutlierDetector) -> DiffusionDensity:

@@ -1,31 +1,21 @@
-"""All commands and options of the command line, with their help texts.
+"""All commands and options of the command line, with their help texts and the types of their values.
 
-A new option is one ``add_argument`` in the function of its command below; the command, in
-:mod:`discrete_itd.cli.command`, finds its value in ``args``. The types of values are in
-:mod:`discrete_itd.cli.option_types`.
+A new option is one ``add`` in the function of its command below; the command, in :mod:`discrete_itd.cli.command`,
+finds its value in ``args``.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from discrete_itd import __version__
-from discrete_itd.cli.descriptions import ABOUT, DEMO, FIT, IMPUTE, REPORT, SAMPLE, SCORE
-from discrete_itd.cli.option_types import (
-    amount,
-    at_least_one,
-    column_spec,
-    count,
-    finite,
-    name_and_value,
-    positive,
-    share,
-)
 from discrete_itd.cli.tables import ENDINGS, UserError
 from discrete_itd.deprecation import REMOVAL
+from discrete_itd.encoders import KINDS, check_column_spec
 from discrete_itd.recipes import NAMES
 
 OLD_OPTIONS = {
@@ -34,6 +24,181 @@ OLD_OPTIONS = {
     "--ordinary": "--inliers",
     "--strangest": "--most-anomalous",
 }  # accepted with a note until the release REMOVAL
+
+# -- descriptions, shown by --help ----------------------------------------------------------------
+
+ABOUT = """\
+Log-probabilities with error bars, in nats, for the rows of a table; imputation; new rows; anomalies.
+
+try it:             discrete-itd demo
+with your table:    discrete-itd fit table.csv --out model.safetensors
+                    discrete-itd score model.safetensors table.csv --out scores.csv
+with alarms:        discrete-itd fit inliers.csv --out detector.safetensors --detector
+                    discrete-itd score detector.safetensors new.csv --out scores.csv --reasons
+"""
+TABLES = f"""\
+Tables are read according to the ending of their names: {ENDINGS}.
+Empty cells are missing values. So are the words NA, N/A, NaN, NaT, null and None, in any case, but only
+in columns whose other cells are all numbers, all True or False, or all dates; in a column of text they are values.
+Dates are ISO dates and times: 2024-01-31, 2024-01-31 08:30, 2024-01-31T08:30:00.5+01:00.
+"""
+FIT = f"""\
+Learn the distribution of a table's rows and write the model to a file.
+
+A column of text becomes nominal: categories without an order. Numbers with few different values become
+ordinal: categories that keep their order and distances. Other numbers, and dates, become continuous, with a density.
+Numbers that are only names, like a postal code, need --column zip=nominal, which also keeps their leading zeros.
+True and False become a nominal column with these two categories.
+
+Kinds of columns for --column NAME=KIND:
+  nominal      nominal:10 pools the categories that occur fewer than 10 times
+  ordinal
+  continuous
+  binned       a density that is constant within 32 bins of about equal counts;
+               binned:16 makes 16 bins, binned:0,18,65,120 sets their edges
+
+A missing cell is left out of the probability of its row; with --missing category the model also learns
+which cells are missing.
+
+With --detector the model also raises alarms. Some rows are held out of the training to calibrate p-values and the
+threshold. TABLE should then contain inliers only; if it contains anomalies, give their share with --contamination.
+All commands accept the file of a detector.
+
+Ctrl-C ends the training and keeps the best model so far; a second Ctrl-C ends the command.
+
+{TABLES}
+examples:
+  discrete-itd fit customers.csv --out customers.safetensors --drop id --column zip=nominal --max-time 120
+  discrete-itd fit customers.csv --out customers.safetensors --column age=binned:0,18,65,120 --checkpoint run
+  discrete-itd fit inliers.csv --out detector.safetensors --detector --false-alarm-rate 0.005
+"""
+SCORE = f"""\
+Write the log-probability of each row: columns log_prob (nats; anomalies have low ones) and stderr, in the order
+of the table. It is the log-probability of the cells that are not missing. With continuous or binned columns it is a
+density, per unit of the column (per second for dates). Columns that the model does not know are ignored.
+
+MODEL may be a detector (fit --detector). There are then three more columns: score (nats; alarms are raised by a low
+score), p_value (at most t with probability at most t for an inlier) and alarm (True or False). The last line printed
+gives the number of alarms and the expected share of inliers that raise one. --given excludes these columns, because
+the threshold applies to whole rows.
+
+{TABLES}
+examples:
+  discrete-itd score customers.safetensors new.csv --out scores.csv --explain
+  discrete-itd score customers.safetensors new.csv --out scores.csv --given country city
+  discrete-itd score detector.safetensors new.csv --out alarms.csv --reasons
+  discrete-itd score detector.safetensors new.csv --out alarms.csv --alarms-per-day 5 --rows-per-day 20000
+  discrete-itd score detector.safetensors new.csv --out alarms.csv --discoveries 0.1
+"""
+IMPUTE = f"""\
+Fill each missing cell of a table with its most probable category, or its mean if the column is numeric, given
+the other cells of the row. Everything else stays as it is, including columns that the model does not know.
+
+{TABLES}
+examples:
+  discrete-itd impute customers.safetensors new.csv --out full.csv
+  discrete-itd impute customers.safetensors new.csv --out full.csv --draw --seed 0
+"""
+SAMPLE = """\
+Draw new rows from the model, as CSV to the standard output or to a file.
+
+examples:
+  discrete-itd sample customers.safetensors -n 1000 --seed 0 --out synthetic.csv
+  discrete-itd sample customers.safetensors -n 10 --given country=Peru age=40
+"""
+REPORT = f"""\
+Write a report on a table as one HTML page with figures that needs no network: the surprisal of the rows, whether
+targets are met, whether longer training would help, the most anomalous rows with reasons, and how much the columns
+explain each other.
+
+Targets are compared with inliers that were not used for training: those of --inliers, or else all of TABLE.
+A target is met if the whole 95% interval of the measured value is at or below it, missed if the interval is above it,
+and otherwise undecided. The last line printed is then pass, fail or undecided. For a model without a threshold, one
+half of --inliers sets one, at the rate of --target-false-alarms or 1%, and the other half measures it.
+
+Rows are counted from 1, without the header. Figures need pip install 'discrete-itd[plot]'.
+
+{TABLES}
+examples:
+  discrete-itd report customers.safetensors new.csv --out report.html --inliers held_out.csv
+  discrete-itd report customers.safetensors new.csv --out report.html --target-nats 12.5 --check
+"""
+DEMO = """\
+Learn what edible mushrooms look like from a table in the package, then score edible and poisonous ones.
+Takes about a minute; needs no network and writes no file.
+
+example:
+  discrete-itd demo --max-time 20
+"""
+
+# -- types of values ------------------------------------------------------------------------------
+
+
+def _number(
+    wanted: str, accepts: Callable[[float], bool], convert: Callable[[str], Any] = float
+) -> Callable[[str], Any]:
+    """A type of numbers that ``accepts`` is true of; others raise an error that names the text."""
+
+    def parse(text: str) -> Any:
+        try:
+            value = convert(text)
+        except ValueError:
+            value = math.nan
+        if not accepts(value):
+            raise argparse.ArgumentTypeError(f"must be {wanted}, got {text!r}")
+        return value
+
+    return parse
+
+
+positive = _number("a positive number", lambda value: value > 0)  # or infinity
+amount = _number("a positive number", lambda value: 0 < value < math.inf)
+finite = _number("a number", math.isfinite)
+share = _number("between 0 and 1", lambda value: 0 < value < 1)
+count = _number("a whole number from 0 on", lambda value: 0 <= value < 2**32, int)
+at_least_one = _number("a whole number from 1 on", lambda value: 1 <= value < 2**32, int)
+
+
+def column_spec(text: str) -> tuple[str, str | dict[str, Any]]:
+    """NAME=KIND as a name and a specification for the estimator's ``column_types``."""
+    name, equals, what = text.rpartition("=")
+    if not equals or not name:
+        raise argparse.ArgumentTypeError(f"expected NAME=KIND, got {text!r}")
+    kind, colon, option = what.partition(":")
+    if kind not in KINDS:
+        raise argparse.ArgumentTypeError(
+            f"column {name!r}: kind must be {', '.join(KINDS[:-1])} or {KINDS[-1]}, got {kind!r}"
+        )
+    if not colon:
+        return name, kind
+    wanted = "no option"
+    try:
+        if kind == "nominal":
+            wanted = "a number, like nominal:10"
+            spec = {"min_count": int(option)}
+        elif kind == "binned":
+            wanted = "a number of bins or their edges, like binned:16 or binned:0,18,65,120"
+            edges = option.split(",")
+            spec = {"edges": [float(e) for e in edges]} if edges[1:] else {"bins": int(option)}
+        else:
+            raise ValueError
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"column {name!r}: {kind} takes {wanted}, got {what!r}"
+        ) from None
+    try:
+        check_column_spec(name, {"kind": kind, **spec})
+    except (ValueError, TypeError) as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return name, {"kind": kind, **spec}
+
+
+def name_and_value(text: str) -> tuple[str, str]:
+    """The two sides of NAME=VALUE."""
+    name, _, value = text.partition("=")
+    if not name or not value:
+        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, got {text!r}")
+    return name, value
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -67,238 +232,136 @@ class _Parser(argparse.ArgumentParser):
         raise UserError(f"{message} (see {self.prog} --help)")
 
 
+# -- commands and their options -------------------------------------------------------------------
+
+
 def make_parser() -> argparse.ArgumentParser:
     """The parser of the command line; its result has the attribute ``command``, the command's name."""
-    parser = _Parser(
-        prog="discrete-itd", description=ABOUT, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--version", action="version", version=f"discrete-itd {__version__}")
+    layout = argparse.RawTextHelpFormatter
+    parser = _Parser(prog="discrete-itd", description=ABOUT, formatter_class=layout)
+    version = f"discrete-itd {__version__}"
+    parser.add_argument("--version", action="version", version=version)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-
-    def command(name: str, about: str, brief: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(
-            name, description=about, help=brief, formatter_class=argparse.RawTextHelpFormatter
-        )
+    for name, (description, brief, add_options) in COMMANDS.items():
+        sub = commands.add_parser(name, description=description, help=brief, formatter_class=layout)
         sub.set_defaults(command=name)
-        return sub
-
-    _add_fit(command("fit", FIT, "learn the distribution of a table"))
-    _add_score(command("score", SCORE, "log-probabilities of a table's rows"))
-    _add_impute(command("impute", IMPUTE, "fill a table's missing cells"))
-    _add_sample(command("sample", SAMPLE, "draw new rows"))
-    _add_report(command("report", REPORT, "an HTML report on a table"))
-    demo = command("demo", DEMO, "try it on a table in the package")
-    _add_max_time(demo, 45.0, "45")
+        add_options(sub)
     return parser
 
 
+# fmt: off
+LIST: Any = {"action": "extend", "nargs": "+", "default": []}
+
+
 def _add_fit(fit: argparse.ArgumentParser) -> None:
-    fit.add_argument("table", metavar="TABLE", help=f"rows to learn from: {ENDINGS}")
-    fit.add_argument("--out", required=True, metavar="MODEL", help="file for the model")
-    _add_list(
-        fit,
-        "--column",
-        "NAME=KIND",
-        "kind of a column, see above; may be repeated",
-        type=column_spec,
-    )
-    _add_list(fit, "--drop", "NAME", "columns to leave out; may be repeated")
-    fit.add_argument(
-        "--missing",
-        choices=("marginalise", "category"),
-        default="marginalise",
+    add = fit.add_argument
+    add("table", metavar="TABLE", help=f"rows to learn from: {ENDINGS}")
+    add("--out", required=True, metavar="MODEL", help="file for the model")
+    add("--column", **LIST, type=column_spec, metavar="NAME=KIND",
+        help="kind of a column, see above; may be repeated")
+    add("--drop", **LIST, metavar="NAME", help="columns to leave out; may be repeated")
+    add("--missing", choices=("marginalise", "category"), default="marginalise",
         help="leave missing cells out of the probability (marginalise, the default), or treat\n"
-        "missing as a category",
-    )
-    fit.add_argument(
-        "--handle-unknown",
+        "missing as a category")
+    add("--handle-unknown", choices=("smooth", "error"), default="smooth",
         type=lambda text: "error" if text == "raise" else text,  # the old name
-        choices=("smooth", "error"),
-        default="smooth",
         help="later, a category that is not in TABLE gets a small probability (smooth, the default)\n"
-        "or is an error",
-    )
-    fit.add_argument(
-        "--denoiser",
-        choices=tuple(NAMES),
-        default="auto",
-        metavar="NAME",
+        "or is an error")
+    add("--denoiser", choices=tuple(NAMES), default="auto", metavar="NAME",
         help="model to fit: auto, a network (the default); tree, trees, mixture,\n"
         "bayes_net or independent, exact and without training; or\n"
-        "ensemble, several of them",
-    )
-    _add_max_time(fit, None, "any")
-    fit.add_argument(
-        "--max-steps",
-        type=count,
-        default=6000,
-        metavar="N",
-        help="maximum number of training steps (default: %(default)s)",
-    )
-    fit.add_argument(
-        "--checkpoint",
-        metavar="FILE",
+        "ensemble, several of them")
+    add("--max-time", type=positive, metavar="S",
+        help="maximum seconds of training (default: any)")
+    add("--max-steps", type=count, default=6000, metavar="N",
+        help="maximum number of training steps (default: %(default)s)")
+    add("--checkpoint", metavar="FILE",
         help="keep the state of the training in FILE, and continue from it if it exists:\n"
-        "repeat the command after a crash or Ctrl-C",
-    )
-    _add_seed(
-        fit,
-        "makes the fit reproducible (default: random; 0 with --detector and --checkpoint, so\n"
-        "that the same rows are held out again)",
-    )
+        "repeat the command after a crash or Ctrl-C")
+    _add_seed(fit, "makes the fit reproducible (default: random; 0 with --detector and --checkpoint, so\n"
+              "that the same rows are held out again)")
     _add_device(fit)
-    _add_detector(fit)
-
-
-def _add_detector(fit: argparse.ArgumentParser) -> None:
-    alarms = fit.add_argument_group("alarms")
-    alarms.add_argument("--detector", action="store_true", help="fit a detector, see above")
-    alarms.add_argument(
-        "--false-alarm-rate",
-        type=share,
-        metavar="RATE",
-        help="share of inliers that may raise an alarm (default: 0.01)",
-    )
-    alarms.add_argument(
-        "--contamination",
-        type=share,
-        metavar="SHARE",
+    add = fit.add_argument_group("alarms").add_argument
+    add("--detector", action="store_true", help="fit a detector, see above")
+    add("--false-alarm-rate", type=share, metavar="RATE",
+        help="share of inliers that may raise an alarm (default: 0.01)")
+    add("--contamination", type=share, metavar="SHARE",
         help="share of anomalies in TABLE, like 0.02: train on the other rows, and raise alarms\n"
-        "at this rate (default: all rows are inliers)",
-    )
-    alarms.add_argument(
-        "--calibration-fraction",
-        type=share,
-        metavar="SHARE",
-        help="share of the rows held out to calibrate p-values and threshold (default: 0.2)",
-    )
+        "at this rate (default: all rows are inliers)")
+    add("--calibration-fraction", type=share, metavar="SHARE",
+        help="share of the rows held out to calibrate p-values and threshold (default: 0.2)")
 
 
 def _add_score(score: argparse.ArgumentParser) -> None:
-    score.add_argument("model", metavar="MODEL", help="file written by fit")
-    score.add_argument("table", metavar="TABLE", help=f"rows to score: {ENDINGS}")
-    score.add_argument("--out", required=True, metavar="FILE", help=f"scores: {ENDINGS}")
-    _add_list(score, "--given", "NAME", "condition on these columns: log-probability of the others")
-    score.add_argument(
-        "--max-stderr",
-        type=positive,
-        metavar="NATS",
-        help="spend up to 16 times as many evaluations on rows with a larger stderr",
-    )
-    score.add_argument(
-        "--explain",
-        action="store_true",
+    add = score.add_argument
+    add("model", metavar="MODEL", help="file written by fit")
+    add("table", metavar="TABLE", help=f"rows to score: {ENDINGS}")
+    add("--out", required=True, metavar="FILE", help=f"scores: {ENDINGS}")
+    add("--given", **LIST, metavar="NAME",
+        help="condition on these columns: log-probability of the others")
+    add("--max-stderr", type=positive, metavar="NATS",
+        help="spend up to 16 times as many evaluations on rows with a larger stderr")
+    add("--explain", action="store_true",
         help="add nats_<column> for each column of the model: its share of -log_prob, or with a\n"
-        "detector of -score",
-    )
+        "detector of -score")
     _add_device(score)
-    alarms = score.add_argument_group("with a detector")
-    alarms.add_argument(
-        "--reasons",
-        type=at_least_one,
-        nargs="?",
-        const=3,
-        metavar="K",
+    add = score.add_argument_group("with a detector").add_argument
+    add("--reasons", type=at_least_one, nargs="?", const=3, metavar="K",
         help="add reason, for rows that raise an alarm: a sentence on each of the K most anomalous\n"
-        "cells (default: 3)",
-    )
-    alarms.add_argument(
-        "--discoveries",
-        type=share,
-        metavar="FDR",
+        "cells (default: 3)")
+    add("--discoveries", type=share, metavar="FDR",
         help="add discovery (True or False): rows called anomalies such that the expected share of\n"
-        "inliers among them is at most FDR, like 0.1 (Benjamini-Hochberg over TABLE)",
-    )
-    alarms.add_argument(
-        "--false-alarm-rate",
-        type=share,
-        metavar="RATE",
-        help="share of inliers that may raise an alarm (default: as fitted)",
-    )
-    alarms.add_argument(
-        "--alarms-per-day",
-        type=amount,
-        metavar="N",
-        help="acceptable number of false alarms, instead of --false-alarm-rate",
-    )
-    alarms.add_argument(
-        "--rows-per-day",
-        type=amount,
-        metavar="N",
-        help="number of rows scored per day; --alarms-per-day needs it",
-    )
+        "inliers among them is at most FDR, like 0.1 (Benjamini-Hochberg over TABLE)")
+    add("--false-alarm-rate", type=share, metavar="RATE",
+        help="share of inliers that may raise an alarm (default: as fitted)")
+    add("--alarms-per-day", type=amount, metavar="N",
+        help="acceptable number of false alarms, instead of --false-alarm-rate")
+    add("--rows-per-day", type=amount, metavar="N",
+        help="number of rows scored per day; --alarms-per-day needs it")
 
 
 def _add_impute(impute: argparse.ArgumentParser) -> None:
-    impute.add_argument("model", metavar="MODEL", help="file written by fit")
-    impute.add_argument("table", metavar="TABLE", help=f"rows to fill: {ENDINGS}")
-    impute.add_argument("--out", required=True, metavar="FILE", help=f"filled: {ENDINGS}")
-    impute.add_argument(
-        "--draw",
-        action="store_true",
-        help="draw the missing cells of a row from their joint distribution",
-    )
+    add = impute.add_argument
+    add("model", metavar="MODEL", help="file written by fit")
+    add("table", metavar="TABLE", help=f"rows to fill: {ENDINGS}")
+    add("--out", required=True, metavar="FILE", help=f"filled: {ENDINGS}")
+    add("--draw", action="store_true",
+        help="draw the missing cells of a row from their joint distribution")
     _add_seed(impute, "makes --draw reproducible (default: random)")
     _add_device(impute)
 
 
 def _add_sample(sample: argparse.ArgumentParser) -> None:
-    sample.add_argument("model", metavar="MODEL", help="file written by fit")
-    sample.add_argument("-n", type=at_least_one, required=True, metavar="N", help="number of rows")
-    _add_list(
-        sample,
-        "--given",
-        "NAME=VALUE",
-        "condition on these values, which all rows get",
-        name_and_value,
-    )
-    sample.add_argument("--out", metavar="FILE", help=f"{ENDINGS} (default: CSV on stdout)")
+    add = sample.add_argument
+    add("model", metavar="MODEL", help="file written by fit")
+    add("-n", type=at_least_one, required=True, metavar="N", help="number of rows")
+    add("--given", **LIST, type=name_and_value, metavar="NAME=VALUE",
+        help="condition on these values, which all rows get")
+    add("--out", metavar="FILE", help=f"{ENDINGS} (default: CSV on stdout)")
     _add_seed(sample, "makes the rows reproducible (default: random)")
     _add_device(sample)
 
 
 def _add_report(report: argparse.ArgumentParser) -> None:
-    report.add_argument("model", metavar="MODEL", help="file written by fit")
-    report.add_argument("table", metavar="TABLE", help=f"rows to report on: {ENDINGS}")
-    report.add_argument("--out", required=True, metavar="FILE", help="the page, like report.html")
-    report.add_argument("--inliers", metavar="TABLE", help="inliers on which targets are measured")
-    report.add_argument(
-        "--target-nats",
-        type=finite,
-        metavar="NATS",
-        help="largest acceptable mean surprisal of inliers",
-    )
-    report.add_argument(
-        "--target-false-alarms",
-        type=share,
-        metavar="RATE",
-        help="largest acceptable share of inliers that raise an alarm, like 0.01",
-    )
-    report.add_argument(
-        "--check", action="store_true", help="exit with code 1 unless all targets are met"
-    )
-    report.add_argument(
-        "--most-anomalous",
-        type=count,
-        default=10,
-        metavar="N",
-        help="number of anomalous rows to list (default: %(default)s)",
-    )
-    report.add_argument("--title", metavar="TEXT", help="heading of the page")
+    add = report.add_argument
+    add("model", metavar="MODEL", help="file written by fit")
+    add("table", metavar="TABLE", help=f"rows to report on: {ENDINGS}")
+    add("--out", required=True, metavar="FILE", help="the page, like report.html")
+    add("--inliers", metavar="TABLE", help="inliers on which targets are measured")
+    add("--target-nats", type=finite, metavar="NATS",
+        help="largest acceptable mean surprisal of inliers")
+    add("--target-false-alarms", type=share, metavar="RATE",
+        help="largest acceptable share of inliers that raise an alarm, like 0.01")
+    add("--check", action="store_true", help="exit with code 1 unless all targets are met")
+    add("--most-anomalous", type=count, default=10, metavar="N",
+        help="number of anomalous rows to list (default: %(default)s)")
+    add("--title", metavar="TEXT", help="heading of the page")
     _add_device(report)
 
 
-def _add_list(
-    sub: argparse.ArgumentParser, option: str, metavar: str, about: str, type: Any = str
-) -> None:
-    sub.add_argument(
-        option, action="extend", nargs="+", default=[], type=type, metavar=metavar, help=about
-    )
-
-
-def _add_max_time(sub: argparse.ArgumentParser, default: float | None, shown: str) -> None:
-    about = f"maximum seconds of training (default: {shown})"
-    sub.add_argument("--max-time", type=positive, default=default, metavar="S", help=about)
+def _add_demo(demo: argparse.ArgumentParser) -> None:
+    demo.add_argument("--max-time", type=positive, default=45.0, metavar="S",
+                      help="maximum seconds of training (default: 45)")
 
 
 def _add_seed(sub: argparse.ArgumentParser, about: str) -> None:
@@ -307,3 +370,14 @@ def _add_seed(sub: argparse.ArgumentParser, about: str) -> None:
 
 def _add_device(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--device", default="auto", help="auto (the default), cpu, cuda, ...")
+
+
+COMMANDS = {
+    "fit": (FIT, "learn the distribution of a table", _add_fit),
+    "score": (SCORE, "log-probabilities of a table's rows", _add_score),
+    "impute": (IMPUTE, "fill a table's missing cells", _add_impute),
+    "sample": (SAMPLE, "draw new rows", _add_sample),
+    "report": (REPORT, "an HTML report on a table", _add_report),
+    "demo": (DEMO, "try it on a table in the package", _add_demo),
+}
+# fmt: on

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from discrete_itd.encoders import Column
-from discrete_itd.storage.files import write_whole
+from discrete_itd.storage.files import NotWritten, stop_writing, write_whole
 
 PACKED = (".gz", ".bz2", ".xz", ".zip", ".zst")
 ENDINGS = ".csv, .tsv (also .gz, .bz2, .xz, .zip, .zst), .parquet"
@@ -297,21 +297,12 @@ def save_whole(path: str, write: Callable[[Path], object]) -> None:
         raise UserError(f"{path}: cannot be written ({reason})") from None
 
 
-def check_writable(path: str, *, table: bool = False) -> None:
-    """Raise a UserError, before the work, if a file cannot be written to ``path``."""
-    if table:
-        ending(path)
-    folder = Path(path).parent
-    if not folder.is_dir():
-        raise UserError(f"{path}: cannot be written (no folder {folder})")
-    if Path(path).exists() and not Path(path).is_file():
-        raise UserError(f"{path}: cannot be written (it is not a regular file)")
-    if not os.access(folder, os.W_OK):
-        raise UserError(f"{path}: cannot be written (no permission in {folder})")
+def check_writable(path: str) -> None:
+    """Raise the UserError of :func:`save_whole` before the work; nothing is written."""
+    with contextlib.suppress(NotWritten):
+        save_whole(path, stop_writing)
 
 
 def same_file(a: str, b: str) -> bool:
     """Whether two paths are the same file, which need not exist."""
-    if os.path.exists(a) and os.path.exists(b):
-        return os.path.samefile(a, b)
     return os.path.realpath(a) == os.path.realpath(b)

@@ -21,7 +21,7 @@ from discrete_itd.reporting import figures
 from discrete_itd.reporting.findings import Findings, examine
 from discrete_itd.reporting.sections import SECTIONS, decision
 from discrete_itd.reporting.text import count, readable
-from discrete_itd.storage.files import write_whole
+from discrete_itd.storage.files import NotWritten, stop_writing, write_whole
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -77,7 +77,8 @@ def report(
     # a missing package or folder is reported before the long computation
     figures.new_axes()
     if out is not None:
-        _check_writable(out)
+        with contextlib.suppress(NotWritten):
+            write_whole(out, stop_writing)
     found = examine(
         model,
         X,
@@ -142,17 +143,3 @@ def breakable(text: str) -> Markup:
     from markupsafe import Markup
 
     return Markup("<wbr>").join(PARTS.findall(readable(text)))
-
-
-class _StopWriting(Exception):  # noqa: N818
-    """The file can be written, and nothing is written yet."""
-
-
-def _check_writable(out: str | os.PathLike[str]) -> None:
-    """Raise the OSError that ``write_whole`` would; nothing is written."""
-
-    def stop(_: Path) -> None:
-        raise _StopWriting
-
-    with contextlib.suppress(_StopWriting):
-        write_whole(out, stop)

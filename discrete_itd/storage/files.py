@@ -52,6 +52,15 @@ State = tuple[dict[str, Any], dict[str, Tensor]]
 Made = TypeVar("Made")
 
 
+class NotWritten(Exception):  # noqa: N818
+    """The file can be written, and nothing is written."""
+
+
+def stop_writing(_: Path) -> None:
+    """With :func:`write_whole`, check that a file can be written: raise NotWritten if so, else its OSError."""
+    raise NotWritten
+
+
 def write_whole(path: str | os.PathLike[str], write: Callable[[Path], object]) -> None:
     """Let ``write`` make a temporary file beside ``path`` and move it there only when it is complete.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from abc import abstractmethod
 from collections.abc import Iterable
-from typing import Any, ClassVar, Self, cast
+from typing import Any, ClassVar, Self, TypeVar, cast
 
 import numpy as np
 import torch
@@ -18,6 +18,8 @@ from discrete_itd.storage.configs import by_name, classes_of, from_config, to_co
 from discrete_itd.storage.devices import resolve_device
 from discrete_itd.storage.old_formats import upgraded, upgraded_parameters
 from discrete_itd.storage.schema import building, check_fields
+
+Kind = TypeVar("Kind", bound="Persistent")
 
 LAST_FORMAT_BY_KIND = 3  # with other names: see old_formats
 
@@ -162,12 +164,7 @@ class Persistent:
             If the file cannot be read, is damaged or of a newer format, holds something else, or needs a class that
             is not trusted.
         """
-        trusted = tuple(trusted)
-        by_name(trusted)
-        resolve_device(device)  # an unavailable device is not the fault of the file
-        return files.revive(
-            path, lambda state: cls.from_state(state, device=device, trusted=trusted)
-        )
+        return load_one_of(path, (cls,), device=device, trusted=trusted)
 
     # -- pickles and copies ---------------------------------------------------------------------
 
@@ -208,6 +205,27 @@ class Persistent:
         if isinstance(out.get("denoiser"), dict):
             out["denoiser"] = from_config(out["denoiser"], self.parameter_classes)
         return out
+
+
+def load_one_of(
+    path: str | os.PathLike[str],
+    classes: Iterable[type[Kind]],
+    *,
+    device: str = "auto",
+    trusted: Iterable[type] = (),
+) -> Kind:
+    """The estimator in a file, of that of the classes that the file names; see :meth:`Persistent.load`."""
+    by_kind, trusted = {cls.__name__: cls for cls in classes}, tuple(trusted)
+    by_name(trusted)
+    resolve_device(device)  # an unavailable device is not the fault of the file
+
+    def make(state: files.State) -> Kind:
+        kind = str(state[0].get("model"))
+        if kind not in by_kind:
+            raise ValueError(f"the file holds a {kind}, not a {' or a '.join(by_kind)}")
+        return by_kind[kind].from_state(state, device=device, trusted=trusted)
+
+    return files.revive(path, make)
 
 
 def _is_fitted(estimator: Any) -> bool:

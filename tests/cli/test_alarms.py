@@ -332,7 +332,7 @@ REFUSED = {
         f"{DETECTOR} --alarms-per-day 1 --rows-per-day 1000",
         "--alarms-per-day: false_alarm_rate=0.001: 200 calibration rows cannot guarantee so small",
     ),
-    "no reasons": (f"{DETECTOR} --reasons 0", "--reasons: must be at least 1"),
+    "no reasons": (f"{DETECTOR} --reasons 0", "--reasons: must be a whole number from 1 on"),
     "reasons of a word": (f"{DETECTOR} --reasons all", "--reasons: must be a whole number"),
     "all discovered": (f"{DETECTOR} --discoveries 1", "--discoveries: must be between 0 and 1"),
     "infinite rows": (
@@ -341,7 +341,7 @@ REFUSED = {
     ),
     "uncalibrated reasons": ("score u t.csv --out o2.csv --reasons", "--reasons: u was fitted without calibration"),
     "uncalibrated rate": ("score u t.csv --out o2.csv --false-alarm-rate 0.1", "--false-alarm-rate: u was fitted"),
-    "other model": ("score other t.csv --out o2.csv", "other: the file holds a Oracle, not a density or a detector"),
+    "other model": ("score other t.csv --out o2.csv", "other: the file holds a Oracle, not a DiffusionDensity or a"),
     "odd model": ("sample odd -n 1", "odd: the file holds a "),
     "device": (f"{DETECTOR} --device nonsense", "device must be 'auto' or a device of this machine"),
     "over detector": ("impute d.csv t.csv --out d.csv", "d.csv: --out is the model itself"),

@@ -115,7 +115,7 @@ def test_the_title_is_the_users():
     [
         ("m.safetensors t.csv --out t.csv", "t.csv: --out is the table itself"),
         ("m.safetensors t.csv --out o.csv --inliers o.csv", "--out is the table of inliers itself"),
-        ("m.safetensors t.csv --out no/r.html", "no folder no"),
+        ("m.safetensors t.csv --out no/r.html", "no such folder"),
         ("t.csv t.csv --out r.html", "t.csv: "),
         ("m.safetensors gone.csv --out r.html", "gone.csv: "),
         ("m.safetensors t.csv --out r.html --check", "--check needs a target"),
