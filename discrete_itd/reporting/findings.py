@@ -1,6 +1,6 @@
 """All numbers of a report.
 
-:func:`examine` asks the model; :mod:`discrete_itd.reporting.sections` only puts the findings into words and figures.
+:func:`examine` asks the model; :mod:`discrete_itd.reporting.page` only puts the findings into words and figures.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ class Findings:
     most_anomalous : DataFrame
         From :func:`~discrete_itd.reporting.measurements.most_anomalous_rows`.
     columns : DataFrame
-        From :func:`~discrete_itd.reporting.measurements.column_entropies`, for the inliers.
+        From :func:`~discrete_itd.reporting.measurements.column_entropies`, for the inliers, by falling nats.
     facts : tuple of (str, str)
         Names and values that describe model, data and cost.
     """
@@ -170,6 +170,15 @@ class Findings:
         """Number of rows in the table that raise an alarm; None if the model has no threshold."""
         threshold = self.alarms.threshold
         return None if threshold is None else int((self.surprisal > -threshold.offset).sum())
+
+    @property
+    def median_stderr(self) -> float:
+        """Median standard error of the inliers' surprisal, in nats."""
+        return float(np.median(self.stderr))
+
+    def quantile(self, q: float) -> float:
+        """Quantile q of ``surprisal``, in nats."""
+        return float(np.quantile(self.surprisal, q))
 
     @property
     def gain(self) -> float:
@@ -285,7 +294,9 @@ def examine(
         most_anomalous=most_anomalous_rows(
             density, rows, score, n_most_anomalous, detector=detector
         ),
-        columns=column_entropies(density, known),
+        columns=column_entropies(density, known).sort_values(
+            "nats", ascending=False, kind="stable"
+        ),
         facts=tuple(facts(density, seconds / len(score))),
     )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import math
 import os
 import re
 from functools import cache
@@ -17,15 +18,16 @@ from typing import TYPE_CHECKING, Any
 from discrete_itd.deprecation import renamed
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.estimators import DiffusionDensity
-from discrete_itd.reporting import figures
+from discrete_itd.reporting import figures, sentences
 from discrete_itd.reporting.findings import Findings, examine
-from discrete_itd.reporting.sections import SECTIONS, decision
-from discrete_itd.reporting.text import count, readable
+from discrete_itd.reporting.svg import svg
+from discrete_itd.reporting.text import count, nats, p_value, percent, readable, shorten
 from discrete_itd.storage.files import NotWritten, stop_writing, write_whole
 
 if TYPE_CHECKING:
     from jinja2 import Environment
     from markupsafe import Markup
+    from matplotlib.axes import Axes
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 TITLE = "How surprising are these rows?"
@@ -105,20 +107,49 @@ def render(found: Findings, *, title: str | None = None, date: datetime.date | N
     date : date, optional
         Default: today.
     """
-    date = datetime.date.today() if date is None else date
     return (
         _environment()
         .get_template("page.html")
         .render(
             title=title if title and title.strip() else TITLE,
             policy=POLICY,
-            date=date.isoformat(),
-            day=f"{date.day} {date:%B %Y}",
-            n_rows=count(found.n_rows, "row"),
-            decision=decision(found),
-            sections=[section(found) for section in SECTIONS],
+            date=datetime.date.today() if date is None else date,
+            found=found,
+            drawings=_drawings(found),
         )
     )
+
+
+def _drawings(found: Findings) -> dict[str, Markup]:
+    """The figures by the section of the page that shows them, without those for which there are no numbers."""
+    alarms, drawn = found.alarms, {}
+
+    def draw(section: str, label: str, size: tuple[float, float] = figures.SIZE) -> Axes:
+        ax = figures.new_axes(size)
+        drawn[section] = ax, label
+        return ax
+
+    if max(found.history["step"]) > 0:
+        ax = draw("training", "Held-out nats per row against the number of training steps.")
+        figures.draw_learning_curve(found.history, ax, extrapolation=found.extrapolation)
+    if found.curve is not None and found.n_inlier_cells:
+        about = "Denoising error at each signal-to-noise ratio, of the model and of independent columns."
+        figures.draw_mse_curve(found.curve, draw("denoising", about), is_mass=found.is_mass)
+    name = sentences.score_name(found)
+    figures.draw_scores(
+        found.surprisal,
+        draw("scores", f"Histogram of the {name} of the rows."),
+        threshold=None if alarms.threshold is None else -alarms.threshold.offset,
+        reference=alarms.reference,
+        name=name,
+    )
+    if alarms.p_values is not None and alarms.reference is not None:
+        ax = draw("calibration", "Share of rows with a p-value up to each level.")
+        figures.draw_p_values(alarms.p_values, ax, n_calibration=len(alarms.reference))
+    about = "Nats of each column: what the other columns explain, and what remains."
+    ax = draw("columns", about, figures.bars_size(len(found.columns)))
+    figures.draw_columns(found.columns, ax)
+    return {section: svg(ax, section, label) for section, (ax, label) in drawn.items()}
 
 
 @cache
@@ -133,7 +164,9 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters["breakable"] = breakable
+    filters = {f.__name__: f for f in (breakable, nats, p_value, percent, shorten)}
+    environment.filters |= {**filters, "counted": count}
+    environment.globals |= {"words": sentences, "infinity": math.inf}
     environment.finalize = lambda value: readable(value) if type(value) is str else value
     return environment
 

@@ -1,10 +1,8 @@
-"""The sentences of a report."""
+"""The sentences of a report that depend on its numbers; all others are in the template of the page."""
 
 from __future__ import annotations
 
 import math
-
-import numpy as np
 
 from discrete_itd.reporting.findings import Findings, Verdict
 from discrete_itd.reporting.text import count, nats, percent, seconds
@@ -18,22 +16,6 @@ ENDINGS = {
     "diverged": "it diverged",
     "exact": "the model is exact and needs no steps",
 }
-NO_THRESHOLD = (
-    "The model is a density without a threshold, so there are no alarms and no p-values. For these, use a"
-    " DiffusionOutlierDetector, or give a table of inliers from which a threshold can be set."
-)
-OTHER_SCORE = (
-    "The detector ranks rows by a score of its own, by default the mean of two surprisals: that of this model and that"
-    " of a simpler one. The score is not on the scale of the surprisal."
-)
-NO_ALARMS = "The threshold is infinite, so no row raises an alarm: checking an alarm costs more than it saves."
-FITTED = "It was set on training rows, so more new rows than intended may be above it."
-ALL_MISSING = "All cells are missing, so there is nothing to score."
-CONTAMINATED = (
-    "The calibration rows contain anomalies. If these have higher surprisal than inliers, p-values are too large (too"
-    " small if they have lower), and the line of the inliers may leave the band."
-)
-NO_CALIBRATION = "There are no p-values because the detector was fitted without calibration rows."
 SCALES = ("", " thousand", " million", " billion", " trillion")
 
 
@@ -88,104 +70,6 @@ def judgement(verdict: Verdict, found: Findings) -> str:
     if verdict.passed is None:
         more = f"; more {'rows' if found.n_inlier_cells else 'cells'} are needed to decide"
     return f"{what}{interval}, the target is {wanted}{more}"
-
-
-def scores(found: Findings) -> list[str]:
-    """The distribution of the rows' surprisal or score, and its precision."""
-    if not found.n_cells:
-        return [ALL_MISSING]
-    middle, most = np.quantile(found.surprisal, [0.5, 0.95])
-    name, error = score_name(found), f"{np.median(found.stderr):.2f} nats"
-    text = (
-        f"Half of the rows have a {name} of at most {nats(middle)}, 95 % of at most {nats(most)}; the largest is"
-        f" {nats(found.surprisal.max())}."
-    )
-    precision = f"The surprisal of {an_inlier(found)} is an estimate with a median standard error of {error}"
-    if found.alarms.is_surprisal:
-        return [f"{text} {precision}."]
-    return [text, f"{OTHER_SCORE} {precision}; the score has another error."]
-
-
-def alarms(found: Findings) -> str:
-    """The number of alarms, and how the threshold was set."""
-    limit, n = found.alarms.threshold, found.n_alarms
-    if limit is None or n is None:
-        return NO_THRESHOLD
-    if limit.offset == -math.inf:
-        return NO_ALARMS
-    verb = "is" if n == 1 else "are"
-    text = f"{count(n, 'row')} of {found.n_rows:,} {verb} above the threshold of {nats(-limit.offset)}."
-    if not limit.n_calibration:
-        return f"{text} {FITTED}"
-    by, who = count(limit.n_calibration, "calibration row"), "inliers"
-    if limit.contaminated:
-        by, who = f"{by} that contain anomalies", "similar rows"
-    return (
-        f"{text} According to {by}, {who} are above it at a rate of {percent(limit.false_alarm_rate)}"
-        f" ({percent(limit.low)} to {percent(limit.high)})."
-    )
-
-
-def calibration(found: Findings) -> str:
-    """What calibrated p-values look like in the figure."""
-    n, threshold = found.n_inliers, found.alarms.threshold
-    rows = f"{count(n, 'row')} examined here {'is an inlier' if n == 1 else 'are inliers'}"
-    share = "about a share t of them has" if n > 1 else "with probability t it has"
-    text = (
-        f"If the {rows}, {share} a p-value of at most t, and at each level the line is within the band in 95 of 100"
-        " tables. A line above the band on the left means more false alarms than promised, or rows that are not"
-        " inliers; a line below it means a threshold that is too cautious."
-    )
-    if threshold is not None and threshold.contaminated:
-        text += f" {CONTAMINATED}"
-    return text
-
-
-def most_anomalous(found: Findings) -> str:
-    """Caption of the table of the most anomalous rows."""
-    n = len(found.most_anomalous)
-    rows = "row" if n == 1 else count(n, "row")
-    return f"The {rows} with the highest {score_name(found)}"
-
-
-def glossary(found: Findings) -> list[tuple[str, str]]:
-    """The terms of a report and what they mean in this one."""
-    limit = found.alarms.threshold
-    how = "The threshold is set on inliers, so that a chosen share of them raises an alarm."
-    if limit is not None and limit.cost is not None:
-        how = "The threshold minimises the cost of missed anomalies and of checked alarms."
-    elif limit is not None and not limit.n_calibration:
-        how = (
-            "The threshold is set on training rows, so that a chosen share of them raises an alarm."
-        )
-    elif limit is not None and limit.contaminated:
-        how = "The threshold is set on rows that contain anomalies, so that a chosen share of them raises an alarm."
-    among, most = "inliers", "5 %"
-    if limit is not None and limit.contaminated:
-        among, most = "calibration rows, which contain anomalies,", "about 5 % or fewer"
-    score = (
-        "The quantity in nats by which the detector ranks rows, by default the mean of the surprisal under this model"
-        " and under a simpler one. Anomalies have high scores, but one nat more is not 2.7 times less likely."
-    )
-    surprisal = (
-        "Minus the natural logarithm of a row's probability under the model, in nats. Anomalies have high surprisal."
-        " The lower the mean surprisal of inliers, the better the model."
-    )
-    return [
-        ("nat", "The unit of information with natural logarithms; 1 nat is 1.44 bits. A row with one nat more of"
-         " surprisal is 2.7 times less likely."),
-        ("surprisal", surprisal),
-        *([] if found.alarms.is_surprisal else [("score", score)]),
-        ("threshold and alarm", f"A row with a {score_name(found)} above the threshold raises an alarm. {how}"),
-        ("false alarm", "An alarm raised by an inlier."),
-        ("p-value", f"The share of {among} that are at least as anomalous as this row. Of the inliers, {most} have a"
-         " p-value of at most 5 %; anomalies have small p-values."),
-        ("95 % interval", "A range that contains the true value in about 95 of 100 tables, if rows are independent. It"
-         " shrinks as the number of rows grows."),
-        ("held-out rows", "Rows that were not used for training; they show how the model performs on new rows."),
-        ("SNR", "Signal-to-noise ratio. The model is trained to reconstruct rows to which Gaussian noise was added; a"
-         " high SNR means little noise."),
-    ]  # fmt: skip
 
 
 def training(found: Findings) -> str:

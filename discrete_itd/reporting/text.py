@@ -48,8 +48,3 @@ def p_value(p: float) -> str:
 def seconds(duration: float) -> str:
     """A duration in seconds or minutes."""
     return f"{duration:.0f} s" if duration < 120 else f"{duration / 60:.0f} min"
-
-
-def capital(text: str) -> str:
-    """The text with a capital first letter."""
-    return text[:1].upper() + text[1:]
