@@ -17,7 +17,7 @@ from discrete_itd.detection.reasons import cell_nats
 from discrete_itd.detection.sentences import sentence
 from discrete_itd.encoders import TableEncoder
 from discrete_itd.recipes import Network
-from discrete_itd.reporting import measurements, page, sentences
+from discrete_itd.reporting import measurements, page
 from discrete_itd.reporting.findings import Alarms, Verdict, examine
 from discrete_itd.reporting.measurements import (
     column_entropies,
@@ -127,7 +127,7 @@ def test_scores_that_are_no_log_probabilities_are_known_as_such(monkeypatch):
     monkeypatch.setattr(other, "score_samples", lambda X: 2 * detector.score_samples(X))
     found = examine(other, X, n_most_anomalous=0)
     assert not found.alarms.is_surprisal
-    assert sentences.OTHER_SCORE in page.render(found)
+    assert "ranks rows by a score of its own" in page.render(found)
     assert found.surprisal == pytest.approx(-2 * detector.score_samples(X))
     assert found.nats.value == pytest.approx(-detector.log_prob(X).log_prob.mean())
 
