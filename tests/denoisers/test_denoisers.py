@@ -309,7 +309,8 @@ def test_unseen_cells_cost_what_the_base_says_and_look_missing(device, dtype):
             "bayes_net",
             "joined",
             "stranger",
-        ]
+        ],
+        ["open", "one real", "only words", "all kinds"],
     ),
 )
 def test_a_row_is_denoised_alone(device, dtype, name, kind):

@@ -107,7 +107,7 @@ def test_coordinate_path_is_log_p_in_any_order(device, dtype, name, kind):
         assert got.stderr.max() < rounding(dtype, 10) + 1e-6
 
 
-@pytest.mark.parametrize(("name", "kind"), cases(KINDS, sorted(BOOKS)))
+@pytest.mark.parametrize(("name", "kind"), cases(KINDS, ["mixed", "open"]))
 def test_integral_is_log_p(device, name, kind):
     book = make_book(name, device)
     denoiser = make_denoiser(kind, book, 0)
