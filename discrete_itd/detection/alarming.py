@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,7 @@ from discrete_itd.detection import conformal, costs, thresholds
 from discrete_itd.detection.scoring import Scorer
 from discrete_itd.detection.thresholds import Threshold
 from discrete_itd.encoders.rows import Rows
-from discrete_itd.validation import check_share
+from discrete_itd.validation import check_positive, check_share
 
 
 class Alarming:
@@ -34,8 +34,7 @@ class Alarming:
 
     def score_samples(self, X: Any) -> np.ndarray:
         """The score of each row: float64, shape (N,), nats; higher is more typical. See ``score_by``."""
-        rows = self.rows(X)
-        return self._scorer.score(rows)
+        return self._scorer.score(self.rows(X))
 
     def decision_function(self, X: Any) -> np.ndarray:
         """Score above the threshold, shape (N,), nats: negative for rows that raise an alarm."""
@@ -59,7 +58,7 @@ class Alarming:
         Returns
         -------
         ndarray, shape (N,)
-            For an inlier, at most :math:`lpha` with probability at most :math:`lpha`, on average over calibration
+            For an inlier, at most :math:`\alpha` with probability at most :math:`\alpha`, on average over calibration
             sets. To select among many rows use :meth:`discoveries`.
 
         Raises
@@ -68,9 +67,8 @@ class Alarming:
             If the detector was fitted without calibration rows.
         """
         scores, rounding = self._calibration(), self.rounding_
-        return conformal.p_values(
-            scores, self.score_samples(X), two_sided=two_sided, rounding=rounding
-        )
+        new = self.score_samples(X)
+        return conformal.p_values(scores, new, two_sided=two_sided, rounding=rounding)
 
     def discoveries(self, X: Any, *, fdr: float = 0.1, two_sided: bool = False) -> np.ndarray:
         """Rows of a batch to call anomalies, among which at most a share ``fdr`` is expected to be inliers.
@@ -92,10 +90,8 @@ class Alarming:
         fdr = check_share("fdr", fdr)
         if not two_sided:
             return conformal.discoveries(self.p_values(X), fdr)
-        scores, rounding = self._calibration(), self.rounding_
-        return conformal.two_sided_discoveries(
-            scores, self.score_samples(X), fdr, rounding=rounding
-        )
+        scores, new = self._calibration(), self.score_samples(X)
+        return conformal.two_sided_discoveries(scores, new, fdr, rounding=self.rounding_)
 
     @property
     def rounding_(self) -> float:
@@ -162,10 +158,14 @@ class Alarming:
         ValueError
             If there are too few calibration rows to guarantee so few alarms.
         """
-        found = thresholds.at_alarms(
-            self._lowered(), alarms_per_day, rows_per_day, confidence=confidence
-        )
-        return replace(found, contaminated=self.threshold_.contaminated)
+        check_positive("alarms_per_day", alarms_per_day)
+        check_positive("rows_per_day", rows_per_day)
+        if not alarms_per_day < rows_per_day:
+            raise ValueError(
+                f"alarms_per_day must be fewer than rows_per_day={rows_per_day!r}, got {alarms_per_day!r}"
+            )
+        rate = alarms_per_day / rows_per_day
+        return self.threshold_at_rate(rate, confidence=confidence, rows_per_day=rows_per_day)
 
     def threshold_at_cost(
         self,
@@ -200,13 +200,14 @@ class Alarming:
         ValueError
             If neither or both kinds of rows are given.
         """
+        theirs, new = (None if X is None else self.score_samples(X) for X in (anomalies, recent))
         found = costs.at_cost(
             self._lowered(),
             miss_cost,
             check_cost,
-            anomalies=None if anomalies is None else self.score_samples(anomalies),
+            anomalies=theirs,
             prevalence=prevalence,
-            recent=None if recent is None else self.score_samples(recent),
+            recent=new,
         )
         return replace(found, contaminated=self.threshold_.contaminated)
 
@@ -234,22 +235,16 @@ class Alarming:
             FutureWarning,
             stacklevel=2,
         )
-        ways = (false_alarm_rate, alarms_per_day, miss_cost)
-        if sum(value is not None for value in ways) != 1:
+        by_rate, by_alarms = false_alarm_rate is not None, alarms_per_day is not None
+        if by_rate + by_alarms + (miss_cost is not None) != 1:
             raise ValueError("give one of false_alarm_rate=, alarms_per_day= or miss_cost=")
-        if false_alarm_rate is not None:
-            return self.threshold_at_rate(
-                false_alarm_rate, confidence=confidence, rows_per_day=rows_per_day
-            )
-        if alarms_per_day is not None:
-            if rows_per_day is None:
-                raise ValueError("alarms_per_day= needs rows_per_day=")
-            return self.threshold_at_alarms(alarms_per_day, rows_per_day, confidence=confidence)
-        if miss_cost is None or check_cost is None:
-            raise ValueError("miss_cost= needs check_cost=")
-        return self.threshold_at_cost(
-            miss_cost, check_cost, anomalies=anomalies, prevalence=prevalence, recent=recent
-        )
+        daily: Any = {"confidence": confidence, "rows_per_day": rows_per_day}
+        if by_rate:
+            return self.threshold_at_rate(cast(float, false_alarm_rate), **daily)
+        if by_alarms:
+            return self.threshold_at_alarms(cast(float, alarms_per_day), **daily)
+        rows: Any = {"anomalies": anomalies, "prevalence": prevalence, "recent": recent}
+        return self.threshold_at_cost(cast(float, miss_cost), cast(float, check_cost), **rows)
 
     def set_threshold(self, threshold: Threshold) -> Self:
         """Raise alarms by this threshold from now on.

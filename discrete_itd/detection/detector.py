@@ -20,7 +20,7 @@ from discrete_itd.deprecation import renamed
 from discrete_itd.detection import calibration
 from discrete_itd.detection.alarming import Alarming
 from discrete_itd.detection.explaining import Explaining
-from discrete_itd.detection.scoring import Scorer, no_rows, row_scores
+from discrete_itd.detection.scoring import Scorer
 from discrete_itd.detection.thresholds import Threshold
 from discrete_itd.encoders.frames import read_rows
 from discrete_itd.estimators import DiffusionDensity, RowEstimate
@@ -183,19 +183,17 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
         else:
             scorer = Scorer.plain(density)
         held = np.sort(held)
-        nats = scorer.nats(rows.take(held)) if len(held) else no_rows(density.encoder_.names)
-        scores = row_scores(nats)
+        names = pd.Index(density.encoder_.names)
+        nats = pd.DataFrame(columns=names, dtype=float)
+        if len(held):
+            nats = scorer.nats(rows.take(held)).reset_index(drop=True)
+        scores = -nats.to_numpy().sum(1)
         seen = rest[: calibration.SEEN_ROWS] if share is None else np.sort(rest)
         threshold = calibration.first_threshold(
             scorer, scores, rows.take(seen), self.false_alarm_rate, share
         )
-        # nothing is assigned before all has succeeded
-        self.density_, self._scorer, self.trimmed_ = density, scorer, trimmed
-        self.calibration_scores_ = scores
-        self.calibration_nats_ = nats.reset_index(drop=True)
-        self.set_threshold(replace(threshold, contaminated=share is not None))
-        self._set_names()
-        return self
+        threshold = replace(threshold, contaminated=share is not None)
+        return self._set_fitted(scorer, scores, nats, trimmed, threshold)
 
     def _check_parameters(self) -> float | None:
         """The share of anomalies among the rows to be fitted; None if all are inliers."""
@@ -207,12 +205,23 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
             check_share("calibration_fraction", self.calibration_fraction)
         return calibration.check_contamination(self.contamination)
 
-    def _set_names(self) -> None:
+    def _set_fitted(
+        self,
+        scorer: Scorer,
+        scores: np.ndarray,
+        nats: pd.DataFrame,
+        trimmed: np.ndarray,
+        threshold: Threshold,
+    ) -> Self:
+        """Assign the results of a fit, once all of it has succeeded."""
+        self.density_, self._scorer, self.trimmed_ = scorer.density, scorer, trimmed
+        self.calibration_scores_, self.calibration_nats_ = scores, nats
         self.n_features_in_ = self.density_.n_features_in_
         if hasattr(self.density_, "feature_names_in_"):
             self.feature_names_in_ = self.density_.feature_names_in_
         elif hasattr(self, "feature_names_in_"):
             del self.feature_names_in_
+        return self.set_threshold(threshold)
 
     @renamed(tol="max_stderr")
     def log_prob(self, X: Any, *, max_stderr: float | None = None) -> RowEstimate:
@@ -254,21 +263,17 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
     def fitted_state(self) -> State:
         header, tensors = self.density_.to_state()
         own = {
-            "scores": self.calibration_scores_,
-            "nats": self.calibration_nats_.to_numpy(),
-            "trimmed": self.trimmed_.astype(np.int64),
+            "density": header,
+            "device": self.density_.device,
+            "frozen": isinstance(self.density, FrozenEstimator),
+            "threshold": asdict(self.threshold_),
         }
-        return (
-            {
-                "density": header,
-                "device": self.density_.device,
-                "frozen": isinstance(self.density, FrozenEstimator),
-                "threshold": asdict(self.threshold_),
-            },
-            {f"density.{name}": tensor for name, tensor in tensors.items()}
-            | self._scorer.to_tensors()
-            | {name: torch.tensor(array) for name, array in own.items()},
-        )
+        tensors = {f"density.{name}": tensor for name, tensor in tensors.items()}
+        tensors |= self._scorer.to_tensors()
+        tensors["scores"] = torch.tensor(self.calibration_scores_)
+        tensors["nats"] = torch.tensor(self.calibration_nats_.to_numpy())
+        tensors["trimmed"] = torch.tensor(self.trimmed_.astype(np.int64))
+        return own, tensors
 
     def restore(
         self,
@@ -290,11 +295,7 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
             scorer = Scorer.from_tensors(density, tensors)
         with building("threshold"):
             threshold = Threshold.from_dict(header["threshold"])
-        self.density_, self._scorer, self.trimmed_ = density, scorer, trimmed
-        self.calibration_scores_ = scores
-        self.calibration_nats_ = pd.DataFrame(nats, columns=names)
-        self.set_threshold(threshold)
-        self._set_names()
+        self._set_fitted(scorer, scores, pd.DataFrame(nats, columns=names), trimmed, threshold)
         if header.get("frozen") is True:
             self.density = FrozenEstimator(density)
 

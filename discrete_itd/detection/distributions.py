@@ -1,21 +1,25 @@
-"""The conditional distribution of one cell, as categories or as a density, and the values it predicts."""
+"""Conditional distributions of cells, as categories or as densities, and the values they predict."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, cast
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from discrete_itd.channel.posterior import GaussianPosterior
+from discrete_itd.detection.kernel import KernelDensity
 from discrete_itd.encoders import Bins, Column, Continuous
 
 INTERVAL = 0.8  # probability of the reported interval of a number
 MANY_LEVELS = 10  # numbers of more distinct values are reported as an interval
 NODES = 24  # of the quadrature of each Gaussian
+SMALLEST = 1e-300  # probability that stands for less
 QUANTILES = [(1 - INTERVAL) / 2, 0.5, (1 + INTERVAL) / 2]
 
 
@@ -38,26 +42,8 @@ class Expected(NamedTuple):
     high: np.ndarray
 
 
-class CellDistribution(Protocol):
-    """Distributions of the cells of one column in B rows."""
-
-    is_density: bool
-
-    def log_prob(self, values: Tensor) -> Tensor:
-        """Log-probabilities or log-densities of encoded values, (B,), nats."""
-        ...
-
-    def entropy(self) -> np.ndarray:
-        """Expected surprisal in the column's unit, (B,), nats."""
-        ...
-
-    def expected(self, n: int) -> Expected:
-        """The n most probable values, or a median and an interval."""
-        ...
-
-
 class Categorical:
-    """Distributions over the levels of one categorical or binned column: ``log_probs`` (B, K), nats."""
+    """Distributions of cells over the levels of one categorical or binned column: ``log_probs`` (B, K), nats."""
 
     is_density = False
 
@@ -97,7 +83,7 @@ class Categorical:
         mass = probs.gather(1, level)
         top = cdf.gather(1, level)
         if isinstance(self.column.codec, Bins):
-            share = (1 - (top - u) / mass.clamp_min(1e-300)).clamp(0, 1 - 1e-9)
+            share = (1 - (top - u) / mass.clamp_min(SMALLEST)).clamp(0, 1 - 1e-9)
             share = torch.where(level == 0, 1 - 1e-9 - share, share)  # this tail counts downwards
             values = _decode(self.column, level.cpu().numpy(), share.cpu().numpy())
             one = values[:, 0] == values[:, 2]  # a value with a bin of its own
@@ -193,9 +179,88 @@ class GridDensity:
         u = torch.tensor(QUANTILES).to(cdf).expand(len(cdf), -1).contiguous()
         right = torch.searchsorted(cdf, u).clamp(1, len(self.grid) - 1)
         below, above = cdf.gather(1, right - 1), cdf.gather(1, right)
-        share = ((u - below) / (above - below).clamp_min(1e-300)).clamp(0.0, 1.0)
+        share = ((u - below) / (above - below).clamp_min(SMALLEST)).clamp(0.0, 1.0)
         values = self.grid[right - 1] + share * (self.grid[right] - self.grid[right - 1])
         return _median_and_interval(self.column, values)
+
+
+@dataclass(frozen=True)
+class KernelConditionals:
+    r"""Distributions of the cells of U rows given their cells that are not NaN, under the kernel density.
+
+    The density is a mixture, :math:`P(x) = \frac1n \sum_i \prod_j k_j(x_j \mid c_{ij})`, so given some cells the
+    others follow the mixture with the weights :math:`w_i \propto \prod_{j\ known} k_j(x_j \mid c_{ij})`:
+    :math:`P(x_j \mid x_{known}) = \sum_i w_i\, k_j(x_j \mid c_{ij})`.
+
+    Parameters
+    ----------
+    kernel : KernelDensity
+    known : Tensor of float64, shape (U, C')
+    """
+
+    kernel: KernelDensity
+    known: Tensor
+
+    @cached_property
+    def log_weights(self) -> Tensor:
+        """Logarithm of the posterior weight of each centre, (U, n)."""
+        return torch.log_softmax(self.kernel.log_kernels(self.known), 1)
+
+    @cached_property
+    def logits(self) -> Tensor:
+        """Log-probabilities of all levels of the columns with few levels, (U, T)."""
+        kernel, layout = self.kernel, self.kernel.base.codebook.levels
+        weights = self.log_weights.exp()
+        lam, prior = kernel.widths.other, kernel.marginals.categorical.probs.double()  # (1, T)
+        mass = weights @ kernel.centre_levels  # of centres at each level
+        missing = layout.per_level(weights @ kernel.centres_missing)  # of centres without it
+        present = 1 - missing
+        probs = (1 - lam) * mass + (lam * present + missing) * prior
+        for _, log_kernel, where in kernel.line_kernels:
+            probs[:, where] = (
+                mass[:, where] @ log_kernel.exp().T + missing[:, where] * prior[:, where]
+            )
+        return probs.clamp_min(0.0).log()
+
+    def column(self, j: int) -> Tensor:
+        """Log-probabilities of the categories of high-cardinality column j, (U, K)."""
+        lam, weights = self.kernel.widths.other, self.log_weights.exp()
+        prior = self.kernel.marginals.column(j).double().exp()  # (1, K)
+        cells = self.kernel.centres[:, j]
+        there = ~cells.isnan()
+        mass = weights.new_zeros(len(self.known), prior.shape[1])
+        mass.index_add_(1, cells[there].long(), weights[:, there])
+        present = mass.sum(1, keepdim=True)
+        return ((1 - lam) * mass + (lam * present + 1 - present) * prior).log()
+
+    def log_density(self, j: int, z: Tensor) -> Tensor:
+        """Log-density of continuous column j at points z (G,): (U, G), nats."""
+        log_k = self._log_kernel(j, z)  # (G, n)
+        top = log_k.amax(1)  # far from all centres all kernels underflow
+        density = self.log_weights.exp() @ (log_k - top[:, None]).exp().T
+        return density.clamp_min(SMALLEST).log() + top
+
+    def log_density_at(self, j: int, z: Tensor, rows: Tensor) -> Tensor:
+        """The same at one point of each of some of the rows: z and their positions, both (B,); result (B,)."""
+        parts = zip(z.split(self.kernel.batch), rows.split(self.kernel.batch), strict=True)
+        log = [torch.logsumexp(self.log_weights[i] + self._log_kernel(j, v), 1) for v, i in parts]
+        return torch.cat(log)
+
+    def _log_kernel(self, j: int, z: Tensor) -> Tensor:
+        """Log-density at points z (G,) around each centre, or of the marginal where the centre's cell is missing."""
+        kernel = self.kernel
+        centres, sd = kernel.centres[:, j], kernel.widths.real
+        near = -0.5 * ((z[:, None] - centres) / sd) ** 2 - math.log(sd * math.sqrt(2 * math.pi))
+        missing = centres.isnan()
+        if not bool(missing.any()):
+            return near
+        nothing = z.new_full((len(z), self.known.shape[1]), math.nan)
+        nothing[:, j] = z
+        alone = kernel.marginals.expand(len(z)).log_prob(nothing).double()[:, j]
+        return torch.where(missing, alone[:, None], near)
+
+
+CellDistribution = Categorical | Mixture | GridDensity  # of the cells of one column in B rows
 
 
 def log_volume_at(column: Column, z: np.ndarray) -> np.ndarray:

@@ -11,8 +11,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from discrete_itd.detection import drift, reasons, robustness
 from discrete_itd.detection.drift import Drift
+from discrete_itd.detection.reasons import sentence
 from discrete_itd.detection.scoring import Scorer
-from discrete_itd.detection.sentences import sentence
 
 
 class Explaining:
@@ -165,7 +165,7 @@ class Explaining:
         y : array-like, shape (N,), optional
             1 for anomalies, 0 for inliers.
         kind : {"noise", "missing"}
-            Whether a corrupted cell gets another row's value, or is missing.
+            Whether a corrupted cell gets the value of the column in another row, drawn at random, or is missing.
         shares : sequence of float
             Probabilities with which a cell is corrupted.
         n_repeats : int
@@ -175,15 +175,16 @@ class Explaining:
         Returns
         -------
         DataFrame
-            One line for every share and repetition; see :func:`discrete_itd.detection.robustness.robustness`.
+            One line for every share and repetition, the first with a share of 0: ``kind``, ``share``, ``repeat``,
+            ``spearman``, the rank correlation with the scores of the uncorrupted rows (NaN where there is none),
+            ``top_1`` and ``top_5``, the share of the most anomalous 1 % and 5 % of rows that stay among them, and with
+            ``y`` ``auroc``.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If a share is not between 0 and 1, ``y`` lacks inliers or anomalies, or the table does not fit the model.
         """
         check_is_fitted(self)
-        return robustness.robustness(
-            self._scorer,
-            X,
-            y,
-            kind=kind,
-            shares=shares,
-            n_repeats=n_repeats,
-            random_state=random_state,
-        )
+        scorer = self._scorer
+        return robustness.robustness(scorer, X, y, kind, shares, n_repeats, random_state)

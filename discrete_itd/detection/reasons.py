@@ -6,27 +6,23 @@ score is the log-probability.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+import math
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
 
-from discrete_itd.detection.cell_conditionals import (
-    CellAssessment,
-    assess,
-    batches,
-    pairwise_changes,
-)
+from discrete_itd.detection.conditionals import CellAssessment, assess, pairwise_changes
 from discrete_itd.detection.distributions import Expected
 from discrete_itd.detection.drift import as_shares
 from discrete_itd.detection.scoring import Scorer, scorer_of
 from discrete_itd.encoders.rows import Rows
 from discrete_itd.estimators import DiffusionDensity
-from discrete_itd.progress import progress_bar
 from discrete_itd.validation import check_integer
+
+LEAST_NATS = 0.05  # a sentence rounds fewer to nothing
 
 
 class CellNats(NamedTuple):
@@ -43,30 +39,13 @@ class CellNats(NamedTuple):
         :math:`-\log \pi_j(x_j)`, the surprisal of the value in its column, whatever the other cells.
     error_log_odds : DataFrame
         Log-odds that this cell is wrong, up to a constant of the row; minus infinity where it is missing. Cells are
-        ranked by it; see :func:`discrete_itd.detection.cell_conditionals.assess`.
+        ranked by it; see :func:`discrete_itd.detection.conditionals.assess`.
     """
 
     given_others: pd.DataFrame
     entropy: pd.DataFrame
     marginal: pd.DataFrame
     error_log_odds: pd.DataFrame
-
-
-def _assess_all(scorer: Scorer, unique: Tensor, n_values: int = 0) -> CellAssessment:
-    """All distinct rows."""
-    parts = []
-    with progress_bar(len(unique), "cells") as bar:
-        for part in assess(scorer, unique, n_values):
-            parts.append(part)
-            bar.update(len(part.entropy))
-    expected = [
-        Expected(*(np.concatenate(t) for t in zip(*of_column, strict=True)))
-        for of_column in zip(*(p.expected for p in parts), strict=True)
-    ]
-    given, entropy, marginal, log_odds = (
-        np.concatenate(t) for t in zip(*(p[:4] for p in parts), strict=True)
-    )
-    return CellAssessment(given, entropy, marginal, log_odds, expected)
 
 
 def cell_nats(model: DiffusionDensity | Scorer, X: Any) -> CellNats:
@@ -100,7 +79,7 @@ def cell_nats(model: DiffusionDensity | Scorer, X: Any) -> CellNats:
     """
     scorer = scorer_of(model)
     rows = scorer.density.rows(X)
-    found = _assess_all(scorer, rows.unique)
+    found = assess(scorer, rows.unique)
     given, entropy, marginal, log_odds = (t[rows.inverse] for t in found[:4])
     log_volume = rows.log_volume[:, : rows.encoder.n_columns]
     tables = (given - log_volume, entropy, marginal - log_volume, log_odds)
@@ -155,7 +134,7 @@ def expected(
     if k is not None:
         check_integer("k", k, 1)
     rows = scorer.density.rows(X)
-    found = _assess_all(scorer, rows.unique, n_values)
+    found = assess(scorer, rows.unique, n_values)
     among = np.array([names.index(n) for n in wanted], dtype=np.int64)
     order = np.argsort(-found.error_log_odds[:, among], axis=1, kind="stable")[:, :k]
     cells = among[order]
@@ -247,7 +226,7 @@ def reasons(
 
     Notes
     -----
-    Cells are ranked by the log-odds of an error (:func:`discrete_itd.detection.cell_conditionals.assess`), not by their
+    Cells are ranked by the log-odds of an error (:func:`discrete_itd.detection.conditionals.assess`), not by their
     share of the score: where one cell of held-out rows was replaced, the log-odds find it more often than the share,
     the surprisal given the other cells, or that in excess of its entropy do
     (``python -m tests.benchmarks.explanations``).
@@ -257,9 +236,11 @@ def reasons(
     rows = scorer.density.rows(X)
     shares = (scorer.nats(rows) if nats is None else nats).to_numpy()
     of_inliers = [t[t != 0] for t in as_shares(inlier_nats, rows.encoder.names).T]
-    found = _assess_all(scorer, rows.unique, 1)
+    found = assess(scorer, rows.unique, 1)
     log_odds = found.error_log_odds
-    other, by = _largest_conflicts(scorer, rows.unique)
+    # the column that increases the surprisal of each cell most, and by how much: (U, C)
+    largest = [(t.argmax(2), t.max(2)) for t in pairwise_changes(scorer, rows.unique)]
+    other, by = map(np.concatenate, zip(*largest, strict=True))
     order = np.argsort(-log_odds, axis=1, kind="stable")[:, :k][rows.inverse]
     present = np.take_along_axis(log_odds[rows.inverse], order, 1) > -np.inf
     row, rank = np.nonzero(present)
@@ -285,16 +266,6 @@ def reasons(
     return cast(pd.DataFrame, lines[[*first, *lines.columns.drop(first)]])
 
 
-def _largest_conflicts(scorer: Scorer, unique: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """For each cell of distinct rows, the column that increases its surprisal most, and by how many nats: (U, C)."""
-    other, by = [], []
-    for part in batches(scorer, unique):
-        changes = pairwise_changes(scorer, unique[part])
-        other.append(changes.argmax(2))
-        by.append(changes.max(2))
-    return np.concatenate(other), np.concatenate(by)
-
-
 def pairwise(model: DiffusionDensity | Scorer, X: Any) -> pd.DataFrame:
     r"""By how much each other cell increases a cell's surprisal: :math:`\log P(x_j) - \log P(x_j | x_i)` of all pairs.
 
@@ -314,16 +285,62 @@ def pairwise(model: DiffusionDensity | Scorer, X: Any) -> pd.DataFrame:
     """
     scorer = scorer_of(model)
     rows = scorer.density.rows(X)
-    parts = []
-    with progress_bar(len(rows.unique), "pairs") as bar:
-        for part in batches(scorer, rows.unique):
-            parts.append(pairwise_changes(scorer, rows.unique[part]))
-            bar.update(len(parts[-1]))
+    changes = np.concatenate(list(pairwise_changes(scorer, rows.unique)))
     names, own = rows.frame.columns, rows.index
     levels = [own.get_level_values(i).repeat(len(names)) for i in range(own.nlevels)]
     called = ["row"] if own.nlevels == 1 else [f"row {i}" for i in range(own.nlevels)]
     index = pd.MultiIndex.from_arrays(
         [*levels, np.tile(names.to_numpy(), len(own))], names=[*called, "column"]
     )
-    values = np.concatenate(parts)[rows.inverse].reshape(-1, len(names))
+    values = changes[rows.inverse].reshape(-1, len(names))
     return pd.DataFrame(values, index=index, columns=names)
+
+
+def sentence(reason: Mapping[str, Any]) -> str:
+    """One line of :func:`reasons` as an English sentence, without its full stop.
+
+    Parameters
+    ----------
+    reason : mapping
+        The values of the table's columns in that line: one of ``reasons(...).to_dict("records")``.
+
+    Examples
+    --------
+    >>> line = {"column": "odor", "value": "foul", "excess_nats": 8.1, "expected": "none", "probability": 0.97}
+    >>> line |= {"low": None, "conflict_column": "size", "conflict_value": "broad", "conflict_nats": 2.1}
+    >>> sentence(line).split("; ")[0]
+    'odor = foul adds 8.1 nats more than in a typical row'
+    >>> sentence(line).split("; ")[1]
+    'the other cells predict none (probability 0.97)'
+    >>> sentence(line).split("; ")[2]
+    'it conflicts most with size = broad (2.1 nats)'
+    """
+    value, excess, predicted = reason["value"], reason["excess_nats"], reason["expected"]
+    cell = f"{reason['column']} = {as_written(value)}"
+    if pd.isna(value):
+        cell = f"the missing cell in {reason['column']}"
+    if abs(excess) < LEAST_NATS:
+        parts = [f"{cell} adds as many nats as in a typical row"]
+    else:
+        how = "more" if excess > 0 else "fewer"
+        parts = [f"{cell} adds {abs(excess):.1f} nats {how} than in a typical row"]
+    if not math.isnan(reason["probability"]):
+        likely = f"probability {reason['probability']:.2f}"
+        what = as_written(predicted)
+        if not pd.isna(reason["low"]) and reason["low"] != reason["high"]:
+            low, high = as_written(reason["low"]), as_written(reason["high"])
+            likely = f"{low} to {high} with {likely}"
+        elif what == as_written(value):
+            what = "this value"
+        parts.append(f"the other cells predict {what} ({likely})")
+    if not pd.isna(reason["conflict_column"]) and reason["conflict_nats"] >= LEAST_NATS:
+        other = f"{reason['conflict_column']} = {as_written(reason['conflict_value'])}"
+        parts.append(f"it conflicts most with {other} ({reason['conflict_nats']:.1f} nats)")
+    return "; ".join(parts)
+
+
+def as_written(value: Any) -> str:
+    """A cell's value as text."""
+    if pd.isna(value):
+        return "a missing cell"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

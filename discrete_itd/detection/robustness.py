@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -25,42 +25,15 @@ from discrete_itd.validation import check_integer
 def robustness(
     model: DiffusionDensity | Scorer,
     X: Any,
-    y: Any = None,
-    *,
-    kind: Literal["noise", "missing"] = "noise",
-    shares: Sequence[float] = (0.05, 0.1, 0.2, 0.4),
-    n_repeats: int = 3,
-    random_state: int | np.random.RandomState | None = 0,
+    y: Any,
+    kind: str,
+    shares: Sequence[float],
+    n_repeats: int,
+    random_state: int | np.random.RandomState | None,
 ) -> pd.DataFrame:
-    """How the ranking of rows by their score changes when cells are corrupted.
+    """How the ranking by a fitted model's score changes when cells are corrupted.
 
-    Parameters
-    ----------
-    model : DiffusionDensity or Scorer
-        Fitted; its score ranks the rows.
-    X : DataFrame, array-like or Rows, shape (N, C)
-    y : array-like, shape (N,), optional
-        1, or True, for anomalies, 0 for inliers.
-    kind : {"noise", "missing"}
-        Whether a corrupted cell gets the value of the column in another row, drawn at random, or is missing.
-    shares : sequence of float
-        Probabilities with which a cell is corrupted.
-    n_repeats : int
-        Number of repetitions with each share.
-    random_state : int, RandomState or None
-
-    Returns
-    -------
-    DataFrame
-        One line for every share and repetition, the first with a share of 0: ``kind``, ``share``, ``repeat``,
-        ``spearman``, the rank correlation with the scores of the uncorrupted rows (NaN where there is none), ``top_1``
-        and ``top_5``, the share of the most anomalous 1 % and 5 % of rows that stay among them, and with ``y``
-        ``auroc``.
-
-    Raises
-    ------
-    ValueError, TypeError
-        If a share is not between 0 and 1, ``y`` lacks inliers or anomalies, or the table does not fit the model.
+    See :meth:`discrete_itd.DiffusionOutlierDetector.robustness`.
     """
     _check(kind, shares, n_repeats)
     scorer = scorer_of(model)
@@ -68,12 +41,11 @@ def robustness(
     labels = None if y is None else _labels(y, len(rows))
     random = check_random_state(random_state)
     plan = [(0.0, 0), *((float(s), r) for s in shares for r in range(n_repeats))]
-    undisturbed, lines = np.zeros(0), []
+    undisturbed, lines = None, []
     with progress_bar(len(plan), kind) as bar:
         for share, repeat in plan:
             scores = scorer.score(corrupted(rows, share, kind, random))
-            if not len(lines):
-                undisturbed = scores
+            undisturbed = scores if undisturbed is None else undisturbed
             line = {"kind": kind, "share": share, "repeat": repeat}
             line |= _agreement(undisturbed, scores)
             if labels is not None:

@@ -7,7 +7,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -98,13 +97,7 @@ class Scorer:
         nats = self._model_nats(rows)
         if self.weight == 1:
             return nats.copy()
-        with progress_bar(len(rows.unique), "compare") as bar:
-            inner = (
-                self._independent(rows.unique)
-                if self.kernel is None
-                else self.kernel.nats(rows.unique, progress=bar.update)
-            )
-        other = inner.cpu().numpy()[rows.inverse] - rows.log_volume
+        other = self._other_nats(rows, by_cell=True) - rows.log_volume
         other = np.where(rows.x.isnan().cpu().numpy(), 0.0, other)
         return self.weight * nats + (1 - self.weight) * rows.by_column(other)
 
@@ -112,15 +105,22 @@ class Scorer:
         """Minus the row sums of :meth:`nats`, faster: float64, shape (N,); higher is more typical."""
         nats = self.weight * self._model_nats(rows).to_numpy().sum(1)
         if self.weight < 1:
-            with progress_bar(len(rows.unique), "compare") as bar:
-                other = (
-                    self._independent(rows.unique).sum(1)
-                    if self.kernel is None
-                    else -self.kernel.log_prob(rows.unique, progress=bar.update)
-                )
             volume = np.where(rows.x.isnan().cpu().numpy(), 0.0, rows.log_volume).sum(1)
-            nats = nats + (1 - self.weight) * (other.cpu().numpy()[rows.inverse] - volume)
+            nats = nats + (1 - self.weight) * (self._other_nats(rows, by_cell=False) - volume)
         return -nats
+
+    def _other_nats(self, rows: Rows, *, by_cell: bool) -> np.ndarray:
+        """Code lengths of the simpler member for encoded cells, (N, C'), or rows, (N,)."""
+        x = rows.unique
+        with progress_bar(len(x), "compare") as bar:
+            if self.kernel is None:
+                nats = -self.marginals.expand(len(x)).log_prob(x).double()
+                nats = nats if by_cell else nats.sum(1)
+            elif by_cell:
+                nats = self.kernel.nats(x, progress=bar.update)
+            else:
+                nats = -self.kernel.log_prob(x, progress=bar.update)
+        return nats.cpu().numpy()[rows.inverse]
 
     def _model_nats(self, rows: Rows) -> pd.DataFrame:
         """The model's part, (N, C), computed once for the same Rows."""
@@ -130,10 +130,6 @@ class Scorer:
                 nats = nats.clip(lower=self.floor, axis=1).where(nats != 0, 0.0)
             self._known[rows] = nats
         return self._known[rows]
-
-    def _independent(self, x: Tensor) -> Tensor:
-        """Nats of each cell in its column, (B, C')."""
-        return -self.marginals.expand(len(x)).log_prob(x).double()
 
     @property
     def rounding(self) -> float:
@@ -207,22 +203,10 @@ class Scorer:
             raise ValueError(f"its kernel has centres of shape {tuple(centres.shape)}")
         if len(widths) != 3 or not all(0 < w < math.inf for w in widths) or widths[2] >= 1:
             raise ValueError(f"its kernel has widths {widths}")
-        kernel = KernelDensity(
-            density.model_.marginals, centres.to(density.device_), Widths(*widths)
-        )
-        return replace(scorer, kernel=kernel)
+        base, centres = density.model_.marginals, centres.to(density.device_)
+        return replace(scorer, kernel=KernelDensity(base, centres, Widths(*widths)))
 
 
 def scorer_of(model: DiffusionDensity | Scorer) -> Scorer:
     """A scorer as it is, or that of a density's log-probability."""
     return model if isinstance(model, Scorer) else Scorer.plain(model)
-
-
-def row_scores(nats: pd.DataFrame) -> np.ndarray:
-    """Scores of rows, (N,): minus the row sums of their nats by column."""
-    return -nats.to_numpy().sum(1)
-
-
-def no_rows(names: Sequence[Any]) -> pd.DataFrame:
-    """The nats by column of no rows."""
-    return pd.DataFrame(columns=pd.Index(names), dtype=float)

@@ -21,7 +21,7 @@ import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,20 +98,13 @@ class Threshold:
         LookupError, TypeError, ValueError
             If the dict is malformed.
         """
-        offset, rate, low, high = (
-            float(kept[f]) for f in ("offset", "false_alarm_rate", "low", "high")
-        )
-        if math.isnan(offset):
-            raise ValueError("its threshold is NaN")
-        triples = [
-            None if kept[f] is None else tuple(map(float, kept[f]))
-            for f in ("alarms_per_day", "cost")
-        ]
-        if any(t is not None and len(t) != 3 for t in triples):
+        offset, *rates = (float(kept[f]) for f in ("offset", "false_alarm_rate", "low", "high"))
+        several = [kept[f] and tuple(map(float, kept[f])) for f in ("alarms_per_day", "cost")]
+        if math.isnan(offset) or any(t is not None and len(t) != 3 for t in several):
             raise ValueError("its threshold is malformed")
-        per_day, cost = cast(Any, triples)
         contaminated = kept.get("contaminated", False) is True
-        return cls(offset, rate, low, high, int(kept["n_calibration"]), per_day, cost, contaminated)
+        rest: tuple[Any, ...] = (*rates, int(kept["n_calibration"]), *several, contaminated)
+        return cls(offset, *rest)
 
 
 def at_rate(
@@ -145,10 +138,16 @@ def at_rate(
         check_positive("rows_per_day", rows_per_day)
         if not 1 <= rows_per_day < math.inf:
             raise ValueError(f"rows_per_day must be at least 1, and finite, got {rows_per_day!r}")
-    k = _rank(n, rate) if confidence is None else _safe_rank(n, rate, confidence)
+    if confidence is None:
+        promise, fewest = "", math.ceil(1 / rate - 1 - 1e-9)
+        k = math.floor(rate * (n + 1) + 1e-9)  # eq. (7); 0.01 * 300 is a little less than 3
+    else:
+        promise = f" with confidence {check_share('confidence', confidence):g}"
+        # the rate of k = 1 is at most rate with probability P(Beta(1, n) <= rate) = 1 - (1 - rate)^n
+        fewest = math.ceil(math.log(1 - confidence) / math.log1p(-rate) - 1e-9)
+        ranks = np.arange(1, n + 1)
+        k = int(np.count_nonzero(stats.beta.cdf(rate, ranks, n + 1 - ranks) >= confidence))
     if k < 1:
-        promise = "" if confidence is None else f" with confidence {confidence:g}"
-        fewest = _fewest(rate, confidence)
         raise ValueError(
             f"false_alarm_rate={rate:g}: {n} calibration rows cannot guarantee so small a rate{promise};"
             f" it takes {fewest}"
@@ -174,30 +173,6 @@ def at_lowest_rate(calibration: Scores, rate: float) -> Threshold:
     return at_rate(calibration, max(rate, least))
 
 
-def at_alarms(
-    calibration: Scores,
-    alarms_per_day: float,
-    rows_per_day: float,
-    *,
-    confidence: float | None = None,
-) -> Threshold:
-    """The threshold with a given expected number of false alarms per day; see :func:`at_rate`.
-
-    Raises
-    ------
-    ValueError
-        If as many alarms as rows are asked for, or the calibration rows are too few.
-    """
-    check_positive("alarms_per_day", alarms_per_day)
-    check_positive("rows_per_day", rows_per_day)
-    rate = alarms_per_day / rows_per_day
-    if not rate < 1:
-        raise ValueError(
-            f"alarms_per_day must be fewer than rows_per_day={rows_per_day!r}, got {alarms_per_day!r}"
-        )
-    return at_rate(calibration, rate, confidence=confidence, rows_per_day=rows_per_day)
-
-
 def at_offset(calibration: Scores, offset: float) -> Threshold:
     """A threshold that was chosen otherwise, with the share of calibration scores below it and its interval."""
     n = len(calibration)
@@ -213,27 +188,6 @@ def effective_rank(calibration: Scores, offset: Scores) -> NDArray[np.int_]:
     return 1 + np.searchsorted(calibration, offset, side="left")
 
 
-def _rank(n: int, rate: float) -> int:
-    """The k of eq. (7): alarms are scores below the k-th smallest calibration score."""
-    return math.floor(rate * (n + 1) + 1e-9)  # 0.01 * 300 is a little less than 3
-
-
-def _safe_rank(n: int, rate: float, confidence: float) -> int:
-    """The largest k at which the rate holds with a confidence; 0 if there is none."""
-    confidence = check_share("confidence", confidence)
-    ranks = np.arange(1, n + 1)
-    held = stats.beta.cdf(rate, ranks, n + 1 - ranks) >= confidence
-    return int(ranks[held].max()) if held.any() else 0
-
-
-def _fewest(rate: float, confidence: float | None) -> int:
-    """Number of calibration rows needed to guarantee a rate."""
-    if confidence is None:
-        return math.ceil(1 / rate - 1 - 1e-9)
-    # k = 1: P(Beta(1, n) <= rate) = 1 - (1 - rate)^n
-    return math.ceil(math.log(1 - confidence) / math.log1p(-rate) - 1e-9)
-
-
 def at_rank(calibration: Scores, k: int, rows_per_day: float | None = None) -> Threshold:
     """The threshold at the k-th smallest calibration score."""
     n, ordered = len(calibration), np.sort(calibration)
@@ -247,9 +201,7 @@ def at_rank(calibration: Scores, k: int, rows_per_day: float | None = None) -> T
     per_day = None
     if rows_per_day is not None:
         fewest, most = low * rows_per_day, high * rows_per_day
-        if (
-            rows_per_day <= MOST_COUNTED
-        ):  # the counts of a larger volume add nothing to the interval
+        if rows_per_day <= MOST_COUNTED:  # a larger volume's counts add nothing to the interval
             m = round(rows_per_day)
             fewest = stats.betabinom(m, low_k, n + 1 - low_k).ppf(tails[0]) if low_k else 0.0
             most = stats.betabinom(m, k, n + 1 - k).ppf(tails[1])

@@ -14,8 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from discrete_itd import __version__
 from discrete_itd.detection import conformal
 from discrete_itd.detection.detector import DiffusionOutlierDetector
-from discrete_itd.detection.reasons import cell_nats, reasons
-from discrete_itd.detection.sentences import as_written, sentence
+from discrete_itd.detection.reasons import as_written, cell_nats, reasons, sentence
 from discrete_itd.encoders import Rows, TableEncoder
 from discrete_itd.estimators import DiffusionDensity
 

@@ -10,7 +10,7 @@ from discrete_itd import DiffusionDensity
 from discrete_itd.cli import command as cli
 from discrete_itd.cli import main
 from discrete_itd.detection.detector import DiffusionOutlierDetector
-from discrete_itd.detection.sentences import sentence
+from discrete_itd.detection.reasons import sentence
 from discrete_itd.encoders import TableEncoder
 from discrete_itd.recipes import Network
 from discrete_itd.storage.files import read_state, write_state

@@ -9,8 +9,8 @@ from sklearn.frozen import FrozenEstimator
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
 from discrete_itd.denoisers import MarginalDenoiser
 from discrete_itd.detection.conditionals import Conditionals
+from discrete_itd.detection.distributions import KernelConditionals
 from discrete_itd.detection.kernel import KernelDensity, Widths
-from discrete_itd.detection.kernel_conditionals import KernelConditionals
 from discrete_itd.detection.scoring import Scorer
 
 N = 240

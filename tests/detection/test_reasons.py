@@ -7,8 +7,7 @@ import torch
 from test_cell_conditionals import QUICK, ROWS, TABLE, exact_density, mixed_model
 
 from discrete_itd import DiffusionDensity
-from discrete_itd.detection.reasons import cell_nats, expected, pairwise, reasons
-from discrete_itd.detection.sentences import sentence
+from discrete_itd.detection.reasons import cell_nats, expected, pairwise, reasons, sentence
 
 pytestmark = pytest.mark.single_precision
 

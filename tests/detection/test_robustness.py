@@ -12,9 +12,14 @@ from sklearn.metrics import roc_auc_score
 from test_drift import QUICK, TRAIN, fitted, rows
 
 from discrete_itd import DiffusionDensity
-from discrete_itd.detection.robustness import corrupted, robustness
+from discrete_itd.detection import robustness as module
+from discrete_itd.detection.robustness import corrupted
 
 pytestmark = pytest.mark.single_precision
+
+
+def robustness(model, X, y=None, *, kind="noise", shares=(0.05, 0.4), n_repeats=3):
+    return module.robustness(model, X, y, kind, shares, n_repeats, random_state=0)
 
 
 @functools.cache

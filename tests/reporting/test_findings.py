@@ -13,8 +13,7 @@ from sklearn.frozen import FrozenEstimator
 
 from discrete_itd import DiffusionDensity
 from discrete_itd.detection.detector import DiffusionOutlierDetector
-from discrete_itd.detection.reasons import cell_nats
-from discrete_itd.detection.sentences import sentence
+from discrete_itd.detection.reasons import cell_nats, sentence
 from discrete_itd.encoders import TableEncoder
 from discrete_itd.recipes import Network
 from discrete_itd.reporting import measurements, page
