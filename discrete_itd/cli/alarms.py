@@ -155,10 +155,6 @@ def _threshold(args: argparse.Namespace, detector: DiffusionOutlierDetector) -> 
     if a_day is not None:
         if rows is None:
             raise UserError("--alarms-per-day needs --rows-per-day")
-        if a_day >= rows:
-            raise UserError(
-                f"--alarms-per-day must be below --rows-per-day, got {a_day:g} of {rows:g}"
-            )
     elif rate is None:
         if rows is not None:
             raise UserError("--rows-per-day needs --alarms-per-day or --false-alarm-rate")

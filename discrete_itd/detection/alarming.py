@@ -11,7 +11,7 @@ import pandas as pd
 from sklearn.utils.validation import check_is_fitted
 
 from discrete_itd.deprecation import REMOVAL
-from discrete_itd.detection import conformal, costs, thresholds
+from discrete_itd.detection import conformal, thresholds
 from discrete_itd.detection.scoring import Scorer
 from discrete_itd.detection.thresholds import Threshold
 from discrete_itd.encoders.rows import Rows
@@ -66,7 +66,7 @@ class Alarming:
         ValueError
             If the detector was fitted without calibration rows.
         """
-        scores, rounding = self._calibration(), self.rounding_
+        scores, rounding = conformal.calibration_scores(self), self.rounding_
         new = self.score_samples(X)
         return conformal.p_values(scores, new, two_sided=two_sided, rounding=rounding)
 
@@ -90,7 +90,7 @@ class Alarming:
         fdr = check_share("fdr", fdr)
         if not two_sided:
             return conformal.discoveries(self.p_values(X), fdr)
-        scores, new = self._calibration(), self.score_samples(X)
+        scores, new = conformal.calibration_scores(self), self.score_samples(X)
         return conformal.two_sided_discoveries(scores, new, fdr, rounding=self.rounding_)
 
     @property
@@ -98,12 +98,6 @@ class Alarming:
         """Bound on the rounding error of scores, relative to 1 + |score|; calibration scores within it are ties."""
         check_is_fitted(self)
         return self._scorer.rounding
-
-    def _calibration(self) -> np.ndarray:
-        check_is_fitted(self)
-        if not len(self.calibration_scores_):
-            raise ValueError("there are no calibration rows: fit with calibration_fraction above 0")
-        return self.calibration_scores_
 
     # -- thresholds -----------------------------------------------------------------------------
 
@@ -201,7 +195,7 @@ class Alarming:
             If neither or both kinds of rows are given.
         """
         theirs, new = (None if X is None else self.score_samples(X) for X in (anomalies, recent))
-        found = costs.at_cost(
+        found = thresholds.at_cost(
             self._lowered(),
             miss_cost,
             check_cost,
@@ -213,7 +207,7 @@ class Alarming:
 
     def _lowered(self) -> np.ndarray:
         """Calibration scores less their rounding error."""
-        return conformal.lowered(self._calibration(), self.rounding_)
+        return conformal.lowered(conformal.calibration_scores(self), self.rounding_)
 
     def threshold(
         self,

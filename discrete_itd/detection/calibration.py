@@ -30,16 +30,13 @@ Positions = np.ndarray  # of rows in the table given to fit, int64
 def check_density(density: Any) -> None:
     """TypeError or ValueError if a detector cannot use this as its ``density``."""
     frozen = isinstance(density, FrozenEstimator)
-    if density is not None and not isinstance(density, DiffusionDensity | FrozenEstimator):
+    own = density.estimator if frozen else density
+    if not isinstance(own, DiffusionDensity | None) or (frozen and own is None):
         raise TypeError(
             "density must be a DiffusionDensity, or a FrozenEstimator of one that is fitted,"
-            f" got {type(density).__name__}"
+            f" got {type(own).__name__}"
         )
-    if frozen and not isinstance(density.estimator, DiffusionDensity):
-        raise TypeError(
-            f"density holds a {type(density.estimator).__name__}, not a DiffusionDensity"
-        )
-    if not frozen and density is not None and density.handle_unknown in ("error", "raise"):
+    if not frozen and own is not None and own.handle_unknown in ("error", "raise"):
         raise ValueError(
             "density has handle_unknown='error': a detector must score unseen values; use 'smooth'"
         )

@@ -21,9 +21,12 @@ arXiv:2104.08279: Benjamini-Hochberg on these p-values.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
+from sklearn.utils.validation import check_is_fitted
 
 from discrete_itd.validation import check_share
 
@@ -62,6 +65,14 @@ def p_values(
     if not two_sided:
         return low
     return np.minimum(1.0, 2 * np.minimum(low, _tail(-calibration, -scores, rounding)))
+
+
+def calibration_scores(detector: Any) -> Scores:
+    """Scores of the calibration rows of a fitted detector; ValueError if there are none."""
+    check_is_fitted(detector)
+    if not len(detector.calibration_scores_):
+        raise ValueError("there are no calibration rows: fit with calibration_fraction above 0")
+    return detector.calibration_scores_
 
 
 def lowered(calibration: Scores, rounding: float) -> Scores:

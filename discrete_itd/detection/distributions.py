@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from types import SimpleNamespace
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -212,8 +213,9 @@ class KernelConditionals:
         kernel, layout = self.kernel, self.kernel.base.codebook.levels
         weights = self.log_weights.exp()
         lam, prior = kernel.widths.other, kernel.marginals.categorical.probs.double()  # (1, T)
+        gone = kernel.centres[:, kernel.base.codebook.finite].isnan().double()  # (n, F)
         mass = weights @ kernel.centre_levels  # of centres at each level
-        missing = layout.per_level(weights @ kernel.centres_missing)  # of centres without it
+        missing = layout.per_level(weights @ gone)  # of centres without it
         present = 1 - missing
         probs = (1 - lam) * mass + (lam * present + missing) * prior
         for _, log_kernel, where in kernel.line_kernels:
@@ -329,19 +331,9 @@ def _log_unit(column: Column) -> float:
     return 0.0 if column.family == "number" else math.log(column.step / 1e9)
 
 
-class _Given:
-    """Stands in for a random generator whose draws are fixed in advance."""
-
-    def __init__(self, numbers: np.ndarray) -> None:
-        self._numbers = numbers
-
-    def random(self, n: int) -> np.ndarray:
-        """The first ``n`` numbers."""
-        return self._numbers[:n]
-
-
 def _decode(column: Column, cells: np.ndarray, share: np.ndarray | None = None) -> np.ndarray:
     """Values of the table for encoded ``cells``, of their shape; ``share`` is the position within each bin."""
-    rng = None if share is None else cast(np.random.Generator, _Given(share.ravel()))
+    fixed = None if share is None else SimpleNamespace(random=lambda n: share.ravel()[:n])
+    rng = cast(Any, fixed)  # in place of a generator, whose draws are the positions
     values = column.decode(cells.astype(float).ravel(), rng).astype(object).to_numpy()
     return values.reshape(cells.shape)

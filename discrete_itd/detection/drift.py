@@ -88,14 +88,13 @@ class Drift:
     @property
     def from_model(self) -> float:
         """Excess nats of the batch over rows drawn from the model, in standard errors."""
-        error = math.hypot(self.stderr, self.model_stderr)
-        return (self.nats - self.model_nats) / error if error else 0.0
+        return _in_errors(self.nats - self.model_nats, self.stderr, self.model_stderr)
 
     @property
     def misfit(self) -> float:
         """The same for the inliers: far from 0, the model itself fits badly, whatever the batch."""
-        error = math.hypot(self.inlier_stderr, self.inlier_model_stderr)
-        return (self.inlier_nats - self.inlier_model_nats) / error if error else 0.0
+        excess = self.inlier_nats - self.inlier_model_nats
+        return _in_errors(excess, self.inlier_stderr, self.inlier_model_stderr)
 
     @property
     def drifted(self) -> bool:
@@ -207,23 +206,12 @@ def drift(
     if reference is not None:
         codes = [t.x.cpu().numpy() for t in (rows, density.rows(reference))]
         kinds = [c.kind for c in scorer.schema]
-    p_value, table = compare(
-        shares, of_inliers, rows.encoder.names, random, codes=codes, kinds=kinds
-    )
-    all_nats = (shares.sum(1), of_inliers.sum(1), of_model, inlier_model)
-    means = [_mean_and_error(t) for t in all_nats]
-    return Drift(
-        len(shares),
-        len(of_inliers),
-        int(n_model),
-        *means[0],
-        *means[1],
-        p_value,
-        *means[2],
-        *means[3],
-        table,
-        float(alpha),
-    )
+    names = rows.encoder.names
+    p_value, table = compare(shares, of_inliers, names, random, codes=codes, kinds=kinds)
+    counts = len(shares), len(of_inliers), int(n_model)
+    batch, inliers = _mean_and_error(shares.sum(1)), _mean_and_error(of_inliers.sum(1))
+    model_means = *_mean_and_error(of_model), *_mean_and_error(inlier_model)
+    return Drift(*counts, *batch, *inliers, p_value, *model_means, table, alpha)
 
 
 def compare(
@@ -262,8 +250,8 @@ def compare(
     for j, generator in enumerate(generators):
         here, before = (t[t[:, j] != 0, j] for t in (shares, of_inliers))
         line = {
-            "nats": _mean(here),
-            "inlier_nats": _mean(before),
+            "nats": here.mean() if len(here) else 0.0,
+            "inlier_nats": before.mean() if len(before) else 0.0,
             "p_nats": same_distribution(here.round(DECIMALS), before.round(DECIMALS)),
         }
         if codes is not None and kinds is not None:
@@ -307,14 +295,15 @@ def _model_nats(
 ) -> np.ndarray:
     """Nats of rows drawn from the model, with cells missing as in randomly chosen rows of ``missing`` (n, C)."""
     lacking = missing[random.randint(len(missing), size=len(drawn))]
-    if any(c.indicator for c in scorer.schema):
-        lacking &= ~np.array([c.indicator for c in scorer.schema])
+    lacking &= ~np.array([bool(c.indicator) for c in scorer.schema])
     rows = drawn.astype(object).mask(lacking) if lacking.any() else drawn
     return scorer.nats(scorer.density.rows(rows)).to_numpy().sum(1)
 
 
-def _mean(values: np.ndarray) -> float:
-    return float(values.mean()) if len(values) else 0.0
+def _in_errors(excess: float, *stderr: float) -> float:
+    """A difference of two means over its standard error, 0 where that is 0."""
+    error = math.hypot(*stderr)
+    return excess / error if error else 0.0
 
 
 def _mean_and_error(values: np.ndarray) -> tuple[float, float]:

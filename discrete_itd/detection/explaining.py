@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from sklearn.utils.validation import check_is_fitted
 
-from discrete_itd.detection import drift, reasons, robustness
+from discrete_itd.detection import conformal, drift, reasons, robustness
 from discrete_itd.detection.drift import Drift
 from discrete_itd.detection.reasons import sentence
 from discrete_itd.detection.scoring import Scorer
@@ -19,13 +19,7 @@ class Explaining:
     """Mixin of detectors: diagnoses of the score that they return."""
 
     _scorer: Scorer
-    calibration_scores_: np.ndarray
     calibration_nats_: pd.DataFrame
-
-    def _require_calibration(self) -> None:
-        check_is_fitted(self)
-        if not len(self.calibration_scores_):
-            raise ValueError("there are no calibration rows: fit with calibration_fraction above 0")
 
     # -- reasons --------------------------------------------------------------------------------
 
@@ -46,7 +40,7 @@ class Explaining:
         check_is_fitted(self)
         nats = self._scorer.nats(self._scorer.density.rows(X))
         if relative:
-            self._require_calibration()
+            conformal.calibration_scores(self)
             nats = nats - self.calibration_nats_.mean(axis=0)
         return nats
 
@@ -69,7 +63,7 @@ class Explaining:
             ``low``, ``high``, ``conflict_column``, ``conflict_value``, ``conflict_nats``, see
             :func:`discrete_itd.detection.reasons.reasons`, and ``sentence``, the same in English.
         """
-        self._require_calibration()
+        conformal.calibration_scores(self)
         table = reasons.reasons(self._scorer, X, self.calibration_nats_, k, nats=nats)
         text = [sentence(line) for line in table.to_dict("records")]
         return table.assign(sentence=pd.Series(text, index=table.index, dtype=object))
@@ -142,7 +136,7 @@ class Explaining:
         Drift
             ``print`` it; ``drifted``, ``drifted_columns`` and ``to_frame()`` give the same to a program.
         """
-        self._require_calibration()
+        conformal.calibration_scores(self)
         return drift.drift(
             self._scorer, X, self.calibration_nats_, reference=reference, alpha=alpha
         )

@@ -33,9 +33,7 @@ from discrete_itd.models.splitting import copies
 
 MOST_CENTRES = 5000
 LEFT_OUT = 1000  # centres on which widths are compared, by leave-one-out
-OUTLIERS = (
-    0.1  # assumed share of rows without neighbours, which would otherwise require too large a width
-)
+OUTLIERS = 0.1  # assumed share of rows without neighbours, which would otherwise widen the kernels
 BATCH_PAIRS = 1 << 20  # rows times centres at once
 FAR = 3.0  # widths from the nearest centre, beyond which a value does not weigh the centres
 STRAY = 0.01  # probability with which a number on few levels is drawn from the marginal
@@ -62,11 +60,6 @@ class Widths(NamedTuple):
     real: float = 0.1
     line: float = 0.2
     other: float = 0.2
-
-
-def _twins(centres: Tensor) -> Tensor:
-    """A number for each centre, the same for copies of a record (:mod:`discrete_itd.models.splitting`)."""
-    return torch.from_numpy(copies(cell_bits(centres).cpu().numpy())).to(centres.device)
 
 
 COARSE = Widths(0.6, 1.2, 0.2)  # to find anomalies among training rows
@@ -111,9 +104,11 @@ class KernelDensity:
         """
         order = torch.randperm(len(x), generator=generator).to(x.device)
         trial = cls(base, x[order[:MOST_CENTRES]], Widths())
-        twins = _twins(trial.centres)
+        # a number for each centre, the same for copies of a record
+        twins = copies(cell_bits(trial.centres).cpu().numpy())
+        twins = torch.from_numpy(twins).to(x.device)
         kinds = {c.kind for c in base.codebook.columns}
-        used = [f for f, k in (("real", {"real"}), ("line", {"line"})) if kinds & k]
+        used = [kind for kind in ("real", "line") if kind in kinds]
         used += ["other"] if kinds & {"simplex", "code"} else []
         widths = Widths()
         for name in used * min(2, len(used)):  # one width after the other, twice
@@ -243,7 +238,7 @@ class KernelDensity:
         squares = squares - 2 * (q.there * scaled) @ (c.there * at).T
         total = total - squares.clamp_min(0.0) / 2 - self._log_norm * (q.there @ c.there.T)
         for v in self.base.codebook.vocabularies:
-            total = total + self._words(x, v.column, q.alone)
+            total = total + self._log_codes(x, v.column, q.alone)
         return total
 
     @property
@@ -271,7 +266,7 @@ class KernelDensity:
         inside = q.there * (squares.clamp_min(0.0) / 2 + self._log_norm * (w @ c.there))
         shares = shares.index_add(1, book.reals, inside)
         for v in book.vocabularies:
-            shares[:, v.column] -= (w * self._words(x, v.column, q.alone)).sum(1)
+            shares[:, v.column] -= (w * self._log_codes(x, v.column, q.alone)).sum(1)
         there = (~x.isnan()).double()
         shares = shares * there
         few = torch.special.xlogy(w, w).sum(1) + log_n
@@ -310,11 +305,6 @@ class KernelDensity:
     def centre_levels(self) -> Tensor:
         """One-hot levels of the centres in the columns with few levels, (n, T); zero where a cell is missing."""
         return self._centres.levels
-
-    @property
-    def centres_missing(self) -> Tensor:
-        """1 where a centre's cell is missing in a column with few levels, (n, F)."""
-        return self.centres[:, self.base.codebook.finite].isnan().double()
 
     def _pairs(self, x: Tensor) -> _Pairs:
         book, lam = self.base.codebook, self.widths.other
@@ -359,8 +349,8 @@ class KernelDensity:
             found.append((j, torch.logaddexp(kernel, log_pi[:, None] + math.log(STRAY)), where))
         return found
 
-    def _words(self, x: Tensor, column: int, alone: Tensor) -> Tensor:
-        """Log-kernels of a large vocabulary, (B, n); 0 where either is missing."""
+    def _log_codes(self, x: Tensor, column: int, alone: Tensor) -> Tensor:
+        """Log-kernels of a high-cardinality column, (B, n); 0 where either is missing."""
         lam = self.widths.other
         own = alone[:, column, None] + math.log(lam)
         same = torch.logaddexp(own, torch.full_like(own, math.log1p(-lam)))

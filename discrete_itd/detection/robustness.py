@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -59,13 +59,11 @@ def _check(kind: str, shares: Any, n_repeats: int) -> None:
     if kind not in ("noise", "missing"):
         raise ValueError(f"kind must be 'noise' or 'missing', got {kind!r}")
     check_integer("n_repeats", n_repeats, 1)
-    if isinstance(shares, str) or not isinstance(shares, Iterable):
+    values = np.asarray(shares)
+    if values.ndim != 1 or values.dtype.kind not in "iuf":
         raise TypeError(f"shares must be a sequence of numbers, got {shares!r}")
-    for share in shares:
-        if not isinstance(share, int | float | np.number):
-            raise TypeError(f"shares must be numbers, got {share!r}")
-        if not 0 <= share <= 1:
-            raise ValueError(f"shares must be between 0 and 1, got {share!r}")
+    if not ((values >= 0) & (values <= 1)).all():
+        raise ValueError(f"shares must be between 0 and 1, got {shares!r}")
 
 
 def _labels(y: Any, n_rows: int) -> np.ndarray:

@@ -92,7 +92,7 @@ TABLE = mixed_table()
 @functools.cache
 def mixed_model():
     """Fitted once for all tests of a process."""
-    return DiffusionDensity(**{**QUICK, "max_steps": 250}, column_types=KINDS).fit(TABLE)
+    return DiffusionDensity(**{**QUICK, "max_steps": 150}, column_types=KINDS).fit(TABLE)
 
 
 @pytest.fixture(scope="module")
@@ -238,13 +238,13 @@ def test_times_are_told_as_times():
         }
     )
     for kind in ("continuous", {"kind": "binned", "bins": 6}):
-        density = DiffusionDensity(**{**QUICK, "max_steps": 40}, column_types={"when": kind}).fit(
+        density = DiffusionDensity(**{**QUICK, "max_steps": 20}, column_types={"when": kind}).fit(
             frame
         )
         row = frame[:1]
-        grid = pd.Timestamp("2020-06-01") + pd.to_timedelta(np.arange(0, 14000, 3), unit="h")
+        grid = pd.Timestamp("2020-06-01") + pd.to_timedelta(np.arange(0, 14000, 6), unit="h")
         log_p = conditional_on_grid(density, row, "when", grid)
-        mass = np.exp(log_p) * 3 * 3600  # a density per second
+        mass = np.exp(log_p) * 6 * 3600  # a density per second
         entropy = -(mass * log_p).sum() / mass.sum()
         assert abs(cell_nats(density, row).entropy["when"].iloc[0] - entropy) < 0.05
         told = expected(density, row, ["when"]).iloc[0]

@@ -7,15 +7,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from discrete_itd.detection import costs
+from discrete_itd.detection import thresholds
 from discrete_itd.detection.conformal import (
     discoveries,
     lowered,
     p_values,
     two_sided_discoveries,
 )
-from discrete_itd.detection.costs import at_cost
-from discrete_itd.detection.thresholds import at_offset, at_rate
+from discrete_itd.detection.thresholds import at_cost, at_offset, at_rate
 
 pytestmark = pytest.mark.single_precision
 
@@ -225,7 +224,7 @@ def test_ordinary_recent_rows_are_not_paid_for(miss_cost):
 def test_few_ordinary_recent_rows_are_not_paid_for(monkeypatch, n_recent):
     """Where the calibration rows are many, what is uncertain is how many of the recent ones are ordinary."""
     # those of the cost's interval, which is not asked for
-    monkeypatch.setattr(costs, "BOOTSTRAPS", 1)
+    monkeypatch.setattr(thresholds, "BOOTSTRAPS", 1)
     random, paid = np.random.default_rng(0), 0
     for _ in range(100):
         calibration, recent = random.normal(size=2000), random.normal(size=n_recent)

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.single_precision
 
 QUICK = {
     "denoiser": Network(width=16, depth=1, base="independent"),
-    "max_steps": 250,
+    "max_steps": 150,
     "n_evaluations": 8,
     "random_state": 0,
 }
