@@ -34,7 +34,8 @@ class Alarming:
 
     def score_samples(self, X: Any) -> np.ndarray:
         """The score of each row: float64, shape (N,), nats; higher is more typical. See ``score_by``."""
-        return self._scorer.score(self.rows(X))
+        rows = self.rows(X)  # which checks first that the detector is fitted
+        return self._scorer.score(rows)
 
     def decision_function(self, X: Any) -> np.ndarray:
         """Score above the threshold, shape (N,), nats: negative for rows that raise an alarm."""

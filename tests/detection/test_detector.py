@@ -327,8 +327,8 @@ def test_too_few_calibration_rows_are_said():
 # -- thresholds -----------------------------------------------------------------------------------
 
 
-def test_thresholds_are_chosen_and_set(fitted):
-    model = pickle.loads(pickle.dumps(fitted))
+def test_thresholds_are_chosen_and_set(fitted_mixed):
+    model = pickle.loads(pickle.dumps(fitted_mixed))
     by_rate = model.threshold_at_rate(0.1)
     by_volume = model.threshold_at_alarms(10, 100)
     assert by_rate.offset == by_volume.offset
@@ -336,7 +336,7 @@ def test_thresholds_are_chosen_and_set(fitted):
     surer = model.threshold_at_rate(0.1, confidence=0.95)
     assert surer.offset < by_rate.offset
     assert model.set_threshold(surer).offset_ == surer.offset
-    X = categories(100, seed=1)
+    X = mixed(100, seed=1)
     assert np.array_equal(model.predict(X) == -1, model.score_samples(X) < surer.offset)
 
 
