@@ -5,10 +5,9 @@ import sys
 
 import pandas as pd
 import pytest
-from markupsafe import Markup
 
 from discrete_itd.cli import main
-from discrete_itd.reporting import sections
+from discrete_itd.reporting import page as report_page
 from discrete_itd.reporting.findings import examine
 from discrete_itd.reporting.sentences import VERDICTS, judgement
 from tests import reported
@@ -33,7 +32,7 @@ def place(tmp_path, monkeypatch):
 @pytest.fixture(autouse=True)
 def without_figures(monkeypatch):
     """Pages without figures, which take most of the time."""
-    monkeypatch.setattr(sections, "svg", lambda *_: Markup("<svg></svg>"))
+    monkeypatch.setattr(report_page, "_drawings", lambda _: {})
 
 
 def run(line, capsys, code=0):
