@@ -130,7 +130,7 @@ def at_rate(
     ValueError
         If there are too few calibration rows to guarantee so small a rate.
     """
-    rate, n = check_share("false_alarm_rate", rate), len(calibration)
+    rate, n = check_share("rate", rate), len(calibration)
     if rows_per_day is not None:
         check_positive("rows_per_day", rows_per_day)
         if not 1 <= rows_per_day < math.inf:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from discrete_itd.encoders.frames import unique_rows
-from discrete_itd.encoders.table import TableEncoder
+from discrete_itd.encoders.table import ABSENT, TableEncoder
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +69,8 @@ class Rows:
             Naming the column, if it is absent or holds a value that its kind cannot take.
         """
         columns = frame.columns
+        if ignore is not None:
+            _check_ignored(encoder, ignore)
         ours = frame[encoder.names] if by_name else frame.set_axis(encoder.names, axis=1)
         if ignore is not None:
             ours = ours.copy()
@@ -97,9 +99,22 @@ class Rows:
             )
         return self if self.x.device == device else replace(self, x=self.x.to(device))
 
+    def without(self, column: Hashable) -> Rows:
+        """The rows with the values of one column taken as missing; ValueError if there is no such column."""
+        _check_ignored(self.encoder, column)
+        j = self.encoder.names.index(column)
+        x, log_volume = self.x.clone(), self.log_volume.copy()
+        frame = self.frame.copy()
+        frame[column] = None
+        own = [k for k, owner in enumerate(self.encoder.owner) if owner == j]
+        x[:, own], log_volume[:, own] = ABSENT, 0.0
+        x[:, j] = torch.nan
+        return replace(self, frame=frame, x=x, log_volume=log_volume)
+
     def take(self, positions: Any) -> Rows:
         """The rows at some positions, or where a mask of bool of shape (N,) is true; nothing is encoded again."""
-        positions = np.arange(len(self))[positions]
+        chosen = list(positions) if isinstance(positions, tuple) else positions
+        positions = np.atleast_1d(np.arange(len(self))[chosen]).copy()
         x = self.x[torch.from_numpy(positions).to(self.x.device)]
         frame = self.frame.iloc[positions]
         return replace(self, frame=frame, x=x, log_volume=self.log_volume[positions])
@@ -144,3 +159,8 @@ class Rows:
             if self.by_name
             else table.set_axis(self.columns, axis=1)
         )
+
+
+def _check_ignored(encoder: TableEncoder, column: Hashable) -> None:
+    if column not in encoder.names:
+        raise ValueError(f"column {column!r}: named in ignore=, but the model has no such column")

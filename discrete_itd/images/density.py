@@ -22,6 +22,7 @@ from torch import Tensor
 
 from discrete_itd.denoisers import Denoiser, EnsembleDenoiser
 from discrete_itd.denoisers.gaussian import GaussianDenoiser
+from discrete_itd.deprecation import warn_renamed
 from discrete_itd.images.adapted import AdaptedDenoiser
 from discrete_itd.images.adapters import from_callable, from_diffusers
 from discrete_itd.images.pixels import ImageEstimate, at_face
@@ -336,6 +337,11 @@ class ImageDensity:
             [m.denoiser for m in members], x, first.quadrature, generator=first.generator()
         )
         return cls(denoiser, X, labels=labels, **options)
+
+    def marginal_value(self, X: Any, labels: Any = None) -> pd.DataFrame:
+        """The former name of :meth:`marginal_contributions`."""
+        warn_renamed(type(self).__name__, "marginal_value", "marginal_contributions")
+        return self.marginal_contributions(X, labels)
 
     def marginal_contributions(self, X: Any, labels: Any = None) -> pd.DataFrame:
         """Marginal contribution of each member of an ensemble: nats on images with it and without it.

@@ -53,7 +53,7 @@ class ScoringMixin:
         Parameters
         ----------
         X : DataFrame or array-like, shape (N, C), or Rows
-            Rows of this model, or of one with an equal schema, are returned as they are.
+            Rows of this model, or of one with an equal schema, are not encoded again.
         ignore : name (position, for an array) of a column, optional
             Its values are not read and count as missing.
 
@@ -70,7 +70,8 @@ class ScoringMixin:
         """
         check_is_fitted(self)
         if isinstance(X, Rows):
-            return X.of(self.model_.encoder, self.model_.device)
+            known = X.of(self.model_.encoder, self.model_.device)
+            return known if ignore is None else known.without(ignore)
         frame, is_frame = read_rows(X, self)
         by_name, names = is_frame and self._is_frame, self.model_.encoder.names
         absent = [n for n in names if n not in frame.columns] if by_name else []

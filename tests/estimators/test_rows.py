@@ -118,3 +118,28 @@ def test_rows_of_an_array_are_found_by_position():
     assert rows.is_frame
     assert not rows.by_name
     assert_frame_equal(rows.as_given(rows.frame), frame)
+
+
+def test_a_column_is_ignored_in_rows_as_in_tables(model):
+    read = model.rows(ASKED)
+    for table in (ASKED, read):
+        ignored = model.rows(table, ignore="word")
+        assert bool(ignored.x[:, 0].isnan().all())
+        assert ignored.frame["word"].isna().all()
+    assert torch.equal(
+        model.rows(read, ignore="size").x.nan_to_num(-1.0),
+        model.rows(ASKED, ignore="size").x.nan_to_num(-1.0),
+    )
+    assert not bool(read.x[:, 1].isnan().any())
+    for table in (ASKED, read):
+        with pytest.raises(ValueError, match="column 'colour': named in ignore="):
+            model.rows(table, ignore="colour")
+
+
+@pytest.mark.parametrize("positions", [3, np.int64(3), (0, 1), slice(None, None, -1), [-1]])
+def test_rows_are_taken_as_numpy_takes(model, positions):
+    read = model.rows(ASKED)
+    chosen = list(positions) if isinstance(positions, tuple) else positions
+    taken = np.atleast_1d(np.arange(len(ASKED))[chosen])
+    assert_frame_equal(read.take(positions).frame, read.frame.iloc[taken])
+    assert np.array_equal(read.take(positions).log_volume, read.log_volume[taken])
