@@ -25,6 +25,8 @@ def read_rows(X: Any, estimator: Any) -> tuple[pd.DataFrame, bool]:
         If there are none, a column's name repeats, or X is no table at all, in scikit-learn's words.
     """
     frame = as_frame(X)
+    if hasattr(X, "log_volume"):
+        raise TypeError("fit takes a table, not Rows: it infers the schema from the table")
     if frame is None and hasattr(X, "collect"):
         raise TypeError(f"X is a {type(X).__name__}: call its collect() first")
     if frame is None:

@@ -143,3 +143,8 @@ def test_rows_are_taken_as_numpy_takes(model, positions):
     taken = np.atleast_1d(np.arange(len(ASKED))[chosen])
     assert_frame_equal(read.take(positions).frame, read.frame.iloc[taken])
     assert np.array_equal(read.take(positions).log_volume, read.log_volume[taken])
+
+
+def test_a_fit_takes_no_rows(model):
+    with pytest.raises(TypeError, match="not Rows"):
+        DiffusionDensity().fit(model.rows(ASKED))
