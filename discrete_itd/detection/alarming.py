@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import replace
 from typing import Any, Self, cast
@@ -155,6 +156,8 @@ class Alarming:
         """
         check_positive("alarms_per_day", alarms_per_day)
         check_positive("rows_per_day", rows_per_day)
+        if rows_per_day == math.inf:
+            raise ValueError(f"rows_per_day must be finite, got {rows_per_day!r}")
         if not alarms_per_day < rows_per_day:
             raise ValueError(
                 f"alarms_per_day must be fewer than rows_per_day={rows_per_day!r}, got {alarms_per_day!r}"

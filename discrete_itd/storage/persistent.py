@@ -215,6 +215,8 @@ def load_one_of(
     trusted: Iterable[type] = (),
 ) -> Kind:
     """The estimator in a file, of that of the classes that the file names; see :meth:`Persistent.load`."""
+    if isinstance(trusted, type):
+        raise TypeError(f"trusted must be a list of classes, got the class {trusted.__name__}")
     by_kind, trusted = {cls.__name__: cls for cls in classes}, tuple(trusted)
     by_name(trusted)
     resolve_device(device)  # an unavailable device is not the fault of the file
