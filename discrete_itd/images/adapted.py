@@ -41,8 +41,6 @@ from discrete_itd.images.noising import PREDICTIONS, Noising
 from discrete_itd.images.pixels import Pixels
 from discrete_itd.images.tilting import tilted_posterior
 
-Network = Callable[[Tensor, Tensor, Tensor | None], Tensor]
-
 
 class AdaptedDenoiser(Denoiser):
     """A denoiser of images from a network that was trained elsewhere.
@@ -50,7 +48,7 @@ class AdaptedDenoiser(Denoiser):
     Parameters
     ----------
     network : callable
-        Takes noisy images (B, *shape), times (B,) and classes (B,) or None, and returns its prediction, of the
+        Takes noisy images (B, *shape), times (B,) and, if there are classes, those (B,); returns its prediction, of the
         images' shape. A module becomes a submodule of this one, and can be fine-tuned.
     noising : Noising
         The network's times and scales.
@@ -77,20 +75,20 @@ class AdaptedDenoiser(Denoiser):
     SNR, and the class is known or unknown.
     """
 
+    mean0: Tensor
+    var0: Tensor
+    pixel_coords: Tensor
     knots: Tensor
     shrink: Tensor
     ratio: Tensor
     trust: Tensor
     tilt: Tensor
-    mean0: Tensor
-    var0: Tensor
-    pixel_coords: Tensor
 
     isotropic = True
 
     def __init__(
         self,
-        network: Network,
+        network: Callable[..., Tensor],
         noising: Noising,
         prediction: str,
         pixels: Pixels,
@@ -118,14 +116,19 @@ class AdaptedDenoiser(Denoiser):
         coords = torch.nonzero(self.codebook.coord_column < n).flatten()  # in the pixels' order
         self.register_buffer("pixel_coords", coords, persistent=False)
         mean, var = prior_moments(pixels, marginals, coords)
-        self.register_buffer("mean0", mean)
-        self.register_buffer("var0", var.clamp_min(1e-12))
         # before calibration, the network's predictions have no weight
-        self.register_buffer("knots", like.new_zeros(1))
-        self.register_buffer("shrink", like.new_zeros(1, n))
-        self.register_buffer("ratio", like.new_ones(1, n))
-        self.register_buffer("trust", like.new_zeros(1))
-        self.register_buffer("tilt", like.new_zeros(1))
+        zero = like.new_zeros(1)
+        measured = {
+            "mean0": mean,
+            "var0": var.clamp_min(1e-12),
+            "knots": zero,
+            "shrink": like.new_zeros(1, n),
+            "ratio": like.new_ones(1, n),
+            "trust": zero.clone(),
+            "tilt": zero.clone(),
+        }
+        for name, value in measured.items():
+            self.register_buffer(name, value)
 
     def config(self) -> dict[str, Any]:
         """Raise TypeError: the network is foreign code, which cannot be described by plain data."""
@@ -167,15 +170,15 @@ class AdaptedDenoiser(Denoiser):
         z = y * snr.rsqrt()
         time = noising.time(snr[:, 0].clamp(noising.low, noising.high)).to(z)
         noisy = noising.network_input(z, snr).unflatten(1, pixels.shape)
-        kind = y.device.type
-        context = nullcontext() if self.autocast is None else torch.autocast(kind, self.autocast)
+        context = (
+            nullcontext() if self.autocast is None else torch.autocast(y.device.type, self.autocast)
+        )
         with context:
-            output = self.network(noisy, time, classes)
+            told = () if classes is None else (classes,)
+            output = self.network(noisy, time, *told)
         channels = pixels.shape[0]
         if isinstance(output, Tensor) and output.shape[1:] == (2 * channels, *pixels.shape[1:]):
-            output = output[
-                :, :channels
-            ]  # the other channels are a variance that the network learned
+            output = output[:, :channels]  # the others are a variance that the network learned
         if not isinstance(output, Tensor) or output.shape != noisy.shape:
             got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
             raise ValueError(
@@ -268,14 +271,19 @@ class AdaptedDenoiser(Denoiser):
             raise ValueError(
                 "the class must be given or missing: an image model does not predict it"
             )
-        if self.null_class is None and not bool(known.all()):
-            raise ValueError(
-                "the network needs a class: give labels, or the null_class that it was trained with for images"
-                " without one"
-            )
         coords = torch.nonzero(self.codebook.coord_column == self.pixels.n_pixels).flatten()
-        classes = y[:, coords].argmax(1)
-        return classes if self.null_class is None else classes.where(known, self.null_class)
+        return self._or_null(y[:, coords].argmax(1), known)
+
+    def _or_null(self, classes: Tensor, known: Tensor) -> Tensor:
+        """Classes, the null class where they are unknown; ValueError without a null class."""
+        if self.null_class is not None:
+            return classes.where(known, self.null_class)
+        if not bool(known.all()):
+            raise ValueError(
+                "the network needs a class: give labels of all images, or the null_class that it was trained with for"
+                " images without one"
+            )
+        return classes
 
     def noisy(
         self, x: Tensor, snr: Tensor, noise: RowNoise, stream: int = 1
@@ -305,12 +313,7 @@ class AdaptedDenoiser(Denoiser):
         classes = None
         if self.pixels.n_classes:
             cells = x[:, self.pixels.n_pixels]
-            if self.null_class is None and bool(cells.isnan().any()):
-                raise ValueError(
-                    "the network needs a class: give labels of all images, or the null_class that it was trained with"
-                    " for images without one"
-                )
-            classes = cells.nan_to_num(float(self.null_class or 0)).long()
+            classes = self._or_null(cells.nan_to_num(0.0).long(), ~cells.isnan())
         xi = noise.normal(stream, clean.shape[1], clean.dtype)
         return snr * clean + snr.sqrt() * xi, snr, classes, clean
 

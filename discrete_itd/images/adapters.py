@@ -8,7 +8,6 @@ Source: Kong, Brekelmans, Ver Steeg, "Information-Theoretic Diffusion", ICLR 202
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -19,11 +18,11 @@ from torch import Tensor, nn
 from discrete_itd.denoisers.marginal import MarginalDenoiser
 from discrete_itd.images.adapted import AdaptedDenoiser
 from discrete_itd.images.calibration import N_KNOTS, calibrate
-from discrete_itd.images.noising import Noising, Preconditioned, VariancePreserving
+from discrete_itd.images.noising import PREDICTIONS, Noising, Preconditioned, VariancePreserving
 from discrete_itd.images.pixels import Pixels
 from discrete_itd.progress import progress_bar
 
-__all__ = ["Preconditioned", "VariancePreserving", "from_callable", "from_diffusers"]
+__all__ = ["Preconditioned", "VariancePreserving", "described", "from_callable"]
 
 BANDWIDTH = 0.9  # factor of Silverman's rule (1986) for the kernel that smooths levels
 SHARES = (0.25, 0.5, 0.75, 0.9, 0.97, 0.99, 0.999)  # candidate weights of the smoothed levels
@@ -105,9 +104,12 @@ def from_callable(
     for name, value in (("n_knots", n_knots), ("random_state", random_state)):
         if type(value) is not int:
             raise TypeError(f"{name} must be an integer, got {value!r}")
-    device = next(f.parameters()).device if _has_parameters(f) else torch.device("cpu")
+    if n_knots < 1:
+        raise ValueError(f"n_knots must be positive, got {n_knots}")
+    weights = next(f.parameters(), None) if isinstance(f, nn.Module) else None
+    device = torch.device("cpu") if weights is None else weights.device
     denoiser = AdaptedDenoiser(
-        _with_classes(f, n_classes),
+        f,
         noising,
         prediction,
         pixels,
@@ -126,70 +128,51 @@ def from_callable(
         )
 
 
-def from_diffusers(
-    model: Any,
-    scheduler: Any,
-    X: Any,
-    *,
-    labels: Any = None,
-    n_levels: int | None = None,
-    value_range: tuple[float, float] = (-1.0, 1.0),
-    null_class: int | None = None,
-    autocast: torch.dtype | None = None,
-    n_knots: int = N_KNOTS,
-    random_state: int = 0,
-) -> AdaptedDenoiser:
-    """Make a denoiser of a diffusers model, without changing its weights.
+def described(
+    model: Any, scheduler: Any, null_class: int | None = None
+) -> tuple[DiffusersNetwork, dict[str, Any]]:
+    """A diffusers model as the function, and the arguments, of :func:`from_callable`.
 
     Parameters
     ----------
     model : UNet2DModel, or a module like it
         Called as ``model(sample, timestep, class_labels)``; ``in_channels`` and ``sample_size`` of its ``config``
-        give the shape of images. It is not copied, and is put in evaluation mode.
+        give the shape of images. It is not copied, and is put in evaluation mode. Its classes are its
+        ``num_class_embeds``, less the null class if that is the last.
     scheduler : scheduler of diffusers
         One with ``alphas_cumprod`` (DDPM, DDIM, PNDM, Euler, Heun, DPM-Solver and others, linear or cosine), or one
         of EDM (``sigma_data``, ``sigma_min`` and ``sigma_max`` in its config). Only its noise levels are read.
-    X, labels, n_levels, value_range, null_class, autocast, n_knots, random_state
-        As of :func:`from_callable`. The classes are those of the model's ``num_class_embeds``, less the null class if
-        that is the last.
+    null_class : int, optional
 
     Raises
     ------
     TypeError
-        If the scheduler is of another kind, or its prediction type is unknown.
+        If the model does not tell its shape, the scheduler is of another kind, or its prediction type is unknown.
     ValueError
-        As of :func:`from_callable`.
+        If ``null_class`` is none of the model's.
     """
     config = getattr(model, "config", None)
-    channels = _entry(config, "in_channels", "the model's config")
-    size = _entry(config, "sample_size", "the model's config")
-    height, width = (size, size) if isinstance(size, int) else tuple(size)
+    channels, size = (getattr(config, name, None) for name in ("in_channels", "sample_size"))
+    if channels is None or size is None:
+        raise TypeError(
+            "the model's config must have in_channels and sample_size: give the UNet itself, not a pipeline; or use"
+            " from_callable, which takes the shape"
+        )
     n_classes = getattr(config, "num_class_embeds", None) or 0
     if null_class is not None and not 0 <= null_class < n_classes:
         raise ValueError(f"null_class must be one of the model's {n_classes}, got {null_class}")
-    if null_class is not None and null_class == n_classes - 1:
-        n_classes -= 1
     schedule = noising_of(scheduler)
     prediction = getattr(scheduler.config, "prediction_type", None)
-    if prediction not in ("epsilon", "v_prediction", "sample"):
+    if prediction not in PREDICTIONS:
         raise TypeError(
-            f"the scheduler's prediction_type must be epsilon, v_prediction or sample, got {prediction!r}"
+            f"the scheduler's prediction_type must be one of {PREDICTIONS}, got {prediction!r}"
         )
-    return from_callable(
-        DiffusersNetwork(model),
-        X,
-        prediction=prediction,
-        schedule=schedule,
-        labels=labels,
-        shape=(channels, height, width),
-        n_levels=n_levels,
-        value_range=value_range,
-        n_classes=n_classes,
-        null_class=null_class,
-        autocast=autocast,
-        n_knots=n_knots,
-        random_state=random_state,
-    )
+    return DiffusersNetwork(model), {
+        "prediction": prediction,
+        "schedule": schedule,
+        "shape": (channels, *((size, size) if isinstance(size, int) else size)),
+        "n_classes": n_classes - (null_class is not None and null_class == n_classes - 1),
+    }
 
 
 def noising_of(scheduler: Any) -> Noising:
@@ -217,38 +200,8 @@ class DiffusersNetwork(nn.Module):
     def forward(self, noisy: Tensor, time: Tensor, classes: Tensor | None = None) -> Tensor:
         like = next(self.model.parameters())
         given = {} if classes is None else {"class_labels": classes}
-        return self.model(noisy.to(like.dtype), time.to(torch.float32), **given, return_dict=False)[
-            0
-        ]
-
-
-class _Plain(nn.Module):
-    """A function without classes, called with None for the classes."""
-
-    def __init__(self, f: Callable[..., Tensor]) -> None:
-        super().__init__()
-        self.f = f
-
-    def forward(self, noisy: Tensor, time: Tensor, classes: Tensor | None = None) -> Tensor:
-        return self.f(noisy, time) if classes is None else self.f(noisy, time, classes)
-
-
-def _with_classes(f: Callable[..., Tensor], n_classes: int) -> Any:
-    return f if isinstance(f, DiffusersNetwork) or n_classes else _Plain(f)
-
-
-def _has_parameters(f: Any) -> bool:
-    return isinstance(f, nn.Module) and next(f.parameters(), None) is not None
-
-
-def _entry(config: Any, name: str, where: str) -> Any:
-    value = getattr(config, name, None)
-    if value is None:
-        raise TypeError(
-            f"{where} has no {name}: give the UNet itself, not a pipeline; or use from_callable, which takes"
-            " the shape"
-        )
-    return value
+        time = time.to(torch.float32)
+        return self.model(noisy.to(like.dtype), time, **given, return_dict=False)[0]
 
 
 @torch.no_grad()
@@ -283,19 +236,14 @@ def pixel_marginals(pixels: Pixels, x: Tensor) -> MarginalDenoiser:
     smooth = (counts @ kernel) * (n_rows / (n_rows + 1)) / n_rows + uniform
     # a row's own part, which is left out of its prediction
     own = kernel.diagonal() * (n_rows / (n_rows + 1)) / n_rows
-    best, best_nats = 0.5, math.inf
-    for share in SHARES:
+
+    def nats(share: float) -> float:
         left = (1 - share) * (counts - 1).clamp_min(0) / max(1, n_rows - 1)
         left = left + share * (smooth - own).clamp_min(uniform)
-        nats = -float((counts * left.log()).sum())
-        if nats < best_nats:
-            best, best_nats = share, nats
+        return -float((counts * left.log()).sum())
+
+    best = min(SHARES, key=nats)
     probs = (1 - best) * counts / n_rows + best * smooth
-    flat = book.levels.gather(_padded(probs, classes, book.levels.widest)[None])[0]
-    return MarginalDenoiser(book, flat)
-
-
-def _padded(probs: Tensor, classes: Tensor, widest: int) -> Tensor:
-    """Probabilities of the pixels (D, K) and of the class, column by column: (C, widest)."""
-    parts = [probs] if not len(classes) else [probs, classes[None]]
-    return torch.cat([nn.functional.pad(p, (0, widest - p.shape[1])) for p in parts])
+    columns = [*probs, classes] if len(classes) else [*probs]
+    wide = nn.utils.rnn.pad_sequence(columns, batch_first=True)
+    return MarginalDenoiser(book, book.levels.gather(wide[None])[0])

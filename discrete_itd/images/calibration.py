@@ -25,15 +25,10 @@ POOLED_ROWS = 32.0  # weight, in rows, of the error of all pixels in the estimat
 LEAST_RATIO = 1e-6  # of the network's error variance to that given the pixel's own value
 SCALES = torch.arange(0, 11) / 8  # candidate scales of the network's evidence
 TILTS = (0.0, 0.1, 0.5, 0.9, 1.0)  # candidate weights of the tilted posterior
-BATCH_CELLS, COST_CELLS = (
-    1 << 22,
-    1 << 24,
-)  # posterior sizes: of a batch, of all rows that choose a candidate
-CALIBRATED = ("knots", "shrink", "ratio", "trust", "tilt")
+BATCH_CELLS = 1 << 22  # posterior size of one batch
+COST_CELLS = 1 << 24  # of all rows that choose a candidate
 
-Kept = list[
-    tuple[Tensor, Tensor, Tensor, Tensor]
-]  # rows, y, snr and the predicted means of a batch
+Kept = list[tuple[Tensor, Tensor, Tensor, Tensor]]  # rows, y, snr, predicted means of a batch
 
 
 @torch.no_grad()
@@ -43,7 +38,6 @@ def calibrate(
     *,
     generator: torch.Generator,
     n_knots: int = N_KNOTS,
-    batch_size: int | None = None,
     progress: Callable[[float], object] | None = None,
 ) -> AdaptedDenoiser:
     r"""Measure the errors of an adapted network's predictions, and set the denoiser's buffers accordingly.
@@ -51,14 +45,12 @@ def calibrate(
     Parameters
     ----------
     denoiser : AdaptedDenoiser
-        Is changed, and put in evaluation mode. If calibration is interrupted, it is as before.
+        Is changed, and put in evaluation mode.
     x : Tensor of float64, shape (N, C)
-        Images like those to be scored, best not the network's training images.
+        At least two images like those to be scored, best not the network's training images.
     generator : torch.Generator
     n_knots : int
-        SNRs at which to measure, evenly spread on a logarithmic scale.
-    batch_size : int, optional
-        At most 256 by default, fewer where a posterior is large.
+        SNRs at which to measure, evenly spread on a logarithmic scale; positive.
     progress : callable, optional
         Called with the share done.
 
@@ -66,39 +58,10 @@ def calibrate(
     -------
     AdaptedDenoiser
         The same denoiser.
-
-    Raises
-    ------
-    ValueError
-        If there are no knots, or fewer than two images.
     """
-    if n_knots < 1:
-        raise ValueError(f"n_knots must be positive, got {n_knots}")
-    if len(x) < 2:
-        raise ValueError(f"calibration needs at least two images, got {len(x)}")
     denoiser.eval()
-    before = {name: getattr(denoiser, name) for name in CALIBRATED}
-    try:
-        _calibrate(denoiser, x, generator, n_knots, batch_size, progress)
-    except BaseException:
-        for name, value in before.items():
-            setattr(denoiser, name, value)
-        raise
-    return denoiser
-
-
-def _calibrate(
-    denoiser: AdaptedDenoiser,
-    x: Tensor,
-    generator: torch.Generator,
-    n_knots: int,
-    batch_size: int | None,
-    progress: Callable[[float], object] | None,
-) -> None:
-    """:func:`calibrate`, without its checks."""
     like, size, pixels = denoiser.mean0, denoiser.codebook.size, denoiser.pixels
-    if batch_size is None:
-        batch_size = max(4, min(256, BATCH_CELLS // size))
+    batches = x.split(max(4, min(256, BATCH_CELLS // size)))
     few = max(16, COST_CELLS // size)  # enough rows to choose between candidates
     gap = 2e-3 if pixels.n_levels is None else (pixels.high - pixels.low) / (pixels.n_levels - 1)
     low, high = math.log(1e-3 / float(denoiser.var0.sum())), math.log(100 / gap**2)
@@ -106,7 +69,7 @@ def _calibrate(
     salt = int(torch.randint(2**62, (1,), generator=generator, device=generator.device))
     shrinks, ratios, costs = [], [], []
     for i, logsnr in enumerate(knots.tolist()):
-        shrink, ratio, kept = _errors(denoiser, x.split(batch_size), math.exp(logsnr), salt, i, few)
+        shrink, ratio, kept = _errors(denoiser, batches, math.exp(logsnr), salt, i, few)
         shrinks.append(shrink)
         ratios.append(ratio)
         _set(denoiser, knots[i : i + 1], shrinks[-1:], ratios[-1:], like.new_ones(1))
@@ -118,6 +81,7 @@ def _calibrate(
     best = cost.unfold(2, 3, 1).sum(3).flatten(0, 1).argmin(0).to(like.device)  # (G,)
     _set(denoiser, knots, shrinks, ratios, SCALES.to(like)[best // len(TILTS)])
     denoiser.tilt = like.new_tensor(TILTS)[best % len(TILTS)]
+    return denoiser
 
 
 def _errors(
@@ -186,10 +150,10 @@ def _costs(denoiser: AdaptedDenoiser, kept: Kept) -> Tensor:
             q = denoiser.given_evidence(y, snr, scale * statistic, scale * extra)
             rounded = q.log_prob(cells)
             cost[i, 0] -= rounded.double().sum()
+            if tilted is None:
+                cost[i, 1:] = math.inf
+                continue
             for j, share in enumerate(TILTS[1:], 1):
-                if tilted is None:
-                    cost[i, j] = math.inf
-                    continue
                 mixed = torch.logaddexp(
                     math.log1p(-share) + rounded if share < 1 else rounded - math.inf,
                     math.log(share) + tilted,

@@ -1,10 +1,6 @@
 """Log-probability, fine-tuning and ensembles of existing diffusion models of images.
 
-:meth:`ImageDensity.from_diffusers` and :meth:`ImageDensity.from_callable` adapt a model. The layout of images is
-described by :class:`~discrete_itd.images.pixels.Pixels`; the estimators of :mod:`discrete_itd.likelihood`, the training
-of :mod:`discrete_itd.training.train` and the ensembles of :mod:`discrete_itd.denoisers.ensemble` are those of tables.
-
-Source: Kong, Brekelmans, Ver Steeg, "Information-Theoretic Diffusion", ICLR 2023, arXiv:2302.03792.
+The estimators, the training and the ensembles are those of tables.
 """
 
 from __future__ import annotations
@@ -24,8 +20,10 @@ from discrete_itd.denoisers import Denoiser, EnsembleDenoiser
 from discrete_itd.denoisers.gaussian import GaussianDenoiser
 from discrete_itd.deprecation import warn_renamed
 from discrete_itd.images.adapted import AdaptedDenoiser
-from discrete_itd.images.adapters import from_callable, from_diffusers
-from discrete_itd.images.pixels import ImageEstimate, at_face
+from discrete_itd.images.adapters import Prediction, described, from_callable
+from discrete_itd.images.calibration import N_KNOTS
+from discrete_itd.images.noising import Noising
+from discrete_itd.images.pixels import ImageEstimate
 from discrete_itd.images.tuning import fine_tune
 from discrete_itd.images.variational import variational_bound
 from discrete_itd.likelihood import integral_log_prob, path_log_prob
@@ -82,9 +80,8 @@ class ImageDensity:
         batch_size: int | None = None,
         random_state: int = 0,
     ) -> None:
-        parts = list(denoiser.members) if isinstance(denoiser, EnsembleDenoiser) else [denoiser]
-        members = [part for part in parts if isinstance(part, AdaptedDenoiser)]
-        if len(members) != len(parts):
+        members: Any = denoiser.members if isinstance(denoiser, EnsembleDenoiser) else [denoiser]
+        if not all(isinstance(member, AdaptedDenoiser) for member in members):
             raise TypeError("denoiser must be an AdaptedDenoiser, or an ensemble of such")
         self.denoiser, self.pixels = denoiser.eval(), members[0].pixels
         self._marginals = members[0].base
@@ -111,18 +108,26 @@ class ImageDensity:
         X: Any,
         *,
         labels: Any = None,
+        n_levels: int | None = None,
+        value_range: tuple[float, float] = (-1.0, 1.0),
+        null_class: int | None = None,
+        autocast: torch.dtype | None = None,
+        n_knots: int = N_KNOTS,
         n_steps: int = 32,
         batch_size: int | None = None,
         random_state: int = 0,
-        **options: Any,
     ) -> ImageDensity:
         """Adapt a diffusers model, without changing its weights.
 
-        All parameters are those of :func:`discrete_itd.images.adapters.from_diffusers` and of :class:`ImageDensity`.
+        ``model`` and ``scheduler`` are described in :func:`discrete_itd.images.adapters.described`, which names the
+        errors; the other parameters are those of :meth:`from_callable`. The classes are the model's.
         """
-        own = {"labels": labels, "random_state": random_state}
-        denoiser = from_diffusers(model, scheduler, X, **own, **options)
-        return cls(denoiser, X, n_steps=n_steps, batch_size=batch_size, **own)
+        network, told = described(model, scheduler, null_class)
+        return cls.from_callable(
+            network, X, labels=labels, n_levels=n_levels, value_range=value_range, null_class=null_class,
+            autocast=autocast, n_knots=n_knots, n_steps=n_steps, batch_size=batch_size, random_state=random_state,
+            **told,
+        )  # fmt: skip
 
     @classmethod
     def from_callable(
@@ -130,18 +135,29 @@ class ImageDensity:
         f: Callable[..., Tensor],
         X: Any,
         *,
+        prediction: Prediction,
+        schedule: Noising | Sequence[float] | Tensor,
         labels: Any = None,
+        shape: tuple[int, ...] | None = None,
+        n_levels: int | None = None,
+        value_range: tuple[float, float] = (-1.0, 1.0),
+        n_classes: int = 0,
+        null_class: int | None = None,
+        autocast: torch.dtype | None = None,
+        n_knots: int = N_KNOTS,
         n_steps: int = 32,
         batch_size: int | None = None,
         random_state: int = 0,
-        **options: Any,
     ) -> ImageDensity:
         """Adapt a function that predicts the noise, the velocity or the clean image.
 
         All parameters are those of :func:`discrete_itd.images.adapters.from_callable` and of :class:`ImageDensity`.
         """
         own = {"labels": labels, "random_state": random_state}
-        denoiser = from_callable(f, X, **own, **options)
+        denoiser = from_callable(
+            f, X, prediction=prediction, schedule=schedule, shape=shape, n_levels=n_levels, value_range=value_range,
+            n_classes=n_classes, null_class=null_class, autocast=autocast, n_knots=n_knots, **own,
+        )  # fmt: skip
         return cls(denoiser, X, n_steps=n_steps, batch_size=batch_size, **own)
 
     def log_prob(
@@ -159,16 +175,9 @@ class ImageDensity:
         max_stderr : float, optional
             Nats; images with a larger standard error get more paths. Separate paths determine how many, so that
             densities still integrate to one.
-
-        Returns
-        -------
-        ImageEstimate
-            ``log_prob`` and ``stderr``, float64 arrays of shape (N,), nats.
         """
-        x, options = self.encode(X, labels), {"n_paths": n_paths, "max_stderr": max_stderr}
-        return at_face(
-            self._ask("scoring", path_log_prob, x, self.schedule, given=self.given(), **options)
-        )
+        options = {"given": self.given(), "n_paths": n_paths, "max_stderr": max_stderr}
+        return ImageEstimate(*self._ask(path_log_prob, X, labels, self.schedule, **options))
 
     def integral(
         self,
@@ -189,9 +198,9 @@ class ImageDensity:
         n_points : int
             Integration points per image; each costs one network evaluation.
         """
-        x, options = self.encode(X, labels), {"n_points": n_points, "given": self.given()}
-        options["baseline"] = self._marginals if baseline is None else baseline
-        return at_face(self._ask("integrating", integral_log_prob, x, self.quadrature, **options))
+        base = self._marginals if baseline is None else baseline
+        options = {"given": self.given(), "n_points": n_points, "baseline": base}
+        return ImageEstimate(*self._ask(integral_log_prob, X, labels, self.quadrature, **options))
 
     def gaussian(self, X: Any, *, rank: int | None = None) -> GaussianDenoiser:
         """Fit a Gaussian of that rank to continuous pixels, a baseline of :meth:`integral`."""
@@ -214,8 +223,8 @@ class ImageDensity:
         """
         if not isinstance(self.denoiser, AdaptedDenoiser):
             raise TypeError("an ensemble has no variational bound: ask its members")
-        x, options = self.encode(X, labels), {"n_times": n_times, "variance": variance}
-        return at_face(self._ask("variational bound", variational_bound, x, **options))
+        options = {"n_times": n_times, "variance": variance}
+        return ImageEstimate(*self._ask(variational_bound, X, labels, **options))
 
     def bits_per_dim(self, estimate: ImageEstimate) -> tuple[float, float]:
         """Mean bits per pixel and channel (for continuous pixels, of a density), and its standard error over images."""
@@ -228,12 +237,7 @@ class ImageDensity:
     ) -> np.ndarray:
         """Draw images from the distribution that :meth:`log_prob` scores.
 
-        Parameters
-        ----------
-        n_samples : int
-        labels : array-like of int, shape (n_samples,), optional
-        random_state : int, optional
-            If None, every call draws other images.
+        ``labels`` are (n_samples,) classes. Without a ``random_state``, every call draws other images.
 
         Returns
         -------
@@ -247,11 +251,9 @@ class ImageDensity:
         start = self.encode(np.zeros((n_samples, *self.pixels.shape)), labels)
         start[:, : self.pixels.n_pixels] = math.nan
         left = self.denoiser.codebook.leading.expand_as(start)  # the class is not drawn
-        generator = self.generator()
+        generator = self.generator(random_state)
         if random_state is None:
             generator.seed()
-        else:
-            generator.manual_seed(random_state)
         options = {"generator": generator, "left": left, "batch_size": self.batch_size}
         return self.pixels.decode(sample(self.denoiser, start, self.schedule, **options))
 
@@ -301,14 +303,9 @@ class ImageDensity:
             self.denoiser,
             self.encode(X, labels),
             None if held_out is None else self.encode(held_out, held_out_labels),
-            validation_fraction=validation_fraction,
-            max_steps=max_steps,
-            max_time=max_time,
-            learning_rate=learning_rate,
-            batch_size=batch_size,
-            checkpoint=checkpoint,
-            random_state=self.random_state,
-        )
+            validation_fraction=validation_fraction, max_steps=max_steps, max_time=max_time, batch_size=batch_size,
+            learning_rate=learning_rate, checkpoint=checkpoint, random_state=self.random_state,
+        )  # fmt: skip
         tuned = copy.copy(self)
         tuned.denoiser, tuned._marginals, tuned.history = denoiser, denoiser.base, history
         tuned._choose_steps(x_valid)
@@ -316,7 +313,14 @@ class ImageDensity:
 
     @classmethod
     def ensemble(
-        cls, members: Sequence[ImageDensity], X: Any, labels: Any = None, **options: Any
+        cls,
+        members: Sequence[ImageDensity],
+        X: Any,
+        labels: Any = None,
+        *,
+        n_steps: int = 32,
+        batch_size: int | None = None,
+        random_state: int = 0,
     ) -> ImageDensity:
         """Combine models with convex weights that depend on the SNR.
 
@@ -326,8 +330,8 @@ class ImageDensity:
             Models of images of one shape, range and number of levels; their noise schedules may differ.
         X, labels
             Validation images, to which the weights are fitted.
-        **options
-            ``n_steps``, ``batch_size`` and ``random_state``.
+        n_steps, batch_size, random_state
+            As of :class:`ImageDensity`.
         """
         if not members:
             raise ValueError("an ensemble needs at least one member")
@@ -336,6 +340,7 @@ class ImageDensity:
         denoiser = EnsembleDenoiser.fit(
             [m.denoiser for m in members], x, first.quadrature, generator=first.generator()
         )
+        options = {"n_steps": n_steps, "batch_size": batch_size, "random_state": random_state}
         return cls(denoiser, X, labels=labels, **options)
 
     def marginal_value(self, X: Any, labels: Any = None) -> pd.DataFrame:
@@ -372,34 +377,30 @@ class ImageDensity:
         """
         if not self.pixels.n_classes:
             raise ValueError("the model has no classes")
-        x, about = self.encode(X, labels), self.denoiser.codebook.leading
-        found = self._ask(
-            "information", pointwise_information, x, about, self.quadrature, n_points=n_points
-        )
-        return found.nats[:, : self.pixels.n_pixels].cpu().numpy().reshape(-1, *self.pixels.shape)
+        options = {"n_points": n_points}
+        about = self.denoiser.codebook.leading, self.quadrature
+        nats, _ = self._ask(pointwise_information, X, labels, *about, **options)
+        return nats[:, : self.pixels.n_pixels].reshape(-1, *self.pixels.shape)
 
     def encode(self, X: Any, labels: Any = None) -> Tensor:
         """Images as rows on the denoiser's device; see :meth:`discrete_itd.images.pixels.Pixels.encode`."""
         return self.pixels.encode(X, labels).to(self.denoiser.codebook.device)
 
-    def _ask(self, what: str, f: Callable[..., Any], x: Tensor, *args: Any, **options: Any) -> Any:
-        """Call ``f`` on the denoiser and rows with this object's noise and batch size, under a progress bar."""
-        with progress_bar(len(x), what) as bar:
-            return f(
-                self.denoiser,
-                x,
-                *args,
-                generator=self.generator(),
-                batch_size=self.batch_size,
-                progress=bar.update,
-                **options,
-            )
+    def _ask(
+        self, f: Callable[..., Any], X: Any, labels: Any, *args: Any, **options: Any
+    ) -> list[np.ndarray]:
+        """What ``f`` finds of the denoiser and images with this object's noise and batch size, as arrays."""
+        x = self.encode(X, labels)
+        common = {"generator": self.generator(), "batch_size": self.batch_size, **options}
+        with progress_bar(len(x), f.__name__.replace("_", " ")) as bar:
+            found = f(self.denoiser, x, *args, progress=bar.update, **common)
+        return [part.cpu().numpy() for part in found]
 
     def given(self) -> Tensor | None:
         """Columns to condition on where they are not missing: the class."""
         return self.denoiser.codebook.leading if self.pixels.n_classes else None
 
-    def generator(self) -> torch.Generator:
-        """A generator of the noise, in the same state at every call."""
+    def generator(self, seed: int | None = None) -> torch.Generator:
+        """A generator of the noise, in the same state at every call; by default of ``random_state``."""
         device = self.denoiser.codebook.device
-        return torch.Generator(device).manual_seed(self.random_state)
+        return torch.Generator(device).manual_seed(self.random_state if seed is None else seed)

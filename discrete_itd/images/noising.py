@@ -7,7 +7,6 @@ scales z to the network's input, and turns the network's output into the denoise
 References
 ----------
 Ho, Jain, Abbeel, "Denoising diffusion probabilistic models", NeurIPS 2020, arXiv:2006.11239.
-Nichol, Dhariwal, "Improved denoising diffusion probabilistic models", ICML 2021, arXiv:2102.09672, eq. (17).
 Salimans, Ho, "Progressive distillation for fast sampling of diffusion models", ICLR 2022, arXiv:2202.00512, for v.
 Karras, Aittala, Aila, Laine, "Elucidating the design space of diffusion-based generative models", NeurIPS 2022,
 arXiv:2206.00364, table 1.
@@ -88,15 +87,6 @@ class VariancePreserving:
             )
         self._logsnr = torch.log(alphas) - torch.log1p(-alphas)
         self.low, self.high = math.exp(self._logsnr[-1]), math.exp(self._logsnr[0])
-
-    @classmethod
-    def cosine(
-        cls, n_steps: int = 1000, offset: float = 0.008, most: float = 0.999
-    ) -> VariancePreserving:
-        r"""The schedule of Nichol and Dhariwal: :math:`\cos^2` of time, each :math:`\beta_t` at most ``most``."""
-        t = np.arange(n_steps + 1) / n_steps
-        bar = np.cos((t + offset) / (1 + offset) * math.pi / 2) ** 2
-        return cls(torch.from_numpy(np.cumprod(1 - np.minimum(1 - bar[1:] / bar[:-1], most))))
 
     @classmethod
     def linear(

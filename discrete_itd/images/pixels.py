@@ -20,11 +20,6 @@ class ImageEstimate(NamedTuple):
     stderr: np.ndarray
 
 
-def at_face(estimate: tuple[Tensor, Tensor]) -> ImageEstimate:
-    """Arrays of an estimate's tensors."""
-    return ImageEstimate(*(part.cpu().numpy() for part in estimate))
-
-
 @dataclass(frozen=True)
 class Pixels:
     """Layout of images of one kind.

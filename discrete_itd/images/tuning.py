@@ -35,19 +35,12 @@ def fine_tune(
 ) -> tuple[AdaptedDenoiser, Tensor, pd.DataFrame]:
     """Tune a copy of the network by the integral (3) of the denoising error, and calibrate it again.
 
-    Parameters
-    ----------
-    denoiser : AdaptedDenoiser
-        Is not changed.
-    x_train, x_valid : Tensor of float64, shape (N, C)
-        At least two rows each; the weights with the fewest nats on ``x_valid`` are kept.
-    validation_fraction, max_steps, max_time, learning_rate, batch_size, checkpoint
-        As of :meth:`discrete_itd.images.ImageDensity.fine_tune`.
-    random_state : int
+    The parameters are those of :meth:`discrete_itd.images.ImageDensity.fine_tune`, with images as rows (N, C).
 
     Returns
     -------
     tuned : AdaptedDenoiser
+        The original is not changed.
     x_valid : Tensor of float64, shape (N, C)
         The validation rows, drawn from ``x_train`` if none were given.
     history : DataFrame
@@ -74,9 +67,6 @@ def fine_tune(
             f" got {len(x_train)} and {len(x_valid)}"
         )
 
-    def generator() -> torch.Generator:
-        return torch.Generator(x_train.device).manual_seed(random_state)
-
     denoiser = copy.deepcopy(denoiser)
     if not any(p.requires_grad for p in denoiser.parameters()):
         denoiser.requires_grad_(True)  # frozen networks are common where nothing is trained
@@ -99,9 +89,10 @@ def fine_tune(
             x_train,
             x_valid,
             plan,
-            generator=generator(),
+            generator=torch.Generator(x_train.device).manual_seed(random_state),
             progress=lambda done, _: bar.update(done - bar.n),
             checkpoint=None if checkpoint is None else Checkpoint(checkpoint),
         )
-    calibrate(denoiser, x_valid, generator=generator(), n_knots=len(denoiser.knots))
+    generator = torch.Generator(x_train.device).manual_seed(random_state)
+    calibrate(denoiser, x_valid, generator=generator, n_knots=len(denoiser.knots))
     return denoiser, x_valid, pd.DataFrame(report.history, columns=pd.Index(Evaluation._fields))

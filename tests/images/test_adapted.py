@@ -11,15 +11,15 @@ from scipy import stats
 from torch import nn
 
 from discrete_itd.channel import CoordinateSchedule, IsotropicSchedule, Quadrature, State
+from discrete_itd.images import calibration
 from discrete_itd.images.adapted import AdaptedDenoiser
 from discrete_itd.images.adapters import (
     Preconditioned,
     VariancePreserving,
+    described,
     from_callable,
-    from_diffusers,
     pixel_marginals,
 )
-from discrete_itd.images.calibration import calibrate
 from discrete_itd.images.pixels import Pixels
 from discrete_itd.images.tilting import tilted_posterior
 from discrete_itd.images.variational import variational_bound
@@ -146,7 +146,7 @@ def gaussian():
     rng = np.random.default_rng(0)
     a = rng.normal(size=(4, 4)) * 0.4
     covariance, mean = a @ a.T + 0.05 * np.eye(4), rng.normal(size=4) * 0.3
-    X = rng.multivariate_normal(mean, covariance, size=1400)
+    X = rng.multivariate_normal(mean, covariance, size=1200)
     noising = VariancePreserving.linear()
     inverse = torch.from_numpy(np.linalg.inv(covariance))
 
@@ -195,7 +195,7 @@ def test_mass_of_a_discrete_oracle(device):
     noising = VariancePreserving.linear(200, 5e-4, 0.1)
     p = oracle.log_probs.exp()
     draws = oracle.support[
-        torch.multinomial(p, 2000, replacement=True, generator=seeded_generator(0, device))
+        torch.multinomial(p, 1000, replacement=True, generator=seeded_generator(0, device))
     ]
     model = from_callable(
         oracle_network(oracle, noising), draws.cpu(), shape=(1, 2, 2), n_levels=3,
@@ -210,7 +210,7 @@ def test_mass_of_a_discrete_oracle(device):
         model, x, Quadrature.logistic(1.0, 1.5, low=-6.0, high=5.0), n_points=512,
         generator=generator, batch_size=1 << 14,
     )  # fmt: skip
-    bound = variational_bound(model, x, n_times=199, generator=generator, batch_size=1 << 14)
+    bound = variational_bound(model, x, n_times=100, generator=generator, batch_size=1 << 14)
     independent = float((p * (truth - model.base.log_prob(x).double())).sum())
     for e in (path, integral, bound):
         gap = float((p * (truth - e.log_prob)).sum())
@@ -254,7 +254,7 @@ def test_variational_bound_agrees_with_a_naive_loop(device):
     model.noising = noising = VariancePreserving([0.95, 0.8, 0.4, 0.1])
     rows = all_rows(model.codebook)[::13]
     for variance in ("fixed_small", "fixed_large"):
-        n = 300
+        n = 120
         estimates = torch.stack(
             [
                 variational_bound(
@@ -266,7 +266,7 @@ def test_variational_bound_agrees_with_a_naive_loop(device):
         )  # fmt: skip
         mean = estimates.mean(0).cpu().numpy()
         error = estimates.std(0).cpu().numpy() / math.sqrt(n)
-        expected, spread = naive_bound(model, noising, rows, variance, 2000)
+        expected, spread = naive_bound(model, noising, rows, variance, 1000)
         assert np.all(np.abs(mean - expected) < 5 * np.hypot(error, spread) + 1e-3)
 
 
@@ -279,7 +279,7 @@ def test_stderr_of_the_bound_is_its_spread(device, n_times):
     rows = all_rows(model.codebook)[::13]
     runs = [
         variational_bound(model, rows, n_times=n_times, generator=seeded_generator(seed, device))
-        for seed in range(150)
+        for seed in range(100)
     ]
     spread = torch.stack([r.log_prob for r in runs]).var(0)
     stated = torch.stack([r.stderr for r in runs]).square().mean(0)
@@ -345,28 +345,15 @@ def test_a_useless_network_is_ignored(n_levels):
     assert (alone - ours.log_prob).mean() < 0.15
 
 
-def test_calibration_does_not_depend_on_batches():
-    """The same images in other batches give the same; an interrupted calibration changes nothing."""
+def test_calibration_does_not_depend_on_batches(monkeypatch):
+    """The same images in other batches give the same."""
     X = np.random.default_rng(0).integers(4, size=(60, 1, 2, 2))
-    options = {"n_levels": 4, "prediction": "epsilon", "schedule": NOISINGS["linear"]}
-    a, b = (from_callable(Wild(4).double(), X, **options) for _ in range(2))
-    for name, value in a.state_dict().items():
-        torch.testing.assert_close(b.state_dict()[name], value)
-    x = a.pixels.encode(X)
-    calibrate(b, x, generator=seeded_generator(0, "cpu"), batch_size=7)
-    torch.testing.assert_close(b.ratio, a.ratio, rtol=1e-4, atol=1e-6)
-    before = {k: v.clone() for k, v in b.state_dict().items()}
-
-    def stop(_):
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        calibrate(b, x, generator=seeded_generator(1, "cpu"), progress=stop)
-    assert all(torch.equal(v, before[k]) for k, v in b.state_dict().items())
-    with pytest.raises(ValueError, match="n_knots"):
-        calibrate(b, x, generator=seeded_generator(0, "cpu"), n_knots=0)
-    with pytest.raises(ValueError, match="at least two"):
-        calibrate(b, x[:1], generator=seeded_generator(0, "cpu"))
+    options = {"n_levels": 4, "prediction": "epsilon", "schedule": NOISINGS["linear"], "n_knots": 6}
+    one = from_callable(Wild(4).double(), X, **options)
+    monkeypatch.setattr(calibration, "BATCH_CELLS", 7 * one.codebook.size)
+    other = from_callable(Wild(4).double(), X, **options)
+    for name, value in one.state_dict().items():
+        torch.testing.assert_close(other.state_dict()[name], value, rtol=1e-4, atol=1e-6)
 
 
 def test_marginals_of_pixels():
@@ -474,6 +461,7 @@ def test_wrong_networks_and_arguments():
         (lambda z, _: z, {"n_levels": None, "shape": (1, 2, 2)}, ValueError, "set n_levels"),
         (lambda z, _: z, {"random_state": None}, TypeError, "random_state"),
         (lambda z, _: z, {"n_knots": 2.5}, TypeError, "n_knots"),
+        (lambda z, _: z, {"n_knots": 0}, ValueError, "n_knots"),
     ]
     for f, options, error, match in cases:
         with pytest.raises(error, match=match):
@@ -491,6 +479,11 @@ def test_wrong_networks_and_arguments():
 
 
 # -- diffusers ------------------------------------------------------------------------------------
+
+
+def from_diffusers(model, scheduler, X, *, null_class=None, **options):
+    network, told = described(model, scheduler, null_class)
+    return from_callable(network, X, null_class=null_class, **told, **options)
 
 
 def small_unet(diffusers, **options):
