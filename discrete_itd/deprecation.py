@@ -68,17 +68,19 @@ def translated(
 
 def renamed(**names: str) -> Callable[[Function], Function]:
     """Let a function also take keyword arguments by their old names: ``renamed(old="new")``."""
+    return lambda function: _accepting(function, names, function.__name__)
 
-    def decorate(function: Function) -> Function:
-        @functools.wraps(function)
-        def call(*args: Any, **kwargs: Any) -> Any:
-            if not names.keys().isdisjoint(kwargs):
-                kwargs = translated(kwargs, names, function.__name__, stacklevel=3)
-            return function(*args, **kwargs)
 
-        return call  # pyright: ignore[reportReturnType]
+def _accepting(function: Function, names: Mapping[str, str], where: str) -> Function:
+    """The function with its keyword arguments translated."""
 
-    return decorate
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if not names.keys().isdisjoint(kwargs):
+            kwargs = translated(kwargs, names, where, stacklevel=3)
+        return function(*args, **kwargs)
+
+    return call  # pyright: ignore[reportReturnType]
 
 
 def renamed_parameters(**names: str) -> Callable[[Class], Class]:
@@ -96,22 +98,8 @@ def renamed_parameters(**names: str) -> Callable[[Class], Class]:
         return property(read, write, doc=f"The old name of ``{new}``.")
 
     def decorate(cls: Class) -> Class:
-        original, set_params = cls.__init__, cls.set_params  # pyright: ignore
-
-        @functools.wraps(original)
-        def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807
-            if not names.keys().isdisjoint(kwargs):
-                kwargs = translated(kwargs, names, cls.__name__, stacklevel=3)
-            original(self, *args, **kwargs)
-
-        @functools.wraps(set_params)
-        def renamed_set_params(self: Any, **params: Any) -> Any:
-            if not names.keys().isdisjoint(params):
-                params = translated(params, names, cls.__name__, stacklevel=3)
-            return set_params(self, **params)
-
-        cls.__init__ = __init__  # pyright: ignore
-        cls.set_params = renamed_set_params  # pyright: ignore
+        for method in ("__init__", "set_params"):
+            setattr(cls, method, _accepting(getattr(cls, method), names, cls.__name__))
         for old, new in names.items():
             setattr(cls, old, attribute(old, new))
         return cls

@@ -17,7 +17,7 @@ from torch import Tensor
 from discrete_itd.channel import Schedule, check_schedule
 from discrete_itd.denoisers import Denoiser
 from discrete_itd.deprecation import renamed_parameters, renamed_value, warn_renamed
-from discrete_itd.encoders import KINDS, TableEncoder, check_column_spec
+from discrete_itd.encoders import KINDS, MISSING, UNKNOWN, TableEncoder, check_column_spec
 from discrete_itd.encoders.frames import read_rows
 from discrete_itd.models.filling import FillingMixin
 from discrete_itd.models.fitting import fit_model
@@ -42,8 +42,6 @@ from discrete_itd.validation import (
 )
 
 PATHS = ("auto", "coordinate", "isotropic")
-MISSING = ("marginalise", "category")
-UNKNOWN = ("smooth", "error")
 
 
 def _of_model(name: str) -> Any:

@@ -29,7 +29,6 @@ from discrete_itd.denoisers import (
 )
 from discrete_itd.denoisers.tree import MOST_LEVELS
 from discrete_itd.models.contract import FitPlan, Recipe, TrainingRows
-from discrete_itd.models.exact import best_exact
 from discrete_itd.models.members import fit_ensemble
 from discrete_itd.validation import check_integer
 
@@ -82,7 +81,7 @@ class Trees(Recipe):
     exact = True
 
     def fit(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
-        return rows.once(self, lambda: best_exact(self.candidates, rows))
+        return rows.once(self, lambda: rows.best(self.candidates))
 
     def candidates(self, rows: TrainingRows) -> Iterator[Denoiser]:
         """Trees with different pseudo-counts, or one mixture of trees."""
@@ -124,14 +123,14 @@ class Mixture(Recipe):
     exact = True
 
     def fit(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
-        return rows.once(self, lambda: best_exact(self.candidates, rows))
+        return rows.once(self, lambda: rows.best(self.candidates))
 
     def fit_base(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
         """A mixture in which continuous columns are independent."""
         if not len(rows.codebook.reals):
             return self.fit(rows, plan)
         candidates = partial(self.candidates, with_reals=False)
-        return rows.once((self, "base"), lambda: best_exact(candidates, rows))
+        return rows.once((self, "base"), lambda: rows.best(candidates))
 
     def candidates(
         self, rows: TrainingRows, *, with_reals: bool = True
@@ -194,7 +193,7 @@ class BayesNet(Recipe):
     exact = True
 
     def fit(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
-        return rows.once(self, lambda: best_exact(self.candidates, rows))
+        return rows.once(self, lambda: rows.best(self.candidates))
 
     def candidates(self, rows: TrainingRows) -> Iterator[Denoiser]:
         if not len(rows.codebook.finite):

@@ -25,7 +25,7 @@ object column of numbers, truth values or times is what these are. A missing cel
 from discrete_itd.encoders.categories import MANY_CATEGORIES, Categories
 from discrete_itd.encoders.cells import plain
 from discrete_itd.encoders.column import Column
-from discrete_itd.encoders.inference import FLOAT_KIND, KINDS, ColumnSpec, check_column_spec
+from discrete_itd.encoders.inference import FLOAT_KIND, KINDS, MISSING, UNKNOWN, check_column_spec
 from discrete_itd.encoders.numeric import Bins, Continuous
 from discrete_itd.encoders.rows import Rows
 from discrete_itd.encoders.table import (
@@ -42,12 +42,13 @@ __all__ = [
     "FLOAT_KIND",
     "KINDS",
     "MANY_CATEGORIES",
+    "MISSING",
     "PRESENT",
+    "UNKNOWN",
     "Bins",
     "Categories",
     "Cells",
     "Column",
-    "ColumnSpec",
     "Continuous",
     "Rows",
     "TableEncoder",

@@ -30,10 +30,12 @@ from discrete_itd.encoders.column import Column
 from discrete_itd.encoders.datetimes import time_grid
 from discrete_itd.encoders.dtypes import TIMES, check_supported, family, is_category, is_dictionary
 from discrete_itd.encoders.numeric import BINS, fit_bins, fit_continuous
+from discrete_itd.validation import check_choice, check_integer
 
 Kind = Literal["nominal", "ordinal", "continuous", "binned"]
 KINDS: tuple[Kind, ...] = ("nominal", "ordinal", "continuous", "binned")
 MISSING = ("marginalise", "category")
+UNKNOWN = ("smooth", "error")
 OPTIONS = {"kind": KINDS, "edges": ("binned",), "bins": ("binned",), "min_count": ("nominal",)}
 
 FLOAT_KIND: Kind = "continuous"  # the kind of columns of many distinct numbers
@@ -87,22 +89,18 @@ def check_column_spec(name: Hashable, spec: Any) -> ColumnSpec:
             f"{where} unknown option {unknown[0]!r}; the options are {('missing', *OPTIONS)}"
         )
     kind = spec.get("kind")
-    if kind is not None and kind not in KINDS:
-        raise ValueError(f"{where} kind must be one of {KINDS}, got {kind!r}")
+    if kind is not None:
+        check_choice(f"{where} kind", kind, KINDS)
     for option, kinds in OPTIONS.items():
         if spec.get(option) is not None and kind not in kinds:
             raise ValueError(f"{where} {option} needs kind={kinds[0]!r}, got kind={kind!r}")
     missing = spec.get("missing")
-    if missing is not None and missing not in MISSING:
-        raise ValueError(f"{where} missing must be one of {MISSING}, got {missing!r}")
+    if missing is not None:
+        check_choice(f"{where} missing", missing, MISSING)
     bins, min_count, edges = (spec.get(o) for o in ("bins", "min_count", "edges"))
     for option, value in (("bins", bins), ("min_count", min_count)):
-        if value is not None and (
-            isinstance(value, bool) or not isinstance(value, int | np.integer)
-        ):
-            raise TypeError(f"{where} {option} must be an integer, got {value!r}")
-        if value is not None and value < 1:
-            raise ValueError(f"{where} {option} must be at least 1, got {value}")
+        if value is not None:
+            check_integer(f"{where} {option}", value, 1)
     if edges is not None and bins is not None:
         raise ValueError(f"{where} bins and edges exclude each other")
     return ColumnSpec(

@@ -12,7 +12,8 @@ import pandas as pd
 from discrete_itd.channel.codebook import Codebook, ColumnPoints
 from discrete_itd.encoders.column import Column
 from discrete_itd.encoders.dtypes import is_category
-from discrete_itd.encoders.inference import MISSING, check_column_spec, infer_column
+from discrete_itd.encoders.inference import MISSING, UNKNOWN, check_column_spec, infer_column
+from discrete_itd.validation import check_choice
 
 INDICATOR = ColumnPoints("simplex", 2)
 PRESENT, ABSENT = 0.0, 1.0  # levels of a missingness indicator
@@ -99,10 +100,8 @@ class TableEncoder:
         TypeError
             Naming the column, if values are of a type that is no category.
         """
-        if handle_unknown not in ("smooth", "error"):
-            raise ValueError(f"handle_unknown must be 'smooth' or 'error', got {handle_unknown!r}")
-        if missing not in MISSING:
-            raise ValueError(f"missing must be one of {MISSING}, got {missing!r}")
+        check_choice("handle_unknown", handle_unknown, UNKNOWN)
+        check_choice("missing", missing, MISSING)
         check_unique_names(frame)
         if not len(frame):
             raise ValueError("the table has no rows to learn from (n_samples=0)")
@@ -116,18 +115,16 @@ class TableEncoder:
                 raise ValueError(
                     f"column {name!r}: named in column_types=, but the table has no such column"
                 )
-        schema = []
-        for name, values in frame.items():
-            column = infer_column(
-                name,
-                values,
-                check_column_spec(name, columns.get(name)),
-                is_open=handle_unknown == "smooth",
-                missing=missing,
-                from_array=from_array,
-            )
-            schema.append(column)
-        return cls(schema)
+        is_open = handle_unknown == "smooth"
+        return cls(
+            [
+                infer_column(
+                    name, values, check_column_spec(name, columns.get(name)),
+                    is_open=is_open, missing=missing, from_array=from_array,
+                )
+                for name, values in frame.items()
+            ]
+        )  # fmt: skip
 
     @property
     def names(self) -> list:
@@ -150,16 +147,6 @@ class TableEncoder:
         points = [column.points for column in self.schema]
         leading = range(self.n_columns, len(self.owner))
         return Codebook(points + [INDICATOR] * len(leading), leading)
-
-    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
-        """Names of the internal columns: the user's, and for the indicators these with "_missing" appended."""
-        names = [str(name) for name in self.names]
-        for j, _ in self._indicators():
-            name = f"{self.names[j]}_missing"
-            while name in names:
-                name += "_"
-            names.append(name)
-        return np.array(names, dtype=object)
 
     def transform(self, frame: pd.DataFrame) -> Cells:
         """Encode rows; the frame's columns are found by name, their order does not matter.
@@ -215,26 +202,23 @@ class TableEncoder:
         for j, place in self._indicators():
             x[x[:, place] == ABSENT, j] = np.nan
         index = pd.RangeIndex(len(x)) if index is None else index
-        cells = {}
-        for j, column in enumerate(self.schema):
-            cells[column.name] = column.decode(x[:, j], rng).set_axis(index)
+        cells = {c.name: c.decode(x[:, j], rng).set_axis(index) for j, c in enumerate(self.schema)}
         return pd.DataFrame(cells, columns=pd.Index(self.names), index=index)
 
     def describe(self) -> pd.DataFrame:
         """One line per column: kind, number of categories or bins, whether open, share missing, dtype."""
-        rows = [
-            (
-                c.name,
-                c.kind,
-                len(c.categories) or c.codec.n_levels * (c.kind == "binned"),
-                c.open,
-                c.n_missing / max(1, c.n_rows),
-                "category" if is_category(c.dtype) else str(c.dtype),
-            )
+        lines = [
+            {
+                "column": c.name,
+                "kind": c.kind,
+                "categories": len(c.categories) or c.codec.n_levels * (c.kind == "binned"),
+                "open": c.open,
+                "missing": c.n_missing / max(1, c.n_rows),
+                "dtype": "category" if is_category(c.dtype) else str(c.dtype),
+            }
             for c in self.schema
         ]
-        names = ["column", "kind", "categories", "open", "missing", "dtype"]
-        return pd.DataFrame(rows, columns=pd.Index(names))
+        return pd.DataFrame(lines)
 
     def to_list(self) -> list[dict[str, Any]]:
         """Plain JSON data from which :meth:`from_list` makes an equal encoder."""

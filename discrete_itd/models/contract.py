@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from discrete_itd.channel import CoordinateSchedule
 from discrete_itd.channel.codebook import Codebook
-from discrete_itd.denoisers import Denoiser, MarginalDenoiser, OneHotGroups
+from discrete_itd.denoisers import Denoiser, MarginalDenoiser, OneHotDenoiser, OneHotGroups
 from discrete_itd.likelihood import path_log_prob
 from discrete_itd.training import mean_and_error
 from discrete_itd.training.checkpoint import Checkpoint
@@ -151,6 +151,20 @@ class TrainingRows:
     def held_out_nats(self, denoiser: Denoiser) -> float:
         """Mean code length of the held-out rows in closed form, nats per row."""
         return -float(denoiser.log_prob(self.x_valid).double().mean())
+
+    def best(self, candidates: Callable[[TrainingRows], Iterable[Denoiser]]) -> Denoiser:
+        """The exact candidate that predicts held-out rows best.
+
+        ``candidates`` fits denoisers to the rows that it is given: the table as it is and, if there are one-hot groups,
+        the table in which each of them is one column. In the latter, continuous columns are independent.
+        """
+        fitted = list(candidates(self))
+        if self.one_hot_groups is not None and self.merged is not None:
+            fitted += [
+                OneHotDenoiser(self.one_hot_groups, inner, self.marginals)
+                for inner in candidates(self.merged)
+            ]
+        return min(fitted, key=self.held_out_nats)
 
     def evaluation(self, denoiser: Denoiser) -> Evaluation:
         """The line of a training history for a denoiser that was not trained.

@@ -164,7 +164,7 @@ QUIET = {
 }
 
 
-@settings(max_examples=40, **QUIET)
+@settings(max_examples=12, **QUIET)
 @given(tables(), st.sampled_from(["marginalise", "category"]), st.sampled_from(["smooth", "error"]))
 def test_any_table_goes_all_the_way(tmp_path, frame, missing, unseen):
     check(frame, missing, unseen, tmp_path)

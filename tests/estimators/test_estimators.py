@@ -80,7 +80,7 @@ def on_path(model, schedule):
 @pytest.fixture(scope="module")
 def trained():
     """A model that has learned that c follows from a; made once, in float32."""
-    return quick(max_steps=600, denoiser=Network(width=16, depth=1, base="independent")).fit(
+    return quick(max_steps=300, denoiser=Network(width=16, depth=1, base="independent")).fit(
         table(400)
     )
 

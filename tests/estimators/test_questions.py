@@ -45,6 +45,7 @@ def mixed_table(n=300, seed=0):
 
 
 TABLE = mixed_table(600)
+FEW = TABLE[:200]
 
 
 @contextmanager
@@ -59,7 +60,7 @@ def float64():
 @pytest.fixture(scope="module")
 def model():
     """On a path that takes the columns in a fixed order: word, level, flag, size."""
-    longer = {**QUICK, "max_steps": 600, "schedule": CoordinateSchedule(4, (0, 2, 3, 1))}
+    longer = {**QUICK, "max_steps": 300, "schedule": CoordinateSchedule(4, (0, 2, 3, 1))}
     with float64():
         return DiffusionDensity(**longer).fit(TABLE)
 
@@ -110,15 +111,15 @@ def test_missing_as_a_category():
     frame = pd.DataFrame(
         {"a": a, "b": np.where(a & (rng.random(600) < 0.8), np.nan, rng.normal(size=600))}
     )
-    told = DiffusionDensity(**{**QUICK, "max_steps": 600}, missing="category").fit(frame)
+    told = DiffusionDensity(**{**QUICK, "max_steps": 300}, missing="category").fit(frame)
     assert told.explain(frame).shape == frame.shape
     rows = pd.DataFrame({"a": [True, False], "b": [np.nan, np.nan]})
     # that b is missing says that a is true
     assert told.log_prob(rows, given=["b"]).log_prob[0] > np.log(0.85)
     assert abs(told.predict_proba(rows, "a")[True].to_numpy() - [0.95, 0.95]).max() < 0.1
-    share = told.sample(3000, random_state=0)["b"].isna().mean()
-    assert abs(share - frame["b"].isna().mean()) < 0.04
-    assert told.impute(frame).notna().all(axis=None)
+    share = told.sample(500, random_state=0)["b"].isna().mean()
+    assert abs(share - frame["b"].isna().mean()) < 0.08
+    assert told.impute(frame[:20]).notna().all(axis=None)
     left_out = DiffusionDensity(**QUICK).fit(frame)
     assert abs(left_out.log_prob(rows[:1], given=["b"]).log_prob[0] - np.log(a.mean())) < 0.1
 
@@ -489,55 +490,55 @@ def test_samples_given_a_row(model, small_model):
 
 
 def test_weights_are_frequencies():
-    weights = np.random.default_rng(0).integers(0, 4, len(TABLE))
-    repeated = TABLE.iloc[np.repeat(np.arange(len(TABLE)), weights)]
-    settings = {**QUICK, "max_steps": 20}
-    a = DiffusionDensity(**settings).fit(TABLE, sample_weight=weights)
+    weights = np.random.default_rng(0).integers(0, 4, len(FEW))
+    repeated = FEW.iloc[np.repeat(np.arange(len(FEW)), weights)]
+    settings = {**QUICK, "max_steps": 3}
+    a = DiffusionDensity(**settings).fit(FEW, sample_weight=weights)
     b = DiffusionDensity(**settings).fit(repeated)
-    np.testing.assert_array_equal(a.score_samples(TABLE), b.score_samples(TABLE))
-    c = DiffusionDensity(**settings).fit(TABLE, sample_weight=np.ones(len(TABLE)))
+    np.testing.assert_array_equal(a.score_samples(FEW), b.score_samples(FEW))
+    c = DiffusionDensity(**settings).fit(FEW, sample_weight=np.ones(len(FEW)))
     np.testing.assert_array_equal(
-        c.score_samples(TABLE), DiffusionDensity(**settings).fit(TABLE).score_samples(TABLE)
+        c.score_samples(FEW), DiffusionDensity(**settings).fit(FEW).score_samples(FEW)
     )
     for wrong, words in (
-        (np.full(600, 0.5), "whole numbers, how often each row occurs; got .*0.5.* in row 0"),
-        (np.full(600, -1), "whole numbers"),
-        (np.ones(599), "expected"),
-        (np.zeros(600), "zero"),
-        (np.full(600, np.nan), "whole numbers"),
+        (np.full(200, 0.5), "whole numbers, how often each row occurs; got .*0.5.* in row 0"),
+        (np.full(200, -1), "whole numbers"),
+        (np.ones(199), "expected"),
+        (np.zeros(200), "zero"),
+        (np.full(200, np.nan), "whole numbers"),
     ):
         with pytest.raises(ValueError, match=words):
-            DiffusionDensity(**settings).fit(TABLE, sample_weight=wrong)
+            DiffusionDensity(**settings).fit(FEW, sample_weight=wrong)
 
 
 def test_an_interrupted_fit_is_usable_and_goes_on(tmp_path, monkeypatch):
-    settings = {**QUICK, "max_steps": 60}
-    whole = DiffusionDensity(**settings).fit(TABLE)
+    settings = {**QUICK, "max_steps": 20}
+    whole = DiffusionDensity(**settings).fit(FEW)
     from discrete_itd.training import TrainingLoss
 
     calls, nats = [0], TrainingLoss.nats
 
     def interrupted(*args):
         calls[0] += 1
-        if calls[0] == 40:
+        if calls[0] == 12:
             raise KeyboardInterrupt
         return nats(*args)
 
     monkeypatch.setattr(TrainingLoss, "nats", interrupted)
     file = tmp_path / "checkpoint"
     with pytest.warns(UserWarning, match="training was interrupted.*checkpoint="):
-        part = DiffusionDensity(**settings).fit(TABLE, checkpoint=file)
+        part = DiffusionDensity(**settings).fit(FEW, checkpoint=file)
     assert part.stopped_ == "interrupted"
-    assert np.isfinite(part.score_samples(TABLE)).all()
+    assert np.isfinite(part.score_samples(FEW)).all()
     assert file.exists()
     other = DiffusionDensity(
         **{**settings, "denoiser": Network(width=8, depth=1, base="independent")}
     )
     with pytest.raises(ValueError, match="the checkpoint belongs to another run"):
-        other.fit(TABLE, checkpoint=file)
-    on = DiffusionDensity(**settings).fit(TABLE, checkpoint=file)
+        other.fit(FEW, checkpoint=file)
+    on = DiffusionDensity(**settings).fit(FEW, checkpoint=file)
     assert not file.exists()
-    np.testing.assert_array_equal(on.score_samples(TABLE), whole.score_samples(TABLE))
+    np.testing.assert_array_equal(on.score_samples(FEW), whole.score_samples(FEW))
     assert on.history_["step"].tolist() == whole.history_["step"].tolist()
 
 
