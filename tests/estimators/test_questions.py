@@ -117,9 +117,9 @@ def test_missing_as_a_category():
     # that b is missing says that a is true
     assert told.log_prob(rows, given=["b"]).log_prob[0] > np.log(0.85)
     assert abs(told.predict_proba(rows, "a")[True].to_numpy() - [0.95, 0.95]).max() < 0.1
-    share = told.sample(500, random_state=0)["b"].isna().mean()
-    assert abs(share - frame["b"].isna().mean()) < 0.08
-    assert told.impute(frame[:20]).notna().all(axis=None)
+    share = told.sample(1000, random_state=0)["b"].isna().mean()
+    assert abs(share - frame["b"].isna().mean()) < 0.06
+    assert told.impute(frame[:100]).notna().all(axis=None)
     left_out = DiffusionDensity(**QUICK).fit(frame)
     assert abs(left_out.log_prob(rows[:1], given=["b"]).log_prob[0] - np.log(a.mean())) < 0.1
 
