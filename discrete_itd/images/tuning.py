@@ -15,7 +15,7 @@ from discrete_itd.images.calibration import calibrate
 from discrete_itd.progress import progress_bar
 from discrete_itd.training.checkpoint import Checkpoint
 from discrete_itd.training.config import Evaluation, TrainingPlan
-from discrete_itd.training.train import seeded, train
+from discrete_itd.training.loop import seeded, train
 
 ISOTROPIC = (1.0, 0.0)  # shares of the loss's patterns: all pixels have one SNR
 

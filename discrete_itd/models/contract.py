@@ -25,7 +25,7 @@ from discrete_itd.likelihood import path_log_prob
 from discrete_itd.training import mean_and_error
 from discrete_itd.training.checkpoint import Checkpoint
 from discrete_itd.training.config import Evaluation, Report, TrainingPlan
-from discrete_itd.training.train import seeded, train
+from discrete_itd.training.loop import seeded, train
 
 EVALUATION_ROWS = (
     256  # held-out rows on which a denoiser without closed form and training is evaluated
@@ -251,7 +251,7 @@ class FitPlan:
         ]
 
     def train(self, denoiser: Denoiser, rows: TrainingRows) -> Report:
-        """Train a denoiser in place, as :func:`discrete_itd.training.train.train` does.
+        """Train a denoiser in place, as :func:`discrete_itd.training.loop.train` does.
 
         Parameters
         ----------

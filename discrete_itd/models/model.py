@@ -32,7 +32,7 @@ from discrete_itd.storage.parts import (
     within,
 )
 from discrete_itd.storage.schema import building, check_fields, check_table
-from discrete_itd.training.train import seeded
+from discrete_itd.training.loop import seeded
 
 EFFORT = 16  # with max_stderr, a row may take up to this many times n_evaluations
 HEADER = {

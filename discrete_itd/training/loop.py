@@ -1,4 +1,4 @@
-"""The training loop, what goes wrong in it, and the state from which it continues.
+"""Training with early stopping on held-out nats: the loop, its failures, and the state from which it continues.
 
 Every few dozen steps the weights are checked, and if they are sound, the state of the whole run is kept. A run that
 was ended continues from all of it, by way of a checkpoint. A run that went wrong goes back to the weights, the
@@ -12,7 +12,8 @@ import math
 import statistics
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -21,13 +22,11 @@ from torch import Tensor
 from discrete_itd.channel import Quadrature
 from discrete_itd.denoisers.base import Denoiser
 from discrete_itd.training import state as states
-from discrete_itd.training.batches import Batches
 from discrete_itd.training.checkpoint import Checkpoint, describe
 from discrete_itd.training.config import Evaluation, Report, Rollback, TrainingPlan
-from discrete_itd.training.evaluation import Evaluator, mean_and_error
-from discrete_itd.training.importance import pilot_quadrature
+from discrete_itd.training.evaluation import Evaluator, mean_and_error, pilot_quadrature
 from discrete_itd.training.objectives import TrainingLoss
-from discrete_itd.training.weights import Average, Optimizer
+from discrete_itd.training.state import Average, Batches, Optimizer, RandomStreams
 
 RATE_CUT, SMALLEST_CUT = 0.3, 0.1  # of the learning rate, at each plateau
 WARMUP_STEPS = 100
@@ -36,6 +35,93 @@ EVALUATION_PAUSE = 4  # least time to the next evaluation, in units of what the 
 CHECK_STEPS = 32  # between two checks, each of which makes a GPU wait
 DIVERGED_STEPS = 128  # with a loss far above the untrained model's, after which a run has diverged
 MOST_ROLLBACKS = 3
+STATEFUL = ("report", "batches", "average", "optimizer", "streams")  # parts of a run
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Set the global random state within the block and restore it afterwards.
+
+    Initial weights and dropout have no other source of random numbers.
+    """
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield
+
+
+def train(
+    denoiser: Denoiser,
+    x: Tensor,
+    x_valid: Tensor,
+    plan: TrainingPlan,
+    *,
+    generator: torch.Generator,
+    progress: Callable[[float, Evaluation], object] | None = None,
+    checkpoint: Checkpoint | None = None,
+) -> Report:
+    """Fit a denoiser in place; it ends with the averaged weights that had the best validation.
+
+    Parameters
+    ----------
+    denoiser : Denoiser
+        On the device of the rows. Its weights at the call are the first candidate, so the result is never worse than
+        they are on the validation rows.
+    x, x_valid : Tensor of float64, shapes (N, C) and (N', C)
+        Rows; NaN where a cell is missing.
+    plan : TrainingPlan
+    generator : torch.Generator
+        On the device of the rows.
+    progress : callable, optional
+        Called with the share done and the latest evaluation.
+    checkpoint : Checkpoint, optional
+        Where to keep the state of the run; if one is kept there, the run continues from it. On the CPU it then ends as
+        the uninterrupted run would have ended, to the last bit. Continuing sets the generator and the global random
+        state, so call this function within :func:`seeded`. The file stays at the end, so that a repeated call
+        returns at once; remove it when the model is saved.
+
+    Returns
+    -------
+    Report
+        After a KeyboardInterrupt, too: it ends the training early, with the best weights so far, and the checkpoint
+        can be continued.
+
+    Raises
+    ------
+    ValueError
+        If the checkpoint is damaged or belongs to another run; the denoiser is unchanged then.
+    OSError
+        If the first state cannot be written. Later failures are warnings.
+
+    Warns
+    -----
+    UserWarning
+        If weights or loss diverged and training went on from an earlier state, or gave up.
+    """
+    run = Run(denoiser, x, x_valid, plan, generator, progress, checkpoint)
+    report = run.report
+    try:
+        if not run.resume():
+            run.begin()
+        if not report.stopped:
+            run.finish()
+    except KeyboardInterrupt:
+        if not report.history:
+            raise  # there are no weights yet that could be kept
+        report.stopped = "interrupted"
+    run.average.restore(run.parameters.values())
+    denoiser.eval()
+    state = run.kept if report.stopped == "interrupted" else run.state_dict()
+    if state:  # empty if interrupted before the first state was kept
+        run.write(state)
+    if report.rollbacks:
+        last, times = report.rollbacks[-1], len(report.rollbacks)
+        outcome = f"went on from step {last.good} with a smaller learning rate"
+        outcome = "was given up" if report.stopped == "diverged" else outcome
+        often = f"; the last of {times} times" if times > 1 else ""
+        message = f"training diverged at step {last.step} ({last.reason}) and {outcome}{often}"
+        warnings.warn(message, stacklevel=2)
+    return report
 
 
 class Run:
@@ -59,7 +145,7 @@ class Run:
         self.average = Average(denoiser, plan.ema)
         self.optimizer = Optimizer(self.parameters, plan, x.shape[1])
         self.batches = Batches(x, min(plan.batch_size, max(32, len(x) // 8)), generator)
-        self.streams = states.RandomStreams(generator)
+        self.streams = RandomStreams(generator)
         self.report = Report()
         self.quadrature: Quadrature | None = None
         self.step, self.seed = 0, 0
@@ -217,8 +303,7 @@ class Run:
             "losses": torch.stack(self.losses) if self.losses else like.new_zeros(0),
         }
         quadrature = {} if self.quadrature is None else self.quadrature.state_dict()
-        parts = ("report", "batches", "average", "optimizer", "streams")
-        own = {name: getattr(self, name).state_dict() for name in parts}
+        own = {name: getattr(self, name).state_dict() for name in STATEFUL}
         return {"run": run, "quadrature": quadrature, **own}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -231,7 +316,7 @@ class Run:
         run = state["run"]
         if not run["next_evaluation"] >= 0:
             raise ValueError("the time of the next evaluation is negative")
-        for name in ("report", "batches", "average", "optimizer", "streams"):
+        for name in STATEFUL:
             getattr(self, name).load_state_dict(state[name])
         self.step, self.cut, self.next_evaluation = run["step"], run["cut"], run["next_evaluation"]
         self.losses = list(run["losses"].unbind())
@@ -244,12 +329,11 @@ class Run:
         if found is None or self.checkpoint is None:
             return False
         data, tensors = found
-        device = self.x.device
-        on_device = {
-            k: t if t.dtype == torch.uint8 else t.to(device) for k, t in tensors.items()
-        }  # generators' states stay on the CPU
+        for name, tensor in tensors.items():
+            if tensor.dtype != torch.uint8:  # generators' states stay on the CPU
+                tensors[name] = tensor.to(self.x.device)
         try:
-            self.load_state_dict(states.joined(data, on_device))
+            self.load_state_dict(states.joined(data, tensors))
         except (ValueError, RuntimeError) as error:
             raise self.checkpoint.damaged(error) from None
         self.kept = self.state_dict()

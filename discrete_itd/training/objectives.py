@@ -44,9 +44,7 @@ class Draws(NamedTuple):
     coin: Tensor  # (B, 1), bool, fair; False where the table has no missingness indicators
     share: Tensor  # (B,), chance with which each cell is known; 0 unless the objective masks
     uniform: Tensor  # (B, C), in [0, 1)
-    quantile: (
-        Tensor  # (B,), stratified in [0, 1), of the quadrature; empty unless the objective is noisy
-    )
+    quantile: Tensor  # (B,), stratified in [0, 1), of the quadrature; empty unless it is noisy
 
 
 class View(NamedTuple):
@@ -134,7 +132,7 @@ class Masked(Objective):
     def show(self, book: Codebook, x: Tensor, draws: Draws) -> View:
         x = x.masked_fill(draws.coin & ~book.leading, math.nan)
         given = book.leading & ~draws.coin & ~x.isnan()
-        known = _random_subset(x, draws) | given
+        known = (draws.uniform < draws.share.to(draws.uniform)[:, None]) & ~x.isnan() | given
         snr = torch.zeros(x.shape, dtype=book.dtype, device=x.device)
         return View(x, known, snr.masked_fill(known, math.inf), draws)
 
@@ -171,7 +169,7 @@ class ContinuousPath:
     here : State
         State of the M rows.
     points : Tensor, shape (M, D)
-    view : View
+    views : list of View
         Of these rows.
     generator : torch.Generator
 
@@ -187,13 +185,15 @@ class ContinuousPath:
         quadrature: Quadrature,
         here: State,
         points: Tensor,
-        view: View,
+        views: list[View],
         generator: torch.Generator,
     ) -> None:
-        book, u = denoiser.codebook, view.draws.quantile
-        self.denoiser, self.here, self.asked = denoiser, here, view.asked
+        book, u = denoiser.codebook, torch.cat([view.draws.quantile for view in views])
+        known = torch.cat([view.known for view in views])
+        self.denoiser, self.here = denoiser, here
+        self.asked = torch.cat([view.asked for view in views])
         self.first = first = torch.nonzero(u < 1 / PATH_STEPS).flatten()
-        self.start = start = State.start(book, points[first], view.known[first])
+        self.start = start = State.start(book, points[first], known[first])
         # infinite minus infinite: a cell known from the start brings no new evidence
         snr = (here.snr[first] - start.snr).nan_to_num(0.0)
         self.arrival = State(here.y[first] - start.y, snr)
@@ -244,18 +244,11 @@ class TrainingLoss:
     """
 
     def __init__(
-        self,
-        quadrature: Quadrature,
-        shares: tuple[float, float],
-        *,
-        balanced: bool = False,
+        self, quadrature: Quadrature, shares: tuple[float, float], *, balanced: bool = False
     ) -> None:
+        objectives = Isotropic(quadrature), Masked(balanced=balanced)
         self.quadrature = quadrature
-        isotropic, masked = shares
-        self.parts: list[tuple[Objective, float]] = [
-            (Isotropic(quadrature), isotropic),
-            (Masked(balanced=balanced), masked),
-        ]
+        self.parts: list[tuple[Objective, float]] = list(zip(objectives, shares, strict=True))
 
     def sizes(self, n: int) -> list[int]:
         """Rows of each objective in a batch of ``n``."""
@@ -270,12 +263,8 @@ class TrainingLoss:
         book, sizes = denoiser.codebook, self.sizes(len(x))
         points = book.embed(x)
         parts = [objective for objective, _ in self.parts]
-        views = [
-            objective.show(book, rows, draws)
-            for objective, rows, draws in zip(
-                parts, x.split(sizes), self._draw(book, x, sizes, generator), strict=True
-            )
-        ]
+        each = zip(parts, x.split(sizes), self._draw(book, x, sizes, generator), strict=True)
+        views = [objective.show(book, rows, draws) for objective, rows, draws in each]
         n_noisy = sum(n for o, n in zip(parts, sizes, strict=True) if o.noisy)
         xi = torch.zeros_like(points)
         xi[:n_noisy].normal_(generator=generator)
@@ -285,9 +274,8 @@ class TrainingLoss:
         if len(book.reals):
             noisy = [v for o, v in zip(parts, views, strict=True) if o.noisy]
             here = State(state.y[:n_noisy], state.snr[:n_noisy])
-            path = ContinuousPath(
-                denoiser, self.quadrature, here, points[:n_noisy], _joined(noisy), generator
-            )
+            real = points[:n_noisy]
+            path = ContinuousPath(denoiser, self.quadrature, here, real, noisy, generator)
             state = State(*(torch.cat(pair) for pair in zip(state, path.start, strict=True)))
         posterior = denoiser(*state)
         out, done = [], 0
@@ -295,12 +283,12 @@ class TrainingLoss:
             rows = slice(done, done + len(view.x))
             out.append(objective.nats(view, points[rows], posterior.rows(rows)))
             done = rows.stop
+        if path is None:
+            return torch.cat(out)
+        at_start = posterior.rows(slice(len(x), None))
+        real = path.nats(posterior.rows(slice(0, n_noisy)), at_start)
         nats = torch.cat(out)
-        if path is not None:
-            at_start = posterior.rows(slice(len(x), None))
-            real = path.nats(posterior.rows(slice(0, n_noisy)), at_start)
-            nats = torch.cat([nats[:n_noisy] + real, nats[n_noisy:]])
-        return nats
+        return torch.cat([nats[:n_noisy] + real, nats[n_noisy:]])
 
     def _draw(
         self, book: Codebook, x: Tensor, sizes: list[int], generator: torch.Generator
@@ -313,33 +301,21 @@ class TrainingLoss:
             order = torch.randperm(n, generator=generator, device=device)
             return (order + jitter) / max(n, 1)
 
-        coins, shares, quantiles = [], [], []
-        each = [(o, n) for (o, _), n in zip(self.parts, sizes, strict=True)]
-        for objective, n in each:
-            coin = torch.zeros(n, 1, dtype=torch.bool, device=device)
-            if objective.splits and book.has_leading:
-                coin = torch.rand(n, 1, generator=generator, device=device) < 0.5
-            coins.append(coin)
-        for objective, n in each:
-            # with a uniform share of known cells, every number of them is equally likely
-            none = torch.zeros(n, dtype=torch.float64, device=device)
-            shares.append(stratified(n) if objective.masks else none)
+        each = [(objective, n) for (objective, _), n in zip(self.parts, sizes, strict=True)]
+        coins = [
+            torch.rand(n, 1, generator=generator, device=device) < 0.5
+            if objective.splits and book.has_leading
+            else torch.zeros(n, 1, dtype=torch.bool, device=device)
+            for objective, n in each
+        ]
+        # with a uniform share of known cells, every number of them is equally likely
+        shares = [
+            stratified(n) if o.masks else torch.zeros(n, dtype=torch.float64, device=device)
+            for o, n in each
+        ]
         uniform = torch.rand(x.shape, generator=generator, device=device, dtype=book.dtype)
-        for objective, n in each:
-            quantiles.append(stratified(n if objective.noisy else 0).clamp_max(1 - 1e-12))
+        quantiles = [stratified(n if o.noisy else 0).clamp_max(1 - 1e-12) for o, n in each]
         return [Draws(*d) for d in zip(coins, shares, uniform.split(sizes), quantiles, strict=True)]
-
-
-def _random_subset(x: Tensor, draws: Draws) -> Tensor:
-    """The observed cells that chance makes known, (B, C)."""
-    return (draws.uniform < draws.share.to(draws.uniform)[:, None]) & ~x.isnan()
-
-
-def _joined(views: list[View]) -> View:
-    """Views of several objectives as one."""
-    draws = Draws(*(torch.cat(t) for t in zip(*(v.draws for v in views), strict=True)))
-    x, known, snr = (torch.cat(t) for t in zip(*(v[:3] for v in views), strict=True))
-    return View(x, known, snr, draws)
 
 
 def _step_cost(posterior: Posterior, step: State, x: Tensor) -> Tensor:

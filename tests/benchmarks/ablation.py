@@ -26,9 +26,8 @@ from discrete_itd.denoisers import (
 )
 from discrete_itd.likelihood import path_log_prob
 from discrete_itd.likelihood.schedule_search import place_steps, table_orders
+from discrete_itd.training import TrainingPlan, pilot_quadrature, seeded, train
 from discrete_itd.training import loop as run
-from discrete_itd.training import pilot_quadrature
-from discrete_itd.training.train import TrainingPlan, seeded, train
 from tests.benchmarks.data import has_density, load_density
 from tests.benchmarks.tables import machine, markdown, mean_and_error
 

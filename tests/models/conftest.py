@@ -2,10 +2,10 @@
 
 import pytest
 
-from discrete_itd.training import evaluation, importance
+from discrete_itd.training import evaluation
 
 
 @pytest.fixture(autouse=True)
 def few_draws(monkeypatch):
     monkeypatch.setattr(evaluation, "DRAWS", 256)
-    monkeypatch.setattr(importance, "PILOT_NUMBERS", 1)
+    monkeypatch.setattr(evaluation, "PILOT_NUMBERS", 1)

@@ -84,7 +84,7 @@ def plan(max_steps=30, **options):
 
 def watch(monkeypatch, describe, modules, answer=lambda _denoiser, report: report):
     """Let trainings in these modules go on, and collect what ``describe(denoiser, training plan)`` says of each."""
-    from discrete_itd.training.train import train
+    from discrete_itd.training.loop import train
 
     seen = []
 

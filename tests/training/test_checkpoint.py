@@ -20,9 +20,8 @@ from discrete_itd.training import TrainingLoss
 from discrete_itd.training import checkpoint as module
 from discrete_itd.training.checkpoint import Checkpoint
 from discrete_itd.training.config import Rollback
-from discrete_itd.training.loop import CHECK_STEPS, Run
+from discrete_itd.training.loop import CHECK_STEPS, Run, seeded, train
 from discrete_itd.training.state import split
-from discrete_itd.training.train import seeded, train
 
 STEPS = 150
 

@@ -21,7 +21,7 @@ from discrete_itd.training import (
     train,
 )
 from discrete_itd.training.loop import CHECK_STEPS, EARLY_EVALUATIONS, MOST_ROLLBACKS, Run
-from discrete_itd.training.weights import Average
+from discrete_itd.training.state import Average
 
 
 def seeded_generator(seed, device):
