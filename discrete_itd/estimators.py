@@ -26,10 +26,9 @@ from discrete_itd.models.scoring import RowEstimate as RowEstimate
 from discrete_itd.models.scoring import ScoringMixin
 from discrete_itd.progress import fit_progress
 from discrete_itd.recipes import RECIPES, recipe
-from discrete_itd.storage.devices import resolve_device
+from discrete_itd.storage.configs import SCHEDULES
 from discrete_itd.storage.files import State
-from discrete_itd.storage.parts import SCHEDULES
-from discrete_itd.storage.persistent import Persistent
+from discrete_itd.storage.persistent import Persistent, resolve_device
 from discrete_itd.storage.schema import check_fields
 from discrete_itd.training.checkpoint import Checkpoint
 from discrete_itd.training.config import TrainingPlan
@@ -341,9 +340,9 @@ class DiffusionDensity(Persistent, ScoringMixin, FillingMixin, DensityMixin, Bas
 
     parameter_classes = (*RECIPES, *SCHEDULES)
 
-    def stored_parameters(self) -> dict[str, Any]:
+    def config(self) -> dict[str, Any]:
         present = self._checked_parameters()["handle_unknown"]
-        return {**super().stored_parameters(), "handle_unknown": present}
+        return {**super().config(), "handle_unknown": present}
 
     def check_stored_parameters(self) -> None:
         self._checked_parameters()

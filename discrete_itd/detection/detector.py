@@ -24,8 +24,8 @@ from discrete_itd.detection.scoring import Scorer
 from discrete_itd.detection.thresholds import Threshold
 from discrete_itd.encoders.frames import read_rows
 from discrete_itd.estimators import DiffusionDensity, RowEstimate
+from discrete_itd.storage.configs import within
 from discrete_itd.storage.files import State
-from discrete_itd.storage.parts import within
 from discrete_itd.storage.persistent import Persistent
 from discrete_itd.storage.schema import building, check_fields, check_tensor
 from discrete_itd.validation import check_share
@@ -248,8 +248,8 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
         """
         super().save(path)
 
-    def stored_parameters(self) -> dict[str, Any]:
-        parameters = super().stored_parameters()
+    def config(self) -> dict[str, Any]:
+        parameters = super().config()
         if isinstance(self.density, FrozenEstimator):
             parameters["density"] = None  # the fitted one takes its place
         return parameters

@@ -23,14 +23,15 @@ from discrete_itd.likelihood import (
 )
 from discrete_itd.likelihood.sampling import sample
 from discrete_itd.likelihood.schedule_search import paths_within
-from discrete_itd.storage.configs import CLASS, to_config
-from discrete_itd.storage.files import State
-from discrete_itd.storage.parts import (
+from discrete_itd.storage.configs import (
+    CLASS,
     denoiser_from_config,
     floating_type,
     schedule_from_config,
+    to_config,
     within,
 )
+from discrete_itd.storage.files import State
 from discrete_itd.storage.schema import building, check_fields, check_table
 from discrete_itd.training.loop import seeded
 

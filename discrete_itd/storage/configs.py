@@ -11,28 +11,31 @@ is imported because a file says so.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, cast
 
 import numpy as np
+import torch
+from torch import Tensor
+
+from discrete_itd import channel, denoisers
+from discrete_itd.channel import Codebook, Schedule
+from discrete_itd.denoisers import Denoiser
+from discrete_itd.storage.schema import building
 
 CLASS = "class"  # the key under which data hold the name of a class
 MAPPING = "mapping"  # a dictionary, some of whose keys are not strings
 
 
-@runtime_checkable
-class Configurable(Protocol):
-    """An object that describes itself."""
-
-    def config(self) -> dict[str, Any]:
-        """Arguments of the constructor: plain values, and objects that have a ``config()`` themselves."""
-        ...
-
-
-def plain(value: Any) -> Any:
-    """A numpy scalar as Python's own, an array as a list."""
-    return value.item() if isinstance(value, np.generic) else value
+SCHEDULES: tuple[type, ...] = (
+    channel.CoordinateSchedule,
+    channel.IsotropicSchedule,
+)
+DENOISERS: tuple[type[Denoiser], ...] = tuple(
+    cls
+    for cls in map(denoisers.__dict__.get, denoisers.__all__)
+    if isinstance(cls, type) and issubclass(cls, Denoiser) and cls is not Denoiser
+)
 
 
 def to_config(value: Any) -> Any:
@@ -63,8 +66,8 @@ def to_config(value: Any) -> Any:
     if isinstance(value, Mapping) and CLASS not in value and all(isinstance(k, str) for k in value):
         return {name: to_config(item) for name, item in value.items()}
     if isinstance(value, Mapping):
-        return {CLASS: MAPPING, "items": [[plain(k), to_config(v)] for k, v in value.items()]}
-    if isinstance(value, type) or not isinstance(value, Configurable):
+        return {CLASS: MAPPING, "items": [[to_config(k), to_config(v)] for k, v in value.items()]}
+    if isinstance(value, type) or not hasattr(value, "config"):
         raise TypeError(
             f"an object of type {type(value).__name__} cannot be saved: it has no method config()"
         )
@@ -116,7 +119,7 @@ def named(
         If the data name no class, one that is not listed, or one that is not of the ``kind``.
     """
     if not isinstance(data, Mapping) or not isinstance(data.get(CLASS), str):
-        raise ValueError(f"expected an object with the name of its class, got {_short(data)}")
+        raise ValueError(f"expected an object with the name of its class, got {data!r:.80}")
     name = data[CLASS]
     if name not in classes:
         raise ValueError(
@@ -136,29 +139,12 @@ def _made(data: Any, classes: Mapping[str, type]) -> Any:
     if CLASS not in data:
         return {name: _made(value, classes) for name, value in data.items()}
     if data[CLASS] == MAPPING:
-        return _mapping(data.get("items"), classes)
+        with building("a mapping"):
+            return {key: _made(value, classes) for key, value in data["items"]}
     cls, config = named(data, classes)
-    config = {key: _made(value, classes) for key, value in config.items()}
-    try:
-        if hasattr(cls, "from_config"):
-            return cls.from_config(config)
-        inspect.signature(cls).bind(**config)
-        return cls(**config)
-    except (
-        LookupError,
-        TypeError,
-        ValueError,
-    ) as error:  # what a constructor raises of bad arguments
-        raise ValueError(f"{cls.__name__}: {error}") from error
-
-
-def _mapping(items: Any, classes: Mapping[str, type]) -> dict[Any, Any]:
-    if not isinstance(items, list) or not all(
-        isinstance(item, list) and len(item) == 2 and not isinstance(item[0], list | dict)
-        for item in items
-    ):
-        raise ValueError(f"expected pairs of a name and a value, got {_short(items)}")
-    return {key: _made(value, classes) for key, value in items}
+    with building(cls.__name__):
+        config = {key: _made(value, classes) for key, value in config.items()}
+        return getattr(cls, "from_config", lambda config: cls(**config))(config)
 
 
 def classes_of(value: Any) -> Iterator[type]:
@@ -168,11 +154,74 @@ def classes_of(value: Any) -> Iterator[type]:
     if isinstance(value, list | tuple):
         for item in value:
             yield from classes_of(item)
-    elif isinstance(value, Configurable) and not isinstance(value, type):
+    elif hasattr(value, "config") and not isinstance(value, type):
         yield type(value)
         yield from classes_of(value.config())
 
 
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+def schedule_from_config(data: Any, trusted: Iterable[type] = ()) -> Schedule:
+    """The schedule that ``to_config`` made data of, of a class of the library or a trusted one; else ValueError."""
+    named(data, by_name((*SCHEDULES, *trusted)))  # an object, not a number
+    return cast(Schedule, from_config(data, (*SCHEDULES, *trusted)))
+
+
+def denoiser_from_config(
+    data: Any,
+    codebook: Codebook,
+    tensors: Mapping[str, Tensor],
+    trusted: Iterable[type] = (),
+) -> Denoiser:
+    """The denoiser that ``to_config`` made data of, equal to the last bit.
+
+    Parameters
+    ----------
+    data : JSON data
+        From :func:`~discrete_itd.storage.configs.to_config`.
+    codebook : Codebook
+        Of the floating type of the tensors.
+    tensors : mapping from name to Tensor
+        The ``state_dict``.
+    trusted : iterable of type
+        Classes besides those of :mod:`discrete_itd.denoisers` that the data may name.
+
+    Raises
+    ------
+    ValueError
+        If the data name another class, or do not fit the tensors.
+    """
+    return _built(data, codebook, tensors, by_name((*DENOISERS, *trusted)))
+
+
+def _built(
+    data: Any, codebook: Codebook, tensors: Mapping[str, Tensor], classes: Mapping[str, type]
+) -> Denoiser:
+    cls, config = named(data, classes, Denoiser)
+
+    def nested(value: Any, prefix: str) -> Any:
+        """A value of a config, with a function from a codebook to a denoiser in place of a denoiser's data."""
+        if isinstance(value, list):
+            return [nested(item, f"{prefix}.{i}") for i, item in enumerate(value)]
+        if isinstance(value, Mapping) and CLASS in value:
+            return lambda book: _built(value, book, within(tensors, prefix), classes)
+        return value
+
+    with building(cls.__name__):
+        config = {name: nested(value, name) for name, value in config.items()}
+        denoiser = cast(type[Denoiser], cls).from_config(config, codebook, tensors)
+        # constructors normalise, which rounds: the very numbers come from here
+        denoiser.load_state_dict(dict(tensors))
+    return denoiser
+
+
+def within(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with a prefix and a dot, by the rest of their names."""
+    start = f"{prefix}."
+    return {name.removeprefix(start): t for name, t in tensors.items() if name.startswith(start)}
+
+
+def floating_type(tensors: Mapping[str, Tensor]) -> torch.dtype:
+    """The type of the first floating tensor; ValueError if there is none."""
+    for tensor in tensors.values():
+        if tensor.is_floating_point():
+            return tensor.dtype
+    raise ValueError("there are no weights")

@@ -13,28 +13,8 @@ from torch import Tensor
 
 from discrete_itd.storage.configs import CLASS, MAPPING
 
-DENOISERS = {
-    "marginals": "MarginalDenoiser",
-    "mixture": "MixtureDenoiser",
-    "trees": "TreeDenoiser",
-    "bayes_net": "BayesNetDenoiser",
-    "joined": "OneHotDenoiser",
-    "network": "NeuralDenoiser",
-    "ensemble": "EnsembleDenoiser",
-}
-SCHEDULES = {
-    "isotropic": "IsotropicSchedule",
-    "coordinate": "CoordinateSchedule",
-    "hybrid": "HybridSchedule",
-}
-RECIPES = {
-    "independent": "Independent",
-    "trees": "Trees",
-    "mixture": "Mixture",
-    "bayes_net": "BayesNet",
-    "network": "Network",
-    "ensemble": "Ensemble",
-}
+# kinds whose class is not their own name in camel case
+DENOISERS = {"marginals": "marginal", "trees": "tree", "joined": "one_hot", "network": "neural"}
 PARAMETERS = {
     "columns": "column_types",
     "unseen": "handle_unknown",
@@ -69,7 +49,7 @@ def upgraded(state: State) -> State:
         marginals = {f"marginals.{k[5:]}": v for k, v in tensors.items() if k.startswith("base.")}
         tensors = {f"denoiser.{k}": v for k, v in tensors.items()} | marginals
     header["denoiser"] = _denoiser(header.get("denoiser"))
-    header["schedule"] = _named(header.get("schedule"), SCHEDULES)
+    header["schedule"] = _named(header.get("schedule"), "Schedule")
     return header, {name.replace(".rest.", ".fallback."): t for name, t in tensors.items()}
 
 
@@ -95,21 +75,21 @@ def upgraded_parameters(
 
 def _parameter(name: str, value: Any) -> Any:
     """A parameter in a header."""
-    if name == "columns" or name == "column_types":
+    if name in ("columns", "column_types"):
         return {CLASS: MAPPING, "items": value} if isinstance(value, list) else value
     if name == "density" and isinstance(value, Mapping):
         return {CLASS: "DiffusionDensity", **upgraded_parameters(value, _parameter)}
     if name == "denoiser":
         return _recipe(value)
-    return _named(value, SCHEDULES) if name in ("path", "schedule") else value
+    return _named(value, "Schedule") if name in ("path", "schedule") else value
 
 
-def _named(data: Any, classes: Mapping[str, str]) -> Any:
+def _named(data: Any, suffix: str = "") -> Any:
     """Data of an object, with its class in place of its kind."""
     if not isinstance(data, Mapping) or not isinstance(data.get("kind"), str):
         return data
-    rest = {name: value for name, value in data.items() if name != "kind"}
-    return {CLASS: classes.get(data["kind"], data["kind"]), **rest}
+    others = {name: value for name, value in data.items() if name != "kind"}
+    return {CLASS: data["kind"].title().replace("_", "") + suffix, **others}
 
 
 def _recipe(data: Any) -> Any:
@@ -120,7 +100,7 @@ def _recipe(data: Any) -> Any:
     old = {name: _recipe(value) for name, value in data.items()}
     if old.get("kind") == "network":  # sizes were None by default
         old = {k: v for k, v in old.items() if v is not None and (k, v) != ("architecture", "mlp")}
-    return _named(old, RECIPES)
+    return _named(old)
 
 
 def _denoiser(data: Any) -> Any:
@@ -132,4 +112,6 @@ def _denoiser(data: Any) -> Any:
     out = {name: _denoiser(v) if name in nested else v for name, v in data.items()}
     if "rest" in out or kind == "joined":
         out["fallback"] = FALLBACK if out.pop("rest", True) else None
-    return _named(out, DENOISERS)
+    if isinstance(kind, str):
+        out["kind"] = DENOISERS.get(kind, kind)
+    return _named(out, "Denoiser")

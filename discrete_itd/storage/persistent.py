@@ -15,13 +15,27 @@ from torch import Tensor
 
 from discrete_itd.storage import files
 from discrete_itd.storage.configs import by_name, classes_of, from_config, to_config
-from discrete_itd.storage.devices import resolve_device
 from discrete_itd.storage.old_formats import upgraded, upgraded_parameters
 from discrete_itd.storage.schema import building, check_fields
 
 Kind = TypeVar("Kind", bound="Persistent")
 
 LAST_FORMAT_BY_KIND = 3  # with other names: see old_formats
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device of that name, "auto" for CUDA if available; ValueError if this machine has no such device."""
+    if isinstance(name, str) and name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+        reason = str(error).split("\n")[0]
+        raise ValueError(
+            f"device must be 'auto' or a device of this machine, got {name!r} ({reason})"
+        ) from None
+    return device
 
 
 class Persistent:
@@ -63,7 +77,7 @@ class Persistent:
         """Objects of which :meth:`fitted_state` holds a config: a denoiser, a schedule."""
         raise NotImplementedError
 
-    def stored_parameters(self) -> dict[str, Any]:
+    def config(self) -> dict[str, Any]:
         """The constructor's arguments to be saved; a random generator is not part of the model."""
         parameters = cast(Any, self).get_params(deep=False)
         if not isinstance(parameters.get("random_state"), int | np.integer | None):
@@ -78,14 +92,10 @@ class Persistent:
 
     # -- states ---------------------------------------------------------------------------------
 
-    def config(self) -> dict[str, Any]:
-        """The constructor's arguments to be saved."""
-        return self.stored_parameters()
-
     def to_state(self) -> files.State:
         """The fitted estimator as JSON data and CPU tensors."""
         header, tensors = self.fitted_state()
-        parameters = {name: to_config(value) for name, value in self.stored_parameters().items()}
+        parameters = {name: to_config(value) for name, value in self.config().items()}
         return {"model": type(self).__name__, "parameters": parameters, **header}, tensors
 
     @classmethod
@@ -169,15 +179,14 @@ class Persistent:
     # -- pickles and copies ---------------------------------------------------------------------
 
     def __getstate__(self) -> dict[str, Any]:
-        if not _is_fitted(self):
+        try:
+            check_is_fitted(self)
+        except NotFittedError:
             return cast(dict[str, Any], cast(Any, super()).__getstate__())
         parameters = cast(Any, self).get_params(deep=False)
         header, tensors = self.to_state()
-        foreign = [
-            cls
-            for cls in dict.fromkeys(classes_of([parameters, *self.fitted_parts()]))
-            if not cls.__module__.startswith("discrete_itd.")
-        ]
+        classes = dict.fromkeys(classes_of([parameters, *self.fitted_parts()]))
+        foreign = [cls for cls in classes if not cls.__module__.startswith("discrete_itd.")]
         return {
             "format": files.FORMAT,
             "parameters": parameters,
@@ -228,11 +237,3 @@ def load_one_of(
         return by_kind[kind].from_state(state, device=device, trusted=trusted)
 
     return files.revive(path, make)
-
-
-def _is_fitted(estimator: Any) -> bool:
-    try:
-        check_is_fitted(estimator)
-    except NotFittedError:
-        return False
-    return True

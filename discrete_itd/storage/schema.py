@@ -13,7 +13,6 @@ from typing import Any
 from torch import Tensor
 
 Kind = type | tuple[type, ...]
-TABLE = Mapping  # a table is a mapping from column names to lists
 
 
 def check_fields(data: Any, fields: Mapping[str, Kind], where: str = "header") -> None:
@@ -41,14 +40,14 @@ def check_fields(data: Any, fields: Mapping[str, Kind], where: str = "header") -
     ValueError: header: seed is True, of the wrong type
     """
     if not isinstance(data, Mapping):
-        raise ValueError(f"{where}: expected an object, got {_short(data)}")
+        raise ValueError(f"{where}: expected an object, got {data!r:.80}")
     for name, kind in fields.items():
         if name not in data:
             raise ValueError(f"{where}: {name} is missing")
         value, kinds = data[name], kind if isinstance(kind, tuple) else (kind,)
         admitted = (*kinds, int) if float in kinds else kinds
         if not isinstance(value, admitted) or (isinstance(value, bool) and bool not in kinds):
-            raise ValueError(f"{where}: {name} is {_short(value)}, of the wrong type")
+            raise ValueError(f"{where}: {name} is {value!r:.80}, of the wrong type")
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"{where}: {name} is {value}")
 
@@ -67,10 +66,8 @@ def check_tensor(tensors: Mapping[str, Tensor], name: str, *shape: int | None) -
     if name not in tensors:
         raise ValueError(f"the tensor {name} is missing")
     tensor = tensors[name]
-    fits = len(shape) == tensor.ndim and all(
-        n is None or n == own for n, own in zip(shape, tensor.shape, strict=True)
-    )
-    if not fits:
+    wanted = [own if n is None else n for n, own in zip(shape, tensor.shape, strict=False)]
+    if len(shape) != tensor.ndim or wanted != list(tensor.shape):
         raise ValueError(f"the tensor {name} has the shape {tuple(tensor.shape)}")
     if not bool(tensor.isfinite().all()):
         raise ValueError(f"the tensor {name} is not finite")
@@ -90,8 +87,3 @@ def building(field: str) -> Iterator[None]:
         raise ValueError(f"{field}: {error}") from error
     except Exception as error:
         raise ValueError(f"{field} is damaged ({error!r})") from error
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."

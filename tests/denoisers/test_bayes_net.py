@@ -49,8 +49,7 @@ from discrete_itd.denoisers import (
 from discrete_itd.denoisers.structure_search import elimination
 from discrete_itd.likelihood import path_log_weights
 from discrete_itd.storage import files
-from discrete_itd.storage.configs import to_config
-from discrete_itd.storage.parts import denoiser_from_config
+from discrete_itd.storage.configs import denoiser_from_config, to_config
 
 FEW = 1e-9  # pseudo-counts that leave the counts as they are
 

@@ -39,8 +39,7 @@ from discrete_itd.denoisers.exclusion import exclusive_groups
 from discrete_itd.denoisers.one_hot import match_patterns
 from discrete_itd.models.contract import FitPlan, TrainingRows
 from discrete_itd.recipes import BayesNet, Mixture, Trees
-from discrete_itd.storage.configs import to_config
-from discrete_itd.storage.parts import denoiser_from_config
+from discrete_itd.storage.configs import denoiser_from_config, to_config
 from discrete_itd.training.config import TrainingPlan
 
 EXACT = ["oracle", "marginals", "mixture", "tree", "trees", "bayes_net", "joined"]
