@@ -104,47 +104,39 @@ def integral_log_prob(
         u = (index + noise.uniform(0, 1)[:, 0]) / n_inner
         snr, weight = quadrature.points(u.clamp_max(1 - 1e-12))
         snr = torch.where(index < n_inner, snr, quadrature.high)
-        points, known = book.embed(each), _given_cells(each, given)
+        points, missing = book.embed(each), each.isnan()
+        known = torch.zeros_like(missing) if given is None else given & ~missing
         start = State.start(book, points, known)
-        target = snr.to(points)[:, None].expand(-1, book.n_columns)
-        target = target.masked_fill(each.isnan(), 0.0)
-        if known is not None:
-            target = target.masked_fill(known, math.inf)
+        target = torch.where(known, math.inf, snr.to(points)[:, None]).masked_fill(missing, 0.0)
         xi = noise.normal(1, book.n_coords, points.dtype)
         state = start.add(book, start.increment(book, points, target, xi))
-        asked = each if known is None else each.masked_fill(known, math.nan)
+        asked = each.masked_fill(known, math.nan)
         error, tail = _errors_and_tails(denoiser, state, asked, batch_size)
         first = slice(None, None, n_points)  # of each row
         at, begin = asked[first], State(start.y[first], start.snr[first])
-        left, _ = error_and_tail(_at_start(denoiser, begin, known), at)
+        left, _ = error_and_tail(_at_start(denoiser, begin, given is None), at)
         log_b = 0.0
         if baseline is not None:
             b_error, b_tail = _errors_and_tails(baseline, state, asked, batch_size)
             error, tail, log_b = error - b_error, tail - b_tail, baseline.log_prob(rows)
-            if known is not None:
+            if given is not None:
                 log_b = log_b - baseline.log_prob(rows.masked_fill(~known[first], math.nan))
-            left = left - error_and_tail(_at_start(baseline, begin, known), at)[0]
-        known = (log_b - left * (quadrature.low / 2)).double()
+            left = left - error_and_tail(_at_start(baseline, begin, given is None), at)[0]
+        closed = (log_b - left * (quadrature.low / 2)).double()
         f = (0.5 * weight * error).unflatten(0, (-1, n_points))[:, :n_inner]  # (b, n)
         tail = tail.unflatten(0, (-1, n_points))[:, n_inner:]
-        log_probs.append(known - f.mean(1) - tail.mean(1))
+        log_probs.append(closed - f.mean(1) - tail.mean(1))
         pairs = f[:, : n_inner // 2 * 2].unflatten(1, (-1, 2)).diff(dim=2)
-        variance = pairs.square().sum((1, 2)) / n_inner**2
-        variance = variance + tail.var(1) / n_tail
+        variance = pairs.square().sum((1, 2)) / n_inner**2 + tail.var(1) / n_tail
         stderrs.append(variance.sqrt())
         if progress is not None:
             progress(len(rows))
     return Estimate(torch.cat(log_probs), torch.cat(stderrs))
 
 
-def _given_cells(x: Tensor, given: Tensor | None) -> Tensor | None:
-    """The cells of rows that are known from the start, (B, C); None for none."""
-    return None if given is None else given & ~x.isnan()
-
-
-def _at_start(denoiser: Denoiser, start: State, known: Tensor | None) -> Posterior:
-    """The posterior at the start; where nothing is given, it is the same for all rows."""
-    if known is not None:
+def _at_start(denoiser: Denoiser, start: State, alike: bool) -> Posterior:
+    """The posterior at the start, which is ``alike`` in all rows if nothing is given."""
+    if not alike:
         return denoiser(*start)
     return denoiser(start.y[:1], start.snr[:1]).expand(len(start.y))
 
@@ -234,16 +226,14 @@ def squared_errors(
         for rows in x.split(batch_size):
             # the row number enters the noise, so that equal rows get independent noise and the standard error holds
             index = torch.arange(done, done + len(rows), device=x.device)
-            points, known = book.embed(rows), _given_cells(rows, given)
+            points = book.embed(rows)
+            known = (
+                torch.zeros_like(rows, dtype=torch.bool) if given is None else given & ~rows.isnan()
+            )
             start = State.start(book, points, known)
             xi = RowNoise(rows, index, salt).normal(i, book.n_coords, points.dtype)
             target = torch.full_like(start.snr, gamma).masked_fill(rows.isnan(), 0.0)
-            asked = rows
-            if known is not None:
-                target, asked = (
-                    target.masked_fill(known, math.inf),
-                    rows.masked_fill(known, math.nan),
-                )
+            target, asked = torch.where(known, math.inf, target), rows.masked_fill(known, math.nan)
             state = start.add(book, start.increment(book, points, target, xi))
             for m, denoiser in enumerate(denoisers):
                 error, _ = error_and_tail(denoiser(*state), asked)

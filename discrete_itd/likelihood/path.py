@@ -90,9 +90,8 @@ def path_log_weights(
     rank = column_ranks(schedule, noise.uniform(0, book.n_columns), path, free, known)
     n_steps = schedule.n_steps
     if schedule.complete and not schedule.noisy:
-        n_steps = min(
-            n_steps, int(n_free.max()) if len(x) else 0
-        )  # by then all cells of all rows are known
+        # by then all cells of all rows are known
+        n_steps = min(n_steps, int(n_free.max()) if len(x) else 0)
     state = State.start(book, points, None if given is None else known)
     # where nothing is given, all rows start from one state
     posterior = (
@@ -169,21 +168,10 @@ def path_log_prob(
     ValueError
         If ``n_paths``, ``max_paths`` or ``max_stderr`` is not positive.
     """
-    parts = [
-        combine(log_w, distinct_paths(schedule))
-        for log_w in _adaptive_weights(
-            denoiser,
-            x,
-            schedule,
-            n_paths,
-            generator,
-            max_stderr,
-            max_paths,
-            given,
-            batch_size,
-            progress,
-        )
-    ]
+    chunks = _adaptive_weights(
+        denoiser, x, schedule, n_paths, generator, max_stderr, max_paths, given, batch_size, progress
+    )  # fmt: skip
+    parts = [combine(log_w, distinct_paths(schedule)) for log_w in chunks]
     return Estimate(*(torch.cat(t) for t in zip(*parts, strict=True)))
 
 
@@ -202,13 +190,11 @@ def path_attribution(
     progress: Callable[[int], object] | None = None,
 ) -> Attribution:
     """As :func:`path_log_prob`, with each column's share of the surprisal: (6) is a sum over columns."""
-    parts = [
-        attribute(log_w, distinct_paths(schedule))
-        for log_w in _adaptive_weights(
-            denoiser, x, schedule, n_paths, generator, max_stderr, max_paths, given, batch_size, progress,
-            by_column=True,
-        )
-    ]  # fmt: skip
+    chunks = _adaptive_weights(
+        denoiser, x, schedule, n_paths, generator, max_stderr, max_paths, given, batch_size, progress,
+        by_column=True,
+    )  # fmt: skip
+    parts = [attribute(log_w, distinct_paths(schedule)) for log_w in chunks]
     return Attribution(*(torch.cat(t) for t in zip(*parts, strict=True)))
 
 
@@ -239,26 +225,33 @@ def _adaptive_weights(
     if by_column:
         chunk = max(1, min(chunk, MAX_ELEMENTS // (most * x.shape[1])))
 
+    def weights(rows: Tensor, paths: range, salt: int, by_column: bool) -> Tensor:
+        """The numbered paths of every row: (b, M) or (b, M, C)."""
+
+        def call(part: Tensor, path: Tensor) -> Tensor:
+            log_w = path_log_weights(denoiser, part, schedule, RowNoise(part, path, salt), given)
+            return log_w if by_column else log_w.sum(1)
+
+        which = torch.tensor(paths, device=x.device).repeat(len(rows))
+        each = rows.repeat_interleave(len(paths), 0)
+        out = torch.cat(list(in_blocks(call, each, which, batch_size=batch_size)))
+        return out.unflatten(0, (len(rows), len(paths)))
+
     def extended(log_w: Tensor, rows: Tensor, needy: Tensor, salt: int, by_column: bool) -> Tensor:
         """Twice as many paths of the needy rows, NaN for the others."""
         more = range(log_w.shape[1], min(2 * log_w.shape[1], most))
         extra = log_w.new_full((len(rows), len(more), *log_w.shape[2:]), torch.nan)
-        extra[needy] = _paths(
-            denoiser, rows[needy], schedule, more, salt, given, batch_size, by_column
-        )
+        extra[needy] = weights(rows[needy], more, salt, by_column)
         return torch.cat([log_w, extra], 1)
 
     for rows in x.split(chunk):
-        first = range(n_paths)
-        log_w = _paths(denoiser, rows, schedule, first, salt, given, batch_size, by_column)
+        log_w = weights(rows, range(n_paths), salt, by_column)
         if max_stderr is not None and n_paths < most:
             other = salt ^ DECISION
-            judge = _paths(denoiser, rows, schedule, first, other, given, batch_size, False)
+            judge = weights(rows, range(n_paths), other, False)
             while log_w.shape[1] < most:
-                stderr = combine(judge, distinct).stderr
-                needy = torch.nonzero(
-                    ~(stderr <= max_stderr)
-                ).flatten()  # an unknown error is not small
+                small = combine(judge, distinct).stderr <= max_stderr
+                needy = torch.nonzero(~small).flatten()  # an unknown error is not small
                 if not len(needy):
                     break
                 log_w = extended(log_w, rows, needy, salt, by_column)
@@ -267,25 +260,3 @@ def _adaptive_weights(
         yield log_w
         if progress is not None:
             progress(len(rows))
-
-
-def _paths(
-    denoiser: Denoiser,
-    x: Tensor,
-    schedule: Schedule,
-    paths: range,
-    salt: int,
-    given: Tensor | None,
-    batch_size: int,
-    by_column: bool,
-) -> Tensor:
-    """The numbered paths of every row: (b, M) or (b, M, C)."""
-    which = torch.tensor(paths, device=x.device).repeat(len(x))
-    rows = x.repeat_interleave(len(paths), 0)
-
-    def call(part: Tensor, path: Tensor) -> Tensor:
-        log_w = path_log_weights(denoiser, part, schedule, RowNoise(part, path, salt), given)
-        return log_w if by_column else log_w.sum(1)
-
-    out = in_blocks(call, rows, which, batch_size=batch_size)
-    return torch.cat(list(out)).unflatten(0, (len(x), len(paths)))

@@ -69,9 +69,8 @@ def step_costs(denoiser: Denoiser, x: Tensor, snrs: Tensor, generator: torch.Gen
         infinite for a >= b. Missingness indicators are known throughout.
     """
     book = denoiser.codebook
-    noise = RowNoise(
-        x, torch.zeros(len(x), dtype=torch.int64, device=x.device), draw_salt(generator)
-    )
+    first = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+    noise = RowNoise(x, first, draw_salt(generator))
     points = book.embed(x)
     known = book.leading & ~x.isnan()
     x = x.masked_fill(known, math.nan)  # (B, C): the cells to be priced
@@ -193,20 +192,18 @@ def spread_orders(
     # with no information at all, the jitter decides
     information = information.double().cpu().clamp_min(1e-9)
     n = len(information)
-    first = torch.randint(n, (n_orders,), generator=generator)
-    told = torch.full((n_orders, n), -torch.inf, dtype=torch.float64)
-    orders = torch.zeros(n_orders, n, dtype=torch.int64)
-    left = torch.ones(n_orders, n, dtype=torch.bool)
-    lines = torch.arange(n_orders)
-    here = first
-    for step in range(n):
-        orders[:, step] = here
-        left[lines, here] = False
-        told = torch.maximum(told, information[here])
-        noise = torch.randn(told.shape, generator=generator, dtype=torch.float64)
-        shaken = told * torch.exp(ORDER_NOISE * noise)
-        here = shaken.masked_fill(~left, torch.inf).argmin(1)
-    return tuple(map(tuple, orders.tolist()))
+    here = torch.randint(n, (n_orders,), generator=generator)
+    shared = torch.full((n_orders, n), -torch.inf, dtype=torch.float64)  # with those before
+    done = torch.zeros(n_orders, n, dtype=torch.bool)
+    orders = []
+    for _ in range(n):
+        orders.append(here)
+        done[torch.arange(n_orders), here] = True
+        shared = torch.maximum(shared, information[here])
+        noise = torch.randn(shared.shape, generator=generator, dtype=torch.float64)
+        jittered = shared * torch.exp(ORDER_NOISE * noise)
+        here = jittered.masked_fill(done, torch.inf).argmin(1)
+    return tuple(map(tuple, torch.stack(orders, 1).tolist()))
 
 
 def table_orders(
@@ -325,34 +322,31 @@ def choose_path(
         book.leading if book.has_leading else None
     )  # a path prices the other columns given these
     seed = int(torch.randint(2**31, (1,), generator=generator, device=generator.device))
-    candidates = list(
-        possible_paths(
-            denoiser, x, quadrature, kind=kind, n_evaluations=n_evaluations, generator=generator
-        )
+    tried = possible_paths(
+        denoiser, x, quadrature, kind=kind, n_evaluations=n_evaluations, generator=generator
     )
+    candidates = [(*pair, paths_within(n_evaluations, pair[1])) for pair in tried]
 
-    def measure(schedule: Schedule, rows: Tensor) -> Tensor:
+    def measure(schedule: Schedule, n_paths: int, rows: Tensor) -> Tensor:
         noise = torch.Generator().manual_seed(seed)
-        n_paths = paths_within(n_evaluations, schedule)
-        return -path_log_prob(
+        estimate = path_log_prob(
             denoiser, rows, schedule, n_paths=n_paths, given=given, generator=noise
-        ).log_prob
+        )
+        return -estimate.log_prob
 
     first, more = x_valid[:max_rows], x_valid[max_rows : RUN_OFF * max_rows]
-    nats = [measure(schedule, first) for _, schedule in candidates]
+    nats = [measure(*plan, first) for _, *plan in candidates]
     ranked = sorted(range(len(nats)), key=lambda i: float(nats[i].mean()))
     best, second = ranked[0], ranked[min(1, len(ranked) - 1)]
     gap = (nats[second] - nats[best]).double()
     if len(more) and best != second and gap.mean() < 3 * gap.std() / math.sqrt(len(gap)):
         # too close to decide: the best two are compared on more rows
         for i in (best, second):
-            nats[i] = torch.cat([nats[i], measure(candidates[i][1], more)])
+            nats[i] = torch.cat([nats[i], measure(*candidates[i][1:], more)])
         if nats[second].mean() < nats[best].mean():
             ranked[:2] = second, best
     measured = []
     for i in ranked:
-        name, schedule = candidates[i]
         stderr = float(nats[i].std() / math.sqrt(len(nats[i]))) if len(nats[i]) > 1 else math.nan
-        n_paths = paths_within(n_evaluations, schedule)
-        measured.append(Candidate(name, schedule, n_paths, float(nats[i].mean()), stderr))
+        measured.append(Candidate(*candidates[i], float(nats[i].mean()), stderr))
     return measured
