@@ -33,6 +33,7 @@ from discrete_itd.denoisers import (
     SupportDenoiser,
     TreeDenoiser,
 )
+from discrete_itd.likelihood import squared_errors
 
 LAW = settings(
     max_examples=12,
@@ -495,3 +496,9 @@ MILD = {
 
 def make_schedule(name, n_columns, kind="network"):
     return ((MILD.get(name) if kind == "stranger" else None) or SCHEDULES[name])(n_columns)
+
+
+def mse_curve(denoiser, x, snr, **options):
+    """Mean squared error over rows at each SNR, and its standard error."""
+    errors = squared_errors([denoiser], x, snr, **options)[0]
+    return errors.mean(1), errors.std(1) / math.sqrt(len(x))

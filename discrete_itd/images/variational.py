@@ -22,10 +22,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from discrete_itd.channel.noise import RowNoise
+from discrete_itd.channel.noise import RowNoise, draw_salt
 from discrete_itd.images.adapted import AdaptedDenoiser
 from discrete_itd.images.noising import VariancePreserving
-from discrete_itd.likelihood import Estimate, draw_salt
+from discrete_itd.likelihood import Estimate
 
 TIMES = 100  # drawn per row by default, where the model has more
 

@@ -5,11 +5,9 @@ Two estimators of the same quantity, :mod:`~discrete_itd.likelihood.path`, eq. (
 :mod:`~discrete_itd.likelihood.standard_error`.
 """
 
-from discrete_itd.channel.noise import draw_salt
 from discrete_itd.likelihood.integral import (
     error_and_tail,
     integral_log_prob,
-    mse_curve,
     squared_errors,
 )
 from discrete_itd.likelihood.path import (
@@ -25,11 +23,9 @@ __all__ = [
     "Estimate",
     "attribute",
     "combine",
-    "draw_salt",
     "error_and_tail",
     "in_blocks",
     "integral_log_prob",
-    "mse_curve",
     "path_attribution",
     "path_log_prob",
     "path_log_weights",

@@ -23,8 +23,9 @@ import torch
 from torch import Tensor
 
 from discrete_itd.channel import Quadrature, State
-from discrete_itd.channel.noise import RowNoise, draw_salt
+from discrete_itd.channel.noise import draw_salt
 from discrete_itd.denoisers.base import Denoiser
+from discrete_itd.likelihood.integral import noisy_copies
 
 
 class Information(NamedTuple):
@@ -85,11 +86,7 @@ def pointwise_information(
     salt, quadrature = draw_salt(generator), quadrature.to(x.device)
     nats, stderrs = [x.new_zeros(0, book.n_columns)], [x.new_zeros(0)]
     for rows in x.split(max(1, batch_size // n_points)):
-        each = rows.repeat_interleave(n_points, 0)
-        index = torch.arange(n_points, device=x.device).repeat(len(rows))
-        noise = RowNoise(each, index, salt)
-        u = (index + noise.uniform(0, 1)[:, 0]) / n_points
-        snr, weight = quadrature.points(u.clamp_max(1 - 1e-12))
+        each, noise, snr, weight = noisy_copies(rows, quadrature, n_points, n_points, salt)
         points, missing = book.embed(each), each.isnan()
         xi = noise.normal(1, book.n_coords, points.dtype)
         asked = ~missing & ~informing & ~both

@@ -98,12 +98,7 @@ def integral_log_prob(
     quadrature = quadrature.to(x.device)
     log_probs, stderrs = [], []
     for rows in x.split(max(1, batch_size // n_points)):
-        each = rows.repeat_interleave(n_points, 0)  # (b n, C)
-        index = torch.arange(n_points, device=x.device).repeat(len(rows))
-        noise = RowNoise(each, index, salt)
-        u = (index + noise.uniform(0, 1)[:, 0]) / n_inner
-        snr, weight = quadrature.points(u.clamp_max(1 - 1e-12))
-        snr = torch.where(index < n_inner, snr, quadrature.high)
+        each, noise, snr, weight = noisy_copies(rows, quadrature, n_points, n_inner, salt)
         points, missing = book.embed(each), each.isnan()
         known = torch.zeros_like(missing) if given is None else given & ~missing
         start = State.start(book, points, known)
@@ -134,6 +129,21 @@ def integral_log_prob(
     return Estimate(torch.cat(log_probs), torch.cat(stderrs))
 
 
+def noisy_copies(
+    rows: Tensor, quadrature: Quadrature, n_points: int, n_inner: int, salt: int
+) -> tuple[Tensor, RowNoise, Tensor, Tensor]:
+    """Copies (b n, C) of rows, their noise, and SNRs (b n,) stratified over a quadrature, with their weights.
+
+    Of the ``n_points`` copies of a row the first ``n_inner`` are in the quadrature, the others at its upper end.
+    """
+    each = rows.repeat_interleave(n_points, 0)
+    index = torch.arange(n_points, device=rows.device).repeat(len(rows))
+    noise = RowNoise(each, index, salt)
+    u = (index + noise.uniform(0, 1)[:, 0]) / n_inner
+    snr, weight = quadrature.points(u.clamp_max(1 - 1e-12))
+    return each, noise, torch.where(index < n_inner, snr, quadrature.high), weight
+
+
 def _at_start(denoiser: Denoiser, start: State, alike: bool) -> Posterior:
     """The posterior at the start, which is ``alike`` in all rows if nothing is given."""
     if not alike:
@@ -159,42 +169,6 @@ def error_and_tail(q: Posterior, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def mse_curve(
-    denoiser: Denoiser,
-    x: Tensor,
-    snr: Tensor,
-    *,
-    generator: torch.Generator,
-    given: Tensor | None = None,
-    batch_size: int = 2048,
-) -> tuple[Tensor, Tensor]:
-    r"""Mean squared error of a denoiser at each SNR: half the area under it is the code length (3).
-
-    Parameters
-    ----------
-    denoiser : Denoiser
-    x : Tensor of float64, shape (N, C)
-        Rows; NaN where a cell is missing.
-    snr : Tensor, shape (n,)
-        Positive SNRs, the same for all columns.
-    generator : torch.Generator
-    given : Tensor of bool, shape (C,), optional
-        Columns that are known throughout.
-    batch_size : int
-        Rows in one denoiser call.
-
-    Returns
-    -------
-    mse, stderr : Tensor, shape (n,), float64
-        Mean over rows of :math:`\|x - \hat x\|^2` over the observed cells, one noise a row, and its standard error.
-    """
-    errors = squared_errors(
-        [denoiser], x, snr, generator=generator, given=given, batch_size=batch_size
-    )[0]
-    return errors.mean(1), errors.std(1) / math.sqrt(len(x))
-
-
-@torch.no_grad()
 def squared_errors(
     denoisers: Sequence[Denoiser],
     x: Tensor,
@@ -206,12 +180,21 @@ def squared_errors(
 ) -> Tensor:
     r"""Squared errors of several denoisers on the same noise, at each SNR.
 
+    Half the area under their mean over rows, as a function of the SNR, is the mean code length (3).
+
     Parameters
     ----------
     denoisers : sequence of Denoiser, length M
         Of one codebook.
-    x, snr, generator, given, batch_size
-        As of :func:`mse_curve`.
+    x : Tensor of float64, shape (N, C)
+        Rows; NaN where a cell is missing. Each gets a noise of its own, also where rows are equal.
+    snr : Tensor, shape (n,)
+        Positive SNRs, the same for all columns.
+    generator : torch.Generator
+    given : Tensor of bool, shape (C,), optional
+        Columns that are known throughout.
+    batch_size : int
+        Rows in one denoiser call.
 
     Returns
     -------

@@ -234,10 +234,6 @@ class Candidate:
     nats: float
     stderr: float
 
-    @property
-    def n_evaluations(self) -> int:
-        return self.schedule.n_steps * self.n_paths
-
 
 def paths_within(n_evaluations: int, schedule: Schedule) -> int:
     """Paths M for a budget of calls per row: at least two, for a standard error, unless the schedule has only one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Hashable, Iterable
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ from torch import Tensor
 from discrete_itd.deprecation import renamed
 from discrete_itd.encoders import Rows
 from discrete_itd.encoders.frames import read_rows
-from discrete_itd.likelihood import mse_curve
+from discrete_itd.likelihood import squared_errors
 from discrete_itd.likelihood.information import pointwise_information
 from discrete_itd.models.model import EFFORT, Model
 from discrete_itd.progress import progress_bar
@@ -233,12 +234,15 @@ class ScoringMixin:
         generator = torch.Generator(model.device).manual_seed(model.seed)
         low, high = pilot_quadrature(model.marginals, x, generator).edges[[0, -1]].tolist()
         logsnr = torch.linspace(low, high, n_points, dtype=torch.float64)
-        curves = [
-            mse_curve(d, x, logsnr.exp(), generator=torch.Generator().manual_seed(model.seed))
-            for d in (model.denoiser, model.marginals)
-        ]
-        (mse, stderr), (independent, _) = curves
-        columns = {"logsnr": logsnr, "mse": mse, "stderr": stderr, "mse_independent": independent}
+        noise = torch.Generator().manual_seed(model.seed)
+        denoisers = model.denoiser, model.marginals
+        own, independent = squared_errors(denoisers, x, logsnr.exp(), generator=noise)
+        columns = {
+            "logsnr": logsnr,
+            "mse": own.mean(1),
+            "stderr": own.std(1) / math.sqrt(len(x)),
+            "mse_independent": independent.mean(1),
+        }
         return pd.DataFrame({name: values.cpu().numpy() for name, values in columns.items()})
 
     def _asked(

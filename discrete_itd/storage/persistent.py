@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 import os
-from abc import abstractmethod
 from collections.abc import Iterable
 from typing import Any, ClassVar, Self, TypeVar, cast
 
@@ -55,12 +55,10 @@ class Persistent:
 
     # -- what an estimator defines --------------------------------------------------------------
 
-    @abstractmethod
     def fitted_state(self) -> files.State:
         """What the fit has learned: JSON data, among them the ``device``, and CPU tensors."""
         raise NotImplementedError
 
-    @abstractmethod
     def restore(
         self,
         header: dict[str, Any],
@@ -72,7 +70,6 @@ class Persistent:
         """Set the fitted attributes from :meth:`fitted_state`; ValueError if it makes no sense."""
         raise NotImplementedError
 
-    @abstractmethod
     def fitted_parts(self) -> list[Any]:
         """Objects of which :meth:`fitted_state` holds a config: a denoiser, a schedule."""
         raise NotImplementedError

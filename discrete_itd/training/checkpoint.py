@@ -18,7 +18,7 @@ from discrete_itd.training.config import TrainingPlan
 
 INTERVAL = 30.0  # seconds between two writings
 MOST_DIFFERENCES = 3  # that an error message names
-LAYOUT = 2  # of the state; raised when a release changes what it holds
+LAYOUT = 3  # of the state; raised when a release changes what it holds
 
 
 class Checkpoint:
@@ -134,37 +134,31 @@ class Checkpoint:
         self._found = None
 
 
-def describe(denoiser: nn.Module, x: Tensor, x_valid: Tensor, plan: TrainingPlan) -> dict[str, Any]:
+def describe(
+    denoiser: nn.Module, x: Tensor, x_valid: Tensor, plan: TrainingPlan
+) -> dict[str, dict[str, Any]]:
     """What identifies a training, as JSON data: digests of the rows, the plan, and the network without its weights."""
     fitted = {name for name, p in denoiser.named_parameters() if p.requires_grad}
     weights = denoiser.state_dict()
     frozen = {name: w for name, w in weights.items() if name not in fitted}
     return {
         "plan": {name: np.asarray(value).tolist() for name, value in asdict(plan).items()},
-        "device": x.device.type,
-        "training rows": [list(x.shape), digest("", {"": x})],
-        "validation rows": [list(x_valid.shape), digest("", {"": x_valid})],
+        "device": {"type": x.device.type},
+        "training rows": {"shape": list(x.shape), "digest": digest("", {"": x})},
+        "validation rows": {"shape": list(x_valid.shape), "digest": digest("", {"": x_valid})},
         "weights": {name: [str(w.dtype), list(w.shape)] for name, w in weights.items()},
-        "weights that are not trained": digest("", frozen),
+        "weights that are not trained": {"digest": digest("", frozen)},
     }
 
 
-def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+def _differences(old: Mapping[str, Any], new: Mapping[str, dict[str, Any]]) -> list[str]:
     """The differences between two trainings, in words."""
     out = []
-    for what in [*new, *(k for k in old if k not in new)]:
-        a, b = old.get(what), new.get(what)
-        if a == b:
-            continue
-        if isinstance(a, dict) and isinstance(b, dict):
-            for k in [*b, *(k for k in a if k not in b)]:
-                was, now = a.get(k, "absent"), b.get(k, "absent")
-                if was != now:
-                    out.append(f"{what}: {k} was {was}, not {now}")
-        elif isinstance(a, list) and isinstance(b, list) and len(a) == 2 and a[0] != b[0]:
-            out.append(f"the {what} had the shape {a[0]}, not {b[0]}")
-        elif isinstance(a, str) and len(a) < 20:
-            out.append(f"the {what} was {a}, not {b}")
-        else:
-            out.append(f"the {what} are others")
+    for part, now in new.items():
+        was = old.get(part)
+        was = was if isinstance(was, dict) else {}
+        for name in {**now, **was}:
+            a, b = was.get(name, "absent"), now.get(name, "absent")
+            if a != b:
+                out.append(f"{part}: {name} was {a}, not {b}")
     return out

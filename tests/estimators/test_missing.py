@@ -19,6 +19,7 @@ from laws import (
     make_denoiser,
     make_schedule,
     mixture_draws,
+    mse_curve,
     naive_autoregression,
     random_mixture,
     random_network,
@@ -35,7 +36,6 @@ from discrete_itd.channel.noise import RowNoise
 from discrete_itd.denoisers import Denoiser
 from discrete_itd.likelihood import (
     integral_log_prob,
-    mse_curve,
     path_attribution,
     path_log_prob,
     path_log_weights,

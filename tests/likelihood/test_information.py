@@ -11,6 +11,7 @@ from laws import (
     all_rows,
     make_book,
     make_denoiser,
+    mse_curve,
     random_oracle,
     rounding,
     seeded_generator,
@@ -21,7 +22,6 @@ from discrete_itd import DiffusionDensity
 from discrete_itd.channel import Quadrature
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.denoisers import Denoiser, SupportDenoiser
-from discrete_itd.likelihood import mse_curve
 from discrete_itd.likelihood.information import pointwise_information
 
 WIDE = Quadrature.logistic(1.0, 2.0, low=-9.0, high=7.0)

@@ -41,7 +41,6 @@ from discrete_itd.denoisers import SupportDenoiser
 from discrete_itd.likelihood import path_log_prob
 from discrete_itd.likelihood import schedule_search as planning
 from discrete_itd.likelihood.schedule_search import (
-    Candidate,
     cheapest_steps,
     choose_path,
     pairwise_information,
@@ -120,7 +119,7 @@ def test_a_column_alone_costs_nothing_more(device, dtype, generator, name):
     assert costs[torch.ones(4, 4, dtype=torch.bool).triu(1)].abs().max() < rounding(dtype)
 
 
-@pytest.mark.parametrize("n_steps", [2, 4])
+@pytest.mark.parametrize("n_steps", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_placed_steps_are_not_worse_than_even_ones(device, n_steps):
     book = make_book("mixed", device)
     oracle = random_oracle(book, np.random.default_rng(0))
@@ -140,7 +139,7 @@ def test_placed_steps_are_not_worse_than_even_ones(device, n_steps):
             path_log_prob(
                 oracle, oracle.support, schedule, n_paths=1, generator=seeded_generator(s, device)
             ).log_prob
-            for s in range(200)
+            for s in range(80)
         ]
         each = -(torch.stack(runs) * p).sum(1)
         nats.append(each.mean().item())
@@ -203,8 +202,7 @@ def test_candidates_keep_the_budget_and_the_best_leads(device, dtype, kind, n_ev
     for c in found:
         fewest = min(2, distinct_paths(c.schedule) or 2)
         assert c.n_paths == paths_within(n_evaluations, c.schedule) >= fewest
-        assert c.n_evaluations <= max(n_evaluations, 2 * c.schedule.n_steps)
-        assert c.n_evaluations <= max(n_evaluations, 2)
+        assert c.n_paths * c.schedule.n_steps <= max(n_evaluations, 2)
         assert c.stderr > 0
     if kind == "auto" and n_evaluations > 1:  # the oracle's coordinate path is exact
         truth = -oracle.log_prob(oracle.support).mean().item()
@@ -298,10 +296,9 @@ def test_leading_columns_are_known_when_paths_are_compared(device, dtype):
 
 
 def test_calls_are_steps_times_paths():
-    candidate = Candidate("isotropic", IsotropicSchedule((1.0, 2.0)), 3, 1.0, 0.1)
-    assert candidate.n_evaluations == 6
-    assert paths_within(7, candidate.schedule) == 3
-    assert paths_within(1, candidate.schedule) == 2
+    schedule = IsotropicSchedule((1.0, 2.0))
+    assert paths_within(7, schedule) == 3
+    assert paths_within(1, schedule) == 2
     # no path twice
     assert paths_within(64, CoordinateSchedule(1)) == 1
     assert paths_within(64, CoordinateSchedule(2, (1, 0))) == 1

