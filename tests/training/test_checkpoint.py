@@ -125,7 +125,7 @@ def test_interruptions_anywhere_leave_no_trace(cpu, tmp_path, monkeypatch, plan)
     random, total = np.random.default_rng(0), 0
     between_validations = [100, 20]  # on from step 96, with the losses since step 86
     for trial, steps in enumerate(
-        [between_validations, *random.integers(1, 50, size=(1, 4)).tolist()]
+        [between_validations, *random.integers(1, 25, size=(1, 5)).tolist()]
     ):
         ended = []
         with monkeypatch.context() as patch:
@@ -137,7 +137,7 @@ def test_interruptions_anywhere_leave_no_trace(cpu, tmp_path, monkeypatch, plan)
         same(result, expected)
         written = [line.step for line in result[1].history]
         assert written == sorted(set(written))
-    assert total >= 3
+    assert total >= 2
 
 
 def test_what_is_kept_stays_as_it_was(device):
