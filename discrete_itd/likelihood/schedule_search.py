@@ -314,16 +314,16 @@ def choose_path(
         kind = "coordinate"
     max_rows = min(max_rows, max(32, CHOICE_CELLS // denoiser.row_work))
     book = denoiser.codebook
-    given = (
-        book.leading if book.has_leading else None
-    )  # a path prices the other columns given these
+    # a path prices the other columns given the missingness indicators
+    given = book.leading if book.has_leading else None
     seed = int(torch.randint(2**31, (1,), generator=generator, device=generator.device))
     tried = possible_paths(
         denoiser, x, quadrature, kind=kind, n_evaluations=n_evaluations, generator=generator
     )
     candidates = [(*pair, paths_within(n_evaluations, pair[1])) for pair in tried]
 
-    def measure(schedule: Schedule, n_paths: int, rows: Tensor) -> Tensor:
+    def measure(candidate: tuple[str, Schedule, int], rows: Tensor) -> Tensor:
+        _, schedule, n_paths = candidate
         noise = torch.Generator().manual_seed(seed)
         estimate = path_log_prob(
             denoiser, rows, schedule, n_paths=n_paths, given=given, generator=noise
@@ -331,14 +331,14 @@ def choose_path(
         return -estimate.log_prob
 
     first, more = x_valid[:max_rows], x_valid[max_rows : RUN_OFF * max_rows]
-    nats = [measure(*plan, first) for _, *plan in candidates]
+    nats = [measure(candidate, first) for candidate in candidates]
     ranked = sorted(range(len(nats)), key=lambda i: float(nats[i].mean()))
     best, second = ranked[0], ranked[min(1, len(ranked) - 1)]
     gap = (nats[second] - nats[best]).double()
     if len(more) and best != second and gap.mean() < 3 * gap.std() / math.sqrt(len(gap)):
         # too close to decide: the best two are compared on more rows
         for i in (best, second):
-            nats[i] = torch.cat([nats[i], measure(*candidates[i][1:], more)])
+            nats[i] = torch.cat([nats[i], measure(candidates[i], more)])
         if nats[second].mean() < nats[best].mean():
             ranked[:2] = second, best
     measured = []
