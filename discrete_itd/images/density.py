@@ -1,7 +1,4 @@
-"""Log-probability, fine-tuning and ensembles of existing diffusion models of images.
-
-The estimators, the training and the ensembles are those of tables.
-"""
+"""Log-probability, fine-tuning and ensembles of existing diffusion models of images."""
 
 from __future__ import annotations
 
@@ -235,14 +232,11 @@ class ImageDensity:
     def sample(
         self, n_samples: int = 1, *, labels: Any = None, random_state: int | None = None
     ) -> np.ndarray:
-        """Draw images from the distribution that :meth:`log_prob` scores.
-
-        ``labels`` are (n_samples,) classes. Without a ``random_state``, every call draws other images.
+        """Draw images, of classes ``labels`` (n_samples,) if given; without ``random_state``, others at every call.
 
         Returns
         -------
-        ndarray, shape (n_samples, *shape)
-            Levels as uint8, or values as float64.
+        ndarray of uint8 (levels) or float64 (values), shape (n_samples, *shape)
         """
         if isinstance(n_samples, bool) or not isinstance(n_samples, int | np.integer):
             raise TypeError(f"n_samples must be an integer, got {n_samples!r}")
