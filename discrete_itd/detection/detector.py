@@ -109,7 +109,7 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
     >>> import pandas as pd
     >>> from discrete_itd import DiffusionDensity
     >>> coins = pd.DataFrame({"a": ["x", "y"] * 100, "b": ["u", "v"] * 100})
-    >>> density = DiffusionDensity(max_steps=200, random_state=0)
+    >>> density = DiffusionDensity(denoiser="tree", random_state=0)
     >>> detector = DiffusionOutlierDetector(density, false_alarm_rate=0.05, random_state=0).fit(coins)
     >>> new = pd.DataFrame({"a": ["x", "x"], "b": ["u", "v"]})
     >>> detector.predict(new)

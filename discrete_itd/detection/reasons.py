@@ -72,7 +72,7 @@ def cell_nats(model: DiffusionDensity | Scorer, X: Any) -> CellNats:
     Examples
     --------
     >>> coin = pd.DataFrame({"a": ["x", "y"] * 50, "b": ["u", "v"] * 50})
-    >>> model = DiffusionDensity(max_steps=200, random_state=0).fit(coin)
+    >>> model = DiffusionDensity(denoiser="tree", random_state=0).fit(coin)
     >>> nats = cell_nats(model, pd.DataFrame({"a": ["x", "x"], "b": ["u", "v"]}))
     >>> (nats.given_others - nats.entropy).gt(1)["b"].tolist()
     [False, True]

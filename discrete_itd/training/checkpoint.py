@@ -53,9 +53,9 @@ class Checkpoint:
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     checkpoint = Checkpoint(Path(folder) / "run")
     ...     checkpoint.note["seed"] = 3
-    ...     checkpoint.write({"table": "a"}, ({"step": 7}, {}))
+    ...     checkpoint.write({"table": {"rows": 3}}, ({"step": 7}, {}))
     ...     again = Checkpoint(Path(folder) / "run")
-    >>> again.note, again.found({"table": "a"})[0]["step"]
+    >>> again.note, again.found({"table": {"rows": 3}})[0]["step"]
     ({'seed': 3}, 7)
     """
 

@@ -570,6 +570,7 @@ raise SystemExit(main())
 """
 
 
+@pytest.mark.slow  # an interrupted fit is tested in Python
 @pytest.mark.skipif(os.name == "nt", reason="there are no such signals")
 def test_ctrl_c_keeps_the_model(place):
     table(10)[["colour", "fresh"]].to_csv("t.csv", index=False)

@@ -236,6 +236,7 @@ def test_progress_of_training(models, held_out):
 
 
 @pytest.mark.usefixtures("dtype")
+@pytest.mark.slow
 def test_information_of_a_class():
     """Two equal halves: about log 2 nats of all pixels together, and never less than nothing."""
     X, kind = images(300, seed=1)

@@ -52,7 +52,14 @@ def test_without_equal_rows_it_is_a_random_permutation():
     assert np.array_equal(np.concatenate([held, rest]), expected)
 
 
-@pytest.mark.parametrize("times", ["10", "random", "some"])
+@pytest.mark.parametrize(
+    "times",
+    [
+        pytest.param("10", marks=pytest.mark.slow),
+        "random",
+        pytest.param("some", marks=pytest.mark.slow),
+    ],
+)
 def test_copies_of_records_are_on_one_side(times):
     """However often records are repeated, what is held out is new to the fit."""
     rows, random = child(300), np.random.default_rng(0)

@@ -411,6 +411,7 @@ def changed(header, at, *new):
 VALUES = [None, True, -1, 10**30, math.nan, "max_steps", {}]
 
 
+@pytest.mark.slow  # storage refuses damaged files by default
 def test_forged_states_are_refused_or_lead_to_an_end(cpu, path, tmp_path, monkeypatch):
     """With a digest that is right; one value of the header or one tensor at a time is another."""
     monkeypatch.setattr("os.fsync", lambda _: None)
