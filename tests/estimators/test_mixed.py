@@ -368,6 +368,7 @@ def test_half_the_area_under_the_error_curve_is_what_noise_hides(device):
 # -- a score is a function of the row, and a sum over columns --------------------------------------
 
 
+@pytest.mark.slow  # test_row_alone.py has the same promise for every kind of denoiser
 @pytest.mark.parametrize("schedule", sorted(SCHEDULES))
 @pytest.mark.parametrize("name", WIDER)
 def test_scores_ignore_batch_order_and_neighbours(device, dtype, name, schedule):
