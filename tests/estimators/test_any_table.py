@@ -177,6 +177,7 @@ def test_six_hundred_tables_go_all_the_way(tmp_path, frame, missing, unseen):
     check(frame, missing, unseen, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", sorted(COLUMNS))
 def test_a_table_of_one_kind(tmp_path, kind):
     values = COLUMNS[kind](np.random.default_rng(0), 60)

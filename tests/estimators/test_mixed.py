@@ -318,6 +318,7 @@ def test_untrained_network_integrates_to_its_baseline(device, dtype, name, gener
     assert got.stderr.max() < loose
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WIDER)
 @pytest.mark.parametrize("strength", [0.6, 0.05])
 def test_integral_is_never_optimistic_in_total(device, name, strength):

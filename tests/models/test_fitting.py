@@ -131,6 +131,7 @@ PAIRS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("table", "name"), PAIRS)
 def test_every_recipe_takes_every_table(table, name):
     make, parameters = TABLES[table]

@@ -144,6 +144,7 @@ def test_losses_of_the_mixture_oracle_average_to_the_entropy(device, name, patte
     assert below < 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("baseline", [False, True])
 @pytest.mark.parametrize("missing", [0.0, 0.4])
 def test_the_loss_of_real_columns_is_the_cost_of_a_path(device, missing, baseline):
