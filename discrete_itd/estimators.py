@@ -18,7 +18,7 @@ from discrete_itd.channel import Schedule, check_schedule
 from discrete_itd.denoisers import Denoiser
 from discrete_itd.deprecation import renamed_parameters, renamed_value, warn_renamed
 from discrete_itd.encoders import KINDS, MISSING, UNKNOWN, TableEncoder, check_column_spec
-from discrete_itd.encoders.frames import read_rows
+from discrete_itd.encoders.rows import read_rows
 from discrete_itd.models.filling import FillingMixin
 from discrete_itd.models.fitting import fit_model
 from discrete_itd.models.model import Model
@@ -92,7 +92,7 @@ class DiffusionDensity(Persistent, ScoringMixin, FillingMixin, DensityMixin, Bas
         held out together.
     schedule : {"auto", "coordinate", "isotropic"} or Schedule, default="auto"
         The order in which noise is removed when a row is scored. "auto" takes the schedule with the fewest nats on
-        held-out rows for ``n_evaluations``; with any other value, training uses the noise of that schedule only.
+        held-out rows for ``n_evaluations``; with any other value, training draws mostly the noise of that schedule.
     n_evaluations : int, default=128
         Denoiser evaluations per scored row, divided into steps and at least two paths.
     device : str, default="auto"

@@ -502,3 +502,16 @@ def mse_curve(denoiser, x, snr, **options):
     """Mean squared error over rows at each SNR, and its standard error."""
     errors = squared_errors([denoiser], x, snr, **options)[0]
     return errors.mean(1), errors.std(1) / math.sqrt(len(x))
+
+
+def whole(book):
+    """All rows as tuples of codes."""
+    return [tuple(int(k) for k in row) for row in all_rows(book).tolist()]
+
+
+def draw_rows(denoiser, n, rng, *, missing=0.0):
+    """Rows of a distribution over few enough to list."""
+    rows = all_rows(denoiser.codebook)
+    p = denoiser.log_prob(rows).double().exp().cpu().numpy()
+    x = rows[torch.tensor(rng.choice(len(rows), size=n, p=p / p.sum()), device=rows.device)]
+    return x.masked_fill(torch.tensor(rng.random(x.shape) < missing, device=x.device), math.nan)

@@ -128,7 +128,7 @@ def _fit(args: argparse.Namespace) -> None:
         again = "" if args.checkpoint is None else "; the same command continues the training"
         note(f"training was interrupted: {args.out} is the best model so far{again}")
     print(f"{args.table}: {len(frame)} rows, {frame.shape[1]} columns\n")
-    _print_fitted(model, frame)
+    _print_fitted(model)
     print(f"wrote {args.out} in {elapsed:.1f} s")
 
 
@@ -151,7 +151,7 @@ def _read_to_fit(path: str, column_types: Mapping[str, Any], drop: Sequence[str]
     return frame if is_parquet(path) else recognise(frame, path, kinds)
 
 
-def _print_fitted(fitted: DiffusionDensity | DiffusionOutlierDetector, frame: pd.DataFrame) -> None:
+def _print_fitted(fitted: DiffusionDensity | DiffusionOutlierDetector) -> None:
     """Columns, schedule, training and threshold of a fitted model."""
     model = density_of(fitted)
     formatters: dict[str | int, Callable] = {
@@ -167,8 +167,8 @@ def _print_fitted(fitted: DiffusionDensity | DiffusionOutlierDetector, frame: pd
     print(f"training: {last['step']:.0f} steps ({model.stopped_}), best after {best['step']:.0f}")
     gain = first["valid_nats"] - best["valid_nats"]
     print(f"held-out rows: {gain:.3f} nats per row better than independent columns")
-    # with densities, the history is in standardised units
-    if not model.rows(frame).log_volume.any():
+    # with densities or pooled categories, the history is not in the units of the table
+    if all(not column.has_volume for column in model.encoder_.schema):
         for what, line in (("independent columns", first), ("model", best)):
             print(f"  {what:20} {plus_minus(line['valid_nats'], line['valid_stderr'])}")
     if isinstance(fitted, DiffusionOutlierDetector):

@@ -24,7 +24,7 @@ from discrete_itd.channel import Quadrature
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.posterior import CategoricalPosterior, GaussianPosterior, Posterior
 from discrete_itd.denoisers.base import Config, Denoiser, Tensors, with_codebook
-from discrete_itd.denoisers.ensemble_weights import Evidence, beliefs, share_bases
+from discrete_itd.denoisers.ensemble_weights import Evidence, member_posteriors, share_bases
 
 MOST_MEMBERS = 64
 MOST_KNOTS = 9  # SNRs, and shares of known columns, at which weights are fitted
@@ -129,7 +129,9 @@ class EnsembleDenoiser(Denoiser):
         weights = self.weights(snr)
         # members without weight for these rows are not evaluated; of an empty batch, all are
         heard = ((weights > 0).any(0) | (not len(weights))).nonzero().flatten().tolist()
-        told = dict(zip(heard, beliefs([self.members[i] for i in heard], y, snr), strict=True))
+        told = dict(
+            zip(heard, member_posteriors([self.members[i] for i in heard], y, snr), strict=True)
+        )
         # members with weights elsewhere get a placeholder of weight zero: no sum depends on the batch of a row
         ever = [i for i, has_weight in enumerate(self.heard) if has_weight]
         return mixed([told.get(i, told[heard[0]]) for i in ever], weights[:, ever])

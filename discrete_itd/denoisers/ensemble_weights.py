@@ -114,7 +114,7 @@ class Evidence:
                 xi = torch.randn(points.shape, **options)
                 state = state.add(book, state.increment(book, points, target, xi))
             asked = ~told & ~part.isnan()
-            told_by = beliefs(members, *state)
+            told_by = member_posteriors(members, *state)
             log_probs.append(torch.stack([q.log_prob(part)[asked] for q in told_by]).double())
             rows.append(asked.nonzero()[:, 0] + first)
             of = book.per_coord(asked.to(points))
@@ -205,7 +205,7 @@ class Evidence:
         return torch.zeros_like(self.size).index_add_(0, self.row, cells) * self.size
 
 
-def beliefs(members: Iterable[Denoiser], y: Tensor, snr: Tensor) -> list[Posterior]:
+def member_posteriors(members: Iterable[Denoiser], y: Tensor, snr: Tensor) -> list[Posterior]:
     """The posterior of each member; the base of several members is evaluated once.
 
     A member has a base if it has an attribute ``base`` and a method ``correct(posterior_of_base, y, snr)``.
@@ -225,7 +225,7 @@ def beliefs(members: Iterable[Denoiser], y: Tensor, snr: Tensor) -> list[Posteri
 
 
 def share_bases(members: Iterable[Denoiser]) -> None:
-    """Let members with equal bases have the same one, so that :func:`beliefs` evaluates it once."""
+    """Let members with equal bases have the same one, so that :func:`member_posteriors` evaluates it once."""
     bases: list[Denoiser] = []
     for member in cast(Iterable[Any], members):
         if hasattr(member, "correct"):

@@ -22,7 +22,7 @@ from discrete_itd.detection.alarming import Alarming
 from discrete_itd.detection.explaining import Explaining
 from discrete_itd.detection.scoring import Scorer
 from discrete_itd.detection.thresholds import Threshold
-from discrete_itd.encoders.frames import read_rows
+from discrete_itd.encoders.rows import read_rows
 from discrete_itd.estimators import DiffusionDensity, RowEstimate
 from discrete_itd.storage.configs import within
 from discrete_itd.storage.files import State

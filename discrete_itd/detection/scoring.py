@@ -20,6 +20,7 @@ from discrete_itd.detection.kernel import KernelDensity, Widths
 from discrete_itd.encoders import Column
 from discrete_itd.encoders.rows import Rows
 from discrete_itd.estimators import DiffusionDensity
+from discrete_itd.models.model import Model
 from discrete_itd.progress import progress_bar
 
 SMOOTHING_SD = 0.05  # a tenth of a column's standard deviation, in standardised units
@@ -52,7 +53,7 @@ class Scorer:
     smoothing_sd: float
     floor: np.ndarray
     kernel: KernelDensity | None = None
-    _known: WeakKeyDictionary[Rows, pd.DataFrame] = field(
+    _known: WeakKeyDictionary[Rows, tuple[Model, int, pd.DataFrame]] = field(
         default_factory=WeakKeyDictionary, init=False, repr=False, compare=False
     )
 
@@ -123,13 +124,15 @@ class Scorer:
         return nats.cpu().numpy()[rows.inverse]
 
     def _model_nats(self, rows: Rows) -> pd.DataFrame:
-        """The model's part, (N, C), computed once for the same Rows."""
-        if rows not in self._known:
+        """The model's part, (N, C), computed once for the same Rows unless the density has changed since."""
+        model, n_evaluations = self.density.model_, self.density.n_evaluations
+        known = self._known.get(rows)
+        if known is None or known[0] is not model or known[1] != n_evaluations:
             nats = self._smoothed.explain(rows)
             if not np.isneginf(self.floor).all():
                 nats = nats.clip(lower=self.floor, axis=1).where(nats != 0, 0.0)
-            self._known[rows] = nats
-        return self._known[rows]
+            known = self._known[rows] = model, n_evaluations, nats
+        return known[2]
 
     @property
     def rounding(self) -> float:
@@ -143,9 +146,9 @@ class Scorer:
 
     # -- its members ----------------------------------------------------------------------------
 
-    @cached_property
+    @property
     def _smoothed(self) -> DiffusionDensity:
-        """The density with continuous values smoothed."""
+        """The density as it is now, with continuous values smoothed."""
         density = self.density
         if self.smoothing_sd:
             model = density.model_

@@ -87,6 +87,11 @@ class Column:
         return found if found in TIMES else "number"
 
     @property
+    def has_volume(self) -> bool:
+        """Whether log-volumes of cells differ from 0: a density, or categories that share a level."""
+        return self.kind in ("continuous", "binned") or bool(getattr(self.codec, "pooled", ()))
+
+    @property
     def points(self) -> ColumnPoints:
         """The points to which its levels or values are embedded."""
         return self.codec.points

@@ -8,43 +8,11 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.utils import check_array
 from torch import Tensor
 
 from discrete_itd.channel.noise import cell_bits
 from discrete_itd.encoders.dtypes import is_category
-from discrete_itd.encoders.table import TableEncoder, as_frame, check_unique_names
-
-
-def read_rows(X: Any, estimator: Any) -> tuple[pd.DataFrame, bool]:
-    """The rows as a frame, and whether they came as one; only a pandas frame keeps its index.
-
-    Raises
-    ------
-    ValueError, TypeError
-        If there are none, a column's name repeats, or X is no table at all, in scikit-learn's words.
-    """
-    frame = as_frame(X)
-    if hasattr(X, "log_volume"):
-        raise TypeError("fit takes a table, not Rows: it infers the schema from the table")
-    if frame is None and hasattr(X, "collect"):
-        raise TypeError(f"X is a {type(X).__name__}: call its collect() first")
-    if frame is None:
-        cells = check_array(
-            X,
-            dtype=cast(Any, None),
-            ensure_all_finite=cast(Any, "allow-nan"),
-            estimator=estimator,
-            input_name="X",
-        )
-        return pd.DataFrame(cells), False
-    check_unique_names(frame)
-    if frame.shape[0] == 0 or frame.shape[1] == 0:
-        raise ValueError(
-            f"Found array with {frame.shape[0]} sample(s) and {frame.shape[1]} feature(s)"
-            f" (shape={frame.shape}) while a minimum of 1 is required."
-        )
-    return frame if frame is X else frame.reset_index(drop=True), True
+from discrete_itd.encoders.table import TableEncoder
 
 
 def one_row(given: Any, encoder: TableEncoder) -> pd.DataFrame:

@@ -45,9 +45,7 @@ ENOUGH_ROWS = 100  # to tell that values hardly repeat
 OFTEN = 20  # mean occurrences of a value; fractional numbers that repeat this often are levels
 STRAY = 0.1  # share of texts among numbers below which they are probably mistakes
 LONG_TEXT = 30  # characters, on average
-NO_SURPRISE = (
-    1e9  # pseudo-count of any value of a column without values in training: its surprisal is 0
-)
+NO_SURPRISE = 1e9  # pseudo-count of a value of a column that had none in training: no surprisal
 WHOLE_UP_TO = 2.0**52  # floats further out have no halves
 
 

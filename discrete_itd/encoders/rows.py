@@ -10,10 +10,11 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 import torch
+from sklearn.utils import check_array
 from torch import Tensor
 
 from discrete_itd.encoders.frames import unique_rows
-from discrete_itd.encoders.table import ABSENT, TableEncoder
+from discrete_itd.encoders.table import ABSENT, TableEncoder, as_frame, check_unique_names
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,10 +70,9 @@ class Rows:
             Naming the column, if it is absent or holds a value that its kind cannot take.
         """
         columns = frame.columns
-        if ignore is not None:
-            _check_ignored(encoder, ignore)
         ours = frame[encoder.names] if by_name else frame.set_axis(encoder.names, axis=1)
         if ignore is not None:
+            _check_ignored(encoder, ignore)
             ours = ours.copy()
             ours[ignore] = None
         cells = encoder.transform(cast(pd.DataFrame, ours))
@@ -159,6 +159,37 @@ class Rows:
             if self.by_name
             else table.set_axis(self.columns, axis=1)
         )
+
+
+def read_rows(X: Any, estimator: Any) -> tuple[pd.DataFrame, bool]:
+    """The rows as a frame, and whether they came as one; only a pandas frame keeps its index.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If there are none, a column's name repeats, or X is no table at all, in scikit-learn's words.
+    """
+    if isinstance(X, Rows):
+        raise TypeError("fit takes a table, not Rows: it infers the schema from the table")
+    frame = as_frame(X)
+    if frame is None and hasattr(X, "collect"):
+        raise TypeError(f"X is a {type(X).__name__}: call its collect() first")
+    if frame is None:
+        cells = check_array(
+            X,
+            dtype=cast(Any, None),
+            ensure_all_finite=cast(Any, "allow-nan"),
+            estimator=estimator,
+            input_name="X",
+        )
+        return pd.DataFrame(cells), False
+    check_unique_names(frame)
+    if frame.shape[0] == 0 or frame.shape[1] == 0:
+        raise ValueError(
+            f"Found array with {frame.shape[0]} sample(s) and {frame.shape[1]} feature(s)"
+            f" (shape={frame.shape}) while a minimum of 1 is required."
+        )
+    return frame if frame is X else frame.reset_index(drop=True), True
 
 
 def _check_ignored(encoder: TableEncoder, column: Hashable) -> None:

@@ -93,6 +93,7 @@ def fine_tune(
             progress=lambda done, _: bar.update(done - bar.n),
             checkpoint=None if checkpoint is None else Checkpoint(checkpoint),
         )
+    # its own: the noise of the calibration must not depend on when training stopped
     generator = torch.Generator(x_train.device).manual_seed(random_state)
     calibrate(denoiser, x_valid, generator=generator, n_knots=len(denoiser.knots))
     return denoiser, x_valid, pd.DataFrame(report.history, columns=pd.Index(Evaluation._fields))

@@ -1,12 +1,11 @@
-r"""Pointwise information: how much one column says about the others, row by row and column by column.
+r"""Pointwise information that some columns carry about the others, by row and column.
 
-Two guesses of the same noisy row, one of which knows y, differ by what y says beyond the noise. Over all SNRs,
+The denoised means of a noisy row with and without columns y differ by the information in y. Over all SNRs,
 
 .. math:: \iota(x; y) = \tfrac12\int_0^\infty \mathbb E\,\|\hat x(z) - \hat x(z, y)\|^2 d\gamma,
 
-which is never negative, a sum over the columns of x, and for exact denoisers on average the mutual information I(x;
-y): the error of the guess that knows less is the error of the other plus this difference, so the two integrals (3)
-differ by it.
+which is not negative and a sum over the columns of x. For an exact denoiser its mean is the mutual information I(x; y):
+the squared error without y is that with y plus this difference, so the two integrals (3) differ by it.
 
 References
 ----------
@@ -48,19 +47,19 @@ def pointwise_information(
     batch_size: int = 2048,
     progress: Callable[[int], object] | None = None,
 ) -> Information:
-    """What some columns of each row say about its other columns.
+    """Information that some columns of each row carry about its other columns.
 
     Parameters
     ----------
     denoiser : Denoiser
     x : Tensor of float64, shape (N, C)
-        Rows; a missing cell says nothing and is told nothing.
+        Rows; a missing cell neither informs nor is informed.
     informing : Tensor of bool, shape (C,)
         The columns y.
     quadrature : Quadrature
         Importance density over logsnr.
     given : Tensor of bool, shape (C,), optional
-        Columns that are known to both guesses: the information is conditional on them.
+        Columns known in both cases: the information is conditional on them.
     n_points : int
         Noisy points per row, at least 4; each costs two denoiser calls.
     generator : torch.Generator
@@ -79,7 +78,7 @@ def pointwise_information(
     if not bool(informing.any()) or bool((informing | both).all()):
         raise ValueError("some columns must inform, and some must be left to be informed")
     if bool((informing & both).any()):
-        raise ValueError("a column that is given to both has nothing to say")
+        raise ValueError("a column cannot both inform and be given")
     if n_points < 4:
         raise ValueError(f"n_points must be at least 4, got {n_points}")
     n_points += n_points % 2  # strata are compared in pairs
@@ -91,13 +90,13 @@ def pointwise_information(
         xi = noise.normal(1, book.n_coords, points.dtype)
         asked = ~missing & ~informing & ~both
         row = slice(None, None, n_points)  # of each row the first
-        guesses, first = [], []
+        means, first = [], []
         for known in (both & ~missing, (both | informing) & ~missing):
             start = State.start(book, points, known)
             target = torch.where(asked, snr.to(points)[:, None], start.snr)
             state = start.add(book, start.increment(book, points, target, xi))
             parts = zip(*(t.split(batch_size) for t in state), strict=True)
-            guesses.append(torch.cat([denoiser(*part).mean() for part in parts]))
+            means.append(torch.cat([denoiser(*part).mean() for part in parts]))
             first.append(denoiser(start.y[row], start.snr[row]).mean())
 
         def by_column(pair: list[Tensor], asked: Tensor) -> Tensor:
@@ -106,7 +105,7 @@ def pointwise_information(
             wide = square.new_zeros(len(square), book.n_columns).scatter_add_(1, at, square)
             return wide.masked_fill(~asked, 0.0)
 
-        f = 0.5 * weight[:, None] * by_column(guesses, asked)
+        f = 0.5 * weight[:, None] * by_column(means, asked)
         f = f.unflatten(0, (-1, n_points))
         # left of the quadrature nothing but y is known
         nats.append(f.mean(1) + quadrature.low / 2 * by_column(first, asked[row]))

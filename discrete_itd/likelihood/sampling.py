@@ -1,4 +1,4 @@
-"""Filling cells: drawing from the model that is scored, best guesses, and the distribution of one cell."""
+"""Filling cells: joint samples from the scored model, point predictions, and the conditional of one column."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ def sample(
     left: Tensor | None = None,
     batch_size: int = 4096,
 ) -> Tensor:
-    r"""Rows drawn from :math:`P_\theta`, whose mass the path estimator gives, given what is known of them.
+    r"""Rows drawn from :math:`P_\theta`, the distribution that the path estimator (6) scores, given the known cells.
 
-    At each step a value is drawn for every column from the current posterior, and the channel shows the
-    new evidence that this value would give; what is not known at the end is drawn from the last posterior.
+    At each step a value of every column is drawn from the current posterior, and the state gets the evidence that this
+    value would give. Cells that are still unknown at the end are drawn from the last posterior.
 
     Parameters
     ----------
     denoiser : Denoiser
     start : Tensor of float64, shape (N, C)
-        One row for each to be drawn; NaN in the cells to be filled, all of them for rows from nothing.
+        One row per sample; NaN in the cells to be drawn.
     schedule : Schedule
     generator : torch.Generator
         On the device of the denoiser.
     left : Tensor of bool, shape (N, C), optional
-        Cells that stay as they are, missing or not; the missing ones tell nothing to the others.
+        Cells that stay as they are, missing or not; those that are missing are marginalised.
     batch_size : int
         Rows in one denoiser call.
 
@@ -88,10 +88,10 @@ def _fill(
 
 
 @torch.no_grad()
-def best_guess(
+def point_predictions(
     denoiser: Denoiser, x: Tensor, *, medians: Sequence[int] = (), batch_size: int = 2048
 ) -> Tensor:
-    """Rows whose missing cells are filled one by one with what the denoiser expects, given the others.
+    """Rows whose missing cells are filled one by one by point predictions given the known cells.
 
     Parameters
     ----------
@@ -99,8 +99,8 @@ def best_guess(
     x : Tensor of float64, shape (N, C)
         NaN in the cells to be filled.
     medians : sequence of int
-        Columns of ordered categories to be filled with the median. Others of categories get the most
-        probable one, continuous columns the mean.
+        Columns of ordered levels that get the median. Other categorical columns get the most probable level, continuous
+        columns the mean.
     batch_size : int
 
     Returns
@@ -108,13 +108,13 @@ def best_guess(
     Tensor of float64, shape (N, C)
     """
     out = []
-    for rows, posterior in _beliefs(denoiser, x, batch_size):
+    for rows, posterior in _posteriors(denoiser, x, batch_size):
         known = ~rows.isnan()
-        guess = posterior.mode(~known)
+        filling = posterior.mode(~known)
         for j in medians:
             cdf = posterior.column(j).exp().cumsum(1)
-            guess[:, j] = (cdf < 0.5 * cdf[:, -1:]).sum(1).double()
-        out.append(torch.where(known, rows, guess))
+            filling[:, j] = (cdf < 0.5 * cdf[:, -1:]).sum(1).double()
+        out.append(torch.where(known, rows, filling))
     return torch.cat(out)
 
 
@@ -122,15 +122,15 @@ def best_guess(
 def column_distribution(
     denoiser: Denoiser, x: Tensor, column: int, *, batch_size: int = 2048
 ) -> Tensor:
-    """Log-probabilities of one column's categories, given the rest of each row.
+    """Conditional distribution of one column given the other cells of each row.
 
     Parameters
     ----------
     denoiser : Denoiser
     x : Tensor of float64, shape (N, C)
-        The column itself is not looked at.
+        The values of the column itself are not used.
     column : int
-        Of categories.
+        Categorical.
     batch_size : int
 
     Returns
@@ -139,14 +139,16 @@ def column_distribution(
         The level of unseen categories, if there is one, is the last.
     """
     x = x.index_fill(1, torch.tensor([column], device=x.device), math.nan)
-    return torch.cat([q.column(column).double() for _, q in _beliefs(denoiser, x, batch_size)])
+    return torch.cat([q.column(column).double() for _, q in _posteriors(denoiser, x, batch_size)])
 
 
-def _beliefs(denoiser: Denoiser, x: Tensor, batch_size: int) -> Iterator[tuple[Tensor, Posterior]]:
-    """Batches of rows, and what the denoiser believes of them when all cells but the missing are known."""
+def _posteriors(
+    denoiser: Denoiser, x: Tensor, batch_size: int
+) -> Iterator[tuple[Tensor, Posterior]]:
+    """Batches of rows and their posteriors, with all cells known that are not missing."""
     book = denoiser.codebook
     block = min(BLOCK, batch_size)
     for rows in x.split(batch_size // block * block):
-        whole = filled(rows, block)  # so that no row's answer depends on how many there are
+        whole = filled(rows, block)  # so that no row's result depends on the number of rows
         posterior = denoiser(*State.start(book, book.embed(whole), ~whole.isnan()))
         yield rows, posterior.rows(slice(0, len(rows)))

@@ -27,9 +27,7 @@ from discrete_itd.training.checkpoint import Checkpoint
 from discrete_itd.training.config import Evaluation, Report, TrainingPlan
 from discrete_itd.training.loop import seeded, train
 
-EVALUATION_ROWS = (
-    256  # held-out rows on which a denoiser without closed form and training is evaluated
-)
+EVALUATION_ROWS = 256  # held-out rows on which a denoiser without closed form is evaluated
 
 Progress = Callable[[float, Evaluation], object]
 Made = TypeVar("Made")
@@ -178,7 +176,7 @@ class TrainingRows:
                 denoiser,
                 self.x_valid[:EVALUATION_ROWS],
                 CoordinateSchedule(self.codebook.n_columns),
-                generator=torch.Generator().manual_seed(0),
+                generator=self.generator,
             ).log_prob
         return Evaluation(0, 0.0, math.nan, math.nan, *mean_and_error(-log_prob))
 

@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from discrete_itd.encoders import PRESENT, Continuous, Rows, TableEncoder
 from discrete_itd.encoders.frames import as_dtype, fill_cells, one_row, unique_rows
-from discrete_itd.likelihood.sampling import best_guess, column_distribution
+from discrete_itd.likelihood.sampling import column_distribution, point_predictions
 from discrete_itd.models.model import Model
 from discrete_itd.validation import check_integer
 
@@ -172,7 +172,9 @@ def _fill(model: Model, rows: Rows, seed: int | None = None) -> pd.DataFrame | n
     incomplete = x[torch.nonzero(empty.any(1)).flatten()]
     if seed is None:
         binned = [j for j, c in enumerate(encoder.schema) if c.kind == "binned"]
-        filled = best_guess(model.denoiser, incomplete, medians=binned, batch_size=model.batch_size)
+        filled = point_predictions(
+            model.denoiser, incomplete, medians=binned, batch_size=model.batch_size
+        )
     else:
         filled = model.draw(incomplete, seed)
     rng = None if seed is None else np.random.default_rng(seed)

@@ -63,6 +63,7 @@ def fit_ensemble(recipes: Sequence[Recipe], rows: TrainingRows, plan: FitPlan) -
     plans = plan.of_members(recipes)
     fits = [fit_recipe(recipe, rows, own) for recipe, own in zip(recipes, plans, strict=True)]
     denoisers = [fit.denoiser for fit in fits]
+    # its own: the weights must not depend on how long members were trained
     generator = torch.Generator(rows.device).manual_seed(plan.seed)
     quadrature = pilot_quadrature(denoisers[0], rows.x, generator)
     ensemble = EnsembleDenoiser.fit(denoisers, rows.x_valid, quadrature, generator=generator)

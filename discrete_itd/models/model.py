@@ -254,6 +254,7 @@ class Model:
             "max_paths": paths_within(effort, schedule),
             "max_stderr": max_stderr,
             "given": given,
+            # the same for every row and call: a score depends on the row and the model alone
             "generator": torch.Generator().manual_seed(self.seed),
             "batch_size": self.batch_size,
         }

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from discrete_itd.deprecation import renamed
 from discrete_itd.encoders import Rows
-from discrete_itd.encoders.frames import read_rows
+from discrete_itd.encoders.rows import read_rows
 from discrete_itd.likelihood import squared_errors
 from discrete_itd.likelihood.information import pointwise_information
 from discrete_itd.models.model import EFFORT, Model
@@ -44,9 +44,8 @@ class ScoringMixin:
 
     model_: Model
     n_evaluations: int
-    _is_frame: (
-        bool  # whether the training table was a frame: then columns of frames are found by name
-    )
+    # whether the training table was a frame: then columns of frames are found by name
+    _is_frame: bool
 
     def rows(self, X: Any, *, ignore: Hashable | None = None) -> Rows:
         """Read and encode a table once, for several questions.
@@ -112,7 +111,7 @@ class ScoringMixin:
         RowEstimate
             ``log_prob`` and ``stderr``, float64 arrays of shape (N,), nats. ``log_prob`` plus or minus 1.96 ``stderr``
             is a 95 % interval for the log-probability under the model, for rows like the training rows; for anomalies
-            it covers less often (see Notes). It does not measure how well the model fits.
+            it covers less often (see the notes of the class). It does not measure how well the model fits.
 
         Raises
         ------

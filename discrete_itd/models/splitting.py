@@ -42,9 +42,7 @@ COMMON_SHARE = 0.02  # share of the rows above which a pattern is frequent
 FEWEST_COMMON = 5  # so many equal rows are never a frequent pattern
 SLACK = 10.0  # the factor f
 SURE = 0.01  # probability of the occurrences without copies, below which they are copies
-FEW_COPIES = (
-    0.01  # share of the rows: so few copies have little influence, and only the tree is fitted
-)
+FEW_COPIES = 0.01  # share of the rows; fewer have little influence, and only the tree is fitted
 FEWEST_BUNDLES = 200  # of k copies each
 MOST_COLUMNS = 48  # modelled, those with the largest entropy
 MOST_LEVELS = 64  # of a modelled column; other columns are taken as independent

@@ -18,7 +18,7 @@ from discrete_itd.detection import conformal
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.detection.thresholds import Threshold
 from discrete_itd.encoders import Rows
-from discrete_itd.estimators import DiffusionDensity
+from discrete_itd.estimators import DiffusionDensity, RowEstimate
 from discrete_itd.reporting.learning_curve import Extrapolation, extrapolate
 from discrete_itd.reporting.measurements import (
     column_entropies,
@@ -112,7 +112,7 @@ class Findings:
     has_inliers : bool
         Whether inliers were given; otherwise the rows of the table take their place.
     n_cells, n_inlier_cells : int
-        Cells of the table, and of the inliers, that are not missing.
+        Cells of the table, and of the inliers, that are not missing; missingness indicators count as cells.
     nats : Interval
         Mean surprisal of the M inliers. If all their cells are missing, the interval is the whole line.
     stderr : ndarray, shape (M,)
@@ -260,23 +260,21 @@ def examine(
 
     start = time.perf_counter()
     rows = density.rows(X)
-    score = (density if detector is None else detector).score_samples(rows)
+    score, estimate = _scored(density, detector, rows, max_stderr)
     seconds = time.perf_counter() - start
     known = rows if measured is None else measured
     alarms = Alarms()
     if detector is not None:
         known_score = score if measured is None else detector.score_samples(known)
         alarms = _alarms(detector, density, known, known_score)
-    log_prob, stderr = density.log_prob(known, max_stderr=max_stderr)
+    if estimate is None or measured is not None:
+        estimate = density.log_prob(known, max_stderr=max_stderr)
+    log_prob, stderr = estimate
     n_inlier_cells = _count_cells(known)
     nats = mean_interval(0.0 - log_prob)  # not -0.0
     if not n_inlier_cells:
         nats = Interval(nats.value, -np.inf, np.inf)
-    verdicts = []
-    if target_nats is not None:
-        verdicts.append(Verdict("nats", nats, float(target_nats)))
-    if target_false_alarms is not None and alarms.rate is not None:
-        verdicts.append(Verdict("false alarms", alarms.rate, float(target_false_alarms)))
+    answers = ("nats", nats, target_nats), ("false alarms", alarms.rate, target_false_alarms)
     return Findings(
         surprisal=0.0 - score,
         has_inliers=measured is not None,
@@ -286,7 +284,11 @@ def examine(
         stderr=stderr,
         is_mass=is_mass(density.encoder_),
         alarms=alarms,
-        verdicts=tuple(verdicts),
+        verdicts=tuple(
+            Verdict(what, interval, float(target))
+            for what, interval, target in answers
+            if interval is not None and target is not None
+        ),
         history=density.history_,
         stopped=density.stopped_,
         extrapolation=extrapolate(density.history_),
@@ -299,6 +301,21 @@ def examine(
         ),
         facts=tuple(facts(density, seconds / len(score))),
     )
+
+
+def _scored(
+    density: DiffusionDensity,
+    detector: DiffusionOutlierDetector | None,
+    rows: Rows,
+    max_stderr: float | None,
+) -> tuple[np.ndarray, RowEstimate | None]:
+    """Scores of rows and, if these are log-probabilities that were asked for once, their standard errors, too."""
+    if detector is not None:
+        return detector.score_samples(rows), None
+    if max_stderr is not None:  # the table's scores are those of score_samples
+        return density.score_samples(rows), None
+    estimate = density.log_prob(rows)
+    return estimate.log_prob, estimate
 
 
 def _alarms(

@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from torch import Tensor
-
 from discrete_itd.storage.configs import CLASS, MAPPING
+from discrete_itd.storage.files import State
 
 # kinds whose class is not their own name in camel case
 DENOISERS = {"marginals": "marginal", "trees": "tree", "joined": "one_hot", "network": "neural"}
@@ -22,8 +21,6 @@ PARAMETERS = {
     "n_calls": "n_evaluations",
 }
 FALLBACK = {CLASS: "MarginalDenoiser"}
-
-State = tuple[dict[str, Any], dict[str, Tensor]]
 
 
 def upgraded(state: State) -> State:

@@ -44,7 +44,7 @@ class Draws(NamedTuple):
     coin: Tensor  # (B, 1), bool, fair; False where the table has no missingness indicators
     share: Tensor  # (B,), chance with which each cell is known; 0 unless the objective masks
     uniform: Tensor  # (B, C), in [0, 1)
-    quantile: Tensor  # (B,), stratified in [0, 1), of the quadrature; empty unless it is noisy
+    quantile: Tensor  # (B,), stratified in [0, 1); empty unless the objective is noisy
 
 
 class View(NamedTuple):

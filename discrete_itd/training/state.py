@@ -37,9 +37,8 @@ class Optimizer:
         self._adam = torch.optim.AdamW(
             weights.values(), lr=plan.learning_rate, weight_decay=plan.weight_decay, fused=fused
         )
-        for (
-            p
-        ) in weights.values():  # now, so that the state has the same parts before the first step
+        # now, so that the state has the same parts before the first step
+        for p in weights.values():
             self._adam.state[p] = {
                 "step": torch.zeros((), dtype=torch.float32, device=p.device if fused else "cpu"),
                 "exp_avg": torch.zeros_like(p, requires_grad=False),

@@ -9,9 +9,10 @@ training rows' column that differs; the column is any one that varies. Every met
 a number; "first" is how often the corrupted column has the largest (a tie counts its part), "AUROC" the chance that it
 has a larger one than another column of the same row. Many corruptions make no odd row, so 100 is out of reach.
 
-- doubt: the odds that this cell is the wrong one (:func:`discrete_itd.detection.reasons.cell_nats`), which ranks the
-  ``reasons`` of a detector;
-- given the rest: the cell's surprisal given the other cells, and less what it was expected to be;
+- pooled doubt: the log-odds that this cell is the wrong one (:func:`discrete_itd.detection.reasons.cell_nats`) under
+  the pooled score, by which ``reasons`` of a detector ranks;
+- doubt: the same under the log-probability alone, of the same fitted density;
+- given the rest: the cell's surprisal given the other cells under the log-probability, and less its expectation;
 - share: ``explain`` of the density, the row's surprisal split by column;
 - independent columns: each cell's own surprisal, from a density that has not been trained;
 - ECOD: its scores per dimension (PyOD; a column per category, which are summed, and numbers as they are);
@@ -37,6 +38,7 @@ from sklearn.preprocessing import OneHotEncoder
 from discrete_itd import DiffusionDensity
 from discrete_itd.datasets import load_adult, load_car, load_mushroom
 from discrete_itd.detection.reasons import cell_nats
+from discrete_itd.detection.scoring import Scorer
 from tests.benchmarks.data import categorical_names, load_categorical
 from tests.benchmarks.detectors import untrained
 from tests.benchmarks.tables import (
@@ -190,6 +192,12 @@ def _doubt(models: _Models) -> Blame:
     return lambda rows: cell_nats(density, rows).error_log_odds.to_numpy()
 
 
+def _pooled_doubt(models: _Models) -> Blame:
+    density = models.density
+    scorer = Scorer.pooled(density, density.rows(models.train), 0)
+    return lambda rows: cell_nats(scorer, rows).error_log_odds.to_numpy()
+
+
 def _given_rest(models: _Models) -> Blame:
     density = models.density
     return lambda rows: cell_nats(density, rows).given_others.to_numpy()
@@ -237,6 +245,7 @@ def _shap(models: _Models) -> Blame:
 
 
 METHODS: dict[str, Callable[[_Models], Blame]] = {
+    "pooled doubt": _pooled_doubt,
     "doubt": _doubt,
     "given the rest": _given_rest,
     "given the rest, less expected": _unexpected,
@@ -245,7 +254,7 @@ METHODS: dict[str, Callable[[_Models], Blame]] = {
     "ECOD": _ecod,
     "SHAP": _shap,
 }
-OURS = ("doubt", "given the rest", "given the rest, less expected", "share")
+OURS = ("pooled doubt", "doubt", "given the rest", "given the rest, less expected", "share")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from laws import (
     all_rows,
     bayes_net_tables,
     cases,
+    draw_rows,
     empty_state,
     line,
     make_book,
@@ -31,6 +32,7 @@ from laws import (
     simplex,
     states_of_every_kind,
     tables,
+    whole,
 )
 
 from discrete_itd import DiffusionDensity
@@ -61,19 +63,6 @@ def naive_log_prob(parents, tables, row):
         mine = table[tuple(row[i] for i in above)]
         p *= mine[row[j]] / mine.sum()
     return math.log(p)
-
-
-def whole(book):
-    """All rows as tuples of codes."""
-    return [tuple(int(k) for k in row) for row in all_rows(book).tolist()]
-
-
-def draw_rows(denoiser, n, rng, *, missing=0.0):
-    """Rows of a distribution over few enough to list."""
-    rows = all_rows(denoiser.codebook)
-    p = denoiser.log_prob(rows).double().exp().cpu().numpy()
-    x = rows[torch.tensor(rng.choice(len(rows), size=n, p=p / p.sum()), device=rows.device)]
-    return x.masked_fill(torch.tensor(rng.random(x.shape) < missing, device=x.device), math.nan)
 
 
 # -- exact, whatever is known ----------------------------------------------------------------------

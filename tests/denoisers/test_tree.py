@@ -12,6 +12,7 @@ from laws import (
     FEW_EXAMPLES,
     all_rows,
     cases,
+    draw_rows,
     empty_state,
     line,
     make_book,
@@ -26,6 +27,7 @@ from laws import (
     states_of_every_kind,
     tables,
     tree_tables,
+    whole,
 )
 
 from discrete_itd.channel import IsotropicSchedule
@@ -50,19 +52,6 @@ def naive_log_prob(parents, tables, weights, sizes, row):
             p = p * table[j, given, k] / table[j, given, : sizes[j]].sum()
         total.append(p)
     return math.log(sum(total))
-
-
-def whole(book):
-    """All rows as tuples of codes."""
-    return [tuple(int(k) for k in row) for row in all_rows(book).tolist()]
-
-
-def draw_rows(denoiser, n, rng, *, missing=0.0):
-    """Rows of a distribution over few enough to list."""
-    rows = all_rows(denoiser.codebook)
-    p = denoiser.log_prob(rows).double().exp().cpu().numpy()
-    x = rows[torch.tensor(rng.choice(len(rows), size=n, p=p / p.sum()), device=rows.device)]
-    return x.masked_fill(torch.tensor(rng.random(x.shape) < missing, device=x.device), math.nan)
 
 
 # -- exact, whatever is known ----------------------------------------------------------------------

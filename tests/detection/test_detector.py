@@ -455,6 +455,18 @@ def test_a_seed_makes_the_fit():
     assert np.array_equal(*scores)
 
 
+@pytest.mark.parametrize("table", [categories, mixed])
+def test_more_evaluations_change_the_scores_of_rows_already_scored(table):
+    """A score is never that of the density as it was: Rows remember none, nor does smoothing."""
+    model = detector(false_alarm_rate=0.1).fit(table())
+    rows = model.rows(table(20, 9))
+    before = model.score_samples(rows)
+    model.density_.n_evaluations = 32
+    after = model.score_samples(rows)
+    assert not np.array_equal(before, after)
+    assert np.array_equal(after, model.score_samples(table(20, 9)))
+
+
 # -- bad input ------------------------------------------------------------------------------------
 
 

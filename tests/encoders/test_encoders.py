@@ -136,7 +136,7 @@ FAMILIES = [
 
 @quiet
 @pytest.mark.parametrize(("dtype", "kind"), FAMILIES, ids=str)
-@settings(max_examples=5)
+@settings(max_examples=2)
 @given(data=st.data())
 def test_every_kind_gives_the_dtype_back(dtype, kind, data):
     frame = pd.DataFrame({"a": DTYPES[dtype](data.draw, data.draw(st.integers(1, 12)))})

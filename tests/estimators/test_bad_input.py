@@ -148,10 +148,15 @@ LATER = {
 }
 
 
+@pytest.fixture(scope="module")
+def good_model():
+    return DiffusionDensity(**QUICK).fit(GOOD)
+
+
 @pytest.mark.parametrize(("table", "error", "words"), LATER.values(), ids=LATER)
 @pytest.mark.parametrize("method", ["score_samples", "explain", "impute", "predict_proba"])
-def test_refused_later(table, error, words, method):
-    model = DiffusionDensity(**QUICK).fit(GOOD)
+def test_refused_later(good_model, table, error, words, method):
+    model = good_model
     pattern = ".*".join(re.escape(part) for part in words.split(".*"))
     with pytest.raises(error, match=pattern):
         getattr(model, method)(table)

@@ -31,7 +31,7 @@ QUICK = {
     "random_state": 0,
     "schedule": "coordinate",  # quicker than a choice
 }
-CHECKED = {**QUICK, "max_steps": 3}
+CHECKED = {**QUICK, "denoiser": "independent"}
 EXPECTED_FAILED_CHECKS = {}  # check -> why it cannot hold
 
 
@@ -92,6 +92,12 @@ def trained():
     [DiffusionDensity(**CHECKED)], expected_failed_checks=lambda _: EXPECTED_FAILED_CHECKS
 )
 def test_scikit_learn_checks(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.slow
+@parametrize_with_checks([DiffusionDensity(**{**QUICK, "max_steps": 3})])
+def test_scikit_learn_checks_of_a_network(estimator, check):
     check(estimator)
 
 

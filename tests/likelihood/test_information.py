@@ -189,7 +189,7 @@ def test_bad_questions(device):
             pointwise_information(denoiser, x, informing, WIDE, generator=generator)
     wide = make_denoiser("marginals", Codebook([simplex(2)] * 3).to(device))
     first = mask(3, 0).to(device)
-    with pytest.raises(ValueError, match="nothing to say"):
+    with pytest.raises(ValueError, match="both inform and be given"):
         pointwise_information(wide, x[:, [0, 1, 1]], first, WIDE, given=first, generator=generator)
     with pytest.raises(ValueError, match="at least 4"):
         pointwise_information(denoiser, x, one, WIDE, n_points=2, generator=generator)

@@ -35,7 +35,7 @@ from scipy import stats
 from discrete_itd.channel import CoordinateSchedule, IsotropicSchedule
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.likelihood import path_log_prob
-from discrete_itd.likelihood.sampling import best_guess, column_distribution, sample
+from discrete_itd.likelihood.sampling import column_distribution, point_predictions, sample
 
 
 def counts_of(book, codes):
@@ -209,7 +209,7 @@ def test_the_mixture_oracle_draws_its_density(device, name, plan):
     assert gain.mean() > 3 * gain.std() / math.sqrt(n)  # not the columns on their own
 
 
-@pytest.mark.parametrize("schedule", sorted(SCHEDULES))
+@pytest.mark.parametrize("schedule", ["coordinate", "isotropic"])
 @pytest.mark.parametrize("kind", ["network", "stranger"])
 def test_samples_of_words_follow_the_scored_mass(device, kind, schedule):
     """Words among levels."""
@@ -326,11 +326,11 @@ def test_a_category_is_filled_from_its_posterior_given_a_real(device):
 
 
 @pytest.mark.parametrize(("name", "kind"), cases(["network", "mixture", "oracle", "trees"]))
-def test_best_guesses_are_modes_and_means_given_what_is_known(device, dtype, name, kind):
+def test_point_predictions_are_modes_and_means_given_what_is_known(device, dtype, name, kind):
     book = make_book(name, device)
     denoiser = make_denoiser(kind, book, 0)
     start = random_rows(book, 9, np.random.default_rng(0), missing=0.5)
-    got = best_guess(denoiser, start, batch_size=4)
+    got = point_predictions(denoiser, start, batch_size=4)
     known = ~start.isnan()
     assert torch.equal(got[known], start[known])
     for i, j in torch.nonzero(~known).tolist():
@@ -354,7 +354,7 @@ def test_medians_of_ordered_categories(device):
     start = torch.tensor(
         [[math.nan, 0.0], [math.nan, 1.0], [2.0, math.nan]], device=device
     ).double()
-    got = best_guess(oracle, start, medians=[0])
+    got = point_predictions(oracle, start, medians=[0])
     cdf = column_distribution(oracle, start, 0).exp().cumsum(1).cpu().numpy()
     for i in (0, 1):
         assert got[i, 0].item() == np.flatnonzero(cdf[i] >= 0.5)[0]
@@ -378,4 +378,4 @@ def test_the_distribution_of_a_cell_does_not_look_at_it(device, name):
         assert torch.equal(column_distribution(net, other, j, batch_size=2), got)
         assert torch.equal(rows.nan_to_num(-1.0), before.nan_to_num(-1.0))  # rows are left alone
         assert column_distribution(net, rows[:0], j).shape == (0, points.n_points)
-    assert best_guess(net, rows[:0]).shape == rows[:0].shape
+    assert point_predictions(net, rows[:0]).shape == rows[:0].shape
