@@ -30,11 +30,8 @@ def test_the_python_examples_run(capsys, tmp_path, monkeypatch):
     assert sum(1 for _, promised in examples if promised) == 4
     names = {"Network": Network}
     for example, promised in examples:
-        small = (
-            ""
-            if "denoiser=" in example
-            else ", denoiser=Network('mlp', width=16, base='independent')"
-        )
+        quick_network = ", denoiser=Network(width=16, base='independent')"
+        small = "" if "denoiser=" in example else quick_network
         if "ImageDensity" in example:
             quick = example.replace("max_steps=1000", "max_steps=2")
             quick = quick.replace(".images.astype(int)", ".images.astype(int)[::8]")
