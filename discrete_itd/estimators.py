@@ -24,6 +24,7 @@ from discrete_itd.models.fitting import fit_model
 from discrete_itd.models.model import Model
 from discrete_itd.models.scoring import RowEstimate as RowEstimate
 from discrete_itd.models.scoring import ScoringMixin
+from discrete_itd.models.stored import model_from_state, model_state
 from discrete_itd.progress import fit_progress
 from discrete_itd.recipes import RECIPES, recipe
 from discrete_itd.storage.configs import SCHEDULES
@@ -354,7 +355,7 @@ class DiffusionDensity(Persistent, ScoringMixin, FillingMixin, DensityMixin, Bas
         return [self.model_.denoiser, self.model_.schedule]
 
     def fitted_state(self) -> State:
-        header, tensors = self.model_.to_state()
+        header, tensors = model_state(self.model_)
         own = {"is_frame": self._is_frame, "has_names": hasattr(self, "feature_names_in_")}
         return {**own, "device": self.device, **header}, tensors
 
@@ -367,7 +368,7 @@ class DiffusionDensity(Persistent, ScoringMixin, FillingMixin, DensityMixin, Bas
         trusted: Iterable[type] = (),
     ) -> None:
         check_fields(header, {"is_frame": bool, "has_names": bool})
-        model = Model.from_state(header, tensors, resolve_device(device), trusted)
+        model = model_from_state(header, tensors, resolve_device(device), trusted)
         self.model_, self._is_frame = model, header["is_frame"]
         self.n_features_in_ = model.encoder.n_columns
         if header["has_names"]:

@@ -139,6 +139,11 @@ class Codebook(nn.Module):
         return cast(list[Vocabulary], list(self._vocabularies))
 
     @property
+    def leading_first(self) -> Tensor:
+        """All columns in the order of the table, but the leading ones before the others: (C,)."""
+        return (~self.leading).int().argsort(stable=True)
+
+    @property
     def device(self) -> torch.device:
         """The device of the points."""
         return self.known_snr.device

@@ -63,6 +63,11 @@ class Denoiser(nn.Module):
         Whether the columns of that distribution are independent, so that a path of one step is exact.
     isotropic : bool
         Whether only states are admissible in which all columns but the leading ones have the same SNR.
+    closed_form : bool
+        Whether :meth:`log_prob` and :meth:`log_factors` are defined: rows are then scored by them and not by paths. By
+        default, whether it is exact.
+    ancestral : bool
+        Whether :meth:`draw` is defined: whole rows are then drawn by it and not along a path. False by default.
 
     Notes
     -----
@@ -93,10 +98,15 @@ class Denoiser(nn.Module):
     exact: bool = False
     independent: bool = False
     isotropic: bool = False
+    ancestral: bool = False
 
     def __init__(self, codebook: Codebook) -> None:
         super().__init__()
         self.codebook = codebook
+
+    @property
+    def closed_form(self) -> bool:
+        return self.exact
 
     def forward(self, y: Tensor, snr: Tensor) -> Posterior:
         """Posterior given the state ``y`` (B, D) and ``snr`` (B, C).
@@ -119,9 +129,80 @@ class Denoiser(nn.Module):
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-probability of rows ``x`` (B, C) in closed form, missing cells left out: (B,), nats.
 
-        Only an ``exact`` denoiser has one.
+        Only a denoiser with a ``closed_form`` has one.
         """
         raise NotImplementedError(f"{type(self).__name__} has no closed form")
+
+    def log_factors(self, x: Tensor) -> Tensor:
+        r"""The factors of :meth:`log_prob` by the chain rule.
+
+        Parameters
+        ----------
+        x : Tensor of float64, shape (B, C)
+            Rows; NaN where a cell is missing.
+
+        Returns
+        -------
+        Tensor, shape (B, C), nats
+            :math:`\log P(x_j \mid x_i, i \text{ before } j)` in an order of the denoiser's choice, with the leading
+            columns first; zero where a cell is missing. Rows sum to the log-probability.
+
+        Notes
+        -----
+        By default C log-probabilities, each with one more column. Where they cost less together, define this method.
+        """
+        out = x.new_zeros(x.shape)
+        seen, before = torch.full_like(x, torch.nan), x.new_zeros(len(x))
+        for j in self.codebook.leading_first.tolist():
+            seen[:, j] = x[:, j]
+            after = self.log_prob(seen).to(out)
+            out[:, j], before = after - before, after
+        return out.masked_fill(x.isnan(), 0.0)
+
+    def draw(self, n: int, generator: torch.Generator) -> Tensor:
+        """Rows drawn from the distribution of :meth:`log_prob`, at about the cost of their scores.
+
+        Only an ``ancestral`` denoiser draws rows by itself.
+
+        Parameters
+        ----------
+        n : int
+        generator : torch.Generator
+            On the device of the denoiser.
+
+        Returns
+        -------
+        Tensor of float64, shape (n, C)
+            No cell is missing, and the level of unseen categories is never drawn.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not draw rows by itself")
+
+    def preceding(self, x: Tensor, order: Tensor) -> Posterior:
+        """A distribution of every cell that depends on the cells before it in an order alone.
+
+        It makes a denoiser the base of a :class:`~discrete_itd.denoisers.causal.CausalDenoiser`.
+
+        Parameters
+        ----------
+        x : Tensor of float64, shape (B, C)
+            Rows; NaN where a cell is not known.
+        order : Tensor of int64, shape (C,)
+            All columns, the first one first.
+
+        Returns
+        -------
+        Posterior
+            Of column j, a distribution given the known cells of the columns before j in the order. It should be the
+            conditional one where that costs no more than a score of the row: in the order of :meth:`natural_order`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} cannot be the base of a causal denoiser")
+
+    def natural_order(self, generator: torch.Generator) -> Tensor:
+        """A random order, the leading columns first, in which :meth:`preceding` costs little and says much: (C,)."""
+        leading = self.codebook.leading
+        order = torch.randperm(len(leading), generator=generator, device=generator.device)
+        order = order.to(leading.device)
+        return torch.cat([order[leading[order]], order[~leading[order]]])
 
     def infer(self, evidence: Tensor) -> tuple[Tensor, Tensor]:
         r"""Posterior of the low-cardinality columns of an exact denoiser, given any evidence about their levels.

@@ -169,7 +169,7 @@ class TrainingRows:
 
         Nats per held-out row: in closed form where there is one, else estimated by random orders of the columns (6).
         """
-        if denoiser.exact:
+        if denoiser.closed_form:
             log_prob = denoiser.log_prob(self.x_valid)
         else:
             log_prob = path_log_prob(
@@ -222,6 +222,8 @@ class FitPlan:
         nothing was trained.
     members : DataFrame or None
         Contribution and cost of each member of an ensemble.
+    companion : Denoiser or None
+        What answers questions about some columns given others, if the denoiser hears columns in a fixed order only.
     """
 
     training: TrainingPlan
@@ -234,6 +236,7 @@ class FitPlan:
     report: Report | None = field(default=None, init=False)
     learned: bool | None = field(default=None, init=False)
     members: pd.DataFrame | None = field(default=None, init=False)
+    companion: Denoiser | None = field(default=None, init=False)
 
     @property
     def network_seed(self) -> int:

@@ -133,7 +133,7 @@ class FillingMixin:
         x[:, [c for c in range(encoder.n_columns, x.shape[1]) if encoder.owner[c] == j]] = PRESENT
         x[:, j] = 0.0  # rows that differ in this cell alone are one
         unique, inverse = unique_rows(x)
-        logits = column_distribution(model.denoiser, unique, j, batch_size=model.batch_size)
+        logits = column_distribution(model.conditional, unique, j, batch_size=model.batch_size)
         probs = np.exp(logits.cpu().numpy())
         if encoder.schema[j].points.open:
             probs = probs[:, :-1]
@@ -173,7 +173,7 @@ def _fill(model: Model, rows: Rows, seed: int | None = None) -> pd.DataFrame | n
     if seed is None:
         binned = [j for j, c in enumerate(encoder.schema) if c.kind == "binned"]
         filled = point_predictions(
-            model.denoiser, incomplete, medians=binned, batch_size=model.batch_size
+            model.conditional, incomplete, medians=binned, batch_size=model.batch_size
         )
     else:
         filled = model.draw(incomplete, seed)

@@ -116,6 +116,7 @@ def fit_model(
         ),
         members=members if plan.members is None else plan.members,
         stopped=fitted.report.stopped,
+        companion=plan.companion,
     )
 
 
@@ -124,7 +125,7 @@ def tried_schedules(
 ) -> list[Candidate]:
     """Schedules of a kind ("auto": any) with their held-out nats, the best first."""
     denoiser = fitted.denoiser
-    if kind == "auto" and denoiser.exact:
+    if kind == "auto" and denoiser.closed_form:
         # column by column, in any order, gives the closed form
         schedule = CoordinateSchedule(1 if denoiser.independent else rows.codebook.n_columns)
         nats = mean_and_error(-denoiser.log_prob(rows.x_valid))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from discrete_itd.channel import Codebook, CoordinateSchedule, Schedule, check_schedule
+from discrete_itd.channel import Codebook, CoordinateSchedule, Schedule
 from discrete_itd.denoisers import Denoiser, MarginalDenoiser
 from discrete_itd.encoders import ABSENT, TableEncoder
 from discrete_itd.likelihood import (
@@ -23,29 +23,8 @@ from discrete_itd.likelihood import (
 )
 from discrete_itd.likelihood.sampling import sample
 from discrete_itd.likelihood.schedule_search import paths_within
-from discrete_itd.storage.configs import (
-    CLASS,
-    denoiser_from_config,
-    floating_type,
-    schedule_from_config,
-    to_config,
-    within,
-)
-from discrete_itd.storage.files import State
-from discrete_itd.storage.schema import building, check_fields, check_table
-from discrete_itd.training.loop import seeded
 
 EFFORT = 16  # with max_stderr, a row may take up to this many times n_evaluations
-HEADER = {
-    "schema": list,
-    "schedule": dict,
-    "denoiser": dict,
-    "seed": int,
-    "history": dict,
-    "path_table": dict,
-    "members": dict,
-    "stopped": str,
-}
 BATCH_CELLS = 1 << 23  # rows times floats of a posterior, in one denoiser call
 
 
@@ -57,6 +36,7 @@ class Model:
     ----------
     encoder : TableEncoder
     denoiser : Denoiser
+        By which rows are scored, explained and drawn.
     marginals : MarginalDenoiser
         Independent columns fitted to the same rows, for comparison.
     schedule : Schedule
@@ -70,6 +50,9 @@ class Model:
         Marginal contribution and cost of each member of an ensemble; empty for another denoiser.
     stopped : str
         Why training ended.
+    companion : Denoiser, optional
+        What answers questions about some columns given others in place of a denoiser that hears the columns in a fixed
+        order only; see :attr:`conditional`.
     """
 
     encoder: TableEncoder
@@ -81,6 +64,12 @@ class Model:
     schedule_table: pd.DataFrame
     members: pd.DataFrame
     stopped: str
+    companion: Denoiser | None = None
+
+    @property
+    def conditional(self) -> Denoiser:
+        """The denoiser that answers questions about some columns given others: the companion, if there is one."""
+        return self.companion or self.denoiser
 
     @property
     def device(self) -> torch.device:
@@ -119,18 +108,23 @@ class Model:
 
         Notes
         -----
-        An exact denoiser gives its closed form, with standard error 0.
+        A closed form has standard error 0.
         """
-        if self.denoiser.exact:
-            return self._exact(self.denoiser, x, given, progress)
+        denoiser = self.answers(given)
+        if denoiser.closed_form:
+            return self._closed_form(denoiser, x, given, progress)
         parts = [
-            path_log_prob(self.denoiser, **stage, progress=progress)
-            for stage in self._stages(x, n_evaluations, max_stderr, given)
+            path_log_prob(denoiser, **stage, progress=progress)
+            for stage in self._stages(denoiser, x, n_evaluations, max_stderr, given)
         ]
         return Estimate(*_product(parts))
 
+    def answers(self, given: Tensor | None) -> Denoiser:
+        """The denoiser that answers a question about rows, or about some columns given others."""
+        return self.denoiser if given is None else self.conditional
+
     @torch.no_grad()
-    def _exact(
+    def _closed_form(
         self,
         denoiser: Denoiser,
         x: Tensor,
@@ -153,6 +147,19 @@ class Model:
         log_prob = torch.cat(parts)
         return Estimate(log_prob, torch.zeros_like(log_prob))
 
+    @torch.no_grad()
+    def _factors(
+        self, denoiser: Denoiser, x: Tensor, progress: Callable[[int], object] | None
+    ) -> Attribution:
+        """The factors of a closed form."""
+        parts = [x.new_zeros(x[:0].shape)]
+        for part in in_blocks(denoiser.log_factors, x, batch_size=self.batch_size):
+            parts.append(part.double())
+            if progress is not None:
+                progress(len(part))
+        log_factors = torch.cat(parts)
+        return Attribution(log_factors.sum(1), x.new_zeros(len(x)), -log_factors)
+
     def attribution(
         self,
         x: Tensor,
@@ -163,12 +170,16 @@ class Model:
         progress: Callable[[int], object] | None = None,
     ) -> Attribution:
         """As :meth:`log_prob`, with the surprisal of each internal column."""
+        denoiser = self.answers(given)
+        if denoiser.closed_form and given is None:
+            return self._factors(denoiser, x, progress)
         parts = [
-            path_attribution(self.denoiser, **stage, progress=progress)
-            for stage in self._stages(x, n_evaluations, max_stderr, given)
+            path_attribution(denoiser, **stage, progress=progress)
+            for stage in self._stages(denoiser, x, n_evaluations, max_stderr, given)
         ]
         return Attribution(*_product(parts), torch.stack([p.surprisal for p in parts]).sum(0))
 
+    @torch.no_grad()
     def draw(self, start: Tensor, seed: int) -> Tensor:
         """Rows drawn given the cells of ``start`` (N, C') that are not NaN.
 
@@ -176,12 +187,20 @@ class Model:
         """
         generator = torch.Generator(self.device).manual_seed(seed)
         columns = self.denoiser.codebook.leading.nonzero().flatten()
+        owner = torch.from_numpy(self.encoder.owner).to(start.device)[columns]
+        if self.denoiser.ancestral and bool(start.isnan().all()):
+            sizes = [
+                min(self.batch_size, len(start) - i) for i in range(0, len(start), self.batch_size)
+            ]
+            x = torch.cat([start[:0], *(self.denoiser.draw(n, generator) for n in sizes)])
+            x[:, owner] = x[:, owner].masked_fill(x[:, columns] == ABSENT, math.nan)
+            return x
         left = None
         if len(columns):
             left = torch.ones_like(start, dtype=torch.bool)
             left[:, columns] = False
             start = sample(
-                self.denoiser,
+                self.conditional,
                 start,
                 self._indicator_schedule(len(columns)),
                 left=left,
@@ -189,10 +208,9 @@ class Model:
                 batch_size=self.batch_size,
             )
             left = torch.zeros_like(left)
-            owner = torch.from_numpy(self.encoder.owner).to(start.device)[columns]
             left[:, owner] = start[:, columns] == ABSENT
         return sample(
-            self.denoiser,
+            self.conditional,
             start,
             self.schedule,
             left=left,
@@ -204,16 +222,21 @@ class Model:
         return CoordinateSchedule(max(1, n_steps), self.schedule.orders)
 
     def _stages(
-        self, x: Tensor, n_evaluations: int, max_stderr: float | None, given: Tensor | None
+        self,
+        denoiser: Denoiser,
+        x: Tensor,
+        n_evaluations: int,
+        max_stderr: float | None,
+        given: Tensor | None,
     ) -> list[dict[str, Any]]:
         """Arguments of the path estimator for each of the conditional factors of a row's probability.
 
         Missingness indicators come first. If a value became known before its indicator, no mass would be left for
         "the cell is missing", and the total mass would exceed one.
         """
-        book, schedule = self.denoiser.codebook, self.schedule
+        book, schedule = denoiser.codebook, self.schedule
         indicators = book.leading
-        exact = self.denoiser.exact and not self.denoiser.independent
+        exact = denoiser.exact and not denoiser.independent
         if exact:
             # one column a step, whatever was asked for: only so shares add up to the closed form
             schedule = CoordinateSchedule(len(indicators), schedule.orders)
@@ -258,69 +281,6 @@ class Model:
             "generator": torch.Generator().manual_seed(self.seed),
             "batch_size": self.batch_size,
         }
-
-    def to_state(self) -> State:
-        """Plain JSON data and CPU tensors from which :meth:`from_state` makes an equal model."""
-        parts = {"denoiser": self.denoiser, "marginals": self.marginals}
-        tensors = {
-            f"{part}.{k}": v.detach().cpu().clone()
-            for part, module in parts.items()
-            for k, v in module.state_dict().items()
-        }
-        header = {
-            "schema": self.encoder.to_list(),
-            "schedule": to_config(self.schedule),
-            "denoiser": to_config(self.denoiser),
-            "seed": self.seed,
-            "history": self.history.to_dict("list"),
-            "path_table": self.schedule_table.to_dict("list"),
-            "members": self.members.to_dict("list"),
-            "stopped": self.stopped,
-        }
-        return header, tensors
-
-    @classmethod
-    def from_state(
-        cls,
-        header: dict[str, Any],
-        tensors: dict[str, Tensor],
-        device: torch.device,
-        trusted: Iterable[type] = (),
-    ) -> Model:
-        """The model that :meth:`to_state` wrote; ValueError naming what is wrong if it did not.
-
-        Parameters
-        ----------
-        header, tensors
-            The state.
-        device : torch.device
-        trusted : iterable of type
-            Classes of denoisers and schedules that the state may name besides those of the library.
-        """
-        check_fields(header, HEADER)
-        with building("schema"):
-            encoder = TableEncoder.from_list(header["schema"])
-        with building("schedule"):
-            schedule = schedule_from_config(header["schedule"], trusted)
-            check_schedule(schedule, len(encoder.owner))
-        own, base = within(tensors, "denoiser"), within(tensors, "marginals")
-        with building("denoiser"):
-            codebook = encoder.codebook().to(floating_type(own))
-            with seeded(0, torch.device("cpu")):  # initial weights, which are replaced
-                denoiser = denoiser_from_config(header["denoiser"], codebook, own, trusted)
-        marginals = denoiser_from_config({CLASS: MarginalDenoiser.__name__}, codebook, base)
-        assert isinstance(marginals, MarginalDenoiser)
-        return cls(
-            encoder=encoder,
-            denoiser=denoiser.to(device).eval().requires_grad_(False),
-            marginals=marginals.to(device),
-            schedule=schedule,
-            seed=header["seed"],
-            history=pd.DataFrame(check_table(header["history"], "history")),
-            schedule_table=pd.DataFrame(check_table(header["path_table"], "path_table")),
-            members=pd.DataFrame(check_table(header["members"], "members")),
-            stopped=header["stopped"],
-        )
 
     def try_out(self) -> None:
         """Draw two rows and score them: what is wrong with a file in ways that no check foresees shows in use.

@@ -193,14 +193,14 @@ class ScoringMixin:
         informing = _mask(rows, about, "about")
         if informing is None:
             raise ValueError("about names no column")
-        leading = model.denoiser.codebook.leading & ~informing
+        leading = model.conditional.codebook.leading & ~informing
         if bool((informing | leading).all()):
             raise ValueError("about names all columns: none is left to be informed")
         generator = torch.Generator(model.device).manual_seed(model.seed)
         quadrature = pilot_quadrature(model.marginals, unique, generator)
         with progress_bar(len(unique), "information") as bar:
             nats = pointwise_information(
-                model.denoiser, unique, informing, quadrature, given=leading, n_points=n_points,
+                model.conditional, unique, informing, quadrature, given=leading, n_points=n_points,
                 generator=torch.Generator().manual_seed(model.seed),
                 batch_size=model.batch_size, progress=bar.update,
             ).nats  # fmt: skip
@@ -234,7 +234,7 @@ class ScoringMixin:
         low, high = pilot_quadrature(model.marginals, x, generator).edges[[0, -1]].tolist()
         logsnr = torch.linspace(low, high, n_points, dtype=torch.float64)
         noise = torch.Generator().manual_seed(model.seed)
-        denoisers = model.denoiser, model.marginals
+        denoisers = model.conditional, model.marginals
         own, independent = squared_errors(denoisers, x, logsnr.exp(), generator=noise)
         columns = {
             "logsnr": logsnr,

@@ -1,0 +1,111 @@
+"""A fitted model as plain data and tensors, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from discrete_itd.channel import check_schedule
+from discrete_itd.denoisers import Denoiser, MarginalDenoiser
+from discrete_itd.encoders import TableEncoder
+from discrete_itd.models.model import Model
+from discrete_itd.storage.configs import (
+    CLASS,
+    denoiser_from_config,
+    floating_type,
+    schedule_from_config,
+    to_config,
+    within,
+)
+from discrete_itd.storage.files import State
+from discrete_itd.storage.schema import building, check_fields, check_table
+from discrete_itd.training.loop import seeded
+
+HEADER = {
+    "schema": list,
+    "schedule": dict,
+    "denoiser": dict,
+    "seed": int,
+    "history": dict,
+    "path_table": dict,
+    "members": dict,
+    "stopped": str,
+}
+
+
+def model_state(model: Model) -> State:
+    """Plain JSON data and CPU tensors from which :func:`model_from_state` makes an equal model."""
+    parts = {"denoiser": model.denoiser, "marginals": model.marginals}
+    if model.companion is not None:
+        parts["companion"] = model.companion
+    tensors = {
+        f"{part}.{k}": v.detach().cpu().clone()
+        for part, module in parts.items()
+        for k, v in module.state_dict().items()
+    }
+    header = {
+        "schema": model.encoder.to_list(),
+        "schedule": to_config(model.schedule),
+        **{p: to_config(module) for p, module in parts.items() if p != "marginals"},
+        "seed": model.seed,
+        "history": model.history.to_dict("list"),
+        "path_table": model.schedule_table.to_dict("list"),
+        "members": model.members.to_dict("list"),
+        "stopped": model.stopped,
+    }
+    return header, tensors
+
+
+def model_from_state(
+    header: dict[str, Any],
+    tensors: dict[str, Tensor],
+    device: torch.device,
+    trusted: Iterable[type] = (),
+) -> Model:
+    """The model that :func:`model_state` wrote; ValueError naming what is wrong if it did not.
+
+    Parameters
+    ----------
+    header, tensors
+        The state.
+    device : torch.device
+    trusted : iterable of type
+        Classes of denoisers and schedules that the state may name besides those of the library.
+    """
+    check_fields(header, HEADER)
+    with building("schema"):
+        encoder = TableEncoder.from_list(header["schema"])
+    with building("schedule"):
+        schedule = schedule_from_config(header["schedule"], trusted)
+        check_schedule(schedule, len(encoder.owner))
+    own, base = within(tensors, "denoiser"), within(tensors, "marginals")
+    codebook = encoder.codebook().to(floating_type(own))
+
+    def built(part: str) -> Denoiser:
+        with (
+            building(part),
+            seeded(0, torch.device("cpu")),
+        ):  # initial weights, which are replaced
+            weights = within(tensors, part)
+            made = denoiser_from_config(header[part], codebook, weights, trusted)
+        return made.to(device).eval().requires_grad_(False)
+
+    denoiser = built("denoiser")
+    marginals = denoiser_from_config({CLASS: MarginalDenoiser.__name__}, codebook, base)
+    assert isinstance(marginals, MarginalDenoiser)
+    return Model(
+        encoder=encoder,
+        denoiser=denoiser,
+        marginals=marginals.to(device),
+        schedule=schedule,
+        seed=header["seed"],
+        history=pd.DataFrame(check_table(header["history"], "history")),
+        schedule_table=pd.DataFrame(check_table(header["path_table"], "path_table")),
+        members=pd.DataFrame(check_table(header["members"], "members")),
+        stopped=header["stopped"],
+        companion=built("companion") if "companion" in header else None,
+    )
