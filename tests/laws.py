@@ -24,6 +24,7 @@ from discrete_itd.channel.posterior import (
 )
 from discrete_itd.denoisers import (
     BayesNetDenoiser,
+    CausalDenoiser,
     Denoiser,
     MarginalDenoiser,
     MixtureDenoiser,
@@ -343,11 +344,28 @@ def random_network(book, seed, *, strength=0.6):
     return net.eval().requires_grad_(False)
 
 
+def random_causal(book, seed, *, base="marginals", strength=0.6):
+    """A masked network of random weights in every layer, of a random order; strength 0 is the untrained one."""
+    rng = np.random.default_rng(seed)
+    under = make_denoiser(base, book, seed)
+    order = torch.tensor(rng.permutation(book.n_columns), device=book.device)
+    order = torch.cat([order[book.leading[order]], order[~book.leading[order]]])
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        net = CausalDenoiser(under, order.tolist(), width=16, depth=1).to(book.device)
+        for layer in (net.network.leave, net.network.skip):
+            torch.nn.init.normal_(layer.weight, std=strength)
+            torch.nn.init.normal_(layer.bias, std=strength)
+    return net.to(book.dtype).eval().requires_grad_(False)
+
+
 def make_denoiser(kind, book, seed=0):
     if kind == "network":
         return random_network(book, seed)
     if kind == "blurred":
         return random_network(book, seed).smoothed(0.2)
+    if kind.startswith("causal"):
+        return random_causal(book, seed, base=kind.removeprefix("causal on "))
     if kind == "stranger":
         return Stranger(book, seed)
     if kind == "marginals":

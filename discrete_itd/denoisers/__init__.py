@@ -2,17 +2,20 @@
 
 from discrete_itd.denoisers.base import Denoiser
 from discrete_itd.denoisers.bayes_net import BayesNetDenoiser
+from discrete_itd.denoisers.causal import CausalDenoiser
 from discrete_itd.denoisers.ensemble import EnsembleDenoiser
 from discrete_itd.denoisers.gaussian import GaussianDenoiser
 from discrete_itd.denoisers.marginal import MarginalDenoiser
 from discrete_itd.denoisers.mixture import MixtureDenoiser
 from discrete_itd.denoisers.neural import NeuralDenoiser
 from discrete_itd.denoisers.one_hot import OneHotDenoiser, OneHotGroups
+from discrete_itd.denoisers.row_mixture import RowMixtureDenoiser
 from discrete_itd.denoisers.support import SupportDenoiser
 from discrete_itd.denoisers.tree import TreeDenoiser
 
 __all__ = [
     "BayesNetDenoiser",
+    "CausalDenoiser",
     "Denoiser",
     "EnsembleDenoiser",
     "GaussianDenoiser",
@@ -21,6 +24,7 @@ __all__ = [
     "NeuralDenoiser",
     "OneHotDenoiser",
     "OneHotGroups",
+    "RowMixtureDenoiser",
     "SupportDenoiser",
     "TreeDenoiser",
 ]

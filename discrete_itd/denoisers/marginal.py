@@ -177,6 +177,9 @@ class MarginalDenoiser(Denoiser):
         """Log-probability of rows ``x`` (B, C) in closed form, missing cells left out: (B,), nats."""
         return self.marginals().expand(len(x)).log_prob(x).sum(1)
 
+    def preceding(self, x: Tensor, order: Tensor) -> Posterior:  # noqa: ARG002 - columns are independent
+        return self.marginals().expand(len(x))
+
     def smoothed(self, sd: float) -> MarginalDenoiser:
         mixture = self.mixture.clone()
         mixture[2] += sd**2

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from discrete_itd.channel import Quadrature, State
 from discrete_itd.denoisers.base import HUGE, Denoiser
-from discrete_itd.training.objectives import TrainingLoss
+from discrete_itd.training.objectives import Loss
 
 DRAWS = 4096  # rows times repeats of one validation
 NUMBERS = 1 << 26  # rows times floats of a row's posterior, of one validation
@@ -28,16 +28,16 @@ class Evaluator:
 
     Parameters
     ----------
-    loss : TrainingLoss
+    loss : Loss
     x : Tensor of float64, shape (N, C)
         Held-out rows. Of a wide table only the first ones are used.
     seed : int
         Of the random states.
     """
 
-    def __init__(self, loss: TrainingLoss, x: Tensor, seed: int) -> None:
+    def __init__(self, loss: Loss, x: Tensor, seed: int) -> None:
         self._loss, self._x, self._seed = loss, x, seed
-        self._repeats = max(1, min(8, DRAWS // len(x)))
+        self._repeats = max(1, min(8, DRAWS // len(x))) if loss.repeats else 1
 
     @torch.no_grad()
     def __call__(self, denoiser: Denoiser) -> tuple[float, float]:

@@ -25,7 +25,7 @@ from discrete_itd.training import state as states
 from discrete_itd.training.checkpoint import Checkpoint, describe
 from discrete_itd.training.config import Evaluation, Report, Rollback, TrainingPlan
 from discrete_itd.training.evaluation import Evaluator, mean_and_error, pilot_quadrature
-from discrete_itd.training.objectives import TrainingLoss
+from discrete_itd.training.objectives import ExactLoss, Loss, TrainingLoss
 from discrete_itd.training.state import Average, Batches, Optimizer, RandomStreams
 
 RATE_CUT, SMALLEST_CUT = 0.3, 0.1  # of the learning rate, at each plateau
@@ -160,17 +160,24 @@ class Run:
     def begin(self) -> None:
         """Evaluate the weights that training starts from."""
         x, generator = self.x, self.generator
-        quadrature = pilot_quadrature(self.denoiser, x, generator)
+        noisy = not self.denoiser.closed_form
+        quadrature = pilot_quadrature(self.denoiser, x, generator) if noisy else None
         seed = int(torch.randint(2**31, (1,), generator=generator, device=x.device))
         self.use(quadrature, seed)
         self.evaluate()
         self.keep()
 
-    def use(self, quadrature: Quadrature, seed: int) -> None:
-        """Train and validate on the SNRs of ``quadrature``, validate on the noise of ``seed``."""
-        self.quadrature, self.seed = quadrature, seed
-        self.loss = TrainingLoss(quadrature, self.plan.patterns, balanced=True)
-        self.evaluator = Evaluator(TrainingLoss(quadrature, self.plan.judged), self.x_valid, seed)
+    def use(self, quadrature: Quadrature | None, seed: int) -> None:
+        """Train and validate on the SNRs of ``quadrature``, or on closed forms; validate on the noise of ``seed``."""
+        self.quadrature, self.seed, plan = quadrature, seed, self.plan
+        loss: Loss
+        judge: Loss
+        if quadrature is None:
+            loss, judge = ExactLoss(plan.gaps), ExactLoss()
+        else:
+            loss = TrainingLoss(quadrature, plan.patterns, balanced=True)
+            judge = TrainingLoss(quadrature, plan.judged)
+        self.loss, self.evaluator = loss, Evaluator(judge, self.x_valid, seed)
 
     def finish(self) -> None:
         """Train to the end."""
@@ -309,9 +316,12 @@ class Run:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from what :meth:`state_dict` returned; ValueError or RuntimeError if it makes no sense."""
         state = dict(state)
-        quadrature = Quadrature.from_state_dict(state.pop("quadrature", {}))
+        points = state.pop("quadrature", {})
+        quadrature = None
+        if not self.denoiser.closed_form:
+            quadrature = Quadrature.from_state_dict(points)
         like = self.state_dict()
-        del like["quadrature"]
+        like.pop("quadrature")
         states.check(state, like)
         run = state["run"]
         if not run["next_evaluation"] >= 0:

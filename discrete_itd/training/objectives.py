@@ -17,6 +17,8 @@ Missingness indicators (``codebook.leading``) precede the other columns on every
 the other columns given the indicators. Half of the masked rows price the indicators alone, the other half the other
 columns given the indicators.
 
+A denoiser with a closed form is trained by :class:`ExactLoss` instead.
+
 References
 ----------
 Kong, Brekelmans, Ver Steeg, ICLR 2023, arXiv:2302.03792: eq. (3) of :mod:`discrete_itd.likelihood`.
@@ -26,7 +28,7 @@ Uria, Murray, Larochelle, "A deep and tractable density estimator", ICML 2014, f
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -224,6 +226,16 @@ class ContinuousPath:
         return PATH_STEPS * ((there + back) / 2).index_add(0, self.first, arrival)
 
 
+class Loss(Protocol):
+    """Nats of each row of a batch, of which a training follows the gradient."""
+
+    repeats: bool  # whether the result is random, so that an evaluation averages several
+
+    def nats(self, denoiser: Denoiser, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Nats of each row of ``x`` (B, C): (B,)."""
+        ...
+
+
 class TrainingLoss:
     """Nats of rows in random states: a batch is split between objectives and shown to the denoiser in one call.
 
@@ -242,6 +254,8 @@ class TrainingLoss:
         The objectives in the order of their rows, the noisy ones first, and their shares of a batch; the last one gets
         the rows that are left.
     """
+
+    repeats = True
 
     def __init__(
         self, quadrature: Quadrature, shares: tuple[float, float], *, balanced: bool = False
@@ -316,6 +330,31 @@ class TrainingLoss:
         uniform = torch.rand(x.shape, generator=generator, device=device, dtype=book.dtype)
         quantiles = [stratified(n if o.noisy else 0).clamp_max(1 - 1e-12) for o, n in each]
         return [Draws(*d) for d in zip(coins, shares, uniform.split(sizes), quantiles, strict=True)]
+
+
+class ExactLoss:
+    """Nats of rows by the closed form of the denoiser itself, like (8): a code length without noise.
+
+    Parameters
+    ----------
+    gaps : float
+        Share of the rows of which a random subset of the cells is hidden, so that rows with missing cells are not new
+        to the denoiser. Every size of the subset is equally likely.
+    """
+
+    repeats = False
+
+    def __init__(self, gaps: float = 0.0) -> None:
+        self.gaps = gaps
+
+    def nats(self, denoiser: Denoiser, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Nats of each row of ``x`` (B, C): (B,)."""
+        n = round(self.gaps * len(x))
+        if n:
+            draw = torch.rand(n, x.shape[1] + 1, generator=generator, device=x.device)
+            hidden = draw[:, 1:] < draw[:, :1]
+            x = torch.cat([x[:n].masked_fill(hidden, math.nan), x[n:]])
+        return -denoiser.log_prob(x)
 
 
 def _step_cost(posterior: Posterior, step: State, x: Tensor) -> Tensor:

@@ -1,0 +1,212 @@
+r"""The causal denoiser: a row is scored by one call, its columns one after the other in a fixed order.
+
+The posterior of a column depends on the columns before it in the order and, by Bayes' rule, on the column's own
+evidence. On the coordinate path along the order the terms of (6) are then all read from one call on the known row,
+
+.. math:: \log P(x) = \sum_i \log q_{\sigma_i}(x_{\sigma_i} \mid x_{\sigma_1} \dots x_{\sigma_{i-1}}), \qquad (8)
+
+exactly normalised. Its logits are those of an exact base, which hears the same columns, plus a masked network's answer,
+which is zero at the start. At a state off the path it still answers, and ignores what comes later in the order.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Self
+
+import torch
+from torch import Tensor, nn
+
+from discrete_itd.channel.codebook import Codebook
+from discrete_itd.channel.posterior import CategoricalPosterior, Posterior
+from discrete_itd.channel.state import State
+from discrete_itd.denoisers.base import Config, Denoiser, Tensors, with_codebook
+from discrete_itd.denoisers.features import ColumnFeatures
+from discrete_itd.denoisers.marginal import MarginalDenoiser
+from discrete_itd.denoisers.masked import MaskedMLP
+
+
+class CausalDenoiser(Denoiser):
+    r"""The conditional distributions of an exact base along an order of the columns, corrected by a masked network.
+
+    Parameters
+    ----------
+    base : Denoiser
+        Exact, kept fixed; one that defines ``preceding``. Its continuous and high-cardinality columns, if there are
+        any, must be those of its ``independent_part``.
+    order : sequence of int, length C
+        All columns, the first one first; the leading columns before all others.
+    width, depth, dropout
+        Of the :class:`~discrete_itd.denoisers.masked.MaskedMLP`.
+
+    Raises
+    ------
+    ValueError
+        If ``order`` does not name every column once, or a leading column comes after another one.
+    """
+
+    words: nn.ParameterList
+    order: Tensor
+
+    closed_form = True
+    ancestral = True
+
+    def __init__(
+        self,
+        base: Denoiser,
+        order: Sequence[int],
+        *,
+        width: int = 256,
+        depth: int = 2,
+        dropout: float = 0.2,
+    ) -> None:
+        super().__init__(base.codebook)
+        book, device = self.codebook, self.codebook.device
+        order = [int(j) for j in order]
+        if sorted(order) != list(range(book.n_columns)):
+            raise ValueError(f"order must name each of {book.n_columns} columns once, got {order}")
+        leads = book.leading[order]
+        if bool((leads[1:] & ~leads[:-1]).any()):
+            raise ValueError(f"the leading columns must be the first of the order, got {order}")
+        self.width, self.depth, self.dropout = width, depth, dropout
+        self.base = base.requires_grad_(False)
+        self.register_buffer("order", torch.tensor(order, device=device), persistent=False)
+        self.features = ColumnFeatures(base)
+        self.words = self.features.new_words()
+        self.blur = 0.0
+        rank, self._n_answers = self.order.argsort(), len(self.features.answer_column)
+        answer_rank = rank[self.features.answer_column]
+        if not self._n_answers:  # a table of constants leaves nothing to predict
+            answer_rank = rank.new_tensor([book.n_columns])
+        self.network = MaskedMLP(
+            rank[self.features.feature_column],
+            answer_rank,
+            book.n_columns,
+            width=width,
+            depth=depth,
+            dropout=dropout,
+        )
+
+    def smoothed(self, sd: float) -> CausalDenoiser:
+        """The same denoiser, weights shared, to which continuous values have a Gaussian error of ``sd``."""
+        other = copy.copy(self)
+        other.blur = sd
+        return other
+
+    def config(self) -> dict[str, Any]:
+        sizes = {name: getattr(self, name) for name in ("width", "depth", "dropout")}
+        return {"base": self.base, "order": self.order.tolist(), **sizes}
+
+    @classmethod
+    def from_config(cls, config: Config, codebook: Codebook, tensors: Tensors) -> Self:
+        first = tensors["network.enter.weight"]  # checked before memory is allocated
+        if first.shape[0] != config["width"]:
+            raise ValueError(
+                f"width is {config['width']!r}, but the weights have {tuple(first.shape)}"
+            )
+        blocks = {name.split(".")[2] for name in tensors if name.startswith("network.blocks.")}
+        if len(blocks) != config["depth"]:
+            raise ValueError(
+                f"depth is {config['depth']!r}, but there are weights of {len(blocks)} blocks"
+            )
+        base = with_codebook(config["base"], codebook)
+        return cls(**{**config, "base": base}).to(first.dtype)
+
+    # -- the posterior --------------------------------------------------------------------------
+
+    def forward(self, y: Tensor, snr: Tensor) -> Posterior:
+        alone = self._alone(y, snr)
+        known = torch.isinf(snr)
+        book = self.codebook
+        cells = torch.full(snr.shape, math.nan, dtype=torch.float64, device=snr.device)
+        cells[:, book.finite] = book.levels.argmax(alone.categorical.logits).double()
+        cells[:, book.reals] = y[:, book.real_coords].double()
+        prior = self._prior(alone, snr, cells.masked_fill(~known, math.nan))
+        return prior.update(y, snr)
+
+    def log_factors(self, x: Tensor) -> Tensor:
+        state = State.start(self.codebook, self.codebook.embed(x), ~x.isnan())
+        return self._prior(self._alone(*state), state.snr, x).log_prob(x)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log-probability of rows ``x`` (B, C) by one call (8), missing cells left out: (B,), nats."""
+        return self.log_factors(x).sum(1)
+
+    def _alone(self, y: Tensor, snr: Tensor) -> Posterior:
+        """The posterior of every column from its own evidence, if columns were independent."""
+        book, levels, part = self.codebook, self.codebook.levels, self.base.independent_part
+        evidence = levels.evidence(y[:, : levels.n_coords], snr[:, book.finite])
+        categorical = CategoricalPosterior(levels, self.features.nothing + evidence)
+        if part is None:
+            return Posterior(book, categorical)
+        others = part(y, snr)
+        return Posterior(book, categorical, others.gaussian, others.words)
+
+    def _prior(self, alone: Posterior, snr: Tensor, cells: Tensor) -> Posterior:
+        """The distribution of every column given the columns before it, of which ``cells`` (B, C) are known."""
+        answers = self.network(self.features.describe(alone, snr))[:, : self._n_answers]
+        prior = self.base.preceding(cells, self.order)
+        return self.features.answer(prior, answers, self.words, self.blur)
+
+    # -- drawing --------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def draw(self, n: int, generator: torch.Generator) -> Tensor:
+        book = self.codebook
+        x = torch.full((n, book.n_columns), math.nan, dtype=torch.float64, device=book.device)
+        features = book.known_snr.new_zeros(n, len(self.features.feature_column))
+        words = dict(zip((v.column for v in book.vocabularies), self.words, strict=True))
+        finite = set(book.finite.tolist())
+        prior = self.base.preceding(x, self.order)
+        for j, answers in zip(self.order.tolist(), self.network.steps(features), strict=True):
+            if not self.base.independent:
+                prior = self.base.preceding(x, self.order)
+            column = OneColumn.of(self.features, self.base.independent_part, j)
+            logits = prior.column(j) if j in finite else None
+            own = [words[j]] if j in words else []
+            drawn = column.prior(n, logits, answers, own, self.blur).sample(generator)
+            x[:, j] = drawn[:, 0]
+            features[:, self.features.feature_column == j] = column.describe(drawn)
+        return x
+
+
+class OneColumn(NamedTuple):
+    """A column of a table as a table of its own: its draws cost as little as one column does."""
+
+    marginal: MarginalDenoiser
+    features: ColumnFeatures
+
+    @classmethod
+    def of(cls, features: ColumnFeatures, part: MarginalDenoiser | None, j: int) -> OneColumn:
+        """Column ``j`` of a table with the ``features`` and the independent columns ``part``."""
+        book = features.codebook
+        alone = Codebook([book.columns[j]]).to(book.known_snr)
+        probs, mixture, words = features.nothing.new_zeros(0), None, []
+        if alone.levels.n_points:
+            nothing = CategoricalPosterior(book.levels, features.nothing, normalised=True)
+            probs = Posterior(book, nothing).column(j)[0].exp()
+        if part is not None:
+            mixture = part.mixture[:, book.reals == j] if len(alone.reals) else None
+            known = zip(book.vocabularies, part.log_words, strict=True)
+            words = [w.exp() for v, w in known if v.column == j]
+        marginal = MarginalDenoiser(alone, probs, mixture, words)
+        return cls(marginal, ColumnFeatures(marginal))
+
+    def prior(
+        self, n: int, logits: Tensor | None, answers: Tensor, words: list[Tensor], blur: float
+    ) -> Posterior:
+        """The distribution of the column in ``n`` rows, from the base's logits (n, K) and a network's answers."""
+        start = self.marginal.marginals().expand(n)
+        if logits is not None:
+            levels = self.marginal.codebook.levels
+            start = Posterior(self.marginal.codebook, CategoricalPosterior(levels, logits))
+        return self.features.answer(start, answers, words, blur)
+
+    def describe(self, values: Tensor) -> Tensor:
+        """The features of known values, (n, 1)."""
+        book = self.marginal.codebook
+        known = torch.ones_like(values, dtype=torch.bool)
+        state = State.start(book, book.embed(values), known)
+        return self.features.describe(self.marginal(*state), state.snr)

@@ -1,0 +1,210 @@
+"""What a network hears of every column, and how its answers change an exact prior: the same for all networks.
+
+A column is heard through the posterior that independent columns give it from its own evidence: bounded, and centred and
+scaled by its value when nothing is known. So all features of a column of which nothing is known are zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from discrete_itd.channel.codebook import Codebook
+from discrete_itd.channel.levels import CODE_LENGTH, VERTEX
+from discrete_itd.channel.posterior import (
+    CategoricalPosterior,
+    GaussianPosterior,
+    Posterior,
+    VocabularyPosterior,
+)
+from discrete_itd.denoisers.base import Denoiser
+
+SD = 0.5  # of a continuous column: the unit in which the network shifts means
+MOST_LOG_VARIANCE = 8.0  # by which the network changes a component's variance
+LEAST_SD = 5e-4  # of a component: the density of a value that repeats stays finite
+
+
+class ColumnFeatures(nn.Module):
+    r"""Features of columns for a network, and posteriors from its answers.
+
+    Parameters
+    ----------
+    base : Denoiser
+        Exact. Its continuous and high-cardinality columns, if there are any, must be those of its
+        ``independent_part``: a ``MarginalDenoiser``, itself or its ``fallback``.
+
+    Attributes
+    ----------
+    feature_column : Tensor of int64, shape (F,)
+        The column of each feature.
+    answer_column : Tensor of int64, shape (A,)
+        The column of each answer.
+    nothing : Tensor, shape (1, T), nats
+        Log-probability of every level when nothing is known.
+    sizes : list of int
+        Answers for low-cardinality, continuous and high-cardinality columns.
+
+    Notes
+    -----
+    Of a low-cardinality column a network hears and changes all seen levels but the first, which serves as reference; of
+    a continuous one the weight of every component and the mean, and it changes weights, means and variances; of a
+    high-cardinality column it hears the mean code, and answers with a direction in a space of learned words. Of every
+    column it hears the reliability :math:`\gamma/(1+\gamma)`.
+
+    It moves probability among the *seen* categories only, and a cell that holds an unseen one looks to it like a
+    missing cell. The wide last component of a continuous column is to outliers what the unseen level is to categories.
+
+    Raises
+    ------
+    ValueError
+        If there are such columns and the base has no independent part, or its continuous columns are others.
+    """
+
+    feature_column: Tensor
+    answer_column: Tensor
+    nothing: Tensor
+    _fed: Tensor
+    _centre: Tensor
+    _scale: Tensor
+    _mixture: Tensor
+    _middles: Tensor
+
+    def __init__(self, base: Denoiser) -> None:
+        super().__init__()
+        self.codebook = book = base.codebook
+        levels, marginal = book.levels, base.independent_part
+        if len(book.finite) < book.n_columns and marginal is None:
+            raise ValueError(
+                "continuous and high-cardinality columns of the base must be those of a MarginalDenoiser"
+            )
+        fed = torch.nonzero((levels.level_code > 0) & ~levels.level_unseen).flatten()
+        with torch.no_grad():
+            nothing = base.marginals()
+        probs, mixture = nothing.categorical.probs, nothing.gaussian
+        n_own = None if marginal is None else marginal.mixture.shape[2]
+        if mixture is not None and mixture.means.shape[2] != n_own:
+            raise ValueError("continuous columns of the base must be those of a MarginalDenoiser")
+        seen = levels.sum(probs.masked_fill(levels.level_unseen, 0.0))[0, levels.level_column[fed]]
+        start = probs[0, fed]
+        parts = () if mixture is None else (mixture.log_weight, mixture.means, mixture.var)
+        middles = [q.mean() for q in nothing.words]
+        words = torch.tensor(
+            [v.column for v in book.vocabularies], dtype=torch.int64, device=fed.device
+        ).repeat_interleave(CODE_LENGTH)
+        mixtures = torch.cat(parts) if parts else torch.zeros(3, 0, 1)
+        self.n_narrow = n = mixtures.shape[2] - 1
+        finite, every = book.finite[levels.level_column[fed]], torch.arange(book.n_columns).to(fed)
+        reals = book.reals
+        buffers = {
+            "nothing": nothing.categorical.logits,
+            "_fed": fed,
+            "_centre": start / seen,
+            # a rare category's indicator would be huge in units of its standard deviation
+            "_scale": 1 / (start * (1 - start)).sqrt().clamp_min(0.1),
+            "_mixture": mixtures,
+            "_middles": torch.cat(middles) if middles else torch.zeros(0, CODE_LENGTH),
+            "feature_column": torch.cat([finite, reals.repeat_interleave(n), reals, words, every]),
+            "answer_column": torch.cat([finite, reals.repeat_interleave(3 * n), words]),
+        }
+        for name, tensor in buffers.items():
+            self.register_buffer(name, tensor, persistent=False)
+        self.sizes = [len(fed), len(reals) * n * 3, len(words)]
+
+    def new_words(self) -> nn.ParameterList:
+        """Vectors of the categories of each high-cardinality column, to be learned."""
+        return nn.ParameterList(
+            nn.Parameter(v.codes[: v.n_levels] / VERTEX) for v in self.codebook.vocabularies
+        )
+
+    def describe(self, posterior: Posterior, snr: Tensor) -> Tensor:
+        """Features (B, F) of a posterior at ``snr`` (B, C)."""
+        book, levels = self.codebook, self.codebook.levels
+        reliability = torch.where(torch.isinf(snr), 1.0, snr / (1 + snr))
+        categorical, gaussian = posterior.categorical, posterior.gaussian
+        fed, centre = categorical.probs[:, self._fed], self._centre
+        if levels.any_open:
+            seen = self._seen(categorical)[1].exp()  # (B, C): probability that it was seen
+            reliability = _times(reliability, book.finite, seen)
+            centre = centre * seen[:, levels.level_column[self._fed]]
+        features = [(fed - centre) * self._scale]
+        if gaussian is not None:
+            weight = gaussian.log_weight.exp()
+            narrow = 1 - weight[:, :, -1]  # (B, R): probability that the value is no outlier
+            weight = weight[:, :, :-1]
+            reliability = _times(reliability, book.reals, narrow)
+            prior = torch.softmax(self._mixture[0, :, :-1], 1)
+            middle = (prior * self._mixture[1, :, :-1]).sum(1)  # (R,)
+            features.append((weight - prior * narrow[:, :, None]).flatten(1) * 2)
+            mean = (weight * gaussian.means[:, :, :-1]).sum(2)
+            features.append((mean - middle * narrow) / SD)
+        for q, middle in zip(posterior.words, self._middles, strict=True):
+            # a known category lies on the sphere, an unseen one at its centre
+            unseen = torch.isinf(q.snr) & (q.y.square().sum(1) < VERTEX**2 / 4)
+            features.append((q.mean() - middle).masked_fill(unseen[:, None], 0.0) / VERTEX)
+            column = torch.tensor([q.vocabulary.column], device=snr.device)
+            reliability = _times(reliability, column, (~unseen)[:, None].to(reliability))
+        return torch.cat([*features, reliability], 1)
+
+    def answer(
+        self, prior: Posterior, answers: Tensor, words: Sequence[Tensor], blur: float = 0.0
+    ) -> Posterior:
+        """The posterior that a network's answers make of another.
+
+        Parameters
+        ----------
+        prior : Posterior
+            Of B rows. Its continuous columns are not used: the network's start from the marginal mixtures, and have
+            seen no evidence yet.
+        answers : Tensor, shape (B, A)
+            Zero for no change.
+        words : sequence of Tensor
+            As :meth:`new_words` made them.
+        blur : float
+            Standard deviation of Gaussian noise that is added to continuous values.
+        """
+        levels, categorical = self.codebook.levels, prior.categorical
+        out = answers.split(self.sizes, 1)
+        f = out[0].new_zeros(len(answers), levels.n_points).index_copy(1, self._fed, out[0])
+        if levels.any_open:
+            closed, seen = self._seen(categorical)
+            logits = levels.log_softmax(closed + f)
+            logits = logits + levels.per_level(seen)
+            logits = torch.where(levels.level_unseen, categorical.logits, logits)
+            categorical = CategoricalPosterior(levels, logits, normalised=True)
+        else:
+            categorical = CategoricalPosterior(levels, categorical.logits + f)
+        gaussian = None
+        if len(self.codebook.reals):
+            gaussian = self._mixtures(out[1].unflatten(1, (-1, self.n_narrow, 3)), blur)
+        told = zip(prior.words, out[2].split(CODE_LENGTH, 1), words, strict=False)
+        changed = [
+            VocabularyPosterior(q.vocabulary, q.log_probs, q.y, q.snr, h, u) for q, h, u in told
+        ]
+        return Posterior(self.codebook, categorical, gaussian, changed)
+
+    def _seen(self, categorical: CategoricalPosterior) -> tuple[Tensor, Tensor]:
+        """Logits of the seen levels (B, T), and the log-probability of each column to be seen (B, C)."""
+        levels = self.codebook.levels
+        closed = categorical.logits.masked_fill(levels.level_unseen, -torch.inf)
+        return closed, levels.logsumexp(closed)
+
+    def _mixtures(self, f: Tensor, blur: float) -> GaussianPosterior:
+        """The mixtures that a network proposes in place of the marginal ones: ``f`` (B, R, K - 1, 3)."""
+        log_weight, mean, var = self._mixture[:, :, :-1]  # (R, K - 1)
+        wide = self._mixture[:, None, :, -1:].expand(-1, len(f), -1, -1)
+        change = MOST_LOG_VARIANCE * torch.tanh(f[..., 2] / MOST_LOG_VARIANCE)
+        narrow = (
+            torch.log_softmax(log_weight + f[..., 0], 2) + torch.log1p(-wide[0].exp()),
+            mean + SD * f[..., 1],
+            (var * change.exp()).clamp_min(LEAST_SD**2),
+        )
+        pairs = zip(narrow, wide, strict=True)
+        log_weight, mean, var = (torch.cat(pair, 2) for pair in pairs)
+        return GaussianPosterior(log_weight, mean, var + blur**2)
+
+
+def _times(values: Tensor, columns: Tensor, factor: Tensor) -> Tensor:
+    """``values`` (B, C) with some columns multiplied by ``factor``."""
+    return values.index_copy(1, columns, values[:, columns] * factor)

@@ -1,0 +1,145 @@
+"""A network whose answers about a column depend on the columns before it in a fixed order alone.
+
+Every hidden unit has a degree d: it hears the columns of rank at most d, by way of units of at most its own degree, and
+is heard by answers of a higher rank. So one call gives the answers about all columns, and a row can be drawn column by
+column at the cost of one call, for each unit is computed when the last column that it hears is known.
+
+References
+----------
+Germain, Gregor, Murray, Larochelle, "MADE: masked autoencoder for distribution estimation", ICML 2015,
+arXiv:1502.03509.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class MaskedLinear(nn.Module):
+    """A linear map of which an output hears some of the inputs.
+
+    Parameters
+    ----------
+    heard, hearing : Tensor of int64, shapes (n_in,) and (n_out,)
+        An output hears the inputs of which ``heard`` is at most its ``hearing``.
+    """
+
+    mask: Tensor
+
+    def __init__(self, heard: Tensor, hearing: Tensor) -> None:
+        super().__init__()
+        mask = heard <= hearing[:, None]
+        self.register_buffer("mask", mask, persistent=False)
+        bound = mask.sum(1, keepdim=True).clamp_min(1).float().rsqrt()
+        self.weight = nn.Parameter((2 * torch.rand(mask.shape, device=mask.device) - 1) * bound)
+        self.bias = nn.Parameter(torch.zeros(len(hearing), device=mask.device))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.linear(x, self.weight * self.mask, self.bias)
+
+    def part(self, x: Tensor, rows: slice | Tensor) -> Tensor:
+        """Some of the outputs, from the first ``x.shape[1]`` inputs: the others must not be heard by them."""
+        n = x.shape[1]
+        return functional.linear(x, self.weight[rows, :n] * self.mask[rows, :n], self.bias[rows])
+
+
+class MaskedMLP(nn.Module):
+    """Masked residual blocks between two masked linear maps, and a masked linear map beside them.
+
+    The answers are zero at the start.
+
+    Parameters
+    ----------
+    feature_rank, answer_rank : Tensor of int64, shapes (F,) and (A,)
+        Rank of the column of each feature and answer in the order, from 0 to ``n_ranks`` - 1.
+    n_ranks : int
+        Columns.
+    width : int
+        Hidden units W.
+    depth : int
+        Number of residual blocks.
+    dropout : float
+        Share of hidden units dropped in training.
+    """
+
+    degree: Tensor
+    feature_rank: Tensor
+    answer_rank: Tensor
+
+    def __init__(
+        self,
+        feature_rank: Tensor,
+        answer_rank: Tensor,
+        n_ranks: int,
+        *,
+        width: int,
+        depth: int,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.n_ranks = n_ranks
+        # evenly spread, sorted: units that are computed together lie together
+        degree = torch.arange(width, device=feature_rank.device) * max(1, n_ranks - 1) // width
+        self.register_buffer("degree", degree, persistent=False)
+        self.register_buffer("feature_rank", feature_rank, persistent=False)
+        self.register_buffer("answer_rank", answer_rank, persistent=False)
+        before = answer_rank - 1
+        self.enter = MaskedLinear(feature_rank, degree)
+        self.blocks = nn.ModuleList(
+            nn.ModuleList([MaskedLinear(degree, degree), MaskedLinear(degree, degree)])
+            for _ in range(depth)
+        )
+        self.leave = MaskedLinear(degree, before)
+        self.skip = MaskedLinear(feature_rank, before)
+        for last in (self.leave, self.skip):
+            last.weight.detach().zero_()
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, features: Tensor) -> Tensor:
+        h = self.enter(features)  # (B, W)
+        for first, second in self._pairs():
+            h = h + second(self.dropout(torch.relu(first(torch.relu(h)))))
+        return self.leave(self.dropout(torch.relu(h))) + self.skip(features)
+
+    def _pairs(self) -> Iterator[tuple[MaskedLinear, MaskedLinear]]:
+        for block in self.blocks:
+            assert isinstance(block, nn.ModuleList)
+            first, second = block
+            assert isinstance(first, MaskedLinear)
+            assert isinstance(second, MaskedLinear)
+            yield first, second
+
+    def steps(self, features: Tensor) -> Iterator[Tensor]:
+        """The answers of one rank after the other, of features that are filled in meanwhile.
+
+        Parameters
+        ----------
+        features : Tensor, shape (B, F)
+            Before the answers of rank r are asked for, those of lower ranks must have been written into it.
+
+        Yields
+        ------
+        Tensor, shape (B, A_r)
+            Answers of rank r in the order in which they lie among all answers.
+        """
+        n, width = len(features), len(self.degree)
+        pairs = list(self._pairs())
+        # relu of the input of every linear map between units, filled in from the first unit to the last
+        before = [features.new_zeros(n, width) for _ in range(2 * len(pairs) + 1)]
+        done = 0
+        for rank in range(self.n_ranks):
+            asked = torch.nonzero(self.answer_rank == rank).flatten()
+            yield self.leave.part(before[-1][:, :done], asked) + self.skip.part(features, asked)
+            end = int((self.degree <= rank).sum())
+            these = slice(done, end)
+            h = self.enter.part(features, these)
+            for i, (first, second) in enumerate(pairs):
+                before[2 * i][:, these] = torch.relu(h)
+                before[2 * i + 1][:, these] = torch.relu(first.part(before[2 * i][:, :end], these))
+                h = h + second.part(before[2 * i + 1][:, :end], these)
+            before[-1][:, these] = torch.relu(h)
+            done = end

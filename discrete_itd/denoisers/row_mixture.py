@@ -1,0 +1,161 @@
+r"""Mixtures of rows: several models of whole rows, of which one, chosen at random, made each row.
+
+.. math:: P(x) = \sum_m w_m P_m(x) \qquad (10)
+
+sums to one if each member does. The weights that maximise the likelihood of held-out rows are found by expectation
+maximisation, a convex problem; on these rows the mixture is never worse than its best member.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from discrete_itd.channel.codebook import Codebook
+from discrete_itd.channel.posterior import Posterior
+from discrete_itd.denoisers.base import Config, Denoiser, Tensors, with_codebook
+
+EM_ROUNDS = 500
+LEAST_CHANGE = 1e-7  # nats per row of a round, below which the weights are as good as found
+
+
+class RowMixtureDenoiser(Denoiser):
+    """A mixture of models of whole rows.
+
+    Parameters
+    ----------
+    codebook : Codebook
+    members : sequence of Denoiser
+        Each with a closed form.
+    weights : Tensor or sequence of float, length M
+        Positive, normalised here.
+    main : int
+        The member whose posterior is that of the mixture at every state: one that hears every column.
+
+    Raises
+    ------
+    ValueError
+        If a member has no closed form, or the weights are not positive numbers.
+
+    Notes
+    -----
+    Its posterior is not that of the mixture, which not every member could give: only whole rows, their factors and
+    draws are those of (10).
+    """
+
+    log_weights: Tensor
+
+    closed_form = True
+
+    def __init__(
+        self,
+        codebook: Codebook,
+        members: Sequence[Denoiser],
+        weights: Sequence[float] | Tensor,
+        main: int = 0,
+    ) -> None:
+        super().__init__(codebook)
+        if not all(member.closed_form for member in members):
+            raise ValueError("the members of a mixture of rows must have a closed form")
+        w = torch.as_tensor(weights, dtype=torch.float64, device=codebook.device)
+        if w.shape != (len(members),) or not len(w) or not bool((w > 0).all() & w.isfinite().all()):
+            raise ValueError(f"weights must be {len(members)} positive numbers, got {weights}")
+        if not 0 <= main < len(members):
+            raise ValueError(f"main must be the number of a member, got {main}")
+        self.members, self.main, self.weights = nn.ModuleList(members), main, w.tolist()
+        self.register_buffer("log_weights", torch.log_softmax(w.log(), 0), persistent=False)
+
+    @property
+    def _members(self) -> list[Denoiser]:
+        return [m for m in self.members if isinstance(m, Denoiser)]
+
+    @property
+    def ancestral(self) -> bool:
+        """Whether all members are."""
+        return all(member.ancestral for member in self._members)
+
+    def config(self) -> dict[str, Any]:
+        return {"members": self._members, "weights": self.weights, "main": self.main}
+
+    @classmethod
+    def from_config(cls, config: Config, codebook: Codebook, tensors: Tensors) -> Self:  # noqa: ARG003
+        members = with_codebook(config["members"], codebook)
+        return cls(codebook, members, config["weights"], config["main"])
+
+    def smoothed(self, sd: float) -> RowMixtureDenoiser:
+        members = [member.smoothed(sd) for member in self._members]
+        return RowMixtureDenoiser(self.codebook, members, self.weights, self.main)
+
+    def forward(self, y: Tensor, snr: Tensor) -> Posterior:
+        return self._members[self.main](y, snr)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log-probability (10) of rows ``x`` (B, C), missing cells left out: (B,), nats, float64."""
+        return torch.logsumexp(self.log_joint(x), 1)
+
+    def log_joint(self, x: Tensor) -> Tensor:
+        """Log-probability of rows ``x`` (B, C) together with each member: float64, (B, M), nats."""
+        each = [member.log_prob(x).double() for member in self._members]
+        return torch.stack(each, 1) + self.log_weights
+
+    def log_factors(self, x: Tensor) -> Tensor:
+        r"""Shares of the columns in :meth:`log_prob`.
+
+        Returns
+        -------
+        Tensor, shape (B, C), nats
+            The factors of the members, averaged by the probabilities r of the members given the row. What is left of
+            the log-probability, the divergence :math:`\sum_m r_m \log (r_m / w_m)`, is divided equally among the cells
+            that are not missing.
+        """
+        each = torch.stack([m.log_factors(x).double() for m in self._members], 1)  # (B, M, C)
+        joint = each.sum(2) + self.log_weights
+        r = torch.softmax(joint, 1)
+        mean = (r[:, :, None] * each).sum(1)
+        there = (~x.isnan()).to(mean)
+        left = torch.logsumexp(joint, 1) - mean.sum(1)
+        return mean + (left / there.sum(1).clamp_min(1.0))[:, None] * there
+
+    def draw(self, n: int, generator: torch.Generator) -> Tensor:
+        probs = self.log_weights.exp()
+        which = torch.multinomial(probs, n, replacement=True, generator=generator)
+        out = torch.zeros(n, self.codebook.n_columns, dtype=torch.float64, device=probs.device)
+        for i, member in enumerate(self._members):
+            rows = torch.nonzero(which == i).flatten()
+            if len(rows):
+                out[rows] = member.draw(len(rows), generator)
+        return out
+
+
+@torch.no_grad()
+def fit_weights(log_probs: Tensor, *, least: float = 0.0) -> Tensor:
+    """The weights of (10) that maximise the likelihood of rows.
+
+    Parameters
+    ----------
+    log_probs : Tensor, shape (N, M)
+        Log-probability of each row under each member, nats.
+    least : float
+        Weights below it become zero.
+
+    Returns
+    -------
+    Tensor of float64, shape (M,)
+    """
+    log_probs = log_probs.double()
+    top = log_probs.amax(1, keepdim=True)
+    likelihood = (log_probs - top).exp()
+    w = torch.full_like(likelihood[0], 1 / likelihood.shape[1])
+    before = -torch.inf
+    for _ in range(EM_ROUNDS):
+        total = likelihood @ w
+        nats = float(total.log().mean())
+        if nats - before < LEAST_CHANGE:
+            break
+        before = nats
+        w = w * (likelihood / total[:, None]).mean(0)
+    w = torch.where(w < least, 0.0, w)
+    return w / w.sum()

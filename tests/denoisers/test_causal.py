@@ -1,0 +1,150 @@
+"""The laws of causal denoisers (8): one call is the path, later columns are not heard, probabilities sum to one."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from scipy import stats
+
+from discrete_itd.channel import Codebook, CoordinateSchedule
+from discrete_itd.denoisers import CausalDenoiser
+from discrete_itd.likelihood import path_log_prob
+from discrete_itd.likelihood.sampling import sample
+from tests.laws import (
+    BOOKS,
+    LAW,
+    WIDER_BOOKS,
+    all_rows,
+    make_book,
+    make_denoiser,
+    random_causal,
+    random_rows,
+    real,
+    rounding,
+    seeded_generator,
+    seeds,
+    simplex,
+    wide_tables,
+)
+
+KINDS = ["causal on marginals"]
+
+
+def first_row_differing_in(rows, j, rng, book):
+    """Rows with other cells in the columns ``j``."""
+    other = random_rows(book, len(rows), rng)
+    return torch.where(torch.tensor(j, device=rows.device), other, rows)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@LAW
+@given(columns=wide_tables, seed=seeds)
+def test_one_call_is_the_path_of_as_many_calls_as_columns(device, kind, columns, seed):
+    book = Codebook(columns).to(device)
+    denoiser = make_denoiser(kind, book, seed)
+    x = random_rows(book, 8, np.random.default_rng(seed), missing=0.2)
+    schedule = CoordinateSchedule(book.n_columns, tuple(denoiser.order.tolist()))
+    path = path_log_prob(
+        denoiser, x, schedule, n_paths=1, generator=seeded_generator(0, "cpu"), max_paths=1
+    )
+    close = {"atol": rounding(book.dtype, 10), "rtol": rounding(book.dtype)}
+    torch.testing.assert_close(denoiser.log_prob(x).double(), path.log_prob, **close)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@LAW
+@given(columns=wide_tables, seed=seeds)
+def test_a_column_does_not_hear_later_ones(device, kind, columns, seed):
+    """Bit for bit: neither their values nor whether they are known."""
+    book, rng = Codebook(columns).to(device), np.random.default_rng(seed)
+    denoiser = make_denoiser(kind, book, seed)
+    x = random_rows(book, 8, rng, missing=0.2)
+    rank = denoiser.order.argsort()
+    for i in range(book.n_columns):
+        later = (rank > i).cpu().numpy()
+        changed = first_row_differing_in(x, later, rng, book)
+        heard = denoiser.order[: i + 1]
+        assert torch.equal(
+            denoiser.log_factors(x)[:, heard], denoiser.log_factors(changed)[:, heard]
+        )
+        assert torch.equal(
+            denoiser.log_factors(x.index_fill(1, denoiser.order[i + 1 :], math.nan))[:, heard],
+            denoiser.log_factors(x)[:, heard],
+        )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", BOOKS)
+def test_probabilities_sum_to_one_whatever_is_missing(device, kind, name):
+    book = make_book(name, device)
+    denoiser = make_denoiser(kind, book, 3)
+    rows = all_rows(book)
+    for pattern in range(2**book.n_columns):
+        missing = [j for j in range(book.n_columns) if pattern >> j & 1]
+        shown = rows.index_fill(1, torch.tensor(missing, dtype=torch.int64, device=device), -1.0)
+        shown = shown.unique(dim=0)
+        total = denoiser.log_prob(shown.where(shown >= 0, math.nan)).double().exp().sum()
+        assert float(total) == pytest.approx(1.0, abs=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_density_integrates_to_one(device, seed):
+    book = Codebook([simplex(2), real()]).to(device)
+    denoiser = random_causal(book, seed)
+    grid = torch.linspace(-12, 12, 4001, dtype=torch.float64).tolist()
+    total = denoiser.log_prob(all_rows(book, grid)).double().exp().sum() * (grid[1] - grid[0])
+    assert float(total) == pytest.approx(1.0, abs=1e-3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", [*BOOKS, *WIDER_BOOKS])
+def test_an_untrained_network_is_its_base(device, name, kind):
+    book = make_book(name, device)
+    denoiser = random_causal(book, 1, base=kind.removeprefix("causal on "), strength=0.0)
+    x = random_rows(book, 16, np.random.default_rng(0), missing=0.1)
+    prior = denoiser.base.preceding(x, denoiser.order).log_prob(x)
+    close = {"atol": rounding(book.dtype), "rtol": rounding(book.dtype)}
+    torch.testing.assert_close(denoiser.log_factors(x), prior, **close)
+
+
+@pytest.mark.parametrize("name", ["mixed", "simplex", "line"])
+def test_draws_follow_the_probabilities(device, name):
+    book = make_book(name, device)
+    denoiser = random_causal(book, 2)
+    rows = all_rows(book)
+    drawn = denoiser.draw(20_000, seeded_generator(0, device))
+    radix = torch.tensor([c.n_points for c in book.columns], device=device).cumprod(0)
+    weight = torch.cat([radix.new_ones(1), radix[:-1]]).double()
+    counts = torch.bincount((drawn * weight).sum(1).long(), minlength=len(rows)).double()
+    expected = torch.zeros_like(counts)
+    expected[(rows * weight).sum(1).long()] = denoiser.log_prob(rows).double().exp()
+    expected = expected / expected.sum() * len(drawn)
+    assert stats.chisquare(counts.cpu(), expected.cpu()).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("name", ["all kinds", "only words", "reals and levels", "open"])
+def test_draws_are_those_along_the_path(device, name):
+    """Surprisal of every column, on average over rows drawn at once and over rows drawn by a call for each column."""
+    book = make_book(name, device)
+    denoiser = random_causal(book, 4)
+    drawn = denoiser.draw(4000, seeded_generator(1, device))
+    nothing = torch.full_like(drawn, math.nan)
+    schedule = CoordinateSchedule(book.n_columns, tuple(denoiser.order.tolist()))
+    slowly = sample(denoiser, nothing, schedule, generator=seeded_generator(2, device))
+    for j, c in enumerate(book.columns):
+        assert c.kind == "real" or bool((drawn[:, j] < c.n_levels).all())
+    nats = [-denoiser.log_factors(rows).double() for rows in (drawn, slowly)]
+    error = sum(n.var(0) / len(n) for n in nats).sqrt()
+    assert bool(((nats[0].mean(0) - nats[1].mean(0)).abs() < 4 * error + 1e-9).all())
+
+
+def test_orders_are_checked(device):
+    book = Codebook([simplex(2), simplex(2)], leading=[1]).to(device)
+    base = make_denoiser("marginals", book)
+    with pytest.raises(ValueError, match="name each of 2 columns once"):
+        CausalDenoiser(base, [0, 0])
+    with pytest.raises(ValueError, match="leading columns must be the first"):
+        CausalDenoiser(base, [0, 1])
+    CausalDenoiser(base, [1, 0])
