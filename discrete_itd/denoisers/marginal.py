@@ -56,6 +56,7 @@ class MarginalDenoiser(Denoiser):
 
     exact = True
     independent = True
+    ancestral = True
     log_probs: Tensor
     mixture: Tensor
 
@@ -177,8 +178,20 @@ class MarginalDenoiser(Denoiser):
         """Log-probability of rows ``x`` (B, C) in closed form, missing cells left out: (B,), nats."""
         return self.marginals().expand(len(x)).log_prob(x).sum(1)
 
-    def preceding(self, x: Tensor, order: Tensor) -> Posterior:  # noqa: ARG002 - columns are independent
+    def log_factors(self, x: Tensor) -> Tensor:
+        return self.marginals().expand(len(x)).log_prob(x)
+
+    def preceding(self, x: Tensor, order: Tensor) -> Posterior:  # noqa: ARG002 - other cells say nothing
         return self.marginals().expand(len(x))
+
+    def draw(self, n: int, generator: torch.Generator, *, allowed: Tensor | None = None) -> Tensor:
+        out = self.marginals().expand(n).sample(generator)
+        if allowed is not None:
+            levels = self.codebook.levels
+            logits = self.log_probs.masked_fill(~allowed, -torch.inf).expand(n, -1)
+            codes = CategoricalPosterior(levels, logits).sample(generator, allow_unseen=True)
+            out.index_copy_(1, self.codebook.finite, codes.double())
+        return out
 
     def smoothed(self, sd: float) -> MarginalDenoiser:
         mixture = self.mixture.clone()
