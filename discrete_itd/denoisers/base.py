@@ -299,6 +299,11 @@ class Denoiser(nn.Module):
         """Approximate number of floats computed for a row's posterior, to which time is proportional."""
         return self.codebook.work
 
+    @property
+    def score_work(self) -> int:
+        """Approximate number of floats multiplied for :meth:`log_prob` of a row: by it, candidates are called cheap."""
+        return self.n_parameters
+
     def pilot_rows(self, n_numbers: int) -> int:
         """Rows for a pilot run that may compute ``n_numbers`` floats: at least 32, or 4 with huge posteriors."""
         fewest = 32 if self.codebook.work < HUGE else 4

@@ -166,6 +166,10 @@ class BayesNetDenoiser(Denoiser):
         """Log-probabilities of every column given its parents."""
         return [getattr(self, f"log_table_{j}") for j in range(len(self.parents))]
 
+    @property
+    def score_work(self) -> int:
+        return self.codebook.n_columns
+
     def config(self) -> dict[str, Any]:
         return {"parents": [list(above) for above in self.parents], "fallback": self.fallback}
 

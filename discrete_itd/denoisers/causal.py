@@ -50,7 +50,6 @@ class CausalDenoiser(Denoiser):
     words: nn.ParameterList
     order: Tensor
 
-    closed_form = True
     ancestral = True
 
     def __init__(
@@ -94,6 +93,11 @@ class CausalDenoiser(Denoiser):
         other = copy.copy(self)
         other.blur = sd
         return other
+
+    @property
+    def closed_form(self) -> bool:
+        """True: (8)."""
+        return True
 
     def config(self) -> dict[str, Any]:
         sizes = {name: getattr(self, name) for name in ("width", "depth", "dropout")}
@@ -148,7 +152,7 @@ class CausalDenoiser(Denoiser):
         """The distribution of every column given the columns before it, of which ``cells`` (B, C) are known."""
         answers = self.network(self.features.describe(alone, snr))[:, : self._n_answers]
         prior = self.base.preceding(cells, self.order)
-        return self.features.answer(prior, answers, self.words, self.blur)
+        return self.features.answer(prior, answers, list(self.words), self.blur)
 
     # -- drawing --------------------------------------------------------------------------------
 

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.levels import CODE_LENGTH, VERTEX
 from discrete_itd.channel.posterior import (
     CategoricalPosterior,

@@ -92,6 +92,10 @@ class MarginalDenoiser(Denoiser):
         """Log-probabilities of the categories of each high-cardinality column."""
         return [getattr(self, f"words_{i}") for i in range(self.n_words)]
 
+    @property
+    def score_work(self) -> int:
+        return self.codebook.n_columns
+
     def config(self) -> dict[str, Any]:
         return {}
 
@@ -181,7 +185,7 @@ class MarginalDenoiser(Denoiser):
     def log_factors(self, x: Tensor) -> Tensor:
         return self.marginals().expand(len(x)).log_prob(x)
 
-    def preceding(self, x: Tensor, order: Tensor) -> Posterior:  # noqa: ARG002 - other cells say nothing
+    def preceding(self, x: Tensor, order: Tensor) -> Posterior:
         return self.marginals().expand(len(x))
 
     def draw(self, n: int, generator: torch.Generator, *, allowed: Tensor | None = None) -> Tensor:

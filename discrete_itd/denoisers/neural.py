@@ -85,7 +85,7 @@ class NeuralDenoiser(Denoiser):
         """The posterior given that of the base: networks that share a base need it once."""
         book = self.codebook
         answers = self.network(self.features.describe(base, snr))[:, : self._n_answers]
-        posterior = self.features.answer(base, answers, self.words, self.blur)
+        posterior = self.features.answer(base, answers, list(self.words), self.blur)
         gaussian = posterior.gaussian
         if gaussian is not None:  # the others start from the base, which has heard the evidence
             gaussian = gaussian.update(y[:, book.real_coords], snr[:, book.reals])

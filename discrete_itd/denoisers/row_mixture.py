@@ -48,8 +48,6 @@ class RowMixtureDenoiser(Denoiser):
 
     log_weights: Tensor
 
-    closed_form = True
-
     def __init__(
         self,
         codebook: Codebook,
@@ -76,6 +74,15 @@ class RowMixtureDenoiser(Denoiser):
     def ancestral(self) -> bool:
         """Whether all members are."""
         return all(member.ancestral for member in self._members)
+
+    @property
+    def score_work(self) -> int:
+        return sum(member.score_work for member in self._members)
+
+    @property
+    def closed_form(self) -> bool:
+        """True: (10)."""
+        return True
 
     def config(self) -> dict[str, Any]:
         return {"members": self._members, "weights": self.weights, "main": self.main}

@@ -151,6 +151,10 @@ class TreeDenoiser(Denoiser):
         tables, weights = self.log_tables.exp(), self.log_weights.exp()
         return TreeDenoiser(self.codebook, self.parents, tables, weights, fallback)
 
+    @property
+    def score_work(self) -> int:
+        return self.n_components * self.codebook.n_columns
+
     def config(self) -> dict[str, Any]:
         return {"fallback": self.fallback}
 

@@ -27,6 +27,7 @@ from discrete_itd.training.checkpoint import Checkpoint
 from discrete_itd.training.config import Evaluation, Report, TrainingPlan
 from discrete_itd.training.loop import seeded, train
 
+TRAINING_SHARE = 0.85  # of the time that is left when a network is trained: the choice of a schedule comes after it
 EVALUATION_ROWS = 256  # held-out rows on which a denoiser without closed form is evaluated
 
 Progress = Callable[[float, Evaluation], object]
@@ -146,9 +147,14 @@ class TrainingRows:
         marginals = self.one_hot_groups.marginals(self.marginals, x)
         return TrainingRows(marginals, x, x_valid, self.generator)
 
+    @torch.no_grad()
+    def held_out(self, denoiser: Denoiser) -> Tensor:
+        """Code length of each held-out row in closed form: float64, (N',), nats."""
+        return -denoiser.log_prob(self.x_valid).double()
+
     def held_out_nats(self, denoiser: Denoiser) -> float:
         """Mean code length of the held-out rows in closed form, nats per row."""
-        return -float(denoiser.log_prob(self.x_valid).double().mean())
+        return float(self.held_out(denoiser).mean())
 
     def best(self, candidates: Callable[[TrainingRows], Iterable[Denoiser]]) -> Denoiser:
         """The exact candidate that predicts held-out rows best.
@@ -170,15 +176,15 @@ class TrainingRows:
         Nats per held-out row: in closed form where there is one, else estimated by random orders of the columns (6).
         """
         if denoiser.closed_form:
-            log_prob = denoiser.log_prob(self.x_valid)
+            nats = self.held_out(denoiser)
         else:
-            log_prob = path_log_prob(
+            nats = -path_log_prob(
                 denoiser,
                 self.x_valid[:EVALUATION_ROWS],
                 CoordinateSchedule(self.codebook.n_columns),
                 generator=self.generator,
             ).log_prob
-        return Evaluation(0, 0.0, math.nan, math.nan, *mean_and_error(-log_prob))
+        return Evaluation(0, 0.0, math.nan, math.nan, *mean_and_error(nats))
 
 
 @dataclass
@@ -189,9 +195,12 @@ class SharedRun:
     ----------
     interrupted : bool
         Whether the user has ended a training: no later one makes a step.
+    start : float
+        When the fit began, by ``time.perf_counter``.
     """
 
     interrupted: bool = False
+    start: float = field(default_factory=time.perf_counter)
 
 
 @dataclass
@@ -224,6 +233,8 @@ class FitPlan:
         Contribution and cost of each member of an ensemble.
     companion : Denoiser or None
         What answers questions about some columns given others, if the denoiser hears columns in a fixed order only.
+    candidates : DataFrame or None
+        Nats and costs of the models among which was chosen.
     """
 
     training: TrainingPlan
@@ -237,11 +248,24 @@ class FitPlan:
     learned: bool | None = field(default=None, init=False)
     members: pd.DataFrame | None = field(default=None, init=False)
     companion: Denoiser | None = field(default=None, init=False)
+    candidates: pd.DataFrame | None = field(default=None, init=False)
 
     @property
     def network_seed(self) -> int:
         """The seed of this network."""
         return (self.seed + self.index) % (2**31 - 1)
+
+    @property
+    def time_left(self) -> float:
+        """Seconds until ``max_time`` of the whole fit is over; infinite without one, never below zero."""
+        if self.training.max_time is None:
+            return math.inf
+        return max(0.0, self.training.max_time - (time.perf_counter() - self.run.start))
+
+    def of_networks(self, n: int) -> list[FitPlan]:
+        """A plan for each of ``n`` networks that one recipe trains in the place of one."""
+        first, total = self.index * n, self.n_networks * n
+        return [replace(self, index=first + i, n_networks=total) for i in range(n)]
 
     def of_members(self, recipes: Sequence[Recipe]) -> list[FitPlan]:
         """A plan for each member of an ensemble."""
@@ -251,7 +275,9 @@ class FitPlan:
             for i in range(len(recipes))
         ]
 
-    def train(self, denoiser: Denoiser, rows: TrainingRows) -> Report:
+    def train(
+        self, denoiser: Denoiser, rows: TrainingRows, training: TrainingPlan | None = None
+    ) -> Report:
         """Train a denoiser in place, as :func:`discrete_itd.training.loop.train` does.
 
         Parameters
@@ -259,15 +285,18 @@ class FitPlan:
         denoiser : Denoiser
             On the device of the rows.
         rows : TrainingRows
+        training : TrainingPlan, optional
+            By default that of the plan.
 
         Returns
         -------
         Report
             Also kept as :attr:`report`.
         """
-        training, checkpoint = self.training, self.checkpoint
+        training, checkpoint = training or self.training, self.checkpoint
         if training.max_time is not None:
-            training = replace(training, max_time=training.max_time / self.n_networks)
+            share = TRAINING_SHARE * self.time_left / (self.n_networks - self.index)
+            training = replace(training, max_time=share)
         if self.run.interrupted:  # whoever interrupts one training ends them all
             training, checkpoint = replace(training, max_steps=0), None
         report = train(

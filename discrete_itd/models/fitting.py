@@ -116,6 +116,7 @@ def fit_model(
         ),
         members=members if plan.members is None else plan.members,
         stopped=fitted.report.stopped,
+        candidates=plan.candidates,
         companion=plan.companion,
     )
 

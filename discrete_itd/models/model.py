@@ -50,6 +50,8 @@ class Model:
         Marginal contribution and cost of each member of an ensemble; empty for another denoiser.
     stopped : str
         Why training ended.
+    candidates : DataFrame, optional
+        Nats and costs of the models among which was chosen.
     companion : Denoiser, optional
         What answers questions about some columns given others in place of a denoiser that hears the columns in a fixed
         order only; see :attr:`conditional`.
@@ -64,6 +66,7 @@ class Model:
     schedule_table: pd.DataFrame
     members: pd.DataFrame
     stopped: str
+    candidates: pd.DataFrame | None = None
     companion: Denoiser | None = None
 
     @property

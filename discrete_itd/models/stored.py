@@ -57,6 +57,8 @@ def model_state(model: Model) -> State:
         "members": model.members.to_dict("list"),
         "stopped": model.stopped,
     }
+    if model.candidates is not None:
+        header["candidates"] = model.candidates.to_dict("list")
     return header, tensors
 
 
@@ -107,5 +109,8 @@ def model_from_state(
         schedule_table=pd.DataFrame(check_table(header["path_table"], "path_table")),
         members=pd.DataFrame(check_table(header["members"], "members")),
         stopped=header["stopped"],
+        candidates=pd.DataFrame(check_table(header["candidates"], "candidates"))
+        if "candidates" in header
+        else None,
         companion=built("companion") if "companion" in header else None,
     )

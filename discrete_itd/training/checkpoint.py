@@ -140,9 +140,10 @@ def describe(
     """What identifies a training, as JSON data: digests of the rows, the plan, and the network without its weights."""
     fitted = {name for name, p in denoiser.named_parameters() if p.requires_grad}
     weights = denoiser.state_dict()
+    settings = {**asdict(plan), "max_time": None}  # what is left of it depends on what came before
     frozen = {name: w for name, w in weights.items() if name not in fitted}
     return {
-        "plan": {name: np.asarray(value).tolist() for name, value in asdict(plan).items()},
+        "plan": {name: np.asarray(value).tolist() for name, value in settings.items()},
         "device": {"type": x.device.type},
         "training rows": {"shape": list(x.shape), "digest": digest("", {"": x})},
         "validation rows": {"shape": list(x_valid.shape), "digest": digest("", {"": x_valid})},

@@ -29,7 +29,7 @@ from tests.laws import (
     wide_tables,
 )
 
-KINDS = ["causal on marginals"]
+KINDS = ["causal on marginals", "causal on bayes_net"]
 
 
 def first_row_differing_in(rows, j, rng, book):

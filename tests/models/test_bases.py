@@ -1,11 +1,12 @@
 """Choosing among exact denoisers, and which of them a network corrects."""
 
 import pytest
-from fits import TINY, chain, mixed, noise, plan, training_rows
+from fits import chain, mixed, noise, plan, training_rows
 
-from discrete_itd import recipes
 from discrete_itd.denoisers import TreeDenoiser
+from discrete_itd.models import exact
 from discrete_itd.models.contract import fit_recipe
+from discrete_itd.models.exact import choose_base
 from discrete_itd.recipes import Independent, Mixture, Network, Trees
 
 TREE, MARGINALS = "TreeDenoiser", "MarginalDenoiser"
@@ -16,14 +17,14 @@ TREE, MARGINALS = "TreeDenoiser", "MarginalDenoiser"
 def test_the_tree_is_smoothed_as_held_out_rows_ask():
     rows = training_rows(chain(200))
     tree = Trees().fit(rows, plan())
-    fits = [TreeDenoiser.fit(rows.marginals, rows.x, pseudo_count=a) for a in recipes.PSEUDO_COUNTS]
+    fits = [TreeDenoiser.fit(rows.marginals, rows.x, pseudo_count=a) for a in exact.PSEUDO_COUNTS]
     assert rows.held_out_nats(tree) == min(map(rows.held_out_nats, fits))
     assert Trees().fit(rows, plan()) is tree  # not fitted twice
 
 
 def test_classes_are_as_many_as_held_out_rows_ask(monkeypatch):
-    monkeypatch.setattr(recipes, "FEWEST_CLASSES", 1)
-    monkeypatch.setattr(recipes, "CLASS_FACTOR", 3)
+    monkeypatch.setattr(exact, "FEWEST_CLASSES", 1)
+    monkeypatch.setattr(exact, "CLASS_FACTOR", 3)
     rows = training_rows(chain(400, flip=0.02))
     some = Mixture().fit(rows, plan())
     assert some.n_components in (3, 9, 27)
@@ -56,13 +57,13 @@ def test_independent_columns_have_learned_nothing():
 @pytest.mark.parametrize(("table", "better"), [(chain(300), TREE), (noise(140), MARGINALS)])
 def test_auto_corrects_what_predicts_held_out_rows_best(table, better):
     rows = training_rows(table)
-    base = TINY.choose_base(rows, plan(0))
+    base = choose_base("auto", rows, plan(0))
     assert (base is rows.marginals) == (better == MARGINALS)
     tree = Trees().fit(rows, plan(0))
     assert rows.held_out_nats(base) <= min(map(rows.held_out_nats, (tree, rows.marginals)))
 
 
 def test_a_table_too_wide_for_a_tree_does_without(monkeypatch):
-    monkeypatch.setattr(recipes, "TREE_TABLE", 10)
+    monkeypatch.setattr(exact, "TREE_TABLE", 10)
     rows = training_rows(chain())
-    assert TINY.choose_base(rows, plan(0)) is rows.marginals
+    assert choose_base("auto", rows, plan(0)) is rows.marginals

@@ -1,0 +1,198 @@
+"""Candidates: models of the same rows, compared on the same held-out rows by nats, work per row and time of the fit."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from discrete_itd.denoisers import Denoiser, RowMixtureDenoiser
+from discrete_itd.denoisers.row_mixture import fit_weights
+from discrete_itd.models.contract import FitPlan, Recipe, TrainingRows, fit_recipe
+from discrete_itd.training.config import Report
+
+LEAST_WEIGHT = 0.02  # of a member of a mixture of rows: one with less is not worth its time
+TIMED_ROWS = 1024
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A fitted model and what it costs.
+
+    Parameters
+    ----------
+    label : str
+    denoiser : Denoiser
+        With a closed form.
+    nats : Tensor of float64, shape (N',)
+        Code length of each held-out row.
+    fit_seconds : float
+    report : Report, optional
+        Of its training, if it was trained.
+    members : tuple of Candidate
+        Of a mixture of rows.
+    """
+
+    label: str
+    denoiser: Denoiser
+    nats: Tensor
+    fit_seconds: float
+    report: Report | None = None
+    members: tuple[Candidate, ...] = ()
+
+    @property
+    def mean(self) -> float:
+        """Held-out nats per row."""
+        return float(self.nats.mean())
+
+
+class CandidateLine(NamedTuple):
+    """A line of the table of candidates.
+
+    Attributes
+    ----------
+    candidate : str
+    nats : float
+        Per held-out row, in closed form.
+    behind, stderr : float
+        Nats per row more than the best candidate, and the standard error of this difference over rows.
+    microseconds : float
+        Per row scored on the machine of the fit; only to inform, for ``work`` decides.
+    work : int
+        Approximate number of floats multiplied for a row.
+    fit_seconds : float
+    chosen : bool
+    """
+
+    candidate: str
+    nats: float
+    behind: float
+    stderr: float
+    microseconds: float
+    work: int
+    fit_seconds: float
+    chosen: bool
+
+
+@dataclass
+class CandidateTable:
+    """The one place where candidates are fitted, compared and chosen.
+
+    Parameters
+    ----------
+    rows : TrainingRows
+    """
+
+    rows: TrainingRows
+    candidates: list[Candidate] = field(default_factory=list, init=False)
+    plans: list[FitPlan] = field(default_factory=list, init=False)
+
+    def fit(self, recipe: Recipe, plan: FitPlan) -> None:
+        """Fit one more candidate; TypeError if it has no closed form."""
+        own = plan.of_networks(1)[0]
+        fitted = fit_recipe(recipe, self.rows, own)
+        if not fitted.denoiser.closed_form:
+            raise TypeError(f"{recipe.label}: its denoiser has no closed form")
+        self.plans.append(own)
+        nats = self.rows.held_out(fitted.denoiser)
+        self.candidates.append(
+            Candidate(recipe.label, fitted.denoiser, nats, fitted.seconds, own.report)
+        )
+
+    def mixture(self, among: list[Candidate] | None = None) -> Candidate:
+        """The mixture of rows (10) of the candidates with the weights that fit held-out rows best.
+
+        A single candidate that gets all the weight is returned as it is.
+        """
+        among = self.candidates if among is None else among
+        single = [c for c in among if not c.members]
+        weights = fit_weights(-torch.stack([c.nats for c in single], 1), least=LEAST_WEIGHT)
+        kept = [(c, w) for c, w in zip(single, weights.tolist(), strict=True) if w]
+        if len(kept) == 1:
+            return kept[0][0]
+        parts = tuple(c for c, _ in kept)
+        exact = [i for i, c in enumerate(parts) if c.denoiser.exact] or range(len(parts))
+        denoiser = RowMixtureDenoiser(
+            self.rows.codebook,
+            [c.denoiser for c in parts],
+            [w for _, w in kept],
+            min(exact, key=lambda i: parts[i].mean),
+        )
+        label = " + ".join(c.label for c in parts)
+        seconds = sum(c.fit_seconds for c in parts)
+        reports = [c.report for c in parts if c.report is not None]
+        return Candidate(
+            label,
+            denoiser,
+            self.rows.held_out(denoiser),
+            seconds,
+            reports[0] if reports else None,
+            parts,
+        )
+
+    def add_mixtures(self) -> None:
+        """Add the mixture of the exact candidates, and that of all."""
+        exact = [c for c in self.candidates if c.denoiser.exact]
+        every = self.candidates[:]
+        for among in (exact, every) if len(exact) < len(every) else (every,):
+            self.add(self.mixture(among))
+
+    def add(self, candidate: Candidate) -> Candidate:
+        """Add a mixture, unless it is there; returns it."""
+        for there in self.candidates:
+            if there.label == candidate.label:
+                return there
+        self.candidates.append(candidate)
+        return candidate
+
+    def cheapest(self) -> Candidate:
+        """The candidate of least work within one paired standard error of the best; the first of equals."""
+        best = min(self.candidates, key=lambda c: c.mean)
+        near = [c for c in self.candidates if self._behind(c, best)[0] <= self._behind(c, best)[1]]
+        return min(near or [best], key=lambda c: c.denoiser.score_work)
+
+    def _behind(self, one: Candidate, best: Candidate) -> tuple[float, float]:
+        """Mean difference of two candidates, nats per row, and its standard error over rows."""
+        if one is best:
+            return 0.0, 0.0
+        gap = one.nats - best.nats
+        return float(gap.mean()), float(gap.std() / math.sqrt(len(gap))) if len(gap) > 1 else 0.0
+
+    def settle(self, plan: FitPlan, chosen: Candidate) -> Denoiser:
+        """Tell the plan of a fit what was chosen, and what answers questions that this cannot; returns its denoiser."""
+        best = min(self.candidates, key=lambda c: c.mean)
+        lines = [
+            CandidateLine(
+                c.label,
+                c.mean,
+                *self._behind(c, best),
+                1e6 * seconds_per_row(c.denoiser, self.rows.x_valid),
+                c.denoiser.score_work,
+                c.fit_seconds,
+                c is chosen,
+            )
+            for c in self.candidates
+        ]
+        plan.candidates = pd.DataFrame(lines, columns=pd.Index(CandidateLine._fields))
+        plan.report, plan.learned = chosen.report, chosen.denoiser is not self.rows.marginals
+        if not chosen.denoiser.exact:
+            exact = [c for c in self.candidates if c.denoiser.exact]
+            companions = [p.companion for p in self.plans if p.companion is not None]
+            hearing = [c.denoiser for c in exact] + companions
+            if hearing:
+                plan.companion = min(hearing, key=self.rows.held_out_nats)
+        return chosen.denoiser
+
+
+@torch.no_grad()
+def seconds_per_row(denoiser: Denoiser, x: Tensor) -> float:
+    """Seconds in which a row of a batch is scored in closed form."""
+    rows = x[torch.arange(TIMED_ROWS, device=x.device) % len(x)]
+    start = time.perf_counter()
+    float(denoiser.log_prob(rows).sum())  # waits for a GPU
+    return (time.perf_counter() - start) / len(rows)

@@ -1,0 +1,165 @@
+"""Recipes that combine others or choose among them, and the names of all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from discrete_itd.denoisers import Denoiser
+from discrete_itd.models.candidates import CandidateTable
+from discrete_itd.models.contract import FitPlan, Recipe, TrainingRows
+from discrete_itd.models.exact import BASE_TABLE, EXACT, BayesNet, Independent, Mixture, Trees
+from discrete_itd.models.members import fit_ensemble
+from discrete_itd.models.networks import MOST_ORDERS, Causal, Network
+from discrete_itd.validation import check_integer
+
+MOST_MEMBERS = 64
+
+
+@dataclass(frozen=True)
+class Ensemble(Recipe):
+    """Several denoisers, with weights that depend on how much of a row is known.
+
+    Parameters
+    ----------
+    members : tuple of names or recipes
+        At least one. Networks share the training time equally.
+    """
+
+    members: tuple[Any, ...] = (Network(), Network(), Trees(8), Mixture())
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Ensemble:
+        """The ensemble whose config came back from JSON with a list of members."""
+        return cls(tuple(config["members"]))
+
+    def fit(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
+        return fit_ensemble([recipe(member) for member in self.members], rows, plan)
+
+    def check(self) -> Ensemble:
+        return Ensemble(checked_members(self.members))
+
+
+def checked_members(members: Any) -> tuple[Recipe, ...]:
+    """The recipes of members, each checked; TypeError or ValueError naming the member that is wrong."""
+    if not isinstance(members, list | tuple):
+        raise TypeError(f"members must be a tuple of recipes, got {members!r}")
+    if not 1 <= len(members) <= MOST_MEMBERS:
+        raise ValueError(f"an ensemble has 1 to {MOST_MEMBERS} members, got {len(members)}")
+    made = []
+    for i, member in enumerate(members):
+        try:
+            made.append(recipe(member))
+            if isinstance(made[i], Ensemble | RowMixture):
+                raise ValueError("a member of an ensemble cannot be an ensemble")
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"member {i}: {error}") from None
+    return tuple(made)
+
+
+@dataclass(frozen=True)
+class RowMixture(Recipe):
+    """A mixture of whole rows (10), whose weights are fitted to held-out rows; each member is fitted by itself.
+
+    Parameters
+    ----------
+    members : tuple of names or recipes
+        Each of a denoiser with a closed form. Those that get no weight are left out.
+    """
+
+    members: tuple[Any, ...] = (Causal(2), Mixture(), BayesNet())
+    trains = True
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> RowMixture:
+        """The mixture whose config came back from JSON with a list of members."""
+        return cls(tuple(config["members"]))
+
+    def fit(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
+        recipes = [recipe(member) for member in self.members]
+        table = CandidateTable(rows)
+        for member, own in zip(recipes, plan.of_members(recipes), strict=True):
+            table.fit(member, own)
+        return table.settle(plan, table.add(table.mixture()))
+
+    def check(self) -> RowMixture:
+        return RowMixture(checked_members(self.members))
+
+
+@dataclass(frozen=True)
+class Auto(Recipe):
+    """The cheapest of several models whose held-out nats are within one paired standard error of the best.
+
+    Candidates are the exact models that a network can correct, a mixture of products, a causal network on the best of
+    the first, and mixtures of rows (10) of these. A table with a high-cardinality column gets a :class:`Network`.
+    """
+
+    trains = True
+
+    def fit(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
+        if rows.codebook.vocabularies:
+            return Network().fit(rows, plan)
+        table = CandidateTable(rows)
+        for member in (Independent(), Trees(), BayesNet(BASE_TABLE), Mixture()):
+            table.fit(member, plan)
+        if plan.training.max_steps and plan.time_left:
+            table.fit(Causal(), plan)
+        table.add_mixtures()
+        return table.settle(plan, table.cheapest())
+
+
+@dataclass(frozen=True)
+class Best(Recipe):
+    """The lowest held-out nats for the time allowed: a mixture of rows (10) of exact models and causal networks.
+
+    Parameters
+    ----------
+    n_orders : int
+        Causal networks at most; fewer if ``max_time`` is over before.
+    """
+
+    n_orders: int = 8
+    trains = True
+
+    def fit(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
+        table = CandidateTable(rows)
+        for member in (Independent(), Trees(), Trees(8), BayesNet(), Mixture()):
+            table.fit(member, plan)
+        for own in plan.of_networks(self.n_orders):
+            if plan.time_left:
+                table.fit(Causal(), own)
+        return table.settle(plan, table.add(table.mixture()))
+
+    def check(self) -> Best:
+        check_integer("n_orders", self.n_orders, 1, MOST_ORDERS)
+        return self
+
+
+NAMES: dict[str, Recipe] = {
+    "auto": Auto(),
+    "best": Best(),
+    "network": Network(),
+    "mlp": Network(),
+    "causal": Causal(),
+    "ensemble": Ensemble(),
+    "row_mixture": RowMixture(),
+    **EXACT,
+}
+
+
+def recipe(denoiser: Any) -> Recipe:
+    """The recipe that a name, a recipe or a list of these stands for, checked.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Saying what is wrong with it.
+    """
+    if isinstance(denoiser, str) and denoiser not in NAMES:
+        raise ValueError(f"denoiser must be one of {tuple(NAMES)} or a recipe, got {denoiser!r}")
+    made = NAMES[denoiser] if isinstance(denoiser, str) else denoiser
+    if isinstance(made, list | tuple):
+        made = Ensemble(tuple(made))
+    if isinstance(made, type) or not isinstance(made, Recipe):
+        raise TypeError(f"denoiser must be one of {tuple(NAMES)} or a recipe, got {denoiser!r}")
+    return made.check()

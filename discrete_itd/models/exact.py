@@ -1,0 +1,243 @@
+"""Recipes of exact denoisers, and the base that a network corrects.
+
+One-hot groups (columns with two categories, of which at most one is "on" in a row, like the indicators of one
+categorical column) are found and, in trees, mixtures and Bayesian networks, merged into one categorical column where
+this improves the held-out log-likelihood. A mixture with merged columns leaves continuous columns independent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+
+from discrete_itd.denoisers import (
+    BayesNetDenoiser,
+    Denoiser,
+    MarginalDenoiser,
+    MixtureDenoiser,
+    TreeDenoiser,
+)
+from discrete_itd.denoisers.tree import MOST_LEVELS
+from discrete_itd.models.contract import FitPlan, Recipe, TrainingRows
+from discrete_itd.validation import check_integer
+
+MOST_COMPONENTS = 1 << 14
+PSEUDO_COUNTS = (0.3, 1.0, 3.0, 10.0)  # of a tree, among which held-out rows choose
+FEWEST_CLASSES, CLASS_FACTOR, MOST_CLASSES = 16, 4, 1024  # of a mixture of products, likewise
+# base="auto" fits a tree with at most so many levels and numbers in its tables, and a Bayesian network with at most so
+# many columns and so much work per call, in which it sums its columns out
+TREE_TABLE = 1 << 24
+BASE_TABLE, BASE_COLUMNS, BASE_WORK = 256, 64, 1 << 13
+
+
+@dataclass(frozen=True)
+class Independent(Recipe):
+    """Independent columns: smoothed frequencies, and mixtures of Gaussians for continuous columns."""
+
+    exact = True
+
+    def fit(self, rows: TrainingRows, plan: FitPlan) -> MarginalDenoiser:
+        return rows.marginals
+
+    @property
+    def label(self) -> str:
+        return "independent"
+
+
+@dataclass(frozen=True)
+class Trees(Recipe):
+    """A Chow-Liu tree, or a mixture of trees, over the columns that are not high-cardinality or continuous; exact.
+
+    Parameters
+    ----------
+    n_components : int
+        Number of trees. The pseudo-count of a single tree is chosen by held-out rows.
+    """
+
+    n_components: int = 1
+    exact = True
+
+    def fit(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
+        return rows.once(self, lambda: rows.best(self.candidates))
+
+    def candidates(self, rows: TrainingRows) -> Iterator[Denoiser]:
+        """Trees with different pseudo-counts, or one mixture of trees."""
+        if not len(rows.codebook.finite):
+            yield rows.marginals
+        elif self.n_components == 1:
+            for a in PSEUDO_COUNTS:
+                yield TreeDenoiser.fit(rows.marginals, rows.x, pseudo_count=a)
+        else:
+            yield TreeDenoiser.fit(
+                rows.marginals,
+                rows.x,
+                n_components=min(self.n_components, len(rows.x)),
+                x_valid=rows.x_valid,
+                generator=rows.generator,
+            )
+
+    def check(self) -> Trees:
+        check_integer("n_components", self.n_components, 1, MOST_COMPONENTS)
+        return self
+
+    @property
+    def label(self) -> str:
+        return "tree" if self.n_components == 1 else f"{self.n_components} trees"
+
+
+@dataclass(frozen=True)
+class Mixture(Recipe):
+    """A mixture of products (latent classes); exact.
+
+    Parameters
+    ----------
+    n_components : int, optional
+        Latent classes. By default held-out rows choose among 16, 64, 256 and 1024, as far as there are four rows for
+        each class: larger numbers are tried as long as they improve.
+    """
+
+    n_components: int | None = None
+    exact = True
+
+    def fit(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
+        return rows.once(self, lambda: rows.best(self.candidates))
+
+    def fit_base(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
+        """A mixture in which continuous columns are independent."""
+        if not len(rows.codebook.reals):
+            return self.fit(rows, plan)
+        candidates = partial(self.candidates, with_reals=False)
+        return rows.once((self, "base"), lambda: rows.best(candidates))
+
+    def candidates(
+        self, rows: TrainingRows, *, with_reals: bool = True
+    ) -> Iterator[MixtureDenoiser]:
+        """Mixtures with different numbers of classes.
+
+        Parameters
+        ----------
+        rows : TrainingRows
+        with_reals : bool
+            Whether continuous columns depend on the class.
+        """
+
+        def mixture(n: int) -> MixtureDenoiser:
+            return MixtureDenoiser.fit(
+                rows.marginals,
+                rows.x,
+                n_components=n,
+                x_valid=rows.x_valid,
+                generator=rows.generator,
+                with_reals=with_reals,
+            )
+
+        if self.n_components is not None:
+            yield mixture(self.n_components)
+            return
+        best = rows.held_out_nats(first := mixture(FEWEST_CLASSES))
+        yield first
+        n = FEWEST_CLASSES * CLASS_FACTOR
+        while n <= min(MOST_CLASSES, len(rows.x) // 4):
+            larger = mixture(n)
+            yield larger
+            nats = rows.held_out_nats(larger)
+            if nats >= best:
+                break
+            best, n = nats, n * CLASS_FACTOR
+
+    def check(self) -> Mixture:
+        if self.n_components is not None:
+            check_integer("n_components", self.n_components, 1, MOST_COMPONENTS)
+        return self
+
+    @property
+    def label(self) -> str:
+        return "mixture" if self.n_components is None else f"mixture of {self.n_components}"
+
+
+@dataclass(frozen=True)
+class BayesNet(Recipe):
+    """A Bayesian network found by hill climbing, over the same columns as :class:`Trees`; exact.
+
+    Parameters
+    ----------
+    most_table : int
+        Size (floats) of the largest table that may arise when columns are summed out. A larger one allows more edges
+        and makes evaluations slower.
+    """
+
+    most_table: int = 1024
+    exact = True
+
+    def fit(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
+        return rows.once(self, lambda: rows.best(self.candidates))
+
+    def candidates(self, rows: TrainingRows) -> Iterator[Denoiser]:
+        if not len(rows.codebook.finite):
+            yield rows.marginals
+        else:
+            yield BayesNetDenoiser.fit(
+                rows.marginals, rows.x, x_valid=rows.x_valid, most_table=self.most_table
+            )
+
+    def check(self) -> BayesNet:
+        check_integer("most_table", self.most_table, 1, 1 << 24)
+        return self
+
+    @property
+    def label(self) -> str:
+        return "bayes net"
+
+
+EXACT: dict[str, Recipe] = {
+    "independent": Independent(),
+    "tree": Trees(),
+    "trees": Trees(8),
+    "mixture": Mixture(),
+    "bayes_net": BayesNet(),
+}
+
+
+def exact_base(base: str | Recipe) -> Recipe:
+    """The recipe of an exact denoiser that a network is to correct.
+
+    Raises
+    ------
+    ValueError
+        If there is none of this name, or the recipe makes no exact denoiser.
+    """
+    found = EXACT.get(base) if isinstance(base, str) else base
+    if isinstance(found, type) or not isinstance(found, Recipe) or not found.exact:
+        raise ValueError(f"base must be 'auto' or an exact denoiser, got {base!r}")
+    return found.check()
+
+
+def choose_base(base: str | Recipe, rows: TrainingRows, plan: FitPlan) -> Denoiser:
+    """The exact denoiser that a network corrects.
+
+    Parameters
+    ----------
+    base : name or recipe of an exact denoiser, or "auto"
+        "auto" takes what predicts held-out rows best among independent columns, a tree and, if it is cheap enough, a
+        Bayesian network.
+    rows : TrainingRows
+    plan : FitPlan
+    """
+    if base != "auto":
+        return exact_base(base).fit_base(rows, plan)
+    return min(base_candidates(rows, plan), key=rows.held_out_nats)
+
+
+def base_candidates(rows: TrainingRows, plan: FitPlan) -> list[Denoiser]:
+    """The exact denoisers among which ``base="auto"`` chooses: fitted once, whoever asks."""
+    candidates: list[Denoiser] = [rows.marginals]
+    levels = rows.codebook.levels
+    n_table = levels.n_columns * max(levels.cardinalities, default=1) ** 2
+    if levels.n_columns >= 2 and levels.n_points <= MOST_LEVELS and n_table <= TREE_TABLE:
+        candidates.append(Trees().fit_base(rows, plan))
+        if levels.n_columns <= BASE_COLUMNS:
+            net = BayesNet(BASE_TABLE).fit_base(rows, plan)
+            if getattr(net, "work", 0) <= BASE_WORK:
+                candidates.append(net)
+    return candidates

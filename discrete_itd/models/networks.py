@@ -1,0 +1,185 @@
+"""Recipes of networks that correct an exact base."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import InitVar, dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from discrete_itd.denoisers import CausalDenoiser, Denoiser, NeuralDenoiser
+from discrete_itd.denoisers.row_mixture import RowMixtureDenoiser, fit_weights
+from discrete_itd.models.contract import FitPlan, Recipe, TrainingRows
+from discrete_itd.models.exact import Mixture, choose_base, exact_base
+from discrete_itd.training.config import TrainingPlan
+from discrete_itd.validation import check_integer
+
+MOST_ORDERS = 64
+# of a causal network of default size: its width by the cells of the table, and the epochs of its training
+WIDTHS = ((50_000, 128), (500_000, 256), (math.inf, 512))
+EPOCHS, FEWEST_STEPS = 25, 300
+CAUSAL = {"batch_size": 256, "weight_decay": 0.02, "n_validations": 20, "patience": 3}
+
+
+@dataclass(frozen=True)
+class Network(Recipe):
+    """A neural network that corrects an exact base.
+
+    Parameters
+    ----------
+    architecture : "auto"
+        Deprecated: all networks are residual ones.
+    width, depth : int
+        Hidden units and blocks of the residual network.
+    dropout : float
+        Share of hidden units dropped in training.
+    base : "auto", or the name or recipe of an exact denoiser
+        What the network corrects. "auto" takes what predicts held-out rows best among independent columns, a tree and,
+        if it is cheap enough, a Bayesian network.
+
+    Notes
+    -----
+    A base with many parameters fits its own training rows too well for the network to learn where it errs: mixtures
+    with many classes are better members of an ensemble than bases.
+    """
+
+    architecture: InitVar[str] = "auto"
+    width: int = 256
+    depth: int = 3
+    dropout: float = 0.1
+    base: str | Recipe = "auto"
+    trains = True
+
+    def __post_init__(self, architecture: str) -> None:
+        if architecture == "auto":
+            return
+        if architecture != "mlp":
+            raise ValueError(f"architecture={architecture!r}: all networks are residual ones now")
+        warnings.warn("architecture='mlp' is the only one now: leave it out", FutureWarning, 3)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """A pickled recipe; those of the first release have an architecture, and None for default sizes."""
+        kept = {k: v for k, v in state.items() if k != "architecture" and v is not None}
+        self.__dict__.update({"width": 256, "depth": 3} | kept)
+
+    def fit(self, rows: TrainingRows, plan: FitPlan) -> NeuralDenoiser:
+        """Choose the base, then train."""
+        base = choose_base(self.base, rows, plan)
+        denoiser = NeuralDenoiser(base, width=self.width, depth=self.depth, dropout=self.dropout)
+        report = plan.train(denoiser.to(rows.device), rows)
+        if base is not rows.marginals:
+            # a history begins with independent columns; what the base saves is known in closed form
+            plan.learned = True
+            alone = rows.evaluation(rows.marginals)
+            saved = alone.valid_nats - rows.held_out_nats(base)
+            first = report.history[0].valid_nats + saved
+            report.history.insert(0, alone._replace(valid_nats=first))
+        return denoiser
+
+    def check(self) -> Network:
+        for name, value, least in (("width", self.width, 1), ("depth", self.depth, 0)):
+            check_integer(name, value, least, 1 << 16)
+        check_dropout(self.dropout)
+        if self.base != "auto":
+            exact_base(self.base)
+        return self
+
+    @property
+    def label(self) -> str:
+        return "network"
+
+
+@dataclass(frozen=True)
+class Causal(Recipe):
+    """Masked networks, each of which corrects an exact base along a random order of the columns: one call a score.
+
+    Parameters
+    ----------
+    n_orders : int
+        Networks, each with an order of its own. Several make a mixture of rows (10), whose weights are fitted to
+        held-out rows.
+    width, depth : int
+        Hidden units and blocks of each network. By default the width is 128, 256 or 512, by the number of cells.
+    dropout : float
+        Share of hidden units dropped in training.
+    base : "auto", or the name or recipe of an exact denoiser
+        As of :class:`Network`.
+
+    Notes
+    -----
+    A network hears the columns in its order only. Questions about some columns given others, like imputation, are
+    answered by an exact denoiser of the same rows: the base or, if it predicts held-out rows better, a mixture.
+    """
+
+    n_orders: int = 1
+    width: int | None = None
+    depth: int = 2
+    dropout: float = 0.25
+    base: str | Recipe = "auto"
+    trains = True
+
+    def fit(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
+        base = choose_base(self.base, rows, plan)
+        plan.companion = companion(base, rows, plan)
+        if not base.ancestral:  # it does not say what precedes
+            base = rows.marginals
+        parts = plan.of_networks(self.n_orders)
+        members: list[Denoiser] = [self.train_one(base, rows, part) for part in parts]
+        reports = [part.report for part in parts if part.report is not None]
+        plan.report = reports[0] if reports else None
+        plan.learned = base is not rows.marginals or any(part.learned for part in parts)
+        if len(members) == 1:
+            return members[0]
+        with torch.no_grad():
+            held_out = torch.stack([m.log_prob(rows.x_valid) for m in members], 1)
+        weights = fit_weights(held_out).clamp_min(1e-6)
+        return RowMixtureDenoiser(rows.codebook, members, weights)
+
+    def train_one(self, base: Denoiser, rows: TrainingRows, plan: FitPlan) -> CausalDenoiser:
+        """A network with an order of its own, by the seed of the plan."""
+        n, c = rows.x.shape
+        width = self.width or next(width for most, width in WIDTHS if n * c <= most)
+        generator = torch.Generator().manual_seed(plan.network_seed)
+        order = base.natural_order(generator).tolist()
+        sizes = {"width": width, "depth": self.depth, "dropout": self.dropout}
+        denoiser = CausalDenoiser(base, order, **sizes).to(rows.device)
+        plan.train(denoiser, rows, self.training(plan.training, n))
+        return denoiser.eval()
+
+    def training(self, training: TrainingPlan, n_rows: int) -> TrainingPlan:
+        """The settings of a training on so many rows: masked networks learn in fewer steps than others."""
+        changed: dict[str, Any] = dict(CAUSAL)
+        steps = max(FEWEST_STEPS, EPOCHS * n_rows // changed["batch_size"])
+        return replace(training, max_steps=min(training.max_steps, steps), **changed)
+
+    def check(self) -> Causal:
+        check_integer("n_orders", self.n_orders, 1, MOST_ORDERS)
+        if self.width is not None:
+            check_integer("width", self.width, 1, 1 << 16)
+        check_integer("depth", self.depth, 0, 1 << 16)
+        check_dropout(self.dropout)
+        if self.base != "auto":
+            exact_base(self.base)
+        return self
+
+    @property
+    def label(self) -> str:
+        return "causal" if self.n_orders == 1 else f"causal, {self.n_orders} orders"
+
+
+def companion(base: Denoiser, rows: TrainingRows, plan: FitPlan) -> Denoiser:
+    """The exact denoiser that answers what a causal one cannot: the base, or a mixture that predicts rows better."""
+    if not len(rows.codebook.reals):
+        return base
+    return min(base, Mixture().fit(rows, plan), key=rows.held_out_nats)
+
+
+def check_dropout(value: Any) -> None:
+    """Refuse what is no share of hidden units."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+        raise TypeError(f"dropout must be a number, got {value!r}")
+    if not 0 <= value < 1:
+        raise ValueError(f"dropout must be at least 0 and below 1, got {value!r}")
