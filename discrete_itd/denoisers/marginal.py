@@ -181,7 +181,7 @@ class MarginalDenoiser(Denoiser):
     def log_factors(self, x: Tensor) -> Tensor:
         return self.marginals().expand(len(x)).log_prob(x)
 
-    def preceding(self, x: Tensor, order: Tensor) -> Posterior:  # noqa: ARG002 - other cells say nothing
+    def preceding(self, x: Tensor, order: Tensor) -> Posterior:
         return self.marginals().expand(len(x))
 
     def draw(self, n: int, generator: torch.Generator, *, allowed: Tensor | None = None) -> Tensor:
