@@ -142,9 +142,9 @@ def shares_of_classes(log_weights: Tensor, own: Tensor, orders: Sequence[Tensor]
     return out
 
 
-def both_ways(codebook: Codebook) -> list[Tensor]:
-    """The columns of the table, leading ones first, and the same with the others backwards."""
-    order, n = codebook.leading_first, int(codebook.leading.sum())
+def both_ways(leading: Tensor) -> list[Tensor]:
+    """Columns, of which some are ``leading`` (C,) and come first, in their order, and with the others backwards."""
+    order, n = (~leading).int().argsort(stable=True), int(leading.sum())
     return [order, torch.cat([order[:n], order[n:].flip(0)])]
 
 
