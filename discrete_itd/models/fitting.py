@@ -12,7 +12,7 @@ from torch import Tensor
 
 from discrete_itd.channel import CoordinateSchedule, Schedule
 from discrete_itd.channel.noise import cell_bits
-from discrete_itd.denoisers import MarginalDenoiser
+from discrete_itd.denoisers import Denoiser, MarginalDenoiser
 from discrete_itd.encoders import TableEncoder
 from discrete_itd.likelihood.schedule_search import Candidate, choose_path
 from discrete_itd.models.contract import (
@@ -95,12 +95,12 @@ def fit_model(
         training = replace(training, patterns=PATTERNS[kind], judged=JUDGED[kind])
     plan = FitPlan(training, seed, progress, checkpoint)
     fitted = fit_recipe(denoiser, rows, plan)
-    fitted.denoiser.eval()
+    fitted.denoiser.eval().requires_grad_(False)
     tried: list[Candidate] = []
     if isinstance(schedule, str):
         if progress is not None:
             progress(1.0, fitted.report.history[-1])
-        tried = tried_schedules(fitted, rows, schedule, n_evaluations)
+        tried = tried_schedules(fitted, plan.companion, rows, schedule, n_evaluations)
         schedule = tried[0].schedule
     table = [(c.kind, c.schedule.n_steps, c.n_paths, c.nats, c.stderr) for c in tried]
     members = pd.DataFrame(columns=pd.Index(MemberContribution._fields))
@@ -122,20 +122,20 @@ def fit_model(
 
 
 def tried_schedules(
-    fitted: Fitted, rows: TrainingRows, kind: str, n_evaluations: int
+    fitted: Fitted, companion: Denoiser | None, rows: TrainingRows, kind: str, n_evaluations: int
 ) -> list[Candidate]:
-    """Schedules of a kind ("auto": any) with their held-out nats, the best first."""
+    """Schedules of a kind ("auto": any) with their held-out nats, the best first: of the companion, if there is one."""
     denoiser = fitted.denoiser
     if kind == "auto" and denoiser.closed_form:
         # column by column, in any order, gives the closed form
         schedule = CoordinateSchedule(1 if denoiser.independent else rows.codebook.n_columns)
-        nats = mean_and_error(-denoiser.log_prob(rows.x_valid))
+        nats = mean_and_error(rows.held_out(denoiser))
         return [Candidate("exact", schedule, 1, *nats)]
     return choose_path(
-        denoiser,
+        companion or denoiser,
         rows.x,
         rows.x_valid,
-        pilot_quadrature(denoiser, rows.x, rows.generator),
+        pilot_quadrature(companion or denoiser, rows.x, rows.generator),
         kind="coordinate" if kind == "auto" and not fitted.learned else kind,
         n_evaluations=split_evaluations(n_evaluations, rows.codebook)[2],
         generator=rows.generator,

@@ -337,7 +337,7 @@ def test_gradients_flow_from_every_pattern_into_every_family(device, name, patte
     loss.mean().backward()
     last = net.network.leave[-1]
     assert last.weight.grad.isfinite().all()
-    for part in last.bias.grad.split([n for n in net._sizes if n]):  # levels, reals, words
+    for part in last.bias.grad.split([n for n in net.features.sizes if n]):  # levels, reals, words
         assert part.abs().max() > 1e-6
     for words in net.words:
         assert words.grad.isfinite().all()
