@@ -144,6 +144,17 @@ def test_a_far_number_finds_no_fault_with_the_others():
     assert far[1] > 100
 
 
+def test_a_far_number_bears_no_more_than_its_part_of_the_scarcity():
+    """Without it, the few centres around the other cells are the fault of these alone; log n nats at most."""
+    model, x = density(rows()), rows(30, seed=1, gaps=0.0)
+    x[:, 2] = NAN
+    alone = model.nats(x).sum(1)
+    x[:, 2] = 40.0  # far from all centres
+    taken = alone - model.nats(x)[:, [0, 1, 3, 4]].sum(1)
+    assert (taken > -1e-9).all()
+    assert (taken < math.log(len(model.centres)) / x.shape[1] + 1e-9).all()
+
+
 def test_batches_change_nothing(monkeypatch):
     model, x = density(rows()), rows(30, seed=1)
     whole = model.nats(x)

@@ -18,11 +18,12 @@ from discrete_itd import (
     IsotropicSchedule,
 )
 from discrete_itd.denoisers import MarginalDenoiser
-from discrete_itd.encoders import TableEncoder, categories
+from discrete_itd.encoders import ABSENT, TableEncoder, categories
 from discrete_itd.likelihood.schedule_search import paths_within
 from discrete_itd.models import contract
+from discrete_itd.models import model as model_module
 from discrete_itd.models.fitting import JUDGED, PATTERNS
-from discrete_itd.models.model import split_evaluations
+from discrete_itd.models.model import EFFORT, split_evaluations
 from discrete_itd.recipes import Mixture, Network, Trees
 from discrete_itd.reporting.findings import examine
 from discrete_itd.reporting.page import render
@@ -269,3 +270,34 @@ def test_property_evaluations_of_both_stages_are_those_asked_for(columns, n):
     assert used + second <= max(n, 4)
     assert min(first, second) >= 2
     assert second >= n * (book.n_columns - len(columns)) // book.n_columns - 1
+
+
+@pytest.mark.parametrize("columns", [[], ["a", "size"]])
+def test_property_a_bound_on_the_error_is_shared_and_paid_for(columns, monkeypatch):
+    """The bounds of both stages make up that of their product; paths that only decide count as evaluations, too."""
+    rows = mixed().dropna()
+    rows.loc[rows.index[::5], columns] = None
+    model, stages = fit(rows, TINY, missing="category"), []
+    estimate = model_module.path_log_prob
+
+    def recorded(denoiser, **stage):
+        stages.append(stage)
+        return estimate(denoiser, **stage)
+
+    monkeypatch.setattr(model_module, "path_log_prob", recorded)
+    model.log_prob(rows, max_stderr=1e3)
+    assert len(stages) == 1 + bool(columns)
+    assert sum(s["max_stderr"] ** 2 for s in stages) == pytest.approx(1e6)
+    most = sum(2 * s["max_paths"] * s["schedule"].n_steps for s in stages)
+    assert EFFORT * model.n_evaluations / 2 < most <= EFFORT * model.n_evaluations
+
+
+def test_property_a_cell_is_drawn_if_and_only_if_its_indicator_says_so():
+    rows = mixed()
+    model = fit(rows, TINY, missing="category")
+    n, owner = rows.shape[1], model.encoder_.owner
+    drawn = model.model_.draw(torch.full((200, len(owner)), torch.nan, dtype=torch.float64), 0)
+    absent = drawn[:, n:] == ABSENT
+    assert absent.any(0).all()
+    assert torch.equal(drawn[:, owner[n:]].isnan(), absent)
+    assert not drawn[:, n:].isnan().any()

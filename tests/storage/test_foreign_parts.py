@@ -81,6 +81,8 @@ def test_an_object_is_not_a_class(model, tmp_path):
     model.save(tmp_path / "m")
     with pytest.raises(TypeError, match="must hold classes"):
         DiffusionDensity.load(tmp_path / "m", trusted=[Halves(3)])
+    with pytest.raises(TypeError, match="must be a list of classes, got the class Halves"):
+        DiffusionDensity.load(tmp_path / "m", trusted=Halves)
     with pytest.raises(ValueError, match="expected a Denoiser, got a Shifted"):
         DiffusionDensity.load(tmp_path / "m", trusted=[Halves, type("Shifted", (), {})])
 

@@ -23,7 +23,7 @@ from laws import (
     simplex,
 )
 
-from discrete_itd.channel import IsotropicSchedule, Quadrature
+from discrete_itd.channel import IsotropicSchedule, Quadrature, State
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.noise import RowNoise
 from discrete_itd.channel.posterior import CategoricalPosterior, Posterior
@@ -31,6 +31,7 @@ from discrete_itd.denoisers import Denoiser, MarginalDenoiser, NeuralDenoiser
 from discrete_itd.likelihood import path_log_weights
 from discrete_itd.training import Evaluator, TrainingLoss, pilot_quadrature
 from discrete_itd.training import objectives as objectives_module
+from discrete_itd.training.objectives import ContinuousPath, Draws, Isotropic
 
 
 def correlated_rows(n, seed, device):
@@ -173,6 +174,26 @@ def test_the_loss_of_real_columns_is_the_cost_of_a_path(device, missing, baselin
     mean, stderr = excess(TrainingLoss(quadrature, (1.0, 0.0)), denoiser, rows, truth, device)
     assert mean == pytest.approx(slow.mean().item(), abs=4 * math.hypot(stderr, slow_error))
     assert math.hypot(stderr, slow_error) < 0.06
+
+
+def test_the_noise_of_a_step_cancels_to_first_order(device, generator):
+    """The price is the mean over two steps, and their mean is the step without noise."""
+    book, n = make_book("reals and levels", device), 64
+    rows = random_rows(book, n, np.random.default_rng(0), missing=0.2)
+    points, quadrature = book.embed(rows), Quadrature.logistic(1.0, 1.0, low=-4, high=5).to(device)
+    nothing = torch.zeros(n, dtype=torch.float64, device=device)
+    quantile = (torch.arange(n, dtype=torch.float64, device=device) + 0.5) / n
+    drawn = Draws(nothing[:, None] > 0, nothing, torch.zeros_like(rows), quantile)
+    view = Isotropic(quadrature).show(book, rows, drawn)
+    noise = torch.randn(points.shape, generator=generator, device=device)
+    here = State.start(book, points).increment(book, points, view.snr, noise)
+    net = random_network(book, 1)
+    one, other = ContinuousPath(net, quadrature, here, points, [view], generator).steps
+    plain = here.increment(book, points, here.snr + one.snr, torch.zeros_like(points))
+    torch.testing.assert_close((one.y + other.y) / 2, plain.y)
+    finite = book.per_coord((one.snr > 0) & ~torch.isinf(one.snr))
+    assert finite.any()
+    assert (one.y != other.y)[finite].all()
 
 
 @pytest.mark.parametrize("missing", [0.0, 0.3])

@@ -324,8 +324,16 @@ def test_the_average_forgets_by_its_decay_at_last(decay):
 
 
 def test_a_plateau_goes_on_from_the_best(device, monkeypatch):
-    """Whenever the rate was cut, the next step starts from the weights that validated best, and so does the average."""
+    """Whenever the rate was cut, the next step starts from the weights that validated best, and so does the average.
+
+    They have as many evaluations as the first weights had to become better.
+    """
     honest, last, starts = Run.make_step, [1.0], []
+    plateau, evaluations = Run.plateau, []
+
+    def counted(self):
+        evaluations.append(len(self.report.history))
+        plateau(self)
 
     def make_step(self, share):
         if self.cut < last[0]:
@@ -335,6 +343,7 @@ def test_a_plateau_goes_on_from_the_best(device, monkeypatch):
         last[0] = self.cut
         honest(self, share)
 
+    monkeypatch.setattr(Run, "plateau", counted)
     monkeypatch.setattr(Run, "make_step", make_step)
     _, report = trained(
         device, max_steps=150, n_validations=50, patience=2, learning_rate=0.3, ema=0.1
@@ -342,6 +351,8 @@ def test_a_plateau_goes_on_from_the_best(device, monkeypatch):
     assert not report.rollbacks
     assert starts
     assert all(all(same) for same in starts)
+    assert len(evaluations) > 1
+    assert min(np.diff(evaluations)) >= 2
     valid = [line.valid_nats for line in report.history]
     assert min(valid) < valid[-1]  # there was something to go back from
 
