@@ -373,8 +373,9 @@ class MixtureDenoiser(Denoiser):
         untold = book.vocabularies or (len(book.reals) and not with_reals)
         fallback = marginals if untold else None
 
-        def made(weights: Tensor, probs: Tensor, *gaussians: Tensor) -> MixtureDenoiser:
-            return cls(book, weights, probs, *(gaussians if with_reals else (None, None)), fallback)
+        def made(weights: Tensor, probs: Tensor, mean: Tensor, var: Tensor) -> MixtureDenoiser:
+            own = (mean, var) if with_reals else (None, None)
+            return cls(book, weights, probs, *own, fallback)
 
         return expectation_maximisation(
             made, marginals, x, x_valid, n_components, generator, pseudo_count, n_rounds

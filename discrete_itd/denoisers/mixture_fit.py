@@ -30,7 +30,7 @@ LEAST_GAIN = 1e-3  # nats per row that count as an improvement
 
 
 def expectation_maximisation(
-    made: Callable[..., MixtureDenoiser],
+    made: Callable[[Tensor, Tensor, Tensor, Tensor], MixtureDenoiser],
     marginals: MarginalDenoiser,
     x: Tensor,
     x_valid: Tensor | None,

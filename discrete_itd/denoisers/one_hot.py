@@ -177,6 +177,7 @@ class OneHotDenoiser(Denoiser):
     _implies: Tensor
     _membership: Tensor
     _other_level: Tensor
+    _same: Tensor
 
     def __init__(self, groups: OneHotGroups, inner: Denoiser, fallback: MarginalDenoiser) -> None:
         super().__init__(fallback.codebook)

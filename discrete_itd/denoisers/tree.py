@@ -259,24 +259,25 @@ class TreeDenoiser(Denoiser):
         rank = ranks(order)[book.finite]
         late = rank[self.parents.clamp_min(0)] > rank  # (Z, C)
         by_rank = rank.argsort()
-        alone = self.forest.marginals(self.log_tables)  # (Z, C, K)
+        tables, alone = self.log_tables.exp(), self.forest.marginals(self.log_tables).exp()
         z, c = (torch.arange(n, device=x.device) for n in self.parents.shape)
         at, parts = self.parents.clamp_min(0), []
         for rows in x[:, book.finite].split(self._step):
             missing, codes = rows.isnan(), rows.nan_to_num(0.0).long()
-            told = self.log_tables[z[:, None], c, codes[:, at]]  # (B, Z, C, K)
+            told = tables[z[:, None], c, codes[:, at]]  # (B, Z, C, K)
             none = (missing[:, at] | late) & (self.parents >= 0)
-            told = torch.where(none[..., None], alone, told)
-            if len(z) == 1:
-                parts.append(levels.gather(told[:, 0]))
-                continue
+            if bool(none.any()):
+                told = torch.where(none[..., None], alone, told)
             own = told.gather(3, codes[:, None, :, None].expand(-1, len(z), -1, 1))[..., 0]
-            own = own.masked_fill(missing[:, None], 0.0)[:, :, by_rank]
+            own = own.masked_fill(missing[:, None], 1.0).log()[:, :, by_rank]
             before = torch.cat([torch.zeros_like(own[:, :, :1]), own[:, :, :-1]], 2).cumsum(2)
-            log_class = torch.log_softmax(before + self.log_weights[:, None], 1)
-            log_class = torch.empty_like(log_class).index_copy(2, by_rank, log_class)
-            parts.append(levels.gather(torch.logsumexp(told + log_class[..., None], 1)))
-        return beside_fallback(book, levels.log_softmax(torch.cat(parts)), self.fallback)
+            weight = torch.softmax(before + self.log_weights[:, None], 1)
+            weight = torch.empty_like(weight).index_copy(2, by_rank, weight)
+            prior = (told * weight[..., None]).sum(1) if len(z) > 1 else told[:, 0]
+            parts.append(levels.gather(prior))
+        prior = torch.cat(parts)
+        logits = levels.log_softmax(prior.clamp_min(torch.finfo(prior.dtype).tiny).log())
+        return beside_fallback(book, logits, self.fallback)
 
     def natural_order(self, generator: torch.Generator) -> Tensor:
         """As the base class has it: parents first in one of the trees, drawn at random."""
