@@ -4,6 +4,7 @@ from discrete_itd.denoisers.base import Denoiser
 from discrete_itd.denoisers.bayes_net import BayesNetDenoiser
 from discrete_itd.denoisers.ensemble import EnsembleDenoiser
 from discrete_itd.denoisers.gaussian import GaussianDenoiser
+from discrete_itd.denoisers.kernel import KernelDenoiser
 from discrete_itd.denoisers.marginal import MarginalDenoiser
 from discrete_itd.denoisers.mixture import MixtureDenoiser
 from discrete_itd.denoisers.neural import NeuralDenoiser
@@ -16,6 +17,7 @@ __all__ = [
     "Denoiser",
     "EnsembleDenoiser",
     "GaussianDenoiser",
+    "KernelDenoiser",
     "MarginalDenoiser",
     "MixtureDenoiser",
     "NeuralDenoiser",
