@@ -50,9 +50,15 @@ class GaussianPosterior:
 
     def log_prob(self, values: Tensor) -> Tensor:
         """Log-density at each cell (B, R): (B, R), nats."""
+        return torch.logsumexp(self._log_joint(values), dim=2)
+
+    def shares(self, values: Tensor) -> Tensor:
+        """Probabilities of the components given the cells (B, R): (B, R, K)."""
+        return torch.softmax(self._log_joint(values), 2)
+
+    def _log_joint(self, values: Tensor) -> Tensor:
         z = (values[:, :, None] - self.means).square() / self.var
-        surprisal = 0.5 * (z + torch.log(2 * math.pi * self.var))
-        return torch.logsumexp(self.log_weight - surprisal, dim=2)
+        return self.log_weight - 0.5 * (z + torch.log(2 * math.pi * self.var))
 
     def update(self, y: Tensor, snr: Tensor) -> GaussianPosterior:
         r"""The Bayes update :math:`q \oplus \Delta` by evidence ``y`` and ``snr``, both (B, R)."""

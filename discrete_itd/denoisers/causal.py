@@ -21,7 +21,6 @@ from torch import Tensor, nn
 
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.posterior import CategoricalPosterior, Posterior
-from discrete_itd.channel.state import State
 from discrete_itd.denoisers.base import Config, Denoiser, Tensors, with_codebook
 from discrete_itd.denoisers.features import ColumnFeatures
 from discrete_itd.denoisers.marginal import MarginalDenoiser
@@ -127,12 +126,11 @@ class CausalDenoiser(Denoiser):
         cells = torch.full(snr.shape, math.nan, dtype=torch.float64, device=snr.device)
         cells[:, book.finite] = book.levels.argmax(alone.categorical.logits).double()
         cells[:, book.reals] = y[:, book.real_coords].double()
-        prior = self._prior(alone, snr, cells.masked_fill(~known, math.nan))
-        return prior.update(y, snr)
+        features = self.features.describe(alone, snr)
+        return self._prior(features, cells.masked_fill(~known, math.nan)).update(y, snr)
 
     def log_factors(self, x: Tensor) -> Tensor:
-        state = State.start(self.codebook, self.codebook.embed(x), ~x.isnan())
-        return self._prior(self._alone(*state), state.snr, x).log_prob(x)
+        return self._prior(self.features.describe_cells(x), x).log_prob(x)
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-probability of rows ``x`` (B, C) by one call (8), missing cells left out: (B,), nats."""
@@ -148,9 +146,9 @@ class CausalDenoiser(Denoiser):
         others = part(y, snr)
         return Posterior(book, categorical, others.gaussian, others.words)
 
-    def _prior(self, alone: Posterior, snr: Tensor, cells: Tensor) -> Posterior:
+    def _prior(self, features: Tensor, cells: Tensor) -> Posterior:
         """The distribution of every column given the columns before it, of which ``cells`` (B, C) are known."""
-        answers = self.network(self.features.describe(alone, snr))[:, : self._n_answers]
+        answers = self.network(features)[:, : self._n_answers]
         prior = self.base.preceding(cells, self.order)
         return self.features.answer(prior, answers, list(self.words), self.blur)
 
@@ -210,7 +208,4 @@ class OneColumn(NamedTuple):
 
     def describe(self, values: Tensor) -> Tensor:
         """The features of known values, (n, 1)."""
-        book = self.marginal.codebook
-        known = torch.ones_like(values, dtype=torch.bool)
-        state = State.start(book, book.embed(values), known)
-        return self.features.describe(self.marginal(*state), state.snr)
+        return self.features.describe_cells(values)

@@ -19,6 +19,7 @@ from discrete_itd.channel.posterior import (
     VocabularyPosterior,
 )
 from discrete_itd.denoisers.base import Denoiser
+from discrete_itd.denoisers.counts import indicators
 
 SD = 0.5  # of a continuous column: the unit in which the network shifts means
 MOST_LOG_VARIANCE = 8.0  # by which the network changes a component's variance
@@ -144,6 +145,38 @@ class ColumnFeatures(nn.Module):
             features.append((q.mean() - middle).masked_fill(unseen[:, None], 0.0) / VERTEX)
             column = torch.tensor([q.vocabulary.column], device=snr.device)
             reliability = _times(reliability, column, (~unseen)[:, None].to(reliability))
+        return torch.cat([*features, reliability], 1)
+
+    def describe_cells(self, x: Tensor) -> Tensor:
+        """Features (B, F) of rows ``x`` (B, C) whose cells are known, or missing where NaN.
+
+        The same as :meth:`describe` of the posterior there, without computing it.
+        """
+        book, levels = self.codebook, self.codebook.levels
+        there = ~x.isnan()
+        cells = x[:, book.finite].nan_to_num(0.0).long()
+        sizes = torch.tensor([c.n_levels for c in levels.columns], device=x.device)
+        seen = (there[:, book.finite] & (cells < sizes)).to(book.dtype)
+        fed = indicators(book, x)[:, self._fed]
+        centre = self._centre * seen[:, levels.level_column[self._fed]]
+        reliability = there.to(book.dtype).index_copy(1, book.finite, seen)
+        features = [(fed - centre) * self._scale]
+        if len(book.reals):
+            values, known = x[:, book.reals].to(book.dtype), there[:, book.reals].to(book.dtype)
+            log_weight, mean, var = self._mixture  # (R, K)
+            own = GaussianPosterior(log_weight[None], mean[None], var[None], normalised=True)
+            weight = own.shares(values.nan_to_num(0.0)) * known[:, :, None]
+            narrow = known - weight[:, :, -1]
+            prior = torch.softmax(log_weight[:, :-1], 1)
+            middle = (prior * mean[:, :-1]).sum(1)
+            features.append((weight[:, :, :-1] - prior * narrow[:, :, None]).flatten(1) * 2)
+            features.append((values.nan_to_num(0.0) - middle) * narrow / SD)
+            reliability = reliability.index_copy(1, book.reals, narrow)
+        for v, middle in zip(book.vocabularies, self._middles, strict=True):
+            code = x[:, v.column].nan_to_num(0.0).long()
+            seen = there[:, v.column] & (code < v.n_levels)
+            features.append((v.codes[code] - middle) * seen[:, None] / VERTEX)
+            reliability[:, v.column] = seen.to(book.dtype)
         return torch.cat([*features, reliability], 1)
 
     def answer(

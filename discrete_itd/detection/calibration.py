@@ -13,7 +13,7 @@ from sklearn.frozen import FrozenEstimator
 
 from discrete_itd.detection import thresholds
 from discrete_itd.detection.conformal import Scores, lowered
-from discrete_itd.detection.kernel import KernelDensity
+from discrete_itd.detection.kernel import outlyingness
 from discrete_itd.detection.scoring import Scorer
 from discrete_itd.detection.thresholds import Threshold
 from discrete_itd.encoders.rows import Rows
@@ -85,7 +85,7 @@ def trim(
     independent.fit(rows)
     generator = torch.Generator().manual_seed(seed)
     x, base = independent.rows(rows).x, independent.model_.marginals
-    outlying = KernelDensity.outlyingness(base, x, generator).cpu().numpy()
+    outlying = outlyingness(base, x, generator).cpu().numpy()
     n_kept = max(2, len(train) - round(share * len(train)))
     kept = np.sort(train[np.argsort(outlying, kind="stable")[:n_kept]])
     return kept, np.setdiff1d(train, kept)

@@ -84,7 +84,7 @@ class Conditionals:
 
     @cached_property
     def _model(self) -> Posterior:
-        denoiser, states = self.scorer.denoiser, self._distinct[0]
+        denoiser, states = self.scorer.conditional, self._distinct[0]
         book = denoiser.codebook
         return denoiser(*State.start(book, book.embed(states), ~states.isnan()))
 
@@ -221,7 +221,7 @@ class CellAssessment(NamedTuple):
 
 def _batches(scorer: Scorer, x: Tensor, what: str) -> Iterator[Tensor]:
     """Batches of rows whose posteriors fit into memory in full, under a progress bar."""
-    most = BATCH_WORK // scorer.denoiser.codebook.work
+    most = BATCH_WORK // scorer.conditional.codebook.work
     step = max(1, min(scorer.density.model_.batch_size, most))
     if scorer.kernel is not None:
         step = min(step, scorer.kernel.batch)
@@ -325,7 +325,7 @@ def _indicator_levels(scorer: Scorer, rows: Tensor, own: list[int]) -> Tensor | 
     """Log-probabilities of present and missing given the other indicators, if missingness is modelled."""
     if len(own) == 1:
         return None
-    known = rows.masked_fill(~scorer.denoiser.codebook.leading, math.nan)
+    known = rows.masked_fill(~scorer.conditional.codebook.leading, math.nan)
     known[:, own[1]] = math.nan
     return Conditionals(scorer, known).levels(own[1])
 
@@ -349,7 +349,7 @@ def pairwise_changes(scorer: Scorer, x: Tensor) -> Iterator[np.ndarray]:
 @torch.no_grad()
 def _pairwise_batch(scorer: Scorer, x: Tensor) -> np.ndarray:
     encoder = scorer.density.encoder_
-    leading = scorer.denoiser.codebook.leading
+    leading = scorer.conditional.codebook.leading
     owner = torch.from_numpy(encoder.owner).to(x.device)
     out = torch.zeros(len(x), encoder.n_columns, encoder.n_columns).to(x)
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from discrete_itd.channel.posterior import GaussianPosterior
-from discrete_itd.detection.kernel import KernelDensity
+from discrete_itd.denoisers import KernelDenoiser
 from discrete_itd.encoders import Bins, Column, Continuous
 
 INTERVAL = 0.8  # probability of the reported interval of a number
@@ -195,40 +195,31 @@ class KernelConditionals:
 
     Parameters
     ----------
-    kernel : KernelDensity
+    kernel : KernelDenoiser
     known : Tensor of float64, shape (U, C')
     """
 
-    kernel: KernelDensity
+    kernel: KernelDenoiser
     known: Tensor
 
     @cached_property
     def log_weights(self) -> Tensor:
         """Logarithm of the posterior weight of each centre, (U, n)."""
-        return torch.log_softmax(self.kernel.log_kernels(self.known), 1)
+        parts = self.known.split(self.kernel.batch)
+        log_kernels = torch.cat([self.kernel.kernels.log_kernels(rows) for rows in parts])
+        return torch.log_softmax(log_kernels, 1)
 
     @cached_property
     def logits(self) -> Tensor:
         """Log-probabilities of all levels of the columns with few levels, (U, T)."""
-        kernel, layout = self.kernel, self.kernel.base.codebook.levels
-        weights = self.log_weights.exp()
-        lam, prior = kernel.widths.other, kernel.marginals.categorical.probs.double()  # (1, T)
-        gone = kernel.centres[:, kernel.base.codebook.finite].isnan().double()  # (n, F)
-        mass = weights @ kernel.centre_levels  # of centres at each level
-        missing = layout.per_level(weights @ gone)  # of centres without it
-        present = 1 - missing
-        probs = (1 - lam) * mass + (lam * present + missing) * prior
-        for _, log_kernel, where in kernel.line_kernels:
-            probs[:, where] = (
-                mass[:, where] @ log_kernel.exp().T + missing[:, where] * prior[:, where]
-            )
-        return probs.clamp_min(0.0).log()
+        kernels, weights = self.kernel.kernels, self.log_weights.exp()
+        return kernels.levels_given(*kernels.centres.by_level(weights)).log()
 
     def column(self, j: int) -> Tensor:
         """Log-probabilities of the categories of high-cardinality column j, (U, K)."""
         lam, weights = self.kernel.widths.other, self.log_weights.exp()
-        prior = self.kernel.marginals.column(j).double().exp()  # (1, K)
-        cells = self.kernel.centres[:, j]
+        prior = self.kernel.kernels.marginals.column(j).double().exp()  # (1, K)
+        cells = self.kernel.kernels.centres.cells[:, j]
         there = ~cells.isnan()
         mass = weights.new_zeros(len(self.known), prior.shape[1])
         mass.index_add_(1, cells[there].long(), weights[:, there])
@@ -251,14 +242,12 @@ class KernelConditionals:
     def _log_kernel(self, j: int, z: Tensor) -> Tensor:
         """Log-density at points z (G,) around each centre, or of the marginal where the centre's cell is missing."""
         kernel = self.kernel
-        centres, sd = kernel.centres[:, j], kernel.widths.real
+        centres, sd = kernel.kernels.centres.cells[:, j], kernel.widths.real
         near = -0.5 * ((z[:, None] - centres) / sd) ** 2 - math.log(sd * math.sqrt(2 * math.pi))
         missing = centres.isnan()
         if not bool(missing.any()):
             return near
-        nothing = z.new_full((len(z), self.known.shape[1]), math.nan)
-        nothing[:, j] = z
-        alone = kernel.marginals.expand(len(z)).log_prob(nothing).double()[:, j]
+        alone = kernel.kernels.log_marginal(z, j)
         return torch.where(missing, alone[:, None], near)
 
 

@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from discrete_itd.channel.posterior import Posterior
-from discrete_itd.denoisers import Denoiser
-from discrete_itd.detection.kernel import KernelDensity, Widths
+from discrete_itd.denoisers import Denoiser, KernelDenoiser
+from discrete_itd.detection.kernel import kernel_nats
 from discrete_itd.encoders import Column
 from discrete_itd.encoders.rows import Rows
 from discrete_itd.estimators import DiffusionDensity
+from discrete_itd.likelihood import in_blocks
 from discrete_itd.models.model import Model
 from discrete_itd.progress import progress_bar
 
@@ -45,17 +46,19 @@ class Scorer:
         standardised units (the standard deviation of a column is 1/2).
     floor : ndarray, shape (C,)
         Lower bound of each column's nats in the model's part; minus infinity for none.
-    kernel : KernelDensity, optional
+    kernel : KernelDenoiser, optional
     """
 
     density: DiffusionDensity
     weight: float
     smoothing_sd: float
     floor: np.ndarray
-    kernel: KernelDensity | None = None
+    kernel: KernelDenoiser | None = None
     _known: WeakKeyDictionary[Rows, tuple[Model, int, pd.DataFrame]] = field(
         default_factory=WeakKeyDictionary, init=False, repr=False, compare=False
     )
+    # the model that was smoothed, and the result
+    _smooth: dict[str, Model] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @classmethod
     def plain(cls, density: DiffusionDensity) -> Scorer:
@@ -88,7 +91,7 @@ class Scorer:
         if train is None:
             return scorer
         generator = torch.Generator().manual_seed(seed)
-        kernel = KernelDensity.fit(density.model_.marginals, train.x, generator)
+        kernel = KernelDenoiser.fit(density.model_.marginals, train.x, generator)
         return replace(scorer, weight=0.5, kernel=kernel)
 
     # -- scores ---------------------------------------------------------------------------------
@@ -104,24 +107,36 @@ class Scorer:
 
     def score(self, rows: Rows) -> np.ndarray:
         """Minus the row sums of :meth:`nats`, faster: float64, shape (N,); higher is more typical."""
-        nats = self.weight * self._model_nats(rows).to_numpy().sum(1)
+        score = self.weight * self._model_score(rows)
         if self.weight < 1:
             volume = np.where(rows.x.isnan().cpu().numpy(), 0.0, rows.log_volume).sum(1)
-            nats = nats + (1 - self.weight) * (self._other_nats(rows, by_cell=False) - volume)
-        return -nats
+            score = score + (1 - self.weight) * (volume - self._other_nats(rows, by_cell=False))
+        return score
 
+    @torch.no_grad()
     def _other_nats(self, rows: Rows, *, by_cell: bool) -> np.ndarray:
         """Code lengths of the simpler member for encoded cells, (N, C'), or rows, (N,)."""
-        x = rows.unique
+        x, kernel = rows.unique, self.kernel
         with progress_bar(len(x), "compare") as bar:
-            if self.kernel is None:
+            if kernel is None:
                 nats = -self.marginals.expand(len(x)).log_prob(x).double()
                 nats = nats if by_cell else nats.sum(1)
             elif by_cell:
-                nats = self.kernel.nats(x, progress=bar.update)
+                nats = kernel_nats(kernel, x, progress=bar.update)
             else:
-                nats = -self.kernel.log_prob(x, progress=bar.update)
+                parts = [x.new_zeros(0)]
+                for part in in_blocks(kernel.log_prob, x, batch_size=kernel.batch):
+                    parts.append(-part.double())
+                    bar.update(len(part))
+                nats = torch.cat(parts)
         return nats.cpu().numpy()[rows.inverse]
+
+    def _model_score(self, rows: Rows) -> np.ndarray:
+        """Minus the row sums of the model's part, (N,): its log-probability where there is no floor."""
+        if np.isneginf(self.floor).all() and self.denoiser.closed_form:
+            return self._smoothed.score_samples(rows)
+        # the path of a row is the same in both, so that the shares are its log-probability at no more cost
+        return -self._model_nats(rows).to_numpy().sum(1)
 
     def _model_nats(self, rows: Rows) -> pd.DataFrame:
         """The model's part, (N, C), computed once for the same Rows unless the density has changed since."""
@@ -151,15 +166,32 @@ class Scorer:
         """The density as it is now, with continuous values smoothed."""
         density = self.density
         if self.smoothing_sd:
-            model = density.model_
             density = copy.copy(density)
-            density.model_ = replace(model, denoiser=model.denoiser.smoothed(self.smoothing_sd))
+            density.model_ = self.model
         return density
 
     @property
+    def model(self) -> Model:
+        """The density's model as it is now, with continuous values smoothed."""
+        model = self.density.model_
+        if not self.smoothing_sd:
+            return model
+        if self._smooth.get("of") is not model:
+            denoiser = model.denoiser.smoothed(self.smoothing_sd)
+            companion = model.companion and model.companion.smoothed(self.smoothing_sd)
+            smooth = replace(model, denoiser=denoiser, companion=companion)
+            self._smooth.update(of=model, to=smooth)
+        return self._smooth["to"]
+
+    @property
     def denoiser(self) -> Denoiser:
-        """The model's denoiser, with continuous values smoothed."""
-        return self._smoothed.denoiser_
+        """What scores rows, with continuous values smoothed."""
+        return self.model.denoiser
+
+    @property
+    def conditional(self) -> Denoiser:
+        """What answers questions about some cells given others, with continuous values smoothed."""
+        return self.model.conditional
 
     @cached_property
     def marginals(self) -> Posterior:
@@ -191,7 +223,7 @@ class Scorer:
         LookupError, ValueError
             If the tensors are malformed.
         """
-        schema, owner = density.encoder_.schema, density.encoder_.owner
+        schema = density.encoder_.schema
         floor = tensors["floor"].numpy().astype(float)
         if floor.shape != (len(schema),) or not (floor < np.inf).all():
             raise ValueError(f"its floor is malformed, of shape {floor.shape}")
@@ -202,12 +234,8 @@ class Scorer:
         if "kernel.centres" not in tensors:
             return scorer
         centres, widths = tensors["kernel.centres"].double(), tensors["kernel.widths"].tolist()
-        if centres.ndim != 2 or centres.shape[1] != len(owner) or not len(centres):
-            raise ValueError(f"its kernel has centres of shape {tuple(centres.shape)}")
-        if len(widths) != 3 or not all(0 < w < math.inf for w in widths) or widths[2] >= 1:
-            raise ValueError(f"its kernel has widths {widths}")
         base, centres = density.model_.marginals, centres.to(density.device_)
-        return replace(scorer, kernel=KernelDensity(base, centres, Widths(*widths)))
+        return replace(scorer, kernel=KernelDenoiser(base, centres, widths))
 
 
 def scorer_of(model: DiffusionDensity | Scorer) -> Scorer:

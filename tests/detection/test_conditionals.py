@@ -7,10 +7,10 @@ import torch
 from sklearn.frozen import FrozenEstimator
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
-from discrete_itd.denoisers import MarginalDenoiser
+from discrete_itd.denoisers import KernelDenoiser, MarginalDenoiser
+from discrete_itd.denoisers.kernel_products import Widths
 from discrete_itd.detection.conditionals import Conditionals
 from discrete_itd.detection.distributions import KernelConditionals
-from discrete_itd.detection.kernel import KernelDensity, Widths
 from discrete_itd.detection.scoring import Scorer
 
 N = 240
@@ -145,7 +145,7 @@ def kernel_density(table, widths, **settings):
     rows = density.rows(table)
     base = density.model_.marginals
     assert isinstance(base, MarginalDenoiser)
-    return density, KernelDensity(base, rows.x[:50], widths), rows
+    return density, KernelDenoiser(base, rows.x[:50], widths), rows
 
 
 @pytest.mark.parametrize("kind", ["ordinal", "mixed"])

@@ -17,6 +17,7 @@ from sklearn.utils.estimator_checks import estimator_checks_generator, parametri
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
 from discrete_itd.denoisers import MarginalDenoiser, NeuralDenoiser
+from discrete_itd.detection.kernel import kernel_nats
 from discrete_itd.detection.scoring import Scorer
 from discrete_itd.detection.thresholds import Threshold
 from discrete_itd.encoders import TableEncoder
@@ -246,7 +247,7 @@ def test_numbers_are_scored_by_distances_too(fitted_mixed):
     assert ordinary > odd + 3
     kernel, by_model = fitted_mixed._scorer.kernel, fitted_mixed._scorer.density
     rows = by_model.rows(far)
-    theirs = kernel.nats(rows.x).numpy() - rows.log_volume
+    theirs = kernel_nats(kernel, rows.x).numpy() - rows.log_volume
     ours = by_model.explain(far).clip(lower=fitted_mixed._scorer.floor, axis=1)
     # the scorer smooths values with noise of a tenth of a deviation, which matters little here
     assert np.allclose(fitted_mixed.explain(far), (theirs + ours) / 2, rtol=1e-3)

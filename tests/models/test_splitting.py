@@ -9,7 +9,7 @@ from laws import LAW, seeds
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
 from discrete_itd.datasets import load_bayesian_network
-from discrete_itd.detection.kernel import KernelDensity
+from discrete_itd.denoisers import KernelDenoiser
 from discrete_itd.models.splitting import copies, equal_values, hold_out
 from discrete_itd.recipes import Network
 
@@ -176,7 +176,7 @@ def test_copies_do_not_sharpen_a_kernel():
     import torch
 
     widths = [
-        KernelDensity.fit(
+        KernelDenoiser.fit(
             model.model_.marginals, x.repeat(n, 1), torch.Generator().manual_seed(0)
         ).widths
         for n in (1, 3)
