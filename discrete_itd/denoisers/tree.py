@@ -259,15 +259,15 @@ class TreeDenoiser(Denoiser):
         rank = ranks(order)[book.finite]
         late = rank[self.parents.clamp_min(0)] > rank  # (Z, C)
         by_rank = rank.argsort()
-        tables, alone = self.log_tables.exp(), self.forest.marginals(self.log_tables).exp()
+        alone = self.forest.marginals(self.log_tables)[:, :, None]
+        # one more row of each table, for where nothing is known of the parent
+        tables, none = torch.cat([self.log_tables, alone], 2).exp(), self.log_tables.shape[2]
         z, c = (torch.arange(n, device=x.device) for n in self.parents.shape)
         at, parts = self.parents.clamp_min(0), []
         for rows in x[:, book.finite].split(self._step):
             missing, codes = rows.isnan(), rows.nan_to_num(0.0).long()
-            told = tables[z[:, None], c, codes[:, at]]  # (B, Z, C, K)
-            none = (missing[:, at] | late) & (self.parents >= 0)
-            if bool(none.any()):
-                told = torch.where(none[..., None], alone, told)
+            up = codes[:, at].masked_fill(missing[:, at] | late, none)
+            told = tables[z[:, None], c, up]  # (B, Z, C, K)
             own = told.gather(3, codes[:, None, :, None].expand(-1, len(z), -1, 1))[..., 0]
             own = own.masked_fill(missing[:, None], 1.0).log()[:, :, by_rank]
             before = torch.cat([torch.zeros_like(own[:, :, :1]), own[:, :, :-1]], 2).cumsum(2)
