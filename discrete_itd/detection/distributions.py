@@ -207,7 +207,7 @@ class KernelConditionals:
         """Logarithm of the posterior weight of each centre, (U, n)."""
         parts = self.known.split(self.kernel.batch)
         log_kernels = torch.cat([self.kernel.kernels.log_kernels(rows) for rows in parts])
-        return torch.log_softmax(log_kernels, 1)
+        return torch.log_softmax(log_kernels.double(), 1)
 
     @cached_property
     def logits(self) -> Tensor:
