@@ -144,12 +144,13 @@ class Denoiser(nn.Module):
         Returns
         -------
         Tensor, shape (B, C), nats
-            :math:`\log P(x_j \mid x_i, i \text{ before } j)` in an order of the denoiser's choice, with the leading
-            columns first; zero where a cell is missing. Rows sum to the log-probability.
+            :math:`\log P(x_j \mid x_i, i \text{ before } j)` in an order of the denoiser's choice, or the mean over a
+            few of them; zero where a cell is missing. Rows sum to the log-probability.
 
         Notes
         -----
-        By default C log-probabilities, each with one more column. Where they cost less together, define this method.
+        By default C log-probabilities, each with one more column, the leading columns first. Where they cost less
+        together, define this method.
         """
         out = x.new_zeros(x.shape)
         seen, before = torch.full_like(x, torch.nan), x.new_zeros(len(x))
@@ -159,7 +160,7 @@ class Denoiser(nn.Module):
             out[:, j], before = after - before, after
         return out.masked_fill(x.isnan(), 0.0)
 
-    def draw(self, n: int, generator: torch.Generator) -> Tensor:
+    def draw(self, n: int, generator: torch.Generator, *, allowed: Tensor | None = None) -> Tensor:
         """Rows drawn from the distribution of :meth:`log_prob`, at about the cost of their scores.
 
         Only an ``ancestral`` denoiser draws rows by itself.
@@ -169,11 +170,14 @@ class Denoiser(nn.Module):
         n : int
         generator : torch.Generator
             On the device of the denoiser.
+        allowed : Tensor of bool, shape (T,), optional
+            Levels of low-cardinality columns that may be drawn, at least one of each; by default all but those of
+            unseen categories. Each conditional distribution on the way is normalised without the others.
 
         Returns
         -------
         Tensor of float64, shape (n, C)
-            No cell is missing, and the level of unseen categories is never drawn.
+            No cell is missing.
         """
         raise NotImplementedError(f"{type(self).__name__} does not draw rows by itself")
 

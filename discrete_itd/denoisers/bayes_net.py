@@ -26,6 +26,17 @@ from torch import Tensor
 
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.levels import KNOWN_NATS
+from discrete_itd.channel.posterior import Posterior
+from discrete_itd.denoisers.ancestral import (
+    beside_fallback,
+    cumulative,
+    drawable,
+    factors_beside,
+    factors_by_difference,
+    inverse_cdf,
+    parents_first_order,
+    ranks,
+)
 from discrete_itd.denoisers.base import (
     Config,
     Denoiser,
@@ -83,6 +94,11 @@ class BayesNetDenoiser(Denoiser):
     """
 
     exact = True
+    ancestral = True
+    _stride: Tensor
+    _first: Tensor
+    _all_numbers: Tensor
+    _marginal: Tensor
 
     def __init__(
         self,
@@ -111,6 +127,39 @@ class BayesNetDenoiser(Denoiser):
         self.order, self.largest, self.work = elimination(self.parents, sizes)
         if self.largest > LARGEST:
             raise ValueError(f"summing columns out takes a table of {self.largest} numbers")
+        self._make_places()
+
+    def _make_places(self) -> None:
+        """Where the tables' rows lie among all their numbers: :meth:`_numbers`."""
+        sizes, device = self.codebook.levels.cardinalities, self.codebook.device
+        stride = torch.zeros(len(sizes), len(sizes), dtype=torch.int64)
+        for j, above in enumerate(self.parents):
+            for i, p in enumerate(above):
+                stride[p, j] = math.prod(sizes[k] for k in (*above[i + 1 :], j))
+        first = torch.tensor([0, *(t.numel() for t in self.log_tables)]).cumsum(0)[:-1]
+        self.register_buffer("_stride", stride.to(device), persistent=False)
+        self.register_buffer("_first", first.to(device), persistent=False)
+        # filled at first use, for by then the tables of a file are loaded
+        for name in ("_all_numbers", "_marginal"):
+            empty = self.codebook.known_snr.new_zeros(0)
+            self.register_buffer(name, empty, persistent=False)
+
+    @torch.no_grad()
+    def _numbers(self) -> Tensor:
+        """All tables one after the other: log-probabilities."""
+        if not len(self._all_numbers) and self.parents:
+            with torch.inference_mode(False):
+                self._all_numbers = torch.cat([t.flatten() for t in self.log_tables])
+        return self._all_numbers
+
+    @torch.no_grad()
+    def _alone(self) -> Tensor:
+        """Every column's distribution where nothing is known: log-probabilities, (T,)."""
+        if not len(self._marginal) and self.parents:
+            with torch.inference_mode(False):
+                nothing = torch.zeros_like(self.codebook.levels.level_value[None])
+                self._marginal = self.codebook.levels.log_softmax(self.infer(nothing)[1])[0]
+        return self._marginal
 
     @property
     def log_tables(self) -> list[Tensor]:
@@ -159,14 +208,20 @@ class BayesNetDenoiser(Denoiser):
         log_mass = log_mass.detach() + top.sum((1, 2))
         return log_mass, q.clamp_min(torch.finfo(q.dtype).tiny).log()
 
-    def _log_mass(self, ell: Tensor) -> Tensor:
-        """Log-probability of evidence (C, K, B): (B,). Of every column some category has evidence above -inf."""
+    def _log_mass(self, ell: Tensor, columns: frozenset[int] | None = None) -> Tensor:
+        """Log-probability of evidence (C, K, B): (B,). Of every column some category has evidence above -inf.
+
+        Only ``columns`` are taken, if given: with each one its parents.
+        """
         factors: list[tuple[tuple[int, ...], Tensor]] = []
+        order = [j for j in self.order if columns is None or j in columns]
         for j, (above, table) in enumerate(zip(self.parents, self.log_tables, strict=True)):
+            if columns is not None and j not in columns:
+                continue
             factors.append(((*above, j), table[..., None]))
             factors.append(((j,), ell[j, : table.shape[-1]]))
         log_mass = ell.new_zeros(ell.shape[2])
-        for j in self.order:
+        for j in order:
             mine = [f for f in factors if j in f[0]]
             factors = [f for f in factors if j not in f[0]]
             scope = (j, *sorted({i for f in mine for i in f[0]} - {j}))
@@ -184,22 +239,82 @@ class BayesNetDenoiser(Denoiser):
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-probability of rows ``x`` (B, C) in closed form, missing cells left out: (B,), nats."""
-        book, levels = self.codebook, self.codebook.levels
-        cells = x[:, book.finite]
-        out = torch.zeros(len(x), dtype=book.dtype, device=x.device)
-        whole = ~cells.isnan().any(1)
-        rows = cells[whole].long()
-        total = out[whole]
-        for j, (above, table) in enumerate(zip(self.parents, self.log_tables, strict=True)):
-            total = total + table[tuple(rows[:, p] for p in (*above, j))]
-        out[whole] = total
-        gaps = filled(torch.nonzero(~whole).flatten())
-        codes = torch.arange(levels.widest, device=x.device)[:, None]
+        own, unsure = self._looked_up(x)
+        out, book = own.sum(1), self.codebook
+        gaps = filled(torch.nonzero(unsure.any(1)).flatten())
         for part in gaps.split(self._step) if len(gaps) else ():
-            some = cells[part].T[:, None]  # (C, 1, B)
-            may_be = (some == codes) | some.isnan()
-            out[part] = self._log_mass(torch.where(may_be, 0.0, -torch.inf).to(out))
+            out[part] = self._summed_out(x[part][:, book.finite], range(len(self.parents)))
         return out + fallback_log_prob(self.fallback, x, book.finite)
+
+    def _summed_out(self, cells: Tensor, columns: Sequence[int]) -> Tensor:
+        """Log-probability of rows of some columns and all their ancestors, (B, C): (B,)."""
+        codes = torch.arange(self.codebook.levels.widest, device=cells.device)[:, None]
+        some = cells.T[:, None]  # (C, 1, B)
+        may_be = (some == codes) | some.isnan()
+        evidence = torch.where(may_be, 0.0, -torch.inf).to(self.codebook.known_snr)
+        return self._log_mass(evidence, frozenset(columns))
+
+    def _rows_of_tables(self, cells: Tensor) -> tuple[Tensor, Tensor]:
+        """Where each column's distribution given its parents begins among :meth:`_numbers`, and if one is missing."""
+        stride, missing = self._stride, cells.isnan()
+        # whole numbers, which doubles hold exactly, unlike other floats; a GPU has no product of integers
+        at = (cells.nan_to_num(0.0) @ stride.double()).long() + self._first
+        return at, (missing.double() @ (stride > 0).double()) > 0
+
+    def _looked_up(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-probability of every low-cardinality cell given its parents, and where one of them is missing: (B, C).
+
+        A missing cell below which nothing is seen needs no sum: 0 and no such place.
+        """
+        cells = x[:, self.codebook.finite]
+        at, unsure = self._rows_of_tables(cells)
+        own = self._numbers()[at + cells.nan_to_num(0.0).long()]
+        return own.masked_fill(cells.isnan(), 0.0), unsure & ~cells.isnan()
+
+    def log_factors(self, x: Tensor) -> Tensor:
+        """As the base class has it: in an order with parents first, in which most factors are numbers of the tables.
+
+        Given its parents, a column depends on no other column before it. Where a parent is missing, the factor is a
+        difference of two log-probabilities.
+        """
+        own, unsure = self._looked_up(x)
+        if bool(unsure.any()):
+            cells = x[:, self.codebook.finite]
+
+            def log_prob(some: Tensor, columns: Sequence[int]) -> Tensor:
+                return torch.cat([self._summed_out(c, columns) for c in some.split(self._step)])
+
+            order = parents_first(self.parents)
+            told = factors_by_difference(cells, unsure, order, log_prob).to(own)
+            own = torch.where(unsure, told, own)
+        return factors_beside(x, own, self.fallback)
+
+    def preceding(self, x: Tensor, order: Tensor) -> Posterior:
+        """As the base class has it: given its parents if all are known and come first, else a column's marginal."""
+        book, levels = self.codebook, self.codebook.levels
+        rank = ranks(order)[book.finite]
+        late = ((self._stride > 0) & (rank[:, None] > rank)).any(0)
+        at, unsure = self._rows_of_tables(x[:, book.finite])
+        told = self._numbers()[at[:, levels.level_column] + levels.level_code]
+        alone = (unsure | late)[:, levels.level_column]
+        logits = torch.where(alone, self._alone(), told)
+        return beside_fallback(book, logits, self.fallback)
+
+    def natural_order(self, generator: torch.Generator) -> Tensor:
+        return parents_first_order(self.codebook, self.parents, generator)
+
+    def draw(self, n: int, generator: torch.Generator, *, allowed: Tensor | None = None) -> Tensor:
+        book, levels = self.codebook, self.codebook.levels
+        may_be = levels.spread(drawable(levels, allowed)[None], fill=False)[0]  # (C, K)
+        codes = torch.zeros(n, levels.n_columns, dtype=torch.int64, device=book.device)
+        for j in parents_first(self.parents):
+            table = self.log_tables[j]
+            cdf = cumulative(table, may_be[j, : table.shape[-1]])
+            above = tuple(codes[:, p] for p in self.parents[j])
+            codes[:, j] = inverse_cdf(cdf[above] if above else cdf.expand(n, -1), generator)
+        if self.fallback is None:
+            return codes.double()
+        return self.fallback.draw(n, generator).index_copy(1, book.finite, codes.double())
 
     @classmethod
     @torch.no_grad()

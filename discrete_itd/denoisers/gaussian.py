@@ -49,6 +49,7 @@ class GaussianDenoiser(Denoiser):
     """
 
     exact = True
+    ancestral = True
     mean0: Tensor
     directions: Tensor
     variances: Tensor
@@ -148,6 +149,47 @@ class GaussianDenoiser(Denoiser):
             self.mean0[at], self.covariance()[at][:, at], validate_args=False
         )
         return inside.log_prob(row[at])
+
+    def _in_order(self, x: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and variance of every column given the known cells before it: (B, C), in double.
+
+        Rows with the same cells missing share the variances, and one pass over the columns.
+        """
+        mean, var = torch.empty_like(x), torch.empty_like(x)
+        ways, way = (~x.isnan()).unique(dim=0, return_inverse=True)
+        for i, there in enumerate(ways.tolist()):
+            rows = torch.nonzero(way == i).flatten()
+            now, covariance = self.mean0.repeat(len(rows), 1), self.covariance()
+            for j in order.tolist():
+                own = covariance[j, j].clamp_min(1 / REAL_KNOWN_SNR)
+                mean[rows, j], var[rows, j] = now[:, j], own
+                if there[j]:
+                    told = covariance[j] / own
+                    now = now + (x[rows, j] - now[:, j])[:, None] * told
+                    covariance = covariance - torch.outer(covariance[j], told)
+        return mean, var
+
+    def preceding(self, x: Tensor, order: Tensor) -> Posterior:
+        """As the base class has it, exactly; rows with other cells missing take passes of their own."""
+        book, like = self.codebook, self.codebook.known_snr
+        mean, var = (t.to(like)[:, :, None] for t in self._in_order(x, order))
+        gaussian = GaussianPosterior(torch.zeros_like(mean), mean, var)
+        return Posterior(
+            book, CategoricalPosterior(book.levels, like.new_zeros(len(x), 0)), gaussian
+        )
+
+    def log_factors(self, x: Tensor) -> Tensor:
+        mean, var = self._in_order(x, self.codebook.leading_first)
+        out = -0.5 * ((x - mean).square() / var + (2 * math.pi * var).log())
+        return out.masked_fill(x.isnan(), 0.0)
+
+    def draw(self, n: int, generator: torch.Generator, *, allowed: Tensor | None = None) -> Tensor:
+        like, v = self.mean0, self.directions
+        shape = (n, len(like))
+        xi = torch.randn(shape, generator=generator, device=like.device, dtype=like.dtype)
+        within = xi @ v
+        beyond = self.residual.sqrt() * (xi - within @ v.T)
+        return like + beyond + (within * self.variances.sqrt()) @ v.T
 
     def infer(self, evidence: Tensor) -> tuple[Tensor, Tensor]:
         return evidence.new_zeros(len(evidence)), evidence

@@ -56,6 +56,7 @@ class MarginalDenoiser(Denoiser):
 
     exact = True
     independent = True
+    ancestral = True
     log_probs: Tensor
     mixture: Tensor
 
@@ -176,6 +177,21 @@ class MarginalDenoiser(Denoiser):
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-probability of rows ``x`` (B, C) in closed form, missing cells left out: (B,), nats."""
         return self.marginals().expand(len(x)).log_prob(x).sum(1)
+
+    def log_factors(self, x: Tensor) -> Tensor:
+        return self.marginals().expand(len(x)).log_prob(x)
+
+    def preceding(self, x: Tensor, order: Tensor) -> Posterior:
+        return self.marginals().expand(len(x))
+
+    def draw(self, n: int, generator: torch.Generator, *, allowed: Tensor | None = None) -> Tensor:
+        out = self.marginals().expand(n).sample(generator)
+        if allowed is not None:
+            levels = self.codebook.levels
+            logits = self.log_probs.masked_fill(~allowed, -torch.inf).expand(n, -1)
+            codes = CategoricalPosterior(levels, logits).sample(generator, allow_unseen=True)
+            out.index_copy_(1, self.codebook.finite, codes.double())
+        return out
 
     def smoothed(self, sd: float) -> MarginalDenoiser:
         mixture = self.mixture.clone()

@@ -11,12 +11,14 @@ the number of classes.
 References
 ----------
 Lazarsfeld & Henry, "Latent Structure Analysis", 1968; Dempster, Laird, Rubin, JRSS B 39, 1977, for the fit; Cappé
-& Moulines, "On-line expectation-maximization", JRSS B 71, 2009, for the fit of large tables by parts.
+& Moulines, "On-line expectation-maximization", JRSS B 71, 2009, for the fit of large tables by parts
+(:mod:`discrete_itd.denoisers.mixture_fit`).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Self
 
 import torch
@@ -24,6 +26,14 @@ from torch import Tensor
 
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.posterior import CategoricalPosterior, GaussianPosterior, Posterior
+from discrete_itd.denoisers.ancestral import (
+    beside_fallback,
+    both_ways,
+    cumulative,
+    drawable,
+    inverse_cdf,
+    shares_of_classes,
+)
 from discrete_itd.denoisers.base import (
     Config,
     Denoiser,
@@ -34,20 +44,10 @@ from discrete_itd.denoisers.base import (
     with_codebook,
 )
 from discrete_itd.denoisers.counts import indicators
-from discrete_itd.denoisers.marginal import (
-    FINEST_SD,
-    PRIOR_ROWS,
-    MarginalDenoiser,
-    fallback_log_prob,
-)
+from discrete_itd.denoisers.marginal import MarginalDenoiser, fallback_log_prob
+from discrete_itd.denoisers.mixture_fit import check_fit, expectation_maximisation
 
 CELLS = 1 << 24  # rows times classes times columns of one batch
-EM_ROWS = 1 << 16  # rows of one round: with a larger table, each round draws a part of it
-# a class starts as this share of one row of the table, the remainder being the marginals
-START_SHARE = 0.3
-PATIENCE = 3  # evaluations in a row without improvement before a fit ends
-LOOK_ROUNDS = 4  # rounds between two evaluations on held-out rows
-LEAST_GAIN = 1e-3  # nats per row that count as an improvement
 
 
 class MixtureDenoiser(Denoiser):
@@ -82,6 +82,7 @@ class MixtureDenoiser(Denoiser):
     """
 
     exact = True
+    ancestral = True
     log_weights: Tensor
     log_probs: Tensor
     means: Tensor
@@ -227,9 +228,7 @@ class MixtureDenoiser(Denoiser):
         step = rows_at_once(CELLS // self.n_components)
         parts = [torch.logsumexp(self.log_joint(rows), 1) for rows in x.split(step)]
         out = torch.cat(parts) if parts else self.log_weights.new_zeros(0)
-        book = self.codebook
-        own = torch.cat([book.finite, book.reals]) if self.has_reals else book.finite
-        return out + fallback_log_prob(self.fallback, x, own)
+        return out + fallback_log_prob(self.fallback, x, self._modelled)
 
     def log_joint(self, x: Tensor) -> Tensor:
         """Log-probability of rows ``x`` (B, C) together with each class: (B, Z), nats."""
@@ -248,6 +247,82 @@ class MixtureDenoiser(Denoiser):
             log_pdf = log_pdf + math.log(2 * math.pi) * there.sum(1, keepdim=True)
             own = own - 0.5 * log_pdf.to(own)
         return own
+
+    @property
+    def _modelled(self) -> Tensor:
+        """The columns that depend on the class."""
+        book = self.codebook
+        return torch.cat([book.finite, book.reals]) if self.has_reals else book.finite
+
+    def _batches(self, x: Tensor) -> Sequence[Tensor]:
+        """Rows, as many at once as :meth:`_cells` may hold."""
+        numbers = self.n_components * self.codebook.n_columns
+        return x.split(rows_at_once(CELLS // max(1, numbers)))
+
+    def _cells(self, x: Tensor) -> Tensor:
+        """Log-probability of each cell given each class: (C, B, Z), 0 where it is missing or left to the fallback."""
+        book = self.codebook
+        cells, missing = x.nan_to_num(0.0).T, x.isnan().T[:, :, None]
+        out = self.log_probs.new_zeros(*cells.shape, self.n_components)
+        level = book.levels.index_of(cells[book.finite].T.long())
+        out[book.finite] = self.log_probs.T[level.T]
+        if self.has_reals:
+            mean, var = (t.double().T[:, None] for t in (self.means, self.var))  # (R, 1, Z)
+            z = (cells[book.reals][:, :, None] - mean).square() / var
+            out[book.reals] = (-0.5 * (z + (2 * math.pi * var).log())).to(out)
+        return out.masked_fill(missing, 0.0)
+
+    def log_factors(self, x: Tensor) -> Tensor:
+        """As the base class has it: the mean over the order of the table and its reverse, leading columns first."""
+        orders = both_ways(self.codebook.leading)
+        parts = [
+            shares_of_classes(self.log_weights, self._cells(rows), orders).T
+            for rows in self._batches(x)
+        ]
+        out = torch.cat(parts)
+        if self.fallback is not None:
+            own = self._modelled
+            out = self.fallback.log_factors(x).to(out).index_copy(1, own, out[:, own])
+        return out.masked_fill(x.isnan(), 0.0)
+
+    def preceding(self, x: Tensor, order: Tensor) -> Posterior:
+        """As the base class has it: exact, by the posterior of the classes given the cells before each column."""
+        book, levels, probs = self.codebook, self.codebook.levels, self._probs
+        logits, weights = [], []
+        for rows in self._batches(x):
+            own = self._cells(rows)
+            before = torch.empty_like(own)
+            log_class = self.log_weights.expand(len(rows), -1)
+            for j in order.tolist():
+                before[j] = log_class
+                log_class = torch.log_softmax(log_class + own[j], 1)
+            prior = row_product(before[book.finite].exp(), probs.transpose(1, 2))  # (C, B, K)
+            logits.append(_log(levels.gather(prior.transpose(0, 1))))
+            weights.append(before[book.reals].transpose(0, 1))
+        q = beside_fallback(book, levels.log_softmax(torch.cat(logits)), self.fallback)
+        if self.has_reals:
+            shape = (len(x), -1, -1)
+            mean, var = self.means.T.expand(shape), self.var.T.expand(shape)  # (B, R, Z)
+            q.gaussian = GaussianPosterior(torch.cat(weights), mean, var)
+        return q
+
+    def draw(self, n: int, generator: torch.Generator, *, allowed: Tensor | None = None) -> Tensor:
+        book, every = self.codebook, torch.ones_like(self.log_weights, dtype=torch.bool)
+        shape = (n, book.n_columns)
+        out = torch.zeros(shape, dtype=torch.float64, device=book.device)
+        if self.fallback is not None:
+            out = self.fallback.draw(n, generator)
+        z = inverse_cdf(cumulative(self.log_weights, every).expand(n, -1), generator)
+        may_be = drawable(book.levels, allowed)
+        logits = book.levels.log_softmax(self.log_probs.masked_fill(~may_be, -torch.inf))[z]
+        levels = CategoricalPosterior(book.levels, logits, normalised=True)
+        codes = levels.sample(generator, allow_unseen=True)
+        out.index_copy_(1, book.finite, codes.double())
+        if self.has_reals:
+            mean, sd = self.means[z], self.var[z].sqrt()
+            xi = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
+            out.index_copy_(1, book.reals, (mean + sd * xi).double())
+        return out
 
     @classmethod
     @torch.no_grad()
@@ -293,85 +368,17 @@ class MixtureDenoiser(Denoiser):
         """
         check_fit(x, n_components, pseudo_count)
         book = marginals.codebook
-        prior = marginals.log_probs.exp()
         with_reals = with_reals and len(book.reals) > 0
-        pick = torch.randint(len(x), (n_components,), generator=generator, device=x.device)
-        ones = indicators(book, x[pick])
-        there = book.levels.per_level(book.levels.sum(ones))
-        probs = torch.where(there > 0, (1 - START_SHARE) * prior + START_SHARE * ones, prior)
-        weights = torch.full((n_components,), 1 / n_components, device=x.device).to(probs)
-        cells = x[:, book.reals].double()
-        middle = cells.nanmean(0).nan_to_num(0.0)
-        total = (cells - middle).square().nanmean(0).nan_to_num(0.25).clamp_min(FINEST_SD**2)
-        mean = torch.where(cells[pick].isnan(), middle, cells[pick])
-        prior_var = total / min(n_components, 16)
-        var = total.expand_as(mean) / 4
         # the classes know their continuous columns or leave them to the marginals
         untold = book.vocabularies or (len(book.reals) and not with_reals)
+        fallback = marginals if untold else None
 
-        def made() -> MixtureDenoiser:
-            gaussians = (mean, var) if with_reals else (None, None)
-            return cls(book, weights, probs, *gaussians, marginals if untold else None)
+        def made(weights: Tensor, probs: Tensor, mean: Tensor, var: Tensor) -> MixtureDenoiser:
+            own = (mean, var) if with_reals else (None, None)
+            return cls(book, weights, probs, *own, fallback)
 
-        by_parts = len(x) > EM_ROWS
-        model = best = made()
-        best_nats, stale = math.inf, 0
-        sums: list[Tensor] = []
-        for i in range(n_rounds):
-            if x_valid is not None and i % LOOK_ROUNDS == 0:
-                nats = -float(model.log_prob(x_valid).double().mean())
-                stale = 0 if nats < best_nats - LEAST_GAIN else stale + 1
-                if nats < best_nats:
-                    best, best_nats = model, nats
-                if stale >= PATIENCE:
-                    break
-            rows = x
-            if by_parts:
-                some = torch.randint(len(x), (EM_ROWS,), generator=generator, device=x.device)
-                rows = x[some]
-            new = model._expected(rows)
-            if by_parts and sums:
-                rate = (i + 1.0) ** -0.7
-                new = [(1 - rate) * old + rate * s for old, s in zip(sums, new, strict=True)]
-            sums = new
-            mass, counts, first, second, present = sums
-            weights = mass + 0.5
-            observed = book.levels.per_level(book.levels.sum(counts))
-            probs = (counts + pseudo_count * prior) / (observed + pseudo_count)
-            if with_reals:
-                mean = (first + 0.5 * middle) / (present + 0.5)
-                square = second - 2 * mean * first + mean.square() * present
-                var = (square + PRIOR_ROWS * prior_var) / (present + PRIOR_ROWS)
-                var = var.clamp_min(FINEST_SD**2)
-            model = made()
-        if x_valid is None or -float(model.log_prob(x_valid).double().mean()) < best_nats:
-            return model
-        return best
-
-    def _expected(self, x: Tensor) -> list[Tensor]:
-        """Expected rows of each class, and what is summed over them: counts of levels, values, squares, cells."""
-        book, z = self.codebook, self.n_components
-        like, n_real = self.log_probs, len(book.reals)
-        reals = [torch.zeros(z, n_real, dtype=torch.float64, device=x.device)] * 3
-        sums = [like.new_zeros(z), torch.zeros_like(like), *reals]
-        for rows in x.split(max(1, CELLS // max(z, book.levels.n_points))):
-            r = torch.softmax(self.log_joint(rows), 1)  # (b, Z)
-            cells = rows[:, book.reals].double()
-            there, cells = (~cells.isnan()).double(), cells.nan_to_num(0.0)
-            # double, for a variance is a difference of them
-            new = [r.double().T @ part for part in (cells, cells.square(), there)]
-            new = [r.sum(0), r.T @ indicators(book, rows), *new]
-            sums = [s + t for s, t in zip(sums, new, strict=True)]
-        return sums
-
-
-def check_fit(x: Tensor, n_components: int, pseudo_count: float) -> None:
-    """Refuse to fit to no rows, with no classes or no pseudo-counts."""
-    if not len(x):
-        raise ValueError("a mixture is fitted to at least one row")
-    if n_components < 1 or not pseudo_count > 0:
-        raise ValueError(
-            f"n_components and pseudo_count must be positive, got {n_components}, {pseudo_count}"
+        return expectation_maximisation(
+            made, marginals, x, x_valid, n_components, generator, pseudo_count, n_rounds
         )
 
 

@@ -24,6 +24,8 @@ from torch import Tensor
 
 from discrete_itd.channel.codebook import Codebook, ColumnPoints
 from discrete_itd.channel.levels import KNOWN_NATS, Levels
+from discrete_itd.channel.posterior import Posterior
+from discrete_itd.denoisers.ancestral import beside_fallback, drawable, factors_beside, ranks
 from discrete_itd.denoisers.base import Config, Denoiser, Tensors, row_product, with_codebook
 from discrete_itd.denoisers.counts import indicators
 from discrete_itd.denoisers.exclusion import exclusive_groups
@@ -175,14 +177,28 @@ class OneHotDenoiser(Denoiser):
     _implies: Tensor
     _membership: Tensor
     _other_level: Tensor
+    _same: Tensor
 
     def __init__(self, groups: OneHotGroups, inner: Denoiser, fallback: MarginalDenoiser) -> None:
         super().__init__(fallback.codebook)
         if not inner.exact or inner.codebook.columns != groups.codebook.columns:
             raise ValueError("inner must be an exact denoiser of the merged table")
         self.groups, self.inner, self.fallback = groups, inner, fallback
+        self.ancestral = inner.ancestral
         for name in ("implies", "membership", "other_level"):
             self.register_buffer(f"_{name}", getattr(groups, name), persistent=False)
+        self._make_places()
+
+    def _make_places(self) -> None:
+        """The levels of every column of both tables, and the level of the merged table that each one is."""
+        levels, merged = self.codebook.levels, self.groups.codebook.levels
+        kept = {f"_own_{j}": levels.level_column == j for j in range(levels.n_columns)}
+        kept |= {f"_merged_{i}": merged.level_column == i for i in range(merged.n_columns)}
+        kept = {name: torch.nonzero(where).flatten() for name, where in kept.items()}
+        # beyond the groups, each level is one of the merged table
+        kept["_same"] = self._implies.argmax(1)
+        for name, places in kept.items():
+            self.register_buffer(name, places, persistent=False)
 
     def config(self) -> dict[str, Any]:
         return {
@@ -220,7 +236,7 @@ class OneHotDenoiser(Denoiser):
         own = row_product(q[:, self._other_level], self._membership.T)
         q = row_product(q, self._implies.T) + levels.per_level(own) * alone
         log_mass = log_mass + levels.logsumexp(evidence).sum(1)
-        return log_mass, q.clamp_min(torch.finfo(q.dtype).tiny).log()
+        return log_mass, _log(q)
 
     def _merged(self, evidence: Tensor) -> Tensor:
         """Evidence about the merged table: (B, T) to (B, T')."""
@@ -229,13 +245,134 @@ class OneHotDenoiser(Denoiser):
         out[:, self._other_level] = row_product(own, self._membership)
         return out
 
-    def log_prob(self, x: Tensor) -> Tensor:
-        """Log-probability of rows ``x`` (B, C) in closed form, missing cells left out: (B,), nats."""
+    def _evidence(self, x: Tensor) -> Tensor:
+        """What rows ``x`` (B, C) say of the merged table: (B, T')."""
         book = self.codebook
         missing = x[:, book.finite].isnan().to(book.dtype)
         possible = indicators(book, x) + book.levels.per_level(missing)
-        log_mass, _ = self.inner.infer(self._merged(NOWHERE * (1 - possible)))
+        return self._merged(NOWHERE * (1 - possible))
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log-probability of rows ``x`` (B, C) in closed form, missing cells left out: (B,), nats."""
+        book = self.codebook
+        log_mass, _ = self.inner.infer(self._evidence(x))
         return log_mass + fallback_log_prob(self.fallback, x, book.finite)
+
+    def _within(
+        self, i: int, logits: Tensor, cells: Tensor, members: Sequence[int]
+    ) -> list[Tensor]:
+        """Distributions of the columns of a group one after the other, each given those before it.
+
+        Parameters
+        ----------
+        i : int
+            The group.
+        logits : Tensor, shape (B, T')
+            Of the merged table, given what is known besides the group.
+        cells : Tensor, shape (B, C)
+            NaN where a cell is not known.
+        members : sequence of int
+            The columns of the group in their order.
+
+        Returns
+        -------
+        list of Tensor, shape (B, K_j), nats
+        """
+        merged = getattr(self, f"_merged_{i}")
+        log_w, out = logits[:, merged], []  # of the patterns, and of "other"
+        for j in members:
+            levels = getattr(self, f"_own_{j}")
+            table = self._implies[levels][:, merged].T.contiguous()
+            table[merged == self._other_level[i]] = self.fallback.log_probs[levels].exp()
+            out.append(_log(row_product(torch.softmax(log_w, 1), table)))
+            known = cells[:, j]
+            told = table.log().clamp_min(NOWHERE).T[known.nan_to_num(0.0).long()]
+            log_w = log_w + told.masked_fill(known.isnan()[:, None], 0.0)
+        return out
+
+    def log_factors(self, x: Tensor) -> Tensor:
+        """As the base class has it: one inference for each column of the merged table, not of the table."""
+        book, leading = self.codebook, self.codebook.leading[self.codebook.finite].tolist()
+        groups = list(enumerate([*self.groups.groups, *((j,) for j in self.groups.others)]))
+        groups.sort(key=lambda pair: not all(leading[j] for j in pair[1]))
+        cells = x[:, book.finite]
+        seen, out = torch.full_like(x, torch.nan), torch.zeros_like(cells, dtype=book.dtype)
+        for i, group in groups:
+            q = self.groups.codebook.levels.log_softmax(self.inner.infer(self._evidence(seen))[1])
+            codes = cells.nan_to_num(0.0).long()
+            if i < len(self.groups.groups):
+                told = self._within(i, q, cells, group)
+            else:
+                told = [q[:, getattr(self, f"_merged_{i}")]]
+            for j, log_p in zip(group, told, strict=True):
+                out[:, j] = log_p.gather(1, codes[:, j, None])[:, 0]
+            columns = book.finite[list(group)]
+            seen[:, columns] = x[:, columns]
+        out = factors_beside(x, out, self.fallback)
+        return out.masked_fill(x.isnan(), 0.0)
+
+    def preceding(self, x: Tensor, order: Tensor) -> Posterior:
+        """As the base class has it, by that of the merged table.
+
+        A group's columns come one after the other, each given the patterns that agree with those before it. To other
+        columns a group is known if its columns lie together in the order. A group with one of its patterns counts as
+        that category, though "other" leaves a chance of these cells as well.
+        """
+        groups, merged = self.groups.groups, self.groups.encode(x)
+        place = ranks(order)[self.codebook.finite].tolist()
+        first = [min(place[j] for j in g) for g in groups] + [place[j] for j in self.groups.others]
+        for i, group in enumerate(groups):
+            if max(place[j] for j in group) - first[i] >= len(group):
+                merged[:, i] = torch.nan
+        by_first = torch.tensor(first, device=x.device).argsort()
+        q = self.inner.preceding(merged, by_first).categorical.logits
+        logits, cells = q[:, self._same], x[:, self.codebook.finite]
+        for i, group in enumerate(groups):
+            members = sorted(group, key=lambda j: place[j])
+            for j, log_p in zip(members, self._within(i, q, cells, members), strict=True):
+                logits[:, getattr(self, f"_own_{j}")] = log_p
+        logits = self.codebook.levels.log_softmax(logits)
+        return beside_fallback(self.codebook, logits, self.fallback)
+
+    def natural_order(self, generator: torch.Generator) -> Tensor:
+        """As the base class has it: in an order of the merged table, in which others are scattered."""
+        book, finite = self.codebook, self.codebook.finite.tolist()
+        columns = [*self.groups.groups, *((j,) for j in self.groups.others)]
+        order = [
+            [finite[j] for j in columns[i]] for i in self.inner.natural_order(generator).tolist()
+        ]
+
+        def shuffled(n: int) -> list[int]:
+            return torch.randperm(n, generator=generator, device=generator.device).tolist()
+
+        others = [j for j in range(book.n_columns) if j not in set(finite)]
+        for j in others:
+            order.insert(shuffled(len(order) + 1)[0], [j])
+        leading = book.leading.tolist()
+        flat = [group[i] for group in order for i in shuffled(len(group))]
+        return torch.tensor(sorted(flat, key=lambda j: not leading[j]), device=book.device)
+
+    def draw(self, n: int, generator: torch.Generator, *, allowed: Tensor | None = None) -> Tensor:
+        book = self.codebook
+        may_be = drawable(book.levels, allowed)
+        patterns = ~(self._implies[~may_be] > 0).any(0)  # "other" implies no level
+        merged = self.inner.draw(n, generator, allowed=patterns)
+        out = self.fallback.draw(n, generator, allowed=allowed)
+        for i, (group, own) in enumerate(
+            zip(self.groups.groups, self.groups.patterns, strict=True)
+        ):
+            code, ways = merged[:, i].long(), torch.tensor(own, device=book.device).to(out)
+            columns = book.finite[list(group)]
+            is_pattern = (code < len(own))[:, None]
+            out[:, columns] = torch.where(
+                is_pattern, ways[code.clamp_max(len(own) - 1)], out[:, columns]
+            )
+        out[:, book.finite[list(self.groups.others)]] = merged[:, len(self.groups.groups) :]
+        return out
+
+
+def _log(values: Tensor) -> Tensor:
+    return values.clamp_min(torch.finfo(values.dtype).tiny).log()
 
 
 def match_patterns(cells: Tensor, patterns: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from discrete_itd.channel.codebook import Codebook
+from discrete_itd.channel.posterior import CategoricalPosterior, Posterior
 from discrete_itd.denoisers.base import Config, Denoiser, Tensors, row_product
 
 
@@ -69,6 +70,26 @@ class SupportDenoiser(Denoiser):
         probs = row_product(torch.softmax(log_w, 1), self._indicator)
         log_mass = torch.logsumexp(log_w, 1) + levels.logsumexp(evidence).sum(1)
         return log_mass, probs.clamp_min(torch.finfo(probs.dtype).tiny).log()
+
+    def preceding(self, x: Tensor, order: Tensor) -> Posterior:
+        """As the base class has it: exact, by the listed rows that agree with the cells before each column."""
+        book, levels = self.codebook, self.codebook.levels
+        out = self.log_probs.new_zeros(len(x), levels.n_points)
+        log_w = self.log_probs.expand(len(x), -1)  # (B, R)
+        for j in order.tolist():
+            mine = torch.nonzero(levels.level_column == book.finite.tolist().index(j)).flatten()
+            weight = torch.softmax(log_w, 1)
+            out[:, mine] = row_product(weight, self._indicator[:, mine])
+            fits = (x[:, j, None] == self.support[:, j]) | x[:, j, None].isnan()
+            log_w = log_w.masked_fill(~fits, -torch.inf)
+            # where no row agrees any more, none is excluded for it
+            log_w = torch.where(log_w.isneginf().all(1, keepdim=True), weight.log(), log_w)
+        out = out.clamp_min(torch.finfo(out.dtype).tiny).log()
+        return Posterior(book, CategoricalPosterior(levels, out))
+
+    def log_factors(self, x: Tensor) -> Tensor:
+        """As the base class has it; -inf at the first cell that no row has, and 0 after it."""
+        return super().log_factors(x).nan_to_num(0.0, neginf=-torch.inf)
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-probability of rows ``x`` (B, C), missing cells left out: (B,), nats; -inf outside the support."""

@@ -17,30 +17,41 @@ JMLR 1, 2000.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Self, cast
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from discrete_itd.channel.codebook import Codebook
-from discrete_itd.channel.levels import KNOWN_NATS
+from discrete_itd.channel.posterior import Posterior
+from discrete_itd.denoisers.ancestral import (
+    beside_fallback,
+    both_ways,
+    cumulative,
+    drawable,
+    factors_beside,
+    factors_by_difference,
+    inverse_cdf,
+    parents_first_order,
+    ranks,
+    shares_of_classes,
+)
 from discrete_itd.denoisers.base import (
     Config,
     Denoiser,
     Tensors,
     filled,
-    row_product,
     rows_at_once,
     with_codebook,
 )
 from discrete_itd.denoisers.chow_liu import chow_liu
+from discrete_itd.denoisers.forest import NOWHERE, Forest
 from discrete_itd.denoisers.marginal import MarginalDenoiser, check_fallback, fallback_log_prob
-from discrete_itd.denoisers.mixture import LEAST_GAIN, PATIENCE, MixtureDenoiser, check_fit
+from discrete_itd.denoisers.mixture import MixtureDenoiser
+from discrete_itd.denoisers.mixture_fit import LEAST_GAIN, PATIENCE, check_fit
 
 CELLS = 1 << 24  # floats of the messages of one batch
-# evidence of a level that a column does not have: finite, or differences would be NaN
-NOWHERE = -4 * KNOWN_NATS
 START_ROUNDS = 20  # rounds of the mixture of products that initialises a mixture of trees
 MOST_LEVELS = 6000  # the largest number whose pairwise counts fit in memory
 
@@ -78,6 +89,7 @@ class TreeDenoiser(Denoiser):
     """
 
     exact = True
+    ancestral = True
     parents: Tensor
     log_tables: Tensor
     log_weights: Tensor
@@ -104,7 +116,7 @@ class TreeDenoiser(Denoiser):
         if weights.shape != (len(parents),) or not bool((weights > 0).all()):
             raise ValueError("weights must be positive numbers, one for each tree")
         parents, tables = parents.to(like.device), tables.to(like.device)
-        self._make_levels(parents)
+        self.forest = Forest(parents)
         there = levels.spread(tables.new_ones(1, levels.n_points), 0.0)[0]  # (C, K)
         root = (parents < 0)[:, :, None, None]
         logits = torch.where(root, tables[:, :, :1], tables).log()
@@ -117,34 +129,6 @@ class TreeDenoiser(Denoiser):
         self.register_buffer("parents", parents)
         self.register_buffer("log_tables", log_tables.to(like))
         self.register_buffer("log_weights", torch.log_softmax(weights.log(), 0))
-
-    def _make_levels(self, parents: Tensor) -> None:
-        """Sort the columns of all trees, as nodes z C + j, by their depth."""
-        z, c = parents.shape
-        flat = parents.cpu().numpy()
-        if (flat >= c).any():
-            raise ValueError(f"parents must be columns, from 0 to {c - 1}, or -1; got {flat.max()}")
-        depth = np.where(flat < 0, 0, -1)
-        for d in range(c):
-            if (depth >= 0).all():
-                break
-            above = np.take_along_axis(depth, flat.clip(0), 1)
-            depth = np.where((depth < 0) & (above == d), d + 1, depth)
-        if (depth < 0).any():
-            column = int((depth < 0).nonzero()[1][0])
-            raise ValueError(f"parents must form trees: column {column} has no root above it")
-        up = (flat + np.arange(z)[:, None] * c).reshape(-1)
-        node_depth = depth.reshape(-1)
-        self.depth = int(node_depth.max(initial=0))
-        device = self.codebook.device
-        for d in range(self.depth + 1):
-            nodes = np.flatnonzero(node_depth == d)
-            for name, data in ((f"_nodes_{d}", nodes), (f"_up_{d}", up[nodes])):
-                self.register_buffer(name, torch.tensor(data, device=device), persistent=False)
-
-    def _level(self, d: int) -> tuple[Tensor, Tensor]:
-        """Nodes of depth ``d`` and their parents."""
-        return getattr(self, f"_nodes_{d}"), getattr(self, f"_up_{d}")
 
     def smoothed(self, sd: float) -> TreeDenoiser:
         fallback = None if self.fallback is None else self.fallback.smoothed(sd)
@@ -161,19 +145,18 @@ class TreeDenoiser(Denoiser):
         return cls(codebook, tensors["parents"], tables, weights, fallback)
 
     @property
-    def _tables(self) -> Tensor:
-        """Tables of all nodes, as probabilities: (Z C, K, K)."""
-        return self.log_tables.exp().flatten(0, 1)
-
-    @property
     def n_components(self) -> int:
         """Number of trees Z."""
         return len(self.log_weights)
 
-    def infer(self, evidence: Tensor) -> tuple[Tensor, Tensor]:
+    @property
+    def _step(self) -> int:
+        """Rows of one batch."""
         numbers = self.n_components * self.codebook.levels.n_columns * self.log_tables.shape[3]
-        step = rows_at_once(CELLS // max(1, numbers))
-        parts = [self._infer(part) for part in evidence.split(step)]
+        return rows_at_once(CELLS // max(1, numbers))
+
+    def infer(self, evidence: Tensor) -> tuple[Tensor, Tensor]:
+        parts = [self._infer(part) for part in evidence.split(self._step)]
         log_mass, logits = zip(*parts, strict=True)
         return torch.cat(log_mass), torch.cat(logits)
 
@@ -184,8 +167,8 @@ class TreeDenoiser(Denoiser):
             return evidence.sum(1), evidence
         # normalised: a term common to all trees would cost digits of their differences
         ell = levels.spread(levels.log_softmax(evidence), NOWHERE)
-        belief, messages, log_tree = self._gather(ell)
-        belief = self._hand_down(belief, messages)
+        belief, messages, log_tree = self.forest.gather(ell, self.log_tables)
+        belief = self.forest.hand_down(belief, messages, self.log_tables)
         belief = belief.unflatten(0, (self.n_components, -1))  # (Z, C, B, K)
         if self.n_components == 1:
             belief = belief[0]
@@ -195,58 +178,6 @@ class TreeDenoiser(Denoiser):
         log_mass = torch.logsumexp(log_tree + self.log_weights[:, None], 0)
         return log_mass + levels.logsumexp(evidence).sum(1), levels.gather(belief.transpose(0, 1))
 
-    def _gather(self, ell: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Messages from the leaves to the roots.
-
-        Parameters
-        ----------
-        ell : Tensor, shape (B, C, K)
-            Evidence of every category.
-
-        Returns
-        -------
-        belief : Tensor, shape (Z C, B, K)
-            Evidence of each node and all below it.
-        messages : Tensor, shape (Z C, B, K)
-            Log-messages of each node to its parent's categories, up to a constant.
-        log_tree : Tensor, shape (Z, B)
-            Log-probability of the evidence in each tree.
-        """
-        z, c = self.parents.shape
-        tables = self._tables
-        # each column's own scale is taken out first: what is then left is small
-        top = ell.amax(2)
-        belief = (ell - top[:, :, None]).transpose(0, 1).repeat(z, 1, 1)
-        messages = torch.zeros_like(belief)
-        scale = top.sum(1).expand(z, -1).clone()  # (Z, B)
-        for d in range(self.depth, 0, -1):
-            nodes, up = self._level(d)
-            own = belief[nodes]
-            most = own.amax(2, keepdim=True)
-            told = row_product((own - most).exp(), tables[nodes].transpose(1, 2))
-            told = told.clamp_min(torch.finfo(told.dtype).tiny).log()
-            messages[nodes] = told
-            belief.index_add_(0, up, told)
-            scale.index_add_(0, nodes // c, most[:, :, 0])
-        roots, _ = self._level(0)
-        belief[roots] += self.log_tables.flatten(0, 1)[roots, 0][:, None].clamp_min(NOWHERE)
-        scale.index_add_(0, roots // c, torch.logsumexp(belief[roots], 2))
-        return belief, messages, scale
-
-    def _hand_down(self, belief: Tensor, messages: Tensor) -> Tensor:
-        """Messages from the roots to the leaves: the log-posterior of every node, (Z C, B, K)."""
-        roots, _ = self._level(0)
-        tables = self._tables
-        belief[roots] = torch.log_softmax(belief[roots], 2)
-        for d in range(1, self.depth + 1):
-            nodes, up = self._level(d)
-            # the parent's posterior without the message of this child
-            others = torch.softmax(belief[up] - messages[nodes], 2)
-            prior = row_product(others, tables[nodes])
-            prior = prior.clamp_min(torch.finfo(prior.dtype).tiny).log()
-            belief[nodes] = torch.log_softmax(belief[nodes] + prior, 2)
-        return belief
-
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-probability of rows ``x`` (B, C) in closed form, missing cells left out: (B,), nats."""
         book = self.codebook
@@ -255,25 +186,116 @@ class TreeDenoiser(Denoiser):
 
     def log_joint(self, x: Tensor) -> Tensor:
         """Log-probability of rows ``x`` (B, C) together with each tree: (B, Z), nats."""
-        book = self.codebook
-        cells = x[:, book.finite]
-        z, c = self.parents.shape
-        width = self.log_tables.shape[3]
-        level = torch.arange(width, device=x.device)
-        tree, column = torch.arange(z, device=x.device)[:, None], torch.arange(c, device=x.device)
+        return self._joint(x[:, self.codebook.finite])
+
+    def _joint(self, cells: Tensor) -> Tensor:
+        """The same of low-cardinality cells (B, C) alone."""
+        level = torch.arange(self.log_tables.shape[3], device=cells.device)
         parts = []
-        for rows in cells.split(rows_at_once(CELLS // max(1, z * c * width))):
-            own = rows.nan_to_num(0.0).long()
-            up = own[:, self.parents.clamp_min(0)]  # (B, Z, C)
-            joint = self.log_tables[tree, column, up, own[:, None]].sum(2)
-            gaps = filled(torch.nonzero(rows.isnan().any(1)).flatten())
+        for rows in cells.split(self._step):
+            own, unsure = self._cells(rows)
+            joint = own.sum(2)
+            gaps = filled(torch.nonzero(unsure.flatten(1).any(1)).flatten())
             if len(gaps):
                 some = rows[gaps][:, :, None]
                 may_be = (some == level) | some.isnan()
                 ell = torch.where(may_be, 0.0, NOWHERE).to(joint)
-                joint[gaps] = self._gather(ell)[2].T
+                joint[gaps] = self.forest.gather(ell, self.log_tables)[2].T
             parts.append(joint)
         return self.log_weights + torch.cat(parts)
+
+    def _log_mass_of(self, cells: Tensor, _: Sequence[int]) -> Tensor:
+        return torch.logsumexp(self._joint(cells), 1)
+
+    def _cells(self, cells: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-probability of every cell (B, C) given its parent in each tree, and where that is missing: (B, Z, C).
+
+        A missing cell below which nothing is seen needs no sum: 0 and no such place.
+        """
+        missing, codes = cells.isnan()[:, None], cells.nan_to_num(0.0).long()
+        z, c = (torch.arange(n, device=cells.device) for n in self.parents.shape)
+        at = self.parents.clamp_min(0)
+        own = self.log_tables[z[:, None], c, codes[:, at], codes[:, None]]
+        unsure = missing[:, 0][:, at] & (self.parents >= 0)
+        return own.masked_fill(missing, 0.0), unsure & ~missing
+
+    def log_factors(self, x: Tensor) -> Tensor:
+        """As the base class has it for one tree: from the root on, each column given its parent.
+
+        In a mixture, the share of a column is its log-probability given its parent in each tree, the trees weighted by
+        their posterior given such shares of the columns before it; the mean over the order of the table and its
+        reverse, leading columns first. Rows of which a tree lacks a parent are left to the base class.
+        """
+        book, n_trees = self.codebook, self.n_components
+        orders, parts = both_ways(book.leading[book.finite]), []
+        for cells in x[:, book.finite].split(self._step):
+            own, unsure = self._cells(cells)
+            if n_trees > 1:
+                parts.append(shares_of_classes(self.log_weights, own.permute(2, 0, 1), orders).T)
+            elif bool(unsure.any()):
+                order = self.forest.parents_first[0].tolist()
+                told = factors_by_difference(cells, unsure[:, 0], order, self._log_mass_of)
+                parts.append(torch.where(unsure[:, 0], told.to(own), own[:, 0]))
+            else:
+                parts.append(own[:, 0])
+        out = factors_beside(x, torch.cat(parts), self.fallback)
+        if n_trees > 1:
+            _, unsure = self._cells(x[:, book.finite])
+            gaps = torch.nonzero(unsure.flatten(1).any(1)).flatten()
+            if len(gaps):
+                out[gaps] = super().log_factors(x[gaps]).to(out)
+        return out.masked_fill(x.isnan(), 0.0)
+
+    def preceding(self, x: Tensor, order: Tensor) -> Posterior:
+        """As the base class has it, in each tree given the parent if it is known and comes first, else unconditional.
+
+        The trees are weighted by what they so say of the cells before the column.
+        """
+        book, levels = self.codebook, self.codebook.levels
+        rank = ranks(order)[book.finite]
+        late = rank[self.parents.clamp_min(0)] > rank  # (Z, C)
+        by_rank = rank.argsort()
+        alone = self.forest.marginals(self.log_tables)[:, :, None]
+        # one more row of each table, for where nothing is known of the parent
+        tables, none = torch.cat([self.log_tables, alone], 2).exp(), self.log_tables.shape[2]
+        z, c = (torch.arange(n, device=x.device) for n in self.parents.shape)
+        at, parts = self.parents.clamp_min(0), []
+        for rows in x[:, book.finite].split(self._step):
+            missing, codes = rows.isnan(), rows.nan_to_num(0.0).long()
+            up = codes[:, at].masked_fill(missing[:, at] | late, none)
+            told = tables[z[:, None], c, up]  # (B, Z, C, K)
+            own = told.gather(3, codes[:, None, :, None].expand(-1, len(z), -1, 1))[..., 0]
+            own = own.masked_fill(missing[:, None], 1.0).log()[:, :, by_rank]
+            before = torch.cat([torch.zeros_like(own[:, :, :1]), own[:, :, :-1]], 2).cumsum(2)
+            weight = torch.softmax(before + self.log_weights[:, None], 1)
+            weight = torch.empty_like(weight).index_copy(2, by_rank, weight)
+            prior = (told * weight[..., None]).sum(1) if len(z) > 1 else told[:, 0]
+            parts.append(levels.gather(prior))
+        prior = torch.cat(parts)
+        logits = levels.log_softmax(prior.clamp_min(torch.finfo(prior.dtype).tiny).log())
+        return beside_fallback(book, logits, self.fallback)
+
+    def natural_order(self, generator: torch.Generator) -> Tensor:
+        """As the base class has it: parents first in one of the trees, drawn at random."""
+        which = torch.randint(self.n_components, (1,), generator=generator, device=generator.device)
+        parents = [[p] if p >= 0 else [] for p in self.parents[int(which)].tolist()]
+        return parents_first_order(self.codebook, parents, generator)
+
+    def draw(self, n: int, generator: torch.Generator, *, allowed: Tensor | None = None) -> Tensor:
+        book, levels = self.codebook, self.codebook.levels
+        every = torch.ones_like(self.log_weights, dtype=torch.bool)
+        z = inverse_cdf(cumulative(self.log_weights, every).expand(n, -1), generator)
+        may_be = levels.spread(drawable(levels, allowed)[None], fill=False)[0]  # (C, K)
+        cdf = cumulative(self.log_tables, may_be[:, None])
+        codes = torch.zeros(n, levels.n_columns, dtype=torch.int64, device=book.device)
+        for columns in self.forest.parents_first.T:  # the next column of each tree
+            j = columns[z][:, None]
+            up = self.parents[z].gather(1, j).clamp_min(0)
+            rows = cdf[z, j[:, 0], codes.gather(1, up)[:, 0]]
+            codes.scatter_(1, j, inverse_cdf(rows, generator)[:, None])
+        if self.fallback is None:
+            return codes.double()
+        return self.fallback.draw(n, generator).index_copy(1, book.finite, codes.double())
 
     @classmethod
     @torch.no_grad()

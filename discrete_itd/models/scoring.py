@@ -154,8 +154,11 @@ class ScoringMixin:
         -------
         DataFrame, shape (N, C)
             With the index of X. A row sums to minus its log-probability. The share of a column is its surprisal given
-            what the path has revealed of the columns before it, averaged over paths; so it depends on the schedule,
-            and two columns that determine each other share the surprisal of both. A missing or given cell has none.
+            columns before it. A model with a closed form takes the columns in an order of its own
+            (:meth:`~discrete_itd.denoisers.Denoiser.log_factors`): in a Bayesian network or a tree, each is given its
+            parents. Another model, or a question with ``given``, takes what the path has revealed, averaged over
+            paths; then the share depends on the schedule, and two columns that determine each other share the surprisal
+            of both. A missing or given cell has none.
         """
         rows, log_volume, how = self._asked(X, given, max_stderr)
         with progress_bar(len(rows.unique), "explain") as bar:

@@ -1,0 +1,171 @@
+r"""Columns one after the other, in an order given: what exact denoisers share to explain and draw rows in one pass.
+
+In a Bayesian network whose columns come in an order with parents first, :math:`P(x_j \mid x_i, i \text{ before } j)` is
+a number of column j's own table, so that a row's factors are C look-ups and a draw is C draws of single cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from discrete_itd.channel.codebook import Codebook
+from discrete_itd.channel.levels import Levels
+from discrete_itd.channel.posterior import CategoricalPosterior, Posterior
+from discrete_itd.denoisers.base import filled
+
+if TYPE_CHECKING:
+    from discrete_itd.denoisers.marginal import MarginalDenoiser
+
+
+def ranks(order: Tensor) -> Tensor:
+    """The place of every column in an order (C,): (C,)."""
+    return torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
+
+
+def parents_first_order(
+    codebook: Codebook, parents: Sequence[Sequence[int]], generator: torch.Generator
+) -> Tensor:
+    """A random order in which every column comes after its parents, then the leading ones moved to the front.
+
+    Parameters
+    ----------
+    codebook : Codebook
+    parents : sequence of sequences of int
+        Of each low-cardinality column, counted among these; no cycle. Other columns have none.
+    generator : torch.Generator
+
+    Returns
+    -------
+    Tensor of int64, shape (C,)
+        Parents still come first among the leading columns and among the others.
+    """
+    finite = codebook.finite.tolist()
+    above: list[set[int]] = [set() for _ in codebook.columns]
+    for j, own in zip(finite, parents, strict=True):
+        above[j] = {finite[p] for p in own}
+    waiting = torch.randperm(len(above), generator=generator, device=generator.device).tolist()
+    order: list[int] = []
+    while waiting:
+        ready = next(j for j in waiting if above[j].issubset(order))
+        order.append(ready)
+        waiting.remove(ready)
+    leading = codebook.leading.tolist()
+    order.sort(key=lambda j: not leading[j])  # stable
+    return torch.tensor(order, device=codebook.device)
+
+
+def beside_fallback(
+    codebook: Codebook, logits: Tensor, fallback: MarginalDenoiser | None
+) -> Posterior:
+    """A posterior of normalised ``logits`` (B, T), other columns independent as the ``fallback`` has them."""
+    categorical = CategoricalPosterior(codebook.levels, logits, normalised=True)
+    if fallback is None:
+        return Posterior(codebook, categorical)
+    others = fallback.marginals().expand(len(logits))
+    return Posterior(codebook, categorical, others.gaussian, others.words)
+
+
+def factors_beside(x: Tensor, own: Tensor, fallback: MarginalDenoiser | None) -> Tensor:
+    """Factors (B, C) of rows ``x``, those of the low-cardinality columns, (B, C'), given."""
+    if fallback is None:
+        return own
+    out = fallback.log_factors(x).to(own)
+    return out.index_copy(1, fallback.codebook.finite, own)
+
+
+def factors_by_difference(
+    x: Tensor,
+    wanted: Tensor,
+    order: Sequence[int],
+    log_prob: Callable[[Tensor, Sequence[int]], Tensor],
+) -> Tensor:
+    r"""Some factors as differences of log-probabilities, :math:`\log P(x_{\le j}) - \log P(x_{<j})`.
+
+    Parameters
+    ----------
+    x : Tensor of float64, shape (B, C)
+        Rows; NaN where a cell is missing.
+    wanted : Tensor of bool, shape (B, C)
+        Which factors; others are 0.
+    order : sequence of int
+        Columns.
+    log_prob : callable
+        Log-probabilities (B,) of rows whose cells outside some columns are missing, and these columns.
+
+    Returns
+    -------
+    Tensor, shape (B, C), nats
+    """
+    out = x.new_zeros(x.shape)
+    for i, j in enumerate(order):
+        rows = torch.nonzero(wanted[:, j]).flatten()
+        if not len(rows):
+            continue
+        upto = order[: i + 1]
+        seen = torch.full_like(x[filled(rows)], torch.nan)
+        seen[:, list(upto)] = x[filled(rows)][:, list(upto)]
+        after = log_prob(seen, upto)
+        seen[:, j] = torch.nan
+        out[rows, j] = (after - log_prob(seen, upto))[: len(rows)].to(out)
+    return out
+
+
+def shares_of_classes(log_weights: Tensor, own: Tensor, orders: Sequence[Tensor]) -> Tensor:
+    r"""How a mixture's log-probability grows as its columns are multiplied in one by one.
+
+    Parameters
+    ----------
+    log_weights : Tensor, shape (Z,)
+    own : Tensor, shape (C, B, Z), nats
+        Each class's log-probability of each cell; 0 where it is missing.
+    orders : sequence of Tensor of int64, shape (C,)
+        The result is the mean over them.
+
+    Returns
+    -------
+    Tensor, shape (C, B), nats
+        :math:`\log \sum_z r_z\, p_z(x_j)`, the classes weighted by their posterior given the columns before j. Columns
+        sum to :math:`\log \sum_z w_z \prod_j p_z(x_j)`.
+    """
+    out = own.new_zeros(own.shape[:2])
+    for order in orders:
+        log_class = log_weights.expand(own.shape[1:])
+        for j in order.tolist():
+            log_class = log_class + own[j]
+            step = torch.logsumexp(log_class, 1)
+            log_class = log_class - step[:, None]  # small numbers keep their digits
+            out[j] += step / len(orders)
+    return out
+
+
+def both_ways(leading: Tensor) -> list[Tensor]:
+    """Columns, of which some are ``leading`` (C,) and come first, in their order, and with the others backwards."""
+    order, n = (~leading).int().argsort(stable=True), int(leading.sum())
+    return [order, torch.cat([order[:n], order[n:].flip(0)])]
+
+
+# -- draws ------------------------------------------------------------------------------------------
+
+
+def drawable(levels: Levels, allowed: Tensor | None) -> Tensor:
+    """Which levels may be drawn, (T,): those ``allowed``, by default all but the unseen."""
+    return ~levels.level_unseen if allowed is None else allowed
+
+
+def cumulative(log_probs: Tensor, allowed: Tensor) -> Tensor:
+    """Cumulative probabilities of the ``allowed`` of the last axis, in double; the last one is 1."""
+    p = torch.softmax(log_probs.double().masked_fill(~allowed, -torch.inf), -1).cumsum(-1)
+    return (
+        p / p[..., -1:]
+    )  # without rounding, or the last level, though not allowed, could be drawn
+
+
+def inverse_cdf(cdf: Tensor, generator: torch.Generator) -> Tensor:
+    """One draw for each row of cumulative probabilities (n, K): int64, (n,)."""
+    shape = (len(cdf), 1)
+    u = torch.rand(shape, generator=generator, device=cdf.device, dtype=cdf.dtype)
+    return (u >= cdf).sum(1)

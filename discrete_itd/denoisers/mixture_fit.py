@@ -1,0 +1,118 @@
+"""Expectation maximisation of mixtures of products, of large tables by parts.
+
+References
+----------
+Dempster, Laird, Rubin, JRSS B 39, 1977; Cappé & Moulines, "On-line expectation-maximization", JRSS B 71, 2009.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from discrete_itd.denoisers.counts import indicators
+from discrete_itd.denoisers.marginal import FINEST_SD, PRIOR_ROWS, MarginalDenoiser
+
+if TYPE_CHECKING:
+    from discrete_itd.denoisers.mixture import MixtureDenoiser
+
+CELLS = 1 << 24  # rows times classes, or levels, of one batch
+EM_ROWS = 1 << 16  # rows of one round: with a larger table, each round draws a part of it
+# a class starts as this share of one row of the table, the remainder being the marginals
+START_SHARE = 0.3
+PATIENCE = 3  # evaluations in a row without improvement before a fit ends
+LOOK_ROUNDS = 4  # rounds between two evaluations on held-out rows
+LEAST_GAIN = 1e-3  # nats per row that count as an improvement
+
+
+def expectation_maximisation(
+    made: Callable[[Tensor, Tensor, Tensor, Tensor], MixtureDenoiser],
+    marginals: MarginalDenoiser,
+    x: Tensor,
+    x_valid: Tensor | None,
+    n_components: int,
+    generator: torch.Generator,
+    pseudo_count: float,
+    n_rounds: int,
+) -> MixtureDenoiser:
+    """The fit of :meth:`discrete_itd.denoisers.MixtureDenoiser.fit`, where the arguments are described.
+
+    ``made`` makes a mixture of weights, probabilities, means and variances.
+    """
+    book = marginals.codebook
+    prior = marginals.log_probs.exp()
+    pick = torch.randint(len(x), (n_components,), generator=generator, device=x.device)
+    ones = indicators(book, x[pick])
+    there = book.levels.per_level(book.levels.sum(ones))
+    probs = torch.where(there > 0, (1 - START_SHARE) * prior + START_SHARE * ones, prior)
+    weights = torch.full((n_components,), 1 / n_components, device=x.device).to(probs)
+    cells = x[:, book.reals].double()
+    middle = cells.nanmean(0).nan_to_num(0.0)
+    total = (cells - middle).square().nanmean(0).nan_to_num(0.25).clamp_min(FINEST_SD**2)
+    mean = torch.where(cells[pick].isnan(), middle, cells[pick])
+    prior_var = total / min(n_components, 16)
+    var = total.expand_as(mean) / 4
+    by_parts = len(x) > EM_ROWS
+    model = best = made(weights, probs, mean, var)
+    best_nats, stale = math.inf, 0
+    sums: list[Tensor] = []
+    for i in range(n_rounds):
+        if x_valid is not None and i % LOOK_ROUNDS == 0:
+            nats = -float(model.log_prob(x_valid).double().mean())
+            stale = 0 if nats < best_nats - LEAST_GAIN else stale + 1
+            if nats < best_nats:
+                best, best_nats = model, nats
+            if stale >= PATIENCE:
+                break
+        rows = x
+        if by_parts:
+            some = torch.randint(len(x), (EM_ROWS,), generator=generator, device=x.device)
+            rows = x[some]
+        new = expected_sums(model, rows)
+        if by_parts and sums:
+            rate = (i + 1.0) ** -0.7
+            new = [(1 - rate) * old + rate * s for old, s in zip(sums, new, strict=True)]
+        sums = new
+        mass, counts, first, second, present = sums
+        weights = mass + 0.5
+        observed = book.levels.per_level(book.levels.sum(counts))
+        probs = (counts + pseudo_count * prior) / (observed + pseudo_count)
+        mean = (first + 0.5 * middle) / (present + 0.5)
+        square = second - 2 * mean * first + mean.square() * present
+        var = (square + PRIOR_ROWS * prior_var) / (present + PRIOR_ROWS)
+        var = var.clamp_min(FINEST_SD**2)
+        model = made(weights, probs, mean, var)
+    if x_valid is None or -float(model.log_prob(x_valid).double().mean()) < best_nats:
+        return model
+    return best
+
+
+def expected_sums(model: MixtureDenoiser, x: Tensor) -> list[Tensor]:
+    """Expected rows of each class, and what is summed over them: counts of levels, values, squares, cells."""
+    book, z = model.codebook, model.n_components
+    like, n_real = model.log_probs, len(book.reals)
+    reals = [torch.zeros(z, n_real, dtype=torch.float64, device=x.device)] * 3
+    sums = [like.new_zeros(z), torch.zeros_like(like), *reals]
+    for rows in x.split(max(1, CELLS // max(z, book.levels.n_points))):
+        r = torch.softmax(model.log_joint(rows), 1)  # (b, Z)
+        cells = rows[:, book.reals].double()
+        there, cells = (~cells.isnan()).double(), cells.nan_to_num(0.0)
+        # double, for a variance is a difference of them
+        new = [r.double().T @ part for part in (cells, cells.square(), there)]
+        new = [r.sum(0), r.T @ indicators(book, rows), *new]
+        sums = [s + t for s, t in zip(sums, new, strict=True)]
+    return sums
+
+
+def check_fit(x: Tensor, n_components: int, pseudo_count: float) -> None:
+    """Refuse to fit to no rows, with no classes or no pseudo-counts."""
+    if not len(x):
+        raise ValueError("a mixture is fitted to at least one row")
+    if n_components < 1 or not pseudo_count > 0:
+        raise ValueError(
+            f"n_components and pseudo_count must be positive, got {n_components}, {pseudo_count}"
+        )

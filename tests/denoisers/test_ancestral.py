@@ -1,0 +1,350 @@
+"""Exact denoisers in one pass: factors, preceding distributions and draws against enumeration and the slow chain."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from laws import (
+    FEW_EXAMPLES,
+    all_rows,
+    cases,
+    code,
+    line,
+    make_book,
+    make_denoiser,
+    mixture_draws,
+    random_bayes_net,
+    random_rows,
+    random_trees,
+    real,
+    rounding,
+    seeded_generator,
+    seeds,
+    simplex,
+    tables,
+)
+from scipy import stats
+
+from discrete_itd.channel import CoordinateSchedule
+from discrete_itd.channel.codebook import Codebook
+from discrete_itd.denoisers import (
+    BayesNetDenoiser,
+    GaussianDenoiser,
+    MixtureDenoiser,
+    OneHotDenoiser,
+    TreeDenoiser,
+)
+from discrete_itd.denoisers.structure_search import parents_first
+from discrete_itd.likelihood.sampling import sample
+
+KINDS = ["marginals", "bayes_net", "tree", "trees", "mixture", "joined"]
+CHAINS = ["marginals", "bayes_net", "tree", "mixture", "oracle"]  # exact in their natural order
+
+
+def gaussian(book, rng):
+    n = book.n_columns
+    root = rng.normal(size=(n, n)) / 4
+    values, vectors = np.linalg.eigh(root @ root.T + 0.02 * np.eye(n))
+    parts = rng.normal(size=n) / 4, vectors, values
+    return GaussianDenoiser(book, *(torch.tensor(t).to(book.known_snr) for t in parts))
+
+
+def made(kind, book, seed=0):
+    if kind == "gaussian":
+        return gaussian(book, np.random.default_rng(seed))
+    return make_denoiser(kind, book, seed)
+
+
+def chain(denoiser, x, order):
+    """log P(x_j | x before j) in an order, as differences of log-probabilities: (B, C)."""
+    out, seen = torch.zeros_like(x), torch.full_like(x, math.nan)
+    for j in order:
+        before = denoiser.log_prob(seen).double()
+        seen[:, j] = x[:, j]
+        out[:, j] = denoiser.log_prob(seen).double() - before
+    return out
+
+
+def own_orders(denoiser):
+    """The orders over which the factors of a denoiser are said to be means; none where they are of no chain."""
+    book = denoiser.codebook
+    finite = book.finite.tolist()
+    beyond = [j for j in range(book.n_columns) if j not in finite]
+    if isinstance(denoiser, BayesNetDenoiser):
+        inside = parents_first(denoiser.parents)
+    elif isinstance(denoiser, TreeDenoiser):
+        if denoiser.n_components > 1:
+            return []
+        up = denoiser.parents[0].tolist()
+        depth = [0] * len(up)
+        for j in range(len(up)):
+            i = j
+            while up[i] >= 0:
+                i, depth[j] = up[i], depth[j] + 1
+        inside = np.argsort(depth, kind="stable").tolist()
+    elif isinstance(denoiser, OneHotDenoiser):
+        groups = denoiser.groups
+        inside = [*itertools.chain(*groups.groups), *groups.others]
+    elif isinstance(denoiser, MixtureDenoiser):
+        return [list(range(book.n_columns)), list(range(book.n_columns))[::-1]]
+    else:
+        return [list(range(book.n_columns))]
+    return [[finite[j] for j in inside] + beyond]
+
+
+def check_factors(denoiser, x, dtype):
+    got, close = denoiser.log_factors(x).double(), {"atol": rounding(dtype, 10), "rtol": 1e-5}
+    torch.testing.assert_close(got.sum(1), denoiser.log_prob(x).double(), **close)
+    assert not got[x.isnan()].any()
+    orders = own_orders(denoiser)
+    if orders:
+        expected = torch.stack([chain(denoiser, x, order) for order in orders]).mean(0)
+        torch.testing.assert_close(got, expected, **close)
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "oracle"])
+@FEW_EXAMPLES
+@given(tables(max_columns=4), seeds)
+def test_factors_are_those_of_the_chain(device, dtype, kind, columns, seed):
+    """Also beside rows of which nothing, or all, is missing."""
+    book = Codebook(columns).to(device)
+    x = random_rows(book, 9, np.random.default_rng(seed), missing=0.4)
+    x[0], x[1:5] = math.nan, x[1:5].nan_to_num(0.0)
+    denoiser = make_denoiser(kind, book, seed)
+    check_factors(denoiser, x, dtype)
+    assert denoiser.log_factors(x[:0]).shape == (0, book.n_columns)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [*cases(KINDS, ["all kinds", "reals and levels", "only words"]), ("only reals", "gaussian")],
+)
+def test_factors_of_other_columns(device, dtype, name, kind):
+    book = make_book(name, device)
+    x = random_rows(book, 30, np.random.default_rng(1), missing=0.2)
+    check_factors(made(kind, book), x, dtype)
+
+
+def test_factors_of_a_larger_net_with_gaps(device, dtype):
+    """In which parents, children and whole branches are missing."""
+    book = Codebook([simplex(2 + i % 2) for i in range(9)]).to(device)
+    rng = np.random.default_rng(3)
+    x = random_rows(book, 60, rng, missing=0.3)
+    for denoiser in (random_bayes_net(book, rng), random_trees(book, rng)):
+        check_factors(denoiser, x, dtype)
+
+
+def test_a_gap_below_which_nothing_is_seen_is_not_summed_out(device, monkeypatch):
+    book = Codebook([simplex(3)] * 6).to(device)
+    net = random_bayes_net(book, np.random.default_rng(0))
+    x = random_rows(book, 20, np.random.default_rng(1))
+    leaves = [j for j in range(6) if not any(j in above for above in net.parents)]
+    x[:, leaves] = math.nan
+    expected = net.log_prob(x)
+    monkeypatch.setattr(net, "_log_mass", None)
+    torch.testing.assert_close(net.log_factors(x).sum(1), expected)
+
+
+def tensors_of(posterior, j):
+    """Everything that a posterior says of column j."""
+    book = posterior.codebook
+    at = torch.nonzero(book.reals == j).flatten()
+    if len(at):
+        q = posterior.gaussian
+        return torch.stack([q.log_weight, q.means, q.var])[:, :, at[0]]
+    return posterior.column(j)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        *cases([*KINDS, "oracle"], ["mixed", "open", "all kinds", "reals and levels"]),
+        ("only reals", "gaussian"),
+    ],
+)
+def test_what_precedes_a_column_is_all_that_it_hears(device, name, kind):
+    """Bit for bit, in any order, whatever comes later; and the known cells before it are heard."""
+    book, rng = make_book(name, device), np.random.default_rng(0)
+    denoiser, heard = made(kind, book, 1), False
+    for _ in range(4):
+        order = torch.tensor(rng.permutation(book.n_columns), device=device)
+        x, other = (random_rows(book, 25, rng, missing=0.2) for _ in range(2))
+        before = denoiser.preceding(x, order)
+        for place in range(book.n_columns):
+            moved = x.clone()
+            moved[:, order[place:]] = other[:, order[place:]]
+            after = denoiser.preceding(moved, order)
+            for i, j in enumerate(order.tolist()):
+                same = torch.equal(tensors_of(after, j), tensors_of(before, j))
+                assert same or i > place
+                heard |= not same
+    # networks and trees of so few columns may have no edge
+    assert heard or kind in ("marginals", "bayes_net", "tree")
+
+
+@pytest.mark.parametrize(("name", "kind"), cases([*KINDS, "oracle"], ["mixed", "open", "simplex"]))
+def test_preceding_distributions_are_a_normalised_mass_in_any_order(device, dtype, name, kind):
+    book = make_book(name, device)
+    denoiser, rows = make_denoiser(kind, book, 2), all_rows(book)
+    for order in itertools.permutations(range(book.n_columns)):
+        order = torch.tensor(order, device=device)
+        log_p = denoiser.preceding(rows, order).log_prob(rows).sum(1)
+        assert log_p.double().exp().sum().item() == pytest.approx(1, abs=rounding(dtype, 10))
+
+
+@pytest.mark.parametrize("kind", CHAINS)
+@FEW_EXAMPLES
+@given(tables(max_columns=4), seeds)
+def test_in_the_natural_order_they_are_the_distribution(device, dtype, kind, columns, seed):
+    book = Codebook(columns).to(device)
+    denoiser, rng = make_denoiser(kind, book, seed), np.random.default_rng(seed)
+    missing = 0.3 if kind in ("marginals", "mixture", "oracle") else 0.0  # exact with gaps as well
+    x = random_rows(book, 20, rng, missing=missing)
+    order = denoiser.natural_order(seeded_generator(seed, device))
+    got = denoiser.preceding(x, order).log_prob(x)
+    torch.testing.assert_close(
+        got.double(), chain(denoiser, x, order.tolist()), atol=rounding(dtype, 10), rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize(("name", "kind"), [("one real", "mixture"), ("only reals", "gaussian")])
+def test_the_same_with_continuous_columns(device, dtype, name, kind):
+    book = make_book(name, device)
+    denoiser = made(kind, book)
+    x = random_rows(book, 30, np.random.default_rng(0), missing=0.3)
+    order = denoiser.natural_order(seeded_generator(0, device))
+    got = denoiser.preceding(x, order).log_prob(x).double()
+    close = {"atol": rounding(dtype, 30), "rtol": 1e-4}
+    torch.testing.assert_close(got, chain(denoiser, x, order.tolist()), **close)
+
+
+def test_a_one_hot_group_is_one_column_of_the_order(device, dtype):
+    """Where no pattern is left to "other", nearly the distribution itself: a group's cells allow few others."""
+    book = Codebook([simplex(2)] * 3).to(device)
+    joined = make_denoiser("joined", book, 0)
+    group = set(joined.groups.groups[0])
+    generator = seeded_generator(0, device)
+    orders = [joined.natural_order(generator).tolist() for _ in range(20)]
+    assert all(sorted(order) == [0, 1, 2] for order in orders)
+    assert all(order[1] in group for order in orders)
+    assert len({tuple(order) for order in orders}) > 1
+    # the columns of the group alone: exactly the distribution of its patterns and of "other"
+    rows = all_rows(book)
+    order = torch.tensor([*group, *({0, 1, 2} - group)], device=device)
+    got = joined.preceding(rows, order).log_prob(rows)[:, list(group)].sum(1)
+    alone = rows.clone()
+    alone[:, list({0, 1, 2} - group)] = math.nan
+    torch.testing.assert_close(got, joined.log_prob(alone), atol=rounding(dtype, 10), rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "oracle"])
+def test_natural_orders_put_leading_columns_and_parents_first(device, kind):
+    book = Codebook([simplex(2)] * 6, leading=[1, 4]).to(device)
+    denoiser, orders = make_denoiser(kind, book, 0), set()
+    for seed in range(12):
+        order = denoiser.natural_order(seeded_generator(seed, device)).tolist()
+        assert sorted(order) == list(range(6))
+        assert set(order[:2]) == {1, 4}
+        orders.add(tuple(order))
+        if kind == "bayes_net":
+            free = [j for j in order if j not in (1, 4)]
+            for j, p in itertools.product(free, free):
+                assert p not in denoiser.parents[j] or free.index(p) < free.index(j)
+    assert len(orders) > 3
+
+
+# -- draws ------------------------------------------------------------------------------------------
+
+
+def renormalised(denoiser, rows):
+    """Mass of rows (R,) if each cell is drawn given its parents, or the class, without the unseen."""
+    book = denoiser.codebook
+    if isinstance(denoiser, TreeDenoiser) and denoiser.n_components > 1:
+        parts = zip(denoiser.parents, denoiser.log_tables.exp(), strict=True)
+        trees = [TreeDenoiser(book, p[None], t[None]) for p, t in parts]
+        masses = torch.stack([renormalised(tree, rows) for tree in trees])
+        return denoiser.log_weights.double().exp() @ masses
+    unseen = book.levels.level_unseen
+    if isinstance(denoiser, MixtureDenoiser):
+        probs = denoiser.log_probs.masked_fill(unseen, -torch.inf)
+        at = book.levels.index_of(rows.long())
+        by_class = book.levels.log_softmax(probs)[:, at].sum(2).double().exp()
+        return denoiser.log_weights.double().exp() @ by_class
+    order = denoiser.natural_order(seeded_generator(0, book.device))
+    q = denoiser.preceding(rows, order).categorical
+    logits = q.logits.masked_fill(unseen, -torch.inf)
+    return q.levels.at(q.levels.log_softmax(logits), rows.long()).double().sum(1).exp()
+
+
+def p_value(codes, rows, p):
+    """χ² of rows drawn against the mass of all rows; 0 if one was drawn that has none."""
+    counts = (codes[:, None] == rows).all(2).sum(0).cpu().numpy()
+    expected = len(codes) * p.cpu().numpy()
+    if counts[expected == 0].any() or counts.sum() < len(codes):
+        return 0.0
+    order = np.argsort(expected)
+    expected, counts = expected[order], counts[order]
+    small = int((expected < 5).sum())
+    pooled = [(counts[:small].sum(), expected[:small].sum())] if small else []
+    got, wanted = zip(*pooled, *zip(counts[small:], expected[small:], strict=True), strict=True)
+    z2 = (np.array(got) - wanted) ** 2 / np.maximum(wanted, 1e-9)
+    return stats.chi2.sf(z2.sum(), max(1, len(wanted) - 1))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_draws_follow_the_closed_form(device, kind, seed):
+    book = Codebook([simplex(2), simplex(3), simplex(2), simplex(2)]).to(device)
+    denoiser, rows = make_denoiser(kind, book, seed), all_rows(book)
+    codes = denoiser.draw(8000, seeded_generator(0, device))
+    assert codes.dtype == torch.float64
+    p = denoiser.log_prob(rows).double().exp()
+    assert p_value(codes, rows, p) > 1e-3
+    independent = make_denoiser("marginals", book, seed + 5).log_prob(rows).double().exp()
+    assert p_value(codes, rows, independent) < 1e-6
+
+
+@pytest.mark.parametrize("kind", KINDS[:-1])
+def test_unseen_levels_are_never_drawn(device, kind):
+    book = Codebook([simplex(2, is_open=True), simplex(3), simplex(2, is_open=True)]).to(device)
+    denoiser, rows = make_denoiser(kind, book, 3), all_rows(book)
+    codes = denoiser.draw(8000, seeded_generator(0, device))
+    p = renormalised(denoiser, rows)
+    assert p.sum().item() == pytest.approx(1, abs=1e-5)
+    assert p_value(codes, rows, p) > 1e-3
+    # unless they are allowed
+    every = torch.ones_like(book.levels.level_unseen)
+    codes = denoiser.draw(8000, seeded_generator(0, device), allowed=every)
+    assert p_value(codes, rows, denoiser.log_prob(rows).double().exp()) > 1e-3
+
+
+@pytest.mark.parametrize("kind", [*KINDS, "gaussian"])
+def test_draws_are_like_those_of_paths(device, kind):
+    """Each column, and the log-probability of whole rows."""
+    columns = [code(3), real(), simplex(2), real(), line(-0.6, 0.7, 0.9), code(4)]
+    kinds = {"mixture": ("real", "simplex", "line"), "gaussian": ("real",)}.get(kind)
+    book = Codebook([c for c in columns if kinds is None or c.kind in kinds]).to(device)
+    denoiser, n = made(kind, book, 2), 1500
+    blank = torch.full((n, book.n_columns), math.nan, dtype=torch.float64, device=device)
+    plan = CoordinateSchedule(book.n_columns)
+    truth = sample(denoiser, blank, plan, generator=seeded_generator(1, device))
+    got = denoiser.draw(n, seeded_generator(2, device))
+    assert not got.isnan().any()
+    for j in range(book.n_columns):
+        assert stats.ks_2samp(got[:, j].cpu(), truth[:, j].cpu()).pvalue > 1e-3
+    scores = [denoiser.log_prob(rows).double().cpu() for rows in (got, truth)]
+    assert stats.ks_2samp(*scores).pvalue > 1e-3
+    assert denoiser.draw(0, seeded_generator(0, device)).shape == (0, book.n_columns)
+
+
+def test_a_mixture_draws_its_density(device):
+    book, rng = make_book("one real", device), np.random.default_rng(0)
+    oracle = make_denoiser("mixture", book, 4)
+    truth, got = mixture_draws(oracle, 3000, rng), oracle.draw(3000, seeded_generator(0, device))
+    for j in range(book.n_columns):
+        assert stats.ks_2samp(got[:, j].cpu(), truth[:, j].cpu()).pvalue > 1e-3
+    scores = [oracle.log_prob(rows).double().cpu() for rows in (got, truth)]
+    assert stats.ks_2samp(*scores).pvalue > 1e-3
