@@ -23,7 +23,6 @@ import torch
 from torch import Tensor
 
 from discrete_itd.channel.codebook import Codebook
-from discrete_itd.channel.noise import cell_bits
 from discrete_itd.channel.posterior import CategoricalPosterior, GaussianPosterior, Posterior
 from discrete_itd.denoisers.base import (
     Config,
@@ -118,7 +117,13 @@ class KernelDenoiser(Denoiser):
 
     @classmethod
     @torch.no_grad()
-    def fit(cls, base: MarginalDenoiser, x: Tensor, generator: torch.Generator) -> KernelDenoiser:
+    def fit(
+        cls,
+        base: MarginalDenoiser,
+        x: Tensor,
+        generator: torch.Generator,
+        records: Tensor | None = None,
+    ) -> KernelDenoiser:
         """Take training rows as centres, with the widths of the fewest leave-one-out nats.
 
         Parameters
@@ -127,14 +132,15 @@ class KernelDenoiser(Denoiser):
         x : Tensor of float64, shape (N, C)
             Training rows; at most ``MOST_CENTRES`` of them are taken.
         generator : torch.Generator
+        records : Tensor of int64, shape (N,), optional
+            A number for each row, the same for copies of one record: a row is predicted from other records. By default
+            each is a record of its own.
         """
-        order = torch.randperm(len(x), generator=generator, device=generator.device)
-        centres = x[order[:MOST_CENTRES].to(x.device)]
-        bits = cell_bits(centres)
-        # a number for each centre, the same for copies of a record
-        twins = torch.unique(bits, dim=0, return_inverse=True)[1]
-        kernels = Kernels(base, Centres(base.codebook, centres), Widths())
-        return cls(base, centres, best_widths(kernels, twins))
+        order = torch.randperm(len(x), generator=generator, device=generator.device).to(x.device)
+        order = order[:MOST_CENTRES]
+        kernels = Kernels(base, Centres(base.codebook, x[order]), Widths())
+        widths = best_widths(kernels, order if records is None else records.to(x.device)[order])
+        return cls(base, x[order], widths)
 
     # -- as a distribution ----------------------------------------------------------------------
 
@@ -148,13 +154,13 @@ class KernelDenoiser(Denoiser):
 
     def log_factors(self, x: Tensor) -> Tensor:
         parts = [self._log_factors(some) for some in x.split(self.batch)]
-        return torch.cat([x[:0], *parts]).to(self.centres)
+        return torch.cat([self.centres.new_zeros(x[:0].shape), *parts])
 
     def _log_factors(self, x: Tensor) -> Tensor:
-        kernels, out = self.kernels, torch.zeros_like(x)
+        kernels, out = self.kernels, self.centres.new_zeros(x.shape)
         features = kernels.features(kernels.known(x))
-        log_w = x.new_full((len(x), len(self.centres)), -math.log(len(self.centres)))
-        before = x.new_zeros(len(x))
+        log_w = self.centres.new_full((len(x), len(self.centres)), -math.log(len(self.centres)))
+        before = log_w.new_zeros(len(x))
         for j in self.codebook.leading_first.tolist():
             log_w += kernels.log_kernels_of(x, features, j)
             after = torch.logsumexp(log_w, 1)
@@ -206,7 +212,7 @@ class KernelDenoiser(Denoiser):
         kernels, levels, lam = self.kernels, self.codebook.levels, self.widths.other
         nothing = kernels.known(kernels.centres.cells[:1] * math.nan)
         seen = (~levels.level_unseen).double()[None]
-        total = kernels.log_total(kernels.features(nothing._replace(levels=seen)))
+        total = kernels.centres.product(kernels.features(nothing._replace(levels=seen)))
         total, share = total[0], self._unseen_share()
         for v in self.codebook.vocabularies:
             cells, p = kernels.centres.cells[:, v.column], share[v.column]
@@ -225,7 +231,7 @@ class KernelDenoiser(Denoiser):
             prior = self.base(y, snr).gaussian
         evidence = self._evidence(ell, y, snr)
         features = kernels.features(evidence)
-        total = kernels.log_total(features)
+        total = kernels.centres.product(features)
         codes = [
             CodeKernels(
                 v,
@@ -254,7 +260,7 @@ class KernelDenoiser(Denoiser):
         nothing = kernels.known(ell.new_full((len(ell), book.n_columns), math.nan))
         likelihood = (ell - book.levels.per_level(norm)).exp()
         features = kernels.features(nothing._replace(levels=likelihood))
-        total = kernels.log_total(features) - math.log(len(self.centres))
+        total = kernels.centres.product(features) - math.log(len(self.centres))
         log_mass = torch.logsumexp(total, 1) + norm.sum(1)
         logits = self._log_prior(likelihood, torch.softmax(total, 1)) + ell
         return log_mass.to(evidence), logits.to(evidence)

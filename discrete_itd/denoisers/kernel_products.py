@@ -19,11 +19,11 @@ from functools import cached_property
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.posterior import Posterior
-from discrete_itd.denoisers.base import row_product
+from discrete_itd.denoisers.base import NARROW, row_product
 from discrete_itd.denoisers.marginal import MarginalDenoiser
 
 STRAY = 0.01  # probability with which a number on few levels is drawn from the marginal
@@ -72,8 +72,28 @@ class Evidence(NamedTuple):
         return Evidence(self.levels, *rest)
 
 
+class Features(NamedTuple):
+    """What rows, or centres, are to the product of both.
+
+    Attributes
+    ----------
+    levels : Tensor, shape (B, P)
+        A feature for each level, then for each low-cardinality or continuous column in which a centre's cell is
+        missing; in the codebook's floating type.
+    reals : Tensor of float64, shape (B, 3 R)
+        Three for each continuous column: in double precision, as large parts of their products cancel.
+    """
+
+    levels: Tensor
+    reals: Tensor
+
+    def of(self, levels: Tensor, reals: Tensor) -> Features:
+        """Some of the features, by number."""
+        return Features(self.levels[:, levels], self.reals[:, reals])
+
+
 class Centres:
-    """Training rows as what the features of other rows are multiplied with.
+    """Training rows as what other rows are multiplied with.
 
     Parameters
     ----------
@@ -84,44 +104,63 @@ class Centres:
     Attributes
     ----------
     cells : Tensor of float64, shape (n, C)
-    levels : Tensor of float64, shape (n, T)
-        One-hot; zero where a cell is missing.
-    gone, known : Tensor of float64, shape (n, C)
-        1 where the cell is missing, or is not.
-    table : Tensor of float64, shape (P, n)
-        One line for each feature of a row: T levels, three for each continuous column, and one for each column in which
-        a cell is missing.
-    column : Tensor of int64, shape (P,)
-        The column of each feature.
-    with_gaps : Tensor of int64
-        The columns in which a cell is missing, high-cardinality ones left out.
+    gone : Tensor, shape (n, C)
+        1 where the cell is missing.
+    features : Features
+        One-hot levels and missing cells; and for each value c of a continuous column 1, c and :math:`-c^2/2`, or zeros.
+    columns : Features
+        The column of each feature: int64, (P,) and (3 R,).
     """
 
     def __init__(self, codebook: Codebook, cells: Tensor) -> None:
-        book, cells = codebook, cells.double()
-        gone = cells.isnan()
-        self.cells, self.gone, self.known = cells, gone.double(), (~gone).double()
-        finite = cells[:, book.finite].nan_to_num(0.0).long()
-        self.levels = cells.new_zeros(len(cells), book.levels.n_points)
-        self.levels.scatter_(1, book.levels.index_of(finite), self.known[:, book.finite])
-        values, there = cells[:, book.reals].nan_to_num(0.0), self.known[:, book.reals]
+        book, cells, like = codebook, cells.double(), codebook.known_snr
+        is_gone = cells.isnan()
+        self.cells, self.gone = cells, is_gone.to(like)
+        self.finite = book.finite
+        codes = cells[:, book.finite].nan_to_num(0.0).long()
+        levels = like.new_zeros(len(cells), book.levels.n_points)
+        levels.scatter_(1, book.levels.index_of(codes), 1 - self.gone[:, book.finite])
+        self.n_levels = levels.shape[1]
+        values = cells[:, book.reals].nan_to_num(0.0)
         told = torch.cat([book.finite, book.reals])
-        self.with_gaps = told[gone[:, told].any(0)]
-        parts = [self.levels, there, values, -0.5 * values.square(), self.gone[:, self.with_gaps]]
-        self.table = torch.cat(parts, 1).T.contiguous()
-        levels = book.finite[book.levels.level_column]
-        self.column = torch.cat([levels, *[book.reals] * 3, self.with_gaps])
-        self.is_gap = torch.zeros_like(self.column, dtype=torch.bool)
-        self.is_gap[len(self.column) - len(self.with_gaps) :] = True
+        with_gaps = told[is_gone[:, told].any(0)]
+        self.features = Features(
+            torch.cat([levels, self.gone[:, with_gaps]], 1),
+            torch.cat([(~is_gone[:, book.reals]).double(), values, -0.5 * values.square()], 1),
+        )
+        self.columns = Features(
+            torch.cat([book.finite[book.levels.level_column], with_gaps]),
+            torch.cat([book.reals] * 3),
+        )
+        # as factors: columns of zeros for few centres, see row_product
+        more = (0, 0, 0, max(0, NARROW - len(cells)))
+        self._factors = Features(*(nn.functional.pad(t, more) for t in self.features))
         self._sorted: dict[int, Tensor] = {}
-        self._finite = book.finite
 
     def __len__(self) -> int:
         return len(self.cells)
 
+    @property
+    def with_gaps(self) -> Tensor:
+        """Low-cardinality and continuous columns in which a cell is missing: int64."""
+        return self.columns.levels[self.n_levels :]
+
+    def product(self, rows: Features, which: Features | None = None) -> Tensor:
+        """Products of features of rows, all or ``which`` by number, with those of the centres: (B, n)."""
+        factors = self._factors
+        if which is not None:
+            rows, factors = rows.of(*which), factors.of(*which)
+        total = rows.levels @ factors.levels.T
+        if rows.reals.shape[1]:
+            total = total + (rows.reals @ factors.reals.T).to(total)
+        return total[:, : len(self)]
+
     def by_level(self, share: Tensor) -> tuple[Tensor, Tensor]:
         """Shares of the centres (B, n) summed at each level, (B, T), and where the cell is missing, (B, F)."""
-        return row_product(share, self.levels), row_product(share, self.gone[:, self._finite])
+        levels = self.features.levels[:, : self.n_levels]
+        share = share.to(levels)
+        without = row_product(share, self.gone[:, self.finite])
+        return row_product(share, levels).double(), without.double()
 
     def sorted_values(self, column: int) -> Tensor:
         """The cells of one column that are not missing, in increasing order."""
@@ -213,19 +252,17 @@ class Kernels:
             mass[:, where] = row_product(likelihood[:, where], kernel)
         return mass, alone
 
-    def features(self, evidence: Evidence) -> Tensor:
-        """What a row is to the lines of the centres' table: float64, shape (B, P), nats."""
-        book, centres = self.base.codebook, self.centres
+    def features(self, evidence: Evidence) -> Features:
+        """The features of rows, nats."""
+        book, with_gaps = self.base.codebook, self.centres.with_gaps
         mass, alone = self.level_mass(evidence.levels)
         parts = [mass.log()]
-        if len(book.reals):
-            parts += self._of_reals(evidence)
-        if len(centres.with_gaps):
-            every = evidence.values.new_zeros(len(mass), book.n_columns)
+        if len(with_gaps):
+            every = mass.new_zeros(len(mass), book.n_columns)
             every[:, book.finite] = alone.log()
             every[:, book.reals] = evidence.reals
-            parts.append(every[:, centres.with_gaps])
-        return torch.cat(parts, 1)
+            parts.append(every[:, with_gaps])
+        return Features(torch.cat(parts, 1).to(book.dtype), torch.cat(self._of_reals(evidence), 1))
 
     def _of_reals(self, evidence: Evidence) -> list[Tensor]:
         """The three features of each continuous column."""
@@ -249,21 +286,17 @@ class Kernels:
 
     def log_kernels(self, x: Tensor) -> Tensor:
         """Log-density of each row's known cells around each centre, (B, n), nats."""
-        total = self.log_total(self.features(self.known(x)))
+        total = self.centres.product(self.features(self.known(x)))
         for v in self.base.codebook.vocabularies:
             total = total + self.log_codes(x[:, v.column], v.column)
         return total
 
-    def log_total(self, features: Tensor) -> Tensor:
-        """Log-mass of each centre given the features of rows, high-cardinality columns left out: (B, n), nats."""
-        return row_product(features, self.centres.table)
-
-    def log_kernels_of(self, x: Tensor, features: Tensor, column: int) -> Tensor:
+    def log_kernels_of(self, x: Tensor, features: Features, column: int) -> Tensor:
         """The part of one column in :meth:`log_kernels`, given the rows' features."""
         if any(v.column == column for v in self.base.codebook.vocabularies):
             return self.log_codes(x[:, column], column)
-        own = torch.nonzero(self.centres.column == column).flatten()
-        return row_product(features[:, own], self.centres.table[own])
+        own = Features(*(torch.nonzero(of == column).flatten() for of in self.centres.columns))
+        return self.centres.product(features, own)
 
     def log_codes(self, cells: Tensor, column: int) -> Tensor:
         """Log-kernels of cells (B,) of a high-cardinality column, (B, n); 0 where a cell is missing."""
@@ -273,7 +306,7 @@ class Kernels:
         same = torch.logaddexp(own, torch.full_like(own, math.log1p(-lam)))
         kernel = torch.where(cells[:, None] == centres, same, own)
         kernel = torch.where(centres.isnan(), alone, kernel)
-        return kernel.masked_fill(cells.isnan()[:, None], 0.0)
+        return kernel.masked_fill(cells.isnan()[:, None], 0.0).to(self.base.codebook.dtype)
 
     def log_marginal(self, cells: Tensor, column: int) -> Tensor:
         """Log-probability of cells (B,) in their column: float64, (B,), nats; 0 where it is missing."""

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from discrete_itd.denoisers.base import row_product, rows_at_once
-from discrete_itd.denoisers.kernel_products import Kernels, Widths
+from discrete_itd.denoisers.kernel_products import Features, Kernels, Widths
 
 LEFT_OUT = 1000  # centres on which widths are compared, by leave-one-out
 OUTLIERS = 0.1  # assumed share of rows without neighbours, which would otherwise widen the kernels
-BATCH_PAIRS = 1 << 20  # rows times centres at once
 GRID = {
     "real": (0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4),
     "line": (0.05, 0.1, 0.2, 0.4, 0.8),
@@ -50,23 +47,19 @@ def _left_out(kernels: Kernels, name: str, trials: list[Widths], twins: Tensor) 
     """Mean nats of some of the centres given the others for each trial; those of rows like no other count less."""
     rows = kernels.centres.cells[:LEFT_OUT]
     alone = kernels.marginals.expand(len(rows)).log_prob(rows).double().sum(1)
-    total = rows.new_zeros(len(trials))
-    step = rows_at_once(BATCH_PAIRS // len(kernels.centres))
-    models = [replace(kernels, widths=w) for w in trials]
-    index = torch.arange(len(rows), device=rows.device)
-    for i in index.split(step):
-        hidden, left = _hidden(i, twins)
-        fixed = _part(kernels, rows[i], name, of_others=True).masked_fill_(hidden, -math.inf)
-        for t, model in enumerate(models):
-            log_p = torch.logsumexp(fixed + _part(model, rows[i], name), 1).double() - left.log()
-            total[t] -= torch.logaddexp(
-                math.log1p(-OUTLIERS) + log_p, math.log(OUTLIERS) + alone[i]
-            ).sum()
-    return total / len(rows)
+    hidden, left = _hidden(torch.arange(len(rows), device=rows.device), twins)
+    fixed = _part(kernels, rows, name, of_others=True).masked_fill_(hidden, -math.inf)
+    nats = []
+    for widths in trials:
+        total = _part(replace(kernels, widths=widths), rows, name).add_(fixed)
+        log_p = torch.logsumexp(total, 1).double() - left.log()
+        either = torch.logaddexp(math.log1p(-OUTLIERS) + log_p, math.log(OUTLIERS) + alone)
+        nats.append(-either.mean())
+    return torch.stack(nats)
 
 
 def _hidden(rows: Tensor, twins: Tensor) -> tuple[Tensor, Tensor]:
-    """Which centres the numbered ones are not to be predicted by, (b, n), and how many are left, (b,)."""
+    """Which centres the numbered ones (b,) are not to be predicted by, (b, n), and how many are left, (b,)."""
     same = twins[rows][:, None] == twins
     alone = same.all(1, keepdim=True)  # nothing but copies is left
     index = torch.arange(len(twins), device=twins.device)
@@ -77,18 +70,15 @@ def _hidden(rows: Tensor, twins: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _part(kernels: Kernels, x: Tensor, name: str, *, of_others: bool = False) -> Tensor:
-    """Log-kernels (B, n) of the columns whose width has this name, or of all others: float32, which is enough here."""
-    return sum(_parts(kernels, x, name, of_others), x.new_zeros(1, 1).float())
-
-
-def _parts(kernels: Kernels, x: Tensor, name: str, of_others: bool) -> Iterator[Tensor]:
+    """Log-kernels (B, n) of the columns whose width has this name, or of all others."""
     book, centres = kernels.base.codebook, kernels.centres
     kinds = {"simplex": "other", "code": "other", "line": "line", "real": "real"}
     mine = torch.tensor([kinds[c.kind] == name for c in book.columns], device=x.device)
-    own = mine[centres.column] & ~centres.is_gap  # a gap's part is the same whatever the width
-    own = torch.nonzero(own != of_others).flatten()
-    features = kernels.features(kernels.known(x))[:, own]
-    yield row_product(features, centres.table[own]).float()
+    levels, reals = (mine[columns] for columns in centres.columns)
+    levels[centres.n_levels :] = False  # the part of a missing cell is the same whatever the width
+    which = Features(*(torch.nonzero(own != of_others).flatten() for own in (levels, reals)))
+    total = centres.product(kernels.features(kernels.known(x)), which)
     for v in book.vocabularies:
         if bool(mine[v.column]) != of_others:
-            yield kernels.log_codes(x[:, v.column], v.column).float()
+            total = total + kernels.log_codes(x[:, v.column], v.column)
+    return total

@@ -1,7 +1,8 @@
 """Anomaly detection: calibrated scores, thresholds, reasons, and tests for drift.
 
-In the order in which they build on each other: ``kernel`` (a kernel density of cells) and ``scoring`` (nats by
+In the order in which they build on each other: ``kernel`` (shares of cells in a kernel density), ``scoring`` (nats by
 column); ``conformal`` (p-values) and ``thresholds``; ``distributions`` and ``conditionals`` (of single cells under the
-score); ``two_samples`` (tests valid in small samples) and ``drift``; ``reasons``; ``robustness``; ``calibration`` (the
+score); ``assessment`` (of all cells of rows) and ``reasons``; ``two_samples`` (tests valid in small samples) and
+``drift``; ``robustness``; ``calibration`` (the
 steps of a fit); and ``detector``, the scikit-learn estimator, whose methods are in ``alarming`` and ``explaining``.
 """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
@@ -11,14 +11,17 @@ import torch
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 
+from discrete_itd.denoisers import MarginalDenoiser
 from discrete_itd.detection import thresholds
 from discrete_itd.detection.conformal import Scores, lowered
 from discrete_itd.detection.kernel import outlyingness
 from discrete_itd.detection.scoring import Scorer
 from discrete_itd.detection.thresholds import Threshold
+from discrete_itd.encoders import TableEncoder
 from discrete_itd.encoders.rows import Rows
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.models.splitting import copies, equal_values, hold_out
+from discrete_itd.storage.persistent import resolve_device
 from discrete_itd.validation import check_share
 
 MOST_HELD = 20_000  # calibration rows, which determine a rate of 1 in 1000 to within a half; more only cost time
@@ -62,8 +65,24 @@ def unfitted(density: DiffusionDensity | None, seed: int) -> DiffusionDensity:
     return own
 
 
-def divide(frame: pd.DataFrame, fraction: float, seed: int) -> tuple[Positions, Positions]:
-    """Positions of the rows to calibrate on, each record once, and of those to fit to, in random order."""
+class Division(NamedTuple):
+    """What the rows of a table are used for.
+
+    Attributes
+    ----------
+    held, rest : ndarray
+        Positions of the rows to calibrate on, each record once, and of those to fit to, in random order.
+    records : ndarray of int, shape (N,)
+        A number for each row of the table, the same for copies of one record.
+    """
+
+    held: Positions
+    rest: Positions
+    records: np.ndarray
+
+
+def divide(frame: pd.DataFrame, fraction: float, seed: int) -> Division:
+    """Divide the rows of a table at random."""
     n_held = min(MOST_HELD, round(fraction * len(frame)))
     if fraction and len(frame) > 2:
         n_held = min(max(1, n_held), len(frame) - 2)
@@ -72,19 +91,28 @@ def divide(frame: pd.DataFrame, fraction: float, seed: int) -> tuple[Positions, 
         warnings.warn("two rows leave none to calibrate on: no p-values", stacklevel=3)
     records = copies(equal_values(frame))
     held, rest = hold_out(records, n_held, seed)
-    return held[np.sort(np.unique(records[held], return_index=True)[1])], rest
+    held = held[np.sort(np.unique(records[held], return_index=True)[1])]
+    return Division(held, rest, records)
 
 
 def trim(
     density: DiffusionDensity, table: Any, train: Positions, share: float, seed: int
 ) -> tuple[Positions, Positions]:
     """The training rows without the share of them that is most outlying, and the latter."""
-    independent = cast(DiffusionDensity, clone(density))  # for its schema and its marginals
-    independent.set_params(denoiser="independent", n_evaluations=2, schedule="coordinate")
     rows = take(table, train)
-    independent.fit(rows)
+    is_frame = isinstance(rows, pd.DataFrame)
+    frame = rows if is_frame else pd.DataFrame(rows)
+    encoder = TableEncoder.fit(
+        frame,
+        density.column_types,
+        handle_unknown="smooth",
+        missing=density.missing,
+        from_array=not is_frame,
+    )
+    x = torch.from_numpy(encoder.transform(frame).x).to(resolve_device(density.device))
+    book = encoder.codebook().to(x.device)
+    base = MarginalDenoiser.fit(book, x, unseen_counts=encoder.unseen_counts)
     generator = torch.Generator().manual_seed(seed)
-    x, base = independent.rows(rows).x, independent.model_.marginals
     outlying = outlyingness(base, x, generator).cpu().numpy()
     n_kept = max(2, len(train) - round(share * len(train)))
     kept = np.sort(train[np.argsort(outlying, kind="stable")[:n_kept]])

@@ -165,21 +165,22 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
         frame, is_frame = read_rows(X, self)
         table = frame if is_frame else frame.to_numpy()
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        train = trimmed = rest = np.zeros(0, dtype=np.int64)
+        train = trimmed = rest = records = np.zeros(0, dtype=np.int64)
         if isinstance(self.density, FrozenEstimator):
             density = cast(DiffusionDensity, self.density.estimator)
             check_is_fitted(density)
             held = np.arange(len(frame))
         else:
             density = calibration.unfitted(self.density, seed)
-            held, rest = calibration.divide(frame, self.calibration_fraction, seed)
+            held, rest, records = calibration.divide(frame, self.calibration_fraction, seed)
             train = np.sort(rest)
             if share is not None:
                 train, trimmed = calibration.trim(density, table, train, share, seed)
             density.fit(calibration.take(table, train), checkpoint=checkpoint)
         rows = density.rows(table)
         if self.score_by == "pooled":
-            scorer = Scorer.pooled(density, rows.take(train) if len(train) else None, seed)
+            trained = rows.take(train) if len(train) else None
+            scorer = Scorer.pooled(density, trained, seed, records[train])
         else:
             scorer = Scorer.plain(density)
         held = np.sort(held)

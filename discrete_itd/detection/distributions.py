@@ -197,17 +197,26 @@ class KernelConditionals:
     ----------
     kernel : KernelDenoiser
     known : Tensor of float64, shape (U, C')
+    given : Tensor of float64, shape (U, n), optional
+        The ``log_weights``, if they are known.
     """
 
     kernel: KernelDenoiser
     known: Tensor
+    given: Tensor | None = None
+
+    def rows(self, places: Tensor) -> KernelConditionals:
+        """Those of some of the rows."""
+        return KernelConditionals(self.kernel, self.known[places], self.log_weights[places])
 
     @cached_property
     def log_weights(self) -> Tensor:
         """Logarithm of the posterior weight of each centre, (U, n)."""
+        if self.given is not None:
+            return self.given
         parts = self.known.split(self.kernel.batch)
         log_kernels = torch.cat([self.kernel.kernels.log_kernels(rows) for rows in parts])
-        return torch.log_softmax(log_kernels, 1)
+        return torch.log_softmax(log_kernels.double(), 1)
 
     @cached_property
     def logits(self) -> Tensor:

@@ -15,7 +15,7 @@ from discrete_itd.likelihood import in_blocks
 
 FAR = 3.0  # widths from the nearest centre, beyond which a value does not weigh the centres
 COARSE = Widths(0.6, 1.2, 0.2)  # to find anomalies among training rows
-COARSE_CENTRES = 5000
+COARSE_CENTRES = 2000  # more of them only cost time
 BATCH_PAIRS = 1 << 20  # rows times centres at once
 
 
@@ -55,17 +55,19 @@ def _nats(kernel: KernelDenoiser, x: Tensor) -> Tensor:
     features = kernels.features(evidence)
     codes = {v.column: kernels.log_codes(x[:, v.column], v.column) for v in book.vocabularies}
     of_codes = sum(codes.values(), x.new_zeros(1, 1))
-    total = kernels.log_total(features) + of_codes
+    total = (kernels.centres.product(features) + of_codes).double()
     left = log_n - torch.logsumexp(total, 1)  # (B,): to be shared out
     far = _far(kernel, evidence)  # (B, R)
     if far.any():
         near = kernels.features(evidence.without(far))
-        total = kernels.log_total(near) + of_codes
+        total = (kernels.centres.product(near) + of_codes).double()
     log_w = torch.log_softmax(total, 1)
     w = log_w.exp()
     # features are linear in what they say of the centres, so a mean over these is a product
-    mean = -features * (w @ kernels.centres.table.T)
-    shares = torch.zeros_like(x).index_add(1, kernels.centres.column, mean)
+    shares = torch.zeros_like(x)
+    parts = zip(features, kernels.centres.features, kernels.centres.columns, strict=True)
+    for own, theirs, columns in parts:
+        shares.index_add_(1, columns, -(own * (w.to(own) @ theirs)).double())
     for column, log_kernels in codes.items():
         shares[:, column] -= (w * log_kernels).sum(1)
     there = (~x.isnan()).double()
@@ -114,7 +116,7 @@ def outlyingness(base: MarginalDenoiser, x: Tensor, generator: torch.Generator) 
     own[among] = torch.arange(len(among), device=x.device)
     out, step = [], rows_at_once(BATCH_PAIRS // len(among))
     for rows, itself in zip(x.split(step), own.split(step), strict=True):
-        total = kernels.log_kernels(rows)
+        total = kernels.log_kernels(rows).double()
         is_centre = torch.nonzero(itself >= 0).flatten() if len(among) > 1 else itself[:0]
         total[is_centre, itself[is_centre]] = -math.inf
         n = total.new_full((len(rows),), len(among)).index_add(

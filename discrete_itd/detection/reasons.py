@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from discrete_itd.detection.conditionals import CellAssessment, assess, pairwise_changes
+from discrete_itd.detection.assessment import CellAssessment, assess, pairwise_changes
 from discrete_itd.detection.distributions import Expected
 from discrete_itd.detection.drift import as_shares
 from discrete_itd.detection.scoring import Scorer, scorer_of
@@ -39,7 +39,7 @@ class CellNats(NamedTuple):
         :math:`-\log \pi_j(x_j)`, the surprisal of the value in its column, whatever the other cells.
     error_log_odds : DataFrame
         Log-odds that this cell is wrong, up to a constant of the row; minus infinity where it is missing. Cells are
-        ranked by it; see :func:`discrete_itd.detection.conditionals.assess`.
+        ranked by it; see :func:`discrete_itd.detection.assessment.assess`.
     """
 
     given_others: pd.DataFrame
@@ -226,7 +226,7 @@ def reasons(
 
     Notes
     -----
-    Cells are ranked by the log-odds of an error (:func:`discrete_itd.detection.conditionals.assess`), not by their
+    Cells are ranked by the log-odds of an error (:func:`discrete_itd.detection.assessment.assess`), not by their
     share of the score: where one cell of held-out rows was replaced, the log-odds find it more often than the share,
     the surprisal given the other cells, or that in excess of its entropy do
     (``python -m tests.benchmarks.explanations``).

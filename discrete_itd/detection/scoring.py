@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -23,6 +22,7 @@ from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.likelihood import in_blocks
 from discrete_itd.models.model import Model
 from discrete_itd.progress import progress_bar
+from discrete_itd.validation import check_integer
 
 SMOOTHING_SD = 0.05  # a tenth of a column's standard deviation, in standardised units
 TYPICAL_ROWS = 500  # drawn from the model, to estimate the mean surprisal of a continuous column
@@ -66,7 +66,13 @@ class Scorer:
         return cls(density, 1.0, 0.0, np.full(len(density.encoder_.schema), -math.inf))
 
     @classmethod
-    def pooled(cls, density: DiffusionDensity, train: Rows | None, seed: int) -> Scorer:
+    def pooled(
+        cls,
+        density: DiffusionDensity,
+        train: Rows | None,
+        seed: int,
+        records: np.ndarray | None = None,
+    ) -> Scorer:
         """The score that is pooled with a kernel density or, for nominal columns, with independent columns.
 
         Parameters
@@ -77,6 +83,8 @@ class Scorer:
             The rows it was fitted on, which are the centres of the kernel density. If they are unknown, the score is
             the model's part alone.
         seed : int
+        records : ndarray of int, optional
+            A number for each of these rows, the same for copies of one record; by default each is one of its own.
         """
         scorer, schema = cls.plain(density), density.encoder_.schema
         n = 0 if train is None else len(train)
@@ -91,7 +99,8 @@ class Scorer:
         if train is None:
             return scorer
         generator = torch.Generator().manual_seed(seed)
-        kernel = KernelDenoiser.fit(density.model_.marginals, train.x, generator)
+        numbers = None if records is None else torch.from_numpy(records)
+        kernel = KernelDenoiser.fit(density.model_.marginals, train.x, generator, numbers)
         return replace(scorer, weight=0.5, kernel=kernel)
 
     # -- scores ---------------------------------------------------------------------------------
@@ -133,17 +142,24 @@ class Scorer:
 
     def _model_score(self, rows: Rows) -> np.ndarray:
         """Minus the row sums of the model's part, (N,): its log-probability where there is no floor."""
-        if np.isneginf(self.floor).all() and self.denoiser.closed_form:
-            return self._smoothed.score_samples(rows)
-        # the path of a row is the same in both, so that the shares are its log-probability at no more cost
-        return -self._model_nats(rows).to_numpy().sum(1)
+        model = self.model
+        if not model.denoiser.closed_form or not np.isneginf(self.floor).all():
+            # the path of a row is the same for both, so that shares cost no more than their sum
+            return -self._model_nats(rows).to_numpy().sum(1)
+        with progress_bar(len(rows.unique), "score") as bar:
+            found = model.log_prob(rows.unique, self.density.n_evaluations, progress=bar.update)
+        return found.log_prob.cpu().numpy()[rows.inverse] + rows.log_volume.sum(1)
 
     def _model_nats(self, rows: Rows) -> pd.DataFrame:
         """The model's part, (N, C), computed once for the same Rows unless the density has changed since."""
-        model, n_evaluations = self.density.model_, self.density.n_evaluations
+        model, n_evaluations = self.model, self.density.n_evaluations
+        check_integer("n_evaluations", n_evaluations, 2)
         known = self._known.get(rows)
         if known is None or known[0] is not model or known[1] != n_evaluations:
-            nats = self._smoothed.explain(rows)
+            with progress_bar(len(rows.unique), "explain") as bar:
+                split = model.attribution(rows.unique, n_evaluations, progress=bar.update)
+            surprisal = split.surprisal.cpu().numpy()[rows.inverse]
+            nats = rows.by_column(surprisal - rows.log_volume)
             if not np.isneginf(self.floor).all():
                 nats = nats.clip(lower=self.floor, axis=1).where(nats != 0, 0.0)
             known = self._known[rows] = model, n_evaluations, nats
@@ -160,15 +176,6 @@ class Scorer:
         return ROUNDINGS * torch.finfo(self.density.denoiser_.codebook.known_snr.dtype).eps / 2
 
     # -- its members ----------------------------------------------------------------------------
-
-    @property
-    def _smoothed(self) -> DiffusionDensity:
-        """The density as it is now, with continuous values smoothed."""
-        density = self.density
-        if self.smoothing_sd:
-            density = copy.copy(density)
-            density.model_ = self.model
-        return density
 
     @property
     def model(self) -> Model:

@@ -12,7 +12,7 @@ import torch
 
 from discrete_itd import CoordinateSchedule, DiffusionDensity
 from discrete_itd.denoisers import MarginalDenoiser, SupportDenoiser
-from discrete_itd.detection.conditionals import assess
+from discrete_itd.detection.assessment import assess
 from discrete_itd.detection.distributions import mean_log_volume
 from discrete_itd.detection.reasons import cell_nats, expected
 from discrete_itd.detection.scoring import Scorer

@@ -22,6 +22,11 @@ def objects(*values):
     return out
 
 
+def endless():
+    # a column from the start: pandas 2 makes no frame of such an array
+    return pd.Series([10**400, 1], dtype=object)
+
+
 def arrow(values, dtype):
     if dtype == "decimal":
         import pyarrow as pa
@@ -345,7 +350,7 @@ REFUSED = {
     "bytes": (lambda: objects(b"x", 1), TypeError, "bytes"),
     "truth and numbers": (lambda: objects(True, 1), ValueError, "mixes truth values and numbers"),
     "truth, text and numbers": (lambda: objects(True, "x", 0.5), ValueError, "mixes truth"),
-    "endless integers": (lambda: objects(10**400, 1), ValueError, "too large"),
+    "endless integers": (endless, ValueError, "too large"),
 }
 
 
@@ -361,7 +366,7 @@ NOT_OF_THE_KIND = {
     "truth": (lambda: [True, False], "continuous", "dtype bool cannot be continuous"),
     "category": (lambda: pd.Categorical([1, 2]), "binned", "dtype category cannot be binned"),
     "dates": (lambda: pd.to_datetime(["2020"]), "nominal", "times cannot be nominal"),
-    "endless": (lambda: objects(10**400, 1), "continuous", "too large for a float"),
+    "endless": (endless, "continuous", "too large for a float"),
     "edges of dates": (
         lambda: pd.to_datetime(["2020"]),
         {"kind": "binned", "edges": [0, 1]},

@@ -3,11 +3,13 @@
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from laws import LAW, seeds
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
+from discrete_itd.channel.noise import cell_bits
 from discrete_itd.datasets import load_bayesian_network
 from discrete_itd.denoisers import KernelDenoiser
 from discrete_itd.models.splitting import copies, equal_values, hold_out
@@ -160,8 +162,9 @@ def test_no_calibration_row_is_a_copy_of_a_training_row():
         denoiser=Network(width=8, depth=1), max_steps=2, n_evaluations=4, random_state=0
     )
     detector = DiffusionOutlierDetector(quick, false_alarm_rate=0.1, random_state=0).fit(frame)
-    centres = {tuple(row) for row in detector._scorer.kernel.centres.tolist()}
-    x = {tuple(row) for row in detector.density_.rows(frame).x.tolist()}
+    kernel, rows = detector._scorer.kernel.centres, detector.density_.rows(frame).x
+    centres = {tuple(row) for row in kernel.tolist()}
+    x = {tuple(row) for row in rows.to(kernel.dtype).tolist()}
     assert len(detector.calibration_scores_) == 12  # each record once
     assert len(centres) == 48
     assert len(x - centres) == 12
@@ -173,12 +176,10 @@ def test_copies_do_not_sharpen_a_kernel():
     frame = pd.DataFrame(random.normal(size=(200, 3)), columns=list("abc"))
     model = DiffusionDensity(denoiser="independent", random_state=0).fit(frame)
     x = model.rows(frame).x
-    import torch
-
-    widths = [
-        KernelDenoiser.fit(
-            model.model_.marginals, x.repeat(n, 1), torch.Generator().manual_seed(0)
-        ).widths
-        for n in (1, 3)
-    ]
+    widths = []
+    for n in (1, 3):
+        rows = x.repeat(n, 1)
+        records = torch.from_numpy(copies(cell_bits(rows).numpy()))
+        generator = torch.Generator().manual_seed(0)
+        widths.append(KernelDenoiser.fit(model.model_.marginals, rows, generator, records).widths)
     assert widths[1].real >= 0.5 * widths[0].real

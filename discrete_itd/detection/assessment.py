@@ -1,0 +1,215 @@
+"""Every cell against the other cells of its row, and every pair of cells, under the score that a detector returns.
+
+A cell is compared with the other cells of its row. Where missingness is modelled, a cell is a pair of
+its missingness indicator and its value: the indicator is conditioned on the other indicators, the value on all of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from discrete_itd.channel.posterior import GaussianPosterior
+from discrete_itd.detection.conditionals import Conditionals, most_rows
+from discrete_itd.detection.distributions import Expected, with_missing
+from discrete_itd.detection.scoring import Scorer
+from discrete_itd.encoders import PRESENT
+from discrete_itd.progress import progress_bar
+
+LEAST = 1e-9  # the smallest probability that a float32 softmax can tell from zero
+
+
+class CellAssessment(NamedTuple):
+    """Cells of encoded rows against the other cells of their rows: float64 arrays of shape (N, C), nats.
+
+    All but ``entropy`` refer to encoded values, without the change of unit of continuous columns.
+
+    Attributes
+    ----------
+    given_others : ndarray
+        Minus log-probability of the cell given the others; 0 where it is missing.
+    entropy : ndarray
+        Expectation of that, in the column's unit; 0 where the cell is missing.
+    marginal : ndarray
+        Minus log-probability of the cell in its column, whatever the other cells; 0 where it is missing.
+    error_log_odds : ndarray
+        See :func:`assess`; minus infinity where the cell is missing.
+    expected : list of Expected, length C
+        Predictions from the other cells; empty if none were requested.
+    """
+
+    given_others: np.ndarray
+    entropy: np.ndarray
+    marginal: np.ndarray
+    error_log_odds: np.ndarray
+    expected: list[Expected]
+
+
+def _batches(scorer: Scorer, x: Tensor, what: str) -> Iterator[Tensor]:
+    """Batches of rows whose posteriors fit into memory in full, under a progress bar."""
+    with progress_bar(len(x), what) as bar:
+        for rows in x.split(most_rows(scorer)):
+            yield rows
+            bar.update(len(rows))
+
+
+def _indicator_of(scorer: Scorer, j: int) -> int | None:
+    """The internal column that is the missingness indicator of column ``j``, if there is one."""
+    places = np.flatnonzero(scorer.density.encoder_.owner == j)
+    return int(places[1]) if len(places) > 1 else None
+
+
+def assess(scorer: Scorer, x: Tensor, n_values: int = 0) -> CellAssessment:
+    r"""Every cell of encoded rows against the other cells of its row, computed a batch of rows at a time.
+
+    Parameters
+    ----------
+    scorer : Scorer
+        The score whose conditional distributions are used.
+    x : Tensor of float64, shape (N, C')
+    n_values : int
+        How many predicted values to return for every cell; 0 for none.
+
+    Notes
+    -----
+    The log-odds of an error are, up to a constant that is the same for all cells, the log-odds that the cell is wrong.
+    Suppose that a wrong cell holds a value drawn from :math:`c = \tfrac12\pi + \tfrac12 u`: half the time from the
+    column's marginal :math:`\pi` (as when rows are mixed up), half the time from u, which is uniform over the
+    categories, or the widest Gaussian of a number's marginal (as in a typing error). Then by Bayes' rule, with p the
+    probability of the cell given the others,
+
+    .. math:: \mathrm{log\ odds} = \log\frac{(1 - p(x_j))\,c(x_j)}{p(x_j)}.
+
+    For a density, :math:`1 - p` is replaced by 1.
+    """
+    parts = []
+    for rows in _batches(scorer, x, "cells"):
+        parts.append(_assess_batch(scorer, rows, n_values))
+    expected = [
+        Expected(*map(np.concatenate, zip(*of_column, strict=True)))
+        for of_column in zip(*(p.expected for p in parts), strict=True)
+    ]
+    given, entropy, marginal, odds = map(np.concatenate, zip(*(p[:4] for p in parts), strict=True))
+    return CellAssessment(given, entropy, marginal, odds, expected)
+
+
+@torch.no_grad()
+def _assess_batch(scorer: Scorer, rows: Tensor, n_values: int) -> CellAssessment:
+    encoder = scorer.density.encoder_
+    marginal, log_wrong = _marginal_and_error(scorer, rows)
+    shape = len(rows), encoder.n_columns
+    given, entropy, log_odds = (torch.zeros(shape).to(rows) for _ in range(3))
+    expected = []
+    places = [
+        [place for place in (j, _indicator_of(scorer, j)) if place is not None]
+        for j in range(encoder.n_columns)
+    ]
+    values = Conditionals.of_each(scorer, [_without(rows, own) for own in places])
+    indicators = _indicator_levels(scorer, rows, [own[1] for own in places if len(own) > 1])
+    for j, (own, others) in enumerate(zip(places, values, strict=True)):
+        missing = rows[:, j].isnan()
+        indicator = next(indicators) if len(own) > 1 else None
+        cell = others.cell(j)
+        log_p = torch.where(missing, 0.0, cell.log_prob(rows[:, j].nan_to_num(0.0)))
+        entropy[:, j] = torch.from_numpy(cell.entropy()).to(rows)
+        if indicator is not None:
+            log_p = log_p + indicator.gather(1, rows[:, own[1:]].long())[:, 0]
+            of_indicator = -(indicator.exp() * indicator).sum(1)
+            entropy[:, j] = of_indicator + indicator[:, int(PRESENT)].exp() * entropy[:, j]
+        given[:, j] = -log_p
+        others = (-torch.expm1(log_p)).clamp_min(LEAST).log()
+        if cell.is_density:  # any other number might have been there
+            others = torch.where(missing, others, 0.0)
+        log_odds[:, j] = others - log_p + log_wrong[:, own].sum(1)
+        if indicator is None:
+            entropy[:, j] = entropy[:, j].masked_fill(missing, 0.0)
+            log_odds[:, j] = log_odds[:, j].masked_fill(missing, -math.inf)
+        if n_values:
+            present = None if indicator is None else indicator[:, int(PRESENT)]
+            expected.append(with_missing(cell.expected(n_values), present, n_values))
+    owner = torch.from_numpy(encoder.owner).to(rows.device)
+    alone = -torch.zeros_like(given).index_add(1, owner, marginal)
+    own, mean, base, odds = (t.cpu().numpy() for t in (given, entropy, alone, log_odds))
+    return CellAssessment(own, mean, base, odds, expected)
+
+
+def _marginal_and_error(scorer: Scorer, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Log-probability of each internal cell in its column, and if it is wrong; 0 where it is missing: (B, C') each."""
+    base = scorer.marginals
+    book = base.codebook
+    marginal = base.expand(len(rows)).log_prob(rows).double()
+    log_uniform = torch.tensor([-math.log(c.n_points or 1) for c in book.columns]).to(rows)
+    uniform = log_uniform.expand(rows.shape).clone()
+    if base.gaussian is not None:
+        q = base.gaussian
+        widest = GaussianPosterior(*(t[:, :, -1:] for t in (q.log_weight, q.means, q.var)))
+        uniform[:, book.reals] = widest.log_prob(rows[:, book.reals].to(book.dtype)).double()
+    wrong = torch.logaddexp(marginal, uniform) - math.log(2)
+    return marginal, torch.where(rows.isnan(), 0.0, wrong)
+
+
+def _indicator_levels(scorer: Scorer, rows: Tensor, indicators: list[int]) -> Iterator[Tensor]:
+    """Log-probabilities of present and missing given the other indicators, of each of some indicators."""
+    if not indicators:
+        return
+    leading = rows.masked_fill(~scorer.conditional.codebook.leading, math.nan)
+    questions = []
+    for place in indicators:
+        known = leading.clone()
+        known[:, place] = math.nan
+        questions.append(known)
+    for place, others in zip(indicators, Conditionals.of_each(scorer, questions), strict=True):
+        yield others.levels(place)
+
+
+def _without(rows: Tensor, own: list[int]) -> Tensor:
+    """The rows without the value of a cell, which is at ``own[0]``, given that it is present."""
+    known = rows.clone()
+    known[:, own[0]] = math.nan
+    known[:, own[1:]] = PRESENT
+    return known
+
+
+def pairwise_changes(scorer: Scorer, x: Tensor) -> Iterator[np.ndarray]:
+    r"""By how much each other cell changes a cell's surprisal: (B, C, C), nats, the last axis that of the other cell.
+
+    :math:`\log P(x_j) - \log P(x_j \mid x_i)` of encoded rows ``x`` (N, C'), a batch of rows at a time.
+    """
+    return (_pairwise_batch(scorer, rows) for rows in _batches(scorer, x, "pairs"))
+
+
+@torch.no_grad()
+def _pairwise_batch(scorer: Scorer, x: Tensor) -> np.ndarray:
+    encoder = scorer.density.encoder_
+    leading = scorer.conditional.codebook.leading
+    owner = torch.from_numpy(encoder.owner).to(x.device)
+    out = torch.zeros(len(x), encoder.n_columns, encoder.n_columns).to(x)
+
+    def log_probs(given: Sequence[Sequence[int]], of: Tensor) -> Iterator[Tensor]:
+        """Log-probability of the cells of some columns, given each of several sets of others."""
+        questions = []
+        for columns in given:
+            known = torch.full_like(x, math.nan)
+            known[:, list(columns)] = x[:, list(columns)]
+            questions.append(known)
+        cells = x.masked_fill(~of, math.nan)
+        return (others.log_prob(cells) for others in Conditionals.of_each(scorer, questions))
+
+    def add(i: int, nats: Tensor) -> None:
+        out[:, :, i] += torch.zeros_like(out[:, :, i]).index_add(1, owner, nats)
+
+    before = torch.nonzero(leading).flatten().tolist()
+    alone, *given = log_probs([before, *([*before, i] for i in range(encoder.n_columns))], ~leading)
+    for i, log_prob in enumerate(given):
+        add(i, alone - log_prob)
+    if before:
+        alone, *given = log_probs([[], *([place] for place in before)], leading)
+        for place, log_prob in zip(before, given, strict=True):
+            add(int(encoder.owner[place]), alone - log_prob)
+    out.diagonal(dim1=1, dim2=2).zero_()
+    return out.cpu().numpy()
