@@ -1,0 +1,323 @@
+r"""Decoder mixtures: mixtures of products whose classes are points of a continuous latent space.
+
+A small network g, the decoder, maps a point u of the latent space to the parameters of independent columns:
+
+.. math:: P(x) = \mathbb{E}_{u \sim N(0, I)} \prod_j p_j(x_j \mid g(u)).    (9)
+
+While the network is trained, the expectation is a mean over quasi-random points that are fresh in every step, so that
+it cannot adapt to them. At the end K points are fixed, and (9) is a mixture of products with K classes: an ordinary
+:class:`~discrete_itd.denoisers.mixture.MixtureDenoiser`, exact under any evidence and any pattern of missing cells.
+Neighbouring classes share the weights of the network, so that thousands of them can be fitted to a few thousand rows,
+where expectation maximisation, which fits every class by itself, overfits with a few hundred.
+
+References
+----------
+Correia, Gala, Quaeghebeur, de Campos & Peharz, "Continuous mixtures of tractable probabilistic models", AAAI 2023,
+arXiv:2209.10584, eqs. (2)-(4).
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from discrete_itd.denoisers.counts import indicators
+from discrete_itd.denoisers.decoder_classes import held_out_nats, pruned, refine
+from discrete_itd.denoisers.decoder_network import (
+    Columns,
+    Decoder,
+    Layout,
+    latent_points,
+    log_prob,
+    normal,
+    shifted,
+)
+from discrete_itd.denoisers.marginal import WIDE_SD, MarginalDenoiser
+from discrete_itd.denoisers.mixture import MixtureDenoiser
+
+Progress = Callable[[float, float], object]
+
+LEAST_SD = 0.05  # of a continuous column given the latent point; the column's own is about 1/2
+FARTHEST = (
+    8.0  # cells are clamped to this many standard deviations in training: it bounds their gradient
+)
+POINTS_PER_ROW = 4  # a small table has no use for more latent points
+FEWEST_POINTS = 64
+FEWEST_STEPS = 200  # a table of N rows has use for about N more
+STAGES = (
+    0.25,
+    0.5,
+)  # shares of the points with which the training starts, doubled at equal shares of it
+TRAIN_SHARE = 0.5  # of the time; the remainder is for the classes at the end
+N_LOOKS = 12  # evaluations on held-out rows in a full run
+PATIENCE = 3  # of them without improvement, after which training ends
+LOOK_ROWS = 4096  # held-out rows of an evaluation, at most
+WARMUP_STEPS = 20
+AVERAGE = 0.99  # decay per step of the moving average of the weights
+EM_ROWS = 1 << 15  # rows to which the classes are refined, at most
+CELLS = 1 << 22  # rows times latent points of one batch
+MARGINAL_SHARE = 1e-4  # of each class: no category is impossible in any
+
+
+@dataclass(frozen=True)
+class DecoderPlan:
+    """Settings of a fit.
+
+    Parameters
+    ----------
+    n_latent : int
+        Dimensions of the latent space, at most 21201 (of Sobol points).
+    width : int
+        Hidden units in each of the two layers of the network.
+    n_points : int
+        Latent points in a step of training, at most.
+    n_components : int
+        Classes K of the result, at most.
+    batch_size : int
+        Rows per step, at most.
+    max_steps : int
+        Most optimiser steps.
+    max_time : float, optional
+        Most seconds of the whole fit. The learning rate falls to zero at the bound that comes first.
+    learning_rate, weight_decay : float
+        Of AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101).
+    least_sd : float
+        Least standard deviation of a continuous column given the latent point, in units of the channel, in which the
+        column's own is 1/2. Narrower ones need more points for the same error of the mean (9).
+    """
+
+    n_latent: int = 8
+    width: int = 128
+    n_points: int = 2048
+    n_components: int = 8192
+    batch_size: int = 256
+    max_steps: int = 4000
+    max_time: float | None = None
+    learning_rate: float = 1e-2
+    weight_decay: float = 0.01
+    least_sd: float = LEAST_SD
+
+    def __post_init__(self) -> None:
+        for name in ("n_latent", "width", "n_points", "n_components", "batch_size", "least_sd"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)!r}")
+
+
+def fit_decoder(
+    marginals: MarginalDenoiser,
+    x: Tensor,
+    x_valid: Tensor,
+    plan: DecoderPlan | None = None,
+    *,
+    generator: torch.Generator,
+    progress: Progress | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> MixtureDenoiser:
+    """A mixture of products whose classes are points of a latent space, decoded by a network (9).
+
+    Parameters
+    ----------
+    marginals : MarginalDenoiser
+        Independent columns of the same rows: what the network starts from, and the high-cardinality columns of the
+        result.
+    x, x_valid : Tensor of float64, shapes (N, C) and (N', C)
+        Training rows and held-out rows, at least one of each; NaN where a cell is missing. The first ``LOOK_ROWS``
+        held-out rows end the training and the rounds of the weights, and choose between the fit and ``marginals``.
+    plan : DecoderPlan, optional
+    generator : torch.Generator
+        On the device of the rows. With the same state and without ``max_time``, the fit is the same.
+    progress : callable, optional
+        Called after each evaluation with the share of the training that is done and the best held-out nats per row.
+    clock : callable
+        Seconds, against which ``max_time`` is held.
+
+    Returns
+    -------
+    MixtureDenoiser
+        Not worse than ``marginals`` on the held-out rows named above.
+
+    Raises
+    ------
+    ValueError
+        If there are no rows.
+    """
+    if not len(x) or not len(x_valid):
+        raise ValueError("a decoder mixture is fitted to at least one row and one held-out row")
+    if all(c.kind == "code" or c.n_levels == 1 for c in marginals.codebook.columns):
+        return alone(marginals)  # there is nothing for the network to say
+    run = Run(marginals, x, x_valid, plan or DecoderPlan(), generator, clock)
+    run.train(progress)
+    return run.mixture()
+
+
+class Run:
+    """A fit under way: training, then the classes."""
+
+    def __init__(
+        self,
+        marginals: MarginalDenoiser,
+        x: Tensor,
+        x_valid: Tensor,
+        plan: DecoderPlan,
+        generator: torch.Generator,
+        clock: Callable[[], float],
+    ) -> None:
+        self.clock, self.start = clock, clock()
+        self.marginals, self.x, self.x_valid = marginals, x, x_valid[:LOOK_ROWS]
+        self.plan, self.generator = plan, generator
+        cells = x[:, marginals.codebook.reals].double()
+        mean = cells.nanmean(0).nan_to_num(0.0)
+        sd = (cells - mean).square().nanmean(0).sqrt().nan_to_num(0.5).clamp_min(plan.least_sd)
+        gaps = x.isnan().any(0) | self.x_valid.isnan().any(0) | self._unseen(self.x_valid)
+        far = FARTHEST * sd
+        self.layout = Layout(marginals, gaps, mean - far, mean + far)
+        sizes = (plan.n_latent, plan.width, plan.width)
+        self.network = Decoder(
+            self.layout, mean, sd, least_sd=plan.least_sd, sizes=sizes, generator=generator
+        )
+        self.average = copy.deepcopy(self.network).requires_grad_(False)
+        self.best, self.best_nats, self.stale = copy.deepcopy(self.average), math.inf, 0
+        self.optimizer = torch.optim.AdamW(
+            self.network.parameters(), lr=0.0, weight_decay=plan.weight_decay, fused=True
+        )
+        useful = 1 << (max(FEWEST_POINTS, POINTS_PER_ROW * len(x)) - 1).bit_length()
+        self.n_components = min(plan.n_components, useful)
+        self.points = latent_points(min(plan.n_points, useful), plan.n_latent, generator)
+        self.batch_size = min(plan.batch_size, max(32, len(x) // 8), len(x))
+        self.order = torch.zeros(0, dtype=torch.int64, device=x.device)
+        self.max_steps = min(plan.max_steps, FEWEST_STEPS + len(x))
+        self.step = 0
+
+    def _unseen(self, x: Tensor) -> Tensor:
+        """Columns with a cell of an unseen category: (C,) of bool."""
+        book, out = self.marginals.codebook, torch.zeros_like(x[0], dtype=torch.bool)
+        ones = indicators(book, x).amax(0, keepdim=True) * book.levels.level_unseen
+        out[book.finite] = book.levels.sum(ones)[0] > 0
+        return out
+
+    def seconds(self) -> float:
+        return self.clock() - self.start
+
+    def seconds_left(self) -> float:
+        return math.inf if self.plan.max_time is None else self.plan.max_time - self.seconds()
+
+    def done_share(self) -> float:
+        """The share of the bounds of training on steps and time that is used up."""
+        share = self.step / self.max_steps if self.max_steps else 1.0
+        if self.plan.max_time is not None:
+            bound = TRAIN_SHARE * self.plan.max_time
+            share = max(share, self.seconds() / bound if bound else 1.0)
+        return min(share, 1.0)
+
+    # -- training -----------------------------------------------------------------------------------
+
+    def train(self, progress: Progress | None) -> None:
+        """Make steps until a bound is reached or held-out rows are predicted no better."""
+        self.look()
+        next_look = 1 / N_LOOKS
+        while (share := self.done_share()) < 1.0 and self.stale < PATIENCE:
+            self.make_step(self.batch(), share)
+            if (share := self.done_share()) < next_look:
+                continue
+            self.look()
+            while next_look <= share:
+                next_look += 1 / N_LOOKS
+            if progress is not None:
+                progress(share, self.best_nats)
+
+    def batch(self) -> Tensor:
+        """The next rows, all of them in a random order before any comes again."""
+        if len(self.order) < self.batch_size:
+            n, device = len(self.x), self.x.device
+            self.order = torch.randperm(n, generator=self.generator, device=device)
+        these, self.order = self.order[: self.batch_size], self.order[self.batch_size :]
+        return self.x[these]
+
+    def make_step(self, x: Tensor, share: float) -> None:
+        """Follow the gradient of one batch, at latent points of its own; few of them at first."""
+        plan, stages = self.plan, (*STAGES, 1.0)
+        rate = plan.learning_rate * 0.5 * (1 + math.cos(math.pi * share))
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * min(1.0, (self.step + 1) / WARMUP_STEPS)
+        part = stages[min(int(share * len(stages)), len(stages) - 1)]
+        points = self.points[: max(FEWEST_POINTS, int(part * len(self.points)))]
+        rows = self.layout.of_rows(x)
+        u = normal(shifted(points, self.generator), rows[0])
+        loss = -log_prob(rows, self.layout.of_points(self.network(u))).mean()
+        self.optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.network.parameters(), math.sqrt(x.shape[1]))
+        self.optimizer.step()
+        self.step += 1
+        decay = min(AVERAGE, (self.step + 1) / (self.step + 10))  # short at first
+        with torch.no_grad():
+            for a, p in zip(self.average.parameters(), self.network.parameters(), strict=True):
+                a.lerp_(p, 1 - decay)
+
+    @torch.no_grad()
+    def look(self) -> None:
+        """Evaluate the averaged weights on held-out rows, and keep them if they are the best so far."""
+        points = self.layout.of_points(self.average(normal(self.points, self.layout.base)))
+        parts = self.x_valid.split(max(1, CELLS // len(points)))
+        log_probs = [log_prob(self.layout.of_rows(rows), points) for rows in parts]
+        nats = -float(torch.cat(log_probs).double().mean())
+        self.stale = 0 if nats < self.best_nats else self.stale + 1
+        if nats < self.best_nats:
+            self.best_nats = nats
+            self.best.load_state_dict(self.average.state_dict())
+
+    # -- the classes --------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def mixture(self) -> MixtureDenoiser:
+        """The mixture at fixed latent points, refined; or the marginals if these predict held-out rows better."""
+        u = latent_points(self.n_components, self.plan.n_latent, self.generator)
+        fitted, rows = self.made(self.best(normal(u, self.layout.base))), self.x
+        if len(rows) > EM_ROWS:
+            device = rows.device
+            rows = rows[
+                torch.randperm(len(rows), generator=self.generator, device=device)[:EM_ROWS]
+            ]
+        n_fixed = int(fitted.has_reals)
+        fitted = pruned(
+            refine(
+                fitted,
+                rows,
+                self.x_valid,
+                n_fixed=n_fixed,
+                left=self.seconds_left,
+                clock=self.clock,
+            )
+        )
+        return min((fitted, alone(self.marginals)), key=lambda m: held_out_nats(m, self.x_valid))
+
+    def made(self, columns: Columns) -> MixtureDenoiser:
+        """The mixture of classes at latent points, of equal weights."""
+        book, marginals = self.marginals.codebook, self.marginals
+        prior, mean, var = marginals.log_probs.exp(), columns.mean, columns.var
+        probs = self.layout.log_probs(columns.values).exp()
+        probs = (1 - MARGINAL_SHARE) * probs + MARGINAL_SHARE * prior
+        weights = probs.new_full((len(probs),), 1 / len(probs))
+        fallback = marginals if book.vocabularies else None
+        if not len(book.reals):
+            return MixtureDenoiser(book, weights, probs, fallback=fallback)
+        # one class more, of the weight of one row, for outliers: the other Gaussians are narrow
+        own = 1 / (len(self.x) + 1)
+        weights = torch.cat([(1 - own) * weights, weights.new_tensor([own])])
+        probs = torch.cat([probs, prior[None]])
+        mean = torch.cat([mean, torch.zeros_like(mean[:1])])
+        var = torch.cat([var, torch.full_like(var[:1], WIDE_SD**2)])
+        return MixtureDenoiser(book, weights, probs, mean, var, fallback)
+
+
+def alone(marginals: MarginalDenoiser) -> MixtureDenoiser:
+    """Independent columns as a mixture of one class."""
+    book, probs = marginals.codebook, marginals.log_probs.exp()[None]
+    fallback = marginals if book.vocabularies or len(book.reals) else None
+    return MixtureDenoiser(book, probs.new_ones(1), probs, fallback=fallback)

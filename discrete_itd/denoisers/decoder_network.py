@@ -1,0 +1,232 @@
+"""The network of a decoder mixture: points of a latent space to distributions of independent columns.
+
+What a fit does with it is said in :mod:`discrete_itd.denoisers.decoder`.
+
+References
+----------
+Cranley & Patterson, SIAM J. Numer. Anal. 13, 1976, for the random shift of quasi-random points.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.quasirandom import SobolEngine
+
+from discrete_itd.denoisers.counts import indicators
+from discrete_itd.denoisers.marginal import MarginalDenoiser
+
+N_WAVES = 12  # smooth functions of a column on a line
+NEVER = -1e4  # logit of an impossible level: finite, so that gradients are
+START_GAIN = 0.3  # size of the initial logits: zeros would be a saddle point, left slowly
+
+
+class Columns(NamedTuple):
+    """Independent columns at K latent points.
+
+    Attributes
+    ----------
+    values : Tensor, shape (K, V)
+        What stands for the distributions of the levels, see :class:`Layout`.
+    mean, var : Tensor, shape (K, R)
+        Of the continuous columns.
+    """
+
+    values: Tensor
+    mean: Tensor
+    var: Tensor
+
+
+class Layout(nn.Module):
+    r"""How numbers stand for distributions of levels, and log-probabilities are inner products.
+
+    A category has a logit of its own, relative to the first category of its column. The levels of a column on a line
+    share a few smooth functions if there are many: cosines of the share of rows below the level. All this is added to
+    the marginal logits; zeros stand for the marginals. Unseen categories keep their marginal probability, for no
+    training row says anything about them.
+
+    The log-probability of a row given a latent point is then a sum over the row's own logits, less the normalisers of
+    the columns that it has, and for all pairs of rows and points one matrix product. Columns in which no cell is
+    missing share one normaliser.
+
+    Parameters
+    ----------
+    marginals : MarginalDenoiser
+    gaps : Tensor of bool, shape (C,)
+        Columns in which a row may have no cell or an unseen category.
+    low, high : Tensor, shape (R,)
+        Bounds to which continuous cells are clamped.
+
+    Attributes
+    ----------
+    n_values : int
+        V.
+    """
+
+    base: Tensor
+    unseen: Tensor
+    rest: Tensor
+    single: Tensor
+    wave: Tensor
+    basis: Tensor
+
+    def __init__(
+        self, marginals: MarginalDenoiser, gaps: Tensor, low: Tensor, high: Tensor
+    ) -> None:
+        super().__init__()
+        self.book, self.low, self.high = marginals.codebook, low, high
+        levels = self.levels = self.book.levels
+        self.gaps = torch.cat([gaps[self.book.finite], gaps[self.book.reals]])
+        self.unseen, self.base = levels.level_unseen, marginals.log_probs
+        seen = self.base.exp().masked_fill(self.unseen, 0.0)
+        # the seen levels of a column share what the unseen one leaves
+        self.rest = levels.sum(seen[None]).log()  # (1, C')
+        many = [c.kind == "line" and c.n_levels > N_WAVES for c in levels.columns]
+        smooth = torch.tensor(many, dtype=torch.bool, device=seen.device)[levels.level_column]
+        self.single = (~self.unseen & ~smooth & (levels.level_code > 0)).nonzero().flatten()
+        self.wave = (~self.unseen & smooth).nonzero().flatten()
+        self.basis = torch.cat(
+            [
+                seen.new_zeros(0, len(self.wave)),
+                *(self._waves(seen, j) for j, m in enumerate(many) if m),
+            ]
+        )
+        self.n_values = len(self.single) + len(self.basis)
+
+    def _waves(self, seen: Tensor, column: int) -> Tensor:
+        """Cosines of the share of rows below each level of one column: (N_WAVES, levels of smooth columns)."""
+        own = self.levels.level_column[self.wave] == column
+        mass = seen[self.wave[own]]  # its levels are in their order
+        place = (mass.cumsum(0) - mass / 2) / mass.sum()
+        frequency = torch.arange(1, N_WAVES + 1).to(mass)
+        out = mass.new_zeros(N_WAVES, len(self.wave))
+        out[:, own] = torch.cos(math.pi * frequency[:, None] * place)
+        return out
+
+    def logits(self, values: Tensor) -> Tensor:
+        """Logits (K, T) of all seen levels."""
+        single, wave = values.split([len(self.single), len(self.basis)], 1)
+        logits = self.base.masked_fill(self.unseen, NEVER).repeat(len(values), 1)
+        logits = logits.index_add(1, self.single, single)
+        return logits.index_add(1, self.wave, wave @ self.basis) if len(self.basis) else logits
+
+    def log_probs(self, values: Tensor) -> Tensor:
+        """Log-probabilities (K, T) of all levels."""
+        seen = self.levels.log_softmax(self.logits(values)) + self.levels.per_level(self.rest)
+        return torch.where(self.unseen, self.base, seen)
+
+    def of_rows(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (B, F) of rows (B, C), and the terms (B,) that do not depend on the point."""
+        book, levels = self.book, self.levels
+        ones = indicators(book, x)
+        start = ones @ self.base
+        ones = ones.masked_fill(self.unseen, 0.0)
+        there, cells = levels.sum(ones), x[:, book.reals]
+        start = start + there @ self.rest[0]
+        there = torch.cat([there, (~cells.isnan()).to(ones)], 1)
+        cells = cells.clamp(self.low, self.high).nan_to_num(0.0).to(ones)
+        waves = ones[:, self.wave] @ self.basis.T
+        parts = [ones[:, self.single], waves, cells.square(), cells, there[:, self.gaps]]
+        return torch.cat([*parts, torch.ones_like(start)[:, None]], 1), start
+
+    def of_points(self, columns: Columns) -> Tensor:
+        """Features (K, F) of latent points."""
+        values, mean, var = columns
+        constants = -torch.cat(
+            [
+                self.levels.logsumexp(self.logits(values)),
+                0.5 * (mean.square() / var + (2 * math.pi * var).log()),
+            ],
+            1,
+        )
+        shared = constants[:, ~self.gaps].sum(1, keepdim=True)
+        return torch.cat([values, -0.5 / var, mean / var, constants[:, self.gaps], shared], 1)
+
+
+class Decoder(nn.Module):
+    """The network g: points of the latent space to independent columns.
+
+    Its first outputs are small, so that it starts near the marginals.
+
+    Parameters
+    ----------
+    layout : Layout
+    mean, sd : Tensor, shape (R,)
+        Of the continuous columns.
+    least_sd : float
+        Least standard deviation of a continuous column given the point.
+    sizes : tuple of int
+        Dimensions of the latent space, then the hidden units of each layer.
+    generator : torch.Generator
+        Of the initial weights.
+    """
+
+    mean: Tensor
+    sd: Tensor
+
+    def __init__(
+        self,
+        layout: Layout,
+        mean: Tensor,
+        sd: Tensor,
+        *,
+        least_sd: float,
+        sizes: tuple[int, ...],
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        self.least_sd, self.n_values, self.n_real = least_sd, layout.n_values, len(mean)
+        sizes = (*sizes, self.n_values + 2 * self.n_real)
+        layers: list[nn.Module] = []
+        like = layout.base
+        for i, (n_in, n) in enumerate(itertools.pairwise(sizes), 2):
+            # not initialised by torch: that would move the global random state
+            layer = nn.utils.skip_init(nn.Linear, n_in, n, device=like.device, dtype=like.dtype)
+            gain = START_GAIN if i == len(sizes) else math.sqrt(2)
+            for parameter, std in ((layer.weight, gain / math.sqrt(n_in)), (layer.bias, 0.0)):
+                assert isinstance(parameter, Tensor)
+                nn.init.normal_(parameter, std=std, generator=generator)
+            layers += [layer, nn.SiLU()]
+        self.layers = nn.Sequential(*layers[:-1])
+        self.register_buffer("mean", mean.to(like), persistent=False)
+        self.register_buffer("sd", sd.to(like), persistent=False)
+
+    def forward(self, u: Tensor) -> Columns:
+        """The columns at latent points ``u`` (K, L)."""
+        parts = self.layers(u).split([self.n_values, self.n_real, self.n_real], 1)
+        values, shift, scale = parts
+        # one at zero, and linear where it is large
+        scale = nn.functional.softplus(scale + math.log(math.e - 1))
+        var = (self.sd * scale).square() + self.least_sd**2
+        return Columns(values, self.mean + self.sd * shift, var)
+
+
+def latent_points(n: int, n_latent: int, generator: torch.Generator) -> Tensor:
+    """Scrambled Sobol points in the unit cube: (n, L), float64."""
+    seed = int(torch.randint(2**31, (1,), generator=generator, device=generator.device))
+    engine = SobolEngine(n_latent, scramble=True, seed=seed)
+    return engine.draw(n, dtype=torch.float64).to(generator.device)
+
+
+def shifted(points: Tensor, generator: torch.Generator) -> Tensor:
+    """The same points, all moved by one random vector round the cube: each is then uniform, together they stay even."""
+    shift = torch.rand(
+        points.shape[1], generator=generator, device=points.device, dtype=points.dtype
+    )
+    return (points + shift) % 1.0
+
+
+def normal(points: Tensor, like: Tensor) -> Tensor:
+    """Points of the unit cube as standard normal ones, in the type of another tensor."""
+    inside = points.clamp(1e-9, 1 - 1e-9)
+    return (math.sqrt(2) * torch.erfinv(2 * inside - 1)).to(like)
+
+
+def log_prob(rows: tuple[Tensor, Tensor], points: Tensor) -> Tensor:
+    """(9) of rows as a mean over latent points, both given by their features: (B,)."""
+    features, start = rows
+    return start + torch.logsumexp(features @ points.T, 1) - math.log(len(points))

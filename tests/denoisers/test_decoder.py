@@ -1,0 +1,363 @@
+"""Decoder mixtures: the network's product against a loop, the refinement against sums, and what a fit leaves."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from laws import (
+    FEW_EXAMPLES,
+    LAW,
+    all_rows,
+    code,
+    line,
+    make_book,
+    mixture_draws,
+    random_marginals,
+    random_mixture,
+    random_rows,
+    real,
+    rounding,
+    seeded_generator,
+    seeds,
+    simplex,
+    wide_tables,
+)
+from scipy import stats
+
+from discrete_itd.channel import CoordinateSchedule
+from discrete_itd.channel.codebook import Codebook
+from discrete_itd.denoisers import MarginalDenoiser, MixtureDenoiser
+from discrete_itd.denoisers import decoder as fits
+from discrete_itd.denoisers.decoder import DecoderPlan, fit_decoder
+from discrete_itd.denoisers.decoder_classes import expected, held_out_nats, pruned, refine, updated
+from discrete_itd.denoisers.decoder_network import (
+    N_WAVES,
+    Columns,
+    Layout,
+    latent_points,
+    log_prob,
+    normal,
+    shifted,
+)
+from discrete_itd.likelihood import path_log_prob
+
+QUICK = DecoderPlan(n_latent=2, width=16, n_points=64, n_components=64, max_steps=40)
+MANY = N_WAVES + 3
+
+
+def fitted(book, rng, plan=QUICK, *, n=200, missing=0.0, seed=0):
+    """A fit to rows of a random mixture, with the rows and held-out rows."""
+    rest = random_marginals(book, rng) if book.vocabularies else None
+    x, x_valid = (random_rows(book, n, rng, missing=missing) for _ in range(2))
+    oracle = random_mixture(book, rng, fallback=rest)
+    for rows in (x, x_valid):
+        drawn = mixture_draws(oracle, n, rng)
+        low = torch.cat([book.finite, book.reals])
+        rows[:, low] = torch.where(rows[:, low].isnan(), rows[:, low], drawn[:, low])
+        for j, c in enumerate(book.columns):  # training rows have no unseen category
+            rows[:, j] = rows[:, j].masked_fill(c.open & (rows[:, j] == c.n_levels), 0.0)
+    marginals = MarginalDenoiser.fit(book, x)
+    model = fit_decoder(marginals, x, x_valid, plan, generator=seeded_generator(seed, book.device))
+    return model, marginals, x, x_valid
+
+
+# -- the product ---------------------------------------------------------------------------------------
+
+
+def random_columns(layout, book, rng, n):
+    like = book.known_snr
+    shape = (n, len(book.reals))
+    parts = (
+        rng.normal(size=(n, layout.n_values)),
+        rng.normal(size=shape),
+        rng.uniform(0.1, 1, shape),
+    )
+    return Columns(*(torch.tensor(part).to(like) for part in parts))
+
+
+def everywhere(book):
+    """Any column may have gaps, and no value is far."""
+    wide = torch.full((len(book.reals),), 100.0, device=book.device).double()
+    return torch.ones(book.n_columns, dtype=torch.bool, device=book.device), -wide, wide
+
+
+@LAW
+@given(wide_tables, seeds)
+def test_rows_and_points_multiply_to_log_probabilities(device, dtype, columns, seed):
+    book = Codebook([*columns, line(*np.linspace(-1, 1, MANY), is_open=seed % 2 == 0)]).to(device)
+    rng = np.random.default_rng(seed)
+    marginals = random_marginals(book, rng)
+    layout = Layout(marginals, *everywhere(book))
+    points = random_columns(layout, book, rng, 5)
+    rows = random_rows(book, 7, rng, missing=0.3)
+    got = log_prob(layout.of_rows(rows), layout.of_points(points))
+    fallback = marginals if book.vocabularies else None
+    probs = layout.log_probs(points.values).exp()
+    reals = (points.mean, points.var) if len(book.reals) else (None, None)
+    slow = MixtureDenoiser(book, probs.new_ones(5), probs, *reals, fallback)
+    rows[:, [v.column for v in book.vocabularies]] = math.nan  # the product leaves them out
+    close = {"atol": rounding(dtype, 100), "rtol": rounding(dtype, 100)}
+    torch.testing.assert_close(got, slow.log_prob(rows), **close)
+
+
+@LAW
+@given(wide_tables, seeds)
+def test_levels_add_up_and_unseen_ones_keep_their_probability(device, dtype, columns, seed):
+    book = Codebook([*columns, line(*np.linspace(-1, 1, MANY), is_open=True)]).to(device)
+    rng = np.random.default_rng(seed)
+    marginals = random_marginals(book, rng)
+    layout = Layout(marginals, *everywhere(book))
+    log_probs = layout.log_probs(random_columns(layout, book, rng, 4).values)
+    ones = torch.ones(4, book.levels.n_columns, device=device).to(log_probs)
+    torch.testing.assert_close(book.levels.sum(log_probs.exp()), ones)
+    unseen = book.levels.level_unseen
+    assert (log_probs[:, unseen] == marginals.log_probs[unseen]).all()
+    zeros = layout.log_probs(log_probs.new_zeros(1, layout.n_values))[0]
+    torch.testing.assert_close(zeros, marginals.log_probs, atol=rounding(dtype), rtol=0)
+
+
+def test_columns_without_gaps_share_a_constant(device):
+    book = make_book("all kinds", device)
+    rng = np.random.default_rng(0)
+    marginals, wide = random_marginals(book, rng), everywhere(book)[1:]
+    rows = random_rows(book, 9, rng)
+    rows[:, 2] = 0  # seen
+    rows[::2, 1] = math.nan
+    gaps = torch.arange(book.n_columns, device=device) == 1
+    results = []
+    for where in (gaps, torch.ones_like(gaps)):
+        layout = Layout(marginals, where, *wide)
+        points = layout.of_points(random_columns(layout, book, np.random.default_rng(1), 5))
+        results.append((points.shape[1], log_prob(layout.of_rows(rows), points)))
+    assert results[1][0] - results[0][0] == 3
+    torch.testing.assert_close(results[0][1], results[1][1])
+
+
+def test_far_cells_are_clamped(device):
+    book = Codebook([real(), real()]).to(device)
+    near = torch.ones(2, device=device).double()
+    layout = Layout(random_marginals(book, np.random.default_rng(0)), near > 1, -near, near)
+    a, b = (layout.of_rows(torch.tensor([[v, 0.5]], device=device).double())[0] for v in (1.0, 1e9))
+    assert torch.equal(a, b)
+
+
+def test_latent_points_are_even_and_stay_so(generator):
+    points = latent_points(512, 3, generator)
+    moved = shifted(points, generator)
+    assert not torch.equal(points, moved)
+    for u in (points, moved):
+        assert stats.kstest(u.cpu().numpy()[:, 1], "uniform").statistic < 0.01
+        z = normal(u, u)
+        torch.testing.assert_close(z.cpu(), torch.tensor(stats.norm.ppf(u.cpu().numpy())))
+
+
+# -- refinement ------------------------------------------------------------------------------------
+
+
+def test_a_round_is_the_sum_over_rows(device):
+    """One class after another, one row after another."""
+    book = make_book("reals and levels", device)
+    rng = np.random.default_rng(0)
+    model = random_mixture(book, rng, n_classes=4)
+    x = random_rows(book, 12, rng, missing=0.3)
+    new = updated(model, expected(model, x), 2.0, 1)
+    r = torch.softmax(model.log_joint(x), 1).double().cpu().numpy()
+    weights = r.sum(0) + 1 / 4
+    close = {"atol": 1e-5, "rtol": 1e-5}
+    np.testing.assert_allclose(
+        new.log_weights.exp().cpu().numpy(), weights / weights.sum(), **close
+    )
+    rows, levels = x.cpu().numpy(), book.levels
+    for z in range(4):
+        for i, j in enumerate(book.finite.tolist()):
+            codes = torch.zeros(book.columns[j].n_points, levels.n_columns, dtype=torch.int64)
+            codes[:, i] = torch.arange(len(codes))
+            where = levels.index_of(codes.to(device))[:, i]
+            prior = model.log_probs[z, where].exp().double().cpu().numpy()
+            count = 2 * prior
+            for row, share in zip(rows, r[:, z], strict=True):
+                if not math.isnan(row[j]):
+                    count[int(row[j])] += share
+            want = count / count.sum() if z < 3 else prior
+            got = new.log_probs[z, where].exp().cpu().numpy()
+            np.testing.assert_allclose(got, want, **close)
+        for i, j in enumerate(book.reals.tolist()):
+            old, var = model.means[z, i].item(), model.var[z, i].item()
+            there = ~np.isnan(rows[:, j])
+            share, cells = r[there, z], rows[there, j]
+            n = share.sum() + 2
+            mean = ((share * cells).sum() + 2 * old) / n
+            spread = (share * (cells - mean) ** 2).sum() + 2 * (var + (old - mean) ** 2)
+            want = (mean, spread / n) if z < 3 else (old, var)
+            got = new.means[z, i].item(), new.var[z, i].item()
+            np.testing.assert_allclose(got, want, **close)
+
+
+@FEW_EXAMPLES
+@given(seeds)
+def test_refinement_is_never_worse_on_held_out_rows(device, seed):
+    book = make_book("reals and levels", device)
+    rng = np.random.default_rng(seed)
+    truth, model = (random_mixture(book, rng, n_classes=n) for n in (3, 20))
+    x, x_valid = (mixture_draws(truth, 150, rng) for _ in range(2))
+    better = refine(model, x, x_valid)
+    assert held_out_nats(better, x_valid) < held_out_nats(model, x_valid)
+    # rows of another table: the result is as it was, or better
+    x_valid = random_rows(book, 50, rng)
+    assert held_out_nats(refine(model, x[:3], x_valid), x_valid) <= held_out_nats(model, x_valid)
+
+
+def test_refinement_without_time_does_nothing(device):
+    book = make_book("mixed", device)
+    rng = np.random.default_rng(0)
+    model, x = random_mixture(book, rng), random_rows(book, 30, rng)
+    clock = itertools.count().__next__
+    assert refine(model, x, x, left=lambda: 5.0, clock=clock) is model
+    assert refine(model, x, x, left=lambda: 7.0, clock=clock) is not model
+
+
+def test_negligible_classes_are_left_out(device):
+    book = make_book("reals and levels", device)
+    rng = np.random.default_rng(0)
+    full = random_mixture(book, rng, n_classes=4)
+    weights = full.log_weights.exp() * torch.tensor([1, 1e-6, 1, 1], device=device).to(full.means)
+    model = MixtureDenoiser(book, weights, full.log_probs.exp(), full.means, full.var)
+    few, x = pruned(model), random_rows(book, 20, rng)
+    assert few.n_components == 3
+    torch.testing.assert_close(few.log_prob(x), model.log_prob(x), atol=1e-2, rtol=0)
+    assert pruned(full).n_components == 4
+
+
+# -- a fit -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["simplex", "mixed", "open"])
+@pytest.mark.parametrize("missing", [0.0, 0.3])
+def test_a_fit_is_one_distribution(device, dtype, name, missing):
+    """Enumeration, closed form and coordinate path agree, whatever is missing."""
+    book = make_book(name, device)
+    model, *_ = fitted(book, np.random.default_rng(0), missing=missing)
+    assert model.n_components > 1
+    rows = all_rows(book)
+    log_p = model.log_prob(rows).double()
+    assert log_p.exp().sum().item() == pytest.approx(1, abs=rounding(dtype, 10))
+    path = path_log_prob(
+        model, rows, CoordinateSchedule(book.n_columns), generator=seeded_generator(0, device)
+    )
+    close = {"atol": rounding(dtype, 100), "rtol": 0}
+    torch.testing.assert_close(path.log_prob.to(log_p), log_p, **close)
+    half = rows.clone()
+    half[:, 0] = math.nan
+    same = (rows[:, None, 1:] == rows[None, :, 1:]).all(2)
+    summed = torch.logsumexp(log_p.masked_fill(~same, -math.inf), 1)
+    torch.testing.assert_close(model.log_prob(half).to(log_p), summed, **close)
+
+
+def test_a_fit_with_a_continuous_column_integrates_to_one(device):
+    book = make_book("one real", device)
+    model, *_ = fitted(book, np.random.default_rng(0), missing=0.1)
+    assert model.has_reals
+    grid = np.arange(-16, 16, 0.02)
+    total = model.log_prob(all_rows(book, grid)).double().exp().sum().item() * 0.02
+    assert total == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize("name", ["mixed", "reals and levels", "all kinds"])
+def test_a_fit_is_better_than_the_marginals_where_columns_depend(device, name):
+    book = make_book(name, device)
+    model, marginals, _, x_valid = fitted(book, np.random.default_rng(1))
+    assert held_out_nats(model, x_valid) < -marginals.log_prob(x_valid).mean().item() - 0.03
+
+
+@FEW_EXAMPLES
+@given(wide_tables, seeds)
+def test_a_fit_is_never_worse_than_the_marginals(device, dtype, columns, seed):
+    """Of columns that are independent, with gaps, a few rows of every kind of column."""
+    book = Codebook(columns).to(device)
+    rng = np.random.default_rng(seed)
+    x, x_valid = (random_rows(book, n, rng, missing=0.3) for n in (8, 9))
+    marginals = MarginalDenoiser.fit(book, x)
+    plan = DecoderPlan(width=8, max_steps=6)
+    model = fit_decoder(marginals, x, x_valid, plan, generator=seeded_generator(0, device))
+    worst = -marginals.log_prob(x_valid).double().mean().item()
+    assert held_out_nats(model, x_valid) <= worst + rounding(dtype, 10)
+    assert model.log_prob(x).isfinite().all()
+
+
+def test_hopeless_rows_can_be_fitted(device):
+    """One row, a column without cells, constants, absurd outliers."""
+    book = Codebook([real(), simplex(2, is_open=True), real(), code(3), line(-0.5, 0.5)]).to(device)
+    x = torch.tensor([[1e6, 0, math.nan, 1, 0], [0, 0, math.nan, 2, math.nan]], device=device)
+    for rows in (x[:1], x, x.repeat(20, 1)):
+        marginals = MarginalDenoiser.fit(book, rows.double())
+        fit = fit_decoder(
+            marginals, rows.double(), x.double(), QUICK, generator=seeded_generator(0, device)
+        )
+        assert fit.log_prob(x.double()).isfinite().all()
+
+
+def test_the_generator_is_the_only_randomness(device):
+    book = make_book("reals and levels", device)
+    before = torch.random.get_rng_state()
+    a, b, c = (fitted(book, np.random.default_rng(0), seed=s)[0].state_dict() for s in (0, 0, 1))
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert not torch.equal(a["log_probs"], c["log_probs"])
+
+
+def test_time_ends_a_fit(device, monkeypatch):
+    """Each step takes a second: half the time is for steps, and none begins after it."""
+    book = make_book("mixed", device)
+    rng = np.random.default_rng(0)
+    x = random_rows(book, 300, rng)
+    marginals, now, steps = MarginalDenoiser.fit(book, x), [0.0], []
+    step = fits.Run.make_step
+
+    def slow(self, rows, share):
+        step(self, rows, share)
+        now[0] += 1.0
+        steps.append(share)
+
+    monkeypatch.setattr(fits.Run, "make_step", slow)
+    for max_time, most in ((0.0, 0), (20.0, 10), (1e9, 40)):
+        plan = DecoderPlan(width=8, n_points=64, max_steps=40, max_time=max_time)
+        steps.clear()
+        monkeypatch.setattr(fits, "PATIENCE", 99)
+        generator = seeded_generator(0, device)
+        fit_decoder(marginals, x, x, plan, generator=generator, clock=lambda: now[0])
+        assert len(steps) == most
+    assert steps == sorted(steps)
+
+
+def test_training_ends_where_held_out_rows_are_predicted_worse(device):
+    """Held-out rows of another table."""
+    book = make_book("simplex", device)
+    rng = np.random.default_rng(0)
+    x = all_rows(book)[[0, 5, 0, 5, 0, 5, 0, 5]].repeat(10, 1)
+    x_valid = all_rows(book)[1:5]
+    marginals, shares = MarginalDenoiser.fit(book, random_rows(book, 50, rng)), []
+    plan = DecoderPlan(width=8, n_points=64, max_steps=60)
+    fit = fit_decoder(
+        marginals,
+        x,
+        x_valid,
+        plan,
+        generator=seeded_generator(0, device),
+        progress=lambda share, _: shares.append(share),
+    )
+    assert shares[-1] < 0.8
+    assert held_out_nats(fit, x_valid) <= -marginals.log_prob(x_valid).mean().item() + 1e-6
+
+
+def test_wrong_arguments_are_refused(device, generator):
+    book = make_book("mixed", device)
+    x = random_rows(book, 5, np.random.default_rng(0))
+    marginals = MarginalDenoiser.fit(book, x)
+    for rows, held_out in ((x[:0], x), (x, x[:0])):
+        with pytest.raises(ValueError, match="at least one row and one held-out row"):
+            fit_decoder(marginals, rows, held_out, generator=generator)
+    with pytest.raises(ValueError, match="width must be positive, got 0"):
+        DecoderPlan(width=0)
