@@ -87,10 +87,6 @@ class Features(NamedTuple):
     levels: Tensor
     reals: Tensor
 
-    def of(self, levels: Tensor, reals: Tensor) -> Features:
-        """Some of the features, by number."""
-        return Features(self.levels[:, levels], self.reals[:, reals])
-
 
 class Centres:
     """Training rows as what other rows are multiplied with.
@@ -132,9 +128,16 @@ class Centres:
             torch.cat([book.finite[book.levels.level_column], with_gaps]),
             torch.cat([book.reals] * 3),
         )
-        # as factors: columns of zeros for few centres, see row_product
-        more = (0, 0, 0, max(0, NARROW - len(cells)))
-        self._factors = Features(*(nn.functional.pad(t, more) for t in self.features))
+        # which feature of the levels each centre has in each column, the one beyond the last if none
+        gaps = torch.arange(self.n_levels, len(self.columns.levels), device=cells.device)
+        gap_of = torch.full((book.n_columns,), len(self.columns.levels), device=cells.device)
+        gap_of[with_gaps] = gaps
+        where = torch.where(is_gone, gap_of, len(self.columns.levels))
+        where[:, book.finite] = torch.where(
+            is_gone[:, book.finite], where[:, book.finite], book.levels.index_of(codes)
+        )
+        self._slot_column = torch.unique(torch.cat([book.finite, with_gaps]))
+        self._slots = where[:, self._slot_column].contiguous()
         self._sorted: dict[int, Tensor] = {}
 
     def __len__(self) -> int:
@@ -145,15 +148,25 @@ class Centres:
         """Low-cardinality and continuous columns in which a cell is missing: int64."""
         return self.columns.levels[self.n_levels :]
 
-    def product(self, rows: Features, which: Features | None = None) -> Tensor:
-        """Products of features of rows, all or ``which`` by number, with those of the centres: (B, n)."""
-        factors = self._factors
-        if which is not None:
-            rows, factors = rows.of(*which), factors.of(*which)
-        total = rows.levels @ factors.levels.T
-        if rows.reals.shape[1]:
-            total = total + (rows.reals @ factors.reals.T).to(total)
-        return total[:, : len(self)]
+    def product(self, rows: Features, columns: Tensor | None = None) -> Tensor:
+        """Products of features of rows with those of the centres, (B, n): of all columns, or where bool (C,) is true.
+
+        Of its levels a centre has one in each column, so the product of these is a sum of a few.
+        """
+        n, more = len(rows.levels), max(0, NARROW - len(rows.levels))  # see row_product
+        slots = self._slots
+        real = torch.ones_like(self.columns.reals, dtype=torch.bool)
+        if columns is not None:
+            slots, real = slots[:, columns[self._slot_column]], columns[self.columns.reals]
+        if slots.shape[1]:
+            values = nn.functional.pad(rows.levels.T, (0, more, 0, 1))
+            total = nn.functional.embedding_bag(slots, values, mode="sum")
+        else:
+            total = rows.levels.new_zeros(len(self), n + more)
+        if bool(real.any()):
+            values = nn.functional.pad(rows.reals[:, real].T, (0, more))
+            total += (self.features.reals[:, real] @ values).to(total)
+        return total[:, :n].T
 
     def by_level(self, share: Tensor) -> tuple[Tensor, Tensor]:
         """Shares of the centres (B, n) summed at each level, (B, T), and where the cell is missing, (B, F)."""
@@ -295,7 +308,7 @@ class Kernels:
         """The part of one column in :meth:`log_kernels`, given the rows' features."""
         if any(v.column == column for v in self.base.codebook.vocabularies):
             return self.log_codes(x[:, column], column)
-        own = Features(*(torch.nonzero(of == column).flatten() for of in self.centres.columns))
+        own = torch.arange(self.base.codebook.n_columns, device=x.device) == column
         return self.centres.product(features, own)
 
     def log_codes(self, cells: Tensor, column: int) -> Tensor:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from discrete_itd.denoisers.kernel_products import Features, Kernels, Widths
+from discrete_itd.denoisers.kernel_products import Kernels, Widths
 
 LEFT_OUT = 1000  # centres on which widths are compared, by leave-one-out
 OUTLIERS = 0.1  # assumed share of rows without neighbours, which would otherwise widen the kernels
@@ -71,13 +71,10 @@ def _hidden(rows: Tensor, twins: Tensor) -> tuple[Tensor, Tensor]:
 
 def _part(kernels: Kernels, x: Tensor, name: str, *, of_others: bool = False) -> Tensor:
     """Log-kernels (B, n) of the columns whose width has this name, or of all others."""
-    book, centres = kernels.base.codebook, kernels.centres
+    book = kernels.base.codebook
     kinds = {"simplex": "other", "code": "other", "line": "line", "real": "real"}
     mine = torch.tensor([kinds[c.kind] == name for c in book.columns], device=x.device)
-    levels, reals = (mine[columns] for columns in centres.columns)
-    levels[centres.n_levels :] = False  # the part of a missing cell is the same whatever the width
-    which = Features(*(torch.nonzero(own != of_others).flatten() for own in (levels, reals)))
-    total = centres.product(kernels.features(kernels.known(x)), which)
+    total = kernels.centres.product(kernels.features(kernels.known(x)), mine != of_others)
     for v in book.vocabularies:
         if bool(mine[v.column]) != of_others:
             total = total + kernels.log_codes(x[:, v.column], v.column)

@@ -64,7 +64,8 @@ def read_cells(column: pd.Series) -> PlainCells:
         values = numbers[present]
     else:
         present = column.notna().to_numpy()
-        values = _plain_values(cast(pd.Series, column[present]))
+        # to select all of them costs as much as the rest, of a table of one row
+        values = _plain_values(column if present.all() else cast(pd.Series, column[present]))
     return PlainCells(values, np.where(present, np.cumsum(present) - 1, -1))
 
 
