@@ -1,15 +1,14 @@
 """Recipes: which denoiser to fit, as a value that an estimator can hold, compare, copy and save, and that fits itself.
 
 A name stands for a recipe with its defaults: ``"auto"`` for :class:`Auto`, ``"best"`` for :class:`Best`,
-``"network"`` and ``"mlp"`` for :class:`Network`, ``"causal"`` for :class:`Causal`, ``"row_mixture"`` for
-:class:`RowMixture`, ``"independent"``, ``"tree"``, ``"trees"``, ``"bayes_net"``, ``"mixture"`` and ``"ensemble"`` for
-the others; a list of names and recipes stands for an :class:`Ensemble` of them. A recipe of one's
-own inherits from :class:`Recipe`.
+``"network"`` and ``"mlp"`` for :class:`Network`, ``"trees"`` for ``Trees(8)``; ``"causal"``, ``"independent"``,
+``"tree"``, ``"mixture"``, ``"decoder"``, ``"bayes_net"``, ``"row_mixture"`` and ``"ensemble"`` for the others. A list
+of names and recipes stands for an :class:`Ensemble` of them. A recipe of one's own inherits from :class:`Recipe`.
 """
 
 from discrete_itd.models.choosing import NAMES, Auto, Best, Ensemble, RowMixture, recipe
 from discrete_itd.models.contract import Recipe
-from discrete_itd.models.exact import BayesNet, Independent, Mixture, Trees
+from discrete_itd.models.exact import BayesNet, Decoder, Independent, Mixture, Trees
 from discrete_itd.models.networks import Causal, Network
 
 __all__ = [
@@ -19,6 +18,7 @@ __all__ = [
     "BayesNet",
     "Best",
     "Causal",
+    "Decoder",
     "Ensemble",
     "Independent",
     "Mixture",

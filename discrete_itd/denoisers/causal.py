@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.posterior import CategoricalPosterior, Posterior
+from discrete_itd.denoisers.ancestral import drawable
 from discrete_itd.denoisers.base import Config, Denoiser, Tensors, with_codebook
 from discrete_itd.denoisers.features import ColumnFeatures
 from discrete_itd.denoisers.marginal import MarginalDenoiser
@@ -155,20 +156,27 @@ class CausalDenoiser(Denoiser):
     # -- drawing --------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def draw(self, n: int, generator: torch.Generator) -> Tensor:
+    def draw(self, n: int, generator: torch.Generator, *, allowed: Tensor | None = None) -> Tensor:
         book = self.codebook
+        may_be = book.levels.spread(drawable(book.levels, allowed)[None].float(), 0.0)[0] > 0
+        places = {j: i for i, j in enumerate(book.finite.tolist())}
         x = torch.full((n, book.n_columns), math.nan, dtype=torch.float64, device=book.device)
         features = book.known_snr.new_zeros(n, len(self.features.feature_column))
         words = dict(zip((v.column for v in book.vocabularies), self.words, strict=True))
-        finite = set(book.finite.tolist())
         prior = self.base.preceding(x, self.order)
         for j, answers in zip(self.order.tolist(), self.network.steps(features), strict=True):
             if not self.base.independent:
                 prior = self.base.preceding(x, self.order)
             column = OneColumn.of(self.features, self.base.independent_part, j)
-            logits = prior.column(j) if j in finite else None
+            logits = prior.column(j) if j in places else None
             own = [words[j]] if j in words else []
-            drawn = column.prior(n, logits, answers, own, self.blur).sample(generator)
+            posterior = column.prior(n, logits, answers, own, self.blur)
+            if j in places:
+                never = ~may_be[places[j], : book.columns[j].n_points]
+                cells = posterior.categorical
+                masked = cells.logits.masked_fill(never, -torch.inf)
+                posterior.categorical = CategoricalPosterior(cells.levels, masked)
+            drawn = posterior.sample(generator, allow_unseen=j in places)
             x[:, j] = drawn[:, 0]
             features[:, self.features.feature_column == j] = column.describe(drawn)
         return x

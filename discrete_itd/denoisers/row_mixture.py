@@ -126,14 +126,14 @@ class RowMixtureDenoiser(Denoiser):
         left = torch.logsumexp(joint, 1) - mean.sum(1)
         return mean + (left / there.sum(1).clamp_min(1.0))[:, None] * there
 
-    def draw(self, n: int, generator: torch.Generator) -> Tensor:
+    def draw(self, n: int, generator: torch.Generator, *, allowed: Tensor | None = None) -> Tensor:
         probs = self.log_weights.exp()
         which = torch.multinomial(probs, n, replacement=True, generator=generator)
         out = torch.zeros(n, self.codebook.n_columns, dtype=torch.float64, device=probs.device)
         for i, member in enumerate(self._members):
             rows = torch.nonzero(which == i).flatten()
             if len(rows):
-                out[rows] = member.draw(len(rows), generator)
+                out[rows] = member.draw(len(rows), generator, allowed=allowed)
         return out
 
 

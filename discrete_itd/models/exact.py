@@ -7,6 +7,7 @@ this improves the held-out log-likelihood. A mixture with merged columns leaves 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +19,7 @@ from discrete_itd.denoisers import (
     MixtureDenoiser,
     TreeDenoiser,
 )
+from discrete_itd.denoisers.decoder import DecoderPlan, fit_decoder
 from discrete_itd.denoisers.tree import MOST_LEVELS
 from discrete_itd.models.contract import FitPlan, Recipe, TrainingRows
 from discrete_itd.validation import check_integer
@@ -157,6 +159,54 @@ class Mixture(Recipe):
 
 
 @dataclass(frozen=True)
+class Decoder(Recipe):
+    """A mixture of products whose classes a network decodes from points of a latent space (9); exact.
+
+    Parameters
+    ----------
+    n_components : int
+        Classes at most.
+    n_latent : int
+        Dimensions of the latent space.
+    n_points : int
+        Latent points in a step of the training, at most.
+    max_steps : int
+        Optimiser steps at most.
+    """
+
+    n_components: int = 4096
+    n_latent: int = 8
+    n_points: int = 2048
+    max_steps: int = 2000
+    exact = True
+
+    def fit(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
+        return rows.once(self, lambda: self.decoder(rows, plan))
+
+    def decoder(self, rows: TrainingRows, plan: FitPlan) -> MixtureDenoiser:
+        """The fit, within the time that is left."""
+        left = None if math.isinf(plan.time_left) else max(plan.time_left, 1e-3)
+        how = DecoderPlan(
+            n_latent=self.n_latent,
+            n_points=self.n_points,
+            n_components=self.n_components,
+            max_steps=self.max_steps,
+            max_time=left,
+        )
+        return fit_decoder(rows.marginals, rows.x, rows.x_valid, how, generator=rows.generator)
+
+    def check(self) -> Decoder:
+        for name in ("n_components", "n_latent", "n_points"):
+            check_integer(name, getattr(self, name), 1, MOST_COMPONENTS)
+        check_integer("max_steps", self.max_steps, 0)
+        return self
+
+    @property
+    def label(self) -> str:
+        return "decoder"
+
+
+@dataclass(frozen=True)
 class BayesNet(Recipe):
     """A Bayesian network found by hill climbing, over the same columns as :class:`Trees`; exact.
 
@@ -195,6 +245,7 @@ EXACT: dict[str, Recipe] = {
     "tree": Trees(),
     "trees": Trees(8),
     "mixture": Mixture(),
+    "decoder": Decoder(),
     "bayes_net": BayesNet(),
 }
 

@@ -21,7 +21,13 @@ MOST_ORDERS = 64
 # of a causal network of default size: its width by the cells of the table, and the epochs of its training
 WIDTHS = ((50_000, 128), (500_000, 256), (math.inf, 512))
 EPOCHS, FEWEST_STEPS = 25, 300
-CAUSAL = {"batch_size": 256, "weight_decay": 0.02, "n_validations": 20, "patience": 3}
+CAUSAL = {
+    "batch_size": 256,
+    "learning_rate": 8e-3,
+    "weight_decay": 0.02,
+    "n_validations": 20,
+    "patience": 3,
+}
 
 
 @dataclass(frozen=True)
