@@ -43,7 +43,7 @@ from discrete_itd.denoisers.mixture import MixtureDenoiser
 
 Progress = Callable[[float, float], object]
 
-LEAST_SD = 0.05  # of a continuous column given the latent point; the column's own is about 1/2
+LEAST_SD = 0.02  # of a continuous column given the latent point; the column's own is about 1/2
 FARTHEST = (
     8.0  # cells are clamped to this many standard deviations in training: it bounds their gradient
 )
