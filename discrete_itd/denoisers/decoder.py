@@ -43,7 +43,7 @@ from discrete_itd.denoisers.mixture import MixtureDenoiser
 
 Progress = Callable[[float, float], object]
 
-LEAST_SD = 0.05  # of a continuous column given the latent point; the column's own is about 1/2
+LEAST_SD = 0.02  # of a continuous column given the latent point; the column's own is about 1/2
 FARTHEST = (
     8.0  # cells are clamped to this many standard deviations in training: it bounds their gradient
 )
@@ -57,6 +57,9 @@ STAGES = (
 TRAIN_SHARE = 0.5  # of the time; the remainder is for the classes at the end
 N_LOOKS = 12  # evaluations on held-out rows in a full run
 PATIENCE = 3  # of them without improvement, after which training ends
+EARLIEST_END = (
+    0.4  # share of the bounds before which it does not: the start is slow, near a saddle point
+)
 LOOK_ROWS = 4096  # held-out rows of an evaluation, at most
 WARMUP_STEPS = 20
 AVERAGE = 0.99  # decay per step of the moving average of the weights
@@ -221,7 +224,9 @@ class Run:
         """Make steps until a bound is reached or held-out rows are predicted no better."""
         self.look()
         next_look = 1 / N_LOOKS
-        while (share := self.done_share()) < 1.0 and self.stale < PATIENCE:
+        while (share := self.done_share()) < 1.0:
+            if self.stale >= PATIENCE and share > EARLIEST_END:
+                break
             self.make_step(self.batch(), share)
             if (share := self.done_share()) < next_look:
                 continue

@@ -181,23 +181,25 @@ class Decoder(nn.Module):
         super().__init__()
         self.least_sd, self.n_values, self.n_real = least_sd, layout.n_values, len(mean)
         sizes = (*sizes, self.n_values + 2 * self.n_real)
-        layers: list[nn.Module] = []
         like = layout.base
-        for i, (n_in, n) in enumerate(itertools.pairwise(sizes), 2):
-            # not initialised by torch: that would move the global random state
-            layer = nn.utils.skip_init(nn.Linear, n_in, n, device=like.device, dtype=like.dtype)
-            gain = START_GAIN if i == len(sizes) else math.sqrt(2)
-            for parameter, std in ((layer.weight, gain / math.sqrt(n_in)), (layer.bias, 0.0)):
-                assert isinstance(parameter, Tensor)
-                nn.init.normal_(parameter, std=std, generator=generator)
-            layers += [layer, nn.SiLU()]
-        self.layers = nn.Sequential(*layers[:-1])
+        # drawn here, for nn.Linear would move the global random state
+        weights = [
+            torch.randn(n_in, n, generator=generator, device=like.device, dtype=like.dtype)
+            for n_in, n in itertools.pairwise(sizes)
+        ]
+        gains = [math.sqrt(2)] * (len(weights) - 1) + [START_GAIN]
+        self.weights = nn.ParameterList(
+            w * (gain / math.sqrt(len(w))) for w, gain in zip(weights, gains, strict=True)
+        )
+        self.biases = nn.ParameterList(w.new_zeros(w.shape[1]) for w in weights)
         self.register_buffer("mean", mean.to(like), persistent=False)
         self.register_buffer("sd", sd.to(like), persistent=False)
 
     def forward(self, u: Tensor) -> Columns:
         """The columns at latent points ``u`` (K, L)."""
-        parts = self.layers(u).split([self.n_values, self.n_real, self.n_real], 1)
+        for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            u = torch.addmm(bias, u if i == 0 else nn.functional.silu(u), weight)
+        parts = u.split([self.n_values, self.n_real, self.n_real], 1)
         values, shift, scale = parts
         # one at zero, and linear where it is large
         scale = nn.functional.softplus(scale + math.log(math.e - 1))

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,6 @@ import torch
 from hypothesis import given
 from laws import (
     FEW_EXAMPLES,
-    LAW,
     all_rows,
     code,
     line,
@@ -84,7 +84,7 @@ def everywhere(book):
     return torch.ones(book.n_columns, dtype=torch.bool, device=book.device), -wide, wide
 
 
-@LAW
+@FEW_EXAMPLES
 @given(wide_tables, seeds)
 def test_rows_and_points_multiply_to_log_probabilities(device, dtype, columns, seed):
     book = Codebook([*columns, line(*np.linspace(-1, 1, MANY), is_open=seed % 2 == 0)]).to(device)
@@ -103,7 +103,7 @@ def test_rows_and_points_multiply_to_log_probabilities(device, dtype, columns, s
     torch.testing.assert_close(got, slow.log_prob(rows), **close)
 
 
-@LAW
+@FEW_EXAMPLES
 @given(wide_tables, seeds)
 def test_levels_add_up_and_unseen_ones_keep_their_probability(device, dtype, columns, seed):
     book = Codebook([*columns, line(*np.linspace(-1, 1, MANY), is_open=True)]).to(device)
@@ -117,6 +117,29 @@ def test_levels_add_up_and_unseen_ones_keep_their_probability(device, dtype, col
     assert (log_probs[:, unseen] == marginals.log_probs[unseen]).all()
     zeros = layout.log_probs(log_probs.new_zeros(1, layout.n_values))[0]
     torch.testing.assert_close(zeros, marginals.log_probs, atol=rounding(dtype), rtol=0)
+
+
+def test_smooth_functions_are_cosines_of_the_share_of_rows_below(device, dtype):
+    values = np.linspace(-1, 1, MANY)
+    book = Codebook([simplex(3), line(*values, is_open=True), line(*values)]).to(device)
+    marginals = random_marginals(book, np.random.default_rng(0))
+    layout, levels = Layout(marginals, *everywhere(book)), book.levels
+    assert layout.n_values == 2 + 2 * N_WAVES
+    for j in (1, 2):
+        codes = torch.zeros(MANY, 3, dtype=torch.int64, device=device)
+        codes[:, j] = torch.arange(MANY)
+        where = levels.index_of(codes)[:, j]
+        probs = marginals.log_probs[where].double().exp().cpu().numpy()
+        probs = probs / probs.sum()
+        place = [probs[:k].sum() + probs[k] / 2 for k in range(MANY)]
+        for i in range(N_WAVES):
+            got = layout.basis[(j - 1) * N_WAVES + i]
+            got = got[torch.isin(layout.wave, where)].cpu().numpy()
+            order = layout.wave[torch.isin(layout.wave, where)].cpu().numpy()
+            want = {
+                w.item(): math.cos(math.pi * (i + 1) * f) for w, f in zip(where, place, strict=True)
+            }
+            np.testing.assert_allclose(got, [want[w] for w in order], atol=rounding(dtype, 10))
 
 
 def test_columns_without_gaps_share_a_constant(device):
@@ -268,7 +291,8 @@ def test_a_fit_with_a_continuous_column_integrates_to_one(device):
 @pytest.mark.parametrize("name", ["mixed", "reals and levels", "all kinds"])
 def test_a_fit_is_better_than_the_marginals_where_columns_depend(device, name):
     book = make_book(name, device)
-    model, marginals, _, x_valid = fitted(book, np.random.default_rng(1))
+    plan = replace(QUICK, max_steps=120)
+    model, marginals, _, x_valid = fitted(book, np.random.default_rng(2), plan)
     assert held_out_nats(model, x_valid) < -marginals.log_prob(x_valid).mean().item() - 0.03
 
 
@@ -306,6 +330,37 @@ def test_the_generator_is_the_only_randomness(device):
     assert torch.equal(torch.random.get_rng_state(), before)
     assert all(torch.equal(a[name], b[name]) for name in a)
     assert not torch.equal(a["log_probs"], c["log_probs"])
+
+
+def test_rows_are_scored_in_training_as_at_the_end(device, dtype):
+    """With gaps and unseen categories in either part of the rows."""
+    book = make_book("reals and levels", device)
+    rng = np.random.default_rng(0)
+    x, x_valid = (random_rows(book, 40, rng) for _ in range(2))
+    x[:, 1] = x[:, 1].clamp(max=1)
+    x_valid[:, 3] = x_valid[:, 3].masked_fill(x_valid[:, 3] == 1, math.nan)
+    x[::2, 0] = math.nan
+    marginals = MarginalDenoiser.fit(book, x)
+    generator = seeded_generator(0, device)
+    run = fits.Run(marginals, x, x_valid, QUICK, generator, itertools.count().__next__)
+    columns = run.average(normal(run.points, run.layout.base))
+    probs = run.layout.log_probs(columns.values).exp()
+    slow = MixtureDenoiser(book, probs.new_ones(len(probs)), probs, columns.mean, columns.var)
+    for rows in (x, x_valid):
+        got = log_prob(run.layout.of_rows(rows), run.layout.of_points(columns))
+        close = {"atol": rounding(dtype, 100), "rtol": rounding(dtype, 100)}
+        torch.testing.assert_close(got, slow.log_prob(rows), **close)
+
+
+def test_where_there_is_nothing_to_learn_nothing_is_trained(device, generator):
+    book = Codebook([code(5), simplex(1, is_open=True), code(3)]).to(device)
+    x, shares = random_rows(book, 20, np.random.default_rng(0)), []
+    marginals = MarginalDenoiser.fit(book, x)
+    model = fit_decoder(
+        marginals, x, x, generator=generator, progress=lambda share, _: shares.append(share)
+    )
+    assert not shares
+    torch.testing.assert_close(model.log_prob(x), marginals.log_prob(x))
 
 
 def test_time_ends_a_fit(device, monkeypatch):
