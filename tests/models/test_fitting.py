@@ -212,7 +212,9 @@ def test_training_is_never_worse_than_the_best_exact_base(schedule):
     assert alone - start == pytest.approx(saved)
     assert saved > 0
     # and the estimate from which training starts is about the base's closed form
-    assert start == pytest.approx(nats(model.denoiser_.base, held_out), rel=0.1)
+    error = history["valid_stderr"].iloc[1]
+    assert start == pytest.approx(nats(model.denoiser_.base, held_out), abs=4 * error)
+    assert error < 0.5
 
 
 def test_the_history_names_independent_columns_once():
@@ -277,7 +279,7 @@ def test_property_a_bound_on_the_error_is_shared_and_paid_for(columns, monkeypat
     """The bounds of both stages make up that of their product; paths that only decide count as evaluations, too."""
     rows = mixed().dropna()
     rows.loc[rows.index[::5], columns] = None
-    model, stages = fit(rows, TINY, missing="category"), []
+    model, stages = fit(rows, TINY, missing="category", schedule=CoordinateSchedule(4)), []
     estimate = model_module.path_log_prob
 
     def recorded(denoiser, **stage):
