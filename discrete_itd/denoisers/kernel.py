@@ -32,7 +32,7 @@ from discrete_itd.denoisers.base import (
     with_codebook,
 )
 from discrete_itd.denoisers.kernel_codes import CodeKernels
-from discrete_itd.denoisers.kernel_products import Centres, Evidence, Kernels, Widths
+from discrete_itd.denoisers.kernel_products import Centres, Evidence, Kernels, Widths, log_sum
 from discrete_itd.denoisers.kernel_widths import best_widths
 from discrete_itd.denoisers.marginal import MarginalDenoiser
 
@@ -147,7 +147,7 @@ class KernelDenoiser(Denoiser):
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-probability of rows ``x`` (B, C), missing cells left out: (B,), nats."""
         log_n = math.log(len(self.centres))
-        parts = [torch.logsumexp(self.kernels.log_kernels(some), 1) for some in x.split(self.batch)]
+        parts = [log_sum(self.kernels.log_kernels(some)) for some in x.split(self.batch)]
         return torch.cat(
             [self.centres.new_zeros(0), *((p - log_n).to(self.centres) for p in parts)]
         )
@@ -163,7 +163,7 @@ class KernelDenoiser(Denoiser):
         before = log_w.new_zeros(len(x))
         for j in self.codebook.leading_first.tolist():
             log_w += kernels.log_kernels_of(x, features, j)
-            after = torch.logsumexp(log_w, 1)
+            after = log_sum(log_w)
             out[:, j], before = after - before, after
         return out.masked_fill(x.isnan(), 0.0)
 
@@ -261,7 +261,7 @@ class KernelDenoiser(Denoiser):
         likelihood = (ell - book.levels.per_level(norm)).exp()
         features = kernels.features(nothing._replace(levels=likelihood))
         total = kernels.centres.product(features) - math.log(len(self.centres))
-        log_mass = torch.logsumexp(total, 1) + norm.sum(1)
+        log_mass = log_sum(total) + norm.sum(1)
         logits = self._log_prior(likelihood, torch.softmax(total, 1)) + ell
         return log_mass.to(evidence), logits.to(evidence)
 

@@ -29,6 +29,17 @@ from discrete_itd.denoisers.marginal import MarginalDenoiser
 STRAY = 0.01  # probability with which a number on few levels is drawn from the marginal
 
 
+def log_sum(values: Tensor) -> Tensor:
+    """Log of the sum of exponentials in each row: (B, n), not all minus infinity, to (B,).
+
+    Terms that are no normal number in units of the largest count as the least one: they change nothing, and arithmetic
+    of subnormal numbers, which ``torch.logsumexp`` uses, is ten times slower.
+    """
+    top = values.amax(1, keepdim=True)
+    least = math.log(torch.finfo(values.dtype).tiny)
+    return (values - top).clamp_min_(least).exp_().sum(1).log_() + top[:, 0]
+
+
 class Widths(NamedTuple):
     """Bandwidths.
 

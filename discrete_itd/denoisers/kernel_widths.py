@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from discrete_itd.denoisers.kernel_products import Kernels, Widths
+from discrete_itd.denoisers.kernel_products import Kernels, Widths, log_sum
 
 LEFT_OUT = 1000  # centres on which widths are compared, by leave-one-out
 OUTLIERS = 0.1  # assumed share of rows without neighbours, which would otherwise widen the kernels
@@ -52,7 +52,7 @@ def _left_out(kernels: Kernels, name: str, trials: list[Widths], twins: Tensor) 
     nats = []
     for widths in trials:
         total = _part(replace(kernels, widths=widths), rows, name).add_(fixed)
-        log_p = torch.logsumexp(total, 1).double() - left.log()
+        log_p = log_sum(total).double() - left.log()
         either = torch.logaddexp(math.log1p(-OUTLIERS) + log_p, math.log(OUTLIERS) + alone)
         nats.append(-either.mean())
     return torch.stack(nats)

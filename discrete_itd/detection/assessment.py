@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from discrete_itd.channel.posterior import GaussianPosterior
-from discrete_itd.detection.conditionals import Conditionals, most_rows
+from discrete_itd.detection.conditionals import Conditionals, most_rows, together
 from discrete_itd.detection.distributions import Expected, with_missing
 from discrete_itd.detection.scoring import Scorer
 from discrete_itd.encoders import PRESENT
@@ -198,7 +198,9 @@ def _pairwise_batch(scorer: Scorer, x: Tensor) -> np.ndarray:
             known[:, list(columns)] = x[:, list(columns)]
             questions.append(known)
         cells = x.masked_fill(~of, math.nan)
-        return (others.log_prob(cells) for others in Conditionals.of_each(scorer, questions))
+        for some in together(scorer, questions):
+            found = Conditionals(scorer, torch.cat(some)).log_prob(cells.repeat(len(some), 1))
+            yield from found.split(len(x))
 
     def add(i: int, nats: Tensor) -> None:
         out[:, :, i] += torch.zeros_like(out[:, :, i]).index_add(1, owner, nats)

@@ -59,6 +59,12 @@ def most_rows(scorer: Scorer) -> int:
     return max(1, most if scorer.kernel is None else min(most, scorer.kernel.batch))
 
 
+def together(scorer: Scorer, questions: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    """Questions of as many rows each, some of them at once, as memory allows."""
+    step = max(1, most_rows(scorer) // max(1, len(questions[0])))
+    return (list(questions[i : i + step]) for i in range(0, len(questions), step))
+
+
 @dataclass(frozen=True)
 class Conditionals:
     """Distributions of every cell of some rows given their known cells, under a score.
@@ -84,10 +90,8 @@ class Conditionals:
 
         As many as keep a call within the memory of :func:`most_rows`.
         """
-        step = max(1, most_rows(scorer) // max(1, len(questions[0])))
-        for i in range(0, len(questions), step):
-            some = questions[i : i + step]
-            whole = cls(scorer, torch.cat(list(some)))
+        for some in together(scorer, questions):
+            whole = cls(scorer, torch.cat(some))
             for k, known in enumerate(some):
                 yield cls(scorer, known, whole, k * len(known))
 
@@ -194,6 +198,8 @@ class Conditionals:
     def _grid(self, j: int) -> Tensor:
         """Evenly spaced standardised values of continuous column j, (G,)."""
         marginals, scorer = self.scorer.marginals, self.scorer
+        if j in scorer.grids:
+            return scorer.grids[j]
         at = torch.nonzero(marginals.codebook.reals == j).flatten()
         assert marginals.gaussian is not None
         mixture = Mixture(scorer.schema[j], marginals.gaussian.pick(lambda t: t[:, at].double()))
@@ -203,7 +209,8 @@ class Conditionals:
             sd = min(sd, scorer.kernel.widths.real)
         width = high - low + 2 * MARGIN
         n = max(16, min(MOST_POINTS, round(POINTS_PER_SD * width / sd)))
-        return torch.linspace(low - MARGIN, high + MARGIN, n).to(self.known)
+        grid = torch.linspace(low - MARGIN, high + MARGIN, n).to(self.known)
+        return scorer.grids.setdefault(j, grid)
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-probability of each cell of rows x (B, C'), nats; 0 where it is NaN."""

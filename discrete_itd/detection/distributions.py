@@ -20,6 +20,7 @@ from discrete_itd.encoders import Bins, Column, Continuous
 INTERVAL = 0.8  # probability of the reported interval of a number
 MANY_LEVELS = 10  # numbers of more distinct values are reported as an interval
 NODES = 24  # of the quadrature of each Gaussian
+NO_WEIGHT = 1e-16  # of a centre that no double can tell from none
 SMALLEST = 1e-300  # probability that stands for less
 QUANTILES = [(1 - INTERVAL) / 2, 0.5, (1 + INTERVAL) / 2]
 
@@ -237,9 +238,13 @@ class KernelConditionals:
 
     def log_density(self, j: int, z: Tensor) -> Tensor:
         """Log-density of continuous column j at points z (G,): (U, G), nats."""
-        log_k = self._log_kernel(j, z)  # (G, n)
+        weights = self.log_weights.exp()
+        near = torch.nonzero(
+            (weights > NO_WEIGHT).any(0)
+        ).flatten()  # given a few cells, often few centres
+        log_k = self._log_kernel(j, z, near)  # (G, n')
         top = log_k.amax(1)  # far from all centres all kernels underflow
-        density = self.log_weights.exp() @ (log_k - top[:, None]).exp().T
+        density = weights[:, near] @ (log_k - top[:, None]).exp().T
         return density.clamp_min(SMALLEST).log() + top
 
     def log_density_at(self, j: int, z: Tensor, rows: Tensor) -> Tensor:
@@ -248,10 +253,14 @@ class KernelConditionals:
         log = [torch.logsumexp(self.log_weights[i] + self._log_kernel(j, v), 1) for v, i in parts]
         return torch.cat(log)
 
-    def _log_kernel(self, j: int, z: Tensor) -> Tensor:
-        """Log-density at points z (G,) around each centre, or of the marginal where the centre's cell is missing."""
+    def _log_kernel(self, j: int, z: Tensor, some: Tensor | None = None) -> Tensor:
+        """Log-density at points z (G,) around each centre, or of the marginal where the centre's cell is missing.
+
+        With ``some``, only around the centres of these numbers.
+        """
         kernel = self.kernel
         centres, sd = kernel.kernels.centres.cells[:, j], kernel.widths.real
+        centres = centres if some is None else centres[some]
         near = -0.5 * ((z[:, None] - centres) / sd) ** 2 - math.log(sd * math.sqrt(2 * math.pi))
         missing = centres.isnan()
         if not bool(missing.any()):

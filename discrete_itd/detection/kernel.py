@@ -10,7 +10,7 @@ from torch import Tensor
 
 from discrete_itd.denoisers import KernelDenoiser, MarginalDenoiser
 from discrete_itd.denoisers.base import rows_at_once
-from discrete_itd.denoisers.kernel_products import Centres, Evidence, Kernels, Widths
+from discrete_itd.denoisers.kernel_products import Centres, Evidence, Kernels, Widths, log_sum
 from discrete_itd.likelihood import in_blocks
 
 FAR = 3.0  # widths from the nearest centre, beyond which a value does not weigh the centres
@@ -56,7 +56,7 @@ def _nats(kernel: KernelDenoiser, x: Tensor) -> Tensor:
     codes = {v.column: kernels.log_codes(x[:, v.column], v.column) for v in book.vocabularies}
     of_codes = sum(codes.values(), x.new_zeros(1, 1))
     total = (kernels.centres.product(features) + of_codes).double()
-    left = log_n - torch.logsumexp(total, 1)  # (B,): to be shared out
+    left = log_n - log_sum(total)  # (B,): to be shared out
     far = _far(kernel, evidence)  # (B, R)
     if far.any():
         near = kernels.features(evidence.without(far))
@@ -122,5 +122,5 @@ def outlyingness(base: MarginalDenoiser, x: Tensor, generator: torch.Generator) 
         n = total.new_full((len(rows),), len(among)).index_add(
             0, is_centre, -torch.ones_like(total[is_centre, 0])
         )
-        out.append(n.log() - torch.logsumexp(total, 1))
+        out.append(n.log() - log_sum(total))
     return torch.cat(out)

@@ -57,6 +57,8 @@ class Scorer:
     _known: WeakKeyDictionary[Rows, tuple[Model, int, pd.DataFrame]] = field(
         default_factory=WeakKeyDictionary, init=False, repr=False, compare=False
     )
+    # points on which conditional densities of continuous columns are normalised, by column, once they are known
+    grids: dict[int, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
     # the model that was smoothed, and the result
     _smooth: dict[str, Model] = field(default_factory=dict, init=False, repr=False, compare=False)
 

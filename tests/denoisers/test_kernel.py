@@ -27,7 +27,7 @@ from scipy import stats
 from discrete_itd.channel import CoordinateSchedule, Quadrature
 from discrete_itd.channel.codebook import Codebook, ColumnPoints
 from discrete_itd.denoisers import KernelDenoiser, MarginalDenoiser, SupportDenoiser
-from discrete_itd.denoisers.kernel_products import STRAY, Widths
+from discrete_itd.denoisers.kernel_products import STRAY, Widths, log_sum
 from discrete_itd.likelihood import integral_log_prob, path_attribution, path_log_prob
 from discrete_itd.storage.configs import denoiser_from_config, to_config
 
@@ -428,3 +428,8 @@ def test_few_rows_are_enough(device, n):
     base = MarginalDenoiser.fit(book, x)
     model = KernelDenoiser.fit(base, x, torch.Generator().manual_seed(0))
     assert model.log_prob(x).isfinite().all()
+
+
+def test_terms_too_small_to_count_change_nothing(dtype):
+    values = torch.tensor([[0.0, -1.0, -95.0], [3.0, -math.inf, -900.0], [-1e4, -1e4 - 1, -2e4]])
+    torch.testing.assert_close(log_sum(values.to(dtype)), values.to(dtype).logsumexp(1))

@@ -135,6 +135,21 @@ def test_properties_pairs_are_changes_of_the_conditional_of_the_score(detectors)
         assert change == pytest.approx(np.log(nothing / given), abs=2e-3)
 
 
+@pytest.mark.parametrize("rows_at_once", [1, 7, 10_000])
+def test_questions_asked_together_have_the_answers_of_each(detectors, monkeypatch, rows_at_once):
+    detector = detectors["mixed", "pooled"]
+    x = detector.rows(TABLES["mixed"]()).x[:3]
+    scorer = detector._scorer
+    work = rows_at_once * scorer.conditional.codebook.work
+    monkeypatch.setattr("discrete_itd.detection.conditionals.BATCH_WORK", work)
+    questions = []
+    for j in range(x.shape[1]):
+        questions.append(x.index_fill(1, torch.tensor([j]), float("nan")))
+    for known, found in zip(questions, Conditionals.of_each(scorer, questions), strict=True):
+        alone = Conditionals(scorer, known)
+        torch.testing.assert_close(found.log_prob(x), alone.log_prob(x), atol=1e-5, rtol=1e-5)
+
+
 # -- the kernel density ---------------------------------------------------------------------------
 
 

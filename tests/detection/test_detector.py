@@ -21,7 +21,8 @@ from discrete_itd.detection.kernel import kernel_nats
 from discrete_itd.detection.scoring import Scorer
 from discrete_itd.detection.thresholds import Threshold
 from discrete_itd.encoders import TableEncoder
-from discrete_itd.recipes import Network
+from discrete_itd.models.model import Model
+from discrete_itd.recipes import Mixture, Network
 from discrete_itd.storage.files import read_state, write_state
 
 pytestmark = pytest.mark.single_precision
@@ -205,14 +206,20 @@ def test_properties_a_table_and_its_rows_have_one_answer(question, fitted_mixed,
         np.testing.assert_array_equal(of_table, of_rows)
 
 
+def count_rows(monkeypatch, name):
+    """The numbers of rows of which a method of models is asked, as they come."""
+    sizes, method = [], getattr(Model, name)
+
+    def counted(self, x, *args, **settings):
+        sizes.append(len(x))
+        return method(self, x, *args, **settings)
+
+    monkeypatch.setattr(Model, name, counted)
+    return sizes
+
+
 def test_properties_the_model_scores_the_same_rows_once(fitted_mixed, monkeypatch):
-    sizes, explain = [], DiffusionDensity.explain
-
-    def counted(self, X, **settings):
-        sizes.append(len(X))
-        return explain(self, X, **settings)
-
-    monkeypatch.setattr(DiffusionDensity, "explain", counted)
+    sizes = count_rows(monkeypatch, "attribution")
     rows = fitted_mixed.rows(mixed(12, seed=3))
     nats = fitted_mixed.explain(rows)
     again = fitted_mixed.explain(rows)
@@ -220,6 +227,34 @@ def test_properties_the_model_scores_the_same_rows_once(fitted_mixed, monkeypatc
     assert np.allclose(fitted_mixed.score_samples(rows), -nats.sum(axis=1))
     fitted_mixed.p_values(rows), fitted_mixed.discoveries(rows)
     assert sizes == [12]
+
+
+def test_properties_a_score_without_a_cap_needs_no_shares(fitted, monkeypatch):
+    split, total = (count_rows(monkeypatch, name) for name in ("attribution", "log_prob"))
+    X = categories(200, seed=3).drop_duplicates()
+    scores = fitted.score_samples(X)
+    assert (split, total) == ([], [len(X)])
+    assert np.allclose(scores, -fitted.explain(X).sum(axis=1))
+
+
+def test_companions_answer_for_cells_and_are_smoothed_like_the_model():
+    """Here one that knows of no dependence: it changes what is said of cells, not the score."""
+    density = DiffusionDensity(denoiser="independent", random_state=0).fit(mixed())
+    model, X = density.model_, mixed(9, seed=1)
+    asked = DiffusionDensity(denoiser=Mixture(n_components=4), random_state=0).fit(mixed())
+    detector = DiffusionOutlierDetector(
+        FrozenEstimator(asked), false_alarm_rate=0.1, random_state=0
+    ).fit(mixed(seed=2))
+    before, reasons = detector.score_samples(X), detector.reasons(X)
+    asked.model_ = replace(asked.model_, companion=model.denoiser)
+    scorer = detector._scorer
+    assert np.allclose(detector.score_samples(X), before)
+    assert not np.allclose(detector.reasons(X)["error_probability"], reasons["error_probability"])
+    assert scorer.conditional is scorer.model.companion
+    assert torch.allclose(
+        scorer.conditional.mixture[2], model.denoiser.mixture[2] + scorer.smoothing_sd**2
+    )
+    assert (detector.pairwise(X).abs() < 1e-4).all(axis=None)
 
 
 @pytest.mark.parametrize("which", ["fitted", "fitted_mixed"])
