@@ -8,9 +8,9 @@ from typing import Any
 from discrete_itd.denoisers import Denoiser
 from discrete_itd.models.candidates import CandidateTable
 from discrete_itd.models.contract import FitPlan, Recipe, TrainingRows
-from discrete_itd.models.exact import BASE_TABLE, EXACT, BayesNet, Independent, Mixture, Trees
+from discrete_itd.models.exact import EXACT, BayesNet, Decoder, Mixture, Trees, affordable_bases
 from discrete_itd.models.members import fit_ensemble
-from discrete_itd.models.networks import MOST_ORDERS, Causal, Network
+from discrete_itd.models.networks import MOST_ORDERS, QUICK_DECODER, Causal, Network
 from discrete_itd.validation import check_integer
 
 MOST_MEMBERS = 64
@@ -90,8 +90,9 @@ class RowMixture(Recipe):
 class Auto(Recipe):
     """The cheapest of several models whose held-out nats are within one paired standard error of the best.
 
-    Candidates are the exact models that a network can correct, a mixture of products, a causal network on the best of
-    the first, and mixtures of rows (10) of these. A table with a high-cardinality column gets a :class:`Network`.
+    Candidates are the exact models that a network can correct, a decoder mixture (9), a causal network (8) on the best
+    of the first, and mixtures of rows (10) of these. A table with a high-cardinality column gets a :class:`Network`.
+    With ``max_steps=0`` no network is trained.
     """
 
     trains = True
@@ -100,10 +101,10 @@ class Auto(Recipe):
         if rows.codebook.vocabularies:
             return Network().fit(rows, plan)
         table = CandidateTable(rows)
-        for member in (Independent(), Trees(), BayesNet(BASE_TABLE), Mixture()):
-            table.fit(member, plan)
-        if plan.training.max_steps and plan.time_left:
-            table.fit(Causal(), plan)
+        trained = (QUICK_DECODER, Causal()) if plan.training.max_steps else ()
+        for member in (*affordable_bases(rows), *trained):
+            if plan.time_left:
+                table.fit(member, plan)
         table.add_mixtures()
         return table.settle(plan, table.cheapest())
 
@@ -123,8 +124,9 @@ class Best(Recipe):
 
     def fit(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
         table = CandidateTable(rows)
-        for member in (Independent(), Trees(), Trees(8), BayesNet(), Mixture()):
-            table.fit(member, plan)
+        for member in (*affordable_bases(rows), Decoder(8192)):
+            if plan.time_left:
+                table.fit(member, plan)
         for own in plan.of_networks(self.n_orders):
             if plan.time_left:
                 table.fit(Causal(), own)

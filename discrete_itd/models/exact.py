@@ -184,8 +184,9 @@ class Decoder(Recipe):
         return rows.once(self, lambda: self.decoder(rows, plan))
 
     def decoder(self, rows: TrainingRows, plan: FitPlan) -> MixtureDenoiser:
-        """The fit, within the time that is left."""
-        left = None if math.isinf(plan.time_left) else max(plan.time_left, 1e-3)
+        """The fit, within a share of the time that is left."""
+        left = plan.time_left / 2
+        left = None if math.isinf(left) else max(left, 1e-3)
         how = DecoderPlan(
             n_latent=self.n_latent,
             n_points=self.n_points,
@@ -282,13 +283,16 @@ def choose_base(base: str | Recipe, rows: TrainingRows, plan: FitPlan) -> Denois
 
 def base_candidates(rows: TrainingRows, plan: FitPlan) -> list[Denoiser]:
     """The exact denoisers among which ``base="auto"`` chooses: fitted once, whoever asks."""
-    candidates: list[Denoiser] = [rows.marginals]
+    fitted = [recipe.fit_base(rows, plan) for recipe in affordable_bases(rows)]
+    return [d for d in fitted if getattr(d, "work", 0) <= BASE_WORK]
+
+
+def affordable_bases(rows: TrainingRows) -> list[Recipe]:
+    """Recipes of the exact denoisers that are quickly fitted to a table, the quickest first."""
     levels = rows.codebook.levels
     n_table = levels.n_columns * max(levels.cardinalities, default=1) ** 2
-    if levels.n_columns >= 2 and levels.n_points <= MOST_LEVELS and n_table <= TREE_TABLE:
-        candidates.append(Trees().fit_base(rows, plan))
-        if levels.n_columns <= BASE_COLUMNS:
-            net = BayesNet(BASE_TABLE).fit_base(rows, plan)
-            if getattr(net, "work", 0) <= BASE_WORK:
-                candidates.append(net)
-    return candidates
+    if levels.n_columns < 2 or levels.n_points > MOST_LEVELS or n_table > TREE_TABLE:
+        return [Independent()]
+    if levels.n_columns > BASE_COLUMNS:
+        return [Independent(), Trees()]
+    return [Independent(), Trees(), BayesNet(BASE_TABLE)]

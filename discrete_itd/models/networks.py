@@ -13,14 +13,15 @@ import torch
 from discrete_itd.denoisers import CausalDenoiser, Denoiser, NeuralDenoiser
 from discrete_itd.denoisers.row_mixture import RowMixtureDenoiser, fit_weights
 from discrete_itd.models.contract import FitPlan, Recipe, TrainingRows
-from discrete_itd.models.exact import Mixture, choose_base, exact_base
+from discrete_itd.models.exact import Decoder, choose_base, exact_base
 from discrete_itd.training.config import TrainingPlan
 from discrete_itd.validation import check_integer
 
 MOST_ORDERS = 64
 # of a causal network of default size: its width by the cells of the table, and the epochs of its training
 WIDTHS = ((50_000, 128), (500_000, 256), (math.inf, 512))
-EPOCHS, FEWEST_STEPS = 25, 300
+QUICK_DECODER = Decoder(2048, n_points=1024, max_steps=400)
+EPOCHS, FEWEST_STEPS, MOST_STEPS = 25, 300, 1600
 CAUSAL = {
     "batch_size": 256,
     "learning_rate": 8e-3,
@@ -117,7 +118,8 @@ class Causal(Recipe):
     Notes
     -----
     A network hears the columns in its order only. Questions about some columns given others, like imputation, are
-    answered by an exact denoiser of the same rows: the base or, if it predicts held-out rows better, a mixture.
+    answered by an exact denoiser of the same rows: the base or, with continuous columns and if it predicts held-out
+    rows better, a decoder mixture.
     """
 
     n_orders: int = 1
@@ -158,7 +160,8 @@ class Causal(Recipe):
     def training(self, training: TrainingPlan, n_rows: int) -> TrainingPlan:
         """The settings of a training on so many rows: masked networks learn in fewer steps than others."""
         changed: dict[str, Any] = dict(CAUSAL)
-        steps = max(FEWEST_STEPS, EPOCHS * n_rows // changed["batch_size"])
+        steps = EPOCHS * n_rows // changed["batch_size"]
+        steps = min(max(FEWEST_STEPS, steps), MOST_STEPS)
         return replace(training, max_steps=min(training.max_steps, steps), **changed)
 
     def check(self) -> Causal:
@@ -180,7 +183,7 @@ def companion(base: Denoiser, rows: TrainingRows, plan: FitPlan) -> Denoiser:
     """The exact denoiser that answers what a causal one cannot: the base, or a mixture that predicts rows better."""
     if not len(rows.codebook.reals):
         return base
-    return min(base, Mixture().fit(rows, plan), key=rows.held_out_nats)
+    return min(base, QUICK_DECODER.fit(rows, plan), key=rows.held_out_nats)
 
 
 def check_dropout(value: Any) -> None:
