@@ -79,15 +79,18 @@ class DiffusionDensity(Persistent, ScoringMixin, FillingMixin, DensityMixin, Bas
         A category not seen in training gets a small probability; or raises ValueError. A boolean column knows only
         False and True and raises for anything else.
     denoiser : str, recipe or list of these, default="auto"
-        What is fitted. "auto" is a network that corrects an exact base model chosen on held-out rows. "tree", "trees",
-        "bayes_net", "mixture" (of products) and "independent" are exact models without a network. "ensemble", or a
-        list, combines several. Recipes of :mod:`discrete_itd.recipes` set sizes, like ``Network(width=128)`` or
-        ``[Network(), Mixture(256)]``.
+        What is fitted. "auto" is the cheapest of several models whose held-out nats are within a standard error of
+        the best: independent columns, a tree, a Bayesian network, a decoder mixture, a causal network, or mixtures of
+        these; ``candidates_`` lists them. "best" takes the time that ``max_time`` allows for the lowest nats.
+        "causal" is a network that scores a row by one call, "network" one that hears every column and scores along a
+        path. "tree", "trees", "bayes_net", "mixture" (of products), "decoder" and "independent" are exact models.
+        "ensemble", or a list, combines several at every noise level, "row_mixture" whole rows. Recipes of
+        :mod:`discrete_itd.recipes` set sizes, like ``Causal(n_orders=4)`` or ``[Network(), Mixture(256)]``.
     max_steps : int, default=6000
-        Optimiser steps of a network at most; training stops earlier when the held-out rows stop improving. 0 keeps
-        the exact base model.
+        Optimiser steps of a network at most; training stops earlier when the held-out rows stop improving. 0 fits exact
+        models alone.
     max_time : float, optional
-        Seconds of training networks at most. Exact models, ensemble weights and the choice of the schedule come on top.
+        Seconds of the whole fit; what was begun last may end a little later.
     validation_fraction : float, default=0.1
         Share of the rows held out to stop training, to weigh members and to choose the schedule. Copies of a row are
         held out together.
@@ -95,7 +98,8 @@ class DiffusionDensity(Persistent, ScoringMixin, FillingMixin, DensityMixin, Bas
         The order in which noise is removed when a row is scored. "auto" takes the schedule with the fewest nats on
         held-out rows for ``n_evaluations``; with any other value, training draws mostly the noise of that schedule.
     n_evaluations : int, default=128
-        Denoiser evaluations per scored row, divided into steps and at least two paths.
+        Denoiser evaluations per row that is scored along a path, divided into steps and at least two paths: of a
+        "network" or an "ensemble". Other models score a row in closed form, and need no number.
     device : str, default="auto"
         A torch device; "auto" is CUDA if there is one.
     random_state : int, RandomState or None, default=None
@@ -113,6 +117,12 @@ class DiffusionDensity(Persistent, ScoringMixin, FillingMixin, DensityMixin, Bas
         The schedule by which rows are scored.
     schedule_table_ : DataFrame
         The schedules tried, best first, with their held-out nats at about equal cost.
+    candidates_ : DataFrame or None
+        The models among which "auto" or "best" chose: held-out nats in closed form, how far ``behind`` the best and the
+        standard error of this, microseconds and work per row scored, seconds of the fit, and which was ``chosen``.
+    companion_ : Denoiser or None
+        What answers questions about subsets of columns (``given=``, ``impute``, ``predict_proba``, ``information``,
+        ``mse_curve``), where the model that scores rows hears columns in a fixed order only.
     history_ : DataFrame
         One line per validation: step, seconds, train_nats, train_stderr, valid_nats, valid_stderr, in nats per encoded
         row (without ``log_volume``). The first line is that of independent columns; of an ensemble, the history is
@@ -127,11 +137,10 @@ class DiffusionDensity(Persistent, ScoringMixin, FillingMixin, DensityMixin, Bas
 
     Notes
     -----
-    Scores are in nats. The model defines a normalised probability over all rows; a score is a Monte-Carlo estimate
-    of it that is too low in expectation, and depends on the row and the fitted model only. Few paths may miss those
-    that explain an anomaly best: its score is then too low by more than its standard error says, and a larger
-    ``n_evaluations`` raises it. With a schedule of fixed orders ("spread" in ``schedule_table_``) scores have no error
-    at the ``n_evaluations`` of the fit: the model is the mixture of these orders.
+    Scores are in nats, and the model defines a normalised probability over all rows; a score depends on the row and
+    the fitted model only. A closed form has no error. Along paths, a score is a Monte-Carlo estimate that is too low in
+    expectation. Few paths may miss those that explain an anomaly best: its score is then too low by more than its
+    standard error says, and a larger ``n_evaluations`` raises it.
 
     References
     ----------
@@ -303,6 +312,8 @@ class DiffusionDensity(Persistent, ScoringMixin, FillingMixin, DensityMixin, Bas
     denoiser_: Denoiser = _of_model("denoiser")
     schedule_: Schedule = _of_model("schedule")
     schedule_table_: pd.DataFrame = _of_model("schedule_table")
+    candidates_: pd.DataFrame | None = _of_model("candidates")
+    companion_: Denoiser | None = _of_model("companion")
     history_: pd.DataFrame = _of_model("history")
     stopped_: str = _of_model("stopped")
     device_: torch.device = _of_model("device")

@@ -1,0 +1,184 @@
+"""How good and how fast: held-out nats, rows per second and seconds of the fit, side by side in one run.
+
+    python -m tests.benchmarks.fast mushroom adult nltcs plants wide
+    python -m tests.benchmarks.fast mushroom adult --detectors
+    python -m tests.benchmarks.fast cardio mammography pendigits shuttle thyroid --detectors
+    python -m tests.benchmarks.fast adult --latency
+
+Densities are fitted by name of the denoiser ("causal on independent columns" is a MADE: masked, without a base);
+peers are scikit-learn's Gaussian mixture of standardised, one-hot columns, whose density of categories has no nats to
+compare. Detectors are the default one beside IsolationForest, ECOD and kNN with their own defaults. Numeric tables
+with anomalies are trained on half of their normal rows. The latency is that of one row at a time, as in a service.
+The tables nltcs, plants and the numeric ones are read from outside of the repository (``tests/benchmarks/data.py``);
+one that is not there is skipped with a line that says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from sklearn.ensemble import IsolationForest
+from sklearn.metrics import roc_auc_score
+from sklearn.mixture import GaussianMixture
+from sklearn.model_selection import train_test_split
+
+from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
+from discrete_itd.datasets import load_adult, load_mushroom
+from discrete_itd.recipes import Causal
+from tests.benchmarks import data
+from tests.benchmarks.detectors import standardised
+from tests.benchmarks.tables import available, machine, markdown
+
+MIXTURE_PARTS = 32  # components of the Gaussian mixture
+SLOW_ROWS = 300  # test rows of a model that is scored along paths
+LATENCY_CALLS = 300
+
+
+class Rows(NamedTuple):
+    """Rows to train on and to test on; which of the latter are anomalies, if any are known."""
+
+    train: Any
+    test: Any
+    is_odd: np.ndarray | None = None
+
+
+def load(name: str) -> Rows | None:
+    """A table by name; None, with a line saying so, if it is not to be had."""
+    if name in ("mushroom", "adult"):
+        frame = load_mushroom() if name == "mushroom" else load_adult()
+        return Rows(*train_test_split(frame, test_size=0.2, random_state=0))
+    if name == "wide":  # 1 000 columns in groups of ten that repeat a hidden class with errors
+        random = np.random.default_rng(0)
+        hidden = random.integers(4, size=(3000, 100)).repeat(10, 1)
+        wrong = random.random(hidden.shape) < 0.2
+        cells = np.where(wrong, random.integers(4, size=hidden.shape), hidden)
+        frame = pd.DataFrame(cells, columns=[f"c{j}" for j in range(1000)]).astype("category")
+        return Rows(frame[:2000], frame[2000:])
+    if data.has_density(name):
+        table = data.load_density(name)
+        columns = [f"c{j}" for j in range(table.train.shape[1])]
+        train, test = (
+            pd.DataFrame(codes, columns=columns).astype("category")
+            for codes in (np.concatenate([table.train, table.valid]), table.test)
+        )
+        return Rows(train, test)
+    if name in data.numeric_names():
+        return Rows(*data.halves(*data.load_numeric(name), seed=0))
+    print(f"skipped {name}: its file is not here (see tests/benchmarks/data.py)")
+    return None
+
+
+def seconds(call: Callable[[], Any]) -> tuple[Any, float]:
+    """What a call returns, and how long it took."""
+    start = time.perf_counter()
+    return call(), time.perf_counter() - start
+
+
+def densities(rows: Rows, max_time: float) -> pd.DataFrame:
+    """One line for each model."""
+    models = {
+        "default": "auto",
+        "causal": "causal",
+        "causal on independent columns": Causal(base="independent"),
+        "decoder": "decoder",
+        "bayes_net": "bayes_net",
+        "network, 128 calls": "network",
+    }
+    lines = []
+    for label, denoiser in models.items():
+        slow = denoiser == "network"
+        density = DiffusionDensity(denoiser=denoiser, max_time=max_time, random_state=0)
+        _, fit = seconds(lambda d=density: d.fit(rows.train))
+        test = rows.test[:SLOW_ROWS] if slow else rows.test
+        nats, score = seconds(lambda d=density, t=test: -d.score_samples(t))
+        lines.append((label, nats.mean(), nats.std() / len(nats) ** 0.5, fit, len(test) / score))
+    columns = ["model", "nats", "s.e.", "fit s", "rows/s"]
+    return pd.DataFrame(lines, columns=pd.Index(columns))
+
+
+def numbers(train: pd.DataFrame, test: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Numeric columns standardised, a column per category of the others."""
+    both = pd.concat([train, test])
+    numeric = both.select_dtypes("number").columns
+    scaled = (both[numeric] - train[numeric].mean()) / train[numeric].std().replace(0, 1)
+    cells = pd.concat([scaled.fillna(0.0), pd.get_dummies(both.drop(columns=numeric))], axis=1)
+    cells = cells.to_numpy(float)
+    return cells[: len(train)], cells[len(train) :]
+
+
+def detectors(rows: Rows, max_time: float) -> pd.DataFrame:
+    """One line for each detector; the time of a peer does not include the encoding of its numbers."""
+    train, test = rows.train, rows.test
+    if isinstance(train, pd.DataFrame):
+        train, test = numbers(train, test)
+    else:
+        train, test = standardised(train, test)
+    peers: dict[str, Any] = {
+        "IsolationForest": IsolationForest(random_state=0),
+        "GaussianMixture": GaussianMixture(MIXTURE_PARTS, reg_covar=1e-3, random_state=0),
+    }
+    if available("pyod"):
+        from pyod.models.ecod import ECOD
+        from pyod.models.knn import KNN
+
+        peers |= {"ECOD": ECOD(), "kNN": KNN()}
+    lines = []
+    density = DiffusionDensity(max_time=max_time)
+    own = DiffusionOutlierDetector(density, random_state=0)
+    for label, model in {"default": own, **peers}.items():
+        ours = label == "default"
+        _, fit = seconds(lambda m=model, x=rows.train if ours else train: m.fit(x))
+        ask = getattr(model, "score_samples", None) or (lambda x, m=model: -m.decision_function(x))
+        scores, took = seconds(lambda a=ask, x=rows.test if ours else test: a(x))
+        auroc = np.nan if rows.is_odd is None else 100 * roc_auc_score(rows.is_odd, -scores)
+        lines.append((label, auroc, fit, len(scores) / took))
+    return pd.DataFrame(lines, columns=pd.Index(["detector", "AUROC", "fit s", "rows/s"]))
+
+
+def latency(rows: Rows, max_time: float) -> pd.DataFrame:
+    """Milliseconds of one row, median and 99th percentile."""
+    detector = DiffusionOutlierDetector(DiffusionDensity(max_time=max_time), random_state=0)
+    detector.fit(rows.train)
+    questions = {
+        "density.score_samples": detector.density_.score_samples,
+        "detector.score_samples": detector.score_samples,
+        "detector.reasons": detector.reasons,
+    }
+    lines = []
+    for label, ask in questions.items():
+        times = [
+            1e3 * seconds(lambda a=ask, i=i: a(rows.test[i : i + 1]))[1]
+            for i in range(LATENCY_CALLS)
+        ]
+        lines.append((label, *np.percentile(times[5:], [50, 99])))
+    return pd.DataFrame(lines, columns=pd.Index(["question", "median ms", "99 % ms"]))
+
+
+def main() -> None:
+    """Print a table for each name."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("tables", nargs="+")
+    parser.add_argument("--max-time", type=float, default=300.0, help="seconds of a fit")
+    parser.add_argument("--detectors", action="store_true")
+    parser.add_argument("--latency", action="store_true")
+    options = parser.parse_args()
+    print(machine(), flush=True)
+    warnings.simplefilter("ignore")
+    for name in options.tables:
+        rows = load(name)
+        if rows is None:
+            continue
+        what = latency if options.latency else detectors if options.detectors else densities
+        print(f"\n{name}: {len(rows.train)} x {rows.train.shape[1]}, {len(rows.test)} test rows\n")
+        lines = what(rows, options.max_time)
+        print(markdown(list(lines), lines.to_numpy().tolist()), flush=True)
+
+
+if __name__ == "__main__":
+    main()
