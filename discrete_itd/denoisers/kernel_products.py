@@ -36,7 +36,7 @@ def log_sum(values: Tensor) -> Tensor:
     of subnormal numbers, which ``torch.logsumexp`` uses, is ten times slower.
     """
     top = values.amax(1, keepdim=True)
-    least = math.log(torch.finfo(values.dtype).tiny)
+    least = 1 + math.log(torch.finfo(values.dtype).tiny)  # rounding must not make it subnormal
     return (values - top).clamp_min_(least).exp_().sum(1).log_() + top[:, 0]
 
 

@@ -21,6 +21,7 @@ INTERVAL = 0.8  # probability of the reported interval of a number
 MANY_LEVELS = 10  # numbers of more distinct values are reported as an interval
 NODES = 24  # of the quadrature of each Gaussian
 NO_WEIGHT = 1e-16  # of a centre that no double can tell from none
+LEAST_LOG = -700.0  # subnormal numbers, a little below, are slow
 SMALLEST = 1e-300  # probability that stands for less
 QUANTILES = [(1 - INTERVAL) / 2, 0.5, (1 + INTERVAL) / 2]
 
@@ -239,12 +240,12 @@ class KernelConditionals:
     def log_density(self, j: int, z: Tensor) -> Tensor:
         """Log-density of continuous column j at points z (G,): (U, G), nats."""
         weights = self.log_weights.exp()
-        near = torch.nonzero(
-            (weights > NO_WEIGHT).any(0)
-        ).flatten()  # given a few cells, often few centres
+        # given some cells, often only a few centres
+        near = torch.nonzero((weights > NO_WEIGHT).any(0)).flatten()
         log_k = self._log_kernel(j, z, near)  # (G, n')
         top = log_k.amax(1)  # far from all centres all kernels underflow
-        density = weights[:, near] @ (log_k - top[:, None]).exp().T
+        kernels = log_k.sub_(top[:, None]).clamp_min_(LEAST_LOG).exp_()
+        density = weights[:, near] @ kernels.T
         return density.clamp_min(SMALLEST).log() + top
 
     def log_density_at(self, j: int, z: Tensor, rows: Tensor) -> Tensor:
@@ -261,7 +262,8 @@ class KernelConditionals:
         kernel = self.kernel
         centres, sd = kernel.kernels.centres.cells[:, j], kernel.widths.real
         centres = centres if some is None else centres[some]
-        near = -0.5 * ((z[:, None] - centres) / sd) ** 2 - math.log(sd * math.sqrt(2 * math.pi))
+        near = ((z[:, None] - centres) / sd).square_().mul_(-0.5)
+        near -= math.log(sd * math.sqrt(2 * math.pi))
         missing = centres.isnan()
         if not bool(missing.any()):
             return near
