@@ -125,8 +125,7 @@ class DiffusionDensity(Persistent, ScoringMixin, FillingMixin, DensityMixin, Bas
         ``mse_curve``), where the model that scores rows hears columns in a fixed order only.
     history_ : DataFrame
         One line per validation: step, seconds, train_nats, train_stderr, valid_nats, valid_stderr, in nats per encoded
-        row (without ``log_volume``). The first line is that of independent columns; of an ensemble, the history is
-        that of its first network.
+        row (without ``log_volume``). Of several networks, the history is that of the first.
     stopped_ : str
         Why training ended: "max_steps", "max_time", "no improvement", "interrupted" or "diverged"; "exact" if no
         network was trained.

@@ -33,6 +33,7 @@ RECIPES: tuple[type, ...] = (
     Independent,
     Trees,
     Mixture,
+    Decoder,
     BayesNet,
     Network,
     Causal,

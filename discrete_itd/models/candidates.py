@@ -180,6 +180,10 @@ class CandidateTable:
         ]
         plan.candidates = pd.DataFrame(lines, columns=pd.Index(CandidateLine._fields))
         plan.report, plan.learned = chosen.report, chosen.denoiser is not self.rows.marginals
+        trained = [c.report for c in self.candidates if c.report is not None]
+        if plan.run.interrupted and trained:  # whatever was chosen, the user must learn of it
+            plan.report = trained[-1]
+            plan.report.stopped = "interrupted"
         if not chosen.denoiser.exact:
             exact = [c for c in self.candidates if c.denoiser.exact]
             companions = [p.companion for p in self.plans if p.companion is not None]

@@ -37,7 +37,15 @@ class Ensemble(Recipe):
         return fit_ensemble([recipe(member) for member in self.members], rows, plan)
 
     def check(self) -> Ensemble:
-        return Ensemble(checked_members(self.members))
+        members = checked_members(self.members)
+        # of its members, "auto" is the network: posteriors are mixed, so each must hear every column
+        members = tuple(Network() if isinstance(member, Auto) else member for member in members)
+        for i, member in enumerate(members):
+            if isinstance(member, Causal | Best):
+                raise ValueError(
+                    f"member {i}: it hears columns in a fixed order; use RowMixture, which mixes whole rows"
+                )
+        return Ensemble(members)
 
 
 def checked_members(members: Any) -> tuple[Recipe, ...]:

@@ -15,11 +15,13 @@ from laws import LAW
 from sklearn.base import clone
 
 from discrete_itd import DiffusionDensity
+from discrete_itd.models.choosing import MOST_MEMBERS
+from discrete_itd.models.exact import MOST_COMPONENTS
 from discrete_itd.recipes import (
-    MOST_COMPONENTS,
-    MOST_MEMBERS,
     NAMES,
     RECIPES,
+    Auto,
+    Causal,
     Ensemble,
     Independent,
     Mixture,
@@ -45,9 +47,16 @@ NETWORKS = st.builds(
     dropout=st.floats(0, 0.99),
     base=st.just("auto") | EXACT,
 )
-SINGLE = st.sampled_from(sorted(set(NAMES) - {"ensemble"})) | EXACT | NETWORKS
+SINGLE = (
+    st.sampled_from(sorted(set(NAMES) - {"ensemble", "row_mixture", "auto", "best", "causal"}))
+    | EXACT
+    | NETWORKS
+)
 SEVERAL = st.lists(SINGLE, min_size=1, max_size=4)
-ANY = SINGLE | SEVERAL | st.builds(Ensemble, SEVERAL.map(tuple)) | st.just("ensemble")
+WHOLE = st.sampled_from(["auto", "best", "causal", "row_mixture"]) | st.builds(
+    Causal, COUNTS.map(lambda n: n % 8 + 1)
+)
+ANY = SINGLE | WHOLE | SEVERAL | st.builds(Ensemble, SEVERAL.map(tuple)) | st.just("ensemble")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -58,7 +67,8 @@ def test_a_name_is_its_recipe(name):
 
 
 def test_what_names_stand_for():
-    assert recipe("auto") == recipe("network") == Network()
+    assert recipe("auto") == Auto()
+    assert recipe("network") == Network()
     assert recipe("mlp") == Network()
     assert recipe("tree") == Trees(1)
     assert recipe("trees").n_components > 1
@@ -106,6 +116,9 @@ def test_members_are_names_recipes_or_both():
 
 
 BAD = [
+    (["causal"], ValueError, "member 0: it hears columns in a fixed order; use RowMixture"),
+    (Causal(0), ValueError, "n_orders must be from 1 to"),
+    (Causal(base="causal"), ValueError, "base must be 'auto' or an exact denoiser"),
     ("forest", ValueError, "denoiser must be one of ('auto', "),
     ("forest", ValueError, " or a recipe, got 'forest'"),
     ("", ValueError, "got ''"),
