@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any, Self
@@ -222,6 +223,7 @@ class DiffusionDensity(Persistent, ScoringMixin, FillingMixin, DensityMixin, Bas
         UserWarning
             If training was interrupted (Ctrl-C): the model is the best so far.
         """
+        start = time.perf_counter()
         parameters = self._checked_parameters()
         frame, is_frame = read_rows(X, self)
         validate_data(type(self)(), X, skip_check_array=True)  # names that scikit-learn refuses
@@ -256,6 +258,7 @@ class DiffusionDensity(Persistent, ScoringMixin, FillingMixin, DensityMixin, Bas
                 n_evaluations=self.n_evaluations,
                 device=device,
                 random_state=self.random_state,
+                start=start,
                 checkpoint=saved,
                 progress=lambda done, latest: show(done, latest.valid_nats),
             )
@@ -288,13 +291,10 @@ class DiffusionDensity(Persistent, ScoringMixin, FillingMixin, DensityMixin, Bas
         if isinstance(self.column_types, Mapping):
             for name, spec in self.column_types.items():
                 check_column_spec(name, spec)
-        elif isinstance(self.column_types, str) and self.column_types not in KINDS:
-            raise ValueError(
+        elif self.column_types is not None and self.column_types not in KINDS:
+            error = ValueError if isinstance(self.column_types, str) else TypeError
+            raise error(
                 f"column_types must be one of {KINDS} or a mapping, got {self.column_types!r}"
-            )
-        elif not isinstance(self.column_types, str | None):
-            raise TypeError(
-                f"column_types must be a mapping or one kind, got {self.column_types!r}"
             )
         check_choice("missing", self.missing, MISSING)
         check_choice("handle_unknown", parameters["handle_unknown"], UNKNOWN)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -91,6 +92,7 @@ class CandidateTable:
     rows: TrainingRows
     candidates: list[Candidate] = field(default_factory=list, init=False)
     plans: list[FitPlan] = field(default_factory=list, init=False)
+    left_out: list[str] = field(default_factory=list, init=False)
 
     def fit(self, recipe: Recipe, plan: FitPlan) -> None:
         """Fit one more candidate; TypeError if it has no closed form."""
@@ -103,6 +105,13 @@ class CandidateTable:
         self.candidates.append(
             Candidate(recipe.label, fitted.denoiser, nats, fitted.seconds, own.report)
         )
+
+    def fit_in_time(self, recipe: Recipe, plan: FitPlan) -> None:
+        """As :meth:`fit`, unless the time of the whole fit is over; :meth:`settle` then says what was left out."""
+        if plan.time_left or not self.candidates:
+            self.fit(recipe, plan)
+        else:
+            self.left_out.append(recipe.label)
 
     def mixture(self, among: list[Candidate] | None = None) -> Candidate:
         """The mixture of rows (10) of the candidates with the weights that fit held-out rows best.
@@ -164,7 +173,19 @@ class CandidateTable:
         return float(gap.mean()), float(gap.std() / math.sqrt(len(gap))) if len(gap) > 1 else 0.0
 
     def settle(self, plan: FitPlan, chosen: Candidate) -> Denoiser:
-        """Tell the plan of a fit what was chosen, and what answers questions that this cannot; returns its denoiser."""
+        """Tell the plan of a fit what was chosen, and what answers questions that this cannot; returns its denoiser.
+
+        Warns
+        -----
+        UserWarning
+            If the time was over before all candidates were fitted.
+        """
+        if self.left_out:
+            warnings.warn(
+                f"max_time={plan.training.max_time:g} was over before these were fitted:"
+                f" {', '.join(self.left_out)}; the model is the best of the others",
+                stacklevel=2,
+            )
         best = min(self.candidates, key=lambda c: c.mean)
         lines = [
             CandidateLine(

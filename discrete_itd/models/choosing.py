@@ -111,8 +111,7 @@ class Auto(Recipe):
         table = CandidateTable(rows)
         trained = (QUICK_DECODER, Causal()) if plan.training.max_steps else ()
         for member in (*affordable_bases(rows), *trained):
-            if plan.time_left:
-                table.fit(member, plan)
+            table.fit_in_time(member, plan)
         table.add_mixtures()
         return table.settle(plan, table.cheapest())
 
@@ -133,8 +132,7 @@ class Best(Recipe):
     def fit(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
         table = CandidateTable(rows)
         for member in (*affordable_bases(rows), Decoder(8192)):
-            if plan.time_left:
-                table.fit(member, plan)
+            table.fit_in_time(member, plan)
         for own in plan.of_networks(self.n_orders):
             if plan.time_left:
                 table.fit(Causal(), own)

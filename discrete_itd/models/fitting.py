@@ -20,6 +20,7 @@ from discrete_itd.models.contract import (
     Fitted,
     Progress,
     Recipe,
+    SharedRun,
     TrainingRows,
     fit_recipe,
 )
@@ -46,6 +47,7 @@ def fit_model(
     n_evaluations: int,
     device: torch.device,
     random_state: int | np.random.RandomState | None,
+    start: float,
     checkpoint: Checkpoint | None = None,
     progress: Progress | None = None,
 ) -> Model:
@@ -69,6 +71,8 @@ def fit_model(
     device : device
     random_state : int, RandomState or None
         The only source of randomness.
+    start : float
+        When the fit began, by ``time.perf_counter``: from then on ``training.max_time`` counts.
     checkpoint : Checkpoint, optional
         Where training is kept, to be resumed. The file is not removed.
     progress : callable, optional
@@ -93,7 +97,7 @@ def fit_model(
     kind = schedule if isinstance(schedule, str) or schedule.noisy else "coordinate"
     if isinstance(kind, str) and kind in PATTERNS:
         training = replace(training, patterns=PATTERNS[kind], judged=JUDGED[kind])
-    plan = FitPlan(training, seed, progress, checkpoint)
+    plan = FitPlan(training, seed, progress, checkpoint, run=SharedRun(start=start))
     fitted = fit_recipe(denoiser, rows, plan)
     fitted.denoiser.eval().requires_grad_(False)
     tried: list[Candidate] = []

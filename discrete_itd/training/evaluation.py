@@ -11,6 +11,9 @@ from discrete_itd.channel import Quadrature, State
 from discrete_itd.denoisers.base import HUGE, Denoiser
 from discrete_itd.training.objectives import Loss
 
+EXACT_ROWS = (
+    8192  # of a validation in closed form, at most: a look must not cost what many steps do
+)
 DRAWS = 4096  # rows times repeats of one validation
 NUMBERS = 1 << 26  # rows times floats of a row's posterior, of one validation
 PILOT_NUMBERS = 1 << 19  # the same, of the pilot
@@ -44,7 +47,8 @@ class Evaluator:
         """Mean nats per row, and its standard error over rows."""
         generator = torch.Generator(self._x.device).manual_seed(self._seed)
         huge = denoiser.codebook.work >= HUGE
-        x = self._x[: max(16 if huge else 512, NUMBERS // denoiser.row_work)]
+        most = max(16 if huge else 512, NUMBERS // denoiser.row_work)
+        x = self._x[: most if self._loss.repeats else min(most, EXACT_ROWS)]
         total = torch.zeros(len(x), dtype=torch.float64, device=x.device)
         for _ in range(self._repeats):
             order = torch.randperm(len(x), generator=generator, device=x.device)

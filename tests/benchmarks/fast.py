@@ -19,6 +19,7 @@ import argparse
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -80,7 +81,7 @@ def seconds(call: Callable[[], Any]) -> tuple[Any, float]:
     return call(), time.perf_counter() - start
 
 
-def densities(rows: Rows, max_time: float) -> pd.DataFrame:
+def densities(rows: Rows, max_time: float, *, network: bool = False) -> pd.DataFrame:
     """One line for each model."""
     models = {
         "default": "auto",
@@ -88,8 +89,9 @@ def densities(rows: Rows, max_time: float) -> pd.DataFrame:
         "causal on independent columns": Causal(base="independent"),
         "decoder": "decoder",
         "bayes_net": "bayes_net",
-        "network, 128 calls": "network",
     }
+    if network:
+        models["network, 128 calls"] = "network"
     lines = []
     for label, denoiser in models.items():
         slow = denoiser == "network"
@@ -167,6 +169,7 @@ def main() -> None:
     parser.add_argument("--max-time", type=float, default=300.0, help="seconds of a fit")
     parser.add_argument("--detectors", action="store_true")
     parser.add_argument("--latency", action="store_true")
+    parser.add_argument("--network", action="store_true", help="also the network that needs paths")
     options = parser.parse_args()
     print(machine(), flush=True)
     warnings.simplefilter("ignore")
@@ -174,7 +177,8 @@ def main() -> None:
         rows = load(name)
         if rows is None:
             continue
-        what = latency if options.latency else detectors if options.detectors else densities
+        what: Callable[..., pd.DataFrame] = partial(densities, network=options.network)
+        what = latency if options.latency else detectors if options.detectors else what
         print(f"\n{name}: {len(rows.train)} x {rows.train.shape[1]}, {len(rows.test)} test rows\n")
         lines = what(rows, options.max_time)
         print(markdown(list(lines), lines.to_numpy().tolist()), flush=True)
