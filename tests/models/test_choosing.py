@@ -1,0 +1,119 @@
+"""Choosing among candidates, mixtures of rows, and what answers questions that the chosen model cannot."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from fits import chain, mixed, plan, training_rows
+
+from discrete_itd import DiffusionDensity
+from discrete_itd.denoisers import CausalDenoiser, RowMixtureDenoiser
+from discrete_itd.models.candidates import CandidateTable
+from discrete_itd.models.contract import FitPlan, fit_recipe
+from discrete_itd.recipes import Auto, Best, Causal, Independent, RowMixture, Trees
+
+QUICK = {"max_steps": 30, "random_state": 0}
+
+
+def quick(steps=30, **training):
+    made = plan(0)
+    made.training = dataclasses.replace(made.training, max_steps=steps, **training)
+    return made
+
+
+@pytest.mark.parametrize("table", [chain, mixed])
+def test_auto_takes_the_cheapest_of_those_as_good_as_the_best(table):
+    how = quick()
+    fitted = fit_recipe(Auto(), training_rows(table(400)), how)
+    lines = how.candidates
+    assert lines["chosen"].sum() == 1
+    assert lines["behind"].min() == 0.0
+    near = lines[lines["behind"] <= lines["stderr"]]
+    chosen = lines[lines["chosen"]].iloc[0]
+    assert chosen["behind"] <= chosen["stderr"]
+    assert chosen["work"] == near["work"].min()
+    nats = training_rows(table(400)).held_out_nats(fitted.denoiser)
+    assert nats == pytest.approx(chosen["nats"], rel=1e-5)
+    assert (how.companion is None) == fitted.denoiser.exact
+
+
+def test_a_difference_is_judged_row_by_row():
+    """A model that is a little worse on every row is worse, however much rows differ."""
+    rows = training_rows(chain(400))
+    table = CandidateTable(rows)
+    for recipe in (Independent(), Trees()):
+        table.fit(recipe, plan(0))
+    best = table.candidates[1]
+    spread = torch.linspace(0, 100, len(best.nats), dtype=torch.float64)
+    worse = dataclasses.replace(table.candidates[0], nats=spread + 0.1)
+    table.candidates = [worse, dataclasses.replace(best, nats=spread)]
+    assert table.cheapest().label == best.label
+    noisy = torch.where(torch.arange(len(spread)) % 2 == 0, 5.1, -5.0)
+    table.candidates[0] = dataclasses.replace(worse, nats=spread + noisy)
+    assert table.cheapest().label == "independent"
+
+
+def test_without_steps_only_exact_models_are_fitted():
+    how = quick(0)
+    assert fit_recipe(Auto(), training_rows(chain(200)), how).denoiser.exact
+    assert set(how.candidates["candidate"]) <= {
+        "independent",
+        "tree",
+        "bayes net",
+        "tree + bayes net",
+    }
+
+
+def test_what_was_not_fitted_in_time_is_named(monkeypatch):
+    monkeypatch.setattr(FitPlan, "time_left", property(lambda _: 0.0))
+    with pytest.warns(
+        UserWarning, match="max_time=5 was over before these were fitted: tree, .*causal"
+    ):
+        fitted = fit_recipe(Auto(), training_rows(chain(200)), quick(max_time=5.0))
+    assert fitted.denoiser.independent
+
+
+def test_several_orders_make_a_mixture_of_rows():
+    how, rows = quick(), training_rows(chain(200))
+    mixture = fit_recipe(Causal(2, width=8, depth=0), rows, how).denoiser
+    assert isinstance(mixture, RowMixtureDenoiser)
+    first, second = mixture.members
+    assert isinstance(first, CausalDenoiser)
+    assert not torch.equal(first.network.skip.weight, second.network.skip.weight)
+    assert how.companion is not None
+    assert how.companion.exact
+
+
+@pytest.mark.parametrize(
+    "recipe", [Best(1), RowMixture((Causal(width=8, depth=0), Trees())), Causal(width=8, depth=1)]
+)
+def test_fits_are_scored_explained_drawn_and_saved(recipe, tmp_path):
+    table = mixed(300)
+    model = DiffusionDensity(denoiser=recipe, **QUICK).fit(table)
+    log_prob, stderr = model.log_prob(table)
+    assert not stderr.any()
+    np.testing.assert_allclose(-model.explain(table).sum(axis=1), log_prob, rtol=1e-4, atol=1e-4)
+    assert len(model.sample(50, random_state=0)) == 50
+    model.save(tmp_path / "model")
+    again = DiffusionDensity.load(tmp_path / "model")
+    assert np.array_equal(again.score_samples(table), log_prob)
+    name = table.columns[0]
+    assert np.array_equal(
+        again.log_prob(table, given=[name]).log_prob, model.log_prob(table, given=[name]).log_prob
+    )
+    if model.candidates_ is not None:
+        assert model.candidates_.equals(again.candidates_)
+
+
+def test_questions_about_subsets_are_answered_by_the_companion():
+    table = chain(300)
+    model = DiffusionDensity(denoiser=Causal(width=8, depth=0), **QUICK).fit(table)
+    exact = model.companion_
+    assert exact.exact
+    rows, name = model.rows(table), table.columns[1]
+    given = torch.arange(rows.x.shape[1]) == 1
+    alone = exact.log_prob(rows.x.masked_fill(~given, torch.nan))
+    by_hand = (exact.log_prob(rows.x) - alone).double()
+    got = torch.from_numpy(model.log_prob(table, given=[name]).log_prob)
+    torch.testing.assert_close(got, by_hand, atol=1e-4, rtol=1e-4)
