@@ -37,7 +37,7 @@ def row_product(x: Tensor, w: Tensor) -> Tensor:
     If N is small, libraries choose the order of summation by the position of a row; columns of zeros prevent this.
     """
     n = w.shape[-1]
-    return (x @ nn.functional.pad(w, (0, max(0, NARROW - n))))[..., :n]
+    return x @ w if n >= NARROW else (x @ nn.functional.pad(w, (0, NARROW - n)))[..., :n]
 
 
 def rows_at_once(n: int) -> int:

@@ -16,7 +16,8 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
+
+from discrete_itd.denoisers.base import row_product
 
 
 class MaskedLinear(nn.Module):
@@ -39,12 +40,12 @@ class MaskedLinear(nn.Module):
         self.bias = nn.Parameter(torch.zeros(len(hearing), device=mask.device))
 
     def forward(self, x: Tensor) -> Tensor:
-        return functional.linear(x, self.weight * self.mask, self.bias)
+        return row_product(x, (self.weight * self.mask).T) + self.bias
 
     def part(self, x: Tensor, rows: slice | Tensor) -> Tensor:
         """Some of the outputs, from the first ``x.shape[1]`` inputs: the others must not be heard by them."""
         n = x.shape[1]
-        return functional.linear(x, self.weight[rows, :n] * self.mask[rows, :n], self.bias[rows])
+        return row_product(x, (self.weight[rows, :n] * self.mask[rows, :n]).T) + self.bias[rows]
 
 
 class MaskedMLP(nn.Module):

@@ -4,6 +4,7 @@
     python -m tests.benchmarks.fast mushroom adult --detectors
     python -m tests.benchmarks.fast cardio mammography pendigits shuttle thyroid --detectors
     python -m tests.benchmarks.fast adult --latency
+    python -m tests.benchmarks.fast mushroom adult plants --network --figure notebooks/speed.png
 
 Densities are fitted by name of the denoiser ("causal on independent columns" is a MADE: masked, without a base);
 peers are scikit-learn's Gaussian mixture of standardised, one-hot columns, whose density of categories has no nats to
@@ -162,6 +163,25 @@ def latency(rows: Rows, max_time: float) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=pd.Index(["question", "median ms", "99 % ms"]))
 
 
+def draw(tables: dict[str, pd.DataFrame], file: str) -> None:
+    """Nats against rows per second, a panel for each table; the front of models that none beats in both is a line."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.2 * len(tables), 3.6), layout="constrained")
+    panels = figure.subplots(1, len(tables), squeeze=False)[0]
+    for panel, (name, lines) in zip(panels, tables.items(), strict=True):
+        front = lines.sort_values("rows/s", ascending=False)
+        front = front[front["nats"] < front["nats"].cummin().shift(fill_value=np.inf)]
+        panel.plot(front["rows/s"], front["nats"], color="0.7", zorder=0)
+        panel.errorbar(lines["rows/s"], lines["nats"], lines["s.e."], fmt="o", ms=4, lw=1)
+        for _, line in lines.iterrows():
+            at = (line["rows/s"], line["nats"])
+            panel.annotate(line["model"], at, xytext=(4, 4), textcoords="offset points", size=7)
+        panel.set(xscale="log", xlabel="rows per second", ylabel="nats per row", title=name)
+        panel.margins(0.15)
+    figure.savefig(file, dpi=150)
+
+
 def main() -> None:
     """Print a table for each name."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -170,7 +190,9 @@ def main() -> None:
     parser.add_argument("--detectors", action="store_true")
     parser.add_argument("--latency", action="store_true")
     parser.add_argument("--network", action="store_true", help="also the network that needs paths")
+    parser.add_argument("--figure", help="file of a picture of the densities")
     options = parser.parse_args()
+    drawn: dict[str, pd.DataFrame] = {}
     print(machine(), flush=True)
     warnings.simplefilter("ignore")
     for name in options.tables:
@@ -182,6 +204,9 @@ def main() -> None:
         print(f"\n{name}: {len(rows.train)} x {rows.train.shape[1]}, {len(rows.test)} test rows\n")
         lines = what(rows, options.max_time)
         print(markdown(list(lines), lines.to_numpy().tolist()), flush=True)
+        drawn[name] = lines
+    if options.figure and drawn:
+        draw(drawn, options.figure)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from laws import (
 )
 
 from discrete_itd.channel.codebook import Codebook
-from discrete_itd.denoisers import EnsembleDenoiser, NeuralDenoiser
+from discrete_itd.denoisers import EnsembleDenoiser, NeuralDenoiser, RowMixtureDenoiser
 from discrete_itd.denoisers.base import BLOCK, filled, rows_at_once
 from discrete_itd.likelihood import path_attribution
 from discrete_itd.likelihood.sampling import column_distribution
@@ -47,6 +47,9 @@ def make(kind, device):
         members = [make("network", device), make("mixture", device), Stranger(book, 1)]
         known = torch.tensor([[1.0, 0.0, 0.0], [0.3, 0.4, 0.3]])
         return EnsembleDenoiser(members, known=known.to(device)).eval()
+    if kind == "row mixture":
+        members = [make(k, device) for k in ("causal on bayes_net", "mixture", "tree")]
+        return RowMixtureDenoiser(book, members, [0.5, 0.3, 0.2])
     return make_denoiser(kind, book)
 
 
@@ -86,7 +89,7 @@ def test_a_path_gives_a_row_the_same_bits_in_any_batch(device, kind, schedule):
     assert torch.equal(score(rows[9:10], given=given).log_prob, conditional[9:10])
 
 
-@pytest.mark.parametrize("kind", EXACT)
+@pytest.mark.parametrize("kind", [*EXACT, "causal on bayes_net", "row mixture"])
 def test_a_closed_form_gives_a_row_the_same_bits_in_any_batch(device, kind):
     denoiser = make(kind, device)
     rows = rows_of(denoiser)
@@ -97,6 +100,8 @@ def test_a_closed_form_gives_a_row_the_same_bits_in_any_batch(device, kind):
     for i in (0, 3, 100):
         assert torch.equal(model.log_prob(rows[i : i + 1], 8).log_prob, whole[i : i + 1])
     assert torch.equal(model.log_prob(rows.flip(0), 8).log_prob, whole.flip(0))
+    shares = model.attribution(rows, 8).surprisal
+    assert torch.equal(model.attribution(rows[3:4], 8).surprisal, shares[3:4])
 
 
 @pytest.mark.parametrize("kind", KINDS)
