@@ -4,7 +4,7 @@
     python -m tests.benchmarks.fast mushroom adult --detectors
     python -m tests.benchmarks.fast cardio mammography pendigits shuttle thyroid --detectors
     python -m tests.benchmarks.fast adult --latency
-    python -m tests.benchmarks.fast mushroom adult plants --network --figure notebooks/speed.png
+    python -m tests.benchmarks.fast mushroom adult plants --figure notebooks/speed.png
 
 Densities are fitted by name of the denoiser ("causal on independent columns" is a MADE: masked, without a base);
 peers are scikit-learn's Gaussian mixture of standardised, one-hot columns, whose density of categories has no nats to
@@ -82,7 +82,7 @@ def seconds(call: Callable[[], Any]) -> tuple[Any, float]:
     return call(), time.perf_counter() - start
 
 
-def densities(rows: Rows, max_time: float, *, network: bool = False) -> pd.DataFrame:
+def densities(rows: Rows, max_time: float, *, only: list[str] | None = None) -> pd.DataFrame:
     """One line for each model."""
     models = {
         "default": "auto",
@@ -90,9 +90,10 @@ def densities(rows: Rows, max_time: float, *, network: bool = False) -> pd.DataF
         "causal on independent columns": Causal(base="independent"),
         "decoder": "decoder",
         "bayes_net": "bayes_net",
+        "network, 128 calls": "network",
     }
-    if network:
-        models["network, 128 calls"] = "network"
+    if only:
+        models = {label: models[label] for label in models if label.split(",")[0] in only}
     lines = []
     for label, denoiser in models.items():
         slow = denoiser == "network"
@@ -189,7 +190,7 @@ def main() -> None:
     parser.add_argument("--max-time", type=float, default=300.0, help="seconds of a fit")
     parser.add_argument("--detectors", action="store_true")
     parser.add_argument("--latency", action="store_true")
-    parser.add_argument("--network", action="store_true", help="also the network that needs paths")
+    parser.add_argument("--only", nargs="+", help="densities, like default, causal, network")
     parser.add_argument("--figure", help="file of a picture of the densities")
     options = parser.parse_args()
     drawn: dict[str, pd.DataFrame] = {}
@@ -199,7 +200,7 @@ def main() -> None:
         rows = load(name)
         if rows is None:
             continue
-        what: Callable[..., pd.DataFrame] = partial(densities, network=options.network)
+        what: Callable[..., pd.DataFrame] = partial(densities, only=options.only)
         what = latency if options.latency else detectors if options.detectors else what
         print(f"\n{name}: {len(rows.train)} x {rows.train.shape[1]}, {len(rows.test)} test rows\n")
         lines = what(rows, options.max_time)
