@@ -110,7 +110,7 @@ class Auto(Recipe):
             return Network().fit(rows, plan)
         table = CandidateTable(rows)
         trained = (QUICK_DECODER, Causal()) if plan.training.max_steps else ()
-        for member in (*affordable_bases(rows), *trained):
+        for member in (*affordable_bases(rows, BayesNet()), *trained):
             table.fit_in_time(member, plan)
         table.add_mixtures()
         return table.settle(plan, table.cheapest())
@@ -131,7 +131,7 @@ class Best(Recipe):
 
     def fit(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
         table = CandidateTable(rows)
-        for member in (*affordable_bases(rows), Decoder(8192)):
+        for member in (*affordable_bases(rows, BayesNet()), Decoder(8192)):
             table.fit_in_time(member, plan)
         for own in plan.of_networks(self.n_orders):
             if plan.time_left:

@@ -283,16 +283,17 @@ def choose_base(base: str | Recipe, rows: TrainingRows, plan: FitPlan) -> Denois
 
 def base_candidates(rows: TrainingRows, plan: FitPlan) -> list[Denoiser]:
     """The exact denoisers among which ``base="auto"`` chooses: fitted once, whoever asks."""
-    fitted = [recipe.fit_base(rows, plan) for recipe in affordable_bases(rows)]
+    recipes = affordable_bases(rows, BayesNet(BASE_TABLE))
+    fitted = [recipe.fit_base(rows, plan) for recipe in recipes]
     return [d for d in fitted if getattr(d, "work", 0) <= BASE_WORK]
 
 
-def affordable_bases(rows: TrainingRows) -> list[Recipe]:
-    """Recipes of the exact denoisers that are quickly fitted to a table, the quickest first."""
+def affordable_bases(rows: TrainingRows, net: Recipe) -> list[Recipe]:
+    """Recipes of the exact denoisers that are quickly fitted to a table, the quickest first; ``net`` among them."""
     levels = rows.codebook.levels
     n_table = levels.n_columns * max(levels.cardinalities, default=1) ** 2
     if levels.n_columns < 2 or levels.n_points > MOST_LEVELS or n_table > TREE_TABLE:
         return [Independent()]
     if levels.n_columns > BASE_COLUMNS:
         return [Independent(), Trees()]
-    return [Independent(), Trees(), BayesNet(BASE_TABLE)]
+    return [Independent(), Trees(), net]
