@@ -91,7 +91,7 @@ class DiffusionDensity(Persistent, ScoringMixin, FillingMixin, DensityMixin, Bas
         Optimiser steps of a network at most; training stops earlier when the held-out rows stop improving. 0 fits exact
         models alone.
     max_time : float, optional
-        Seconds of the whole fit; what was begun last may end a little later.
+        Seconds of the whole fit, but for the choice of a schedule; what was begun last may end a little later.
     validation_fraction : float, default=0.1
         Share of the rows held out to stop training, to weigh members and to choose the schedule. Copies of a row are
         held out together.
@@ -128,8 +128,8 @@ class DiffusionDensity(Persistent, ScoringMixin, FillingMixin, DensityMixin, Bas
         One line per validation: step, seconds, train_nats, train_stderr, valid_nats, valid_stderr, in nats per encoded
         row (without ``log_volume``). Of several networks, the history is that of the first.
     stopped_ : str
-        Why training ended: "max_steps", "max_time", "no improvement", "interrupted" or "diverged"; "exact" if no
-        network was trained.
+        Why training ended: "max_steps", "max_time", "no improvement", "interrupted" or "diverged"; "exact" if the
+        chosen model has no network whose training could say so.
     device_ : torch.device
     n_features_in_ : int
     feature_names_in_ : ndarray of str

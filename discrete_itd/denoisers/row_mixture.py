@@ -146,7 +146,7 @@ def fit_weights(log_probs: Tensor, *, least: float = 0.0) -> Tensor:
     log_probs : Tensor, shape (N, M)
         Log-probability of each row under each member, nats.
     least : float
-        Weights below it become zero.
+        Members of a smaller weight, but not the one of the largest, get none, and those of the others are fitted anew.
 
     Returns
     -------
@@ -164,5 +164,7 @@ def fit_weights(log_probs: Tensor, *, least: float = 0.0) -> Tensor:
             break
         before = nats
         w = w * (likelihood / total[:, None]).mean(0)
-    w = torch.where(w < least, 0.0, w)
-    return w / w.sum()
+    kept = w >= min(least, float(w.max()))
+    if not bool(kept.all()):
+        w = torch.zeros_like(w).masked_scatter(kept, fit_weights(log_probs[:, kept]))
+    return w

@@ -188,7 +188,7 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
         nats = pd.DataFrame(columns=names, dtype=float)
         if len(held):
             nats = scorer.nats(rows.take(held)).reset_index(drop=True)
-        scores = -nats.to_numpy().sum(1)
+        scores = -np.ascontiguousarray(nats.to_numpy()).sum(1)
         seen = rest[: calibration.SEEN_ROWS] if share is None else np.sort(rest)
         threshold = calibration.first_threshold(
             scorer, scores, rows.take(seen), self.false_alarm_rate, share

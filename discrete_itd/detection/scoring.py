@@ -147,7 +147,7 @@ class Scorer:
         model = self.model
         if not model.denoiser.closed_form or not np.isneginf(self.floor).all():
             # the path of a row is the same for both, so that shares cost no more than their sum
-            return -self._model_nats(rows).to_numpy().sum(1)
+            return -np.ascontiguousarray(self._model_nats(rows).to_numpy()).sum(1)
         with progress_bar(len(rows.unique), "score") as bar:
             found = model.log_prob(rows.unique, self.density.n_evaluations, progress=bar.update)
         return found.log_prob.cpu().numpy()[rows.inverse] + rows.log_volume.sum(1)

@@ -97,17 +97,27 @@ class CandidateTable:
     def fit(self, recipe: Recipe, plan: FitPlan) -> None:
         """Fit one more candidate; TypeError if it has no closed form."""
         own = plan.of_networks(1)[0]
-        fitted = fit_recipe(recipe, self.rows, own)
+        try:
+            fitted = fit_recipe(recipe, self.rows, own)
+        except KeyboardInterrupt:
+            if not self.candidates:
+                raise
+            plan.run.interrupted = True  # those that are there make a model
+            return
         if not fitted.denoiser.closed_form:
             raise TypeError(f"{recipe.label}: its denoiser has no closed form")
         self.plans.append(own)
         nats = self.rows.held_out(fitted.denoiser)
-        self.candidates.append(
-            Candidate(recipe.label, fitted.denoiser, nats, fitted.seconds, own.report)
-        )
+        label = recipe.label
+        same = sum(c.label.partition(" no. ")[0] == label for c in self.candidates)
+        if same:
+            label = f"{label} no. {same + 1}"
+        self.candidates.append(Candidate(label, fitted.denoiser, nats, fitted.seconds, own.report))
 
     def fit_in_time(self, recipe: Recipe, plan: FitPlan) -> None:
         """As :meth:`fit`, unless the time of the whole fit is over; :meth:`settle` then says what was left out."""
+        if plan.run.interrupted:
+            return
         if plan.time_left or not self.candidates:
             self.fit(recipe, plan)
         else:
@@ -154,7 +164,7 @@ class CandidateTable:
     def add(self, candidate: Candidate) -> Candidate:
         """Add a mixture, unless it is there; returns it."""
         for there in self.candidates:
-            if there.label == candidate.label:
+            if there is candidate or (there.members and there.members == candidate.members):
                 return there
         self.candidates.append(candidate)
         return candidate
@@ -204,7 +214,6 @@ class CandidateTable:
         trained = [c.report for c in self.candidates if c.report is not None]
         if plan.run.interrupted and trained:  # whatever was chosen, the user must learn of it
             plan.report = trained[-1]
-            plan.report.stopped = "interrupted"
         if not chosen.denoiser.exact:
             exact = [c for c in self.candidates if c.denoiser.exact]
             companions = [p.companion for p in self.plans if p.companion is not None]

@@ -36,6 +36,9 @@ class Ensemble(Recipe):
     def fit(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
         return fit_ensemble([recipe(member) for member in self.members], rows, plan)
 
+    def count_networks(self) -> int:
+        return sum(recipe(member).count_networks() for member in self.members)
+
     def check(self) -> Ensemble:
         members = checked_members(self.members)
         # of its members, "auto" is the network: posteriors are mixed, so each must hear every column
@@ -59,7 +62,9 @@ def checked_members(members: Any) -> tuple[Recipe, ...]:
         try:
             made.append(recipe(member))
             if isinstance(made[i], Ensemble | RowMixture):
-                raise ValueError("a member of an ensemble cannot be an ensemble")
+                raise ValueError(
+                    "a member of an ensemble cannot be an ensemble, nor a mixture of rows"
+                )
         except (TypeError, ValueError) as error:
             raise type(error)(f"member {i}: {error}") from None
     return tuple(made)
@@ -90,8 +95,17 @@ class RowMixture(Recipe):
             table.fit(member, own)
         return table.settle(plan, table.add(table.mixture()))
 
+    def count_networks(self) -> int:
+        return sum(recipe(member).count_networks() for member in self.members)
+
     def check(self) -> RowMixture:
-        return RowMixture(checked_members(self.members))
+        members = checked_members(self.members)
+        for i, member in enumerate(members):
+            if isinstance(member, Network):
+                raise ValueError(
+                    f"member {i}: a network that hears every column has no closed form"
+                )
+        return RowMixture(members)
 
 
 @dataclass(frozen=True)
@@ -133,10 +147,13 @@ class Best(Recipe):
         table = CandidateTable(rows)
         for member in (*affordable_bases(rows, BayesNet()), Decoder(8192)):
             table.fit_in_time(member, plan)
-        for own in plan.of_networks(self.n_orders):
-            if plan.time_left:
+        for own in plan.of_networks(self.n_orders if plan.training.max_steps else 0):
+            if plan.time_left and not plan.run.interrupted:
                 table.fit(Causal(), own)
         return table.settle(plan, table.add(table.mixture()))
+
+    def count_networks(self) -> int:
+        return self.n_orders
 
     def check(self) -> Best:
         check_integer("n_orders", self.n_orders, 1, MOST_ORDERS)

@@ -28,6 +28,7 @@ from discrete_itd.training.config import Evaluation, Report, TrainingPlan
 from discrete_itd.training.loop import seeded, train
 
 TRAINING_SHARE = 0.85  # of the time that is left when a network is trained: the choice of a schedule comes after it
+LEAST_SECONDS = 1e-3  # of a training: where no time is left it ends after its first evaluation
 EVALUATION_ROWS = 256  # held-out rows on which a denoiser without closed form is evaluated
 
 Progress = Callable[[float, Evaluation], object]
@@ -87,6 +88,10 @@ class Recipe(Protocol):
             Naming the parameter that is wrong.
         """
         return self
+
+    def count_networks(self) -> int:
+        """How many networks its fit trains at most: each has a seed, a checkpoint and a share of the time."""
+        return int(self.trains)
 
     @property
     def label(self) -> str:
@@ -263,15 +268,16 @@ class FitPlan:
         return max(0.0, self.training.max_time - (time.perf_counter() - self.run.start))
 
     def of_networks(self, n: int) -> list[FitPlan]:
-        """A plan for each of ``n`` networks that one recipe trains in the place of one."""
-        first, total = self.index * n, self.n_networks * n
-        return [replace(self, index=first + i, n_networks=total) for i in range(n)]
+        """A plan for each of the ``n`` networks of one recipe."""
+        total = max(self.n_networks, self.index + n)
+        return [replace(self, index=self.index + i, n_networks=total) for i in range(n)]
 
     def of_members(self, recipes: Sequence[Recipe]) -> list[FitPlan]:
         """A plan for each member of an ensemble."""
-        trains = [recipe.trains for recipe in recipes]
+        numbers = [recipe.count_networks() for recipe in recipes]
+        total = max(self.n_networks, self.index + sum(numbers))
         return [
-            replace(self, index=sum(trains[:i]), n_networks=max(1, sum(trains)))
+            replace(self, index=self.index + sum(numbers[:i]), n_networks=total)
             for i in range(len(recipes))
         ]
 
@@ -296,7 +302,7 @@ class FitPlan:
         training, checkpoint = training or self.training, self.checkpoint
         if training.max_time is not None:
             share = TRAINING_SHARE * self.time_left / (self.n_networks - self.index)
-            training = replace(training, max_time=share)
+            training = replace(training, max_time=max(share, LEAST_SECONDS))
         if self.run.interrupted:  # whoever interrupts one training ends them all
             training, checkpoint = replace(training, max_steps=0), None
         report = train(
@@ -351,6 +357,8 @@ def fit_recipe(recipe: Recipe, rows: TrainingRows, plan: FitPlan) -> Fitted:
     if report is None:
         lines = [rows.evaluation(d) for d in dict.fromkeys((rows.marginals, denoiser))]
         report = Report(lines, stopped="exact")
+    if plan.run.interrupted:
+        report.stopped = "interrupted"
     if learned is None:
         learned = denoiser is not rows.marginals
     return Fitted(denoiser, report, time.perf_counter() - start, learned)

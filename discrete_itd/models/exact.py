@@ -183,6 +183,14 @@ class Decoder(Recipe):
     def fit(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
         return rows.once(self, lambda: self.decoder(rows, plan))
 
+    def fit_base(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
+        """The fit, of a table without continuous columns."""
+        if len(rows.codebook.reals):
+            raise ValueError(
+                "base: a decoder mixture of continuous columns cannot be corrected by a network; take 'mixture'"
+            )
+        return self.fit(rows, plan)
+
     def decoder(self, rows: TrainingRows, plan: FitPlan) -> MixtureDenoiser:
         """The fit, within a share of the time that is left."""
         left = plan.time_left / 2

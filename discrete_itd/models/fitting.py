@@ -97,7 +97,10 @@ def fit_model(
     kind = schedule if isinstance(schedule, str) or schedule.noisy else "coordinate"
     if isinstance(kind, str) and kind in PATTERNS:
         training = replace(training, patterns=PATTERNS[kind], judged=JUDGED[kind])
-    plan = FitPlan(training, seed, progress, checkpoint, run=SharedRun(start=start))
+    run = SharedRun(start=start)
+    plan = FitPlan(
+        training, seed, progress, checkpoint, n_networks=max(1, denoiser.count_networks()), run=run
+    )
     fitted = fit_recipe(denoiser, rows, plan)
     fitted.denoiser.eval().requires_grad_(False)
     tried: list[Candidate] = []
@@ -130,7 +133,7 @@ def tried_schedules(
 ) -> list[Candidate]:
     """Schedules of a kind ("auto": any) with their held-out nats, the best first: of the companion, if there is one."""
     denoiser = fitted.denoiser
-    if kind == "auto" and denoiser.closed_form:
+    if denoiser.closed_form and (kind == "auto" or not denoiser.exact):
         # column by column, in any order, gives the closed form
         schedule = CoordinateSchedule(1 if denoiser.independent else rows.codebook.n_columns)
         nats = mean_and_error(rows.held_out(denoiser))

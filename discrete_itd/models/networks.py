@@ -138,8 +138,11 @@ class Causal(Recipe):
         else:
             base = exact_base(self.base).fit_base(rows, plan)
         plan.companion = companion(base, rows, plan)
-        if not base.ancestral:  # it does not say what precedes
-            base = rows.marginals
+        if type(base).preceding is Denoiser.preceding:
+            raise TypeError(
+                f"base={self.base!r}: a {type(base).__name__} cannot be that of a causal network,"
+                " for it does not define preceding()"
+            )
         parts = plan.of_networks(self.n_orders)
         members: list[Denoiser] = [self.train_one(base, rows, part) for part in parts]
         reports = [part.report for part in parts if part.report is not None]
@@ -179,6 +182,9 @@ class Causal(Recipe):
         if self.base != "auto":
             exact_base(self.base)
         return self
+
+    def count_networks(self) -> int:
+        return self.n_orders
 
     @property
     def label(self) -> str:

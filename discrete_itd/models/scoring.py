@@ -99,8 +99,9 @@ class ScoringMixin:
             The fitted columns. The result is the log-probability of the cells that are not missing.
         given : names (positions, for an array) of columns, optional
             Condition on these, where they are not missing: the result is log P(other columns | given), normalised on
-            its own. It equals the difference of two joint scores if ``schedule`` is a ``CoordinateSchedule`` whose
-            ``order`` starts with the given columns, and is close to it otherwise.
+            its own. An exact model gives the difference of two joint scores. Along paths, it is that difference if
+            ``schedule`` is a ``CoordinateSchedule`` whose ``order`` starts with the given columns, and close to it
+            otherwise. A model with a ``companion_`` leaves the answer to this, which is another model.
         max_stderr : float, optional
             Nats. Rows with a larger standard error get up to 16 times ``n_evaluations``; no row gets fewer paths than
             by default. Half of the evaluations only decide how many paths the estimate needs, so that probabilities

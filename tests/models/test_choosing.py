@@ -1,6 +1,7 @@
 """Choosing among candidates, mixtures of rows, and what answers questions that the chosen model cannot."""
 
 import dataclasses
+import warnings
 
 import numpy as np
 import pytest
@@ -9,9 +10,19 @@ from fits import chain, mixed, plan, training_rows
 
 from discrete_itd import DiffusionDensity
 from discrete_itd.denoisers import CausalDenoiser, RowMixtureDenoiser
+from discrete_itd.denoisers.row_mixture import fit_weights
 from discrete_itd.models.candidates import CandidateTable
 from discrete_itd.models.contract import FitPlan, fit_recipe
-from discrete_itd.recipes import Auto, Best, Causal, Independent, RowMixture, Trees
+from discrete_itd.recipes import (
+    Auto,
+    Best,
+    Causal,
+    Decoder,
+    Independent,
+    Network,
+    RowMixture,
+    Trees,
+)
 
 QUICK = {"max_steps": 30, "random_state": 0}
 
@@ -117,3 +128,62 @@ def test_questions_about_subsets_are_answered_by_the_companion():
     by_hand = (exact.log_prob(rows.x) - alone).double()
     got = torch.from_numpy(model.log_prob(table, given=[name]).log_prob)
     torch.testing.assert_close(got, by_hand, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("recipe", [Network(width=8), Causal(3, width=8), Best(2)])
+def test_a_fit_without_time_still_makes_a_model(recipe, monkeypatch):
+    monkeypatch.setattr(FitPlan, "time_left", property(lambda _: 0.0))
+    how, rows = quick(max_time=5.0), training_rows(chain(150))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        denoiser = fit_recipe(recipe, rows, how).denoiser
+    assert bool(rows.held_out(denoiser).isfinite().all()) if denoiser.closed_form else True
+
+
+def test_members_of_one_name_are_told_apart():
+    how, rows = quick(), training_rows(chain(300))
+    two = RowMixture((Trees(), Independent(), Independent()))
+    denoiser = fit_recipe(two, rows, how).denoiser
+    labels = list(how.candidates["candidate"])
+    assert len(set(labels)) == len(labels)
+    chosen = how.candidates.set_index("candidate")["chosen"]
+    assert how.candidates.loc[chosen.to_numpy(), "nats"].item() == how.candidates["nats"].min()
+    assert rows.held_out_nats(denoiser) == pytest.approx(how.candidates["nats"].min())
+
+
+def test_many_equal_members_keep_one():
+    weights = fit_weights(torch.full((10, 60), -3.0), least=0.02)
+    assert float(weights.sum()) == pytest.approx(1.0)
+    assert bool(weights.isfinite().all())
+
+
+def test_every_network_has_a_seed_of_its_own(monkeypatch):
+    seen = watch(monkeypatch, lambda self: self.network_seed)
+    recipe = RowMixture((Causal(3, width=4, depth=0), Causal(2, width=4, depth=0)))
+    how = quick(2)
+    how.n_networks = recipe.count_networks()
+    fit_recipe(recipe, training_rows(chain(100)), how)
+    assert len(set(seen)) == len(seen) == 5
+
+
+def watch(monkeypatch, what):
+    seen, train = [], FitPlan.train
+
+    def watched(self, *args):
+        seen.append(what(self))
+        return train(self, *args)
+
+    monkeypatch.setattr(FitPlan, "train", watched)
+    return seen
+
+
+def test_an_interrupted_choice_takes_the_best_so_far(monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Decoder, "fit", interrupted)
+    with pytest.warns(UserWarning, match="training was interrupted: the model is the best so far"):
+        model = DiffusionDensity(**QUICK).fit(chain(200))
+    assert model.stopped_ == "interrupted"
+    assert "decoder" not in set(model.candidates_["candidate"])
+    assert model.denoiser_.exact

@@ -26,6 +26,7 @@ from discrete_itd.recipes import (
     Independent,
     Mixture,
     Network,
+    RowMixture,
     Trees,
     recipe,
 )
@@ -116,6 +117,7 @@ def test_members_are_names_recipes_or_both():
 
 
 BAD = [
+    (RowMixture(("network",)), ValueError, "member 0: a network that hears every column"),
     (["causal"], ValueError, "member 0: it hears columns in a fixed order; use RowMixture"),
     (Causal(0), ValueError, "n_orders must be from 1 to"),
     (Causal(base="causal"), ValueError, "base must be 'auto' or an exact denoiser"),
