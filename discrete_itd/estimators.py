@@ -128,8 +128,7 @@ class DiffusionDensity(Persistent, ScoringMixin, FillingMixin, DensityMixin, Bas
         One line per validation: step, seconds, train_nats, train_stderr, valid_nats, valid_stderr, in nats per encoded
         row (without ``log_volume``). Of several networks, the history is that of the first.
     stopped_ : str
-        Why training ended: "max_steps", "max_time", "no improvement", "interrupted" or "diverged"; "exact" if the
-        chosen model has no network whose training could say so.
+        Why training ended: "max_steps", "max_time", "no improvement", "interrupted", "diverged"; else "exact".
     device_ : torch.device
     n_features_in_ : int
     feature_names_in_ : ndarray of str
@@ -137,10 +136,9 @@ class DiffusionDensity(Persistent, ScoringMixin, FillingMixin, DensityMixin, Bas
 
     Notes
     -----
-    Scores are in nats, and the model defines a normalised probability over all rows; a score depends on the row and
-    the fitted model only. A closed form has no error. Along paths, a score is a Monte-Carlo estimate that is too low in
-    expectation. Few paths may miss those that explain an anomaly best: its score is then too low by more than its
-    standard error says, and a larger ``n_evaluations`` raises it.
+    The model defines a normalised probability over all rows; a score, in nats, depends on the row and the fitted model
+    only. A closed form has no error. Along paths, a score is a Monte-Carlo estimate that is too low in expectation, for
+    anomalies by more than its standard error says; a larger ``n_evaluations`` raises it.
 
     References
     ----------
@@ -266,11 +264,11 @@ class DiffusionDensity(Persistent, ScoringMixin, FillingMixin, DensityMixin, Bas
         validate_data(self, X, skip_check_array=True)
         self.model_, self._is_frame = model, is_frame
         if model.stopped == "interrupted":
-            resume = (
+            again = (
                 f"; fit again with checkpoint={os.fspath(saved.path)!r} to go on" if saved else ""
             )
             warnings.warn(
-                f"training was interrupted: the model is the best so far{resume}", stacklevel=2
+                f"training was interrupted: the model is the best so far{again}", stacklevel=2
             )
         elif saved is not None:
             saved.remove()
@@ -291,9 +289,12 @@ class DiffusionDensity(Persistent, ScoringMixin, FillingMixin, DensityMixin, Bas
         if isinstance(self.column_types, Mapping):
             for name, spec in self.column_types.items():
                 check_column_spec(name, spec)
+        elif not isinstance(self.column_types, str | None):
+            raise TypeError(
+                f"column_types must be a mapping or one kind, got {self.column_types!r}"
+            )
         elif self.column_types is not None and self.column_types not in KINDS:
-            error = ValueError if isinstance(self.column_types, str) else TypeError
-            raise error(
+            raise ValueError(
                 f"column_types must be one of {KINDS} or a mapping, got {self.column_types!r}"
             )
         check_choice("missing", self.missing, MISSING)

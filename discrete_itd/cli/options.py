@@ -268,11 +268,11 @@ def _add_fit(fit: argparse.ArgumentParser) -> None:
         help="later, a category that is not in TABLE gets a small probability (smooth, the default)\n"
         "or is an error")
     add("--denoiser", choices=tuple(NAMES), default="auto", metavar="NAME",
-        help="model to fit: auto, a network (the default); tree, trees, mixture,\n"
-        "bayes_net or independent, exact and without training; or\n"
-        "ensemble, several of them")
+        help="model to fit: auto, the cheapest of several that are as good as the best\n"
+        "(the default); best, what --max-time allows; network, scored along paths; or\n"
+        f"another of {', '.join(NAMES)}")
     add("--max-time", type=positive, metavar="S",
-        help="maximum seconds of training (default: any)")
+        help="maximum seconds of the fit (default: any)")
     add("--max-steps", type=count, default=6000, metavar="N",
         help="maximum number of training steps (default: %(default)s)")
     add("--checkpoint", metavar="FILE",

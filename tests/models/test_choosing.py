@@ -97,7 +97,7 @@ def test_several_orders_make_a_mixture_of_rows():
 
 
 @pytest.mark.parametrize(
-    "recipe", [Best(1), RowMixture((Causal(width=8, depth=0), Trees())), Causal(width=8, depth=1)]
+    "recipe", [RowMixture((Causal(width=8, depth=0), Trees())), Causal(width=8, depth=1)]
 )
 def test_fits_are_scored_explained_drawn_and_saved(recipe, tmp_path):
     table = mixed(300)
