@@ -264,9 +264,8 @@ class DiffusionDensity(Persistent, ScoringMixin, FillingMixin, DensityMixin, Bas
         validate_data(self, X, skip_check_array=True)
         self.model_, self._is_frame = model, is_frame
         if model.stopped == "interrupted":
-            again = (
-                f"; fit again with checkpoint={os.fspath(saved.path)!r} to go on" if saved else ""
-            )
+            file = os.fspath(saved.path) if saved else ""
+            again = f"; fit again with checkpoint={file!r} to go on" if saved else ""
             warnings.warn(
                 f"training was interrupted: the model is the best so far{again}", stacklevel=2
             )
