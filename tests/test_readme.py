@@ -27,11 +27,9 @@ def test_the_python_examples_run(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     save_a_model("my-ddpm")
     examples = re.findall(r"```python\n(.*?)```(?:[^`]*?```text\n(.*?)```)?", README, re.DOTALL)
-    assert sum(1 for _, promised in examples if promised) == 4
+    assert sum(1 for _, promised in examples if promised) == 5
     names = {"Network": Network}
     for example, promised in examples:
-        quick_network = ", denoiser=Network(width=16, base='independent')"
-        small = "" if "denoiser=" in example else quick_network
         if "ImageDensity" in example:
             quick = example.replace("max_steps=1000", "max_steps=2")
             quick = quick.replace(".images.astype(int)", ".images.astype(int)[::8]")
@@ -39,7 +37,7 @@ def test_the_python_examples_run(capsys, tmp_path, monkeypatch):
             exec(quick, names)
             assert "bits per dimension" in capsys.readouterr().out
             continue
-        quick = example.replace("max_steps=1000", f"max_steps=20, n_evaluations=4{small}")
+        quick = example.replace("max_steps=1000", "max_steps=20, n_evaluations=4")
         quick = quick.replace("load_adult()", "load_adult()[:2000]")
         quick = quick.replace("[Network(),", "[Network(width=16),")
         exec(quick, names)
