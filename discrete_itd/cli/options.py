@@ -269,8 +269,9 @@ def _add_fit(fit: argparse.ArgumentParser) -> None:
         "or is an error")
     add("--denoiser", choices=tuple(NAMES), default="auto", metavar="NAME",
         help="model to fit: auto, the cheapest of several that are as good as the best\n"
-        "(the default); best, what --max-time allows; network, scored along paths; or\n"
-        f"another of {', '.join(NAMES)}")
+        "(the default); best, the lowest nats for --max-time; causal, one network call a\n"
+        "row; network, many calls along paths; tree, trees, mixture, decoder, bayes_net\n"
+        "or independent, exact; row_mixture or ensemble, several of them")
     add("--max-time", type=positive, metavar="S",
         help="maximum seconds of the fit (default: any)")
     add("--max-steps", type=count, default=6000, metavar="N",
