@@ -96,11 +96,11 @@ class DiffusionDensity(Persistent, ScoringMixin, FillingMixin, DensityMixin, Bas
         Share of the rows held out to stop training, to weigh members and to choose the schedule. Copies of a row are
         held out together.
     schedule : {"auto", "coordinate", "isotropic"} or Schedule, default="auto"
-        The order in which noise is removed when a row is scored. "auto" takes the schedule with the fewest nats on
-        held-out rows for ``n_evaluations``; with any other value, training draws mostly the noise of that schedule.
+        The order in which noise is removed along a path. "auto" takes that of the fewest nats on held-out rows for
+        ``n_evaluations``; with any other value, a "network" trains mostly on the noise of that schedule.
     n_evaluations : int, default=128
-        Denoiser evaluations per row that is scored along a path, divided into steps and at least two paths: of a
-        "network" or an "ensemble". Other models score a row in closed form, and need no number.
+        Denoiser evaluations per row that is scored along a path (by a "network" or an "ensemble"), divided into steps
+        and at least two paths.
     device : str, default="auto"
         A torch device; "auto" is CUDA if there is one.
     random_state : int, RandomState or None, default=None

@@ -136,20 +136,15 @@ class CandidateTable:
             return kept[0][0]
         parts = tuple(c for c, _ in kept)
         exact = [i for i, c in enumerate(parts) if c.denoiser.exact] or range(len(parts))
-        denoiser = RowMixtureDenoiser(
-            self.rows.codebook,
-            [c.denoiser for c in parts],
-            [w for _, w in kept],
-            min(exact, key=lambda i: parts[i].mean),
-        )
-        label = " + ".join(c.label for c in parts)
-        seconds = sum(c.fit_seconds for c in parts)
+        main = min(exact, key=lambda i: parts[i].mean)
+        members, kept_weights = [c.denoiser for c in parts], [w for _, w in kept]
+        joint = torch.stack([math.log(w) - c.nats for c, w in kept], 1)
         reports = [c.report for c in parts if c.report is not None]
         return Candidate(
-            label,
-            denoiser,
-            self.rows.held_out(denoiser),
-            seconds,
+            " + ".join(c.label for c in parts),
+            RowMixtureDenoiser(self.rows.codebook, members, kept_weights, main),
+            -torch.logsumexp(joint, 1),  # (10), of what is known of the members
+            sum(c.fit_seconds for c in parts),
             reports[0] if reports else None,
             parts,
         )

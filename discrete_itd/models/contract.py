@@ -154,8 +154,17 @@ class TrainingRows:
 
     @torch.no_grad()
     def held_out(self, denoiser: Denoiser) -> Tensor:
-        """Code length of each held-out row in closed form: float64, (N',), nats."""
-        return -denoiser.log_prob(self.x_valid).double()
+        """Code length of each held-out row in closed form: float64, (N',), nats.
+
+        Computed once for a denoiser that is no longer trained: several choices ask for it.
+        """
+
+        def nats() -> Tensor:
+            return -denoiser.log_prob(self.x_valid).double()
+
+        if any(p.requires_grad for p in denoiser.parameters()):
+            return nats()
+        return self.once(("held out", denoiser), nats)
 
     def held_out_nats(self, denoiser: Denoiser) -> float:
         """Mean code length of the held-out rows in closed form, nats per row."""
@@ -352,7 +361,7 @@ def fit_recipe(recipe: Recipe, rows: TrainingRows, plan: FitPlan) -> Fitted:
     """Fit a recipe and see to its report."""
     start = time.perf_counter()
     with seeded(plan.network_seed, rows.device):
-        denoiser = recipe.fit(rows, plan)
+        denoiser = recipe.fit(rows, plan).eval().requires_grad_(False)
     report, learned = plan.report, plan.learned
     if report is None:
         lines = [rows.evaluation(d) for d in dict.fromkeys((rows.marginals, denoiser))]

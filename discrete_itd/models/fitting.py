@@ -102,7 +102,6 @@ def fit_model(
         training, seed, progress, checkpoint, n_networks=max(1, denoiser.count_networks()), run=run
     )
     fitted = fit_recipe(denoiser, rows, plan)
-    fitted.denoiser.eval().requires_grad_(False)
     tried: list[Candidate] = []
     if isinstance(schedule, str):
         if progress is not None:

@@ -20,6 +20,7 @@ from discrete_itd.validation import check_integer
 MOST_ORDERS = 64
 # of a causal network of default size: its width by the cells of the table, and the epochs of its training
 WIDTHS = ((50_000, 128), (500_000, 256), (math.inf, 512))
+LEAST_WEIGHT = 1e-6  # of an order in a mixture of several
 QUICK_DECODER = Decoder(2048, n_points=1024, max_steps=400)
 EPOCHS, FEWEST_STEPS, MOST_STEPS = 25, 300, 1600
 CAUSAL = {
@@ -137,12 +138,12 @@ class Causal(Recipe):
             base = min((r.fit_base(rows, plan) for r in recipes), key=rows.held_out_nats)
         else:
             base = exact_base(self.base).fit_base(rows, plan)
-        plan.companion = companion(base, rows, plan)
         if type(base).preceding is Denoiser.preceding:
             raise TypeError(
                 f"base={self.base!r}: a {type(base).__name__} cannot be that of a causal network,"
                 " for it does not define preceding()"
             )
+        plan.companion = companion(base, rows, plan)
         parts = plan.of_networks(self.n_orders)
         members: list[Denoiser] = [self.train_one(base, rows, part) for part in parts]
         reports = [part.report for part in parts if part.report is not None]
@@ -150,21 +151,21 @@ class Causal(Recipe):
         plan.learned = base is not rows.marginals or any(part.learned for part in parts)
         if len(members) == 1:
             return members[0]
-        with torch.no_grad():
-            held_out = torch.stack([m.log_prob(rows.x_valid) for m in members], 1)
-        weights = fit_weights(held_out).clamp_min(1e-6)
+        weights = fit_weights(-torch.stack([rows.held_out(m) for m in members], 1))
+        weights = weights.clamp_min(LEAST_WEIGHT)  # all orders that were asked for are kept
         return RowMixtureDenoiser(rows.codebook, members, weights)
 
     def train_one(self, base: Denoiser, rows: TrainingRows, plan: FitPlan) -> CausalDenoiser:
         """A network with an order of its own, by the seed of the plan."""
         n, c = rows.x.shape
         width = self.width or next(width for most, width in WIDTHS if n * c <= most)
+        # its own: the order must not depend on what was fitted before
         generator = torch.Generator().manual_seed(plan.network_seed)
         order = base.natural_order(generator).tolist()
         sizes = {"width": width, "depth": self.depth, "dropout": self.dropout}
         denoiser = CausalDenoiser(base, order, **sizes).to(rows.device)
         plan.train(denoiser, rows, self.training(plan.training, n))
-        return denoiser.eval()
+        return denoiser.eval().requires_grad_(False)
 
     def training(self, training: TrainingPlan, n_rows: int) -> TrainingPlan:
         """The settings of a training on so many rows: masked networks learn in fewer steps than others."""
