@@ -159,9 +159,8 @@ def drawable(levels: Levels, allowed: Tensor | None) -> Tensor:
 def cumulative(log_probs: Tensor, allowed: Tensor) -> Tensor:
     """Cumulative probabilities of the ``allowed`` of the last axis, in double; the last one is 1."""
     p = torch.softmax(log_probs.double().masked_fill(~allowed, -torch.inf), -1).cumsum(-1)
-    return (
-        p / p[..., -1:]
-    )  # without rounding, or the last level, though not allowed, could be drawn
+    # without rounding, or the last level, though not allowed, could be drawn
+    return p / p[..., -1:]
 
 
 def inverse_cdf(cdf: Tensor, generator: torch.Generator) -> Tensor:

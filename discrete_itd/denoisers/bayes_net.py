@@ -42,6 +42,7 @@ from discrete_itd.denoisers.base import (
     Denoiser,
     Tensors,
     filled,
+    held_out_nats,
     rows_at_once,
     with_codebook,
 )
@@ -368,7 +369,7 @@ class BayesNetDenoiser(Denoiser):
                 fits.append(cls(book, graph, tables, fallback))
         if x_valid is None:
             return fits[0]
-        return min(fits, key=lambda net: -float(net.log_prob(x_valid).double().mean()))
+        return min(fits, key=lambda net: held_out_nats(net, x_valid))
 
 
 def _aligned(own: tuple[int, ...], values: Tensor, scope: tuple[int, ...]) -> Tensor:

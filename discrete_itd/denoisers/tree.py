@@ -42,6 +42,7 @@ from discrete_itd.denoisers.base import (
     Denoiser,
     Tensors,
     filled,
+    held_out_nats,
     rows_at_once,
     with_codebook,
 )
@@ -365,7 +366,7 @@ class TreeDenoiser(Denoiser):
             fits = [chow_liu(marginals, x, r[:, i], pseudo_count) for i in range(n_components)]
             parents, tables = (torch.stack(part) for part in zip(*fits, strict=True))
             model = cls(book, parents, tables, r.sum(0) + 0.5, fallback)
-            nats = -float(model.log_prob(x if x_valid is None else x_valid).double().mean())
+            nats = held_out_nats(model, x if x_valid is None else x_valid)
             stale = 0 if nats < best_nats - LEAST_GAIN else stale + 1
             if best is None or nats < best_nats:
                 best, best_nats = model, nats

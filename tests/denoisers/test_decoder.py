@@ -31,8 +31,9 @@ from discrete_itd.channel import CoordinateSchedule
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.denoisers import MarginalDenoiser, MixtureDenoiser
 from discrete_itd.denoisers import decoder as fits
+from discrete_itd.denoisers.base import held_out_nats
 from discrete_itd.denoisers.decoder import DecoderPlan, fit_decoder
-from discrete_itd.denoisers.decoder_classes import expected, held_out_nats, pruned, refine, updated
+from discrete_itd.denoisers.decoder_classes import pruned, refine, updated
 from discrete_itd.denoisers.decoder_network import (
     N_WAVES,
     Columns,
@@ -42,6 +43,7 @@ from discrete_itd.denoisers.decoder_network import (
     normal,
     shifted,
 )
+from discrete_itd.denoisers.mixture_fit import expected_sums
 from discrete_itd.likelihood import path_log_prob
 
 QUICK = DecoderPlan(n_latent=2, width=16, n_points=64, n_components=64, max_steps=40)
@@ -186,7 +188,7 @@ def test_a_round_is_the_sum_over_rows(device):
     rng = np.random.default_rng(0)
     model = random_mixture(book, rng, n_classes=4)
     x = random_rows(book, 12, rng, missing=0.3)
-    new = updated(model, expected(model, x), 2.0, 1)
+    new = updated(model, expected_sums(model, x), 2.0, 1)
     r = torch.softmax(model.log_joint(x), 1).double().cpu().numpy()
     weights = r.sum(0) + 1 / 4
     close = {"atol": 1e-5, "rtol": 1e-5}
