@@ -47,7 +47,8 @@ from discrete_itd.denoisers.counts import indicators
 from discrete_itd.denoisers.marginal import MarginalDenoiser, fallback_log_prob
 from discrete_itd.denoisers.mixture_fit import check_fit, expectation_maximisation
 
-CELLS = 1 << 24  # rows times classes times columns of one batch
+CELLS = 1 << 22  # rows times classes times columns of one batch
+PRODUCT_CELLS = 1 << 20  # rows times classes, or levels, of one batch: more do not fit in a cache
 
 
 class MixtureDenoiser(Denoiser):
@@ -225,7 +226,7 @@ class MixtureDenoiser(Denoiser):
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-probability of rows ``x`` (B, C) in closed form, missing cells left out: (B,), nats."""
-        step = rows_at_once(CELLS // self.n_components)
+        step = rows_at_once(PRODUCT_CELLS // max(self.n_components, self.codebook.levels.n_points))
         parts = [torch.logsumexp(self.log_joint(rows), 1) for rows in x.split(step)]
         out = torch.cat(parts) if parts else self.log_weights.new_zeros(0)
         return out + fallback_log_prob(self.fallback, x, self._modelled)

@@ -21,7 +21,7 @@ from discrete_itd.denoisers.marginal import FINEST_SD, PRIOR_ROWS, MarginalDenoi
 if TYPE_CHECKING:
     from discrete_itd.denoisers.mixture import MixtureDenoiser
 
-CELLS = 1 << 24  # rows times classes, or levels, of one batch
+CELLS = 1 << 20  # rows times classes, or levels, of one batch: more do not fit in a cache
 EM_ROWS = 1 << 16  # rows of one round: with a larger table, each round draws a part of it
 # a class starts as this share of one row of the table, the remainder being the marginals
 START_SHARE = 0.3
