@@ -228,25 +228,21 @@ class MixtureDenoiser(Denoiser):
         """Log-probability of rows ``x`` (B, C) in closed form, missing cells left out: (B,), nats."""
         step = rows_at_once(PRODUCT_CELLS // max(self.n_components, self.codebook.levels.n_points))
         parts = [torch.logsumexp(self.log_joint(rows), 1) for rows in x.split(step)]
-        out = torch.cat(parts) if parts else self.log_weights.new_zeros(0)
-        return out + fallback_log_prob(self.fallback, x, self._modelled)
+        return torch.cat(parts) + fallback_log_prob(self.fallback, x, self._modelled)
 
     def log_joint(self, x: Tensor) -> Tensor:
         """Log-probability of rows ``x`` (B, C) together with each class: (B, Z), nats."""
         book = self.codebook
         own = self.log_weights + row_product(indicators(book, x), self.log_probs.T)
         if self.has_reals:
-            # (x − μ)²/v, of all classes, as three matrix products, whose large parts cancel: in double
+            # (x − μ)²/v + log 2πv, of all classes, as one matrix product, whose large parts cancel: in double
             cells, mean, var = x[:, book.reals].double(), self.means.double(), self.var.double()
-            there = ~cells.isnan()
-            cells = cells.nan_to_num(0.0)
-            log_pdf = (
-                row_product(cells.square(), (1 / var).T)
-                - 2 * row_product(cells, (mean / var).T)
-                + row_product(there.to(cells), (mean.square() / var + var.log()).T)
+            there, cells = (~cells.isnan()).double(), cells.nan_to_num(0.0)
+            constant = mean.square() / var + (2 * math.pi * var).log()
+            terms = torch.cat([1 / var, -2 * mean / var, constant], 1)
+            own = own - 0.5 * row_product(torch.cat([cells.square(), cells, there], 1), terms.T).to(
+                own
             )
-            log_pdf = log_pdf + math.log(2 * math.pi) * there.sum(1, keepdim=True)
-            own = own - 0.5 * log_pdf.to(own)
         return own
 
     @property

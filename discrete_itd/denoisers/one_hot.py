@@ -296,10 +296,10 @@ class OneHotDenoiser(Denoiser):
         groups = list(enumerate([*self.groups.groups, *((j,) for j in self.groups.others)]))
         groups.sort(key=lambda pair: not all(leading[j] for j in pair[1]))
         cells = x[:, book.finite]
+        codes = cells.nan_to_num(0.0).long()
         seen, out = torch.full_like(x, torch.nan), torch.zeros_like(cells, dtype=book.dtype)
         for i, group in groups:
             q = self.groups.codebook.levels.log_softmax(self.inner.infer(self._evidence(seen))[1])
-            codes = cells.nan_to_num(0.0).long()
             if i < len(self.groups.groups):
                 told = self._within(i, q, cells, group)
             else:

@@ -232,10 +232,11 @@ class TreeDenoiser(Denoiser):
         reverse, leading columns first. Rows of which a tree lacks a parent are left to the base class.
         """
         book, n_trees = self.codebook, self.n_components
-        orders, parts = both_ways(book.leading[book.finite]), []
+        orders, parts, gaps = both_ways(book.leading[book.finite]), [], []
         for cells in x[:, book.finite].split(self._step):
             own, unsure = self._cells(cells)
             if n_trees > 1:
+                gaps.append(unsure.flatten(1).any(1))
                 parts.append(shares_of_classes(self.log_weights, own.permute(2, 0, 1), orders).T)
             elif bool(unsure.any()):
                 order = self.forest.parents_first[0].tolist()
@@ -245,10 +246,9 @@ class TreeDenoiser(Denoiser):
                 parts.append(own[:, 0])
         out = factors_beside(x, torch.cat(parts), self.fallback)
         if n_trees > 1:
-            _, unsure = self._cells(x[:, book.finite])
-            gaps = torch.nonzero(unsure.flatten(1).any(1)).flatten()
-            if len(gaps):
-                out[gaps] = super().log_factors(x[gaps]).to(out)
+            rows = torch.nonzero(torch.cat(gaps)).flatten()
+            if len(rows):
+                out[rows] = super().log_factors(x[rows]).to(out)
         return out.masked_fill(x.isnan(), 0.0)
 
     def preceding(self, x: Tensor, order: Tensor) -> Posterior:
