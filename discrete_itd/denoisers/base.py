@@ -40,6 +40,11 @@ def row_product(x: Tensor, w: Tensor) -> Tensor:
     return x @ w if n >= NARROW else (x @ nn.functional.pad(w, (0, NARROW - n)))[..., :n]
 
 
+def finite_log(values: Tensor) -> Tensor:
+    """Logarithm of numbers that are not negative, less than the smallest normal float counting as that float."""
+    return values.clamp_min(torch.finfo(values.dtype).tiny).log()
+
+
 def rows_at_once(n: int) -> int:
     """The largest power of two that is at most n, at least 1: batches of this size do not split a :data:`BLOCK`."""
     return 1 << max(0, n.bit_length() - 1)

@@ -42,6 +42,7 @@ from discrete_itd.denoisers.base import (
     Denoiser,
     Tensors,
     filled,
+    finite_log,
     held_out_nats,
     rows_at_once,
     with_codebook,
@@ -211,7 +212,7 @@ class BayesNetDenoiser(Denoiser):
             (q,) = torch.autograd.grad(log_mass.sum(), ell)
         q = levels.gather(q.permute(2, 0, 1))
         log_mass = log_mass.detach() + top.sum((1, 2))
-        return log_mass, q.clamp_min(torch.finfo(q.dtype).tiny).log()
+        return log_mass, finite_log(q)
 
     def _log_mass(self, ell: Tensor, columns: frozenset[int] | None = None) -> Tensor:
         """Log-probability of evidence (C, K, B): (B,). Of every column some category has evidence above -inf.

@@ -39,6 +39,7 @@ from discrete_itd.denoisers.base import (
     Denoiser,
     Tensors,
     filled,
+    finite_log,
     row_product,
     rows_at_once,
     with_codebook,
@@ -203,7 +204,7 @@ class MixtureDenoiser(Denoiser):
         told = (levels.log_softmax(evidence).exp() * known).round()  # (B, T): 1 at known categories
         log_class = start + row_product(told, self.log_probs.T)
         prior = row_product(torch.softmax(log_class, 1), self.log_probs.exp())
-        return log_class, _log(prior) + evidence
+        return log_class, finite_log(prior) + evidence
 
     def _noisy(
         self, start: Tensor, evidence: Tensor, snr: Tensor | None = None
@@ -215,12 +216,13 @@ class MixtureDenoiser(Denoiser):
             spread = levels.spread(ell, -torch.inf)
             top = spread.amax(2, keepdim=True)
             likelihood = (spread - top).exp().transpose(0, 1)  # (C, B, K)
-            mass = _positive(row_product(likelihood, probs))  # (C, B, Z)
+            mass = row_product(likelihood, probs)  # (C, B, Z)
+            mass = mass.clamp_min(torch.finfo(mass.dtype).tiny)
             log_class = first + mass.log().sum(0)
             share = torch.softmax(log_class, 1) / mass
             prior = row_product(share, probs.transpose(1, 2))  # (C, B, K)
             log_class = log_class + top.sum(1)
-            out.append((log_class, _log(levels.gather(prior.transpose(0, 1))) + ell))
+            out.append((log_class, finite_log(levels.gather(prior.transpose(0, 1))) + ell))
         log_class, logits = zip(*out, strict=True)
         return torch.cat(log_class), torch.cat(logits)
 
@@ -294,7 +296,7 @@ class MixtureDenoiser(Denoiser):
                 before[j] = log_class
                 log_class = torch.log_softmax(log_class + own[j], 1)
             prior = row_product(before[book.finite].exp(), probs.transpose(1, 2))  # (C, B, K)
-            logits.append(_log(levels.gather(prior.transpose(0, 1))))
+            logits.append(finite_log(levels.gather(prior.transpose(0, 1))))
             weights.append(before[book.reals].transpose(0, 1))
         q = beside_fallback(book, levels.log_softmax(torch.cat(logits)), self.fallback)
         if self.has_reals:
@@ -304,16 +306,14 @@ class MixtureDenoiser(Denoiser):
         return q
 
     def draw(self, n: int, generator: torch.Generator, *, allowed: Tensor | None = None) -> Tensor:
-        book, every = self.codebook, torch.ones_like(self.log_weights, dtype=torch.bool)
-        shape = (n, book.n_columns)
+        book, shape = self.codebook, (n, self.codebook.n_columns)
         out = torch.zeros(shape, dtype=torch.float64, device=book.device)
         if self.fallback is not None:
             out = self.fallback.draw(n, generator)
-        z = inverse_cdf(cumulative(self.log_weights, every).expand(n, -1), generator)
+        z = inverse_cdf(cumulative(self.log_weights).expand(n, -1), generator)
         may_be = drawable(book.levels, allowed)
-        logits = book.levels.log_softmax(self.log_probs.masked_fill(~may_be, -torch.inf))[z]
-        levels = CategoricalPosterior(book.levels, logits, normalised=True)
-        codes = levels.sample(generator, allow_unseen=True)
+        logits = self.log_probs[z].masked_fill(~may_be, -torch.inf)
+        codes = CategoricalPosterior(book.levels, logits).sample(generator, allow_unseen=True)
         out.index_copy_(1, book.finite, codes.double())
         if self.has_reals:
             mean, sd = self.means[z], self.var[z].sqrt()
@@ -377,11 +377,3 @@ class MixtureDenoiser(Denoiser):
         return expectation_maximisation(
             made, marginals, x, x_valid, n_components, generator, pseudo_count, n_rounds
         )
-
-
-def _positive(values: Tensor) -> Tensor:
-    return values.clamp_min(torch.finfo(values.dtype).tiny)
-
-
-def _log(values: Tensor) -> Tensor:
-    return _positive(values).log()

@@ -42,6 +42,7 @@ from discrete_itd.denoisers.base import (
     Denoiser,
     Tensors,
     filled,
+    finite_log,
     held_out_nats,
     rows_at_once,
     with_codebook,
@@ -276,8 +277,7 @@ class TreeDenoiser(Denoiser):
             weight = torch.empty_like(weight).index_copy(2, by_rank, weight)
             prior = (told * weight[..., None]).sum(1) if len(z) > 1 else told[:, 0]
             parts.append(levels.gather(prior))
-        prior = torch.cat(parts)
-        logits = levels.log_softmax(prior.clamp_min(torch.finfo(prior.dtype).tiny).log())
+        logits = levels.log_softmax(finite_log(torch.cat(parts)))
         return beside_fallback(book, logits, self.fallback)
 
     def natural_order(self, generator: torch.Generator) -> Tensor:
@@ -288,8 +288,7 @@ class TreeDenoiser(Denoiser):
 
     def draw(self, n: int, generator: torch.Generator, *, allowed: Tensor | None = None) -> Tensor:
         book, levels = self.codebook, self.codebook.levels
-        every = torch.ones_like(self.log_weights, dtype=torch.bool)
-        z = inverse_cdf(cumulative(self.log_weights, every).expand(n, -1), generator)
+        z = inverse_cdf(cumulative(self.log_weights).expand(n, -1), generator)
         may_be = levels.spread(drawable(levels, allowed)[None], fill=False)[0]  # (C, K)
         cdf = cumulative(self.log_tables, may_be[:, None])
         codes = torch.zeros(n, levels.n_columns, dtype=torch.int64, device=book.device)
