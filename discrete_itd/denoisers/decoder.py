@@ -282,21 +282,13 @@ class Run:
         u = latent_points(self.n_components, self.plan.n_latent, self.generator)
         fitted, rows = self.made(self.best(normal(u, self.layout.base))), self.x
         if len(rows) > EM_ROWS:
-            device = rows.device
-            rows = rows[
-                torch.randperm(len(rows), generator=self.generator, device=device)[:EM_ROWS]
-            ]
-        n_fixed = int(fitted.has_reals)
-        fitted = pruned(
-            refine(
-                fitted,
-                rows,
-                self.x_valid,
-                n_fixed=n_fixed,
-                left=self.seconds_left,
-                clock=self.clock,
-            )
+            order = torch.randperm(len(rows), generator=self.generator, device=rows.device)
+            rows = rows[order[:EM_ROWS]]
+        fixed = int(fitted.has_reals)  # the class for outliers
+        fitted = refine(
+            fitted, rows, self.x_valid, n_fixed=fixed, left=self.seconds_left, clock=self.clock
         )
+        fitted = pruned(fitted, n_fixed=fixed)
         return min((fitted, alone(self.marginals)), key=lambda m: held_out_nats(m, self.x_valid))
 
     def made(self, columns: Columns) -> MixtureDenoiser:

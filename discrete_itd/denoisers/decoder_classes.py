@@ -96,10 +96,11 @@ def updated(model: MixtureDenoiser, sums: Sums, prior_rows: float, n_fixed: int)
     return MixtureDenoiser(model.codebook, weights, probs, mean, var, model.fallback)
 
 
-def pruned(model: MixtureDenoiser) -> MixtureDenoiser:
-    """The mixture without classes of negligible weight."""
+def pruned(model: MixtureDenoiser, *, n_fixed: int = 0) -> MixtureDenoiser:
+    """The mixture without classes of negligible weight; the last ``n_fixed`` ones are kept whatever their weight."""
     weights = model.log_weights.exp()
     kept = weights >= LEAST_SHARE / len(weights)
+    kept[len(kept) - n_fixed :] = True
     gaussians = (model.means[kept], model.var[kept]) if model.has_reals else (None, None)
     probs = model.log_probs[kept].exp()
     return MixtureDenoiser(model.codebook, weights[kept], probs, *gaussians, model.fallback)
