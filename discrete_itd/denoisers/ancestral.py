@@ -143,7 +143,7 @@ def shares_of_classes(log_weights: Tensor, own: Tensor, orders: Sequence[Tensor]
 
 
 def both_ways(leading: Tensor) -> list[Tensor]:
-    """Columns, of which some are ``leading`` (C,) and come first, in their order, and with the others backwards."""
+    """Two orders of columns: as they come, and with the others backwards; the ``leading`` ones, (C,), come first."""
     order, n = (~leading).int().argsort(stable=True), int(leading.sum())
     return [order, torch.cat([order[:n], order[n:].flip(0)])]
 

@@ -261,7 +261,7 @@ class BayesNetDenoiser(Denoiser):
         return self._log_mass(evidence, frozenset(columns))
 
     def _rows_of_tables(self, cells: Tensor) -> tuple[Tensor, Tensor]:
-        """Where each column's distribution given its parents begins among :meth:`_numbers`, and if one is missing."""
+        """Where each column's row of its table begins among :meth:`_numbers`, and where a parent is missing."""
         stride, missing = self._stride, cells.isnan()
         # whole numbers, which doubles hold exactly, unlike other floats; a GPU has no product of integers
         at = (cells.nan_to_num(0.0) @ stride.double()).long() + self._first

@@ -78,7 +78,7 @@ class DecoderPlan:
     n_points : int
         Latent points in a step of training, at most.
     n_components : int
-        Classes K of the result, at most.
+        Classes K of the result, at most; with continuous columns one more, for outliers.
     batch_size : int
         Rows per step, at most.
     max_steps : int

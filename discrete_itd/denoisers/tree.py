@@ -230,7 +230,7 @@ class TreeDenoiser(Denoiser):
 
         In a mixture, the share of a column is its log-probability given its parent in each tree, the trees weighted by
         their posterior given such shares of the columns before it; the mean over the order of the table and its
-        reverse, leading columns first. Rows of which a tree lacks a parent are left to the base class.
+        reverse, leading columns first. A row goes to the base class if the parent of a known cell is missing in a tree.
         """
         book, n_trees = self.codebook, self.n_components
         orders, parts, gaps = both_ways(book.leading[book.finite]), [], []
@@ -255,7 +255,7 @@ class TreeDenoiser(Denoiser):
     def preceding(self, x: Tensor, order: Tensor) -> Posterior:
         """As the base class has it, in each tree given the parent if it is known and comes first, else unconditional.
 
-        The trees are weighted by what they so say of the cells before the column.
+        The trees are weighted by the product of these probabilities of the cells before the column.
         """
         book, levels = self.codebook, self.codebook.levels
         rank = ranks(order)[book.finite]
