@@ -143,7 +143,7 @@ def shares_of_classes(log_weights: Tensor, own: Tensor, orders: Sequence[Tensor]
 
 
 def both_ways(leading: Tensor) -> list[Tensor]:
-    """Columns, of which some are ``leading`` (C,) and come first, in their order, and with the others backwards."""
+    """Two orders of columns: as they come, and with the others backwards; the ``leading`` ones, (C,), come first."""
     order, n = (~leading).int().argsort(stable=True), int(leading.sum())
     return [order, torch.cat([order[:n], order[n:].flip(0)])]
 
@@ -156,12 +156,14 @@ def drawable(levels: Levels, allowed: Tensor | None) -> Tensor:
     return ~levels.level_unseen if allowed is None else allowed
 
 
-def cumulative(log_probs: Tensor, allowed: Tensor) -> Tensor:
-    """Cumulative probabilities of the ``allowed`` of the last axis, in double; the last one is 1."""
-    p = torch.softmax(log_probs.double().masked_fill(~allowed, -torch.inf), -1).cumsum(-1)
-    return (
-        p / p[..., -1:]
-    )  # without rounding, or the last level, though not allowed, could be drawn
+def cumulative(log_probs: Tensor, allowed: Tensor | None = None) -> Tensor:
+    """Cumulative probabilities along the last axis, of those ``allowed``, in double; the last one is 1."""
+    log_probs = log_probs.double()
+    if allowed is not None:
+        log_probs = log_probs.masked_fill(~allowed, -torch.inf)
+    p = torch.softmax(log_probs, -1).cumsum(-1)
+    # without rounding, or the last level, though not allowed, could be drawn
+    return p / p[..., -1:]
 
 
 def inverse_cdf(cdf: Tensor, generator: torch.Generator) -> Tensor:

@@ -40,6 +40,11 @@ def row_product(x: Tensor, w: Tensor) -> Tensor:
     return x @ w if n >= NARROW else (x @ nn.functional.pad(w, (0, NARROW - n)))[..., :n]
 
 
+def finite_log(values: Tensor) -> Tensor:
+    """Logarithm of numbers that are not negative, less than the smallest normal float counting as that float."""
+    return values.clamp_min(torch.finfo(values.dtype).tiny).log()
+
+
 def rows_at_once(n: int) -> int:
     """The largest power of two that is at most n, at least 1: batches of this size do not split a :data:`BLOCK`."""
     return 1 << max(0, n.bit_length() - 1)
@@ -314,6 +319,11 @@ class Denoiser(nn.Module):
         """Number of floats in its ``state_dict``."""
         tensors = self.state_dict().values()
         return sum(t.numel() for t in tensors if t.is_floating_point())
+
+
+def held_out_nats(denoiser: Denoiser, x: Tensor) -> float:
+    """Mean code length of rows ``x`` (N, C) in closed form, nats per row."""
+    return -float(denoiser.log_prob(x).double().mean())
 
 
 def with_codebook(value: Any, codebook: Codebook) -> Any:

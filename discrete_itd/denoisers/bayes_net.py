@@ -42,6 +42,8 @@ from discrete_itd.denoisers.base import (
     Denoiser,
     Tensors,
     filled,
+    finite_log,
+    held_out_nats,
     rows_at_once,
     with_codebook,
 )
@@ -210,7 +212,7 @@ class BayesNetDenoiser(Denoiser):
             (q,) = torch.autograd.grad(log_mass.sum(), ell)
         q = levels.gather(q.permute(2, 0, 1))
         log_mass = log_mass.detach() + top.sum((1, 2))
-        return log_mass, q.clamp_min(torch.finfo(q.dtype).tiny).log()
+        return log_mass, finite_log(q)
 
     def _log_mass(self, ell: Tensor, columns: frozenset[int] | None = None) -> Tensor:
         """Log-probability of evidence (C, K, B): (B,). Of every column some category has evidence above -inf.
@@ -259,7 +261,7 @@ class BayesNetDenoiser(Denoiser):
         return self._log_mass(evidence, frozenset(columns))
 
     def _rows_of_tables(self, cells: Tensor) -> tuple[Tensor, Tensor]:
-        """Where each column's distribution given its parents begins among :meth:`_numbers`, and if one is missing."""
+        """Where each column's row of its table begins among :meth:`_numbers`, and where a parent is missing."""
         stride, missing = self._stride, cells.isnan()
         # whole numbers, which doubles hold exactly, unlike other floats; a GPU has no product of integers
         at = (cells.nan_to_num(0.0) @ stride.double()).long() + self._first
@@ -368,7 +370,7 @@ class BayesNetDenoiser(Denoiser):
                 fits.append(cls(book, graph, tables, fallback))
         if x_valid is None:
             return fits[0]
-        return min(fits, key=lambda net: -float(net.log_prob(x_valid).double().mean()))
+        return min(fits, key=lambda net: held_out_nats(net, x_valid))
 
 
 def _aligned(own: tuple[int, ...], values: Tensor, scope: tuple[int, ...]) -> Tensor:

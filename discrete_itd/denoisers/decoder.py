@@ -27,8 +27,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from discrete_itd.denoisers.base import held_out_nats
 from discrete_itd.denoisers.counts import indicators
-from discrete_itd.denoisers.decoder_classes import held_out_nats, pruned, refine
+from discrete_itd.denoisers.decoder_classes import pruned, refine
 from discrete_itd.denoisers.decoder_network import (
     Columns,
     Decoder,
@@ -44,22 +45,18 @@ from discrete_itd.denoisers.mixture import MixtureDenoiser
 Progress = Callable[[float, float], object]
 
 LEAST_SD = 0.02  # of a continuous column given the latent point; the column's own is about 1/2
-FARTHEST = (
-    8.0  # cells are clamped to this many standard deviations in training: it bounds their gradient
-)
+# cells are clamped to this many standard deviations in training: it bounds their gradient
+FARTHEST = 8.0
 POINTS_PER_ROW = 4  # a small table has no use for more latent points
 FEWEST_POINTS = 64
 FEWEST_STEPS = 200  # a table of N rows has use for about N more
-STAGES = (
-    0.25,
-    0.5,
-)  # shares of the points with which the training starts, doubled at equal shares of it
+# shares of the points with which the training starts, each for an equal share of it; then all points
+STAGES = (0.25, 0.5)
 TRAIN_SHARE = 0.5  # of the time; the remainder is for the classes at the end
 N_LOOKS = 12  # evaluations on held-out rows in a full run
 PATIENCE = 3  # of them without improvement, after which training ends
-EARLIEST_END = (
-    0.4  # share of the bounds before which it does not: the start is slow, near a saddle point
-)
+# share of the bounds before which it does not: the start is slow, near a saddle point
+EARLIEST_END = 0.4
 LOOK_ROWS = 4096  # held-out rows of an evaluation, at most
 WARMUP_STEPS = 20
 AVERAGE = 0.99  # decay per step of the moving average of the weights
@@ -81,7 +78,7 @@ class DecoderPlan:
     n_points : int
         Latent points in a step of training, at most.
     n_components : int
-        Classes K of the result, at most.
+        Classes K of the result, at most; with continuous columns one more, for outliers.
     batch_size : int
         Rows per step, at most.
     max_steps : int
@@ -285,21 +282,13 @@ class Run:
         u = latent_points(self.n_components, self.plan.n_latent, self.generator)
         fitted, rows = self.made(self.best(normal(u, self.layout.base))), self.x
         if len(rows) > EM_ROWS:
-            device = rows.device
-            rows = rows[
-                torch.randperm(len(rows), generator=self.generator, device=device)[:EM_ROWS]
-            ]
-        n_fixed = int(fitted.has_reals)
-        fitted = pruned(
-            refine(
-                fitted,
-                rows,
-                self.x_valid,
-                n_fixed=n_fixed,
-                left=self.seconds_left,
-                clock=self.clock,
-            )
+            order = torch.randperm(len(rows), generator=self.generator, device=rows.device)
+            rows = rows[order[:EM_ROWS]]
+        fixed = int(fitted.has_reals)  # the class for outliers
+        fitted = refine(
+            fitted, rows, self.x_valid, n_fixed=fixed, left=self.seconds_left, clock=self.clock
         )
+        fitted = pruned(fitted, n_fixed=fixed)
         return min((fitted, alone(self.marginals)), key=lambda m: held_out_nats(m, self.x_valid))
 
     def made(self, columns: Columns) -> MixtureDenoiser:

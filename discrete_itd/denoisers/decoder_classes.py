@@ -14,34 +14,17 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from discrete_itd.denoisers.counts import indicators
+from discrete_itd.denoisers.base import held_out_nats
 from discrete_itd.denoisers.mixture import MixtureDenoiser
+from discrete_itd.denoisers.mixture_fit import LEAST_GAIN, Sums, expected_sums
 
 PRIOR_ROWS = (1.0, 4.0, 16.0, 64.0)  # that each class keeps, among which held-out rows choose
 ROUNDS = 16
-CELLS = 1 << 22  # rows times classes of one batch
-LEAST_GAIN = 1e-3  # nats per row for which another round is made
 LEAST_SHARE = 1e-2  # classes with less than this share of an equal weight are left out
-
-
-class Sums(NamedTuple):
-    """Sums over rows, by class: rows (K,), levels (K, T), and values, squares and numbers of the cells, each (K, R)."""
-
-    mass: Tensor
-    counts: Tensor
-    first: Tensor
-    second: Tensor
-    present: Tensor
-
-
-def held_out_nats(model: MixtureDenoiser, x: Tensor) -> float:
-    """Mean code length of rows in closed form, nats per row."""
-    return -float(model.log_prob(x).double().mean())
 
 
 @torch.no_grad()
@@ -80,7 +63,7 @@ def refine(
         start = clock()
         if needed > left():
             break
-        sums = expected(best, x)
+        sums = expected_sums(best, x)
         made = [updated(model, sums, rows, n_fixed) for rows in tried]
         nats = [held_out_nats(m, x_valid) for m in made]
         gain, i = best_nats - min(nats), nats.index(min(nats))
@@ -90,24 +73,6 @@ def refine(
             break
         tried, needed = tried[i : i + 1], clock() - start
     return best
-
-
-def expected(model: MixtureDenoiser, x: Tensor) -> Sums:
-    """What each class is expected to have of rows ``x`` (N, C)."""
-    book, like = model.codebook, model.log_probs
-    k, n_real = model.n_components, model.means.shape[1]
-    reals = [like.new_zeros(k, n_real, dtype=torch.float64) for _ in range(3)]
-    sums = [like.new_zeros(k), torch.zeros_like(like), *reals]
-    for rows in x.split(max(1, CELLS // k)):
-        r = torch.softmax(model.log_joint(rows), 1)  # (B, K)
-        sums[0] += r.sum(0)
-        sums[1].addmm_(r.T, indicators(book, rows))
-        if n_real:  # double, for a variance is a difference of them
-            cells = rows[:, book.reals].double()
-            there, cells = (~cells.isnan()).double(), cells.nan_to_num(0.0)
-            for total, part in zip(sums[2:], (cells, cells.square(), there), strict=True):
-                total.addmm_(r.double().T, part)
-    return Sums(*sums)
 
 
 def updated(model: MixtureDenoiser, sums: Sums, prior_rows: float, n_fixed: int) -> MixtureDenoiser:
@@ -131,10 +96,11 @@ def updated(model: MixtureDenoiser, sums: Sums, prior_rows: float, n_fixed: int)
     return MixtureDenoiser(model.codebook, weights, probs, mean, var, model.fallback)
 
 
-def pruned(model: MixtureDenoiser) -> MixtureDenoiser:
-    """The mixture without classes of negligible weight."""
+def pruned(model: MixtureDenoiser, *, n_fixed: int = 0) -> MixtureDenoiser:
+    """The mixture without classes of negligible weight; the last ``n_fixed`` ones are kept whatever their weight."""
     weights = model.log_weights.exp()
     kept = weights >= LEAST_SHARE / len(weights)
+    kept[len(kept) - n_fixed :] = True
     gaussians = (model.means[kept], model.var[kept]) if model.has_reals else (None, None)
     probs = model.log_probs[kept].exp()
     return MixtureDenoiser(model.codebook, weights[kept], probs, *gaussians, model.fallback)

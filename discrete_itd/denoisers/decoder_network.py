@@ -110,7 +110,7 @@ class Layout(nn.Module):
     def logits(self, values: Tensor) -> Tensor:
         """Logits (K, T) of all seen levels."""
         single, wave = values.split([len(self.single), len(self.basis)], 1)
-        logits = self.base.masked_fill(self.unseen, NEVER).repeat(len(values), 1)
+        logits = self.base.masked_fill(self.unseen, NEVER).expand(len(values), -1)
         logits = logits.index_add(1, self.single, single)
         return logits.index_add(1, self.wave, wave @ self.basis) if len(self.basis) else logits
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from discrete_itd.channel.levels import KNOWN_NATS
-from discrete_itd.denoisers.base import row_product
+from discrete_itd.denoisers.base import finite_log, row_product
 
 # evidence of a level that a column does not have: finite, or differences would be NaN
 NOWHERE = -4 * KNOWN_NATS
@@ -99,8 +99,7 @@ class Forest(nn.Module):
             nodes, up = self._level(d)
             own = belief[nodes]
             most = own.amax(2, keepdim=True)
-            told = row_product((own - most).exp(), tables[nodes].transpose(1, 2))
-            told = told.clamp_min(torch.finfo(told.dtype).tiny).log()
+            told = finite_log(row_product((own - most).exp(), tables[nodes].transpose(1, 2)))
             messages[nodes] = told
             belief.index_add_(0, up, told)
             scale.index_add_(0, nodes // c, most[:, :, 0])
@@ -118,8 +117,7 @@ class Forest(nn.Module):
             nodes, up = self._level(d)
             # the parent's posterior without the message of this child
             others = torch.softmax(belief[up] - messages[nodes], 2)
-            prior = row_product(others, tables[nodes])
-            prior = prior.clamp_min(torch.finfo(prior.dtype).tiny).log()
+            prior = finite_log(row_product(others, tables[nodes]))
             belief[nodes] = torch.log_softmax(belief[nodes] + prior, 2)
         return belief
 

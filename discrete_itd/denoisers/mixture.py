@@ -39,6 +39,7 @@ from discrete_itd.denoisers.base import (
     Denoiser,
     Tensors,
     filled,
+    finite_log,
     row_product,
     rows_at_once,
     with_codebook,
@@ -47,7 +48,8 @@ from discrete_itd.denoisers.counts import indicators
 from discrete_itd.denoisers.marginal import MarginalDenoiser, fallback_log_prob
 from discrete_itd.denoisers.mixture_fit import check_fit, expectation_maximisation
 
-CELLS = 1 << 24  # rows times classes times columns of one batch
+CELLS = 1 << 22  # rows times classes times columns of one batch
+PRODUCT_CELLS = 1 << 20  # rows times classes, or levels, of one batch: more do not fit in a cache
 
 
 class MixtureDenoiser(Denoiser):
@@ -202,7 +204,7 @@ class MixtureDenoiser(Denoiser):
         told = (levels.log_softmax(evidence).exp() * known).round()  # (B, T): 1 at known categories
         log_class = start + row_product(told, self.log_probs.T)
         prior = row_product(torch.softmax(log_class, 1), self.log_probs.exp())
-        return log_class, _log(prior) + evidence
+        return log_class, finite_log(prior) + evidence
 
     def _noisy(
         self, start: Tensor, evidence: Tensor, snr: Tensor | None = None
@@ -214,38 +216,35 @@ class MixtureDenoiser(Denoiser):
             spread = levels.spread(ell, -torch.inf)
             top = spread.amax(2, keepdim=True)
             likelihood = (spread - top).exp().transpose(0, 1)  # (C, B, K)
-            mass = _positive(row_product(likelihood, probs))  # (C, B, Z)
+            mass = row_product(likelihood, probs)  # (C, B, Z)
+            mass = mass.clamp_min(torch.finfo(mass.dtype).tiny)
             log_class = first + mass.log().sum(0)
             share = torch.softmax(log_class, 1) / mass
             prior = row_product(share, probs.transpose(1, 2))  # (C, B, K)
             log_class = log_class + top.sum(1)
-            out.append((log_class, _log(levels.gather(prior.transpose(0, 1))) + ell))
+            out.append((log_class, finite_log(levels.gather(prior.transpose(0, 1))) + ell))
         log_class, logits = zip(*out, strict=True)
         return torch.cat(log_class), torch.cat(logits)
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-probability of rows ``x`` (B, C) in closed form, missing cells left out: (B,), nats."""
-        step = rows_at_once(CELLS // self.n_components)
+        step = rows_at_once(PRODUCT_CELLS // max(self.n_components, self.codebook.levels.n_points))
         parts = [torch.logsumexp(self.log_joint(rows), 1) for rows in x.split(step)]
-        out = torch.cat(parts) if parts else self.log_weights.new_zeros(0)
-        return out + fallback_log_prob(self.fallback, x, self._modelled)
+        return torch.cat(parts) + fallback_log_prob(self.fallback, x, self._modelled)
 
     def log_joint(self, x: Tensor) -> Tensor:
         """Log-probability of rows ``x`` (B, C) together with each class: (B, Z), nats."""
         book = self.codebook
         own = self.log_weights + row_product(indicators(book, x), self.log_probs.T)
         if self.has_reals:
-            # (x − μ)²/v, of all classes, as three matrix products, whose large parts cancel: in double
+            # (x − μ)²/v + log 2πv, of all classes, as one matrix product, whose large parts cancel: in double
             cells, mean, var = x[:, book.reals].double(), self.means.double(), self.var.double()
-            there = ~cells.isnan()
-            cells = cells.nan_to_num(0.0)
-            log_pdf = (
-                row_product(cells.square(), (1 / var).T)
-                - 2 * row_product(cells, (mean / var).T)
-                + row_product(there.to(cells), (mean.square() / var + var.log()).T)
+            there, cells = (~cells.isnan()).double(), cells.nan_to_num(0.0)
+            constant = mean.square() / var + (2 * math.pi * var).log()
+            terms = torch.cat([1 / var, -2 * mean / var, constant], 1)
+            own = own - 0.5 * row_product(torch.cat([cells.square(), cells, there], 1), terms.T).to(
+                own
             )
-            log_pdf = log_pdf + math.log(2 * math.pi) * there.sum(1, keepdim=True)
-            own = own - 0.5 * log_pdf.to(own)
         return own
 
     @property
@@ -297,7 +296,7 @@ class MixtureDenoiser(Denoiser):
                 before[j] = log_class
                 log_class = torch.log_softmax(log_class + own[j], 1)
             prior = row_product(before[book.finite].exp(), probs.transpose(1, 2))  # (C, B, K)
-            logits.append(_log(levels.gather(prior.transpose(0, 1))))
+            logits.append(finite_log(levels.gather(prior.transpose(0, 1))))
             weights.append(before[book.reals].transpose(0, 1))
         q = beside_fallback(book, levels.log_softmax(torch.cat(logits)), self.fallback)
         if self.has_reals:
@@ -307,16 +306,14 @@ class MixtureDenoiser(Denoiser):
         return q
 
     def draw(self, n: int, generator: torch.Generator, *, allowed: Tensor | None = None) -> Tensor:
-        book, every = self.codebook, torch.ones_like(self.log_weights, dtype=torch.bool)
-        shape = (n, book.n_columns)
+        book, shape = self.codebook, (n, self.codebook.n_columns)
         out = torch.zeros(shape, dtype=torch.float64, device=book.device)
         if self.fallback is not None:
             out = self.fallback.draw(n, generator)
-        z = inverse_cdf(cumulative(self.log_weights, every).expand(n, -1), generator)
+        z = inverse_cdf(cumulative(self.log_weights).expand(n, -1), generator)
         may_be = drawable(book.levels, allowed)
-        logits = book.levels.log_softmax(self.log_probs.masked_fill(~may_be, -torch.inf))[z]
-        levels = CategoricalPosterior(book.levels, logits, normalised=True)
-        codes = levels.sample(generator, allow_unseen=True)
+        logits = self.log_probs[z].masked_fill(~may_be, -torch.inf)
+        codes = CategoricalPosterior(book.levels, logits).sample(generator, allow_unseen=True)
         out.index_copy_(1, book.finite, codes.double())
         if self.has_reals:
             mean, sd = self.means[z], self.var[z].sqrt()
@@ -380,11 +377,3 @@ class MixtureDenoiser(Denoiser):
         return expectation_maximisation(
             made, marginals, x, x_valid, n_components, generator, pseudo_count, n_rounds
         )
-
-
-def _positive(values: Tensor) -> Tensor:
-    return values.clamp_min(torch.finfo(values.dtype).tiny)
-
-
-def _log(values: Tensor) -> Tensor:
-    return _positive(values).log()

@@ -9,24 +9,45 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
+from discrete_itd.denoisers.base import held_out_nats
 from discrete_itd.denoisers.counts import indicators
 from discrete_itd.denoisers.marginal import FINEST_SD, PRIOR_ROWS, MarginalDenoiser
 
 if TYPE_CHECKING:
     from discrete_itd.denoisers.mixture import MixtureDenoiser
 
-CELLS = 1 << 24  # rows times classes, or levels, of one batch
+CELLS = 1 << 20  # rows times classes, or levels, of one batch: more do not fit in a cache
 EM_ROWS = 1 << 16  # rows of one round: with a larger table, each round draws a part of it
 # a class starts as this share of one row of the table, the remainder being the marginals
 START_SHARE = 0.3
 PATIENCE = 3  # evaluations in a row without improvement before a fit ends
 LOOK_ROUNDS = 4  # rounds between two evaluations on held-out rows
 LEAST_GAIN = 1e-3  # nats per row that count as an improvement
+
+
+class Sums(NamedTuple):
+    """What rows are expected to add up to in each class.
+
+    Attributes
+    ----------
+    mass : Tensor, shape (Z,)
+        Rows.
+    counts : Tensor, shape (Z, T)
+        Cells of every level.
+    first, second, present : Tensor of float64, shape (Z, R)
+        Values of the continuous columns, their squares, and the number of cells that are not missing.
+    """
+
+    mass: Tensor
+    counts: Tensor
+    first: Tensor
+    second: Tensor
+    present: Tensor
 
 
 def expectation_maximisation(
@@ -59,10 +80,10 @@ def expectation_maximisation(
     by_parts = len(x) > EM_ROWS
     model = best = made(weights, probs, mean, var)
     best_nats, stale = math.inf, 0
-    sums: list[Tensor] = []
+    sums: Sums | None = None
     for i in range(n_rounds):
         if x_valid is not None and i % LOOK_ROUNDS == 0:
-            nats = -float(model.log_prob(x_valid).double().mean())
+            nats = held_out_nats(model, x_valid)
             stale = 0 if nats < best_nats - LEAST_GAIN else stale + 1
             if nats < best_nats:
                 best, best_nats = model, nats
@@ -73,9 +94,9 @@ def expectation_maximisation(
             some = torch.randint(len(x), (EM_ROWS,), generator=generator, device=x.device)
             rows = x[some]
         new = expected_sums(model, rows)
-        if by_parts and sums:
+        if by_parts and sums is not None:
             rate = (i + 1.0) ** -0.7
-            new = [(1 - rate) * old + rate * s for old, s in zip(sums, new, strict=True)]
+            new = Sums(*((1 - rate) * old + rate * s for old, s in zip(sums, new, strict=True)))
         sums = new
         mass, counts, first, second, present = sums
         weights = mass + 0.5
@@ -86,25 +107,27 @@ def expectation_maximisation(
         var = (square + PRIOR_ROWS * prior_var) / (present + PRIOR_ROWS)
         var = var.clamp_min(FINEST_SD**2)
         model = made(weights, probs, mean, var)
-    if x_valid is None or -float(model.log_prob(x_valid).double().mean()) < best_nats:
+    if x_valid is None or held_out_nats(model, x_valid) < best_nats:
         return model
     return best
 
 
-def expected_sums(model: MixtureDenoiser, x: Tensor) -> list[Tensor]:
-    """Expected rows of each class, and what is summed over them: counts of levels, values, squares, cells."""
-    book, z = model.codebook, model.n_components
-    like, n_real = model.log_probs, len(book.reals)
-    reals = [torch.zeros(z, n_real, dtype=torch.float64, device=x.device)] * 3
-    sums = [like.new_zeros(z), torch.zeros_like(like), *reals]
+def expected_sums(model: MixtureDenoiser, x: Tensor) -> Sums:
+    """The sums over rows ``x`` (N, C), each divided among the classes by their posterior."""
+    book, like, z = model.codebook, model.log_probs, model.n_components
+    n_real = len(book.reals)
+    reals = [like.new_zeros(z, n_real, dtype=torch.float64) for _ in range(3)]
+    sums = Sums(like.new_zeros(z), torch.zeros_like(like), *reals)
     for rows in x.split(max(1, CELLS // max(z, book.levels.n_points))):
-        r = torch.softmax(model.log_joint(rows), 1)  # (b, Z)
-        cells = rows[:, book.reals].double()
-        there, cells = (~cells.isnan()).double(), cells.nan_to_num(0.0)
-        # double, for a variance is a difference of them
-        new = [r.double().T @ part for part in (cells, cells.square(), there)]
-        new = [r.sum(0), r.T @ indicators(book, rows), *new]
-        sums = [s + t for s, t in zip(sums, new, strict=True)]
+        r = torch.softmax(model.log_joint(rows), 1)  # (B, Z)
+        sums.mass.add_(r.sum(0))
+        sums.counts.addmm_(r.T, indicators(book, rows))
+        if n_real:  # double, for a variance is a difference of them
+            cells, share = rows[:, book.reals].double(), r.T.double()
+            there, cells = (~cells.isnan()).double(), cells.nan_to_num(0.0)
+            sums.first.addmm_(share, cells)
+            sums.second.addmm_(share, cells.square())
+            sums.present.addmm_(share, there)
     return sums
 
 

@@ -26,7 +26,14 @@ from discrete_itd.channel.codebook import Codebook, ColumnPoints
 from discrete_itd.channel.levels import KNOWN_NATS, Levels
 from discrete_itd.channel.posterior import Posterior
 from discrete_itd.denoisers.ancestral import beside_fallback, drawable, factors_beside, ranks
-from discrete_itd.denoisers.base import Config, Denoiser, Tensors, row_product, with_codebook
+from discrete_itd.denoisers.base import (
+    Config,
+    Denoiser,
+    Tensors,
+    finite_log,
+    row_product,
+    with_codebook,
+)
 from discrete_itd.denoisers.counts import indicators
 from discrete_itd.denoisers.exclusion import exclusive_groups
 from discrete_itd.denoisers.marginal import MarginalDenoiser, fallback_log_prob
@@ -236,7 +243,7 @@ class OneHotDenoiser(Denoiser):
         own = row_product(q[:, self._other_level], self._membership.T)
         q = row_product(q, self._implies.T) + levels.per_level(own) * alone
         log_mass = log_mass + levels.logsumexp(evidence).sum(1)
-        return log_mass, _log(q)
+        return log_mass, finite_log(q)
 
     def _merged(self, evidence: Tensor) -> Tensor:
         """Evidence about the merged table: (B, T) to (B, T')."""
@@ -284,7 +291,7 @@ class OneHotDenoiser(Denoiser):
             levels = getattr(self, f"_own_{j}")
             table = self._implies[levels][:, merged].T.contiguous()
             table[merged == self._other_level[i]] = self.fallback.log_probs[levels].exp()
-            out.append(_log(row_product(torch.softmax(log_w, 1), table)))
+            out.append(finite_log(row_product(torch.softmax(log_w, 1), table)))
             known = cells[:, j]
             told = table.log().clamp_min(NOWHERE).T[known.nan_to_num(0.0).long()]
             log_w = log_w + told.masked_fill(known.isnan()[:, None], 0.0)
@@ -296,10 +303,10 @@ class OneHotDenoiser(Denoiser):
         groups = list(enumerate([*self.groups.groups, *((j,) for j in self.groups.others)]))
         groups.sort(key=lambda pair: not all(leading[j] for j in pair[1]))
         cells = x[:, book.finite]
+        codes = cells.nan_to_num(0.0).long()
         seen, out = torch.full_like(x, torch.nan), torch.zeros_like(cells, dtype=book.dtype)
         for i, group in groups:
             q = self.groups.codebook.levels.log_softmax(self.inner.infer(self._evidence(seen))[1])
-            codes = cells.nan_to_num(0.0).long()
             if i < len(self.groups.groups):
                 told = self._within(i, q, cells, group)
             else:
@@ -369,10 +376,6 @@ class OneHotDenoiser(Denoiser):
             )
         out[:, book.finite[list(self.groups.others)]] = merged[:, len(self.groups.groups) :]
         return out
-
-
-def _log(values: Tensor) -> Tensor:
-    return values.clamp_min(torch.finfo(values.dtype).tiny).log()
 
 
 def match_patterns(cells: Tensor, patterns: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.posterior import CategoricalPosterior, Posterior
-from discrete_itd.denoisers.base import Config, Denoiser, Tensors, row_product
+from discrete_itd.denoisers.base import Config, Denoiser, Tensors, finite_log, row_product
 
 
 class SupportDenoiser(Denoiser):
@@ -69,7 +69,7 @@ class SupportDenoiser(Denoiser):
         log_w = self.log_probs + row_product(ell, self._indicator.T)
         probs = row_product(torch.softmax(log_w, 1), self._indicator)
         log_mass = torch.logsumexp(log_w, 1) + levels.logsumexp(evidence).sum(1)
-        return log_mass, probs.clamp_min(torch.finfo(probs.dtype).tiny).log()
+        return log_mass, finite_log(probs)
 
     def preceding(self, x: Tensor, order: Tensor) -> Posterior:
         """As the base class has it: exact, by the listed rows that agree with the cells before each column."""
@@ -84,8 +84,7 @@ class SupportDenoiser(Denoiser):
             log_w = log_w.masked_fill(~fits, -torch.inf)
             # where no row agrees any more, none is excluded for it
             log_w = torch.where(log_w.isneginf().all(1, keepdim=True), weight.log(), log_w)
-        out = out.clamp_min(torch.finfo(out.dtype).tiny).log()
-        return Posterior(book, CategoricalPosterior(levels, out))
+        return Posterior(book, CategoricalPosterior(levels, finite_log(out)))
 
     def log_factors(self, x: Tensor) -> Tensor:
         """As the base class has it; -inf at the first cell that no row has, and 0 after it."""

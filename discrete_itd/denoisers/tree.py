@@ -42,6 +42,8 @@ from discrete_itd.denoisers.base import (
     Denoiser,
     Tensors,
     filled,
+    finite_log,
+    held_out_nats,
     rows_at_once,
     with_codebook,
 )
@@ -228,13 +230,14 @@ class TreeDenoiser(Denoiser):
 
         In a mixture, the share of a column is its log-probability given its parent in each tree, the trees weighted by
         their posterior given such shares of the columns before it; the mean over the order of the table and its
-        reverse, leading columns first. Rows of which a tree lacks a parent are left to the base class.
+        reverse, leading columns first. A row goes to the base class if the parent of a known cell is missing in a tree.
         """
         book, n_trees = self.codebook, self.n_components
-        orders, parts = both_ways(book.leading[book.finite]), []
+        orders, parts, gaps = both_ways(book.leading[book.finite]), [], []
         for cells in x[:, book.finite].split(self._step):
             own, unsure = self._cells(cells)
             if n_trees > 1:
+                gaps.append(unsure.flatten(1).any(1))
                 parts.append(shares_of_classes(self.log_weights, own.permute(2, 0, 1), orders).T)
             elif bool(unsure.any()):
                 order = self.forest.parents_first[0].tolist()
@@ -244,16 +247,15 @@ class TreeDenoiser(Denoiser):
                 parts.append(own[:, 0])
         out = factors_beside(x, torch.cat(parts), self.fallback)
         if n_trees > 1:
-            _, unsure = self._cells(x[:, book.finite])
-            gaps = torch.nonzero(unsure.flatten(1).any(1)).flatten()
-            if len(gaps):
-                out[gaps] = super().log_factors(x[gaps]).to(out)
+            rows = torch.nonzero(torch.cat(gaps)).flatten()
+            if len(rows):
+                out[rows] = super().log_factors(x[rows]).to(out)
         return out.masked_fill(x.isnan(), 0.0)
 
     def preceding(self, x: Tensor, order: Tensor) -> Posterior:
         """As the base class has it, in each tree given the parent if it is known and comes first, else unconditional.
 
-        The trees are weighted by what they so say of the cells before the column.
+        The trees are weighted by the product of these probabilities of the cells before the column.
         """
         book, levels = self.codebook, self.codebook.levels
         rank = ranks(order)[book.finite]
@@ -275,8 +277,7 @@ class TreeDenoiser(Denoiser):
             weight = torch.empty_like(weight).index_copy(2, by_rank, weight)
             prior = (told * weight[..., None]).sum(1) if len(z) > 1 else told[:, 0]
             parts.append(levels.gather(prior))
-        prior = torch.cat(parts)
-        logits = levels.log_softmax(prior.clamp_min(torch.finfo(prior.dtype).tiny).log())
+        logits = levels.log_softmax(finite_log(torch.cat(parts)))
         return beside_fallback(book, logits, self.fallback)
 
     def natural_order(self, generator: torch.Generator) -> Tensor:
@@ -287,8 +288,7 @@ class TreeDenoiser(Denoiser):
 
     def draw(self, n: int, generator: torch.Generator, *, allowed: Tensor | None = None) -> Tensor:
         book, levels = self.codebook, self.codebook.levels
-        every = torch.ones_like(self.log_weights, dtype=torch.bool)
-        z = inverse_cdf(cumulative(self.log_weights, every).expand(n, -1), generator)
+        z = inverse_cdf(cumulative(self.log_weights).expand(n, -1), generator)
         may_be = levels.spread(drawable(levels, allowed)[None], fill=False)[0]  # (C, K)
         cdf = cumulative(self.log_tables, may_be[:, None])
         codes = torch.zeros(n, levels.n_columns, dtype=torch.int64, device=book.device)
@@ -365,7 +365,7 @@ class TreeDenoiser(Denoiser):
             fits = [chow_liu(marginals, x, r[:, i], pseudo_count) for i in range(n_components)]
             parents, tables = (torch.stack(part) for part in zip(*fits, strict=True))
             model = cls(book, parents, tables, r.sum(0) + 0.5, fallback)
-            nats = -float(model.log_prob(x if x_valid is None else x_valid).double().mean())
+            nats = held_out_nats(model, x if x_valid is None else x_valid)
             stale = 0 if nats < best_nats - LEAST_GAIN else stale + 1
             if best is None or nats < best_nats:
                 best, best_nats = model, nats

@@ -22,12 +22,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from discrete_itd.channel import CoordinateSchedule
 from discrete_itd.datasets import load_adult, load_car, load_mushroom
 from discrete_itd.denoisers import BayesNetDenoiser, Denoiser, MarginalDenoiser
 from discrete_itd.denoisers.decoder import DecoderPlan, Run, fit_decoder
 from discrete_itd.encoders.table import TableEncoder
-from discrete_itd.likelihood.sampling import sample
 from discrete_itd.models.contract import TrainingRows
 from discrete_itd.recipes import Mixture
 from tests.benchmarks.data import has_density, load_density, load_numeric, numeric_names
@@ -111,16 +109,10 @@ def taught(rows: TrainingRows, options: argparse.Namespace) -> Denoiser:
     start = time.perf_counter()
     teacher = BayesNetDenoiser.fit(rows.marginals, rows.x, x_valid=rows.x_valid, most_table=1024)
     generator = torch.Generator().manual_seed(options.seed)
-    nothing = torch.full_like(rows.x, torch.nan).repeat(options.teacher, 1)
-    drawn = sample(
-        teacher,
-        nothing,
-        CoordinateSchedule(rows.codebook.n_columns),
-        generator=generator,
-    )
+    drawn = teacher.draw(options.teacher * len(rows.x), generator)
     print(f"* teacher and its rows: {time.perf_counter() - start:.0f} s", flush=True)
     plan = DecoderPlan(max_time=options.max_time, max_steps=options.max_steps)
-    mixed = torch.cat([rows.x, drawn.to(rows.x)])
+    mixed = torch.cat([rows.x, drawn])
     run = Run(rows.marginals, mixed, rows.x_valid, plan, generator, time.perf_counter)
     run.train(None)
     run.x = rows.x

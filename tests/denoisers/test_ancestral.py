@@ -37,6 +37,7 @@ from discrete_itd.denoisers import (
     OneHotDenoiser,
     TreeDenoiser,
 )
+from discrete_itd.denoisers.ancestral import cumulative
 from discrete_itd.denoisers.structure_search import parents_first
 from discrete_itd.likelihood.sampling import sample
 
@@ -135,6 +136,21 @@ def test_factors_of_a_larger_net_with_gaps(device, dtype):
     x = random_rows(book, 60, rng, missing=0.3)
     for denoiser in (random_bayes_net(book, rng), random_trees(book, rng)):
         check_factors(denoiser, x, dtype)
+
+
+@pytest.mark.parametrize("kind", ["mixture", "joined", "oracle"])
+def test_factors_of_leading_columns_come_first(device, dtype, kind):
+    """They add up to the log-probability of these columns alone. A group of which only one column leads comes later."""
+    for leading in itertools.combinations(range(4), 2):
+        book = Codebook([simplex(2)] * 4, leading=leading).to(device)
+        denoiser, rows = make_denoiser(kind, book, 0), all_rows(book)
+        if kind == "joined" and len({*leading, *denoiser.groups.groups[0]}) == 3:
+            continue
+        alone = torch.full_like(rows, math.nan)
+        alone[:, leading] = rows[:, leading]
+        got = denoiser.log_factors(rows)[:, leading].sum(1)
+        expected = denoiser.log_prob(alone)
+        torch.testing.assert_close(got.to(expected), expected, atol=rounding(dtype, 10), rtol=1e-5)
 
 
 def test_a_gap_below_which_nothing_is_seen_is_not_summed_out(device, monkeypatch):
@@ -257,6 +273,14 @@ def test_natural_orders_put_leading_columns_and_parents_first(device, kind):
 
 
 # -- draws ------------------------------------------------------------------------------------------
+
+
+def test_the_last_level_has_the_rest_of_the_probability(device):
+    log_probs = torch.zeros(10, device=device)
+    assert torch.softmax(log_probs.double(), 0).cumsum(0)[-1] < 1
+    assert cumulative(log_probs)[-1] == 1
+    seldom = torch.arange(11, device=device) < 10
+    assert (cumulative(torch.zeros(11, device=device), seldom)[-2:] == 1).all()
 
 
 def renormalised(denoiser, rows):

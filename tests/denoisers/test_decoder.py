@@ -31,8 +31,10 @@ from discrete_itd.channel import CoordinateSchedule
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.denoisers import MarginalDenoiser, MixtureDenoiser
 from discrete_itd.denoisers import decoder as fits
+from discrete_itd.denoisers import decoder_classes as classes
+from discrete_itd.denoisers.base import held_out_nats
 from discrete_itd.denoisers.decoder import DecoderPlan, fit_decoder
-from discrete_itd.denoisers.decoder_classes import expected, held_out_nats, pruned, refine, updated
+from discrete_itd.denoisers.decoder_classes import pruned, refine, updated
 from discrete_itd.denoisers.decoder_network import (
     N_WAVES,
     Columns,
@@ -42,6 +44,8 @@ from discrete_itd.denoisers.decoder_network import (
     normal,
     shifted,
 )
+from discrete_itd.denoisers.marginal import WIDE_SD
+from discrete_itd.denoisers.mixture_fit import LEAST_GAIN, expected_sums
 from discrete_itd.likelihood import path_log_prob
 
 QUICK = DecoderPlan(n_latent=2, width=16, n_points=64, n_components=64, max_steps=40)
@@ -186,7 +190,7 @@ def test_a_round_is_the_sum_over_rows(device):
     rng = np.random.default_rng(0)
     model = random_mixture(book, rng, n_classes=4)
     x = random_rows(book, 12, rng, missing=0.3)
-    new = updated(model, expected(model, x), 2.0, 1)
+    new = updated(model, expected_sums(model, x), 2.0, 1)
     r = torch.softmax(model.log_joint(x), 1).double().cpu().numpy()
     weights = r.sum(0) + 1 / 4
     close = {"atol": 1e-5, "rtol": 1e-5}
@@ -233,6 +237,33 @@ def test_refinement_is_never_worse_on_held_out_rows(device, seed):
     assert held_out_nats(refine(model, x[:3], x_valid), x_valid) <= held_out_nats(model, x_valid)
 
 
+def test_rounds_choose_the_prior_rows_once_and_go_on_from_the_best(device, monkeypatch):
+    book = make_book("reals and levels", device)
+    rng = np.random.default_rng(0)
+    truth, model = (random_mixture(book, rng, n_classes=n) for n in (3, 20))
+    x, x_valid = (mixture_draws(truth, 150, rng) for _ in range(2))
+    rounds, tried = [], []
+
+    def sums(of, rows):
+        rounds.append(of)
+        return expected_sums(of, rows)
+
+    def made(prior, of, prior_rows, n_fixed):
+        assert prior is model
+        tried.append(prior_rows)
+        return updated(prior, of, prior_rows, n_fixed)
+
+    monkeypatch.setattr(classes, "expected_sums", sums)
+    monkeypatch.setattr(classes, "updated", made)
+    refine(model, x, x_valid)
+    n = len(classes.PRIOR_ROWS)
+    assert len(rounds) > 3
+    assert len(tried) == n + len(rounds) - 1
+    assert len(set(tried[n:])) == 1
+    nats = [held_out_nats(m, x_valid) for m in rounds]
+    assert all(a - b >= LEAST_GAIN for a, b in itertools.pairwise(nats))
+
+
 def test_refinement_without_time_does_nothing(device):
     book = make_book("mixed", device)
     rng = np.random.default_rng(0)
@@ -248,6 +279,8 @@ def test_negligible_classes_are_left_out(device):
     full = random_mixture(book, rng, n_classes=4)
     weights = full.log_weights.exp() * torch.tensor([1, 1e-6, 1, 1], device=device).to(full.means)
     model = MixtureDenoiser(book, weights, full.log_probs.exp(), full.means, full.var)
+    assert pruned(model, n_fixed=2).n_components == 3
+    assert pruned(model, n_fixed=3).n_components == 4
     few, x = pruned(model), random_rows(book, 20, rng)
     assert few.n_components == 3
     torch.testing.assert_close(few.log_prob(x), model.log_prob(x), atol=1e-2, rtol=0)
@@ -352,6 +385,80 @@ def test_rows_are_scored_in_training_as_at_the_end(device, dtype):
         torch.testing.assert_close(got, slow.log_prob(rows), **close)
 
 
+def test_every_row_comes_once_before_any_comes_again(device, generator):
+    book = make_book("one real", device)
+    x = random_rows(book, 64, np.random.default_rng(0))
+    marginals = MarginalDenoiser.fit(book, x)
+    run = fits.Run(marginals, x, x, QUICK, generator, itertools.count().__next__)
+    epochs = [torch.cat([run.batch() for _ in range(2)])[:, 1] for _ in range(2)]
+    for epoch in epochs:
+        assert torch.equal(epoch.sort()[0], x[:, 1].sort()[0])
+    assert not torch.equal(*epochs)
+
+
+def test_one_class_is_wide_for_outliers(device):
+    """It is not refined, and not left out where no training row is an outlier."""
+    book = make_book("reals and levels", device)
+    rng = np.random.default_rng(0)
+    model, marginals, x, _ = fitted(book, rng)
+    torch.testing.assert_close(model.var[-1], torch.full_like(model.var[-1], WIDE_SD**2))
+    torch.testing.assert_close(model.log_probs[-1], marginals.log_probs)
+    assert not model.means[-1].any()
+    assert (model.var[:-1] < WIDE_SD**2 / 4).all()
+    far = x[:1].clone()
+    far[:, book.reals] = 8.0
+    assert model.log_prob(far).item() > -60
+
+
+def test_no_class_excludes_a_category(device, generator):
+    book = make_book("reals and levels", device)
+    x = random_rows(book, 64, np.random.default_rng(0))
+    run = fits.Run(
+        MarginalDenoiser.fit(book, x), x, x, QUICK, generator, itertools.count().__next__
+    )
+    columns = random_columns(run.layout, book, np.random.default_rng(0), 5)
+    made = run.made(columns._replace(values=60 * columns.values))
+    least = run.marginals.log_probs + math.log(fits.MARGINAL_SHARE)
+    assert (made.log_probs > least - 1e-3).all()
+
+
+def test_training_does_not_end_in_its_slow_start(device, generator, monkeypatch):
+    book, shares = make_book("simplex", device), []
+    x = random_rows(book, 50, np.random.default_rng(0))
+    monkeypatch.setattr(fits, "PATIENCE", 0)
+    fit_decoder(
+        MarginalDenoiser.fit(book, x),
+        x,
+        x,
+        QUICK,
+        generator=generator,
+        progress=lambda share, _: shares.append(share),
+    )
+    assert fits.EARLIEST_END < shares[-1] < fits.EARLIEST_END + 2 / fits.N_LOOKS
+
+
+def test_rows_beyond_the_bounds_are_not_read(device, monkeypatch):
+    """Of held-out rows the first ones, of the rows to which the classes are refined a random part."""
+    book = make_book("reals and levels", device)
+    rng, sizes = np.random.default_rng(0), []
+    x, x_valid = (random_rows(book, 50, rng) for _ in range(2))
+    marginals = MarginalDenoiser.fit(book, x)
+
+    def sums(model, rows):
+        sizes.append(len(rows.unique(dim=0)))
+        return expected_sums(model, rows)
+
+    monkeypatch.setattr(classes, "expected_sums", sums)
+    monkeypatch.setattr(fits, "LOOK_ROWS", 20)
+    monkeypatch.setattr(fits, "EM_ROWS", 30)
+    a, b = (
+        fit_decoder(marginals, x, held_out, QUICK, generator=seeded_generator(0, device))
+        for held_out in (x_valid, x_valid[:20])
+    )
+    assert torch.equal(a.log_prob(x), b.log_prob(x))
+    assert set(sizes) == {30}
+
+
 def test_where_there_is_nothing_to_learn_nothing_is_trained(device, generator):
     book = Codebook([code(5), simplex(1, is_open=True), code(3)]).to(device)
     x, shares = random_rows(book, 20, np.random.default_rng(0)), []
@@ -377,13 +484,24 @@ def test_time_ends_a_fit(device, monkeypatch):
         steps.append(share)
 
     monkeypatch.setattr(fits.Run, "make_step", slow)
+    rounds, ticks = [], itertools.count()
+
+    def sums(model, rows):
+        rounds.append(model)
+        return expected_sums(model, rows)
+
+    monkeypatch.setattr(classes, "expected_sums", sums)
     for max_time, most in ((0.0, 0), (20.0, 10), (1e9, 40)):
         plan = DecoderPlan(width=8, n_points=64, max_steps=40, max_time=max_time)
         steps.clear()
+        rounds.clear()
         monkeypatch.setattr(fits, "PATIENCE", 99)
         generator = seeded_generator(0, device)
-        fit_decoder(marginals, x, x, plan, generator=generator, clock=lambda: now[0])
+        fit_decoder(
+            marginals, x, x, plan, generator=generator, clock=lambda: now[0] + 1e-6 * next(ticks)
+        )
         assert len(steps) == most
+        assert bool(rounds) == (max_time > 0)
     assert steps == sorted(steps)
 
 
