@@ -2,10 +2,11 @@ r"""A kernel density of the rows of a table: a mixture of products with one clas
 
 .. math:: P(x) = \frac1n \sum_{i=1}^n \prod_j k_j(x_j \mid c_{ij})
 
-with n training rows c as centres. The kernel of a continuous column is a Gaussian; that of an ordinal column is a
-Gaussian restricted to its levels; that of a nominal or high-cardinality column keeps the centre's category with
-probability :math:`1 - \lambda` and otherwise draws from the column's marginal (Aitchison and Aitken). All are
-normalised, so P is. A missing cell is left out; where a centre's cell is missing, its kernel is the marginal.
+with n training rows c as centres. The kernel of a continuous column is a Gaussian. That of an ordinal column is a
+Gaussian restricted to its levels, mixed with a hundredth of the column's marginal. That of a nominal or
+high-cardinality column keeps the centre's category with probability :math:`1 - \lambda` and otherwise draws from the
+marginal (Aitchison and Aitken). All are normalised, so P is. A missing cell is left out; where a centre's cell is
+missing, its kernel is the marginal.
 
 References
 ----------
@@ -42,7 +43,7 @@ TINY = 1e-300  # stands for no probability
 
 
 class KernelDenoiser(Denoiser):
-    """Exact for a kernel density.
+    """The exact denoiser of a kernel density.
 
     Parameters
     ----------
@@ -56,12 +57,13 @@ class KernelDenoiser(Denoiser):
     Raises
     ------
     ValueError
-        If there is no centre, one does not fit the codebook, or a width is not positive.
+        If there is no centre, one does not fit the codebook, a width is not positive, or the last is not below 1.
 
     Notes
     -----
-    A log-probability costs one product of matrices, of n times the number of levels. The posterior of a continuous
-    column has one component for each centre, so :meth:`forward` needs memory for rows times columns times n.
+    A log-probability adds up one number for each centre and column, three products if the column is continuous. The
+    posterior of a continuous column has one component for each centre, so :meth:`forward` needs memory for rows times
+    continuous columns times n.
 
     Examples
     --------
