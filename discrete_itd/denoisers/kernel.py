@@ -33,7 +33,14 @@ from discrete_itd.denoisers.base import (
     with_codebook,
 )
 from discrete_itd.denoisers.kernel_codes import CodeKernels
-from discrete_itd.denoisers.kernel_products import Centres, Evidence, Kernels, Widths, log_sum
+from discrete_itd.denoisers.kernel_products import (
+    Centres,
+    Evidence,
+    Kernels,
+    Widths,
+    gaussian_mass,
+    log_sum,
+)
 from discrete_itd.denoisers.kernel_widths import best_widths
 from discrete_itd.denoisers.marginal import MarginalDenoiser
 
@@ -276,12 +283,8 @@ class KernelDenoiser(Denoiser):
         if len(book.reals):
             log_weight, mean, var = self.base.mixture[:, None].double()
             # the evidence that each component of the marginal leaves, as a centre of its own variance
-            known, z = gamma.isinf()[..., None], values[..., None]
-            g = torch.where(known, 0.0, gamma[..., None])
-            shrink = 1 + g * var
-            a = torch.where(known, 1 / var, g / shrink)
-            norm = torch.where(known, (2 * math.pi * var).log(), shrink.log())
-            fit = -0.5 * (norm + a * (z - mean).square())
+            norm, a = gaussian_mass(gamma[..., None], var)
+            fit = -0.5 * (norm + a * (values[..., None] - mean).square())
             alone = torch.logsumexp(torch.log_softmax(log_weight, 2) + fit, 2)
         return Evidence(likelihood, values, gamma, alone)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from discrete_itd.channel.posterior import GaussianPosterior
 from discrete_itd.denoisers import KernelDenoiser
-from discrete_itd.encoders import Bins, Column, Continuous
+from discrete_itd.encoders import Bins, Categories, Column, Continuous
 
 INTERVAL = 0.8  # probability of the reported interval of a number
 MANY_LEVELS = 10  # numbers of more distinct values are reported as an interval
@@ -347,6 +347,9 @@ def _log_unit(column: Column) -> float:
 
 def _decode(column: Column, cells: np.ndarray, share: np.ndarray | None = None) -> np.ndarray:
     """Values of the table for encoded ``cells``, of their shape; ``share`` is the position within each bin."""
+    if isinstance(column.codec, Categories):
+        position = column.codec.decode(cells.astype(float).ravel())
+        return np.array([*column.categories, None], dtype=object)[position].reshape(cells.shape)
     fixed = None if share is None else SimpleNamespace(random=lambda n: share.ravel()[:n])
     rng = cast(Any, fixed)  # in place of a generator, whose draws are the positions
     values = column.decode(cells.astype(float).ravel(), rng).astype(object).to_numpy()
