@@ -2,10 +2,11 @@ r"""A kernel density of the rows of a table: a mixture of products with one clas
 
 .. math:: P(x) = \frac1n \sum_{i=1}^n \prod_j k_j(x_j \mid c_{ij})
 
-with n training rows c as centres. The kernel of a continuous column is a Gaussian; that of an ordinal column is a
-Gaussian restricted to its levels; that of a nominal or high-cardinality column keeps the centre's category with
-probability :math:`1 - \lambda` and otherwise draws from the column's marginal (Aitchison and Aitken). All are
-normalised, so P is. A missing cell is left out; where a centre's cell is missing, its kernel is the marginal.
+with n training rows c as centres. The kernel of a continuous column is a Gaussian. That of an ordinal column is a
+Gaussian restricted to its levels, mixed with a hundredth of the column's marginal. That of a nominal or
+high-cardinality column keeps the centre's category with probability :math:`1 - \lambda` and otherwise draws from the
+marginal (Aitchison and Aitken). All are normalised, so P is. A missing cell is left out; where a centre's cell is
+missing, its kernel is the marginal.
 
 References
 ----------
@@ -32,7 +33,14 @@ from discrete_itd.denoisers.base import (
     with_codebook,
 )
 from discrete_itd.denoisers.kernel_codes import CodeKernels
-from discrete_itd.denoisers.kernel_products import Centres, Evidence, Kernels, Widths, log_sum
+from discrete_itd.denoisers.kernel_products import (
+    Centres,
+    Evidence,
+    Kernels,
+    Widths,
+    gaussian_mass,
+    log_sum,
+)
 from discrete_itd.denoisers.kernel_widths import best_widths
 from discrete_itd.denoisers.marginal import MarginalDenoiser
 
@@ -42,7 +50,7 @@ TINY = 1e-300  # stands for no probability
 
 
 class KernelDenoiser(Denoiser):
-    """Exact for a kernel density.
+    """The exact denoiser of a kernel density.
 
     Parameters
     ----------
@@ -56,12 +64,13 @@ class KernelDenoiser(Denoiser):
     Raises
     ------
     ValueError
-        If there is no centre, one does not fit the codebook, or a width is not positive.
+        If there is no centre, one does not fit the codebook, a width is not positive, or the last is not below 1.
 
     Notes
     -----
-    A log-probability costs one product of matrices, of n times the number of levels. The posterior of a continuous
-    column has one component for each centre, so :meth:`forward` needs memory for rows times columns times n.
+    A log-probability adds up one number for each centre and column, three products if the column is continuous. The
+    posterior of a continuous column has one component for each centre, so :meth:`forward` needs memory for rows times
+    continuous columns times n.
 
     Examples
     --------
@@ -274,12 +283,8 @@ class KernelDenoiser(Denoiser):
         if len(book.reals):
             log_weight, mean, var = self.base.mixture[:, None].double()
             # the evidence that each component of the marginal leaves, as a centre of its own variance
-            known, z = gamma.isinf()[..., None], values[..., None]
-            g = torch.where(known, 0.0, gamma[..., None])
-            shrink = 1 + g * var
-            a = torch.where(known, 1 / var, g / shrink)
-            norm = torch.where(known, (2 * math.pi * var).log(), shrink.log())
-            fit = -0.5 * (norm + a * (z - mean).square())
+            norm, a = gaussian_mass(gamma[..., None], var)
+            fit = -0.5 * (norm + a * (values[..., None] - mean).square())
             alone = torch.logsumexp(torch.log_softmax(log_weight, 2) + fit, 2)
         return Evidence(likelihood, values, gamma, alone)
 

@@ -80,9 +80,8 @@ class CodeKernels:
         """The posterior given the shares of the centres, (B, n)."""
         there = share * ~self._gone
         of_code = share.new_zeros(len(share), len(self._codes)).index_add_(1, self._place, there)
-        relative = (
-            self._alone - self._own
-        ).exp()  # of the masses, the marginal's over the kernel's
+        # the mass that the marginal leaves, relative to the kernel's
+        relative = (self._alone - self._own).exp()
         of_code = of_code * relative
         broad = self._lam * of_code.sum(1) + (share * self._gone).sum(1)
         h = torch.cat([broad[:, None], (1 - self._lam) * of_code], 1)

@@ -83,6 +83,19 @@ class Evidence(NamedTuple):
         return Evidence(self.levels, *rest)
 
 
+def gaussian_mass(precision: Tensor, var: Tensor | float) -> tuple[Tensor, Tensor]:
+    r"""What Gaussians of variance ``var`` leave to evidence of some ``precision``, infinite for a known value.
+
+    The two results, n and a, give the logarithm of the mass as :math:`-\tfrac12 (n + a (z - c)^2)`, with z the value
+    and c the mean; of a known value it is the log-density.
+    """
+    known = precision.isinf()
+    gamma = precision.masked_fill(known, 0.0)
+    shrink = 1 + gamma * var
+    norm = torch.where(known, 2 * math.pi * var, shrink).log()
+    return norm, torch.where(known, 1 / var, gamma / shrink)
+
+
 class Features(NamedTuple):
     """What rows, or centres, are to the product of both.
 
@@ -290,10 +303,7 @@ class Kernels:
 
     def _of_reals(self, evidence: Evidence) -> list[Tensor]:
         """The three features of each continuous column."""
-        var, gamma, known = self.widths.real**2, evidence.precision, evidence.precision.isinf()
-        shrink = 1 + torch.where(known, 0.0, gamma) * var
-        a = torch.where(known, 1 / var, gamma / shrink)
-        norm = torch.where(known, math.log(2 * math.pi * var), shrink.log())
+        norm, a = gaussian_mass(evidence.precision, self.widths.real**2)
         return [-0.5 * (norm + a * evidence.values.square()), a * evidence.values, a]
 
     def levels_given(self, at_level: Tensor, without: Tensor) -> Tensor:

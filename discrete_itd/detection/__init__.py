@@ -1,8 +1,8 @@
 """Anomaly detection: calibrated scores, thresholds, reasons, and tests for drift.
 
-In the order in which they build on each other: ``kernel`` (shares of cells in a kernel density), ``scoring`` (nats by
-column); ``conformal`` (p-values) and ``thresholds``; ``distributions`` and ``conditionals`` (of single cells under the
-score); ``assessment`` (of all cells of rows) and ``reasons``; ``two_samples`` (tests valid in small samples) and
-``drift``; ``robustness``; ``calibration`` (the
-steps of a fit); and ``detector``, the scikit-learn estimator, whose methods are in ``alarming`` and ``explaining``.
+In the order in which they build on each other: ``kernel`` (surprisal of cells under a kernel density) and ``scoring``
+(nats by column); ``conformal`` (p-values) and ``thresholds``; ``distributions`` and ``conditionals`` (of single cells
+under the score), ``assessment`` (of every cell of a row) and ``reasons``; ``two_samples`` (tests valid in small
+samples) and ``drift``; ``robustness``; ``calibration`` (the steps of a fit); and ``detector``, the scikit-learn
+estimator, whose methods are in ``alarming`` and ``explaining``.
 """

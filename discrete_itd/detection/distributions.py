@@ -15,13 +15,14 @@ from torch import Tensor
 
 from discrete_itd.channel.posterior import GaussianPosterior
 from discrete_itd.denoisers import KernelDenoiser
-from discrete_itd.encoders import Bins, Column, Continuous
+from discrete_itd.encoders import Bins, Categories, Column, Continuous
 
 INTERVAL = 0.8  # probability of the reported interval of a number
 MANY_LEVELS = 10  # numbers of more distinct values are reported as an interval
 NODES = 24  # of the quadrature of each Gaussian
 NO_WEIGHT = 1e-16  # of a centre that no double can tell from none
 LEAST_LOG = -700.0  # subnormal numbers, a little below, are slow
+CACHED = 1 << 17  # kernels at once: they stay in the processor's cache
 SMALLEST = 1e-300  # probability that stands for less
 QUANTILES = [(1 - INTERVAL) / 2, 0.5, (1 + INTERVAL) / 2]
 
@@ -242,11 +243,14 @@ class KernelConditionals:
         weights = self.log_weights.exp()
         # given some cells, often only a few centres
         near = torch.nonzero((weights > NO_WEIGHT).any(0)).flatten()
-        log_k = self._log_kernel(j, z, near)  # (G, n')
-        top = log_k.amax(1)  # far from all centres all kernels underflow
-        kernels = log_k.sub_(top[:, None]).clamp_min_(LEAST_LOG).exp_()
-        density = weights[:, near] @ kernels.T
-        return density.clamp_min(SMALLEST).log() + top
+        weights, found = weights[:, near], []
+        for points in z.split(max(1, CACHED // max(1, len(near)))):
+            log_k = self._log_kernel(j, points, near)  # (G', n')
+            top = log_k.amax(1)  # far from all centres all kernels underflow
+            kernels = log_k.sub_(top[:, None]).clamp_min_(LEAST_LOG).exp_()
+            density = weights @ kernels.T
+            found.append(density.clamp_min_(SMALLEST).log_().add_(top))
+        return torch.cat(found, 1)
 
     def log_density_at(self, j: int, z: Tensor, rows: Tensor) -> Tensor:
         """The same at one point of each of some of the rows: z and their positions, both (B,); result (B,)."""
@@ -262,7 +266,8 @@ class KernelConditionals:
         kernel = self.kernel
         centres, sd = kernel.kernels.centres.cells[:, j], kernel.widths.real
         centres = centres if some is None else centres[some]
-        near = ((z[:, None] - centres) / sd).square_().mul_(-0.5)
+        scale = 1 / (sd * math.sqrt(2))
+        near = (z[:, None] * scale - centres * scale).square_().neg_()
         near -= math.log(sd * math.sqrt(2 * math.pi))
         missing = centres.isnan()
         if not bool(missing.any()):
@@ -342,6 +347,9 @@ def _log_unit(column: Column) -> float:
 
 def _decode(column: Column, cells: np.ndarray, share: np.ndarray | None = None) -> np.ndarray:
     """Values of the table for encoded ``cells``, of their shape; ``share`` is the position within each bin."""
+    if isinstance(column.codec, Categories):
+        position = column.codec.decode(cells.astype(float).ravel())
+        return np.array([*column.categories, None], dtype=object)[position].reshape(cells.shape)
     fixed = None if share is None else SimpleNamespace(random=lambda n: share.ravel()[:n])
     rng = cast(Any, fixed)  # in place of a generator, whose draws are the positions
     values = column.decode(cells.astype(float).ravel(), rng).astype(object).to_numpy()

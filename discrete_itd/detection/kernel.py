@@ -1,4 +1,4 @@
-"""What a kernel density says of rows besides their probability: shares of the cells, and how outlying a row is."""
+"""A row's surprisal under a kernel density: split by cell, and given the other rows under wide kernels."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch import Tensor
 
 from discrete_itd.denoisers import KernelDenoiser, MarginalDenoiser
 from discrete_itd.denoisers.base import rows_at_once
+from discrete_itd.denoisers.kernel import BATCH_PAIRS
 from discrete_itd.denoisers.kernel_products import Centres, Evidence, Kernels, Widths, log_sum
 from discrete_itd.likelihood import in_blocks
 
-FAR = 3.0  # widths from the nearest centre, beyond which a value does not weigh the centres
+FAR = 3.0  # widths from the nearest centre, beyond which a value has no say in the centres' weights
 COARSE = Widths(0.6, 1.2, 0.2)  # to find anomalies among training rows
 COARSE_CENTRES = 2000  # more of them only cost time
-BATCH_PAIRS = 1 << 20  # rows times centres at once
 
 
 @torch.no_grad()
@@ -56,14 +56,14 @@ def _nats(kernel: KernelDenoiser, x: Tensor) -> Tensor:
     codes = {v.column: kernels.log_codes(x[:, v.column], v.column) for v in book.vocabularies}
     of_codes = sum(codes.values(), x.new_zeros(1, 1))
     total = (kernels.centres.product(features) + of_codes).double()
-    left = log_n - log_sum(total)  # (B,): to be shared out
+    left = log_n - log_sum(total)  # (B,): -log P, and below what of it no cell has yet
     far = _far(kernel, evidence)  # (B, R)
     if far.any():
         near = kernels.features(evidence.without(far))
         total = (kernels.centres.product(near) + of_codes).double()
     log_w = torch.log_softmax(total, 1)
     w = log_w.exp()
-    # features are linear in what they say of the centres, so a mean over these is a product
+    # a log-kernel is linear in the centre's features, so its mean over centres is that of their mean
     shares = torch.zeros_like(x)
     parts = zip(features, kernels.centres.features, kernels.centres.columns, strict=True)
     for own, theirs, columns in parts:
@@ -73,7 +73,7 @@ def _nats(kernel: KernelDenoiser, x: Tensor) -> Tensor:
     there = (~x.isnan()).double()
     shares = shares * there
     few = torch.special.xlogy(w, w).sum(1) + log_n
-    # how few neighbours there are is of all cells, what the far ones made worse or better is theirs
+    # scarcity is shared equally; the remaining difference belongs to the far values, if there are any
     shares = shares + (few / there.sum(1).clamp_min(1.0))[:, None] * there
     to = torch.zeros_like(there).index_copy(1, book.reals, far.double())
     to = torch.where(far.any(1, keepdim=True), to, there)

@@ -30,7 +30,7 @@ ROUNDINGS = 1 << 12  # bound on the number of consecutive roundings behind one s
 FEW_ROWS = 1000  # up to so many rows, independent columns weigh as much as the model of categories
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Scorer:
     r"""Nats by column of any row: a weighted mean of two code lengths, the model's and a simpler one's.
 
@@ -55,12 +55,12 @@ class Scorer:
     floor: np.ndarray
     kernel: KernelDenoiser | None = None
     _known: WeakKeyDictionary[Rows, tuple[Model, int, pd.DataFrame]] = field(
-        default_factory=WeakKeyDictionary, init=False, repr=False, compare=False
+        default_factory=WeakKeyDictionary, init=False, repr=False
     )
     # points on which conditional densities of continuous columns are normalised, by column, once they are known
-    grids: dict[int, Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
-    # the model that was smoothed, and the result
-    _smooth: dict[str, Model] = field(default_factory=dict, init=False, repr=False, compare=False)
+    grids: dict[int, Tensor] = field(default_factory=dict, init=False, repr=False)
+    # a model and the same with continuous values smoothed
+    _smooth: tuple[Model, Model] | None = field(default=None, init=False, repr=False)
 
     @classmethod
     def plain(cls, density: DiffusionDensity) -> Scorer:
@@ -185,21 +185,20 @@ class Scorer:
         model = self.density.model_
         if not self.smoothing_sd:
             return model
-        if self._smooth.get("of") is not model:
+        if self._smooth is None or self._smooth[0] is not model:
             denoiser = model.denoiser.smoothed(self.smoothing_sd)
             companion = model.companion and model.companion.smoothed(self.smoothing_sd)
-            smooth = replace(model, denoiser=denoiser, companion=companion)
-            self._smooth.update(of=model, to=smooth)
-        return self._smooth["to"]
+            self._smooth = model, replace(model, denoiser=denoiser, companion=companion)
+        return self._smooth[1]
 
     @property
     def denoiser(self) -> Denoiser:
-        """What scores rows, with continuous values smoothed."""
+        """The model's denoiser that scores rows, with continuous values smoothed."""
         return self.model.denoiser
 
     @property
     def conditional(self) -> Denoiser:
-        """What answers questions about some cells given others, with continuous values smoothed."""
+        """The model's denoiser of conditional distributions, with continuous values smoothed."""
         return self.model.conditional
 
     @cached_property

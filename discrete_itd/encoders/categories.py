@@ -6,6 +6,7 @@ import math
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import repeat
 from typing import Any, Literal
 
 import numpy as np
@@ -94,6 +95,11 @@ class Categories:
         return pd.Index(list(self.categories), dtype=object)
 
     @cached_property
+    def _positions(self) -> dict[Scalar, int]:
+        """The position of each category."""
+        return {c: k for k, c in enumerate(self.categories)}
+
+    @cached_property
     def _is_truth(self) -> np.ndarray | None:
         """Which categories are truth values, and a last False; None if all are text."""
         if all(isinstance(c, str) for c in self.categories):
@@ -169,9 +175,8 @@ class Categories:
             return np.where(fits, index.get_indexer(pd.Index(whole)), -1)
         if index.dtype != object and values.dtype in (np.int64, float):
             return index.get_indexer(pd.Index(values))
-        # an index of its own, so that pandas infers nothing from what the cells are
-        cells = pd.Index(values.astype(object), dtype=object, tupleize_cols=False)
-        position = self._objects.get_indexer(cells)
+        cells = values.astype(object)
+        position = np.fromiter(map(self._positions.get, cells, repeat(-1)), np.int64, len(cells))
         if self._is_truth is not None:  # Python has True == 1
             is_truth = (isinstance(v, bool | np.bool_) for v in cells)
             differs = self._is_truth[position] != np.fromiter(is_truth, bool, len(cells))

@@ -45,17 +45,17 @@ def plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def read_cells(column: pd.Series) -> PlainCells:
+def read_cells(column: pd.Series | pd.Index) -> PlainCells:
     """The cells of a column of any dtype; numbers and times in object columns are recognised."""
     dtype: Any = column.dtype
     if is_category(dtype):
-        codes = column.cat.codes.to_numpy()
+        codes = cast(pd.Categorical, column.array).codes
         used = np.unique(codes[codes >= 0])
         position = np.full(len(dtype.categories) + 1, -1)  # the last is that of code -1
         position[used] = np.arange(len(used))
-        return PlainCells(read_cells(pd.Series(dtype.categories[used])).values, position[codes])
+        return PlainCells(read_cells(dtype.categories[used]).values, position[codes])
     if isinstance(dtype, pd.SparseDtype):
-        column = column.sparse.to_dense()
+        column = pd.Series(column).sparse.to_dense()
     if (
         family(dtype) == "float"
     ):  # NaN may hide among the present cells of nullable and Arrow floats
@@ -63,13 +63,13 @@ def read_cells(column: pd.Series) -> PlainCells:
         present = ~np.isnan(numbers)
         values = numbers[present]
     else:
-        present = column.notna().to_numpy()
-        # to select all of them costs as much as the rest, of a table of one row
+        present = ~np.asarray(column.array.isna())
+        # of one row, to select all cells would cost as much as the rest
         values = _plain_values(column if present.all() else cast(pd.Series, column[present]))
     return PlainCells(values, np.where(present, np.cumsum(present) - 1, -1))
 
 
-def _plain_values(column: pd.Series) -> np.ndarray:
+def _plain_values(column: pd.Series | pd.Index) -> np.ndarray:
     dtype: Any = column.dtype
     match family(dtype):
         case "boolean":
@@ -77,7 +77,7 @@ def _plain_values(column: pd.Series) -> np.ndarray:
         case "integer":
             return column.to_numpy(dtype=np.int64 if dtype.kind == "i" else np.uint64)
         case "datetime" | "timedelta":
-            return read_times(column)
+            return read_times(pd.Series(column))
     cells = column.to_numpy(dtype=object)
     match infer_dtype(cells):
         case "boolean":
@@ -90,11 +90,11 @@ def _plain_values(column: pd.Series) -> np.ndarray:
             except OverflowError:
                 return cells  # exact as Python's integers, whatever their size
         case "date":
-            return read_times(pd.to_datetime(column))
+            return read_times(pd.to_datetime(pd.Series(column)))
         case "decimal":
             return cells.astype(float)
         case "datetime" | "datetime64" | "timedelta" | "timedelta64":
-            found = column.infer_objects()
+            found = pd.Series(column).infer_objects()
             return cells if found.dtype == object else read_times(found)  # mixed time zones stay
     return cells
 

@@ -126,15 +126,14 @@ class Column:
             x, log_volume = self.codec.encode(numbers)
             if self.family != "number":
                 log_volume -= math.log(self.step / 1e9)  # per second, not per step
-        n_present = int((cells.where >= 0).sum())
         strange = bool(
             self.categories
-            and n_present >= SUSPICIOUS_ROWS
             and self.open
+            and np.count_nonzero(cells.where >= 0) >= SUSPICIOUS_ROWS
             and (x == self.codec.n_levels).all()
         )
         # one more, for the missing: index -1
-        x, log_volume = np.append(x + 0.0, np.nan), np.append(log_volume, 0.0)
+        x, log_volume = np.concatenate((x + 0.0, [np.nan])), np.concatenate((log_volume, [0.0]))
         return x[cells.where], log_volume[cells.where], strange
 
     def decode(self, x: np.ndarray, rng: np.random.Generator | None = None) -> pd.Series:

@@ -10,6 +10,7 @@ from discrete_itd.channel.codebook import Codebook, ColumnPoints
 from discrete_itd.denoisers import KernelDenoiser, MarginalDenoiser
 from discrete_itd.denoisers.kernel_products import Widths
 from discrete_itd.detection import kernel as detection_kernel
+from discrete_itd.detection.distributions import KernelConditionals
 from discrete_itd.detection.kernel import COARSE, kernel_nats, outlyingness
 
 COLUMNS = [
@@ -105,6 +106,21 @@ def test_batches_change_nothing(monkeypatch):
     assert sum(done) == 30
     monkeypatch.setattr("discrete_itd.denoisers.kernel.BATCH_PAIRS", 80)
     torch.testing.assert_close(kernel_nats(model, x), whole)
+
+
+@pytest.mark.parametrize("at_once", [1 << 17, 100])
+def test_densities_on_a_grid_are_ratios_of_probabilities(monkeypatch, at_once):
+    monkeypatch.setattr("discrete_itd.detection.distributions.CACHED", at_once)
+    model, known = density(rows()), rows(6, seed=1)
+    known[:, 2] = NAN
+    grid = torch.linspace(-2, 2, 17, dtype=torch.float64)
+    found = KernelConditionals(model, known).log_density(2, grid)
+    assert found.shape == (6, 17)
+    for k, value in enumerate(grid.tolist()):
+        whole = known.clone()
+        whole[:, 2] = value
+        ratio = (model.log_prob(whole) - model.log_prob(known)).double()
+        torch.testing.assert_close(found[:, k], ratio, atol=1e-3, rtol=1e-4)
 
 
 @pytest.mark.parametrize("most", [5000, 12])
