@@ -22,6 +22,7 @@ from discrete_itd.channel import CoordinateSchedule
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.denoisers import Denoiser, MarginalDenoiser, OneHotDenoiser, OneHotGroups
 from discrete_itd.likelihood import path_log_prob
+from discrete_itd.models.threads import threads_that_pay
 from discrete_itd.training import mean_and_error
 from discrete_itd.training.checkpoint import Checkpoint
 from discrete_itd.training.config import Evaluation, Report, TrainingPlan
@@ -314,16 +315,17 @@ class FitPlan:
             training = replace(training, max_time=max(share, LEAST_SECONDS))
         if self.run.interrupted:  # whoever interrupts one training ends them all
             training, checkpoint = replace(training, max_steps=0), None
-        report = train(
-            denoiser,
-            rows.x,
-            rows.x_valid,
-            training,
-            # its own: where one training was interrupted must not change the next
-            generator=torch.Generator(rows.device).manual_seed(self.network_seed),
-            progress=self._shown() if self.progress else None,
-            checkpoint=None if checkpoint is None else checkpoint.part(self.index),
-        )
+        with threads_that_pay(rows.device):
+            report = train(
+                denoiser,
+                rows.x,
+                rows.x_valid,
+                training,
+                # its own: where one training was interrupted must not change the next
+                generator=torch.Generator(rows.device).manual_seed(self.network_seed),
+                progress=self._shown() if self.progress else None,
+                checkpoint=None if checkpoint is None else checkpoint.part(self.index),
+            )
         self.run.interrupted |= report.stopped == "interrupted"
         if self.run.interrupted:
             report.stopped = "interrupted"

@@ -22,6 +22,7 @@ from discrete_itd.denoisers import (
 from discrete_itd.denoisers.decoder import DecoderPlan, fit_decoder
 from discrete_itd.denoisers.tree import MOST_LEVELS
 from discrete_itd.models.contract import FitPlan, Recipe, TrainingRows
+from discrete_itd.models.threads import threads_that_pay
 from discrete_itd.validation import check_integer
 
 MOST_COMPONENTS = 1 << 14
@@ -202,7 +203,8 @@ class Decoder(Recipe):
             max_steps=self.max_steps,
             max_time=left,
         )
-        return fit_decoder(rows.marginals, rows.x, rows.x_valid, how, generator=rows.generator)
+        with threads_that_pay(rows.device):
+            return fit_decoder(rows.marginals, rows.x, rows.x_valid, how, generator=rows.generator)
 
     def check(self) -> Decoder:
         for name in ("n_components", "n_latent", "n_points"):

@@ -1,0 +1,53 @@
+"""How many threads a training takes: where other programs are busy, threads that wait for each other lose to one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+
+PROBE_SECONDS = 0.05  # several time slices of the operating system
+PROBE_SIZE = 256  # rows and columns of a matrix product like those of a training step
+LEAST_GAIN = 1.3  # of speed, for which twice the threads are taken
+
+
+@contextmanager
+def threads_that_pay(device: torch.device) -> Iterator[None]:
+    """Within the block, torch uses as many threads as pay now, at most as many as before.
+
+    No result depends on their number but through the time that ``max_time`` allows. Where nothing else runs, all stay.
+    """
+    most = torch.get_num_threads()
+    if most == 1 or device.type != "cpu":
+        yield
+        return
+    try:
+        torch.set_num_threads(fewest_that_pay(most, speed))
+        yield
+    finally:
+        torch.set_num_threads(most)
+
+
+def fewest_that_pay(most: int, speed: Callable[[int], float]) -> int:
+    """The number of threads from which halving them would cost speed; ``speed`` measures a number of threads."""
+    n, fast = most, speed(most)
+    while n > 1:
+        slower = speed(n // 2)
+        if fast > LEAST_GAIN * slower:
+            break
+        n, fast = n // 2, slower
+    return n
+
+
+def speed(n_threads: int) -> float:
+    """Matrix products a second of so many threads."""
+    torch.set_num_threads(n_threads)
+    a = torch.ones(PROBE_SIZE, PROBE_SIZE)
+    a @ a  # the threads are there
+    start, n = time.perf_counter(), 0
+    while (took := time.perf_counter() - start) < PROBE_SECONDS:
+        a @ a
+        n += 1
+    return n / took

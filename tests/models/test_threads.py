@@ -1,0 +1,38 @@
+"""Threads of a fit: as many as pay."""
+
+import pytest
+import torch
+
+from discrete_itd.models import threads
+
+
+@pytest.mark.parametrize(
+    ("speeds", "chosen"),
+    [
+        ({8: 8.0, 4: 4.0, 2: 2.0, 1: 1.0}, 8),  # nothing else runs
+        ({8: 0.5, 4: 3.9, 2: 2.0, 1: 1.0}, 4),  # another program takes some of the cores
+        ({2: 0.1, 1: 1.0}, 1),
+        ({2: 1.2, 1: 1.0}, 1),  # a second thread that hardly helps
+        ({3: 3.0, 1: 1.0}, 3),
+    ],
+)
+def test_threads_are_halved_while_it_does_not_slow_down(speeds, chosen):
+    assert threads.fewest_that_pay(max(speeds), speeds.__getitem__) == chosen
+
+
+def test_the_number_of_threads_is_restored(monkeypatch):
+    before = torch.get_num_threads()
+    monkeypatch.setattr(threads, "speed", {2: 1.0, 1: 2.0}.__getitem__)
+    torch.set_num_threads(2)
+    try:
+        with threads.threads_that_pay(torch.device("cpu")):
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_probe_measures():
+    before = torch.get_num_threads()
+    assert threads.speed(1) > 0
+    torch.set_num_threads(before)
