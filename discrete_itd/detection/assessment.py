@@ -58,10 +58,10 @@ def _batches(scorer: Scorer, x: Tensor, what: str) -> Iterator[Tensor]:
             bar.update(len(rows))
 
 
-def _indicator_of(scorer: Scorer, j: int) -> int | None:
-    """The internal column that is the missingness indicator of column ``j``, if there is one."""
-    places = np.flatnonzero(scorer.density.encoder_.owner == j)
-    return int(places[1]) if len(places) > 1 else None
+def _places(scorer: Scorer) -> list[list[int]]:
+    """The internal columns of each column: that of its value, and of its missingness indicator if there is one."""
+    owner = scorer.density.encoder_.owner
+    return [np.flatnonzero(owner == j).tolist() for j in range(scorer.density.encoder_.n_columns)]
 
 
 def assess(scorer: Scorer, x: Tensor, n_values: int = 0) -> CellAssessment:
@@ -105,10 +105,7 @@ def _assess_batch(scorer: Scorer, rows: Tensor, n_values: int) -> CellAssessment
     shape = len(rows), encoder.n_columns
     given, entropy, log_odds = (torch.zeros(shape).to(rows) for _ in range(3))
     expected = []
-    places = [
-        [place for place in (j, _indicator_of(scorer, j)) if place is not None]
-        for j in range(encoder.n_columns)
-    ]
+    places = _places(scorer)
     values = Conditionals.of_each(scorer, [_without(rows, own) for own in places])
     indicators = _indicator_levels(scorer, rows, [own[1] for own in places if len(own) > 1])
     for j, (own, others) in enumerate(zip(places, values, strict=True)):
@@ -122,13 +119,9 @@ def _assess_batch(scorer: Scorer, rows: Tensor, n_values: int) -> CellAssessment
             of_indicator = -(indicator.exp() * indicator).sum(1)
             entropy[:, j] = of_indicator + indicator[:, int(PRESENT)].exp() * entropy[:, j]
         given[:, j] = -log_p
-        others = (-torch.expm1(log_p)).clamp_min(LEAST).log()
-        if cell.is_density:  # any other number might have been there
-            others = torch.where(missing, others, 0.0)
-        log_odds[:, j] = others - log_p + log_wrong[:, own].sum(1)
+        log_odds[:, j] = _log_odds(log_p, log_wrong[:, own], missing, cell.is_density)
         if indicator is None:
             entropy[:, j] = entropy[:, j].masked_fill(missing, 0.0)
-            log_odds[:, j] = log_odds[:, j].masked_fill(missing, -math.inf)
         if n_values:
             present = None if indicator is None else indicator[:, int(PRESENT)]
             expected.append(with_missing(cell.expected(n_values), present, n_values))
@@ -136,6 +129,98 @@ def _assess_batch(scorer: Scorer, rows: Tensor, n_values: int) -> CellAssessment
     alone = -torch.zeros_like(given).index_add(1, owner, marginal)
     own, mean, base, odds = (t.cpu().numpy() for t in (given, entropy, alone, log_odds))
     return CellAssessment(own, mean, base, odds, expected)
+
+
+def _log_odds(log_p: Tensor, log_wrong: Tensor, missing: Tensor, is_density: bool) -> Tensor:
+    """Log-odds of an error, (B,), of cells of one column: their log-probabilities (B,), those if wrong (B, 1 or 2)."""
+    others = (-torch.expm1(log_p)).clamp_min(LEAST).log()
+    if is_density:  # any other number might have been there
+        others = torch.where(missing, others, 0.0)
+    odds = others - log_p + log_wrong.sum(1)
+    return odds if log_wrong.shape[1] > 1 else odds.masked_fill(missing, -math.inf)
+
+
+@torch.no_grad()
+def error_log_odds(scorer: Scorer, x: Tensor) -> np.ndarray:
+    """The log-odds alone of :func:`assess`, faster: float64, (N, C)."""
+    return np.concatenate([_error_log_odds(scorer, rows) for rows in _batches(scorer, x, "cells")])
+
+
+def _error_log_odds(scorer: Scorer, rows: Tensor) -> np.ndarray:
+    places, reals = _places(scorer), set(scorer.conditional.codebook.reals.tolist())
+    log_wrong = _marginal_and_error(scorer, rows)[1]
+    values = [own[0] for own in places]
+    questions = [_without(rows, own) for own in places]
+    found = _log_prob_of_each(scorer, questions, [_only(rows, [j]) for j in values])
+    log_p = torch.stack([t[:, j] for t, j in zip(found, values, strict=True)], 1)
+    indicators = [own[1] for own in places if len(own) > 1]
+    for place, levels in zip(indicators, _indicator_levels(scorer, rows, indicators), strict=True):
+        j = int(scorer.density.encoder_.owner[place])
+        log_p[:, j] += levels.gather(1, rows[:, [place]].long())[:, 0]
+    missing = rows[:, values].isnan()
+    odds = [
+        _log_odds(log_p[:, j], log_wrong[:, own], missing[:, j], own[0] in reals)
+        for j, own in enumerate(places)
+    ]
+    return torch.stack(odds, 1).cpu().numpy()
+
+
+def _log_prob_of_each(
+    scorer: Scorer, questions: Sequence[Tensor], cells: Sequence[Tensor]
+) -> Iterator[Tensor]:
+    """Log-probabilities of some cells given others, (B, C') nats, for pairs of ``known`` and ``cells`` (B, C') each.
+
+    0 where no cell is asked for, which is NaN in ``cells``.
+    """
+    done = 0
+    for some in together(scorer, questions):
+        asked = torch.cat(list(cells[done : done + len(some)]))
+        found = Conditionals(scorer, torch.cat(some)).log_prob(asked)
+        yield from found.split(len(some[0]))
+        done += len(some)
+
+
+def _only(x: Tensor, columns: list[int]) -> Tensor:
+    """The rows with no cells but those of some columns."""
+    out = torch.full_like(x, math.nan)
+    out[:, columns] = x[:, columns]
+    return out
+
+
+@torch.no_grad()
+def predictions(scorer: Scorer, x: Tensor, cells: np.ndarray) -> Expected:
+    """The most probable values of some cells of rows x (N, C') given the others: arrays (N, k) like ``cells``.
+
+    ``cells`` holds positions of columns; what is returned of a column has its own type.
+    """
+    nothing = [np.full(cells.shape, None, dtype=object) for _ in range(3)]
+    out = Expected(nothing[0], np.full(cells.shape, math.nan), *nothing[1:])
+    n = max(1, most_rows(scorer) // max(1, cells.shape[1]))
+    for first in range(0, len(x), n):
+        part = slice(first, first + n)
+        found = _predict_batch(scorer, x[part], cells[part])
+        for whole, own in zip(out, found, strict=True):
+            whole[part] = own
+    return out
+
+
+def _predict_batch(scorer: Scorer, rows: Tensor, cells: np.ndarray) -> Expected:
+    nothing = [np.full(cells.shape, None, dtype=object) for _ in range(3)]
+    out = Expected(nothing[0], np.full(cells.shape, math.nan), *nothing[1:])
+    places = _places(scorer)
+    asked = [(j, *np.nonzero(cells == j)) for j in np.unique(cells)]
+    known = [_without(rows[torch.from_numpy(i).to(rows.device)], places[j]) for j, i, _ in asked]
+    whole = Conditionals(scorer, torch.cat(known))
+    positions = torch.arange(len(whole.known), device=rows.device).split([len(t) for t in known])
+    for (j, i, k), at in zip(asked, positions, strict=True):
+        present = None
+        if len(places[j]) > 1:
+            of_rows = rows[torch.from_numpy(i).to(rows.device)]
+            present = next(_indicator_levels(scorer, of_rows, [places[j][1]]))[:, int(PRESENT)]
+        found = with_missing(whole.rows(at).cell(j).expected(1), present, 1)
+        for all_cells, own in zip(out, found, strict=True):
+            all_cells[i, k] = own[:, 0]
+    return out
 
 
 def _marginal_and_error(scorer: Scorer, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -175,32 +260,39 @@ def _without(rows: Tensor, own: list[int]) -> Tensor:
     return known
 
 
-def pairwise_changes(scorer: Scorer, x: Tensor) -> Iterator[np.ndarray]:
+def pairwise_changes(
+    scorer: Scorer, x: Tensor, cells: np.ndarray | None = None
+) -> Iterator[np.ndarray]:
     r"""By how much each other cell changes a cell's surprisal: (B, C, C), nats, the last axis that of the other cell.
 
-    :math:`\log P(x_j) - \log P(x_j \mid x_i)` of encoded rows ``x`` (N, C'), a batch of rows at a time.
+    :math:`\log P(x_j) - \log P(x_j \mid x_i)` of encoded rows ``x`` (N, C'), a batch of rows at a time. With
+    positions of columns ``cells`` (N, k), only for these cells j of each row, and 0 for the others.
     """
-    return (_pairwise_batch(scorer, rows) for rows in _batches(scorer, x, "pairs"))
+    done = 0
+    for rows in _batches(scorer, x, "pairs"):
+        own = None if cells is None else cells[done : done + len(rows)]
+        yield _pairwise_batch(scorer, rows, own)
+        done += len(rows)
 
 
 @torch.no_grad()
-def _pairwise_batch(scorer: Scorer, x: Tensor) -> np.ndarray:
+def _pairwise_batch(scorer: Scorer, x: Tensor, cells: np.ndarray | None) -> np.ndarray:
     encoder = scorer.density.encoder_
     leading = scorer.conditional.codebook.leading
     owner = torch.from_numpy(encoder.owner).to(x.device)
     out = torch.zeros(len(x), encoder.n_columns, encoder.n_columns).to(x)
+    asked = x
+    if cells is not None:
+        wanted = torch.zeros(len(x), encoder.n_columns, dtype=torch.bool, device=x.device)
+        wanted.scatter_(1, torch.from_numpy(cells).to(x.device), True)
+        asked = x.masked_fill(~wanted[:, owner], math.nan)
 
     def log_probs(given: Sequence[Sequence[int]], of: Tensor) -> Iterator[Tensor]:
         """Log-probability of the cells of some columns, given each of several sets of others."""
-        questions = []
-        for columns in given:
-            known = torch.full_like(x, math.nan)
-            known[:, list(columns)] = x[:, list(columns)]
-            questions.append(known)
-        cells = x.masked_fill(~of, math.nan)
-        for some in together(scorer, questions):
-            found = Conditionals(scorer, torch.cat(some)).log_prob(cells.repeat(len(some), 1))
-            yield from found.split(len(x))
+        questions = [_only(x, list(columns)) for columns in given]
+        # not of a cell given itself
+        cells = [asked.masked_fill(~of | ~known.isnan(), math.nan) for known in questions]
+        return _log_prob_of_each(scorer, questions, cells)
 
     def add(i: int, nats: Tensor) -> None:
         out[:, :, i] += torch.zeros_like(out[:, :, i]).index_add(1, owner, nats)

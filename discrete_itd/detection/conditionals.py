@@ -39,16 +39,18 @@ from discrete_itd.detection.distributions import (
     GridDensity,
     KernelConditionals,
     Mixture,
+    log_density_on,
     log_volume_at,
 )
 from discrete_itd.detection.scoring import Scorer
 from discrete_itd.encoders.frames import unique_rows
 
 MOST_POINTS = 4096  # of a grid
-POINTS_PER_SD = 3  # of the narrowest Gaussian
+POINTS_PER_SD = (
+    1.5  # of the narrowest Gaussian: sums over evenly spaced points converge exponentially fast
+)
 TAIL = 1e-9  # of a column's marginal distribution beyond each end of its grid
 MARGIN = 0.5  # beyond that, in standardised units (a column's standard deviation is 1/2)
-CHUNK = 1 << 23  # rows times points times Gaussians at once
 BATCH_WORK = 1 << 24  # rows times floats computed for each, in one call
 
 
@@ -75,14 +77,18 @@ class Conditionals:
     known : Tensor of float64, shape (B, C')
         Encoded rows; NaN where a cell is not conditioned on.
     whole : Conditionals, optional
-        Those of more rows, in which these are the ones from row ``first`` on.
-    first : int
+        Those of more rows, of which these are the ones at ``places``.
+    places : Tensor of int64, shape (B,), optional
     """
 
     scorer: Scorer
     known: Tensor
     whole: Conditionals | None = None
-    first: int = 0
+    places: Tensor | None = None
+
+    def rows(self, places: Tensor) -> Conditionals:
+        """Those of some of the rows, by their positions; the denoiser is not called again."""
+        return Conditionals(self.scorer, self.known[places], self, places)
 
     @classmethod
     def of_each(cls, scorer: Scorer, questions: Sequence[Tensor]) -> Iterator[Conditionals]:
@@ -92,8 +98,8 @@ class Conditionals:
         """
         for some in together(scorer, questions):
             whole = cls(scorer, torch.cat(some))
-            for k, known in enumerate(some):
-                yield cls(scorer, known, whole, k * len(known))
+            places = torch.arange(len(whole.known), device=whole.known.device)
+            yield from map(whole.rows, places.split([len(known) for known in some]))
 
     @cached_property
     def distinct(self) -> tuple[Tensor, Tensor]:
@@ -107,8 +113,7 @@ class Conditionals:
     def _picked(self) -> tuple[Tensor, Tensor]:
         """The distinct rows of the whole that occur here, (U,), and for each row its place among them, (B,)."""
         assert self.whole is not None
-        own = self.whole.distinct[1][self.first : self.first + len(self.known)]
-        return torch.unique(own, return_inverse=True)
+        return torch.unique(self.whole.distinct[1][self.places], return_inverse=True)
 
     @cached_property
     def model(self) -> Posterior:
@@ -118,6 +123,17 @@ class Conditionals:
         denoiser, states = self.scorer.conditional, self.distinct[0]
         book = denoiser.codebook
         return denoiser(*State.start(book, book.embed(states), ~states.isnan()))
+
+    def gaussian(self, j: int) -> GaussianPosterior | None:
+        """The posterior of column j of the distinct rows, if it is continuous: that of one column."""
+        at = torch.nonzero(self.scorer.conditional.codebook.reals == j).flatten()
+        if not len(at):
+            return None
+        if self.whole is not None:
+            found, places = self.whole.gaussian(j), self._picked[0]
+            return None if found is None else found.pick(lambda t: t[places])
+        mixture = self.model.gaussian
+        return None if mixture is None else mixture.pick(lambda t: t[:, at].double())
 
     @cached_property
     def other(self) -> Posterior | KernelConditionals:
@@ -158,10 +174,9 @@ class Conditionals:
     def cell(self, j: int) -> CellDistribution:
         """The distribution of the cells of column j (below C)."""
         column, inverse = self.scorer.schema[j], self.distinct[1]
-        at = torch.nonzero(self.scorer.conditional.codebook.reals == j).flatten()
-        if self.model.gaussian is None or not len(at):
+        q = self.gaussian(j)
+        if q is None:
             return Categorical(column, self.levels(j))
-        q = self.model.gaussian.pick(lambda t: t[:, at].double())
         if self.scorer.weight == 1 and not np.isfinite(self.scorer.floor[j]):
             return Mixture(column, q.pick(lambda t: t[inverse]))
         grid = self._grid(j)
@@ -177,13 +192,7 @@ class Conditionals:
         With ``each``, at one point of each row, z (B,): (B,).
         """
         w, column = self.scorer.weight, self.scorer.schema[j]
-        n, k = len(q.means), q.means.shape[2]
-        if each:
-            log_p = q.log_prob(z[:, None])[:, 0]
-        else:
-            parts = torch.arange(n, device=z.device).split(max(1, CHUNK // (len(z) * k)))
-            picked = ((q.pick(lambda t, i=i: t[i]), i) for i in parts)  # pyright: ignore
-            log_p = torch.cat([some.log_prob(z.expand(len(i), -1)) for some, i in picked])
+        log_p = q.log_prob(z[:, None])[:, 0] if each else log_density_on(q, z)
         if np.isfinite(self.scorer.floor[j]):
             log_volume = torch.from_numpy(log_volume_at(column, z.cpu().numpy())).to(z)
             log_p = torch.minimum(log_p, -float(self.scorer.floor[j]) - log_volume)
@@ -225,6 +234,7 @@ class Conditionals:
         for v in book.vocabularies:
             out[:, v.column] = self.levels(v.column).gather(1, cells[:, [v.column]].long())[:, 0]
         for j in book.reals.tolist():
-            if not bool(x[:, j].isnan().all()):
-                out[:, j] = self.cell(j).log_prob(cells[:, j])
+            there = torch.nonzero(~x[:, j].isnan()).flatten()
+            if len(there):
+                out[there, j] = self.rows(there).cell(j).log_prob(cells[there, j])
         return out.masked_fill(x.isnan(), 0.0)

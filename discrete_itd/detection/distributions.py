@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from types import SimpleNamespace
 from typing import Any, NamedTuple, cast
 
@@ -21,7 +21,8 @@ INTERVAL = 0.8  # probability of the reported interval of a number
 MANY_LEVELS = 10  # numbers of more distinct values are reported as an interval
 NODES = 24  # of the quadrature of each Gaussian
 NO_WEIGHT = 1e-16  # of a centre that no double can tell from none
-LEAST_LOG = -700.0  # subnormal numbers, a little below, are slow
+LEAST_LOG = -86.0  # subnormal numbers of single precision, a little below, are slow
+CHUNK = 1 << 23  # rows times points times Gaussians at once
 CACHED = 1 << 17  # kernels at once: they stay in the processor's cache
 SMALLEST = 1e-300  # probability that stands for less
 QUANTILES = [(1 - INTERVAL) / 2, 0.5, (1 + INTERVAL) / 2]
@@ -240,17 +241,7 @@ class KernelConditionals:
 
     def log_density(self, j: int, z: Tensor) -> Tensor:
         """Log-density of continuous column j at points z (G,): (U, G), nats."""
-        weights = self.log_weights.exp()
-        # given some cells, often only a few centres
-        near = torch.nonzero((weights > NO_WEIGHT).any(0)).flatten()
-        weights, found = weights[:, near], []
-        for points in z.split(max(1, CACHED // max(1, len(near)))):
-            log_k = self._log_kernel(j, points, near)  # (G', n')
-            top = log_k.amax(1)  # far from all centres all kernels underflow
-            kernels = log_k.sub_(top[:, None]).clamp_min_(LEAST_LOG).exp_()
-            density = weights @ kernels.T
-            found.append(density.clamp_min_(SMALLEST).log_().add_(top))
-        return torch.cat(found, 1)
+        return log_mixture(self.log_weights.exp(), partial(self._log_kernel, j), z)
 
     def log_density_at(self, j: int, z: Tensor, rows: Tensor) -> Tensor:
         """The same at one point of each of some of the rows: z and their positions, both (B,); result (B,)."""
@@ -261,7 +252,7 @@ class KernelConditionals:
     def _log_kernel(self, j: int, z: Tensor, some: Tensor | None = None) -> Tensor:
         """Log-density at points z (G,) around each centre, or of the marginal where the centre's cell is missing.
 
-        With ``some``, only around the centres of these numbers.
+        With ``some``, only around the centres of these numbers: (G, n).
         """
         kernel = self.kernel
         centres, sd = kernel.kernels.centres.cells[:, j], kernel.widths.real
@@ -274,6 +265,58 @@ class KernelConditionals:
             return near
         alone = kernel.kernels.log_marginal(z, j)
         return torch.where(missing, alone[:, None], near)
+
+
+def log_mixture(
+    weights: Tensor, log_density: Callable[[Tensor, Tensor], Tensor], z: Tensor
+) -> Tensor:
+    """Log-densities at points z (G,) of mixtures of the same components: float64, (U, G), nats.
+
+    Parameters
+    ----------
+    weights : Tensor of float64, shape (U, K)
+    log_density : callable
+        Of points (G',) and numbers of components (K',): their log-densities, (G', K').
+    z : Tensor, shape (G,)
+
+    Notes
+    -----
+    A component that no double can tell from none, in no mixture, is left out, and densities are added up in single
+    precision, relative to the largest at each point: for sums over all points, not for the density at one far away.
+    """
+    near = torch.nonzero(
+        (weights > NO_WEIGHT).any(0)
+    ).flatten()  # given some cells, often only a few
+    weights, found = weights[:, near].float(), []
+    for points in z.split(max(1, CACHED // max(1, len(near)))):
+        log_p = log_density(points, near)
+        top = log_p.amax(1)  # far from all components all densities underflow
+        relative = (log_p - top[:, None]).float().clamp_min_(LEAST_LOG).exp_()
+        density = (weights @ relative.T).double()
+        found.append(density.clamp_min_(SMALLEST).log_().add_(top))
+    return torch.cat(found, 1)
+
+
+def log_density_on(q: GaussianPosterior, z: Tensor) -> Tensor:
+    """Log-density at points z (G,) of every row of mixtures (U, 1, K): float64, (U, G), nats.
+
+    Rows of equal components, like those of a mixture of products, share the densities of these.
+    """
+    means, sds = q.means[:, 0], q.var[:, 0].sqrt()
+    if not (bool((means == means[:1]).all()) and bool((sds == sds[:1]).all())):
+        parts = torch.arange(len(means), device=z.device).split(
+            max(1, CHUNK // (len(z) * means.shape[1]))
+        )
+        return torch.cat(
+            [q.pick(lambda t, i=i: t[i]).log_prob(z.expand(len(i), -1)) for i in parts]
+        )
+
+    def log_density(points: Tensor, some: Tensor) -> Tensor:
+        mean, sd = means[0, some], sds[0, some]
+        scaled = (points[:, None] - mean) / (sd * math.sqrt(2))
+        return -(scaled.square_()) - (sd * math.sqrt(2 * math.pi)).log()
+
+    return log_mixture(q.log_weight[:, 0].exp(), log_density, z)
 
 
 CellDistribution = Categorical | Mixture | GridDensity  # of the cells of one column in B rows

@@ -14,7 +14,13 @@ import numpy as np
 import pandas as pd
 import torch
 
-from discrete_itd.detection.assessment import CellAssessment, assess, pairwise_changes
+from discrete_itd.detection.assessment import (
+    CellAssessment,
+    assess,
+    error_log_odds,
+    pairwise_changes,
+    predictions,
+)
 from discrete_itd.detection.distributions import Expected
 from discrete_itd.detection.drift import as_shares
 from discrete_itd.detection.scoring import Scorer, scorer_of
@@ -236,15 +242,16 @@ def reasons(
     rows = scorer.density.rows(X)
     shares = (scorer.nats(rows) if nats is None else nats).to_numpy()
     of_inliers = [t[t != 0] for t in as_shares(inlier_nats, rows.encoder.names).T]
-    found = assess(scorer, rows.unique, 1)
-    log_odds = found.error_log_odds
+    log_odds = error_log_odds(scorer, rows.unique)
+    cells = np.argsort(-log_odds, axis=1, kind="stable")[:, :k]
     # the column that increases the surprisal of each cell most, and by how much: (U, C)
-    largest = [(t.argmax(2), t.max(2)) for t in pairwise_changes(scorer, rows.unique)]
+    largest = [(t.argmax(2), t.max(2)) for t in pairwise_changes(scorer, rows.unique, cells)]
     other, by = map(np.concatenate, zip(*largest, strict=True))
-    order = np.argsort(-log_odds, axis=1, kind="stable")[:, :k][rows.inverse]
-    present = np.take_along_axis(log_odds[rows.inverse], order, 1) > -np.inf
+    predicted = predictions(scorer, rows.unique, cells)
+    present = np.take_along_axis(log_odds, cells, 1)[rows.inverse] > -np.inf
     row, rank = np.nonzero(present)
-    column, u = order[row, rank], rows.inverse[row]
+    u = rows.inverse[row]
+    column = cells[u, rank]
     lines = _lines(rows, row, column, rank)
     lines["nats"] = shares[row, column]
     lines["mean_inlier_nats"] = [
@@ -256,7 +263,9 @@ def reasons(
         for j, s in zip(column, lines["nats"], strict=True)
     ]
     lines["error_probability"] = torch.softmax(torch.from_numpy(log_odds), 1).numpy()[u, column]
-    lines = lines.assign(**_predictions(rows, found, row, column, np.zeros_like(row)))
+    lines["expected"] = _objects(predicted.value[u, rank])
+    lines["probability"] = predicted.probability[u, rank]
+    lines["low"], lines["high"] = (_objects(t[u, rank]) for t in (predicted.low, predicted.high))
     conflict = _lines(rows, row, other[u, column], rank)
     none = by[u, column] <= 0
     lines["conflict_column"] = conflict["column"].mask(none, None)

@@ -25,7 +25,7 @@ many.
 
 Results are kept in ``.cache/anomaly`` as they come, a file per table, method and its parameters, an entry per seed: a
 command that was stopped goes on where it was, and the peers need not run again beside another of ours (``--max-time``,
-``--n-calls``, ``--columns``, ``--density``, ``--detector`` and ``--label`` make another).
+``--n-evaluations``, ``--columns``, ``--density``, ``--detector`` and ``--label`` make another).
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, nargs="+")
     parser.add_argument("--methods", nargs="+", choices=METHODS["categorical"])
     parser.add_argument("--max-time", type=float, default=60.0, help="seconds of training, per fit")
-    parser.add_argument("--n-calls", type=int, default=128)
+    parser.add_argument("--n-evaluations", type=int, default=128)
     parser.add_argument("--columns", help="numeric: the kind of ours, inferred by default")
     parser.add_argument(
         "--density", type=json.loads, default={}, help="JSON: more of its parameters"

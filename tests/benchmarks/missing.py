@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=20_000, help="training rows")
     parser.add_argument("--test-rows", type=int, default=1000)
     parser.add_argument("--max-time", type=float, default=90.0, help="seconds of training, per fit")
-    parser.add_argument("--n-calls", type=int, default=128)
+    parser.add_argument("--n-evaluations", type=int, default=128)
     parser.add_argument("--quick", action="store_true", help="a few steps of ours, few rows")
     options = parser.parse_args()
     if options.quick:

@@ -72,7 +72,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("tables", nargs="*", default=["adult", "diamonds"])
     parser.add_argument("--max-time", type=float, default=100.0, help="seconds of training")
-    parser.add_argument("--n-calls", type=int, default=128, help="denoiser calls per row of ours")
+    parser.add_argument(
+        "--n-evaluations", type=int, default=128, help="denoiser calls per row of ours"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the split and the noise")
     parser.add_argument("--test-rows", type=int, default=3000)
     parser.add_argument(

@@ -1,7 +1,7 @@
 """Anomaly detection on numeric tables: AUROC of this library beside PyOD's detectors, semi-supervised.
 
     python -m tests.benchmarks.numeric                      # every table that is there, smallest file first
-    python -m tests.benchmarks.numeric thyroid Wilt --max-time 30 --n-calls 64
+    python -m tests.benchmarks.numeric thyroid Wilt --max-time 30 --n-evaluations 64
     python -m tests.benchmarks.numeric glass --quick
 
 Like the protocol of DTE (Livernoche et al., ICLR 2024, arXiv:2305.18593), but shuffled: at most 12 000 rows are
@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the rows drawn and their halves")
     parser.add_argument("--max-time", type=float, default=30.0, help="seconds of training, per fit")
     parser.add_argument("--max-steps", type=int, help="of training, per fit, in place of a time")
-    parser.add_argument("--n-calls", type=int, default=64)
+    parser.add_argument("--n-evaluations", type=int, default=64)
     parser.add_argument("--fresh", action="store_true", help="forget the results of earlier runs")
     parser.add_argument("--quick", action="store_true", help="a few steps of ours")
     options = parser.parse_args()

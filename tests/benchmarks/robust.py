@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
     parser.add_argument("--max-time", type=float, default=60.0, help="seconds of training, per fit")
-    parser.add_argument("--n-calls", type=int, default=128)
+    parser.add_argument("--n-evaluations", type=int, default=128)
     parser.add_argument("--label", default="", help="of this version of ours, in the cache")
     parser.add_argument("--fresh", action="store_true", help="forget the results of earlier runs")
     parser.add_argument("--quick", action="store_true", help="a few steps, few rows")

@@ -107,7 +107,9 @@ def main() -> None:
     parser.add_argument("toys", nargs="*", default=list(TOYS))
     parser.add_argument("--rows", type=int, default=10_000, help="training rows")
     parser.add_argument("--max-time", type=float, default=60.0, help="seconds of training")
-    parser.add_argument("--n-calls", type=int, default=128, help="denoiser calls per row of ours")
+    parser.add_argument(
+        "--n-evaluations", type=int, default=128, help="denoiser calls per row of ours"
+    )
     parser.add_argument("--grid", type=int, default=100, help="grid points a side; 0 leaves it out")
     parser.add_argument("--plot", metavar="FILE", help="draw the truth beside ours (matplotlib)")
     parser.add_argument("--quick", action="store_true", help="a few steps of ours, few rows")

@@ -54,7 +54,7 @@ def main() -> None:
     )
     parser.add_argument("tables", nargs="*", default=["mushroom", "adult", "car"])
     parser.add_argument("--max-time", type=float, default=60.0, help="seconds of training")
-    parser.add_argument("--n-calls", type=int, default=128)
+    parser.add_argument("--n-evaluations", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=200)
     parser.add_argument("--fresh", action="store_true", help="forget the scores of earlier runs")
     parser.add_argument("--quick", action="store_true", help="a few steps, few rows")

@@ -99,7 +99,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=500_000, help="training rows")
     parser.add_argument("--test-rows", type=int, default=2000)
     parser.add_argument("--max-time", type=float, default=300.0, help="seconds of training")
-    parser.add_argument("--n-calls", type=int, default=128)
+    parser.add_argument("--n-evaluations", type=int, default=128)
     parser.add_argument("--quick", action="store_true", help="a few steps of ours, a small table")
     options = parser.parse_args()
     if options.quick:

@@ -7,11 +7,19 @@ import torch
 from sklearn.frozen import FrozenEstimator
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
+from discrete_itd.channel.posterior import GaussianPosterior
 from discrete_itd.denoisers import KernelDenoiser, MarginalDenoiser
 from discrete_itd.denoisers.kernel_products import Widths
+from discrete_itd.detection.assessment import (
+    assess,
+    error_log_odds,
+    pairwise_changes,
+    predictions,
+)
 from discrete_itd.detection.conditionals import Conditionals
-from discrete_itd.detection.distributions import KernelConditionals
+from discrete_itd.detection.distributions import KernelConditionals, log_density_on
 from discrete_itd.detection.scoring import Scorer
+from discrete_itd.recipes import Mixture
 
 N = 240
 
@@ -148,6 +156,58 @@ def test_questions_asked_together_have_the_answers_of_each(detectors, monkeypatc
     for known, found in zip(questions, Conditionals.of_each(scorer, questions), strict=True):
         alone = Conditionals(scorer, known)
         torch.testing.assert_close(found.log_prob(x), alone.log_prob(x), atol=1e-5, rtol=1e-5)
+
+
+def gaps(seed=0):
+    """With missing cells whose being missing has a probability, and numbers among them."""
+    frame = mixed(seed)
+    frame.loc[::7, "size"] = None
+    return frame.assign(b=frame["b"].mask(np.arange(N) % 9 == 0))
+
+
+@pytest.fixture(scope="module")
+def several(detectors):
+    """Detectors of every kind of column, with and without gaps as a category."""
+    density = DiffusionDensity(
+        denoiser=Mixture(6), missing="category", n_evaluations=8, random_state=0
+    )
+    with_gaps = DiffusionOutlierDetector(density, false_alarm_rate=0.1, random_state=0).fit(gaps())
+    return [(with_gaps, gaps()), *((d, TABLES[kind]()) for (kind, _), d in detectors.items())]
+
+
+def test_properties_some_cells_are_judged_as_all_are(several):
+    for detector, table in several:
+        scorer, x = detector._scorer, detector.rows(table).x[:20]
+        whole = assess(scorer, x, 1)
+        odds = error_log_odds(scorer, x)
+        np.testing.assert_allclose(odds, whole.error_log_odds, atol=2e-5)
+        cells = np.argsort(-odds, axis=1)[:, [0, 2]]
+        found = predictions(scorer, x, cells)
+        for of_some, *of_all in zip(found, *whole.expected, strict=True):
+            for (i, k), j in np.ndenumerate(cells):
+                own, all_ = of_some[i, k], of_all[j][i, 0]
+                assert own == all_ or own == pytest.approx(all_, rel=1e-4, nan_ok=True)
+        pairs = np.concatenate(list(pairwise_changes(scorer, x)))
+        some = np.concatenate(list(pairwise_changes(scorer, x, cells)))
+        at = np.arange(20)[:, None], cells
+        np.testing.assert_allclose(some[at], pairs[at], atol=2e-5)
+        some[at] = 0.0
+        assert not some.any()
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_densities_on_a_grid_are_those_at_its_points(shared, monkeypatch):
+    monkeypatch.setattr("discrete_itd.detection.distributions.CACHED", 200)
+    monkeypatch.setattr("discrete_itd.detection.distributions.CHUNK", 500)
+    generator = torch.Generator().manual_seed(0)
+    weights, means, log_sd = torch.randn(3, 4, 1, 30, generator=generator).double()
+    if shared:
+        means, log_sd = (t[:1].expand(4, -1, -1) for t in (means, log_sd))
+    weights[:, :, 3] = -90.0  # of no component that counts
+    q = GaussianPosterior(weights, means, (2 * log_sd - 4).exp())
+    grid = torch.linspace(-3, 3, 50).double()
+    naive = torch.stack([q.log_prob(z.expand(4, 1))[:, 0] for z in grid], 1)
+    torch.testing.assert_close(log_density_on(q, grid), naive, atol=1e-5, rtol=1e-5)
 
 
 # -- the kernel density ---------------------------------------------------------------------------
