@@ -14,33 +14,32 @@ import torch
 from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
 from torch import Tensor
 
-from discrete_itd.denoisers.counts import level_columns, mutual_information, pair_counts
+from discrete_itd.denoisers.counts import mutual_information, sum_levels, sum_pairs
 from discrete_itd.denoisers.marginal import MarginalDenoiser
 
 
 def chow_liu(
-    marginals: MarginalDenoiser, x: Tensor, weight: Tensor | None, pseudo_count: float
+    marginals: MarginalDenoiser, joint: Tensor, pseudo_count: float
 ) -> tuple[Tensor, Tensor]:
-    """The tree of most mutual information among weighted rows: parents (C,) and tables (C, K, K)."""
-    book = marginals.codebook
-    levels = book.levels
-    prior = marginals.log_probs.exp()
-    joint = pair_counts(book, x, weight)
-    prior = prior.double()
-    blocks = level_columns(levels)
+    """The tree of most mutual information: parents (C,) and tables (C, K, K).
+
+    ``joint`` (T, T) are the :func:`~discrete_itd.denoisers.counts.pair_counts` of rows that may have weights.
+    """
+    levels = marginals.codebook.levels
+    column, prior = levels.level_column, marginals.log_probs.exp().double()
     count = joint.diagonal()
-    own = (count + pseudo_count * prior) / (blocks @ (blocks.T @ count) + pseudo_count)
-    pairs = blocks.T @ joint @ blocks  # (C, C): rows that have both
-    wide = blocks @ pairs @ blocks.T
+    own = (count + pseudo_count * prior) / (sum_levels(count, levels)[column] + pseudo_count)
+    pairs = sum_pairs(joint, levels)  # (C, C): rows that have both
+    wide = pairs[column][:, column]
     both = (joint + pseudo_count * own[:, None] * own) / (wide + pseudo_count)
-    information = mutual_information(both, blocks)
+    information = mutual_information(both, levels)
     parent = _spanning_tree((information * (pairs + pseudo_count)).cpu().numpy())
-    up = torch.tensor(parent, dtype=torch.int64, device=x.device)
+    up = torch.tensor(parent, dtype=torch.int64, device=joint.device)
     width = levels.widest
-    index = torch.arange(levels.n_points, device=x.device)
+    index = torch.arange(levels.n_points, device=joint.device)
     place = levels.spread(index[None], levels.n_points)[0]  # (C, K)
     padded = torch.ones(
-        levels.n_points + 1, levels.n_points + 1, dtype=torch.float64, device=x.device
+        levels.n_points + 1, levels.n_points + 1, dtype=torch.float64, device=joint.device
     )
     padded[:-1, :-1] = both
     table = padded[place[up.clamp_min(0)][:, :, None], place[:, None, :]]  # joint, (C, K, K)

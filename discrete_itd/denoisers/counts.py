@@ -30,18 +30,21 @@ def pair_counts(book: Codebook, x: Tensor, weight: Tensor | None = None) -> Tens
     return counts
 
 
-def level_columns(levels: Levels) -> Tensor:
-    """Which column each level is of, as indicators: (T, C), float64. Products with it sum over columns."""
-    column = levels.level_column
-    out = torch.zeros(levels.n_points, levels.n_columns, dtype=torch.float64, device=column.device)
-    return out.scatter_(1, column[:, None], 1.0)
+def sum_levels(t: Tensor, levels: Levels) -> Tensor:
+    """Sum the rows of t (T, ...) over the levels of each column: (C, ...)."""
+    return t.new_zeros(levels.n_columns, *t.shape[1:]).index_add_(0, levels.level_column, t)
 
 
-def mutual_information(joint: Tensor, columns: Tensor) -> Tensor:
+def sum_pairs(t: Tensor, levels: Levels) -> Tensor:
+    """Sum a table for each two columns, (T, T), over the levels of both: (C, C)."""
+    return sum_levels(sum_levels(t, levels).T.contiguous(), levels).T
+
+
+def mutual_information(joint: Tensor, levels: Levels) -> Tensor:
     """Mutual information of every two columns, (C, C) in nats, from a table of probabilities for each two, (T, T).
 
-    A column's entropy is that beside the other: where one is missing may depend on the other.
+    The table is symmetric. A column's entropy is that beside the other: where one is missing may depend on the other.
     """
-    margin = joint @ columns  # of a level, beside another column
-    entropy = -columns.T @ torch.special.xlogy(margin, margin)
-    return entropy + entropy.T + columns.T @ torch.special.xlogy(joint, joint) @ columns
+    margin = sum_levels(joint, levels).T.contiguous()  # of a level, beside another column
+    entropy = -sum_levels(torch.special.xlogy(margin, margin), levels)
+    return entropy + entropy.T + sum_pairs(torch.special.xlogy(joint, joint), levels)

@@ -48,6 +48,7 @@ from discrete_itd.denoisers.base import (
     with_codebook,
 )
 from discrete_itd.denoisers.chow_liu import chow_liu
+from discrete_itd.denoisers.counts import pair_counts
 from discrete_itd.denoisers.forest import NOWHERE, Forest
 from discrete_itd.denoisers.marginal import MarginalDenoiser, check_fallback, fallback_log_prob
 from discrete_itd.denoisers.mixture import MixtureDenoiser
@@ -313,6 +314,7 @@ class TreeDenoiser(Denoiser):
         generator: torch.Generator | None = None,
         pseudo_count: float = 1.0,
         n_rounds: int = 30,
+        counts: Tensor | None = None,
     ) -> TreeDenoiser:
         """The tree of maximum likelihood, or a mixture of trees by expectation maximisation.
 
@@ -334,6 +336,8 @@ class TreeDenoiser(Denoiser):
             Number of rows of independent columns added to every tree; positive.
         n_rounds : int
             Maximum number of rounds.
+        counts : Tensor, shape (T, T), optional
+            The :func:`~discrete_itd.denoisers.counts.pair_counts` of the rows, for one tree, if they are known.
 
         Raises
         ------
@@ -350,7 +354,8 @@ class TreeDenoiser(Denoiser):
             )
         fallback = marginals if len(book.finite) < book.n_columns else None
         if n_components == 1 or not len(book.finite):
-            parent, table = chow_liu(marginals, x, None, pseudo_count)
+            counts = pair_counts(book, x) if counts is None else counts
+            parent, table = chow_liu(marginals, counts, pseudo_count)
             return cls(book, parent[None], table[None], None, fallback)
         if generator is None:
             raise ValueError("a mixture of trees needs a generator")
@@ -362,7 +367,8 @@ class TreeDenoiser(Denoiser):
         best, best_nats, stale = None, math.inf, 0
         for _ in range(max(1, n_rounds)):
             r = torch.softmax(joint, 1)  # (N, Z)
-            fits = [chow_liu(marginals, x, r[:, i], pseudo_count) for i in range(n_components)]
+            weighted = (pair_counts(book, x, r[:, i]) for i in range(n_components))
+            fits = [chow_liu(marginals, of_tree, pseudo_count) for of_tree in weighted]
             parents, tables = (torch.stack(part) for part in zip(*fits, strict=True))
             model = cls(book, parents, tables, r.sum(0) + 0.5, fallback)
             nats = held_out_nats(model, x if x_valid is None else x_valid)

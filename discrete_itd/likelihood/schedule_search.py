@@ -33,7 +33,7 @@ from discrete_itd.channel import (
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.noise import RowNoise, draw_salt
 from discrete_itd.denoisers.base import Denoiser
-from discrete_itd.denoisers.counts import level_columns, mutual_information, pair_counts
+from discrete_itd.denoisers.counts import mutual_information, pair_counts, sum_levels, sum_pairs
 from discrete_itd.likelihood.path import path_log_prob
 
 GRID = 48  # candidate SNRs of a step; half as many for a wide table
@@ -168,11 +168,11 @@ def pairwise_information(codebook: Codebook, x: Tensor) -> Tensor:
     """
     levels = codebook.levels
     joint = pair_counts(codebook, x[:ORDER_ROWS])
-    blocks = level_columns(levels)
-    size = blocks @ blocks.sum(0)  # of each level's column
+    column = levels.level_column
+    size = sum_levels(joint.new_ones(len(joint)), levels)[column]  # of each level's column
     joint += 0.5 / (size[:, None] * size)
-    joint /= blocks @ (blocks.T @ joint @ blocks) @ blocks.T  # one table a pair
-    return mutual_information(joint, blocks).clamp_min(0).fill_diagonal_(0)
+    joint /= sum_pairs(joint, levels)[column][:, column]  # one table a pair
+    return mutual_information(joint, levels).clamp_min(0).fill_diagonal_(0)
 
 
 def spread_orders(

@@ -19,6 +19,7 @@ from discrete_itd.denoisers import (
     MixtureDenoiser,
     TreeDenoiser,
 )
+from discrete_itd.denoisers.counts import pair_counts
 from discrete_itd.denoisers.decoder import DecoderPlan, fit_decoder
 from discrete_itd.denoisers.tree import MOST_LEVELS
 from discrete_itd.models.contract import FitPlan, Recipe, TrainingRows
@@ -69,8 +70,9 @@ class Trees(Recipe):
         if not len(rows.codebook.finite):
             yield rows.marginals
         elif self.n_components == 1:
+            counts = pair_counts(rows.codebook, rows.x)
             for a in PSEUDO_COUNTS:
-                yield TreeDenoiser.fit(rows.marginals, rows.x, pseudo_count=a)
+                yield TreeDenoiser.fit(rows.marginals, rows.x, pseudo_count=a, counts=counts)
         else:
             yield TreeDenoiser.fit(
                 rows.marginals,

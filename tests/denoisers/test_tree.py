@@ -35,6 +35,7 @@ from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.noise import RowNoise
 from discrete_itd.denoisers import MarginalDenoiser, TreeDenoiser, tree
 from discrete_itd.denoisers.chow_liu import chow_liu
+from discrete_itd.denoisers.counts import pair_counts
 from discrete_itd.denoisers.mixture import MixtureDenoiser
 from discrete_itd.likelihood import path_log_weights
 
@@ -382,11 +383,11 @@ def test_a_weighted_row_counts_as_often(device, dtype):
     times = torch.tensor(rng.integers(3, size=n), device=device)
     times[16384:] = 9
     marginals = MarginalDenoiser.fit(book, x)
-    repeated = chow_liu(marginals, x.repeat_interleave(times, 0), None, 1.0)
-    weighted = chow_liu(marginals, x, times.double(), 1.0)
+    repeated = chow_liu(marginals, pair_counts(book, x.repeat_interleave(times, 0)), 1.0)
+    weighted = chow_liu(marginals, pair_counts(book, x, times.double()), 1.0)
     assert torch.equal(repeated[0], weighted[0])
     torch.testing.assert_close(repeated[1], weighted[1], atol=rounding(dtype), rtol=rounding(dtype))
-    cut = chow_liu(marginals, x[:16384], times[:16384].double(), 1.0)
+    cut = chow_liu(marginals, pair_counts(book, x[:16384], times[:16384].double()), 1.0)
     assert (cut[1] - weighted[1]).abs().max() > 1e-3
 
 
