@@ -18,7 +18,7 @@ from tests.house import (
 MOST_AT_TOP, MOST_LINES, MOST_BODY = 10, 400, 60
 # A room imports only rooms of an earlier line; rooms of one line import one another only where they are one layer.
 LAYERS = [
-    {"progress", "deprecation", "validation", "datasets"},
+    {"progress", "deprecation", "threads", "validation", "datasets"},
     {"channel"},
     {"denoisers", "encoders"},
     {"likelihood", "storage"},

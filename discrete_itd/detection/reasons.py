@@ -26,6 +26,7 @@ from discrete_itd.detection.drift import as_shares
 from discrete_itd.detection.scoring import Scorer, scorer_of
 from discrete_itd.encoders.rows import Rows
 from discrete_itd.estimators import DiffusionDensity
+from discrete_itd.threads import threads_for
 from discrete_itd.validation import check_integer
 
 LEAST_NATS = 0.05  # a sentence rounds fewer to nothing
@@ -242,12 +243,13 @@ def reasons(
     rows = scorer.density.rows(X)
     shares = (scorer.nats(rows) if nats is None else nats).to_numpy()
     of_inliers = [t[t != 0] for t in as_shares(inlier_nats, rows.encoder.names).T]
-    log_odds = error_log_odds(scorer, rows.unique)
-    cells = np.argsort(-log_odds, axis=1, kind="stable")[:, :k]
-    # the column that increases the surprisal of each cell most, and by how much: (U, C)
-    largest = [(t.argmax(2), t.max(2)) for t in pairwise_changes(scorer, rows.unique, cells)]
+    with threads_for(len(rows.unique)):
+        log_odds = error_log_odds(scorer, rows.unique)
+        cells = np.argsort(-log_odds, axis=1, kind="stable")[:, :k]
+        # the column that increases the surprisal of each cell most, and by how much: (U, C)
+        largest = [(t.argmax(2), t.max(2)) for t in pairwise_changes(scorer, rows.unique, cells)]
+        predicted = predictions(scorer, rows.unique, cells)
     other, by = map(np.concatenate, zip(*largest, strict=True))
-    predicted = predictions(scorer, rows.unique, cells)
     present = np.take_along_axis(log_odds, cells, 1)[rows.inverse] > -np.inf
     row, rank = np.nonzero(present)
     u = rows.inverse[row]

@@ -22,6 +22,7 @@ from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.likelihood import in_blocks
 from discrete_itd.models.model import Model
 from discrete_itd.progress import progress_bar
+from discrete_itd.threads import threads_for
 from discrete_itd.validation import check_integer
 
 SMOOTHING_SD = 0.05  # a tenth of a column's standard deviation, in standardised units
@@ -128,7 +129,7 @@ class Scorer:
     def _other_nats(self, rows: Rows, *, by_cell: bool) -> np.ndarray:
         """Code lengths of the simpler member for encoded cells, (N, C'), or rows, (N,)."""
         x, kernel = rows.unique, self.kernel
-        with progress_bar(len(x), "compare") as bar:
+        with progress_bar(len(x), "compare") as bar, threads_for(len(x)):
             if kernel is None:
                 nats = -self.marginals.expand(len(x)).log_prob(x).double()
                 nats = nats if by_cell else nats.sum(1)

@@ -22,7 +22,7 @@ from discrete_itd.channel import CoordinateSchedule
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.denoisers import Denoiser, MarginalDenoiser, OneHotDenoiser, OneHotGroups
 from discrete_itd.likelihood import path_log_prob
-from discrete_itd.models.threads import threads_that_pay
+from discrete_itd.threads import threads_that_pay
 from discrete_itd.training import mean_and_error
 from discrete_itd.training.checkpoint import Checkpoint
 from discrete_itd.training.config import Evaluation, Report, TrainingPlan

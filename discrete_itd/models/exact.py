@@ -23,7 +23,7 @@ from discrete_itd.denoisers.counts import pair_counts
 from discrete_itd.denoisers.decoder import DecoderPlan, fit_decoder
 from discrete_itd.denoisers.tree import MOST_LEVELS
 from discrete_itd.models.contract import FitPlan, Recipe, TrainingRows
-from discrete_itd.models.threads import threads_that_pay
+from discrete_itd.threads import threads_that_pay
 from discrete_itd.validation import check_integer
 
 MOST_COMPONENTS = 1 << 14

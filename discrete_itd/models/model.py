@@ -23,6 +23,7 @@ from discrete_itd.likelihood import (
 )
 from discrete_itd.likelihood.sampling import sample
 from discrete_itd.likelihood.schedule_search import paths_within
+from discrete_itd.threads import threads_for
 
 EFFORT = 16  # with max_stderr, a row may take up to this many times n_evaluations
 BATCH_CELLS = 1 << 23  # rows times floats of a posterior, in one denoiser call
@@ -143,10 +144,11 @@ class Model:
             return log_prob
 
         parts = [x.new_zeros(0)]
-        for part in in_blocks(call, x, batch_size=self.batch_size):
-            parts.append(part)
-            if progress is not None:
-                progress(len(part))
+        with threads_for(len(x)):
+            for part in in_blocks(call, x, batch_size=self.batch_size):
+                parts.append(part)
+                if progress is not None:
+                    progress(len(part))
         log_prob = torch.cat(parts)
         return Estimate(log_prob, torch.zeros_like(log_prob))
 
@@ -156,10 +158,11 @@ class Model:
     ) -> Attribution:
         """The factors of a closed form."""
         parts = [x.new_zeros(x[:0].shape)]
-        for part in in_blocks(denoiser.log_factors, x, batch_size=self.batch_size):
-            parts.append(part.double())
-            if progress is not None:
-                progress(len(part))
+        with threads_for(len(x)):
+            for part in in_blocks(denoiser.log_factors, x, batch_size=self.batch_size):
+                parts.append(part.double())
+                if progress is not None:
+                    progress(len(part))
         log_factors = torch.cat(parts)
         return Attribution(log_factors.sum(1), x.new_zeros(len(x)), -log_factors)
 

@@ -1,4 +1,4 @@
-"""How many threads a training takes: where other programs are busy, threads that wait for each other lose to one."""
+"""How many threads torch takes: where other programs are busy, threads that wait for each other lose to one."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 
 PROBE_SECONDS = 0.05  # several time slices of the operating system
 PROBE_SIZE = 256  # rows and columns of a matrix product like those of a training step
+FEW_ROWS = 16
 LEAST_GAIN = 1.3  # of speed, for which twice the threads are taken
 
 
@@ -28,6 +29,20 @@ def threads_that_pay(device: torch.device) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(most)
+
+
+@contextmanager
+def threads_for(n_rows: int) -> Iterator[None]:
+    """Within the block, torch uses one thread if few rows are scored: a second one would mostly wait."""
+    before = torch.get_num_threads()
+    if n_rows > FEW_ROWS or before == 1:
+        yield
+        return
+    try:
+        torch.set_num_threads(1)
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def fewest_that_pay(most: int, speed: Callable[[int], float]) -> int:

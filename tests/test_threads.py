@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from discrete_itd.models import threads
+from discrete_itd import threads
 
 
 @pytest.mark.parametrize(
@@ -36,3 +36,15 @@ def test_a_probe_measures():
     before = torch.get_num_threads()
     assert threads.speed(1) > 0
     torch.set_num_threads(before)
+
+
+def test_few_rows_take_one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        for n_rows, within in ((1, 1), (threads.FEW_ROWS, 1), (threads.FEW_ROWS + 1, 2)):
+            with threads.threads_for(n_rows):
+                assert torch.get_num_threads() == within
+            assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
