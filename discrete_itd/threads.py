@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import torch
 
-PROBE_SECONDS = 0.05  # several time slices of the operating system
+PROBE_SECONDS = 0.03  # several time slices of the operating system
 PROBE_SIZE = 256  # rows and columns of a matrix product like those of a training step
 FEW_ROWS = 16
 LEAST_GAIN = 1.3  # of speed, for which twice the threads are taken

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -27,6 +28,7 @@ from discrete_itd.models.contract import (
 from discrete_itd.models.members import MemberContribution
 from discrete_itd.models.model import Model, split_evaluations
 from discrete_itd.models.splitting import copies, hold_out
+from discrete_itd.threads import threads_that_pay
 from discrete_itd.training import mean_and_error, pilot_quadrature
 from discrete_itd.training.checkpoint import Checkpoint
 from discrete_itd.training.config import Evaluation, TrainingPlan
@@ -101,7 +103,8 @@ def fit_model(
     plan = FitPlan(
         training, seed, progress, checkpoint, n_networks=max(1, denoiser.count_networks()), run=run
     )
-    fitted = fit_recipe(denoiser, rows, plan)
+    with threads_that_pay(rows.device) if denoiser.trains else nullcontext():
+        fitted = fit_recipe(denoiser, rows, plan)
     tried: list[Candidate] = []
     if isinstance(schedule, str):
         if progress is not None:

@@ -1,11 +1,12 @@
 """How cost grows: seconds to fit and to score against rows and columns, with the exponent.
 
     python -m tests.benchmarks.growth
+    python -m tests.benchmarks.growth --denoisers default causal decoder
 
-Rows of a mixture of eight products over columns of four categories. The network makes ``--steps`` steps whatever the
-size, so its seconds say what a step costs, and what its base; exact denoisers are fitted in full, trees of up to 1 200
-columns (they count all pairs of categories), Bayesian networks of up to 100. Exponents are slopes of a straight
-line through the logarithms of the three largest sizes.
+Rows of a mixture of eight products over columns of four categories. The network that is scored along paths makes
+``--steps`` steps whatever the size, so its seconds say what a step costs, and what its base; the others are fitted in
+full, trees of up to 1 200 columns (they count all pairs of categories), Bayesian networks of up to 100. Exponents are
+slopes of a straight line through the logarithms of the three largest sizes.
 """
 
 from __future__ import annotations
@@ -16,10 +17,14 @@ import time
 import numpy as np
 
 from discrete_itd import DiffusionDensity
-from discrete_itd.recipes import BayesNet, Mixture, Network, Recipe, Trees
+from discrete_itd.models.networks import QUICK_DECODER
+from discrete_itd.recipes import Auto, BayesNet, Causal, Mixture, Network, Recipe, Trees
 from tests.benchmarks.tables import machine, markdown
 
 RECIPES: dict[str, Recipe] = {
+    "default": Auto(),
+    "causal": Causal(),
+    "decoder": QUICK_DECODER,
     "network": Network(),
     "tree": Trees(),
     "mixture of 64": Mixture(64),
@@ -46,17 +51,19 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[1000, 10_000, 100_000, 1_000_000])
     parser.add_argument("--columns", type=int, nargs="+", default=[10, 100, 500, 2000])
     parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--denoisers", nargs="+", choices=list(RECIPES), default=list(RECIPES))
     options = parser.parse_args()
     print(machine(), flush=True)
-    report("rows", [(n, 20) for n in options.rows], options.steps)
-    report("columns", [(3000, c) for c in options.columns], options.steps)
+    report("rows", [(n, 20) for n in options.rows], options.steps, options.denoisers)
+    report("columns", [(3000, c) for c in options.columns], options.steps, options.denoisers)
 
 
-def report(what: str, sizes: list[tuple[int, int]], steps: int) -> None:
+def report(what: str, sizes: list[tuple[int, int]], steps: int, labels: list[str]) -> None:
     """Fit and score every size with every recipe."""
     x = [shape[0 if what == "rows" else 1] for shape in sizes]
     lines = []
-    for label, recipe in RECIPES.items():
+    for label in labels:
+        recipe = RECIPES[label]
         fits, scores = [], []
         for n, n_columns in sizes:
             if n_columns > MOST_COLUMNS.get(label, n_columns):
@@ -64,9 +71,14 @@ def report(what: str, sizes: list[tuple[int, int]], steps: int) -> None:
             table = rows(n + SCORED, n_columns)
             start = time.perf_counter()
             model = DiffusionDensity(
-                denoiser=recipe, max_steps=steps, n_evaluations=64, random_state=0, schedule="auto",
+                denoiser=recipe,
+                n_evaluations=64,
                 validation_fraction=min(0.1, 2000 / n),
-            ).fit(table[:n])  # fmt: skip
+                random_state=0,
+            )
+            if label == "network":
+                model.set_params(max_steps=steps)
+            model.fit(table[:n])
             middle = time.perf_counter()
             model.score_samples(table[n:])
             fits.append(middle - start)
