@@ -14,16 +14,27 @@ import torch
 from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
 from torch import Tensor
 
+from discrete_itd.channel.levels import Levels
 from discrete_itd.denoisers.counts import mutual_information, sum_levels, sum_pairs
 from discrete_itd.denoisers.marginal import MarginalDenoiser
 
 
 def chow_liu(
-    marginals: MarginalDenoiser, joint: Tensor, pseudo_count: float
+    marginals: MarginalDenoiser, joint: Tensor, pseudo_count: float, penalty: float = 0.0
 ) -> tuple[Tensor, Tensor]:
-    """The tree of most mutual information: parents (C,) and tables (C, K, K).
+    """The forest of most gain: parents (C,) and tables (C, K, K).
 
-    ``joint`` (T, T) are the :func:`~discrete_itd.denoisers.counts.pair_counts` of rows that may have weights.
+    Parameters
+    ----------
+    marginals : MarginalDenoiser
+    joint : Tensor of float64, shape (T, T)
+        The :func:`~discrete_itd.denoisers.counts.pair_counts` of rows that may have weights.
+    pseudo_count : float
+        Number of rows of independent columns that are added.
+    penalty : float
+        Nats by which each parameter of an edge lowers its gain, the mutual information in one row times the rows that
+        have both. 0 is Chow and Liu's tree of maximum likelihood, 1 Akaike's criterion, which leaves out edges without
+        gain: in few rows, columns of many categories seem to depend on one another whether they do or not.
     """
     levels = marginals.codebook.levels
     column, prior = levels.level_column, marginals.log_probs.exp().double()
@@ -32,9 +43,14 @@ def chow_liu(
     pairs = sum_pairs(joint, levels)  # (C, C): rows that have both
     wide = pairs[column][:, column]
     both = (joint + pseudo_count * own[:, None] * own) / (wide + pseudo_count)
-    information = mutual_information(both, levels)
-    parent = _spanning_tree((information * (pairs + pseudo_count)).cpu().numpy())
-    up = torch.tensor(parent, dtype=torch.int64, device=joint.device)
+    gain = mutual_information(both, levels) * (pairs + pseudo_count)
+    if penalty:
+        gain = gain - penalty * _parameters(joint, levels)
+    gain = gain.cpu().numpy()
+    up = np.array(_spanning_tree(gain), dtype=np.int64)
+    if penalty:
+        up[gain[np.arange(len(up)), up] <= 0] = -1
+    up = torch.from_numpy(up).to(joint.device)
     width = levels.widest
     index = torch.arange(levels.n_points, device=joint.device)
     place = levels.spread(index[None], levels.n_points)[0]  # (C, K)
@@ -48,15 +64,19 @@ def chow_liu(
     return up, table.clamp_min(1e-300)
 
 
-def _spanning_tree(information: np.ndarray) -> Sequence[int]:
-    """Parents in the tree of most information, hung up in the middle so that it is shallow; -1 for the root.
+def _parameters(joint: Tensor, levels: Levels) -> Tensor:
+    """Parameters that an edge adds, (C, C): (K - 1) (K' - 1) of the levels that occur, at most their pairs."""
+    occurs = (joint > 0).double()
+    own = sum_levels(occurs.diagonal(), levels) - 1
+    return torch.minimum(own[:, None] * own, sum_pairs(occurs, levels) - 1)
 
-    The information of a pair is that of one row, times the rows that have both: what their edge gains.
-    """
-    n = len(information)
+
+def _spanning_tree(gain: np.ndarray) -> Sequence[int]:
+    """Parents in the tree of most gain, hung up in the middle so that it is shallow; -1 for the root."""
+    n = len(gain)
     if n < 2:
         return [-1] * n
-    cost = information.max() + 1 - information
+    cost = gain.max() + 1 - gain
     np.fill_diagonal(cost, 0)
     tree = minimum_spanning_tree(cost)
     both = tree + tree.T

@@ -315,6 +315,7 @@ class TreeDenoiser(Denoiser):
         pseudo_count: float = 1.0,
         n_rounds: int = 30,
         counts: Tensor | None = None,
+        penalty: float = 0.0,
     ) -> TreeDenoiser:
         """The tree of maximum likelihood, or a mixture of trees by expectation maximisation.
 
@@ -338,6 +339,8 @@ class TreeDenoiser(Denoiser):
             Maximum number of rounds.
         counts : Tensor, shape (T, T), optional
             The :func:`~discrete_itd.denoisers.counts.pair_counts` of the rows, for one tree, if they are known.
+        penalty : float
+            Of each parameter of an edge of one tree, nats; see :func:`~discrete_itd.denoisers.chow_liu.chow_liu`.
 
         Raises
         ------
@@ -355,7 +358,7 @@ class TreeDenoiser(Denoiser):
         fallback = marginals if len(book.finite) < book.n_columns else None
         if n_components == 1 or not len(book.finite):
             counts = pair_counts(book, x) if counts is None else counts
-            parent, table = chow_liu(marginals, counts, pseudo_count)
+            parent, table = chow_liu(marginals, counts, pseudo_count, penalty)
             return cls(book, parent[None], table[None], None, fallback)
         if generator is None:
             raise ValueError("a mixture of trees needs a generator")

@@ -14,6 +14,8 @@ from discrete_itd.models.networks import MOST_ORDERS, QUICK_DECODER, Causal, Net
 from discrete_itd.validation import check_integer
 
 MOST_MEMBERS = 64
+# the networks of the best mixture, in turn: members that err differently are worth more
+VARIED = (Causal(), Causal(base="independent", dropout=0.5))
 
 
 @dataclass(frozen=True)
@@ -147,9 +149,10 @@ class Best(Recipe):
         table = CandidateTable(rows)
         for member in (*affordable_bases(rows, BayesNet()), Decoder(8192)):
             table.fit_in_time(member, plan)
-        for own in plan.of_networks(self.n_orders if plan.training.max_steps else 0):
+        plans = plan.of_networks(self.n_orders if plan.training.max_steps else 0)
+        for i, own in enumerate(plans):
             if plan.time_left and not plan.run.interrupted:
-                table.fit(Causal(), own)
+                table.fit(VARIED[i % len(VARIED)], own)
         return table.settle(plan, table.add(table.mixture()))
 
     def count_networks(self) -> int:

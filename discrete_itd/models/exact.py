@@ -28,6 +28,7 @@ from discrete_itd.validation import check_integer
 
 MOST_COMPONENTS = 1 << 14
 PSEUDO_COUNTS = (0.3, 1.0, 3.0, 10.0)  # of a tree, among which held-out rows choose
+PENALTY = 2.0  # nats for each parameter of a tree's edges: more than Akaike's 1, less than the BIC's
 FEWEST_CLASSES, CLASS_FACTOR, MOST_CLASSES = 16, 4, 1024  # of a mixture of products, likewise
 # base="auto" fits a tree with at most so many levels and numbers in its tables, and a Bayesian network with at most so
 # many columns and so much work per call, in which it sums its columns out
@@ -53,6 +54,8 @@ class Independent(Recipe):
 class Trees(Recipe):
     """A Chow-Liu tree, or a mixture of trees, over the columns that are not high-cardinality or continuous; exact.
 
+    A single tree lacks edges that do not pay for their parameters.
+
     Parameters
     ----------
     n_components : int
@@ -72,7 +75,9 @@ class Trees(Recipe):
         elif self.n_components == 1:
             counts = pair_counts(rows.codebook, rows.x)
             for a in PSEUDO_COUNTS:
-                yield TreeDenoiser.fit(rows.marginals, rows.x, pseudo_count=a, counts=counts)
+                yield TreeDenoiser.fit(
+                    rows.marginals, rows.x, pseudo_count=a, counts=counts, penalty=PENALTY
+                )
         else:
             yield TreeDenoiser.fit(
                 rows.marginals,

@@ -336,6 +336,23 @@ def test_chow_liu_finds_the_tree_of_the_rows(device, seed):
     assert 0 <= (p.exp() * (p - log_q)).sum() < 0.01
 
 
+def test_a_penalty_leaves_out_edges_that_do_not_pay(device):
+    """Columns of many categories seem to depend on one another in few rows; a table of few that do is kept."""
+    rng = np.random.default_rng(0)
+    few = rng.integers(2, size=300)
+    near = np.where(rng.random(300) < 0.8, few, 1 - few)
+    x = np.stack([few, rng.integers(40, size=300), rng.integers(40, size=300), near], 1)
+    book = Codebook([simplex(2), simplex(40), simplex(40), simplex(2)]).to(device)
+    x = torch.tensor(x, device=device).double()
+    assert (1, 2) in edges_of(fit(book, x, pseudo_count=1.0).parents[0])
+    forest = fit(book, x, pseudo_count=1.0, penalty=2.0)
+    assert edges_of(forest.parents[0]) == {(0, 3)}
+    # one category that decides another is few parameters, as many as pairs that occur
+    codes = torch.tensor(rng.integers(40, size=300), device=device).double()
+    x = torch.stack([x[:, 0], codes, codes, x[:, 3]], 1)
+    assert (1, 2) in edges_of(fit(book, x, penalty=2.0).parents[0])
+
+
 def test_pairs_are_counted_where_both_are_there(device, dtype):
     """Probabilities given the parent are those of the rows that have both cells."""
     book = Codebook([simplex(3), simplex(2), simplex(4)]).to(device)
