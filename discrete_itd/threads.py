@@ -1,4 +1,8 @@
-"""How many threads torch takes: where other programs are busy, threads that wait for each other lose to one."""
+"""How many threads torch takes: where other programs are busy, threads that wait for each other lose to one.
+
+The number belongs to the calling Python thread. Torch gives a thread that uses it for the first time the number that
+was set last, so one that starts within a block below keeps the smaller number.
+"""
 
 from __future__ import annotations
 

@@ -3,8 +3,13 @@
 import pytest
 import torch
 
+from discrete_itd.models import choosing, networks
+from discrete_itd.recipes import Decoder
+
 # the tensors here are tiny: a second thread would only be waited for, long where cores are busy
 torch.set_num_threads(1)
+# so are the tables: the decoder mixture among the candidates of a fit is smaller than a user's
+networks.QUICK_DECODER = choosing.QUICK_DECODER = Decoder(256, n_points=256, max_steps=60)
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 

@@ -18,6 +18,8 @@ from discrete_itd.channel.levels import Levels
 from discrete_itd.denoisers.counts import mutual_information, sum_levels, sum_pairs
 from discrete_itd.denoisers.marginal import MarginalDenoiser
 
+LEAST_GAIN = 1e-9  # of an edge, nats; less is rounding
+
 
 def chow_liu(
     marginals: MarginalDenoiser, joint: Tensor, pseudo_count: float, penalty: float = 0.0
@@ -49,7 +51,7 @@ def chow_liu(
     gain = gain.cpu().numpy()
     up = np.array(_spanning_tree(gain), dtype=np.int64)
     if penalty:
-        up[gain[np.arange(len(up)), up] <= 0] = -1
+        up[gain[np.arange(len(up)), up] <= LEAST_GAIN] = -1
     up = torch.from_numpy(up).to(joint.device)
     width = levels.widest
     index = torch.arange(levels.n_points, device=joint.device)
@@ -68,7 +70,8 @@ def _parameters(joint: Tensor, levels: Levels) -> Tensor:
     """Parameters that an edge adds, (C, C): (K - 1) (K' - 1) of the levels that occur, at most their pairs."""
     occurs = (joint > 0).double()
     own = sum_levels(occurs.diagonal(), levels) - 1
-    return torch.minimum(own[:, None] * own, sum_pairs(occurs, levels) - 1)
+    most = torch.minimum(own[:, None] * own, sum_pairs(occurs, levels) - 1)
+    return most.clamp_min(0)  # of columns that are never there together, too
 
 
 def _spanning_tree(gain: np.ndarray) -> Sequence[int]:

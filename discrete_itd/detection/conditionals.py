@@ -231,10 +231,10 @@ class Conditionals:
         own = self._categorical.pick(lambda t: t[inverse])
         finite = own.log_prob(cells[:, book.finite].long()).double()
         out.index_copy_(1, book.finite, finite)
-        for v in book.vocabularies:
-            out[:, v.column] = self.levels(v.column).gather(1, cells[:, [v.column]].long())[:, 0]
-        for j in book.reals.tolist():
+        for j in [v.column for v in book.vocabularies] + book.reals.tolist():
             there = torch.nonzero(~x[:, j].isnan()).flatten()
-            if len(there):
-                out[there, j] = self.rows(there).cell(j).log_prob(cells[there, j])
+            if not len(there):
+                continue
+            asked = self if len(there) == len(x) else self.rows(there)
+            out[there, j] = asked.cell(j).log_prob(cells[there, j])
         return out.masked_fill(x.isnan(), 0.0)

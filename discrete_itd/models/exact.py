@@ -28,7 +28,7 @@ from discrete_itd.validation import check_integer
 
 MOST_COMPONENTS = 1 << 14
 PSEUDO_COUNTS = (0.3, 1.0, 3.0, 10.0)  # of a tree, among which held-out rows choose
-PENALTY = 2.0  # nats for each parameter of a tree's edges: more than Akaike's 1, less than the BIC's
+PENALTY = 2.0  # nats for each parameter of a tree's edges: twice Akaike's
 FEWEST_CLASSES, CLASS_FACTOR, MOST_CLASSES = 16, 4, 1024  # of a mixture of products, likewise
 # base="auto" fits a tree with at most so many levels and numbers in its tables, and a Bayesian network with at most so
 # many columns and so much work per call, in which it sums its columns out

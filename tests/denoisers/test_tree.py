@@ -347,6 +347,11 @@ def test_a_penalty_leaves_out_edges_that_do_not_pay(device):
     assert (1, 2) in edges_of(fit(book, x, pseudo_count=1.0).parents[0])
     forest = fit(book, x, pseudo_count=1.0, penalty=2.0)
     assert edges_of(forest.parents[0]) == {(0, 3)}
+    # nor do columns that have no row in common get an edge, or one that is never there
+    gaps = x[:, [0, 3, 0, 3, 0]].clone()
+    gaps[:150, 2:], gaps[150:, :2], gaps[:, 4] = math.nan, math.nan, math.nan
+    forest = fit(Codebook([simplex(2)] * 5).to(device), gaps, penalty=2.0)
+    assert edges_of(forest.parents[0]) == {(0, 1), (2, 3)}
     # one category that decides another is few parameters, as many as pairs that occur
     codes = torch.tensor(rng.integers(40, size=300), device=device).double()
     x = torch.stack([x[:, 0], codes, codes, x[:, 3]], 1)
