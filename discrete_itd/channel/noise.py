@@ -40,6 +40,12 @@ def cell_bits(x: Tensor) -> Tensor:
     return (x + 0.0).contiguous().view(torch.int64).masked_fill(x.isnan(), _MISSING)
 
 
+def row_hashes(x: Tensor, salt: int = 0) -> Tensor:
+    """A 64-bit number of the content of each row of x (B, C): int64, (B,), equal for equal rows."""
+    place = _mix(torch.arange(1, x.shape[1] + 1, device=x.device) * _GOLDEN + _wrap(salt))
+    return _mix(_mix(_mix(cell_bits(x)) * _GOLDEN + place).sum(1))
+
+
 class RowNoise:
     """Random numbers that depend on a row's content alone, never on its place in a batch.
 
@@ -62,8 +68,7 @@ class RowNoise:
 
     def __init__(self, x: Tensor, path: Tensor, salt: int) -> None:
         self.path = path
-        place = _mix(torch.arange(1, x.shape[1] + 1, device=x.device) * _GOLDEN + _wrap(salt))
-        self._content = _mix(_mix(_mix(cell_bits(x)) * _GOLDEN + place).sum(1))
+        self._content = row_hashes(x, salt)
         self._key = _mix(self._content + (path + 1) * _GOLDEN)
 
     def _bits(self, stream: int, n: int) -> Tensor:

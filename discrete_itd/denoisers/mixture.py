@@ -48,7 +48,7 @@ from discrete_itd.denoisers.counts import indicators
 from discrete_itd.denoisers.marginal import MarginalDenoiser, fallback_log_prob
 from discrete_itd.denoisers.mixture_fit import check_fit, expectation_maximisation
 
-CELLS = 1 << 22  # rows times classes times columns of one batch
+CELLS = 1 << 20  # rows times classes times columns of one batch: more do not fit in a cache
 PRODUCT_CELLS = 1 << 20  # rows times classes, or levels, of one batch: more do not fit in a cache
 
 
@@ -266,9 +266,11 @@ class MixtureDenoiser(Denoiser):
         level = book.levels.index_of(cells[book.finite].T.long())
         out[book.finite] = self.log_probs.T[level.T]
         if self.has_reals:
-            mean, var = (t.double().T[:, None] for t in (self.means, self.var))  # (R, 1, Z)
-            z = (cells[book.reals][:, :, None] - mean).square() / var
-            out[book.reals] = (-0.5 * (z + (2 * math.pi * var).log())).to(out)
+            mean, sd = self.means.T[:, None], self.var.T[:, None].sqrt()  # (R, 1, Z)
+            z = (cells[book.reals].to(mean)[:, :, None] - mean).mul_(1 / sd)
+            out[book.reals] = (
+                z.square_().mul_(-0.5).sub_((math.sqrt(2 * math.pi) * sd).log()).to(out)
+            )
         return out.masked_fill(missing, 0.0)
 
     def log_factors(self, x: Tensor) -> Tensor:

@@ -22,11 +22,13 @@ import torch
 from torch import Tensor
 
 from discrete_itd.channel import Schedule, State, column_ranks, distinct_paths
-from discrete_itd.channel.noise import RowNoise, draw_salt
+from discrete_itd.channel.noise import RowNoise, draw_salt, row_hashes
 from discrete_itd.denoisers.base import BLOCK, Denoiser, filled
 from discrete_itd.likelihood.standard_error import Attribution, Estimate, attribute, combine
 
 MAX_ELEMENTS = 1 << 26  # of a tensor of log-weights by row, path and column
+MOST_SHARED = 0.7  # distinct states among rows, beyond which telling them apart does not pay
+LARGER_CHUNK = 4  # times as many rows for fixed orders: more of them share a state
 DECISION = 0x5EED  # separates the noise that decides on more paths from the noise that estimates
 
 
@@ -98,6 +100,8 @@ def path_log_weights(
         denoiser(state.y[:1], state.snr[:1]).expand(len(x)) if given is None else denoiser(*state)
     )
     log_w = torch.zeros(x.shape, dtype=torch.float64, device=x.device)
+    # without noise, a state is its known cells, and rows that take one order begin with few different ones
+    shared = schedule.orders is not None and not schedule.noisy
     for step in range(1, n_steps + 1):
         target = torch.where(known, math.inf, schedule.snr(step, rank, n_free).to(points))
         target = target.masked_fill(missing, 0.0)
@@ -112,8 +116,23 @@ def path_log_weights(
             return log_w  # log q_S(x) = 0: every cell is known
         state = state.add(book, new)
         known = torch.isinf(state.snr)
-        posterior = denoiser(*state)
+        if shared:
+            first, among = equal_rows(x.masked_fill(~known, math.nan))
+            shared = len(first) <= MOST_SHARED * len(x)  # no fewer later: every step tells more
+        if shared:
+            y, snr = (filled(t[first], min(BLOCK, len(x))) for t in state)
+            posterior = denoiser(y, snr).rows(among)
+        else:
+            posterior = denoiser(*state)
     return log_w + posterior.log_prob(x.masked_fill(known, math.nan))
+
+
+def equal_rows(x: Tensor) -> tuple[Tensor, Tensor]:
+    """The first place of each of U distinct rows of x (B, C), by hashes of 64 bits, (U,), and each row's one, (B,)."""
+    distinct, among = torch.unique(row_hashes(x), return_inverse=True)
+    places = torch.arange(len(x), device=x.device)
+    first = places.new_full((len(distinct),), len(x))
+    return first.scatter_reduce_(0, among, places, "amin"), among
 
 
 @torch.no_grad()
@@ -222,6 +241,8 @@ def _adaptive_weights(
     if distinct is not None:  # more would be the same ones again
         n_paths, most = min(n_paths, distinct), min(most, distinct)
     chunk = max(1, batch_size // n_paths)
+    if schedule.orders is not None:
+        chunk = min(LARGER_CHUNK * chunk, batch_size)
     if by_column:
         chunk = max(1, min(chunk, MAX_ELEMENTS // (most * x.shape[1])))
 
@@ -234,8 +255,14 @@ def _adaptive_weights(
 
         which = torch.tensor(paths, device=x.device).repeat(len(rows))
         each = rows.repeat_interleave(len(paths), 0)
-        out = torch.cat(list(in_blocks(call, each, which, batch_size=batch_size)))
-        return out.unflatten(0, (len(rows), len(paths)))
+        if schedule.orders is None:
+            out = torch.cat(list(in_blocks(call, each, which, batch_size=batch_size)))
+            return out.unflatten(0, (len(rows), len(paths)))
+        # paths of one order side by side
+        n = len(schedule.orders)
+        place = ((which + RowNoise(each, which, salt).offset(n)) % n).argsort(stable=True)
+        out = torch.cat(list(in_blocks(call, each[place], which[place], batch_size=batch_size)))
+        return out[place.argsort()].unflatten(0, (len(rows), len(paths)))
 
     def extended(log_w: Tensor, rows: Tensor, needy: Tensor, salt: int, by_column: bool) -> Tensor:
         """Twice as many paths of the needy rows, NaN for the others."""

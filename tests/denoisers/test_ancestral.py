@@ -37,7 +37,11 @@ from discrete_itd.denoisers import (
     OneHotDenoiser,
     TreeDenoiser,
 )
-from discrete_itd.denoisers.ancestral import cumulative
+from discrete_itd.denoisers.ancestral import (
+    cumulative,
+    shares_of_classes,
+    slow_shares_of_classes,
+)
 from discrete_itd.denoisers.structure_search import parents_first
 from discrete_itd.likelihood.sampling import sample
 
@@ -372,3 +376,23 @@ def test_a_mixture_draws_its_density(device):
         assert stats.ks_2samp(got[:, j].cpu(), truth[:, j].cpu()).pvalue > 1e-3
     scores = [oracle.log_prob(rows).double().cpu() for rows in (got, truth)]
     assert stats.ks_2samp(*scores).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("spread", [1.0, 30.0, 3000.0])
+def test_shares_of_classes_are_those_by_logarithms(device, dtype, spread):
+    """Of probable rows and of rows that no class finds probable, whose shares leave the range of numbers."""
+    generator = seeded_generator(0, device)
+    own = -spread * torch.rand(5, 40, 7, generator=generator, device=device)
+    log_weights = torch.log_softmax(torch.randn(7, generator=generator, device=device), 0)
+    own[:, 0] = 0.0
+    own[0, 0, 1:], own[1, 0, :-1] = -1000.0, -1000.0  # each column leaves one class
+    orders = [torch.arange(5, device=device), torch.arange(5, device=device).flip(0)]
+    fast = shares_of_classes(log_weights, own, orders)
+    slow = slow_shares_of_classes(log_weights, own, orders)
+    torch.testing.assert_close(fast, slow, atol=rounding(dtype, 3), rtol=1e-5)
+    total = torch.logsumexp(log_weights + own.sum(0), 1)
+    torch.testing.assert_close(fast.sum(0), total, atol=rounding(dtype, 30), rtol=1e-5)
+    one = shares_of_classes(log_weights, own, orders[:1])
+    torch.testing.assert_close(
+        one, slow_shares_of_classes(log_weights, own, orders[:1]), atol=rounding(dtype), rtol=1e-5
+    )
