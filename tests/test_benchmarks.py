@@ -22,7 +22,6 @@ RUNS = {
 }
 
 
-QUICK = ("explanations",)  # seconds
 SCRIPTS = sorted(path.stem for path in Path(__file__).parent.joinpath("benchmarks").glob("*.py"))
 
 
@@ -31,9 +30,8 @@ def test_a_benchmark_can_be_imported(name):
     assert importlib.import_module(f"tests.benchmarks.{name}").__doc__
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in RUNS]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RUNS)
 def test_a_benchmark_runs(name, monkeypatch, tmp_path, capsys):
     module = importlib.import_module(f"tests.benchmarks.{name}")
     monkeypatch.setattr("tests.benchmarks.tables.CACHE", tmp_path)

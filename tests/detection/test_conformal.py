@@ -61,6 +61,7 @@ def test_rounding_errors_only_enlarge_p_values(two_sided):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", ["halving", "few", "many", "none"])
 @pytest.mark.parametrize("n", [60, pytest.param(400, marks=pytest.mark.slow)])
 def test_rates_and_intervals_hold_under_ties(shape, n):

@@ -491,6 +491,7 @@ def test_a_seed_makes_the_fit():
     assert np.array_equal(*scores)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("table", [categories, mixed])
 def test_more_evaluations_change_the_scores_of_rows_already_scored(table):
     """A score is never that of the density as it was: Rows remember none, nor does smoothing."""

@@ -404,6 +404,7 @@ def test_scores_ignore_batch_order_and_neighbours(device, dtype, name, schedule)
             torch.testing.assert_close(a, b[index], **close)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WIDER)
 def test_integrals_ignore_batch_order_and_neighbours(device, dtype, name):
     book = make_book(name, device)

@@ -259,6 +259,7 @@ def test_information_of_a_class():
         ImageDensity.from_callable(trained(1), X, **OPTIONS).information(X, kind)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("dtype")
 def test_density_of_continuous_pixels():
     """The integral against two baselines and the path agree on a density."""

@@ -209,6 +209,7 @@ def test_the_mixture_oracle_draws_its_density(device, name, plan):
     assert gain.mean() > 3 * gain.std() / math.sqrt(n)  # not the columns on their own
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", ["coordinate", "isotropic"])
 @pytest.mark.parametrize("kind", ["network", "stranger"])
 def test_samples_of_words_follow_the_scored_mass(device, kind, schedule):

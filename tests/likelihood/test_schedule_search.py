@@ -149,6 +149,7 @@ def test_placed_steps_are_not_worse_than_even_ones(device, n_steps):
         assert nats[0] < nats[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("missing", [0.0, 0.4])
 def test_placed_steps_of_a_mixed_table_are_not_worse_than_even_ones(device, missing):
     book = make_book("reals and levels", device)

@@ -158,6 +158,7 @@ def test_high_cardinality_columns_are_for_all_but_ensembles(tmp_path, monkeypatc
             fit(rows, ["tree"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["bayes net", "ensemble"])
 def test_a_detector_takes_every_density(tmp_path, name):
     """With continuous columns in the table: smoothed, combined with a kernel, explained, saved."""
