@@ -6,6 +6,7 @@ a number of column j's own table, so that a row's factors are C look-ups and a d
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from discrete_itd.denoisers.marginal import MarginalDenoiser
 
 
-LOST = 1e-3  # nats by which the log-probabilities of a row in two orders differ by rounding at most
+MARGIN = 20.0  # nats by which a class that is left out stays behind the others
 
 
 def ranks(order: Tensor) -> Tensor:
@@ -136,22 +137,22 @@ def shares_of_classes(log_weights: Tensor, own: Tensor, orders: Sequence[Tensor]
     """
     peak = own.amax(2)  # (C, B)
     probs = (own - peak[:, :, None]).exp_()
-    out, totals = torch.zeros_like(peak), []
+    out, least = torch.zeros_like(peak), own.new_zeros(own.shape[1])
     for order in orders:
-        shares, total = log_weights.exp(), own.new_zeros(own.shape[1])
+        shares, total = log_weights.exp(), torch.zeros_like(least)
         for j in order.tolist():
             shares = shares * probs[j]
             step = shares.sum(1)
             shares /= step[:, None]  # small numbers keep their digits
-            out[j] += step.log() / len(orders)
-            total += step.log()
-        totals.append(total)
+            step = step.log()
+            out[j] += step / len(orders)
+            total += step
+        least = torch.minimum(least, total)
     out += peak
-    # a share that was too small for a number and would have counted again later is lacking in one order only
-    spread = torch.stack(totals).amax(0) - torch.stack(totals).amin(0)
-    lost = torch.nonzero(~(spread <= LOST) | (len(orders) < 2)).flatten()
-    if len(lost):
-        out[:, lost] = slow_shares_of_classes(log_weights, own[:, lost], orders)
+    # a class whose share was too small for a number gains at most minus the total in the columns that follow
+    far = torch.nonzero(~(least > math.log(torch.finfo(own.dtype).tiny) + MARGIN)).flatten()
+    if len(far):
+        out[:, far] = slow_shares_of_classes(log_weights, own[:, far], orders)
     return out
 
 

@@ -193,15 +193,12 @@ def predictions(scorer: Scorer, x: Tensor, cells: np.ndarray) -> Expected:
 
     ``cells`` holds positions of columns; what is returned of a column has its own type.
     """
-    nothing = [np.full(cells.shape, None, dtype=object) for _ in range(3)]
-    out = Expected(nothing[0], np.full(cells.shape, math.nan), *nothing[1:])
     n = max(1, most_rows(scorer) // max(1, cells.shape[1]))
-    for first in range(0, len(x), n):
-        part = slice(first, first + n)
-        found = _predict_batch(scorer, x[part], cells[part])
-        for whole, own in zip(out, found, strict=True):
-            whole[part] = own
-    return out
+    parts = [
+        _predict_batch(scorer, x[first : first + n], cells[first : first + n])
+        for first in range(0, len(x), n)
+    ]
+    return Expected(*map(np.concatenate, zip(*parts, strict=True)))
 
 
 def _predict_batch(scorer: Scorer, rows: Tensor, cells: np.ndarray) -> Expected:

@@ -46,9 +46,7 @@ from discrete_itd.detection.scoring import Scorer
 from discrete_itd.encoders.frames import unique_rows
 
 MOST_POINTS = 4096  # of a grid
-POINTS_PER_SD = (
-    1.5  # of the narrowest Gaussian: sums over evenly spaced points converge exponentially fast
-)
+POINTS_PER_SD = 1.5  # of the narrowest Gaussian; sums over even steps converge exponentially fast
 TAIL = 1e-9  # of a column's marginal distribution beyond each end of its grid
 MARGIN = 0.5  # beyond that, in standardised units (a column's standard deviation is 1/2)
 BATCH_WORK = 1 << 24  # rows times floats computed for each, in one call

@@ -284,9 +284,8 @@ def log_mixture(
     A component that no double can tell from none, in no mixture, is left out, and densities are added up in single
     precision, relative to the largest at each point: for sums over all points, not for the density at one far away.
     """
-    near = torch.nonzero(
-        (weights > NO_WEIGHT).any(0)
-    ).flatten()  # given some cells, often only a few
+    # given some cells, often only a few
+    near = torch.nonzero((weights > NO_WEIGHT).any(0)).flatten()
     weights, found = weights[:, near].float(), []
     for points in z.split(max(1, CACHED // max(1, len(near)))):
         log_p = log_density(points, near)
