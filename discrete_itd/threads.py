@@ -22,7 +22,7 @@ LEAST_GAIN = 1.3  # of speed, for which twice the threads are taken
 def threads_that_pay(device: torch.device) -> Iterator[None]:
     """Within the block, torch uses as many threads as pay now, at most as many as before.
 
-    No result depends on their number but through the time that ``max_time`` allows. Where nothing else runs, all stay.
+    No result depends on their number but through the time that ``max_time`` allows.
     """
     most = torch.get_num_threads()
     if most == 1 or device.type != "cpu":
