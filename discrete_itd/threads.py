@@ -6,6 +6,7 @@ was set last, so one that starts within a block below keeps the smaller number.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from contextlib import contextmanager
 import torch
 
 PROBE_SECONDS = 0.03  # several time slices of the operating system
+VALID_SECONDS = 5.0  # of a probe: a fit of a small table trains several models in less
 PROBE_SIZE = 256  # rows and columns of a matrix product like those of a training step
 FEW_ROWS = 16
 LEAST_GAIN = 1.3  # of speed, for which twice the threads are taken
@@ -29,10 +31,24 @@ def threads_that_pay(device: torch.device) -> Iterator[None]:
         yield
         return
     try:
-        torch.set_num_threads(fewest_that_pay(most, speed))
+        torch.set_num_threads(_probed(most))
         yield
     finally:
         torch.set_num_threads(most)
+
+
+_probes: dict[
+    int, tuple[float, int]
+] = {}  # by the most threads: when it was found, and how many pay
+
+
+def _probed(most: int) -> int:
+    """The number of threads that pay, measured unless it was just now."""
+    when, n = _probes.get(most, (-math.inf, most))
+    if time.monotonic() - when > VALID_SECONDS:
+        n = fewest_that_pay(most, speed)
+        _probes[most] = time.monotonic(), n
+    return n
 
 
 @contextmanager

@@ -21,13 +21,17 @@ def test_threads_are_halved_while_it_does_not_slow_down(speeds, chosen):
 
 
 def test_the_number_of_threads_is_restored(monkeypatch):
-    before = torch.get_num_threads()
-    monkeypatch.setattr(threads, "speed", {2: 1.0, 1: 2.0}.__getitem__)
+    before, speeds, probed = torch.get_num_threads(), {2: 1.0, 1: 2.0}, []
+    monkeypatch.setattr(threads, "_probes", {})
+    monkeypatch.setattr(threads, "speed", lambda n: probed.append(n) or speeds[n])
     torch.set_num_threads(2)
     try:
-        with threads.threads_that_pay(torch.device("cpu")):
-            assert torch.get_num_threads() == 1
-        assert torch.get_num_threads() == 2
+        for now, n_probed in ((0.0, 2), (1.0, 2), (60.0, 4)):  # valid for some seconds
+            monkeypatch.setattr(threads.time, "monotonic", lambda now=now: now)
+            with threads.threads_that_pay(torch.device("cpu")):
+                assert torch.get_num_threads() == 1
+            assert torch.get_num_threads() == 2
+            assert len(probed) == n_probed
     finally:
         torch.set_num_threads(before)
 

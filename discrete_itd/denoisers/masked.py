@@ -13,6 +13,7 @@ arXiv:1502.03509.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +28,11 @@ class MaskedLinear(nn.Module):
     ----------
     heard, hearing : Tensor of int64, shapes (n_in,) and (n_out,)
         An output hears the inputs of which ``heard`` is at most its ``hearing``.
+
+    Notes
+    -----
+    The other weights are zero and stay so: their gradients in training are, and whatever else has set them is undone by
+    ``eval()`` and where a state is loaded. So only training pays for the mask.
     """
 
     mask: Tensor
@@ -36,16 +42,29 @@ class MaskedLinear(nn.Module):
         mask = heard <= hearing[:, None]
         self.register_buffer("mask", mask, persistent=False)
         bound = mask.sum(1, keepdim=True).clamp_min(1).float().rsqrt()
-        self.weight = nn.Parameter((2 * torch.rand(mask.shape, device=mask.device) - 1) * bound)
+        start = (2 * torch.rand(mask.shape, device=mask.device) - 1) * bound
+        self.weight = nn.Parameter(start * mask)
         self.bias = nn.Parameter(torch.zeros(len(hearing), device=mask.device))
+        self.register_load_state_dict_post_hook(_mask)
+
+    def train(self, mode: bool = True) -> Self:
+        if not mode:
+            _mask(self)
+        return super().train(mode)
 
     def forward(self, x: Tensor) -> Tensor:
-        return row_product(x, (self.weight * self.mask).T) + self.bias
+        weight = self.weight * self.mask if self.training else self.weight
+        return row_product(x, weight.T) + self.bias
 
     def part(self, x: Tensor, rows: slice | Tensor) -> Tensor:
         """Some of the outputs, from the first ``x.shape[1]`` inputs: the others must not be heard by them."""
-        n = x.shape[1]
-        return row_product(x, (self.weight[rows, :n] * self.mask[rows, :n]).T) + self.bias[rows]
+        return row_product(x, self.weight[rows, : x.shape[1]].T) + self.bias[rows]
+
+
+def _mask(module: nn.Module, loaded: object = None) -> None:  # noqa: ARG001
+    """Set the weights of a masked map to zero where nothing is heard."""
+    assert isinstance(module, MaskedLinear)
+    module.weight.detach().mul_(module.mask)
 
 
 class MaskedMLP(nn.Module):

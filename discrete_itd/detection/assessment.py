@@ -140,18 +140,65 @@ def _log_odds(log_p: Tensor, log_wrong: Tensor, missing: Tensor, is_density: boo
     return odds if log_wrong.shape[1] > 1 else odds.masked_fill(missing, -math.inf)
 
 
+class Doubtful(NamedTuple):
+    """The cells of encoded rows that are most likely to be wrong.
+
+    Attributes
+    ----------
+    log_odds : ndarray of float64, shape (N, C)
+        Of an error, of all cells: see :func:`assess`.
+    cells : ndarray of int64, shape (N, k)
+        Columns of the cells of each row with the largest log-odds, the most doubtful first.
+    expected : Expected
+        The most probable value of each of these cells given the others, with its probability: arrays of shape (N, k);
+        what is returned of a column has its own type.
+    """
+
+    log_odds: np.ndarray
+    cells: np.ndarray
+    expected: Expected
+
+
 @torch.no_grad()
-def error_log_odds(scorer: Scorer, x: Tensor) -> np.ndarray:
-    """The log-odds alone of :func:`assess`, faster: float64, (N, C)."""
-    return np.concatenate([_error_log_odds(scorer, rows) for rows in _batches(scorer, x, "cells")])
+def most_doubtful(scorer: Scorer, x: Tensor, k: int) -> Doubtful:
+    """The k most doubtful cells of each row of x (N, C'), faster than :func:`assess`, which predicts all of them."""
+    n = max(1, most_rows(scorer) // scorer.density.encoder_.n_columns)
+    parts = []
+    with progress_bar(len(x), "cells") as bar:
+        for rows in x.split(n):
+            parts.append(_doubtful_batch(scorer, rows, k))
+            bar.update(len(rows))
+    log_odds, cells, expected = zip(*parts, strict=True)
+    whole = Expected(*map(np.concatenate, zip(*expected, strict=True)))
+    return Doubtful(np.concatenate(log_odds), np.concatenate(cells), whole)
 
 
-def _error_log_odds(scorer: Scorer, rows: Tensor) -> np.ndarray:
+def _doubtful_batch(scorer: Scorer, rows: Tensor, k: int) -> Doubtful:
+    """Of a batch of B rows: what predicts a cell is asked once, for its log-odds and for its prediction."""
+    places = _places(scorer)
+    whole = Conditionals(scorer, torch.cat([_without(rows, own) for own in places]))
+    log_odds = _error_log_odds(scorer, rows, whole)
+    cells = np.argsort(-log_odds, axis=1, kind="stable")[:, :k]
+    nothing = [np.full(cells.shape, None, dtype=object) for _ in range(3)]
+    out = Expected(nothing[0], np.full(cells.shape, math.nan), *nothing[1:])
+    for j in np.unique(cells):
+        i, rank = np.nonzero(cells == j)
+        at, present = torch.from_numpy(i).to(rows.device), None
+        if len(places[j]) > 1:
+            (levels,) = _indicator_levels(scorer, rows[at], [places[j][1]])
+            present = levels[:, int(PRESENT)]
+        found = with_missing(whole.rows(j * len(rows) + at).cell(j).expected(1), present, 1)
+        for all_cells, own in zip(out, found, strict=True):
+            all_cells[i, rank] = own[:, 0]
+    return Doubtful(log_odds, cells, out)
+
+
+def _error_log_odds(scorer: Scorer, rows: Tensor, whole: Conditionals) -> np.ndarray:
+    """Log-odds of an error, (B, C), of rows whose cells are predicted by ``whole``: (C B) questions, by column."""
     places, reals = _places(scorer), set(scorer.conditional.codebook.reals.tolist())
     log_wrong = _marginal_and_error(scorer, rows)[1]
     values = [own[0] for own in places]
-    questions = [_without(rows, own) for own in places]
-    found = _log_prob_of_each(scorer, questions, [_only(rows, [j]) for j in values])
+    found = whole.log_prob(torch.cat([_only(rows, [j]) for j in values])).split(len(rows))
     log_p = torch.stack([t[:, j] for t, j in zip(found, values, strict=True)], 1)
     indicators = [own[1] for own in places if len(own) > 1]
     for place, levels in zip(indicators, _indicator_levels(scorer, rows, indicators), strict=True):
@@ -184,39 +231,6 @@ def _only(x: Tensor, columns: list[int]) -> Tensor:
     """The rows with no cells but those of some columns."""
     out = torch.full_like(x, math.nan)
     out[:, columns] = x[:, columns]
-    return out
-
-
-@torch.no_grad()
-def predictions(scorer: Scorer, x: Tensor, cells: np.ndarray) -> Expected:
-    """The most probable values of some cells of rows x (N, C') given the others: arrays (N, k) like ``cells``.
-
-    ``cells`` holds positions of columns; what is returned of a column has its own type.
-    """
-    n = max(1, most_rows(scorer) // max(1, cells.shape[1]))
-    parts = [
-        _predict_batch(scorer, x[first : first + n], cells[first : first + n])
-        for first in range(0, len(x), n)
-    ]
-    return Expected(*map(np.concatenate, zip(*parts, strict=True)))
-
-
-def _predict_batch(scorer: Scorer, rows: Tensor, cells: np.ndarray) -> Expected:
-    nothing = [np.full(cells.shape, None, dtype=object) for _ in range(3)]
-    out = Expected(nothing[0], np.full(cells.shape, math.nan), *nothing[1:])
-    places = _places(scorer)
-    asked = [(j, *np.nonzero(cells == j)) for j in np.unique(cells)]
-    known = [_without(rows[torch.from_numpy(i).to(rows.device)], places[j]) for j, i, _ in asked]
-    whole = Conditionals(scorer, torch.cat(known))
-    positions = torch.arange(len(whole.known), device=rows.device).split([len(t) for t in known])
-    for (j, i, k), at in zip(asked, positions, strict=True):
-        present = None
-        if len(places[j]) > 1:
-            of_rows = rows[torch.from_numpy(i).to(rows.device)]
-            present = next(_indicator_levels(scorer, of_rows, [places[j][1]]))[:, int(PRESENT)]
-        found = with_missing(whole.rows(at).cell(j).expected(1), present, 1)
-        for all_cells, own in zip(out, found, strict=True):
-            all_cells[i, k] = own[:, 0]
     return out
 
 

@@ -17,9 +17,8 @@ import torch
 from discrete_itd.detection.assessment import (
     CellAssessment,
     assess,
-    error_log_odds,
+    most_doubtful,
     pairwise_changes,
-    predictions,
 )
 from discrete_itd.detection.distributions import Expected
 from discrete_itd.detection.drift import as_shares
@@ -148,7 +147,9 @@ def expected(
     row = np.repeat(np.arange(len(rows)), cells.shape[1] * n_values)
     column = np.repeat(cells[rows.inverse].ravel(), n_values)
     rank = np.tile(np.arange(n_values), len(row) // n_values)
-    lines = _lines(rows, row, column, rank).assign(**_predictions(rows, found, row, column, rank))
+    lines = pd.DataFrame(
+        _lines(rows, row, column, rank) | _predictions(rows, found, row, column, rank)
+    )
     return cast(pd.DataFrame, lines[lines["probability"].notna()]).reset_index(drop=True)
 
 
@@ -156,17 +157,16 @@ def _names(columns: Iterable[Hashable]) -> list[Hashable]:
     return [columns] if isinstance(columns, str | int | np.integer) else list(columns)
 
 
-def _lines(rows: Rows, row: np.ndarray, column: np.ndarray, rank: np.ndarray) -> pd.DataFrame:
-    """One line for each of L cells, given by position, (L,) each: row, column, observed value and rank."""
+def _lines(rows: Rows, row: np.ndarray, column: np.ndarray, rank: np.ndarray) -> dict[str, Any]:
+    """Row, column, observed value and rank of each of L cells, given by position, (L,) each."""
     cells = {j: rows.frame.iloc[:, j].astype(object).to_numpy() for j in np.unique(column)}
-    return pd.DataFrame(
-        {
-            "row": rows.index[row],
-            "column": pd.Series([rows.frame.columns[j] for j in column], dtype=object),
-            "value": _objects(cells[j][i] for i, j in zip(row, column, strict=True)),
-            "rank": rank + 1,
-        }
-    )
+    names = rows.frame.columns
+    return {
+        "row": rows.index[row],
+        "rank": rank + 1,
+        "column": _objects(names[j] for j in column),
+        "value": _objects(cells[j][i] for i, j in zip(row, column, strict=True)),
+    }
 
 
 def _predictions(
@@ -244,37 +244,34 @@ def reasons(
     shares = (scorer.nats(rows) if nats is None else nats).to_numpy()
     of_inliers = [t[t != 0] for t in as_shares(inlier_nats, rows.encoder.names).T]
     with threads_for(len(rows.unique)):
-        log_odds = error_log_odds(scorer, rows.unique)
-        cells = np.argsort(-log_odds, axis=1, kind="stable")[:, :k]
+        log_odds, cells, predicted = most_doubtful(scorer, rows.unique, k)
         # the column that increases the surprisal of each cell most, and by how much: (U, C)
         largest = [(t.argmax(2), t.max(2)) for t in pairwise_changes(scorer, rows.unique, cells)]
-        predicted = predictions(scorer, rows.unique, cells)
     other, by = map(np.concatenate, zip(*largest, strict=True))
     present = np.take_along_axis(log_odds, cells, 1)[rows.inverse] > -np.inf
     row, rank = np.nonzero(present)
     u = rows.inverse[row]
     column = cells[u, rank]
-    lines = _lines(rows, row, column, rank)
-    lines["nats"] = shares[row, column]
-    lines["mean_inlier_nats"] = [
-        float(of_inliers[j].mean()) if len(of_inliers[j]) else 0.0 for j in column
-    ]
-    lines["excess_nats"] = lines["nats"] - lines["mean_inlier_nats"]
-    lines["p_value"] = [
-        (1 + np.count_nonzero(of_inliers[j] >= s)) / (1 + len(of_inliers[j]))
-        for j, s in zip(column, lines["nats"], strict=True)
-    ]
-    lines["error_probability"] = torch.softmax(torch.from_numpy(log_odds), 1).numpy()[u, column]
-    lines["expected"] = _objects(predicted.value[u, rank])
-    lines["probability"] = predicted.probability[u, rank]
-    lines["low"], lines["high"] = (_objects(t[u, rank]) for t in (predicted.low, predicted.high))
+    own, usual = shares[row, column], [of_inliers[j] for j in column]
+    means = np.array([float(t.mean()) if len(t) else 0.0 for t in usual])
+    at_least = [np.count_nonzero(t >= s) for t, s in zip(usual, own, strict=True)]
+    by = by[u, column]
     conflict = _lines(rows, row, other[u, column], rank)
-    none = by[u, column] <= 0
-    lines["conflict_column"] = conflict["column"].mask(none, None)
-    lines["conflict_value"] = conflict["value"].mask(none, None)
-    lines["conflict_nats"] = by[u, column]
-    first = ["row", "rank", "column", "value"]
-    return cast(pd.DataFrame, lines[[*first, *lines.columns.drop(first)]])
+    lines = _lines(rows, row, column, rank) | {
+        "nats": own,
+        "mean_inlier_nats": means,
+        "excess_nats": own - means,
+        "p_value": [(1 + n) / (1 + len(t)) for n, t in zip(at_least, usual, strict=True)],
+        "error_probability": torch.softmax(torch.from_numpy(log_odds), 1).numpy()[u, column],
+        "expected": _objects(predicted.value[u, rank]),
+        "probability": predicted.probability[u, rank],
+        "low": _objects(predicted.low[u, rank]),
+        "high": _objects(predicted.high[u, rank]),
+        "conflict_column": conflict["column"].mask(by <= 0, None),
+        "conflict_value": conflict["value"].mask(by <= 0, None),
+        "conflict_nats": by,
+    }
+    return pd.DataFrame(lines)
 
 
 def pairwise(model: DiffusionDensity | Scorer, X: Any) -> pd.DataFrame:

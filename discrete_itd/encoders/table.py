@@ -10,13 +10,17 @@ import numpy as np
 import pandas as pd
 
 from discrete_itd.channel.codebook import Codebook, ColumnPoints
-from discrete_itd.encoders.column import Column
+from discrete_itd.encoders.column import SUSPICIOUS_ROWS, Column
 from discrete_itd.encoders.dtypes import is_category
 from discrete_itd.encoders.inference import MISSING, UNKNOWN, check_column_spec, infer_column
 from discrete_itd.validation import check_choice
 
 INDICATOR = ColumnPoints("simplex", 2)
 PRESENT, ABSENT = 0.0, 1.0  # levels of a missingness indicator
+FEW_ROWS = (
+    SUSPICIOUS_ROWS - 1
+)  # at most: a service asks for one row, and pandas takes longer over it than a network
+MOST_REMEMBERED = 1024  # cells of a column
 
 
 class Cells(NamedTuple):
@@ -67,6 +71,7 @@ class TableEncoder:
         self.schema = tuple(schema)
         indicated = [j for j, column in enumerate(self.schema) if column.indicator]
         self.owner = np.array([*range(len(self.schema)), *indicated], dtype=np.int64)
+        self._remembered: list[dict[Any, tuple[float, float]]] = [{} for _ in self.schema]
 
     @classmethod
     def fit(
@@ -157,22 +162,51 @@ class TableEncoder:
             Naming the column, if it is not there, or holds a value that its kind cannot take.
         """
         check_unique_names(frame)
-        shape = (len(frame), len(self.owner))
-        x, log_volume = np.empty(shape), np.zeros(shape)
-        for j, column in enumerate(self.schema):
+        for column in self.schema:
             if column.name not in frame.columns:
                 raise ValueError(f"column {column.name!r}: the table has no such column")
+        shape = (len(frame), len(self.owner))
+        x, log_volume = np.empty(shape), np.zeros(shape)
+        encode = self._encode_few if len(frame) <= FEW_ROWS else self._encode_columns
+        encode(frame, x, log_volume)
+        for j, place in self._indicators():
+            x[:, place] = np.where(np.isnan(x[:, j]), ABSENT, PRESENT)
+        return Cells(x, log_volume)
+
+    def _encode_columns(self, frame: pd.DataFrame, x: np.ndarray, log_volume: np.ndarray) -> None:
+        """Fill in the encoded cells column by column."""
+        for j, column in enumerate(self.schema):
             values = cast(pd.Series, frame[column.name])
             x[:, j], log_volume[:, j], is_suspicious = column.encode(values)
             if is_suspicious:
                 warnings.warn(
                     f"column {column.name!r}: no value was seen in training (dtype {values.dtype}, fitted as"
                     f" {column.dtype}, {column.kind}); is the dtype the same, and the kind right (column_types=)?",
-                    stacklevel=4,
+                    stacklevel=5,
                 )
-        for j, place in self._indicators():
-            x[:, place] = np.where(np.isnan(x[:, j]), ABSENT, PRESENT)
-        return Cells(x, log_volume)
+
+    def _encode_few(self, frame: pd.DataFrame, x: np.ndarray, log_volume: np.ndarray) -> None:
+        """Fill in the encoded cells one by one: those of which an equal one was met before are looked up."""
+        dtypes, cells = list(frame.dtypes), frame.to_numpy(dtype=object)
+        places = frame.columns.get_indexer(pd.Index(self.names, dtype=frame.columns.dtype))
+        for j, (column, place) in enumerate(zip(self.schema, places, strict=True)):
+            remembered, dtype = self._remembered[j], dtypes[place]
+            if is_category(dtype):
+                dtype = dtype.categories.dtype
+            for i, value in enumerate(cells[:, place]):
+                # values that are equal may differ in their type, like 1 and True; a NaN differs from itself
+                is_nan = isinstance(value, float) and value != value
+                key = dtype, type(value), None if is_nan else value
+                try:
+                    found = remembered.get(key)
+                except TypeError:  # no hash: the column has something to say about it
+                    found = None
+                if found is None:
+                    one = column.encode(frame.iloc[i : i + 1, place])
+                    found = float(one[0][0]), float(one[1][0])
+                    if len(remembered) < MOST_REMEMBERED:
+                        remembered[key] = found
+                x[i, j], log_volume[i, j] = found
 
     def inverse_transform(
         self,

@@ -10,6 +10,7 @@ from scipy import stats
 
 from discrete_itd.channel import Codebook, CoordinateSchedule, State
 from discrete_itd.denoisers import CausalDenoiser
+from discrete_itd.denoisers.masked import MaskedMLP
 from discrete_itd.likelihood import path_log_prob
 from discrete_itd.likelihood.sampling import sample
 from tests.laws import (
@@ -160,3 +161,24 @@ def test_known_cells_are_described_as_their_posterior_is(device, columns, seed):
     slowly = denoiser.features.describe(denoiser.base(*state), state.snr)
     loose = {"atol": rounding(book.dtype, 100), "rtol": rounding(book.dtype, 10)}
     torch.testing.assert_close(denoiser.features.describe_cells(x), slowly, **loose)
+
+
+def test_what_is_masked_has_no_say_in_training_and_is_not_loaded():
+    ranks = torch.tensor([0, 1, 2])
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = MaskedMLP(ranks, ranks, 3, width=8, depth=1, dropout=0.0)
+        for p in network.parameters():
+            torch.nn.init.normal_(p)
+    state, features = network.state_dict(), torch.randn(4, 3)
+    network.train()(features)[:, 0].sum().backward()  # what hears nothing
+    assert all(
+        not p.grad.any()
+        for n, p in network.named_parameters()
+        if n != "leave.bias" and n != "skip.bias"
+    )
+    trained = network(features)
+    whole = {name: values.clone() for name, values in state.items()}
+    torch.testing.assert_close(network.eval()(features), trained)
+    network.load_state_dict(whole)
+    torch.testing.assert_close(network(features), trained)

@@ -12,9 +12,8 @@ from discrete_itd.denoisers import KernelDenoiser, MarginalDenoiser
 from discrete_itd.denoisers.kernel_products import Widths
 from discrete_itd.detection.assessment import (
     assess,
-    error_log_odds,
+    most_doubtful,
     pairwise_changes,
-    predictions,
 )
 from discrete_itd.detection.conditionals import Conditionals
 from discrete_itd.detection.distributions import KernelConditionals, log_density_on
@@ -179,10 +178,9 @@ def test_properties_some_cells_are_judged_as_all_are(several):
     for detector, table in several:
         scorer, x = detector._scorer, detector.rows(table).x[:20]
         whole = assess(scorer, x, 1)
-        odds = error_log_odds(scorer, x)
+        odds, cells, found = most_doubtful(scorer, x, 2)
         np.testing.assert_allclose(odds, whole.error_log_odds, atol=2e-5)
-        cells = np.argsort(-odds, axis=1)[:, [0, 2]]
-        found = predictions(scorer, x, cells)
+        np.testing.assert_array_equal(cells, np.argsort(-odds, axis=1, kind="stable")[:, :2])
         for of_some, *of_all in zip(found, *whole.expected, strict=True):
             for (i, k), j in np.ndenumerate(cells):
                 own, all_ = of_some[i, k], of_all[j][i, 0]

@@ -190,6 +190,44 @@ def test_the_order_of_rows_does_not_matter(frame, seed):
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
 
 
+def outcome(encode, frame):
+    """Codes and log-volumes of the cells of a frame, or the error that says why there are none."""
+    try:
+        x, log_volume = encode(frame)
+    except (TypeError, ValueError) as error:
+        return f"{type(error)} {error}"
+    return [*x[0], *log_volume[0]]
+
+
+@quiet
+@settings(max_examples=20, deadline=None)
+@given(frame=frames(), other=frames(), unseen=st.sampled_from(["smooth", "error"]))
+def test_a_row_alone_is_encoded_as_its_columns_are(frame, other, unseen):
+    encoder = TableEncoder.fit(frame, handle_unknown=unseen)
+
+    def naive(row):
+        columns = [c.encode(row[c.name])[:2] for c in encoder.schema]
+        return (np.stack(t, 1) for t in zip(*columns, strict=True))
+
+    strange = other.iloc[:2, [j % other.shape[1] for j in range(frame.shape[1])]]
+    tables = [frame, frame.astype(object), strange.set_axis(frame.columns, axis=1)]
+    rows = [table.iloc[[i]] for table in tables for i in range(min(2, len(table)))]
+    for row in (
+        rows * 2
+    ):  # the second time from memory, which must not take one table's cells for another's
+        np.testing.assert_array_equal(outcome(encoder.transform, row), outcome(naive, row))
+
+
+def test_equal_cells_of_other_types_are_not_confused():
+    encoder = TableEncoder.fit(pd.DataFrame({"a": [0, 1, 2, 1]}))
+    cells = [1, True, 1.0, "1", None, np.nan, 7]
+    for _ in range(2):
+        rows = [pd.DataFrame({"a": pd.Series([v], dtype=object)}) for v in cells]
+        levels = [outcome(encoder.transform, row)[0] for row in rows]
+        np.testing.assert_array_equal(levels, [1, 3, 1, 3, np.nan, np.nan, 3])
+    assert "[1] of type list" in outcome(encoder.transform, pd.DataFrame({"a": [[1]]}))
+
+
 # -- missing cells ------------------------------------------------------------------------------
 
 
