@@ -2,6 +2,7 @@
 
     python -m tests.benchmarks.density accidents --max-time 900 --paths 16
     python -m tests.benchmarks.density alarm --rows 1000 10000 100000 --max-time 60
+    python -m tests.benchmarks.density asia sachs --methods default "Bayesian network (ours)" "hill climbing"
     python -m tests.benchmarks.density accidents --table
 
 Every method is fitted to the same rows and holds as many of them out; test rows are read once, at the end. What
@@ -20,7 +21,7 @@ import numpy as np
 import torch
 
 from discrete_itd import DiffusionDensity
-from discrete_itd.recipes import BayesNet, Ensemble, Mixture, Network, Recipe, Trees
+from discrete_itd.recipes import Auto, BayesNet, Best, Ensemble, Mixture, Network, Recipe, Trees
 from tests.benchmarks import tables
 from tests.benchmarks.density_peers import PEERS, Skipped
 from tests.benchmarks.tables import (
@@ -45,6 +46,8 @@ CLASSES = Ensemble(
 )
 NET = Ensemble((BayesNet(4096), Network(), Mixture()))  # of tables that a graph may have made
 OURS: dict[str, Recipe] = {
+    "default": Auto(),
+    "best": Best(),
     "tree (ours)": Trees(),
     "16 trees (ours)": Trees(16),
     "Bayesian network (ours)": BayesNet(4096),
