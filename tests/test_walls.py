@@ -28,6 +28,7 @@ LAYERS = [
     {"detection"},
     {"reporting", "plots"},
     {"cli"},
+    {"__main__"},
 ]
 ONE_LAYER = [{"models", "recipes"}, {"reporting", "plots"}]
 CORE = ("channel", "denoisers", "likelihood", "training")

@@ -13,6 +13,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, cast
 
 import pandas as pd
@@ -50,6 +51,7 @@ from discrete_itd.reporting import figures
 from discrete_itd.reporting.findings import examine
 from discrete_itd.reporting.page import render
 from discrete_itd.reporting.sentences import VERDICTS, judgement
+from discrete_itd.training.distributed import FitError, Team, job
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -66,6 +68,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         Exit code: 0; 1 if ``report --check`` finds a target that is not met; 2 after an error of the user's; 130 after
         an interruption.
     """
+    with job() as team:
+        if team.rank:
+            return _help(team)
+        try:
+            return _run(argv)
+        finally:
+            team.dismiss()
+
+
+def _help(team: Team) -> int:
+    """What a process other than the first one does in a job of ``torchrun``: it takes part in trainings."""
+    while True:
+        with suppress(FitError):  # process 0 says why
+            if team.follow() is None:
+                return 0
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    """Run one command; its exit code."""
     shown, code = set(), None
 
     def show(message: Warning | str, *_: object, **__: object) -> None:

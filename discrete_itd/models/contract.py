@@ -26,6 +26,7 @@ from discrete_itd.threads import threads_that_pay
 from discrete_itd.training import mean_and_error
 from discrete_itd.training.checkpoint import Checkpoint
 from discrete_itd.training.config import Evaluation, Report, TrainingPlan
+from discrete_itd.training.distributed import Team, team_of_process
 from discrete_itd.training.loop import seeded, train
 
 TRAINING_SHARE = 0.85  # of the time that is left when a network is trained: the choice of a schedule comes after it
@@ -212,10 +213,13 @@ class SharedRun:
         Whether the user has ended a training: no later one makes a step.
     start : float
         When the fit began, by ``time.perf_counter``.
+    team : Team
+        The processes that train.
     """
 
     interrupted: bool = False
     start: float = field(default_factory=time.perf_counter)
+    team: Team = field(default_factory=team_of_process)
 
 
 @dataclass
@@ -325,6 +329,7 @@ class FitPlan:
                 generator=torch.Generator(rows.device).manual_seed(self.network_seed),
                 progress=self._shown() if self.progress else None,
                 checkpoint=None if checkpoint is None else checkpoint.part(self.index),
+                team=self.run.team,
             )
         self.run.interrupted |= report.stopped == "interrupted"
         if self.run.interrupted:

@@ -32,12 +32,14 @@ from discrete_itd.threads import threads_that_pay
 from discrete_itd.training import mean_and_error, pilot_quadrature
 from discrete_itd.training.checkpoint import Checkpoint
 from discrete_itd.training.config import Evaluation, TrainingPlan
+from discrete_itd.training.distributed import led
 
 # noise on which a network is trained, and judged, if the kind of schedule on which it will score is given
 PATTERNS = {"coordinate": (0.05, 0.95), "isotropic": (0.6, 0.4)}
 JUDGED = {"coordinate": (0.0, 1.0), "isotropic": (1.0, 0.0)}
 
 
+@led
 def fit_model(
     encoder: TableEncoder,
     x: Tensor,

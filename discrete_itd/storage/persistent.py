@@ -23,9 +23,14 @@ LAST_FORMAT_BY_KIND = 3  # with other names: see old_formats
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device of that name, "auto" for CUDA if available; ValueError if this machine has no such device."""
+    """The device of that name; ValueError if this machine has no such device.
+
+    "auto" is CUDA if available, of several processes on a machine to each its own.
+    """
     if isinstance(name, str) and name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        own = os.environ.get("LOCAL_RANK")  # set by torchrun
+        cuda = "cuda" if own is None else f"cuda:{own}"
+        return torch.device(cuda if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
         torch.empty(0, device=device)

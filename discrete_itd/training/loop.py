@@ -24,8 +24,9 @@ from discrete_itd.denoisers.base import Denoiser
 from discrete_itd.training import state as states
 from discrete_itd.training.checkpoint import Checkpoint, describe
 from discrete_itd.training.config import Evaluation, Report, Rollback, TrainingPlan
+from discrete_itd.training.distributed import EVALUATE, LOAD, STEP, MeanLoss, Team, Training
 from discrete_itd.training.evaluation import Evaluator, mean_and_error, pilot_quadrature
-from discrete_itd.training.objectives import ExactLoss, Loss, TrainingLoss
+from discrete_itd.training.objectives import losses
 from discrete_itd.training.state import Average, Batches, Optimizer, RandomStreams
 
 RATE_CUT, SMALLEST_CUT = 0.3, 0.1  # of the learning rate, at each plateau
@@ -59,6 +60,7 @@ def train(
     generator: torch.Generator,
     progress: Callable[[float, Evaluation], object] | None = None,
     checkpoint: Checkpoint | None = None,
+    team: Team | None = None,
 ) -> Report:
     """Fit a denoiser in place; it ends with the averaged weights that had the best validation.
 
@@ -79,6 +81,8 @@ def train(
         the uninterrupted run would have ended, to the last bit. Continuing sets the generator and the global random
         state, so call this function within :func:`seeded`. The file stays at the end, so that a repeated call
         returns at once; remove it when the model is saved.
+    team : Team, optional
+        Other processes that take part, see :mod:`discrete_itd.training.distributed`; this is process 0.
 
     Returns
     -------
@@ -92,14 +96,16 @@ def train(
         If the checkpoint is damaged or belongs to another run; the denoiser is unchanged then.
     OSError
         If the first state cannot be written. Later failures are warnings.
+    RuntimeError
+        If another process has ended.
 
     Warns
     -----
     UserWarning
         If weights or loss diverged and training went on from an earlier state, or gave up.
     """
-    run = Run(denoiser, x, x_valid, plan, generator, progress, checkpoint)
-    report = run.report
+    run = Run(denoiser, x, x_valid, plan, generator, progress, checkpoint, team)
+    report, team = run.report, run.team
     try:
         if not run.resume():
             run.begin()
@@ -109,6 +115,10 @@ def train(
         if not report.history:
             raise  # there are no weights yet that could be kept
         report.stopped = "interrupted"
+    except RuntimeError as error:
+        raise team.explained(error) from error
+    finally:
+        team.stop()
     run.average.restore(run.parameters.values())
     denoiser.eval()
     state = run.kept if report.stopped == "interrupted" else run.state_dict()
@@ -136,15 +146,18 @@ class Run:
         generator: torch.Generator,
         progress: Callable[[float, Evaluation], object] | None,
         checkpoint: Checkpoint | None,
+        team: Team | None = None,
     ) -> None:
         self.start = time.perf_counter()
         self.denoiser, self.x, self.x_valid, self.plan = denoiser, x, x_valid, plan
         self.generator, self.progress, self.checkpoint = generator, progress, checkpoint
+        self.team = team = team or Team()
         self.identity = describe(denoiser, x, x_valid, plan) if checkpoint else {}
         self.parameters = {n: p for n, p in denoiser.named_parameters() if p.requires_grad}
         self.average = Average(denoiser, plan.ema)
         self.optimizer = Optimizer(self.parameters, plan, x.shape[1])
-        self.batches = Batches(x, min(plan.batch_size, max(32, len(x) // 8)), generator)
+        self.batch_size = max(1, min(plan.batch_size, max(32, len(x) // 8)) // team.size)
+        self.batches = Batches(team.part(x), self.batch_size, generator)
         self.streams = RandomStreams(generator)
         self.report = Report()
         self.quadrature: Quadrature | None = None
@@ -169,15 +182,13 @@ class Run:
 
     def use(self, quadrature: Quadrature | None, seed: int) -> None:
         """Train and validate on the SNRs of ``quadrature``, or on closed forms; validate on the noise of ``seed``."""
-        self.quadrature, self.seed, plan = quadrature, seed, self.plan
-        loss: Loss
-        judge: Loss
-        if quadrature is None:
-            loss, judge = ExactLoss(plan.gaps), ExactLoss()
-        else:
-            loss = TrainingLoss(quadrature, plan.patterns, balanced=True)
-            judge = TrainingLoss(quadrature, plan.judged)
-        self.loss, self.evaluator = loss, Evaluator(judge, self.x_valid, seed)
+        self.quadrature, self.seed, plan, team = quadrature, seed, self.plan, self.team
+        loss, judge = losses(plan, quadrature)
+        self.evaluator = Evaluator(judge, team.part(self.x_valid), seed)
+        if team.size > 1:
+            task = plan, quadrature, seed, self.batch_size, self.weights(), self.x.device
+            team.start(Training(self.denoiser, *task), (self.x, self.x_valid))
+        self.mean_loss = team.together(MeanLoss(self.denoiser, loss))
 
     def finish(self) -> None:
         """Train to the end."""
@@ -221,7 +232,8 @@ class Run:
         """Follow the gradient of one batch."""
         rate = self.plan.learning_rate * self.cut * 0.5 * (1 + math.cos(math.pi * share))
         rate *= min(1.0, (self.step + 1) / WARMUP_STEPS)
-        loss = self.loss.nats(self.denoiser, next(self.batches), self.generator).mean()
+        self.team.tell(STEP, rate, self.step)
+        loss = self.mean_loss(next(self.batches), self.generator)
         self.norms.append(self.optimizer.step(loss, rate))
         self.step += 1
         self.average.follow(self.parameters.values())
@@ -229,7 +241,8 @@ class Run:
 
     def evaluate(self) -> None:
         """Validate the average."""
-        valid = self.evaluator(self.average.model)
+        self.team.tell(EVALUATE)
+        valid = self.team.mean_and_error(self.evaluator(self.average.model))
         train = mean_and_error(torch.stack(self.losses)) if self.losses else (math.nan, math.nan)
         self.losses.clear()
         seconds = time.perf_counter() - self.start
@@ -245,6 +258,17 @@ class Run:
             return
         self.cut *= RATE_CUT
         self.average.restore(self.parameters.values())
+        self.share_weights()
+
+    def weights(self) -> dict[str, Any]:
+        """What the other processes need to go on from the weights of this one."""
+        return {name: getattr(self, name).state_dict() for name in ("optimizer", "average")}
+
+    def share_weights(self) -> None:
+        """Let the other processes go on from the weights of this one."""
+        if self.team.size > 1:
+            self.team.tell(LOAD)
+            self.team.send(self.weights())
 
     # -- what goes wrong ----------------------------------------------------------------------------
 
@@ -272,6 +296,7 @@ class Run:
         """Go back to the weights, average and optimiser that were kept, with a smaller learning rate, or give up."""
         self.optimizer.load_state_dict(self.kept["optimizer"])
         self.average.take_back(self.kept["average"])
+        self.share_weights()
         self.losses.clear()
         self.astray = 0
         self.cut *= RATE_CUT

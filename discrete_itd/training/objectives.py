@@ -35,6 +35,7 @@ from torch import Tensor
 
 from discrete_itd.channel import Codebook, Posterior, Quadrature, State
 from discrete_itd.denoisers.base import Denoiser
+from discrete_itd.training.config import TrainingPlan
 
 MAX_ROW_WEIGHT = 2.0  # bound on the weight of a row with missing cells, and on its inverse
 PATH_STEPS = 8  # steps S of the path that prices the continuous columns
@@ -355,6 +356,14 @@ class ExactLoss:
             hidden = draw[:, 1:] < draw[:, :1]
             x = torch.cat([x[:n].masked_fill(hidden, math.nan), x[n:]])
         return -denoiser.log_prob(x)
+
+
+def losses(plan: TrainingPlan, quadrature: Quadrature | None) -> tuple[Loss, Loss]:
+    """The loss of training and the one of evaluations: on the SNRs of a quadrature, or in closed form without one."""
+    if quadrature is None:
+        return ExactLoss(plan.gaps), ExactLoss()
+    train = TrainingLoss(quadrature, plan.patterns, balanced=True)
+    return train, TrainingLoss(quadrature, plan.judged)
 
 
 def _step_cost(posterior: Posterior, step: State, x: Tensor) -> Tensor:

@@ -556,7 +556,7 @@ def process(*command):
 
 @pytest.mark.usefixtures("place")
 def test_process():
-    bad = process("-m", "discrete_itd.cli", *f"{SCORE} none.csv --out s.csv".split())
+    bad = process("-m", "discrete_itd", *f"{SCORE} none.csv --out s.csv".split())
     missing = "discrete-itd: error: none.csv: No such file or directory\n"
     assert (*bad.communicate(), bad.returncode) == ("", missing, 2)
 

@@ -29,7 +29,7 @@ from discrete_itd.channel.noise import RowNoise
 from discrete_itd.channel.posterior import CategoricalPosterior, Posterior
 from discrete_itd.denoisers import Denoiser, MarginalDenoiser, NeuralDenoiser
 from discrete_itd.likelihood import path_log_weights
-from discrete_itd.training import Evaluator, TrainingLoss, pilot_quadrature
+from discrete_itd.training import Evaluator, TrainingLoss, mean_and_error, pilot_quadrature
 from discrete_itd.training import objectives as objectives_module
 from discrete_itd.training.objectives import ContinuousPath, Draws, Isotropic
 
@@ -441,8 +441,8 @@ def test_evaluations_compare(device, generator):
     net = make_network(rows)
     quadrature = pilot_quadrature(net, rows, generator)
     evaluate = Evaluator(TrainingLoss(quadrature, (0.5, 0.5)), rows, seed=3)
-    nats, stderr = evaluate(net)
-    assert evaluate(net) == (nats, stderr)
+    nats, stderr = mean_and_error(evaluate(net))
+    assert mean_and_error(evaluate(net)) == (nats, stderr)
     truth = -net.base.log_prob(rows).double().mean().item()
     assert nats == pytest.approx(truth, abs=5 * stderr)
     assert 0 < stderr < 0.3

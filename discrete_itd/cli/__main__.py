@@ -1,7 +1,0 @@
-"""``python -m discrete_itd.cli``."""
-
-import sys
-
-from discrete_itd.cli.command import main
-
-sys.exit(main())

@@ -1,0 +1,382 @@
+"""Training by several processes at once, as ``torchrun`` starts them: one leads, the others follow it step by step.
+
+Process 0 fits the model and takes every decision: what is trained, when it is evaluated, when it ends. Wherever it
+trains a network, the others share the work: each has a part of the rows, draws its part of every batch from them, and
+``DistributedDataParallel`` averages the gradients, so that a step is that of one process with the whole batch. So no
+two processes can come to different decisions, only process 0 writes files, and a recipe needs no word about any of it.
+
+What a follower draws is a function of the seed, its rank and the number of the step: nothing of it has to be kept in a
+checkpoint, and a run that was killed goes on as if it had not been.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from discrete_itd.channel import Quadrature
+from discrete_itd.denoisers.base import Denoiser
+from discrete_itd.training.config import TrainingPlan
+from discrete_itd.training.evaluation import Evaluator, mean_and_error
+from discrete_itd.training.objectives import Loss, losses
+from discrete_itd.training.state import Average, Optimizer
+
+STEP, EVALUATE, LOAD, STOP = range(4)  # what process 0 tells the others to do
+PATIENCE = timedelta(
+    days=30
+)  # with which the others wait: process 0 may fit exact models for hours
+LOST = "another process of this job has ended, and so does this one; its own message says why"
+
+Asked = ParamSpec("Asked")
+Made = TypeVar("Made")
+Parts = tuple[Tensor, Tensor]  # rows to train on, and held-out rows
+
+
+@dataclass
+class Outcome:
+    """What the fit of process 0 ended with: a model, or why there is none."""
+
+    model: Any = None
+    error: str = ""
+
+
+@dataclass
+class Training:
+    """What a follower must know of a training besides its rows.
+
+    Parameters
+    ----------
+    denoiser : Denoiser
+    plan : TrainingPlan
+    quadrature : Quadrature or None
+    seed : int
+        Of the evaluations, and with the rank of what is drawn.
+    batch_size : int
+        Rows of one process in a step.
+    state : dict
+        Weights of the optimiser and of the average.
+    device : torch.device
+        Of process 0.
+    """
+
+    denoiser: Denoiser
+    plan: TrainingPlan
+    quadrature: Quadrature | None
+    seed: int
+    batch_size: int
+    state: dict[str, Any]
+    device: torch.device
+
+    def own_device(self) -> torch.device:
+        """The device of a follower: of several GPUs of a machine, each process has its own."""
+        if self.device.type != "cuda":
+            return self.device
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+
+class FitError(RuntimeError):
+    """What a follower raises if the fit of process 0 failed."""
+
+
+class MeanLoss(nn.Module):
+    """Mean nats of a batch, as the module that ``DistributedDataParallel`` wraps."""
+
+    def __init__(self, denoiser: Denoiser, loss: Loss) -> None:
+        super().__init__()
+        self.denoiser, self.loss = denoiser, loss
+
+    def forward(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Mean nats of rows ``x`` (B, C): a scalar."""
+        return self.loss.nats(self.denoiser, x, generator).mean()
+
+
+class Team:
+    """The processes that fit one model. This class is a team of one; :class:`Processes` are several.
+
+    Attributes
+    ----------
+    rank, size : int
+        Which process this is, of how many.
+    """
+
+    rank, size = 0, 1
+
+    def part(self, x: Tensor, rank: int | None = None) -> Tensor:
+        """The rows of ``x`` (N, C) that one process works on; all of them if there are fewer than processes."""
+        if len(x) < self.size:
+            return x
+        return x[self.rank if rank is None else rank :: self.size]
+
+    def start(self, training: Training, rows: Parts) -> None:
+        """Let the others join a training, of which process 0 has all rows."""
+
+    def tell(self, what: int, rate: float = 0.0, step: int = 0) -> None:
+        """Let the others do what this process does next."""
+
+    def stop(self) -> None:
+        """Let the others leave the training, if there is one."""
+
+    def send(self, value: Any) -> None:
+        """Give the others an object."""
+
+    def together(self, mean: MeanLoss) -> nn.Module:
+        """The loss whose gradients are averaged over the team."""
+        return mean
+
+    def mean_and_error(self, values: Tensor) -> tuple[float, float]:
+        """Mean of the values (n,) of all, and its standard error."""
+        return mean_and_error(values)
+
+    def explained(self, error: RuntimeError) -> RuntimeError:
+        """The error to raise for one that came up in a training."""
+        return error
+
+    @contextmanager
+    def leading(self) -> Iterator[Outcome]:
+        """Around a fit in process 0: at its end the others get the model of the outcome, or learn why there is none."""
+        yield Outcome()
+
+    def dismiss(self) -> None:
+        """Let the others end."""
+
+    def follow(self) -> Any:
+        """Share in the trainings of process 0 until its fit has ended; returns its model, None after a dismissal.
+
+        Raises
+        ------
+        FitError
+            If the fit failed.
+        RuntimeError
+            If process 0 has ended.
+        """
+        raise NotImplementedError("a team of one has nobody to follow")
+
+
+class Processes(Team):
+    """The processes of ``torch.distributed``'s default group, more than one.
+
+    Words go by a group of their own on the CPU, so that no GPU waits for them.
+    """
+
+    def __init__(self) -> None:
+        self.world = dist.group.WORLD
+        self.rank, self.size = dist.get_rank(), dist.get_world_size()
+        self._words: Any = dist.new_group(backend="gloo", timeout=PATIENCE)
+        self._sent: Parts | None = (
+            None  # of process 0: the rows of which the others have their parts
+        )
+        self._trains = False
+
+    def start(self, training: Training, rows: Parts) -> None:
+        self.send(training)
+        self._trains = True
+        sent = self._sent
+        known = sent is not None and all(a is b for a, b in zip(rows, sent, strict=True))
+        self.send(known)
+        if not known:
+            parts = [tuple(self.part(t, r).cpu() for t in rows) for r in range(self.size)]
+            dist.scatter_object_list([None], [None, *parts[1:]], group=self._words)
+            self._sent = rows
+
+    def tell(self, what: int, rate: float = 0.0, step: int = 0) -> None:
+        dist.broadcast(torch.tensor([what, rate, step], dtype=torch.float64), 0, self._words)
+
+    def stop(self) -> None:
+        if self._trains:
+            self._trains = False
+            with suppress(RuntimeError):  # nobody may be left to hear it
+                self.tell(STOP)
+
+    def told(self) -> tuple[int, float, int]:
+        """What process 0 tells this one: what to do, at which learning rate, in which step."""
+        words = torch.zeros(3, dtype=torch.float64)
+        dist.broadcast(words, 0, self._words)
+        what, rate, step = words.tolist()
+        return int(what), rate, int(step)
+
+    def send(self, value: Any) -> None:
+        dist.broadcast_object_list([value], group=self._words)
+
+    def received(self) -> Any:
+        """What process 0 sends."""
+        got: list[Any] = [None]
+        dist.broadcast_object_list(got, group=self._words)
+        return got[0]
+
+    def together(self, mean: MeanLoss) -> nn.Module:
+        unused = bool(mean.denoiser.codebook.vocabularies)  # a batch has only some of the words
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore", FutureWarning
+            )  # the argument has another name in torch 2.13
+            return DistributedDataParallel(
+                mean, broadcast_buffers=False, find_unused_parameters=unused
+            )
+
+    def mean_and_error(self, values: Tensor) -> tuple[float, float]:
+        values = values.double()
+        n, total = self._total(torch.stack([values.new_tensor(len(values)), values.sum()])).tolist()
+        squares = float(self._total((values - total / n).square().sum()))
+        return total / n, math.sqrt(squares / (n - 1) / n) if n > 1 else math.nan
+
+    def _total(self, values: Tensor) -> Tensor:
+        dist.all_reduce(values, group=self.world)
+        return values
+
+    def explained(self, error: RuntimeError) -> RuntimeError:
+        text = str(error).lower()
+        is_lost = isinstance(error, dist.DistError) or "gloo" in text or "nccl" in text
+        return RuntimeError(LOST) if is_lost else error
+
+    @contextmanager
+    def leading(self) -> Iterator[Outcome]:
+        outcome = Outcome()
+        try:
+            yield outcome
+        except BaseException as error:
+            outcome.error = f"{type(error).__name__}: {error}"
+            raise
+        finally:
+            self._sent = None
+            with suppress(RuntimeError):  # as above
+                self.send(outcome)
+
+    def dismiss(self) -> None:
+        with suppress(RuntimeError):  # as above
+            self.send(None)
+
+    def follow(self) -> Any:
+        rows: Parts | None = None
+        try:
+            while isinstance(heard := self.received(), Training):
+                if not self.received():  # whether the rows are those of the training before
+                    got: list[Any] = [None]
+                    dist.scatter_object_list(got, None, group=self._words)
+                    rows = got[0]
+                assert rows is not None
+                # the state of the process is left as it was: only initial weights and dropout draw from it
+                device = heard.own_device()
+                with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+                    Follower(self, heard, rows, device).run()
+        except RuntimeError as error:
+            raise self.explained(error) from error
+        if isinstance(heard, Outcome) and heard.error:
+            raise FitError(f"the fit failed in process 0: {heard.error}")
+        return heard and heard.model
+
+
+class Follower:
+    """A process that shares in a training of process 0."""
+
+    def __init__(
+        self, team: Processes, training: Training, rows: Parts, device: torch.device
+    ) -> None:
+        plan, (self.x, x_valid) = training.plan, (t.to(device) for t in rows)
+        self.team, self.training = team, training
+        denoiser = training.denoiser.to(device).train()
+        self.parameters = {n: p for n, p in denoiser.named_parameters() if p.requires_grad}
+        self.average = Average(denoiser, plan.ema)
+        self.optimizer = Optimizer(self.parameters, plan, self.x.shape[1])
+        loss, judge = losses(plan, training.quadrature)
+        self.evaluator = Evaluator(judge, x_valid, training.seed)
+        self.generator = torch.Generator(device)
+        self.epoch, self.order = -1, self.x.new_zeros(0, dtype=torch.int64)
+        self.load(training.state)
+        self.mean = team.together(MeanLoss(denoiser, loss))
+
+    def run(self) -> None:
+        """Do what process 0 tells until it stops."""
+        while True:
+            what, rate, step = self.team.told()
+            if what == STEP:
+                self.make_step(rate, step)
+            elif what == EVALUATE:
+                self.team.mean_and_error(self.evaluator(self.average.model))
+            elif what == LOAD:
+                self.load(self.team.received())
+            else:
+                return
+
+    def make_step(self, rate: float, step: int) -> None:
+        """Contribute the gradient of a batch of this process's rows."""
+        batch = self.batch(step)
+        self.generator.manual_seed(self.seed(step, 1))
+        torch.manual_seed(self.seed(step, 2))  # dropout
+        self.optimizer.step(self.mean(batch, self.generator), rate)
+        self.average.follow(self.parameters.values())
+
+    def batch(self, step: int) -> Tensor:
+        """The batch of a step: the rows in a new order each epoch, those that are left at its end dropped."""
+        n, size = len(self.x), self.training.batch_size
+        epoch, i = divmod(step, max(1, n // size))
+        if epoch != self.epoch:
+            self.generator.manual_seed(self.seed(epoch, 0))
+            folds = range(-(-size // n))
+            draw = [
+                torch.randperm(n, generator=self.generator, device=self.x.device) for _ in folds
+            ]
+            self.epoch, self.order = epoch, torch.cat(draw)
+        return self.x[self.order[i * size : (i + 1) * size]]
+
+    def seed(self, number: int, kind: int) -> int:
+        """A seed for a step or an epoch."""
+        key = [self.training.seed, self.team.rank, number, kind]
+        return int(np.random.SeedSequence(key).generate_state(1)[0])
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from the weights of process 0."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.average.load_state_dict(state["average"])
+
+
+@contextmanager
+def job() -> Iterator[Team]:
+    """The team of the job in which ``torchrun`` has started this process; a team of one if it has not."""
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or dist.is_initialized():
+        yield team_of_process()
+        return
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        yield team_of_process()
+    finally:
+        dist.destroy_process_group()
+
+
+_teams: list[Processes] = []  # that of the default group, as soon as it was asked for
+
+
+def team_of_process() -> Team:
+    """The team of ``torch.distributed``'s default group; a team of one if there is none."""
+    if not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
+        return Team()
+    if not _teams or _teams[0].world is not dist.group.WORLD:
+        _teams[:] = [Processes()]
+    return _teams[0]
+
+
+def led(fit: Callable[Asked, Made]) -> Callable[Asked, Made]:
+    """Decorate a function that fits a model: process 0 calls it, the others take part and get the same model."""
+
+    @wraps(fit)
+    def call(*args: Asked.args, **kwargs: Asked.kwargs) -> Made:
+        team = team_of_process()
+        if team.rank:
+            return team.follow()
+        with team.leading() as outcome:
+            outcome.model = fit(*args, **kwargs)
+        return outcome.model
+
+    return call
