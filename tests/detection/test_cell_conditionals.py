@@ -24,7 +24,7 @@ pytestmark = pytest.mark.single_precision
 
 QUICK = {
     "denoiser": Network(width=16, depth=1, base="independent"),
-    "max_steps": 150,
+    "max_steps": 40,
     "n_evaluations": 16,
     "random_state": 0,
 }
@@ -92,7 +92,7 @@ TABLE = mixed_table()
 @functools.cache
 def mixed_model():
     """Fitted once for all tests of a process."""
-    return DiffusionDensity(**{**QUICK, "max_steps": 250}, column_types=KINDS).fit(TABLE)
+    return DiffusionDensity(**QUICK, column_types=KINDS).fit(TABLE)
 
 
 @pytest.fixture(scope="module")

@@ -31,6 +31,7 @@ from laws import (
     seeded_generator,
     seeds,
     simplex,
+    squared,
     tables,
     total_mass,
 )
@@ -181,9 +182,10 @@ def test_integral_is_never_optimistic_in_total(device, name, kind):
 # -- any denoiser: the path is a normalised mass (6) -----------------------------------------------
 
 
-@pytest.mark.parametrize("schedule", sorted(SCHEDULES))
-@pytest.mark.parametrize("kind", ["network", "stranger", "trees"])
-@pytest.mark.parametrize("name", ["mixed", "open"])
+@pytest.mark.parametrize(
+    ("name", "kind", "schedule"),
+    squared(["mixed", "open"], ["network", "stranger", "trees"], sorted(SCHEDULES)),
+)
 def test_path_masses_add_up_to_one(device, dtype, name, kind, schedule):
     book = make_book(name, device)
 
