@@ -1,20 +1,25 @@
 """Options and fixtures shared by all tests."""
 
+from functools import partial
+
 import pytest
 import torch
 
+from discrete_itd import estimators
 from discrete_itd.likelihood import schedule_search
 from discrete_itd.models import choosing, networks
 from discrete_itd.recipes import Decoder
 from discrete_itd.training import evaluation
+from discrete_itd.training.config import TrainingPlan
 
 # the tensors here are tiny: a second thread would only be waited for, long where cores are busy
 torch.set_num_threads(1)
 # so are the tables: the decoder mixture among the candidates of a fit is smaller than a user's
 networks.QUICK_DECODER = choosing.QUICK_DECODER = Decoder(256, n_points=256, max_steps=60)
-# and a fit's validations and its search of a schedule take fewer draws, on coarser grids; see `full_size`
+# and the validations of a fit and its search of a schedule are fewer, on fewer draws and coarser grids
 SMALL = {
-    (evaluation, "DRAWS"): 256,
+    (estimators, "TrainingPlan"): partial(TrainingPlan, n_validations=8),
+    (evaluation, "DRAWS"): 64,
     (evaluation, "PILOT_NUMBERS"): 1,
     (evaluation, "N_CELLS"): 16,
     (schedule_search, "GRID"): 12,
