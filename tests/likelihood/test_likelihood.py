@@ -91,8 +91,9 @@ def test_integral_3_is_minus_log_p_to_1e_6_in_one_dimension(device, levels):
         assert integral == pytest.approx(-oracle.log_prob(rows[k : k + 1]).item(), abs=1e-6)
 
 
-@pytest.mark.parametrize("name", sorted(BOOKS))
-@pytest.mark.parametrize("baseline", [False, True])
+@pytest.mark.parametrize(
+    ("name", "baseline"), [("simplex", False), ("line", True), ("mixed", True), ("open", False)]
+)
 def test_integral_of_the_oracle_is_log_p(device, name, baseline):
     book = make_book(name, device)
     rng = np.random.default_rng(1)
