@@ -19,7 +19,7 @@ networks.QUICK_DECODER = choosing.QUICK_DECODER = Decoder(256, n_points=256, max
 # and the validations of a fit and its search of a schedule are fewer, on fewer draws and coarser grids
 SMALL = {
     (estimators, "TrainingPlan"): partial(TrainingPlan, n_validations=8),
-    (evaluation, "DRAWS"): 64,
+    (evaluation, "DRAWS"): 256,
     (evaluation, "PILOT_NUMBERS"): 1,
     (evaluation, "N_CELLS"): 16,
     (schedule_search, "GRID"): 12,
