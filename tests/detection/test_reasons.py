@@ -68,7 +68,6 @@ def test_pairs_are_differences_of_the_model(model):
     assert strange["word"].iloc[0] > 1
 
 
-@pytest.mark.usefixtures("full_size")  # it must have learned what is missing together
 def test_pairs_of_what_is_missing():
     """Two columns that are missing together: that only one is, is strange for both."""
     rng = np.random.default_rng(1)
