@@ -1,15 +1,33 @@
 """Options and fixtures shared by all tests."""
 
+from functools import partial
+
 import pytest
 import torch
 
+from discrete_itd import estimators
+from discrete_itd.likelihood import schedule_search
 from discrete_itd.models import choosing, networks
 from discrete_itd.recipes import Decoder
+from discrete_itd.training import evaluation
+from discrete_itd.training.config import TrainingPlan
 
 # the tensors here are tiny: a second thread would only be waited for, long where cores are busy
 torch.set_num_threads(1)
 # so are the tables: the decoder mixture among the candidates of a fit is smaller than a user's
 networks.QUICK_DECODER = choosing.QUICK_DECODER = Decoder(256, n_points=256, max_steps=60)
+# and the validations of a fit and its search of a schedule are fewer, on fewer draws and coarser grids
+SMALL = {
+    (estimators, "TrainingPlan"): partial(TrainingPlan, n_validations=8),
+    (evaluation, "DRAWS"): 256,
+    (evaluation, "PILOT_NUMBERS"): 1,
+    (evaluation, "N_CELLS"): 16,
+    (schedule_search, "GRID"): 12,
+    (schedule_search, "PILOT_CELLS"): 1,
+}
+FULL = {key: getattr(*key) for key in SMALL}
+for (module, name), value in SMALL.items():
+    setattr(module, name, value)
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -50,6 +68,13 @@ def dtype(request):
     torch.set_default_dtype(DTYPES[request.config.getoption("--dtype") or usual])
     yield torch.get_default_dtype()
     torch.set_default_dtype(before)
+
+
+@pytest.fixture
+def full_size(monkeypatch):
+    """Validations, pilots and grids as large as a user's."""
+    for (module, name), value in FULL.items():
+        monkeypatch.setattr(module, name, value)
 
 
 @pytest.fixture

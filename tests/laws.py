@@ -395,6 +395,28 @@ def cases(kinds, names=None):
     return [pair for pair in pairs if defined(*pair)]
 
 
+def squared(names, kinds, others, keep=lambda _name, _kind: True):
+    """Triples in which every value meets every value of the other two lists: a Latin square, not the whole cube.
+
+    Pairs of a codebook's name and a kind that do not go together are left out by ``keep``.
+    """
+    lists = [list(names), list(kinds), list(others)]
+    long, middle, short = sorted(range(3), key=lambda i: -len(lists[i]))
+    found = []
+    for i, a in enumerate(lists[long]):
+        for j, b in enumerate(lists[middle]):
+            triple = {long: a, middle: b, short: lists[short][(i + j) % len(lists[short])]}
+            found.append((triple[0], triple[1], triple[2]))
+    return [(name, kind, other) for name, kind, other in found if keep(name, kind)]
+
+
+def squared_cases(kinds, others, names=None):
+    """As :func:`squared`, of the pairs that :func:`cases` has."""
+    pairs = set(cases(kinds, names))
+    books = names or sorted(BOOKS | WIDER_BOOKS)
+    return squared(books, kinds, others, lambda name, kind: (name, kind) in pairs)
+
+
 def empty_state(book, n=1):
     """The state of which nothing is known: ``y`` (n, D) and ``snr`` (n, C)."""
     return book.known_snr.new_zeros(n, book.n_coords), book.known_snr.new_zeros(n, book.n_columns)

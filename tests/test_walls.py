@@ -34,19 +34,23 @@ ONE_LAYER = [{"models", "recipes"}, {"reporting", "plots"}]
 CORE = ("channel", "denoisers", "likelihood", "training")
 NOT_IN_CORE = {"pandas", "sklearn"}
 
-house = House.read(Path(__file__).parents[1])
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 
 
-def test_at_most_ten_modules_lie_at_the_top():
+@pytest.fixture(scope="module")
+def house():
+    return House.read(Path(__file__).parents[1])
+
+
+def test_at_most_ten_modules_lie_at_the_top(house):
     assert len(house.at_top()) <= MOST_AT_TOP
 
 
-def test_every_room_has_a_place():
+def test_every_room_has_a_place(house):
     assert {m.room for m in house.modules.values()} - {""} == set(LEVEL)
 
 
-def test_imports_run_one_way():
+def test_imports_run_one_way(house):
     upward = [
         f"{a} -> {b}"
         for a, b in sorted(house.arrows())
@@ -65,12 +69,12 @@ def test_imports_run_one_way():
     assert set(face) <= {f"{name} -> {PACKAGE}.__version__" for name in house.modules}
 
 
-def test_modules_import_without_cycles():
+def test_modules_import_without_cycles(house):
     assert not cycles(house.arrows())
 
 
 @pytest.mark.parametrize("room", CORE)
-def test_the_torch_core_reaches_no_tables(room):
+def test_the_torch_core_reaches_no_tables(house, room):
     ways = []
     for name, module in house.modules.items():
         if module.room == room:
@@ -80,18 +84,18 @@ def test_the_torch_core_reaches_no_tables(room):
     assert not ways
 
 
-def test_files_are_short():
+def test_files_are_short(house):
     assert not [f"{m.name} {m.n_lines}" for m in house.modules.values() if m.n_lines > MOST_LINES]
 
 
-def test_functions_are_short():
+def test_functions_are_short(house):
     bodies = [pair for m in house.modules.values() for pair in functions(m)]
     assert not [f"{name} {n}" for name, n in bodies if n > MOST_BODY]
 
 
-def test_inheritance_is_flat():
+def test_inheritance_is_flat(house):
     assert not {name: n for name, n in depths(house).items() if n > 1}
 
 
-def test_nobody_uses_the_private_names_of_another():
+def test_nobody_uses_the_private_names_of_another(house):
     assert not [use for m in house.modules.values() for use in foreign_privates(m)]

@@ -3,6 +3,7 @@
 import builtins
 import gzip
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -554,6 +555,17 @@ def process(*command):
     )
 
 
+@pytest.mark.usefixtures("place")
+def test_the_package_is_a_command(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["cli", *f"{SCORE} none.csv --out s.csv".split()])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_module("discrete_itd.cli", run_name="__main__")
+    assert end.value.code == 2
+    missing = "discrete-itd: error: none.csv: No such file or directory\n"
+    assert capsys.readouterr() == ("", missing)
+
+
+@pytest.mark.slow  # torch is imported once more
 @pytest.mark.usefixtures("place")
 def test_process():
     bad = process("-m", "discrete_itd", *f"{SCORE} none.csv --out s.csv".split())

@@ -15,7 +15,7 @@ from discrete_itd.likelihood import path_log_prob
 from discrete_itd.likelihood.sampling import sample
 from tests.laws import (
     BOOKS,
-    LAW,
+    FEW_EXAMPLES,
     WIDER_BOOKS,
     all_rows,
     make_book,
@@ -40,7 +40,7 @@ def first_row_differing_in(rows, j, rng, book):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@LAW
+@FEW_EXAMPLES
 @given(columns=wide_tables, seed=seeds)
 def test_one_call_is_the_path_of_as_many_calls_as_columns(device, kind, columns, seed):
     book = Codebook(columns).to(device)
@@ -55,7 +55,7 @@ def test_one_call_is_the_path_of_as_many_calls_as_columns(device, kind, columns,
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@LAW
+@FEW_EXAMPLES
 @given(columns=wide_tables, seed=seeds)
 def test_a_column_does_not_hear_later_ones(device, kind, columns, seed):
     """Bit for bit: neither their values nor whether they are known."""
@@ -151,7 +151,7 @@ def test_orders_are_checked(device):
     CausalDenoiser(base, [1, 0])
 
 
-@LAW
+@FEW_EXAMPLES
 @given(columns=wide_tables, seed=seeds)
 def test_known_cells_are_described_as_their_posterior_is(device, columns, seed):
     book = Codebook(columns).to(device)

@@ -100,7 +100,7 @@ def test_coordinate_path_is_log_p_in_any_order(device, dtype, name, kind):
     rows = random_rows(book, 20, np.random.default_rng(1), missing=0.1)
     # a known value is one known to a hundred thousandth
     loose = {"atol": rounding(dtype, 3) + 1e-7, "rtol": rounding(dtype) + 1e-7}
-    for order in (None, tuple(range(book.n_columns)), tuple(range(book.n_columns))[::-1]):
+    for order in (None, tuple(range(book.n_columns))[::-1]):
         plan = CoordinateSchedule(book.n_columns, order)
         got = path_log_prob(denoiser, rows, plan, n_paths=3, generator=seeded_generator(0, device))
         torch.testing.assert_close(got.log_prob, denoiser.log_prob(rows).double(), **loose)

@@ -392,14 +392,14 @@ def naive_left_out(model, x):
     return total / len(x)
 
 
-@pytest.mark.parametrize("name", ["all kinds", "reals and levels", "mixed"])
+@pytest.mark.parametrize("name", ["all kinds", "mixed"])
 def test_widths_are_those_of_the_fewest_nats_left_out(device, name):
     """No change of one width is better, by the slow sum; copies are left out together."""
     book = make_book(name, device)
-    x = random_rows(book, 12, np.random.default_rng(5), missing=0.1)
-    x = torch.cat([x, x[:3]])
+    x = random_rows(book, 8, np.random.default_rng(5), missing=0.1)
+    x = torch.cat([x, x[:2]])
     base = MarginalDenoiser.fit(book, x)
-    records = torch.cat([torch.arange(12), torch.arange(3)])
+    records = torch.cat([torch.arange(8), torch.arange(2)])
     model = KernelDenoiser.fit(base, x, torch.Generator().manual_seed(0), records)
     grid = {"real": (0.15, 0.3, 0.4), "line": (0.1, 0.4, 0.8), "other": (0.3, 0.9)}
     found = naive_left_out(model, x)

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.single_precision
 
 QUICK = {
     "denoiser": Network(width=16, depth=1, base="independent"),
-    "max_steps": 150,
+    "max_steps": 40,
     "n_evaluations": 16,
     "random_state": 0,
 }

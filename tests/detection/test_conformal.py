@@ -136,14 +136,14 @@ def test_an_alarm_is_a_small_p_value(rate, n):
 
 def test_intervals_of_the_rate_cover_it():
     random = np.random.default_rng(0)
-    inside = held = 0
-    for _ in range(2000):
+    inside, held, n = 0, 0, 800
+    for _ in range(n):
         calibration = random.random(200)  # an alarm below t is then raised at the rate t
         found = at_rate(calibration, 0.05)
         inside += found.low <= found.offset <= found.high
         held += at_rate(calibration, 0.05, confidence=0.9).offset <= 0.05
-    assert abs(inside / 2000 - 0.95) < 4 * math.sqrt(0.95 * 0.05 / 2000)
-    assert 0.9 - 4 * math.sqrt(0.09 / 2000) < held / 2000 < 0.97
+    assert abs(inside / n - 0.95) < 4 * math.sqrt(0.95 * 0.05 / n)
+    assert 0.9 - 4 * math.sqrt(0.09 / n) < held / n < 0.97
 
 
 def test_intervals_of_a_days_alarms_cover_them():
@@ -214,7 +214,7 @@ def test_recent_rows_tell_what_labels_would():
 def test_ordinary_recent_rows_are_not_paid_for(miss_cost):
     """Chance gives no reason for alarms, however dear a miss."""
     random = np.random.default_rng(0)
-    for _ in range(5):
+    for _ in range(2):
         calibration, recent = random.normal(size=300), random.normal(size=2000)
         with pytest.warns(UserWarning, match="no more small p-values"):
             found = at_cost(calibration, recent=recent, miss_cost=miss_cost, check_cost=1)

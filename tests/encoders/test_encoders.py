@@ -127,19 +127,24 @@ def test_decoding_undoes_encoding(frame, unseen):
     assert_frame_equal(encoder.inverse_transform(x, frame.index), frame, rtol=1e-6, atol=1e-9)
 
 
-FAMILIES = [
-    *((dtype, kind) for dtype in TEXT for kind in ("nominal", "ordinal")),
-    *((dtype, kind) for dtype in NUMERIC for kind in KINDS),
-    *((dtype, kind) for dtype in TIMES for kind in ("continuous", "binned")),
-]
+FAMILIES = {
+    **dict.fromkeys(TEXT, ("nominal", "ordinal")),
+    **dict.fromkeys(NUMERIC, KINDS),
+    **dict.fromkeys(TIMES, ("continuous", "binned")),
+}
 
 
 @quiet
-@pytest.mark.parametrize(("dtype", "kind"), FAMILIES, ids=str)
+@pytest.mark.parametrize("dtype", FAMILIES)
 @settings(max_examples=2)
 @given(data=st.data())
-def test_every_kind_gives_the_dtype_back(dtype, kind, data):
+def test_every_kind_gives_the_dtype_back(dtype, data):
     frame = pd.DataFrame({"a": DTYPES[dtype](data.draw, data.draw(st.integers(1, 12)))})
+    for kind in FAMILIES[dtype]:
+        check_the_way_back(frame, kind)
+
+
+def check_the_way_back(frame, kind):
     options = {"kind": kind, "bins": 3} if kind == "binned" else kind
     encoder = TableEncoder.fit(frame, {"a": options})
     column = encoder.schema[0]

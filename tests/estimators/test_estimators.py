@@ -316,6 +316,7 @@ PATHS = {
 }
 
 
+@pytest.mark.usefixtures("full_size")  # the network must have learned something for all to be tried
 @pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
 def test_paths(path):
     model = quick(schedule=path).fit(X)

@@ -28,6 +28,8 @@ from laws import (
     ranks_of,
     rounding,
     seeded_generator,
+    squared,
+    squared_cases,
     total_mass,
 )
 
@@ -64,8 +66,7 @@ def quadrature_to(high, device):
 # -- nothing is known of a missing cell, and nothing paid for --------------------------------------
 
 
-@pytest.mark.parametrize("schedule", sorted(SCHEDULES))
-@pytest.mark.parametrize(("name", "kind"), cases(KINDS))
+@pytest.mark.parametrize(("name", "kind", "schedule"), squared_cases(KINDS, sorted(SCHEDULES)))
 def test_missing_cells_cost_nothing_and_show_nothing(device, name, kind, schedule, monkeypatch):
     monkeypatch.setattr("discrete_itd.likelihood.path.MOST_SHARED", -1.0)  # a call has every row
     book = make_book(name, device)
@@ -214,9 +215,10 @@ def test_densities_of_the_oracle_leave_the_missing_out(device, dtype, name):
 # -- any denoiser: the observed cells have a normalised law ----------------------------------------
 
 
-@pytest.mark.parametrize("schedule", sorted(SCHEDULES))
-@pytest.mark.parametrize("kind", ["network", "stranger"])
-@pytest.mark.parametrize("missing", [(0,), (1, 2)])
+@pytest.mark.parametrize(
+    ("missing", "kind", "schedule"),
+    squared([(0,), (1, 2)], ["network", "stranger"], sorted(SCHEDULES)),
+)
 def test_masses_of_the_observed_add_up_to_one(device, dtype, kind, schedule, missing):
     """With the same columns missing in every row."""
     book = make_book("mixed", device)

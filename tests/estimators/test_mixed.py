@@ -30,6 +30,8 @@ from laws import (
     repeated_mass,
     rounding,
     seeded_generator,
+    squared,
+    squared_cases,
 )
 
 from discrete_itd.channel import CoordinateSchedule, IsotropicSchedule, Quadrature, State
@@ -62,9 +64,9 @@ def mean_and_stderr(values):
 # -- any denoiser: a normalised mass and density (6) -----------------------------------------------
 
 
-@pytest.mark.parametrize("schedule", sorted(SCHEDULES))
-@pytest.mark.parametrize("kind", ["network", "stranger"])
-@pytest.mark.parametrize("name", WIDER)
+@pytest.mark.parametrize(
+    ("name", "kind", "schedule"), squared(WIDER, ["network", "stranger"], sorted(SCHEDULES))
+)
 def test_mass_and_density_add_up_to_one(device, name, kind, schedule):
     """Σ ∫ P = E_b[W/b] = 1 over rows x of any law b that covers P, and one path of each."""
     book = make_book(name, device)
@@ -111,8 +113,7 @@ def test_blurring_bounds_a_density(device):
 BLURRED = ["network", "marginals", "mixture", "tree", "trees", "bayes_net", "joined"]
 
 
-@pytest.mark.parametrize("sd", [0.05, 0.4])
-@pytest.mark.parametrize(("name", "kind"), cases(BLURRED, WITH_REALS))
+@pytest.mark.parametrize(("name", "kind", "sd"), squared_cases(BLURRED, [0.05, 0.4], WITH_REALS))
 def test_a_blurred_value_is_one_seen_through_noise(device, dtype, name, kind, sd):
     """Its density is that of a noisy view of the value at the SNR 1/sd², whatever categories are known.
 

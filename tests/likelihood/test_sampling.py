@@ -29,6 +29,8 @@ from laws import (
     rounding,
     seeded_generator,
     simplex,
+    squared,
+    squared_cases,
 )
 from scipy import stats
 
@@ -169,9 +171,9 @@ def test_one_generator_one_table(device, name):
     assert not torch.equal(draw(1), draw(2))
 
 
-@pytest.mark.parametrize("schedule", sorted(SCHEDULES))
-@pytest.mark.parametrize("n", [0, 1, 4, 9])
-@pytest.mark.parametrize("name", sorted(WIDER_BOOKS))
+@pytest.mark.parametrize(
+    ("name", "n", "schedule"), squared(sorted(WIDER_BOOKS), [0, 1, 4, 9], sorted(SCHEDULES))
+)
 def test_as_many_rows_as_asked(device, generator, name, n, schedule):
     book = make_book(name, device)
     plan = SCHEDULES[schedule](book.n_columns)
@@ -273,8 +275,10 @@ def test_real_samples_follow_the_scored_density(device, kind, schedule):
 # -- filling gaps ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("schedule", sorted(SCHEDULES))
-@pytest.mark.parametrize(("name", "kind"), cases(["network", "stranger", "mixture"]))
+@pytest.mark.parametrize(
+    ("name", "kind", "schedule"),
+    squared_cases(["network", "stranger", "mixture"], sorted(SCHEDULES)),
+)
 def test_what_is_known_is_kept(device, generator, name, kind, schedule):
     """To the last bit; and a row of which all is known comes back."""
     book = make_book(name, device)

@@ -54,6 +54,8 @@ from discrete_itd.likelihood.schedule_search import (
 from discrete_itd.recipes import Network
 from discrete_itd.training import pilot_quadrature
 
+pytestmark = pytest.mark.usefixtures("full_size")
+
 
 def cost_of(costs, path):
     return sum(float(costs[a, b]) for a, b in zip([0, *path], path, strict=False))

@@ -1,5 +1,7 @@
 """Properties of holding rows out: no record is on both sides, and rows that are equal by chance are on both."""
 
+import functools
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -22,8 +24,11 @@ def leaked(codes, held, rest):
     return np.mean([tuple(row) in fitted for row in codes[held].tolist()])
 
 
+network = functools.cache(load_bayesian_network)
+
+
 def child(n, seed=0):
-    return equal_values(load_bayesian_network("child").sample(n, random_state=seed))
+    return equal_values(network("child").sample(n, random_state=seed))
 
 
 @LAW
@@ -81,7 +86,7 @@ def test_copies_of_records_are_on_one_side(times):
 
 @pytest.mark.parametrize("name", ["asia", "child"])
 def test_rows_that_are_equal_by_chance_are_divided_one_by_one(name):
-    codes = equal_values(load_bayesian_network(name).sample(10_000, random_state=0))
+    codes = equal_values(network(name).sample(10_000, random_state=0))
     held, rest = hold_out(copies(codes), 1000, 0)
     order = np.random.RandomState(0).permutation(10_000)
     natural = leaked(codes, order[:1000], order[1000:])
@@ -142,8 +147,7 @@ def test_values_are_numbered_whatever_they_are():
 
 def test_weights_do_not_flatter_the_held_out_rows():
     """A fit of ten copies of each row is about as good as one of the rows, and knows how good it is."""
-    network = load_bayesian_network("child")
-    rows, test = network.sample(300, random_state=0), network.sample(1000, random_state=1)
+    rows, test = (network("child").sample(n, random_state=i) for i, n in enumerate((300, 1000)))
     plain = DiffusionDensity(denoiser="bayes_net", random_state=0).fit(rows)
     weighted = DiffusionDensity(denoiser="bayes_net", random_state=0)
     weighted.fit(rows, sample_weight=np.full(300, 10))

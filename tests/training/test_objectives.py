@@ -33,6 +33,8 @@ from discrete_itd.training import Evaluator, TrainingLoss, mean_and_error, pilot
 from discrete_itd.training import objectives as objectives_module
 from discrete_itd.training.objectives import ContinuousPath, Draws, Isotropic
 
+pytestmark = pytest.mark.usefixtures("full_size")
+
 
 def correlated_rows(n, seed, device):
     """Two columns that agree nine times in ten, and one that follows their sum."""

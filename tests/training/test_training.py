@@ -24,6 +24,8 @@ from discrete_itd.training import (
 from discrete_itd.training.loop import CHECK_STEPS, EARLY_EVALUATIONS, MOST_ROLLBACKS, Run
 from discrete_itd.training.state import Average
 
+pytestmark = pytest.mark.usefixtures("full_size")
+
 
 def seeded_generator(seed, device):
     return torch.Generator(device).manual_seed(seed)
