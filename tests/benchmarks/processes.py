@@ -151,7 +151,7 @@ def scaling(options: argparse.Namespace) -> str:
                 }
             )
             print(lines[-1], file=sys.stderr, flush=True)
-    return markdown(pd.DataFrame(lines))
+    return markdown(list(lines[0]), [list(line.values()) for line in lines])
 
 
 def launcher(processes: int) -> list[str]:
@@ -195,7 +195,7 @@ def kills(times: int) -> str:
                 }
             )
             print(lines[-1], file=sys.stderr, flush=True)
-    return markdown(pd.DataFrame(lines))
+    return markdown(list(lines[0]), [list(line.values()) for line in lines])
 
 
 def fit(processes: int, rows: Path, out: Path) -> subprocess.Popen[str]:
