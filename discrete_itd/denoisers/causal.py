@@ -201,8 +201,8 @@ class OneColumn(NamedTuple):
 
     def to(self, device: torch.device) -> OneColumn:
         """The same on another device."""
-        parts = (copy.deepcopy(part).to(device) for part in (self.marginal, self.features))
-        return OneColumn(*parts, self.places.to(device))
+        marginal, features = copy.deepcopy(self.marginal), copy.deepcopy(self.features)
+        return OneColumn(marginal.to(device), features.to(device), self.places.to(device))
 
     @classmethod
     def of(cls, features: ColumnFeatures, part: MarginalDenoiser | None, j: int) -> OneColumn:
