@@ -1,5 +1,6 @@
 """bfloat16 and compilation change the speed of a training, and its result no further than they say."""
 
+import functools
 import warnings
 
 import numpy as np
@@ -17,7 +18,7 @@ from tests.laws import BOOKS, draw_rows, random_marginals, random_oracle
 pytestmark = pytest.mark.single_precision
 
 
-def trained(steps=12, **settings):
+def trained(steps=8, **settings):
     """A small network's weights and held-out nats after a training."""
     book, rng = Codebook(BOOKS["mixed"]), np.random.default_rng(0)
     oracle = random_oracle(book, rng)
@@ -30,8 +31,13 @@ def trained(steps=12, **settings):
     return net, weights, report.history[-1].valid_nats
 
 
+@functools.cache
+def plainly_trained():
+    return trained()
+
+
 def test_bfloat16_touches_the_weights_and_hardly_the_nats():
-    (_, exact, nats), (net, rounded, of_half) = trained(), trained(precision="bfloat16")
+    (_, exact, nats), (net, rounded, of_half) = plainly_trained(), trained(precision="bfloat16")
     assert not torch.equal(exact, rounded)
     assert rounded.dtype == exact.dtype
     assert abs(of_half - nats) < NATS_TOLERANCE
@@ -49,23 +55,23 @@ def test_what_cannot_be_compiled_is_trained_without_and_one_warning(monkeypatch)
     with pytest.warns(UserWarning, match="without compilation: no compiler$") as seen:
         _, weights, _ = trained(compiled=True)
     assert len(seen) == 1
-    assert torch.equal(weights, trained()[1])
+    assert torch.equal(weights, plainly_trained()[1])
 
 
 @pytest.mark.slow
 def test_compiled_steps_differ_by_rounding():
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
-        _, weights, nats = trained(steps=8, compiled=True)
+        _, weights, nats = trained(compiled=True)
     if any("without compilation" in str(w.message) for w in seen):
         pytest.skip("nothing can be compiled here")
-    _, exact, expected = trained(steps=8)
+    _, exact, expected = plainly_trained()
     torch.testing.assert_close(weights, exact, atol=1e-3, rtol=1e-3)
     assert abs(nats - expected) < NATS_TOLERANCE
 
 
 def test_unknown_settings_are_refused():
-    net, _, _ = trained(steps=0)
+    net, _, _ = plainly_trained()
     with pytest.raises(ValueError, match="precision must be one of"):
         accelerated(net, TrainingPlan(precision="float8")).__enter__()
     with pytest.raises(ValueError, match="precision"):
