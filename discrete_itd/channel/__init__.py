@@ -44,6 +44,7 @@ from discrete_itd.channel.schedules import (
     check_schedule,
     column_ranks,
     distinct_paths,
+    steps_needed,
 )
 from discrete_itd.channel.state import State
 
@@ -63,4 +64,5 @@ __all__ = [
     "check_schedule",
     "column_ranks",
     "distinct_paths",
+    "steps_needed",
 ]

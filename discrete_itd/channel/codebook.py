@@ -77,6 +77,12 @@ class Codebook(nn.Module):
         The high-cardinality columns.
     finite, reals : Tensor of int64
         Numbers of the columns of few categories and of the continuous columns.
+    place : dict of int to int
+        Which of the columns of few categories a column is: the place of j in ``finite``.
+    leading_columns : tuple of int
+        The same by their numbers.
+    leading_first : tuple of int, length C
+        All columns in the order of the table, but the leading ones before the others.
     real_coords : slice
         The coordinates of the latter.
     coord_column : Tensor of int64, shape (D,)
@@ -118,6 +124,9 @@ class Codebook(nn.Module):
         )
         self.n_coords = first + len(words) * CODE_LENGTH
         self.has_leading = len(leading) > 0
+        self.leading_columns = tuple(sorted(leading))
+        self.place = {j: i for i, j in enumerate(finite)}
+        self.leading_first = tuple(sorted(range(self.n_columns), key=lambda j: j not in leading))
         coord_column = [finite[j] for j in self.levels.coord_column.tolist()] + reals
         coord_column += [j for j in words for _ in range(CODE_LENGTH)]
 
@@ -137,11 +146,6 @@ class Codebook(nn.Module):
     def vocabularies(self) -> list[Vocabulary]:
         """The high-cardinality columns."""
         return cast(list[Vocabulary], list(self._vocabularies))
-
-    @property
-    def leading_first(self) -> Tensor:
-        """All columns in the order of the table, but the leading ones before the others: (C,)."""
-        return (~self.leading).int().argsort(stable=True)
 
     @property
     def device(self) -> torch.device:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from discrete_itd.channel.codebook import Vocabulary
+from discrete_itd.channel.devices import replace_rows, rows_where
 from discrete_itd.channel.levels import VERTEX
 
 CODE_KNOWN_SNR = 2e5  # codes lie a tenth of a unit apart or more
@@ -70,14 +71,17 @@ class VocabularyPosterior:
             yield part, seen
 
     def log_prob(self, cells: Tensor) -> Tensor:
-        """Log-probability of each cell (float64 codes, (B,)), nats; 0 where it is NaN, at no cost."""
-        out = self.y.new_zeros(len(cells))
-        asked = torch.nonzero(~cells.isnan()).flatten()
-        if self.shared and len(asked):
-            _, q = next(self._logits(asked[:1]))
-            return out.index_copy(0, asked, q[0, cells[asked].long()])
-        parts = [q.gather(1, cells[i, None].long())[:, 0] for i, q in self._logits(asked)]
-        return out.index_copy(0, asked, torch.cat(parts)) if parts else out
+        """Log-probability of each cell (float64 codes, (B,)), nats; 0 where it is NaN, on a CPU at no cost."""
+        codes = cells.nan_to_num(0.0).long()
+
+        def compute(asked: Tensor) -> Tensor:
+            if self.shared:
+                _, q = next(self._logits(asked[:1]))
+                return q[0, codes[asked]]
+            parts = [q.gather(1, codes[i, None])[:, 0] for i, q in self._logits(asked)]
+            return torch.cat(parts)
+
+        return replace_rows(self.y.new_zeros(len(cells)), ~cells.isnan(), compute)
 
     def log_probs_of_all(self) -> Tensor:
         """Log-probabilities of all categories, (B, K), nats: as large as the vocabulary."""
@@ -86,9 +90,9 @@ class VocabularyPosterior:
         return torch.cat(parts) if parts else self.y.new_zeros(0, self.vocabulary.n_points)
 
     def mode(self, cells: Tensor) -> Tensor:
-        """The most probable seen category where ``cells`` (B,) is true: float64 codes, (B,); 0 elsewhere."""
+        """The most probable seen category where ``cells`` (B,) is true: float64 codes, (B,); any or 0 elsewhere."""
         out = torch.zeros(len(self.y), dtype=torch.float64, device=self.y.device)
-        for part, logits in self._logits(torch.nonzero(cells).flatten()):
+        for part, logits in self._logits(rows_where(cells)):
             out[part] = logits[:, : self.vocabulary.n_levels].argmax(1).double()
         return out
 
@@ -100,12 +104,14 @@ class VocabularyPosterior:
             prior = self.log_probs.exp() @ codes
             out = torch.where((self.snr == 0)[:, None], prior, out)
             noisy = noisy & (self.snr > 0)
-        rows = torch.nonzero(noisy).flatten()
-        if self.shared and len(rows):
-            _, q = next(self._logits(rows[:1]))
-            return (q.exp() @ codes).expand(len(out), -1)
-        parts = [q.exp() @ codes for _, q in self._logits(rows)]
-        return out.index_copy(0, rows, torch.cat(parts)) if parts else out
+
+        def compute(rows: Tensor) -> Tensor:
+            if self.shared:
+                _, q = next(self._logits(rows[:1]))
+                return (q.exp() @ codes).expand(len(rows), -1)
+            return torch.cat([q.exp() @ codes for _, q in self._logits(rows)])
+
+        return replace_rows(out, noisy, compute)
 
     def update(self, y: Tensor, snr: Tensor) -> VocabularyPosterior:
         """The Bayes update by evidence ``y`` (B, D_j) at ``snr`` (B,)."""
@@ -123,9 +129,9 @@ class VocabularyPosterior:
         )
 
     def sample(self, generator: torch.Generator, cells: Tensor, *, allow_unseen: bool) -> Tensor:
-        """One category where ``cells`` (B,) is true: float64 codes, (B,); 0 elsewhere."""
+        """One category where ``cells`` (B,) is true: float64 codes, (B,); any or 0 elsewhere."""
         out = torch.zeros(len(self.y), dtype=torch.float64, device=self.y.device)
-        for part, logits in self._logits(torch.nonzero(cells).flatten()):
+        for part, logits in self._logits(rows_where(cells)):
             if self.vocabulary.open and not allow_unseen:
                 logits = logits[:, : self.vocabulary.n_levels]
             probs = torch.softmax(logits.double(), 1)

@@ -229,6 +229,10 @@ class Levels(nn.Module):
             place[column[s] * widest + level[s]] = s
         keep("_place", place, torch.int64)
         keep("_spread", [c * widest + k for c, k in zip(column, level, strict=True)], torch.int64)
+        self._own = [
+            slice(first, first + step * points.n_points, step)
+            for first, step, points in zip(offset, stride, self.columns, strict=True)
+        ]
 
     @property
     def cardinalities(self) -> tuple[int, ...]:
@@ -240,6 +244,10 @@ class Levels(nn.Module):
     def index_of(self, codes: Tensor) -> Tensor:
         """Index in T of each cell: codes (B, C) to (B, C)."""
         return self._offset + codes * self._stride
+
+    def own(self, j: int) -> slice:
+        """The levels of column ``j`` among all T, in the order of their codes."""
+        return self._own[j]
 
     def embed(self, codes: Tensor) -> Tensor:
         """The encoded rows x: codes (B, C) to points (B, D)."""

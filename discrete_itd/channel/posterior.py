@@ -62,9 +62,8 @@ class Posterior:
                 values = cells[:, book.reals].to(own)
                 out = out.index_copy(1, book.reals, self.gaussian.log_prob(values))
             for q in self.words:
-                column = torch.tensor([q.vocabulary.column], device=x.device)
-                own = q.log_prob(x[:, q.vocabulary.column])
-                out = out.index_copy(1, column, own[:, None])
+                j = q.vocabulary.column
+                out[:, j] = q.log_prob(x[:, j])
         else:
             out = own
         return out.masked_fill(x.isnan(), 0.0)
@@ -129,11 +128,9 @@ class Posterior:
         for q in self.words:
             if q.vocabulary.column == j:
                 return q.log_probs_of_all()
-        at = torch.nonzero(book.finite == j).flatten()
-        if not len(at):
+        if j not in book.place:
             raise ValueError(f"column {j} has no categories")
-        levels = torch.nonzero(book.levels.level_column == at).flatten()
-        return self.categorical.logits[:, levels[book.levels.level_code[levels].argsort()]]
+        return self.categorical.logits[:, book.levels.own(book.place[j])].contiguous()
 
     def mode(self, cells: Tensor) -> Tensor:
         """The most probable seen category of each cell, the mean of each continuous one: float64, (B, C).

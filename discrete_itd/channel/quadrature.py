@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping
 
@@ -33,6 +34,7 @@ class Quadrature:
         self._cdf = torch.cat([edges.new_zeros(1), (mass / mass.sum()).cumsum(0)])
         self._cdf[-1] = 1.0
         self._density = density / mass.sum()
+        self._ends = float(edges[0]), float(edges[-1])  # on the host: reading them later would wait
 
     def state_dict(self) -> dict[str, Tensor]:
         """The tensors from which :meth:`from_state_dict` makes the same quadrature, to the last bit."""
@@ -66,16 +68,19 @@ class Quadrature:
     @property
     def low(self) -> float:
         """Smallest SNR (not its logarithm)."""
-        return math.exp(float(self.edges[0]))
+        return math.exp(self._ends[0])
 
     @property
     def high(self) -> float:
         """Largest SNR."""
-        return math.exp(float(self.edges[-1]))
+        return math.exp(self._ends[1])
 
     def to(self, device: torch.device | str) -> Quadrature:
-        """The same quadrature on another device."""
-        return Quadrature(self.edges.to(device), self._density.to(device))
+        """The same quadrature on another device, to the last bit."""
+        other = copy.copy(self)
+        other.edges, other._cdf = self.edges.to(device), self._cdf.to(device)
+        other._density = self._density.to(device)
+        return other
 
     def points(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """SNRs at quantiles ``u`` in [0, 1) and the weights d snr / density, same shape, float64."""

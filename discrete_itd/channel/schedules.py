@@ -9,6 +9,8 @@ from typing import Any, Protocol, Self, cast
 import torch
 from torch import Tensor
 
+from discrete_itd.channel.devices import index_tensor
+
 
 class Schedule(Protocol):
     """A path from nothing known to (almost) everything known.
@@ -197,12 +199,23 @@ def column_ranks(
     """
     key = uniform
     if schedule.orders is not None:
-        orders = torch.tensor(schedule.orders, device=key.device)
+        orders = index_tensor(schedule.orders, str(key.device))
         if orders.shape[1] != uniform.shape[1]:
             raise ValueError(f"order has {orders.shape[1]} columns, the table {uniform.shape[1]}")
         key = orders.argsort(1)[path % len(orders)].to(uniform)
     key = key.masked_fill(~free & ~known, math.inf).masked_fill(known, -1.0)
     return key.argsort(dim=1, stable=True).argsort(dim=1) - known.sum(1, keepdim=True)
+
+
+def steps_needed(schedule: Schedule, n_free: Tensor) -> int:
+    """Steps after which no path of these rows changes any more, given their numbers of free cells ``n_free`` (B, 1).
+
+    Of a schedule without noise that ends with all cells known, at most one for each free cell. That number is read from
+    the device, which is waited for.
+    """
+    if not schedule.complete or schedule.noisy:
+        return schedule.n_steps
+    return min(schedule.n_steps, int(n_free.max()) if len(n_free) else 0)
 
 
 def check_schedule(schedule: Schedule, n_columns: int) -> None:

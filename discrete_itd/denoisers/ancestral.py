@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from discrete_itd.channel.codebook import Codebook
+from discrete_itd.channel.devices import index_tensor, replace_rows
 from discrete_itd.channel.levels import Levels
 from discrete_itd.channel.posterior import CategoricalPosterior, Posterior
 from discrete_itd.denoisers.base import filled
@@ -25,9 +26,10 @@ if TYPE_CHECKING:
 MARGIN = 20.0  # nats by which a class that is left out stays behind the others
 
 
-def ranks(order: Tensor) -> Tensor:
-    """The place of every column in an order (C,): (C,)."""
-    return torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
+def ranks(codebook: Codebook, order: Tensor) -> Tensor:
+    """The place of every low-cardinality column in an order (C,) of all, on the device of the codebook: (C',)."""
+    place = {j: i for i, j in enumerate(order.tolist())}
+    return index_tensor(tuple(place[j] for j in codebook.place), str(codebook.device))
 
 
 def parents_first_order(
@@ -118,7 +120,7 @@ def factors_by_difference(
     return out
 
 
-def shares_of_classes(log_weights: Tensor, own: Tensor, orders: Sequence[Tensor]) -> Tensor:
+def shares_of_classes(log_weights: Tensor, own: Tensor, orders: Sequence[Sequence[int]]) -> Tensor:
     r"""How a mixture's log-probability grows as its columns are multiplied in one by one.
 
     Parameters
@@ -126,7 +128,7 @@ def shares_of_classes(log_weights: Tensor, own: Tensor, orders: Sequence[Tensor]
     log_weights : Tensor, shape (Z,)
     own : Tensor, shape (C, B, Z), nats
         Each class's log-probability of each cell; 0 where it is missing.
-    orders : sequence of Tensor of int64, shape (C,)
+    orders : sequence of sequences of int, length C
         The result is the mean over them.
 
     Returns
@@ -140,7 +142,7 @@ def shares_of_classes(log_weights: Tensor, own: Tensor, orders: Sequence[Tensor]
     out, least = torch.zeros_like(peak), own.new_zeros(own.shape[1])
     for order in orders:
         shares, total = log_weights.exp(), torch.zeros_like(least)
-        for j in order.tolist():
+        for j in order:
             shares = shares * probs[j]
             step = shares.sum(1)
             shares /= step[:, None]  # small numbers keep their digits
@@ -150,18 +152,21 @@ def shares_of_classes(log_weights: Tensor, own: Tensor, orders: Sequence[Tensor]
         least = torch.minimum(least, total)
     out += peak
     # a class whose share was too small for a number gains at most minus the total in the columns that follow
-    far = torch.nonzero(~(least > math.log(torch.finfo(own.dtype).tiny) + MARGIN)).flatten()
-    if len(far):
-        out[:, far] = slow_shares_of_classes(log_weights, own[:, far], orders)
-    return out
+    far = ~(least > math.log(torch.finfo(own.dtype).tiny) + MARGIN)
+    slow = replace_rows(
+        out.T, far, lambda rows: slow_shares_of_classes(log_weights, own[:, rows], orders).T
+    )
+    return slow.T
 
 
-def slow_shares_of_classes(log_weights: Tensor, own: Tensor, orders: Sequence[Tensor]) -> Tensor:
+def slow_shares_of_classes(
+    log_weights: Tensor, own: Tensor, orders: Sequence[Sequence[int]]
+) -> Tensor:
     """As :func:`shares_of_classes`, of rows of any probability: by sums of logarithms."""
     out = own.new_zeros(own.shape[:2])
     for order in orders:
         log_class = log_weights.expand(own.shape[1:])
-        for j in order.tolist():
+        for j in order:
             log_class = log_class + own[j]
             step = torch.logsumexp(log_class, 1)
             log_class = log_class - step[:, None]  # small numbers keep their digits
@@ -169,10 +174,14 @@ def slow_shares_of_classes(log_weights: Tensor, own: Tensor, orders: Sequence[Te
     return out
 
 
-def both_ways(leading: Tensor) -> list[Tensor]:
-    """Two orders of columns: as they come, and with the others backwards; the ``leading`` ones, (C,), come first."""
-    order, n = (~leading).int().argsort(stable=True), int(leading.sum())
-    return [order, torch.cat([order[:n], order[n:].flip(0)])]
+def both_ways(columns: Sequence[int], leading: Sequence[int]) -> list[list[int]]:
+    """Two orders of ``columns``: as they come, and with the others backwards; the ``leading`` ones come first.
+
+    Columns are named by their place among them.
+    """
+    first = [i for i, j in enumerate(columns) if j in leading]
+    others = [i for i, j in enumerate(columns) if j not in leading]
+    return [first + others, first + others[::-1]]
 
 
 # -- draws ------------------------------------------------------------------------------------------

@@ -159,7 +159,7 @@ class Denoiser(nn.Module):
         """
         out = x.new_zeros(x.shape)
         seen, before = torch.full_like(x, torch.nan), x.new_zeros(len(x))
-        for j in self.codebook.leading_first.tolist():
+        for j in self.codebook.leading_first:
             seen[:, j] = x[:, j]
             after = self.log_prob(seen).to(out)
             out[:, j], before = after - before, after
@@ -196,7 +196,7 @@ class Denoiser(nn.Module):
         x : Tensor of float64, shape (B, C)
             Rows; NaN where a cell is not known.
         order : Tensor of int64, shape (C,)
-            All columns, the first one first.
+            All columns, the first one first; on the CPU, so that reading it waits for no device.
 
         Returns
         -------

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from discrete_itd.channel.codebook import Codebook
+from discrete_itd.channel.devices import replace_rows
 from discrete_itd.channel.levels import KNOWN_NATS
 from discrete_itd.channel.posterior import Posterior
 from discrete_itd.denoisers.ancestral import (
@@ -246,10 +247,14 @@ class BayesNetDenoiser(Denoiser):
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-probability of rows ``x`` (B, C) in closed form, missing cells left out: (B,), nats."""
         own, unsure = self._looked_up(x)
-        out, book = own.sum(1), self.codebook
-        gaps = filled(torch.nonzero(unsure.any(1)).flatten())
-        for part in gaps.split(self._step) if len(gaps) else ():
-            out[part] = self._summed_out(x[part][:, book.finite], range(len(self.parents)))
+        book, every = self.codebook, range(len(self.parents))
+
+        def summed(gaps: Tensor) -> Tensor:
+            cells = x[filled(gaps)][:, book.finite]
+            parts = [self._summed_out(part, every) for part in cells.split(self._step)]
+            return torch.cat(parts)[: len(gaps)]
+
+        out = replace_rows(own.sum(1), unsure.any(1), summed)
         return out + fallback_log_prob(self.fallback, x, book.finite)
 
     def _summed_out(self, cells: Tensor, columns: Sequence[int]) -> Tensor:
@@ -281,7 +286,7 @@ class BayesNetDenoiser(Denoiser):
         """As the base class has it: in an order with parents first, in which most factors are numbers of the tables.
 
         Given its parents, a column depends on no other column before it. Where a parent is missing, the factor is a
-        difference of two log-probabilities.
+        difference of two log-probabilities: the host looks, and waits for the device, where that is so.
         """
         own, unsure = self._looked_up(x)
         if bool(unsure.any()):
@@ -298,7 +303,7 @@ class BayesNetDenoiser(Denoiser):
     def preceding(self, x: Tensor, order: Tensor) -> Posterior:
         """As the base class has it: given its parents if all are known and come first, else a column's marginal."""
         book, levels = self.codebook, self.codebook.levels
-        rank = ranks(order)[book.finite]
+        rank = ranks(book, order)
         late = ((self._stride > 0) & (rank[:, None] > rank)).any(0)
         at, unsure = self._rows_of_tables(x[:, book.finite])
         told = self._numbers()[at[:, levels.level_column] + levels.level_code]

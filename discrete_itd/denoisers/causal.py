@@ -48,7 +48,6 @@ class CausalDenoiser(Denoiser):
     """
 
     words: nn.ParameterList
-    order: Tensor
 
     ancestral = True
 
@@ -71,11 +70,13 @@ class CausalDenoiser(Denoiser):
             raise ValueError(f"the leading columns must be the first of the order, got {order}")
         self.width, self.depth, self.dropout = width, depth, dropout
         self.base = base.requires_grad_(False)
-        self.register_buffer("order", torch.tensor(order, device=device), persistent=False)
+        self.order = torch.tensor(order)  # on the host wherever the weights are
         self.features = ColumnFeatures(base)
         self.words = self.features.new_words()
         self.blur = 0.0
-        rank, self._n_answers = self.order.argsort(), len(self.features.answer_column)
+        rank = self.order.argsort().to(device)
+        self._n_answers = len(self.features.answer_column)
+        self._columns: list[OneColumn] = []  # made at the first draw
         answer_rank = rank[self.features.answer_column]
         if not self._n_answers:  # a table of constants leaves nothing to predict
             answer_rank = rank.new_tensor([book.n_columns])
@@ -157,17 +158,16 @@ class CausalDenoiser(Denoiser):
 
     @torch.no_grad()
     def draw(self, n: int, generator: torch.Generator, *, allowed: Tensor | None = None) -> Tensor:
-        book = self.codebook
+        book, places = self.codebook, self.codebook.place
         may_be = book.levels.spread(drawable(book.levels, allowed)[None].float(), 0.0)[0] > 0
-        places = {j: i for i, j in enumerate(book.finite.tolist())}
         x = torch.full((n, book.n_columns), math.nan, dtype=torch.float64, device=book.device)
         features = book.known_snr.new_zeros(n, len(self.features.feature_column))
         words = dict(zip((v.column for v in book.vocabularies), self.words, strict=True))
-        prior = self.base.preceding(x, self.order)
+        prior, columns = self.base.preceding(x, self.order), self._one_by_one()
         for j, answers in zip(self.order.tolist(), self.network.steps(features), strict=True):
             if not self.base.independent:
                 prior = self.base.preceding(x, self.order)
-            column = OneColumn.of(self.features, self.base.independent_part, j)
+            column = columns[j]
             logits = prior.column(j) if j in places else None
             own = [words[j]] if j in words else []
             posterior = column.prior(n, logits, answers, own, self.blur)
@@ -178,8 +178,18 @@ class CausalDenoiser(Denoiser):
                 posterior.categorical = CategoricalPosterior(cells.levels, masked)
             drawn = posterior.sample(generator, allow_unseen=j in places)
             x[:, j] = drawn[:, 0]
-            features[:, self.features.feature_column == j] = column.describe(drawn)
+            features[:, column.places] = column.describe(drawn)
         return x
+
+    def _one_by_one(self) -> list[OneColumn]:
+        """Every column as a table of its own, made at the first call, for which the host reads the base's numbers."""
+        here = self.codebook.known_snr
+        if not self._columns or self._columns[0].marginal.codebook.dtype != here.dtype:
+            part, columns = self.base.independent_part, range(self.codebook.n_columns)
+            self._columns = [OneColumn.of(self.features, part, j) for j in columns]
+        if self._columns[0].places.device != here.device:
+            self._columns = [column.to(here.device) for column in self._columns]
+        return self._columns
 
 
 class OneColumn(NamedTuple):
@@ -187,6 +197,12 @@ class OneColumn(NamedTuple):
 
     marginal: MarginalDenoiser
     features: ColumnFeatures
+    places: Tensor  # of its features among those of the table
+
+    def to(self, device: torch.device) -> OneColumn:
+        """The same on another device."""
+        marginal, features = copy.deepcopy(self.marginal), copy.deepcopy(self.features)
+        return OneColumn(marginal.to(device), features.to(device), self.places.to(device))
 
     @classmethod
     def of(cls, features: ColumnFeatures, part: MarginalDenoiser | None, j: int) -> OneColumn:
@@ -202,7 +218,8 @@ class OneColumn(NamedTuple):
             known = zip(book.vocabularies, part.log_words, strict=True)
             words = [w.exp() for v, w in known if v.column == j]
         marginal = MarginalDenoiser(alone, probs, mixture, words)
-        return cls(marginal, ColumnFeatures(marginal))
+        places = torch.nonzero(features.feature_column == j).flatten()
+        return cls(marginal, ColumnFeatures(marginal), places)
 
     def prior(
         self, n: int, logits: Tensor | None, answers: Tensor, words: list[Tensor], blur: float

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from discrete_itd.channel.codebook import Codebook
+from discrete_itd.channel.devices import add_at
 from discrete_itd.channel.levels import Levels
 
 ROWS = 16384  # counted at once
@@ -32,7 +33,8 @@ def pair_counts(book: Codebook, x: Tensor, weight: Tensor | None = None) -> Tens
 
 def sum_levels(t: Tensor, levels: Levels) -> Tensor:
     """Sum the rows of t (T, ...) over the levels of each column: (C, ...)."""
-    return t.new_zeros(levels.n_columns, *t.shape[1:]).index_add_(0, levels.level_column, t)
+    sums = t.new_zeros(levels.n_columns, *t.shape[1:])
+    return add_at(sums, 0, levels.level_column, t)
 
 
 def sum_pairs(t: Tensor, levels: Levels) -> Tensor:

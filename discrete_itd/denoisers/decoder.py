@@ -183,9 +183,7 @@ class Run:
         )
         self.average = copy.deepcopy(self.network).requires_grad_(False)
         self.best, self.best_nats, self.stale = copy.deepcopy(self.average), math.inf, 0
-        self.optimizer = torch.optim.AdamW(
-            self.network.parameters(), lr=0.0, weight_decay=plan.weight_decay, fused=True
-        )
+        self.optimizer = adam(self.network, plan.weight_decay)
         useful = 1 << (max(FEWEST_POINTS, POINTS_PER_ROW * len(x)) - 1).bit_length()
         self.n_components = min(plan.n_components, useful)
         self.points = latent_points(min(plan.n_points, useful), plan.n_latent, generator)
@@ -308,6 +306,13 @@ class Run:
         mean = torch.cat([mean, torch.zeros_like(mean[:1])])
         var = torch.cat([var, torch.full_like(var[:1], WIDE_SD**2)])
         return MixtureDenoiser(book, weights, probs, mean, var, fallback)
+
+
+def adam(network: nn.Module, weight_decay: float) -> torch.optim.Optimizer:
+    """The optimiser of a network, whose learning rate is set at every step."""
+    weights = list(network.parameters())
+    fused = all(p.device.type in ("cpu", "cuda") for p in weights)
+    return torch.optim.AdamW(weights, lr=0.0, weight_decay=weight_decay, fused=fused)
 
 
 def alone(marginals: MarginalDenoiser) -> MixtureDenoiser:

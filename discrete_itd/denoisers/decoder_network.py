@@ -73,28 +73,37 @@ class Layout(nn.Module):
     single: Tensor
     wave: Tensor
     basis: Tensor
+    low: Tensor
+    high: Tensor
+    _with_gaps: Tensor
+    _whole: Tensor
 
     def __init__(
         self, marginals: MarginalDenoiser, gaps: Tensor, low: Tensor, high: Tensor
     ) -> None:
         super().__init__()
-        self.book, self.low, self.high = marginals.codebook, low, high
+        self.book = marginals.codebook
         levels = self.levels = self.book.levels
-        self.gaps = torch.cat([gaps[self.book.finite], gaps[self.book.reals]])
-        self.unseen, self.base = levels.level_unseen, marginals.log_probs
+        gaps = torch.cat([gaps[self.book.finite], gaps[self.book.reals]])
+
+        def keep(name: str, tensor: Tensor) -> None:
+            self.register_buffer(name, tensor, persistent=False)
+
+        keep("low", low)
+        keep("high", high)
+        keep("_with_gaps", gaps.nonzero().flatten())
+        keep("_whole", (~gaps).nonzero().flatten())
+        keep("unseen", levels.level_unseen)
+        keep("base", marginals.log_probs)
         seen = self.base.exp().masked_fill(self.unseen, 0.0)
         # the seen levels of a column share what the unseen one leaves
-        self.rest = levels.sum(seen[None]).log()  # (1, C')
+        keep("rest", levels.sum(seen[None]).log())  # (1, C')
         many = [c.kind == "line" and c.n_levels > N_WAVES for c in levels.columns]
         smooth = torch.tensor(many, dtype=torch.bool, device=seen.device)[levels.level_column]
-        self.single = (~self.unseen & ~smooth & (levels.level_code > 0)).nonzero().flatten()
-        self.wave = (~self.unseen & smooth).nonzero().flatten()
-        self.basis = torch.cat(
-            [
-                seen.new_zeros(0, len(self.wave)),
-                *(self._waves(seen, j) for j, m in enumerate(many) if m),
-            ]
-        )
+        keep("single", (~self.unseen & ~smooth & (levels.level_code > 0)).nonzero().flatten())
+        keep("wave", (~self.unseen & smooth).nonzero().flatten())
+        waves = (self._waves(seen, j) for j, m in enumerate(many) if m)
+        keep("basis", torch.cat([seen.new_zeros(0, len(self.wave)), *waves]))
         self.n_values = len(self.single) + len(self.basis)
 
     def _waves(self, seen: Tensor, column: int) -> Tensor:
@@ -130,7 +139,7 @@ class Layout(nn.Module):
         there = torch.cat([there, (~cells.isnan()).to(ones)], 1)
         cells = cells.clamp(self.low, self.high).nan_to_num(0.0).to(ones)
         waves = ones[:, self.wave] @ self.basis.T
-        parts = [ones[:, self.single], waves, cells.square(), cells, there[:, self.gaps]]
+        parts = [ones[:, self.single], waves, cells.square(), cells, there[:, self._with_gaps]]
         return torch.cat([*parts, torch.ones_like(start)[:, None]], 1), start
 
     def of_points(self, columns: Columns) -> Tensor:
@@ -143,8 +152,8 @@ class Layout(nn.Module):
             ],
             1,
         )
-        shared = constants[:, ~self.gaps].sum(1, keepdim=True)
-        return torch.cat([values, -0.5 / var, mean / var, constants[:, self.gaps], shared], 1)
+        shared = constants[:, self._whole].sum(1, keepdim=True)
+        return torch.cat([values, -0.5 / var, mean / var, constants[:, self._with_gaps], shared], 1)
 
 
 class Decoder(nn.Module):

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, Self, cast
 import torch
 from torch import Tensor, nn
 
-from discrete_itd.channel import Quadrature
+from discrete_itd.channel import Quadrature, devices
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.posterior import CategoricalPosterior, GaussianPosterior, Posterior
 from discrete_itd.denoisers.base import Config, Denoiser, Tensors, with_codebook
@@ -48,6 +48,11 @@ class EnsembleDenoiser(Denoiser):
         Equal by default.
     known : Tensor, shape (H, M), optional
         Weights where cells are known or unknown, for the middles of H equal parts of the share of known cells.
+
+    Attributes
+    ----------
+    heard : list of bool
+        Which members have a weight anywhere; the others are never evaluated.
 
     Notes
     -----
@@ -95,6 +100,7 @@ class EnsembleDenoiser(Denoiser):
         if not bool((logsnr.diff() > 0).all()):
             raise ValueError("logsnr must increase")
         self.register_buffer("logsnr", logsnr.to(like))
+        self.heard: list[bool] = ((self.known > 0).any(0) | (self.noisy > 0).any(0)).tolist()
 
     def weights(self, snr: Tensor) -> Tensor:
         """Weights of the members: ``snr`` (B, C) to (B, M)."""
@@ -102,7 +108,7 @@ class EnsembleDenoiser(Denoiser):
         is_noisy = (snr > 0) & ~is_known
         share = is_known.to(snr).mean(1)
         known = _interpolate(_place(share, len(self.known)), self.known)
-        if not bool(is_noisy.any()):
+        if not devices.any_true(is_noisy):
             return known
         n_noisy = is_noisy.sum(1)
         log = torch.where(is_noisy, snr, 1.0).log().sum(1) / n_noisy.clamp_min(1)
@@ -120,21 +126,18 @@ class EnsembleDenoiser(Denoiser):
         """Whether a member takes only states in which all columns have the same SNR."""
         return any(member.isotropic for member in self.members)
 
-    @property
-    def heard(self) -> list[bool]:
-        """Which members have a weight anywhere; the others are never evaluated."""
-        return ((self.known > 0).any(0) | (self.noisy > 0).any(0)).tolist()
-
     def forward(self, y: Tensor, snr: Tensor) -> Posterior:
         weights = self.weights(snr)
-        # members without weight for these rows are not evaluated; of an empty batch, all are
-        heard = ((weights > 0).any(0) | (not len(weights))).nonzero().flatten().tolist()
+        heard = ever = [i for i, has_weight in enumerate(self.heard) if has_weight]
+        if len(weights) and not devices.static_shapes(y.device):
+            # members without weight for these rows are not evaluated; of an empty batch, all are
+            heard = (weights > 0).any(0).nonzero().flatten().tolist()
         told = dict(
             zip(heard, member_posteriors([self.members[i] for i in heard], y, snr), strict=True)
         )
         # members with weights elsewhere get a placeholder of weight zero: no sum depends on the batch of a row
-        ever = [i for i, has_weight in enumerate(self.heard) if has_weight]
-        return mixed([told.get(i, told[heard[0]]) for i in ever], weights[:, ever])
+        each = [told.get(i, told[heard[0]]) for i in ever]
+        return mixed(each, weights[:, devices.index_tensor(tuple(ever), str(y.device))])
 
     def smoothed(self, sd: float) -> EnsembleDenoiser:
         members = [member.smoothed(sd) for member in self.members]

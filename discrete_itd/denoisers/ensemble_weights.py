@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from discrete_itd.channel import State
+from discrete_itd.channel.devices import add_at
 from discrete_itd.channel.posterior import Posterior
 from discrete_itd.denoisers.base import Denoiser
 
@@ -202,7 +203,7 @@ class Evidence:
         top = self.log_prob.amax(0)
         ratio = (self.log_prob - top).exp()  # (M, n)
         cells = -((weights[self.row].T * ratio).sum(0).log() + top)
-        return torch.zeros_like(self.size).index_add_(0, self.row, cells) * self.size
+        return add_at(torch.zeros_like(self.size), 0, self.row, cells) * self.size
 
 
 def member_posteriors(members: Iterable[Denoiser], y: Tensor, snr: Tensor) -> list[Posterior]:

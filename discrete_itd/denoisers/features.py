@@ -70,6 +70,8 @@ class ColumnFeatures(nn.Module):
     _scale: Tensor
     _mixture: Tensor
     _middles: Tensor
+    _n_seen: Tensor
+    _word_columns: Tensor
 
     def __init__(self, base: Denoiser) -> None:
         super().__init__()
@@ -90,9 +92,9 @@ class ColumnFeatures(nn.Module):
         start = probs[0, fed]
         parts = () if mixture is None else (mixture.log_weight, mixture.means, mixture.var)
         middles = [q.mean() for q in nothing.words]
-        words = torch.tensor(
-            [v.column for v in book.vocabularies], dtype=torch.int64, device=fed.device
-        ).repeat_interleave(CODE_LENGTH)
+        high = [v.column for v in book.vocabularies]
+        high = torch.tensor(high, dtype=torch.int64, device=fed.device)
+        words = high.repeat_interleave(CODE_LENGTH)
         mixtures = torch.cat(parts) if parts else torch.zeros(3, 0, 1)
         self.n_narrow = n = mixtures.shape[2] - 1
         finite, every = book.finite[levels.level_column[fed]], torch.arange(book.n_columns).to(fed)
@@ -105,6 +107,8 @@ class ColumnFeatures(nn.Module):
             "_scale": 1 / (start * (1 - start)).sqrt().clamp_min(0.1),
             "_mixture": mixtures,
             "_middles": torch.cat(middles) if middles else torch.zeros(0, CODE_LENGTH),
+            "_n_seen": torch.tensor([c.n_levels for c in levels.columns], device=fed.device),
+            "_word_columns": high,
             "feature_column": torch.cat([finite, reals.repeat_interleave(n), reals, words, every]),
             "answer_column": torch.cat([finite, reals.repeat_interleave(3 * n), words]),
         }
@@ -139,11 +143,11 @@ class ColumnFeatures(nn.Module):
             features.append((weight - prior * narrow[:, :, None]).flatten(1) * 2)
             mean = (weight * gaussian.means[:, :, :-1]).sum(2)
             features.append((mean - middle * narrow) / SD)
-        for q, middle in zip(posterior.words, self._middles, strict=True):
+        columns = self._word_columns.split(1)
+        for q, middle, column in zip(posterior.words, self._middles, columns, strict=False):
             # a known category lies on the sphere, an unseen one at its centre
             unseen = torch.isinf(q.snr) & (q.y.square().sum(1) < VERTEX**2 / 4)
             features.append((q.mean() - middle).masked_fill(unseen[:, None], 0.0) / VERTEX)
-            column = torch.tensor([q.vocabulary.column], device=snr.device)
             reliability = _times(reliability, column, (~unseen)[:, None].to(reliability))
         return torch.cat([*features, reliability], 1)
 
@@ -155,8 +159,7 @@ class ColumnFeatures(nn.Module):
         book, levels = self.codebook, self.codebook.levels
         there = ~x.isnan()
         cells = x[:, book.finite].nan_to_num(0.0).long()
-        sizes = torch.tensor([c.n_levels for c in levels.columns], device=x.device)
-        seen = (there[:, book.finite] & (cells < sizes)).to(book.dtype)
+        seen = (there[:, book.finite] & (cells < self._n_seen)).to(book.dtype)
         fed = indicators(book, x)[:, self._fed]
         centre = self._centre * seen[:, levels.level_column[self._fed]]
         reliability = there.to(book.dtype).index_copy(1, book.finite, seen)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from discrete_itd.channel.devices import add_at
 from discrete_itd.channel.levels import KNOWN_NATS
 from discrete_itd.denoisers.base import finite_log, row_product
 
@@ -101,11 +102,11 @@ class Forest(nn.Module):
             most = own.amax(2, keepdim=True)
             told = finite_log(row_product((own - most).exp(), tables[nodes].transpose(1, 2)))
             messages[nodes] = told
-            belief.index_add_(0, up, told)
-            scale.index_add_(0, nodes // c, most[:, :, 0])
+            add_at(belief, 0, up, told)
+            add_at(scale, 0, nodes // c, most[:, :, 0])
         roots, _ = self._level(0)
         belief[roots] += log_tables.flatten(0, 1)[roots, 0][:, None].clamp_min(NOWHERE)
-        scale.index_add_(0, roots // c, torch.logsumexp(belief[roots], 2))
+        add_at(scale, 0, roots // c, torch.logsumexp(belief[roots], 2))
         return belief, messages, scale
 
     def hand_down(self, belief: Tensor, messages: Tensor, log_tables: Tensor) -> Tensor:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 
+from discrete_itd.channel import devices
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.levels import REAL_KNOWN_SNR
 from discrete_itd.channel.posterior import CategoricalPosterior, GaussianPosterior, Posterior
 from discrete_itd.denoisers.base import Config, Denoiser, Tensors
 
+MOST_STATIC = (
+    128  # columns: with more, covariances of single rows would cost more than a wait for a GPU
+)
 LEAST_VARIANCE = 1e-8  # of a direction, as a share of the largest
 
 
@@ -33,6 +38,11 @@ class GaussianDenoiser(Denoiser):
         Positive, :math:`\Lambda`.
     residual : float
         Positive variance of all directions orthogonal to these.
+
+    Notes
+    -----
+    On a device other than the CPU a batch is computed without a look at it, a covariance for every row, up to
+    ``MOST_STATIC`` columns; with more, the host waits and looks whether rows are whole and share an SNR.
 
     References
     ----------
@@ -130,9 +140,24 @@ class GaussianDenoiser(Denoiser):
 
     def log_prob(self, x: Tensor) -> Tensor:
         missing = x.isnan()
-        if bool(missing.any()):
+        if self._looks and bool(missing.any()):
             pairs = zip(x, ~missing, strict=True)
             return torch.stack([self._of_cells(row, there) for row, there in pairs])
+        whole = self._log_prob_of_whole(x)
+        if self._looks:
+            return whole
+        return torch.where(missing.any(1), self.log_factors(x).sum(1), whole)
+
+    @property
+    def _looks(self) -> bool:
+        """Whether the numbers of a batch decide how it is computed.
+
+        On a device other than the CPU that means waiting, but with many columns less than the general way.
+        """
+        return not devices.static_shapes(self.mean0.device) or len(self.mean0) > MOST_STATIC
+
+    def _log_prob_of_whole(self, x: Tensor) -> Tensor:
+        """Log-density of rows without missing cells."""
         r = x - self.mean0
         c = r @ self.directions
         within, n = c.square() / self.variances, x.shape[1] - len(self.variances)
@@ -150,17 +175,19 @@ class GaussianDenoiser(Denoiser):
         )
         return inside.log_prob(row[at])
 
-    def _in_order(self, x: Tensor, order: Tensor) -> tuple[Tensor, Tensor]:
+    def _in_order(self, x: Tensor, order: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Mean and variance of every column given the known cells before it: (B, C), in double.
 
         Rows with the same cells missing share the variances, and one pass over the columns.
         """
+        if not self._looks:
+            return self._row_by_row(x, order)
         mean, var = torch.empty_like(x), torch.empty_like(x)
         ways, way = (~x.isnan()).unique(dim=0, return_inverse=True)
         for i, there in enumerate(ways.tolist()):
             rows = torch.nonzero(way == i).flatten()
             now, covariance = self.mean0.repeat(len(rows), 1), self.covariance()
-            for j in order.tolist():
+            for j in order:
                 own = covariance[j, j].clamp_min(1 / REAL_KNOWN_SNR)
                 mean[rows, j], var[rows, j] = now[:, j], own
                 if there[j]:
@@ -169,10 +196,23 @@ class GaussianDenoiser(Denoiser):
                     covariance = covariance - torch.outer(covariance[j], told)
         return mean, var
 
+    def _row_by_row(self, x: Tensor, order: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """As :meth:`_in_order`, with a covariance for each row."""
+        mean, var = torch.empty_like(x), torch.empty_like(x)
+        now, covariance = self.mean0.repeat(len(x), 1), self.covariance().repeat(len(x), 1, 1)
+        for j in order:
+            own = covariance[:, j, j].clamp_min(1 / REAL_KNOWN_SNR)
+            mean[:, j], var[:, j] = now[:, j], own
+            there = ~x[:, j, None].isnan()
+            told = (covariance[:, j] / own[:, None]).masked_fill(~there, 0.0)
+            now = now + (x[:, j] - now[:, j]).nan_to_num(0.0)[:, None] * told
+            covariance = covariance - covariance[:, j, :, None] * told[:, None]
+        return mean, var
+
     def preceding(self, x: Tensor, order: Tensor) -> Posterior:
         """As the base class has it, exactly; rows with other cells missing take passes of their own."""
         book, like = self.codebook, self.codebook.known_snr
-        mean, var = (t.to(like)[:, :, None] for t in self._in_order(x, order))
+        mean, var = (t.to(like)[:, :, None] for t in self._in_order(x, order.tolist()))
         gaussian = GaussianPosterior(torch.zeros_like(mean), mean, var)
         return Posterior(
             book, CategoricalPosterior(book.levels, like.new_zeros(len(x), 0)), gaussian
@@ -196,7 +236,7 @@ class GaussianDenoiser(Denoiser):
 
     def forward(self, y: Tensor, snr: Tensor) -> Posterior:
         level = snr[:, :1]
-        same = bool((snr == level).all()) and not bool(torch.isinf(level).any())
+        same = self._looks and bool(((snr == level) & ~torch.isinf(level)).all())
         mean, var = self._isotropic(y, level) if same else self._any(y, snr)
         book = self.codebook
         parts = torch.zeros_like(y), mean.to(y), var.to(y)
@@ -221,7 +261,7 @@ class GaussianDenoiser(Denoiser):
         seen = root[:, :, None] * covariance * root[:, None, :]
         seen = seen + torch.eye(len(covariance), dtype=seen.dtype, device=seen.device)
         told = covariance * root[:, None, :]  # (B, C, C)
-        factor = torch.linalg.cholesky(seen)
+        factor = torch.linalg.cholesky_ex(seen).L  # positive definite: no need to ask the device
         r = (y - gamma * self.mean0) / root.clamp_min(torch.finfo(root.dtype).tiny)
         r = r.masked_fill(gamma == 0, 0.0)
         mean = self.mean0 + (told @ torch.cholesky_solve(r[:, :, None], factor))[:, :, 0]

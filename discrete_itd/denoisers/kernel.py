@@ -24,7 +24,9 @@ import torch
 from torch import Tensor
 
 from discrete_itd.channel.codebook import Codebook
+from discrete_itd.channel.devices import index_tensor
 from discrete_itd.channel.posterior import CategoricalPosterior, GaussianPosterior, Posterior
+from discrete_itd.denoisers.ancestral import inverse_cdf
 from discrete_itd.denoisers.base import (
     Config,
     Denoiser,
@@ -106,10 +108,17 @@ class KernelDenoiser(Denoiser):
 
     @property
     def kernels(self) -> Kernels:
-        """The kernels of all centres, computed in double precision and kept until the denoiser moves."""
-        if self._made is None or self._made.centres.cells.device != self.centres.device:
-            self._made = Kernels(self.base, Centres(self.codebook, self.centres), self.widths)
-        return self._made
+        """The kernels of all centres, computed in double precision and kept.
+
+        The first time the host looks at the centres, and waits for the device.
+        """
+        made, book = self._made, self.codebook
+        if made is None or made.centres.gone.dtype != book.dtype:
+            made = Kernels(self.base, Centres(book, self.centres), self.widths)
+        elif made.centres.cells.device != book.device:
+            made = Kernels(self.base, made.centres.to(book.device), self.widths)
+        self._made = made
+        return made
 
     @property
     def independent_part(self) -> MarginalDenoiser:
@@ -170,7 +179,7 @@ class KernelDenoiser(Denoiser):
         features = kernels.features(kernels.known(x))
         log_w = self.centres.new_full((len(x), len(self.centres)), -math.log(len(self.centres)))
         before = log_w.new_zeros(len(x))
-        for j in self.codebook.leading_first.tolist():
+        for j in self.codebook.leading_first:
             log_w += kernels.log_kernels_of(x, features, j)
             after = log_sum(log_w)
             out[:, j], before = after - before, after
@@ -179,13 +188,15 @@ class KernelDenoiser(Denoiser):
     @torch.no_grad()
     def draw(self, n: int, generator: torch.Generator) -> Tensor:
         kernels, book = self.kernels, self.codebook
+        columns = [*book.place]
         # a centre by the probability that none of its cells is drawn unseen
         log_seen = self._log_seen()
         pick = torch.multinomial(log_seen.softmax(0), n, replacement=True, generator=generator)
         centre = kernels.centres.cells[pick]
-        open_columns = torch.tensor([c.open for c in book.columns], device=pick.device)
-        last = torch.tensor([c.n_points - 1 for c in book.columns], device=pick.device)
-        unseen = open_columns & (centre == last)
+        # 0 is no level of unseen categories, for a column has at least one other
+        last = tuple(c.n_levels if c.open else 0 for c in book.columns)
+        last = index_tensor(last, str(pick.device))
+        unseen = (last > 0) & (centre == last)
         unseen_share = self._unseen_share()
         keep = (1 - self.widths.other) / (1 - self.widths.other * unseen_share)
         uniform = torch.rand(n, book.n_columns, generator=generator, device=pick.device)
@@ -193,11 +204,12 @@ class KernelDenoiser(Denoiser):
         alone = kernels.marginals.expand(n).sample(generator, ~kept)
         out = torch.where(kept, centre, alone)
         for j, kernel, _ in kernels.line_kernels:
-            column = int(book.finite[j])
-            rows = torch.nonzero(~centre[:, column].isnan()).flatten()
-            probs = kernel[: book.columns[column].n_levels, centre[rows, column].long()].T
-            if len(rows):
-                out[rows, column] = torch.multinomial(probs, 1, generator=generator)[:, 0].double()
+            column = columns[j]
+            cells = centre[:, column]
+            probs = kernel[: book.columns[column].n_levels, cells.nan_to_num(0.0).long()].T
+            drawn = inverse_cdf(probs.cumsum(1) / probs.sum(1, keepdim=True), generator)
+            drawn = drawn.clamp_max(probs.shape[1] - 1).double()
+            out[:, column] = torch.where(cells.isnan(), out[:, column], drawn)
         if len(book.reals):
             near = centre[:, book.reals]
             noise = torch.randn(
@@ -210,11 +222,11 @@ class KernelDenoiser(Denoiser):
     def _unseen_share(self) -> Tensor:
         """Marginal probability of the unseen level of each column, zero where there is none: float64, (C,)."""
         book, marginals = self.codebook, self.kernels.marginals
-        share = [
-            float(marginals.column(j)[0, -1].double().exp()) if c.open else 0.0
-            for j, c in enumerate(book.columns)
-        ]
-        return torch.tensor(share, dtype=torch.float64, device=book.device)
+        share = torch.zeros(book.n_columns, dtype=torch.float64, device=book.device)
+        for j, c in enumerate(book.columns):
+            if c.open:
+                share[j] = marginals.column(j)[0, -1].double().exp()
+        return share
 
     def _log_seen(self) -> Tensor:
         """Log-probability that no cell is unseen, of each centre: (n,)."""
@@ -246,6 +258,7 @@ class KernelDenoiser(Denoiser):
                 v,
                 log_prior,
                 kernels.centres.cells[:, v.column],
+                kernels.centres.codes[v.column],
                 self.widths.other,
                 y[:, v.coords],
                 snr[:, v.column],
@@ -308,7 +321,7 @@ class KernelDenoiser(Denoiser):
         means = (cells.nan_to_num(0.0) + var * own) / shrink
         weight = log_share[:, None].masked_fill(cells.isnan(), -math.inf)
         spread = (var / shrink).expand_as(means)
-        if not bool(cells.isnan().any()):
+        if not centres.reals_with_gaps:
             return GaussianPosterior(weight, means, spread)
         gone = log_share[:, None].masked_fill(~cells.isnan(), -math.inf).logsumexp(2, keepdim=True)
         parts = (

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from discrete_itd.channel.codebook import Vocabulary
+from discrete_itd.channel.devices import add_at
 from discrete_itd.channel.high_cardinality import CHUNK_CELLS, CODE_KNOWN_SNR, VocabularyPosterior
 from discrete_itd.channel.levels import VERTEX
 
@@ -43,6 +44,8 @@ class CodeKernels:
         Marginal log-probability of every category.
     cells : Tensor of float64, shape (n,)
         The centres' cells.
+    distinct : pair of Tensor of int64, shapes (U,) and (n,)
+        Their distinct codes, and which of these each centre has.
     lam : float
         Probability with which a category is drawn from the marginal.
     y : Tensor, shape (B, D)
@@ -54,6 +57,7 @@ class CodeKernels:
         vocabulary: Vocabulary,
         log_prior: Tensor,
         cells: Tensor,
+        distinct: tuple[Tensor, Tensor],
         lam: float,
         y: Tensor,
         snr: Tensor,
@@ -61,8 +65,7 @@ class CodeKernels:
         self._vocabulary, self._log_prior, self._lam = vocabulary, log_prior, lam
         self._y, self._snr = y, snr
         self._gone = cells.isnan()
-        codes = cells.nan_to_num(0.0).long()
-        self._codes, self._place = torch.unique(codes, return_inverse=True)
+        self._codes, self._place = distinct
         at_codes, alone = [], []
         step = max(1, CHUNK_CELLS // vocabulary.n_points)
         for some_y, some_snr in zip(y.split(step), snr.split(step), strict=True):
@@ -79,7 +82,7 @@ class CodeKernels:
     def posterior(self, share: Tensor) -> KernelCodesPosterior:
         """The posterior given the shares of the centres, (B, n)."""
         there = share * ~self._gone
-        of_code = share.new_zeros(len(share), len(self._codes)).index_add_(1, self._place, there)
+        of_code = add_at(share.new_zeros(len(share), len(self._codes)), 1, self._place, there)
         # the mass that the marginal leaves, relative to the kernel's
         relative = (self._alone - self._own).exp()
         of_code = of_code * relative

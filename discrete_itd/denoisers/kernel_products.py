@@ -13,7 +13,9 @@ a centre whose cell is missing has the logarithm of the mass that the marginal l
 
 from __future__ import annotations
 
+import copy
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -22,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from discrete_itd.channel.codebook import Codebook
+from discrete_itd.channel.devices import index_tensor
 from discrete_itd.channel.posterior import Posterior
 from discrete_itd.denoisers.base import NARROW, row_product
 from discrete_itd.denoisers.marginal import MarginalDenoiser
@@ -130,6 +133,16 @@ class Centres:
         One-hot levels and missing cells; and for each value c of a continuous column 1, c and :math:`-c^2/2`, or zeros.
     columns : Features
         The column of each feature: int64, (P,) and (3 R,).
+    with_gaps : Tensor of int64
+        Low-cardinality and continuous columns in which a cell is missing.
+    reals_with_gaps : bool
+        Whether a continuous one is among them.
+    codes : dict of int to pair of Tensor of int64, shapes (U,) and (n,)
+        For each high-cardinality column its distinct codes, 0 for a missing cell, and which one each centre has.
+
+    Notes
+    -----
+    The constructor looks at the cells, for which the host waits; nothing else does.
     """
 
     def __init__(self, codebook: Codebook, cells: Tensor) -> None:
@@ -152,44 +165,61 @@ class Centres:
             torch.cat([book.finite[book.levels.level_column], with_gaps]),
             torch.cat([book.reals] * 3),
         )
+        self.with_gaps, self.reals_with_gaps = with_gaps, bool(is_gone[:, book.reals].any())
         # which feature of the levels each centre has in each column, the one beyond the last if none
-        gaps = torch.arange(self.n_levels, len(self.columns.levels), device=cells.device)
-        gap_of = torch.full((book.n_columns,), len(self.columns.levels), device=cells.device)
+        last = self.n_levels + len(with_gaps)
+        gaps = torch.arange(self.n_levels, last, device=cells.device)
+        gap_of = torch.full((book.n_columns,), last, device=cells.device)
         gap_of[with_gaps] = gaps
-        where = torch.where(is_gone, gap_of, len(self.columns.levels))
+        where = torch.where(is_gone, gap_of, last)
         where[:, book.finite] = torch.where(
             is_gone[:, book.finite], where[:, book.finite], book.levels.index_of(codes)
         )
-        self._slot_column = torch.unique(torch.cat([book.finite, with_gaps]))
-        self._slots = where[:, self._slot_column].contiguous()
+        slot_column = torch.unique(torch.cat([book.finite, with_gaps]))
+        self._slots = where[:, slot_column].contiguous()
+        self._slot_columns, self._real_columns = slot_column.tolist(), book.reals.tolist() * 3
+        self.codes = {
+            v.column: torch.unique(cells[:, v.column].nan_to_num(0.0).long(), return_inverse=True)
+            for v in book.vocabularies
+        }
         self._sorted: dict[int, Tensor] = {}
+
+    def to(self, device: torch.device) -> Centres:
+        """The same on another device."""
+        other = copy.copy(self)
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor):
+                setattr(other, name, value.to(device))
+        other.features = Features(*(t.to(device) for t in self.features))
+        other.columns = Features(*(t.to(device) for t in self.columns))
+        other.codes = {j: (c.to(device), at.to(device)) for j, (c, at) in self.codes.items()}
+        other._sorted = {j: values.to(device) for j, values in self._sorted.items()}
+        return other
 
     def __len__(self) -> int:
         return len(self.cells)
 
-    @property
-    def with_gaps(self) -> Tensor:
-        """Low-cardinality and continuous columns in which a cell is missing: int64."""
-        return self.columns.levels[self.n_levels :]
-
-    def product(self, rows: Features, columns: Tensor | None = None) -> Tensor:
-        """Products of features of rows with those of the centres, (B, n): of all columns, or where bool (C,) is true.
+    def product(self, rows: Features, columns: Collection[int] | None = None) -> Tensor:
+        """Products of features of rows with those of the centres, (B, n): of all columns, or of some.
 
         Of its levels a centre has one in each column, so the product of these is a sum of a few.
         """
         n, more = len(rows.levels), max(0, NARROW - len(rows.levels))  # see row_product
-        slots = self._slots
-        real = torch.ones_like(self.columns.reals, dtype=torch.bool)
+        slots, ours, theirs = self._slots, self.features.reals, rows.reals
         if columns is not None:
-            slots, real = slots[:, columns[self._slot_column]], columns[self.columns.reals]
+            own, real = (
+                index_tensor(tuple(i for i, j in enumerate(of) if j in columns), str(slots.device))
+                for of in (self._slot_columns, self._real_columns)
+            )
+            slots, ours, theirs = slots[:, own], ours[:, real], theirs[:, real]
         if slots.shape[1]:
             values = nn.functional.pad(rows.levels.T, (0, more, 0, 1))
             total = nn.functional.embedding_bag(slots, values, mode="sum")
         else:
             total = rows.levels.new_zeros(len(self), n + more)
-        if bool(real.any()):
-            values = nn.functional.pad(rows.reals[:, real].T, (0, more))
-            total += (self.features.reals[:, real] @ values).to(total)
+        if ours.shape[1]:
+            values = nn.functional.pad(theirs.T, (0, more))
+            total += (ours @ values).to(total)
         return total[:, :n].T
 
     def by_level(self, share: Tensor) -> tuple[Tensor, Tensor]:
@@ -235,7 +265,7 @@ class Kernels:
         return self.base.codebook.levels.log_softmax(logits).exp()
 
     @cached_property
-    def line_kernels(self) -> list[tuple[int, Tensor, Tensor]]:
+    def line_kernels(self) -> list[tuple[int, Tensor, slice]]:
         """Columns of numbers on few levels: place among the finite, kernel (K, K) of value and centre, levels.
 
         A kernel is a Gaussian restricted to the levels, or with probability ``STRAY`` the marginal, which alone can be
@@ -246,8 +276,7 @@ class Kernels:
         for j, points in enumerate(book.levels.columns):
             if points.kind != "line":
                 continue
-            where = torch.nonzero(book.levels.level_column == j).flatten()
-            where = where[book.levels.level_code[where].argsort()]
+            where = book.levels.own(j)
             pi = self.prior[0, where]  # (K,)
             level = pi.new_tensor(points.levels)
             seen = pi[: points.n_levels] / pi[: points.n_levels].sum()
@@ -329,8 +358,7 @@ class Kernels:
         """The part of one column in :meth:`log_kernels`, given the rows' features."""
         if any(v.column == column for v in self.base.codebook.vocabularies):
             return self.log_codes(x[:, column], column)
-        own = torch.arange(self.base.codebook.n_columns, device=x.device) == column
-        return self.centres.product(features, own)
+        return self.centres.product(features, (column,))
 
     def log_codes(self, cells: Tensor, column: int) -> Tensor:
         """Log-kernels of cells (B,) of a high-cardinality column, (B, n); 0 where a cell is missing."""

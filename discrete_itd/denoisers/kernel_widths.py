@@ -73,9 +73,9 @@ def _part(kernels: Kernels, x: Tensor, name: str, *, of_others: bool = False) ->
     """Log-kernels (B, n) of the columns whose width has this name, or of all others."""
     book = kernels.base.codebook
     kinds = {"simplex": "other", "code": "other", "line": "line", "real": "real"}
-    mine = torch.tensor([kinds[c.kind] == name for c in book.columns], device=x.device)
-    total = kernels.centres.product(kernels.features(kernels.known(x)), mine != of_others)
+    mine = {j for j, c in enumerate(book.columns) if (kinds[c.kind] == name) != of_others}
+    total = kernels.centres.product(kernels.features(kernels.known(x)), mine)
     for v in book.vocabularies:
-        if bool(mine[v.column]) != of_others:
+        if v.column in mine:
             total = total + kernels.log_codes(x[:, v.column], v.column)
     return total

@@ -89,6 +89,7 @@ class MaskedMLP(nn.Module):
     degree: Tensor
     feature_rank: Tensor
     answer_rank: Tensor
+    _by_rank: Tensor
 
     def __init__(
         self,
@@ -107,6 +108,10 @@ class MaskedMLP(nn.Module):
         self.register_buffer("degree", degree, persistent=False)
         self.register_buffer("feature_rank", feature_rank, persistent=False)
         self.register_buffer("answer_rank", answer_rank, persistent=False)
+        # the answers and the units of each rank are computed together; both are known on the host
+        self.register_buffer("_by_rank", answer_rank.argsort(stable=True), persistent=False)
+        self._n_answers = torch.bincount(answer_rank, minlength=n_ranks)[:n_ranks].tolist()
+        self._n_units = torch.bincount(degree, minlength=n_ranks).tolist()
         before = answer_rank - 1
         self.enter = MaskedLinear(feature_rank, degree)
         self.blocks = nn.ModuleList(
@@ -150,11 +155,12 @@ class MaskedMLP(nn.Module):
         pairs = list(self._pairs())
         # relu of the input of every linear map between units, filled in from the first unit to the last
         before = [features.new_zeros(n, width) for _ in range(2 * len(pairs) + 1)]
-        done = 0
-        for rank in range(self.n_ranks):
-            asked = torch.nonzero(self.answer_rank == rank).flatten()
+        done, answered = 0, 0
+        for n_answers, n_units in zip(self._n_answers, self._n_units, strict=True):
+            asked = self._by_rank[answered : answered + n_answers]
+            answered += n_answers
             yield self.leave.part(before[-1][:, :done], asked) + self.skip.part(features, asked)
-            end = int((self.degree <= rank).sum())
+            end = done + n_units
             these = slice(done, end)
             h = self.enter.part(features, these)
             for i, (first, second) in enumerate(pairs):

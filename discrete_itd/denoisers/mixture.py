@@ -24,6 +24,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from discrete_itd.channel import devices
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.posterior import CategoricalPosterior, GaussianPosterior, Posterior
 from discrete_itd.denoisers.ancestral import (
@@ -172,15 +173,7 @@ class MixtureDenoiser(Denoiser):
             fit = -0.5 * (shrink.log() + gamma * (mean - centre) ** 2 / shrink)
             start = start + fit.sum(1)
         at = snr[:, book.finite]
-        hard = ((at == 0) | torch.isinf(at)).all(1)
-        log_class = evidence.new_zeros(len(y), self.n_components)
-        logits = torch.zeros_like(evidence)
-        for these, update in ((hard, self._known_or_not), (~hard, self._noisy)):
-            if bool(these.all()):
-                log_class, logits = update(start, evidence, at)
-            elif bool(these.any()):
-                rows = filled(torch.nonzero(these).flatten())
-                log_class[rows], logits[rows] = update(start[rows], evidence[rows], at[rows])
+        log_class, logits = self._told(start, evidence, at)
         log_class = torch.log_softmax(log_class, 1)
         categorical = CategoricalPosterior(levels, logits)
         gaussian, words = None, []
@@ -191,6 +184,24 @@ class MixtureDenoiser(Denoiser):
             others = self.fallback(y, snr)
             gaussian, words = gaussian or others.gaussian, others.words
         return Posterior(book, categorical, gaussian, words)
+
+    def _told(self, start: Tensor, evidence: Tensor, snr: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-probabilities of the classes, up to a constant, and logits of the levels.
+
+        Rows of which no cell is half known take the short way, where a look at them costs nothing.
+        """
+        if devices.static_shapes(snr.device):
+            return self._noisy(start, evidence)
+        hard = ((snr == 0) | torch.isinf(snr)).all(1)
+        log_class = evidence.new_zeros(len(evidence), self.n_components)
+        logits = torch.zeros_like(evidence)
+        for these, update in ((hard, self._known_or_not), (~hard, self._noisy)):
+            if bool(these.all()):
+                log_class, logits = update(start, evidence, snr)
+            elif bool(these.any()):
+                rows = filled(torch.nonzero(these).flatten())
+                log_class[rows], logits[rows] = update(start[rows], evidence[rows], snr[rows])
+        return log_class, logits
 
     def infer(self, evidence: Tensor) -> tuple[Tensor, Tensor]:
         start = self.log_weights.expand(len(evidence), -1)
@@ -275,7 +286,8 @@ class MixtureDenoiser(Denoiser):
 
     def log_factors(self, x: Tensor) -> Tensor:
         """As the base class has it: the mean over the order of the table and its reverse, leading columns first."""
-        orders = both_ways(self.codebook.leading)
+        book = self.codebook
+        orders = both_ways(range(book.n_columns), book.leading_columns)
         parts = [
             shares_of_classes(self.log_weights, self._cells(rows), orders).T
             for rows in self._batches(x)

@@ -23,9 +23,10 @@ import torch
 from torch import Tensor
 
 from discrete_itd.channel.codebook import Codebook, ColumnPoints
+from discrete_itd.channel.devices import index_tensor
 from discrete_itd.channel.levels import KNOWN_NATS, Levels
 from discrete_itd.channel.posterior import Posterior
-from discrete_itd.denoisers.ancestral import beside_fallback, drawable, factors_beside, ranks
+from discrete_itd.denoisers.ancestral import beside_fallback, drawable, factors_beside
 from discrete_itd.denoisers.base import (
     Config,
     Denoiser,
@@ -37,6 +38,7 @@ from discrete_itd.denoisers.base import (
 from discrete_itd.denoisers.counts import indicators
 from discrete_itd.denoisers.exclusion import exclusive_groups
 from discrete_itd.denoisers.marginal import MarginalDenoiser, fallback_log_prob
+from discrete_itd.denoisers.patterns import match_patterns
 
 MOST_LEVELS = 6000  # categories of a table and of the merged one: memory grows with their product
 # evidence of an excluded category: finite, so that differences are no NaN
@@ -122,17 +124,28 @@ class OneHotGroups:
         other = [int(there[len(own), i]) for i, own in enumerate(self.patterns)]
         self.implies, self.membership = implies.to(device), membership.to(device)
         self.other_level = torch.tensor(other, dtype=torch.int64, device=device)
+        self._on: dict[str, list[tuple[Tensor, Tensor]]] = {}
+
+    def on(self, device: torch.device) -> list[tuple[Tensor, Tensor]]:
+        """Columns (K,) and patterns (P, K) of each group, int64, copied once to each device."""
+        if str(device) not in self._on:
+            pairs = zip(self.groups, self.patterns, strict=True)
+            self._on[str(device)] = [
+                (torch.tensor(group, device=device), torch.tensor(own, device=device))
+                for group, own in pairs
+            ]
+        return self._on[str(device)]
 
     def encode(self, x: Tensor) -> Tensor:
         """Rows (N, C) as rows of the merged table (N, C'); NaN where a cell of a group is missing."""
         x = x[:, self.table.finite]
         out = x.new_empty(len(x), self.codebook.n_columns)
-        for i, (group, own) in enumerate(zip(self.groups, self.patterns, strict=True)):
-            cells = x[:, list(group)]
-            codes, ways = cells.nan_to_num(0.0).long(), torch.tensor(own, device=x.device)
-            out[:, i] = match_patterns(codes, ways).to(x)
-            out[cells.isnan().any(1), i] = torch.nan
-        out[:, len(self.groups) :] = x[:, list(self.others)]
+        for i, (group, ways) in enumerate(self.on(x.device)):
+            cells = x[:, group]
+            codes = cells.nan_to_num(0.0).long()
+            own = match_patterns(codes, ways).to(x)
+            out[:, i] = own.masked_fill(cells.isnan().any(1), torch.nan)
+        out[:, len(self.groups) :] = x[:, index_tensor(self.others, str(x.device))]
         return out
 
     def marginals(self, marginals: MarginalDenoiser, x: Tensor) -> MarginalDenoiser:
@@ -238,7 +251,7 @@ class OneHotDenoiser(Denoiser):
         levels = self.codebook.levels
         ell = levels.log_softmax(evidence)  # what is known has 0
         log_mass, logits = self.inner.infer(self._merged(ell))
-        q = self.groups.codebook.levels.log_softmax(logits).exp()
+        q = self.inner.codebook.levels.log_softmax(logits).exp()
         alone = levels.log_softmax(self.fallback.log_probs + ell).exp()
         own = row_product(q[:, self._other_level], self._membership.T)
         q = row_product(q, self._implies.T) + levels.per_level(own) * alone
@@ -290,7 +303,8 @@ class OneHotDenoiser(Denoiser):
         for j in members:
             levels = getattr(self, f"_own_{j}")
             table = self._implies[levels][:, merged].T.contiguous()
-            table[merged == self._other_level[i]] = self.fallback.log_probs[levels].exp()
+            is_other = (merged == self._other_level[i])[:, None]
+            table = torch.where(is_other, self.fallback.log_probs[levels].exp(), table)
             out.append(finite_log(row_product(torch.softmax(log_w, 1), table)))
             known = cells[:, j]
             told = table.log().clamp_min(NOWHERE).T[known.nan_to_num(0.0).long()]
@@ -299,22 +313,23 @@ class OneHotDenoiser(Denoiser):
 
     def log_factors(self, x: Tensor) -> Tensor:
         """As the base class has it: one inference for each column of the merged table, not of the table."""
-        book, leading = self.codebook, self.codebook.leading[self.codebook.finite].tolist()
+        book, finite = self.codebook, [*self.codebook.place]
+        leading = book.leading_columns
         groups = list(enumerate([*self.groups.groups, *((j,) for j in self.groups.others)]))
-        groups.sort(key=lambda pair: not all(leading[j] for j in pair[1]))
+        groups.sort(key=lambda pair: not all(finite[j] in leading for j in pair[1]))
         cells = x[:, book.finite]
         codes = cells.nan_to_num(0.0).long()
         seen, out = torch.full_like(x, torch.nan), torch.zeros_like(cells, dtype=book.dtype)
         for i, group in groups:
-            q = self.groups.codebook.levels.log_softmax(self.inner.infer(self._evidence(seen))[1])
+            q = self.inner.codebook.levels.log_softmax(self.inner.infer(self._evidence(seen))[1])
             if i < len(self.groups.groups):
                 told = self._within(i, q, cells, group)
             else:
                 told = [q[:, getattr(self, f"_merged_{i}")]]
             for j, log_p in zip(group, told, strict=True):
                 out[:, j] = log_p.gather(1, codes[:, j, None])[:, 0]
-            columns = book.finite[list(group)]
-            seen[:, columns] = x[:, columns]
+            for j in group:
+                seen[:, finite[j]] = x[:, finite[j]]
         out = factors_beside(x, out, self.fallback)
         return out.masked_fill(x.isnan(), 0.0)
 
@@ -326,12 +341,13 @@ class OneHotDenoiser(Denoiser):
         that category, though "other" leaves a chance of these cells as well.
         """
         groups, merged = self.groups.groups, self.groups.encode(x)
-        place = ranks(order)[self.codebook.finite].tolist()
+        at = {j: i for i, j in enumerate(order.tolist())}
+        place = [at[j] for j in self.codebook.place]
         first = [min(place[j] for j in g) for g in groups] + [place[j] for j in self.groups.others]
         for i, group in enumerate(groups):
             if max(place[j] for j in group) - first[i] >= len(group):
                 merged[:, i] = torch.nan
-        by_first = torch.tensor(first, device=x.device).argsort()
+        by_first = index_tensor(tuple(sorted(range(len(first)), key=first.__getitem__)), "cpu")
         q = self.inner.preceding(merged, by_first).categorical.logits
         logits, cells = q[:, self._same], x[:, self.codebook.finite]
         for i, group in enumerate(groups):
@@ -362,30 +378,18 @@ class OneHotDenoiser(Denoiser):
     def draw(self, n: int, generator: torch.Generator, *, allowed: Tensor | None = None) -> Tensor:
         book = self.codebook
         may_be = drawable(book.levels, allowed)
-        patterns = ~(self._implies[~may_be] > 0).any(0)  # "other" implies no level
+        # "other" implies no level
+        patterns = ~((self._implies > 0) & ~may_be[:, None]).any(0)
         merged = self.inner.draw(n, generator, allowed=patterns)
         out = self.fallback.draw(n, generator, allowed=allowed)
-        for i, (group, own) in enumerate(
-            zip(self.groups.groups, self.groups.patterns, strict=True)
-        ):
-            code, ways = merged[:, i].long(), torch.tensor(own, device=book.device).to(out)
-            columns = book.finite[list(group)]
-            is_pattern = (code < len(own))[:, None]
-            out[:, columns] = torch.where(
-                is_pattern, ways[code.clamp_max(len(own) - 1)], out[:, columns]
-            )
-        out[:, book.finite[list(self.groups.others)]] = merged[:, len(self.groups.groups) :]
+        for i, (group, ways) in enumerate(self.groups.on(book.device)):
+            code, columns = merged[:, i].long(), book.finite[group]
+            is_pattern = (code < len(ways))[:, None]
+            drawn = ways.to(out)[code.clamp_max(len(ways) - 1)]
+            out[:, columns] = torch.where(is_pattern, drawn, out[:, columns])
+        others = index_tensor(self.groups.others, str(book.device))
+        out[:, book.finite[others]] = merged[:, len(self.groups.groups) :]
         return out
-
-
-def match_patterns(cells: Tensor, patterns: Tensor) -> Tensor:
-    """The number of the pattern (P, K) that each row of ``cells`` (N, K) is, or P: (N,)."""
-    n = cells.shape[1]
-    weight = torch.randint(2**62, (n,), generator=torch.Generator().manual_seed(n)).to(cells)
-    keys, key = (patterns * weight).sum(1), (cells * weight).sum(1)  # integers, which wrap around
-    order = keys.argsort()
-    at = order[torch.searchsorted(keys[order], key).clamp_max(len(patterns) - 1)]
-    return torch.where((patterns[at] == cells).all(1), at, len(patterns))
 
 
 def _level_numbers(levels: Levels) -> Tensor:

@@ -14,6 +14,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
+from discrete_itd.channel import devices
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.posterior import Posterior
 from discrete_itd.denoisers.base import Config, Denoiser, Tensors, with_codebook
@@ -131,9 +132,11 @@ class RowMixtureDenoiser(Denoiser):
         which = torch.multinomial(probs, n, replacement=True, generator=generator)
         out = torch.zeros(n, self.codebook.n_columns, dtype=torch.float64, device=probs.device)
         for i, member in enumerate(self._members):
-            rows = torch.nonzero(which == i).flatten()
-            if len(rows):
-                out[rows] = member.draw(len(rows), generator, allowed=allowed)
+            out = devices.replace_rows(
+                out,
+                which == i,
+                lambda rows, m=member: m.draw(len(rows), generator, allowed=allowed),
+            )
         return out
 
 

@@ -77,7 +77,7 @@ class SupportDenoiser(Denoiser):
         out = self.log_probs.new_zeros(len(x), levels.n_points)
         log_w = self.log_probs.expand(len(x), -1)  # (B, R)
         for j in order.tolist():
-            mine = torch.nonzero(levels.level_column == book.finite.tolist().index(j)).flatten()
+            mine = levels.own(book.place[j])
             weight = torch.softmax(log_w, 1)
             out[:, mine] = row_product(weight, self._indicator[:, mine])
             fits = (x[:, j, None] == self.support[:, j]) | x[:, j, None].isnan()

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from discrete_itd.channel.codebook import Codebook
+from discrete_itd.channel.devices import replace_rows
 from discrete_itd.channel.posterior import Posterior
 from discrete_itd.denoisers.ancestral import (
     beside_fallback,
@@ -201,14 +202,14 @@ class TreeDenoiser(Denoiser):
         parts = []
         for rows in cells.split(self._step):
             own, unsure = self._cells(rows)
-            joint = own.sum(2)
-            gaps = filled(torch.nonzero(unsure.flatten(1).any(1)).flatten())
-            if len(gaps):
-                some = rows[gaps][:, :, None]
+
+            def summed(gaps: Tensor, rows: Tensor = rows, like: Tensor = own) -> Tensor:
+                some = rows[filled(gaps)][:, :, None]
                 may_be = (some == level) | some.isnan()
-                ell = torch.where(may_be, 0.0, NOWHERE).to(joint)
-                joint[gaps] = self.forest.gather(ell, self.log_tables)[2].T
-            parts.append(joint)
+                ell = torch.where(may_be, 0.0, NOWHERE).to(like)
+                return self.forest.gather(ell, self.log_tables)[2].T[: len(gaps)]
+
+            parts.append(replace_rows(own.sum(2), unsure.flatten(1).any(1), summed))
         return self.log_weights + torch.cat(parts)
 
     def _log_mass_of(self, cells: Tensor, _: Sequence[int]) -> Tensor:
@@ -229,12 +230,14 @@ class TreeDenoiser(Denoiser):
     def log_factors(self, x: Tensor) -> Tensor:
         """As the base class has it for one tree: from the root on, each column given its parent.
 
+        The host looks, and waits for the device, whether a parent of a known cell is missing.
+
         In a mixture, the share of a column is its log-probability given its parent in each tree, the trees weighted by
         their posterior given such shares of the columns before it; the mean over the order of the table and its
         reverse, leading columns first. A row goes to the base class if the parent of a known cell is missing in a tree.
         """
         book, n_trees = self.codebook, self.n_components
-        orders, parts, gaps = both_ways(book.leading[book.finite]), [], []
+        orders, parts, gaps = both_ways([*book.place], book.leading_columns), [], []
         for cells in x[:, book.finite].split(self._step):
             own, unsure = self._cells(cells)
             if n_trees > 1:
@@ -259,7 +262,7 @@ class TreeDenoiser(Denoiser):
         The trees are weighted by the product of these probabilities of the cells before the column.
         """
         book, levels = self.codebook, self.codebook.levels
-        rank = ranks(order)[book.finite]
+        rank = ranks(book, order)
         late = rank[self.parents.clamp_min(0)] > rank  # (Z, C)
         by_rank = rank.argsort()
         alone = self.forest.marginals(self.log_tables)[:, :, None]

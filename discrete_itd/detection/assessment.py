@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from discrete_itd.channel.devices import add_at
 from discrete_itd.channel.posterior import GaussianPosterior
 from discrete_itd.detection.conditionals import Conditionals, most_rows, together
 from discrete_itd.detection.distributions import Expected, with_missing
@@ -126,7 +127,7 @@ def _assess_batch(scorer: Scorer, rows: Tensor, n_values: int) -> CellAssessment
             present = None if indicator is None else indicator[:, int(PRESENT)]
             expected.append(with_missing(cell.expected(n_values), present, n_values))
     owner = torch.from_numpy(encoder.owner).to(rows.device)
-    alone = -torch.zeros_like(given).index_add(1, owner, marginal)
+    alone = -add_at(torch.zeros_like(given), 1, owner, marginal)
     own, mean, base, odds = (t.cpu().numpy() for t in (given, entropy, alone, log_odds))
     return CellAssessment(own, mean, base, odds, expected)
 
@@ -306,7 +307,7 @@ def _pairwise_batch(scorer: Scorer, x: Tensor, cells: np.ndarray | None) -> np.n
         return _log_prob_of_each(scorer, questions, cells)
 
     def add(i: int, nats: Tensor) -> None:
-        out[:, :, i] += torch.zeros_like(out[:, :, i]).index_add(1, owner, nats)
+        out[:, :, i] += add_at(torch.zeros_like(out[:, :, i]), 1, owner, nats)
 
     before = torch.nonzero(leading).flatten().tolist()
     alone, *given = log_probs([before, *([*before, i] for i in range(encoder.n_columns))], ~leading)

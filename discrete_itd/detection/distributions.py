@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from discrete_itd.channel.devices import add_at
 from discrete_itd.channel.posterior import GaussianPosterior
 from discrete_itd.denoisers import KernelDenoiser
 from discrete_itd.encoders import Bins, Categories, Column, Continuous
@@ -235,7 +236,7 @@ class KernelConditionals:
         cells = self.kernel.kernels.centres.cells[:, j]
         there = ~cells.isnan()
         mass = weights.new_zeros(len(self.known), prior.shape[1])
-        mass.index_add_(1, cells[there].long(), weights[:, there])
+        add_at(mass, 1, cells[there].long(), weights[:, there])
         present = mass.sum(1, keepdim=True)
         return ((1 - lam) * mass + (lam * present + 1 - present) * prior).log()
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from discrete_itd.channel.devices import add_at
 from discrete_itd.denoisers import KernelDenoiser, MarginalDenoiser
 from discrete_itd.denoisers.base import rows_at_once
 from discrete_itd.denoisers.kernel import BATCH_PAIRS
@@ -67,7 +68,7 @@ def _nats(kernel: KernelDenoiser, x: Tensor) -> Tensor:
     shares = torch.zeros_like(x)
     parts = zip(features, kernels.centres.features, kernels.centres.columns, strict=True)
     for own, theirs, columns in parts:
-        shares.index_add_(1, columns, -(own * (w.to(own) @ theirs)).double())
+        add_at(shares, 1, columns, -(own * (w.to(own) @ theirs)).double())
     for column, log_kernels in codes.items():
         shares[:, column] -= (w * log_kernels).sum(1)
     there = (~x.isnan()).double()

@@ -21,7 +21,14 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from discrete_itd.channel import Schedule, State, column_ranks, distinct_paths
+from discrete_itd.channel import (
+    Schedule,
+    State,
+    column_ranks,
+    devices,
+    distinct_paths,
+    steps_needed,
+)
 from discrete_itd.channel.noise import RowNoise, draw_salt, row_hashes
 from discrete_itd.denoisers.base import BLOCK, Denoiser, filled
 from discrete_itd.likelihood.standard_error import Attribution, Estimate, attribute, combine
@@ -62,6 +69,8 @@ def path_log_weights(
     schedule: Schedule,
     noise: RowNoise,
     given: Tensor | None = None,
+    *,
+    n_steps: int | None = None,
 ) -> Tensor:
     """One path per row: log W of (6), split by column.
 
@@ -75,6 +84,9 @@ def path_log_weights(
         Noise of these rows' paths.
     given : Tensor of bool, shape (C,), optional
         Columns known from the start, except where they are missing; their log-weights are zero.
+    n_steps : int, optional
+        Steps to take, at least as many as these rows need; by default the result of
+        :func:`~discrete_itd.channel.steps_needed`, for which the host waits for the device. With it, nothing else does.
 
     Returns
     -------
@@ -90,10 +102,8 @@ def path_log_weights(
         # the first order of a row is random, so that E[W] is the mixture of all orders; none comes twice
         path = path + noise.offset(len(schedule.orders))
     rank = column_ranks(schedule, noise.uniform(0, book.n_columns), path, free, known)
-    n_steps = schedule.n_steps
-    if schedule.complete and not schedule.noisy:
-        # by then all cells of all rows are known
-        n_steps = min(n_steps, int(n_free.max()) if len(x) else 0)
+    if n_steps is None:
+        n_steps = steps_needed(schedule, n_free)
     state = State.start(book, points, None if given is None else known)
     # where nothing is given, all rows start from one state
     posterior = (
@@ -102,6 +112,7 @@ def path_log_weights(
     log_w = torch.zeros(x.shape, dtype=torch.float64, device=x.device)
     # without noise, a state is its known cells, and rows that take one order begin with few different ones
     shared = schedule.orders is not None and not schedule.noisy
+    shared = shared and not devices.static_shapes(x.device)
     for step in range(1, n_steps + 1):
         target = torch.where(known, math.inf, schedule.snr(step, rank, n_free).to(points))
         target = target.masked_fill(missing, 0.0)

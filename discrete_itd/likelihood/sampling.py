@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from discrete_itd.channel import Schedule, State, column_ranks
+from discrete_itd.channel import Schedule, State, column_ranks, steps_needed
 from discrete_itd.channel.posterior import Posterior
 from discrete_itd.denoisers.base import BLOCK, Denoiser, filled
 
@@ -50,13 +50,35 @@ def sample(
         return start
     if left is None:
         left = torch.zeros_like(start, dtype=torch.bool)
-    parts = zip(start.split(batch_size), left.split(batch_size), strict=True)
-    return torch.cat([_fill(denoiser, *part, schedule, generator) for part in parts])
+    out = []
+    for x, stays in zip(start.split(batch_size), left.split(batch_size), strict=True):
+        n_free = (x.isnan() & ~stays).sum(1, keepdim=True)
+        n_steps = steps_needed(schedule, n_free)
+        out.append(sample_batch(denoiser, x, stays, schedule, n_steps, generator=generator))
+    return torch.cat(out)
 
 
-def _fill(
-    denoiser: Denoiser, x: Tensor, left: Tensor, schedule: Schedule, generator: torch.Generator
+@torch.no_grad()
+def sample_batch(
+    denoiser: Denoiser,
+    x: Tensor,
+    left: Tensor,
+    schedule: Schedule,
+    n_steps: int,
+    *,
+    generator: torch.Generator,
 ) -> Tensor:
+    """As :func:`sample`, of the rows of one call, without waiting for the device.
+
+    Parameters
+    ----------
+    denoiser, left, schedule, generator
+        As of :func:`sample`.
+    x : Tensor of float64, shape (B, C)
+        The rows; NaN in the cells to be drawn.
+    n_steps : int
+        Steps to take, at least as many as these rows need (:func:`~discrete_itd.channel.steps_needed`).
+    """
     book = denoiser.codebook
     known = ~x.isnan()
     free = ~known & ~left
@@ -65,9 +87,6 @@ def _fill(
     uniform = torch.rand(x.shape, generator=generator, device=x.device)
     path = torch.randint(2**31, (len(x),), generator=generator, device=x.device)
     rank = column_ranks(schedule, uniform, path, free, known)
-    n_steps = schedule.n_steps
-    if schedule.complete and not schedule.noisy:
-        n_steps = min(n_steps, int(n_free.max()))
     state = State.start(book, book.embed(x), known)
     for step in range(1, n_steps + 1):
         target = torch.where(known, math.inf, schedule.snr(step, rank, n_free).to(state.y))

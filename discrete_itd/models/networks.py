@@ -14,8 +14,8 @@ from discrete_itd.denoisers import CausalDenoiser, Denoiser, NeuralDenoiser
 from discrete_itd.denoisers.row_mixture import RowMixtureDenoiser, fit_weights
 from discrete_itd.models.contract import FitPlan, Recipe, TrainingRows
 from discrete_itd.models.exact import BayesNet, Decoder, affordable_bases, choose_base, exact_base
-from discrete_itd.training.config import TrainingPlan
-from discrete_itd.validation import check_integer
+from discrete_itd.training.config import PRECISIONS, TrainingPlan
+from discrete_itd.validation import check_choice, check_integer
 
 MOST_ORDERS = 64
 # of a causal network of default size: its width by the cells of the table, and the epochs of its training
@@ -47,6 +47,10 @@ class Network(Recipe):
     base : "auto", or the name or recipe of an exact denoiser
         What the network corrects. "auto" takes what predicts held-out rows best among independent columns, a tree and,
         if it is cheap enough, a Bayesian network.
+    precision : {"float32", "bfloat16"}
+        Of the matrix products of a training step (:mod:`discrete_itd.training.acceleration`); scores are always exact.
+    compiled : bool
+        Whether training steps are compiled by ``torch.compile``, where that is possible.
 
     Notes
     -----
@@ -59,6 +63,8 @@ class Network(Recipe):
     depth: int = 3
     dropout: float = 0.1
     base: str | Recipe = "auto"
+    precision: str = "float32"
+    compiled: bool = False
     trains = True
 
     def __post_init__(self, architecture: str) -> None:
@@ -77,7 +83,8 @@ class Network(Recipe):
         """Choose the base, then train."""
         base = choose_base(self.base, rows, plan)
         denoiser = NeuralDenoiser(base, width=self.width, depth=self.depth, dropout=self.dropout)
-        report = plan.train(denoiser.to(rows.device), rows)
+        training = replace(plan.training, precision=self.precision, compiled=self.compiled)
+        report = plan.train(denoiser.to(rows.device), rows, training)
         if base is not rows.marginals:
             # a history begins with independent columns; what the base saves is known in closed form
             plan.learned = True
@@ -91,6 +98,7 @@ class Network(Recipe):
         for name, value, least in (("width", self.width, 1), ("depth", self.depth, 0)):
             check_integer(name, value, least, 1 << 16)
         check_dropout(self.dropout)
+        check_acceleration(self.precision, self.compiled)
         if self.base != "auto":
             exact_base(self.base)
         return self
@@ -116,6 +124,10 @@ class Causal(Recipe):
     base : "auto", or the name or recipe of an exact denoiser
         What the networks correct. "auto" takes what predicts held-out rows best among independent columns, a tree and,
         with at most 64 columns, a Bayesian network.
+    precision : {"float32", "bfloat16"}
+        Of the matrix products of a training step (:mod:`discrete_itd.training.acceleration`); scores are always exact.
+    compiled : bool
+        Whether training steps are compiled by ``torch.compile``, where that is possible.
 
     Notes
     -----
@@ -129,6 +141,8 @@ class Causal(Recipe):
     depth: int = 2
     dropout: float = 0.25
     base: str | Recipe = "auto"
+    precision: str = "float32"
+    compiled: bool = False
     trains = True
 
     def fit(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
@@ -170,6 +184,7 @@ class Causal(Recipe):
     def training(self, training: TrainingPlan, n_rows: int) -> TrainingPlan:
         """The settings of a training on so many rows: masked networks learn in fewer steps than others."""
         changed: dict[str, Any] = dict(CAUSAL)
+        changed |= {"precision": self.precision, "compiled": self.compiled}
         steps = EPOCHS * n_rows // changed["batch_size"]
         steps = min(max(FEWEST_STEPS, steps), MOST_STEPS)
         return replace(training, max_steps=min(training.max_steps, steps), **changed)
@@ -180,6 +195,7 @@ class Causal(Recipe):
             check_integer("width", self.width, 1, 1 << 16)
         check_integer("depth", self.depth, 0, 1 << 16)
         check_dropout(self.dropout)
+        check_acceleration(self.precision, self.compiled)
         if self.base != "auto":
             exact_base(self.base)
         return self
@@ -197,6 +213,13 @@ def companion(base: Denoiser, rows: TrainingRows, plan: FitPlan) -> Denoiser:
     if not len(rows.codebook.reals):
         return base
     return min(base, QUICK_DECODER.fit(rows, plan), key=rows.held_out_nats)
+
+
+def check_acceleration(precision: Any, compiled: Any) -> None:
+    """Refuse an unknown precision, and what is no yes or no."""
+    check_choice("precision", precision, PRECISIONS)
+    if not isinstance(compiled, bool):
+        raise TypeError(f"compiled must be True or False, got {compiled!r}")
 
 
 def check_dropout(value: Any) -> None:

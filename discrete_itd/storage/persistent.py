@@ -33,7 +33,7 @@ def resolve_device(name: str) -> torch.device:
         return torch.device(cuda if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        torch.empty(0, device=device, dtype=torch.float64)  # nats are added up in it
     except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
         reason = str(error).split("\n")[0]
         raise ValueError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+PRECISIONS = ("float32", "bfloat16")
 ENDS = ("max_steps", "max_time", "no improvement", "interrupted", "diverged")
 
 
@@ -34,6 +35,10 @@ class TrainingPlan:
         Validations in a full run.
     patience : int
         Validations without improvement after which the learning rate is cut and, if it is small already, training ends.
+    precision : {"float32", "bfloat16"}
+        Of the matrix products of the network in training (:mod:`discrete_itd.training.acceleration`).
+    compiled : bool
+        Whether the network is compiled for training by ``torch.compile``.
     """
 
     max_steps: int = 6000
@@ -47,6 +52,8 @@ class TrainingPlan:
     gaps: float = 0.0
     n_validations: int = 40
     patience: int = 5
+    precision: str = "float32"
+    compiled: bool = False
 
 
 class Evaluation(NamedTuple):

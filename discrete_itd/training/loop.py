@@ -22,6 +22,7 @@ from torch import Tensor
 from discrete_itd.channel import Quadrature
 from discrete_itd.denoisers.base import Denoiser
 from discrete_itd.training import state as states
+from discrete_itd.training.acceleration import accelerated
 from discrete_itd.training.checkpoint import Checkpoint, describe
 from discrete_itd.training.config import Evaluation, Report, Rollback, TrainingPlan
 from discrete_itd.training.distributed import EVALUATE, LOAD, STEP, MeanLoss, Team, Training
@@ -110,7 +111,8 @@ def train(
         if not run.resume():
             run.begin()
         if not report.stopped:
-            run.finish()
+            with accelerated(denoiser, plan):
+                run.finish()
     except KeyboardInterrupt:
         if not report.history:
             raise  # there are no weights yet that could be kept
@@ -229,7 +231,7 @@ class Run:
         return min(share, 1.0) if self.plan.max_steps else 1.0
 
     def make_step(self, share: float) -> None:
-        """Follow the gradient of one batch."""
+        """Follow the gradient of one batch, without waiting for the device."""
         rate = self.plan.learning_rate * self.cut * 0.5 * (1 + math.cos(math.pi * share))
         rate *= min(1.0, (self.step + 1) / WARMUP_STEPS)
         self.team.tell(STEP, rate, self.step)
@@ -273,7 +275,7 @@ class Run:
     # -- what goes wrong ----------------------------------------------------------------------------
 
     def check(self) -> Rollback | None:
-        """What is wrong with the steps since the last check; None if nothing is."""
+        """What is wrong with the steps since the last check, for which the device is waited for; None if nothing is."""
         n, good = len(self.norms), self.kept["run"]["step"]
         losses = torch.stack(self.losses[-n:]).tolist()
         sums = [p.detach().sum() for p in self.parameters.values()]

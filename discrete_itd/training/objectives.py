@@ -33,7 +33,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from discrete_itd.channel import Codebook, Posterior, Quadrature, State
+from discrete_itd.channel import Codebook, Posterior, Quadrature, State, devices
 from discrete_itd.denoisers.base import Denoiser
 from discrete_itd.training.config import TrainingPlan
 
@@ -195,7 +195,10 @@ class ContinuousPath:
         known = torch.cat([view.known for view in views])
         self.denoiser, self.here = denoiser, here
         self.asked = torch.cat([view.asked for view in views])
-        self.first = first = torch.nonzero(u < 1 / PATH_STEPS).flatten()
+        # quantiles are stratified, so that their number is known before they are drawn
+        most = sum(-(-len(view.x) // PATH_STEPS) for view in views)
+        self.first = first = rows_below(u, 1 / PATH_STEPS, most)
+        self.arrives = u[first] < 1 / PATH_STEPS
         self.start = start = State.start(book, points[first], known[first])
         # infinite minus infinite: a cell known from the start brings no new evidence
         snr = (here.snr[first] - start.snr).nan_to_num(0.0)
@@ -224,7 +227,19 @@ class ContinuousPath:
     def _price(self, at_here: Posterior, at_start: Posterior) -> Tensor:
         there, back = (_step_cost(at_here, step, self.asked) for step in self.steps)
         arrival = _step_cost(at_start, self.arrival, self.asked[self.first])
+        arrival = arrival.masked_fill(~self.arrives, 0.0)
         return PATH_STEPS * ((there + back) / 2).index_add(0, self.first, arrival)
+
+
+def rows_below(u: Tensor, bound: float, most: int) -> Tensor:
+    """Numbers of the rows where ``u`` (B,) is below a bound, in increasing order: int64.
+
+    They must be at most ``most``. On a device other than the CPU, where their number is not asked for, the ``most``
+    rows of smallest u.
+    """
+    if devices.static_shapes(u.device):
+        return u.argsort()[:most].sort().values
+    return torch.nonzero(u < bound).flatten()
 
 
 class Loss(Protocol):

@@ -36,7 +36,7 @@ from discrete_itd.denoisers import (
     exclusion,
 )
 from discrete_itd.denoisers.exclusion import exclusive_groups
-from discrete_itd.denoisers.one_hot import match_patterns
+from discrete_itd.denoisers.patterns import match_patterns
 from discrete_itd.models.contract import FitPlan, TrainingRows
 from discrete_itd.recipes import BayesNet, Mixture, Trees
 from discrete_itd.storage.configs import denoiser_from_config, to_config
