@@ -29,6 +29,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from discrete_itd.channel import Quadrature
 from discrete_itd.denoisers.base import Denoiser
+from discrete_itd.training.acceleration import accelerated
 from discrete_itd.training.config import TrainingPlan
 from discrete_itd.training.evaluation import Evaluator, mean_and_error
 from discrete_itd.training.objectives import Loss, losses
@@ -270,7 +271,9 @@ class Processes(Team):
                 # the state of the process is left as it was: only initial weights and dropout draw from it
                 device = heard.own_device()
                 with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-                    Follower(self, heard, rows, device).run()
+                    follower = Follower(self, heard, rows, device)
+                    with accelerated(follower.denoiser, heard.plan):
+                        follower.run()
         except RuntimeError as error:
             raise self.explained(error) from error
         if isinstance(heard, Outcome) and heard.error:
@@ -286,7 +289,7 @@ class Follower:
     ) -> None:
         plan, (self.x, x_valid) = training.plan, (t.to(device) for t in rows)
         self.team, self.training = team, training
-        denoiser = training.denoiser.to(device).train()
+        self.denoiser = denoiser = training.denoiser.to(device).train()
         self.parameters = {n: p for n, p in denoiser.named_parameters() if p.requires_grad}
         self.average = Average(denoiser, plan.ema)
         self.optimizer = Optimizer(self.parameters, plan, self.x.shape[1])
