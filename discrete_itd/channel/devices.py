@@ -9,11 +9,11 @@ denoiser's ``forward``, ``log_prob``, ``preceding`` and ``draw``; and what a pos
 
 Outside the steps the host looks, and waits: at fit time, every few dozen steps of a training, at the first call of what
 keeps tables, once a batch for the length of its paths, after each doubling of the paths under ``max_stderr``, and for
-the ``log_factors`` of a tree or a Bayesian network, which explain rows. A denoiser of images made from a foreign
-network checks in every call what goes in and comes out.
+the ``log_factors`` of a tree or a Bayesian network, which explain rows. A denoiser of images by a foreign network
+checks in every call what goes in and comes out.
 
-What doing all of the work costs on a GPU is unmeasured. Where few rows need it, as on long paths over a
-high-cardinality column, it is a multiple of the work that the CPU does.
+What doing all of the work costs on a GPU is unmeasured. Where few rows need it, as on long paths over high-cardinality
+columns, it is a multiple of what the CPU does.
 """
 
 from __future__ import annotations
