@@ -74,7 +74,7 @@ def score_ray(
     return dataset.map_batches(
         Actor,
         fn_constructor_args=(scoring,),
-        compute=ActorPoolStrategy(size=n_workers),
+        compute=ActorPoolStrategy(min_size=1, max_size=n_workers),
         num_cpus=1,
         batch_size=batch_size,
         batch_format="pyarrow",

@@ -53,11 +53,18 @@ class Arrow:
     def frame(
         self, batch: pa.RecordBatch | pa.Table, columns: Sequence[int], rows: slice
     ) -> pd.DataFrame:
-        part = batch.select(list(columns)).slice(rows.start, rows.stop - rows.start)
+        import pyarrow as pa
+
+        arrays: list[Any] = []
+        for i in columns:
+            array = batch.column(i).slice(rows.start, rows.stop - rows.start)
+            is_text = pa.types.is_string(array.type) or pa.types.is_large_string(array.type)
+            # each text is then read once, not in each cell
+            arrays.append(array.dictionary_encode() if is_text else array)
         # nullable dtypes: with numpy's, a batch with a missing cell would hold other types than one without, and
         # integers beyond 2^53 other values
-        return part.to_pandas(
-            types_mapper=_nullable().get, date_as_object=False, ignore_metadata=True
+        return pa.table(arrays, names=[str(i) for i in columns]).to_pandas(
+            types_mapper=_nullable().get, date_as_object=False
         )
 
     def extended(
