@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
+from discrete_itd import CoordinateSchedule, DiffusionDensity, DiffusionOutlierDetector
 from discrete_itd.models.card import listed, markdown
 from discrete_itd.recipes import Network, RowMixture
 from discrete_itd.storage import files
@@ -70,11 +70,15 @@ def test_a_card_says_what_the_model_is(tmp_path):
 def test_a_card_says_what_a_model_along_paths_was_chosen_from_and_is_in():
     network = Network(width=2, depth=1, base="independent")
     frame = table().assign(size=np.random.default_rng(1).normal(size=200))
-    said = lines_of(settled(network, max_steps=1, n_evaluations=8).fit(frame).model_card())
+    settings = {"max_steps": 1, "n_evaluations": 8, "schedule": CoordinateSchedule(4)}
+    along_paths = settled(network, **settings).fit(frame)
+    said = lines_of(along_paths.model_card())
     assert "by 8 denoiser evaluations along paths" in said["Model"]
     assert "extrapolated from 2" in said["Cost"]
     assert "Monte-Carlo" in said["Limits"]
     assert "log-densities" in said["Limits"]
+    nats = along_paths.history_["valid_nats"].min()
+    assert f"the model: {nats:.3f} nats ±" in said["Held-out nats"]
     assert "on the encoded scale" in said["Held-out nats"]
     several = settled(RowMixture(("tree", "independent")), missing="category").fit(table())
     said, candidates = lines_of(several.model_card()), several.candidates_
