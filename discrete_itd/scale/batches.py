@@ -75,9 +75,15 @@ class BatchScoring:
     digest: str | None = None
 
     def pinned(self, *, n_threads: int | None = None) -> BatchScoring:
-        """The same for this content of the model's file only, and for so many threads unless the number is set."""
+        """The same for this content of the model's file only, and for so many threads unless the number is set.
+
+        The path is absolute, as workers have working folders of their own.
+        """
         return replace(
-            self, digest=content_digest(self.model_path), n_threads=self.n_threads or n_threads
+            self,
+            model_path=os.path.abspath(self.model_path),
+            digest=content_digest(self.model_path),
+            n_threads=self.n_threads or n_threads,
         )
 
     def model(self) -> Model:

@@ -55,7 +55,8 @@ def score_ray(
     dataset : ray.data.Dataset
     scoring : BatchScoring
     n_workers : int
-        Actors, each of which takes a core and keeps the model.
+        Actors at most; each takes a core and keeps the model. The pool starts with one: while actors hold all
+        cores nothing can read the rows that they wait for.
     batch_size : int, optional
         Rows at once; None for the blocks of the dataset as they are.
 

@@ -105,7 +105,7 @@ def ray(work: Work) -> Iterator[Job]:
     try:
 
         def job(scored: bool, out: Path) -> None:
-            rows = ray.data.read_parquet(work.files)
+            rows = ray.data.read_parquet(str(work.folder))
             if scored:
                 rows = score_ray(rows, work.scoring, n_workers=WORKERS, batch_size=BATCH)
             else:
@@ -238,7 +238,7 @@ COSTS = ("µs per row and core", "s to start", "minutes", "core hours", "price",
 ASSUMPTIONS = f"""
 On paper: {ROWS:.0e} rows on {CORES} workers of one core each, like the two here.
 * rows are independent, so the time of a job is (rows x seconds per row and core) / workers + the start of a worker;
-  seconds per row and core = (time of a later job here x {WORKERS} workers, 1 for local) / rows
+  seconds per row and core = (time of a later job here x the cores that its workers had, 1 for local) / rows
 * the start is the first job here less a later one: the library is imported and the model read once in each worker;
   where workers shared cores at that moment, as here, it is an upper bound
 * all workers take an equal share; stragglers, failures and the queue of the cluster are left out
@@ -251,7 +251,8 @@ def cost(name: str, lines: list[list[str]], n: int, size: int) -> list[str]:
     """A line of the cost model, from the line of the measurement."""
     line = next(line for line in lines if line[0] == name)
     first, scored = float(line[1]), float(line[2])
-    per_row = scored * (1 if name == "local" else WORKERS) / n
+    cores = 1 if name == "local" else min(WORKERS, len(os.sched_getaffinity(0)))
+    per_row = scored * cores / n
     start = max(0.0, first - scored)
     seconds = ROWS * per_row / CORES + start
     hours = seconds * CORES / 3600

@@ -90,8 +90,8 @@ def reference(model, frame, n_reasons):
 
 
 def cut(whole, kind, random):
-    """The table in batches of random sizes, some empty."""
-    ends = np.sort(random.integers(0, len(whole) + 1, 6))
+    """The table in batches of random sizes, some of them empty and the last large."""
+    ends = np.sort(random.integers(0, len(whole) // 2, 6))
     pieces = zip([0, *ends, ends[-1]], [*ends, ends[-1], len(whole)], strict=True)
     parts = [whole[a:b] for a, b in pieces]
     if kind == "frame":

@@ -73,13 +73,15 @@ def check(frame, wanted):
     assert wanted["alarm"].any()
 
 
-def test_dask(job):
+def test_dask(job, monkeypatch):
     pytest.importorskip("dask.dataframe")
     import dask.dataframe
 
     folder, wanted = job
+    monkeypatch.chdir(folder)
     rows = dask.dataframe.read_parquet(folder / "in")
-    scored = score_dask(rows, BatchScoring(folder / "m", keep=["key"]))
+    scored = score_dask(rows, BatchScoring("m", keep=["key"]))
+    monkeypatch.chdir(folder / "in")  # workers have folders of their own
     got = scored.compute(scheduler="threads", num_workers=2)
     assert list(scored.columns) == list(got.columns)
     check(got, wanted)
