@@ -65,6 +65,20 @@ def threads_for(n_rows: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+@contextmanager
+def threads_set(n: int | None) -> Iterator[None]:
+    """Within the block, torch uses n threads; None leaves their number as it is."""
+    before = torch.get_num_threads()
+    if n is None or n == before:
+        yield
+        return
+    try:
+        torch.set_num_threads(n)
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def fewest_that_pay(most: int, speed: Callable[[int], float]) -> int:
     """The number of threads from which halving them would cost speed; ``speed`` measures a number of threads."""
     n, fast = most, speed(most)

@@ -26,7 +26,7 @@ LAYERS = [
     {"models", "recipes", "images"},
     {"estimators"},
     {"detection"},
-    {"reporting", "plots"},
+    {"reporting", "plots", "scale"},
     {"cli"},
     {"__main__"},
 ]

@@ -51,6 +51,7 @@ from discrete_itd.reporting import figures
 from discrete_itd.reporting.findings import examine
 from discrete_itd.reporting.page import render
 from discrete_itd.reporting.sentences import VERDICTS, judgement
+from discrete_itd.storage.persistent import card_path
 from discrete_itd.training.distributed import FitError, Team, job
 
 
@@ -144,7 +145,9 @@ def _fit(args: argparse.Namespace) -> None:
     warnings.filterwarnings("ignore", "training was interrupted")  # the note below says so
     about(args.table, lambda: model.fit(frame, checkpoint=args.checkpoint))
     elapsed = time.perf_counter() - start
-    save_whole(args.out, model.save)
+    save_whole(args.out, lambda path: model.save(path, card=False))
+    card = model.model_card()
+    save_whole(card_path(args.out), lambda path: path.write_text(card, encoding="utf-8"))
     if density_of(model).stopped_ == "interrupted":
         again = "" if args.checkpoint is None else "; the same command continues the training"
         note(f"training was interrupted: {args.out} is the best model so far{again}")

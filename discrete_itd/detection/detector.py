@@ -19,6 +19,7 @@ from torch import Tensor
 from discrete_itd.deprecation import renamed
 from discrete_itd.detection import calibration
 from discrete_itd.detection.alarming import Alarming
+from discrete_itd.detection.card import detector_card
 from discrete_itd.detection.explaining import Explaining
 from discrete_itd.detection.scoring import Scorer
 from discrete_itd.detection.thresholds import Threshold
@@ -234,12 +235,14 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
 
     parameter_classes = (DiffusionDensity, *DiffusionDensity.parameter_classes)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the fitted detector to one safetensors file, whole or not at all.
+    def save(self, path: str | os.PathLike[str], *, card: bool = True) -> None:
+        """Write the fitted detector to one safetensors file, whole or not at all, and a card beside it.
 
         Parameters
         ----------
         path : path-like
+        card : bool
+            As in :meth:`DiffusionDensity.save`.
 
         Notes
         -----
@@ -247,7 +250,11 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
         be told from its nats. With a column that is not nominal, the kernel density needs training rows, and up to
         5000 are in the file as they are (see ``score_by``). Treat it as you treat the table.
         """
-        super().save(path)
+        super().save(path, card=card)
+
+    def model_card(self) -> str:
+        check_is_fitted(self)
+        return detector_card(self, self._scorer)
 
     def config(self) -> dict[str, Any]:
         parameters = super().config()

@@ -25,6 +25,7 @@ from discrete_itd.models.contract import (
     TrainingRows,
     fit_recipe,
 )
+from discrete_itd.models.cost import Cost
 from discrete_itd.models.members import MemberContribution
 from discrete_itd.models.model import Model, split_evaluations
 from discrete_itd.models.splitting import copies, hold_out
@@ -115,7 +116,7 @@ def fit_model(
         schedule = tried[0].schedule
     table = [(c.kind, c.schedule.n_steps, c.n_paths, c.nats, c.stderr) for c in tried]
     members = pd.DataFrame(columns=pd.Index(MemberContribution._fields))
-    return Model(
+    model = Model(
         encoder=encoder,
         denoiser=fitted.denoiser,
         marginals=marginals,
@@ -130,6 +131,7 @@ def fit_model(
         candidates=plan.candidates,
         companion=plan.companion,
     )
+    return replace(model, cost=Cost.measure(model, x_valid, n_evaluations, start))
 
 
 def tried_schedules(

@@ -23,6 +23,7 @@ from discrete_itd.likelihood import (
 )
 from discrete_itd.likelihood.sampling import sample
 from discrete_itd.likelihood.schedule_search import paths_within
+from discrete_itd.models.cost import Cost
 from discrete_itd.threads import threads_for
 
 EFFORT = 16  # with max_stderr, a row may take up to this many times n_evaluations
@@ -56,6 +57,8 @@ class Model:
     companion : Denoiser, optional
         What answers questions about some columns given others in place of a denoiser that hears the columns in a fixed
         order only; see :attr:`conditional`.
+    cost : Cost, optional
+        What the fit and a score cost, as measured at the end of the fit.
     """
 
     encoder: TableEncoder
@@ -69,6 +72,7 @@ class Model:
     stopped: str
     candidates: pd.DataFrame | None = None
     companion: Denoiser | None = None
+    cost: Cost | None = None
 
     @property
     def conditional(self) -> Denoiser:

@@ -18,6 +18,7 @@ from discrete_itd.encoders import Rows
 from discrete_itd.encoders.rows import read_rows
 from discrete_itd.likelihood import squared_errors
 from discrete_itd.likelihood.information import pointwise_information
+from discrete_itd.models.card import density_card
 from discrete_itd.models.model import EFFORT, Model
 from discrete_itd.progress import progress_bar
 from discrete_itd.training import pilot_quadrature
@@ -247,6 +248,14 @@ class ScoringMixin:
             "mse_independent": independent.mean(1),
         }
         return pd.DataFrame({name: values.cpu().numpy() for name, values in columns.items()})
+
+    def model_card(self) -> str:
+        """What people should know of the fitted model, in Markdown: data, held-out nats, cost and limits.
+
+        It names columns, but none of their values. ``save`` writes it beside the model.
+        """
+        check_is_fitted(self)
+        return density_card(self, self.model_, self.n_evaluations)
 
     def _asked(
         self, X: Any, given: Any, max_stderr: float | None

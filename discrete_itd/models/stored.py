@@ -12,6 +12,7 @@ from torch import Tensor
 from discrete_itd.channel import check_schedule
 from discrete_itd.denoisers import Denoiser, MarginalDenoiser
 from discrete_itd.encoders import TableEncoder
+from discrete_itd.models.cost import Cost
 from discrete_itd.models.model import Model
 from discrete_itd.storage.configs import (
     CLASS,
@@ -59,6 +60,8 @@ def model_state(model: Model) -> State:
     }
     if model.candidates is not None:
         header["candidates"] = model.candidates.to_dict("list")
+    if model.cost is not None:
+        header["cost"] = model.cost.to_json()
     return header, tensors
 
 
@@ -113,4 +116,5 @@ def model_from_state(
         if "candidates" in header
         else None,
         companion=built("companion") if "companion" in header else None,
+        cost=Cost.from_json(header["cost"]) if "cost" in header else None,
     )

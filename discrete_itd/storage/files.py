@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save_file
 from torch import Tensor
 
@@ -93,7 +93,7 @@ def write_whole(path: str | os.PathLike[str], write: Callable[[Path], object]) -
         partial.unlink(missing_ok=True)
 
 
-def write_state(path: str | os.PathLike[str], state: State, *, kind: str = "model") -> None:
+def write_state(path: str | os.PathLike[str], state: State, *, kind: str = "model") -> str:
     """Write a state; the file appears whole or not at all.
 
     Parameters
@@ -101,6 +101,11 @@ def write_state(path: str | os.PathLike[str], state: State, *, kind: str = "mode
     path : path-like
     state : State
     kind : {"model", "checkpoint"}
+
+    Returns
+    -------
+    str
+        The digest of its content, as :func:`content_digest` reads it.
 
     Raises
     ------
@@ -131,6 +136,7 @@ def write_state(path: str | os.PathLike[str], state: State, *, kind: str = "mode
             raise OSError(f"{os.fspath(path)}: cannot be written ({error})") from error
 
     write_whole(path, write)
+    return metadata[DIGEST]
 
 
 def read_state(path: str | os.PathLike[str], *, kind: str = "model") -> State:
@@ -170,6 +176,26 @@ def revive(path: str | os.PathLike[str], make: Callable[[State], Made]) -> Made:
         return make(state)
     except ValueError as error:
         raise ValueError(f"{os.fspath(path)}: {error}") from None
+
+
+def content_digest(path: str | os.PathLike[str]) -> str:
+    """The digest that a file states of its content: equal for equal models. Only the header is read.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be opened.
+    ValueError
+        Naming the file, if it states none.
+    """
+    try:
+        with safe_open(os.fspath(path), "pt") as file:
+            found = (file.metadata() or {}).get(DIGEST)
+    except SafetensorError as error:
+        raise ValueError(f"{os.fspath(path)}: {error}") from None
+    if found is None:
+        raise ValueError(f"{os.fspath(path)}: not a file of discrete_itd")
+    return found
 
 
 def _state(content: bytes, kind: str) -> State:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, Self, TypeVar, cast
 
 import numpy as np
@@ -42,12 +42,17 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
+def card_path(path: str | os.PathLike[str]) -> str:
+    """Where the card of a model's file is: "m.safetensors.md" for "m.safetensors"."""
+    return f"{os.fspath(path)}.md"
+
+
 class Persistent:
     """Mixin of scikit-learn estimators: ``save``, ``load``, pickling and copying.
 
     A state consists of the constructor's arguments and of what the fit has learned, as JSON data and tensors. A
     subclass defines :meth:`fitted_state`, :meth:`restore`, :meth:`fitted_parts` and, if parameters may be objects that
-    describe themselves, :attr:`parameter_classes`.
+    describe themselves, :attr:`parameter_classes`; it or another of its bases defines ``model_card``.
 
     Attributes
     ----------
@@ -56,6 +61,7 @@ class Persistent:
     """
 
     parameter_classes: ClassVar[tuple[type, ...]] = ()
+    model_card: Callable[[], str]  # what people should know of it, in Markdown
 
     # -- what an estimator defines --------------------------------------------------------------
 
@@ -132,23 +138,31 @@ class Persistent:
 
     # -- files ----------------------------------------------------------------------------------
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the fitted estimator to one safetensors file, whole or not at all.
+    def save(self, path: str | os.PathLike[str], *, card: bool = True) -> None:
+        """Write the fitted estimator to one safetensors file, whole or not at all, and a card beside it.
 
         Parameters
         ----------
         path : path-like
+        card : bool
+            Whether to write ``model_card()`` to the file of the same name with ``.md`` at its end, which replaces
+            one that is there. The card is for people: ``load`` does not need it.
 
         Raises
         ------
         OSError
-            If the file cannot be written.
+            If a file cannot be written; the card comes last.
         TypeError
             If a part of the model, like a denoiser of your own, has no method ``config``.
         """
         check_is_fitted(self)
         self.check_stored_parameters()  # or load would refuse the file
-        files.write_state(path, self.to_state())
+        digest = files.write_state(path, self.to_state())
+        if card:
+            name = os.path.basename(os.fspath(path))
+            which = f"\nFile: `{name}`, SHA-256 of its content: `{digest}`\n"
+            text = self.model_card() + which
+            files.write_whole(card_path(path), lambda part: part.write_text(text, encoding="utf-8"))
 
     @classmethod
     def load(

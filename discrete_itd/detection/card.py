@@ -1,0 +1,90 @@
+"""The card of a detector: that of its density, and what its calibration guarantees."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from discrete_itd.detection.scoring import Scorer
+from discrete_itd.models.card import (
+    Lines,
+    cost_section,
+    data_section,
+    document,
+    held_out_section,
+    limits_section,
+    model_section,
+    plus_minus,
+)
+
+
+def detector_card(detector: Any, scorer: Scorer) -> str:
+    """The card of a fitted detector.
+
+    Parameters
+    ----------
+    detector : DiffusionOutlierDetector
+    scorer : Scorer
+        Its score.
+    """
+    density = scorer.density
+    model, n_evaluations = density.model_, density.n_evaluations
+    limits = limits_section(model)
+    if len(detector.calibration_scores_):
+        limits.append(
+            "* p-values and rates hold for rows that are independent and follow the distribution of the calibration"
+            " rows; `drift(X)` tests whether new rows do."
+        )
+        limits.append("* The file holds scores and nats by column of the calibration rows.")
+    if scorer.kernel is not None:
+        limits.append(
+            f"* The file holds {len(scorer.kernel.centres):,} training rows as they are: treat it as the table."
+        )
+    return document(
+        "Model card: detector of anomalous rows of a table",
+        "A fitted `DiffusionOutlierDetector`: a score of each row in nats, a p-value, and an alarm below a threshold.",
+        model_section(detector, model, n_evaluations),
+        data_section(model),
+        held_out_section(model),
+        _calibration_section(detector, scorer),
+        _cost_section(scorer),
+        limits,
+    )
+
+
+def _cost_section(scorer: Scorer) -> Lines:
+    """The cost of the density, and what else a score takes."""
+    density = scorer.density
+    lines = cost_section(density.model_, density.n_evaluations)
+    if scorer.kernel is not None:
+        n = len(scorer.kernel.centres)
+        lines.append(
+            f"* both of the density alone; a score compares the row with {n:,} training rows, too"
+        )
+    return lines
+
+
+def _calibration_section(detector: Any, scorer: Scorer) -> Lines:
+    """The score, the calibration rows, and the threshold with its false-alarm rate."""
+    scores = np.asarray(detector.calibration_scores_)
+    n, finite = len(scores), scores[np.isfinite(scores)]
+    score = "the log-probability"
+    if scorer.weight < 1:
+        other = (
+            "independent columns" if scorer.kernel is None else "a kernel density of training rows"
+        )
+        score = f"{scorer.weight:.3g} × the model's log-probability + {1 - scorer.weight:.3g} × that of {other}"
+    elif scorer.smoothing_sd:
+        score = "the model's log-probability, continuous values smoothed and capped"
+    lines = ["## Calibration", "", f"* score: {score}", f"* threshold: {detector.threshold_}"]
+    if not n:
+        return [*lines, "* there are no calibration rows: no p-values, and no guarantee of a rate"]
+    if len(finite) > 1:
+        mean = plus_minus(-finite.mean(), finite.std(ddof=1) / np.sqrt(len(finite)))
+        lines.append(f"* minus the score of a calibration row: {mean} on average")
+    return [
+        *lines,
+        f"* {n:,} calibration rows took no part in the fit; the smallest p-value is {1 / (n + 1):.3g}",
+        f"* {len(detector.trimmed_):,} rows were left out of the training as anomalies",
+    ]

@@ -1,0 +1,200 @@
+"""The card of a model: what people should know of it, in Markdown, computed from the fitted model alone.
+
+A card names the columns of the table, but none of their values. What the fit did not measure is not stated.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from discrete_itd.models.cost import TIMED_EVALUATIONS
+from discrete_itd.models.model import Model
+
+MOST_COLUMNS = 1000  # listed one by one
+NOT_EXACT = "by {calls} denoiser evaluations along paths, with a standard error"
+
+Lines = list[str]
+
+
+def density_card(estimator: Any, model: Model, n_evaluations: int) -> str:
+    """The card of a density.
+
+    Parameters
+    ----------
+    estimator : DiffusionDensity
+        Whose parameters are listed.
+    model : Model
+        What it has fitted.
+    n_evaluations : int
+        Denoiser evaluations per row, if it is scored along paths.
+    """
+    return document(
+        "Model card: density of the rows of a table",
+        "A fitted `DiffusionDensity`: the log-probability of a row of the table below, in nats. Of continuous columns"
+        " it is the logarithm of a density in the column's unit.",
+        model_section(estimator, model, n_evaluations),
+        data_section(model),
+        held_out_section(model),
+        cost_section(model, n_evaluations),
+        limits_section(model),
+    )
+
+
+def document(title: str, summary: str, *sections: Lines) -> str:
+    """Markdown of a title, a summary and sections."""
+    from discrete_itd import __version__
+
+    parts = [[f"# {title}", "", f"{summary} Made with discrete_itd {__version__}."], *sections]
+    return "\n\n".join("\n".join(lines) for lines in parts) + "\n"
+
+
+def model_section(estimator: Any, model: Model, n_evaluations: int) -> Lines:
+    """What the model is: parameters, denoiser, how a row is scored, and the models it was chosen from."""
+    closed = model.denoiser.closed_form
+    how = "in closed form, without error" if closed else NOT_EXACT.format(calls=n_evaluations)
+    lines = [
+        "## Model",
+        "",
+        f"* fitted as `{' '.join(repr(estimator).split())}`",
+        f"* denoiser: `{type(model.denoiser).__name__}`, {model.denoiser.n_parameters:,} numbers",
+        f"* rows are scored {how}",
+        f"* seed {model.seed}; the fit ended by: {model.stopped}",
+    ]
+    if model.companion is not None:
+        lines.append(
+            f"* questions about some columns given others are answered by a companion, a"
+            f" `{type(model.companion).__name__}`"
+        )
+    if model.candidates is not None:
+        names = ["candidate", "nats", "behind", "stderr", "microseconds", "fit_seconds", "chosen"]
+        table = model.candidates[names].round(3)
+        lines += ["", "It was chosen among these (nats per held-out row):", "", *markdown(table)]
+    return lines
+
+
+def data_section(model: Model) -> Lines:
+    """The training table: its size and schema."""
+    schema, described = model.encoder.schema, model.encoder.describe()
+    cells, missing = (sum(getattr(c, name) for c in schema) for name in ("n_rows", "n_missing"))
+    lines = [
+        "## Data",
+        "",
+        f"{schema[0].n_rows:,} training rows (those held out for validation among them), {len(schema)} columns,"
+        f" {missing / max(1, cells):.1%} of the cells missing. `categories` counts categories or bins; an `open` column"
+        " has a level for values never seen.",
+        "",
+        *markdown(
+            described[:MOST_COLUMNS].assign(missing=described["missing"].map("{:.1%}".format))
+        ),
+    ]
+    if len(described) > MOST_COLUMNS:
+        lines += ["", f"and {len(described) - MOST_COLUMNS} more columns"]
+    return lines
+
+
+def held_out_section(model: Model) -> Lines:
+    """Nats on the rows that the fit held out."""
+    nats, stderr = held_out_nats(model)
+    unit = "per held-out row"
+    if any(column.has_volume for column in model.encoder.schema):
+        unit += " on the encoded scale: without the volumes of bins, pooled categories and units"
+    lines = ["## Held-out nats", "", f"* the model: {plus_minus(nats, stderr)} {unit}"]
+    candidates = model.candidates
+    if candidates is not None:
+        alone = candidates.loc[candidates["candidate"] == "independent", "nats"]
+        lines += [f"* independent columns: {nats:.3f} nats {unit}" for nats in alone]
+    return [
+        *lines,
+        "* the same rows chose the model, ended its training or weighed its parts, so nats of new rows are expected to"
+        " be slightly higher; `-score(X)` measures them",
+    ]
+
+
+def held_out_nats(model: Model) -> tuple[float, float]:
+    """Nats per held-out row and their standard error: on the schedule of scores, else of the training."""
+    if len(model.schedule_table):
+        best = model.schedule_table.iloc[0]
+        return float(best["nats"]), float(best["stderr"])
+    best = model.history.loc[model.history["valid_nats"].idxmin()]
+    return float(best["valid_nats"]), float(best["valid_stderr"])
+
+
+def cost_section(model: Model, n_evaluations: int) -> Lines:
+    """Time of the fit and of a score, as far as they are known."""
+    cost, how = model.cost, "in closed form"
+    if cost is None:
+        return ["## Cost", "", "* not measured: the model was fitted by an earlier release"]
+    if not model.denoiser.closed_form:
+        how = f"by {n_evaluations} evaluations, extrapolated from {TIMED_EVALUATIONS}"
+    return [
+        "## Cost",
+        "",
+        f"* the fit: {cost.fit_seconds:.3g} s on `{model.device.type}`",
+        f"* a score: {cost.microseconds:.3g} µs per encoded row {how}, in a batch of {cost.n_rows:,} rows with at most"
+        f" {cost.n_threads} threads, on the machine of the fit",
+    ]
+
+
+def limits_section(model: Model) -> Lines:
+    """What the numbers do not mean."""
+    schema = model.encoder.schema
+    lines = [
+        "## Limits",
+        "",
+        "* The probabilities are those of rows like the training rows. Nothing here says whether new rows are like"
+        " them.",
+    ]
+    if not model.denoiser.closed_form:
+        lines.append(
+            "* A score is a Monte-Carlo estimate: too low in expectation, for anomalies by more than its standard error"
+            " says."
+        )
+    if model.companion is not None:
+        lines.append(
+            "* The companion is another model: conditional probabilities from it do not agree exactly with the joint"
+            " ones."
+        )
+    closed = [str(c.name) for c in schema if c.kind in ("nominal", "ordinal") and not c.open]
+    if closed:
+        lines.append(f"* A value never seen raises an error in: {listed(closed)}.")
+    indicated = [str(c.name) for c in schema if c.indicator]
+    plain = "A missing cell is left out of a row's score, so rows with many look more typical than complete ones"
+    lines.append(
+        f"* {plain}"
+        + (f"; but it counts as a value in: {listed(indicated)}." if indicated else ".")
+    )
+    if any(c.has_volume for c in schema):
+        lines.append(
+            "* Scores contain log-densities: they depend on the units of the columns and may be above 0."
+        )
+    if any(c.categories for c in schema):
+        lines.append("* The file holds the categories of the training table as they are.")
+    return lines
+
+
+def listed(names: Sequence[str], most: int = 10) -> str:
+    """Names as text, the first few of many."""
+    shown = ", ".join(f"`{name}`" for name in names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+
+
+def plus_minus(mean: float, stderr: float) -> str:
+    """A mean in nats with its standard error, if there is one."""
+    return f"{mean:.3f} nats" + ("" if math.isnan(stderr) else f" ± {stderr:.3f}")
+
+
+def markdown(table: Any) -> Lines:
+    """The lines of a frame; a bar within a cell does not divide it."""
+    rows = [list(table.columns), *table.itertuples(index=False)]
+    lines = ["| " + " | ".join(map(_cell, row)) + " |" for row in rows]
+    return [lines[0], "|" + "---|" * table.shape[1], *lines[1:]]
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float | np.floating):
+        return f"{value:.6g}"
+    return " ".join(str(value).split()).replace("\\", "\\\\").replace("|", "\\|")

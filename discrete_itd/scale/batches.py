@@ -1,0 +1,242 @@
+"""Scores of a stream of batches: one function from batches to batches, which every engine can run.
+
+What is to be done is a value, :class:`BatchScoring`. It holds the path of a model and no model, so it can be sent to
+any worker; the worker's process reads the file once. Scores depend on the row and the model alone: they are those of
+the whole table to the last bit, however it is divided into batches.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pandas as pd
+
+from discrete_itd.scale.answers import answer, answer_types, checked_outputs
+from discrete_itd.scale.loading import Model, density_of, loaded
+from discrete_itd.scale.tables import kind_of
+from discrete_itd.storage.files import content_digest
+from discrete_itd.threads import threads_set
+from discrete_itd.validation import check_integer
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+MOST_ROWS = 1 << 16  # encoded at once, so that a large batch takes little memory besides its own
+
+Batch = TypeVar("Batch")
+
+
+@dataclass(frozen=True)
+class BatchScoring:
+    """What to compute of each batch, and by which model: a function of a batch that can be sent to workers.
+
+    Parameters
+    ----------
+    model_path : path-like
+        A file that ``save`` of a :class:`DiffusionDensity` or a :class:`DiffusionOutlierDetector` wrote, at a path that
+        every worker can read.
+    outputs : sequence of str, optional
+        Which answers become columns, in this order; by default "log_prob" and "stderr" of a density, "score",
+        "p_value", "alarm" and "reason" of a detector.
+
+        * "log_prob", "stderr": as of ``log_prob``.
+        * "nats": ``nats_<column>`` for each column of the model, as of ``explain``.
+        * "score", "p_value", "alarm": as of the detector's ``score_samples``, ``p_values`` and ``predict``. A detector
+          without calibration rows has missing p-values.
+        * "reason": of rows that raise an alarm, the columns whose nats are the most above their mean over the
+          calibration rows: ``reason_1``, ``reason_1_excess_nats`` and so on, missing in other rows.
+    keep : sequence of column names, optional
+        Columns of the input that stay, before the answers; by default all.
+    prefix : str
+        Before the names of the answers.
+    n_reasons : int
+    device : str
+    n_threads : int, optional
+        Threads of torch for each batch; by default as many as it takes now. Engines that run a worker for every core
+        want one.
+    trusted : tuple of type
+        As in :meth:`DiffusionDensity.load`.
+    digest : str, optional
+        That of the model's content (:func:`discrete_itd.storage.files.content_digest`): a worker whose file holds
+        another one refuses it. :meth:`pinned` sets it.
+    """
+
+    model_path: str | os.PathLike[str]
+    outputs: Sequence[str] | None = None
+    keep: Sequence[Hashable] | None = None
+    prefix: str = ""
+    n_reasons: int = 1
+    device: str = "cpu"
+    n_threads: int | None = None
+    trusted: tuple[type, ...] = ()
+    digest: str | None = None
+
+    def pinned(self, *, n_threads: int | None = None) -> BatchScoring:
+        """The same for this content of the model's file only, and for so many threads unless the number is set.
+
+        The path is absolute, as workers have working folders of their own.
+        """
+        return replace(
+            self,
+            model_path=os.path.abspath(self.model_path),
+            digest=content_digest(self.model_path),
+            n_threads=self.n_threads or n_threads,
+        )
+
+    def model(self) -> Model:
+        """The model, as this process keeps it; see :func:`discrete_itd.scale.loading.loaded`."""
+        return loaded(self.model_path, device=self.device, trusted=self.trusted, digest=self.digest)
+
+    def __call__(self, batch: Batch) -> Batch:
+        """The answers about one batch, of the kind of the batch; see :func:`score_batches`."""
+        return _score(self, *self._checked(), batch)
+
+    def over(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """As :func:`score_batches`."""
+        model, outputs = self._checked()
+        return (_score(self, model, outputs, batch) for batch in batches)
+
+    def schema(self, schema: pa.Schema) -> pa.Schema:
+        """As :func:`output_schema`."""
+        return self(schema.empty_table()).schema
+
+    def _checked(self) -> tuple[Model, tuple[str, ...]]:
+        check_integer("n_reasons", self.n_reasons, 1)
+        if self.n_threads is not None:
+            check_integer("n_threads", self.n_threads, 1)
+        if isinstance(self.keep, str):
+            raise TypeError(f"keep must be a list of names, got the string {self.keep!r}")
+        model = self.model()
+        return model, checked_outputs(model, self.outputs)
+
+
+def score_batches(
+    model_path: str | os.PathLike[str],
+    batches: Iterable[Batch],
+    *,
+    outputs: Sequence[str] | None = None,
+    keep: Sequence[Hashable] | None = None,
+    prefix: str = "",
+    n_reasons: int = 1,
+    device: str = "cpu",
+    n_threads: int | None = None,
+    trusted: tuple[type, ...] = (),
+) -> Iterator[Batch]:
+    """Score batches one after the other, each when it is asked for.
+
+    Parameters
+    ----------
+    model_path, outputs, keep, prefix, n_reasons, device, n_threads, trusted
+        See :class:`BatchScoring`.
+    batches : iterable of DataFrame, RecordBatch or Table
+        They need not be of one size or kind; some may be empty. Columns are found by name, whatever their order; a
+        model that was fitted to an array takes all columns by position.
+
+    Returns
+    -------
+    iterator of DataFrame, RecordBatch or Table
+        For each batch one of its kind, with a row for each row: the columns to keep, then the answers.
+
+    Raises
+    ------
+    OSError, ValueError, TypeError
+        At once, if the model cannot be read or does not have the outputs; with a batch, naming the column that is
+        absent, holds a value that the model cannot take, or has the name of an answer.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> from discrete_itd import DiffusionDensity
+    >>> coins = pd.DataFrame({"id": range(100), "a": ["x", "y"] * 50, "b": ["u", "v"] * 50})
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "coins.safetensors")
+    ...     DiffusionDensity(denoiser="tree").fit(coins[["a", "b"]]).save(path)
+    ...     for batch in score_batches(path, (coins[:3], coins[3:4]), keep=["id"]):
+    ...         print(batch.round(2))
+       id  log_prob  stderr
+    0   0     -0.72     0.0
+    1   1     -0.72     0.0
+    2   2     -0.72     0.0
+       id  log_prob  stderr
+    3   3     -0.72     0.0
+    """
+    scoring = BatchScoring(model_path, outputs, keep, prefix, n_reasons, device, n_threads, trusted)
+    return scoring.over(batches)
+
+
+def output_schema(
+    model_path: str | os.PathLike[str],
+    schema: pa.Schema,
+    *,
+    outputs: Sequence[str] | None = None,
+    keep: Sequence[Hashable] | None = None,
+    prefix: str = "",
+    n_reasons: int = 1,
+    trusted: tuple[type, ...] = (),
+) -> pa.Schema:
+    """The Arrow schema of what :func:`score_batches` makes of batches with a schema; no row is scored.
+
+    Raises
+    ------
+    OSError, ValueError, TypeError
+        As :func:`score_batches`, also if the schema lacks a column of the model.
+    """
+    return BatchScoring(model_path, outputs, keep, prefix, n_reasons, trusted=trusted).schema(
+        schema
+    )
+
+
+def _score(scoring: BatchScoring, model: Model, outputs: tuple[str, ...], batch: Any) -> Any:
+    """The answers about one batch, in slices of at most ``MOST_ROWS`` rows."""
+    kind = kind_of(batch)
+    names = kind.names(batch)
+    known = density_of(model).encoder_.names
+    wanted, kept = _positions_of_model(model, names), _positions_to_keep(scoring.keep, names)
+    answers = [f"{scoring.prefix}{n}" for n in answer_types(model, outputs, scoring.n_reasons)]
+    for name in {str(names[i]) for i in kept} & set(answers):
+        raise ValueError(
+            f"column {name!r}: also the name of an answer; give prefix=, or leave it out of keep="
+        )
+    parts = []
+    with threads_set(scoring.n_threads):
+        for start in range(0, max(1, len(batch)), MOST_ROWS):
+            rows = kind.frame(batch, wanted, slice(start, start + MOST_ROWS)).set_axis(
+                known, axis=1
+            )
+            parts.append(answer(model, rows, outputs, scoring.n_reasons))
+    whole = parts[0] if len(parts) == 1 else pd.concat(parts, ignore_index=True)
+    return kind.extended(batch, kept, whole.set_axis(answers, axis=1))
+
+
+def _positions_of_model(model: Model, names: list) -> list[int]:
+    """Where a batch has the columns of the model: by name, or the name as text, as Arrow has no other.
+
+    Raises
+    ------
+    ValueError
+        Naming the column, if it is absent or occurs more than once.
+    """
+    known = density_of(model).encoder_.names
+    texts = [str(name) for name in names]
+    from_array = not hasattr(model, "feature_names_in_")
+    if from_array and len(texts) == len(known) and not {str(n) for n in known} <= set(texts):
+        return list(range(len(known)))
+    for name in known:
+        n = texts.count(str(name))
+        if n != 1:
+            what = "the batch lacks it" if not n else "the batch has several of this name"
+            raise ValueError(f"column {name!r}: the model needs it, but {what}")
+    return [texts.index(str(name)) for name in known]
+
+
+def _positions_to_keep(keep: Sequence[Hashable] | None, names: list) -> list[int]:
+    """Where a batch has the columns to keep; ValueError, naming the column, if one is absent."""
+    if keep is None:
+        return list(range(len(names)))
+    for name in keep:
+        if name not in names:
+            raise ValueError(f"column {name!r}: named in keep=, but the batch lacks it")
+    return [names.index(name) for name in keep]

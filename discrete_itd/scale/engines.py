@@ -1,0 +1,123 @@
+"""The same function on engines: Dask, Ray Data and Spark. Each is an extra of that name.
+
+A worker gets the path of the model and loads it itself, once; where workers do not share the file system, bring the
+file to the same path on each first. A worker whose file is another one refuses it. Engines run a worker for every core,
+so torch takes one thread in each, unless ``n_threads`` says otherwise.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from discrete_itd.scale.batches import BatchScoring
+
+if TYPE_CHECKING:
+    import dask.dataframe
+    import pyarrow as pa
+    import pyspark.sql
+    import ray.data
+
+
+def score_dask(frame: dask.dataframe.DataFrame, scoring: BatchScoring) -> dask.dataframe.DataFrame:
+    """The frame with answers, by partitions; nothing is computed yet.
+
+    Parameters
+    ----------
+    frame : dask.dataframe.DataFrame
+    scoring : BatchScoring
+
+    Raises
+    ------
+    ImportError
+        Without Dask: ``pip install "discrete-itd[dask]"``.
+    OSError, ValueError, TypeError
+        As of :func:`~discrete_itd.scale.score_batches`, about the model and the columns of the frame.
+    """
+    _need("dask")
+    from dask.dataframe.dispatch import make_meta
+
+    scoring = scoring.pinned(n_threads=1)
+    return frame.map_partitions(scoring, meta=scoring(make_meta(frame)))
+
+
+def score_ray(
+    dataset: ray.data.Dataset,
+    scoring: BatchScoring,
+    *,
+    n_workers: int,
+    batch_size: int | None = 1 << 14,
+) -> ray.data.Dataset:
+    """The dataset with answers, by a pool of actors; nothing is computed yet.
+
+    Parameters
+    ----------
+    dataset : ray.data.Dataset
+    scoring : BatchScoring
+    n_workers : int
+        Actors at most; each takes a core and keeps the model. The pool starts with one: while actors hold all
+        cores nothing can read the rows that they wait for.
+    batch_size : int, optional
+        Rows at once; None for the blocks of the dataset as they are.
+
+    Raises
+    ------
+    ImportError
+        Without Ray: ``pip install "discrete-itd[ray]"``.
+    OSError, ValueError, TypeError
+        As of :func:`~discrete_itd.scale.score_batches`, about the model.
+    """
+    _need("ray")
+    from ray.data import ActorPoolStrategy
+
+    scoring = scoring.pinned(n_threads=1)
+    scoring.model()  # what is wrong with the model is said here, not by a worker
+    return dataset.map_batches(
+        Actor,
+        fn_constructor_args=(scoring,),
+        compute=ActorPoolStrategy(min_size=1, max_size=n_workers),
+        num_cpus=1,
+        batch_size=batch_size,
+        batch_format="pyarrow",
+    )
+
+
+def score_spark(frame: pyspark.sql.DataFrame, scoring: BatchScoring) -> pyspark.sql.DataFrame:
+    """The frame with answers, by ``mapInArrow``; nothing is computed yet.
+
+    Parameters
+    ----------
+    frame : pyspark.sql.DataFrame
+    scoring : BatchScoring
+
+    Raises
+    ------
+    ImportError
+        Without Spark: ``pip install "discrete-itd[spark]"``.
+    OSError, ValueError, TypeError
+        As of :func:`~discrete_itd.scale.score_batches`, about the model and the columns of the frame.
+    """
+    _need("pyspark", "spark")
+    from pyspark.sql.pandas.types import from_arrow_schema, to_arrow_schema
+
+    scoring = scoring.pinned(n_threads=1)
+    schema = from_arrow_schema(scoring.schema(to_arrow_schema(frame.schema)))
+    return frame.mapInArrow(scoring.over, schema)
+
+
+class Actor:
+    """A worker of Ray: loads the model when it starts, then scores batches."""
+
+    def __init__(self, scoring: BatchScoring) -> None:
+        self.scoring = scoring
+        scoring.model()
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        return self.scoring(batch)
+
+
+def _need(package: str, extra: str | None = None) -> None:
+    """Raise an ImportError that names the extra, if a package is not installed."""
+    if find_spec(package) is None:
+        name = extra or package
+        raise ImportError(f"{package} is not installed: pip install 'discrete-itd[{name}]'")

@@ -1,0 +1,256 @@
+"""Batches in, batches out: the scores of the whole table to the last bit, whatever the batches and their kind."""
+
+import os
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
+from discrete_itd.recipes import Network
+from discrete_itd.scale import (
+    DETECTOR_OUTPUTS,
+    BatchScoring,
+    batches,
+    loading,
+    output_schema,
+    score_batches,
+)
+
+pa = pytest.importorskip("pyarrow")
+
+pytestmark = pytest.mark.single_precision
+
+EVERYTHING = (*DETECTOR_OUTPUTS, "log_prob", "stderr", "nats")
+
+
+def table(n=150, seed=0):
+    """Columns of every family, most with missing cells, and two that no model knows."""
+    random = np.random.default_rng(seed)
+    level = random.integers(0, 3, n)
+    frame = pd.DataFrame(
+        {
+            "key": np.arange(n) + 2**60,
+            "whole": pd.array(level + 2**53, dtype="Int64"),
+            "word": np.array(["red", "green", "blue"])[level],
+            "truth": pd.array(level == random.integers(0, 3, n), dtype="boolean"),
+            "kind": pd.Categorical.from_codes(random.integers(0, 2, n), ["u", "v"]),
+            "size": random.normal(level, 0.3),
+            "day": pd.Timestamp("2024-01-01") + pd.to_timedelta(level * 7, unit="D"),
+            "note": [[i] for i in range(n)],
+        }
+    )
+    for j, name in enumerate(("whole", "word", "truth", "kind", "size", "day")):
+        frame.loc[random.permutation(n)[: 2 + j], name] = None
+    frame.loc[n - 4 :, ["word", "size"]] = "odd", 9.0
+    return frame
+
+
+COLUMNS = ["whole", "word", "truth", "kind", "size", "day"]
+
+
+@pytest.fixture(scope="module")
+def models():
+    known = table()[COLUMNS][:-4]
+    network = Network(width=4, depth=1, base="independent")
+    path = DiffusionDensity(denoiser=network, max_steps=2, n_evaluations=4, random_state=0)
+    tree = DiffusionDensity(denoiser="tree", random_state=0)
+    return {
+        "density": path.fit(known),
+        "detector": DiffusionOutlierDetector(tree, false_alarm_rate=0.1, random_state=0).fit(known),
+    }
+
+
+@pytest.fixture(scope="module")
+def paths(models, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    for name, model in models.items():
+        model.save(folder / name)
+    return {name: folder / name for name in models}
+
+
+def reference(model, frame, n_reasons):
+    """The same answers from the model's own methods, about the whole table at once."""
+    X = frame[COLUMNS]
+    estimate, nats = model.log_prob(X), model.explain(X)
+    out = pd.DataFrame(estimate._asdict(), index=frame.index)
+    if isinstance(model, DiffusionOutlierDetector):
+        out["score"], out["p_value"] = model.score_samples(X), model.p_values(X)
+        out["alarm"] = model.predict(X) == -1
+        for i, excess in enumerate((nats - model.calibration_nats_.mean()).to_dict("records")):
+            worst = sorted(excess, key=lambda name: -excess[name])[:n_reasons]
+            for k, name in enumerate(worst, 1):
+                if out["alarm"].iloc[i]:
+                    out.loc[frame.index[i], f"reason_{k}"] = name
+                    out.loc[frame.index[i], f"reason_{k}_excess_nats"] = excess[name]
+    return out.join(nats.add_prefix("nats_"))
+
+
+def cut(whole, kind, random):
+    """The table in batches of random sizes, some of them empty and the last large."""
+    ends = np.sort(random.integers(0, len(whole) // 2, 6))
+    pieces = zip([0, *ends, ends[-1]], [*ends, ends[-1], len(whole)], strict=True)
+    parts = [whole[a:b] for a, b in pieces]
+    if kind == "frame":
+        return parts
+    tables = [pa.Table.from_pandas(p, schema=arrow_schema(whole)) for p in parts]
+    return tables if kind == "table" else [
+        t.combine_chunks().to_batches()[0] if len(t) else empty(t.schema) for t in tables
+    ]  # fmt: skip
+
+
+def empty(schema):
+    return pa.RecordBatch.from_pylist([], schema=schema)
+
+
+def arrow_schema(frame):
+    return pa.Schema.from_pandas(frame, preserve_index=False)
+
+
+def joined(parts):
+    if isinstance(parts[0], pd.DataFrame):
+        return pd.concat(parts)
+    as_tables = [pa.Table.from_batches([p]) if isinstance(p, pa.RecordBatch) else p for p in parts]
+    return pa.concat_tables(as_tables).to_pandas()
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("density", "table"), ("detector", "batch"), ("detector", "frame")]
+)
+def test_properties_answers_are_those_of_the_whole_table(models, paths, monkeypatch, name, kind):
+    monkeypatch.setattr(batches, "MOST_ROWS", 40)
+    frame = table().set_index(pd.Index(np.arange(150) % 7))  # labels repeat
+    outputs = EVERYTHING if name == "detector" else ("stderr", "nats", "log_prob")
+    wanted = reference(models[name], table(), 2)
+    assert name == "density" or 4 <= wanted["alarm"].sum() < 40
+    parts = cut(frame if kind == "frame" else table(), kind, np.random.default_rng(0))
+    scored = list(score_batches(paths[name], parts, outputs=outputs, n_reasons=2))
+    assert [(type(a), len(a)) for a in scored] == [(type(b), len(b)) for b in parts]
+    got = joined(scored)
+    assert list(got.columns[:8]) == list(frame.columns)
+    assert got["key"].tolist() == frame["key"].tolist()
+    assert kind != "frame" or got.index.equals(frame.index)
+    for column, values in wanted.items():
+        assert np.array_equal(
+            got[column].to_numpy(object, na_value=None), values.to_numpy(object, na_value=None)
+        ), column
+    assert set(got.columns[8:]) == set(wanted.columns)
+
+
+@pytest.mark.parametrize("name", ["density", "detector"])
+def test_the_schema_is_known_without_scoring(paths, monkeypatch, name):
+    parts = cut(table(), "batch", np.random.default_rng(2))
+    schema = arrow_schema(table())
+    options = {"keep": ["note", "key"], "prefix": "m_", "n_reasons": 9}
+    scored = list(score_batches(paths[name], parts, **options))
+    frames = list(score_batches(paths[name], [table()[:0], table()], **options))
+    monkeypatch.setattr(DiffusionDensity, "rows", None)  # nothing is encoded
+    told = output_schema(paths[name], schema, **options)
+    assert {str(batch.schema) for batch in scored} == {str(told)}
+    assert told.names[:3] == ["note", "key", "m_log_prob" if name == "density" else "m_score"]
+    assert name == "density" or told.names[-1] == "m_reason_6_excess_nats"  # of six columns
+    assert frames[0].dtypes.equals(frames[1].dtypes)
+    assert list(frames[0].columns) == told.names
+
+
+def test_one_batch_is_taken_at_a_time(paths):
+    taken = []
+
+    def source():
+        for i in range(3):
+            taken.append(i)
+            yield table(5, i)
+
+    scored = score_batches(paths["density"], source())
+    assert taken == []
+    for i, _ in enumerate(scored):
+        assert taken == list(range(i + 1))
+
+
+def test_a_process_reads_a_model_once_whoever_asks(paths, tmp_path, monkeypatch):
+    path, read = tmp_path / "m", []
+    path.write_bytes(paths["detector"].read_bytes())
+    load = loading.load_one_of
+    monkeypatch.setattr(loading, "load_one_of", lambda *a, **k: read.append(a) or load(*a, **k))
+    scoring = BatchScoring(path, outputs=["score", "alarm", "nats"], keep=["key"], n_threads=1)
+    whole = scoring(table(60))
+    assert len(pickle.dumps(scoring)) < 1000  # no model
+    read.clear()
+    monkeypatch.setattr(loading, "_kept", type(loading._kept)())
+    with ThreadPoolExecutor(4) as pool:
+        copies = [pickle.loads(pickle.dumps(scoring)) for _ in range(12)]
+        parts = list(pool.map(lambda i: copies[i](table(60)[5 * i : 5 * i + 5]), range(12)))
+    assert len(read) == 1
+    pd.testing.assert_frame_equal(pd.concat(parts), whole, check_exact=True)
+    pinned = scoring.pinned()
+    path.write_bytes(paths["density"].read_bytes())
+    os.utime(path, (0, 0))
+    assert "log_prob" in BatchScoring(path)(table(3))
+    assert len(read) == 2
+    with pytest.raises(ValueError, match="another model than when the job was set up"):
+        pinned(table(3))
+
+
+def test_torch_takes_as_many_threads_as_are_asked_for_within_a_batch(paths, monkeypatch):
+    seen, log_prob = [], DiffusionDensity.log_prob
+    monkeypatch.setattr(
+        DiffusionDensity,
+        "log_prob",
+        lambda *a, **k: seen.append(torch.get_num_threads()) or log_prob(*a, **k),
+    )
+    before = torch.get_num_threads()
+    two = next(score_batches(paths["density"], [table(40)], n_threads=2))
+    one = next(score_batches(paths["density"], [table(40)], n_threads=1))
+    assert seen == [2, 1]
+    assert torch.get_num_threads() == before
+    pd.testing.assert_frame_equal(one, two, check_exact=True)
+
+
+def test_a_model_of_an_array_takes_columns_by_position(tmp_path):
+    codes = np.random.default_rng(0).integers(0, 3, (60, 2))
+    model = DiffusionDensity(denoiser="tree").fit(codes)
+    model.save(tmp_path / "m")
+    named = pa.table({"a": codes[:, 0], "b": codes[:, 1]})
+    swapped = pd.DataFrame({"1": codes[:, 1], 0: codes[:, 0], "more": 0})
+    for batch in (named, swapped):
+        scored = next(score_batches(tmp_path / "m", [batch], outputs=["log_prob"], keep=[]))
+        assert np.array_equal(np.asarray(scored)[:, 0], model.score_samples(codes))
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "error", "message"),
+    [
+        ({"drop": "size"}, {}, ValueError, "column 'size': the model needs it, but the batch lacks it"),
+        ({"drop": "size", "empty": True}, {}, ValueError, "column 'size': the model needs it"),
+        ({"rename": "word"}, {}, ValueError, "column 'word': the model needs it, but the batch has several"),
+        ({}, {"keep": ["id"]}, ValueError, "column 'id': named in keep=, but the batch lacks it"),
+        ({}, {"keep": "key"}, TypeError, "keep must be a list of names, got the string 'key'"),
+        ({}, {"outputs": "alarm"}, TypeError, "outputs must be a list of names, got the string 'alarm'"),
+        ({}, {"outputs": ["alarm"]}, ValueError, "got 'alarm'; that needs a detector"),
+        ({}, {"outputs": ["stderr", "stderr"]}, ValueError, "outputs repeat"),
+        ({}, {"prefix": "k", "outputs": ["log_prob"]}, ValueError, "column 'klog_prob': also the name of an answer"),
+        ({}, {"n_reasons": 0}, ValueError, "n_reasons"),
+        ({}, {"n_threads": 0}, ValueError, "n_threads"),
+        ({"list": True}, {}, TypeError, "a batch must be a pandas DataFrame, or an Arrow .*, got list"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_named(paths, change, options, error, message):
+    batch = table(5).assign(klog_prob=1)
+    if "drop" in change:
+        batch = batch.drop(columns=change["drop"])
+    if "rename" in change:
+        batch = batch.rename(columns={"note": change["rename"]})
+    batch = [] if "list" in change else batch[:0] if "empty" in change else batch
+    with pytest.raises(error, match=message):
+        list(score_batches(paths["density"], [batch], **options))
+
+
+def test_what_is_no_model_is_said_at_once(tmp_path):
+    (tmp_path / "m").write_text("no model")
+    with pytest.raises(ValueError, match=str(tmp_path / "m")):
+        score_batches(tmp_path / "m", [])
+    with pytest.raises(OSError, match="none"):
+        score_batches(tmp_path / "none", [])

@@ -1,0 +1,143 @@
+"""The card beside a saved model: true of it, without values of the table, and never needed."""
+
+import os
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from discrete_itd import CoordinateSchedule, DiffusionDensity, DiffusionOutlierDetector
+from discrete_itd.models.card import listed, markdown
+from discrete_itd.recipes import Network, RowMixture
+from discrete_itd.storage import files
+from discrete_itd.storage.files import content_digest
+from discrete_itd.storage.persistent import card_path
+
+pytestmark = pytest.mark.single_precision
+
+
+def table(n=200):
+    random = np.random.default_rng(0)
+    level = random.integers(0, 3, n)
+    frame = pd.DataFrame(
+        {
+            "word": np.array(["SECRET-a", "SECRET-b", "SECRET-c"])[level],
+            "a|b": pd.array(level, dtype="Int64"),
+            "truth": level == 1,
+        }
+    )
+    frame.loc[:49, "a|b"] = None
+    return frame
+
+
+def settled(denoiser="tree", **settings):
+    return DiffusionDensity(denoiser=denoiser, random_state=0, **settings)
+
+
+def lines_of(card):
+    """The text of a card by section."""
+    return dict(part.split("\n", 1) for part in re.split(r"^#+ ", card, flags=re.MULTILINE)[1:])
+
+
+def test_a_card_says_what_the_model_is(tmp_path):
+    model = settled().fit(table())
+    model.save(tmp_path / "m.safetensors")
+    assert sorted(os.listdir(tmp_path)) == ["m.safetensors", "m.safetensors.md"]
+    card = (tmp_path / "m.safetensors.md").read_text()
+    assert card.startswith(model.model_card())
+    assert "SECRET" not in card
+    said = lines_of(card)
+    assert "`DiffusionDensity(denoiser='tree', random_state=0)`" in said["Model"]
+    assert "200 training rows" in said["Data"]
+    assert "8.3% of the cells missing" in said["Data"]
+    assert "| a\\|b | ordinal | 3 | True | 25.0% | Int64 |" in said["Data"]
+    nats = model.history_["valid_nats"].min()
+    assert f"the model: {nats:.3f} nats ±" in said["Held-out nats"]
+    cost = model.model_.cost
+    assert f"a score: {cost.microseconds:.3g} µs" in said["Cost"]
+    assert f"the fit: {cost.fit_seconds:.3g} s" in said["Cost"]
+    assert f"batch of {cost.n_rows} rows" in said["Cost"]
+    assert cost.n_rows == 20
+    assert cost.fit_seconds > 0 < cost.microseconds
+    assert "A value never seen raises an error in: `truth`." in said["Limits"]
+    assert "Monte-Carlo" not in said["Limits"]
+    assert f"`{content_digest(tmp_path / 'm.safetensors')}`" in said["Limits"]
+    loaded = DiffusionDensity.load(tmp_path / "m.safetensors", device=model.device)
+    assert loaded.model_card() == model.model_card()
+
+
+def test_a_card_says_what_a_model_along_paths_was_chosen_from_and_is_in():
+    network = Network(width=2, depth=1, base="independent")
+    frame = table().assign(size=np.random.default_rng(1).normal(size=200))
+    settings = {"max_steps": 1, "n_evaluations": 8, "schedule": CoordinateSchedule(4)}
+    along_paths = settled(network, **settings).fit(frame)
+    said = lines_of(along_paths.model_card())
+    assert "by 8 denoiser evaluations along paths" in said["Model"]
+    assert "extrapolated from 2" in said["Cost"]
+    assert "Monte-Carlo" in said["Limits"]
+    assert "log-densities" in said["Limits"]
+    nats = along_paths.history_["valid_nats"].min()
+    assert f"the model: {nats:.3f} nats ±" in said["Held-out nats"]
+    assert "on the encoded scale" in said["Held-out nats"]
+    several = settled(RowMixture(("tree", "independent")), missing="category").fit(table())
+    said, candidates = lines_of(several.model_card()), several.candidates_
+    chosen = candidates[candidates["chosen"]].iloc[0]
+    assert re.search(rf"^\| {chosen['candidate']} \|.* True \|$", said["Model"], re.MULTILINE)
+    alone = candidates.set_index("candidate")["nats"]["independent"]
+    assert f"independent columns: {alone:.3f} nats" in said["Held-out nats"]
+    assert "it counts as a value in: `a|b`." in said["Limits"]
+
+
+def test_a_detectors_card_says_what_is_guaranteed(tmp_path):
+    detector = DiffusionOutlierDetector(settled(), false_alarm_rate=0.1, random_state=0)
+    detector.fit(table())
+    detector.save(tmp_path / "d")
+    said = lines_of((tmp_path / "d.md").read_text())
+    n = len(detector.calibration_scores_)
+    assert f"threshold: {detector.threshold_}" in said["Calibration"]
+    assert f"{n} calibration rows took no part in the fit" in said["Calibration"]
+    assert f"smallest p-value is {1 / (n + 1):.3g}" in said["Calibration"]
+    mean = -detector.calibration_scores_.mean()
+    assert f"calibration row: {mean:.3f} nats ±" in said["Calibration"]
+    centres = len(detector._scorer.kernel.centres)
+    assert f"{centres} training rows as they are" in said["Limits"]
+    bare = DiffusionOutlierDetector(settled(), calibration_fraction=0, score_by="log_prob")
+    said = lines_of(bare.fit(table()).model_card())
+    assert "no p-values" in said["Calibration"]
+    assert "score: the log-probability" in said["Calibration"]
+    assert "training rows as they are" not in said["Limits"]
+
+
+def test_a_card_is_whole_can_be_left_out_and_is_not_read(tmp_path, monkeypatch):
+    model, path = settled("independent").fit(table()), tmp_path / "m"
+    model.save(path, card=False)
+    assert os.listdir(tmp_path) == ["m"]
+    old = path.read_bytes()
+    (tmp_path / "m.md").write_bytes(b"\xff no card")
+    DiffusionDensity.load(path)
+
+    def fail(*_):
+        raise files.SafetensorError("no space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "save_file", fail)
+        with pytest.raises(OSError, match="no space left"):
+            model.save(path)
+    assert path.read_bytes() == old
+    assert (tmp_path / "m.md").read_bytes() == b"\xff no card"
+    assert sorted(os.listdir(tmp_path)) == ["m", "m.md"]
+    model.save(path)
+    assert (tmp_path / "m.md").read_text().startswith("# Model card")
+    assert card_path(path) == f"{path}.md"
+
+
+def test_tables_and_lists_are_markdown():
+    frame = pd.DataFrame({"a|b": ["x\ny", "\\"], "n": [1 / 3, np.nan]})
+    assert markdown(frame) == [
+        "| a\\|b | n |",
+        "|---|---|",
+        "| x y | 0.333333 |",
+        "| \\\\ | nan |",
+    ]
+    assert listed(list("abc"), most=2) == "`a`, `b` and 1 more"
