@@ -1,9 +1,9 @@
 """Memory and speed of the command on tables that grow: python -m tests.benchmarks.streaming [--large] [--quick].
 
 A table of 20 columns (text, integers, numbers, dates, gaps) is written as CSV and as Parquet, a model is fitted to
-20 000 rows of it, and each command runs in a process of its own, whose peak memory (``ru_maxrss``) and time are
-measured: seconds include the start of Python and the loading of the model, rows per second do not (they are taken
-from the difference to a table of 1000 rows).
+20 000 rows of it, and each command runs in a process of its own. Measured are its peak memory (``ru_maxrss``) and its
+processor time on one thread, on which other programs have little influence. Rows per second are those beyond the
+processor time for a table of 1000 rows, which is mostly the start of Python and the loading of the model.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
@@ -69,16 +68,17 @@ def write(path: Path, n: int) -> None:
 
 
 def measured(line: str) -> tuple[float, float]:
-    """Seconds and peak megabytes of a command."""
-    start = time.perf_counter()
+    """Processor seconds and peak megabytes of a command."""
     child = subprocess.Popen(
-        [sys.executable, "-m", "discrete_itd.cli", *line.split()], stdout=subprocess.DEVNULL
+        [sys.executable, "-m", "discrete_itd.cli", *line.split()],
+        stdout=subprocess.DEVNULL,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     _, status, usage = os.wait4(child.pid, 0)
     child.returncode = os.waitstatus_to_exitcode(status)
     if child.returncode:
         raise SystemExit(f"{line}: exit code {child.returncode}")
-    return time.perf_counter() - start, usage.ru_maxrss / 1024
+    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
 
 
 def main() -> None:
@@ -87,6 +87,7 @@ def main() -> None:
     parser.add_argument("--large", action="store_true", help="10^7 rows, too")
     parser.add_argument("--quick", action="store_true", help="few rows")
     parser.add_argument("--denoiser", default="tree")
+    parser.add_argument("--only", nargs="+", choices=tuple(COMMANDS), metavar="COMMAND")
     args = parser.parse_args()
     sizes = (2000,) if args.quick else (*SIZES, 10_000_000) if args.large else SIZES
     with tempfile.TemporaryDirectory() as folder:
@@ -98,14 +99,15 @@ def main() -> None:
             measured(f"{line} {option}")
         write(Path(names["few"]), FEW)
         base = {}
-        for what, line in COMMANDS.items():
+        commands = {w: line for w, line in COMMANDS.items() if not args.only or w in args.only}
+        for what, line in commands.items():
             base[what] = measured(line.format(**{**names, "table": names["few"]}))
             print(
                 f"{what:22} {FEW:>10,} rows {base[what][0]:8.1f} s {'':19}{base[what][1]:8.0f} MB"
             )
         for n in sizes:
             write(Path(names["table"]), n)
-            for what, line in COMMANDS.items():
+            for what, line in commands.items():
                 seconds, peak = measured(line.format(**names))
                 speed = (n - FEW) / max(1e-9, seconds - base[what][0])
                 text = f"{seconds:8.1f} s {speed:10,.0f} rows/s {peak:8.0f} MB"

@@ -295,7 +295,7 @@ def test_parts_of_a_table_are_examined_like_the_whole(monkeypatch, model, has_in
 
     def found(n):
         parts = [[r.take(slice(i, i + n)) for i in range(0, len(r), n)] for r in rows]
-        given = {"inliers": parts[1]} if has_inliers else {}
+        given = {"inliers": parts[1], "target_false_alarms": 0.2} if has_inliers else {}
         return examine_stream(model, parts[0], **given, target_nats=3.0, n_most_anomalous=3)
 
     whole = found(1000)
