@@ -93,7 +93,8 @@ class Reader:
             Naming the file, and if a cell is wrong its row, column and value; or if there are no rows.
         """
         path, any_rows = source.table.path, False
-        for chunk in source.chunks(n_rows):
+        names = None if all_used else [str(c.name) for c in self.model.encoder_.schema]
+        for chunk in source.chunks(n_rows, names):
             rows = about(path, lambda c=chunk: self._encoded(c))
             if not (any_rows or all_used):
                 self._tell_of_extra(source)

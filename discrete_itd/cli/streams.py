@@ -95,17 +95,20 @@ class Source:
     schema : pyarrow.Schema, optional
         Of a Parquet file.
     take : callable
-        From a number of rows to an iterator over chunks of so many; the last one may be shorter.
+        From a number of rows to an iterator over chunks of so many; the last one may be shorter. And from names of
+        columns, or None for all: a Parquet file reads no others.
     """
 
     table: Table
     names: list[str]
     n_rows: int | None
     schema: pa.Schema | None
-    take: Callable[[int], Iterator[Chunk]]
+    take: Callable[[int, list[str] | None], Iterator[Chunk]]
 
-    def chunks(self, n_rows: int | None = None) -> Iterator[Chunk]:
+    def chunks(self, n_rows: int | None = None, names: list[str] | None = None) -> Iterator[Chunk]:
         """The rows in chunks of ``n_rows``, by default as many as have about a million cells.
+
+        Columns without a name in ``names`` may be left out.
 
         Raises
         ------
@@ -114,7 +117,7 @@ class Source:
         """
         usual = min(MOST_ROWS, max(1, CHUNK_CELLS // len(self.names)))
         with _damage_told(self.table):
-            yield from self.take(n_rows or usual)
+            yield from self.take(n_rows or usual, names)
 
 
 # -- reading --------------------------------------------------------------------------------------
@@ -167,7 +170,7 @@ def _csv(table: Table, stack: ExitStack) -> Source:
     header = reader.get_chunk(1).iloc[0]
     names = [f"Unnamed: {i}" if pd.isna(n) else n for i, n in enumerate(header)]
 
-    def take(n_rows: int) -> Iterator[Chunk]:
+    def take(n_rows: int, _: list[str] | None) -> Iterator[Chunk]:
         first = 1
         with suppress(StopIteration):
             while True:
@@ -194,9 +197,12 @@ def _parquet(table: Table, stack: ExitStack) -> Source:
     schema = file.schema_arrow
     nullable = _nullable_types()
 
-    def take(n_rows: int) -> Iterator[Chunk]:
+    def take(n_rows: int, names: list[str] | None) -> Iterator[Chunk]:
         first, left = before + 1, schema.empty_table()
-        batches = file.iter_batches(batch_size=n_rows, row_groups=list(groups))
+        if names is not None:
+            left = left.select([name for name in schema.names if name in names])
+            names = left.schema.names
+        batches = file.iter_batches(batch_size=n_rows, row_groups=list(groups), columns=names)
         for batch in chain(batches, [None]):
             if batch is not None:
                 left = pa.concat_tables([left, pa.Table.from_batches([batch])])

@@ -17,6 +17,7 @@ from discrete_itd.cli import main, parts
 from discrete_itd.cli.streams import Table, reading, write_stream
 from discrete_itd.cli.tables import UserError, read_table, recognise
 from discrete_itd.detection.detector import DiffusionOutlierDetector
+from discrete_itd.progress import progress_bar, stream_progress
 
 pytestmark = pytest.mark.single_precision
 
@@ -278,6 +279,26 @@ def test_a_closed_input_is_an_error(monkeypatch, capsys):
     run("score d - --out s.csv", code=2)
     assert capsys.readouterr().err == "discrete-itd: error: -: the table is empty\n"
     assert not os.path.exists("s.csv")
+
+
+class Terminal(io.StringIO):
+    """An output that people see."""
+
+    def isatty(self):
+        return True
+
+
+def test_one_bar_tells_of_rows_per_second(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    with stream_progress("score") as bar:
+        assert not bar.disable
+        assert progress_bar(9, "explain").disable
+        bar.total = 100
+        bar.update(50)
+        assert "50.0/100 [" in str(bar)
+        assert " rows/s]" in str(bar)
+    with progress_bar(9, "explain") as alone:
+        assert not alone.disable
 
 
 def forked(line, stdout=os.devnull):
