@@ -4,13 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 from tqdm import tqdm
 
+_has_outer: ContextVar[bool] = ContextVar("_has_outer", default=False)
+
 
 def progress_bar(total: float, what: str, bar_format: str | None = None) -> tqdm:
-    """A bar that appears after a second, and only if the output is a terminal."""
-    return tqdm(total=total, desc=what, disable=None, leave=False, delay=1.0, bar_format=bar_format)
+    """A bar that appears after a second, only if the output is a terminal and no bar of a stream is there."""
+    disable = True if _has_outer.get() else None
+    return tqdm(
+        total=total, desc=what, disable=disable, leave=False, delay=1.0, bar_format=bar_format
+    )
+
+
+@contextmanager
+def stream_progress(what: str) -> Iterator[tqdm]:
+    """A bar of the rows of a stream and rows per second; bars of single steps stay away within the block.
+
+    Whoever learns the number of rows sets ``total``.
+    """
+    with tqdm(
+        desc=what, unit=" rows", unit_scale=True, disable=None, leave=False, delay=1.0
+    ) as bar:
+        token = _has_outer.set(True)
+        try:
+            yield bar
+        finally:
+            _has_outer.reset(token)
 
 
 @contextmanager

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import pickle
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from discrete_itd.cli.tables import UserError
+from discrete_itd.detection import conformal
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.detection.thresholds import Threshold
 from discrete_itd.encoders.rows import Rows
@@ -40,13 +45,13 @@ class Judged:
     ----------
     columns : DataFrame, shape (N, ...)
         ``score``, ``p_value`` (missing for a detector without calibration rows) and ``alarm``; if requested
-        ``discovery`` and ``reason``, which is missing where there is no alarm.
-    nats : DataFrame, shape (N, C)
-        Nats by column of the detector; rows sum to minus the score.
+        ``reason``, which is missing where there is no alarm.
+    nats : DataFrame, shape (N, C), optional
+        Nats by column of the detector, if they were needed; rows sum to minus the score.
     """
 
     columns: pd.DataFrame
-    nats: pd.DataFrame
+    nats: pd.DataFrame | None
 
 
 @dataclass(frozen=True)
@@ -62,12 +67,15 @@ class Judge:
         False-discovery rate, if there is to be a ``discovery``.
     n_reasons : int, optional
         Number of cells per ``reason``, if there is to be one.
+    explain : bool
+        Whether nats by column are asked for.
     """
 
     detector: DiffusionOutlierDetector
     threshold: Threshold
     fdr: float | None = None
     n_reasons: int | None = None
+    explain: bool = False
 
     @classmethod
     def asked(
@@ -93,30 +101,21 @@ class Judge:
             return None
         if options and not len(model.calibration_scores_):
             raise UserError(f"{options[0]}: {args.model} was fitted without calibration rows")
-        return cls(model, _threshold(args, model), args.discoveries, args.reasons)
+        threshold = _threshold(args, model)
+        return cls(model, threshold, args.discoveries, args.reasons, args.explain)
 
-    def judge(self, X: pd.DataFrame | Rows) -> Judged:
-        """The rows of a table, read, encoded and scored once.
-
-        Parameters
-        ----------
-        X : DataFrame or Rows, shape (N, C)
-
-        Raises
-        ------
-        ValueError, TypeError
-            Naming the column, if it holds a value that its kind cannot take.
-        """
-        detector, rows = self.detector, self.detector.rows(X)
-        nats, score = detector.explain(rows), detector.score_samples(rows)
+    def judge(self, rows: Rows) -> Judged:
+        """Some rows of a table, encoded, each judged by itself."""
+        detector = self.detector
+        asked = self.explain or self.n_reasons is not None
+        nats = detector.explain(rows) if asked else None
+        score, calibration = detector.score_samples(rows), detector.calibration_scores_
         p = np.full(len(score), np.nan)
-        if len(detector.calibration_scores_):
-            p = detector.p_values(rows)
+        if len(calibration):
+            p = conformal.p_values(calibration, score, rounding=detector.rounding_)
         alarm = score < self.threshold.offset
         columns = pd.DataFrame({"score": score, "p_value": p, "alarm": alarm}, index=rows.index)
-        if self.fdr is not None:
-            columns["discovery"] = detector.discoveries(rows, fdr=self.fdr)
-        if self.n_reasons is not None:
+        if self.n_reasons is not None and nats is not None:
             columns["reason"] = pd.array([None] * len(rows), dtype="string")
             if alarm.any():
                 table = detector.reasons(rows.take(alarm), k=self.n_reasons, nats=nats.loc[alarm])
@@ -125,16 +124,39 @@ class Judge:
                 columns.loc[alarm, "reason"] = text.to_numpy()
         return Judged(columns, nats)
 
-    def summary(self, judged: Judged) -> list[str]:
+    def with_discoveries(self, frames: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+        """Frames with the column ``discovery`` after ``alarm``, if there is to be one.
+
+        Which rows are discoveries depends on all of them, so the frames wait in a temporary file for the last one.
+        """
+        if self.fdr is None:
+            yield from frames
+            return
+        counts: Counter[float] = Counter()
+        with tempfile.TemporaryFile() as file:
+            n_frames = 0
+            for frame in frames:
+                pickle.dump(frame, file)
+                p, n = np.unique(frame["p_value"].to_numpy(), return_counts=True)
+                counts.update(dict(zip(p.tolist(), n.tolist(), strict=True)))
+                n_frames += 1
+            p, n = (np.array(values) for values in zip(*sorted(counts.items()), strict=True))
+            level = conformal.discovery_level(p, n, self.fdr)
+            file.seek(0)
+            for _ in range(n_frames):
+                frame = pickle.load(file)  # written above, in a file without a name
+                place = frame.columns.get_loc("alarm") + 1
+                frame.insert(place, "discovery", frame["p_value"] <= level)
+                yield frame
+
+    def summary(self, n_rows: int, n_alarms: int, n_discoveries: int) -> list[str]:
         """The guarantee and the result in lines, the last one about alarms."""
-        columns, n = judged.columns, len(judged.columns)
         lines = [str(self.threshold)]
         if self.fdr is not None:
             lines.append(
-                f"{columns['discovery'].to_numpy().sum()} of {n} rows are discoveries; at most"
+                f"{n_discoveries} of {n_rows} rows are discoveries; at most"
                 f" {_percent(self.fdr)} of them are expected to be inliers"
             )
-        n_alarms = int(columns["alarm"].to_numpy().sum())
         rate = _percent(self.threshold.false_alarm_rate)
         expected = f"expected among inliers: {rate}"
         if not self.threshold.n_calibration:
@@ -143,7 +165,7 @@ class Judge:
             expected = f"among the calibration rows, anomalies included: {rate}"
         return [
             *lines,
-            f"{n_alarms} of {n} rows ({_percent(n_alarms / n)}) raised an alarm; {expected}",
+            f"{n_alarms} of {n_rows} rows ({_percent(n_alarms / n_rows)}) raised an alarm; {expected}",
         ]
 
 

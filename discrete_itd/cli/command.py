@@ -20,37 +20,25 @@ import pandas as pd
 
 from discrete_itd.cli import alarms
 from discrete_itd.cli.demo import demo
-from discrete_itd.cli.inputs import (
-    about,
-    check_given,
-    density_of,
-    given_row,
-    load_density,
-    load_model,
-    read_all_for,
-    read_for,
-)
-from discrete_itd.cli.messages import mean_nats, note, one_line, percent, plus_minus
+from discrete_itd.cli.filling import impute
+from discrete_itd.cli.inputs import about, density_of, given_row, load_density
+from discrete_itd.cli.jobs import check_out
+from discrete_itd.cli.messages import note, one_line, percent, plus_minus
 from discrete_itd.cli.options import parse
+from discrete_itd.cli.report import report
+from discrete_itd.cli.scoring import score
+from discrete_itd.cli.streams import STANDARD, Table, write_stream
 from discrete_itd.cli.tables import (
     UserError,
     check_writable,
-    ending,
-    fill_as_written,
     is_parquet,
-    read_cells_as_written,
     read_table,
     recognise,
     same_file,
     save_whole,
-    write_table,
 )
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.estimators import DiffusionDensity
-from discrete_itd.reporting import figures
-from discrete_itd.reporting.findings import examine
-from discrete_itd.reporting.page import render
-from discrete_itd.reporting.sentences import VERDICTS, judgement
 from discrete_itd.storage.persistent import card_path
 from discrete_itd.training.distributed import FitError, Team, job
 
@@ -67,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     -------
     int
         Exit code: 0; 1 if ``report --check`` finds a target that is not met; 2 after an error of the user's; 130 after
-        an interruption.
+        an interruption; 141 if the reader of a pipe has gone. The last two are those of a shell's own tools.
     """
     with job() as team:
         if team.rank:
@@ -104,6 +92,7 @@ def _run(argv: Sequence[str] | None) -> int:
             sys.stdout.flush()
         except BrokenPipeError:  # the reader, like head, has closed the pipe
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 141
         except KeyboardInterrupt:
             print("discrete-itd: interrupted", file=sys.stderr)
             return 130
@@ -118,7 +107,7 @@ def _run(argv: Sequence[str] | None) -> int:
 
 def _fit(args: argparse.Namespace) -> None:
     settings = alarms.settings_to_fit(args)
-    _check_out(args.out, table=args.table)
+    check_out(args.out, table=args.table)
     if args.checkpoint is not None:
         check_writable(args.checkpoint)
         for path in (args.table, args.out):
@@ -201,129 +190,24 @@ def _print_fitted(fitted: DiffusionDensity | DiffusionOutlierDetector) -> None:
         print(f"threshold: {fitted.threshold_}")
 
 
-def _score(args: argparse.Namespace) -> None:
-    _check_out(args.out, is_table=True, model=args.model, table=args.table)
-    model = load_model(args.model, args.device)
-    density, judge = density_of(model), alarms.Judge.asked(args, model)
-    names = {str(c.name): c.name for c in density.encoder_.schema}
-    check_given(args.given, names)
-    if judge is None and model is not density:
-        note("with --given no alarms are raised: the threshold applies to whole rows")
-    frame = read_all_for(density, args.table)
-    rows = about(args.table, lambda: density.rows(frame))
-    given = [names[n] for n in args.given] or None
-    estimate = about(args.table, lambda: density.log_prob(rows, given, max_stderr=args.max_stderr))
-    scores, shares, summary = pd.DataFrame(estimate._asdict()), None, []
-    if judge is not None:
-        judged = about(args.table, lambda: judge.judge(rows))
-        scores, shares = scores.join(judged.columns), judged.nats
-        summary = judge.summary(judged)
-    elif args.explain:
-        shares = about(args.table, lambda: density.explain(rows, given, max_stderr=args.max_stderr))
-    if args.explain and shares is not None:
-        scores = scores.join(shares.rename(columns=lambda name: f"nats_{name}"))
-    save_whole(args.out, lambda path: write_table(scores, path, ending(args.out)))
-    print(
-        f"wrote {args.out}: {len(scores)} rows, {mean_nats(estimate.log_prob)} per row on average"
-    )
-    for line in summary:
-        print(line)
-
-
-def _impute(args: argparse.Namespace) -> None:
-    _check_out(args.out, is_table=True, model=args.model, table=args.table)
-    model = load_density(args.model, args.device)
-    frame, _ = read_for(model, args.table)
-    filled = about(
-        args.table,
-        lambda: model.impute(
-            frame, method="sample" if args.draw else "mode", random_state=args.seed
-        ),
-    )
-    as_written = not is_parquet(args.table) and not is_parquet(args.out)
-    whole = read_cells_as_written(args.table) if as_written else read_table(args.table)
-    known, n_filled = {str(c.name): c.name for c in model.encoder_.schema}, 0
-    for column in whole.columns:
-        if str(column) not in known:
-            continue
-        name = known[str(column)]
-        values, gaps = cast(pd.Series, filled[name]), frame[name].isna().to_numpy()
-        n_filled += int((values.notna().to_numpy() & gaps).sum())
-        if as_written:
-            values = fill_as_written(cast(pd.Series, whole[column]), gaps, values)
-        whole[column] = values
-    save_whole(args.out, lambda path: write_table(whole, path, ending(args.out)))
-    print(f"wrote {args.out}: {len(whole)} rows, {n_filled} cells filled")
-
-
 def _sample(args: argparse.Namespace) -> None:
-    if args.out is not None:
-        _check_out(args.out, is_table=True, model=args.model)
+    out = Table.named(STANDARD if args.out is None else args.out, args.format or "csv")
+    if out.path != STANDARD:
+        if args.format:
+            raise UserError("--format: --out is a file, whose name tells the format")
+        check_out(out.path, model=args.model)
     model = load_density(args.model, args.device)
     given = given_row(model, dict(args.given)) if args.given else None
     rows = pd.DataFrame(model.sample(args.n, random_state=args.seed, given=given))
     rows.columns = [str(name) for name in rows.columns]
-    if args.out is None:
-        rows.to_csv(sys.stdout, index=False)
-    else:
-        save_whole(args.out, lambda path: write_table(rows, path, ending(args.out)))
-
-
-def _report(args: argparse.Namespace) -> int:
-    tables = {"table": args.table, "table of inliers": args.inliers}
-    tables = {what: path for what, path in tables.items() if path is not None}
-    _check_out(args.out, model=args.model, **tables)
-    if args.check and args.target_nats is None and args.target_false_alarms is None:
-        raise UserError("--check needs a target: --target-nats or --target-false-alarms")
-    try:
-        figures.new_axes()
-    except ImportError as error:
-        raise UserError(str(error)) from None
-    model = load_model(args.model, args.device)
-    density = density_of(model)
-    if model is density and args.inliers is None and args.target_false_alarms is not None:
-        raise UserError(
-            "--target-false-alarms needs a threshold: give --inliers, from which one can be set"
-        )
-    frame, *inliers = (read_all_for(density, path) for path in tables.values())
-    frame.index = pd.RangeIndex(1, len(frame) + 1)
-    found = about(
-        " or ".join(tables.values()),
-        lambda: examine(
-            model,
-            frame,
-            inliers=inliers[0] if inliers else None,
-            target_nats=args.target_nats,
-            target_false_alarms=args.target_false_alarms,
-            n_most_anomalous=args.most_anomalous,
-        ),
-    )
-    page = render(found, title=f"Report on {args.table}" if args.title is None else args.title)
-    save_whole(args.out, lambda path: path.write_text(page, encoding="utf-8"))
-    n_alarms = "" if found.n_alarms is None else f", {found.n_alarms} alarms"
-    print(f"wrote {args.out}: {found.n_rows} rows{n_alarms}")
-    for verdict in found.verdicts:
-        print(f"  {VERDICTS[verdict.passed].lower()}: {judgement(verdict, found)}")
-    if found.verdicts:
-        print(VERDICTS[found.passed].lower())
-    return int(args.check and not found.passed)
-
-
-def _check_out(out: str, *, is_table: bool = False, **sources: str) -> None:
-    """Raise a UserError before the work, if ``out`` cannot be written or is one of the files to read."""
-    if is_table:
-        ending(out)
-    check_writable(out)
-    for what, path in sources.items():
-        if same_file(out, path):
-            raise UserError(f"{out}: --out is the {what} itself")
+    write_stream(out, [rows])
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "fit": _fit,
-    "score": _score,
-    "impute": _impute,
+    "score": score,
+    "impute": impute,
     "sample": _sample,
-    "report": _report,
+    "report": report,
     "demo": demo,
 }

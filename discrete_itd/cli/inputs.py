@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Collection
-from typing import TypeVar
+from collections.abc import Callable, Collection, Iterator
+from typing import Any, TypeVar
 
 import pandas as pd
 
-from discrete_itd.cli.tables import UserError, as_fitted, read_table
+from discrete_itd.cli.cells import typed
+from discrete_itd.cli.streams import Chunk, EmptyTableError, Source
+from discrete_itd.cli.tables import UserError
 from discrete_itd.detection.detector import DiffusionOutlierDetector
+from discrete_itd.encoders import Column, Rows
+from discrete_itd.encoders.column import SUSPICIOUS_ROWS
+from discrete_itd.encoders.table import unseen_values
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.storage.persistent import load_one_of
 
@@ -45,37 +50,143 @@ def load_density(path: str, device: str) -> DiffusionDensity:
 # -- tables ---------------------------------------------------------------------------------------
 
 
-def read_all_for(model: DiffusionDensity, path: str) -> pd.DataFrame:
-    """The table of :func:`read_for`, with a warning if columns are ignored."""
-    frame, extra = read_for(model, path)
-    if extra:
-        n = len(extra)
-        warnings.warn(
-            f"{path}: ignoring {n} of {n + frame.shape[1]} columns: {', '.join(extra)}",
-            stacklevel=2,
-        )
-    return frame
+class Reader:
+    """Rows of tables, as a model takes them.
+
+    Parameters
+    ----------
+    model : DiffusionDensity
+    progress : callable
+        Called with the number of rows done since the last call.
+    """
+
+    def __init__(self, model: DiffusionDensity, progress: Callable[[int], object]) -> None:
+        self.model, self._progress = model, progress
+        self._seen = [Seen(column) for column in model.encoder_.schema]
+
+    def check(self, source: Source) -> None:
+        """Raise a UserError if a table lacks a column of the model."""
+        known, path = {str(c.name): c for c in self.model.encoder_.schema}, source.table.path
+        absent = [name for name in known if name not in source.names]
+        if absent:
+            many = f" (and {len(absent) - 1} more)" if len(absent) > 1 else ""
+            raise UserError(
+                f"{path}: column {absent[0]!r}{many}: used by the model, but missing from the table"
+            )
+
+    def read(
+        self, source: Source, n_rows: int | None = None, *, all_used: bool = False
+    ) -> Iterator[tuple[Chunk, Rows]]:
+        """A table in chunks, encoded; the index of the rows are their numbers, from 1.
+
+        Parameters
+        ----------
+        source : Source
+        n_rows : int, optional
+            Of a chunk; by default as many as have about a million cells.
+        all_used : bool
+            Whether columns that the model does not know are of use; else a warning says that they are ignored.
+
+        Raises
+        ------
+        UserError
+            Naming the file, and if a cell is wrong its row, column and value; or if there are no rows.
+        """
+        path, any_rows = source.table.path, False
+        names = None if all_used else [str(c.name) for c in self.model.encoder_.schema]
+        for chunk in source.chunks(n_rows, names):
+            rows = about(path, lambda c=chunk: self._encoded(c))
+            if not (any_rows or all_used):
+                self._tell_of_extra(source)
+            any_rows = True
+            for j, seen in enumerate(self._seen):
+                seen.look(rows, j)
+            yield chunk, rows
+            self._progress(len(rows))
+        if not any_rows:
+            raise EmptyTableError(f"{path}: the table is empty")
+
+    def tell(self) -> None:
+        """Warn of columns of which no value was seen in training, in no row that was read."""
+        for seen in self._seen:
+            seen.tell()
+
+    def _tell_of_extra(self, source: Source) -> None:
+        known = {str(c.name) for c in self.model.encoder_.schema}
+        extra = [name for name in source.names if name not in known]
+        if extra:
+            many = f"{len(extra)} of {len(source.names)} columns"
+            text = f"{source.table.path}: ignoring {many}: {', '.join(extra)}"
+            warnings.warn(text, stacklevel=2)
+
+    def _encoded(self, chunk: Chunk) -> Rows:
+        try:
+            return self._rows(chunk.frame)
+        except (ValueError, TypeError):
+            bad = _first_bad(chunk.frame, self._rows)
+            if bad is None:
+                raise
+            try:
+                self._rows(chunk.frame.iloc[bad : bad + 1])
+            except (ValueError, TypeError) as error:
+                raise UserError(f"row {chunk.first + bad}: {error}") from error
+            raise
+
+    def _rows(self, frame: pd.DataFrame) -> Rows:
+        schema = self.model.encoder_.schema
+        place = {str(name): i for i, name in enumerate(frame.columns)}
+        cells = {c.name: typed(frame.iloc[:, place[str(c.name)]], c) for c in schema}
+        with warnings.catch_warnings():
+            # a few rows cannot tell; all together do
+            warnings.filterwarnings("ignore", "column .* no value was seen in training")
+            return self.model.rows(pd.DataFrame(cells))
 
 
-def read_for(model: DiffusionDensity, path: str) -> tuple[pd.DataFrame, list[str]]:
-    """The columns of the model, in its order and types, and the names of the table's other columns."""
-    schema = model.encoder_.schema
-    timed = (c for c in schema if not c.categories and c.family != "number")
-    text = [str(c.name) for c in (*timed, *(c for c in schema if c.is_text))]
-    frame = read_table(path, text)
-    place = {str(name): i for i, name in enumerate(frame.columns)}
-    absent = [str(c.name) for c in schema if str(c.name) not in place]
-    if absent:
-        many = f" (and {len(absent) - 1} more)" if len(absent) > 1 else ""
-        raise UserError(
-            f"{path}: column {absent[0]!r}{many}: used by the model, but missing from the table"
-        )
-    cells = {
-        c.name: about(path, lambda c=c: as_fitted(frame.iloc[:, place[str(c.name)]], c))
-        for c in schema
-    }
-    known = {str(c.name) for c in schema}
-    return pd.DataFrame(cells), [n for n in place if n not in known]
+class Seen:
+    """Whether the values of an open column of categories were seen in training, over all rows.
+
+    Parameters
+    ----------
+    column : Column
+    """
+
+    def __init__(self, column: Column) -> None:
+        self._column = column
+        self._n_present, self._any_known = 0, not (column.open and column.categories)
+        self._dtype: Any = None
+
+    def look(self, rows: Rows, j: int) -> None:
+        """Look at some more rows, of which this is the column ``j``."""
+        if self._any_known:
+            return
+        self._dtype = rows.frame.dtypes.iloc[j] if self._dtype is None else self._dtype
+        x = rows.x[:, j]
+        self._n_present += int((~x.isnan()).sum())
+        self._any_known = bool((x < self._column.codec.n_levels).any())
+
+    def tell(self) -> None:
+        """Warn if there are several values and none is known."""
+        if not self._any_known and self._n_present >= SUSPICIOUS_ROWS:
+            warnings.warn(unseen_values(self._column, self._dtype), stacklevel=2)
+
+
+def _first_bad(frame: pd.DataFrame, read: Callable[[pd.DataFrame], object]) -> int | None:
+    """Position of the first row that cannot be read, by bisection; None if no beginning of the frame fails."""
+
+    def fails(n: int) -> bool:
+        try:
+            read(frame.iloc[:n])
+        except (ValueError, TypeError):
+            return True
+        return False
+
+    low, high = 0, len(frame)  # the first `low` rows can be read
+    if not fails(high):
+        return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if fails(middle) else (middle, high)
+    return low
 
 
 def given_row(model: DiffusionDensity, given: dict[str, str]) -> pd.DataFrame:
@@ -85,7 +196,7 @@ def given_row(model: DiffusionDensity, given: dict[str, str]) -> pd.DataFrame:
     row = {}
     for name, text in given.items():
         column = schema[name]
-        cell = as_fitted(pd.Series([text], dtype=str), column)
+        cell = typed(pd.Series([text], dtype=object), column)
         value = cell.iloc[0]
         if pd.isna(value):
             raise UserError(f"column {name!r}: {text!r} in --given is a missing value")
@@ -107,10 +218,9 @@ def check_given(given: Collection[str], names: Collection[str]) -> None:
 
 
 def about(path: str, call: Callable[[], Result]) -> Result:
-    """The result of ``call``; an error about a column is reported with the table's path."""
+    """The result of ``call``; an error about a column, or a row, is reported with the table's path."""
     try:
         return call()
-    except (ValueError, TypeError) as error:
-        raise UserError(
-            f"{path}: {error}" if str(error).startswith("column ") else str(error)
-        ) from error
+    except (ValueError, TypeError, UserError) as error:
+        is_of_table = str(error).startswith(("column ", "row "))
+        raise UserError(f"{path}: {error}" if is_of_table else str(error)) from error

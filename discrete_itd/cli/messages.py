@@ -33,3 +33,8 @@ def plus_minus(mean: float, stderr: float) -> str:
 def percent(share: float) -> str:
     """A share in percent, distinct from 0 if it is."""
     return "<0.1%" if 0 < share < 5e-4 else f"{share:.1%}"
+
+
+def say(out: str, text: str) -> None:
+    """Print a result: on stderr if ``out`` is the standard output, where the table goes."""
+    print(text, file=sys.stderr if out == "-" else sys.stdout)

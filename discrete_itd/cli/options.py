@@ -13,6 +13,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from discrete_itd import __version__
+from discrete_itd.cli import descriptions
+from discrete_itd.cli.streams import FORMATS
 from discrete_itd.cli.tables import ENDINGS, UserError
 from discrete_itd.deprecation import REMOVAL
 from discrete_itd.encoders import KINDS, check_column_spec
@@ -24,112 +26,6 @@ OLD_OPTIONS = {
     "--ordinary": "--inliers",
     "--strangest": "--most-anomalous",
 }  # accepted with a note until the release REMOVAL
-
-# -- descriptions, shown by --help ----------------------------------------------------------------
-
-ABOUT = """\
-Log-probabilities with error bars, in nats, for the rows of a table; imputation; new rows; anomalies.
-
-try it:             discrete-itd demo
-with your table:    discrete-itd fit table.csv --out model.safetensors
-                    discrete-itd score model.safetensors table.csv --out scores.csv
-with alarms:        discrete-itd fit inliers.csv --out detector.safetensors --detector
-                    discrete-itd score detector.safetensors new.csv --out scores.csv --reasons
-"""
-TABLES = f"""\
-Tables are read according to the ending of their names: {ENDINGS}.
-Empty cells are missing values. So are the words NA, N/A, NaN, NaT, null and None, in any case, but only
-in columns whose other cells are all numbers, all True or False, or all dates; in a column of text they are values.
-Dates are ISO dates and times: 2024-01-31, 2024-01-31 08:30, 2024-01-31T08:30:00.5+01:00.
-"""
-FIT = f"""\
-Learn the distribution of a table's rows and write the model to a file.
-
-A column of text becomes nominal: categories without an order. Numbers with few different values become
-ordinal: categories that keep their order and distances. Other numbers, and dates, become continuous, with a density.
-Numbers that are only names, like a postal code, need --column zip=nominal, which also keeps their leading zeros.
-True and False become a nominal column with these two categories.
-
-Kinds of columns for --column NAME=KIND:
-  nominal      nominal:10 pools the categories that occur fewer than 10 times
-  ordinal
-  continuous
-  binned       a density that is constant within 32 bins of about equal counts;
-               binned:16 makes 16 bins, binned:0,18,65,120 sets their edges
-
-A missing cell is left out of the probability of its row; with --missing category the model also learns
-which cells are missing.
-
-With --detector the model also raises alarms. Some rows are held out of the training to calibrate p-values and the
-threshold. TABLE should then contain inliers only; if it contains anomalies, give their share with --contamination.
-All commands accept the file of a detector.
-
-Ctrl-C ends the training and keeps the best model so far; a second Ctrl-C ends the command.
-
-{TABLES}
-examples:
-  discrete-itd fit customers.csv --out customers.safetensors --drop id --column zip=nominal --max-time 120
-  discrete-itd fit customers.csv --out customers.safetensors --column age=binned:0,18,65,120 --checkpoint run
-  discrete-itd fit inliers.csv --out detector.safetensors --detector --false-alarm-rate 0.005
-"""
-SCORE = f"""\
-Write the log-probability of each row: columns log_prob (nats; anomalies have low ones) and stderr, in the order
-of the table. It is the log-probability of the cells that are not missing. With continuous or binned columns it is a
-density, per unit of the column (per second for dates). Columns that the model does not know are ignored.
-
-MODEL may be a detector (fit --detector). There are then three more columns: score (nats; alarms are raised by a low
-score), p_value (at most t with probability at most t for an inlier) and alarm (True or False). The last line printed
-gives the number of alarms and the expected share of inliers that raise one. --given excludes these columns, because
-the threshold applies to whole rows.
-
-{TABLES}
-examples:
-  discrete-itd score customers.safetensors new.csv --out scores.csv --explain
-  discrete-itd score customers.safetensors new.csv --out scores.csv --given country city
-  discrete-itd score detector.safetensors new.csv --out alarms.csv --reasons
-  discrete-itd score detector.safetensors new.csv --out alarms.csv --alarms-per-day 5 --rows-per-day 20000
-  discrete-itd score detector.safetensors new.csv --out alarms.csv --discoveries 0.1
-"""
-IMPUTE = f"""\
-Fill each missing cell of a table with its most probable category, or its mean if the column is numeric, given
-the other cells of the row. Everything else stays as it is, including columns that the model does not know.
-
-{TABLES}
-examples:
-  discrete-itd impute customers.safetensors new.csv --out full.csv
-  discrete-itd impute customers.safetensors new.csv --out full.csv --draw --seed 0
-"""
-SAMPLE = """\
-Draw new rows from the model, as CSV to the standard output or to a file.
-
-examples:
-  discrete-itd sample customers.safetensors -n 1000 --seed 0 --out synthetic.csv
-  discrete-itd sample customers.safetensors -n 10 --given country=Peru age=40
-"""
-REPORT = f"""\
-Write a report on a table as one HTML page with figures that needs no network: the surprisal of the rows, whether
-targets are met, whether longer training would help, the most anomalous rows with reasons, and how much the columns
-explain each other.
-
-Targets are compared with inliers that were not used for training: those of --inliers, or else all of TABLE.
-A target is met if the whole 95% interval of the measured value is at or below it, missed if the interval is above it,
-and otherwise undecided. The last line printed is then pass, fail or undecided. For a model without a threshold, one
-half of --inliers sets one, at the rate of --target-false-alarms or 1%, and the other half measures it.
-
-Rows are counted from 1, without the header. Figures need pip install 'discrete-itd[plot]'.
-
-{TABLES}
-examples:
-  discrete-itd report customers.safetensors new.csv --out report.html --inliers held_out.csv
-  discrete-itd report customers.safetensors new.csv --out report.html --target-nats 12.5 --check
-"""
-DEMO = """\
-Learn what edible mushrooms look like from a table in the package, then score edible and poisonous ones.
-Takes about a minute; needs no network and writes no file.
-
-example:
-  discrete-itd demo --max-time 20
-"""
 
 # -- types of values ------------------------------------------------------------------------------
 
@@ -238,7 +134,7 @@ class _Parser(argparse.ArgumentParser):
 def make_parser() -> argparse.ArgumentParser:
     """The parser of the command line; its result has the attribute ``command``, the command's name."""
     layout = argparse.RawTextHelpFormatter
-    parser = _Parser(prog="discrete-itd", description=ABOUT, formatter_class=layout)
+    parser = _Parser(prog="discrete-itd", description=descriptions.ABOUT, formatter_class=layout)
     version = f"discrete-itd {__version__}"
     parser.add_argument("--version", action="version", version=version)
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
@@ -296,8 +192,8 @@ def _add_fit(fit: argparse.ArgumentParser) -> None:
 def _add_score(score: argparse.ArgumentParser) -> None:
     add = score.add_argument
     add("model", metavar="MODEL", help="file written by fit")
-    add("table", metavar="TABLE", help=f"rows to score: {ENDINGS}")
-    add("--out", required=True, metavar="FILE", help=f"scores: {ENDINGS}")
+    add("table", metavar="TABLE", help=f"rows to score: {ENDINGS}; a folder, or -")
+    add("--out", required=True, metavar="FILE", help=f"scores: {ENDINGS}; a folder, or -")
     add("--given", **LIST, metavar="NAME",
         help="condition on these columns: log-probability of the others")
     add("--max-stderr", type=positive, metavar="NATS",
@@ -305,6 +201,7 @@ def _add_score(score: argparse.ArgumentParser) -> None:
     add("--explain", action="store_true",
         help="add nats_<column> for each column of the model: its share of -log_prob, or with a\n"
         "detector of -score")
+    _add_streams(score, of_out=True)
     _add_device(score)
     add = score.add_argument_group("with a detector").add_argument
     add("--reasons", type=at_least_one, nargs="?", const=3, metavar="K",
@@ -324,11 +221,12 @@ def _add_score(score: argparse.ArgumentParser) -> None:
 def _add_impute(impute: argparse.ArgumentParser) -> None:
     add = impute.add_argument
     add("model", metavar="MODEL", help="file written by fit")
-    add("table", metavar="TABLE", help=f"rows to fill: {ENDINGS}")
-    add("--out", required=True, metavar="FILE", help=f"filled: {ENDINGS}")
+    add("table", metavar="TABLE", help=f"rows to fill: {ENDINGS}; a folder, or -")
+    add("--out", required=True, metavar="FILE", help=f"filled: {ENDINGS}; a folder, or -")
     add("--draw", action="store_true",
         help="draw the missing cells of a row from their joint distribution")
     _add_seed(impute, "makes --draw reproducible (default: random)")
+    _add_streams(impute, of_out=True)
     _add_device(impute)
 
 
@@ -338,7 +236,8 @@ def _add_sample(sample: argparse.ArgumentParser) -> None:
     add("-n", type=at_least_one, required=True, metavar="N", help="number of rows")
     add("--given", **LIST, type=name_and_value, metavar="NAME=VALUE",
         help="condition on these values, which all rows get")
-    add("--out", metavar="FILE", help=f"{ENDINGS} (default: CSV on stdout)")
+    add("--out", metavar="FILE", help=f"{ENDINGS}; or - (the default)")
+    add("--format", choices=FORMATS, help="of the standard output (default: csv)")
     _add_seed(sample, "makes the rows reproducible (default: random)")
     _add_device(sample)
 
@@ -346,8 +245,8 @@ def _add_sample(sample: argparse.ArgumentParser) -> None:
 def _add_report(report: argparse.ArgumentParser) -> None:
     add = report.add_argument
     add("model", metavar="MODEL", help="file written by fit")
-    add("table", metavar="TABLE", help=f"rows to report on: {ENDINGS}")
-    add("--out", required=True, metavar="FILE", help="the page, like report.html")
+    add("table", metavar="TABLE", help=f"rows to report on: {ENDINGS}; a folder, or -")
+    add("--out", required=True, metavar="FILE", help="the page, like report.html; or -")
     add("--inliers", metavar="TABLE", help="inliers on which targets are measured")
     add("--target-nats", type=finite, metavar="NATS",
         help="largest acceptable mean surprisal of inliers")
@@ -357,12 +256,24 @@ def _add_report(report: argparse.ArgumentParser) -> None:
     add("--most-anomalous", type=count, default=10, metavar="N",
         help="number of anomalous rows to list (default: %(default)s)")
     add("--title", metavar="TEXT", help="heading of the page")
+    _add_streams(report, of_out=False)
     _add_device(report)
 
 
 def _add_demo(demo: argparse.ArgumentParser) -> None:
     demo.add_argument("--max-time", type=positive, default=45.0, metavar="S",
                       help="maximum seconds of training (default: 45)")
+
+
+def _add_streams(sub: argparse.ArgumentParser, *, of_out: bool) -> None:
+    add = sub.add_argument
+    add("--format", choices=FORMATS, help="of the standard input and output (default: csv)")
+    if of_out:
+        add("--out-format", choices=FORMATS,
+            help="of the standard output, if it is another one; or of all files in the folder\n"
+            "of the output (default: that of each input)")
+    add("--chunk-rows", type=at_least_one, metavar="N",
+        help="rows in memory at once; no result depends on it (default: about a million cells)")
 
 
 def _add_seed(sub: argparse.ArgumentParser, about: str) -> None:
@@ -374,11 +285,11 @@ def _add_device(sub: argparse.ArgumentParser) -> None:
 
 
 COMMANDS = {
-    "fit": (FIT, "learn the distribution of a table", _add_fit),
-    "score": (SCORE, "log-probabilities of a table's rows", _add_score),
-    "impute": (IMPUTE, "fill a table's missing cells", _add_impute),
-    "sample": (SAMPLE, "draw new rows", _add_sample),
-    "report": (REPORT, "an HTML report on a table", _add_report),
-    "demo": (DEMO, "try it on a table in the package", _add_demo),
+    "fit": (descriptions.FIT, "learn the distribution of a table", _add_fit),
+    "score": (descriptions.SCORE, "log-probabilities of a table's rows", _add_score),
+    "impute": (descriptions.IMPUTE, "fill a table's missing cells", _add_impute),
+    "sample": (descriptions.SAMPLE, "draw new rows", _add_sample),
+    "report": (descriptions.REPORT, "an HTML report on a table", _add_report),
+    "demo": (descriptions.DEMO, "try it on a table in the package", _add_demo),
 }
 # fmt: on

@@ -1,4 +1,4 @@
-"""Tables in files, for the command line: reading and typing them, and writing them completely or not at all."""
+"""Tables to learn from, read as a whole and typed; and files, written completely or not at all."""
 
 from __future__ import annotations
 
@@ -13,18 +13,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import pandas as pd
 
-from discrete_itd.encoders import Column
+from discrete_itd.cli.cells import DATE, MISSING, TRUTHS, is_text
 from discrete_itd.storage.files import NotWritten, stop_writing, write_whole
 
 PACKED = (".gz", ".bz2", ".xz", ".zip", ".zst")
 ENDINGS = ".csv, .tsv (also .gz, .bz2, .xz, .zip, .zst), .parquet"
-MISSING = ("na", "n/a", "nan", "nat", "null", "none")  # in lower case
-TRUTHS = {w: w.lower() == "true" for w in ("True", "TRUE", "true", "False", "FALSE", "false")}
-DATE = r"\d{4}-\d\d-\d\d"  # at the start of an ISO date or time
-ZONE = r"(?:Z|[+-]\d\d:?\d\d)$"  # at its end
+ZONE = r"(?:Z|[+-]\d\d:?\d\d)$"  # at the end of an ISO time
 ALMOST = 0.9  # share of cells of one type from which the other cells are probably errors
 DAMAGED = (ValueError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, ImportError)
 
@@ -64,11 +60,6 @@ def read_table(path: str, text: Collection[str] = ()) -> pd.DataFrame:
     return pd.DataFrame({name: typed(values) for name, values in frame.items()})
 
 
-def read_cells_as_written(path: str) -> pd.DataFrame:
-    """A CSV with all cells as strings; empty cells are empty strings."""
-    return _read_csv(path, dtype=str, na_filter=False)
-
-
 def _read_csv(path: str, **options: Any) -> pd.DataFrame:
     sep = "\t" if ending(path) == ".tsv" else ","
 
@@ -87,7 +78,7 @@ def _read_csv(path: str, **options: Any) -> pd.DataFrame:
     frame = _read(path, read)
     # pandas renames repeated names, so the header itself is checked
     header = pd.read_csv(path, sep=sep, header=None, nrows=1, dtype=str)
-    _check_names(path, pd.Index(header.iloc[0].dropna()))
+    check_names(path, pd.Index(header.iloc[0].dropna()))
     return frame
 
 
@@ -105,11 +96,12 @@ def _read(path: str, read: Callable[[], pd.DataFrame]) -> pd.DataFrame:
         raise UserError(f"{path}: cannot be read as {ending(path)} ({error})") from None
     if not len(frame) or not frame.shape[1]:
         raise UserError(f"{path}: the table is empty")
-    _check_names(path, frame.columns.map(str))
+    check_names(path, frame.columns.map(str))
     return frame.reset_index(drop=True)
 
 
-def _check_names(path: str, names: pd.Index) -> None:
+def check_names(path: str, names: pd.Index) -> None:
+    """Raise a UserError if the name of a column repeats."""
     if not names.is_unique:
         raise UserError(f"{path}: column {names[names.duplicated()][0]!r}: the name repeats")
 
@@ -198,53 +190,6 @@ def _recognised(values: pd.Series, where: str, kind: str | None) -> pd.Series:
     return values
 
 
-def as_fitted(values: pd.Series, column: Column) -> pd.Series:
-    """Cells of text in the type of a model's column.
-
-    A word among categories that are numbers stays as it is: it is an unseen value.
-
-    Raises
-    ------
-    ValueError
-        Naming column and cell, if the column has no categories and the cell is neither a number nor a date.
-    """
-    if values.dtype == float and values.isna().all():  # imputed, the column gets the fitted type
-        return values.astype(object)
-    if not is_text(values) or column.is_text:
-        return values
-    texts = values.dropna().astype(object)
-    if column.kind in ("nominal", "ordinal"):
-        if not column.categories or any(isinstance(c, str) for c in column.categories):
-            return values
-        is_truth = all(isinstance(c, bool) for c in column.categories)
-        found = (_truths if is_truth else _numbers)(texts)
-    elif column.family == "number":
-        found = _numbers(texts)
-    elif column.family == "datetime":
-        found = _times(texts, utc=True)
-        if not isinstance(column.dtype, pd.DatetimeTZDtype):
-            found = found.dt.tz_localize(None)
-    else:
-        found = pd.to_timedelta(texts, errors="coerce")
-    bad = found.isna() & ~_is_missing(texts)
-    if bad.any() and column.kind in ("continuous", "binned"):
-        wanted = {"number": "a number", "datetime": "an ISO date or time, like 2024-01-31"}
-        raise ValueError(
-            f"column {column.name!r}: expected {wanted.get(column.family, 'a duration')}, got {texts[bad.idxmax()]!r}"
-        )
-    if bad.any():
-        found = found.astype(object).where(~bad, texts)
-    return found.reindex(values.index)
-
-
-def is_text(values: pd.Series) -> bool:
-    """Whether a column contains strings and is no ``category``."""
-    if values.dtype == object:
-        return _all_are(values, "string")
-    is_category = isinstance(values.dtype, pd.CategoricalDtype)
-    return not is_category and pd.api.types.is_string_dtype(values.dtype)
-
-
 def _is_missing(texts: pd.Series) -> pd.Series:
     return texts.str.lower().isin(MISSING)
 
@@ -258,34 +203,18 @@ def _truths(texts: pd.Series) -> pd.Series:
     return texts.map(TRUTHS).astype("boolean")
 
 
-def _times(texts: pd.Series, utc: bool = False) -> pd.Series:
-    """ISO dates and times; unless ``utc``, missing without a time zone if others have one."""
+def _times(texts: pd.Series) -> pd.Series:
+    """ISO dates and times; missing without a time zone if others have one."""
     zoned = texts.str.contains(ZONE)
     dates = texts.where(texts.str.match(DATE))
-    found = pd.to_datetime(dates, format="ISO8601", errors="coerce", utc=utc or bool(zoned.any()))
-    return found if utc or zoned.nunique() < 2 else found.mask(~zoned)
+    found = pd.to_datetime(dates, format="ISO8601", errors="coerce", utc=bool(zoned.any()))
+    return found if zoned.nunique() < 2 else found.mask(~zoned)
 
 
 READINGS = {"numbers": _numbers, "truth values": _truths, "dates": _times}
 
 
-def fill_as_written(written: pd.Series, gaps: np.ndarray, filled: pd.Series) -> pd.Series:
-    """The strings of a CSV's column with ``filled`` where ``gaps`` is true."""
-    values = cast(pd.Series, filled[gaps])
-    out = written.astype(object)
-    out[gaps] = values.astype(str).where(values.notna(), "").to_numpy(dtype=object)
-    return out
-
-
 # -- writing --------------------------------------------------------------------------------------
-
-
-def write_table(frame: pd.DataFrame, path: Path, kind: str) -> None:
-    """Write a table in the format ``kind`` of :func:`ending`."""
-    if kind == ".parquet":
-        frame.to_parquet(path, index=False)
-    else:
-        frame.to_csv(path, index=False, sep="\t" if kind == ".tsv" else ",")
 
 
 def save_whole(path: str, write: Callable[[Path], object]) -> None:

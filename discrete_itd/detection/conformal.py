@@ -25,7 +25,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 from sklearn.utils.validation import check_is_fitted
 
 from discrete_itd.validation import check_share
@@ -107,10 +106,23 @@ def discoveries(p: Scores, fdr: float) -> NDArray[np.bool_]:
     the calibration rows are independent and identically distributed (Bates et al. 2023, theorem 2; ties only enlarge
     p-values). For two-sided p-values see :func:`two_sided_discoveries`.
     """
+    return p <= discovery_level(*np.unique(p, return_counts=True), fdr)
+
+
+def discovery_level(p: Scores, counts: NDArray[np.integer], fdr: float) -> float:
+    """The p-value up to which rows of a batch are :func:`discoveries`, minus infinity if none are.
+
+    Parameters
+    ----------
+    p : ndarray, shape (K,)
+        Distinct p-values, increasing.
+    counts : ndarray of int, shape (K,)
+        Number of rows with each.
+    fdr : float
+    """
     fdr = check_share("fdr", fdr)
-    if not len(p):
-        return np.zeros(0, dtype=bool)
-    return stats.false_discovery_control(p) <= fdr
+    found = np.flatnonzero(p * (counts.sum() / counts.cumsum()) <= fdr)
+    return float(p[found[-1]]) if len(found) else -np.inf
 
 
 def two_sided_discoveries(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, cast
@@ -118,6 +118,16 @@ class Rows:
         x = self.x[torch.from_numpy(positions).to(self.x.device)]
         frame = self.frame.iloc[positions]
         return replace(self, frame=frame, x=x, log_volume=self.log_volume[positions])
+
+    @classmethod
+    def concat(cls, parts: Sequence[Rows]) -> Rows:
+        """Rows of one model, from several tables with the same columns, one after the other."""
+        if len(parts) == 1:
+            return parts[0]
+        x = torch.cat([part.x for part in parts])
+        log_volume = np.concatenate([part.log_volume for part in parts])
+        frame = pd.concat([part.frame for part in parts])
+        return replace(parts[0], frame=frame, x=x, log_volume=log_volume)
 
     @property
     def index(self) -> pd.Index:

@@ -179,11 +179,7 @@ class TableEncoder:
             values = cast(pd.Series, frame[column.name])
             x[:, j], log_volume[:, j], is_suspicious = column.encode(values)
             if is_suspicious:
-                warnings.warn(
-                    f"column {column.name!r}: no value was seen in training (dtype {values.dtype}, fitted as"
-                    f" {column.dtype}, {column.kind}); is the dtype the same, and the kind right (column_types=)?",
-                    stacklevel=5,
-                )
+                warnings.warn(unseen_values(column, values.dtype), stacklevel=5)
 
     def _encode_few(self, frame: pd.DataFrame, x: np.ndarray, log_volume: np.ndarray) -> None:
         """Fill in the encoded cells one by one: those of which an equal one was met before are looked up."""
@@ -272,6 +268,14 @@ class TableEncoder:
         """Column and internal column of each indicator."""
         for place in range(self.n_columns, len(self.owner)):
             yield int(self.owner[place]), place
+
+
+def unseen_values(column: Column, dtype: Any) -> str:
+    """The warning that no value of a column, read in some dtype, was seen in training."""
+    return (
+        f"column {column.name!r}: no value was seen in training (dtype {dtype}, fitted as {column.dtype},"
+        f" {column.kind}); is the dtype the same, and the kind right (column_types=)?"
+    )
 
 
 def as_frame(X: Any) -> pd.DataFrame | None:

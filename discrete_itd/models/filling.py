@@ -165,6 +165,26 @@ def _draw(model: Model, n_samples: int, seed: int, given: Any) -> pd.DataFrame:
 
 def _fill(model: Model, rows: Rows, seed: int | None = None) -> pd.DataFrame | np.ndarray:
     """The table with its missing cells filled by the mode of each, or by a joint draw if a seed is given."""
+    return rows.as_given(fill_cells(rows.frame, *fillings(model, rows, seed)))
+
+
+def fillings(model: Model, rows: Rows, seed: int | None = None) -> tuple[np.ndarray, pd.DataFrame]:
+    """What missing cells are filled with.
+
+    Parameters
+    ----------
+    model : Model
+    rows : Rows, length N
+    seed : int, optional
+        Of a joint draw of the missing cells of each row; by default, each cell is filled by itself.
+
+    Returns
+    -------
+    empty : ndarray of bool, shape (N, C)
+        Which cells are missing.
+    filled : DataFrame, shape (n, C)
+        The rows that have a missing cell, filled, in the fitted dtypes.
+    """
     encoder = rows.encoder
     x = rows.x.clone()
     x[:, encoder.n_columns :] = PRESENT  # a filled cell is present
@@ -178,8 +198,7 @@ def _fill(model: Model, rows: Rows, seed: int | None = None) -> pd.DataFrame | n
     else:
         filled = model.draw(incomplete, seed)
     rng = None if seed is None else np.random.default_rng(seed)
-    decoded = encoder.inverse_transform(filled.cpu().numpy(), rng=rng)
-    return rows.as_given(fill_cells(rows.frame, empty.cpu().numpy(), decoded))
+    return empty.cpu().numpy(), encoder.inverse_transform(filled.cpu().numpy(), rng=rng)
 
 
 def _categorical_column(encoder: TableEncoder, column: Hashable | None) -> int:

@@ -290,10 +290,14 @@ def _mask(rows: Rows, names: Any, parameter: str) -> Tensor | None:
 def _warn_of_errors(stderr: Tensor, max_stderr: float | None) -> None:
     """Warn if the standard errors of some rows are clearly above the bound."""
     above = 0 if max_stderr is None else int((stderr > TOLERATED * max_stderr).sum())
-    if above:
-        warnings.warn(
-            f"{above} of {len(stderr)} distinct rows have a standard error above {TOLERATED:g} times"
-            f" max_stderr={max_stderr}, though {EFFORT} times n_evaluations evaluations were allowed; raise"
-            " n_evaluations for more",
-            stacklevel=4,
-        )
+    if above and max_stderr is not None:
+        text = large_errors(above, len(stderr), "distinct rows", max_stderr)
+        warnings.warn(text, stacklevel=4)
+
+
+def large_errors(above: int, n: int, rows: str, max_stderr: float) -> str:
+    """The warning that the standard errors of ``above`` of n ``rows`` are clearly above the bound."""
+    return (
+        f"{above} of {n} {rows} have a standard error above {TOLERATED:g} times max_stderr={max_stderr}, though"
+        f" {EFFORT} times n_evaluations evaluations were allowed; raise n_evaluations for more"
+    )

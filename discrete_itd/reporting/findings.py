@@ -5,21 +5,21 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from sklearn.frozen import FrozenEstimator
 
 from discrete_itd.deprecation import renamed
 from discrete_itd.detection import conformal
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.detection.thresholds import Threshold
 from discrete_itd.encoders import Rows
-from discrete_itd.estimators import DiffusionDensity, RowEstimate
+from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.reporting.learning_curve import Extrapolation, extrapolate
+from discrete_itd.reporting.measured import Measured, with_threshold
 from discrete_itd.reporting.measurements import (
     column_entropies,
     facts,
@@ -39,7 +39,6 @@ from discrete_itd.validation import check_integer, check_share
 LEVELS = (0.01, 0.05, 0.1)  # of the table of p-values
 FEW = 20  # rows by which to tell whether scores are log-probabilities
 SAME = 1e-6  # nats by which equal sums may differ
-USUAL_RATE = 0.01  # of false alarms, where a threshold is set and no target is given
 
 
 @dataclass(frozen=True)
@@ -244,44 +243,84 @@ def examine(
     NotFittedError
         If the model is not fitted.
     """
+    _, density = fitted(model)
+    return examine_stream(
+        model,
+        [density.rows(X)],
+        inliers=None if inliers is None else [density.rows(inliers)],
+        target_nats=target_nats,
+        target_false_alarms=target_false_alarms,
+        n_most_anomalous=n_most_anomalous,
+        max_stderr=max_stderr,
+    )
+
+
+def examine_stream(
+    model: DiffusionDensity | DiffusionOutlierDetector,
+    rows: Iterable[Rows],
+    *,
+    inliers: Iterable[Rows] | None = None,
+    target_nats: float | None = None,
+    target_false_alarms: float | None = None,
+    n_most_anomalous: int = 10,
+    max_stderr: float | None = None,
+) -> Findings:
+    """As :func:`examine`, for tables that arrive in parts, with the same result however they are divided.
+
+    Parameters
+    ----------
+    model : DiffusionDensity or DiffusionOutlierDetector
+    rows : iterable of Rows
+        Only a few of them are kept, and two numbers for each row.
+    inliers : iterable of Rows, optional
+        Iterated over twice if the model is a density.
+    target_nats, target_false_alarms, n_most_anomalous, max_stderr
+        As for :func:`examine`.
+
+    Returns
+    -------
+    Findings
+    """
     detector, density = fitted(model)
     check_integer("n_most_anomalous", n_most_anomalous, 0)
     if target_nats is not None:
         check_finite("target_nats", target_nats)
     if target_false_alarms is not None:
         check_share("target_false_alarms", target_false_alarms)
-    measured = None if inliers is None else density.rows(inliers)
-    if detector is None and measured is not None:
-        detector, measured = _with_threshold(density, measured, target_false_alarms)
+    if detector is None and inliers is not None:
+        detector, inliers = with_threshold(density, inliers, target_false_alarms)
     if target_false_alarms is not None and detector is None:
         raise ValueError(
             "target_false_alarms needs a threshold: give a DiffusionOutlierDetector, or inliers to set one"
         )
 
-    start = time.perf_counter()
-    rows = density.rows(X)
-    score, estimate = _scored(density, detector, rows, max_stderr)
-    seconds = time.perf_counter() - start
-    known = rows if measured is None else measured
-    alarms = Alarms()
-    if detector is not None:
-        known_score = score if measured is None else detector.score_samples(known)
-        alarms = _alarms(detector, density, known, known_score)
-    if estimate is None or measured is not None:
-        estimate = density.log_prob(known, max_stderr=max_stderr)
-    log_prob, stderr = estimate
-    n_inlier_cells = _count_cells(known)
-    nats = mean_interval(0.0 - log_prob)  # not -0.0
-    if not n_inlier_cells:
+    is_own = inliers is None
+    table = Measured(density, detector, max_stderr, n_most=n_most_anomalous, is_known=is_own)
+    table.add_all(rows)
+    known = table
+    if inliers is not None:
+        known = Measured(density, detector, max_stderr)
+        known.add_all(inliers)
+    alarms = Alarms() if detector is None else _alarms(detector, known)
+    nats = mean_interval(0.0 - known.log_prob)  # not -0.0
+    if not known.n_cells:
         nats = Interval(nats.value, -np.inf, np.inf)
     answers = ("nats", nats, target_nats), ("false alarms", alarms.rate, target_false_alarms)
+    curve = None
+    if len(known.stderr) > 1:
+        curve = density.mse_curve(known.first.rows)
+    worst = most_anomalous_rows(
+        density, table.worst, table.worst_scores, n_most_anomalous,
+        detector=detector, typical=table.spread.rows,
+    )  # fmt: skip
+    columns = column_entropies(density, known.spread.rows)
     return Findings(
-        surprisal=0.0 - score,
-        has_inliers=measured is not None,
-        n_cells=_count_cells(rows),
-        n_inlier_cells=n_inlier_cells,
+        surprisal=0.0 - table.score,
+        has_inliers=not is_own,
+        n_cells=table.n_cells,
+        n_inlier_cells=known.n_cells,
         nats=nats,
-        stderr=stderr,
+        stderr=known.stderr,
         is_mass=is_mass(density.encoder_),
         alarms=alarms,
         verdicts=tuple(
@@ -292,39 +331,18 @@ def examine(
         history=density.history_,
         stopped=density.stopped_,
         extrapolation=extrapolate(density.history_),
-        curve=density.mse_curve(known) if len(known) > 1 else None,
-        most_anomalous=most_anomalous_rows(
-            density, rows, score, n_most_anomalous, detector=detector
-        ),
-        columns=column_entropies(density, known).sort_values(
-            "nats", ascending=False, kind="stable"
-        ),
-        facts=tuple(facts(density, seconds / len(score))),
+        curve=curve,
+        most_anomalous=worst,
+        columns=columns.sort_values("nats", ascending=False, kind="stable"),
+        facts=tuple(facts(density, table.seconds / len(table.score))),
     )
 
 
-def _scored(
-    density: DiffusionDensity,
-    detector: DiffusionOutlierDetector | None,
-    rows: Rows,
-    max_stderr: float | None,
-) -> tuple[np.ndarray, RowEstimate | None]:
-    """Scores of rows and, if these are log-probabilities that were asked for once, their standard errors, too."""
-    if detector is not None:
-        return detector.score_samples(rows), None
-    if max_stderr is not None:  # the table's scores are those of score_samples
-        return density.score_samples(rows), None
-    estimate = density.log_prob(rows)
-    return estimate.log_prob, estimate
-
-
-def _alarms(
-    detector: DiffusionOutlierDetector, density: DiffusionDensity, rows: Rows, score: np.ndarray
-) -> Alarms:
-    """What a detector says about inliers, given their scores."""
-    calibration = np.asarray(detector.calibration_scores_)
-    few = slice(min(FEW, len(rows)))
-    own = density.score_samples(rows.take(few))
+def _alarms(detector: DiffusionOutlierDetector, known: Measured) -> Alarms:
+    """What a detector says about inliers."""
+    calibration, score = np.asarray(detector.calibration_scores_), known.score
+    few = known.first.rows.take(slice(FEW))
+    own = known.density.score_samples(few)
     reference = p_values = None
     if len(calibration):
         reference = -calibration
@@ -334,28 +352,8 @@ def _alarms(
         rate=share_interval(int((score < detector.threshold_.offset).sum()), len(score)),
         reference=reference,
         p_values=p_values,
-        is_surprisal=bool(np.allclose(score[few], own, rtol=0, atol=SAME)),
+        is_surprisal=bool(np.allclose(score[: len(few)], own, rtol=0, atol=SAME)),
     )
-
-
-def _with_threshold(
-    density: DiffusionDensity, inliers: Rows, rate: float | None
-) -> tuple[DiffusionOutlierDetector, Rows]:
-    """A detector whose threshold is set by one half of the inliers, and the other half."""
-    if len(inliers) < 4:
-        raise ValueError(
-            f"inliers: at least 4 rows are needed to set a threshold and to measure it, got {len(inliers)}"
-        )
-    order = np.random.RandomState(density.model_.seed).permutation(len(inliers))
-    half, other = np.sort(order[::2]), np.sort(order[1::2])
-    rate = USUAL_RATE if rate is None else rate
-    detector = DiffusionOutlierDetector(FrozenEstimator(density), false_alarm_rate=rate)
-    return detector.fit(inliers.frame.iloc[half]), inliers.take(other)
-
-
-def _count_cells(rows: Rows) -> int:
-    """Number of cells that are not missing."""
-    return int((~rows.x.isnan()).sum())
 
 
 def check_finite(name: str, value: Any) -> None:

@@ -56,6 +56,7 @@ def most_anomalous_rows(
     n: int,
     *,
     detector: DiffusionOutlierDetector | None = None,
+    typical: Rows | None = None,
     k: int = 3,
 ) -> pd.DataFrame:
     """The n rows with the lowest scores, and up to k reasons for each.
@@ -68,7 +69,9 @@ def most_anomalous_rows(
         Score of each row in nats; inliers have higher scores.
     n : int
     detector : DiffusionOutlierDetector, optional
-        Its calibration rows tell what surprisal is usual; without it, the table itself does.
+        Its calibration rows tell what surprisal is usual.
+    typical : Rows, optional
+        Without a detector, these rows do; by default the given ones.
     k : int
 
     Returns
@@ -91,7 +94,8 @@ def most_anomalous_rows(
                 p = conformal.p_values(calibration, score[worst], rounding=detector.rounding_)
                 lines = detector.reasons(taken, k=k)
             else:
-                usual = density.explain(rows.take(spread_positions(len(rows), MOST_ROWS)))
+                typical = rows if typical is None else typical
+                usual = density.explain(typical.take(spread_positions(len(typical), MOST_ROWS)))
                 lines = reasons(density, taken, usual, k)
         for line in lines.to_dict("records"):
             if line["rank"] == 1 or line["excess_nats"] >= LEAST_EXCESS:
@@ -170,5 +174,42 @@ def facts(density: DiffusionDensity, seconds_per_row: float) -> list[tuple[str, 
 
 
 def spread_positions(n: int, most: int) -> np.ndarray:
-    """Positions of at most ``most`` of n rows, evenly spread over the table."""
-    return np.unique(np.linspace(0, n - 1, min(n, most)).astype(int))
+    """Positions of at most ``most`` of n rows, evenly spread over the table: all, or every 2nd, 4th, 8th, ..."""
+    step = 1
+    while -(-n // step) > most:
+        step *= 2
+    return np.arange(0, n, step)
+
+
+class Spread:
+    """The rows at :func:`spread_positions` of a table that arrives in parts.
+
+    Parameters
+    ----------
+    most : int
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most, self._step, self._n = most, 1, 0
+        self._kept: list[Rows] = []
+        self._positions = np.zeros(0, dtype=np.int64)
+
+    def add(self, rows: Rows) -> None:
+        """Take some more rows of the table."""
+        skipped = -self._n % self._step
+        new = np.arange(skipped, len(rows), self._step)
+        if len(new):
+            self._kept.append(rows.take(new))
+            self._positions = np.append(self._positions, new + self._n)
+        self._n += len(rows)
+        while len(self._positions) > self._most:
+            self._step *= 2
+            stay = self._positions % self._step == 0
+            self._kept = [self.rows.take(stay)]
+            self._positions = self._positions[stay]
+
+    @property
+    def rows(self) -> Rows:
+        """The rows that are kept."""
+        self._kept = [Rows.concat(self._kept)]
+        return self._kept[0]

@@ -677,14 +677,14 @@ REFUSED = {
     "score a word": ("score x t.csv --out o.csv", "t.csv: column 'day' (and 4 more): "),
     "score no date": (
         "score x baddate.csv --out o.csv",
-        "baddate.csv: column 'day': expected an ISO date or time, like 2024-01-31, got 'yesterday'",
+        "baddate.csv: row 4: column 'day': expected an ISO date or time, like 2024-01-31, got 'yesterday'",
     ),
     "score no number": (
         "score x badprice.csv --out o.csv",
-        "badprice.csv: column 'price': expected a number, got '2,50'",
+        "badprice.csv: row 8: column 'price': expected a number, got '2,50'",
     ),
-    "score closed": (f"{SCORE} closed.csv --out o.csv", "column 'fresh': unseen category 'maybe'"),
-    "score no rows": (f"{SCORE} norows.csv --out o.csv", "norows.csv: the table is empty"),
+    "score closed": (f"{SCORE} closed.csv --out o.csv", "closed.csv: row 1: column 'fresh': unseen category 'maybe'"),
+    "score no rows": (f"{SCORE} norows.csv --out o.csv", "norows.csv: column 'colour' (and 3 more)"),
     "bad bound": (f"{SCORE} t.csv --out o.csv --max-stderr 0", "--max-stderr: must be a positive number"),
     "impute over table": ("impute x gaps.csv --out gaps.csv", "--out is the table itself"),
     "impute ending": ("impute x gaps.csv --out o.txt", "o.txt: unsupported ending"),

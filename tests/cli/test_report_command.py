@@ -62,6 +62,22 @@ def test_rows_are_counted_from_one(capsys):
     assert set(rows) == {"41", "42", "43", "44"}  # the last four
 
 
+def test_a_folder_is_reported_on_as_one_table(place, capsys):
+    (place / "in").mkdir()
+    frame = frames()[0]
+    for name, part in (("a.csv", frame[:20]), ("b.csv", frame[20:])):
+        part.to_csv(place / "in" / name, index=False)
+    for path in ("t.csv", "in --chunk-rows 9"):
+        run(f"report m.safetensors {path} --out r.html --most-anomalous 4 --title x", capsys)
+        text = page().replace("b.csv ", "")
+        rows = re.findall(r'<th scope="row">(\d+)</th>', text.partition('id="anomalies"')[2])
+        assert set(rows) == (
+            {"41", "42", "43", "44"} if path == "t.csv" else {"21", "22", "23", "24"}
+        )
+        nats = -reported.density().score(frame.drop(columns="id"))
+        assert f"<b>{nats:.2f} nats</b>" in text
+
+
 @pytest.mark.parametrize("inliers", [False, True])
 def test_a_report_of_a_detector_says_what_examine_finds(capsys, inliers):
     option = " --inliers o.csv" if inliers else ""

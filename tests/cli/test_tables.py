@@ -2,12 +2,10 @@
 
 import warnings
 
-import numpy as np
 import pandas as pd
 import pytest
 
-from discrete_itd.cli.tables import UserError, as_fitted, fill_as_written, read_table, recognise
-from discrete_itd.encoders import TableEncoder
+from discrete_itd.cli.tables import UserError, read_table, recognise
 
 
 @pytest.fixture
@@ -21,11 +19,6 @@ def read(tmp_path):
         return recognise(frame, "t.csv", {} if kind is None else {"c": kind})["c"]
 
     return read
-
-
-def column(values, kind=None):
-    """The schema of one column."""
-    return TableEncoder.fit(pd.DataFrame({"c": values}), kind and {"c": kind}).schema[0]
 
 
 KNOWN = {
@@ -90,31 +83,6 @@ def test_almost(read):
         read([*"12345", "b"])
 
 
-def text(*cells):
-    return pd.Series(list(cells), dtype=str)
-
-
-def test_as_fitted():
-    assert as_fitted(text("1", "NA", "2.5"), column([0.5, 1.5, 2.5] * 9, "continuous")).tolist()[
-        ::2
-    ] == [1, 2.5]
-    days = pd.Series(pd.to_datetime(["2024-01-01", "2024-01-02"]))
-    zoned = days.dt.tz_localize("Europe/Paris")
-    for fitted, expected in ((days, "2024-01-01 11:00"), (zoned, "2024-01-01 11:00Z")):
-        values = as_fitted(text("2024-01-01T12:00+01:00", None), column(fitted))
-        assert values.iloc[0] == pd.Timestamp(expected)
-    spans = pd.Series(pd.to_timedelta([1, 2], unit="h"))
-    assert as_fitted(text("0 days 01:30:00"), column(spans)).iloc[0] == pd.Timedelta("90min")
-    with pytest.raises(ValueError, match=r"^column 'c': expected a duration, got 'long'$"):
-        as_fitted(text("long"), column(spans))
-    # words among categories of numbers or truth values are values never seen
-    assert as_fitted(text("1", "a", "NA"), column([1, 2])).tolist()[:2] == [1, "a"]
-    assert as_fitted(text("true", "a"), column([True, False])).tolist() == [True, "a"]
-    assert as_fitted(text("01"), column(["01", "02"])).tolist() == ["01"]
-    assert as_fitted(text("1"), column(np.array([1, "a"], object))).tolist() == ["1"]
-    assert as_fitted(pd.Series([1]), column([1, 2])).tolist() == [1]
-
-
 def test_dates_of_parquet(tmp_path):
     pytest.importorskip("pyarrow")
     path = tmp_path / "t.parquet"
@@ -123,9 +91,3 @@ def test_dates_of_parquet(tmp_path):
     frame = read_table(str(path))
     assert frame["c"].dtype.kind == "M"
     assert frame["n"].dtype == float  # the file says what it is
-
-
-def test_fill_as_written():
-    gaps = np.array([False, True, True])
-    values = pd.Series([1.5, 2.0, None])
-    assert fill_as_written(text("1.50", "", "NA"), gaps, values).tolist() == ["1.50", "2.0", ""]

@@ -16,8 +16,8 @@ from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.detection.reasons import cell_nats, sentence
 from discrete_itd.encoders import TableEncoder
 from discrete_itd.recipes import Network
-from discrete_itd.reporting import measurements, page
-from discrete_itd.reporting.findings import Alarms, Verdict, examine
+from discrete_itd.reporting import measured, measurements, page
+from discrete_itd.reporting.findings import Alarms, Verdict, examine, examine_stream
 from discrete_itd.reporting.measurements import (
     column_entropies,
     most_anomalous_rows,
@@ -277,9 +277,39 @@ def test_columns_cost_what_their_cells_cost():
 @pytest.mark.parametrize(("n", "most"), [(1, 5), (5, 5), (6, 5), (1000, 7)])
 def test_rows_are_spread_over_the_table(n, most):
     rows = spread_positions(n, most)
-    assert len(rows) == len(set(rows)) == min(n, most)
+    assert min(n, (most + 1) // 2) <= len(rows) <= min(n, most)
+    steps = np.diff([*rows, n])
     assert rows[0] == 0
-    assert rows[-1] == n - 1 or most == 1
+    assert len(set(steps[:-1])) <= 1
+    assert len(rows) == 1 or steps[-1] <= steps[0]
+
+
+@pytest.mark.parametrize("model", ["density", "detector"])
+@pytest.mark.parametrize("has_inliers", [False, True])
+def test_parts_of_a_table_are_examined_like_the_whole(monkeypatch, model, has_inliers):
+    for name, few in (("MOST_ROWS", 8), ("FIRST_ROWS", 10), ("MOST_CALIBRATION", 16)):
+        monkeypatch.setattr(measured, name, few)
+    model = getattr(reported, model)()
+    tables = [pd.concat([reported.odd(), reported.table(33, 9)]), reported.table(41, 8)]
+    rows = [reported.density().rows(t.reset_index(drop=True)) for t in tables]
+
+    def found(n):
+        parts = [[r.take(slice(i, i + n)) for i in range(0, len(r), n)] for r in rows]
+        given = {"inliers": parts[1], "target_false_alarms": 0.2} if has_inliers else {}
+        return examine_stream(model, parts[0], **given, target_nats=3.0, n_most_anomalous=3)
+
+    whole = found(1000)
+    for n in (1, 7):
+        parts = found(n)
+        np.testing.assert_array_equal(parts.surprisal, whole.surprisal)
+        np.testing.assert_array_equal(parts.stderr, whole.stderr)
+        assert (parts.nats, parts.verdicts) == (whole.nats, whole.verdicts)
+        assert (parts.n_cells, parts.n_inlier_cells) == (whole.n_cells, whole.n_inlier_cells)
+        assert parts.alarms.rate == whole.alarms.rate
+        np.testing.assert_array_equal(parts.alarms.p_values, whole.alarms.p_values)
+        pd.testing.assert_frame_equal(parts.most_anomalous, whole.most_anomalous)
+        pd.testing.assert_frame_equal(parts.columns, whole.columns)
+        pd.testing.assert_frame_equal(parts.curve, whole.curve)
 
 
 def test_an_array_is_examined_like_a_frame():

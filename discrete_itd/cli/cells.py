@@ -1,0 +1,189 @@
+"""Cells of text in the types of a model's columns, and filled cells as text.
+
+What a cell is depends on its text and its column alone, never on other cells: a table in chunks is read as the whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from discrete_itd.encoders import Column
+from discrete_itd.encoders.dtypes import family, has_time_zone
+from discrete_itd.encoders.numeric import Bins, Continuous
+
+MISSING = ("na", "n/a", "nan", "nat", "null", "none")  # in lower case
+TRUTHS = {w: w.lower() == "true" for w in ("True", "TRUE", "true", "False", "FALSE", "false")}
+DATE = r"\d{4}-\d\d-\d\d"  # at the start of an ISO date or time
+EXACT = 2.0**53  # floats below are exact as integers
+DAY = 86_400  # seconds
+WANTED = {"number": "a number", "datetime": "an ISO date or time, like 2024-01-31"}
+
+
+def is_text(values: pd.Series) -> bool:
+    """Whether a column contains strings and is no ``category``."""
+    if values.dtype == object:
+        return pd.api.types.infer_dtype(values, skipna=True) == "string"
+    is_category = isinstance(values.dtype, pd.CategoricalDtype)
+    return not is_category and pd.api.types.is_string_dtype(values.dtype)
+
+
+def typed(values: pd.Series, column: Column) -> pd.Series:
+    """The cells of a column in the type of a model's column.
+
+    Parameters
+    ----------
+    values : Series
+        Text, with missing cells; a column of another type, as Parquet has them, stays as it is.
+    column : Column
+        A word like NA is a missing cell unless the column has categories of text. Another word among categories that
+        are numbers or truth values stays as it is: it is an unseen value.
+
+    Raises
+    ------
+    ValueError
+        Naming column and cell, if the column has no categories and the cell is neither a number nor a date.
+    """
+    read = _reader(column)
+    if read is None or not is_text(values):
+        return values
+    present = values.notna().to_numpy()
+    cells = values.to_numpy(dtype=object)[present]
+    found = read(cells)
+    where = np.full(len(present), -1)
+    where[present] = np.arange(len(cells))
+    return found.reindex(where).set_axis(values.index)
+
+
+def _reader(column: Column) -> Callable[[np.ndarray], pd.Series] | None:
+    """How text becomes the values of a column; None if it stays text."""
+    if isinstance(column.codec, Continuous | Bins):
+        reads = {"number": _numbers, "datetime": _times, "timedelta": _durations}
+        read = reads[column.family]
+        return lambda cells: _checked(read(cells, column), cells, column)
+    if column.is_text or not column.categories:
+        return None
+    return lambda cells: _categories(cells, column)
+
+
+def _checked(found: pd.Series, cells: np.ndarray, column: Column) -> pd.Series:
+    """What was read, if each cell that is missing in it is a word for that."""
+    for text in cells[found.isna().to_numpy()]:
+        if text.lower() not in MISSING:
+            wanted = WANTED.get(column.family, "a duration")
+            raise ValueError(f"column {column.name!r}: expected {wanted}, got {text!r}")
+    return found
+
+
+def _categories(cells: np.ndarray, column: Column) -> pd.Series:
+    """The categories as which cells are written, or numbers; else the text itself, or None for a missing cell."""
+    categories = column.categories
+    words = {c for c in categories if isinstance(c, str)}
+    is_truth = all(isinstance(c, bool) for c in categories)
+    is_float = all(isinstance(c, float) for c in categories)
+
+    def value(text: str) -> Any:
+        if text in words:
+            return text
+        if is_truth:
+            found = TRUTHS.get(text)
+        else:
+            number = number_of(text)
+            found = None if np.isnan(number) else number if is_float else whole_of(text, number)
+        if found is None and (words or text.lower() not in MISSING):
+            return text
+        return found
+
+    known = {text: value(text) for text in set(cells)}
+    return pd.Series([known[text] for text in cells], dtype=object)
+
+
+def _numbers(cells: np.ndarray, column: Column) -> pd.Series:
+    """Numbers as floats, whole ones as integers in a column of integers; NaN where there is none."""
+    numbers = _floats(cells)
+    if family(column.dtype) != "integer":
+        return pd.Series(numbers)
+    known = numbers[~np.isnan(numbers)]
+    if (np.abs(known) < EXACT).all() and (known == np.floor(known)).all():
+        whole = pd.array(np.nan_to_num(numbers).astype(np.int64), dtype="Int64")
+        whole[np.isnan(numbers)] = pd.NA
+        return pd.Series(whole)
+    pairs = zip(cells, numbers.tolist(), strict=True)
+    return pd.Series(
+        [None if np.isnan(x) else whole_of(text, x) for text, x in pairs], dtype=object
+    )
+
+
+def _floats(cells: np.ndarray) -> np.ndarray:
+    together = "".join(cells)
+    if together.isascii() and "_" not in together:
+        try:
+            return cells.astype(float)
+        except ValueError:  # a word among them
+            pass
+    return np.array([number_of(text) for text in cells], dtype=float)
+
+
+def number_of(text: str) -> float:
+    """The number that a text is, correctly rounded; NaN if it is none."""
+    if not text.isascii() or "_" in text:  # Python's own notation, not that of tables
+        return np.nan
+    try:
+        return float(text)
+    except ValueError:
+        return np.nan
+
+
+def whole_of(text: str, number: float) -> int | float:
+    """The number as an integer if it is whole, exact even where floats are not."""
+    if abs(number) < EXACT:
+        return int(number) if number == int(number) else number
+    try:
+        return int(text)
+    except ValueError:
+        return number
+
+
+def _times(cells: np.ndarray, column: Column) -> pd.Series:
+    texts = pd.Series(cells, dtype=object)
+    dates = texts.where(texts.str.match(DATE))
+    found = pd.to_datetime(dates, format="ISO8601", errors="coerce", utc=True)
+    return found if has_time_zone(column.dtype) else found.dt.tz_localize(None)
+
+
+def _durations(cells: np.ndarray, _: Column) -> pd.Series:
+    return pd.to_timedelta(pd.Series(cells, dtype=object), errors="coerce")
+
+
+# -- back to text ---------------------------------------------------------------------------------
+
+
+def has_days(column: Column) -> bool:
+    """Whether the times of a column are dates: all lie at the beginning of a day, without a time zone."""
+    is_date = column.family == "datetime" and not has_time_zone(column.dtype)
+    return is_date and column.step % (DAY * 10**9) == 0 and column.origin % DAY == 0
+
+
+def as_text(values: pd.Series, *, days: bool = False) -> pd.Series:
+    """Cells as a CSV has them, each by itself; missing ones stay missing.
+
+    Parameters
+    ----------
+    values : Series
+    days : bool
+        Whether times at the beginning of a day are written as dates.
+    """
+    present = values.notna().to_numpy()
+    if (
+        values.dtype.kind == "f"
+    ):  # as Python's floats, small ones would have digits of their rounding
+        cells = values.to_numpy().astype(str).tolist()
+    else:
+        cells = map(str, values.astype(object).tolist())
+    texts = [cell if known else None for cell, known in zip(cells, present, strict=True)]
+    if days:
+        texts = [t and t.removesuffix(" 00:00:00") for t in texts]
+    return pd.Series(texts, index=values.index, dtype=object)

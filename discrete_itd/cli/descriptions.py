@@ -1,0 +1,123 @@
+"""What ``--help`` says of the commands."""
+
+from discrete_itd.cli.tables import ENDINGS
+
+ABOUT = """\
+Log-probabilities with error bars, in nats, for the rows of a table; imputation; new rows; anomalies.
+
+try it:             discrete-itd demo
+with your table:    discrete-itd fit table.csv --out model.safetensors
+                    discrete-itd score model.safetensors table.csv --out scores.csv
+with alarms:        discrete-itd fit inliers.csv --out detector.safetensors --detector
+                    discrete-itd score detector.safetensors new.csv --out scores.csv --reasons
+"""
+TABLES = f"""\
+Tables are read according to the ending of their names: {ENDINGS}.
+Empty cells are missing values. So are the words NA, N/A, NaN, NaT, null and None, in any case, but only
+in columns whose other cells are all numbers, all True or False, or all dates; in a column of text they are values.
+Dates are ISO dates and times: 2024-01-31, 2024-01-31 08:30, 2024-01-31T08:30:00.5+01:00.
+"""
+STREAMS = """\
+Tables of any size are read, and written, in chunks: memory does not grow with the number of rows. TABLE and FILE may
+be -, the standard input and output, in the format that --format names; what the command says goes to stderr then.
+If TABLE is a folder, each table in it gives one of the same name in the folder FILE, and each row group of a Parquet
+file with several one in a folder of its name. The same command after a kill makes only what is not complete: it skips
+what was made of the same file (size and time of its last change) by the same model and options.
+A cell of a CSV is a number, a date or missing by its text and the model's column, whatever the other cells are.
+"""
+FIT = f"""\
+Learn the distribution of a table's rows and write the model to a file.
+
+A column of text becomes nominal: categories without an order. Numbers with few different values become
+ordinal: categories that keep their order and distances. Other numbers, and dates, become continuous, with a density.
+Numbers that are only names, like a postal code, need --column zip=nominal, which also keeps their leading zeros.
+True and False become a nominal column with these two categories.
+
+Kinds of columns for --column NAME=KIND:
+  nominal      nominal:10 pools the categories that occur fewer than 10 times
+  ordinal
+  continuous
+  binned       a density that is constant within 32 bins of about equal counts;
+               binned:16 makes 16 bins, binned:0,18,65,120 sets their edges
+
+A missing cell is left out of the probability of its row; with --missing category the model also learns
+which cells are missing.
+
+With --detector the model also raises alarms. Some rows are held out of the training to calibrate p-values and the
+threshold. TABLE should then contain inliers only; if it contains anomalies, give their share with --contamination.
+All commands accept the file of a detector.
+
+Ctrl-C ends the training and keeps the best model so far; a second Ctrl-C ends the command.
+
+{TABLES}
+examples:
+  discrete-itd fit customers.csv --out customers.safetensors --drop id --column zip=nominal --max-time 120
+  discrete-itd fit customers.csv --out customers.safetensors --column age=binned:0,18,65,120 --checkpoint run
+  discrete-itd fit inliers.csv --out detector.safetensors --detector --false-alarm-rate 0.005
+"""
+SCORE = f"""\
+Write the log-probability of each row: columns log_prob (nats; anomalies have low ones) and stderr, in the order
+of the table. It is the log-probability of the cells that are not missing. With continuous or binned columns it is a
+density, per unit of the column (per second for dates). Columns that the model does not know are ignored.
+
+MODEL may be a detector (fit --detector). There are then three more columns: score (nats; alarms are raised by a low
+score), p_value (at most t with probability at most t for an inlier) and alarm (True or False). The last line printed
+gives the number of alarms and the expected share of inliers that raise one. --given excludes these columns, because
+the threshold applies to whole rows.
+
+{STREAMS}
+{TABLES}
+examples:
+  discrete-itd score customers.safetensors new.csv --out scores.csv --explain
+  discrete-itd score customers.safetensors new.csv --out scores.csv --given country city
+  discrete-itd score detector.safetensors new.csv --out alarms.csv --reasons
+  discrete-itd score detector.safetensors new.csv --out alarms.csv --alarms-per-day 5 --rows-per-day 20000
+  discrete-itd score detector.safetensors new.csv --out alarms.csv --discoveries 0.1
+  discrete-itd score customers.safetensors january/ --out scores/
+  zcat new.csv.gz | discrete-itd score customers.safetensors - --out - | head
+"""
+IMPUTE = f"""\
+Fill each missing cell of a table with its most probable category, or its mean if the column is numeric, given
+the other cells of the row. Everything else stays as it is, including columns that the model does not know; in Parquet
+made of a CSV, these are text.
+
+{STREAMS}
+{TABLES}
+examples:
+  discrete-itd impute customers.safetensors new.csv --out full.csv
+  discrete-itd impute customers.safetensors new.csv --out full.csv --draw --seed 0
+  discrete-itd impute customers.safetensors january/ --out full/ --out-format parquet
+"""
+SAMPLE = """\
+Draw new rows from the model, as CSV to the standard output or to a file.
+
+examples:
+  discrete-itd sample customers.safetensors -n 1000 --seed 0 --out synthetic.csv
+  discrete-itd sample customers.safetensors -n 10 --given country=Peru age=40
+"""
+REPORT = f"""\
+Write a report on a table as one HTML page with figures that needs no network: the surprisal of the rows, whether
+targets are met, whether longer training would help, the most anomalous rows with reasons, and how much the columns
+explain each other.
+
+Targets are compared with inliers that were not used for training: those of --inliers, or else all of TABLE.
+A target is met if the whole 95% interval of the measured value is at or below it, missed if the interval is above it,
+and otherwise undecided. The last line printed is then pass, fail or undecided. For a model without a threshold, one
+half of --inliers sets one, at the rate of --target-false-alarms or 1%, and the other half measures it.
+
+Tables of any size, or folders of them, are read in chunks; a few rows and two numbers for each are kept. TABLE or the
+page may be -, the standard input or output. Rows are counted from 1, without the header.
+Figures need pip install 'discrete-itd[plot]'.
+
+{TABLES}
+examples:
+  discrete-itd report customers.safetensors new.csv --out report.html --inliers held_out.csv
+  discrete-itd report customers.safetensors new.csv --out report.html --target-nats 12.5 --check
+"""
+DEMO = """\
+Learn what edible mushrooms look like from a table in the package, then score edible and poisonous ones.
+Takes about a minute; needs no network and writes no file.
+
+example:
+  discrete-itd demo --max-time 20
+"""

@@ -1,0 +1,240 @@
+"""Folders of tables: each file, or row group of a Parquet file, gives one file in another folder.
+
+A file of the output appears whole or not at all. The folder has a ledger with a line for each part that is complete:
+what it was made of, and by which model and options. The same command after a kill makes the other parts only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import warnings
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from glob import escape
+from pathlib import Path
+from typing import Any
+
+from discrete_itd import __version__
+from discrete_itd.cli.streams import STANDARD, Table, row_groups
+from discrete_itd.cli.tables import UserError, ending
+from discrete_itd.cli.tally import Tally
+
+LEDGER = "_discrete_itd.jsonl"
+
+
+@dataclass(frozen=True)
+class Part:
+    """What becomes one file in the folder of the output.
+
+    Parameters
+    ----------
+    name : str
+        Of the file, relative to the folder.
+    file : str
+        Name of the file it is made of, relative to the folder of the input.
+    source, out : Table
+    """
+
+    name: str
+    file: str
+    source: Table
+    out: Table
+
+
+def is_folder(path: str) -> bool:
+    """Whether an output is a folder, by its name or because it is there."""
+    return path != STANDARD and (path.endswith(("/", os.sep)) or os.path.isdir(path))
+
+
+def parts_of(path: str, out: str, kind: str | None) -> list[Part]:
+    """The parts that a table, or each table of a folder, gives.
+
+    Parameters
+    ----------
+    path : str
+        Folders are read with all folders in them; names that begin with a dot or an underscore are passed over.
+    out : str
+        The folder of the output. A Parquet file of several row groups becomes a folder of its name.
+    kind : str, optional
+        Format of all parts, like "parquet"; by default that of each input file.
+
+    Raises
+    ------
+    UserError
+        If a folder has no tables, or one folder lies in the other.
+    """
+    if os.path.isdir(path):
+        inner, outer = Path(path).resolve(), Path(out).resolve()
+        if inner == outer or inner in outer.parents or outer in inner.parents:
+            raise UserError(f"{out}: --out and the folder of tables must lie apart")
+        files = tables_in(path)
+    else:
+        files = [os.path.basename(path)]
+        path = os.path.dirname(path)
+    parts: list[Part] = []
+    for file in files:
+        parts += _parts_of_file(path, file, out, kind)
+    twice = [name for name, n in Counter(part.name for part in parts).items() if n > 1]
+    if twice:
+        raise UserError(f"{os.path.join(out, twice[0])}: two tables would be written there")
+    return parts
+
+
+def tables_in(folder: str) -> list[str]:
+    """Tables in a folder and the folders in it, by relative names in order; see :func:`parts_of`."""
+    found, others = [], []
+    for at, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith((".", "_"))]
+        for name in names:
+            if name.startswith((".", "_")):
+                continue
+            relative = os.path.relpath(os.path.join(at, name), folder)
+            try:
+                ending(relative)
+                found.append(relative)
+            except UserError:
+                others.append(relative)
+    if not found:
+        raise UserError(f"{folder}: no tables in this folder")
+    if others:
+        text = f"{folder}: ignoring {len(others)} files that are no tables, like {min(others)}"
+        warnings.warn(text, stacklevel=3)
+    return sorted(found)
+
+
+def _parts_of_file(folder: str, file: str, out: str, kind: str | None) -> list[Part]:
+    path = os.path.join(folder, file)
+    source = Table(path, ending(path))
+    name = file
+    if kind is not None and f".{kind}" != source.kind:
+        name = f"{file[: file.lower().rindex(source.kind)]}.{kind}"
+    n_groups = row_groups(path) if source.kind == ".parquet" else 1
+    if n_groups < 2:
+        return [Part(name, file, source, Table(os.path.join(out, name), ending(name)))]
+    # as engines write them: the folder reads as one table
+    parts = []
+    for i in range(n_groups):
+        inner = os.path.join(name, f"{i:05}{ending(name)}")
+        table = Table(os.path.join(out, inner), ending(name))
+        parts.append(Part(inner, file, Table(path, source.kind, i), table))
+    return parts
+
+
+# -- what is complete -----------------------------------------------------------------------------
+
+
+class Ledger:
+    """The parts of a folder that are complete.
+
+    Parameters
+    ----------
+    folder : str
+        Made if it is not there.
+    key : str
+        Of the model and the options; parts made by others count for nothing.
+
+    Raises
+    ------
+    UserError
+        If the folder cannot be made or written in.
+    """
+
+    def __init__(self, folder: str, key: str) -> None:
+        self._folder, self._key, self._lines = folder, key, {}
+        path = os.path.join(folder, LEDGER)
+        try:
+            os.makedirs(folder, exist_ok=True)
+            self._file = open(path, "a+b")  # noqa: SIM115 - closed by close()
+        except OSError as error:
+            raise UserError(f"{folder}: cannot be written ({error.strerror})") from None
+        self._lock()
+        self._file.seek(0)
+        content = self._file.read()
+        for line in content.splitlines():
+            try:
+                entry = json.loads(line)
+                self._lines[entry["part"]] = entry
+            except (ValueError, LookupError, TypeError):
+                continue  # half of a line, by a kill
+        if content and not content.endswith(b"\n"):
+            self._file.write(b"\n")
+
+    def close(self) -> None:
+        """Let others write in the folder."""
+        self._file.close()
+
+    def find(self, part: Part) -> Tally | None:
+        """What was counted in a part that is complete; None if it must be made."""
+        entry = self._lines.get(part.name, {})
+        same = entry.get("key") == self._key and entry.get("source") == _stamps(part)
+        if not same or entry.get("out") != stamp(part.out.path):
+            return None
+        return Tally.from_json(entry["tally"])
+
+    def clear(self, parts: Sequence[Part]) -> None:
+        """Remove what earlier runs have made of these input files if none of the parts is it."""
+        names, files = {part.name for part in parts}, {part.file for part in parts}
+        for name, entry in self._lines.items():
+            path = Path(self._folder, name)
+            if entry.get("file") in files and name not in names and path.is_file():
+                path.unlink()
+                if path.parent != Path(self._folder):
+                    with suppress(OSError):  # it holds other parts
+                        path.parent.rmdir()
+
+    def begin(self, part: Part) -> dict[str, Any]:
+        """Make room for a part, and remove what a killed run has left of it; the result is for :meth:`add`."""
+        path = Path(part.out.path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            for left in path.parent.glob(f".{escape(path.name)}.*"):
+                left.unlink(missing_ok=True)
+        except OSError as error:
+            raise UserError(f"{path}: cannot be written ({error.strerror})") from None
+        return {"part": part.name, "file": part.file, "source": _stamps(part), "key": self._key}
+
+    def add(self, part: Part, begun: dict[str, Any], tally: Tally) -> None:
+        """Note that a part is complete."""
+        entry = {**begun, "out": stamp(part.out.path), "tally": tally.to_json()}
+        self._lines[part.name] = entry
+        self._file.write(json.dumps(entry).encode() + b"\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def _lock(self) -> None:
+        try:
+            import fcntl
+        except ImportError:  # no such locks on this system
+            return
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._file.close()
+            raise UserError(f"{self._folder}: another run writes in this folder") from None
+        except OSError:  # nor in this file system
+            return
+
+
+def key_of(model: str, options: Mapping[str, Any]) -> str:
+    """A digest of a model's file, of the options that make a difference, and of this release."""
+    with open(model, "rb") as file:
+        content = hashlib.file_digest(file, "sha256").hexdigest()
+    text = json.dumps([__version__, content, dict(options)], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def stamp(path: str) -> list[int] | None:
+    """Size and time of the last change of a file; None if there is none."""
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return [found.st_size, found.st_mtime_ns]
+
+
+def _stamps(part: Part) -> list[Any]:
+    return [part.file, part.source.row_group, stamp(part.source.path)]

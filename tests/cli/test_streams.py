@@ -1,0 +1,471 @@
+"""Streams: any chunks give what one gives, and a folder that was begun is finished."""
+
+import io
+import os
+import random
+import shutil
+import signal
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from discrete_itd import DiffusionDensity
+from discrete_itd.cli import main, parts
+from discrete_itd.cli.streams import Table, reading, write_stream
+from discrete_itd.cli.tables import UserError, read_table, recognise
+from discrete_itd.detection.detector import DiffusionOutlierDetector
+from discrete_itd.progress import progress_bar, stream_progress
+
+pytestmark = pytest.mark.single_precision
+
+N = 24
+
+
+def cells(n, seed, odd=False):
+    """A table of text with every kind of column; ``odd``, with gaps, words, unseen values and other spellings."""
+    rng = np.random.default_rng(seed)
+    day = rng.integers(0, 60, n)
+    age, code = rng.integers(18, 400, n), rng.integers(1, 5, n)
+    frame = pd.DataFrame(
+        {
+            "note": [f"{i:03}" for i in range(n)],
+            "day": (pd.Timestamp("2024-01-01") + pd.to_timedelta(day, unit="D")).strftime("%Y-%m-%d"),
+            "at": (pd.Timestamp("2024-01-01") + pd.to_timedelta(day * 7919, unit="s")).strftime("%Y-%m-%d %H:%M:%S"),
+            "price": (rng.normal(size=n) + day / 30).round(3).astype(str),
+            "age": age.astype(str),
+            "bin": (age // 3 + day).astype(str),
+            "code": code.astype(str),
+            "half": (code / 2).astype(str),
+            "city": rng.choice(["Rome", "NA", "1"], n),
+            "ok": np.where(day > 30, "True", "False"),
+        }
+    )  # fmt: skip
+    if not odd:
+        return frame
+    words = {
+        "day": ["", "NaT", "2024-02-01T10:00:00+02:00", "1999-12-31"],
+        "at": ["", "null", "2024-01-01", "2024-01-01T10:00:00.25Z"],
+        "price": ["", "NA", "3", "1e2", " 2.50", "-0.0"],
+        "age": ["", "n/a", "2.5", "17", "9007199254740993", "31.0"],
+        "bin": ["", "NULL", "0.5"],
+        "code": ["", "none", "9", "two", "2.0", "2.5", "True"],
+        "half": ["", "nan", "3", "1", "x"],
+        "city": ["", "none", "Oslo", "nan", "1.0", 'é,\n"'],
+        "ok": ["", "NA", "true", "FALSE"],
+    }
+    for name, others in words.items():
+        where = rng.random(n) < 0.4
+        frame.loc[where, name] = rng.choice(others, where.sum())
+    frame.iloc[n // 2, 1:] = ""
+    return frame
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A folder with a detector, and tables."""
+    folder = tmp_path_factory.mktemp("streams")
+    cells(300, 0).to_csv(folder / "train.csv", index=False)
+    frame = recognise(read_table(str(folder / "train.csv"), ["city"]), "train", {"city": "nominal"})
+    density = DiffusionDensity(
+        denoiser="tree", column_types={"bin": "binned", "half": "ordinal"}, random_state=0
+    )
+    detector = DiffusionOutlierDetector(density, false_alarm_rate=0.2, random_state=0)
+    detector.fit(frame.drop(columns="note")).save(folder / "d")
+    cells(N, 1, odd=True).to_csv(folder / "odd.csv", index=False)
+    return folder
+
+
+@pytest.fixture
+def place(files, tmp_path, monkeypatch):
+    """A folder, and we in it; ``d`` is a detector and ``odd.csv`` a table."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("d", "odd.csv"):
+        os.symlink(files / name, name)
+    return tmp_path
+
+
+def run(line, code=0):
+    assert main(line.split()) == code
+
+
+# -- any chunks -------------------------------------------------------------------------------------
+
+slow = pytest.mark.slow
+CHUNKS = {
+    "score d odd.csv --explain --reasons 2 --discoveries 0.3": (7,),
+    "impute d odd.csv": (5, N - 1),
+    "impute d odd.csv --draw --seed 3": (7,),
+}
+CASES = [(command, n) for command, sizes in CHUNKS.items() for n in sizes]
+SLOW = [(command, 1) for command in (*CHUNKS, "score d odd.csv --given city age --explain")]
+
+
+@pytest.mark.parametrize(
+    ("command", "n"), [*CASES, *(pytest.param(*case, marks=slow) for case in SLOW)]
+)
+def test_chunks_of_any_size_give_the_same_bytes(place, capsys, command, n):
+    run(f"{command} --out whole.csv")
+    _, notes = capsys.readouterr()
+    run(f"{command} --out parts.csv --chunk-rows {n}")
+    assert (place / "parts.csv").read_bytes() == (place / "whole.csv").read_bytes()
+    assert capsys.readouterr().err == notes
+
+
+@pytest.mark.usefixtures("place")
+def test_chunks_of_parquet_give_the_same_tables(capsys):
+    pytest.importorskip("pyarrow")
+    typed = cells(N, 1, odd=True)
+    typed["age"] = pd.to_numeric(typed["age"], errors="coerce").round().astype("Int64")
+    typed["ok"] = typed["ok"].map({"True": True, "False": False}).astype("boolean")
+    typed["day"] = pd.to_datetime(cells(N, 1)["day"]).dt.date
+    typed["at"] = pd.to_datetime(cells(N, 1)["at"]).where(typed["at"] != "")
+    typed["city"] = typed["city"].astype("category")
+    typed["price"] = pd.to_numeric(typed["price"], errors="coerce").astype("float32")
+    typed = typed.replace({"code": {"two": "2", "True": "1"}, "half": {"x": "1"}})
+    for name in ("code", "half", "bin", "note"):
+        typed[name] = typed[name].replace("", None)
+    typed.to_parquet("odd.parquet", row_group_size=10)
+    for command, kinds in {"score d": ["parquet"], "impute d": ["parquet", "csv"]}.items():
+        for kind in kinds:
+            read = pd.read_parquet if kind == "parquet" else pd.read_csv
+            run(f"{command} odd.parquet --out whole.{kind}")
+            run(f"{command} odd.parquet --out parts.{kind} --chunk-rows 13")
+            pd.testing.assert_frame_equal(read(f"parts.{kind}"), read(f"whole.{kind}"))
+    full = pd.read_parquet("whole.parquet")
+    assert list(full.columns) == list(typed.columns)
+    assert full.drop(columns="note").notna().all(axis=None)
+    kept = typed["age"].notna()
+    assert (full["age"][kept] == typed["age"][kept]).all()
+    assert {n: str(t) for n, t in full.dtypes.items() if n in ("age", "price", "city", "ok")} == {
+        "age": "Int64", "price": "float32", "city": "category", "ok": "boolean",
+    }  # fmt: skip
+    capsys.readouterr()
+
+
+@pytest.mark.usefixtures("place")
+def test_text_becomes_parquet(capsys):
+    pytest.importorskip("pyarrow")
+    cells(N, 1).mask(np.random.default_rng(0).random((N, 10)) < 0.2).to_csv("gaps.csv", index=False)
+    run("impute d gaps.csv --out full.parquet --chunk-rows 8")
+    full, text = pd.read_parquet("full.parquet"), pd.read_csv("gaps.csv", dtype=str)
+    for name, kind in zip(text.columns, "OMMfiiifOb", strict=True):
+        assert full[name].dtype.kind == kind, name
+    known = text["age"].notna()
+    assert (full["age"][known] == text["age"][known].astype(int)).all()
+    assert full["note"].equals(text["note"].astype(full["note"].dtype))
+    run("score d full.parquet --out a.csv")
+    run("impute d gaps.csv --out full.csv")
+    run("score d full.csv --out b.csv")
+    # but for the float that stands between the digits of a filled cell and the cell
+    pd.testing.assert_frame_equal(pd.read_csv("a.csv"), pd.read_csv("b.csv"), rtol=1e-6)
+    capsys.readouterr()
+    run("impute d odd.csv --out odd.parquet --chunk-rows 8", code=2)
+    err = capsys.readouterr().err
+    assert err.startswith("discrete-itd: error: odd.csv: row ")
+    assert "'x' is no double, the type of the model's column; a CSV can have it\n" in err
+
+
+BAD = {
+    "number": ("score", 8, "price", "2,5", "expected a number, got '2,5'"),
+    "infinite": ("impute", N, "price", "inf", "contains infinity"),
+    "date": ("impute", 1, "day", "2024-02-30", "expected an ISO date or time, like 2024-01-31, got '2024-02-30'"),
+    "closed": ("score", 19, "ok", "maybe", "unseen category 'maybe'"),
+}  # fmt: skip
+
+
+@pytest.mark.usefixtures("place")
+@pytest.mark.parametrize(("command", "n", "column", "cell", "words"), BAD.values(), ids=BAD)
+def test_the_first_bad_cell_is_named_and_nothing_is_written(
+    capsys, command, n, column, cell, words
+):
+    frame = cells(N, 1, odd=True)
+    frame.loc[[19, 21], column] = cell
+    frame.loc[21, "price"] = "worse"
+    frame.to_csv("bad.csv", index=False)
+    run(f"{command} d bad.csv --out o.csv --chunk-rows {n}", code=2)
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error == f"discrete-itd: error: bad.csv: row 20: column '{column}': {words}"
+    assert sorted(os.listdir()) == ["bad.csv", "d", "odd.csv"]
+
+
+@pytest.mark.usefixtures("place")
+def test_what_was_never_seen_is_told_of_all_rows_together(capsys):
+    frame = cells(12, 1)
+    frame.assign(code="7", half=["9"] * 11 + ["1.0"]).to_csv("new.csv", index=False)
+    for n in (4, 12):
+        run(f"score d new.csv --out s.csv --chunk-rows {n}")
+        first, second = capsys.readouterr().err.splitlines()
+        assert first == "discrete-itd: note: new.csv: ignoring 1 of 10 columns: note"
+        assert second.startswith("discrete-itd: note: column 'code': no value was seen in training")
+
+
+# -- kinds of files ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.tsv.gz", "t.csv.bz2", "t.csv.xz", "t.csv.zip"])
+def test_a_table_is_read_as_it_was_written(tmp_path, name):
+    frame = pd.DataFrame({"a": ["x", None, 'é\n,\t"'] * 5, "b": list(map(str, range(15)))})
+    table = Table.named(str(tmp_path / name), "csv")
+    write_stream(table, [frame[:4], frame[4:9], frame[9:]])
+    with reading(table) as source:
+        chunks = list(source.chunks(7))
+    assert [(c.first, len(c.frame)) for c in chunks] == [(1, 7), (8, 7), (15, 1)]
+    read = pd.concat([c.frame for c in chunks])
+    assert read.index.tolist() == list(range(1, 16))
+    assert read.astype(object).where(read.notna(), None).to_numpy().tolist() == (
+        frame.astype(object).where(frame.notna(), None).to_numpy().tolist()
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "the table is empty"),
+        (b"a,b\n1,2,3\n", "cannot be read as .csv (Error tokenizing data. C error: Expected 2 fields in line 2, saw 3"),
+        (b"a,a\n1,2\n", "column 'a': the name repeats"),
+        (b"a,b\n1,\xff\n", "cannot be read as .csv ('utf-8' codec"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_read(tmp_path, content, words):
+    (tmp_path / "t.csv").write_bytes(content)
+    with (
+        pytest.raises(UserError) as error,
+        reading(Table.named(str(tmp_path / "t.csv"), "csv")) as s,
+    ):
+        list(s.chunks())
+    assert words in str(error.value)
+
+
+# -- standard input and output ----------------------------------------------------------------------
+
+
+class Piped(io.TextIOWrapper):
+    """A standard input with some content."""
+
+    def __init__(self, content):
+        super().__init__(io.BytesIO(content))
+
+
+def test_through_pipes(place, capfdbinary, monkeypatch):
+    pytest.importorskip("pyarrow")
+    run("score d odd.csv --out s.csv")
+    said, _ = capfdbinary.readouterr()
+    content = (place / "odd.csv").read_bytes()
+    monkeypatch.setattr(sys, "stdin", Piped(content))
+    run("score d - --out - --chunk-rows 10")
+    out, err = capfdbinary.readouterr()
+    assert out == (place / "s.csv").read_bytes()
+    assert err.endswith(said.replace(b"s.csv", b"-"))
+    monkeypatch.setattr(sys, "stdin", Piped(content))
+    run("score d - --out - --out-format parquet")
+    packed, _ = capfdbinary.readouterr()
+    assert pd.read_parquet(io.BytesIO(packed)).equals(pd.read_csv("s.csv"))
+    frame = pd.read_csv("odd.csv", dtype=str, keep_default_na=False, na_values=[""])
+    frame.to_parquet("odd.parquet")
+    monkeypatch.setattr(sys, "stdin", Piped((place / "odd.parquet").read_bytes()))
+    run("score d - --format parquet --out again.csv")
+    assert (place / "again.csv").read_bytes() == (place / "s.csv").read_bytes()
+
+
+@pytest.mark.usefixtures("place")
+def test_a_closed_input_is_an_error(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", None)
+    run("score d - --out s.csv", code=2)
+    assert capsys.readouterr().err == "discrete-itd: error: -: the standard input is closed\n"
+    monkeypatch.setattr(sys, "stdin", Piped(b""))
+    run("score d - --out s.csv", code=2)
+    assert capsys.readouterr().err == "discrete-itd: error: -: the table is empty\n"
+    assert not os.path.exists("s.csv")
+
+
+class Terminal(io.StringIO):
+    """An output that people see."""
+
+    def isatty(self):
+        return True
+
+
+def test_one_bar_tells_of_rows_per_second(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    with stream_progress("score") as bar:
+        assert not bar.disable
+        assert progress_bar(9, "explain").disable
+        bar.total = 100
+        bar.update(50)
+        assert "50.0/100 [" in str(bar)
+        assert " rows/s]" in str(bar)
+    with progress_bar(9, "explain") as alone:
+        assert not alone.disable
+
+
+def forked(line, stdout=os.devnull):
+    """A process of its own that runs a command; its id."""
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        output = stdout if isinstance(stdout, int) else os.open(stdout, os.O_WRONLY)
+        os.dup2(output, 1)
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+        sys.stderr = open(os.open("stderr", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "w")  # noqa: SIM115
+        code = main(line.split())
+        sys.stderr.flush()
+        os._exit(code)
+    finally:
+        os._exit(99)
+
+
+def ended(pid):
+    """The exit code of a process, or minus its signal."""
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@pytest.mark.filterwarnings("ignore:.*fork")
+def test_a_reader_that_has_gone_ends_the_command_quietly(place):
+    ours, theirs = os.pipe()
+    os.close(ours)
+    assert ended(forked("score d odd.csv --out - --chunk-rows 3", theirs)) == 141
+    os.close(theirs)
+    assert "note" in (place / "stderr").read_text()  # of the column that is ignored
+    assert (place / "stderr").read_text().count("\n") == 1
+
+
+# -- folders ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(place):
+    """A folder ``in`` with tables of several kinds."""
+    pytest.importorskip("pyarrow")
+    (place / "in" / "sub").mkdir(parents=True)
+    for i, name in enumerate(("a.csv", "b.tsv.gz", "sub/c.csv")):
+        sep = "\t" if "tsv" in name else ","
+        cells(12, i, odd=True).to_csv(place / "in" / name, index=False, sep=sep)
+    frame = pd.read_csv(place / "in/a.csv", dtype=str, keep_default_na=False, na_values=[""])
+    frame.to_parquet(place / "in/p.parquet", row_group_size=5)
+    (place / "in" / "README.txt").write_text("not a table")
+    (place / "in" / "_SUCCESS").write_text("")
+    return place
+
+
+def contents(path):
+    return {
+        str(p.relative_to(path)): p.read_bytes()
+        for p in sorted(path.rglob("*"))
+        if p.is_file() and p.name != parts.LEDGER
+    }
+
+
+PARTS = [f"p.parquet/0000{i}.parquet" for i in range(3)]
+
+
+def test_a_folder_gives_a_folder(folder, capsys):
+    run("score d in --out out")
+    out, err = capsys.readouterr()
+    assert "note: in: ignoring 1 files that are no tables, like README.txt" in err
+    assert "out: 6 files\nwrote out: 48 rows, " in out
+    assert list(contents(folder / "out")) == ["a.csv", "b.tsv.gz", *PARTS, "sub/c.csv"]
+    run("score d in/a.csv --out a.csv")
+    assert (folder / "a.csv").read_bytes() == (folder / "out/a.csv").read_bytes()
+    whole = pd.read_csv("a.csv")
+    pd.testing.assert_frame_equal(pd.read_parquet("out/p.parquet"), whole)
+    run("score d in --out o2/ --out-format csv")
+    names = ["a.csv", "b.csv", *(n.replace("parquet", "csv") for n in PARTS), "sub/c.csv"]
+    assert list(contents(folder / "o2")) == names
+
+
+def test_what_is_complete_is_not_made_again(folder, capsys):
+    def made(line="score d in --out out"):
+        before = {p: p.stat().st_mtime_ns for p in (folder / "out").rglob("*") if p.is_file()}
+        run(line)
+        capsys.readouterr()
+        after = {p: p.stat().st_mtime_ns for p in (folder / "out").rglob("*") if p.is_file()}
+        names = (str(p.relative_to(folder / "out")) for p, t in after.items() if before.get(p) != t)
+        return sorted(n for n in names if n != parts.LEDGER)
+
+    run("score d in --out out")
+    said = capsys.readouterr().out.splitlines()[1:]
+    run("score d in --out out")
+    again = capsys.readouterr().out.splitlines()
+    assert (again[0], again[1:]) == ("out: 6 files, 6 of them complete before", said)
+    expected = contents(folder / "out")
+    assert made() == []
+    (folder / "out/b.tsv.gz").write_bytes(b"half")
+    (folder / "out/sub/c.csv").unlink()
+    (folder / "out/.a.csv.123.csv").write_text("left by a kill")
+    assert made() == ["b.tsv.gz", "sub/c.csv"]
+    cells(12, 9, odd=True).to_csv("in/a.csv", index=False)  # another table
+    assert made() == ["a.csv"]
+    assert not (folder / "out/.a.csv.123.csv").exists()
+    # half a line of the ledger
+    ledger = folder / "out" / parts.LEDGER
+    ledger.write_bytes(ledger.read_bytes()[:-9])
+    assert made() == ["a.csv"]
+    assert made() == []
+    # other options
+    assert len(made("score d in --out out --explain")) == 6
+    # a file that is divided otherwise, and a table that was not scored like that yet
+    frame = pd.read_parquet("in/p.parquet")
+    frame.to_parquet("in/p.parquet", row_group_size=7)
+    assert made("score d in --out out --explain") == PARTS[:2]
+    assert not (folder / "out" / PARTS[2]).exists()
+    frame.to_parquet("in/p.parquet")
+    assert made("score d in --out out --explain") == ["p.parquet"]
+    assert contents(folder / "out").keys() == {*expected, "p.parquet"} - set(PARTS)
+
+
+def test_draws_of_a_folder_are_the_same_again(folder, capsys):
+    shutil.copy("in/sub/c.csv", "in/sub/b.csv")
+    run("impute d in/sub --out out --draw --seed 1")
+    first = contents(folder / "out")
+    assert first["b.csv"] != first["c.csv"]
+    (folder / "out/c.csv").unlink()
+    run("impute d in/sub --out out --draw --seed 1")
+    assert contents(folder / "out") == first
+    capsys.readouterr()
+
+
+@pytest.mark.usefixtures("folder")
+def test_folders_that_are_refused(capsys):
+    for line, words in {
+        "score d in --out in/out": "--out and the folder of tables must lie apart",
+        "score d in --out in": "--out and the folder of tables must lie apart",
+        "score d in --out odd.csv": "--out must be a folder, as the table is one",
+        "score d - --out out/": "--out is a folder, but the table is -",
+        "score d in --out out --discoveries 0.1": "--discoveries is over all rows of one table",
+        "score d in/sub/../README.txt --out out/": "unsupported ending",
+        "score d odd.csv --out s.csv --format csv": "--format: neither",
+        "score d odd.csv --out s.csv --out-format csv": "--out-format: --out is a file",
+    }.items():
+        run(line, code=2)
+        out, err = capsys.readouterr()
+        assert words in err, line
+        assert out == ""
+    assert sorted(os.listdir()) == ["d", "in", "odd.csv"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+@pytest.mark.filterwarnings("ignore:.*fork")
+def test_a_kill_at_any_moment_loses_nothing(folder, capsys):
+    line = "impute d in --out out --chunk-rows 4"
+    start = time.monotonic()
+    run(line.replace("--out out", "--out expected"))
+    seconds = time.monotonic() - start
+    expected, moments = contents(folder / "expected"), random.Random(0)
+    for sent in (signal.SIGKILL, signal.SIGINT):
+        pid = forked(line)
+        time.sleep(moments.uniform(0, seconds))
+        os.kill(pid, sent)
+        assert ended(pid) in (0, -signal.SIGKILL, 130)
+        found = contents(folder / "out") if (folder / "out").exists() else {}
+        whole = {name: c for name, c in found.items() if not os.path.basename(name).startswith(".")}
+        assert whole.items() <= expected.items()
+        assert sent != signal.SIGINT or len(found) == len(whole)
+    run(line)
+    assert contents(folder / "out") == expected
+    capsys.readouterr()
