@@ -70,7 +70,7 @@ def write(path: Path, n: int) -> None:
 def measured(line: str) -> tuple[float, float]:
     """Processor seconds and peak megabytes of a command."""
     child = subprocess.Popen(
-        [sys.executable, "-m", "discrete_itd.cli", *line.split()],
+        [sys.executable, "-m", "discrete_itd", *line.split()],
         stdout=subprocess.DEVNULL,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )

@@ -559,7 +559,7 @@ def process(*command):
 def test_the_package_is_a_command(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["cli", *f"{SCORE} none.csv --out s.csv".split()])
     with pytest.raises(SystemExit) as end:
-        runpy.run_module("discrete_itd.cli", run_name="__main__")
+        runpy.run_module("discrete_itd", run_name="__main__")
     assert end.value.code == 2
     missing = "discrete-itd: error: none.csv: No such file or directory\n"
     assert capsys.readouterr() == ("", missing)
