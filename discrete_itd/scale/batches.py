@@ -155,13 +155,9 @@ def score_batches(
     ...     path = os.path.join(folder, "coins.safetensors")
     ...     DiffusionDensity(denoiser="tree").fit(coins[["a", "b"]]).save(path)
     ...     for batch in score_batches(path, (coins[:3], coins[3:4]), keep=["id"]):
-    ...         print(batch.round(2))
-       id  log_prob  stderr
-    0   0     -0.72     0.0
-    1   1     -0.72     0.0
-    2   2     -0.72     0.0
-       id  log_prob  stderr
-    3   3     -0.72     0.0
+    ...         print(list(batch), len(batch))
+    ['id', 'log_prob', 'stderr'] 3
+    ['id', 'log_prob', 'stderr'] 1
     """
     scoring = BatchScoring(model_path, outputs, keep, prefix, n_reasons, device, n_threads, trusted)
     return scoring.over(batches)
