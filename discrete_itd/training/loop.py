@@ -26,7 +26,8 @@ from discrete_itd.training.checkpoint import Checkpoint, describe
 from discrete_itd.training.config import Evaluation, Report, Rollback, TrainingPlan
 from discrete_itd.training.evaluation import Evaluator, mean_and_error, pilot_quadrature
 from discrete_itd.training.objectives import ExactLoss, Loss, TrainingLoss
-from discrete_itd.training.state import Average, Batches, Optimizer, RandomStreams
+from discrete_itd.training.rows import RowSource, TensorRows
+from discrete_itd.training.state import Average, Optimizer, RandomStreams
 
 RATE_CUT, SMALLEST_CUT = 0.3, 0.1  # of the learning rate, at each plateau
 WARMUP_STEPS = 100
@@ -59,6 +60,7 @@ def train(
     generator: torch.Generator,
     progress: Callable[[float, Evaluation], object] | None = None,
     checkpoint: Checkpoint | None = None,
+    source: RowSource | None = None,
 ) -> Report:
     """Fit a denoiser in place; it ends with the averaged weights that had the best validation.
 
@@ -79,6 +81,8 @@ def train(
         the uninterrupted run would have ended, to the last bit. Continuing sets the generator and the global random
         state, so call this function within :func:`seeded`. The file stays at the end, so that a repeated call
         returns at once; remove it when the model is saved.
+    source : RowSource, optional
+        Where batches come from, if ``x`` is no more than a sample of the training rows.
 
     Returns
     -------
@@ -98,7 +102,7 @@ def train(
     UserWarning
         If weights or loss diverged and training went on from an earlier state, or gave up.
     """
-    run = Run(denoiser, x, x_valid, plan, generator, progress, checkpoint)
+    run = Run(denoiser, x, x_valid, plan, generator, progress, checkpoint, source)
     report = run.report
     try:
         if not run.resume():
@@ -136,15 +140,19 @@ class Run:
         generator: torch.Generator,
         progress: Callable[[float, Evaluation], object] | None,
         checkpoint: Checkpoint | None,
+        source: RowSource | None = None,
     ) -> None:
         self.start = time.perf_counter()
         self.denoiser, self.x, self.x_valid, self.plan = denoiser, x, x_valid, plan
         self.generator, self.progress, self.checkpoint = generator, progress, checkpoint
-        self.identity = describe(denoiser, x, x_valid, plan) if checkpoint else {}
+        source = source or TensorRows(x)
+        n_rows = source.n_rows
+        self.identity = describe(denoiser, x, x_valid, plan, n_rows) if checkpoint else {}
         self.parameters = {n: p for n, p in denoiser.named_parameters() if p.requires_grad}
         self.average = Average(denoiser, plan.ema)
         self.optimizer = Optimizer(self.parameters, plan, x.shape[1])
-        self.batches = Batches(x, min(plan.batch_size, max(32, len(x) // 8)), generator)
+        size = min(plan.batch_size, max(32, n_rows // 8))
+        self.batches = source.batches(size, generator, plan.max_steps)
         self.streams = RandomStreams(generator)
         self.report = Report()
         self.quadrature: Quadrature | None = None
