@@ -22,6 +22,7 @@ from discrete_itd.encoders import KINDS, MISSING, UNKNOWN, TableEncoder, check_c
 from discrete_itd.models.filling import FillingMixin
 from discrete_itd.models.fitting import fit_model, seed_of_run
 from discrete_itd.models.model import Model
+from discrete_itd.models.partial import PartialFitMixin
 from discrete_itd.models.scoring import RowEstimate as RowEstimate
 from discrete_itd.models.scoring import ScoringMixin
 from discrete_itd.models.stored import model_from_state, model_state
@@ -58,7 +59,9 @@ def _of_model(name: str) -> Any:
     columns="column_types", unseen="handle_unknown", path="schedule", n_calls="n_evaluations",
     path_table_="schedule_table_",
 )  # fmt: skip
-class DiffusionDensity(Persistent, ScoringMixin, FillingMixin, DensityMixin, BaseEstimator):
+class DiffusionDensity(
+    Persistent, ScoringMixin, FillingMixin, PartialFitMixin, DensityMixin, BaseEstimator
+):
     r"""Probability of the rows of a table, by information-theoretic diffusion.
 
     A denoiser is trained to predict clean rows from noisy ones. Its error, integrated over the noise levels, is the
@@ -258,6 +261,7 @@ class DiffusionDensity(Persistent, ScoringMixin, FillingMixin, DensityMixin, Bas
         # nothing is assigned before all has succeeded
         validate_data(self, shown, skip_check_array=True)
         self.model_, self._is_frame = model, is_frame
+        vars(self).pop("_grown", None)  # the counts of an earlier partial_fit
         if model.stopped == "interrupted":
             file = os.fspath(saved.path) if saved else ""
             again = f"; fit again with checkpoint={file!r} to go on" if saved else ""

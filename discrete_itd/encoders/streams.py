@@ -76,7 +76,11 @@ class ParquetStream:
     path : path-like
         Files that begin with "." or "_" are left out.
     columns : sequence of str, optional
-        The columns to read; by default all.
+        The columns to read; by default all, without a stored index.
+
+    Attributes
+    ----------
+    columns : list of str
 
     Raises
     ------
@@ -96,27 +100,33 @@ class ParquetStream:
     def __init__(self, path: str | os.PathLike[str], columns: Sequence[str] | None = None) -> None:
         if find_spec("pyarrow") is None:
             raise ImportError(f"{path}: Parquet needs pyarrow: pip install 'discrete-itd[parquet]'")
-        self.path, self.columns = Path(path), None if columns is None else list(columns)
-        self.files = _parquet_files(self.path)
+        self.path, self.files = Path(path), _parquet_files(Path(path))
+        with _opened(self.files[0]) as parquet:
+            schema = parquet.schema_arrow
+        empty = schema.empty_table().to_pandas()
+        self.columns = [str(c) for c in empty.columns] if columns is None else list(columns)
+        self.text_dtypes: Mapping[Any, Any] = {
+            c: empty[c].dtype for c in self.columns if c in empty and _is_text(schema, c)
+        }
         self._groups: list[tuple[int, int, int]] = []  # file, row group, position of its first row
-        n, first = 0, set()
-        self.text_dtypes: Mapping[Any, Any] = {}
+        n, first = 0, set(schema.names)
         for i, file in enumerate(self.files):
             with _opened(file) as parquet:
                 names = set(parquet.schema_arrow.names)
-                if not i:
-                    self.text_dtypes = _text_dtypes(parquet.schema_arrow, self.columns)
                 metadata = parquet.metadata
                 for group in range(metadata.num_row_groups):
                     self._groups.append((i, group, n))
                     n += metadata.row_group(group).num_rows
-            first = first or names
-            for name in sorted(first ^ names) + [c for c in self.columns or () if c not in names]:
+            for name in sorted(first ^ names) + [c for c in self.columns if c not in names]:
                 raise ValueError(f"column {name!r}: not in every file, like {file}")
-        self.n_rows, self.n_columns = n, len(self.columns or first)
+        self._n_rows = n
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return self._n_rows
 
     def parts(self, rng: np.random.Generator | None = None) -> Iterator[Part]:
-        n = max(1, min(MOST_BATCH, BATCH_CELLS // max(1, self.n_columns)))
+        n = max(1, min(MOST_BATCH, BATCH_CELLS // max(1, len(self.columns))))
         order = range(len(self._groups)) if rng is None else rng.permutation(len(self._groups))
         opened, parquet = -1, None
         for k in order:
@@ -231,14 +241,12 @@ def _opened(file: Path, as_categories: Sequence[str] = ()) -> Any:
     )
 
 
-def _text_dtypes(schema: Any, columns: Sequence[str] | None) -> dict[str, Any]:
-    """The pandas dtypes of the columns of text of an Arrow schema."""
+def _is_text(schema: Any, name: str) -> bool:
+    """Whether a column of an Arrow schema is one of text."""
     from pyarrow import types
 
-    empty = schema.empty_table().to_pandas()
-    text = [f.name for f in schema if types.is_string(f.type) or types.is_large_string(f.type)]
-    read = set(empty.columns) if columns is None else set(columns)
-    return {name: empty[name].dtype for name in text if name in read}
+    kind = schema.field(name).type
+    return types.is_string(kind) or types.is_large_string(kind)
 
 
 def _parquet_files(path: Path) -> list[Path]:

@@ -21,7 +21,7 @@ from torch import Tensor
 from discrete_itd.channel import CoordinateSchedule
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.denoisers import Denoiser, MarginalDenoiser, OneHotDenoiser, OneHotGroups
-from discrete_itd.denoisers.counts import CellCounts, pair_counts_of
+from discrete_itd.denoisers.counts import CellCounts
 from discrete_itd.likelihood import path_log_prob
 from discrete_itd.threads import threads_that_pay
 from discrete_itd.training import mean_and_error
@@ -150,7 +150,7 @@ class TrainingRows:
 
     def pair_counts(self) -> Tensor:
         """How often every two levels occur together in all training rows: (T, T), float64."""
-        return pair_counts_of(self.codebook, self.source.chunks())
+        return self.source.pair_counts(self.codebook)
 
     def once(self, key: Hashable, make: Callable[[], Made]) -> Made:
         """What ``make`` returns, called at the first request for this key: networks share a base that is equal."""
@@ -160,7 +160,9 @@ class TrainingRows:
 
     @cached_property
     def one_hot_groups(self) -> OneHotGroups | None:
-        """The one-hot groups among the columns; None if there are none."""
+        """The one-hot groups among the columns; None if there are none, or rows that cannot be read again."""
+        if not self.source.is_kept:
+            return None
         return OneHotGroups.detect(self.codebook, self.x)
 
     @cached_property

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from discrete_itd.channel.codebook import Codebook
-from discrete_itd.denoisers.counts import CellCounts
+from discrete_itd.denoisers.counts import CellCounts, pair_counts_of
 from discrete_itd.encoders import TableEncoder
 from discrete_itd.encoders.streams import Stream, position_hashes
 
@@ -44,6 +44,8 @@ class StreamedRows:
         Those of them with a cell that is not missing, as soon as they are counted.
     """
 
+    is_kept = True
+
     def __init__(
         self, stream: Stream, encoder: TableEncoder, device: torch.device, n_read: int
     ) -> None:
@@ -55,6 +57,9 @@ class StreamedRows:
         counts = CellCounts.of(book, self.chunks())
         self.n_rows = counts.n_rows
         return counts
+
+    def pair_counts(self, book: Codebook) -> Tensor:
+        return pair_counts_of(book, self.chunks())
 
     def chunks(self) -> Iterator[Tensor]:
         for x in self.encoded():

@@ -8,6 +8,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from discrete_itd.channel.codebook import Codebook
+from discrete_itd.denoisers.counts import pair_counts, pair_counts_of
+
 
 class Batches(Protocol):
     """Batches of equal size without end, with a state to continue from."""
@@ -29,10 +32,18 @@ class RowSource(Protocol):
     Attributes
     ----------
     n_rows : int
+    is_kept : bool
+        Whether the rows can be read; if not, no more than counts are known.
     """
+
+    is_kept: bool
 
     @property
     def n_rows(self) -> int: ...
+
+    def pair_counts(self, book: Codebook) -> Tensor:
+        """The :func:`~discrete_itd.denoisers.counts.pair_counts` of all rows."""
+        ...
 
     def chunks(self) -> Iterator[Tensor]:
         """Every row once, in parts (B, C) that fit in memory."""
@@ -55,8 +66,13 @@ class RowSource(Protocol):
 class TensorRows:
     """The rows of a tensor ``x``, shape (N, C)."""
 
+    is_kept = True
+
     def __init__(self, x: Tensor) -> None:
         self._x = x
+
+    def pair_counts(self, book: Codebook) -> Tensor:
+        return pair_counts(book, self._x)
 
     @property
     def n_rows(self) -> int:
@@ -72,12 +88,17 @@ class TensorRows:
 class MappedRows:
     """The rows of another source, each part of them mapped by a function of rows (B, C)."""
 
+    is_kept = True
+
     def __init__(self, source: RowSource, function: Callable[[Tensor], Tensor]) -> None:
         self._source, self._function = source, function
 
     @property
     def n_rows(self) -> int:
         return self._source.n_rows
+
+    def pair_counts(self, book: Codebook) -> Tensor:
+        return pair_counts_of(book, self.chunks())
 
     def chunks(self) -> Iterator[Tensor]:
         return map(self._function, self._source.chunks())

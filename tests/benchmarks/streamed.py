@@ -3,6 +3,7 @@
     python -m tests.benchmarks.streamed
     python -m tests.benchmarks.streamed --rows 100000 1000000 --denoisers tree causal
     python -m tests.benchmarks.streamed --large --streamed-only
+    python -m tests.benchmarks.streamed --rows 100000 --sample 30000 --denoisers causal --max-steps 300
 
 A folder of Parquet files of 20 columns, ten of text, four of small integers, two of truth values and four continuous
 ones: noisy functions of six hidden states, 2 % of the cells missing. Each fit is a process of its own: its peak memory
@@ -80,17 +81,19 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def fit(folder: str, how: str, denoiser: str, scores: str) -> None:
+def fit(folder: str, how: str, denoiser: str, scores: str, max_steps: str, sample: str) -> None:
     """One fit, in this process; prints its seconds and the peak memory of the process, in bytes."""
     from discrete_itd import DiffusionDensity
+    from discrete_itd.models import tables
 
+    tables.SAMPLE_ROWS, how_long = int(sample), int(max_steps)
     start = time.perf_counter()
     if how == "imports":
         DiffusionDensity(denoiser="tree", random_state=0).fit(table(TINY, 0))
         model = None
     else:
         X = folder if how == "stream" else pd.read_parquet(folder)
-        model = DiffusionDensity(denoiser=denoiser, random_state=0).fit(X)
+        model = DiffusionDensity(denoiser=denoiser, max_steps=how_long, random_state=0).fit(X)
     seconds = time.perf_counter() - start
     peak = peak_memory()
     if model is not None:
@@ -98,31 +101,33 @@ def fit(folder: str, how: str, denoiser: str, scores: str) -> None:
     print(json.dumps({"seconds": seconds, "peak": peak}))
 
 
-def run(folder: Path, how: str, denoiser: str) -> dict[str, float | np.ndarray]:
+def run(
+    folder: Path, how: str, denoiser: str, max_steps: int, sample: int
+) -> dict[str, float | np.ndarray]:
     """The same in a process of its own, with the scores of new rows."""
     scores = folder.parent / "scores.npy"
     command = [sys.executable, "-m", "tests.benchmarks.streamed", "--fit"]
-    arguments = [str(folder), how, denoiser, str(scores)]
+    arguments = [str(folder), how, denoiser, str(scores), str(max_steps), str(sample)]
     output = subprocess.run([*command, *arguments], check=True, capture_output=True, text=True)
     found = json.loads(output.stdout.splitlines()[-1])
     return found if how == "imports" else {**found, "scores": np.load(scores)}
 
 
-def lines(n: int, denoisers: list[str], streamed_only: bool) -> list[dict[str, object]]:
+def lines(n: int, options: argparse.Namespace) -> list[dict[str, object]]:
     """Lines of the table for n rows."""
     out = []
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "rows"
         folder.mkdir()
         write(folder, n)
-        for denoiser in denoisers:
-            fits = {h: run(folder, h, denoiser) for h in ("stream", "memory")[: 2 - streamed_only]}
+        for denoiser in options.denoisers:
+            hows = ("stream",) if options.streamed_only else ("stream", "memory")
+            fits = {h: run(folder, h, denoiser, options.max_steps, options.sample) for h in hows}
             for how, found in fits.items():
-                gap = (
-                    fits["memory"]["scores"] - found["scores"]
-                    if how != "memory" and not streamed_only
-                    else None
-                )
+                behind = ""
+                if how == "stream" and "memory" in fits:
+                    gap = fits["memory"]["scores"] - found["scores"]
+                    behind = f"{gap.mean():.4f} ± {gap.std() / math.sqrt(len(gap)):.4f}"
                 out.append(
                     {
                         "rows": n,
@@ -131,10 +136,8 @@ def lines(n: int, denoisers: list[str], streamed_only: bool) -> list[dict[str, o
                         "peak MB": round(found["peak"] / 1e6),
                         "seconds": round(found["seconds"], 1),
                         "rows/s": round(n / found["seconds"]),
-                        "nats": round(-float(np.mean(found["scores"])), 4),
-                        "behind": ""
-                        if gap is None
-                        else f"{gap.mean():.4f} ± {gap.std() / math.sqrt(len(gap)):.4f}",
+                        "nats": f"{-np.mean(found['scores']):.4f}",
+                        "behind": behind,
                     }
                 )
                 print(out[-1], file=sys.stderr, flush=True)
@@ -147,17 +150,17 @@ def main() -> None:
     parser.add_argument("--denoisers", nargs="+", default=["tree", "bayes_net", "causal"])
     parser.add_argument("--large", action="store_true", help=f"{LARGE} rows, too")
     parser.add_argument("--streamed-only", action="store_true", help="no fit in memory")
-    parser.add_argument("--fit", nargs=4, help=argparse.SUPPRESS)
+    parser.add_argument("--max-steps", type=int, default=6000, help="of a network")
+    parser.add_argument("--sample", type=int, default=150_000, help="rows of a stream in memory")
+    parser.add_argument("--fit", nargs=6, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.fit:
         fit(*options.fit)
         return
-    base = run(Path(tempfile.gettempdir()) / "none", "imports", "tree")
+    base = run(Path(tempfile.gettempdir()) / "none", "imports", "tree", 0, TINY)
     print(f"{machine()}\n\nImports and a fit to {TINY} rows: {base['peak'] / 1e6:.0f} MB\n")
     rows = [*options.rows, *([LARGE] if options.large else [])]
-    table_lines = [
-        line for n in rows for line in lines(n, options.denoisers, options.streamed_only)
-    ]
+    table_lines = [line for n in rows for line in lines(n, options)]
     print(markdown(list(table_lines[0]), [list(line.values()) for line in table_lines]))
 
 
