@@ -19,13 +19,14 @@ from discrete_itd.channel import Schedule, check_schedule
 from discrete_itd.denoisers import Denoiser
 from discrete_itd.deprecation import renamed_parameters, renamed_value, warn_renamed
 from discrete_itd.encoders import KINDS, MISSING, UNKNOWN, TableEncoder, check_column_spec
-from discrete_itd.encoders.rows import read_rows
 from discrete_itd.models.filling import FillingMixin
-from discrete_itd.models.fitting import fit_model
+from discrete_itd.models.fitting import fit_model, seed_of_run
 from discrete_itd.models.model import Model
+from discrete_itd.models.partial import PartialFitMixin
 from discrete_itd.models.scoring import RowEstimate as RowEstimate
 from discrete_itd.models.scoring import ScoringMixin
 from discrete_itd.models.stored import model_from_state, model_state
+from discrete_itd.models.tables import read_table
 from discrete_itd.progress import fit_progress
 from discrete_itd.recipes import RECIPES, recipe
 from discrete_itd.storage.configs import SCHEDULES
@@ -39,7 +40,6 @@ from discrete_itd.validation import (
     check_integer,
     check_positive,
     check_share,
-    check_weights,
 )
 
 PATHS = ("auto", "coordinate", "isotropic")
@@ -59,7 +59,9 @@ def _of_model(name: str) -> Any:
     columns="column_types", unseen="handle_unknown", path="schedule", n_calls="n_evaluations",
     path_table_="schedule_table_",
 )  # fmt: skip
-class DiffusionDensity(Persistent, ScoringMixin, FillingMixin, DensityMixin, BaseEstimator):
+class DiffusionDensity(
+    Persistent, ScoringMixin, FillingMixin, PartialFitMixin, DensityMixin, BaseEstimator
+):
     r"""Probability of the rows of a table, by information-theoretic diffusion.
 
     A denoiser is trained to predict clean rows from noisy ones. Its error, integrated over the noise levels, is the
@@ -202,11 +204,14 @@ class DiffusionDensity(Persistent, ScoringMixin, FillingMixin, DensityMixin, Bas
 
         Parameters
         ----------
-        X : DataFrame or array-like, shape (N, C)
-            A pandas frame, a table that converts to one (like a polars frame), or an array.
+        X : DataFrame, array-like, path-like or iterable of frames, shape (N, C)
+            A pandas frame, a table that converts to one (like a polars frame), or an array. Of more rows than memory
+            holds: a Parquet file or a folder of them, or frames, one after another, that can be iterated again; see
+            :mod:`discrete_itd.models.streaming`.
         y : ignored
         sample_weight : array-like of int, shape (N,), optional
-            How often each row occurs: the fit is that of the table with every row repeated so often.
+            How often each row of a table in memory occurs: the fit is that of the table with every row repeated so
+            often.
         checkpoint : path-like, optional
             A file in which training saves its state every half minute. If it exists, training resumes from it with the
             result of an uninterrupted fit. It is removed when the fit is complete.
@@ -215,6 +220,8 @@ class DiffusionDensity(Persistent, ScoringMixin, FillingMixin, DensityMixin, Bas
         ------
         ValueError, TypeError
             Naming the column or parameter that is invalid. A model fitted before stays usable.
+        ImportError
+            If X is Parquet and pyarrow, the extra ``parquet``, is not installed.
 
         Warns
         -----
@@ -223,46 +230,38 @@ class DiffusionDensity(Persistent, ScoringMixin, FillingMixin, DensityMixin, Bas
         """
         start = time.perf_counter()
         parameters = self._checked_parameters()
-        frame, is_frame = read_rows(X, self)
-        validate_data(type(self)(), X, skip_check_array=True)  # names that scikit-learn refuses
-        if len(frame) < 2:
-            raise ValueError(f"n_samples=1: at least two rows are needed, got {len(frame)}")
-        repeats = check_weights(sample_weight, len(frame))
-        if repeats is not None:
-            frame = frame.iloc[np.repeat(np.arange(len(frame)), repeats)]
-        encoder = TableEncoder.fit(
-            frame,
-            self.column_types,
+        saved = None if checkpoint is None else Checkpoint(checkpoint)
+        seed = seed_of_run(self.random_state, saved)
+        table, shown, is_frame = read_table(
+            X,
+            self,
+            column_types=self.column_types,
             handle_unknown=parameters["handle_unknown"],
             missing=self.missing,
-            from_array=not is_frame,
+            sample_weight=sample_weight,
+            seed=seed,
         )
         if not isinstance(self.schedule, str):
-            check_schedule(self.schedule, len(encoder.owner))
-        x = torch.from_numpy(encoder.transform(frame).x)
-        x = x[~x.isnan().all(1)]
-        if len(x) < 2:
-            raise ValueError("at least two rows with a cell that is not missing are needed")
+            check_schedule(self.schedule, len(table.encoder.owner))
         device = resolve_device(self.device)
-        saved = None if checkpoint is None else Checkpoint(checkpoint)
         with fit_progress() as show:
             model = fit_model(
-                encoder,
-                x,
+                table,
                 TrainingPlan(max_steps=self.max_steps, max_time=self.max_time),
                 denoiser=recipe(self.denoiser),
                 validation_fraction=self.validation_fraction,
                 schedule=self.schedule,
                 n_evaluations=self.n_evaluations,
                 device=device,
-                random_state=self.random_state,
+                seed=seed,
                 start=start,
                 checkpoint=saved,
                 progress=lambda done, latest: show(done, latest.valid_nats),
             )
         # nothing is assigned before all has succeeded
-        validate_data(self, X, skip_check_array=True)
+        validate_data(self, shown, skip_check_array=True)
         self.model_, self._is_frame = model, is_frame
+        vars(self).pop("_grown", None)  # the counts of an earlier partial_fit
         if model.stopped == "interrupted":
             file = os.fspath(saved.path) if saved else ""
             again = f"; fit again with checkpoint={file!r} to go on" if saved else ""

@@ -14,6 +14,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, cast
 
 import pandas as pd
@@ -38,6 +39,7 @@ from discrete_itd.cli.tables import (
     save_whole,
 )
 from discrete_itd.detection.detector import DiffusionOutlierDetector
+from discrete_itd.encoders.streams import ParquetStream
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.storage.persistent import card_path
 from discrete_itd.training.distributed import FitError, Team, job
@@ -128,6 +130,8 @@ def _fit(args: argparse.Namespace) -> None:
         device=args.device,
         random_state=seed,
     )
+    if args.detector and isinstance(frame, ParquetStream):
+        raise UserError(f"{args.table}: a detector needs a table that fits in memory, in one file")
     if args.detector:
         model = DiffusionOutlierDetector(model, random_state=seed, **cast(Any, settings))
     start = time.perf_counter()
@@ -140,16 +144,19 @@ def _fit(args: argparse.Namespace) -> None:
     if density_of(model).stopped_ == "interrupted":
         again = "" if args.checkpoint is None else "; the same command continues the training"
         note(f"training was interrupted: {args.out} is the best model so far{again}")
-    print(f"{args.table}: {len(frame)} rows, {frame.shape[1]} columns\n")
+    print(f"{args.table}: {len(frame)} rows, {len(frame.columns)} columns\n")
     _print_fitted(model)
     print(f"wrote {args.out} in {elapsed:.1f} s")
 
 
-def _read_to_fit(path: str, column_types: Mapping[str, Any], drop: Sequence[str]) -> pd.DataFrame:
-    """The columns of a table to learn from, in their types."""
+def _read_to_fit(
+    path: str, column_types: Mapping[str, Any], drop: Sequence[str]
+) -> pd.DataFrame | ParquetStream:
+    """The columns of a table to learn from, in their types; a folder of Parquet is read as it is needed."""
     kinds = {n: s if isinstance(s, str) else s["kind"] for n, s in column_types.items()}
     # read as text, a postal code keeps its leading zeros
-    frame = read_table(path, [n for n, kind in kinds.items() if kind == "nominal"])
+    text = [n for n, kind in kinds.items() if kind == "nominal"]
+    frame = _folder(path) if Path(path).is_dir() else read_table(path, text)
     names = [str(n) for n in frame.columns]
     for option, wanted in (("--column", column_types), ("--drop", drop)):
         for name in wanted:
@@ -158,10 +165,21 @@ def _read_to_fit(path: str, column_types: Mapping[str, Any], drop: Sequence[str]
     for name in column_types:
         if name in drop:
             raise UserError(f"column {name!r}: named in both --column and --drop")
-    frame = frame.drop(columns=[n for n in frame.columns if str(n) in drop])
-    if not frame.shape[1]:
+    kept = [n for n in frame.columns if str(n) not in drop]
+    if not kept:
         raise UserError(f"{path}: no column is left")
+    if isinstance(frame, ParquetStream):
+        return ParquetStream(path, kept)
+    frame = cast(pd.DataFrame, frame[kept])
     return frame if is_parquet(path) else recognise(frame, path, kinds)
+
+
+def _folder(path: str) -> ParquetStream:
+    """The Parquet files of a folder."""
+    try:
+        return ParquetStream(path)
+    except ImportError as error:
+        raise UserError(str(error)) from None
 
 
 def _print_fitted(fitted: DiffusionDensity | DiffusionOutlierDetector) -> None:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Self
 
 import torch
@@ -337,6 +337,7 @@ class BayesNetDenoiser(Denoiser):
         x_valid: Tensor | None = None,
         most_parents: int = MOST_PARENTS,
         most_table: int = MOST_TABLE,
+        parts: Iterable[Tensor] | None = None,
     ) -> BayesNetDenoiser:
         """The graph that hill climbing finds, and its tables.
 
@@ -352,6 +353,8 @@ class BayesNetDenoiser(Denoiser):
         most_parents : int
         most_table : int
             Floats of the largest table of an elimination.
+        parts : iterable of Tensor, shapes (n, C), optional
+            All rows, for the counts in the tables, if ``x`` is a sample of them.
 
         Notes
         -----
@@ -364,9 +367,15 @@ class BayesNetDenoiser(Denoiser):
         alone = [spread[j, :k] for j, k in enumerate(sizes)]
         fallback = marginals if len(book.finite) < book.n_columns else None
         fits: list[BayesNetDenoiser] = []
-        for penalty in PENALTIES if x_valid is not None else PENALTIES[:1]:
-            graph = Search(cells[:SEARCH_ROWS], sizes, penalty, most_parents, most_table).climb()
-            counts = [nested_counts(cells, sizes, (*above, j)) for j, above in enumerate(graph)]
+        graphs = [
+            Search(cells[:SEARCH_ROWS], sizes, penalty, most_parents, most_table).climb()
+            for penalty in (PENALTIES if x_valid is not None else PENALTIES[:1])
+        ]
+        families = {(*above, j) for graph in graphs for j, above in enumerate(graph)}
+        arrays = (rows[:, book.finite].cpu().numpy() for rows in ([x] if parts is None else parts))
+        counted = nested_counts(arrays, sizes, families)
+        for graph in graphs:
+            counts = [counted[*above, j] for j, above in enumerate(graph)]
             for strength in STRENGTHS if x_valid is not None else (1.0,):
                 tables = [
                     torch.from_numpy(smoothed_table(own, prior, strength)).to(x.device)

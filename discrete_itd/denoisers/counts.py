@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
@@ -10,6 +12,53 @@ from discrete_itd.channel.devices import add_at
 from discrete_itd.channel.levels import Levels
 
 ROWS = 16384  # counted at once
+
+
+class CellCounts:
+    """How often every level and category occurs, added up over parts of a table.
+
+    Parameters
+    ----------
+    book : Codebook
+
+    Attributes
+    ----------
+    n_rows : int
+    levels : Tensor of float64, shape (T,)
+        Cells of each level of the low-cardinality columns.
+    words : list of Tensor of float64, shape (K_j,)
+        Cells of each category of the high-cardinality columns.
+    reals : Tensor of int64, shape (R,)
+        Cells of each continuous column that are not missing.
+    """
+
+    def __init__(self, book: Codebook) -> None:
+        self._book, self.n_rows = book, 0
+        self.levels = torch.zeros(book.levels.n_points, dtype=torch.float64)
+        self.words = [torch.zeros(v.n_points, dtype=torch.float64) for v in book.vocabularies]
+        self.reals = torch.zeros(len(book.reals), dtype=torch.int64)
+
+    def add(self, x: Tensor) -> CellCounts:
+        """Count the cells of rows ``x`` (N, C), too."""
+        book, x = self._book, x.cpu()
+        codes = x[:, book.finite.cpu()]
+        level = book.levels.index_of(codes.nan_to_num(0.0).long().to(book.device)).cpu()
+        n_points = book.levels.n_points
+        self.levels += torch.bincount(level[~codes.isnan()], minlength=n_points)
+        for v, count in zip(book.vocabularies, self.words, strict=True):
+            cells = x[:, v.column]
+            count += torch.bincount(cells[~cells.isnan()].long(), minlength=v.n_points)
+        self.reals += (~x[:, book.reals.cpu()].isnan()).sum(0)
+        self.n_rows += len(x)
+        return self
+
+    @classmethod
+    def of(cls, book: Codebook, parts: Iterable[Tensor]) -> CellCounts:
+        """The counts of all rows of several parts."""
+        counts = cls(book)
+        for x in parts:
+            counts.add(x)
+        return counts
 
 
 def indicators(book: Codebook, x: Tensor) -> Tensor:
@@ -28,6 +77,15 @@ def pair_counts(book: Codebook, x: Tensor, weight: Tensor | None = None) -> Tens
         ones = indicators(book, rows)
         w = 1.0 if weight is None else weight[i * ROWS : (i + 1) * ROWS, None].to(ones)
         counts += ((ones * w).T @ ones).double()
+    return counts
+
+
+def pair_counts_of(book: Codebook, parts: Iterable[Tensor]) -> Tensor:
+    """The :func:`pair_counts` of all rows of several parts."""
+    n, device = book.levels.n_points, book.device
+    counts = torch.zeros(n, n, dtype=torch.float64, device=device)
+    for x in parts:
+        counts += pair_counts(book, x)
     return counts
 
 

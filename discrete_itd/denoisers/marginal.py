@@ -16,6 +16,7 @@ from discrete_itd.channel.posterior import (
     VocabularyPosterior,
 )
 from discrete_itd.denoisers.base import Config, Denoiser, Tensors
+from discrete_itd.denoisers.counts import CellCounts
 
 MOST_NARROW = 7  # components fitted to a continuous column, at most
 ROWS_PER_COMPONENT = 16  # the number of components is at most the square root of the rows over this
@@ -116,6 +117,7 @@ class MarginalDenoiser(Denoiser):
         *,
         pseudo_count: float = 0.5,
         unseen_counts: Sequence[float] | None = None,
+        counts: CellCounts | None = None,
     ) -> MarginalDenoiser:
         """Smoothed marginal distributions of the rows ``x`` (N, C), missing cells left out.
 
@@ -128,37 +130,35 @@ class MarginalDenoiser(Denoiser):
             Added to the count of every category; one half is the estimator of Krichevsky and Trofimov (1981).
         unseen_counts : sequence of float, length C, optional
             For each column, the pseudo-count of the level of unseen categories; ``pseudo_count`` by default.
+        counts : CellCounts, optional
+            Of the cells of all rows, if ``x`` is a sample of them.
 
         Notes
         -----
         A continuous column gets a mixture of Gaussians by expectation maximisation, and one wide component whose weight
         is that of about one row.
         """
-        levels, x = codebook.levels, x.cpu()
+        levels = codebook.levels
+        counts = CellCounts(codebook).add(x) if counts is None else counts
 
         def unseen(j: int) -> float:
             return pseudo_count if unseen_counts is None else float(unseen_counts[j])
 
-        counts = torch.full((levels.n_points,), float(pseudo_count), dtype=torch.float64)
-        finite = codebook.finite.cpu()
+        added = torch.full((levels.n_points,), float(pseudo_count), dtype=torch.float64)
         where = levels.level_unseen.cpu()
         if bool(where.any()):
-            column = finite[levels.level_column.cpu()[where]]
-            counts[where] = torch.tensor([unseen(j) for j in column.tolist()], dtype=torch.float64)
-        codes = x[:, finite]
-        level = levels.index_of(codes.nan_to_num(0.0).long().to(codebook.device)).cpu()
-        counts += torch.bincount(level[~codes.isnan()], minlength=levels.n_points)
+            column = codebook.finite.cpu()[levels.level_column.cpu()[where]]
+            added[where] = torch.tensor([unseen(j) for j in column.tolist()], dtype=torch.float64)
         words = []
-        for v in codebook.vocabularies:
-            cells = x[:, v.column]
-            count = torch.bincount(cells[~cells.isnan()].long(), minlength=v.n_points).double()
-            count[: v.n_levels] += pseudo_count
+        for v, count in zip(codebook.vocabularies, counts.words, strict=True):
+            smooth = count.clone()
+            smooth[: v.n_levels] += pseudo_count
             if v.open:
-                count[-1] += unseen(v.column)
-            words.append(count.to(codebook.device))
-        reals = x[:, codebook.reals.cpu()].to(codebook.device)
-        mixture = fit_mixtures(reals) if reals.shape[1] else None
-        return cls(codebook, counts.to(codebook.device), mixture, words)
+                smooth[-1] += unseen(v.column)
+            words.append(smooth.to(codebook.device))
+        reals = x[:, codebook.reals.to(x.device)].to(codebook.device)
+        mixture = fit_mixtures(reals, counts.reals.to(reals.device)) if reals.shape[1] else None
+        return cls(codebook, (counts.levels + added).to(codebook.device), mixture, words)
 
     def forward(self, y: Tensor, snr: Tensor) -> Posterior:
         book = self.codebook
@@ -205,20 +205,22 @@ class MarginalDenoiser(Denoiser):
 
 
 @torch.no_grad()
-def fit_mixtures(values: Tensor) -> Tensor:
+def fit_mixtures(values: Tensor, counts: Tensor | None = None) -> Tensor:
     """Mixtures of Gaussians of every column, by expectation maximisation.
 
     Parameters
     ----------
     values : Tensor of float64, shape (N, R)
         Of mean about 0 and standard deviation about one half; NaN where missing.
+    counts : Tensor of int64, shape (R,), optional
+        Cells that are not missing in all rows, if ``values`` is a sample of them.
 
     Returns
     -------
     Tensor, shape (3, R, K)
         Log-weights, means and variances; the last component is the wide one.
     """
-    counts = (~values.isnan()).sum(0)
+    counts = (~values.isnan()).sum(0) if counts is None else counts
     values = values[:: max(1, len(values) // EM_ROWS)]
     n_narrow = int((len(values) // ROWS_PER_COMPONENT) ** 0.5) if len(values) else 1
     n_narrow = max(1, min(MOST_NARROW, n_narrow))

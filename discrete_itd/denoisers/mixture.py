@@ -18,7 +18,7 @@ Lazarsfeld & Henry, "Latent Structure Analysis", 1968; Dempster, Laird, Rubin, J
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import torch
@@ -348,6 +348,7 @@ class MixtureDenoiser(Denoiser):
         pseudo_count: float = 1.0,
         n_rounds: int = 100,
         with_reals: bool = True,
+        draw: Callable[[], Tensor] | None = None,
     ) -> MixtureDenoiser:
         """A mixture fitted to rows by expectation maximisation.
 
@@ -371,6 +372,9 @@ class MixtureDenoiser(Denoiser):
             At most.
         with_reals : bool
             Whether continuous columns depend on the class; else they are those of ``marginals``.
+        draw : callable, optional
+            The rows of each round, (n, C), if ``x`` is a sample of a larger table; by default all of ``x`` or, if these
+            are more than ``EM_ROWS``, so many of them at random.
 
         Raises
         ------
@@ -389,5 +393,5 @@ class MixtureDenoiser(Denoiser):
             return cls(book, weights, probs, *own, fallback)
 
         return expectation_maximisation(
-            made, marginals, x, x_valid, n_components, generator, pseudo_count, n_rounds
+            made, marginals, x, x_valid, n_components, generator, pseudo_count, n_rounds, draw
         )

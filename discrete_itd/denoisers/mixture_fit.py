@@ -59,6 +59,7 @@ def expectation_maximisation(
     generator: torch.Generator,
     pseudo_count: float,
     n_rounds: int,
+    draw: Callable[[], Tensor] | None = None,
 ) -> MixtureDenoiser:
     """The fit of :meth:`discrete_itd.denoisers.MixtureDenoiser.fit`, where the arguments are described.
 
@@ -77,7 +78,12 @@ def expectation_maximisation(
     mean = torch.where(cells[pick].isnan(), middle, cells[pick])
     prior_var = total / min(n_components, 16)
     var = total.expand_as(mean) / 4
-    by_parts = len(x) > EM_ROWS
+
+    def some() -> Tensor:
+        return x[torch.randint(len(x), (EM_ROWS,), generator=generator, device=x.device)]
+
+    if draw is None and len(x) > EM_ROWS:
+        draw = some
     model = best = made(weights, probs, mean, var)
     best_nats, stale = math.inf, 0
     sums: Sums | None = None
@@ -89,12 +95,8 @@ def expectation_maximisation(
                 best, best_nats = model, nats
             if stale >= PATIENCE:
                 break
-        rows = x
-        if by_parts:
-            some = torch.randint(len(x), (EM_ROWS,), generator=generator, device=x.device)
-            rows = x[some]
-        new = expected_sums(model, rows)
-        if by_parts and sums is not None:
+        new = expected_sums(model, x if draw is None else draw())
+        if draw is not None and sums is not None:
             rate = (i + 1.0) ** -0.7
             new = Sums(*((1 - rate) * old + rate * s for old, s in zip(sums, new, strict=True)))
         sums = new

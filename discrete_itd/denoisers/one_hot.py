@@ -35,7 +35,7 @@ from discrete_itd.denoisers.base import (
     row_product,
     with_codebook,
 )
-from discrete_itd.denoisers.counts import indicators
+from discrete_itd.denoisers.counts import CellCounts, indicators
 from discrete_itd.denoisers.exclusion import exclusive_groups
 from discrete_itd.denoisers.marginal import MarginalDenoiser, fallback_log_prob
 from discrete_itd.denoisers.patterns import match_patterns
@@ -148,12 +148,14 @@ class OneHotGroups:
         out[:, len(self.groups) :] = x[:, index_tensor(self.others, str(x.device))]
         return out
 
-    def marginals(self, marginals: MarginalDenoiser, x: Tensor) -> MarginalDenoiser:
+    def marginals(
+        self, marginals: MarginalDenoiser, x: Tensor, counts: CellCounts | None = None
+    ) -> MarginalDenoiser:
         """Independent columns of the merged table, from its rows ``x`` (N, C') and the ``marginals`` of the table.
 
-        Columns outside the groups keep their marginal probabilities.
+        Columns outside the groups keep their marginal probabilities. ``counts``: of all rows, if ``x`` is a sample.
         """
-        counted = MarginalDenoiser.fit(self.codebook, x).log_probs.exp()
+        counted = MarginalDenoiser.fit(self.codebook, x, counts=counts).log_probs.exp()
         same = self.codebook.levels.level_column >= len(self.groups)
         probs = torch.where(same, marginals.log_probs.exp() @ self.implies, counted)
         return MarginalDenoiser(self.codebook, probs)

@@ -8,7 +8,7 @@ Heckerman, Geiger, Chickering, "Learning Bayesian networks", Machine Learning 20
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,11 +70,20 @@ def family_counts(
 
 
 def nested_counts(
-    cells: NDArray[np.float64], sizes: Sequence[int], family: Sequence[int]
-) -> list[NDArray[np.float64]]:
-    """Counts of the last of a family given its first other, its first two, and so on to all."""
-    *above, j = family
-    return [family_counts(cells, sizes, (*above[:n], j)) for n in range(1, len(above) + 1)]
+    parts: Iterable[NDArray[np.float64]], sizes: Sequence[int], families: Iterable[Sequence[int]]
+) -> dict[tuple[int, ...], list[NDArray[np.float64]]]:
+    """For each family, counts of its last given its first other, its first two, and so on to all.
+
+    Counted in the rows of all ``parts`` (n, C).
+    """
+    nested = {
+        (*above, j): [(*above[:n], j) for n in range(1, len(above) + 1)] for *above, j in families
+    }
+    total = {f: np.zeros([sizes[i] for i in f]) for own in nested.values() for f in own}
+    for cells in parts:
+        for family, count in total.items():
+            count += family_counts(cells, sizes, family)
+    return {family: [total[f] for f in own] for family, own in nested.items()}
 
 
 def smoothed_table(

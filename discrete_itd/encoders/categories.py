@@ -308,14 +308,23 @@ def tally(name: Hashable, values: np.ndarray) -> tuple[list[Scalar], np.ndarray]
         raise no_category(name, categories)
     check_finite(name, categories)
     if values.dtype == object and any(isinstance(c, bool | int | float) for c in categories):
-        kinds = {isinstance(v, bool | np.bool_) for v in values if not isinstance(v, str)}
-        if len(kinds) > 1:  # or True would be counted with 1
-            raise ValueError(f"column {name!r}: mixes truth values and numbers; make them text")
-    order = sorted(
-        range(len(categories)), key=lambda k: (isinstance(categories[k], str), categories[k])
-    )
+        check_truths(
+            name, {isinstance(v, bool | np.bool_) for v in values if not isinstance(v, str)}
+        )
+    order = sorted(range(len(categories)), key=lambda k: category_order(categories[k]))
     counts = np.bincount(codes, minlength=len(categories))
     return [categories[k] for k in order], counts[order]
+
+
+def category_order(category: Scalar) -> tuple[bool, Scalar]:
+    """By what categories are sorted: numbers before text."""
+    return isinstance(category, str), category
+
+
+def check_truths(name: Hashable, kinds: set[bool]) -> None:
+    """ValueError if among the values that are no text some are truth values and others not."""
+    if len(kinds) > 1:  # or True would be counted with 1
+        raise ValueError(f"column {name!r}: mixes truth values and numbers; make them text")
 
 
 def check_finite(name: Hashable, categories: Sequence[Scalar]) -> None:

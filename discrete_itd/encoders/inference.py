@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 import numpy as np
-import pandas as pd
 
 from discrete_itd.encoders.categories import (
     MANY_CATEGORIES,
@@ -16,7 +15,6 @@ from discrete_itd.encoders.categories import (
     check_finite,
     fit_categories,
     no_category,
-    tally,
 )
 from discrete_itd.encoders.cells import (
     PlainCells,
@@ -24,12 +22,12 @@ from discrete_itd.encoders.cells import (
     as_numbers,
     is_number,
     plain,
-    read_cells,
 )
 from discrete_itd.encoders.column import Column
 from discrete_itd.encoders.datetimes import time_grid
-from discrete_itd.encoders.dtypes import TIMES, check_supported, family, is_category, is_dictionary
+from discrete_itd.encoders.dtypes import TIMES, family, is_category, is_dictionary
 from discrete_itd.encoders.numeric import BINS, fit_bins, fit_continuous
+from discrete_itd.encoders.observed import Observed
 from discrete_itd.validation import check_choice, check_integer
 
 Kind = Literal["nominal", "ordinal", "continuous", "binned"]
@@ -126,53 +124,52 @@ def _edges(where: str, edges: Any) -> tuple[float, ...]:
 
 def infer_column(
     name: Hashable,
-    values: pd.Series,
+    seen: Observed,
     spec: ColumnSpec,
     *,
     is_open: bool,
     missing: str,
     from_array: bool,
 ) -> Column:
-    """Decide what a column is, and learn its categories, bins or scale.
+    """Decide what a column is, and learn its categories, bins or scale, from what was seen of it.
 
     Raises
     ------
     ValueError, TypeError
         Naming the column, if its name or dtype is not supported or its values are not of the kind.
     """
-    name, dtype = plain(name), cast(Any, values.dtype)
+    name, dtype = plain(name), seen.dtype
     if not isinstance(name, Scalar) or name != name:
         raise TypeError(
             f"column {name!r}: a column's name must be a string or a number, got a {type(name).__name__}"
         )
-    check_supported(name, dtype)
-    cells = read_cells(values)
-    n_missing = int((cells.where < 0).sum())
-    if n_missing == len(values):
+    values = seen.values
+    if seen.n_missing == seen.n_rows:
         warnings.warn(
             f"column {name!r}: every cell is missing; the column carries no information",
-            stacklevel=4,
+            stacklevel=5,
         )
-    if isinstance(dtype, np.dtype) and family(cells.values.dtype) in TIMES:
-        dtype = cells.values.dtype  # times in objects come back as times
-    kind = spec.kind or _kind(cells, dtype, from_array)
+    if isinstance(dtype, np.dtype) and family(values.dtype) in TIMES:
+        dtype = values.dtype  # times in objects come back as times
+    kind = spec.kind or _kind(seen, dtype, from_array)
     codec: Any
     origin, step = 0, 1
-    if not len(cells.values) and family(dtype) not in ("category", "boolean"):
+    if not len(values) and family(dtype) not in ("category", "boolean"):
         codec = Categories("nominal", (), is_open, unseen_count=NO_SURPRISE)
     elif kind in ("nominal", "ordinal"):
-        codec = _fit_categories(name, cells, values, kind, spec, is_open)
+        codec = _fit_categories(name, seen, kind, spec, is_open)
     else:
-        of = family(cells.values.dtype)
+        of = family(values.dtype)
         if is_category(dtype) or of == "boolean":
             raise ValueError(
                 f"column {name!r}: dtype {dtype} cannot be {kind}; convert it to numbers first"
             )
         expected = of if of in TIMES else "number"
         if expected != "number":
-            origin, step = time_grid(cells.values)
+            origin, step = time_grid(values)
+        cells = PlainCells(values, np.arange(len(values)))
         numbers = as_numbers(name, cells, expected, origin, step)
-        whole = expected != "number" or all_integers(cells.values)
+        whole = expected != "number" or seen.all_integers
         whole = whole and float(np.abs(numbers).max()) < WHOLE_UP_TO
         if kind == "continuous":
             codec = fit_continuous(numbers, whole)
@@ -184,45 +181,38 @@ def infer_column(
                 codec = fit_bins(numbers, whole, spec.bins or BINS, edges)
             except ValueError as error:
                 raise ValueError(f"column {name!r}: {error}") from None
-    indicator = (spec.missing or missing) == "category" and n_missing > 0
-    return Column(name, dtype, codec, len(values), n_missing, indicator, origin, step)
+    indicator = (spec.missing or missing) == "category" and seen.n_missing > 0
+    return Column(name, dtype, codec, seen.n_rows, seen.n_missing, indicator, origin, step)
 
 
-def all_integers(values: np.ndarray) -> bool:
-    """Whether plain values are integers by type, not just by value."""
-    return family(values.dtype) == "integer" or (
-        values.dtype == object and all(isinstance(v, int | np.integer) for v in values)
-    )
-
-
-def _kind(cells: PlainCells, dtype: Any, from_array: bool) -> Kind:
+def _kind(seen: Observed, dtype: Any, from_array: bool) -> Kind:
     if is_category(dtype):
         return "ordinal" if dtype.ordered else "nominal"
-    values = cells.values
+    values = seen.values
     if family(values.dtype) in TIMES:
         return "continuous"
     if is_dictionary(dtype) or not is_number(values):
         return "nominal"
-    n_distinct, n = len(pd.unique(values)), len(values)
+    distinct, n = seen.distinct, seen.n_rows - seen.n_missing
+    n_distinct = len(distinct)
     few = n_distinct <= FEW_NUMBERS
-    if all_integers(values):
+    if seen.all_integers:
         if from_array:  # integers in an array are codes
             return "nominal" if n_distinct <= MANY_NUMBERS else FLOAT_KIND
         repeated = few or n_distinct <= n // 2  # else most of those to come will be new
         return "ordinal" if repeated and n_distinct <= MANY_NUMBERS else FLOAT_KIND
-    whole = few and all(float(v).is_integer() for v in pd.unique(values))
+    whole = few and all(float(v).is_integer() for v in distinct)
     return "ordinal" if whole or (few and n >= OFTEN * n_distinct) else FLOAT_KIND
 
 
 def _fit_categories(
     name: Hashable,
-    cells: PlainCells,
-    column: pd.Series,
+    seen: Observed,
     kind: Literal["nominal", "ordinal"],
     spec: ColumnSpec,
     is_open: bool,
 ) -> Categories:
-    dtype, values = column.dtype, cells.values
+    dtype, values = seen.dtype, seen.values
     if is_category(dtype):
         categories = [plain(c) for c in dtype.categories]
         if not categories:
@@ -230,22 +220,22 @@ def _fit_categories(
         if not all(isinstance(c, Scalar) for c in categories):
             raise no_category(name, categories)
         check_finite(name, categories)
-        codes = column.cat.codes.to_numpy()
-        counts = np.bincount(codes[codes >= 0], minlength=len(categories))
+        counts = seen.tally(name)[1]
     elif "boolean" in (family(values.dtype), family(dtype)):
+        found = dict(zip(*seen.tally(name), strict=True))
         categories, is_open = [False, True], False
-        counts = np.bincount(values.astype(int), minlength=2)
+        counts = np.array([found.get(c, 0) for c in categories])
     elif family(values.dtype) in TIMES:
         raise ValueError(f"column {name!r}: times cannot be {kind}; convert them to text first")
     else:
-        categories, counts = tally(name, values)
+        categories, counts = seen.tally(name)
         if spec.kind is None:
-            _warn_of_text(name, categories, len(values))
+            _warn_of_text(name, categories, seen.n_rows - seen.n_missing)
     if kind == "ordinal" and len(categories) > MANY_CATEGORIES:
         warnings.warn(
             f"column {name!r}: {len(categories)} ordinal categories will make the model large and slow; make the"
             " column 'continuous' or 'binned'",
-            stacklevel=5,
+            stacklevel=6,
         )
     return fit_categories(
         kind,
@@ -264,7 +254,7 @@ def _warn_of_text(name: Hashable, categories: list[Scalar], n: int) -> None:
         warnings.warn(
             f"column {name!r}: numbers, but for text like {text[0]!r}; taken as {len(categories)} categories."
             " Clean it to have numbers, or say what it is with column_types=",
-            stacklevel=6,
+            stacklevel=7,
         )
     if n < ENOUGH_ROWS or len(text) <= n // 2:
         return
@@ -272,5 +262,5 @@ def _warn_of_text(name: Hashable, categories: list[Scalar], n: int) -> None:
     warnings.warn(
         f"column {name!r}: {len(text)} different texts in {n} rows look like"
         f" {'free text' if is_long else 'identifiers'}; drop the column, or say what it is with column_types=",
-        stacklevel=6,
+        stacklevel=7,
     )

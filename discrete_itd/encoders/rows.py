@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -181,6 +182,10 @@ def read_rows(X: Any, estimator: Any) -> tuple[pd.DataFrame, bool]:
     """
     if isinstance(X, Rows):
         raise TypeError("fit takes a table, not Rows: it infers the schema from the table")
+    if isinstance(X, str | os.PathLike) or callable(getattr(X, "parts", None)):
+        raise TypeError(
+            f"X must be a table in memory, got {X!r}: only DiffusionDensity.fit reads others"
+        )
     frame = as_frame(X)
     if frame is None and hasattr(X, "collect"):
         raise TypeError(f"X is a {type(X).__name__}: call its collect() first")

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
 
 from discrete_itd.channel.codebook import Codebook, ColumnPoints
+from discrete_itd.encoders.cells import plain
 from discrete_itd.encoders.column import SUSPICIOUS_ROWS, Column
 from discrete_itd.encoders.dtypes import is_category
-from discrete_itd.encoders.inference import MISSING, UNKNOWN, check_column_spec, infer_column
+from discrete_itd.encoders.inference import (
+    MISSING,
+    UNKNOWN,
+    ColumnSpec,
+    check_column_spec,
+    infer_column,
+)
+from discrete_itd.encoders.observed import Observed, ObservedSeries
 from discrete_itd.validation import check_choice
 
 INDICATOR = ColumnPoints("simplex", 2)
@@ -105,29 +113,36 @@ class TableEncoder:
         TypeError
             Naming the column, if values are of a type that is no category.
         """
-        check_choice("handle_unknown", handle_unknown, UNKNOWN)
-        check_choice("missing", missing, MISSING)
         check_unique_names(frame)
         if not len(frame):
             raise ValueError("the table has no rows to learn from (n_samples=0)")
-        if isinstance(columns, str):
-            columns = dict.fromkeys(frame.columns, columns)
-        if not isinstance(columns, Mapping | None):
-            raise TypeError(f"column_types must be a mapping or one kind, got {columns!r}")
-        columns = dict(columns or {})
-        for name in columns:
-            if name not in frame.columns:
-                raise ValueError(
-                    f"column {name!r}: named in column_types=, but the table has no such column"
-                )
+        specs = column_specs(frame.columns, columns)
+        seen = {name: ObservedSeries(plain(name), values) for name, values in frame.items()}
+        return cls.from_observed(
+            seen, specs, handle_unknown=handle_unknown, missing=missing, from_array=from_array
+        )
+
+    @classmethod
+    def from_observed(
+        cls,
+        seen: Mapping[Any, Observed],
+        specs: Mapping[Any, ColumnSpec],
+        *,
+        handle_unknown: str = "smooth",
+        missing: str = "marginalise",
+        from_array: bool = False,
+    ) -> TableEncoder:
+        """The schema of columns of which this was seen; arguments and errors as those of :meth:`fit`."""
+        check_choice("handle_unknown", handle_unknown, UNKNOWN)
+        check_choice("missing", missing, MISSING)
         is_open = handle_unknown == "smooth"
         return cls(
             [
                 infer_column(
-                    name, values, check_column_spec(name, columns.get(name)),
+                    name, column, specs[name],
                     is_open=is_open, missing=missing, from_array=from_array,
                 )
-                for name, values in frame.items()
+                for name, column in seen.items()
             ]
         )  # fmt: skip
 
@@ -276,6 +291,24 @@ def unseen_values(column: Column, dtype: Any) -> str:
         f"column {column.name!r}: no value was seen in training (dtype {dtype}, fitted as {column.dtype},"
         f" {column.kind}); is the dtype the same, and the kind right (column_types=)?"
     )
+
+
+def column_specs(
+    names: Iterable[Any], columns: Mapping[Any, Any] | str | None
+) -> dict[Any, ColumnSpec]:
+    """What is specified about each column; ValueError or TypeError naming one that is not there or is invalid."""
+    names = list(names)
+    if isinstance(columns, str):
+        columns = dict.fromkeys(names, columns)
+    if not isinstance(columns, Mapping | None):
+        raise TypeError(f"column_types must be a mapping or one kind, got {columns!r}")
+    columns = dict(columns or {})
+    for name in columns:
+        if name not in names:
+            raise ValueError(
+                f"column {name!r}: named in column_types=, but the table has no such column"
+            )
+    return {name: check_column_spec(name, columns.get(name)) for name in names}
 
 
 def as_frame(X: Any) -> pd.DataFrame | None:

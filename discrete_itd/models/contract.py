@@ -21,6 +21,7 @@ from torch import Tensor
 from discrete_itd.channel import CoordinateSchedule
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.denoisers import Denoiser, MarginalDenoiser, OneHotDenoiser, OneHotGroups
+from discrete_itd.denoisers.counts import CellCounts
 from discrete_itd.likelihood import path_log_prob
 from discrete_itd.threads import threads_that_pay
 from discrete_itd.training import mean_and_error
@@ -28,6 +29,7 @@ from discrete_itd.training.checkpoint import Checkpoint
 from discrete_itd.training.config import Evaluation, Report, TrainingPlan
 from discrete_itd.training.distributed import Team, team_of_process
 from discrete_itd.training.loop import seeded, train
+from discrete_itd.training.rows import MappedRows, RowSource, TensorRows
 
 TRAINING_SHARE = 0.85  # of the time that is left when a network is trained: the choice of a schedule comes after it
 LEAST_SECONDS = 1e-3  # of a training: where no time is left it ends after its first evaluation
@@ -114,15 +116,18 @@ class TrainingRows:
     marginals : MarginalDenoiser
         Independent columns, fitted to ``x``.
     x, x_valid : Tensor of float64, shapes (N, C) and (N', C)
-        Encoded training rows and held-out rows; NaN where a cell is missing.
+        Encoded training rows, or a uniform sample of them, and held-out rows; NaN where a cell is missing.
     generator : torch.Generator
         On the device of the rows: random numbers for exact denoisers. Networks have their own.
+    stream : RowSource, optional
+        All training rows, if they are too many for memory and ``x`` is a sample of them.
     """
 
     marginals: MarginalDenoiser
     x: Tensor
     x_valid: Tensor
     generator: torch.Generator
+    stream: RowSource | None = None
     _made: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
 
     @property
@@ -134,6 +139,20 @@ class TrainingRows:
     def device(self) -> torch.device:
         return self.x.device
 
+    @cached_property
+    def source(self) -> RowSource:
+        """All training rows: the stream, or ``x``."""
+        return TensorRows(self.x) if self.stream is None else self.stream
+
+    @property
+    def n_rows(self) -> int:
+        """Number of all training rows."""
+        return self.source.n_rows
+
+    def pair_counts(self) -> Tensor:
+        """How often every two levels occur together in all training rows: (T, T), float64."""
+        return self.source.pair_counts(self.codebook)
+
     def once(self, key: Hashable, make: Callable[[], Made]) -> Made:
         """What ``make`` returns, called at the first request for this key: networks share a base that is equal."""
         if key not in self._made:
@@ -142,7 +161,9 @@ class TrainingRows:
 
     @cached_property
     def one_hot_groups(self) -> OneHotGroups | None:
-        """The one-hot groups among the columns; None if there are none."""
+        """The one-hot groups among the columns; None if there are none, or rows that cannot be read again."""
+        if not self.source.is_kept:
+            return None
         return OneHotGroups.detect(self.codebook, self.x)
 
     @cached_property
@@ -150,9 +171,12 @@ class TrainingRows:
         """The same rows with every one-hot group as one categorical column; None if there are no groups."""
         if self.one_hot_groups is None:
             return None
-        x, x_valid = self.one_hot_groups.encode(self.x), self.one_hot_groups.encode(self.x_valid)
-        marginals = self.one_hot_groups.marginals(self.marginals, x)
-        return TrainingRows(marginals, x, x_valid, self.generator)
+        groups = self.one_hot_groups
+        x, x_valid = groups.encode(self.x), groups.encode(self.x_valid)
+        stream = None if self.stream is None else MappedRows(self.stream, groups.encode)
+        counts = None if stream is None else CellCounts.of(groups.codebook, stream.chunks())
+        marginals = groups.marginals(self.marginals, x, counts)
+        return TrainingRows(marginals, x, x_valid, self.generator, stream)
 
     @torch.no_grad()
     def held_out(self, denoiser: Denoiser) -> Tensor:
@@ -205,21 +229,11 @@ class TrainingRows:
 
 @dataclass
 class SharedRun:
-    """What the members of one fit share.
+    """What the members of one fit share."""
 
-    Attributes
-    ----------
-    interrupted : bool
-        Whether the user has ended a training: no later one makes a step.
-    start : float
-        When the fit began, by ``time.perf_counter``.
-    team : Team
-        The processes that train.
-    """
-
-    interrupted: bool = False
-    start: float = field(default_factory=time.perf_counter)
-    team: Team = field(default_factory=team_of_process)
+    interrupted: bool = False  # whether the user has ended a training: no later one makes a step
+    start: float = field(default_factory=time.perf_counter)  # when the fit began
+    team: Team = field(default_factory=team_of_process)  # the processes that train
 
 
 @dataclass
@@ -329,6 +343,7 @@ class FitPlan:
                 generator=torch.Generator(rows.device).manual_seed(self.network_seed),
                 progress=self._shown() if self.progress else None,
                 checkpoint=None if checkpoint is None else checkpoint.part(self.index),
+                source=rows.source,
                 team=self.run.team,
             )
         self.run.interrupted |= report.stopped == "interrupted"

@@ -19,14 +19,15 @@ from discrete_itd.denoisers import (
     MixtureDenoiser,
     TreeDenoiser,
 )
-from discrete_itd.denoisers.counts import pair_counts
 from discrete_itd.denoisers.decoder import DecoderPlan, fit_decoder
+from discrete_itd.denoisers.mixture_fit import EM_ROWS
 from discrete_itd.denoisers.tree import MOST_LEVELS
 from discrete_itd.models.contract import FitPlan, Recipe, TrainingRows
 from discrete_itd.threads import threads_that_pay
 from discrete_itd.validation import check_integer
 
 MOST_COMPONENTS = 1 << 14
+EM_ROUNDS = 100  # of a mixture of products, at most
 PSEUDO_COUNTS = (0.3, 1.0, 3.0, 10.0)  # of a tree, among which held-out rows choose
 PENALTY = 2.0  # nats for each parameter of a tree's edges: twice Akaike's
 FEWEST_CLASSES, CLASS_FACTOR, MOST_CLASSES = 16, 4, 1024  # of a mixture of products, likewise
@@ -73,7 +74,7 @@ class Trees(Recipe):
         if not len(rows.codebook.finite):
             yield rows.marginals
         elif self.n_components == 1:
-            counts = pair_counts(rows.codebook, rows.x)
+            counts = rows.pair_counts()
             for a in PSEUDO_COUNTS:
                 yield TreeDenoiser.fit(
                     rows.marginals, rows.x, pseudo_count=a, counts=counts, penalty=PENALTY
@@ -133,13 +134,18 @@ class Mixture(Recipe):
         """
 
         def mixture(n: int) -> MixtureDenoiser:
+            draw = None
+            if rows.stream is not None:
+                draw = rows.stream.batches(EM_ROWS, rows.generator, EM_ROUNDS).__next__
             return MixtureDenoiser.fit(
                 rows.marginals,
                 rows.x,
                 n_components=n,
                 x_valid=rows.x_valid,
                 generator=rows.generator,
+                n_rounds=EM_ROUNDS,
                 with_reals=with_reals,
+                draw=draw,
             )
 
         if self.n_components is not None:
@@ -148,7 +154,7 @@ class Mixture(Recipe):
         best = rows.held_out_nats(first := mixture(FEWEST_CLASSES))
         yield first
         n = FEWEST_CLASSES * CLASS_FACTOR
-        while n <= min(MOST_CLASSES, len(rows.x) // 4):
+        while n <= min(MOST_CLASSES, rows.n_rows // 4):
             larger = mixture(n)
             yield larger
             nats = rows.held_out_nats(larger)
@@ -246,7 +252,11 @@ class BayesNet(Recipe):
             yield rows.marginals
         else:
             yield BayesNetDenoiser.fit(
-                rows.marginals, rows.x, x_valid=rows.x_valid, most_table=self.most_table
+                rows.marginals,
+                rows.x,
+                x_valid=rows.x_valid,
+                most_table=self.most_table,
+                parts=rows.source.chunks(),
             )
 
     def check(self) -> BayesNet:

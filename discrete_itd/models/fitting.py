@@ -9,12 +9,9 @@ import numpy as np
 import pandas as pd
 import torch
 from sklearn.utils import check_random_state
-from torch import Tensor
 
 from discrete_itd.channel import CoordinateSchedule, Schedule
-from discrete_itd.channel.noise import cell_bits
-from discrete_itd.denoisers import Denoiser, MarginalDenoiser
-from discrete_itd.encoders import TableEncoder
+from discrete_itd.denoisers import Denoiser
 from discrete_itd.likelihood.schedule_search import Candidate, choose_path
 from discrete_itd.models.contract import (
     FitPlan,
@@ -28,7 +25,7 @@ from discrete_itd.models.contract import (
 from discrete_itd.models.cost import Cost
 from discrete_itd.models.members import MemberContribution
 from discrete_itd.models.model import Model, split_evaluations
-from discrete_itd.models.splitting import copies, hold_out
+from discrete_itd.models.tables import TrainingTable
 from discrete_itd.threads import threads_that_pay
 from discrete_itd.training import mean_and_error, pilot_quadrature
 from discrete_itd.training.checkpoint import Checkpoint
@@ -42,8 +39,7 @@ JUDGED = {"coordinate": (0.0, 1.0), "isotropic": (1.0, 0.0)}
 
 @led
 def fit_model(
-    encoder: TableEncoder,
-    x: Tensor,
+    table: TrainingTable,
     training: TrainingPlan,
     *,
     denoiser: Recipe,
@@ -51,7 +47,7 @@ def fit_model(
     schedule: str | Schedule,
     n_evaluations: int,
     device: torch.device,
-    random_state: int | np.random.RandomState | None,
+    seed: int,
     start: float,
     checkpoint: Checkpoint | None = None,
     progress: Progress | None = None,
@@ -60,21 +56,18 @@ def fit_model(
 
     Parameters
     ----------
-    encoder : TableEncoder
-    x : Tensor of float64, shape (N, C')
-        Encoded rows, each with a cell that is not missing; at least two.
+    table : TrainingTable
     training : TrainingPlan
         For networks; those of an ensemble share the time, each may take all the steps. If ``schedule`` says on which
         kind of noise rows are scored, this decides the noise of training in place of ``training.patterns``.
     denoiser : Recipe
     validation_fraction : float
-        Share of the rows held out to stop training, to fit the weights of members and to choose the schedule; copies
-        of a record stay together, see :mod:`discrete_itd.models.splitting`.
+        Share of the rows held out to stop training, to fit the weights of members and to choose the schedule.
     schedule : {"auto", "coordinate", "isotropic"} or Schedule
     n_evaluations : int
         Denoiser evaluations per row with which schedules are compared.
     device : device
-    random_state : int, RandomState or None
+    seed : int
         The only source of randomness.
     start : float
         When the fit began, by ``time.perf_counter``: from then on ``training.max_time`` counts.
@@ -86,19 +79,9 @@ def fit_model(
     Raises
     ------
     ValueError
-        If the checkpoint is of another run.
+        If the checkpoint is of another run, or a stream changes while it is read.
     """
-    seed = int(check_random_state(random_state).randint(2**31 - 1))
-    if checkpoint is not None:
-        seed = seed_of_run(checkpoint, seed, is_free=random_state is None)
-    n_valid = min(max(1, round(validation_fraction * len(x))), len(x) - 1)
-    division = hold_out(copies(cell_bits(x).numpy()), n_valid, seed)
-    x_valid, x = (x[torch.from_numpy(part)].to(device) for part in division)
-    generator = torch.Generator(device).manual_seed(seed)
-    marginals = MarginalDenoiser.fit(
-        encoder.codebook().to(device), x, unseen_counts=encoder.unseen_counts
-    )
-    rows = TrainingRows(marginals, x, x_valid, generator)
+    rows = table.training_rows(validation_fraction, seed, device)
     kind = schedule if isinstance(schedule, str) or schedule.noisy else "coordinate"
     if isinstance(kind, str) and kind in PATTERNS:
         training = replace(training, patterns=PATTERNS[kind], judged=JUDGED[kind])
@@ -114,24 +97,24 @@ def fit_model(
             progress(1.0, fitted.report.history[-1])
         tried = tried_schedules(fitted, plan.companion, rows, schedule, n_evaluations)
         schedule = tried[0].schedule
-    table = [(c.kind, c.schedule.n_steps, c.n_paths, c.nats, c.stderr) for c in tried]
+    lines = [(c.kind, c.schedule.n_steps, c.n_paths, c.nats, c.stderr) for c in tried]
     members = pd.DataFrame(columns=pd.Index(MemberContribution._fields))
     model = Model(
-        encoder=encoder,
+        encoder=table.encoder,
         denoiser=fitted.denoiser,
-        marginals=marginals,
+        marginals=rows.marginals,
         schedule=schedule,
         seed=seed,
         history=pd.DataFrame(fitted.report.history, columns=pd.Index(Evaluation._fields)),
         schedule_table=pd.DataFrame(
-            table, columns=pd.Index(["path", "steps", "paths", "nats", "stderr"])
+            lines, columns=pd.Index(["path", "steps", "paths", "nats", "stderr"])
         ),
         members=members if plan.members is None else plan.members,
         stopped=fitted.report.stopped,
         candidates=plan.candidates,
         companion=plan.companion,
     )
-    return replace(model, cost=Cost.measure(model, x_valid, n_evaluations, start))
+    return replace(model, cost=Cost.measure(model, rows.x_valid, n_evaluations, start))
 
 
 def tried_schedules(
@@ -155,18 +138,23 @@ def tried_schedules(
     )
 
 
-def seed_of_run(checkpoint: Checkpoint, seed: int, *, is_free: bool) -> int:
-    """The seed of the run that a checkpoint belongs to; of a new one, this seed, which the checkpoint then keeps.
+def seed_of_run(
+    random_state: int | np.random.RandomState | None, checkpoint: Checkpoint | None
+) -> int:
+    """The seed of a fit: that of the run to which a checkpoint belongs; a new run's is drawn, and noted in it.
 
     Raises
     ------
     ValueError
-        If they differ and ``random_state`` was given (not ``is_free``), or the checkpoint is damaged.
+        If they differ and ``random_state`` was given, or the checkpoint is damaged.
     """
+    seed = int(check_random_state(random_state).randint(2**31 - 1))
+    if checkpoint is None:
+        return seed
     kept = checkpoint.note.setdefault("seed", seed)
     if type(kept) is not int or not 0 <= kept < 2**31:
         raise checkpoint.damaged(TypeError(f"seed {kept!r}"))
-    if kept != seed and not is_free:
+    if kept != seed and random_state is not None:
         raise ValueError(
             f"{checkpoint.path}: the checkpoint is of another run: random_state differs."
             " Repeat that run to go on with it, or remove the file to start anew"

@@ -171,7 +171,7 @@ class Causal(Recipe):
 
     def train_one(self, base: Denoiser, rows: TrainingRows, plan: FitPlan) -> CausalDenoiser:
         """A network with an order of its own, by the seed of the plan."""
-        n, c = rows.x.shape
+        n, c = rows.n_rows, rows.codebook.n_columns
         width = self.width or next(width for most, width in WIDTHS if n * c <= most)
         # its own: the order must not depend on what was fitted before
         generator = torch.Generator().manual_seed(plan.network_seed)

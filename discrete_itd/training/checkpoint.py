@@ -135,9 +135,12 @@ class Checkpoint:
 
 
 def describe(
-    denoiser: nn.Module, x: Tensor, x_valid: Tensor, plan: TrainingPlan
+    denoiser: nn.Module, x: Tensor, x_valid: Tensor, plan: TrainingPlan, n_rows: int
 ) -> dict[str, dict[str, Any]]:
-    """What identifies a training, as JSON data: digests of the rows, the plan, and the network without its weights."""
+    """What identifies a training, as JSON data: digests of the rows, the plan, and the network without its weights.
+
+    Of ``n_rows`` training rows, ``x`` may be a sample.
+    """
     fitted = {name for name, p in denoiser.named_parameters() if p.requires_grad}
     weights = denoiser.state_dict()
     settings = {**asdict(plan), "max_time": None}  # what is left of it depends on what came before
@@ -145,7 +148,7 @@ def describe(
     return {
         "plan": {name: np.asarray(value).tolist() for name, value in settings.items()},
         "device": {"type": x.device.type},
-        "training rows": {"shape": list(x.shape), "digest": digest("", {"": x})},
+        "training rows": {"shape": [n_rows, x.shape[1]], "digest": digest("", {"": x})},
         "validation rows": {"shape": list(x_valid.shape), "digest": digest("", {"": x_valid})},
         "weights": {name: [str(w.dtype), list(w.shape)] for name, w in weights.items()},
         "weights that are not trained": {"digest": digest("", frozen)},

@@ -33,6 +33,7 @@ from discrete_itd.training.acceleration import accelerated
 from discrete_itd.training.config import TrainingPlan
 from discrete_itd.training.evaluation import Evaluator, mean_and_error
 from discrete_itd.training.objectives import Loss, losses
+from discrete_itd.training.rows import RowSource
 from discrete_itd.training.state import Average, Optimizer
 
 STEP, EVALUATE, LOAD, STOP = range(4)  # what process 0 tells the others to do
@@ -43,7 +44,7 @@ LOST = "another process of this job has ended, and so does this one; its own mes
 
 Asked = ParamSpec("Asked")
 Made = TypeVar("Made")
-Parts = tuple[Tensor, Tensor]  # rows to train on, and held-out rows
+Parts = tuple[RowSource, Tensor]  # rows to train on, and held-out rows
 
 
 @dataclass
@@ -116,12 +117,12 @@ class Team:
     rank, size = 0, 1
 
     def part(self, x: Tensor, rank: int | None = None) -> Tensor:
-        """The rows of ``x`` (N, C) that one process works on; all of them if there are fewer than processes."""
+        """The held-out rows of ``x`` (N, C) on which one process evaluates: all if there are fewer than processes."""
         if len(x) < self.size:
             return x
         return x[self.rank if rank is None else rank :: self.size]
 
-    def start(self, training: Training, rows: Parts) -> None:
+    def start(self, training: Training, source: RowSource, x_valid: Tensor) -> None:
         """Let the others join a training, of which process 0 has all rows."""
 
     def tell(self, what: int, rate: float = 0.0, step: int = 0) -> None:
@@ -181,16 +182,20 @@ class Processes(Team):
         )
         self._trains = False
 
-    def start(self, training: Training, rows: Parts) -> None:
+    def start(self, training: Training, source: RowSource, x_valid: Tensor) -> None:
         self.send(training)
         self._trains = True
         sent = self._sent
-        known = sent is not None and all(a is b for a, b in zip(rows, sent, strict=True))
+        known = sent is not None and sent[0] is source and sent[1] is x_valid
         self.send(known)
         if not known:
-            parts = [tuple(self.part(t, r).cpu() for t in rows) for r in range(self.size)]
-            dist.scatter_object_list([None], [None, *parts[1:]], group=self._words)
-            self._sent = rows
+            cpu = torch.device("cpu")
+            parts: list[Parts | None] = [
+                (source.part(r, self.size).to(cpu), self.part(x_valid, r).cpu())
+                for r in range(1, self.size)
+            ]
+            dist.scatter_object_list([None], [None, *parts], group=self._words)
+            self._sent = source, x_valid
 
     def tell(self, what: int, rate: float = 0.0, step: int = 0) -> None:
         dist.broadcast(torch.tensor([what, rate, step], dtype=torch.float64), 0, self._words)
@@ -287,16 +292,16 @@ class Follower:
     def __init__(
         self, team: Processes, training: Training, rows: Parts, device: torch.device
     ) -> None:
-        plan, (self.x, x_valid) = training.plan, (t.to(device) for t in rows)
+        plan, self.source, x_valid = training.plan, rows[0].to(device), rows[1].to(device)
         self.team, self.training = team, training
         self.denoiser = denoiser = training.denoiser.to(device).train()
         self.parameters = {n: p for n, p in denoiser.named_parameters() if p.requires_grad}
         self.average = Average(denoiser, plan.ema)
-        self.optimizer = Optimizer(self.parameters, plan, self.x.shape[1])
+        self.optimizer = Optimizer(self.parameters, plan, x_valid.shape[1])
         loss, judge = losses(plan, training.quadrature)
         self.evaluator = Evaluator(judge, x_valid, training.seed)
-        self.generator = torch.Generator(device)
-        self.epoch, self.order = -1, self.x.new_zeros(0, dtype=torch.int64)
+        self.generator, self.orders = torch.Generator(device), torch.Generator(device)
+        self.epoch, self.n_taken = -1, 0
         self.load(training.state)
         self.mean = team.together(MeanLoss(denoiser, loss))
 
@@ -322,17 +327,18 @@ class Follower:
         self.average.follow(self.parameters.values())
 
     def batch(self, step: int) -> Tensor:
-        """The batch of a step: the rows in a new order each epoch, those that are left at its end dropped."""
-        n, size = len(self.x), self.training.batch_size
-        epoch, i = divmod(step, max(1, n // size))
+        """The batch of a step: each epoch has an order of its own, which does not depend on what was drawn before."""
+        size = self.training.batch_size
+        epoch, i = divmod(step, max(1, self.source.n_rows // size))
         if epoch != self.epoch:
-            self.generator.manual_seed(self.seed(epoch, 0))
-            folds = range(-(-size // n))
-            draw = [
-                torch.randperm(n, generator=self.generator, device=self.x.device) for _ in folds
-            ]
-            self.epoch, self.order = epoch, torch.cat(draw)
-        return self.x[self.order[i * size : (i + 1) * size]]
+            self.epoch, self.n_taken = epoch, 0
+            self.orders.manual_seed(self.seed(epoch, 0))
+            self.batches = self.source.batches(size, self.orders, self.training.plan.max_steps)
+        while self.n_taken < i:  # a run that goes on
+            next(self.batches)
+            self.n_taken += 1
+        self.n_taken += 1
+        return next(self.batches)
 
     def seed(self, number: int, kind: int) -> int:
         """A seed for a step or an epoch."""

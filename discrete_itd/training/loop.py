@@ -28,7 +28,8 @@ from discrete_itd.training.config import Evaluation, Report, Rollback, TrainingP
 from discrete_itd.training.distributed import EVALUATE, LOAD, STEP, MeanLoss, Team, Training
 from discrete_itd.training.evaluation import Evaluator, mean_and_error, pilot_quadrature
 from discrete_itd.training.objectives import losses
-from discrete_itd.training.state import Average, Batches, Optimizer, RandomStreams
+from discrete_itd.training.rows import RowSource, TensorRows
+from discrete_itd.training.state import Average, Optimizer, RandomStreams
 
 RATE_CUT, SMALLEST_CUT = 0.3, 0.1  # of the learning rate, at each plateau
 WARMUP_STEPS = 100
@@ -61,6 +62,7 @@ def train(
     generator: torch.Generator,
     progress: Callable[[float, Evaluation], object] | None = None,
     checkpoint: Checkpoint | None = None,
+    source: RowSource | None = None,
     team: Team | None = None,
 ) -> Report:
     """Fit a denoiser in place; it ends with the averaged weights that had the best validation.
@@ -82,6 +84,8 @@ def train(
         the uninterrupted run would have ended, to the last bit. Continuing sets the generator and the global random
         state, so call this function within :func:`seeded`. The file stays at the end, so that a repeated call
         returns at once; remove it when the model is saved.
+    source : RowSource, optional
+        Where batches come from, if ``x`` is no more than a sample of the training rows.
     team : Team, optional
         Other processes that take part, see :mod:`discrete_itd.training.distributed`; this is process 0.
 
@@ -105,7 +109,7 @@ def train(
     UserWarning
         If weights or loss diverged and training went on from an earlier state, or gave up.
     """
-    run = Run(denoiser, x, x_valid, plan, generator, progress, checkpoint, team)
+    run = Run(denoiser, x, x_valid, plan, generator, progress, checkpoint, source, team)
     report, team = run.report, run.team
     try:
         if not run.resume():
@@ -148,18 +152,22 @@ class Run:
         generator: torch.Generator,
         progress: Callable[[float, Evaluation], object] | None,
         checkpoint: Checkpoint | None,
+        source: RowSource | None = None,
         team: Team | None = None,
     ) -> None:
         self.start = time.perf_counter()
         self.denoiser, self.x, self.x_valid, self.plan = denoiser, x, x_valid, plan
         self.generator, self.progress, self.checkpoint = generator, progress, checkpoint
-        self.team = team = team or Team()
-        self.identity = describe(denoiser, x, x_valid, plan) if checkpoint else {}
+        self.team, self.source = team or Team(), source or TensorRows(x)
+        n_rows = self.source.n_rows
+        self.identity = describe(denoiser, x, x_valid, plan, n_rows) if checkpoint else {}
         self.parameters = {n: p for n, p in denoiser.named_parameters() if p.requires_grad}
         self.average = Average(denoiser, plan.ema)
         self.optimizer = Optimizer(self.parameters, plan, x.shape[1])
-        self.batch_size = max(1, min(plan.batch_size, max(32, len(x) // 8)) // team.size)
-        self.batches = Batches(team.part(x), self.batch_size, generator)
+        size = min(plan.batch_size, max(32, n_rows // 8))
+        self.batch_size = max(1, size // self.team.size)
+        own = self.source.part(self.team.rank, self.team.size)
+        self.batches = own.batches(self.batch_size, generator, plan.max_steps)
         self.streams = RandomStreams(generator)
         self.report = Report()
         self.quadrature: Quadrature | None = None
@@ -189,7 +197,7 @@ class Run:
         self.evaluator = Evaluator(judge, team.part(self.x_valid), seed)
         if team.size > 1:
             task = plan, quadrature, seed, self.batch_size, self.weights(), self.x.device
-            team.start(Training(self.denoiser, *task), (self.x, self.x_valid))
+            team.start(Training(self.denoiser, *task), self.source, self.x_valid)
         self.mean_loss = team.together(MeanLoss(self.denoiser, loss))
 
     def finish(self) -> None:

@@ -123,6 +123,27 @@ FIT = "fit t.csv --out new.safetensors --max-steps 2 --seed 0 --drop id"
 # -- fit ------------------------------------------------------------------------------------------
 
 
+def test_a_folder_of_parquet_is_fitted_like_its_rows_in_one_file(place, capsys):
+    (place / "rows").mkdir()
+    for i in range(2):
+        table().iloc[20 * i :][:20].to_parquet(f"rows/{i}.parquet")
+    table().to_parquet("rows.parquet")
+    for source in ("rows", "rows.parquet"):
+        run(f"fit {source} --out {source}.m --denoiser tree --seed 0 --drop id")
+    assert f"rows: {len(table())} rows, {table().shape[1] - 1} columns" in capsys.readouterr().out
+    models = [DiffusionDensity.load(f"{source}.m") for source in ("rows", "rows.parquet")]
+    new = table().drop(columns="id")
+    np.testing.assert_array_equal(*(model.score_samples(new) for model in models))
+    for line, words in (
+        ("fit rows --out x --detector", "rows: a detector needs a table that fits in memory"),
+        ("fit rows --out x --drop nothing", "column 'nothing': named in --drop, but not there"),
+        ("fit empty --out x", "empty: no .parquet file in the folder"),
+    ):
+        (place / "empty").mkdir(exist_ok=True)
+        run(line, 2)
+        assert words in capsys.readouterr().err
+
+
 def test_fit(place, capsys):
     run(f"{FIT} --column zip=nominal size=nominal")
     out, err = capsys.readouterr()

@@ -1,0 +1,266 @@
+"""Tables larger than memory, as frames of bounded size: Parquet files, and any iterable of frames that starts again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from discrete_itd.encoders.table import as_frame, check_unique_names
+
+BATCH_CELLS, MOST_BATCH = 1 << 20, 1 << 16  # cells and rows that are read at once
+Positions = NDArray[np.int64]
+Hashes = NDArray[np.uint64]
+PAGE_BUFFER = 1 << 20  # bytes; column chunks are read by pages, or a row group would be read whole
+
+
+class Part(NamedTuple):
+    """Some rows of a stream.
+
+    Attributes
+    ----------
+    frame : DataFrame, shape (B, C)
+    positions : ndarray of int64, shape (B,)
+        Where they are in the stream.
+    """
+
+    frame: pd.DataFrame
+    positions: Positions
+
+    @classmethod
+    def of(cls, frame: pd.DataFrame, start: int) -> Part:
+        """Consecutive rows from a position on."""
+        return cls(frame.reset_index(drop=True), np.arange(start, start + len(frame)))
+
+    def take(self, which: NDArray[np.bool_]) -> Part:
+        """The rows where a mask (B,) is true."""
+        if which.all():
+            return self
+        return Part(cast(pd.DataFrame, self.frame[which]), self.positions[which])
+
+
+@runtime_checkable
+class Stream(Protocol):
+    """A table that is read several times, part by part, each row with the same position every time.
+
+    Attributes
+    ----------
+    text_dtypes : mapping from name to dtype
+        Of columns of text that parts hold as categories, which are read faster: the dtype that they stand for.
+    """
+
+    text_dtypes: Mapping[Any, Any]
+
+    def parts(self, rng: np.random.Generator | None = None) -> Iterator[Part]:
+        """All rows once.
+
+        Parameters
+        ----------
+        rng : Generator, optional
+            Draws the order of the parts, as far as they can be read in another one than their own.
+        """
+        ...
+
+
+class ParquetStream:
+    """The rows of a Parquet file, or of all files below a folder in the order of their names.
+
+    Parameters
+    ----------
+    path : path-like
+        Files that begin with "." or "_" are left out.
+    columns : sequence of str, optional
+        The columns to read; by default all, without a stored index.
+
+    Attributes
+    ----------
+    columns : list of str
+
+    Raises
+    ------
+    ImportError
+        If pyarrow is not installed.
+    OSError
+        If there is no such file.
+    ValueError
+        If a file is no Parquet, a folder holds none, or files have different columns.
+
+    Notes
+    -----
+    Row groups are read by ``pyarrow.parquet.ParquetFile.iter_batches``, in a random order if asked, and page by page:
+    memory depends on the size neither of files nor of row groups.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], columns: Sequence[str] | None = None) -> None:
+        if find_spec("pyarrow") is None:
+            raise ImportError(f"{path}: Parquet needs pyarrow: pip install 'discrete-itd[parquet]'")
+        self.path, self.files = Path(path), _parquet_files(Path(path))
+        with _opened(self.files[0]) as parquet:
+            schema = parquet.schema_arrow
+        empty = schema.empty_table().to_pandas()
+        self.columns = [str(c) for c in empty.columns] if columns is None else list(columns)
+        self.text_dtypes: Mapping[Any, Any] = {
+            c: empty[c].dtype for c in self.columns if c in empty and _is_text(schema, c)
+        }
+        self._groups: list[tuple[int, int, int]] = []  # file, row group, position of its first row
+        n, first = 0, set(schema.names)
+        for i, file in enumerate(self.files):
+            with _opened(file) as parquet:
+                names = set(parquet.schema_arrow.names)
+                metadata = parquet.metadata
+                for group in range(metadata.num_row_groups):
+                    self._groups.append((i, group, n))
+                    n += metadata.row_group(group).num_rows
+            for name in sorted(first ^ names) + [c for c in self.columns if c not in names]:
+                raise ValueError(f"column {name!r}: not in every file, like {file}")
+        self._n_rows = n
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return self._n_rows
+
+    def parts(self, rng: np.random.Generator | None = None) -> Iterator[Part]:
+        n = max(1, min(MOST_BATCH, BATCH_CELLS // max(1, len(self.columns))))
+        order = range(len(self._groups)) if rng is None else rng.permutation(len(self._groups))
+        opened, parquet = -1, None
+        for k in order:
+            i, group, start = self._groups[k]
+            if parquet is None or i != opened:
+                if parquet is not None:
+                    parquet.close()
+                opened, parquet = i, _opened(self.files[i], [*self.text_dtypes])
+            for batch in parquet.iter_batches(n, row_groups=[group], columns=self.columns):
+                yield Part.of(batch.to_pandas(), start)
+                start += batch.num_rows
+        if parquet is not None:
+            parquet.close()
+
+
+class RemainingStream:
+    """The rows of a stream whose positions have hashes above a bound.
+
+    Parameters
+    ----------
+    stream : Stream
+    salt : int
+        Of the hashes.
+    bound : int
+    """
+
+    def __init__(self, stream: Stream, salt: int, bound: int) -> None:
+        self.stream, self.salt, self.bound = stream, salt, np.uint64(bound)
+        self.text_dtypes = stream.text_dtypes
+
+    def parts(self, rng: np.random.Generator | None = None) -> Iterator[Part]:
+        for part in self.stream.parts(rng):
+            yield part.take(position_hashes(part.positions, self.salt) > self.bound)
+
+
+class FrameStream:
+    """The rows of frames that come one after another, in the same order whenever they are asked for.
+
+    Parameters
+    ----------
+    frames : iterable of frames
+        Starts again at each ``iter``.
+    """
+
+    def __init__(self, frames: Iterable[Any]) -> None:
+        self.frames = frames
+        self.text_dtypes: Mapping[Any, Any] = {}
+
+    def parts(self, rng: np.random.Generator | None = None) -> Iterator[Part]:
+        start = 0
+        for i, table in enumerate(self.frames):
+            frame = as_frame(table)
+            if frame is None:
+                raise TypeError(f"frame {i} of the stream is a {type(table).__name__}, not a table")
+            yield Part.of(frame, start)
+            start += len(frame)
+
+
+def as_stream(X: Any) -> Stream | None:
+    """The stream of a Parquet path or an iterable of frames; None if X is a table in memory, or no table.
+
+    Raises
+    ------
+    TypeError
+        If X is an iterator, which is used up after one pass.
+    """
+    if isinstance(X, str | os.PathLike):
+        return ParquetStream(X)
+    if isinstance(X, Mapping | pd.DataFrame) or _is_array(X):
+        return None
+    if isinstance(X, Stream):
+        return X
+    if not isinstance(X, Iterable):
+        return None
+    if isinstance(X, Iterator):
+        raise TypeError(
+            f"X is a {type(X).__name__}, which can be read once only, but a fit reads its rows several times; give a"
+            " list of frames, or an object whose __iter__ starts again"
+        )
+    first = next(iter(X), None)
+    is_frame = isinstance(first, pd.DataFrame) or hasattr(first, "to_pandas")
+    return FrameStream(X) if is_frame and not isinstance(first, pd.Series) else None
+
+
+def position_hashes(positions: Positions, salt: int) -> Hashes:
+    """A number for each position, different for different ones: SplitMix64, see :mod:`discrete_itd.channel.noise`."""
+    z = (positions.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    z += np.uint64((salt + 1) * 0xD1342543DE82EF95 % 2**64)
+    for bits, mix in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        z = (z ^ (z >> np.uint64(bits))) * np.uint64(mix)
+    return z ^ (z >> np.uint64(31))
+
+
+def check_names(frame: pd.DataFrame, names: pd.Index) -> pd.DataFrame:
+    """A part of a stream with its columns in the order of ``names``; ValueError if they are others."""
+    check_unique_names(frame)
+    for name in names.symmetric_difference(frame.columns, sort=False):
+        raise ValueError(f"column {name!r}: not in every frame of the stream")
+    return frame if frame.columns.equals(names) else cast(pd.DataFrame, frame[list(names)])
+
+
+def _is_array(X: Any) -> bool:
+    """Whether X is a table, or an array, in memory."""
+    return any(hasattr(X, name) for name in ("__array__", "__dataframe__", "to_pandas", "collect"))
+
+
+def _opened(file: Path, as_categories: Sequence[str] = ()) -> Any:
+    from pyarrow import parquet
+
+    return parquet.ParquetFile(
+        file, read_dictionary=list(as_categories), buffer_size=PAGE_BUFFER, pre_buffer=False
+    )
+
+
+def _is_text(schema: Any, name: str) -> bool:
+    """Whether a column of an Arrow schema is one of text."""
+    from pyarrow import types
+
+    kind = schema.field(name).type
+    return types.is_string(kind) or types.is_large_string(kind)
+
+
+def _parquet_files(path: Path) -> list[Path]:
+    """The file, or the files below the folder."""
+    if not path.is_dir():
+        if not path.exists():
+            raise FileNotFoundError(f"{path}: no such file or folder")
+        return [path]
+    files = [f for f in sorted(path.rglob("*.parquet")) if not f.name.startswith((".", "_"))]
+    if not files:
+        raise ValueError(f"{path}: no .parquet file in the folder")
+    for part in files[0].relative_to(path).parts[:-1]:
+        if "=" in part:
+            raise ValueError(
+                f"{path}: folders like {part!r} hold a column that is not in the files; write it into the files"
+            )
+    return files

@@ -1,0 +1,219 @@
+"""Batches that arrive over time: counts that add up, and bounded samples of the rows.
+
+The first batch, with ``column_types``, fixes the schema: kinds, categories and scales. A category that comes later is
+an unseen one: it counts for the level of unseen categories, whose probability grows with every such cell; or it raises
+ValueError, with ``handle_unknown="error"``. Categories that are to be known without being in the first batch are
+declared by a ``category`` dtype there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any, Self, cast
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import validate_data
+from torch import Tensor
+
+from discrete_itd.channel.codebook import Codebook
+from discrete_itd.denoisers import MarginalDenoiser
+from discrete_itd.denoisers.counts import CellCounts, pair_counts
+from discrete_itd.denoisers.tree import MOST_LEVELS
+from discrete_itd.encoders import TableEncoder
+from discrete_itd.encoders.rows import read_rows
+from discrete_itd.encoders.streams import position_hashes
+from discrete_itd.models.choosing import recipe
+from discrete_itd.models.contract import TrainingRows
+from discrete_itd.models.exact import Independent, Trees
+from discrete_itd.models.fitting import fit_model, seed_of_run
+from discrete_itd.models.model import Model
+from discrete_itd.storage.persistent import resolve_device
+from discrete_itd.training.config import TrainingPlan
+from discrete_itd.training.rows import Batches
+
+KEPT_ROWS = 50_000  # held-out rows, and training rows, that are kept at most
+ADDITIVE = (Independent(), Trees())  # what is fitted from counts of cells and pairs alone
+
+
+class CountedRows:
+    """Training rows of which no more than their number and their pair counts (T, T) are known."""
+
+    is_kept = False
+
+    def __init__(self, n_rows: int, pairs: Tensor) -> None:
+        self.n_rows, self._pairs = n_rows, pairs
+
+    def pair_counts(self, book: Codebook) -> Tensor:
+        return self._pairs.to(book.device)
+
+    def part(self, rank: int, size: int) -> CountedRows:
+        return self
+
+    def to(self, device: torch.device) -> CountedRows:
+        return self
+
+    def chunks(self) -> Iterator[Tensor]:
+        raise ValueError("rows that were given to partial_fit cannot be read again")
+
+    def batches(self, size: int, generator: torch.Generator, n_batches: int) -> Batches:
+        raise ValueError("rows that were given to partial_fit cannot be read again")
+
+
+class CountedTable:
+    """A table that grows: its counts, and a uniform sample of the rows held out and of the others.
+
+    Parameters
+    ----------
+    encoder : TableEncoder
+    seed : int
+        Of the hashes of positions by which rows are held out and sampled.
+    share : float
+        Of the rows that are held out, as long as they are few.
+    """
+
+    def __init__(self, encoder: TableEncoder, seed: int, share: float) -> None:
+        self.encoder, self.seed, self.n_rows = encoder, seed, 0
+        self._bound = np.uint64(share * 2.0**64)  # of the hashes of held-out rows
+        book = encoder.codebook()
+        self._book, self._counts = book, CellCounts(book)
+        n = book.levels.n_points if book.levels.n_points <= MOST_LEVELS else 0  # a tree says why
+        self._pairs = torch.zeros(n, n, dtype=torch.float64)
+        none = np.zeros((0, len(encoder.owner)))
+        self._held = none, np.zeros(0, np.uint64)
+        self._sample = none, np.zeros(0, np.uint64)
+
+    def add(self, frame: pd.DataFrame) -> None:
+        """Add rows; ValueError or TypeError, and nothing is added, if one does not fit the schema."""
+        x = self.encoder.transform(frame).x
+        hashes = position_hashes(np.arange(self.n_rows, self.n_rows + len(x)), self.seed)
+        self.n_rows += len(x)
+        there = ~np.isnan(x).all(1)
+        x, hashes = x[there], hashes[there]
+        held = hashes < self._bound
+        self._held, (more, own) = _smallest(self._held, (x[held], hashes[held]))
+        x, hashes = np.concatenate([x[~held], more]), np.concatenate([hashes[~held], own])
+        if len(more):  # later rows with such hashes are no longer held out
+            self._bound = min(self._bound, own.min())
+        self._sample, _ = _smallest(self._sample, (x, hashes))
+        rows = torch.from_numpy(x)
+        self._counts.add(rows)
+        if len(self._pairs):
+            self._pairs += pair_counts(self._book, rows)
+
+    def training_rows(
+        self, validation_fraction: float, seed: int, device: torch.device
+    ) -> TrainingRows:
+        """The rows so far; ``validation_fraction`` is that of the first batch."""
+        x, x_valid = (torch.from_numpy(part[0]).to(device) for part in (self._sample, self._held))
+        if not len(x):
+            raise ValueError("at least two rows with a cell that is not missing are needed")
+        marginals = MarginalDenoiser.fit(
+            self._book.to(device),
+            x,
+            unseen_counts=self.encoder.unseen_counts,
+            counts=self._counts,
+        )
+        generator = torch.Generator(device).manual_seed(seed)
+        # as long as no row is held out, by chance, training rows choose
+        source = CountedRows(self._counts.n_rows, self._pairs)
+        return TrainingRows(marginals, x, x_valid if len(x_valid) else x, generator, source)
+
+
+def _adds_up(estimator: Any) -> bool:
+    """Whether the denoiser of an estimator is fitted from counts; AttributeError if not."""
+    if recipe(estimator.denoiser) not in ADDITIVE:
+        raise AttributeError(
+            f"partial_fit needs denoiser='independent' or 'tree', whose counts add up; got {estimator.denoiser!r}"
+        )
+    return True
+
+
+Kept = tuple[np.ndarray, np.ndarray]  # rows and their hashes
+
+
+def _smallest(kept: Kept, new: Kept) -> tuple[Kept, Kept]:
+    """The rows with the ``KEPT_ROWS`` smallest hashes among those kept and the new ones; and the others."""
+    x, hashes = (np.concatenate(pair) for pair in zip(kept, new, strict=True))
+    order = np.argsort(hashes)
+    first, rest = order[:KEPT_ROWS], order[KEPT_ROWS:]
+    return (x[first], hashes[first]), (x[rest], hashes[rest])
+
+
+class PartialFitMixin:
+    """``partial_fit`` of the density."""
+
+    model_: Model
+    _is_frame: bool
+
+    @available_if(_adds_up)
+    def partial_fit(self, X: Any, y: Any = None) -> Self:
+        """Learn from more rows, as if they had been in the table from the beginning.
+
+        Counts of cells and of pairs of them are added up, and the model is made anew from all counts. There is this
+        method only with ``denoiser="independent"`` and ``denoiser="tree"``.
+
+        Parameters
+        ----------
+        X : DataFrame or array-like, shape (N, C)
+            The first batch fixes the schema: kinds, categories and scales. A category that comes later is unseen: it
+            counts for the level of unseen categories, or raises ValueError with ``handle_unknown="error"``. A
+            ``category`` dtype of the first batch declares categories that are not in it.
+        y : ignored
+
+        Raises
+        ------
+        ValueError, TypeError
+            Naming the column, if rows do not fit the schema; they are not learned then. If the model was fitted by
+            ``fit`` or loaded from a file: their counts are not kept.
+
+        Notes
+        -----
+        Held-out rows are chosen by a hash of their place among all rows, at most 50 000. Mixtures of Gaussians of
+        continuous columns are fitted to a uniform sample of as many rows of all batches. One-hot groups are not looked
+        for.
+        """
+        own = cast(Any, self)
+        parameters = own.config()  # checked, old values translated
+        grown: CountedTable | None = vars(self).get("_grown")
+        frame, is_frame = read_rows(X, self)
+        if grown is None:
+            if own.__sklearn_is_fitted__():
+                raise ValueError(
+                    "partial_fit continues what partial_fit began; the counts of a model that was fitted by fit, or"
+                    " loaded, are not kept"
+                )
+            grown = CountedTable(
+                TableEncoder.fit(
+                    frame,
+                    own.column_types,
+                    handle_unknown=parameters["handle_unknown"],
+                    missing=own.missing,
+                    from_array=not is_frame,
+                ),
+                seed_of_run(own.random_state, None),
+                own.validation_fraction,
+            )
+        else:
+            validate_data(own, X, skip_check_array=True, reset=False)
+            if not is_frame or not self._is_frame:
+                frame = frame.set_axis(grown.encoder.names, axis=1)
+        grown.add(frame)
+        self.model_ = fit_model(
+            grown,
+            TrainingPlan(max_steps=0),
+            denoiser=recipe(own.denoiser),
+            validation_fraction=own.validation_fraction,
+            schedule=own.schedule,
+            n_evaluations=own.n_evaluations,
+            device=resolve_device(own.device),
+            seed=grown.seed,
+            start=time.perf_counter(),
+        )
+        if "_grown" not in vars(self):
+            validate_data(own, X, skip_check_array=True)
+            self._grown, self._is_frame = grown, is_frame
+        return self

@@ -1,0 +1,191 @@
+"""Training rows that are read from a stream as they are needed.
+
+Held-out rows and the sample are the rows with the smallest hashes of their positions, so that one pass knows them, and
+every later pass leaves the same rows out. Batches are drawn from a buffer, into which rows come in the order in which
+the stream is read: row groups in random order, rows within them in their own. A training that needs fewer rows than
+there are reads all of the table, but takes only so many of it, chosen by hashes as well.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from discrete_itd.channel.codebook import Codebook
+from discrete_itd.denoisers.counts import CellCounts, pair_counts_of
+from discrete_itd.encoders import TableEncoder
+from discrete_itd.encoders.streams import Stream, position_hashes
+
+BUFFER_CELLS = 1 << 21  # from which batches are drawn
+FEWEST_BUFFERED = 8  # batches, of a wide table
+SPARE = 1.1  # rows of an epoch that takes a part of the table, as a multiple of those needed
+EVERY = 2.0**64
+
+
+class StreamedRows:
+    """The encoded rows of a stream, as a :class:`~discrete_itd.training.rows.RowSource`.
+
+    Parameters
+    ----------
+    stream : Stream
+        Without the held-out rows.
+    encoder : TableEncoder
+    device : device
+    n_read : int
+        Rows of the stream.
+
+    Attributes
+    ----------
+    n_rows : int
+        Those of them with a cell that is not missing, as soon as they are counted.
+    """
+
+    is_kept = True
+
+    def __init__(
+        self, stream: Stream, encoder: TableEncoder, device: torch.device, n_read: int
+    ) -> None:
+        self.stream, self.encoder, self.device = stream, encoder, device
+        self._n_read = self.n_rows = n_read
+        self._rank, self._size = 0, 1  # of the process that it is for
+
+    def count(self, book: Codebook) -> CellCounts:
+        """The counts of all cells."""
+        counts = CellCounts.of(book, self.chunks())
+        self.n_rows = counts.n_rows
+        return counts
+
+    def pair_counts(self, book: Codebook) -> Tensor:
+        return pair_counts_of(book, self.chunks())
+
+    def chunks(self) -> Iterator[Tensor]:
+        for x in self.encoded():
+            yield x.to(self.device)
+
+    def part(self, rank: int, size: int) -> StreamedRows:
+        """Every ``size``-th row; the others are read, too, but not encoded."""
+        if size > self.n_rows:
+            return self
+        own = copy.copy(self)
+        own.n_rows, own._rank, own._size = self.n_rows // size, rank, size
+        return own
+
+    def to(self, device: torch.device) -> StreamedRows:
+        moved = copy.copy(self)
+        moved.device = device
+        return moved
+
+    def batches(self, size: int, generator: torch.Generator, n_batches: int) -> StreamedBatches:
+        return StreamedBatches(self, size, generator, n_batches)
+
+    def encoded(
+        self, rng: np.random.Generator | None = None, share: float = 1.0
+    ) -> Iterator[Tensor]:
+        """Parts of the table, (B, C') on the CPU.
+
+        Parameters
+        ----------
+        rng : Generator, optional
+            For the order of the parts and the choice of the rows.
+        share : float
+            Of the rows, each of them with this probability.
+
+        Raises
+        ------
+        ValueError
+            After the last part, if the stream has another number of rows than before.
+        """
+        n_read = 0
+        salt = 0 if rng is None else int(rng.integers(2**62))
+        for part in self.stream.parts(rng):
+            n_read += len(part.frame)
+            if self._size > 1:
+                part = part.take(part.positions % self._size == self._rank)
+            if share < 1:
+                part = part.take(position_hashes(part.positions, salt) < np.uint64(share * EVERY))
+            if len(part.frame):
+                x = torch.from_numpy(self.encoder.transform(part.frame).x)
+                yield x[~x.isnan().all(1)]
+        if n_read != self._n_read:
+            raise ValueError(
+                f"the stream gave {self._n_read} training rows at first, {n_read} later: it must give the same rows"
+                " every time it is read"
+            )
+
+
+class StreamedBatches:
+    """Batches of equal size without end, drawn from a bounded buffer that the stream refills.
+
+    What is left at the end of an epoch is dropped; a batch has no more rows than there are.
+
+    Parameters
+    ----------
+    source : StreamedRows
+    size : int
+    generator : torch.Generator
+        One number of it is drawn each epoch.
+    n_batches : int
+        How many will be asked for at most.
+    """
+
+    def __init__(
+        self, source: StreamedRows, size: int, generator: torch.Generator, n_batches: int
+    ) -> None:
+        size = min(size, source.n_rows)
+        self._source, self._size, self._generator = source, size, generator
+        needed = (SPARE * n_batches + FEWEST_BUFFERED) * size
+        self._share = min(1.0, needed / source.n_rows)
+        n_columns = len(source.encoder.owner)
+        self._n_buffered = max(FEWEST_BUFFERED * size, BUFFER_CELLS // n_columns)
+        self._before, self._position = generator.get_state(), 0
+        self._epoch: Iterator[Tensor] = iter(())
+
+    def __next__(self) -> Tensor:
+        batch = next(self._epoch, None)
+        while batch is None:  # an epoch of few rows, chosen by chance, may have no batch
+            self._begin()
+            batch = next(self._epoch, None)
+        self._position += 1
+        return batch.to(self._source.device)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The place in the epoch, in batches."""
+        return {"position": self._position, "before": self._before}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue at a place in an epoch, up to which the stream is read again."""
+        self._generator.set_state(state["before"])
+        self._before, self._position = state["before"], 0
+        self._epoch = iter(())
+        if state["position"]:
+            self._begin()
+        for _ in range(state["position"]):
+            if next(self._epoch, None) is None:
+                raise ValueError(f"an epoch has fewer than {state['position']} batches")
+        self._position = state["position"]
+
+    def _begin(self) -> None:
+        self._before, self._position = self._generator.get_state(), 0
+        device = self._generator.device
+        seed = torch.randint(2**62, (1,), generator=self._generator, device=device)
+        self._epoch = self._shuffled(np.random.default_rng(int(seed)))
+
+    def _shuffled(self, rng: np.random.Generator) -> Iterator[Tensor]:
+        """The batches of one epoch."""
+        buffer = torch.zeros(0, len(self._source.encoder.owner), dtype=torch.float64)
+        for x in self._source.encoded(rng, self._share):
+            buffer = torch.cat([buffer, x])
+            n_out = (len(buffer) - self._n_buffered) // self._size * self._size
+            if n_out > 0:
+                buffer = buffer[torch.from_numpy(rng.permutation(len(buffer)))]
+                yield from buffer[:n_out].split(self._size)
+                buffer = buffer[n_out:].clone()
+        order = torch.from_numpy(rng.permutation(len(buffer)))
+        for rows in order.split(self._size):
+            if len(rows) == self._size:
+                yield buffer[rows]

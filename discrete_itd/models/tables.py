@@ -1,0 +1,195 @@
+"""Tables to learn from, in memory or as a stream: their schema, and their rows divided for a fit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from sklearn.utils.validation import validate_data
+from torch import Tensor
+
+from discrete_itd.channel.noise import cell_bits
+from discrete_itd.denoisers import MarginalDenoiser
+from discrete_itd.encoders import TableEncoder
+from discrete_itd.encoders.rows import read_rows
+from discrete_itd.encoders.streams import RemainingStream, Stream, as_stream
+from discrete_itd.encoders.survey import Survey, survey
+from discrete_itd.encoders.table import column_specs
+from discrete_itd.models.contract import TrainingRows
+from discrete_itd.models.splitting import copies, hold_out
+from discrete_itd.models.streaming import StreamedRows
+from discrete_itd.validation import check_weights
+
+SAMPLE_ROWS, SAMPLE_CELLS = (
+    150_000,
+    1 << 23,
+)  # of a stream, kept in memory; of a wide table fewer rows
+FEWEST_SAMPLED = 15_000
+MOST_HELD = 3  # one row of so many in the sample is held out at most
+
+
+class TrainingTable(Protocol):
+    """A table with its schema."""
+
+    @property
+    def encoder(self) -> TableEncoder:
+        """The schema."""
+        ...
+
+    def training_rows(
+        self, validation_fraction: float, seed: int, device: torch.device
+    ) -> TrainingRows:
+        """The rows with a cell that is not missing, some of them held out."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class TableInMemory:
+    """A table with its encoded rows ``x``, shape (N, C').
+
+    Held-out rows are chosen at random; copies of a record stay together, see :mod:`discrete_itd.models.splitting`.
+    """
+
+    encoder: TableEncoder
+    x: Tensor
+
+    def training_rows(
+        self, validation_fraction: float, seed: int, device: torch.device
+    ) -> TrainingRows:
+        x = self.x
+        n_valid = min(max(1, round(validation_fraction * len(x))), len(x) - 1)
+        division = hold_out(copies(cell_bits(x).numpy()), n_valid, seed)
+        x_valid, x = (x[torch.from_numpy(part)].to(device) for part in division)
+        marginals = MarginalDenoiser.fit(
+            self.encoder.codebook().to(device), x, unseen_counts=self.encoder.unseen_counts
+        )
+        return TrainingRows(marginals, x, x_valid, torch.Generator(device).manual_seed(seed))
+
+
+@dataclass(frozen=True, eq=False)
+class StreamedTable:
+    """A table too large for memory, of which a sample is kept.
+
+    Parameters
+    ----------
+    encoder : TableEncoder
+    stream : Stream
+    found : Survey
+    salt : int
+        Of the hashes by which rows were sampled.
+    """
+
+    encoder: TableEncoder
+    stream: Stream
+    found: Survey
+    salt: int
+
+    def training_rows(
+        self, validation_fraction: float, seed: int, device: torch.device
+    ) -> TrainingRows:
+        """As the protocol has it; a third of the sample is held out at most, the rows with the smallest hashes."""
+        found, order = self.found, np.argsort(self.found.hashes)
+        n_valid = min(max(1, round(validation_fraction * found.n_rows)), len(order) // MOST_HELD)
+        x = torch.from_numpy(self.encoder.transform(found.sample.iloc[order]).x)
+        x_valid, x = (part[~part.isnan().all(1)].to(device) for part in (x[:n_valid], x[n_valid:]))
+        if not len(x) or not len(x_valid):
+            raise ValueError("almost all rows of the stream have no cell that is not missing")
+        rest = RemainingStream(self.stream, self.salt, int(found.hashes[order[n_valid - 1]]))
+        source = StreamedRows(rest, self.encoder, device, found.n_rows - n_valid)
+        book = self.encoder.codebook().to(device)
+        marginals = MarginalDenoiser.fit(
+            book, x, unseen_counts=self.encoder.unseen_counts, counts=source.count(book)
+        )
+        generator = torch.Generator(device).manual_seed(seed)
+        return TrainingRows(marginals, x, x_valid, generator, source)
+
+
+class ReadTable(NamedTuple):
+    """What was read of a user's table.
+
+    Attributes
+    ----------
+    table : TrainingTable
+    shown : Any
+        The table itself or, of a stream, some rows: what scikit-learn takes names and numbers of columns from.
+    is_frame : bool
+        Whether it has names, or was an array.
+    """
+
+    table: TrainingTable
+    shown: Any
+    is_frame: bool
+
+
+def read_table(
+    X: Any,
+    estimator: Any,
+    *,
+    column_types: Mapping[Any, Any] | str | None,
+    handle_unknown: str,
+    missing: str,
+    sample_weight: Any,
+    seed: int,
+) -> ReadTable:
+    """The table in memory, or the stream, that a user gives to fit; a stream of few rows is read into memory.
+
+    Parameters
+    ----------
+    X : table, array, path of Parquet or iterable of frames
+    estimator : estimator
+        Named in scikit-learn's errors.
+    column_types, handle_unknown, missing
+        Of :class:`discrete_itd.DiffusionDensity`.
+    sample_weight : array-like of int, optional
+    seed : int
+        Of the sample of a stream.
+
+    Raises
+    ------
+    ValueError, TypeError
+        Naming the column or argument that is invalid.
+    """
+    stream, found, is_frame = as_stream(X), None, True
+    if stream is None:
+        frame, is_frame = read_rows(X, estimator)
+    else:
+        specs = partial(column_specs, columns=column_types)
+        found = survey(stream, specs, sample_size, seed)
+        X = frame = found.sample
+    validate_data(type(estimator)(), X, skip_check_array=True)  # names that scikit-learn refuses
+    if len(frame) < 2:
+        raise ValueError(f"n_samples=1: at least two rows are needed, got {len(frame)}")
+    if stream is not None and found is not None and not found.is_whole:
+        if sample_weight is not None:
+            raise ValueError("sample_weight needs a table in memory; X is a stream")
+        encoder = TableEncoder.from_observed(
+            found.columns,
+            column_specs(frame.columns, column_types),
+            handle_unknown=handle_unknown,
+            missing=missing,
+        )
+        return ReadTable(StreamedTable(encoder, stream, found, seed), X, is_frame)
+    repeats = check_weights(sample_weight, len(frame))
+    if repeats is not None:
+        frame = frame.iloc[np.repeat(np.arange(len(frame)), repeats)]
+    encoder = TableEncoder.fit(
+        frame,
+        column_types,
+        handle_unknown=handle_unknown,
+        missing=missing,
+        from_array=not is_frame,
+    )
+    x = torch.from_numpy(encoder.transform(frame).x)
+    x = x[~x.isnan().all(1)]
+    if len(x) < 2:
+        raise ValueError("at least two rows with a cell that is not missing are needed")
+    return ReadTable(TableInMemory(encoder, x), X, is_frame)
+
+
+def sample_size(n_columns: int) -> int:
+    """Rows of a stream that are kept in memory, those that may be held out among them."""
+    return min(SAMPLE_ROWS, max(FEWEST_SAMPLED, SAMPLE_CELLS // n_columns))

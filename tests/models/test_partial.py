@@ -1,0 +1,85 @@
+"""Batches that arrive over time: the model is that of all rows so far."""
+
+import pickle
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from fits import chain, mixed
+
+from discrete_itd import DiffusionDensity
+from discrete_itd.denoisers import MarginalDenoiser, TreeDenoiser
+from discrete_itd.encoders import TableEncoder
+from discrete_itd.encoders.streams import position_hashes
+from discrete_itd.models import partial
+from discrete_itd.models.exact import PENALTY, PSEUDO_COUNTS
+from discrete_itd.models.fitting import seed_of_run
+
+
+def grown(rows, sizes, denoiser="tree", **settings):
+    model = DiffusionDensity(denoiser=denoiser, random_state=0, **settings)
+    ends = np.cumsum([0, *sizes])
+    for a, b in pairwise(ends):
+        model.partial_fit(rows.iloc[a:b])
+    return model
+
+
+@pytest.mark.parametrize("kept", [10, 50_000])
+def test_property_batches_add_up(monkeypatch, kept):
+    """The tree of the counts of all rows that are not held out, however few of them are kept."""
+    monkeypatch.setattr(partial, "KEPT_ROWS", kept)
+    rows = mixed(600).assign(a=lambda t: t["a"].astype(pd.CategoricalDtype(list("xyz"))))
+    model = grown(rows, [100, 1, 250, 249])
+    hashes = position_hashes(np.arange(600), seed_of_run(0, None)) / 2.0**64
+    held = (hashes < 0.1) & (hashes <= np.sort(hashes)[min(kept, 600) - 1])
+    encoder = TableEncoder.fit(rows.iloc[:100])
+    x = torch.from_numpy(encoder.transform(rows).x)
+    x, x_valid = (part[~part.isnan().all(1)] for part in (x[~held], x[held]))
+    assert model.encoder_.schema == encoder.schema
+    marginals = MarginalDenoiser.fit(encoder.codebook(), x, unseen_counts=encoder.unseen_counts)
+    torch.testing.assert_close(model.model_.marginals.log_probs, marginals.log_probs)
+    trees = [TreeDenoiser.fit(marginals, x, pseudo_count=a, penalty=PENALTY) for a in PSEUDO_COUNTS]
+    best = min(trees, key=lambda tree: -float(tree.log_prob(x_valid).mean()))
+    if kept > 600:  # else the mixtures of Gaussians are of few rows, and may choose another
+        torch.testing.assert_close(model.denoiser_.log_tables, best.log_tables)
+    assert model.denoiser_.log_tables.shape == best.log_tables.shape
+
+
+def test_new_categories_are_unseen():
+    """They raise the probability of the unseen, or an error; declared ones are known."""
+    first, later = pd.DataFrame({"a": ["x", "y"] * 50}), pd.DataFrame({"a": ["new", "x"] * 20})
+    model = DiffusionDensity(denoiser="independent", random_state=0).partial_fit(first)
+    before = model.score_samples(later)
+    after = model.partial_fit(later).score_samples(later)
+    assert after[0] > before[0] + 1
+    assert after[0] == model.score_samples(pd.DataFrame({"a": ["another"]}))[0]
+    declared = first.astype(pd.CategoricalDtype(["new", "x", "y"]))
+    model = DiffusionDensity(denoiser="independent", random_state=0).partial_fit(declared)
+    assert "new" in model.partial_fit(later).encoder_.schema[0].categories
+
+    strict = DiffusionDensity(denoiser="tree", handle_unknown="error").partial_fit(first)
+    scores = strict.score_samples(first)
+    with pytest.raises(ValueError, match="column 'a': unseen category 'new'"):
+        strict.partial_fit(later)
+    np.testing.assert_array_equal(strict.score_samples(first), scores)
+    assert strict.partial_fit(first).encoder_ is not None
+
+
+def test_where_nothing_adds_up():
+    rows = chain()
+    with pytest.raises(AttributeError) as error:
+        _ = DiffusionDensity(denoiser="causal").partial_fit
+    assert "needs denoiser='independent' or 'tree', whose counts" in str(error.value.__cause__)
+    model = grown(rows, [60, 60])
+    for other in (pickle.loads(pickle.dumps(model)), DiffusionDensity(denoiser="tree").fit(rows)):
+        with pytest.raises(ValueError, match="partial_fit continues what partial_fit began"):
+            other.partial_fit(rows)
+    with pytest.raises(ValueError, match="partial_fit continues"):
+        model.fit(rows).partial_fit(rows)
+    with pytest.raises(ValueError, match="feature names"):
+        grown(rows, [60]).partial_fit(rows.drop(columns="a"))
+    array = np.random.default_rng(0).integers(0, 3, (40, 2))
+    counted = DiffusionDensity(denoiser="tree", random_state=0).partial_fit(array)
+    assert counted.partial_fit(array[:5]).score_samples(array).shape == (40,)
