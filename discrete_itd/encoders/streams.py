@@ -236,9 +236,11 @@ def _is_array(X: Any) -> bool:
 def _opened(file: Path, as_categories: Sequence[str] = ()) -> Any:
     from pyarrow import parquet
 
-    return parquet.ParquetFile(
-        file, read_dictionary=list(as_categories), buffer_size=PAGE_BUFFER, pre_buffer=False
-    )
+    how = {"read_dictionary": list(as_categories), "buffer_size": PAGE_BUFFER, "pre_buffer": False}
+    try:
+        return parquet.ParquetFile(file, **how)
+    except ValueError as error:
+        raise ValueError(f"{file}: no Parquet ({error})") from None
 
 
 def _is_text(schema: Any, name: str) -> bool:
