@@ -230,7 +230,8 @@ def check_names(frame: pd.DataFrame, names: pd.Index) -> pd.DataFrame:
 
 def _is_array(X: Any) -> bool:
     """Whether X is a table, or an array, in memory."""
-    return any(hasattr(X, name) for name in ("__array__", "__dataframe__", "to_pandas", "collect"))
+    names = "__array__", "__dataframe__", "shape", "to_pandas", "collect"
+    return any(hasattr(X, name) for name in names)
 
 
 def _opened(file: Path, as_categories: Sequence[str] = ()) -> Any:
