@@ -220,8 +220,8 @@ class DiffusionDensity(
         ------
         ValueError, TypeError
             Naming the column or parameter that is invalid. A model fitted before stays usable.
-        ImportError
-            If X is Parquet and pyarrow, the extra ``parquet``, is not installed.
+        OSError, ImportError
+            If X is a path without a file, or pyarrow, the extra ``parquet``, is not installed.
 
         Warns
         -----

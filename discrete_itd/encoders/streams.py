@@ -230,15 +230,18 @@ def check_names(frame: pd.DataFrame, names: pd.Index) -> pd.DataFrame:
 
 def _is_array(X: Any) -> bool:
     """Whether X is a table, or an array, in memory."""
-    return any(hasattr(X, name) for name in ("__array__", "__dataframe__", "to_pandas", "collect"))
+    names = "__array__", "__dataframe__", "shape", "to_pandas", "collect"
+    return any(hasattr(X, name) for name in names)
 
 
 def _opened(file: Path, as_categories: Sequence[str] = ()) -> Any:
     from pyarrow import parquet
 
-    return parquet.ParquetFile(
-        file, read_dictionary=list(as_categories), buffer_size=PAGE_BUFFER, pre_buffer=False
-    )
+    how = {"read_dictionary": list(as_categories), "buffer_size": PAGE_BUFFER, "pre_buffer": False}
+    try:
+        return parquet.ParquetFile(file, **how)
+    except ValueError as error:
+        raise ValueError(f"{file}: no Parquet ({error})") from None
 
 
 def _is_text(schema: Any, name: str) -> bool:

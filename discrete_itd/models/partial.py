@@ -124,10 +124,15 @@ class CountedTable:
 
 
 def _adds_up(estimator: Any) -> bool:
-    """Whether the denoiser of an estimator is fitted from counts; AttributeError if not."""
+    """Whether an estimator is fitted from counts, and has those of what it learned; AttributeError if not."""
     if recipe(estimator.denoiser) not in ADDITIVE:
         raise AttributeError(
             f"partial_fit needs denoiser='independent' or 'tree', whose counts add up; got {estimator.denoiser!r}"
+        )
+    if estimator.__sklearn_is_fitted__() and "_grown" not in vars(estimator):
+        raise AttributeError(
+            "partial_fit continues what partial_fit began: of a model that was fitted by fit, or loaded, no counts are"
+            " kept"
         )
     return True
 
@@ -154,7 +159,8 @@ class PartialFitMixin:
         """Learn from more rows, as if they had been in the table from the beginning.
 
         Counts of cells and of pairs of them are added up, and the model is made anew from all counts. There is this
-        method only with ``denoiser="independent"`` and ``denoiser="tree"``.
+        method only with ``denoiser="independent"`` and ``denoiser="tree"``, and not after ``fit`` or ``load``, which
+        keep no counts: :class:`AttributeError`.
 
         Parameters
         ----------
@@ -167,8 +173,7 @@ class PartialFitMixin:
         Raises
         ------
         ValueError, TypeError
-            Naming the column, if rows do not fit the schema; they are not learned then. If the model was fitted by
-            ``fit`` or loaded from a file: their counts are not kept.
+            Naming the column, if rows do not fit the schema; they are not learned then.
 
         Notes
         -----
@@ -181,11 +186,6 @@ class PartialFitMixin:
         grown: CountedTable | None = vars(self).get("_grown")
         frame, is_frame = read_rows(X, self)
         if grown is None:
-            if own.__sklearn_is_fitted__():
-                raise ValueError(
-                    "partial_fit continues what partial_fit began; the counts of a model that was fitted by fit, or"
-                    " loaded, are not kept"
-                )
             grown = CountedTable(
                 TableEncoder.fit(
                     frame,

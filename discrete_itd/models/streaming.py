@@ -4,6 +4,21 @@ Held-out rows and the sample are the rows with the smallest hashes of their posi
 every later pass leaves the same rows out. Batches are drawn from a buffer, into which rows come in the order in which
 the stream is read: row groups in random order, rows within them in their own. A training that needs fewer rows than
 there are reads all of the table, but takes only so many of it, chosen by hashes as well.
+
+==========================================  ================================================================
+What                                        is fitted to
+==========================================  ================================================================
+categories, marginals, a single tree,       counts of all rows
+tables of a Bayesian network
+networks, mixtures of products              batches of all rows
+scales, bins, grids of times, mixtures of   a uniform sample, see :mod:`discrete_itd.models.tables`
+Gaussians; graph of a Bayesian network;
+several trees; decoder mixtures; weights,
+schedules and one-hot groups
+==========================================  ================================================================
+
+A stream that is not longer than the sample is read into memory, and fitted as a table there. Of a longer one, copies of
+a record are not looked for: they may be on both sides of the division.
 """
 
 from __future__ import annotations

@@ -51,6 +51,10 @@ def frames(frame, n_parts, seed=0):
     cuts = np.sort(np.random.default_rng(seed).integers(0, len(frame) + 1, n_parts - 1))
     ends = [0, *cuts, len(frame)]
     parts = [frame.iloc[a:b] for a, b in pairwise(ends)]
+    whole = [part.notna().all().get("count", False) for part in parts]
+    parts = [
+        part.astype({"count": int}) if own else part for part, own in zip(parts, whole, strict=True)
+    ]
     return [part.infer_objects() for part in parts]
 
 

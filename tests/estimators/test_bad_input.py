@@ -30,7 +30,8 @@ def frame(**columns):
 
 
 REFUSED = {
-    "no table": ("text", {}, ValueError, "Expected 2D array"),
+    "no file": ("text", {}, FileNotFoundError, "text: no such file"),
+    "no Parquet": (__file__, {}, ValueError, "test_bad_input.py: no Parquet"),
     "a list of numbers": ([1, 2, 3], {}, ValueError, "Expected 2D array"),
     "three dimensions": (np.zeros((2, 2, 2)), {}, ValueError, "dim 3"),
     "no rows": (GOOD[:0], {}, ValueError, "0 sample(s)"),

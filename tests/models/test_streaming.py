@@ -110,6 +110,8 @@ def test_property_counts_are_those_of_all_rows():
     groups = training.one_hot_groups.codebook.levels.level_column < 1
     got = training.merged.marginals.log_probs
     torch.testing.assert_close(got[groups], counted[groups])
+    pairs = pair_counts(training.one_hot_groups.codebook, merged)
+    torch.testing.assert_close(training.merged.pair_counts(), pairs)
 
 
 def test_tables_of_a_bayesian_network_are_counted_in_all_rows():
