@@ -232,3 +232,21 @@ def test_memory_does_not_grow_with_the_rows():
 
     peak(4)  # what is imported at first
     assert peak(32) < 1.5 * peak(8)
+
+
+def test_processes_share_the_rows_of_a_stream():
+    """Each row is one process's, and its batches hold rows of its own alone."""
+    rows = frame()
+    _, training = read(rows)
+    source = training.source
+    every = ordered(torch.cat(list(source.chunks())))
+    parts = [source.part(rank, 3).to(CPU) for rank in range(3)]
+    shares = [torch.cat(list(part.chunks())) for part in parts]
+    assert min(map(len, shares)) > len(every) / 4
+    torch.testing.assert_close(ordered(torch.cat(shares)), every, equal_nan=True, atol=0, rtol=0)
+    own = {tuple(x) for x in shares[1].nan_to_num(-9.0).tolist()}
+    batches = parts[1].batches(32, torch.Generator().manual_seed(0), 20)
+    for _ in range(20):
+        batch = next(batches)
+        assert len(batch) == 32
+        assert own.issuperset(tuple(x) for x in batch.nan_to_num(-9.0).tolist())
