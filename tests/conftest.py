@@ -4,6 +4,7 @@ from functools import partial
 
 import pytest
 import torch
+from hypothesis import settings
 
 from discrete_itd import estimators
 from discrete_itd.likelihood import schedule_search
@@ -28,6 +29,10 @@ SMALL = {
 FULL = {key: getattr(*key) for key in SMALL}
 for (module, name), value in SMALL.items():
     setattr(module, name, value)
+
+# no test fails because a machine is busy
+settings.register_profile("suite", deadline=None)
+settings.load_profile("suite")
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 

@@ -6,13 +6,14 @@ What a cell is depends on its text and its column alone, never on other cells: a
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from discrete_itd.encoders import Column
-from discrete_itd.encoders.dtypes import family, has_time_zone
+from discrete_itd.encoders.dtypes import family, has_time_zone, time_unit
 from discrete_itd.encoders.numeric import Bins, Continuous
 
 MISSING = ("na", "n/a", "nan", "nat", "null", "none")  # in lower case
@@ -150,7 +151,15 @@ def whole_of(text: str, number: float) -> int | float:
 def _times(cells: np.ndarray, column: Column) -> pd.Series:
     texts = pd.Series(cells, dtype=object)
     dates = texts.where(texts.str.match(DATE))
-    found = pd.to_datetime(dates, format="ISO8601", errors="coerce", utc=True)
+    # microseconds hold every year; pandas would choose a unit for all cells together
+    unit = "ns" if time_unit(column.dtype) == "ns" else "us"
+    try:
+        found = pd.to_datetime(dates, format="ISO8601", errors="coerce", utc=True).dt.as_unit(unit)
+    except pd.errors.OutOfBoundsDatetime:
+        found = pd.Series(pd.NaT, index=dates.index, dtype=f"datetime64[{unit}, UTC]")
+    for i in np.flatnonzero((found.isna() & dates.notna()).to_numpy()):
+        with suppress(ValueError, OverflowError):
+            found.iloc[i] = pd.to_datetime(dates.iloc[i], format="ISO8601", utc=True).as_unit(unit)
     return found if has_time_zone(column.dtype) else found.dt.tz_localize(None)
 
 

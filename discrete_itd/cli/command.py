@@ -13,7 +13,6 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -71,9 +70,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _help(team: Team) -> int:
     """What a process other than the first one does in a job of ``torchrun``: it takes part in trainings."""
     while True:
-        with suppress(FitError):  # process 0 says why
+        try:
             if team.follow() is None:
                 return 0
+        except FitError:  # process 0 says why
+            continue
+        except KeyboardInterrupt:
+            return 130
 
 
 def _run(argv: Sequence[str] | None) -> int:
@@ -91,9 +94,12 @@ def _run(argv: Sequence[str] | None) -> int:
         try:
             args = parse(sys.argv[1:] if argv is None else argv)
             code = COMMANDS[args.command](args)
-            sys.stdout.flush()
+            if sys.stdout is not None:  # it is closed
+                sys.stdout.flush()
         except BrokenPipeError:  # the reader, like head, has closed the pipe
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            os.dup2(
+                os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno() if sys.__stdout__ else 1
+            )
             return 141
         except KeyboardInterrupt:
             print("discrete-itd: interrupted", file=sys.stderr)
@@ -140,7 +146,9 @@ def _fit(args: argparse.Namespace) -> None:
     elapsed = time.perf_counter() - start
     save_whole(args.out, lambda path: model.save(path, card=False))
     card = model.model_card()
-    save_whole(card_path(args.out), lambda path: path.write_text(card, encoding="utf-8"))
+    save_whole(
+        card_path(args.out), lambda path: path.write_bytes(card.encode(errors="backslashreplace"))
+    )
     if density_of(model).stopped_ == "interrupted":
         again = "" if args.checkpoint is None else "; the same command continues the training"
         note(f"training was interrupted: {args.out} is the best model so far{again}")

@@ -20,7 +20,7 @@ from discrete_itd.cli.streams import Chunk, Source, Table
 from discrete_itd.cli.tables import UserError
 from discrete_itd.cli.tally import Tally
 from discrete_itd.encoders import Column, Rows
-from discrete_itd.encoders.dtypes import family, has_time_zone, time_unit
+from discrete_itd.encoders.dtypes import family, has_time_zone, numpy_name, time_unit
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.models.filling import fillings
 
@@ -161,7 +161,11 @@ def _schema(source: Source, model: DiffusionDensity) -> pa.Schema:
         if name in known:
             field = field.with_type(_filled_type(field.type, known[name])).with_nullable(True)
         fields.append(field)
-    return pa.schema(fields, source.schema.metadata)
+    metadata = dict(source.schema.metadata or {})
+    types = [(f.type, own.type) for f, own in zip(fields, source.schema, strict=True)]
+    if any(pa.types.is_integer(own) and new != own for new, own in types):
+        metadata.pop(b"pandas", None)  # it would have pandas read the types that were
+    return pa.schema(fields, metadata)
 
 
 def _arrow_type(column: Column) -> pa.DataType:
@@ -190,12 +194,25 @@ def _filled_type(own: pa.DataType, column: Column) -> pa.DataType:
     wanted = _arrow_type(column)
     is_whole = pa.types.is_integer(wanted) or getattr(column.codec, "whole", False)
     if pa.types.is_integer(own):
-        return own if is_whole else wanted
+        if not is_whole:
+            return wanted
+        return own if _holds(own, column) else pa.int64()
     kept = (
         pa.types.is_floating, pa.types.is_boolean, pa.types.is_string, pa.types.is_large_string,
         pa.types.is_timestamp, pa.types.is_date, pa.types.is_duration,
     )  # fmt: skip
     return own if any(holds(own) for holds in kept) else wanted
+
+
+def _holds(own: pa.DataType, column: Column) -> bool:
+    """Whether an integer type holds the whole numbers of a model's column."""
+    limits = np.iinfo(str(own))
+    numbers = [c for c in column.categories if isinstance(c, int)]
+    if not numbers:
+        name = numpy_name(column.dtype)
+        kind = np.iinfo(name) if family(column.dtype) == "integer" else np.iinfo(np.int64)
+        numbers = [kind.min, kind.max]
+    return limits.min <= min(numbers) and max(numbers) <= limits.max
 
 
 def _as_arrow(

@@ -143,6 +143,7 @@ def _made(job: Job, part: Part, ledger: Ledger) -> Tally:
             write_stream(part.out, rows, schema)
     except EmptyTableError as error:
         note(f"{error}: left out")
+        ledger.leave_out(part)
         return tally
     ledger.add(part, begun, tally)
     return tally

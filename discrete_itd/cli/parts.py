@@ -205,6 +205,11 @@ class Ledger:
         self._file.flush()
         os.fsync(self._file.fileno())
 
+    def leave_out(self, part: Part) -> None:
+        """Remove what an earlier run has made of a part that now gives none."""
+        if self._lines.pop(part.name, None) is not None:
+            Path(part.out.path).unlink(missing_ok=True)
+
     def _lock(self) -> None:
         try:
             import fcntl

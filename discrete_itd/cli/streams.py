@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 STANDARD = "-"  # the standard input or output, in place of a file's name
+QUOTED = "\n\x00"  # for a carriage return, until the text is written
 FORMATS = ("csv", "tsv", "parquet")
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 CHUNK_CELLS = 1 << 20  # of a table that are in memory at once
@@ -285,11 +286,25 @@ def _write(table: Table, file: BinaryIO, rows: Iterable[Any], schema: pa.Schema 
         file.flush()
         return
     for i, frame in enumerate(rows):
-        text = frame.to_csv(
-            index=False, header=i == 0, sep=SEPARATORS[table.kind], lineterminator="\n"
-        )
-        file.write(text.encode())
+        file.write(_csv_text(frame, i == 0, SEPARATORS[table.kind]).encode())
         file.flush()  # the next program in a pipe begins at once
+
+
+def _csv_text(frame: pd.DataFrame, header: bool, sep: str) -> str:
+    def text(frame: pd.DataFrame) -> str:
+        return frame.to_csv(index=False, header=header, sep=sep, lineterminator="\n")
+
+    out = text(frame)
+    if (
+        "\r" in out
+    ):  # would end a row for readers, but is not quoted for it: the line feed beside it is
+        out = text(frame.replace("\r", QUOTED, regex=True).rename(columns=_quoted))
+        out = out.replace(QUOTED, "\r")
+    return out
+
+
+def _quoted(name: Any) -> Any:
+    return name.replace("\r", QUOTED) if isinstance(name, str) else name
 
 
 def _write_parquet(file: BinaryIO, rows: Iterable[Any], schema: pa.Schema | None) -> None:
@@ -336,5 +351,7 @@ def _zstandard(path: str, file: BinaryIO) -> Any:
 
 
 def _standard_output() -> BinaryIO:
+    if sys.stdout is None:
+        raise UserError("-: the standard output is closed")
     sys.stdout.flush()
     return sys.stdout.buffer

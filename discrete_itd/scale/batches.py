@@ -153,7 +153,7 @@ def score_batches(
     >>> coins = pd.DataFrame({"id": range(100), "a": ["x", "y"] * 50, "b": ["u", "v"] * 50})
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = os.path.join(folder, "coins.safetensors")
-    ...     DiffusionDensity(denoiser="tree").fit(coins[["a", "b"]]).save(path)
+    ...     DiffusionDensity(denoiser="tree", random_state=0).fit(coins[["a", "b"]]).save(path)
     ...     for batch in score_batches(path, (coins[:3], coins[3:4]), keep=["id"]):
     ...         print(list(batch), len(batch))
     ['id', 'log_prob', 'stderr'] 3

@@ -58,6 +58,8 @@ class Arrow:
         arrays: list[Any] = []
         for i in columns:
             array = batch.column(i).slice(rows.start, rows.stop - rows.start)
+            if pa.types.is_dictionary(array.type):  # its values may be missing, or repeat
+                array = array.cast(array.type.value_type)
             is_text = pa.types.is_string(array.type) or pa.types.is_large_string(array.type)
             # each text is then read once, not in each cell
             arrays.append(array.dictionary_encode() if is_text else array)

@@ -161,8 +161,8 @@ class Persistent:
         if card:
             name = os.path.basename(os.fspath(path))
             which = f"\nFile: `{name}`, SHA-256 of its content: `{digest}`\n"
-            text = self.model_card() + which
-            files.write_whole(card_path(path), lambda part: part.write_text(text, encoding="utf-8"))
+            text = (self.model_card() + which).encode(errors="backslashreplace")  # any file name
+            files.write_whole(card_path(path), lambda part: part.write_bytes(text))
 
     @classmethod
     def load(

@@ -361,6 +361,7 @@ def job() -> Iterator[Team]:
     try:
         yield team_of_process()
     finally:
+        _teams.clear()
         dist.destroy_process_group()
 
 

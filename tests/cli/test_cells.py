@@ -31,6 +31,11 @@ READ = {
     "integers and fractions": (["1", "2.5", "N/A"], WHOLE, [1, 2.5, None]),
     "large integers": (["9007199254740993", "1"], WHOLE, [9007199254740993, 1]),
     "dates": (["2024-01-01T12:00+01:00", None, "NaT"], DAYS, [pd.Timestamp("2024-01-01 11:00"), None, None]),
+    "any year": (
+        ["2024-01-01T00:00:00.123456789", "9999-12-31", "1600-12-31"],
+        DAYS,
+        [pd.Timestamp("2024-01-01 00:00:00.123456"), pd.Timestamp("9999-12-31"), pd.Timestamp("1600-12-31")],
+    ),
     "zoned": (["2024-01-01T12:00+01:00"], DAYS.dt.tz_localize("Europe/Paris"), [pd.Timestamp("2024-01-01 11:00Z")]),
     "durations": (["0 days 01:30:00", "none"], HOUR, [pd.Timedelta("90min"), None]),
 }  # fmt: skip

@@ -1,5 +1,6 @@
 """Streams: any chunks give what one gives, and a folder that was begun is finished."""
 
+import csv
 import io
 import os
 import random
@@ -46,8 +47,14 @@ def cells(n, seed, odd=False):
     if not odd:
         return frame
     words = {
-        "day": ["", "NaT", "2024-02-01T10:00:00+02:00", "1999-12-31"],
-        "at": ["", "null", "2024-01-01", "2024-01-01T10:00:00.25Z"],
+        "day": ["", "NaT", "2024-02-01T10:00:00+02:00", "1999-12-31", "9999-12-31"],
+        "at": [
+            "",
+            "null",
+            "2024-01-01",
+            "2024-01-01T10:00:00.25Z",
+            "2024-01-01T10:00:00.123456789",
+        ],
         "price": ["", "NA", "3", "1e2", " 2.50", "-0.0"],
         "age": ["", "n/a", "2.5", "17", "9007199254740993", "31.0"],
         "bin": ["", "NULL", "0.5"],
@@ -138,6 +145,12 @@ def test_chunks_of_parquet_give_the_same_tables(capsys):
     full = pd.read_parquet("whole.parquet")
     assert list(full.columns) == list(typed.columns)
     assert full.drop(columns="note").notna().all(axis=None)
+    narrow = typed.assign(age=typed["age"].clip(upper=100).astype("Int8"))
+    narrow.to_parquet("narrow.parquet")  # too narrow for what its gaps are filled with
+    run("impute d narrow.parquet --out wider.parquet")
+    wider = pd.read_parquet("wider.parquet")["age"]
+    assert (wider[narrow["age"].notna()] == narrow["age"].dropna()).all()
+    assert wider.max() > 127
     kept = typed["age"].notna()
     assert (full["age"][kept] == typed["age"][kept]).all()
     assert {n: str(t) for n, t in full.dtypes.items() if n in ("age", "price", "city", "ok")} == {
@@ -373,6 +386,26 @@ def test_a_folder_gives_a_folder(folder, capsys):
     run("score d in --out o2/ --out-format csv")
     names = ["a.csv", "b.csv", *(n.replace("parquet", "csv") for n in PARTS), "sub/c.csv"]
     assert list(contents(folder / "o2")) == names
+
+
+def test_a_carriage_return_stays_within_its_cell(place):
+    frame = cells(3, 1).assign(city=["a\rb", "c\r\nd", "e"])
+    with open("returns.csv", "w", newline="") as file:
+        frame.to_csv(file, index=False, quoting=csv.QUOTE_ALL)
+    run("impute d returns.csv --out same.csv")
+    for name in ("returns.csv", "same.csv"):
+        with reading(Table(str(place / name), ".csv")) as source:
+            (chunk,) = source.take(9, None)
+            assert chunk.frame["city"].tolist() == ["a\rb", "c\r\nd", "e"]
+
+
+def test_a_table_that_has_become_empty_leaves_no_scores(folder, capsys):
+    run("score d in --out out")
+    table = folder / "in/a.csv"
+    table.write_text(table.read_text().splitlines()[0] + "\n")
+    run("score d in --out out")
+    assert "a.csv: the table is empty: left out" in capsys.readouterr().err
+    assert list(contents(folder / "out")) == ["b.tsv.gz", *PARTS, "sub/c.csv"]
 
 
 def test_what_is_complete_is_not_made_again(folder, capsys):

@@ -205,7 +205,7 @@ def outcome(encode, frame):
 
 
 @quiet
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(frame=frames(), other=frames(), unseen=st.sampled_from(["smooth", "error"]))
 def test_a_row_alone_is_encoded_as_its_columns_are(frame, other, unseen):
     encoder = TableEncoder.fit(frame, handle_unknown=unseen)

@@ -167,7 +167,7 @@ def test_a_density_takes_its_threshold_from_half_of_the_inliers():
     found = examine(density, X, inliers=ordinary, target_false_alarms=0.1)
     assert len(found.alarms.reference) == 81
     assert found.n_inliers == 80
-    assert found.alarms.threshold.false_alarm_rate == pytest.approx(0.1, abs=0.03)
+    assert 0.04 < found.alarms.threshold.false_alarm_rate <= 0.1  # rows with equal scores lower it
     # the two halves are all of the rows, each once
     whole = -density.score_samples(ordinary).sum()
     assert found.alarms.reference.sum() + found.nats.value * 80 == pytest.approx(whole)

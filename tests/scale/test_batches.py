@@ -254,3 +254,16 @@ def test_what_is_no_model_is_said_at_once(tmp_path):
         score_batches(tmp_path / "m", [])
     with pytest.raises(OSError, match="none"):
         score_batches(tmp_path / "none", [])
+
+
+def test_dictionaries_of_any_values_are_read_as_their_cells(models, paths):
+    """Those of Arrow may hold a null, or a value twice; pandas refuses both as categories."""
+    rows = table()[COLUMNS]
+    codes = pa.array([0, 1, 2, 3, None] * 30)
+    words = pa.DictionaryArray.from_arrays(codes, pa.array(["red", None, "green", "red"]))
+    batch = pa.Table.from_pandas(rows, preserve_index=False)
+    batch = batch.set_column(batch.schema.get_field_index("word"), "word", words)
+    (found,) = score_batches(paths["density"], [batch], keep=[])
+    plain = rows.assign(word=pd.Series(words.to_pylist(), dtype="str"))
+    expected = models["density"].score_samples(plain)
+    np.testing.assert_array_equal(found["log_prob"].to_numpy(), expected)
