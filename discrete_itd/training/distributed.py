@@ -37,9 +37,7 @@ from discrete_itd.training.rows import RowSource
 from discrete_itd.training.state import Average, Optimizer
 
 STEP, EVALUATE, LOAD, STOP = range(4)  # what process 0 tells the others to do
-PATIENCE = timedelta(
-    days=30
-)  # with which the others wait: process 0 may fit exact models for hours
+PATIENCE = timedelta(days=30)  # with which others wait: process 0 may fit exact models for hours
 LOST = "another process of this job has ended, and so does this one; its own message says why"
 
 Asked = ParamSpec("Asked")
