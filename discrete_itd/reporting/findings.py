@@ -271,7 +271,7 @@ def examine_stream(
     ----------
     model : DiffusionDensity or DiffusionOutlierDetector
     rows : iterable of Rows
-        Only a few of them are kept, and two numbers for each row.
+        Only a few of them are kept, and at most three numbers for each row.
     inliers : iterable of Rows, optional
         Iterated over twice if the model is a density.
     target_nats, target_false_alarms, n_most_anomalous, max_stderr

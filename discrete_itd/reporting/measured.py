@@ -1,4 +1,4 @@
-"""What a report keeps of the rows of a table that arrives in parts: two numbers for each, and some of the rows."""
+"""What a report keeps of a table that arrives in parts: up to three numbers for each row, and some of the rows."""
 
 from __future__ import annotations
 
