@@ -21,7 +21,7 @@ import pandas as pd
 from discrete_itd.cli import alarms
 from discrete_itd.cli.demo import demo
 from discrete_itd.cli.filling import impute
-from discrete_itd.cli.inputs import about, density_of, given_row, load_density
+from discrete_itd.cli.inputs import about, given_row, load_density
 from discrete_itd.cli.jobs import check_out
 from discrete_itd.cli.messages import note, one_line, percent, plus_minus
 from discrete_itd.cli.options import parse
@@ -40,6 +40,7 @@ from discrete_itd.cli.tables import (
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.encoders.streams import ParquetStream
 from discrete_itd.estimators import DiffusionDensity
+from discrete_itd.scale.loading import density_of
 from discrete_itd.storage.persistent import card_path
 from discrete_itd.training.distributed import FitError, Team, job
 

@@ -9,16 +9,15 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from discrete_itd.cli.cells import typed
-from discrete_itd.cli.streams import Chunk, EmptyTableError, Source
-from discrete_itd.cli.tables import UserError
+from discrete_itd.cli.streams import Chunk, Source
+from discrete_itd.cli.tables import EmptyTableError, UserError
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.encoders import Column, Rows
 from discrete_itd.encoders.column import SUSPICIOUS_ROWS
 from discrete_itd.encoders.table import unseen_values
 from discrete_itd.estimators import DiffusionDensity
+from discrete_itd.scale.loading import CLASSES, density_of
 from discrete_itd.storage.persistent import load_one_of
-
-MODELS = DiffusionDensity, DiffusionOutlierDetector
 
 Result = TypeVar("Result")
 
@@ -34,12 +33,7 @@ def load_model(path: str, device: str) -> DiffusionDensity | DiffusionOutlierDet
     OSError, ValueError
         See the ``load`` methods.
     """
-    return load_one_of(path, MODELS, device=device)
-
-
-def density_of(model: DiffusionDensity | DiffusionOutlierDetector) -> DiffusionDensity:
-    """The model itself, or the density of a detector."""
-    return model if isinstance(model, DiffusionDensity) else model.density_
+    return load_one_of(path, CLASSES, device=device)
 
 
 def load_density(path: str, device: str) -> DiffusionDensity:

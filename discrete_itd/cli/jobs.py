@@ -12,8 +12,8 @@ from typing import Any, Protocol
 from discrete_itd.cli.inputs import Reader
 from discrete_itd.cli.messages import note, say
 from discrete_itd.cli.parts import Ledger, Part, is_folder, key_of, parts_of
-from discrete_itd.cli.streams import STANDARD, EmptyTableError, Source, Table, reading, write_stream
-from discrete_itd.cli.tables import UserError, check_writable, same_file
+from discrete_itd.cli.streams import STANDARD, Source, Table, reading, write_stream
+from discrete_itd.cli.tables import EmptyTableError, UserError, check_writable, same_file
 from discrete_itd.cli.tally import Tally
 from discrete_itd.progress import stream_progress
 

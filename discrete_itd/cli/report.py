@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 
-from discrete_itd.cli.inputs import Reader, about, density_of, load_model
+from discrete_itd.cli.inputs import Reader, about, load_model
 from discrete_itd.cli.jobs import check_out
 from discrete_itd.cli.messages import say
 from discrete_itd.cli.parts import tables_in
-from discrete_itd.cli.streams import STANDARD, Table, reading
+from discrete_itd.cli.streams import STANDARD, Table, reading, standard_output
 from discrete_itd.cli.tables import UserError, save_whole
 from discrete_itd.encoders import Rows
 from discrete_itd.progress import stream_progress
@@ -20,6 +19,7 @@ from discrete_itd.reporting import figures
 from discrete_itd.reporting.findings import Findings, examine_stream
 from discrete_itd.reporting.page import render
 from discrete_itd.reporting.sentences import VERDICTS, judgement
+from discrete_itd.scale.loading import density_of
 
 
 def report(args: argparse.Namespace) -> int:
@@ -41,8 +41,7 @@ def report(args: argparse.Namespace) -> int:
     title = f"Report on {table}" if args.title is None else args.title
     page = render(found, title=title).encode()
     if args.out == STANDARD:
-        sys.stdout.flush()
-        sys.stdout.buffer.write(page)
+        standard_output().write(page)
     else:
         save_whole(args.out, lambda path: path.write_bytes(page))
     n_alarms = "" if found.n_alarms is None else f", {found.n_alarms} alarms"

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from discrete_itd.cli.alarms import TO_SCORE, Judge
-from discrete_itd.cli.inputs import Reader, about, check_given, density_of, load_model
+from discrete_itd.cli.inputs import Reader, about, check_given, load_model
 from discrete_itd.cli.jobs import Files, run
 from discrete_itd.cli.messages import note, plus_minus, say
 from discrete_itd.cli.streams import Source, Table
@@ -20,6 +20,7 @@ from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.encoders import Rows
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.models.scoring import TOLERATED, large_errors
+from discrete_itd.scale.loading import density_of
 
 
 def score(args: argparse.Namespace) -> None:

@@ -19,7 +19,14 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import pandas as pd
 
-from discrete_itd.cli.tables import DAMAGED, UserError, check_names, ending, save_whole
+from discrete_itd.cli.tables import (
+    EmptyTableError,
+    UserError,
+    check_names,
+    damage_told,
+    ending,
+    save_whole,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -31,10 +38,6 @@ SEPARATORS = {".csv": ",", ".tsv": "\t"}
 CHUNK_CELLS = 1 << 20  # of a table that are in memory at once
 MOST_ROWS = 1 << 16
 BUFFER = 1 << 20  # bytes
-
-
-class EmptyTableError(UserError):
-    """A table without rows."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,7 @@ class Source:
             Naming the file, if it cannot be read.
         """
         usual = min(MOST_ROWS, max(1, CHUNK_CELLS // len(self.names)))
-        with _damage_told(self.table):
+        with damage_told(self.table.path, self.table.kind):
             yield from self.take(n_rows or usual, names)
 
 
@@ -134,25 +137,12 @@ def reading(table: Table) -> Iterator[Source]:
         Naming the file, if it cannot be read, has no columns, or two of its columns have one name.
     """
     with ExitStack() as stack:
-        with _damage_told(table):
+        with damage_told(table.path, table.kind):
             source = (_parquet if table.kind == ".parquet" else _csv)(table, stack)
         if not source.names:
             raise EmptyTableError(f"{table.path}: the table is empty")
         check_names(table.path, pd.Index([n for n in source.names if n]))
         yield source
-
-
-@contextmanager
-def _damage_told(table: Table) -> Iterator[None]:
-    """Turn errors of reading into those of the user."""
-    try:
-        yield
-    except pd.errors.EmptyDataError:
-        raise EmptyTableError(f"{table.path}: the table is empty") from None
-    except OSError as error:
-        raise UserError(f"{table.path}: {error.strerror or error}") from None
-    except DAMAGED as error:
-        raise UserError(f"{table.path}: cannot be read as {table.kind} ({error})") from None
 
 
 def _csv(table: Table, stack: ExitStack) -> Source:
@@ -236,7 +226,7 @@ def row_groups(path: str) -> int:
     """Number of row groups of a Parquet file."""
     from pyarrow.parquet import read_metadata
 
-    with _damage_told(Table(path, ".parquet")):
+    with damage_told(path, ".parquet"):
         return read_metadata(path).num_row_groups
 
 
@@ -270,7 +260,7 @@ def write_stream(table: Table, rows: Iterable[Any], schema: pa.Schema | None = N
         If the reader of the standard output has gone.
     """
     if table.path == STANDARD:
-        _write(table, _standard_output(), rows, schema)
+        _write(table, standard_output(), rows, schema)
     else:
         save_whole(table.path, lambda partial: _write_file(table, partial, rows, schema))
 
@@ -350,7 +340,8 @@ def _zstandard(path: str, file: BinaryIO) -> Any:
     raise UserError(f"{path}: .zst needs pip install 'pandas[compression]'")
 
 
-def _standard_output() -> BinaryIO:
+def standard_output() -> BinaryIO:
+    """Where bytes for the next program go; UserError if it is closed."""
     if sys.stdout is None:
         raise UserError("-: the standard output is closed")
     sys.stdout.flush()

@@ -8,7 +8,7 @@ import os
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
@@ -27,6 +27,10 @@ DAMAGED = (ValueError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile,
 
 class UserError(Exception):
     """An error that the user can correct; its text is the one line that is printed."""
+
+
+class EmptyTableError(UserError):
+    """A table without rows."""
 
 
 def ending(path: str) -> str:
@@ -84,20 +88,27 @@ def _read_csv(path: str, **options: Any) -> pd.DataFrame:
 
 def _read(path: str, read: Callable[[], pd.DataFrame]) -> pd.DataFrame:
     """The table that ``read`` returns, if it has rows, and names that differ as strings."""
-    try:
+    with damage_told(path, ending(path)):
         frame = read()
+    if not len(frame) or not frame.shape[1]:
+        raise EmptyTableError(f"{path}: the table is empty")
+    check_names(path, frame.columns.map(str))
+    return frame.reset_index(drop=True)
+
+
+@contextlib.contextmanager
+def damage_told(path: str, kind: str) -> Iterator[None]:
+    """Turn errors of reading a table of some kind, like ".csv", into those of the user."""
+    try:
+        yield
     except pd.errors.EmptyDataError:
-        raise UserError(f"{path}: the table is empty") from None
+        raise EmptyTableError(f"{path}: the table is empty") from None
     except pd.errors.ParserWarning:
         raise UserError(f"{path}: rows have more cells than the header") from None
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}") from None
     except DAMAGED as error:
-        raise UserError(f"{path}: cannot be read as {ending(path)} ({error})") from None
-    if not len(frame) or not frame.shape[1]:
-        raise UserError(f"{path}: the table is empty")
-    check_names(path, frame.columns.map(str))
-    return frame.reset_index(drop=True)
+        raise UserError(f"{path}: cannot be read as {kind} ({error})") from None
 
 
 def check_names(path: str, names: pd.Index) -> None:

@@ -15,9 +15,8 @@ from discrete_itd.channel.levels import REAL_KNOWN_SNR
 from discrete_itd.channel.posterior import CategoricalPosterior, GaussianPosterior, Posterior
 from discrete_itd.denoisers.base import Config, Denoiser, Tensors
 
-MOST_STATIC = (
-    128  # columns: with more, covariances of single rows would cost more than a wait for a GPU
-)
+# columns: with more, covariances of single rows would cost more than a wait for a GPU
+MOST_STATIC = 128
 LEAST_VARIANCE = 1e-8  # of a direction, as a share of the largest
 
 

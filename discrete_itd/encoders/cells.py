@@ -69,6 +69,18 @@ def read_cells(column: pd.Series | pd.Index) -> PlainCells:
     return PlainCells(values, np.where(present, np.cumsum(present) - 1, -1))
 
 
+def read_cell(value: Any) -> PlainCells | None:
+    """What :func:`read_cells` makes of a column of one cell, if its value is one of Python's plain ones; else None."""
+    kind = type(value)
+    if kind is str:
+        return PlainCells(np.array([value], dtype=object), np.array([0]))
+    if kind is float and value != value:
+        return PlainCells(np.zeros(0), np.array([-1]))
+    if kind in (float, bool) or (kind is int and -(2**63) <= value < 2**63):
+        return PlainCells(np.array([value]), np.array([0]))
+    return None
+
+
 def _plain_values(column: pd.Series | pd.Index) -> np.ndarray:
     dtype: Any = column.dtype
     match family(dtype):

@@ -14,6 +14,7 @@ import pandas as pd
 from discrete_itd.channel.codebook import ColumnPoints
 from discrete_itd.encoders.categories import Categories
 from discrete_itd.encoders.cells import (
+    PlainCells,
     Scalar,
     as_numbers,
     read_cells,
@@ -116,16 +117,10 @@ class Column:
         Raises
         ------
         ValueError, TypeError
-            Naming the column, if a value is not of the column's kind, infinite, or unseen where that is refused.
+            As of :meth:`encode_values`.
         """
         cells = read_cells(values)
-        if isinstance(self.codec, Categories):
-            x, log_volume = self.codec.encode(self.name, cells)
-        else:
-            numbers = as_numbers(self.name, cells, self.family, self.origin, self.step)
-            x, log_volume = self.codec.encode(numbers)
-            if self.family != "number":
-                log_volume -= math.log(self.step / 1e9)  # per second, not per step
+        x, log_volume = self.encode_values(cells)
         strange = bool(
             self.categories
             and self.open
@@ -133,8 +128,25 @@ class Column:
             and (x == self.codec.n_levels).all()
         )
         # one more, for the missing: index -1
-        x, log_volume = np.concatenate((x + 0.0, [np.nan])), np.concatenate((log_volume, [0.0]))
+        x, log_volume = np.concatenate((x, [np.nan])), np.concatenate((log_volume, [0.0]))
         return x[cells.where], log_volume[cells.where], strange
+
+    def encode_values(self, cells: PlainCells) -> tuple[np.ndarray, np.ndarray]:
+        """The core's numbers and log-volumes of the values that occur: float64, (P,) each.
+
+        Raises
+        ------
+        ValueError, TypeError
+            Naming the column, if a value is not of the column's kind, infinite, or unseen where that is refused.
+        """
+        if isinstance(self.codec, Categories):
+            x, log_volume = self.codec.encode(self.name, cells)
+        else:
+            numbers = as_numbers(self.name, cells, self.family, self.origin, self.step)
+            x, log_volume = self.codec.encode(numbers)
+            if self.family != "number":
+                log_volume -= math.log(self.step / 1e9)  # per second, not per step
+        return x + 0.0, log_volume
 
     def decode(self, x: np.ndarray, rng: np.random.Generator | None = None) -> pd.Series:
         """The cells of the core's numbers, in the fitted dtype."""

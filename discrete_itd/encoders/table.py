@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from discrete_itd.channel.codebook import Codebook, ColumnPoints
-from discrete_itd.encoders.cells import plain
+from discrete_itd.encoders.cells import plain, read_cell, read_cells
 from discrete_itd.encoders.column import SUSPICIOUS_ROWS, Column
 from discrete_itd.encoders.dtypes import is_category
 from discrete_itd.encoders.inference import (
@@ -25,10 +25,8 @@ from discrete_itd.validation import check_choice
 
 INDICATOR = ColumnPoints("simplex", 2)
 PRESENT, ABSENT = 0.0, 1.0  # levels of a missingness indicator
-FEW_ROWS = (
-    SUSPICIOUS_ROWS - 1
-)  # at most: a service asks for one row, and pandas takes longer over it than a network
-MOST_REMEMBERED = 1024  # cells of a column
+# of a table, at most: a service asks for one row, and pandas takes longer over it than a network
+FEW_ROWS = SUSPICIOUS_ROWS - 1
 
 
 class Cells(NamedTuple):
@@ -79,7 +77,6 @@ class TableEncoder:
         self.schema = tuple(schema)
         indicated = [j for j, column in enumerate(self.schema) if column.indicator]
         self.owner = np.array([*range(len(self.schema)), *indicated], dtype=np.int64)
-        self._remembered: list[dict[Any, tuple[float, float]]] = [{} for _ in self.schema]
 
     @classmethod
     def fit(
@@ -197,27 +194,17 @@ class TableEncoder:
                 warnings.warn(unseen_values(column, values.dtype), stacklevel=5)
 
     def _encode_few(self, frame: pd.DataFrame, x: np.ndarray, log_volume: np.ndarray) -> None:
-        """Fill in the encoded cells one by one: those of which an equal one was met before are looked up."""
-        dtypes, cells = list(frame.dtypes), frame.to_numpy(dtype=object)
+        """Fill in the encoded cells one by one, without a series for each column."""
+        x[:] = np.nan
+        cells = frame.to_numpy(dtype=object)
         places = frame.columns.get_indexer(pd.Index(self.names, dtype=frame.columns.dtype))
         for j, (column, place) in enumerate(zip(self.schema, places, strict=True)):
-            remembered, dtype = self._remembered[j], dtypes[place]
-            if is_category(dtype):
-                dtype = dtype.categories.dtype
             for i, value in enumerate(cells[:, place]):
-                # values that are equal may differ in their type, like 1 and True; a NaN differs from itself
-                is_nan = isinstance(value, float) and value != value
-                key = dtype, type(value), None if is_nan else value
-                try:
-                    found = remembered.get(key)
-                except TypeError:  # no hash: the column has something to say about it
-                    found = None
-                if found is None:
-                    one = column.encode(frame.iloc[i : i + 1, place])
-                    found = float(one[0][0]), float(one[1][0])
-                    if len(remembered) < MOST_REMEMBERED:
-                        remembered[key] = found
-                x[i, j], log_volume[i, j] = found
+                cell = read_cell(value)
+                if cell is None:
+                    cell = read_cells(frame.iloc[i : i + 1, place])
+                if len(cell.values):  # it is not missing
+                    (x[i, j],), (log_volume[i, j],) = column.encode_values(cell)
 
     def inverse_transform(
         self,

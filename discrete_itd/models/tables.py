@@ -24,10 +24,8 @@ from discrete_itd.models.splitting import copies, hold_out
 from discrete_itd.models.streaming import StreamedRows
 from discrete_itd.validation import check_weights
 
-SAMPLE_ROWS, SAMPLE_CELLS = (
-    150_000,
-    1 << 23,
-)  # of a stream, kept in memory; of a wide table fewer rows
+# of a stream, kept in memory; of a wide table fewer rows
+SAMPLE_ROWS, SAMPLE_CELLS = 150_000, 1 << 23
 FEWEST_SAMPLED = 15_000
 MOST_HELD = 3  # one row of so many in the sample is held out at most
 

@@ -5,6 +5,9 @@ file to the same path on each first. A worker whose file is another one refuses 
 so torch takes one thread in each, unless ``n_threads`` says otherwise.
 """
 
+# the packages are extras: types are checked where they are not installed, too
+# pyright: reportMissingImports=false
+
 from __future__ import annotations
 
 from importlib.util import find_spec

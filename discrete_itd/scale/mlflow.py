@@ -5,6 +5,9 @@ function from a frame to the answers of :func:`~discrete_itd.scale.score_batches
 itself. Needs the extra ``mlflow``.
 """
 
+# the packages are extras: types are checked where they are not installed, too
+# pyright: reportMissingImports=false
+
 from __future__ import annotations
 
 import os

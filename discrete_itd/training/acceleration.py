@@ -1,9 +1,8 @@
 """How fast a network is trained, not what is learned: bfloat16 and ``torch.compile``.
 
 Both touch the network alone. Its features, what its answers change, nats and sums stay as they are, and so do the
-weights, the optimiser and every validation: only a training step is faster. With bfloat16 an answer is rounded to three
-digits, which is far less than dropout stirs it; compiled, it differs by rounding. Held-out nats after a training agree
-within ``NATS_TOLERANCE``. Speeds on a GPU are unmeasured.
+weights, the optimiser and every validation. With bfloat16 an answer is rounded to 8 bits; compiled, it differs by
+rounding. Held-out nats after a training agree within ``NATS_TOLERANCE``. Speeds on a GPU are unmeasured.
 """
 
 from __future__ import annotations

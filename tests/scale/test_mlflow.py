@@ -12,7 +12,6 @@ from discrete_itd.scale import mlflow as flavour
 from discrete_itd.storage.files import content_digest
 
 pytestmark = [
-    pytest.mark.slow,
     pytest.mark.single_precision,
     pytest.mark.filterwarnings("ignore"),  # of MLflow and what it imports
 ]
