@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -14,7 +15,8 @@ from torch import Tensor
 
 from discrete_itd.denoisers import Denoiser, RowMixtureDenoiser
 from discrete_itd.denoisers.row_mixture import fit_weights
-from discrete_itd.models.contract import FitPlan, Recipe, TrainingRows, fit_recipe
+from discrete_itd.models.contract import FitPlan, Recipe, TrainingRows
+from discrete_itd.models.fit_recipes import Fitted, fit_recipes
 from discrete_itd.training.config import Report
 
 LEAST_WEIGHT = 0.02  # of a member of a mixture of rows: one with less is not worth its time
@@ -94,32 +96,35 @@ class CandidateTable:
     plans: list[FitPlan] = field(default_factory=list, init=False)
     left_out: list[str] = field(default_factory=list, init=False)
 
-    def fit(self, recipe: Recipe, plan: FitPlan) -> None:
-        """Fit one more candidate; TypeError if it has no closed form."""
-        own = plan.of_networks(1)[0]
+    def fit(self, recipes: Sequence[Recipe], plans: Sequence[FitPlan]) -> None:
+        """Fit more candidates, each by its plan; TypeError if one has no closed form."""
+        own = [plan.of_networks(1)[0] for plan in plans]
+        fits = zip(recipes, own, fit_recipes(recipes, self.rows, own), strict=True)
         try:
-            fitted = fit_recipe(recipe, self.rows, own)
+            for recipe, plan, fitted in fits:
+                if not fitted.denoiser.closed_form:
+                    raise TypeError(f"{recipe.label}: its denoiser has no closed form")
+                self._add_fit(recipe, plan, fitted)
         except KeyboardInterrupt:
             if not self.candidates:
                 raise
-            plan.run.interrupted = True  # those that are there make a model
-            return
-        if not fitted.denoiser.closed_form:
-            raise TypeError(f"{recipe.label}: its denoiser has no closed form")
-        self.plans.append(own)
+            plans[0].run.interrupted = True  # those that are there make a model
+
+    def _add_fit(self, recipe: Recipe, plan: FitPlan, fitted: Fitted) -> None:
+        self.plans.append(plan)
         nats = self.rows.held_out(fitted.denoiser)
         label = recipe.label
         same = sum(c.label.partition(" no. ")[0] == label for c in self.candidates)
         if same:
             label = f"{label} no. {same + 1}"
-        self.candidates.append(Candidate(label, fitted.denoiser, nats, fitted.seconds, own.report))
+        self.candidates.append(Candidate(label, fitted.denoiser, nats, fitted.seconds, plan.report))
 
     def fit_in_time(self, recipe: Recipe, plan: FitPlan) -> None:
         """As :meth:`fit`, unless the time of the whole fit is over; :meth:`settle` then says what was left out."""
         if plan.run.interrupted:
             return
         if plan.time_left or not self.candidates:
-            self.fit(recipe, plan)
+            self.fit([recipe], [plan])
         else:
             self.left_out.append(recipe.label)
 

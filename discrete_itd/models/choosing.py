@@ -93,8 +93,7 @@ class RowMixture(Recipe):
     def fit(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
         recipes = [recipe(member) for member in self.members]
         table = CandidateTable(rows)
-        for member, own in zip(recipes, plan.of_members(recipes), strict=True):
-            table.fit(member, own)
+        table.fit(recipes, plan.of_members(recipes))
         return table.settle(plan, table.add(table.mixture()))
 
     def count_networks(self) -> int:
@@ -152,9 +151,11 @@ class Best(Recipe):
         for member in (*affordable_bases(rows, BayesNet()), Decoder(8192)):
             table.fit_in_time(member, plan)
         plans = plan.of_networks(self.n_orders if plan.training.max_steps else 0)
-        for i, own in enumerate(plans):
+        n_at_once = plan.run.team.size
+        for i in range(0, len(plans), n_at_once):
             if plan.time_left and not plan.run.interrupted:
-                table.fit(VARIED[i % len(VARIED)], own)
+                some = range(i, min(i + n_at_once, len(plans)))
+                table.fit([VARIED[k % len(VARIED)] for k in some], [plans[k] for k in some])
         return table.settle(plan, table.add(table.mixture()))
 
     def count_networks(self) -> int:

@@ -12,7 +12,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import pandas as pd
 import torch
@@ -28,7 +28,7 @@ from discrete_itd.training import mean_and_error
 from discrete_itd.training.checkpoint import Checkpoint
 from discrete_itd.training.config import Evaluation, Report, TrainingPlan
 from discrete_itd.training.distributed import Team, team_of_process
-from discrete_itd.training.loop import seeded, train
+from discrete_itd.training.loop import train
 from discrete_itd.training.rows import MappedRows, RowSource, TensorRows
 
 TRAINING_SHARE = 0.85  # of the time that is left when a network is trained: the choice of a schedule comes after it
@@ -159,6 +159,23 @@ class TrainingRows:
             self._made[key] = make()
         return self._made[key]
 
+    def denoisers(self) -> list[Denoiser]:
+        """The denoisers that were fitted once for several recipes, the oldest first."""
+        return [self.marginals, *(d for d in self._made.values() if isinstance(d, Denoiser))]
+
+    def to(self, device: torch.device) -> TrainingRows:
+        """The same rows on a device, with what was made of them; denoisers are moved."""
+        if device == self.device:
+            return self
+        generator = torch.Generator(device)
+        generator.set_state(self.generator.get_state())
+        stream = None if self.stream is None else self.stream.to(device)
+        x, x_valid = self.x.to(device), self.x_valid.to(device)
+        moved = TrainingRows(self.marginals.to(device), x, x_valid, generator, stream)
+        for key, made in self._made.items():
+            moved._made[key] = made.to(device) if hasattr(made, "to") else made
+        return moved
+
     @cached_property
     def one_hot_groups(self) -> OneHotGroups | None:
         """The one-hot groups among the columns; None if there are none, or rows that cannot be read again."""
@@ -235,6 +252,13 @@ class SharedRun:
     start: float = field(default_factory=time.perf_counter)  # when the fit began
     team: Team = field(default_factory=team_of_process)  # the processes that train
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process, whose clock may be another one: the age of the fit."""
+        return {**vars(self), "start": time.perf_counter() - self.start}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, start=time.perf_counter() - state["start"])
+
 
 @dataclass
 class FitPlan:
@@ -254,6 +278,8 @@ class FitPlan:
         Which network this is, of how many. Each trains for an equal share of the time, with a seed of its own.
     run : SharedRun
         The same object for all members of an ensemble.
+    lanes : int
+        How many networks are trained at a time, each by a process of its own.
 
     Attributes
     ----------
@@ -277,6 +303,7 @@ class FitPlan:
     index: int = 0
     n_networks: int = 1
     run: SharedRun = field(default_factory=SharedRun)
+    lanes: int = 1
     report: Report | None = field(default=None, init=False)
     learned: bool | None = field(default=None, init=False)
     members: pd.DataFrame | None = field(default=None, init=False)
@@ -329,7 +356,8 @@ class FitPlan:
         """
         training, checkpoint = training or self.training, self.checkpoint
         if training.max_time is not None:
-            share = TRAINING_SHARE * self.time_left / (self.n_networks - self.index)
+            in_turn = -(-(self.n_networks - self.index) // self.lanes)
+            share = TRAINING_SHARE * self.time_left / in_turn
             training = replace(training, max_time=max(share, LEAST_SECONDS))
         if self.run.interrupted:  # whoever interrupts one training ends them all
             training, checkpoint = replace(training, max_steps=0), None
@@ -355,41 +383,6 @@ class FitPlan:
 
     def _shown(self) -> Progress:
         """Shows the progress of this network as that of the whole fit."""
-        show, i, n = self.progress, self.index, self.n_networks
+        show, i, n, lanes = self.progress, self.index, self.n_networks, self.lanes
         assert show is not None
-        return lambda share, latest: show(min(1.0, (i + share) / n), latest)
-
-
-class Fitted(NamedTuple):
-    """A denoiser with the report of its fit.
-
-    Attributes
-    ----------
-    denoiser : Denoiser
-    report : Report
-        With ``stopped`` "exact" if nothing was trained.
-    seconds : float
-    learned : bool
-        Whether it has learned anything beyond independent columns.
-    """
-
-    denoiser: Denoiser
-    report: Report
-    seconds: float
-    learned: bool
-
-
-def fit_recipe(recipe: Recipe, rows: TrainingRows, plan: FitPlan) -> Fitted:
-    """Fit a recipe and see to its report."""
-    start = time.perf_counter()
-    with seeded(plan.network_seed, rows.device):
-        denoiser = recipe.fit(rows, plan).eval().requires_grad_(False)
-    report, learned = plan.report, plan.learned
-    if report is None:
-        lines = [rows.evaluation(d) for d in dict.fromkeys((rows.marginals, denoiser))]
-        report = Report(lines, stopped="exact")
-    if plan.run.interrupted:
-        report.stopped = "interrupted"
-    if learned is None:
-        learned = denoiser is not rows.marginals
-    return Fitted(denoiser, report, time.perf_counter() - start, learned)
+        return lambda share, latest: show(min(1.0, (i + lanes * share) / n), latest)

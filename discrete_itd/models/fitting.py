@@ -15,14 +15,13 @@ from discrete_itd.denoisers import Denoiser
 from discrete_itd.likelihood.schedule_search import Candidate, choose_path
 from discrete_itd.models.contract import (
     FitPlan,
-    Fitted,
     Progress,
     Recipe,
     SharedRun,
     TrainingRows,
-    fit_recipe,
 )
 from discrete_itd.models.cost import Cost
+from discrete_itd.models.fit_recipes import Fitted, fit_recipe
 from discrete_itd.models.members import MemberContribution
 from discrete_itd.models.model import Model, split_evaluations
 from discrete_itd.models.tables import TrainingTable

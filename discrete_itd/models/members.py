@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from discrete_itd.denoisers import Denoiser, EnsembleDenoiser
-from discrete_itd.models.contract import FitPlan, Recipe, TrainingRows, fit_recipe
+from discrete_itd.models.contract import FitPlan, Recipe, TrainingRows
+from discrete_itd.models.fit_recipes import fit_recipes
 from discrete_itd.training import pilot_quadrature
 
 
@@ -61,7 +62,7 @@ def fit_ensemble(recipes: Sequence[Recipe], rows: TrainingRows, plan: FitPlan) -
     if rows.codebook.vocabularies:
         raise ValueError("an ensemble takes no high-cardinality column")
     plans = plan.of_members(recipes)
-    fits = [fit_recipe(recipe, rows, own) for recipe, own in zip(recipes, plans, strict=True)]
+    fits = list(fit_recipes(recipes, rows, plans))
     denoisers = [fit.denoiser for fit in fits]
     # its own: the weights must not depend on how long members were trained
     generator = torch.Generator(rows.device).manual_seed(plan.seed)

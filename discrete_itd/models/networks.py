@@ -14,6 +14,7 @@ from discrete_itd.denoisers import CausalDenoiser, Denoiser, NeuralDenoiser
 from discrete_itd.denoisers.row_mixture import RowMixtureDenoiser, fit_weights
 from discrete_itd.models.contract import FitPlan, Recipe, TrainingRows
 from discrete_itd.models.exact import BayesNet, Decoder, affordable_bases, choose_base, exact_base
+from discrete_itd.models.fit_recipes import fit_recipes
 from discrete_itd.training.config import PRECISIONS, TrainingPlan
 from discrete_itd.validation import check_choice, check_integer
 
@@ -146,6 +147,22 @@ class Causal(Recipe):
     trains = True
 
     def fit(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
+        base = rows.once(("causal", self.base), lambda: self.chosen_base(rows, plan))
+        plan.companion = rows.once(("companion", base), lambda: companion(base, rows, plan))
+        if self.n_orders == 1:
+            denoiser = self.train_one(base, rows, plan)
+            plan.learned = plan.learned or base is not rows.marginals
+            return denoiser
+        parts = plan.of_networks(self.n_orders)
+        orders = [replace(self, n_orders=1)] * self.n_orders
+        members = [fitted.denoiser for fitted in fit_recipes(orders, rows, parts)]
+        plan.report, plan.learned = parts[0].report, any(part.learned for part in parts)
+        weights = fit_weights(-torch.stack([rows.held_out(m) for m in members], 1))
+        weights = weights.clamp_min(LEAST_WEIGHT)  # all orders that were asked for are kept
+        return RowMixtureDenoiser(rows.codebook, members, weights)
+
+    def chosen_base(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
+        """What the networks correct; TypeError if it cannot be asked about the next column."""
         if self.base == "auto":
             # look-ups in the order of the columns: unlike that of a Network, it is never asked to sum columns out
             recipes = affordable_bases(rows, BayesNet())
@@ -157,17 +174,7 @@ class Causal(Recipe):
                 f"base={self.base!r}: a {type(base).__name__} cannot be that of a causal network,"
                 " for it does not define preceding()"
             )
-        plan.companion = companion(base, rows, plan)
-        parts = plan.of_networks(self.n_orders)
-        members: list[Denoiser] = [self.train_one(base, rows, part) for part in parts]
-        reports = [part.report for part in parts if part.report is not None]
-        plan.report = reports[0] if reports else None
-        plan.learned = base is not rows.marginals or any(part.learned for part in parts)
-        if len(members) == 1:
-            return members[0]
-        weights = fit_weights(-torch.stack([rows.held_out(m) for m in members], 1))
-        weights = weights.clamp_min(LEAST_WEIGHT)  # all orders that were asked for are kept
-        return RowMixtureDenoiser(rows.codebook, members, weights)
+        return base
 
     def train_one(self, base: Denoiser, rows: TrainingRows, plan: FitPlan) -> CausalDenoiser:
         """A network with an order of its own, by the seed of the plan."""

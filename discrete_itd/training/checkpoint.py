@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -79,6 +80,10 @@ class Checkpoint:
             raise self.damaged(TypeError("a part of it is missing"))
         self._identity, self.note, state = cast(list[dict[str, Any]], parts)
         self._found = state, tensors
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process reads the file itself."""
+        return partial(Checkpoint, interval=self.interval), (self.path,)
 
     def damaged(self, error: Exception) -> ValueError:
         """The error to raise if the content of the file makes no sense."""

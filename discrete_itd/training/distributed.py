@@ -3,10 +3,14 @@
 Process 0 fits the model and takes every decision: what is trained, when it is evaluated, when it ends. Wherever it
 trains a network, the others share the work: each has a part of the rows, draws its part of every batch from them, and
 ``DistributedDataParallel`` averages the gradients, so that a step is that of one process with the whole batch. So no
-two processes can come to different decisions, only process 0 writes files, and a recipe needs no word about any of it.
+two processes can come to different decisions, only process 0 writes models, and a recipe needs no word about any of it.
 
 What a follower draws is a function of the seed, its rank and the number of the step: nothing of it has to be kept in a
 checkpoint, and a run that was killed goes on as if it had not been.
+
+Where several networks are to be trained that do not depend on each other, each process trains some of them alone
+(:meth:`Team.each`): nothing has to be averaged then, and each network is that of one process. It keeps their
+checkpoints, too, beside that of process 0, so that a run that goes on needs a file system that all processes share.
 """
 
 from __future__ import annotations
@@ -19,30 +23,38 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import wraps
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeVar
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from discrete_itd.channel import Quadrature
-from discrete_itd.denoisers.base import Denoiser
 from discrete_itd.training.acceleration import accelerated
-from discrete_itd.training.config import TrainingPlan
-from discrete_itd.training.evaluation import Evaluator, mean_and_error
-from discrete_itd.training.objectives import Loss, losses
+from discrete_itd.training.evaluation import mean_and_error
+from discrete_itd.training.follower import (
+    STOP,
+    Follower,
+    MeanLoss,
+    Parts,
+    Training,
+    own_device,
+)
 from discrete_itd.training.rows import RowSource
-from discrete_itd.training.state import Average, Optimizer
 
-STEP, EVALUATE, LOAD, STOP = range(4)  # what process 0 tells the others to do
 PATIENCE = timedelta(days=30)  # with which others wait: process 0 may fit exact models for hours
 LOST = "another process of this job has ended, and so does this one; its own message says why"
 
 Asked = ParamSpec("Asked")
 Made = TypeVar("Made")
-Parts = tuple[RowSource, Tensor]  # rows to train on, and held-out rows
+
+
+class Task(Protocol):
+    """Work of which each process does a part by itself, and that can be pickled."""
+
+    def do(self, part: int, n_parts: int) -> Any:
+        """The result of part ``part`` of ``n_parts``, which can be pickled, too."""
+        ...
 
 
 @dataclass
@@ -53,54 +65,8 @@ class Outcome:
     error: str = ""
 
 
-@dataclass
-class Training:
-    """What a follower must know of a training besides its rows.
-
-    Parameters
-    ----------
-    denoiser : Denoiser
-    plan : TrainingPlan
-    quadrature : Quadrature or None
-    seed : int
-        Of the evaluations, and with the rank of what is drawn.
-    batch_size : int
-        Rows of one process in a step.
-    state : dict
-        Weights of the optimiser and of the average.
-    device : torch.device
-        Of process 0.
-    """
-
-    denoiser: Denoiser
-    plan: TrainingPlan
-    quadrature: Quadrature | None
-    seed: int
-    batch_size: int
-    state: dict[str, Any]
-    device: torch.device
-
-    def own_device(self) -> torch.device:
-        """The device of a follower: of several GPUs of a machine, each process has its own."""
-        if self.device.type != "cuda":
-            return self.device
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-
-
 class FitError(RuntimeError):
     """What a follower raises if the fit of process 0 failed."""
-
-
-class MeanLoss(nn.Module):
-    """Mean nats of a batch, as the module that ``DistributedDataParallel`` wraps."""
-
-    def __init__(self, denoiser: Denoiser, loss: Loss) -> None:
-        super().__init__()
-        self.denoiser, self.loss = denoiser, loss
-
-    def forward(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Mean nats of rows ``x`` (B, C): a scalar."""
-        return self.loss.nats(self.denoiser, x, generator).mean()
 
 
 class Team:
@@ -139,6 +105,16 @@ class Team:
     def mean_and_error(self, values: Tensor) -> tuple[float, float]:
         """Mean of the values (n,) of all, and its standard error."""
         return mean_and_error(values)
+
+    def each(self, task: Task) -> list[Any]:
+        """The results of the parts of a task, of which each process does one.
+
+        Raises
+        ------
+        Exception
+            Of the first process that failed, when the others are done.
+        """
+        return [task.do(0, 1)]
 
     def explained(self, error: RuntimeError) -> RuntimeError:
         """The error to raise for one that came up in a training."""
@@ -240,6 +216,25 @@ class Processes(Team):
         dist.all_reduce(values, group=self.world)
         return values
 
+    def each(self, task: Task) -> list[Any]:
+        self.send(task)
+        results: list[Any] = [None] * self.size
+        try:
+            dist.gather_object(self.part_of(task), results, group=self._words)
+        except RuntimeError as error:
+            raise self.explained(error) from error
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+        return results
+
+    def part_of(self, task: Task) -> Any:
+        """What this process does of a task, or the error with which that ended: the others wait for either."""
+        try:
+            return task.do(self.rank, self.size)
+        except (Exception, KeyboardInterrupt) as error:
+            return error
+
     def explained(self, error: RuntimeError) -> RuntimeError:
         text = str(error).lower()
         is_lost = isinstance(error, dist.DistError) or "gloo" in text or "nccl" in text
@@ -265,14 +260,17 @@ class Processes(Team):
     def follow(self) -> Any:
         rows: Parts | None = None
         try:
-            while isinstance(heard := self.received(), Training):
+            while not isinstance(heard := self.received(), Outcome | None):
+                if not isinstance(heard, Training):
+                    dist.gather_object(self.part_of(heard), None, group=self._words)
+                    continue
                 if not self.received():  # whether the rows are those of the training before
                     got: list[Any] = [None]
                     dist.scatter_object_list(got, None, group=self._words)
                     rows = got[0]
                 assert rows is not None
                 # the state of the process is left as it was: only initial weights and dropout draw from it
-                device = heard.own_device()
+                device = own_device(heard.device)
                 with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
                     follower = Follower(self, heard, rows, device)
                     with accelerated(follower.denoiser, heard.plan):
@@ -282,71 +280,6 @@ class Processes(Team):
         if isinstance(heard, Outcome) and heard.error:
             raise FitError(f"the fit failed in process 0: {heard.error}")
         return heard and heard.model
-
-
-class Follower:
-    """A process that shares in a training of process 0."""
-
-    def __init__(
-        self, team: Processes, training: Training, rows: Parts, device: torch.device
-    ) -> None:
-        plan, self.source, x_valid = training.plan, rows[0].to(device), rows[1].to(device)
-        self.team, self.training = team, training
-        self.denoiser = denoiser = training.denoiser.to(device).train()
-        self.parameters = {n: p for n, p in denoiser.named_parameters() if p.requires_grad}
-        self.average = Average(denoiser, plan.ema)
-        self.optimizer = Optimizer(self.parameters, plan, x_valid.shape[1])
-        loss, judge = losses(plan, training.quadrature)
-        self.evaluator = Evaluator(judge, x_valid, training.seed)
-        self.generator, self.orders = torch.Generator(device), torch.Generator(device)
-        self.epoch, self.n_taken = -1, 0
-        self.load(training.state)
-        self.mean = team.together(MeanLoss(denoiser, loss))
-
-    def run(self) -> None:
-        """Do what process 0 tells until it stops."""
-        while True:
-            what, rate, step = self.team.told()
-            if what == STEP:
-                self.make_step(rate, step)
-            elif what == EVALUATE:
-                self.team.mean_and_error(self.evaluator(self.average.model))
-            elif what == LOAD:
-                self.load(self.team.received())
-            else:
-                return
-
-    def make_step(self, rate: float, step: int) -> None:
-        """Contribute the gradient of a batch of this process's rows."""
-        batch = self.batch(step)
-        self.generator.manual_seed(self.seed(step, 1))
-        torch.manual_seed(self.seed(step, 2))  # dropout
-        self.optimizer.step(self.mean(batch, self.generator), rate)
-        self.average.follow(self.parameters.values())
-
-    def batch(self, step: int) -> Tensor:
-        """The batch of a step: each epoch has an order of its own, which does not depend on what was drawn before."""
-        size = self.training.batch_size
-        epoch, i = divmod(step, max(1, self.source.n_rows // size))
-        if epoch != self.epoch:
-            self.epoch, self.n_taken = epoch, 0
-            self.orders.manual_seed(self.seed(epoch, 0))
-            self.batches = self.source.batches(size, self.orders, self.training.plan.max_steps)
-        while self.n_taken < i:  # a run that goes on
-            next(self.batches)
-            self.n_taken += 1
-        self.n_taken += 1
-        return next(self.batches)
-
-    def seed(self, number: int, kind: int) -> int:
-        """A seed for a step or an epoch."""
-        key = [self.training.seed, self.team.rank, number, kind]
-        return int(np.random.SeedSequence(key).generate_state(1)[0])
-
-    def load(self, state: dict[str, Any]) -> None:
-        """Go on from the weights of process 0."""
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.average.load_state_dict(state["average"])
 
 
 @contextmanager

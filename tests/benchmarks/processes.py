@@ -6,7 +6,8 @@
 A causal network and one that hears every column are trained for a fixed number of steps on rows of a mixture of eight
 products, by one process and by two that ``torchrun`` starts, each with one thread. Strong scaling: the same batch of
 ``--batch`` rows, so that the same rows are seen. Weak scaling: a batch of as many rows for each process. Held-out nats
-are those of the best weights.
+are those of the best weights. A second table is about four causal networks of default size, which two processes train
+side by side: their fit as a whole.
 
 With ``--kills``, the command fits with a checkpoint and is killed (SIGKILL) after a random part of the time that it
 takes: the only process; or one of two, whichever comes. Then the same command goes on. Counted are models that were
@@ -43,6 +44,8 @@ RECIPES: dict[str, Recipe] = {
     "causal": Causal(base="independent"),
     "network": Network(base="independent"),
 }
+MEMBERS = "side by side"
+RECIPES[MEMBERS] = Causal(4, base="independent")
 LEFT = 60.0  # seconds in which a job of which one process was killed must end
 
 
@@ -64,7 +67,12 @@ def main() -> None:
         measure(options)
         return
     print(machine(), flush=True)
-    print(kills(options.kills) if options.kills else scaling(options))
+    if options.kills:
+        print(kills(options.kills))
+        return
+    print(scaling(options), flush=True)
+    print()
+    print(members(options))
 
 
 # -- scaling --------------------------------------------------------------------------------------
@@ -108,17 +116,20 @@ def measure(options: argparse.Namespace) -> None:
     """Fit as one process of a job; process 0 prints what came out."""
     with job() as team:
         frame = table(options.rows, options.columns)
-        recipe = Sized(RECIPES[options.kind], options.batch, options.steps)
+        recipe = RECIPES[options.kind]
+        if options.kind != MEMBERS:
+            recipe = Sized(recipe, options.batch, options.steps)
         start = time.perf_counter()
-        model = DiffusionDensity(
-            denoiser=recipe, schedule="coordinate", n_evaluations=2, random_state=0
-        ).fit(frame)
+        settings = {"schedule": "coordinate", "n_evaluations": 2, "random_state": 0}
+        model = DiffusionDensity(denoiser=recipe, max_steps=options.steps, **settings).fit(frame)
+        took = time.perf_counter() - start
         history = model.history_
         if team.rank == 0:
+            nats = -model.score_samples(table(2 * options.rows, options.columns)[options.rows :])
             line = history.iloc[-1]
             found = {
                 "seconds": float(line.seconds), "steps": int(line.step), "nats": float(history.valid_nats.min()),
-                "stderr": float(line.valid_stderr), "fit": time.perf_counter() - start,
+                "stderr": float(line.valid_stderr), "fit": took, "test": float(nats.mean()),
             }  # fmt: skip
             print(json.dumps(found), flush=True)
 
@@ -126,20 +137,9 @@ def measure(options: argparse.Namespace) -> None:
 def scaling(options: argparse.Namespace) -> str:
     """One line for each model and number of processes."""
     lines = []
-    for kind in RECIPES:
+    for kind in RECIPES.keys() - {MEMBERS}:
         for processes, batch in ((1, options.batch), (2, options.batch), (2, 2 * options.batch)):
-            sizes = {
-                "rows": options.rows,
-                "columns": options.columns,
-                "steps": options.steps,
-                "batch": batch,
-            }
-            given = [t for name, value in sizes.items() for t in (f"--{name}", str(value))]
-            done = subprocess.run(
-                [*launcher(processes), "-m", __spec__.name, "--kind", kind, *given],
-                capture_output=True, text=True, check=True, env=environment(),
-            )  # fmt: skip
-            found = json.loads(done.stdout.splitlines()[-1])
+            found = fitted(kind, processes, options, batch)
             lines.append(
                 {
                     "model": kind,
@@ -152,6 +152,33 @@ def scaling(options: argparse.Namespace) -> str:
             )
             print(lines[-1], file=sys.stderr, flush=True)
     return markdown(list(lines[0]), [list(line.values()) for line in lines])
+
+
+def members(options: argparse.Namespace) -> str:
+    """One line for each number of processes."""
+    lines = []
+    for processes in (1, 2):
+        found = fitted(MEMBERS, processes, options, options.batch)
+        line = [processes, round(found["fit"], 1), f"{found['test']:.6f}"]
+        lines.append(line)
+        print(line, file=sys.stderr, flush=True)
+    return markdown(["processes", "s of the fit", "nats of new rows"], lines)
+
+
+def fitted(kind: str, processes: int, options: argparse.Namespace, batch: int) -> dict[str, float]:
+    """What a job of so many processes printed."""
+    sizes = {
+        "rows": options.rows,
+        "columns": options.columns,
+        "steps": options.steps,
+        "batch": batch,
+    }
+    given = [t for name, value in sizes.items() for t in (f"--{name}", str(value))]
+    done = subprocess.run(
+        [*launcher(processes), "-m", __spec__.name, "--kind", kind, *given],
+        capture_output=True, text=True, check=True, env=environment(),
+    )  # fmt: skip
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def launcher(processes: int) -> list[str]:

@@ -12,7 +12,8 @@ from discrete_itd import DiffusionDensity
 from discrete_itd.denoisers import CausalDenoiser, RowMixtureDenoiser
 from discrete_itd.denoisers.row_mixture import fit_weights
 from discrete_itd.models.candidates import CandidateTable
-from discrete_itd.models.contract import FitPlan, fit_recipe
+from discrete_itd.models.contract import FitPlan
+from discrete_itd.models.fit_recipes import fit_recipe
 from discrete_itd.recipes import (
     Auto,
     Best,
@@ -54,7 +55,7 @@ def test_a_difference_is_judged_row_by_row():
     rows = training_rows(chain(400))
     table = CandidateTable(rows)
     for recipe in (Independent(), Trees()):
-        table.fit(recipe, plan(0))
+        table.fit([recipe], [plan(0)])
     best = table.candidates[1]
     spread = torch.linspace(0, 100, len(best.nats), dtype=torch.float64)
     worse = dataclasses.replace(table.candidates[0], nats=spread + 0.1)

@@ -24,7 +24,7 @@ from fits import (
 from discrete_itd import DiffusionDensity
 from discrete_itd.denoisers import EnsembleDenoiser, MixtureDenoiser, NeuralDenoiser, TreeDenoiser
 from discrete_itd.models import contract
-from discrete_itd.models.contract import fit_recipe
+from discrete_itd.models.fit_recipes import fit_recipe
 from discrete_itd.recipes import Ensemble, Mixture, Network, Trees
 
 TWO = [

@@ -1,0 +1,168 @@
+"""Fitting recipes: one after the other, or side by side by the processes of a job."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from discrete_itd.denoisers import Denoiser
+from discrete_itd.models.contract import FitPlan, Recipe, TrainingRows
+from discrete_itd.training.config import Report
+from discrete_itd.training.distributed import Team
+from discrete_itd.training.follower import own_device
+from discrete_itd.training.loop import seeded
+
+FOUND = "report", "learned", "members", "companion", "candidates"  # what a fit leaves in its plan
+
+
+class Fitted(NamedTuple):
+    """A denoiser with the report of its fit.
+
+    Attributes
+    ----------
+    denoiser : Denoiser
+    report : Report
+        With ``stopped`` "exact" if nothing was trained.
+    seconds : float
+    learned : bool
+        Whether it has learned anything beyond independent columns.
+    """
+
+    denoiser: Denoiser
+    report: Report
+    seconds: float
+    learned: bool
+
+
+def fit_recipe(recipe: Recipe, rows: TrainingRows, plan: FitPlan) -> Fitted:
+    """Fit a recipe and see to its report."""
+    start = time.perf_counter()
+    with seeded(plan.network_seed, rows.device):
+        denoiser = recipe.fit(rows, plan).eval().requires_grad_(False)
+    report, learned = plan.report, plan.learned
+    if report is None:
+        lines = [rows.evaluation(d) for d in dict.fromkeys((rows.marginals, denoiser))]
+        report = Report(lines, stopped="exact")
+    if plan.run.interrupted:
+        report.stopped = "interrupted"
+    if learned is None:
+        learned = denoiser is not rows.marginals
+    return Fitted(denoiser, report, time.perf_counter() - start, learned)
+
+
+def fit_recipes(
+    recipes: Sequence[Recipe], rows: TrainingRows, plans: Sequence[FitPlan]
+) -> Iterator[Fitted]:
+    """Fit several recipes, each by its plan; their fits in the same order.
+
+    In a job of several processes, each of them fits some of the recipes that train networks, if there are as many as
+    processes; with fewer, all processes train each network together. What trains none is fitted by process 0, before.
+    A network that one process trains is, to the last bit, that of a fit by one process, if its base draws no random
+    numbers and no time is set.
+    """
+    team = plans[0].run.team if plans else Team()
+    trained = [i for i, recipe in enumerate(recipes) if recipe.count_networks()]
+    if team.size == 1 or len(trained) < team.size:
+        for recipe, plan in zip(recipes, plans, strict=True):
+            yield fit_recipe(recipe, rows, plan)
+        return
+    fits: dict[int, Fitted] = {}
+    for i, recipe in enumerate(recipes):
+        if i not in trained:
+            fits[i] = fit_recipe(recipe, rows, plans[i])
+    alone = replace(plans[0].run, team=Team())
+    own = [replace(plans[i], run=alone, lanes=team.size) for i in trained]
+    task = SideBySide([recipes[i] for i in trained], rows, own)
+    for part, result in enumerate(team.each(task)):
+        for i, (fitted, found) in zip(trained[part :: team.size], task.read(result), strict=True):
+            fits[i] = fitted
+            vars(plans[i]).update(found)
+            plans[i].run.interrupted |= fitted.report.stopped == "interrupted"
+            if part and (checkpoint := plans[i].checkpoint) is not None:
+                checkpoint.part(plans[i].index)  # removed with the others
+    yield from (fits[i] for i in range(len(recipes)))
+
+
+class SideBySide:
+    """Fits of recipes as a :class:`~discrete_itd.training.distributed.Task`.
+
+    What the processes have in common, like a base of several networks, is sent back by its number.
+
+    Parameters
+    ----------
+    recipes : list of Recipe
+    rows : TrainingRows
+    plans : list of FitPlan
+        Of a run that has no team.
+    """
+
+    def __init__(self, recipes: list[Recipe], rows: TrainingRows, plans: list[FitPlan]) -> None:
+        self.recipes, self.rows, self.plans = recipes, rows, plans
+        self.common = rows.denoisers()
+
+    def __getstate__(self) -> tuple[list[Recipe], TrainingRows, list[FitPlan]]:
+        """For another process, which shows no progress."""
+        return self.recipes, self.rows, [replace(plan, progress=None) for plan in self.plans]
+
+    def __setstate__(self, state: tuple[list[Recipe], TrainingRows, list[FitPlan]]) -> None:
+        rows = state[1]
+        self.__init__(state[0], rows.to(own_device(rows.device)), state[2])
+
+    def do(self, part: int, n_parts: int) -> Any:
+        """Every ``n_parts``-th fit, with what it left in its plan; of another process than 0 as bytes."""
+        if not part:
+            return self.fits(0, n_parts)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            fits = self.fits(part, n_parts)
+        for fitted, _ in fits:
+            fitted.denoiser.cpu()
+        file = io.BytesIO()
+        Pickler(self.common, file).dump((fits, [(str(w.message), w.category) for w in said]))
+        return file.getvalue()
+
+    def fits(self, part: int, n_parts: int) -> list[tuple[Fitted, dict[str, Any]]]:
+        """Every ``n_parts``-th fit from ``part`` on."""
+        chosen = slice(part, None, n_parts)
+        return [
+            (fit_recipe(recipe, self.rows, plan), {name: getattr(plan, name) for name in FOUND})
+            for recipe, plan in zip(self.recipes[chosen], self.plans[chosen], strict=True)
+        ]
+
+    def read(self, result: Any) -> list[tuple[Fitted, dict[str, Any]]]:
+        """The fits that :meth:`do` returned in any process; what it warned of is warned of here."""
+        if not isinstance(result, bytes):
+            return result
+        fits, said = Unpickler(self.common, io.BytesIO(result)).load()
+        for message, category in said:
+            warnings.warn(message, category, stacklevel=3)
+        for fitted, _ in fits:
+            fitted.denoiser.to(self.rows.device)
+        return fits
+
+
+class Pickler(pickle.Pickler):
+    """Writes the denoisers that the reader has, too, by their number."""
+
+    def __init__(self, common: list[Denoiser], file: io.BytesIO) -> None:
+        super().__init__(file)
+        self._numbers = {id(denoiser): i for i, denoiser in enumerate(common)}
+
+    def persistent_id(self, obj: Any) -> int | None:
+        return self._numbers.get(id(obj))
+
+
+class Unpickler(pickle.Unpickler):
+    """Reads what :class:`Pickler` wrote."""
+
+    def __init__(self, common: list[Denoiser], file: io.BytesIO) -> None:
+        super().__init__(file)
+        self._common = common
+
+    def persistent_load(self, pid: Any) -> Denoiser:
+        return self._common[pid]
