@@ -137,8 +137,6 @@ def _fit(args: argparse.Namespace) -> None:
         device=args.device,
         random_state=seed,
     )
-    if args.detector and isinstance(frame, ParquetStream):
-        raise UserError(f"{args.table}: a detector needs a table that fits in memory, in one file")
     if args.detector:
         model = DiffusionOutlierDetector(model, random_state=seed, **cast(Any, settings))
     start = time.perf_counter()

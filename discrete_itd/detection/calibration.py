@@ -18,9 +18,12 @@ from discrete_itd.detection.kernel import outlyingness
 from discrete_itd.detection.scoring import Scorer
 from discrete_itd.detection.thresholds import Threshold
 from discrete_itd.encoders import TableEncoder
-from discrete_itd.encoders.rows import Rows
+from discrete_itd.encoders.rows import Rows, read_rows
+from discrete_itd.encoders.streams import RemainingStream, Stream, as_stream
+from discrete_itd.encoders.survey import Survey, survey
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.models.splitting import copies, equal_values, hold_out
+from discrete_itd.models.tables import sample_size
 from discrete_itd.storage.persistent import resolve_device
 from discrete_itd.validation import check_share
 
@@ -66,23 +69,81 @@ def unfitted(density: DiffusionDensity | None, seed: int) -> DiffusionDensity:
 
 
 class Division(NamedTuple):
-    """What the rows of a table are used for.
+    """What the rows given to a fit are used for.
 
     Attributes
     ----------
-    held, rest : ndarray
-        Positions of the rows to calibrate on, each record once, and of those to fit to, in random order.
-    records : ndarray of int, shape (N,)
-        A number for each row of the table, the same for copies of one record.
+    table : DataFrame or ndarray
+        The rows in memory: all or, of a stream, a sample.
+    held : ndarray
+        Positions in it of the rows to calibrate on, each record once, in the order of the table.
+    rest : ndarray
+        Of the others, in random order.
+    train : ndarray
+        Of those to fit to, in the order of the table.
+    trimmed : ndarray
+        Of those that were left out as anomalies.
+    records : ndarray of int
+        A number for each row of ``train``, the same for copies of one record.
+    source : table or stream
+        What the density is fitted to.
+    n_train : int
+        How many rows that has.
     """
 
+    table: Any
     held: Positions
     rest: Positions
+    train: Positions
+    trimmed: Positions
     records: np.ndarray
+    source: Any
+    n_train: int
 
 
-def divide(frame: pd.DataFrame, fraction: float, seed: int) -> Division:
-    """Divide the rows of a table at random."""
+def divide(
+    X: Any,
+    estimator: Any,
+    density: DiffusionDensity,
+    *,
+    fraction: float | None,
+    share: float | None,
+    seed: int,
+) -> Division:
+    """Divide the rows of a table or stream at random.
+
+    Parameters
+    ----------
+    X : table, array, path of Parquet or iterable of frames
+    estimator : estimator
+        Named in scikit-learn's errors.
+    density : DiffusionDensity
+        To be fitted.
+    fraction : float or None
+        Of the rows to calibrate on; None if the density is fitted already: then all are, at most ``MOST_HELD`` of a
+        stream.
+    share : float, optional
+        Share of anomalies, which are not fitted to.
+    seed : int
+
+    Raises
+    ------
+    ValueError, TypeError
+        Naming the column or argument that is invalid.
+    """
+    stream = as_stream(X)
+    if stream is not None:
+        found = survey(stream, None, sample_size, seed)
+        if not found.is_whole:
+            if share is not None:
+                raise ValueError("contamination needs a table in memory; X is a stream")
+            return _divide_stream(stream, found, fraction, seed)
+        X = found.sample
+    frame, is_frame = read_rows(X, estimator)
+    table = frame if is_frame else frame.to_numpy()
+    none = np.zeros(0, dtype=np.int64)
+    if fraction is None:
+        return Division(table, np.arange(len(frame)), none, none, none, none, None, 0)
     n_held = min(MOST_HELD, round(fraction * len(frame)))
     if fraction and len(frame) > 2:
         n_held = min(max(1, n_held), len(frame) - 2)
@@ -91,8 +152,31 @@ def divide(frame: pd.DataFrame, fraction: float, seed: int) -> Division:
         warnings.warn("two rows leave none to calibrate on: no p-values", stacklevel=3)
     records = copies(equal_values(frame))
     held, rest = hold_out(records, n_held, seed)
-    held = held[np.sort(np.unique(records[held], return_index=True)[1])]
-    return Division(held, rest, records)
+    held = np.sort(held[np.unique(records[held], return_index=True)[1]])
+    train, trimmed = np.sort(rest), none
+    if share is not None:
+        train, trimmed = trim(density, table, train, share, seed)
+    source = take(table, train)
+    return Division(table, held, rest, train, trimmed, records[train], source, len(train))
+
+
+def _divide_stream(stream: Stream, found: Survey, fraction: float | None, seed: int) -> Division:
+    """By the hashes of their positions: the smallest are calibrated on, and are not read for the fit."""
+    order, none = np.argsort(found.hashes), np.zeros(0, dtype=np.int64)
+    if fraction is None:
+        held = np.sort(order[:MOST_HELD])
+        return Division(found.sample, held, none, none, none, none, None, 0)
+    n_held = min(MOST_HELD, round(fraction * found.n_rows), len(order) // 2)
+    if fraction:
+        n_held = max(1, n_held)
+    source = stream
+    if n_held:
+        source = RemainingStream(stream, seed, int(found.hashes[order[n_held - 1]]))
+    held, rest = np.sort(order[:n_held]), order[n_held:]
+    train = np.sort(rest)
+    return Division(
+        found.sample, held, rest, train, none, np.arange(len(train)), source, found.n_rows - n_held
+    )
 
 
 def trim(

@@ -23,7 +23,6 @@ from discrete_itd.detection.card import detector_card
 from discrete_itd.detection.explaining import Explaining
 from discrete_itd.detection.scoring import Scorer
 from discrete_itd.detection.thresholds import Threshold
-from discrete_itd.encoders.rows import read_rows
 from discrete_itd.estimators import DiffusionDensity, RowEstimate
 from discrete_itd.storage.configs import within
 from discrete_itd.storage.files import State
@@ -145,8 +144,10 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
 
         Parameters
         ----------
-        X : DataFrame or array-like, shape (N, C)
-            Inliers, or with ``contamination`` mostly inliers.
+        X : DataFrame, array-like, path-like or iterable of frames, shape (N, C)
+            Inliers, or with ``contamination`` mostly inliers. Of more rows than memory holds, as in
+            :meth:`DiffusionDensity.fit`: the calibration rows, and the centres of the kernel density, are a uniform
+            sample then, and copies of a record are not looked for.
         y : ignored
         checkpoint : path-like, optional
             As in :meth:`DiffusionDensity.fit`; needs an integer ``random_state``, or the rows would be divided
@@ -163,39 +164,33 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
             If there are too few calibration rows for ``false_alarm_rate``; the smallest possible rate is used.
         """
         share = self._check_parameters()
-        frame, is_frame = read_rows(X, self)
-        table = frame if is_frame else frame.to_numpy()
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        train = trimmed = rest = records = np.zeros(0, dtype=np.int64)
         if isinstance(self.density, FrozenEstimator):
-            density = cast(DiffusionDensity, self.density.estimator)
+            density, fraction = cast(DiffusionDensity, self.density.estimator), None
             check_is_fitted(density)
-            held = np.arange(len(frame))
         else:
             density = calibration.unfitted(self.density, seed)
-            held, rest, records = calibration.divide(frame, self.calibration_fraction, seed)
-            train = np.sort(rest)
-            if share is not None:
-                train, trimmed = calibration.trim(density, table, train, share, seed)
-            density.fit(calibration.take(table, train), checkpoint=checkpoint)
-        rows = density.rows(table)
+            fraction = self.calibration_fraction
+        parts = calibration.divide(X, self, density, fraction=fraction, share=share, seed=seed)
+        if parts.source is not None:
+            density.fit(parts.source, checkpoint=checkpoint)
+        rows = density.rows(parts.table)
         if self.score_by == "pooled":
-            trained = rows.take(train) if len(train) else None
-            scorer = Scorer.pooled(density, trained, seed, records[train])
+            trained = rows.take(parts.train) if len(parts.train) else None
+            scorer = Scorer.pooled(density, trained, seed, parts.records, parts.n_train)
         else:
             scorer = Scorer.plain(density)
-        held = np.sort(held)
         names = pd.Index(density.encoder_.names)
         nats = pd.DataFrame(columns=names, dtype=float)
-        if len(held):
-            nats = scorer.nats(rows.take(held)).reset_index(drop=True)
+        if len(parts.held):
+            nats = scorer.nats(rows.take(parts.held)).reset_index(drop=True)
         scores = -np.ascontiguousarray(nats.to_numpy()).sum(1)
-        seen = rest[: calibration.SEEN_ROWS] if share is None else np.sort(rest)
+        seen = parts.rest[: calibration.SEEN_ROWS] if share is None else np.sort(parts.rest)
         threshold = calibration.first_threshold(
             scorer, scores, rows.take(seen), self.false_alarm_rate, share
         )
         threshold = replace(threshold, contaminated=share is not None)
-        return self._set_fitted(scorer, scores, nats, trimmed, threshold)
+        return self._set_fitted(scorer, scores, nats, parts.trimmed, threshold)
 
     def _check_parameters(self) -> float | None:
         """The share of anomalies among the rows to be fitted; None if all are inliers."""

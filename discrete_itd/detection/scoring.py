@@ -75,6 +75,7 @@ class Scorer:
         train: Rows | None,
         seed: int,
         records: np.ndarray | None = None,
+        n_rows: int | None = None,
     ) -> Scorer:
         """The score that is pooled with a kernel density or, for nominal columns, with independent columns.
 
@@ -88,9 +89,11 @@ class Scorer:
         seed : int
         records : ndarray of int, optional
             A number for each of these rows, the same for copies of one record; by default each is one of its own.
+        n_rows : int, optional
+            How many rows the density was fitted on, if ``train`` is a sample of them.
         """
         scorer, schema = cls.plain(density), density.encoder_.schema
-        n = 0 if train is None else len(train)
+        n = 0 if train is None else n_rows or len(train)
         if all(c.kind == "nominal" for c in schema):
             return replace(scorer, weight=max(0.5, n / (n + FEW_ROWS))) if n else scorer
         scorer = replace(scorer, smoothing_sd=SMOOTHING_SD)

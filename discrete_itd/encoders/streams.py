@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
@@ -17,6 +18,7 @@ from discrete_itd.encoders.table import as_frame, check_unique_names
 BATCH_CELLS, MOST_BATCH = 1 << 20, 1 << 16  # cells and rows that are read at once
 Positions = NDArray[np.int64]
 Hashes = NDArray[np.uint64]
+EVEN = 0.95  # least share of the rows of the largest shard that the smallest must have
 PAGE_BUFFER = 1 << 20  # bytes; column chunks are read by pages, or a row group would be read whole
 
 
@@ -68,6 +70,15 @@ class Stream(Protocol):
         ...
 
 
+class Group(NamedTuple):
+    """A row group: its file and its number there, the position of its first row, and its rows."""
+
+    file: int
+    number: int
+    start: int
+    n_rows: int
+
+
 class ParquetStream:
     """The rows of a Parquet file, or of all files below a folder in the order of their names.
 
@@ -108,15 +119,15 @@ class ParquetStream:
         self.text_dtypes: Mapping[Any, Any] = {
             c: empty[c].dtype for c in self.columns if c in empty and _is_text(schema, c)
         }
-        self._groups: list[tuple[int, int, int]] = []  # file, row group, position of its first row
+        self._groups: list[Group] = []
         n, first = 0, set(schema.names)
         for i, file in enumerate(self.files):
             with _opened(file) as parquet:
                 names = set(parquet.schema_arrow.names)
                 metadata = parquet.metadata
-                for group in range(metadata.num_row_groups):
-                    self._groups.append((i, group, n))
-                    n += metadata.row_group(group).num_rows
+                for number in range(metadata.num_row_groups):
+                    self._groups.append(Group(i, number, n, metadata.row_group(number).num_rows))
+                    n += self._groups[-1].n_rows
             for name in sorted(first ^ names) + [c for c in self.columns if c not in names]:
                 raise ValueError(f"column {name!r}: not in every file, like {file}")
         self._n_rows = n
@@ -130,7 +141,7 @@ class ParquetStream:
         order = range(len(self._groups)) if rng is None else rng.permutation(len(self._groups))
         opened, parquet = -1, None
         for k in order:
-            i, group, start = self._groups[k]
+            i, group, start, _ = self._groups[k]
             if parquet is None or i != opened:
                 if parquet is not None:
                     parquet.close()
@@ -140,6 +151,25 @@ class ParquetStream:
                 start += batch.num_rows
         if parquet is not None:
             parquet.close()
+
+    def positions(self) -> Iterator[Positions]:
+        """Those of all rows, in parts; nothing is read."""
+        for _, _, start, n in self._groups:
+            yield np.arange(start, start + n)
+
+    def shard(self, rank: int, size: int) -> ParquetStream | None:
+        """Some row groups, about as many rows for each ``rank`` below ``size``; None if they are too few for that."""
+        dealt: list[list[Group]] = [[] for _ in range(size)]
+        n_rows = [0] * size
+        for group in sorted(self._groups, key=lambda group: -group.n_rows):
+            least = n_rows.index(min(n_rows))
+            dealt[least].append(group)
+            n_rows[least] += group.n_rows
+        if min(n_rows) < EVEN * max(n_rows):
+            return None
+        own = copy.copy(self)
+        own._groups, own._n_rows = sorted(dealt[rank]), n_rows[rank]
+        return own
 
 
 class RemainingStream:
@@ -159,7 +189,21 @@ class RemainingStream:
 
     def parts(self, rng: np.random.Generator | None = None) -> Iterator[Part]:
         for part in self.stream.parts(rng):
-            yield part.take(position_hashes(part.positions, self.salt) > self.bound)
+            yield part.take(self._remain(part.positions))
+
+    def positions(self) -> Iterator[Positions]:
+        """As of a :class:`ParquetStream`."""
+        for positions in cast(ParquetStream, self.stream).positions():
+            yield positions[self._remain(positions)]
+
+    def shard(self, rank: int, size: int) -> RemainingStream | None:
+        """As of a :class:`ParquetStream`; None of a stream that has no shards."""
+        find = getattr(self.stream, "shard", None)
+        shard = None if find is None else find(rank, size)
+        return None if shard is None else RemainingStream(shard, self.salt, int(self.bound))
+
+    def _remain(self, positions: Positions) -> NDArray[np.bool_]:
+        return position_hashes(positions, self.salt) > self.bound
 
 
 class FrameStream:

@@ -241,7 +241,7 @@ class Survey:
 
 def survey(
     stream: Stream,
-    specs: Callable[[pd.Index], Mapping[Any, ColumnSpec]],
+    specs: Callable[[pd.Index], Mapping[Any, ColumnSpec]] | None,
     n_sample: Callable[[int], int],
     salt: int,
 ) -> Survey:
@@ -250,8 +250,9 @@ def survey(
     Parameters
     ----------
     stream : Stream
-    specs : callable
-        Of the names of the columns: what is specified about each, or an error.
+    specs : callable, optional
+        Of the names of the columns: what is specified about each, or an error. Without it, columns are not looked at,
+        and the survey is of the sample alone.
     n_sample : callable
         Of the number of columns: the size of the sample.
     salt : int
@@ -268,12 +269,13 @@ def survey(
         if sample is None:
             names = part.frame.columns
             sample = Sample(n_sample(len(names)), salt)
-            own = specs(check_names(part.frame, names).columns)
-            text = stream.text_dtypes
-            columns = {k: ObservedStream(plain(k), own[k], text.get(k)) for k in names}
+            first = check_names(part.frame, names).columns
+            if specs is not None:
+                own, text = specs(first), stream.text_dtypes
+                columns = {k: ObservedStream(plain(k), own[k], text.get(k)) for k in names}
         part = part._replace(frame=check_names(part.frame, names))
-        for name, values in part.frame.items():
-            columns[name].add(values)
+        for name, column in columns.items():
+            column.add(cast(pd.Series, part.frame[name]))
         sample.add(part)
         n += len(part.frame)
     if sample is None or not n or not len(names):
@@ -284,7 +286,7 @@ def survey(
     rows, hashes = sample.rows()
     for name, column in columns.items():
         column.sampled(cast(pd.Series, rows[name]))
-    if len(rows) == n:  # then the sample is the table
+    if len(rows) == n or specs is None:  # then the sample is a table of its own
         text = stream.text_dtypes.items()
         rows = rows.astype({name: dtype for name, dtype in text if name in rows})
     return Survey(n, columns, rows, hashes)

@@ -34,7 +34,7 @@ from torch import Tensor
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.denoisers.counts import CellCounts, pair_counts_of
 from discrete_itd.encoders import TableEncoder
-from discrete_itd.encoders.streams import Stream, position_hashes
+from discrete_itd.encoders.streams import RemainingStream, position_hashes
 
 BUFFER_CELLS = 1 << 21  # from which batches are drawn
 FEWEST_BUFFERED = 8  # batches, of a wide table
@@ -47,7 +47,7 @@ class StreamedRows:
 
     Parameters
     ----------
-    stream : Stream
+    stream : RemainingStream
         Without the held-out rows.
     encoder : TableEncoder
     device : device
@@ -63,7 +63,7 @@ class StreamedRows:
     is_kept = True
 
     def __init__(
-        self, stream: Stream, encoder: TableEncoder, device: torch.device, n_read: int
+        self, stream: RemainingStream, encoder: TableEncoder, device: torch.device, n_read: int
     ) -> None:
         self.stream, self.encoder, self.device = stream, encoder, device
         self._n_read = self.n_rows = n_read
@@ -83,11 +83,19 @@ class StreamedRows:
             yield x.to(self.device)
 
     def part(self, rank: int, size: int) -> StreamedRows:
-        """Every ``size``-th row; the others are read, too, but not encoded."""
+        """The rows of some row groups, or every ``size``-th row where the stream has none: then all rows are read."""
         if size > self.n_rows:
             return self
         own = copy.copy(self)
-        own.n_rows, own._rank, own._size = self.n_rows // size, rank, size
+        shard = self.stream.shard(rank, size)
+        if shard is None:
+            own.n_rows, own._rank, own._size = self.n_rows // size, rank, size
+            return own
+        n_read = sum(map(len, shard.positions()))
+        own.stream, own._n_read = shard, n_read
+        own.n_rows = (
+            self.n_rows * n_read // self._n_read
+        )  # about: a row without a cell is not counted
         return own
 
     def to(self, device: torch.device) -> StreamedRows:

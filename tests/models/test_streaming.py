@@ -12,6 +12,7 @@ from discrete_itd import DiffusionDensity
 from discrete_itd.denoisers import MarginalDenoiser
 from discrete_itd.denoisers.bayes_net import BayesNetDenoiser
 from discrete_itd.denoisers.counts import pair_counts
+from discrete_itd.encoders import streams
 from discrete_itd.encoders.streams import position_hashes
 from discrete_itd.models import streaming, tables
 from discrete_itd.recipes import Causal, Mixture, Trees
@@ -41,9 +42,9 @@ def stream(rows, size=500):
     return [rows.iloc[i : i + size] for i in range(0, len(rows), size)]
 
 
-def read(rows, share=0.1):
+def read(rows, share=0.1, of=None):
     table = tables.read_table(
-        stream(rows), DiffusionDensity(), sample_weight=None, seed=SEED, **SCHEMA
+        of or stream(rows), DiffusionDensity(), sample_weight=None, seed=SEED, **SCHEMA
     ).table
     assert isinstance(table, tables.StreamedTable)
     return table, table.training_rows(share, SEED, CPU)
@@ -234,14 +235,22 @@ def test_memory_does_not_grow_with_the_rows():
     assert peak(32) < 1.5 * peak(8)
 
 
-def test_processes_share_the_rows_of_a_stream():
-    """Each row is one process's, and its batches hold rows of its own alone."""
+@pytest.mark.parametrize("groups", [None, 100, 2000])
+def test_processes_share_the_rows_of_a_stream(groups, tmp_path, monkeypatch):
+    """Each row is one process's, and its batches hold rows of its own alone; others are not even read, if possible."""
     rows = frame()
-    _, training = read(rows)
+    if groups is None:
+        _, training = read(rows)
+    else:
+        rows.to_parquet(tmp_path / "rows.parquet", row_group_size=groups)
+        monkeypatch.setattr(streams, "MOST_BATCH", 64)
+        _, training = read(rows, of=tmp_path)
     source = training.source
     every = ordered(torch.cat(list(source.chunks())))
     parts = [source.part(rank, 3).to(CPU) for rank in range(3)]
     shares = [torch.cat(list(part.chunks())) for part in parts]
+    n_read = [sum(len(p.frame) for p in part.stream.parts()) for part in parts]
+    assert (max(n_read) < N / 2) == (groups == 100)
     assert min(map(len, shares)) > len(every) / 4
     torch.testing.assert_close(ordered(torch.cat(shares)), every, equal_nan=True, atol=0, rtol=0)
     own = {tuple(x) for x in shares[1].nan_to_num(-9.0).tolist()}

@@ -1,0 +1,90 @@
+"""Detectors of more rows than are kept in memory."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+from sklearn.frozen import FrozenEstimator
+
+from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
+from discrete_itd.models import tables
+
+N, KEPT = 4000, 900
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    monkeypatch.setattr(tables, "SAMPLE_ROWS", KEPT)
+
+
+def table(n=N, seed=0, nominal=False):
+    rng = np.random.default_rng(seed)
+    level = rng.integers(0, 3, n)
+    frame = pd.DataFrame({"word": np.array(["a", "b", "c"])[level], "same": level.astype(str)})
+    return frame if nominal else frame.assign(size=rng.normal(4 * level, 1.0))
+
+
+def odd(n=50):
+    return table(n, seed=9).assign(same="2", word="a")
+
+
+def stream(rows, size=300):
+    return [rows.iloc[i : i + size] for i in range(0, len(rows), size)]
+
+
+def detector(density=None, **options):
+    density = density or DiffusionDensity(denoiser="tree", random_state=0)
+    return DiffusionOutlierDetector(density, false_alarm_rate=0.05, random_state=0, **options)
+
+
+def test_a_short_stream_is_the_table():
+    rows, new = table(KEPT - 1), table(200, seed=1)
+    memory, streamed = (detector().fit(X) for X in (rows, stream(rows)))
+    assert streamed.threshold_ == memory.threshold_
+    np.testing.assert_array_equal(streamed.score_samples(new), memory.score_samples(new))
+
+
+@pytest.mark.parametrize("nominal", [False, True])
+def test_all_rows_are_either_fitted_to_or_calibrated_on(nominal, monkeypatch):
+    """Each row of the stream is read by the fit, or is in the calibration sample; those of the sample are as told."""
+    rows = table(nominal=nominal).assign(row=[f"r{i % 50}" for i in range(N)])
+    found = {}
+
+    def fit(density, X, **options):
+        found["rest"] = np.concatenate([part.positions for part in X.parts()])
+        return plain_fit(density, X, **options)
+
+    plain_fit = DiffusionDensity.fit
+    monkeypatch.setattr(DiffusionDensity, "fit", fit)
+    fitted = detector().fit(stream(rows))
+    held = np.setdiff1d(np.arange(N), found["rest"])
+    assert len(held) == len(fitted.calibration_scores_) == min(round(0.2 * N), KEPT // 2)
+    scores = fitted.score_samples(rows.iloc[held])
+    np.testing.assert_allclose(np.sort(scores), np.sort(fitted.calibration_scores_), rtol=1e-6)
+    assert fitted.density_.encoder_.schema[0].n_rows == N - len(held)
+
+
+def test_rates_are_kept_and_anomalies_found(tmp_path):
+    fitted = detector().fit(stream(table()))
+    n = 4000
+    alarms = int((fitted.predict(table(n, seed=1)) < 0).sum())
+    # beta-binomial: calibration rows are a sample, too
+    k = round(0.05 * (len(fitted.calibration_scores_) + 1))
+    expected = stats.betabinom(n, k, len(fitted.calibration_scores_) + 1 - k)
+    assert expected.ppf(1e-4) <= alarms <= expected.ppf(1 - 1e-4)
+    assert (fitted.predict(odd()) < 0).mean() > 0.9
+    fitted.save(tmp_path / "m")
+    again = DiffusionOutlierDetector.load(tmp_path / "m")
+    np.testing.assert_array_equal(again.score_samples(odd()), fitted.score_samples(odd()))
+
+
+def test_a_fitted_density_is_calibrated_on_a_sample():
+    density = DiffusionDensity(denoiser="tree", random_state=0).fit(table())
+    fitted = detector(FrozenEstimator(density)).fit(stream(table(seed=1)))
+    assert fitted.density_ is density
+    assert len(fitted.calibration_scores_) == KEPT
+
+
+def test_a_share_of_anomalies_needs_the_table_in_memory():
+    with pytest.raises(ValueError, match="contamination needs a table in memory"):
+        detector(contamination=0.1).fit(stream(table()))
