@@ -1,9 +1,9 @@
 """The tables of the benchmarks: binary ones with fixed splits, ones with anomalies, mixed ones.
 
 The first two kinds are not part of the repository. The environment variable ``DISCRETE_ITD_SHARED`` names the
-folder that holds ``data/density/<name>.npz``, ``data/anomaly/<name>.csv.xz`` (categories) and
-``data/anomaly_numeric/<name>.npz``; without it, the folder ``shared`` beside the repository is tried. Mixed tables
-come with this package or inside another one.
+folder that holds ``data/density/<name>.npz``, ``data/anomaly/<name>.csv.xz`` (categories),
+``data/anomaly_numeric/<name>.npz`` and ``data/anomaly_odd/<name>.npz``; without it, the folder ``shared`` beside the
+repository is tried. Mixed tables come with this package or inside another one.
 """
 
 from __future__ import annotations
@@ -135,6 +135,24 @@ def thirds(frame: pd.DataFrame, odd: NDArray[np.bool_], seed: int) -> Anomalies:
     train = train[~odd[train]]
     parts = (frame.iloc[part].reset_index(drop=True) for part in (train, test))
     return Anomalies(*parts, odd[test])
+
+
+def odd_names() -> list[str]:
+    """Return the tables of OddBench that are there, by name."""
+    return sorted(file.stem for file in _shared("anomaly_odd").glob("*.npz"))
+
+
+def load_odd(name: str) -> Anomalies:
+    """Load a table of OddBench, divided as published; a column of whole numbers has an integer dtype, as in a CSV."""
+    with np.load(_shared("anomaly_odd") / f"{name}.npz") as archive:
+        names = [str(n) for n in archive["feature_names"]]
+        parts = [archive[part].astype(np.float64) for part in ("train", "test")]
+        is_odd = archive["test_labels"] == 1
+    frames = [pd.DataFrame(part, columns=pd.Index(names)) for part in parts]
+    for column in names:
+        if all((frame[column] == frame[column].round()).all() for frame in frames):
+            frames = [frame.astype({column: np.int64}) for frame in frames]
+    return Anomalies(*frames, is_odd)
 
 
 class MixedTable(NamedTuple):

@@ -29,7 +29,7 @@ from discrete_itd import DiffusionDensity
 from tests.benchmarks.tables import estimator, timed
 
 PYOD = {"IForest": "iforest.IForest", "ECOD": "ecod.ECOD", "COPOD": "copod.COPOD"}
-PYOD |= {"HBOS": "hbos.HBOS", "kNN": "knn.KNN", "LOF": "lof.LOF"}
+PYOD |= {"HBOS": "hbos.HBOS", "kNN": "knn.KNN", "LOF": "lof.LOF", "MCD": "mcd.MCD"}
 NEIGHBOURS = 20_000  # rows that kNN and LOF keep, at most: their cost grows with the square
 
 

@@ -1,0 +1,223 @@
+"""Anomaly detection on sixty tables that nobody chose: this library's detector and its parts beside PyOD's.
+
+    python -m tests.benchmarks.odd --deciding
+    python -m tests.benchmarks.odd
+    python -m tests.benchmarks.odd --methods ours kNN --cached
+    python -m tests.benchmarks.odd --dirty 0.01 0.05 0.1 0.2
+
+Sixty tables drawn at random from OddBench (github.com/psorus/Outformer, arXiv:2602.03018), divided as published there:
+inliers to train on, inliers and anomalies to test on. ``--deciding`` are every tenth by name, on which choices may be
+made; the others are for reading. Ours: the default detector, and its parts alone: exact models (the best of independent
+columns, a tree and a Bayesian network), a causal network, a decoder mixture, and the kernel density. Peers are PyOD's
+with their defaults on standardised columns.
+
+AUROC and average precision are multiplied by 100, with standard errors over tables. Wins and losses are of the method
+against ours, table by table, ties within 0.05 left out; ``behind`` is how much lower its AUROC is on average, with the
+standard error of the paired difference. Seconds to fit and rows per second are medians over tables.
+
+With ``--dirty``, that share of the training rows are anomalies, taken from the test rows. Ours is told the share
+(``contamination``), or not ("ours, not told"); PyOD's would set their thresholds by it only. MCD, which leaves out the
+most outlying rows by itself, is one more peer.
+
+Results are kept in ``.cache/odd`` as they come: a command that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import rankdata
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
+from discrete_itd.models.exact import BayesNet, Independent, Trees
+from discrete_itd.models.networks import QUICK_DECODER
+from discrete_itd.recipes import Causal, RowMixture
+from tests.benchmarks import data, detectors
+from tests.benchmarks.tables import available, keep, kept, machine, markdown, mean_and_error, timed
+
+EVERY = 10  # one table of so many decides
+PARTS: dict[str, Any] = {
+    "exact": RowMixture((Independent(), Trees(), BayesNet())),
+    "causal": Causal(),
+    "decoder": QUICK_DECODER,
+}
+PEERS = ["IForest", "kNN", "LOF", "ECOD", "HBOS"]
+METHODS = ["ours", *PARTS, "kernel", *PEERS]
+NOT_TOLD = "ours, not told"
+TIE = 0.05
+FEWEST_LEFT = 5  # anomalies that are left to test on
+
+
+def main() -> None:
+    """Print the table of all methods over the tables, and each table's AUROC."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("tables", nargs="*", help="all of them by default")
+    parser.add_argument("--deciding", action="store_true", help="every tenth table")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
+    parser.add_argument("--dirty", type=float, nargs="+", default=[0.0])
+    parser.add_argument("--label", default="", help="of this version of ours, in the cache")
+    parser.add_argument("--cached", action="store_true", help="measure nothing")
+    options = parser.parse_args()
+    names = options.tables or data.odd_names()
+    if not names:
+        print("skipped: no tables of OddBench (see tests/benchmarks/data.py)")
+        return
+    names = names[::EVERY] if options.deciding else names
+    print(machine(), flush=True)
+    methods = options.methods
+    if not available("pyod"):
+        methods = [m for m in methods if m not in detectors.PYOD]
+    for share in options.dirty:
+        own = (
+            methods if share == 0 else [NOT_TOLD, *methods, *(["MCD"] if "kNN" in methods else [])]
+        )
+        results = {name: measured(name, own, share, options) for name in names}
+        print(f"\n{len(names)} tables, {share:.0%} anomalies in training\n")
+        print(summary(results, own))
+        print("\nAUROC × 100\n")
+        print(by_table(results, own))
+
+
+def measured(
+    name: str, methods: list[str], share: float, options: argparse.Namespace
+) -> dict[str, dict[str, float]]:
+    """The results of the methods on one table, from the cache as far as they are there."""
+    file = f"odd/{name}" + (f"-dirty-{share:g}" if share else "")
+    known, rows = kept(file), None
+    for method in methods:
+        ours = (method in METHODS and method not in PEERS) or method == NOT_TOLD
+        key = f"{method}-{options.label}" if ours and options.label else method
+        if key not in known and not options.cached:
+            rows = rows or dirtied(data.load_odd(name), share)
+            scored = fit_and_score(method, rows, share)
+            known[key] = {
+                "auroc": 100 * float(roc_auc_score(rows.is_odd, scored.scores)),
+                "ap": 100 * float(average_precision_score(rows.is_odd, scored.scores)),
+                "rows": len(rows.test),
+                **scored.seconds(),
+            }
+            keep(file, key, known[key])
+            print(f"{name}, {key}: {known[key]}", file=sys.stderr, flush=True)
+        if key in known:
+            known[method] = known[key]
+    return {method: known[method] for method in methods if method in known}
+
+
+def dirtied(rows: data.Anomalies, share: float) -> data.Anomalies:
+    """Anomalies of the test rows put among the training rows, as far as some are left to test on."""
+    if not share:
+        return rows
+    odd = np.flatnonzero(rows.is_odd)
+    n = min(round(share * len(rows.train) / (1 - share)), max(0, len(odd) - FEWEST_LEFT))
+    moved = np.random.default_rng(0).permutation(odd)[:n]
+    train = pd.concat([rows.train, rows.test.iloc[moved]], ignore_index=True)
+    left = np.setdiff1d(np.arange(len(rows.test)), moved)
+    return data.Anomalies(train, rows.test.iloc[left].reset_index(drop=True), rows.is_odd[left])
+
+
+def fit_and_score(method: str, rows: data.Anomalies, share: float) -> detectors.Scored:
+    """One method on one table."""
+    train, test, _ = rows
+    if method in detectors.PYOD or method == "MCD":
+        arrays = (frame.to_numpy(dtype=np.float64) for frame in (train, test))
+        return detectors.pyod(method, *detectors.standardised(*arrays), 0)
+    contamination: Any = share if share and method != NOT_TOLD else "auto"
+    if method in PARTS:
+        model = DiffusionOutlierDetector(
+            DiffusionDensity(denoiser=PARTS[method]), contamination=contamination,
+            score_by="log_prob", random_state=0,
+        )  # fmt: skip
+        return detectors.fit_and_score(model, train, test)
+    model = DiffusionOutlierDetector(contamination=contamination, random_state=0)
+    if method != "kernel":
+        return detectors.fit_and_score(model, train, test)
+    model.set_params(density=DiffusionDensity(denoiser="independent"))
+    _, fit_seconds = timed(model.fit, train)
+    scores, score_seconds = timed(kernel_scores(model), test)
+    return detectors.Scored(-scores, fit_seconds, score_seconds)
+
+
+def kernel_scores(model: DiffusionOutlierDetector) -> Callable[[pd.DataFrame], np.ndarray]:
+    """The log-density of the kernel alone; of independent columns where the detector has none."""
+    kernel = model._scorer.kernel or model.density_.model_.denoiser
+
+    def scores(table: pd.DataFrame) -> np.ndarray:
+        return kernel.log_prob(model.density_.rows(table).x).double().cpu().numpy()
+
+    return scores
+
+
+# -- tables -------------------------------------------------------------------------------------
+
+Results = dict[str, dict[str, dict[str, float]]]
+
+
+def summary(results: Results, methods: list[str]) -> str:
+    """Means over the tables that every method has."""
+    names = [name for name, of in results.items() if all(m in of for m in methods)]
+    if not names:
+        return ""
+
+    def values(method: str, what: str) -> np.ndarray:
+        return np.array([results[name][method][what] for name in names])
+
+    auroc = {m: values(m, "auroc") for m in methods}
+    ranks = rankdata(-np.stack([auroc[m] for m in methods]).round(6), axis=0).mean(1)
+    lines = []
+    for m, rank in zip(methods, ranks, strict=True):
+        gap = auroc[methods[0]] - auroc[m]
+        rate = values(m, "rows") / np.maximum(values(m, "score_seconds"), 1e-4)
+        lines.append(
+            [
+                m,
+                plus_minus(auroc[m]),
+                plus_minus(values(m, "ap")),
+                f"{rank:.2f}",
+                f"{(gap < -TIE).sum()}, {(gap > TIE).sum()}",
+                plus_minus(gap) if m != methods[0] else "",
+                f"{np.median(values(m, 'fit_seconds')):.2f}",
+                f"{np.median(rate):,.0f}",
+            ]
+        )
+    header = ["method", "AUROC", "AP", "rank", "wins, losses", "behind", "s to fit", "rows / s"]
+    return markdown(header, lines)
+
+
+def plus_minus(values: np.ndarray) -> str:
+    """A mean with its standard error."""
+    mean, error = mean_and_error(values) if len(values) > 1 else (float(values[0]), np.nan)
+    return f"{mean:.1f} ± {error:.1f}"
+
+
+def by_table(results: Results, methods: list[str]) -> str:
+    """A row per table, the one by which ours is farthest behind the best first."""
+
+    def behind(name: str) -> float:
+        of = results[name]
+        return of[methods[0]]["auroc"] - max(of[m]["auroc"] for m in of) if methods[0] in of else 0
+
+    return markdown(
+        ["table", *methods],
+        [
+            [
+                name,
+                *(
+                    f"{results[name][m]['auroc']:.1f}" if m in results[name] else ""
+                    for m in methods
+                ),
+            ]
+            for name in sorted(results, key=behind)
+        ],
+    )
+
+
+if __name__ == "__main__":
+    main()
