@@ -43,6 +43,8 @@ ENOUGH_ROWS = 100  # to tell that values hardly repeat
 OFTEN = 20  # mean occurrences of a value; fractional numbers that repeat this often are levels
 STRAY = 0.1  # share of texts among numbers below which they are probably mistakes
 LONG_TEXT = 30  # characters, on average
+LONG_NUMBER = 1e12  # more digits than what is counted or measured has
+DENSE = 2  # identifiers leave out less than every second number
 NO_SURPRISE = 1e9  # pseudo-count of a value of a column that had none in training: no surprisal
 WHOLE_UP_TO = 2.0**52  # floats further out have no halves
 
@@ -171,6 +173,8 @@ def infer_column(
         numbers = as_numbers(name, cells, expected, origin, step)
         whole = expected != "number" or seen.all_integers
         whole = whole and float(np.abs(numbers).max()) < WHOLE_UP_TO
+        if spec.kind is None and expected == "number" and whole:
+            _warn_of_numbers(name, numbers, seen.n_rows - seen.n_missing)
         if kind == "continuous":
             codec = fit_continuous(numbers, whole)
         elif spec.edges is not None and expected != "number":
@@ -245,6 +249,19 @@ def _fit_categories(
         equally_spaced=is_category(dtype),
         min_count=spec.min_count,
     )
+
+
+def _warn_of_numbers(name: Hashable, numbers: np.ndarray, n: int) -> None:
+    """Warn of whole numbers that number the rows, or are too long to be measured, and never repeat."""
+    if len(numbers) < ENOUGH_ROWS or len(np.unique(numbers)) < len(numbers):
+        return
+    low, high = float(numbers.min()), float(numbers.max())
+    if high - low < DENSE * n or low >= LONG_NUMBER:
+        warnings.warn(
+            f"column {name!r}: {n} different whole numbers from {low:.16g} to {high:.16g} look like identifiers;"
+            " drop the column, or say what it is with column_types=",
+            stacklevel=7,
+        )
 
 
 def _warn_of_text(name: Hashable, categories: list[Scalar], n: int) -> None:

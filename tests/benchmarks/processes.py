@@ -137,7 +137,7 @@ def measure(options: argparse.Namespace) -> None:
 def scaling(options: argparse.Namespace) -> str:
     """One line for each model and number of processes."""
     lines = []
-    for kind in RECIPES.keys() - {MEMBERS}:
+    for kind in (kind for kind in RECIPES if kind != MEMBERS):
         for processes, batch in ((1, options.batch), (2, options.batch), (2, 2 * options.batch)):
             found = fitted(kind, processes, options, batch)
             lines.append(

@@ -83,7 +83,7 @@ def test_what_a_column_is_taken_for(make, kind):
 
 ARRAYS = {
     "ints": (np.array([[3, 1], [1, 1], [3, 7]]), "nominal"),
-    "257 ints": (np.arange(257)[:, None], FLOAT_KIND),
+    "257 ints": (np.tile(np.arange(257), 2)[:, None], FLOAT_KIND),
     "uint8": (np.array([[3, 1], [1, 1]], dtype=np.uint8), "nominal"),
     "strings": (np.array([["u", "x"], ["v", "x"]]), "nominal"),
     "objects": (objects(["u", 1], ["v", 2]), "nominal"),
@@ -200,6 +200,32 @@ def test_text_that_hardly_repeats_is_noted():
         column([f"k{min(i, 49)}" for i in range(100)])
         column(pd.Categorical(ids))
         column(ids, "nominal")  # the user knows
+
+
+@pytest.mark.parametrize(
+    ("numbers", "warned"),
+    [
+        (np.arange(500), True),
+        (np.random.default_rng(0).permutation(500) + 7000, True),
+        (10**15 + np.random.default_rng(0).integers(0, 10**15, 500), True),
+        (
+            np.random.default_rng(0).integers(0, 10**9, 500),
+            False,
+        ),  # measurements, none of them twice
+        (np.append(np.arange(499), 7), False),
+        (np.arange(99), False),
+    ],
+)
+def test_whole_numbers_that_number_rows_are_warned_of(numbers, warned):
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        encoder = TableEncoder.fit(pd.DataFrame({"a": numbers}))
+    texts = [str(w.message) for w in said]
+    assert [("column 'a'" in t and "look like identifiers" in t) for t in texts] == [True] * warned
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        TableEncoder.fit(pd.DataFrame({"a": numbers}), {"a": "continuous"})  # said what it is
+    assert encoder.schema[0].kind == FLOAT_KIND
 
 
 def test_many_ordinal_categories_are_noted():
