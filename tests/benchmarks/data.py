@@ -21,6 +21,7 @@ from sklearn.model_selection import train_test_split
 
 from discrete_itd.datasets import load_adult, load_mushroom
 
+FEW_ROWS = 1000  # below which the script of DTE draws a table anew
 MAX_ROWS = 12_000  # of a numeric table with anomalies
 
 
@@ -102,6 +103,22 @@ def halves(X: NDArray[np.float64], odd: NDArray[np.bool_], seed: int) -> Anomali
     """Train on a random half of the normal rows, test on the other and all anomalies, of at most ``MAX_ROWS`` rows."""
     random = np.random.default_rng(seed)
     rows = random.permutation(len(X))[:MAX_ROWS]
+    normal, anomalies = rows[~odd[rows]], rows[odd[rows]]
+    half = len(normal) // 2
+    test = np.concatenate([normal[half:], anomalies])
+    return Anomalies(X[normal[:half]], X[test], odd[test])
+
+
+def first_half(X: NDArray[np.float64], odd: NDArray[np.bool_], seed: int) -> Anomalies:
+    """Train on the first half of the normal rows in file order, test on the other and all anomalies (DTE's protocol).
+
+    A table of less than ``FEW_ROWS`` rows is first drawn anew, with replacement, to so many: copies of a row may lie in
+    both parts. Of a larger one at most ``MAX_ROWS`` random rows are taken, in file order.
+    """
+    random = np.random.default_rng(seed)
+    rows = np.sort(random.permutation(len(X))[:MAX_ROWS])
+    if len(X) < FEW_ROWS:
+        rows = random.integers(len(X), size=FEW_ROWS)
     normal, anomalies = rows[~odd[rows]], rows[odd[rows]]
     half = len(normal) // 2
     test = np.concatenate([normal[half:], anomalies])
