@@ -5,14 +5,17 @@
     python -m tests.benchmarks.fast mushroom adult --detectors
     python -m tests.benchmarks.fast cardio mammography pendigits shuttle thyroid --detectors
     python -m tests.benchmarks.fast adult --latency
+    python -m tests.benchmarks.fast mushroom --only default UnmaskingTrees
     python -m tests.benchmarks.fast mushroom adult plants --figure notebooks/speed.png
 
 Densities are fitted by name of the denoiser ("causal on independent columns" is a MADE: masked, without a base);
 peers are scikit-learn's Gaussian mixture of standardised, one-hot columns, whose density of categories has no nats to
-compare. Detectors are the default one beside IsolationForest, ECOD and kNN with their own defaults. Numeric tables
-with anomalies are trained on half of their normal rows. The latency is that of one row at a time, as in a service.
-The tables nltcs, plants and the numeric ones are read from outside of the repository (``tests/benchmarks/data.py``);
-one that is not there is skipped with a line that says so.
+compare, and, if it is asked for, UnmaskingTrees (the package ``utrees``), which is given ``DUPLICATES`` masking orders
+of each row in place of its 50, for time, and scores the first test rows alone, as a network that is scored along paths
+does. Detectors are the default one beside IsolationForest, ECOD and kNN with their own defaults. Numeric tables with
+anomalies are trained on half of their normal rows. The latency is that of one row at a time, as in a service. The
+tables nltcs, plants and the numeric ones are read from outside of the repository (``tests/benchmarks/data.py``); one
+that is not there is skipped with a line that says so.
 """
 
 from __future__ import annotations
@@ -41,6 +44,7 @@ from tests.benchmarks.tables import available, machine, markdown
 MIXTURE_PARTS = 32  # components of the Gaussian mixture
 SLOW_ROWS = 300  # test rows of a model that is scored along paths: its nats are the default's plus a paired difference
 LATENCY_CALLS = 300
+DUPLICATES, SCORED_ORDERS = 3, 1  # of UnmaskingTrees
 TICKS = [n * 10**k for k in range(2, 7) for n in (1, 3)]  # rows per second
 
 
@@ -95,13 +99,19 @@ def densities(rows: Rows, max_time: float, *, only: list[str] | None = None) -> 
         "tree": "tree",
         "network, 128 calls": "network",
         "best": "best",
+        "UnmaskingTrees": "UnmaskingTrees",
     }
-    only = only or [label.split(",")[0] for label in models if label not in ("best", "tree")]
+    left_out = "best", "tree", "UnmaskingTrees"
+    only = only or [label.split(",")[0] for label in models if label not in left_out]
     models = {label: models[label] for label in models if label.split(",")[0] in only}
     lines, default = [], None
     for label, denoiser in models.items():
-        slow = denoiser == "network"
+        slow = denoiser in ("network", "UnmaskingTrees")
         density = DiffusionDensity(denoiser=denoiser, max_time=max_time, random_state=0)
+        if denoiser == "UnmaskingTrees":
+            if not available("utrees"):
+                continue
+            density = UnmaskedTrees()
         _, fit = seconds(lambda d=density: d.fit(rows.train))
         test = rows.test[:SLOW_ROWS] if slow else rows.test
         nats, score = seconds(lambda d=density, t=test: -d.score_samples(t))
@@ -112,6 +122,26 @@ def densities(rows: Rows, max_time: float, *, only: list[str] | None = None) -> 
         lines.append((label, nats.mean(), nats.std() / len(nats) ** 0.5, fit, len(test) / score))
     columns = ["model", "nats", "s.e.", "fit s", "rows/s"]
     return pd.DataFrame(lines, columns=pd.Index(columns))
+
+
+class UnmaskedTrees:
+    """UnmaskingTrees on the codes of categories, with its own defaults but for the number of masking orders."""
+
+    def fit(self, X: pd.DataFrame) -> None:
+        from utrees import UnmaskingTrees
+
+        self._categories = {name: sorted(X[name].unique()) for name in X}
+        self._model = UnmaskingTrees(duplicate_K=DUPLICATES, random_state=0)
+        self._model.fit(self._codes(X), quantize_cols=["categorical"] * X.shape[1])
+
+    def score_samples(self, X: pd.DataFrame) -> np.ndarray:
+        """The mean log-probability along random orders of the columns; NaN of a cell that was not seen is left out."""
+        return self._model.score_samples(self._codes(X), n_evals=SCORED_ORDERS)
+
+    def _codes(self, X: pd.DataFrame) -> np.ndarray:
+        codes = [pd.Categorical(X[n], c).codes for n, c in self._categories.items()]
+        table = np.stack(codes, 1).astype(float)
+        return np.where(table < 0, np.nan, table)
 
 
 def numbers(train: pd.DataFrame, test: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
