@@ -120,8 +120,8 @@ def divide(
     density : DiffusionDensity
         To be fitted.
     fraction : float or None
-        Of the rows to calibrate on; None if the density is fitted already: then all are, at most ``MOST_HELD`` of a
-        stream.
+        Of the rows to calibrate on, at most ``MOST_HELD``, and of a stream at most half of its sample; None if the
+        density is fitted already: then all are, at most ``MOST_HELD`` of a stream.
     share : float, optional
         Share of anomalies, which are not fitted to.
     seed : int

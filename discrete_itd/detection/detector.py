@@ -28,6 +28,7 @@ from discrete_itd.storage.configs import within
 from discrete_itd.storage.files import State
 from discrete_itd.storage.persistent import Persistent
 from discrete_itd.storage.schema import building, check_fields, check_tensor
+from discrete_itd.training.distributed import team_of_process
 from discrete_itd.validation import check_share
 
 
@@ -146,8 +147,8 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
         ----------
         X : DataFrame, array-like, path-like or iterable of frames, shape (N, C)
             Inliers, or with ``contamination`` mostly inliers. Of more rows than memory holds, as in
-            :meth:`DiffusionDensity.fit`: the calibration rows, and the centres of the kernel density, are a uniform
-            sample then, and copies of a record are not looked for.
+            :meth:`DiffusionDensity.fit`: the calibration rows, and the centres of the kernel density, are of a uniform
+            sample then, and copies of a record are not looked for; ``contamination`` needs a table in memory.
         y : ignored
         checkpoint : path-like, optional
             As in :meth:`DiffusionDensity.fit`; needs an integer ``random_state``, or the rows would be divided
@@ -165,6 +166,7 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
         """
         share = self._check_parameters()
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        seed = team_of_process().agreed(seed)
         if isinstance(self.density, FrozenEstimator):
             density, fraction = cast(DiffusionDensity, self.density.estimator), None
             check_is_fitted(density)

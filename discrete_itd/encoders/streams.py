@@ -165,7 +165,7 @@ class ParquetStream:
             least = n_rows.index(min(n_rows))
             dealt[least].append(group)
             n_rows[least] += group.n_rows
-        if min(n_rows) < EVEN * max(n_rows):
+        if min(n_rows) < max(1, EVEN * max(n_rows)):
             return None
         own = copy.copy(self)
         own._groups, own._n_rows = sorted(dealt[rank]), n_rows[rank]

@@ -295,5 +295,9 @@ def survey(
 def _joined(pieces: list[pd.Series]) -> pd.Series:
     """Parts of a column as one; categories that differ are united."""
     if len({piece.dtype for piece in pieces}) > 1 and all(is_category(p.dtype) for p in pieces):
+        # where all are missing, the categories have a dtype of their own
+        named = [piece for piece in pieces if len(piece.cat.categories)]
+        dtype = named[0].dtype if named else pieces[0].dtype
+        pieces = [p if len(p.cat.categories) else p.astype(dtype) for p in pieces]
         return pd.Series(union_categoricals(pieces))
     return pd.concat(pieces, ignore_index=True)

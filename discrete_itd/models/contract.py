@@ -278,8 +278,6 @@ class FitPlan:
         Which network this is, of how many. Each trains for an equal share of the time, with a seed of its own.
     run : SharedRun
         The same object for all members of an ensemble.
-    lanes : int
-        How many networks are trained at a time, each by a process of its own.
 
     Attributes
     ----------
@@ -303,7 +301,6 @@ class FitPlan:
     index: int = 0
     n_networks: int = 1
     run: SharedRun = field(default_factory=SharedRun)
-    lanes: int = 1
     report: Report | None = field(default=None, init=False)
     learned: bool | None = field(default=None, init=False)
     members: pd.DataFrame | None = field(default=None, init=False)
@@ -356,8 +353,7 @@ class FitPlan:
         """
         training, checkpoint = training or self.training, self.checkpoint
         if training.max_time is not None:
-            in_turn = -(-(self.n_networks - self.index) // self.lanes)
-            share = TRAINING_SHARE * self.time_left / in_turn
+            share = TRAINING_SHARE * self.time_left / (self.n_networks - self.index)
             training = replace(training, max_time=max(share, LEAST_SECONDS))
         if self.run.interrupted:  # whoever interrupts one training ends them all
             training, checkpoint = replace(training, max_steps=0), None
@@ -383,6 +379,6 @@ class FitPlan:
 
     def _shown(self) -> Progress:
         """Shows the progress of this network as that of the whole fit."""
-        show, i, n, lanes = self.progress, self.index, self.n_networks, self.lanes
+        show, i, n = self.progress, self.index, self.n_networks
         assert show is not None
-        return lambda share, latest: show(min(1.0, (i + lanes * share) / n), latest)
+        return lambda share, latest: show(min(1.0, (i + share) / n), latest)

@@ -76,16 +76,28 @@ def fit_recipes(
         if i not in trained:
             fits[i] = fit_recipe(recipe, rows, plans[i])
     alone = replace(plans[0].run, team=Team())
-    own = [replace(plans[i], run=alone, lanes=team.size) for i in trained]
+    numbers = [recipes[i].count_networks() for i in trained]
+    # those that a process trains in turn share its time: after its index, a plan has no others
+    left = [sum(numbers[k :: team.size]) for k in range(len(trained))]
+    own = [
+        replace(plans[i], run=alone, n_networks=plans[i].index + n)
+        for i, n in zip(trained, left, strict=True)
+    ]
+    for plan, n in zip(own, numbers, strict=True):
+        if plan.checkpoint is not None:  # its seed, and what is to be removed at the end
+            plan.checkpoint.expect(range(plan.index, plan.index + n))
     task = SideBySide([recipes[i] for i in trained], rows, own)
-    for part, result in enumerate(team.each(task)):
-        for i, (fitted, found) in zip(trained[part :: team.size], task.read(result), strict=True):
+    results = team.each(task)
+    for part, result in enumerate(results.parts):
+        for i, (fitted, found) in zip(trained[part :: team.size], task.read(result), strict=False):
             fits[i] = fitted
             vars(plans[i]).update(found)
             plans[i].run.interrupted |= fitted.report.stopped == "interrupted"
-            if part and (checkpoint := plans[i].checkpoint) is not None:
-                checkpoint.part(plans[i].index)  # removed with the others
-    yield from (fits[i] for i in range(len(recipes)))
+    plans[0].run.interrupted |= results.interrupted
+    for i in range(len(recipes)):
+        if i not in fits:
+            raise KeyboardInterrupt
+        yield fits[i]
 
 
 class SideBySide:
@@ -127,12 +139,15 @@ class SideBySide:
         return file.getvalue()
 
     def fits(self, part: int, n_parts: int) -> list[tuple[Fitted, dict[str, Any]]]:
-        """Every ``n_parts``-th fit from ``part`` on."""
-        chosen = slice(part, None, n_parts)
-        return [
-            (fit_recipe(recipe, self.rows, plan), {name: getattr(plan, name) for name in FOUND})
-            for recipe, plan in zip(self.recipes[chosen], self.plans[chosen], strict=True)
-        ]
+        """Every ``n_parts``-th fit from ``part`` on; after an interruption, those that were there."""
+        chosen, fits = slice(part, None, n_parts), []
+        for recipe, plan in zip(self.recipes[chosen], self.plans[chosen], strict=True):
+            try:
+                fitted = fit_recipe(recipe, self.rows, plan)
+            except KeyboardInterrupt:
+                break
+            fits.append((fitted, {name: getattr(plan, name) for name in FOUND}))
+        return fits
 
     def read(self, result: Any) -> list[tuple[Fitted, dict[str, Any]]]:
         """The fits that :meth:`do` returned in any process; what it warned of is warned of here."""

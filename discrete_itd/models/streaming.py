@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -34,7 +34,7 @@ from torch import Tensor
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.denoisers.counts import CellCounts, pair_counts_of
 from discrete_itd.encoders import TableEncoder
-from discrete_itd.encoders.streams import RemainingStream, position_hashes
+from discrete_itd.encoders.streams import EVEN, RemainingStream, position_hashes
 
 BUFFER_CELLS = 1 << 21  # from which batches are drawn
 FEWEST_BUFFERED = 8  # batches, of a wide table
@@ -68,10 +68,20 @@ class StreamedRows:
         self.stream, self.encoder, self.device = stream, encoder, device
         self._n_read = self.n_rows = n_read
         self._rank, self._size = 0, 1  # of the process that it is for
+        # positions at which parts began, and how many of their rows have a cell that is not missing
+        self._counted: tuple[list[int], list[int]] = [], []
 
     def count(self, book: Codebook) -> CellCounts:
         """The counts of all cells."""
-        counts = CellCounts.of(book, self.chunks())
+        starts, numbers = self._counted = [], []
+
+        def chunks() -> Iterator[Tensor]:
+            for start, x in self._encoded_parts(None, 1.0):
+                starts.append(start)
+                numbers.append(len(x))
+                yield x.to(self.device)
+
+        counts = CellCounts.of(book, chunks())
         self.n_rows = counts.n_rows
         return counts
 
@@ -87,16 +97,23 @@ class StreamedRows:
         if size > self.n_rows:
             return self
         own = copy.copy(self)
-        shard = self.stream.shard(rank, size)
-        if shard is None:
+        shards = [self.stream.shard(r, size) for r in range(size)]
+        found = [(0, 0) if shard is None else self._rows_of(shard) for shard in shards]
+        n_rows = [n for _, n in found]
+        if min(n_rows) < max(1, EVEN * max(n_rows)):
             own.n_rows, own._rank, own._size = self.n_rows // size, rank, size
             return own
-        n_read = sum(map(len, shard.positions()))
-        own.stream, own._n_read = shard, n_read
-        own.n_rows = (
-            self.n_rows * n_read // self._n_read
-        )  # about: a row without a cell is not counted
+        own.stream, (own._n_read, own.n_rows) = cast(RemainingStream, shards[rank]), found[rank]
         return own
+
+    def _rows_of(self, shard: RemainingStream) -> tuple[int, int]:
+        """How many rows of the table a shard has, and how many of them have a cell that is not missing."""
+        positions = [p for p in shard.positions() if len(p)]
+        bounds = np.array([(p[0], p[-1]) for p in positions], dtype=np.int64).reshape(-1, 2)
+        starts, numbers = (np.array(c, dtype=np.int64) for c in self._counted)
+        group = np.searchsorted(bounds[:, 0], starts, side="right") - 1
+        is_own = (group >= 0) & (starts <= bounds[group, 1]) if len(bounds) else starts < 0
+        return sum(map(len, positions)), int(numbers[is_own].sum())
 
     def to(self, device: torch.device) -> StreamedRows:
         moved = copy.copy(self)
@@ -123,6 +140,13 @@ class StreamedRows:
         ValueError
             After the last part, if the stream has another number of rows than before.
         """
+        for _, x in self._encoded_parts(rng, share):
+            yield x
+
+    def _encoded_parts(
+        self, rng: np.random.Generator | None, share: float
+    ) -> Iterator[tuple[int, Tensor]]:
+        """As :meth:`encoded`, each with the position of the first row of the part."""
         n_read = 0
         salt = 0 if rng is None else int(rng.integers(2**62))
         for part in self.stream.parts(rng):
@@ -133,7 +157,7 @@ class StreamedRows:
                 part = part.take(position_hashes(part.positions, salt) < np.uint64(share * EVERY))
             if len(part.frame):
                 x = torch.from_numpy(self.encoder.transform(part.frame).x)
-                yield x[~x.isnan().all(1)]
+                yield int(part.positions[0]), x[~x.isnan().all(1)]
         if n_read != self._n_read:
             raise ValueError(
                 f"the stream gave {self._n_read} training rows at first, {n_read} later: it must give the same rows"
@@ -173,6 +197,8 @@ class StreamedBatches:
         while batch is None:  # an epoch of few rows, chosen by chance, may have no batch
             self._begin()
             batch = next(self._epoch, None)
+            if batch is None and self._share == 1:
+                raise ValueError("a process has no row with a cell that is not missing")
         self._position += 1
         return batch.to(self._source.device)
 
@@ -200,6 +226,7 @@ class StreamedBatches:
 
     def _shuffled(self, rng: np.random.Generator) -> Iterator[Tensor]:
         """The batches of one epoch."""
+        n_given = 0
         buffer = torch.zeros(0, len(self._source.encoder.owner), dtype=torch.float64)
         for x in self._source.encoded(rng, self._share):
             buffer = torch.cat([buffer, x])
@@ -207,8 +234,11 @@ class StreamedBatches:
             if n_out > 0:
                 buffer = buffer[torch.from_numpy(rng.permutation(len(buffer)))]
                 yield from buffer[:n_out].split(self._size)
+                n_given += n_out
                 buffer = buffer[n_out:].clone()
         order = torch.from_numpy(rng.permutation(len(buffer)))
+        if not n_given and 0 < len(order) < self._size and self._share == 1:  # as of a short table
+            order = order.repeat(-(-self._size // len(order)))
         for rows in order.split(self._size):
             if len(rows) == self._size:
                 yield buffer[rows]

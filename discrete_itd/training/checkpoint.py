@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -65,7 +65,7 @@ class Checkpoint:
         self.note: dict[str, Any] = {}
         self._written = -float("inf")
         self._found: State | None = None
-        self._parts: list[Checkpoint] = []
+        self._parts: set[int] = set()  # their numbers
         try:
             header, tensors = read_state(path, kind="checkpoint")
         except FileNotFoundError:
@@ -79,7 +79,8 @@ class Checkpoint:
         if not all(isinstance(part, dict) for part in parts):
             raise self.damaged(TypeError("a part of it is missing"))
         self._identity, self.note, state = cast(list[dict[str, Any]], parts)
-        self._found = state, tensors
+        if state:  # else the file was kept for its note
+            self._found = state, tensors
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Another process reads the file itself."""
@@ -128,15 +129,25 @@ class Checkpoint:
         """The checkpoint of the i-th of several trainings: this file for the first, numbered files beside it."""
         if i == 0:
             return self
-        self._parts.append(Checkpoint(f"{self.path}.{i}", interval=self.interval))
-        return self._parts[-1]
+        self._parts.add(i)
+        return Checkpoint(self._path_of(i), interval=self.interval)
+
+    def expect(self, parts: Iterable[int]) -> None:
+        """Other processes keep these parts: they are removed with this file, which keeps their seed from now on."""
+        self._parts |= set(parts) - {0}
+        if not self.path.exists():
+            header = {"layout": LAYOUT, "run": {}, "note": self.note, "state": {}}
+            write_state(self.path, (header, {}), kind="checkpoint")
 
     def remove(self) -> None:
         """Delete the file and its parts; call it when the trained model is saved elsewhere."""
-        for part in self._parts:
-            part.remove()
+        for i in self._parts:
+            self._path_of(i).unlink(missing_ok=True)
         self.path.unlink(missing_ok=True)
         self._found = None
+
+    def _path_of(self, i: int) -> Path:
+        return Path(f"{self.path}.{i}")
 
 
 def describe(

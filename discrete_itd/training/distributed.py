@@ -17,13 +17,16 @@ from __future__ import annotations
 
 import math
 import os
+import pickle
+import signal
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import wraps
-from typing import Any, ParamSpec, Protocol, TypeVar
+from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -55,6 +58,28 @@ class Task(Protocol):
     def do(self, part: int, n_parts: int) -> Any:
         """The result of part ``part`` of ``n_parts``, which can be pickled, too."""
         ...
+
+
+class Results(NamedTuple):
+    """What the processes made of a :class:`Task`.
+
+    Attributes
+    ----------
+    parts : list
+        In the order of the processes.
+    interrupted : bool
+        Whether the user asked process 0 to end while it waited for the others.
+    """
+
+    parts: list[Any]
+    interrupted: bool = False
+
+
+@dataclass
+class Agreed:
+    """What process 0 told all processes, outside of a training."""
+
+    value: Any
 
 
 @dataclass
@@ -106,15 +131,21 @@ class Team:
         """Mean of the values (n,) of all, and its standard error."""
         return mean_and_error(values)
 
-    def each(self, task: Task) -> list[Any]:
+    def agreed(self, value: Any) -> Any:
+        """The value that process 0 gave: all processes that are not followers call this at the same place."""
+        return value
+
+    def each(self, task: Task) -> Results:
         """The results of the parts of a task, of which each process does one.
 
         Raises
         ------
+        TypeError
+            If the task cannot be sent to another process.
         Exception
             Of the first process that failed, when the others are done.
         """
-        return [task.do(0, 1)]
+        return Results([task.do(0, 1)])
 
     def explained(self, error: RuntimeError) -> RuntimeError:
         """The error to raise for one that came up in a training."""
@@ -216,24 +247,38 @@ class Processes(Team):
         dist.all_reduce(values, group=self.world)
         return values
 
-    def each(self, task: Task) -> list[Any]:
+    def agreed(self, value: Any) -> Any:
+        if self.rank == 0:
+            self.send(Agreed(value))
+            return value
+        return self.received().value
+
+    def each(self, task: Task) -> Results:
+        try:
+            pickle.dumps(task)
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise TypeError(
+                f"several processes can only fit rows and recipes that can be pickled: {error}"
+            ) from None
         self.send(task)
         results: list[Any] = [None] * self.size
+        own = self.part_of(task)
         try:
-            dist.gather_object(self.part_of(task), results, group=self._words)
+            with held_back() as came:
+                dist.gather_object(own, results, group=self._words)
         except RuntimeError as error:
             raise self.explained(error) from error
         for result in results:
             if isinstance(result, BaseException):
                 raise result
-        return results
+        return Results(results, bool(came))
 
     def part_of(self, task: Task) -> Any:
         """What this process does of a task, or the error with which that ended: the others wait for either."""
         try:
             return task.do(self.rank, self.size)
         except (Exception, KeyboardInterrupt) as error:
-            return error
+            return error if can_be_sent(error) else RuntimeError(f"{type(error).__name__}: {error}")
 
     def explained(self, error: RuntimeError) -> RuntimeError:
         text = str(error).lower()
@@ -261,6 +306,8 @@ class Processes(Team):
         rows: Parts | None = None
         try:
             while not isinstance(heard := self.received(), Outcome | None):
+                if isinstance(heard, Agreed):
+                    continue
                 if not isinstance(heard, Training):
                     dist.gather_object(self.part_of(heard), None, group=self._words)
                     continue
@@ -280,6 +327,28 @@ class Processes(Team):
         if isinstance(heard, Outcome) and heard.error:
             raise FitError(f"the fit failed in process 0: {heard.error}")
         return heard and heard.model
+
+
+@contextmanager
+def held_back() -> Iterator[list[int]]:
+    """Hold Ctrl-C back within the block, in the main thread: the list tells whether it came."""
+    came: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield came
+        return
+    before = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
+    try:
+        yield came
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def can_be_sent(error: BaseException) -> bool:
+    """Whether another process can raise this error."""
+    try:
+        return type(pickle.loads(pickle.dumps(error))) is type(error)
+    except Exception:  # whatever its own code raises
+        return False
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """Recipes fitted side by side: the fits are those of one process, and what happens elsewhere is known here."""
 
-import dataclasses
 import pickle
 import warnings
 
@@ -8,13 +7,14 @@ import pytest
 import torch
 from fits import chain, plan, training_rows
 
+from discrete_itd.denoisers import CausalDenoiser
 from discrete_itd.models import contract
 from discrete_itd.models.contract import FitPlan, SharedRun
 from discrete_itd.models.fit_recipes import fit_recipe, fit_recipes
 from discrete_itd.recipes import Best, Causal, Ensemble, Mixture, Network, RowMixture, Trees
 from discrete_itd.training.checkpoint import Checkpoint
 from discrete_itd.training.config import Evaluation, Report, TrainingPlan
-from discrete_itd.training.distributed import Team
+from discrete_itd.training.distributed import Results, Team
 
 SMALL = {"width": 8, "depth": 1}
 RECIPES = [
@@ -36,7 +36,7 @@ class Two(Team):
     def each(self, task):
         self.n_shared += 1
         elsewhere = pickle.loads(pickle.dumps(task))
-        return [task.do(0, 2), pickle.loads(pickle.dumps(elsewhere.do(1, 2)))]
+        return Results([task.do(0, 2), pickle.loads(pickle.dumps(elsewhere.do(1, 2)))])
 
 
 def by(team, steps=20, **options):
@@ -93,23 +93,29 @@ def test_with_more_processes_than_networks_each_is_trained_by_all():
         )
 
 
-def test_time_is_shared_by_turns(monkeypatch):
-    """Three networks by two processes take two turns: each of the first two has half of the time."""
-    seen = []
+def test_the_time_of_a_process_is_shared_by_its_networks(monkeypatch):
+    """The first has a network of the first recipe, and two of the third; the second has two of the second."""
+    seen = {}
 
     def train(*args, **_):
-        seen.append(args[3].max_time)
+        seen[tuple(args[0].order)] = args[3].max_time
         return Report([Evaluation(0, 0.0, 0.0, 0.0, 0.0, 0.0)])
 
     monkeypatch.setattr(contract, "train", train)
-    monkeypatch.setattr(FitPlan, "time_left", property(lambda _: 8.0))
-    how = by(Team())
-    how.training = TrainingPlan(max_time=8.0)
-    for lanes, turns in ((1, [3, 2, 1]), (2, [2, 1, 1])):
-        seen.clear()
-        for part in how.of_networks(3):
-            dataclasses.replace(part, lanes=lanes).train(None, training_rows(chain(60)))
-        assert seen == pytest.approx([contract.TRAINING_SHARE * 8 / n for n in turns])
+    monkeypatch.setattr(FitPlan, "time_left", property(lambda _: 6.0))
+    how = by(Two())
+    how.training = TrainingPlan(max_time=6.0)
+    recipes = [Causal(n, base="independent", **SMALL) for n in (1, 2, 2)]
+    list(fit_recipes(recipes, training_rows(chain(60)), how.of_members(recipes)))
+    whole = contract.TRAINING_SHARE * 6.0
+    wanted = [
+        whole / 3,
+        whole / 2,
+        whole / 1,
+        whole / 2,
+        whole / 1,
+    ]  # 0, then 2: 2 left, 1; 1: 2, 1
+    assert sorted(seen.values()) == pytest.approx(sorted(wanted))
 
 
 def test_what_happens_elsewhere_is_known(monkeypatch, tmp_path):
@@ -130,6 +136,7 @@ def test_what_happens_elsewhere_is_known(monkeypatch, tmp_path):
     monkeypatch.setattr(contract, "train", trained)
     recipe, rows = Causal(2, **SMALL), training_rows(chain(300))
     how = by(Two(), checkpoint=Checkpoint(tmp_path / "run"))
+    how.checkpoint.note["seed"] = 7
     with pytest.warns(UserWarning, match="diverged"):
         first = rows.held_out(fit_recipe(recipe, rows, how).denoiser)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["run", "run.1"]
@@ -146,3 +153,42 @@ def test_what_happens_elsewhere_is_known(monkeypatch, tmp_path):
     what = "fail"
     with pytest.raises(ValueError, match="no"):
         fit_recipe(recipe, rows, by(Two(), checkpoint=Checkpoint(tmp_path / "run")))
+
+
+def test_files_of_members_with_several_networks_are_removed(tmp_path):
+    two = RowMixture((Causal(2, **SMALL), Causal(2, base="independent", **SMALL)))
+    how = by(Two(), checkpoint=Checkpoint(tmp_path / "run"))
+    fit_recipe(two, training_rows(chain(300)), how)
+    assert len(list(tmp_path.iterdir())) == 4
+    how.checkpoint.remove()
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_seed_is_kept_before_another_process_keeps_anything(tmp_path):
+    class Ended(Two):
+        def each(self, task):
+            raise KeyboardInterrupt
+
+    how = by(Ended(), checkpoint=Checkpoint(tmp_path / "run"))
+    how.checkpoint.note["seed"] = 7
+    with pytest.raises(KeyboardInterrupt):
+        fit_recipe(Causal(2, **SMALL), training_rows(chain(300)), how)
+    again = Checkpoint(tmp_path / "run")
+    assert again.note == {"seed": 7}
+    assert again.found({"any": {}}) is None
+
+
+def test_members_that_were_there_before_an_interruption_make_a_model(monkeypatch):
+    fit_base = Trees.fit_base
+
+    def interrupted(recipe, rows, plan):
+        if plan.index == 1:
+            raise KeyboardInterrupt
+        return fit_base(recipe, rows, plan)
+
+    monkeypatch.setattr(Trees, "fit_base", interrupted)
+    members = tuple(Causal(base=base, **SMALL) for base in ("independent", Trees()))
+    how = by(Two())
+    fitted = fit_recipe(RowMixture(members), training_rows(chain(300)), how)
+    assert fitted.report.stopped == "interrupted"
+    assert isinstance(fitted.denoiser, CausalDenoiser)

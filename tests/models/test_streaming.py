@@ -4,9 +4,11 @@ import tracemalloc
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 from fits import chain, mixed
+from pyarrow import parquet as pq
 
 from discrete_itd import DiffusionDensity
 from discrete_itd.denoisers import MarginalDenoiser
@@ -259,3 +261,26 @@ def test_processes_share_the_rows_of_a_stream(groups, tmp_path, monkeypatch):
         batch = next(batches)
         assert len(batch) == 32
         assert own.issuperset(tuple(x) for x in batch.nan_to_num(-9.0).tolist())
+
+
+def test_a_process_has_rows_even_where_row_groups_have_none(tmp_path):
+    """Half of the row groups hold no cell: rows are divided one by one then, and a training goes on."""
+    rows = frame()
+    rows.iloc[N // 2 :] = np.nan
+    rows.to_parquet(tmp_path / "rows.parquet", row_group_size=N // 2)
+    _, training = read(rows, of=tmp_path)
+    parts = [training.source.part(rank, 2) for rank in range(2)]
+    assert min(sum(map(len, part.chunks())) for part in parts) > N / 5
+    for part in parts:
+        batches = part.batches(N, torch.Generator().manual_seed(0), 3)
+        assert len(next(batches)) == len(next(batches)) == part.n_rows
+
+
+def test_text_may_be_missing_in_all_of_a_file(tmp_path):
+    rows = chain(N)
+    schema = pa.Table.from_pandas(rows).schema
+    for i, part in enumerate((rows[:1500], rows[1500:].assign(a=None))):
+        pq.write_table(pa.Table.from_pandas(part, schema=schema), tmp_path / f"{i}.parquet")
+    model = DiffusionDensity(denoiser="tree", random_state=0).fit(tmp_path)
+    assert model.encoder_.schema[0].n_missing == N - 1500
+    assert np.isfinite(model.score_samples(rows)).all()

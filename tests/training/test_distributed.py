@@ -7,15 +7,18 @@ import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 
+from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
 from discrete_itd.channel import Codebook
 from discrete_itd.channel.codebook import ColumnPoints
 from discrete_itd.denoisers import CausalDenoiser, MarginalDenoiser, NeuralDenoiser
 from discrete_itd.models.contract import FitPlan, SharedRun, TrainingRows
 from discrete_itd.models.fit_recipes import fit_recipes
-from discrete_itd.recipes import Causal, Network
+from discrete_itd.recipes import Causal, Network, Recipe
 from discrete_itd.training.checkpoint import Checkpoint
 from discrete_itd.training.config import TrainingPlan
 from discrete_itd.training.distributed import LOST, FitError, Team, job, led, team_of_process
@@ -56,6 +59,20 @@ class EndedError(Exception):
     pass
 
 
+class TwoArgumentsError(Exception):
+    """Cannot be pickled."""
+
+    def __init__(self, one, other):
+        super().__init__(f"{one}, {other}")
+
+
+class Failing(Recipe):
+    trains = True
+
+    def fit(self, rows, plan):
+        raise TwoArgumentsError("a", "b")
+
+
 def in_one_of_two(file):
     """What each of the two processes does."""
     with job() as team:
@@ -63,6 +80,7 @@ def in_one_of_two(file):
         check_evaluations_are_of_all_rows(team)
         check_a_run_goes_on(Path(file))
         check_networks_are_fitted_side_by_side(team)
+        check_detectors_are_calibrated_alike(team)
         check_failures_are_told(team)
         check_the_end_of_another_is_told(team)
 
@@ -136,6 +154,16 @@ def check_networks_are_fitted_side_by_side(team):
     broken = Causal(width=8, base="no base")  # not checked, so that it fails where it is fitted
     with pytest.raises(FitError if team.rank else ValueError, match="base must be"):
         fit([recipes[0], broken], SharedRun())
+    with pytest.raises(FitError if team.rank else RuntimeError, match="TwoArgumentsError: a, b"):
+        fit([recipes[0], Failing()], SharedRun())
+
+
+def check_detectors_are_calibrated_alike(team):
+    """Without a seed, too, for the rows of the calibration are not those of the fit of process 0."""
+    table = pd.DataFrame(rows(200, 1).long().numpy()).astype("category")
+    detector = DiffusionOutlierDetector(DiffusionDensity(denoiser="tree")).fit(table)
+    scores = detector.calibration_scores_
+    assert np.array_equal(team.agreed(scores), scores)
 
 
 def check_failures_are_told(team):
