@@ -9,7 +9,7 @@ Functions of a model raise a TypeError if they get anything else, and a NotFitte
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pandas as pd
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Model = DiffusionDensity | DiffusionOutlierDetector
+
+WATCH_SIZE = (4.8, 4.4)  # inches, with room for six lines of a legend
 
 
 def plot_mse_curve(density: Model, X: Any, ax: Axes | None = None) -> Axes:
@@ -252,13 +254,13 @@ def plot_watch(
             raise ValueError(f"column {name!r}: table must come from this watch, and has none")
     columns = table[list(names.values())].set_axis(list(names), axis=1)
     loudest = columns.max().sort_values(ascending=False, kind="stable").index[:n_columns]
-    ax = figures.new_axes() if ax is None else ax
+    ax = figures.new_axes(WATCH_SIZE) if ax is None else ax
     figures.draw_watch(
         table["row"].to_numpy(),
         table["log10_martingale"].to_numpy(),
         ax,
         threshold=lines["threshold"].iloc[0],
-        columns=columns.reindex(columns=loudest),
+        columns=cast(pd.DataFrame, columns[loudest]),
         column_threshold=lines["threshold"].iloc[1],
     )
     return ax
