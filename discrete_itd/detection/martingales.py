@@ -125,16 +125,18 @@ class Ranks:
 def bets(p: Floats) -> Floats:
     r"""Densities on [0, 1] at p-values, on the last axis of the result.
 
-    For p-values that are small: :math:`2(1-p), \tfrac12 p^{-1/2}, \tfrac14 p^{-3/4}`; large: the same at 1 - p; either:
-    :math:`1/(\pi\sqrt{p(1-p)})`; in the middle: :math:`6p(1-p)`; extremely small, or large, but in a few rows only:
-    :math:`0.9 + 0.1 \cdot \tfrac14 p^{-3/4}`. Products and square roots are rounded alike in batches of any size.
+    For p-values that are small: :math:`\tfrac32 - p, 2(1-p), \tfrac12 p^{-1/2}, \tfrac14 p^{-3/4}`; large: the same at
+    1 - p; either: :math:`1/(\pi\sqrt{p(1-p)})`; in the middle: :math:`6p(1-p)`; extremely small, or large, but in a few
+    rows only: :math:`0.9 + 0.1 \cdot \tfrac14 p^{-3/4}`. Products and square roots are rounded alike in batches of any
+    size.
     """
     p, q = np.maximum(p, SMALLEST), np.maximum(1 - p, SMALLEST)
     root_p, root_q = np.sqrt(p), np.sqrt(q)
     low, high = (0.25 / (root * np.sqrt(root)) for root in (root_p, root_q))
     rare = (1 - RARE + RARE * low, 1 - RARE + RARE * high)
     both = 1 / (math.pi * root_p * root_q), 6 * p * q
-    return np.stack([2 * q, 2 * p, 0.5 / root_p, 0.5 / root_q, low, high, *both, *rare], axis=-1)
+    linear, roots = (0.5 + q, 0.5 + p, 2 * q, 2 * p), (0.5 / root_p, 0.5 / root_q)
+    return np.stack([*linear, *roots, low, high, *both, *rare], axis=-1)
 
 
 N_BETS = bets(np.ones(1)).shape[-1]

@@ -104,7 +104,7 @@ class DriftWatch:
     np.False_
     >>> table = watch.update(coins.assign(b="u"))
     >>> watch.n_rows_, watch.alarm_
-    (800, Alarm(row=418, column=None))
+    (800, Alarm(row=420, column=None))
     """
 
     def __init__(

@@ -12,7 +12,7 @@ from scipy.special import logsumexp
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector, DriftWatch
 from discrete_itd.detection import martingales
-from discrete_itd.detection.martingales import Martingales, Ranks, bets, reserve
+from discrete_itd.detection.martingales import N_BETS, Martingales, Ranks, bets, reserve
 from discrete_itd.storage.files import read_state, write_state
 
 pytestmark = pytest.mark.single_precision
@@ -112,6 +112,19 @@ def test_a_martingale_is_a_mixture_over_bets_and_starts():
     assert logs.max() > 400
     assert logs[-1].min() < logs.max() - 100
     np.testing.assert_allclose(logs[:, 1], logs[:, 0], rtol=1e-2)  # 1 - p is rounded
+
+
+def test_capital_is_scaled_up_and_down():
+    p = np.random.default_rng(0).random((20, 1))
+    plain = Martingales(np.full((1, N_BETS), 2.0**-8), np.array([0]), 7)
+    scaled = Martingales(np.full((1, N_BETS), 2.0**-520), np.array([512]), 7)
+    np.testing.assert_allclose(scaled.update(p), plain.update(p), rtol=1e-12)
+    np.testing.assert_array_equal(scaled.exponents, 0)
+    np.testing.assert_allclose(scaled.capital, plain.capital, rtol=1e-12)
+    large = Martingales(np.full((1, N_BETS), 2.0**513), np.array([0]), 7)
+    large.update(p[:1])
+    np.testing.assert_array_equal(large.exponents, 512)
+    assert large.capital.max() < 2.0**10
 
 
 def test_a_quiet_time_costs_little():
