@@ -1,8 +1,8 @@
 """Probability of the rows of a table, by information-theoretic diffusion.
 
-Start with ``DiffusionDensity``; ``DiffusionOutlierDetector`` finds anomalies, ``ImageDensity`` scores images by an
-existing diffusion model, and ``report`` writes an HTML page on a density or a detector. ``recipes`` says what a density
-can fit, ``datasets`` loads tables to try it on.
+Start with ``DiffusionDensity``; ``DiffusionOutlierDetector`` finds anomalies and ``DriftWatch`` changes in a stream of
+rows, ``ImageDensity`` scores images by an existing diffusion model, and ``report`` writes an HTML page on a density or
+a detector. ``recipes`` says what a density can fit, ``datasets`` loads tables to try it on.
 
 Three ideas make it up, in the order in which data flow: an encoder maps the columns of a table to points
 (:mod:`discrete_itd.encoders`); a Gaussian channel adds noise (:mod:`discrete_itd.channel`), and a denoiser predicts the
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from discrete_itd import datasets, recipes
     from discrete_itd.channel import CoordinateSchedule, IsotropicSchedule
     from discrete_itd.detection.detector import DiffusionOutlierDetector
+    from discrete_itd.detection.watch import DriftWatch
     from discrete_itd.estimators import DiffusionDensity
     from discrete_itd.images.density import ImageDensity
     from discrete_itd.recipes import BayesNet, Ensemble, Independent, Mixture, Network, Trees
@@ -31,6 +32,7 @@ __all__ = [
     "CoordinateSchedule",
     "DiffusionDensity",
     "DiffusionOutlierDetector",
+    "DriftWatch",
     "Ensemble",
     "ImageDensity",
     "Independent",
@@ -46,6 +48,7 @@ __all__ = [
 _HOMES = {
     "channel": ("CoordinateSchedule", "IsotropicSchedule"),
     "detection.detector": ("DiffusionOutlierDetector",),
+    "detection.watch": ("DriftWatch",),
     "estimators": ("DiffusionDensity",),
     "images.density": ("ImageDensity",),
     "recipes": ("BayesNet", "Ensemble", "Independent", "Mixture", "Network", "Trees"),

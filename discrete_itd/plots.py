@@ -9,23 +9,27 @@ Functions of a model raise a TypeError if they get anything else, and a NotFitte
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pandas as pd
 
 from discrete_itd.deprecation import renamed
 from discrete_itd.detection.detector import DiffusionOutlierDetector
+from discrete_itd.detection.watch import DriftWatch
 from discrete_itd.encoders import as_frame
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.reporting import figures
 from discrete_itd.reporting.learning_curve import extrapolate
 from discrete_itd.reporting.measurements import column_entropies, fitted, is_mass
+from discrete_itd.validation import check_integer
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Model = DiffusionDensity | DiffusionOutlierDetector
+
+WATCH_SIZE = (4.8, 4.4)  # inches, with room for six lines of a legend
 
 
 def plot_mse_curve(density: Model, X: Any, ax: Axes | None = None) -> Axes:
@@ -218,4 +222,45 @@ def plot_columns(density: Model, X: Any, ax: Axes | None = None) -> Axes:
     columns = column_entropies(density, density.rows(X))
     ax = figures.new_axes(figures.bars_size(len(columns))) if ax is None else ax
     figures.draw_columns(columns, ax)
+    return ax
+
+
+def plot_watch(
+    watch: DriftWatch, table: pd.DataFrame, ax: Axes | None = None, *, n_columns: int = 3
+) -> Axes:
+    """The martingales of a watch against the number of rows, and where they raise an alarm.
+
+    Parameters
+    ----------
+    watch : DriftWatch
+    table : DataFrame
+        What :meth:`DriftWatch.update` returned, of one batch or, with ``pandas.concat``, of several.
+    ax : Axes, optional
+    n_columns : int
+        How many columns to draw, up to 4: those whose martingales are highest in the table.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If there is no watch, or the table is not of it.
+    """
+    if not isinstance(watch, DriftWatch):
+        raise TypeError(f"watch must be a DriftWatch, got {type(watch).__name__}")
+    check_integer("n_columns", n_columns, 0, 4)
+    lines = watch.to_frame()
+    names = {name: f"log10_martingale_{name}" for name in lines["column"][1:]}
+    for name in ("row", "log10_martingale", *names.values()):
+        if name not in table:
+            raise ValueError(f"column {name!r}: table must come from this watch, and has none")
+    columns = table[list(names.values())].set_axis(list(names), axis=1)
+    loudest = columns.max().sort_values(ascending=False, kind="stable").index[:n_columns]
+    ax = figures.new_axes(WATCH_SIZE) if ax is None else ax
+    figures.draw_watch(
+        table["row"].to_numpy(),
+        table["log10_martingale"].to_numpy(),
+        ax,
+        threshold=lines["threshold"].iloc[0],
+        columns=cast(pd.DataFrame, columns[loudest]),
+        column_threshold=lines["threshold"].iloc[1],
+    )
     return ax

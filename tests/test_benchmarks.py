@@ -14,6 +14,7 @@ RUNS = {
     "anomaly": "categorical mushroom --quick --seeds 4",
     "validity": "car --quick",
     "drift_level": "--quick",
+    "watch": "--quick",
     "promises": "ties mass --quick",
     "explanations": "car --quick",
     "entropy": "--max-time 1 --dimensions 2 --rows 500 --tests 10 --truths Gaussian",

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 from sklearn.exceptions import NotFittedError
 
-from discrete_itd import DiffusionDensity, DiffusionOutlierDetector, plots
+from discrete_itd import DiffusionDensity, DiffusionOutlierDetector, DriftWatch, plots
 from discrete_itd.reporting import figures
 from discrete_itd.reporting.measurements import column_entropies
 from discrete_itd.reporting.statistics import curve_areas, p_value_band
@@ -67,6 +67,28 @@ def test_information_of_pixels():
     assert plots.plot_information(nats[0], ax=given) is given
     with pytest.raises(ValueError, match="one image"):
         plots.plot_information(nats[None])
+
+
+def test_martingales_of_a_watch():
+    watch = DriftWatch(reported.detector())
+    table = pd.concat(
+        [watch.update(reported.table(60, 9)), watch.update(reported.table(40, 5).assign(free="u"))]
+    )
+    ax = plots.plot_watch(watch, table, n_columns=2)
+    highest = {name: table[f"log10_martingale_{name}"].max() for name in reported.table(1, 0)}
+    loudest = sorted(highest, key=lambda name: -highest[name])[:2]
+    assert words(ax)[:3] == [*(f"column {name}" for name in loudest), "whole rows"]
+    np.testing.assert_array_equal(ax.lines[0].get_ydata(), table[f"log10_martingale_{loudest[0]}"])
+    np.testing.assert_array_equal(ax.lines[2].get_xdata(), range(1, 101))
+    np.testing.assert_array_equal(ax.lines[2].get_ydata(), table["log10_martingale"])
+    drawn = [ax.lines[i].get_ydata()[0] for i in (3, 4)]
+    np.testing.assert_array_equal(drawn, watch.to_frame()["threshold"][:2])
+    given = Figure().subplots()
+    assert plots.plot_watch(watch, table, given) is given
+    with pytest.raises(ValueError, match="column 'log10_martingale_free'"):
+        plots.plot_watch(watch, table.drop(columns="log10_martingale_free"))
+    with pytest.raises(TypeError, match="DriftWatch, got DiffusionOutlierDetector"):
+        plots.plot_watch(reported.detector(), table)
 
 
 def test_learning_curve_of_a_table():

@@ -51,7 +51,8 @@ def test_the_python_examples_run(capsys, tmp_path, monkeypatch):
 def test_the_shell_example_is_understood(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     commands = re.findall(r"^discrete-itd (.*)$", README, re.MULTILINE)
-    assert {c.split()[0] for c in commands} == {"fit", "score", "impute", "sample", "report"}
+    known = {"fit", "score", "impute", "sample", "report", "watch"}
+    assert {c.split()[0] for c in commands} == known
     for command in commands:  # its files are not here, but its options are known
         assert main(command.split()) == 2
         assert "--help" not in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The command line: ``discrete-itd fit | score | impute | sample | report | demo``.
+"""The command line: ``discrete-itd fit | score | impute | sample | report | watch | demo``.
 
 Each command reads files, calls :class:`~discrete_itd.estimators.DiffusionDensity` or
 :class:`~discrete_itd.detection.detector.DiffusionOutlierDetector`, and writes complete files or none. An error of the
@@ -37,6 +37,7 @@ from discrete_itd.cli.tables import (
     same_file,
     save_whole,
 )
+from discrete_itd.cli.watch import watch
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.encoders.streams import ParquetStream
 from discrete_itd.estimators import DiffusionDensity
@@ -56,8 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit code: 0; 1 if ``report --check`` finds a target that is not met; 2 after an error of the user's; 130 after
-        an interruption; 141 if the reader of a pipe has gone. The last two are those of a shell's own tools.
+        Exit code: 0; 1 if ``report --check`` finds a target that is not met, or ``watch`` has raised an alarm; 2 after
+        an error of the user's; 130 after an interruption; 141 if the reader of a pipe has gone. The last two are those
+        of a shell's own tools.
     """
     with job() as team:
         if team.rank:
@@ -234,5 +236,6 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "impute": impute,
     "sample": _sample,
     "report": report,
+    "watch": watch,
     "demo": demo,
 }

@@ -114,6 +114,25 @@ examples:
   discrete-itd report customers.safetensors new.csv --out report.html --inliers held_out.csv
   discrete-itd report customers.safetensors new.csv --out report.html --target-nats 12.5 --check
 """
+WATCH = f"""\
+Watch rows as they arrive, and raise an alarm once they are not exchangeable with the rows that the detector was
+calibrated on. Each call goes on from --state, in which all rows watched so far are ranked (8 bytes for each row and
+column); remove it to begin anew, like after an alarm and a new fit.
+
+Each row's score, and its nats by column, get an online conformal p-value, against which test martingales bet. The
+probability that any of them ever raises a false alarm is at most --level, however many rows and calls. Half of it is
+for whole rows, the rest is divided among the columns. An alarm stays: the exit code is 1 if one was raised, in this
+call or before, else 0. It names the columns whose own martingale raised one.
+
+The columns of --out are row (from 1, over all calls), p_value, log10_martingale, alarm, and for each column of the
+model p_value_<column>, log10_martingale_<column> and alarm_<column>. The state is written after --out, whole or not at
+all: a call that failed can be repeated. The tables of a folder are read in the order of their names.
+
+{TABLES}
+examples:
+  discrete-itd watch detector.safetensors today.csv --state watch.state
+  zcat today.csv.gz | discrete-itd watch detector.safetensors - --state watch.state --out watched.csv
+"""
 DEMO = """\
 Learn what edible mushrooms look like from a table in the package, then score edible and poisonous ones.
 Takes about a minute; needs no network and writes no file.

@@ -260,6 +260,21 @@ def _add_report(report: argparse.ArgumentParser) -> None:
     _add_device(report)
 
 
+def _add_watch(watch: argparse.ArgumentParser) -> None:
+    add = watch.add_argument
+    add("model", metavar="MODEL", help="file written by fit --detector")
+    add("table", metavar="TABLE", help=f"rows to watch, in order: {ENDINGS}; a folder, or -")
+    add("--state", required=True, metavar="FILE",
+        help="the state of the watch: continued from if it is there, and written at the end")
+    add("--level", type=share, metavar="ALPHA",
+        help="probability of any false alarm, however long the watch (default: 0.01)")
+    add("--out", metavar="FILE",
+        help=f"p-values and martingales of every row and column:\n{ENDINGS}; or -")
+    _add_seed(watch, "of the numbers that break ties, for a new watch (default: 0)")
+    _add_streams(watch, of_out=False)
+    _add_device(watch)
+
+
 def _add_demo(demo: argparse.ArgumentParser) -> None:
     demo.add_argument("--max-time", type=positive, default=45.0, metavar="S",
                       help="maximum seconds of training (default: 45)")
@@ -290,6 +305,7 @@ COMMANDS = {
     "impute": (descriptions.IMPUTE, "fill a table's missing cells", _add_impute),
     "sample": (descriptions.SAMPLE, "draw new rows", _add_sample),
     "report": (descriptions.REPORT, "an HTML report on a table", _add_report),
+    "watch": (descriptions.WATCH, "alarms once rows that arrive have changed", _add_watch),
     "demo": (descriptions.DEMO, "try it on a table in the package", _add_demo),
 }
 # fmt: on

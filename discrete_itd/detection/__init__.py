@@ -3,6 +3,7 @@
 In the order in which they build on each other: ``kernel`` (surprisal of cells under a kernel density) and ``scoring``
 (nats by column); ``conformal`` (p-values) and ``thresholds``; ``distributions`` and ``conditionals`` (of single cells
 under the score), ``assessment`` (of every cell of a row) and ``reasons``; ``two_samples`` (tests valid in small
-samples) and ``drift``; ``robustness``; ``calibration`` (the steps of a fit); and ``detector``, the scikit-learn
-estimator, whose methods are in ``alarming`` and ``explaining``.
+samples) and ``drift``; ``robustness``; ``calibration`` (the steps of a fit); ``detector``, the scikit-learn
+estimator, whose methods are in ``alarming`` and ``explaining``; and ``martingales`` and ``watch``, which monitor rows
+as they arrive.
 """

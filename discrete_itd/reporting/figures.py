@@ -313,6 +313,39 @@ def draw_columns(columns: pd.DataFrame, ax: Axes) -> None:
     _finish(ax, legend=True, grid="x")
 
 
+def draw_watch(
+    row: np.ndarray,
+    logs: np.ndarray,
+    ax: Axes,
+    *,
+    threshold: float,
+    columns: pd.DataFrame,
+    column_threshold: float,
+) -> None:
+    """Logarithms of the martingale of whole rows, and of some columns, against the number of rows, with alarm lines.
+
+    Parameters
+    ----------
+    row, logs : ndarray, shape (N,)
+        Numbers of the rows, and logarithms to base 10.
+    ax : Axes
+    threshold, column_threshold : float
+        Logarithms at which the martingale of whole rows, and that of a column, raises an alarm.
+    columns : DataFrame, shape (N, at most 4)
+        Logarithms of the martingales of columns.
+    """
+    styles = zip((VERMILLION, ORANGE, SKY, INK), ("--", "-.", ":", (0, (5, 1))), strict=True)
+    for (name, values), (colour, style) in zip(columns.items(), styles, strict=False):
+        # a name that begins with an underscore, or has a dollar sign, is shown all the same
+        label = f"column {shorten(name)}".replace("$", r"\$")
+        ax.plot(row, values, color=colour, linestyle=style, linewidth=1.4, label=label)
+    ax.plot(row, logs, color=BLUE, linewidth=2, label="whole rows")
+    for level, what, style in ((threshold, "rows", "-"), (column_threshold, "columns", "--")):
+        ax.axhline(level, color=GREY, linestyle=style, linewidth=1, label=f"alarm for {what}")
+    ax.set(xlabel="rows watched", ylabel="log10 of the martingale")
+    _finish(ax, legend=True)
+
+
 def bars_size(n_bars: int) -> tuple[float, float]:
     """Size in inches of a bar chart."""
     return SIZE[0], 0.9 + 0.23 * min(n_bars, MOST_BARS)

@@ -2,7 +2,7 @@
 
 A state is a header of plain JSON data and a dictionary of named CPU tensors. The same state serves files, pickle and
 copies. A file has a digest of both, so that damage is detected before anything is made of it, and the kind of its
-content: a model, or the checkpoint of an unfinished training.
+content: a model, the checkpoint of an unfinished training, or the state of a watch.
 
 A file may come from anyone. Reading it runs no code in it, takes memory in proportion to its size, and ends in a state
 or in a ValueError. The content of a header is not checked here: its numbers may be NaN, infinite or absurd (a history
@@ -34,7 +34,11 @@ FORMAT = 4
 OLDEST_FORMAT = 2
 KEY = "discrete_itd"
 DIGEST = "sha256"
-KINDS = {"model": "a model", "checkpoint": "the checkpoint of a training"}
+KINDS = {
+    "model": "a model",
+    "checkpoint": "the checkpoint of a training",
+    "watch": "the state of a watch",
+}
 # safetensors reads headers up to 10^8 bytes, and quoting a text within a text at most doubles it
 LONGEST_HEADER = 48_000_000
 DEEPEST_HEADER = 32
@@ -100,7 +104,7 @@ def write_state(path: str | os.PathLike[str], state: State, *, kind: str = "mode
     ----------
     path : path-like
     state : State
-    kind : {"model", "checkpoint"}
+    kind : {"model", "checkpoint", "watch"}
 
     Returns
     -------
@@ -145,7 +149,7 @@ def read_state(path: str | os.PathLike[str], *, kind: str = "model") -> State:
     Parameters
     ----------
     path : path-like
-    kind : {"model", "checkpoint"}
+    kind : {"model", "checkpoint", "watch"}
         What the file must hold.
 
     Raises
@@ -163,15 +167,17 @@ def read_state(path: str | os.PathLike[str], *, kind: str = "model") -> State:
         raise ValueError(f"{os.fspath(path)}: {error}") from None
 
 
-def revive(path: str | os.PathLike[str], make: Callable[[State], Made]) -> Made:
-    """What ``make`` makes of the model in a file.
+def revive(
+    path: str | os.PathLike[str], make: Callable[[State], Made], *, kind: str = "model"
+) -> Made:
+    """What ``make`` makes of the model, or the state of another kind, in a file.
 
     Raises
     ------
     OSError, ValueError
         As :func:`read_state`; and a ValueError that names the file in place of any ValueError of ``make``.
     """
-    state = read_state(path)
+    state = read_state(path, kind=kind)
     try:
         return make(state)
     except ValueError as error:

@@ -536,7 +536,7 @@ def test_demo(monkeypatch, tmp_path, capsys):
     assert os.listdir() == []
 
 
-@pytest.mark.parametrize("command", ["", "fit", "score", "impute", "sample", "demo"])
+@pytest.mark.parametrize("command", ["", "fit", "score", "impute", "sample", "watch", "demo"])
 def test_help(command, capsys):
     with pytest.raises(SystemExit) as end:
         main([*command.split(), "--help"])

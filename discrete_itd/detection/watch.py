@@ -1,0 +1,329 @@
+"""A watch on rows as they arrive: test martingales of whole rows and of each column, which may run for ever."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Hashable
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.utils import check_random_state
+
+from discrete_itd.detection import conformal
+from discrete_itd.detection.detector import DiffusionOutlierDetector
+from discrete_itd.detection.drift import DECIMALS
+from discrete_itd.detection.martingales import N_BETS, Martingales, Ranks
+from discrete_itd.encoders import Rows, as_frame
+from discrete_itd.storage import files
+from discrete_itd.storage.schema import check_fields, check_tensor
+from discrete_itd.validation import check_share
+
+ROW_SHARE = 0.5  # of the level, for the scores of whole rows; the columns divide the rest
+MOST_ROWS = 2**53
+
+
+class Alarm(NamedTuple):
+    """The first alarm of one martingale.
+
+    Attributes
+    ----------
+    row : int
+        Number of the row that raised it, from 1 on.
+    column : hashable or None
+        Whose martingale it is; None for that of the scores of whole rows.
+    """
+
+    row: int
+    column: Hashable | None
+
+
+class DriftWatch:
+    r"""Watches rows as they arrive, and raises an alarm once they are not exchangeable with the calibration rows.
+
+    Each row's score, and its nats by column, are ranked among those of the calibration rows and of all rows watched so
+    far. Against these p-values a test martingale bets for whole rows, and one for each column
+    (:mod:`discrete_itd.detection.martingales`). Unlike :meth:`DiffusionOutlierDetector.drift`, which compares one batch
+    at one time, the watch may be looked at after every row.
+
+    Parameters
+    ----------
+    detector : DiffusionOutlierDetector
+        Fitted, with calibration rows.
+    level : float, default=0.01
+        Probability of any false alarm at all, of rows or columns, however long the watch runs.
+    random_state : int, RandomState or None, default=0
+        Seed of the numbers that break ties: an integer gives the same p-values again.
+
+    Attributes
+    ----------
+    n_rows_ : int
+        Rows watched so far.
+    alarms_ : list of Alarm
+        The first alarm of each martingale that raised one, in order of time.
+    alarm_ : Alarm or None
+        The first of them.
+
+    Notes
+    -----
+    **Guarantee.** If the calibration rows and all rows watched are exchangeable, for instance independent draws from
+    one distribution, then P(an alarm is ever raised) is at most ``level``: whatever the model, however many rows, at
+    any time of looking, with any ties. Half of the level is for the martingale of whole rows, whose alarm is at 2 /
+    level, the other half is divided equally among the C columns, whose alarms are at 2 C / level (Ville's inequality
+    for each, and the union bound: martingales of several columns need not be martingales together, so they are not
+    averaged). For an exact guarantee the detector must have been fitted to other rows; nats are compared to 4 decimals,
+    so that rounding errors of batches do not break ties.
+
+    **What is not guaranteed.** An alarm says that exchangeability is broken, so also by rows in another order, like
+    those of a day and then those of a night. It names the columns whose own martingale raised an alarm, which may
+    not be the cause: nats of a column depend on the other cells. Calibration rows are distinct records
+    (:mod:`discrete_itd.models.splitting`), and none that was trained on; a stream that repeats records, or training
+    rows, differs from them.
+
+    **Power.** All rows watched are compared with, those after a change too. A change is found if it comes after
+    many rows, those of the calibration among them, in comparison to the number that it takes to find it; later it
+    becomes what is usual.
+
+    **Memory** grows by 8 (C + 1) bytes a row, as does the file that :meth:`save` writes; exact p-values need all ranks.
+
+    References
+    ----------
+    Vovk, "Testing randomness online", Statistical Science 2021, arXiv:1906.09256.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from discrete_itd import DiffusionDensity
+    >>> coins = pd.DataFrame({"a": ["x", "y"] * 200, "b": ["u", "v"] * 200})
+    >>> density = DiffusionDensity(denoiser="tree", random_state=0)
+    >>> detector = DiffusionOutlierDetector(density, false_alarm_rate=0.05, random_state=0).fit(coins)
+    >>> watch = DriftWatch(detector)
+    >>> watch.update(coins)["alarm"].any()
+    np.False_
+    >>> table = watch.update(coins.assign(b="u"))
+    >>> watch.n_rows_, watch.alarm_
+    (800, Alarm(row=420, column=None))
+    """
+
+    def __init__(
+        self,
+        detector: DiffusionOutlierDetector,
+        *,
+        level: float = 0.01,
+        random_state: int | np.random.RandomState | None = 0,
+    ) -> None:
+        if not isinstance(detector, DiffusionOutlierDetector):
+            raise TypeError(
+                f"detector must be a DiffusionOutlierDetector, got {type(detector).__name__}"
+            )
+        conformal.calibration_scores(detector)
+        self.detector, self.level = detector, check_share("level", level)
+        self._seed = int(check_random_state(random_state).randint(2**31 - 1))
+        self._names = list(detector.calibration_nats_.columns)
+        n = len(self._names) + 1
+        self._ranks = Ranks(_values(detector.calibration_nats_))
+        self._martingales = Martingales.start(n)
+        self._first = np.zeros(n, dtype=np.int64)  # alarms; 0 if there was none
+        self._highest, self._highest_at = np.zeros(n), np.zeros(n, dtype=np.int64)
+        self._now = np.zeros(n)
+
+    # -- watching -------------------------------------------------------------------------------
+
+    def update(self, X: Any) -> pd.DataFrame:
+        """Watch some more rows, in the order in which they arrived.
+
+        Parameters
+        ----------
+        X : DataFrame, array-like or Rows, shape (N, C)
+            Any number of rows, also none. How rows are divided into batches makes no difference.
+
+        Returns
+        -------
+        DataFrame, N lines
+            With the index of X: ``row``, the number of the row since the watch began, from 1 on; ``p_value``, small for
+            improbable rows, and ``log10_martingale``, of the scores of whole rows; ``alarm``, whether any martingale
+            has raised an alarm at this row or before. Then for each column its ``p_value_<name>``,
+            ``log10_martingale_<name>`` and ``alarm_<name>``.
+
+        Raises
+        ------
+        ValueError, TypeError
+            Naming the column, if it is absent or holds a value that its kind cannot take. No row is watched then.
+        """
+        rows = self._rows(X)
+        nats = self.detector.explain(rows) if len(rows) else pd.DataFrame(columns=self._names)
+        values, before = _values(nats), self.n_rows_
+        random = np.random.PCG64(self._seed)
+        random.advance(before * values.shape[1])
+        uniform = 1 - np.random.Generator(random).random(values.shape)
+        p = self._ranks.p_values(values, uniform)
+        logs = self._martingales.update(p)
+        number = before + 1 + np.arange(len(p))
+        self._note(logs, number)
+        alarm = (self._first > 0) & (number[:, None] >= self._first)
+        table = {"row": number, "p_value": p[:, 0], "log10_martingale": logs[:, 0]}
+        table["alarm"] = alarm.any(1)
+        for j, name in enumerate(self._names, 1):
+            table[f"p_value_{name}"] = p[:, j]
+            table[f"log10_martingale_{name}"] = logs[:, j]
+            table[f"alarm_{name}"] = alarm[:, j]
+        return pd.DataFrame(table, index=rows.index)
+
+    def _rows(self, X: Any) -> Rows:
+        """A table, read and encoded; one without rows is read with a row of missing cells, for its columns' sake."""
+        if isinstance(X, Rows) or not hasattr(X, "shape") or X.shape[0]:
+            return self.detector.rows(X)
+        frame = as_frame(X)
+        one = np.full((1, *X.shape[1:]), np.nan) if frame is None else frame.reindex([0])
+        return self.detector.rows(one).take([])
+
+    def _note(self, logs: np.ndarray, number: np.ndarray) -> None:
+        """Keep where the martingales are, were highest, and first raised an alarm."""
+        if not len(logs):
+            return
+        self._now = logs[-1].copy()
+        highest, at = logs.max(0), number[logs.argmax(0)]
+        higher = highest > self._highest
+        self._highest = np.where(higher, highest, self._highest)
+        self._highest_at = np.where(higher, at, self._highest_at)
+        loud = logs >= self._thresholds
+        first = np.where(loud.any(0), number[loud.argmax(0)], 0)
+        self._first = np.where(self._first > 0, self._first, first)
+
+    @property
+    def _thresholds(self) -> np.ndarray:
+        """Logarithms to base 10 at which martingales raise an alarm, shape (C + 1,)."""
+        n_columns = len(self._names)
+        shares = np.array([ROW_SHARE, *[(1 - ROW_SHARE) / n_columns] * n_columns])
+        return -np.log10(self.level * shares)
+
+    # -- what was found -------------------------------------------------------------------------
+
+    @property
+    def n_rows_(self) -> int:
+        return self._martingales.n_rows
+
+    @property
+    def alarms_(self) -> list[Alarm]:
+        found = zip(self._first.tolist(), [None, *self._names], strict=True)
+        return sorted((Alarm(row, name) for row, name in found if row), key=lambda a: a.row)
+
+    @property
+    def alarm_(self) -> Alarm | None:
+        return next(iter(self.alarms_), None)
+
+    def to_frame(self) -> pd.DataFrame:
+        """The martingales, as they are now.
+
+        Returns
+        -------
+        DataFrame, C + 1 lines
+            The first line is of whole rows, the others of the columns: ``column`` (None for whole rows),
+            ``log10_martingale``, ``highest`` (0 before the first row), ``highest_row``, ``threshold`` of both,
+            and ``alarm_row``, missing where there was no alarm.
+        """
+        alarm_row = pd.array(self._first, dtype="Int64")
+        return pd.DataFrame(
+            {
+                "column": pd.Series([None, *self._names], dtype=object),
+                "log10_martingale": self._now,
+                "highest": self._highest,
+                "highest_row": self._highest_at,
+                "threshold": self._thresholds,
+                "alarm_row": pd.Series(alarm_row).mask(self._first == 0),
+            }
+        )
+
+    def __str__(self) -> str:
+        text = (
+            f"{self.n_rows_} rows watched; log10 of the martingale {self._now[0]:.2f}, at its highest"
+            f" {self._highest[0]:.2f} (row {self._highest_at[0]}); "
+        )
+        if self.alarm_ is None:
+            return f"{text}no alarm at level {self.level:g}"
+        names = [repr(a.column) for a in self.alarms_ if a.column is not None]
+        columns = f"columns {', '.join(names)}" if names else "no column by itself"
+        return f"{text}ALARM at level {self.level:g}, first in row {self.alarm_.row}: {columns}"
+
+    # -- saving ---------------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the state of the watch to one safetensors file, whole or not at all; not the detector.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written.
+        """
+        header = {"seed": self._seed, "level": self.level, "n_rows": self.n_rows_}
+        header["detector"] = _digest(self.detector)
+        arrays = {
+            "ranks": self._ranks.ordered(),
+            "capital": self._martingales.capital,
+            "exponents": self._martingales.exponents,
+            "first": self._first,
+            "highest": self._highest,
+            "highest_at": self._highest_at,
+            "now": self._now,
+        }
+        tensors = {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
+        files.write_state(path, (header, tensors), kind="watch")
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], detector: DiffusionOutlierDetector) -> Self:
+        """Read what :meth:`save` wrote; the watch continues, to the same bits, as if it had never stopped.
+
+        Parameters
+        ----------
+        path : path-like
+        detector : DiffusionOutlierDetector
+            The one that the watch was made with.
+
+        Raises
+        ------
+        OSError, ValueError
+            Naming the file, if it cannot be read, is damaged, holds something else, or is of another detector.
+        """
+        watch = cls(detector)
+        files.revive(path, watch._restore, kind="watch")
+        return watch
+
+    def _restore(self, state: files.State) -> None:
+        header, tensors = state
+        fields = {"seed": int, "level": float, "n_rows": int, "detector": str}
+        check_fields(header, fields)
+        if header["detector"] != _digest(self.detector):
+            raise ValueError("the watch is of another detector, with other calibration rows")
+        self.level, self._seed = check_share("level", header["level"]), header["seed"]
+        n_rows, n = header["n_rows"], len(self._names) + 1
+        if not (0 <= n_rows < MOST_ROWS and 0 <= self._seed < 2**31):
+            raise ValueError(f"header: n_rows is {n_rows}, seed is {self._seed}")
+        shapes = {"ranks": (n, len(self._ranks) + n_rows), "capital": (n, N_BETS)}
+        shapes |= dict.fromkeys(("exponents", "first", "highest", "highest_at", "now"), (n,))
+        found = {k: check_tensor(tensors, k, *shape).numpy() for k, shape in shapes.items()}
+        for name in ("capital", "exponents", "first", "highest_at"):
+            if (found[name] < 0).any():
+                raise ValueError(f"the tensor {name} has negative numbers")
+        exponents, self._first, self._highest_at = (
+            found[name].astype(np.int64) for name in ("exponents", "first", "highest_at")
+        )
+        self._ranks = Ranks(found["ranks"].astype(float).T)
+        self._martingales = Martingales(found["capital"].astype(float), exponents, n_rows)
+        self._highest, self._now = found["highest"].astype(float), found["now"].astype(float)
+
+
+def _values(nats: pd.DataFrame) -> np.ndarray:
+    """Scores and minus the nats by column, shape (N, C + 1), in which equal rows are equal whatever their batch."""
+    cells = np.ascontiguousarray(nats.to_numpy(dtype=float))
+    values = -np.column_stack([cells.sum(1), cells])
+    return np.nan_to_num(values.round(DECIMALS))
+
+
+def _digest(detector: DiffusionOutlierDetector) -> str:
+    """Of the calibration rows' scores and nats by column."""
+    names = json.dumps([str(name) for name in detector.calibration_nats_.columns])
+    arrays = detector.calibration_scores_, detector.calibration_nats_.to_numpy(dtype=float)
+    scores, nats = (torch.from_numpy(np.array(a, order="C")) for a in arrays)
+    return files.digest(names, {"scores": scores, "nats": nats})

@@ -1,0 +1,292 @@
+"""Properties of the watch: p-values of a naive reference, the same bits in any batches, few false alarms, power."""
+
+import functools
+import itertools
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+from scipy.special import logsumexp
+
+from discrete_itd import DiffusionDensity, DiffusionOutlierDetector, DriftWatch
+from discrete_itd.detection import martingales
+from discrete_itd.detection.martingales import N_BETS, Martingales, Ranks, bets, reserve
+from discrete_itd.storage.files import read_state, write_state
+
+pytestmark = pytest.mark.single_precision
+
+VALUES = {
+    "continuous": lambda random, size: random.normal(size=size),
+    "ties": lambda random, size: random.poisson(1.0, size).astype(float),
+    "duplicates": lambda random, size: random.choice([-3.0, 0.0, 0.5], size, p=[0.05, 0.15, 0.8]),
+}
+
+
+def table(n, seed):
+    """Two dependent columns and a free one, whose values differ in frequency."""
+    random = np.random.default_rng(seed)
+    kind = random.integers(0, 4, n)
+    twin = np.where(random.random(n) < 0.9, kind, random.integers(0, 4, n))
+    free = random.choice(list("uvwx"), n, p=[0.4, 0.3, 0.2, 0.1])
+    return pd.DataFrame({"kind": kind, "twin": twin, "free": free}).astype(str)
+
+
+@functools.cache
+def detector(seed=0):
+    density = DiffusionDensity(denoiser="tree", random_state=0)
+    made = DiffusionOutlierDetector(density, false_alarm_rate=0.05, random_state=seed)
+    return made.fit(table(1000, 0))
+
+
+def bits(tables):
+    return pd.concat(tables).reset_index(drop=True)
+
+
+# -- p-values -------------------------------------------------------------------------------------
+
+
+def naive(seen, new, uniform):
+    """Eq. (11), value by value."""
+    seen, p = list(seen), []
+    for value, u in zip(new, uniform, strict=True):
+        seen.append(value)
+        below, equal = sum(s < value for s in seen), sum(s == value for s in seen)
+        p.append((below + u * equal) / len(seen))
+    return np.array(p)
+
+
+@pytest.mark.parametrize("kind", VALUES)
+@pytest.mark.parametrize("pending", [1, 7, 256])
+def test_p_values_are_those_of_the_definition(monkeypatch, kind, pending):
+    monkeypatch.setattr(martingales, "PENDING", pending)
+    monkeypatch.setattr(martingales, "COMPARED", 40)
+    random = np.random.default_rng(0)
+    seen, new = (VALUES[kind](random, (n, 3)) for n in (20, 60))
+    uniform = 1 - random.random(new.shape)
+    ranks, cuts = Ranks(seen), [0, 0, 1, 30, 43, 60]
+    p = [ranks.p_values(new[a:b], uniform[a:b]) for a, b in itertools.pairwise(cuts)]
+    wanted = [naive(*(part[:, j] for part in (seen, new, uniform))) for j in range(3)]
+    np.testing.assert_array_equal(np.concatenate(p), np.column_stack(wanted))
+    np.testing.assert_array_equal(ranks.ordered(), np.sort(np.concatenate([seen, new]), axis=0).T)
+
+
+@pytest.mark.parametrize("kind", VALUES)
+def test_p_values_are_uniform_and_independent(kind):
+    """With a single calibration row, where p-values against that row alone would be far from it."""
+    random = np.random.default_rng(1)
+    values = VALUES[kind](random, (4, 4000))
+    p = Ranks(values[:1]).p_values(values[1:], 1 - random.random((3, 4000)))
+    assert min(stats.kstest(one, "uniform").pvalue for one in p) > 1e-3
+    cells = np.unique((p * 2).astype(int).clip(max=1), axis=1, return_counts=True)[1]
+    assert len(cells) == 8
+    assert stats.chisquare(cells).pvalue > 1e-3
+
+
+# -- martingales ----------------------------------------------------------------------------------
+
+
+def test_bets_are_densities():
+    p = (np.arange(400_000) + 0.5) / 400_000
+    np.testing.assert_allclose(bets(p).mean(0), 1.0, atol=0.03)
+    assert (bets(np.array([0.0, 1.0, 1e-300])) >= 0).all()
+    assert np.isfinite(bets(np.array([0.0, 1.0]))).all()
+    np.testing.assert_allclose(np.sort(bets(p[:9])), np.sort(bets(1 - p[:9])))  # either side
+
+
+def test_a_martingale_is_a_mixture_over_bets_and_starts():
+    """Also where it outgrows a float, and comes back."""
+    random = np.random.default_rng(0)
+    p = np.concatenate(
+        [random.random(50), random.random(150) * 1e-14, 0.4 + 0.2 * random.random(900)]
+    )
+    logs = Martingales.start(2).update(np.stack([p, 1 - p], axis=1))
+    gains = np.log(bets(p))
+    active, wanted = np.full(gains.shape[1], -np.inf), []
+    for t, gain in enumerate(gains):
+        stake = math.log((reserve(t) - reserve(t + 1)) / len(gain))
+        active = np.logaddexp(active, stake) + gain
+        wanted.append(np.logaddexp(logsumexp(active), math.log(reserve(t + 1))))
+    np.testing.assert_allclose(logs[:, 0], np.array(wanted) / math.log(10), rtol=1e-9, atol=1e-9)
+    assert logs.max() > 400
+    assert logs[-1].min() < logs.max() - 100
+    np.testing.assert_allclose(logs[:, 1], logs[:, 0], rtol=1e-2)  # 1 - p is rounded
+
+
+def test_capital_is_scaled_up_and_down():
+    p = np.random.default_rng(0).random((20, 1))
+    plain = Martingales(np.full((1, N_BETS), 2.0**-8), np.array([0]), 7)
+    scaled = Martingales(np.full((1, N_BETS), 2.0**-520), np.array([512]), 7)
+    np.testing.assert_allclose(scaled.update(p), plain.update(p), rtol=1e-12)
+    np.testing.assert_array_equal(scaled.exponents, 0)
+    np.testing.assert_allclose(scaled.capital, plain.capital, rtol=1e-12)
+    large = Martingales(np.full((1, N_BETS), 2.0**513), np.array([0]), 7)
+    large.update(p[:1])
+    np.testing.assert_array_equal(large.exponents, 512)
+    assert large.capital.max() < 2.0**10
+
+
+def test_a_quiet_time_costs_little():
+    """The reserve never falls fast: a martingale that always bets would have lost all."""
+    assert reserve(0) == 1.0
+    assert reserve(10**9) > 0.02
+    logs = Martingales.start(1).update(np.random.default_rng(0).random((10_000, 1)))
+    assert logs.min() > -1.5
+
+
+@pytest.mark.parametrize("kind", VALUES)
+def test_false_alarms_are_rare(kind):
+    """Of 1000 streams of exchangeable rows, at most a share alpha ever raises an alarm."""
+    random, n = np.random.default_rng(0), 1000
+    values = VALUES[kind](random, (420, n))
+    p = Ranks(values[:20]).p_values(values[20:], 1 - random.random((400, n)))
+    highest = Martingales.start(n).update(p).max(0)
+    for alpha in (0.01, 0.05, 0.3):
+        n_alarms = int((highest >= -math.log10(alpha)).sum())
+        assert n_alarms <= stats.binom.ppf(1 - 1e-4, n, alpha)
+    assert (highest >= 0.1).any()  # bets are made
+
+
+def test_a_fixed_set_of_calibration_rows_would_raise_false_alarms():
+    random, n = np.random.default_rng(0), 300
+    seen, new = random.normal(size=(20, n)), random.normal(size=(500, n))
+    below = (seen[None] < new[:, None]).sum(1)
+    fixed = (below + 1 - random.random(new.shape)) / 21
+    assert (Martingales.start(n).update(fixed).max(0) >= 2).mean() > 0.2
+
+
+# -- the watch ------------------------------------------------------------------------------------
+
+
+def test_batches_and_stops_make_no_difference(tmp_path):
+    rows = pd.concat([table(300, 5), table(300, 6).assign(free="x")], ignore_index=True)
+    whole = DriftWatch(detector(), random_state=3)
+    wanted = whole.update(rows)
+    assert wanted["row"].tolist() == list(range(1, 601))
+    single = DriftWatch(detector(), random_state=3)
+    singly = [single.update(rows[i : i + 1]) for i in range(40)]
+    pd.testing.assert_frame_equal(bits(singly), wanted[:40], check_exact=True)
+    watch, parts, cuts = DriftWatch(detector(), random_state=3), [], [0, 3, 3, 400, 401, 600]
+    for a, b in itertools.pairwise(cuts):
+        parts.append(watch.update(rows[a:b]))
+        watch.save(tmp_path / "w")
+        watch = DriftWatch.load(tmp_path / "w", detector())
+    pd.testing.assert_frame_equal(bits(parts), wanted, check_exact=True)
+    pd.testing.assert_frame_equal(watch.to_frame(), whole.to_frame(), check_exact=True)
+    assert (watch.alarms_, str(watch)) == (whole.alarms_, str(whole))
+    assert watch.alarm_ is not None
+    other = DriftWatch(detector(), random_state=4).update(rows)
+    assert (other["p_value"] != wanted["p_value"]).any()  # ties are broken by the seed
+
+
+def test_p_values_are_of_scores_and_nats():
+    watch, new = DriftWatch(detector()), table(30, 7)
+    found, nats = watch.update(new), detector().explain(new)
+    uniform = 1 - np.random.Generator(np.random.PCG64(watch._seed)).random((30, 4))
+    seen = detector().calibration_nats_
+    score = naive(*((-part.sum(axis=1)).round(4) for part in (seen, nats)), uniform[:, 0])
+    np.testing.assert_array_equal(found["p_value"], score)
+    for j, name in enumerate(new, 1):
+        wanted = naive((-seen[name]).round(4), (-nats[name]).round(4), uniform[:, j])
+        np.testing.assert_array_equal(found[f"p_value_{name}"], wanted)
+
+
+@pytest.mark.parametrize("value", ["x", "u"])
+def test_a_change_is_found_and_named(value):
+    """In either direction: the rarest value of a column, which is improbable, or its most frequent one."""
+    watch = DriftWatch(detector())
+    quiet = watch.update(table(1000, 8))
+    assert not quiet["alarm"].any()
+    assert watch.alarm_ is None
+    found = watch.update(table(300, 9).assign(free=value).set_axis(range(500, 800)))
+    assert found.index[0] == 500
+    assert [a.column for a in watch.alarms_ if a.column is not None] == ["free"]
+    first = found["row"][found["alarm_free"]].iloc[0]
+    assert 1000 < first < 1100
+    assert found["alarm"].idxmax() == watch.alarm_.row - 501
+    lines = watch.to_frame().set_index("column")
+    assert lines.loc["free", "alarm_row"] == first
+    assert lines["alarm_row"].isna().sum() == len(lines) - len(watch.alarms_)
+    crossed = found["log10_martingale_free"] >= lines.loc["free", "threshold"]
+    assert found["row"][crossed].iloc[0] == first
+    assert f"ALARM at level 0.01, first in row {watch.alarm_.row}: columns 'free'" in str(watch)
+
+
+def test_what_depends_no_longer_is_found():
+    watch = DriftWatch(detector())
+    new = table(400, 9)
+    watch.update(new.assign(twin=new["twin"].sample(frac=1, random_state=0).to_numpy()))
+    assert watch.alarm_ is not None
+    assert "free" not in [a.column for a in watch.alarms_]
+
+
+def test_the_level_is_divided():
+    """So that the chances of all martingales to reach their thresholds add up to it."""
+    threshold = DriftWatch(detector(), level=0.05).to_frame()["threshold"]
+    assert (10.0**-threshold).sum() == pytest.approx(0.05)
+    assert 10.0 ** -threshold[0] == pytest.approx(0.025)
+
+
+def test_no_rows_are_no_matter():
+    watch = DriftWatch(detector())
+    full = watch.update(table(20, 1))
+    empty = watch.update(table(20, 1)[:0])
+    assert list(empty) == list(full)
+    assert (len(empty), watch.n_rows_) == (0, 20)
+    with pytest.raises(ValueError, match=r"column 'free'"):
+        watch.update(table(5, 1)[["kind", "twin"]][:0])
+    assert "log10_martingale" in watch.update(detector().rows(table(5, 1)).take([]))
+
+
+def test_rows_that_cannot_be_read_are_not_watched():
+    watch = DriftWatch(detector())
+    for wrong in (table(5, 1).drop(columns="twin"), table(5, 1).rename(columns={"twin": "win"})):
+        with pytest.raises(ValueError, match=r"column 'twin'"):
+            watch.update(wrong)
+    assert watch.n_rows_ == 0
+    again = watch.update(table(5, 1))
+    pd.testing.assert_frame_equal(again, DriftWatch(detector()).update(table(5, 1)))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"detector": "it"}, TypeError, "DiffusionOutlierDetector, got str"),
+        ({"detector": DiffusionOutlierDetector()}, ValueError, "not fitted"),
+        ({"level": 0.0}, ValueError, "level must be positive"),
+        ({"level": 2}, ValueError, "level must be between 0 and 1"),
+    ],
+)
+def test_bad_arguments_are_refused(arguments, error, message):
+    with pytest.raises(error, match=message):
+        DriftWatch(**{"detector": detector(), **arguments})
+
+
+def test_states_of_others_are_refused(tmp_path):
+    path = tmp_path / "w"
+    watch = DriftWatch(detector())
+    watch.update(table(10, 1))
+    watch.save(path)
+    with pytest.raises(ValueError, match=r"w: the watch is of another detector"):
+        DriftWatch.load(path, detector(seed=1))
+    with pytest.raises(ValueError, match="holds the state of a watch, not a model"):
+        DiffusionOutlierDetector.load(path)
+    detector().save(tmp_path / "d", card=False)
+    with pytest.raises(ValueError, match="holds a model, not the state of a watch"):
+        DriftWatch.load(tmp_path / "d", detector())
+    same = DiffusionOutlierDetector.load(tmp_path / "d")
+    assert DriftWatch.load(path, same).n_rows_ == 10
+    header, tensors = read_state(path, kind="watch")
+    wrong = [
+        ({**header, "n_rows": 11}, tensors, "ranks"),
+        ({**header, "n_rows": -11}, tensors, "n_rows"),
+        ({**header, "level": 1.5}, tensors, "level"),
+        ({**header, "seed": "0"}, tensors, "seed"),
+        (header, {**tensors, "capital": -1 - tensors["capital"]}, "capital"),
+        (header, {k: v for k, v in tensors.items() if k != "first"}, "first"),
+    ]
+    for *state, name in wrong:
+        write_state(path, (state[0], state[1]), kind="watch")
+        with pytest.raises(ValueError, match=rf"w: .*{name}"):
+            DriftWatch.load(path, detector())
