@@ -62,10 +62,10 @@ of the table. It is the log-probability of the cells that are not missing. With 
 density, per unit of the column (per second for dates). Columns that the model does not know are ignored.
 
 MODEL may be a detector (fit --detector). There are then three more columns: score (nats; alarms are raised by a low
-score), p_value (at most t with probability at most t for an inlier) and alarm (True or False); with a detector of groups
-(fit --detector --given) also group_seen, False for rows of a group that was not seen in training. The last line printed
-gives the number of alarms and the expected share of inliers that raise one. --given excludes these columns, because
-the threshold applies to whole rows.
+score), p_value (at most t with probability at most t for an inlier) and alarm (True or False); with a detector of
+groups (fit --detector --given) also group_seen, False for rows of a group that was not seen in training. The last line
+printed gives the number of alarms and the expected share of inliers that raise one. --given excludes these columns,
+because the threshold applies to whole rows.
 
 {STREAMS}
 {TABLES}

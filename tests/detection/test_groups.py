@@ -135,6 +135,10 @@ def test_properties_p_values_are_those_of_the_group_or_of_all_rows():
     assert found["own"].to_dict() == {"a": True, "b": True, "c": True, "d": False}
     assert found.loc["d", "offset"] == model.offset_ != found.loc["a", "offset"]
     assert "3 groups have offsets of their own" in str(model.threshold_)
+    n = sizes["d"]  # the smallest p-value of the group is 1 / (n + 1)
+    for rate, is_own in ((1 / (n + 1), True), (1 / (n + 2), False)):
+        model = fit(calibration, FrozenEstimator(density), false_alarm_rate=rate)
+        assert model.groups_.loc["d", "own"] == is_own
 
 
 def test_a_smaller_rate_takes_all_rows_where_a_group_has_too_few(fitted):
@@ -175,7 +179,7 @@ def test_a_row_that_is_typical_only_of_another_group_is_found_by_its_group():
     own = fit(X)
     assert (own.predict(odd) == -1).mean() > 0.95
     assert (without.predict(odd.drop(columns=["shop", "paid"])) == -1).mean() < 0.1
-    reasons = own.reasons(odd[:20], k=3)
+    reasons = own.reasons(odd[:20], k=4)
     assert (reasons["column"] != "shop").all()
     assert (reasons.loc[reasons["rank"] == 1, "column"] == "amount").mean() > 0.8
     assert set(reasons["conflict_column"]) >= {
@@ -238,7 +242,10 @@ def test_other_questions_are_of_the_group_too(fitted):
     table = fitted.expected(X[:2])
     assert set(table["column"]) == {"amount", "paid", "day"}
     assert set(fitted.expected(X[:2], "shop")["column"]) == {"shop"}
-    assert not fitted.drift(sales(300, seed=8)).drifted
+    drift = fitted.drift(sales(300, seed=8))
+    assert not drift.drifted
+    nats = -fitted.score_samples(pd.DataFrame(fitted.density_.sample(500, random_state=0))).mean()
+    assert drift.model_nats == pytest.approx(nats, rel=1e-3)  # of the same rows
     assert fitted.discoveries(X, two_sided=True).dtype == bool
     p, (low, high) = fitted.p_values(X, two_sided=True), fitted._sides(X)
     np.testing.assert_array_equal(p, np.minimum(1, 2 * np.minimum(low, high)))
