@@ -141,7 +141,8 @@ def plot_scores(detector: Model, X: Any, ax: Axes | None = None) -> Axes:
     if isinstance(detector, DiffusionOutlierDetector):
         if detector.score_by != "log_prob":
             name = "minus the score"
-        threshold = -detector.offset_
+        if not detector.threshold_.group_offsets:  # else there is not one for all rows
+            threshold = -detector.offset_
         if len(detector.calibration_scores_):
             reference = -detector.calibration_scores_
     figures.draw_scores(surprisal, ax, threshold=threshold, reference=reference, name=name)
@@ -175,10 +176,11 @@ def plot_explanation(model: Model, row: Any, ax: Axes | None = None) -> Axes:
     if len(rows) != 1:
         raise ValueError(f"row must be one row, got {len(rows)}")
     ax = figures.new_axes(figures.bars_size(rows.frame.shape[1])) if ax is None else ax
-    usual = None
+    usual, nats = None, model.explain(rows).iloc[0]
     if detector is not None and len(detector.calibration_nats_):
         usual = detector.calibration_nats_.mean()
-    nats = model.explain(rows).iloc[0]
+        if detector.given_:
+            usual = nats - detector.explain(rows, relative=True).iloc[0]
     figures.draw_explanation(nats, ax, usual=usual, values=rows.frame.iloc[0])
     return ax
 

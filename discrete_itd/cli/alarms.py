@@ -8,6 +8,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,9 +24,11 @@ TO_FIT = ("false_alarm_rate", "contamination", "calibration_fraction")
 TO_SCORE = ("reasons", "discoveries", "false_alarm_rate", "alarms_per_day", "rows_per_day")
 
 
-def settings_to_fit(args: argparse.Namespace) -> dict[str, float]:
+def settings_to_fit(args: argparse.Namespace) -> dict[str, Any]:
     """The detector's parameters among the options of ``fit``; UserError if options are incompatible."""
-    settings = _given(args, TO_FIT)
+    settings: dict[str, Any] = dict(_given(args, TO_FIT))
+    if args.given:
+        settings["given"] = args.given
     if settings and not args.detector:
         raise UserError(f"{_option(next(iter(settings)))} needs --detector")
     if {"false_alarm_rate", "contamination"} <= settings.keys():
@@ -44,8 +47,8 @@ class Judged:
     Attributes
     ----------
     columns : DataFrame, shape (N, ...)
-        ``score``, ``p_value`` (missing for a detector without calibration rows) and ``alarm``; if requested
-        ``reason``, which is missing where there is no alarm.
+        ``score``, ``p_value`` (missing for a detector without calibration rows) and ``alarm``; ``group_seen`` of a
+        detector of groups; if requested ``reason``, which is missing where there is no alarm.
     nats : DataFrame, shape (N, C), optional
         Nats by column of the detector, if they were needed; rows sum to minus the score.
     """
@@ -109,12 +112,14 @@ class Judge:
         detector = self.detector
         asked = self.explain or self.n_reasons is not None
         nats = detector.explain(rows) if asked else None
-        score, calibration = detector.score_samples(rows), detector.calibration_scores_
+        score = detector.score_samples(rows)
         p = np.full(len(score), np.nan)
-        if len(calibration):
-            p = conformal.p_values(calibration, score, rounding=detector.rounding_)
-        alarm = score < self.threshold.offset
+        if len(detector.calibration_scores_):
+            p = detector.p_values(rows, scores=score)
+        alarm = score < detector.offsets(rows, self.threshold)
         columns = pd.DataFrame({"score": score, "p_value": p, "alarm": alarm}, index=rows.index)
+        if detector.given_:
+            columns["group_seen"] = detector.group_seen(rows)
         if self.n_reasons is not None and nats is not None:
             columns["reason"] = pd.array([None] * len(rows), dtype="string")
             if alarm.any():

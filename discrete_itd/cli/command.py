@@ -140,7 +140,13 @@ def _fit(args: argparse.Namespace) -> None:
         random_state=seed,
     )
     if args.detector:
-        model = DiffusionOutlierDetector(model, random_state=seed, **cast(Any, settings))
+        names = {str(n): n for n in frame.columns}
+        for name in args.given:
+            if name not in names:
+                raise UserError(f"{args.table}: column {name!r}: named in --given, but not there")
+        if args.given:
+            settings["given"] = [names[name] for name in args.given]
+        model = DiffusionOutlierDetector(model, random_state=seed, **settings)
     start = time.perf_counter()
     warnings.filterwarnings("ignore", "training was interrupted")  # the note below says so
     about(args.table, lambda: model.fit(frame, checkpoint=args.checkpoint))

@@ -45,7 +45,8 @@ which cells are missing.
 
 With --detector the model also raises alarms. Some rows are held out of the training to calibrate p-values and the
 threshold. TABLE should then contain inliers only; if it contains anomalies, give their share with --contamination.
-All commands accept the file of a detector.
+With --given, a row is compared with its own group, like sales with those of the same shop. All commands but report
+accept the file of such a detector, and all accept that of another.
 
 Ctrl-C ends the training and keeps the best model so far; a second Ctrl-C ends the command.
 
@@ -61,9 +62,10 @@ of the table. It is the log-probability of the cells that are not missing. With 
 density, per unit of the column (per second for dates). Columns that the model does not know are ignored.
 
 MODEL may be a detector (fit --detector). There are then three more columns: score (nats; alarms are raised by a low
-score), p_value (at most t with probability at most t for an inlier) and alarm (True or False). The last line printed
-gives the number of alarms and the expected share of inliers that raise one. --given excludes these columns, because
-the threshold applies to whole rows.
+score), p_value (at most t with probability at most t for an inlier) and alarm (True or False); with a detector of
+groups (fit --detector --given) also group_seen, False for rows of a group that was not seen in training. The last line
+printed gives the number of alarms and the expected share of inliers that raise one. --given excludes these columns,
+because the threshold applies to whole rows.
 
 {STREAMS}
 {TABLES}

@@ -187,6 +187,9 @@ def _add_fit(fit: argparse.ArgumentParser) -> None:
         "at this rate (default: all rows are inliers)")
     add("--calibration-fraction", type=share, metavar="SHARE",
         help="share of the rows held out to calibrate p-values and threshold (default: 0.2)")
+    add("--given", **LIST, metavar="NAME",
+        help="columns that define a row's group: score the other columns given these, and\n"
+        "compare rows with calibration rows of their own group")
 
 
 def _add_score(score: argparse.ArgumentParser) -> None:

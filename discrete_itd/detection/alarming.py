@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Hashable
 from dataclasses import replace
 from typing import Any, Self, cast
 
@@ -13,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from discrete_itd.deprecation import REMOVAL
 from discrete_itd.detection import conformal, thresholds
+from discrete_itd.detection.groups import Groups
 from discrete_itd.detection.scoring import Scorer
 from discrete_itd.detection.thresholds import Threshold
 from discrete_itd.encoders.rows import Rows
@@ -23,6 +25,7 @@ class Alarming:
     """Mixin of detectors: what calibration scores say of new scores."""
 
     _scorer: Scorer
+    _groups: Groups
     calibration_scores_: np.ndarray
     calibration_nats_: pd.DataFrame
     threshold_: Threshold
@@ -39,16 +42,69 @@ class Alarming:
         return self._scorer.score(rows)
 
     def decision_function(self, X: Any) -> np.ndarray:
-        """Score above the threshold, shape (N,), nats: negative for rows that raise an alarm."""
-        return self.score_samples(X) - self.offset_
+        """Score above the threshold of the row's group, shape (N,), nats: negative for rows that raise an alarm."""
+        rows = self.rows(X)
+        return self.score_samples(rows) - self.offsets(rows)
 
     def predict(self, X: Any) -> np.ndarray:
         """-1 for rows that raise an alarm, 1 for the others: int, shape (N,)."""
         return np.where(self.decision_function(X) < 0, -1, 1)
 
+    # -- groups ---------------------------------------------------------------------------------
+
+    def offsets(self, X: Any, threshold: Threshold | None = None) -> np.ndarray:
+        """The score below which each row raises an alarm: shape (N,), nats.
+
+        Parameters
+        ----------
+        X : DataFrame, array-like or Rows, shape (N, C)
+        threshold : Threshold, optional
+            Another one than ``threshold_``. Without ``given``, its offset is that of all rows; with ``given``, of rows
+            in groups that it has no offset of.
+        """
+        place = self._groups.place(self.rows(X))
+        used = self.threshold_ if threshold is None else self._checked(threshold)
+        own = used.group_offsets or [used.offset] * (len(self._groups.members) - 1)
+        return np.array([used.offset, *own])[place]
+
+    def group_seen(self, X: Any) -> np.ndarray:
+        """Whether the model was fitted to rows of each row's group (see ``given``): bool, shape (N,).
+
+        A row of a group that it never saw has a score, too: the value, or the combination of values, is taken for as
+        improbable as any that is unseen, and the other cells depend on it as the model generalises. Its p-value is
+        that among all calibration rows, of which it need not be one by its nature: take it with care.
+        """
+        return self._groups.seen(self.rows(X))
+
+    @property
+    def given_(self) -> tuple[Hashable, ...]:
+        """Names of the columns that define a row's group, none without ``given``."""
+        check_is_fitted(self)
+        return self._groups.names
+
+    @property
+    def groups_(self) -> pd.DataFrame:
+        """The groups among the calibration rows, indexed by the values of the given columns.
+
+        ``n_calibration``, their number of calibration rows; ``own``, whether these are enough for p-values and an
+        offset of their own; ``offset``, below which a score raises an alarm. Values that the model takes for one (rare
+        ones that are pooled) are one group, under the most frequent of them.
+        """
+        check_is_fitted(self)
+        return self._groups.table(self.threshold_)
+
+    def _sides(self, X: Any) -> list[np.ndarray]:
+        """One-sided p-values (N,) of scores that are too low, and of those that are too high."""
+        scores, rows = conformal.calibration_scores(self), self.rows(X)
+        new, place, rounding = self.score_samples(rows), self._groups.place(rows), self.rounding_
+        both = ((scores, new), (-scores, -new))
+        return [self._groups.p_values(*side, place, rounding=rounding) for side in both]
+
     # -- p-values -------------------------------------------------------------------------------
 
-    def p_values(self, X: Any, *, two_sided: bool = False) -> np.ndarray:
+    def p_values(
+        self, X: Any, *, two_sided: bool = False, scores: np.ndarray | None = None
+    ) -> np.ndarray:
         r"""Conformal p-values, eq. (7) of :mod:`discrete_itd.detection.conformal`.
 
         Parameters
@@ -56,21 +112,30 @@ class Alarming:
         X : DataFrame, array-like or Rows, shape (N, C)
         two_sided : bool
             If True, a row may also be *too* probable, like a form left at its defaults.
+        scores : ndarray, shape (N,), optional
+            What :meth:`score_samples` returned for X, if it is known already.
 
         Returns
         -------
         ndarray, shape (N,)
             For an inlier, at most :math:`\alpha` with probability at most :math:`\alpha`, on average over calibration
-            sets. To select among many rows use :meth:`discoveries`.
+            sets, with ``given`` also within each group that has calibration rows enough
+            (:mod:`discrete_itd.detection.groups`). To select among many rows use :meth:`discoveries`.
 
         Raises
         ------
         ValueError
             If the detector was fitted without calibration rows.
         """
-        scores, rounding = conformal.calibration_scores(self), self.rounding_
-        new = self.score_samples(X)
-        return conformal.p_values(scores, new, two_sided=two_sided, rounding=rounding)
+        calibration, rows = conformal.calibration_scores(self), self.rows(X)
+        new, place = (
+            self.score_samples(rows) if scores is None else scores,
+            self._groups.place(rows),
+        )
+        rounding = self.rounding_
+        return self._groups.p_values(
+            calibration, new, place, two_sided=two_sided, rounding=rounding
+        )
 
     def discoveries(self, X: Any, *, fdr: float = 0.1, two_sided: bool = False) -> np.ndarray:
         """Rows of a batch to call anomalies, among which at most a share ``fdr`` is expected to be inliers.
@@ -88,12 +153,18 @@ class Alarming:
         Returns
         -------
         ndarray of bool, shape (N,)
+
+        Notes
+        -----
+        With ``given``, rows of one group share their calibration rows, and those of different groups are independent
+        but for groups that are compared with all calibration rows. That the procedure controls the rate then is not
+        proven.
         """
         fdr = check_share("fdr", fdr)
         if not two_sided:
             return conformal.discoveries(self.p_values(X), fdr)
-        scores, new = conformal.calibration_scores(self), self.score_samples(X)
-        return conformal.two_sided_discoveries(scores, new, fdr, rounding=self.rounding_)
+        low, high = self._sides(X)
+        return conformal.discoveries_of_sides(low, high, fdr)
 
     @property
     def rounding_(self) -> float:
@@ -107,6 +178,8 @@ class Alarming:
         self, rate: float, *, confidence: float | None = None, rows_per_day: float | None = None
     ) -> Threshold:
         """The threshold with a given false-alarm rate; :meth:`set_threshold` puts it to use.
+
+        With ``given``, groups that have calibration rows enough for the rate get offsets of their own.
 
         Parameters
         ----------
@@ -128,9 +201,9 @@ class Alarming:
         ValueError
             If there are too few calibration rows to guarantee so small a rate.
         """
-        found = thresholds.at_rate(
-            self._lowered(), rate, confidence=confidence, rows_per_day=rows_per_day
-        )
+        lowered = self._lowered()
+        found = thresholds.at_rate(lowered, rate, confidence=confidence, rows_per_day=rows_per_day)
+        found = self._groups.with_offsets(found, lowered, rate, confidence)
         return replace(found, contaminated=self.threshold_.contaminated)
 
     def threshold_at_alarms(
@@ -191,7 +264,7 @@ class Alarming:
         Returns
         -------
         Threshold
-            With the expected cost per row and its 95 % interval.
+            With the expected cost per row and its 95 % interval. With ``given``, one offset for all groups.
 
         Raises
         ------
@@ -251,7 +324,15 @@ class Alarming:
         ----------
         threshold : Threshold
         """
+        self.threshold_ = self._checked(threshold)
+        self.offset_ = threshold.offset
+        return self
+
+    def _checked(self, threshold: Threshold) -> Threshold:
+        """The threshold; TypeError or ValueError if it is none of this detector."""
         if not isinstance(threshold, Threshold):
             raise TypeError(f"threshold must be a Threshold, got {type(threshold).__name__}")
-        self.threshold_, self.offset_ = threshold, threshold.offset
-        return self
+        n, own = len(threshold.group_offsets), len(self._groups.members) - 1
+        if n not in (0, own):
+            raise ValueError(f"threshold has offsets of {n} groups, the detector has {own}")
+        return threshold

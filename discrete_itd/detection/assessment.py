@@ -179,6 +179,7 @@ def _doubtful_batch(scorer: Scorer, rows: Tensor, k: int) -> Doubtful:
     places = _places(scorer)
     whole = Conditionals(scorer, torch.cat([_without(rows, own) for own in places]))
     log_odds = _error_log_odds(scorer, rows, whole)
+    log_odds[:, list(scorer.given)] = -math.inf  # what is given is not in question
     cells = np.argsort(-log_odds, axis=1, kind="stable")[:, :k]
     nothing = [np.full(cells.shape, None, dtype=object) for _ in range(3)]
     out = Expected(nothing[0], np.full(cells.shape, math.nan), *nothing[1:])

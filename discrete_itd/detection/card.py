@@ -77,6 +77,9 @@ def _calibration_section(detector: Any, scorer: Scorer) -> Lines:
         score = f"{scorer.weight:.3g} × the model's log-probability + {1 - scorer.weight:.3g} × that of {other}"
     elif scorer.smoothing_sd:
         score = "the model's log-probability, continuous values smoothed and capped"
+    if scorer.given:
+        names = ", ".join(f"`{name}`" for name in detector.given_)
+        score += f", all of the other columns given {names}"
     lines = ["## Calibration", "", f"* score: {score}", f"* threshold: {detector.threshold_}"]
     if not n:
         return [*lines, "* there are no calibration rows: no p-values, and no guarantee of a rate"]
@@ -86,5 +89,17 @@ def _calibration_section(detector: Any, scorer: Scorer) -> Lines:
     return [
         *lines,
         f"* {n:,} calibration rows took no part in the fit; the smallest p-value is {1 / (n + 1):.3g}",
+        *_group_lines(detector),
         f"* {len(detector.trimmed_):,} rows were left out of the training as anomalies",
+    ]
+
+
+def _group_lines(detector: Any) -> Lines:
+    """How many groups are compared with calibration rows of their own."""
+    if not detector.given_:
+        return []
+    own = int(detector.groups_["own"].sum())
+    return [
+        f"* {own:,} of {len(detector.groups_):,} groups have p-values and a threshold from their own calibration rows,"
+        " the others from all; their rates hold only on average over groups"
     ]

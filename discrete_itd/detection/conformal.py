@@ -150,7 +150,12 @@ def two_sided_discoveries(
     at most the sum of the shares on both sides,
     :math:`(V_1 + V_2)/|R_1 \cup R_2| \le V_1/|R_1| + V_2/|R_2|`.
     """
-    fdr = check_share("fdr", fdr)
     sides = ((calibration, scores), (-calibration, -scores))
-    low, high = (discoveries(_tail(*side, rounding), fdr / 2) for side in sides)
-    return low | high
+    low, high = (_tail(*side, rounding) for side in sides)
+    return discoveries_of_sides(low, high, fdr)
+
+
+def discoveries_of_sides(low: Scores, high: Scores, fdr: float) -> NDArray[np.bool_]:
+    """As :func:`two_sided_discoveries`, of the p-values of both sides: (N,) each."""
+    fdr = check_share("fdr", fdr)
+    return discoveries(low, fdr / 2) | discoveries(high, fdr / 2)

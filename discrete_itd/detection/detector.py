@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from dataclasses import asdict, replace
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import asdict
 from typing import Any, Self, cast
 
 import numpy as np
@@ -21,6 +21,7 @@ from discrete_itd.detection import calibration
 from discrete_itd.detection.alarming import Alarming
 from discrete_itd.detection.card import detector_card
 from discrete_itd.detection.explaining import Explaining
+from discrete_itd.detection.groups import Groups, check_table, positions
 from discrete_itd.detection.scoring import Scorer
 from discrete_itd.detection.thresholds import Threshold
 from discrete_itd.estimators import DiffusionDensity, RowEstimate
@@ -62,6 +63,11 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
         part with Gaussian noise of 0.1 standard deviations; there each continuous column's log-density is capped at its
         mean, so a very typical value cannot offset an anomalous one. If all columns are nominal, it is that of
         independent columns, with weight 1000 / (1000 + n), at most 1/2, for n training rows.
+    given : name (position, for an array) of a column, or several, optional
+        Nominal or ordinal columns that define a row's group, to find rows that are anomalous in their group. The score
+        is then of the other columns given these (of a model with a ``companion_``, by that), and rows are compared with
+        calibration rows of their group where it has at least 1 / ``false_alarm_rate`` - 1 of them, otherwise with
+        those of all groups (:mod:`discrete_itd.detection.groups`). A missing cell is a group of its own.
     random_state : int, RandomState or None, default=None
         Seed of the division of rows, and of the fit if ``density`` has no seed of its own.
 
@@ -70,7 +76,8 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
     density_ : DiffusionDensity
         The fitted model.
     offset_ : float
-        A score below it raises an alarm, in nats. Set it by :meth:`set_threshold`.
+        A score below it raises an alarm, in nats; with ``given``, in groups without an offset of their own
+        (:meth:`offsets`). Set it by :meth:`set_threshold`.
     threshold_ : Threshold
         The same with its false-alarm rate.
     calibration_scores_ : ndarray, shape (n,)
@@ -79,6 +86,10 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
         Their nats by column, as :meth:`explain` gives them.
     rounding_ : float
         Bound on the rounding error of scores, relative to 1 + abs(score); see :mod:`discrete_itd.detection.conformal`.
+    given_ : tuple of names
+        The columns that define a row's group; empty without ``given``.
+    groups_ : DataFrame
+        The groups among the calibration rows: ``n_calibration``, ``own`` and ``offset`` of each.
     trimmed_ : ndarray of int
         Positions of the rows given to ``fit`` that were left out of the training as anomalies.
     n_features_in_ : int
@@ -117,7 +128,20 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
     array([ 1, -1])
     >>> detector.p_values(new)[1].round(3)
     np.float64(0.024)
+
+    With ``given``, a row is compared with its own group. Large amounts are usual in one shop, not in the other:
+
+    >>> shop = ["corner"] * 500 + ["jeweller"] * 500
+    >>> sales = pd.DataFrame({"shop": shop, "amount": ["small"] * 495 + ["large"] * 485 + ["small"] * 20})
+    >>> own = DiffusionOutlierDetector(density, given="shop", false_alarm_rate=0.02, random_state=0).fit(sales)
+    >>> new = pd.DataFrame({"shop": ["corner", "jeweller", "kiosk"], "amount": "large"})
+    >>> own.predict(new[:2])
+    array([-1,  1])
+    >>> own.group_seen(new)
+    array([ True,  True, False])
     """
+
+    given: str | Sequence[Hashable] | None = None  # of pickles of releases before it
 
     def __init__(
         self,
@@ -127,6 +151,7 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
         false_alarm_rate: float = 0.01,
         calibration_fraction: float = 0.2,
         score_by: str = "pooled",
+        given: str | Sequence[Hashable] | None = None,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
         self.density = density
@@ -134,6 +159,7 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
         self.false_alarm_rate = false_alarm_rate
         self.calibration_fraction = calibration_fraction
         self.score_by = score_by
+        self.given = given
         self.random_state = random_state
 
     # -- fitting --------------------------------------------------------------------------------
@@ -175,24 +201,27 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
             fraction = self.calibration_fraction
         parts = calibration.divide(X, self, density, fraction=fraction, share=share, seed=seed)
         if parts.source is not None:
+            check_table(self.given, parts.table, density)
             density.fit(parts.source, checkpoint=checkpoint)
+        given = positions(self.given, density.encoder_.schema)
         rows = density.rows(parts.table)
         if self.score_by == "pooled":
             trained = rows.take(parts.train) if len(parts.train) else None
-            scorer = Scorer.pooled(density, trained, seed, parts.records, parts.n_train)
+            scorer = Scorer.pooled(
+                density, trained, seed, parts.records, parts.n_train, given=given
+            )
         else:
-            scorer = Scorer.plain(density)
+            scorer = Scorer.plain(density, given)
         names = pd.Index(density.encoder_.names)
         nats = pd.DataFrame(columns=names, dtype=float)
         if len(parts.held):
             nats = scorer.nats(rows.take(parts.held)).reset_index(drop=True)
         scores = -np.ascontiguousarray(nats.to_numpy()).sum(1)
         seen = parts.rest[: calibration.SEEN_ROWS] if share is None else np.sort(parts.rest)
-        threshold = calibration.first_threshold(
-            scorer, scores, rows.take(seen), self.false_alarm_rate, share
-        )
-        threshold = replace(threshold, contaminated=share is not None)
-        return self._set_fitted(scorer, scores, nats, parts.trimmed, threshold)
+        rate = self.false_alarm_rate
+        groups = Groups.of(given, density, rows, parts, rate)
+        threshold = groups.first_threshold(scorer, scores, rows.take(seen), rate, share)
+        return self._set_fitted(scorer, groups, scores, nats, parts.trimmed, threshold)
 
     def _check_parameters(self) -> float | None:
         """The share of anomalies among the rows to be fitted; None if all are inliers."""
@@ -207,6 +236,7 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
     def _set_fitted(
         self,
         scorer: Scorer,
+        groups: Groups,
         scores: np.ndarray,
         nats: pd.DataFrame,
         trimmed: np.ndarray,
@@ -214,6 +244,7 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
     ) -> Self:
         """Assign the results of a fit, once all of it has succeeded."""
         self.density_, self._scorer, self.trimmed_ = scorer.density, scorer, trimmed
+        self._groups = groups
         self.calibration_scores_, self.calibration_nats_ = scores, nats
         self.n_features_in_ = self.density_.n_features_in_
         if hasattr(self.density_, "feature_names_in_"):
@@ -244,8 +275,9 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
         Notes
         -----
         The file holds scores and nats by column of the calibration rows; where a table has few possible rows, a row can
-        be told from its nats. With a column that is not nominal, the kernel density needs training rows, and up to
-        5000 are in the file as they are (see ``score_by``). Treat it as you treat the table.
+        be told from its nats. With ``given``, it holds the groups of these rows and of training rows. With a column
+        that is not nominal, the kernel density needs training rows, and up to 5000 are in the file as they are (see
+        ``score_by``). Treat it as you treat the table.
         """
         super().save(path, card=card)
 
@@ -272,9 +304,10 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
             "device": self.density_.device,
             "frozen": isinstance(self.density, FrozenEstimator),
             "threshold": asdict(self.threshold_),
+            "groups": self._groups.to_header(),
         }
         tensors = {f"density.{name}": tensor for name, tensor in tensors.items()}
-        tensors |= self._scorer.to_tensors()
+        tensors |= self._scorer.to_tensors() | self._groups.to_tensors()
         tensors["scores"] = torch.tensor(self.calibration_scores_)
         tensors["nats"] = torch.tensor(self.calibration_nats_.to_numpy())
         tensors["trimmed"] = torch.tensor(self.trimmed_.astype(np.int64))
@@ -296,11 +329,15 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
         nats = check_tensor(tensors, "nats", None, len(names)).numpy()
         scores = check_tensor(tensors, "scores", len(nats)).numpy()
         trimmed = check_tensor(tensors, "trimmed", None).numpy()
+        with building("groups"):  # none in files of older releases
+            kept, schema = header.get("groups", {}), density.encoder_.schema
+            groups = Groups.restored(kept, schema, tensors, len(nats))
         with building("score"):
-            scorer = Scorer.from_tensors(density, tensors)
+            scorer = Scorer.from_tensors(density, tensors, groups.columns)
         with building("threshold"):
             threshold = Threshold.from_dict(header["threshold"])
-        self._set_fitted(scorer, scores, pd.DataFrame(nats, columns=names), trimmed, threshold)
+        table = pd.DataFrame(nats, columns=names)
+        self._set_fitted(scorer, groups, scores, table, trimmed, threshold)
         if header.get("frozen") is True:
             self.density = FrozenEstimator(density)
 

@@ -197,6 +197,8 @@ def drift(
         raise ValueError(f"inlier_nats must hold at least two rows, got {len(of_inliers)}")
     random = check_random_state(random_state)
     missing, inliers_missing = shares == 0, of_inliers == 0
+    for mask in (missing, inliers_missing):
+        mask[:, list(scorer.given)] = False  # they have no nats, but the rows drawn need them
     drawn = pd.DataFrame(density.sample(n_model, random_state=random))
     of_model = _model_nats(scorer, drawn, missing, random)
     inlier_model = of_model

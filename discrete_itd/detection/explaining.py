@@ -11,6 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from discrete_itd.detection import conformal, drift, reasons, robustness
 from discrete_itd.detection.drift import Drift
+from discrete_itd.detection.groups import Groups
 from discrete_itd.detection.reasons import sentence
 from discrete_itd.detection.scoring import Scorer
 
@@ -19,6 +20,7 @@ class Explaining:
     """Mixin of detectors: diagnoses of the score that they return."""
 
     _scorer: Scorer
+    _groups: Groups
     calibration_nats_: pd.DataFrame
 
     # -- reasons --------------------------------------------------------------------------------
@@ -30,18 +32,20 @@ class Explaining:
         ----------
         X : DataFrame, array-like or Rows, shape (N, C)
         relative : bool
-            Whether to subtract the mean nats of the column over the calibration rows.
+            Whether to subtract the mean nats of the column over the calibration rows, with ``given`` over those that
+            the row's p-value is of.
 
         Returns
         -------
         DataFrame, shape (N, C)
-            With the index of X. Rows sum to minus the score, unless ``relative``.
+            With the index of X. Rows sum to minus the score, unless ``relative``. Columns of ``given`` have none.
         """
         check_is_fitted(self)
-        nats = self._scorer.nats(self._scorer.density.rows(X))
+        rows = self._scorer.density.rows(X)
+        nats = self._scorer.nats(rows)
         if relative:
             conformal.calibration_scores(self)
-            nats = nats - self.calibration_nats_.mean(axis=0)
+            nats = nats - self._groups.usual(self.calibration_nats_, self._groups.place(rows))
         return nats
 
     def reasons(self, X: Any, *, k: int = 3, nats: pd.DataFrame | None = None) -> pd.DataFrame:
@@ -61,11 +65,29 @@ class Explaining:
             One line per cell, a row's most doubtful first: ``row``, ``rank``, ``column``, ``value``, ``nats``,
             ``mean_inlier_nats``, ``excess_nats``, ``p_value``, ``error_probability``, ``expected``, ``probability``,
             ``low``, ``high``, ``conflict_column``, ``conflict_value``, ``conflict_nats``, see
-            :func:`discrete_itd.detection.reasons.reasons`, and ``sentence``, the same in English.
+            :func:`discrete_itd.detection.reasons.reasons`, and ``sentence``, the same in English. With ``given``, the
+            inliers of a row are the calibration rows that its p-value is of, no cell of a given column is named as a
+            reason (it may be one in conflict), ``group_seen`` is that of :meth:`group_seen`, and where it is False, the
+            first sentence says so.
         """
         conformal.calibration_scores(self)
-        table = reasons.reasons(self._scorer, X, self.calibration_nats_, k, nats=nats)
+        rows, groups = self._scorer.density.rows(X), self._groups
+        place, nats_of = (
+            groups.place(rows),
+            groups.divided(self.calibration_nats_),
+        )
+        table, positions = reasons.reasons_in_groups(
+            self._scorer, rows, nats_of, place, k, nats=nats
+        )
         text = [sentence(line) for line in table.to_dict("records")]
+        if groups.columns:
+            unseen = groups.unseen(rows)
+            table = table.assign(group_seen=groups.seen(rows)[positions])
+            first = table["rank"].to_numpy() == 1
+            text = [
+                f"{unseen[i]}; {t}" if is_first and unseen[i] else t
+                for i, is_first, t in zip(positions, first, text, strict=True)
+            ]
         return table.assign(sentence=pd.Series(text, index=table.index, dtype=object))
 
     def expected(
@@ -85,7 +107,7 @@ class Explaining:
         ----------
         X : DataFrame, array-like or Rows, shape (N, C)
         columns : names (positions, for an array) of columns, optional
-            Columns to predict; by default all.
+            Columns to predict; by default all but those of ``given``.
         k : int, optional
             Only the k most doubtful of these cells in each row; None for all.
         n_values : int

@@ -22,7 +22,11 @@ COARSE_CENTRES = 2000  # more of them only cost time
 
 @torch.no_grad()
 def kernel_nats(
-    kernel: KernelDenoiser, x: Tensor, progress: Callable[[int], object] | None = None
+    kernel: KernelDenoiser,
+    x: Tensor,
+    progress: Callable[[int], object] | None = None,
+    *,
+    given: Tensor | None = None,
 ) -> Tensor:
     r"""Surprisal of each cell under a kernel density.
 
@@ -32,6 +36,8 @@ def kernel_nats(
     x : Tensor of float64, shape (B, C)
     progress : callable, optional
         Called with the number of rows done since the last call.
+    given : Tensor of bool, shape (C,), optional
+        Columns to condition on, none of them continuous.
 
     Returns
     -------
@@ -40,17 +46,19 @@ def kernel_nats(
         :math:`-\sum_i w_i \log k_j(x_j | c_{ij})`, its distance from the centres around the row, and an equal part
         of :math:`\sum_i w_i \log(n w_i)`, the scarcity of those centres. A missing cell has none. A number that is
         far from all centres does not enter the weights, or one wrong cell would raise the nats of the others; the
-        remaining difference to :math:`-\log P(x)` is added to its own nats.
+        remaining difference to :math:`-\log P(x)` is added to its own nats. With ``given``, the other cells sum to
+        :math:`-\log P(x_{others} | x_{given})`, the surprisal under a kernel density whose centres weigh
+        :math:`v_i`, the share of centre i in :math:`P(x_{given})`, and not 1/n; a given cell has none.
     """
     out = [x[:0]]
-    for part in in_blocks(lambda rows: _nats(kernel, rows), x, batch_size=kernel.batch):
+    for part in in_blocks(lambda rows: _nats(kernel, rows, given), x, batch_size=kernel.batch):
         out.append(part)
         if progress is not None:
             progress(len(part))
     return torch.cat(out)
 
 
-def _nats(kernel: KernelDenoiser, x: Tensor) -> Tensor:
+def _nats(kernel: KernelDenoiser, x: Tensor, given: Tensor | None) -> Tensor:
     book, kernels, log_n = kernel.codebook, kernel.kernels, math.log(len(kernel.centres))
     evidence = kernels.known(x)
     features = kernels.features(evidence)
@@ -58,6 +66,10 @@ def _nats(kernel: KernelDenoiser, x: Tensor) -> Tensor:
     of_codes = sum(codes.values(), x.new_zeros(1, 1))
     total = (kernels.centres.product(features) + of_codes).double()
     left = log_n - log_sum(total)  # (B,): -log P, and below what of it no cell has yet
+    log_v = None  # of equal weights
+    if given is not None:
+        of_given = kernels.log_kernels(x.masked_fill(~given, math.nan)).double()
+        left, log_v = log_sum(of_given) - log_sum(total), torch.log_softmax(of_given, 1)
     far = _far(kernel, evidence)  # (B, R)
     if far.any():
         near = kernels.features(evidence.without(far))
@@ -71,9 +83,11 @@ def _nats(kernel: KernelDenoiser, x: Tensor) -> Tensor:
         add_at(shares, 1, columns, -(own * (w.to(own) @ theirs)).double())
     for column, log_kernels in codes.items():
         shares[:, column] -= (w * log_kernels).sum(1)
-    there = (~x.isnan()).double()
+    there = (~x.isnan() if given is None else ~x.isnan() & ~given).double()
     shares = shares * there
     few = torch.special.xlogy(w, w).sum(1) + log_n
+    if log_v is not None:
+        few = (w * (log_w - log_v)).sum(1)
     # scarcity is shared equally; the remaining difference belongs to the far values, if there are any
     shares = shares + (few / there.sum(1).clamp_min(1.0))[:, None] * there
     to = torch.zeros_like(there).index_copy(1, book.reals, far.double())

@@ -7,7 +7,7 @@ score is the log-probability.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -108,7 +108,7 @@ def expected(
         Fitted.
     X : DataFrame, array-like or Rows, shape (N, C)
     columns : names (positions, for an array) of columns, optional
-        Columns to predict; by default all.
+        Columns to predict; by default all that are not given.
     k : int, optional
         Only the k cells of each row with the largest log-odds of an error (:class:`CellNats`); by default all.
     n_values : int
@@ -133,7 +133,8 @@ def expected(
     check_integer("n_values", n_values, 1)
     scorer = scorer_of(model)
     names = scorer.density.encoder_.names
-    wanted = names if columns is None else _names(columns)
+    free = [name for j, name in enumerate(names) if j not in scorer.given]
+    wanted = free if columns is None else _names(columns)
     for name in wanted:
         if name not in names:
             raise ValueError(f"column {name!r}: the model has no such column")
@@ -238,11 +239,43 @@ def reasons(
     the surprisal given the other cells, or that in excess of its entropy do
     (``python -m tests.benchmarks.explanations``).
     """
-    check_integer("k", k, 1)
     scorer = scorer_of(model)
     rows = scorer.density.rows(X)
+    place = np.zeros(len(rows), dtype=np.int64)
+    return reasons_in_groups(scorer, rows, [inlier_nats], place, k, nats=nats)[0]
+
+
+def reasons_in_groups(
+    scorer: Scorer,
+    rows: Rows,
+    inlier_nats: Sequence[pd.DataFrame],
+    place: np.ndarray,
+    k: int = 3,
+    *,
+    nats: pd.DataFrame | None = None,
+) -> tuple[pd.DataFrame, np.ndarray]:
+    """As :func:`reasons`, each row compared with inliers of its own.
+
+    Parameters
+    ----------
+    scorer : Scorer
+        No cell of a column that is given is among the reasons.
+    rows : Rows, length N
+    inlier_nats : sequence of DataFrames, shape (n, C) each, nats
+        Of several sets of inliers.
+    place : ndarray of int, shape (N,)
+        Which of them each row is compared with.
+    k, nats
+        As for :func:`reasons`.
+
+    Returns
+    -------
+    DataFrame, ndarray
+        The table with L lines, and the position of the row of each line, (L,).
+    """
+    check_integer("k", k, 1)
     shares = (scorer.nats(rows) if nats is None else nats).to_numpy()
-    of_inliers = [t[t != 0] for t in as_shares(inlier_nats, rows.encoder.names).T]
+    of_inliers = [[t[t != 0] for t in as_shares(own, rows.encoder.names).T] for own in inlier_nats]
     with threads_for(len(rows.unique)):
         log_odds, cells, predicted = most_doubtful(scorer, rows.unique, k)
         # the column that increases the surprisal of each cell most, and by how much: (U, C)
@@ -252,7 +285,8 @@ def reasons(
     row, rank = np.nonzero(present)
     u = rows.inverse[row]
     column = cells[u, rank]
-    own, usual = shares[row, column], [of_inliers[j] for j in column]
+    own = shares[row, column]
+    usual = [of_inliers[i][j] for i, j in zip(place[row], column, strict=True)]
     means = np.array([float(t.mean()) if len(t) else 0.0 for t in usual])
     at_least = [np.count_nonzero(t >= s) for t, s in zip(usual, own, strict=True)]
     by = by[u, column]
@@ -271,7 +305,7 @@ def reasons(
         "conflict_value": conflict["value"].mask(by <= 0, None),
         "conflict_nats": by,
     }
-    return pd.DataFrame(lines)
+    return pd.DataFrame(lines), row
 
 
 def pairwise(model: DiffusionDensity | Scorer, X: Any) -> pd.DataFrame:

@@ -48,6 +48,9 @@ class Scorer:
     floor : ndarray, shape (C,)
         Lower bound of each column's nats in the model's part; minus infinity for none.
     kernel : KernelDenoiser, optional
+    given : tuple of int
+        Positions of the columns to condition on: both code lengths are then of the other columns given these, the
+        simpler one as a difference of two of its own.
     """
 
     density: DiffusionDensity
@@ -55,6 +58,7 @@ class Scorer:
     smoothing_sd: float
     floor: np.ndarray
     kernel: KernelDenoiser | None = None
+    given: tuple[int, ...] = ()
     _known: WeakKeyDictionary[Rows, tuple[Model, int, pd.DataFrame]] = field(
         default_factory=WeakKeyDictionary, init=False, repr=False
     )
@@ -64,9 +68,10 @@ class Scorer:
     _smooth: tuple[Model, Model] | None = field(default=None, init=False, repr=False)
 
     @classmethod
-    def plain(cls, density: DiffusionDensity) -> Scorer:
-        """The score that is the log-probability."""
-        return cls(density, 1.0, 0.0, np.full(len(density.encoder_.schema), -math.inf))
+    def plain(cls, density: DiffusionDensity, given: tuple[int, ...] = ()) -> Scorer:
+        """The score that is the log-probability, of all columns or of those that are not given."""
+        floor = np.full(len(density.encoder_.schema), -math.inf)
+        return cls(density, 1.0, 0.0, floor, given=given)
 
     @classmethod
     def pooled(
@@ -76,6 +81,7 @@ class Scorer:
         seed: int,
         records: np.ndarray | None = None,
         n_rows: int | None = None,
+        given: tuple[int, ...] = (),
     ) -> Scorer:
         """The score that is pooled with a kernel density or, for nominal columns, with independent columns.
 
@@ -91,8 +97,10 @@ class Scorer:
             A number for each of these rows, the same for copies of one record; by default each is one of its own.
         n_rows : int, optional
             How many rows the density was fitted on, if ``train`` is a sample of them.
+        given : tuple of int
+            Positions of the columns to condition on.
         """
-        scorer, schema = cls.plain(density), density.encoder_.schema
+        scorer, schema = cls.plain(density, given), density.encoder_.schema
         n = 0 if train is None else n_rows or len(train)
         if all(c.kind == "nominal" for c in schema):
             return replace(scorer, weight=max(0.5, n / (n + FEW_ROWS))) if n else scorer
@@ -117,31 +125,40 @@ class Scorer:
         if self.weight == 1:
             return nats.copy()
         other = self._other_nats(rows, by_cell=True) - rows.log_volume
-        other = np.where(rows.x.isnan().cpu().numpy(), 0.0, other)
+        other = np.where(self._left_out(rows), 0.0, other)
         return self.weight * nats + (1 - self.weight) * rows.by_column(other)
 
     def score(self, rows: Rows) -> np.ndarray:
         """Minus the row sums of :meth:`nats`, faster: float64, shape (N,); higher is more typical."""
         score = self.weight * self._model_score(rows)
         if self.weight < 1:
-            volume = np.where(rows.x.isnan().cpu().numpy(), 0.0, rows.log_volume).sum(1)
+            volume = np.where(self._left_out(rows), 0.0, rows.log_volume).sum(1)
             score = score + (1 - self.weight) * (volume - self._other_nats(rows, by_cell=False))
         return score
 
     @torch.no_grad()
     def _other_nats(self, rows: Rows, *, by_cell: bool) -> np.ndarray:
         """Code lengths of the simpler member for encoded cells, (N, C'), or rows, (N,)."""
-        x, kernel = rows.unique, self.kernel
+        x, kernel, given = rows.unique, self.kernel, self._given
+
+        def log_prob(some: Tensor) -> Tensor:
+            assert kernel is not None
+            found = kernel.log_prob(some).double()
+            if given is not None:
+                found = found - kernel.log_prob(some.masked_fill(~given, math.nan)).double()
+            return found
+
         with progress_bar(len(x), "compare") as bar, threads_for(len(x)):
             if kernel is None:
                 nats = -self.marginals.expand(len(x)).log_prob(x).double()
+                nats = nats if given is None else nats.masked_fill(given, 0.0)
                 nats = nats if by_cell else nats.sum(1)
             elif by_cell:
-                nats = kernel_nats(kernel, x, progress=bar.update)
+                nats = kernel_nats(kernel, x, bar.update, given=given)
             else:
                 parts = [x.new_zeros(0)]
-                for part in in_blocks(kernel.log_prob, x, batch_size=kernel.batch):
-                    parts.append(-part.double())
+                for part in in_blocks(log_prob, x, batch_size=kernel.batch):
+                    parts.append(-part)
                     bar.update(len(part))
                 nats = torch.cat(parts)
         return nats.cpu().numpy()[rows.inverse]
@@ -149,12 +166,17 @@ class Scorer:
     def _model_score(self, rows: Rows) -> np.ndarray:
         """Minus the row sums of the model's part, (N,): its log-probability where there is no floor."""
         model = self.model
-        if not model.denoiser.closed_form or not np.isneginf(self.floor).all():
+        if not model.answers(self._given).closed_form or not np.isneginf(self.floor).all():
             # the path of a row is the same for both, so that shares cost no more than their sum
             return -np.ascontiguousarray(self._model_nats(rows).to_numpy()).sum(1)
         with progress_bar(len(rows.unique), "score") as bar:
-            found = model.log_prob(rows.unique, self.density.n_evaluations, progress=bar.update)
-        return found.log_prob.cpu().numpy()[rows.inverse] + rows.log_volume.sum(1)
+            found = model.log_prob(
+                rows.unique, self.density.n_evaluations, given=self._given, progress=bar.update
+            )
+        volume = rows.log_volume
+        if self._given is not None:
+            volume = np.where(self._given.cpu().numpy(), 0.0, volume)
+        return found.log_prob.cpu().numpy()[rows.inverse] + volume.sum(1)
 
     def _model_nats(self, rows: Rows) -> pd.DataFrame:
         """The model's part, (N, C), computed once for the same Rows unless the density has changed since."""
@@ -163,9 +185,16 @@ class Scorer:
         known = self._known.get(rows)
         if known is None or known[0] is not model or known[1] != n_evaluations:
             with progress_bar(len(rows.unique), "explain") as bar:
-                split = model.attribution(rows.unique, n_evaluations, progress=bar.update)
-            surprisal = split.surprisal.cpu().numpy()[rows.inverse]
-            nats = rows.by_column(surprisal - rows.log_volume)
+                if self._given is not None and model.conditional.closed_form:
+                    split = model.factors_given(rows.unique, self._given, bar.update)
+                else:
+                    split = model.attribution(
+                        rows.unique, n_evaluations, given=self._given, progress=bar.update
+                    )
+            nats = split.surprisal.cpu().numpy()[rows.inverse] - rows.log_volume
+            if self._given is not None:
+                nats = np.where(self._given.cpu().numpy(), 0.0, nats)
+            nats = rows.by_column(nats)
             if not np.isneginf(self.floor).all():
                 nats = nats.clip(lower=self.floor, axis=1).where(nats != 0, 0.0)
             known = self._known[rows] = model, n_evaluations, nats
@@ -180,6 +209,21 @@ class Scorer:
         of the floating type (Higham, "Accuracy and Stability of Numerical Algorithms", 2002, section 3.1).
         """
         return ROUNDINGS * torch.finfo(self.density.denoiser_.codebook.known_snr.dtype).eps / 2
+
+    # -- what is given ---------------------------------------------------------------------------
+
+    @cached_property
+    def _given(self) -> Tensor | None:
+        """Which internal columns are given, (C',); None if none are."""
+        if not self.given:
+            return None
+        mask = np.isin(self.density.encoder_.owner, self.given)
+        return torch.from_numpy(mask).to(self.density.device_)
+
+    def _left_out(self, rows: Rows) -> np.ndarray:
+        """Which encoded cells have no code length, (N, C'): missing ones and given ones."""
+        missing = rows.x.isnan()
+        return (missing if self._given is None else missing | self._given).cpu().numpy()
 
     # -- its members ----------------------------------------------------------------------------
 
@@ -218,7 +262,7 @@ class Scorer:
     # -- storage --------------------------------------------------------------------------------
 
     def to_tensors(self) -> dict[str, Tensor]:
-        """All but the density."""
+        """All but the density and what is given."""
         how = torch.tensor([self.weight, self.smoothing_sd], dtype=torch.float64)
         tensors = {"how": how, "floor": torch.tensor(self.floor)}
         if self.kernel is not None:
@@ -227,7 +271,9 @@ class Scorer:
         return tensors
 
     @classmethod
-    def from_tensors(cls, density: DiffusionDensity, tensors: dict[str, Tensor]) -> Scorer:
+    def from_tensors(
+        cls, density: DiffusionDensity, tensors: dict[str, Tensor], given: tuple[int, ...] = ()
+    ) -> Scorer:
         """The scorer of a density that :meth:`to_tensors` wrote.
 
         Raises
@@ -242,7 +288,7 @@ class Scorer:
         weight, sd = tensors["how"].tolist()
         if not (0 < weight <= 1 and 0 <= sd < math.inf):
             raise ValueError(f"its score has weight {weight} and smoothing_sd {sd}")
-        scorer = cls(density, weight, sd, floor)
+        scorer = cls(density, weight, sd, floor, given=given)
         if "kernel.centres" not in tensors:
             return scorer
         centres, widths = tensors["kernel.centres"].double(), tensors["kernel.widths"].tolist()

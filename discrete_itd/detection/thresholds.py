@@ -64,6 +64,9 @@ class Threshold:
         Whether the calibration rows contain anomalies. The rate is then that of all calibration rows: the rate of
         inliers is lower if anomalies score lower, and otherwise at most 1 / (1 - e) times as high, with e the share of
         anomalies.
+    group_offsets : tuple of float
+        Offsets of the groups that are compared with their own calibration rows, of a detector with ``given``; the other
+        numbers are those of all calibration rows together.
     """
 
     offset: float
@@ -74,6 +77,7 @@ class Threshold:
     alarms_per_day: tuple[float, float, float] | None = None
     cost: tuple[float, float, float] | None = None
     contaminated: bool = False
+    group_offsets: tuple[float, ...] = ()
 
     def __str__(self) -> str:
         text = f"alarm below {self.offset:.2f} nats"
@@ -94,6 +98,9 @@ class Threshold:
             text += f"; {expected:.4g} false alarms per day ({low:.4g} to {high:.4g})"
         if self.cost is not None:
             text += "; cost per row {:.4g} ({:.4g} to {:.4g})".format(*self.cost)
+        if self.group_offsets:
+            n = len(self.group_offsets)
+            text += f"; {n} group{'s have offsets' if n > 1 else ' has an offset'} of {'their' if n > 1 else 'its'} own"
         return text
 
     @classmethod
@@ -107,10 +114,11 @@ class Threshold:
         """
         offset, *rates = (float(kept[f]) for f in ("offset", "false_alarm_rate", "low", "high"))
         several = [kept[f] and tuple(map(float, kept[f])) for f in ("alarms_per_day", "cost")]
-        if math.isnan(offset) or any(t is not None and len(t) != 3 for t in several):
+        groups = tuple(map(float, kept.get("group_offsets", ())))  # none in files of older releases
+        if any(map(math.isnan, (offset, *groups))) or any(t and len(t) != 3 for t in several):
             raise ValueError("its threshold is malformed")
         contaminated = kept.get("contaminated", False) is True
-        rest: tuple[Any, ...] = (*rates, int(kept["n_calibration"]), *several, contaminated)
+        rest: tuple[Any, ...] = (*rates, int(kept["n_calibration"]), *several, contaminated, groups)
         return cls(offset, *rest)
 
 

@@ -282,6 +282,11 @@ def examine_stream(
     Findings
     """
     detector, density = fitted(model)
+    if detector is not None and detector.given_:
+        raise ValueError(
+            f"a report has one threshold for all rows; this detector has one for each group of {detector.given_}:"
+            " give its density_"
+        )
     check_integer("n_most_anomalous", n_most_anomalous, 0)
     if target_nats is not None:
         check_finite("target_nats", target_nats)

@@ -9,7 +9,6 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
-from discrete_itd.detection import conformal
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.encoders import Rows
 from discrete_itd.models.scoring import RowEstimate
@@ -18,6 +17,7 @@ from discrete_itd.scale.loading import Model, density_of
 # what each kind of model answers unless outputs= says otherwise
 DENSITY_OUTPUTS = ("log_prob", "stderr")
 DETECTOR_OUTPUTS = ("score", "p_value", "alarm", "reason")
+OF_GROUPS = ("group_seen",)  # of a detector with given=, besides
 OF_DENSITIES = (*DENSITY_OUTPUTS, "nats")
 OF_DETECTORS = (*DETECTOR_OUTPUTS, *OF_DENSITIES)
 
@@ -34,13 +34,17 @@ def checked_outputs(model: Model, outputs: Sequence[str] | None) -> tuple[str, .
     """
     detects = isinstance(model, DiffusionOutlierDetector)
     if outputs is None:
-        return DETECTOR_OUTPUTS if detects else DENSITY_OUTPUTS
+        grouped = OF_GROUPS if detects and model.given_ else ()
+        return (*DETECTOR_OUTPUTS, *grouped) if detects else DENSITY_OUTPUTS
     if isinstance(outputs, str):
         raise TypeError(f"outputs must be a list of names, got the string {outputs!r}")
     possible = OF_DETECTORS if detects else OF_DENSITIES
+    if detects and model.given_:
+        possible = (*possible, *OF_GROUPS)
     for name in outputs:
         if name not in possible:
             needs = "; that needs a detector" if name in OF_DETECTORS else ""
+            needs = "; that needs a detector with given=" if name in OF_GROUPS else needs
             raise ValueError(
                 f"outputs must be among {possible} for a {type(model).__name__}, got {name!r}{needs}"
             )
@@ -52,19 +56,25 @@ def checked_outputs(model: Model, outputs: Sequence[str] | None) -> tuple[str, .
 def answer_types(model: Model, outputs: Sequence[str], n_reasons: int) -> dict[str, Any]:
     """The columns of an answer with their pandas dtypes, in order."""
     types: dict[str, Any] = {}
-    names = density_of(model).encoder_.names
+    names, free = density_of(model).encoder_.names, free_columns(model)
     for output in outputs:
         match output:
-            case "alarm":
+            case "alarm" | "group_seen":
                 types[output] = TRUTH
             case "reason":
-                for k in range(1, min(n_reasons, len(names)) + 1):
+                for k in range(1, min(n_reasons, len(free)) + 1):
                     types |= {f"reason_{k}": TEXT, f"reason_{k}_excess_nats": NUMBER}
             case "nats":
                 types |= {f"nats_{name}": NUMBER for name in names}
             case _:
                 types[output] = NUMBER
     return types
+
+
+def free_columns(model: Model) -> list[int]:
+    """Positions of the columns that can be a reason: those that the score does not condition on."""
+    given = model.given_ if isinstance(model, DiffusionOutlierDetector) else ()
+    return [j for j, name in enumerate(density_of(model).encoder_.names) if name not in given]
 
 
 def answer(
@@ -107,6 +117,8 @@ class _Asked:
                 return {output: self.p_value}
             case "alarm":
                 return {output: self.alarm}
+            case "group_seen":
+                return {output: self.detector.group_seen(self.rows)}
             case "reason":
                 return self.reasons
         return {f"nats_{name}": nats for name, nats in self.model.explain(self.rows).items()}
@@ -126,26 +138,26 @@ class _Asked:
     @property
     def p_value(self) -> np.ndarray:
         """Conformal p-values; NaN for a detector without calibration rows."""
-        calibration = self.detector.calibration_scores_
-        if not len(calibration):
+        if not len(self.detector.calibration_scores_):
             return np.full(len(self.rows), np.nan)
-        return conformal.p_values(calibration, self.score, rounding=self.detector.rounding_)
+        return self.detector.p_values(self.rows, scores=self.score)
 
     @property
     def alarm(self) -> np.ndarray:
-        return self.score - self.detector.offset_ < 0
+        return self.score - self.detector.offsets(self.rows) < 0
 
     @property
     def reasons(self) -> dict[str, Any]:
         """The columns with the most nats above those of the mean calibration row, of rows that raise an alarm."""
-        names = np.array([str(n) for n in self.rows.encoder.names], dtype=object)
+        free = free_columns(self.model)
+        names = np.array([str(self.rows.encoder.names[j]) for j in free], dtype=object)
         alarm, n = self.alarm, min(self.n_reasons, len(names))
         column = np.full((n, len(alarm)), None, dtype=object)
         excess = np.full((n, len(alarm)), np.nan)
         if alarm.any():
-            nats = self.detector.explain(self.rows.take(alarm))
-            usual = self.detector.calibration_nats_.mean(axis=0).fillna(0.0)  # of no rows: NaN
-            above = (nats - usual).to_numpy()
+            is_relative = len(self.detector.calibration_scores_) > 0
+            nats = self.detector.explain(self.rows.take(alarm), relative=is_relative)
+            above = nats.to_numpy()[:, free]
             order = np.argsort(-above, axis=1, kind="stable")[:, :n]
             column[:, alarm] = names[order].T
             excess[:, alarm] = np.take_along_axis(above, order, axis=1).T

@@ -1,0 +1,341 @@
+r"""Rows against their own group: which columns define it, which calibration rows a row is compared with.
+
+With :math:`g` the cells of a row in the columns that define its group, a detector scores the others by
+:math:`\log P(x_{others} \mid g)`, and compares the score with those of calibration rows of the same group: eq. (7) of
+:mod:`discrete_itd.detection.conformal` within each group. For an inlier that is exchangeable with the calibration rows
+of its group, :math:`P(p \le \alpha \mid g) \le \alpha` then holds in each group, not only on average over groups.
+
+A group of fewer than :math:`\lceil 1 / \alpha \rceil - 1` calibration rows has no p-value as small as :math:`\alpha`.
+Its rows are compared with the calibration rows of all groups. That promises nothing for a single one of these groups.
+Over all rows, at most a share :math:`2 \alpha` has :math:`p \le \alpha`: at most :math:`\alpha` of rows of groups that
+are compared with their own, and, since :math:`P(p \le \alpha)` is at most :math:`\alpha` when all rows are compared
+with all, at most :math:`\alpha` of the others.
+
+References
+----------
+Vovk, Gammerman, Shafer, "Algorithmic Learning in a Random World", 2005, section 4.5: Mondrian conformal predictors.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from discrete_itd.detection import conformal, thresholds
+from discrete_itd.detection.calibration import Division, first_threshold
+from discrete_itd.detection.conformal import Scores
+from discrete_itd.detection.reasons import as_written
+from discrete_itd.detection.scoring import Scorer
+from discrete_itd.detection.thresholds import Threshold
+from discrete_itd.encoders import Categories, Column, TableEncoder
+from discrete_itd.encoders.rows import Rows
+from discrete_itd.estimators import DiffusionDensity
+from discrete_itd.storage.schema import check_tensor
+
+KINDS = ("nominal", "ordinal")  # of columns that can define a group
+MISSING = -1  # the level of a missing cell: a group may be that of rows without a value
+
+Levels = np.ndarray  # of the columns that define the group, int64, shape (N, m)
+
+
+def named(given: str | int | Sequence[Hashable] | None) -> list[Hashable]:
+    """The names of the columns that define the group, each once."""
+    if given is None:
+        return []
+    if isinstance(given, str) or not isinstance(given, Sequence):
+        return [given]
+    return list(dict.fromkeys(given))
+
+
+def positions(
+    given: Any, schema: Sequence[Column], n_columns: int | None = None
+) -> tuple[int, ...]:
+    """Where the columns that define the group stand in a schema.
+
+    Parameters
+    ----------
+    given : name, sequence of names or None
+    schema : sequence of Column
+    n_columns : int, optional
+        Number of columns of the table, if the schema is not that of all of them.
+
+    Raises
+    ------
+    ValueError
+        Naming the column, if there is none of that name or it is not nominal or ordinal; or if no other column is left.
+    """
+    places = {column.name: j for j, column in enumerate(schema)}
+    found = []
+    for name in named(given):
+        if name not in places:
+            raise ValueError(f"column {name!r}: named in given=, but the model has no such column")
+        kind = schema[places[name]].kind
+        if kind not in KINDS:
+            raise ValueError(
+                f"column {name!r}: named in given=, but {kind}; a group is defined by nominal or ordinal columns"
+            )
+        found.append(places[name])
+    if found and len(found) == (n_columns or len(schema)):
+        raise ValueError(f"given={given!r} names all columns: none is left to be scored")
+    return tuple(found)
+
+
+def check_table(given: Any, table: Any, density: DiffusionDensity) -> None:
+    """As :func:`positions`, of a table before a density is fitted to it: a long fit should not fail at its end."""
+    frame = table if isinstance(table, pd.DataFrame) else pd.DataFrame(table)
+    names = [name for name in named(given) if name in frame.columns]
+    types = density.column_types
+    if isinstance(types, Mapping):
+        types = {name: spec for name, spec in types.items() if name in names}
+    schema: Sequence[Column] = ()
+    if names:
+        own = cast(pd.DataFrame, frame[names])
+        schema = TableEncoder.fit(own, types, from_array=frame is not table).schema
+    positions(given, schema, frame.shape[1])
+
+
+@dataclass(frozen=True, eq=False)
+class Groups:
+    """The groups of a fitted detector; one group of all rows if no column defines any.
+
+    Parameters
+    ----------
+    columns : tuple of int
+        Positions of the m columns that define the group.
+    schema : sequence of Column
+    calibration : ndarray of int64, shape (n, m)
+        Levels of the calibration rows.
+    trained : ndarray of int64, shape (G, m), optional
+        Distinct levels of the rows that the density was fitted to; None if they are unknown.
+    fewest : int
+        Calibration rows that a group needs to be compared with its own.
+    """
+
+    columns: tuple[int, ...]
+    schema: Sequence[Column]
+    calibration: Levels
+    trained: Levels | None
+    fewest: int
+
+    @classmethod
+    def of(
+        cls,
+        columns: tuple[int, ...],
+        density: DiffusionDensity,
+        rows: Rows,
+        parts: Division,
+        rate: float,
+    ) -> Groups:
+        """The groups of the rows of a fit."""
+        levels = _levels(rows.x, columns)
+        trained = None
+        if 0 < parts.n_train == len(parts.train):
+            trained = np.unique(levels[parts.train], axis=0) if columns else levels[:0]
+        fewest = max(1, math.ceil(1 / rate - 1 - 1e-9))
+        return cls(columns, density.encoder_.schema, levels[parts.held], trained, fewest)
+
+    # -- which rows are compared ------------------------------------------------------------------
+
+    @cached_property
+    def _of_calibration(self) -> tuple[Levels, list[np.ndarray]]:
+        """The distinct groups among the calibration rows, (K, m), and the positions of the rows of each."""
+        if not self.columns:
+            return self.calibration[:0], []
+        distinct, inverse = np.unique(self.calibration, axis=0, return_inverse=True)
+        inverse = inverse.ravel()
+        order = np.argsort(inverse, kind="stable")
+        sizes = np.bincount(inverse, minlength=len(distinct))
+        return distinct, np.split(order, sizes.cumsum()[:-1]) if len(distinct) else []
+
+    @cached_property
+    def _is_own(self) -> np.ndarray:
+        """Which of these groups are compared with their own calibration rows, (K,)."""
+        distinct, members = self._of_calibration
+        sizes = np.array([len(m) for m in members], dtype=np.int64)
+        return (sizes >= self.fewest) & self._seen(distinct)
+
+    @cached_property
+    def members(self) -> list[np.ndarray]:
+        """Positions of the calibration rows of each place: all of them, then those of each group with enough."""
+        everyone = np.arange(len(self.calibration))
+        return [
+            everyone,
+            *(m for m, own in zip(self._of_calibration[1], self._is_own, strict=True) if own),
+        ]
+
+    def place(self, rows: Rows) -> np.ndarray:
+        """By which of :attr:`members` each row is judged: int64, (N,), 0 for all calibration rows."""
+        if len(self.members) == 1:
+            return np.zeros(len(rows), dtype=np.int64)
+        own = self._of_calibration[0][self._is_own]
+        return 1 + _find(own, _levels(rows.x, self.columns))
+
+    def seen(self, rows: Rows) -> np.ndarray:
+        """Whether the density was fitted to rows of each row's group: bool, (N,)."""
+        return self._seen(_levels(rows.x, self.columns))
+
+    def _seen(self, levels: Levels) -> np.ndarray:
+        known = np.array([codec.n_levels for codec in self._codecs], dtype=np.int64)
+        seen = np.asarray((levels < known).all(1))  # the next level is that of unseen values
+        if self.columns and self.trained is not None:
+            seen &= _find(self.trained, levels) >= 0
+        return seen
+
+    # -- what comes of it -------------------------------------------------------------------------
+
+    def p_values(
+        self,
+        calibration: Scores,
+        scores: Scores,
+        place: np.ndarray,
+        *,
+        two_sided: bool = False,
+        rounding: float = 0.0,
+    ) -> Scores:
+        """Conformal p-values (N,) of ``scores`` (N,), each among the calibration scores of its ``place``."""
+        out = np.ones(len(scores))
+        for here in np.unique(place):
+            among, own = place == here, calibration[self.members[here]]
+            out[among] = conformal.p_values(
+                own, scores[among], two_sided=two_sided, rounding=rounding
+            )
+        return out
+
+    def usual(self, nats: pd.DataFrame, place: np.ndarray) -> np.ndarray:
+        """Mean nats by column of the calibration rows of each row's place: (N, C)."""
+        means = [own.mean(axis=0).to_numpy() for own in self.divided(nats)]
+        return np.stack(means)[place]
+
+    def divided(self, nats: pd.DataFrame) -> list[pd.DataFrame]:
+        """The rows of a table of all calibration rows, of each of :attr:`members`."""
+        return [nats, *(nats.iloc[own] for own in self.members[1:])]
+
+    def with_offsets(
+        self, threshold: Threshold, calibration: Scores, rate: float, confidence: float | None
+    ) -> Threshold:
+        """The threshold with the offsets of a rate within each group that has enough rows for it."""
+        offsets = []
+        for own in self.members[1:]:
+            try:
+                found = thresholds.at_rate(calibration[own], rate, confidence=confidence)
+            except ValueError:  # too few of them
+                found = threshold
+            offsets.append(found.offset)
+        return replace(threshold, group_offsets=tuple(offsets))
+
+    def first_threshold(
+        self, scorer: Scorer, scores: Scores, seen: Rows, rate: float, share: float | None
+    ) -> Threshold:
+        """The threshold of a fit; arguments as of :func:`discrete_itd.detection.calibration.first_threshold`."""
+        found = first_threshold(scorer, scores, seen, rate, share)
+        place = self.place(seen)
+        offsets = [
+            first_threshold(scorer, scores[own], seen.take(place == here), rate, share).offset
+            for here, own in enumerate(self.members[1:], start=1)
+        ]
+        contaminated = share is not None
+        return replace(found, group_offsets=tuple(offsets), contaminated=contaminated)
+
+    # -- for people -------------------------------------------------------------------------------
+
+    @property
+    def _codecs(self) -> list[Categories]:
+        return [cast(Categories, self.schema[j].codec) for j in self.columns]
+
+    @property
+    def names(self) -> tuple[Hashable, ...]:
+        """Names of the columns that define the group."""
+        return tuple(self.schema[j].name for j in self.columns)
+
+    def table(self, threshold: Threshold) -> pd.DataFrame:
+        """The groups among the calibration rows, see :attr:`DiffusionOutlierDetector.groups_`."""
+        distinct, members = self._of_calibration
+        values = []
+        for codec, levels in zip(self._codecs, distinct.T, strict=True):
+            position = codec.decode(np.where(levels == MISSING, np.nan, levels))
+            values.append([codec.categories[k] if k >= 0 else None for k in position])
+        index = pd.RangeIndex(0)
+        if len(values) == 1:
+            index = pd.Index(values[0], name=self.names[0])
+        elif values:
+            index = pd.MultiIndex.from_arrays(values, names=self.names)
+        offset = np.full(len(distinct), threshold.offset)
+        if threshold.group_offsets:
+            offset[self._is_own] = threshold.group_offsets
+        columns = {
+            "n_calibration": [len(m) for m in members],
+            "own": self._is_own,
+            "offset": offset,
+        }
+        return pd.DataFrame(columns, index=index)
+
+    def unseen(self, rows: Rows) -> list[str]:
+        """For each row a statement that its group is new, empty if it is not."""
+        out, cells = [""] * len(rows), rows.frame.iloc[:, list(self.columns)]
+        for i in np.flatnonzero(~self.seen(rows)):
+            values = zip(self.names, cells.iloc[i], strict=True)
+            group = ", ".join(f"{name} = {as_written(value)}" for name, value in values)
+            out[i] = f"no row with {group} was seen in training"
+        return out
+
+    # -- storage ----------------------------------------------------------------------------------
+
+    def to_header(self) -> dict[str, Any]:
+        """Data for :meth:`restored` besides the tensors; empty without groups."""
+        return {"columns": list(self.columns), "fewest": self.fewest} if self.columns else {}
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        """Levels of the calibration rows and of the rows fitted to; nothing without groups."""
+        if not self.columns:
+            return {}
+        found = {"groups.calibration": torch.from_numpy(self.calibration)}
+        if self.trained is not None:
+            found["groups.trained"] = torch.from_numpy(self.trained)
+        return found
+
+    @classmethod
+    def restored(
+        cls, kept: Mapping[str, Any], schema: Sequence[Column], tensors: dict[str, Tensor], n: int
+    ) -> Groups:
+        """The groups that were kept in a file; ValueError, TypeError or LookupError if they make no sense.
+
+        Parameters
+        ----------
+        kept : mapping
+            ``columns`` and ``fewest``; empty in a file without groups.
+        schema : sequence of Column
+        tensors : dict of Tensor
+        n : int
+            Number of calibration rows.
+        """
+        if not kept:
+            return cls((), schema, np.zeros((n, 0), dtype=np.int64), None, 1)
+        places = [schema[j].name for j in kept["columns"] if 0 <= j < len(schema)]
+        columns, trained = positions(places, schema), None
+        if list(columns) != list(kept["columns"]):
+            raise ValueError(f"its groups are of columns {kept['columns']}")
+        calibration = check_tensor(tensors, "groups.calibration", n, len(columns)).numpy()
+        if "groups.trained" in tensors:
+            trained = check_tensor(tensors, "groups.trained", None, len(columns)).numpy()
+        return cls(columns, schema, calibration, trained, int(kept["fewest"]))
+
+
+def _levels(x: Tensor, columns: Sequence[int]) -> Levels:
+    """Levels of some columns of encoded rows, (N, m)."""
+    return x[:, list(columns)].nan_to_num(MISSING).long().cpu().numpy()
+
+
+def _find(groups: Levels, levels: Levels) -> np.ndarray:
+    """The position of each row of ``levels`` (N, m) among distinct ``groups`` (K, m), -1 where it is none of them."""
+    places = {tuple(group): k for k, group in enumerate(groups.tolist())}
+    distinct, inverse = np.unique(levels, axis=0, return_inverse=True)
+    found = np.array([places.get(tuple(row), -1) for row in distinct.tolist()], dtype=np.int64)
+    return found[inverse.ravel()]

@@ -1,0 +1,353 @@
+"""Rows against their own group: conditional scores, p-values and offsets of groups, unseen groups, files."""
+
+import math
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy import stats
+from sklearn.base import clone
+from sklearn.frozen import FrozenEstimator
+
+from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
+from discrete_itd.cli.command import main
+from discrete_itd.detection.kernel import kernel_nats
+from discrete_itd.scale import score_batches
+
+TREE = DiffusionDensity(denoiser="tree", random_state=0)
+NET = DiffusionDensity(denoiser="bayes_net", random_state=0)
+
+
+def sales(n=1500, seed=0):
+    """Amounts in b are ten times those in a; d has few rows."""
+    random = np.random.default_rng(seed)
+    shop = random.choice(list("abcd"), n, p=[0.4, 0.36, 0.2, 0.04])
+    amount = random.lognormal(0, 0.4, n) * np.where(shop == "b", 10.0, 1.0)
+    paid = np.where(random.random(n) < 0.9, np.where(shop == "b", "card", "cash"), "voucher")
+    return pd.DataFrame(
+        {"shop": shop, "amount": amount, "paid": paid, "day": random.integers(5, size=n)}
+    )
+
+
+def nominal(n=1500, seed=0):
+    """Of each group a or b other values are usual; and two columns define the group in test tables of two."""
+    random = np.random.default_rng(seed)
+    group = random.choice(list("ab"), n)
+    x = np.where(random.random(n) < 0.97, group, np.where(group == "a", "b", "a"))
+    return pd.DataFrame({"group": group, "x": np.char.upper(x), "y": random.choice(list("uvw"), n)})
+
+
+def fit(X, density=TREE, **parameters):
+    settings = {"given": "shop", "false_alarm_rate": 0.05, "random_state": 0, **parameters}
+    return DiffusionOutlierDetector(density, **settings).fit(X)
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return fit(sales())
+
+
+# -- the score ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("density", [TREE, NET], ids=["tree", "bayes_net"])
+def test_properties_the_score_is_a_difference_of_joint_log_probabilities(density):
+    X = sales(600).assign(amount=lambda t: (t["amount"] > 3).map({True: "high", False: "low"}))
+    X.loc[::7, "paid"] = None
+    model = fit(X, density, score_by="log_prob", given=["shop", "day"])
+    joint = model.log_prob(X).log_prob
+    alone = model.log_prob(X.assign(amount=None, paid=None)).log_prob
+    np.testing.assert_allclose(model.score_samples(X), joint - alone, atol=1e-6)
+    nats = model.explain(X)
+    np.testing.assert_allclose(nats.sum(axis=1), alone - joint, atol=1e-4)
+    assert (nats[["shop", "day"]] == 0).all(axis=None)
+
+
+def test_properties_both_parts_of_a_pooled_score_are_conditional(fitted):
+    """Over the values of the other columns the score sums to at most one in every group (Hölder)."""
+    X = nominal(400)
+    model = fit(X, given="group")
+    values = [sorted(X[c].unique()) for c in ("x", "y")]
+    for group in ["a", "b", None]:
+        index = pd.MultiIndex.from_product([[group], *values], names=X.columns)
+        assert 0.5 < np.exp(model.score_samples(index.to_frame(index=False))).sum() <= 1 + 1e-6
+    kernel, new = fitted._scorer.kernel, fitted.rows(sales(40, seed=3))
+    given = torch.tensor([True, False, False, False])
+    nats = kernel_nats(kernel, new.x, given=given)
+    alone = kernel.log_prob(new.x.masked_fill(~given, math.nan)).double()
+    expected = alone - kernel.log_prob(new.x).double()
+    torch.testing.assert_close(nats.sum(1), expected, atol=1e-4, rtol=1e-4)
+    assert (nats[:, 0] == 0).all()
+    score, whole = fitted.score_samples(new), fitted.explain(new)
+    np.testing.assert_allclose(-whole.sum(axis=1), score, atol=1e-4)
+
+
+def test_kernel_nats_given_columns_equal_those_of_weighted_centres(fitted):
+    kernel, x = fitted._scorer.kernel, fitted.rows(sales(5, seed=4)).x
+    given = torch.tensor([True, False, False, False])
+    log_v = torch.log_softmax(
+        kernel.kernels.log_kernels(x.masked_fill(~given, math.nan)).double(), 1
+    )
+    parts = [
+        kernel.kernels.log_kernels(x.masked_fill(torch.arange(4) != j, math.nan)) for j in (1, 2, 3)
+    ]
+    log_k = torch.stack(parts).double()  # (3, B, n)
+    log_w = torch.log_softmax(log_v + log_k.sum(0), 1)
+    shares = -(log_w.exp() * log_k).sum(2) + (log_w.exp() * (log_w - log_v)).sum(1) / 3
+    torch.testing.assert_close(
+        kernel_nats(kernel, x, given=given)[:, 1:], shares.T, atol=1e-3, rtol=1e-3
+    )
+
+
+# -- p-values and alarms --------------------------------------------------------------------------
+
+
+def naive_p_values(model, X, calibration, fewest):
+    """Row by row: the calibration rows of its group, or all if these are too few."""
+    out = []
+    for shop, score in zip(X["shop"], model.score_samples(X), strict=True):
+        own = model.calibration_scores_[(calibration["shop"] == shop).to_numpy()]
+        own = own if len(own) >= fewest else model.calibration_scores_
+        slack = model.rounding_ * (1 + abs(own))
+        out.append((1 + sum(own - slack <= score)) / (len(own) + 1))
+    return np.array(out)
+
+
+def test_properties_p_values_are_those_of_the_group_or_of_all_rows():
+    """Of a frozen density, whose calibration rows are those given."""
+    density = DiffusionDensity(denoiser="tree", random_state=0).fit(sales(600))
+    calibration, X = sales(300, seed=1), sales(60, seed=2)
+    X.loc[:1, "shop"] = "new"
+    model = fit(calibration, FrozenEstimator(density))
+    sizes = calibration["shop"].value_counts()
+    assert sizes["d"] < 19 < sizes["c"]
+    p = model.p_values(X)
+    np.testing.assert_array_equal(p, naive_p_values(model, X, calibration, 19))
+    np.testing.assert_array_equal(p, model.p_values(X, scores=model.score_samples(X)))
+    assert np.array_equal(model.predict(X) == -1, model.decision_function(X) < 0)
+    assert np.array_equal(model.predict(X) == -1, p <= 0.05)
+    at = model.threshold_at_rate(0.1)
+    assert np.array_equal(model.score_samples(X) < model.offsets(X, at), p <= 0.1)
+    found = model.groups_
+    assert found["n_calibration"].to_dict() == sizes.to_dict()
+    assert found["own"].to_dict() == {"a": True, "b": True, "c": True, "d": False}
+    assert found.loc["d", "offset"] == model.offset_ != found.loc["a", "offset"]
+    assert "3 groups have offsets of their own" in str(model.threshold_)
+    n = sizes["d"]  # the smallest p-value of the group is 1 / (n + 1)
+    for rate, is_own in ((1 / (n + 1), True), (1 / (n + 2), False)):
+        model = fit(calibration, FrozenEstimator(density), false_alarm_rate=rate)
+        assert model.groups_.loc["d", "own"] == is_own
+
+
+def test_a_smaller_rate_takes_all_rows_where_a_group_has_too_few(fitted):
+    n = fitted.groups_["n_calibration"]
+    assert n["c"] < 99 < n["a"]
+    at = fitted.threshold_at_rate(0.01)
+    offset = fitted.offsets(sales(50, seed=2).assign(shop="c"), at)
+    assert (offset == at.offset).all()
+    assert (fitted.offsets(sales(50, seed=2).assign(shop="a"), at) != at.offset).all()
+
+
+def test_false_alarms_stay_within_the_budget_in_every_group():
+    """Of repeated divisions: the mean rate of a group is at most the budget, but for chance."""
+    new = nominal(3000, seed=100)
+    new["y"] = np.where(new["group"] == "b", "u", new["y"])  # ties are many in b
+    X = nominal(8000, seed=1)
+    X["y"] = np.where(X["group"] == "b", "u", X["y"])
+    random, alarms = np.random.default_rng(0), []
+    density = DiffusionDensity(denoiser="tree", random_state=0).fit(X[:1000])
+    for _ in range(40):
+        held = X[1000:].iloc[random.choice(7000, 300, replace=False)]
+        model = fit(held, FrozenEstimator(density), given="group", false_alarm_rate=0.05)
+        some = new.iloc[random.choice(3000, 150, replace=False)]
+        alarms.append((model.predict(some) == -1).astype(int))
+        alarms[-1] = pd.Series(alarms[-1]).groupby(some["group"].to_numpy()).agg(["sum", "size"])
+    total = sum(alarms[1:], alarms[0])
+    for group in "ab":
+        assert total.loc[group, "sum"] <= stats.binom.ppf(0.999, total.loc[group, "size"], 0.05)
+
+
+def test_a_row_that_is_typical_only_of_another_group_is_found_by_its_group():
+    X, own = sales(), []
+    odd = sales(400, seed=5).query("shop == 'b'").assign(shop="a", paid="cash")
+    odd["amount"] = np.clip(odd["amount"], 8.0, 12.0)
+    # whole rows, of a group column that the score cannot use: amounts of both groups are common
+    without = DiffusionOutlierDetector(TREE, false_alarm_rate=0.05, random_state=0)
+    without = without.fit(X.drop(columns=["shop", "paid"]))
+    own = fit(X)
+    assert (own.predict(odd) == -1).mean() > 0.95
+    assert (without.predict(odd.drop(columns=["shop", "paid"])) == -1).mean() < 0.1
+    reasons = own.reasons(odd[:20], k=4)
+    assert (reasons["column"] != "shop").all()
+    assert (reasons.loc[reasons["rank"] == 1, "column"] == "amount").mean() > 0.8
+    assert set(reasons["conflict_column"]) >= {
+        "shop"
+    }  # as what a cell conflicts with it may be named
+
+
+def test_a_row_is_not_anomalous_for_its_rare_group():
+    """Typical of a rare group, it is improbable as a whole row."""
+    X = nominal(1500)
+    X.loc[:19, ["group", "x"]] = ["rare", "R"]
+    new = pd.DataFrame({"group": ["rare"], "x": ["R"], "y": ["u"]})
+    whole, own = (fit(X, score_by="log_prob", given=given) for given in (None, "group"))
+    assert whole.p_values(new)[0] < 0.05
+    assert own.p_values(new)[0] > 0.5
+
+
+# -- groups that are new --------------------------------------------------------------------------
+
+
+def test_unseen_groups_are_flagged_and_compared_with_all_rows(fitted):
+    X = sales(30, seed=6)
+    X.loc[:9, "shop"] = "new"
+    X.loc[10, "shop"] = None  # a group of its own, which no row was of
+    seen = fitted.group_seen(X)
+    assert seen.tolist() == [False] * 11 + [True] * 19
+    scores, all_scores = fitted.score_samples(X), np.sort(fitted.calibration_scores_)
+    assert np.isfinite(scores).all()
+    p = (1 + np.searchsorted(all_scores, scores[:11])) / (len(all_scores) + 1)
+    np.testing.assert_allclose(fitted.p_values(X)[:11], p, atol=1.5 / len(all_scores))
+    reasons = fitted.reasons(X, k=2)
+    assert reasons["group_seen"].tolist() == seen[reasons["row"]].tolist()
+    said = reasons["sentence"].str.startswith("no row with shop = new was seen in training; ")
+    assert said.tolist() == ((reasons["row"] < 10) & (reasons["rank"] == 1)).tolist()
+    assert not fitted.reasons(X[11:])["sentence"].str.contains("in training").any()
+
+
+def test_a_combination_is_new_though_its_values_are_known():
+    X = nominal(600)
+    X.loc[X["group"] == "a", "y"] = "u"
+    model = fit(X, given=["group", "y"])
+    new = pd.DataFrame({"group": ["a", "a", "b"], "x": "A", "y": ["u", "v", "v"]})
+    assert model.group_seen(new).tolist() == [True, False, True]
+    assert model.groups_.index.names == ["group", "y"]
+    frozen = fit(X, FrozenEstimator(model.density_), given=["group", "y"])
+    assert frozen.group_seen(new).all()  # what it was fitted to is not known
+    assert not frozen.group_seen(new.assign(y="new")).any()
+
+
+# -- other questions ------------------------------------------------------------------------------
+
+
+def test_other_questions_are_of_the_group_too(fitted):
+    X = sales(40, seed=7)
+    relative = fitted.explain(X, relative=True)
+    is_b = (X["shop"] == "b").to_numpy()
+    usual = (fitted.explain(X) - relative)["amount"]
+    assert usual[is_b].std() < 1e-9
+    assert abs(usual[is_b].iloc[0] - usual[~is_b].iloc[0]) > 1
+    table = fitted.expected(X[:2])
+    assert set(table["column"]) == {"amount", "paid", "day"}
+    assert set(fitted.expected(X[:2], "shop")["column"]) == {"shop"}
+    drift = fitted.drift(sales(300, seed=8))
+    assert not drift.drifted
+    nats = -fitted.score_samples(pd.DataFrame(fitted.density_.sample(500, random_state=0))).mean()
+    assert drift.model_nats == pytest.approx(nats, rel=1e-3)  # of the same rows
+    assert fitted.discoveries(X, two_sided=True).dtype == bool
+    p, (low, high) = fitted.p_values(X, two_sided=True), fitted._sides(X)
+    np.testing.assert_array_equal(p, np.minimum(1, 2 * np.minimum(low, high)))
+    cost = fitted.threshold_at_cost(100.0, 1.0, anomalies=X[:5], prevalence=0.01)
+    assert np.unique(fitted.offsets(X, cost)).tolist() == [cost.offset]
+    assert "given `shop`" in fitted.model_card()
+    with pytest.raises(ValueError, match="offsets of 3 groups"):
+        fit(nominal(200), given="group").set_threshold(fitted.threshold_)
+
+
+def test_streams_of_batches_give_the_answers_of_the_detector(fitted, tmp_path):
+    X = sales(30, seed=9)
+    X.loc[0, "shop"] = "new"
+    fitted.save(tmp_path / "m")
+    (frame,) = score_batches(tmp_path / "m", [X])
+    np.testing.assert_array_equal(frame["p_value"], fitted.p_values(X))
+    np.testing.assert_array_equal(frame["alarm"], fitted.predict(X) == -1)
+    np.testing.assert_array_equal(frame["group_seen"], fitted.group_seen(X))
+    assert not (frame.filter(regex="^reason_.$") == "shop").any(axis=None)
+
+
+def test_the_command_fits_and_scores_by_groups(tmp_path, capsys):
+    X = sales(600)
+    X.to_csv(tmp_path / "in.csv", index=False)
+    new = sales(40, seed=9)
+    new.loc[0, "shop"] = "new"
+    new.to_csv(tmp_path / "new.csv", index=False)
+    file, out = tmp_path / "m.safetensors", tmp_path / "out.csv"
+    fit = ["fit", tmp_path / "in.csv", "--out", file, "--denoiser", "tree", "--seed", 0]
+    assert (
+        main([*map(str, fit), "--detector", "--given", "shop", "--false-alarm-rate", "0.05"]) == 0
+    )
+    assert (
+        main(["score", str(file), str(tmp_path / "new.csv"), "--out", str(out), "--reasons"]) == 0
+    )
+    found, model = pd.read_csv(out), DiffusionOutlierDetector.load(file)
+    np.testing.assert_allclose(found["p_value"], model.p_values(new))
+    np.testing.assert_array_equal(found["alarm"], model.predict(new) == -1)
+    assert found["group_seen"].tolist() == [False] + [True] * 39
+    assert main([*map(str, fit), "--detector", "--given", "no"]) == 2
+    assert main([*map(str, fit), "--given", "shop"]) == 2
+    assert "column 'no': named in --given" in capsys.readouterr().err
+
+
+# -- the estimator --------------------------------------------------------------------------------
+
+
+def test_groups_survive_files_and_copies(fitted, tmp_path):
+    X = sales(50, seed=10)
+    X.loc[0, "shop"] = "new"
+    file = tmp_path / "m.safetensors"
+    fitted.save(file)
+    for again in (DiffusionOutlierDetector.load(file), pickle.loads(pickle.dumps(fitted))):
+        for ask in ("score_samples", "p_values", "decision_function", "group_seen"):
+            np.testing.assert_array_equal(getattr(again, ask)(X), getattr(fitted, ask)(X))
+        pd.testing.assert_frame_equal(again.groups_, fitted.groups_)
+        assert (again.given, *again.given_) == ("shop", "shop")
+    assert clone(fitted).get_params()["given"] == "shop"
+
+
+def test_without_groups_nothing_changes():
+    X, new = sales(400), sales(40, seed=11)
+    model = fit(X, given=None)
+    assert (model.given_, len(model.groups_)) == ((), 0)
+    assert model.group_seen(new).all()
+    np.testing.assert_array_equal(
+        model.decision_function(new), model.score_samples(new) - model.offset_
+    )
+    state, tensors = model.to_state()
+    assert not [name for name in tensors if name.startswith("groups")]
+    del state["groups"], state["parameters"]["given"], state["threshold"]["group_offsets"]
+    again = DiffusionOutlierDetector.from_state((state, tensors))  # as older releases wrote it
+    np.testing.assert_array_equal(again.p_values(new), model.p_values(new))
+    assert "group_seen" not in model.reasons(new[:2])
+
+
+def test_arrays_have_groups_by_position():
+    X = nominal(400).apply(lambda c: pd.factorize(c, sort=True)[0]).to_numpy()
+    named = fit(nominal(400), given=["group"])
+    model = fit(X, given=0)
+    np.testing.assert_allclose(model.score_samples(X), named.score_samples(nominal(400)), atol=1e-5)
+
+
+def test_contaminated_rows_and_none_to_calibrate_on():
+    X = sales(600)
+    model = fit(X, contamination=0.05)
+    share = pd.Series(model.predict(X) == -1).groupby(X["shop"]).mean()
+    assert share[["a", "b"]].between(0.01, 0.12).all()
+    model = fit(X, calibration_fraction=0)
+    assert not len(model.groups_)
+    assert np.unique(model.offsets(X)).tolist() == [model.offset_]
+
+
+@pytest.mark.parametrize(("given", "message"), [
+    ("no", "column 'no': named in given="),
+    ("amount", "column 'amount': named in given=, but continuous"),
+    (["shop", "amount", "paid", "day"], "column 'amount'"),
+    (["shop", "paid"], "names all columns"),
+])  # fmt: skip
+def test_columns_that_define_no_group_are_refused_before_the_fit(given, message, monkeypatch):
+    monkeypatch.setattr(DiffusionDensity, "fit", lambda *_, **__: pytest.fail("fitted"))
+    X = sales(100)
+    X = X[["shop", "paid"]] if "all" in message else X
+    with pytest.raises(ValueError, match=message):
+        fit(X, given=given)
