@@ -317,18 +317,31 @@ class Alarming:
         rows: Any = {"anomalies": anomalies, "prevalence": prevalence, "recent": recent}
         return self.threshold_at_cost(cast(float, miss_cost), cast(float, check_cost), **rows)
 
-    def set_threshold(self, threshold: Threshold) -> Self:
+    def set_threshold(
+        self, threshold: Threshold | None = None, *, false_alarm_rate: float | None = None
+    ) -> Self:
         """Raise alarms by this threshold from now on.
 
         Parameters
         ----------
         threshold : Threshold
+        false_alarm_rate : float
+            Or that of :meth:`threshold_at_rate` for this rate.
+
+        Raises
+        ------
+        TypeError
+            If neither is given, or both.
         """
+        if (threshold is None) == (false_alarm_rate is None):
+            raise TypeError("set_threshold needs a threshold or a false_alarm_rate")
+        if false_alarm_rate is not None:
+            threshold = self.threshold_at_rate(false_alarm_rate)
         self.threshold_ = self._checked(threshold)
-        self.offset_ = threshold.offset
+        self.offset_ = self.threshold_.offset
         return self
 
-    def _checked(self, threshold: Threshold) -> Threshold:
+    def _checked(self, threshold: Threshold | None) -> Threshold:
         """The threshold; TypeError or ValueError if it is none of this detector."""
         if not isinstance(threshold, Threshold):
             raise TypeError(f"threshold must be a Threshold, got {type(threshold).__name__}")

@@ -22,6 +22,7 @@ from discrete_itd.encoders.rows import Rows, read_rows
 from discrete_itd.encoders.streams import RemainingStream, Stream, as_stream
 from discrete_itd.encoders.survey import Survey, survey
 from discrete_itd.estimators import DiffusionDensity
+from discrete_itd.models.choosing import recipe
 from discrete_itd.models.splitting import copies, equal_values, hold_out
 from discrete_itd.models.tables import sample_size
 from discrete_itd.storage.persistent import resolve_device
@@ -33,8 +34,14 @@ SEEN_ROWS = 2000  # rows that set the threshold where none are held out
 Positions = np.ndarray  # of rows in the table given to fit, int64
 
 
-def check_density(density: Any) -> None:
-    """TypeError or ValueError if a detector cannot use this as its ``density``."""
+def check_density(density: Any, denoiser: Any) -> None:
+    """TypeError or ValueError if a detector cannot use these as its ``density`` and its ``denoiser``."""
+    if denoiser is not None:
+        recipe(denoiser)
+        if density is not None:
+            raise ValueError(
+                "density and denoiser exclude each other: DiffusionDensity(denoiser=...)"
+            )
     frozen = isinstance(density, FrozenEstimator)
     own = density.estimator if frozen else density
     if not isinstance(own, DiffusionDensity | None) or (frozen and own is None):
@@ -60,9 +67,11 @@ def check_contamination(contamination: Any) -> float | None:
     return share
 
 
-def unfitted(density: DiffusionDensity | None, seed: int) -> DiffusionDensity:
+def unfitted(density: DiffusionDensity | None, denoiser: Any, seed: int) -> DiffusionDensity:
     """The density to be fitted, with a seed if it has none of its own."""
     own = DiffusionDensity() if density is None else cast(DiffusionDensity, clone(density))
+    if denoiser is not None:
+        own.set_params(denoiser=denoiser)
     if own.random_state is None:
         own.set_params(random_state=seed)
     return own

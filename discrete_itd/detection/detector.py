@@ -68,6 +68,8 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
         is then of the other columns given these (of a model with a ``companion_``, by that), and rows are compared with
         calibration rows of their group where it has at least 1 / ``false_alarm_rate`` - 1 of them, otherwise with
         those of all groups (:mod:`discrete_itd.detection.groups`). A missing cell is a group of its own.
+    denoiser : str or Recipe, optional
+        That of a density which has its defaults otherwise, in place of ``density``.
     random_state : int, RandomState or None, default=None
         Seed of the division of rows, and of the fit if ``density`` has no seed of its own.
 
@@ -121,8 +123,7 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
     >>> import pandas as pd
     >>> from discrete_itd import DiffusionDensity
     >>> coins = pd.DataFrame({"a": ["x", "y"] * 100, "b": ["u", "v"] * 100})
-    >>> density = DiffusionDensity(denoiser="tree", random_state=0)
-    >>> detector = DiffusionOutlierDetector(density, false_alarm_rate=0.05, random_state=0).fit(coins)
+    >>> detector = DiffusionOutlierDetector(denoiser="tree", false_alarm_rate=0.05, random_state=0).fit(coins)
     >>> new = pd.DataFrame({"a": ["x", "x"], "b": ["u", "v"]})
     >>> detector.predict(new)
     array([ 1, -1])
@@ -141,7 +142,9 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
     array([ True,  True, False])
     """
 
-    given: str | Sequence[Hashable] | None = None  # of pickles of releases before it
+    # of pickles of releases before them
+    given: str | Sequence[Hashable] | None = None
+    denoiser: Any = None
 
     def __init__(
         self,
@@ -152,6 +155,7 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
         calibration_fraction: float = 0.2,
         score_by: str = "pooled",
         given: str | Sequence[Hashable] | None = None,
+        denoiser: Any = None,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
         self.density = density
@@ -160,6 +164,7 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
         self.calibration_fraction = calibration_fraction
         self.score_by = score_by
         self.given = given
+        self.denoiser = denoiser
         self.random_state = random_state
 
     # -- fitting --------------------------------------------------------------------------------
@@ -197,7 +202,7 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
             density, fraction = cast(DiffusionDensity, self.density.estimator), None
             check_is_fitted(density)
         else:
-            density = calibration.unfitted(self.density, seed)
+            density = calibration.unfitted(self.density, self.denoiser, seed)
             fraction = self.calibration_fraction
         parts = calibration.divide(X, self, density, fraction=fraction, share=share, seed=seed)
         if parts.source is not None:
@@ -225,7 +230,7 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
 
     def _check_parameters(self) -> float | None:
         """The share of anomalies among the rows to be fitted; None if all are inliers."""
-        calibration.check_density(self.density)
+        calibration.check_density(self.density, self.denoiser)
         check_share("false_alarm_rate", self.false_alarm_rate)
         if self.score_by not in ("pooled", "log_prob"):
             raise ValueError(f"score_by must be 'pooled' or 'log_prob', got {self.score_by!r}")

@@ -22,7 +22,7 @@ from discrete_itd.detection.scoring import Scorer
 from discrete_itd.detection.thresholds import Threshold
 from discrete_itd.encoders import TableEncoder
 from discrete_itd.models.model import Model
-from discrete_itd.recipes import Mixture, Network
+from discrete_itd.recipes import Mixture, Network, Trees
 from discrete_itd.storage.files import read_state, write_state
 
 pytestmark = pytest.mark.single_precision
@@ -87,6 +87,16 @@ def test_the_checks_are_many():
 def test_it_works_in_a_pipeline():
     model = make_pipeline(FunctionTransformer(), detector(false_alarm_rate=0.1)).fit(categories())
     assert set(model.predict(categories(50, seed=1))) <= {-1, 1}
+
+
+def test_a_denoiser_stands_for_a_density_with_it(tmp_path):
+    rows, tree, rate = categories(), Trees(), {"false_alarm_rate": 0.1, "random_state": 0}
+    nested = DiffusionOutlierDetector(DiffusionDensity(denoiser=tree), **rate).fit(rows)
+    short = clone(DiffusionOutlierDetector(denoiser=tree, **rate)).fit(rows)
+    assert np.array_equal(short.score_samples(rows), nested.score_samples(rows))
+    short.save(tmp_path / "m")
+    again = DiffusionOutlierDetector.load(tmp_path / "m")
+    assert (again.density, again.denoiser) == (None, tree)
 
 
 def test_the_default_density_is_the_default():
@@ -422,6 +432,18 @@ def test_only_a_threshold_is_set(fitted):
     assert isinstance(fitted.threshold_, Threshold)
 
 
+def test_a_rate_stands_for_its_threshold(fitted):
+    before, wanted = fitted.threshold_, fitted.threshold_at_rate(0.2)
+    try:
+        assert fitted.set_threshold(false_alarm_rate=0.2).threshold_ == wanted != before
+        assert fitted.offset_ == wanted.offset
+        for arguments in ({}, {"threshold": before, "false_alarm_rate": 0.1}):
+            with pytest.raises(TypeError, match="a threshold or a false_alarm_rate"):
+                fitted.set_threshold(**arguments)
+    finally:
+        fitted.set_threshold(before)
+
+
 # -- robust fits ----------------------------------------------------------------------------------
 
 
@@ -518,6 +540,8 @@ def test_more_evaluations_change_the_scores_of_rows_already_scored(table):
         ({"score_by": "votes"}, ValueError, "score_by must be"),
         ({"density__handle_unknown": "error"}, ValueError, "handle_unknown='error'"),
         ({"density": "tree"}, TypeError, "density must be a DiffusionDensity"),
+        ({"denoiser": "tree"}, ValueError, "exclude each other"),
+        ({"density": None, "denoiser": "forest"}, ValueError, "denoiser must be one of"),
         ({"density": FrozenEstimator(FunctionTransformer())}, TypeError, "FunctionTransformer"),
     ],
 )
