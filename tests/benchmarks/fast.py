@@ -42,6 +42,7 @@ from tests.benchmarks.detectors import standardised
 from tests.benchmarks.tables import available, machine, markdown
 
 MIXTURE_PARTS = 32  # components of the Gaussian mixture
+MOST_FULL = 500  # columns of numbers, of a Gaussian mixture with full covariances
 SLOW_ROWS = 300  # test rows of a model that is scored along paths: its nats are the default's plus a paired difference
 LATENCY_CALLS = 300
 DUPLICATES, SCORED_ORDERS = 3, 1  # of UnmaskingTrees
@@ -161,9 +162,11 @@ def detectors(rows: Rows, max_time: float) -> pd.DataFrame:
         train, test = numbers(train, test)
     else:
         train, test = standardised(train, test)
+    shape = "full" if train.shape[1] <= MOST_FULL else "diag"
+    mixture = GaussianMixture(MIXTURE_PARTS, covariance_type=shape, reg_covar=1e-3, random_state=0)
     peers: dict[str, Any] = {
         "IsolationForest": IsolationForest(random_state=0),
-        "GaussianMixture": GaussianMixture(MIXTURE_PARTS, reg_covar=1e-3, random_state=0),
+        "GaussianMixture": mixture,
     }
     if available("pyod"):
         from pyod.models.ecod import ECOD
