@@ -17,6 +17,7 @@ from discrete_itd.detection.two_samples import permutation_test, same_column, sa
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.validation import check_integer, check_share
 
+LEAST_EFFECT = 0.02  # nats, or share of the rows: of a column that is said to differ
 DECIMALS = 4  # of compared nats: beyond, equal rows of two tables need not agree
 
 
@@ -43,10 +44,13 @@ class Drift:
         The same with cells missing as among the inliers.
     columns : DataFrame, indexed by column
         ``nats``, ``inlier_nats`` and ``shift``: mean shares of the column and their difference; ``p_nats``, of a
-        Kolmogorov-Smirnov test that its shares, rounded to 0.0001 nats, have one distribution; with a reference table
+        Kolmogorov-Smirnov test that its shares, rounded to 0.0001 nats, have one distribution; ``effect``, the distance
+        of these distributions in nats (Wasserstein: the mean difference of their quantiles); with a reference table
         ``p_values`` and ``p_missing``, of the values' own distribution (numbers: Kolmogorov-Smirnov; categories:
         chi-square by Monte Carlo combined with exact tests of single categories) and the rate of missing cells
-        (Fisher's exact test; NaN where none is missing); ``p_value``, the smallest of these times their number, at
+        (Fisher's exact test; NaN where none is missing), and ``distance``, of the values (the largest difference of the
+        distribution functions; of categories the total variation) or the rates of missing cells, whichever is larger;
+        ``p_value``, the smallest of these times their number, at
         most 1; ``q_value``, adjusted for the number of columns by the procedure of Benjamini and Hochberg.
     alpha : float
         The significance level of ``drifted``.
@@ -107,11 +111,18 @@ class Drift:
 
     @property
     def drifted_columns(self) -> list:
-        """Names of the columns that differ, with false-discovery rate ``alpha``, independently of ``drifted``.
+        """Names of the columns that differ, the largest effect first, independently of ``drifted``.
 
-        On average over batches, at most a share of ``alpha`` of them is false, under the same conditions.
+        On average over batches, at most a share of ``alpha`` of the columns with ``q_value`` up to ``alpha`` is false,
+        under the same conditions. Of these, columns with an ``effect`` below 0.02 nats and a ``distance`` below 0.02
+        are not named: in many rows even what is negligible is significant.
         """
-        return self.columns.index[self._q_values <= self.alpha].tolist()
+        table = self.columns
+        large = table["effect"] >= LEAST_EFFECT
+        if "distance" in table:
+            large |= table["distance"] >= LEAST_EFFECT
+        found = table[large & (table["q_value"] <= self.alpha)]
+        return found.sort_values("effect", ascending=False, kind="stable").index.tolist()
 
     @property
     def _q_values(self) -> np.ndarray:
@@ -134,14 +145,16 @@ class Drift:
             f" {self.inlier_stderr:.2f} (p = {self.p_value:.2g})",
             f"  above samples of the model: {self.from_model:+.1f} standard errors, inliers {self.misfit:+.1f}",
         ]
-        table = self.columns.loc[self.drifted_columns].sort_values("q_value")
+        table = self.columns.loc[self.drifted_columns]
         if not len(table):
             return "\n".join([*lines, "  no column differs"])
-        lines.append(f"  {len(table)} of {len(self.columns)} columns differ:")
+        lines.append(
+            f"  {len(table)} of {len(self.columns)} columns differ, the largest effect first:"
+        )
         for name, column in table.iterrows():
             lines.append(
                 f"    {name}: {column['nats']:.2f} nats, inliers {column['inlier_nats']:.2f}"
-                f" (q = {column['q_value']:.2g})"
+                f" (effect {column['effect']:.2f}, q = {column['q_value']:.2g})"
             )
         return "\n".join(lines)
 
@@ -255,18 +268,49 @@ def compare(
             "nats": here.mean() if len(here) else 0.0,
             "inlier_nats": before.mean() if len(before) else 0.0,
             "p_nats": same_distribution(here.round(DECIMALS), before.round(DECIMALS)),
+            "effect": effect(here, before),
         }
         if codes is not None and kinds is not None:
             line["p_values"], line["p_missing"] = same_column(
                 codes[0][:, j], codes[1][:, j], kinds[j], generator
             )
+            line["distance"] = distance(codes[0][:, j], codes[1][:, j], kinds[j])
         lines.append(line)
     table = pd.DataFrame(lines, index=pd.Index(names, name="column"))
     table.insert(2, "shift", table["nats"] - table["inlier_nats"])
-    tests = table.filter(like="p_")
+    tests = table[[name for name in ("p_nats", "p_values", "p_missing") if name in table]]
     table["p_value"] = (tests.min(axis=1) * tests.count(axis=1)).clip(upper=1.0)
     table["q_value"] = stats.false_discovery_control(table["p_value"])
     return p_value, table
+
+
+def effect(here: np.ndarray, before: np.ndarray) -> float:
+    """Wasserstein distance of two samples, in their unit; 0 if one is empty."""
+    return float(stats.wasserstein_distance(here, before)) if len(here) and len(before) else 0.0
+
+
+def distance(a: np.ndarray, b: np.ndarray, kind: str) -> float:
+    """How far apart the values of a column are, or its rates of missing cells, whichever is farther: 0 to 1.
+
+    Parameters
+    ----------
+    a, b : ndarray, shapes (n,) and (m,)
+        Codes of categories or other numbers, NaN where a cell is missing.
+    kind : str
+        Total variation for "nominal", else the largest difference of the distribution functions.
+    """
+    if not len(a) or not len(b):
+        return 0.0
+    gone = [np.isnan(x) for x in (a, b)]
+    missing = abs(gone[0].mean() - gone[1].mean())
+    values, counts = np.unique(np.concatenate([a[~gone[0]], b[~gone[1]]]), return_inverse=True)
+    n = int((~gone[0]).sum())
+    if not n or n == len(counts):
+        return float(missing)
+    one, other = (np.bincount(c, minlength=len(values)) / len(c) for c in (counts[:n], counts[n:]))
+    gap = one - other
+    apart = np.abs(gap).sum() / 2 if kind == "nominal" else np.abs(gap.cumsum()).max()
+    return float(max(apart, missing))
 
 
 def differs(p_value: float, q_values: np.ndarray, alpha: float) -> bool:

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from discrete_itd import CoordinateSchedule, DiffusionDensity
-from discrete_itd.detection.drift import compare, differs, drift
+from discrete_itd.detection.drift import Drift, compare, differs, distance, drift
 from discrete_itd.recipes import Network
 
 pytestmark = pytest.mark.single_precision
@@ -98,6 +98,36 @@ def test_a_shifted_column_is_found_in_its_values(model, usual):
     assert gone.columns.loc["size", "p_missing"] < 1e-6
     assert math.isnan(gone.columns.loc["word", "p_missing"])
     assert "size" in gone.drifted_columns
+
+
+def test_what_is_significant_and_negligible_is_not_named():
+    """In two columns of many rows nats differ for certain: in one by a thousandth, in the other by a tenth."""
+    random = np.random.RandomState(0)
+    before = np.exp(random.normal(size=(20_000, 3)))
+    batch = np.exp(random.normal(size=(20_000, 3)))
+    before[:, 1] = before[:, 1].round(1)
+    batch[:, 1] = before[:, 1] + 0.001
+    batch[:, 2] += 0.1
+    p_value, table = compare(batch, before, list("abc"), random)
+    assert (table["q_value"] < 1e-6).tolist() == [False, True, True]
+    np.testing.assert_allclose(table["effect"][1:], [0.001, 0.1], atol=0.02)
+    found = Drift(2, 2, 2, *[0.0] * 4, p_value, *[0.0] * 4, columns=table, alpha=0.05)
+    assert found.drifted_columns == ["c"]
+
+
+@pytest.mark.parametrize("kind", ["nominal", "ordinal"])
+def test_distances_are_those_of_all_sets_or_of_all_thresholds(kind):
+    """Total variation is the largest difference of the probability of any set; of numbers, of any {x <= t}."""
+    random = np.random.default_rng(1)
+    a, b = random.integers(0, 4, 30).astype(float), random.integers(0, 4, 50).astype(float)
+    a[:3] = np.nan
+    sets = [[v for v in range(4) if m >> v & 1] for m in range(16)]
+    if kind != "nominal":
+        sets = [list(range(t + 1)) for t in range(4)]
+    there = a[~np.isnan(a)]
+    naive = max(abs(np.isin(there, s).mean() - np.isin(b, s).mean()) for s in sets)
+    assert distance(a, b, kind) == pytest.approx(max(naive, 0.1))
+    assert distance(np.full(4, np.nan), b, kind) == 1.0
 
 
 def test_nats_and_their_errors(model, usual):
