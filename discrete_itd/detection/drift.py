@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -121,7 +121,7 @@ class Drift:
         large = table["effect"] >= LEAST_EFFECT
         if "distance" in table:
             large |= table["distance"] >= LEAST_EFFECT
-        found = table[large & (table["q_value"] <= self.alpha)]
+        found = cast(pd.DataFrame, table[large & (table["q_value"] <= self.alpha)])
         return found.sort_values("effect", ascending=False, kind="stable").index.tolist()
 
     @property
@@ -278,7 +278,7 @@ def compare(
         lines.append(line)
     table = pd.DataFrame(lines, index=pd.Index(names, name="column"))
     table.insert(2, "shift", table["nats"] - table["inlier_nats"])
-    tests = table[[name for name in ("p_nats", "p_values", "p_missing") if name in table]]
+    tests = table.filter(["p_nats", "p_values", "p_missing"])
     table["p_value"] = (tests.min(axis=1) * tests.count(axis=1)).clip(upper=1.0)
     table["q_value"] = stats.false_discovery_control(table["p_value"])
     return p_value, table
