@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+import torch
+
 from discrete_itd.denoisers import Denoiser
 from discrete_itd.models.contract import FitPlan, Recipe, TrainingRows
 from discrete_itd.training.config import Report
@@ -132,8 +134,7 @@ class SideBySide:
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
             fits = self.fits(part, n_parts)
-        for fitted, _ in fits:
-            fitted.denoiser.cpu()
+        move(fits, torch.device("cpu"))
         file = io.BytesIO()
         Pickler(self.common, file).dump((fits, [(str(w.message), w.category) for w in said]))
         return file.getvalue()
@@ -156,9 +157,16 @@ class SideBySide:
         fits, said = Unpickler(self.common, io.BytesIO(result)).load()
         for message, category in said:
             warnings.warn(message, category, stacklevel=3)
-        for fitted, _ in fits:
-            fitted.denoiser.to(self.rows.device)
+        move(fits, self.rows.device)
         return fits
+
+
+def move(fits: list[tuple[Fitted, dict[str, Any]]], device: torch.device) -> None:
+    """Move fitted denoisers, and their companions, to a device."""
+    for fitted, found in fits:
+        for denoiser in (fitted.denoiser, found["companion"]):
+            if denoiser is not None:
+                denoiser.to(device)
 
 
 class Pickler(pickle.Pickler):

@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar
 
 import torch
@@ -255,14 +255,14 @@ class Processes(Team):
 
     def each(self, task: Task) -> Results:
         try:
-            pickle.dumps(task)
+            sent = pickle.dumps(task)
         except (pickle.PicklingError, AttributeError, TypeError) as error:
             raise TypeError(
                 f"several processes can only fit rows and recipes that can be pickled: {error}"
             ) from None
-        self.send(task)
+        self.send(sent)
         results: list[Any] = [None] * self.size
-        own = self.part_of(task)
+        own = self.part_of(lambda: task)
         try:
             with held_back() as came:
                 dist.gather_object(own, results, group=self._words)
@@ -273,10 +273,10 @@ class Processes(Team):
                 raise result
         return Results(results, bool(came))
 
-    def part_of(self, task: Task) -> Any:
+    def part_of(self, task: Callable[[], Task]) -> Any:
         """What this process does of a task, or the error with which that ended: the others wait for either."""
         try:
-            return task.do(self.rank, self.size)
+            return task().do(self.rank, self.size)
         except (Exception, KeyboardInterrupt) as error:
             return error if can_be_sent(error) else RuntimeError(f"{type(error).__name__}: {error}")
 
@@ -309,7 +309,8 @@ class Processes(Team):
                 if isinstance(heard, Agreed):
                     continue
                 if not isinstance(heard, Training):
-                    dist.gather_object(self.part_of(heard), None, group=self._words)
+                    own = self.part_of(partial(pickle.loads, heard))
+                    dist.gather_object(own, None, group=self._words)
                     continue
                 if not self.received():  # whether the rows are those of the training before
                     got: list[Any] = [None]
