@@ -121,9 +121,9 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
     Examples
     --------
     >>> import pandas as pd
-    >>> from discrete_itd import DiffusionDensity
     >>> coins = pd.DataFrame({"a": ["x", "y"] * 100, "b": ["u", "v"] * 100})
-    >>> detector = DiffusionOutlierDetector(denoiser="tree", false_alarm_rate=0.05, random_state=0).fit(coins)
+    >>> settings = {"denoiser": "tree", "random_state": 0}
+    >>> detector = DiffusionOutlierDetector(false_alarm_rate=0.05, **settings).fit(coins)
     >>> new = pd.DataFrame({"a": ["x", "x"], "b": ["u", "v"]})
     >>> detector.predict(new)
     array([ 1, -1])
@@ -134,7 +134,7 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
 
     >>> shop = ["corner"] * 500 + ["jeweller"] * 500
     >>> sales = pd.DataFrame({"shop": shop, "amount": ["small"] * 495 + ["large"] * 485 + ["small"] * 20})
-    >>> own = DiffusionOutlierDetector(density, given="shop", false_alarm_rate=0.02, random_state=0).fit(sales)
+    >>> own = DiffusionOutlierDetector(given="shop", false_alarm_rate=0.02, **settings).fit(sales)
     >>> new = pd.DataFrame({"shop": ["corner", "jeweller", "kiosk"], "amount": "large"})
     >>> own.predict(new[:2])
     array([-1,  1])
