@@ -128,14 +128,9 @@ class Alarming:
             If the detector was fitted without calibration rows.
         """
         calibration, rows = conformal.calibration_scores(self), self.rows(X)
-        new, place = (
-            self.score_samples(rows) if scores is None else scores,
-            self._groups.place(rows),
-        )
-        rounding = self.rounding_
-        return self._groups.p_values(
-            calibration, new, place, two_sided=two_sided, rounding=rounding
-        )
+        new = self.score_samples(rows) if scores is None else scores
+        how: Any = {"two_sided": two_sided, "rounding": self.rounding_}
+        return self._groups.p_values(calibration, new, self._groups.place(rows), **how)
 
     def discoveries(self, X: Any, *, fdr: float = 0.1, two_sided: bool = False) -> np.ndarray:
         """Rows of a batch to call anomalies, among which at most a share ``fdr`` is expected to be inliers.

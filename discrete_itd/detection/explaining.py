@@ -72,12 +72,9 @@ class Explaining:
         """
         conformal.calibration_scores(self)
         rows, groups = self._scorer.density.rows(X), self._groups
-        place, nats_of = (
-            groups.place(rows),
-            groups.divided(self.calibration_nats_),
-        )
+        usual = groups.divided(self.calibration_nats_)
         table, positions = reasons.reasons_in_groups(
-            self._scorer, rows, nats_of, place, k, nats=nats
+            self._scorer, rows, usual, groups.place(rows), k, nats=nats
         )
         text = [sentence(line) for line in table.to_dict("records")]
         if groups.columns:

@@ -185,12 +185,9 @@ class Scorer:
         known = self._known.get(rows)
         if known is None or known[0] is not model or known[1] != n_evaluations:
             with progress_bar(len(rows.unique), "explain") as bar:
-                if self._given is not None and model.conditional.closed_form:
-                    split = model.factors_given(rows.unique, self._given, bar.update)
-                else:
-                    split = model.attribution(
-                        rows.unique, n_evaluations, given=self._given, progress=bar.update
-                    )
+                split = model.attribution(
+                    rows.unique, n_evaluations, given=self._given, progress=bar.update
+                )
             nats = split.surprisal.cpu().numpy()[rows.inverse] - rows.log_volume
             if self._given is not None:
                 nats = np.where(self._given.cpu().numpy(), 0.0, nats)

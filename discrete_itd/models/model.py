@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -147,28 +148,45 @@ class Model:
                 log_prob -= denoiser.log_prob(rows.masked_fill(~given, math.nan)).double()
             return log_prob
 
-        parts = [x.new_zeros(0)]
-        with threads_for(len(x)):
-            for part in in_blocks(call, x, batch_size=self.batch_size):
-                parts.append(part)
-                if progress is not None:
-                    progress(len(part))
-        log_prob = torch.cat(parts)
+        log_prob = self._in_blocks(call, x, x.new_zeros(0), progress)
         return Estimate(log_prob, torch.zeros_like(log_prob))
 
     @torch.no_grad()
     def _factors(
-        self, denoiser: Denoiser, x: Tensor, progress: Callable[[int], object] | None
+        self,
+        denoiser: Denoiser,
+        x: Tensor,
+        given: Tensor | None,
+        progress: Callable[[int], object] | None,
     ) -> Attribution:
-        """The factors of a closed form."""
-        parts = [x.new_zeros(x[:0].shape)]
+        r"""The factors of a closed form.
+
+        With ``given``, those of the chain rule in one order of the other columns,
+        :math:`\log P(x_{\le j} | x_{given}) - \log P(x_{< j} | x_{given})`: a closed form for each of them.
+        """
+        if given is None:
+            call = denoiser.log_factors
+        else:
+            order = denoiser.natural_order(torch.Generator().manual_seed(self.seed)).tolist()
+            call = partial(chain_factors, denoiser, given, [j for j in order if not given[j]])
+        log_factors = self._in_blocks(call, x, x.new_zeros(x[:0].shape), progress)
+        return Attribution(log_factors.sum(1), x.new_zeros(len(x)), -log_factors)
+
+    def _in_blocks(
+        self,
+        call: Callable[[Tensor], Tensor],
+        x: Tensor,
+        empty: Tensor,
+        progress: Callable[[int], object] | None,
+    ) -> Tensor:
+        """What a function of rows returns, float64, for some rows at a time; ``empty`` is that of no row."""
+        parts = [empty]
         with threads_for(len(x)):
-            for part in in_blocks(denoiser.log_factors, x, batch_size=self.batch_size):
+            for part in in_blocks(call, x, batch_size=self.batch_size):
                 parts.append(part.double())
                 if progress is not None:
                     progress(len(part))
-        log_factors = torch.cat(parts)
-        return Attribution(log_factors.sum(1), x.new_zeros(len(x)), -log_factors)
+        return torch.cat(parts)
 
     def attribution(
         self,
@@ -181,44 +199,13 @@ class Model:
     ) -> Attribution:
         """As :meth:`log_prob`, with the surprisal of each internal column."""
         denoiser = self.answers(given)
-        if denoiser.closed_form and given is None:
-            return self._factors(denoiser, x, progress)
+        if denoiser.closed_form:
+            return self._factors(denoiser, x, given, progress)
         parts = [
             path_attribution(denoiser, **stage, progress=progress)
             for stage in self._stages(denoiser, x, n_evaluations, max_stderr, given)
         ]
         return Attribution(*_product(parts), torch.stack([p.surprisal for p in parts]).sum(0))
-
-    @torch.no_grad()
-    def factors_given(
-        self, x: Tensor, given: Tensor, progress: Callable[[int], object] | None = None
-    ) -> Attribution:
-        r"""As :meth:`attribution` with ``given``, of a closed form, by the chain rule in one order of the columns.
-
-        Each of the columns that are not given has :math:`\log P(x_{\le j} | x_{given}) - \log P(x_{< j} | x_{given})`:
-        a closed form for each, where a path takes many posteriors.
-        """
-        denoiser = self.conditional
-        order = denoiser.natural_order(torch.Generator().manual_seed(self.seed)).tolist()
-        free = [j for j in order if not given[j]]
-
-        def call(rows: Tensor) -> Tensor:
-            known, out = given.clone(), torch.zeros_like(rows)
-            before = denoiser.log_prob(rows.masked_fill(~known, math.nan)).double()
-            for j in free:
-                known[j] = True
-                after = denoiser.log_prob(rows.masked_fill(~known, math.nan)).double()
-                out[:, j], before = after - before, after
-            return out.masked_fill(rows.isnan(), 0.0)
-
-        parts = [x.new_zeros(x[:0].shape)]
-        with threads_for(len(x)):
-            for part in in_blocks(call, x, batch_size=self.batch_size):
-                parts.append(part)
-                if progress is not None:
-                    progress(len(part))
-        log_factors = torch.cat(parts)
-        return Attribution(log_factors.sum(1), x.new_zeros(len(x)), -log_factors)
 
     @torch.no_grad()
     def draw(self, start: Tensor, seed: int) -> Tensor:
@@ -362,6 +349,17 @@ def split_evaluations(n_evaluations: int, codebook: Codebook) -> tuple[int, int,
     n_steps = min(n_indicators, first // 2)
     used = n_steps * paths_within(first, CoordinateSchedule(n_steps))
     return n_steps, first, max(2, n_evaluations - used)
+
+
+def chain_factors(denoiser: Denoiser, given: Tensor, free: list[int], x: Tensor) -> Tensor:
+    """Log-factors of the columns ``free``, in their order, given others, of rows (B, C'); 0 of all other cells."""
+    known, out = given.clone(), torch.zeros_like(x)
+    before = denoiser.log_prob(x.masked_fill(~known, math.nan)).double()
+    for j in free:
+        known[j] = True
+        after = denoiser.log_prob(x.masked_fill(~known, math.nan)).double()
+        out[:, j], before = after - before, after
+    return out.masked_fill(x.isnan(), 0.0)
 
 
 def _product(factors: Sequence[Estimate | Attribution]) -> tuple[Tensor, Tensor]:
