@@ -27,15 +27,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from discrete_itd.denoisers.adamw import AdamW
 from discrete_itd.denoisers.base import held_out_nats
 from discrete_itd.denoisers.counts import indicators
-from discrete_itd.denoisers.decoder_classes import pruned, refine
+from discrete_itd.denoisers.decoder_classes import refine
 from discrete_itd.denoisers.decoder_network import (
     Columns,
     Decoder,
     Layout,
     latent_points,
     log_prob,
+    mean_log_prob,
     normal,
     shifted,
 )
@@ -183,7 +185,7 @@ class Run:
         )
         self.average = copy.deepcopy(self.network).requires_grad_(False)
         self.best, self.best_nats, self.stale = copy.deepcopy(self.average), math.inf, 0
-        self.optimizer = adam(self.network, plan.weight_decay)
+        self.optimizer = AdamW(self.network.parameters(), plan.weight_decay)
         useful = 1 << (max(FEWEST_POINTS, POINTS_PER_ROW * len(x)) - 1).bit_length()
         self.n_components = min(plan.n_components, useful)
         self.points = latent_points(min(plan.n_points, useful), plan.n_latent, generator)
@@ -243,17 +245,16 @@ class Run:
         """Follow the gradient of one batch, at latent points of its own; few of them at first."""
         plan, stages = self.plan, (*STAGES, 1.0)
         rate = plan.learning_rate * 0.5 * (1 + math.cos(math.pi * share))
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate * min(1.0, (self.step + 1) / WARMUP_STEPS)
+        rate *= min(1.0, (self.step + 1) / WARMUP_STEPS)
         part = stages[min(int(share * len(stages)), len(stages) - 1)]
         points = self.points[: max(FEWEST_POINTS, int(part * len(self.points)))]
         rows = self.layout.of_rows(x)
         u = normal(shifted(points, self.generator), rows[0])
-        loss = -log_prob(rows, self.layout.of_points(self.network(u))).mean()
+        loss = -mean_log_prob(rows, self.layout.of_points(self.network(u)))
         self.optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), math.sqrt(x.shape[1]))
-        self.optimizer.step()
+        self.optimizer.step(rate)
         self.step += 1
         decay = min(AVERAGE, (self.step + 1) / (self.step + 10))  # short at first
         with torch.no_grad():
@@ -286,7 +287,6 @@ class Run:
         fitted = refine(
             fitted, rows, self.x_valid, n_fixed=fixed, left=self.seconds_left, clock=self.clock
         )
-        fitted = pruned(fitted, n_fixed=fixed)
         return min((fitted, alone(self.marginals)), key=lambda m: held_out_nats(m, self.x_valid))
 
     def made(self, columns: Columns) -> MixtureDenoiser:
@@ -306,13 +306,6 @@ class Run:
         mean = torch.cat([mean, torch.zeros_like(mean[:1])])
         var = torch.cat([var, torch.full_like(var[:1], WIDE_SD**2)])
         return MixtureDenoiser(book, weights, probs, mean, var, fallback)
-
-
-def adam(network: nn.Module, weight_decay: float) -> torch.optim.Optimizer:
-    """The optimiser of a network, whose learning rate is set at every step."""
-    weights = list(network.parameters())
-    fused = all(p.device.type in ("cpu", "cuda") for p in weights)
-    return torch.optim.AdamW(weights, lr=0.0, weight_decay=weight_decay, fused=fused)
 
 
 def alone(marginals: MarginalDenoiser) -> MixtureDenoiser:

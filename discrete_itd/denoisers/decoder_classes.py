@@ -52,7 +52,7 @@ def refine(
     Returns
     -------
     MixtureDenoiser
-        Not worse on the held-out rows. Classes of negligible weight are kept: see :func:`pruned`.
+        Not worse on the held-out rows, but for what classes of negligible weight, which are left out, are worth there.
     """
     start = clock()
     best, best_nats = model, held_out_nats(model, x_valid)
@@ -68,7 +68,8 @@ def refine(
         nats = [held_out_nats(m, x_valid) for m in made]
         gain, i = best_nats - min(nats), nats.index(min(nats))
         if gain > 0:
-            best, best_nats = made[i], nats[i]
+            kept = weighty(made[i], n_fixed)  # a round takes time in proportion to its classes
+            best, model, best_nats = part(made[i], kept), part(model, kept), nats[i]
         if gain < LEAST_GAIN:
             break
         tried, needed = tried[i : i + 1], clock() - start
@@ -96,11 +97,17 @@ def updated(model: MixtureDenoiser, sums: Sums, prior_rows: float, n_fixed: int)
     return MixtureDenoiser(model.codebook, weights, probs, mean, var, model.fallback)
 
 
-def pruned(model: MixtureDenoiser, *, n_fixed: int = 0) -> MixtureDenoiser:
-    """The mixture without classes of negligible weight; the last ``n_fixed`` ones are kept whatever their weight."""
-    weights = model.log_weights.exp()
-    kept = weights >= LEAST_SHARE / len(weights)
-    kept[len(kept) - n_fixed :] = True
+def weighty(model: MixtureDenoiser, n_fixed: int) -> Tensor:
+    """Which classes have a weight that is not negligible, (Z,) of bool; the last ``n_fixed`` ones count as if."""
+    kept = model.log_weights >= math.log(LEAST_SHARE / model.n_components)
+    kept[model.n_components - n_fixed :] = True
+    return kept
+
+
+def part(model: MixtureDenoiser, kept: Tensor) -> MixtureDenoiser:
+    """The mixture of some of the classes, (Z,) of bool."""
+    if bool(kept.all()):
+        return model
+    weights, probs = model.log_weights[kept].exp(), model.log_probs[kept].exp()
     gaussians = (model.means[kept], model.var[kept]) if model.has_reals else (None, None)
-    probs = model.log_probs[kept].exp()
-    return MixtureDenoiser(model.codebook, weights[kept], probs, *gaussians, model.fallback)
+    return MixtureDenoiser(model.codebook, weights, probs, *gaussians, model.fallback)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from torch.quasirandom import SobolEngine
 from discrete_itd.denoisers.counts import indicators
 from discrete_itd.denoisers.marginal import MarginalDenoiser
 
+HOT_CELLS = 1 << 17  # rows times latent points that stay in a cache
 N_WAVES = 12  # smooth functions of a column on a line
 NEVER = -1e4  # logit of an impossible level: finite, so that gradients are
 START_GAIN = 0.3  # size of the initial logits: zeros would be a saddle point, left slowly
@@ -241,3 +242,38 @@ def log_prob(rows: tuple[Tensor, Tensor], points: Tensor) -> Tensor:
     """(9) of rows as a mean over latent points, both given by their features: (B,)."""
     features, start = rows
     return start + torch.logsumexp(features @ points.T, 1) - math.log(len(points))
+
+
+class MeanLogProb(torch.autograd.Function):
+    """The mean over rows of what :func:`log_prob` is less the start, as a function of the points' features.
+
+    Its gradient is added up with it, from a few rows at a time that stay in the cache: the numbers of all rows and
+    points, written and read several times, would take four times as long.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, points: Tensor, features: Tensor) -> Tensor:
+        """The mean, a scalar, for points (K, F) and rows (B, F)."""
+        gradient, total = torch.zeros_like(points), points.new_zeros(())
+        for rows in features.split(max(1, HOT_CELLS // len(points))):
+            joint = rows @ points.T
+            top = joint.amax(1, keepdim=True)
+            joint = joint.sub_(top).exp_()
+            mass = joint.sum(1, keepdim=True)
+            total += (mass.log() + top).sum()
+            gradient.addmm_(joint.div_(mass).T, rows)
+        ctx.save_for_backward(gradient / len(features))
+        return total / len(features) - math.log(len(points))
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
+        """The gradient of the points' features."""
+        return grad_outputs[0] * ctx.saved_tensors[0], None
+
+
+def mean_log_prob(rows: tuple[Tensor, Tensor], points: Tensor) -> Tensor:
+    """The mean of :func:`log_prob`, a scalar, whose gradient costs little."""
+    features, start = rows
+    mean = MeanLogProb.apply(points, features)
+    assert isinstance(mean, Tensor)
+    return start.mean() + mean

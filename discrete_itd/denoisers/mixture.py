@@ -47,10 +47,11 @@ from discrete_itd.denoisers.base import (
 )
 from discrete_itd.denoisers.counts import indicators
 from discrete_itd.denoisers.marginal import MarginalDenoiser, fallback_log_prob
-from discrete_itd.denoisers.mixture_fit import check_fit, expectation_maximisation
+from discrete_itd.denoisers.mixture_fit import expectation_maximisation, powers, quadratics
 
-CELLS = 1 << 20  # rows times classes times columns of one batch: more do not fit in a cache
-PRODUCT_CELLS = 1 << 20  # rows times classes, or levels, of one batch: more do not fit in a cache
+CELLS = (
+    1 << 20
+)  # rows times classes, times columns or not, of one batch: more do not fit in a cache
 
 
 class MixtureDenoiser(Denoiser):
@@ -128,6 +129,7 @@ class MixtureDenoiser(Denoiser):
         self.register_buffer("log_probs", levels.log_softmax(probs.log()))
         self.register_buffer("means", (empty if mean is None else mean).to(like))
         self.register_buffer("var", (empty if var is None else var).to(like))
+        self._made: Tensor | None = None
 
     @property
     def n_components(self) -> int:
@@ -239,7 +241,7 @@ class MixtureDenoiser(Denoiser):
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-probability of rows ``x`` (B, C) in closed form, missing cells left out: (B,), nats."""
-        step = rows_at_once(PRODUCT_CELLS // max(self.n_components, self.codebook.levels.n_points))
+        step = rows_at_once(CELLS // max(self.n_components, self.codebook.levels.n_points))
         parts = [torch.logsumexp(self.log_joint(rows), 1) for rows in x.split(step)]
         return torch.cat(parts) + fallback_log_prob(self.fallback, x, self._modelled)
 
@@ -248,15 +250,16 @@ class MixtureDenoiser(Denoiser):
         book = self.codebook
         own = self.log_weights + row_product(indicators(book, x), self.log_probs.T)
         if self.has_reals:
-            # (x − μ)²/v + log 2πv, of all classes, as one matrix product, whose large parts cancel: in double
-            cells, mean, var = x[:, book.reals].double(), self.means.double(), self.var.double()
-            there, cells = (~cells.isnan()).double(), cells.nan_to_num(0.0)
-            constant = mean.square() / var + (2 * math.pi * var).log()
-            terms = torch.cat([1 / var, -2 * mean / var, constant], 1)
-            own = own - 0.5 * row_product(torch.cat([cells.square(), cells, there], 1), terms.T).to(
-                own
-            )
+            own += row_product(powers(x[:, book.reals]), self._quadratics).to(own)
         return own
+
+    @property
+    def _quadratics(self) -> Tensor:
+        """Coefficients (3 R, Z) of x², x and 1 in the log-densities of continuous cells, made once; in double."""
+        made = self._made
+        if made is None or made.device != self.means.device:
+            made = self._made = quadratics(self.means.double(), self.var.double())
+        return made
 
     @property
     def _modelled(self) -> Tensor:
@@ -381,10 +384,8 @@ class MixtureDenoiser(Denoiser):
         ValueError
             If there are no rows, no classes or no pseudo-counts.
         """
-        check_fit(x, n_components, pseudo_count)
         book = marginals.codebook
         with_reals = with_reals and len(book.reals) > 0
-        # the classes know their continuous columns or leave them to the marginals
         untold = book.vocabularies or (len(book.reals) and not with_reals)
         fallback = marginals if untold else None
 

@@ -65,6 +65,7 @@ def expectation_maximisation(
 
     ``made`` makes a mixture of weights, probabilities, means and variances.
     """
+    check_fit(x, n_components, pseudo_count)
     book = marginals.codebook
     prior = marginals.log_probs.exp()
     pick = torch.randint(len(x), (n_components,), generator=generator, device=x.device)
@@ -118,19 +119,32 @@ def expected_sums(model: MixtureDenoiser, x: Tensor) -> Sums:
     """The sums over rows ``x`` (N, C), each divided among the classes by their posterior."""
     book, like, z = model.codebook, model.log_probs, model.n_components
     n_real = len(book.reals)
-    reals = [like.new_zeros(z, n_real, dtype=torch.float64) for _ in range(3)]
-    sums = Sums(like.new_zeros(z), torch.zeros_like(like), *reals)
+    sums = like.new_zeros(z), torch.zeros_like(like)
+    reals = like.new_zeros(z, 3 * n_real, dtype=torch.float64)
     for rows in x.split(max(1, CELLS // max(z, book.levels.n_points))):
         r = torch.softmax(model.log_joint(rows), 1)  # (B, Z)
-        sums.mass.add_(r.sum(0))
-        sums.counts.addmm_(r.T, indicators(book, rows))
-        if n_real:  # double, for a variance is a difference of them
-            cells, share = rows[:, book.reals].double(), r.T.double()
-            there, cells = (~cells.isnan()).double(), cells.nan_to_num(0.0)
-            sums.first.addmm_(share, cells)
-            sums.second.addmm_(share, cells.square())
-            sums.present.addmm_(share, there)
-    return sums
+        sums[0].add_(r.sum(0))
+        if book.levels.n_points:
+            sums[1].addmm_(r.T, indicators(book, rows))
+        if n_real:
+            reals.addmm_(r.T.double(), powers(rows[:, book.reals]))
+    second, first, present = reals.tensor_split(3, 1)
+    return Sums(*sums, first, second, present)
+
+
+def powers(cells: Tensor) -> Tensor:
+    """Squares, values and presence of continuous cells (B, R), NaN where missing: (B, 3 R), zeros there.
+
+    In double: variances, and squared distances from a class, are differences of large sums of them.
+    """
+    there, cells = (~cells.isnan()).double(), cells.double().nan_to_num(0.0)
+    return torch.cat([cells.square(), cells, there], 1)
+
+
+def quadratics(mean: Tensor, var: Tensor) -> Tensor:
+    """What :func:`powers` are multiplied by, (3 R, Z), for the log-densities of Gaussians (Z, R), added up."""
+    constant = mean.square() / var + (2 * math.pi * var).log()
+    return torch.cat([-0.5 / var, mean / var, -0.5 * constant], 1).T
 
 
 def check_fit(x: Tensor, n_components: int, pseudo_count: float) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -24,6 +25,8 @@ from discrete_itd.models.model import Model
 from discrete_itd.progress import progress_bar
 from discrete_itd.threads import threads_for
 from discrete_itd.validation import check_integer
+
+T = TypeVar("T")
 
 SMOOTHING_SD = 0.05  # a tenth of a column's standard deviation, in standardised units
 TYPICAL_ROWS = 500  # drawn from the model, to estimate the mean surprisal of a continuous column
@@ -46,7 +49,11 @@ class Scorer:
         Continuous values are smoothed with Gaussian noise of this standard deviation in the model's part, in
         standardised units (the standard deviation of a column is 1/2).
     floor : ndarray, shape (C,)
-        Lower bound of each column's nats in the model's part; minus infinity for none.
+        Lower bound of each column's nats in the model's part; minus infinity for none. What a column's factor has less
+        is added to its nats, so that a very typical value cannot offset an anomalous one.
+    own_shares : bool
+        Whether the factors are always those of the model, as in older files. Otherwise they are those
+        that cost least (:meth:`~discrete_itd.denoisers.Denoiser.log_prob_and_factors`).
     kernel : KernelDenoiser, optional
     given : tuple of int
         Positions of the columns to condition on: both code lengths are then of the other columns given these, the
@@ -59,7 +66,9 @@ class Scorer:
     floor: np.ndarray
     kernel: KernelDenoiser | None = None
     given: tuple[int, ...] = ()
-    _known: WeakKeyDictionary[Rows, tuple[Model, int, pd.DataFrame]] = field(
+    own_shares: bool = False
+    # what is known of rows, of a model with a number of evaluations
+    _known: WeakKeyDictionary[Rows, tuple[Model, int, dict[str, Any]]] = field(
         default_factory=WeakKeyDictionary, init=False, repr=False
     )
     # points on which conditional densities of continuous columns are normalised, by column, once they are known
@@ -107,7 +116,8 @@ class Scorer:
         scorer = replace(scorer, smoothing_sd=SMOOTHING_SD)
         capped = np.array([c.kind == "continuous" for c in schema])
         if capped.any():
-            typical = scorer.nats(density.rows(density.sample(TYPICAL_ROWS, random_state=seed)))
+            drawn = density.rows(density.sample(TYPICAL_ROWS, random_state=seed))
+            typical = scorer._capping_nats(drawn)
             floor = np.where(capped, typical.mean(axis=0).to_numpy(), scorer.floor)
             scorer = replace(scorer, floor=floor)
         if train is None:
@@ -164,13 +174,18 @@ class Scorer:
         return nats.cpu().numpy()[rows.inverse]
 
     def _model_score(self, rows: Rows) -> np.ndarray:
-        """Minus the row sums of the model's part, (N,): its log-probability where there is no floor."""
-        model = self.model
-        if not model.answers(self._given).closed_form or not np.isneginf(self.floor).all():
+        """Minus the row sums of the model's part, (N,): its log-probability where no column is capped."""
+        if not self.model.answers(self._given).closed_form or (self._capped and not self._quick):
             # the path of a row is the same for both, so that shares cost no more than their sum
             return -np.ascontiguousarray(self._model_nats(rows).to_numpy()).sum(1)
+        if not self._capped:
+            return self._once(rows, self._log_prob)
+        return self._once(rows, self._quick_factors)[0] - self._excess(rows).to_numpy().sum(1)
+
+    def _log_prob(self, rows: Rows) -> np.ndarray:
+        """Closed form of the model's log-probability of the cells, (N,)."""
         with progress_bar(len(rows.unique), "score") as bar:
-            found = model.log_prob(
+            found = self.model.log_prob(
                 rows.unique, self.density.n_evaluations, given=self._given, progress=bar.update
             )
         volume = rows.log_volume
@@ -178,24 +193,60 @@ class Scorer:
             volume = np.where(self._given.cpu().numpy(), 0.0, volume)
         return found.log_prob.cpu().numpy()[rows.inverse] + volume.sum(1)
 
+    def _quick_factors(self, rows: Rows) -> tuple[np.ndarray, pd.DataFrame]:
+        """The same, with the nats by column, (N, C), of the factors that cost least beside it."""
+        with progress_bar(len(rows.unique), "score") as bar:
+            found = self.model.log_prob_and_factors(rows.unique, bar.update)
+        log_prob, factors = (t.cpu().numpy()[rows.inverse] for t in found)
+        return log_prob + rows.log_volume.sum(1), rows.by_column(-factors - rows.log_volume)
+
     def _model_nats(self, rows: Rows) -> pd.DataFrame:
-        """The model's part, (N, C), computed once for the same Rows unless the density has changed since."""
+        """The model's part, (N, C)."""
+        shares = self._once(rows, self._shares)
+        return shares + self._excess(rows) if self._capped else shares
+
+    def _shares(self, rows: Rows) -> pd.DataFrame:
+        """The model's surprisal of each column, (N, C)."""
+        with progress_bar(len(rows.unique), "explain") as bar:
+            split = self.model.attribution(
+                rows.unique, self.density.n_evaluations, given=self._given, progress=bar.update
+            )
+        nats = split.surprisal.cpu().numpy()[rows.inverse] - rows.log_volume
+        if self._given is not None:
+            nats = np.where(self._given.cpu().numpy(), 0.0, nats)
+        return rows.by_column(nats)
+
+    def _excess(self, rows: Rows) -> pd.DataFrame:
+        """What each column lacks to its lower bound, (N, C); a missing or given cell lacks nothing."""
+        nats = self._capping_nats(rows)
+        return (-nats).add(self.floor, axis=1).clip(lower=0.0).where(nats != 0, 0.0)
+
+    def _capping_nats(self, rows: Rows) -> pd.DataFrame:
+        """The nats by column, (N, C), that are held against the lower bounds."""
+        if self._quick:
+            return self._once(rows, self._quick_factors)[1]
+        return self._once(rows, self._shares)
+
+    @property
+    def _capped(self) -> bool:
+        return not bool(np.isneginf(self.floor).all())
+
+    @property
+    def _quick(self) -> bool:
+        """Whether some factors cost little: those of the rows' own closed form, not of one that answers for it."""
+        return self._given is None and self.model.denoiser.closed_form and not self.own_shares
+
+    def _once(self, rows: Rows, question: Callable[[Rows], T]) -> T:
+        """What a method of this object says of rows, asked once unless the density has changed since."""
         model, n_evaluations = self.model, self.density.n_evaluations
         check_integer("n_evaluations", n_evaluations, 2)
         known = self._known.get(rows)
         if known is None or known[0] is not model or known[1] != n_evaluations:
-            with progress_bar(len(rows.unique), "explain") as bar:
-                split = model.attribution(
-                    rows.unique, n_evaluations, given=self._given, progress=bar.update
-                )
-            nats = split.surprisal.cpu().numpy()[rows.inverse] - rows.log_volume
-            if self._given is not None:
-                nats = np.where(self._given.cpu().numpy(), 0.0, nats)
-            nats = rows.by_column(nats)
-            if not np.isneginf(self.floor).all():
-                nats = nats.clip(lower=self.floor, axis=1).where(nats != 0, 0.0)
-            known = self._known[rows] = model, n_evaluations, nats
-        return known[2]
+            known = self._known[rows] = model, n_evaluations, {}
+        name = question.__name__
+        if name not in known[2]:
+            known[2][name] = question(rows)
+        return known[2][name]
 
     @property
     def rounding(self) -> float:
@@ -260,7 +311,8 @@ class Scorer:
 
     def to_tensors(self) -> dict[str, Tensor]:
         """All but the density and what is given."""
-        how = torch.tensor([self.weight, self.smoothing_sd], dtype=torch.float64)
+        how = [self.weight, self.smoothing_sd, float(self.own_shares)]
+        how = torch.tensor(how, dtype=torch.float64)
         tensors = {"how": how, "floor": torch.tensor(self.floor)}
         if self.kernel is not None:
             tensors["kernel.centres"] = self.kernel.centres
@@ -282,10 +334,11 @@ class Scorer:
         floor = tensors["floor"].numpy().astype(float)
         if floor.shape != (len(schema),) or not (floor < np.inf).all():
             raise ValueError(f"its floor is malformed, of shape {floor.shape}")
-        weight, sd = tensors["how"].tolist()
+        weight, sd, *own = tensors["how"].tolist()
         if not (0 < weight <= 1 and 0 <= sd < math.inf):
             raise ValueError(f"its score has weight {weight} and smoothing_sd {sd}")
-        scorer = cls(density, weight, sd, floor, given=given)
+        own_shares = own != [0.0]  # older files have two numbers
+        scorer = cls(density, weight, sd, floor, given=given, own_shares=own_shares)
         if "kernel.centres" not in tensors:
             return scorer
         centres, widths = tensors["kernel.centres"].double(), tensors["kernel.widths"].tolist()

@@ -172,6 +172,19 @@ class Model:
         log_factors = self._in_blocks(call, x, x.new_zeros(x[:0].shape), progress)
         return Attribution(log_factors.sum(1), x.new_zeros(len(x)), -log_factors)
 
+    @torch.no_grad()
+    def log_prob_and_factors(
+        self, x: Tensor, progress: Callable[[int], object] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Closed form of log P(x), (N,), with the factors (N, C') that cost least beside it, perhaps a member's."""
+
+        def call(rows: Tensor) -> Tensor:
+            log_prob, factors = self.denoiser.log_prob_and_factors(rows)
+            return torch.cat([log_prob[:, None].double(), factors.double()], 1)
+
+        both = self._in_blocks(call, x, x.new_zeros(0, 1 + x.shape[1]), progress)
+        return both[:, 0], both[:, 1:]
+
     def _in_blocks(
         self,
         call: Callable[[Tensor], Tensor],

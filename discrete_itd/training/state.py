@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from discrete_itd.denoisers.adamw import AdamW
 from discrete_itd.denoisers.base import Denoiser
 from discrete_itd.storage.files import State
 from discrete_itd.training.config import TrainingPlan
@@ -19,7 +20,7 @@ SEPARATOR = "/"  # between the keys of a nested dictionary, in the name of a ten
 
 
 class Optimizer:
-    """AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101) on named weights, with clipped gradients.
+    """AdamW on named weights, with clipped gradients.
 
     Parameters
     ----------
@@ -33,26 +34,14 @@ class Optimizer:
         self, weights: dict[str, nn.Parameter], plan: TrainingPlan, n_columns: int
     ) -> None:
         self.weights, self._max_norm = weights, MAX_GRADIENT * n_columns
-        fused = all(p.device.type in ("cpu", "cuda") for p in weights.values())
-        self._adam = torch.optim.AdamW(
-            weights.values(), lr=plan.learning_rate, weight_decay=plan.weight_decay, fused=fused
-        )
-        # now, so that the state has the same parts before the first step
-        for p in weights.values():
-            self._adam.state[p] = {
-                "step": torch.zeros((), dtype=torch.float32, device=p.device if fused else "cpu"),
-                "exp_avg": torch.zeros_like(p, requires_grad=False),
-                "exp_avg_sq": torch.zeros_like(p, requires_grad=False),
-            }
+        self._adam = AdamW(weights.values(), plan.weight_decay)
 
     def step(self, loss: Tensor, rate: float) -> Tensor:
         """Follow the gradient of a loss; returns its norm before clipping."""
-        for group in self._adam.param_groups:
-            group["lr"] = rate
-        self._adam.zero_grad(set_to_none=True)
+        self._adam.zero_grad()
         loss.backward()
         norm = nn.utils.clip_grad_norm_(list(self.weights.values()), self._max_norm)
-        self._adam.step()
+        self._adam.step(rate)
         return norm.detach()
 
     def state_dict(self) -> dict[str, Any]:

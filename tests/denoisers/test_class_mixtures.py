@@ -136,7 +136,6 @@ def test_memory_is_bounded_and_changes_nothing(device, dtype, monkeypatch, name)
 
     before = everything()
     monkeypatch.setattr(mixture, "CELLS", 1)
-    monkeypatch.setattr(mixture, "PRODUCT_CELLS", 1)
     monkeypatch.setattr(mixture_fit, "CELLS", 1)
     close = {"atol": rounding(dtype), "rtol": rounding(dtype)}
     torch.testing.assert_close(everything(), before, **close)

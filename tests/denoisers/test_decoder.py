@@ -29,12 +29,12 @@ from scipy import stats
 
 from discrete_itd.channel import CoordinateSchedule
 from discrete_itd.channel.codebook import Codebook
-from discrete_itd.denoisers import MarginalDenoiser, MixtureDenoiser
+from discrete_itd.denoisers import MarginalDenoiser, MixtureDenoiser, decoder_network
 from discrete_itd.denoisers import decoder as fits
 from discrete_itd.denoisers import decoder_classes as classes
 from discrete_itd.denoisers.base import held_out_nats
 from discrete_itd.denoisers.decoder import DecoderPlan, fit_decoder
-from discrete_itd.denoisers.decoder_classes import pruned, refine, updated
+from discrete_itd.denoisers.decoder_classes import part, refine, updated, weighty
 from discrete_itd.denoisers.decoder_network import (
     N_WAVES,
     Columns,
@@ -249,7 +249,9 @@ def test_rounds_choose_the_prior_rows_once_and_go_on_from_the_best(device, monke
         return expected_sums(of, rows)
 
     def made(prior, of, prior_rows, n_fixed):
-        assert prior is model
+        # the classes that are left, as they were before the first round
+        assert prior.n_components == rounds[-1].n_components
+        assert bool(torch.isin(prior.means, model.means).all())
         tried.append(prior_rows)
         return updated(prior, of, prior_rows, n_fixed)
 
@@ -279,12 +281,12 @@ def test_negligible_classes_are_left_out(device):
     full = random_mixture(book, rng, n_classes=4)
     weights = full.log_weights.exp() * torch.tensor([1, 1e-6, 1, 1], device=device).to(full.means)
     model = MixtureDenoiser(book, weights, full.log_probs.exp(), full.means, full.var)
-    assert pruned(model, n_fixed=2).n_components == 3
-    assert pruned(model, n_fixed=3).n_components == 4
-    few, x = pruned(model), random_rows(book, 20, rng)
+    assert weighty(model, 2).tolist() == [True, False, True, True]
+    assert bool(weighty(model, 3).all())
+    few, x = part(model, weighty(model, 0)), random_rows(book, 20, rng)
     assert few.n_components == 3
     torch.testing.assert_close(few.log_prob(x), model.log_prob(x), atol=1e-2, rtol=0)
-    assert pruned(full).n_components == 4
+    assert bool(weighty(full, 0).all())
 
 
 # -- a fit -----------------------------------------------------------------------------------------
@@ -533,3 +535,20 @@ def test_wrong_arguments_are_refused(device, generator):
             fit_decoder(marginals, rows, held_out, generator=generator)
     with pytest.raises(ValueError, match="width must be positive, got 0"):
         DecoderPlan(width=0)
+
+
+def test_the_mean_of_log_probs_has_their_gradient(monkeypatch, device, dtype):
+    """Added up from a few rows at a time, against automatic differentiation of all at once."""
+    monkeypatch.setattr(decoder_network, "HOT_CELLS", 30)  # four rows of seven points
+    generator = torch.Generator(device).manual_seed(0)
+    features, start, points = (
+        torch.randn(shape, generator=generator, device=device, dtype=dtype)
+        for shape in ((9, 5), (9,), (7, 5))
+    )
+    one, other = (points.clone().requires_grad_() for _ in range(2))
+    mean = decoder_network.mean_log_prob((features, start), one)
+    reference = log_prob((features, start), other).mean()
+    torch.testing.assert_close(mean, reference)
+    (2 * mean).backward()
+    (2 * reference).backward()
+    torch.testing.assert_close(one.grad, other.grad)

@@ -22,7 +22,7 @@ from discrete_itd.detection.scoring import Scorer
 from discrete_itd.detection.thresholds import Threshold
 from discrete_itd.encoders import TableEncoder
 from discrete_itd.models.model import Model
-from discrete_itd.recipes import Mixture, Network, Trees
+from discrete_itd.recipes import Causal, Mixture, Network, RowMixture, Trees
 from discrete_itd.storage.files import read_state, write_state
 
 pytestmark = pytest.mark.single_precision
@@ -296,6 +296,23 @@ def test_numbers_are_scored_by_distances_too(fitted_mixed):
     ours = by_model.explain(far).clip(lower=fitted_mixed._scorer.floor, axis=1)
     # the scorer smooths values with noise of a tenth of a deviation, which matters little here
     assert np.allclose(fitted_mixed.explain(far), (theirs + ours) / 2, rtol=1e-3)
+
+
+def test_caps_take_off_what_a_quick_factor_has_above_its_mean():
+    """The score of a mixture asks its causal member for factors, no member of many classes."""
+    X, new = mixed(), mixed(30, seed=5)
+    members = Causal(base="independent"), Mixture(n_components=4)
+    density = DiffusionDensity(denoiser=RowMixture(members), max_steps=20, random_state=0)
+    model = DiffusionOutlierDetector(density, false_alarm_rate=0.1, random_state=0).fit(X)
+    scorer, rows = model._scorer, model.rows(new)
+    assert scorer.denoiser.log_prob_and_factors(rows.unique)[1].shape == rows.unique.shape
+    mine = replace(scorer, weight=1.0, kernel=None)
+    nats = -scorer.denoiser.log_prob_and_factors(rows.x)[1].numpy() - rows.log_volume
+    excess = np.clip(scorer.floor - rows.by_column(nats), 0, None)
+    log_prob = scorer.model.log_prob(rows.x, 2).log_prob.numpy() + rows.log_volume.sum(1)
+    assert (excess["number"] > 0.01).any()
+    assert np.allclose(mine.score(rows), log_prob - excess.sum(axis=1), atol=1e-4)
+    assert np.allclose(mine.nats(rows).sum(axis=1), -mine.score(rows), atol=1e-4)
 
 
 def test_log_prob_is_an_alternative():
