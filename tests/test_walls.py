@@ -26,7 +26,7 @@ LAYERS = [
     {"models", "recipes", "images"},
     {"estimators"},
     {"detection"},
-    {"reporting", "plots", "scale"},
+    {"reporting", "plots", "scale", "testing"},
     {"cli"},
     {"__main__"},
 ]
