@@ -27,7 +27,7 @@ LAYERS = [
     {"estimators"},
     {"detection"},
     {"reporting", "plots", "scale", "testing"},
-    {"cli"},
+    {"cli", "guide"},
     {"__main__"},
 ]
 ONE_LAYER = [{"models", "recipes"}, {"reporting", "plots"}]
