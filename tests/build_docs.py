@@ -23,6 +23,7 @@ import pdoc.render_helpers
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = "discrete_itd"
+CONVERT = pdoc.docstrings.convert
 
 
 def submodules(self):
@@ -50,17 +51,19 @@ def resolve_named_tuples(names):
 
 
 def converted(docstring, docformat, source_file):
-    """As pdoc does it, but with references by their last names (``~``), and with formulas that stay as they are."""
-    docstring = re.sub(r":(\w+):`~([\w.]+)`", r":\1:`\2`", docstring)
-    return CONVERT(docstring, docformat, source_file)
+    """As pdoc does it, but roles may span lines, and have a tilde."""
 
+    def in_one_line(role):
+        return f":{role[1]}:`{' '.join(role[2].removeprefix('~').split())}`"
 
-CONVERT = pdoc.docstrings.convert
+    return CONVERT(re.sub(r":(\w+):`([^`]+)`", in_one_line, docstring), docformat, source_file)
 
 
 def dangling(page):
     """Names of this package on a page that lead nowhere."""
-    return re.findall(r"<code>(~?discrete_itd\.[\w.]+)(?:\(\))?</code>", page.read_text())
+    text = page.read_text()
+    roles = re.findall(r":(?:math|mod|class|func|meth|attr|data|obj):\S*", text)
+    return roles + re.findall(r"<code>(~?discrete_itd\.[\w.]+)(?:\(\))?</code>", text)
 
 
 def taken_apart(page):

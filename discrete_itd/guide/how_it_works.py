@@ -38,7 +38,7 @@ Each step is a folder of the package; imports run one way, down this page.
 
    For a perfect denoiser this is exact; for any other it is a valid code length, which is not too short in total, eq.
    (5). Rows are scored along a path from nothing known to everything known, eq. (6), which is a normalised
-   probability for any denoiser; or, where the denoiser has a closed form, by that, which is the same number.
+   probability for any denoiser; or, where the denoiser has a closed form, by that.
 
    >>> from discrete_itd.channel import CoordinateSchedule, Quadrature
    >>> from discrete_itd.likelihood import integral_log_prob, path_log_prob
