@@ -16,7 +16,9 @@ from discrete_itd.guide import guarantees
 ROOT = Path(__file__).parents[1]
 GUIDE = sorted((ROOT / "discrete_itd" / "guide").glob("*.py"))
 # what users import from, besides the names at the top
-PUBLIC = ("datasets", "recipes", "testing")
+PUBLIC = (
+    "channel", "datasets", "denoisers", "encoders", "images", "likelihood", "recipes", "testing",
+)  # fmt: skip
 
 
 def test_some_pages_are_built_without_warnings(tmp_path):
