@@ -73,9 +73,9 @@ def test_every_command_of_the_guide_exists():
 
 def test_figures_of_the_guide_are_those_of_the_results():
     results = (ROOT / "tests" / "benchmarks" / "RESULTS.md").read_text()
-    for line in re.findall(
-        r'^\| `"(\w+)"`(?:, 128 calls)? \| (\d.*) \|$', which_model(), re.MULTILINE
-    ):
+    lines = re.findall(r'^\| `"(\w+)"`(?:, 128 calls)? \| (\d.*) \|$', which_model(), re.MULTILINE)
+    assert len(lines) == 5
+    for line in lines:
         for cell in line[1].split(" | "):
             nats, fit, speed = re.fullmatch(r"([\d.]+); ([\d.]+) s; ([\d ]+) /s", cell).groups()
             assert re.search(
