@@ -46,7 +46,7 @@ def random_rows(
     ]
     table = np.stack(rows, 1).astype(float)
     table[rng.random(table.shape) < missing] = math.nan
-    return torch.tensor(table, device=codebook.device)
+    return torch.tensor(table, device=codebook.known_snr.device)
 
 
 def states_of_every_kind(
