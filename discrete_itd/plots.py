@@ -46,6 +46,14 @@ def plot_mse_curve(density: Model, X: Any, ax: Axes | None = None) -> Axes:
     References
     ----------
     Kong, Brekelmans, Ver Steeg, "Information-Theoretic Diffusion", ICLR 2023, arXiv:2302.03792, figure 1.
+
+    Examples
+    --------
+    >>> frame = pd.DataFrame({"a": ["x", "y"] * 50, "b": ["u", "v"] * 50})
+    >>> model = DiffusionDensity(denoiser="tree", random_state=0).fit(frame)
+    >>> ax = plot_mse_curve(model, frame)
+    >>> ax.get_xlabel()
+    'log SNR (less noise to the right)'
     """
     _, density = fitted(density)
     ax = figures.new_axes() if ax is None else ax
@@ -65,6 +73,13 @@ def plot_mse_comparison(curve: pd.DataFrame, ax: Axes | None = None) -> Axes:
     References
     ----------
     Kong, Brekelmans, Ver Steeg, "Information-Theoretic Diffusion", ICLR 2023, arXiv:2302.03792, figure 1.
+
+    Examples
+    --------
+    >>> curve = pd.DataFrame({"logsnr": [-1.0, 1.0], "a": [1.0, 0.5], "b": [0.9, 0.5], "lost_a": 0.0, "lost_b": 0.1})
+    >>> ax = plot_mse_comparison(curve)
+    >>> [label.get_text() for label in ax.get_legend().get_texts()]
+    ['a', 'b: +0.20 nats']
     """
     if "logsnr" not in curve or not any(str(c).startswith("lost_") for c in curve.columns):
         raise ValueError("curve must come from discrete_itd.images.comparison.compare_mse")
@@ -89,6 +104,12 @@ def plot_information(
     References
     ----------
     Kong et al., "Interpretable diffusion via information decomposition", ICLR 2024, arXiv:2310.07972.
+
+    Examples
+    --------
+    >>> ax = plot_information(np.ones((2, 2)))
+    >>> len(ax.images)
+    1
     """
     maps = []
     for values in (nats, image):
@@ -118,6 +139,13 @@ def plot_learning_curve(
     ax : Axes, optional
     factor : float
         More than 1.
+
+    Examples
+    --------
+    >>> history = pd.DataFrame({"step": [1, 10, 100], "valid_nats": [3.0, 2.0, 1.5], "valid_stderr": 0.1})
+    >>> ax = plot_learning_curve(history)
+    >>> ax.get_xlabel()
+    'training steps'
     """
     history = density if isinstance(density, pd.DataFrame) else fitted(density)[1].history_
     ax = figures.new_axes() if ax is None else ax
@@ -134,6 +162,14 @@ def plot_scores(detector: Model, X: Any, ax: Axes | None = None) -> Axes:
         Fitted; a density has no threshold.
     X : DataFrame or array-like, shape (N, C)
     ax : Axes, optional
+
+    Examples
+    --------
+    >>> frame = pd.DataFrame({"a": ["x", "y"] * 50, "b": ["u", "v"] * 50})
+    >>> detector = DiffusionOutlierDetector(denoiser="tree", false_alarm_rate=0.1, random_state=0).fit(frame)
+    >>> ax = plot_scores(detector, frame)
+    >>> ax.get_xlabel()
+    'minus the score, nats'
     """
     fitted(detector)
     ax = figures.new_axes() if ax is None else ax
@@ -163,6 +199,14 @@ def plot_explanation(model: Model, row: Any, ax: Axes | None = None) -> Axes:
     ------
     ValueError, TypeError
         If it is not one row.
+
+    Examples
+    --------
+    >>> frame = pd.DataFrame({"a": ["x", "y"] * 50, "b": ["u", "v"] * 50})
+    >>> model = DiffusionDensity(denoiser="tree", random_state=0).fit(frame)
+    >>> ax = plot_explanation(model, frame[:1])
+    >>> sorted(label.get_text()[:1] for label in ax.get_yticklabels())
+    ['a', 'b']
     """
     detector, density = fitted(model)
     if isinstance(row, pd.Series):
@@ -200,6 +244,14 @@ def plot_p_values(detector: DiffusionOutlierDetector, X: Any, ax: Axes | None = 
     ------
     TypeError
         If it is not a detector: a density has no p-values.
+
+    Examples
+    --------
+    >>> frame = pd.DataFrame({"a": ["x", "y"] * 50, "b": ["u", "v"] * 50})
+    >>> detector = DiffusionOutlierDetector(denoiser="tree", false_alarm_rate=0.1, random_state=0).fit(frame)
+    >>> ax = plot_p_values(detector, frame)
+    >>> ax.get_xlabel()
+    'p-value'
     """
     if fitted(detector)[0] is None:
         raise TypeError("p-values need a DiffusionOutlierDetector; a density has none")
@@ -219,6 +271,14 @@ def plot_columns(density: Model, X: Any, ax: Axes | None = None) -> Axes:
     X : DataFrame or array-like, shape (N, C)
         Held-out rows; at most 500, spread over the table, are used.
     ax : Axes, optional
+
+    Examples
+    --------
+    >>> frame = pd.DataFrame({"a": ["x", "y"] * 50, "b": ["u", "v"] * 50})
+    >>> model = DiffusionDensity(denoiser="tree", random_state=0).fit(frame)
+    >>> ax = plot_columns(model, frame)
+    >>> ax.get_xlabel()
+    'nats'
     """
     _, density = fitted(density)
     columns = column_entropies(density, density.rows(X))
@@ -245,6 +305,15 @@ def plot_watch(
     ------
     TypeError, ValueError
         If there is no watch, or the table is not of it.
+
+    Examples
+    --------
+    >>> frame = pd.DataFrame({"a": ["x", "y"] * 50, "b": ["u", "v"] * 50})
+    >>> detector = DiffusionOutlierDetector(denoiser="tree", false_alarm_rate=0.1, random_state=0).fit(frame)
+    >>> watch = DriftWatch(detector)
+    >>> ax = plot_watch(watch, watch.update(frame))
+    >>> ax.get_xlabel()
+    'rows watched'
     """
     if not isinstance(watch, DriftWatch):
         raise TypeError(f"watch must be a DriftWatch, got {type(watch).__name__}")

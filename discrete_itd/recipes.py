@@ -4,6 +4,12 @@ A name stands for a recipe with its defaults: ``"auto"`` for :class:`Auto`, ``"b
 ``"network"`` and ``"mlp"`` for :class:`Network`, ``"trees"`` for ``Trees(8)``; ``"causal"``, ``"independent"``,
 ``"tree"``, ``"mixture"``, ``"decoder"``, ``"bayes_net"``, ``"row_mixture"`` and ``"ensemble"`` for the others. A list
 of names and recipes stands for an :class:`Ensemble` of them. A recipe of one's own inherits from :class:`Recipe`.
+
+>>> from discrete_itd import DiffusionDensity
+>>> DiffusionDensity(denoiser=[Trees(), Mixture(64)]).denoiser
+[Trees(n_components=1), Mixture(n_components=64)]
+>>> recipe("network").width
+256
 """
 
 from discrete_itd.models.choosing import NAMES, Auto, Best, Ensemble, RowMixture, recipe

@@ -35,6 +35,8 @@ from discrete_itd.denoisers import (
     TreeDenoiser,
 )
 from discrete_itd.likelihood import squared_errors
+from discrete_itd.testing import all_rows, random_rows
+from discrete_itd.testing import states_of_every_kind as states_of_every_kind
 
 LAW = settings(
     max_examples=12,
@@ -122,24 +124,6 @@ seeds = st.integers(0, 2**31 - 1)
 # -- enumeration -----------------------------------------------------------------------------------
 
 
-def all_rows(book, grid=None):
-    """Every row over the categories of a codebook, and over a grid of values of its real columns: (R, C)."""
-    values = [grid if c.kind == "real" else range(c.n_points) for c in book.columns]
-    rows = list(itertools.product(*values))
-    return torch.tensor(rows, dtype=torch.float64, device=book.device)
-
-
-def random_rows(book, n, rng, *, missing=0.0):
-    """Rows of a codebook, (n, C): any category, any value, here and there none."""
-    rows = [
-        rng.normal(0, 0.6, n) if c.kind == "real" else rng.integers(c.n_points, size=n)
-        for c in book.columns
-    ]
-    rows = np.stack(rows, 1).astype(float)
-    rows[rng.random(rows.shape) < missing] = math.nan
-    return torch.tensor(rows, device=book.known_snr.device)
-
-
 def random_state(book, rng, n, *, max_snr=20.0, known=True):
     """Rows and states of them at a random SNR per cell: zero, finite or infinite."""
     rows = random_rows(book, n, rng)
@@ -151,22 +135,6 @@ def random_state(book, rng, n, *, max_snr=20.0, known=True):
     finite = wide.masked_fill(wide.isinf(), 0.0)
     y = finite * x + finite.sqrt() * torch.tensor(rng.normal(size=x.shape)).to(x)
     return rows, torch.where(wide.isinf(), x, y), snr
-
-
-def states_of_every_kind(book, rng):
-    """Rows of which nothing is known, or all, some cells, a noisy view of all cells or of some."""
-    unknown, noisy, known = 0, 1, 2
-    kinds = rng.integers(3, size=(9, book.n_columns))
-    kinds[0], kinds[1], kinds[2] = unknown, known, noisy
-    kinds[3:5] = rng.choice([unknown, known], size=(2, book.n_columns))
-    snr = torch.tensor(np.exp(rng.uniform(-2, 4, kinds.shape))).to(book.known_snr)
-    kinds = torch.tensor(kinds, device=snr.device)
-    snr = snr.masked_fill(kinds == unknown, 0.0).masked_fill(kinds == known, math.inf)
-    rows = random_rows(book, len(kinds), rng)
-    x, wide = book.embed(rows), book.per_coord(snr)
-    finite = wide.masked_fill(wide.isinf(), 0.0)
-    y = finite * x + finite.sqrt() * torch.tensor(rng.normal(size=x.shape)).to(x)
-    return torch.where(wide.isinf(), x, y), snr
 
 
 def numpy_point(points, k):

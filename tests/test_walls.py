@@ -26,8 +26,8 @@ LAYERS = [
     {"models", "recipes", "images"},
     {"estimators"},
     {"detection"},
-    {"reporting", "plots", "scale"},
-    {"cli"},
+    {"reporting", "plots", "scale", "testing"},
+    {"cli", "guide"},
     {"__main__"},
 ]
 ONE_LAYER = [{"models", "recipes"}, {"reporting", "plots"}]

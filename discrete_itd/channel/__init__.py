@@ -12,15 +12,15 @@ is known.
 
 Letters of tensor shapes, here and in the whole core:
 
-=====  ==================================================
-B, N   rows of a batch, rows of a table
-C      columns
-K      levels of one column, the unseen one included
-T      levels of all columns of few categories
-R      continuous columns
-D      coordinates
-S, M   steps of a path, paths
-=====  ==================================================
+| letter | of                                            |
+|--------|-----------------------------------------------|
+| B, N   | rows of a batch, rows of a table              |
+| C      | columns                                       |
+| K      | levels of one column, the unseen one included |
+| T      | levels of all columns of few categories       |
+| R      | continuous columns                            |
+| D      | coordinates                                   |
+| S, M   | steps of a path, paths                        |
 
 References
 ----------

@@ -43,6 +43,12 @@ class Vocabulary(nn.Module):
     Attributes
     ----------
     codes : Tensor, shape (K, CODE_LENGTH)
+
+    Examples
+    --------
+    >>> book = Codebook([ColumnPoints("code", 5000, True)])
+    >>> book.vocabularies[0].codes.shape
+    torch.Size([5001, 32])
     """
 
     codes: Tensor

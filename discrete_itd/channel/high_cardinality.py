@@ -34,6 +34,15 @@ class VocabularyPosterior:
         The network's vectors of the categories; it moves probability among the seen ones only.
     shared : bool
         Whether all rows are equal, so that one is computed for all.
+
+    Examples
+    --------
+    >>> from discrete_itd.channel.codebook import ColumnPoints
+    >>> vocabulary = Vocabulary(ColumnPoints("code", 3), column=0, first_coord=0)
+    >>> nothing = torch.zeros(1, 32)
+    >>> q = VocabularyPosterior(vocabulary, torch.log(torch.tensor([0.5, 0.3, 0.2])), nothing, nothing[:, 0])
+    >>> q.log_prob(torch.tensor([1.0], dtype=torch.float64)).exp()
+    tensor([0.3000])
     """
 
     def __init__(

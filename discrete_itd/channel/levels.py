@@ -50,6 +50,11 @@ class ColumnPoints:
         Whether a last level stands for categories never seen.
     levels : tuple of float
         Coordinates of the categories on the line, strictly increasing; empty for a simplex.
+
+    Examples
+    --------
+    >>> ColumnPoints("line", 3, levels=(-0.7, 0.0, 0.7)).n_points, ColumnPoints("simplex", 2, open=True).n_points
+    (3, 3)
     """
 
     kind: Literal["simplex", "line", "code", "real"]

@@ -31,6 +31,14 @@ class Posterior:
         Of the continuous columns.
     words : list of VocabularyPosterior
         Of the columns of many categories.
+
+    Examples
+    --------
+    >>> from discrete_itd.channel import ColumnPoints
+    >>> book = Codebook([ColumnPoints("simplex", 2)])
+    >>> q = Posterior(book, CategoricalPosterior(book.levels, torch.tensor([[0.0, 1.0]])))
+    >>> q.log_prob(torch.tensor([[1.0]], dtype=torch.float64))
+    tensor([[-0.3133]])
     """
 
     def __init__(

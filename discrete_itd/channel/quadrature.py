@@ -23,6 +23,12 @@ class Quadrature:
     Notes
     -----
     Points are stratified: of n, the i-th has its quantile in [i/n, (i+1)/n).
+
+    Examples
+    --------
+    >>> snr, weight = Quadrature.logistic(0.0, 2.0, low=-6, high=6).points(torch.tensor([0.25, 0.75]))
+    >>> snr.round(decimals=2)
+    tensor([0.1400, 7.0400], dtype=torch.float64)
     """
 
     def __init__(self, edges: Tensor, density: Tensor) -> None:

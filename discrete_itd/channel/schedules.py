@@ -23,6 +23,12 @@ class Schedule(Protocol):
     A schedule that is to be saved has ``config()``, which returns the arguments of its constructor as plain values. If
     the constructor does not take them as JSON gives them back, with lists in place of tuples, the schedule also has a
     classmethod ``from_config(config)``.
+
+    Examples
+    --------
+    >>> schedule: Schedule = CoordinateSchedule(3)
+    >>> schedule.n_steps, schedule.noisy, schedule.complete, schedule.orders
+    (3, False, True, None)
     """
 
     @property
@@ -163,7 +169,13 @@ class CoordinateSchedule:
 
 
 def distinct_paths(schedule: Schedule) -> int | None:
-    """How many different paths a row has, each as probable; None where there is no end to them."""
+    """How many different paths a row has, each as probable; None where there is no end to them.
+
+    Examples
+    --------
+    >>> distinct_paths(CoordinateSchedule(2, (1, 0))), distinct_paths(CoordinateSchedule(2))
+    (1, None)
+    """
     if schedule.noisy:
         return None
     if schedule.orders is not None:
@@ -196,6 +208,12 @@ def column_ranks(
     ------
     ValueError
         If the schedule's order is one of another number of columns.
+
+    Examples
+    --------
+    >>> free = torch.tensor([[True, True, False]])
+    >>> column_ranks(CoordinateSchedule(3, (2, 1, 0)), torch.rand(1, 3), torch.tensor([0]), free, ~free)
+    tensor([[ 1,  0, -1]])
     """
     key = uniform
     if schedule.orders is not None:
@@ -212,6 +230,11 @@ def steps_needed(schedule: Schedule, n_free: Tensor) -> int:
 
     Of a schedule without noise that ends with all cells known, at most one for each free cell. That number is read from
     the device, which is waited for.
+
+    Examples
+    --------
+    >>> steps_needed(CoordinateSchedule(5), torch.tensor([[2], [3]]))
+    3
     """
     if not schedule.complete or schedule.noisy:
         return schedule.n_steps
@@ -219,7 +242,12 @@ def steps_needed(schedule: Schedule, n_free: Tensor) -> int:
 
 
 def check_schedule(schedule: Schedule, n_columns: int) -> None:
-    """Raise a ValueError if a schedule is for another number of columns."""
+    """Raise a ValueError if a schedule is for another number of columns.
+
+    Examples
+    --------
+    >>> check_schedule(CoordinateSchedule(2, (1, 0)), 2)
+    """
     if schedule.orders is not None and len(schedule.orders[0]) != n_columns:
         raise ValueError(
             f"schedule has an order of {len(schedule.orders[0])} columns, but the table has {n_columns}"

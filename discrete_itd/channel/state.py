@@ -12,7 +12,16 @@ from discrete_itd.channel.codebook import Codebook
 
 
 class State(NamedTuple):
-    """The evidence about B rows: ``y`` (B, D) and ``snr`` (B, C)."""
+    """The evidence about B rows: ``y`` (B, D) and ``snr`` (B, C).
+
+    Examples
+    --------
+    >>> from discrete_itd.channel import ColumnPoints
+    >>> book = Codebook([ColumnPoints("real"), ColumnPoints("real")])
+    >>> points = book.embed(torch.tensor([[0.3, -0.2]], dtype=torch.float64))
+    >>> State.start(book, points, given=torch.tensor([[True, False]]))
+    State(y=tensor([[0.3000, 0.0000]]), snr=tensor([[inf, 0.]]))
+    """
 
     y: Tensor
     snr: Tensor

@@ -1,4 +1,8 @@
-"""Tables to try the library on: real ones, and Bayesian networks whose probabilities are known."""
+"""Tables to try the library on: real ones, and Bayesian networks whose probabilities are known.
+
+>>> load_car().shape
+(1728, 7)
+"""
 
 from discrete_itd.datasets.bayesian_network import BayesianNetwork
 from discrete_itd.datasets.loaders import (

@@ -45,6 +45,15 @@ class CausalDenoiser(Denoiser):
     ------
     ValueError
         If ``order`` does not name every column once, or a leading column comes after another one.
+
+    Examples
+    --------
+    >>> from discrete_itd.channel import Codebook, ColumnPoints
+    >>> book = Codebook([ColumnPoints("simplex", 2)] * 2)
+    >>> x = torch.tensor([[0.0, 0.0], [1.0, 1.0], [1.0, 0.0]], dtype=torch.float64)
+    >>> denoiser = CausalDenoiser(MarginalDenoiser.fit(book, x), order=[1, 0], width=8)
+    >>> denoiser.log_factors(x).shape
+    torch.Size([3, 2])
     """
 
     words: nn.ParameterList

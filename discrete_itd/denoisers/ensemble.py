@@ -62,6 +62,17 @@ class EnsembleDenoiser(Denoiser):
     ------
     ValueError
         If there is no member, they are of different tables, or the weights do not fit them.
+
+    Examples
+    --------
+    >>> from discrete_itd.channel import Codebook, ColumnPoints
+    >>> import torch
+    >>> from discrete_itd.denoisers import MarginalDenoiser
+    >>> book = Codebook([ColumnPoints("simplex", 2)] * 2)
+    >>> x = torch.tensor([[0.0, 0.0], [1.0, 1.0], [1.0, 0.0]], dtype=torch.float64)
+    >>> both = EnsembleDenoiser([MarginalDenoiser.fit(book, x), MarginalDenoiser.fit(book, x[:1])])
+    >>> both(torch.zeros(1, 4), torch.zeros(1, 2)).column(0).exp()
+    tensor([[0.5625, 0.4375]])
     """
 
     logsnr: Tensor

@@ -36,6 +36,17 @@ class NeuralDenoiser(Denoiser):
     What the network hears and changes is said in :class:`~discrete_itd.denoisers.features.ColumnFeatures`; it hears the
     posterior of the base. An unseen category so costs exactly what the base says, and never sends the network where it
     was not trained.
+
+    Examples
+    --------
+    >>> from discrete_itd.channel import Codebook, ColumnPoints
+    >>> import torch
+    >>> from discrete_itd.denoisers import MarginalDenoiser
+    >>> book = Codebook([ColumnPoints("simplex", 2)] * 2)
+    >>> x = torch.tensor([[0.0, 0.0], [1.0, 1.0], [1.0, 0.0]], dtype=torch.float64)
+    >>> denoiser = NeuralDenoiser(MarginalDenoiser.fit(book, x), width=8).requires_grad_(False)
+    >>> denoiser(torch.zeros(1, 4), torch.zeros(1, 2)).column(0).exp()  # untrained: its base
+    tensor([[0.3750, 0.6250]])
     """
 
     words: nn.ParameterList

@@ -46,6 +46,17 @@ class RowMixtureDenoiser(Denoiser):
     -----
     Its posterior is not that of the mixture, which not every member could give: only whole rows, their factors and
     draws are those of (10).
+
+    Examples
+    --------
+    >>> from discrete_itd.channel import Codebook, ColumnPoints
+    >>> import torch
+    >>> from discrete_itd.denoisers import MarginalDenoiser
+    >>> book = Codebook([ColumnPoints("simplex", 2)] * 2)
+    >>> x = torch.tensor([[0.0, 0.0], [1.0, 1.0], [1.0, 0.0]], dtype=torch.float64)
+    >>> both = RowMixtureDenoiser(book, [MarginalDenoiser.fit(book, x), MarginalDenoiser.fit(book, x[:1])], [3, 1])
+    >>> both.log_prob(x).exp()
+    tensor([0.3164, 0.1914, 0.3398], dtype=torch.float64)
     """
 
     log_weights: Tensor

@@ -33,6 +33,15 @@ class SupportDenoiser(Denoiser):
     -----
     A call costs B R (C + T) operations. Posterior probabilities below the smallest normal float are taken
     as that float, so that a row outside the support gets a finite, astronomically small probability.
+
+    Examples
+    --------
+    >>> from discrete_itd.channel import Codebook, ColumnPoints
+    >>> book = Codebook([ColumnPoints("simplex", 2)] * 2)
+    >>> x = torch.tensor([[0.0, 0.0], [1.0, 1.0], [1.0, 0.0]], dtype=torch.float64)
+    >>> oracle = SupportDenoiser(book, x, torch.tensor([1.0, 1.0, 2.0]))
+    >>> oracle.log_prob(x).exp()
+    tensor([0.2500, 0.2500, 0.5000])
     """
 
     exact = True

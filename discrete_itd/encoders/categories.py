@@ -46,6 +46,12 @@ class Categories:
     ----------
     Good, "The population frequencies of species and the estimation of population parameters", Biometrika 1953:
     the probability of an unseen value is about that of the values seen once together.
+
+    Examples
+    --------
+    >>> colours = Categories("nominal", ("blue", "red"), open=True)
+    >>> colours.n_levels, colours.points.n_points
+    (2, 3)
     """
 
     kind: Literal["nominal", "ordinal"]

@@ -41,7 +41,13 @@ class PlainCells(NamedTuple):
 
 
 def plain(value: Any) -> Any:
-    """A numpy scalar as Python's own."""
+    """A numpy scalar as Python's own.
+
+    Examples
+    --------
+    >>> plain(np.int64(3))
+    3
+    """
     return value.item() if isinstance(value, np.generic) else value
 
 

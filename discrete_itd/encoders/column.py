@@ -50,6 +50,12 @@ class Column:
         Seconds since 1970 (of a column of durations, since 0) from which a column of times counts.
     step : int
         Nanoseconds of the regular grid on which its times lie, and by which it counts.
+
+    Examples
+    --------
+    >>> column = Column("colour", np.dtype(object), Categories("nominal", ("blue", "red"), False), 2, 0)
+    >>> column.encode(pd.Series(["red", None]))[0]
+    array([ 1., nan])
     """
 
     name: Hashable

@@ -75,6 +75,11 @@ def check_column_spec(name: Hashable, spec: Any) -> ColumnSpec:
     ------
     ValueError, TypeError
         Naming the column and the option.
+
+    Examples
+    --------
+    >>> check_column_spec("age", {"kind": "binned", "edges": [0, 18, 65, 120]}).edges
+    (0.0, 18.0, 65.0, 120.0)
     """
     where = f"column {name!r}:"
     if spec is None or isinstance(spec, str):

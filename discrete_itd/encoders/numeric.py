@@ -50,6 +50,13 @@ class Continuous:
     References
     ----------
     Yeo & Johnson, "A new family of power transformations to improve normality or symmetry", Biometrika 2000, eq. (2.1).
+
+    Examples
+    --------
+    >>> codec = fit_continuous(np.array([1.0, 2.0, 4.0]), whole=False)
+    >>> z, log_slope = codec.encode(np.array([2.0]))
+    >>> codec.decode(z).round(6)
+    array([2.])
     """
 
     whole: bool
@@ -173,6 +180,12 @@ class Bins:
         Mean distance s beyond the first and the last edge.
     atoms : tuple of float
         Values so frequent that they have a bin of their own, which is always decoded to that value.
+
+    Examples
+    --------
+    >>> codec = fit_bins(np.arange(100.0), whole=True, bins=4)
+    >>> codec.encode(np.array([0.0, 99.0]))[0]
+    array([1., 4.])
     """
 
     whole: bool

@@ -42,6 +42,15 @@ class Rows:
         Whether the table came as a frame; otherwise it was an array.
     by_name : bool
         Whether columns were found by name; otherwise by position, because table or training table was an array.
+
+    Examples
+    --------
+    >>> from discrete_itd import DiffusionDensity
+    >>> frame = pd.DataFrame({"a": ["x", "y"] * 20})
+    >>> model = DiffusionDensity(denoiser="independent", random_state=0).fit(frame)
+    >>> rows = model.rows(frame)
+    >>> rows.x.shape, bool((model.score_samples(rows) == model.score_samples(frame)).all())
+    (torch.Size([40, 1]), True)
     """
 
     encoder: TableEncoder

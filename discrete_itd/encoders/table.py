@@ -38,6 +38,11 @@ class Cells(NamedTuple):
         Per internal column the category's code, or a continuous value on its scale; NaN where a cell is missing.
     log_volume : ndarray
         Nats to add to the core's log-mass or log-density of the cell to get that of the original value.
+
+    Examples
+    --------
+    >>> Cells(np.zeros((1, 2)), np.zeros((1, 2))).x.shape
+    (1, 2)
     """
 
     x: np.ndarray
@@ -299,7 +304,13 @@ def column_specs(
 
 
 def as_frame(X: Any) -> pd.DataFrame | None:
-    """A pandas frame of any table that can say what it is as one; None if X is no table."""
+    """A pandas frame of any table that can say what it is as one; None if X is no table.
+
+    Examples
+    --------
+    >>> as_frame([[1]]) is None, as_frame(pd.DataFrame({"a": [1]})).shape
+    (True, (1, 1))
+    """
     if isinstance(X, pd.DataFrame):
         return X
     if hasattr(X, "to_pandas"):  # polars, pyarrow, modin, cudf
@@ -314,7 +325,12 @@ def as_frame(X: Any) -> pd.DataFrame | None:
 
 
 def check_unique_names(frame: pd.DataFrame) -> None:
-    """ValueError if a column's name occurs more than once."""
+    """ValueError if a column's name occurs more than once.
+
+    Examples
+    --------
+    >>> check_unique_names(pd.DataFrame({"a": [1], "b": [2]}))
+    """
     if not frame.columns.is_unique:
         twice = frame.columns[frame.columns.duplicated()][0]
         raise ValueError(f"column {twice!r}: the name occurs more than once")

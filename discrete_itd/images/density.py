@@ -65,6 +65,16 @@ class ImageDensity:
     Log-probabilities are nats per image: of pixels with levels, of a normalised probability mass; of continuous pixels,
     of a density per unit of the model's values. Equal images share their noise, so the standard error of a mean over
     few distinct images is too small. A model can be pickled and deep-copied if its network can.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> images = np.random.default_rng(0).integers(3, size=(20, 2, 2))  # of three levels
+    >>> model = ImageDensity.from_callable(
+    ...     lambda z, t: z, images, prediction="epsilon", schedule=np.linspace(0.99, 0.01, 20), n_levels=3, n_steps=2
+    ... )
+    >>> model.log_prob(images[:3], n_paths=2).log_prob.shape
+    (3,)
     """
 
     def __init__(
@@ -177,12 +187,7 @@ class ImageDensity:
         return ImageEstimate(*self._ask(path_log_prob, X, labels, self.schedule, **options))
 
     def integral(
-        self,
-        X: Any,
-        labels: Any = None,
-        *,
-        baseline: Denoiser | None = None,
-        n_points: int = 128,
+        self, X: Any, labels: Any = None, *, baseline: Denoiser | None = None, n_points: int = 128
     ) -> ImageEstimate:
         """Log-probability of each image by the integral (4) over SNR, relative to a baseline.
 
@@ -207,13 +212,9 @@ class ImageDensity:
         return GaussianDenoiser.fit(self.denoiser.codebook, x, rank=rank).to(x.device)
 
     def variational_bound(
-        self,
-        X: Any,
-        labels: Any = None,
-        *,
-        n_times: int | None = None,
-        variance: Literal["fixed_small", "fixed_large"] = "fixed_small",
-    ) -> ImageEstimate:
+        self, X: Any, labels: Any = None, *,
+        n_times: int | None = None, variance: Literal["fixed_small", "fixed_large"] = "fixed_small",
+    ) -> ImageEstimate:  # fmt: skip
         """Lower bound on the log-probability by :func:`~discrete_itd.images.variational.variational_bound`.
 
         TypeError for an ensemble, or a network of continuous noise levels.
@@ -323,9 +324,7 @@ class ImageDensity:
         members : sequence of ImageDensity
             Models of images of one shape, range and number of levels; their noise schedules may differ.
         X, labels
-            Validation images, to which the weights are fitted.
-        n_steps, batch_size, random_state
-            As of :class:`ImageDensity`.
+            Validation images, to which the weights are fitted; the others are those of :class:`ImageDensity`.
         """
         if not members:
             raise ValueError("an ensemble needs at least one member")

@@ -85,6 +85,19 @@ def integral_log_prob(
     ------
     ValueError
         If ``n_points`` is below 4.
+
+    Examples
+    --------
+    >>> from discrete_itd.channel import Codebook, ColumnPoints
+    >>> from discrete_itd.denoisers import SupportDenoiser
+    >>> book = Codebook([ColumnPoints("simplex", 2)] * 2)
+    >>> x = torch.tensor([[0.0, 0.0], [1.0, 1.0]], dtype=torch.float64)
+    >>> oracle = SupportDenoiser(book, x, torch.tensor([1.0, 3.0]))
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> points = Quadrature.logistic(0.0, 2.0, low=-6, high=6)
+    >>> estimate = integral_log_prob(oracle, x, points, n_points=2048, generator=generator)
+    >>> bool(((estimate.log_prob.exp() - torch.tensor([0.25, 0.75])).abs() < 0.1).all())
+    True
     """
     if n_points < 4:
         raise ValueError(f"n_points must be at least 4, got {n_points}")
@@ -162,7 +175,20 @@ def _errors_and_tails(
 
 
 def error_and_tail(q: Posterior, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Squared error and surprisal of the observed cells of rows: (B,) each, float64."""
+    """Squared error and surprisal of the observed cells of rows: (B,) each, float64.
+
+    Examples
+    --------
+    >>> from discrete_itd.channel import Codebook, ColumnPoints
+    >>> from discrete_itd.denoisers import SupportDenoiser
+    >>> book = Codebook([ColumnPoints("simplex", 2)] * 2)
+    >>> x = torch.tensor([[0.0, 0.0], [1.0, 1.0]], dtype=torch.float64)
+    >>> oracle = SupportDenoiser(book, x, torch.tensor([1.0, 3.0]))
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> error, nats = error_and_tail(oracle.marginals().expand(2), x)
+    >>> nats.exp()
+    tensor([16.0000,  1.7778], dtype=torch.float64)
+    """
     book = q.codebook
     error = (book.embed(x) - q.mean()).masked_fill(book.per_coord(x.isnan()), 0.0)
     return error.double().square().sum(1), -q.log_prob(x).double().sum(1)
@@ -200,6 +226,17 @@ def squared_errors(
     -------
     Tensor, shape (M, n, N), float64
         :math:`\|x - \hat x\|^2` over the cells that are neither missing nor given.
+
+    Examples
+    --------
+    >>> from discrete_itd.channel import Codebook, ColumnPoints
+    >>> from discrete_itd.denoisers import SupportDenoiser
+    >>> book = Codebook([ColumnPoints("simplex", 2)] * 2)
+    >>> x = torch.tensor([[0.0, 0.0], [1.0, 1.0]], dtype=torch.float64)
+    >>> oracle = SupportDenoiser(book, x, torch.tensor([1.0, 3.0]))
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> squared_errors([oracle], x, torch.tensor([0.1, 1.0]), generator=generator).shape
+    torch.Size([1, 2, 2])
     """
     book = denoisers[0].codebook
     salt = draw_salt(generator)

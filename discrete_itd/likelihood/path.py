@@ -56,6 +56,11 @@ def in_blocks(
     -----
     A matrix product of one row may sum in another order than one of many rows, and so round differently. Every call
     therefore gets a multiple of ``BLOCK`` rows (or of ``batch_size``, if smaller), filled up with copies of the last.
+
+    Examples
+    --------
+    >>> [part.tolist() for part in in_blocks(lambda part: 2 * part, torch.arange(3), batch_size=2)]
+    [[0, 2], [4]]
     """
     block = min(BLOCK, batch_size)
     size = batch_size // block * block
@@ -91,6 +96,18 @@ def path_log_weights(
     Returns
     -------
     Tensor, shape (B, C), float64, nats
+
+    Examples
+    --------
+    >>> from discrete_itd.channel import Codebook, ColumnPoints, CoordinateSchedule
+    >>> from discrete_itd.denoisers import SupportDenoiser
+    >>> book = Codebook([ColumnPoints("simplex", 2)] * 2)
+    >>> x = torch.tensor([[0.0, 0.0], [1.0, 1.0]], dtype=torch.float64)
+    >>> oracle = SupportDenoiser(book, x, torch.tensor([1.0, 3.0]))
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> noise = RowNoise(x, torch.zeros(2, dtype=torch.int64), salt=0)
+    >>> path_log_weights(oracle, x, CoordinateSchedule(2), noise).sum(1).exp()
+    tensor([0.2500, 0.7500], dtype=torch.float64)
     """
     book = denoiser.codebook
     points, missing = book.embed(x), x.isnan()
@@ -197,6 +214,17 @@ def path_log_prob(
     ------
     ValueError
         If ``n_paths``, ``max_paths`` or ``max_stderr`` is not positive.
+
+    Examples
+    --------
+    >>> from discrete_itd.channel import Codebook, ColumnPoints, CoordinateSchedule
+    >>> from discrete_itd.denoisers import SupportDenoiser
+    >>> book = Codebook([ColumnPoints("simplex", 2)] * 2)
+    >>> x = torch.tensor([[0.0, 0.0], [1.0, 1.0]], dtype=torch.float64)
+    >>> oracle = SupportDenoiser(book, x, torch.tensor([1.0, 3.0]))
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> path_log_prob(oracle, x, CoordinateSchedule(2), generator=generator).log_prob.exp()
+    tensor([0.2500, 0.7500], dtype=torch.float64)
     """
     chunks = _adaptive_weights(
         denoiser, x, schedule, n_paths, generator, max_stderr, max_paths, given, batch_size, progress
@@ -219,7 +247,19 @@ def path_attribution(
     batch_size: int = 2048,
     progress: Callable[[int], object] | None = None,
 ) -> Attribution:
-    """As :func:`path_log_prob`, with each column's share of the surprisal: (6) is a sum over columns."""
+    """As :func:`path_log_prob`, with each column's share of the surprisal: (6) is a sum over columns.
+
+    Examples
+    --------
+    >>> from discrete_itd.channel import Codebook, ColumnPoints, CoordinateSchedule
+    >>> from discrete_itd.denoisers import SupportDenoiser
+    >>> book = Codebook([ColumnPoints("simplex", 2)] * 2)
+    >>> x = torch.tensor([[0.0, 0.0], [1.0, 1.0]], dtype=torch.float64)
+    >>> oracle = SupportDenoiser(book, x, torch.tensor([1.0, 3.0]))
+    >>> generator = torch.Generator().manual_seed(0)
+    >>> path_attribution(oracle, x, CoordinateSchedule(2), generator=generator).surprisal.sum(1)
+    tensor([1.3863, 0.2877], dtype=torch.float64)
+    """
     chunks = _adaptive_weights(
         denoiser, x, schedule, n_paths, generator, max_stderr, max_paths, given, batch_size, progress,
         by_column=True,

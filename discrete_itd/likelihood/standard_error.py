@@ -16,6 +16,11 @@ class Estimate(NamedTuple):
     """Log-probabilities with their standard errors: two float64 tensors of shape (N,), in nats.
 
     See :func:`combine` for what ``log_prob`` ± 1.96 ``stderr`` covers.
+
+    Examples
+    --------
+    >>> Estimate(torch.zeros(2), torch.zeros(2)).stderr
+    tensor([0., 0.])
     """
 
     log_prob: Tensor
@@ -23,7 +28,13 @@ class Estimate(NamedTuple):
 
 
 class Attribution(NamedTuple):
-    """An estimate and its split by column: ``surprisal`` (N, C) sums over columns to ``-log_prob``."""
+    """An estimate and its split by column: ``surprisal`` (N, C) sums over columns to ``-log_prob``.
+
+    Examples
+    --------
+    >>> attribute(torch.zeros(1, 2, 3, dtype=torch.float64)).surprisal.shape
+    torch.Size([1, 3])
+    """
 
     log_prob: Tensor
     stderr: Tensor
@@ -64,6 +75,11 @@ def combine(log_w: Tensor, distinct: int | None = None) -> Estimate:
     paths disagree by many nats, the few paths that explain the row best are rarely among those drawn, and no statistic
     of the others can tell. Of ``distinct`` paths drawn without replacement the error falls as
     :math:`\sqrt{1 - M / distinct}`.
+
+    Examples
+    --------
+    >>> combine(torch.log(torch.tensor([[0.2, 0.4]], dtype=torch.float64))).log_prob.exp()
+    tensor([0.3000], dtype=torch.float64)
     """
     there = ~log_w.isnan()
     m = there.sum(1).double()
@@ -106,6 +122,13 @@ def attribute(log_w: Tensor, distinct: int | None = None) -> Attribution:
     -----
     Column j gets :math:`-\sum_m \lambda_m \log W_{mj}` with convex weights between uniform and proportional to W:
     the only mixture of the two for which the columns add up to the score.
+
+    Examples
+    --------
+    >>> log_w = torch.tensor([[[-1.0, -2.0], [-3.0, -1.0]]], dtype=torch.float64)
+    >>> split = attribute(log_w)
+    >>> bool(torch.isclose(split.surprisal.sum(1), -split.log_prob).all())
+    True
     """
     total = log_w.sum(2)  # (N, M)
     estimate = combine(total, distinct)

@@ -26,6 +26,15 @@ class Ensemble(Recipe):
     ----------
     members : tuple of names or recipes
         At least one. Networks share the training time equally.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from discrete_itd import DiffusionDensity
+    >>> frame = pd.DataFrame({"a": ["x", "y"] * 50, "b": ["u", "v"] * 50})
+    >>> model = DiffusionDensity(denoiser=Ensemble(("tree", "mixture")), n_evaluations=4, random_state=0).fit(frame)
+    >>> type(model.denoiser_).__name__
+    'EnsembleDenoiser'
     """
 
     members: tuple[Any, ...] = (Network(), Network(), Trees(8), Mixture())
@@ -80,6 +89,15 @@ class RowMixture(Recipe):
     ----------
     members : tuple of names or recipes
         Each of a denoiser with a closed form. Those that get no weight are left out.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from discrete_itd import DiffusionDensity
+    >>> frame = pd.DataFrame({"a": ["x", "y"] * 50, "b": ["u", "v"] * 50})
+    >>> model = DiffusionDensity(denoiser=RowMixture(("tree", "bayes_net")), random_state=0).fit(frame)
+    >>> type(model.denoiser_).__name__
+    'RowMixtureDenoiser'
     """
 
     members: tuple[Any, ...] = (Causal(2), Mixture(), BayesNet())
@@ -116,6 +134,15 @@ class Auto(Recipe):
     Candidates are the exact models that a network can correct, a decoder mixture (9), a causal network (8) on the best
     of the first, and mixtures of rows (10) of these. A table with a high-cardinality column gets a :class:`Network`.
     With ``max_steps=0`` no network is trained.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from discrete_itd import DiffusionDensity
+    >>> frame = pd.DataFrame({"a": ["x", "y"] * 50, "b": ["u", "v"] * 50})
+    >>> model = DiffusionDensity(denoiser=Auto(), max_steps=0, random_state=0).fit(frame)
+    >>> type(model.denoiser_).__name__
+    'TreeDenoiser'
     """
 
     trains = True
@@ -141,6 +168,15 @@ class Best(Recipe):
     ----------
     n_orders : int
         Causal networks at most; fewer if ``max_time`` is over before.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from discrete_itd import DiffusionDensity
+    >>> frame = pd.DataFrame({"a": ["x", "y"] * 50, "b": ["u", "v"] * 50})
+    >>> model = DiffusionDensity(denoiser=Best(n_orders=1), max_steps=0, max_time=1, random_state=0).fit(frame)
+    >>> type(model.denoiser_).__name__
+    'RowMixtureDenoiser'
     """
 
     n_orders: int = 8
@@ -185,6 +221,11 @@ def recipe(denoiser: Any) -> Recipe:
     ------
     TypeError, ValueError
         Saying what is wrong with it.
+
+    Examples
+    --------
+    >>> recipe("trees"), recipe(["tree", "bayes_net"]).members
+    (Trees(n_components=8), (Trees(n_components=1), BayesNet(most_table=1024)))
     """
     if isinstance(denoiser, str) and denoiser not in NAMES:
         raise ValueError(f"denoiser must be one of {tuple(NAMES)} or a recipe, got {denoiser!r}")

@@ -39,7 +39,17 @@ BASE_TABLE, BASE_COLUMNS, BASE_WORK = 256, 64, 1 << 13
 
 @dataclass(frozen=True)
 class Independent(Recipe):
-    """Independent columns: smoothed frequencies, and mixtures of Gaussians for continuous columns."""
+    """Independent columns: smoothed frequencies, and mixtures of Gaussians for continuous columns.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from discrete_itd import DiffusionDensity
+    >>> frame = pd.DataFrame({"a": ["x", "y"] * 50, "b": ["u", "v"] * 50})
+    >>> model = DiffusionDensity(denoiser=Independent(), random_state=0).fit(frame)
+    >>> type(model.denoiser_).__name__
+    'MarginalDenoiser'
+    """
 
     exact = True
 
@@ -61,6 +71,15 @@ class Trees(Recipe):
     ----------
     n_components : int
         Number of trees. The pseudo-count of a single tree is chosen by held-out rows.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from discrete_itd import DiffusionDensity
+    >>> frame = pd.DataFrame({"a": ["x", "y"] * 50, "b": ["u", "v"] * 50})
+    >>> model = DiffusionDensity(denoiser=Trees(), random_state=0).fit(frame)
+    >>> type(model.denoiser_).__name__
+    'TreeDenoiser'
     """
 
     n_components: int = 1
@@ -106,6 +125,15 @@ class Mixture(Recipe):
     n_components : int, optional
         Latent classes. By default held-out rows choose among 16, 64, 256 and 1024, as far as there are four rows for
         each class: larger numbers are tried as long as they improve.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from discrete_itd import DiffusionDensity
+    >>> frame = pd.DataFrame({"a": ["x", "y"] * 50, "b": ["u", "v"] * 50})
+    >>> model = DiffusionDensity(denoiser=Mixture(4), random_state=0).fit(frame)
+    >>> type(model.denoiser_).__name__
+    'MixtureDenoiser'
     """
 
     n_components: int | None = None
@@ -186,6 +214,15 @@ class Decoder(Recipe):
         Latent points in a step of the training, at most.
     max_steps : int
         Optimiser steps at most.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from discrete_itd import DiffusionDensity
+    >>> frame = pd.DataFrame({"a": ["x", "y"] * 50, "b": ["u", "v"] * 50})
+    >>> model = DiffusionDensity(denoiser=Decoder(64, max_steps=20), random_state=0).fit(frame)
+    >>> type(model.denoiser_).__name__
+    'MixtureDenoiser'
     """
 
     n_components: int = 4096
@@ -239,6 +276,15 @@ class BayesNet(Recipe):
     most_table : int
         Size (floats) of the largest table that may arise when columns are summed out. A larger one allows more edges
         and makes evaluations slower.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from discrete_itd import DiffusionDensity
+    >>> frame = pd.DataFrame({"a": ["x", "y"] * 50, "b": ["u", "v"] * 50})
+    >>> model = DiffusionDensity(denoiser=BayesNet(), random_state=0).fit(frame)
+    >>> type(model.denoiser_).__name__
+    'BayesNetDenoiser'
     """
 
     most_table: int = 1024

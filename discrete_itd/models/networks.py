@@ -57,6 +57,16 @@ class Network(Recipe):
     -----
     A base with many parameters fits its own training rows too well for the network to learn where it errs: mixtures
     with many classes are better members of an ensemble than bases.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from discrete_itd import DiffusionDensity
+    >>> frame = pd.DataFrame({"a": ["x", "y"] * 50, "b": ["u", "v"] * 50})
+    >>> small = {"denoiser": Network(width=16, depth=1), "max_steps": 20, "n_evaluations": 4}
+    >>> model = DiffusionDensity(**small, random_state=0).fit(frame)
+    >>> type(model.denoiser_).__name__
+    'NeuralDenoiser'
     """
 
     architecture: InitVar[str] = "auto"
@@ -135,6 +145,15 @@ class Causal(Recipe):
     A network hears the columns in its order only. Questions about some columns given others, like imputation, are
     answered by an exact denoiser of the same rows: the base or, with continuous columns and if it predicts held-out
     rows better, a decoder mixture.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from discrete_itd import DiffusionDensity
+    >>> frame = pd.DataFrame({"a": ["x", "y"] * 50, "b": ["u", "v"] * 50})
+    >>> model = DiffusionDensity(denoiser=Causal(width=16, depth=1), max_steps=20, random_state=0).fit(frame)
+    >>> type(model.denoiser_).__name__
+    'CausalDenoiser'
     """
 
     n_orders: int = 1

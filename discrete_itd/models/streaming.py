@@ -5,17 +5,13 @@ every later pass leaves the same rows out. Batches are drawn from a buffer, into
 the stream is read: row groups in random order, rows within them in their own. A training that needs fewer rows than
 there are reads all of the table, but takes only so many of it, chosen by hashes as well.
 
-==========================================  ================================================================
-What                                        is fitted to
-==========================================  ================================================================
-categories, marginals, a single tree,       counts of all rows
-tables of a Bayesian network
-networks, mixtures of products              batches of all rows
-scales, bins, grids of times, mixtures of   a uniform sample, see :mod:`discrete_itd.models.tables`
-Gaussians; graph of a Bayesian network;
-several trees; decoder mixtures; weights,
-schedules and one-hot groups
-==========================================  ================================================================
+| what | is fitted to |
+|---|---|
+| categories, marginals, a single tree, tables of a Bayesian network | counts of all rows |
+| networks, mixtures of products | batches of all rows |
+| scales, bins, grids of times, mixtures of Gaussians | a uniform sample, see :mod:`discrete_itd.models.tables` |
+| graph of a Bayesian network, several trees, decoder mixtures | the same sample |
+| weights, schedules and one-hot groups | the same sample |
 
 A stream that is not longer than the sample is read into memory, and fitted as a table there. Of a longer one, copies of
 a record are not looked for: they may be on both sides of the division.

@@ -75,6 +75,15 @@ def report(
         If ``out`` cannot be written.
     ValueError, TypeError, NotFittedError
         See :func:`~discrete_itd.reporting.findings.examine`.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> frame = pd.DataFrame({"a": ["x", "y"] * 50, "b": ["u", "v"] * 50})
+    >>> model = DiffusionDensity(denoiser="tree", random_state=0).fit(frame)
+    >>> page = report(model, frame, title="Two columns")
+    >>> page[:15], "Two columns" in page
+    ('<!doctype html>', True)
     """
     # a missing package or folder is reported before the long computation
     figures.new_axes()

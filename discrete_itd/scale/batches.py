@@ -62,6 +62,19 @@ class BatchScoring:
     digest : str, optional
         That of the model's content (:func:`discrete_itd.storage.files.content_digest`): a worker whose file holds
         another one refuses it. :meth:`pinned` sets it.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from discrete_itd import DiffusionDensity
+    >>> frame = pd.DataFrame({"a": ["x", "y"] * 50})
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> path = Path(folder.name) / "model.safetensors"
+    >>> DiffusionDensity(denoiser="independent", random_state=0).fit(frame).save(path, card=False)
+    >>> BatchScoring(path, keep=[])(frame[:2]).columns.tolist()
+    ['log_prob', 'stderr']
+    >>> folder.cleanup()
     """
 
     model_path: str | os.PathLike[str]
@@ -179,6 +192,20 @@ def output_schema(
     ------
     OSError, ValueError, TypeError
         As :func:`score_batches`, also if the schema lacks a column of the model.
+
+    Examples
+    --------
+    >>> import pyarrow as pa
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from discrete_itd import DiffusionDensity
+    >>> frame = pd.DataFrame({"a": ["x", "y"] * 50})
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> path = Path(folder.name) / "model.safetensors"
+    >>> DiffusionDensity(denoiser="independent", random_state=0).fit(frame).save(path, card=False)
+    >>> output_schema(path, pa.schema([("a", pa.string())])).names
+    ['a', 'log_prob', 'stderr']
+    >>> folder.cleanup()
     """
     return BatchScoring(model_path, outputs, keep, prefix, n_reasons, trusted=trusted).schema(
         schema

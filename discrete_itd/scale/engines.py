@@ -36,6 +36,22 @@ def score_dask(frame: dask.dataframe.DataFrame, scoring: BatchScoring) -> dask.d
         Without Dask: ``pip install "discrete-itd[dask]"``.
     OSError, ValueError, TypeError
         As of :func:`~discrete_itd.scale.score_batches`, about the model and the columns of the frame.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from discrete_itd import DiffusionDensity
+    >>> frame = pd.DataFrame({"a": ["x", "y"] * 50})
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> path = Path(folder.name) / "model.safetensors"
+    >>> DiffusionDensity(denoiser="independent", random_state=0).fit(frame).save(path, card=False)
+    >>> import dask.dataframe
+    >>> scored = score_dask(dask.dataframe.from_pandas(frame, npartitions=2), BatchScoring(path))
+    >>> scored.compute().shape
+    (100, 3)
+    >>> folder.cleanup()
     """
     _need("dask")
     from dask.dataframe.dispatch import make_meta

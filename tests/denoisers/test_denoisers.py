@@ -12,12 +12,10 @@ from laws import (
     FEW_EXAMPLES,
     WIDER_BOOKS,
     all_rows,
-    cases,
     code,
     empty_state,
     line,
     make_book,
-    make_denoiser,
     numpy_evidence,
     numpy_point,
     random_marginals,
@@ -294,36 +292,6 @@ def test_unseen_cells_cost_what_the_base_says_and_look_missing(device, dtype):
     torch.testing.assert_close(
         told.column(1), untold.column(1), atol=rounding(dtype, 10), rtol=1e-4
     )
-
-
-@pytest.mark.parametrize(
-    ("name", "kind"),
-    cases(
-        [
-            "network",
-            "marginals",
-            "oracle",
-            "mixture",
-            "tree",
-            "trees",
-            "bayes_net",
-            "joined",
-            "stranger",
-        ],
-        ["open", "one real", "only words", "all kinds"],
-    ),
-)
-def test_a_row_is_denoised_alone(device, dtype, name, kind):
-    book = make_book(name, device)
-    denoiser = make_denoiser(kind, book, 1)
-    rows, y, snr = random_state(book, np.random.default_rng(0), 9, known=False)
-    together = denoiser(y, snr)
-    alone = [denoiser(y[i : i + 1], snr[i : i + 1]) for i in range(9)]
-    close = {"atol": rounding(dtype), "rtol": rounding(dtype)}
-    log_prob = torch.cat([q.log_prob(rows[i : i + 1]) for i, q in enumerate(alone)])
-    torch.testing.assert_close(together.log_prob(rows), log_prob, **close)
-    torch.testing.assert_close(together.mean(), torch.cat([q.mean() for q in alone]), **close)
-    assert denoiser(y[:0], snr[:0]).log_prob(rows[:0]).shape == (0, book.n_columns)
 
 
 @pytest.mark.parametrize("name", ["only words", "all kinds"])

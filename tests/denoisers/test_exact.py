@@ -17,15 +17,14 @@ from laws import (
     rounding,
     seeded_generator,
     seeds,
-    states_of_every_kind,
     tables,
     total_mass,
 )
 
 from discrete_itd.channel import CoordinateSchedule, Quadrature
 from discrete_itd.channel.codebook import Codebook
-from discrete_itd.denoisers import SupportDenoiser
 from discrete_itd.likelihood import integral_log_prob, path_log_prob
+from discrete_itd.testing import check_denoiser
 
 KINDS = ["mixture", "tree", "trees", "bayes_net", "joined"]
 
@@ -33,39 +32,11 @@ KINDS = ["mixture", "tree", "trees", "bayes_net", "joined"]
 @pytest.mark.parametrize("kind", KINDS)
 @FEW_EXAMPLES
 @given(tables(max_columns=4), seeds)
-def test_missing_cells_are_summed_over(device, dtype, kind, columns, seed):
-    """Also beside rows of which nothing is missing."""
-    book = Codebook(columns).to(device)
-    rng = np.random.default_rng(seed)
-    denoiser = make_denoiser(kind, book, seed)
-    rows = random_rows(book, 7, rng, missing=0.4)
-    rows[0], rows[1] = math.nan, rows[1].nan_to_num(0.0)
-    every = all_rows(book)
-    fits = ((every == rows[:, None]) | rows[:, None].isnan()).all(2)
-    log_p = denoiser.log_prob(every)
-    assert log_p.double().exp().sum().item() == pytest.approx(1, abs=rounding(dtype))
-    expected = log_p.expand(len(rows), -1).masked_fill(~fits, -torch.inf).logsumexp(1)
-    torch.testing.assert_close(denoiser.log_prob(rows), expected, atol=rounding(dtype), rtol=0)
-    alone = torch.cat([denoiser.log_prob(row[None]) for row in rows])
-    torch.testing.assert_close(alone, expected, atol=rounding(dtype), rtol=0)
-    assert denoiser.log_prob(rows[:0]).shape == (0,)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@FEW_EXAMPLES
-@given(tables(max_columns=4), seeds)
-def test_posterior_is_a_sum_over_all_rows(device, dtype, kind, columns, seed):
-    """At once for rows of which nothing, all or some is known, or seen through noise."""
-    book = Codebook(columns).to(device)
-    denoiser = make_denoiser(kind, book, seed)
-    rows = all_rows(book)
-    oracle = SupportDenoiser(book, rows, denoiser.log_prob(rows).exp())
-    y, snr = states_of_every_kind(book, np.random.default_rng(seed))
-    got, expected = denoiser(y, snr).categorical.probs, oracle(y, snr).categorical.probs
-    torch.testing.assert_close(got, expected, atol=rounding(dtype, 10), rtol=0)
-    alone = [denoiser(y[i : i + 1], snr[i : i + 1]).categorical.probs for i in range(len(y))]
-    torch.testing.assert_close(got, torch.cat(alone), atol=rounding(dtype), rtol=0)
-    assert denoiser(y[:0], snr[:0]).categorical.probs.shape == (0, book.levels.n_points)
+def test_exact_denoisers_have_every_property(device, kind, columns, seed):
+    """Above all that missing cells are summed over, and that the posterior is a sum over all rows."""
+    denoiser = make_denoiser(kind, Codebook(columns).to(device), seed)
+    checked = check_denoiser(denoiser, random_state=seed)
+    assert {"missing_cells_are_summed_over", "posterior_is_enumerated"} <= set(checked)
 
 
 @pytest.mark.parametrize(("name", "kind"), cases([*KINDS, "oracle", "marginals"], sorted(BOOKS)))

@@ -144,8 +144,12 @@ def test_odd_types_are_neither_written_nor_read(folder, dtype):
     with pytest.raises(ValueError, match=r"w is of type torch\."):
         files.write_state(folder / "odd", ({}, tensors))
     assert not (folder / "odd").exists()
+    try:
+        path = with_header(folder, GOOD, tensors)
+    except KeyError:
+        pytest.skip("this release of safetensors has no such type")
     with pytest.raises(ValueError, match=r"w is of type torch\."):
-        files.read_state(with_header(folder, GOOD, tensors))
+        files.read_state(path)
 
 
 def test_a_header_that_could_not_be_read_is_not_written(tmp_path, monkeypatch):

@@ -1,0 +1,99 @@
+r"""Property checks for parts of one's own: :func:`check_denoiser`, :func:`check_encoder` and :func:`check_schedule`.
+
+The library's own denoisers, encoders and schedules pass the same checks. Each raises an AssertionError that says which
+property does not hold, or returns the names of those that do.
+
+**A denoiser of one's own** is a class with ``forward``, which returns a posterior, and ``config``, by which it is
+saved. Whatever the posterior, the score is a normalised log-probability, eq. (6); a better one gives shorter codes.
+
+>>> import torch
+>>> from discrete_itd.channel import CategoricalPosterior, Codebook, ColumnPoints, Posterior
+>>> from discrete_itd.denoisers import Denoiser, MarginalDenoiser
+>>> class Smoothed(Denoiser):
+...     "The posterior of another denoiser, mixed with a uniform distribution."
+...     def __init__(self, codebook, base, weight):
+...         super().__init__(codebook)
+...         self.base, self.weight = base, weight
+...     def forward(self, y, snr):
+...         levels, q = self.codebook.levels, self.base(y, snr).categorical
+...         uniform = levels.log_softmax(torch.zeros_like(q.logits)).exp()
+...         mixed = (1 - self.weight) * q.probs + self.weight * uniform
+...         return Posterior(self.codebook, CategoricalPosterior(levels, mixed.log()))
+...     def config(self):
+...         return {"base": self.base, "weight": self.weight}
+>>> book = Codebook([ColumnPoints("simplex", 3), ColumnPoints("simplex", 2)])
+>>> rows = torch.tensor([[0, 1], [2, 0], [2, 1]], dtype=torch.float64)
+>>> check_denoiser(Smoothed(book, MarginalDenoiser.fit(book, rows), 0.1), trusted=[Smoothed])
+['shapes', 'posterior_sums_to_one', 'repeatable', 'row_alone', 'path_sums_to_one', 'stored']
+
+A recipe makes an estimator fit it: ``DiffusionDensity(denoiser=SmoothedCounts())``.
+
+>>> from dataclasses import dataclass
+>>> import pandas as pd
+>>> from discrete_itd import DiffusionDensity
+>>> from discrete_itd.recipes import Recipe
+>>> @dataclass(frozen=True)
+... class SmoothedCounts(Recipe):
+...     weight: float = 0.1
+...     def fit(self, rows, plan):
+...         return Smoothed(rows.codebook, rows.marginals, self.weight)
+>>> frame = pd.DataFrame({"a": list("xyxxyz") * 9, "b": list("uvvuvv") * 9})
+>>> model = DiffusionDensity(denoiser=SmoothedCounts(), random_state=0).fit(frame)
+>>> type(model.denoiser_).__name__, model.score_samples(frame).shape
+('Smoothed', (54,))
+
+**A schedule of one's own** has the methods of :class:`discrete_itd.channel.Schedule`; ``config`` is for saving.
+
+>>> @dataclass(frozen=True)
+... class Halves:
+...     "Half of the columns become known, then the others."
+...     n_columns: int
+...     n_steps, noisy, complete, orders = 2, False, True, None
+...     def snr(self, step, rank, n_free):
+...         known = 2 * rank < step * n_free
+...         return torch.zeros(rank.shape).masked_fill(known & (step > 0), torch.inf)
+...     def config(self):
+...         return {"n_columns": self.n_columns}
+>>> check_schedule(Halves(5), 5)
+['climbs', 'row_alone', 'stored']
+>>> model.set_params(schedule=Halves(2)).fit(frame).schedule_
+Halves(n_columns=2)
+
+**An encoder of one's own** is a :class:`~discrete_itd.encoders.TableEncoder` with a codec for one of its columns:
+values to points and back, with the log of the slope. Estimators infer their encoder, and take none of one's own; this
+one is for the functions of the core.
+
+>>> import numpy as np
+>>> from discrete_itd.encoders import Column, TableEncoder
+>>> @dataclass(frozen=True)
+... class LogScale:
+...     "Positive numbers by their logarithms."
+...     kind, categories, open, whole, n_levels = "continuous", (), False, False, 0
+...     points = ColumnPoints("real")
+...     def encode(self, values):
+...         return np.log(values), -np.log(values)  # dz/dx = 1/x
+...     def decode(self, x, rng=None):
+...         return np.exp(x)
+>>> prices = pd.DataFrame({"price": [0.5, 2.0, None, 30.0, 7.0]})
+>>> encoder = TableEncoder([Column("price", prices["price"].dtype, LogScale(), 5, 1)])
+>>> check_encoder(encoder, prices)
+['shapes', 'decoding_undoes_encoding', 'row_alone', 'names_not_order', 'refuses', 'slope']
+>>> x, log_volume = encoder.transform(prices)
+>>> denoiser = MarginalDenoiser.fit(encoder.codebook(), torch.tensor(x))
+>>> (denoiser.log_prob(torch.tensor(x)).numpy() + log_volume.sum(1)).round(1)  # nats, of a density per unit of price
+array([-1.4, -2.2,  0. , -5.8, -3.4])
+"""
+
+from discrete_itd.testing.denoisers import check_denoiser
+from discrete_itd.testing.encoders import check_encoder
+from discrete_itd.testing.rows import all_rows, random_rows, states_of_every_kind
+from discrete_itd.testing.schedules import check_schedule
+
+__all__ = [
+    "all_rows",
+    "check_denoiser",
+    "check_encoder",
+    "check_schedule",
+    "random_rows",
+    "states_of_every_kind",
+]

@@ -1,0 +1,101 @@
+"""The documentation as a site, from the docstrings: ``python tests/build_docs.py FOLDER``.
+
+Warnings are errors, and so are references to names that are not there and formulas that Markdown would take apart.
+"""
+
+import argparse
+import html
+import pkgutil
+import re
+import sys
+import warnings
+from functools import cached_property
+from importlib import import_module
+from pathlib import Path
+from typing import get_type_hints
+
+import pdoc
+import pdoc.doc
+import pdoc.docstrings
+import pdoc.extract
+import pdoc.render
+import pdoc.render_helpers
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = "discrete_itd"
+CONVERT = pdoc.docstrings.convert
+
+
+def submodules(self):
+    """All modules of a package, whatever its ``__all__`` exports."""
+    found = pkgutil.iter_modules(self.obj.__path__) if self.is_package else []
+    names = [m.name for m in found if not m.name.startswith("_")]
+    return [pdoc.doc.Module.from_name(f"{self.modulename}.{name}") for name in names]
+
+
+def modules():
+    """Names of all modules of the package, itself first."""
+    package = import_module(PACKAGE)
+    for name in package.__all__:
+        getattr(package, name)  # they are imported when they are first used
+    below = pkgutil.walk_packages(package.__path__, f"{PACKAGE}.")
+    return [PACKAGE, *(m.name for m in below if not m.name.endswith("__main__"))]
+
+
+def resolve_named_tuples(names):
+    """Types of the fields of named tuples, whose constructor lies in a module where their names mean nothing."""
+    for name in names:
+        for value in vars(import_module(name)).values():
+            if isinstance(value, type) and issubclass(value, tuple) and hasattr(value, "_fields"):
+                value.__new__.__annotations__ = get_type_hints(value)
+
+
+def converted(docstring, docformat, source_file):
+    """As pdoc does it, but roles may span lines, and have a tilde."""
+
+    def in_one_line(role):
+        return f":{role[1]}:`{' '.join(role[2].removeprefix('~').split())}`"
+
+    return CONVERT(re.sub(r":(\w+):`([^`]+)`", in_one_line, docstring), docformat, source_file)
+
+
+def dangling(page):
+    """Names of this package on a page that lead nowhere."""
+    text = page.read_text()
+    roles = re.findall(r":(?:math|mod|class|func|meth|attr|data|obj):\S*", text)
+    return roles + re.findall(r"<code>(~?discrete_itd\.[\w.]+)(?:\(\))?</code>", text)
+
+
+def taken_apart(page):
+    """Formulas on a page that Markdown has put tags in."""
+    formulas = re.findall(r"\\\(.*?\\\)|\$\$.*?\$\$", page.read_text(), re.DOTALL)
+    return [html.unescape(f) for f in formulas if re.search(r"</?(em|strong|code|a)\b", f)]
+
+
+def build(folder, only=None):
+    """Write the site, or ``only`` some modules of it, into a folder; ValueError with all that is wrong."""
+    pdoc.doc.Module.submodules = cached = cached_property(submodules)
+    cached.__set_name__(pdoc.doc.Module, "submodules")
+    pdoc.extract.walk_specs = list  # the names are all there: it would look for more in __all__
+    pdoc.render_helpers.docstrings.convert = converted
+    version = import_module(PACKAGE).__version__
+    pdoc.render.configure(
+        docformat="numpy", math=True, show_source=False, footer_text=f"discrete_itd {version}"
+    )
+    resolve_named_tuples(modules())
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        pdoc.pdoc(*(only or modules()), output_directory=Path(folder))
+    wrong = [str(w.message) for w in caught]
+    for page in sorted(Path(folder).rglob("*.html")):
+        found = taken_apart(page) + (dangling(page) if only is None else [])
+        wrong += [f"{page.name}: {what}" for what in sorted(set(found))]
+    if wrong:
+        raise ValueError("\n".join(wrong))
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    build(parser.parse_args().folder)

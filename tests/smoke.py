@@ -1,0 +1,76 @@
+"""What an installed package must do, run by the Python of a bare environment: ``python tests/smoke.py``.
+
+Prints the time of an import and of a first fit and score, and the size of what is installed.
+"""
+
+import importlib.metadata
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+PACKAGE = "discrete-itd"
+
+
+def timed(what, code):
+    """Seconds of a new Python process that runs some code; its own, without starting Python, by what it prints."""
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{what} failed:\n{done.stderr}")
+    print(f"{what}: {time.perf_counter() - start:.1f} s")
+    return done.stdout
+
+
+FIT = """
+import sys, numpy as np, pandas as pd
+from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
+rng = np.random.default_rng(0)
+colour = rng.choice(["x", "y", "z"], 200)
+frame = pd.DataFrame({"colour": colour, "size": rng.normal(size=200) + (colour == "x")})
+model = DiffusionDensity(denoiser="tree", random_state=0).fit(frame)
+model.save(sys.argv[1])
+again = DiffusionDensity.load(sys.argv[1])
+assert (again.score_samples(frame) == model.score_samples(frame)).all()
+assert len(again.sample(3, random_state=0)) == 3
+print(again.score(frame))
+"""
+
+
+def size(name):
+    """Megabytes of an installed distribution's files, and their number."""
+    files = [Path(str(f.locate())) for f in importlib.metadata.files(name) or ()]
+    return sum(f.stat().st_size for f in files if f.is_file()) / 1e6, len(files)
+
+
+def main():
+    import discrete_itd
+
+    where = Path(discrete_itd.__file__).parent
+    print(
+        f"{PACKAGE} {importlib.metadata.version(PACKAGE)} of {where}, Python {sys.version.split()[0]}"
+    )
+    assert (where / "py.typed").is_file()
+    assert (where / "data").is_dir(), "the tables are not there"
+    timed("python -c pass", "pass")
+    timed("import discrete_itd", "import discrete_itd")
+    timed("from discrete_itd import DiffusionDensity", "from discrete_itd import DiffusionDensity")
+    with tempfile.TemporaryDirectory() as folder:
+        path = str(Path(folder) / "model.safetensors")
+        timed("fit of 200 rows, save, load, score", f"import sys; sys.argv[1:] = [{path!r}]\n{FIT}")
+    help_ = timed("discrete-itd --help", "from discrete_itd.cli import main; main(['--help'])")
+    assert "score" in help_, help_
+    command = Path(sys.executable).with_name("discrete-itd")
+    done = subprocess.run([command, "--help"], capture_output=True, text=True, check=True)
+    assert "usage: discrete-itd" in done.stdout
+    names = {d.metadata["Name"] for d in importlib.metadata.distributions()}
+    sizes = sorted(((size(name)[0], name) for name in names), reverse=True)
+    own, n_files = size(PACKAGE)
+    whole = sum(s for s, _ in sizes)
+    print(f"installed: {own:.1f} MB in {n_files} files, with all dependencies {whole:.0f} MB")
+    print("the largest: " + ", ".join(f"{name} {s:.0f} MB" for s, name in sizes[:5]))
+
+
+if __name__ == "__main__":
+    main()

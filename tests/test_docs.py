@@ -1,0 +1,108 @@
+"""The documentation: a site without warnings, tests and commands that exist, and an example of every public name."""
+
+import ast
+import doctest
+import importlib
+import inspect
+import re
+from pathlib import Path
+
+import build_docs
+import pytest
+
+import discrete_itd
+from discrete_itd.guide import guarantees
+
+ROOT = Path(__file__).parents[1]
+GUIDE = sorted((ROOT / "discrete_itd" / "guide").glob("*.py"))
+# what users import from, besides the names at the top
+PUBLIC = (
+    "channel", "datasets", "denoisers", "encoders", "images", "likelihood", "plots", "recipes", "scale", "testing",
+)  # fmt: skip
+NOT_INSTALLED = {"score_ray", "score_spark"}  # engines that the tests do without
+
+
+def test_some_pages_are_built_without_warnings(tmp_path):
+    pages = [
+        "guide",
+        *(f"guide.{p.stem}" for p in GUIDE if p.stem != "__init__"),
+        "testing",
+        "channel",
+    ]
+    build_docs.build(tmp_path, ["discrete_itd", *(f"discrete_itd.{name}" for name in pages)])
+    page = (tmp_path / "discrete_itd" / "guide" / "how_it_works.html").read_text()
+    assert "MathJax" in page
+    assert r"\hat x(\gamma)" in page
+    assert "<table>" in (tmp_path / "discrete_itd" / "guide" / "pilot.html").read_text()
+
+
+@pytest.mark.slow
+def test_the_site_is_built_without_warnings(tmp_path):
+    build_docs.build(tmp_path)
+    assert len(list(tmp_path.rglob("*.html"))) == len(build_docs.modules()) + 1
+
+
+def test_what_leads_nowhere_is_found(tmp_path):
+    page = tmp_path / "page.html"
+    page.write_text(
+        r"<code>discrete_itd.nowhere</code> <code>other.name</code> \( x<em>j y</em>j \)"
+    )
+    assert build_docs.dangling(page) == ["discrete_itd.nowhere"]
+    assert build_docs.taken_apart(page) == [r"\( x<em>j y</em>j \)"]
+
+
+def test_every_guarantee_has_a_test_that_exists():
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", guarantees.__doc__)
+    assert len(named) > 25
+    for path, name in named:
+        tree = ast.parse((ROOT / path).read_text())
+        assert name in {f.name for f in tree.body if isinstance(f, ast.FunctionDef)}, (
+            f"{path}::{name}"
+        )
+
+
+def test_every_command_of_the_guide_exists():
+    commands = {
+        m
+        for p in GUIDE
+        for m in re.findall(r"python\s+-m\s+tests\.benchmarks\.(\w+)", p.read_text())
+    }
+    assert len(commands) >= 5
+    assert not [c for c in commands if not (ROOT / "tests" / "benchmarks" / f"{c}.py").is_file()]
+
+
+def test_figures_of_the_guide_are_those_of_the_results():
+    results = (ROOT / "tests" / "benchmarks" / "RESULTS.md").read_text()
+    lines = re.findall(r'^\| `"(\w+)"`(?:, 128 calls)? \| (\d.*) \|$', which_model(), re.MULTILINE)
+    assert len(lines) == 5
+    for line in lines:
+        for cell in line[1].split(" | "):
+            nats, fit, speed = re.fullmatch(r"([\d.]+); ([\d.]+) s; ([\d ]+) /s", cell).groups()
+            assert re.search(
+                rf"\| {nats} ± [\d.]+ \| {fit} \| {speed.replace(' ', '')} \|", results
+            ), cell
+
+
+def which_model():
+    return importlib.import_module("discrete_itd.guide.which_model").__doc__
+
+
+def documented(value):
+    """Whether a class, function or module has an example, in its docstring or that of a method of its own."""
+    finder = doctest.DocTestFinder(recurse=not inspect.ismodule(value))
+    return any(t.examples for t in finder.find(value, name="it", module=False))
+
+
+@pytest.mark.parametrize("home", ["", *PUBLIC])
+def test_every_public_name_has_an_example(home):
+    module = importlib.import_module(f"discrete_itd.{home}".rstrip("."))
+    names = getattr(module, "__all__", [name for name in vars(module) if name.startswith("plot_")])
+    values = {name: getattr(module, name) for name in names if name not in NOT_INSTALLED}
+    lacking = [
+        name
+        for name, value in values.items()
+        if (inspect.isclass(value) or inspect.isroutine(value) or inspect.ismodule(value))
+        and not documented(value)
+    ]
+    assert not lacking
+    assert set(discrete_itd.__all__) <= set(dir(discrete_itd))
