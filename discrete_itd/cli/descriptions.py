@@ -1,6 +1,6 @@
 """What ``--help`` says of the commands."""
 
-from discrete_itd.cli.tables import ENDINGS
+from discrete_itd.cli.names import ENDINGS
 
 ABOUT = """\
 Log-probabilities with error bars, in nats, for the rows of a table; imputation; new rows; anomalies.
@@ -48,7 +48,7 @@ threshold. TABLE should then contain inliers only; if it contains anomalies, giv
 With --given, a row is compared with its own group, like sales with those of the same shop. All commands but report
 accept the file of such a detector, and all accept that of another.
 
-Ctrl-C ends the training and keeps the best model so far; a second Ctrl-C ends the command.
+Ctrl-C ends the training and keeps the best model so far, and the exit code is 130; a second Ctrl-C ends the command.
 
 {TABLES}
 examples:

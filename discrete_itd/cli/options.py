@@ -14,11 +14,8 @@ from typing import Any, NoReturn
 
 from discrete_itd import __version__
 from discrete_itd.cli import descriptions
-from discrete_itd.cli.streams import FORMATS
-from discrete_itd.cli.tables import ENDINGS, UserError
+from discrete_itd.cli.names import DENOISERS, ENDINGS, FORMATS, KINDS, UserError
 from discrete_itd.deprecation import REMOVAL
-from discrete_itd.encoders import KINDS, check_column_spec
-from discrete_itd.recipes import NAMES
 
 OLD_OPTIONS = {
     "--unseen": "--handle-unknown",
@@ -82,6 +79,8 @@ def column_spec(text: str) -> tuple[str, str | dict[str, Any]]:
         raise argparse.ArgumentTypeError(
             f"column {name!r}: {kind} takes {wanted}, got {what!r}"
         ) from None
+    from discrete_itd.encoders import check_column_spec  # imports torch
+
     try:
         check_column_spec(name, {"kind": kind, **spec})
     except (ValueError, TypeError) as error:
@@ -163,7 +162,7 @@ def _add_fit(fit: argparse.ArgumentParser) -> None:
         type=lambda text: "error" if text == "raise" else text,  # the old name
         help="later, a category that is not in TABLE gets a small probability (smooth, the default)\n"
         "or is an error")
-    add("--denoiser", choices=tuple(NAMES), default="auto", metavar="NAME",
+    add("--denoiser", choices=DENOISERS, default="auto", metavar="NAME",
         help="model to fit: auto, the cheapest of several that are as good as the best\n"
         "(the default); best, the lowest nats for --max-time; causal, one network call a\n"
         "row; network, many calls along paths; tree, trees, mixture, decoder, bayes_net\n"

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 STANDARD = "-"  # the standard input or output, in place of a file's name
 QUOTED = "\n\x00"  # for a carriage return, until the text is written
-FORMATS = ("csv", "tsv", "parquet")
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 CHUNK_CELLS = 1 << 20  # of a table that are in memory at once
 MOST_ROWS = 1 << 16

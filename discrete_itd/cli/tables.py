@@ -16,17 +16,13 @@ from typing import Any, cast
 import pandas as pd
 
 from discrete_itd.cli.cells import DATE, MISSING, TRUTHS, is_text
+from discrete_itd.cli.names import ENDINGS, PACKED
+from discrete_itd.cli.names import UserError as UserError
 from discrete_itd.storage.files import NotWritten, stop_writing, write_whole
 
-PACKED = (".gz", ".bz2", ".xz", ".zip", ".zst")
-ENDINGS = ".csv, .tsv (also .gz, .bz2, .xz, .zip, .zst), .parquet"
 ZONE = r"(?:Z|[+-]\d\d:?\d\d)$"  # at the end of an ISO time
 ALMOST = 0.9  # share of cells of one type from which the other cells are probably errors
 DAMAGED = (ValueError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, ImportError)
-
-
-class UserError(Exception):
-    """An error that the user can correct; its text is the one line that is printed."""
 
 
 class EmptyTableError(UserError):

@@ -1,6 +1,7 @@
 """The command line: what it writes, what it says, and how it refuses."""
 
 import builtins
+import dataclasses
 import gzip
 import os
 import runpy
@@ -14,9 +15,15 @@ import pandas as pd
 import pytest
 import torch
 
-from discrete_itd import DiffusionDensity, DiffusionOutlierDetector, __version__
-from discrete_itd.cli import command as cli
-from discrete_itd.cli import demo, main
+from discrete_itd import (
+    DiffusionDensity,
+    DiffusionOutlierDetector,
+    __version__,
+    encoders,
+    recipes,
+)
+from discrete_itd.cli import demo, fitting, main
+from discrete_itd.cli.names import DENOISERS, KINDS
 from discrete_itd.cli.tables import read_table, recognise
 from discrete_itd.denoisers import NeuralDenoiser, TreeDenoiser
 from discrete_itd.recipes import Network
@@ -68,7 +75,7 @@ def quick(monkeypatch):
             denoiser=SMALL if denoiser == "auto" else denoiser, **{"n_evaluations": 8, **settings}
         )
 
-    for module in (cli, demo):
+    for module in (fitting, demo):
         monkeypatch.setattr(module, "DiffusionDensity", quick)
 
 
@@ -548,6 +555,43 @@ def test_help(command, capsys):
         assert "--column zip=nominal" in out
 
 
+HELP = """
+import contextlib, sys
+from discrete_itd.cli import main
+for line in (["--help"], ["fit", "--help"], ["--version"]):
+    with contextlib.suppress(SystemExit):
+        main(line)
+main(["fit"])
+sys.exit(str({"torch", "pandas", "numpy", "sklearn"} & set(sys.modules) or ""))
+"""
+
+
+def test_help_imports_no_torch():
+    asked = process("-c", HELP)
+    err = asked.communicate()[1]
+    assert err.endswith("(see discrete-itd fit --help)\n\n")
+
+
+def test_the_options_name_all_kinds_and_denoisers():
+    """Their names are repeated in a module that imports nothing."""
+    assert (encoders.KINDS, tuple(recipes.NAMES)) == (KINDS, DENOISERS)
+
+
+@pytest.mark.usefixtures("place")
+def test_an_interrupted_fit_keeps_the_model_and_says_so_in_its_exit_code(capsys, monkeypatch):
+    real = DiffusionDensity.fit
+
+    def interrupted(self, *args, **kwargs):
+        real(self, *args, **kwargs)
+        self.model_ = dataclasses.replace(self.model_, stopped="interrupted")
+        return self
+
+    monkeypatch.setattr(DiffusionDensity, "fit", interrupted)
+    run("fit t.csv --out new --denoiser tree --drop id", code=130)
+    assert "new is the best model so far" in capsys.readouterr().err
+    assert DiffusionDensity.load("new").stopped_ == "interrupted"
+
+
 def test_version(capsys):
     with pytest.raises(SystemExit):
         main(["--version"])
@@ -565,7 +609,7 @@ def test_interruption(place, monkeypatch, capsys):
 
 
 def process(*command):
-    root = os.path.dirname(os.path.dirname(os.path.dirname(cli.__file__)))
+    root = os.path.dirname(os.path.dirname(os.path.dirname(fitting.__file__)))
     return subprocess.Popen(
         [sys.executable, *command],
         stdout=subprocess.PIPE,
@@ -619,7 +663,7 @@ def test_ctrl_c_keeps_the_model(place):
     finally:
         fit.kill()
     assert (fit.returncode, err) == (
-        0,
+        130,
         "discrete-itd: note: training was interrupted: new is the best model so far;"
         " the same command continues the training\n",
     )
