@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 
 from discrete_itd.encoders import Column
+from discrete_itd.encoders.categories import TRUTHS
 from discrete_itd.encoders.dtypes import family, has_time_zone, time_unit
 from discrete_itd.encoders.numeric import Bins, Continuous
 
 MISSING = ("na", "n/a", "nan", "nat", "null", "none")  # in lower case
-TRUTHS = {w: w.lower() == "true" for w in ("True", "TRUE", "true", "False", "FALSE", "false")}
 DATE = r"\d{4}-\d\d-\d\d"  # at the start of an ISO date or time
 EXACT = 2.0**53  # floats below are exact as integers
 DAY = 86_400  # seconds

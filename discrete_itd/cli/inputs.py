@@ -16,6 +16,7 @@ from discrete_itd.encoders import Column, Rows
 from discrete_itd.encoders.column import SUSPICIOUS_ROWS
 from discrete_itd.encoders.table import unseen_values
 from discrete_itd.estimators import DiffusionDensity
+from discrete_itd.models.scoring import ignored
 from discrete_itd.scale.loading import CLASSES, density_of
 from discrete_itd.storage.persistent import load_one_of
 
@@ -109,9 +110,7 @@ class Reader:
         known = {str(c.name) for c in self.model.encoder_.schema}
         extra = [name for name in source.names if name not in known]
         if extra:
-            many = f"{len(extra)} of {len(source.names)} columns"
-            text = f"{source.table.path}: ignoring {many}: {', '.join(extra)}"
-            warnings.warn(text, stacklevel=2)
+            warnings.warn(f"{source.table.path}: {ignored(extra, source.names)}", stacklevel=2)
 
     def _encoded(self, chunk: Chunk) -> Rows:
         try:
@@ -198,8 +197,6 @@ def given_row(model: DiffusionDensity, given: dict[str, str]) -> pd.DataFrame:
             raise UserError(
                 f"column {name!r}: expected a value like {column.categories[0]!r}, got {text!r}"
             )
-        if column.categories and value not in column.categories:
-            warnings.warn(f"column {name!r}: {text!r} was never seen in training", stacklevel=2)
         row[column.name] = cell
     return pd.DataFrame(row)
 

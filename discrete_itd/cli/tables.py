@@ -15,9 +15,10 @@ from typing import Any, cast
 
 import pandas as pd
 
-from discrete_itd.cli.cells import DATE, MISSING, TRUTHS, is_text
+from discrete_itd.cli.cells import DATE, MISSING, is_text
 from discrete_itd.cli.names import ENDINGS, PACKED
 from discrete_itd.cli.names import UserError as UserError
+from discrete_itd.encoders.categories import TRUTHS
 from discrete_itd.storage.files import NotWritten, stop_writing, write_whole
 
 ZONE = r"(?:Z|[+-]\d\d:?\d\d)$"  # at the end of an ISO time

@@ -14,6 +14,7 @@ from sklearn.utils import check_random_state
 
 from discrete_itd.detection.scoring import Scorer, scorer_of
 from discrete_itd.detection.two_samples import permutation_test, same_column, same_distribution
+from discrete_itd.encoders.rows import check_any
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.validation import check_integer, check_share
 
@@ -203,7 +204,7 @@ def drift(
     alpha = check_share("alpha", alpha)
     scorer = scorer_of(model)
     density = scorer.density
-    rows = density.rows(X)
+    rows = check_any(density.rows(X))
     shares = scorer.nats(rows).to_numpy()
     of_inliers = as_shares(inlier_nats, rows.encoder.names)
     if len(of_inliers) < 2:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from discrete_itd.channel.noise import cell_bits
 from discrete_itd.denoisers import MarginalDenoiser
-from discrete_itd.encoders import TableEncoder
+from discrete_itd.encoders import TableEncoder, is_polars
 from discrete_itd.encoders.rows import read_rows
 from discrete_itd.encoders.streams import RemainingStream, Stream, as_stream
 from discrete_itd.encoders.survey import Survey, survey
@@ -116,11 +116,14 @@ class ReadTable(NamedTuple):
         The table itself or, of a stream, some rows: what scikit-learn takes names and numbers of columns from.
     is_frame : bool
         Whether it has names, or was an array.
+    is_polars : bool
+        Whether it is a polars frame.
     """
 
     table: TrainingTable
     shown: Any
     is_frame: bool
+    is_polars: bool = False
 
 
 def read_table(
@@ -185,7 +188,7 @@ def read_table(
     x = x[~x.isnan().all(1)]
     if len(x) < 2:
         raise ValueError("at least two rows with a cell that is not missing are needed")
-    return ReadTable(TableInMemory(encoder, x), X, is_frame)
+    return ReadTable(TableInMemory(encoder, x), X, is_frame, is_polars(X))
 
 
 def sample_size(n_columns: int) -> int:

@@ -17,6 +17,7 @@ from discrete_itd.detection import conformal
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.detection.thresholds import Threshold
 from discrete_itd.encoders import Rows
+from discrete_itd.encoders.rows import check_any
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.reporting.learning_curve import Extrapolation, extrapolate
 from discrete_itd.reporting.measured import Measured, with_threshold
@@ -246,8 +247,8 @@ def examine(
     _, density = fitted(model)
     return examine_stream(
         model,
-        [density.rows(X)],
-        inliers=None if inliers is None else [density.rows(inliers)],
+        [check_any(density.rows(X))],
+        inliers=None if inliers is None else [check_any(density.rows(inliers))],
         target_nats=target_nats,
         target_false_alarms=target_false_alarms,
         n_most_anomalous=n_most_anomalous,

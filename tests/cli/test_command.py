@@ -488,10 +488,13 @@ def test_sample_given(capsys):
     rows = [line.split(",") for line in out.splitlines()]
     assert rows[0] == ["day", "price", "age", "city", "member"]
     assert {tuple(row[:3] + row[4:]) for row in rows[1:]} == {("2024-02-29", "2.5", "40", "True")}
-    run("sample x.safetensors -n 2 --given city=Oslo")
+    run("sample x.safetensors -n 2 --given city=Oslo", code=2)
     out, err = capsys.readouterr()
-    assert out.count("Oslo") == 2
-    assert err == "discrete-itd: note: column 'city': 'Oslo' was never seen in training\n"
+    known = "; known are, among others, 'NA', 'Rome'"
+    assert (out, err) == (
+        "",
+        f"discrete-itd: error: column 'city': unseen category 'Oslo' in given={known}\n",
+    )
 
 
 def test_files_are_replaced(place):
