@@ -15,6 +15,8 @@ TABLES = f"""\
 Tables are read according to the ending of their names: {ENDINGS}.
 Empty cells are missing values. So are the words NA, N/A, NaN, NaT, null and None, in any case, but only
 in columns whose other cells are all numbers, all True or False, or all dates; in a column of text they are values.
+A CSV is in UTF-8 with commas; a byte order mark tells UTF-16, and a header without a comma that ; or a tab divides
+tells these. --sep, --encoding, --decimal and --na say what else it is; impute writes what it fills in the same way.
 Dates are ISO dates and times: 2024-01-31, 2024-01-31 08:30, 2024-01-31T08:30:00.5+01:00.
 """
 STREAMS = """\
@@ -65,7 +67,7 @@ MODEL may be a detector (fit --detector). There are then three more columns: sco
 score), p_value (at most t with probability at most t for an inlier) and alarm (True or False); with a detector of
 groups (fit --detector --given) also group_seen, False for rows of a group that was not seen in training. The last line
 printed gives the number of alarms and the expected share of inliers that raise one. --given excludes these columns,
-because the threshold applies to whole rows.
+because the threshold applies to whole rows. A table without rows gives one without rows.
 
 {STREAMS}
 {TABLES}

@@ -12,6 +12,7 @@ from typing import Any, cast
 import pandas as pd
 
 from discrete_itd.cli import alarms
+from discrete_itd.cli.dialect import Dialect
 from discrete_itd.cli.inputs import about
 from discrete_itd.cli.jobs import check_out
 from discrete_itd.cli.messages import note, percent, plus_minus
@@ -41,7 +42,7 @@ def fit(args: argparse.Namespace) -> int:
             if same_file(args.checkpoint, path):
                 raise UserError(f"{path}: also named in --checkpoint")
     column_types = dict(args.column)
-    frame = _read_to_fit(args.table, column_types, args.drop)
+    frame = _read_to_fit(args.table, column_types, args.drop, Dialect.asked(args))
     seed = args.seed
     if seed is None and args.detector and args.checkpoint is not None:
         seed = 0  # a run that continues must hold out the same rows
@@ -83,13 +84,13 @@ def fit(args: argparse.Namespace) -> int:
 
 
 def _read_to_fit(
-    path: str, column_types: Mapping[str, Any], drop: Sequence[str]
+    path: str, column_types: Mapping[str, Any], drop: Sequence[str], dialect: Dialect
 ) -> pd.DataFrame | ParquetStream:
     """The columns of a table to learn from, in their types; a folder of Parquet is read as it is needed."""
     kinds = {n: s if isinstance(s, str) else s["kind"] for n, s in column_types.items()}
     # read as text, a postal code keeps its leading zeros
     text = [n for n, kind in kinds.items() if kind == "nominal"]
-    frame = _folder(path) if Path(path).is_dir() else read_table(path, text)
+    frame = _folder(path) if Path(path).is_dir() else read_table(path, text, dialect)
     names = [str(n) for n in frame.columns]
     for option, wanted in (("--column", column_types), ("--drop", drop)):
         for name in wanted:
@@ -104,7 +105,7 @@ def _read_to_fit(
     if isinstance(frame, ParquetStream):
         return ParquetStream(path, kept)
     frame = cast(pd.DataFrame, frame[kept])
-    return frame if is_parquet(path) else recognise(frame, path, kinds)
+    return frame if is_parquet(path) else recognise(frame, path, kinds, dialect)
 
 
 def _folder(path: str) -> ParquetStream:

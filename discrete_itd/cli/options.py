@@ -7,6 +7,7 @@ finds its value in ``args``.
 from __future__ import annotations
 
 import argparse
+import codecs
 import math
 import warnings
 from collections.abc import Callable, Sequence
@@ -86,6 +87,24 @@ def column_spec(text: str) -> tuple[str, str | dict[str, Any]]:
     except (ValueError, TypeError) as error:
         raise argparse.ArgumentTypeError(str(error)) from None
     return name, {"kind": kind, **spec}
+
+
+def separator(text: str) -> str:
+    """A mark between cells."""
+    mark = {"tab": "\t", "\\t": "\t"}.get(text, text)
+    if len(mark) != 1 or mark.isalnum() or mark in '"\r\n.':
+        raise argparse.ArgumentTypeError(f"must be one mark, like ; or tab, got {text!r}")
+    return mark
+
+
+def encoding(text: str) -> str:
+    """The name of an encoding."""
+    try:
+        return codecs.lookup(text).name
+    except LookupError:
+        raise argparse.ArgumentTypeError(
+            f"unknown encoding {text!r}; names are like utf-8, cp1252 or utf-16"
+        ) from None
 
 
 def name_and_value(text: str) -> tuple[str, str]:
@@ -174,6 +193,7 @@ def _add_fit(fit: argparse.ArgumentParser) -> None:
     add("--checkpoint", metavar="FILE",
         help="keep the state of the training in FILE, and continue from it if it exists:\n"
         "repeat the command after a crash or Ctrl-C")
+    _add_dialect(fit)
     _add_seed(fit, "makes the fit reproducible (default: random; 0 with --detector and --checkpoint, so\n"
               "that the same rows are held out again)")
     _add_device(fit)
@@ -285,12 +305,24 @@ def _add_demo(demo: argparse.ArgumentParser) -> None:
 def _add_streams(sub: argparse.ArgumentParser, *, of_out: bool) -> None:
     add = sub.add_argument
     add("--format", choices=FORMATS, help="of the standard input and output (default: csv)")
+    _add_dialect(sub)
     if of_out:
         add("--out-format", choices=FORMATS,
             help="of the standard output, if it is another one; or of all files in the folder\n"
             "of the output (default: that of each input)")
     add("--chunk-rows", type=at_least_one, metavar="N",
         help="rows in memory at once; no result depends on it (default: about a million cells)")
+
+
+def _add_dialect(sub: argparse.ArgumentParser) -> None:
+    add = sub.add_argument_group("how a CSV is written").add_argument
+    add("--sep", type=separator, metavar="MARK",
+        help="between cells: a mark, or tab (default: a comma, or what divides a header without one)")
+    add("--encoding", type=encoding, metavar="NAME",
+        help="like cp1252 (default: UTF-8, or what a byte order mark says)")
+    add("--decimal", choices=(".", ","), default=".", help="decimal mark (default: .)")
+    add("--na", **LIST, metavar="TEXT",
+        help="cells that are missing, besides empty ones, like --na ? -999; may be repeated")
 
 
 def _add_seed(sub: argparse.ArgumentParser, about: str) -> None:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 
+from discrete_itd.cli.dialect import Dialect
 from discrete_itd.cli.inputs import Reader, about, load_model
 from discrete_itd.cli.jobs import check_out
 from discrete_itd.cli.messages import say
@@ -66,7 +67,7 @@ def _examined(args: argparse.Namespace) -> Findings:
     with stream_progress("report") as bar:
         readers = [Reader(density, bar.update) for _ in paths]
         streams = [
-            Stream(reader, path, default, args.chunk_rows)
+            Stream(reader, path, default, args.chunk_rows, Dialect.asked(args))
             for reader, path in zip(readers, paths, strict=True)
         ]
         for stream in streams[1:]:  # the table itself may be a pipe, and is read at once
@@ -99,15 +100,19 @@ class Stream:
         Format of the standard input.
     n_rows : int, optional
         Of a chunk.
+    dialect : Dialect
+        Of each CSV.
     """
 
-    def __init__(self, reader: Reader, path: str, kind: str, n_rows: int | None) -> None:
+    def __init__(
+        self, reader: Reader, path: str, kind: str, n_rows: int | None, dialect: Dialect
+    ) -> None:
         self._reader, self._n_rows, self._tables = reader, n_rows, {}
         if os.path.isdir(path):
             for file in tables_in(path):
-                self._tables[file] = Table.named(os.path.join(path, file), kind)
+                self._tables[file] = Table.named(os.path.join(path, file), kind, dialect)
         else:
-            self._tables[""] = Table.named(path, kind)
+            self._tables[""] = Table.named(path, kind, dialect)
 
     def check(self) -> None:
         """Raise a UserError if a table cannot be opened or lacks a column."""
