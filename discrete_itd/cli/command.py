@@ -1,4 +1,4 @@
-"""The command line: ``discrete-itd fit | score | impute | sample | report | watch | demo``.
+"""The command line: ``discrete-itd fit | score | impute | sample | report | ...``.
 
 Each command reads files, calls :class:`~discrete_itd.estimators.DiffusionDensity` or
 :class:`~discrete_itd.detection.detector.DiffusionOutlierDetector`, and writes complete files or none. An error of the
@@ -109,5 +109,8 @@ COMMANDS = {
     "sample": ("sampling", "sample"),
     "report": ("report", "report"),
     "watch": ("watch", "watch"),
+    "drift": ("drift", "drift"),
+    "evaluate": ("evaluate", "evaluate"),
+    "describe": ("describe", "describe"),
     "demo": ("demo", "demo"),
 }

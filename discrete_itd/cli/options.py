@@ -297,6 +297,40 @@ def _add_watch(watch: argparse.ArgumentParser) -> None:
     _add_device(watch)
 
 
+def _add_drift(drift: argparse.ArgumentParser) -> None:
+    add = drift.add_argument
+    add("model", metavar="MODEL", help="file written by fit --detector")
+    add("table", metavar="TABLE", help=f"new rows: {ENDINGS}; a folder, or -")
+    add("--reference", metavar="TABLE",
+        help="inliers that were not trained on, to compare the values of the columns, too")
+    add("--alpha", type=share, default=0.05, metavar="LEVEL",
+        help="level of significance (default: %(default)s)")
+    add("--out", metavar="FILE", help=f"what was found of each column: {ENDINGS}; or -")
+    add("--check", action="store_true", help="exit with code 1 if there is drift")
+    add("--format", choices=FORMATS, help="of the standard input and output (default: csv)")
+    _add_dialect(drift)
+    _add_device(drift)
+
+
+def _add_evaluate(evaluate: argparse.ArgumentParser) -> None:
+    add = evaluate.add_argument
+    add("model", metavar="MODEL", help="file written by fit")
+    add("table", metavar="TABLE", help=f"rows with labels: {ENDINGS}; a folder, or -")
+    add("--label", required=True, metavar="NAME", help="column with the labels")
+    add("--anomalies", **LIST, metavar="LABEL",
+        help="labels of anomalies; all others are inliers (default: 1 or True)")
+    add("--out", metavar="FILE", help=f"the measures as a table: {ENDINGS}; or -")
+    _add_streams(evaluate, of_out=False)
+    _add_device(evaluate)
+
+
+def _add_describe(describe: argparse.ArgumentParser) -> None:
+    add = describe.add_argument
+    add("model", metavar="MODEL", help="file written by fit")
+    add("--out", metavar="FILE", help="the card, like model.md (default: the standard output)")
+    _add_device(describe)
+
+
 def _add_demo(demo: argparse.ArgumentParser) -> None:
     demo.add_argument("--max-time", type=positive, default=45.0, metavar="S",
                       help="maximum seconds of training (default: 45)")
@@ -340,6 +374,9 @@ COMMANDS = {
     "sample": (descriptions.SAMPLE, "draw new rows", _add_sample),
     "report": (descriptions.REPORT, "an HTML report on a table", _add_report),
     "watch": (descriptions.WATCH, "alarms once rows that arrive have changed", _add_watch),
+    "drift": (descriptions.DRIFT, "whether a table has changed", _add_drift),
+    "evaluate": (descriptions.EVALUATE, "how well labelled anomalies are found", _add_evaluate),
+    "describe": (descriptions.DESCRIBE, "what a model is: its card", _add_describe),
     "demo": (descriptions.DEMO, "try it on a table in the package", _add_demo),
 }
 # fmt: on

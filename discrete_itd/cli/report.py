@@ -12,7 +12,7 @@ from discrete_itd.cli.inputs import Reader, about, load_model
 from discrete_itd.cli.jobs import check_out
 from discrete_itd.cli.messages import say
 from discrete_itd.cli.parts import tables_in
-from discrete_itd.cli.streams import STANDARD, Table, reading, standard_output
+from discrete_itd.cli.streams import STANDARD, Chunk, Table, reading, standard_output
 from discrete_itd.cli.tables import UserError, save_whole
 from discrete_itd.encoders import Rows
 from discrete_itd.progress import stream_progress
@@ -121,11 +121,16 @@ class Stream:
                 self._reader.check(source)
 
     def __iter__(self) -> Iterator[Rows]:
+        for _, _, rows in self.chunks():
+            yield rows
+
+    def chunks(self, *, all_used: bool = False) -> Iterator[tuple[str, Chunk, Rows]]:
+        """The path of each part, the part as it is, and encoded; ``all_used`` as for :meth:`Reader.read`."""
         for file, table in self._tables.items():
             with reading(table) as source:
                 self._reader.check(source)
-                for _, rows in self._reader.read(source, self._n_rows):
-                    yield _labelled(rows, file) if file else rows
+                for chunk, rows in self._reader.read(source, self._n_rows, all_used=all_used):
+                    yield table.path, chunk, _labelled(rows, file) if file else rows
 
 
 def _labelled(rows: Rows, file: str) -> Rows:

@@ -23,6 +23,7 @@ from discrete_itd import (
     recipes,
 )
 from discrete_itd.cli import demo, fitting, main
+from discrete_itd.cli.command import COMMANDS
 from discrete_itd.cli.names import DENOISERS, KINDS
 from discrete_itd.cli.tables import read_table, recognise
 from discrete_itd.denoisers import NeuralDenoiser, TreeDenoiser
@@ -546,7 +547,7 @@ def test_demo(monkeypatch, tmp_path, capsys):
     assert os.listdir() == []
 
 
-@pytest.mark.parametrize("command", ["", "fit", "score", "impute", "sample", "watch", "demo"])
+@pytest.mark.parametrize("command", ["", *COMMANDS])
 def test_help(command, capsys):
     with pytest.raises(SystemExit) as end:
         main([*command.split(), "--help"])

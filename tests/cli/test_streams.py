@@ -177,8 +177,9 @@ def test_text_becomes_parquet(capsys):
     assert "'x' is no double, the type of the model's column; a CSV can have it\n" in err
 
 
+COMMA = "; if this is a decimal comma, give --decimal ,"
 BAD = {
-    "number": ("score", 8, "price", "2,5", "expected a number, got '2,5'; if this is a decimal comma, give --decimal ,"),
+    "number": ("score", 8, "price", "2,5", "expected a number, got '2,5'" + COMMA),
     "infinite": ("impute", N, "price", "inf", "contains infinity"),
     "date": ("impute", 10, "day", "2024-02-30", "expected an ISO date or time, like 2024-01-31, got '2024-02-30'"),
     "closed": ("score", 19, "ok", "maybe", "unseen category 'maybe'"),
