@@ -232,19 +232,19 @@ class DiffusionDensity(
         parameters = self._checked_parameters()
         saved = None if checkpoint is None else Checkpoint(checkpoint)
         seed = seed_of_run(self.random_state, saved)
-        table, shown, is_frame, is_polars = read_table(
-            X,
-            self,
-            column_types=self.column_types,
-            handle_unknown=parameters["handle_unknown"],
-            missing=self.missing,
-            sample_weight=sample_weight,
-            seed=seed,
-        )
-        if not isinstance(self.schedule, str):
-            check_schedule(self.schedule, len(table.encoder.owner))
         device = resolve_device(self.device)
         with fit_progress() as show:
+            table, shown, is_frame, is_polars = read_table(
+                X,
+                self,
+                column_types=self.column_types,
+                handle_unknown=parameters["handle_unknown"],
+                missing=self.missing,
+                sample_weight=sample_weight,
+                seed=seed,
+            )
+            if not isinstance(self.schedule, str):
+                check_schedule(self.schedule, len(table.encoder.owner))
             model = fit_model(
                 table,
                 TrainingPlan(max_steps=self.max_steps, max_time=self.max_time),

@@ -75,9 +75,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: Namespace) -> int | None:
     """Run one command, by all processes of a job; its exit code."""
+    from discrete_itd.progress import lines_now_and_then
     from discrete_itd.training.distributed import job
 
-    with job() as team:
+    with job() as team, lines_now_and_then():
         if team.rank:
             return _help(team)
         try:

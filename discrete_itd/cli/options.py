@@ -258,6 +258,9 @@ def _add_sample(sample: argparse.ArgumentParser) -> None:
     add("-n", type=at_least_one, required=True, metavar="N", help="number of rows")
     add("--given", **LIST, type=name_and_value, metavar="NAME=VALUE",
         help="condition on these values, which all rows get")
+    add("--missing", choices=("none", "as_trained"), default="none",
+        help="complete rows (none, the default), or cells missing as often as in training,\n"
+        "in each column by itself")
     add("--out", metavar="FILE", help=f"{ENDINGS}; or - (the default)")
     add("--format", choices=FORMATS, help="of the standard output (default: csv)")
     _add_seed(sample, "makes the rows reproducible (default: random)")

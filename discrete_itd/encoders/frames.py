@@ -14,7 +14,7 @@ from torch import Tensor
 from discrete_itd.channel.noise import cell_bits
 from discrete_itd.encoders.categories import TRUTHS
 from discrete_itd.encoders.dtypes import family, is_category
-from discrete_itd.encoders.table import TableEncoder
+from discrete_itd.encoders.table import TableEncoder, as_frame
 
 Answer = TypeVar("Answer", bound=Callable[..., Any])
 
@@ -107,6 +107,12 @@ def in_kind(method: Answer) -> Answer:
 def is_polars(X: Any) -> bool:
     """Whether a table is a polars frame."""
     return type(X).__module__.partition(".")[0] == "polars"
+
+
+def to_pandas(table: Any) -> pd.DataFrame:
+    """A frame of any kind, or an array, as a pandas frame."""
+    frame = as_frame(table)
+    return pd.DataFrame(table) if frame is None else frame
 
 
 def as_polars(table: pd.DataFrame) -> Any:

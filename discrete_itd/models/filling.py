@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -24,7 +24,7 @@ from discrete_itd.encoders.frames import (
 )
 from discrete_itd.likelihood.sampling import column_distribution, point_predictions
 from discrete_itd.models.model import Model
-from discrete_itd.validation import check_integer
+from discrete_itd.validation import check_choice, check_integer
 
 KNOWN_NAMED = 3  # categories that an error names
 
@@ -57,7 +57,8 @@ class FillingMixin:
         random_state: int | np.random.RandomState | None = None,
         *,
         given: Mapping[Any, Any] | pd.Series | pd.DataFrame | None = None,
-    ) -> pd.DataFrame | np.ndarray:
+        missing: Literal["none", "as_trained"] = "none",
+    ) -> Any:
         """Draw rows from the model.
 
         Parameters
@@ -69,16 +70,22 @@ class FillingMixin:
             Values of some columns; the others are drawn given these, and so are missing ones. A category that was not
             seen in training is a ValueError.
 
+        missing : {"none", "as_trained"}
+            Whether rows are complete, or cells are missing as often as in the training table: in each column by itself,
+            whatever the values and the other gaps. Gaps that depend on these need ``missing="category"`` in the fit:
+            they are part of the model then, and drawn in any case. Given cells stay.
+
         Returns
         -------
         DataFrame or ndarray, shape (n_samples, C)
             With the fitted names and dtypes; a polars frame or an array if one was fitted. Never a category unseen in
-            training; with ``missing="category"``, cells are missing as often as in training.
+            training. Numbers have as many decimals as in training, up to six.
         """
         check_is_fitted(self)
         check_integer("n_samples", n_samples, 1)
+        check_choice("missing", missing, ("none", "as_trained"))
         seed = int(check_random_state(random_state).randint(2**31 - 1))
-        frame = _draw(self.model_, int(n_samples), seed, given)
+        frame = _draw(self.model_, int(n_samples), seed, given, missing == "as_trained")
         if not self._is_frame:
             return frame.to_numpy()
         return as_polars(frame) if self._is_polars else frame
@@ -161,8 +168,8 @@ class FillingMixin:
         )
 
 
-def _draw(model: Model, n_samples: int, seed: int, given: Any) -> pd.DataFrame:
-    """Rows drawn from the model, given the values of a row."""
+def _draw(model: Model, n_samples: int, seed: int, given: Any, gaps: bool) -> pd.DataFrame:
+    """Rows drawn from the model, given the values of a row; with gaps or without."""
     encoder = model.encoder
     start = torch.full((1, len(encoder.owner)), torch.nan, dtype=torch.float64)
     present = np.zeros(encoder.n_columns, bool)
@@ -173,7 +180,13 @@ def _draw(model: Model, n_samples: int, seed: int, given: Any) -> pd.DataFrame:
         present = ~start[0, : encoder.n_columns].isnan().numpy()
         start[:, ~present[encoder.owner]] = torch.nan
     cells = model.draw(start.expand(n_samples, -1).to(model.device), seed).cpu().numpy()
-    frame = encoder.inverse_transform(cells, rng=np.random.default_rng(seed))
+    random = np.random.default_rng(seed)
+    if gaps:
+        for j, column in enumerate(encoder.schema):
+            if not column.indicator and not present[j]:
+                share = column.n_missing / max(1, column.n_rows)
+                cells[random.random(n_samples) < share, j] = np.nan
+    frame = encoder.inverse_transform(cells, rng=random)
     if row is not None:  # the given values themselves, not the middle of their bins
         for name in row.columns[present]:
             value = row[name].repeat(len(frame)).set_axis(frame.index)

@@ -22,6 +22,7 @@ from discrete_itd.encoders.table import column_specs
 from discrete_itd.models.contract import TrainingRows
 from discrete_itd.models.splitting import copies, hold_out
 from discrete_itd.models.streaming import StreamedRows
+from discrete_itd.progress import stage
 from discrete_itd.validation import check_weights
 
 # of a stream, kept in memory; of a wide table fewer rows
@@ -154,6 +155,7 @@ def read_table(
     ValueError, TypeError
         Naming the column or argument that is invalid.
     """
+    stage("reading the table")
     stream, found, is_frame = as_stream(X), None, True
     if stream is None:
         frame, is_frame = read_rows(X, estimator)

@@ -179,6 +179,12 @@ def test_reasons_take_the_nats_that_explain_gave(detector):
     assert detector.reasons(rows, nats=detector.explain(rows)).equals(detector.reasons(rows))
 
 
+def test_a_detector_of_a_polars_frame_draws_for_itself():
+    rows = polars.from_pandas(TABLE)
+    detector = DiffusionOutlierDetector(denoiser="tree", random_state=0).fit(rows)
+    assert not detector.drift(rows[:300]).columns.empty
+
+
 # -- what an exact model has not ---------------------------------------------------------------------
 
 
