@@ -666,10 +666,11 @@ def test_ctrl_c_keeps_the_model(place):
         out, err = fit.communicate(timeout=120)
     finally:
         fit.kill()
-    assert (fit.returncode, err) == (
-        130,
+    assert fit.returncode == 130
+    # lines of progress may stand before it
+    assert err.endswith(
         "discrete-itd: note: training was interrupted: new is the best model so far;"
-        " the same command continues the training\n",
+        " the same command continues the training\n"
     )
     assert "steps (interrupted)" in out
     assert DiffusionDensity.load("new").stopped_ == "interrupted"
