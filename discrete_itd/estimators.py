@@ -232,19 +232,19 @@ class DiffusionDensity(
         parameters = self._checked_parameters()
         saved = None if checkpoint is None else Checkpoint(checkpoint)
         seed = seed_of_run(self.random_state, saved)
-        table, shown, is_frame = read_table(
-            X,
-            self,
-            column_types=self.column_types,
-            handle_unknown=parameters["handle_unknown"],
-            missing=self.missing,
-            sample_weight=sample_weight,
-            seed=seed,
-        )
-        if not isinstance(self.schedule, str):
-            check_schedule(self.schedule, len(table.encoder.owner))
         device = resolve_device(self.device)
         with fit_progress() as show:
+            table, shown, is_frame, is_polars = read_table(
+                X,
+                self,
+                column_types=self.column_types,
+                handle_unknown=parameters["handle_unknown"],
+                missing=self.missing,
+                sample_weight=sample_weight,
+                seed=seed,
+            )
+            if not isinstance(self.schedule, str):
+                check_schedule(self.schedule, len(table.encoder.owner))
             model = fit_model(
                 table,
                 TrainingPlan(max_steps=self.max_steps, max_time=self.max_time),
@@ -260,7 +260,7 @@ class DiffusionDensity(
             )
         # nothing is assigned before all has succeeded
         validate_data(self, shown, skip_check_array=True)
-        self.model_, self._is_frame = model, is_frame
+        self.model_, self._is_frame, self._is_polars = model, is_frame, is_polars
         vars(self).pop("_grown", None)  # the counts of an earlier partial_fit
         if model.stopped == "interrupted":
             file = os.fspath(saved.path) if saved else ""
@@ -365,7 +365,8 @@ class DiffusionDensity(
 
     def fitted_state(self) -> State:
         header, tensors = model_state(self.model_)
-        own = {"is_frame": self._is_frame, "has_names": hasattr(self, "feature_names_in_")}
+        forms = {"is_frame": self._is_frame, "is_polars": self._is_polars}
+        own = {**forms, "has_names": hasattr(self, "feature_names_in_")}
         return {**own, "device": self.device, **header}, tensors
 
     def restore(
@@ -377,8 +378,8 @@ class DiffusionDensity(
         trusted: Iterable[type] = (),
     ) -> None:
         check_fields(header, {"is_frame": bool, "has_names": bool})
-        model = model_from_state(header, tensors, resolve_device(device), trusted)
-        self.model_, self._is_frame = model, header["is_frame"]
+        self.model_ = model = model_from_state(header, tensors, resolve_device(device), trusted)
+        self._is_frame, self._is_polars = header["is_frame"], header.get("is_polars") is True
         self.n_features_in_ = model.encoder.n_columns
         if header["has_names"]:
             self.feature_names_in_ = np.asarray(model.encoder.names, dtype=object)

@@ -140,6 +140,11 @@ def plot_learning_curve(
     factor : float
         More than 1.
 
+    Raises
+    ------
+    ValueError
+        If nothing was trained step by step, as in an exact model.
+
     Examples
     --------
     >>> history = pd.DataFrame({"step": [1, 10, 100], "valid_nats": [3.0, 2.0, 1.5], "valid_stderr": 0.1})
@@ -148,6 +153,10 @@ def plot_learning_curve(
     'training steps'
     """
     history = density if isinstance(density, pd.DataFrame) else fitted(density)[1].history_
+    if not max(history["step"], default=0) > 0:
+        raise ValueError(
+            "no learning curve: the model is exact, or was given no training steps; its candidates_ say how good it is"
+        )
     ax = figures.new_axes() if ax is None else ax
     figures.draw_learning_curve(history, ax, extrapolation=extrapolate(history, factor=factor))
     return ax

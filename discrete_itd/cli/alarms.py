@@ -145,7 +145,8 @@ class Judge:
                 p, n = np.unique(frame["p_value"].to_numpy(), return_counts=True)
                 counts.update(dict(zip(p.tolist(), n.tolist(), strict=True)))
                 n_frames += 1
-            p, n = (np.array(values) for values in zip(*sorted(counts.items()), strict=True))
+            found = sorted(counts.items())
+            p, n = np.array([p for p, _ in found]), np.array([n for _, n in found], dtype=np.int64)
             level = conformal.discovery_level(p, n, self.fdr)
             file.seek(0)
             for _ in range(n_frames):
@@ -170,7 +171,7 @@ class Judge:
             expected = f"among the calibration rows, anomalies included: {rate}"
         return [
             *lines,
-            f"{n_alarms} of {n_rows} rows ({_percent(n_alarms / n_rows)}) raised an alarm; {expected}",
+            f"{n_alarms} of {n_rows} rows ({_percent(n_alarms / max(1, n_rows))}) raised an alarm; {expected}",
         ]
 
 

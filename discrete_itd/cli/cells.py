@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from discrete_itd.cli.dialect import PLAIN, Dialect, has_decimal_comma
 from discrete_itd.encoders import Column
+from discrete_itd.encoders.categories import TRUTHS
 from discrete_itd.encoders.dtypes import family, has_time_zone, time_unit
 from discrete_itd.encoders.numeric import Bins, Continuous
 
 MISSING = ("na", "n/a", "nan", "nat", "null", "none")  # in lower case
-TRUTHS = {w: w.lower() == "true" for w in ("True", "TRUE", "true", "False", "FALSE", "false")}
 DATE = r"\d{4}-\d\d-\d\d"  # at the start of an ISO date or time
 EXACT = 2.0**53  # floats below are exact as integers
 DAY = 86_400  # seconds
@@ -32,7 +33,7 @@ def is_text(values: pd.Series) -> bool:
     return not is_category and pd.api.types.is_string_dtype(values.dtype)
 
 
-def typed(values: pd.Series, column: Column) -> pd.Series:
+def typed(values: pd.Series, column: Column, dialect: Dialect = PLAIN) -> pd.Series:
     """The cells of a column in the type of a model's column.
 
     Parameters
@@ -42,13 +43,15 @@ def typed(values: pd.Series, column: Column) -> pd.Series:
     column : Column
         A word like NA is a missing cell unless the column has categories of text. Another word among categories that
         are numbers or truth values stays as it is: it is an unseen value.
+    dialect : Dialect
+        How numbers are written.
 
     Raises
     ------
     ValueError
         Naming column and cell, if the column has no categories and the cell is neither a number nor a date.
     """
-    read = _reader(column)
+    read = _reader(column, dialect)
     if read is None or not is_text(values):
         return values
     present = values.notna().to_numpy()
@@ -59,27 +62,36 @@ def typed(values: pd.Series, column: Column) -> pd.Series:
     return found.reindex(where).set_axis(values.index)
 
 
-def _reader(column: Column) -> Callable[[np.ndarray], pd.Series] | None:
+def _reader(column: Column, dialect: Dialect) -> Callable[[np.ndarray], pd.Series] | None:
     """How text becomes the values of a column; None if it stays text."""
     if isinstance(column.codec, Continuous | Bins):
         reads = {"number": _numbers, "datetime": _times, "timedelta": _durations}
         read = reads[column.family]
-        return lambda cells: _checked(read(cells, column), cells, column)
+        number = dialect.number if column.family == "number" else str
+        return lambda cells: _checked(read(_each(number, cells), column), cells, column, dialect)
     if column.is_text or not column.categories:
         return None
-    return lambda cells: _categories(cells, column)
+    return lambda cells: _categories(cells, column, dialect)
 
 
-def _checked(found: pd.Series, cells: np.ndarray, column: Column) -> pd.Series:
+def _each(number: Callable[[str], str], cells: np.ndarray) -> np.ndarray:
+    """Cells with their numbers in Python's notation."""
+    return cells if number is str else np.array([number(text) for text in cells], dtype=object)
+
+
+def _checked(found: pd.Series, cells: np.ndarray, column: Column, dialect: Dialect) -> pd.Series:
     """What was read, if each cell that is missing in it is a word for that."""
     for text in cells[found.isna().to_numpy()]:
         if text.lower() not in MISSING:
             wanted = WANTED.get(column.family, "a duration")
-            raise ValueError(f"column {column.name!r}: expected {wanted}, got {text!r}")
+            hint = ""
+            if dialect.decimal == "." and column.family == "number" and has_decimal_comma(text):
+                hint = "; if this is a decimal comma, give --decimal ,"
+            raise ValueError(f"column {column.name!r}: expected {wanted}, got {text!r}{hint}")
     return found
 
 
-def _categories(cells: np.ndarray, column: Column) -> pd.Series:
+def _categories(cells: np.ndarray, column: Column, dialect: Dialect) -> pd.Series:
     """The categories as which cells are written, or numbers; else the text itself, or None for a missing cell."""
     categories = column.categories
     words = {c for c in categories if isinstance(c, str)}
@@ -92,8 +104,9 @@ def _categories(cells: np.ndarray, column: Column) -> pd.Series:
         if is_truth:
             found = TRUTHS.get(text)
         else:
-            number = number_of(text)
-            found = None if np.isnan(number) else number if is_float else whole_of(text, number)
+            plain = dialect.number(text)
+            number = number_of(plain)
+            found = None if np.isnan(number) else number if is_float else whole_of(plain, number)
         if found is None and (words or text.lower() not in MISSING):
             return text
         return found

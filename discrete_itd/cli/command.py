@@ -1,49 +1,27 @@
-"""The command line: ``discrete-itd fit | score | impute | sample | report | watch | demo``.
+"""The command line: ``discrete-itd fit | score | impute | sample | report | ...``.
 
 Each command reads files, calls :class:`~discrete_itd.estimators.DiffusionDensity` or
 :class:`~discrete_itd.detection.detector.DiffusionOutlierDetector`, and writes complete files or none. An error of the
-user's is one line on stderr, with exit code 2.
+user's is one line on stderr, with exit code 2. The module of a command is imported when it is run: ``--help`` needs
+neither torch nor pandas.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
-import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, cast
+from argparse import Namespace
+from collections.abc import Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-import pandas as pd
-
-from discrete_itd.cli import alarms
-from discrete_itd.cli.demo import demo
-from discrete_itd.cli.filling import impute
-from discrete_itd.cli.inputs import about, given_row, load_density
-from discrete_itd.cli.jobs import check_out
-from discrete_itd.cli.messages import note, one_line, percent, plus_minus
+from discrete_itd.cli.messages import note, one_line
+from discrete_itd.cli.names import UserError
 from discrete_itd.cli.options import parse
-from discrete_itd.cli.report import report
-from discrete_itd.cli.scoring import score
-from discrete_itd.cli.streams import STANDARD, Table, write_stream
-from discrete_itd.cli.tables import (
-    UserError,
-    check_writable,
-    is_parquet,
-    read_table,
-    recognise,
-    same_file,
-    save_whole,
-)
-from discrete_itd.cli.watch import watch
-from discrete_itd.detection.detector import DiffusionOutlierDetector
-from discrete_itd.encoders.streams import ParquetStream
-from discrete_itd.estimators import DiffusionDensity
-from discrete_itd.scale.loading import density_of
-from discrete_itd.storage.persistent import card_path
-from discrete_itd.training.distributed import FitError, Team, job
+
+if TYPE_CHECKING:
+    from discrete_itd.training.distributed import Team
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -58,32 +36,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     -------
     int
         Exit code: 0; 1 if ``report --check`` finds a target that is not met, or ``watch`` has raised an alarm; 2 after
-        an error of the user's; 130 after an interruption; 141 if the reader of a pipe has gone. The last two are those
-        of a shell's own tools.
+        an error of the user's; 130 after an interruption, also if ``fit`` has kept the best model so far; 141 if the
+        reader of a pipe has gone. The last two are those of a shell's own tools.
     """
-    with job() as team:
-        if team.rank:
-            return _help(team)
-        try:
-            return _run(argv)
-        finally:
-            team.dismiss()
-
-
-def _help(team: Team) -> int:
-    """What a process other than the first one does in a job of ``torchrun``: it takes part in trainings."""
-    while True:
-        try:
-            if team.follow() is None:
-                return 0
-        except FitError:  # process 0 says why
-            continue
-        except KeyboardInterrupt:
-            return 130
-
-
-def _run(argv: Sequence[str] | None) -> int:
-    """Run one command; its exit code."""
     shown, code = set(), None
 
     def show(message: Warning | str, *_: object, **__: object) -> None:
@@ -96,7 +51,12 @@ def _run(argv: Sequence[str] | None) -> int:
         warnings.showwarning = show
         try:
             args = parse(sys.argv[1:] if argv is None else argv)
-            code = COMMANDS[args.command](args)
+        except UserError as error:
+            if os.environ.get("RANK", "0") == "0":  # one process of a job speaks for all
+                print(f"discrete-itd: error: {one_line(error)}", file=sys.stderr)
+            return 2
+        try:
+            code = _run(args)
             if sys.stdout is not None:  # it is closed
                 sys.stdout.flush()
         except BrokenPipeError:  # the reader, like head, has closed the pipe
@@ -113,135 +73,45 @@ def _run(argv: Sequence[str] | None) -> int:
     return code or 0
 
 
-# -- commands -------------------------------------------------------------------------------------
+def _run(args: Namespace) -> int | None:
+    """Run one command, by all processes of a job; its exit code."""
+    from discrete_itd.progress import lines_now_and_then
+    from discrete_itd.training.distributed import job
+
+    with job() as team, lines_now_and_then():
+        if team.rank:
+            return _help(team)
+        try:
+            module, function = COMMANDS[args.command]
+            return getattr(import_module(f"discrete_itd.cli.{module}"), function)(args)
+        finally:
+            team.dismiss()
 
 
-def _fit(args: argparse.Namespace) -> None:
-    settings = alarms.settings_to_fit(args)
-    check_out(args.out, table=args.table)
-    if args.checkpoint is not None:
-        check_writable(args.checkpoint)
-        for path in (args.table, args.out):
-            if same_file(args.checkpoint, path):
-                raise UserError(f"{path}: also named in --checkpoint")
-    column_types = dict(args.column)
-    frame = _read_to_fit(args.table, column_types, args.drop)
-    seed = args.seed
-    if seed is None and args.detector and args.checkpoint is not None:
-        seed = 0  # a run that continues must hold out the same rows
-    model = DiffusionDensity(
-        column_types={n: column_types[str(n)] for n in frame.columns if str(n) in column_types},
-        missing=args.missing,
-        handle_unknown=args.handle_unknown,
-        denoiser=args.denoiser,
-        max_steps=args.max_steps,
-        max_time=args.max_time,
-        device=args.device,
-        random_state=seed,
-    )
-    if args.detector:
-        names = {str(n): n for n in frame.columns}
-        for name in args.given:
-            if name not in names:
-                raise UserError(f"{args.table}: column {name!r}: named in --given, but not there")
-        if args.given:
-            settings["given"] = [names[name] for name in args.given]
-        model = DiffusionOutlierDetector(model, random_state=seed, **settings)
-    start = time.perf_counter()
-    warnings.filterwarnings("ignore", "training was interrupted")  # the note below says so
-    about(args.table, lambda: model.fit(frame, checkpoint=args.checkpoint))
-    elapsed = time.perf_counter() - start
-    save_whole(args.out, lambda path: model.save(path, card=False))
-    card = model.model_card()
-    save_whole(
-        card_path(args.out), lambda path: path.write_bytes(card.encode(errors="backslashreplace"))
-    )
-    if density_of(model).stopped_ == "interrupted":
-        again = "" if args.checkpoint is None else "; the same command continues the training"
-        note(f"training was interrupted: {args.out} is the best model so far{again}")
-    print(f"{args.table}: {len(frame)} rows, {len(frame.columns)} columns\n")
-    _print_fitted(model)
-    print(f"wrote {args.out} in {elapsed:.1f} s")
+def _help(team: Team) -> int:
+    """What a process other than the first one does in a job of ``torchrun``: it takes part in trainings."""
+    from discrete_itd.training.distributed import FitError
+
+    while True:
+        try:
+            if team.follow() is None:
+                return 0
+        except FitError:  # process 0 says why
+            continue
+        except KeyboardInterrupt:
+            return 130
 
 
-def _read_to_fit(
-    path: str, column_types: Mapping[str, Any], drop: Sequence[str]
-) -> pd.DataFrame | ParquetStream:
-    """The columns of a table to learn from, in their types; a folder of Parquet is read as it is needed."""
-    kinds = {n: s if isinstance(s, str) else s["kind"] for n, s in column_types.items()}
-    # read as text, a postal code keeps its leading zeros
-    text = [n for n, kind in kinds.items() if kind == "nominal"]
-    frame = _folder(path) if Path(path).is_dir() else read_table(path, text)
-    names = [str(n) for n in frame.columns]
-    for option, wanted in (("--column", column_types), ("--drop", drop)):
-        for name in wanted:
-            if name not in names:
-                raise UserError(f"{path}: column {name!r}: named in {option}, but not there")
-    for name in column_types:
-        if name in drop:
-            raise UserError(f"column {name!r}: named in both --column and --drop")
-    kept = [n for n in frame.columns if str(n) not in drop]
-    if not kept:
-        raise UserError(f"{path}: no column is left")
-    if isinstance(frame, ParquetStream):
-        return ParquetStream(path, kept)
-    frame = cast(pd.DataFrame, frame[kept])
-    return frame if is_parquet(path) else recognise(frame, path, kinds)
-
-
-def _folder(path: str) -> ParquetStream:
-    """The Parquet files of a folder."""
-    try:
-        return ParquetStream(path)
-    except ImportError as error:
-        raise UserError(str(error)) from None
-
-
-def _print_fitted(fitted: DiffusionDensity | DiffusionOutlierDetector) -> None:
-    """Columns, schedule, training and threshold of a fitted model."""
-    model = density_of(fitted)
-    formatters: dict[str | int, Callable] = {
-        "missing": percent,
-        "categories": lambda n: str(n or ""),
-    }
-    print(model.encoder_.describe().to_string(index=False, formatters=formatters))
-    best = model.schedule_table_.iloc[0]
-    print(f"\nschedule: {best['path']}, {best['steps']} steps, {best['paths']} paths per row")
-    history = model.history_
-    first, last = history.iloc[0], history.iloc[-1]
-    best = history.loc[history["valid_nats"].idxmin()]
-    print(f"training: {last['step']:.0f} steps ({model.stopped_}), best after {best['step']:.0f}")
-    gain = first["valid_nats"] - best["valid_nats"]
-    print(f"held-out rows: {gain:.3f} nats per row better than independent columns")
-    # with densities or pooled categories, the history is not in the units of the table
-    if all(not column.has_volume for column in model.encoder_.schema):
-        for what, line in (("independent columns", first), ("model", best)):
-            print(f"  {what:20} {plus_minus(line['valid_nats'], line['valid_stderr'])}")
-    if isinstance(fitted, DiffusionOutlierDetector):
-        if len(fitted.trimmed_):
-            print(f"anomalies: {len(fitted.trimmed_)} rows left out of the training")
-        print(f"threshold: {fitted.threshold_}")
-
-
-def _sample(args: argparse.Namespace) -> None:
-    out = Table.named(STANDARD if args.out is None else args.out, args.format or "csv")
-    if out.path != STANDARD:
-        if args.format:
-            raise UserError("--format: --out is a file, whose name tells the format")
-        check_out(out.path, model=args.model)
-    model = load_density(args.model, args.device)
-    given = given_row(model, dict(args.given)) if args.given else None
-    rows = pd.DataFrame(model.sample(args.n, random_state=args.seed, given=given))
-    rows.columns = [str(name) for name in rows.columns]
-    write_stream(out, [rows])
-
-
-COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
-    "fit": _fit,
-    "score": score,
-    "impute": impute,
-    "sample": _sample,
-    "report": report,
-    "watch": watch,
-    "demo": demo,
+# module and function of each command
+COMMANDS = {
+    "fit": ("fitting", "fit"),
+    "score": ("scoring", "score"),
+    "impute": ("filling", "impute"),
+    "sample": ("sampling", "sample"),
+    "report": ("report", "report"),
+    "watch": ("watch", "watch"),
+    "drift": ("drift", "drift"),
+    "evaluate": ("evaluate", "evaluate"),
+    "describe": ("describe", "describe"),
+    "demo": ("demo", "demo"),
 }

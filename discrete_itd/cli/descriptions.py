@@ -1,6 +1,6 @@
 """What ``--help`` says of the commands."""
 
-from discrete_itd.cli.tables import ENDINGS
+from discrete_itd.cli.names import ENDINGS
 
 ABOUT = """\
 Log-probabilities with error bars, in nats, for the rows of a table; imputation; new rows; anomalies.
@@ -15,6 +15,8 @@ TABLES = f"""\
 Tables are read according to the ending of their names: {ENDINGS}.
 Empty cells are missing values. So are the words NA, N/A, NaN, NaT, null and None, in any case, but only
 in columns whose other cells are all numbers, all True or False, or all dates; in a column of text they are values.
+A CSV is in UTF-8 with commas; a byte order mark tells UTF-16, and a header without a comma that ; or a tab divides
+tells these. --sep, --encoding, --decimal and --na say what else it is; impute writes what it fills in the same way.
 Dates are ISO dates and times: 2024-01-31, 2024-01-31 08:30, 2024-01-31T08:30:00.5+01:00.
 """
 STREAMS = """\
@@ -48,7 +50,7 @@ threshold. TABLE should then contain inliers only; if it contains anomalies, giv
 With --given, a row is compared with its own group, like sales with those of the same shop. All commands but report
 accept the file of such a detector, and all accept that of another.
 
-Ctrl-C ends the training and keeps the best model so far; a second Ctrl-C ends the command.
+Ctrl-C ends the training and keeps the best model so far, and the exit code is 130; a second Ctrl-C ends the command.
 
 {TABLES}
 examples:
@@ -65,7 +67,7 @@ MODEL may be a detector (fit --detector). There are then three more columns: sco
 score), p_value (at most t with probability at most t for an inlier) and alarm (True or False); with a detector of
 groups (fit --detector --given) also group_seen, False for rows of a group that was not seen in training. The last line
 printed gives the number of alarms and the expected share of inliers that raise one. --given excludes these columns,
-because the threshold applies to whole rows.
+because the threshold applies to whole rows. A table without rows gives one without rows.
 
 {STREAMS}
 {TABLES}
@@ -134,6 +136,34 @@ all: a call that failed can be repeated. The tables of a folder are read in the 
 examples:
   discrete-itd watch detector.safetensors today.csv --state watch.state
   zcat today.csv.gz | discrete-itd watch detector.safetensors - --state watch.state --out watched.csv
+"""
+DRIFT = f"""\
+Compare a table with the rows that a detector was calibrated on: mean nats per row, nats by column, and with --reference
+the values and the missing cells of each column. The page of p-values, effects and their guarantees is
+discrete_itd.detection.drift.Drift. watch follows rows as they arrive instead.
+
+{TABLES}
+examples:
+  discrete-itd drift detector.safetensors january.csv --out columns.csv
+  discrete-itd drift detector.safetensors january.csv --reference held_out.csv --check
+"""
+EVALUATE = f"""\
+Measure on a table with labels how well a model finds anomalies: AUROC (interval: Newcombe 2006) and average precision
+(stratified bootstrap) of the ranking by the score; of a detector also the share of inliers that raise an alarm, the
+share of anomalies that do, and the share of anomalies among the alarms (Clopper and Pearson 1934). Intervals are of
+95 %. The rows should be new: neither the fit nor the calibration may have seen them.
+
+{TABLES}
+examples:
+  discrete-itd evaluate detector.safetensors labelled.csv --label fraud
+  discrete-itd evaluate model.safetensors mushrooms.csv --label class --anomalies poisonous --out measures.csv
+"""
+DESCRIBE = """\
+Print the card of a model, in Markdown: what it was fitted to, how well it predicts held-out rows, how it is
+calibrated, what it costs and where it ends. It names columns, but none of their values.
+
+example:
+  discrete-itd describe detector.safetensors
 """
 DEMO = """\
 Learn what edible mushrooms look like from a table in the package, then score edible and poisonous ones.

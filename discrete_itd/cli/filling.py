@@ -13,6 +13,7 @@ import pandas as pd
 from sklearn.utils import check_random_state
 
 from discrete_itd.cli.cells import as_text, has_days
+from discrete_itd.cli.dialect import Dialect
 from discrete_itd.cli.inputs import Reader, load_density
 from discrete_itd.cli.jobs import Files, run
 from discrete_itd.cli.messages import say
@@ -71,6 +72,8 @@ class Filling:
         Told of the number of rows done.
     """
 
+    copies = True
+
     def __init__(
         self,
         args: argparse.Namespace,
@@ -90,7 +93,8 @@ class Filling:
         self.reader.check(source)
         chunks = self._filled(source, tally, name)
         if out.kind != ".parquet":
-            return None, (_as_text(chunk, filled) for chunk, filled in chunks)
+            dialect = source.table.dialect
+            return None, (_as_text(chunk, filled, dialect) for chunk, filled in chunks)
         schema = _schema(source, self.reader.model)
         return schema, (_as_arrow(chunk, filled, schema, source) for chunk, filled in chunks)
 
@@ -101,7 +105,7 @@ class Filling:
         model, draw = self.reader.model, self._args.draw
         random = _random(self._args.seed, name)
         n_rows = DRAWN_ROWS if draw else self._args.chunk_rows
-        for chunk, rows in self.reader.read(source, n_rows, all_used=True):
+        for chunk, rows in self.reader.read(source, n_rows, all_used=True, may_be_empty=True):
             seed = int(random.randint(2**31 - 1)) if draw else None
             filled = _columns(model, rows, seed)
             n_filled = sum(int(f.is_gap.sum()) for f in filled.values())
@@ -131,7 +135,7 @@ def _columns(model: DiffusionDensity, rows: Rows, seed: int | None) -> dict[str,
 # -- as text --------------------------------------------------------------------------------------
 
 
-def _as_text(chunk: Chunk, filled: Mapping[str, Filled]) -> pd.DataFrame:
+def _as_text(chunk: Chunk, filled: Mapping[str, Filled], dialect: Dialect) -> pd.DataFrame:
     """A chunk for a CSV: its own cells as they are written, or as Parquet has them, and filled ones."""
     columns = []
     for name, values in chunk.frame.items():
@@ -140,7 +144,10 @@ def _as_text(chunk: Chunk, filled: Mapping[str, Filled]) -> pd.DataFrame:
             days = known is not None and has_days(known.column)
             values = as_text(values, days=days)
             if known is not None and len(known.fills):
-                values[known.is_gap] = as_text(known.fills, days=days).to_numpy()
+                fills = as_text(known.fills, days=days)
+                if known.fills.dtype.kind == "f":
+                    fills = fills.map(dialect.number)  # swaps the marks, in either direction
+                values[known.is_gap] = fills.to_numpy()
         columns.append(values)
     return pd.concat(columns, axis=1).set_axis(chunk.frame.columns, axis=1)
 

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from discrete_itd.cli.cells import typed
+from discrete_itd.cli.dialect import Dialect
 from discrete_itd.cli.streams import Chunk, Source
 from discrete_itd.cli.tables import EmptyTableError, UserError
 from discrete_itd.detection.detector import DiffusionOutlierDetector
@@ -16,6 +17,7 @@ from discrete_itd.encoders import Column, Rows
 from discrete_itd.encoders.column import SUSPICIOUS_ROWS
 from discrete_itd.encoders.table import unseen_values
 from discrete_itd.estimators import DiffusionDensity
+from discrete_itd.models.scoring import ignored
 from discrete_itd.scale.loading import CLASSES, density_of
 from discrete_itd.storage.persistent import load_one_of
 
@@ -69,7 +71,12 @@ class Reader:
             )
 
     def read(
-        self, source: Source, n_rows: int | None = None, *, all_used: bool = False
+        self,
+        source: Source,
+        n_rows: int | None = None,
+        *,
+        all_used: bool = False,
+        may_be_empty: bool = False,
     ) -> Iterator[tuple[Chunk, Rows]]:
         """A table in chunks, encoded; the index of the rows are their numbers, from 1.
 
@@ -80,16 +87,18 @@ class Reader:
             Of a chunk; by default as many as have about a million cells.
         all_used : bool
             Whether columns that the model does not know are of use; else a warning says that they are ignored.
+        may_be_empty : bool
+            Whether a table without rows gives a chunk without rows.
 
         Raises
         ------
         UserError
-            Naming the file, and if a cell is wrong its row, column and value; or if there are no rows.
+            Naming the file, and if a cell is wrong its row, column and value; or if there are no rows but must be.
         """
         path, any_rows = source.table.path, False
         names = None if all_used else [str(c.name) for c in self.model.encoder_.schema]
         for chunk in source.chunks(n_rows, names):
-            rows = about(path, lambda c=chunk: self._encoded(c))
+            rows = about(path, lambda c=chunk: self._encoded(c, source.table.dialect))
             if not (any_rows or all_used):
                 self._tell_of_extra(source)
             any_rows = True
@@ -97,8 +106,12 @@ class Reader:
                 seen.look(rows, j)
             yield chunk, rows
             self._progress(len(rows))
-        if not any_rows:
+        if any_rows:
+            return
+        if not may_be_empty:
             raise EmptyTableError(f"{path}: the table is empty")
+        chunk = source.nothing()
+        yield chunk, self._rows(chunk.frame, source.table.dialect)
 
     def tell(self) -> None:
         """Warn of columns of which no value was seen in training, in no row that was read."""
@@ -109,27 +122,25 @@ class Reader:
         known = {str(c.name) for c in self.model.encoder_.schema}
         extra = [name for name in source.names if name not in known]
         if extra:
-            many = f"{len(extra)} of {len(source.names)} columns"
-            text = f"{source.table.path}: ignoring {many}: {', '.join(extra)}"
-            warnings.warn(text, stacklevel=2)
+            warnings.warn(f"{source.table.path}: {ignored(extra, source.names)}", stacklevel=2)
 
-    def _encoded(self, chunk: Chunk) -> Rows:
+    def _encoded(self, chunk: Chunk, dialect: Dialect) -> Rows:
         try:
-            return self._rows(chunk.frame)
+            return self._rows(chunk.frame, dialect)
         except (ValueError, TypeError):
-            bad = _first_bad(chunk.frame, self._rows)
+            bad = _first_bad(chunk.frame, lambda frame: self._rows(frame, dialect))
             if bad is None:
                 raise
             try:
-                self._rows(chunk.frame.iloc[bad : bad + 1])
+                self._rows(chunk.frame.iloc[bad : bad + 1], dialect)
             except (ValueError, TypeError) as error:
                 raise UserError(f"row {chunk.first + bad}: {error}") from error
             raise
 
-    def _rows(self, frame: pd.DataFrame) -> Rows:
+    def _rows(self, frame: pd.DataFrame, dialect: Dialect) -> Rows:
         schema = self.model.encoder_.schema
         place = {str(name): i for i, name in enumerate(frame.columns)}
-        cells = {c.name: typed(frame.iloc[:, place[str(c.name)]], c) for c in schema}
+        cells = {c.name: typed(frame.iloc[:, place[str(c.name)]], c, dialect) for c in schema}
         with warnings.catch_warnings():
             # a few rows cannot tell; all together do
             warnings.filterwarnings("ignore", "column .* no value was seen in training")
@@ -198,8 +209,6 @@ def given_row(model: DiffusionDensity, given: dict[str, str]) -> pd.DataFrame:
             raise UserError(
                 f"column {name!r}: expected a value like {column.categories[0]!r}, got {text!r}"
             )
-        if column.categories and value not in column.categories:
-            warnings.warn(f"column {name!r}: {text!r} was never seen in training", stacklevel=2)
         row[column.name] = cell
     return pd.DataFrame(row)
 

@@ -6,9 +6,10 @@ import argparse
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from discrete_itd.cli.dialect import Dialect
 from discrete_itd.cli.inputs import Reader
 from discrete_itd.cli.messages import note, say
 from discrete_itd.cli.parts import Ledger, Part, is_folder, key_of, parts_of
@@ -22,6 +23,7 @@ class Job(Protocol):
     """What a command makes of a table."""
 
     reader: Reader
+    copies: bool  # whether its output is the table itself, with some cells changed
 
     def outputs(
         self, source: Source, out: Table, tally: Tally, name: str | None
@@ -49,17 +51,20 @@ class Files:
         The same.
     format, out_format : str, optional
         Of the standard input and output, or of the parts of a folder.
+    dialect : Dialect
+        Of the tables that are read.
     """
 
     table: str
     out: str
     format: str | None
     out_format: str | None
+    dialect: Dialect
 
     @classmethod
     def asked(cls, args: argparse.Namespace) -> Files:
         """The files of a command; UserError if they cannot be read or written like that."""
-        files = cls(args.table, args.out, args.format, args.out_format)
+        files = cls(args.table, args.out, args.format, args.out_format, Dialect.asked(args))
         if args.format and STANDARD not in (args.table, args.out):
             raise UserError("--format: neither the table nor --out is -; names tell the format")
         if files.in_folder:
@@ -83,7 +88,7 @@ class Files:
     @property
     def input(self) -> Table:
         """The table to read, which is no folder."""
-        return Table.named(self.table, self.format or "csv")
+        return Table.named(self.table, self.format or "csv", self.dialect)
 
     @property
     def output(self) -> Table:
@@ -110,41 +115,56 @@ def run(
         if not files.in_folder:
             with reading(files.input) as source:
                 bar.total = source.n_rows
-                schema, rows = job.outputs(source, files.output, tally, None)
-                write_stream(files.output, rows, schema)
+                out = _written_as(job, source, files.output)
+                schema, rows = job.outputs(source, out, tally, None)
+                write_stream(out, rows, schema)
     job.reader.tell()
     return tally
 
 
+def _written_as(job: Job, source: Source, out: Table) -> Table:
+    """The output in the dialect of the table, if it is a copy of that."""
+    return replace(out, dialect=source.table.dialect.of_copy(out.kind)) if job.copies else out
+
+
 def _in_folder(args: argparse.Namespace, files: Files, job: Job) -> Tally:
-    parts, total, n_known = parts_of(files.table, files.out, files.out_format), Tally(), 0
+    parts, total, n_known = (
+        parts_of(files.table, files.out, files.out_format, files.dialect),
+        Tally(),
+        0,
+    )
     for part in parts:
         if same_file(part.out.path, args.model) or same_file(part.out.path, files.table):
             raise UserError(f"{part.out.path}: would be written over what is read")
-    options = {"command": args.command, **job.options()}
+    options = {"command": args.command, "dialect": vars(files.dialect), **job.options()}
+    any_made = False
     with closing(Ledger(files.out, key_of(args.model, options))) as ledger:
         ledger.clear(parts)
         for part in parts:
             tally = ledger.find(part)
             n_known += tally is not None
-            total.merge(_made(job, part, ledger) if tally is None else tally)
-    if not total.n_rows:
+            tally = _made(job, part, ledger) if tally is None else tally
+            any_made |= tally is not None
+            total.merge(tally or Tally())
+    if not any_made:
         raise EmptyTableError(f"{files.table}: the tables are empty")
     known = f", {n_known} of them complete before" if n_known else ""
     say(files.out, f"{files.out}: {len(parts)} files{known}")
     return total
 
 
-def _made(job: Job, part: Part, ledger: Ledger) -> Tally:
+def _made(job: Job, part: Part, ledger: Ledger) -> Tally | None:
+    """The tally of a part; None if it is left out, as it has not even a header."""
     begun, tally = ledger.begin(part), Tally()
     try:
         with reading(part.source) as source:
-            schema, rows = job.outputs(source, part.out, tally, part.name)
-            write_stream(part.out, rows, schema)
+            out = _written_as(job, source, part.out)
+            schema, rows = job.outputs(source, out, tally, part.name)
+            write_stream(out, rows, schema)
     except EmptyTableError as error:
         note(f"{error}: left out")
         ledger.leave_out(part)
-        return tally
+        return None
     ledger.add(part, begun, tally)
     return tally
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import sys
+from typing import TYPE_CHECKING
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 
 def note(text: str) -> None:
@@ -21,13 +24,13 @@ def one_line(error: Exception) -> str:
 
 def mean_nats(values: np.ndarray) -> str:
     """Mean and standard error over rows."""
-    spread = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
+    spread = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else math.nan
     return plus_minus(float(values.mean()), float(spread))
 
 
 def plus_minus(mean: float, stderr: float) -> str:
     """A mean in nats with its standard error, if there is one."""
-    return f"{mean:.3f} nats" if np.isnan(stderr) else f"{mean:.3f} ± {stderr:.3f} nats"
+    return f"{mean:.3f} nats" if math.isnan(stderr) else f"{mean:.3f} ± {stderr:.3f} nats"
 
 
 def percent(share: float) -> str:

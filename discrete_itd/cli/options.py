@@ -7,6 +7,7 @@ finds its value in ``args``.
 from __future__ import annotations
 
 import argparse
+import codecs
 import math
 import warnings
 from collections.abc import Callable, Sequence
@@ -14,11 +15,8 @@ from typing import Any, NoReturn
 
 from discrete_itd import __version__
 from discrete_itd.cli import descriptions
-from discrete_itd.cli.streams import FORMATS
-from discrete_itd.cli.tables import ENDINGS, UserError
+from discrete_itd.cli.names import DENOISERS, ENDINGS, FORMATS, KINDS, UserError
 from discrete_itd.deprecation import REMOVAL
-from discrete_itd.encoders import KINDS, check_column_spec
-from discrete_itd.recipes import NAMES
 
 OLD_OPTIONS = {
     "--unseen": "--handle-unknown",
@@ -82,11 +80,31 @@ def column_spec(text: str) -> tuple[str, str | dict[str, Any]]:
         raise argparse.ArgumentTypeError(
             f"column {name!r}: {kind} takes {wanted}, got {what!r}"
         ) from None
+    from discrete_itd.encoders import check_column_spec  # imports torch
+
     try:
         check_column_spec(name, {"kind": kind, **spec})
     except (ValueError, TypeError) as error:
         raise argparse.ArgumentTypeError(str(error)) from None
     return name, {"kind": kind, **spec}
+
+
+def separator(text: str) -> str:
+    """A mark between cells."""
+    mark = {"tab": "\t", "\\t": "\t"}.get(text, text)
+    if len(mark) != 1 or mark.isalnum() or mark in '"\r\n.':
+        raise argparse.ArgumentTypeError(f"must be one mark, like ; or tab, got {text!r}")
+    return mark
+
+
+def encoding(text: str) -> str:
+    """The name of an encoding."""
+    try:
+        return codecs.lookup(text).name
+    except LookupError:
+        raise argparse.ArgumentTypeError(
+            f"unknown encoding {text!r}; names are like utf-8, cp1252 or utf-16"
+        ) from None
 
 
 def name_and_value(text: str) -> tuple[str, str]:
@@ -163,7 +181,7 @@ def _add_fit(fit: argparse.ArgumentParser) -> None:
         type=lambda text: "error" if text == "raise" else text,  # the old name
         help="later, a category that is not in TABLE gets a small probability (smooth, the default)\n"
         "or is an error")
-    add("--denoiser", choices=tuple(NAMES), default="auto", metavar="NAME",
+    add("--denoiser", choices=DENOISERS, default="auto", metavar="NAME",
         help="model to fit: auto, the cheapest of several that are as good as the best\n"
         "(the default); best, the lowest nats for --max-time; causal, one network call a\n"
         "row; network, many calls along paths; tree, trees, mixture, decoder, bayes_net\n"
@@ -175,6 +193,7 @@ def _add_fit(fit: argparse.ArgumentParser) -> None:
     add("--checkpoint", metavar="FILE",
         help="keep the state of the training in FILE, and continue from it if it exists:\n"
         "repeat the command after a crash or Ctrl-C")
+    _add_dialect(fit)
     _add_seed(fit, "makes the fit reproducible (default: random; 0 with --detector and --checkpoint, so\n"
               "that the same rows are held out again)")
     _add_device(fit)
@@ -239,6 +258,9 @@ def _add_sample(sample: argparse.ArgumentParser) -> None:
     add("-n", type=at_least_one, required=True, metavar="N", help="number of rows")
     add("--given", **LIST, type=name_and_value, metavar="NAME=VALUE",
         help="condition on these values, which all rows get")
+    add("--missing", choices=("none", "as_trained"), default="none",
+        help="complete rows (none, the default), or cells missing as often as in training,\n"
+        "in each column by itself")
     add("--out", metavar="FILE", help=f"{ENDINGS}; or - (the default)")
     add("--format", choices=FORMATS, help="of the standard output (default: csv)")
     _add_seed(sample, "makes the rows reproducible (default: random)")
@@ -278,6 +300,40 @@ def _add_watch(watch: argparse.ArgumentParser) -> None:
     _add_device(watch)
 
 
+def _add_drift(drift: argparse.ArgumentParser) -> None:
+    add = drift.add_argument
+    add("model", metavar="MODEL", help="file written by fit --detector")
+    add("table", metavar="TABLE", help=f"new rows: {ENDINGS}; a folder, or -")
+    add("--reference", metavar="TABLE",
+        help="inliers that were not trained on, to compare the values of the columns, too")
+    add("--alpha", type=share, default=0.05, metavar="LEVEL",
+        help="level of significance (default: %(default)s)")
+    add("--out", metavar="FILE", help=f"what was found of each column: {ENDINGS}; or -")
+    add("--check", action="store_true", help="exit with code 1 if there is drift")
+    add("--format", choices=FORMATS, help="of the standard input and output (default: csv)")
+    _add_dialect(drift)
+    _add_device(drift)
+
+
+def _add_evaluate(evaluate: argparse.ArgumentParser) -> None:
+    add = evaluate.add_argument
+    add("model", metavar="MODEL", help="file written by fit")
+    add("table", metavar="TABLE", help=f"rows with labels: {ENDINGS}; a folder, or -")
+    add("--label", required=True, metavar="NAME", help="column with the labels")
+    add("--anomalies", **LIST, metavar="LABEL",
+        help="labels of anomalies; all others are inliers (default: 1 or True)")
+    add("--out", metavar="FILE", help=f"the measures as a table: {ENDINGS}; or -")
+    _add_streams(evaluate, of_out=False)
+    _add_device(evaluate)
+
+
+def _add_describe(describe: argparse.ArgumentParser) -> None:
+    add = describe.add_argument
+    add("model", metavar="MODEL", help="file written by fit")
+    add("--out", metavar="FILE", help="the card, like model.md (default: the standard output)")
+    _add_device(describe)
+
+
 def _add_demo(demo: argparse.ArgumentParser) -> None:
     demo.add_argument("--max-time", type=positive, default=45.0, metavar="S",
                       help="maximum seconds of training (default: 45)")
@@ -286,12 +342,24 @@ def _add_demo(demo: argparse.ArgumentParser) -> None:
 def _add_streams(sub: argparse.ArgumentParser, *, of_out: bool) -> None:
     add = sub.add_argument
     add("--format", choices=FORMATS, help="of the standard input and output (default: csv)")
+    _add_dialect(sub)
     if of_out:
         add("--out-format", choices=FORMATS,
             help="of the standard output, if it is another one; or of all files in the folder\n"
             "of the output (default: that of each input)")
     add("--chunk-rows", type=at_least_one, metavar="N",
         help="rows in memory at once; no result depends on it (default: about a million cells)")
+
+
+def _add_dialect(sub: argparse.ArgumentParser) -> None:
+    add = sub.add_argument_group("how a CSV is written").add_argument
+    add("--sep", type=separator, metavar="MARK",
+        help="between cells: a mark, or tab (default: a comma, or what divides a header without one)")
+    add("--encoding", type=encoding, metavar="NAME",
+        help="like cp1252 (default: UTF-8, or what a byte order mark says)")
+    add("--decimal", choices=(".", ","), default=".", help="decimal mark (default: .)")
+    add("--na", **LIST, metavar="TEXT",
+        help="cells that are missing, besides empty ones, like --na ? -999; may be repeated")
 
 
 def _add_seed(sub: argparse.ArgumentParser, about: str) -> None:
@@ -309,6 +377,9 @@ COMMANDS = {
     "sample": (descriptions.SAMPLE, "draw new rows", _add_sample),
     "report": (descriptions.REPORT, "an HTML report on a table", _add_report),
     "watch": (descriptions.WATCH, "alarms once rows that arrive have changed", _add_watch),
+    "drift": (descriptions.DRIFT, "whether a table has changed", _add_drift),
+    "evaluate": (descriptions.EVALUATE, "how well labelled anomalies are found", _add_evaluate),
+    "describe": (descriptions.DESCRIBE, "what a model is: its card", _add_describe),
     "demo": (descriptions.DEMO, "try it on a table in the package", _add_demo),
 }
 # fmt: on

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from discrete_itd import __version__
+from discrete_itd.cli.dialect import PLAIN, Dialect
 from discrete_itd.cli.streams import STANDARD, Table, row_groups
 from discrete_itd.cli.tables import UserError, ending
 from discrete_itd.cli.tally import Tally
@@ -50,7 +51,7 @@ def is_folder(path: str) -> bool:
     return path != STANDARD and (path.endswith(("/", os.sep)) or os.path.isdir(path))
 
 
-def parts_of(path: str, out: str, kind: str | None) -> list[Part]:
+def parts_of(path: str, out: str, kind: str | None, dialect: Dialect = PLAIN) -> list[Part]:
     """The parts that a table, or each table of a folder, gives.
 
     Parameters
@@ -61,6 +62,8 @@ def parts_of(path: str, out: str, kind: str | None) -> list[Part]:
         The folder of the output. A Parquet file of several row groups becomes a folder of its name.
     kind : str, optional
         Format of all parts, like "parquet"; by default that of each input file.
+    dialect : Dialect
+        Of the input files.
 
     Raises
     ------
@@ -77,7 +80,7 @@ def parts_of(path: str, out: str, kind: str | None) -> list[Part]:
         path = os.path.dirname(path)
     parts: list[Part] = []
     for file in files:
-        parts += _parts_of_file(path, file, out, kind)
+        parts += _parts_of_file(path, file, out, kind, dialect)
     twice = [name for name, n in Counter(part.name for part in parts).items() if n > 1]
     if twice:
         raise UserError(f"{os.path.join(out, twice[0])}: two tables would be written there")
@@ -106,9 +109,11 @@ def tables_in(folder: str) -> list[str]:
     return sorted(found)
 
 
-def _parts_of_file(folder: str, file: str, out: str, kind: str | None) -> list[Part]:
+def _parts_of_file(
+    folder: str, file: str, out: str, kind: str | None, dialect: Dialect
+) -> list[Part]:
     path = os.path.join(folder, file)
-    source = Table(path, ending(path))
+    source = Table(path, ending(path), dialect=dialect)
     name = file
     if kind is not None and f".{kind}" != source.kind:
         name = f"{file[: file.lower().rindex(source.kind)]}.{kind}"

@@ -7,11 +7,12 @@ import os
 from collections.abc import Iterator
 from dataclasses import replace
 
+from discrete_itd.cli.dialect import Dialect
 from discrete_itd.cli.inputs import Reader, about, load_model
 from discrete_itd.cli.jobs import check_out
 from discrete_itd.cli.messages import say
 from discrete_itd.cli.parts import tables_in
-from discrete_itd.cli.streams import STANDARD, Table, reading, standard_output
+from discrete_itd.cli.streams import STANDARD, Chunk, Table, reading, standard_output
 from discrete_itd.cli.tables import UserError, save_whole
 from discrete_itd.encoders import Rows
 from discrete_itd.progress import stream_progress
@@ -66,7 +67,7 @@ def _examined(args: argparse.Namespace) -> Findings:
     with stream_progress("report") as bar:
         readers = [Reader(density, bar.update) for _ in paths]
         streams = [
-            Stream(reader, path, default, args.chunk_rows)
+            Stream(reader, path, default, args.chunk_rows, Dialect.asked(args))
             for reader, path in zip(readers, paths, strict=True)
         ]
         for stream in streams[1:]:  # the table itself may be a pipe, and is read at once
@@ -99,15 +100,19 @@ class Stream:
         Format of the standard input.
     n_rows : int, optional
         Of a chunk.
+    dialect : Dialect
+        Of each CSV.
     """
 
-    def __init__(self, reader: Reader, path: str, kind: str, n_rows: int | None) -> None:
+    def __init__(
+        self, reader: Reader, path: str, kind: str, n_rows: int | None, dialect: Dialect
+    ) -> None:
         self._reader, self._n_rows, self._tables = reader, n_rows, {}
         if os.path.isdir(path):
             for file in tables_in(path):
-                self._tables[file] = Table.named(os.path.join(path, file), kind)
+                self._tables[file] = Table.named(os.path.join(path, file), kind, dialect)
         else:
-            self._tables[""] = Table.named(path, kind)
+            self._tables[""] = Table.named(path, kind, dialect)
 
     def check(self) -> None:
         """Raise a UserError if a table cannot be opened or lacks a column."""
@@ -116,11 +121,16 @@ class Stream:
                 self._reader.check(source)
 
     def __iter__(self) -> Iterator[Rows]:
+        for _, _, rows in self.chunks():
+            yield rows
+
+    def chunks(self, *, all_used: bool = False) -> Iterator[tuple[str, Chunk, Rows]]:
+        """The path of each part, the part as it is, and encoded; ``all_used`` as for :meth:`Reader.read`."""
         for file, table in self._tables.items():
             with reading(table) as source:
                 self._reader.check(source)
-                for _, rows in self._reader.read(source, self._n_rows):
-                    yield _labelled(rows, file) if file else rows
+                for chunk, rows in self._reader.read(source, self._n_rows, all_used=all_used):
+                    yield table.path, chunk, _labelled(rows, file) if file else rows
 
 
 def _labelled(rows: Rows, file: str) -> Rows:

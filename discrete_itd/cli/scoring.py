@@ -43,7 +43,8 @@ def score(args: argparse.Namespace) -> None:
     if args.max_stderr is not None and tally.counts["above"]:
         text = large_errors(tally.counts["above"], tally.n_rows, "rows", args.max_stderr)
         warnings.warn(text, stacklevel=2)
-    say(args.out, f"wrote {args.out}: {tally.n_rows} rows, {mean} per row on average")
+    mean = f", {mean} per row on average" if tally.n_rows else ""
+    say(args.out, f"wrote {args.out}: {tally.n_rows} rows{mean}")
     if judge is not None:
         found = (tally.counts[name] for name in ("alarm", "discovery"))
         for line in judge.summary(tally.n_rows, *found):
@@ -64,6 +65,8 @@ class Scoring:
     progress : callable
         Told of the number of rows done.
     """
+
+    copies = False
 
     def __init__(
         self,
@@ -92,7 +95,7 @@ class Scoring:
         )
 
     def _scored(self, source: Source, tally: Tally) -> Iterator[pd.DataFrame]:
-        for _, rows in self.reader.read(source, self._args.chunk_rows):
+        for _, rows in self.reader.read(source, self._args.chunk_rows, may_be_empty=True):
             scores = about(source.table.path, lambda rows=rows: self._scores(rows))
             stderr, bound = scores["stderr"].to_numpy(), self._args.max_stderr
             n_above = 0 if bound is None else int((stderr > TOLERATED * bound).sum())

@@ -11,14 +11,14 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
-from dataclasses import dataclass
-from importlib import import_module
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import pandas as pd
 
+from discrete_itd.cli.dialect import PLAIN, SEPARATORS, Dialect, head_of, with_head, zstandard
 from discrete_itd.cli.tables import (
     EmptyTableError,
     UserError,
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
 STANDARD = "-"  # the standard input or output, in place of a file's name
 QUOTED = "\n\x00"  # for a carriage return, until the text is written
-FORMATS = ("csv", "tsv", "parquet")
-SEPARATORS = {".csv": ",", ".tsv": "\t"}
 CHUNK_CELLS = 1 << 20  # of a table that are in memory at once
 MOST_ROWS = 1 << 16
 BUFFER = 1 << 20  # bytes
@@ -52,18 +50,20 @@ class Table:
         ".csv", ".tsv" or ".parquet".
     row_group : int, optional
         The only one to read.
+    dialect : Dialect
+        How a CSV is, or is to be, written.
     """
 
     path: str
     kind: str
     row_group: int | None = None
+    dialect: Dialect = PLAIN
 
     @classmethod
-    def named(cls, path: str, default: str) -> Table:
+    def named(cls, path: str, default: str, dialect: Dialect = PLAIN) -> Table:
         """The table of a name, whose ending tells the format; of ``-`` it is the ``default``, like "csv"."""
-        if path != STANDARD:
-            return cls(path, ending(path))
-        return cls(path, ending(f"{STANDARD}.{default}"))
+        kind = ending(path if path != STANDARD else f"{STANDARD}.{default}")
+        return cls(path, kind, dialect=dialect)
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,7 @@ class Source:
     Parameters
     ----------
     table : Table
+        Its dialect is complete.
     names : list of str
         Of the columns.
     n_rows : int, optional
@@ -108,6 +109,15 @@ class Source:
     n_rows: int | None
     schema: pa.Schema | None
     take: Callable[[int, list[str] | None], Iterator[Chunk]]
+
+    def nothing(self) -> Chunk:
+        """A chunk without rows."""
+        frame = pd.DataFrame({name: pd.Series([], dtype=object) for name in self.names})
+        if self.schema is None:
+            return Chunk(1, frame)
+        batch = self.schema.empty_table()
+        nullable = _nullable_types()
+        return Chunk(1, batch.to_pandas(types_mapper=nullable.get, ignore_metadata=True), batch)
 
     def chunks(self, n_rows: int | None = None, names: list[str] | None = None) -> Iterator[Chunk]:
         """The rows in chunks of ``n_rows``, by default as many as have about a million cells.
@@ -147,17 +157,15 @@ def reading(table: Table) -> Iterator[Source]:
 
 def _csv(table: Table, stack: ExitStack) -> Source:
     """A CSV, all cells as text; the header is read as a row, since pandas would rename repeated names."""
-    reader = stack.enter_context(
-        pd.read_csv(
-            _standard_input() if table.path == STANDARD else table.path,
-            sep=SEPARATORS[table.kind],
-            header=None,
-            dtype=cast(Any, object),
-            keep_default_na=False,
-            na_values=[""],
-            iterator=True,
-        )
-    )
+    opened: Any = table.path
+    if table.path == STANDARD:
+        head, opened = with_head(_standard_input())
+    else:
+        head = head_of(table.path)
+    table = replace(table, dialect=table.dialect.found(table.path, table.kind, head))
+    how: Any = {**table.dialect.as_options(), "header": None, "dtype": object}
+    reader: Any = pd.read_csv(opened, iterator=True, **how)
+    stack.enter_context(reader)
     header = reader.get_chunk(1).iloc[0]
     names = [f"Unnamed: {i}" if pd.isna(n) else n for i, n in enumerate(header)]
 
@@ -276,8 +284,20 @@ def _write(table: Table, file: BinaryIO, rows: Iterable[Any], schema: pa.Schema 
         file.flush()
         return
     for i, frame in enumerate(rows):
-        file.write(_csv_text(frame, i == 0, SEPARATORS[table.kind]).encode())
+        sep = table.dialect.sep or SEPARATORS[table.kind]
+        # a byte order mark stands at the beginning only
+        encoding = (table.dialect.encoding or "utf-8") if i == 0 else _without_mark(table.dialect)
+        file.write(_csv_text(frame, i == 0, sep).encode(encoding))
         file.flush()  # the next program in a pipe begins at once
+
+
+def _without_mark(dialect: Dialect) -> str:
+    """The encoding of what follows the beginning of a file."""
+    order = "le" if sys.byteorder == "little" else "be"
+    own = dialect.encoding or "utf-8"
+    return {"utf-8-sig": "utf-8", "utf-16": f"utf-16-{order}", "utf-32": f"utf-32-{order}"}.get(
+        own, own
+    )
 
 
 def _csv_text(frame: pd.DataFrame, header: bool, sep: str) -> str:
@@ -334,10 +354,10 @@ def _packed(path: str, file: BinaryIO) -> Iterator[BinaryIO]:
 
 
 def _zstandard(path: str, file: BinaryIO) -> Any:
-    for name in ("compression.zstd", "backports.zstd", "zstandard"):  # those of pandas' releases
-        with suppress(ImportError):
-            return import_module(name).open(file, "wb")
-    raise UserError(f"{path}: .zst needs pip install 'pandas[compression]'")
+    try:
+        return zstandard().open(file, "wb")
+    except ImportError:
+        raise UserError(f"{path}: .zst needs pip install 'pandas[compression]'") from None
 
 
 def standard_output() -> BinaryIO:

@@ -15,18 +15,16 @@ from typing import Any, cast
 
 import pandas as pd
 
-from discrete_itd.cli.cells import DATE, MISSING, TRUTHS, is_text
+from discrete_itd.cli.cells import DATE, MISSING, is_text
+from discrete_itd.cli.dialect import PLAIN, Dialect, has_decimal_comma, head_of
+from discrete_itd.cli.names import ENDINGS, PACKED
+from discrete_itd.cli.names import UserError as UserError
+from discrete_itd.encoders.categories import TRUTHS
 from discrete_itd.storage.files import NotWritten, stop_writing, write_whole
 
-PACKED = (".gz", ".bz2", ".xz", ".zip", ".zst")
-ENDINGS = ".csv, .tsv (also .gz, .bz2, .xz, .zip, .zst), .parquet"
 ZONE = r"(?:Z|[+-]\d\d:?\d\d)$"  # at the end of an ISO time
 ALMOST = 0.9  # share of cells of one type from which the other cells are probably errors
 DAMAGED = (ValueError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, ImportError)
-
-
-class UserError(Exception):
-    """An error that the user can correct; its text is the one line that is printed."""
 
 
 class EmptyTableError(UserError):
@@ -53,35 +51,34 @@ def is_parquet(path: str) -> bool:
     return ending(path) == ".parquet"
 
 
-def read_table(path: str, text: Collection[str] = ()) -> pd.DataFrame:
-    """A table; from a CSV with the columns ``text`` as strings, and only empty cells as missing."""
+def read_table(path: str, text: Collection[str] = (), dialect: Dialect = PLAIN) -> pd.DataFrame:
+    """A table; from a CSV with the columns ``text`` as strings, and only cells of the dialect as missing."""
     if is_parquet(path):
         frame = _read(path, lambda: pd.read_parquet(path))
         typed = _dates_of_objects
     else:
-        frame = _read_csv(path, dtype=dict.fromkeys(text, str), na_values=[""])
+        frame = _read_csv(path, dialect, dtype=dict.fromkeys(text, str), decimal=dialect.decimal)
         typed = _typed
     return pd.DataFrame({name: typed(values) for name, values in frame.items()})
 
 
-def _read_csv(path: str, **options: Any) -> pd.DataFrame:
-    sep = "\t" if ending(path) == ".tsv" else ","
+def _read_csv(path: str, dialect: Dialect, **options: Any) -> pd.DataFrame:
+    how: Any = dialect.found(path, ending(path), head_of(path)).as_options()
 
     def read() -> pd.DataFrame:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)
             return pd.read_csv(
                 path,
-                sep=sep,
                 index_col=False,
-                keep_default_na=False,
                 low_memory=False,  # one type per column
+                **how,
                 **options,
             )
 
     frame = _read(path, read)
     # pandas renames repeated names, so the header itself is checked
-    header = pd.read_csv(path, sep=sep, header=None, nrows=1, dtype=str)
+    header = pd.read_csv(path, header=None, nrows=1, dtype=str, **how)
     check_names(path, pd.Index(header.iloc[0].dropna()))
     return frame
 
@@ -107,6 +104,10 @@ def damage_told(path: str, kind: str) -> Iterator[None]:
         raise UserError(f"{path}: rows have more cells than the header") from None
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}") from None
+    except UnicodeError as error:
+        raise UserError(
+            f"{path}: cannot be read as {kind} ({error}); say what it is, like --encoding cp1252"
+        ) from None
     except DAMAGED as error:
         raise UserError(f"{path}: cannot be read as {kind} ({error})") from None
 
@@ -137,7 +138,9 @@ def _all_are(values: pd.Series, what: str) -> bool:
 # -- types of text --------------------------------------------------------------------------------
 
 
-def recognise(frame: pd.DataFrame, path: str, kinds: Mapping[str, str]) -> pd.DataFrame:
+def recognise(
+    frame: pd.DataFrame, path: str, kinds: Mapping[str, str], dialect: Dialect = PLAIN
+) -> pd.DataFrame:
     """The table of a CSV with typed columns where every cell is a number, a truth value, a date or a word like NA.
 
     Parameters
@@ -149,6 +152,8 @@ def recognise(frame: pd.DataFrame, path: str, kinds: Mapping[str, str]) -> pd.Da
     kinds : mapping from name to kind
         The kinds of columns that the user has chosen. Text in a nominal column stays text, and in an ordinal column it
         is not a date.
+    dialect : Dialect
+        How numbers are written.
 
     Raises
     ------
@@ -164,12 +169,12 @@ def recognise(frame: pd.DataFrame, path: str, kinds: Mapping[str, str]) -> pd.Da
     for name, values in frame.items():
         kind = kinds.get(str(name))
         if is_text(values) and kind != "nominal":
-            values = _recognised(values, f"{path}: column {name!r}", kind)
+            values = _recognised(values, f"{path}: column {name!r}", kind, dialect)
         cells[name] = values
     return pd.DataFrame(cells)
 
 
-def _recognised(values: pd.Series, where: str, kind: str | None) -> pd.Series:
+def _recognised(values: pd.Series, where: str, kind: str | None, dialect: Dialect) -> pd.Series:
     texts = values.dropna().astype(object)
     is_word = _is_missing(texts)
     words, texts = cast(pd.Series, texts[is_word]), cast(pd.Series, texts[~is_word])
@@ -179,7 +184,7 @@ def _recognised(values: pd.Series, where: str, kind: str | None) -> pd.Series:
     for what, read in READINGS.items():
         if kind == "ordinal" and what == "dates":
             continue
-        found = read(texts)
+        found = read(texts.map(dialect.number) if what == "numbers" else texts)
         if found.notna().all():
             if len(words):
                 warnings.warn(
@@ -191,9 +196,14 @@ def _recognised(values: pd.Series, where: str, kind: str | None) -> pd.Series:
         if found.notna().mean() > share:
             best, share = what, found.notna().mean()
             other = texts.loc[found.isna().idxmax()]
+    hint = ""
+    if dialect.decimal == "." and texts.map(has_decimal_comma).mean() >= ALMOST:
+        other, hint = texts.iloc[0], "; if these are decimal commas, give --decimal ,"
     if kind in ("continuous", "binned"):
-        raise UserError(f"{where}: {kind} needs numbers or dates, got {other!r}")
-    if share >= ALMOST:
+        raise UserError(f"{where}: {kind} needs numbers or dates, got {other!r}{hint}")
+    if hint:
+        warnings.warn(f"{where}: taken as text, like {other!r}{hint}", stacklevel=2)
+    elif share >= ALMOST:
         warnings.warn(
             f"{where}: taken as text because of {other!r}; {int(100 * share)}% of its cells are {best}",
             stacklevel=2,

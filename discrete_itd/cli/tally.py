@@ -29,6 +29,8 @@ class Tally:
 
     def add(self, values: np.ndarray, **counts: int) -> None:
         """Count some more rows, by their values, and whatever was counted among them."""
+        if not len(values):
+            return
         mean = float(values.mean())
         squares = float(((values - mean) ** 2).sum())
         self.merge(Tally(len(values), mean, squares, Counter(counts)))

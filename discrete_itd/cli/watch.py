@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
+from discrete_itd.cli.dialect import Dialect
 from discrete_itd.cli.inputs import Reader, about, load_model
 from discrete_itd.cli.jobs import check_out
 from discrete_itd.cli.messages import say
@@ -32,7 +33,9 @@ def watch(args: argparse.Namespace) -> int:
     found = _begun(args, detector)
     with stream_progress(args.command) as bar:
         reader = Reader(detector.density_, bar.update)
-        stream = Stream(reader, args.table, args.format or "csv", args.chunk_rows)
+        stream = Stream(
+            reader, args.table, args.format or "csv", args.chunk_rows, Dialect.asked(args)
+        )
         tables = _watched(found, stream, args.table)
         if args.out is None:
             for _ in tables:

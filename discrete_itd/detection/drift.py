@@ -14,6 +14,8 @@ from sklearn.utils import check_random_state
 
 from discrete_itd.detection.scoring import Scorer, scorer_of
 from discrete_itd.detection.two_samples import permutation_test, same_column, same_distribution
+from discrete_itd.encoders.frames import to_pandas
+from discrete_itd.encoders.rows import check_any
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.validation import check_integer, check_share
 
@@ -203,7 +205,7 @@ def drift(
     alpha = check_share("alpha", alpha)
     scorer = scorer_of(model)
     density = scorer.density
-    rows = density.rows(X)
+    rows = check_any(density.rows(X))
     shares = scorer.nats(rows).to_numpy()
     of_inliers = as_shares(inlier_nats, rows.encoder.names)
     if len(of_inliers) < 2:
@@ -212,7 +214,7 @@ def drift(
     missing, inliers_missing = shares == 0, of_inliers == 0
     for mask in (missing, inliers_missing):
         mask[:, list(scorer.given)] = False  # they have no nats, but the rows drawn need them
-    drawn = pd.DataFrame(density.sample(n_model, random_state=random))
+    drawn = to_pandas(density.sample(n_model, random_state=random))
     of_model = _model_nats(scorer, drawn, missing, random)
     inlier_model = of_model
     if missing.any() or inliers_missing.any():

@@ -14,6 +14,8 @@ from discrete_itd.detection.drift import Drift
 from discrete_itd.detection.groups import Groups
 from discrete_itd.detection.reasons import sentence
 from discrete_itd.detection.scoring import Scorer
+from discrete_itd.encoders import as_frame
+from discrete_itd.encoders.frames import in_kind, is_polars
 
 
 class Explaining:
@@ -25,6 +27,7 @@ class Explaining:
 
     # -- reasons --------------------------------------------------------------------------------
 
+    @in_kind
     def explain(self, X: Any, *, relative: bool = False) -> pd.DataFrame:
         """Nats by column: which columns make a row anomalous.
 
@@ -48,6 +51,7 @@ class Explaining:
             nats = nats - self._groups.usual(self.calibration_nats_, self._groups.place(rows))
         return nats
 
+    @in_kind
     def reasons(self, X: Any, *, k: int = 3, nats: pd.DataFrame | None = None) -> pd.DataFrame:
         """Why each row is anomalous: its most doubtful cells, their predicted values, and the cells they conflict with.
 
@@ -72,6 +76,7 @@ class Explaining:
         """
         conformal.calibration_scores(self)
         rows, groups = self._scorer.density.rows(X), self._groups
+        nats = None if nats is None else as_frame(nats)
         usual = groups.divided(self.calibration_nats_)
         table, positions = reasons.reasons_in_groups(
             self._scorer, rows, usual, groups.place(rows), k, nats=nats
@@ -87,6 +92,7 @@ class Explaining:
             ]
         return table.assign(sentence=pd.Series(text, index=table.index, dtype=object))
 
+    @in_kind
     def expected(
         self,
         X: Any,
@@ -119,6 +125,7 @@ class Explaining:
         check_is_fitted(self)
         return reasons.expected(self._scorer, X, columns, k=k, n_values=n_values)
 
+    @in_kind
     def pairwise(self, X: Any) -> pd.DataFrame:
         """By how much each other cell increases a cell's surprisal under the score.
 
@@ -130,10 +137,12 @@ class Explaining:
         -------
         DataFrame, shape (N C, C), nats
             Indexed by row and column; the entry of another column is the surprisal given that cell alone, minus the
-            surprisal given nothing: positive where the other cell makes this one less probable.
+            surprisal given nothing: positive where the other cell makes this one less probable. Row and column are
+            columns of a polars frame.
         """
         check_is_fitted(self)
-        return reasons.pairwise(self._scorer, X)
+        found = reasons.pairwise(self._scorer, X)
+        return found.reset_index() if is_polars(X) else found
 
     # -- change ---------------------------------------------------------------------------------
 

@@ -141,6 +141,8 @@ def expected(
     if k is not None:
         check_integer("k", k, 1)
     rows = scorer.density.rows(X)
+    if not len(rows):
+        return expected(scorer, rows.blank(), columns, k=k, n_values=n_values).head(0)
     found = assess(scorer, rows.unique, n_values)
     among = np.array([names.index(n) for n in wanted], dtype=np.int64)
     order = np.argsort(-found.error_log_odds[:, among], axis=1, kind="stable")[:, :k]
@@ -274,6 +276,8 @@ def reasons_in_groups(
         The table with L lines, and the position of the row of each line, (L,).
     """
     check_integer("k", k, 1)
+    if not len(rows):  # nor has a row without values a reason
+        return reasons_in_groups(scorer, rows.blank(), inlier_nats, np.zeros(1, np.int64), k)
     shares = (scorer.nats(rows) if nats is None else nats).to_numpy()
     of_inliers = [[t[t != 0] for t in as_shares(own, rows.encoder.names).T] for own in inlier_nats]
     with threads_for(len(rows.unique)):

@@ -16,7 +16,7 @@ from sklearn.utils import check_random_state
 
 from discrete_itd.detection.scoring import Scorer, scorer_of
 from discrete_itd.encoders import ABSENT
-from discrete_itd.encoders.rows import Rows
+from discrete_itd.encoders.rows import Rows, check_any
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.progress import progress_bar
 from discrete_itd.validation import check_integer
@@ -37,7 +37,7 @@ def robustness(
     """
     _check(kind, shares, n_repeats)
     scorer = scorer_of(model)
-    rows = scorer.density.rows(X)
+    rows = check_any(scorer.density.rows(X))
     labels = None if y is None else _labels(y, len(rows))
     random = check_random_state(random_state)
     plan = [(0.0, 0), *((float(s), r) for s in shares for r in range(n_repeats))]

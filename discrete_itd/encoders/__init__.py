@@ -23,6 +23,7 @@ object column of numbers, truth values or times is what these are. A missing cel
 from discrete_itd.encoders.categories import MANY_CATEGORIES, Categories
 from discrete_itd.encoders.cells import plain
 from discrete_itd.encoders.column import Column
+from discrete_itd.encoders.frames import is_polars
 from discrete_itd.encoders.inference import FLOAT_KIND, KINDS, MISSING, UNKNOWN, check_column_spec
 from discrete_itd.encoders.numeric import Bins, Continuous
 from discrete_itd.encoders.rows import Rows
@@ -53,5 +54,6 @@ __all__ = [
     "as_frame",
     "check_column_spec",
     "check_unique_names",
+    "is_polars",
     "plain",
 ]

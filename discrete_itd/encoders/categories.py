@@ -17,6 +17,7 @@ from discrete_itd.encoders.cells import PlainCells, Scalar, plain
 
 MANY_CATEGORIES = 1000  # a column of more levels than this is embedded by a code, not one-hot
 RARE = 5  # occurrences; rarer categories of a high-cardinality column are pooled
+TRUTHS = {w: w.lower() == "true" for w in ("True", "TRUE", "true", "False", "FALSE", "false")}
 FINEST_GAP = 1e-3  # in standard deviations; closer levels are spaced by rank
 
 
@@ -113,6 +114,15 @@ class Categories:
         return np.array([isinstance(c, bool) for c in self.categories] + [False])
 
     @cached_property
+    def _twins(self) -> dict[Scalar, int]:
+        """Positions of truth values by the words for them, or of such words by truth values: a CSV has words only."""
+        if all(isinstance(c, bool) for c in self.categories):
+            known = {w: self._positions.get(truth, -1) for w, truth in TRUTHS.items()}
+            return {w: k for w, k in known.items() if k >= 0}
+        words = [w for w in TRUTHS if w in self._positions]  # Python's own come first
+        return {TRUTHS[w]: self._positions[w] for w in reversed(words)}
+
+    @cached_property
     def _kept(self) -> np.ndarray:
         """Positions of the categories that have a level of their own."""
         return np.setdiff1d(np.arange(len(self.categories)), np.array(self.pooled, np.int64))
@@ -171,7 +181,8 @@ class Categories:
     def _find(self, values: np.ndarray) -> np.ndarray:
         """Position of each value among the categories, -1 where there is none; TypeError if one has no hash.
 
-        Equal numbers match whatever their types; truth values match nothing but truth values, text only text.
+        Equal numbers match whatever their types. Truth values match truth values, and among categories of text the
+        words for them; text matches text, and among truth values is read as one.
         """
         index = self._index
         if index.dtype == np.int64 and values.dtype == float:
@@ -187,6 +198,10 @@ class Categories:
             is_truth = (isinstance(v, bool | np.bool_) for v in cells)
             differs = self._is_truth[position] != np.fromiter(is_truth, bool, len(cells))
             position[differs] = -1
+        if self._twins:
+            for i in np.flatnonzero(position < 0):
+                if isinstance(cells[i], bool | str | np.bool_):
+                    position[i] = self._twins.get(plain(cells[i]), -1)
         return position
 
     def decode(self, x: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:

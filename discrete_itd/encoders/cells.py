@@ -17,6 +17,7 @@ from discrete_itd.encoders.datetimes import read_times, times_to_steps
 from discrete_itd.encoders.dtypes import family, holding_missing, is_category, numpy_name
 
 Scalar = str | int | float | bool
+MOST_DECIMALS = 6  # of numbers that are given back rounded
 
 
 class PlainCells(NamedTuple):
@@ -183,13 +184,34 @@ def restore_categories(values: Sequence[Scalar], codes: np.ndarray, dtype: Any) 
     return cells.where(cells.notna(), None) if dtype == np.dtype(object) else cells
 
 
-def restore_numbers(numbers: np.ndarray, dtype: Any, whole: bool) -> pd.Series:
+def decimals_of(values: np.ndarray, dtype: Any) -> int | None:
+    """The fewest decimals, up to six, with which all numbers are written; None if they need more."""
+    width = numpy_name(dtype) if numpy_name(dtype) in ("float16", "float32") else "float64"
+    own = values.astype(width)
+    for decimals in range(MOST_DECIMALS + 1):
+        if bool((rounded(values, decimals).astype(width) == own).all()):
+            return decimals
+    return None
+
+
+def rounded(numbers: np.ndarray, decimals: int) -> np.ndarray:
+    """Numbers with as many decimals; those too large to have any stay as they are."""
+    small = np.abs(numbers) < 2.0**52 / 10**decimals
+    return np.where(small, np.round(np.where(small, numbers, 0.0), decimals), numbers)
+
+
+def restore_numbers(
+    numbers: np.ndarray, dtype: Any, whole: bool, decimals: int | None = None
+) -> pd.Series:
     """Cells of a dtype from float64 numbers; NaN is a missing cell.
 
-    Whole numbers are rounded; what the dtype cannot hold becomes the nearest number that it can.
+    Whole numbers are rounded, others to as many decimals; what the dtype cannot hold becomes the nearest number that it
+    can.
     """
     missing = np.isnan(numbers)
     numbers = np.where(missing, 0.0, np.rint(numbers) if whole else numbers)
+    if decimals is not None and not whole:
+        numbers = rounded(numbers, decimals)
     if family(dtype) == "integer":
         limits = np.iinfo(numpy_name(dtype))
         low, high = float(limits.min), float(limits.max)

@@ -14,15 +14,17 @@ import pandas as pd
 from discrete_itd.channel.codebook import ColumnPoints
 from discrete_itd.encoders.categories import Categories
 from discrete_itd.encoders.cells import (
+    MOST_DECIMALS,
     PlainCells,
     Scalar,
     as_numbers,
     read_cells,
     restore_categories,
     restore_numbers,
+    rounded,
 )
 from discrete_itd.encoders.datetimes import restore_times, time_intervals
-from discrete_itd.encoders.dtypes import TIMES, dtype_from_json, dtype_to_json, family
+from discrete_itd.encoders.dtypes import TIMES, dtype_from_json, dtype_to_json, family, numpy_name
 from discrete_itd.encoders.numeric import Bins, Continuous
 
 Codec = Categories | Bins | Continuous
@@ -50,6 +52,8 @@ class Column:
         Seconds since 1970 (of a column of durations, since 0) from which a column of times counts.
     step : int
         Nanoseconds of the regular grid on which its times lie, and by which it counts.
+    decimals : int, optional
+        Of its fractional numbers, which are given back with as many; None if they have more than six.
 
     Examples
     --------
@@ -66,6 +70,7 @@ class Column:
     indicator: bool = False
     origin: int = 0
     step: int = 1
+    decimals: int | None = None
 
     @property
     def kind(self) -> str:
@@ -161,9 +166,15 @@ class Column:
             return restore_categories(self.categories, values, self.dtype)
         if self.family != "number":
             return restore_times(values, self.dtype, self.origin, self.step)
-        return restore_numbers(
-            values, self.dtype, self.codec.whole or family(self.dtype) == "integer"
-        )
+        whole = self.codec.whole or family(self.dtype) == "integer"
+        if isinstance(self.codec, Bins) and self.decimals is not None:
+            near = rounded(np.where(np.isnan(values), 0.0, values), self.decimals)
+            if family(self.dtype) == "float":  # as it will be read again
+                near = near.astype(numpy_name(self.dtype)).astype(float)
+            stays = self.codec.encode(near)[0] == x  # a value is in its bin
+            values = np.where(stays, near, values)
+            return restore_numbers(values, self.dtype, whole)
+        return restore_numbers(values, self.dtype, whole, self.decimals)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data from which :meth:`from_json` makes an equal column."""
@@ -181,6 +192,8 @@ class Column:
         LookupError, TypeError, ValueError
             If the data are not what it writes.
         """
+        if isinstance(data, Mapping):
+            data = {"decimals": None, **data}  # files of release 0.1 have none
         fields = _fields(data, [f.name for f in dataclasses.fields(cls)], "column")
         codec = fields["codec"]
         kind = codec.get("kind") if isinstance(codec, Mapping) else None
@@ -200,6 +213,11 @@ class Column:
                 raise TypeError(f"column: {k} must be an integer, got {fields[k]!r}")
         if not 0 <= fields["n_missing"] <= fields["n_rows"] or fields["step"] < 1:
             raise ValueError("column: counts and step must be positive")
+        if (
+            fields["decimals"] not in (None, *range(MOST_DECIMALS + 1))
+            or fields["decimals"] is True
+        ):
+            raise ValueError(f"column: decimals must be few, got {fields['decimals']!r}")
         if not isinstance(fields["indicator"], bool):
             raise TypeError(f"column: indicator must be a bool, got {fields['indicator']!r}")
         name = fields["name"]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, cast
+from collections.abc import Callable, Mapping
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import pandas as pd
@@ -11,8 +12,11 @@ import torch
 from torch import Tensor
 
 from discrete_itd.channel.noise import cell_bits
-from discrete_itd.encoders.dtypes import is_category
-from discrete_itd.encoders.table import TableEncoder
+from discrete_itd.encoders.categories import TRUTHS
+from discrete_itd.encoders.dtypes import family, is_category
+from discrete_itd.encoders.table import TableEncoder, as_frame
+
+Answer = TypeVar("Answer", bound=Callable[..., Any])
 
 
 def one_row(given: Any, encoder: TableEncoder) -> pd.DataFrame:
@@ -61,7 +65,7 @@ def fill_cells(frame: pd.DataFrame, empty: np.ndarray, filled: pd.DataFrame) -> 
 
 def _filled(column: pd.Series, mask: np.ndarray, values: pd.Series) -> pd.Series:
     """The column with ``values`` where the mask is true, in its own dtype if that can hold them."""
-    out = column.copy()
+    out, values = column.copy(), _as_truths(values, column)
     if is_category(column.dtype):
         new = pd.Index(values.dropna().unique()).difference(column.cat.categories, sort=False)
         out = column.cat.add_categories(list(new)) if len(new) else out
@@ -72,6 +76,57 @@ def _filled(column: pd.Series, mask: np.ndarray, values: pd.Series) -> pd.Series
         out[mask] = values.to_numpy(dtype=object)
         out = out.infer_objects()
     return out
+
+
+def _as_truths(values: pd.Series, column: pd.Series) -> pd.Series:
+    """Truth values as words where the column has words, and words as truth values where it has these."""
+    is_truth = family(values.dtype) == "boolean"
+    if is_truth and pd.api.types.infer_dtype(column, skipna=True) == "string":
+        return values.map(str)
+    if not is_truth and family(column.dtype) == "boolean" and values.isin(list(TRUTHS)).all():
+        return values.map(TRUTHS).astype("boolean")
+    return values
+
+
+def like(X: Any, table: pd.DataFrame) -> Any:
+    """A table as a polars frame if X is one, else as it is; polars has no index, and names of columns are text."""
+    return as_polars(table) if is_polars(X) and isinstance(table, pd.DataFrame) else table
+
+
+def in_kind(method: Answer) -> Answer:
+    """Decorate a method of a table X that returns a pandas frame, or several: a polars frame gets polars frames."""
+
+    @wraps(method)
+    def call(self: Any, X: Any, *args: Any, **kwargs: Any) -> Any:
+        found = method(self, X, *args, **kwargs)
+        return [like(X, f) for f in found] if isinstance(found, list) else like(X, found)
+
+    return cast(Answer, call)
+
+
+def is_polars(X: Any) -> bool:
+    """Whether a table is a polars frame."""
+    return type(X).__module__.partition(".")[0] == "polars"
+
+
+def to_pandas(table: Any) -> pd.DataFrame:
+    """A frame of any kind, or an array, as a pandas frame."""
+    frame = as_frame(table)
+    return pd.DataFrame(table) if frame is None else frame
+
+
+def as_polars(table: pd.DataFrame) -> Any:
+    """A table as a polars frame, without its index; values of several types in one column become text."""
+    import polars
+
+    cells = {str(name): _of_one_type(values) for name, values in table.items()}
+    return polars.from_pandas(pd.DataFrame(cells, index=table.index), include_index=False)
+
+
+def _of_one_type(values: pd.Series) -> pd.Series:
+    if values.dtype == object and pd.api.types.infer_dtype(values).startswith("mixed"):
+        return values.map(str, na_action="ignore")
+    return values
 
 
 def as_dtype(values: pd.Series, dtype: Any) -> pd.Series:

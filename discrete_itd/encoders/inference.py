@@ -20,6 +20,7 @@ from discrete_itd.encoders.cells import (
     PlainCells,
     Scalar,
     as_numbers,
+    decimals_of,
     is_number,
     plain,
 )
@@ -160,7 +161,7 @@ def infer_column(
         dtype = values.dtype  # times in objects come back as times
     kind = spec.kind or _kind(seen, dtype, from_array)
     codec: Any
-    origin, step = 0, 1
+    origin, step, decimals = 0, 1, None
     if not len(values) and family(dtype) not in ("category", "boolean"):
         codec = Categories("nominal", (), is_open, unseen_count=NO_SURPRISE)
     elif kind in ("nominal", "ordinal"):
@@ -178,6 +179,8 @@ def infer_column(
         numbers = as_numbers(name, cells, expected, origin, step)
         whole = expected != "number" or seen.all_integers
         whole = whole and float(np.abs(numbers).max()) < WHOLE_UP_TO
+        if expected == "number" and not whole:
+            decimals = decimals_of(numbers, dtype)
         if spec.kind is None and expected == "number" and whole:
             _warn_of_numbers(name, numbers, seen.n_rows - seen.n_missing)
         if kind == "continuous":
@@ -191,7 +194,9 @@ def infer_column(
             except ValueError as error:
                 raise ValueError(f"column {name!r}: {error}") from None
     indicator = (spec.missing or missing) == "category" and seen.n_missing > 0
-    return Column(name, dtype, codec, seen.n_rows, seen.n_missing, indicator, origin, step)
+    return Column(
+        name, dtype, codec, seen.n_rows, seen.n_missing, indicator, origin, step, decimals
+    )
 
 
 def _kind(seen: Observed, dtype: Any, from_array: bool) -> Kind:

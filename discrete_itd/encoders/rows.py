@@ -42,6 +42,8 @@ class Rows:
         Whether the table came as a frame; otherwise it was an array.
     by_name : bool
         Whether columns were found by name; otherwise by position, because table or training table was an array.
+    others : DataFrame, shape (N, E), optional
+        Columns of the user's table that the model does not know.
 
     Examples
     --------
@@ -60,6 +62,7 @@ class Rows:
     columns: pd.Index
     is_frame: bool
     by_name: bool
+    others: pd.DataFrame | None = None
 
     @classmethod
     def read(
@@ -79,7 +82,9 @@ class Rows:
         ValueError, TypeError
             Naming the column, if it is absent or holds a value that its kind cannot take.
         """
-        columns = frame.columns
+        columns, others = frame.columns, None
+        if by_name and len(columns) > encoder.n_columns:
+            others = frame.loc[:, ~columns.isin(encoder.names)]
         ours = frame[encoder.names] if by_name else frame.set_axis(encoder.names, axis=1)
         if ignore is not None:
             _check_ignored(encoder, ignore)
@@ -88,7 +93,14 @@ class Rows:
         cells = encoder.transform(cast(pd.DataFrame, ours))
         x = torch.from_numpy(cells.x).to(device)
         return cls(
-            encoder, cast(pd.DataFrame, ours), x, cells.log_volume, columns, is_frame, by_name
+            encoder,
+            cast(pd.DataFrame, ours),
+            x,
+            cells.log_volume,
+            columns,
+            is_frame,
+            by_name,
+            others,
         )
 
     def __len__(self) -> int:
@@ -127,7 +139,8 @@ class Rows:
         positions = np.atleast_1d(np.arange(len(self))[chosen]).copy()
         x = self.x[torch.from_numpy(positions).to(self.x.device)]
         frame = self.frame.iloc[positions]
-        return replace(self, frame=frame, x=x, log_volume=self.log_volume[positions])
+        others = None if self.others is None else self.others.iloc[positions]
+        return replace(self, frame=frame, x=x, log_volume=self.log_volume[positions], others=others)
 
     @classmethod
     def concat(cls, parts: Sequence[Rows]) -> Rows:
@@ -137,7 +150,20 @@ class Rows:
         x = torch.cat([part.x for part in parts])
         log_volume = np.concatenate([part.log_volume for part in parts])
         frame = pd.concat([part.frame for part in parts])
-        return replace(parts[0], frame=frame, x=x, log_volume=log_volume)
+        others = [part.others for part in parts if part.others is not None]
+        return replace(
+            parts[0],
+            frame=frame,
+            x=x,
+            log_volume=log_volume,
+            others=pd.concat(others) if others else None,
+        )
+
+    def blank(self) -> Rows:
+        """One row of missing cells: an answer about no rows is the one about it, without its lines."""
+        x = np.full((1, len(self.encoder.owner)), np.nan)
+        frame = self.encoder.inverse_transform(x)
+        return Rows.read(frame, self.encoder, is_frame=True, by_name=True, device=self.x.device)
 
     @property
     def index(self) -> pd.Index:
@@ -174,6 +200,8 @@ class Rows:
         """A table of the fitted columns in the form of the user's: its columns in its order, or an array."""
         if not self.is_frame:
             return table.to_numpy()
+        if self.others is not None:
+            table = pd.concat([table, self.others.set_axis(table.index, axis=0)], axis=1)
         return (
             cast(pd.DataFrame, table[self.columns])
             if self.by_name
@@ -181,13 +209,13 @@ class Rows:
         )
 
 
-def read_rows(X: Any, estimator: Any) -> tuple[pd.DataFrame, bool]:
+def read_rows(X: Any, estimator: Any, *, fewest: int = 1) -> tuple[pd.DataFrame, bool]:
     """The rows as a frame, and whether they came as one; only a pandas frame keeps its index.
 
     Raises
     ------
     ValueError, TypeError
-        If there are none, a column's name repeats, or X is no table at all, in scikit-learn's words.
+        If there are less than ``fewest``, a column's name repeats, or X is no table at all, in scikit-learn's words.
     """
     if isinstance(X, Rows):
         raise TypeError("fit takes a table, not Rows: it infers the schema from the table")
@@ -203,17 +231,28 @@ def read_rows(X: Any, estimator: Any) -> tuple[pd.DataFrame, bool]:
             X,
             dtype=cast(Any, None),
             ensure_all_finite=cast(Any, "allow-nan"),
+            ensure_min_samples=fewest,
             estimator=estimator,
             input_name="X",
         )
         return pd.DataFrame(cells), False
     check_unique_names(frame)
-    if frame.shape[0] == 0 or frame.shape[1] == 0:
+    if frame.shape[0] < fewest or frame.shape[1] == 0:
         raise ValueError(
             f"Found array with {frame.shape[0]} sample(s) and {frame.shape[1]} feature(s)"
             f" (shape={frame.shape}) while a minimum of 1 is required."
         )
     return frame if frame is X else frame.reset_index(drop=True), True
+
+
+def check_any(rows: Rows) -> Rows:
+    """The rows; ValueError, in scikit-learn's words, if there are none."""
+    if not len(rows):
+        n_columns = rows.encoder.n_columns
+        raise ValueError(
+            f"Found array with 0 sample(s) (shape=(0, {n_columns})) while a minimum of 1 is required."
+        )
+    return rows
 
 
 def _check_ignored(encoder: TableEncoder, column: Hashable) -> None:

@@ -17,6 +17,7 @@ from discrete_itd.denoisers import Denoiser, RowMixtureDenoiser
 from discrete_itd.denoisers.row_mixture import fit_weights
 from discrete_itd.models.contract import FitPlan, Recipe, TrainingRows
 from discrete_itd.models.fit_recipes import Fitted, fit_recipes
+from discrete_itd.progress import stage
 from discrete_itd.training.config import Report
 
 LEAST_WEIGHT = 0.02  # of a member of a mixture of rows: one with less is not worth its time
@@ -98,6 +99,7 @@ class CandidateTable:
 
     def fit(self, recipes: Sequence[Recipe], plans: Sequence[FitPlan]) -> None:
         """Fit more candidates, each by its plan; TypeError if one has no closed form."""
+        stage(f"fitting candidates: {', '.join(recipe.label for recipe in recipes)}")
         own = [plan.of_networks(1)[0] for plan in plans]
         fits = zip(recipes, own, fit_recipes(recipes, self.rows, own), strict=True)
         try:

@@ -23,6 +23,7 @@ from discrete_itd.channel.codebook import Codebook
 from discrete_itd.denoisers import Denoiser, MarginalDenoiser, OneHotDenoiser, OneHotGroups
 from discrete_itd.denoisers.counts import CellCounts
 from discrete_itd.likelihood import path_log_prob
+from discrete_itd.progress import stage
 from discrete_itd.threads import threads_that_pay
 from discrete_itd.training import mean_and_error
 from discrete_itd.training.checkpoint import Checkpoint
@@ -181,6 +182,7 @@ class TrainingRows:
         """The one-hot groups among the columns; None if there are none, or rows that cannot be read again."""
         if not self.source.is_kept:
             return None
+        stage("looking for one-hot groups")
         return OneHotGroups.detect(self.codebook, self.x)
 
     @cached_property

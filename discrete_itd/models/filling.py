@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from typing import TYPE_CHECKING, Any
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -12,11 +13,20 @@ from sklearn.utils import check_random_state
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from discrete_itd.encoders import PRESENT, Continuous, Rows, TableEncoder
-from discrete_itd.encoders.frames import as_dtype, fill_cells, one_row, unique_rows
+from discrete_itd.encoders import PRESENT, Continuous, Rows, TableEncoder, plain
+from discrete_itd.encoders.frames import (
+    as_dtype,
+    as_polars,
+    fill_cells,
+    in_kind,
+    one_row,
+    unique_rows,
+)
 from discrete_itd.likelihood.sampling import column_distribution, point_predictions
 from discrete_itd.models.model import Model
-from discrete_itd.validation import check_integer
+from discrete_itd.validation import check_choice, check_integer
+
+KNOWN_NAMED = 3  # categories that an error names
 
 
 def _has_categories(estimator: FillingMixin) -> bool:
@@ -35,6 +45,7 @@ class FillingMixin:
 
     model_: Model
     _is_frame: bool
+    _is_polars: bool = False
 
     if TYPE_CHECKING:
 
@@ -46,7 +57,8 @@ class FillingMixin:
         random_state: int | np.random.RandomState | None = None,
         *,
         given: Mapping[Any, Any] | pd.Series | pd.DataFrame | None = None,
-    ) -> pd.DataFrame | np.ndarray:
+        missing: Literal["none", "as_trained"] = "none",
+    ) -> Any:
         """Draw rows from the model.
 
         Parameters
@@ -55,20 +67,30 @@ class FillingMixin:
         random_state : int, RandomState or None
             None draws anew at every call.
         given : mapping, Series or frame of one row, optional
-            Values of some columns; the others are drawn given these, and so are missing ones.
+            Values of some columns; the others are drawn given these, and so are missing ones. A category that was not
+            seen in training is a ValueError.
+
+        missing : {"none", "as_trained"}
+            Whether rows are complete, or cells are missing as often as in the training table: in each column by itself,
+            whatever the values and the other gaps. Gaps that depend on these need ``missing="category"`` in the fit:
+            they are part of the model then, and drawn in any case. Given cells stay.
 
         Returns
         -------
         DataFrame or ndarray, shape (n_samples, C)
-            With the fitted names and dtypes; an array if an array was fitted. Never a category unseen in training; with
-            ``missing="category"``, cells are missing as often as in training.
+            With the fitted names and dtypes; a polars frame or an array if one was fitted. Never a category unseen in
+            training. Numbers have as many decimals as in training, up to six.
         """
         check_is_fitted(self)
         check_integer("n_samples", n_samples, 1)
+        check_choice("missing", missing, ("none", "as_trained"))
         seed = int(check_random_state(random_state).randint(2**31 - 1))
-        frame = _draw(self.model_, int(n_samples), seed, given)
-        return frame if self._is_frame else frame.to_numpy()
+        frame = _draw(self.model_, int(n_samples), seed, given, missing == "as_trained")
+        if not self._is_frame:
+            return frame.to_numpy()
+        return as_polars(frame) if self._is_polars else frame
 
+    @in_kind
     def impute(
         self,
         X: Any,
@@ -93,7 +115,8 @@ class FillingMixin:
         Returns
         -------
         DataFrame or ndarray, shape (N, C), or a list of ``n_draws`` of these if there are several
-            X without missing cells, but for columns that had no values in training; other cells are unchanged.
+            X without missing cells, but for columns that had no values in training; other cells, and columns that the
+            model does not know, are unchanged. Here as everywhere, a polars frame gets a polars frame.
         """
         rows = self.rows(X)
         check_integer("n_draws", n_draws, 1)
@@ -109,6 +132,7 @@ class FillingMixin:
         return tables[0] if n_draws == 1 else tables
 
     @available_if(_has_categories)
+    @in_kind
     def predict_proba(self, X: Any, column: Hashable | None = None) -> pd.DataFrame:
         """Conditional distribution of one column given the other cells of each row, if the cell is not missing.
 
@@ -144,23 +168,42 @@ class FillingMixin:
         )
 
 
-def _draw(model: Model, n_samples: int, seed: int, given: Any) -> pd.DataFrame:
-    """Rows drawn from the model, given the values of a row."""
+def _draw(model: Model, n_samples: int, seed: int, given: Any, gaps: bool) -> pd.DataFrame:
+    """Rows drawn from the model, given the values of a row; with gaps or without."""
     encoder = model.encoder
     start = torch.full((1, len(encoder.owner)), torch.nan, dtype=torch.float64)
     present = np.zeros(encoder.n_columns, bool)
     row = None if given is None else one_row(given, encoder)
     if row is not None:
         start = torch.from_numpy(encoder.transform(row).x)
+        _check_known(row, start[0].numpy(), encoder)
         present = ~start[0, : encoder.n_columns].isnan().numpy()
         start[:, ~present[encoder.owner]] = torch.nan
     cells = model.draw(start.expand(n_samples, -1).to(model.device), seed).cpu().numpy()
-    frame = encoder.inverse_transform(cells, rng=np.random.default_rng(seed))
-    if row is not None:  # the given values themselves, also those never seen in training
+    random = np.random.default_rng(seed)
+    if gaps:
+        for j, column in enumerate(encoder.schema):
+            if not column.indicator and not present[j]:
+                share = column.n_missing / max(1, column.n_rows)
+                cells[random.random(n_samples) < share, j] = np.nan
+    frame = encoder.inverse_transform(cells, rng=random)
+    if row is not None:  # the given values themselves, not the middle of their bins
         for name in row.columns[present]:
             value = row[name].repeat(len(frame)).set_axis(frame.index)
             frame[name] = as_dtype(value, frame[name].dtype)
     return frame
+
+
+def _check_known(row: pd.DataFrame, x: np.ndarray, encoder: TableEncoder) -> None:
+    """ValueError if the row has a category that was not seen in training: of such rows the model knows nothing."""
+    for j, column in enumerate(encoder.schema):
+        if column.open and x[j] == column.codec.n_levels:
+            value, known = plain(row.iloc[0, j]), {str(c): c for c in column.categories}
+            near = get_close_matches(str(value), list(known), 1) or list(known)[:KNOWN_NAMED]
+            hint = f"; known are, among others, {', '.join(repr(known[n]) for n in near)}"
+            raise ValueError(
+                f"column {column.name!r}: unseen category {value!r} in given={hint if near else ''}"
+            )
 
 
 def _fill(model: Model, rows: Rows, seed: int | None = None) -> pd.DataFrame | np.ndarray:

@@ -25,6 +25,7 @@ from discrete_itd.models.fit_recipes import Fitted, fit_recipe
 from discrete_itd.models.members import MemberContribution
 from discrete_itd.models.model import Model, split_evaluations
 from discrete_itd.models.tables import TrainingTable
+from discrete_itd.progress import stage
 from discrete_itd.threads import threads_that_pay
 from discrete_itd.training import mean_and_error, pilot_quadrature
 from discrete_itd.training.checkpoint import Checkpoint
@@ -80,7 +81,9 @@ def fit_model(
     ValueError
         If the checkpoint is of another run, or a stream changes while it is read.
     """
+    stage("dividing the rows")
     rows = table.training_rows(validation_fraction, seed, device)
+    stage(f"fitting {denoiser.label}")
     kind = schedule if isinstance(schedule, str) or schedule.noisy else "coordinate"
     if isinstance(kind, str) and kind in PATTERNS:
         training = replace(training, patterns=PATTERNS[kind], judged=JUDGED[kind])
@@ -92,6 +95,7 @@ def fit_model(
         fitted = fit_recipe(denoiser, rows, plan)
     tried: list[Candidate] = []
     if isinstance(schedule, str):
+        stage("choosing the schedule")
         if progress is not None:
             progress(1.0, fitted.report.history[-1])
         tried = tried_schedules(fitted, plan.companion, rows, schedule, n_evaluations)

@@ -24,6 +24,7 @@ from discrete_itd.denoisers import MarginalDenoiser
 from discrete_itd.denoisers.counts import CellCounts, pair_counts
 from discrete_itd.denoisers.tree import MOST_LEVELS
 from discrete_itd.encoders import TableEncoder
+from discrete_itd.encoders.frames import is_polars
 from discrete_itd.encoders.rows import read_rows
 from discrete_itd.encoders.streams import position_hashes
 from discrete_itd.models.choosing import recipe
@@ -153,6 +154,7 @@ class PartialFitMixin:
 
     model_: Model
     _is_frame: bool
+    _is_polars: bool
 
     @available_if(_adds_up)
     def partial_fit(self, X: Any, y: Any = None) -> Self:
@@ -215,5 +217,5 @@ class PartialFitMixin:
         )
         if "_grown" not in vars(self):
             validate_data(own, X, skip_check_array=True)
-            self._grown, self._is_frame = grown, is_frame
+            self._grown, self._is_frame, self._is_polars = grown, is_frame, is_polars(X)
         return self

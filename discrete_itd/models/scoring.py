@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Hashable, Iterable
+from collections.abc import Collection, Hashable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from discrete_itd.deprecation import renamed
 from discrete_itd.encoders import Rows
+from discrete_itd.encoders.frames import in_kind
 from discrete_itd.encoders.rows import read_rows
 from discrete_itd.likelihood import squared_errors
 from discrete_itd.likelihood.information import pointwise_information
@@ -54,7 +55,8 @@ class ScoringMixin:
         Parameters
         ----------
         X : DataFrame or array-like, shape (N, C), or Rows
-            Rows of this model, or of one with an equal schema, are not encoded again.
+            Rows of this model, or of one with an equal schema, are not encoded again. N may be 0: the answer is empty.
+            Columns of a frame that the model does not know are ignored with a warning, as the command does.
         ignore : name (position, for an array) of a column, optional
             Its values are not read and count as missing.
 
@@ -68,16 +70,26 @@ class ScoringMixin:
         ValueError, TypeError
             Naming the column that is absent or holds a value that the model cannot take; or if X are Rows of a model
             with another schema.
+
+        Warns
+        -----
+        UserWarning
+            Naming columns that are ignored.
         """
         check_is_fitted(self)
         if isinstance(X, Rows):
             known = X.of(self.model_.encoder, self.model_.device)
             return known if ignore is None else known.without(ignore)
-        frame, is_frame = read_rows(X, self)
+        frame, is_frame = read_rows(X, self, fewest=0)
         by_name, names = is_frame and self._is_frame, self.model_.encoder.names
-        absent = [n for n in names if n not in frame.columns] if by_name else []
-        if absent:
-            raise ValueError(f"column {absent[0]!r}: the model knows it, the table lacks it")
+        if by_name:
+            absent = [n for n in names if n not in frame.columns]
+            if absent:
+                raise ValueError(f"column {absent[0]!r}: the model knows it, the table lacks it")
+            extra = frame.columns.difference(names, sort=False)
+            if len(extra):
+                warnings.warn(ignored(extra, frame.columns), stacklevel=3)
+                X = frame[frame.columns[frame.columns.isin(names)]]
         validate_data(self, X, reset=False, skip_check_array=True)
         return Rows.read(
             frame,
@@ -137,9 +149,11 @@ class ScoringMixin:
         return self.log_prob(X).log_prob
 
     def score(self, X: Any, y: Any = None) -> float:
-        """Mean log-probability per row, in nats, as of scikit-learn's mixtures."""
-        return float(self.score_samples(X).mean())
+        """Mean log-probability per row, in nats, as of scikit-learn's mixtures; NaN without rows."""
+        scores = self.score_samples(X)
+        return float(scores.mean()) if len(scores) else math.nan
 
+    @in_kind
     @renamed(tol="max_stderr")
     def explain(
         self, X: Any, given: Iterable[Hashable] | None = None, *, max_stderr: float | None = None
@@ -168,6 +182,7 @@ class ScoringMixin:
         _warn_of_errors(split.stderr, max_stderr)
         return rows.by_column(split.surprisal.cpu().numpy()[rows.inverse] - log_volume)
 
+    @in_kind
     def information(
         self, X: Any, about: Hashable | Iterable[Hashable], *, n_points: int = 64
     ) -> pd.DataFrame:
@@ -194,6 +209,8 @@ class ScoringMixin:
         """
         check_integer("n_points", n_points, 4)
         rows = self.rows(X)
+        if not len(rows):
+            return self.information(rows.blank(), about, n_points=n_points).head(0)
         model, unique = self.model_, rows.unique
         informing = _mask(rows, about, "about")
         if informing is None:
@@ -285,6 +302,11 @@ def _mask(rows: Rows, names: Any, parameter: str) -> Tensor | None:
             )
     mask = np.array([n in wanted for n in known])[rows.encoder.owner]
     return torch.from_numpy(mask).to(rows.x.device) if wanted else None
+
+
+def ignored(extra: Collection[Any], columns: Collection[Any]) -> str:
+    """The warning that the columns ``extra`` of a table are ignored."""
+    return f"ignoring {len(extra)} of {len(columns)} columns: {', '.join(map(str, extra))}"
 
 
 def _warn_of_errors(stderr: Tensor, max_stderr: float | None) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from discrete_itd.channel.noise import cell_bits
 from discrete_itd.denoisers import MarginalDenoiser
-from discrete_itd.encoders import TableEncoder
+from discrete_itd.encoders import TableEncoder, is_polars
 from discrete_itd.encoders.rows import read_rows
 from discrete_itd.encoders.streams import RemainingStream, Stream, as_stream
 from discrete_itd.encoders.survey import Survey, survey
@@ -22,6 +22,7 @@ from discrete_itd.encoders.table import column_specs
 from discrete_itd.models.contract import TrainingRows
 from discrete_itd.models.splitting import copies, hold_out
 from discrete_itd.models.streaming import StreamedRows
+from discrete_itd.progress import stage
 from discrete_itd.validation import check_weights
 
 # of a stream, kept in memory; of a wide table fewer rows
@@ -116,11 +117,14 @@ class ReadTable(NamedTuple):
         The table itself or, of a stream, some rows: what scikit-learn takes names and numbers of columns from.
     is_frame : bool
         Whether it has names, or was an array.
+    is_polars : bool
+        Whether it is a polars frame.
     """
 
     table: TrainingTable
     shown: Any
     is_frame: bool
+    is_polars: bool = False
 
 
 def read_table(
@@ -151,6 +155,7 @@ def read_table(
     ValueError, TypeError
         Naming the column or argument that is invalid.
     """
+    stage("reading the table")
     stream, found, is_frame = as_stream(X), None, True
     if stream is None:
         frame, is_frame = read_rows(X, estimator)
@@ -185,7 +190,7 @@ def read_table(
     x = x[~x.isnan().all(1)]
     if len(x) < 2:
         raise ValueError("at least two rows with a cell that is not missing are needed")
-    return ReadTable(TableInMemory(encoder, x), X, is_frame)
+    return ReadTable(TableInMemory(encoder, x), X, is_frame, is_polars(X))
 
 
 def sample_size(n_columns: int) -> int:

@@ -17,6 +17,7 @@ from discrete_itd.detection import conformal
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.detection.thresholds import Threshold
 from discrete_itd.encoders import Rows
+from discrete_itd.encoders.rows import check_any
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.reporting.learning_curve import Extrapolation, extrapolate
 from discrete_itd.reporting.measured import Measured, with_threshold
@@ -131,6 +132,9 @@ class Findings:
         ``mse_curve`` of the inliers; None if there is only one.
     most_anomalous : DataFrame
         From :func:`~discrete_itd.reporting.measurements.most_anomalous_rows`.
+    alarm_rows : DataFrame
+        Rows of the table that raise an alarm, at most 10 000, in its order: row, nats, p_value, and reasons where they
+        are listed. Empty for a model without a threshold.
     columns : DataFrame
         From :func:`~discrete_itd.reporting.measurements.column_entropies`, for the inliers, by falling nats.
     facts : tuple of (str, str)
@@ -151,6 +155,7 @@ class Findings:
     extrapolation: Extrapolation | None
     curve: pd.DataFrame | None
     most_anomalous: pd.DataFrame
+    alarm_rows: pd.DataFrame
     columns: pd.DataFrame
     facts: tuple[tuple[str, str], ...]
 
@@ -169,6 +174,15 @@ class Findings:
         """Number of rows in the table that raise an alarm; None if the model has no threshold."""
         threshold = self.alarms.threshold
         return None if threshold is None else int((self.surprisal > -threshold.offset).sum())
+
+    @property
+    def has_many_alarms(self) -> bool:
+        """Whether clearly more rows of the table raise an alarm than of inliers, on which targets are measured."""
+        threshold = self.alarms.threshold
+        if threshold is None or not self.has_inliers or not self.n_alarms:
+            return False
+        rates = [threshold.high, *([self.alarms.rate.high] if self.alarms.rate else [])]
+        return share_interval(self.n_alarms, self.n_rows).low > max(rates)
 
     @property
     def median_stderr(self) -> float:
@@ -246,8 +260,8 @@ def examine(
     _, density = fitted(model)
     return examine_stream(
         model,
-        [density.rows(X)],
-        inliers=None if inliers is None else [density.rows(inliers)],
+        [check_any(density.rows(X))],
+        inliers=None if inliers is None else [check_any(density.rows(inliers))],
         target_nats=target_nats,
         target_false_alarms=target_false_alarms,
         n_most_anomalous=n_most_anomalous,
@@ -311,9 +325,7 @@ def examine_stream(
     if not known.n_cells:
         nats = Interval(nats.value, -np.inf, np.inf)
     answers = ("nats", nats, target_nats), ("false alarms", alarms.rate, target_false_alarms)
-    curve = None
-    if len(known.stderr) > 1:
-        curve = density.mse_curve(known.first.rows)
+    curve = density.mse_curve(known.first.rows) if len(known.stderr) > 1 else None
     worst = most_anomalous_rows(
         density, table.worst, table.worst_scores, n_most_anomalous,
         detector=detector, typical=table.spread.rows,
@@ -338,6 +350,7 @@ def examine_stream(
         extrapolation=extrapolate(density.history_),
         curve=curve,
         most_anomalous=worst,
+        alarm_rows=_alarm_rows(detector, table, worst),
         columns=columns.sort_values("nats", ascending=False, kind="stable"),
         facts=tuple(facts(density, table.seconds / len(table.score))),
     )
@@ -359,6 +372,23 @@ def _alarms(detector: DiffusionOutlierDetector, known: Measured) -> Alarms:
         p_values=p_values,
         is_surprisal=bool(np.allclose(score[: len(few)], own, rtol=0, atol=SAME)),
     )
+
+
+def _alarm_rows(
+    detector: DiffusionOutlierDetector | None, table: Measured, worst: pd.DataFrame
+) -> pd.DataFrame:
+    """The rows that raise an alarm, in the order of the table, with reasons where these are known."""
+    score = np.array(table.alarm_scores)
+    p = np.full(len(score), np.nan)
+    if detector is not None and len(detector.calibration_scores_) and len(score):
+        calibration = np.asarray(detector.calibration_scores_)
+        p = conformal.p_values(calibration, score, rounding=detector.rounding_)
+    listed = zip(worst["row"], worst["nats"].tolist(), worst["reasons"], strict=True)
+    known = {(row, nats): "; ".join(told) for row, nats, told in listed}
+    keys = zip(table.alarm_labels, (0.0 - score).tolist(), strict=True)
+    reasons = [known.get(key, "") for key in keys]
+    cells = {"row": table.alarm_labels, "nats": 0.0 - score, "p_value": p, "reasons": reasons}
+    return pd.DataFrame(cells)
 
 
 def check_finite(name: str, value: Any) -> None:

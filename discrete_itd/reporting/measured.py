@@ -15,6 +15,7 @@ from discrete_itd.reporting.measurements import MOST_ROWS, Spread
 
 FIRST_ROWS = 1000  # on which the curve of the denoising error is measured
 MOST_CALIBRATION = 1 << 17  # inliers that set a threshold
+MOST_ALARMS = 10_000  # whose labels are kept
 USUAL_RATE = 0.01  # of false alarms, where a threshold is set and no target is given
 
 
@@ -43,6 +44,8 @@ class Measured:
         The first rows.
     spread : Spread
         Rows from the whole table.
+    alarm_labels, alarm_scores : list
+        Labels and scores of the first rows that raise an alarm, if rows are to be listed at all.
     worst : Rows
         Those with the lowest scores, in the order of the table; ``worst_scores`` are theirs.
     """
@@ -61,6 +64,8 @@ class Measured:
         self.n_cells, self.seconds = 0, 0.0
         self.first, self.spread = First(FIRST_ROWS), Spread(MOST_ROWS)
         self.worst_scores = np.zeros(0)
+        self.alarm_labels: list[object] = []
+        self.alarm_scores: list[float] = []
         self._worst: list[Rows] = []
         self._scores: list[np.ndarray] = []
         self._log_probs: list[np.ndarray] = []
@@ -93,6 +98,15 @@ class Measured:
         self.first.add(rows)
         self.spread.add(rows)
         self._rank(rows, score)
+        self._note_alarms(rows, score)
+
+    def _note_alarms(self, rows: Rows, score: np.ndarray) -> None:
+        if self._detector is None or not self._n_most:
+            return
+        alarms = np.flatnonzero(score < self._detector.threshold_.offset)
+        alarms = alarms[: max(0, MOST_ALARMS - len(self.alarm_labels))]
+        self.alarm_labels += list(rows.index[alarms])
+        self.alarm_scores += score[alarms].tolist()
 
     def _rank(self, rows: Rows, score: np.ndarray) -> None:
         # earlier rows stand before later ones: of equal scores the earlier ones stay

@@ -159,7 +159,10 @@ def facts(density: DiffusionDensity, seconds_per_row: float) -> list[tuple[str, 
         ("columns", f"{len(schema)}: {', '.join(f'{n} {kind}' for kind, n in kinds.items())}"),
         ("missing cells", f"{missing / max(1, cells):.1%} of the training table"),
         ("model", f"{density.denoiser_.n_parameters:,} parameters"),
-        ("training", f"{steps:,.0f} steps in {seconds:.0f} s"),
+        (
+            "training",
+            f"{steps:,.0f} steps in {seconds:.0f} s" if steps else "in closed form, without steps",
+        ),
     ]
     if len(schedules):
         best = schedules.iloc[0]
@@ -167,7 +170,12 @@ def facts(density: DiffusionDensity, seconds_per_row: float) -> list[tuple[str, 
         lines.append(("schedule", used))
     return [
         *lines,
-        ("network evaluations", f"up to {density.n_evaluations} per row"),
+        (
+            "a score",
+            "a closed form, one call per row"
+            if density.denoiser_.closed_form
+            else f"up to {density.n_evaluations} network evaluations per row",
+        ),
         ("scoring time", f"{1000 * seconds_per_row:.1f} ms per row on {density.device_}"),
         ("version", f"discrete_itd {__version__}"),
     ]

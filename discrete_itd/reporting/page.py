@@ -14,6 +14,7 @@ import re
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from discrete_itd.deprecation import renamed
 from discrete_itd.detection.detector import DiffusionOutlierDetector
@@ -25,6 +26,7 @@ from discrete_itd.reporting.text import count, nats, p_value, percent, readable,
 from discrete_itd.storage.files import NotWritten, stop_writing, write_whole
 
 if TYPE_CHECKING:
+    import pandas as pd
     from jinja2 import Environment
     from markupsafe import Markup
     from matplotlib.axes import Axes
@@ -124,9 +126,32 @@ def render(found: Findings, *, title: str | None = None, date: datetime.date | N
             policy=POLICY,
             date=datetime.date.today() if date is None else date,
             found=found,
+            anomalies=_told_once(found.most_anomalous),
+            alarms_csv=_data_link(found),
             drawings=_drawings(found),
         )
     )
+
+
+def _told_once(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """The lines of the table of anomalies; reasons that an earlier row has are not told again."""
+    lines, first = rows.to_dict("records"), {}
+    for line in lines:
+        reasons = line["reasons"]
+        earlier = first.setdefault(reasons, line["row"])
+        line["same_as"] = earlier if reasons and earlier is not line["row"] else None
+    return lines
+
+
+def _data_link(found: Findings) -> str | None:
+    """The rows that raise an alarm as a CSV within a link; None if there are none."""
+    if not len(found.alarm_rows):
+        return None
+    name = "nats" if found.alarms.is_surprisal else "score_nats"
+    rows = found.alarm_rows.rename(columns={"nats": name}).map(
+        lambda v: readable(v) if isinstance(v, str) else v
+    )
+    return "data:text/csv;charset=utf-8," + quote(rows.to_csv(index=False), safe="")
 
 
 def _drawings(found: Findings) -> dict[str, Markup]:

@@ -75,19 +75,32 @@ def judgement(verdict: Verdict, found: Findings) -> str:
 def training(found: Findings) -> str:
     """How training went."""
     history = found.history
-    best = history.loc[history["valid_nats"].idxmin()]
-    first, last = history.iloc[0], history.iloc[-1]
+    best, last = history.loc[history["valid_nats"].idxmin()], history.iloc[-1]
+    gain = (
+        f"it predicts held-out rows better than independent columns by {nats(found.gain)} per row"
+    )
+    if not was_trained(found):
+        return (
+            "The model has a closed form: its probabilities are fitted to counts and sums over the training rows,"
+            f" without steps that could be too few. On its own {gain}."
+        )
     return (
         f"Training took {count(int(last['step']), 'step')} and {seconds(last['seconds'])}, and ended because"
-        f" {ENDINGS.get(found.stopped, found.stopped)}. The best model was that after step {int(best['step']):,}: the"
-        f" mean surprisal of held-out rows is {nats(best['valid_nats'])}, with independent columns"
-        f" {nats(first['valid_nats'])}."
+        f" {ENDINGS.get(found.stopped, found.stopped)}. The best model was that after step {int(best['step']):,}:"
+        f" {gain}."
     )
+
+
+def was_trained(found: Findings) -> bool:
+    """Whether the model was trained step by step; others have a closed form."""
+    return bool(max(found.history["step"]) > 0)
 
 
 def longer_training(found: Findings) -> str:
     """What longer training would gain."""
     law = found.extrapolation
+    if not was_trained(found):
+        return "Longer training is none: more rows would help, or another kind of model."
     if law is None:
         return "There are too few validations to estimate what longer training would gain."
     if law.has_turned:
@@ -104,3 +117,60 @@ def longer_training(found: Findings) -> str:
         )
     longer = "Twice the training" if law.factor == 2 else f"{law.factor:g} times the training"
     return f"{longer} would gain {gain}, if the curve continues along the fitted power law."
+
+
+# -- what to do next ----------------------------------------------------------------------------------
+
+AFTER_VERDICT = {
+    ("nats", True): "nothing, the model predicts well enough",
+    (
+        "nats",
+        False,
+    ): "fit more rows, give more time or denoiser='best', and see below which columns remain unexplained",
+    ("nats", None): "measure on more rows",
+    ("false alarms", True): "use the threshold as it is",
+    ("false alarms", False): "set a lower threshold, or calibrate anew on recent inliers",
+    ("false alarms", None): "measure on more inliers",
+}
+
+
+def many_alarms(found: Findings) -> str:
+    """That the table itself raises more alarms than inliers do, in one sentence without its full stop."""
+    assert found.n_alarms is not None
+    assert found.alarms.rate is not None
+    return (
+        f"{found.n_alarms:,} of {count(found.n_rows, 'row')} of this table raise an alarm, where"
+        f" {percent(found.alarms.rate.value)} of the inliers do"
+    )
+
+
+def after_training(found: Findings) -> str:
+    """What to do about the training."""
+    law = found.extrapolation
+    if not was_trained(found):
+        return "compare other models by candidates_, or fit denoiser='best' with more max_time, if a target is missed"
+    if law is not None and law.gain >= 0.005 and found.stopped in ("max_steps", "max_time"):
+        return "fit again with a larger max_steps or max_time"
+    return "nothing; if a target is missed, fit more rows"
+
+
+def after_calibration(found: Findings) -> str:
+    """What to do about the p-values."""
+    table = found.alarms.calibration
+    assert table is not None
+    if bool((table["share"].to_numpy() > table["high"].to_numpy()).any()):
+        return (
+            "see whether these rows are inliers; if they are, calibrate anew on recent ones (the share of small"
+            " p-values is above its range)"
+        )
+    return "use the p-values as they are"
+
+
+def after_alarms(found: Findings) -> str:
+    """What to do about the rows with alarms."""
+    if found.has_many_alarms:
+        return (
+            "read a few of these rows; if they are no errors, the data have changed: see the columns in"
+            " detector.drift(X) or discrete-itd drift, and fit anew"
+        )
+    return "check the rows in this order, the highest first, and correct or confirm the cells that are named"

@@ -8,8 +8,7 @@ import pandas as pd
 import pytest
 
 from discrete_itd import DiffusionDensity
-from discrete_itd.cli import command as cli
-from discrete_itd.cli import main
+from discrete_itd.cli import fitting, main
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.detection.reasons import sentence
 from discrete_itd.encoders import TableEncoder
@@ -52,7 +51,7 @@ def files(tmp_path_factory):
 def place(files, tmp_path, monkeypatch):
     """A copy of the files, and we in it; networks are small."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(cli, "DiffusionDensity", small)
+    monkeypatch.setattr(fitting, "DiffusionDensity", small)
     shutil.copytree(files, tmp_path, dirs_exist_ok=True)
     return tmp_path
 

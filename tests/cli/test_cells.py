@@ -65,7 +65,8 @@ def test_categories(cells, fitted, expected):
 
 @pytest.mark.parametrize("bad", ["long", "1_0", "\u0661", "-nan", "1,5", ""])
 def test_what_is_no_number(bad):
-    with pytest.raises(ValueError, match=rf"^column 'c': expected a number, got '{bad}'$"):
+    hint = "; if this is a decimal comma, give --decimal ," * (bad == "1,5")
+    with pytest.raises(ValueError, match=rf"^column 'c': expected a number, got '{bad}'{hint}$"):
         read(["1", bad], FLOATS, "continuous")
 
 

@@ -1,6 +1,7 @@
 """The command line: what it writes, what it says, and how it refuses."""
 
 import builtins
+import dataclasses
 import gzip
 import os
 import runpy
@@ -14,9 +15,16 @@ import pandas as pd
 import pytest
 import torch
 
-from discrete_itd import DiffusionDensity, DiffusionOutlierDetector, __version__
-from discrete_itd.cli import command as cli
-from discrete_itd.cli import demo, main
+from discrete_itd import (
+    DiffusionDensity,
+    DiffusionOutlierDetector,
+    __version__,
+    encoders,
+    recipes,
+)
+from discrete_itd.cli import demo, fitting, main
+from discrete_itd.cli.command import COMMANDS
+from discrete_itd.cli.names import DENOISERS, KINDS
 from discrete_itd.cli.tables import read_table, recognise
 from discrete_itd.denoisers import NeuralDenoiser, TreeDenoiser
 from discrete_itd.recipes import Network
@@ -68,7 +76,7 @@ def quick(monkeypatch):
             denoiser=SMALL if denoiser == "auto" else denoiser, **{"n_evaluations": 8, **settings}
         )
 
-    for module in (cli, demo):
+    for module in (fitting, demo):
         monkeypatch.setattr(module, "DiffusionDensity", quick)
 
 
@@ -481,10 +489,13 @@ def test_sample_given(capsys):
     rows = [line.split(",") for line in out.splitlines()]
     assert rows[0] == ["day", "price", "age", "city", "member"]
     assert {tuple(row[:3] + row[4:]) for row in rows[1:]} == {("2024-02-29", "2.5", "40", "True")}
-    run("sample x.safetensors -n 2 --given city=Oslo")
+    run("sample x.safetensors -n 2 --given city=Oslo", code=2)
     out, err = capsys.readouterr()
-    assert out.count("Oslo") == 2
-    assert err == "discrete-itd: note: column 'city': 'Oslo' was never seen in training\n"
+    known = "; known are, among others, 'NA', 'Rome'"
+    assert (out, err) == (
+        "",
+        f"discrete-itd: error: column 'city': unseen category 'Oslo' in given={known}\n",
+    )
 
 
 def test_files_are_replaced(place):
@@ -536,7 +547,7 @@ def test_demo(monkeypatch, tmp_path, capsys):
     assert os.listdir() == []
 
 
-@pytest.mark.parametrize("command", ["", "fit", "score", "impute", "sample", "watch", "demo"])
+@pytest.mark.parametrize("command", ["", *COMMANDS])
 def test_help(command, capsys):
     with pytest.raises(SystemExit) as end:
         main([*command.split(), "--help"])
@@ -546,6 +557,43 @@ def test_help(command, capsys):
     assert max(map(len, out.splitlines())) <= 120
     if command == "fit":
         assert "--column zip=nominal" in out
+
+
+HELP = """
+import contextlib, sys
+from discrete_itd.cli import main
+for line in (["--help"], ["fit", "--help"], ["--version"]):
+    with contextlib.suppress(SystemExit):
+        main(line)
+main(["fit"])
+sys.exit(str({"torch", "pandas", "numpy", "sklearn"} & set(sys.modules) or ""))
+"""
+
+
+def test_help_imports_no_torch():
+    asked = process("-c", HELP)
+    err = asked.communicate()[1]
+    assert err.endswith("(see discrete-itd fit --help)\n\n")
+
+
+def test_the_options_name_all_kinds_and_denoisers():
+    """Their names are repeated in a module that imports nothing."""
+    assert (encoders.KINDS, tuple(recipes.NAMES)) == (KINDS, DENOISERS)
+
+
+@pytest.mark.usefixtures("place")
+def test_an_interrupted_fit_keeps_the_model_and_says_so_in_its_exit_code(capsys, monkeypatch):
+    real = DiffusionDensity.fit
+
+    def interrupted(self, *args, **kwargs):
+        real(self, *args, **kwargs)
+        self.model_ = dataclasses.replace(self.model_, stopped="interrupted")
+        return self
+
+    monkeypatch.setattr(DiffusionDensity, "fit", interrupted)
+    run("fit t.csv --out new --denoiser tree --drop id", code=130)
+    assert "new is the best model so far" in capsys.readouterr().err
+    assert DiffusionDensity.load("new").stopped_ == "interrupted"
 
 
 def test_version(capsys):
@@ -565,7 +613,7 @@ def test_interruption(place, monkeypatch, capsys):
 
 
 def process(*command):
-    root = os.path.dirname(os.path.dirname(os.path.dirname(cli.__file__)))
+    root = os.path.dirname(os.path.dirname(os.path.dirname(fitting.__file__)))
     return subprocess.Popen(
         [sys.executable, *command],
         stdout=subprocess.PIPE,
@@ -618,10 +666,11 @@ def test_ctrl_c_keeps_the_model(place):
         out, err = fit.communicate(timeout=120)
     finally:
         fit.kill()
-    assert (fit.returncode, err) == (
-        0,
+    assert fit.returncode == 130
+    # lines of progress may stand before it
+    assert err.endswith(
         "discrete-itd: note: training was interrupted: new is the best model so far;"
-        " the same command continues the training\n",
+        " the same command continues the training\n"
     )
     assert "steps (interrupted)" in out
     assert DiffusionDensity.load("new").stopped_ == "interrupted"

@@ -181,8 +181,6 @@ def test_arrays_repeated_labels_and_equal_rows():
 def test_wrong_arguments(model, usual):
     with pytest.raises(ValueError, match="column 'q': the model has no such column"):
         expected(model, TABLE, ["q"])
-    with pytest.raises(ValueError, match="minimum of 1 is required"):
-        pairwise(model, TABLE[:0])
     with pytest.raises(ValueError, match="column 'word': inlier_nats has no such column"):
         reasons(model, TABLE[:2], usual.drop(columns="word"))
     with pytest.raises(TypeError, match="inlier_nats must be a DataFrame"):

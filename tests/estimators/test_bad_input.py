@@ -145,7 +145,6 @@ LATER = {
     ),
     "infinity": (frame(x=-np.inf), ValueError, "column 'x': contains infinity"),
     "lists": (frame(a=pd.Series([[1]] * N)), TypeError, "column 'a'"),
-    "no rows": (GOOD[:0], ValueError, "0 sample(s)"),
 }
 
 

@@ -2,16 +2,19 @@
 
 import dataclasses
 import datetime
+import io
 import itertools
 import re
 from collections import Counter
 from html.parser import HTMLParser
+from urllib.parse import unquote
 
 import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
 
+from discrete_itd import DiffusionDensity
 from discrete_itd.detection.thresholds import Threshold
 from discrete_itd.reporting import page, sentences
 from discrete_itd.reporting.figures import new_axes
@@ -148,7 +151,7 @@ def test_a_density_has_a_report_that_says_what_it_lacks():
     model, frame = reported.mixed_density()
     text = page.report(model, frame[:20], n_most_anomalous=2)
     read = Reader(text)
-    assert read.words.count("The model is a density without a threshold") == 2
+    assert read.words.count("The model is a density without a threshold") == 1
     assert "of a density, which can be negative" in read.words
     assert "refer to standardised values" in read.words
     assert "p\N{NON-BREAKING HYPHEN}value" not in read.words
@@ -173,11 +176,15 @@ def test_rows_are_called_inliers_only_if_they_were_given_as_such():
         ": the mean surprisal of {a} is ",
         " of 30 {all} raise",
         "The surprisal of {a} is an estimate",
-        "Nats per {one}",
+        "Nats per cell, the mean over {many}",
     ):
-        inlier = template.format(a="an inlier", all="inliers", one="inlier")
+        inlier = template.format(a="an inlier", all="inliers", many="inliers")
         other = "row of this table"
-        any_row = template.format(a=f"a {other}", all="rows of this table", one=other)
+        any_row = template.format(
+            a=f"a {other}",
+            all="rows of this table",
+            many="rows of this table",
+        )
         assert inlier in given
         assert inlier not in own
         assert any_row in own
@@ -211,13 +218,69 @@ def test_a_score_is_not_taken_for_surprisal(found):
         "A row with a score above the threshold raises an alarm",
         "but one nat more is not 2.7 times less likely",
         "rows with the highest score",
-        "row score p",
+        "row score, nats per row p",
     ):
         assert line in words[False]
         assert line not in words[True]
     assert "A row with a surprisal above" in words[True]
     assert "A row with a surprisal above" not in words[False]
     assert "Histogram of the score of" in page.render(other)
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_a_pass_on_inliers_is_not_one_of_a_table_of_alarms():
+    detector, inliers = reported.detector(), reported.table(300, 8)
+    targets = {"inliers": inliers, "target_nats": 99, "target_false_alarms": 0.5}
+    odd = pd.concat([reported.odd()] * 30, ignore_index=True)
+    odd.loc[0, "free"] = "u"
+    bad, good = (examine(detector, rows, **targets) for rows in (odd, reported.table(90, 9)))
+    assert (bad.passed, bad.n_alarms, bad.has_many_alarms) == (True, 120, True)
+    assert (good.passed, good.has_many_alarms) == (True, False)
+    for found, state in ((bad, "undecided"), (good, "pass")):
+        read = Reader(page.render(found))
+        section = next(a for _, a in read.elements if a.get("id") == "decision")
+        assert section["class"] == state
+        assert ("120 of 120 rows of this table raise an alarm" in read.words) == (found is bad)
+        assert ("the data have changed: see the columns in detector.drift(X)" in read.words) == (
+            found is bad
+        )
+        assert read.words.count(" Next: ") >= 5
+    reasons = bad.most_anomalous["reasons"]
+    assert len(set(reasons)) < len(reasons) == 10  # they repeat, and are told once
+    for sentence in set(reasons):
+        assert Reader(page.render(bad)).words.count(sentence[0]) == 1
+    assert not examine(
+        detector, odd, target_nats=99
+    ).has_many_alarms  # they are measured themselves
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_the_alarms_can_be_downloaded(found):
+    read = Reader(page.render(found))
+    (link,) = [a for n, a in read.elements if n == "a" and "download" in a]
+    kind, _, content = link["href"].partition(",")
+    assert (kind, link["download"]) == ("data:text/csv;charset=utf-8", "alarms.csv")
+    table = pd.read_csv(io.StringIO(unquote(content)))
+    detector = reported.detector()
+    alarm = detector.predict(rows()) == -1
+    assert table["row"].tolist() == np.flatnonzero(alarm).tolist()
+    np.testing.assert_allclose(table["nats"], -detector.score_samples(rows())[alarm])
+    np.testing.assert_allclose(table["p_value"], detector.p_values(rows())[alarm])
+    first = found.most_anomalous.iloc[0]
+    assert table.set_index("row")["reasons"][first["row"]] == "; ".join(first["reasons"])
+    without = examine(reported.density(), reported.table(9, 9))
+    assert not [a for _, a in Reader(page.render(without)).elements if "download" in a]
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_a_model_in_closed_form_is_not_asked_for_steps():
+    model = DiffusionDensity(denoiser="tree", random_state=0).fit(reported.table(300, 0))
+    words = Reader(page.render(examine(model, reported.table(60, 1)))).words
+    assert "How the model was fitted The model has a closed form" in words
+    assert "training in closed form, without steps" in words
+    assert "a score a closed form, one call per row" in words
+    for absent in ("0 steps", "Was training long enough", "network evaluations", "validations"):
+        assert absent not in words
 
 
 @pytest.mark.usefixtures("without_figures")
@@ -318,7 +381,7 @@ def test_nothing_is_loaded(text, read):
     assert not re.search(r"https?:|//\w", text)
     assert not re.search(r"@import|@font-face|<(img|iframe|object|embed|base|form|image)\b", text)
     for value in [*read.values("href"), *read.values("src")]:
-        assert value.startswith("#") or value == "data:,"
+        assert value.startswith(("#", "data:text/csv;charset=utf-8,")) or value == "data:,"
     policy = [a["content"] for _, a in read.elements if a.get("http-equiv")]
     assert policy == [page.POLICY]
 

@@ -1,0 +1,142 @@
+"""``discrete-itd fit``: a model of a table, its card, and what was found, in print."""
+
+from __future__ import annotations
+
+import argparse
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import pandas as pd
+
+from discrete_itd.cli import alarms
+from discrete_itd.cli.dialect import Dialect
+from discrete_itd.cli.inputs import about
+from discrete_itd.cli.jobs import check_out
+from discrete_itd.cli.messages import note, percent, plus_minus
+from discrete_itd.cli.tables import (
+    UserError,
+    check_writable,
+    is_parquet,
+    read_table,
+    recognise,
+    same_file,
+    save_whole,
+)
+from discrete_itd.detection.detector import DiffusionOutlierDetector
+from discrete_itd.encoders.streams import ParquetStream
+from discrete_itd.estimators import DiffusionDensity
+from discrete_itd.scale.loading import density_of
+from discrete_itd.storage.persistent import card_path
+
+
+def fit(args: argparse.Namespace) -> int:
+    """Run the command; 130 if the training was interrupted and the model is the best so far."""
+    settings = alarms.settings_to_fit(args)
+    check_out(args.out, table=args.table)
+    if args.checkpoint is not None:
+        check_writable(args.checkpoint)
+        for path in (args.table, args.out):
+            if same_file(args.checkpoint, path):
+                raise UserError(f"{path}: also named in --checkpoint")
+    column_types = dict(args.column)
+    frame = _read_to_fit(args.table, column_types, args.drop, Dialect.asked(args))
+    seed = args.seed
+    if seed is None and args.detector and args.checkpoint is not None:
+        seed = 0  # a run that continues must hold out the same rows
+    model = DiffusionDensity(
+        column_types={n: column_types[str(n)] for n in frame.columns if str(n) in column_types},
+        missing=args.missing,
+        handle_unknown=args.handle_unknown,
+        denoiser=args.denoiser,
+        max_steps=args.max_steps,
+        max_time=args.max_time,
+        device=args.device,
+        random_state=seed,
+    )
+    if args.detector:
+        names = {str(n): n for n in frame.columns}
+        for name in args.given:
+            if name not in names:
+                raise UserError(f"{args.table}: column {name!r}: named in --given, but not there")
+        if args.given:
+            settings["given"] = [names[name] for name in args.given]
+        model = DiffusionOutlierDetector(model, random_state=seed, **settings)
+    start = time.perf_counter()
+    warnings.filterwarnings("ignore", "training was interrupted")  # the note below says so
+    about(args.table, lambda: model.fit(frame, checkpoint=args.checkpoint))
+    elapsed = time.perf_counter() - start
+    save_whole(args.out, lambda path: model.save(path, card=False))
+    card = model.model_card()
+    save_whole(
+        card_path(args.out), lambda path: path.write_bytes(card.encode(errors="backslashreplace"))
+    )
+    is_interrupted = density_of(model).stopped_ == "interrupted"
+    if is_interrupted:
+        again = "" if args.checkpoint is None else "; the same command continues the training"
+        note(f"training was interrupted: {args.out} is the best model so far{again}")
+    print(f"{args.table}: {len(frame)} rows, {len(frame.columns)} columns\n")
+    _print_fitted(model)
+    print(f"wrote {args.out} in {elapsed:.1f} s")
+    return 130 * is_interrupted
+
+
+def _read_to_fit(
+    path: str, column_types: Mapping[str, Any], drop: Sequence[str], dialect: Dialect
+) -> pd.DataFrame | ParquetStream:
+    """The columns of a table to learn from, in their types; a folder of Parquet is read as it is needed."""
+    kinds = {n: s if isinstance(s, str) else s["kind"] for n, s in column_types.items()}
+    # read as text, a postal code keeps its leading zeros
+    text = [n for n, kind in kinds.items() if kind == "nominal"]
+    frame = _folder(path) if Path(path).is_dir() else read_table(path, text, dialect)
+    names = [str(n) for n in frame.columns]
+    for option, wanted in (("--column", column_types), ("--drop", drop)):
+        for name in wanted:
+            if name not in names:
+                raise UserError(f"{path}: column {name!r}: named in {option}, but not there")
+    for name in column_types:
+        if name in drop:
+            raise UserError(f"column {name!r}: named in both --column and --drop")
+    kept = [n for n in frame.columns if str(n) not in drop]
+    if not kept:
+        raise UserError(f"{path}: no column is left")
+    if isinstance(frame, ParquetStream):
+        return ParquetStream(path, kept)
+    frame = cast(pd.DataFrame, frame[kept])
+    return frame if is_parquet(path) else recognise(frame, path, kinds, dialect)
+
+
+def _folder(path: str) -> ParquetStream:
+    """The Parquet files of a folder."""
+    try:
+        return ParquetStream(path)
+    except ImportError as error:
+        raise UserError(str(error)) from None
+
+
+def _print_fitted(fitted: DiffusionDensity | DiffusionOutlierDetector) -> None:
+    """Columns, schedule, training and threshold of a fitted model."""
+    model = density_of(fitted)
+    formatters: dict[str | int, Callable] = {
+        "missing": percent,
+        "categories": lambda n: str(n or ""),
+    }
+    print(model.encoder_.describe().to_string(index=False, formatters=formatters))
+    best = model.schedule_table_.iloc[0]
+    print(f"\nschedule: {best['path']}, {best['steps']} steps, {best['paths']} paths per row")
+    history = model.history_
+    first, last = history.iloc[0], history.iloc[-1]
+    best = history.loc[history["valid_nats"].idxmin()]
+    print(f"training: {last['step']:.0f} steps ({model.stopped_}), best after {best['step']:.0f}")
+    gain = first["valid_nats"] - best["valid_nats"]
+    print(f"held-out rows: {gain:.3f} nats per row better than independent columns")
+    # with densities or pooled categories, the history is not in the units of the table
+    if all(not column.has_volume for column in model.encoder_.schema):
+        for what, line in (("independent columns", first), ("model", best)):
+            print(f"  {what:20} {plus_minus(line['valid_nats'], line['valid_stderr'])}")
+    if isinstance(fitted, DiffusionOutlierDetector):
+        if len(fitted.trimmed_):
+            print(f"anomalies: {len(fitted.trimmed_)} rows left out of the training")
+        print(f"threshold: {fitted.threshold_}")

@@ -1,0 +1,15 @@
+"""What ``--help`` and the options need to know, without an import of torch, pandas or numpy."""
+
+FORMATS = ("csv", "tsv", "parquet")
+PACKED = (".gz", ".bz2", ".xz", ".zip", ".zst")
+ENDINGS = ".csv, .tsv (also .gz, .bz2, .xz, .zip, .zst), .parquet"
+# equal to encoders.KINDS and recipes.NAMES, whose modules import torch
+KINDS = ("nominal", "ordinal", "continuous", "binned")
+DENOISERS = (
+    "auto", "best", "network", "mlp", "causal", "ensemble", "row_mixture", "independent", "tree", "trees", "mixture",
+    "decoder", "bayes_net",
+)  # fmt: skip
+
+
+class UserError(Exception):
+    """An error that the user can correct; its text is the one line that is printed."""

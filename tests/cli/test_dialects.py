@@ -1,0 +1,174 @@
+"""Files as programs of other countries and systems write them, and files without rows."""
+
+import io
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from discrete_itd import DiffusionDensity
+from discrete_itd.cli import main
+from discrete_itd.cli.dialect import Dialect, with_head
+
+N = 300
+
+
+def table():
+    random = np.random.default_rng(0)
+    frame = pd.DataFrame({"città": random.choice(["Forlì", "Åbo", "Köln, Süd"], N)})
+    frame["price"] = random.lognormal(size=N).round(2)
+    frame["size"] = random.choice([0.5, 1.5, 2.0], N)
+    return frame
+
+
+TABLE = table()
+OTHER = {"sep": ";", "decimal": ",", "na_rep": "?"}
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    TABLE.to_csv("t.csv", index=False)
+    TABLE.mask(TABLE.index.to_series() % 7 == 0).to_csv("gaps.csv", index=False)
+    return tmp_path
+
+
+def run(line, code=0):
+    assert main(line.split()) == code
+
+
+def fit(table, options="", out="m"):
+    run(f"fit {table} --out {out} --denoiser tree --seed 0 {options}")
+    return DiffusionDensity.load(out)
+
+
+def error(capsys, line):
+    run(line, code=2)
+    return capsys.readouterr().err
+
+
+def scores(model, rows=TABLE):
+    return model.score_samples(rows)
+
+
+def test_a_file_of_another_country_is_the_same_table(place):
+    plain = fit("t.csv")
+    TABLE.to_csv("de.csv", index=False, encoding="cp1252", **OTHER)
+    options = "--sep ; --decimal , --encoding cp1252 --na ?"
+    other = fit("de.csv", options)
+    assert other.encoder_.to_list() == plain.encoder_.to_list()
+    np.testing.assert_array_equal(scores(other), scores(plain))
+    run("score m t.csv --out s.csv")
+    run(f"score m de.csv --out de_s.csv {options}")
+    assert (place / "de_s.csv").read_bytes() == (place / "s.csv").read_bytes()
+    run(f"report m de.csv --out r.html {options}")
+    assert "300" in (place / "r.html").read_text()
+
+
+@pytest.mark.usefixtures("place")
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+@pytest.mark.parametrize("mark", [";", "\t", "|"])
+@pytest.mark.parametrize("packed", ["", ".gz"])
+def test_marks_and_byte_orders_are_found(capsys, encoding, mark, packed):
+    plain = fit("t.csv")
+    TABLE.to_csv(f"x.csv{packed}", index=False, sep=mark, encoding=encoding)
+    found = fit(f"x.csv{packed}")
+    assert f"x.csv{packed}: read with {mark!r} between cells" in capsys.readouterr().err
+    np.testing.assert_array_equal(scores(found), scores(plain))
+
+
+@pytest.mark.usefixtures("place")
+def test_a_column_alone_may_hold_any_mark(capsys):
+    """A mark that divides the header, and not the rows, is part of a name."""
+    pd.DataFrame({"a;b": TABLE["città"].str[:2]}).to_csv("one.csv", index=False)
+    assert fit("one.csv").encoder_.names == ["a;b"]
+    assert "between cells" not in capsys.readouterr().err
+
+
+def test_what_is_not_said_is_asked_for(place, capsys):
+    TABLE.to_csv("latin.csv", index=False, encoding="cp1252")
+    assert "say what it is, like --encoding cp1252" in error(capsys, "fit latin.csv --out m")
+    (place / "two.csv").write_bytes(TABLE.to_csv(index=False).encode("utf-16-le"))
+    assert "give --encoding utf-16-le" in error(capsys, "fit two.csv --out m")
+    fit("two.csv", "--encoding utf-16-le")
+    assert "latin.csv: cannot be read" in error(capsys, "score m latin.csv --out s.csv")
+    TABLE.to_csv("de.csv", index=False, sep=";", decimal=",")
+    capsys.readouterr()
+    fit("de.csv", out="text")
+    first = str(TABLE["price"][0]).replace(".", ",")
+    hint = f"like '{first}'; if these are decimal commas, give --decimal ,"
+    assert f"column 'price': taken as text, {hint}" in capsys.readouterr().err
+    said = error(capsys, "score m de.csv --out s.csv")
+    assert f"row 1: column 'price': expected a number, got '{first}'; if this is a decimal" in said
+    for options, words in {
+        "--sep ab": "must be one mark, like ; or tab, got 'ab'",
+        "--encoding klingon": "unknown encoding 'klingon'",
+        "--decimal x": "invalid choice: 'x'",
+    }.items():
+        assert words in error(capsys, f"fit t.csv --out m {options}")
+
+
+@pytest.mark.usefixtures("place")
+def test_a_filled_table_is_written_as_it_was():
+    fit("t.csv")
+    gaps = pd.read_csv("gaps.csv")
+    run("impute m gaps.csv --out full.csv")
+    full = pd.read_csv("full.csv")
+    gaps.to_csv("de.csv", index=False, encoding="utf-16", **{**OTHER, "na_rep": ""})
+    run("impute m de.csv --out de_full.csv --decimal ,")
+    again = pd.read_csv("de_full.csv", sep=";", decimal=",", encoding="utf-16")
+    pd.testing.assert_frame_equal(again, full)
+    assert not full.isna().any(axis=None)
+
+
+@pytest.mark.parametrize("content", ["a;b\n1;2\n3;4\n", "a;b\n", "a;b", ""])
+def test_a_pipe_is_read_once(content):
+    """What was looked at is read again, whatever the size of the reads."""
+    for n in (1, 2, 1000):
+        head, stream = with_head(io.BytesIO(content.encode()))
+        assert head.decode() == "".join(content.splitlines(True)[:2])
+        assert b"".join(iter(lambda n=n, s=stream: s.read(n), b"")).decode() == content
+
+
+@pytest.mark.usefixtures("place")
+def test_the_standard_input_is_looked_at(monkeypatch):
+    fit("t.csv")
+    text = TABLE.to_csv(index=False, sep=";").encode("utf-16")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text)))
+    run("score m - --out s.csv")
+    assert len(pd.read_csv("s.csv")) == N
+
+
+def test_a_dialect_without_a_header():
+    assert Dialect().found("t.csv", ".csv", b"") == Dialect(",", "utf-8")
+    assert Dialect().found("t.tsv", ".tsv", b"a;b\n1;2\n").sep == "\t"
+
+
+# -- no rows ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("place")
+@pytest.mark.parametrize("ending", [".csv", ".parquet"])
+@pytest.mark.parametrize("line", ["score m", "score d --reasons --discoveries 0.1", "impute m"])
+def test_a_table_without_rows_gives_one_without_rows(capsys, line, ending):
+    fit("t.csv")
+    run("fit t.csv --out d --denoiser tree --detector --false-alarm-rate 0.1 --seed 0")
+    write = {".csv": lambda f, p: f.to_csv(p, index=False), ".parquet": pd.DataFrame.to_parquet}
+    read = {".csv": pd.read_csv, ".parquet": pd.read_parquet}[ending]
+    for name, frame in (("none", TABLE[:0]), ("some", TABLE[:3])):
+        write[ending](frame.reset_index(drop=True), f"{name}{ending}")
+        command, model, *options = line.split()
+        run(" ".join([command, model, f"{name}{ending}", "--out", f"{name}.out{ending}", *options]))
+    none, some = read(f"none.out{ending}"), read(f"some.out{ending}")
+    assert (len(none), list(none.columns)) == (0, list(some.columns))
+    assert "none.out" in capsys.readouterr().out
+
+
+def test_a_file_of_nothing_has_no_columns(place, capsys):
+    fit("t.csv")
+    (place / "zero.csv").write_text("")
+    assert "zero.csv: the table is empty" in error(capsys, "score m zero.csv --out s.csv")
+    TABLE[:0].to_csv("none.csv", index=False)
+    assert "none.csv: the table is empty" in error(capsys, "report m none.csv --out r.html")
+    assert "none.csv: the table is empty" in error(capsys, "fit none.csv --out n")

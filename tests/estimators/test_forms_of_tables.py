@@ -1,0 +1,194 @@
+"""Forms of tables at a fitted model, and of its answers: no rows, more columns, words for truth values, polars."""
+
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from discrete_itd import DiffusionDensity, DiffusionOutlierDetector, plots
+from discrete_itd.detection.drift import drift
+from discrete_itd.models.filling import FillingMixin
+
+pytestmark = pytest.mark.single_precision
+polars = pytest.importorskip("polars")
+
+N = 600
+
+
+def table():
+    random = np.random.default_rng(0)
+    member = random.random(N) < 0.5
+    frame = pd.DataFrame({"member": member, "city": random.choice(["Oslo", "Rome", "Lima"], N)})
+    frame["price"] = (random.lognormal(size=N) + 3 * member).round(2)
+    return frame
+
+
+TABLE = table()
+
+
+@pytest.fixture(scope="module")
+def detector():
+    return DiffusionOutlierDetector(denoiser="tree", random_state=0).fit(TABLE)
+
+
+@pytest.fixture(scope="module")
+def density(detector):
+    return detector.density_
+
+
+# each question about a table that has one answer for each row, cell or pair of cells
+OF_DENSITY = {
+    "score_samples": lambda m, X: m.score_samples(X),
+    "log_prob": lambda m, X: np.stack(m.log_prob(X, given=["city"]), 1),
+    "explain": lambda m, X: m.explain(X),
+    "impute": lambda m, X: m.impute(X),
+    "impute draws": lambda m, X: m.impute(X, method="sample", random_state=0),
+    "predict_proba": lambda m, X: m.predict_proba(X, "city"),
+    "information": lambda m, X: m.information(X, "city", n_points=4),
+}
+OF_DETECTOR = {
+    "p_values": lambda d, X: d.p_values(X),
+    "two-sided": lambda d, X: d.p_values(X, two_sided=True),
+    "discoveries": lambda d, X: d.discoveries(X),
+    "predict": lambda d, X: d.predict(X),
+    "decision_function": lambda d, X: d.decision_function(X),
+    "relative": lambda d, X: d.explain(X, relative=True),
+    "reasons": lambda d, X: d.reasons(X),
+    "expected": lambda d, X: d.expected(X),
+    "pairwise": lambda d, X: d.pairwise(X),
+}
+QUESTIONS = {**OF_DENSITY, **OF_DETECTOR}
+
+
+def asked(detector, name):
+    model = detector if name in OF_DETECTOR else detector.density_
+    return lambda X: QUESTIONS[name](model, X)
+
+
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_no_rows_have_an_empty_answer_of_the_same_form(detector, name):
+    ask = asked(detector, name)
+    nothing, something = ask(TABLE[:0]), ask(TABLE[:3])
+    assert (len(nothing), nothing.shape[1:]) == (0, something.shape[1:])
+    if isinstance(something, pd.DataFrame):
+        assert list(nothing.columns) == list(something.columns)
+    assert len(ask(polars.from_pandas(TABLE[:0]))) == 0
+
+
+def test_no_rows_have_no_mean_and_no_distribution(detector, density):
+    assert np.isnan(density.score(TABLE[:0]))
+    for refused in (
+        lambda: DiffusionDensity(denoiser="tree").fit(TABLE[:0]),
+        lambda: detector.robustness(TABLE[:0]),
+        lambda: drift(density, TABLE[:0], density.explain(TABLE)),
+    ):
+        with pytest.raises(ValueError, match="minimum of 1 is required"):
+            refused()
+    codes = np.random.default_rng(0).integers(0, 3, (40, 2))
+    of_array = DiffusionDensity(denoiser="tree").fit(codes)
+    assert of_array.score_samples(codes[:0]).shape == (0,)
+
+
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_columns_that_the_model_does_not_know_are_ignored_with_a_warning(detector, name):
+    ask, rows = asked(detector, name), TABLE[:4].copy()
+    rows.loc[1, "city"] = None
+    more = rows.assign(id=range(4), note="?")[["note", *rows.columns, "id"]]
+    with pytest.warns(UserWarning, match="^ignoring 2 of 5 columns: note, id$"):
+        found = ask(more)
+    plain = ask(rows)
+    if name.startswith("impute"):  # they come back as they are
+        assert list(found.columns) == list(more.columns)
+        pd.testing.assert_frame_equal(found[["note", "id"]], more[["note", "id"]])
+        found = found[rows.columns]
+    as_frame = isinstance(plain, pd.DataFrame)
+    compare = pd.testing.assert_frame_equal if as_frame else np.testing.assert_array_equal
+    compare(found, plain)
+
+
+def test_rows_keep_the_columns_that_the_model_does_not_know(density):
+    with pytest.warns(UserWarning, match="ignoring 1 of 4 columns"):
+        rows = density.rows(TABLE.assign(id=range(N)))
+    both = type(rows).concat([rows.take([5, 3]), rows.take([9])])
+    assert density.impute(both)["id"].tolist() == [5, 3, 9]
+
+
+def test_truth_values_survive_a_table_of_text():
+    """A model of truth values reads words, a model of words reads truth values; what is neither stays unseen."""
+    words = TABLE.astype({"member": str})
+    of_words = DiffusionDensity(denoiser="tree", random_state=0).fit(words)
+    of_truths = DiffusionDensity(denoiser="tree", random_state=0).fit(TABLE)
+    back = pd.read_csv(io.StringIO(words.to_csv(index=False)))
+    assert back["member"].dtype == bool
+    np.testing.assert_array_equal(of_words.score_samples(back), of_words.score_samples(words))
+    np.testing.assert_array_equal(of_truths.score_samples(words), of_truths.score_samples(TABLE))
+    lower = TABLE.assign(member=words["member"].str.lower())
+    np.testing.assert_array_equal(of_truths.score_samples(lower), of_truths.score_samples(TABLE))
+    with pytest.raises(ValueError, match="column 'member': unseen category 'yes'"):
+        of_truths.score_samples(TABLE.assign(member="yes"))
+    with pytest.raises(ValueError, match="column 'member': unseen category 1"):
+        of_truths.score_samples(TABLE.assign(member=1))
+    gap = words[:2].astype({"member": object})
+    gap.loc[0, "member"] = None
+    assert {type(v) for v in of_truths.impute(gap)["member"]} == {str}
+    gap = TABLE[:2].astype({"member": "boolean"})
+    gap.loc[0, "member"] = None
+    assert of_words.impute(gap)["member"].dtype == "boolean"
+
+
+# -- polars -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name", [n for n in QUESTIONS if n not in ("score_samples", "log_prob", "two-sided")]
+)
+def test_a_polars_frame_gets_polars_frames(detector, name):
+    ask = asked(detector, name)
+    rows = TABLE[:5].copy()
+    rows.loc[2, "city"] = None
+    found, plain = ask(polars.from_pandas(rows)), ask(rows)
+    if not isinstance(plain, pd.DataFrame):
+        np.testing.assert_array_equal(found, plain)
+        return
+    assert isinstance(found, polars.DataFrame)
+    if name == "pairwise":
+        plain = plain.reset_index()
+    assert found.columns == list(map(str, plain.columns))
+    assert found.height == len(plain)
+    for column, values in plain.items():
+        if values.dtype.kind == "f":
+            np.testing.assert_array_equal(found[str(column)].to_numpy(), values.to_numpy())
+
+
+def test_samples_of_a_model_of_a_polars_frame_are_one(tmp_path):
+    model = DiffusionDensity(denoiser="tree", random_state=0).fit(polars.from_pandas(TABLE))
+    drawn = model.sample(3, random_state=0)
+    assert isinstance(drawn, polars.DataFrame)
+    assert drawn.columns == list(TABLE.columns)
+    model.save(tmp_path / "m")
+    assert DiffusionDensity.load(tmp_path / "m").sample(3, random_state=0).equals(drawn)
+    tables = model.impute(polars.from_pandas(TABLE[:2]), method="sample", n_draws=2)
+    assert all(isinstance(t, polars.DataFrame) for t in tables)
+    assert isinstance(model.explain(TABLE[:2]), pd.DataFrame)
+    assert isinstance(FillingMixin.sample(model.fit(TABLE), 2), pd.DataFrame)
+
+
+def test_reasons_take_the_nats_that_explain_gave(detector):
+    rows = polars.from_pandas(TABLE[:4])
+    assert detector.reasons(rows, nats=detector.explain(rows)).equals(detector.reasons(rows))
+
+
+def test_a_detector_of_a_polars_frame_draws_for_itself():
+    rows = polars.from_pandas(TABLE)
+    detector = DiffusionOutlierDetector(denoiser="tree", random_state=0).fit(rows)
+    assert not detector.drift(rows[:300]).columns.empty
+
+
+# -- what an exact model has not ---------------------------------------------------------------------
+
+
+def test_an_exact_model_has_no_learning_curve(density):
+    pytest.importorskip("matplotlib")
+    with pytest.raises(ValueError, match="no learning curve: the model is exact"):
+        plots.plot_learning_curve(density)

@@ -1,0 +1,84 @@
+"""Drawn rows look like training rows: their decimals, and if wanted their gaps."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from discrete_itd import DiffusionDensity
+from discrete_itd.encoders.cells import decimals_of, rounded
+
+pytestmark = pytest.mark.single_precision
+N = 1000
+
+
+def table():
+    random = np.random.default_rng(0)
+    frame = pd.DataFrame({"cents": random.lognormal(size=N).round(2)})
+    frame["tenths"] = np.float32(random.normal(size=N).round(1))
+    frame["whole"] = random.integers(-500, 500, N).astype(float)
+    frame["real"] = random.normal(size=N)
+    frame["binned"] = (100 * random.random(N)).round(3)
+    frame["count"] = random.integers(0, 2000, N)
+    frame["town"] = random.choice(["Bern", "Chur"], N)
+    return frame.mask(random.random(frame.shape) < [0.3, 0.1, 0.0, 0.0, 0.2, 0.15, 0.05])
+
+
+TABLE = table()
+
+
+@pytest.fixture(scope="module")
+def model():
+    kinds = {"binned": "binned", "tenths": "continuous"}
+    return DiffusionDensity(denoiser="tree", column_types=kinds, random_state=0).fit(TABLE)
+
+
+def decimals(values):
+    return decimals_of(values.dropna().to_numpy(dtype=float), values.dtype)
+
+
+def test_numbers_have_as_many_decimals_as_in_training(model, tmp_path):
+    model.save(tmp_path / "m")
+    for own in (model, DiffusionDensity.load(tmp_path / "m")):
+        drawn = own.sample(N, random_state=0)
+        found = {n: decimals(drawn[n]) for n in ("cents", "tenths", "whole", "real", "binned")}
+        assert found == {"cents": 2, "tenths": 1, "whole": 0, "real": None, "binned": 3}
+    assert drawn["tenths"].dtype == np.float32
+    assert decimals(model.impute(TABLE)["cents"]) == 2
+    state = model.encoder_.to_list()
+    for column in state:  # of release 0.1
+        del column["decimals"]
+    assert type(model.encoder_).from_list(state).schema[0].decimals is None
+    state[0]["decimals"] = 99
+    with pytest.raises(ValueError, match="decimals must be few, got 99"):
+        type(model.encoder_).from_list(state)
+
+
+def test_decimals_are_those_that_are_written():
+    for n in range(7):
+        values = np.array([float(f"{v:.{n}f}") for v in np.linspace(-1234.5, 4321.0, 777)])
+        assert decimals_of(values, values.dtype) == n
+        np.testing.assert_array_equal(rounded(values, n), values)
+    huge = np.array([1e300, -(2.0**60), 0.1 + 0.2])
+    assert decimals_of(huge, huge.dtype) is None
+    np.testing.assert_array_equal(rounded(huge, 6)[:2], huge[:2])
+
+
+def test_gaps_are_as_frequent_as_in_training_if_they_are_wanted(model):
+    assert not model.sample(N, random_state=0).isna().any(axis=None)
+    drawn = model.sample(N, random_state=0, missing="as_trained", given={"town": "Bern"})
+    wanted = TABLE.isna().mean()
+    assert (drawn["town"] == "Bern").all()
+    assert str(drawn["count"].dtype) in ("Int64", "float64")
+    free = wanted.index != "town"
+    error = np.sqrt(wanted * (1 - wanted) / N)
+    assert (abs(drawn.isna().mean() - wanted)[free] <= 4 * error[free]).all()
+    with pytest.raises(ValueError, match="missing must be one of"):
+        model.sample(1, missing="some")
+
+
+def test_gaps_that_are_part_of_the_model_are_drawn_by_it_alone():
+    gaps = TABLE[["town", "count"]]
+    model = DiffusionDensity(denoiser="tree", missing="category", random_state=0).fit(gaps)
+    a, b = (model.sample(200, random_state=1, missing=m) for m in ("none", "as_trained"))
+    pd.testing.assert_frame_equal(a, b)
+    assert a["count"].isna().any()

@@ -1,0 +1,97 @@
+"""What people see of a long fit or stream: on a terminal, in a notebook, and in a log."""
+
+import io
+import sys
+import time
+import types
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from discrete_itd import DiffusionDensity, progress
+from discrete_itd.cli import main
+from discrete_itd.models import tables
+
+pytestmark = pytest.mark.single_precision
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def table(n=200):
+    random = np.random.default_rng(0)
+    return pd.DataFrame(random.choice(["a", "b"], (n, 4)), columns=list("pqrs"))
+
+
+def test_a_fit_says_what_it_does_before_it_trains(monkeypatch):
+    """At once: before the table is read, and before every candidate."""
+    screen, seen = Terminal(), []
+    monkeypatch.setattr(sys, "stderr", screen)
+    real = tables.as_stream
+    monkeypatch.setattr(tables, "as_stream", lambda X: seen.append(screen.getvalue()) or real(X))
+    DiffusionDensity(max_steps=0, random_state=0).fit(table())
+    assert "0%|" in seen[0]
+    assert "reading the table" in seen[0]
+    for text in ("dividing the rows", "fitting candidates: independent", "one-hot groups"):
+        assert text in screen.getvalue()
+    assert screen.getvalue().endswith("\r")  # it is wiped out
+
+
+def test_without_a_terminal_python_is_silent(capsys):
+    DiffusionDensity(denoiser="tree").fit(table())
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_notebook_shows_bars_though_it_is_no_terminal(monkeypatch):
+    kernel = types.SimpleNamespace(config={"IPKernelApp": {}})
+    ipython = types.SimpleNamespace(get_ipython=lambda: kernel)
+    assert progress.progress_bar(9, "score").disable
+    monkeypatch.setitem(sys.modules, "IPython", ipython)
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    bar = progress.progress_bar(9, "score")
+    assert not bar.disable
+    bar.close()
+
+
+def test_a_log_gets_a_line_now_and_then(monkeypatch):
+    log = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", log)
+    with progress.lines_now_and_then(0.02), progress.fit_progress() as show:
+        progress.stage("looking around")
+        time.sleep(0.2)
+        show(0.4, 1.25)
+        time.sleep(0.2)
+    with progress.lines_now_and_then(0.02), progress.stream_progress("score") as bar:
+        bar.update(1200)
+        bar.update(34)
+        time.sleep(0.2)
+    lines = log.getvalue().splitlines()
+    assert all(line.startswith("discrete-itd: 0 s: ") or " s: " in line for line in lines)
+    for text in (
+        "fit, looking around",
+        "fit, 40% of the training, 1.250 nats held out",
+        "score, 1,234 rows",
+    ):
+        assert any(line.endswith(text) for line in lines), lines
+    n = len(lines)
+    time.sleep(0.1)
+    assert len(log.getvalue().splitlines()) == n
+
+
+def test_a_terminal_gets_no_lines(monkeypatch):
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    with progress.lines_now_and_then(0.01), progress.stream_progress("score"):
+        time.sleep(0.1)
+    assert "discrete-itd" not in screen.getvalue()
+
+
+def test_the_command_writes_the_lines(monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    table().to_csv("t.csv", index=False)
+    monkeypatch.setattr(progress.lines_now_and_then.__wrapped__, "__defaults__", (0.001,))
+    assert main(["fit", "t.csv", "--out", "m", "--denoiser", "tree"]) == 0
+    assert " s: fit, " in capsys.readouterr().err
