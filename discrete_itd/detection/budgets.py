@@ -1,10 +1,26 @@
-"""How many alarms to expect among new rows, with an interval that is stated beforehand."""
+r"""Budgets of alarms: how many to expect among new rows, and a level that keeps to a rate whatever rows come.
+
+A threshold keeps its false-alarm rate if new rows are exchangeable with the calibration rows, and under drift it does
+not. :func:`adaptive_alarms` has alarms at p-values up to a level that is corrected after each row,
+
+.. math:: \alpha_{t+1} = \alpha_t + \gamma\,(\alpha - \mathrm{alarm}_t),
+
+so that among any T rows in any order the share of alarms is within
+:math:`(\max(\alpha_1, 1 - \alpha_1) + \gamma) / (\gamma T)` of the rate :math:`\alpha` (Gibbs & Candès 2021,
+proposition 4.1). It is a budget of all alarms, those of anomalies among them: what was usual of a changed stream raises
+no alarm for long, and neither do anomalies that keep coming.
+
+References
+----------
+Gibbs & Candès, "Adaptive conformal inference under distribution shift", NeurIPS 2021, arXiv:2106.00170.
+"""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
 from discrete_itd.detection.conformal import Scores
@@ -50,3 +66,42 @@ def alarms_among(
     low = stats.betabinom(m, fewest, n + 1 - fewest).ppf(tails) if fewest else 0.0
     high = stats.betabinom(m, k, n + 1 - k).ppf(1 - tails)
     return Alarms(m * k / (n + 1), float(low), float(high))
+
+
+def adaptive_alarms(
+    p: Scores, rate: float, *, step: float = 0.005, level: float | None = None
+) -> tuple[NDArray[np.bool_], float]:
+    """Alarms among rows in the order of time, whose share tends to a rate even under drift.
+
+    Parameters
+    ----------
+    p : ndarray, shape (N,)
+        p-values of the rows, as :meth:`discrete_itd.DiffusionOutlierDetector.p_values` gives them.
+    rate : float
+        The share of rows that may raise an alarm.
+    step : float
+        By how much of the last row's deviation from the rate the level is corrected: a larger one follows drift faster
+        and has a level that varies more.
+    level : float, optional
+        What an earlier call returned, to go on with; by default the rate.
+
+    Returns
+    -------
+    alarms : ndarray of bool, shape (N,)
+    level : float
+        The level for the next row.
+
+    Examples
+    --------
+    >>> p = np.full(10_000, 0.001)  # a stream that is unlike all calibration rows
+    >>> alarms, level = adaptive_alarms(p, 0.01)
+    >>> alarms[:5].sum(), alarms[1000:].mean()
+    (np.int64(2), np.float64(0.01))
+    """
+    rate, step = check_share("rate", rate), check_share("step", step)
+    now = rate if level is None else float(level)
+    alarms = np.zeros(len(p), dtype=bool)
+    for i, one in enumerate(np.asarray(p, dtype=float).tolist()):
+        alarms[i] = one <= now
+        now += step * (rate - alarms[i])
+    return alarms, float(now)
