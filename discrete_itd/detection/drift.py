@@ -375,7 +375,8 @@ def _moved(
     if misfit is not None:
         nats, apart = np.maximum(nats, SLACK * misfit), LEAST_OF_MODEL
     differ, plain = _differ(table, alpha), Scorer.plain(scorer.density)
-    hidden = sorted({*range(len(table))} - {*np.flatnonzero(differ), *scorer.given})
+    by_p = np.argsort(table["p_value"].to_numpy(), kind="stable").tolist()
+    hidden = [j for j in by_p if not differ[j] and j not in scorer.given]
     groups, limits = (np.flatnonzero(differ).tolist(), hidden), Tolerance(nats, apart)
     found = origins(plain, rows.x, reference.x, *groups, limits, alpha, random)
     return np.isin(np.arange(len(table)), found)

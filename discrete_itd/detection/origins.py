@@ -43,6 +43,7 @@ MOST_ROWS, FEWEST_ROWS = 1000, 200  # of the batch and of the inliers that are c
 MOST_ASKED = (
     100_000  # rows times conditional distributions in the first step, if these rows are enough
 )
+AT_ONCE = 32  # conditional distributions that are asked for in one call, at most
 MOST_QUESTIONS = 1500  # conditional distributions in all steps
 DECIMALS = 4  # of compared numbers: beyond, equal rows of two batches need not agree
 SMALLEST = 1e-300  # p-value that stands for less
@@ -75,8 +76,8 @@ def origins(
     batch, inliers : Tensor, shapes (N, C') and (n, C')
         Encoded rows.
     differing, others : sequence of int
-        Columns that differ, and those that may have moved unnoticed: they are candidates, too, if they differ given
-        all other columns. Columns in neither are only conditioned on.
+        Columns that differ, and those that may have moved unnoticed, the most likely first: the first 100 or more of
+        them are candidates, too, if they differ given all other columns. Columns in neither are only conditioned on.
     tolerance : Tolerance
     alpha : float
         The level at which remaining columns are said to differ.
@@ -97,7 +98,7 @@ def origins(
         for x in (batch, inliers)
     ]
     tests = _Tests(scorer, torch.cat(some), len(some[0]), tolerance, random.randint(2**31 - 1))
-    own = tests.p_values(others, {}, pairs=False).own if others else {}
+    own = tests.p_values(others[: MOST_ASKED // most], {}, pairs=False).own
     candidates = [*differing, *(k for k, p in own.items() if p * len(scorer.schema) <= alpha)]
     left, found, asked, passes = candidates, {}, 0, False
     while left and not passes:
@@ -240,10 +241,11 @@ class _Tests:
         """
         parts = self.rows.split(most_rows(self.scorer))
         shares = self.shares.split(most_rows(self.scorer))
-        streams = [
-            self._of_part(*part, questions, dropped) for part in zip(parts, shares, strict=True)
+        done = [
+            list(self._of_part(*part, questions, dropped))
+            for part in zip(parts, shares, strict=True)
         ]
-        for asked, *found in zip(questions, *streams, strict=True):
+        for asked, *found in zip(questions, *done, strict=True):
             both = {
                 k: [np.concatenate(t) for t in zip(*(f[k] for f in found), strict=True)]
                 for k in asked
@@ -261,11 +263,14 @@ class _Tests:
             gone = torch.isin(owner, torch.tensor(columns, device=rows.device, dtype=owner.dtype))
             return rows.masked_fill(gone, math.nan)
 
-        known = [without([*dropped, *asked]) for asked in questions]
-        for asked, conditionals in zip(
-            questions, Conditionals.of_each(self.scorer, known), strict=True
-        ):
-            yield {k: _surprisal_and_place(conditionals.cell(k), rows[:, k], shares) for k in asked}
+        for i in range(0, len(questions), AT_ONCE):
+            some = questions[i : i + AT_ONCE]
+            known = [without([*dropped, *asked]) for asked in some]
+            found = Conditionals.of_each(self.scorer, known)
+            for asked, conditionals in zip(some, found, strict=True):
+                yield {
+                    k: _surprisal_and_place(conditionals.cell(k), rows[:, k], shares) for k in asked
+                }
 
 
 def _surprisal_and_place(
