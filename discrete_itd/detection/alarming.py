@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from discrete_itd.deprecation import REMOVAL
 from discrete_itd.detection import conformal, thresholds
+from discrete_itd.detection.budgets import Alarms, alarms_among
 from discrete_itd.detection.groups import Groups
 from discrete_itd.detection.scoring import Scorer
 from discrete_itd.detection.thresholds import Threshold
@@ -47,8 +48,26 @@ class Alarming:
         return self.score_samples(rows) - self.offsets(rows)
 
     def predict(self, X: Any) -> np.ndarray:
-        """-1 for rows that raise an alarm, 1 for the others: int, shape (N,)."""
+        """-1 for rows that raise an alarm, 1 for the others, :meth:`tied` ones among them: int, shape (N,)."""
         return np.where(self.decision_function(X) < 0, -1, 1)
+
+    def tied(self, X: Any, *, scores: np.ndarray | None = None) -> np.ndarray:
+        """Rows that raise no alarm only because their score is that of the threshold: bool, shape (N,).
+
+        Where a table has few possible rows, many share a score, anomalies and calibration rows alike, so an alarm for
+        each would exceed the false-alarm rate. ``threshold_at_rate(threshold_.rate_if_tied)`` has these alarms.
+
+        Parameters
+        ----------
+        X : DataFrame, array-like or Rows, shape (N, C)
+        scores : ndarray, shape (N,), optional
+            What :meth:`score_samples` returned for X, if it is known already.
+        """
+        rows = self.rows(X)
+        offsets = self.offsets(rows)
+        above = (self.score_samples(rows) if scores is None else scores) - offsets
+        near = (self.rounding_ + thresholds.TIED) * (1 + np.abs(offsets))
+        return (above >= 0) & (above <= near) & np.isfinite(offsets)
 
     # -- groups ---------------------------------------------------------------------------------
 
@@ -232,6 +251,40 @@ class Alarming:
             )
         rate = alarms_per_day / rows_per_day
         return self.threshold_at_rate(rate, confidence=confidence, rows_per_day=rows_per_day)
+
+    def alarms_expected(
+        self, n_rows: int, *, level: float = 0.95, threshold: Threshold | None = None
+    ) -> Alarms:
+        """How many of some new inliers will raise an alarm, with an interval to hold the detector to.
+
+        Parameters
+        ----------
+        n_rows : int
+            Number of new rows, of a day or a month.
+        level : float
+            The probability, at least, with which the number of alarms lies in the interval, its ends included: in
+            finite samples and whatever the model, if these rows are exchangeable with the calibration rows.
+        threshold : Threshold, optional
+            Another one than ``threshold_``.
+
+        Raises
+        ------
+        ValueError
+            If there are no calibration rows, or groups have offsets of their own.
+
+        Examples
+        --------
+        >>> import pandas as pd
+        >>> from discrete_itd import DiffusionOutlierDetector
+        >>> rows = pd.DataFrame({"x": np.random.default_rng(0).normal(size=2000)})
+        >>> detector = DiffusionOutlierDetector(denoiser="independent", random_state=0).fit(rows)
+        >>> detector.alarms_expected(1000)
+        Alarms(mean=9.975062344139651, low=1.0, high=24.0)
+        """
+        used = self.threshold_ if threshold is None else self._checked(threshold)
+        if used.group_offsets:
+            raise ValueError("groups have offsets of their own: alarms depend on their rows")
+        return alarms_among(self._lowered(), used.offset, n_rows, level=level)
 
     def threshold_at_cost(
         self,

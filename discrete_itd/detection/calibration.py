@@ -26,7 +26,7 @@ from discrete_itd.models.choosing import recipe
 from discrete_itd.models.splitting import copies, equal_values, hold_out
 from discrete_itd.models.tables import sample_size
 from discrete_itd.storage.persistent import resolve_device
-from discrete_itd.validation import check_share
+from discrete_itd.validation import check_share, check_weights
 
 MOST_HELD = 20_000  # calibration rows, which determine a rate of 1 in 1000 to within a half; more only cost time
 SEEN_ROWS = 2000  # rows that set the threshold where none are held out
@@ -91,7 +91,7 @@ class Division(NamedTuple):
     train : ndarray
         Of those to fit to, in the order of the table.
     trimmed : ndarray
-        Of those that were left out as anomalies.
+        Of those that were left out as anomalies, in the table given to fit.
     records : ndarray of int
         A number for each row of ``train``, the same for copies of one record.
     source : table or stream
@@ -118,6 +118,7 @@ def divide(
     fraction: float | None,
     share: float | None,
     seed: int,
+    sample_weight: Any = None,
 ) -> Division:
     """Divide the rows of a table or stream at random.
 
@@ -134,6 +135,8 @@ def divide(
     share : float, optional
         Share of anomalies, which are not fitted to.
     seed : int
+    sample_weight : array-like of int, shape (N,), optional
+        How often each row occurs; not of a stream.
 
     Raises
     ------
@@ -146,9 +149,16 @@ def divide(
         if not found.is_whole:
             if share is not None:
                 raise ValueError("contamination needs a table in memory; X is a stream")
+            if sample_weight is not None:
+                raise ValueError("sample_weight needs a table in memory; X is a stream")
             return _divide_stream(stream, found, fraction, seed)
         X = found.sample
     frame, is_frame = read_rows(X, estimator)
+    occurring = np.arange(len(frame))
+    repeats = check_weights(sample_weight, len(frame))
+    if repeats is not None:
+        occurring = np.repeat(occurring, repeats)
+        frame = cast(pd.DataFrame, frame.iloc[occurring])
     table = frame if is_frame else frame.to_numpy()
     none = np.zeros(0, dtype=np.int64)
     if fraction is None:
@@ -165,7 +175,7 @@ def divide(
     train, trimmed = np.sort(rest), none
     if share is not None:
         train, trimmed = trim(density, table, train, share, seed)
-    source = take(table, train)
+    source, trimmed = take(table, train), np.unique(occurring[trimmed])
     return Division(table, held, rest, train, trimmed, records[train], source, len(train))
 
 

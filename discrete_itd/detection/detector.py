@@ -93,7 +93,8 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
     groups_ : DataFrame
         The groups among the calibration rows: ``n_calibration``, ``own`` and ``offset`` of each.
     trimmed_ : ndarray of int
-        Positions of the rows given to ``fit`` that were left out of the training as anomalies.
+        Positions of the rows given to ``fit`` that were left out of the training as anomalies; of a row that occurs
+        several times, at least once.
     n_features_in_ : int
     feature_names_in_ : ndarray of str
         Only if the table had string column names.
@@ -170,7 +171,12 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
     # -- fitting --------------------------------------------------------------------------------
 
     def fit(
-        self, X: Any, y: Any = None, *, checkpoint: str | os.PathLike[str] | None = None
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        sample_weight: Any = None,
+        checkpoint: str | os.PathLike[str] | None = None,
     ) -> Self:
         """Fit the model to inliers, and calibrate it on held-out ones.
 
@@ -181,6 +187,10 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
             :meth:`DiffusionDensity.fit`: the calibration rows, and the centres of the kernel density, are of a uniform
             sample then, and copies of a record are not looked for; ``contamination`` needs a table in memory.
         y : ignored
+        sample_weight : array-like of int, shape (N,), optional
+            How often each row of a table in memory occurs: the fit, its calibration included, is that of the table with
+            every row repeated so often. Of repeated rows that are copies of one record, one at most is a calibration
+            row, as always: a large weight sharpens the density, not the p-values.
         checkpoint : path-like, optional
             As in :meth:`DiffusionDensity.fit`; needs an integer ``random_state``, or the rows would be divided
             differently the next time.
@@ -204,7 +214,8 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
         else:
             density = calibration.unfitted(self.density, self.denoiser, seed)
             fraction = self.calibration_fraction
-        parts = calibration.divide(X, self, density, fraction=fraction, share=share, seed=seed)
+        how: Any = {"fraction": fraction, "share": share, "sample_weight": sample_weight}
+        parts = calibration.divide(X, self, density, seed=seed, **how)
         if parts.source is not None:
             check_table(self.given, parts.table, density)
             density.fit(parts.source, checkpoint=checkpoint)

@@ -12,14 +12,22 @@ import pandas as pd
 from scipy import stats
 from sklearn.utils import check_random_state
 
+from discrete_itd.detection.origins import Tolerance, origins
 from discrete_itd.detection.scoring import Scorer, scorer_of
-from discrete_itd.detection.two_samples import permutation_test, same_column, same_distribution
+from discrete_itd.detection.two_samples import (
+    distance,
+    permutation_test,
+    same_column,
+    same_distribution,
+)
 from discrete_itd.encoders.frames import to_pandas
-from discrete_itd.encoders.rows import check_any
+from discrete_itd.encoders.rows import Rows, check_any
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.validation import check_integer, check_share
 
 LEAST_EFFECT = 0.02  # nats, or share of the rows: of a column that is said to differ
+LEAST_OF_MODEL = 0.15  # the same share, if rows drawn from the model stand for inliers
+SLACK = 2.0  # times the misfit of a column, in nats, that is not a difference from the model either
 DECIMALS = 4  # of compared nats: beyond, equal rows of two tables need not agree
 
 
@@ -53,7 +61,8 @@ class Drift:
         (Fisher's exact test; NaN where none is missing), and ``distance``, of the values (the largest difference of the
         distribution functions; of categories the total variation) or the rates of missing cells, whichever is larger;
         ``p_value``, the smallest of these times their number, at
-        most 1; ``q_value``, adjusted for the number of columns by the procedure of Benjamini and Hochberg.
+        most 1; ``q_value``, adjusted for the number of columns by the procedure of Benjamini and Hochberg; ``moved``,
+        whether the column moved by itself (see ``drifted_columns``).
     alpha : float
         The significance level of ``drifted``.
 
@@ -109,26 +118,32 @@ class Drift:
         Without drift this is True with probability at most ``alpha``, if the columns' p-values are independent or
         positively dependent (see the notes of the class).
         """
-        return differs(self.p_value, self._q_values, self.alpha)
+        return differs(self.p_value, self.columns["q_value"].to_numpy(dtype=float), self.alpha)
 
     @property
     def drifted_columns(self) -> list:
-        """Names of the columns that differ, the largest effect first, independently of ``drifted``.
+        """Names of the columns that moved by themselves, the largest effect first, independently of ``drifted``.
 
-        On average over batches, at most a share of ``alpha`` of the columns with ``q_value`` up to ``alpha`` is false,
-        under the same conditions. Of these, columns with an ``effect`` below 0.02 nats and a ``distance`` below 0.02
-        are not named: in many rows even what is negligible is significant.
+        A column *differs* if its ``q_value`` is at most ``alpha`` and its ``effect`` at least 0.02 nats, or its
+        ``distance`` 0.02: in many rows even what is negligible is significant. On average over batches, at most a share
+        of ``alpha`` of those with such a ``q_value`` is false, under the same conditions. If any differ, the fewest
+        columns are named that account for it: without their values, or given these, the other columns are distributed
+        as before (:mod:`discrete_itd.detection.origins`). If one column was changed, another one is named besides it
+        with a probability of about ``alpha``, if the batch is large enough to tell which. Columns that differ only
+        because of those that are named are in ``dependent_columns``.
         """
-        table = self.columns
-        large = table["effect"] >= LEAST_EFFECT
-        if "distance" in table:
-            large |= table["distance"] >= LEAST_EFFECT
-        found = cast(pd.DataFrame, table[large & (table["q_value"] <= self.alpha)])
-        return found.sort_values("effect", ascending=False, kind="stable").index.tolist()
+        return self._named(self.columns["moved"].to_numpy(dtype=bool))
 
     @property
-    def _q_values(self) -> np.ndarray:
-        return self.columns["q_value"].to_numpy(dtype=float)
+    def dependent_columns(self) -> list:
+        """Names of the other columns that differ: only because those in ``drifted_columns`` moved."""
+        return self._named(
+            _differ(self.columns, self.alpha) & ~self.columns["moved"].to_numpy(dtype=bool)
+        )
+
+    def _named(self, which: np.ndarray) -> list:
+        found = cast(pd.DataFrame, self.columns[which])
+        return found.sort_values("effect", ascending=False, kind="stable").index.tolist()
 
     def to_frame(self) -> pd.DataFrame:
         """Mean code lengths, one line each for the batch, the inliers, and model samples with the gaps of either."""
@@ -147,17 +162,20 @@ class Drift:
             f" {self.inlier_stderr:.2f} (p = {self.p_value:.2g})",
             f"  above samples of the model: {self.from_model:+.1f} standard errors, inliers {self.misfit:+.1f}",
         ]
-        table = self.columns.loc[self.drifted_columns]
+        table, others = self.columns.loc[self.drifted_columns], self.dependent_columns
         if not len(table):
             return "\n".join([*lines, "  no column differs"])
         lines.append(
-            f"  {len(table)} of {len(self.columns)} columns differ, the largest effect first:"
+            f"  {len(table)} of {len(self.columns)} columns moved, the largest effect first:"
         )
         for name, column in table.iterrows():
             lines.append(
                 f"    {name}: {column['nats']:.2f} nats, inliers {column['inlier_nats']:.2f}"
                 f" (effect {column['effect']:.2f}, q = {column['q_value']:.2g})"
             )
+        if others:
+            names = ", ".join(map(str, others))
+            lines.append(f"  and because of these {len(others)} more: {names}")
         return "\n".join(lines)
 
 
@@ -183,7 +201,9 @@ def drift(
         Nats by column of inliers that were not used in the fit, under the same score. A share of exactly 0, or NaN, is
         that of a missing cell.
     reference : DataFrame, array-like or Rows, optional
-        Inliers that were not used in the fit, to compare the values' own distributions with.
+        Inliers that were not used in the fit, to compare the values' own distributions with, and to tell columns that
+        moved by themselves. Without it, rows drawn from the model take their place in the latter, as good as the model
+        is: differences up to twice its own misfit are then put down to it.
     n_model : int
         Number of rows to draw from the model.
     alpha : float
@@ -215,19 +235,23 @@ def drift(
     for mask in (missing, inliers_missing):
         mask[:, list(scorer.given)] = False  # they have no nats, but the rows drawn need them
     drawn = to_pandas(density.sample(n_model, random_state=random))
-    of_model = _model_nats(scorer, drawn, missing, random)
+    of_model = _model_rows(scorer, drawn, missing, random)
     inlier_model = of_model
     if missing.any() or inliers_missing.any():
-        inlier_model = _model_nats(scorer, drawn, inliers_missing, random)
-    codes = kinds = None
+        inlier_model = _model_rows(scorer, drawn, inliers_missing, random)
+    codes = kinds = known = None
     if reference is not None:
-        codes = [t.x.cpu().numpy() for t in (rows, density.rows(reference))]
+        known = density.rows(reference)
+        codes = [t.x.cpu().numpy() for t in (rows, known)]
         kinds = [c.kind for c in scorer.schema]
     names = rows.encoder.names
     p_value, table = compare(shares, of_inliers, names, random, codes=codes, kinds=kinds)
+    model_nats = [scorer.nats(t).to_numpy() for t in (of_model, inlier_model)]
+    misfit = None if known else _effects(model_nats[1], of_inliers)
+    table["moved"] = _moved(scorer, rows, known or inlier_model, table, misfit, alpha, random)
     counts = len(shares), len(of_inliers), int(n_model)
     batch, inliers = _mean_and_error(shares.sum(1)), _mean_and_error(of_inliers.sum(1))
-    model_means = *_mean_and_error(of_model), *_mean_and_error(inlier_model)
+    model_means = *_mean_and_error(model_nats[0].sum(1)), *_mean_and_error(model_nats[1].sum(1))
     return Drift(*counts, *batch, *inliers, p_value, *model_means, table, alpha)
 
 
@@ -291,30 +315,6 @@ def effect(here: np.ndarray, before: np.ndarray) -> float:
     return float(stats.wasserstein_distance(here, before)) if len(here) and len(before) else 0.0
 
 
-def distance(a: np.ndarray, b: np.ndarray, kind: str) -> float:
-    """How far apart the values of a column are, or its rates of missing cells, whichever is farther: 0 to 1.
-
-    Parameters
-    ----------
-    a, b : ndarray, shapes (n,) and (m,)
-        Codes of categories or other numbers, NaN where a cell is missing.
-    kind : str
-        Total variation for "nominal", else the largest difference of the distribution functions.
-    """
-    if not len(a) or not len(b):
-        return 0.0
-    gone = [np.isnan(x) for x in (a, b)]
-    missing = abs(gone[0].mean() - gone[1].mean())
-    values, counts = np.unique(np.concatenate([a[~gone[0]], b[~gone[1]]]), return_inverse=True)
-    n = int((~gone[0]).sum())
-    if not n or n == len(counts):
-        return float(missing)
-    one, other = (np.bincount(c, minlength=len(values)) / len(c) for c in (counts[:n], counts[n:]))
-    gap = one - other
-    apart = np.abs(gap).sum() / 2 if kind == "nominal" else np.abs(gap.cumsum()).max()
-    return float(max(apart, missing))
-
-
 def differs(p_value: float, q_values: np.ndarray, alpha: float) -> bool:
     """The value of :attr:`Drift.drifted`: half the level for the whole, half for all columns (Bonferroni)."""
     return bool(min(p_value, q_values.min()) <= alpha / 2)
@@ -338,14 +338,49 @@ def as_shares(inlier_nats: pd.DataFrame, names: Sequence[Any]) -> np.ndarray:
     return np.nan_to_num(inlier_nats[list(names)].to_numpy(dtype=float))
 
 
-def _model_nats(
+def _model_rows(
     scorer: Scorer, drawn: pd.DataFrame, missing: np.ndarray, random: np.random.RandomState
-) -> np.ndarray:
-    """Nats of rows drawn from the model, with cells missing as in randomly chosen rows of ``missing`` (n, C)."""
+) -> Rows:
+    """Rows drawn from the model, with cells missing as in randomly chosen rows of ``missing`` (n, C)."""
     lacking = missing[random.randint(len(missing), size=len(drawn))]
     lacking &= ~np.array([bool(c.indicator) for c in scorer.schema])
     rows = drawn.astype(object).mask(lacking) if lacking.any() else drawn
-    return scorer.nats(scorer.density.rows(rows)).to_numpy().sum(1)
+    return scorer.density.rows(rows)
+
+
+def _differ(table: pd.DataFrame, alpha: float) -> np.ndarray:
+    """Which columns differ, significantly and by more than what is negligible, (C,)."""
+    large = table["effect"] >= LEAST_EFFECT
+    if "distance" in table:
+        large |= table["distance"] >= LEAST_EFFECT
+    return (large & (table["q_value"] <= alpha)).to_numpy()
+
+
+def _effects(nats: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """:func:`effect` of each column of nats (N, C) and (n, C), 0 where a cell is missing: (C,)."""
+    columns = zip(nats.T, others.T, strict=True)
+    return np.array([effect(a[a != 0], b[b != 0]) for a, b in columns])
+
+
+def _moved(
+    scorer: Scorer,
+    rows: Rows,
+    reference: Rows,
+    table: pd.DataFrame,
+    misfit: np.ndarray | None,
+    alpha: float,
+    random: np.random.RandomState,
+) -> np.ndarray:
+    """Which columns differ and moved by themselves, (C,); ``misfit`` (C,), nats, of a reference from the model."""
+    nats, apart = np.full(len(table), LEAST_EFFECT), LEAST_EFFECT
+    if misfit is not None:
+        nats, apart = np.maximum(nats, SLACK * misfit), LEAST_OF_MODEL
+    differ, plain = _differ(table, alpha), Scorer.plain(scorer.density)
+    by_p = np.argsort(table["p_value"].to_numpy(), kind="stable").tolist()
+    hidden = [j for j in by_p if not differ[j] and j not in scorer.given]
+    groups, limits = (np.flatnonzero(differ).tolist(), hidden), Tolerance(nats, apart)
+    found = origins(plain, rows.x, reference.x, *groups, limits, alpha, random)
+    return np.isin(np.arange(len(table)), found)
 
 
 def _in_errors(excess: float, *stderr: float) -> float:

@@ -155,14 +155,16 @@ class Explaining:
             The batch.
         reference : DataFrame, array-like or Rows, optional
             Inliers that were not trained on, to compare the columns' own distributions with; by default only nats are
-            compared.
+            compared. Also to tell columns that moved by themselves from those that depend on them: by default, rows
+            drawn from the model take their place in this.
         alpha : float
             The significance level.
 
         Returns
         -------
         Drift
-            ``print`` it; ``drifted``, ``drifted_columns`` and ``to_frame()`` give the same to a program.
+            ``print`` it; ``drifted``, ``drifted_columns``, ``dependent_columns`` and ``to_frame()`` give the same to a
+            program.
         """
         conformal.calibration_scores(self)
         return drift.drift(

@@ -28,13 +28,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from discrete_itd.detection.budgets import CONFIDENCE, alarms_among
 from discrete_itd.detection.conformal import Scores, p_values
 from discrete_itd.validation import check_positive, check_share
 
-CONFIDENCE = 0.95  # of intervals
 MOST_COUNTED = 100_000  # rows per day, above which the alarms of a day vary no more than their rate
 NULL_FROM = 0.5  # p-values above this are taken to be those of inliers (Storey's lambda)
 BOOTSTRAPS = 400
+TIED = 1e-6  # difference of scores, relative to 1 + |score|, up to which they are said to be equal
 SURE = 0.9999  # with which recent rows must hold anomalies, at any of many thresholds
 
 # Expected cost per row of an alarm below each offset, given sampled scores and the false-alarm rate: (K,)
@@ -67,6 +68,12 @@ class Threshold:
     group_offsets : tuple of float
         Offsets of the groups that are compared with their own calibration rows, of a detector with ``given``; the other
         numbers are those of all calibration rows together.
+    n_tied : int
+        Number of calibration rows whose score is that of the threshold (within 1e-6, relative to 1 + abs(score)). Such
+        a score raises no alarm. Where a table has few possible rows, so may many: to see which of some rows do, call
+        :meth:`DiffusionOutlierDetector.tied`.
+    rate_if_tied : float
+        The false-alarm rate if they did: ``threshold_at_rate(rate_if_tied)`` is the threshold with which they do.
     """
 
     offset: float
@@ -78,6 +85,8 @@ class Threshold:
     cost: tuple[float, float, float] | None = None
     contaminated: bool = False
     group_offsets: tuple[float, ...] = ()
+    n_tied: int = 0
+    rate_if_tied: float = 0.0
 
     def __str__(self) -> str:
         text = f"alarm below {self.offset:.2f} nats"
@@ -92,6 +101,11 @@ class Threshold:
             text += (
                 f": {_percent(self.false_alarm_rate)} of {whose} ({_percent(self.low)} to"
                 f" {_percent(self.high)}, from {self.n_calibration} calibration rows)"
+            )
+        if self.n_tied > 1:
+            text += (
+                f"; {self.n_tied} of these have just this score, which raises no alarm: if it did,"
+                f" {_percent(self.rate_if_tied)} would"
             )
         if self.alarms_per_day is not None:
             expected, low, high = self.alarms_per_day
@@ -118,7 +132,9 @@ class Threshold:
         if any(map(math.isnan, (offset, *groups))) or any(t and len(t) != 3 for t in several):
             raise ValueError("its threshold is malformed")
         contaminated = kept.get("contaminated", False) is True
-        rest: tuple[Any, ...] = (*rates, int(kept["n_calibration"]), *several, contaminated, groups)
+        ties = int(kept.get("n_tied", 0)), float(kept.get("rate_if_tied", 0.0))
+        n = int(kept["n_calibration"])
+        rest: tuple[Any, ...] = (*rates, n, *several, contaminated, groups, *ties)
         return cls(offset, *rest)
 
 
@@ -207,11 +223,11 @@ def _at_rank(calibration: Scores, k: int, rows_per_day: float | None = None) -> 
     if rows_per_day is not None:
         fewest, most = low * rows_per_day, high * rows_per_day
         if rows_per_day <= MOST_COUNTED:  # a larger volume's counts add nothing to the interval
-            m = round(rows_per_day)
-            fewest = stats.betabinom(m, low_k, n + 1 - low_k).ppf(tails[0]) if low_k else 0.0
-            most = stats.betabinom(m, k, n + 1 - k).ppf(tails[1])
+            _, fewest, most = alarms_among(ordered, offset, round(rows_per_day))
         per_day = k / (n + 1) * rows_per_day, float(fewest), float(most)
-    return Threshold(float(offset), k / (n + 1), low, high, n, per_day)
+    as_low = int(np.searchsorted(ordered, offset + TIED * (1 + abs(offset)), side="right"))
+    ties: Any = {"n_tied": as_low - k + 1, "rate_if_tied": min(1.0, (as_low + 1) / (n + 1))}
+    return Threshold(float(offset), k / (n + 1), low, high, n, per_day, **ties)
 
 
 # -- the threshold of least expected cost ---------------------------------------------------------

@@ -204,5 +204,29 @@ def same_column(
     return p, p_missing
 
 
+def distance(a: np.ndarray, b: np.ndarray, kind: str) -> float:
+    """How far apart the values of a column are, or its rates of missing cells, whichever is farther: 0 to 1.
+
+    Parameters
+    ----------
+    a, b : ndarray, shapes (n,) and (m,)
+        Codes of categories or other numbers, NaN where a cell is missing.
+    kind : str
+        Total variation for "nominal", else the largest difference of the distribution functions.
+    """
+    if not len(a) or not len(b):
+        return 0.0
+    gone = [np.isnan(x) for x in (a, b)]
+    missing = abs(gone[0].mean() - gone[1].mean())
+    values, counts = np.unique(np.concatenate([a[~gone[0]], b[~gone[1]]]), return_inverse=True)
+    n = int((~gone[0]).sum())
+    if not n or n == len(counts):
+        return float(missing)
+    one, other = (np.bincount(c, minlength=len(values)) / len(c) for c in (counts[:n], counts[n:]))
+    gap = one - other
+    apart = np.abs(gap).sum() / 2 if kind == "nominal" else np.abs(gap.cumsum()).max()
+    return float(max(apart, missing))
+
+
 def _fisher(counts: np.ndarray) -> float:
     return float(cast(Any, stats.fisher_exact(counts))[1])

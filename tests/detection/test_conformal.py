@@ -1,5 +1,6 @@
 """Laws of the calibration: validity in finite samples, thresholds that agree with p-values, intervals that cover."""
 
+import itertools
 import math
 import warnings
 
@@ -8,6 +9,7 @@ import pytest
 from scipy import stats
 
 from discrete_itd.detection import thresholds
+from discrete_itd.detection.budgets import adaptive_alarms, alarms_among
 from discrete_itd.detection.conformal import (
     discoveries,
     lowered,
@@ -320,3 +322,89 @@ def test_a_threshold_speaks_for_itself():
     assert str(found).startswith("alarm below 9.00 nats: 1 % of inliers (")
     assert "10 false alarms per day" in str(found)
     assert "set on rows used in the fit" in str(at_offset(np.zeros(0), 5.0))
+
+
+@pytest.mark.parametrize("n_levels", [2, 5, 1000])
+def test_properties_an_alarm_at_ties_is_that_of_the_stated_rate(n_levels):
+    """Its threshold is above all equal scores, and below the next one."""
+    random = np.random.default_rng(n_levels)
+    scores = random.choice(random.normal(size=n_levels), 99)
+    for rate in (0.05, 0.3, 0.6):
+        found = at_rate(scores, rate)
+        assert found.n_tied == (scores == found.offset).sum()
+        assert (f"; {found.n_tied} of these have just this score" in str(found)) == (
+            found.n_tied > 1
+        )
+        if found.rate_if_tied < 1:
+            wider = at_rate(scores, found.rate_if_tied)
+            assert (scores < wider.offset).sum() == (scores <= found.offset).sum()
+            assert found.rate_if_tied == pytest.approx((1 + (scores <= found.offset).sum()) / 100)
+
+
+def test_alarms_expected_is_exact_by_enumeration():
+    """All choices of which of n + m rows are new are equally likely: without ties exactly beta-binomial."""
+    n, m, k = 5, 4, 2
+    counts = []
+    for new in itertools.combinations(range(n + m), m):
+        calibration = np.setdiff1d(np.arange(n + m), new).astype(float)
+        offset = at_rate(calibration, k / (n + 1)).offset
+        counts.append(sum(i < offset for i in new))
+        expected = alarms_among(calibration, offset, m, level=0.8)
+    assert np.mean(counts) == pytest.approx(expected.mean)
+    tails = [np.mean(np.array(counts) < expected.low), np.mean(np.array(counts) > expected.high)]
+    assert max(tails) <= 0.1
+    # and no shorter interval would do
+    assert np.mean(np.array(counts) <= expected.low) > 0.1
+    assert np.mean(np.array(counts) >= expected.high) > 0.1
+
+
+@pytest.mark.parametrize("draw", ["normal", "few"])
+@pytest.mark.parametrize("m", [1, 30, 1000])
+def test_properties_alarms_are_within_their_interval(draw, m):
+    """At any offset, also one that was chosen otherwise; with ties more often than it says."""
+    random = np.random.default_rng(m)
+    outside = {"rate": 0, "between": 0, "all": 0}
+    for _ in range(300):
+        rows = random.normal(size=200 + m) if draw == "normal" else random.poisson(2.0, 200 + m)
+        calibration, new = np.split(rows.astype(float), [200])
+        offsets = {"rate": at_rate(calibration, 0.05).offset, "between": -1.0, "all": 50.0}
+        offsets["between"] += 1.5 if draw == "few" else 0.0
+        for kind, offset in offsets.items():
+            found = alarms_among(calibration, offset, m, level=0.9)
+            outside[kind] += not found.low <= (new < offset).sum() <= found.high
+    for count in outside.values():
+        assert stats.binom.sf(count - 1, 300, 0.1) > 1e-3
+
+
+def test_a_day_of_alarms_is_that_of_its_threshold():
+    scores = np.random.default_rng(0).poisson(20, 500).astype(float)
+    found = at_rate(scores, 0.1, rows_per_day=300)
+    assert found.alarms_per_day == pytest.approx(alarms_among(scores, found.offset, 300))
+    with pytest.raises(ValueError, match="n_rows must be at least 1, got 0"):
+        alarms_among(scores, 3.0, 0)
+
+
+@pytest.mark.parametrize("rate", [0.01, 0.2])
+@pytest.mark.parametrize("stream", ["all low", "all high", "uniform", "worse", "against it"])
+def test_properties_adaptive_alarms_keep_to_their_rate(stream, rate):
+    """For any p-values, of an adversary, too: the bound of Gibbs and Candès, and the recursion step by step."""
+    random, n, step = np.random.default_rng(0), 3000, 0.02
+    p = {
+        "all low": np.full(n, 0.001),
+        "all high": np.ones(n),
+        "uniform": random.random(n),
+        "worse": random.random(n) * np.linspace(1, 0.01, n),
+    }.get(stream)
+    if p is None:  # just at the level, or just above it
+        p, level = [], rate
+        for _ in range(n):
+            p.append(np.clip(level - 1e-9 if random.random() < 0.9 else level + 1e-9, 0, 1))
+            level += step * (rate - (p[-1] <= level))
+        p = np.array(p)
+    alarms, level = adaptive_alarms(p, rate, step=step)
+    assert abs(alarms.mean() - rate) <= (1 - rate + step) / (step * n) + 1e-12
+    assert level == pytest.approx(rate + step * (rate * n - alarms.sum()))
+    first, between = adaptive_alarms(p[:1000], rate, step=step)
+    rest, last = adaptive_alarms(p[1000:], rate, step=step, level=between)
+    assert np.array_equal(np.r_[first, rest], alarms)
+    assert last == level

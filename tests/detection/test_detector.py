@@ -9,14 +9,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn import config_context
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import estimator_checks_generator, parametrize_with_checks
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
 from discrete_itd.denoisers import MarginalDenoiser, NeuralDenoiser
+from discrete_itd.detection.budgets import alarms_among
 from discrete_itd.detection.kernel import kernel_nats
 from discrete_itd.detection.scoring import Scorer
 from discrete_itd.detection.thresholds import Threshold
@@ -69,10 +71,68 @@ def fitted_mixed():
 # -- scikit-learn ---------------------------------------------------------------------------------
 
 
-@parametrize_with_checks([detector().set_params(density__denoiser="independent")])
+EXPECTED_FAILED_CHECKS = {
+    "check_sample_weight_equivalence_on_dense_data": "compares tables whose rows are in different orders, and"
+    " the order decides which rows are held out; in one order see test_properties_weights_are_repetitions",
+}
+
+
+@parametrize_with_checks(
+    [detector().set_params(density__denoiser="independent")],
+    expected_failed_checks=lambda _: EXPECTED_FAILED_CHECKS,
+)
 @pytest.mark.filterwarnings("ignore:false_alarm_rate")
 def test_scikit_learn_checks(estimator, check):
     check(estimator)
+
+
+def test_properties_weights_are_repetitions():
+    """Calibration, threshold and trimming included; a weight of 0 leaves a row out."""
+    table = mixed(60)
+    weights = np.random.default_rng(0).integers(0, 4, 60)
+    repeated = table.iloc[np.repeat(np.arange(60), weights)]
+    for share in ("auto", 0.1):
+        model = DiffusionOutlierDetector(denoiser="tree", contamination=share, random_state=0)
+        model.set_params(false_alarm_rate=0.2)
+        one, other = (
+            clone(model).fit(table, sample_weight=weights),
+            clone(model).fit(repeated),
+        )
+        np.testing.assert_array_equal(one.score_samples(table), other.score_samples(table))
+        np.testing.assert_array_equal(one.calibration_scores_, other.calibration_scores_)
+        assert one.threshold_ == other.threshold_
+        kept = repeated.index.to_numpy()[other.trimmed_]
+        np.testing.assert_array_equal(one.trimmed_, np.unique(kept))
+    plain = clone(model).fit(table)
+    assert clone(model).fit(table, sample_weight=np.ones(60)).threshold_ == plain.threshold_
+
+
+def test_weights_of_a_frozen_density_are_of_calibration_rows():
+    table = categories(50)
+    frozen = FrozenEstimator(clone(TREE).fit(categories(seed=1)))
+    model = DiffusionOutlierDetector(frozen, false_alarm_rate=0.1)
+    model.fit(table, sample_weight=np.arange(50) % 3)
+    own = frozen.estimator.rows(table.iloc[np.repeat(np.arange(50), np.arange(50) % 3)])
+    np.testing.assert_allclose(model.calibration_scores_, model.score_samples(own), rtol=1e-6)
+
+
+def test_weights_are_routed():
+    with config_context(enable_metadata_routing=True):
+        model = DiffusionOutlierDetector(denoiser="tree", random_state=0, false_alarm_rate=0.1)
+        weights = np.r_[np.zeros(20, int), np.ones(180, int)]
+        pipe = Pipeline([("detector", model.set_fit_request(sample_weight=True))])
+        pipe.fit(categories(), sample_weight=weights)
+    direct = clone(model).fit(categories()[20:])
+    np.testing.assert_allclose(
+        pipe["detector"].score_samples(categories()), direct.score_samples(categories())
+    )
+
+
+def test_weights_are_checked():
+    with pytest.raises(ValueError, match="whole numbers"):
+        detector().fit(categories(), sample_weight=np.full(200, 0.5))
+    with pytest.raises(ValueError, match="one for every row"):
+        detector().fit(categories(), sample_weight=np.ones(3))
 
 
 def test_the_checks_are_many():
@@ -388,6 +448,30 @@ def test_too_few_calibration_rows_are_said():
 
 
 # -- thresholds -----------------------------------------------------------------------------------
+
+
+def test_rows_that_tie_with_the_threshold_are_told(fitted):
+    """They have the score of calibration rows; all that are as low raise an alarm at the rate that is stated."""
+    X = pd.concat([categories(300, seed=1), pd.DataFrame({"a": ["x"], "b": ["y!"], "c": ["u"]})])
+    scores, threshold = fitted.score_samples(X), fitted.threshold_
+    tied = fitted.tied(X)
+    assert threshold.n_tied > 1
+    assert tied.any()
+    assert np.array_equal(tied, np.isclose(scores, fitted.calibration_scores_.min()))
+    assert (fitted.predict(X)[tied] == 1).all()
+    assert np.array_equal(fitted.tied(X, scores=scores), tied)
+    if threshold.rate_if_tied < 1:
+        wider = fitted.threshold_at_rate(threshold.rate_if_tied)
+        assert np.array_equal(scores < wider.offset, tied | (fitted.predict(X) == -1))
+
+
+def test_alarms_expected_of_a_detector(fitted):
+    found = fitted.alarms_expected(100)
+    assert found == alarms_among(fitted._lowered(), fitted.offset_, 100)
+    wider = fitted.threshold_at_rate(0.2)
+    assert fitted.alarms_expected(100, threshold=wider).mean <= 20
+    narrow = fitted.alarms_expected(100, level=0.5)
+    assert found.low <= narrow.low <= narrow.high <= found.high
 
 
 def test_thresholds_are_chosen_and_set(fitted_mixed):

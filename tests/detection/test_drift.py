@@ -10,7 +10,10 @@ import pytest
 from scipy import stats
 
 from discrete_itd import CoordinateSchedule, DiffusionDensity
-from discrete_itd.detection.drift import Drift, compare, differs, distance, drift
+from discrete_itd.detection.drift import Drift, compare, differs, drift
+from discrete_itd.detection.origins import Tolerance, _Tests
+from discrete_itd.detection.scoring import Scorer
+from discrete_itd.detection.two_samples import distance
 from discrete_itd.recipes import Network
 
 pytestmark = pytest.mark.single_precision
@@ -111,8 +114,9 @@ def test_what_is_significant_and_negligible_is_not_named():
     p_value, table = compare(batch, before, list("abc"), random)
     assert (table["q_value"] < 1e-6).tolist() == [False, True, True]
     np.testing.assert_allclose(table["effect"][1:], [0.001, 0.1], atol=0.02)
+    table["moved"] = False
     found = Drift(2, 2, 2, *[0.0] * 4, p_value, *[0.0] * 4, columns=table, alpha=0.05)
-    assert found.drifted_columns == ["c"]
+    assert found.dependent_columns == ["c"]
 
 
 @pytest.mark.parametrize("kind", ["nominal", "ordinal"])
@@ -279,3 +283,105 @@ def test_a_verdict_is_of_the_level(model, usual):
     assert not dataclasses.replace(found, p_value=0.04, columns=table).drifted
     assert dataclasses.replace(found, p_value=0.02, columns=table).drifted
     assert dataclasses.replace(found, p_value=0.02, columns=table).drifted_columns == []
+
+
+# -- which columns moved by themselves ------------------------------------------------------------
+
+
+def copula(n, rng):
+    """Five Gaussians, each pair with a correlation of 0.66."""
+    z = 0.7 * rng.normal(size=(n, 1)) + 0.5 * rng.normal(size=(n, 5))
+    return pd.DataFrame(z, columns=list("abcde"))
+
+
+def categories(n, rng, first=(1, 1, 1)):
+    """A tree: each column repeats the one before with probability 0.8, but e is a second child of a."""
+    codes = [rng.choice(3, n, p=np.array(first) / sum(first))]
+    for parent in (0, 1, 2, 0):
+        codes.append(np.where(rng.random(n) < 0.8, codes[parent], rng.integers(3, size=n)))
+    return pd.DataFrame(dict(zip("abcde", np.array(list("xyz"))[np.array(codes)], strict=True)))
+
+
+CHANGES = {
+    "none": (lambda column, _: column, []),
+    "permuted": (lambda column, rng: rng.permutation(column), ["b"]),
+    "shifted": (lambda column, _: column + 0.5, ["b"]),
+    "replaced": (lambda column, rng: column.mask(rng.random(len(column)) < 0.25, "x"), ["b"]),
+}
+
+
+@functools.cache
+def dependent(make):
+    denoiser = "mixture" if make is copula else "tree"
+    density = DiffusionDensity(denoiser=denoiser, random_state=0)
+    return density.fit(make(1000, np.random.default_rng(0)))
+
+
+@pytest.mark.parametrize("with_reference", [True, False])
+@pytest.mark.parametrize(
+    ("make", "change"),
+    [
+        *((copula, c) for c in ("none", "permuted", "shifted")),
+        *((categories, c) for c in ("none", "permuted", "replaced")),
+    ],
+)
+def test_only_the_column_that_was_changed_is_named(make, change, with_reference):
+    """Whatever depends on it; another column, too, is named with probability alpha."""
+    density, (changed, expected), n, wrong, more = dependent(make), CHANGES[change], 8, 0, 0
+    for seed in range(1, n + 1):
+        rng = np.random.default_rng(seed)
+        inliers, batch = make(400, rng), make(400, rng)
+        batch["b"] = changed(batch["b"], rng)
+        nats = density.explain(inliers)
+        reference = inliers if with_reference else None
+        found = drift(density, batch, nats, reference=reference, n_model=400)
+        wrong += found.drifted_columns != expected
+        more += len(found.dependent_columns)
+        assert not set(found.dependent_columns) & set(found.drifted_columns)
+        assert (
+            f"these {len(found.dependent_columns)} more: " in str(found)
+            or not found.dependent_columns
+        )
+    assert stats.binom.sf(wrong - 1, n, 0.05) > 1e-3  # at most 2
+    assert more >= n / 2 or change != "permuted"  # those that depend on it differ, too
+
+
+def test_columns_that_follow_the_one_that_moved_are_not_named():
+    """The values of a are others, and all columns depend on a as before: all of their values differ."""
+    density, wrong, followed = dependent(categories), 0, 0
+    for seed in range(1, 6):
+        rng = np.random.default_rng(seed)
+        inliers, batch = categories(400, rng), categories(400, rng, first=(6, 3, 1))
+        found = drift(density, batch, density.explain(inliers), reference=inliers, n_model=20)
+        wrong += found.drifted_columns != ["a"]
+        followed += len(found.dependent_columns)
+    assert wrong <= 1
+    assert followed >= 10
+
+
+def test_two_columns_that_moved_are_both_named():
+    density, right = dependent(copula), 0
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        inliers, batch = copula(400, rng), copula(400, rng)
+        batch["b"], batch["d"] = rng.permutation(batch["b"]), batch["d"] + 1
+        found = drift(density, batch, density.explain(inliers), reference=inliers, n_model=20)
+        right += sorted(found.drifted_columns) == ["b", "d"]
+    assert right >= 3
+
+
+def test_surprisals_and_places_are_those_of_the_conditionals():
+    """Surprisal: a difference of two log-probabilities of rows. Places are uniform in rows of the model itself."""
+    for make in (copula, categories):
+        density = dependent(make)
+        x = density.rows(density.sample(2000, random_state=0)).x
+        tests = _Tests(Scorer.plain(density), x, 1000, Tolerance(np.zeros(5), 0.0), 0)
+        exact = density.denoiser_.log_prob
+        for (k, *more), numbers in tests._numbers([(0,), (3,), (1, 2)], [4]):
+            x_others = x.clone()
+            x_others[:, [4, *more]] = math.nan
+            whole = exact(x_others)
+            x_others[:, k] = math.nan
+            surprisal, place = numbers[k]
+            np.testing.assert_allclose(surprisal, exact(x_others) - whole, atol=1e-4)
+            assert stats.kstest(place, "uniform").pvalue > 1e-3
