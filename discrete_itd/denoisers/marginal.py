@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from discrete_itd.channel.codebook import Codebook
+from discrete_itd.channel.levels import CODE_LENGTH
 from discrete_itd.channel.posterior import (
     CategoricalPosterior,
     GaussianPosterior,
@@ -170,6 +171,16 @@ class MarginalDenoiser(Denoiser):
             gaussian = prior.update(y[:, book.real_coords], snr[:, book.reals])
         words = [
             VocabularyPosterior(v, p, y[:, v.coords], snr[:, v.column])
+            for v, p in zip(book.vocabularies, self.log_words, strict=True)
+        ]
+        return Posterior(book, categorical, gaussian, words)
+
+    def marginals(self) -> Posterior:
+        book, like = self.codebook, self.codebook.known_snr
+        categorical = CategoricalPosterior(book.levels, self.log_probs[None], normalised=True)
+        gaussian = GaussianPosterior(*self.mixture[:, None]) if len(book.reals) else None
+        words = [
+            VocabularyPosterior(v, p, like.new_zeros(1, CODE_LENGTH), like.new_zeros(1))
             for v, p in zip(book.vocabularies, self.log_words, strict=True)
         ]
         return Posterior(book, categorical, gaussian, words)

@@ -122,13 +122,14 @@ class MaskedMLP(nn.Module):
         self.skip = MaskedLinear(feature_rank, before)
         for last in (self.leave, self.skip):
             last.weight.detach().zero_()
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = dropout
 
     def forward(self, features: Tensor) -> Tensor:
+        share = self.dropout if self.training else 0.0
         h = self.enter(features)  # (B, W)
         for first, second in self._pairs():
-            h = h + second(self.dropout(torch.relu(first(torch.relu(h)))))
-        return self.leave(self.dropout(torch.relu(h))) + self.skip(features)
+            h = h + second(dropped(torch.relu(first(torch.relu(h))), share))
+        return self.leave(dropped(torch.relu(h), share)) + self.skip(features)
 
     def _pairs(self) -> Iterator[tuple[MaskedLinear, MaskedLinear]]:
         for block in self.blocks:
@@ -169,3 +170,17 @@ class MaskedMLP(nn.Module):
                 h = h + second.part(before[2 * i + 1][:, :end], these)
             before[-1][:, these] = torch.relu(h)
             done = end
+
+
+def dropped(x: Tensor, share: float) -> Tensor:
+    """``x`` with a share of its numbers, to 1/256, set to zero and the others raised so that the mean is kept.
+
+    Of the global generator, like ``nn.Dropout``, which draws 32 bits for each number and takes five times as long.
+    """
+    least = round(256 * share)
+    if not least:
+        return x
+    words = torch.empty(-(-x.numel() // 8), dtype=torch.int64, device=x.device)
+    eighths = words.random_(-(2**63), None).view(torch.uint8)[: x.numel()]
+    kept = (eighths.view(x.shape) >= least).to(x)
+    return x * kept.mul_(256 / max(256 - least, 1))

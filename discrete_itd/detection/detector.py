@@ -30,7 +30,9 @@ from discrete_itd.storage.files import State
 from discrete_itd.storage.persistent import Persistent
 from discrete_itd.storage.schema import building, check_fields, check_tensor
 from discrete_itd.training.distributed import team_of_process
-from discrete_itd.validation import check_share
+from discrete_itd.validation import check_choice, check_share
+
+SCORES = "pooled", "capped", "log_prob"
 
 
 class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, BaseEstimator):
@@ -56,13 +58,14 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
     calibration_fraction : float, default=0.2
         Share of the rows, at most 20 000 rows, that is held out of the fit for p-values and thresholds. 0 fits on all
         rows: there are no p-values then, and the threshold is a quantile of the scores of training rows.
-    score_by : {"pooled", "log_prob"}, default="pooled"
+    score_by : {"pooled", "capped", "log_prob"}, default="pooled"
         The score. "log_prob" is the log-probability. "pooled" is a weighted mean of it and a simpler log-density, which
         ranks anomalies better. If any column is not nominal, the latter is a kernel density of the training rows
         (:mod:`discrete_itd.denoisers.kernel`), with weight 1/2, and continuous values are smoothed in the model's
         part with Gaussian noise of 0.1 standard deviations; what the log-density of a continuous column has there above
         its mean is taken off, so a very typical value cannot offset an anomalous one. If all columns are nominal, it is
-        that of independent columns, with weight 1000 / (1000 + n), at most 1/2, for n training rows.
+        that of independent columns, with weight 1000 / (1000 + n), at most 1/2, for n training rows. "capped" is the
+        model's part alone: it holds no training rows and ranks nearly as well.
     given : name (position, for an array) of a column, or several, optional
         Nominal or ordinal columns that define a row's group, to find rows that are anomalous in their group. The score
         is then of the other columns given these (of a model with a ``companion_``, by that), and rows are compared with
@@ -221,8 +224,9 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
             density.fit(parts.source, checkpoint=checkpoint)
         given = positions(self.given, density.encoder_.schema)
         rows = density.rows(parts.table)
-        if self.score_by == "pooled":
-            trained = rows.take(parts.train) if len(parts.train) else None
+        if self.score_by != "log_prob":
+            pooled = self.score_by == "pooled" and len(parts.train)
+            trained = rows.take(parts.train) if pooled else None
             scorer = Scorer.pooled(
                 density, trained, seed, parts.records, parts.n_train, given=given
             )
@@ -243,8 +247,7 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
         """The share of anomalies among the rows to be fitted; None if all are inliers."""
         calibration.check_density(self.density, self.denoiser)
         check_share("false_alarm_rate", self.false_alarm_rate)
-        if self.score_by not in ("pooled", "log_prob"):
-            raise ValueError(f"score_by must be 'pooled' or 'log_prob', got {self.score_by!r}")
+        check_choice("score_by", self.score_by, SCORES)
         if self.calibration_fraction != 0:
             check_share("calibration_fraction", self.calibration_fraction)
         return calibration.check_contamination(self.contamination)
@@ -292,8 +295,8 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
         -----
         The file holds scores and nats by column of the calibration rows; where a table has few possible rows, a row can
         be told from its nats. With ``given``, it holds the groups of these rows and of training rows. With a column
-        that is not nominal, the kernel density needs training rows, and up to 5000 are in the file as they are (see
-        ``score_by``). Treat it as you treat the table.
+        that is not nominal, the kernel density needs training rows, and up to 5000 are in the file as they are; with
+        ``score_by="capped"`` none is. Treat it as you treat the table.
         """
         super().save(path, card=card)
 

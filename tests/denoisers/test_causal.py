@@ -9,7 +9,7 @@ from hypothesis import given
 
 from discrete_itd.channel import Codebook, CoordinateSchedule, State
 from discrete_itd.denoisers import CausalDenoiser
-from discrete_itd.denoisers.masked import MaskedMLP
+from discrete_itd.denoisers.masked import MaskedMLP, dropped
 from discrete_itd.likelihood import path_log_prob
 from discrete_itd.likelihood.sampling import sample
 from discrete_itd.testing import check_denoiser
@@ -160,3 +160,25 @@ def test_what_is_masked_has_no_say_in_training_and_is_not_loaded():
     torch.testing.assert_close(network.eval()(features), trained)
     network.load_state_dict(whole)
     torch.testing.assert_close(network(features), trained)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.25, 0.5])
+def test_dropped_numbers_keep_the_mean_and_their_gradients(share, device):
+    torch.manual_seed(0)
+    x = torch.ones(999, 33, device=device, requires_grad=True)
+    out = dropped(x, share)
+    gone = out == 0
+    n = x.numel()
+    least = math.sqrt(share * (1 - share) / n)
+    assert abs(float(gone.float().mean()) - share) < 5 * least + 1 / 512
+    assert float(out.mean().detach()) == pytest.approx(1.0, abs=5 * least + 1e-6)
+    assert torch.allclose(out[~gone], out[~gone].detach()[:1])
+    out.sum().backward()
+    assert torch.equal(x.grad, out.detach())
+    # of the global generator, each row and column anew
+    torch.manual_seed(0)
+    assert torch.equal(dropped(x, share), out)
+    if share:
+        assert not torch.equal(dropped(x, share), out)
+        rate = gone.float()
+        assert abs(float((rate[:, :-1] * rate[:, 1:]).mean()) - share**2) < 0.01

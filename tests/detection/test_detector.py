@@ -375,6 +375,16 @@ def test_caps_take_off_what_a_quick_factor_has_above_its_mean():
     assert np.allclose(mine.nats(rows).sum(axis=1), -mine.score(rows), atol=1e-4)
 
 
+def test_capped_is_the_models_part_of_the_pooled_score_and_holds_no_rows():
+    model = detector(score_by="capped", false_alarm_rate=0.1).fit(mixed())
+    pooled, new = detector(false_alarm_rate=0.1).fit(mixed()), mixed(40, seed=3)
+    alone = replace(pooled._scorer, kernel=None, weight=1.0)
+    assert np.array_equal(model.score_samples(new), alone.score(pooled.rows(new)))
+    assert np.isfinite(model._scorer.floor).any()
+    assert not [name for name in model._scorer.to_tensors() if "centres" in name]
+    assert [name for name in pooled._scorer.to_tensors() if "centres" in name]
+
+
 def test_log_prob_is_an_alternative():
     X = mixed(100)
     model = detector(score_by="log_prob", false_alarm_rate=0.1).fit(X)
