@@ -86,7 +86,7 @@ def assess(scorer: Scorer, x: Tensor, n_values: int = 0) -> CellAssessment:
 
     .. math:: \mathrm{log\ odds} = \log\frac{(1 - p(x_j))\,c(x_j)}{p(x_j)}.
 
-    For a density, :math:`1 - p` is replaced by 1.
+    For a density, :math:`1 - p` is replaced by 1. What a new number adds to the score, where numbers repeat, is added.
     """
     parts = []
     for rows in _batches(scorer, x, "cells"):
@@ -129,7 +129,12 @@ def _assess_batch(scorer: Scorer, rows: Tensor, n_values: int) -> CellAssessment
     owner = torch.from_numpy(encoder.owner).to(rows.device)
     alone = -add_at(torch.zeros_like(given), 1, owner, marginal)
     own, mean, base, odds = (t.cpu().numpy() for t in (given, entropy, alone, log_odds))
-    return CellAssessment(own, mean, base, odds, expected)
+    return CellAssessment(own, mean, base, odds + _of_new(scorer, rows), expected)
+
+
+def _of_new(scorer: Scorer, rows: Tensor) -> np.ndarray | float:
+    """The nats, (B, C), of whether numbers are new, where numbers repeat."""
+    return 0.0 if scorer.repeats is None else scorer.repeats.nats(rows)
 
 
 def _log_odds(log_p: Tensor, log_wrong: Tensor, missing: Tensor, is_density: bool) -> Tensor:
@@ -211,7 +216,7 @@ def _error_log_odds(scorer: Scorer, rows: Tensor, whole: Conditionals) -> np.nda
         _log_odds(log_p[:, j], log_wrong[:, own], missing[:, j], own[0] in reals)
         for j, own in enumerate(places)
     ]
-    return torch.stack(odds, 1).cpu().numpy()
+    return torch.stack(odds, 1).cpu().numpy() + _of_new(scorer, rows)
 
 
 def _log_prob_of_each(

@@ -65,7 +65,8 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
         part with Gaussian noise of 0.1 standard deviations; what the log-density of a continuous column has there above
         its mean is taken off, so a very typical value cannot offset an anomalous one. If all columns are nominal, it is
         that of independent columns, with weight 1000 / (1000 + n), at most 1/2, for n training rows. "capped" is the
-        model's part alone: it holds no training rows and ranks nearly as well.
+        model's part alone: it holds no training rows and ranks nearly as well. Both say first whether a number was ever
+        seen, in columns whose numbers repeat (:mod:`discrete_itd.detection.repeats`).
     given : name (position, for an array) of a column, or several, optional
         Nominal or ordinal columns that define a row's group, to find rows that are anomalous in their group. The score
         is then of the other columns given these (of a model with a ``companion_``, by that), and rows are compared with
@@ -225,11 +226,9 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
         given = positions(self.given, density.encoder_.schema)
         rows = density.rows(parts.table)
         if self.score_by != "log_prob":
-            pooled = self.score_by == "pooled" and len(parts.train)
-            trained = rows.take(parts.train) if pooled else None
-            scorer = Scorer.pooled(
-                density, trained, seed, parts.records, parts.n_train, given=given
-            )
+            trained = rows.take(parts.train) if len(parts.train) else None
+            about = trained, seed, parts.records, parts.n_train, given
+            scorer = Scorer.pooled(density, *about, alone=self.score_by == "capped")
         else:
             scorer = Scorer.plain(density, given)
         names = pd.Index(density.encoder_.names)

@@ -17,6 +17,7 @@ from torch import Tensor
 from discrete_itd.channel.posterior import Posterior
 from discrete_itd.denoisers import Denoiser, KernelDenoiser
 from discrete_itd.detection.kernel import kernel_nats
+from discrete_itd.detection.repeats import Repeats
 from discrete_itd.encoders import Column
 from discrete_itd.encoders.rows import Rows
 from discrete_itd.estimators import DiffusionDensity
@@ -55,6 +56,8 @@ class Scorer:
         Whether the factors are always those of the model, as in older files. Otherwise they are those
         that cost least (:meth:`~discrete_itd.denoisers.Denoiser.log_prob_and_factors`).
     kernel : KernelDenoiser, optional
+    repeats : Repeats, optional
+        Says first whether each number is a new one, where numbers repeat (:mod:`discrete_itd.detection.repeats`).
     given : tuple of int
         Positions of the columns to condition on: both code lengths are then of the other columns given these, the
         simpler one as a difference of two of its own.
@@ -65,6 +68,7 @@ class Scorer:
     smoothing_sd: float
     floor: np.ndarray
     kernel: KernelDenoiser | None = None
+    repeats: Repeats | None = None
     given: tuple[int, ...] = ()
     own_shares: bool = False
     # what is known of rows, of a model with a number of evaluations
@@ -91,6 +95,8 @@ class Scorer:
         records: np.ndarray | None = None,
         n_rows: int | None = None,
         given: tuple[int, ...] = (),
+        *,
+        alone: bool = False,
     ) -> Scorer:
         """The score that is pooled with a kernel density or, for nominal columns, with independent columns.
 
@@ -108,9 +114,11 @@ class Scorer:
             How many rows the density was fitted on, if ``train`` is a sample of them.
         given : tuple of int
             Positions of the columns to condition on.
+        alone : bool
+            Whether to leave out the simpler member.
         """
         scorer, schema = cls.plain(density, given), density.encoder_.schema
-        n = 0 if train is None else n_rows or len(train)
+        n = 0 if train is None or alone else n_rows or len(train)
         if all(c.kind == "nominal" for c in schema):
             return replace(scorer, weight=max(0.5, n / (n + FEW_ROWS))) if n else scorer
         scorer = replace(scorer, smoothing_sd=SMOOTHING_SD)
@@ -122,6 +130,10 @@ class Scorer:
             scorer = replace(scorer, floor=floor)
         if train is None:
             return scorer
+        repeats = Repeats.of(schema, train.x, given)
+        scorer = replace(scorer, repeats=repeats if repeats.seen else None)
+        if alone:
+            return scorer
         generator = torch.Generator().manual_seed(seed)
         numbers = None if records is None else torch.from_numpy(records)
         kernel = KernelDenoiser.fit(density.model_.marginals, train.x, generator, numbers)
@@ -131,12 +143,12 @@ class Scorer:
 
     def nats(self, rows: Rows) -> pd.DataFrame:
         """Nats by column: DataFrame of shape (N, C) with the index of the table; 0 for a missing cell."""
-        nats = self._model_nats(rows)
-        if self.weight == 1:
-            return nats.copy()
-        other = self._other_nats(rows, by_cell=True) - rows.log_volume
-        other = np.where(self._left_out(rows), 0.0, other)
-        return self.weight * nats + (1 - self.weight) * rows.by_column(other)
+        nats = self.weight * self._model_nats(rows)
+        if self.weight < 1:
+            other = self._other_nats(rows, by_cell=True) - rows.log_volume
+            other = np.where(self._left_out(rows), 0.0, other)
+            nats += (1 - self.weight) * rows.by_column(other)
+        return nats if self.repeats is None else nats + self.repeats.nats(rows.x)
 
     def score(self, rows: Rows) -> np.ndarray:
         """Minus the row sums of :meth:`nats`, faster: float64, shape (N,); higher is more typical."""
@@ -144,7 +156,7 @@ class Scorer:
         if self.weight < 1:
             volume = np.where(self._left_out(rows), 0.0, rows.log_volume).sum(1)
             score = score + (1 - self.weight) * (volume - self._other_nats(rows, by_cell=False))
-        return score
+        return score if self.repeats is None else score - self.repeats.nats(rows.x).sum(1)
 
     @torch.no_grad()
     def _other_nats(self, rows: Rows, *, by_cell: bool) -> np.ndarray:
@@ -314,6 +326,8 @@ class Scorer:
         how = [self.weight, self.smoothing_sd, float(self.own_shares)]
         how = torch.tensor(how, dtype=torch.float64)
         tensors = {"how": how, "floor": torch.tensor(self.floor)}
+        if self.repeats is not None:
+            tensors |= self.repeats.to_tensors()
         if self.kernel is not None:
             tensors["kernel.centres"] = self.kernel.centres
             tensors["kernel.widths"] = torch.tensor(self.kernel.widths, dtype=torch.float64)
@@ -339,6 +353,8 @@ class Scorer:
             raise ValueError(f"its score has weight {weight} and smoothing_sd {sd}")
         own_shares = own != [0.0]  # older files have two numbers
         scorer = cls(density, weight, sd, floor, given=given, own_shares=own_shares)
+        if "repeats" in tensors:
+            scorer = replace(scorer, repeats=Repeats.from_tensors(len(schema), tensors))
         if "kernel.centres" not in tensors:
             return scorer
         centres, widths = tensors["kernel.centres"].double(), tensors["kernel.widths"].tolist()
