@@ -19,6 +19,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -47,10 +48,14 @@ class Repeats:
 
     @classmethod
     def of(cls, schema: Iterable[Column], x: Tensor, left_out: Iterable[int] = ()) -> Repeats:
-        """Of the continuous columns, but some, of encoded training rows ``x`` (n, C')."""
+        """Of the continuous columns, but some, of encoded training rows ``x`` (n, C').
+
+        Points in time are left alone: tomorrow is new, and not odd.
+        """
         columns, seen, p_new = list(schema), {}, {}
         for j, column in enumerate(columns):
-            if column.kind != "continuous" or j in left_out:
+            in_time = pd.api.types.is_datetime64_any_dtype(column.dtype)
+            if column.kind != "continuous" or in_time or j in left_out:
                 continue
             cells = x[:, j].cpu().numpy()
             values, counts = np.unique(cells[~np.isnan(cells)], return_counts=True)

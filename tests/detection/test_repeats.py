@@ -76,6 +76,14 @@ def test_columns_of_different_numbers_and_given_ones_are_left_alone(fitted):
     assert (Repeats.of(schema, X).nats(missing) == 0).all()
 
 
+def test_tomorrow_is_not_odd():
+    days = pd.Timestamp("2026-01-01") + pd.to_timedelta(np.arange(600) % 30, unit="D")
+    X = repeating().assign(day=days)
+    detector = DiffusionOutlierDetector(**SETTINGS).fit(X)
+    assert detector.density_.encoder_.schema[3].kind == "continuous"
+    assert list(detector._scorer.repeats.seen) == [0]
+
+
 def test_what_was_seen_is_saved(fitted, tmp_path):
     fitted.save(tmp_path / "d.safetensors")
     again = DiffusionOutlierDetector.load(tmp_path / "d.safetensors")
