@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from pathlib import Path
 
 import nbformat
@@ -25,12 +26,16 @@ def main() -> None:
     for path in options.notebooks:
         notebook = nbformat.read(path, as_version=4)
         resources = {"metadata": {"path": str(path.parent)}}
+        start = time.perf_counter()
         NotebookClient(notebook, timeout=600, kernel_name="python3", resources=resources).execute()
-        print(f"{path}: {sum(c.cell_type == 'code' for c in notebook.cells)} cells ran")
+        n_cells = sum(c.cell_type == "code" for c in notebook.cells)
+        print(f"{path}: {n_cells} cells ran in {time.perf_counter() - start:.0f} s", flush=True)
         if options.write:
             notebook.metadata = {k: v for k, v in notebook.metadata.items() if k == "kernelspec"}
             for cell in notebook.cells:
                 cell.metadata = {}
+                if cell.cell_type == "code":  # progress bars are of the run, not of the result
+                    cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
             nbformat.write(notebook, path)
 
 

@@ -9,6 +9,15 @@
 * `discrete_itd.guide.guarantees`: what is guaranteed, what is statistical, what is not promised, each with its test.
 * `discrete_itd.testing`: a denoiser, schedule or encoder of one's own, and the checks for it.
 
-Notebooks with figures are in the folder ``notebooks`` of the repository; every benchmark, with its command and date, is in
-``tests/benchmarks/RESULTS.md``.
+Notebooks, in the folder ``notebooks`` of the repository, are run and their figures checked with every change:
+
+* `quickstart.ipynb`: fit, score, rank, explain, draw and save.
+* `anomalies.ipynb`: from the fit to thresholds, p-values, reasons, drift and a report.
+* `meaning.ipynb`: what the number means: sums to one, areas, bounds and error bars.
+* `mixed_data.ipynb`: gaps, conditional questions, imputation, and how good synthetic rows are.
+* `diffusion_models.ipynb`: an existing diffusion model evaluated, tuned and combined.
+* `scikit_learn.ipynb`: pipelines, cross-validation, grid search and weights.
+* `larger_than_memory.ipynb`: Parquet folders, streams, batches and Dask.
+
+Every benchmark, with its command and date, is in ``tests/benchmarks/RESULTS.md``.
 """
