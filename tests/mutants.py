@@ -36,6 +36,12 @@ SURVIVED, NO_TESTS = (
     33,
 )  # mutmut's exit codes; all others mean that a test failed or took too long
 NOT_RUN = (None, 34, 35)
+SHOW = """
+import sys
+from mutmut.__main__ import show
+for name in sys.argv[1:]:
+    show.callback(name)
+"""
 NO_GRAD = re.compile(r"^@torch\.no_grad\(\)\n(def (\w+))", re.MULTILINE)
 
 
@@ -94,6 +100,8 @@ def prepare(folder: Path, mutated: list[str], tests: list[str]) -> None:
         "pytest_add_cli_args_test_selection": tests,
         "pytest_add_cli_args": ["-n0", "-p", "no:cacheprovider"],
         "use_git_change_detection": False,
+        "timeout_multiplier": 4.0,
+        "timeout_constant": 2.0,
     }
     lines = [f"{key} = {json.dumps(value)}" for key, value in settings.items()]
     with open(folder / "pyproject.toml", "a") as file:
@@ -129,15 +137,16 @@ def report(folder: Path, codes: dict[str, int | None], n_all: int) -> None:
     """Print the share of mutants killed with its interval, and what every survivor changes."""
     survivors = [name for name, code in codes.items() if code in (SURVIVED, NO_TESTS)]
     run = [name for name, code in codes.items() if code not in NOT_RUN]
-    for name in survivors:
-        lines = mutmut(folder, "show", name).splitlines()
-        changed = [line for line in lines if re.match(r"[-+](?![-+]{2} )", line)]
-        print(f"{name}{' (no test reaches it)' if codes[name] == NO_TESTS else ''}")
-        print("\n".join(changed) + "\n")
+    shown = subprocess.run(
+        [sys.executable, "-c", SHOW, *survivors], cwd=folder, capture_output=True, text=True
+    )
+    for line in (shown.stdout + shown.stderr).splitlines():
+        if re.match(r"# |[-+](?![-+]{2} )", line):
+            print(("\n" if line[0] == "#" else "") + line)
     killed = len(run) - len(survivors)
     interval = stats.binomtest(killed, len(run)).proportion_ci(method="wilson")
     print(
-        f"{killed} of {len(run)} mutants killed, {killed / len(run):.1%}"
+        f"\n{killed} of {len(run)} mutants killed, {killed / len(run):.1%}"
         f" (95 % interval {interval.low:.1%} to {interval.high:.1%}); {n_all} mutants in all"
     )
 

@@ -489,10 +489,10 @@ def test_a_cumulative_distribution_may_pause():
 @pytest.mark.parametrize(
     ("edges", "density"),
     [([0.0, 0.0], [1.0]), ([0.0, 1.0, 0.5], [1.0, 1.0]), ([0.0, 1.0], [0.0]),
-     ([0.0, 1.0, 2.0], [2.0, -1.0]), ([0.0, math.nan], [1.0]), ([0.0, 1.0], [math.nan])],
+     ([0.0, 1.0, 1.0], [1.0, 1.0]), ([0.0, 1.0, 2.0], [2.0, -1.0]), ([0.0, math.nan], [1.0]), ([0.0, 1.0], [math.nan])],
 )  # fmt: skip
 def test_wrong_quadratures_are_refused(edges, density):
-    with pytest.raises(ValueError, match="edges must increase"):
+    with pytest.raises(ValueError, match=r"^edges must increase"):
         Quadrature(torch.tensor(edges), torch.tensor(density))
 
 

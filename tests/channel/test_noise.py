@@ -160,3 +160,18 @@ def test_a_salt_is_one_draw_of_the_generator(device):
     assert draw_salt(seeded_generator(3, device)) == draw_salt(seeded_generator(3, device))
     assert min(salts) >= 0
     assert 2**61 < max(salts) < 2**62
+
+
+def test_noise_is_that_of_earlier_releases(device):
+    """Or a saved model would give a row another score on another path."""
+    x = torch.tensor([[0.0, 1.0], [0.5, math.nan]], dtype=torch.float64, device=device)
+    noise = RowNoise(x, torch.tensor([0, 5], device=device), salt=-7)
+    got = [noise.uniform(0, 2), noise.uniform(3, 2), noise.normal(1, 2, torch.float64)]
+    expected = (
+        [0.27047039998875433, 0.06704415118898222, 0.255331323874575, 0.19677107616954037],
+        [0.028434304195659732, 0.550168186607656, 0.4324424130244161, 0.21921670020622797],
+        [-0.5455781244884464, 1.142444723839626, 0.6429995664744855, 1.7033399183446212],
+    )
+    for values, wanted in zip(got, expected, strict=True):
+        np.testing.assert_allclose(values.flatten().cpu().numpy(), wanted, rtol=1e-12)
+    assert noise.offset(1000).tolist() == [148, 767]

@@ -435,6 +435,9 @@ def test_posteriors_of_no_rows(device, generator, name):
         assert q.sample(generator).shape == none.shape
         assert q.mode(none.bool()).shape == none.shape
         assert q.expand(0).log_prob(none).shape == none.shape
+        for j, points in enumerate(book.columns):
+            if points.kind != "real":
+                assert q.column(j).shape == (0, points.n_points)
 
 
 @pytest.mark.parametrize("name", WITH_REALS)
