@@ -480,6 +480,22 @@ def test_damaged_states_of_quadratures_are_refused(change, message):
         Quadrature.from_state_dict({**WHOLE, **change})
 
 
+def test_a_density_has_one_dimension():
+    one = Quadrature(torch.tensor([0.0, 1.0]), torch.tensor([1.0])).state_dict()
+    with pytest.raises(ValueError, match="do not fit together"):
+        Quadrature.from_state_dict({**one, "density": one["density"][None]})
+
+
+@pytest.mark.single_precision
+def test_quadratures_are_in_double_precision(device):
+    quadrature = Quadrature.logistic(0.0, 2.0, low=-6, high=7).to(device)
+    gaps = quadrature.edges.diff().cpu().numpy()
+    np.testing.assert_allclose(gaps, 13 / 256, rtol=1e-12)
+    snr, weight = quadrature.points(torch.tensor([0.0, 1.0], device=device))  # the ends too
+    assert snr.dtype == weight.dtype == torch.float64
+    np.testing.assert_allclose(snr.log().cpu().numpy(), [-6, 7], rtol=1e-12)
+
+
 def test_a_cumulative_distribution_may_pause():
     """Over a cell without density."""
     flat = Quadrature(torch.tensor([0.0, 1.0, 2.0, 3.0]), torch.tensor([1.0, 0.0, 1.0]))

@@ -175,3 +175,13 @@ def test_noise_is_that_of_earlier_releases(device):
     for values, wanted in zip(got, expected, strict=True):
         np.testing.assert_allclose(values.flatten().cpu().numpy(), wanted, rtol=1e-12)
     assert noise.offset(1000).tolist() == [148, 767]
+
+
+def test_directions_do_not_depend_on_the_type_in_use(dtype):
+    """They are the codes of a high-cardinality column, in double and in single precision."""
+    expected = scattered_directions(5, 4)
+    torch.set_default_dtype(torch.float32)
+    got = scattered_directions(5, 4)
+    torch.set_default_dtype(dtype)
+    assert got.dtype == torch.float64
+    assert torch.equal(got, expected)
