@@ -887,6 +887,9 @@ def test_no_rows_have_no_scores(device, generator):
     assert path_log_prob(net, rows[:0], plan, generator=generator).log_prob.shape == (0,)
     split = path_attribution(net, rows[:0], plan, generator=generator)
     assert split.surprisal.shape == (0, 3)
+    points = Quadrature.logistic(0.0, 2.0, low=-6, high=6)
+    none = integral_log_prob(net, rows[:0], points, n_points=8, generator=generator)
+    assert none.log_prob.shape == none.stderr.shape == (0,)
 
 
 def test_one_path_has_no_standard_error(device, generator):
