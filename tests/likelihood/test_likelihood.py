@@ -976,6 +976,16 @@ def test_wrong_arguments_of_the_path_are_refused(device, generator, kwargs):
         path_log_prob(net, rows, plan, generator=generator, **kwargs)
 
 
+@pytest.mark.parametrize("n_points", [4, 5, 6, 7, 33])
+def test_few_points_have_a_standard_error(device, generator, n_points):
+    """Of the tail as well, which takes at least two of them."""
+    net, rows, _ = strong_case(device)
+    quadrature = make_quadrature(net.codebook, device)
+    got = integral_log_prob(net, rows, quadrature, n_points=n_points, generator=generator)
+    assert got.log_prob.isfinite().all()
+    assert (got.stderr > 0).all()
+
+
 def test_too_few_points_are_refused(device, generator):
     net, rows, _ = strong_case(device)
     with pytest.raises(ValueError, match="at least 4"):
