@@ -271,6 +271,22 @@ def test_two_paths_too_close_to_call_run_on(device, dtype, agree, first, later, 
     assert found[0].nats <= found[1].nats + rounding(dtype)
 
 
+@pytest.mark.parametrize(
+    ("n_evaluations", "counts"), [(64, [8, 16, 32]), (4, [1, 2]), (999, [16, 32, 64])]
+)
+def test_isotropic_paths_have_half_the_steps_and_half_of_these(
+    device, generator, monkeypatch, n_evaluations, counts
+):
+    """So that two paths are paid for, of at most 64 steps."""
+    oracle = random_oracle(make_book("mixed", device), np.random.default_rng(0))
+    asked = []
+    monkeypatch.setattr(planning, "place_steps", lambda *given, **_: asked.extend(given[3]) or [])
+    quadrature = Quadrature(torch.tensor([0.05, 90.0]).log(), torch.ones(1))
+    options = {"kind": "isotropic", "n_evaluations": n_evaluations, "generator": generator}
+    assert not list(possible_paths(oracle, oracle.support, quadrature, **options))
+    assert asked == counts
+
+
 def test_paths_of_a_wide_table_are_compared_on_fewer_rows(device, monkeypatch):
     """At least 32; of the next, which decide between the best two, at most three times as many."""
     book = make_book("mixed", device)
