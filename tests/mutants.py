@@ -5,7 +5,8 @@
     python tests/mutants.py discrete_itd/likelihood --tests tests/likelihood --sample 120
 
 mutmut works in a copy of the repository's files, so that a checkout is left alone. With ``--folder`` the copy is kept:
-the next run there mutates nothing anew that did not change, and ``--names`` tries single mutants again.
+the next run there mutates nothing anew that did not change, and ``--names`` tries single mutants again. Which tests
+reach a function is kept as well: a test that was changed to reach one more needs a new folder.
 
 mutmut leaves out functions with a decorator. Those under ``torch.no_grad`` are most of the estimators: in the copy
 their decorator is applied after the module is defined, and they are mutated like the others. Properties, overloads and
