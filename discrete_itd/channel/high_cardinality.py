@@ -95,8 +95,7 @@ class VocabularyPosterior:
     def log_probs_of_all(self) -> Tensor:
         """Log-probabilities of all categories, (B, K), nats: as large as the vocabulary."""
         rows = torch.arange(len(self.y), device=self.y.device)
-        parts = [q for _, q in self._logits(rows)]
-        return torch.cat(parts) if parts else self.y.new_zeros(0, self.vocabulary.n_points)
+        return torch.cat([q for _, q in self._logits(rows)])
 
     def mode(self, cells: Tensor) -> Tensor:
         """The most probable seen category where ``cells`` (B,) is true: float64 codes, (B,); any or 0 elsewhere."""

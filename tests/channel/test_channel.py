@@ -1,5 +1,6 @@
 """The channel, schedules and quadratures."""
 
+import json
 import math
 
 import numpy as np
@@ -26,9 +27,12 @@ from discrete_itd.channel import (
     Quadrature,
     State,
     column_ranks,
+    devices,
     distinct_paths,
+    steps_needed,
 )
 from discrete_itd.channel.codebook import Codebook
+from discrete_itd.channel.schedules import check_schedule
 
 # -- state -----------------------------------------------------------------------------------------
 
@@ -292,6 +296,71 @@ def test_how_many_different_paths_there_are():
     assert distinct_paths(IsotropicSchedule((1.0,))) is None
 
 
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        IsotropicSchedule((0.5, 2.0)),
+        CoordinateSchedule(3),
+        CoordinateSchedule(2, (1, 0)),
+        CoordinateSchedule(2, ((1, 0), (0, 1))),
+    ],
+    ids=repr,
+)
+def test_a_schedule_survives_json(schedule):
+    again = type(schedule).from_config(json.loads(json.dumps(schedule.config())))
+    assert again == schedule
+    assert hash(again) == hash(schedule)  # tuples all through, not lists
+
+
+def test_no_order_need_be_stated():
+    assert CoordinateSchedule.from_config({"n_steps": 3}) == CoordinateSchedule(3)
+
+
+def test_steps_that_rows_need():
+    """Of a path without noise that ends in knowledge, one a free cell; of others all."""
+    n_free = torch.tensor([[2], [3], [0]])
+    assert steps_needed(CoordinateSchedule(5), n_free) == 3
+    assert steps_needed(CoordinateSchedule(2), n_free) == 2
+    assert steps_needed(CoordinateSchedule(5), n_free[:0]) == 0
+    assert steps_needed(IsotropicSchedule((1.0, 2.0, 3.0, 4.0)), n_free) == 4
+
+
+def test_a_schedule_of_another_table_is_refused():
+    check_schedule(CoordinateSchedule(2), 3)
+    check_schedule(CoordinateSchedule(2, (1, 0)), 2)
+    with pytest.raises(ValueError, match="an order of 2 columns, but the table has 3"):
+        check_schedule(CoordinateSchedule(2, ((1, 0), (0, 1))), 3)
+
+
+@pytest.mark.single_precision
+@pytest.mark.parametrize("schedule", [CoordinateSchedule(2), IsotropicSchedule((1.0,))])
+def test_snrs_are_of_the_type_of_the_points(device, dtype, schedule):
+    rank = torch.zeros(1, 2, dtype=torch.int64, device=device)
+    for step in (0, 1):
+        snr = schedule.snr(step, rank, torch.full((1, 1), 2, device=device))
+        assert snr.dtype == dtype
+        assert snr.device == rank.device
+
+
+# -- devices ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dim", [0, 1])
+@pytest.mark.parametrize("static", [False, True])
+def test_sums_at_places(device, monkeypatch, generator, dim, static):
+    """As a loop adds them up, repeated places too, and in the tensor itself."""
+    monkeypatch.setattr(devices, "static_shapes", lambda _: static)
+    sums = torch.randn(4, 5, generator=generator, device=device)
+    index = torch.tensor([3, 0, 3], device=device)
+    values = torch.randn((3, 5) if dim == 0 else (4, 3), generator=generator, device=device)
+    expected = sums.clone()
+    for i, place in enumerate(index.tolist()):
+        expected.select(dim, place).add_(values.select(dim, i))
+    got = devices.add_at(sums, dim, index, values)
+    assert got is sums
+    torch.testing.assert_close(got, expected)
+
+
 # -- quadratures -----------------------------------------------------------------------------------
 
 
@@ -374,13 +443,72 @@ def test_logistic_density_is_the_logistic(device):
     )
 
 
+@LAW
+@given(quadratures())
+def test_the_state_of_a_quadrature_makes_the_same_one(quadrature):
+    u = midpoints(100)
+    again = Quadrature.from_state_dict(quadrature.state_dict())
+    for got, expected in zip(again.points(u), quadrature.points(u), strict=True):
+        assert torch.equal(got, expected)
+    assert (again.low, again.high) == (quadrature.low, quadrature.high)
+
+
+WHOLE = Quadrature(torch.tensor([0.0, 1.0, 3.0]), torch.tensor([1.0, 2.0])).state_dict()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"more": WHOLE["cdf"]}, r"no parts \['cdf', 'density', 'edges', 'more'\]"),
+        ({"edges": WHOLE["edges"][:2]}, "do not fit together"),
+        ({"edges": WHOLE["edges"][None]}, "do not fit together"),
+        ({"cdf": WHOLE["cdf"][:2]}, "do not fit together"),
+        ({"density": WHOLE["density"][None]}, "do not fit together"),
+        ({"edges": WHOLE["edges"].float()}, "do not fit together"),
+        ({"edges": WHOLE["edges"].flip(0)}, "edges must increase"),
+        ({"density": -WHOLE["density"]}, "edges must increase"),
+        ({"density": WHOLE["density"].float()}, "no cumulative distribution"),
+        ({"cdf": WHOLE["cdf"].float()}, "no cumulative distribution"),
+        ({"cdf": torch.tensor([0.1, 0.2, 1.0]).double()}, "no cumulative distribution"),
+        ({"cdf": torch.tensor([0.0, 0.2, 0.9]).double()}, "no cumulative distribution"),
+        ({"cdf": torch.tensor([0.0, 1.2, 1.0]).double()}, "no cumulative distribution"),
+        ({"cdf": torch.tensor([0.0, math.nan, 1.0]).double()}, "no cumulative distribution"),
+    ],
+)
+def test_damaged_states_of_quadratures_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        Quadrature.from_state_dict({**WHOLE, **change})
+
+
+def test_a_density_has_one_dimension():
+    one = Quadrature(torch.tensor([0.0, 1.0]), torch.tensor([1.0])).state_dict()
+    with pytest.raises(ValueError, match="do not fit together"):
+        Quadrature.from_state_dict({**one, "density": one["density"][None]})
+
+
+@pytest.mark.single_precision
+def test_quadratures_are_in_double_precision(device):
+    quadrature = Quadrature.logistic(0.0, 2.0, low=-6.1, high=7.3).to(device)
+    gaps = quadrature.edges.diff().cpu().numpy()
+    np.testing.assert_allclose(gaps, 13.4 / 256, rtol=1e-9)
+    snr, weight = quadrature.points(torch.tensor([0.0, 1.0], device=device))  # the ends too
+    assert snr.dtype == weight.dtype == torch.float64
+    np.testing.assert_allclose(snr.log().cpu().numpy(), [-6.1, 7.3], rtol=1e-12)
+
+
+def test_a_cumulative_distribution_may_pause():
+    """Over a cell without density."""
+    flat = Quadrature(torch.tensor([0.0, 1.0, 2.0, 3.0]), torch.tensor([1.0, 0.0, 1.0]))
+    assert Quadrature.from_state_dict(flat.state_dict()).low == 1.0
+
+
 @pytest.mark.parametrize(
     ("edges", "density"),
     [([0.0, 0.0], [1.0]), ([0.0, 1.0, 0.5], [1.0, 1.0]), ([0.0, 1.0], [0.0]),
-     ([0.0, 1.0, 2.0], [2.0, -1.0]), ([0.0, math.nan], [1.0]), ([0.0, 1.0], [math.nan])],
+     ([0.0, 1.0, 1.0], [1.0, 1.0]), ([0.0, 1.0, 2.0], [2.0, -1.0]), ([0.0, math.nan], [1.0]), ([0.0, 1.0], [math.nan])],
 )  # fmt: skip
 def test_wrong_quadratures_are_refused(edges, density):
-    with pytest.raises(ValueError, match="edges must increase"):
+    with pytest.raises(ValueError, match=r"^edges must increase"):
         Quadrature(torch.tensor(edges), torch.tensor(density))
 
 

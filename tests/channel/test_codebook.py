@@ -58,6 +58,30 @@ def test_missing_cells_have_some_finite_point_and_disturb_no_other(device, colum
     assert torch.equal(x[there], book.embed(rows)[there])
 
 
+def test_missingness_indicators_come_first(device):
+    columns = [simplex(2), real(), simplex(2), code(3)]
+    book = Codebook(columns, leading=[2, 0]).to(device)
+    assert book.leading.tolist() == [True, False, True, False]
+    assert book.leading_columns == (0, 2)
+    assert book.leading_first == (0, 2, 1, 3)
+    assert book.has_leading
+    none = Codebook(columns)
+    assert not none.has_leading
+    assert not none.leading.any()
+    assert none.leading_first == (0, 1, 2, 3)
+
+
+@pytest.mark.parametrize("name", sorted(BOOKS | WIDER_BOOKS))
+def test_memory_and_time_are_of_levels_numbers_and_words(device, name):
+    book = make_book(name, device)
+    kinds = [c.kind for c in book.columns]
+    n_points = [c.n_points for c in book.columns]
+    finite = sum(n for n, k in zip(n_points, kinds, strict=True) if k in ("simplex", "line"))
+    words = sum(n for n, k in zip(n_points, kinds, strict=True) if k == "code")
+    assert book.size == finite + 8 * kinds.count("real") + 64 * kinds.count("code")
+    assert book.work == book.size + words
+
+
 @pytest.mark.parametrize("name", sorted(BOOKS | WIDER_BOOKS))
 def test_families_share_out_columns_and_coordinates(device, name):
     book = make_book(name, device)

@@ -7,10 +7,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from laws import LAW, seeds
+from laws import LAW, seeded_generator, seeds
 from scipy import stats
 
-from discrete_itd.channel.noise import RowNoise, cell_bits, scattered_directions
+from discrete_itd.channel.noise import RowNoise, cell_bits, draw_salt, scattered_directions
 
 salts = st.integers(-(2**63), 2**64 - 1)  # any integer of 64 bits, signed or not
 
@@ -137,3 +137,51 @@ def test_scattered_directions_are_random_unit_vectors_and_always_alike():
     # (1 + cos)/2 of two random directions in n dimensions is Beta((n - 1)/2, (n - 1)/2)
     assert stats.kstest((1 + np.diag(cosine)) / 2, stats.beta(3.5, 3.5).cdf).pvalue > 1e-4
     assert abs(cosine.mean()) < 5 / np.sqrt(8 * 1500)
+
+
+@pytest.mark.parametrize("n", [2, 7])
+def test_offsets_are_of_the_row_and_equally_likely(device, n):
+    x = torch.arange(7000, dtype=torch.float64, device=device)[:, None]
+    offset = make_noise(x).offset(n)
+    assert torch.equal(offset, make_noise(x, path=3).offset(n))  # one for all repetitions
+    assert not torch.equal(offset, make_noise(x, salt=2).offset(n))
+    assert not make_noise(x).offset(1).any()
+    counts = np.bincount(offset.cpu().numpy(), minlength=n)
+    assert len(counts) == n
+    assert stats.chisquare(counts).pvalue > 1e-4
+    # and independent of what else is drawn for the row
+    uniform = make_noise(x).uniform(0, 1)[:, 0].cpu().numpy()
+    assert abs(stats.spearmanr(offset.cpu().numpy(), uniform).statistic) < 0.05
+
+
+def test_a_salt_is_one_draw_of_the_generator(device):
+    salts = {draw_salt(seeded_generator(seed, device)) for seed in range(50)}
+    assert len(salts) == 50
+    assert draw_salt(seeded_generator(3, device)) == draw_salt(seeded_generator(3, device))
+    assert min(salts) >= 0
+    assert 2**61 < max(salts) < 2**62
+
+
+def test_noise_is_that_of_earlier_releases(device):
+    """Or a saved model would give a row another score on another path."""
+    x = torch.tensor([[0.0, 1.0], [0.5, math.nan]], dtype=torch.float64, device=device)
+    noise = RowNoise(x, torch.tensor([0, 5], device=device), salt=-7)
+    got = [noise.uniform(0, 2), noise.uniform(3, 2), noise.normal(1, 2, torch.float64)]
+    expected = (
+        [0.27047039998875433, 0.06704415118898222, 0.255331323874575, 0.19677107616954037],
+        [0.028434304195659732, 0.550168186607656, 0.4324424130244161, 0.21921670020622797],
+        [-0.5455781244884464, 1.142444723839626, 0.6429995664744855, 1.7033399183446212],
+    )
+    for values, wanted in zip(got, expected, strict=True):
+        np.testing.assert_allclose(values.flatten().cpu().numpy(), wanted, rtol=1e-12)
+    assert noise.offset(1000).tolist() == [148, 767]
+
+
+def test_directions_do_not_depend_on_the_type_in_use(dtype):
+    """They are the codes of a high-cardinality column, in double and in single precision."""
+    expected = scattered_directions(5, 4)
+    torch.set_default_dtype(torch.float32)
+    got = scattered_directions(5, 4)
+    torch.set_default_dtype(dtype)
+    assert got.dtype == torch.float64
+    assert torch.equal(got, expected)

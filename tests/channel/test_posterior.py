@@ -183,6 +183,21 @@ def test_densities_of_gaussians_integrate_to_one(device, dtype, seed, n_componen
             np.testing.assert_allclose(density[:, j].cpu().numpy(), naive, atol=1e-4)
 
 
+def test_shares_of_components_are_bayes_rule(device):
+    rng, like = np.random.default_rng(0), torch.zeros(1, device=device)
+    q = random_gaussians(rng, 3, like)
+    values = torch.tensor(rng.normal(size=(3, 2))).to(like)
+    shares = q.shares(values).cpu().numpy()
+    for i, j in np.ndindex(3, 2):
+        parts = [
+            numpy_density(GaussianPosterior(*one, normalised=True), 0, 0, values[i, j, None].cpu())
+            for k in range(3)
+            for one in [[t[i, j, k].view(1, 1, 1) for t in (q.log_weight, q.means, q.var)]]
+        ]
+        naive = np.concatenate(parts) / np.sum(parts)
+        np.testing.assert_allclose(shares[i, j], naive, rtol=1e-4)
+
+
 def test_samples_of_gaussians_follow_their_density(device, generator):
     rng, like = np.random.default_rng(0), torch.zeros(1, device=device)
     q = random_gaussians(rng, 1, like)
@@ -380,6 +395,34 @@ def test_columns_and_modes(device, dtype, name):
         assert torch.equal(mode[:, j].long(), log_probs[:, : points.n_levels].argmax(1))
 
 
+@pytest.mark.single_precision
+@pytest.mark.parametrize("name", ALL_BOOKS)
+def test_cells_are_float64_beside_posteriors_of_any_type(device, generator, name):
+    book, q, rows = stranger_case(name, device)
+    everywhere = torch.ones_like(rows, dtype=torch.bool)
+    for cells in (q.mode(everywhere), q.sample(generator), q.sample(generator, everywhere)):
+        assert cells.dtype == torch.float64
+        assert cells.shape == rows.shape
+    assert q.log_prob(rows).dtype == q.mean().dtype == book.dtype
+
+
+@pytest.mark.parametrize("name", ALL_BOOKS)
+def test_draws_come_from_their_generator_and_name_values(device, name):
+    book, q, _ = stranger_case(name, device)
+    one = q.rows(slice(0, 1)).expand(500)
+    first, again = (one.sample(torch.Generator(device).manual_seed(7)) for _ in range(2))
+    assert torch.equal(first, again)
+    for j, points in enumerate(book.columns):
+        if points.kind != "real":
+            assert first[:, j].max() < points.n_levels  # the level of the unseen names none
+
+
+def test_a_missing_cell_of_a_column_of_one_level(device):
+    book = Codebook([simplex(1), simplex(1)]).to(device)
+    q = Stranger(book, 1)(*empty_state(book, 3))
+    assert not q.log_prob(torch.full((3, 2), math.nan, dtype=torch.float64, device=device)).any()
+
+
 @pytest.mark.parametrize("name", ALL_BOOKS)
 def test_posteriors_of_no_rows(device, generator, name):
     book = make_book(name, device)
@@ -392,6 +435,9 @@ def test_posteriors_of_no_rows(device, generator, name):
         assert q.sample(generator).shape == none.shape
         assert q.mode(none.bool()).shape == none.shape
         assert q.expand(0).log_prob(none).shape == none.shape
+        for j, points in enumerate(book.columns):
+            if points.kind != "real":
+                assert q.column(j).shape == (0, points.n_points)
 
 
 @pytest.mark.parametrize("name", WITH_REALS)

@@ -3,14 +3,18 @@
 import itertools
 import math
 import warnings
+from fractions import Fraction
 
 import numpy as np
 import pytest
 from scipy import stats
+from sklearn.base import BaseEstimator
+from sklearn.exceptions import NotFittedError
 
 from discrete_itd.detection import thresholds
 from discrete_itd.detection.budgets import adaptive_alarms, alarms_among
 from discrete_itd.detection.conformal import (
+    calibration_scores,
     discoveries,
     lowered,
     p_values,
@@ -308,6 +312,69 @@ def test_the_false_discovery_rate_is_held():
     assert np.mean(rates) < 0.2
     assert np.mean(found) > 0.5
     assert not discoveries(np.zeros(0), 0.1).size
+
+
+def naive_discoveries(p, fdr):
+    """Benjamini and Hochberg's step-up procedure, in exact numbers: with ties, and where equality holds."""
+    ordered = sorted(Fraction(float(value)) for value in p)
+    steps = [k for k, v in enumerate(ordered, 1) if v * len(p) <= k * Fraction(fdr)]
+    return np.array([bool(steps) and Fraction(float(v)) <= ordered[steps[-1] - 1] for v in p])
+
+
+def test_discoveries_agree_with_their_definition():
+    random = np.random.default_rng(0)
+    sizes = []
+    for _ in range(300):
+        p = random.choice([1, 2, 4, 8, 16, 32, 64], 8) / 64  # p n / k is exact, and often fdr
+        found = discoveries(p, 0.25)
+        np.testing.assert_array_equal(found, naive_discoveries(p, 0.25))
+        sizes.append(found.sum())
+    assert {0, 1, 8} < set(sizes)
+
+
+@pytest.mark.parametrize("rounding", [0.0, 0.2])
+def test_two_sided_discoveries_agree_with_their_definition(rounding):
+    """The union over both sides at half the rate each; the scores are skewed, and one side has more of them."""
+    random = np.random.default_rng(0)
+    seen = np.zeros(2, dtype=int)
+    for _ in range(60):
+        calibration = random.exponential(size=63)
+        batch = random.exponential(size=16)
+        batch[:6] += random.choice([-4, 0, 9], 6)
+        sides = ((calibration, batch), (-calibration, -batch))
+        found = [discoveries(p_values(*side, rounding=rounding), 0.125) for side in sides]
+        got = two_sided_discoveries(calibration, batch, 0.25, rounding=rounding)
+        np.testing.assert_array_equal(got, found[0] | found[1])
+        seen += [part.any() and not part.all() for part in found]
+    assert (seen > 5).all()
+
+
+@pytest.mark.parametrize("fdr", [0.0, 1.0, -0.5])
+def test_a_rate_of_false_discoveries_is_a_share(fdr):
+    scores = np.arange(3.0)
+    for ask in (discoveries, lambda p, fdr: two_sided_discoveries(scores, p, fdr)):
+        with pytest.raises(ValueError, match=r"^fdr must be"):
+            ask(scores / 10, fdr)
+
+
+def test_scores_are_lowered_by_their_rounding_error():
+    scores = np.array([0.0, -3.0, 1.0, np.inf, -np.inf])
+    expected = [-0.25, -4.0, 0.5, np.inf, -np.inf]
+    np.testing.assert_array_equal(lowered(scores, 0.25), expected)
+
+
+def test_calibration_scores_are_those_of_a_fitted_detector():
+    class Detector(BaseEstimator):
+        def fit(self, X):
+            self.calibration_scores_ = X
+            return self
+
+    scores = np.arange(3.0)
+    assert calibration_scores(Detector().fit(scores)) is scores
+    with pytest.raises(NotFittedError):
+        calibration_scores(Detector())
+    with pytest.raises(ValueError, match=r"^there are no calibration rows: fit with calibration_f"):
+        calibration_scores(Detector().fit(scores[:0]))
 
 
 def test_what_a_threshold_chosen_otherwise_does():

@@ -162,6 +162,20 @@ def test_a_row_alone_and_among_others(device):
     torch.testing.assert_close(both.nats[1:], alone.nats)
 
 
+@pytest.mark.parametrize("n_points", [4, 5])
+def test_few_points_do_and_progress_is_in_rows(device, n_points):
+    book = make_book("mixed", device)
+    denoiser, done = make_denoiser("network", book, 0), []
+    rows = torch.zeros(5, book.n_columns, dtype=torch.float64, device=device)
+    told = pointwise_information(
+        denoiser, rows, mask(book.n_columns, 1).to(device), WIDE, n_points=n_points,
+        generator=seeded_generator(0, device), batch_size=12, progress=done.append,
+    )  # fmt: skip
+    assert told.stderr.isfinite().all()
+    assert sum(done) == 5
+    assert len(done) > 1
+
+
 def test_difference_of_two_curves(device):
     """At each SNR the error falls by the information's integrand, if the denoiser is exact."""
     book = Codebook([simplex(2), simplex(2)]).to(device)
@@ -190,8 +204,8 @@ def test_bad_questions(device):
     first = mask(3, 0).to(device)
     with pytest.raises(ValueError, match="both inform and be given"):
         pointwise_information(wide, x[:, [0, 1, 1]], first, WIDE, given=first, generator=generator)
-    with pytest.raises(ValueError, match="at least 4"):
-        pointwise_information(denoiser, x, one, WIDE, n_points=2, generator=generator)
+    with pytest.raises(ValueError, match="at least 4, got 3"):
+        pointwise_information(denoiser, x, one, WIDE, n_points=3, generator=generator)
 
 
 def test_a_table_asks_which_columns_inform_which():

@@ -887,6 +887,9 @@ def test_no_rows_have_no_scores(device, generator):
     assert path_log_prob(net, rows[:0], plan, generator=generator).log_prob.shape == (0,)
     split = path_attribution(net, rows[:0], plan, generator=generator)
     assert split.surprisal.shape == (0, 3)
+    points = Quadrature.logistic(0.0, 2.0, low=-6, high=6)
+    none = integral_log_prob(net, rows[:0], points, n_points=8, generator=generator)
+    assert none.log_prob.shape == none.stderr.shape == (0,)
 
 
 def test_one_path_has_no_standard_error(device, generator):
@@ -971,6 +974,16 @@ def test_wrong_arguments_of_the_path_are_refused(device, generator, kwargs):
     net, rows, plan = strong_case(device)
     with pytest.raises(ValueError, match="must be positive"):
         path_log_prob(net, rows, plan, generator=generator, **kwargs)
+
+
+@pytest.mark.parametrize("n_points", [4, 5, 6, 7, 33])
+def test_few_points_have_a_standard_error(device, generator, n_points):
+    """Of the tail as well, which takes at least two of them."""
+    net, rows, _ = strong_case(device)
+    quadrature = make_quadrature(net.codebook, device)
+    got = integral_log_prob(net, rows, quadrature, n_points=n_points, generator=generator)
+    assert got.log_prob.isfinite().all()
+    assert (got.stderr > 0).all()
 
 
 def test_too_few_points_are_refused(device, generator):

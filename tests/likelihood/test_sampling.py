@@ -296,6 +296,23 @@ def test_what_is_known_is_kept(device, generator, name, kind, schedule):
             assert torch.equal(drawn, drawn.round())
 
 
+@pytest.mark.parametrize("n_gaps", [1, 2])
+def test_a_row_takes_a_step_for_each_cell_to_be_drawn(device, generator, n_gaps):
+    """Of cells that are left alone none is drawn, and none costs a call."""
+    book = make_book("all kinds", device)
+    denoiser, calls = make_denoiser("stranger", book, 0), []
+    denoiser.register_forward_hook(lambda *_: calls.append(1))
+    start = random_rows(book, 6, np.random.default_rng(0))
+    start[:, :3] = math.nan
+    left = torch.zeros_like(start, dtype=torch.bool)
+    left[:, n_gaps:4] = True
+    rows = sample(denoiser, start, CoordinateSchedule(5), generator=generator, left=left)
+    assert len(calls) == n_gaps
+    assert rows[:, :n_gaps].isfinite().all()
+    assert rows[:, n_gaps:3].isnan().all()
+    assert torch.equal(rows[:, 3:], start[:, 3:])
+
+
 @pytest.mark.parametrize("plan", ["coordinate", "isotropic"])
 def test_the_oracle_fills_gaps_from_the_conditional(device, plan):
     book = make_book("mixed", device)

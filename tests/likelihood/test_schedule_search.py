@@ -271,6 +271,43 @@ def test_two_paths_too_close_to_call_run_on(device, dtype, agree, first, later, 
     assert found[0].nats <= found[1].nats + rounding(dtype)
 
 
+@pytest.mark.parametrize(
+    ("n_evaluations", "counts"), [(64, [8, 16, 32]), (4, [1, 2]), (999, [16, 32, 64])]
+)
+def test_isotropic_paths_have_half_the_steps_and_half_of_these(
+    device, generator, monkeypatch, n_evaluations, counts
+):
+    """So that two paths are paid for, of at most 64 steps."""
+    oracle = random_oracle(make_book("mixed", device), np.random.default_rng(0))
+    asked = []
+    monkeypatch.setattr(planning, "place_steps", lambda *given, **_: asked.extend(given[3]) or [])
+    quadrature = Quadrature(torch.tensor([0.05, 90.0]).log(), torch.ones(1))
+    options = {"kind": "isotropic", "n_evaluations": n_evaluations, "generator": generator}
+    assert not list(possible_paths(oracle, oracle.support, quadrature, **options))
+    assert asked == counts
+
+
+def test_paths_of_a_wide_table_are_compared_on_fewer_rows(device, monkeypatch):
+    """At least 32; of the next, which decide between the best two, at most three times as many."""
+    book = make_book("mixed", device)
+    oracle, seen = random_oracle(book, np.random.default_rng(0)), set()
+    rows = random_rows(book, 200, np.random.default_rng(0))
+    quadrature = pilot_quadrature(oracle, rows, seeded_generator(0, device))
+    measure = planning.path_log_prob
+    monkeypatch.setattr(
+        planning, "path_log_prob", lambda d, x, *a, **k: seen.add(len(x)) or measure(d, x, *a, **k)
+    )
+    for affordable, n_first in ((40.5, 40), (7, 32), (1000, 100)):
+        seen.clear()
+        monkeypatch.setattr(planning, "CHOICE_CELLS", int(affordable * oracle.row_work))
+        choose_path(
+            oracle, rows, rows, quadrature, kind="coordinate", n_evaluations=8, max_rows=100,
+            generator=seeded_generator(0, device),
+        )  # fmt: skip
+        assert n_first in seen
+        assert max(seen) <= (planning.RUN_OFF - 1) * n_first
+
+
 def test_leading_columns_are_known_when_paths_are_compared(device, dtype):
     """What is chosen scores the others given these, and is measured, and its steps placed, on that."""
     columns = make_book("mixed", device).columns

@@ -5,8 +5,6 @@ import functools
 import json
 import os
 import re
-import signal
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +13,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from limits import TooLong, bounded
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -354,31 +353,6 @@ def test_a_forged_header_is_a_value_error_or_a_model(data, model, folder):
             DiffusionDensity.load(path)
         except ValueError as error:
             assert str(path) in str(error)  # noqa: PT017
-
-
-class TooLong(BaseException):
-    """That a call takes for ever, which no handler of errors may hide."""
-
-
-@contextmanager
-def bounded(seconds, gigabytes):
-    """An error instead of a hang or of a machine without memory."""
-    resource = pytest.importorskip("resource")
-    limits = resource.getrlimit(resource.RLIMIT_AS)
-    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-
-    def stop(*_):
-        raise TooLong
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    resource.setrlimit(resource.RLIMIT_AS, (used + gigabytes * 2**30, limits[1]))
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-        resource.setrlimit(resource.RLIMIT_AS, limits)
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is bounded on Linux only")

@@ -1,0 +1,102 @@
+"""Several threads, and several processes, that ask one model at the same time: the answers of one alone."""
+
+import multiprocessing
+import threading
+import warnings
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
+from discrete_itd.recipes import Mixture, Network
+
+pytestmark = pytest.mark.single_precision
+
+N_ROUNDS = 3
+
+
+def table(n, seed=0):
+    rng = np.random.default_rng(seed)
+    group = rng.integers(0, 3, n)
+    rows = pd.DataFrame(
+        {
+            "a": np.array(list("xyz"))[group],
+            "n": group + rng.integers(0, 2, n),
+            "r": rng.normal(size=n) + group,
+            "id": [f"w{k}" for k in rng.integers(0, 60, n)],
+        }
+    )
+    rows.loc[::7, "r"] = np.nan
+    return rows
+
+
+EXACT = {"tree": "tree", "bayes_net": "bayes_net", "mixture": Mixture(2)}
+NETWORK = Network(width=4, depth=1, base="independent")
+QUICK = {"max_steps": 3, "n_evaluations": 8, "schedule": "coordinate", "random_state": 0}
+
+
+def make(name):
+    if name == "detector":
+        density = DiffusionDensity(denoiser="tree", random_state=0)
+        return DiffusionOutlierDetector(density, random_state=0)
+    return DiffusionDensity(denoiser=EXACT.get(name, NETWORK), **QUICK)
+
+
+@pytest.fixture(scope="module", params=[*EXACT, "network", "detector"])
+def saved(request, tmp_path_factory):
+    """The class of a model and its file."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # few rows of calibration
+        model = make(request.param).fit(table(200))
+    path = tmp_path_factory.mktemp("saved") / "m"
+    model.save(path)
+    return type(model), path
+
+
+def questions(model):
+    """Everything that may be asked, on rows of different numbers."""
+    few, many = table(9, seed=1), table(150, seed=2)
+    asked = [lambda: model.score_samples(few), lambda: model.score_samples(many)]
+    asked += [lambda: model.explain(few).to_numpy(), lambda: model.explain(many).to_numpy()]
+    if isinstance(model, DiffusionOutlierDetector):
+        asked += [lambda: model.p_values(many), lambda: model.reasons(few)["nats"].to_numpy()]
+        return asked
+    asked += [lambda: model.sample(20, random_state=1)["r"].to_numpy()]
+    asked += [lambda: model.impute(few)["r"].to_numpy()]
+    return asked
+
+
+def answers(cls, path):
+    return [ask() for ask in questions(cls.load(path))]
+
+
+def test_threads_that_ask_one_model_get_the_answers_of_one(saved):
+    """From the first question on, when whatever a model keeps is still to be made."""
+    cls, path = saved
+    alone = answers(cls, path)
+    for start in range(N_ROUNDS):
+        model, ready = cls.load(path), threading.Barrier(2)
+        asked = questions(model)
+
+        def work(turn, asked=asked, ready=ready):
+            ready.wait(20)
+            order = np.roll(np.arange(len(asked)), -turn)
+            return {i: asked[i]() for i in order.tolist()}
+
+        with ThreadPoolExecutor(2) as pool:
+            both = list(pool.map(work, [0, start]))
+        for got in both:
+            for i, expected in enumerate(alone):
+                np.testing.assert_array_equal(got[i], expected)
+
+
+@pytest.mark.slow  # torch is imported twice more
+def test_processes_that_ask_one_file_get_the_answers_of_one(saved):
+    cls, path = saved
+    alone = answers(cls, path)
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
+        for got in pool.map(answers, [cls] * 4, [path] * 4):
+            for mine, expected in zip(got, alone, strict=True):
+                np.testing.assert_array_equal(mine, expected)

@@ -1,0 +1,193 @@
+"""Every question that an exact model and its detector answer, asked of generated tables: answers that agree.
+
+    python -m pytest -n0 --slow tests/estimators/test_every_question.py
+    TABLES=500 python -m pytest -n0 --slow tests/estimators/test_every_question.py
+
+Tables are those of ``test_any_table.py`` and worse: columns of gaps alone, of one value, of integers beyond 64 bits, of
+dates as objects, of text that hardly repeats, of numbers so large that their squares are not.
+"""
+
+import datetime
+import os
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from test_any_table import COLUMNS
+
+from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
+from discrete_itd.recipes import Mixture, RowMixture
+
+pytestmark = pytest.mark.single_precision
+N_SLOW = int(os.environ.get("TABLES", "5000"))
+DENOISERS = {
+    "tree": "tree",
+    "bayes_net": "bayes_net",
+    "independent": "independent",
+    "mixture": Mixture(2),
+    "row mixture": RowMixture(("tree", "independent")),
+}
+
+
+def objects(values):
+    return pd.Series(list(values), dtype=object)
+
+
+def text(rng, n):
+    return objects(f"{k:x}" * rng.integers(1, 4) for k in rng.integers(0, 16**6, n))
+
+
+WORSE = {
+    "no floats": lambda _, n: pd.Series(np.full(n, np.nan)),
+    "no text": lambda _, n: objects([None] * n),
+    "no stamps": lambda _, n: pd.Series([pd.NaT] * n, dtype="datetime64[us]"),
+    "no Int64": lambda _, n: pd.Series([pd.NA] * n, dtype="Int64"),
+    "one stamp": lambda _, n: pd.Series([pd.Timestamp("2026-01-01")] * n),
+    "one bool": lambda _, n: pd.Series([True] * n),
+    "one value and gaps": lambda rng, n: pd.Series(np.where(rng.random(n) < 0.5, np.nan, 3.0)),
+    "beyond 64 bits": lambda rng, n: objects(10**30 + int(k) for k in rng.integers(0, 9, n)),
+    "edge of int64": lambda rng, n: pd.Series(
+        rng.choice(np.array([-(2**63), 0, 2**63 - 1], dtype=np.int64), n)
+    ),
+    "edge of uint64": lambda rng, n: pd.Series(
+        rng.choice(np.array([0, 2**64 - 1, 2**64 - 2], dtype=np.uint64), n)
+    ),
+    "nearly int64": lambda rng, n: pd.Series(2**62 + rng.integers(0, 10**6, n)),
+    "dates": lambda rng, n: objects(
+        datetime.date(2026, 1, 1) + datetime.timedelta(int(k)) for k in rng.integers(0, 400, n)
+    ),
+    "text": text,
+    "ties": lambda rng, n: pd.Series(rng.normal(size=n).round(1) + 0.0),
+    "edge of float64": lambda rng, n: pd.Series(rng.normal(size=n).clip(-1.7, 1.7) * 1e308),
+    "subnormal": lambda rng, n: pd.Series(rng.normal(size=n) * 5e-324 * 1000),
+    "nearly one value": lambda rng, n: pd.Series(1e15 + (rng.random(n) < 0.1)),
+}
+ALL = COLUMNS | WORSE
+BIG = ("uint64", "int64", "few int", "int8", "edge of int64", "nearly int64")
+
+
+def with_gaps(kind, values, hole):
+    if kind in BIG:
+        values = values.astype("Int64" if kind != "uint64" else "UInt64")
+    elif kind == "edge of uint64":
+        values = values.astype("UInt64")
+    elif kind in ("bool", "one bool"):
+        values = values.astype("boolean")
+    return values.mask(hole)
+
+
+@st.composite
+def tables(draw):
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    kinds = draw(st.lists(st.sampled_from(sorted(ALL)), min_size=1, max_size=5))
+    n = draw(st.sampled_from([2, 3, 5, 12, 30, 60]))
+    gaps = draw(st.sampled_from([0.0, 0.0, 0.2, 0.9]))
+    twice = draw(st.booleans())
+    columns = {}
+    for i, kind in enumerate(kinds):
+        values = ALL[kind](rng, n)
+        columns[f"{kind} {i}"] = with_gaps(kind, values, rng.random(n) < gaps) if gaps else values
+    if twice:  # a column that says what another does
+        columns["twice"] = columns[f"{kinds[0]} 0"]
+    return pd.DataFrame(columns)
+
+
+def same(got, expected, rows, *, exact=False):
+    """That rows have their answers whatever other rows are asked about."""
+    tolerance = {"rtol": 0, "atol": 0} if exact else {"rtol": 1e-5, "atol": 1e-5}
+    np.testing.assert_allclose(np.asarray(got), np.asarray(expected)[rows], **tolerance)
+
+
+def ask_density(model, frame, again):
+    scores, nats = model.score_samples(frame), model.explain(frame)
+    assert np.isfinite(scores).all()
+    assert nats.index.equals(frame.index)
+    assert list(nats.columns) == list(frame.columns)
+    np.testing.assert_allclose(nats.sum(axis=1), -scores, rtol=1e-5, atol=1e-4)
+    gaps = frame.isna().to_numpy()
+    if model.missing == "marginalise":
+        assert not nats.to_numpy()[gaps].any()
+    some = np.arange(len(frame))[::-2]
+    same(model.score_samples(frame.iloc[some]), scores, some)
+    np.testing.assert_array_equal(again.score_samples(frame), scores)
+    pd.testing.assert_frame_equal(again.explain(frame), nats)
+    rows = model.sample(7, random_state=0)
+    assert list(rows.columns) == list(frame.columns)
+    pd.testing.assert_frame_equal(again.sample(7, random_state=0), rows)
+    assert np.isfinite(model.score_samples(rows)).all()
+    filled = model.impute(frame)
+    there = frame.notna()
+    assert filled.where(there).equals(frame.where(there))
+    assert filled.loc[:, there.any(axis=0)].notna().all(axis=None)
+    assert np.isfinite(model.score_samples(filled)).all()
+
+
+def ask_detector(model, frame, again):
+    scores, nats = model.score_samples(frame), model.explain(frame)
+    assert np.isfinite(scores).all()
+    np.testing.assert_allclose(nats.sum(axis=1), -scores, rtol=1e-5, atol=1e-4)
+    np.testing.assert_array_equal(model.predict(frame) == -1, model.decision_function(frame) < 0)
+    np.testing.assert_array_equal(again.score_samples(frame), scores)
+    n = len(model.calibration_scores_)
+    if not n:
+        return
+    p = model.p_values(frame)
+    ranks = p * (n + 1)
+    np.testing.assert_allclose(ranks, ranks.round(), atol=1e-6)
+    assert ((p >= 1 / (n + 1) - 1e-12) & (p <= 1)).all()
+    order = np.argsort(scores, kind="stable")
+    assert (np.diff(p[order]) >= 0).all()  # a lower score, no larger p-value
+    np.testing.assert_array_equal(again.p_values(frame), p)
+    both = model.p_values(frame, two_sided=True)
+    assert (both <= np.minimum(1, 2 * p) + 1e-12).all()
+    found = model.discoveries(frame, fdr=0.5)
+    assert not found.any() or p[found].max() < p[~found].min(initial=2)
+    reasons = model.reasons(frame, k=2)
+    assert reasons["row"].isin(frame.index).all()
+    assert reasons.groupby("row").size().max() <= 2
+    assert reasons["error_probability"].between(0, 1).all()
+    assert reasons["probability"].dropna().between(0, 1 + 1e-6).all()
+    assert reasons["sentence"].str.len().gt(0).all()
+    stated = nats.stack().loc[pd.MultiIndex.from_frame(reasons[["row", "column"]])]
+    np.testing.assert_allclose(reasons["nats"], stated, rtol=1e-5, atol=1e-5)
+    pd.testing.assert_frame_equal(again.reasons(frame, k=2), reasons)
+
+
+def check(frame, denoiser, missing, folder):
+    density = DiffusionDensity(denoiser=DENOISERS[denoiser], missing=missing, random_state=0)
+    detector = DiffusionOutlierDetector(density, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # columns of nothing, identifiers, free text
+        for model, ask in ((density, ask_density), (detector, ask_detector)):
+            try:
+                model.fit(frame)
+            except ValueError as error:
+                if "rows" not in str(error) or frame.notna().any(axis=1).sum() > 5:
+                    raise
+                continue
+            model.save(folder / "m")
+            ask(model, frame, type(model).load(folder / "m"))
+
+
+QUIET = {
+    "deadline": None,
+    "derandomize": True,
+    "suppress_health_check": [HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+}
+
+
+@pytest.mark.parametrize("n", [2, pytest.param(N_SLOW, marks=pytest.mark.slow)])
+def test_every_question_of_any_table(tmp_path, n):
+    @settings(max_examples=n, **QUIET)
+    @given(
+        tables(),
+        st.sampled_from(sorted(DENOISERS)),
+        st.sampled_from(["marginalise", "category"]),
+    )
+    def ask(frame, denoiser, missing):
+        check(frame, denoiser, missing, tmp_path)
+
+    ask()
