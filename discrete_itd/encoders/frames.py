@@ -105,7 +105,13 @@ def in_kind(method: Answer) -> Answer:
 
 
 def is_polars(X: Any) -> bool:
-    """Whether a table is a polars frame."""
+    """Whether a table is a polars frame.
+
+    Examples
+    --------
+    >>> is_polars(pd.DataFrame({"a": [1]}))
+    False
+    """
     return type(X).__module__.partition(".")[0] == "polars"
 
 
