@@ -41,6 +41,11 @@ def detector_card(detector: Any, scorer: Scorer) -> str:
         limits.append(
             f"* The file holds {len(scorer.kernel.centres):,} training rows as they are: treat it as the table."
         )
+    if scorer.repeats is not None:
+        names = ", ".join(f"`{scorer.schema[j].name}`" for j in scorer.repeats.seen)
+        limits.append(
+            f"* A number that was never seen adds nats in {names}: the file holds the different numbers there."
+        )
     return document(
         "Model card: detector of anomalous rows of a table",
         "A fitted `DiffusionOutlierDetector`: a score of each row in nats, a p-value, and an alarm below a threshold.",

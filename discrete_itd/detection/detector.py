@@ -295,7 +295,8 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
         The file holds scores and nats by column of the calibration rows; where a table has few possible rows, a row can
         be told from its nats. With ``given``, it holds the groups of these rows and of training rows. With a column
         that is not nominal, the kernel density needs training rows, and up to 5000 are in the file as they are; with
-        ``score_by="capped"`` none is. Treat it as you treat the table.
+        ``score_by="capped"`` none is. Of columns whose numbers repeat, the different numbers are. Treat the file as you
+        treat the table.
         """
         super().save(path, card=card)
 

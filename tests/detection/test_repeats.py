@@ -89,6 +89,7 @@ def test_what_was_seen_is_saved(fitted, tmp_path):
     again = DiffusionOutlierDetector.load(tmp_path / "d.safetensors")
     new = repeating(30, seed=2).assign(repeating=0.123)
     assert np.array_equal(again.score_samples(new), fitted.score_samples(new))
+    assert "adds nats in `repeating`: the file holds" in fitted.model_card()
     kept = fitted._scorer.repeats.to_tensors()
     with pytest.raises(LookupError):
         Repeats.from_tensors(3, {"repeats": kept["repeats"]})
