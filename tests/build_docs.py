@@ -11,6 +11,7 @@ import sys
 import warnings
 from functools import cached_property
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import get_type_hints
 
@@ -66,6 +67,12 @@ def dangling(page):
     return roles + re.findall(r"<code>(~?discrete_itd\.[\w.]+)(?:\(\))?</code>", text)
 
 
+def of_missing_engine(message):
+    """Whether pdoc only lacks a type of an engine that is not installed: CI has none of them."""
+    lacking = [name for name in ("dask", "pyspark", "ray") if find_spec(name) is None]
+    return "type annotation" in message and any(name in message for name in lacking)
+
+
 def taken_apart(page):
     """Formulas on a page that Markdown has put tags in."""
     formulas = re.findall(r"\\\(.*?\\\)|\$\$.*?\$\$", page.read_text(), re.DOTALL)
@@ -86,7 +93,7 @@ def build(folder, only=None):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         pdoc.pdoc(*(only or modules()), output_directory=Path(folder))
-    wrong = [str(w.message) for w in caught]
+    wrong = [str(w.message) for w in caught if not of_missing_engine(str(w.message))]
     for page in sorted(Path(folder).rglob("*.html")):
         found = taken_apart(page) + (dangling(page) if only is None else [])
         wrong += [f"{page.name}: {what}" for what in sorted(set(found))]
