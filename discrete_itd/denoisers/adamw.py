@@ -1,7 +1,7 @@
 """AdamW as torch computes it, without the compiler that the first ``torch.optim`` object of a process loads.
 
-That takes longer than the whole fit of a small table. The class of torch has options that nothing here asks for; the
-function behind it, which does the arithmetic, is used as it is.
+That takes more than a second (``python -X importtime -c "import torch._dynamo"``). The class of torch has options that
+nothing here asks for; the function behind it, which does the arithmetic, is used as it is.
 
 References
 ----------

@@ -52,7 +52,7 @@ def refine(
     Returns
     -------
     MixtureDenoiser
-        Not worse on the held-out rows, but for what classes of negligible weight, which are left out, are worth there.
+        Not worse on the held-out rows, but for what the classes of negligible weight were worth, which are left out.
     """
     start = clock()
     best, best_nats = model, held_out_nats(model, x_valid)
@@ -98,7 +98,7 @@ def updated(model: MixtureDenoiser, sums: Sums, prior_rows: float, n_fixed: int)
 
 
 def weighty(model: MixtureDenoiser, n_fixed: int) -> Tensor:
-    """Which classes have a weight that is not negligible, (Z,) of bool; the last ``n_fixed`` ones count as if."""
+    """Which classes have a weight that is not negligible, (Z,) of bool; the last ``n_fixed`` ones always are kept."""
     kept = model.log_weights >= math.log(LEAST_SHARE / model.n_components)
     kept[model.n_components - n_fixed :] = True
     return kept

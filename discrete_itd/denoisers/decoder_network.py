@@ -247,8 +247,8 @@ def log_prob(rows: tuple[Tensor, Tensor], points: Tensor) -> Tensor:
 class MeanLogProb(torch.autograd.Function):
     """The mean over rows of what :func:`log_prob` is less the start, as a function of the points' features.
 
-    Its gradient is added up with it, from a few rows at a time that stay in the cache: the numbers of all rows and
-    points, written and read several times, would take four times as long.
+    Its gradient is added up with it, from a few rows at a time: their numbers stay in the cache, while those of all
+    rows and points would be written and read several times.
     """
 
     @staticmethod

@@ -49,9 +49,8 @@ from discrete_itd.denoisers.counts import indicators
 from discrete_itd.denoisers.marginal import MarginalDenoiser, fallback_log_prob
 from discrete_itd.denoisers.mixture_fit import expectation_maximisation, powers, quadratics
 
-CELLS = (
-    1 << 20
-)  # rows times classes, times columns or not, of one batch: more do not fit in a cache
+# rows times classes of one batch, times columns where each has numbers of its own: more do not fit in a cache
+CELLS = 1 << 20
 
 
 class MixtureDenoiser(Denoiser):
@@ -129,7 +128,7 @@ class MixtureDenoiser(Denoiser):
         self.register_buffer("log_probs", levels.log_softmax(probs.log()))
         self.register_buffer("means", (empty if mean is None else mean).to(like))
         self.register_buffer("var", (empty if var is None else var).to(like))
-        self._made: Tensor | None = None
+        self._made: tuple[Tensor, Tensor] | None = None
 
     @property
     def n_components(self) -> int:
@@ -256,10 +255,9 @@ class MixtureDenoiser(Denoiser):
     @property
     def _quadratics(self) -> Tensor:
         """Coefficients (3 R, Z) of x², x and 1 in the log-densities of continuous cells, made once; in double."""
-        made = self._made
-        if made is None or made.device != self.means.device:
-            made = self._made = quadratics(self.means.double(), self.var.double())
-        return made
+        if self._made is None or self._made[0] is not self.means:  # moved or of another type since
+            self._made = self.means, quadratics(self.means.double(), self.var.double())
+        return self._made[1]
 
     @property
     def _modelled(self) -> Tensor:

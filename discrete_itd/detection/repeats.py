@@ -83,8 +83,8 @@ class Repeats:
 
     @classmethod
     def from_tensors(cls, n_columns: int, tensors: Mapping[str, Tensor]) -> Repeats:
-        """What :meth:`to_tensors` wrote; ValueError or LookupError if it is malformed. Older files have nothing."""
-        p = tensors.get("repeats", torch.zeros(n_columns, dtype=torch.float64)).numpy()
+        """What :meth:`to_tensors` wrote; ValueError or LookupError if it is malformed."""
+        p = tensors["repeats"].numpy()
         if p.shape != (n_columns,) or not ((p >= 0) & (p < 1)).all():
             raise ValueError(f"its probabilities of new numbers are malformed, of shape {p.shape}")
         p_new = {int(j): float(p[j]) for j in np.flatnonzero(p)}

@@ -178,6 +178,7 @@ def test_dropped_numbers_keep_the_mean_and_their_gradients(share, device):
     # of the global generator, each row and column anew
     torch.manual_seed(0)
     assert torch.equal(dropped(x, share), out)
+    assert bool((dropped(x.detach(), 0.9999) > 0).any())  # the largest share is 255/256
     if share:
         assert not torch.equal(dropped(x, share), out)
         rate = gone.float()

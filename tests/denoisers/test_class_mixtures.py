@@ -442,3 +442,15 @@ def test_wrong_fits_are_refused(change, message):
     call = {"x": x, "n_components": 2, "generator": seeded_generator(0, "cpu")} | change
     with pytest.raises(ValueError, match=message):
         MixtureDenoiser.fit(MarginalDenoiser.fit(book, x), **call)
+
+
+def test_a_mixture_that_is_moved_or_of_another_type_scores_as_a_new_one(device):
+    """What it has made of its parameters is made anew."""
+    book = make_book("reals and levels", device)
+    rng = np.random.default_rng(0)
+    model, x = random_mixture(book, rng).double(), random_rows(book, 9, rng)
+    model.log_prob(x)
+    moved = model.float()
+    own = (moved.means, moved.var)
+    new = MixtureDenoiser(moved.codebook, moved.log_weights.exp(), moved.log_probs.exp(), *own)
+    assert torch.equal(moved._quadratics, new._quadratics)
