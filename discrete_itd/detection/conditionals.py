@@ -23,7 +23,7 @@ with these exceptions:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -33,11 +33,11 @@ from torch import Tensor
 
 from discrete_itd.channel import State
 from discrete_itd.channel.posterior import CategoricalPosterior, GaussianPosterior, Posterior
+from discrete_itd.detection.classes import ClassConditionals
 from discrete_itd.detection.distributions import (
     Categorical,
     CellDistribution,
     GridDensity,
-    KernelConditionals,
     Mixture,
     log_density_on,
     log_volume_at,
@@ -134,15 +134,25 @@ class Conditionals:
         return None if mixture is None else mixture.pick(lambda t: t[:, at].double())
 
     @cached_property
-    def other(self) -> Posterior | KernelConditionals:
+    def own(self) -> ClassConditionals | None:
+        """The same under the model, if it is a mixture of products of all columns."""
+        if self.whole is not None:
+            found = self.whole.own
+            return None if found is None else found.rows(self._picked[0])
+        return self.scorer.given_classes(self.scorer.conditional, self.distinct[0])
+
+    @cached_property
+    def other(self) -> Posterior | ClassConditionals:
         """The same under the simpler member of the pool."""
         kernel, states = self.scorer.kernel, self.distinct[0]
         if kernel is None:
             return self.scorer.marginals.expand(len(states))
-        if self.whole is not None:
-            assert isinstance(self.whole.other, KernelConditionals)
-            return self.whole.other.rows(self._picked[0])
-        return KernelConditionals(kernel, states)
+        found = self.whole.other if self.whole is not None else None
+        if isinstance(found, ClassConditionals):
+            return found.rows(self._picked[0])
+        found = self.scorer.given_classes(kernel, states)
+        assert found is not None
+        return found
 
     @cached_property
     def _categorical(self) -> CategoricalPosterior:
@@ -150,60 +160,84 @@ class Conditionals:
         if self.whole is not None:
             places = self._picked[0]
             return self.whole._categorical.pick(lambda t: t[places])
-        own, w = self.model.categorical, self.scorer.weight
+        w, levels = self.scorer.weight, self.scorer.conditional.codebook.levels
         if w == 1:
-            return own
+            return self.model.categorical
+        own = self.model.categorical.logits.double() if self.own is None else self.own.logits
         other = self.other
         theirs = other.categorical.logits if isinstance(other, Posterior) else other.logits
-        return CategoricalPosterior(own.levels, w * own.logits.double() + (1 - w) * theirs)
+        return CategoricalPosterior(levels, w * own + (1 - w) * theirs)
 
     def levels(self, j: int) -> Tensor:
         """Log-probabilities of the levels of internal column j, (B, K), nats; an unseen level, if any, comes last."""
         book, w = self.scorer.conditional.codebook, self.scorer.weight
-        if w == 1:
-            found = self.model.column(j).double()
-        elif bool((book.finite == j).any()):
+        if bool((book.finite == j).any()):
             found = Posterior(book, self._categorical).column(j)
         else:
-            pooled = w * self.model.column(j).double() + (1 - w) * self.other.column(j).double()
-            found = torch.log_softmax(pooled, 1)
+            found = w * self.model.column(j).double()
+            if w < 1:
+                found = found + (1 - w) * self.other.column(j).double()
+            found = torch.log_softmax(found, 1)
         return found[self.distinct[1]]
 
     def cell(self, j: int) -> CellDistribution:
         """The distribution of the cells of column j (below C)."""
         column, inverse = self.scorer.schema[j], self.distinct[1]
-        q = self.gaussian(j)
-        if q is None:
+        if column.kind != "continuous":
             return Categorical(column, self.levels(j))
         if self.scorer.weight == 1 and not np.isfinite(self.scorer.floor[j]):
+            q = self.gaussian(j)
+            assert q is not None
             return Mixture(column, q.pick(lambda t: t[inverse]))
-        grid = self._grid(j)
-        on_grid = self._log_density(j, q, grid)
-        at_value = q.pick(lambda t: t[inverse])
-        return GridDensity(
-            column, grid, on_grid[inverse], lambda v: self._log_density(j, at_value, v, True)
+        grid, log_volume = self._grid(j)
+        on_grid = self._pooled(
+            j, self._log_density(j, grid), log_volume, lambda c: c.log_density(j, grid)
         )
 
-    def _log_density(self, j: int, q: GaussianPosterior, z: Tensor, each: bool = False) -> Tensor:
-        """Unnormalised log-density of continuous column j at points z (G,) of all distinct rows, (U, G).
+        def at(z: Tensor) -> Tensor:
+            volume = torch.from_numpy(log_volume_at(column, z.cpu().numpy())).to(z)
+            return self._pooled(
+                j, self._log_density_at(j, z), volume, lambda c: c.log_density_at(j, z, inverse)
+            )
 
-        With ``each``, at one point of each row, z (B,): (B,).
-        """
-        w, column = self.scorer.weight, self.scorer.schema[j]
-        log_p = q.log_prob(z[:, None])[:, 0] if each else log_density_on(q, z)
+        return GridDensity(column, grid, on_grid[inverse], at)
+
+    def _log_density(self, j: int, z: Tensor) -> Tensor:
+        """The model's log-density of column j at the points z (G,) of its grid, of the distinct rows: (U, G)."""
+        if self.own is not None:
+            return self.own.log_density(j, z)
+        q = self.gaussian(j)
+        assert q is not None
+        return log_density_on(q, z)
+
+    def _log_density_at(self, j: int, z: Tensor) -> Tensor:
+        """The same at one point of each row, z (B,): (B,)."""
+        inverse = self.distinct[1]
+        if self.own is not None:
+            return self.own.log_density_at(j, z, inverse)
+        q = self.gaussian(j)
+        assert q is not None
+        return q.pick(lambda t: t[inverse]).log_prob(z[:, None])[:, 0]
+
+    def _pooled(
+        self,
+        j: int,
+        log_p: Tensor,
+        log_volume: Tensor,
+        of_kernel: Callable[[ClassConditionals], Tensor],
+    ) -> Tensor:
+        """Unnormalised log-densities of continuous column j from the model's, where the encoding has a log-volume."""
+        w = self.scorer.weight
         if np.isfinite(self.scorer.floor[j]):
-            log_volume = torch.from_numpy(log_volume_at(column, z.cpu().numpy())).to(z)
             log_p = torch.minimum(log_p, -float(self.scorer.floor[j]) - log_volume)
         if w == 1:
             return log_p
         other = self.other
-        assert isinstance(other, KernelConditionals)  # continuous columns are pooled with a kernel
-        if each:
-            return w * log_p + (1 - w) * other.log_density_at(j, z, self.distinct[1])
-        return w * log_p + (1 - w) * other.log_density(j, z)
+        assert isinstance(other, ClassConditionals)  # continuous columns are pooled with a kernel
+        return w * log_p + (1 - w) * of_kernel(other)
 
-    def _grid(self, j: int) -> Tensor:
-        """Evenly spaced standardised values of continuous column j, (G,)."""
+    def _grid(self, j: int) -> tuple[Tensor, Tensor]:
+        """Evenly spaced standardised values of continuous column j, and their log-volume, (G,) each."""
         marginals, scorer = self.scorer.marginals, self.scorer
         if j in scorer.grids:
             return scorer.grids[j]
@@ -217,7 +251,8 @@ class Conditionals:
         width = high - low + 2 * MARGIN
         n = max(16, min(MOST_POINTS, round(POINTS_PER_SD * width / sd)))
         grid = torch.linspace(low - MARGIN, high + MARGIN, n).to(self.known)
-        return scorer.grids.setdefault(j, grid)
+        volume = torch.from_numpy(log_volume_at(scorer.schema[j], grid.cpu().numpy()))
+        return scorer.grids.setdefault(j, (grid, volume.to(grid)))
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-probability of each cell of rows x (B, C'), nats; 0 where it is NaN."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property, partial
 from types import SimpleNamespace
 from typing import Any, NamedTuple, cast
 
@@ -13,18 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from discrete_itd.channel.devices import add_at
 from discrete_itd.channel.posterior import GaussianPosterior
-from discrete_itd.denoisers import KernelDenoiser
 from discrete_itd.encoders import Bins, Categories, Column, Continuous
 
 INTERVAL = 0.8  # probability of the reported interval of a number
 MANY_LEVELS = 10  # numbers of more distinct values are reported as an interval
 NODES = 24  # of the quadrature of each Gaussian
-NO_WEIGHT = 1e-16  # of a centre that no double can tell from none
-LEAST_LOG = -86.0  # subnormal numbers of single precision, a little below, are slow
 CHUNK = 1 << 23  # rows times points times Gaussians at once
-CACHED = 1 << 17  # kernels at once: they stay in the processor's cache
 SMALLEST = 1e-300  # probability that stands for less
 QUANTILES = [(1 - INTERVAL) / 2, 0.5, (1 + INTERVAL) / 2]
 
@@ -190,133 +183,11 @@ class GridDensity:
         return _median_and_interval(self.column, values)
 
 
-@dataclass(frozen=True)
-class KernelConditionals:
-    r"""Distributions of the cells of U rows given their cells that are not NaN, under the kernel density.
-
-    The density is a mixture, :math:`P(x) = \frac1n \sum_i \prod_j k_j(x_j \mid c_{ij})`, so given some cells the
-    others follow the mixture with the weights :math:`w_i \propto \prod_{j\ known} k_j(x_j \mid c_{ij})`:
-    :math:`P(x_j \mid x_{known}) = \sum_i w_i\, k_j(x_j \mid c_{ij})`.
-
-    Parameters
-    ----------
-    kernel : KernelDenoiser
-    known : Tensor of float64, shape (U, C')
-    given : Tensor of float64, shape (U, n), optional
-        The ``log_weights``, if they are known.
-    """
-
-    kernel: KernelDenoiser
-    known: Tensor
-    given: Tensor | None = None
-
-    def rows(self, places: Tensor) -> KernelConditionals:
-        """Those of some of the rows."""
-        return KernelConditionals(self.kernel, self.known[places], self.log_weights[places])
-
-    @cached_property
-    def log_weights(self) -> Tensor:
-        """Logarithm of the posterior weight of each centre, (U, n)."""
-        if self.given is not None:
-            return self.given
-        parts = self.known.split(self.kernel.batch)
-        log_kernels = torch.cat([self.kernel.kernels.log_kernels(rows) for rows in parts])
-        return torch.log_softmax(log_kernels.double(), 1)
-
-    @cached_property
-    def logits(self) -> Tensor:
-        """Log-probabilities of all levels of the columns with few levels, (U, T)."""
-        kernels, weights = self.kernel.kernels, self.log_weights.exp()
-        return kernels.levels_given(*kernels.centres.by_level(weights)).log()
-
-    def column(self, j: int) -> Tensor:
-        """Log-probabilities of the categories of high-cardinality column j, (U, K)."""
-        lam, weights = self.kernel.widths.other, self.log_weights.exp()
-        prior = self.kernel.kernels.marginals.column(j).double().exp()  # (1, K)
-        cells = self.kernel.kernels.centres.cells[:, j]
-        there = ~cells.isnan()
-        mass = weights.new_zeros(len(self.known), prior.shape[1])
-        add_at(mass, 1, cells[there].long(), weights[:, there])
-        present = mass.sum(1, keepdim=True)
-        return ((1 - lam) * mass + (lam * present + 1 - present) * prior).log()
-
-    def log_density(self, j: int, z: Tensor) -> Tensor:
-        """Log-density of continuous column j at points z (G,): (U, G), nats."""
-        return log_mixture(self.log_weights.exp(), partial(self._log_kernel, j), z)
-
-    def log_density_at(self, j: int, z: Tensor, rows: Tensor) -> Tensor:
-        """The same at one point of each of some of the rows: z and their positions, both (B,); result (B,)."""
-        parts = zip(z.split(self.kernel.batch), rows.split(self.kernel.batch), strict=True)
-        log = [torch.logsumexp(self.log_weights[i] + self._log_kernel(j, v), 1) for v, i in parts]
-        return torch.cat(log)
-
-    def _log_kernel(self, j: int, z: Tensor, some: Tensor | None = None) -> Tensor:
-        """Log-density at points z (G,) around each centre, or of the marginal where the centre's cell is missing.
-
-        With ``some``, only around the centres of these numbers: (G, n).
-        """
-        kernel = self.kernel
-        centres, sd = kernel.kernels.centres.cells[:, j], kernel.widths.real
-        centres = centres if some is None else centres[some]
-        scale = 1 / (sd * math.sqrt(2))
-        near = (z[:, None] * scale - centres * scale).square_().neg_()
-        near -= math.log(sd * math.sqrt(2 * math.pi))
-        missing = centres.isnan()
-        if not bool(missing.any()):
-            return near
-        alone = kernel.kernels.log_marginal(z, j)
-        return torch.where(missing, alone[:, None], near)
-
-
-def log_mixture(
-    weights: Tensor, log_density: Callable[[Tensor, Tensor], Tensor], z: Tensor
-) -> Tensor:
-    """Log-densities at points z (G,) of mixtures of the same components: float64, (U, G), nats.
-
-    Parameters
-    ----------
-    weights : Tensor of float64, shape (U, K)
-    log_density : callable
-        Of points (G',) and numbers of components (K',): their log-densities, (G', K').
-    z : Tensor, shape (G,)
-
-    Notes
-    -----
-    A component that no double can tell from none, in no mixture, is left out, and densities are added up in single
-    precision, relative to the largest at each point: for sums over all points, not for the density at one far away.
-    """
-    # given some cells, often only a few
-    near = torch.nonzero((weights > NO_WEIGHT).any(0)).flatten()
-    weights, found = weights[:, near].float(), []
-    for points in z.split(max(1, CACHED // max(1, len(near)))):
-        log_p = log_density(points, near)
-        top = log_p.amax(1)  # far from all components all densities underflow
-        relative = (log_p - top[:, None]).float().clamp_min_(LEAST_LOG).exp_()
-        density = (weights @ relative.T).double()
-        found.append(density.clamp_min_(SMALLEST).log_().add_(top))
-    return torch.cat(found, 1)
-
-
 def log_density_on(q: GaussianPosterior, z: Tensor) -> Tensor:
-    """Log-density at points z (G,) of every row of mixtures (U, 1, K): float64, (U, G), nats.
-
-    Rows of equal components, like those of a mixture of products, share the densities of these.
-    """
-    means, sds = q.means[:, 0], q.var[:, 0].sqrt()
-    if not (bool((means == means[:1]).all()) and bool((sds == sds[:1]).all())):
-        parts = torch.arange(len(means), device=z.device).split(
-            max(1, CHUNK // (len(z) * means.shape[1]))
-        )
-        return torch.cat(
-            [q.pick(lambda t, i=i: t[i]).log_prob(z.expand(len(i), -1)) for i in parts]
-        )
-
-    def log_density(points: Tensor, some: Tensor) -> Tensor:
-        mean, sd = means[0, some], sds[0, some]
-        scaled = (points[:, None] - mean) / (sd * math.sqrt(2))
-        return -(scaled.square_()) - (sd * math.sqrt(2 * math.pi)).log()
-
-    return log_mixture(q.log_weight[:, 0].exp(), log_density, z)
+    """Log-density at points z (G,) of every row of mixtures (U, 1, K): float64, (U, G), nats."""
+    step = max(1, CHUNK // (len(z) * q.means.shape[2]))
+    parts = torch.arange(len(q.means), device=z.device).split(step)
+    return torch.cat([q.pick(lambda t, i=i: t[i]).log_prob(z.expand(len(i), -1)) for i in parts])
 
 
 CellDistribution = Categorical | Mixture | GridDensity  # of the cells of one column in B rows

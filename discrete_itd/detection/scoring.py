@@ -16,6 +16,7 @@ from torch import Tensor
 
 from discrete_itd.channel.posterior import Posterior
 from discrete_itd.denoisers import Denoiser, KernelDenoiser
+from discrete_itd.detection.classes import ClassConditionals, Classes, Grids, classes_of
 from discrete_itd.detection.kernel import kernel_nats
 from discrete_itd.detection.repeats import Repeats
 from discrete_itd.encoders import Column
@@ -75,8 +76,12 @@ class Scorer:
     _known: WeakKeyDictionary[Rows, tuple[Model, int, dict[str, Any]]] = field(
         default_factory=WeakKeyDictionary, init=False, repr=False
     )
-    # points on which conditional densities of continuous columns are normalised, by column, once they are known
-    grids: dict[int, Tensor] = field(default_factory=dict, init=False, repr=False)
+    # points on which conditional densities of continuous columns are normalised, and their log-volumes, by column
+    grids: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict, init=False, repr=False)
+    # of denoisers that are mixtures of products: their classes, and the densities of these on the grids
+    _classes: dict[int, tuple[Denoiser, Classes | None, Grids]] = field(
+        default_factory=dict, init=False, repr=False
+    )
     # a model and the same with continuous values smoothed
     _smooth: tuple[Model, Model] | None = field(default=None, init=False, repr=False)
 
@@ -313,6 +318,18 @@ class Scorer:
     def marginals(self) -> Posterior:
         """Independent columns of the rows that the density was fitted to, one row."""
         return self.density.model_.marginals.marginals()
+
+    def given_classes(self, denoiser: Denoiser, known: Tensor) -> ClassConditionals | None:
+        """The conditionals of rows (U, C') whose known cells are no NaN, under a member that is a mixture of products.
+
+        None if it is not.
+        """
+        which = int(denoiser is self.kernel)
+        kept = self._classes.get(which)
+        if kept is None or kept[0] is not denoiser:
+            kept = self._classes[which] = denoiser, classes_of(denoiser), Grids()
+        _, classes, grids = kept
+        return None if classes is None else ClassConditionals(classes, known, grids)
 
     @property
     def schema(self) -> Sequence[Column]:

@@ -15,8 +15,14 @@ from discrete_itd.detection.assessment import (
     most_doubtful,
     pairwise_changes,
 )
+from discrete_itd.detection.classes import (
+    ClassConditionals,
+    KernelClasses,
+    MixtureClasses,
+    classes_of,
+)
 from discrete_itd.detection.conditionals import Conditionals
-from discrete_itd.detection.distributions import KernelConditionals, log_density_on
+from discrete_itd.detection.distributions import log_density_on
 from discrete_itd.detection.scoring import Scorer
 from discrete_itd.recipes import Mixture
 
@@ -193,15 +199,10 @@ def test_properties_some_cells_are_judged_as_all_are(several):
         assert not some.any()
 
 
-@pytest.mark.parametrize("shared", [True, False])
-def test_densities_on_a_grid_are_those_at_its_points(shared, monkeypatch):
-    monkeypatch.setattr("discrete_itd.detection.distributions.CACHED", 200)
+def test_densities_on_a_grid_are_those_at_its_points(monkeypatch):
     monkeypatch.setattr("discrete_itd.detection.distributions.CHUNK", 500)
     generator = torch.Generator().manual_seed(0)
     weights, means, log_sd = torch.randn(3, 4, 1, 30, generator=generator).double()
-    if shared:
-        means, log_sd = (t[:1].expand(4, -1, -1) for t in (means, log_sd))
-    weights[:, :, 3] = -90.0  # of no component that counts
     q = GaussianPosterior(weights, means, (2 * log_sd - 4).exp())
     grid = torch.linspace(-3, 3, 50).double()
     naive = torch.stack([q.log_prob(z.expand(4, 1))[:, 0] for z in grid], 1)
@@ -222,13 +223,23 @@ def kernel_density(table, widths, **settings):
 
 
 @pytest.mark.parametrize("kind", ["ordinal", "mixed"])
-def test_properties_conditionals_of_the_kernel_density_are_ratios_of_its_masses(kind):
+@pytest.mark.parametrize("of_rows", [True, False])
+@pytest.mark.parametrize("kept", [True, False])
+def test_properties_conditionals_of_classes_are_ratios_of_masses(kind, of_rows, kept, monkeypatch):
+    if not kept:
+        monkeypatch.setattr("discrete_itd.detection.classes.NUMBERS_KEPT", 0)
+        monkeypatch.setattr("discrete_itd.detection.classes.NUMBERS_AT_ONCE", 100)
     density, kernel, rows = kernel_density(TABLES[kind](), Widths(0.1, 0.2, 0.3))
+    if not of_rows:
+        density = DiffusionDensity(denoiser=Mixture(8), random_state=0).fit(TABLES[kind]())
+        rows, kernel = density.rows(TABLES[kind]()), density.denoiser_
+    classes = classes_of(kernel)
+    assert isinstance(classes, KernelClasses if of_rows else MixtureClasses)
     x = rows.x[60:64].clone()
     for j, points in enumerate(density.denoiser_.codebook.columns):
         known = x.clone()
         known[:, j] = float("nan")
-        found = KernelConditionals(kernel, known)
+        found = ClassConditionals(classes, known)
         below = kernel.log_prob(known)
         if points.kind == "real":
             grid = torch.linspace(-2, 2, 9).double()
@@ -258,7 +269,7 @@ def test_conditionals_of_high_cardinality_columns():
     assert density.encoder_.schema[0].points.kind == "code"
     known = rows.x[[3, 1390]].clone()
     known[:, 0] = float("nan")
-    log_p = KernelConditionals(kernel, known).column(0)
+    log_p = ClassConditionals(KernelClasses(kernel), known).column(0)
     torch.testing.assert_close(log_p.exp().sum(1), torch.ones(2).double(), atol=1e-5, rtol=0)
     ratio = kernel.log_prob(known.index_fill(1, torch.tensor([0]), 2.0)) - kernel.log_prob(known)
     torch.testing.assert_close(log_p[:, 2], ratio.double(), atol=5e-5, rtol=1e-5)

@@ -10,7 +10,7 @@ from discrete_itd.channel.codebook import Codebook, ColumnPoints
 from discrete_itd.denoisers import KernelDenoiser, MarginalDenoiser
 from discrete_itd.denoisers.kernel_products import Widths
 from discrete_itd.detection import kernel as detection_kernel
-from discrete_itd.detection.distributions import KernelConditionals
+from discrete_itd.detection.classes import ClassConditionals, KernelClasses
 from discrete_itd.detection.kernel import COARSE, kernel_nats, outlyingness
 
 COLUMNS = [
@@ -110,11 +110,12 @@ def test_batches_change_nothing(monkeypatch):
 
 @pytest.mark.parametrize("at_once", [1 << 17, 100])
 def test_densities_on_a_grid_are_ratios_of_probabilities(monkeypatch, at_once):
-    monkeypatch.setattr("discrete_itd.detection.distributions.CACHED", at_once)
+    monkeypatch.setattr("discrete_itd.detection.classes.NUMBERS_AT_ONCE", at_once)
+    monkeypatch.setattr("discrete_itd.detection.classes.NUMBERS_KEPT", at_once - 100)
     model, known = density(rows()), rows(6, seed=1)
     known[:, 2] = NAN
     grid = torch.linspace(-2, 2, 17, dtype=torch.float64)
-    found = KernelConditionals(model, known).log_density(2, grid)
+    found = ClassConditionals(KernelClasses(model), known).log_density(2, grid)
     assert found.shape == (6, 17)
     for k, value in enumerate(grid.tolist()):
         whole = known.clone()
