@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from discrete_itd.denoisers import Denoiser
-from discrete_itd.models.candidates import CandidateTable
+from discrete_itd.models.candidates import Candidate, CandidateTable
 from discrete_itd.models.contract import FitPlan, Recipe, TrainingRows
 from discrete_itd.models.exact import EXACT, BayesNet, Decoder, Mixture, Trees, affordable_bases
 from discrete_itd.models.members import fit_ensemble
@@ -14,7 +14,7 @@ from discrete_itd.models.networks import MOST_ORDERS, QUICK_DECODER, Causal, Net
 from discrete_itd.validation import check_integer
 
 MOST_MEMBERS = 64
-# the networks of the best mixture, in turn: members that err differently are worth more
+# the networks of the best mixture: members that err differently are worth more, unless one kind is clearly worse
 VARIED = (Causal(), Causal(base="independent", dropout=0.5))
 
 
@@ -162,7 +162,8 @@ class Auto(Recipe):
 class Best(Recipe):
     """The lowest held-out nats for the time allowed: a mixture of rows (10) of exact models and causal networks.
 
-    Every second network corrects independent columns, with more dropout.
+    Every second network corrects independent columns, with more dropout, until one of each kind is there. If one of
+    these has fewer held-out nats, by more than their paired standard error, all others are of its kind.
 
     Parameters
     ----------
@@ -187,12 +188,22 @@ class Best(Recipe):
         for member in (*affordable_bases(rows, BayesNet()), Decoder(8192)):
             table.fit_in_time(member, plan)
         plans = plan.of_networks(self.n_orders if plan.training.max_steps else 0)
-        n_at_once = plan.run.team.size
+        n_at_once, first = plan.run.team.size, len(table.candidates)
         for i in range(0, len(plans), n_at_once):
             if plan.time_left and not plan.run.interrupted:
                 some = range(i, min(i + n_at_once, len(plans)))
-                table.fit([VARIED[k % len(VARIED)] for k in some], [plans[k] for k in some])
+                kinds = self._kinds(table, table.candidates[first:])
+                table.fit([kinds[k % len(kinds)] for k in some], [plans[k] for k in some])
         return table.settle(plan, table.add(table.mixture()))
+
+    def _kinds(self, table: CandidateTable, networks: list[Candidate]) -> tuple[Causal, ...]:
+        """What the next networks are, in turn, after some: the better kind alone, if one clearly is."""
+        if len(networks) < len(VARIED):
+            return VARIED
+        one_of_each = networks[: len(VARIED)]
+        best = min(one_of_each, key=lambda c: c.mean)
+        near = [k for k, c in enumerate(one_of_each) if table.is_near(c, best)]
+        return tuple(VARIED[k] for k in near)
 
     def count_networks(self) -> int:
         return self.n_orders
