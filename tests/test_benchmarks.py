@@ -20,6 +20,7 @@ RUNS = {
     "budgets": "adult --quick --seeds 1",
     "entropy": "--max-time 1 --dimensions 2 --rows 500 --tests 10 --truths Gaussian",
     "images": "--train-time 4 --tune-time 2 --tests 12 --points 8 --paths 1",
+    "features": "discrete_itd scikit-learn",
     "robust": "mushroom --quick --fractions 0 0.1",
 }
 

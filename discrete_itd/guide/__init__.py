@@ -6,6 +6,7 @@
 * `discrete_itd.guide.pilot`: from the first fit to a decision, for those who decide; what can go wrong, and where to
   see it.
 * `discrete_itd.guide.coming_from`: the same job in PyOD, scikit-learn, SDV and TabPFN, side by side.
+* `discrete_itd.guide.peers`: what this package and ten others do, a table whose cells were run or read.
 * `discrete_itd.guide.guarantees`: what is guaranteed, what is statistical, what is not promised, each with its test.
 * `discrete_itd.testing`: a denoiser, schedule or encoder of one's own, and the checks for it.
 
