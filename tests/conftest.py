@@ -15,8 +15,9 @@ from discrete_itd.training.config import TrainingPlan
 
 # the tensors here are tiny: a second thread would only be waited for, long where cores are busy
 torch.set_num_threads(1)
-# so are the tables: the decoder mixture among the candidates of a fit is smaller than a user's
+# so are the tables: the decoder mixtures among the candidates of a fit are smaller than a user's
 networks.QUICK_DECODER = choosing.QUICK_DECODER = Decoder(256, n_points=256, max_steps=60)
+choosing.LARGE_DECODER = Decoder(512, n_points=256, max_steps=60)
 # and the validations of a fit and its search of a schedule are fewer, on fewer draws and coarser grids
 SMALL = {
     (estimators, "TrainingPlan"): partial(TrainingPlan, n_validations=8),

@@ -69,7 +69,8 @@ class Repeats:
         out = np.zeros((len(x), self.n_columns))
         for j, values in self.seen.items():
             cells, p = x[:, j].cpu().numpy(), self.p_new[j]
-            nats = np.where(np.isin(cells, values), -np.log1p(-p), -np.log(p))
+            at = np.searchsorted(values, cells).clip(max=len(values) - 1)
+            nats = np.where(values[at] == cells, -np.log1p(-p), -np.log(p))
             out[:, j] = np.where(np.isnan(cells), 0.0, nats)
         return out
 
@@ -90,6 +91,10 @@ class Repeats:
         p_new = {int(j): float(p[j]) for j in np.flatnonzero(p)}
         seen = {j: tensors[f"repeats.{j}"].numpy().astype(float) for j in p_new}
         for j, values in seen.items():
-            if values.ndim != 1 or not np.isfinite(values).all():
+            if (
+                values.ndim != 1
+                or not len(values)
+                or not (np.isfinite(values).all() and (np.diff(values) > 0).all())
+            ):
                 raise ValueError(f"its numbers seen in column {j} are malformed")
         return cls(n_columns, seen, p_new)

@@ -197,7 +197,7 @@ class Scorer:
             return -np.ascontiguousarray(self._model_nats(rows).to_numpy()).sum(1)
         if not self._capped:
             return self._once(rows, self._log_prob)
-        return self._once(rows, self._quick_factors)[0] - self._excess(rows).to_numpy().sum(1)
+        return self._once(rows, self._quick_factors)[0] - self._excess(rows).sum(1)
 
     def _log_prob(self, rows: Rows) -> np.ndarray:
         """Closed form of the model's log-probability of the cells, (N,)."""
@@ -233,10 +233,10 @@ class Scorer:
             nats = np.where(self._given.cpu().numpy(), 0.0, nats)
         return rows.by_column(nats)
 
-    def _excess(self, rows: Rows) -> pd.DataFrame:
+    def _excess(self, rows: Rows) -> np.ndarray:
         """What each column lacks to its lower bound, (N, C); a missing or given cell lacks nothing."""
-        nats = self._capping_nats(rows)
-        return (-nats).add(self.floor, axis=1).clip(lower=0.0).where(nats != 0, 0.0)
+        nats = self._capping_nats(rows).to_numpy()
+        return np.ascontiguousarray(np.where(nats != 0, np.maximum(self.floor - nats, 0.0), 0.0))
 
     def _capping_nats(self, rows: Rows) -> pd.DataFrame:
         """The nats by column, (N, C), that are held against the lower bounds."""

@@ -16,6 +16,7 @@ from discrete_itd.validation import check_integer
 MOST_MEMBERS = 64
 # the networks of the best mixture: members that err differently are worth more, unless one kind is clearly worse
 VARIED = (Causal(), Causal(base="independent", dropout=0.5))
+LARGE_DECODER = Decoder(8192)
 
 
 @dataclass(frozen=True)
@@ -185,7 +186,7 @@ class Best(Recipe):
 
     def fit(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
         table = CandidateTable(rows)
-        for member in (*affordable_bases(rows, BayesNet()), Decoder(8192)):
+        for member in (*affordable_bases(rows, BayesNet()), LARGE_DECODER):
             table.fit_in_time(member, plan)
         plans = plan.of_networks(self.n_orders if plan.training.max_steps else 0)
         n_at_once, first = plan.run.team.size, len(table.candidates)
