@@ -44,6 +44,7 @@ from discrete_itd.denoisers.base import (
     row_product,
     rows_at_once,
     with_codebook,
+    without_copies,
 )
 from discrete_itd.denoisers.counts import indicators
 from discrete_itd.denoisers.marginal import MarginalDenoiser, fallback_log_prob
@@ -291,9 +292,10 @@ class MixtureDenoiser(Denoiser):
         orders = both_ways(range(book.n_columns), book.leading_columns)
         parts = [
             shares_of_classes(self.log_weights, self._cells(rows), orders).T
-            for rows in self._batches(x)
+            for rows in self._batches(without_copies(x))
         ]
         out = torch.cat(parts)
+        out = torch.cat([out, out[-1:].expand(len(x) - len(out), -1)])
         if self.fallback is not None:
             own = self._modelled
             out = self.fallback.log_factors(x).to(out).index_copy(1, own, out[:, own])

@@ -313,3 +313,21 @@ def test_fitted_marginals_beat_a_normal(device, name):
     got = q.log_prob(rows)[:, j].mean().item()
     truth = -math.log(2) - 0.5 * math.log(2 * math.pi * math.e * 0.05**2)
     assert got == pytest.approx(truth, abs=0.06)
+
+
+def test_factors_of_copies_are_computed_once(device, monkeypatch):
+    """Rows with which a batch is filled up cost nothing, and every row has the factors that it has by itself."""
+    book, rng = make_book("mixed", device), np.random.default_rng(0)
+    oracle = random_mixture(book, rng)
+    rows = random_rows(book, 6, rng, missing=0.2)
+    alone = torch.cat([oracle.log_factors(row[None]) for row in rows])
+    seen, cells = [], MixtureDenoiser._cells
+    monkeypatch.setattr(
+        MixtureDenoiser, "_cells", lambda self, x: seen.append(len(x)) or cells(self, x)
+    )
+    for batch in (rows, rows[[0, 1, 2, 2, 2]], rows[[3, 3, 0, 3, 3]], rows[[5] * 4], rows[:0]):
+        found = oracle.log_factors(batch)
+        same = rows.nan_to_num(-9.0)[:, None] == batch.nan_to_num(-9.0)
+        assert torch.equal(found, alone[same.all(2).byte().argmax(0)])
+    if device.type == "cpu":
+        assert seen == [6, 3, 4, 1, 0]
