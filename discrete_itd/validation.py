@@ -59,13 +59,7 @@ def check_weights(sample_weight: Any, n_rows: int) -> np.ndarray | None:
     """
     if sample_weight is None:
         return None
-    weights = np.asarray(sample_weight, dtype=float)
-    if weights.ndim != 1:
-        raise ValueError(f"Sample weights must be 1D array or scalar, got shape {weights.shape}")
-    if len(weights) != n_rows:
-        raise ValueError(
-            f"sample_weight.shape == {weights.shape}, expected {(n_rows,)}: one for every row"
-        )
+    weights = _one_for_every_row(sample_weight, n_rows)
     wrong = ~(np.isfinite(weights) & (weights >= 0) & (weights == np.round(weights)))
     if wrong.any():
         raise ValueError(
@@ -79,3 +73,34 @@ def check_weights(sample_weight: Any, n_rows: int) -> np.ndarray | None:
     if weights.sum() < 2:
         raise ValueError("sample_weight must leave at least two rows: almost all weights are zero")
     return weights.astype(np.int64)
+
+
+def check_mean_weights(sample_weight: Any, n_rows: int) -> np.ndarray:
+    """Weights of rows in a mean, float64 of shape (N,) with mean 1.
+
+    Raises
+    ------
+    ValueError
+        If weights are negative, not finite, too few or too many, or all zero.
+    """
+    weights = _one_for_every_row(sample_weight, n_rows)
+    wrong = ~(np.isfinite(weights) & (weights >= 0))
+    if wrong.any():
+        raise ValueError(
+            "sample_weight must be finite and not negative,"
+            f" got {weights[wrong][0]!r} in row {int(np.flatnonzero(wrong)[0])}"
+        )
+    if n_rows and not weights.any():
+        raise ValueError("sample_weight must not be all zero")
+    return weights / weights.mean() if n_rows else weights
+
+
+def _one_for_every_row(sample_weight: Any, n_rows: int) -> np.ndarray:
+    weights = np.asarray(sample_weight, dtype=float)
+    if weights.ndim != 1:
+        raise ValueError(f"Sample weights must be 1D array or scalar, got shape {weights.shape}")
+    if len(weights) != n_rows:
+        raise ValueError(
+            f"sample_weight.shape == {weights.shape}, expected {(n_rows,)}: one for every row"
+        )
+    return weights

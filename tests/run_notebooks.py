@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -17,7 +18,10 @@ from nbclient import NotebookClient
 
 
 def main() -> None:
-    """Run each notebook in its own folder; an error in a cell ends with its traceback and status 1."""
+    """Run each notebook; an error in a cell ends with its traceback and status 1.
+
+    What a notebook writes beside itself is kept with ``--write`` alone: otherwise it runs in an empty folder.
+    """
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("notebooks", nargs="+", type=Path)
     parser.add_argument("--write", action="store_true")
@@ -36,9 +40,10 @@ def main() -> None:
 def execute(path: Path, write: bool) -> str:
     """Run one notebook; what to say of it."""
     notebook = nbformat.read(path, as_version=4)
-    resources = {"metadata": {"path": str(path.parent)}}
     start = time.perf_counter()
-    NotebookClient(notebook, timeout=600, kernel_name="python3", resources=resources).execute()
+    with tempfile.TemporaryDirectory() as empty:
+        resources = {"metadata": {"path": str(path.parent) if write else empty}}
+        NotebookClient(notebook, timeout=600, kernel_name="python3", resources=resources).execute()
     seconds = time.perf_counter() - start
     if write:
         notebook.metadata = {k: v for k, v in notebook.metadata.items() if k == "kernelspec"}

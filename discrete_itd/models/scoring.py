@@ -23,7 +23,7 @@ from discrete_itd.models.card import density_card
 from discrete_itd.models.model import EFFORT, Model
 from discrete_itd.progress import progress_bar
 from discrete_itd.training import pilot_quadrature
-from discrete_itd.validation import check_integer, check_tolerance
+from discrete_itd.validation import check_integer, check_mean_weights, check_tolerance
 
 TOLERATED = 1.5  # times max_stderr; a standard error may be this much above it by chance
 
@@ -148,9 +148,19 @@ class ScoringMixin:
         """Log-probability of each row: float64, shape (N,), nats; higher is more typical."""
         return self.log_prob(X).log_prob
 
-    def score(self, X: Any, y: Any = None) -> float:
-        """Mean log-probability per row, in nats, as of scikit-learn's mixtures; NaN without rows."""
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
+        """Mean log-probability per row, in nats, as of scikit-learn's mixtures; NaN without rows.
+
+        Parameters
+        ----------
+        X : DataFrame or array-like, shape (N, C), or Rows
+        y : None
+        sample_weight : array-like of float, shape (N,), optional
+            Weights of the rows in the mean: not negative, not all zero.
+        """
         scores = self.score_samples(X)
+        if sample_weight is not None:
+            scores = scores * check_mean_weights(sample_weight, len(scores))
         return float(scores.mean()) if len(scores) else math.nan
 
     @in_kind

@@ -11,6 +11,9 @@ import pandas as pd
 import pytest
 import torch
 from laws import make_denoiser, naive_autoregression, rounding
+from sklearn import config_context
+from sklearn.model_selection import cross_val_score
+from sklearn.pipeline import make_pipeline
 
 from discrete_itd import CoordinateSchedule, DiffusionDensity, IsotropicSchedule
 from discrete_itd.datasets import load_car
@@ -511,6 +514,32 @@ def test_weights_are_frequencies():
     ):
         with pytest.raises(ValueError, match=words):
             DiffusionDensity(**settings).fit(FEW, sample_weight=wrong)
+
+
+def test_the_score_weighs_rows():
+    """A weight is a share of the mean; in a pipeline it arrives at the fit and at the score, if both ask for it."""
+    weights = np.random.default_rng(0).random(len(FEW))
+    model = DiffusionDensity(denoiser="tree", random_state=0).fit(FEW)
+    scores = model.score_samples(FEW)
+    assert model.score(FEW, sample_weight=weights) == pytest.approx(
+        np.average(scores, weights=weights)
+    )
+    for wrong, words in (
+        (np.full(200, -1.0), "not negative, got .*-1.0.* in row 0"),
+        (np.ones(199), "expected"),
+        (np.zeros(200), "all zero"),
+        (np.full(200, np.inf), "finite"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            model.score(FEW, sample_weight=wrong)
+    counts = np.r_[np.ones(100), np.zeros(50), np.full(50, 3.0)]
+    with config_context(enable_metadata_routing=True):
+        tree = DiffusionDensity(denoiser="tree", random_state=0)
+        tree.set_fit_request(sample_weight=True).set_score_request(sample_weight=True)
+        found = cross_val_score(make_pipeline(tree), FEW, params={"sample_weight": counts}, cv=2)
+    assert np.isfinite(found).all()
+    plain = cross_val_score(make_pipeline(tree), FEW, cv=2)
+    assert not np.allclose(found, plain)
 
 
 def test_an_interrupted_fit_is_usable_and_goes_on(tmp_path, monkeypatch):
