@@ -9,15 +9,19 @@ import numpy as np
 OFTEN = 20  # occurrences in training at least
 MOST = 500  # atoms of a column at most
 BOUND = 1 / 32  # share of the rows from which the least or greatest value is taken as a bound
+NEARBY = (
+    0.025  # rows that an atom covers on one side at most, as a share of its own and of that side's
+)
 LARGEST = float(np.finfo(float).max)
 
 
 def find_atoms(values: np.ndarray, whole: bool) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """The atoms among the values, shape (N,) with N > 0, and where each begins and ends.
 
-    Edges lie half-way to the next different value. The outermost value, if it is an atom, ends as far out as it
-    begins, or, as a bound that many rows reach, where numbers end. Of whole numbers, which draws are rounded to,
-    those without a gap beside them are left out.
+    An atom reaches half-way to the next different value, or over the few next ones, for there its peak covers them in
+    any density that is fitted: its edge is in the middle of the widest gap (of equal ones, the furthest) within reach
+    of few rows and of no other atom. The outermost value ends as far out as it begins, or, as a bound that many rows
+    reach, where numbers end. Of whole numbers, which draws are rounded to, atoms that cover no gap are left out.
 
     Returns
     -------
@@ -31,23 +35,41 @@ def find_atoms(values: np.ndarray, whole: bool) -> tuple[tuple[float, ...], tupl
     (-1.7976931348623157e+308, 0.25, 1.25, 1.7976931348623157e+308)
     """
     distinct, counts = np.unique(values, return_counts=True)
-    between = distinct[:-1] / 2 + distinct[1:] / 2
-    ends = [-LARGEST, LARGEST]
-    if len(between):
-        is_bound = counts[[0, -1]] > BOUND * len(values)
-        with np.errstate(over="ignore"):
-            mirrored = distinct[[0, -1]] + (distinct[[0, -1]] - between[[0, -1]])
-        ends = np.where(is_bound, ends, np.clip(mirrored, -LARGEST, LARGEST))
-    edges = np.concatenate((ends[:1], between, ends[1:]))
-    cells = np.stack((edges[:-1], edges[1:]), 1)
-    usable = counts >= OFTEN
-    if whole:
-        with np.errstate(over="ignore"):
-            usable &= (np.abs(cells - distinct[:, None]) > 0.5).any(1)
-    places = np.flatnonzero(usable)
+    places = np.flatnonzero(counts >= OFTEN)
     if len(places) > MOST:
         places = np.sort(places[np.argsort(-counts[places], kind="stable")[:MOST]])
-    return tuple(distinct[places].tolist()), tuple(cells[places].ravel().tolist())
+    if not len(places):
+        return (), ()
+    with np.errstate(over="ignore"):
+        high = _upper_edges(distinct, counts, places)
+        low = -_upper_edges(-distinct[::-1], counts[::-1], len(distinct) - 1 - places[::-1])[::-1]
+        atoms = distinct[places]
+        between = atoms[:-1] / 2 + atoms[1:] / 2
+        overlap = high[:-1] > low[1:]
+        high[:-1], low[1:] = (np.where(overlap, between, side) for side in (high[:-1], low[1:]))
+        if whole:
+            wide = np.maximum(atoms - low, high - atoms) > 0.5
+            atoms, low, high = atoms[wide], low[wide], high[wide]
+    return tuple(atoms.tolist()), tuple(np.stack((low, high), 1).ravel().tolist())
+
+
+def _upper_edges(distinct: np.ndarray, counts: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Where each atom ends, of increasing values, how often each occurs and which are atoms."""
+    until, n = np.cumsum(counts), len(distinct)
+    own, beyond = counts[places], until[-1] - until[places]
+    room = until[places] + NEARBY * np.minimum(own, beyond)
+    furthest = np.searchsorted(until, room, side="right") - 1  # the last value that it may cover
+    furthest = np.minimum(furthest, np.append(places[1:], n) - 1)
+    gaps = np.diff(distinct)
+    edges = np.full(len(places), LARGEST)
+    for i, (k, last) in enumerate(zip(places.tolist(), furthest.tolist(), strict=True)):
+        if k < n - 1:
+            reach = gaps[k : min(last, n - 2) + 1]
+            j = k + len(reach) - 1 - int(np.argmax(reach[::-1]))
+            edges[i] = distinct[j] / 2 + distinct[j + 1] / 2
+        elif n > 1 and own[i] <= BOUND * until[-1]:
+            edges[i] = min(distinct[k] + (distinct[k] / 2 - distinct[k - 1] / 2), LARGEST)
+    return edges
 
 
 def settle(values: np.ndarray, atoms: Sequence[float], edges: Sequence[float]) -> np.ndarray:

@@ -9,7 +9,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from discrete_itd.encoders import Bins, Continuous
-from discrete_itd.encoders.atoms import MOST, find_atoms
+from discrete_itd.encoders.atoms import MOST, NEARBY, find_atoms
 from discrete_itd.encoders.numeric import LARGEST, fit_bins, fit_continuous
 
 FEWER = settings(max_examples=50)
@@ -309,10 +309,13 @@ def with_atoms(n=4000):
 
 def test_draws_between_the_edges_of_an_atom_become_it_and_no_others():
     values, rng = with_atoms(), np.random.default_rng(0)
-    codec, others = fit_continuous(values, False), np.unique(values)
+    codec = fit_continuous(values, False)
     assert codec.atoms == (0.0, 7.0)
-    k = int(np.searchsorted(others, 7.0))
-    assert codec.edges == (-LARGEST, others[1] / 2, *(7 / 2 + others[[k - 1, k + 1]] / 2))
+    for v, (low, high) in zip(codec.atoms, np.reshape(codec.edges, (-1, 2)), strict=True):
+        for side, covered in ((values > v, values < high), (values < v, values > low)):
+            few = NEARBY * min((values == v).sum(), side.sum())
+            assert (side & covered).sum() <= few
+    assert codec.edges[0] == -LARGEST
     z = codec.encode(rng.choice(values, 20_000))[0] + 1e-3 * rng.normal(size=20_000)
     smooth, drawn = codec.decode(z), codec.decode(z, rng)
     is_atom = np.zeros(len(z), bool)
@@ -323,7 +326,10 @@ def test_draws_between_the_edges_of_an_atom_become_it_and_no_others():
     assert 0.5 < is_atom.mean() < 0.7
     assert not np.isin(smooth, codec.atoms).any()
     np.testing.assert_array_equal(drawn[~is_atom], smooth[~is_atom])
-    np.testing.assert_allclose(codec.decode(codec.encode(values)[0], rng), values, atol=1e-9)
+    back = codec.decode(codec.encode(values)[0], rng)
+    moved = ~np.isclose(back, values, rtol=0, atol=1e-9)
+    assert 0 < moved.mean() < NEARBY
+    assert np.isin(back[moved], codec.atoms).all()
 
 
 def test_the_outermost_value_is_a_bound_if_many_rows_reach_it():
@@ -341,6 +347,18 @@ def test_whole_numbers_without_a_gap_beside_them_are_no_atoms_for_draws_are_roun
         (0.0, 2.0, 5.0, 6.0),
         (-LARGEST, 0.5, 1.5, 3.5, 3.5, 5.5, 5.5, LARGEST),
     )
+
+
+def test_an_atom_covers_few_values_up_to_a_gap_and_no_other_atom():
+    many, near, far = np.repeat(10.0, 400), np.linspace(10.1, 11.0, 10), np.linspace(12, 20, 390)
+    assert find_atoms(np.concatenate((many, near, far)), False) == ((10.0,), (-LARGEST, 11.5))
+    # more would be more than a fortieth of its rows, or of the rows on that side
+    assert find_atoms(np.concatenate((many[:399], near, far)), False)[1][1] < 11
+    assert find_atoms(np.concatenate((many, near, far[:389])), False)[1][1] < 11
+    rare = np.repeat(10.35, 20)
+    atoms, edges = find_atoms(np.concatenate((many, near, rare, far)), False)
+    assert atoms == (10.0, 10.35)
+    np.testing.assert_allclose(edges[1:], (10.25, 10.325, 10.375))
 
 
 def test_of_very_many_atoms_the_most_frequent_stay():
