@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -139,7 +140,7 @@ def main() -> None:
         print(f"\n## {name}: {len(table.numbers)} numbers, {n_others} categories; {sizes}")
         print(f"{same:.1%} of the test rows equal a training row\n")
         print("\n".join(markdown(HEADER, [[""] * len(HEADER)]).splitlines()[:2]), flush=True)
-        for row in [*judged(table, options), *published(name)]:
+        for row in chain(judged(table, options), published(name)):
             print(markdown(HEADER, [row]).splitlines()[2], flush=True)
 
 
