@@ -19,6 +19,7 @@ RUNS = {
     "explanations": "car --quick --cells 1 2",
     "budgets": "adult --quick --seeds 1",
     "entropy": "--max-time 1 --dimensions 2 --rows 500 --tests 10 --truths Gaussian",
+    "synthetic": "adult --quick --methods default mixture bootstrap --folder nowhere",
     "images": "--train-time 4 --tune-time 2 --tests 12 --points 8 --paths 1",
     "features": "discrete_itd scikit-learn",
     "robust": "mushroom --quick --fractions 0 0.1",

@@ -200,8 +200,12 @@ class Column:
         if not isinstance(kind, str) or kind not in CODECS:
             raise ValueError(f"column: unknown kind {kind!r}")
         made = CODECS[kind]
+        if made is Continuous:  # files of release 0.1 have no atoms
+            lacking: dict[str, Any] = {"atoms": [], "edges": []}
+            codec = {**lacking, **codec}
         names = [f.name for f in dataclasses.fields(made)]
         codec = _fields(codec, list({*names, "kind"}), "codec")
+        arguments: dict[str, Any]
         arguments = {k: tuple(v) if isinstance(v, list) else v for k, v in codec.items()}
         arguments = {k: arguments[k] for k in names}
         for f in dataclasses.fields(made):

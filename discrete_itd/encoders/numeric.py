@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from discrete_itd.channel.codebook import ColumnPoints
+from discrete_itd.encoders.atoms import find_atoms, settle
 from discrete_itd.encoders.categories import check_numbers, line_levels
 
 FAR = 1000.0  # robust standard deviations; further out the map grows with the logarithm
@@ -24,6 +25,9 @@ LARGEST = float(np.finfo(float).max)
 SMALLEST = float(np.finfo(float).tiny)
 BINS = 32
 NARROWEST = 1e-3  # width of an atom's bin, in median deviations of the other values
+OFTEN = (
+    20  # occurrences at least of an atom of a continuous column, and more than 1/BINS of the rows
+)
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,9 @@ class Continuous:
     :math:`|u| \le U`, :math:`\pm U (1 + \log(|u|/U))` beyond, once differentiable), the Yeo-Johnson map, and a last
     shift and scale. Every finite x has a finite image and slope, and every real z comes from a finite x.
 
+    A density has no atoms: where a column is often zero, it has a narrow peak. The score is this density; draws between
+    the edges of an atom become the atom, as those of whole numbers are rounded.
+
     Parameters
     ----------
     whole : bool
@@ -46,6 +53,10 @@ class Continuous:
         :math:`\lambda` between 0 and 2; 1 changes nothing.
     mean, spread : float
         a and b, the latter twice the standard deviation of y.
+    atoms : tuple of A floats
+        Increasing.
+    edges : tuple of 2 A floats
+        Before and after each atom, see :func:`~discrete_itd.encoders.atoms.find_atoms`.
 
     References
     ----------
@@ -65,6 +76,8 @@ class Continuous:
     power: float
     mean: float
     spread: float
+    atoms: tuple[float, ...] = ()
+    edges: tuple[float, ...] = ()
 
     kind: ClassVar[str] = "continuous"
     categories: ClassVar[tuple[()]] = ()
@@ -76,6 +89,14 @@ class Continuous:
             raise TypeError(f"whole must be a bool, got {self.whole!r}")
         if not (self.scale > 0 and self.spread > 0 and 0 <= self.power <= 2):
             raise ValueError("scale and spread must be positive, the power between 0 and 2")
+        check_numbers("atoms", self.atoms)
+        check_numbers("edges", self.edges)
+        if len(self.edges) != 2 * len(self.atoms):
+            raise ValueError("edges must be two for each atom")
+        between = zip(self.edges[::2], self.atoms, self.edges[1::2], strict=True)
+        line = [value for part in between for value in part]
+        if line != sorted(line):
+            raise ValueError("atoms must be increasing, and each between its edges")
 
     @property
     def points(self) -> ColumnPoints:
@@ -94,7 +115,7 @@ class Continuous:
         return z, log_slope + bent - math.log(self.spread)
 
     def decode(self, x: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
-        """The values, finite whatever x is; NaN stays NaN. Nothing is drawn."""
+        """The values, finite whatever x is; NaN stays NaN. With ``rng`` they are draws, which settle on atoms."""
         with np.errstate(over="ignore"):
             y = np.clip(x * self.spread + self.mean, -LARGEST, LARGEST)
         w = _inverse_power(y, self.power)
@@ -103,7 +124,10 @@ class Continuous:
             # in two steps, for exp(1400) is no float but, times a tiny scale, a distance may be one
             half = np.exp(np.clip(size / FAR - 1, 0.0, 1416.0) / 2)
             distance = self.scale * half * np.minimum(size, FAR) * half
-            return np.clip(self.center + np.copysign(distance, w), -LARGEST, LARGEST)
+            values = np.clip(self.center + np.copysign(distance, w), -LARGEST, LARGEST)
+        if rng is not None:
+            values = settle(values, self.atoms, self.edges)
+        return values
 
 
 def fit_continuous(values: np.ndarray, whole: bool) -> Continuous:
@@ -128,7 +152,9 @@ def fit_continuous(values: np.ndarray, whole: bool) -> Continuous:
             power, best = candidate, score
     y = _power(w, power)
     mean, spread = float(np.mean(y)), 2 * float(np.std(y))
-    return Continuous(whole, center, scale, power, mean, spread if spread > 0 else 1.0)
+    return Continuous(
+        whole, center, scale, power, mean, spread if spread > 0 else 1.0, *find_atoms(values, whole)
+    )
 
 
 def _tame(values: np.ndarray, center: float, scale: float) -> tuple[np.ndarray, np.ndarray]:

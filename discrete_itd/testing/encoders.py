@@ -54,7 +54,10 @@ def _shapes(s: _Subject) -> None:
 
 
 def _decoding_undoes_encoding(s: _Subject) -> None:
-    """decode(encode(X)) is X, dtypes and gaps included; of bins and pooled categories, the codes come back."""
+    """decode(encode(X)) is X, dtypes and gaps included; of bins and pooled categories, the codes come back.
+
+    Draws of a continuous column with atoms may be these instead.
+    """
     x, _ = s.encoder.transform(s.frame)
     for rng in (None, np.random.default_rng(0)):
         back: Any = s.encoder.inverse_transform(x, s.frame.index, rng)
@@ -64,7 +67,7 @@ def _decoding_undoes_encoding(s: _Subject) -> None:
             if column.kind == "binned" or getattr(column.codec, "pooled", ()):
                 np.testing.assert_array_equal(again[known, j], x[known, j], f"{column.name!r}")
                 assert back[column.name].dtype == cells.dtype, f"dtype of {column.name!r}"
-            elif known.all():
+            elif known.all() and not (rng is not None and getattr(column.codec, "atoms", ())):
                 s.alike(back[column.name], cells)
 
 

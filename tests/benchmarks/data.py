@@ -33,7 +33,7 @@ class Density(NamedTuple):
     test: NDArray[np.uint8]
 
 
-def _shared(folder: str) -> Path:
+def shared_folder(folder: str) -> Path:
     """Return where the files of one kind are expected; the folder may be absent."""
     default = Path(__file__).parents[3] / "shared"
     return Path(os.environ.get("DISCRETE_ITD_SHARED", default)) / "data" / folder
@@ -41,7 +41,7 @@ def _shared(folder: str) -> Path:
 
 def density_path(name: str) -> Path:
     """Return where the table `name` is expected; it may be absent."""
-    return _shared("density") / f"{name}.npz"
+    return shared_folder("density") / f"{name}.npz"
 
 
 def has_density(name: str) -> bool:
@@ -81,13 +81,13 @@ def load_density(name: str) -> Density:
 
 def numeric_names() -> list[str]:
     """Return the numeric tables with anomalies that are there, smallest file first."""
-    files = _shared("anomaly_numeric").glob("*.npz")
+    files = shared_folder("anomaly_numeric").glob("*.npz")
     return [file.stem for file in sorted(files, key=lambda file: file.stat().st_size)]
 
 
 def load_numeric(name: str) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Load a numeric table with anomalies: X, shape (N, C), and which rows are anomalies, shape (N,)."""
-    with np.load(_shared("anomaly_numeric") / f"{name}.npz") as archive:
+    with np.load(shared_folder("anomaly_numeric") / f"{name}.npz") as archive:
         return archive["X"].astype(np.float64), archive["y"] == 1
 
 
@@ -127,7 +127,7 @@ def first_half(X: NDArray[np.float64], odd: NDArray[np.bool_], seed: int) -> Ano
 
 def categorical_names() -> list[str]:
     """Return the categorical tables with anomalies that are there, smallest file first."""
-    files = _shared("anomaly").glob("*.csv.xz")
+    files = shared_folder("anomaly").glob("*.csv.xz")
     ordered = sorted(files, key=lambda file: file.stat().st_size)
     return [file.name.removesuffix(".csv.xz") for file in ordered]
 
@@ -140,7 +140,9 @@ def load_categorical(name: str) -> tuple[pd.DataFrame, NDArray[np.bool_]]:
     if name == "mushroom":
         X, y = load_mushroom(return_X_y=True)
         return X.astype(str), (y == "poisonous").to_numpy()
-    frame = pd.read_csv(_shared("anomaly") / f"{name}.csv.xz", dtype=str, keep_default_na=False)
+    frame = pd.read_csv(
+        shared_folder("anomaly") / f"{name}.csv.xz", dtype=str, keep_default_na=False
+    )
     odd = frame.pop("anomaly") == "1"
     return frame, odd.to_numpy()
 
@@ -156,12 +158,12 @@ def thirds(frame: pd.DataFrame, odd: NDArray[np.bool_], seed: int) -> Anomalies:
 
 def odd_names() -> list[str]:
     """Return the tables of OddBench that are there, by name."""
-    return sorted(file.stem for file in _shared("anomaly_odd").glob("*.npz"))
+    return sorted(file.stem for file in shared_folder("anomaly_odd").glob("*.npz"))
 
 
 def load_odd(name: str) -> Anomalies:
     """Load a table of OddBench, divided as published; a column of whole numbers has an integer dtype, as in a CSV."""
-    with np.load(_shared("anomaly_odd") / f"{name}.npz") as archive:
+    with np.load(shared_folder("anomaly_odd") / f"{name}.npz") as archive:
         names = [str(n) for n in archive["feature_names"]]
         parts = [archive[part].astype(np.float64) for part in ("train", "test")]
         is_odd = archive["test_labels"] == 1

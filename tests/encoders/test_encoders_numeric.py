@@ -9,6 +9,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from discrete_itd.encoders import Bins, Continuous
+from discrete_itd.encoders.atoms import MOST, NEARBY, find_atoms
 from discrete_itd.encoders.numeric import LARGEST, fit_bins, fit_continuous
 
 FEWER = settings(max_examples=50)
@@ -299,6 +300,74 @@ def test_every_finite_number_has_a_slot_and_a_finite_density(train, values, bins
         assert np.isfinite(codec.decode(np.arange(codec.n_levels + 2.0), rng)).all()
 
 
+def with_atoms(n=4000):
+    """Half zeros, the least value; a tenth 7, between others; the rest lognormal."""
+    random = np.random.default_rng(6)
+    kind = random.random(n)
+    return np.where(kind < 0.5, 0.0, np.where(kind < 0.6, 7.0, np.exp(random.normal(size=n))))
+
+
+def test_draws_between_the_edges_of_an_atom_become_it_and_no_others():
+    values, rng = with_atoms(), np.random.default_rng(0)
+    codec = fit_continuous(values, False)
+    assert codec.atoms == (0.0, 7.0)
+    for v, (low, high) in zip(codec.atoms, np.reshape(codec.edges, (-1, 2)), strict=True):
+        for side, covered in ((values > v, values < high), (values < v, values > low)):
+            few = NEARBY * min((values == v).sum(), side.sum())
+            assert (side & covered).sum() <= few
+    assert codec.edges[0] == -LARGEST
+    z = codec.encode(rng.choice(values, 20_000))[0] + 1e-3 * rng.normal(size=20_000)
+    smooth, drawn = codec.decode(z), codec.decode(z, rng)
+    is_atom = np.zeros(len(z), bool)
+    for atom, low, high in zip(codec.atoms, codec.edges[::2], codec.edges[1::2], strict=True):
+        inside = (low <= smooth) & (smooth <= high)
+        assert (drawn[inside] == atom).all()
+        is_atom |= inside
+    assert 0.5 < is_atom.mean() < 0.7
+    assert not np.isin(smooth, codec.atoms).any()
+    np.testing.assert_array_equal(drawn[~is_atom], smooth[~is_atom])
+    back = codec.decode(codec.encode(values)[0], rng)
+    moved = ~np.isclose(back, values, rtol=0, atol=1e-9)
+    assert 0 < moved.mean() < NEARBY
+    assert np.isin(back[moved], codec.atoms).all()
+
+
+def test_the_outermost_value_is_a_bound_if_many_rows_reach_it():
+    inner = np.linspace(1.0, 2.0, 900)
+    few, many = np.repeat([0.0], 20), np.repeat([0.0], 40)
+    assert find_atoms(np.concatenate((few, inner)), False) == ((0.0,), (-0.5, 0.5))
+    assert find_atoms(np.concatenate((many, inner)), False) == ((0.0,), (-LARGEST, 0.5))
+    assert find_atoms(np.concatenate((few[1:], inner)), False) == ((), ())
+    assert find_atoms(-np.concatenate((many, inner)), False) == ((0.0,), (-0.5, LARGEST))
+
+
+def test_whole_numbers_without_a_gap_beside_them_are_no_atoms_for_draws_are_rounded():
+    values = np.repeat([0.0, 1.0, 2.0, 5.0, 6.0], 30)
+    assert find_atoms(values, True) == (
+        (0.0, 2.0, 5.0, 6.0),
+        (-LARGEST, 0.5, 1.5, 3.5, 3.5, 5.5, 5.5, LARGEST),
+    )
+
+
+def test_an_atom_covers_few_values_up_to_a_gap_and_no_other_atom():
+    many, near, far = np.repeat(10.0, 400), np.linspace(10.1, 11.0, 10), np.linspace(12, 20, 390)
+    assert find_atoms(np.concatenate((many, near, far)), False) == ((10.0,), (-LARGEST, 11.5))
+    # more would be more than a fortieth of its rows, or of the rows on that side
+    assert find_atoms(np.concatenate((many[:399], near, far)), False)[1][1] < 11
+    assert find_atoms(np.concatenate((many, near, far[:389])), False)[1][1] < 11
+    rare = np.repeat(10.35, 20)
+    atoms, edges = find_atoms(np.concatenate((many, near, rare, far)), False)
+    assert atoms == (10.0, 10.35)
+    np.testing.assert_allclose(edges[1:], (10.25, 10.325, 10.375))
+
+
+def test_of_very_many_atoms_the_most_frequent_stay():
+    counts = np.arange(1600)[::-1] % 800
+    atoms, edges = find_atoms(np.repeat(np.arange(1600) / 2, counts), False)
+    assert len(atoms) == len(edges) / 2 == MOST
+    assert counts[(2 * np.array(atoms)).astype(int)].min() >= np.sort(counts)[-MOST]
+
+
 def test_quantile_bins_hold_about_equal_counts():
     values = np.random.default_rng(4).exponential(size=3200)
     codec = fit_bins(values, False)
@@ -316,6 +385,8 @@ WRONG = {
     "scale": lambda: Continuous(False, 0.0, 0.0, 1.0, 0.0, 1.0),
     "power": lambda: Continuous(False, 0.0, 1.0, 2.5, 0.0, 1.0),
     "not finite": lambda: Continuous(False, math.nan, 1.0, 1.0, 0.0, 1.0),
+    "edges of atoms": lambda: Continuous(False, 0.0, 1.0, 1.0, 0.0, 1.0, (1.0,), (0.0,)),
+    "atoms outside": lambda: Continuous(False, 0.0, 1.0, 1.0, 0.0, 1.0, (1.0,), (0.0, 0.5)),
 }
 
 

@@ -53,6 +53,28 @@ def test_numbers_have_as_many_decimals_as_in_training(model, tmp_path):
         type(model.encoder_).from_list(state)
 
 
+def test_a_frequent_value_is_drawn_as_often_as_the_density_between_its_edges_says(tmp_path):
+    random = np.random.default_rng(0)
+    amount = np.where(random.random(N) < 0.4, 0.0, random.lognormal(size=N))
+    frame = pd.DataFrame({"amount": amount, "town": random.choice(["Bern", "Chur"], N)})
+    model = DiffusionDensity(denoiser="mixture", random_state=0).fit(frame)
+    model.save(tmp_path / "m")
+    codec = model.encoder_.schema[0].codec
+    low, high = np.append(-9.0, codec.encode(np.array(codec.edges[1:]))[0])  # the peak is narrow
+    grid = codec.decode(np.linspace(low, high, 4001))
+    rows = pd.DataFrame({"amount": grid, "town": None})
+    mass = np.trapezoid(np.exp(model.score_samples(rows)), grid)
+    drawn = DiffusionDensity.load(tmp_path / "m").sample(4 * N, random_state=0)["amount"]
+    assert (drawn == 0).mean() == pytest.approx(mass, abs=4 * np.sqrt(0.24 / (4 * N)))
+    assert (drawn == 0).mean() > 0.7 * (
+        amount == 0
+    ).mean()  # the peak is wider than the edges, a little
+    assert drawn[drawn != 0].min() > amount[amount > 0].min() / 2
+    state = model.encoder_.to_list()
+    del state[0]["codec"]["atoms"], state[0]["codec"]["edges"]  # as in files of release 0.1
+    assert type(model.encoder_).from_list(state).schema[0].codec.atoms == ()
+
+
 def test_decimals_are_those_that_are_written():
     for n in range(7):
         values = np.array([float(f"{v:.{n}f}") for v in np.linspace(-1234.5, 4321.0, 777)])
