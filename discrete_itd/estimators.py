@@ -198,7 +198,7 @@ class DiffusionDensity(
         y: Any = None,
         *,
         sample_weight: Any = None,
-        checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
     ) -> Self:
         """Learn the distribution of the rows.
 
@@ -214,7 +214,7 @@ class DiffusionDensity(
             often.
         checkpoint : path-like, optional
             A file in which training saves its state every half minute. If it exists, training resumes from it with the
-            result of an uninterrupted fit. It is removed when the fit is complete.
+            result of an uninterrupted fit. It is removed when the fit is complete, or by whoever gave a Checkpoint.
 
         Raises
         ------
@@ -230,7 +230,7 @@ class DiffusionDensity(
         """
         start = time.perf_counter()
         parameters = self._checked_parameters()
-        saved = None if checkpoint is None else Checkpoint(checkpoint)
+        saved = Checkpoint.of(checkpoint)
         seed = seed_of_run(self.random_state, saved)
         device = resolve_device(self.device)
         with fit_progress() as show:
@@ -268,7 +268,7 @@ class DiffusionDensity(
             warnings.warn(
                 f"training was interrupted: the model is the best so far{again}", stacklevel=2
             )
-        elif saved is not None:
+        elif saved is not None and saved is not checkpoint:
             saved.remove()
         return self
 

@@ -30,6 +30,7 @@ from discrete_itd.encoders.streams import ParquetStream
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.scale.loading import density_of
 from discrete_itd.storage.persistent import card_path
+from discrete_itd.training.checkpoint import Checkpoint
 
 
 def fit(args: argparse.Namespace) -> int:
@@ -66,7 +67,8 @@ def fit(args: argparse.Namespace) -> int:
         model = DiffusionOutlierDetector(model, random_state=seed, **settings)
     start = time.perf_counter()
     warnings.filterwarnings("ignore", "training was interrupted")  # the note below says so
-    about(args.table, lambda: model.fit(frame, checkpoint=args.checkpoint))
+    saved = Checkpoint.of(args.checkpoint)
+    about(args.table, lambda: model.fit(frame, checkpoint=saved))
     elapsed = time.perf_counter() - start
     save_whole(args.out, lambda path: model.save(path, card=False))
     card = model.model_card()
@@ -77,6 +79,8 @@ def fit(args: argparse.Namespace) -> int:
     if is_interrupted:
         again = "" if args.checkpoint is None else "; the same command continues the training"
         note(f"training was interrupted: {args.out} is the best model so far{again}")
+    elif saved is not None:
+        saved.remove()  # and not before the model is saved: a kill in between loses no training
     print(f"{args.table}: {len(frame)} rows, {len(frame.columns)} columns\n")
     _print_fitted(model)
     print(f"wrote {args.out} in {elapsed:.1f} s")

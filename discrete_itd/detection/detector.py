@@ -29,6 +29,7 @@ from discrete_itd.storage.configs import within
 from discrete_itd.storage.files import State
 from discrete_itd.storage.persistent import Persistent
 from discrete_itd.storage.schema import building, check_fields, check_tensor
+from discrete_itd.training.checkpoint import Checkpoint
 from discrete_itd.training.distributed import team_of_process
 from discrete_itd.validation import check_choice, check_share
 
@@ -180,7 +181,7 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
         y: Any = None,
         *,
         sample_weight: Any = None,
-        checkpoint: str | os.PathLike[str] | None = None,
+        checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
     ) -> Self:
         """Fit the model to inliers, and calibrate it on held-out ones.
 
@@ -196,8 +197,8 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
             every row repeated so often. Of repeated rows that are copies of one record, one at most is a calibration
             row, as always: a large weight sharpens the density, not the p-values.
         checkpoint : path-like, optional
-            As in :meth:`DiffusionDensity.fit`; needs an integer ``random_state``, or the rows would be divided
-            differently the next time.
+            As in :meth:`DiffusionDensity.fit`, removed when the calibration is complete too; needs an integer
+            ``random_state``, or the rows would be divided differently the next time.
 
         Raises
         ------
@@ -220,9 +221,11 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
             fraction = self.calibration_fraction
         how: Any = {"fraction": fraction, "share": share, "sample_weight": sample_weight}
         parts = calibration.divide(X, self, density, seed=seed, **how)
+        saved = None
         if parts.source is not None:
             check_table(self.given, parts.table, density)
-            density.fit(parts.source, checkpoint=checkpoint)
+            saved = Checkpoint.of(checkpoint)
+            density.fit(parts.source, checkpoint=saved)
         given = positions(self.given, density.encoder_.schema)
         rows = density.rows(parts.table)
         if self.score_by != "log_prob":
@@ -240,7 +243,11 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
         rate = self.false_alarm_rate
         groups = Groups.of(given, density, rows, parts, rate)
         threshold = groups.first_threshold(scorer, scores, rows.take(seen), rate, share)
-        return self._set_fitted(scorer, groups, scores, nats, parts.trimmed, threshold)
+        self._set_fitted(scorer, groups, scores, nats, parts.trimmed, threshold)
+        is_interrupted = density.stopped_ == "interrupted"
+        if saved is not None and saved is not checkpoint and not is_interrupted:
+            saved.remove()
+        return self
 
     def _check_parameters(self) -> float | None:
         """The share of anomalies among the rows to be fitted; None if all are inliers."""

@@ -82,6 +82,11 @@ class Checkpoint:
         if state:  # else the file was kept for its note
             self._found = state, tensors
 
+    @classmethod
+    def of(cls, given: str | os.PathLike[str] | Checkpoint | None) -> Checkpoint | None:
+        """The checkpoint in a file; one that is open already, or None, as it is."""
+        return given if given is None or isinstance(given, Checkpoint) else cls(given)
+
     def __reduce__(self) -> tuple[Any, ...]:
         """Another process reads the file itself."""
         return partial(Checkpoint, interval=self.interval), (self.path,)

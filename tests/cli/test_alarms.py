@@ -11,11 +11,12 @@ from discrete_itd import DiffusionDensity
 from discrete_itd.cli import fitting, main
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.detection.reasons import sentence
+from discrete_itd.detection.scoring import Scorer
 from discrete_itd.encoders import TableEncoder
 from discrete_itd.models.model import Model
 from discrete_itd.recipes import Network
 from discrete_itd.storage.files import read_state, write_state
-from discrete_itd.training.checkpoint import Checkpoint
+from discrete_itd.training import Checkpoint, TrainingLoss
 from tests import reported
 from tests.cli.test_command import snapshot
 
@@ -127,6 +128,33 @@ def test_a_checkpoint_goes_on(place, capsys, monkeypatch):
     before = snapshot(place)
     assert "run: the checkpoint is of another run" in run(f"{line} --seed 5", capsys, 2).err
     assert snapshot(place) == before
+
+
+def test_a_kill_after_the_training_loses_none_of_it(place, capsys, monkeypatch):
+    """The checkpoint is there until the rows are calibrated and the model is saved."""
+
+    class Killed(BaseException):
+        pass
+
+    def kill(*_, **__):
+        raise Killed
+
+    line = "fit o.csv --out new --max-steps 20 --checkpoint run --detector"
+    run(line, capsys)
+    (place / "new").rename(place / "whole")
+    assert not list(place.glob("run*"))
+    for where, name in ((Scorer, "pooled"), (fitting, "save_whole")):
+        (place / "new").unlink(missing_ok=True)
+        with monkeypatch.context() as patch:
+            patch.setattr(where, name, kill)
+            with pytest.raises(Killed):
+                main(line.split())
+        with monkeypatch.context() as patch:
+            patch.setattr(TrainingLoss, "nats", kill)  # nothing is trained any more
+            run(line, capsys)
+        assert not list(place.glob("run*"))
+        scores = [loaded(name).score_samples(rows()) for name in ("new", "whole")]
+        np.testing.assert_array_equal(*scores)
 
 
 # -- score ----------------------------------------------------------------------------------------
