@@ -51,9 +51,9 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
         ``sklearn.frozen.FrozenEstimator(density)`` and call ``fit`` with inliers that it was *not* trained on.
     contamination : "auto" or float, default="auto"
         Share of anomalies among the rows given to ``fit``. "auto" takes all of them for inliers, and sets the threshold
-        at ``false_alarm_rate``. With a share, up to 0.5, the fit is robust: that share of the training rows, the most
-        outlying under a kernel density with wide kernels, is left out of the training; and ``predict`` flags that share
-        of the rows given to ``fit``.
+        at ``false_alarm_rate``. With a share, up to 0.5, the fit is robust: that share of the training rows is left
+        out of the training, those that an IsolationForest isolates first or, of categories alone, the least probable
+        under wide kernels; and ``predict`` flags that share of the rows given to ``fit``.
     false_alarm_rate : float, default=0.01
         Share of inliers that may raise an alarm, unless ``contamination`` is given.
     calibration_fraction : float, default=0.2

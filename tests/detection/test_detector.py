@@ -597,6 +597,18 @@ def test_a_robust_fit_leaves_the_strange_out():
     assert gap[1] > gap[0]
 
 
+def test_a_robust_fit_leaves_out_anomalies_that_lie_together():
+    """A cluster beside the inliers, with a category and gaps: to a density of its own rows it looks typical."""
+    random = np.random.default_rng(0)
+    numbers = np.concatenate([random.normal(size=(400, 4)), 4 + 0.3 * random.normal(size=(60, 4))])
+    X = pd.DataFrame(numbers, columns=list("abcd")).assign(shop=random.choice(["x", "y"], 460))
+    X = X.mask(random.random(X.shape) < 0.02)
+    model = DiffusionOutlierDetector(TREE, contamination=60 / 460, random_state=0).fit(X)
+    assert (model.trimmed_ >= 400).mean() > 0.7
+    again = clone(model).fit(X)
+    assert np.array_equal(model.trimmed_, again.trimmed_)
+
+
 # -- a density that is there ----------------------------------------------------------------------
 
 
