@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,8 @@ MOST_MEMBERS = 64
 # the networks of the best mixture: members that err differently are worth more, unless one kind is clearly worse
 VARIED = (Causal(), Causal(base="independent", dropout=0.5))
 LARGE_DECODER = Decoder(8192)
+FEWEST_ORDERS = 8  # of them, unless the time is over before
+LEAST_GAIN = 1e-3  # nats per held-out row that the last one of more must have gained
 
 
 @dataclass(frozen=True)
@@ -168,8 +171,9 @@ class Best(Recipe):
 
     Parameters
     ----------
-    n_orders : int
-        Causal networks at most; fewer if ``max_time`` is over before.
+    n_orders : int, optional
+        Causal networks at most; fewer if ``max_time`` is over before. By default eight, and with ``max_time`` as many
+        more, up to 64, as there is time for and held-out rows gain by.
 
     Examples
     --------
@@ -181,20 +185,26 @@ class Best(Recipe):
     'RowMixtureDenoiser'
     """
 
-    n_orders: int = 8
+    n_orders: int | None = None
     trains = True
 
     def fit(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
         table = CandidateTable(rows)
         for member in (*affordable_bases(rows, BayesNet()), LARGE_DECODER):
             table.fit_in_time(member, plan)
-        plans = plan.of_networks(self.n_orders if plan.training.max_steps else 0)
-        n_at_once, first = plan.run.team.size, len(table.candidates)
-        for i in range(0, len(plans), n_at_once):
+        n = self.count_networks() if plan.training.max_steps else 0
+        plans, n_at_once, first = plan.of_networks(n), plan.run.team.size, len(table.candidates)
+        for i in range(0, n, n_at_once):
             if plan.time_left and not plan.run.interrupted:
-                some = range(i, min(i + n_at_once, len(plans)))
+                some = range(i, min(i + n_at_once, n))
                 kinds = self._kinds(table, table.candidates[first:])
                 table.fit([kinds[k % len(kinds)] for k in some], [plans[k] for k in some])
+        before = math.inf
+        while n and self._has_time_for_another(table, plan, n):
+            if (nats := table.mixture().mean) > before - LEAST_GAIN:
+                break
+            kinds, n, before = self._kinds(table, table.candidates[first:]), n + 1, nats
+            table.fit([kinds[n % len(kinds)]], plan.of_networks(n)[-1:])
         return table.settle(plan, table.add(table.mixture()))
 
     def _kinds(self, table: CandidateTable, networks: list[Candidate]) -> tuple[Causal, ...]:
@@ -206,11 +216,18 @@ class Best(Recipe):
         near = [k for k, c in enumerate(one_of_each) if table.is_near(c, best)]
         return tuple(VARIED[k] for k in near)
 
+    def _has_time_for_another(self, table: CandidateTable, plan: FitPlan, n: int) -> bool:
+        """Whether there may be more networks than ``n``, and the last one took no more time than is left."""
+        if self.n_orders is not None or plan.training.max_time is None or n >= MOST_ORDERS:
+            return False
+        return plan.time_left > table.candidates[-1].fit_seconds and not plan.run.interrupted
+
     def count_networks(self) -> int:
-        return self.n_orders
+        return FEWEST_ORDERS if self.n_orders is None else self.n_orders
 
     def check(self) -> Best:
-        check_integer("n_orders", self.n_orders, 1, MOST_ORDERS)
+        if self.n_orders is not None:
+            check_integer("n_orders", self.n_orders, 1, MOST_ORDERS)
         return self
 
 

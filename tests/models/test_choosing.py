@@ -70,6 +70,29 @@ def test_the_best_goes_on_with_the_kind_that_is_clearly_better(monkeypatch):
     assert len(fitted) == 4
 
 
+@pytest.mark.parametrize(("n_orders", "gain", "n"), [(None, 0.0, 6), (None, 9.0, 4), (3, 0.0, 3)])
+def test_the_best_takes_the_time_that_is_left(monkeypatch, n_orders, gain, n):
+    """More networks than it must have, as long as they are worth it: at most as many as there may be."""
+    kind = Causal(base="independent", width=8)
+    for name, value in (
+        ("VARIED", (kind, kind)), ("FEWEST_ORDERS", 3), ("MOST_ORDERS", 6), ("LEAST_GAIN", gain - 1.0)
+    ):  # fmt: skip
+        monkeypatch.setattr(f"discrete_itd.models.choosing.{name}", value)
+    seen = []
+    train_one = Causal.train_one
+
+    def counted(self, base, rows, plan):
+        seen.append(plan.network_seed)
+        return train_one(self, base, rows, plan)
+
+    monkeypatch.setattr(Causal, "train_one", counted)
+    fit_recipe(Best(n_orders), training_rows(chain(400)), quick(1, max_time=600))
+    assert len(set(seen)) == len(seen) == n
+    seen.clear()
+    fit_recipe(Best(n_orders), training_rows(chain(400)), quick(1))
+    assert len(seen) == 3
+
+
 def test_a_difference_is_judged_row_by_row():
     """A model that is a little worse on every row is worse, however much rows differ."""
     rows = training_rows(chain(400))
