@@ -139,7 +139,8 @@ class Grids:
         found = self.kept.get(j)
         if found is not None and found[0] is z:
             return found[1:]
-        if sum(density.numel() for _, density, _ in self.kept.values()) >= NUMBERS_KEPT:
+        kept = list(self.kept.values())  # other threads may add to them
+        if sum(density.numel() for _, density, _ in kept) >= NUMBERS_KEPT:
             return None
         self.kept[j] = z, *relative(classes.log_densities(j, z))
         return self.kept[j][1:]
@@ -221,7 +222,8 @@ def relative(log_densities: Tensor) -> tuple[Tensor, Tensor]:
     Far from all classes the densities themselves would underflow.
     """
     top = log_densities.amax(1, keepdim=True)
-    return log_densities.sub_(top).exp_().T.contiguous(), top[:, 0]
+    log_densities.sub_(top).clamp_min_(math.log(SMALLEST))  # numbers below the normal ones are slow
+    return log_densities.exp_().T.contiguous(), top[:, 0]
 
 
 def mixed(weights: Tensor, density: Tensor, top: Tensor) -> Tensor:
