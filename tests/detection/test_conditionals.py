@@ -273,6 +273,20 @@ def test_densities_of_classes_are_no_subnormal_numbers():
     torch.testing.assert_close(back, torch.maximum(log, torch.tensor(math.log(1e-300)).double()))
 
 
+def test_grids_are_kept_as_far_as_they_fit(monkeypatch):
+    monkeypatch.setattr("discrete_itd.detection.classes.NUMBERS_KEPT", 30)
+
+    class Three:
+        def log_densities(self, j, z, some=None):
+            return torch.zeros(len(z), 3).double()
+
+    grids = Grids()
+    for j, n_points in enumerate((6, 5, 4)):
+        found = grids.of(Three(), j, torch.linspace(-1, 1, n_points).double(), 3)
+        assert (found is None) == (j == 1)
+    assert sum(density.numel() for _, density, _ in grids.kept.values()) == 30
+
+
 def test_another_thread_may_keep_a_grid_while_one_is_looked_up():
     grids, z = Grids(), torch.linspace(-1, 1, 5).double()
 
@@ -282,7 +296,7 @@ def test_another_thread_may_keep_a_grid_while_one_is_looked_up():
             return NUMBERS_KEPT
 
     grids.kept |= {0: (z, Meanwhile(), z), 1: (z, z, z)}
-    assert grids.of(None, 2, z) is None
+    assert grids.of(None, 2, z, 3) is None
 
 
 def test_conditionals_of_high_cardinality_columns():
