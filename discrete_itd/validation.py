@@ -88,11 +88,14 @@ def check_mean_weights(sample_weight: Any, n_rows: int) -> np.ndarray:
     if wrong.any():
         raise ValueError(
             "sample_weight must be finite and not negative,"
-            f" got {weights[wrong][0]!r} in row {int(np.flatnonzero(wrong)[0])}"
+            f" got {float(weights[wrong][0])} in row {int(np.flatnonzero(wrong)[0])}"
         )
     if n_rows and not weights.any():
         raise ValueError("sample_weight must not be all zero")
-    return weights / weights.mean() if n_rows else weights
+    if not n_rows:
+        return weights
+    weights = weights / weights.max()  # neither their sum nor their mean overflows or vanishes
+    return weights / weights.mean()
 
 
 def _one_for_every_row(sample_weight: Any, n_rows: int) -> np.ndarray:

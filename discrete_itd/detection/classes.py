@@ -24,7 +24,7 @@ from discrete_itd.denoisers.base import rows_at_once
 NO_WEIGHT = 1e-16  # of a class that no double can tell from none
 SMALLEST = 1e-300  # density, relative to the largest at a point, that stands for less
 NUMBERS_AT_ONCE = 1 << 20  # densities of classes at points, or of rows
-NUMBERS_KEPT = 1 << 24  # of all columns: 128 MiB
+NUMBERS_KEPT = 1 << 24  # of all columns of one member: 128 MiB
 
 
 class Classes(Protocol):
@@ -134,12 +134,16 @@ class Grids:
 
     kept: dict[int, tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict)
 
-    def of(self, classes: Classes, j: int, z: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Densities (K, G) relative to the largest at each point, and its logarithm (G,); None if not kept."""
+    def of(self, classes: Classes, j: int, z: Tensor, n: int) -> tuple[Tensor, Tensor] | None:
+        """Densities (K, G) of n = K classes relative to the largest at each point, and its logarithm (G,).
+
+        None if they are not kept.
+        """
         found = self.kept.get(j)
         if found is not None and found[0] is z:
             return found[1:]
-        if sum(density.numel() for _, density, _ in self.kept.values()) >= NUMBERS_KEPT:
+        kept = list(self.kept.values())  # other threads may add to them
+        if len(z) * n + sum(density.numel() for _, density, _ in kept) > NUMBERS_KEPT:
             return None
         self.kept[j] = z, *relative(classes.log_densities(j, z))
         return self.kept[j][1:]
@@ -197,7 +201,7 @@ class ClassConditionals:
         near = torch.nonzero((self.weights > NO_WEIGHT).any(0)).flatten()
         few = 2 * len(near) < self.weights.shape[1]
         weights = self.weights[:, near] if few else self.weights
-        kept = self.grids.of(self.classes, j, z)
+        kept = self.grids.of(self.classes, j, z, self.weights.shape[1])
         if kept is not None:
             density, top = kept
             return mixed(weights, density[near] if few else density, top)
@@ -221,7 +225,8 @@ def relative(log_densities: Tensor) -> tuple[Tensor, Tensor]:
     Far from all classes the densities themselves would underflow.
     """
     top = log_densities.amax(1, keepdim=True)
-    return log_densities.sub_(top).exp_().T.contiguous(), top[:, 0]
+    log_densities.sub_(top).clamp_min_(math.log(SMALLEST))  # numbers below the normal ones are slow
+    return log_densities.exp_().T.contiguous(), top[:, 0]
 
 
 def mixed(weights: Tensor, density: Tensor, top: Tensor) -> Tensor:

@@ -362,5 +362,7 @@ def check_numbers(name: str, values: Sequence[Any]) -> None:
     for v in values:
         if isinstance(v, bool) or not isinstance(v, int | float):
             raise TypeError(f"{name} must be numbers, got {v!r}")
+        if isinstance(v, int) and abs(v) > 1 << 53:  # of which numpy makes objects
+            raise ValueError(f"{name} must be floats, got an integer of {v.bit_length()} bits")
         if not math.isfinite(v):
             raise ValueError(f"{name} must be finite, got {v!r}")

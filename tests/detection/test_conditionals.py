@@ -1,5 +1,7 @@
 """Conditional distributions under the score: the score, normalised over the values of one cell by brute force."""
 
+import math
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,10 +18,13 @@ from discrete_itd.detection.assessment import (
     pairwise_changes,
 )
 from discrete_itd.detection.classes import (
+    NUMBERS_KEPT,
     ClassConditionals,
+    Grids,
     KernelClasses,
     MixtureClasses,
     classes_of,
+    relative,
 )
 from discrete_itd.detection.conditionals import Conditionals
 from discrete_itd.detection.distributions import log_density_on
@@ -257,6 +262,41 @@ def test_properties_conditionals_of_classes_are_ratios_of_masses(kind, of_rows, 
         for k, value in enumerate(grid):
             ratio = kernel.log_prob(known.index_fill(1, torch.tensor([j]), value.item())) - below
             torch.testing.assert_close(log_p[:, k], ratio.double(), atol=5e-5, rtol=1e-5)
+
+
+def test_densities_of_classes_are_no_subnormal_numbers():
+    """Those take many times as long; a density that is so small stands for less."""
+    log = -(torch.arange(40, dtype=torch.float64) ** 2).outer(torch.arange(3.0).double())
+    density, top = relative(log.clone())
+    assert density.min() >= torch.finfo(torch.float64).tiny
+    back = density.T.log() + top[:, None]
+    torch.testing.assert_close(back, torch.maximum(log, torch.tensor(math.log(1e-300)).double()))
+
+
+def test_grids_are_kept_as_far_as_they_fit(monkeypatch):
+    monkeypatch.setattr("discrete_itd.detection.classes.NUMBERS_KEPT", 30)
+
+    class Three:
+        def log_densities(self, j, z, some=None):
+            return torch.zeros(len(z), 3).double()
+
+    grids = Grids()
+    for j, n_points in enumerate((6, 5, 4)):
+        found = grids.of(Three(), j, torch.linspace(-1, 1, n_points).double(), 3)
+        assert (found is None) == (j == 1)
+    assert sum(density.numel() for _, density, _ in grids.kept.values()) == 30
+
+
+def test_another_thread_may_keep_a_grid_while_one_is_looked_up():
+    grids, z = Grids(), torch.linspace(-1, 1, 5).double()
+
+    class Meanwhile:
+        def numel(self):
+            grids.kept[9] = z, z, z
+            return NUMBERS_KEPT
+
+    grids.kept |= {0: (z, Meanwhile(), z), 1: (z, z, z)}
+    assert grids.of(None, 2, z, 3) is None
 
 
 def test_conditionals_of_high_cardinality_columns():

@@ -386,6 +386,7 @@ WRONG = {
     "power": lambda: Continuous(False, 0.0, 1.0, 2.5, 0.0, 1.0),
     "not finite": lambda: Continuous(False, math.nan, 1.0, 1.0, 0.0, 1.0),
     "edges of atoms": lambda: Continuous(False, 0.0, 1.0, 1.0, 0.0, 1.0, (1.0,), (0.0,)),
+    "atoms too long": lambda: Continuous(False, 0.0, 1.0, 1.0, 0.0, 1.0, (2**70,), (0.0, 2.0**71)),
     "atoms outside": lambda: Continuous(False, 0.0, 1.0, 1.0, 0.0, 1.0, (1.0,), (0.0, 0.5)),
 }
 
