@@ -174,13 +174,8 @@ class CandidateTable:
     def cheapest(self) -> Candidate:
         """The candidate of least work within one paired standard error of the best; the first of equals."""
         best = min(self.candidates, key=lambda c: c.mean)
-        near = [c for c in self.candidates if self.is_near(c, best)]
+        near = [c for c in self.candidates if self._behind(c, best)[0] <= self._behind(c, best)[1]]
         return min(near or [best], key=lambda c: c.denoiser.score_work)
-
-    def is_near(self, one: Candidate, best: Candidate) -> bool:
-        """Whether the first is at most one paired standard error behind the second."""
-        behind, stderr = self._behind(one, best)
-        return behind <= stderr
 
     def _behind(self, one: Candidate, best: Candidate) -> tuple[float, float]:
         """Mean difference of two candidates, nats per row, and its standard error over rows."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from discrete_itd.denoisers import Denoiser
-from discrete_itd.models.candidates import Candidate, CandidateTable
+from discrete_itd.models.candidates import CandidateTable
 from discrete_itd.models.contract import FitPlan, Recipe, TrainingRows
 from discrete_itd.models.exact import EXACT, BayesNet, Decoder, Mixture, Trees, affordable_bases
 from discrete_itd.models.members import fit_ensemble
@@ -15,7 +15,7 @@ from discrete_itd.models.networks import MOST_ORDERS, QUICK_DECODER, Causal, Net
 from discrete_itd.validation import check_integer
 
 MOST_MEMBERS = 64
-# the networks of the best mixture: members that err differently are worth more, unless one kind is clearly worse
+# the networks of the best mixture, in turn: members that err differently are worth more
 VARIED = (Causal(), Causal(base="independent", dropout=0.5))
 LARGE_DECODER = Decoder(8192)
 FEWEST_ORDERS = 8  # of them, unless the time is over before
@@ -166,8 +166,7 @@ class Auto(Recipe):
 class Best(Recipe):
     """The lowest held-out nats for the time allowed: a mixture of rows (10) of exact models and causal networks.
 
-    Every second network corrects independent columns, with more dropout, until one of each kind is there. If one of
-    these has fewer held-out nats, by more than their paired standard error, all others are of its kind.
+    Every second network corrects independent columns, with more dropout.
 
     Parameters
     ----------
@@ -193,28 +192,18 @@ class Best(Recipe):
         for member in (*affordable_bases(rows, BayesNet()), LARGE_DECODER):
             table.fit_in_time(member, plan)
         n = self.count_networks() if plan.training.max_steps else 0
-        plans, n_at_once, first = plan.of_networks(n), plan.run.team.size, len(table.candidates)
+        plans, n_at_once = plan.of_networks(n), plan.run.team.size
         for i in range(0, n, n_at_once):
             if plan.time_left and not plan.run.interrupted:
                 some = range(i, min(i + n_at_once, n))
-                kinds = self._kinds(table, table.candidates[first:])
-                table.fit([kinds[k % len(kinds)] for k in some], [plans[k] for k in some])
+                table.fit([VARIED[k % len(VARIED)] for k in some], [plans[k] for k in some])
         before = math.inf
         while n and self._has_time_for_another(table, plan, n):
             if (nats := table.mixture().mean) > before - LEAST_GAIN:
                 break
-            kinds, n, before = self._kinds(table, table.candidates[first:]), n + 1, nats
-            table.fit([kinds[n % len(kinds)]], plan.of_networks(n)[-1:])
+            n, before = n + 1, nats
+            table.fit([VARIED[(n - 1) % len(VARIED)]], plan.of_networks(n)[-1:])
         return table.settle(plan, table.add(table.mixture()))
-
-    def _kinds(self, table: CandidateTable, networks: list[Candidate]) -> tuple[Causal, ...]:
-        """What the next networks are, in turn, after some: the better kind alone, if one clearly is."""
-        if len(networks) < len(VARIED):
-            return VARIED
-        one_of_each = networks[: len(VARIED)]
-        best = min(one_of_each, key=lambda c: c.mean)
-        near = [k for k, c in enumerate(one_of_each) if table.is_near(c, best)]
-        return tuple(VARIED[k] for k in near)
 
     def _has_time_for_another(self, table: CandidateTable, plan: FitPlan, n: int) -> bool:
         """Whether there may be more networks than ``n``, and the last one took no more time than is left."""

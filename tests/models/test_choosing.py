@@ -50,26 +50,6 @@ def test_auto_takes_the_cheapest_of_those_as_good_as_the_best(table):
     assert (how.companion is None) == fitted.denoiser.exact
 
 
-def test_the_best_goes_on_with_the_kind_that_is_clearly_better(monkeypatch):
-    """On a chain, a network on independent columns that takes no step is far behind one on a tree."""
-    kinds = Causal(base="independent", width=8), Causal(base="tree", width=8)
-    monkeypatch.setattr("discrete_itd.models.choosing.VARIED", kinds)
-    fitted = []
-    train_one = Causal.train_one
-
-    def counted(self, base, rows, plan):
-        fitted.append(self.base)
-        return train_one(self, base, rows, plan)
-
-    monkeypatch.setattr(Causal, "train_one", counted)
-    fit_recipe(Best(5), training_rows(chain(400)), quick(1))
-    assert fitted == ["independent", "tree", "tree", "tree", "tree"]
-    fitted.clear()
-    monkeypatch.setattr("discrete_itd.models.choosing.VARIED", (kinds[1], kinds[1]))
-    fit_recipe(Best(4), training_rows(chain(400)), quick(1))
-    assert len(fitted) == 4
-
-
 @pytest.mark.parametrize(("n_orders", "gain", "n"), [(None, 0.0, 6), (None, 9.0, 4), (3, 0.0, 3)])
 def test_the_best_takes_the_time_that_is_left(monkeypatch, n_orders, gain, n):
     """More networks than it must have, as long as they are worth it: at most as many as there may be."""
