@@ -108,10 +108,11 @@ class Categories:
 
     @cached_property
     def _is_truth(self) -> np.ndarray | None:
-        """Which categories are truth values, and a last False; None if all are text."""
-        if all(isinstance(c, str) for c in self.categories):
+        """Which categories are truth values, and a last False; None if all are text, or all truth values."""
+        truths = [isinstance(c, bool) for c in self.categories]
+        if all(truths) or all(isinstance(c, str) for c in self.categories):
             return None
-        return np.array([isinstance(c, bool) for c in self.categories] + [False])
+        return np.array([*truths, False])
 
     @cached_property
     def _twins(self) -> dict[Scalar, int]:
@@ -182,7 +183,7 @@ class Categories:
         """Position of each value among the categories, -1 where there is none; TypeError if one has no hash.
 
         Equal numbers match whatever their types. Truth values match truth values, and among categories of text the
-        words for them; text matches text, and among truth values is read as one.
+        words for them; text matches text. Among truth values alone, text is read as one, and 0 and 1 are.
         """
         index = self._index
         if index.dtype == np.int64 and values.dtype == float:

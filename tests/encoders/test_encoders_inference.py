@@ -340,9 +340,11 @@ def test_an_unused_level_is_not_unseen_until_it_is_used():
 def test_a_boolean_column_is_closed():
     encoder = TableEncoder.fit(pd.DataFrame({"b": [True, True]}))
     assert encoder.schema[0].categories == (False, True)
-    for odd in ("maybe", 1):
+    for odd in ("maybe", 2, 0.5):
         with pytest.raises(ValueError, match=f"column 'b': unseen category {odd!r}"):
             encoder.transform(pd.DataFrame({"b": [odd]}))
+    for known in ([True, False], [1, 0], [1.0, 0.0], ["true", "False"]):
+        assert encoder.transform(pd.DataFrame({"b": known})).x[:, 0].tolist() == [1, 0]
 
 
 def test_a_column_without_a_known_value_is_suspicious():
