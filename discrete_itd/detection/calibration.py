@@ -248,7 +248,7 @@ def isolation(
     there = ~np.isnan(cells)
     medians = [np.median(c[t]) if t.any() else 0.0 for c, t in zip(cells.T, there.T, strict=True)]
     cells = np.where(there, cells, medians)
-    size = min(ISOLATION_ROWS, len(cells))
+    size = cast(Any, min(ISOLATION_ROWS, len(cells)))  # its annotation knows "auto" alone
     forest = IsolationForest(
         n_estimators=ISOLATION_TREES, max_samples=size, random_state=seed % 2**32
     )
