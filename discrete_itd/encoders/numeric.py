@@ -25,9 +25,6 @@ LARGEST = float(np.finfo(float).max)
 SMALLEST = float(np.finfo(float).tiny)
 BINS = 32
 NARROWEST = 1e-3  # width of an atom's bin, in median deviations of the other values
-OFTEN = (
-    20  # occurrences at least of an atom of a continuous column, and more than 1/BINS of the rows
-)
 
 
 @dataclass(frozen=True)
