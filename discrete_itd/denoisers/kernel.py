@@ -1,8 +1,8 @@
-r"""A kernel density of the rows of a table: a mixture of products with one class for each training row.
+r"""A kernel density of the rows of a table: a mixture of products with one class for each training row, or for a few.
 
 .. math:: P(x) = \frac1n \sum_{i=1}^n \prod_j k_j(x_j \mid c_{ij})
 
-with n training rows c as centres. The kernel of a continuous column is a Gaussian. That of an ordinal column is a
+with n training rows c, or averages of them (:mod:`discrete_itd.denoisers.kernel_centres`), as centres. The kernel of a continuous column is a Gaussian. That of an ordinal column is a
 Gaussian restricted to its levels, mixed with a hundredth of the column's marginal. That of a nominal or
 high-cardinality column keeps the centre's category with probability :math:`1 - \lambda` and otherwise draws from the
 marginal (Aitchison and Aitken). All are normalised, so P is. A missing cell is left out; where a centre's cell is
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Self
 
 import torch
@@ -34,6 +35,7 @@ from discrete_itd.denoisers.base import (
     rows_at_once,
     with_codebook,
 )
+from discrete_itd.denoisers.kernel_centres import averages
 from discrete_itd.denoisers.kernel_codes import CodeKernels
 from discrete_itd.denoisers.kernel_products import (
     Centres,
@@ -62,6 +64,8 @@ class KernelDenoiser(Denoiser):
         Encoded rows; NaN where a cell is missing.
     widths : sequence of float
         The bandwidths, as in :class:`Widths`.
+    n_averaged : int
+        Of how many training rows each centre is the average; 1 if it is one of them.
 
     Raises
     ------
@@ -88,7 +92,13 @@ class KernelDenoiser(Denoiser):
     ancestral = True
     centres: Tensor
 
-    def __init__(self, base: MarginalDenoiser, centres: Tensor, widths: Sequence[float]) -> None:
+    def __init__(
+        self,
+        base: MarginalDenoiser,
+        centres: Tensor,
+        widths: Sequence[float],
+        n_averaged: int = 1,
+    ) -> None:
         book = base.codebook
         super().__init__(book)
         if centres.ndim != 2 or centres.shape[1] != book.n_columns or not len(centres):
@@ -102,7 +112,7 @@ class KernelDenoiser(Denoiser):
             raise ValueError("centres hold numbers that are no categories")
         if len(widths) != 3 or not all(0 < w < math.inf for w in widths) or not widths[2] < 1:
             raise ValueError(f"widths must be three positive numbers, the last below 1: {widths}")
-        self.base, self.widths = base, Widths(*widths)
+        self.base, self.widths, self.n_averaged = base, Widths(*widths), n_averaged
         self.register_buffer("centres", centres.to(book.known_snr))
         self._made: Kernels | None = None
 
@@ -141,8 +151,9 @@ class KernelDenoiser(Denoiser):
         x: Tensor,
         generator: torch.Generator,
         records: Tensor | None = None,
+        n_averaged: int = 1,
     ) -> KernelDenoiser:
-        """Take training rows as centres, with the widths of the fewest leave-one-out nats.
+        """Take training rows, or averages of them, as centres, with the widths of the fewest leave-one-out nats.
 
         Parameters
         ----------
@@ -153,12 +164,16 @@ class KernelDenoiser(Denoiser):
         records : Tensor of int64, shape (N,), optional
             A number for each row, the same for copies of one record: a row is predicted from other records. By default
             each is a record of its own.
+        n_averaged : int
+            Of how many rows near one another each centre is the average; the widths are those of the rows.
         """
         order = torch.randperm(len(x), generator=generator, device=generator.device).to(x.device)
         order = order[:MOST_CENTRES]
         kernels = Kernels(base, Centres(base.codebook, x[order]), Widths())
         widths = best_widths(kernels, order if records is None else records.to(x.device)[order])
-        return cls(base, x[order], widths)
+        if n_averaged == 1:
+            return cls(base, x[order], widths)
+        return cls(base, averages(replace(kernels, widths=widths), n_averaged), widths, n_averaged)
 
     # -- as a distribution ----------------------------------------------------------------------
 
@@ -333,14 +348,14 @@ class KernelDenoiser(Denoiser):
 
     def smoothed(self, sd: float) -> KernelDenoiser:
         widths = self.widths._replace(real=math.hypot(self.widths.real, sd))
-        return KernelDenoiser(self.base.smoothed(sd), self.centres, widths)
+        return KernelDenoiser(self.base.smoothed(sd), self.centres, widths, self.n_averaged)
 
     # -- saving ---------------------------------------------------------------------------------
 
     def config(self) -> dict[str, Any]:
-        return {"base": self.base, "widths": list(self.widths)}
+        return {"base": self.base, "widths": list(self.widths), "n_averaged": self.n_averaged}
 
     @classmethod
     def from_config(cls, config: Config, codebook: Codebook, tensors: Tensors) -> Self:
         base = with_codebook(config["base"], codebook)
-        return cls(base, tensors["centres"], config["widths"])
+        return cls(base, tensors["centres"], config["widths"], config.get("n_averaged", 1))

@@ -38,9 +38,11 @@ def detector_card(detector: Any, scorer: Scorer) -> str:
         )
         limits.append("* The file holds scores and nats by column of the calibration rows.")
     if scorer.kernel is not None:
-        limits.append(
-            f"* The file holds {len(scorer.kernel.centres):,} training rows as they are: treat it as the table."
-        )
+        n = len(scorer.kernel.centres)
+        rows = "training rows as they are: treat it as the table."
+        if scorer.kernel.n_averaged > 1:
+            rows = f"averages of {scorer.kernel.n_averaged} training rows each, and none of these rows."
+        limits.append(f"* The file holds {n:,} {rows}")
     if scorer.repeats is not None:
         names = ", ".join(f"`{scorer.schema[j].name}`" for j in scorer.repeats.seen)
         limits.append(
@@ -65,7 +67,7 @@ def _cost_section(scorer: Scorer) -> Lines:
     if scorer.kernel is not None:
         n = len(scorer.kernel.centres)
         lines.append(
-            f"* both of the density alone; a score compares the row with {n:,} training rows, too"
+            f"* both of the density alone; a score compares the row with {n:,} centres of a kernel density, too"
         )
     return lines
 

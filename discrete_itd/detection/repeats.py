@@ -3,10 +3,13 @@ r"""Numbers that repeat: among a few hundred different numbers, one that was nev
 A density of numbers does not know this: between two values that are seen daily it is as high as at them, and next to
 the largest of them nearly so. So a part of the code says first whether the number is new,
 
-.. math:: -\log p \text{ nats if it is, } -\log(1 - p) \text{ if not}, \qquad p = \frac{n_1 + 1/2}{n + 1}, \quad (11)
+.. math:: -\log p \text{ nats if it is, } -\log(1 - p) \text{ if not}, \qquad
+          p = \max\Bigl(0.02, \frac{n_1 + 1/2}{n + 1}\Bigr), \quad (11)
 
 with n training cells of the column, of which :math:`n_1` have a number that no other has. The share :math:`n_1/n` is
-Good and Turing's estimate of the probability that the next number is new. The code is used where new numbers are rare.
+Good and Turing's estimate of the probability that the next number is new. It is that of rows from where the training
+rows came from; of others, as of an instrument that now gives one more digit, a new number says less, so p is not below
+0.02. The code is used where new numbers are rare.
 
 References
 ----------
@@ -25,6 +28,7 @@ from torch import Tensor
 
 from discrete_itd.encoders import Column
 
+LEAST = 0.02  # probability of a new number
 RARE = 0.2  # the probability of a new number, above which a column is not said to repeat
 
 
@@ -61,7 +65,7 @@ class Repeats:
             values, counts = np.unique(cells[~np.isnan(cells)], return_counts=True)
             p = (np.count_nonzero(counts == 1) + 0.5) / (counts.sum() + 1)
             if p < RARE:
-                seen[j], p_new[j] = values, float(p)
+                seen[j], p_new[j] = values, max(float(p), LEAST)
         return cls(len(columns), seen, p_new)
 
     def nats(self, x: Tensor) -> np.ndarray:

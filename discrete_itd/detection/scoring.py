@@ -33,6 +33,7 @@ T = TypeVar("T")
 SMOOTHING_SD = 0.05  # a tenth of a column's standard deviation, in standardised units
 TYPICAL_ROWS = 500  # drawn from the model, to estimate the mean surprisal of a continuous column
 ROUNDINGS = 1 << 12  # bound on the number of consecutive roundings behind one score
+AVERAGED_ROWS = 3  # fewer would let the owner of one of them tell the other
 FEW_ROWS = 1000  # up to so many rows, independent columns weigh as much as the model of categories
 
 
@@ -102,6 +103,7 @@ class Scorer:
         given: tuple[int, ...] = (),
         *,
         alone: bool = False,
+        keep_rows: bool = False,
     ) -> Scorer:
         """The score that is pooled with a kernel density or, for nominal columns, with independent columns.
 
@@ -110,7 +112,7 @@ class Scorer:
         density : DiffusionDensity
             Fitted.
         train : Rows, optional
-            The rows it was fitted on, which are the centres of the kernel density. If they are unknown, the score is
+            The rows it was fitted on, of which the kernel density is. If they are unknown, the score is
             the model's part alone.
         seed : int
         records : ndarray of int, optional
@@ -121,6 +123,8 @@ class Scorer:
             Positions of the columns to condition on.
         alone : bool
             Whether to leave out the simpler member.
+        keep_rows : bool
+            Whether the centres of the kernel density are training rows, not averages of them.
         """
         scorer, schema = cls.plain(density, given), density.encoder_.schema
         n = 0 if train is None or alone else n_rows or len(train)
@@ -141,7 +145,9 @@ class Scorer:
             return scorer
         generator = torch.Generator().manual_seed(seed)
         numbers = None if records is None else torch.from_numpy(records)
-        kernel = KernelDenoiser.fit(density.model_.marginals, train.x, generator, numbers)
+        averaged = 1 if keep_rows else AVERAGED_ROWS
+        base = density.model_.marginals
+        kernel = KernelDenoiser.fit(base, train.x, generator, numbers, averaged)
         return replace(scorer, weight=0.5, kernel=kernel)
 
     # -- scores ---------------------------------------------------------------------------------
@@ -348,6 +354,7 @@ class Scorer:
         if self.kernel is not None:
             tensors["kernel.centres"] = self.kernel.centres
             tensors["kernel.widths"] = torch.tensor(self.kernel.widths, dtype=torch.float64)
+            tensors["kernel.n_averaged"] = torch.tensor([self.kernel.n_averaged])
         return tensors
 
     @classmethod
@@ -376,7 +383,9 @@ class Scorer:
             return scorer
         centres, widths = tensors["kernel.centres"].double(), tensors["kernel.widths"].tolist()
         base, centres = density.model_.marginals, centres.to(density.device_)
-        return replace(scorer, kernel=KernelDenoiser(base, centres, widths))
+        averaged = tensors.get("kernel.n_averaged", torch.ones(1))  # older files hold rows
+        kernel = KernelDenoiser(base, centres, widths, int(averaged.item()))
+        return replace(scorer, kernel=kernel)
 
 
 def scorer_of(model: DiffusionDensity | Scorer) -> Scorer:

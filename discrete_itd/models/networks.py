@@ -16,7 +16,7 @@ from discrete_itd.models.contract import FitPlan, Recipe, TrainingRows
 from discrete_itd.models.exact import BayesNet, Decoder, affordable_bases, choose_base, exact_base
 from discrete_itd.models.fit_recipes import fit_recipes
 from discrete_itd.training.config import PRECISIONS, TrainingPlan
-from discrete_itd.validation import check_choice, check_integer
+from discrete_itd.validation import check_choice, check_flag, check_integer
 
 MOST_ORDERS = 64
 # of a causal network of default size: its width by the cells of the table, and the epochs of its training
@@ -244,8 +244,7 @@ def companion(base: Denoiser, rows: TrainingRows, plan: FitPlan) -> Denoiser:
 def check_acceleration(precision: Any, compiled: Any) -> None:
     """Refuse an unknown precision, and what is no yes or no."""
     check_choice("precision", precision, PRECISIONS)
-    if not isinstance(compiled, bool):
-        raise TypeError(f"compiled must be True or False, got {compiled!r}")
+    check_flag("compiled", compiled)
 
 
 def check_dropout(value: Any) -> None:

@@ -1,0 +1,105 @@
+"""Centres that are averages of rows: groups of near rows, averages cell by cell, and no row of the table."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from laws import make_book, random_marginals, random_rows, rounding, seeded_generator
+from safetensors.torch import load_file
+
+from discrete_itd import DiffusionOutlierDetector
+from discrete_itd.denoisers import KernelDenoiser
+from discrete_itd.denoisers.kernel_centres import averages, neighbours
+from discrete_itd.denoisers.kernel_products import Centres, Kernels, Widths
+
+BOOKS = ["mixed", "open", "only words", "all kinds", "reals and levels"]
+
+
+def kernels_of(name, n, device, seed=0):
+    book, rng = make_book(name, device), np.random.default_rng(seed)
+    rows = random_rows(book, n, rng, missing=0.2).to(device)
+    return Kernels(random_marginals(book, rng), Centres(book, rows), Widths())
+
+
+def naive(cells, kind):
+    """The average of one column of a group whose seed comes first, NaN for a missing cell."""
+    there = cells[~np.isnan(cells)]
+    if 2 * len(there) <= len(cells):
+        return np.nan
+    if kind == "real":
+        return there.mean()
+    if kind == "line":
+        return np.sort(there)[(len(there) - 1) // 2]
+    counts = [(there == value).sum() for value in there]
+    return there[int(np.argmax(counts))]
+
+
+@pytest.mark.parametrize("name", BOOKS)
+@pytest.mark.parametrize(("n", "size"), [(1, 3), (5, 3), (6, 3), (200, 3), (301, 2), (160, 7)])
+def test_every_row_is_in_one_group_and_averaged_cell_by_cell(name, n, size, device):
+    kernels = kernels_of(name, n, device)
+    groups, got = neighbours(kernels, size), averages(kernels, size).cpu().numpy()
+    sizes = (groups < n).sum(1)
+    assert torch.equal(groups[groups < n].sort().values, torch.arange(n))
+    assert len(groups) == max(1, n // size)
+    assert (sizes[:-1] == size).all() and min(n, size) <= sizes[-1] < 2 * size
+    cells, columns = kernels.centres.cells.cpu().numpy(), kernels.base.codebook.columns
+    for group, average in zip(groups.numpy(), got, strict=True):
+        own = cells[group[group < n]]
+        expected = [naive(own[:, j], c.kind) for j, c in enumerate(columns)]
+        assert np.allclose(average, expected, equal_nan=True)
+
+
+def test_rows_are_grouped_with_those_near_them(device):
+    book, rng = make_book("reals and levels", device), np.random.default_rng(0)
+    apart = random_rows(book, 40, rng)
+    apart[:, book.reals] = 5 * torch.arange(40.0).to(apart)[:, None]  # a width is 0.1
+    rows = apart.repeat(3, 1)[torch.from_numpy(rng.permutation(120))]
+    kernels = Kernels(random_marginals(book, rng), Centres(book, rows), Widths())
+    assert torch.equal(averages(kernels, 3).unique(dim=0), apart.unique(dim=0))
+
+
+def test_equal_rows_have_themselves_as_their_average_and_keep_their_density(device):
+    book, rng = make_book("all kinds", device), np.random.default_rng(1)
+    base, one = random_marginals(book, rng), random_rows(book, 1, rng)
+    rows = one.repeat(30, 1)
+    plain, averaged = (
+        KernelDenoiser.fit(base, rows, seeded_generator(0, device), None, n) for n in (1, 3)
+    )
+    new = random_rows(book, 50, rng)
+    assert len(averaged.centres) == 10 and averaged.widths == plain.widths
+    assert torch.allclose(averaged.log_prob(new), plain.log_prob(new), atol=rounding(book.dtype))
+
+
+def mixed_table(n=300, seed=0):
+    rng = np.random.default_rng(seed)
+    kind = rng.integers(3, size=n)
+    return pd.DataFrame(
+        {
+            "kind": np.array(["a", "b", "c"])[kind],
+            "count": rng.poisson(3 + kind),
+            "length": rng.normal(kind, 0.3),
+            "weight": rng.gamma(2 + kind),
+        }
+    )
+
+
+@pytest.mark.parametrize("keep_rows", [False, True])
+def test_a_file_holds_training_rows_only_if_they_are_to_be_kept(keep_rows, tmp_path):
+    table = mixed_table()
+    detector = DiffusionOutlierDetector(
+        denoiser="tree", keep_rows=keep_rows, false_alarm_rate=0.05, random_state=0
+    )
+    detector.fit(table).save(tmp_path / "detector")
+    rows = detector.rows(table).x
+    # numbers of one column in its order in any tensor of the file, in its width of double or less
+    found = set()
+    for name, tensor in load_file(tmp_path / "detector").items():
+        if tensor.ndim == 2 and tensor.shape[1] == rows.shape[1] and tensor.is_floating_point():
+            near = (rows.float()[:, None] - tensor.float()[None]).abs().amax(2) < 1e-6
+            found |= {name} if near.any() else set()
+    assert found == ({"kernel.centres"} if keep_rows else set())
+    other = DiffusionOutlierDetector.load(tmp_path / "detector")
+    assert np.array_equal(other.score_samples(table), detector.score_samples(table))
+    assert other._scorer.kernel.n_averaged == (1 if keep_rows else 3)
+    assert ("training rows as they are" in other.model_card()) == keep_rows
