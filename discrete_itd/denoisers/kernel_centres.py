@@ -43,7 +43,8 @@ def averages(kernels: Kernels, size: int) -> Tensor:
     cells = kernels.centres.cells
     members = neighbours(kernels, size).to(cells.device)
     missing = cells.new_full((1, cells.shape[1]), math.nan)
-    of_groups = torch.cat([cells, missing])[members]  # (g, 2 size - 1, C), the last of which stands for no row
+    # the last place stands for no row
+    of_groups = torch.cat([cells, missing])[members]  # (g, 2 size - 1, C)
     present = (~of_groups.isnan()).sum(1)
     out = of_groups.nanmean(1)
     for j, column in enumerate(kernels.base.codebook.columns):

@@ -62,12 +62,12 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
     score_by : {"pooled", "capped", "log_prob"}, default="pooled"
         The score. "log_prob" is the log-probability. "pooled" is a weighted mean of it and a simpler log-density, which
         ranks anomalies better. If any column is not nominal, the latter is a kernel density around averages of three
-        training rows (:mod:`discrete_itd.denoisers.kernel`), with weight 1/2, and continuous values are smoothed in the model's
-        part with Gaussian noise of 0.1 standard deviations; what the log-density of a continuous column has there above
-        its mean is taken off, so a very typical value cannot offset an anomalous one. If all columns are nominal, it is
-        that of independent columns, with weight 1000 / (1000 + n), at most 1/2, for n training rows. "capped" is the
-        model's part alone, which ranks nearly as well at a lower cost. Both say first whether a number was ever
-        seen, in columns whose numbers repeat (:mod:`discrete_itd.detection.repeats`).
+        training rows (:mod:`discrete_itd.denoisers.kernel`), with weight 1/2, and continuous values are smoothed in the
+        model's part with Gaussian noise of 0.1 standard deviations; what the log-density of a continuous column has
+        there above its mean is taken off, so a very typical value cannot offset an anomalous one. If all columns are
+        nominal, it is that of independent columns, with weight 1000 / (1000 + n), at most 1/2, for n training rows.
+        "capped" is the model's part alone, which ranks nearly as well at a lower cost. Both say first whether a number
+        was ever seen, in columns whose numbers repeat (:mod:`discrete_itd.detection.repeats`).
     given : name (position, for an array) of a column, or several, optional
         Nominal or ordinal columns that define a row's group, to find rows that are anomalous in their group. The score
         is then of the other columns given these (of a model with a ``companion_``, by that), and rows are compared with

@@ -42,7 +42,8 @@ def test_every_row_is_in_one_group_and_averaged_cell_by_cell(name, n, size, devi
     sizes = (groups < n).sum(1)
     assert torch.equal(groups[groups < n].sort().values, torch.arange(n))
     assert len(groups) == max(1, n // size)
-    assert (sizes[:-1] == size).all() and min(n, size) <= sizes[-1] < 2 * size
+    assert (sizes[:-1] == size).all()
+    assert min(n, size) <= sizes[-1] < 2 * size
     cells, columns = kernels.centres.cells.cpu().numpy(), kernels.base.codebook.columns
     for group, average in zip(groups.numpy(), got, strict=True):
         own = cells[group[group < n]]
@@ -67,7 +68,8 @@ def test_equal_rows_have_themselves_as_their_average_and_keep_their_density(devi
         KernelDenoiser.fit(base, rows, seeded_generator(0, device), None, n) for n in (1, 3)
     )
     new = random_rows(book, 50, rng)
-    assert len(averaged.centres) == 10 and averaged.widths == plain.widths
+    assert len(averaged.centres) == 10
+    assert averaged.widths == plain.widths
     assert torch.allclose(averaged.log_prob(new), plain.log_prob(new), atol=rounding(book.dtype))
 
 
