@@ -22,7 +22,7 @@ from discrete_itd.detection.alarming import Alarming
 from discrete_itd.detection.card import detector_card
 from discrete_itd.detection.explaining import Explaining
 from discrete_itd.detection.groups import Groups, check_table, positions
-from discrete_itd.detection.scoring import Scorer
+from discrete_itd.detection.scoring import AVERAGED_ROWS, Scorer
 from discrete_itd.detection.thresholds import Threshold
 from discrete_itd.estimators import DiffusionDensity, RowEstimate
 from discrete_itd.storage.configs import within
@@ -53,7 +53,8 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
         Share of anomalies among the rows given to ``fit``. "auto" takes all of them for inliers, and sets the threshold
         at ``false_alarm_rate``. With a share, up to 0.5, the fit is robust: that share of the training rows is left
         out of the training, those that an IsolationForest isolates first or, of categories alone, the least probable
-        under wide kernels; and ``predict`` flags that share of the rows given to ``fit``.
+        under wide kernels; no kernel density of the others, which would remember anomalies that are left, has a say in
+        the score; and ``predict`` flags that share of the rows given to ``fit``.
     false_alarm_rate : float, default=0.01
         Share of inliers that may raise an alarm, unless ``contamination`` is given.
     calibration_fraction : float, default=0.2
@@ -237,8 +238,11 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
         if self.score_by != "log_prob":
             trained = rows.take(parts.train) if len(parts.train) else None
             about = trained, seed, parts.records, parts.n_train, given
-            alone, keep_rows = self.score_by == "capped", self.keep_rows
-            scorer = Scorer.pooled(density, *about, alone=alone, keep_rows=keep_rows)
+            averaged = 1 if self.keep_rows else AVERAGED_ROWS
+            if share is not None:
+                averaged = None  # a kernel density remembers the anomalies that are left among the rows
+            alone = self.score_by == "capped"
+            scorer = Scorer.pooled(density, *about, alone=alone, averaged=averaged)
         else:
             scorer = Scorer.plain(density, given)
         names = pd.Index(density.encoder_.names)

@@ -103,7 +103,7 @@ class Scorer:
         given: tuple[int, ...] = (),
         *,
         alone: bool = False,
-        keep_rows: bool = False,
+        averaged: int | None = AVERAGED_ROWS,
     ) -> Scorer:
         """The score that is pooled with a kernel density or, for nominal columns, with independent columns.
 
@@ -123,8 +123,9 @@ class Scorer:
             Positions of the columns to condition on.
         alone : bool
             Whether to leave out the simpler member.
-        keep_rows : bool
-            Whether the centres of the kernel density are training rows, not averages of them.
+        averaged : int or None
+            Of how many training rows each centre of the kernel density is the average; None for no kernel density, and
+            the model's part alone in its place.
         """
         scorer, schema = cls.plain(density, given), density.encoder_.schema
         n = 0 if train is None or alone else n_rows or len(train)
@@ -141,11 +142,10 @@ class Scorer:
             return scorer
         repeats = Repeats.of(schema, train.x, given)
         scorer = replace(scorer, repeats=repeats if repeats.seen else None)
-        if alone:
+        if alone or averaged is None:
             return scorer
         generator = torch.Generator().manual_seed(seed)
         numbers = None if records is None else torch.from_numpy(records)
-        averaged = 1 if keep_rows else AVERAGED_ROWS
         base = density.model_.marginals
         kernel = KernelDenoiser.fit(base, train.x, generator, numbers, averaged)
         return replace(scorer, weight=0.5, kernel=kernel)
