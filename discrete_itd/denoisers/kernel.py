@@ -3,10 +3,10 @@ r"""A kernel density of the rows of a table: a mixture of products with one clas
 .. math:: P(x) = \frac1n \sum_{i=1}^n \prod_j k_j(x_j \mid c_{ij})
 
 with n training rows c, or averages of them (:mod:`discrete_itd.denoisers.kernel_centres`), as centres. The kernel of a
-continuous column is a Gaussian. That of an ordinal column is a Gaussian restricted to its levels, mixed with a hundredth
-of the column's marginal. That of a nominal or high-cardinality column keeps the centre's category with probability
-:math:`1 - \lambda` and otherwise draws from the marginal (Aitchison and Aitken). All are normalised, so P is. A missing
-cell is left out; where a centre's cell is missing, its kernel is the marginal.
+continuous column is a Gaussian. That of an ordinal column is a Gaussian restricted to its levels, mixed with a
+hundredth of the column's marginal. That of a nominal or high-cardinality column keeps the centre's category with
+probability :math:`1 - \lambda` and otherwise draws from the marginal (Aitchison and Aitken). All are normalised, so P
+is. A missing cell is left out; where a centre's cell is missing, its kernel is the marginal.
 
 References
 ----------
