@@ -48,6 +48,11 @@ def detector_card(detector: Any, scorer: Scorer) -> str:
         limits.append(
             f"* A number that was never seen adds nats in {names}: the file holds the different numbers there."
         )
+    if scorer.sparsity is not None:
+        limits.append(
+            "* Rows are compared with rows that have as many cells other than the most frequent of their column: a score"
+            " is no log-probability."
+        )
     return document(
         "Model card: detector of anomalous rows of a table",
         "A fitted `DiffusionOutlierDetector`: a score of each row in nats, a p-value, and an alarm below a threshold.",

@@ -22,7 +22,8 @@ from discrete_itd.detection.alarming import Alarming
 from discrete_itd.detection.card import detector_card
 from discrete_itd.detection.explaining import Explaining
 from discrete_itd.detection.groups import Groups, check_table, positions
-from discrete_itd.detection.scoring import AVERAGED_ROWS, Scorer
+from discrete_itd.detection.pooling import AVERAGED_ROWS, pooled
+from discrete_itd.detection.scoring import Scorer
 from discrete_itd.detection.thresholds import Threshold
 from discrete_itd.estimators import DiffusionDensity, RowEstimate
 from discrete_itd.storage.configs import within
@@ -68,7 +69,8 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
         there above its mean is taken off, so a very typical value cannot offset an anomalous one. If all columns are
         nominal, it is that of independent columns, with weight 1000 / (1000 + n), at most 1/2, for n training rows.
         "capped" is the model's part alone, which ranks nearly as well at a lower cost. Both say first whether a number
-        was ever seen, in columns whose numbers repeat (:mod:`discrete_itd.detection.repeats`).
+        was ever seen, in columns whose numbers repeat (:mod:`discrete_itd.detection.repeats`), and compare rows of
+        sparse categories with rows that are as full (:mod:`discrete_itd.detection.sparsity`).
     given : name (position, for an array) of a column, or several, optional
         Nominal or ordinal columns that define a row's group, to find rows that are anomalous in their group. The score
         is then of the other columns given these (of a model with a ``companion_``, by that), and rows are compared with
@@ -240,9 +242,11 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
             about = trained, seed, parts.records, parts.n_train, given
             averaged = 1 if self.keep_rows else AVERAGED_ROWS
             if share is not None:
-                averaged = None  # a kernel density remembers the anomalies that are left among the rows
+                averaged = (
+                    None  # a kernel density remembers the anomalies that are left among the rows
+                )
             alone = self.score_by == "capped"
-            scorer = Scorer.pooled(density, *about, alone=alone, averaged=averaged)
+            scorer = pooled(density, *about, alone=alone, averaged=averaged)
         else:
             scorer = Scorer.plain(density, given)
         names = pd.Index(density.encoder_.names)

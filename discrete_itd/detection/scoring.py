@@ -19,6 +19,7 @@ from discrete_itd.denoisers import Denoiser, KernelDenoiser
 from discrete_itd.detection.classes import ClassConditionals, Classes, Grids, classes_of
 from discrete_itd.detection.kernel import kernel_nats
 from discrete_itd.detection.repeats import Repeats
+from discrete_itd.detection.sparsity import Sparsity
 from discrete_itd.encoders import Column
 from discrete_itd.encoders.rows import Rows
 from discrete_itd.estimators import DiffusionDensity
@@ -30,11 +31,7 @@ from discrete_itd.validation import check_integer
 
 T = TypeVar("T")
 
-SMOOTHING_SD = 0.05  # a tenth of a column's standard deviation, in standardised units
-TYPICAL_ROWS = 500  # drawn from the model, to estimate the mean surprisal of a continuous column
 ROUNDINGS = 1 << 12  # bound on the number of consecutive roundings behind one score
-AVERAGED_ROWS = 3  # fewer would let the owner of one of them tell the other
-FEW_ROWS = 1000  # up to so many rows, independent columns weigh as much as the model of categories
 
 
 @dataclass(eq=False)
@@ -60,6 +57,8 @@ class Scorer:
     kernel : KernelDenoiser, optional
     repeats : Repeats, optional
         Says first whether each number is a new one, where numbers repeat (:mod:`discrete_itd.detection.repeats`).
+    sparsity : Sparsity, optional
+        Compares a row with others as sparse (:mod:`discrete_itd.detection.sparsity`); no code length then.
     given : tuple of int
         Positions of the columns to condition on: both code lengths are then of the other columns given these, the
         simpler one as a difference of two of its own.
@@ -71,6 +70,7 @@ class Scorer:
     floor: np.ndarray
     kernel: KernelDenoiser | None = None
     repeats: Repeats | None = None
+    sparsity: Sparsity | None = None
     given: tuple[int, ...] = ()
     own_shares: bool = False
     # what is known of rows, of a model with a number of evaluations
@@ -92,64 +92,6 @@ class Scorer:
         floor = np.full(len(density.encoder_.schema), -math.inf)
         return cls(density, 1.0, 0.0, floor, given=given)
 
-    @classmethod
-    def pooled(
-        cls,
-        density: DiffusionDensity,
-        train: Rows | None,
-        seed: int,
-        records: np.ndarray | None = None,
-        n_rows: int | None = None,
-        given: tuple[int, ...] = (),
-        *,
-        alone: bool = False,
-        averaged: int | None = AVERAGED_ROWS,
-    ) -> Scorer:
-        """The score that is pooled with a kernel density or, for nominal columns, with independent columns.
-
-        Parameters
-        ----------
-        density : DiffusionDensity
-            Fitted.
-        train : Rows, optional
-            The rows it was fitted on, of which the kernel density is. If they are unknown, the score is
-            the model's part alone.
-        seed : int
-        records : ndarray of int, optional
-            A number for each of these rows, the same for copies of one record; by default each is one of its own.
-        n_rows : int, optional
-            How many rows the density was fitted on, if ``train`` is a sample of them.
-        given : tuple of int
-            Positions of the columns to condition on.
-        alone : bool
-            Whether to leave out the simpler member.
-        averaged : int or None
-            Of how many training rows each centre of the kernel density is the average; None for no kernel density, and
-            the model's part alone in its place.
-        """
-        scorer, schema = cls.plain(density, given), density.encoder_.schema
-        n = 0 if train is None or alone else n_rows or len(train)
-        if all(c.kind == "nominal" for c in schema):
-            return replace(scorer, weight=max(0.5, n / (n + FEW_ROWS))) if n else scorer
-        scorer = replace(scorer, smoothing_sd=SMOOTHING_SD)
-        capped = np.array([c.kind == "continuous" for c in schema])
-        if capped.any():
-            drawn = density.rows(density.sample(TYPICAL_ROWS, random_state=seed))
-            typical = scorer._capping_nats(drawn)
-            floor = np.where(capped, typical.mean(axis=0).to_numpy(), scorer.floor)
-            scorer = replace(scorer, floor=floor)
-        if train is None:
-            return scorer
-        repeats = Repeats.of(schema, train.x, given)
-        scorer = replace(scorer, repeats=repeats if repeats.seen else None)
-        if alone or averaged is None:
-            return scorer
-        generator = torch.Generator().manual_seed(seed)
-        numbers = None if records is None else torch.from_numpy(records)
-        base = density.model_.marginals
-        kernel = KernelDenoiser.fit(base, train.x, generator, numbers, averaged)
-        return replace(scorer, weight=0.5, kernel=kernel)
-
     # -- scores ---------------------------------------------------------------------------------
 
     def nats(self, rows: Rows) -> pd.DataFrame:
@@ -159,7 +101,7 @@ class Scorer:
             other = self._other_nats(rows, by_cell=True) - rows.log_volume
             other = np.where(self._left_out(rows), 0.0, other)
             nats += (1 - self.weight) * rows.by_column(other)
-        return nats if self.repeats is None else nats + self.repeats.nats(rows.x)
+        return nats if self._extra is None else nats + self._extra.nats(rows.x)
 
     def score(self, rows: Rows) -> np.ndarray:
         """Minus the row sums of :meth:`nats`, faster: float64, shape (N,); higher is more typical."""
@@ -167,12 +109,17 @@ class Scorer:
         if self.weight < 1:
             volume = np.where(self._left_out(rows), 0.0, rows.log_volume).sum(1)
             score = score + (1 - self.weight) * (volume - self._other_nats(rows, by_cell=False))
-        return score if self.repeats is None else score - self.repeats.nats(rows.x).sum(1)
+        return score if self._extra is None else score - self._extra.nats(rows.x).sum(1)
+
+    @property
+    def _extra(self) -> Repeats | Sparsity | None:
+        """What adds nats to the code lengths: the first of numbers, the second of categories, so never both."""
+        return self.repeats or self.sparsity
 
     @torch.no_grad()
     def _other_nats(self, rows: Rows, *, by_cell: bool) -> np.ndarray:
         """Code lengths of the simpler member for encoded cells, (N, C'), or rows, (N,)."""
-        x, kernel, given = rows.unique, self.kernel, self._given
+        x, kernel, given = rows.unique, self.kernel, self.given_cells
 
         def log_prob(some: Tensor) -> Tensor:
             assert kernel is not None
@@ -198,7 +145,9 @@ class Scorer:
 
     def _model_score(self, rows: Rows) -> np.ndarray:
         """Minus the row sums of the model's part, (N,): its log-probability where no column is capped."""
-        if not self.model.answers(self._given).closed_form or (self._capped and not self._quick):
+        if not self.model.answers(self.given_cells).closed_form or (
+            self._capped and not self._quick
+        ):
             # the path of a row is the same for both, so that shares cost no more than their sum
             return -np.ascontiguousarray(self._model_nats(rows).to_numpy()).sum(1)
         if not self._capped:
@@ -209,11 +158,11 @@ class Scorer:
         """Closed form of the model's log-probability of the cells, (N,)."""
         with progress_bar(len(rows.unique), "score") as bar:
             found = self.model.log_prob(
-                rows.unique, self.density.n_evaluations, given=self._given, progress=bar.update
+                rows.unique, self.density.n_evaluations, given=self.given_cells, progress=bar.update
             )
         volume = rows.log_volume
-        if self._given is not None:
-            volume = np.where(self._given.cpu().numpy(), 0.0, volume)
+        if self.given_cells is not None:
+            volume = np.where(self.given_cells.cpu().numpy(), 0.0, volume)
         return found.log_prob.cpu().numpy()[rows.inverse] + volume.sum(1)
 
     def _quick_factors(self, rows: Rows) -> tuple[np.ndarray, pd.DataFrame]:
@@ -232,19 +181,19 @@ class Scorer:
         """The model's surprisal of each column, (N, C)."""
         with progress_bar(len(rows.unique), "explain") as bar:
             split = self.model.attribution(
-                rows.unique, self.density.n_evaluations, given=self._given, progress=bar.update
+                rows.unique, self.density.n_evaluations, given=self.given_cells, progress=bar.update
             )
         nats = split.surprisal.cpu().numpy()[rows.inverse] - rows.log_volume
-        if self._given is not None:
-            nats = np.where(self._given.cpu().numpy(), 0.0, nats)
+        if self.given_cells is not None:
+            nats = np.where(self.given_cells.cpu().numpy(), 0.0, nats)
         return rows.by_column(nats)
 
     def _excess(self, rows: Rows) -> np.ndarray:
         """What each column lacks to its lower bound, (N, C); a missing or given cell lacks nothing."""
-        nats = self._capping_nats(rows).to_numpy()
+        nats = self.capping_nats(rows).to_numpy()
         return np.ascontiguousarray(np.where(nats != 0, np.maximum(self.floor - nats, 0.0), 0.0))
 
-    def _capping_nats(self, rows: Rows) -> pd.DataFrame:
+    def capping_nats(self, rows: Rows) -> pd.DataFrame:
         """The nats by column, (N, C), that are held against the lower bounds."""
         if self._quick:
             return self._once(rows, self._quick_factors)[1]
@@ -257,7 +206,7 @@ class Scorer:
     @property
     def _quick(self) -> bool:
         """Whether some factors cost little: those of the rows' own closed form, not of one that answers for it."""
-        return self._given is None and self.model.denoiser.closed_form and not self.own_shares
+        return self.given_cells is None and self.model.denoiser.closed_form and not self.own_shares
 
     def _once(self, rows: Rows, question: Callable[[Rows], T]) -> T:
         """What a method of this object says of rows, asked once unless the density has changed since."""
@@ -284,7 +233,7 @@ class Scorer:
     # -- what is given ---------------------------------------------------------------------------
 
     @cached_property
-    def _given(self) -> Tensor | None:
+    def given_cells(self) -> Tensor | None:
         """Which internal columns are given, (C',); None if none are."""
         if not self.given:
             return None
@@ -294,7 +243,7 @@ class Scorer:
     def _left_out(self, rows: Rows) -> np.ndarray:
         """Which encoded cells have no code length, (N, C'): missing ones and given ones."""
         missing = rows.x.isnan()
-        return (missing if self._given is None else missing | self._given).cpu().numpy()
+        return (missing if self.given_cells is None else missing | self.given_cells).cpu().numpy()
 
     # -- its members ----------------------------------------------------------------------------
 
@@ -349,8 +298,8 @@ class Scorer:
         how = [self.weight, self.smoothing_sd, float(self.own_shares)]
         how = torch.tensor(how, dtype=torch.float64)
         tensors = {"how": how, "floor": torch.tensor(self.floor)}
-        if self.repeats is not None:
-            tensors |= self.repeats.to_tensors()
+        if self._extra is not None:
+            tensors |= self._extra.to_tensors()
         if self.kernel is not None:
             tensors["kernel.centres"] = self.kernel.centres
             tensors["kernel.widths"] = torch.tensor(self.kernel.widths, dtype=torch.float64)
@@ -379,6 +328,8 @@ class Scorer:
         scorer = cls(density, weight, sd, floor, given=given, own_shares=own_shares)
         if "repeats" in tensors:
             scorer = replace(scorer, repeats=Repeats.from_tensors(len(schema), tensors))
+        if "sparsity" in tensors:
+            scorer = replace(scorer, sparsity=Sparsity.from_tensors(len(schema), tensors))
         if "kernel.centres" not in tensors:
             return scorer
         centres, widths = tensors["kernel.centres"].double(), tensors["kernel.widths"].tolist()

@@ -45,8 +45,8 @@ from sklearn.preprocessing import OneHotEncoder
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
 from discrete_itd.datasets import load_adult, load_car, load_mushroom
+from discrete_itd.detection.pooling import pooled
 from discrete_itd.detection.reasons import cell_nats
-from discrete_itd.detection.scoring import Scorer
 from tests.benchmarks.data import categorical_names, load_categorical, load_odd, odd_names
 from tests.benchmarks.detectors import untrained
 from tests.benchmarks.tables import (
@@ -255,7 +255,7 @@ def _doubt(models: _Models) -> Blame:
 
 def _pooled_doubt(models: _Models) -> Blame:
     density = models.density
-    scorer = Scorer.pooled(density, density.rows(models.train), 0)
+    scorer = pooled(density, density.rows(models.train), 0)
     return lambda rows: cell_nats(scorer, rows).error_log_odds.to_numpy()
 
 

@@ -20,7 +20,7 @@ from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
 from discrete_itd.denoisers import MarginalDenoiser, NeuralDenoiser
 from discrete_itd.detection.budgets import alarms_among
 from discrete_itd.detection.kernel import kernel_nats
-from discrete_itd.detection.scoring import Scorer
+from discrete_itd.detection.pooling import pooled
 from discrete_itd.detection.thresholds import Threshold
 from discrete_itd.encoders import TableEncoder
 from discrete_itd.models.model import Model
@@ -182,7 +182,7 @@ def test_a_value_that_repeats_to_the_last_digit_is_not_rewarded_for_it(kind):
     spiky = MarginalDenoiser(base.codebook, base.log_probs.exp(), mixture)
     denoiser = spiky if kind == "independent" else NeuralDenoiser(spiky, width=8, depth=1).eval()
     density.model_ = replace(density.model_, denoiser=denoiser)
-    scorer = Scorer.pooled(density, rows, 0)
+    scorer = pooled(density, rows, 0)
     assert 0.01 < scorer.smoothing_sd / 0.5 < 1  # in standard deviations of the column
     least = math.log(scorer.smoothing_sd * math.sqrt(2 * math.pi))
     nats = replace(scorer, weight=1.0).nats(rows)["number"].to_numpy() + unit
@@ -454,13 +454,13 @@ def test_no_more_rows_are_held_out_than_are_needed(monkeypatch):
 
 def test_a_checkpoint_outlasts_the_calibration(tmp_path, monkeypatch):
     """It is removed at the end of the whole fit, but not where the caller opened it."""
-    file, honest, there = tmp_path / "run", Scorer.pooled, []
+    file, there = tmp_path / "run", []
 
-    def pooled(*arguments, **options):
+    def watched(*arguments, **options):
         there.append(file.exists())
-        return honest(*arguments, **options)
+        return pooled(*arguments, **options)
 
-    monkeypatch.setattr(Scorer, "pooled", pooled)
+    monkeypatch.setattr("discrete_itd.detection.detector.pooled", watched)
     first = detector(false_alarm_rate=0.1).fit(categories(), checkpoint=file)
     assert not file.exists()
     second = detector(false_alarm_rate=0.1).fit(categories(), checkpoint=Checkpoint(file))
