@@ -50,8 +50,8 @@ def detector_card(detector: Any, scorer: Scorer) -> str:
         )
     if scorer.sparsity is not None:
         limits.append(
-            "* Rows are compared with rows that have as many cells other than the most frequent of their column: a score"
-            " is no log-probability."
+            "* Rows are compared with rows that have as many cells other than the most frequent of their column:"
+            " a score is no log-probability."
         )
     return document(
         "Model card: detector of anomalous rows of a table",
