@@ -54,7 +54,7 @@ STUB = """
 import torch
 
 class TCCM:
-    def __init__(self, n_features):
+    def __init__(self, n_features, epochs, learning_rate, batch_size):
         self.scale = torch.rand(n_features)
     def fit(self, X):
         self.scale += torch.rand(len(self.scale))

@@ -10,7 +10,7 @@ inliers to train on, inliers and anomalies to test on. ``--deciding`` are every 
 made; the others are for reading. Ours: the default detector, and its parts alone: exact models (the best of independent
 columns, a tree and a Bayesian network), a causal network, a decoder mixture, and the kernel density. Peers are PyOD's
 with their defaults on standardised columns and, where their repositories are unpacked (see ``detectors.py``), two
-papers': TCCM, and DTE's neural (DTE-C) and non-parametric (DTE-NP) variants, with their defaults on the same columns.
+papers': TCCM, and DTE's neural (DTE-C) and non-parametric (DTE-NP) variants, with their authors' settings, on the same.
 
 AUROC and average precision are multiplied by 100, with standard errors over tables. Wins and losses are of the method
 against ours, table by table, ties within 0.05 left out; ``behind`` is how much lower its AUROC is on average, with the
