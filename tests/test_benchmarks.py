@@ -4,7 +4,11 @@ import importlib
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+
+from tests.benchmarks import detectors
 
 RUNS = {
     "density": "asia --rows 1000 --max-time 0.5 --paths 2",
@@ -44,3 +48,35 @@ def test_a_benchmark_runs(name, monkeypatch, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "|---|" in printed
     assert "nan" not in printed
+
+
+STUB = """
+import torch
+
+class TCCM:
+    def __init__(self, n_features, epochs, learning_rate, batch_size):
+        self.scale = torch.rand(n_features)
+    def fit(self, X):
+        self.scale += torch.rand(len(self.scale))
+    def decision_function(self, X):
+        return (X @ self.scale.numpy()).astype("float32")
+"""
+
+
+def test_a_detector_of_a_paper_is_run_from_its_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("DISCRETE_ITD_TCCM", raising=False)
+    assert not detectors.is_unpacked("TCCM")
+    assert "skipped TCCM: DISCRETE_ITD_TCCM" in capsys.readouterr().out
+
+    tmp_path.joinpath("FMAD").mkdir()
+    tmp_path.joinpath("FMAD", "FlowMatchingAD.py").write_text(STUB)
+    monkeypatch.setenv("DISCRETE_ITD_TCCM", str(tmp_path))
+    for name in ("FMAD", "FMAD.FlowMatchingAD"):  # neither before nor after this test
+        monkeypatch.setitem(sys.modules, name, None)
+        del sys.modules[name]
+    assert detectors.is_unpacked("TCCM")
+    rows, before = np.array([[1.0, 2.0], [3.0, np.nan]]), torch.get_rng_state()
+    first, again, other = (detectors.OF_PAPERS["TCCM"](rows, rows, seed) for seed in (0, 0, 1))
+    assert first.scores[0] == again.scores[0] != other.scores[0]
+    assert first.scores[1] == 0  # of what is not a number
+    assert torch.equal(before, torch.get_rng_state())

@@ -129,7 +129,7 @@ def _available(methods: list[str]) -> list[str]:
     """Those methods whose code is there; lines say which are skipped."""
     if not set(methods) <= {"ours", "independent", "MaskDiff-AD"} and not available("pyod"):
         methods = [method for method in methods if method not in detectors.PYOD]
-    if "MaskDiff-AD" in methods and not detectors.has_maskdiff():
+    if "MaskDiff-AD" in methods and not detectors.is_unpacked("MaskDiff-AD"):
         methods = [method for method in methods if method != "MaskDiff-AD"]
     return methods
 

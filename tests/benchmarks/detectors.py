@@ -1,9 +1,12 @@
-"""Detectors of anomalies that the benchmarks set side by side: this library's, PyOD's and MaskDiff-AD.
+"""Detectors of anomalies that the benchmarks set side by side: this library's, PyOD's and those of three papers.
 
 Each takes normal rows to train on and rows to score, and returns scores, higher for odder rows, and its seconds.
-PyOD's get numbers (``one_hot``, ``standardised``) and their default parameters. MaskDiff-AD (Zhang et al.,
-arXiv:2605.30046, github.com/lxzhang1/MaskDiff-AD) is run from where its repository was unpacked; the environment
-variable ``DISCRETE_ITD_MASKDIFF`` names that folder.
+PyOD's get numbers (``one_hot``, ``standardised``) and their default parameters. The papers' are run from where their
+repositories were unpacked; an environment variable names the folder of each:
+
+- ``DISCRETE_ITD_MASKDIFF``: MaskDiff-AD (Zhang et al., arXiv:2605.30046, github.com/lxzhang1/MaskDiff-AD);
+- ``DISCRETE_ITD_TCCM``: TCCM (Li et al., NeurIPS 2025, arXiv:2510.18328, github.com/ZhongLIFR/TCCM-NIPS);
+- ``DISCRETE_ITD_DTE``: DTE-C and DTE-NP (Livernoche et al., ICLR 2024, arXiv:2305.18593, github.com/vicliv/DTE).
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import importlib
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -123,21 +126,34 @@ def standardised(train: NDArray, test: NDArray) -> tuple[NDArray, NDArray]:
     return (train - train.mean(0)) / scale, (test - train.mean(0)) / scale
 
 
-# -- MaskDiff-AD --------------------------------------------------------------------------------
+# -- from unpacked repositories -----------------------------------------------------------------
+
+UNPACKED = {
+    "MaskDiff-AD": ("DISCRETE_ITD_MASKDIFF", "models/mdad/parametric_rec.py"),
+    "TCCM": ("DISCRETE_ITD_TCCM", "FMAD/FlowMatchingAD.py"),
+    "DTE-C": ("DISCRETE_ITD_DTE", "diffusion/dte.py"),
+    "DTE-NP": ("DISCRETE_ITD_DTE", "diffusion/non_param_dte.py"),
+}
 
 
-def has_maskdiff() -> bool:
-    """Whether MaskDiff-AD's files are there; if not, a line says what is skipped."""
-    folder = os.environ.get("DISCRETE_ITD_MASKDIFF")
-    found = bool(folder) and (Path(folder) / "models/mdad/parametric_rec.py").is_file()
+def is_unpacked(label: str) -> bool:
+    """Whether the files of a detector are there; if not, a line says what is skipped."""
+    variable, file = UNPACKED[label]
+    folder = os.environ.get(variable)
+    found = bool(folder) and (Path(folder) / file).is_file()
     if not found:
-        print("skipped MaskDiff-AD: DISCRETE_ITD_MASKDIFF does not name a folder with its files")
+        print(f"skipped {label}: {variable} does not name a folder with its files")
     return found
 
 
 def maskdiff(train: pd.DataFrame, test: pd.DataFrame, seed: int) -> Scored:
-    """MaskDiff-AD, parametric, with what its script for experiments does by default, on the CPU."""
-    models, preprocess = _maskdiff_modules()
+    """MaskDiff-AD, parametric, with what its script for experiments does by default, on the CPU.
+
+    Its registry of data sets lacks a file: its model and its encoding of tables are imported past it.
+    """
+    models, preprocess = _modules(
+        "MaskDiff-AD", "models.mdad.parametric_rec", "preprocess.tabular_preprocessor"
+    )
     config = preprocess.PreprocessorConfig(categorical_only=True)
     coded, coded_test, sizes, _ = preprocess.TabularPreprocessor(config).fit_transform(
         train, test, list(train.columns)
@@ -170,13 +186,73 @@ def maskdiff(train: pd.DataFrame, test: pd.DataFrame, seed: int) -> Scored:
     return Scored(scores.astype(np.float64), fit_seconds, score_seconds)
 
 
-def _maskdiff_modules() -> tuple[ModuleType, ModuleType]:
-    """Its model and its encoding of tables, past its registry of data sets, which lacks a file."""
-    with _importable(os.environ["DISCRETE_ITD_MASKDIFF"]):
-        return (
-            importlib.import_module("models.mdad.parametric_rec"),
-            importlib.import_module("preprocess.tabular_preprocessor"),
-        )
+def tccm(train: NDArray, test: NDArray, seed: int) -> Scored:
+    """TCCM on standardised columns, on the CPU: 100 epochs, a learning rate of 5e-3, batches of 512 rows.
+
+    Its script for experiments has this rate for every data set and these batches for all of less than 10 000 rows. Its
+    number of epochs, from 1 to 5000, goes by the name of the data set, with none for other names: so it is here that of
+    the class, whose other defaults (1e-3, 64 rows) that script never uses.
+    """
+    (module,) = _modules("TCCM", "FMAD.FlowMatchingAD")
+    settings = {"epochs": 100, "learning_rate": 5e-3, "batch_size": 512}
+    return _fit_and_score_seeded(
+        lambda: module.TCCM(n_features=train.shape[1], **settings),
+        "decision_function", train, test, seed,
+    )  # fmt: skip
+
+
+def dte_c(train: NDArray, test: NDArray, seed: int) -> Scored:
+    """DTE-C on standardised columns, with the defaults of its class, as its script has it, on the CPU.
+
+    These are 400 epochs, a learning rate of 1e-4, a weight decay of 5e-4, batches of 64 rows, and 400 steps of
+    diffusion in 7 classes. Scores that are not numbers count as 0, as in that script.
+    """
+    (module,) = _modules("DTE-C", "diffusion.dte")
+
+    def model() -> Any:
+        made = module.DTECategorical(seed=seed)
+        made.device = torch.device("cpu")  # of itself it takes a GPU, if there is one
+        return made
+
+    return _fit_and_score_seeded(model, "predict_score", train, test, seed)
+
+
+def dte_np(train: NDArray, test: NDArray, seed: int) -> Scored:
+    """DTE-NP on standardised columns, with the defaults of its class since its last commit: 5 neighbours, 300 steps.
+
+    The score is one of these steps, so many rows tie. Scores that are not numbers count as 0, as in DTE's script.
+    """
+    (module,) = _modules("DTE-NP", "diffusion.non_param_dte")
+    return _fit_and_score_seeded(
+        lambda: module.DTENonParametric(seed=seed, K=5), "predict_score", train, test, seed
+    )
+
+
+# of numbers; each takes training rows, test rows and a seed
+OF_PAPERS: dict[str, Callable[[NDArray, NDArray, int], Scored]] = {
+    "TCCM": tccm,
+    "DTE-C": dte_c,
+    "DTE-NP": dte_np,
+}
+
+
+def _fit_and_score_seeded(
+    make: Callable[[], Any], method: str, train: NDArray, test: NDArray, seed: int
+) -> Scored:
+    """A model that draws from the global random stream, from ``seed`` on; the stream is left as it was."""
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of DTE-NP's division by the distance to equal rows
+        torch.manual_seed(seed)
+        model = make()
+        _, fit_seconds = timed(model.fit, train)
+        scores, score_seconds = timed(getattr(model, method), test)
+    return Scored(np.nan_to_num(scores.astype(np.float64)), fit_seconds, score_seconds)
+
+
+def _modules(label: str, *names: str) -> list[ModuleType]:
+    """Modules of the repository of a detector."""
+    with _importable(os.environ[UNPACKED[label][0]]):
+        return [importlib.import_module(name) for name in names]
 
 
 @contextmanager

@@ -9,17 +9,19 @@ Sixty tables drawn at random from OddBench (github.com/psorus/Outformer, arXiv:2
 inliers to train on, inliers and anomalies to test on. ``--deciding`` are every tenth by name, on which choices may be
 made; the others are for reading. Ours: the default detector, and its parts alone: exact models (the best of independent
 columns, a tree and a Bayesian network), a causal network, a decoder mixture, and the kernel density. Peers are PyOD's
-with their defaults on standardised columns.
+with their defaults on standardised columns and, where their repositories are unpacked (see ``detectors.py``), two
+papers': TCCM, and DTE's neural (DTE-C) and non-parametric (DTE-NP) variants, with their authors' settings, on the same.
 
 AUROC and average precision are multiplied by 100, with standard errors over tables. Wins and losses are of the method
 against ours, table by table, ties within 0.05 left out; ``behind`` is how much lower its AUROC is on average, with the
 standard error of the paired difference. Seconds to fit and rows per second are medians over tables.
 
 With ``--dirty``, that share of the training rows are anomalies, taken from the test rows. Ours is told the share
-(``contamination``), or not ("ours, not told"); PyOD's would set their thresholds by it only. MCD, which leaves out the
-most outlying rows by itself, is one more peer.
+(``contamination``), or not ("ours, not told"); PyOD's would set their thresholds by it only, and the papers' have no
+such parameter. MCD, which leaves out the most outlying rows by itself, is one more peer.
 
-Results are kept in ``.cache/odd`` as they come: a command that was stopped goes on where it was.
+Results are kept in ``.cache/odd`` as they come: a command that was stopped goes on where it was. With ``--cached``,
+nothing is measured, and methods of which nothing is kept are left out.
 """
 
 from __future__ import annotations
@@ -47,7 +49,7 @@ PARTS: dict[str, Any] = {
     "causal": Causal(),
     "decoder": QUICK_DECODER,
 }
-PEERS = ["IForest", "kNN", "LOF", "ECOD", "HBOS"]
+PEERS = ["IForest", "kNN", "LOF", "ECOD", "HBOS", *detectors.OF_PAPERS]
 METHODS = ["ours", *PARTS, "kernel", *PEERS]
 NOT_TOLD = "ours, not told"
 TIE = 0.05
@@ -75,11 +77,17 @@ def main() -> None:
     methods = options.methods
     if not available("pyod"):
         methods = [m for m in methods if m not in detectors.PYOD]
+    if not options.cached:
+        methods = [m for m in methods if m not in detectors.UNPACKED or detectors.is_unpacked(m)]
     for share in options.dirty:
         own = (
             methods if share == 0 else [NOT_TOLD, *methods, *(["MCD"] if "kNN" in methods else [])]
         )
         results = {name: measured(name, own, share, options) for name in names}
+        own = [m for m in own if any(m in of for of in results.values())]
+        if not own:
+            print("nothing to show: no method is available, or none has results")
+            continue
         print(f"\n{len(names)} tables, {share:.0%} anomalies in training\n")
         print(summary(results, own))
         print("\nAUROC × 100\n")
@@ -126,9 +134,12 @@ def dirtied(rows: data.Anomalies, share: float) -> data.Anomalies:
 def fit_and_score(method: str, rows: data.Anomalies, share: float) -> detectors.Scored:
     """One method on one table."""
     train, test, _ = rows
-    if method in detectors.PYOD or method == "MCD":
+    if method in PEERS or method == "MCD":
         arrays = (frame.to_numpy(dtype=np.float64) for frame in (train, test))
-        return detectors.pyod(method, *detectors.standardised(*arrays), 0)
+        scaled = detectors.standardised(*arrays)
+        if method in detectors.OF_PAPERS:
+            return detectors.OF_PAPERS[method](*scaled, 0)
+        return detectors.pyod(method, *scaled, 0)
     contamination: Any = share if share and method != NOT_TOLD else "auto"
     if method in PARTS:
         model = DiffusionOutlierDetector(
