@@ -84,8 +84,8 @@ def among_as_sparse(scorer: Scorer, train: Rows, seed: int) -> Scorer:
         return scorer  # scores along paths cost too much
     order = np.random.default_rng(seed).permutation(len(train))[:MOST_ROWS]
     some = train.take(np.sort(order))
-    scores = scorer.score(some)
-    if not is_sparse(some.x, scores, scorer.given):
-        return scorer
     nats = -scorer.marginals.expand(len(some)).log_prob(some.x).double().cpu().numpy()
-    return replace(scorer, sparsity=Sparsity.of(some.x, nats, scores, scorer.given))
+    if not is_sparse(some.x, nats, scorer.given):
+        return scorer
+    sparsity = Sparsity.of(some.x, nats, scorer.score(some), scorer.given)
+    return replace(scorer, sparsity=sparsity)

@@ -1,9 +1,9 @@
 r"""Sparse rows: tables of categories in which a score says little but how many cells are not what they usually are.
 
 In a table of what was bought, or of which words occur, nearly every cell of a column has the same category, and the
-log-probability of a row falls with the number s of cells that have another one. Where rows differ in s by more than
-chance, and s tells nearly all of the differences between their scores, it hides the others: which cells those are. A
-row is then compared with rows that have as many of them:
+log-probability of a row falls with the number s of cells that have another one. Where rows differ in s by much more
+than chance, and s tells nearly all of what independent columns know of a row, it hides the rest of a score: which cells
+those are. A row is then compared with rows that have as many of them:
 
 .. math:: \log P(x) - \mathbb{E}[\log P(X) \mid s(X) = s(x)] + \log p(s(x)) \quad (12)
 
@@ -19,9 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-NEARLY_ALL = 0.9  # of the variance of scores, that the number of unusual cells must explain
 OVERDISPERSED = (
     2.0  # variance of this number over its mean, above which rows differ by more than chance
+)
+NEARLY_ALL = (
+    0.9  # of the variance of rows' nats in independent columns, that this number must explain
 )
 STRATUM = 30  # rows, at least, of which a mean is estimated
 MOST_ROWS = 5000  # more of them only cost time
@@ -120,12 +122,14 @@ def expected(s: np.ndarray, nats: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean, p
 
 
-def is_sparse(x: Tensor, scores: np.ndarray, left_out: Collection[int] = ()) -> bool:
-    """Whether encoded rows (n, C) differ in their number of unusual cells, and their scores (n,) in little else."""
-    s = unusual(x, usual_cells(x, left_out))
-    if (
-        s.var() <= OVERDISPERSED * s.mean()
-    ):  # of independent columns the variance is at most the mean
+def is_sparse(x: Tensor, nats: np.ndarray, left_out: Collection[int] = ()) -> bool:
+    """Whether encoded rows (n, C) differ in their number of unusual cells, and by their nats (n, C) in little else.
+
+    The nats are those in independent columns, under which the variance of the number is at most its mean.
+    """
+    usual = usual_cells(x, left_out)
+    s, total = unusual(x, usual), (nats * ~np.isnan(usual)).sum(1)
+    if s.var() <= OVERDISPERSED * s.mean():
         return False
-    mean, _ = expected(s, scores[:, None])
-    return bool((scores - mean[s, 0]).var() <= (1 - NEARLY_ALL) * scores.var())
+    mean, _ = expected(s, total[:, None])
+    return bool((total - mean[s, 0]).var() <= (1 - NEARLY_ALL) * total.var())

@@ -81,7 +81,7 @@ def test_tables_whose_scores_say_more_are_left_alone(fitted):
     table["f"] = table["a"]
     assert DiffusionOutlierDetector(**SETTINGS).fit(table)._scorer.sparsity is None
     constant = torch.zeros(50, 4, dtype=torch.float64)
-    assert not is_sparse(constant, np.zeros(50))
+    assert not is_sparse(constant, np.zeros((50, 4)))
 
 
 def test_missing_and_given_cells_are_not_counted():
