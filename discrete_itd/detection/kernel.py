@@ -73,9 +73,8 @@ def kernel_nats(
 
     Notes
     -----
-    In rows with one wrong cell, the largest nats relative to those of inliers are those of the wrong cell more often
-    than under the division of older files, and those of the other cells change less
-    (``python -m tests.benchmarks.explanations --methods "relative share"``).
+    Where one cell of held-out rows was replaced, the largest nats, less those of inliers, are that cell's more often
+    than under the division of older files (``python -m tests.benchmarks.explanations --methods "relative share"``).
     """
     # where kernels of many columns are kept, of fewer rows at once
     n_kept = len(kernel.codebook.reals) + len(kernel.codebook.vocabularies)
