@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from discrete_itd.channel.devices import add_at
-from discrete_itd.channel.posterior import GaussianPosterior
 from discrete_itd.detection.conditionals import Conditionals, most_rows, together
 from discrete_itd.detection.distributions import Expected, with_missing
+from discrete_itd.detection.kernel import log_probs_alone
 from discrete_itd.detection.scoring import Scorer
 from discrete_itd.encoders import PRESENT
 from discrete_itd.progress import progress_bar
@@ -102,7 +102,7 @@ def assess(scorer: Scorer, x: Tensor, n_values: int = 0) -> CellAssessment:
 @torch.no_grad()
 def _assess_batch(scorer: Scorer, rows: Tensor, n_values: int) -> CellAssessment:
     encoder = scorer.density.encoder_
-    marginal, log_wrong = _marginal_and_error(scorer, rows)
+    marginal, log_wrong = log_probs_alone(scorer.marginals, rows)
     shape = len(rows), encoder.n_columns
     given, entropy, log_odds = (torch.zeros(shape).to(rows) for _ in range(3))
     expected = []
@@ -203,7 +203,7 @@ def _doubtful_batch(scorer: Scorer, rows: Tensor, k: int) -> Doubtful:
 def _error_log_odds(scorer: Scorer, rows: Tensor, whole: Conditionals) -> np.ndarray:
     """Log-odds of an error, (B, C), of rows whose cells are predicted by ``whole``: (C B) questions, by column."""
     places, reals = _places(scorer), set(scorer.conditional.codebook.reals.tolist())
-    log_wrong = _marginal_and_error(scorer, rows)[1]
+    log_wrong = log_probs_alone(scorer.marginals, rows)[1]
     values = [own[0] for own in places]
     found = whole.log_prob(torch.cat([_only(rows, [j]) for j in values])).split(len(rows))
     log_p = torch.stack([t[:, j] for t, j in zip(found, values, strict=True)], 1)
@@ -239,21 +239,6 @@ def _only(x: Tensor, columns: list[int]) -> Tensor:
     out = torch.full_like(x, math.nan)
     out[:, columns] = x[:, columns]
     return out
-
-
-def _marginal_and_error(scorer: Scorer, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Log-probability of each internal cell in its column, and if it is wrong; 0 where it is missing: (B, C') each."""
-    base = scorer.marginals
-    book = base.codebook
-    marginal = base.expand(len(rows)).log_prob(rows).double()
-    log_uniform = torch.tensor([-math.log(c.n_points or 1) for c in book.columns]).to(rows)
-    uniform = log_uniform.expand(rows.shape).clone()
-    if base.gaussian is not None:
-        q = base.gaussian
-        widest = GaussianPosterior(*(t[:, :, -1:] for t in (q.log_weight, q.means, q.var)))
-        uniform[:, book.reals] = widest.log_prob(rows[:, book.reals].to(book.dtype)).double()
-    wrong = torch.logaddexp(marginal, uniform) - math.log(2)
-    return marginal, torch.where(rows.isnan(), 0.0, wrong)
 
 
 def _indicator_levels(scorer: Scorer, rows: Tensor, indicators: list[int]) -> Iterator[Tensor]:

@@ -54,6 +54,9 @@ class Scorer:
     own_shares : bool
         Whether the factors are always those of the model, as in older files. Otherwise they are those
         that cost least (:meth:`~discrete_itd.denoisers.Denoiser.log_prob_and_factors`).
+    by_doubt : bool
+        How the kernel density's nats are divided (:func:`~discrete_itd.detection.kernel.kernel_nats`): not so in
+        older files, or their calibration nats would not compare.
     kernel : KernelDenoiser, optional
     repeats : Repeats, optional
         Says first whether each number is a new one, where numbers repeat (:mod:`discrete_itd.detection.repeats`).
@@ -73,6 +76,7 @@ class Scorer:
     sparsity: Sparsity | None = None
     given: tuple[int, ...] = ()
     own_shares: bool = False
+    by_doubt: bool = True
     # what is known of rows, of a model with a number of evaluations
     _known: WeakKeyDictionary[Rows, tuple[Model, int, dict[str, Any]]] = field(
         default_factory=WeakKeyDictionary, init=False, repr=False
@@ -134,7 +138,7 @@ class Scorer:
                 nats = nats if given is None else nats.masked_fill(given, 0.0)
                 nats = nats if by_cell else nats.sum(1)
             elif by_cell:
-                nats = kernel_nats(kernel, x, bar.update, given=given)
+                nats = kernel_nats(kernel, x, bar.update, given=given, by_doubt=self.by_doubt)
             else:
                 parts = [x.new_zeros(0)]
                 for part in in_blocks(log_prob, x, batch_size=kernel.batch):
@@ -295,7 +299,7 @@ class Scorer:
 
     def to_tensors(self) -> dict[str, Tensor]:
         """All but the density and what is given."""
-        how = [self.weight, self.smoothing_sd, float(self.own_shares)]
+        how = [self.weight, self.smoothing_sd, float(self.own_shares), float(self.by_doubt)]
         how = torch.tensor(how, dtype=torch.float64)
         tensors = {"how": how, "floor": torch.tensor(self.floor)}
         if self._extra is not None:
@@ -321,11 +325,13 @@ class Scorer:
         floor = tensors["floor"].numpy().astype(float)
         if floor.shape != (len(schema),) or not (floor < np.inf).all():
             raise ValueError(f"its floor is malformed, of shape {floor.shape}")
-        weight, sd, *own = tensors["how"].tolist()
+        weight, sd, *flags = tensors["how"].tolist()
         if not (0 < weight <= 1 and 0 <= sd < math.inf):
             raise ValueError(f"its score has weight {weight} and smoothing_sd {sd}")
-        own_shares = own != [0.0]  # older files have two numbers
-        scorer = cls(density, weight, sd, floor, given=given, own_shares=own_shares)
+        own, by_doubt = (
+            flag != 0 for flag in flags + [1.0, 0.0][len(flags) :]
+        )  # fewer in older files
+        scorer = cls(density, weight, sd, floor, given=given, own_shares=own, by_doubt=by_doubt)
         if "repeats" in tensors:
             scorer = replace(scorer, repeats=Repeats.from_tensors(len(schema), tensors))
         if "sparsity" in tensors:

@@ -16,6 +16,7 @@ corrupted. Many corruptions make no odd row, so 100 is out of reach.
   the pooled score, by which ``reasons`` of a detector ranks;
 - doubt: the same under the log-probability alone, of the same fitted density;
 - given the rest: the cell's surprisal given the other cells under the log-probability, and less its expectation;
+- relative share: ``explain(relative=True)`` of a default detector, its score split by column and compared with inliers;
 - share: ``explain`` of the density, the row's surprisal split by column;
 - independent columns: each cell's own surprisal, from a density that has not been trained;
 - ECOD: its scores per dimension (PyOD; a column per category, which are summed, and numbers as they are);
@@ -279,6 +280,11 @@ def _share(models: _Models) -> Blame:
     return lambda rows: density.explain(rows).to_numpy()
 
 
+def _relative(models: _Models) -> Blame:
+    detector = models.detector
+    return lambda rows: detector.explain(rows, relative=True).to_numpy()
+
+
 def _independent(models: _Models) -> Blame:
     density = untrained().fit(models.train)
     return lambda rows: density.explain(rows).to_numpy()
@@ -336,6 +342,7 @@ METHODS: dict[str, Callable[[_Models], Blame]] = {
     "doubt": _doubt,
     "given the rest": _given_rest,
     "given the rest, less expected": _unexpected,
+    "relative share": _relative,
     "share": _share,
     "independent columns": _independent,
     "ECOD": _ecod,
@@ -348,6 +355,7 @@ OURS = (
     "doubt",
     "given the rest",
     "given the rest, less expected",
+    "relative share",
     "share",
 )
 

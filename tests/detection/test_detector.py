@@ -359,6 +359,20 @@ def test_numbers_are_scored_by_distances_too(fitted_mixed):
     assert np.allclose(fitted_mixed.explain(far), (theirs + ours) / 2, rtol=1e-3)
 
 
+def test_a_scorer_of_an_older_file_divides_nats_as_then(fitted_mixed):
+    """So that its calibration nats are of the same division; the scores are the same."""
+    scorer, rows = fitted_mixed._scorer, fitted_mixed.rows(mixed(20, seed=1))
+    stored = scorer.to_tensors()
+    for how in (stored["how"], stored["how"][:3], stored["how"][:2]):
+        found = Scorer.from_tensors(scorer.density, stored | {"how": how})
+        again = Scorer.from_tensors(scorer.density, found.to_tensors())
+        assert (found.by_doubt, found.own_shares) == (len(how) == 4, len(how) == 2)
+        assert (again.by_doubt, again.own_shares) == (found.by_doubt, found.own_shares)
+    older = replace(scorer, by_doubt=False)
+    assert np.allclose(older.nats(rows).sum(axis=1), scorer.nats(rows).sum(axis=1))
+    assert not np.allclose(older.nats(rows), scorer.nats(rows), atol=0.01)
+
+
 def test_caps_take_off_what_a_quick_factor_has_above_its_mean():
     """The score of a mixture asks its causal member for factors, no member of many classes."""
     X, new = mixed(), mixed(30, seed=5)

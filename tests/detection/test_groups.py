@@ -84,23 +84,6 @@ def test_properties_both_parts_of_a_pooled_score_are_conditional(fitted):
     np.testing.assert_allclose(-whole.sum(axis=1), score, atol=1e-4)
 
 
-def test_kernel_nats_given_columns_equal_those_of_weighted_centres(fitted):
-    kernel, x = fitted._scorer.kernel, fitted.rows(sales(5, seed=4)).x
-    given = torch.tensor([True, False, False, False])
-    log_v = torch.log_softmax(
-        kernel.kernels.log_kernels(x.masked_fill(~given, math.nan)).double(), 1
-    )
-    parts = [
-        kernel.kernels.log_kernels(x.masked_fill(torch.arange(4) != j, math.nan)) for j in (1, 2, 3)
-    ]
-    log_k = torch.stack(parts).double()  # (3, B, n)
-    log_w = torch.log_softmax(log_v + log_k.sum(0), 1)
-    shares = -(log_w.exp() * log_k).sum(2) + (log_w.exp() * (log_w - log_v)).sum(1) / 3
-    torch.testing.assert_close(
-        kernel_nats(kernel, x, given=given)[:, 1:], shares.T, atol=1e-3, rtol=1e-3
-    )
-
-
 # -- p-values and alarms --------------------------------------------------------------------------
 
 

@@ -11,7 +11,13 @@ from discrete_itd.denoisers import KernelDenoiser, MarginalDenoiser
 from discrete_itd.denoisers.kernel_products import Widths
 from discrete_itd.detection import kernel as detection_kernel
 from discrete_itd.detection.classes import ClassConditionals, KernelClasses
-from discrete_itd.detection.kernel import COARSE, kernel_nats, outlyingness
+from discrete_itd.detection.kernel import (
+    COARSE,
+    WRONG,
+    kernel_nats,
+    log_probs_alone,
+    outlyingness,
+)
 
 COLUMNS = [
     ColumnPoints("simplex", 3, open=True),
@@ -43,24 +49,56 @@ def density(x, columns=COLUMNS):
     return KernelDenoiser(base, x, Widths(0.3, 0.4, 0.3))
 
 
-def naive_shares(model, x):
-    """The definition, cell by cell, for rows without far values."""
-    kernels, n = model.kernels, len(model.centres)
+def naive_shares(model, x, given=()):
+    """The definition, cell by cell, for rows without far values: distances, and all."""
     log_k = []  # by column: (B, n)
     for j in range(x.shape[1]):
         alone = torch.full_like(x, NAN)
         alone[:, j] = x[:, j]
-        log_k.append(kernels.log_kernels(alone).double())
-    w = torch.softmax(sum(log_k), 1)
-    there = (~x.isnan()).double()
-    few = (w * (n * w).log()).sum(1, keepdim=True)
-    far = -torch.stack([(w * k).sum(1) for k in log_k], 1)
-    return far * there + few * there / there.sum(1, keepdim=True)
+        log_k.append(model.kernels.log_kernels(alone).double())
+    wrong = log_probs_alone(model.base.marginals(), x)[1] + math.log(WRONG)
+    wrong[:, list(given)] = -math.inf
+    either = [torch.logaddexp(k, c[:, None]) for k, c in zip(log_k, wrong.T, strict=True)]
+    w = torch.softmax(torch.stack(either).sum(0), 1)
+    known = x.new_zeros(5).index_fill(0, torch.tensor(given, dtype=torch.long), 1.0) > 0
+    there = (~x.isnan() & ~known).double()
+    distance = -torch.stack([(w * k).sum(1) for k in either], 1) * there
+    right = [(w * (k - e).exp()).sum(1) for k, e in zip(log_k, either, strict=True)]
+    doubt = -torch.stack(right, 1).log() * there
+    nats = (model.log_prob(x.masked_fill(~known, NAN)) - model.log_prob(x)).double()
+    rest = (nats - distance.sum(1))[:, None] / doubt.sum(1, keepdim=True).clamp_min(1e-9)
+    return distance, distance + rest * doubt
 
 
-def test_shares_are_the_distance_from_the_centres_and_their_scarcity():
+@pytest.mark.parametrize("given", [(), (0,), (1, 4)])
+def test_shares_are_distances_and_the_rest_by_doubt(given):
     model, x = density(rows()), rows(30, seed=1)
-    torch.testing.assert_close(kernel_nats(model, x), naive_shares(model, x), atol=1e-4, rtol=1e-4)
+    distance, shares = naive_shares(model, x, given)
+    found = kernel_nats(model, x, given=torch.tensor([j in given for j in range(5)]))
+    torch.testing.assert_close(found, shares, atol=1e-4, rtol=1e-4)
+    assert (found > distance - 1e-4).all()
+
+
+def test_the_division_of_earlier_files_is_distances_and_equal_parts():
+    model, x = density(rows()), rows(30, seed=1)
+    given = torch.tensor([True, False, False, False, False])
+    each = [x.masked_fill(torch.arange(5) != j, NAN) for j in range(5)]
+    log_k = torch.stack([model.kernels.log_kernels(cell).double() for cell in each])
+    w = torch.softmax(log_k.sum(0), 1)
+    there = (~x.isnan() & ~given).double()
+    distance = -(w * log_k).sum(2).T * there
+    nats = (model.log_prob(x.masked_fill(~given, NAN)) - model.log_prob(x)).double()
+    equal = (nats - distance.sum(1)) / there.sum(1).clamp_min(1)
+    found = kernel_nats(model, x, given=given, by_doubt=False)
+    torch.testing.assert_close(found, distance + equal[:, None] * there, atol=1e-4, rtol=1e-4)
+
+
+def test_cells_that_are_beyond_doubt_share_equally():
+    x = torch.tensor([[0.0, 0.0], [0.5, 0.5]], dtype=torch.float64)
+    base = MarginalDenoiser.fit(Codebook([ColumnPoints("real")] * 2), x)
+    model = KernelDenoiser(base, x, Widths(real=1e-20))
+    each = -model.log_prob(x[:1]).double() / 2
+    torch.testing.assert_close(kernel_nats(model, x[:1])[0], each.expand(2), atol=1e-4, rtol=0)
 
 
 def test_missing_cells_have_no_nats():
@@ -99,13 +137,76 @@ def test_a_far_number_finds_no_fault_with_the_others():
     assert far[1] > 100
 
 
-def test_batches_change_nothing(monkeypatch):
+def test_of_two_far_numbers_the_farther_has_more():
+    x = torch.from_numpy(np.random.default_rng(0).normal(0, 0.5, (50, 2)))
+    base = MarginalDenoiser.fit(Codebook([ColumnPoints("real")] * 2), x)
+    row = torch.tensor([[30.0, 60.0]], dtype=torch.float64)
+    (nats,) = kernel_nats(KernelDenoiser(base, x, Widths()), row)
+    assert 3.5 < nats[1] / nats[0] < 4.5  # as the squares
+
+
+def test_properties_the_others_have_what_they_have_without_a_far_number():
+    model, x = density(rows()), rows(30, seed=1)
+    x[:, 2], missing = 40.0, x.index_fill(1, torch.tensor([2]), NAN)
+    others = [0, 1, 3, 4]
+    torch.testing.assert_close(
+        kernel_nats(model, x)[:, others], kernel_nats(model, missing)[:, others]
+    )
+
+
+SIX = [*[ColumnPoints("simplex", 3)] * 3, ColumnPoints("line", 3, levels=(0.0, 1.0, 2.0))]
+SIX += [ColumnPoints("real"), ColumnPoints("code", 3)]
+
+
+def six(n, *, alike):
+    """Rows of six columns that are independent, or nearly the same but for noise."""
+    random = np.random.default_rng(0)
+    same = random.integers(0, 3, n)
+
+    def column():
+        own = random.choice(3, n, p=(0.49, 0.5, 0.01))
+        return np.where(random.random(n) < 0.02, own, same) if alike else own
+
+    number = random.normal(0, 0.15, n) + (same - 1 if alike else 0)
+    return np.column_stack([column(), column(), column(), column(), number, column()])
+
+
+@pytest.mark.parametrize("wrong", range(6))
+@pytest.mark.parametrize("alike", [False, True])
+def test_one_wrong_cell_leaves_the_nats_of_the_others(alike, wrong):
+    """Not of every row: a wrong cell of columns that are alike may seem to be right, and the others wrong."""
+    x = six(1000, alike=alike)
+    usual = x[:, [0, 1, 2, 3, 5]]
+    kept = (usual == usual[:, :1]).all(1) if alike else (usual < 2).all(1)
+    before = torch.from_numpy(x[kept][:100])
+    after = before.clone()
+    if wrong != 4:
+        after[:, wrong] = (before[:, wrong] + 1) % 3 if alike else 2.0
+    else:
+        after[:, wrong] = 1 - before[:, wrong].round() if alike else 0.55
+    model = KernelDenoiser(
+        MarginalDenoiser.fit(Codebook(SIX), torch.from_numpy(x)),
+        torch.from_numpy(x),
+        Widths(0.1, 0.2, 0.1),
+    )
+    change = (kernel_nats(model, after) - kernel_nats(model, before)).mean(0)
+    others = [j for j in range(6) if j != wrong]
+    assert change[wrong] > 2.5
+    assert change[others].max() < 0.2
+
+
+@pytest.mark.parametrize("most_kept", [1, 16])
+def test_batches_change_nothing(monkeypatch, most_kept):
     model, x = density(rows()), rows(30, seed=1)
     done = []
     whole = kernel_nats(model, x, done.append)
     assert sum(done) == 30
-    monkeypatch.setattr("discrete_itd.denoisers.kernel.BATCH_PAIRS", 80)
-    torch.testing.assert_close(kernel_nats(model, x), whole)
+    monkeypatch.setattr("discrete_itd.denoisers.kernel.BATCH_PAIRS", 160)
+    monkeypatch.setattr(detection_kernel, "MOST_KEPT", most_kept)
+    done.clear()
+    found = kernel_nats(model, x, done.append)
+    torch.testing.assert_close(found, whole, atol=1e-6, rtol=1e-5)
+    assert max(done) == {1: 2, 16: 4}[most_kept]  # 2 columns are kept
 
 
 @pytest.mark.parametrize("at_once", [1 << 17, 100])
