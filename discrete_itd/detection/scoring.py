@@ -328,9 +328,8 @@ class Scorer:
         weight, sd, *flags = tensors["how"].tolist()
         if not (0 < weight <= 1 and 0 <= sd < math.inf):
             raise ValueError(f"its score has weight {weight} and smoothing_sd {sd}")
-        own, by_doubt = (
-            flag != 0 for flag in flags + [1.0, 0.0][len(flags) :]
-        )  # fewer in older files
+        flags += [1.0, 0.0][len(flags) :]  # older files have fewer
+        own, by_doubt = (flag != 0 for flag in flags)
         scorer = cls(density, weight, sd, floor, given=given, own_shares=own, by_doubt=by_doubt)
         if "repeats" in tensors:
             scorer = replace(scorer, repeats=Repeats.from_tensors(len(schema), tensors))

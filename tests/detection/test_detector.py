@@ -21,6 +21,7 @@ from discrete_itd.denoisers import MarginalDenoiser, NeuralDenoiser
 from discrete_itd.detection.budgets import alarms_among
 from discrete_itd.detection.kernel import kernel_nats
 from discrete_itd.detection.pooling import pooled
+from discrete_itd.detection.scoring import Scorer
 from discrete_itd.detection.thresholds import Threshold
 from discrete_itd.encoders import TableEncoder
 from discrete_itd.models.model import Model
