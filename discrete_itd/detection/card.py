@@ -83,9 +83,7 @@ def _calibration_section(detector: Any, scorer: Scorer) -> Lines:
     n, finite = len(scores), scores[np.isfinite(scores)]
     score = "the log-probability"
     if scorer.weight < 1:
-        other = (
-            "independent columns" if scorer.kernel is None else "a kernel density of training rows"
-        )
+        other = "independent columns" if scorer.kernel is None else "a kernel density"
         score = f"{scorer.weight:.3g} × the model's log-probability + {1 - scorer.weight:.3g} × that of {other}"
     elif scorer.smoothing_sd:
         score = "the model's log-probability, continuous values smoothed and capped"
