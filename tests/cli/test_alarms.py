@@ -8,10 +8,9 @@ import pandas as pd
 import pytest
 
 from discrete_itd import DiffusionDensity
-from discrete_itd.cli import fitting, main
+from discrete_itd.cli import main
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.detection.reasons import sentence
-from discrete_itd.detection.scoring import Scorer
 from discrete_itd.encoders import TableEncoder
 from discrete_itd.models.model import Model
 from discrete_itd.recipes import Network
@@ -143,10 +142,10 @@ def test_a_kill_after_the_training_loses_none_of_it(place, capsys, monkeypatch):
     run(line, capsys)
     (place / "new").rename(place / "whole")
     assert not list(place.glob("run*"))
-    for where, name in ((Scorer, "pooled"), (fitting, "save_whole")):
+    for where in ("detection.detector.pooled", "cli.fitting.save_whole"):
         (place / "new").unlink(missing_ok=True)
         with monkeypatch.context() as patch:
-            patch.setattr(where, name, kill)
+            patch.setattr(f"discrete_itd.{where}", kill)
             with pytest.raises(Killed):
                 main(line.split())
         with monkeypatch.context() as patch:
