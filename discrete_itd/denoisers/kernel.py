@@ -65,12 +65,13 @@ class KernelDenoiser(Denoiser):
     widths : sequence of float
         The bandwidths, as in :class:`Widths`.
     n_averaged : int
-        Of how many training rows each centre is the average; 1 if it is one of them.
+        Of how many training records each centre is the average; 1 if it is one of them.
 
     Raises
     ------
     ValueError
-        If there is no centre, one does not fit the codebook, a width is not positive, or the last is not below 1.
+        If there is no centre, one does not fit the codebook, a width is not positive, the last is not below 1, or
+        ``n_averaged`` is below 1.
 
     Notes
     -----
@@ -112,6 +113,8 @@ class KernelDenoiser(Denoiser):
             raise ValueError("centres hold numbers that are no categories")
         if len(widths) != 3 or not all(0 < w < math.inf for w in widths) or not widths[2] < 1:
             raise ValueError(f"widths must be three positive numbers, the last below 1: {widths}")
+        if n_averaged < 1:
+            raise ValueError(f"n_averaged must be at least 1, got {n_averaged}")
         self.base, self.widths, self.n_averaged = base, Widths(*widths), n_averaged
         self.register_buffer("centres", centres.to(book.known_snr))
         self._made: Kernels | None = None
@@ -165,15 +168,17 @@ class KernelDenoiser(Denoiser):
             A number for each row, the same for copies of one record: a row is predicted from other records. By default
             each is a record of its own.
         n_averaged : int
-            Of how many rows near one another each centre is the average; the widths are those of the rows.
+            Of how many records near one another each centre is the average; the widths are those of the rows.
         """
         order = torch.randperm(len(x), generator=generator, device=generator.device).to(x.device)
         order = order[:MOST_CENTRES]
         kernels = Kernels(base, Centres(base.codebook, x[order]), Widths())
-        widths = best_widths(kernels, order if records is None else records.to(x.device)[order])
+        numbers = order if records is None else records.to(x.device)[order]
+        widths = best_widths(kernels, numbers)
         if n_averaged == 1:
             return cls(base, x[order], widths)
-        return cls(base, averages(replace(kernels, widths=widths), n_averaged), widths, n_averaged)
+        centres = averages(replace(kernels, widths=widths), n_averaged, numbers)
+        return cls(base, centres, widths, n_averaged)
 
     # -- as a distribution ----------------------------------------------------------------------
 

@@ -66,8 +66,9 @@ def kernel_nats(
         never negative, and is divided in proportion to :math:`-\log(1 - r_j)`.
 
         A missing cell has no nats. A number that is far from all centres counts as missing in those of the others, and
-        what it adds to :math:`-\log P` is its own. With ``given``, the other cells sum to
-        :math:`-\log P(x_{others} | x_{given})`; a given cell has no nats, and is taken to be right.
+        what it adds to :math:`-\log P` is its own; several share it in proportion to their distances. With ``given``,
+        the other cells sum to :math:`-\log P(x_{others} | x_{given})`; a given cell has no nats, and is taken to be
+        right.
 
     Notes
     -----
@@ -111,7 +112,7 @@ def _nats(kernel: KernelDenoiser, x: Tensor, given: Tensor | None, by_doubt: boo
         features = kernels.features(evidence)
         parts = -features.reals * (w.double() @ centres.features.reals)
         distance = add_at(torch.zeros_like(x), 1, centres.columns.reals, parts)
-        shares += _divided(nats_of(features) - nats, distance, torch.ones_like(x), is_far)
+        shares += _divided(nats_of(features) - nats, torch.zeros_like(x), distance, is_far)
     return shares
 
 

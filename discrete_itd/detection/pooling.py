@@ -10,13 +10,13 @@ import torch
 from discrete_itd.denoisers import KernelDenoiser
 from discrete_itd.detection.repeats import Repeats
 from discrete_itd.detection.scoring import Scorer
-from discrete_itd.detection.sparsity import MOST_ROWS, Sparsity, is_sparse
+from discrete_itd.detection.sparsity import MOST_ROWS, Sparsity, cells_of, is_sparse
 from discrete_itd.encoders.rows import Rows
 from discrete_itd.estimators import DiffusionDensity
 
 SMOOTHING_SD = 0.05  # a tenth of a column's standard deviation, in standardised units
 TYPICAL_ROWS = 500  # drawn from the model, to estimate the mean surprisal of a continuous column
-AVERAGED_ROWS = 3  # fewer would let the owner of one of them tell the other
+AVERAGED_ROWS = 3  # of fewer the owner of one could tell the other
 FEW_ROWS = 1000  # up to so many rows, independent columns weigh as much as the model of categories
 
 
@@ -85,7 +85,8 @@ def among_as_sparse(scorer: Scorer, train: Rows, seed: int) -> Scorer:
     order = np.random.default_rng(seed).permutation(len(train))[:MOST_ROWS]
     some = train.take(np.sort(order))
     nats = -scorer.marginals.expand(len(some)).log_prob(some.x).double().cpu().numpy()
-    if not is_sparse(some.x, nats, scorer.given):
+    nats = some.by_column(nats).to_numpy()
+    cells = cells_of(some.x, nats.shape[1])
+    if not is_sparse(cells, nats, scorer.given):
         return scorer
-    sparsity = Sparsity.of(some.x, nats, scorer.score(some), scorer.given)
-    return replace(scorer, sparsity=sparsity)
+    return replace(scorer, sparsity=Sparsity.of(cells, scorer.score(some), scorer.given))

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from discrete_itd.channel.posterior import Posterior
 from discrete_itd.denoisers import Denoiser, KernelDenoiser
+from discrete_itd.denoisers.kernel import MOST_CENTRES
 from discrete_itd.detection.classes import ClassConditionals, Classes, Grids, classes_of
 from discrete_itd.detection.kernel import kernel_nats
 from discrete_itd.detection.repeats import Repeats
@@ -329,17 +330,23 @@ class Scorer:
         if not (0 < weight <= 1 and 0 <= sd < math.inf):
             raise ValueError(f"its score has weight {weight} and smoothing_sd {sd}")
         flags += [1.0, 0.0][len(flags) :]  # older files have fewer
+        if not set(flags) <= {0.0, 1.0}:
+            raise ValueError(f"its flags are {flags}")
         own, by_doubt = (flag != 0 for flag in flags)
         scorer = cls(density, weight, sd, floor, given=given, own_shares=own, by_doubt=by_doubt)
         if "repeats" in tensors:
             scorer = replace(scorer, repeats=Repeats.from_tensors(len(schema), tensors))
         if "sparsity" in tensors:
+            if any(c.kind != "nominal" for c in schema):
+                raise ValueError("its nats of sparse rows are those of categories")
             scorer = replace(scorer, sparsity=Sparsity.from_tensors(len(schema), tensors))
         if "kernel.centres" not in tensors:
             return scorer
         centres, widths = tensors["kernel.centres"].double(), tensors["kernel.widths"].tolist()
         base, centres = density.model_.marginals, centres.to(density.device_)
         averaged = tensors.get("kernel.n_averaged", torch.ones(1))  # older files hold rows
+        if averaged.shape != (1,) or not 1 <= averaged.item() <= MOST_CENTRES:
+            raise ValueError("its number of averaged rows is malformed")
         kernel = KernelDenoiser(base, centres, widths, int(averaged.item()))
         return replace(scorer, kernel=kernel)
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from discrete_itd import DiffusionDensity
-from discrete_itd.cli import main
+from discrete_itd.cli import fitting, main
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.detection.reasons import sentence
 from discrete_itd.encoders import TableEncoder

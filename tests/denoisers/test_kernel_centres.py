@@ -22,7 +22,7 @@ def kernels_of(name, n, device, seed=0):
 
 
 def naive(cells, kind):
-    """The average of one column of a group whose seed comes first, NaN for a missing cell."""
+    """The average of one column of a group, NaN for none."""
     there = cells[~np.isnan(cells)]
     if 2 * len(there) <= len(cells):
         return np.nan
@@ -30,25 +30,42 @@ def naive(cells, kind):
         return there.mean()
     if kind == "line":
         return np.sort(there)[(len(there) - 1) // 2]
-    counts = [(there == value).sum() for value in there]
-    return there[int(np.argmax(counts))]
+    values, counts = np.unique(there, return_counts=True)
+    return values[counts.argmax()] if 2 * counts.max() > len(there) else np.nan
 
 
 @pytest.mark.parametrize("name", BOOKS)
-@pytest.mark.parametrize(("n", "size"), [(1, 3), (5, 3), (6, 3), (200, 3), (301, 2), (160, 7)])
-def test_every_row_is_in_one_group_and_averaged_cell_by_cell(name, n, size, device):
-    kernels = kernels_of(name, n, device)
-    groups, got = neighbours(kernels, size), averages(kernels, size).cpu().numpy()
-    sizes = (groups < n).sum(1)
-    assert torch.equal(groups[groups < n].sort().values, torch.arange(n))
-    assert len(groups) == max(1, n // size)
-    assert (sizes[:-1] == size).all()
-    assert min(n, size) <= sizes[-1] < 2 * size
+@pytest.mark.parametrize(("n", "size"), [(6, 3), (200, 3), (301, 2), (160, 7)])
+def test_records_are_in_one_group_at_most_and_averaged_cell_by_cell(name, n, size, device):
+    kernels, records = kernels_of(name, n, device), torch.arange(n) // 2
+    alone, groups = (neighbours(kernels, size, r) for r in (torch.arange(n), records))
+    assert alone.shape == (n // size, size)
+    for found in (alone, groups):
+        assert len(found.unique()) == found.numel()
+    assert all(len(records[group].unique()) == size for group in groups)
+    assert len(np.unique(records.numpy()[np.setdiff1d(range(n), groups)])) < size  # what is left
     cells, columns = kernels.centres.cells.cpu().numpy(), kernels.base.codebook.columns
-    for group, average in zip(groups.numpy(), got, strict=True):
-        own = cells[group[group < n]]
+    got = averages(kernels, size).cpu().numpy()
+    for group, average in zip(alone.numpy(), got, strict=True):
+        own = cells[group]
         expected = [naive(own[:, j], c.kind) for j, c in enumerate(columns)]
-        assert np.allclose(average, expected, equal_nan=True)
+        kept = ~np.isnan(average)  # others may be suppressed
+        assert np.allclose(average[kept], np.array(expected)[kept])
+
+
+@pytest.mark.parametrize("name", BOOKS)
+def test_a_centre_is_equal_to_no_row_or_to_those_of_many_records(name, device):
+    kernels, records = kernels_of(name, 240, device), torch.arange(240) // 2
+    cells, centres = (
+        kernels.centres.cells.cpu().numpy(),
+        averages(kernels, 3, records).cpu().numpy(),
+    )
+    assert (~np.isnan(centres)).any()
+    for centre in centres:
+        has = ~np.isnan(centre)
+        equal = (cells[:, has] == centre[has]).all(1)
+        assert not 0 < len(np.unique(records.numpy()[equal])) < 3
+    assert averages(kernels_of(name, 2, device), 3).isnan().all()
 
 
 def test_rows_are_grouped_with_those_near_them(device):
@@ -84,6 +101,25 @@ def mixed_table(n=300, seed=0):
             "weight": rng.gamma(2 + kind),
         }
     )
+
+
+def few_numbers(n=600, seed=0):
+    """Nearly all of a row are categories: few combinations occur twice."""
+    rng = np.random.default_rng(seed)
+    table = pd.DataFrame(rng.integers(8, size=(n, 6)).astype(str), columns=list("abcdef"))
+    return table.assign(claims=np.where(rng.random(n) < 0.95, 0.0, rng.gamma(2.0, 100.0, n)))
+
+
+@pytest.mark.parametrize("weight", [1, 3])
+@pytest.mark.parametrize("make", [mixed_table, few_numbers])
+def test_no_centre_is_a_record_of_the_table(make, weight):
+    table = make()
+    detector = DiffusionOutlierDetector(denoiser="tree", false_alarm_rate=0.05, random_state=0)
+    detector.fit(table, sample_weight=np.full(len(table), weight))
+    rows = detector.rows(table).x
+    centres = detector._scorer.kernel.centres.double()
+    near = torch.isclose(rows[:, None], centres[None], atol=1e-6) | centres.isnan()
+    assert not (near.all(2).sum(0) == 1).any()
 
 
 @pytest.mark.parametrize("keep_rows", [False, True])

@@ -8,7 +8,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from discrete_itd import DiffusionOutlierDetector
+from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
 from discrete_itd.detection.sparsity import Sparsity, expected, is_sparse, unusual, usual_cells
 
 SETTINGS = {"denoiser": "independent", "false_alarm_rate": 0.05, "random_state": 0}
@@ -45,32 +45,41 @@ def test_the_nats_of_a_row_sum_to_its_score_and_are_those_expected_of_as_full_on
     nats = scorer.nats(rows)
     assert np.allclose(nats.sum(axis=1), -scorer.score(rows))
     added = (nats - plain.nats(rows)).to_numpy()
-    n_unusual = unusual(rows.x, scorer.sparsity.usual)
-    for s in np.unique(n_unusual):  # one correction for all rows as full
-        assert np.ptp(added[n_unusual == s], axis=0).max() < 1e-9
+    of = unusual(rows.x.numpy(), scorer.sparsity.usual)
+    assert (added[~of & (of.any(1, keepdims=True))] == 0).all()
+    for s in np.unique(of.sum(1)):  # one correction for all rows as full
+        assert np.ptp(added[of.sum(1) == s].sum(1)) < 1e-9
 
 
-def test_expected_nats_are_means_over_rows_with_as_many_unusual_cells():
+def test_the_fullest_rows_are_no_odder_than_their_number_is_rare(fitted):
+    rows = fitted.rows(baskets(20_000, seed=5))
+    scores = fitted._scorer.score(rows)
+    s = unusual(rows.x.numpy(), fitted._scorer.sparsity.usual).sum(1)
+    rare = -np.log(np.maximum(np.bincount(s), 1) / len(s))
+    for k in (22, 25, 28):  # few training rows have as many
+        near = np.abs(s - k) <= 1
+        assert scores.mean() - scores[near].mean() < rare[k] + 2.0
+
+
+def test_expected_scores_are_means_over_rows_with_as_many_unusual_cells():
     random = np.random.default_rng(0)
-    s, nats = random.binomial(6, 0.4, 5000), random.gamma(2.0, size=(5000, 3))
+    s = random.binomial(6, 0.4, 5000)
     s[:3] = 20  # alone: the next ones count, too
-    mean, p = expected(s, nats)
+    scores = 5.0 - 2.0 * s + random.normal(size=5000)
+    mean, log_p = expected(s, scores, 31)
     for k in range(6):
-        assert np.allclose(mean[k], nats[s == k].mean(0))
-        assert p[k] == pytest.approx((s == k).mean())
-    near = s >= 5
-    assert np.allclose(mean[20], nats[near].mean(0))
-    assert p[20] == pytest.approx(near.mean() / 16)
+        assert mean[k] == pytest.approx(scores[s == k].mean())
+        assert np.exp(log_p[k]) == pytest.approx((s == k).mean())
+    assert np.allclose(mean[20:], 5.0 - 2.0 * np.arange(20, 31), atol=2.0)
+    assert (np.diff(log_p[20:]) <= 0).all()
 
 
 def test_by_the_law_of_total_expectation_the_mean_changes_by_the_entropy_of_the_number():
     random = np.random.default_rng(1)
-    x = torch.from_numpy(random.integers(2, size=(4000, 5))).double()
-    nats = random.gamma(1.0, size=(4000, 5))
-    sparsity = Sparsity.of(x, nats, random.normal(size=4000))
-    _, p = expected(unusual(x, usual_cells(x)), nats)
-    p = p[p > 0]
-    added = sparsity.nats(x).sum(1)
+    cells, scores = random.integers(2, size=(4000, 5)).astype(float), random.normal(size=4000)
+    sparsity = Sparsity.of(cells, scores)
+    p = np.bincount(unusual(cells, usual_cells(cells)).sum(1)) / 4000
+    added = sparsity.nats(torch.from_numpy(cells)).sum(1)
     assert added.mean() == pytest.approx(-(p * np.log(p)).sum(), abs=1e-6)
 
 
@@ -80,18 +89,27 @@ def test_tables_whose_scores_say_more_are_left_alone(fitted):
     table = pd.DataFrame({c: random.choice(list("xyz"), 1000) for c in "abcde"})
     table["f"] = table["a"]
     assert DiffusionOutlierDetector(**SETTINGS).fit(table)._scorer.sparsity is None
-    constant = torch.zeros(50, 4, dtype=torch.float64)
-    assert not is_sparse(constant, np.zeros((50, 4)))
+    copies = np.repeat(random.integers(2, size=(500, 1)), 8, axis=1).astype(float)
+    for cells, nats in ((np.zeros((50, 4)), np.zeros((50, 4))), (copies, copies)):
+        assert not is_sparse(cells, nats)
 
 
 def test_missing_and_given_cells_are_not_counted():
-    x = torch.tensor([[0.0, 1.0, np.nan], [0.0, 0.0, 2.0], [1.0, 1.0, 2.0]], dtype=torch.float64)
-    usual = usual_cells(x, left_out=(1,))
+    cells = np.array([[0.0, 1.0, np.nan], [0.0, 0.0, 2.0], [1.0, 1.0, 2.0]])
+    usual = usual_cells(cells, left_out=(1,))
     assert np.array_equal(usual, [0.0, np.nan, 2.0], equal_nan=True)
-    assert unusual(x, usual).tolist() == [0, 0, 1]
-    found = Sparsity.of(x, np.ones((3, 3)), np.arange(3.0), left_out=(1,)).nats(x)
+    assert unusual(cells, usual).sum(1).tolist() == [0, 0, 1]
+    found = Sparsity.of(cells, np.arange(3.0), left_out=(1,)).nats(torch.from_numpy(cells))
     assert (found[:, 1] == 0).all()
     assert found[0, 2] == 0
+
+
+def test_missing_cells_may_be_categories():
+    table = baskets().mask(np.random.default_rng(3).random((3000, N_COLUMNS)) < 0.01)
+    density = DiffusionDensity(denoiser="independent", missing="category")
+    model = DiffusionOutlierDetector(density, false_alarm_rate=0.05, random_state=0).fit(table)
+    assert model._scorer.sparsity is not None
+    assert np.allclose(model.explain(table[:50]).sum(axis=1), -model.score_samples(table[:50]))
 
 
 def test_it_is_saved_and_damage_is_named(fitted, tmp_path):

@@ -165,7 +165,8 @@ def test_no_calibration_row_is_a_copy_of_a_training_row():
     quick = DiffusionDensity(
         denoiser=Network(width=8, depth=1), max_steps=2, n_evaluations=4, random_state=0
     )
-    detector = DiffusionOutlierDetector(quick, false_alarm_rate=0.1, random_state=0).fit(frame)
+    settings = {"false_alarm_rate": 0.1, "keep_rows": True, "random_state": 0}
+    detector = DiffusionOutlierDetector(quick, **settings).fit(frame)
     kernel, rows = detector._scorer.kernel.centres, detector.density_.rows(frame).x
     centres = {tuple(row) for row in kernel.tolist()}
     x = {tuple(row) for row in rows.to(kernel.dtype).tolist()}
