@@ -116,7 +116,7 @@ class Features(NamedTuple):
 
 
 class Centres:
-    """Training rows as what other rows are multiplied with.
+    """Training rows, or averages of them, as what other rows are multiplied with.
 
     Parameters
     ----------
@@ -177,7 +177,8 @@ class Centres:
         )
         slot_column = torch.unique(torch.cat([book.finite, with_gaps]))
         self._slots = where[:, slot_column].contiguous()
-        self._slot_columns, self._real_columns = slot_column.tolist(), book.reals.tolist() * 3
+        self._slots_of = places(slot_column.tolist())
+        self._reals_of = places(book.reals.tolist() * 3)
         self.codes = {
             v.column: torch.unique(cells[:, v.column].nan_to_num(0.0).long(), return_inverse=True)
             for v in book.vocabularies
@@ -208,8 +209,8 @@ class Centres:
         slots, ours, theirs = self._slots, self.features.reals, rows.reals
         if columns is not None:
             own, real = (
-                index_tensor(tuple(i for i, j in enumerate(of) if j in columns), str(slots.device))
-                for of in (self._slot_columns, self._real_columns)
+                index_tensor(tuple(i for j in columns for i in of.get(j, ())), str(slots.device))
+                for of in (self._slots_of, self._reals_of)
             )
             slots, ours, theirs = slots[:, own], ours[:, real], theirs[:, real]
         if slots.shape[1]:
@@ -235,6 +236,14 @@ class Centres:
             cells = self.cells[:, column]
             self._sorted[column] = cells[~cells.isnan()].sort().values
         return self._sorted[column]
+
+
+def places(columns: list[int]) -> dict[int, list[int]]:
+    """Where each column is in a list of them."""
+    found: dict[int, list[int]] = {}
+    for i, j in enumerate(columns):
+        found.setdefault(j, []).append(i)
+    return found
 
 
 @dataclass(frozen=True)

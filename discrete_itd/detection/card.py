@@ -38,11 +38,11 @@ def detector_card(detector: Any, scorer: Scorer) -> str:
         )
         limits.append("* The file holds scores and nats by column of the calibration rows.")
     if scorer.kernel is not None:
-        n = len(scorer.kernel.centres)
-        rows = "training rows as they are: treat it as the table."
-        if scorer.kernel.n_averaged > 1:
-            rows = f"averages of {scorer.kernel.n_averaged} training rows each, and none of these rows."
-        limits.append(f"* The file holds {n:,} {rows}")
+        n, averaged = len(scorer.kernel.centres), scorer.kernel.n_averaged
+        rows = f"{n:,} training rows as they are: treat it as the table."
+        if averaged > 1:
+            rows = f"averages of {averaged} training records each, {n:,} of them, and no record itself."
+        limits.append(f"* The file holds {rows}")
     if scorer.repeats is not None:
         names = ", ".join(f"`{scorer.schema[j].name}`" for j in scorer.repeats.seen)
         limits.append(

@@ -2,7 +2,7 @@ r"""Conditional distributions of cells under a mixture of products: its classes 
 
 .. math:: P(x) = \sum_k w_k \prod_j p_{kj}(x_j), \qquad P(x_j \mid x_{known}) = \sum_k w_k(x_{known})\, p_{kj}(x_j)
 
-A decoder mixture (9) is one, and so is a kernel density, whose classes are training rows. Of a row only the weights
+A decoder mixture (9) is one, and so is a kernel density, whose classes are its centres. Of a row only the weights
 :math:`w_k(x_{known}) \propto w_k \prod_{j\ known} p_{kj}(x_j)` are asked; the densities of the classes at the points of
 a column's grid are computed once and kept, as far as memory allows.
 """

@@ -19,6 +19,8 @@ with these exceptions:
   score it is applied to the cell's share, averaged along the path, and to the shares of the other columns too.
 * Missingness indicators (``missing="category"``) are conditioned on the other indicators only, as in the score, where
   they come first. The score of a row also depends on the values given the indicators.
+* What a score adds for new numbers (:mod:`discrete_itd.detection.repeats`) and for the number of unusual cells
+  (:mod:`discrete_itd.detection.sparsity`) is left out: a value is predicted by the densities alone.
 """
 
 from __future__ import annotations

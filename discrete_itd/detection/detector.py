@@ -69,8 +69,9 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
         there above its mean is taken off, so a very typical value cannot offset an anomalous one. If all columns are
         nominal, it is that of independent columns, with weight 1000 / (1000 + n), at most 1/2, for n training rows.
         "capped" is the model's part alone, which ranks nearly as well at a lower cost. Both say first whether a number
-        was ever seen, in columns whose numbers repeat (:mod:`discrete_itd.detection.repeats`), and compare rows of
-        sparse categories with rows that are as full (:mod:`discrete_itd.detection.sparsity`).
+        was ever seen, in columns whose numbers repeat (:mod:`discrete_itd.detection.repeats`). In tables of nominal
+        columns like shopping baskets, and with a model in closed form, they compare a row with rows that have as many
+        unusual cells (:mod:`discrete_itd.detection.sparsity`).
     given : name (position, for an array) of a column, or several, optional
         Nominal or ordinal columns that define a row's group, to find rows that are anomalous in their group. The score
         is then of the other columns given these (of a model with a ``companion_``, by that), and rows are compared with
@@ -80,7 +81,8 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
         That of a density which has its defaults otherwise, in place of ``density``.
     keep_rows : bool, default=False
         Whether the kernel density of a pooled score is that of up to 5000 training rows themselves. It ranks a little
-        better, at three times its cost, and the detector's file then holds these rows.
+        better, at three times its cost, and the detector's file then holds these rows. Nothing where there is no kernel
+        density: with ``contamination``, or if all columns are nominal.
     random_state : int, RandomState or None, default=None
         Seed of the division of rows, and of the fit if ``density`` has no seed of its own.
 
@@ -316,10 +318,12 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
         Notes
         -----
         The file holds scores and nats by column of the calibration rows; where a table has few possible rows, a row can
-        be told from its nats. With ``given``, it holds the groups of these rows and of training rows. It holds no
-        training row, unless ``keep_rows``: the centres of the kernel density are averages, cell by cell, of three rows
-        or more (where as many rows are equal, their average is the same). It does hold categories and, of columns whose
-        numbers repeat, the different numbers: that is no anonymisation, so do not publish a file of personal data.
+        be told from its nats. With ``given``, it holds the groups of these rows and of training rows. Unless
+        ``keep_rows``, or loaded from a file of an older release, it holds no training row: the centres of the kernel
+        density are averages, cell by cell, of three records, and where such an average is still equal to rows of the
+        table, it is to those of at least three (:mod:`discrete_itd.denoisers.kernel_centres`). It does hold categories
+        and, of columns whose numbers repeat, the different numbers: that is no anonymisation, so do not publish a file
+        of personal data.
         """
         super().save(path, card=card)
 

@@ -101,7 +101,7 @@ def test_a_detectors_card_says_what_is_guaranteed(tmp_path):
     mean = -detector.calibration_scores_.mean()
     assert f"calibration row: {mean:.3f} nats ±" in said["Calibration"]
     centres = len(detector._scorer.kernel.centres)
-    assert f"{centres} averages of 3 training rows each" in said["Limits"]
+    assert f"averages of 3 training records each, {centres} of them" in said["Limits"]
     bare = DiffusionOutlierDetector(settled(), calibration_fraction=0, score_by="log_prob")
     said = lines_of(bare.fit(table()).model_card())
     assert "no p-values" in said["Calibration"]
