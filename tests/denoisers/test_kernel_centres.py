@@ -11,6 +11,7 @@ from discrete_itd import DiffusionOutlierDetector
 from discrete_itd.denoisers import KernelDenoiser
 from discrete_itd.denoisers.kernel_centres import averages, neighbours
 from discrete_itd.denoisers.kernel_products import Centres, Kernels, Widths
+from discrete_itd.detection.scoring import Scorer
 
 BOOKS = ["mixed", "open", "only words", "all kinds", "reals and levels"]
 
@@ -141,3 +142,8 @@ def test_a_file_holds_training_rows_only_if_they_are_to_be_kept(keep_rows, tmp_p
     assert np.array_equal(other.score_samples(table), detector.score_samples(table))
     assert other._scorer.kernel.n_averaged == (1 if keep_rows else 3)
     assert ("training rows as they are" in other.model_card()) == keep_rows
+    tensors = detector._scorer.to_tensors()
+    for wrong in (0, -1, 10**18, [1, 1]):
+        tensors["kernel.n_averaged"] = torch.tensor(wrong).reshape(-1)
+        with pytest.raises(ValueError, match="averaged"):
+            Scorer.from_tensors(detector.density_, tensors)

@@ -145,6 +145,18 @@ def test_of_two_far_numbers_the_farther_has_more():
     assert 3.5 < nats[1] / nats[0] < 4.5  # as the squares
 
 
+def test_far_numbers_are_never_typical():
+    """Their distances are those from centres near the other cells: together more than the row's nats."""
+    random = np.random.default_rng(0)
+    kind = random.integers(3, size=300)
+    numbers = np.stack([random.normal(kind, 0.3), random.gamma(2.0 + kind)], 1)
+    x = torch.from_numpy(np.column_stack([numbers / numbers.std(0) / 2, kind]))
+    book = Codebook([ColumnPoints("real"), ColumnPoints("real"), ColumnPoints("simplex", 3)])
+    model = KernelDenoiser(MarginalDenoiser.fit(book, x), x, Widths())
+    nats = kernel_nats(model, torch.tensor([[30.0, 17.0, z] for z in range(3)]).double())
+    assert (nats[:, :2] > 0).all()
+
+
 def test_properties_the_others_have_what_they_have_without_a_far_number():
     model, x = density(rows()), rows(30, seed=1)
     x[:, 2], missing = 40.0, x.index_fill(1, torch.tensor([2]), NAN)
