@@ -26,7 +26,7 @@ from discrete_itd.likelihood import in_blocks
 FAR = 3.0  # widths from the nearest centre, beyond which a value has no say in the centres' weights
 WRONG = 0.3  # odds that a cell is wrong; from 0.03 to 0.3 they make little difference
 LEAST = 1e-12  # a probability that stands for less
-MOST_KEPT = 16  # columns whose kernels with all centres are kept, for as many rows as the density asks at once
+MOST_KEPT = 16  # columns whose kernels are kept, for as many rows as the density asks at once
 COARSE = Widths(0.6, 1.2, 0.2)  # to find anomalies among training rows
 COARSE_CENTRES = 2000  # more of them only cost time
 

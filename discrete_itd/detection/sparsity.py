@@ -19,12 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-OVERDISPERSED = (
-    4.0  # variance of the number of unusual cells over its mean; by chance it is at most 1
-)
-NEARLY_ALL = (
-    0.9  # of the variance of rows' nats in independent columns, that this number must explain
-)
+OVERDISPERSED = 4.0  # variance of the number of unusual cells over its mean, by chance at most 1
+NEARLY_ALL = 0.9  # of the variance of rows' nats in independent columns, that of this number
 SPARSE = 0.2  # share of unusual cells, at most
 STRATUM = 30  # rows, at least, of which a mean is estimated
 MOST_ROWS = 5000  # more of them only cost time
