@@ -243,10 +243,8 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
             trained = rows.take(parts.train) if len(parts.train) else None
             about = trained, seed, parts.records, parts.n_train, given
             averaged = 1 if self.keep_rows else AVERAGED_ROWS
-            if (
-                share is not None
-            ):  # a kernel density remembers anomalies that are left among the rows
-                averaged = None
+            if share is not None:
+                averaged = None  # a kernel density would remember anomalies that are left
             alone = self.score_by == "capped"
             scorer = pooled(density, *about, alone=alone, averaged=averaged)
         else:
