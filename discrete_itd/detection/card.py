@@ -41,7 +41,7 @@ def detector_card(detector: Any, scorer: Scorer) -> str:
         n, averaged = len(scorer.kernel.centres), scorer.kernel.n_averaged
         rows = f"{n:,} training rows as they are: treat it as the table."
         if averaged > 1:
-            rows = f"averages of {averaged} training records each, {n:,} of them, and no record itself."
+            rows = f"averages of {averaged} training records each, {n:,} of them, none equal to fewer records."
         limits.append(f"* The file holds {rows}")
     if scorer.repeats is not None:
         names = ", ".join(f"`{scorer.schema[j].name}`" for j in scorer.repeats.seen)

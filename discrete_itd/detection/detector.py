@@ -81,8 +81,8 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
         That of a density which has its defaults otherwise, in place of ``density``.
     keep_rows : bool, default=False
         Whether the kernel density of a pooled score is that of up to 5000 training rows themselves. It ranks a little
-        better, at three times its cost, and the detector's file then holds these rows. Nothing where there is no kernel
-        density: with ``contamination``, or if all columns are nominal.
+        better, has three times as many centres, and the detector's file then holds these rows. Nothing where there is
+        no kernel density: with ``contamination``, or if all columns are nominal.
     random_state : int, RandomState or None, default=None
         Seed of the division of rows, and of the fit if ``density`` has no seed of its own.
 

@@ -10,7 +10,7 @@ import torch
 from discrete_itd.denoisers import KernelDenoiser
 from discrete_itd.detection.repeats import Repeats
 from discrete_itd.detection.scoring import Scorer
-from discrete_itd.detection.sparsity import MOST_ROWS, Sparsity, cells_of, is_sparse
+from discrete_itd.detection.sparsity import MOST_ROWS, Sparsity, cells_of, is_sparse, is_uneven
 from discrete_itd.encoders.rows import Rows
 from discrete_itd.estimators import DiffusionDensity
 
@@ -83,6 +83,8 @@ def among_as_sparse(scorer: Scorer, train: Rows, seed: int) -> Scorer:
     if not scorer.model.answers(scorer.given_cells).closed_form:
         return scorer  # scores along paths cost too much
     order = np.random.default_rng(seed).permutation(len(train))[:MOST_ROWS]
+    if not is_uneven(cells_of(train.x, len(scorer.schema))[order], scorer.given):
+        return scorer  # most tables: nothing of them is scored
     some = train.take(np.sort(order))
     nats = -scorer.marginals.expand(len(some)).log_prob(some.x).double().cpu().numpy()
     nats = some.by_column(nats).to_numpy()

@@ -121,17 +121,23 @@ def expected(s: np.ndarray, scores: np.ndarray, n: int) -> tuple[np.ndarray, np.
     return mean, log_p
 
 
-def is_sparse(cells: np.ndarray, nats: np.ndarray, left_out: Collection[int] = ()) -> bool:
-    """Whether rows (n, C) have few unusual cells, differ in their number, and by their nats (n, C) in little else.
+def is_uneven(cells: np.ndarray, left_out: Collection[int] = ()) -> bool:
+    """Whether rows (n, C) have few unusual cells, and differ in their number by more than chance.
 
-    The nats are those in independent columns, under which the variance of the number is at most its mean.
+    In independent columns the variance of the number is at most its mean.
     """
     usual = usual_cells(cells, left_out)
-    s, counted = unusual(cells, usual).sum(1), ~np.isnan(usual)
-    if len(s) < STRATUM or s.mean() > SPARSE * counted.sum():
+    s, n_counted = unusual(cells, usual).sum(1), np.count_nonzero(~np.isnan(usual))
+    if len(s) < STRATUM or s.mean() > SPARSE * n_counted:
         return False
-    if s.var() <= OVERDISPERSED * s.mean():
+    return bool(s.var() > OVERDISPERSED * s.mean())
+
+
+def is_sparse(cells: np.ndarray, nats: np.ndarray, left_out: Collection[int] = ()) -> bool:
+    """Whether, moreover, rows differ by their nats in independent columns, (n, C), in little else."""
+    if not is_uneven(cells, left_out):
         return False
-    total = (nats * counted).sum(1)
+    usual = usual_cells(cells, left_out)
+    s, total = unusual(cells, usual).sum(1), (nats * ~np.isnan(usual)).sum(1)
     mean, _ = expected(s, total, cells.shape[1] + 1)
     return bool(0 < (total - mean[s]).var() <= (1 - NEARLY_ALL) * total.var())
