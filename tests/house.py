@@ -134,23 +134,6 @@ def cycles(arrows: set[tuple[str, str]]) -> list[list[str]]:
     return [list(g) for g in sorted(groups) if len(g) > 1]
 
 
-def functions(module: Module) -> Iterator[tuple[str, int]]:
-    """Each function's name and the lines of its body, its docstring and signature not counted."""
-
-    def walk(node: ast.AST, prefix: str) -> Iterator[tuple[str, int]]:
-        for child in ast.iter_child_nodes(node):
-            name = f"{prefix}{getattr(child, 'name', '')}"
-            if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
-                body = child.body[1:] if ast.get_docstring(child) is not None else child.body
-                last = child.end_lineno or child.lineno
-                yield name, (last - body[0].lineno + 1) if body else 0
-            inside = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
-            yield from walk(child, f"{name}." if inside else prefix)
-
-    for name, n_lines in walk(module.tree, ""):
-        yield f"{module.name}.{name}", n_lines
-
-
 def classes(house: House) -> dict[str, tuple[Module, ast.ClassDef]]:
     """The classes at the top of modules, by name; names are unique enough in this package."""
     return {

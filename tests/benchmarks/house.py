@@ -3,9 +3,7 @@
 import argparse
 from pathlib import Path
 
-from tests.house import House, cycles, depths, foreign_privates, functions, lines
-
-MOST_LINES, MOST_BODY = 400, 60
+from tests.house import House, cycles, depths, foreign_privates, lines
 
 
 def main():
@@ -14,9 +12,6 @@ def main():
     checkout = parser.parse_args().checkout
     house = House.read(checkout)
     modules = house.modules.values()
-    long_files = sorted(f"{m.name} {m.n_lines}" for m in modules if m.n_lines > MOST_LINES)
-    bodies = [pair for m in modules for pair in functions(m)]
-    long_bodies = sorted(f"{name} {n}" for name, n in bodies if n > MOST_BODY)
     deep = sorted(f"{name} {n}" for name, n in depths(house).items() if n > 1)
     private = [use for m in modules for use in foreign_privates(m)]
     rooms, between = cycles(house.room_arrows()), cycles(house.arrows())
@@ -27,8 +22,6 @@ def main():
         ("import arrows between modules", len(house.arrows()), []),
         ("import cycles between rooms", len(rooms), [" ".join(group) for group in rooms]),
         ("import cycles between modules", len(between), [" ".join(group) for group in between]),
-        (f"files over {MOST_LINES} lines", len(long_files), long_files),
-        (f"function bodies over {MOST_BODY} lines", len(long_bodies), long_bodies),
         ("inheritance deeper than 1 below contracts", len(deep), deep),
         ("uses of others' underscore names", len(private), private),
         ("lines of the package", lines(checkout / "discrete_itd"), []),
