@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any, Self
 
@@ -40,6 +39,7 @@ from discrete_itd.validation import (
     check_integer,
     check_positive,
     check_share,
+    warn,
 )
 
 PATHS = ("auto", "coordinate", "isotropic")
@@ -265,9 +265,7 @@ class DiffusionDensity(
         if model.stopped == "interrupted":
             file = os.fspath(saved.path) if saved else ""
             again = f"; fit again with checkpoint={file!r} to go on" if saved else ""
-            warnings.warn(
-                f"training was interrupted: the model is the best so far{again}", stacklevel=2
-            )
+            warn(f"training was interrupted: the model is the best so far{again}")
         elif saved is not None and saved is not checkpoint:
             saved.remove()
         return self

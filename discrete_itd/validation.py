@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+import os
+import warnings
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+PACKAGE = f"{Path(__file__).parent}{os.sep}"
 
 MOST_ROWS = 1e9  # after rows are repeated by their weights
 
@@ -113,3 +119,16 @@ def _one_for_every_row(sample_weight: Any, n_rows: int) -> np.ndarray:
             f"sample_weight.shape == {weights.shape}, expected {(n_rows,)}: one for every row"
         )
     return weights
+
+
+def warn(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warn at the line of the caller's code that led into this package, however deep the cause lies.
+
+    With Python's default filters a warning of one text is thereby shown once for each such line.
+    """
+    frame, level, outermost = inspect.currentframe(), 1, 2
+    while frame is not None:
+        if frame.f_code.co_filename.startswith(PACKAGE):
+            outermost = level
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=outermost + (outermost < level - 1))

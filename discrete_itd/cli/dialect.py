@@ -14,7 +14,6 @@ import gzip
 import io
 import lzma
 import re
-import warnings
 import zipfile
 import zlib
 from contextlib import ExitStack, suppress
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from discrete_itd.cli.names import UserError
+from discrete_itd.validation import warn
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 SNIFFED = (";", "\t", "|")
@@ -86,9 +86,8 @@ class Dialect:
             text = head.decode(encoding, errors="replace").lstrip("\ufeff")
             sep = _separator(text.splitlines()[:2])
             if sep != ",":
-                warnings.warn(
-                    f"{path}: read with {sep!r} between cells, as the header has no comma; --sep says so, or otherwise",
-                    stacklevel=2,
+                warn(
+                    f"{path}: read with {sep!r} between cells, as the header has no comma; --sep says so, or otherwise"
                 )
         return replace(self, sep=sep, encoding=encoding)
 

@@ -20,6 +20,7 @@ from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.models.scoring import ignored
 from discrete_itd.scale.loading import CLASSES, density_of
 from discrete_itd.storage.persistent import load_one_of
+from discrete_itd.validation import warn
 
 Result = TypeVar("Result")
 
@@ -122,7 +123,7 @@ class Reader:
         known = {str(c.name) for c in self.model.encoder_.schema}
         extra = [name for name in source.names if name not in known]
         if extra:
-            warnings.warn(f"{source.table.path}: {ignored(extra, source.names)}", stacklevel=2)
+            warn(f"{source.table.path}: {ignored(extra, source.names)}")
 
     def _encoded(self, chunk: Chunk, dialect: Dialect) -> Rows:
         try:
@@ -172,7 +173,7 @@ class Seen:
     def tell(self) -> None:
         """Warn if there are several values and none is known."""
         if not self._any_known and self._n_present >= SUSPICIOUS_ROWS:
-            warnings.warn(unseen_values(self._column, self._dtype), stacklevel=2)
+            warn(unseen_values(self._column, self._dtype))
 
 
 def _first_bad(frame: pd.DataFrame, read: Callable[[pd.DataFrame], object]) -> int | None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -23,6 +22,7 @@ from discrete_itd.cli.dialect import PLAIN, Dialect
 from discrete_itd.cli.streams import STANDARD, Table, row_groups
 from discrete_itd.cli.tables import UserError, ending
 from discrete_itd.cli.tally import Tally
+from discrete_itd.validation import warn
 
 LEDGER = "_discrete_itd.jsonl"
 
@@ -105,7 +105,7 @@ def tables_in(folder: str) -> list[str]:
         raise UserError(f"{folder}: no tables in this folder")
     if others:
         text = f"{folder}: ignoring {len(others)} files that are no tables, like {min(others)}"
-        warnings.warn(text, stacklevel=3)
+        warn(text)
     return sorted(found)
 
 

@@ -21,6 +21,7 @@ from discrete_itd.encoders import Rows
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.models.scoring import TOLERATED, large_errors
 from discrete_itd.scale.loading import density_of
+from discrete_itd.validation import warn
 
 
 def score(args: argparse.Namespace) -> None:
@@ -42,7 +43,7 @@ def score(args: argparse.Namespace) -> None:
     mean = plus_minus(tally.mean, tally.stderr)
     if args.max_stderr is not None and tally.counts["above"]:
         text = large_errors(tally.counts["above"], tally.n_rows, "rows", args.max_stderr)
-        warnings.warn(text, stacklevel=2)
+        warn(text)
     mean = f", {mean} per row on average" if tally.n_rows else ""
     say(args.out, f"wrote {args.out}: {tally.n_rows} rows{mean}")
     if judge is not None:

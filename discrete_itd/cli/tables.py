@@ -21,6 +21,7 @@ from discrete_itd.cli.names import ENDINGS, PACKED
 from discrete_itd.cli.names import UserError as UserError
 from discrete_itd.encoders.categories import TRUTHS
 from discrete_itd.storage.files import NotWritten, stop_writing, write_whole
+from discrete_itd.validation import warn
 
 ZONE = r"(?:Z|[+-]\d\d:?\d\d)$"  # at the end of an ISO time
 ALMOST = 0.9  # share of cells of one type from which the other cells are probably errors
@@ -187,10 +188,9 @@ def _recognised(values: pd.Series, where: str, kind: str | None, dialect: Dialec
         found = read(texts.map(dialect.number) if what == "numbers" else texts)
         if found.notna().all():
             if len(words):
-                warnings.warn(
+                warn(
                     f"{where}: {', '.join(map(repr, words.unique()))} ({len(words)} cell{'s' * (len(words) > 1)})"
-                    f" taken as missing, as all others are {what}",
-                    stacklevel=2,
+                    f" taken as missing, as all others are {what}"
                 )
             return found.reindex(values.index)
         if found.notna().mean() > share:
@@ -202,11 +202,10 @@ def _recognised(values: pd.Series, where: str, kind: str | None, dialect: Dialec
     if kind in ("continuous", "binned"):
         raise UserError(f"{where}: {kind} needs numbers or dates, got {other!r}{hint}")
     if hint:
-        warnings.warn(f"{where}: taken as text, like {other!r}{hint}", stacklevel=2)
+        warn(f"{where}: taken as text, like {other!r}{hint}")
     elif share >= ALMOST:
-        warnings.warn(
-            f"{where}: taken as text because of {other!r}; {int(100 * share)}% of its cells are {best}",
-            stacklevel=2,
+        warn(
+            f"{where}: taken as text because of {other!r}; {int(100 * share)}% of its cells are {best}"
         )
     return values
 

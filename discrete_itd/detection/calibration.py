@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -26,7 +25,7 @@ from discrete_itd.models.choosing import recipe
 from discrete_itd.models.splitting import copies, equal_values, hold_out
 from discrete_itd.models.tables import sample_size
 from discrete_itd.storage.persistent import resolve_device
-from discrete_itd.validation import check_share, check_weights
+from discrete_itd.validation import check_share, check_weights, warn
 
 MOST_HELD = 20_000  # calibration rows, which determine a rate of 1 in 1000 to within a half; more only cost time
 ISOLATION_TREES = 200
@@ -170,7 +169,7 @@ def divide(
         n_held = min(max(1, n_held), len(frame) - 2)
     elif fraction and len(frame) == 2:
         n_held = 0
-        warnings.warn("two rows leave none to calibrate on: no p-values", stacklevel=3)
+        warn("two rows leave none to calibrate on: no p-values")
     records = copies(equal_values(frame))
     held, rest = hold_out(records, n_held, seed)
     held = np.sort(held[np.unique(records[held], return_index=True)[1]])

@@ -19,7 +19,6 @@ Storey, "A direct approach to false discovery rates", JRSS B 2002: the share of 
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -30,7 +29,7 @@ from scipy import stats
 
 from discrete_itd.detection.budgets import CONFIDENCE, alarms_among
 from discrete_itd.detection.conformal import Scores, p_values
-from discrete_itd.validation import check_positive, check_share
+from discrete_itd.validation import check_positive, check_share, warn
 
 MOST_COUNTED = 100_000  # rows per day, above which the alarms of a day vary no more than their rate
 NULL_FROM = 0.5  # p-values above this are taken to be those of inliers (Storey's lambda)
@@ -186,10 +185,9 @@ def at_lowest_rate(calibration: Scores, rate: float) -> Threshold:
     """
     least = 1 / (len(calibration) + 1)
     if rate < least:
-        warnings.warn(
+        warn(
             f"false_alarm_rate={rate:g} cannot be guaranteed by {len(calibration)} calibration rows:"
-            f" the threshold is set at {least:.3g}, the smallest rate that can be",
-            stacklevel=4,
+            f" the threshold is set at {least:.3g}, the smallest rate that can be"
         )
     return at_rate(calibration, max(rate, least))
 
@@ -346,10 +344,7 @@ def _safest(
     """The rank of least cost when only anomalies that are surely there are counted."""
     caught, alarms = _surely_caught(calibration, recent, ranked, rank)
     if not caught.any():
-        warnings.warn(
-            "recent rows have no more small p-values than inliers would have by chance",
-            stacklevel=4,
-        )
+        warn("recent rows have no more small p-values than inliers would have by chance")
     return int((miss_cost * caught - check_cost * alarms).argmax())
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast
@@ -29,7 +28,7 @@ from discrete_itd.encoders.datetimes import time_grid
 from discrete_itd.encoders.dtypes import TIMES, family, is_category, is_dictionary
 from discrete_itd.encoders.numeric import BINS, fit_bins, fit_continuous
 from discrete_itd.encoders.observed import Observed
-from discrete_itd.validation import check_choice, check_integer
+from discrete_itd.validation import check_choice, check_integer, warn
 
 Kind = Literal["nominal", "ordinal", "continuous", "binned"]
 KINDS: tuple[Kind, ...] = ("nominal", "ordinal", "continuous", "binned")
@@ -153,10 +152,7 @@ def infer_column(
         )
     values = seen.values
     if seen.n_missing == seen.n_rows:
-        warnings.warn(
-            f"column {name!r}: every cell is missing; the column carries no information",
-            stacklevel=5,
-        )
+        warn(f"column {name!r}: every cell is missing; the column carries no information")
     if isinstance(dtype, np.dtype) and family(values.dtype) in TIMES:
         dtype = values.dtype  # times in objects come back as times
     kind = spec.kind or _kind(seen, dtype, from_array)
@@ -246,10 +242,9 @@ def _fit_categories(
         if spec.kind is None:
             _warn_of_text(name, categories, seen.n_rows - seen.n_missing)
     if kind == "ordinal" and len(categories) > MANY_CATEGORIES:
-        warnings.warn(
+        warn(
             f"column {name!r}: {len(categories)} ordinal categories will make the model large and slow; make the"
-            " column 'continuous' or 'binned'",
-            stacklevel=6,
+            " column 'continuous' or 'binned'"
         )
     return fit_categories(
         kind,
@@ -267,10 +262,9 @@ def _warn_of_numbers(name: Hashable, numbers: np.ndarray, n: int) -> None:
         return
     low, high = float(numbers.min()), float(numbers.max())
     if high - low < DENSE * n or low >= LONG_NUMBER:
-        warnings.warn(
+        warn(
             f"column {name!r}: {n} different whole numbers from {low:.16g} to {high:.16g} look like identifiers;"
-            " drop the column, or say what it is with column_types=",
-            stacklevel=7,
+            " drop the column, or say what it is with column_types="
         )
 
 
@@ -278,16 +272,14 @@ def _warn_of_text(name: Hashable, categories: list[Scalar], n: int) -> None:
     """Warn of text that hardly ever repeats: nothing can be learned from it."""
     text = [c for c in categories if isinstance(c, str)]
     if text and len(categories) - len(text) > FEW_NUMBERS and len(text) <= STRAY * len(categories):
-        warnings.warn(
+        warn(
             f"column {name!r}: numbers, but for text like {text[0]!r}; taken as {len(categories)} categories."
-            " Clean it to have numbers, or say what it is with column_types=",
-            stacklevel=7,
+            " Clean it to have numbers, or say what it is with column_types="
         )
     if n < ENOUGH_ROWS or len(text) <= n // 2:
         return
     is_long = sum(map(len, text)) > LONG_TEXT * len(text)
-    warnings.warn(
+    warn(
         f"column {name!r}: {len(text)} different texts in {n} rows look like"
-        f" {'free text' if is_long else 'identifiers'}; drop the column, or say what it is with column_types=",
-        stacklevel=7,
+        f" {'free text' if is_long else 'identifiers'}; drop the column, or say what it is with column_types="
     )

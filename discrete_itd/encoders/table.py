@@ -21,7 +21,7 @@ from discrete_itd.encoders.inference import (
     infer_column,
 )
 from discrete_itd.encoders.observed import Observed, ObservedSeries
-from discrete_itd.validation import check_choice
+from discrete_itd.validation import check_choice, warn
 
 INDICATOR = ColumnPoints("simplex", 2)
 PRESENT, ABSENT = 0.0, 1.0  # levels of a missingness indicator
@@ -196,7 +196,7 @@ class TableEncoder:
             values = cast(pd.Series, frame[column.name])
             x[:, j], log_volume[:, j], is_suspicious = column.encode(values)
             if is_suspicious:
-                warnings.warn(unseen_values(column, values.dtype), stacklevel=5)
+                warn(unseen_values(column, values.dtype))
 
     def _encode_few(self, frame: pd.DataFrame, x: np.ndarray, log_volume: np.ndarray) -> None:
         """Fill in the encoded cells one by one, without a series for each column."""

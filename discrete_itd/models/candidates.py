@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -19,6 +18,7 @@ from discrete_itd.models.contract import FitPlan, Recipe, TrainingRows
 from discrete_itd.models.fit_recipes import Fitted, fit_recipes
 from discrete_itd.progress import stage
 from discrete_itd.training.config import Report
+from discrete_itd.validation import warn
 
 LEAST_WEIGHT = 0.02  # of a member of a mixture of rows: one with less is not worth its time
 TIMED_ROWS = 1024
@@ -193,10 +193,9 @@ class CandidateTable:
             If the time was over before all candidates were fitted.
         """
         if self.left_out:
-            warnings.warn(
+            warn(
                 f"max_time={plan.training.max_time:g} was over before these were fitted:"
-                f" {', '.join(self.left_out)}; the model is the best of the others",
-                stacklevel=2,
+                f" {', '.join(self.left_out)}; the model is the best of the others"
             )
         best = min(self.candidates, key=lambda c: c.mean)
         lines = [

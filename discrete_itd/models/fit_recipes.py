@@ -18,6 +18,7 @@ from discrete_itd.training.config import Report
 from discrete_itd.training.distributed import Team
 from discrete_itd.training.follower import own_device
 from discrete_itd.training.loop import seeded
+from discrete_itd.validation import warn
 
 FOUND = "report", "learned", "members", "companion", "candidates"  # what a fit leaves in its plan
 
@@ -156,7 +157,7 @@ class SideBySide:
             return result
         fits, said = Unpickler(self.common, io.BytesIO(result)).load()
         for message, category in said:
-            warnings.warn(message, category, stacklevel=3)
+            warn(message, category)
         move(fits, self.rows.device)
         return fits
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Collection, Hashable, Iterable
 from typing import Any, NamedTuple
 
@@ -23,7 +22,7 @@ from discrete_itd.models.card import density_card
 from discrete_itd.models.model import EFFORT, Model
 from discrete_itd.progress import progress_bar
 from discrete_itd.training import pilot_quadrature
-from discrete_itd.validation import check_integer, check_mean_weights, check_tolerance
+from discrete_itd.validation import check_integer, check_mean_weights, check_tolerance, warn
 
 TOLERATED = 1.5  # times max_stderr; a standard error may be this much above it by chance
 
@@ -88,7 +87,7 @@ class ScoringMixin:
                 raise ValueError(f"column {absent[0]!r}: the model knows it, the table lacks it")
             extra = frame.columns.difference(names, sort=False)
             if len(extra):
-                warnings.warn(ignored(extra, frame.columns), stacklevel=3)
+                warn(ignored(extra, frame.columns))
                 X = frame[frame.columns[frame.columns.isin(names)]]
         validate_data(self, X, reset=False, skip_check_array=True)
         return Rows.read(
@@ -324,7 +323,7 @@ def _warn_of_errors(stderr: Tensor, max_stderr: float | None) -> None:
     above = 0 if max_stderr is None else int((stderr > TOLERATED * max_stderr).sum())
     if above and max_stderr is not None:
         text = large_errors(above, len(stderr), "distinct rows", max_stderr)
-        warnings.warn(text, stacklevel=4)
+        warn(text)
 
 
 def large_errors(above: int, n: int, rows: str, max_stderr: float) -> str:

@@ -7,7 +7,6 @@ rounding. Held-out nats after a training agree within ``NATS_TOLERANCE``. Speeds
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 
 from discrete_itd.denoisers.base import Denoiser
 from discrete_itd.training.config import PRECISIONS, TrainingPlan
+from discrete_itd.validation import warn
 
 NATS_TOLERANCE = 0.05  # nats per row, between trainings that differ in these settings alone
 # dropout takes the random numbers that it takes without compilation
@@ -69,7 +69,7 @@ def compiled_or_not(forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], T
                 chosen.append(compiled)
             except Exception as error:  # whatever a compiler raises: there is no common class
                 reason = (str(error).strip() or type(error).__name__).split("\n")[0]
-                warnings.warn(f"the network is trained without compilation: {reason}", stacklevel=2)
+                warn(f"the network is trained without compilation: {reason}")
                 chosen.append(forward)
         return chosen[0](features)
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 import statistics
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -31,6 +30,7 @@ from discrete_itd.training.follower import EVALUATE, LOAD, STEP, MeanLoss, Train
 from discrete_itd.training.objectives import losses
 from discrete_itd.training.rows import RowSource, TensorRows
 from discrete_itd.training.state import Average, Optimizer, RandomStreams
+from discrete_itd.validation import warn
 
 RATE_CUT, SMALLEST_CUT = 0.3, 0.1  # of the learning rate, at each plateau
 WARMUP_STEPS = 100
@@ -137,7 +137,7 @@ def train(
         outcome = "was given up" if report.stopped == "diverged" else outcome
         often = f"; the last of {times} times" if times > 1 else ""
         message = f"training diverged at step {last.step} ({last.reason}) and {outcome}{often}"
-        warnings.warn(message, stacklevel=2)
+        warn(message)
     return report
 
 
@@ -332,7 +332,7 @@ class Run:
         except OSError as error:
             if self.step == 0 and not self.report.stopped:
                 raise  # the caller is still there to give another path
-            warnings.warn(f"the checkpoint is not up to date: {error}", stacklevel=3)
+            warn(f"the checkpoint is not up to date: {error}")
 
     def state_dict(self) -> dict[str, Any]:
         """Everything from which :meth:`resume` continues, in copies."""
