@@ -25,6 +25,9 @@ import pdoc.render_helpers
 ROOT = Path(__file__).parents[1]
 PACKAGE = "discrete_itd"
 CONVERT = pdoc.docstrings.convert
+DIRECTIVE = re.compile(r"^( *)\.\. math::.*(?:\n\1 +.+)*", re.MULTILINE)
+FORMULA = re.compile(r"\$\$.*?\$\$|\\\\\(.*?\\\\\)", re.DOTALL)
+BROKEN = re.compile(r"</?(em|strong|code|a)\b|(?<!\\)#|\\q?quad[A-Za-z]")
 
 
 def submodules(self):
@@ -57,7 +60,15 @@ def converted(docstring, docformat, source_file):
     def in_one_line(role):
         return f":{role[1]}:`{' '.join(role[2].removeprefix('~').split())}`"
 
-    return CONVERT(re.sub(r":(\w+):`([^`]+)`", in_one_line, docstring), docformat, source_file)
+    text = re.sub(r":(\w+):`([^`]+)`", in_one_line, docstring)
+    # pdoc joins the lines of a formula without a space between them
+    text = DIRECTIVE.sub(lambda found: " ".join(found[0].split("\n")), text)
+    return FORMULA.sub(escaped, CONVERT(text, docformat, source_file))
+
+
+def escaped(formula):
+    """A formula of Markdown whose backslashes before punctuation survive it."""
+    return re.sub(r"\\([#{}_*!])", r"\\\\\1", formula[0])
 
 
 def dangling(page):
@@ -74,9 +85,9 @@ def of_missing_engine(message):
 
 
 def taken_apart(page):
-    """Formulas on a page that Markdown has put tags in."""
+    """Formulas on a page that Markdown has put tags in or taken backslashes from."""
     formulas = re.findall(r"\\\(.*?\\\)|\$\$.*?\$\$", page.read_text(), re.DOTALL)
-    return [html.unescape(f) for f in formulas if re.search(r"</?(em|strong|code|a)\b", f)]
+    return [f for f in map(html.unescape, formulas) if BROKEN.search(f)]
 
 
 def build(folder, only=None):

@@ -33,6 +33,8 @@ def test_some_pages_are_built_without_warnings(tmp_path):
     page = (tmp_path / "discrete_itd" / "guide" / "how_it_works.html").read_text()
     assert "MathJax" in page
     assert r"\hat x(\gamma)" in page
+    thresholds = (tmp_path / "discrete_itd" / "guide" / "thresholds.html").read_text()
+    assert r"\frac{1 + \#\{i : S_i \le s\}}{n + 1}" in thresholds
     assert "<table>" in (tmp_path / "discrete_itd" / "guide" / "pilot.html").read_text()
 
 
@@ -49,6 +51,18 @@ def test_what_leads_nowhere_is_found(tmp_path):
     )
     assert build_docs.dangling(page) == ["discrete_itd.nowhere"]
     assert build_docs.taken_apart(page) == [r"\( x<em>j y</em>j \)"]
+    page.write_text(r"\( \#\{a\} \) \( #{a} \) $$a \qquadb$$")
+    assert build_docs.taken_apart(page) == [r"\( #{a} \)", r"$$a \qquadb$$"]
+
+
+def test_a_number_names_one_equation():
+    homes = {}
+    for path in sorted((ROOT / "discrete_itd").rglob("*.py")):
+        if path not in GUIDE:  # which repeats some
+            for number in re.findall(r"(?:quad|   ) \((\d+)\)$", path.read_text(), re.MULTILINE):
+                homes.setdefault(int(number), set()).add(path.name)
+    assert {3, 6, 7, 9, 14} <= set(homes)
+    assert not {n: names for n, names in homes.items() if len(names) > 1}
 
 
 def test_every_guarantee_has_a_test_that_exists():

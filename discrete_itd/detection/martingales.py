@@ -3,7 +3,7 @@ r"""Online conformal p-values, and test martingales that bet against them.
 Values :math:`S_1, S_2, \dots` of successive rows, higher for more typical ones, are exchangeable as long as nothing
 changes. The value of row n has the smoothed p-value
 
-.. math:: p_n = \frac{\#\{i \le n : S_i < S_n\} + U_n \#\{i \le n : S_i = S_n\}}{n}, \qquad (11)
+.. math:: p_n = \frac{\#\{i \le n : S_i < S_n\} + U_n \#\{i \le n : S_i = S_n\}}{n}, \qquad (14)
 
 with :math:`U_n` uniform on (0, 1]. Under exchangeability these are independent and uniform, exactly, with any ties.
 This holds because each row is compared with all before it: p-values against a fixed set of calibration rows depend on
@@ -13,7 +13,7 @@ A bet is a density f on [0, 1]; capital staked on it is multiplied by f(p), whic
 with a capital of 1 in reserve. Before row t, :math:`R_{t-1} - R_t` of it is staked in equal parts on the densities of
 :func:`bets`, with
 
-.. math:: R_t = \frac{1/2}{1 + \log_2(1 + (t - 1) / 1000)}, \quad R_0 = 1, \qquad (12)
+.. math:: R_t = \frac{1/2}{1 + \log_2(1 + (t - 1) / 1000)}, \quad R_0 = 1, \qquad (15)
 
 and what is staked stays on its density: a mixture over the time of a change and its kind. So it never falls below
 :math:`R_t`, and after a long time without a change, one must earn about :math:`2000 t (\log t)^2` rather than make up
@@ -22,7 +22,7 @@ for capital that was lost all that time. By Ville's inequality, under exchangeab
 
 References
 ----------
-Vovk, Gammerman, Shafer, "Algorithmic Learning in a Random World", 2005: eq. (11), its independence (theorem 8.2), and
+Vovk, Gammerman, Shafer, "Algorithmic Learning in a Random World", 2005: eq. (14), its independence (theorem 8.2), and
 automata that wake up to bet.
 Vovk, "Testing randomness online", Statistical Science 2021, arXiv:1906.09256.
 Vovk, Petej, Nouretdinov, Ahlberg, Carlsson, Gammerman, "Retrain or not retrain: conformal test martingales for
@@ -44,7 +44,7 @@ Floats = NDArray[np.float64]
 PENDING = 256  # values a column that wait to be sorted in, at most; no result depends on it
 COMPARED = 1 << 22  # comparisons with them at once
 FIRST_STAKE = 0.5  # before the first row: that all rows differ is the likeliest change
-PACE = 1000.0  # rows, of eq. (12)
+PACE = 1000.0  # rows, of eq. (15)
 AT_ONCE = 256  # rows whose densities are computed at once
 SMALLEST = 2.0**-53  # p-values below it earn what it earns
 RARE = 0.1  # share of the rows that a bet on rare extremes takes for changed
@@ -69,7 +69,7 @@ class Ranks:
         return self._sorted.shape[1] + self._n_pending
 
     def p_values(self, new: Floats, uniform: Floats) -> Floats:
-        """Eq. (11) for successive rows, each of which is then among those seen.
+        """Eq. (14) for successive rows, each of which is then among those seen.
 
         Parameters
         ----------
@@ -202,5 +202,5 @@ class Martingales:
 
 
 def reserve(n_rows: int) -> float:
-    """The capital that is not staked yet, eq. (12)."""
+    """The capital that is not staked yet, eq. (15)."""
     return FIRST_STAKE / (1 + math.log2(1 + (n_rows - 1) / PACE)) if n_rows else 1.0

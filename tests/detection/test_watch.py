@@ -48,7 +48,7 @@ def bits(tables):
 
 
 def naive(seen, new, uniform):
-    """Eq. (11), value by value."""
+    """Eq. (14), value by value."""
     seen, p = list(seen), []
     for value, u in zip(new, uniform, strict=True):
         seen.append(value)
