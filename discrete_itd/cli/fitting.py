@@ -131,15 +131,15 @@ def _print_fitted(fitted: DiffusionDensity | DiffusionOutlierDetector) -> None:
     best = model.schedule_table_.iloc[0]
     print(f"\nschedule: {best['path']}, {best['steps']} steps, {best['paths']} paths per row")
     history = model.history_
-    first, last = history.iloc[0], history.iloc[-1]
-    best = history.loc[history["valid_nats"].idxmin()]
+    best, last = history.loc[history["valid_nats"].idxmin()], history.iloc[-1]
     print(f"training: {last['step']:.0f} steps ({model.stopped_}), best after {best['step']:.0f}")
-    gain = first["valid_nats"] - best["valid_nats"]
-    print(f"held-out rows: {gain:.3f} nats per row better than independent columns")
-    # with densities or pooled categories, the history is not in the units of the table
+    held_out = model.model_.held_out
+    print(f"held-out rows: {held_out.gain:.3f} nats per row better than independent columns")
+    # with densities or pooled categories, these nats are not in the units of the table
     if all(not column.has_volume for column in model.encoder_.schema):
-        for what, line in (("independent columns", first), ("model", best)):
-            print(f"  {what:20} {plus_minus(line['valid_nats'], line['valid_stderr'])}")
+        independent = plus_minus(held_out.independent, held_out.independent_stderr)
+        print(f"  {'independent columns':20} {independent}")
+        print(f"  {'model':20} {plus_minus(held_out.nats, held_out.stderr)}")
     if isinstance(fitted, DiffusionOutlierDetector):
         if len(fitted.trimmed_):
             print(f"anomalies: {len(fitted.trimmed_)} rows left out of the training")

@@ -98,29 +98,18 @@ def data_section(model: Model) -> Lines:
 
 def held_out_section(model: Model) -> Lines:
     """Nats on the rows that the fit held out."""
-    nats, stderr = held_out_nats(model)
-    unit = "per held-out row"
+    found, unit = model.held_out, "per held-out row"
     if any(column.has_volume for column in model.encoder.schema):
         unit += " on the encoded scale: without the volumes of bins, pooled categories and units"
-    lines = ["## Held-out nats", "", f"* the model: {plus_minus(nats, stderr)} {unit}"]
-    candidates = model.candidates
-    if candidates is not None:
-        alone = candidates.loc[candidates["candidate"] == "independent", "nats"]
-        lines += [f"* independent columns: {nats:.3f} nats {unit}" for nats in alone]
     return [
-        *lines,
+        "## Held-out nats",
+        "",
+        f"* the model: {plus_minus(found.nats, found.stderr)} {unit}",
+        f"* independent columns: {plus_minus(found.independent, found.independent_stderr)} {unit}",
+        f"* the model is better by {plus_minus(found.gain, found.gain_stderr)} per row, on {found.n_rows:,} rows",
         "* the same rows chose the model, ended its training or weighed its parts, so nats of new rows are expected to"
         " be slightly higher; `-score(X)` measures them",
     ]
-
-
-def held_out_nats(model: Model) -> tuple[float, float]:
-    """Nats per held-out row and their standard error: on the schedule of scores, else of the training."""
-    if len(model.schedule_table):
-        best = model.schedule_table.iloc[0]
-        return float(best["nats"]), float(best["stderr"])
-    best = model.history.loc[model.history["valid_nats"].idxmin()]
-    return float(best["valid_nats"]), float(best["valid_stderr"])
 
 
 def cost_section(model: Model, n_evaluations: int) -> Lines:

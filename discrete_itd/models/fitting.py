@@ -22,6 +22,7 @@ from discrete_itd.models.contract import (
 )
 from discrete_itd.models.cost import Cost
 from discrete_itd.models.fit_recipes import Fitted, fit_recipe
+from discrete_itd.models.held_out import HeldOut
 from discrete_itd.models.members import MemberContribution
 from discrete_itd.models.model import Model, split_evaluations
 from discrete_itd.models.tables import TrainingTable
@@ -117,7 +118,9 @@ def fit_model(
         candidates=plan.candidates,
         companion=plan.companion,
     )
-    return replace(model, cost=Cost.measure(model, rows.x_valid, n_evaluations, start))
+    held_out = HeldOut.measure(model, rows.x_valid, n_evaluations)
+    cost = Cost.measure(model, rows.x_valid, n_evaluations, start)
+    return replace(model, held_out=held_out, cost=cost)
 
 
 def tried_schedules(

@@ -25,6 +25,7 @@ from discrete_itd.likelihood import (
 from discrete_itd.likelihood.sampling import sample
 from discrete_itd.likelihood.schedule_search import paths_within
 from discrete_itd.models.cost import Cost
+from discrete_itd.models.held_out import UNMEASURED, HeldOut
 from discrete_itd.threads import threads_for
 
 EFFORT = 16  # with max_stderr, a row may take up to this many times n_evaluations
@@ -58,6 +59,8 @@ class Model:
     companion : Denoiser, optional
         What answers questions about some columns given others in place of a denoiser that hears the columns in a fixed
         order only; see :attr:`conditional`.
+    held_out : HeldOut
+        Nats of held-out rows, of the model and of independent columns, as measured at the end of the fit.
     cost : Cost, optional
         What the fit and a score cost, as measured at the end of the fit.
     """
@@ -73,6 +76,7 @@ class Model:
     stopped: str
     candidates: pd.DataFrame | None = None
     companion: Denoiser | None = None
+    held_out: HeldOut = UNMEASURED
     cost: Cost | None = None
 
     @property

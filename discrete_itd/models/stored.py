@@ -13,6 +13,7 @@ from discrete_itd.channel import check_schedule
 from discrete_itd.denoisers import Denoiser, MarginalDenoiser
 from discrete_itd.encoders import TableEncoder
 from discrete_itd.models.cost import Cost
+from discrete_itd.models.held_out import HeldOut
 from discrete_itd.models.model import Model
 from discrete_itd.storage.configs import (
     CLASS,
@@ -35,6 +36,7 @@ HEADER = {
     "path_table": dict,
     "members": dict,
     "stopped": str,
+    "held_out": dict,
 }
 
 
@@ -57,6 +59,7 @@ def model_state(model: Model) -> State:
         "path_table": model.schedule_table.to_dict("list"),
         "members": model.members.to_dict("list"),
         "stopped": model.stopped,
+        "held_out": model.held_out.to_json(),
     }
     if model.candidates is not None:
         header["candidates"] = model.candidates.to_dict("list")
@@ -116,5 +119,6 @@ def model_from_state(
         if "candidates" in header
         else None,
         companion=built("companion") if "companion" in header else None,
+        held_out=HeldOut.from_json(header["held_out"]),
         cost=Cost.from_json(header["cost"]) if "cost" in header else None,
     )

@@ -122,6 +122,8 @@ class Findings:
     alarms : Alarms
     verdicts : tuple of Verdict
         One for each target.
+    gain : float
+        Nats per held-out row of the training table by which the model is better than independent columns.
     history : DataFrame
         ``history_`` of the density.
     stopped : str
@@ -150,6 +152,7 @@ class Findings:
     is_mass: bool
     alarms: Alarms
     verdicts: tuple[Verdict, ...]
+    gain: float
     history: pd.DataFrame
     stopped: str
     extrapolation: Extrapolation | None
@@ -192,12 +195,6 @@ class Findings:
     def quantile(self, q: float) -> float:
         """Quantile q of ``surprisal``, in nats."""
         return float(np.quantile(self.surprisal, q))
-
-    @property
-    def gain(self) -> float:
-        """Nats per held-out row of the training table by which the model is better than independent columns."""
-        nats = self.history["valid_nats"]
-        return float(nats.iloc[0] - nats.min())
 
     @property
     def areas(self) -> tuple[float, float] | None:
@@ -345,6 +342,7 @@ def examine_stream(
             for what, interval, target in answers
             if interval is not None and target is not None
         ),
+        gain=density.model_.held_out.gain,
         history=density.history_,
         stopped=density.stopped_,
         extrapolation=extrapolate(density.history_),

@@ -12,8 +12,6 @@ version of torch.
 import argparse
 import fnmatch
 import hashlib
-import importlib.util
-import pickle
 import sys
 import time
 import warnings
@@ -30,7 +28,6 @@ from discrete_itd.datasets import load_car, load_digits, load_mushroom
 from discrete_itd.images import ImageDensity
 from discrete_itd.recipes import BayesNet, Ensemble, Mixture, Network, Trees
 
-FIXTURES = Path(__file__).parents[1] / "fixtures"
 STEPS = 100
 ROWS, ASKED = 500, 40  # rows to fit and rows to ask about
 TRANSLATION = {"column_types": "columns", "n_evaluations": "n_calls", "handle_unknown": "unseen"}
@@ -182,22 +179,6 @@ def ask(answers, name, asked):
             answers[f"{name}/{question}"] = np.array(f"{type(error).__name__}: {error}"[:300])
 
 
-def fixtures(answers):
-    """Models stored by earlier releases."""
-    spec = importlib.util.spec_from_file_location("make", FIXTURES / "make.py")
-    make = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(make)
-    frame = make.table()
-    for stem in sorted({path.stem for path in FIXTURES.glob("release-*")}):
-        stored = {
-            "safetensors": lambda path: DiffusionDensity.load(path, device="cpu"),
-            "pickle": lambda path: pickle.loads(path.read_bytes()),
-        }
-        for suffix, load in stored.items():
-            asked = questions(load(FIXTURES / f"{stem}.{suffix}"), frame, "word")
-            ask(answers, f"fixture/{stem}.{suffix}", asked)
-
-
 def images(answers):
     """An image density of levels and classes, one of values, both of networks that are hardly trained."""
     rng = np.random.default_rng(0)
@@ -317,15 +298,13 @@ def main():
         "--only",
         nargs="*",
         default=["*"],
-        help="patterns of table/recipe, like 'mixed/*' 'fixture' 'images'",
+        help="patterns of table/recipe, like 'mixed/*' 'images'",
     )
     options = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     print(f"package: {Path(discrete_itd.__file__).parent}", file=sys.stderr)
     answers = {}
-    if any(fnmatch.fnmatch("fixture", pattern) for pattern in options.only):
-        fixtures(answers)
     if any(fnmatch.fnmatch("images", pattern) for pattern in options.only):
         images(answers)
     fit_all(answers, options.only)

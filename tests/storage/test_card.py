@@ -52,7 +52,7 @@ def test_a_card_says_what_the_model_is(tmp_path):
     assert "200 training rows" in said["Data"]
     assert "8.3% of the cells missing" in said["Data"]
     assert "| a\\|b | ordinal | 3 | True | 25.0% | Int64 |" in said["Data"]
-    nats = model.history_["valid_nats"].min()
+    nats = model.model_.held_out.nats
     assert f"the model: {nats:.3f} nats ±" in said["Held-out nats"]
     cost = model.model_.cost
     assert f"a score: {cost.microseconds:.3g} µs" in said["Cost"]
@@ -77,7 +77,7 @@ def test_a_card_says_what_a_model_along_paths_was_chosen_from_and_is_in():
     assert "extrapolated from 2" in said["Cost"]
     assert "Monte-Carlo" in said["Limits"]
     assert "log-densities" in said["Limits"]
-    nats = along_paths.history_["valid_nats"].min()
+    nats = along_paths.model_.held_out.nats
     assert f"the model: {nats:.3f} nats ±" in said["Held-out nats"]
     assert "on the encoded scale" in said["Held-out nats"]
     several = settled(RowMixture(("tree", "independent")), missing="category").fit(table())
