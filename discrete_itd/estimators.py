@@ -378,9 +378,10 @@ class DiffusionDensity(
         check_fields(header, {"is_frame": bool, "has_names": bool})
         self.model_ = model = model_from_state(header, tensors, resolve_device(device), trusted)
         self._is_frame, self._is_polars = header["is_frame"], header.get("is_polars") is True
-        self.n_features_in_ = model.encoder.n_columns
+        names = model.encoder.all_names
+        self.n_features_in_ = len(names)
         if header["has_names"]:
-            self.feature_names_in_ = np.asarray(model.encoder.names, dtype=object)
+            self.feature_names_in_ = np.asarray(names, dtype=object)
 
     # -- tables ---------------------------------------------------------------------------------
 

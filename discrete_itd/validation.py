@@ -6,12 +6,15 @@ import inspect
 import math
 import os
 import warnings
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+_in_shell: ContextVar[bool] = ContextVar("in_shell", default=False)
 PACKAGE = f"{Path(__file__).parent}{os.sep}"
 
 MOST_ROWS = 1e9  # after rows are repeated by their weights
@@ -132,3 +135,18 @@ def warn(message: str, category: type[Warning] = UserWarning) -> None:
             outermost = level
         frame, level = frame.f_back, level + 1
     warnings.warn(message, category, stacklevel=outermost + (outermost < level - 1))
+
+
+@contextmanager
+def from_shell() -> Iterator[None]:
+    """Within the block, messages name options of the shell."""
+    token = _in_shell.set(True)
+    try:
+        yield
+    finally:
+        _in_shell.reset(token)
+
+
+def advice(python: str, shell: str) -> str:
+    """The words for a caller from Python, or for one from the shell."""
+    return shell if _in_shell.get() else python

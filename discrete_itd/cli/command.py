@@ -77,8 +77,9 @@ def _run(args: Namespace) -> int | None:
     """Run one command, by all processes of a job; its exit code."""
     from discrete_itd.progress import lines_now_and_then
     from discrete_itd.training.distributed import job
+    from discrete_itd.validation import from_shell
 
-    with job() as team, lines_now_and_then():
+    with job() as team, lines_now_and_then(), from_shell():
         if team.rank:
             return _help(team)
         try:

@@ -120,7 +120,7 @@ class Reader:
             seen.tell()
 
     def _tell_of_extra(self, source: Source) -> None:
-        known = {str(c.name) for c in self.model.encoder_.schema}
+        known = {str(name) for name in self.model.encoder_.all_names}
         extra = [name for name in source.names if name not in known]
         if extra:
             warn(f"{source.table.path}: {ignored(extra, source.names)}")

@@ -217,6 +217,7 @@ def trim(
         handle_unknown="smooth",
         missing=density.missing,
         from_array=not is_frame,
+        leave_out=True,
     )
     x = torch.from_numpy(encoder.transform(frame).x).to(resolve_device(density.device))
     book = encoder.codebook().to(x.device)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 import numpy as np
+import pandas as pd
 
 from discrete_itd.encoders.categories import (
     MANY_CATEGORIES,
@@ -28,7 +30,7 @@ from discrete_itd.encoders.datetimes import time_grid
 from discrete_itd.encoders.dtypes import TIMES, family, is_category, is_dictionary
 from discrete_itd.encoders.numeric import BINS, fit_bins, fit_continuous
 from discrete_itd.encoders.observed import Observed
-from discrete_itd.validation import check_choice, check_integer, warn
+from discrete_itd.validation import advice, check_choice, check_integer, warn
 
 Kind = Literal["nominal", "ordinal", "continuous", "binned"]
 KINDS: tuple[Kind, ...] = ("nominal", "ordinal", "continuous", "binned")
@@ -42,9 +44,10 @@ MANY_NUMBERS = 256  # distinct integers; more are measurements
 ENOUGH_ROWS = 100  # to tell that values hardly repeat
 OFTEN = 20  # mean occurrences of a value; fractional numbers that repeat this often are levels
 STRAY = 0.1  # share of texts among numbers below which they are probably mistakes
-LONG_TEXT = 30  # characters, on average
+LONG_TEXT, MANY_WORDS = 30, 4  # characters, and words, of a cell on average
 LONG_NUMBER = 1e12  # more digits than what is counted or measured has
-DENSE = 2  # identifiers leave out less than every second number
+NEARLY = 0.9  # different numbers among identifiers, as a share of the cells, at least
+CERTAIN = math.log(1e6)  # nats against chance
 NO_SURPRISE = 1e9  # pseudo-count of a value of a column that had none in training: no surprisal
 WHOLE_UP_TO = 2.0**52  # floats further out have no halves
 
@@ -177,8 +180,6 @@ def infer_column(
         whole = whole and float(np.abs(numbers).max()) < WHOLE_UP_TO
         if expected == "number" and not whole:
             decimals = decimals_of(numbers, dtype)
-        if spec.kind is None and expected == "number" and whole:
-            _warn_of_numbers(name, numbers, seen.n_rows - seen.n_missing)
         if kind == "continuous":
             codec = fit_continuous(numbers, whole)
         elif spec.edges is not None and expected != "number":
@@ -207,7 +208,7 @@ def _kind(seen: Observed, dtype: Any, from_array: bool) -> Kind:
     n_distinct = len(distinct)
     few = n_distinct <= FEW_NUMBERS
     if seen.all_integers:
-        if from_array:  # integers in an array are codes
+        if from_array and family(values.dtype) == "integer":  # codes
             return "nominal" if n_distinct <= MANY_NUMBERS else FLOAT_KIND
         repeated = few or n_distinct <= n // 2  # else most of those to come will be new
         return "ordinal" if repeated and n_distinct <= MANY_NUMBERS else FLOAT_KIND
@@ -239,8 +240,10 @@ def _fit_categories(
         raise ValueError(f"column {name!r}: times cannot be {kind}; convert them to text first")
     else:
         categories, counts = seen.tally(name)
+        if family(values.dtype) == "float" and seen.all_integers:  # as other readers have them
+            categories = [int(c) for c in categories]
         if spec.kind is None:
-            _warn_of_text(name, categories, seen.n_rows - seen.n_missing)
+            _warn_of_text(name, categories)
     if kind == "ordinal" and len(categories) > MANY_CATEGORIES:
         warn(
             f"column {name!r}: {len(categories)} ordinal categories will make the model large and slow; make the"
@@ -256,30 +259,64 @@ def _fit_categories(
     )
 
 
-def _warn_of_numbers(name: Hashable, numbers: np.ndarray, n: int) -> None:
-    """Warn of whole numbers that number the rows, or are too long to be measured, and never repeat."""
-    if len(numbers) < ENOUGH_ROWS or len(np.unique(numbers)) < len(numbers):
-        return
-    low, high = float(numbers.min()), float(numbers.max())
-    if high - low < DENSE * n or low >= LONG_NUMBER:
-        warn(
-            f"column {name!r}: {n} different whole numbers from {low:.16g} to {high:.16g} look like identifiers;"
-            " drop the column, or say what it is with column_types="
-        )
+def left_out_as(name: Hashable, seen: Observed, spec: ColumnSpec) -> str | None:
+    """Why a column of which nothing is specified is not worth a place in a model; None if it is.
+
+    Identifiers are text of more than half as many values as cells, and whole numbers that were made to differ: among
+    independent draws from any distribution on their range, two equal ones would be as good as certain (see
+    :func:`_made_unique`). Free text has long cells, more than a tenth of which occur once. Fewer than 100 cells, real
+    numbers, and dtypes of categories never qualify.
+    """
+    n = seen.n_rows - seen.n_missing
+    if spec != ColumnSpec(missing=spec.missing) or n < ENOUGH_ROWS:
+        return None
+    if is_category(seen.dtype) or is_dictionary(seen.dtype) or family(seen.values.dtype) in TIMES:
+        return None
+    if is_number(seen.values):
+        if not seen.all_integers:
+            return None
+        return "identifiers" if _made_unique(seen.values) else None
+    if family(seen.values.dtype) == "boolean":
+        return None
+    categories, counts = seen.tally(name)
+    is_text = np.array([isinstance(c, str) for c in categories])
+    if not is_text.any():
+        return None
+    lengths = np.array([len(c) if isinstance(c, str) else 0 for c in categories])
+    words = np.array([len(c.split()) if isinstance(c, str) else 0 for c in categories])
+    is_long = counts @ lengths > LONG_TEXT * n or counts @ words >= MANY_WORDS * n
+    if np.count_nonzero(is_text) > n // 2:
+        return "free text" if is_long else "identifiers"
+    is_new = np.count_nonzero(counts[is_text] == 1) > STRAY * n
+    return "free text" if is_long and is_new else None
 
 
-def _warn_of_text(name: Hashable, categories: list[Scalar], n: int) -> None:
-    """Warn of text that hardly ever repeats: nothing can be learned from it."""
+def _made_unique(values: np.ndarray) -> bool:
+    r"""Whether whole numbers differ more than independent draws would.
+
+    Of n draws from any distribution on R whole numbers, at least :math:`E = n(n-1)/2R` pairs are expected to be equal;
+    that :math:`T < E` are has probability :math:`e^{-(E - T + T \log(T/E))}` at most, Poisson's, which must be below
+    one in a million. Numbers that never repeat and have more than twelve digits are not measured either.
+    """
+    numbers = pd.Series(values)
+    counts = numbers.value_counts().to_numpy()
+    n, low, high = len(numbers), int(numbers.min()), int(numbers.max())
+    if len(counts) < NEARLY * n:
+        return False
+    ties, expected = float(np.sum(counts * (counts - 1.0)) / 2), n * (n - 1) / 2 / (high - low + 1)
+    if not ties and low >= LONG_NUMBER:
+        return True
+    if ties >= expected:
+        return False
+    return expected - ties + (ties and ties * math.log(ties / expected)) > CERTAIN
+
+
+def _warn_of_text(name: Hashable, categories: list[Scalar]) -> None:
+    """Warn of numbers among which is a little text."""
     text = [c for c in categories if isinstance(c, str)]
     if text and len(categories) - len(text) > FEW_NUMBERS and len(text) <= STRAY * len(categories):
+        kinds = advice("say what it is with column_types=", "say what it is with --column")
         warn(
             f"column {name!r}: numbers, but for text like {text[0]!r}; taken as {len(categories)} categories."
-            " Clean it to have numbers, or say what it is with column_types="
+            f" Clean it to have numbers, or {kinds}"
         )
-    if n < ENOUGH_ROWS or len(text) <= n // 2:
-        return
-    is_long = sum(map(len, text)) > LONG_TEXT * len(text)
-    warn(
-        f"column {name!r}: {len(text)} different texts in {n} rows look like"
-        f" {'free text' if is_long else 'identifiers'}; drop the column, or say what it is with column_types="
-    )

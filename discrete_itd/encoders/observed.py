@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from discrete_itd.encoders.categories import tally
-from discrete_itd.encoders.cells import Scalar, read_cells
+from discrete_itd.encoders.cells import Scalar, is_number, read_cells
 from discrete_itd.encoders.dtypes import check_supported, family, is_category
 
 
@@ -37,7 +37,7 @@ class Observed(Protocol):
 
     @property
     def all_integers(self) -> bool:
-        """Whether all values are integers by type, not just by value."""
+        """Whether all values are integers: by type, or by value in a column with gaps, which readers make floats."""
         ...
 
     def tally(self, name: Hashable) -> tuple[list[Scalar], np.ndarray]:
@@ -66,7 +66,7 @@ class ObservedSeries:
 
     @property
     def all_integers(self) -> bool:
-        return all_integers(self.values)
+        return all_integers(self.values) or (self.n_missing > 0 and all_whole(self.values))
 
     def tally(self, name: Hashable) -> tuple[list[Scalar], np.ndarray]:
         if not is_category(self.dtype):
@@ -81,3 +81,18 @@ def all_integers(values: np.ndarray) -> bool:
     return family(values.dtype) == "integer" or (
         values.dtype == object and all(isinstance(v, int | np.integer) for v in values)
     )
+
+
+def all_whole(values: np.ndarray) -> bool:
+    """Whether plain values are numbers without fractions; False if there are none.
+
+    Examples
+    --------
+    >>> all_whole(np.array([1.0, 3.0])), all_whole(np.array([1.0, 2.5]))
+    (True, False)
+    """
+    if not len(values) or not is_number(values):
+        return False
+    if values.dtype == object:
+        return all(float(v).is_integer() for v in values)
+    return bool((np.isfinite(values) & (np.floor(values) == values)).all())

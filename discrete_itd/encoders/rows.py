@@ -83,9 +83,13 @@ class Rows:
             Naming the column, if it is absent or holds a value that its kind cannot take.
         """
         columns, others = frame.columns, None
-        if by_name and len(columns) > encoder.n_columns:
-            others = frame.loc[:, ~columns.isin(encoder.names)]
-        ours = frame[encoder.names] if by_name else frame.set_axis(encoder.names, axis=1)
+        if by_name:
+            own, ours = columns.isin(encoder.names), frame[encoder.names]
+        else:
+            own = np.isin(np.arange(len(columns)), encoder.at_positions(frame))
+            ours = frame.loc[:, own].set_axis(encoder.names, axis=1)
+        if not own.all():
+            others = frame.loc[:, ~own]
         if ignore is not None:
             _check_ignored(encoder, ignore)
             ours = ours.copy()
@@ -198,15 +202,13 @@ class Rows:
 
     def as_given(self, table: pd.DataFrame) -> pd.DataFrame | np.ndarray:
         """A table of the fitted columns in the form of the user's: its columns in its order, or an array."""
-        if not self.is_frame:
-            return table.to_numpy()
+        if not self.by_name:
+            others = [] if self.others is None else self.others.columns
+            table = table.set_axis(self.columns[~self.columns.isin(others)], axis=1)
         if self.others is not None:
             table = pd.concat([table, self.others.set_axis(table.index, axis=0)], axis=1)
-        return (
-            cast(pd.DataFrame, table[self.columns])
-            if self.by_name
-            else table.set_axis(self.columns, axis=1)
-        )
+        table = cast(pd.DataFrame, table[self.columns])
+        return table if self.is_frame else table.to_numpy()
 
 
 def read_rows(X: Any, estimator: Any, *, fewest: int = 1) -> tuple[pd.DataFrame, bool]:

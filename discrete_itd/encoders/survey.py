@@ -18,7 +18,7 @@ from discrete_itd.encoders.categories import category_order, check_truths, tally
 from discrete_itd.encoders.cells import Scalar, is_number, plain, read_cells
 from discrete_itd.encoders.dtypes import TIMES, check_supported, family, is_category
 from discrete_itd.encoders.inference import MANY_NUMBERS, ColumnSpec
-from discrete_itd.encoders.observed import all_integers
+from discrete_itd.encoders.observed import all_integers, all_whole
 from discrete_itd.encoders.streams import Hashes, Part, Stream, check_names, position_hashes
 
 SLACK = 1.25  # rows that are held for a moment, as a multiple of the sample
@@ -45,7 +45,7 @@ class ObservedStream:
         self._counts: dict[Scalar, int] = {}
         self._measured = spec.kind in ("continuous", "binned")  # no longer tallied
         self._counted = spec.kind in ("nominal", "ordinal")  # tallied to the end
-        self._whole = True
+        self._integers = self._whole = True  # by type, and by value
         self._categories: pd.CategoricalDtype | None = None
         self._examples: dict[Any, pd.Series] = {}  # of each dtype, one cell
         self._found: set[str] = set()
@@ -62,7 +62,8 @@ class ObservedStream:
             return
         if not len(self.values):
             self.values = values
-        self._whole = self._whole and all_integers(values)
+        self._integers = self._integers and all_integers(values)
+        self._whole = self._whole and (all_integers(values) or all_whole(values))
         is_time, own = family(values.dtype) in TIMES, self._counts
         number = not is_time and is_number(values)
         self._found.add("times" if is_time else "numbers" if number else "other values")
@@ -112,7 +113,8 @@ class ObservedStream:
 
     @property
     def all_integers(self) -> bool:
-        return self._whole and family(self.dtype) != "float"
+        by_type = self._integers and family(self.dtype) != "float"
+        return by_type or (self._whole and self.n_missing > 0)
 
     def tally(self, name: Hashable) -> tuple[list[Scalar], np.ndarray]:
         if self._categories is not None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
 
 from discrete_itd.channel.codebook import Codebook, ColumnPoints
-from discrete_itd.encoders.cells import plain, read_cell, read_cells
+from discrete_itd.encoders.cells import Scalar, plain, read_cell, read_cells
 from discrete_itd.encoders.column import SUSPICIOUS_ROWS, Column
 from discrete_itd.encoders.dtypes import is_category
 from discrete_itd.encoders.inference import (
@@ -19,11 +21,13 @@ from discrete_itd.encoders.inference import (
     ColumnSpec,
     check_column_spec,
     infer_column,
+    left_out_as,
 )
 from discrete_itd.encoders.observed import Observed, ObservedSeries
-from discrete_itd.validation import check_choice, warn
+from discrete_itd.validation import advice, check_choice, warn
 
 INDICATOR = ColumnPoints("simplex", 2)
+WHY = ("identifiers", "free text")
 PRESENT, ABSENT = 0.0, 1.0  # levels of a missingness indicator
 # of a table, at most: a service asks for one row, and pandas takes longer over it than a network
 FEW_ROWS = SUSPICIOUS_ROWS - 1
@@ -49,8 +53,31 @@ class Cells(NamedTuple):
     log_volume: np.ndarray
 
 
+@dataclass(frozen=True)
+class LeftOut:
+    """A column of the training table that has no place in the model.
+
+    Parameters
+    ----------
+    name : str, int, float or bool
+    position : int
+        In the training table.
+    why : {"identifiers", "free text"}
+    """
+
+    name: Hashable
+    position: int
+    why: str
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, Scalar) or type(self.position) is not int:
+            raise TypeError(f"left out: expected a name and a position, got {self}")
+        if self.why not in WHY:
+            raise ValueError(f"left out: why must be one of {WHY}, got {self.why!r}")
+
+
 class TableEncoder:
-    """The schema of a table: one :class:`Column` per column of the user's.
+    """The schema of a table: one :class:`Column` per column of the user's, but for those left out.
 
     Internal columns are the user's, in their order, followed by one missingness indicator (0 present, 1 missing) for
     each column whose missing cells are a category.
@@ -58,10 +85,14 @@ class TableEncoder:
     Parameters
     ----------
     schema : sequence of Column
+    left_out : sequence of LeftOut
+        In the order of their positions.
 
     Attributes
     ----------
     schema : tuple of Column, length C
+    left_out : tuple of LeftOut
+        Columns of the training table that identify rows or hold free text: new tables may have them or not.
     owner : ndarray of int64, shape (C',)
         Position of the user's column to which each internal column belongs.
 
@@ -78,8 +109,8 @@ class TableEncoder:
     [3, 1, 2]
     """
 
-    def __init__(self, schema: Sequence[Column]) -> None:
-        self.schema = tuple(schema)
+    def __init__(self, schema: Sequence[Column], left_out: Sequence[LeftOut] = ()) -> None:
+        self.schema, self.left_out = tuple(schema), tuple(left_out)
         indicated = [j for j, column in enumerate(self.schema) if column.indicator]
         self.owner = np.array([*range(len(self.schema)), *indicated], dtype=np.int64)
 
@@ -92,6 +123,7 @@ class TableEncoder:
         handle_unknown: str = "smooth",
         missing: str = "marginalise",
         from_array: bool = False,
+        leave_out: bool = False,
     ) -> TableEncoder:
         """Infer the kind of each column, and learn its categories, bins or scale.
 
@@ -107,6 +139,9 @@ class TableEncoder:
             without missing cells in training have no indicator.
         from_array : bool
             Whether the frame was made from an array: integers are then codes of nominal categories.
+        leave_out : bool
+            Whether identifiers and free text are left out, see
+            :func:`~discrete_itd.encoders.inference.left_out_as`, but of a table of nothing else, and of an array.
 
         Raises
         ------
@@ -121,7 +156,12 @@ class TableEncoder:
         specs = column_specs(frame.columns, columns)
         seen = {name: ObservedSeries(plain(name), values) for name, values in frame.items()}
         return cls.from_observed(
-            seen, specs, handle_unknown=handle_unknown, missing=missing, from_array=from_array
+            seen,
+            specs,
+            handle_unknown=handle_unknown,
+            missing=missing,
+            from_array=from_array,
+            leave_out=leave_out,
         )
 
     @classmethod
@@ -133,25 +173,52 @@ class TableEncoder:
         handle_unknown: str = "smooth",
         missing: str = "marginalise",
         from_array: bool = False,
+        leave_out: bool = False,
     ) -> TableEncoder:
         """The schema of columns of which this was seen; arguments and errors as those of :meth:`fit`."""
         check_choice("handle_unknown", handle_unknown, UNKNOWN)
         check_choice("missing", missing, MISSING)
         is_open = handle_unknown == "smooth"
-        return cls(
-            [
-                infer_column(
-                    name, column, specs[name],
-                    is_open=is_open, missing=missing, from_array=from_array,
-                )
-                for name, column in seen.items()
-            ]
-        )  # fmt: skip
+        found = [
+            LeftOut(plain(name), place, why)
+            for place, (name, column) in enumerate(seen.items())
+            if leave_out and (why := left_out_as(plain(name), column, specs[name]))
+        ]
+        if from_array or len(found) == len(seen):
+            _warn_of_kept(found)
+            found = []
+        elif found:
+            _warn_of_left_out(found)
+        without = {column.position for column in found}
+        schema = [
+            infer_column(
+                name, column, specs[name],
+                is_open=is_open, missing=missing, from_array=from_array,
+            )
+            for place, (name, column) in enumerate(seen.items())
+            if place not in without
+        ]  # fmt: skip
+        return cls(schema, found)
 
     @property
     def names(self) -> list:
-        """Names of the user's columns."""
+        """Names of the user's columns, without those left out."""
         return [column.name for column in self.schema]
+
+    @property
+    def all_names(self) -> list:
+        """Names of all columns of the training table, in its order."""
+        names = self.names
+        for column in self.left_out:
+            names.insert(column.position, column.name)
+        return names
+
+    def at_positions(self, frame: pd.DataFrame) -> list[int]:
+        """Where a table whose columns are found by position has those of the model, with or without those left out."""
+        left_out = {column.position for column in self.left_out}
+        if frame.shape[1] != self.n_columns + len(left_out):
+            return list(range(frame.shape[1]))
+        return [k for k in range(frame.shape[1]) if k not in left_out]
 
     @property
     def n_columns(self) -> int:
@@ -243,7 +310,10 @@ class TableEncoder:
         return pd.DataFrame(cells, columns=pd.Index(self.names), index=index)
 
     def describe(self) -> pd.DataFrame:
-        """One line per column: kind, number of categories or bins, whether open, share missing, dtype."""
+        """One line per column: kind, number of categories or bins, whether open, share missing, dtype.
+
+        The kind of a column that has no place in the model is "left out: identifiers" or "left out: free text".
+        """
         lines = [
             {
                 "column": c.name,
@@ -255,19 +325,28 @@ class TableEncoder:
             }
             for c in self.schema
         ]
+        for c in self.left_out:
+            rest = {"categories": 0, "open": False, "missing": np.nan, "dtype": ""}
+            lines.insert(c.position, {"column": c.name, "kind": f"left out: {c.why}", **rest})
         return pd.DataFrame(lines)
 
     def to_list(self) -> list[dict[str, Any]]:
         """Plain JSON data from which :meth:`from_list` makes an equal encoder."""
-        return [column.to_json() for column in self.schema]
+        left_out = [{"left_out": dataclasses.asdict(column)} for column in self.left_out]
+        return [column.to_json() for column in self.schema] + left_out
 
     @classmethod
     def from_list(cls, data: Any) -> TableEncoder:
         """The encoder that :meth:`to_list` wrote; LookupError, TypeError or ValueError if it did not."""
         if not isinstance(data, list):
             raise TypeError(f"expected a list of columns, got {data!r}")
-        encoder = cls([Column.from_json(c) for c in data])
-        if len(set(encoder.names)) < len(data):
+        rest = [c["left_out"] for c in data if isinstance(c, Mapping) and "left_out" in c]
+        left_out = [LeftOut(**c) for c in rest]
+        encoder = cls([Column.from_json(c) for c in data[: len(data) - len(rest)]], left_out)
+        places = [column.position for column in left_out]
+        if places != sorted(set(places) & set(range(len(data)))):
+            raise ValueError("positions of columns left out must increase within the table")
+        if len(set(encoder.all_names)) < len(data):
             raise ValueError("names of columns repeat")
         return encoder
 
@@ -275,6 +354,24 @@ class TableEncoder:
         """Column and internal column of each indicator."""
         for place in range(self.n_columns, len(self.owner)):
             yield int(self.owner[place]), place
+
+
+def _warn_of_left_out(found: Sequence[LeftOut]) -> None:
+    """Say once which columns are left out, and how they are kept."""
+    names = ", ".join(f"{column.name!r} ({column.why})" for column in found)
+    name = found[0].name
+    keeps = advice(f"column_types={{{name!r}: 'nominal'}} keeps", f"--column {name}=nominal keeps")
+    warn(f"left out of the model: {names}; {keeps} a column")
+
+
+def _warn_of_kept(found: Sequence[LeftOut]) -> None:
+    """Say which columns look as if they should not be in the model."""
+    for column in found:
+        drop = advice(
+            "drop it, or say what it is with column_types=",
+            f"give --drop {column.name}, or say what it is with --column",
+        )
+        warn(f"column {column.name!r}: looks like {column.why}; {drop}")
 
 
 def unseen_values(column: Column, dtype: Any) -> str:

@@ -195,6 +195,7 @@ class PartialFitMixin:
                     handle_unknown=parameters["handle_unknown"],
                     missing=own.missing,
                     from_array=not is_frame,
+                    leave_out=True,
                 ),
                 seed_of_run(own.random_state, None),
                 own.validation_fraction,
@@ -202,7 +203,8 @@ class PartialFitMixin:
         else:
             validate_data(own, X, skip_check_array=True, reset=False)
             if not is_frame or not self._is_frame:
-                frame = frame.set_axis(grown.encoder.names, axis=1)
+                own_places = grown.encoder.at_positions(frame)
+                frame = frame.iloc[:, own_places].set_axis(grown.encoder.names, axis=1)
         grown.add(frame)
         self.model_ = fit_model(
             grown,

@@ -85,10 +85,17 @@ class ScoringMixin:
             absent = [n for n in names if n not in frame.columns]
             if absent:
                 raise ValueError(f"column {absent[0]!r}: the model knows it, the table lacks it")
-            extra = frame.columns.difference(names, sort=False)
+            known = self.model_.encoder.all_names
+            extra = frame.columns.difference(known, sort=False)
             if len(extra):
                 warn(ignored(extra, frame.columns))
-                X = frame[frame.columns[frame.columns.isin(names)]]
+                X = frame[frame.columns[frame.columns.isin(known)]]
+            if len(known) > len(names):  # those left out may be absent
+                given = [name for name in frame.columns if name in known]
+                for column in self.model_.encoder.left_out:
+                    if column.name not in given:
+                        given.insert(column.position, column.name)
+                X = pd.DataFrame(columns=pd.Index(given))
         validate_data(self, X, reset=False, skip_check_array=True)
         return Rows.read(
             frame,

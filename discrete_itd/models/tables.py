@@ -174,6 +174,7 @@ def read_table(
             column_specs(frame.columns, column_types),
             handle_unknown=handle_unknown,
             missing=missing,
+            leave_out=True,
         )
         return ReadTable(StreamedTable(encoder, stream, found, seed), X, is_frame)
     repeats = check_weights(sample_weight, len(frame))
@@ -185,6 +186,7 @@ def read_table(
         handle_unknown=handle_unknown,
         missing=missing,
         from_array=not is_frame,
+        leave_out=True,
     )
     x = torch.from_numpy(encoder.transform(frame).x)
     x = x[~x.isnan().all(1)]

@@ -1,7 +1,6 @@
 """What a column is taken for, what is said about it, values of another type, and every refusal."""
 
 import datetime
-import warnings
 from decimal import Decimal
 
 import numpy as np
@@ -184,48 +183,6 @@ def test_the_density_of_times_is_per_second(kind):
         else:  # of days, edges lie at noon
             counts = np.bincount(x[:, 0].astype(int))[x[:, 0].astype(int)]
             np.testing.assert_allclose(log_volume[:, 0], -np.log(counts * 86_400))
-
-
-def test_text_that_hardly_repeats_is_noted():
-    ids = [f"k{i}" for i in range(100)]
-    with pytest.warns(
-        UserWarning, match="column 'a': 100 different texts in 100 rows.*identifiers"
-    ):
-        column(ids)
-    with pytest.warns(UserWarning, match="column 'a': 51 different texts in 100 .*free text"):
-        column([f"a rather long remark of a customer, number {min(i, 50)}" for i in range(100)])
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        column(ids[:99])  # too few rows to tell
-        column([f"k{min(i, 49)}" for i in range(100)])
-        column(pd.Categorical(ids))
-        column(ids, "nominal")  # the user knows
-
-
-@pytest.mark.parametrize(
-    ("numbers", "warned"),
-    [
-        (np.arange(500), True),
-        (np.random.default_rng(0).permutation(500) + 7000, True),
-        (10**15 + np.random.default_rng(0).integers(0, 10**15, 500), True),
-        (
-            np.random.default_rng(0).integers(0, 10**9, 500),
-            False,
-        ),  # measurements, none of them twice
-        (np.append(np.arange(499), 7), False),
-        (np.arange(99), False),
-    ],
-)
-def test_whole_numbers_that_number_rows_are_warned_of(numbers, warned):
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always")
-        encoder = TableEncoder.fit(pd.DataFrame({"a": numbers}))
-    texts = [str(w.message) for w in said]
-    assert [("column 'a'" in t and "look like identifiers" in t) for t in texts] == [True] * warned
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        TableEncoder.fit(pd.DataFrame({"a": numbers}), {"a": "continuous"})  # said what it is
-    assert encoder.schema[0].kind == FLOAT_KIND
 
 
 def test_many_ordinal_categories_are_noted():

@@ -1,0 +1,154 @@
+"""Identifiers and free text have no place in a model, unless they are wanted there."""
+
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from discrete_itd import DiffusionDensity
+from discrete_itd.datasets import load_mushroom
+from discrete_itd.detection.detector import DiffusionOutlierDetector
+from discrete_itd.encoders import TableEncoder
+from discrete_itd.encoders.streams import FrameStream
+
+RNG = np.random.default_rng(0)
+N = 500
+REMARKS = ["would like to be called back", "has sent all the papers", "no answer at the telephone"]
+
+
+def remarks(share):
+    """Sentences of which a share have a number of their own."""
+    own = RNG.random(N) < share
+    return [
+        f"{RNG.choice(REMARKS)} {i if new else ''}" for i, new in zip(range(N), own, strict=True)
+    ]
+
+
+def text(values):
+    return pd.Series(values, dtype="str")
+
+
+COLUMNS = {
+    "codes with gaps between": ([f"KA-{100_000 + 7 * i}" for i in range(N)], "identifiers"),
+    "running numbers": (np.arange(N), "identifiers"),
+    "in any order, with steps": (7000 + 9 * RNG.permutation(N), "identifiers"),
+    "with a gap, as floats": (np.where(np.arange(N) == 3, np.nan, np.arange(N)), "identifiers"),
+    "some rows twice": (np.append(np.arange(N - 20), np.arange(20)), "identifiers"),
+    "long numbers": (10**15 + RNG.integers(0, 10**15, N), "identifiers"),
+    "sentences": (remarks(0.3), "free text"),
+    "sentences that all differ": (remarks(1.0), "free text"),
+    "few sentences": (remarks(0.05), None),
+    "measured, none twice": (RNG.integers(0, 10**9, N), None),
+    "counts": (RNG.poisson(20_000, N), None),
+    "real numbers": (RNG.normal(size=N), None),
+    "as many words": ([f"k{i % (N // 2)}" for i in range(N)], None),
+    "categories": (pd.Categorical([f"k{i}" for i in range(N)]), None),
+    "times": (pd.date_range("2024-01-01", periods=N), None),
+    "truth values": (np.arange(N) % 2 == 0, None),
+    "a constant": (["EUR"] * N, None),
+}
+
+
+def fitted(frame, **options):
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        encoder = TableEncoder.fit(frame, leave_out=True, **options)
+    return encoder, [str(w.message) for w in said]
+
+
+@pytest.mark.parametrize("values", COLUMNS.values(), ids=COLUMNS)
+def test_identifiers_and_free_text_are_told_from_what_is_learned_from(values):
+    cells, why = values
+    frame = pd.DataFrame({"a": cells, "b": np.arange(N) % 3})
+    encoder, said = fitted(frame)
+    assert [column.why for column in encoder.left_out] == ([why] if why else [])
+    assert encoder.names == (["b"] if why else ["a", "b"])
+    assert [t.startswith("left out of the model: 'a'") for t in said] == [True] * bool(why)
+    assert encoder.describe()["column"].tolist() == ["a", "b"]
+    kept, said = fitted(frame, columns={"a": "nominal"} if why == "free text" else {"a": None})
+    if why == "free text":
+        assert kept.names == ["a", "b"]
+        assert not said
+    few, said = fitted(frame[:99])
+    assert few.names == ["a", "b"]  # too few rows to tell
+
+
+def test_a_table_of_nothing_else_keeps_it_and_an_array_keeps_all():
+    frame = pd.DataFrame({"a": np.arange(N), "b": [f"k{i}" for i in range(N)]})
+    encoder, said = fitted(frame)
+    assert encoder.names == ["a", "b"]
+    assert all("looks like identifiers" in t for t in said)
+    encoder, said = fitted(pd.DataFrame({0: np.arange(N), 1: 0}), from_array=True)
+    assert encoder.names == [0, 1]
+    assert len(said) == 1
+
+
+def table(n=N):
+    return pd.DataFrame(
+        {
+            "id": [f"KA-{7 * i}" for i in range(n)],
+            "a": np.arange(n) % 3,
+            "remark": (REMARKS * n)[: n // 2] + [f"was told of number {i}" for i in range(n - n // 2)],
+            "b": np.where(np.arange(n) % 3 == 0, "x", "y"),
+        }
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def model():
+    with pytest.warns(UserWarning, match="left out of the model: 'id'.*'remark'") as said:
+        fitted = DiffusionDensity(denoiser="tree", random_state=0).fit(table())
+    assert len(said) == 1
+    return fitted
+
+
+@pytest.mark.filterwarnings("ignore:X does not have valid feature names")
+def test_new_tables_may_have_them_or_not(model, tmp_path):
+    frame = table()
+    nats = model.score_samples(frame)
+    without = frame.drop(columns=["id", "remark"])
+    assert (model.score_samples(without) == nats).all()
+    assert (model.score_samples(frame.assign(id=1, remark=None)) == nats).all()
+    assert (model.score_samples(frame[["b", "remark", "a"]][["a", "b"]]) == nats).all()
+    assert (model.score_samples(frame.to_numpy()) == nats).all()  # by position
+    assert model.n_features_in_ == 4
+    assert list(model.feature_names_in_) == list(frame.columns)
+    assert list(model.sample(2, random_state=0).columns) == ["a", "b"]
+    assert model.encoder_.all_names == ["id", "a", "remark", "b"]
+    model.save(tmp_path / "m.safetensors")
+    again = DiffusionDensity.load(tmp_path / "m.safetensors")
+    assert again.encoder_.left_out == model.encoder_.left_out
+    assert (again.score_samples(frame) == nats).all()
+    assert "left out: identifiers" in (tmp_path / "m.safetensors.md").read_text()
+
+
+@pytest.mark.filterwarnings("ignore:X does not have valid feature names")
+def test_filled_tables_have_them_as_they_were(model):
+    frame = table()
+    gaps = frame.assign(b=frame["b"].where(np.arange(N) > 5))
+    pd.testing.assert_frame_equal(model.impute(gaps), frame)
+    filled = model.impute(gaps.to_numpy(dtype=object))
+    assert (filled == frame.to_numpy(dtype=object)).all()
+
+
+def test_a_stream_leaves_out_the_same(model):
+    frame = table()
+    with pytest.warns(UserWarning, match="left out of the model"):
+        streamed = DiffusionDensity(denoiser="tree", random_state=0).fit(
+            FrameStream([frame[:200], frame[200:]])
+        )
+    assert streamed.encoder_.left_out == model.encoder_.left_out
+
+
+def test_a_group_that_is_left_out_is_named():
+    detector = DiffusionOutlierDetector(DiffusionDensity(denoiser="tree"), given="id")
+    with pytest.raises(ValueError, match=r"'id'.*left out.*column_types="):
+        detector.fit(table())
+
+
+def test_no_column_of_a_table_of_the_package_is_left_out():
+    mushrooms = load_mushroom()
+    encoder, said = fitted(mushrooms)
+    assert not encoder.left_out
+    assert not said

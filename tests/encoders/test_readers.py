@@ -1,0 +1,122 @@
+"""One table, one schema: whichever reader has made a frame of it."""
+
+import io
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+
+from discrete_itd import DiffusionDensity
+from discrete_itd.cli.dialect import Dialect
+from discrete_itd.cli.fitting import _read_to_fit
+from discrete_itd.encoders import TableEncoder
+from discrete_itd.encoders.streams import FrameStream
+from discrete_itd.encoders.survey import survey
+from discrete_itd.encoders.table import as_frame, column_specs
+
+N = 600
+
+
+def written():
+    """A CSV of all kinds, with gaps in most columns."""
+    rng = np.random.default_rng(1)
+    table = pd.DataFrame(
+        {
+            "few": rng.integers(0, 5, N).astype(float),
+            "levels": rng.integers(0, 90, N).astype(float),
+            "many": rng.integers(0, 10**6, N).astype(float),
+            "whole, no gap": rng.integers(0, 90, N),
+            "real": rng.normal(size=N).round(3),
+            "real, no gap": rng.normal(size=N).round(3),
+            "name": rng.choice(["x", "y", "z"], N),
+        }
+    )
+    gaps = rng.random((N, len(table.columns))) < 0.02
+    gaps[:, [name.endswith("no gap") for name in table]] = False
+    cells = {
+        name: [
+            "" if gap else str(int(v)) if isinstance(v, float) and not name.startswith("real") else str(v)
+            for v, gap in zip(table[name], gaps[:, j], strict=True)
+        ]
+        for j, name in enumerate(table)
+    }  # fmt: skip
+    return pd.DataFrame(cells).to_csv(index=False)
+
+
+TEXT = written()
+
+
+def by_command(folder):
+    (folder / "table.csv").write_text(TEXT)
+    return _read_to_fit(str(folder / "table.csv"), {}, [], Dialect())
+
+
+def as_objects(_):
+    frame = pd.read_csv(io.StringIO(TEXT), dtype_backend="numpy_nullable")
+    return frame.astype(object).where(frame.notna(), None)
+
+
+READERS = {
+    "pandas": lambda _: pd.read_csv(io.StringIO(TEXT)),
+    "nullable": lambda _: pd.read_csv(io.StringIO(TEXT), dtype_backend="numpy_nullable"),
+    "arrow": lambda _: pd.read_csv(io.StringIO(TEXT), dtype_backend="pyarrow"),
+    "polars": lambda _: pl.read_csv(io.StringIO(TEXT)),
+    "objects": as_objects,
+    "command": by_command,
+}
+
+
+def essence(encoder):
+    return [(c.name, c.kind, c.codec, c.n_missing) for c in encoder.schema]
+
+
+@pytest.fixture(scope="module")
+def frames(tmp_path_factory):
+    return {name: read(tmp_path_factory.mktemp("t")) for name, read in READERS.items()}
+
+
+@pytest.fixture(scope="module")
+def usual(frames):
+    encoder = TableEncoder.fit(frames["pandas"])
+    kinds = ["ordinal", "ordinal", "continuous", "ordinal", "continuous", "continuous", "nominal"]
+    assert [c.kind for c in encoder.schema] == kinds
+    assert encoder.schema[2].codec.whole
+    return encoder
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_properties_schema_does_not_depend_on_the_reader(name, frames, usual):
+    frame = as_frame(frames[name])
+    encoder = TableEncoder.fit(frame)
+    assert essence(encoder) == essence(usual)
+    # and every model takes the rows of every other reader
+    x, log_volume = usual.transform(frame)
+    np.testing.assert_array_equal(x, encoder.transform(as_frame(frames["pandas"])).x)
+    np.testing.assert_array_equal(log_volume, encoder.transform(frame).log_volume)
+
+
+@pytest.mark.parametrize("name", ["pandas", "nullable", "objects"])
+@pytest.mark.parametrize("size", [37, 251])
+def test_properties_schema_does_not_depend_on_the_parts_of_a_stream(name, size, frames, usual):
+    frame = frames[name]
+    parts = [frame[i : i + size] for i in range(0, N, size)]
+    if name == "pandas":  # each part as its own cells would be read
+        parts = [pd.read_csv(io.StringIO(part.to_csv(index=False))) for part in parts]
+    found = survey(FrameStream(parts), lambda names: column_specs(names, None), lambda _: N, 0)
+    encoder = TableEncoder.from_observed(found.columns, column_specs(frame.columns, None))
+    assert essence(encoder) == essence(usual)
+
+
+def test_a_model_does_not_depend_on_the_reader(frames):
+    models = [
+        DiffusionDensity(denoiser="tree", random_state=0).fit(frames[name])
+        for name in ("pandas", "nullable", "polars", "command")
+    ]
+    nats = [model.score_samples(frames["pandas"]) for model in models]
+    for others in nats[1:]:
+        np.testing.assert_array_equal(others, nats[0])
+    drawn = [pd.DataFrame(model.sample(50, random_state=0)) for model in models[:2]]
+    assert (drawn[0].to_numpy() == drawn[1].to_numpy()).all()
+    whole = drawn[0]["many"]
+    assert (whole == whole.round()).all()
