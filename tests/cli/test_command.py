@@ -220,7 +220,7 @@ def test_a_note_on_a_column_that_is_an_identifier(capsys):
     )
     run("fit t.csv --out new.safetensors --denoiser independent")
     err = capsys.readouterr().err
-    assert err.startswith("discrete-itd: note: column 'f': 100 different texts")
+    assert err.startswith("discrete-itd: note: left out of the model: 'f' (identifiers); --column")
     assert err.count("\n") == 1
 
 

@@ -66,10 +66,13 @@ REFUSED = {
 }  # fmt: skip
 
 WARNED = {
-    "an identifier": (frame(a=[f"customer number {i} of many" for i in range(N)]), "column 'a'"),
+    "an identifier": (
+        frame(a=[f"customer number {i} of many" for i in range(N)]),
+        "left out of the model: 'a'",
+    ),
     "free text": (
         frame(a=["the parcel came late and open " * 3 + str(i) for i in range(N)]),
-        "column 'a'",
+        "left out of the model: 'a'",
     ),
     "nothing at all": (frame(a=None), "column 'a': every cell is missing"),
 }
