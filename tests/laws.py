@@ -330,8 +330,6 @@ def random_causal(book, seed, *, base="marginals", strength=0.6):
 def make_denoiser(kind, book, seed=0):
     if kind == "network":
         return random_network(book, seed)
-    if kind == "blurred":
-        return random_network(book, seed).smoothed(0.2)
     if kind.startswith("causal"):
         return random_causal(book, seed, base=kind.removeprefix("causal on "))
     if kind == "stranger":

@@ -53,9 +53,9 @@ def mixed_density():
 
 
 @cache
-def pooled_detector(**settings):
+def default_detector(**settings):
     """A detector whose score is not the log-probability."""
-    model = DiffusionDensity(max_steps=5, **SETTINGS)
+    model = DiffusionDensity(max_steps=5, column_types="nominal", **SETTINGS)
     return DiffusionOutlierDetector(model, random_state=0, **settings).fit(table(500, 0))
 
 

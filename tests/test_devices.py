@@ -18,7 +18,6 @@ from discrete_itd.channel.noise import RowNoise
 from discrete_itd.denoisers import (
     EnsembleDenoiser,
     GaussianDenoiser,
-    KernelDenoiser,
     RowMixtureDenoiser,
 )
 from discrete_itd.denoisers import decoder as decoders
@@ -59,9 +58,7 @@ def build(kind, name):
     columns, leading = TABLES[name]
     book, rng = Codebook(columns, leading), np.random.default_rng(0)
     x = random_rows(book, N_ROWS, rng, missing=0.15)
-    if kind == "kernel":
-        made = KernelDenoiser.fit(random_marginals(book, rng), x, torch.Generator().manual_seed(0))
-    elif kind == "gaussian":
+    if kind == "gaussian":
         made = GaussianDenoiser.fit(book, random_rows(book, N_ROWS, rng))
     elif kind == "ensemble":
         made = EnsembleDenoiser([random_network(book, 0), random_trees(book, rng)])
@@ -76,7 +73,7 @@ def build(kind, name):
 
 
 KINDS = (
-    "network", "blurred", "marginals", "mixture", "tree", "trees", "bayes_net", "joined", "oracle", "kernel",
+    "network", "marginals", "mixture", "tree", "trees", "bayes_net", "joined", "oracle",
     "gaussian", "ensemble", "row mixture", "causal on marginals", "causal on tree", "causal on trees",
     "causal on bayes_net", "causal on joined", "causal on mixture",
 )  # fmt: skip
@@ -105,8 +102,6 @@ def few(cases, quick):
 QUICK = [
     ("network", "words"),
     ("mixture", "mixed"),
-    ("kernel", "categories"),
-    ("kernel", "categories"),
     ("causal on tree", "categories"),
 ]
 QUICK_STEPS = [("network", "mixed"), ("causal on trees", "words")]

@@ -160,9 +160,9 @@ def test_one_row_is_a_frame_or_a_series(kind):
 
 
 def test_a_score_that_is_no_surprisal_is_not_called_one():
-    detector, rows = reported.pooled_detector(), reported.table(9, 9)
+    detector, rows = reported.default_detector(), reported.table(9, 9)
     assert plots.plot_scores(detector, rows).get_xlabel().startswith("minus the score, nats")
-    for model in (reported.pooled_detector(score_by="log_prob"), reported.density()):
+    for model in (reported.default_detector(score_by="log_prob"), reported.density()):
         assert plots.plot_scores(model, rows).get_xlabel().startswith("surprisal, nats")
 
 

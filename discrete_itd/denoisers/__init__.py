@@ -5,7 +5,6 @@ from discrete_itd.denoisers.bayes_net import BayesNetDenoiser
 from discrete_itd.denoisers.causal import CausalDenoiser
 from discrete_itd.denoisers.ensemble import EnsembleDenoiser
 from discrete_itd.denoisers.gaussian import GaussianDenoiser
-from discrete_itd.denoisers.kernel import KernelDenoiser
 from discrete_itd.denoisers.marginal import MarginalDenoiser
 from discrete_itd.denoisers.mixture import MixtureDenoiser
 from discrete_itd.denoisers.neural import NeuralDenoiser
@@ -21,7 +20,6 @@ __all__ = [
     "Denoiser",
     "EnsembleDenoiser",
     "GaussianDenoiser",
-    "KernelDenoiser",
     "MarginalDenoiser",
     "MixtureDenoiser",
     "NeuralDenoiser",

@@ -253,24 +253,6 @@ class Denoiser(nn.Module):
         """
         raise NotImplementedError(f"{type(self).__name__} has no closed form")
 
-    def smoothed(self, sd: float) -> Denoiser:
-        """The same denoiser for continuous values with additional Gaussian noise of standard deviation ``sd``.
-
-        Every factor of the coordinate path stays a density, so its mass stays one. Structure finer than ``sd``, like a
-        value that repeats, no longer raises the density. Units are those of the channel, in which a column's standard
-        deviation is 1/2.
-
-        Raises
-        ------
-        NotImplementedError
-            If there are continuous columns and the class does not define this method.
-        """
-        if len(self.codebook.reals):
-            raise NotImplementedError(
-                f"{type(self).__name__} does not smooth continuous columns: it defines no smoothed()"
-            )
-        return self
-
     # -- saving ---------------------------------------------------------------------------------
 
     def config(self) -> dict[str, Any]:

@@ -182,11 +182,6 @@ class BayesNetDenoiser(Denoiser):
         tables = [tensors[f"log_table_{j}"].exp() for j in range(len(parents))]
         return cls(codebook, parents, tables, with_codebook(config["fallback"], codebook))
 
-    def smoothed(self, sd: float) -> BayesNetDenoiser:
-        fallback = None if self.fallback is None else self.fallback.smoothed(sd)
-        tables = [t.exp() for t in self.log_tables]
-        return BayesNetDenoiser(self.codebook, self.parents, tables, fallback)
-
     @property
     def _step(self) -> int:
         """Rows of one batch."""

@@ -82,7 +82,6 @@ class CausalDenoiser(Denoiser):
         self.order = torch.tensor(order)  # on the host wherever the weights are
         self.features = ColumnFeatures(base)
         self.words = self.features.new_words()
-        self.blur = 0.0
         rank = self.order.argsort().to(device)
         self._n_answers = len(self.features.answer_column)
         self._columns: list[OneColumn] = []  # made at the first draw
@@ -97,12 +96,6 @@ class CausalDenoiser(Denoiser):
             depth=depth,
             dropout=dropout,
         )
-
-    def smoothed(self, sd: float) -> CausalDenoiser:
-        """The same denoiser, weights shared, to which continuous values have a Gaussian error of ``sd``."""
-        other = copy.copy(self)
-        other.blur = sd
-        return other
 
     @property
     def closed_form(self) -> bool:
@@ -161,7 +154,7 @@ class CausalDenoiser(Denoiser):
         """The distribution of every column given the columns before it, of which ``cells`` (B, C) are known."""
         answers = self.network(features)[:, : self._n_answers]
         prior = self.base.preceding(cells, self.order)
-        return self.features.answer(prior, answers, list(self.words), self.blur)
+        return self.features.answer(prior, answers, list(self.words))
 
     # -- drawing --------------------------------------------------------------------------------
 
@@ -179,7 +172,7 @@ class CausalDenoiser(Denoiser):
             column = columns[j]
             logits = prior.column(j) if j in places else None
             own = [words[j]] if j in words else []
-            posterior = column.prior(n, logits, answers, own, self.blur)
+            posterior = column.prior(n, logits, answers, own)
             if j in places:
                 never = ~may_be[places[j], : book.columns[j].n_points]
                 cells = posterior.categorical
@@ -231,14 +224,14 @@ class OneColumn(NamedTuple):
         return cls(marginal, ColumnFeatures(marginal), places)
 
     def prior(
-        self, n: int, logits: Tensor | None, answers: Tensor, words: list[Tensor], blur: float
+        self, n: int, logits: Tensor | None, answers: Tensor, words: list[Tensor]
     ) -> Posterior:
         """The distribution of the column in ``n`` rows, from the base's logits (n, K) and a network's answers."""
         start = self.marginal.marginals().expand(n)
         if logits is not None:
             levels = self.marginal.codebook.levels
             start = Posterior(self.marginal.codebook, CategoricalPosterior(levels, logits))
-        return self.features.answer(start, answers, words, blur)
+        return self.features.answer(start, answers, words)
 
     def describe(self, values: Tensor) -> Tensor:
         """The features of known values, (n, 1)."""

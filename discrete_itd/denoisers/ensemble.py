@@ -150,10 +150,6 @@ class EnsembleDenoiser(Denoiser):
         each = [told.get(i, told[heard[0]]) for i in ever]
         return mixed(each, weights[:, devices.index_tensor(tuple(ever), str(y.device))])
 
-    def smoothed(self, sd: float) -> EnsembleDenoiser:
-        members = [member.smoothed(sd) for member in self.members]
-        return EnsembleDenoiser(members, logsnr=self.logsnr, noisy=self.noisy, known=self.known)
-
     def config(self) -> dict[str, Any]:
         return {"members": list(self.members)}
 

@@ -182,9 +182,7 @@ class ColumnFeatures(nn.Module):
             reliability[:, v.column] = seen.to(book.dtype)
         return torch.cat([*features, reliability], 1)
 
-    def answer(
-        self, prior: Posterior, answers: Tensor, words: Sequence[Tensor], blur: float = 0.0
-    ) -> Posterior:
+    def answer(self, prior: Posterior, answers: Tensor, words: Sequence[Tensor]) -> Posterior:
         """The posterior that a network's answers make of another.
 
         Parameters
@@ -196,8 +194,6 @@ class ColumnFeatures(nn.Module):
             Zero for no change.
         words : sequence of Tensor
             As :meth:`new_words` made them.
-        blur : float
-            Standard deviation of Gaussian noise that is added to continuous values.
         """
         levels, categorical = self.codebook.levels, prior.categorical
         out = answers.split(self.sizes, 1)
@@ -212,7 +208,7 @@ class ColumnFeatures(nn.Module):
             categorical = CategoricalPosterior(levels, categorical.logits + f)
         gaussian = None
         if len(self.codebook.reals):
-            gaussian = self._mixtures(out[1].unflatten(1, (-1, self.n_narrow, 3)), blur)
+            gaussian = self._mixtures(out[1].unflatten(1, (-1, self.n_narrow, 3)))
         told = zip(prior.words, out[2].split(CODE_LENGTH, 1), words, strict=False)
         changed = [
             VocabularyPosterior(q.vocabulary, q.log_probs, q.y, q.snr, h, u) for q, h, u in told
@@ -225,7 +221,7 @@ class ColumnFeatures(nn.Module):
         closed = categorical.logits.masked_fill(levels.level_unseen, -torch.inf)
         return closed, levels.logsumexp(closed)
 
-    def _mixtures(self, f: Tensor, blur: float) -> GaussianPosterior:
+    def _mixtures(self, f: Tensor) -> GaussianPosterior:
         """The mixtures that a network proposes in place of the marginal ones: ``f`` (B, R, K - 1, 3)."""
         log_weight, mean, var = self._mixture[:, :, :-1]  # (R, K - 1)
         wide = self._mixture[:, None, :, -1:].expand(-1, len(f), -1, -1)
@@ -237,7 +233,7 @@ class ColumnFeatures(nn.Module):
         )
         pairs = zip(narrow, wide, strict=True)
         log_weight, mean, var = (torch.cat(pair, 2) for pair in pairs)
-        return GaussianPosterior(log_weight, mean, var + blur**2)
+        return GaussianPosterior(log_weight, mean, var)
 
 
 def _times(values: Tensor, columns: Tensor, factor: Tensor) -> Tensor:

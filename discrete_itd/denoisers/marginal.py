@@ -208,12 +208,6 @@ class MarginalDenoiser(Denoiser):
             out.index_copy_(1, self.codebook.finite, codes.double())
         return out
 
-    def smoothed(self, sd: float) -> MarginalDenoiser:
-        mixture = self.mixture.clone()
-        mixture[2] += sd**2
-        words = [w.exp() for w in self.log_words]
-        return MarginalDenoiser(self.codebook, self.log_probs.exp(), mixture, words)
-
 
 @torch.no_grad()
 def fit_mixtures(values: Tensor, counts: Tensor | None = None) -> Tensor:

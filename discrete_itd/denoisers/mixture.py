@@ -136,11 +136,10 @@ class MixtureDenoiser(Denoiser):
         """Number of hidden classes Z."""
         return len(self.log_weights)
 
-    def smoothed(self, sd: float) -> MixtureDenoiser:
-        own = (self.means, self.var + sd**2) if self.has_reals else (None, None)
-        fallback = None if self.fallback is None else self.fallback.smoothed(sd)
-        weights, probs = self.log_weights.exp(), self.log_probs.exp()
-        return MixtureDenoiser(self.codebook, weights, probs, *own, fallback)
+    @property
+    def row_work(self) -> int:
+        """With continuous columns that depend on the class, a Gaussian of each class and column."""
+        return self.codebook.work + self.n_components * self.means.shape[1]
 
     def config(self) -> dict[str, Any]:
         return {"fallback": self.fallback}

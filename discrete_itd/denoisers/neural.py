@@ -8,7 +8,6 @@ that prior is a mixture of Gaussians.
 
 from __future__ import annotations
 
-import copy
 from typing import Any, Self
 
 from torch import Tensor, nn
@@ -59,16 +58,9 @@ class NeuralDenoiser(Denoiser):
         self.base = base.requires_grad_(False)
         self.features = ColumnFeatures(base)
         self.words = self.features.new_words()
-        self.blur = 0.0
         n_features, self._n_answers = len(self.features.feature_column), sum(self.features.sizes)
         n_answers = self._n_answers or 1  # a table of constants leaves nothing to predict
         self.network = ResidualMLP(n_features, n_answers, width=width, depth=depth, dropout=dropout)
-
-    def smoothed(self, sd: float) -> NeuralDenoiser:
-        """The same denoiser, weights shared, to which continuous values have a Gaussian error of ``sd``."""
-        other = copy.copy(self)
-        other.blur = sd
-        return other
 
     def config(self) -> dict[str, Any]:
         names = ("base", "width", "depth", "dropout")
@@ -96,7 +88,7 @@ class NeuralDenoiser(Denoiser):
         """The posterior given that of the base: networks that share a base need it once."""
         book = self.codebook
         answers = self.network(self.features.describe(base, snr))[:, : self._n_answers]
-        posterior = self.features.answer(base, answers, list(self.words), self.blur)
+        posterior = self.features.answer(base, answers, list(self.words))
         gaussian = posterior.gaussian
         if gaussian is not None:  # the others start from the base, which has heard the evidence
             gaussian = gaussian.update(y[:, book.real_coords], snr[:, book.reals])

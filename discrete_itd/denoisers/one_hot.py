@@ -123,9 +123,6 @@ class OneHotDenoiser(Denoiser):
         """The inner denoiser's count of operations per row; 0 if it has none."""
         return getattr(self.inner, "work", 0)
 
-    def smoothed(self, sd: float) -> OneHotDenoiser:
-        return OneHotDenoiser(self.groups, self.inner, self.fallback.smoothed(sd))
-
     def infer(self, evidence: Tensor) -> tuple[Tensor, Tensor]:
         levels = self.codebook.levels
         ell = levels.log_softmax(evidence)  # what is known has 0

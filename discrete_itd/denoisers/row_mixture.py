@@ -105,10 +105,6 @@ class RowMixtureDenoiser(Denoiser):
         members = with_codebook(config["members"], codebook)
         return cls(codebook, members, config["weights"], config["main"])
 
-    def smoothed(self, sd: float) -> RowMixtureDenoiser:
-        members = [member.smoothed(sd) for member in self._members]
-        return RowMixtureDenoiser(self.codebook, members, self.weights, self.main)
-
     def forward(self, y: Tensor, snr: Tensor) -> Posterior:
         return self._members[self.main](y, snr)
 

@@ -134,11 +134,6 @@ class TreeDenoiser(Denoiser):
         self.register_buffer("log_tables", log_tables.to(like))
         self.register_buffer("log_weights", torch.log_softmax(weights.log(), 0))
 
-    def smoothed(self, sd: float) -> TreeDenoiser:
-        fallback = None if self.fallback is None else self.fallback.smoothed(sd)
-        tables, weights = self.log_tables.exp(), self.log_weights.exp()
-        return TreeDenoiser(self.codebook, self.parents, tables, weights, fallback)
-
     @property
     def score_work(self) -> int:
         return self.n_components * self.codebook.n_columns

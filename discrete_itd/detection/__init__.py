@@ -1,9 +1,8 @@
 """Anomaly detection: calibrated scores, thresholds, reasons, and tests for drift.
 
-In the order in which they build on each other: ``kernel`` (surprisal of cells under a kernel density), ``repeats``
-(new numbers where numbers repeat), ``sparsity`` (rows of categories compared with rows as full), ``scoring`` (nats by
-column) and ``pooling`` (the fit of a score); ``conformal`` (p-values), ``thresholds`` and ``groups``; ``classes``,
-``distributions`` and ``conditionals`` (of single cells under the score), ``assessment`` (of every cell of a row) and
+In the order in which they build on each other: ``repeats`` (new numbers where numbers repeat), ``sparsity`` (rows of
+categories compared with rows as full) and ``scoring`` (nats by column); ``conformal`` (p-values), ``thresholds`` and
+``groups``; ``distributions`` and ``conditionals`` (of single cells), ``assessment`` (of every cell of a row) and
 ``reasons``; ``two_samples`` (tests valid in small samples) and ``drift``; ``robustness``; ``calibration`` (the steps of
 a fit); ``detector``, the scikit-learn estimator, whose methods are in ``alarming`` and ``explaining``; and
 ``martingales`` and ``watch``, which monitor rows as they arrive.

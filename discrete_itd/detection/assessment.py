@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from discrete_itd.channel.devices import add_at
+from discrete_itd.channel.posterior import GaussianPosterior, Posterior
 from discrete_itd.detection.conditionals import Conditionals, most_rows, together
 from discrete_itd.detection.distributions import Expected, with_missing
-from discrete_itd.detection.kernel import log_probs_alone
 from discrete_itd.detection.scoring import Scorer
 from discrete_itd.encoders import PRESENT
 from discrete_itd.progress import progress_bar
@@ -144,6 +144,31 @@ def _log_odds(log_p: Tensor, log_wrong: Tensor, missing: Tensor, is_density: boo
         others = torch.where(missing, others, 0.0)
     odds = others - log_p + log_wrong.sum(1)
     return odds if log_wrong.shape[1] > 1 else odds.masked_fill(missing, -math.inf)
+
+
+def log_probs_alone(marginals: Posterior, x: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Log-probability of each cell in its column, and if it is wrong: float64, (B, C) each, nats; 0 where missing.
+
+    A wrong cell is drawn from :math:`\tfrac12\pi + \tfrac12 u`: half the time from the column's marginal
+    :math:`\pi` (as when rows are mixed up), half the time from u, which is uniform over the categories, or the widest
+    Gaussian of a number's marginal (as in a typing error).
+
+    Parameters
+    ----------
+    marginals : Posterior
+        Independent columns, one row.
+    x : Tensor of float64, shape (B, C)
+    """
+    book = marginals.codebook
+    alone = marginals.expand(len(x)).log_prob(x).double()
+    log_uniform = torch.tensor([-math.log(c.n_points or 1) for c in book.columns]).to(x)
+    uniform = log_uniform.expand(x.shape).clone()
+    if marginals.gaussian is not None:
+        q = marginals.gaussian
+        widest = GaussianPosterior(*(t[:, :, -1:] for t in (q.log_weight, q.means, q.var)))
+        uniform[:, book.reals] = widest.log_prob(x[:, book.reals].to(book.dtype)).double()
+    wrong = torch.logaddexp(alone, uniform) - math.log(2)
+    return alone, torch.where(x.isnan(), 0.0, wrong)
 
 
 class Doubtful(NamedTuple):

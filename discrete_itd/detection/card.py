@@ -37,12 +37,6 @@ def detector_card(detector: Any, scorer: Scorer) -> str:
             " rows; `drift(X)` tests whether new rows do."
         )
         limits.append("* The file holds scores and nats by column of the calibration rows.")
-    if scorer.kernel is not None:
-        n, averaged = len(scorer.kernel.centres), scorer.kernel.n_averaged
-        rows = f"{n:,} training rows as they are: treat it as the table."
-        if averaged > 1:
-            rows = f"averages of {averaged} training records each, {n:,} of them, none equal to fewer records."
-        limits.append(f"* The file holds {rows}")
     if scorer.repeats is not None:
         names = ", ".join(f"`{scorer.schema[j].name}`" for j in scorer.repeats.seen)
         limits.append(
@@ -60,21 +54,9 @@ def detector_card(detector: Any, scorer: Scorer) -> str:
         data_section(model),
         held_out_section(model),
         _calibration_section(detector, scorer),
-        _cost_section(scorer),
+        cost_section(model, n_evaluations),
         limits,
     )
-
-
-def _cost_section(scorer: Scorer) -> Lines:
-    """The cost of the density, and what else a score takes."""
-    density = scorer.density
-    lines = cost_section(density.model_, density.n_evaluations)
-    if scorer.kernel is not None:
-        n = len(scorer.kernel.centres)
-        lines.append(
-            f"* both of the density alone; a score compares the row with {n:,} centres of a kernel density, too"
-        )
-    return lines
 
 
 def _calibration_section(detector: Any, scorer: Scorer) -> Lines:
@@ -83,10 +65,10 @@ def _calibration_section(detector: Any, scorer: Scorer) -> Lines:
     n, finite = len(scores), scores[np.isfinite(scores)]
     score = "the log-probability"
     if scorer.weight < 1:
-        other = "independent columns" if scorer.kernel is None else "a kernel density"
-        score = f"{scorer.weight:.3g} × the model's log-probability + {1 - scorer.weight:.3g} × that of {other}"
-    elif scorer.smoothing_sd:
-        score = "the model's log-probability, continuous values smoothed and capped"
+        other = f"{1 - scorer.weight:.3g} × that of independent columns"
+        score = f"{scorer.weight:.3g} × the model's log-probability + {other}"
+    elif np.isfinite(scorer.floor).any():
+        score = "the log-probability, each continuous column's log-density counted up to its mean"
     if scorer.given:
         names = ", ".join(f"`{name}`" for name in detector.given_)
         score += f", all of the other columns given {names}"

@@ -22,8 +22,7 @@ from discrete_itd.detection.alarming import Alarming
 from discrete_itd.detection.card import detector_card
 from discrete_itd.detection.explaining import Explaining
 from discrete_itd.detection.groups import Groups, check_table, positions
-from discrete_itd.detection.pooling import AVERAGED_ROWS, pooled
-from discrete_itd.detection.scoring import Scorer
+from discrete_itd.detection.scoring import Scorer, fit_score
 from discrete_itd.detection.thresholds import Threshold
 from discrete_itd.estimators import DiffusionDensity, RowEstimate
 from discrete_itd.storage.configs import within
@@ -32,9 +31,9 @@ from discrete_itd.storage.persistent import Persistent
 from discrete_itd.storage.schema import building, check_fields, check_tensor
 from discrete_itd.training.checkpoint import Checkpoint
 from discrete_itd.training.distributed import team_of_process
-from discrete_itd.validation import check_choice, check_flag, check_share
+from discrete_itd.validation import check_choice, check_share
 
-SCORES = "pooled", "capped", "log_prob"
+SCORES = "anomaly", "log_prob"
 
 
 class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, BaseEstimator):
@@ -53,25 +52,24 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
     contamination : "auto" or float, default="auto"
         Share of anomalies among the rows given to ``fit``. "auto" takes all of them for inliers, and sets the threshold
         at ``false_alarm_rate``. With a share, up to 0.5, the fit is robust: that share of the training rows is left
-        out of the training, those that an IsolationForest isolates first or, of categories alone, the least probable
-        under wide kernels; no kernel density of the others, which would remember anomalies that are left, has a say in
-        the score; and ``predict`` flags that share of the rows given to ``fit``.
+        out of the training, those that an IsolationForest isolates first or, of nominal columns alone, the least
+        probable under a Chow-Liu tree; and ``predict`` flags that share of the rows given to ``fit``.
     false_alarm_rate : float, default=0.01
         Share of inliers that may raise an alarm, unless ``contamination`` is given.
     calibration_fraction : float, default=0.2
         Share of the rows, at most 20 000 rows, that is held out of the fit for p-values and thresholds. 0 fits on all
         rows: there are no p-values then, and the threshold is a quantile of the scores of training rows.
-    score_by : {"pooled", "capped", "log_prob"}, default="pooled"
-        The score. "log_prob" is the log-probability. "pooled" is a weighted mean of it and a simpler log-density, which
-        ranks anomalies better. If any column is not nominal, the latter is a kernel density around averages of three
-        training rows (:mod:`discrete_itd.denoisers.kernel`), with weight 1/2, and continuous values are smoothed in the
-        model's part with Gaussian noise of 0.1 standard deviations; what the log-density of a continuous column has
-        there above its mean is taken off, so a very typical value cannot offset an anomalous one. If all columns are
-        nominal, it is that of independent columns, with weight 1000 / (1000 + n), at most 1/2, for n training rows.
-        "capped" is the model's part alone, which ranks nearly as well at a lower cost. Both say first whether a number
-        was ever seen, in columns whose numbers repeat (:mod:`discrete_itd.detection.repeats`). In tables of nominal
-        columns like shopping baskets, and with a model in closed form, they compare a row with rows that have as many
-        unusual cells (:mod:`discrete_itd.detection.sparsity`).
+    score_by : {"anomaly", "log_prob"}, default="anomaly"
+        The score. "log_prob" is the log-probability. "anomaly" ranks anomalies better, in nats too, and is made of it:
+
+        * The log-density of a continuous column counts up to its mean under the model, so that a very typical value
+          cannot offset an anomalous one.
+        * In columns whose numbers repeat, it says first whether a number was ever seen
+          (:mod:`discrete_itd.detection.repeats`).
+        * If all columns are nominal, it is a weighted mean of the log-probability and that of independent columns,
+          which has weight 1000 / (1000 + n), at most 1/2, for n training rows.
+        * In tables of nominal columns like shopping baskets, and with a model in closed form, a row is compared with
+          rows that have as many unusual cells (:mod:`discrete_itd.detection.sparsity`).
     given : name (position, for an array) of a column, or several, optional
         Nominal or ordinal columns that define a row's group, to find rows that are anomalous in their group. The score
         is then of the other columns given these (of a model with a ``companion_``, by that), and rows are compared with
@@ -79,10 +77,6 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
         those of all groups (:mod:`discrete_itd.detection.groups`). A missing cell is a group of its own.
     denoiser : str or Recipe, optional
         That of a density which has its defaults otherwise, in place of ``density``.
-    keep_rows : bool, default=False
-        Whether the kernel density of a pooled score is that of up to 5000 training rows themselves. It ranks a little
-        better, has three times as many centres, and the detector's file then holds these rows. Nothing where there is
-        no kernel density: with ``contamination``, or if all columns are nominal.
     random_state : int, RandomState or None, default=None
         Seed of the division of rows, and of the fit if ``density`` has no seed of its own.
 
@@ -115,15 +109,10 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
     Notes
     -----
     p-values are split-conformal (:mod:`discrete_itd.detection.conformal`): for a row that is exchangeable with the
-    calibration rows, :math:`P(p \le \alpha) \le \alpha` on average over calibration sets, whatever the model.
-
-    What that means depends on how the rows came about, which a table does not show. By default they are taken for
-    independent draws: equal rows repeat by chance, and new rows repeat those of the fit as often as calibration rows
-    do. Rates are then those of new rows, repetitions included; new rows that equal none of the fit raise more alarms.
-    With ``groups`` or ``sample_weight``, groups, or the rows that have weights, are taken for independent draws, and no
-    calibration row belongs to a group of the fit. Rates are then those of one row, drawn at random, of each new group;
-    rows of one group raise alarms together, so their number varies more than stated, and further rows of groups of the
-    fit raise fewer.
+    calibration rows, :math:`P(p \le \alpha) \le \alpha` on average over calibration sets, whatever the model. The
+    statement is about records: copies of one (:mod:`discrete_itd.models.splitting`) are either all used for the fit or
+    one of them for the calibration, so rates are those of new records. A new row that repeats a training record has a
+    higher score than calibration rows, so its p-value is larger.
 
     If the rows given to ``fit`` contain anomalies, so do the calibration rows. Where anomalies score lower than
     inliers, p-values of inliers are larger than necessary: valid, with less power. Where anomalies score higher than
@@ -164,7 +153,6 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
     # of pickles of releases before them
     given: str | Sequence[Hashable] | None = None
     denoiser: Any = None
-    keep_rows: bool = False
 
     def __init__(
         self,
@@ -173,10 +161,9 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
         contamination: float | str = "auto",
         false_alarm_rate: float = 0.01,
         calibration_fraction: float = 0.2,
-        score_by: str = "pooled",
+        score_by: str = "anomaly",
         given: str | Sequence[Hashable] | None = None,
         denoiser: Any = None,
-        keep_rows: bool = False,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
         self.density = density
@@ -186,7 +173,6 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
         self.score_by = score_by
         self.given = given
         self.denoiser = denoiser
-        self.keep_rows = keep_rows
         self.random_state = random_state
 
     # -- fitting --------------------------------------------------------------------------------
@@ -197,7 +183,6 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
         y: Any = None,
         *,
         sample_weight: Any = None,
-        groups: Any = None,
         checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
     ) -> Self:
         """Fit the model to inliers, and calibrate it on held-out ones.
@@ -206,16 +191,13 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
         ----------
         X : DataFrame, array-like, path-like or iterable of frames, shape (N, C)
             Inliers, or with ``contamination`` mostly inliers. Of more rows than memory holds, as in
-            :meth:`DiffusionDensity.fit`: the calibration rows, and the centres of the kernel density, are of a uniform
-            sample then; ``contamination`` needs a table in memory.
+            :meth:`DiffusionDensity.fit`: the calibration rows are of a uniform sample then, and copies of a record are
+            not looked for; ``contamination`` needs a table in memory.
         y : ignored
         sample_weight : array-like of int, shape (N,), optional
-            How often each row of a table in memory occurs. Repetitions of a row are copies: all are trained on, or one
-            of them is a calibration row, so a large weight sharpens the density, not the p-values.
-        groups : array-like of hashable labels, shape (N,), optional
-            What each row of a table in memory belongs to, like a customer, a machine, or a record that has copies. All
-            rows of a group are trained on, or one of them, drawn at random, is a calibration row. (The columns of
-            ``given``, unlike these, are known of a new row, which is compared with rows that have the same.)
+            How often each row of a table in memory occurs: the fit, its calibration included, is that of the table with
+            every row repeated so often. Of repeated rows that are copies of one record, one at most is a calibration
+            row, as always: a large weight sharpens the density, not the p-values.
         checkpoint : path-like, optional
             As in :meth:`DiffusionDensity.fit`, removed when the calibration is complete too; needs an integer
             ``random_state``, or the rows would be divided differently the next time.
@@ -240,23 +222,17 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
             density = calibration.unfitted(self.density, self.denoiser, seed)
             fraction = self.calibration_fraction
         how: Any = {"fraction": fraction, "share": share, "sample_weight": sample_weight}
-        how["groups"] = groups
         parts = calibration.divide(X, self, density, seed=seed, **how)
         saved = None
         if parts.source is not None:
             check_table(self.given, parts.table, density)
             saved = Checkpoint.of(checkpoint)
-            density.fit(parts.source, groups=parts.groups, checkpoint=saved)
+            density.fit(parts.source, checkpoint=saved)
         given = positions(self.given, density.encoder_.schema)
         rows = density.rows(parts.table)
         if self.score_by != "log_prob":
             trained = rows.take(parts.train) if len(parts.train) else None
-            about = trained, seed, parts.groups, parts.n_train, given
-            averaged = 1 if self.keep_rows else AVERAGED_ROWS
-            if share is not None:
-                averaged = None  # a kernel density would remember anomalies that are left
-            alone = self.score_by == "capped"
-            scorer = pooled(density, *about, alone=alone, averaged=averaged)
+            scorer = fit_score(density, trained, seed, parts.n_train, given)
         else:
             scorer = Scorer.plain(density, given)
         names = pd.Index(density.encoder_.names)
@@ -279,7 +255,6 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
         calibration.check_density(self.density, self.denoiser)
         check_share("false_alarm_rate", self.false_alarm_rate)
         check_choice("score_by", self.score_by, SCORES)
-        check_flag("keep_rows", self.keep_rows)
         if self.calibration_fraction != 0:
             check_share("calibration_fraction", self.calibration_fraction)
         return calibration.check_contamination(self.contamination)
@@ -325,13 +300,11 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
 
         Notes
         -----
-        The file holds scores and nats by column of the calibration rows; where a table has few possible rows, a row can
-        be told from its nats. With ``given``, it holds the groups of these rows and of training rows. Unless
-        ``keep_rows``, or loaded from a file of an older release, it holds no training row: the centres of the kernel
-        density are averages, cell by cell, of three records, and where such an average is still equal to rows of the
-        table, it is to those of at least three (:mod:`discrete_itd.denoisers.kernel_centres`). It does hold categories
-        and, of columns whose numbers repeat, the different numbers: that is no anonymisation, so do not publish a file
-        of personal data.
+        The file holds no table of rows. It does hold the score and the nats by column of each calibration row, from
+        which a row can be recovered where few rows are possible; with ``given``, the groups of these rows and of
+        training rows; the categories; of columns whose numbers repeat, the different numbers; and the model, which may
+        have learned single training rows and may draw them. That is no anonymisation: do not publish the file of
+        personal data.
         """
         super().save(path, card=card)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, NamedTuple, cast
 
@@ -135,62 +134,7 @@ class Mixture:
         return (low + high) / 2
 
 
-class GridDensity:
-    """Densities of one continuous column, known up to a constant and normalised on a grid.
-
-    Parameters
-    ----------
-    column : Column
-    grid : Tensor of float64, shape (G,)
-        Evenly spaced standardised values.
-    log_density : Tensor of float64, shape (B, G)
-        Unnormalised, nats.
-    at : callable
-        Gives the unnormalised log-densities at one value of each row, (B,).
-    """
-
-    is_density = True
-
-    def __init__(
-        self, column: Column, grid: Tensor, log_density: Tensor, at: Callable[[Tensor], Tensor]
-    ) -> None:
-        step = float(grid[1] - grid[0])
-        self.column, self.grid, self._at = column, grid, at
-        self._log_norm = torch.logsumexp(log_density, 1) + math.log(step)
-        self.log_mass = log_density - self._log_norm[:, None] + math.log(step)
-        self._log_step = math.log(step)
-
-    def log_prob(self, values: Tensor) -> Tensor:
-        """Log-densities at the standardised ``values`` (B,)."""
-        return self._at(values) - self._log_norm
-
-    def entropy(self) -> np.ndarray:
-        """Differential entropy in the column's unit, (B,), nats."""
-        mass = self.log_mass.exp()
-        inside = torch.where(mass > 0, self.log_mass - self._log_step, 0.0)
-        log_volume = torch.from_numpy(log_volume_at(self.column, self.grid.cpu().numpy()))
-        return -(mass * (inside + log_volume.to(mass))).sum(1).cpu().numpy()
-
-    def expected(self, n: int) -> Expected:
-        """The median and the central interval, whatever ``n``."""
-        mass = self.log_mass.exp()
-        cdf = mass.cumsum(1) - mass / 2  # at the points of the grid
-        u = torch.tensor(QUANTILES).to(cdf).expand(len(cdf), -1).contiguous()
-        right = torch.searchsorted(cdf, u).clamp(1, len(self.grid) - 1)
-        below, above = cdf.gather(1, right - 1), cdf.gather(1, right)
-        share = ((u - below) / (above - below).clamp_min(SMALLEST)).clamp(0.0, 1.0)
-        values = self.grid[right - 1] + share * (self.grid[right] - self.grid[right - 1])
-        return _median_and_interval(self.column, values)
-
-
-def log_density_on(q: GaussianPosterior, z: Tensor) -> Tensor:
-    """Log-density at points z (G,) of every row of mixtures (U, 1, K): float64, (U, G), nats."""
-    step = max(1, CHUNK // (len(z) * q.means.shape[2]))
-    parts = torch.arange(len(q.means), device=z.device).split(step)
-    return torch.cat([q.pick(lambda t, i=i: t[i]).log_prob(z.expand(len(i), -1)) for i in parts])
-
-
-CellDistribution = Categorical | Mixture | GridDensity  # of the cells of one column in B rows
+CellDistribution = Categorical | Mixture  # of the cells of one column in B rows
 
 
 def log_volume_at(column: Column, z: np.ndarray) -> np.ndarray:

@@ -24,7 +24,7 @@ Each step is a folder of the package; imports run one way, down this page.
    >>> state = State.start(book, book.embed(x[:1]), given=torch.tensor([[True, False]]))
 
 3. **Denoisers** (`discrete_itd.denoisers`): from a state to a distribution of every cell, given all that is known.
-   Some are exact (independent columns, trees, Bayesian networks, mixtures, kernel densities), others are networks.
+   Some are exact (independent columns, trees, Bayesian networks, mixtures), others are networks.
 
    >>> from discrete_itd.denoisers import MarginalDenoiser, TreeDenoiser
    >>> tree = TreeDenoiser.fit(MarginalDenoiser.fit(book, x), x)

@@ -12,8 +12,8 @@ largest are those of the two, "AUROC" the chance that one has a larger number th
 corrupted. Many corruptions make no odd row, so 100 is out of reach.
 
 - reasons: the columns that ``reasons`` of a default detector names (as many as are corrupted; no AUROC);
-- pooled doubt: the log-odds that this cell is the wrong one (:func:`discrete_itd.detection.reasons.cell_nats`) under
-  the pooled score, by which ``reasons`` of a detector ranks;
+- score's doubt: the log-odds that this cell is the wrong one (:func:`discrete_itd.detection.reasons.cell_nats`) under
+  the default score, by which ``reasons`` of a detector ranks;
 - doubt: the same under the log-probability alone, of the same fitted density;
 - given the rest: the cell's surprisal given the other cells under the log-probability, and less its expectation;
 - relative share: ``explain(relative=True)`` of a default detector, its score split by column and compared with inliers;
@@ -46,8 +46,8 @@ from sklearn.preprocessing import OneHotEncoder
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
 from discrete_itd.datasets import load_adult, load_car, load_mushroom
-from discrete_itd.detection.pooling import pooled
 from discrete_itd.detection.reasons import cell_nats
+from discrete_itd.detection.scoring import fit_score
 from tests.benchmarks.data import categorical_names, load_categorical, load_odd, odd_names
 from tests.benchmarks.detectors import untrained
 from tests.benchmarks.tables import (
@@ -254,9 +254,9 @@ def _doubt(models: _Models) -> Blame:
     return lambda rows: cell_nats(density, rows).error_log_odds.to_numpy()
 
 
-def _pooled_doubt(models: _Models) -> Blame:
+def _doubt_of_the_score(models: _Models) -> Blame:
     density = models.density
-    scorer = pooled(density, density.rows(models.train), 0)
+    scorer = fit_score(density, density.rows(models.train), 0)
     return lambda rows: cell_nats(scorer, rows).error_log_odds.to_numpy()
 
 
@@ -338,7 +338,7 @@ def _reasons(models: _Models) -> Blame:
 
 METHODS: dict[str, Callable[[_Models], Blame]] = {
     "reasons": _reasons,
-    "pooled doubt": _pooled_doubt,
+    "score's doubt": _doubt_of_the_score,
     "doubt": _doubt,
     "given the rest": _given_rest,
     "given the rest, less expected": _unexpected,
@@ -351,7 +351,7 @@ METHODS: dict[str, Callable[[_Models], Blame]] = {
 }
 OURS = (
     "reasons",
-    "pooled doubt",
+    "score's doubt",
     "doubt",
     "given the rest",
     "given the rest, less expected",

@@ -8,7 +8,7 @@
 Sixty tables drawn at random from OddBench (github.com/psorus/Outformer, arXiv:2602.03018), divided as published there:
 inliers to train on, inliers and anomalies to test on. ``--deciding`` are every tenth by name, on which choices may be
 made; the others are for reading. Ours: the default detector, and its parts alone: exact models (the best of independent
-columns, a tree and a Bayesian network), a causal network, a decoder mixture, and the kernel density; and the detector
+columns, a tree and a Bayesian network), a causal network, and a decoder mixture; and the detector
 if it is told that 5 % of the rows are anomalies, where none is. Peers are PyOD's
 with their defaults on standardised columns and, where their repositories are unpacked (see ``detectors.py``), two
 papers': TCCM, and DTE's neural (DTE-C) and non-parametric (DTE-NP) variants, with their authors' settings, on the same.
@@ -29,7 +29,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -42,7 +41,7 @@ from discrete_itd.models.exact import BayesNet, Independent, Trees
 from discrete_itd.models.networks import QUICK_DECODER
 from discrete_itd.recipes import Causal, RowMixture
 from tests.benchmarks import data, detectors
-from tests.benchmarks.tables import available, keep, kept, machine, markdown, mean_and_error, timed
+from tests.benchmarks.tables import available, keep, kept, machine, markdown, mean_and_error
 
 EVERY = 10  # one table of so many decides
 PARTS: dict[str, Any] = {
@@ -52,7 +51,7 @@ PARTS: dict[str, Any] = {
 }
 PEERS = ["IForest", "kNN", "LOF", "ECOD", "HBOS", *detectors.OF_PAPERS]
 NOT_TOLD, WRONGLY_TOLD = "ours, not told", "ours, told 5 %"
-METHODS = ["ours", WRONGLY_TOLD, *PARTS, "kernel", *PEERS]
+METHODS = ["ours", WRONGLY_TOLD, *PARTS, *PEERS]
 TIE = 0.05
 FEWEST_LEFT = 5  # anomalies that are left to test on
 
@@ -152,22 +151,7 @@ def fit_and_score(method: str, rows: data.Anomalies, share: float) -> detectors.
         )  # fmt: skip
         return detectors.fit_and_score(model, train, test)
     model = DiffusionOutlierDetector(contamination=contamination, random_state=0)
-    if method != "kernel":
-        return detectors.fit_and_score(model, train, test)
-    model.set_params(density=DiffusionDensity(denoiser="independent"))
-    _, fit_seconds = timed(model.fit, train)
-    scores, score_seconds = timed(kernel_scores(model), test)
-    return detectors.Scored(-scores, fit_seconds, score_seconds)
-
-
-def kernel_scores(model: DiffusionOutlierDetector) -> Callable[[pd.DataFrame], np.ndarray]:
-    """The log-density of the kernel alone; of independent columns where the detector has none."""
-    kernel = model._scorer.kernel or model.density_.model_.denoiser
-
-    def scores(table: pd.DataFrame) -> np.ndarray:
-        return kernel.log_prob(model.density_.rows(table).x).double().cpu().numpy()
-
-    return scores
+    return detectors.fit_and_score(model, train, test)
 
 
 # -- tables -------------------------------------------------------------------------------------

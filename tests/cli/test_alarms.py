@@ -142,7 +142,7 @@ def test_a_kill_after_the_training_loses_none_of_it(place, capsys, monkeypatch):
     run(line, capsys)
     (place / "new").rename(place / "whole")
     assert not list(place.glob("run*"))
-    for where in ("detection.detector.pooled", "cli.fitting.save_whole"):
+    for where in ("detection.detector.fit_score", "cli.fitting.save_whole"):
         (place / "new").unlink(missing_ok=True)
         with monkeypatch.context() as patch:
             patch.setattr(f"discrete_itd.{where}", kill)

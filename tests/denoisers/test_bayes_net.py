@@ -805,7 +805,7 @@ def test_a_fit_draws_nothing(device, name):
     assert fitted(*empty_state(book)).log_prob(rows[:1]).shape == (1, book.n_columns)
 
 
-# -- kept, blurred, counted ------------------------------------------------------------------------
+# -- kept, counted ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("name", "kind"), cases(["bayes_net"]))
@@ -916,23 +916,6 @@ def test_a_cycle_in_a_file_is_refused(model, tmp_path):
     files.write_state(tmp_path / "model", (header, tensors))
     with pytest.raises(ValueError, match="the graph has a cycle"):
         DiffusionDensity.load(tmp_path / "model")
-
-
-def test_blurred_only_its_continuous_columns_change(device, dtype):
-    book = make_book("one real", device)
-    net = make_denoiser("bayes_net", book, 0)
-    blurred = net.smoothed(0.3)
-    rows = random_rows(book, 20, np.random.default_rng(0))
-    finite = rows.index_fill(1, book.reals, math.nan)
-    reals = rows.index_fill(1, book.finite, math.nan)
-    torch.testing.assert_close(
-        blurred.log_prob(finite), net.log_prob(finite), atol=rounding(dtype), rtol=0
-    )
-    torch.testing.assert_close(blurred.log_prob(reals), net.fallback.smoothed(0.3).log_prob(reals))
-    assert (blurred.log_prob(reals) - net.log_prob(reals)).abs().max() > 0.01
-    assert blurred.parents == net.parents
-    whole = make_denoiser("bayes_net", make_book("mixed", device), 0)
-    assert whole.smoothed(0.3).fallback is None
 
 
 def test_its_numbers_are_those_of_its_tables(device):

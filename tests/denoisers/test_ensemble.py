@@ -14,7 +14,6 @@ from laws import (
     WIDER_BOOKS,
     all_rows,
     draws,
-    empty_state,
     make_book,
     make_denoiser,
     make_schedule,
@@ -33,7 +32,7 @@ from laws import (
 from discrete_itd.channel import CoordinateSchedule, Quadrature, State
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.denoisers import EnsembleDenoiser, MarginalDenoiser
-from discrete_itd.denoisers.ensemble import REPEATS, Evidence, mixed
+from discrete_itd.denoisers.ensemble import REPEATS, Evidence
 from discrete_itd.likelihood import integral_log_prob, path_log_prob
 
 WITHOUT_WORDS = [n for n in (*BOOKS, *WIDER_BOOKS) if n not in ("only words", "all kinds")]
@@ -192,19 +191,6 @@ def test_equal_members_are_one(device, dtype):
     got = EnsembleDenoiser([member, member])(y, snr).log_prob(rows)
     close = {"atol": rounding(dtype), "rtol": rounding(dtype)}
     torch.testing.assert_close(got, member(y, snr).log_prob(rows), **close)
-
-
-def test_a_blurred_ensemble_is_of_blurred_members(device):
-    book = make_book("one real", device)
-    members = [make_denoiser(k, book, 1) for k in ("network", "marginals", "mixture")]
-    ensemble = EnsembleDenoiser(members, known=random_weights(3, 3, np.random.default_rng(0)))
-    y, snr = empty_state(book, 4)
-    rows = random_rows(book, 4, np.random.default_rng(0))
-    got = ensemble.smoothed(0.3)(y, snr).log_prob(rows)
-    beliefs = [m.smoothed(0.3)(y, snr) for m in members]
-    expected = mixed(beliefs, ensemble.weights(snr)).log_prob(rows)
-    torch.testing.assert_close(got, expected)
-    assert (got != ensemble(y, snr).log_prob(rows)).any()
 
 
 # -- the laws --------------------------------------------------------------------------------------

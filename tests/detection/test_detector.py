@@ -1,7 +1,6 @@
 """The detector: scikit-learn's contract, calibrated alarms, robust fits, files."""
 
 import copy
-import math
 import pickle
 from dataclasses import replace
 
@@ -17,11 +16,8 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import estimator_checks_generator, parametrize_with_checks
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
-from discrete_itd.denoisers import MarginalDenoiser, NeuralDenoiser
 from discrete_itd.detection.budgets import alarms_among
-from discrete_itd.detection.kernel import kernel_nats
-from discrete_itd.detection.pooling import pooled
-from discrete_itd.detection.scoring import Scorer
+from discrete_itd.detection.scoring import fit_score
 from discrete_itd.detection.thresholds import Threshold
 from discrete_itd.encoders import TableEncoder
 from discrete_itd.models.model import Model
@@ -74,8 +70,8 @@ def fitted_mixed():
 
 
 EXPECTED_FAILED_CHECKS = {
-    "check_sample_weight_equivalence_on_dense_data": "a row with a weight is one record, on one side of every"
-    " division, and repeated rows are independent draws: tests/models/test_splitting.py",
+    "check_sample_weight_equivalence_on_dense_data": "compares tables whose rows are in different orders, and"
+    " the order decides which rows are held out; in one order see test_properties_weights_are_repetitions",
 }
 
 
@@ -86,6 +82,36 @@ EXPECTED_FAILED_CHECKS = {
 @pytest.mark.filterwarnings("ignore:false_alarm_rate")
 def test_scikit_learn_checks(estimator, check):
     check(estimator)
+
+
+def test_properties_weights_are_repetitions():
+    """Calibration, threshold and trimming included; a weight of 0 leaves a row out."""
+    table = mixed(60)
+    weights = np.random.default_rng(0).integers(0, 4, 60)
+    repeated = table.iloc[np.repeat(np.arange(60), weights)]
+    for share in ("auto", 0.1):
+        model = DiffusionOutlierDetector(denoiser="tree", contamination=share, random_state=0)
+        model.set_params(false_alarm_rate=0.2)
+        one, other = (
+            clone(model).fit(table, sample_weight=weights),
+            clone(model).fit(repeated),
+        )
+        np.testing.assert_array_equal(one.score_samples(table), other.score_samples(table))
+        np.testing.assert_array_equal(one.calibration_scores_, other.calibration_scores_)
+        assert one.threshold_ == other.threshold_
+        kept = repeated.index.to_numpy()[other.trimmed_]
+        np.testing.assert_array_equal(one.trimmed_, np.unique(kept))
+    plain = clone(model).fit(table)
+    assert clone(model).fit(table, sample_weight=np.ones(60)).threshold_ == plain.threshold_
+
+
+def test_weights_of_a_frozen_density_are_of_calibration_rows():
+    table = categories(50)
+    frozen = FrozenEstimator(clone(TREE).fit(categories(seed=1)))
+    model = DiffusionOutlierDetector(frozen, false_alarm_rate=0.1)
+    model.fit(table, sample_weight=np.arange(50) % 3)
+    own = frozen.estimator.rows(table.iloc[np.repeat(np.arange(50), np.arange(50) % 3)])
+    np.testing.assert_allclose(model.calibration_scores_, model.score_samples(own), rtol=1e-6)
 
 
 def test_weights_are_routed():
@@ -135,34 +161,6 @@ def test_the_default_density_is_the_default():
     model = clone(DiffusionOutlierDetector())
     assert model.density is None
     assert model.get_params(deep=False)["contamination"] == "auto"
-
-
-@pytest.mark.parametrize("kind", ["independent", "network"])
-def test_a_value_that_repeats_to_the_last_digit_is_not_rewarded_for_it(kind):
-    """Of the model's part: no value is more probable than the middle of a Gaussian as wide as the blur."""
-    random = np.random.default_rng(0)
-    often, n = 1.2345678, 300
-    number = np.where(random.random(n) < 0.9, often, random.normal(0, 3, n))
-    X = pd.DataFrame({"number": number, "a": random.choice(list("uv"), n)})
-    density = DiffusionDensity(**{**QUICK, "denoiser": "independent"}).fit(X)
-    rows = density.rows(X)
-    x, unit, base = rows.x, rows.log_volume[:, 0], density.model_.marginals
-    # what a model could make of it: almost all mass within the last digits
-    mixture = torch.tensor([[0.0, -2.3], [float(x[number == often][0, 0]), 0.0], [1e-9, 1.0]])
-    mixture = mixture[:, None].to(base.log_probs)
-    spiky = MarginalDenoiser(base.codebook, base.log_probs.exp(), mixture)
-    denoiser = spiky if kind == "independent" else NeuralDenoiser(spiky, width=8, depth=1).eval()
-    density.model_ = replace(density.model_, denoiser=denoiser)
-    scorer = pooled(density, rows, 0)
-    assert 0.01 < scorer.smoothing_sd / 0.5 < 1  # in standard deviations of the column
-    least = math.log(scorer.smoothing_sd * math.sqrt(2 * math.pi))
-    nats = replace(scorer, weight=1.0).nats(rows)["number"].to_numpy() + unit
-    assert nats.min() >= least - 1e-5
-    # a detector that does not know the rows of the fit has no other part
-    alone = DiffusionOutlierDetector(FrozenEstimator(density), false_alarm_rate=0.1).fit(X)
-    nats = -alone.score_samples(X.assign(a=None)) + unit
-    assert nats.min() >= least - 1e-5
-    assert (density.explain(X)["number"].to_numpy() + unit).min() < least - 2  # as it is
 
 
 # -- scores and alarms ----------------------------------------------------------------------------
@@ -279,7 +277,7 @@ def test_properties_a_score_without_a_cap_needs_no_shares(fitted, monkeypatch):
     assert np.allclose(scores, -fitted.explain(X).sum(axis=1))
 
 
-def test_companions_answer_for_cells_and_are_smoothed_like_the_model():
+def test_companions_answer_for_cells():
     """Here one that knows of no dependence: it changes what is said of cells, not the score."""
     density = DiffusionDensity(denoiser="independent", random_state=0).fit(mixed())
     model, X = density.model_, mixed(9, seed=1)
@@ -292,10 +290,7 @@ def test_companions_answer_for_cells_and_are_smoothed_like_the_model():
     scorer = detector._scorer
     assert np.allclose(detector.score_samples(X), before)
     assert not np.allclose(detector.reasons(X)["error_probability"], reasons["error_probability"])
-    assert scorer.conditional is scorer.model.companion
-    assert torch.allclose(
-        scorer.conditional.mixture[2], model.denoiser.mixture[2] + scorer.smoothing_sd**2
-    )
+    assert scorer.conditional is scorer.model.companion is model.denoiser
     assert (detector.pairwise(X).abs() < 1e-4).all(axis=None)
 
 
@@ -318,30 +313,23 @@ def test_few_rows_of_categories_are_scored_by_their_columns_too(fitted):
     assert np.allclose(fitted.score_samples(X), (fitted.log_prob(X).log_prob + alone) / 2)
 
 
-def test_numbers_are_scored_by_distances_too(fitted_mixed):
-    far = pd.DataFrame({"a": ["low"] * 2, "number": [-3.0, 30.0], "count": [3, 3]})
-    ordinary, odd = fitted_mixed.score_samples(far)
+def test_of_numbers_the_models_nats_are_capped_and_new_ones_told(fitted_mixed):
+    """Against the definition, cell by cell."""
+    far = pd.DataFrame(
+        {"a": ["low", "low", None], "number": [-3.0, 30.0, np.nan], "count": [3, 3, 3]}
+    )
+    ordinary, odd, _ = fitted_mixed.score_samples(far)
     assert ordinary > odd + 3
-    kernel, by_model = fitted_mixed._scorer.kernel, fitted_mixed._scorer.density
-    rows = by_model.rows(far)
-    theirs = kernel_nats(kernel, rows.x).numpy() - rows.log_volume
-    ours = by_model.explain(far).clip(lower=fitted_mixed._scorer.floor, axis=1)
-    # the scorer smooths values with noise of a tenth of a deviation, which matters little here
-    assert np.allclose(fitted_mixed.explain(far), (theirs + ours) / 2, rtol=1e-3)
-
-
-def test_a_scorer_of_an_older_file_divides_nats_as_then(fitted_mixed):
-    """So that its calibration nats are of the same division; the scores are the same."""
-    scorer, rows = fitted_mixed._scorer, fitted_mixed.rows(mixed(20, seed=1))
-    stored = scorer.to_tensors()
-    for how in (stored["how"], stored["how"][:3], stored["how"][:2]):
-        found = Scorer.from_tensors(scorer.density, stored | {"how": how})
-        again = Scorer.from_tensors(scorer.density, found.to_tensors())
-        assert (found.by_doubt, found.own_shares) == (len(how) == 4, len(how) == 2)
-        assert (again.by_doubt, again.own_shares) == (found.by_doubt, found.own_shares)
-    older = replace(scorer, by_doubt=False)
-    assert np.allclose(older.nats(rows).sum(axis=1), scorer.nats(rows).sum(axis=1))
-    assert not np.allclose(older.nats(rows), scorer.nats(rows), atol=0.01)
+    scorer = fitted_mixed._scorer
+    ours = fitted_mixed.density_.explain(far)
+    assert (ours["number"][:1] < scorer.floor[1]).all()  # else nothing is capped
+    expected = ours.clip(lower=scorer.floor, axis=1).mask(far.isna(), 0.0)
+    assert scorer.repeats is None
+    pd.testing.assert_frame_equal(fitted_mixed.explain(far), expected, rtol=1e-5)
+    drawn = fitted_mixed.density_.sample(500, random_state=scorer.density.model_.seed)
+    mean = fitted_mixed.density_.explain(drawn)["number"].mean()
+    assert scorer.floor[1] == pytest.approx(mean, abs=0.2)
+    assert np.isneginf(scorer.floor[[0, 2]]).all()
 
 
 def test_caps_take_off_what_a_quick_factor_has_above_its_mean():
@@ -352,23 +340,12 @@ def test_caps_take_off_what_a_quick_factor_has_above_its_mean():
     model = DiffusionOutlierDetector(density, false_alarm_rate=0.1, random_state=0).fit(X)
     scorer, rows = model._scorer, model.rows(new)
     assert scorer.denoiser.log_prob_and_factors(rows.unique)[1].shape == rows.unique.shape
-    mine = replace(scorer, weight=1.0, kernel=None)
     nats = -scorer.denoiser.log_prob_and_factors(rows.x)[1].numpy() - rows.log_volume
     excess = np.clip(scorer.floor - rows.by_column(nats), 0, None)
     log_prob = scorer.model.log_prob(rows.x, 2).log_prob.numpy() + rows.log_volume.sum(1)
     assert (excess["number"] > 0.01).any()
-    assert np.allclose(mine.score(rows), log_prob - excess.sum(axis=1), atol=1e-4)
-    assert np.allclose(mine.nats(rows).sum(axis=1), -mine.score(rows), atol=1e-4)
-
-
-def test_capped_is_the_models_part_of_the_pooled_score_and_holds_no_rows():
-    model = detector(score_by="capped", false_alarm_rate=0.1).fit(mixed())
-    pooled, new = detector(false_alarm_rate=0.1).fit(mixed()), mixed(40, seed=3)
-    alone = replace(pooled._scorer, kernel=None, weight=1.0)
-    assert np.array_equal(model.score_samples(new), alone.score(pooled.rows(new)))
-    assert np.isfinite(model._scorer.floor).any()
-    assert not [name for name in model._scorer.to_tensors() if "centres" in name]
-    assert [name for name in pooled._scorer.to_tensors() if "centres" in name]
+    assert np.allclose(scorer.score(rows), log_prob - excess.sum(axis=1), atol=1e-4)
+    assert np.allclose(scorer.nats(rows).sum(axis=1), -scorer.score(rows), atol=1e-4)
 
 
 def test_log_prob_is_an_alternative():
@@ -443,9 +420,9 @@ def test_a_checkpoint_outlasts_the_calibration(tmp_path, monkeypatch):
 
     def watched(*arguments, **options):
         there.append(file.exists())
-        return pooled(*arguments, **options)
+        return fit_score(*arguments, **options)
 
-    monkeypatch.setattr("discrete_itd.detection.detector.pooled", watched)
+    monkeypatch.setattr("discrete_itd.detection.detector.fit_score", watched)
     first = detector(false_alarm_rate=0.1).fit(categories(), checkpoint=file)
     assert not file.exists()
     second = detector(false_alarm_rate=0.1).fit(categories(), checkpoint=Checkpoint(file))
@@ -607,12 +584,12 @@ def test_a_frozen_density_is_calibrated_only():
 
 
 def test_a_frozen_density_on_rows_that_are_not_all_ordinary():
-    """Of numbers, there is no kernel, as the rows of the fit are unknown."""
+    """As the rows of the fit are unknown, nothing is said of new numbers."""
     density = DiffusionDensity(**QUICK).fit(mixed(80))
     model = DiffusionOutlierDetector(FrozenEstimator(density), contamination=0.1)
     X = mixed(60, seed=1)
     assert (model.fit(X).predict(X) == -1).mean() == pytest.approx(0.1, abs=0.02)
-    assert model._scorer.kernel is None
+    assert model._scorer.repeats is None
     assert "anomalies among them" in str(model.threshold_)
     assert model.threshold_at_rate(0.1).contaminated
 
@@ -642,7 +619,7 @@ def test_a_seed_makes_the_fit():
 @pytest.mark.slow
 @pytest.mark.parametrize("table", [categories, mixed])
 def test_more_evaluations_change_the_scores_of_rows_already_scored(table):
-    """A score is never that of the density as it was: Rows remember none, nor does smoothing."""
+    """A score is never that of the density as it was: Rows remember none."""
     model = detector(false_alarm_rate=0.1).fit(table())
     rows = model.rows(table(20, 9))
     before = model.score_samples(rows)
@@ -706,10 +683,16 @@ def test_what_is_saved_is_what_is_loaded(which, request, tmp_path):
         assert list(other.feature_names_in_) == list(X.columns)
 
 
-def test_a_file_holds_no_row_of_categories(fitted, tmp_path):
-    fitted.save(tmp_path / "a")
+def test_a_file_holds_no_table_of_rows(fitted_mixed, tmp_path):
+    """As `save` says: but for the nats of calibration rows, no tensor has a line for each row."""
+    fitted_mixed.save(tmp_path / "a")
     _, tensors = read_state(tmp_path / "a")
-    assert not any("kernel" in name for name in tensors)
+    own = {name for name in tensors if not name.startswith("density.")}
+    assert own == {"weight", "floor", "scores", "nats", "trimmed"}
+    assert tensors["weight"].shape == (1,)
+    assert tensors["floor"].shape == (3,)
+    n_held = len(fitted_mixed.calibration_scores_)
+    assert not any(set(t.shape) & {200, 200 - n_held} for t in tensors.values())
 
 
 def test_frozen_and_default_densities_are_kept(tmp_path):
@@ -741,9 +724,11 @@ def test_files_of_another_kind_are_refused(fitted, tmp_path):
         lambda _, t: t.update(scores=torch.ones(3)),
         lambda _, t: t["nats"].fill_(float("nan")),
         lambda _, t: t.update(floor=torch.zeros(7)),
-        lambda _, t: t["how"].fill_(2.0),
-        lambda _, t: t.update({"kernel.centres": torch.zeros(5, 1)}),
-        lambda _, t: t.update({"kernel.widths": torch.zeros(3)}),
+        lambda _, t: t.pop("floor"),
+        lambda _, t: t.pop("weight"),
+        lambda _, t: t["weight"].fill_(2.0),
+        lambda _, t: t["weight"].fill_(0.5),
+        lambda _, t: t.update(weight=torch.ones(2, dtype=torch.float64)),
     ],
 )
 def test_forged_files_are_refused(spoil, fitted_mixed, tmp_path):

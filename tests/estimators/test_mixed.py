@@ -14,7 +14,6 @@ from laws import (
     broad_marginals,
     cases,
     draws,
-    empty_state,
     fixed_order,
     make_book,
     make_denoiser,
@@ -31,10 +30,9 @@ from laws import (
     rounding,
     seeded_generator,
     squared,
-    squared_cases,
 )
 
-from discrete_itd.channel import CoordinateSchedule, IsotropicSchedule, Quadrature, State
+from discrete_itd.channel import CoordinateSchedule, IsotropicSchedule, Quadrature
 from discrete_itd.channel.noise import RowNoise
 from discrete_itd.likelihood import (
     integral_log_prob,
@@ -80,7 +78,7 @@ def test_mass_and_density_add_up_to_one(device, name, kind, schedule):
     assert stderr < 0.08
 
 
-@pytest.mark.parametrize("kind", ["network", "blurred", "stranger"])
+@pytest.mark.parametrize("kind", ["network", "stranger"])
 @pytest.mark.parametrize("name", ["one real", "only reals"])
 def test_autoregression_is_normalised_on_a_grid(device, dtype, name, kind):
     book = make_book(name, device)
@@ -98,53 +96,7 @@ def test_autoregression_is_normalised_on_a_grid(device, dtype, name, kind):
     assert total == pytest.approx(1, abs=rounding(dtype) + 1e-7)
 
 
-def test_blurring_bounds_a_density(device):
-    """What is finer than the blur is not rewarded: no cell has more than the height of such a Gaussian."""
-    book = make_book("only reals", device)
-    sharp = make_denoiser("network", book, 1)
-    blurred = sharp.smoothed(0.2)
-    rows = torch.from_numpy(np.random.default_rng(0).normal(size=(200, 2))).to(device)
-    q = blurred(*empty_state(book)).expand(200).log_prob(rows)
-    assert (q <= -math.log(0.2 * math.sqrt(2 * math.pi)) + 1e-6).all()
-    assert sharp.blur == 0
-    assert blurred.network is sharp.network
-
-
-BLURRED = ["network", "marginals", "mixture", "tree", "trees", "bayes_net", "joined"]
-
-
-@pytest.mark.parametrize(("name", "kind", "sd"), squared_cases(BLURRED, [0.05, 0.4], WITH_REALS))
-def test_a_blurred_value_is_one_seen_through_noise(device, dtype, name, kind, sd):
-    """Its density is that of a noisy view of the value at the SNR 1/sd², whatever categories are known.
-
-    By Bayes, p(v) = p(x) N(v; x, sd²) / p(x | v), whichever x is put in.
-    """
-    book, rng = make_book(name, device), np.random.default_rng(0)
-    sharp = make_denoiser(kind, book, 1)
-    blurred = sharp.smoothed(sd)
-    rows, x = random_rows(book, 24, rng), random_rows(book, 24, rng)
-    known = torch.tensor(rng.random(rows.shape) < 0.5, device=device)
-    known[:, book.reals] = False
-    state = State.start(book, book.embed(rows), known)
-    # x near v, or the evidence would be a small difference of large numbers
-    x = torch.where(known, rows, rows + sd * (x - rows).clamp(-1, 1))
-    real = torch.zeros_like(known)
-    real[:, book.reals] = True
-    snr = torch.zeros_like(state.snr).masked_fill(real, sd**-2)
-    y = book.per_coord(snr) * book.embed(rows)
-    told, seen = sharp(*state), sharp(*state).update(y, snr)
-    noise = -0.5 * ((rows - x) / sd).square() - math.log(sd * math.sqrt(2 * math.pi))
-    expected = told.log_prob(x) + noise - seen.log_prob(x)
-    got, reals = blurred(*state).log_prob(rows), book.reals
-    close = {"atol": rounding(dtype, 10), "rtol": rounding(dtype)}
-    torch.testing.assert_close(got[:, reals].double(), expected[:, reals].double(), **close)
-    assert (got - told.log_prob(rows))[:, reals].abs().max() > 4 * close["atol"]
-    # categories stay what they were
-    finite = rows.masked_fill(real | known, math.nan)
-    torch.testing.assert_close(blurred(*state).log_prob(finite), told.log_prob(finite), **close)
-
-
-@pytest.mark.parametrize("kind", ["network", "blurred", "stranger", "mixture"])
+@pytest.mark.parametrize("kind", ["network", "stranger", "mixture"])
 @pytest.mark.parametrize("steps", ["isotropic"])
 def test_density_of_one_real_column_adds_up_on_a_grid(device, kind, steps):
     """As above with noise: M paths of every category and every point of a grid."""

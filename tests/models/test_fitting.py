@@ -161,7 +161,7 @@ def test_high_cardinality_columns_are_for_all_but_ensembles(tmp_path, monkeypatc
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["bayes net", "ensemble"])
 def test_a_detector_takes_every_density(tmp_path, name):
-    """With continuous columns in the table: smoothed, combined with a kernel, explained, saved."""
+    """With continuous columns in the table: capped, explained, saved."""
     rows = mixed(200)
     density = DiffusionDensity(
         denoiser=RECIPES[name], max_steps=3, n_evaluations=4, schedule="coordinate", random_state=0

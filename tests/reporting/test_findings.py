@@ -132,7 +132,7 @@ def test_scores_that_are_no_log_probabilities_are_known_as_such(monkeypatch):
 
 
 def test_each_table_is_encoded_once(monkeypatch):
-    models, inliers = (reported.detector(), reported.pooled_detector()), reported.table(40, 8)
+    models, inliers = (reported.detector(), reported.default_detector()), reported.table(40, 8)
     encoded, transform = [], TableEncoder.transform
 
     def counted(self, frame):

@@ -206,7 +206,7 @@ def test_where_all_cells_are_missing_there_is_nothing_to_score():
 
 
 def test_a_score_is_not_taken_for_surprisal(found):
-    other = examine(reported.pooled_detector(), reported.table(30, 9))
+    other = examine(reported.default_detector(), reported.table(30, 9))
     assert (other.alarms.is_surprisal, found.alarms.is_surprisal) == (False, True)
     top = f"{other.surprisal.max():.2f} nats median {np.median(other.surprisal):.2f}"
     words = {True: Reader(page.render(found)).words, False: Reader(page.render(other)).words}
@@ -285,7 +285,7 @@ def test_a_model_in_closed_form_is_not_asked_for_steps():
 
 @pytest.mark.usefixtures("without_figures")
 def test_a_threshold_of_fitted_rows_claims_no_rate():
-    found = examine(reported.pooled_detector(calibration_fraction=0), reported.table(30, 9))
+    found = examine(reported.default_detector(calibration_fraction=0), reported.table(30, 9))
     words = Reader(page.render(found)).words
     assert "It was set on training rows" in words
     assert "There are no p-values because" in words
@@ -306,7 +306,7 @@ def test_a_threshold_that_raises_no_alarm_says_so_in_words(found):
 
 @pytest.mark.usefixtures("without_figures")
 def test_calibration_rows_with_anomalies_are_not_called_inliers():
-    found = examine(reported.pooled_detector(contamination=0.1), reported.table(30, 9))
+    found = examine(reported.default_detector(contamination=0.1), reported.table(30, 9))
     words = Reader(page.render(found)).words
     assert (
         "According to 100 calibration rows that contain anomalies, similar rows are above it"
