@@ -95,8 +95,8 @@ class DiffusionDensity(
     max_time : float, optional
         Seconds of the whole fit, but for the choice of a schedule; what was begun last may end a little later.
     validation_fraction : float, default=0.1
-        Share of the rows held out to stop training, to weigh members and to choose the schedule. Copies of a row are
-        held out together.
+        Share of the rows, or of the ``groups`` given to ``fit``, held out to stop training, to weigh members and to
+        choose the schedule.
     schedule : {"auto", "coordinate", "isotropic"} or Schedule, default="auto"
         The order in which noise is removed along a path. "auto" takes that of the fewest nats on held-out rows for
         ``n_evaluations``; with any other value, a "network" trains mostly on the noise of that schedule.
@@ -141,6 +141,10 @@ class DiffusionDensity(
     The model defines a normalised probability over all rows; a score, in nats, depends on the row and the fitted model
     only. A closed form has no error. Along paths, a score is a Monte-Carlo estimate that is too low in expectation, for
     anomalies by more than its standard error says; a larger ``n_evaluations`` raises it.
+
+    Rows are taken for independent draws from one distribution, in which equal ones repeat by chance. Where several are
+    of one customer, or copies of one record, say so by ``groups`` or ``sample_weight``: otherwise held-out rows are too
+    much like training rows, and the model fits these too closely.
 
     References
     ----------
@@ -198,6 +202,7 @@ class DiffusionDensity(
         y: Any = None,
         *,
         sample_weight: Any = None,
+        groups: Any = None,
         checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
     ) -> Self:
         """Learn the distribution of the rows.
@@ -210,8 +215,9 @@ class DiffusionDensity(
             :mod:`discrete_itd.models.streaming`.
         y : ignored
         sample_weight : array-like of int, shape (N,), optional
-            How often each row of a table in memory occurs: the fit is that of the table with every row repeated so
-            often.
+            How often each row of a table in memory occurs. Repetitions of a row are copies: they are held out together.
+        groups : array-like of hashable labels, shape (N,), optional
+            What each row of a table in memory belongs to, like a customer. The rows of a group are held out together.
         checkpoint : path-like, optional
             A file in which training saves its state every half minute. If it exists, training resumes from it with the
             result of an uninterrupted fit. It is removed when the fit is complete, or by whoever gave a Checkpoint.
@@ -241,6 +247,7 @@ class DiffusionDensity(
                 handle_unknown=parameters["handle_unknown"],
                 missing=self.missing,
                 sample_weight=sample_weight,
+                groups=groups,
                 seed=seed,
             )
             if not isinstance(self.schedule, str):

@@ -21,10 +21,10 @@ from discrete_itd.encoders.streams import RemainingStream, Stream, as_stream
 from discrete_itd.encoders.survey import Survey, survey
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.models.choosing import recipe
-from discrete_itd.models.splitting import copies, equal_values, hold_out
-from discrete_itd.models.tables import sample_size
+from discrete_itd.models.splitting import Ints, count_units, hold_out, occurring, one_of_each
+from discrete_itd.models.tables import refuse_stream, sample_size
 from discrete_itd.storage.persistent import resolve_device
-from discrete_itd.validation import check_share, check_weights, warn
+from discrete_itd.validation import check_share, warn
 
 MOST_HELD = 20_000  # calibration rows, which determine a rate of 1 in 1000 to within a half; more only cost time
 ISOLATION_TREES = 200
@@ -85,15 +85,15 @@ class Division(NamedTuple):
     table : DataFrame or ndarray
         The rows in memory: all or, of a stream, a sample.
     held : ndarray
-        Positions in it of the rows to calibrate on, each record once, in the order of the table.
+        Positions in it of the rows to calibrate on, one of each group, in the order of the table.
     rest : ndarray
         Of the others, in random order.
     train : ndarray
         Of those to fit to, in the order of the table.
     trimmed : ndarray
         Of those that were left out as anomalies, in the table given to fit.
-    records : ndarray of int
-        A number for each row of ``train``, the same for copies of one record.
+    groups : ndarray of int, optional
+        The number of the group of each row of ``train``; None if each row is one by itself.
     source : table or stream
         What the density is fitted to.
     n_train : int
@@ -105,7 +105,7 @@ class Division(NamedTuple):
     rest: Positions
     train: Positions
     trimmed: Positions
-    records: np.ndarray
+    groups: Ints | None
     source: Any
     n_train: int
 
@@ -119,6 +119,7 @@ def divide(
     share: float | None,
     seed: int,
     sample_weight: Any = None,
+    groups: Any = None,
 ) -> Division:
     """Divide the rows of a table or stream at random.
 
@@ -137,6 +138,8 @@ def divide(
     seed : int
     sample_weight : array-like of int, shape (N,), optional
         How often each row occurs; not of a stream.
+    groups : array-like of labels, shape (N,), optional
+        What each row belongs to; not of a stream.
 
     Raises
     ------
@@ -149,34 +152,31 @@ def divide(
         if not found.is_whole:
             if share is not None:
                 raise ValueError("contamination needs a table in memory; X is a stream")
-            if sample_weight is not None:
-                raise ValueError("sample_weight needs a table in memory; X is a stream")
+            refuse_stream(sample_weight=sample_weight, groups=groups)
             return _divide_stream(stream, found, fraction, seed)
         X = found.sample
     frame, is_frame = read_rows(X, estimator)
-    occurring = np.arange(len(frame))
-    repeats = check_weights(sample_weight, len(frame))
-    if repeats is not None:
-        occurring = np.repeat(occurring, repeats)
-        frame = cast(pd.DataFrame, frame.iloc[occurring])
+    repeated, units = occurring(sample_weight, groups, len(frame))
+    if repeated is not None:
+        frame = cast(pd.DataFrame, frame.iloc[repeated])
     table = frame if is_frame else frame.to_numpy()
-    none = np.zeros(0, dtype=np.int64)
+    none, n = np.zeros(0, dtype=np.int64), count_units(len(frame), units)
     if fraction is None:
-        return Division(table, np.arange(len(frame)), none, none, none, none, None, 0)
-    n_held = min(MOST_HELD, round(fraction * len(frame)))
-    if fraction and len(frame) > 2:
-        n_held = min(max(1, n_held), len(frame) - 2)
-    elif fraction and len(frame) == 2:
-        n_held = 0
-        warn("two rows leave none to calibrate on: no p-values")
-    records = copies(equal_values(frame))
-    held, rest = hold_out(records, n_held, seed)
-    held = np.sort(held[np.unique(records[held], return_index=True)[1]])
-    train, trimmed = np.sort(rest), none
+        held = one_of_each(hold_out(len(frame), units, n, seed)[0], units)
+        return Division(table, held, none, none, none, None, None, 0)
+    n_held = min(MOST_HELD, round(fraction * n))
+    if fraction and n > 2:
+        n_held = min(max(1, n_held), n - 2)  # a density holds out some of the others
+    elif fraction and n == 2:
+        n_held, what = 0, "rows" if units is None else "groups"
+        warn(f"two {what} leave none to calibrate on: no p-values")
+    held, rest = hold_out(len(frame), units, n_held, seed)
+    held, train, trimmed = one_of_each(held, units), np.sort(rest), none
     if share is not None:
         train, trimmed = trim(density, table, train, share, seed)
-    source, trimmed = take(table, train), np.unique(occurring[trimmed])
-    return Division(table, held, rest, train, trimmed, records[train], source, len(train))
+        trimmed = trimmed if repeated is None else np.unique(repeated[trimmed])
+    of_train = None if units is None else units[train]
+    return Division(table, held, rest, train, trimmed, of_train, take(table, train), len(train))
 
 
 def _divide_stream(stream: Stream, found: Survey, fraction: float | None, seed: int) -> Division:
@@ -184,7 +184,7 @@ def _divide_stream(stream: Stream, found: Survey, fraction: float | None, seed: 
     order, none = np.argsort(found.hashes), np.zeros(0, dtype=np.int64)
     if fraction is None:
         held = np.sort(order[:MOST_HELD])
-        return Division(found.sample, held, none, none, none, none, None, 0)
+        return Division(found.sample, held, none, none, none, None, None, 0)
     n_held = min(MOST_HELD, round(fraction * found.n_rows), len(order) // 2)
     if fraction:
         n_held = max(1, n_held)
@@ -193,9 +193,7 @@ def _divide_stream(stream: Stream, found: Survey, fraction: float | None, seed: 
         source = RemainingStream(stream, seed, int(found.hashes[order[n_held - 1]]))
     held, rest = np.sort(order[:n_held]), order[n_held:]
     train = np.sort(rest)
-    return Division(
-        found.sample, held, rest, train, none, np.arange(len(train)), source, found.n_rows - n_held
-    )
+    return Division(found.sample, held, rest, train, none, None, source, found.n_rows - n_held)
 
 
 def trim(

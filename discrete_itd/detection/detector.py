@@ -109,10 +109,15 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
     Notes
     -----
     p-values are split-conformal (:mod:`discrete_itd.detection.conformal`): for a row that is exchangeable with the
-    calibration rows, :math:`P(p \le \alpha) \le \alpha` on average over calibration sets, whatever the model. The
-    statement is about records: copies of one (:mod:`discrete_itd.models.splitting`) are either all used for the fit or
-    one of them for the calibration, so rates are those of new records. A new row that repeats a training record has a
-    higher score than calibration rows, so its p-value is larger.
+    calibration rows, :math:`P(p \le \alpha) \le \alpha` on average over calibration sets, whatever the model.
+
+    What that means depends on how the rows came about, which a table does not show. By default they are taken for
+    independent draws: equal rows repeat by chance, and new rows repeat those of the fit as often as calibration rows
+    do. Rates are then those of new rows, repetitions included; new rows that equal none of the fit raise more alarms.
+    With ``groups`` or ``sample_weight``, groups, or the rows that have weights, are taken for independent draws, and no
+    calibration row belongs to a group of the fit. Rates are then those of one row, drawn at random, of each new group;
+    rows of one group raise alarms together, so their number varies more than stated, and further rows of groups of the
+    fit raise fewer.
 
     If the rows given to ``fit`` contain anomalies, so do the calibration rows. Where anomalies score lower than
     inliers, p-values of inliers are larger than necessary: valid, with less power. Where anomalies score higher than
@@ -183,6 +188,7 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
         y: Any = None,
         *,
         sample_weight: Any = None,
+        groups: Any = None,
         checkpoint: str | os.PathLike[str] | Checkpoint | None = None,
     ) -> Self:
         """Fit the model to inliers, and calibrate it on held-out ones.
@@ -191,13 +197,16 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
         ----------
         X : DataFrame, array-like, path-like or iterable of frames, shape (N, C)
             Inliers, or with ``contamination`` mostly inliers. Of more rows than memory holds, as in
-            :meth:`DiffusionDensity.fit`: the calibration rows are of a uniform sample then, and copies of a record are
-            not looked for; ``contamination`` needs a table in memory.
+            :meth:`DiffusionDensity.fit`: the calibration rows are of a uniform sample then; ``contamination`` needs a
+            table in memory.
         y : ignored
         sample_weight : array-like of int, shape (N,), optional
-            How often each row of a table in memory occurs: the fit, its calibration included, is that of the table with
-            every row repeated so often. Of repeated rows that are copies of one record, one at most is a calibration
-            row, as always: a large weight sharpens the density, not the p-values.
+            How often each row of a table in memory occurs. Repetitions of a row are copies: all are trained on, or one
+            of them is a calibration row, so a large weight sharpens the density, not the p-values.
+        groups : array-like of hashable labels, shape (N,), optional
+            What each row of a table in memory belongs to, like a customer, a machine, or a record that has copies. All
+            rows of a group are trained on, or one of them, drawn at random, is a calibration row. (The columns of
+            ``given``, unlike these, are known of a new row, which is compared with rows that have the same.)
         checkpoint : path-like, optional
             As in :meth:`DiffusionDensity.fit`, removed when the calibration is complete too; needs an integer
             ``random_state``, or the rows would be divided differently the next time.
@@ -222,12 +231,13 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
             density = calibration.unfitted(self.density, self.denoiser, seed)
             fraction = self.calibration_fraction
         how: Any = {"fraction": fraction, "share": share, "sample_weight": sample_weight}
+        how["groups"] = groups
         parts = calibration.divide(X, self, density, seed=seed, **how)
         saved = None
         if parts.source is not None:
             check_table(self.given, parts.table, density)
             saved = Checkpoint.of(checkpoint)
-            density.fit(parts.source, checkpoint=saved)
+            density.fit(parts.source, groups=parts.groups, checkpoint=saved)
         given = positions(self.given, density.encoder_.schema)
         rows = density.rows(parts.table)
         if self.score_by != "log_prob":

@@ -78,9 +78,9 @@ class DriftWatch:
 
     **What is not guaranteed.** An alarm says that exchangeability is broken, so also by rows in another order, like
     those of a day and then those of a night. It names the columns whose own martingale raised an alarm, which may
-    not be the cause: nats of a column depend on the other cells. Calibration rows are distinct records
-    (:mod:`discrete_itd.models.splitting`), and none that was trained on; a stream that repeats records, or training
-    rows, differs from them.
+    not be the cause: nats of a column depend on the other cells. Rows of one customer, say, are not independent:
+    fit with ``groups``, and watch one row of each new group. A stream of rows that were fitted to differs from the
+    calibration rows, too.
 
     **Power.** All rows watched are compared with, those after a change too. A change is found if it comes after
     many rows, those of the calibration among them, in comparison to the number that it takes to find it; later it

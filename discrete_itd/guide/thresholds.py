@@ -61,7 +61,9 @@ Each returns what it promises as text (``print``) and as fields (`discrete_itd.d
    (``sklearn.frozen.FrozenEstimator``), you must see to it yourself.
 2. *New rows are exchangeable with them*: this is an assumption. ``drift(X)`` tests it for one batch, and
    `discrete_itd.DriftWatch` for rows as they arrive, with a bound on the probability of ever raising a false alarm.
-3. *Copies*: the statement is about records. Copies of one record are held out together or not at all.
+3. *Rows are independent draws*, which may repeat one another by chance. Where several are of one customer, or copies of
+   one record, say so: ``fit(X, groups=customer)`` keeps them on one side and calibrates on one row of each. Rates are
+   then those of rows of new customers.
 4. *Ties*: equal scores make p-values larger and thresholds lower, never the other way round. The stated rate is too
    high by at most 1 / (n + 1).
 5. *Groups*: the rate holds on average over all rows. With ``given="shop"`` it holds in every group that has at least

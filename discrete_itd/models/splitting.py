@@ -1,187 +1,132 @@
-r"""Which rows to hold out: copies of a record stay on one side of the split.
+r"""Which rows to hold out: what belongs together stays on one side of the division.
 
-If a record occurs twice, or has a weight, and one copy is a training row and the other is held out, the held-out
-log-likelihood is too high, and the more so the more the model overfits. But equal rows may also be different records:
-new rows will contain frequent patterns as often, and a training set without such a pattern would be unlike them. The
-two cases are told apart by the number of occurrences expected without copies. With m occurrences among N rows and a
-model's probability P(x), equal rows are taken as copies if
+Rows are taken for independent draws, so that a row is as likely to be held out as any other, also one that is equal to
+others. What new rows repeat of the training rows, held-out rows then repeat as often. Where rows are not independent,
+because several are of one customer or copies of one record, held-out rows would be too much like training rows. A table
+does not show this: draws from a few patterns, and copies of as many records, may be the same rows. It has to be said:
 
-.. math:: \Pr(\mathrm{Poisson}(f N P(x)) \ge m) < 0.01,
+* With ``groups``, labels of the rows, groups are divided, all of equal probability whatever their sizes.
+* With ``sample_weight``, each row that was given is a group of copies, unless ``groups`` unites several.
 
-where f = 10 allows for errors of the model. The model is a Chow-Liu tree; where it would make more than one row in a
-hundred a copy, a mixture of products with few classes must agree. There are two more rules:
-
-* A pattern that makes up more than a fiftieth of the rows (and more than five rows) is never taken as copies.
-* If k divides the number of occurrences of every row, and k is at most N / 200, each k equal rows are one record.
-
-References
-----------
-Chow, Liu, "Approximating discrete probability distributions with dependence trees", IEEE Trans. Inf. Theory 1968.
+If groups are exchangeable (independent draws of customers, say), then the held-out ones and a new one are, too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, cast
+from collections.abc import Collection, Hashable, Mapping, Set
+from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
-from scipy import stats
 
-from discrete_itd.channel.codebook import Codebook, ColumnPoints
-from discrete_itd.denoisers import (
-    Denoiser,
-    MarginalDenoiser,
-    MixtureDenoiser,
-    TreeDenoiser,
-)
-
-COMMON_SHARE = 0.02  # share of the rows above which a pattern is frequent
-FEWEST_COMMON = 5  # so many equal rows are never a frequent pattern
-SLACK = 10.0  # the factor f
-SURE = 0.01  # probability of the occurrences without copies, below which they are copies
-FEW_COPIES = 0.01  # share of the rows; fewer have little influence, and only the tree is fitted
-FEWEST_BUNDLES = 200  # of k copies each
-MOST_COLUMNS = 48  # modelled, those with the largest entropy
-MOST_LEVELS = 64  # of a modelled column; other columns are taken as independent
-MOST_TOTAL = 512  # levels of these columns together
-TREE_ROWS, MIXTURE_ROWS = 10_000, 5000  # to which the models are fitted
-MOST_CLASSES, CLASS_ROWS = 64, 50  # of the mixture: classes, and distinct rows for each
+from discrete_itd.validation import check_weights
 
 Ints = NDArray[np.int64]
 
 
-def hold_out(records: Ints, n_held: int, seed: int) -> tuple[Ints, Ints]:
-    """Divide rows at random into held-out and training rows, with all copies of a record on one side.
+def occurring(sample_weight: Any, groups: Any, n_rows: int) -> tuple[Ints | None, Ints | None]:
+    """Which rows there are, as often as their weights say, and what is divided.
 
     Parameters
     ----------
-    records : ndarray of int, shape (N,)
-        The record of each row, as :func:`copies` numbers them.
+    sample_weight : array-like of int, shape (N,), optional
+    groups : array-like of hashable labels, shape (N,), optional
+    n_rows : int
+        N.
+
+    Returns
+    -------
+    rows : ndarray of int64, shape (M,), or None
+        Positions of the rows, each repeated by its weight; None without weights.
+    units : ndarray of int64, shape (M,), or None
+        The number of the group that each of these belongs to; None if each row is one by itself.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If weights or labels are not valid, or leave less than two groups.
+    """
+    repeats, labels = check_weights(sample_weight, n_rows), check_groups(groups, n_rows)
+    units = labels
+    if repeats is None:
+        rows = None
+    else:
+        rows = np.repeat(np.arange(n_rows), repeats)
+        units = rows if labels is None else labels[rows]
+    if units is not None and (units == units[0]).all():
+        what = "sample_weight leaves" if labels is None else "all rows are of"
+        raise ValueError(
+            f"{what} one {'row' if labels is None else 'group'}; at least two are needed"
+        )
+    return rows, units
+
+
+def check_groups(groups: Any, n_rows: int) -> Ints | None:
+    """Numbers for the labels of rows, int64 of shape (N,), the same for equal labels; None if there are none.
+
+    Raises
+    ------
+    TypeError
+        If they are no sequence, or a label is not hashable.
+    ValueError
+        If they are not one for every row, or a label is missing.
+    """
+    if groups is None:
+        return None
+    if isinstance(groups, str | bytes | Mapping | Set) or not isinstance(groups, Collection):
+        raise TypeError(f"groups must hold a label for each row, got {groups!r}")
+    shape = getattr(groups, "shape", (len(groups),))
+    if tuple(shape) != (n_rows,):
+        raise ValueError(f"groups.shape == {tuple(shape)}, expected {(n_rows,)}: one for every row")
+    labels = np.empty(n_rows, dtype=object)
+    labels[:] = list(groups)  # a label may be a tuple
+    for i, label in enumerate(labels):
+        if not isinstance(label, Hashable):
+            raise TypeError(
+                f"groups: the label of row {i} is a {type(label).__name__}, not hashable"
+            )
+    numbers = pd.factorize(labels)[0]
+    if (numbers < 0).any():
+        i = int((numbers < 0).argmax())
+        raise ValueError(f"groups: row {i} has no label, but {labels[i]!r}")
+    return numbers.astype(np.int64)
+
+
+def hold_out(n_rows: int, units: Ints | None, n_held: int, seed: int) -> tuple[Ints, Ints]:
+    """Divide rows at random into held-out and training rows.
+
+    Parameters
+    ----------
+    n_rows : int
+    units : ndarray of int, shape (n_rows,), optional
+        The group of each row; by default each is one by itself.
     n_held : int
-        Rows to hold out, below N; some more where the last of them has copies.
+        Groups to hold out.
     seed : int
 
     Returns
     -------
     held, rest : ndarray of int64
-        Positions, in random order. Without copies, or if all rows are copies of one, exactly ``n_held`` are held out.
-        Every record is equally likely to be held out, however many copies it has.
+        Positions, in random order. Every choice of ``n_held`` groups is equally likely.
     """
-    n = len(records)
-    order = np.random.RandomState(seed).permutation(n)
-    _, first, inverse = np.unique(records, return_index=True, return_inverse=True)
-    if len(first) == 1:  # there would be no training row
-        first, inverse = np.arange(n), np.arange(n)
-    rank = np.empty(n, dtype=np.int64)
-    rank[order] = np.arange(n)
-    # all copies come with the first: the place of a record must not depend on how many copies it has
-    arrival = np.argsort(rank[first][inverse], kind="stable")
-    ends = np.append(np.flatnonzero(np.diff(inverse[arrival])) + 1, n)
-    held = np.zeros(n, dtype=bool)
-    if n_held > 0 and len(ends) > 1:
-        held[arrival[: ends[min(int(np.searchsorted(ends, n_held)), len(ends) - 2)]]] = True
-    held = held[order]
+    random = np.random.RandomState(seed)
+    order = random.permutation(n_rows)
+    numbers = None if units is None else np.unique(units, return_inverse=True)[1]
+    if numbers is None or numbers.max() + 1 == n_rows:
+        return order[:n_held], order[n_held:]
+    chosen = random.permutation(numbers.max() + 1)[:n_held]
+    held = np.isin(numbers, chosen)[order]
     return order[held], order[~held]
 
 
-def copies(codes: Ints) -> Ints:
-    """The record of each row of ``codes`` (N, C) as a number, (N,): copies of one record have the same."""
-    n = len(codes)
-    key = _hash(codes)
-    rows, first, group, m = np.unique(
-        key, return_index=True, return_inverse=True, return_counts=True
-    )
-    alone = n + np.arange(n)
-    if len(rows) == n:
-        return alone
-    common = m > max(COMMON_SHARE * n, FEWEST_COMMON)
-    copied = np.zeros(len(rows), dtype=bool)
-    rare = np.flatnonzero((m > 1) & ~common)
-    # the cheaper model first; the other is fitted only for repetitions that this one does not explain
-    for fit in (_tree, _mixture):
-        if len(rare) and (fit is _tree or m[rare].sum() > FEW_COPIES * n):
-            expected = SLACK * n * np.exp(_log_prob(fit, codes, codes[first], codes[first[rare]]))
-            rare = rare[stats.poisson.sf(m[rare] - 1, expected) < SURE]
-    copied[rare] = True
-    out = np.where(copied[group], group, alone)
-    k = int(np.gcd.reduce(m))
-    if 1 < k <= n / FEWEST_BUNDLES:
-        by_group = np.argsort(group, kind="stable")
-        place = np.empty(n, dtype=np.int64)  # of each row among its equals
-        place[by_group] = np.arange(n) - np.repeat(np.cumsum(m) - m, m)
-        bundled = ~common & ~copied
-        head = first[group] * n + place // k  # a number for each k of them
-        out = np.where(bundled[group], 2 * n + head, out)
-    return out
+def count_units(n_rows: int, units: Ints | None) -> int:
+    """How many groups there are to divide."""
+    return n_rows if units is None else len(np.unique(units))
 
 
-def _hash(codes: Ints) -> NDArray[np.uint64]:
-    """64-bit hashes of the rows of ``codes`` (N, C)."""
-    hashed = cast(Any, pd).util.hash_pandas_object(pd.DataFrame(codes), index=False)
-    return hashed.to_numpy()
-
-
-def equal_values(frame: pd.DataFrame) -> Ints:
-    """Numbers for the values of a table, (N, C): the same for equal ones of a column, -1 for missing ones."""
-    columns = [frame.iloc[:, j] for j in range(frame.shape[1])]
-    return np.stack([_numbered(column) for column in columns], axis=1)
-
-
-def _numbered(values: pd.Series) -> Ints:
-    try:
-        return pd.factorize(values)[0].astype(np.int64)
-    except TypeError:  # values that cannot be hashed: the fit raises an error later
-        return np.arange(len(values))
-
-
-def _tree(base: MarginalDenoiser, x: torch.Tensor) -> Denoiser:
-    return TreeDenoiser.fit(base, x, pseudo_count=1.0)
-
-
-def _mixture(base: MarginalDenoiser, x: torch.Tensor) -> Denoiser:
-    """A mixture with so few classes that it cannot memorise single rows."""
-    n_classes = max(2, min(MOST_CLASSES, len(x.unique(dim=0)) // CLASS_ROWS))
-    x, generator = x[:MIXTURE_ROWS], torch.Generator().manual_seed(0)
-    return MixtureDenoiser.fit(
-        base, x, n_components=n_classes, x_valid=x[::10], generator=generator
-    )
-
-
-@torch.no_grad()
-def _log_prob(
-    fit: Callable[[MarginalDenoiser, torch.Tensor], Denoiser],
-    codes: Ints,
-    distinct: Ints,
-    rows: Ints,
-) -> NDArray[np.float64]:
-    """Log-probability of ``rows`` (n, C) under a model of the columns with few values, fitted to ``codes``.
-
-    Every other column is taken as independent, and the probability of a value is estimated from how many of the *other*
-    ``distinct`` rows have it: for a real number none, however often its record was copied.
-    """
-    some = codes[np.random.default_rng(0).permutation(len(codes))[:TREE_ROWS]]
-    out, levels, few = np.zeros(len(rows)), [], []
-    counted = [np.unique(column, return_counts=True) for column in some.T]
-    for j in np.argsort([-stats.entropy(counts) for _, counts in counted], kind="stable"):
-        values, counts = counted[j]
-        n_levels = sum(map(len, levels)) + len(values)
-        if len(values) > min(MOST_LEVELS, len(distinct) / 4):
-            values, counts = np.unique(distinct[:, j], return_counts=True)
-            others = counts[np.searchsorted(values, rows[:, j])] - 1
-            out += np.log((others + 0.5) / len(distinct))
-        elif len(few) < MOST_COLUMNS and n_levels <= MOST_TOTAL:
-            levels.append(np.union1d(values, rows[:, j]))
-            few.append(int(j))
-    if not few:
-        return out
-
-    def encoded(table: Ints) -> torch.Tensor:
-        columns = [np.searchsorted(v, table[:, j]) for v, j in zip(levels, few, strict=True)]
-        return torch.from_numpy(np.stack(columns, 1).astype(float))
-
-    book = Codebook([ColumnPoints("simplex", len(values)) for values in levels])
-    x = encoded(some)
-    return out + fit(MarginalDenoiser.fit(book, x), x).log_prob(encoded(rows)).double().numpy()
+def one_of_each(held: Ints, units: Ints | None) -> Ints:
+    """Of positions in random order one of each group, in the order of the table: each of its rows equally likely."""
+    if units is not None:
+        held = held[np.unique(units[held], return_index=True)[1]]
+    return np.sort(held)

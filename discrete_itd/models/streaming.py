@@ -13,8 +13,7 @@ there are reads all of the table, but takes only so many of it, chosen by hashes
 | graph of a Bayesian network, several trees, decoder mixtures | the same sample |
 | weights, schedules and one-hot groups | the same sample |
 
-A stream that is not longer than the sample is read into memory, and fitted as a table there. Of a longer one, copies of
-a record are not looked for: they may be on both sides of the division.
+A stream that is not longer than the sample is read into memory, and fitted as a table there.
 """
 
 from __future__ import annotations

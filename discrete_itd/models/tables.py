@@ -12,7 +12,6 @@ import torch
 from sklearn.utils.validation import validate_data
 from torch import Tensor
 
-from discrete_itd.channel.noise import cell_bits
 from discrete_itd.denoisers import MarginalDenoiser
 from discrete_itd.encoders import TableEncoder, is_polars
 from discrete_itd.encoders.rows import read_rows
@@ -20,10 +19,9 @@ from discrete_itd.encoders.streams import RemainingStream, Stream, as_stream
 from discrete_itd.encoders.survey import Survey, survey
 from discrete_itd.encoders.table import column_specs
 from discrete_itd.models.contract import TrainingRows
-from discrete_itd.models.splitting import copies, hold_out
+from discrete_itd.models.splitting import Ints, count_units, hold_out, occurring
 from discrete_itd.models.streaming import StreamedRows
 from discrete_itd.progress import stage
-from discrete_itd.validation import check_weights
 
 # of a stream, kept in memory; of a wide table fewer rows
 SAMPLE_ROWS, SAMPLE_CELLS = 150_000, 1 << 23
@@ -50,18 +48,21 @@ class TrainingTable(Protocol):
 class TableInMemory:
     """A table with its encoded rows ``x``, shape (N, C').
 
-    Held-out rows are chosen at random; copies of a record stay together, see :mod:`discrete_itd.models.splitting`.
+    Held-out rows are chosen at random, those of one of the ``units`` (N,) together if there are any:
+    :mod:`discrete_itd.models.splitting`.
     """
 
     encoder: TableEncoder
     x: Tensor
+    units: Ints | None = None
 
     def training_rows(
         self, validation_fraction: float, seed: int, device: torch.device
     ) -> TrainingRows:
         x = self.x
-        n_valid = min(max(1, round(validation_fraction * len(x))), len(x) - 1)
-        division = hold_out(copies(cell_bits(x).numpy()), n_valid, seed)
+        n = count_units(len(x), self.units)
+        n_valid = min(max(1, round(validation_fraction * n)), n - 1)
+        division = hold_out(len(x), self.units, n_valid, seed)
         x_valid, x = (x[torch.from_numpy(part)].to(device) for part in division)
         marginals = MarginalDenoiser.fit(
             self.encoder.codebook().to(device), x, unseen_counts=self.encoder.unseen_counts
@@ -135,6 +136,7 @@ def read_table(
     handle_unknown: str,
     missing: str,
     sample_weight: Any,
+    groups: Any = None,
     seed: int,
 ) -> ReadTable:
     """The table in memory, or the stream, that a user gives to fit; a stream of few rows is read into memory.
@@ -147,6 +149,7 @@ def read_table(
     column_types, handle_unknown, missing
         Of :class:`discrete_itd.DiffusionDensity`.
     sample_weight : array-like of int, optional
+    groups : array-like of labels, optional
     seed : int
         Of the sample of a stream.
 
@@ -167,8 +170,7 @@ def read_table(
     if len(frame) < 2:
         raise ValueError(f"n_samples=1: at least two rows are needed, got {len(frame)}")
     if stream is not None and found is not None and not found.is_whole:
-        if sample_weight is not None:
-            raise ValueError("sample_weight needs a table in memory; X is a stream")
+        refuse_stream(sample_weight=sample_weight, groups=groups)
         encoder = TableEncoder.from_observed(
             found.columns,
             column_specs(frame.columns, column_types),
@@ -177,9 +179,9 @@ def read_table(
             leave_out=True,
         )
         return ReadTable(StreamedTable(encoder, stream, found, seed), X, is_frame)
-    repeats = check_weights(sample_weight, len(frame))
-    if repeats is not None:
-        frame = frame.iloc[np.repeat(np.arange(len(frame)), repeats)]
+    repeated, units = occurring(sample_weight, groups, len(frame))
+    if repeated is not None:
+        frame = frame.iloc[repeated]
     encoder = TableEncoder.fit(
         frame,
         column_types,
@@ -189,10 +191,19 @@ def read_table(
         leave_out=True,
     )
     x = torch.from_numpy(encoder.transform(frame).x)
-    x = x[~x.isnan().all(1)]
-    if len(x) < 2:
-        raise ValueError("at least two rows with a cell that is not missing are needed")
-    return ReadTable(TableInMemory(encoder, x), X, is_frame, is_polars(X))
+    there = ~x.isnan().all(1)
+    x, units = x[there], None if units is None else units[there.numpy()]
+    if count_units(len(x), units) < 2:
+        what = "rows" if groups is None else "groups of rows"
+        raise ValueError(f"at least two {what} with a cell that is not missing are needed")
+    return ReadTable(TableInMemory(encoder, x, units), X, is_frame, is_polars(X))
+
+
+def refuse_stream(**given: Any) -> None:
+    """ValueError, if any of these arguments, one for each row of a table in memory, is given of a stream."""
+    for name, value in given.items():
+        if value is not None:
+            raise ValueError(f"{name} needs a table in memory; X is a stream")
 
 
 def sample_size(n_columns: int) -> int:

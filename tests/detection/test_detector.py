@@ -70,8 +70,8 @@ def fitted_mixed():
 
 
 EXPECTED_FAILED_CHECKS = {
-    "check_sample_weight_equivalence_on_dense_data": "compares tables whose rows are in different orders, and"
-    " the order decides which rows are held out; in one order see test_properties_weights_are_repetitions",
+    "check_sample_weight_equivalence_on_dense_data": "a row with a weight is one record, on one side of every"
+    " division, and repeated rows are independent draws: tests/models/test_splitting.py",
 }
 
 
@@ -82,36 +82,6 @@ EXPECTED_FAILED_CHECKS = {
 @pytest.mark.filterwarnings("ignore:false_alarm_rate")
 def test_scikit_learn_checks(estimator, check):
     check(estimator)
-
-
-def test_properties_weights_are_repetitions():
-    """Calibration, threshold and trimming included; a weight of 0 leaves a row out."""
-    table = mixed(60)
-    weights = np.random.default_rng(0).integers(0, 4, 60)
-    repeated = table.iloc[np.repeat(np.arange(60), weights)]
-    for share in ("auto", 0.1):
-        model = DiffusionOutlierDetector(denoiser="tree", contamination=share, random_state=0)
-        model.set_params(false_alarm_rate=0.2)
-        one, other = (
-            clone(model).fit(table, sample_weight=weights),
-            clone(model).fit(repeated),
-        )
-        np.testing.assert_array_equal(one.score_samples(table), other.score_samples(table))
-        np.testing.assert_array_equal(one.calibration_scores_, other.calibration_scores_)
-        assert one.threshold_ == other.threshold_
-        kept = repeated.index.to_numpy()[other.trimmed_]
-        np.testing.assert_array_equal(one.trimmed_, np.unique(kept))
-    plain = clone(model).fit(table)
-    assert clone(model).fit(table, sample_weight=np.ones(60)).threshold_ == plain.threshold_
-
-
-def test_weights_of_a_frozen_density_are_of_calibration_rows():
-    table = categories(50)
-    frozen = FrozenEstimator(clone(TREE).fit(categories(seed=1)))
-    model = DiffusionOutlierDetector(frozen, false_alarm_rate=0.1)
-    model.fit(table, sample_weight=np.arange(50) % 3)
-    own = frozen.estimator.rows(table.iloc[np.repeat(np.arange(50), np.arange(50) % 3)])
-    np.testing.assert_allclose(model.calibration_scores_, model.score_samples(own), rtol=1e-6)
 
 
 def test_weights_are_routed():

@@ -290,3 +290,22 @@ def test_states_of_others_are_refused(tmp_path):
         write_state(path, (state[0], state[1]), kind="watch")
         with pytest.raises(ValueError, match=rf"w: .*{name}"):
             DriftWatch.load(path, detector())
+
+
+def test_draws_that_repeat_records_raise_no_more_false_alarms():
+    """Rows are independent draws, of few records: calibration rows repeat rows as new ones do."""
+    alarms, drifts = 0, 0
+    for seed in range(2):
+        random = np.random.default_rng(seed)
+        hidden = random.integers(0, 4, (500, 1))
+        cells = np.where(random.random((500, 6)) < 0.6, hidden, random.integers(0, 6, (500, 6)))
+        records = pd.DataFrame(cells).astype(str).add_prefix("c")
+        rows, new = (
+            records.iloc[random.integers(0, 500, n)].reset_index(drop=True) for n in (3000, 5000)
+        )
+        model = DiffusionOutlierDetector(denoiser="tree", random_state=seed).fit(rows)
+        watch = DriftWatch(model, level=0.05)
+        watch.update(new)
+        alarms += watch.alarm_ is not None
+        drifts += model.drift(new).p_value <= 0.05
+    assert max(alarms, drifts) <= stats.binom.ppf(0.999, 2, 0.05)

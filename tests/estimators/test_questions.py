@@ -494,12 +494,12 @@ def test_samples_given_a_row(model, small_model):
 # -- weights and checkpoints -----------------------------------------------------------------------
 
 
-def test_weights_are_frequencies():
+def test_weights_are_copies():
     weights = np.random.default_rng(0).integers(0, 4, len(FEW))
-    repeated = FEW.iloc[np.repeat(np.arange(len(FEW)), weights)]
+    position = np.repeat(np.arange(len(FEW)), weights)
     settings = {**QUICK, "max_steps": 3}
     a = DiffusionDensity(**settings).fit(FEW, sample_weight=weights)
-    b = DiffusionDensity(**settings).fit(repeated)
+    b = DiffusionDensity(**settings).fit(FEW.iloc[position], groups=position)
     np.testing.assert_array_equal(a.score_samples(FEW), b.score_samples(FEW))
     c = DiffusionDensity(**settings).fit(FEW, sample_weight=np.ones(len(FEW)))
     np.testing.assert_array_equal(

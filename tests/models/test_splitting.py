@@ -1,4 +1,4 @@
-"""Properties of holding rows out: no record is on both sides, and rows that are equal by chance are on both."""
+"""Properties of holding rows out: groups are whole, equally likely, and new to a fit; rows are draws without them."""
 
 import functools
 
@@ -8,169 +8,245 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from laws import LAW, seeds
+from sklearn import config_context
+from sklearn.base import clone
+from sklearn.frozen import FrozenEstimator
+from sklearn.model_selection import GroupKFold, cross_validate
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
 from discrete_itd.datasets import load_bayesian_network
-from discrete_itd.models.splitting import copies, equal_values, hold_out
-from discrete_itd.recipes import Network
-
-
-def leaked(codes, held, rest):
-    """Share of the held-out rows that are also among the rest."""
-    fitted = {tuple(row) for row in codes[rest].tolist()}
-    return np.mean([tuple(row) in fitted for row in codes[held].tolist()])
-
+from discrete_itd.models.splitting import check_groups, count_units, hold_out, one_of_each
+from discrete_itd.models.tables import TableInMemory
 
 network = functools.cache(load_bayesian_network)
 
 
 def child(n, seed=0):
-    return equal_values(network("child").sample(n, random_state=seed))
+    return network("child").sample(n, random_state=seed)
+
+
+# -- the division ---------------------------------------------------------------------------------
 
 
 @LAW
-@given(st.integers(1, 60), st.integers(0, 60), seeds)
-def test_property_every_row_is_on_one_side(n, n_held, seed):
-    random = np.random.default_rng(seed)
-    codes = random.integers(0, random.integers(1, 9), (n, random.integers(1, 4)))
-    held, rest = hold_out(copies(codes), n_held, seed)
+@given(st.integers(1, 60), st.integers(1, 9), st.integers(0, 60), seeds)
+def test_property_every_group_is_on_one_side(n, n_groups, n_held, seed):
+    units = np.random.default_rng(seed).integers(0, n_groups, n)
+    n_held = min(n_held, count_units(n, units))
+    held, rest = hold_out(n, units, n_held, seed)
     assert sorted([*held, *rest]) == list(range(n))
-    together = copies(codes)
-    if len(np.unique(together)) == 1:  # there is nothing else to fit to
-        together = np.arange(n)
-    assert not set(together[held]) & set(together[rest])
-    for record in np.unique(together):  # only equal rows are copies of one record
-        assert len(np.unique(codes[together == record], axis=0)) == 1
-    if n_held == 0 or len(np.unique(together)) == 1:
-        assert not len(held)
-    else:
-        largest = np.bincount(np.unique(together, return_inverse=True)[1]).max()
-        assert 1 <= len(held) < n
-        assert len(held) < n_held + largest
+    assert not set(units[held]) & set(units[rest])
+    assert count_units(n, units[held]) == n_held
+    one = one_of_each(held, units)
+    assert sorted(units[one]) == sorted(set(units[held]))
+    assert (np.diff(one) > 0).all()
+    assert set(one) <= set(held)
 
 
-def test_without_equal_rows_it_is_a_random_permutation():
-    codes = np.arange(200)[:, None]
-    held, rest = hold_out(copies(codes), 20, 5)
+def test_without_groups_it_is_a_random_permutation():
     expected = np.random.RandomState(5).permutation(200)
-    assert np.array_equal(np.concatenate([held, rest]), expected)
+    for units in (None, np.arange(200)[::-1]):  # groups of one row are none
+        held, rest = hold_out(200, units, 20, 5)
+        assert np.array_equal(np.concatenate([held, rest]), expected)
+        assert np.array_equal(one_of_each(held, units), np.sort(held))
+
+
+def test_property_groups_are_equally_likely_and_so_are_their_rows():
+    """Whatever their sizes: 4 of 10 groups, and one row of each of these."""
+    units = np.repeat(np.arange(10), [1, 1, 1, 1, 1, 5, 5, 5, 5, 5])
+    held, ones = np.zeros(10), np.zeros(30)
+    for seed in range(1000):
+        positions = hold_out(30, units, 4, seed)[0]
+        held[np.unique(units[positions])] += 1
+        ones[one_of_each(positions, units)] += 1
+    assert (np.abs(held / 1000 - 0.4) < 4 * (0.24 / 1000) ** 0.5).all()
+    assert (np.abs(ones[5:] / 1000 - 0.08) < 4 * (0.08 * 0.92 / 1000) ** 0.5).all()
+
+
+def test_labels_may_be_anything_that_is_hashable():
+    labels = [("a", 1), "a", ("a", 1), 2.0, 2, pd.Timestamp("2026-01-01")]
+    assert check_groups(labels, 6).tolist() == [0, 1, 0, 2, 2, 3]
+    assert check_groups(pd.Series(["x", "y", "x"], index=[7, 8, 9]), 3).tolist() == [0, 1, 0]
+    assert check_groups(np.array([5, 3, 5]), 3).tolist() == [0, 1, 0]
+    assert check_groups(None, 3) is None
 
 
 @pytest.mark.parametrize(
-    "times",
+    ("groups", "error", "message"),
     [
-        pytest.param("10", marks=pytest.mark.slow),
-        "random",
-        pytest.param("some", marks=pytest.mark.slow),
+        ("customer", TypeError, "groups must hold a label for each row, got 'customer'"),
+        ({1, 2, 3}, TypeError, "a label for each row"),
+        ([1, 2], ValueError, r"groups.shape == \(2,\), expected \(3,\)"),
+        (np.ones((3, 1)), ValueError, r"groups.shape == \(3, 1\)"),
+        ([1, None, 2], ValueError, "groups: row 1 has no label, but None"),
+        ([1, 2, np.nan], ValueError, "groups: row 2 has no label, but nan"),
+        ([1, [2], 3], TypeError, "groups: the label of row 1 is a list, not hashable"),
+        ([4, 4, 4], ValueError, "all rows are of one group; at least two are needed"),
     ],
 )
-def test_copies_of_records_are_on_one_side(times):
-    """However often records are repeated, what is held out is new to the fit."""
-    rows, random = child(300), np.random.default_rng(0)
-    n = {
-        "10": 10,
-        "random": random.integers(1, 20, 300),
-        "some": np.r_[[1] * 200, [8] * 100],
-    }
-    codes = np.repeat(rows, n[times], axis=0)
-    natural = leaked(rows, *hold_out(copies(rows), 30, 0))
-    records = copies(codes)
-    shares = [leaked(codes, *hold_out(records, len(codes) // 10, seed)) for seed in range(5)]
-    assert np.mean(shares) < 0.25 + natural
-    by_row = np.array_split(np.random.default_rng(0).permutation(len(codes)), [len(codes) // 10])
-    assert leaked(codes, *by_row) > 0.3  # and would not be by itself
+def test_groups_that_are_none_are_refused(groups, error, message):
+    frame = pd.DataFrame({"a": list("xyz"), "b": list("uvu")})
+    for model in (DiffusionDensity(denoiser="tree"), DiffusionOutlierDetector(denoiser="tree")):
+        with pytest.raises(error, match=message):
+            model.fit(frame, groups=groups)
 
 
-@pytest.mark.parametrize("name", ["asia", "child"])
-def test_rows_that_are_equal_by_chance_are_divided_one_by_one(name):
-    codes = equal_values(network(name).sample(10_000, random_state=0))
-    held, rest = hold_out(copies(codes), 1000, 0)
-    order = np.random.RandomState(0).permutation(10_000)
-    natural = leaked(codes, order[:1000], order[1000:])
-    assert abs(leaked(codes, held, rest) - natural) < 0.05
-    assert natural > 0.2
+def test_rows_of_one_group_alone_are_no_table():
+    frame = pd.DataFrame({"a": ["x", "y", None]})
+    with pytest.raises(ValueError, match="at least two groups of rows with a cell"):
+        DiffusionDensity(denoiser="tree").fit(frame, groups=[1, 1, 2])
 
 
-def test_property_every_record_is_equally_likely_to_be_held_out():
-    """However many copies it has: held-out rows are like the others."""
-    rows = child(250)
-    codes = np.repeat(rows, np.r_[[1] * 200, [5] * 50], axis=0)
-    records, heavy = copies(codes), np.arange(len(codes)) >= 200
-    held = [hold_out(records, 45, seed)[0] for seed in range(200)]
-    share = np.concatenate([heavy[part] for part in held]).mean()
-    assert share == pytest.approx(heavy.mean(), abs=0.06)
+def test_a_stream_has_no_groups(monkeypatch):
+    frame = child(40).iloc[:, :4]
+    for model in (DiffusionDensity(denoiser="tree"), DiffusionOutlierDetector(denoiser="tree")):
+        for module in ("discrete_itd.models.tables", "discrete_itd.detection.calibration"):
+            monkeypatch.setattr(f"{module}.sample_size", lambda _: 10)
+        with pytest.raises(ValueError, match="groups needs a table in memory; X is a stream"):
+            model.fit([frame, frame], groups=np.arange(80))
 
 
-@pytest.mark.parametrize("counts", [[5000, 4000, 1000], [550, 450], [5, 5], [30] * 20])
-def test_round_counts_are_no_copies(counts):
-    """A balanced table, or one of a few frequent patterns, is divided row by row."""
-    codes = np.repeat(np.arange(len(counts)), counts)[:, None]
-    records, n_held = copies(codes), len(codes) // 10
-    held = np.stack(
-        [
-            np.bincount(codes[hold_out(records, n_held, seed)[0], 0], minlength=len(counts))
-            for seed in range(40)
-        ]
-    )
-    assert (held.sum(1) == n_held).all()
-    expected = n_held * np.array(counts) / len(codes)
-    assert (np.abs(held.mean(0) - expected) < 5 * np.sqrt(expected / 40) + 1e-9).all()
+# -- the density ----------------------------------------------------------------------------------
 
 
-def test_wide_tables_are_divided_soon():
-    """The models see few columns, whatever there are; copies are found all the same."""
-    random = np.random.default_rng(0)
-    codes = random.integers(0, 2, (600, 400))
-    codes = np.concatenate([codes, codes[:200]])
-    records = copies(codes)
-    assert np.array_equal(records[:200], records[600:])
-    assert len(np.unique(records)) == 600
+def test_the_density_holds_out_groups(monkeypatch):
+    """Rows without a cell that is not missing are left out, and their labels with them."""
+    parts = []
+
+    def noted(self, *how):
+        held, rest = hold_out(len(self.x), self.units, max(1, round(how[0] * 30)), how[1])
+        parts.append((self.units[held], self.units[rest]))
+        return fit(self, *how)
+
+    fit = TableInMemory.training_rows
+    monkeypatch.setattr(TableInMemory, "training_rows", noted)
+    frame = child(120).reset_index(drop=True)
+    frame.iloc[5] = None
+    groups = np.arange(120) // 4
+    DiffusionDensity(denoiser="tree", random_state=0).fit(frame, groups=groups)
+    held, rest = parts[0]
+    assert len(held) + len(rest) == 119
+    assert len(set(held)) == 3
+    assert not set(held) & set(rest)
 
 
-def test_frequent_patterns_are_on_both_sides():
-    coins = pd.DataFrame({"a": ["x", "y"] * 50, "b": ["u", "v"] * 50})
-    held, rest = hold_out(copies(equal_values(coins)), 10, 0)
-    assert len(held) == 10
-    assert leaked(equal_values(coins), held, rest) == 1
-
-
-def test_values_are_numbered_whatever_they_are():
-    frame = pd.DataFrame({"a": [1.5, None, 1.5, None], "b": [(1,), (1,), [2], [2]]})
-    codes = equal_values(frame)
-    assert codes[0, 0] == codes[2, 0]
-    assert codes[1, 0] == codes[3, 0] == -1
-    assert len(np.unique(codes[:, 1])) == 4  # lists cannot be compared
-
-
-def test_weights_do_not_flatter_the_held_out_rows():
+def test_groups_do_not_flatter_the_held_out_rows():
     """A fit of ten copies of each row is about as good as one of the rows, and knows how good it is."""
-    rows, test = (network("child").sample(n, random_state=i) for i, n in enumerate((300, 1000)))
+    rows, test = (child(n, seed) for seed, n in enumerate((300, 1000)))
     plain = DiffusionDensity(denoiser="bayes_net", random_state=0).fit(rows)
-    weighted = DiffusionDensity(denoiser="bayes_net", random_state=0)
-    weighted.fit(rows, sample_weight=np.full(300, 10))
-    nats = -weighted.score(test)
+    by_weight, by_group, by_row = (clone(plain) for _ in range(3))
+    repeated, groups = rows.iloc[np.repeat(np.arange(300), 10)], np.repeat(np.arange(300), 10)
+    by_weight.fit(rows, sample_weight=np.full(300, 10))
+    by_group.fit(repeated, groups=groups)
+    np.testing.assert_array_equal(by_weight.score_samples(test), by_group.score_samples(test))
+    nats = -by_group.score(test)
     assert nats < -plain.score(test) + 1
-    # 5 standard errors of a mean over 30 records
-    claim = weighted.history_["valid_nats"].min()
-    assert nats < claim + 5 * weighted.history_["valid_stderr"].iloc[-1] * np.sqrt(10)
+    claim, stderr = by_group.history_.loc[
+        by_group.history_["valid_nats"].idxmin(), ["valid_nats", "valid_stderr"]
+    ]
+    assert nats < claim + 5 * stderr * np.sqrt(10)  # of a mean over 30 records
+    by_row.fit(repeated)  # which are taken for draws that repeat, as their held-out rows do
+    assert by_row.history_["valid_nats"].min() < claim - 1
 
 
-def test_no_calibration_row_is_a_copy_of_a_training_row(monkeypatch):
-    random = np.random.default_rng(0)
-    frame = pd.DataFrame(random.normal(size=(60, 2)), columns=["a", "b"])
-    frame = pd.concat([frame] * 3, ignore_index=True)
-    quick = DiffusionDensity(
-        denoiser=Network(width=8, depth=1), max_steps=2, n_evaluations=4, random_state=0
-    )
-    settings = {"false_alarm_rate": 0.1, "random_state": 0}
-    fitted_to, fit = [], DiffusionDensity.fit
+# -- the detector ---------------------------------------------------------------------------------
 
-    def watched(self, X, *args, **kwargs):
-        fitted_to.append(X)
-        return fit(self, X, *args, **kwargs)
 
-    monkeypatch.setattr(DiffusionDensity, "fit", watched)
-    detector = DiffusionOutlierDetector(quick, **settings).fit(frame)
-    train = set(map(tuple, fitted_to[0].to_numpy().tolist()))
-    assert len(detector.calibration_scores_) == 12  # each record once
-    assert len(train) == 48
+def settings(**others):
+    return DiffusionOutlierDetector(denoiser="tree", random_state=0, **others)
+
+
+def test_properties_weights_are_copies():
+    """Calibration, threshold and trimming included; one calibration row for each given row whose weight is not 0."""
+    table = child(60).reset_index(drop=True)
+    weights = np.random.default_rng(0).integers(0, 4, 60)
+    position = np.repeat(np.arange(60), weights)
+    for share in ("auto", 0.2):
+        model = settings(contamination=share, false_alarm_rate=0.2)
+        one = clone(model).fit(table, sample_weight=weights)
+        other = clone(model).fit(table.iloc[position], groups=position)
+        np.testing.assert_array_equal(one.score_samples(table), other.score_samples(table))
+        np.testing.assert_array_equal(one.calibration_scores_, other.calibration_scores_)
+        assert len(one.calibration_scores_) == round(0.2 * (weights > 0).sum())
+        assert one.threshold_ == other.threshold_
+        np.testing.assert_array_equal(one.trimmed_, np.unique(position[other.trimmed_]))
+    ones = settings(false_alarm_rate=0.2).fit(table, sample_weight=np.ones(60))
+    assert ones.threshold_ == settings(false_alarm_rate=0.2).fit(table).threshold_
+
+
+def test_the_detector_calibrates_on_new_groups(monkeypatch):
+    """None of the calibration rows, nor of those that the density holds out, is of a group that is fitted to."""
+    fitted = []
+
+    def noted(self, X, *rest, groups=None, **how):
+        fitted.append((X, groups))
+        return fit(self, X, *rest, groups=groups, **how)
+
+    fit = DiffusionDensity.fit
+    monkeypatch.setattr(DiffusionDensity, "fit", noted)
+    frame = child(200).reset_index(drop=True)
+    customers = np.array([f"customer {i}" for i in np.random.default_rng(0).permutation(200) // 5])
+    model = settings(false_alarm_rate=0.2).fit(frame, groups=customers)
+    X, groups = fitted[0]
+    assert len(model.calibration_scores_) == 8
+    fitted_to = set(customers[X.index])
+    assert len(fitted_to) == 32 == len(set(groups))
+    of_held = model.score_samples(frame[~np.isin(customers, list(fitted_to))])
+    assert np.isin(model.calibration_scores_.round(6), of_held.round(6)).all()
+
+
+def test_two_groups_leave_none_to_calibrate_on():
+    frame = child(20)
+    with pytest.warns(UserWarning, match="two groups leave none to calibrate on"):
+        model = settings().fit(frame, groups=np.arange(20) % 2)
+    assert not len(model.calibration_scores_)
+
+
+def test_a_frozen_density_is_calibrated_on_one_row_of_each_group():
+    frame = child(60)
+    density = DiffusionDensity(denoiser="tree", random_state=0).fit(child(60, 1))
+    model = DiffusionOutlierDetector(FrozenEstimator(density), false_alarm_rate=0.2)
+    assert len(model.fit(frame, groups=np.arange(60) % 15).calibration_scores_) == 15
+    assert len(model.fit(frame, sample_weight=np.arange(60) % 3).calibration_scores_) == 40
+
+
+def test_groups_are_routed():
+    frame, groups = child(90), np.arange(90) // 3
+    model = DiffusionDensity(denoiser="tree", random_state=0)
+    with config_context(enable_metadata_routing=True):
+        asked = clone(model).set_fit_request(groups=True)
+        how = {"cv": GroupKFold(3), "return_estimator": True, "params": {"groups": groups}}
+        found = cross_validate(asked, frame, **how)
+    for one, (train, test) in zip(
+        found["estimator"], GroupKFold(3).split(frame, groups=groups), strict=True
+    ):
+        direct = clone(model).fit(frame.iloc[train], groups=groups[train])
+        rows = frame.iloc[test]
+        np.testing.assert_array_equal(one.score_samples(rows), direct.score_samples(rows))
+
+
+def records(n, random):
+    """Independent nominal rows."""
+    hidden = random.integers(0, 4, n)
+    columns = [np.where(random.random(n) < 0.6, hidden, random.integers(0, 6, n)) for _ in range(6)]
+    return pd.DataFrame(np.stack(columns, 1)).astype(str).add_prefix("c")
+
+
+@pytest.mark.parametrize("how", ["groups", "sample_weight"])
+def test_new_records_raise_as_many_alarms_as_stated(how):
+    """Though those that were fitted to occur one to four times."""
+    rates = []
+    for seed in range(12):
+        random = np.random.default_rng(seed)
+        rows, times = records(500, random), random.integers(1, 5, 500)
+        position = random.permutation(np.repeat(np.arange(500), times))
+        model = settings(false_alarm_rate=0.05)
+        if how == "groups":
+            model.fit(rows.iloc[position], groups=position)
+        else:
+            model.fit(rows, sample_weight=times)
+        assert len(model.calibration_scores_) == 100
+        rates.append((model.predict(records(2000, random)) < 0).mean())
+    # k = 5 of 100 calibration scores: Beta(5, 96), averaged over 12
+    spread = (0.05 * 0.95 / 102 / 12) ** 0.5
+    assert 0.02 < np.mean(rates) < 0.05 + 3 * spread
