@@ -159,16 +159,18 @@ class Judge:
         """The guarantee and the result in lines, the last one about alarms."""
         lines = [str(self.threshold)]
         if self.fdr is not None:
-            lines.append(
-                f"{n_discoveries} of {n_rows} rows are discoveries; at most"
-                f" {_percent(self.fdr)} of them are expected to be inliers"
-            )
+            what = f"at most {_percent(self.fdr)} of them are expected to be inliers"
+            if self.detector.threshold_.contaminated:
+                what = (
+                    "the calibration rows hold anomalies, and only what is more anomalous is found"
+                )
+            lines.append(f"{n_discoveries} of {n_rows} rows are discoveries; {what}")
         rate = _percent(self.threshold.false_alarm_rate)
         expected = f"expected among inliers: {rate}"
         if not self.threshold.n_calibration:
             expected = "the false-alarm rate is unknown without calibration rows"
         elif self.threshold is self.detector.threshold_ and self.detector.contamination != "auto":
-            expected = f"among the calibration rows, anomalies included: {rate}"
+            expected = f"expected if anomalies are as frequent as in the table of the fit: {rate}"
         return [
             *lines,
             f"{n_alarms} of {n_rows} rows ({_percent(n_alarms / max(1, n_rows))}) raised an alarm; {expected}",

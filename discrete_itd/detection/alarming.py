@@ -19,7 +19,7 @@ from discrete_itd.detection.groups import Groups
 from discrete_itd.detection.scoring import Scorer
 from discrete_itd.detection.thresholds import Threshold
 from discrete_itd.encoders.rows import Rows
-from discrete_itd.validation import check_positive, check_share
+from discrete_itd.validation import check_positive, check_share, warn
 
 
 class Alarming:
@@ -168,6 +168,13 @@ class Alarming:
         -------
         ndarray of bool, shape (N,)
 
+        Warns
+        -----
+        UserWarning
+            If the detector was fitted with ``contamination``. The rate is still controlled where anomalies score lower
+            than inliers, but calibration rows that are anomalies make those of the batch look typical: only what is
+            more frequent there, or scores lower, is found.
+
         Notes
         -----
         With ``given``, rows of one group share their calibration rows, and those of different groups are independent
@@ -175,6 +182,11 @@ class Alarming:
         proven.
         """
         fdr = check_share("fdr", fdr)
+        if self.threshold_.contaminated:
+            warn(
+                "the calibration rows hold anomalies (contamination): discoveries are only what is more frequent in the"
+                " batch, or scores lower"
+            )
         if not two_sided:
             return conformal.discoveries(self.p_values(X), fdr)
         low, high = self._sides(X)
@@ -317,8 +329,14 @@ class Alarming:
         Raises
         ------
         ValueError
-            If neither or both kinds of rows are given.
+            If neither or both kinds of rows are given. If ``recent`` is, and the detector was fitted with
+            ``contamination``: what inliers have is then unknown, for the calibration rows hold anomalies too.
         """
+        if recent is not None and self.threshold_.contaminated:
+            raise ValueError(
+                "recent= needs calibration rows without anomalies: these hold some (contamination), so how many of the"
+                " recent rows are anomalies cannot be known; give anomalies= with prevalence=, or fit to inliers"
+            )
         theirs, new = (None if X is None else self.score_samples(X) for X in (anomalies, recent))
         found = thresholds.at_cost(
             self._lowered(),

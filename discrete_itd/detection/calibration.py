@@ -258,7 +258,7 @@ def take(table: Any, which: Positions) -> Any:
 
 
 def first_threshold(
-    scorer: Scorer, scores: Scores, seen: Rows, rate: float, share: float | None
+    scorer: Scorer, scores: Scores, seen: Rows, rate: float, contaminated: bool
 ) -> Threshold:
     """The threshold of a fit.
 
@@ -268,17 +268,17 @@ def first_threshold(
     scores : ndarray, shape (n,)
         Of the calibration rows.
     seen : Rows
-        Rows of the fit that count if there is a ``share`` or no calibration row.
+        Rows of the fit, whose scores set the threshold if there is no calibration row.
     rate : float
-        False-alarm rate.
-    share : float, optional
-        Share of anomalies among calibration rows and ``seen`` together, which are to raise an alarm.
+        False-alarm rate; or, of all rows, those that are to raise an alarm.
+    contaminated : bool
+        Whether there are anomalies among calibration rows as among new ones, which is the latter.
     """
-    if share is None and len(scores):
-        # no alarm may come of rounding
-        return thresholds.at_lowest_rate(lowered(scores, scorer.rounding), rate)
-    both = np.concatenate([scores, scorer.score(seen)]) if len(seen) else scores
-    offset = np.quantile(both, rate if share is None else share)
-    if (both == offset).any():
+    name = "contamination" if contaminated else "false_alarm_rate"
+    if len(scores):  # no alarm may come of rounding
+        return thresholds.at_lowest_rate(lowered(scores, scorer.rounding), rate, name)
+    found = scorer.score(seen)
+    offset = np.quantile(found, rate)
+    if (found == offset).any():
         offset = lowered(np.asarray(offset), scorer.rounding)
     return thresholds.at_offset(scores, float(offset))

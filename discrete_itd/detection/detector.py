@@ -53,7 +53,8 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
         Share of anomalies among the rows given to ``fit``. "auto" takes all of them for inliers, and sets the threshold
         at ``false_alarm_rate``. With a share, up to 0.5, the fit is robust: that share of the training rows is left
         out of the training, those that an IsolationForest isolates first or, of nominal columns alone, the least
-        probable under a Chow-Liu tree; and ``predict`` flags that share of the rows given to ``fit``.
+        probable under a Chow-Liu tree; and ``predict`` flags at most that share of new rows among which there are as
+        many anomalies, by a threshold that held-out rows set.
     false_alarm_rate : float, default=0.01
         Share of inliers that may raise an alarm, unless ``contamination`` is given.
     calibration_fraction : float, default=0.2
@@ -219,7 +220,8 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
         Warns
         -----
         UserWarning
-            If there are too few calibration rows for ``false_alarm_rate``; the smallest possible rate is used.
+            If there are too few calibration rows for ``false_alarm_rate`` or ``contamination``; the smallest possible
+            rate is used.
         """
         share = self._check_parameters()
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
@@ -230,8 +232,8 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
         else:
             density = calibration.unfitted(self.density, self.denoiser, seed)
             fraction = self.calibration_fraction
-        how: Any = {"fraction": fraction, "share": share, "sample_weight": sample_weight}
-        how["groups"] = groups
+        how: Any = {"fraction": fraction, "share": share}
+        how |= {"sample_weight": sample_weight, "groups": groups}
         parts = calibration.divide(X, self, density, seed=seed, **how)
         saved = None
         if parts.source is not None:
@@ -250,11 +252,11 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
         if len(parts.held):
             nats = scorer.nats(rows.take(parts.held)).reset_index(drop=True)
         scores = -np.ascontiguousarray(nats.to_numpy()).sum(1)
-        seen = parts.rest[: calibration.SEEN_ROWS] if share is None else np.sort(parts.rest)
-        rate = self.false_alarm_rate
-        groups = Groups.of(given, density, rows, parts, rate)
-        threshold = groups.first_threshold(scorer, scores, rows.take(seen), rate, share)
-        self._set_fitted(scorer, groups, scores, nats, parts.trimmed, threshold)
+        seen = parts.rest[: calibration.SEEN_ROWS]
+        rate = self.false_alarm_rate if share is None else share
+        own = Groups.of(given, density, rows, parts, rate)
+        about = scorer, scores, rows.take(seen), rate, share is not None
+        self._set_fitted(scorer, own, scores, nats, parts.trimmed, own.first_threshold(*about))
         is_interrupted = density.stopped_ == "interrupted"
         if saved is not None and saved is not checkpoint and not is_interrupted:
             saved.remove()

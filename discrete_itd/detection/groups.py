@@ -244,16 +244,17 @@ class Groups:
         return replace(threshold, group_offsets=tuple(offsets))
 
     def first_threshold(
-        self, scorer: Scorer, scores: Scores, seen: Rows, rate: float, share: float | None
+        self, scorer: Scorer, scores: Scores, seen: Rows, rate: float, contaminated: bool
     ) -> Threshold:
         """The threshold of a fit; arguments as of :func:`discrete_itd.detection.calibration.first_threshold`."""
-        found = first_threshold(scorer, scores, seen, rate, share)
+        found = first_threshold(scorer, scores, seen, rate, contaminated)
         place = self.place(seen)
         offsets = [
-            first_threshold(scorer, scores[own], seen.take(place == here), rate, share).offset
+            first_threshold(
+                scorer, scores[own], seen.take(place == here), rate, contaminated
+            ).offset
             for here, own in enumerate(self.members[1:], start=1)
         ]
-        contaminated = share is not None
         return replace(found, group_offsets=tuple(offsets), contaminated=contaminated)
 
     # -- for people -------------------------------------------------------------------------------

@@ -61,9 +61,9 @@ class Threshold:
     cost : (float, float, float), optional
         Expected cost per row, and its 95 % interval.
     contaminated : bool
-        Whether the calibration rows contain anomalies. The rate is then that of all calibration rows: the rate of
-        inliers is lower if anomalies score lower, and otherwise at most 1 / (1 - e) times as high, with e the share of
-        anomalies.
+        Whether the calibration rows contain anomalies. The rate is then that of all rows, if anomalies are as frequent
+        among new ones: the rate of inliers is lower if anomalies score lower, and otherwise at most 1 / (1 - e) times
+        as high, with e the share of anomalies.
     group_offsets : tuple of float
         Offsets of the groups that are compared with their own calibration rows, of a detector with ``given``; the other
         numbers are those of all calibration rows together.
@@ -175,8 +175,10 @@ def at_rate(
     return _at_rank(calibration, k, rows_per_day)
 
 
-def at_lowest_rate(calibration: Scores, rate: float) -> Threshold:
+def at_lowest_rate(calibration: Scores, rate: float, name: str = "false_alarm_rate") -> Threshold:
     """The threshold of :func:`at_rate`, or of the smallest guaranteed rate if the calibration rows are too few.
+
+    ``name`` is that of the parameter that holds the rate.
 
     Warns
     -----
@@ -186,7 +188,7 @@ def at_lowest_rate(calibration: Scores, rate: float) -> Threshold:
     least = 1 / (len(calibration) + 1)
     if rate < least:
         warn(
-            f"false_alarm_rate={rate:g} cannot be guaranteed by {len(calibration)} calibration rows:"
+            f"{name}={rate:g} cannot be guaranteed by {len(calibration)} calibration rows:"
             f" the threshold is set at {least:.3g}, the smallest rate that can be"
         )
     return at_rate(calibration, max(rate, least))

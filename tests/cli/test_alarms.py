@@ -99,11 +99,11 @@ def test_contamination_leaves_rows_out(capsys):
     assert len(detector.trimmed_) == 8
     out, _ = run("score new o.csv --out s.csv", capsys)
     n = scores()["alarm"].sum()
-    assert n == pytest.approx(10, abs=2)  # equal rows at the threshold are flagged together, or not
+    assert 0 < n < 30  # 2 of 20 calibration rows set the threshold
     rate = 100 * detector.threshold_.false_alarm_rate
     assert out.splitlines()[-1] == (
         f"{n} of 100 rows ({n} %) raised an alarm;"
-        f" among the calibration rows, anomalies included: {rate:.3g} %"
+        f" expected if anomalies are as frequent as in the table of the fit: {rate:.3g} %"
     )
 
 

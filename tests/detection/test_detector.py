@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy import stats
 from sklearn import config_context
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
@@ -72,6 +73,9 @@ def fitted_mixed():
 EXPECTED_FAILED_CHECKS = {
     "check_sample_weight_equivalence_on_dense_data": "a row with a weight is one record, on one side of every"
     " division, and repeated rows are independent draws: tests/models/test_splitting.py",
+    "check_outliers_train": "contamination is the share of alarms among new rows, and so at held-out rows, not among"
+    " those that were fitted to: test_as_many_new_rows_raise_an_alarm_as_contamination_says",
+    "check_outliers_fit_predict": "as check_outliers_train",
 }
 
 
@@ -524,9 +528,43 @@ def test_a_robust_fit_leaves_the_strange_out():
         plain.fit(X)
     robust.fit(X)
     assert (robust.trimmed_ >= 400).mean() > 0.7
-    assert (robust.predict(X) == -1).sum() == pytest.approx(20, abs=1)
     gap = [m.score_samples(X[:50]).mean() - m.score_samples(X[-5:]).mean() for m in (plain, robust)]
     assert gap[1] > gap[0]
+
+
+def test_as_many_new_rows_raise_an_alarm_as_contamination_says():
+    """The threshold is that of rows which were not fitted to, however closely a model fits the others."""
+    rates = []
+    for seed in range(6):
+        random = np.random.default_rng(seed)
+        kind, cells = random.integers(0, 9, (2400, 1)), random.integers(0, 9, (2400, 5))
+        cells = np.where(random.random((2400, 5)) < 0.8, kind, cells)
+        odd = random.random(2400) < 0.05
+        cells[odd] = random.integers(0, 9, (odd.sum(), 5))
+        X = pd.DataFrame(cells).astype(str).add_prefix("x")
+        model = DiffusionOutlierDetector(denoiser="tree", contamination=0.05, random_state=seed)
+        model.fit(X[:400])
+        assert model.threshold_.false_alarm_rate == pytest.approx(4 / 81)
+        rates.append((model.predict(X[400:]) == -1).mean())
+    spread = stats.beta.std(4, 77) / 6**0.5  # the law of the rate, given the calibration rows
+    assert abs(np.mean(rates) - 4 / 81) < 3 * spread
+
+
+def test_few_calibration_rows_bound_contamination():
+    with pytest.warns(UserWarning, match=r"contamination=0.02 cannot be guaranteed by 20"):
+        model = DiffusionOutlierDetector(TREE, contamination=0.02).fit(contaminated()[-100:])
+    assert model.threshold_.false_alarm_rate == pytest.approx(1 / 21)
+
+
+def test_what_calibration_rows_with_anomalies_cannot_tell():
+    X = contaminated()
+    model = DiffusionOutlierDetector(TREE, contamination=20 / 420, random_state=0).fit(X)
+    with pytest.warns(UserWarning, match="calibration rows hold anomalies"):
+        model.discoveries(X)
+    costs = {"miss_cost": 10, "check_cost": 1}
+    with pytest.raises(ValueError, match="recent= needs calibration rows without anomalies"):
+        model.threshold_at_cost(recent=X, **costs)
+    assert model.threshold_at_cost(anomalies=X[400:], prevalence=0.05, **costs).contaminated
 
 
 def test_a_robust_fit_leaves_out_anomalies_that_lie_together():
