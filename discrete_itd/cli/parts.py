@@ -6,16 +6,17 @@ what it was made of, and by which model and options. The same command after a ki
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import stat
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from glob import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from discrete_itd import __version__
 from discrete_itd.cli.dialect import PLAIN, Dialect
@@ -135,6 +136,9 @@ def _parts_of_file(
 class Ledger:
     """The parts of a folder that are complete.
 
+    A ledger may come from anyone who can write in the folder: of its lines only those count that name a table in the
+    folder, and nothing outside of the folder is ever removed or written.
+
     Parameters
     ----------
     folder : str
@@ -145,26 +149,24 @@ class Ledger:
     Raises
     ------
     UserError
-        If the folder cannot be made or written in.
+        If the folder cannot be made or written in, or its ledger is no regular file.
     """
 
     def __init__(self, folder: str, key: str) -> None:
-        self._folder, self._key, self._lines = folder, key, {}
+        self._folder, self._key = folder, key
+        self._lines: dict[str, dict[str, Any]] = {}
         path = os.path.join(folder, LEDGER)
         try:
             os.makedirs(folder, exist_ok=True)
-            self._file = open(path, "a+b")  # noqa: SIM115 - closed by close()
+            self._file = _open_regular(path)
         except OSError as error:
-            raise UserError(f"{folder}: cannot be written ({error.strerror})") from None
+            raise UserError(f"{path}: cannot be written ({error.strerror})") from None
         self._lock()
-        self._file.seek(0)
         content = self._file.read()
         for line in content.splitlines():
-            try:
-                entry = json.loads(line)
+            entry = _entry(line)
+            if entry is not None:
                 self._lines[entry["part"]] = entry
-            except (ValueError, LookupError, TypeError):
-                continue  # half of a line, by a kill
         if content and not content.endswith(b"\n"):
             self._file.write(b"\n")
 
@@ -178,42 +180,56 @@ class Ledger:
         same = entry.get("key") == self._key and entry.get("source") == _stamps(part)
         if not same or entry.get("out") != stamp(part.out.path):
             return None
-        return Tally.from_json(entry["tally"])
+        return entry["tally"]
 
     def clear(self, parts: Sequence[Part]) -> None:
         """Remove what earlier runs have made of these input files if none of the parts is it."""
         names, files = {part.name for part in parts}, {part.file for part in parts}
         for name, entry in self._lines.items():
             path = Path(self._folder, name)
-            if entry.get("file") in files and name not in names and path.is_file():
+            stale = entry["file"] in files and name not in names
+            if stale and path.is_file() and self._is_inside(path):
                 path.unlink()
                 if path.parent != Path(self._folder):
                     with suppress(OSError):  # it holds other parts
                         path.parent.rmdir()
 
     def begin(self, part: Part) -> dict[str, Any]:
-        """Make room for a part, and remove what a killed run has left of it; the result is for :meth:`add`."""
+        """Make room for a part; the result is for :meth:`add`.
+
+        Raises
+        ------
+        UserError
+            If it cannot be written, or a link leads out of the folder.
+        """
         path = Path(part.out.path)
+        if not self._is_inside(path):
+            raise UserError(f"{path}: a link leads out of the folder {self._folder}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            for left in path.parent.glob(f".{escape(path.name)}.*"):
-                left.unlink(missing_ok=True)
         except OSError as error:
             raise UserError(f"{path}: cannot be written ({error.strerror})") from None
         return {"part": part.name, "file": part.file, "source": _stamps(part), "key": self._key}
 
     def add(self, part: Part, begun: dict[str, Any], tally: Tally) -> None:
         """Note that a part is complete."""
-        entry = {**begun, "out": stamp(part.out.path), "tally": tally.to_json()}
+        entry = {**begun, "out": stamp(part.out.path), "tally": tally}
         self._lines[part.name] = entry
-        self._file.write(json.dumps(entry).encode() + b"\n")
+        text = json.dumps({**entry, "tally": tally.to_json()})
+        self._file.write(text.encode() + b"\n")
         self._file.flush()
         os.fsync(self._file.fileno())
 
     def leave_out(self, part: Part) -> None:
         """Remove what an earlier run has made of a part that now gives none."""
-        if self._lines.pop(part.name, None) is not None:
-            Path(part.out.path).unlink(missing_ok=True)
+        path = Path(part.out.path)
+        if self._lines.pop(part.name, None) is not None and self._is_inside(path):
+            path.unlink(missing_ok=True)
+
+    def _is_inside(self, path: Path) -> bool:
+        """Whether a file is, or would be, in the folder, all links on the way to it followed."""
+        inner, outer = os.path.realpath(path.parent), os.path.realpath(self._folder)
+        return os.path.commonpath([inner, outer]) == outer
 
     def _lock(self) -> None:
         try:
@@ -227,6 +243,42 @@ class Ledger:
             raise UserError(f"{self._folder}: another run writes in this folder") from None
         except OSError:  # nor in this file system
             return
+
+
+def _open_regular(path: str) -> BinaryIO:
+    """A regular file for reading from its beginning and appending; OSError for a link, a pipe or a device."""
+    flags = os.O_RDWR | os.O_APPEND | os.O_CREAT
+    flags |= sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"))
+    descriptor = os.open(path, flags, 0o666)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file", path)
+    file = cast(BinaryIO, os.fdopen(descriptor, "a+b"))
+    file.seek(0)
+    return file
+
+
+def _entry(line: bytes) -> dict[str, Any] | None:
+    """A line of a ledger, its tally made; None if a kill or somebody else has left it."""
+    try:
+        entry = json.loads(line)
+        name, file = entry["part"], entry["file"]
+        if not (_is_table_inside(name) and isinstance(file, str)):
+            return None
+        return {**entry, "tally": Tally.from_json(entry["tally"])}
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return None
+
+
+def _is_table_inside(name: Any) -> bool:
+    """Whether a name, relative to a folder, is that of a table in it, with no way out of it."""
+    if not isinstance(name, str) or "\0" in name or os.path.isabs(name):
+        return False
+    parts = name.replace(os.sep, "/").split("/")
+    with suppress(UserError):
+        ending(name)
+        return not {"", ".", ".."} & {*parts} and not os.path.splitdrive(name)[0]
+    return False
 
 
 def key_of(model: str, options: Mapping[str, Any]) -> str:

@@ -9,6 +9,8 @@ from typing import Any, Self
 
 import numpy as np
 
+from discrete_itd.storage.schema import check_fields
+
 
 @dataclass
 class Tally:
@@ -63,6 +65,14 @@ class Tally:
         return {**vars(self), "counts": dict(self.counts)}
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Self:
-        """The tally that :meth:`to_json` wrote."""
-        return cls(**{**data, "counts": Counter(data["counts"])})
+    def from_json(cls, data: Any) -> Self:
+        """The tally that :meth:`to_json` wrote; ValueError if the data are damaged."""
+        check_fields(
+            data, {"n_rows": int, "mean": float, "squares": float, "counts": dict}, "tally"
+        )
+        counts = data["counts"]
+        check_fields(counts, dict.fromkeys(counts, int), "tally: counts")
+        numbers = [data["n_rows"], data["squares"], *counts.values()]
+        if min(numbers) < 0:
+            raise ValueError(f"tally: {min(numbers)} is negative")
+        return cls(data["n_rows"], data["mean"], data["squares"], Counter(counts))

@@ -129,6 +129,9 @@ class GaussianDenoiser(Denoiser):
     def from_config(cls, config: Config, codebook: Codebook, tensors: Tensors) -> Self:
         mean, directions = tensors["mean0"], tensors["directions"]
         residual = float(tensors["residual"])
+        eye = torch.eye(directions.shape[1], dtype=directions.dtype)
+        if not torch.allclose(directions.T @ directions, eye, atol=1e-6):
+            raise ValueError("directions are not orthonormal: its density does not add up to one")
         return cls(codebook, mean, directions, tensors["variances"], residual, **config)
 
     def covariance(self) -> Tensor:

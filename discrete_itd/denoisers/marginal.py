@@ -37,8 +37,8 @@ class MarginalDenoiser(Denoiser):
     probs : Tensor, shape (T,)
         Marginal probability of every level; positive, normalised within every column here.
     mixture : Tensor, shape (3, R, K), optional
-        Log-weights, means and variances of the mixture of Gaussians of every continuous column. The last component
-        should be wide, for outliers.
+        Log-weights, means and variances of the mixture of Gaussians of every continuous column; its weights add up
+        to one. The last component should be wide, for outliers.
     words : sequence of Tensor, shape (K_j,)
         Marginal probability of every category of each high-cardinality column.
 
@@ -80,6 +80,11 @@ class MarginalDenoiser(Denoiser):
             raise ValueError(f"mixture must have shape (3, {len(codebook.reals)}, K)")
         if not bool((mixture[2] > 0).all()):
             raise ValueError("the variances of a mixture must be positive")
+        if not bool(mixture[1:].isfinite().all()):
+            raise ValueError("the means and variances of a mixture must be finite")
+        total = torch.logsumexp(mixture[0], 1)
+        if not torch.allclose(total, torch.zeros_like(total), atol=1e-4):
+            raise ValueError("the weights of a mixture must add up to one")
         self.register_buffer("mixture", mixture.to(codebook.known_snr))
         if [len(w) for w in words] != [v.n_points for v in codebook.vocabularies]:
             raise ValueError("words must hold one probability for each category")

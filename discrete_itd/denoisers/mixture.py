@@ -124,6 +124,8 @@ class MixtureDenoiser(Denoiser):
             raise ValueError(f"mean and var must both have shape ({z}, {n_real})")
         if var is not None and not bool((var > 0).all()):
             raise ValueError("the variances of the classes must be positive")
+        if mean is not None and var is not None and not bool((mean + var).isfinite().all()):
+            raise ValueError("the means and variances of the classes must be finite")
         empty = torch.zeros(z, 0)
         self.register_buffer("log_weights", torch.log_softmax(weights.log(), 0))
         self.register_buffer("log_probs", levels.log_softmax(probs.log()))

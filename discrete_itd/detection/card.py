@@ -17,6 +17,7 @@ from discrete_itd.models.card import (
     model_section,
     plus_minus,
 )
+from discrete_itd.storage.markdown import code
 
 
 def detector_card(detector: Any, scorer: Scorer) -> str:
@@ -38,7 +39,7 @@ def detector_card(detector: Any, scorer: Scorer) -> str:
         )
         limits.append("* The file holds scores and nats by column of the calibration rows.")
     if scorer.repeats is not None:
-        names = ", ".join(f"`{scorer.schema[j].name}`" for j in scorer.repeats.seen)
+        names = ", ".join(code(scorer.schema[j].name) for j in scorer.repeats.seen)
         limits.append(
             f"* A number that was never seen adds nats in {names}: the file holds the different numbers there."
         )
@@ -70,7 +71,7 @@ def _calibration_section(detector: Any, scorer: Scorer) -> Lines:
     elif np.isfinite(scorer.floor).any():
         score = "the log-probability, each continuous column's log-density counted up to its mean"
     if scorer.given:
-        names = ", ".join(f"`{name}`" for name in detector.given_)
+        names = ", ".join(map(code, detector.given_))
         score += f", all of the other columns given {names}"
     lines = ["## Calibration", "", f"* score: {score}", f"* threshold: {detector.threshold_}"]
     if not n:

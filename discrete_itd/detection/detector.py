@@ -26,7 +26,7 @@ from discrete_itd.detection.scoring import Scorer, fit_score
 from discrete_itd.detection.thresholds import Threshold
 from discrete_itd.estimators import DiffusionDensity, RowEstimate
 from discrete_itd.storage.configs import within
-from discrete_itd.storage.files import State
+from discrete_itd.storage.files import TIMINGS, State
 from discrete_itd.storage.persistent import Persistent
 from discrete_itd.storage.schema import building, check_fields, check_tensor
 from discrete_itd.training.checkpoint import Checkpoint
@@ -339,6 +339,7 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
     def fitted_state(self) -> State:
         header, tensors = self.density_.to_state()
         own = {
+            TIMINGS: header.pop(TIMINGS),
             "density": header,
             "device": self.density_.device,
             "frozen": isinstance(self.density, FrozenEstimator),
@@ -362,7 +363,9 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
     ) -> None:
         check_fields(header, {"density": dict, "threshold": dict})
         density = DiffusionDensity.from_state(
-            (header["density"], within(tensors, "density")), device=device, trusted=trusted
+            ({**header["density"], TIMINGS: header.get(TIMINGS, {})}, within(tensors, "density")),
+            device=device,
+            trusted=trusted,
         )
         names = pd.Index(density.encoder_.names)
         nats = check_tensor(tensors, "nats", None, len(names)).numpy()

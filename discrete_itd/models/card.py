@@ -9,10 +9,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from discrete_itd.models.cost import TIMED_EVALUATIONS
 from discrete_itd.models.model import Model
+from discrete_itd.storage import markdown
 
 MOST_COLUMNS = 1000  # listed one by one
 NOT_EXACT = "by {calls} denoiser evaluations along paths, with a standard error"
@@ -59,10 +58,10 @@ def model_section(estimator: Any, model: Model, n_evaluations: int) -> Lines:
     lines = [
         "## Model",
         "",
-        f"* fitted as `{' '.join(repr(estimator).split())}`",
+        f"* fitted as {markdown.code(repr(estimator))}",
         f"* denoiser: `{type(model.denoiser).__name__}`, {model.denoiser.n_parameters:,} numbers",
         f"* rows are scored {how}",
-        f"* seed {model.seed}; the fit ended by: {model.stopped}",
+        f"* seed {model.seed}; the fit ended by: {markdown.inline(model.stopped)}",
     ]
     if model.companion is not None:
         lines.append(
@@ -72,7 +71,12 @@ def model_section(estimator: Any, model: Model, n_evaluations: int) -> Lines:
     if model.candidates is not None:
         names = ["candidate", "nats", "behind", "stderr", "microseconds", "fit_seconds", "chosen"]
         table = model.candidates[names].round(3)
-        lines += ["", "It was chosen among these (nats per held-out row):", "", *markdown(table)]
+        lines += [
+            "",
+            "It was chosen among these (nats per held-out row):",
+            "",
+            *markdown.table(table),
+        ]
     return lines
 
 
@@ -87,7 +91,7 @@ def data_section(model: Model) -> Lines:
         f" {missing / max(1, cells):.1%} of the cells missing. `categories` counts categories or bins; an `open` column"
         " has a level for values never seen.",
         "",
-        *markdown(
+        *markdown.table(
             described[:MOST_COLUMNS].assign(missing=described["missing"].map("{:.1%}".format))
         ),
     ]
@@ -167,23 +171,10 @@ def limits_section(model: Model) -> Lines:
 
 def listed(names: Sequence[str], most: int = 10) -> str:
     """Names as text, the first few of many."""
-    shown = ", ".join(f"`{name}`" for name in names[:most])
+    shown = ", ".join(map(markdown.code, names[:most]))
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
 
 
 def plus_minus(mean: float, stderr: float) -> str:
     """A mean in nats with its standard error, if there is one."""
     return f"{mean:.3f} nats" + ("" if math.isnan(stderr) else f" ± {stderr:.3f}")
-
-
-def markdown(table: Any) -> Lines:
-    """The lines of a frame; a bar within a cell does not divide it."""
-    rows = [list(table.columns), *table.itertuples(index=False)]
-    lines = ["| " + " | ".join(map(_cell, row)) + " |" for row in rows]
-    return [lines[0], "|" + "---|" * table.shape[1], *lines[1:]]
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, float | np.floating):
-        return f"{value:.6g}"
-    return " ".join(str(value).split()).replace("\\", "\\\\").replace("|", "\\|")

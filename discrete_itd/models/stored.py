@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -23,7 +24,7 @@ from discrete_itd.storage.configs import (
     to_config,
     within,
 )
-from discrete_itd.storage.files import State
+from discrete_itd.storage.files import TIMINGS, State
 from discrete_itd.storage.schema import building, check_fields, check_table
 from discrete_itd.training.loop import seeded
 
@@ -38,6 +39,8 @@ HEADER = {
     "stopped": str,
     "held_out": dict,
 }
+# columns of tables that differ between equal fits
+TIMED = ("seconds", "fit_seconds", "microseconds", "call_ms", "call_share")
 
 
 def model_state(model: Model) -> State:
@@ -50,21 +53,31 @@ def model_state(model: Model) -> State:
         for part, module in parts.items()
         for k, v in module.state_dict().items()
     }
+    tables = {
+        "history": model.history,
+        "path_table": model.schedule_table,
+        "members": model.members,
+    }
+    if model.candidates is not None:
+        tables["candidates"] = model.candidates
+    timings: dict[str, Any] = {
+        name: frame.filter(TIMED).to_dict("list") for name, frame in tables.items()
+    }
+    if model.cost is not None:
+        timings["cost"] = model.cost.to_json()
     header = {
         "schema": model.encoder.to_list(),
         "schedule": to_config(model.schedule),
         **{p: to_config(module) for p, module in parts.items() if p != "marginals"},
         "seed": model.seed,
-        "history": model.history.to_dict("list"),
-        "path_table": model.schedule_table.to_dict("list"),
-        "members": model.members.to_dict("list"),
+        **{
+            name: frame.assign(**dict.fromkeys(timings[name], None)).to_dict("list")
+            for name, frame in tables.items()
+        },
         "stopped": model.stopped,
         "held_out": model.held_out.to_json(),
+        TIMINGS: timings,
     }
-    if model.candidates is not None:
-        header["candidates"] = model.candidates.to_dict("list")
-    if model.cost is not None:
-        header["cost"] = model.cost.to_json()
     return header, tensors
 
 
@@ -85,6 +98,18 @@ def model_from_state(
         Classes of denoisers and schedules that the state may name besides those of the library.
     """
     check_fields(header, HEADER)
+    timings = header.get(TIMINGS, {})
+    check_fields(timings, {})
+
+    def table(name: str) -> pd.DataFrame:
+        columns = check_table(header[name], name)
+        timed = check_table(timings.get(name, {}), name)
+        for column in set(columns).intersection(TIMED):
+            found = timed.get(column, columns[column])
+            with building(f"{name}: {column}"):
+                columns[column] = [math.nan if x is None else float(x) for x in found]
+        return pd.DataFrame(check_table(columns, name))
+
     with building("schema"):
         encoder = TableEncoder.from_list(header["schema"])
     with building("schedule"):
@@ -111,14 +136,12 @@ def model_from_state(
         marginals=marginals.to(device),
         schedule=schedule,
         seed=header["seed"],
-        history=pd.DataFrame(check_table(header["history"], "history")),
-        schedule_table=pd.DataFrame(check_table(header["path_table"], "path_table")),
-        members=pd.DataFrame(check_table(header["members"], "members")),
+        history=table("history"),
+        schedule_table=table("path_table"),
+        members=table("members"),
         stopped=header["stopped"],
-        candidates=pd.DataFrame(check_table(header["candidates"], "candidates"))
-        if "candidates" in header
-        else None,
+        candidates=table("candidates") if "candidates" in header else None,
         companion=built("companion") if "companion" in header else None,
         held_out=HeldOut.from_json(header["held_out"]),
-        cost=Cost.from_json(header["cost"]) if "cost" in header else None,
+        cost=Cost.from_json(timings["cost"]) if "cost" in timings else None,
     )

@@ -160,7 +160,7 @@ def load_model(model_uri: str, *, device: str = "auto", trusted: Sequence[type] 
     Raises
     ------
     OSError, ValueError
-        If there is no such model.
+        If there is no such model, or the folder names a file outside of it.
     """
     _need_mlflow()
     import mlflow.artifacts
@@ -170,7 +170,10 @@ def load_model(model_uri: str, *, device: str = "auto", trusted: Sequence[type] 
     flavors = mlflow.models.Model.load(folder).flavors
     if FLAVOR not in flavors:
         raise ValueError(f"{model_uri}: not saved by discrete_itd, but as {', '.join(flavors)}")
-    path = os.path.join(folder, flavors[FLAVOR]["data"])
+    path = os.path.join(folder, str(flavors[FLAVOR].get("data")))
+    inner, outer = os.path.realpath(path), os.path.realpath(folder)
+    if os.path.commonpath([inner, outer]) != outer:
+        raise ValueError(f"{model_uri}: its model lies outside of the folder: {path}")
     return load_one_of(path, CLASSES, device=device, trusted=trusted)
 
 

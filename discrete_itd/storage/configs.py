@@ -25,6 +25,8 @@ from discrete_itd.storage.schema import building
 
 CLASS = "class"  # the key under which data hold the name of a class
 MAPPING = "mapping"  # a dictionary, some of whose keys are not strings
+SMALLEST_LOG = -80.0
+MOST_NATS = 1e-4  # by which the logarithm of a sum of probabilities may differ from zero
 
 
 SCHEDULES: tuple[type, ...] = (
@@ -208,9 +210,22 @@ def _built(
     with building(cls.__name__):
         config = {name: nested(value, name) for name, value in config.items()}
         denoiser = cast(type[Denoiser], cls).from_config(config, codebook, tensors)
+        made = {name: buffer.clone() for name, buffer in denoiser.named_buffers(recurse=False)}
         # constructors normalise, which rounds: the very numbers come from here
         denoiser.load_state_dict(dict(tensors))
+        _check_normalised(made, tensors)
     return denoiser
+
+
+def _check_normalised(made: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
+    """Refuse numbers of a file that are not, but for rounding, those which the constructor has made of them."""
+    for name, own in made.items():
+        if name not in tensors:
+            continue
+        # the exponential of a smaller logarithm has few digits
+        found, own = (t.double().clamp_min(SMALLEST_LOG) for t in (tensors[name], own))
+        if not torch.allclose(found, own, rtol=1e-5, atol=MOST_NATS, equal_nan=True):
+            raise ValueError(f"{name} is not normalised: its probabilities do not add up to one")
 
 
 def within(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -18,22 +18,32 @@ import os
 import stat
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from glob import escape
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load, save_file
+from safetensors.torch import load
 from torch import Tensor
 
 from discrete_itd.storage.schema import building
+
+try:
+    import fcntl
+except ImportError:  # no such locks on this system
+    fcntl = None
 
 # 3: kinds of denoisers in place of their classes; 2: networks on independent columns only; 1: development versions,
 # never released
 FORMAT = 4
 OLDEST_FORMAT = 2
+PARTIAL = "partial-"  # in the names of temporary files
 KEY = "discrete_itd"
 DIGEST = "sha256"
+# seconds, which differ from fit to fit: beside the content, with a digest of their own
+TIMINGS, TIMINGS_DIGEST = "timings", "timings_sha256"
 KINDS = {
     "model": "a model",
     "checkpoint": "the checkpoint of a training",
@@ -42,15 +52,15 @@ KINDS = {
 # safetensors reads headers up to 10^8 bytes, and quoting a text within a text at most doubles it
 LONGEST_HEADER = 48_000_000
 DEEPEST_HEADER = 32
-DTYPES = (  # no bool: a byte that is neither 0 nor 1 would be one all the same
-    torch.float64,
-    torch.float32,
-    torch.float16,
-    torch.bfloat16,
-    torch.int64,
-    torch.int32,
-    torch.uint8,
-)
+DTYPES = {  # no bool: a byte that is neither 0 nor 1 would be one all the same
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.uint8: "U8",
+}
 
 State = tuple[dict[str, Any], dict[str, Tensor]]
 Made = TypeVar("Made")
@@ -65,8 +75,24 @@ def stop_writing(_: Path) -> None:
     raise NotWritten
 
 
-def write_whole(path: str | os.PathLike[str], write: Callable[[Path], object]) -> None:
+def write_whole(
+    path: str | os.PathLike[str],
+    write: Callable[[Path], object],
+    *,
+    before: Callable[[], object] = lambda: None,
+) -> None:
     """Let ``write`` make a temporary file beside ``path`` and move it there only when it is complete.
+
+    What a killed call has left of the same file is removed; what a running one is writing is not, for each holds a
+    lock on its temporary file.
+
+    Parameters
+    ----------
+    path : path-like
+    write : callable
+        Given the path of the temporary file.
+    before : callable
+        Called when the temporary file is complete, before it is moved.
 
     Raises
     ------
@@ -78,11 +104,8 @@ def write_whole(path: str | os.PathLike[str], write: Callable[[Path], object]) -
         raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
     if not path.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, "no such folder to write in", os.fspath(path))
-    descriptor, name = tempfile.mkstemp(
-        prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent
-    )
-    os.close(descriptor)
-    partial = Path(name)
+    remove_leftovers(path)
+    lock, partial = _locked_temporary(path)
     try:
         write(partial)
         mask = os.umask(0)
@@ -92,19 +115,62 @@ def write_whole(path: str | os.PathLike[str], write: Callable[[Path], object]) -
             partial, "rb+"
         ) as file:  # or a power failure could leave the name without the content
             os.fsync(file.fileno())
+        before()
+        if fcntl is None:  # a file that is open cannot be moved there
+            lock.close()
         os.replace(partial, path)
     finally:
-        partial.unlink(missing_ok=True)
+        with lock:
+            partial.unlink(missing_ok=True)
 
 
-def write_state(path: str | os.PathLike[str], state: State, *, kind: str = "model") -> str:
-    """Write a state; the file appears whole or not at all.
+def remove_leftovers(path: str | os.PathLike[str]) -> None:
+    """Remove the temporary files that killed calls of :func:`write_whole` have left of a file."""
+    path = Path(path)
+    for left in path.parent.glob(f".{escape(path.name)}.{PARTIAL}*"):
+        with suppress(OSError):  # a running call has it, or another one has removed it
+            descriptor = os.open(left, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
+            try:
+                if fcntl is not None:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    left.unlink()
+            finally:
+                os.close(descriptor)
+            if fcntl is None:  # an open file cannot be removed there
+                left.unlink()
+
+
+def _locked_temporary(path: Path) -> tuple[BinaryIO, Path]:
+    """A new temporary file beside ``path``, open, which holds its lock; and its path."""
+    while True:
+        descriptor, name = tempfile.mkstemp(
+            prefix=f".{path.name}.{PARTIAL}", suffix=path.suffix, dir=path.parent
+        )
+        if fcntl is not None:
+            with suppress(OSError):  # no locks in this file system: then nothing is removed either
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if os.path.exists(name):
+            return os.fdopen(descriptor, "rb"), Path(name)
+        os.close(descriptor)  # taken for a leftover before it was locked
+
+
+def write_state(
+    path: str | os.PathLike[str],
+    state: State,
+    *,
+    kind: str = "model",
+    before: Callable[[], object] = lambda: None,
+) -> str:
+    """Write a state; the file appears whole or not at all, and equal states give equal bytes.
 
     Parameters
     ----------
     path : path-like
     state : State
+        What the header has under ``timings`` is no part of the content that the digest stands for.
     kind : {"model", "checkpoint", "watch"}
+    before : callable
+        As of :func:`write_whole`.
 
     Returns
     -------
@@ -120,8 +186,10 @@ def write_state(path: str | os.PathLike[str], state: State, *, kind: str = "mode
     """
     header, tensors = state
     tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    text = json.dumps({"format": FORMAT, "kind": kind, **header})
-    if len(text) > LONGEST_HEADER:
+    content = {name: value for name, value in header.items() if name != TIMINGS}
+    text = json.dumps({"format": FORMAT, "kind": kind, **content})
+    timings = json.dumps(header[TIMINGS]) if TIMINGS in header else ""
+    if len(text) + len(timings) > LONGEST_HEADER:
         raise ValueError(
             f"{os.fspath(path)}: {len(text)} characters of column names, categories and settings are too"
             f" many for a file (the limit is {LONGEST_HEADER})"
@@ -132,15 +200,33 @@ def write_state(path: str | os.PathLike[str], state: State, *, kind: str = "mode
                 f"{os.fspath(path)}: {name} is of type {tensor.dtype}, which no file holds"
             )
     metadata = {KEY: text, DIGEST: digest(text, tensors)}
-
-    def write(partial: Path) -> None:
-        try:
-            save_file(tensors, partial, metadata)
-        except SafetensorError as error:
-            raise OSError(f"{os.fspath(path)}: cannot be written ({error})") from error
-
-    write_whole(path, write)
+    if timings:
+        metadata |= {TIMINGS: timings, TIMINGS_DIGEST: digest(timings, {})}
+    write_whole(path, lambda partial: _write_safetensors(partial, tensors, metadata), before=before)
     return metadata[DIGEST]
+
+
+def _write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write a safetensors file with the metadata in their order, which the package's own writer changes by chance.
+
+    References
+    ----------
+    https://github.com/huggingface/safetensors#format
+    """
+    outer: dict[str, Any] = {"__metadata__": metadata}
+    order = sorted(tensors, key=lambda name: (-tensors[name].itemsize, name))  # all are aligned
+    end = 0
+    for name in order:
+        tensor, begin = tensors[name], end
+        end += tensor.nbytes
+        shape, offsets = list(tensor.shape), [begin, end]
+        outer[name] = {"dtype": DTYPES[tensor.dtype], "shape": shape, "data_offsets": offsets}
+    text = json.dumps(outer, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name in order:
+            file.write(_bytes(tensors[name]))
 
 
 def read_state(path: str | os.PathLike[str], *, kind: str = "model") -> State:
@@ -215,6 +301,10 @@ def _state(content: bytes, kind: str) -> State:
     text = metadata[KEY]
     header = _parse(text)
     _check(header, metadata.get(DIGEST) == digest(text, tensors), kind)
+    if TIMINGS in metadata:
+        if metadata.get(TIMINGS_DIGEST) != digest(metadata[TIMINGS], {}):
+            raise ValueError("the file is damaged (the digest of its timings does not match)")
+        header[TIMINGS] = _parse(metadata[TIMINGS])
     for key, tensor in tensors.items():
         if tensor.dtype not in DTYPES:
             raise ValueError(f"the file is damaged ({key} is of type {tensor.dtype})")
@@ -288,7 +378,12 @@ def digest(text: str, tensors: Mapping[str, Tensor]) -> str:
     sha = hashlib.sha256(text.encode())
     for name, tensor in sorted(tensors.items()):
         sha.update(f"\n{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        flat = tensor.detach().cpu().contiguous().reshape(-1)
-        if len(flat):  # an empty tensor has no bytes to view
-            sha.update(flat.view(torch.uint8).numpy().data)
+        sha.update(_bytes(tensor))
     return sha.hexdigest()
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    if not len(flat):  # there are none to view
+        return memoryview(b"")
+    return flat.view(torch.uint8).numpy().data

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar, cast
 
 import numpy as np
@@ -14,11 +15,13 @@ from torch import Tensor
 
 from discrete_itd.storage import files
 from discrete_itd.storage.configs import by_name, classes_of, from_config, to_config
+from discrete_itd.storage.markdown import code
 from discrete_itd.storage.old_formats import upgraded, upgraded_parameters
 from discrete_itd.storage.schema import building, check_fields
 
 Kind = TypeVar("Kind", bound="Persistent")
 
+CARD_START = "# Model card"
 LAST_FORMAT_BY_KIND = 3  # with other names: see old_formats
 
 
@@ -45,6 +48,15 @@ def resolve_device(name: str) -> torch.device:
 def card_path(path: str | os.PathLike[str]) -> str:
     """Where the card of a model's file is: "m.safetensors.md" for "m.safetensors"."""
     return f"{os.fspath(path)}.md"
+
+
+def _is_card(path: Path) -> bool:
+    """Whether a file begins like the card of a model."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(CARD_START)) == CARD_START.encode()
+    except OSError:
+        return False
 
 
 class Persistent:
@@ -141,12 +153,16 @@ class Persistent:
     def save(self, path: str | os.PathLike[str], *, card: bool = True) -> None:
         """Write the fitted estimator to one safetensors file, whole or not at all, and a card beside it.
 
+        One model gives the same bytes each time, and two equal fits give files of one digest: the seconds that they
+        took are no part of what it stands for.
+
         Parameters
         ----------
         path : path-like
         card : bool
             Whether to write ``model_card()`` to the file of the same name with ``.md`` at its end, which replaces
-            one that is there. The card is for people: ``load`` does not need it.
+            one that is there. The card is for people: ``load`` does not need it. The card of a model that is replaced
+            is removed before, so that no model ever stands beside the card of another.
 
         Raises
         ------
@@ -157,12 +173,18 @@ class Persistent:
         """
         check_is_fitted(self)
         self.check_stored_parameters()  # or load would refuse the file
-        digest = files.write_state(path, self.to_state())
+        beside = Path(card_path(path))
+
+        def remove_card() -> None:
+            if card or _is_card(beside):
+                beside.unlink(missing_ok=True)
+
+        digest = files.write_state(path, self.to_state(), before=remove_card)
         if card:
             name = os.path.basename(os.fspath(path))
-            which = f"\nFile: `{name}`, SHA-256 of its content: `{digest}`\n"
+            which = f"\nFile: {code(name)}, SHA-256 of its content: `{digest}`\n"
             text = (self.model_card() + which).encode(errors="backslashreplace")  # any file name
-            files.write_whole(card_path(path), lambda part: part.write_bytes(text))
+            files.write_whole(beside, lambda part: part.write_bytes(text))
 
     @classmethod
     def load(

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor
 
 Kind = type | tuple[type, ...]
@@ -62,13 +63,15 @@ def check_table(data: Any, where: str) -> dict[str, list[Any]]:
 
 
 def check_tensor(tensors: Mapping[str, Tensor], name: str, *shape: int | None) -> Tensor:
-    """One of the tensors; ValueError if it is missing, has another shape (None: any length), or is not finite."""
+    """One of the tensors; ValueError if it is missing, not finite, or of another shape (None: any length) or type."""
     if name not in tensors:
         raise ValueError(f"the tensor {name} is missing")
     tensor = tensors[name]
     wanted = [own if n is None else n for n, own in zip(shape, tensor.shape, strict=False)]
     if len(shape) != tensor.ndim or wanted != list(tensor.shape):
         raise ValueError(f"the tensor {name} has the shape {tuple(tensor.shape)}")
+    if tensor.dtype == torch.bfloat16:  # which numpy does not have
+        raise ValueError(f"the tensor {name} is of type {tensor.dtype}")
     if not bool(tensor.isfinite().all()):
         raise ValueError(f"the tensor {name} is not finite")
     return tensor

@@ -14,7 +14,7 @@ from typing import Any, cast
 import numpy as np
 from torch import Tensor, nn
 
-from discrete_itd.storage.files import State, digest, read_state, write_state
+from discrete_itd.storage.files import State, digest, read_state, remove_leftovers, write_state
 from discrete_itd.training.config import TrainingPlan
 
 INTERVAL = 30.0  # seconds between two writings
@@ -146,9 +146,9 @@ class Checkpoint:
 
     def remove(self) -> None:
         """Delete the file and its parts; call it when the trained model is saved elsewhere."""
-        for i in self._parts:
-            self._path_of(i).unlink(missing_ok=True)
-        self.path.unlink(missing_ok=True)
+        for path in (self.path, *map(self._path_of, self._parts)):
+            remove_leftovers(path)
+            path.unlink(missing_ok=True)
         self._found = None
 
     def _path_of(self, i: int) -> Path:

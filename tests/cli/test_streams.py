@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import os
 import random
 import shutil
@@ -426,11 +427,12 @@ def test_what_is_complete_is_not_made_again(folder, capsys):
     expected = contents(folder / "out")
     (folder / "out/b.tsv.gz").write_bytes(b"half")
     (folder / "out/sub/c.csv").unlink()
-    (folder / "out/.a.csv.123.csv").write_text("left by a kill")
+    left = folder / "out/.a.csv.partial-123.csv"
+    left.write_text("left by a kill")
     assert made() == ["b.tsv.gz", "sub/c.csv"]
     cells(12, 9, odd=True).to_csv("in/a.csv", index=False)  # another table
     assert made() == ["a.csv"]
-    assert not (folder / "out/.a.csv.123.csv").exists()
+    assert not left.exists()
     # half a line of the ledger
     ledger = folder / "out" / parts.LEDGER
     ledger.write_bytes(ledger.read_bytes()[:-9])
@@ -445,6 +447,64 @@ def test_what_is_complete_is_not_made_again(folder, capsys):
     frame.to_parquet("in/p.parquet")
     assert made("score d in --out out --explain") == ["p.parquet"]
     assert contents(folder / "out").keys() == {*expected, "p.parquet"} - set(PARTS)
+
+
+def ledger_line(name, **others):
+    tally = {"n_rows": 1, "mean": 0.0, "squares": 0.0, "counts": {}}
+    return {"part": name, "file": "a.csv", "source": [], "key": "", "tally": tally, **others}
+
+
+def plant(folder, *lines):
+    (folder / "out").mkdir(exist_ok=True)
+    text = "\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines)
+    (folder / "out" / parts.LEDGER).write_text(f"{text}\n")
+
+
+def test_a_planted_ledger_removes_nothing_outside_of_its_folder(folder, capsys):
+    victims = [folder / "victim" / name for name in ("file", "table.csv")]
+    victims[0].parent.mkdir()
+    for victim in victims:
+        victim.write_text("mine")
+    (folder / "out").mkdir()
+    (folder / "out/link").symlink_to(folder / "victim")
+    names = ["link/table.csv", "sub/../link/table.csv"]
+    names += [f"{up}/victim/{v.name}" for up in ("..", "./..", "in/../..") for v in victims]
+    names += map(str, victims)
+    plant(folder, *map(ledger_line, names))
+    run("score d in --out out")
+    assert [victim.read_text() for victim in victims] == ["mine"] * 2
+    assert "6 files" in capsys.readouterr().out
+
+
+def test_no_link_leads_what_is_written_out_of_the_folder(folder, capsys):
+    victim = folder / "victim"
+    victim.mkdir()
+    (victim / "c.csv").write_text("mine")
+    (folder / "out").mkdir()
+    (folder / "out/sub").symlink_to(victim)
+    run("score d in --out out", code=2)
+    assert "sub/c.csv: a link leads out of the folder out" in capsys.readouterr().err
+    (folder / "out2").mkdir()
+    (folder / "out2" / parts.LEDGER).symlink_to(victim / "c.csv")
+    run("score d in --out out2", code=2)
+    assert f"{parts.LEDGER}: cannot be written" in capsys.readouterr().err
+    assert os.listdir(victim) == ["c.csv"]
+    assert (victim / "c.csv").read_text() == "mine"
+
+
+def test_a_malformed_ledger_counts_for_nothing(folder, capsys):
+    run("score d in/sub --out out")
+    (line,) = (folder / "out" / parts.LEDGER).read_text().splitlines()
+    good, said = json.loads(line), capsys.readouterr().out
+    odd = [None, 1, -1, "x", [], {}, [[]], {"n_rows": -1}, {**good["tally"], "counts": [1]}]
+    lines = ["", "[" * 10**5, "[]", "null", '"x"', "{}", "\0", json.dumps({"part": {}})]
+    lines += [{**good, key: value} for key in good for value in odd if key != "out"]
+    plant(folder, *lines)
+    run("score d in/sub --out out")
+    assert capsys.readouterr().out == said
+    plant(folder, *lines, line.replace("c.csv", "../out/c.csv"))
+    run("score d in/sub --out out")
+    assert capsys.readouterr().out == said
 
 
 @slow

@@ -89,6 +89,15 @@ def test_the_folder_holds_the_model_file_and_ranges(tmp_path):
     assert not [line for line in lines if "==" in line]
     example = json.loads((tmp_path / "folder" / "input_example.json").read_text())
     assert example["columns"] == list(table())
+    told = (tmp_path / "folder" / "MLmodel").read_text()
+    for elsewhere in (
+        "../m",
+        str(tmp_path / "m"),
+    ):  # a folder of somebody else names no file of ours
+        planted = told.replace("data/model/model.safetensors", elsewhere)
+        (tmp_path / "folder" / "MLmodel").write_text(planted)
+        with pytest.raises(ValueError, match="lies outside of the folder"):
+            flavour.load_model(str(tmp_path / "folder"))
     with pytest.raises(ValueError, match="'alarm'; that needs a detector"):
         flavour.save_model(density, tmp_path / "other", outputs=["alarm"])
     assert not (tmp_path / "other").exists()

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 from discrete_itd import CoordinateSchedule, DiffusionDensity, DiffusionOutlierDetector
-from discrete_itd.models.card import listed, markdown
+from discrete_itd.models.card import listed
 from discrete_itd.recipes import Network, RowMixture
-from discrete_itd.storage import files
+from discrete_itd.storage import files, markdown
 from discrete_itd.storage.files import content_digest
 from discrete_itd.storage.persistent import card_path
 
@@ -51,7 +51,7 @@ def test_a_card_says_what_the_model_is(tmp_path):
     assert "`DiffusionDensity(denoiser='tree', random_state=0)`" in said["Model"]
     assert "200 training rows" in said["Data"]
     assert "8.3% of the cells missing" in said["Data"]
-    assert "| a\\|b | ordinal | 3 | True | 25.0% | Int64 |" in said["Data"]
+    assert "| `a\\|b` | ordinal | 3 | True | 25.0% | Int64 |" in said["Data"]
     nats = model.model_.held_out.nats
     assert f"the model: {nats:.3f} nats ±" in said["Held-out nats"]
     cost = model.model_.cost
@@ -120,10 +120,10 @@ def test_a_card_is_whole_can_be_left_out_and_is_not_read(tmp_path, monkeypatch):
     DiffusionDensity.load(path)
 
     def fail(*_):
-        raise files.SafetensorError("no space left on device")
+        raise OSError("no space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(files, "save_file", fail)
+        patch.setattr(files, "_write_safetensors", fail)
         with pytest.raises(OSError, match="no space left"):
             model.save(path)
     assert path.read_bytes() == old
@@ -134,12 +134,62 @@ def test_a_card_is_whole_can_be_left_out_and_is_not_read(tmp_path, monkeypatch):
     assert card_path(path) == f"{path}.md"
 
 
+def test_no_model_stands_beside_the_card_of_another(tmp_path, monkeypatch):
+    """Whichever step of a save is the last one: cards say which model they are of."""
+    one, other = settled("independent").fit(table()), settled("independent").fit(table(150))
+    path, card, replace = tmp_path / "m", tmp_path / "m.md", os.replace
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    for n_steps in range(2):  # the model is moved, then the card
+        steps = [replace] * n_steps + [stop]
+        one.save(path)
+        with monkeypatch.context() as patch:
+            patch.setattr(files.os, "replace", lambda *names, steps=steps: steps.pop(0)(*names))
+            with pytest.raises(KeyboardInterrupt):
+                other.save(path)
+        assert not card.exists()
+    one.save(path)
+    other.save(path, card=False)
+    assert sorted(os.listdir(tmp_path)) == ["m"]
+    card.write_text("a text of the user")
+    other.save(path, card=False)
+    assert card.read_text() == "a text of the user"
+
+
+def test_names_in_a_card_are_no_markup():
+    """Read by an HTML renderer of Markdown, a hostile name is text within code, and divides no table."""
+    odd = {
+        "pipe|d": "`pipe\\|d`",
+        "`": "`` ` ``",
+        "a`b``c": "```a`b``c```",
+        "x\n\n# y": "`x # y`",
+        "<script>": "`<script>`",
+        "[a](http://b)": "`[a](http://b)`",
+        "www.a.b": "`www.a.b`",
+        "*a*": "`*a*`",
+        "_a_": "`_a_`",
+        "\u202eabc": "`\\u202eabc`",
+        "\x1b[31m": "`\\x1b[31m`",
+        "capital_gain": "capital_gain",
+        "25.0%": "25.0%",
+        "\\|": "`\\ \\|`",
+    }
+    frame = pd.DataFrame({"name": list(odd)})
+    assert markdown.table(frame)[2:] == [f"| {shown} |" for shown in odd.values()]
+    rows = pd.DataFrame({name: ["a|`b", "<b>"] * 30 for name in odd})
+    card = settled("independent", column_types=dict.fromkeys(odd, "nominal")).fit(rows).model_card()
+    outside = re.sub(r"(?<!`)(`+)(?!`).*?(?<!`)\1(?!`)", "", card)
+    assert not re.search(r"[`<\u202e\x1b]|\]\(|www|^# y|_a_|\*a", outside, re.MULTILINE)
+
+
 def test_tables_and_lists_are_markdown():
     frame = pd.DataFrame({"a|b": ["x\ny", "\\"], "n": [1 / 3, np.nan]})
-    assert markdown(frame) == [
-        "| a\\|b | n |",
+    assert markdown.table(frame) == [
+        "| `a\\|b` | n |",
         "|---|---|",
         "| x y | 0.333333 |",
-        "| \\\\ | nan |",
+        "| `\\` | nan |",
     ]
     assert listed(list("abc"), most=2) == "`a`, `b` and 1 more"

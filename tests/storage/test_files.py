@@ -5,6 +5,9 @@ import functools
 import json
 import os
 import re
+import subprocess
+import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +20,8 @@ from limits import TooLong, bounded
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from discrete_itd import DiffusionDensity, IsotropicSchedule
-from discrete_itd.recipes import Network, Trees
+from discrete_itd import DiffusionDensity, DiffusionOutlierDetector, IsotropicSchedule
+from discrete_itd.recipes import Network, RowMixture, Trees
 from discrete_itd.storage import files
 from discrete_itd.storage.configs import from_config
 from discrete_itd.storage.old_formats import upgraded
@@ -453,13 +456,74 @@ def test_a_failing_save_leaves_the_old_model(model, content, tmp_path, monkeypat
     path.write_bytes(content)
 
     def fail(*_):
-        raise files.SafetensorError("no space left on device")
+        raise OSError("no space left on device")
 
-    monkeypatch.setattr(files, "save_file", fail)
+    monkeypatch.setattr(files, "_write_safetensors", fail)
     with pytest.raises(OSError, match="no space left"):
         model.save(path)
     assert path.read_bytes() == content
     assert os.listdir(tmp_path) == ["m"]
+
+
+def test_what_a_killed_writer_has_left_is_removed_and_what_a_running_one_writes_is_not(tmp_path):
+    path, names = tmp_path / "f.txt", []
+    for name in (".f.txt.partial-old.txt", ".f.txt.mine", ".g.txt.partial-other.txt"):
+        (tmp_path / name).write_text("half")
+
+    def write(partial):
+        names.append(partial)
+        partial.write_text("outer")
+        files.write_whole(path, lambda inner: inner.write_text("inner"))
+        files.remove_leftovers(path)
+        assert path.read_text() == "inner"
+
+    files.write_whole(path, write)
+    assert path.read_text() == "outer"
+    kept = [".f.txt.mine", ".g.txt.partial-other.txt", "f.txt"]
+    assert sorted(os.listdir(tmp_path)) == kept
+
+
+# -- the same bits --------------------------------------------------------------------------------
+
+
+def test_one_model_gives_the_same_bytes_in_any_process(model, tmp_path):
+    for i in range(4):
+        model.save(tmp_path / str(i))
+    model.save(tmp_path / "m")
+    code = "import sys; from discrete_itd import DiffusionDensity as D; D.load('m').save('x')"
+    for seed in ("1", "2"):
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True)
+        assert (tmp_path / "x").read_bytes() == (tmp_path / "m").read_bytes()
+    assert len({(tmp_path / str(i)).read_bytes() for i in range(4)}) == 1
+
+
+def test_equal_fits_have_one_digest_and_their_own_seconds(tmp_path):
+    rows = pd.DataFrame({"a": list("xyxxyxzz") * 8, "n": [1, 2, 1, 1, 3, 1, 2, 2] * 8})
+    settings = {"denoiser": RowMixture(("tree", "independent")), "random_state": 0}
+    fits = [
+        DiffusionOutlierDetector(DiffusionDensity(**settings), random_state=0) for _ in range(2)
+    ]
+    for i, fit in enumerate(fits):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # few rows of calibration
+            fit.fit(rows).save(tmp_path / str(i))
+    assert len({files.content_digest(tmp_path / str(i)) for i in range(2)}) == 1
+    loaded = DiffusionOutlierDetector.load(tmp_path / "0").density_
+    pd.testing.assert_frame_equal(loaded.candidates_, fits[0].density_.candidates_)
+    pd.testing.assert_frame_equal(loaded.history_, fits[0].density_.history_)
+    assert loaded.model_.cost == fits[0].density_.model_.cost
+
+
+@pytest.mark.parametrize(
+    "timings",
+    [1, [], {"history": 1}, {"history": {"seconds": ["x"]}}, {"cost": {}}, {"history": {"seconds": [1.0] * 99}}],
+    ids=range(6),
+)  # fmt: skip
+def test_forged_timings_are_refused(model, folder, timings):
+    path = rewrite(model, folder, lambda header: header.update(timings=timings))
+    with pytest.raises(ValueError, match=r"m\.safetensors: "):
+        DiffusionDensity.load(path)
 
 
 # -- a table of old names -------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from limits import TooLong, bounded
 from safetensors.torch import save
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
-from discrete_itd.recipes import Network
+from discrete_itd.recipes import Decoder, Mixture, Network, RowMixture, Trees
 from discrete_itd.storage import files
 
 pytestmark = [
@@ -220,6 +220,45 @@ def both(state, rng):
     header = json.loads(json.dumps(state[0]))
     change(header, rng)
     return signed((header, forged_tensors(state[1], rng)))
+
+
+DISTRIBUTIONS = {
+    "independent": "independent",
+    "tree": "tree",
+    "trees": Trees(2),
+    "bayes_net": "bayes_net",
+    "mixture": Mixture(2),
+    "decoder": Decoder(max_steps=2),
+    "rows": RowMixture(("tree", "independent")),
+    "ensemble": ["tree", Mixture(2)],
+    "network": NETWORK,
+}
+
+
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
+def test_what_does_not_add_up_to_one_is_refused(name, tmp_path):
+    """Every table of probabilities of every denoiser, signed anew with another number."""
+    path, changed = tmp_path / "m", 0
+    rows = table().drop(columns="t") if name != "ensemble" else table()[["a", "n"]]
+    settings = QUICK if name == "network" else {"random_state": 0}
+    model = DiffusionDensity(denoiser=DISTRIBUTIONS[name], **settings).fit(rows)
+    model.save(path)
+    header, tensors = files.read_state(path)
+    for key, tensor in tensors.items():
+        last = key.split(".")[-1]
+        if (
+            not last.startswith(("log_", "words_", "mixture", "noisy", "known"))
+            or not tensor.numel()
+        ):
+            continue
+        where = (*[0] * (tensor.ndim - 1), slice(0, 1))
+        forged = tensor.clone()
+        forged[where] += 5
+        path.write_bytes(signed((header, tensors | {key: forged})))
+        with pytest.raises(ValueError, match=f"(?s){path}: .*add up to one"):
+            DiffusionDensity.load(path)
+        changed += 1
+    assert changed > 1
 
 
 BY_CHANCE = [flipped, cut, longer, outer]
