@@ -202,8 +202,8 @@ def trim(
     """The training rows without the share of them that is most outlying, and the latter.
 
     Where a column has numbers, the rows that are isolated soonest: anomalies that lie close together look typical to a
-    density. Of categories alone, the rows that are least probable under a Chow-Liu tree of all of them, for an anomaly
-    is then an odd combination (``tests/benchmarks/RESULTS.md``, "Anomalies among the training rows").
+    density. Of categories alone, the rows with the longest mean code length in independent columns and in a Chow-Liu
+    tree, both fitted to all of them (``tests/benchmarks/RESULTS.md``, "Anomalies among the training rows").
     """
     rows = take(table, train)
     is_frame = isinstance(rows, pd.DataFrame)
@@ -221,7 +221,7 @@ def trim(
     base = MarginalDenoiser.fit(book, x, unseen_counts=encoder.unseen_counts)
     if all(column.kind == "nominal" for column in encoder.schema):
         tree = TreeDenoiser.fit(base, x, pseudo_count=1.0)
-        outlying = -tree.log_prob(x).double().cpu().numpy()
+        outlying = -(base.log_prob(x).double() + tree.log_prob(x).double()).cpu().numpy()
     else:
         outlying = isolation(encoder, base, x, seed)
     n_kept = max(2, len(train) - round(share * len(train)))

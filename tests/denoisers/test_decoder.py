@@ -552,3 +552,66 @@ def test_the_mean_of_log_probs_has_their_gradient(monkeypatch, device, dtype):
     (2 * mean).backward()
     (2 * reference).backward()
     torch.testing.assert_close(one.grad, other.grad)
+
+
+# -- what a fit keeps of its training -------------------------------------------------------------
+
+
+def run_of(book, generator, plan=QUICK, n=60):
+    """A fit under way, to rows of a random mixture."""
+    rng = np.random.default_rng(0)
+    x, x_valid = (mixture_draws(random_mixture(book, rng), n, rng) for _ in range(2))
+    ticks = itertools.count().__next__
+    return fits.Run(MarginalDenoiser.fit(book, x), x, x_valid, plan, generator, ticks)
+
+
+def weights_of(network):
+    return torch.cat([p.flatten() for p in network.parameters()]).clone()
+
+
+def test_the_best_averaged_weights_are_kept_and_make_the_classes(device):
+    """Later ones that are worse change nothing."""
+    book = make_book("simplex", device)
+    runs = [run_of(book, seeded_generator(0, device)) for _ in range(2)]
+    for run in runs:
+        for _ in range(5):
+            run.make_step(run.batch(), 0.5)
+        run.look()
+    run, spoiled = runs
+    best, nats = weights_of(run.best), run.best_nats
+    assert torch.equal(best, weights_of(run.average))
+    assert nats < math.inf
+    for p in (*spoiled.average.parameters(), *spoiled.network.parameters()):
+        p.data.add_(torch.randn(p.shape, device=device, dtype=p.dtype) * 3)
+    for stale in (1, 2):
+        spoiled.look()
+        assert (spoiled.best_nats, spoiled.stale) == (nats, stale)
+    assert torch.equal(weights_of(spoiled.best), best)
+    own, others = (run.mixture() for run in runs)
+    torch.testing.assert_close(others.log_probs, own.log_probs)
+    torch.testing.assert_close(others.log_weights, own.log_weights)
+    spoiled.average.load_state_dict(run.best.state_dict())
+    spoiled.best_nats = math.inf  # and what is better takes their place
+    spoiled.look()
+    assert (spoiled.best_nats, spoiled.stale) == (nats, 0)
+
+
+def test_property_latent_points_are_fresh_in_every_step(device, monkeypatch):
+    """All moved by one random shift, on the torus, so that they stay as even as they are."""
+    run, seen = run_of(make_book("simplex", device), seeded_generator(0, device)), []
+
+    def watched(u, like):
+        seen.append(u)
+        return normal(u, like)
+
+    monkeypatch.setattr(fits, "normal", watched)
+    for share in (0.0, 0.3, 0.9, 0.9):
+        run.make_step(run.batch(), share)
+    assert [len(u) for u in seen] == sorted(len(u) for u in seen)
+    shifts = []
+    for u in seen:
+        shift = (u - run.points[: len(u)]) % 1
+        assert ((shift - shift[0] + 0.5) % 1 - 0.5).abs().max() < 1e-5
+        shifts.append(shift[0])
+    for i, one in enumerate(shifts):
+        assert all((one - other).abs().max() > 1e-3 for other in shifts[:i])

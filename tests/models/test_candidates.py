@@ -1,0 +1,106 @@
+"""Candidates made by hand: which is chosen, which answers beside it, and which member a mixture answers by."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from discrete_itd.channel import Codebook, ColumnPoints
+from discrete_itd.denoisers import MarginalDenoiser
+from discrete_itd.models.candidates import Candidate, CandidateTable
+
+BOOK = Codebook([ColumnPoints("simplex", 2)])
+N = 400
+
+
+class Fitted(MarginalDenoiser):
+    """Independent columns that are exact or not, and cost what they are said to."""
+
+    def __init__(self, p, *, exact=True, work=1):
+        super().__init__(BOOK, torch.tensor([p, 1 - p], dtype=BOOK.dtype))
+        self.exact, self._work = exact, work
+
+    @property
+    def closed_form(self):
+        return True
+
+    @property
+    def score_work(self):
+        return self._work
+
+
+def held_out_nats(denoiser):
+    x = torch.zeros(1, 1, dtype=torch.float64)
+    return -float(denoiser.log_prob(x).mean())
+
+
+def table_of(*candidates):
+    x = torch.zeros(N, 1, dtype=torch.float64)
+    rows = SimpleNamespace(
+        codebook=BOOK, x_valid=x, marginals=Fitted(0.5), held_out_nats=held_out_nats
+    )
+    table = CandidateTable(rows)
+    table.candidates = list(candidates)
+    return table
+
+
+def behind(best, stderrs, seed=0):
+    """Nats of a model that is so many paired standard errors behind another one, (N,)."""
+    gap = torch.randn(N, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    gap = (gap - gap.mean()) / gap.std()
+    return best + gap + stderrs / math.sqrt(N)
+
+
+@pytest.mark.parametrize(
+    ("stderrs", "chosen"), [(0.5, "cheap"), (0.95, "cheap"), (1.05, "best"), (3.0, "best")]
+)
+def test_property_a_cheaper_model_is_taken_within_one_paired_standard_error(stderrs, chosen):
+    """Of the mean difference over rows, whatever rows cost by themselves."""
+    nats = 50 * torch.rand(N, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    best = Candidate("best", Fitted(0.5, work=10), nats, 0.0)
+    cheap = Candidate("cheap", Fitted(0.5, work=5), behind(nats, stderrs), 0.0)
+    hopeless = Candidate("hopeless", Fitted(0.5, work=1), nats + 5, 0.0)
+    for candidates in ((best, cheap, hopeless), (hopeless, cheap, best)):
+        table = table_of(*candidates)
+        assert table.cheapest().label == chosen
+    equal = Candidate("equal", Fitted(0.5, work=10), nats.clone(), 0.0)
+    assert table_of(best, equal).cheapest() is best
+    assert table_of(equal, best).cheapest() is equal
+
+
+def test_the_companion_is_the_best_that_hears_every_column():
+    """Of the exact candidates, and of what answers for those that are not."""
+    nats = torch.ones(N, dtype=torch.float64)
+    chosen = Candidate("causal", Fitted(0.9, exact=False), nats, 0.0)
+    worse, better = Fitted(0.2), Fitted(0.6)
+    for of_plan, best in ((0.3, 0.6), (0.8, 0.8)):
+        for order in ((worse, better), (better, worse)):
+            exact = [Candidate(f"exact {i}", d, nats, 0.0) for i, d in enumerate(order)]
+            table = table_of(chosen, *exact)
+            table.plans = [SimpleNamespace(companion=c) for c in (Fitted(of_plan), None)]
+            plan = SimpleNamespace(run=SimpleNamespace(interrupted=False), companion=None)
+            assert table.settle(plan, chosen) is chosen.denoiser
+            assert plan.companion.log_probs.exp()[0].item() == pytest.approx(best)
+            assert plan.candidates["chosen"].tolist() == [True, False, False]
+    plan = SimpleNamespace(run=SimpleNamespace(interrupted=False), companion=None)
+    table_of(chosen, exact[0]).settle(plan, exact[0])
+    assert plan.companion is None  # what is exact answers by itself
+
+
+@pytest.mark.parametrize(
+    ("exact", "main"), [("-EE", 1), ("--E", 2), ("---", 0), ("EEE", 0), ("E-E", 0)]
+)
+def test_a_mixture_answers_by_its_best_exact_member(exact, main):
+    """By its best member, if none is exact. Here each one is worse than those before it."""
+    random = torch.Generator().manual_seed(0)
+    nats = torch.rand(3, N, generator=random, dtype=torch.float64) * 4
+    nats += torch.tensor([[1.0], [1.3], [1.6]])
+    assert (nats.mean(1).diff() > 0).all()
+    members = [
+        Candidate(f"no. {i}", Fitted(0.5, exact=e == "E"), nats[i], 0.0)
+        for i, e in enumerate(exact)
+    ]
+    found = table_of(*members).mixture().denoiser
+    assert len(found.members) == 3
+    assert found.main == main
