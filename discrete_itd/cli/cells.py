@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -51,8 +52,15 @@ def typed(values: pd.Series, column: Column, dialect: Dialect = PLAIN) -> pd.Ser
     ValueError
         Naming column and cell, if the column has no categories and the cell is neither a number nor a date.
     """
+    if not is_text(values):
+        return values
+    if column.notation is not None:
+        asked = dialect.decimal if column.notation.family == "number" else None
+        if asked is not None:
+            column = replace(column, notation=replace(column.notation, decimal=asked))
+        return column.read(values)
     read = _reader(column, dialect)
-    if read is None or not is_text(values):
+    if read is None:
         return values
     present = values.notna().to_numpy()
     cells = values.to_numpy(dtype=object)[present]
@@ -85,7 +93,7 @@ def _checked(found: pd.Series, cells: np.ndarray, column: Column, dialect: Diale
         if text.lower() not in MISSING:
             wanted = WANTED.get(column.family, "a duration")
             hint = ""
-            if dialect.decimal == "." and column.family == "number" and has_decimal_comma(text):
+            if dialect.decimal is None and column.family == "number" and has_decimal_comma(text):
                 hint = "; if this is a decimal comma, give --decimal ,"
             raise ValueError(f"column {column.name!r}: expected {wanted}, got {text!r}{hint}")
     return found

@@ -17,7 +17,9 @@ Empty cells are missing values. So are the words NA, N/A, NaN, NaT, null and Non
 in columns whose other cells are all numbers, all True or False, or all dates; in a column of text they are values.
 A CSV is in UTF-8 with commas; a byte order mark tells UTF-16, and a header without a comma that ; or a tab divides
 tells these. --sep, --encoding, --decimal and --na say what else it is; impute writes what it fills in the same way.
-Dates are ISO dates and times: 2024-01-31, 2024-01-31 08:30, 2024-01-31T08:30:00.5+01:00.
+Dates are ISO dates and times: 2024-01-31, 2024-01-31 08:30, 2024-01-31T08:30:00.5+01:00. fit also reads text in which
+all cells are numbers or dates of one notation, and the model remembers it: 5.067,14 EUR or 12.5 %, 31.01.2024 or
+1/31/2024. What could be read in two ways stays text, with a note that names the option.
 """
 STREAMS = """\
 Tables of any size are read, and written, in chunks: memory does not grow with the number of rows. TABLE and FILE may
@@ -32,7 +34,8 @@ Learn the distribution of a table's rows and write the model to a file.
 
 A column of text becomes nominal: categories without an order. Numbers with few different values become
 ordinal: categories that keep their order and distances. Other numbers, and dates, become continuous, with a density.
-Numbers that are only names, like a postal code, need --column zip=nominal, which also keeps their leading zeros.
+Numbers that are only names need --column shop=nominal; a postal code with a leading zero makes its column text.
+Identifiers and free text are left out of the model, with a note, unless --column gives them a kind.
 True and False become a nominal column with these two categories.
 
 Kinds of columns for --column NAME=KIND:
@@ -41,6 +44,8 @@ Kinds of columns for --column NAME=KIND:
   continuous
   binned       a density that is constant within 32 bins of about equal counts;
                binned:16 makes 16 bins, binned:0,18,65,120 sets their edges
+
+or how text writes numbers and dates: decimal-comma, decimal-point, day-first, month-first; also continuous:day-first.
 
 A missing cell is left out of the probability of its row; with --missing category the model also learns
 which cells are missing.

@@ -51,15 +51,15 @@ class Dialect:
     ----------
     sep, encoding : str, optional
         None if it is to be found, see :meth:`found`.
-    decimal : str
-        "." or ",".
+    decimal : {".", ","}, optional
+        None if it is that of each column.
     na : tuple of str
         Cells that are missing, besides empty ones.
     """
 
     sep: str | None = None
     encoding: str | None = None
-    decimal: str = "."
+    decimal: str | None = None
     na: tuple[str, ...] = ()
 
     @classmethod
@@ -102,7 +102,7 @@ class Dialect:
 
     def number(self, text: str) -> str:
         """A number in Python's notation: points are no decimal marks where commas are."""
-        return text if self.decimal == "." else text.translate(SWAPPED)
+        return text.translate(SWAPPED) if self.decimal == "," else text
 
     def of_copy(self, kind: str) -> Dialect:
         """The dialect of a file, in another format maybe, to which cells of this one are copied."""

@@ -145,7 +145,9 @@ def _as_text(chunk: Chunk, filled: Mapping[str, Filled], dialect: Dialect) -> pd
             values = as_text(values, days=days)
             if known is not None and len(known.fills):
                 fills = as_text(known.fills, days=days)
-                if known.fills.dtype.kind == "f":
+                if known.column.notation is not None and dialect.decimal is None:
+                    fills = known.column.notation.write(known.fills)
+                elif known.fills.dtype.kind == "f":
                     fills = fills.map(dialect.number)  # swaps the marks, in either direction
                 values[known.is_gap] = fills.to_numpy()
         columns.append(values)

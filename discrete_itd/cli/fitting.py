@@ -12,6 +12,7 @@ from typing import Any, cast
 import pandas as pd
 
 from discrete_itd.cli import alarms
+from discrete_itd.cli.cells import is_text
 from discrete_itd.cli.dialect import Dialect
 from discrete_itd.cli.inputs import about
 from discrete_itd.cli.jobs import check_out
@@ -26,6 +27,8 @@ from discrete_itd.cli.tables import (
     save_whole,
 )
 from discrete_itd.detection.detector import DiffusionOutlierDetector
+from discrete_itd.encoders.notation import is_missing
+from discrete_itd.encoders.notation import recognise as recognise_notation
 from discrete_itd.encoders.streams import ParquetStream
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.scale.loading import density_of
@@ -43,7 +46,10 @@ def fit(args: argparse.Namespace) -> int:
             if same_file(args.checkpoint, path):
                 raise UserError(f"{path}: also named in --checkpoint")
     column_types = dict(args.column)
-    frame = _read_to_fit(args.table, column_types, args.drop, Dialect.asked(args))
+    dialect = Dialect.asked(args)
+    frame = _read_to_fit(args.table, column_types, args.drop, dialect)
+    if isinstance(frame, pd.DataFrame):
+        _remember(frame, column_types, dialect)
     seed = args.seed
     if seed is None and args.detector and args.checkpoint is not None:
         seed = 0  # a run that continues must hold out the same rows
@@ -91,7 +97,7 @@ def _read_to_fit(
     path: str, column_types: Mapping[str, Any], drop: Sequence[str], dialect: Dialect
 ) -> pd.DataFrame | ParquetStream:
     """The columns of a table to learn from, in their types; a folder of Parquet is read as it is needed."""
-    kinds = {n: s if isinstance(s, str) else s["kind"] for n, s in column_types.items()}
+    kinds = {n: s if isinstance(s, str) else s.get("kind") for n, s in column_types.items()}
     # read as text, a postal code keeps its leading zeros
     text = [n for n, kind in kinds.items() if kind == "nominal"]
     frame = _folder(path) if Path(path).is_dir() else read_table(path, text, dialect)
@@ -109,7 +115,34 @@ def _read_to_fit(
     if isinstance(frame, ParquetStream):
         return ParquetStream(path, kept)
     frame = cast(pd.DataFrame, frame[kept])
-    return frame if is_parquet(path) else recognise(frame, path, kinds, dialect)
+    if is_parquet(path):
+        return frame
+    # text whose notation the user names is read in that
+    named = {n for n, spec in column_types.items() if isinstance(spec, dict) and "notation" in spec}
+    others = cast(pd.DataFrame, frame[[n for n in kept if n not in named]])
+    text = recognise(others, path, kinds, dialect)
+    return pd.DataFrame({n: text[n] if n in text else frame[n] for n in kept})
+
+
+def _remember(frame: pd.DataFrame, column_types: dict[str, Any], dialect: Dialect) -> None:
+    """Add to the specifications the decimal mark that was asked for, so that the model knows it."""
+    if dialect.decimal is None:
+        return
+    asked = "decimal-comma" if dialect.decimal == "," else "decimal-point"
+    for name, values in frame.items():
+        spec = column_types.get(str(name))
+        spec = {"kind": spec} if isinstance(spec, str) else dict(spec or {})
+        if spec.get("kind") == "nominal" or "notation" in spec:
+            continue
+        if is_text(values):
+            counts = values.value_counts()
+            texts = [text for text in counts.index if not is_missing(text)]
+            numbers = counts[texts].to_numpy()
+            if not texts or recognise_notation(texts, numbers, asked).notation is None:
+                continue
+        elif values.dtype.kind != "f":
+            continue
+        column_types[str(name)] = {**spec, "notation": asked}
 
 
 def _folder(path: str) -> ParquetStream:

@@ -3,8 +3,9 @@
 FORMATS = ("csv", "tsv", "parquet")
 PACKED = (".gz", ".bz2", ".xz", ".zip", ".zst")
 ENDINGS = ".csv, .tsv (also .gz, .bz2, .xz, .zip, .zst), .parquet"
-# equal to encoders.KINDS and recipes.NAMES, whose modules import torch
+# equal to encoders.KINDS, encoders.NOTATIONS and recipes.NAMES, whose modules import torch
 KINDS = ("nominal", "ordinal", "continuous", "binned")
+NOTATIONS = ("decimal-comma", "decimal-point", "day-first", "month-first")
 DENOISERS = (
     "auto", "best", "network", "mlp", "causal", "ensemble", "row_mixture", "independent", "tree", "trees", "mixture",
     "decoder", "bayes_net",

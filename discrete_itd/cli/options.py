@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 from discrete_itd import __version__
 from discrete_itd.cli import descriptions
-from discrete_itd.cli.names import DENOISERS, ENDINGS, FORMATS, KINDS, UserError
+from discrete_itd.cli.names import DENOISERS, ENDINGS, FORMATS, KINDS, NOTATIONS, UserError
 from discrete_itd.deprecation import REMOVAL
 
 OLD_OPTIONS = {
@@ -58,6 +58,8 @@ def column_spec(text: str) -> tuple[str, str | dict[str, Any]]:
     name, equals, what = text.rpartition("=")
     if not equals or not name:
         raise argparse.ArgumentTypeError(f"expected NAME=KIND, got {text!r}")
+    if what in NOTATIONS:
+        return name, {"notation": what}
     kind, colon, option = what.partition(":")
     if kind not in KINDS:
         raise argparse.ArgumentTypeError(
@@ -65,6 +67,8 @@ def column_spec(text: str) -> tuple[str, str | dict[str, Any]]:
         )
     if not colon:
         return name, kind
+    if option in NOTATIONS and kind != "nominal":
+        return name, {"kind": kind, "notation": option}
     wanted = "no option"
     try:
         if kind == "nominal":
@@ -357,7 +361,9 @@ def _add_dialect(sub: argparse.ArgumentParser) -> None:
         help="between cells: a mark, or tab (default: a comma, or what divides a header without one)")
     add("--encoding", type=encoding, metavar="NAME",
         help="like cp1252 (default: UTF-8, or what a byte order mark says)")
-    add("--decimal", choices=(".", ","), default=".", help="decimal mark (default: .)")
+    add("--decimal", choices=(".", ","),
+        help="decimal mark (default: that of the columns that the model was fitted to; in fit, what all\n"
+        "cells of a column agree on)")
     add("--na", **LIST, metavar="TEXT",
         help="cells that are missing, besides empty ones, like --na ? -999; may be repeated")
 

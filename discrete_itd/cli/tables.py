@@ -16,7 +16,7 @@ from typing import Any, cast
 import pandas as pd
 
 from discrete_itd.cli.cells import DATE, MISSING, is_text
-from discrete_itd.cli.dialect import PLAIN, Dialect, has_decimal_comma, head_of
+from discrete_itd.cli.dialect import PLAIN, Dialect, head_of
 from discrete_itd.cli.names import ENDINGS, PACKED
 from discrete_itd.cli.names import UserError as UserError
 from discrete_itd.encoders.categories import TRUTHS
@@ -24,7 +24,8 @@ from discrete_itd.storage.files import NotWritten, stop_writing, write_whole
 from discrete_itd.validation import warn
 
 ZONE = r"(?:Z|[+-]\d\d:?\d\d)$"  # at the end of an ISO time
-ALMOST = 0.9  # share of cells of one type from which the other cells are probably errors
+LEADING_ZERO = r"[+-]?0\d+$"
+SCANNED_ROWS = 1 << 16  # in memory at once
 DAMAGED = (ValueError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, ImportError)
 
 
@@ -58,7 +59,12 @@ def read_table(path: str, text: Collection[str] = (), dialect: Dialect = PLAIN) 
         frame = _read(path, lambda: pd.read_parquet(path))
         typed = _dates_of_objects
     else:
-        frame = _read_csv(path, dialect, dtype=dict.fromkeys(text, str), decimal=dialect.decimal)
+        decimal = dialect.decimal or "."
+        frame = _read_csv(path, dialect, dtype=dict.fromkeys(text, str), decimal=decimal)
+        codes = _with_leading_zeros(path, frame, dialect)
+        if codes:
+            own = _read_csv(path, dialect, dtype=str, usecols=codes)
+            frame = frame.assign(**{name: own[name] for name in codes})
         typed = _typed
     return pd.DataFrame({name: typed(values) for name, values in frame.items()})
 
@@ -82,6 +88,24 @@ def _read_csv(path: str, dialect: Dialect, **options: Any) -> pd.DataFrame:
     header = pd.read_csv(path, header=None, nrows=1, dtype=str, **how)
     check_names(path, pd.Index(header.iloc[0].dropna()))
     return frame
+
+
+def _with_leading_zeros(path: str, frame: pd.DataFrame, dialect: Dialect) -> list[str]:
+    """Names of the columns of whole numbers some of which begin with a zero, like postal codes: they are text."""
+    whole = [
+        name
+        for name, values in frame.items()
+        if values.dtype.kind in "iu"
+        or (values.dtype.kind == "f" and (values.dropna() % 1 == 0).all())
+    ]
+    found: set[str] = set()
+    if whole:
+        how: Any = dialect.found(path, ending(path), head_of(path)).as_options()
+        cells = {"usecols": whole, "dtype": str, "chunksize": SCANNED_ROWS, "index_col": False}
+        with pd.read_csv(path, **how, **cells) as parts:
+            for part in parts:
+                found |= {n for n in whole if part[n].str.match(LEADING_ZERO).fillna(False).any()}
+    return [name for name in whole if name in found]
 
 
 def _read(path: str, read: Callable[[], pd.DataFrame]) -> pd.DataFrame:
@@ -156,15 +180,12 @@ def recognise(
     dialect : Dialect
         How numbers are written.
 
-    Raises
-    ------
-    UserError
-        Naming column and cell, if a continuous or binned column contains other text.
+    Other text stays as it is, for the model to read (:mod:`discrete_itd.encoders.notation`).
 
     Warns
     -----
     UserWarning
-        If words are taken as missing cells, or a few cells make a column text.
+        If words are taken as missing cells.
     """
     cells = {}
     for name, values in frame.items():
@@ -181,7 +202,6 @@ def _recognised(values: pd.Series, where: str, kind: str | None, dialect: Dialec
     words, texts = cast(pd.Series, texts[is_word]), cast(pd.Series, texts[~is_word])
     if not len(texts):
         return values
-    best, share, other = "", -1.0, None
     for what, read in READINGS.items():
         if kind == "ordinal" and what == "dates":
             continue
@@ -193,20 +213,6 @@ def _recognised(values: pd.Series, where: str, kind: str | None, dialect: Dialec
                     f" taken as missing, as all others are {what}"
                 )
             return found.reindex(values.index)
-        if found.notna().mean() > share:
-            best, share = what, found.notna().mean()
-            other = texts.loc[found.isna().idxmax()]
-    hint = ""
-    if dialect.decimal == "." and texts.map(has_decimal_comma).mean() >= ALMOST:
-        other, hint = texts.iloc[0], "; if these are decimal commas, give --decimal ,"
-    if kind in ("continuous", "binned"):
-        raise UserError(f"{where}: {kind} needs numbers or dates, got {other!r}{hint}")
-    if hint:
-        warn(f"{where}: taken as text, like {other!r}{hint}")
-    elif share >= ALMOST:
-        warn(
-            f"{where}: taken as text because of {other!r}; {int(100 * share)}% of its cells are {best}"
-        )
     return values
 
 
@@ -216,6 +222,8 @@ def _is_missing(texts: pd.Series) -> pd.Series:
 
 def _numbers(texts: pd.Series) -> pd.Series:
     found = cast(pd.Series, pd.to_numeric(texts, errors="coerce"))
+    if texts.str.match(LEADING_ZERO).any():  # codes
+        return found.mask(found.notna())
     return found.astype("Int64") if found.dtype.kind == "i" else _typed(found)
 
 

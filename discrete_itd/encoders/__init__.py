@@ -16,8 +16,11 @@ A :class:`TableEncoder` infers the kind of each column of a pandas frame and map
 | datetime, timedelta           | continuous | a scale; the density is per second                                |
 | integer of a numpy array      | nominal    | the distinct values, codes; continuous if there are more than 256 |
 
-Integers are "few" if there are at most 20 different ones, or at most 256 and they occur twice each on average. An
-object column of numbers, truth values or times is what these are. A missing cell is NaN and is never an error.
+Integers are "few" if there are at most 20 different ones, or at most 256 and they occur twice each on average. A column
+with gaps whose values are all whole is one of integers, for readers make floats of these. An object column of numbers,
+truth values or times is what these are, and text of money, percentages, decimal commas or dates is numbers or times
+where all cells agree (:mod:`discrete_itd.encoders.notation`). A missing cell is NaN and is never an error. Identifiers
+and free text are left out of a model (:func:`discrete_itd.encoders.inference.left_out_as`).
 """
 
 from discrete_itd.encoders.categories import MANY_CATEGORIES, Categories
@@ -25,6 +28,7 @@ from discrete_itd.encoders.cells import plain
 from discrete_itd.encoders.column import Column
 from discrete_itd.encoders.frames import is_polars
 from discrete_itd.encoders.inference import FLOAT_KIND, KINDS, MISSING, UNKNOWN, check_column_spec
+from discrete_itd.encoders.notation import NOTATIONS, Notation
 from discrete_itd.encoders.numeric import Bins, Continuous
 from discrete_itd.encoders.rows import Rows
 from discrete_itd.encoders.table import (
@@ -42,6 +46,7 @@ __all__ = [
     "KINDS",
     "MANY_CATEGORIES",
     "MISSING",
+    "NOTATIONS",
     "PRESENT",
     "UNKNOWN",
     "Bins",
@@ -49,6 +54,7 @@ __all__ = [
     "Cells",
     "Column",
     "Continuous",
+    "Notation",
     "Rows",
     "TableEncoder",
     "as_frame",

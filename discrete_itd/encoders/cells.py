@@ -14,7 +14,13 @@ import pandas as pd
 from pandas.api.types import infer_dtype
 
 from discrete_itd.encoders.datetimes import read_times, times_to_steps
-from discrete_itd.encoders.dtypes import family, holding_missing, is_category, numpy_name
+from discrete_itd.encoders.dtypes import (
+    family,
+    holding_missing,
+    is_category,
+    is_dictionary,
+    numpy_name,
+)
 
 Scalar = str | int | float | bool
 MOST_DECIMALS = 6  # of numbers that are given back rounded
@@ -116,6 +122,16 @@ def _plain_values(column: pd.Series | pd.Index) -> np.ndarray:
             found = pd.Series(column).infer_objects()
             return cells if found.dtype == object else read_times(found)  # mixed time zones stay
     return cells
+
+
+def holds_text(values: pd.Series) -> bool:
+    """Whether cells of a column are strings, of any dtype, ``category`` among them."""
+    dtype: Any = values.dtype
+    if is_category(dtype):
+        return holds_text(pd.Series(dtype.categories))
+    if dtype.kind == "O" and isinstance(dtype, np.dtype):
+        return any(isinstance(v, str) for v in values)
+    return is_dictionary(dtype) or pd.api.types.is_string_dtype(dtype)
 
 
 def is_number(values: np.ndarray) -> bool:

@@ -18,6 +18,7 @@ from discrete_itd.encoders.cells import (
     PlainCells,
     Scalar,
     as_numbers,
+    holds_text,
     read_cells,
     restore_categories,
     restore_numbers,
@@ -25,7 +26,9 @@ from discrete_itd.encoders.cells import (
 )
 from discrete_itd.encoders.datetimes import restore_times, time_intervals
 from discrete_itd.encoders.dtypes import TIMES, dtype_from_json, dtype_to_json, family, numpy_name
+from discrete_itd.encoders.notation import Notation, is_missing
 from discrete_itd.encoders.numeric import Bins, Continuous
+from discrete_itd.encoders.observed import all_whole
 
 Codec = Categories | Bins | Continuous
 CODECS = {"nominal": Categories, "ordinal": Categories, "binned": Bins, "continuous": Continuous}
@@ -54,6 +57,10 @@ class Column:
         Nanoseconds of the regular grid on which its times lie, and by which it counts.
     decimals : int, optional
         Of its fractional numbers, which are given back with as many; None if they have more than six.
+    notation : Notation, optional
+        How text of the column writes its numbers or times, which have the dtype ``dtype``.
+    text_dtype : dtype, optional
+        Of the column in the training table, if it was such text: drawn and filled cells are written as it is.
 
     Examples
     --------
@@ -71,6 +78,8 @@ class Column:
     origin: int = 0
     step: int = 1
     decimals: int | None = None
+    notation: Notation | None = None
+    text_dtype: Any = None
 
     @property
     def kind(self) -> str:
@@ -120,6 +129,58 @@ class Column:
             index = time_intervals(self.codec.edges, self.dtype, self.origin, self.step)
         return index, level, share
 
+    def read_cells(self, values: pd.Series | pd.Index | PlainCells) -> PlainCells:
+        """The plain values of cells, with text read in the column's notation.
+
+        Raises
+        ------
+        ValueError
+            Naming column and cell, if a text is none of its numbers or times, and no word for a missing cell.
+        """
+        cells = values if isinstance(values, PlainCells) else read_cells(values)
+        if self.notation is None or cells.values.dtype != object:
+            return cells
+        is_text = np.array([isinstance(v, str) for v in cells.values], dtype=bool)
+        if not is_text.any():
+            return cells
+        texts = cells.values[is_text]
+        found = self.notation.read(texts)
+        unread = pd.isna(found)
+        for i in np.flatnonzero(unread):
+            if not is_missing(texts[i]):
+                raise ValueError(
+                    f"column {self.name!r}: expected {self.notation.expected}, got {texts[i]!r}"
+                )
+        whole = family(self.dtype) == "integer" and not unread.any() and all_whole(found)
+        if is_text.all():
+            known = found[~unread]
+            values = known.astype(np.int64) if whole else known
+        else:
+            values = cells.values.copy()
+            values[is_text] = found.astype(object)
+            values = values[~pd.isna(values)]
+            values = read_cells(pd.Series(values, dtype=object)).values
+        kept = np.ones(len(cells.values), dtype=bool)
+        kept[np.flatnonzero(is_text)[unread]] = False
+        place = np.append(np.where(kept, np.cumsum(kept) - 1, -1), -1)  # the last for missing ones
+        return PlainCells(values, place[cells.where])
+
+    def read(self, values: pd.Series) -> pd.Series:
+        """A column of a table, as numbers or times if it is text in the column's notation."""
+        if self.notation is None or not holds_text(values):
+            return values
+        cells = self.read_cells(values)
+        is_number = self.family == "number"
+        missing = np.array([np.nan] if is_number else ["NaT"], float if is_number else "M8[us]")
+        typed = np.concatenate((cells.values, missing))[cells.where]
+        return pd.Series(typed, index=values.index, name=values.name).astype(self.dtype)
+
+    def write(self, values: pd.Series) -> pd.Series:
+        """Numbers or times as the training table wrote them, if that was text."""
+        if self.notation is None or self.text_dtype is None:
+            return values
+        return self.notation.write(values).astype(self.text_dtype)
+
     def encode(self, values: pd.Series) -> tuple[np.ndarray, np.ndarray, bool]:
         """The core's numbers and log-volumes, float64, NaN and 0 where a cell is missing.
 
@@ -130,7 +191,7 @@ class Column:
         ValueError, TypeError
             As of :meth:`encode_values`.
         """
-        cells = read_cells(values)
+        cells = self.read_cells(values)
         x, log_volume = self.encode_values(cells)
         strange = bool(
             self.categories
@@ -181,6 +242,10 @@ class Column:
         out = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         codec = {f.name: getattr(self.codec, f.name) for f in dataclasses.fields(self.codec)}
         codec = {k: list(v) if isinstance(v, tuple) else v for k, v in codec.items()}
+        if self.notation is not None:
+            out["notation"] = dataclasses.asdict(self.notation)
+        if self.text_dtype is not None:
+            out["text_dtype"] = dtype_to_json(self.text_dtype)
         return {**out, "dtype": dtype_to_json(self.dtype), "codec": {**codec, "kind": self.kind}}
 
     @classmethod
@@ -192,17 +257,12 @@ class Column:
         LookupError, TypeError, ValueError
             If the data are not what it writes.
         """
-        if isinstance(data, Mapping):
-            data = {"decimals": None, **data}  # files of release 0.1 have none
         fields = _fields(data, [f.name for f in dataclasses.fields(cls)], "column")
         codec = fields["codec"]
         kind = codec.get("kind") if isinstance(codec, Mapping) else None
         if not isinstance(kind, str) or kind not in CODECS:
             raise ValueError(f"column: unknown kind {kind!r}")
         made = CODECS[kind]
-        if made is Continuous:  # files of release 0.1 have no atoms
-            lacking: dict[str, Any] = {"atoms": [], "edges": []}
-            codec = {**lacking, **codec}
         names = [f.name for f in dataclasses.fields(made)]
         codec = _fields(codec, list({*names, "kind"}), "codec")
         arguments: dict[str, Any]
@@ -228,6 +288,11 @@ class Column:
         if not isinstance(name, Scalar) or (isinstance(name, float) and math.isnan(name)):
             raise TypeError(f"column: name must be a string or a number, got {name!r}")
         fields["dtype"] = dtype_from_json(fields["dtype"], fields["codec"].categories)
+        if fields["notation"] is not None:
+            names = [f.name for f in dataclasses.fields(Notation)]
+            fields["notation"] = Notation(**_fields(fields["notation"], names, "notation"))
+        if fields["text_dtype"] is not None:
+            fields["text_dtype"] = dtype_from_json(fields["text_dtype"])
         return cls(**fields)
 
 

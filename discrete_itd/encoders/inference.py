@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -28,8 +28,16 @@ from discrete_itd.encoders.cells import (
 from discrete_itd.encoders.column import Column
 from discrete_itd.encoders.datetimes import time_grid
 from discrete_itd.encoders.dtypes import TIMES, family, is_category, is_dictionary
+from discrete_itd.encoders.notation import (
+    NOTATIONS,
+    Asked,
+    Notation,
+    is_missing,
+    recognise,
+    tell,
+)
 from discrete_itd.encoders.numeric import BINS, fit_bins, fit_continuous
-from discrete_itd.encoders.observed import Observed
+from discrete_itd.encoders.observed import Observed, all_whole
 from discrete_itd.validation import advice, check_choice, check_integer, warn
 
 Kind = Literal["nominal", "ordinal", "continuous", "binned"]
@@ -37,6 +45,7 @@ KINDS: tuple[Kind, ...] = ("nominal", "ordinal", "continuous", "binned")
 MISSING = ("marginalise", "category")
 UNKNOWN = ("smooth", "error")
 OPTIONS = {"kind": KINDS, "edges": ("binned",), "bins": ("binned",), "min_count": ("nominal",)}
+OF_ANY = ("missing", "notation")  # options of columns of any kind
 
 FLOAT_KIND: Kind = "continuous"  # the kind of columns of many distinct numbers
 FEW_NUMBERS = 20  # distinct values at most, to be ordinal levels instead of measurements
@@ -61,6 +70,7 @@ class ColumnSpec:
     bins: int | None = None
     min_count: int | None = None
     missing: str | None = None
+    notation: Asked | None = None
 
 
 def check_column_spec(name: Hashable, spec: Any) -> ColumnSpec:
@@ -72,7 +82,9 @@ def check_column_spec(name: Hashable, spec: Any) -> ColumnSpec:
         The column's name, for errors.
     spec : str, mapping or None
         A kind, or a mapping with "kind" and options: "bins" (a number) or "edges" (increasing numbers) of a binned
-        column, "min_count" of a nominal one, "missing" ("marginalise" or "category") of any.
+        column, "min_count" of a nominal one, "missing" ("marginalise" or "category") of any, and "notation"
+        ("decimal-comma", "decimal-point", "day-first" or "month-first") of text that is numbers or dates; a notation
+        alone may stand in place of a kind.
 
     Raises
     ------
@@ -85,14 +97,16 @@ def check_column_spec(name: Hashable, spec: Any) -> ColumnSpec:
     (0.0, 18.0, 65.0, 120.0)
     """
     where = f"column {name!r}:"
+    if isinstance(spec, str) and spec in NOTATIONS:
+        spec = {"notation": spec}
     if spec is None or isinstance(spec, str):
         spec = {"kind": spec}
     if not isinstance(spec, Mapping):
         raise TypeError(f"{where} expected a kind or a mapping of options, got {spec!r}")
-    unknown = [o for o in spec if o not in ("missing", *OPTIONS)]
+    unknown = [o for o in spec if o not in (*OF_ANY, *OPTIONS)]
     if unknown:
         raise ValueError(
-            f"{where} unknown option {unknown[0]!r}; the options are {('missing', *OPTIONS)}"
+            f"{where} unknown option {unknown[0]!r}; the options are {(*OF_ANY, *OPTIONS)}"
         )
     kind = spec.get("kind")
     if kind is not None:
@@ -103,6 +117,11 @@ def check_column_spec(name: Hashable, spec: Any) -> ColumnSpec:
     missing = spec.get("missing")
     if missing is not None:
         check_choice(f"{where} missing", missing, MISSING)
+    notation = spec.get("notation")
+    if notation is not None:
+        check_choice(f"{where} notation", notation, NOTATIONS)
+        if kind == "nominal":
+            raise ValueError(f"{where} notation is of numbers or dates, and the kind nominal")
     bins, min_count, edges = (spec.get(o) for o in ("bins", "min_count", "edges"))
     for option, value in (("bins", bins), ("min_count", min_count)):
         if value is not None:
@@ -115,6 +134,7 @@ def check_column_spec(name: Hashable, spec: Any) -> ColumnSpec:
         None if bins is None else int(bins),
         None if min_count is None else int(min_count),
         missing,
+        notation,
     )
 
 
@@ -132,6 +152,92 @@ def _edges(where: str, edges: Any) -> tuple[float, ...]:
     return tuple(numbers.tolist())
 
 
+class ReadColumn:
+    """What was seen of a column of text, read in its notation: as :class:`Observed` numbers or times.
+
+    Parameters
+    ----------
+    seen : Observed
+        The text.
+    notation : Notation
+    texts : list of str
+        The different ones that are seen, with words for missing cells.
+    counts : ndarray of int, shape (K,)
+    """
+
+    def __init__(
+        self, seen: Observed, notation: Notation, texts: list[str], counts: np.ndarray
+    ) -> None:
+        found = notation.read(texts)
+        there = ~pd.isna(found)
+        is_whole = notation.family == "number" and notation.places == 0 and all_whole(found[there])
+        values = found[there].astype(np.int64) if is_whole else found[there]
+        self.dtype: Any = pd.Int64Dtype() if is_whole else values.dtype
+        self.n_rows, self.text_dtype = seen.n_rows, seen.dtype
+        self.n_missing = seen.n_missing + int(counts[~there].sum())
+        order, same = np.unique(values, return_inverse=True)
+        self.distinct = order
+        self._counts = np.bincount(same, weights=counts[there]).astype(np.int64)
+        place = np.where(there, np.cumsum(there) - 1, -1)[pd.Index(texts).get_indexer(seen.cells)]
+        self.values = self.cells = values[place[place >= 0]]
+
+    @property
+    def all_integers(self) -> bool:
+        whole = family(self.distinct.dtype) == "integer"
+        return whole or (self.n_missing > 0 and all_whole(self.distinct))
+
+    def tally(self, name: Hashable) -> tuple[list[Scalar], np.ndarray]:
+        return [plain(v) for v in self.distinct], self._counts
+
+
+def read_text(name: Hashable, seen: Observed, spec: ColumnSpec) -> tuple[Observed, Notation | None]:
+    """What was seen of a column as numbers or times, with their notation, if it is text of these.
+
+    Raises
+    ------
+    ValueError
+        Naming the column and a cell, if it must be numbers or times and is not.
+
+    Warns
+    -----
+    UserWarning
+        Of words that are taken as missing cells, and of text that looks like numbers or dates and is ambiguous.
+    """
+    values = seen.values
+    is_open = spec.kind in (None, "continuous", "binned") or spec.notation is not None
+    if is_category(seen.dtype) or is_dictionary(seen.dtype) or not is_open or not len(values):
+        return seen, None
+    if values.dtype != object or not isinstance(values[0], str):
+        decimal = {"decimal-comma": ",", "decimal-point": "."}.get(spec.notation or "")
+        return seen, Notation(decimal=decimal) if decimal else None
+    texts, counts = seen.tally(name)
+    if not all(isinstance(text, str) for text in texts):
+        return seen, None
+    is_word = np.array([is_missing(cast(str, text)) for text in texts])
+    known = [cast(str, text) for text, word in zip(texts, is_word, strict=True) if not word]
+    if not known:
+        return seen, None
+    forced = spec.kind in ("continuous", "binned") or spec.notation is not None
+    found = recognise(known, counts[~is_word], spec.notation, plain=forced)
+    if found.notation is None:
+        if forced:
+            raise ValueError(
+                f"column {name!r}: {spec.kind or spec.notation} needs numbers or dates,"
+                f" got {found.note or repr(found.unlike)}"
+            )
+        if found.note:
+            tell(name, found.note)
+        return seen, None
+    if is_word.any():
+        words = ", ".join(repr(text) for text, word in zip(texts, is_word, strict=True) if word)
+        n = int(counts[is_word].sum())
+        what = "dates" if found.notation.family == "datetime" else "numbers"
+        warn(
+            f"column {name!r}: {words} ({n} cell{'s' * (n > 1)}) taken as missing, as all others are {what}"
+        )
+    return ReadColumn(seen, found.notation, [str(t) for t in texts], counts), found.notation
+
+
 def infer_column(
     name: Hashable,
     seen: Observed,
@@ -140,8 +246,11 @@ def infer_column(
     is_open: bool,
     missing: str,
     from_array: bool,
+    notation: Notation | None = None,
 ) -> Column:
     """Decide what a column is, and learn its categories, bins or scale, from what was seen of it.
+
+    ``seen`` and ``notation`` are those of :func:`read_text`.
 
     Raises
     ------
@@ -192,7 +301,17 @@ def infer_column(
                 raise ValueError(f"column {name!r}: {error}") from None
     indicator = (spec.missing or missing) == "category" and seen.n_missing > 0
     return Column(
-        name, dtype, codec, seen.n_rows, seen.n_missing, indicator, origin, step, decimals
+        name,
+        dtype,
+        codec,
+        seen.n_rows,
+        seen.n_missing,
+        indicator,
+        origin,
+        step,
+        decimals,
+        notation,
+        getattr(seen, "text_dtype", None),
     )
 
 
@@ -268,7 +387,7 @@ def left_out_as(name: Hashable, seen: Observed, spec: ColumnSpec) -> str | None:
     numbers, and dtypes of categories never qualify.
     """
     n = seen.n_rows - seen.n_missing
-    if spec != ColumnSpec(missing=spec.missing) or n < ENOUGH_ROWS:
+    if spec.kind is not None or n < ENOUGH_ROWS:
         return None
     if is_category(seen.dtype) or is_dictionary(seen.dtype) or family(seen.values.dtype) in TIMES:
         return None
@@ -311,7 +430,7 @@ def _made_unique(values: np.ndarray) -> bool:
     return expected - ties + (ties and ties * math.log(ties / expected)) > CERTAIN
 
 
-def _warn_of_text(name: Hashable, categories: list[Scalar]) -> None:
+def _warn_of_text(name: Hashable, categories: Sequence[Scalar]) -> None:
     """Warn of numbers among which is a little text."""
     text = [c for c in categories if isinstance(c, str)]
     if text and len(categories) - len(text) > FEW_NUMBERS and len(text) <= STRAY * len(categories):

@@ -22,13 +22,17 @@ class Observed(Protocol):
     n_rows, n_missing : int
         Cells, and how many of them are missing.
     values : ndarray, shape (P,)
-        Plain values of the cells that are there, or of a uniform sample of them.
+        Plain values of the cells that are there, or of a uniform sample of them; of text in a stream, the different
+        ones.
+    cells : ndarray, shape (P',)
+        Such values, of text too.
     """
 
     dtype: Any
     n_rows: int
     n_missing: int
     values: np.ndarray
+    cells: np.ndarray
 
     @property
     def distinct(self) -> np.ndarray:
@@ -57,6 +61,7 @@ class ObservedSeries:
         check_supported(name, self.dtype)
         cells = read_cells(series)
         self.values, self._where = cells
+        self.cells = self.values
         self.n_rows, self.n_missing = len(series), int((self._where < 0).sum())
         self._series = series
 

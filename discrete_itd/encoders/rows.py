@@ -14,6 +14,7 @@ import torch
 from sklearn.utils import check_array
 from torch import Tensor
 
+from discrete_itd.encoders.cells import holds_text
 from discrete_itd.encoders.frames import unique_rows
 from discrete_itd.encoders.table import ABSENT, TableEncoder, as_frame, check_unique_names
 
@@ -43,7 +44,9 @@ class Rows:
     by_name : bool
         Whether columns were found by name; otherwise by position, because table or training table was an array.
     others : DataFrame, shape (N, E), optional
-        Columns of the user's table that the model does not know.
+        Columns of the user's table that are not in the model.
+    texts : DataFrame, shape (N, T), optional
+        Columns of ``frame`` whose numbers or times are text in the user's table, as they are written there.
 
     Examples
     --------
@@ -63,6 +66,7 @@ class Rows:
     is_frame: bool
     by_name: bool
     others: pd.DataFrame | None = None
+    texts: pd.DataFrame | None = None
 
     @classmethod
     def read(
@@ -94,17 +98,21 @@ class Rows:
             _check_ignored(encoder, ignore)
             ours = ours.copy()
             ours[ignore] = None
-        cells = encoder.transform(cast(pd.DataFrame, ours))
+        written = [c.name for c in encoder.schema if c.notation and holds_text(ours[c.name])]
+        texts = ours[written] if written else None
+        ours = encoder.read(cast(pd.DataFrame, ours))
+        cells = encoder.transform(ours)
         x = torch.from_numpy(cells.x).to(device)
         return cls(
             encoder,
-            cast(pd.DataFrame, ours),
+            ours,
             x,
             cells.log_volume,
             columns,
             is_frame,
             by_name,
             others,
+            texts,
         )
 
     def __len__(self) -> int:
@@ -143,8 +151,11 @@ class Rows:
         positions = np.atleast_1d(np.arange(len(self))[chosen]).copy()
         x = self.x[torch.from_numpy(positions).to(self.x.device)]
         frame = self.frame.iloc[positions]
-        others = None if self.others is None else self.others.iloc[positions]
-        return replace(self, frame=frame, x=x, log_volume=self.log_volume[positions], others=others)
+        others, texts = (
+            None if part is None else part.iloc[positions] for part in (self.others, self.texts)
+        )
+        log_volume = self.log_volume[positions]
+        return replace(self, frame=frame, x=x, log_volume=log_volume, others=others, texts=texts)
 
     @classmethod
     def concat(cls, parts: Sequence[Rows]) -> Rows:
@@ -154,13 +165,12 @@ class Rows:
         x = torch.cat([part.x for part in parts])
         log_volume = np.concatenate([part.log_volume for part in parts])
         frame = pd.concat([part.frame for part in parts])
-        others = [part.others for part in parts if part.others is not None]
+        others, texts = (
+            pd.concat(found) if (found := [p for p in own if p is not None]) else None
+            for own in ([part.others for part in parts], [part.texts for part in parts])
+        )
         return replace(
-            parts[0],
-            frame=frame,
-            x=x,
-            log_volume=log_volume,
-            others=pd.concat(others) if others else None,
+            parts[0], frame=frame, x=x, log_volume=log_volume, others=others, texts=texts
         )
 
     def blank(self) -> Rows:

@@ -42,6 +42,7 @@ class ObservedStream:
         self.name, self._text_dtype = name, text_dtype
         self.n_rows = self.n_missing = 0
         self.values: np.ndarray = np.zeros(0)
+        self.cells = self.values
         self._counts: dict[Scalar, int] = {}
         self._measured = spec.kind in ("continuous", "binned")  # no longer tallied
         self._counted = spec.kind in ("nominal", "ordinal")  # tallied to the end
@@ -92,10 +93,12 @@ class ObservedStream:
 
     def sampled(self, values: pd.Series) -> None:
         """Take the cells of the sample as the values, where these are measurements."""
+        cells = read_cells(values)
+        self.cells = cells.values[cells.where[cells.where >= 0]]
         if self._counts and not self._measured and not is_number(self.distinct):
             self.values = self.distinct
-        elif len(cells := read_cells(values).values):  # else what was seen first
-            self.values = cells
+        elif len(cells.values):  # else what was seen first
+            self.values = cells.values
 
     @property
     def dtype(self) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
@@ -22,6 +22,7 @@ from discrete_itd.encoders.inference import (
     check_column_spec,
     infer_column,
     left_out_as,
+    read_text,
 )
 from discrete_itd.encoders.observed import Observed, ObservedSeries
 from discrete_itd.validation import advice, check_choice, warn
@@ -179,9 +180,10 @@ class TableEncoder:
         check_choice("handle_unknown", handle_unknown, UNKNOWN)
         check_choice("missing", missing, MISSING)
         is_open = handle_unknown == "smooth"
+        read = {name: read_text(plain(name), column, specs[name]) for name, column in seen.items()}
         found = [
             LeftOut(plain(name), place, why)
-            for place, (name, column) in enumerate(seen.items())
+            for place, (name, (column, _)) in enumerate(read.items())
             if leave_out and (why := left_out_as(plain(name), column, specs[name]))
         ]
         if from_array or len(found) == len(seen):
@@ -193,9 +195,9 @@ class TableEncoder:
         schema = [
             infer_column(
                 name, column, specs[name],
-                is_open=is_open, missing=missing, from_array=from_array,
+                is_open=is_open, missing=missing, from_array=from_array, notation=notation,
             )
-            for place, (name, column) in enumerate(seen.items())
+            for place, (name, (column, notation)) in enumerate(read.items())
             if place not in without
         ]  # fmt: skip
         return cls(schema, found)
@@ -275,8 +277,31 @@ class TableEncoder:
                 cell = read_cell(value)
                 if cell is None:
                     cell = read_cells(frame.iloc[i : i + 1, place])
+                cell = column.read_cells(cell)
                 if len(cell.values):  # it is not missing
                     (x[i, j],), (log_volume[i, j],) = column.encode_values(cell)
+
+    def read(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """A table of the model's columns, with text as the numbers and times that it writes."""
+        return self._each(frame, lambda column, values: column.read(values))
+
+    def write(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """A table of the model's columns, with numbers and times as the training table wrote them as text."""
+        return self._each(frame, lambda column, values: column.write(values))
+
+    def _each(
+        self, frame: pd.DataFrame, change: Callable[[Column, pd.Series], pd.Series]
+    ) -> pd.DataFrame:
+        """A copy of the table with its columns that have a notation changed; the table itself, if there are none."""
+        changed = {c.name: c for c in self.schema if c.notation is not None and c.name in frame}
+        if not changed:
+            return frame
+        new = {name: change(c, cast(pd.Series, frame[name])) for name, c in changed.items()}
+        return pd.DataFrame(
+            {name: new.get(name, values) for name, values in frame.items()},
+            index=frame.index,
+            columns=frame.columns,
+        )
 
     def inverse_transform(
         self,
@@ -321,7 +346,7 @@ class TableEncoder:
                 "categories": len(c.categories) or c.codec.n_levels * (c.kind == "binned"),
                 "open": c.open,
                 "missing": c.n_missing / max(1, c.n_rows),
-                "dtype": "category" if is_category(c.dtype) else str(c.dtype),
+                "dtype": _dtype_of(c),
             }
             for c in self.schema
         ]
@@ -354,6 +379,13 @@ class TableEncoder:
         """Column and internal column of each indicator."""
         for place in range(self.n_columns, len(self.owner)):
             yield int(self.owner[place]), place
+
+
+def _dtype_of(column: Column) -> str:
+    """What the cells of a column are, for people."""
+    if column.notation is not None and column.text_dtype is not None:
+        return f"{column.dtype}, written as {column.notation.example!r}"
+    return "category" if is_category(column.dtype) else str(column.dtype)
 
 
 def _warn_of_left_out(found: Sequence[LeftOut]) -> None:

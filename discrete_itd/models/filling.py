@@ -78,9 +78,10 @@ class FillingMixin:
         Returns
         -------
         DataFrame or ndarray, shape (n_samples, C)
-            With the fitted names and dtypes; a polars frame or an array if one was fitted. Never a category unseen in
-            training. Numbers have as many decimals as in training, up to six. In a continuous column, draws next to a
-            value with 20 training rows or more become this value, where hardly any training rows have others.
+            With the fitted names and dtypes, and numbers and dates as text where the training table wrote them so; a
+            polars frame or an array if one was fitted. Never a category unseen in training. Numbers have as many
+            decimals as in training, up to six. In a continuous column, draws next to a value with 20 training rows or
+            more become this value, where hardly any training rows have others.
         """
         check_is_fitted(self)
         check_integer("n_samples", n_samples, 1)
@@ -189,10 +190,11 @@ def _draw(model: Model, n_samples: int, seed: int, given: Any, gaps: bool) -> pd
                 cells[random.random(n_samples) < share, j] = np.nan
     frame = encoder.inverse_transform(cells, rng=random)
     if row is not None:  # the given values themselves, not the middle of their bins
+        row = encoder.read(row)
         for name in row.columns[present]:
             value = row[name].repeat(len(frame)).set_axis(frame.index)
             frame[name] = as_dtype(value, frame[name].dtype)
-    return frame
+    return encoder.write(frame)
 
 
 def _check_known(row: pd.DataFrame, x: np.ndarray, encoder: TableEncoder) -> None:
@@ -209,7 +211,15 @@ def _check_known(row: pd.DataFrame, x: np.ndarray, encoder: TableEncoder) -> Non
 
 def _fill(model: Model, rows: Rows, seed: int | None = None) -> pd.DataFrame | np.ndarray:
     """The table with its missing cells filled by the mode of each, or by a joint draw if a seed is given."""
-    return rows.as_given(fill_cells(rows.frame, *fillings(model, rows, seed)))
+    empty, filled = fillings(model, rows, seed)
+    frame = rows.frame
+    if rows.texts is not None:  # text stays text
+        columns = {c.name: c for c in rows.encoder.schema}
+        frame, filled = frame.assign(), filled.assign()
+        for name, texts in rows.texts.items():
+            frame[name] = texts
+            filled[name] = columns[name].notation.write(filled[name])
+    return rows.as_given(fill_cells(frame, empty, filled))
 
 
 def fillings(model: Model, rows: Rows, seed: int | None = None) -> tuple[np.ndarray, pd.DataFrame]:

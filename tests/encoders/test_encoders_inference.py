@@ -346,7 +346,7 @@ def test_errors_name_the_column(make, error, words):
 
 
 NOT_OF_THE_KIND = {
-    "text": (lambda: ["x", "y"], "continuous", "expected numbers, got 'x'"),
+    "text": (lambda: ["x", "y"], "continuous", "needs numbers or dates, got 'x'"),
     "text among numbers": (lambda: objects(1, "y"), "binned", "expected numbers, got 'y'"),
     "truth": (lambda: [True, False], "continuous", "dtype bool cannot be continuous"),
     "category": (lambda: pd.Categorical([1, 2]), "binned", "dtype category cannot be binned"),

@@ -1,0 +1,369 @@
+r"""How text writes numbers and times: money, percentages, decimal commas, dates in other orders than that of ISO 8601.
+
+A column of text is numbers or times if *all* its cells are, in one notation; else it stays text. Rules, where cells
+could be read in several ways:
+
+- Decimal mark: comma or point, the other one (or a space or an apostrophe) groups thousands. Each cell must be a number
+  under one of the two, and under the other one not all cells may be different numbers: "1.234" alone is ambiguous,
+  "1.234" beside "0.5" or "12.345,67" is not. A number that begins with a zero before another digit is a code.
+- Units: one sign or code of a currency, or a percent sign, the same in all cells. "12,5 %" is the number 12.5.
+- Dates: the year first, or day, month and year in one order for the whole column, with points, slashes or hyphens.
+  Both orders may fit only if they are the same dates. Several of these formats may be mixed, with or without a time.
+- Words like "NA" are missing cells where all others are numbers or times.
+- Text of plain whole numbers is left as it is, as text is how categories are told from numbers in Python; a kind
+  "continuous" or "binned" reads it.
+
+What is ambiguous is not guessed: a warning says so once, and an option says which notation it is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from functools import cache
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from discrete_itd.encoders.cells import decimals_of
+from discrete_itd.validation import advice, check_choice, warn
+
+Asked = Literal["decimal-comma", "decimal-point", "day-first", "month-first"]
+NOTATIONS: tuple[Asked, ...] = ("decimal-comma", "decimal-point", "day-first", "month-first")
+MISSING = ("", "na", "n/a", "nan", "nat", "null", "none")  # in lower case
+ALMOST = 0.9  # share of cells of one notation from which the other cells are probably errors
+PROBED = 50  # texts that are looked at first: most columns of text have no digits
+UNITS = r"(?:[€$£¥%‰₹₽₺]|EUR|USD|CHF|GBP|JPY|CNY|PLN|CZK|HUF|SEK|NOK|DKK|CAD|AUD|(?:US|C|A|R)\$|Fr\.|kr\.?|zł|Kč|Ft)"
+GROUPS = " '\u2019\u00a0\u202f"
+DATE = re.compile(
+    r"(?:(?P<y>\d{4})(?P<s>[-/.])(?P<m>\d{1,2})(?P=s)(?P<d>\d{1,2})"
+    r"|(?P<a>\d{1,2})(?P<t>[-/.])(?P<b>\d{1,2})(?P=t)(?P<z>\d{4}|(?<=\d\d[-/.]\d\d[-/.])\d\d))"
+    r"(?:[T ](?P<H>\d{1,2}):(?P<M>\d\d)(?::(?P<S>\d\d)(?:\.(?P<f>\d{1,6}))?)?)?"
+)
+PLAIN = re.compile(r"[-+\d.,\n]*", re.ASCII)
+ZERO = re.compile(r"(?:^|\n)[-+]?0\d")
+GROUPED_WRONGLY = re.compile(r"\.(?!\d{3}[.,\n])|\d{4}\.|(?:^|[-+,\n])\.|,\d*\.")
+CENTURY = 69  # two digits of a year from here on are of the last century, as POSIX has it
+
+
+@dataclass(frozen=True)
+class Notation:
+    """How the cells of a column are written.
+
+    Parameters
+    ----------
+    family : {"number", "datetime"}
+    decimal : {".", ","}, optional
+        Decimal mark of numbers. None where no number of the training table has a mark: then those are read that are the
+        same number with either.
+    grouping, prefix, suffix : str
+        Mark between thousands, and what stands before and after a number, like " €".
+    places : int, optional
+        Decimals of every number; None if they differ.
+    day_first : bool, optional
+        Order of dates that do not begin with the year; None if there are none.
+    format : str
+        In which dates are written, as of ``strftime``.
+
+    Examples
+    --------
+    >>> german = Notation(decimal=",", grouping=".", suffix=" €", places=2)
+    >>> german.read(["5.067,14 €", "12 €", "soon"])
+    array([5067.14,   12.  ,     nan])
+    >>> german.write(pd.Series([5067.14, None])).tolist()
+    ['5.067,14 €', None]
+    """
+
+    family: Literal["number", "datetime"] = "number"
+    decimal: str | None = "."
+    grouping: str = ""
+    prefix: str = ""
+    suffix: str = ""
+    places: int | None = None
+    day_first: bool | None = None
+    format: str = ""
+
+    def __post_init__(self) -> None:
+        check_choice("family", self.family, ("number", "datetime"))
+        check_choice("decimal", self.decimal, (".", ",", None))
+        for name in ("grouping", "prefix", "suffix", "format"):
+            if not isinstance(getattr(self, name), str):
+                raise TypeError(f"{name} must be text, got {getattr(self, name)!r}")
+        if self.places is not None and (type(self.places) is not int or not 0 <= self.places < 99):
+            raise ValueError(f"places must be a small number, got {self.places!r}")
+        if self.day_first not in (None, True, False):
+            raise TypeError(f"day_first must be a bool or None, got {self.day_first!r}")
+
+    def read(self, texts: Sequence[Any]) -> np.ndarray:
+        """The numbers (float64) or times (datetime64[us]) that texts are; NaN or NaT for what is none."""
+        if self.family == "datetime":
+            times = [_time(text, self.day_first) for text in texts]
+            return np.array(times, dtype="datetime64[us]")
+        if self.decimal is None:
+            found, other = (Notation(decimal=mark).read(texts) for mark in ".,")
+            return np.where(found == other, found, np.nan)
+        pattern, marks = (
+            _number(self.decimal),
+            str.maketrans(self.decimal, ".", _groups(self.decimal)),
+        )
+        matches = [pattern.fullmatch(text.strip()) for text in texts]
+        return np.array([_value(match, marks) for match in matches], dtype=float)
+
+    def _read_plainly(self, texts: Sequence[str]) -> np.ndarray | None:
+        """Numbers that are all written as the notation writes them, in a tenth of the time; None if one is not."""
+        lines = "\n".join(texts) + "\n"
+        if self.suffix:
+            lines = lines.replace(f"{self.suffix}\n", "\n")
+        if lines.count("\n") != len(texts) or not PLAIN.fullmatch(lines) or ZERO.search(lines):
+            return None
+        if self.decimal == ",":
+            if "." in lines:
+                if GROUPED_WRONGLY.search(lines):
+                    return None
+                lines = lines.replace(".", "")
+            lines = lines.replace(",", ".")
+        elif "," in lines:
+            return None
+        try:
+            return np.array(lines.split("\n")[:-1]).astype(float)
+        except ValueError:
+            return None
+
+    def write(self, values: pd.Series) -> pd.Series:
+        """Numbers or times as text, of dtype object; missing ones are None."""
+        if self.family == "datetime":
+            texts = [None if pd.isna(v) else v.strftime(self.format) for v in values]
+        else:
+            numbers = values.to_numpy(dtype=float, na_value=np.nan)
+            digits = self.places
+            if digits is None:
+                digits = decimals_of(numbers[~np.isnan(numbers)], np.dtype(float))
+            texts = [None if np.isnan(v) else self._written(v, digits) for v in numbers.tolist()]
+        return pd.Series(texts, index=values.index, dtype=object)
+
+    def _written(self, number: float, digits: int | None) -> str:
+        text = f"{abs(number):,}" if digits is None else f"{abs(number):,.{digits}f}"
+        if self.places is None and "." in text:
+            text = text.rstrip("0").rstrip(".")
+        text = text.translate(str.maketrans({",": self.grouping, ".": self.decimal or "."}))
+        return f"{'-' if number < 0 else ''}{self.prefix}{text}{self.suffix}"
+
+    @property
+    def expected(self) -> str:
+        """What a cell must be, in the words of an error."""
+        if self.family == "datetime":
+            return f"a date like {self.example!r}"
+        mark = {",": " with a decimal comma", ".": " with a decimal point", None: ""}[self.decimal]
+        return f"a number{mark}, like {self.example!r}"
+
+    @property
+    def example(self) -> str:
+        """A cell as it is written."""
+        if self.family == "datetime":
+            return datetime(2028, 1, 24).strftime(self.format or "%Y-%m-%d")
+        return self.write(pd.Series([1234.5 if self.places != 0 else 1234.0]))[0]
+
+
+class Recognised(NamedTuple):
+    """What texts are found to be: a notation, or None and maybe a sentence on what they look like.
+
+    ``unlike`` is the first text that is least like the others, where there is no notation.
+    """
+
+    notation: Notation | None
+    note: str = ""
+    unlike: str = ""
+
+
+def is_missing(text: str) -> bool:
+    """Whether a text among numbers or times stands for a missing cell."""
+    return text.strip().lower() in MISSING
+
+
+def recognise(
+    texts: Sequence[str], counts: np.ndarray, asked: Asked | None = None, *, plain: bool = False
+) -> Recognised:
+    """The notation of different texts, each of which occurs ``counts`` times.
+
+    Parameters
+    ----------
+    texts : sequence of K str
+        Without words for missing cells.
+    counts : ndarray of int, shape (K,)
+    asked : {"decimal-comma", "decimal-point", "day-first", "month-first"}, optional
+        What the user says.
+    plain : bool
+        Whether plain whole numbers are numbers, too.
+
+    Examples
+    --------
+    >>> recognise(["24.01.2028", "2025-01-25"], np.array([9, 1])).notation.format
+    '%d.%m.%Y'
+    >>> recognise(["01.02.2028"], np.array([9])).note
+    "dates like '01.02.2028', whose day and month could be either"
+    """
+    probe = texts[:: max(1, len(texts) // PROBED)]
+    if not any(any(map(str.isdigit, text)) for text in probe):
+        return Recognised(None, unlike=texts[0])
+    shares: list[tuple[float, str, str]] = []  # of what is nearly a notation
+    if asked in (None, "day-first", "month-first"):
+        orders = [asked == "day-first"] if asked else [True, False]
+        read = _read([Notation("datetime", day_first=order) for order in orders], texts, probe)
+        whole = [k for k, times in enumerate(read) if not np.isnat(times).any()]
+        if whole:
+            notation = _of_dates(texts, counts, orders[whole[0]])
+            if len(whole) == 1 or asked or notation.day_first is None:
+                return Recognised(notation)
+            unlike = texts[int(np.argmax(read[0] != read[1]))]
+            return Recognised(None, f"dates like {unlike!r}, whose day and month could be either")
+        shares += [_nearly(np.isnat(times), texts, counts, "dates") for times in read]
+    if asked in (None, "decimal-comma", "decimal-point"):
+        marks = [{"decimal-comma": ",", "decimal-point": "."}[asked]] if asked else [".", ","]
+        read = _read([Notation(decimal=mark) for mark in marks], texts, probe)
+        whole = [k for k, numbers in enumerate(read) if not np.isnan(numbers).any()]
+        if whole:
+            if len(whole) == 2 and (read[0] != read[1]).any():
+                unlike = texts[int(np.argmax(read[0] != read[1]))]
+                return Recognised(
+                    None, f"numbers like {unlike!r}, whose mark could be decimal or of thousands"
+                )
+            if not (plain or asked) and all(text.strip().isdecimal() for text in texts):
+                return Recognised(None)
+            notation = _of_numbers(texts, counts, marks[whole[0]])
+            if notation is None:
+                return Recognised(None, f"numbers with different units, like {texts[0]!r}")
+            return Recognised(replace(notation, decimal=None) if len(whole) == 2 else notation)
+        shares += [_nearly(np.isnan(numbers), texts, counts, "numbers") for numbers in read]
+    share, what, other = max(shares)
+    note = f"{what}, but for text like {other!r} ({int(1000 * share) / 10:g}% are)"
+    return Recognised(None, note if share >= ALMOST else "", other)
+
+
+def _read(notations: list[Notation], texts: Sequence[str], probe: Sequence[str]) -> list[Any]:
+    """What each notation reads of the texts; nothing, if it reads less than half of a probe of them."""
+    out = []
+    for notation in notations:
+        few = len(probe) > 2 * np.count_nonzero(~pd.isna(notation.read(probe)))
+        nothing = notation.read([""])
+        out.append(np.repeat(nothing, len(texts)) if few else notation.read(texts))
+    return out
+
+
+def tell(name: Hashable, note: str) -> None:
+    """Warn of what a column of text looks like, with the options that say what it is."""
+    if "could be" in note:
+        kind = NOTATIONS[2:] if note.startswith("dates") else NOTATIONS[:2]
+        ways = advice(
+            " or ".join(f"column_types={{{name!r}: {{'notation': {way!r}}}}}" for way in kind),
+            " or ".join(f"--column {name}={way}" for way in kind),
+        )
+        ways = f"say which, with {ways}"
+    else:
+        ways = advice(
+            f"clean it, or say that it is text with column_types={{{name!r}: 'nominal'}}",
+            f"clean it, give --na for words of missing cells, or say that it is text with --column {name}=nominal",
+        )
+    warn(f"column {name!r}: taken as text, though it looks like {note}; {ways}")
+
+
+def _nearly(
+    bad: np.ndarray, texts: Sequence[str], counts: np.ndarray, what: str
+) -> tuple[float, str, str]:
+    return float(counts[~bad].sum() / counts.sum()), what, texts[int(np.argmax(bad))]
+
+
+# -- numbers --------------------------------------------------------------------------------------
+
+
+def _groups(decimal: str) -> str:
+    return GROUPS + ("." if decimal == "," else ",")
+
+
+@cache
+def _number(decimal: str) -> re.Pattern[str]:
+    """Of a cell: sign, unit, sign, number, unit."""
+    return re.compile(
+        rf"(?P<sign>[-+\u2212])?(?P<prefix>{UNITS}\s*)?(?P<inner>[-+\u2212])?"
+        rf"(?P<number>(?!0\d)(?:\d+|\d{{1,3}}(?P<group>[{re.escape(_groups(decimal))}])\d{{3}}(?:(?P=group)\d{{3}})*)"
+        rf"(?P<fraction>{re.escape(decimal)}\d+)?(?:[eE][-+]?\d+)?)(?P<suffix>\s*{UNITS})?",
+        re.ASCII,
+    )
+
+
+def _value(match: re.Match[str] | None, marks: dict[int, Any]) -> float:
+    if match is None or (match["sign"] and match["inner"]):
+        return np.nan
+    number = float(match["number"].translate(marks))
+    return -number if (match["sign"] or match["inner"] or "+") != "+" else number
+
+
+def _of_numbers(texts: Sequence[str], counts: np.ndarray, decimal: str) -> Notation | None:
+    """The notation of numbers that all match; None if their units differ."""
+    pattern = _number(decimal)
+    found = [match for text in texts if (match := pattern.fullmatch(text.strip()))]
+    prefixes, suffixes = ({(m[part] or "").strip() for m in found} for part in ("prefix", "suffix"))
+    if len(prefixes) > 1 or len(suffixes) > 1 or (prefixes != {""} and suffixes != {""}):
+        return None
+    fractions = {len(m["fraction"] or ".") - 1 for m in found}
+    usual = found[int(np.argmax(counts))]
+    grouped = [m["group"] for m in found if m["group"]]
+    return Notation(
+        decimal=decimal,
+        grouping=grouped[0] if grouped else "",
+        prefix=usual["prefix"] or "",
+        suffix=usual["suffix"] or "",
+        places=fractions.pop() if len(fractions) == 1 else None,
+    )
+
+
+# -- dates ----------------------------------------------------------------------------------------
+
+
+def _time(text: str, day_first: bool | None) -> datetime | None:
+    match = DATE.fullmatch(text.strip())
+    if match is None:
+        return None
+    if match["y"]:
+        year, month, day = int(match["y"]), int(match["m"]), int(match["d"])
+    elif day_first is None:
+        return None
+    else:
+        year, month, day = int(match["z"]), int(match["b"]), int(match["a"])
+        if not day_first:
+            month, day = day, month
+        if len(match["z"]) == 2:
+            year += 1900 if year >= CENTURY else 2000
+    fraction = int((match["f"] or "").ljust(6, "0"))
+    try:
+        return datetime(year, month, day, *(int(match[part] or 0) for part in "HMS"), fraction)
+    except ValueError:  # no such day
+        return None
+
+
+def _of_dates(texts: Sequence[str], counts: np.ndarray, day_first: bool) -> Notation:
+    """The notation of dates that all match: written as most of them are."""
+    found = [DATE.fullmatch(text.strip()) for text in texts]
+    formats: dict[str, int] = {}
+    for match, count in zip(found, counts.tolist(), strict=True):
+        if match is not None:
+            form = _format(match, day_first)
+            formats[form] = formats.get(form, 0) + count
+    timed = {form: n for form, n in formats.items() if "%H" in form} or formats  # keeps the time
+    form = max(timed, key=lambda form: timed[form])
+    is_ordered = any(match is not None and match["a"] for match in found)
+    return Notation("datetime", day_first=day_first if is_ordered else None, format=form)
+
+
+def _format(match: re.Match[str], day_first: bool) -> str:
+    if match["y"]:
+        form = match["s"].join(("%Y", "%m", "%d"))
+    else:
+        parts = ("%d", "%m") if day_first else ("%m", "%d")
+        form = match["t"].join((*parts, "%Y" if len(match["z"]) == 4 else "%y"))
+    if match["H"]:
+        form += ("T" if "T" in match[0] else " ") + "%H:%M"
+        form += (":%S" if match["S"] else "") + (".%f" if match["f"] else "")
+    return form

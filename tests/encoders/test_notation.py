@@ -1,0 +1,266 @@
+"""Text that is numbers or dates: read where all cells agree, noted where they could be read in two ways."""
+
+import json
+import warnings
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from discrete_itd import DiffusionDensity
+from discrete_itd.encoders import TableEncoder
+from discrete_itd.encoders.notation import Notation, recognise
+from discrete_itd.encoders.streams import FrameStream
+from discrete_itd.encoders.survey import survey
+from discrete_itd.encoders.table import column_specs
+
+
+def found(*texts, asked=None):
+    return recognise(texts, np.ones(len(texts), int), asked)
+
+
+NUMBERS = {
+    "German money": (["5.067,14 €", "12,00 €", "-3,10 €"], [5067.14, 12, -3.1]),
+    "American money": (["$1,234.50", "-$5.00", "$-7.25"], [1234.5, -5, -7.25]),
+    "a code before": (["CHF 1'234.50", "CHF 0.20"], [1234.5, 0.2]),
+    "percentages": (["12,5 %", "3 %", "100 %"], [12.5, 3, 100]),
+    "decimal commas": (["148,11", "7,5"], [148.11, 7.5]),
+    "thousands that settle it": (["1.234", "12.345.678"], [1234, 12345678]),
+    "fractions that settle it": (["1.234", "0.5"], [1.234, 0.5]),
+    "spaces and minus signs": (["1\u202f234,5", "\u22122,0"], [1234.5, -2]),
+    "whole money": (["850 €", "12 €"], [850, 12]),
+}
+DATES = {
+    "day first": (["24.01.2028", "01.02.2025"], ["2028-01-24", "2025-02-01"]),
+    "month first": (["1/24/2028", "2/1/2025"], ["2028-01-24", "2025-02-01"]),
+    "mixed with ISO": (["24.01.2028", "2025-02-01"], ["2028-01-24", "2025-02-01"]),
+    "mixed marks": (["24.01.2028", "1/2/2025"], ["2028-01-24", "2025-02-01"]),
+    "the year first": (["2028/01/24", "2025/02/01"], ["2028-01-24", "2025-02-01"]),
+    "two digits": (["24.01.28", "01.02.71"], ["2028-01-24", "1971-02-01"]),
+    "times": (["24.01.2028 10:30", "01.02.2025"], ["2028-01-24T10:30", "2025-02-01"]),
+}
+TEXT = {
+    "codes with zeros": ["01067", "60311"],
+    "plain whole numbers": ["1067", "60311"],
+    "identifiers": ["KA-100", "KA-107"],
+    "words": ["red", "blue"],
+    "no such day": ["31.02.2025", "24.01.2025"],
+    "groups of two": ["1.23.45", "1.22.33"],
+}
+EITHER = {
+    "1.234": ["1.234 €", "5.678 €", "850 €"],
+    "01.02.2028": ["01.02.2028", "03.04.2025"],
+    "different units": ["3 €", "4 $"],
+    "01.01.2028": ["01.01.2028", "02.02.2028"],
+}
+
+
+@pytest.mark.parametrize(("texts", "numbers"), NUMBERS.values(), ids=NUMBERS)
+def test_numbers_are_read_as_they_are_written(texts, numbers):
+    notation, note, _ = found(*texts)
+    assert notation is not None
+    assert not note
+    np.testing.assert_allclose(notation.read(texts), numbers)
+    for text, number in zip(texts, numbers, strict=True):  # and one by one
+        assert notation.read([text]) == pytest.approx(number)
+    again = notation.read(notation.write(pd.Series(numbers, dtype=float)).tolist())
+    np.testing.assert_allclose(again, numbers)
+
+
+@pytest.mark.parametrize(("texts", "days"), DATES.values(), ids=DATES)
+def test_dates_are_read_in_the_order_that_fits_all(texts, days):
+    notation = found(*texts).notation
+    assert notation is not None
+    assert (notation.read(texts) == np.array(days, dtype="M8[us]")).all()
+    written = notation.write(pd.Series(pd.to_datetime(days, format="ISO8601")))
+    assert (notation.read(written.tolist()) == np.array(days, dtype="M8[us]")).all()
+
+
+@pytest.mark.parametrize("texts", TEXT.values(), ids=TEXT)
+def test_other_text_stays_text(texts):
+    assert found(*texts)[:2] == (None, "")
+
+
+@pytest.mark.parametrize("texts", EITHER.values(), ids=EITHER)
+def test_what_could_be_either_is_noted_and_not_guessed(texts):
+    notation, note, _ = found(*texts)
+    assert notation is None
+    assert note
+
+
+def test_an_option_says_which():
+    assert found("1.234 €", asked="decimal-comma").notation.read(["1.234 €"]) == 1234
+    assert found("1.234 €", asked="decimal-point").notation.read(["1.234 €"]) == 1.234
+    days = ["01.02.2028"]
+    assert found(*days, asked="day-first").notation.read(days) == np.datetime64("2028-02-01")
+    assert found(*days, asked="month-first").notation.read(days) == np.datetime64("2028-01-02")
+    assert found("12.5", asked="decimal-comma").notation is None
+
+
+def test_a_mark_that_was_never_seen_is_not_guessed_later():
+    notation = found("850 €", "12 €").notation
+    read = notation.read(["1 234 €", "1.234 €", "12,50 €"])
+    np.testing.assert_array_equal(read, [1234, np.nan, np.nan])
+
+
+@given(
+    st.lists(st.integers(-(10**8), 10**8), min_size=1),
+    st.sampled_from([(".", ","), (",", "."), (",", ""), (".", "'")]),
+    st.sampled_from(["", " €", "%"]),
+)
+def test_properties_what_is_written_is_read(cents, marks, suffix):
+    decimal, grouping = marks
+    notation = Notation(decimal=decimal, grouping=grouping, suffix=suffix, places=2)
+    numbers = np.array(cents) / 100
+    texts = notation.write(pd.Series(numbers)).tolist()
+    np.testing.assert_array_equal(notation.read(texts), numbers)
+    # the quick reading of all together is the slow one of each
+    slow = [notation.read([text, "x"])[0] for text in texts]
+    np.testing.assert_array_equal(slow, numbers)
+
+
+# -- tables ---------------------------------------------------------------------------------------
+
+N = 300
+RNG = np.random.default_rng(0)
+TRUE = pd.DataFrame(
+    {
+        "amount": np.exp(RNG.normal(8, 1, N)).round(2),
+        "rate": RNG.choice([3.9, 4.9, 12.5], N),
+        "start": pd.Timestamp("2025-01-01") + pd.to_timedelta(RNG.integers(0, 330, N), "D"),
+        "branch": RNG.choice(["x", "y"], N),
+    }
+)
+GERMAN = Notation(decimal=",", grouping=".", suffix=" €", places=2)
+
+
+def as_text(table):
+    text = pd.DataFrame({"amount": GERMAN.write(table["amount"])}, index=table.index)
+    text["rate"] = [f"{v} %".replace(".", ",") for v in table["rate"]]
+    iso = np.arange(len(table)) % 10 == 0
+    text["start"] = table["start"].dt.strftime("%d.%m.%Y")
+    text.loc[iso, "start"] = table["start"][iso].dt.strftime("%Y-%m-%d")
+    text["branch"] = table["branch"]
+    return text.astype("str")
+
+
+WRITTEN = as_text(TRUE)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return DiffusionDensity(denoiser="tree", random_state=0).fit(WRITTEN)
+
+
+READ = {
+    "text": WRITTEN,
+    "objects": WRITTEN.astype(object),
+    "arrow": WRITTEN.convert_dtypes(dtype_backend="pyarrow"),
+    "polars": pl.from_pandas(WRITTEN),
+}
+
+
+@pytest.mark.parametrize("frame", READ.values(), ids=READ)
+def test_properties_a_table_and_what_it_writes_have_one_model(frame, model):
+    clean = DiffusionDensity(denoiser="tree", random_state=0).fit(TRUE)
+    own = DiffusionDensity(denoiser="tree", random_state=0).fit(frame)
+    assert [c.kind for c in own.encoder_.schema] == [
+        "continuous",
+        "ordinal",
+        "continuous",
+        "nominal",
+    ]
+    assert [c.codec for c in own.encoder_.schema] == [c.codec for c in clean.encoder_.schema]
+    np.testing.assert_array_equal(own.score_samples(frame), clean.score_samples(TRUE))
+    np.testing.assert_array_equal(own.score_samples(TRUE), clean.score_samples(TRUE))  # cleaned
+    np.testing.assert_array_equal(own.score_samples(frame[:2]), clean.score_samples(TRUE[:2]))
+    np.testing.assert_allclose(model.score_samples(frame), clean.score_samples(TRUE), rtol=1e-6)
+
+
+def test_rows_are_numbers_and_times_and_tables_given_back_are_text(model, tmp_path):
+    rows = model.rows(WRITTEN)
+    pd.testing.assert_frame_equal(
+        rows.frame[["amount", "start"]], TRUE[["amount", "start"]], check_dtype=False
+    )
+    drawn = model.sample(20, random_state=0)
+    assert drawn["amount"].str.endswith(" €").all()
+    assert drawn["start"].str.match(r"\d\d\.\d\d\.\d{4}$").all()
+    assert list(drawn.dtypes) == list(WRITTEN.dtypes)
+    assert np.isfinite(model.score_samples(drawn)).all()
+    gaps = WRITTEN.assign(amount=WRITTEN["amount"].where(np.arange(N) > 3))
+    filled = model.impute(gaps)
+    pd.testing.assert_frame_equal(filled[4:], WRITTEN[4:])
+    assert filled["amount"][:4].str.endswith(" €").all()
+    clean = model.impute(TRUE.assign(amount=TRUE["amount"].where(np.arange(N) > 3)))
+    np.testing.assert_array_equal(GERMAN.read(filled["amount"][:4].tolist()), clean["amount"][:4])
+    given_one = model.sample(2, random_state=0, given={"amount": "5.067,14 €"})
+    assert given_one["amount"].tolist() == ["5.067,14 €"] * 2
+    model.save(tmp_path / "m.safetensors")
+    again = DiffusionDensity.load(tmp_path / "m.safetensors")
+    np.testing.assert_array_equal(again.score_samples(WRITTEN), model.score_samples(WRITTEN))
+    described = again.encoder_.describe().set_index("column")["dtype"]
+    assert described["start"] == "datetime64[us], written as '24.01.2028'"
+
+
+def test_a_cell_in_no_known_notation_is_named(model):
+    for column, cell, words in (
+        ("amount", "5067.14", "expected a number with a decimal comma, like '1.234,50 €', got '5067.14'"),
+        ("start", "1/24/2025", "expected a date like '24.01.2028', got '1/24/2025'"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=f"column '{column}': {words}"):
+            model.score_samples(WRITTEN.assign(**{column: cell}))
+    missing = model.score_samples(WRITTEN.assign(amount="n/a"))
+    np.testing.assert_array_equal(missing, model.score_samples(WRITTEN.assign(amount=None)))
+
+
+def test_properties_parts_of_a_stream_are_read_as_the_whole(model):
+    parts = [WRITTEN[:100], WRITTEN[100:230], WRITTEN[230:]]
+    specs = lambda names: column_specs(names, None)  # noqa: E731
+    seen = survey(FrameStream(parts), specs, lambda _: N, 0).columns
+    encoder = TableEncoder.from_observed(seen, column_specs(WRITTEN.columns, None))
+    assert [c.codec for c in encoder.schema] == [c.codec for c in model.encoder_.schema]
+    assert [c.notation for c in encoder.schema] == [c.notation for c in model.encoder_.schema]
+
+
+def note_of(values, **options):
+    frame = pd.DataFrame({"a": pd.Series(values, dtype="str")})
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        encoder = TableEncoder.fit(frame, **options)
+    return encoder.schema[0], [str(w.message) for w in said]
+
+
+def test_a_note_names_the_parameter():
+    column, said = note_of(["01.02.2025", "03.04.2025"] * 50)
+    assert column.kind == "nominal"
+    assert len(said) == 1
+    assert "column_types={'a': {'notation': 'day-first'}}" in said[0]
+    column, said = note_of(["01.02.2025", "03.04.2025"] * 50, columns={"a": "day-first"})
+    assert (column.kind, said) == ("continuous", [])
+    column, said = note_of([*(f"{i},5" for i in range(99)), "?"])
+    assert column.kind == "nominal"
+    assert "numbers, but for text like '?'" in said[0]
+    column, said = note_of([*(f"{i},5" for i in range(99)), "NA"])
+    assert column.n_missing == 1
+    assert "'NA' (1 cell) taken as missing, as all others are numbers" in said[0]
+    column, said = note_of(["24.01.2025", "1.2.2025"] * 50, columns={"a": "nominal"})
+    assert (column.kind, said) == ("nominal", [])
+    column, said = note_of([str(i) for i in range(200)], columns={"a": "continuous"})
+    assert (column.kind, column.codec.whole, said) == ("continuous", True, [])
+    with pytest.raises(ValueError, match="column 'a': continuous needs numbers or dates, got 'x'"):
+        note_of(["1", "2", "x"], columns={"a": "continuous"})
+    with pytest.raises(ValueError, match="column 'a': notation is of numbers or dates"):
+        note_of(["1"], columns={"a": {"kind": "nominal", "notation": "day-first"}})
+
+
+def test_a_notation_survives_json():
+    encoder = TableEncoder.fit(WRITTEN)
+    again = TableEncoder.from_list(json.loads(json.dumps(encoder.to_list())))
+    assert again.schema == encoder.schema
+    broken = encoder.to_list()
+    broken[0]["notation"]["decimal"] = "!"
+    with pytest.raises(ValueError, match="decimal"):
+        TableEncoder.from_list(broken)
