@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pandas as pd
 
 from discrete_itd.cli import alarms
@@ -135,10 +136,8 @@ def _remember(frame: pd.DataFrame, column_types: dict[str, Any], dialect: Dialec
         if spec.get("kind") == "nominal" or "notation" in spec:
             continue
         if is_text(values):
-            counts = values.value_counts()
-            texts = [text for text in counts.index if not is_missing(text)]
-            numbers = counts[texts].to_numpy()
-            if not texts or recognise_notation(texts, numbers, asked).notation is None:
+            texts = [text for text in map(str, values.dropna().unique()) if not is_missing(text)]
+            if not texts or recognise_notation(texts, np.ones(len(texts)), asked).notation is None:
                 continue
         elif values.dtype.kind != "f":
             continue

@@ -93,7 +93,7 @@ def _read_csv(path: str, dialect: Dialect, **options: Any) -> pd.DataFrame:
 def _with_leading_zeros(path: str, frame: pd.DataFrame, dialect: Dialect) -> list[str]:
     """Names of the columns of whole numbers some of which begin with a zero, like postal codes: they are text."""
     whole = [
-        name
+        str(name)
         for name, values in frame.items()
         if values.dtype.kind in "iu"
         or (values.dtype.kind == "f" and (values.dropna() % 1 == 0).all())

@@ -28,7 +28,6 @@ from discrete_itd.encoders.datetimes import restore_times, time_intervals
 from discrete_itd.encoders.dtypes import TIMES, dtype_from_json, dtype_to_json, family, numpy_name
 from discrete_itd.encoders.notation import Notation, is_missing
 from discrete_itd.encoders.numeric import Bins, Continuous
-from discrete_itd.encoders.observed import all_whole
 
 Codec = Categories | Bins | Continuous
 CODECS = {"nominal": Categories, "ordinal": Categories, "binned": Bins, "continuous": Continuous}
@@ -141,29 +140,25 @@ class Column:
         if self.notation is None or cells.values.dtype != object:
             return cells
         is_text = np.array([isinstance(v, str) for v in cells.values], dtype=bool)
-        if not is_text.any():
-            return cells
-        texts = cells.values[is_text]
+        texts = cells.values[is_text].tolist()
         found = self.notation.read(texts)
         unread = pd.isna(found)
         for i in np.flatnonzero(unread):
             if not is_missing(texts[i]):
+                hint = self.notation.hint(texts[i])
                 raise ValueError(
-                    f"column {self.name!r}: expected {self.notation.expected}, got {texts[i]!r}"
+                    f"column {self.name!r}: expected {self.notation.expected}, got {texts[i]!r}{hint}"
                 )
-        whole = family(self.dtype) == "integer" and not unread.any() and all_whole(found)
-        if is_text.all():
-            known = found[~unread]
-            values = known.astype(np.int64) if whole else known
-        else:
-            values = cells.values.copy()
-            values[is_text] = found.astype(object)
-            values = values[~pd.isna(values)]
-            values = read_cells(pd.Series(values, dtype=object)).values
         kept = np.ones(len(cells.values), dtype=bool)
         kept[np.flatnonzero(is_text)[unread]] = False
+        if is_text.all():
+            known = found[~unread]
+        else:  # some are numbers or times already
+            mixed = cells.values.copy()
+            mixed[is_text] = found.astype(object)
+            known = read_cells(pd.Series(mixed[kept], dtype=object)).values
         place = np.append(np.where(kept, np.cumsum(kept) - 1, -1), -1)  # the last for missing ones
-        return PlainCells(values, place[cells.where])
+        return PlainCells(known, place[cells.where])
 
     def read(self, values: pd.Series) -> pd.Series:
         """A column of a table, as numbers or times if it is text in the column's notation."""

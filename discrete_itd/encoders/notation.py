@@ -159,12 +159,19 @@ class Notation:
         mark = {",": " with a decimal comma", ".": " with a decimal point", None: ""}[self.decimal]
         return f"a number{mark}, like {self.example!r}"
 
+    def hint(self, text: str) -> str:
+        """What a caller from the shell can do about a text that is a number with the other decimal mark."""
+        other = "." if self.decimal == "," else ","
+        if self.family == "datetime" or np.isnan(Notation(decimal=other).read([text]))[0]:
+            return ""
+        return advice("", f"; if all numbers of this table are like it, give --decimal {other}")
+
     @property
     def example(self) -> str:
         """A cell as it is written."""
         if self.family == "datetime":
             return datetime(2028, 1, 24).strftime(self.format or "%Y-%m-%d")
-        return self.write(pd.Series([1234.5 if self.places != 0 else 1234.0]))[0]
+        return str(self.write(pd.Series([1234.5 if self.places != 0 else 1234.0])).iloc[0])
 
 
 class Recognised(NamedTuple):
@@ -338,7 +345,8 @@ def _time(text: str, day_first: bool | None) -> datetime | None:
             year += 1900 if year >= CENTURY else 2000
     fraction = int((match["f"] or "").ljust(6, "0"))
     try:
-        return datetime(year, month, day, *(int(match[part] or 0) for part in "HMS"), fraction)
+        hour, minute, second = (int(match[part] or 0) for part in "HMS")
+        return datetime(year, month, day, hour, minute, second, fraction)
     except ValueError:  # no such day
         return None
 

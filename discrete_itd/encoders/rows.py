@@ -98,8 +98,12 @@ class Rows:
             _check_ignored(encoder, ignore)
             ours = ours.copy()
             ours[ignore] = None
-        written = [c.name for c in encoder.schema if c.notation and holds_text(ours[c.name])]
-        texts = ours[written] if written else None
+        written = [
+            c.name
+            for c in encoder.schema
+            if c.notation and holds_text(cast(pd.Series, ours[c.name]))
+        ]
+        texts = cast(pd.DataFrame, ours[written]) if written else None
         ours = encoder.read(cast(pd.DataFrame, ours))
         cells = encoder.transform(ours)
         x = torch.from_numpy(cells.x).to(device)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import pandas as pd
@@ -214,11 +214,11 @@ def _fill(model: Model, rows: Rows, seed: int | None = None) -> pd.DataFrame | n
     empty, filled = fillings(model, rows, seed)
     frame = rows.frame
     if rows.texts is not None:  # text stays text
-        columns = {c.name: c for c in rows.encoder.schema}
+        notations = {c.name: c.notation for c in rows.encoder.schema if c.notation is not None}
         frame, filled = frame.assign(), filled.assign()
         for name, texts in rows.texts.items():
             frame[name] = texts
-            filled[name] = columns[name].notation.write(filled[name])
+            filled[name] = notations[name].write(cast(pd.Series, filled[name]))
     return rows.as_given(fill_cells(frame, empty, filled))
 
 

@@ -53,7 +53,7 @@ def scores(model, rows=TABLE):
     return model.score_samples(rows)
 
 
-def test_a_file_of_another_country_is_the_same_table(place):
+def test_a_file_of_another_country_is_the_same_table(place, capsys):
     plain = fit("t.csv")
     TABLE.to_csv("de.csv", index=False, encoding="cp1252", **OTHER)
     options = "--sep ; --decimal , --encoding cp1252 --na ?"
@@ -61,7 +61,8 @@ def test_a_file_of_another_country_is_the_same_table(place):
     for a, b in zip(other.encoder_.schema, plain.encoder_.schema, strict=True):
         assert replace(a, notation=None) == b
     np.testing.assert_array_equal(scores(other), scores(plain))
-    run("score m t.csv --out s.csv")
+    assert "give --decimal ." in error(capsys, "score m t.csv --out s.csv")
+    run("score m t.csv --out s.csv --decimal .")
     run(f"score m de.csv --out de_s.csv {options}")
     assert (place / "de_s.csv").read_bytes() == (place / "s.csv").read_bytes()
     run("score m de.csv --out again.csv --encoding cp1252 --na ?")  # the model knows the mark
