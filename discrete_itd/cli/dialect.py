@@ -147,15 +147,19 @@ def _separator(lines: list[str]) -> str:
 def head_of(path: str) -> bytes:
     """The first bytes of what is in a file, unpacked; nothing if it cannot be read, which its reader reports."""
     with suppress(*UNREADABLE), ExitStack() as stack:
-        return _unpacked(path, stack).read(HEAD_BYTES)
+        return unpacked(path, stack).read(HEAD_BYTES)
     return b""
 
 
-def _unpacked(path: str, stack: ExitStack) -> Any:
+def unpacked(path: str, stack: ExitStack) -> Any:
+    """What is in a file, as a stream of bytes that the stack closes; ValueError for a .zip of several files."""
     ending = Path(path).suffix.lower()
     if ending == ".zip":
         archive = stack.enter_context(zipfile.ZipFile(path))
-        return stack.enter_context(archive.open(archive.namelist()[0]))
+        names = archive.namelist()
+        if len(names) != 1:
+            raise ValueError(f"{len(names)} files in the .zip, not one")
+        return stack.enter_context(archive.open(names[0]))
     if ending == ".zst":
         return stack.enter_context(zstandard().open(path, "rb"))
     return stack.enter_context(OPENERS.get(ending, open)(path, "rb"))

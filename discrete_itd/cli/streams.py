@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import pandas as pd
 
+from discrete_itd.cli.bounded import opened
 from discrete_itd.cli.dialect import PLAIN, SEPARATORS, Dialect, head_of, with_head, zstandard
 from discrete_itd.cli.tables import (
     EmptyTableError,
@@ -157,14 +158,14 @@ def reading(table: Table) -> Iterator[Source]:
 
 def _csv(table: Table, stack: ExitStack) -> Source:
     """A CSV, all cells as text; the header is read as a row, since pandas would rename repeated names."""
-    opened: Any = table.path
+    stream = None
     if table.path == STANDARD:
-        head, opened = with_head(_standard_input())
+        head, stream = with_head(_standard_input())
     else:
         head = head_of(table.path)
     table = replace(table, dialect=table.dialect.found(table.path, table.kind, head))
-    how: Any = {**table.dialect.as_options(), "header": None, "dtype": object}
-    reader: Any = pd.read_csv(opened, iterator=True, **how)
+    file, how = stack.enter_context(opened(table.path, table.dialect, stream))
+    reader: Any = pd.read_csv(file, iterator=True, header=None, dtype=object, **how)
     stack.enter_context(reader)
     header = reader.get_chunk(1).iloc[0]
     names = [f"Unnamed: {i}" if pd.isna(n) else n for i, n in enumerate(header)]

@@ -15,6 +15,7 @@ from typing import Any, cast
 
 import pandas as pd
 
+from discrete_itd.cli.bounded import opened
 from discrete_itd.cli.cells import DATE, MISSING, is_text
 from discrete_itd.cli.dialect import PLAIN, Dialect, head_of
 from discrete_itd.cli.names import ENDINGS, PACKED
@@ -70,13 +71,13 @@ def read_table(path: str, text: Collection[str] = (), dialect: Dialect = PLAIN) 
 
 
 def _read_csv(path: str, dialect: Dialect, **options: Any) -> pd.DataFrame:
-    how: Any = dialect.found(path, ending(path), head_of(path)).as_options()
+    dialect = dialect.found(path, ending(path), head_of(path))
 
     def read() -> pd.DataFrame:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), opened(path, dialect) as (file, how):
             warnings.simplefilter("error", pd.errors.ParserWarning)
             return pd.read_csv(
-                path,
+                file,
                 index_col=False,
                 low_memory=False,  # one type per column
                 **how,
@@ -85,7 +86,8 @@ def _read_csv(path: str, dialect: Dialect, **options: Any) -> pd.DataFrame:
 
     frame = _read(path, read)
     # pandas renames repeated names, so the header itself is checked
-    header = pd.read_csv(path, header=None, nrows=1, dtype=str, **how)
+    with opened(path, dialect) as (file, how):
+        header = pd.read_csv(file, header=None, nrows=1, dtype=str, **how)
     check_names(path, pd.Index(header.iloc[0].dropna()))
     return frame
 
