@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Self
 
 import torch
@@ -50,6 +50,7 @@ from discrete_itd.denoisers.base import (
 )
 from discrete_itd.denoisers.marginal import MarginalDenoiser, check_fallback, fallback_log_prob
 from discrete_itd.denoisers.structure_search import (
+    Counted,
     Search,
     elimination,
     nested_counts,
@@ -333,6 +334,7 @@ class BayesNetDenoiser(Denoiser):
         most_parents: int = MOST_PARENTS,
         most_table: int = MOST_TABLE,
         parts: Iterable[Tensor] | None = None,
+        is_over: Callable[[], bool] = lambda: False,
     ) -> BayesNetDenoiser:
         """The graph that hill climbing finds, and its tables.
 
@@ -350,9 +352,14 @@ class BayesNetDenoiser(Denoiser):
             Floats of the largest table of an elimination.
         parts : iterable of Tensor, shapes (n, C), optional
             All rows, for the counts in the tables, if ``x`` is a sample of them.
+        is_over : callable
+            Whether the search is to end with the graph that it has.
 
         Notes
         -----
+        Each search begins without edges. Hill climbing ends in a local optimum, which may be worse than a tree: one more
+        search begins with the tree, and the tree itself is compared.
+
         A table is smoothed by that of the same column without its last parent, and so on down to its marginal.
         """
         book = marginals.codebook
@@ -362,15 +369,21 @@ class BayesNetDenoiser(Denoiser):
         alone = [spread[j, :k] for j, k in enumerate(sizes)]
         fallback = marginals if len(book.finite) < book.n_columns else None
         fits: list[BayesNetDenoiser] = []
+        counted = Counted(cells[:SEARCH_ROWS], sizes)
+        limits = most_parents, most_table, is_over
         graphs = [
-            Search(cells[:SEARCH_ROWS], sizes, penalty, most_parents, most_table).climb()
+            Search(counted, penalty, *limits).climb()
             for penalty in (PENALTIES if x_valid is not None else PENALTIES[:1])
         ]
+        if x_valid is not None and not is_over():
+            tree = Search(counted, PENALTIES[-1], *limits).tree()
+            graphs += [tree, Search(counted, PENALTIES[-1], *limits).climb(tree)]
+        graphs = [list(graph) for graph in dict.fromkeys(map(tuple, graphs))]
         families = {(*above, j) for graph in graphs for j, above in enumerate(graph)}
         arrays = (rows[:, book.finite].cpu().numpy() for rows in ([x] if parts is None else parts))
-        counted = nested_counts(arrays, sizes, families)
+        nested = nested_counts(arrays, sizes, families)
         for graph in graphs:
-            counts = [counted[*above, j] for j, above in enumerate(graph)]
+            counts = [nested[*above, j] for j, above in enumerate(graph)]
             for strength in STRENGTHS if x_valid is not None else (1.0,):
                 tables = [
                     torch.from_numpy(smoothed_table(own, prior, strength)).to(x.device)

@@ -51,10 +51,11 @@ LEAST_SD = 0.02  # of a continuous column given the latent point; the column's o
 FARTHEST = 8.0
 POINTS_PER_ROW = 4  # a small table has no use for more latent points
 FEWEST_POINTS = 64
-FEWEST_STEPS = 200  # a table of N rows has use for about N more
+SMALL_TABLE_STEPS = 200  # a table of N rows has use for about N more
 # shares of the points with which the training starts, each for an equal share of it; then all points
 STAGES = (0.25, 0.5)
 TRAIN_SHARE = 0.5  # of the time; the remainder is for the classes at the end
+TRIAL_STEPS, FEWEST_STEPS = 2, 64  # a training without time for the latter ends after the former
 N_LOOKS = 12  # evaluations on held-out rows in a full run
 PATIENCE = 3  # of them without improvement, after which training ends
 # share of the bounds before which it does not: the start is slow, near a saddle point
@@ -119,6 +120,7 @@ def fit_decoder(
     *,
     generator: torch.Generator,
     progress: Progress | None = None,
+    ended: Callable[[int, int], object] | None = None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> MixtureDenoiser:
     """A mixture of products whose classes are points of a latent space, decoded by a network (9).
@@ -136,6 +138,9 @@ def fit_decoder(
         On the device of the rows. With the same state and without ``max_time``, the fit is the same.
     progress : callable, optional
         Called after each evaluation with the share of the training that is done and the best held-out nats per row.
+    ended : callable, optional
+        Called if ``max_time`` ended the training, with the steps that were made and those that were not to be exceeded.
+        None were made if there was no time for enough of them: then the result is ``marginals``.
     clock : callable
         Seconds, against which ``max_time`` is held.
 
@@ -155,7 +160,9 @@ def fit_decoder(
         return alone(marginals)  # there is nothing for the network to say
     run = Run(marginals, x, x_valid, plan or DecoderPlan(), generator, clock)
     run.train(progress)
-    return run.mixture()
+    if run.is_out_of_time and ended is not None:
+        ended(run.step, run.max_steps)
+    return run.mixture() if run.step or not run.is_out_of_time else alone(marginals)
 
 
 class Run:
@@ -191,8 +198,8 @@ class Run:
         self.points = latent_points(min(plan.n_points, useful), plan.n_latent, generator)
         self.batch_size = min(plan.batch_size, max(32, len(x) // 8), len(x))
         self.order = torch.zeros(0, dtype=torch.int64, device=x.device)
-        self.max_steps = min(plan.max_steps, FEWEST_STEPS + len(x))
-        self.step = 0
+        self.max_steps = min(plan.max_steps, SMALL_TABLE_STEPS + len(x))
+        self.step, self.is_out_of_time = 0, False
 
     def _unseen(self, x: Tensor) -> Tensor:
         """Columns with a cell of an unseen category: (C,) of bool."""
@@ -220,11 +227,14 @@ class Run:
     def train(self, progress: Progress | None) -> None:
         """Make steps until a bound is reached or held-out rows are predicted no better."""
         self.look()
-        next_look = 1 / N_LOOKS
+        looked, next_look = self.seconds(), 1 / N_LOOKS
         while (share := self.done_share()) < 1.0:
             if self.stale >= PATIENCE and share > EARLIEST_END:
-                break
+                return
             self.make_step(self.batch(), share)
+            if self.step == TRIAL_STEPS and not self.has_time((self.seconds() - looked) / self.step):
+                self.step = 0
+                break
             if (share := self.done_share()) < next_look:
                 continue
             self.look()
@@ -232,6 +242,14 @@ class Run:
                 next_look += 1 / N_LOOKS
             if progress is not None:
                 progress(share, self.best_nats)
+        self.is_out_of_time = self.step < self.max_steps
+
+    def has_time(self, seconds_per_step: float) -> bool:
+        """Whether there is time for the steps that a training needs to be of use."""
+        if self.plan.max_time is None:
+            return True
+        left = TRAIN_SHARE * self.plan.max_time - self.seconds()
+        return self.step + left / seconds_per_step >= min(FEWEST_STEPS, self.max_steps)
 
     def batch(self) -> Tensor:
         """The next rows, all of them in a random order before any comes again."""

@@ -20,6 +20,8 @@ from torch import Tensor, nn
 
 from discrete_itd.denoisers.base import row_product
 
+MOST_SKIPPED = 1 << 20  # weights of the map from the features to the answers beside the hidden units
+
 
 class MaskedLinear(nn.Module):
     """A linear map of which an output hears some of the inputs.
@@ -70,7 +72,8 @@ def _mask(module: nn.Module, loaded: object = None) -> None:  # noqa: ARG001
 class MaskedMLP(nn.Module):
     """Masked residual blocks between two masked linear maps, and a masked linear map beside them.
 
-    The answers are zero at the start.
+    The answers are zero at the start. The map beside the blocks grows with the product of features and answers: of more
+    than ``MOST_SKIPPED`` weights there is none.
 
     Parameters
     ----------
@@ -119,9 +122,11 @@ class MaskedMLP(nn.Module):
             for _ in range(depth)
         )
         self.leave = MaskedLinear(degree, before)
-        self.skip = MaskedLinear(feature_rank, before)
+        is_small = len(feature_rank) * len(before) <= MOST_SKIPPED
+        self.skip = MaskedLinear(feature_rank, before) if is_small else None
         for last in (self.leave, self.skip):
-            last.weight.detach().zero_()
+            if last is not None:
+                last.weight.detach().zero_()
         self.dropout = dropout
 
     def forward(self, features: Tensor) -> Tensor:
@@ -129,7 +134,8 @@ class MaskedMLP(nn.Module):
         h = self.enter(features)  # (B, W)
         for first, second in self._pairs():
             h = h + second(dropped(torch.relu(first(torch.relu(h))), share))
-        return self.leave(dropped(torch.relu(h), share)) + self.skip(features)
+        answers = self.leave(dropped(torch.relu(h), share))
+        return answers if self.skip is None else answers + self.skip(features)
 
     def _pairs(self) -> Iterator[tuple[MaskedLinear, MaskedLinear]]:
         for block in self.blocks:
@@ -160,7 +166,8 @@ class MaskedMLP(nn.Module):
         for n_answers, n_units in zip(self._n_answers, self._n_units, strict=True):
             asked = self._by_rank[answered : answered + n_answers]
             answered += n_answers
-            yield self.leave.part(before[-1][:, :done], asked) + self.skip.part(features, asked)
+            answers = self.leave.part(before[-1][:, :done], asked)
+            yield answers if self.skip is None else answers + self.skip.part(features, asked)
             end = done + n_units
             these = slice(done, end)
             h = self.enter.part(features, these)

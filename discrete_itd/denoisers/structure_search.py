@@ -8,7 +8,7 @@ Heckerman, Geiger, Chickering, "Learning Bayesian networks", Machine Learning 20
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,65 +106,122 @@ def smoothed_table(
     return np.maximum(table, 1e-12)
 
 
-class Search:
-    """Hill climbing: the edge to add, drop or turn that improves a penalised likelihood most, until none does."""
+class Counted:
+    """What columns carry about one another in a table, counted at the first request: searches with other penalties share it.
 
-    def __init__(
-        self,
-        cells: NDArray[np.float64],
-        sizes: Sequence[int],
-        penalty: float,
-        most_parents: int,
-        most_table: int,
-    ) -> None:
+    Parameters
+    ----------
+    cells : array, shape (N, C)
+        NaN where a cell is missing.
+    sizes : sequence of int, length C
+    """
+
+    def __init__(self, cells: NDArray[np.float64], sizes: Sequence[int]) -> None:
         self.cells, self.sizes = cells, sizes
         self.columns = [np.nan_to_num(cells[:, j]).astype(np.int64) for j in range(len(sizes))]
         self.gaps = bool(np.isnan(cells).any())
         alone = [family_counts(cells, sizes, (j,)) for j in range(len(sizes))]
         self.n_seen = [int((count > 0).sum()) for count in alone]
-        self.price = penalty * math.log(max(2, len(cells))) / 2  # nats of one free number
-        self.most_parents, self.most_table = most_parents, most_table
-        self.parents: list[tuple[int, ...]] = [() for _ in sizes]
-        self.gains: dict[tuple[int, frozenset[int], int], float] = {}
-        self.refused: set[tuple[int, int]] = set()  # edges that made elimination too dear
+        self._found: dict[tuple[int, frozenset[int], int], tuple[float, int, float]] = {}
 
-    def gain(self, j: int, own: Sequence[int], i: int) -> float:
-        """Nats that column ``i`` tells of ``j`` beside parents ``own``, less the price of the larger table.
+    def gain(self, j: int, own: Sequence[int], i: int, price: float) -> float:
+        """Nats that column ``i`` carries about ``j`` beside parents ``own``, less the price of the larger table.
 
         Of the rows that have all these cells, and in proportion of all: where cells are missing may depend on values,
         so that of other rows nothing can be compared.
         """
         key = j, frozenset(own), i
-        if key not in self.gains:
-            family = (*own, i, j)
-            if self.gaps:
-                count = family_counts(self.cells, self.sizes, family)
-            else:
-                code = np.zeros(len(self.cells), dtype=np.int64)
-                for f in family:
-                    code = code * self.sizes[f] + self.columns[f]
-                count = np.bincount(code, minlength=self._size(family)).astype(float)
-            count = count.reshape(-1, self.sizes[i], self.sizes[j])
-            total, fewer = count.sum(2), count.sum(1)
-            nats = _x_log_x(count) - _x_log_x(total) - _x_log_x(fewer) + _x_log_x(fewer.sum(1))
-            # categories and contexts that do not occur cost nothing: an unseen level is no free number
-            contexts = int((total > 0).sum()) - int((fewer.sum(1) > 0).sum())
-            free = max(1, self.n_seen[j] - 1) * contexts
-            share = float(count.sum()) / max(1, len(self.cells))
-            self.gains[key] = (nats - self.price * free) / share if share else 0.0
-        return self.gains[key]
+        if key not in self._found:
+            self._found[key] = self._count((*own, i, j))
+        nats, free, share = self._found[key]
+        return (nats - price * free) / share if share else 0.0
+
+    def _count(self, family: Sequence[int]) -> tuple[float, int, float]:
+        """Nats, free numbers, and the share of the rows that have all the cells."""
+        i, j = family[-2:]
+        if self.gaps:
+            count = family_counts(self.cells, self.sizes, family)
+        else:
+            code = np.zeros(len(self.cells), dtype=np.int64)
+            for f in family:
+                code = code * self.sizes[f] + self.columns[f]
+            size = math.prod(self.sizes[f] for f in family)
+            count = np.bincount(code, minlength=size).astype(float)
+        count = count.reshape(-1, self.sizes[i], self.sizes[j])
+        total, fewer = count.sum(2), count.sum(1)
+        nats = _x_log_x(count) - _x_log_x(total) - _x_log_x(fewer) + _x_log_x(fewer.sum(1))
+        # categories and contexts that do not occur cost nothing: an unseen level is no free number
+        contexts = int((total > 0).sum()) - int((fewer.sum(1) > 0).sum())
+        free = max(1, self.n_seen[j] - 1) * contexts
+        return nats, free, float(count.sum()) / max(1, len(self.cells))
+
+
+class Search:
+    """Hill climbing: the edge to add, drop or turn that improves a penalised likelihood most, until none does.
+
+    Parameters
+    ----------
+    counted : Counted
+    penalty : float
+        In units of that of the Bayesian information criterion.
+    most_parents, most_table : int
+    is_over : callable
+        Whether the search is to end with the graph that it has.
+    """
+
+    def __init__(
+        self,
+        counted: Counted,
+        penalty: float,
+        most_parents: int,
+        most_table: int,
+        is_over: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.counted, self.sizes, self.is_over = counted, counted.sizes, is_over
+        self.price = penalty * math.log(max(2, len(counted.cells))) / 2  # nats of one free number
+        self.most_parents, self.most_table = most_parents, most_table
+        self.parents: list[tuple[int, ...]] = [() for _ in self.sizes]
+        self.refused: set[tuple[int, int]] = set()  # edges that made elimination too dear
+
+    def gain(self, j: int, own: Sequence[int], i: int) -> float:
+        """As :meth:`Counted.gain` has it, at the price of this search."""
+        return self.counted.gain(j, own, i, self.price)
+
+    def tree(self) -> list[tuple[int, ...]]:
+        """The best graph in which no column has two parents (Chow and Liu), of the edges that pay for themselves."""
+        c = len(self.sizes)
+        pairs = [(self.gain(j, (), i), i, j) for j in range(c) for i in range(j) if self._fits(j, i)]
+        near: list[list[int]] = [[] for _ in range(c)]
+        group = list(range(c))
+        for gain, i, j in sorted(pairs, reverse=True):
+            if gain > 0 and group[i] != group[j]:
+                near[i].append(j)
+                near[j].append(i)
+                group = [group[j] if g == group[i] else g for g in group]
+        parents: list[tuple[int, ...]] = [() for _ in range(c)]
+        for root in sorted(set(group)):
+            waiting = [(root, -1)]
+            while waiting:
+                j, above = waiting.pop()
+                parents[j] = () if above < 0 else (above,)
+                waiting += [(i, j) for i in near[j] if i != above]
+        return parents
 
     def _size(self, family: Sequence[int]) -> int:
         """Numbers of a table."""
         return math.prod(self.sizes[i] for i in family)
 
-    def climb(self) -> list[tuple[int, ...]]:
-        """The graph found: parents of every column, most telling first."""
+    def climb(self, parents: Sequence[tuple[int, ...]] | None = None) -> list[tuple[int, ...]]:
+        """The graph found, from one without edges or the one given: parents of every column, most telling first."""
         c = len(self.sizes)
+        if parents is not None:
+            self.parents = list(parents)
         gain = np.full((c, c), -np.inf)  # of adding i to the parents of j
         for j in range(c):
             self._price_edges(gain, j)
         for _ in range(MOST_CHANGES if c else 0):
+            if self.is_over():
+                break
             above = self._ancestors()
             best, change = 1e-6, None
             allowed = gain.copy()
@@ -214,6 +271,8 @@ class Search:
         """What every column would gain column ``j`` as one more parent."""
         own = self.parents[j]
         gain[:, j] = -np.inf
+        if self.is_over():
+            return
         for i in range(len(self.sizes)):
             if i != j and i not in own and (i, j) not in self.refused and self._fits(j, i):
                 gain[i, j] = self.gain(j, own, i)

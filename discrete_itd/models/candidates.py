@@ -18,7 +18,6 @@ from discrete_itd.models.contract import FitPlan, Recipe, TrainingRows
 from discrete_itd.models.fit_recipes import Fitted, fit_recipes
 from discrete_itd.progress import stage
 from discrete_itd.training.config import Report
-from discrete_itd.validation import warn
 
 LEAST_WEIGHT = 0.02  # of a member of a mixture of rows: one with less is not worth its time
 TIMED_ROWS = 1024
@@ -95,7 +94,6 @@ class CandidateTable:
     rows: TrainingRows
     candidates: list[Candidate] = field(default_factory=list, init=False)
     plans: list[FitPlan] = field(default_factory=list, init=False)
-    left_out: list[str] = field(default_factory=list, init=False)
 
     def fit(self, recipes: Sequence[Recipe], plans: Sequence[FitPlan]) -> None:
         """Fit more candidates, each by its plan; TypeError if one has no closed form."""
@@ -122,13 +120,16 @@ class CandidateTable:
         self.candidates.append(Candidate(label, fitted.denoiser, nats, fitted.seconds, plan.report))
 
     def fit_in_time(self, recipe: Recipe, plan: FitPlan) -> None:
-        """As :meth:`fit`, unless the time of the whole fit is over; :meth:`settle` then says what was left out."""
+        """As :meth:`fit`, unless the time of the whole fit is over."""
         if plan.run.interrupted:
             return
         if plan.time_left or not self.candidates:
+            there, left_out = self.candidates[:], len(plan.run.left_out)
             self.fit([recipe], [plan])
+            if len(plan.run.left_out) > left_out and there:
+                self.candidates = there  # it had no time to begin, and is nothing but what it began with
         else:
-            self.left_out.append(recipe.label)
+            plan.run.left_out.append(recipe.label)
 
     def mixture(self, among: list[Candidate] | None = None) -> Candidate:
         """The mixture of rows (10) of the candidates with the weights that fit held-out rows best.
@@ -185,18 +186,7 @@ class CandidateTable:
         return float(gap.mean()), float(gap.std() / math.sqrt(len(gap))) if len(gap) > 1 else 0.0
 
     def settle(self, plan: FitPlan, chosen: Candidate) -> Denoiser:
-        """Tell the plan of a fit what was chosen, and what answers questions that this cannot; returns its denoiser.
-
-        Warns
-        -----
-        UserWarning
-            If the time was over before all candidates were fitted.
-        """
-        if self.left_out:
-            warn(
-                f"max_time={plan.training.max_time:g} was over before these were fitted:"
-                f" {', '.join(self.left_out)}; the model is the best of the others"
-            )
+        """Tell the plan of a fit what was chosen, and what answers questions that this cannot; returns its denoiser."""
         best = min(self.candidates, key=lambda c: c.mean)
         lines = [
             CandidateLine(

@@ -18,6 +18,8 @@ MOST_MEMBERS = 64
 # the networks of the best mixture, in turn: members that err differently are worth more
 VARIED = (Causal(), Causal(base="independent", dropout=0.5))
 LARGE_DECODER = Decoder(8192)
+# of the time that is left, what an exact base and a decoder may take: the remainder is for causal networks
+BASE_SHARE, DECODER_SHARE = 0.3, 0.25
 FEWEST_ORDERS = 8  # of them, unless the time is over before
 LEAST_GAIN = 1e-3  # nats per held-out row that the last one of more must have gained
 
@@ -137,7 +139,9 @@ class Auto(Recipe):
 
     Candidates are the exact models that a network can correct, a decoder mixture (9), a causal network (8) on the best
     of the first, and mixtures of rows (10) of these. A table with a high-cardinality column gets a :class:`Network`.
-    With ``max_steps=0`` no network is trained.
+    With ``max_steps=0`` no network is trained, nor one of a table with so many levels that it would be huge. Where
+    ``max_time`` is short, the decoder takes at most a quarter of it: where columns depend on one another, the causal
+    network gains most. What has no time for enough steps to be judged is not begun.
 
     Examples
     --------
@@ -155,9 +159,12 @@ class Auto(Recipe):
         if rows.codebook.vocabularies:
             return Network().fit(rows, plan)
         table = CandidateTable(rows)
-        trained = (QUICK_DECODER, Causal()) if plan.training.max_steps else ()
-        for member in (*affordable_bases(rows, BayesNet()), *trained):
-            table.fit_in_time(member, plan)
+        for member in affordable_bases(rows, BayesNet()):
+            table.fit_in_time(member, plan.within(BASE_SHARE))
+        if plan.training.max_steps:
+            table.fit_in_time(QUICK_DECODER, plan.within(DECODER_SHARE))
+            if Causal().is_affordable(rows):
+                table.fit_in_time(Causal(), plan)
         table.add_mixtures()
         return table.settle(plan, table.cheapest())
 
@@ -189,9 +196,11 @@ class Best(Recipe):
 
     def fit(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
         table = CandidateTable(rows)
-        for member in (*affordable_bases(rows, BayesNet()), LARGE_DECODER):
-            table.fit_in_time(member, plan)
-        n = self.count_networks() if plan.training.max_steps else 0
+        for member in affordable_bases(rows, BayesNet()):
+            table.fit_in_time(member, plan.within(BASE_SHARE))
+        table.fit_in_time(LARGE_DECODER, plan.within(DECODER_SHARE))
+        trains = plan.training.max_steps and Causal().is_affordable(rows)
+        n = self.count_networks() if trains else 0
         plans, n_at_once = plan.of_networks(n), plan.run.team.size
         for i in range(0, n, n_at_once):
             if plan.time_left and not plan.run.interrupted:

@@ -32,7 +32,9 @@ from discrete_itd.training.distributed import Team, team_of_process
 from discrete_itd.training.loop import train
 from discrete_itd.training.rows import MappedRows, RowSource, TensorRows
 
-TRAINING_SHARE = 0.85  # of the time that is left when a network is trained: the choice of a schedule comes after it
+# shares of the time of a fit, and of what is left of it when a network without closed form is trained, up to which
+# things are begun: the choice of a schedule, the comparison of the candidates and measurements come after them
+FITTING_SHARE, TRAINING_SHARE = 0.95, 0.85
 LEAST_SECONDS = 1e-3  # of a training: where no time is left it ends after its first evaluation
 EVALUATION_ROWS = 256  # held-out rows on which a denoiser without closed form is evaluated
 
@@ -253,6 +255,8 @@ class SharedRun:
     interrupted: bool = False  # whether the user has ended a training: no later one makes a step
     start: float = field(default_factory=time.perf_counter)  # when the fit began
     team: Team = field(default_factory=team_of_process)  # the processes that train
+    cut: list[str] = field(default_factory=list)  # what max_time ended early
+    left_out: list[str] = field(default_factory=list)  # what there was no time to begin
 
     def __getstate__(self) -> dict[str, Any]:
         """For another process, whose clock may be another one: the age of the fit."""
@@ -280,6 +284,8 @@ class FitPlan:
         Which network this is, of how many. Each trains for an equal share of the time, with a seed of its own.
     run : SharedRun
         The same object for all members of an ensemble.
+    until : float
+        Seconds after the start of the fit at which this recipe is to end, if ``max_time`` is not over before.
 
     Attributes
     ----------
@@ -303,6 +309,7 @@ class FitPlan:
     index: int = 0
     n_networks: int = 1
     run: SharedRun = field(default_factory=SharedRun)
+    until: float = math.inf
     report: Report | None = field(default=None, init=False)
     learned: bool | None = field(default=None, init=False)
     members: pd.DataFrame | None = field(default=None, init=False)
@@ -316,10 +323,16 @@ class FitPlan:
 
     @property
     def time_left(self) -> float:
-        """Seconds until ``max_time`` of the whole fit is over; infinite without one, never below zero."""
+        """Seconds in which this recipe is to end; infinite without ``max_time``, never below zero."""
         if self.training.max_time is None:
             return math.inf
-        return max(0.0, self.training.max_time - (time.perf_counter() - self.run.start))
+        end = min(FITTING_SHARE * self.training.max_time, self.until)
+        return max(0.0, end - (time.perf_counter() - self.run.start))
+
+    def within(self, share: float) -> FitPlan:
+        """The plan for a recipe that is to end within a share of the time that is left."""
+        age = time.perf_counter() - self.run.start
+        return replace(self, until=age + share * self.time_left)
 
     def of_networks(self, n: int) -> list[FitPlan]:
         """A plan for each of the ``n`` networks of one recipe."""
@@ -355,8 +368,9 @@ class FitPlan:
         """
         training, checkpoint = training or self.training, self.checkpoint
         if training.max_time is not None:
-            share = TRAINING_SHARE * self.time_left / (self.n_networks - self.index)
-            training = replace(training, max_time=max(share, LEAST_SECONDS))
+            share = 1.0 if denoiser.closed_form else TRAINING_SHARE
+            seconds = share * self.time_left / (self.n_networks - self.index)
+            training = replace(training, max_time=max(seconds, LEAST_SECONDS))
         if self.run.interrupted:  # whoever interrupts one training ends them all
             training, checkpoint = replace(training, max_steps=0), None
         with threads_that_pay(rows.device):
@@ -376,6 +390,13 @@ class FitPlan:
         if self.run.interrupted:
             report.stopped = "interrupted"
         nats = [line.valid_nats for line in report.history]
+        if report.stopped == "max_time":
+            kind = "causal network" if denoiser.closed_form else "network"
+            n, most = report.history[-1].step, training.max_steps
+            if n:
+                self.run.cut.append(f"the training of a {kind} after {n:,} of {most:,} steps")
+            else:
+                self.run.left_out.append(kind)
         self.report, self.learned = report, min(nats) < nats[0]
         return report
 

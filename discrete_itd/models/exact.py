@@ -8,7 +8,7 @@ this improves the held-out log-likelihood. A mixture with merged columns leaves 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -243,9 +243,15 @@ class Decoder(Recipe):
         return self.fit(rows, plan)
 
     def decoder(self, rows: TrainingRows, plan: FitPlan) -> MixtureDenoiser:
-        """The fit, within a share of the time that is left."""
-        left = plan.time_left / 2
-        left = None if math.isinf(left) else max(left, 1e-3)
+        """The fit, within the time that is left."""
+        left = None if math.isinf(plan.time_left) else max(plan.time_left, 1e-3)
+
+        def ended(n: int, most: int) -> None:
+            if n:
+                plan.run.cut.append(f"the training of a decoder after {n:,} of {most:,} steps")
+            else:
+                plan.run.left_out.append("decoder")
+
         how = DecoderPlan(
             n_latent=self.n_latent,
             n_points=self.n_points,
@@ -254,7 +260,9 @@ class Decoder(Recipe):
             max_time=left,
         )
         with threads_that_pay(rows.device):
-            return fit_decoder(rows.marginals, rows.x, rows.x_valid, how, generator=rows.generator)
+            return fit_decoder(
+                rows.marginals, rows.x, rows.x_valid, how, generator=rows.generator, ended=ended
+            )
 
     def check(self) -> Decoder:
         for name in ("n_components", "n_latent", "n_points"):
@@ -291,9 +299,26 @@ class BayesNet(Recipe):
     exact = True
 
     def fit(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
-        return rows.once(self, lambda: rows.best(self.candidates))
+        return rows.once(self, lambda: self._searched(rows, plan))
 
-    def candidates(self, rows: TrainingRows) -> Iterator[Denoiser]:
+    def _searched(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
+        """The fit; the graph found until then where the time is over."""
+
+        def is_over() -> bool:
+            if plan.time_left and not is_cut:
+                return False
+            is_cut.append(True)
+            return True
+
+        is_cut: list[bool] = []
+        fitted = rows.best(partial(self.candidates, is_over=is_over))
+        if is_cut:
+            plan.run.cut.append("the search for a Bayesian network")
+        return fitted
+
+    def candidates(
+        self, rows: TrainingRows, is_over: Callable[[], bool] = lambda: False
+    ) -> Iterator[Denoiser]:
         if not len(rows.codebook.finite):
             yield rows.marginals
         else:
@@ -303,6 +328,7 @@ class BayesNet(Recipe):
                 x_valid=rows.x_valid,
                 most_table=self.most_table,
                 parts=rows.source.chunks(),
+                is_over=is_over,
             )
 
     def check(self) -> BayesNet:

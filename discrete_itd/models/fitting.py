@@ -32,6 +32,7 @@ from discrete_itd.training import mean_and_error, pilot_quadrature
 from discrete_itd.training.checkpoint import Checkpoint
 from discrete_itd.training.config import Evaluation, TrainingPlan
 from discrete_itd.training.distributed import led
+from discrete_itd.validation import warn
 
 # noise on which a network is trained, and judged, if the kind of schedule on which it will score is given
 PATTERNS = {"coordinate": (0.05, 0.95), "isotropic": (0.6, 0.4)}
@@ -81,14 +82,19 @@ def fit_model(
     ------
     ValueError
         If the checkpoint is of another run, or a stream changes while it is read.
+
+    Warns
+    -----
+    UserWarning
+        If ``max_time`` ended something before its time, or something was not begun for it.
     """
     stage("dividing the rows")
+    run = SharedRun(start=start)
     rows = table.training_rows(validation_fraction, seed, device)
     stage(f"fitting {denoiser.label}")
     kind = schedule if isinstance(schedule, str) or schedule.noisy else "coordinate"
     if isinstance(kind, str) and kind in PATTERNS:
         training = replace(training, patterns=PATTERNS[kind], judged=JUDGED[kind])
-    run = SharedRun(start=start)
     plan = FitPlan(
         training, seed, progress, checkpoint, n_networks=max(1, denoiser.count_networks()), run=run
     )
@@ -101,6 +107,14 @@ def fit_model(
             progress(1.0, fitted.report.history[-1])
         tried = tried_schedules(fitted, plan.companion, rows, schedule, n_evaluations)
         schedule = tried[0].schedule
+    stopped = fitted.report.stopped
+    if stopped != "interrupted" and (run.cut or run.left_out):
+        stopped = "max_time"
+        done = [f"ended {' and '.join(run.cut)}"] if run.cut else []
+        done += [f"left no time for {', '.join(run.left_out)}"] if run.left_out else []
+        warn(
+            f"max_time={training.max_time:g} {' and '.join(done)}: a longer fit would likely be better"
+        )
     lines = [(c.kind, c.schedule.n_steps, c.n_paths, c.nats, c.stderr) for c in tried]
     members = pd.DataFrame(columns=pd.Index(MemberContribution._fields))
     model = Model(
@@ -114,7 +128,7 @@ def fit_model(
             lines, columns=pd.Index(["path", "steps", "paths", "nats", "stderr"])
         ),
         members=members if plan.members is None else plan.members,
-        stopped=fitted.report.stopped,
+        stopped=stopped,
         candidates=plan.candidates,
         companion=plan.companion,
     )

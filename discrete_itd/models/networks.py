@@ -20,7 +20,8 @@ from discrete_itd.validation import check_choice, check_flag, check_integer
 
 MOST_ORDERS = 64
 # of a causal network of default size: its width by the cells of the table, and the epochs of its training
-WIDTHS = ((50_000, 128), (500_000, 256), (math.inf, 512))
+WIDTHS = ((50_000, 128), (math.inf, 256))
+MOST_WEIGHTS = 1 << 21  # of the last map of a network that "auto" and "best" train
 LEAST_WEIGHT = 1e-6  # of an order in a mixture of several
 QUICK_DECODER = Decoder(2048, n_points=1024, max_steps=400)
 EPOCHS, FEWEST_STEPS, MOST_STEPS = 25, 300, 1600
@@ -129,7 +130,7 @@ class Causal(Recipe):
         Networks, each with an order of its own. Several make a mixture of rows (10), whose weights are fitted to
         held-out rows.
     width, depth : int
-        Hidden units and blocks of each network. By default the width is 128, 256 or 512, by the number of cells.
+        Hidden units and blocks of each network. By default the width is 128 or, of more than 50 000 cells, 256.
     dropout : float
         Share of hidden units dropped in training.
     base : "auto", or the name or recipe of an exact denoiser
@@ -180,6 +181,16 @@ class Causal(Recipe):
         weights = weights.clamp_min(LEAST_WEIGHT)  # all orders that were asked for are kept
         return RowMixtureDenoiser(rows.codebook, members, weights)
 
+    def is_affordable(self, rows: TrainingRows) -> bool:
+        """Whether a network of this table is not so large that nothing could be learned in a reasonable time."""
+        book, n_components = rows.codebook, rows.marginals.mixture.shape[2]
+        n_answers = book.levels.n_points + 3 * n_components * len(book.reals)
+        return (self.width or self._width(rows)) * n_answers <= MOST_WEIGHTS
+
+    def _width(self, rows: TrainingRows) -> int:
+        n = rows.n_rows * rows.codebook.n_columns
+        return next(width for most, width in WIDTHS if n <= most)
+
     def chosen_base(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
         """What the networks correct; TypeError if it cannot be asked about the next column."""
         if self.base == "auto":
@@ -197,14 +208,13 @@ class Causal(Recipe):
 
     def train_one(self, base: Denoiser, rows: TrainingRows, plan: FitPlan) -> CausalDenoiser:
         """A network with an order of its own, by the seed of the plan."""
-        n, c = rows.n_rows, rows.codebook.n_columns
-        width = self.width or next(width for most, width in WIDTHS if n * c <= most)
+        width = self.width or self._width(rows)
         # its own: the order must not depend on what was fitted before
         generator = torch.Generator().manual_seed(plan.network_seed)
         order = base.natural_order(generator).tolist()
         sizes = {"width": width, "depth": self.depth, "dropout": self.dropout}
         denoiser = CausalDenoiser(base, order, **sizes).to(rows.device)
-        plan.train(denoiser, rows, self.training(plan.training, n))
+        plan.train(denoiser, rows, self.training(plan.training, rows.n_rows))
         return denoiser.eval().requires_grad_(False)
 
     def training(self, training: TrainingPlan, n_rows: int) -> TrainingPlan:

@@ -36,6 +36,8 @@ RATE_CUT, SMALLEST_CUT = 0.3, 0.1  # of the learning rate, at each plateau
 WARMUP_STEPS = 100
 EARLY_EVALUATIONS = (8, 16, 32, 64, 128)  # steps; a small table is learned, and overfitted, soon
 EVALUATION_PAUSE = 4  # least time to the next evaluation, in units of what the last one took
+WARMUP_SHARE = 0.1  # of a time that is too short for all steps, if that is sooner
+TRIAL_STEPS, FEWEST_STEPS = 4, 32  # a training that has no time for the latter ends after the former
 CHECK_STEPS = 32  # between two checks, each of which makes a GPU wait
 DIVERGED_STEPS = 128  # with a loss far above the untrained model's, after which a run has diverged
 MOST_ROLLBACKS = 3
@@ -177,6 +179,7 @@ class Run:
         self.losses: list[Tensor] = []  # since the last evaluation
         self.norms: list[Tensor] = []  # of the gradients, since the last check
         self.astray = 0  # steps with a loss that is far too high
+        self.seconds_to_evaluate = 0.0  # what the last one took
         self.kept: dict[str, Any] = {}  # the last sound state
 
     # -- the loop -----------------------------------------------------------------------------------
@@ -207,7 +210,15 @@ class Run:
         self.denoiser.train()
         while (share := self.done_share()) < 1.0 and not report.stopped:
             self.make_step(share)
-            due = self.done_share() >= self.next_evaluation or self.step in EARLY_EVALUATIONS
+            if not self.has_time():
+                report.stopped = "max_time"
+                self.norms.clear()
+                self.losses.clear()
+                return
+            due = self.is_early() or (
+                self.done_share() >= self.next_evaluation
+                and (plan.max_time is None or self.step > TRIAL_STEPS)
+            )
             if not due and self.step % CHECK_STEPS:
                 continue
             if rollback := self.check():
@@ -233,16 +244,39 @@ class Run:
             self.evaluate()
 
     def done_share(self) -> float:
-        """The share of the bounds on steps and time that is used up."""
+        """The share of the bounds on steps and time that is used up; the last evaluation is to be within the time."""
         share = self.step / max(self.plan.max_steps, 1)
         if self.plan.max_time is not None:
-            share = max(share, (time.perf_counter() - self.start) / self.plan.max_time)
+            bound = self.plan.max_time - self.seconds_to_evaluate
+            seconds = time.perf_counter() - self.start
+            share = max(share, seconds / bound if bound > 0 else 1.0)
         return min(share, 1.0) if self.plan.max_steps else 1.0
+
+    def is_early(self) -> bool:
+        """Whether one of the first evaluations is due: where time is short, only if it takes little of it."""
+        if self.step not in EARLY_EVALUATIONS or self.plan.max_time is None:
+            return self.step in EARLY_EVALUATIONS
+        trained = time.perf_counter() - self.start - self.report.history[-1].seconds
+        return trained > EVALUATION_PAUSE * self.seconds_to_evaluate
+
+    def has_time(self) -> bool:
+        """Whether the first steps let expect as many as a network needs to be judged."""
+        if self.plan.max_time is None or self.step > TRIAL_STEPS:
+            return True
+        seconds = time.perf_counter() - self.start
+        left = self.plan.max_time - self.seconds_to_evaluate - seconds
+        per_step = (seconds - self.report.history[0].seconds) / self.step
+        expected = self.step + left / per_step
+        enough = min(FEWEST_STEPS, self.plan.max_steps)
+        return expected >= enough if self.step == TRIAL_STEPS else left > 0
 
     def make_step(self, share: float) -> None:
         """Follow the gradient of one batch, without waiting for the device."""
         rate = self.plan.learning_rate * self.cut * 0.5 * (1 + math.cos(math.pi * share))
-        rate *= min(1.0, (self.step + 1) / WARMUP_STEPS)
+        warm = (self.step + 1) / WARMUP_STEPS
+        if self.plan.max_time is not None:
+            warm = max(warm, share / WARMUP_SHARE)
+        rate *= min(1.0, warm)
         self.team.tell(STEP, rate, self.step)
         loss = self.mean_loss(next(self.batches), self.generator)
         self.norms.append(self.optimizer.step(loss, rate))
@@ -252,11 +286,13 @@ class Run:
 
     def evaluate(self) -> None:
         """Validate the average."""
+        start = time.perf_counter()
         self.team.tell(EVALUATE)
         valid = self.team.mean_and_error(self.evaluator(self.average.model))
         train = mean_and_error(torch.stack(self.losses)) if self.losses else (math.nan, math.nan)
         self.losses.clear()
         seconds = time.perf_counter() - self.start
+        self.seconds_to_evaluate = time.perf_counter() - start
         self.report.history.append(Evaluation(self.step, seconds, *train, *valid))
         self.average.consider(valid[0])
         if self.progress is not None:

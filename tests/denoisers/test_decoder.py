@@ -485,24 +485,32 @@ def test_time_ends_a_fit(device, monkeypatch):
         steps.append(share)
 
     monkeypatch.setattr(fits.Run, "make_step", slow)
-    rounds, ticks = [], itertools.count()
+    rounds, ended, ticks = [], [], itertools.count()
 
     def sums(model, rows):
         rounds.append(model)
         return expected_sums(model, rows)
 
     monkeypatch.setattr(classes, "expected_sums", sums)
-    for max_time, most in ((0.0, 0), (20.0, 10), (1e9, 40)):
+    monkeypatch.setattr(fits, "FEWEST_STEPS", 8)
+    for max_time, most in ((0.0, 0), (20.0, 10), (12.0, 2), (1e9, 40)):
         plan = DecoderPlan(width=8, n_points=64, max_steps=40, max_time=max_time)
         steps.clear()
         rounds.clear()
         monkeypatch.setattr(fits, "PATIENCE", 99)
         generator = seeded_generator(0, device)
         fit_decoder(
-            marginals, x, x, plan, generator=generator, clock=lambda: now[0] + 1e-6 * next(ticks)
+            marginals,
+            x,
+            x,
+            plan,
+            generator=generator,
+            ended=lambda *n: ended.append(n),
+            clock=lambda: now[0] + 1e-6 * next(ticks),
         )
-        assert len(steps) == most
-        assert bool(rounds) == (max_time > 0)
+        assert len(steps) == most  # of two, the first ones, that there are too few is known
+        assert bool(rounds) == (most > 2)
+    assert ended == [(0, 40), (10, 40), (0, 40)]
     assert steps == sorted(steps)
 
 

@@ -1,16 +1,18 @@
 """Choosing among candidates, mixtures of rows, and what answers questions that the chosen model cannot."""
 
 import dataclasses
+import time
 import warnings
 
 import numpy as np
 import pytest
 import torch
-from fits import chain, mixed, plan, training_rows
+from fits import chain, mixed, noise, plan, training_rows
 
 from discrete_itd import DiffusionDensity
 from discrete_itd.denoisers import CausalDenoiser, RowMixtureDenoiser
 from discrete_itd.denoisers.row_mixture import fit_weights
+from discrete_itd.models import networks
 from discrete_itd.models.candidates import CandidateTable
 from discrete_itd.models.contract import FitPlan
 from discrete_itd.models.fit_recipes import fit_recipe
@@ -24,6 +26,7 @@ from discrete_itd.recipes import (
     RowMixture,
     Trees,
 )
+from discrete_itd.training.loop import TRIAL_STEPS, Run
 
 QUICK = {"max_steps": 30, "random_state": 0}
 
@@ -101,12 +104,78 @@ def test_without_steps_only_exact_models_are_fitted():
 
 
 def test_what_was_not_fitted_in_time_is_named(monkeypatch):
+    """In one warning, and in the reason for which the fit ended, whatever was chosen."""
     monkeypatch.setattr(FitPlan, "time_left", property(lambda _: 0.0))
-    with pytest.warns(
-        UserWarning, match="max_time=5 was over before these were fitted: tree, .*causal"
-    ):
-        fitted = fit_recipe(Auto(), training_rows(chain(200)), quick(max_time=5.0))
-    assert fitted.denoiser.independent
+    text = "max_time=5 left no time for tree, bayes net, decoder, causal: a longer fit would"
+    with pytest.warns(UserWarning, match=text) as caught:
+        model = DiffusionDensity(max_time=5, random_state=0).fit(chain(200))
+    assert len(caught) == 1
+    assert model.denoiser_.independent
+    assert model.stopped_ == "max_time"
+
+
+def slowly(monkeypatch, seconds):
+    """Let every step of a causal network seem to take so long; what passed in all."""
+    past, real, make_step = [0.0], time.perf_counter, Run.make_step
+
+    def slow(self, share):
+        make_step(self, share)
+        past[0] += seconds
+
+    monkeypatch.setattr(Run, "make_step", slow)
+    monkeypatch.setattr("time.perf_counter", lambda: real() + past[0])
+    return past
+
+
+def test_a_training_that_was_ended_is_named(monkeypatch):
+    """Even if the model that was chosen is another one; and ended it was before the time was over."""
+    past = slowly(monkeypatch, 1.0)
+    monkeypatch.setitem(networks.CAUSAL, "patience", 99)
+    text = r"max_time=100 ended the training of a causal network after \d\d of 300 steps: a longer fit"
+    with pytest.warns(UserWarning, match=text) as caught:
+        model = DiffusionDensity(max_time=100, random_state=0).fit(noise(200))
+    assert len(caught) == 1
+    assert model.stopped_ == "max_time"
+    assert model.denoiser_.independent
+    assert 80 < past[0] < 100
+
+
+def test_what_has_no_time_to_be_judged_is_not_begun(monkeypatch):
+    """Its first steps show how long it would take; it is no candidate."""
+    past, how = slowly(monkeypatch, 10.0), quick(3000, max_time=200.0)
+    fitted = fit_recipe(Auto(), training_rows(chain(200)), how)
+    assert how.run.left_out == ["causal network"]
+    assert past[0] == 10.0 * TRIAL_STEPS
+    assert "causal" not in set(how.candidates["candidate"])
+    assert fitted.denoiser.exact
+
+
+def test_a_decoder_takes_no_more_than_its_share(monkeypatch):
+    """What it leaves is for the network, which gains most where columns depend on one another."""
+    shares = {}
+
+    def watched(kind):
+        fit = kind.fit
+
+        def fitted(self, rows, plan):
+            shares.setdefault(kind, plan.time_left)
+            return fit(self, rows, plan)
+
+        monkeypatch.setattr(kind, "fit", fitted)
+
+    for kind in (Decoder, Causal):
+        watched(kind)
+    fit_recipe(Auto(), training_rows(chain(200)), quick(3, max_time=600.0))
+    assert shares[Decoder] == pytest.approx(0.25 * 600 * 0.95, rel=0.1)
+    assert shares[Causal] > 400
+
+
+def test_a_network_that_would_be_huge_is_left_out(monkeypatch):
+    monkeypatch.setattr("discrete_itd.models.networks.MOST_WEIGHTS", 100)
+    how = quick()
+    fit_recipe(Auto(), training_rows(chain(200)), how)
+    assert "causal" not in set(how.candidates["candidate"])
+    assert not how.run.left_out
 
 
 def test_several_orders_make_a_mixture_of_rows():

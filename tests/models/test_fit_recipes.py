@@ -107,7 +107,7 @@ def test_the_time_of_a_process_is_shared_by_its_networks(monkeypatch):
     how.training = TrainingPlan(max_time=6.0)
     recipes = [Causal(n, base="independent", **SMALL) for n in (1, 2, 2)]
     list(fit_recipes(recipes, training_rows(chain(60)), how.of_members(recipes)))
-    whole = contract.TRAINING_SHARE * 6.0
+    whole = 6.0
     wanted = [
         whole / 3,
         whole / 2,
