@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterable, Mapping
 from typing import Any, Self
 
@@ -93,7 +92,9 @@ class DiffusionDensity(
         Optimiser steps of a network at most; training stops earlier when the held-out rows stop improving. 0 fits exact
         models alone.
     max_time : float, optional
-        Seconds of the whole fit, but for the choice of a schedule; what was begun last may end a little later.
+        Seconds of the whole fit; of a :class:`DiffusionOutlierDetector`, calibration included. What has no time for
+        enough steps to be judged is not begun. Only reading a table is never cut short, and a single step, or a pass
+        through a stream, is not interrupted.
     validation_fraction : float, default=0.1
         Share of the rows, or of the ``groups`` given to ``fit``, held out to stop training, to weigh members and to
         choose the schedule.
@@ -130,7 +131,9 @@ class DiffusionDensity(
         One line per validation: step, seconds, train_nats, train_stderr, valid_nats, valid_stderr, in nats per encoded
         row (without ``log_volume``). Of several networks, the history is that of the first.
     stopped_ : str
-        Why training ended: "max_steps", "max_time", "no improvement", "interrupted", "diverged"; else "exact".
+        "max_time" if the time ended anything, or left no time for it, whatever model was chosen; "interrupted" by
+        Ctrl-C; else why the training of the chosen model ended: "max_steps", "no improvement", "diverged", or "exact"
+        if it was not trained.
     device_ : torch.device
     n_features_in_ : int
     feature_names_in_ : ndarray of str
@@ -232,14 +235,14 @@ class DiffusionDensity(
         Warns
         -----
         UserWarning
-            If training was interrupted (Ctrl-C): the model is the best so far.
+            If the fit was interrupted (Ctrl-C): the model is the best so far. If ``max_time`` ended a training or a
+            search, or left no time for one.
         """
-        start = time.perf_counter()
         parameters = self._checked_parameters()
         saved = Checkpoint.of(checkpoint)
         seed = seed_of_run(self.random_state, saved)
         device = resolve_device(self.device)
-        with fit_progress() as show:
+        with fit_progress(self.max_time) as watched:
             table, shown, is_frame, is_polars = read_table(
                 X,
                 self,
@@ -261,9 +264,10 @@ class DiffusionDensity(
                 n_evaluations=self.n_evaluations,
                 device=device,
                 seed=seed,
-                start=start,
+                start=watched.start,
+                share=watched.share,
                 checkpoint=saved,
-                progress=lambda done, latest: show(done, latest.valid_nats),
+                progress=lambda done, latest: watched.show(done, latest.valid_nats),
             )
         # nothing is assigned before all has succeeded
         validate_data(self, shown, skip_check_array=True)

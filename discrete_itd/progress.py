@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import threading
 import time
@@ -18,7 +19,7 @@ with warnings.catch_warnings():  # of a notebook without widgets, which gets a b
 
 LINE_SECONDS = 10.0  # between two lines
 _has_outer: ContextVar[bool] = ContextVar("_has_outer", default=False)
-_stages: ContextVar[tuple[Callable[[str], object], ...]] = ContextVar("_stages", default=())
+_fit: ContextVar[FitProgress | None] = ContextVar("_fit", default=None)
 _lines: ContextVar[Lines | None] = ContextVar("_lines", default=None)
 
 
@@ -71,50 +72,129 @@ def _count_hidden(bar: tqdm) -> None:
         bar.update = update
 
 
+class FitProgress:
+    """How far a fit is, which may be the largest part of another one.
+
+    Parameters
+    ----------
+    bar : tqdm
+        Its total is 1.
+    max_time : float, optional
+        Seconds of the whole fit.
+
+    Attributes
+    ----------
+    start : float
+        When the whole fit began, by ``time.perf_counter``.
+    share : float
+        Of the whole fit and of ``max_time``, which a fit within it may take.
+    """
+
+    def __init__(self, bar: tqdm, max_time: float | None) -> None:
+        self.start, self.share = time.perf_counter(), 1.0
+        self._bar, self._max_time = bar, max_time
+        self._done, self._text, self._nats = 0.0, "starting", ""
+
+    def tell(self, text: str) -> None:
+        """Say what is being done."""
+        self._text = text
+        self._refresh(self._done)
+
+    def show(self, done: float, valid_nats: float) -> None:
+        """Say which part is done, at least, of the fit that may take the ``share``, and its latest held-out nats."""
+        self._nats = f", {valid_nats:.3f} nats held out"
+        self._refresh(self.share * done)
+
+    @property
+    def line(self) -> str:
+        """What a log says."""
+        self._refresh(self._done)
+        return f"fit, {self._done:.0%} done{self._left()}{self._nats}, {self._text}"
+
+    def _left(self) -> str:
+        elapsed = time.perf_counter() - self.start
+        if not self._done:
+            return ""
+        return f", at most {elapsed * (1 - self._done) / self._done:.0f} s left"
+
+    def _refresh(self, done: float) -> None:
+        """Draw the bar, which never goes back; where there is a time, at least as far as this is used up."""
+        if self._max_time is not None:
+            done = max(done, (time.perf_counter() - self.start) / self._max_time)
+        self._done = max(self._done, min(done, 0.99))
+        if not self._bar.disable:
+            self._bar.set_postfix_str(f"{self._text}{self._nats}", refresh=False)
+            self._bar.update(self._done - self._bar.n)
+            self._bar.refresh()
+
+
 @contextmanager
-def fit_progress() -> Iterator[Callable[[float, float], None]]:
-    """A bar for a fit: a function of the share of training that is done and the latest held-out nats per row.
+def fit_progress(max_time: float | None = None, share: float = 1.0) -> Iterator[FitProgress]:
+    """One bar for a fit, with an estimate of its end; a fit within the block has the same.
 
     It is there at once, and :func:`stage` says what the fit is doing before there is anything to count.
+
+    Parameters
+    ----------
+    max_time : float, optional
+        Seconds of the fit.
+    share : float
+        Of the time, which a fit within the block may take: what comes after it has the remainder.
     """
-    bar_format = "{percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
+    outer = _fit.get()
+    if outer is not None:
+        yield outer
+        return
     with tqdm(
         total=1.0,
         desc="fit",
         disable=True if _has_outer.get() else _hidden(),
         leave=False,
-        bar_format=bar_format,
+        bar_format="{percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}",
+        smoothing=0.0,  # the estimate is that of the whole fit, and does not jump
     ) as bar:
-        now = {"text": "starting"}
-
-        def tell(text: str) -> None:
-            now["text"] = text
-            if not bar.disable:
-                bar.set_postfix_str(text)
-
-        def show(done: float, valid_nats: float) -> None:
-            what = ", choosing the schedule" if done >= 1 else ""
-            now["text"] = f"{done:.0%} of the training, {valid_nats:.3f} nats held out{what}"
-            if bar.disable:
-                return
-            bar.set_postfix_str(f"{valid_nats:.3f} nats held out{what}", refresh=False)
-            bar.update(done - bar.n)
-            bar.refresh()
-
+        fit = FitProgress(bar, max_time)
+        fit.share = share
+        fit.tell("starting")
         lines = _lines.get()
         if lines is not None:
-            lines.status = lambda: f"fit, {now['text']}"
-        token = _stages.set((tell,))
+            lines.status = lambda: fit.line
+        token = _fit.set(fit)
         try:
-            yield show
+            yield fit
         finally:
-            _stages.reset(token)
+            _fit.reset(token)
 
 
 def stage(text: str) -> None:
     """Say what a fit is doing, to those who watch it."""
-    for tell in _stages.get():
-        tell(text)
+    fit = _fit.get()
+    if fit is not None:
+        fit.tell(text)
+
+
+@contextmanager
+def deferred_interrupts(note: Callable[[], object]) -> Iterator[None]:
+    """Within the block, the first Ctrl-C calls ``note``, and whoever works on looks at what that has set.
+
+    The second one raises KeyboardInterrupt, as does the first one outside the main thread, or where the program has a
+    handler of its own.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or before is not signal.default_int_handler:
+        yield
+        return
+
+    def noted(*_: object) -> None:
+        signal.signal(signal.SIGINT, before)
+        note()
+
+    signal.signal(signal.SIGINT, noted)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class Lines:

@@ -357,8 +357,8 @@ class BayesNetDenoiser(Denoiser):
 
         Notes
         -----
-        Each search begins without edges. Hill climbing ends in a local optimum, which may be worse than a tree: one more
-        search begins with the tree, and the tree itself is compared.
+        Each search begins without edges. Hill climbing ends in a local optimum, which may be worse than a tree: one
+        more search begins with the tree, and the tree itself is compared.
 
         A table is smoothed by that of the same column without its last parent, and so on down to its marginal.
         """

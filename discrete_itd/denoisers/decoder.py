@@ -121,6 +121,7 @@ def fit_decoder(
     generator: torch.Generator,
     progress: Progress | None = None,
     ended: Callable[[int, int], object] | None = None,
+    is_over: Callable[[], bool] = lambda: False,
     clock: Callable[[], float] = time.perf_counter,
 ) -> MixtureDenoiser:
     """A mixture of products whose classes are points of a latent space, decoded by a network (9).
@@ -141,6 +142,8 @@ def fit_decoder(
     ended : callable, optional
         Called if ``max_time`` ended the training, with the steps that were made and those that were not to be exceeded.
         None were made if there was no time for enough of them: then the result is ``marginals``.
+    is_over : callable
+        Whether the fit is to end at once with what it has.
     clock : callable
         Seconds, against which ``max_time`` is held.
 
@@ -158,7 +161,7 @@ def fit_decoder(
         raise ValueError("a decoder mixture is fitted to at least one row and one held-out row")
     if all(c.kind == "code" or c.n_levels == 1 for c in marginals.codebook.columns):
         return alone(marginals)  # there is nothing for the network to say
-    run = Run(marginals, x, x_valid, plan or DecoderPlan(), generator, clock)
+    run = Run(marginals, x, x_valid, plan or DecoderPlan(), generator, clock, is_over)
     run.train(progress)
     if run.is_out_of_time and ended is not None:
         ended(run.step, run.max_steps)
@@ -176,8 +179,9 @@ class Run:
         plan: DecoderPlan,
         generator: torch.Generator,
         clock: Callable[[], float],
+        is_over: Callable[[], bool] = lambda: False,
     ) -> None:
-        self.clock, self.start = clock, clock()
+        self.clock, self.start, self.is_over = clock, clock(), is_over
         self.marginals, self.x, self.x_valid = marginals, x, x_valid[:LOOK_ROWS]
         self.plan, self.generator = plan, generator
         cells = x[:, marginals.codebook.reals].double()
@@ -212,6 +216,8 @@ class Run:
         return self.clock() - self.start
 
     def seconds_left(self) -> float:
+        if self.is_over():
+            return 0.0
         return math.inf if self.plan.max_time is None else self.plan.max_time - self.seconds()
 
     def done_share(self) -> float:
@@ -229,10 +235,12 @@ class Run:
         self.look()
         looked, next_look = self.seconds(), 1 / N_LOOKS
         while (share := self.done_share()) < 1.0:
-            if self.stale >= PATIENCE and share > EARLIEST_END:
+            if self.is_over() or (self.stale >= PATIENCE and share > EARLIEST_END):
                 return
             self.make_step(self.batch(), share)
-            if self.step == TRIAL_STEPS and not self.has_time((self.seconds() - looked) / self.step):
+            if self.step == TRIAL_STEPS and not self.has_time(
+                (self.seconds() - looked) / self.step
+            ):
                 self.step = 0
                 break
             if (share := self.done_share()) < next_look:

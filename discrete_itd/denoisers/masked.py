@@ -20,7 +20,9 @@ from torch import Tensor, nn
 
 from discrete_itd.denoisers.base import row_product
 
-MOST_SKIPPED = 1 << 20  # weights of the map from the features to the answers beside the hidden units
+MOST_SKIPPED = (
+    1 << 20
+)  # weights of the map from the features to the answers beside the hidden units
 
 
 class MaskedLinear(nn.Module):

@@ -107,7 +107,7 @@ def smoothed_table(
 
 
 class Counted:
-    """What columns carry about one another in a table, counted at the first request: searches with other penalties share it.
+    """Information of columns about one another, counted at the first request: searches with other penalties share it.
 
     Parameters
     ----------
@@ -190,7 +190,9 @@ class Search:
     def tree(self) -> list[tuple[int, ...]]:
         """The best graph in which no column has two parents (Chow and Liu), of the edges that pay for themselves."""
         c = len(self.sizes)
-        pairs = [(self.gain(j, (), i), i, j) for j in range(c) for i in range(j) if self._fits(j, i)]
+        pairs = [
+            (self.gain(j, (), i), i, j) for j in range(c) for i in range(j) if self._fits(j, i)
+        ]
         near: list[list[int]] = [[] for _ in range(c)]
         group = list(range(c))
         for gain, i, j in sorted(pairs, reverse=True):

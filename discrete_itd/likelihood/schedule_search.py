@@ -15,7 +15,7 @@ loses least if columns with much mutual information are in different steps, whic
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import cast
 
@@ -40,6 +40,7 @@ GRID = 48  # candidate SNRs of a step; half as many for a wide table
 WIDE = 2000  # floats of a row's posterior beyond which a table is wide
 PILOT_CELLS = 1 << 17  # rows times floats of a row's posterior, for the pilot
 CHOICE_CELLS = 1 << 20  # the same, for comparing schedules
+FEW_ROWS = 32  # where there is no time for more
 RUN_OFF = 4  # times as many rows for the best two
 MOST_STEPS = 64  # of one isotropic path
 N_ORDERS = 64  # spread orders; fewer for a wide table
@@ -284,6 +285,7 @@ def choose_path(
     n_evaluations: int,
     generator: torch.Generator,
     max_rows: int = 256,
+    is_over: Callable[[], bool] = lambda: False,
 ) -> list[Candidate]:
     """Schedules of about equal cost, compared on held-out rows; the best comes first.
 
@@ -301,6 +303,8 @@ def choose_path(
     generator : torch.Generator
     max_rows : int
         Most held-out rows used, fewer for a wide table. If the best two are close, they are compared on more.
+    is_over : callable
+        Whether no other schedule is to be tried: the first one always is, then on few rows.
 
     Raises
     ------
@@ -320,7 +324,6 @@ def choose_path(
     tried = possible_paths(
         denoiser, x, quadrature, kind=kind, n_evaluations=n_evaluations, generator=generator
     )
-    candidates = [(*pair, paths_within(n_evaluations, pair[1])) for pair in tried]
 
     def measure(candidate: tuple[str, Schedule, int], rows: Tensor) -> Tensor:
         _, schedule, n_paths = candidate
@@ -331,7 +334,16 @@ def choose_path(
         return -estimate.log_prob
 
     first, more = x_valid[:max_rows], x_valid[max_rows : RUN_OFF * max_rows]
-    nats = [measure(candidate, first) for candidate in candidates]
+    if is_over():
+        first = first[:FEW_ROWS]
+    candidates: list[tuple[str, Schedule, int]] = []
+    nats: list[Tensor] = []
+    for name, schedule in tried:
+        candidates.append((name, schedule, paths_within(n_evaluations, schedule)))
+        nats.append(measure(candidates[-1], first))
+        if is_over():
+            more = more[:0]
+            break
     ranked = sorted(range(len(nats)), key=lambda i: float(nats[i].mean()))
     best, second = ranked[0], ranked[min(1, len(ranked) - 1)]
     gap = (nats[second] - nats[best]).double()

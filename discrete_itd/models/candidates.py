@@ -127,7 +127,9 @@ class CandidateTable:
             there, left_out = self.candidates[:], len(plan.run.left_out)
             self.fit([recipe], [plan])
             if len(plan.run.left_out) > left_out and there:
-                self.candidates = there  # it had no time to begin, and is nothing but what it began with
+                self.candidates = (
+                    there  # it had no time to begin, and is nothing but what it began with
+                )
         else:
             plan.run.left_out.append(recipe.label)
 

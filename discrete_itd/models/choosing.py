@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from discrete_itd.denoisers import Denoiser
@@ -12,6 +12,7 @@ from discrete_itd.models.contract import FitPlan, Recipe, TrainingRows
 from discrete_itd.models.exact import EXACT, BayesNet, Decoder, Mixture, Trees, affordable_bases
 from discrete_itd.models.members import fit_ensemble
 from discrete_itd.models.networks import MOST_ORDERS, QUICK_DECODER, Causal, Network
+from discrete_itd.progress import deferred_interrupts
 from discrete_itd.validation import check_integer
 
 MOST_MEMBERS = 64
@@ -20,6 +21,7 @@ VARIED = (Causal(), Causal(base="independent", dropout=0.5))
 LARGE_DECODER = Decoder(8192)
 # of the time that is left, what an exact base and a decoder may take: the remainder is for causal networks
 BASE_SHARE, DECODER_SHARE = 0.3, 0.25
+DECODER_DONE = 0.15  # of a fit without max_time, about, when the decoder is there
 FEWEST_ORDERS = 8  # of them, unless the time is over before
 LEAST_GAIN = 1e-3  # nats per held-out row that the last one of more must have gained
 
@@ -162,11 +164,12 @@ class Auto(Recipe):
         for member in affordable_bases(rows, BayesNet()):
             table.fit_in_time(member, plan.within(BASE_SHARE))
         if plan.training.max_steps:
-            table.fit_in_time(QUICK_DECODER, plan.within(DECODER_SHARE))
+            table.fit_in_time(QUICK_DECODER, plan.within(DECODER_SHARE, (0.0, DECODER_DONE)))
             if Causal().is_affordable(rows):
-                table.fit_in_time(Causal(), plan)
-        table.add_mixtures()
-        return table.settle(plan, table.cheapest())
+                table.fit_in_time(Causal(), replace(plan, span=(DECODER_DONE, 1.0)))
+        with deferred_interrupts(plan.run.interrupt):
+            table.add_mixtures()
+            return table.settle(plan, table.cheapest())
 
 
 @dataclass(frozen=True)
@@ -198,7 +201,8 @@ class Best(Recipe):
         table = CandidateTable(rows)
         for member in affordable_bases(rows, BayesNet()):
             table.fit_in_time(member, plan.within(BASE_SHARE))
-        table.fit_in_time(LARGE_DECODER, plan.within(DECODER_SHARE))
+        table.fit_in_time(LARGE_DECODER, plan.within(DECODER_SHARE, (0.0, DECODER_DONE)))
+        plan = replace(plan, span=(DECODER_DONE, 1.0))
         trains = plan.training.max_steps and Causal().is_affordable(rows)
         n = self.count_networks() if trains else 0
         plans, n_at_once = plan.of_networks(n), plan.run.team.size

@@ -252,11 +252,18 @@ class TrainingRows:
 class SharedRun:
     """What the members of one fit share."""
 
-    interrupted: bool = False  # whether the user has ended a training: no later one makes a step
+    interrupted: bool = False  # whether the user has ended the fit: no later training makes a step
     start: float = field(default_factory=time.perf_counter)  # when the fit began
+    share: float = (
+        1.0  # of ``max_time``: the remainder is for what comes after the fit of the density
+    )
     team: Team = field(default_factory=team_of_process)  # the processes that train
     cut: list[str] = field(default_factory=list)  # what max_time ended early
     left_out: list[str] = field(default_factory=list)  # what there was no time to begin
+
+    def interrupt(self) -> None:
+        """Note that the user has ended the fit."""
+        self.interrupted = True
 
     def __getstate__(self) -> dict[str, Any]:
         """For another process, whose clock may be another one: the age of the fit."""
@@ -286,6 +293,8 @@ class FitPlan:
         The same object for all members of an ensemble.
     until : float
         Seconds after the start of the fit at which this recipe is to end, if ``max_time`` is not over before.
+    span : tuple of float
+        The part of the whole fit's progress that is this recipe's.
 
     Attributes
     ----------
@@ -310,6 +319,7 @@ class FitPlan:
     n_networks: int = 1
     run: SharedRun = field(default_factory=SharedRun)
     until: float = math.inf
+    span: tuple[float, float] = (0.0, 1.0)
     report: Report | None = field(default=None, init=False)
     learned: bool | None = field(default=None, init=False)
     members: pd.DataFrame | None = field(default=None, init=False)
@@ -323,16 +333,24 @@ class FitPlan:
 
     @property
     def time_left(self) -> float:
-        """Seconds in which this recipe is to end; infinite without ``max_time``, never below zero."""
+        """Seconds in which this recipe is to end: infinite without ``max_time``, never below 0, none after Ctrl-C."""
+        if self.run.interrupted:
+            return 0.0
         if self.training.max_time is None:
             return math.inf
-        end = min(FITTING_SHARE * self.training.max_time, self.until)
+        end = min(FITTING_SHARE * self.run.share * self.training.max_time, self.until)
         return max(0.0, end - (time.perf_counter() - self.run.start))
 
-    def within(self, share: float) -> FitPlan:
+    def within(self, share: float, span: tuple[float, float] = (0.0, 0.0)) -> FitPlan:
         """The plan for a recipe that is to end within a share of the time that is left."""
         age = time.perf_counter() - self.run.start
-        return replace(self, until=age + share * self.time_left)
+        return replace(self, until=age + share * self.time_left, span=span)
+
+    def show(self, share: float, latest: Evaluation) -> None:
+        """Show which share of this recipe's part is done, and its latest evaluation."""
+        low, high = self.span
+        if self.progress is not None:
+            self.progress(low + (high - low) * min(1.0, share), latest)
 
     def of_networks(self, n: int) -> list[FitPlan]:
         """A plan for each of the ``n`` networks of one recipe."""
@@ -401,7 +419,6 @@ class FitPlan:
         return report
 
     def _shown(self) -> Progress:
-        """Shows the progress of this network as that of the whole fit."""
-        show, i, n = self.progress, self.index, self.n_networks
-        assert show is not None
-        return lambda share, latest: show(min(1.0, (i + share) / n), latest)
+        """Shows the progress of this network as that of all networks."""
+        i, n = self.index, self.n_networks
+        return lambda share, latest: self.show((i + share) / n, latest)

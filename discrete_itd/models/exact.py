@@ -23,7 +23,9 @@ from discrete_itd.denoisers.decoder import DecoderPlan, fit_decoder
 from discrete_itd.denoisers.mixture_fit import EM_ROWS
 from discrete_itd.denoisers.tree import MOST_LEVELS
 from discrete_itd.models.contract import FitPlan, Recipe, TrainingRows
+from discrete_itd.progress import deferred_interrupts
 from discrete_itd.threads import threads_that_pay
+from discrete_itd.training.config import Evaluation
 from discrete_itd.validation import check_integer
 
 MOST_COMPONENTS = 1 << 14
@@ -259,9 +261,20 @@ class Decoder(Recipe):
             max_steps=self.max_steps,
             max_time=left,
         )
-        with threads_that_pay(rows.device):
+
+        def shown(share: float, nats: float) -> None:
+            plan.show(share, Evaluation(0, 0.0, math.nan, math.nan, nats, math.nan))
+
+        with threads_that_pay(rows.device), deferred_interrupts(plan.run.interrupt):
             return fit_decoder(
-                rows.marginals, rows.x, rows.x_valid, how, generator=rows.generator, ended=ended
+                rows.marginals,
+                rows.x,
+                rows.x_valid,
+                how,
+                generator=rows.generator,
+                progress=shown,
+                ended=ended,
+                is_over=lambda: plan.run.interrupted,
             )
 
     def check(self) -> Decoder:
@@ -311,7 +324,8 @@ class BayesNet(Recipe):
             return True
 
         is_cut: list[bool] = []
-        fitted = rows.best(partial(self.candidates, is_over=is_over))
+        with deferred_interrupts(plan.run.interrupt):
+            fitted = rows.best(partial(self.candidates, is_over=is_over))
         if is_cut:
             plan.run.cut.append("the search for a Bayesian network")
         return fitted

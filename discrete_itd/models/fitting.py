@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -11,7 +13,6 @@ import torch
 from sklearn.utils import check_random_state
 
 from discrete_itd.channel import CoordinateSchedule, Schedule
-from discrete_itd.denoisers import Denoiser
 from discrete_itd.likelihood.schedule_search import Candidate, choose_path
 from discrete_itd.models.contract import (
     FitPlan,
@@ -26,7 +27,7 @@ from discrete_itd.models.held_out import HeldOut
 from discrete_itd.models.members import MemberContribution
 from discrete_itd.models.model import Model, split_evaluations
 from discrete_itd.models.tables import TrainingTable
-from discrete_itd.progress import stage
+from discrete_itd.progress import deferred_interrupts, stage
 from discrete_itd.threads import threads_that_pay
 from discrete_itd.training import mean_and_error, pilot_quadrature
 from discrete_itd.training.checkpoint import Checkpoint
@@ -34,6 +35,7 @@ from discrete_itd.training.config import Evaluation, TrainingPlan
 from discrete_itd.training.distributed import led
 from discrete_itd.validation import warn
 
+SCHEDULE_SHARE = 0.95  # of the time of a fit, after which no other schedule is tried
 # noise on which a network is trained, and judged, if the kind of schedule on which it will score is given
 PATTERNS = {"coordinate": (0.05, 0.95), "isotropic": (0.6, 0.4)}
 JUDGED = {"coordinate": (0.0, 1.0), "isotropic": (1.0, 0.0)}
@@ -51,6 +53,7 @@ def fit_model(
     device: torch.device,
     seed: int,
     start: float,
+    share: float = 1.0,
     checkpoint: Checkpoint | None = None,
     progress: Progress | None = None,
 ) -> Model:
@@ -73,6 +76,8 @@ def fit_model(
         The only source of randomness.
     start : float
         When the fit began, by ``time.perf_counter``: from then on ``training.max_time`` counts.
+    share : float
+        Of this time, which the fit may take.
     checkpoint : Checkpoint, optional
         Where training is kept, to be resumed. The file is not removed.
     progress : callable, optional
@@ -89,7 +94,7 @@ def fit_model(
         If ``max_time`` ended something before its time, or something was not begun for it.
     """
     stage("dividing the rows")
-    run = SharedRun(start=start)
+    run = SharedRun(start=start, share=share)
     rows = table.training_rows(validation_fraction, seed, device)
     stage(f"fitting {denoiser.label}")
     kind = schedule if isinstance(schedule, str) or schedule.noisy else "coordinate"
@@ -100,21 +105,33 @@ def fit_model(
     )
     with threads_that_pay(rows.device) if denoiser.trains else nullcontext():
         fitted = fit_recipe(denoiser, rows, plan)
+    if progress is not None:
+        progress(1.0, fitted.report.history[-1])
+    with deferred_interrupts(run.interrupt):
+        return finished(table, rows, plan, fitted, schedule, n_evaluations)
+
+
+def finished(
+    table: TrainingTable,
+    rows: TrainingRows,
+    plan: FitPlan,
+    fitted: Fitted,
+    schedule: str | Schedule,
+    n_evaluations: int,
+) -> Model:
+    """The model of a fitted denoiser: its schedule, and what was measured. An interruption shortens the choice."""
     tried: list[Candidate] = []
     if isinstance(schedule, str):
         stage("choosing the schedule")
-        if progress is not None:
-            progress(1.0, fitted.report.history[-1])
-        tried = tried_schedules(fitted, plan.companion, rows, schedule, n_evaluations)
+        tried = tried_schedules(fitted, plan, rows, schedule, n_evaluations)
         schedule = tried[0].schedule
-    stopped = fitted.report.stopped
-    if stopped != "interrupted" and (run.cut or run.left_out):
+    run, max_time = plan.run, plan.training.max_time
+    stopped = "interrupted" if run.interrupted else fitted.report.stopped
+    if not run.interrupted and (run.cut or run.left_out):
         stopped = "max_time"
         done = [f"ended {' and '.join(run.cut)}"] if run.cut else []
         done += [f"left no time for {', '.join(run.left_out)}"] if run.left_out else []
-        warn(
-            f"max_time={training.max_time:g} {' and '.join(done)}: a longer fit would likely be better"
-        )
+        warn(f"max_time={max_time:g} {' and '.join(done)}: a longer fit would likely be better")
     lines = [(c.kind, c.schedule.n_steps, c.n_paths, c.nats, c.stderr) for c in tried]
     members = pd.DataFrame(columns=pd.Index(MemberContribution._fields))
     model = Model(
@@ -122,7 +139,7 @@ def fit_model(
         denoiser=fitted.denoiser,
         marginals=rows.marginals,
         schedule=schedule,
-        seed=seed,
+        seed=plan.seed,
         history=pd.DataFrame(fitted.report.history, columns=pd.Index(Evaluation._fields)),
         schedule_table=pd.DataFrame(
             lines, columns=pd.Index(["path", "steps", "paths", "nats", "stderr"])
@@ -133,12 +150,12 @@ def fit_model(
         companion=plan.companion,
     )
     held_out = HeldOut.measure(model, rows.x_valid, n_evaluations)
-    cost = Cost.measure(model, rows.x_valid, n_evaluations, start)
+    cost = Cost.measure(model, rows.x_valid, n_evaluations, run.start)
     return replace(model, held_out=held_out, cost=cost)
 
 
 def tried_schedules(
-    fitted: Fitted, companion: Denoiser | None, rows: TrainingRows, kind: str, n_evaluations: int
+    fitted: Fitted, plan: FitPlan, rows: TrainingRows, kind: str, n_evaluations: int
 ) -> list[Candidate]:
     """Schedules of a kind ("auto": any) with their held-out nats, the best first: of the companion, if there is one."""
     denoiser = fitted.denoiser
@@ -147,14 +164,22 @@ def tried_schedules(
         schedule = CoordinateSchedule(1 if denoiser.independent else rows.codebook.n_columns)
         nats = mean_and_error(rows.held_out(denoiser))
         return [Candidate("exact", schedule, 1, *nats)]
+    asked, end = plan.companion or denoiser, math.inf
+    if plan.training.max_time is not None:
+        end = plan.run.share * plan.training.max_time
+
+    def is_over() -> bool:
+        return plan.run.interrupted or time.perf_counter() - plan.run.start > SCHEDULE_SHARE * end
+
     return choose_path(
-        companion or denoiser,
+        asked,
         rows.x,
         rows.x_valid,
-        pilot_quadrature(companion or denoiser, rows.x, rows.generator),
+        pilot_quadrature(asked, rows.x, rows.generator),
         kind="coordinate" if kind == "auto" and not fitted.learned else kind,
         n_evaluations=split_evaluations(n_evaluations, rows.codebook)[2],
         generator=rows.generator,
+        is_over=is_over,
     )
 
 

@@ -37,7 +37,10 @@ WARMUP_STEPS = 100
 EARLY_EVALUATIONS = (8, 16, 32, 64, 128)  # steps; a small table is learned, and overfitted, soon
 EVALUATION_PAUSE = 4  # least time to the next evaluation, in units of what the last one took
 WARMUP_SHARE = 0.1  # of a time that is too short for all steps, if that is sooner
-TRIAL_STEPS, FEWEST_STEPS = 4, 32  # a training that has no time for the latter ends after the former
+TRIAL_STEPS, FEWEST_STEPS = (
+    4,
+    32,
+)  # a training that has no time for the latter ends after the former
 CHECK_STEPS = 32  # between two checks, each of which makes a GPU wait
 DIVERGED_STEPS = 128  # with a loss far above the untrained model's, after which a run has diverged
 MOST_ROLLBACKS = 3
