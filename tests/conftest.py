@@ -1,5 +1,6 @@
 """Options and fixtures shared by all tests."""
 
+import signal
 from functools import partial
 
 import pytest
@@ -86,3 +87,11 @@ def full_size(monkeypatch):
 @pytest.fixture
 def generator(device):
     return torch.Generator(device).manual_seed(0)
+
+
+@pytest.fixture
+def ctrl_c():
+    """Raises the signal of Ctrl-C; a suite in the background ignores it otherwise."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield lambda: signal.raise_signal(signal.SIGINT)
+    signal.signal(signal.SIGINT, before)

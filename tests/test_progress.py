@@ -59,10 +59,10 @@ def test_a_notebook_shows_bars_though_it_is_no_terminal(monkeypatch):
 def test_a_log_gets_a_line_now_and_then(monkeypatch):
     log = io.StringIO()
     monkeypatch.setattr(sys, "stderr", log)
-    with progress.lines_now_and_then(0.02), progress.fit_progress() as show:
+    with progress.lines_now_and_then(0.02), progress.fit_progress() as fit:
         progress.stage("looking around")
         time.sleep(0.2)
-        show(0.4, 1.25)
+        fit.show(0.4, 1.25)
         time.sleep(0.2)
     with progress.lines_now_and_then(0.02), progress.stream_progress("score") as bar:
         bar.update(1200)
@@ -71,14 +71,48 @@ def test_a_log_gets_a_line_now_and_then(monkeypatch):
     lines = log.getvalue().splitlines()
     assert all(line.startswith("discrete-itd: 0 s: ") or " s: " in line for line in lines)
     for text in (
-        "fit, looking around",
-        "fit, 40% of the training, 1.250 nats held out",
+        "fit, 0% done, looking around",
+        "fit, 40% done, at most 0 s left, 1.250 nats held out, looking around",
         "score, 1,234 rows",
     ):
         assert any(line.endswith(text) for line in lines), lines
     n = len(lines)
     time.sleep(0.1)
     assert len(log.getvalue().splitlines()) == n
+
+
+def test_one_bar_is_of_the_whole_fit_and_never_goes_back(monkeypatch):
+    """A fit within another one has its share of it; where there is a time, its end is that of the time."""
+    now = [100.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    seen = []
+    with progress.fit_progress(None, 0.5) as outer, progress.fit_progress() as inner:
+        assert inner is outer
+        now[0] += 10.0
+        for done in (0.4, 0.1, 1.0):
+            inner.show(done, 1.0)
+            seen.append(inner.line)
+    ends = ["20% done, at most 40 s", "20% done, at most 40 s", "50% done, at most 10 s"]
+    assert all(end in line for end, line in zip(ends, seen, strict=True)), seen
+    with progress.fit_progress(50.0) as fit:
+        now[0] += 20.0
+        fit.show(0.1, 1.0)
+        assert "40% done, at most 30 s left" in fit.line
+        now[0] += 60.0
+        assert "99% done" in fit.line  # the end is said by the end
+
+
+def test_the_first_interruption_can_be_deferred(ctrl_c):
+    noted = []
+    with progress.deferred_interrupts(lambda: noted.append(1)):
+        ctrl_c()
+        assert noted == [1]
+        with pytest.raises(KeyboardInterrupt):
+            ctrl_c()
+    with pytest.raises(KeyboardInterrupt):
+        ctrl_c()
+    assert noted == [1]
 
 
 def test_a_terminal_gets_no_lines(monkeypatch):

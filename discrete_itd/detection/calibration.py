@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -23,6 +24,7 @@ from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.models.choosing import recipe
 from discrete_itd.models.splitting import Ints, count_units, hold_out, occurring, one_of_each
 from discrete_itd.models.tables import refuse_stream, sample_size
+from discrete_itd.progress import deferred_interrupts
 from discrete_itd.storage.persistent import resolve_device
 from discrete_itd.validation import check_share, warn
 
@@ -30,6 +32,11 @@ MOST_HELD = 20_000  # calibration rows, which determine a rate of 1 in 1000 to w
 ISOLATION_TREES = 200
 ISOLATION_ROWS = 64  # of each tree: among more, anomalies that lie together hide each other
 SEEN_ROWS = 2000  # rows that set the threshold where none are held out
+
+# of the time of a fit, what dividing the rows and fitting the density may take; and rows that are calibrated on in any
+# case, of how many at once
+DENSITY_SHARE = 0.9
+FEWEST_SCORED, SCORED_AT_ONCE = 1024, 1024
 
 Positions = np.ndarray  # of rows in the table given to fit, int64
 
@@ -282,3 +289,54 @@ def first_threshold(
     if (found == offset).any():
         offset = lowered(np.asarray(offset), scorer.rounding)
     return thresholds.at_offset(scores, float(offset))
+
+
+def nats_in_time(
+    scorer: Scorer,
+    rows: Rows,
+    held: Positions,
+    seed: int,
+    start: float,
+    max_time: float | None,
+) -> tuple[Positions, pd.DataFrame]:
+    """Nats of the calibration rows, or of a sample of them if ``max_time``, or Ctrl-C, leaves no time for all.
+
+    Parameters
+    ----------
+    scorer : Scorer
+    rows : Rows
+    held : ndarray
+        Positions in ``rows`` of the calibration rows.
+    seed : int
+        Of the order in which they are scored.
+    start : float
+        When the fit began, by ``time.perf_counter``.
+    max_time : float, optional
+        Seconds of the fit.
+
+    Returns
+    -------
+    held : ndarray
+        Positions of those that were scored, in their order.
+    nats : DataFrame, shape (n, C)
+
+    Warns
+    -----
+    UserWarning
+        If not all were.
+    """
+    order, scored = np.random.RandomState(seed).permutation(held), []
+    is_interrupted: list[bool] = []
+    with deferred_interrupts(lambda: is_interrupted.append(True)):
+        for first in range(0, len(order), SCORED_AT_ONCE):
+            late = max_time is not None and time.perf_counter() - start > max_time
+            if first >= FEWEST_SCORED and (late or is_interrupted):
+                break
+            scored.append(scorer.nats(rows.take(order[first : first + SCORED_AT_ONCE])))
+    nats = pd.concat(scored, ignore_index=True)
+    if len(nats) < len(held):
+        what = "Ctrl-C" if is_interrupted else f"max_time={max_time:g}"
+        warn(f"{what} ended the calibration after {len(nats):,} of {len(held):,} rows")
+    order = order[: len(nats)]
+    sorting = np.argsort(order)
+    return order[sorting], nats.iloc[sorting].reset_index(drop=True)

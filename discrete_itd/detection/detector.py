@@ -25,6 +25,7 @@ from discrete_itd.detection.groups import Groups, check_table, positions
 from discrete_itd.detection.scoring import Scorer, fit_score
 from discrete_itd.detection.thresholds import Threshold
 from discrete_itd.estimators import DiffusionDensity, RowEstimate
+from discrete_itd.progress import fit_progress
 from discrete_itd.storage.configs import within
 from discrete_itd.storage.files import TIMINGS, State
 from discrete_itd.storage.persistent import Persistent
@@ -221,7 +222,7 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
         -----
         UserWarning
             If there are too few calibration rows for ``false_alarm_rate`` or ``contamination``; the smallest possible
-            rate is used.
+            rate is used. If the ``max_time`` of the density, or Ctrl-C, ended the fit or the calibration.
         """
         share = self._check_parameters()
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
@@ -234,12 +235,13 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
             fraction = self.calibration_fraction
         how: Any = {"fraction": fraction, "share": share}
         how |= {"sample_weight": sample_weight, "groups": groups}
-        parts = calibration.divide(X, self, density, seed=seed, **how)
-        saved = None
-        if parts.source is not None:
-            check_table(self.given, parts.table, density)
-            saved = Checkpoint.of(checkpoint)
-            density.fit(parts.source, groups=parts.groups, checkpoint=saved)
+        saved, max_time = None, None if fraction is None else density.max_time
+        with fit_progress(max_time, calibration.DENSITY_SHARE) as watched:
+            parts = calibration.divide(X, self, density, seed=seed, **how)
+            if parts.source is not None:
+                check_table(self.given, parts.table, density)
+                saved = Checkpoint.of(checkpoint)
+                density.fit(parts.source, groups=parts.groups, checkpoint=saved)
         given = positions(self.given, density.encoder_.schema)
         rows = density.rows(parts.table)
         if self.score_by != "log_prob":
@@ -250,7 +252,10 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
         names = pd.Index(density.encoder_.names)
         nats = pd.DataFrame(columns=names, dtype=float)
         if len(parts.held):
-            nats = scorer.nats(rows.take(parts.held)).reset_index(drop=True)
+            held, nats = calibration.nats_in_time(
+                scorer, rows, parts.held, seed, watched.start, max_time
+            )
+            parts = parts._replace(held=held)
         scores = -np.ascontiguousarray(nats.to_numpy()).sum(1)
         seen = parts.rest[: calibration.SEEN_ROWS]
         rate = self.false_alarm_rate if share is None else share

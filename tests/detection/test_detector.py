@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -17,8 +18,9 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import estimator_checks_generator, parametrize_with_checks
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
+from discrete_itd.detection import calibration
 from discrete_itd.detection.budgets import alarms_among
-from discrete_itd.detection.scoring import fit_score
+from discrete_itd.detection.scoring import Scorer, fit_score
 from discrete_itd.detection.thresholds import Threshold
 from discrete_itd.encoders import TableEncoder
 from discrete_itd.models.model import Model
@@ -747,3 +749,30 @@ def test_forged_files_are_refused(spoil, fitted_mixed, tmp_path):
     write_state(tmp_path / "b", (header, tensors))
     with pytest.raises(ValueError, match="b: "):
         DiffusionOutlierDetector.load(tmp_path / "b")
+
+
+@pytest.mark.parametrize("how", ["max_time", "Ctrl-C"])
+def test_a_calibration_that_is_ended_has_a_sample_of_its_rows(monkeypatch, ctrl_c, how):
+    """Of whatever rows: their scores are those of the whole calibration."""
+    monkeypatch.setattr(calibration, "FEWEST_SCORED", 20)
+    monkeypatch.setattr(calibration, "SCORED_AT_ONCE", 20)
+    whole = DiffusionOutlierDetector(TREE, false_alarm_rate=0.1, random_state=0).fit(mixed(400))
+    real, nats = time.perf_counter, Scorer.nats
+    passed = [0.0]
+
+    def slow(self, rows):
+        passed[0] += 1000.0
+        if how == "Ctrl-C" and passed[0] == 3000.0:
+            ctrl_c()
+        return nats(self, rows)
+
+    monkeypatch.setattr(Scorer, "nats", slow)
+    monkeypatch.setattr("time.perf_counter", lambda: real() + passed[0])
+    density = clone(TREE).set_params(max_time=1500.0 if how == "max_time" else None)
+    n = 40 if how == "max_time" else 60
+    with pytest.warns(UserWarning, match=f"{how}.* ended the calibration after {n} of 80 rows"):
+        part = DiffusionOutlierDetector(density, false_alarm_rate=0.1, random_state=0).fit(
+            mixed(400)
+        )
+    assert len(part.calibration_scores_) == len(part.calibration_nats_) == n
+    assert np.isin(part.calibration_scores_, whole.calibration_scores_).all()

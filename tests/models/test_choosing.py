@@ -10,8 +10,9 @@ import torch
 from fits import chain, mixed, noise, plan, training_rows
 
 from discrete_itd import DiffusionDensity
-from discrete_itd.denoisers import CausalDenoiser, RowMixtureDenoiser
+from discrete_itd.denoisers import CausalDenoiser, RowMixtureDenoiser, decoder
 from discrete_itd.denoisers.row_mixture import fit_weights
+from discrete_itd.denoisers.structure_search import Search
 from discrete_itd.models import networks
 from discrete_itd.models.candidates import CandidateTable
 from discrete_itd.models.contract import FitPlan
@@ -131,7 +132,9 @@ def test_a_training_that_was_ended_is_named(monkeypatch):
     """Even if the model that was chosen is another one; and ended it was before the time was over."""
     past = slowly(monkeypatch, 1.0)
     monkeypatch.setitem(networks.CAUSAL, "patience", 99)
-    text = r"max_time=100 ended the training of a causal network after \d\d of 300 steps: a longer fit"
+    text = (
+        r"max_time=100 ended the training of a causal network after \d\d of 300 steps: a longer fit"
+    )
     with pytest.warns(UserWarning, match=text) as caught:
         model = DiffusionDensity(max_time=100, random_state=0).fit(noise(200))
     assert len(caught) == 1
@@ -280,3 +283,29 @@ def test_an_interrupted_choice_takes_the_best_so_far(monkeypatch):
     assert model.stopped_ == "interrupted"
     assert "decoder" not in set(model.candidates_["candidate"])
     assert model.denoiser_.exact
+
+
+@pytest.mark.parametrize(
+    "where",
+    [(Search, "_make"), (decoder.Run, "make_step"), (Run, "make_step"), (CandidateTable, "settle")],
+)
+def test_an_interruption_anywhere_leaves_the_best_so_far(monkeypatch, ctrl_c, where):
+    """In the search for a graph, a decoder, a network, and among those that are there; nothing is begun afterwards."""
+    kind, name = where
+    calls, real = [], getattr(kind, name)
+
+    def interrupted(*args):
+        calls.append(1)
+        if len(calls) == 1:
+            ctrl_c()
+        return real(*args)
+
+    monkeypatch.setattr(kind, name, interrupted)
+    with pytest.warns(UserWarning, match="training was interrupted: the model is the best so far"):
+        model = DiffusionDensity(**QUICK).fit(chain(200))
+    assert model.stopped_ == "interrupted"
+    assert len(calls) == 1
+    labels = set(model.candidates_["candidate"])
+    assert "causal" in labels or kind in (Search, decoder.Run)
+    assert "decoder" in labels or kind is Search
+    assert np.isfinite(model.score_samples(chain(20))).all()
