@@ -39,6 +39,7 @@ from discrete_itd.encoders.table import (
     as_frame,
     check_unique_names,
 )
+from discrete_itd.encoders.written import number, written
 
 __all__ = [
     "ABSENT",
@@ -61,5 +62,7 @@ __all__ = [
     "check_column_spec",
     "check_unique_names",
     "is_polars",
+    "number",
     "plain",
+    "written",
 ]

@@ -1,0 +1,114 @@
+"""Values of a table as people write them: grouped digits, the decimals of their column, dates as dates."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from discrete_itd.encoders.cells import decimals_of, plain
+from discrete_itd.encoders.column import Column
+
+SIGNIFICANT = 6  # digits of numbers whose column has no fixed number of decimals
+LARGE, SMALL = 1e15, 1e-4  # beyond them a power of ten is easier to read than zeros
+DAY, MINUTE, SECOND = 86_400 * 10**9, 60 * 10**9, 10**9  # nanoseconds
+
+
+def written(value: Any, column: Column | None = None) -> str:
+    """A value as text, for people.
+
+    Parameters
+    ----------
+    value : scalar
+        A cell of the table as the user has it, or as :meth:`Column.decode` gives it back.
+    column : Column, optional
+        The column that it is of. Its numbers get as many decimals as they had in training, more only where the value
+        itself has more; its times are as fine as they were. Categories stay as they are: digits of a nominal column
+        are not grouped, as they may be a postal code.
+
+    Returns
+    -------
+    str
+        "a missing cell" for a missing value.
+
+    Examples
+    --------
+    >>> written(2361000.0), written(0.25), written(1999), written(None)
+    ('2 361 000', '0.25', '1999', 'a missing cell')
+    >>> written(pd.Timestamp("2024-01-31"))
+    '2024-01-31'
+    """
+    value = plain(value)
+    if pd.api.types.is_scalar(value) and pd.isna(value):
+        return "a missing cell"
+    if isinstance(value, np.datetime64):
+        value = pd.Timestamp(value)
+    step = 1 if column is None or column.family == "number" else column.step
+    if isinstance(value, pd.Timestamp):
+        return _time(value, step)
+    if isinstance(value, pd.Timedelta | np.timedelta64):
+        return str(pd.Timedelta(value)).removesuffix(" 00:00:00")
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    is_name = column is not None and column.kind == "nominal"
+    return number(value, _decimals(column), grouped=not is_name)
+
+
+def number(value: float, decimals: int | None = 0, *, grouped: bool = True) -> str:
+    """A number as text.
+
+    Parameters
+    ----------
+    value : float
+    decimals : int, optional
+        At least as many; more, up to six, where the number has more. None for six significant digits.
+    grouped : bool
+        Whether digits stand in groups of three, from five digits before the decimal mark on.
+
+    Examples
+    --------
+    >>> number(25.0, 2), number(0.123456789, None), number(10667, grouped=False), number(3e20)
+    ('25.00', '0.123457', '10667', '3e+20')
+    """
+    if not math.isfinite(value):
+        return str(value)
+    if isinstance(value, float) and not SMALL <= abs(value) < LARGE and value:
+        return f"{value:.{SIGNIFICANT}g}"
+    if decimals is not None:
+        own = decimals_of(np.array([value], dtype=float), np.dtype(float))
+        decimals = None if own is None else max(decimals, own)
+    if decimals is None:
+        before = math.floor(math.log10(abs(value))) + 1 if value else 1  # digits before the mark
+        text = f"{value:.{max(0, SIGNIFICANT - before)}f}"
+        text = text.rstrip("0").rstrip(".") if "." in text else text
+    else:
+        text = str(value) if isinstance(value, int) and not decimals else f"{value:.{decimals}f}"
+    whole, mark, fraction = text.partition(".")
+    if grouped and len(whole.lstrip("-")) > 4:
+        whole = f"{int(whole):,}".replace(",", " ")
+    return f"{whole}{mark}{fraction}"
+
+
+def _decimals(column: Column | None) -> int | None:
+    """The decimals that numbers of a column are written with."""
+    if column is None or not column.categories:
+        codec = getattr(column, "codec", None)
+        return 0 if column is None or getattr(codec, "whole", False) else column.decimals
+    numbers = [c for c in column.categories if isinstance(c, int | float)]
+    return decimals_of(np.array(numbers, dtype=float), np.dtype(float)) if numbers else 0
+
+
+def _time(value: pd.Timestamp, step: int) -> str:
+    """A time, as fine as a column whose times lie on a grid of ``step`` nanoseconds, or as the time itself is."""
+    at_midnight = value == value.normalize()
+    if at_midnight and (step == 1 or step >= DAY):
+        return f"{value.date()}"
+    zone = value.strftime("%z")
+    zone = f"{zone[:3]}:{zone[3:]}" if zone else ""
+    finer = [f for f in (MINUTE, SECOND) if step % f == 0 and value.floor(f"{f}ns") == value]
+    form = {MINUTE: "%Y-%m-%d %H:%M", SECOND: "%Y-%m-%d %H:%M:%S"}
+    if finer:
+        return value.strftime(form[finer[0]]) + zone
+    return str(value)
