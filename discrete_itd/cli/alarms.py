@@ -1,4 +1,4 @@
-"""Alarms on the command line: the options they need, and a table's rows with p-values, alarms and reasons."""
+"""Alarms on the command line: the options they need, discoveries, and what is said of them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from discrete_itd.cli.tables import UserError
 from discrete_itd.detection import conformal
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.detection.thresholds import Threshold
-from discrete_itd.encoders.rows import Rows
 from discrete_itd.estimators import DiffusionDensity
 
 TO_FIT = ("false_alarm_rate", "contamination", "calibration_fraction")
@@ -41,23 +40,6 @@ def settings_to_fit(args: argparse.Namespace) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Judged:
-    """Scores, alarms and reasons of a table's rows.
-
-    Attributes
-    ----------
-    columns : DataFrame, shape (N, ...)
-        ``score``, ``p_value`` (missing for a detector without calibration rows) and ``alarm``; ``group_seen`` of a
-        detector of groups; if requested ``reason``, which is missing where there is no alarm.
-    nats : DataFrame, shape (N, C), optional
-        Nats by column of the detector, if they were needed; rows sum to minus the score.
-    """
-
-    columns: pd.DataFrame
-    nats: pd.DataFrame | None
-
-
-@dataclass(frozen=True)
 class Judge:
     """How ``score`` raises alarms.
 
@@ -68,17 +50,14 @@ class Judge:
         The threshold of this run, whatever the detector's own.
     fdr : float, optional
         False-discovery rate, if there is to be a ``discovery``.
-    n_reasons : int, optional
-        Number of cells per ``reason``, if there is to be one.
-    explain : bool
-        Whether nats by column are asked for.
+    outputs : tuple of str
+        What is asked of the detector besides ``log_prob`` and its error (:mod:`discrete_itd.detection.answers`).
     """
 
     detector: DiffusionOutlierDetector
     threshold: Threshold
     fdr: float | None = None
-    n_reasons: int | None = None
-    explain: bool = False
+    outputs: tuple[str, ...] = ("score", "p_value", "alarm")
 
     @classmethod
     def asked(
@@ -102,32 +81,13 @@ class Judge:
             if options:
                 raise UserError(f"{options[0]} and --given: alarms are of whole rows; give one")
             return None
-        if options and not len(model.calibration_scores_):
-            raise UserError(f"{options[0]}: {args.model} was fitted without calibration rows")
+        rated = [option for option in options if option != "--reasons"]
+        if rated and not len(model.calibration_scores_):
+            raise UserError(f"{rated[0]}: {args.model} was fitted without calibration rows")
         threshold = _threshold(args, model)
-        return cls(model, threshold, args.discoveries, args.reasons, args.explain)
-
-    def judge(self, rows: Rows) -> Judged:
-        """Some rows of a table, encoded, each judged by itself."""
-        detector = self.detector
-        asked = self.explain or self.n_reasons is not None
-        nats = detector.explain(rows) if asked else None
-        score = detector.score_samples(rows)
-        p = np.full(len(score), np.nan)
-        if len(detector.calibration_scores_):
-            p = detector.p_values(rows, scores=score)
-        alarm = score < detector.offsets(rows, self.threshold)
-        columns = pd.DataFrame({"score": score, "p_value": p, "alarm": alarm}, index=rows.index)
-        if detector.given_:
-            columns["group_seen"] = detector.group_seen(rows)
-        if self.n_reasons is not None and nats is not None:
-            columns["reason"] = pd.array([None] * len(rows), dtype="string")
-            if alarm.any():
-                table = detector.reasons(rows.take(alarm), k=self.n_reasons, nats=nats.loc[alarm])
-                starts = (table["rank"] == 1).cumsum() - 1  # the number of the row among the alarms
-                text = table["sentence"].groupby(starts).agg("; ".join)
-                columns.loc[alarm, "reason"] = text.to_numpy()
-        return Judged(columns, nats)
+        grouped = ("group_seen",) if model.given_ else ()
+        reasons = ("reason",) if args.reasons is not None else ()
+        return cls(model, threshold, args.discoveries, (*cls.outputs, *grouped, *reasons))
 
     def with_discoveries(self, frames: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         """Frames with the column ``discovery`` after ``alarm``, if there is to be one.

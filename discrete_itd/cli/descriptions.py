@@ -66,7 +66,8 @@ examples:
 SCORE = f"""\
 Write the log-probability of each row: columns log_prob (nats; anomalies have low ones) and stderr, in the order
 of the table. It is the log-probability of the cells that are not missing. With continuous or binned columns it is a
-density, per unit of the column (per second for dates). Columns that the model does not know are ignored.
+density, per unit of the column (per second for dates). Columns that the model does not know are ignored; --keep copies
+columns of TABLE to the output, before the others.
 
 MODEL may be a detector (fit --detector). There are then three more columns: score (nats; alarms are raised by a low
 score), p_value (at most t with probability at most t for an inlier) and alarm (True or False); with a detector of
@@ -79,7 +80,7 @@ because the threshold applies to whole rows. A table without rows gives one with
 examples:
   discrete-itd score customers.safetensors new.csv --out scores.csv --explain
   discrete-itd score customers.safetensors new.csv --out scores.csv --given country city
-  discrete-itd score detector.safetensors new.csv --out alarms.csv --reasons
+  discrete-itd score detector.safetensors new.csv --out alarms.csv --reasons --keep id,amount
   discrete-itd score detector.safetensors new.csv --out alarms.csv --alarms-per-day 5 --rows-per-day 20000
   discrete-itd score detector.safetensors new.csv --out alarms.csv --discoveries 0.1
   discrete-itd score customers.safetensors january/ --out scores/

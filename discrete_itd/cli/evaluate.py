@@ -15,6 +15,7 @@ from discrete_itd.cli.messages import note, say
 from discrete_itd.cli.report import Stream
 from discrete_itd.cli.streams import STANDARD, Table, write_stream
 from discrete_itd.cli.tables import UserError
+from discrete_itd.detection.answers import density_of
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.progress import stream_progress
 from discrete_itd.reporting.statistics import (
@@ -23,7 +24,6 @@ from discrete_itd.reporting.statistics import (
     precision_interval,
     share_interval,
 )
-from discrete_itd.scale.loading import density_of
 
 # labels that need no --anomalies
 POSITIVE, NEGATIVE = ("1", "1.0", "true"), ("0", "0.0", "false")

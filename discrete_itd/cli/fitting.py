@@ -27,12 +27,12 @@ from discrete_itd.cli.tables import (
     same_file,
     save_whole,
 )
+from discrete_itd.detection.answers import density_of
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.encoders.notation import is_missing
 from discrete_itd.encoders.notation import recognise as recognise_notation
 from discrete_itd.encoders.streams import ParquetStream
 from discrete_itd.estimators import DiffusionDensity
-from discrete_itd.scale.loading import density_of
 from discrete_itd.storage.persistent import card_path
 from discrete_itd.training.checkpoint import Checkpoint
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, TypeVar
 
 import pandas as pd
@@ -12,13 +12,14 @@ from discrete_itd.cli.cells import typed
 from discrete_itd.cli.dialect import Dialect
 from discrete_itd.cli.streams import Chunk, Source
 from discrete_itd.cli.tables import EmptyTableError, UserError
+from discrete_itd.detection.answers import density_of
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.encoders import Column, Rows
 from discrete_itd.encoders.column import SUSPICIOUS_ROWS
 from discrete_itd.encoders.table import unseen_values
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.models.scoring import ignored
-from discrete_itd.scale.loading import CLASSES, density_of
+from discrete_itd.scale.loading import CLASSES
 from discrete_itd.storage.persistent import load_one_of
 from discrete_itd.validation import warn
 
@@ -77,6 +78,7 @@ class Reader:
         n_rows: int | None = None,
         *,
         all_used: bool = False,
+        keep: Collection[str] = (),
         may_be_empty: bool = False,
     ) -> Iterator[tuple[Chunk, Rows]]:
         """A table in chunks, encoded; the index of the rows are their numbers, from 1.
@@ -88,6 +90,8 @@ class Reader:
             Of a chunk; by default as many as have about a million cells.
         all_used : bool
             Whether columns that the model does not know are of use; else a warning says that they are ignored.
+        keep : collection of str
+            Columns to read besides those of the model.
         may_be_empty : bool
             Whether a table without rows gives a chunk without rows.
 
@@ -97,11 +101,11 @@ class Reader:
             Naming the file, and if a cell is wrong its row, column and value; or if there are no rows but must be.
         """
         path, any_rows = source.table.path, False
-        names = None if all_used else [str(c.name) for c in self.model.encoder_.schema]
+        names = None if all_used else [*(str(c.name) for c in self.model.encoder_.schema), *keep]
         for chunk in source.chunks(n_rows, names):
             rows = about(path, lambda c=chunk: self._encoded(c, source.table.dialect))
             if not (any_rows or all_used):
-                self._tell_of_extra(source)
+                self._tell_of_extra(source, keep)
             any_rows = True
             for j, seen in enumerate(self._seen):
                 seen.look(rows, j)
@@ -119,8 +123,8 @@ class Reader:
         for seen in self._seen:
             seen.tell()
 
-    def _tell_of_extra(self, source: Source) -> None:
-        known = {str(name) for name in self.model.encoder_.all_names}
+    def _tell_of_extra(self, source: Source, keep: Collection[str]) -> None:
+        known = {*keep, *(str(name) for name in self.model.encoder_.all_names)}
         extra = [name for name in source.names if name not in known]
         if extra:
             warn(f"{source.table.path}: {ignored(extra, source.names)}")
@@ -219,6 +223,49 @@ def check_given(given: Collection[str], names: Collection[str]) -> None:
     for name in given:
         if name not in names:
             raise UserError(f"column {name!r}: named in --given, but the model has no such column")
+
+
+def kept_names(
+    path: str, names: Collection[str], asked: Sequence[str], answers: Collection[str] = ()
+) -> list[str]:
+    """The columns of a table that ``--keep`` asks for: each word is the name of one, or names with commas between them.
+
+    Parameters
+    ----------
+    path : str
+        Of the table.
+    names : collection of str
+        Of its columns.
+    asked : sequence of str
+    answers : collection of str
+        Names of other columns of the output.
+
+    Raises
+    ------
+    UserError
+        Naming the column, if the table has none of that name, it is named twice, or it is also one of ``answers``.
+    """
+    kept = [name for word in asked for name in ([word] if word in names else word.split(","))]
+    for name in kept:
+        problem = "missing from the table" if name not in names else ""
+        problem = "twice" if kept.count(name) > 1 else problem
+        problem = "but also the name of an answer" if name in answers else problem
+        if problem:
+            raise UserError(f"{path}: column {name!r}: named in --keep, {problem}")
+    return kept
+
+
+def kept_cells(chunk: Chunk, names: Sequence[str]) -> pd.DataFrame:
+    """Some columns of a chunk as they are: the text of a CSV, or the types of Parquet."""
+    cells = {}
+    for name in names:
+        if chunk.batch is None:
+            cells[name] = chunk.frame[name].astype("string")
+        else:
+            column = chunk.batch.column(name)
+            values = pd.array(column, dtype=pd.ArrowDtype(column.type))
+            cells[name] = pd.Series(values, index=chunk.frame.index)
+    return pd.DataFrame(cells, index=chunk.frame.index)
 
 
 def about(path: str, call: Callable[[], Result]) -> Result:

@@ -224,6 +224,7 @@ def _add_score(score: argparse.ArgumentParser) -> None:
         help="condition on these columns: log-probability of the others")
     add("--max-stderr", type=positive, metavar="NATS",
         help="spend up to 16 times as many evaluations on rows with a larger stderr")
+    _add_keep(score, "the output")
     add("--explain", action="store_true",
         help="add nats_<column> for each column of the model: its share of -log_prob, or with a\n"
         "detector of -score")
@@ -231,8 +232,9 @@ def _add_score(score: argparse.ArgumentParser) -> None:
     _add_device(score)
     add = score.add_argument_group("with a detector").add_argument
     add("--reasons", type=at_least_one, nargs="?", const=3, metavar="K",
-        help="add reason, for rows that raise an alarm: a sentence on each of the K most anomalous\n"
-        "cells (default: 3)")
+        help="add, for rows that raise an alarm, reason: a sentence on each of at most K cells that\n"
+        "are more likely wrong than right (default: 3); reason_1, the column of the first, and\n"
+        "reason_1_excess_nats, and so on")
     add("--discoveries", type=share, metavar="FDR",
         help="add discovery (True or False): rows called anomalies such that the expected share of\n"
         "inliers among them is at most FDR, like 0.1 (Benjamini-Hochberg over TABLE)")
@@ -299,6 +301,7 @@ def _add_watch(watch: argparse.ArgumentParser) -> None:
         help="probability of any false alarm, however long the watch (default: 0.01)")
     add("--out", metavar="FILE",
         help=f"p-values and martingales of every row and column:\n{ENDINGS}; or -")
+    _add_keep(watch, "--out")
     _add_seed(watch, "of the numbers that break ties, for a new watch (default: 0)")
     _add_streams(watch, of_out=False)
     _add_device(watch)
@@ -353,6 +356,12 @@ def _add_streams(sub: argparse.ArgumentParser, *, of_out: bool) -> None:
             "of the output (default: that of each input)")
     add("--chunk-rows", type=at_least_one, metavar="N",
         help="rows in memory at once; no result depends on it (default: about a million cells)")
+
+
+def _add_keep(sub: argparse.ArgumentParser, to: str) -> None:
+    sub.add_argument("--keep", **LIST, metavar="NAME",
+        help=f"columns of TABLE to copy to {to} as they are, like --keep id,amount; also ones\n"
+        "that the model does not know")
 
 
 def _add_dialect(sub: argparse.ArgumentParser) -> None:

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from discrete_itd.cli.dialect import Dialect
-from discrete_itd.cli.inputs import Reader, about, load_model
+from discrete_itd.cli.inputs import Reader, about, kept_names, load_model
 from discrete_itd.cli.jobs import check_out
 from discrete_itd.cli.messages import say
 from discrete_itd.cli.parts import tables_in
 from discrete_itd.cli.streams import STANDARD, Chunk, Table, reading, standard_output
 from discrete_itd.cli.tables import UserError, save_whole
+from discrete_itd.detection.answers import density_of
 from discrete_itd.encoders import Rows
 from discrete_itd.progress import stream_progress
 from discrete_itd.reporting import figures
 from discrete_itd.reporting.findings import Findings, examine_stream
 from discrete_itd.reporting.page import render
 from discrete_itd.reporting.sentences import VERDICTS, judgement
-from discrete_itd.scale.loading import density_of
 
 
 def report(args: argparse.Namespace) -> int:
@@ -124,12 +124,24 @@ class Stream:
         for _, _, rows in self.chunks():
             yield rows
 
-    def chunks(self, *, all_used: bool = False) -> Iterator[tuple[str, Chunk, Rows]]:
-        """The path of each part, the part as it is, and encoded; ``all_used`` as for :meth:`Reader.read`."""
+    def chunks(
+        self, *, all_used: bool = False, keep: Sequence[str] = ()
+    ) -> Iterator[tuple[str, Chunk, Rows]]:
+        """The path of each part, the part as it is, and encoded.
+
+        Parameters
+        ----------
+        all_used : bool
+            As for :meth:`Reader.read`.
+        keep : sequence of str
+            As for :func:`~discrete_itd.cli.inputs.kept_names`: columns of the part besides those of the model.
+        """
         for file, table in self._tables.items():
             with reading(table) as source:
                 self._reader.check(source)
-                for chunk, rows in self._reader.read(source, self._n_rows, all_used=all_used):
+                kept = kept_names(table.path, source.names, keep)
+                chunks = self._reader.read(source, self._n_rows, all_used=all_used, keep=kept)
+                for chunk, rows in chunks:
                     yield table.path, chunk, _labelled(rows, file) if file else rows
 
 

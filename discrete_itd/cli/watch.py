@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
 from discrete_itd.cli.dialect import Dialect
-from discrete_itd.cli.inputs import Reader, about, load_model
+from discrete_itd.cli.inputs import Reader, about, kept_cells, kept_names, load_model
 from discrete_itd.cli.jobs import check_out
 from discrete_itd.cli.messages import say
 from discrete_itd.cli.report import Stream
@@ -36,7 +36,7 @@ def watch(args: argparse.Namespace) -> int:
         stream = Stream(
             reader, args.table, args.format or "csv", args.chunk_rows, Dialect.asked(args)
         )
-        tables = _watched(found, stream, args.table)
+        tables = _watched(found, stream, args.keep)
         if args.out is None:
             for _ in tables:
                 pass
@@ -54,6 +54,8 @@ def _check_files(args: argparse.Namespace) -> None:
     """Raise a UserError before the work, if a file cannot be written or would be written over another."""
     if args.format and STANDARD not in (args.table, args.out):
         raise UserError("--format: neither the table nor --out is -; names tell the format")
+    if args.keep and args.out is None:
+        raise UserError("--keep needs --out, to which columns are copied")
     check_writable(args.state)
     for path in (args.model, args.table):
         if same_file(args.state, path):
@@ -79,7 +81,10 @@ def _begun(args: argparse.Namespace, detector: DiffusionOutlierDetector) -> Drif
     return found
 
 
-def _watched(found: DriftWatch, stream: Stream, table: str) -> Iterator[pd.DataFrame]:
-    """What the watch says of the rows."""
-    for rows in stream:
-        yield about(table, lambda rows=rows: found.update(rows))
+def _watched(found: DriftWatch, stream: Stream, keep: Sequence[str]) -> Iterator[pd.DataFrame]:
+    """The columns to keep, and what the watch says of the rows."""
+    for path, chunk, rows in stream.chunks(keep=keep):
+        table = about(path, lambda rows=rows: found.update(rows))
+        names = kept_names(path, chunk.frame.columns, keep, table.columns)
+        kept = kept_cells(chunk, names).set_axis(table.index, axis=0)
+        yield pd.concat([kept, table], axis=1)

@@ -17,11 +17,13 @@ from torch import Tensor
 from discrete_itd.channel.devices import add_at
 from discrete_itd.channel.posterior import GaussianPosterior, Posterior
 from discrete_itd.detection.conditionals import Conditionals, most_rows, together
-from discrete_itd.detection.distributions import Expected, with_missing
+from discrete_itd.detection.distributions import CellDistribution, Expected, with_missing
 from discrete_itd.detection.scoring import Scorer
 from discrete_itd.encoders import PRESENT
 from discrete_itd.progress import progress_bar
 
+PRIOR = 0.5  # probability that a row has a wrong cell: who asks why has a reason to ask
+LEAST_NATS = 0.05  # above the expectation; a sentence rounds fewer to nothing
 LEAST = 1e-9  # the smallest probability that a float32 softmax can tell from zero
 
 
@@ -114,11 +116,9 @@ def _assess_batch(scorer: Scorer, rows: Tensor, n_values: int) -> CellAssessment
         indicator = next(indicators) if len(own) > 1 else None
         cell = others.cell(j)
         log_p = torch.where(missing, 0.0, cell.log_prob(rows[:, j].nan_to_num(0.0)))
-        entropy[:, j] = torch.from_numpy(cell.entropy()).to(rows)
+        entropy[:, j] = _entropy(cell, indicator).to(rows)
         if indicator is not None:
-            log_p = log_p + indicator.gather(1, rows[:, own[1:]].long())[:, 0]
-            of_indicator = -(indicator.exp() * indicator).sum(1)
-            entropy[:, j] = of_indicator + indicator[:, int(PRESENT)].exp() * entropy[:, j]
+            log_p = log_p + indicator.gather(1, rows[:, own[1:]].nan_to_num(0.0).long())[:, 0]
         given[:, j] = -log_p
         log_odds[:, j] = _log_odds(log_p, log_wrong[:, own], missing, cell.is_density)
         if indicator is None:
@@ -172,68 +172,161 @@ def log_probs_alone(marginals: Posterior, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Doubtful(NamedTuple):
-    """The cells of encoded rows that are most likely to be wrong.
+    """The cells of encoded rows that are more likely wrong than right, at most k of each row, one after the other.
+
+    All arrays have shape (N, k); NaN, or None, where a row has no further cell.
 
     Attributes
     ----------
-    log_odds : ndarray of float64, shape (N, C)
-        Of an error, of all cells: see :func:`assess`.
-    cells : ndarray of int64, shape (N, k)
-        Columns of the cells of each row with the largest log-odds, the most doubtful first.
+    cells : ndarray of int64
+        Columns of the cells, the most doubtful first; -1 where there is none.
+    probability : ndarray of float64
+        That the cell is wrong: above one half.
+    nats, expected_nats : ndarray of float64
+        Surprisal of the cell given the others, and its expectation, in the unit of the column.
     expected : Expected
-        The most probable value of each of these cells given the others, with its probability: arrays of shape (N, k);
-        what is returned of a column has its own type.
+        The most probable value of each of these cells, with its probability; what is returned of a column has its own
+        type.
     """
 
-    log_odds: np.ndarray
     cells: np.ndarray
+    probability: np.ndarray
+    nats: np.ndarray
+    expected_nats: np.ndarray
     expected: Expected
+
+    @classmethod
+    def blank(cls, n: int, k: int) -> Doubtful:
+        """No cells of n rows."""
+        numbers, values = np.full((4, n, k), math.nan), np.full((3, n, k), None, dtype=object)
+        expected = Expected(values[0], numbers[0], values[1], values[2])
+        cells = np.full((n, k), -1, dtype=np.int64)
+        return cls(cells, numbers[1], numbers[2], numbers[3], expected)
+
+    def of(self, rows: slice) -> Doubtful:
+        """A view of some rows."""
+        cells, probability, nats, expected_nats = (t[rows] for t in self[:4])
+        expected = Expected._make(t[rows] for t in self.expected)
+        return Doubtful(cells, probability, nats, expected_nats, expected)
 
 
 @torch.no_grad()
-def most_doubtful(scorer: Scorer, x: Tensor, k: int) -> Doubtful:
-    """The k most doubtful cells of each row of x (N, C'), faster than :func:`assess`, which predicts all of them."""
+def most_doubtful(
+    scorer: Scorer, x: Tensor, log_volume: np.ndarray, k: int, prior: float = PRIOR
+) -> Doubtful:
+    r"""The most probable set of at most k wrong cells of each row, found one by one.
+
+    Parameters
+    ----------
+    scorer : Scorer
+    x : Tensor of float64, shape (N, C')
+        Encoded rows.
+    log_volume : ndarray of float64, shape (N, C')
+        See :class:`~discrete_itd.encoders.Rows`.
+    k : int
+    prior : float
+        Probability that a row has a wrong cell, which is equally likely to be any of the C that are not given.
+
+    Notes
+    -----
+    A cell is wrong rather than right with the log-odds of :func:`assess` plus
+    :math:`\log\frac{\mathrm{prior}}{(1 - \mathrm{prior})\,C}`. The cell with the largest ones is the first, if they are
+    positive. It is then taken as unknown, and the others are asked again: what only conflicted with it is no longer in
+    doubt, and what is still more likely wrong than right is the next. Cells whose surprisal is not at least
+    ``LEAST_NATS`` above its expectation, as where all values are improbable, are passed over.
+    """
     n = max(1, most_rows(scorer) // scorer.density.encoder_.n_columns)
-    parts = []
+    n_free = scorer.density.encoder_.n_columns - len(scorer.given)
+    shift = math.log(prior / (1 - prior) / n_free)
+    found = Doubtful.blank(len(x), k)
     with progress_bar(len(x), "cells") as bar:
-        for rows in x.split(n):
-            parts.append(_doubtful_batch(scorer, rows, k))
-            bar.update(len(rows))
-    log_odds, cells, expected = zip(*parts, strict=True)
-    whole = Expected(*map(np.concatenate, zip(*expected, strict=True)))
-    return Doubtful(np.concatenate(log_odds), np.concatenate(cells), whole)
+        for start in range(0, len(x), n):
+            batch = slice(start, start + n)
+            _fill_batch(scorer, x[batch], log_volume[batch], shift, found.of(batch))
+            bar.update(len(x[batch]))
+    return found
 
 
-def _doubtful_batch(scorer: Scorer, rows: Tensor, k: int) -> Doubtful:
-    """Of a batch of B rows: what predicts a cell is asked once, for its log-odds and for its prediction."""
+def _fill_batch(
+    scorer: Scorer, rows: Tensor, log_volume: np.ndarray, shift: float, out: Doubtful
+) -> None:
+    """Write the cells of a batch of B rows to ``out``; what predicts a cell is asked once for all that is said."""
     places = _places(scorer)
-    whole = Conditionals(scorer, torch.cat([_without(rows, own) for own in places]))
-    log_odds = _error_log_odds(scorer, rows, whole)
-    log_odds[:, list(scorer.given)] = -math.inf  # what is given is not in question
-    cells = np.argsort(-log_odds, axis=1, kind="stable")[:, :k]
-    nothing = [np.full(cells.shape, None, dtype=object) for _ in range(3)]
-    out = Expected(nothing[0], np.full(cells.shape, math.nan), *nothing[1:])
-    for j in np.unique(cells):
-        i, rank = np.nonzero(cells == j)
-        at, present = torch.from_numpy(i).to(rows.device), None
-        if len(places[j]) > 1:
-            (levels,) = _indicator_levels(scorer, rows[at], [places[j][1]])
-            present = levels[:, int(PRESENT)]
-        found = with_missing(whole.rows(j * len(rows) + at).cell(j).expected(1), present, 1)
-        for all_cells, own in zip(out, found, strict=True):
-            all_cells[i, rank] = own[:, 0]
-    return Doubtful(log_odds, cells, out)
+    new = np.zeros((len(rows), len(places))) + _of_new(scorer, rows)
+    left = np.arange(len(rows))
+    for rank in range(out.cells.shape[1]):
+        known = _taken_as_unknown(scorer, rows[left], out.cells[left, :rank])
+        whole = Conditionals(scorer, torch.cat([_without(known, own) for own in places]))
+        log_odds, log_p = _error_log_odds(scorer, rows[left], known, whole)
+        log_odds += shift + new[left]
+        log_odds[:, list(scorer.given)] = -math.inf  # what is given is not in question
+        np.put_along_axis(log_odds, out.cells[left, :rank], -math.inf, 1)  # nor is what was found
+        asked = np.arange(len(left))  # whose next cell is looked for
+        while len(asked := asked[log_odds[asked].max(1) > 0]):
+            cells = log_odds[asked].argmax(1)
+            passed_over = []
+            for j in np.unique(cells):
+                i = asked[cells == j]
+                row = left[i]
+                at, indicator = torch.from_numpy(i).to(rows.device), None
+                if len(places[j]) > 1:
+                    (indicator,) = _indicator_levels(scorer, known[at], [places[j][1]])
+                cell = whole.rows(j * len(known) + at).cell(j)
+                entropy = _entropy(cell, indicator).cpu().numpy()
+                nats = new[row, j] - log_p[i, j] - log_volume[row, j]
+                keep = nats - entropy >= LEAST_NATS
+                passed_over.append(i[~keep])
+                log_odds[i[~keep], j] = -math.inf
+                out.cells[row[keep], rank] = j
+                out.probability[row[keep], rank] = 1 / (1 + np.exp(-log_odds[i[keep], j]))
+                out.nats[row[keep], rank] = nats[keep]
+                out.expected_nats[row[keep], rank] = entropy[keep]
+                present = None if indicator is None else indicator[:, int(PRESENT)]
+                expected = with_missing(cell.expected(1), present, 1)
+                for all_cells, own in zip(out.expected, expected, strict=True):
+                    all_cells[row[keep], rank] = own[keep, 0]
+            asked = np.concatenate(passed_over)
+        left = left[out.cells[left, rank] >= 0]
+        if not len(left):
+            return
 
 
-def _error_log_odds(scorer: Scorer, rows: Tensor, whole: Conditionals) -> np.ndarray:
-    """Log-odds of an error, (B, C), of rows whose cells are predicted by ``whole``: (C B) questions, by column."""
+def _entropy(cell: CellDistribution, indicator: Tensor | None) -> Tensor:
+    """Expected surprisal of a cell, (B,), nats; with log-probabilities (B, 2) of its being present or missing."""
+    entropy = torch.from_numpy(cell.entropy())
+    if indicator is None:
+        return entropy
+    of_indicator = -(indicator.exp() * indicator).sum(1)
+    return of_indicator + indicator[:, int(PRESENT)].exp() * entropy.to(indicator)
+
+
+def _taken_as_unknown(scorer: Scorer, rows: Tensor, cells: np.ndarray) -> Tensor:
+    """The rows (B, C') without the cells at positions (B, r): their values, or that they are missing."""
+    known = rows.clone()
+    wrong = torch.zeros(len(rows), scorer.density.encoder_.n_columns, dtype=torch.bool)
+    wrong.scatter_(1, torch.from_numpy(cells), True)
+    owner = torch.from_numpy(scorer.density.encoder_.owner)
+    wrong = wrong[:, owner].to(rows.device)
+    missing = rows[:, owner.to(rows.device)].isnan()
+    is_value = torch.arange(rows.shape[1], device=rows.device) < scorer.density.encoder_.n_columns
+    return known.masked_fill(wrong & (is_value | missing), math.nan)
+
+
+def _error_log_odds(
+    scorer: Scorer, rows: Tensor, known: Tensor, whole: Conditionals
+) -> tuple[np.ndarray, np.ndarray]:
+    """Log-odds of an error and log-probabilities, (B, C) each, of the cells of rows.
+
+    ``whole`` predicts the cells from what is ``known`` of the rows: (C B) questions, by column. What numbers that were
+    never seen add is left out.
+    """
     places, reals = _places(scorer), set(scorer.conditional.codebook.reals.tolist())
     log_wrong = log_probs_alone(scorer.marginals, rows)[1]
     values = [own[0] for own in places]
     found = whole.log_prob(torch.cat([_only(rows, [j]) for j in values])).split(len(rows))
     log_p = torch.stack([t[:, j] for t, j in zip(found, values, strict=True)], 1)
     indicators = [own[1] for own in places if len(own) > 1]
-    for place, levels in zip(indicators, _indicator_levels(scorer, rows, indicators), strict=True):
+    for place, levels in zip(indicators, _indicator_levels(scorer, known, indicators), strict=True):
         j = int(scorer.density.encoder_.owner[place])
         log_p[:, j] += levels.gather(1, rows[:, [place]].long())[:, 0]
     missing = rows[:, values].isnan()
@@ -241,7 +334,7 @@ def _error_log_odds(scorer: Scorer, rows: Tensor, whole: Conditionals) -> np.nda
         _log_odds(log_p[:, j], log_wrong[:, own], missing[:, j], own[0] in reals)
         for j, own in enumerate(places)
     ]
-    return torch.stack(odds, 1).cpu().numpy() + _of_new(scorer, rows)
+    return torch.stack(odds, 1).cpu().numpy(), log_p.cpu().numpy()
 
 
 def _log_prob_of_each(

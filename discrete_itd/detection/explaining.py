@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -12,9 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from discrete_itd.detection import conformal, drift, reasons, robustness
 from discrete_itd.detection.drift import Drift
 from discrete_itd.detection.groups import Groups
-from discrete_itd.detection.reasons import sentence
 from discrete_itd.detection.scoring import Scorer
-from discrete_itd.encoders import as_frame
 from discrete_itd.encoders.frames import in_kind, is_polars
 
 
@@ -52,44 +51,41 @@ class Explaining:
         return nats
 
     @in_kind
-    def reasons(self, X: Any, *, k: int = 3, nats: pd.DataFrame | None = None) -> pd.DataFrame:
-        """Why each row is anomalous: its most doubtful cells, their predicted values, and the cells they conflict with.
+    def reasons(self, X: Any, *, k: int = 3) -> pd.DataFrame:
+        """Why each row is anomalous: its cells that are more likely wrong than right.
 
         Parameters
         ----------
         X : DataFrame, array-like or Rows, shape (N, C)
         k : int
             Maximal number of cells per row.
-        nats : DataFrame, shape (N, C), optional
-            What :meth:`explain` returned for X, if it is known already.
 
         Returns
         -------
         DataFrame
             One line per cell, a row's most doubtful first: ``row``, ``rank``, ``column``, ``value``, ``nats``,
-            ``mean_inlier_nats``, ``excess_nats``, ``p_value``, ``error_probability``, ``expected``, ``probability``,
-            ``low``, ``high``, ``conflict_column``, ``conflict_value``, ``conflict_nats``, see
-            :func:`discrete_itd.detection.reasons.reasons`, and ``sentence``, the same in English. With ``given``, the
-            inliers of a row are the calibration rows that its p-value is of, no cell of a given column is named as a
-            reason (it may be one in conflict), ``group_seen`` is that of :meth:`group_seen`, and where it is False, the
-            first sentence says so.
+            ``expected_nats``, ``excess_nats``, ``error_probability``, ``expected``, ``probability``, ``low``, ``high``,
+            ``conflict_column``, ``conflict_value``, ``conflict_nats``, and ``sentence``, the same in English, see
+            :func:`discrete_itd.detection.reasons.reasons`. A row without a cell that is more likely wrong than right
+            has no line, even if it raises an alarm: then it is the combination of its cells that is rare. With
+            ``given``, no cell of a given column is named as a reason (it may be one in conflict), ``group_seen`` is
+            that of :meth:`group_seen`, and where it is False, the first sentence says so.
         """
-        conformal.calibration_scores(self)
+        check_is_fitted(self)
         rows, groups = self._scorer.density.rows(X), self._groups
-        nats = None if nats is None else as_frame(nats)
-        usual = groups.divided(self.calibration_nats_)
-        table, positions = reasons.reasons_in_groups(
-            self._scorer, rows, usual, groups.place(rows), k, nats=nats
+        table = reasons.reasons(
+            self._scorer, replace(rows, frame=rows.frame.reset_index(drop=True)), k
         )
-        text = [sentence(line) for line in table.to_dict("records")]
-        if groups.columns:
-            unseen = groups.unseen(rows)
-            table = table.assign(group_seen=groups.seen(rows)[positions])
-            first = table["rank"].to_numpy() == 1
-            text = [
-                f"{unseen[i]}; {t}" if is_first and unseen[i] else t
-                for i, is_first, t in zip(positions, first, text, strict=True)
-            ]
+        at = table["row"].to_numpy(dtype=np.int64)  # labels may repeat
+        table["row"] = rows.index[at]
+        if not groups.columns:
+            return table
+        unseen = groups.unseen(rows)
+        text = [
+            f"{unseen[i]}; {text}" if rank == 1 and unseen[i] else text
+            for i, rank, text in zip(at, table["rank"], table["sentence"], strict=True)
+        ]
+        table.insert(len(table.columns) - 1, "group_seen", groups.seen(rows)[at])
         return table.assign(sentence=pd.Series(text, index=table.index, dtype=object))
 
     @in_kind

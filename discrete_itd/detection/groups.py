@@ -32,10 +32,9 @@ from torch import Tensor
 from discrete_itd.detection import conformal, thresholds
 from discrete_itd.detection.calibration import Division, first_threshold
 from discrete_itd.detection.conformal import Scores
-from discrete_itd.detection.reasons import as_written
 from discrete_itd.detection.scoring import Scorer
 from discrete_itd.detection.thresholds import Threshold
-from discrete_itd.encoders import Categories, Column, TableEncoder
+from discrete_itd.encoders import Categories, Column, TableEncoder, written
 from discrete_itd.encoders.inference import left_out_as
 from discrete_itd.encoders.observed import ObservedSeries
 from discrete_itd.encoders.rows import Rows
@@ -293,9 +292,12 @@ class Groups:
     def unseen(self, rows: Rows) -> list[str]:
         """For each row a statement that its group is new, empty if it is not."""
         out, cells = [""] * len(rows), rows.frame.iloc[:, list(self.columns)]
+        columns = [self.schema[j] for j in self.columns]
         for i in np.flatnonzero(~self.seen(rows)):
-            values = zip(self.names, cells.iloc[i], strict=True)
-            group = ", ".join(f"{name} = {as_written(value)}" for name, value in values)
+            values = zip(columns, cells.iloc[i], strict=True)
+            group = ", ".join(
+                f"{column.name} = {written(value, column)}" for column, value in values
+            )
             out[i] = f"no row with {group} was seen in training"
         return out
 

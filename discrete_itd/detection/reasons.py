@@ -1,4 +1,4 @@
-"""Why a row is anomalous: which cells, compared with inliers, with their predicted values, and with each other.
+"""Why a row is anomalous: which cells, compared with their predicted values, and with each other.
 
 All functions take the score to explain: a :class:`discrete_itd.detection.scoring.Scorer`, or a fitted density, whose
 score is the log-probability.
@@ -7,28 +7,30 @@ score is the log-probability.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
-import torch
 
 from discrete_itd.detection.assessment import (
+    LEAST_NATS,
+    PRIOR,
     CellAssessment,
     assess,
     most_doubtful,
     pairwise_changes,
 )
 from discrete_itd.detection.distributions import Expected
-from discrete_itd.detection.drift import as_shares
 from discrete_itd.detection.scoring import Scorer, scorer_of
+from discrete_itd.encoders import Column, number, written
 from discrete_itd.encoders.rows import Rows
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.threads import threads_for
-from discrete_itd.validation import check_integer
+from discrete_itd.validation import check_integer, check_share
 
-LEAST_NATS = 0.05  # a sentence rounds fewer to nothing
+MOST_DIGITS = 6  # of a ratio that is written out
+NO_CELL = "no single cell is more likely wrong than right: it is their combination that is rare"
 
 
 class CellNats(NamedTuple):
@@ -191,48 +193,42 @@ def _objects(values: Iterable[Any]) -> pd.Series:
 
 
 def reasons(
-    model: DiffusionDensity | Scorer,
-    X: Any,
-    inlier_nats: pd.DataFrame,
-    k: int = 3,
-    *,
-    nats: pd.DataFrame | None = None,
+    model: DiffusionDensity | Scorer, X: Any, k: int = 3, *, prior: float = PRIOR
 ) -> pd.DataFrame:
-    """The most doubtful cells of each row, compared with inliers, with their predicted values, and with each other.
+    r"""The cells of each row that are more likely wrong than right, with what they are compared with.
 
     Parameters
     ----------
     model : DiffusionDensity or Scorer
-        Fitted.
+        Fitted. Of a scorer, no cell of a column that is given is among the reasons.
     X : DataFrame, array-like or Rows, shape (N, C)
-    inlier_nats : DataFrame, shape (n, C), nats
-        Nats by column of inliers that were not used in the fit. A share of exactly 0, or NaN, is taken for that of a
-        missing cell and not counted.
     k : int
-        Maximal number of cells per row; missing cells are left out.
-    nats : DataFrame, shape (N, C), optional
-        Nats by column of X, if they are known already.
+        Maximal number of cells per row.
+    prior : float
+        Probability that a row has a wrong cell, before it is looked at; that of a row that raised an alarm by default.
 
     Returns
     -------
     DataFrame
-        One line per cell, a row's most doubtful first:
+        One line per cell, a row's most doubtful first. A row has fewer than k lines if fewer of its cells are more
+        likely wrong than right, and none if no cell is: an inlier, or a row of which no single cell stands out.
 
         * ``row`` (the index of X), ``rank`` (1 for the most doubtful), ``column``, ``value``;
-        * ``nats``, the cell's share of the row's surprisal; ``mean_inlier_nats``, its mean over inliers;
-          ``excess_nats``, the difference; ``p_value``, the share of inliers with at least as many, the row itself
-          counted among them: for an inlier at most p with probability at most p;
-        * ``error_probability``, the probability that this cell is wrong if exactly one cell of the row is, and all were
-          equally likely to be a priori;
-        * ``expected``, ``probability``, ``low``, ``high``: the prediction from the other cells, see :func:`expected`;
-        * ``conflict_column``, ``conflict_value``, ``conflict_nats``: the other column that increases this cell's
-          surprisal most, its value, and by how much, see :func:`pairwise`; None and at most 0 where none does.
+        * ``nats``, the surprisal of the cell given the others, :math:`-\log P(x_j | x_{-j})`; ``expected_nats``, its
+          expectation, the entropy of that conditional distribution; ``excess_nats``, the difference, at least 0.05;
+        * ``error_probability``, the probability that the cell is wrong, above 0.5, if the others are right;
+        * ``expected``, ``probability``, ``low``, ``high``: the prediction from the others, see :func:`expected`;
+        * ``conflict_column``, ``conflict_value``, ``conflict_nats``: the column that increases this cell's surprisal
+          most, its value, and by how much, see :func:`pairwise`; None and at most 0 where none does;
+        * ``sentence``, the same in English, see :func:`sentence`.
+
+        The others are the other cells of the row but those of smaller rank, which are taken as unknown
+        (:func:`discrete_itd.detection.assessment.most_doubtful`).
 
     Raises
     ------
     ValueError, TypeError
-        Naming the column, if it is absent from the table or from ``inlier_nats``, or holds a value that its kind
-        cannot take.
+        Naming the column, if it is absent from the table or holds a value that its kind cannot take.
 
     Notes
     -----
@@ -241,75 +237,48 @@ def reasons(
     the surprisal given the other cells, or that in excess of its entropy do
     (``python -m tests.benchmarks.explanations``).
     """
+    check_integer("k", k, 1)
+    check_share("prior", prior)
     scorer = scorer_of(model)
     rows = scorer.density.rows(X)
-    place = np.zeros(len(rows), dtype=np.int64)
-    return reasons_in_groups(scorer, rows, [inlier_nats], place, k, nats=nats)[0]
-
-
-def reasons_in_groups(
-    scorer: Scorer,
-    rows: Rows,
-    inlier_nats: Sequence[pd.DataFrame],
-    place: np.ndarray,
-    k: int = 3,
-    *,
-    nats: pd.DataFrame | None = None,
-) -> tuple[pd.DataFrame, np.ndarray]:
-    """As :func:`reasons`, each row compared with inliers of its own.
-
-    Parameters
-    ----------
-    scorer : Scorer
-        No cell of a column that is given is among the reasons.
-    rows : Rows, length N
-    inlier_nats : sequence of DataFrames, shape (n, C) each, nats
-        Of several sets of inliers.
-    place : ndarray of int, shape (N,)
-        Which of them each row is compared with.
-    k, nats
-        As for :func:`reasons`.
-
-    Returns
-    -------
-    DataFrame, ndarray
-        The table with L lines, and the position of the row of each line, (L,).
-    """
-    check_integer("k", k, 1)
     if not len(rows):  # nor has a row without values a reason
-        return reasons_in_groups(scorer, rows.blank(), inlier_nats, np.zeros(1, np.int64), k)
-    shares = (scorer.nats(rows) if nats is None else nats).to_numpy()
-    of_inliers = [[t[t != 0] for t in as_shares(own, rows.encoder.names).T] for own in inlier_nats]
+        return reasons(scorer, rows.blank(), k, prior=prior)
+    names = rows.encoder.names
+    first = np.zeros(len(rows.unique), dtype=np.int64)
+    first[rows.inverse] = np.arange(len(rows))  # a row of each distinct one
     with threads_for(len(rows.unique)):
-        log_odds, cells, predicted = most_doubtful(scorer, rows.unique, k)
+        found = most_doubtful(scorer, rows.unique, rows.log_volume[first], k, prior)
+        cells = found.cells
+        some = np.flatnonzero(cells[:, 0] >= 0)
+        other, by = (np.zeros((len(cells), len(names)), dtype=t) for t in (np.int64, float))
         # the column that increases the surprisal of each cell most, and by how much: (U, C)
-        largest = [(t.argmax(2), t.max(2)) for t in pairwise_changes(scorer, rows.unique, cells)]
-    other, by = map(np.concatenate, zip(*largest, strict=True))
-    present = np.take_along_axis(log_odds, cells, 1)[rows.inverse] > -np.inf
-    row, rank = np.nonzero(present)
+        among, done = np.where(cells >= 0, cells, cells[:, :1])[some], 0
+        for changes in pairwise_changes(scorer, rows.unique[some], among):
+            at = some[done : done + len(changes)]
+            other[at], by[at] = changes.argmax(2), changes.max(2)
+            done += len(changes)
+    row, rank = np.nonzero(cells[rows.inverse] >= 0)
     u = rows.inverse[row]
     column = cells[u, rank]
-    own = shares[row, column]
-    usual = [of_inliers[i][j] for i, j in zip(place[row], column, strict=True)]
-    means = np.array([float(t.mean()) if len(t) else 0.0 for t in usual])
-    at_least = [np.count_nonzero(t >= s) for t, s in zip(usual, own, strict=True)]
     by = by[u, column]
     conflict = _lines(rows, row, other[u, column], rank)
     lines = _lines(rows, row, column, rank) | {
-        "nats": own,
-        "mean_inlier_nats": means,
-        "excess_nats": own - means,
-        "p_value": [(1 + n) / (1 + len(t)) for n, t in zip(at_least, usual, strict=True)],
-        "error_probability": torch.softmax(torch.from_numpy(log_odds), 1).numpy()[u, column],
-        "expected": _objects(predicted.value[u, rank]),
-        "probability": predicted.probability[u, rank],
-        "low": _objects(predicted.low[u, rank]),
-        "high": _objects(predicted.high[u, rank]),
+        "nats": found.nats[u, rank],
+        "expected_nats": found.expected_nats[u, rank],
+        "excess_nats": found.nats[u, rank] - found.expected_nats[u, rank],
+        "error_probability": found.probability[u, rank],
+        "expected": _objects(found.expected.value[u, rank]),
+        "probability": found.expected.probability[u, rank],
+        "low": _objects(found.expected.low[u, rank]),
+        "high": _objects(found.expected.high[u, rank]),
         "conflict_column": conflict["column"].mask(by <= 0, None),
         "conflict_value": conflict["value"].mask(by <= 0, None),
         "conflict_nats": by,
     }
-    return pd.DataFrame(lines), row
+    table = pd.DataFrame(lines)
+    columns = dict(zip(names, rows.encoder.schema, strict=True))
+    text = [sentence(line, columns) for line in table.to_dict("records")]
+    return table.assign(sentence=_objects(text))
 
 
 def pairwise(model: DiffusionDensity | Scorer, X: Any) -> pd.DataFrame:
@@ -342,51 +311,62 @@ def pairwise(model: DiffusionDensity | Scorer, X: Any) -> pd.DataFrame:
     return pd.DataFrame(values, index=index, columns=names)
 
 
-def sentence(reason: Mapping[str, Any]) -> str:
+def sentence(reason: Mapping[str, Any], columns: Mapping[Hashable, Column]) -> str:
     """One line of :func:`reasons` as an English sentence, without its full stop.
 
     Parameters
     ----------
     reason : mapping
         The values of the table's columns in that line: one of ``reasons(...).to_dict("records")``.
+    columns : mapping from name to Column
+        How values of each column are written (:func:`discrete_itd.encoders.written`).
 
     Examples
     --------
-    >>> line = {"column": "odor", "value": "foul", "excess_nats": 8.1, "expected": "none", "probability": 0.97}
-    >>> line |= {"low": None, "conflict_column": "size", "conflict_value": "broad", "conflict_nats": 2.1}
-    >>> sentence(line).split("; ")[0]
-    'odor = foul adds 8.1 nats more than in a typical row'
-    >>> sentence(line).split("; ")[1]
-    'the other cells predict none (probability 0.97)'
-    >>> sentence(line).split("; ")[2]
-    'it conflicts most with size = broad (2.1 nats)'
+    >>> frame = pd.DataFrame({"odor": ["none", "almond"] * 50, "size": ["broad", "narrow"] * 50})
+    >>> density = DiffusionDensity(denoiser="tree", random_state=0).fit(frame)
+    >>> new = pd.DataFrame({"odor": ["foul"], "size": ["broad"]})
+    >>> line = reasons(density, new).to_dict("records")[0]
+    >>> for part in line["sentence"].split("; "):
+    ...     print(part)
+    odor = foul is 10^7 times as rare as expected from the other cells (+16.1 nats)
+    they predict none (probability 1.00)
     """
-    value, excess, predicted = reason["value"], reason["excess_nats"], reason["expected"]
-    cell = f"{reason['column']} = {as_written(value)}"
+    value, predicted = reason["value"], reason["expected"]
+    column = columns[reason["column"]]
+    cell = f"{reason['column']} = {written(value, column)}"
     if pd.isna(value):
         cell = f"the missing cell in {reason['column']}"
-    if abs(excess) < LEAST_NATS:
-        parts = [f"{cell} adds as many nats as in a typical row"]
-    else:
-        how = "more" if excess > 0 else "fewer"
-        parts = [f"{cell} adds {abs(excess):.1f} nats {how} than in a typical row"]
+    excess = reason["excess_nats"]
+    parts = [
+        f"{cell} is {times_as_rare(excess)} as expected from the other cells (+{excess:.1f} nats)"
+    ]
     if not math.isnan(reason["probability"]):
         likely = f"probability {reason['probability']:.2f}"
-        what = as_written(predicted)
+        what = written(predicted, column)
         if not pd.isna(reason["low"]) and reason["low"] != reason["high"]:
-            low, high = as_written(reason["low"]), as_written(reason["high"])
+            low, high = written(reason["low"], column), written(reason["high"], column)
             likely = f"{low} to {high} with {likely}"
-        elif what == as_written(value):
+        elif what == written(value, column):
             what = "this value"
-        parts.append(f"the other cells predict {what} ({likely})")
+        parts.append(f"they predict {what} ({likely})")
     if not pd.isna(reason["conflict_column"]) and reason["conflict_nats"] >= LEAST_NATS:
-        other = f"{reason['conflict_column']} = {as_written(reason['conflict_value'])}"
-        parts.append(f"it conflicts most with {other} ({reason['conflict_nats']:.1f} nats)")
+        other = columns[reason["conflict_column"]]
+        cell = f"{other.name} = {written(reason['conflict_value'], other)}"
+        parts.append(f"it conflicts most with {cell} ({reason['conflict_nats']:.1f} nats)")
     return "; ".join(parts)
 
 
-def as_written(value: Any) -> str:
-    """A cell's value as text."""
-    if pd.isna(value):
-        return "a missing cell"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def times_as_rare(nats: float) -> str:
+    """Nats as a ratio of probabilities in words, two digits of it.
+
+    Examples
+    --------
+    >>> times_as_rare(0.1), times_as_rare(3.2), times_as_rare(10.0), times_as_rare(40.0)
+    ('1.1 times as rare', '25 times as rare', '22 000 times as rare', '10^17 times as rare')
+    """
+    digits = math.floor(nats / math.log(10))
+    if digits >= MOST_DIGITS:
+        return f"10^{round(nats / math.log(10))} times as rare"
+    ratio = round(math.exp(nats), 1 - digits)
+    return f"{number(ratio)} times as rare"

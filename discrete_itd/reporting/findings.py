@@ -324,9 +324,8 @@ def examine_stream(
     answers = ("nats", nats, target_nats), ("false alarms", alarms.rate, target_false_alarms)
     curve = density.mse_curve(known.first.rows) if len(known.stderr) > 1 else None
     worst = most_anomalous_rows(
-        density, table.worst, table.worst_scores, n_most_anomalous,
-        detector=detector, typical=table.spread.rows,
-    )  # fmt: skip
+        density, table.worst, table.worst_scores, n_most_anomalous, detector=detector
+    )
     columns = column_entropies(density, known.spread.rows)
     return Findings(
         surprisal=0.0 - table.score,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, cast
 
@@ -14,13 +13,12 @@ from sklearn.utils.validation import check_is_fitted
 from discrete_itd import __version__
 from discrete_itd.detection import conformal
 from discrete_itd.detection.detector import DiffusionOutlierDetector
-from discrete_itd.detection.reasons import as_written, cell_nats, reasons, sentence
+from discrete_itd.detection.reasons import NO_CELL, cell_nats, reasons
 from discrete_itd.encoders import Rows, TableEncoder
 from discrete_itd.estimators import DiffusionDensity
 
 MASSES = ("nominal", "ordinal")  # kinds of columns with probabilities; the others have densities
 MOST_ROWS = 500  # for questions that cost one network evaluation per row and column
-LEAST_EXCESS = 1.0  # nats above the usual from which a row's second and later cells are listed
 
 
 def fitted(model: Any) -> tuple[DiffusionOutlierDetector | None, DiffusionDensity]:
@@ -56,7 +54,6 @@ def most_anomalous_rows(
     n: int,
     *,
     detector: DiffusionOutlierDetector | None = None,
-    typical: Rows | None = None,
     k: int = 3,
 ) -> pd.DataFrame:
     """The n rows with the lowest scores, and up to k reasons for each.
@@ -69,9 +66,7 @@ def most_anomalous_rows(
         Score of each row in nats; inliers have higher scores.
     n : int
     detector : DiffusionOutlierDetector, optional
-        Its calibration rows tell what surprisal is usual.
-    typical : Rows, optional
-        Without a detector, these rows do; by default the given ones.
+        Whose score it is, with p-values.
     k : int
 
     Returns
@@ -82,10 +77,11 @@ def most_anomalous_rows(
     """
     worst = np.argsort(score, kind="stable")[:n]
     p = np.full(len(worst), np.nan)
-    by_row: list[list[Mapping[str, Any]]] = [[] for _ in worst]
+    by_row: list[list[str]] = [[] for _ in worst]
     if len(worst):
         taken = rows.take(worst)
         taken = replace(taken, frame=taken.frame.reset_index(drop=True))  # labels may repeat
+        has_cells = taken.frame.notna().any(axis=1)
         with warnings.catch_warnings():
             # the warning was given for the whole table
             warnings.filterwarnings("ignore", "column .* no value was seen in training")
@@ -94,30 +90,20 @@ def most_anomalous_rows(
                 p = conformal.p_values(calibration, score[worst], rounding=detector.rounding_)
                 lines = detector.reasons(taken, k=k)
             else:
-                typical = rows if typical is None else typical
-                usual = density.explain(typical.take(spread_positions(len(typical), MOST_ROWS)))
-                lines = reasons(density, taken, usual, k)
-        for line in lines.to_dict("records"):
-            if line["rank"] == 1 or line["excess_nats"] >= LEAST_EXCESS:
-                by_row[line["row"]].append(line)
+                lines = reasons(density, taken, k)
+        for row, text in zip(lines["row"], lines["sentence"], strict=True):
+            by_row[row].append(text)
+        for own, any_cell in zip(by_row, has_cells, strict=True):
+            if any_cell and not own:
+                own.append(NO_CELL)
     return pd.DataFrame(
         {
             "row": list(rows.index[worst]),
             "nats": 0.0 - score[worst],  # not -0.0
             "p_value": p,
-            "reasons": [tuple(map(sentence, _informative(lines))) for lines in by_row],
+            "reasons": [tuple(lines) for lines in by_row],
         }
     )
-
-
-def _informative(lines: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """A row's reasons without cells that hold the expected value; the first, if all do."""
-    return [line for line in lines if not _is_as_expected(line)] or lines[:1]
-
-
-def _is_as_expected(line: Mapping[str, Any]) -> bool:
-    has_expected = not np.isnan(line["probability"])
-    return has_expected and as_written(line["expected"]) == as_written(line["value"])
 
 
 def column_entropies(density: DiffusionDensity, rows: Rows) -> pd.DataFrame:

@@ -14,8 +14,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pandas as pd
 
-from discrete_itd.scale.answers import answer, answer_types, checked_outputs
-from discrete_itd.scale.loading import Model, density_of, loaded
+from discrete_itd.detection.answers import (
+    Model,
+    answer_types,
+    answers,
+    checked_outputs,
+    density_of,
+)
+from discrete_itd.scale.loading import loaded
 from discrete_itd.scale.tables import kind_of
 from discrete_itd.storage.files import content_digest
 from discrete_itd.threads import threads_set
@@ -46,13 +52,15 @@ class BatchScoring:
         * "nats": ``nats_<column>`` for each column of the model, as of ``explain``.
         * "score", "p_value", "alarm": as of the detector's ``score_samples``, ``p_values`` and ``predict``. A detector
           without calibration rows has missing p-values.
-        * "reason": of rows that raise an alarm, the columns whose nats are the most above their mean over the
-          calibration rows: ``reason_1``, ``reason_1_excess_nats`` and so on, missing in other rows.
+        * "reason": of rows that raise an alarm, the cells that the detector's ``reasons`` names: ``reason``, sentences
+          about them, and ``reason_1``, the column of the first, ``reason_1_excess_nats`` and so on. All are missing in
+          other rows, and the numbered ones where there are fewer cells; where there is none, ``reason`` says so.
     keep : sequence of column names, optional
         Columns of the input that stay, before the answers; by default all.
     prefix : str
         Before the names of the answers.
     n_reasons : int
+        Maximal number of cells per reason.
     device : str
     n_threads : int, optional
         Threads of torch for each batch; by default as many as it takes now. Engines that run a worker for every core
@@ -218,20 +226,20 @@ def _score(scoring: BatchScoring, model: Model, outputs: tuple[str, ...], batch:
     names = kind.names(batch)
     known = density_of(model).encoder_.names
     wanted, kept = _positions_of_model(model, names), _positions_to_keep(scoring.keep, names)
-    answers = [f"{scoring.prefix}{n}" for n in answer_types(model, outputs, scoring.n_reasons)]
-    for name in {str(names[i]) for i in kept} & set(answers):
+    called = [f"{scoring.prefix}{n}" for n in answer_types(model, outputs, scoring.n_reasons)]
+    for name in {str(names[i]) for i in kept} & set(called):
         raise ValueError(
             f"column {name!r}: also the name of an answer; give prefix=, or leave it out of keep="
         )
     parts = []
     with threads_set(scoring.n_threads):
         for start in range(0, max(1, len(batch)), MOST_ROWS):
-            rows = kind.frame(batch, wanted, slice(start, start + MOST_ROWS)).set_axis(
-                known, axis=1
-            )
-            parts.append(answer(model, rows, outputs, scoring.n_reasons))
+            frame = kind.frame(batch, wanted, slice(start, start + MOST_ROWS))
+            frame = frame.set_axis(known, axis=1).reset_index(drop=True)
+            rows = density_of(model).rows(frame) if len(frame) else None
+            parts.append(answers(model, rows, outputs, n_reasons=scoring.n_reasons))
     whole = parts[0] if len(parts) == 1 else pd.concat(parts, ignore_index=True)
-    return kind.extended(batch, kept, whole.set_axis(answers, axis=1))
+    return kind.extended(batch, kept, whole.set_axis(called, axis=1))
 
 
 def _positions_of_model(model: Model, names: list) -> list[int]:
@@ -242,11 +250,12 @@ def _positions_of_model(model: Model, names: list) -> list[int]:
     ValueError
         Naming the column, if it is absent or occurs more than once.
     """
-    known = density_of(model).encoder_.names
-    texts = [str(name) for name in names]
+    encoder = density_of(model).encoder_
+    known, texts = encoder.names, [str(name) for name in names]
     from_array = not hasattr(model, "feature_names_in_")
-    if from_array and len(texts) == len(known) and not {str(n) for n in known} <= set(texts):
-        return list(range(len(known)))
+    fitting = len(texts) in (len(known), len(encoder.all_names))
+    if from_array and fitting and not {str(n) for n in known} <= set(texts):
+        return encoder.at_positions(pd.DataFrame(columns=range(len(texts))))
     for name in known:
         n = texts.count(str(name))
         if n != 1:

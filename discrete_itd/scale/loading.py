@@ -7,12 +7,11 @@ import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 
+from discrete_itd.detection.answers import Model
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.storage.files import content_digest
 from discrete_itd.storage.persistent import load_one_of
-
-Model = DiffusionDensity | DiffusionOutlierDetector
 
 CLASSES = DiffusionDensity, DiffusionOutlierDetector
 MOST_MODELS = 8  # kept by one process
@@ -74,8 +73,3 @@ def loaded(
             f"{path}: another model than when the job was set up; set it up again, with one file for all workers"
         )
     return kept.model
-
-
-def density_of(model: Model) -> DiffusionDensity:
-    """The model itself, or the density of a detector."""
-    return model if isinstance(model, DiffusionDensity) else model.density_

@@ -22,10 +22,10 @@ import pandas as pd
 from sklearn.utils.validation import check_is_fitted
 
 from discrete_itd import __version__
+from discrete_itd.detection.answers import Model, answer_types, checked_outputs, density_of
 from discrete_itd.encoders import Column
-from discrete_itd.scale.answers import answer_types, checked_outputs
 from discrete_itd.scale.batches import BatchScoring
-from discrete_itd.scale.loading import CLASSES, Model, density_of
+from discrete_itd.scale.loading import CLASSES
 from discrete_itd.storage.persistent import load_one_of
 from discrete_itd.validation import check_integer
 

@@ -10,7 +10,7 @@ import pytest
 from discrete_itd import DiffusionDensity
 from discrete_itd.cli import fitting, main
 from discrete_itd.detection.detector import DiffusionOutlierDetector
-from discrete_itd.detection.reasons import sentence
+from discrete_itd.detection.reasons import NO_CELL
 from discrete_itd.encoders import TableEncoder
 from discrete_itd.models.model import Model
 from discrete_itd.recipes import Network
@@ -217,14 +217,27 @@ def test_discoveries(capsys, fdr):
 
 @pytest.mark.parametrize(("option", "k"), [("--reasons", 3), ("--reasons 1", 1)])
 def test_reasons_of_rows_that_raise_an_alarm(capsys, option, k):
-    run(f"{SCORE} --out s.csv {option}", capsys)
+    run(f"{SCORE} --out s.csv {option} --false-alarm-rate 0.3", capsys)
     found = scores()
-    assert (found["reason"].notna() == found["alarm"]).all()
-    detector, X = reported.detector(), rows()
-    table = detector.reasons(X[found["alarm"]], k=k)
-    for row, told in table.groupby("row"):
-        assert found.at[row, "reason"] == "; ".join(map(sentence, told.to_dict("records")))
-        assert len(told) == k
+    alarm = found["alarm"]
+    assert (found["reason"].notna() == alarm).all()
+    table = reported.detector().reasons(rows()[alarm], k=k)
+    by_row = table.set_index(["row", "rank"])
+    assert not found.loc[~alarm, [f"reason_{i}" for i in range(1, k + 1)]].notna().any(axis=None)
+    n_without = 0
+    for row in found.index[alarm]:
+        lines = table[table["row"] == row]
+        assert found.at[row, "reason"] == (". ".join(lines["sentence"]) or NO_CELL)
+        n_without += not len(lines)
+        for i in range(1, k + 1):
+            told = found.at[row, f"reason_{i}"], found.at[row, f"reason_{i}_excess_nats"]
+            if (row, i) in by_row.index:
+                line = by_row.loc[row, i]
+                assert told == (line["column"], pytest.approx(line["excess_nats"], rel=1e-4))
+            else:
+                assert pd.isna(told[0])
+                assert pd.isna(told[1])
+    assert 0 < n_without < alarm.sum()
 
 
 def test_every_row_is_scored_once(capsys, monkeypatch):
@@ -278,6 +291,79 @@ def test_numbers_and_missing_cells(capsys):
     assert (found["reason"].notna() == found["alarm"]).all()
 
 
+def with_keys():
+    """The rows with columns that no model knows: one of them looks like a number, one has gaps and commas."""
+    note = ["", "1,5", 'say "so"', None] * 11
+    key = [f"{i:05}" for i in range(44)]
+    return rows().assign(key=key, **{"a, b": note, "p_value": 1.0})
+
+
+def test_kept_columns_are_copied_as_they_are(place, capsys):
+    """Of files, folders and pipes, in the order of the option, whatever the chunks; the answers are the same."""
+    frame = with_keys()
+    frame.to_csv("t.csv", index=False)
+    run(f"{SCORE} --out plain.csv", capsys)
+    command = f"{SCORE} --keep key,free".split()
+    for more in ([], ["--chunk-rows", "7"]):
+        assert main([*command, "a, b", "--out", "s.csv", *more]) == 0
+        assert "key" not in capsys.readouterr().err  # that it is ignored
+        kept = pd.read_csv("s.csv", dtype=str, keep_default_na=False)
+        given = pd.read_csv("t.csv", dtype=str, keep_default_na=False)
+        pd.testing.assert_frame_equal(kept.iloc[:, :3], given[["key", "free", "a, b"]])
+        pd.testing.assert_frame_equal(scores().iloc[:, 3:], scores("plain.csv"))
+    (place / "in").mkdir()
+    frame[:30].to_csv("in/1.csv", index=False)
+    frame[30:].to_csv("in/2.csv", index=False)
+    run("score d.safetensors in --out out/ --keep key", capsys)
+    assert pd.read_csv("out/2.csv", dtype=str)["key"].tolist() == frame["key"][30:].tolist()
+    run("score d.safetensors in --out out/ --keep free", capsys)  # other options: made anew
+    assert list(scores("out/1.csv"))[:2] == ["free", "log_prob"]
+    message = "column 'p_value': named in --keep, but also the name of an answer"
+    assert message in run(f"{SCORE} --out s.csv --keep p_value", capsys, 2).err
+
+
+def test_kept_columns_of_parquet_keep_their_types(capsys):
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    frame = with_keys()
+    table = pa.Table.from_pandas(frame[list(rows())], preserve_index=False)
+    extra = {
+        "whole": pa.array([None] * 20 + [2**60] * 24, type=pa.int64()),
+        "day": pa.array([None, 0] * 22, type=pa.date32()),
+        "text": pa.array([None] * 30 + ["x"] * 14, type=pa.string()),
+        "code": pa.array(["u", "v"] * 22).dictionary_encode(),
+    }
+    for name, column in extra.items():
+        table = table.append_column(name, column)
+    parquet.write_table(table, "t.parquet")
+    run(
+        "score d.safetensors t.parquet --out s.parquet --keep whole,day,text --chunk-rows 9", capsys
+    )
+    kept = parquet.read_table("s.parquet")
+    assert kept.column_names[:4] == ["whole", "day", "text", "log_prob"]
+    for name in ("whole", "day", "text"):
+        assert kept[name].to_pylist() == extra[name].to_pylist()
+        assert kept.schema.field(name).type == extra[name].type
+    run("score d.safetensors t.parquet --out s.csv --keep code,day", capsys)
+    found = scores()
+    assert found["code"].tolist() == ["u", "v"] * 22
+    assert found["day"].dropna().unique().tolist() == ["1970-01-01"]
+    frame[:20].to_csv("gaps.csv", index=False)
+    run("score d.safetensors gaps.csv --out g.parquet --keep key,free --chunk-rows 5", capsys)
+    assert pd.read_parquet("g.parquet")["key"].tolist() == frame["key"][:20].tolist()
+
+
+def test_watch_keeps_columns():
+    frame = with_keys()
+    frame.to_csv("t.csv", index=False)
+    line = "watch d.safetensors t.csv --state w --out s.csv --chunk-rows 10"
+    assert main([*line.split(), "--keep", "key,free"]) in (0, 1)
+    found = pd.read_csv("s.csv", dtype=str)
+    assert found["key"].tolist() == frame["key"].tolist()
+    assert list(found)[:3] == ["key", "free", "row"]
+
+
 def test_given_raises_no_alarms(capsys):
     run("score m.safetensors t.csv --out m.csv --given kind --explain", capsys)
     _, err = run(f"{SCORE} --out s.csv --given kind --explain", capsys)
@@ -302,9 +388,10 @@ def uncalibrated(place):
 
 @pytest.mark.usefixtures("uncalibrated")
 def test_without_calibration_rows_there_are_no_p_values(capsys):
-    out, _ = run("score u t.csv --out s.csv", capsys)
+    out, _ = run("score u t.csv --out s.csv --reasons", capsys)
     found = scores()
     assert found["p_value"].isna().all()
+    assert (found["reason"].notna() == found["alarm"]).all()
     np.testing.assert_array_equal(found["alarm"], loaded("u").predict(rows()) == -1)
     assert "raised an alarm; the false-alarm rate is unknown without calibration rows\n" in out
 
@@ -376,7 +463,11 @@ REFUSED = {
         f"{DETECTOR} --alarms-per-day 1 --rows-per-day inf",
         "--rows-per-day: must be a positive number, got 'inf'",
     ),
-    "uncalibrated reasons": ("score u t.csv --out o2.csv --reasons", "--reasons: u was fitted without calibration"),
+    "no such column to keep": (f"{DETECTOR} --keep free,id", "column 'id': named in --keep, missing from the table"),
+    "kept twice": (f"{DETECTOR} --keep free kind,free", "t.csv: column 'free': named in --keep, twice"),
+    "watch keeps nothing": (
+        "watch d.safetensors t.csv --state w --keep free", "--keep needs --out, to which columns are copied"
+    ),
     "uncalibrated rate": ("score u t.csv --out o2.csv --false-alarm-rate 0.1", "--false-alarm-rate: u was fitted"),
     "other model": ("score other t.csv --out o2.csv", "other: the file holds a Oracle, not a DiffusionDensity or a"),
     "odd model": ("sample odd -n 1", "odd: the file holds a "),

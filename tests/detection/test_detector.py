@@ -261,11 +261,11 @@ def test_companions_answer_for_cells():
     detector = DiffusionOutlierDetector(
         FrozenEstimator(asked), false_alarm_rate=0.1, random_state=0
     ).fit(mixed(seed=2))
-    before, reasons = detector.score_samples(X), detector.reasons(X)
+    before, told = detector.score_samples(X), detector.expected(X)
     asked.model_ = replace(asked.model_, companion=model.denoiser)
     scorer = detector._scorer
     assert np.allclose(detector.score_samples(X), before)
-    assert not np.allclose(detector.reasons(X)["error_probability"], reasons["error_probability"])
+    assert not np.allclose(detector.expected(X)["probability"], told["probability"])
     assert scorer.conditional is scorer.model.companion is model.denoiser
     assert (detector.pairwise(X).abs() < 1e-4).all(axis=None)
 
@@ -379,9 +379,11 @@ def test_without_calibration_rows_there_are_scores_only():
     model = detector(calibration_fraction=0, false_alarm_rate=0.1).fit(X)
     assert (model.predict(X) == -1).mean() == pytest.approx(0.1, abs=0.02)
     assert np.isnan(model.threshold_.false_alarm_rate)
-    for ask in (model.p_values, model.discoveries, model.reasons, model.drift):
+    for ask in (model.p_values, model.discoveries, model.drift):
         with pytest.raises(ValueError, match="no calibration rows"):
             ask(mixed(5))
+    odd = mixed(5).assign(number=30.0)
+    assert (model.reasons(odd)["column"] == "number").sum() == 5
 
 
 def test_no_more_rows_are_held_out_than_are_needed(monkeypatch):

@@ -176,11 +176,6 @@ def test_samples_of_a_model_of_a_polars_frame_are_one(tmp_path):
     assert isinstance(FillingMixin.sample(model.fit(TABLE), 2), pd.DataFrame)
 
 
-def test_reasons_take_the_nats_that_explain_gave(detector):
-    rows = polars.from_pandas(TABLE[:4])
-    assert detector.reasons(rows, nats=detector.explain(rows)).equals(detector.reasons(rows))
-
-
 def test_a_detector_of_a_polars_frame_draws_for_itself():
     rows = polars.from_pandas(TABLE)
     detector = DiffusionOutlierDetector(denoiser="tree", random_state=0).fit(rows)

@@ -111,7 +111,7 @@ def test_the_numbers_are_those_of_the_findings(found, read):
 
 
 def test_reasons_are_told(found, read):
-    assert "free = ? adds " in found.most_anomalous["reasons"][0][0]
+    assert "free = ? is " in found.most_anomalous["reasons"][0][0]
     assert found.most_anomalous["reasons"][0][0] in read.words
 
 

@@ -1,0 +1,219 @@
+"""The table of answers about rows: what the command, streams of batches and every engine return.
+
+One function makes it, :func:`answers`: log-probabilities, and of a detector scores, p-values, alarms and reasons, under
+the same names wherever it is asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+
+from discrete_itd.detection.detector import DiffusionOutlierDetector
+from discrete_itd.detection.reasons import NO_CELL
+from discrete_itd.detection.thresholds import Threshold
+from discrete_itd.encoders import Rows
+from discrete_itd.estimators import DiffusionDensity, RowEstimate
+
+Model = DiffusionDensity | DiffusionOutlierDetector
+
+# what each kind of model answers unless outputs= says otherwise
+DENSITY_OUTPUTS = ("log_prob", "stderr")
+DETECTOR_OUTPUTS = ("score", "p_value", "alarm", "reason")
+OF_GROUPS = ("group_seen",)  # of a detector with given=, besides
+OF_DENSITIES = (*DENSITY_OUTPUTS, "nats")
+OF_DETECTORS = (*DETECTOR_OUTPUTS, *OF_DENSITIES)
+
+NUMBER, TRUTH, TEXT = np.dtype(float), np.dtype(bool), pd.StringDtype()
+
+
+def density_of(model: Model) -> DiffusionDensity:
+    """The model itself, or the density of a detector."""
+    return model if isinstance(model, DiffusionDensity) else model.density_
+
+
+def checked_outputs(model: Model, outputs: Sequence[str] | None) -> tuple[str, ...]:
+    """The outputs that are asked for; by default those of :data:`DENSITY_OUTPUTS` or :data:`DETECTOR_OUTPUTS`.
+
+    A detector with ``given`` also says by default whether it has seen a row's group.
+
+    Raises
+    ------
+    ValueError, TypeError
+        Naming the output that the model does not have.
+    """
+    detects = isinstance(model, DiffusionOutlierDetector)
+    possible: tuple[str, ...] = OF_DETECTORS if detects else OF_DENSITIES
+    usual: tuple[str, ...] = DETECTOR_OUTPUTS if detects else DENSITY_OUTPUTS
+    if detects and model.given_:
+        possible, usual = (*possible, *OF_GROUPS), (*usual, *OF_GROUPS)
+    if outputs is None:
+        return usual
+    if isinstance(outputs, str):
+        raise TypeError(f"outputs must be a list of names, got the string {outputs!r}")
+    for name in outputs:
+        if name not in possible:
+            needs = "; that needs a detector" if name in OF_DETECTORS else ""
+            needs = "; that needs a detector with given=" if name in OF_GROUPS else needs
+            raise ValueError(
+                f"outputs must be among {possible} for a {type(model).__name__}, got {name!r}{needs}"
+            )
+    if len(set(outputs)) < len(outputs):
+        raise ValueError(f"outputs repeat: {list(outputs)}")
+    return tuple(outputs)
+
+
+def answer_types(model: Model, outputs: Sequence[str], n_reasons: int) -> dict[str, Any]:
+    """The columns of the table of answers with their pandas dtypes, in order: known before any row is scored.
+
+    Of "reason" these are ``reason``, the sentences of up to ``n_reasons`` cells, and for each of these
+    ``reason_1``, the name of its column, and ``reason_1_excess_nats``, its surprisal above the expected one. Of
+    "nats", ``nats_<column>`` for each column of the model. Any other output is one column.
+    """
+    names = density_of(model).encoder_.names
+    given = model.given_ if isinstance(model, DiffusionOutlierDetector) else ()
+    types: dict[str, Any] = {}
+    for output in outputs:
+        match output:
+            case "alarm" | "group_seen":
+                types[output] = TRUTH
+            case "reason":
+                types[output] = TEXT
+                for k in range(1, min(n_reasons, len(names) - len(given)) + 1):
+                    types |= {f"reason_{k}": TEXT, f"reason_{k}_excess_nats": NUMBER}
+            case "nats":
+                types |= {f"nats_{name}": NUMBER for name in names}
+            case _:
+                types[output] = NUMBER
+    return types
+
+
+def answers(
+    model: Model,
+    rows: Rows | None,
+    outputs: Sequence[str],
+    *,
+    n_reasons: int = 1,
+    threshold: Threshold | None = None,
+    given: Sequence[Hashable] | None = None,
+    max_stderr: float | None = None,
+) -> pd.DataFrame:
+    """The columns of :func:`answer_types` for some rows, shape (N, ...), with their index; N may be 0.
+
+    Each row is judged by itself. Only rows that raise an alarm have a reason: the cells that
+    :meth:`DiffusionOutlierDetector.reasons` names, or where it names none,
+    :data:`~discrete_itd.detection.reasons.NO_CELL` and no column.
+
+    Parameters
+    ----------
+    model : DiffusionDensity or DiffusionOutlierDetector
+    rows : Rows, length N, optional
+        None for no rows.
+    outputs : sequence of str
+        From :func:`checked_outputs`.
+    n_reasons : int
+        Maximal number of cells per reason.
+    threshold : Threshold, optional
+        That of the alarms, by default the detector's.
+    given, max_stderr
+        As of ``log_prob``. With ``given``, "nats" are those of a density.
+    """
+    types = answer_types(model, outputs, n_reasons)
+    if rows is None or not len(rows):
+        return pd.DataFrame({name: pd.Series((), dtype=dtype) for name, dtype in types.items()})
+    asked = _Asked(model, rows, n_reasons, threshold, given, max_stderr)
+    values: dict[str, Any] = {}
+    for output in outputs:
+        values |= asked.columns(output)
+    return pd.DataFrame(
+        {
+            name: pd.Series(np.asarray(values[name]), index=rows.index, dtype=dtype)
+            for name, dtype in types.items()
+        }
+    )
+
+
+class _Asked:
+    """Answers about some rows, each computed once and only if an output needs it."""
+
+    def __init__(
+        self,
+        model: Model,
+        rows: Rows,
+        n_reasons: int,
+        threshold: Threshold | None,
+        given: Sequence[Hashable] | None,
+        max_stderr: float | None,
+    ) -> None:
+        self.model, self.rows, self.n_reasons = model, rows, n_reasons
+        self.threshold, self.of_density = threshold, {"given": given, "max_stderr": max_stderr}
+
+    def columns(self, output: str) -> dict[str, Any]:
+        """The columns of one output."""
+        match output:
+            case "log_prob" | "stderr":
+                return {output: getattr(self.estimate, output)}
+            case "group_seen":
+                return {output: self.detector.group_seen(self.rows)}
+            case "reason":
+                return self.reasons
+            case "nats":
+                return {f"nats_{name}": nats for name, nats in self.nats.items()}
+        return {output: getattr(self, output)}
+
+    @property
+    def detector(self) -> DiffusionOutlierDetector:
+        return cast(DiffusionOutlierDetector, self.model)  # checked_outputs has seen to it
+
+    @cached_property
+    def estimate(self) -> RowEstimate:
+        return density_of(self.model).log_prob(self.rows, **self.of_density)
+
+    @cached_property
+    def nats(self) -> pd.DataFrame:
+        if isinstance(self.model, DiffusionDensity):
+            return self.model.explain(self.rows, **self.of_density)
+        return self.model.explain(self.rows)
+
+    @cached_property
+    def score(self) -> np.ndarray:
+        return self.detector.score_samples(self.rows)
+
+    @property
+    def p_value(self) -> np.ndarray:
+        """Conformal p-values; NaN for a detector without calibration rows."""
+        if not len(self.detector.calibration_scores_):
+            return np.full(len(self.rows), np.nan)
+        return self.detector.p_values(self.rows, scores=self.score)
+
+    @property
+    def alarm(self) -> np.ndarray:
+        return self.score < self.detector.offsets(self.rows, self.threshold)
+
+    @property
+    def reasons(self) -> dict[str, Any]:
+        types = answer_types(self.model, ["reason"], self.n_reasons)
+        values = {
+            name: np.full(len(self.rows), np.nan if dtype == NUMBER else None, dtype=object)
+            for name, dtype in types.items()
+        }
+        alarm = np.flatnonzero(self.alarm)
+        if not len(alarm):
+            return values
+        rows = self.rows.take(alarm)
+        # by position: labels of rows may repeat
+        rows = replace(rows, frame=rows.frame.reset_index(drop=True))
+        table = self.detector.reasons(rows, k=self.n_reasons)
+        values["reason"][alarm] = NO_CELL
+        text = table.groupby("row")["sentence"].agg(". ".join)
+        values["reason"][alarm[text.index]] = text.to_numpy()
+        for k, lines in table.groupby("rank"):
+            at = alarm[lines["row"].to_numpy(dtype=np.int64)]
+            values[f"reason_{k}"][at] = lines["column"].map(str).to_numpy()
+            values[f"reason_{k}_excess_nats"][at] = lines["excess_nats"].to_numpy()
+        return values
