@@ -50,6 +50,9 @@ or how text writes numbers and dates: decimal-comma, decimal-point, day-first, m
 A missing cell is left out of the probability of its row; with --missing category the model also learns
 which cells are missing.
 
+Rows are taken for independent draws, which may repeat one another. If several are of one customer, or copies of one
+record, name the column that says so with --groups; held-out rows would be too much like the others.
+
 With --detector the model also raises alarms. Some rows are held out of the training to calibrate p-values and the
 threshold. TABLE should then contain inliers only; if it contains anomalies, give their share with --contamination.
 With --given, a row is compared with its own group, like sales with those of the same shop. All commands but report

@@ -48,7 +48,7 @@ def fit(args: argparse.Namespace) -> int:
                 raise UserError(f"{path}: also named in --checkpoint")
     column_types = dict(args.column)
     dialect = Dialect.asked(args)
-    frame = _read_to_fit(args.table, column_types, args.drop, dialect)
+    frame, groups = _read_to_fit(args.table, column_types, args.drop, args.groups, dialect)
     if isinstance(frame, pd.DataFrame):
         _remember(frame, column_types, dialect)
     seed = args.seed
@@ -75,7 +75,7 @@ def fit(args: argparse.Namespace) -> int:
     start = time.perf_counter()
     warnings.filterwarnings("ignore", "training was interrupted")  # the note below says so
     saved = Checkpoint.of(args.checkpoint)
-    about(args.table, lambda: model.fit(frame, checkpoint=saved))
+    about(args.table, lambda: model.fit(frame, groups=groups, checkpoint=saved))
     elapsed = time.perf_counter() - start
     save_whole(args.out, lambda path: model.save(path, card=False))
     card = model.model_card()
@@ -95,34 +95,50 @@ def fit(args: argparse.Namespace) -> int:
 
 
 def _read_to_fit(
-    path: str, column_types: Mapping[str, Any], drop: Sequence[str], dialect: Dialect
-) -> pd.DataFrame | ParquetStream:
-    """The columns of a table to learn from, in their types; a folder of Parquet is read as it is needed."""
+    path: str,
+    column_types: Mapping[str, Any],
+    drop: Sequence[str],
+    group: str | None,
+    dialect: Dialect,
+) -> tuple[pd.DataFrame | ParquetStream, pd.Series | None]:
+    """The columns of a table to learn from, in their types, and the groups of its rows.
+
+    A folder of Parquet is read as it is needed. The column of groups is left out unless its kind is given.
+    """
     kinds = {n: s if isinstance(s, str) else s.get("kind") for n, s in column_types.items()}
     # read as text, a postal code keeps its leading zeros
     text = [n for n, kind in kinds.items() if kind == "nominal"]
+    text += [group] if group is not None and group not in kinds else []
     frame = _folder(path) if Path(path).is_dir() else read_table(path, text, dialect)
     names = [str(n) for n in frame.columns]
-    for option, wanted in (("--column", column_types), ("--drop", drop)):
+    of_groups = [] if group is None else [group]
+    for option, wanted in (("--column", column_types), ("--drop", drop), ("--groups", of_groups)):
         for name in wanted:
             if name not in names:
                 raise UserError(f"{path}: column {name!r}: named in {option}, but not there")
     for name in column_types:
         if name in drop:
             raise UserError(f"column {name!r}: named in both --column and --drop")
-    kept = [n for n in frame.columns if str(n) not in drop]
+    left_out = {*drop, *(n for n in of_groups if n not in column_types)}
+    kept = [n for n in frame.columns if str(n) not in left_out]
     if not kept:
         raise UserError(f"{path}: no column is left")
     if isinstance(frame, ParquetStream):
-        return ParquetStream(path, kept)
+        if group is not None:
+            raise UserError(f"{path}: --groups needs a table in memory, not a folder")
+        return ParquetStream(path, kept), None
+    groups = None if group is None else cast(pd.Series, frame.iloc[:, names.index(group)])
+    if groups is not None and groups.isna().any():
+        row = int(groups.isna().to_numpy().argmax())
+        raise UserError(f"{path}: column {group!r}: named in --groups, but missing in row {row}")
     frame = cast(pd.DataFrame, frame[kept])
     if is_parquet(path):
-        return frame
+        return frame, groups
     # text whose notation the user names is read in that
     named = {n for n, spec in column_types.items() if isinstance(spec, dict) and "notation" in spec}
     others = cast(pd.DataFrame, frame[[n for n in kept if n not in named]])
     text = recognise(others, path, kinds, dialect)
-    return pd.DataFrame({n: text[n] if n in text else frame[n] for n in kept})
+    return pd.DataFrame({n: text[n] if n in text else frame[n] for n in kept}), groups
 
 
 def _remember(frame: pd.DataFrame, column_types: dict[str, Any], dialect: Dialect) -> None:

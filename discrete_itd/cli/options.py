@@ -178,6 +178,9 @@ def _add_fit(fit: argparse.ArgumentParser) -> None:
     add("--column", **LIST, type=column_spec, metavar="NAME=KIND",
         help="kind of a column, see above; may be repeated")
     add("--drop", **LIST, metavar="NAME", help="columns to leave out; may be repeated")
+    add("--groups", metavar="NAME",
+        help="column that says which rows belong together, like a customer: they are held out\n"
+        "together (left out of the model, unless --column gives its kind)")
     add("--missing", choices=("marginalise", "category"), default="marginalise",
         help="leave missing cells out of the probability (marginalise, the default), or treat\n"
         "missing as a category")

@@ -2,6 +2,7 @@
 
 import functools
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -105,6 +106,36 @@ def test_contamination_leaves_rows_out(capsys):
         f"{n} of 100 rows ({n} %) raised an alarm;"
         f" expected if anomalies are as frequent as in the table of the fit: {rate:.3g} %"
     )
+
+
+def test_groups_of_a_column_are_held_out_together(capsys):
+    """Their labels are read as they are written, and modelled only if asked."""
+    table = reported.table(100, 8)
+    table.assign(customer=[f"{i:03d}" for i in np.arange(100) // 4]).to_csv("g.csv", index=False)
+    line = "fit g.csv --out new --denoiser tree --seed 3 --groups customer"
+    for more, n_columns in (
+        ("", table.shape[1]),
+        (" --column customer=nominal", table.shape[1] + 1),
+    ):
+        run(f"{line} --detector --false-alarm-rate 0.2{more}", capsys)
+        detector = loaded("new")
+        assert len(detector.calibration_scores_) == 5  # of 25 groups
+        assert detector.n_features_in_ == n_columns
+    direct = DiffusionOutlierDetector(
+        small("tree", random_state=3), false_alarm_rate=0.2, random_state=3
+    ).fit(table, groups=np.arange(100) // 4)
+    run(f"{line} --detector --false-alarm-rate 0.2", capsys)
+    np.testing.assert_array_equal(loaded("new").calibration_scores_, direct.calibration_scores_)
+    _, err = run("fit g.csv --out new --groups shop", capsys, 2)
+    assert "column 'shop': named in --groups, but not there" in err
+    table.assign(customer=["a", None] * 50).to_csv("g.csv", index=False)
+    _, err = run("fit g.csv --out new --groups customer", capsys, 2)
+    assert "column 'customer': named in --groups, but missing in row 1" in err
+    table.to_parquet("folder.parquet")
+    Path("folder").mkdir()
+    Path("folder.parquet").rename("folder/a.parquet")
+    _, err = run(f"fit folder --out new --groups {table.columns[0]}", capsys, 2)
+    assert "folder: --groups needs a table in memory" in err
 
 
 def test_too_few_rows_for_the_rate_are_told(capsys):
