@@ -27,6 +27,7 @@ class Alarming:
 
     _scorer: Scorer
     _groups: Groups
+    _repeats: np.ndarray
     calibration_scores_: np.ndarray
     calibration_nats_: pd.DataFrame
     threshold_: Threshold
@@ -230,7 +231,7 @@ class Alarming:
         lowered = self._lowered()
         found = thresholds.at_rate(lowered, rate, confidence=confidence, rows_per_day=rows_per_day)
         found = self._groups.with_offsets(found, lowered, rate, confidence)
-        return replace(found, contaminated=self.threshold_.contaminated)
+        return self._stated(found)
 
     def threshold_at_alarms(
         self, alarms_per_day: float, rows_per_day: float, *, confidence: float | None = None
@@ -346,7 +347,12 @@ class Alarming:
             prevalence=prevalence,
             recent=new,
         )
-        return replace(found, contaminated=self.threshold_.contaminated)
+        return self._stated(found)
+
+    def _stated(self, found: Threshold) -> Threshold:
+        """A threshold with what is known of the calibration rows."""
+        found = replace(found, contaminated=self.threshold_.contaminated)
+        return found.among(self._lowered(), self._repeats)
 
     def _lowered(self) -> np.ndarray:
         """Calibration scores less their rounding error."""

@@ -11,6 +11,7 @@ import torch
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 
+from discrete_itd.channel.noise import row_hashes
 from discrete_itd.denoisers import MarginalDenoiser, TreeDenoiser
 from discrete_itd.detection import thresholds
 from discrete_itd.detection.conformal import Scores, lowered
@@ -262,6 +263,21 @@ def isolation(
 def take(table: Any, which: Positions) -> Any:
     """Some rows of a frame or an array."""
     return table.iloc[which] if isinstance(table, pd.DataFrame) else table[which]
+
+
+def repeats(x: torch.Tensor, parts: Division) -> np.ndarray:
+    """Which calibration rows equal a row that was fitted to, bool, (n,): none if not all of the latter are known.
+
+    Parameters
+    ----------
+    x : Tensor, shape (N, C')
+        The encoded rows in memory.
+    parts : Division
+    """
+    if len(parts.train) < parts.n_train:
+        return np.zeros(len(parts.held), dtype=bool)
+    hashes = row_hashes(x).cpu().numpy()
+    return np.isin(hashes[parts.held], hashes[parts.train])
 
 
 def first_threshold(

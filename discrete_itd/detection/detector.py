@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from discrete_itd.deprecation import renamed
-from discrete_itd.detection import calibration
+from discrete_itd.detection import calibration, conformal
 from discrete_itd.detection.alarming import Alarming
 from discrete_itd.detection.card import detector_card
 from discrete_itd.detection.explaining import Explaining
@@ -115,7 +115,8 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
 
     What that means depends on how the rows came about, which a table does not show. By default they are taken for
     independent draws: equal rows repeat by chance, and new rows repeat those of the fit as often as calibration rows
-    do. Rates are then those of new rows, repetitions included; new rows that equal none of the fit raise more alarms.
+    do. Rates are then those of new rows, repetitions included; new rows that equal none of the fit raise more alarms,
+    ``threshold_.rate_if_new`` of them.
     With ``groups`` or ``sample_weight``, groups, or the rows that have weights, are taken for independent draws, and no
     calibration row belongs to a group of the fit. Rates are then those of one row, drawn at random, of each new group;
     rows of one group raise alarms together, so their number varies more than stated, and further rows of groups of the
@@ -261,7 +262,10 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
         rate = self.false_alarm_rate if share is None else share
         own = Groups.of(given, density, rows, parts, rate)
         about = scorer, scores, rows.take(seen), rate, share is not None
-        self._set_fitted(scorer, own, scores, nats, parts.trimmed, own.first_threshold(*about))
+        repeats, threshold = calibration.repeats(rows.x, parts), own.first_threshold(*about)
+        if len(scores):
+            threshold = threshold.among(conformal.lowered(scores, scorer.rounding), repeats)
+        self._set_fitted(scorer, own, scores, nats, repeats, parts.trimmed, threshold)
         is_interrupted = density.stopped_ == "interrupted"
         if saved is not None and saved is not checkpoint and not is_interrupted:
             saved.remove()
@@ -282,12 +286,13 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
         groups: Groups,
         scores: np.ndarray,
         nats: pd.DataFrame,
+        repeats: np.ndarray,
         trimmed: np.ndarray,
         threshold: Threshold,
     ) -> Self:
         """Assign the results of a fit, once all of it has succeeded."""
         self.density_, self._scorer, self.trimmed_ = scorer.density, scorer, trimmed
-        self._groups = groups
+        self._groups, self._repeats = groups, repeats
         self.calibration_scores_, self.calibration_nats_ = scores, nats
         self.n_features_in_ = self.density_.n_features_in_
         if hasattr(self.density_, "feature_names_in_"):
@@ -355,6 +360,7 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
         tensors |= self._scorer.to_tensors() | self._groups.to_tensors()
         tensors["scores"] = torch.tensor(self.calibration_scores_)
         tensors["nats"] = torch.tensor(self.calibration_nats_.to_numpy())
+        tensors["repeated"] = torch.tensor(self._repeats.astype(np.uint8))
         tensors["trimmed"] = torch.tensor(self.trimmed_.astype(np.int64))
         return own, tensors
 
@@ -375,6 +381,7 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
         names = pd.Index(density.encoder_.names)
         nats = check_tensor(tensors, "nats", None, len(names)).numpy()
         scores = check_tensor(tensors, "scores", len(nats)).numpy()
+        repeats = check_tensor(tensors, "repeated", len(nats)).numpy().astype(bool)
         trimmed = check_tensor(tensors, "trimmed", None).numpy()
         with building("groups"):  # none in files of older releases
             kept, schema = header.get("groups", {}), density.encoder_.schema
@@ -384,7 +391,7 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
         with building("threshold"):
             threshold = Threshold.from_dict(header["threshold"])
         table = pd.DataFrame(nats, columns=names)
-        self._set_fitted(scorer, groups, scores, table, trimmed, threshold)
+        self._set_fitted(scorer, groups, scores, table, repeats, trimmed, threshold)
         if header.get("frozen") is True:
             self.density = FrozenEstimator(density)
 

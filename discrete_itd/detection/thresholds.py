@@ -73,6 +73,11 @@ class Threshold:
         :meth:`DiffusionOutlierDetector.tied`.
     rate_if_tied : float
         The false-alarm rate if they did: ``threshold_at_rate(rate_if_tied)`` is the threshold with which they do.
+    n_new : int
+        Number of calibration rows that equal no row that was fitted to.
+    rate_if_new : (float, float, float), optional
+        Share of these that raise an alarm, and its 95 % interval: the false-alarm rate if new rows repeat none of those
+        that were fitted to, as where rows are copies of records. None if no calibration row does, or all.
     """
 
     offset: float
@@ -86,6 +91,8 @@ class Threshold:
     group_offsets: tuple[float, ...] = ()
     n_tied: int = 0
     rate_if_tied: float = 0.0
+    n_new: int = 0
+    rate_if_new: tuple[float, float, float] | None = None
 
     def __str__(self) -> str:
         text = f"alarm below {self.offset:.2f} nats"
@@ -106,6 +113,9 @@ class Threshold:
                 f"; {self.n_tied} of these have just this score, which raises no alarm: if it did,"
                 f" {_percent(self.rate_if_tied)} would"
             )
+        if self.rate_if_new is not None and self.rate_if_new[1] > self.false_alarm_rate:
+            rate, low, high = map(_percent, self.rate_if_new)
+            text += f"; of the {self.n_new} that equal no row of the fit, {rate} ({low} to {high})"
         if self.alarms_per_day is not None:
             expected, low, high = self.alarms_per_day
             text += f"; {expected:.4g} false alarms per day ({low:.4g} to {high:.4g})"
@@ -126,15 +136,24 @@ class Threshold:
             If the dict is malformed.
         """
         offset, *rates = (float(kept[f]) for f in ("offset", "false_alarm_rate", "low", "high"))
-        several = [kept[f] and tuple(map(float, kept[f])) for f in ("alarms_per_day", "cost")]
-        groups = tuple(map(float, kept.get("group_offsets", ())))  # none in files of older releases
+        threes = "alarms_per_day", "cost", "rate_if_new"
+        several = [kept[f] and tuple(map(float, kept[f])) for f in threes]
+        groups = tuple(map(float, kept["group_offsets"]))
         if any(map(math.isnan, (offset, *groups))) or any(t and len(t) != 3 for t in several):
             raise ValueError("its threshold is malformed")
-        contaminated = kept.get("contaminated", False) is True
-        ties = int(kept.get("n_tied", 0)), float(kept.get("rate_if_tied", 0.0))
-        n = int(kept["n_calibration"])
-        rest: tuple[Any, ...] = (*rates, n, *several, contaminated, groups, *ties)
+        ties = int(kept["n_tied"]), float(kept["rate_if_tied"]), int(kept["n_new"])
+        n, contaminated = int(kept["n_calibration"]), kept["contaminated"] is True
+        rest: tuple[Any, ...] = (*rates, n, *several[:2], contaminated, groups, *ties, several[2])
         return cls(offset, *rest)
+
+    def among(self, calibration: Scores, repeats: NDArray[np.bool_]) -> Threshold:
+        """The threshold with its rate among the calibration rows that are not ``repeats`` (n,) of rows of the fit."""
+        new = calibration[~repeats]
+        if len(new) in (0, len(calibration)):
+            return replace(self, n_new=len(new), rate_if_new=None)
+        found = at_offset(new, self.offset)
+        rates = found.false_alarm_rate, found.low, found.high
+        return replace(self, n_new=len(new), rate_if_new=rates)
 
 
 def at_rate(

@@ -98,7 +98,7 @@ def test_rows_of_one_group_alone_are_no_table():
 
 
 def test_a_stream_has_no_groups(monkeypatch):
-    frame = child(40).iloc[:, :4]
+    frame = pd.DataFrame({"a": list("xyzu") * 10})
     for model in (DiffusionDensity(denoiser="tree"), DiffusionOutlierDetector(denoiser="tree")):
         for module in ("discrete_itd.models.tables", "discrete_itd.detection.calibration"):
             monkeypatch.setattr(f"{module}.sample_size", lambda _: 10)
@@ -250,3 +250,38 @@ def test_new_records_raise_as_many_alarms_as_stated(how):
     # k = 5 of 100 calibration scores: Beta(5, 96), averaged over 12
     spread = (0.05 * 0.95 / 102 / 12) ** 0.5
     assert 0.02 < np.mean(rates) < 0.05 + 3 * spread
+
+
+def test_the_rate_of_rows_that_equal_none_of_the_fit_is_stated(monkeypatch):
+    """Where nothing says that rows are copies, it is what new records raise."""
+    fitted = []
+    fit = DiffusionDensity.fit
+
+    def noted(self, X, *rest, **how):
+        fitted.append(X)
+        return fit(self, X, *rest, **how)
+
+    monkeypatch.setattr(DiffusionDensity, "fit", noted)
+    stated, rates = [], []
+    for seed in range(8):
+        random = np.random.default_rng(seed)
+        rows, new = records(600, random), records(2000, random)
+        position = random.permutation(np.repeat(np.arange(600), random.integers(1, 5, 600)))
+        model = settings(false_alarm_rate=0.05).fit(rows.iloc[position].reset_index(drop=True))
+        known = set(fitted[-1].itertuples(index=False, name=None))
+        is_new = [row not in known for row in new.itertuples(index=False, name=None)]
+        rates.append((model.predict(new[is_new]) < 0).mean())
+        found = model.threshold_
+        assert found.n_new == (~model._repeats).sum() < found.n_calibration
+        stated.append(found.rate_if_new[0])
+        low, rate, high = np.array(found.rate_if_new)[[1, 0, 2]]
+        assert low <= rate <= high
+        says = f"; of the {found.n_new} that equal no row of the fit, " in str(found)
+        assert says == (low > found.false_alarm_rate)
+    again = DiffusionOutlierDetector.from_state(model.to_state())
+    assert again.threshold_ == model.threshold_
+    assert again.threshold_at_rate(0.05) == model.threshold_at_rate(0.05) == found
+    assert np.mean(rates) > 0.055  # more than of all rows, and
+    assert abs(np.mean(stated) - np.mean(rates)) < 3 * np.std(stated) / 8**0.5
+    distinct = settings(false_alarm_rate=0.1).fit(pd.DataFrame({"x": np.arange(200.0) ** 1.1}))
+    assert (distinct.threshold_.n_new, distinct.threshold_.rate_if_new) == (40, None)
