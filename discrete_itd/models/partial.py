@@ -97,8 +97,6 @@ class CountedTable:
         held = hashes < self._bound
         self._held, (more, own) = _smallest(self._held, (x[held], hashes[held]))
         x, hashes = np.concatenate([x[~held], more]), np.concatenate([hashes[~held], own])
-        if len(more):  # later rows with such hashes are no longer held out
-            self._bound = min(self._bound, own.min())
         self._sample, _ = _smallest(self._sample, (x, hashes))
         rows = torch.from_numpy(x)
         self._counts.add(rows)

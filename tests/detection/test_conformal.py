@@ -408,6 +408,33 @@ def test_properties_an_alarm_at_ties_is_that_of_the_stated_rate(n_levels):
             assert found.rate_if_tied == pytest.approx((1 + (scores <= found.offset).sum()) / 100)
 
 
+@pytest.mark.parametrize("n_levels", [4, 12, None])
+def test_property_a_stated_rate_and_its_interval_are_those_of_the_scores_below(n_levels):
+    """With ties j of n scores are below, and (j + 1) / (n + 1) is stated with the Clopper-Pearson interval of j of n.
+
+    Without ties the rate has a beta distribution. Scores that differ by less than a millionth are equal to ``n_tied``.
+    """
+    random, n = np.random.default_rng(0), 199
+    scores = random.permutation(np.arange(n, dtype=float))
+    if n_levels:
+        scores = random.choice(np.arange(n_levels) - 2.0, n)
+    for rate in (0.01, 0.05, 0.3, 0.7):
+        found = at_rate(scores, rate)
+        j = int((scores < found.offset).sum())
+        assert found.false_alarm_rate == pytest.approx((j + 1) / (n + 1))
+        assert found.false_alarm_rate <= rate + 1e-12
+        exact = stats.binomtest(j, n).proportion_ci(0.95)
+        low, high = stats.beta.ppf([0.025, 0.975], j + 1, n - j)
+        assert found.low == pytest.approx(exact.low if n_levels else low)
+        assert found.high == pytest.approx(exact.high)
+        assert found.high == pytest.approx(high)
+        rounded = scores + random.uniform(0, 1e-7, n)
+        near = at_rate(rounded, rate)
+        as_low = rounded <= near.offset + 1e-6 * (1 + abs(near.offset))
+        assert near.n_tied == (as_low & (rounded >= near.offset)).sum()
+        assert near.rate_if_tied == pytest.approx(min(1.0, (1 + as_low.sum()) / (n + 1)))
+
+
 def test_alarms_expected_is_exact_by_enumeration():
     """All choices of which of n + m rows are new are equally likely: without ties exactly beta-binomial."""
     n, m, k = 5, 4, 2

@@ -79,14 +79,18 @@ def test_properties_both_parts_of_a_mean_of_scores_are_conditional(fitted):
 # -- p-values and alarms --------------------------------------------------------------------------
 
 
+def naive_p(calibration, score, rounding):
+    slack = rounding * (1 + abs(calibration))
+    return (1 + sum(calibration - slack <= score)) / (len(calibration) + 1)
+
+
 def naive_p_values(model, X, calibration, fewest):
     """Row by row: the calibration rows of its group, or all if these are too few."""
     out = []
     for shop, score in zip(X["shop"], model.score_samples(X), strict=True):
         own = model.calibration_scores_[(calibration["shop"] == shop).to_numpy()]
         own = own if len(own) >= fewest else model.calibration_scores_
-        slack = model.rounding_ * (1 + abs(own))
-        out.append((1 + sum(own - slack <= score)) / (len(own) + 1))
+        out.append(naive_p(own, score, model.rounding_))
     return np.array(out)
 
 
@@ -190,6 +194,25 @@ def test_unseen_groups_are_flagged_and_compared_with_all_rows(fitted):
     said = reasons["sentence"].str.startswith("no row with shop = new was seen in training; ")
     assert said.tolist() == ((reasons["row"] < 10) & (reasons["rank"] == 1)).tolist()
     assert not fitted.reasons(X[11:])["sentence"].str.contains("in training").any()
+
+
+def test_unseen_values_make_no_group_of_their_own_however_many_calibration_rows_have_one():
+    """They are different groups, which a model cannot tell apart; a known one needs 1 / rate - 1 rows."""
+    density = DiffusionDensity(denoiser="tree", random_state=0).fit(sales(600))
+    shops = {"a": 19, "b": 18, "new": 40, "other": 40, "c": 30}
+    calibration = sales(sum(shops.values()), seed=1).assign(
+        shop=np.repeat([*shops], [*shops.values()])
+    )
+    model = fit(calibration, FrozenEstimator(density))
+    own = model.groups_["own"]
+    assert own[["a", "b", "c"]].tolist() == [True, False, True]
+    assert own.sum() == 2
+    X = sales(30, seed=6).assign(shop=np.repeat(["new", "other", "a"], 10))
+    np.testing.assert_array_equal(model.group_seen(X), X["shop"] == "a")
+    whole, own = model.calibration_scores_, model.calibration_scores_[:19]
+    p = [naive_p(own if shop == "a" else whole, s, model.rounding_)
+         for shop, s in zip(X["shop"], model.score_samples(X), strict=True)]  # fmt: skip
+    np.testing.assert_allclose(model.p_values(X), p)
 
 
 def test_a_combination_is_new_though_its_values_are_known():
