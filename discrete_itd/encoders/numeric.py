@@ -141,12 +141,10 @@ def fit_continuous(values: np.ndarray, whole: bool) -> Continuous:
     else:
         sample = w
     log_slopes = float(np.mean(np.copysign(np.log1p(np.abs(sample)), sample)))
-    power, best = 1.0, -math.inf
-    for candidate in POWERS.tolist():  # profile log-likelihood per value, a Gaussian's
-        variance = float(np.var(_power(sample, candidate)))
-        score = (candidate - 1) * log_slopes - 0.5 * math.log(variance) if variance > 0 else 0.0
-        if score > best:
-            power, best = candidate, score
+    variance = np.var(_powers(sample), axis=1)
+    with np.errstate(divide="ignore"):  # profile log-likelihood per value, a Gaussian's
+        scores = (POWERS - 1) * log_slopes - 0.5 * np.log(variance)
+    power = float(POWERS[np.where(variance > 0, scores, 0.0).argmax()])
     y = _power(w, power)
     mean, spread = float(np.mean(y)), 2 * float(np.std(y))
     return Continuous(
@@ -171,6 +169,15 @@ def _power(w: np.ndarray, power: float) -> np.ndarray:
     size = np.log1p(np.abs(w))
     up, down = ((np.expm1(p * size) / p if p else size) for p in (power, 2 - power))
     return np.where(w < 0, -down, up)
+
+
+def _powers(w: np.ndarray) -> np.ndarray:
+    """The map of values ``w`` (N,) with each of the powers: (P, N)."""
+    size, own = np.log1p(np.abs(w)), np.where(w < 0, 2 - POWERS[:, None], POWERS[:, None])
+    is_log = own == 0
+    size = np.broadcast_to(size, own.shape)
+    mapped = np.where(is_log, size, np.expm1(own * size) / np.where(is_log, 1.0, own))
+    return np.copysign(mapped, w)
 
 
 def _inverse_power(y: np.ndarray, power: float) -> np.ndarray:

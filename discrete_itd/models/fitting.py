@@ -26,7 +26,7 @@ from discrete_itd.models.fit_recipes import Fitted, fit_recipe
 from discrete_itd.models.held_out import HeldOut
 from discrete_itd.models.members import MemberContribution
 from discrete_itd.models.model import Model, split_evaluations
-from discrete_itd.models.tables import TrainingTable
+from discrete_itd.models.tables import StreamedTable, TrainingTable
 from discrete_itd.progress import deferred_interrupts, stage
 from discrete_itd.threads import threads_that_pay
 from discrete_itd.training import mean_and_error, pilot_quadrature
@@ -95,7 +95,15 @@ def fit_model(
     """
     stage("dividing the rows")
     run = SharedRun(start=start, share=share)
-    rows = table.training_rows(validation_fraction, seed, device)
+    time_left = math.inf
+    if training.max_time is not None:
+        time_left = max(0.0, share * training.max_time - (time.perf_counter() - start))
+    rows = table.training_rows(validation_fraction, seed, device, time_left)
+    if isinstance(table, StreamedTable) and rows.stream is None:
+        n, n_all = len(rows.x), table.found.n_rows
+        run.cut.append(
+            f"the reading of the stream after one pass ({n:,} of {n_all:,} rows are fitted to)"
+        )
     stage(f"fitting {denoiser.label}")
     kind = schedule if isinstance(schedule, str) or schedule.noisy else "coordinate"
     if isinstance(kind, str) and kind in PATTERNS:

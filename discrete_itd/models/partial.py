@@ -8,6 +8,7 @@ declared by a ``category`` dtype there.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from typing import Any, Self, cast
@@ -104,7 +105,11 @@ class CountedTable:
             self._pairs += pair_counts(self._book, rows)
 
     def training_rows(
-        self, validation_fraction: float, seed: int, device: torch.device
+        self,
+        validation_fraction: float,
+        seed: int,
+        device: torch.device,
+        time_left: float = math.inf,
     ) -> TrainingRows:
         """The rows so far; ``validation_fraction`` is that of the first batch."""
         x, x_valid = (torch.from_numpy(part[0]).to(device) for part in (self._sample, self._held))

@@ -14,6 +14,8 @@ there are reads all of the table, but takes only so many of it, chosen by hashes
 | weights, schedules and one-hot groups | the same sample |
 
 A stream that is not longer than the sample is read into memory, and fitted as a table there.
+Where ``max_time`` leaves no time for several passes, the model is fitted to the sample alone: more rows of the same
+kind are worth less than the training that they would take the time of.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +29,9 @@ from discrete_itd.progress import stage
 SAMPLE_ROWS, SAMPLE_CELLS = 150_000, 1 << 23
 FEWEST_SAMPLED = 15_000
 MOST_HELD = 3  # one row of so many in the sample is held out at most
+MOST_VALID = 20_000  # held-out rows: every candidate is judged on all of them
+# passes through a stream that a fit makes after the first, and the share of the time that is left that they may take
+PASSES, READING_SHARE = 4, 0.25
 
 
 class TrainingTable(Protocol):
@@ -38,9 +43,13 @@ class TrainingTable(Protocol):
         ...
 
     def training_rows(
-        self, validation_fraction: float, seed: int, device: torch.device
+        self,
+        validation_fraction: float,
+        seed: int,
+        device: torch.device,
+        time_left: float = math.inf,
     ) -> TrainingRows:
-        """The rows with a cell that is not missing, some of them held out."""
+        """The rows with a cell that is not missing, some of them held out; a sample if there is no time to read all."""
         ...
 
 
@@ -57,11 +66,15 @@ class TableInMemory:
     units: Ints | None = None
 
     def training_rows(
-        self, validation_fraction: float, seed: int, device: torch.device
+        self,
+        validation_fraction: float,
+        seed: int,
+        device: torch.device,
+        time_left: float = math.inf,
     ) -> TrainingRows:
         x = self.x
         n = count_units(len(x), self.units)
-        n_valid = min(max(1, round(validation_fraction * n)), n - 1)
+        n_valid = min(max(1, round(validation_fraction * n)), n - 1, MOST_VALID)
         division = hold_out(len(x), self.units, n_valid, seed)
         x_valid, x = (x[torch.from_numpy(part)].to(device) for part in division)
         marginals = MarginalDenoiser.fit(
@@ -81,28 +94,38 @@ class StreamedTable:
     found : Survey
     salt : int
         Of the hashes by which rows were sampled.
+    seconds : float
+        That the first pass through the stream took.
     """
 
     encoder: TableEncoder
     stream: Stream
     found: Survey
     salt: int
+    seconds: float = 0.0
 
     def training_rows(
-        self, validation_fraction: float, seed: int, device: torch.device
+        self,
+        validation_fraction: float,
+        seed: int,
+        device: torch.device,
+        time_left: float = math.inf,
     ) -> TrainingRows:
         """As the protocol has it; a third of the sample is held out at most, the rows with the smallest hashes."""
         found, order = self.found, np.argsort(self.found.hashes)
-        n_valid = min(max(1, round(validation_fraction * found.n_rows)), len(order) // MOST_HELD)
+        n_valid = min(max(1, round(validation_fraction * found.n_rows)), MOST_VALID)
+        n_valid = min(n_valid, len(order) // MOST_HELD)
         x = torch.from_numpy(self.encoder.transform(found.sample.iloc[order]).x)
         x_valid, x = (part[~part.isnan().all(1)].to(device) for part in (x[:n_valid], x[n_valid:]))
         if not len(x) or not len(x_valid):
             raise ValueError("almost all rows of the stream have no cell that is not missing")
-        rest = RemainingStream(self.stream, self.salt, int(found.hashes[order[n_valid - 1]]))
-        source = StreamedRows(rest, self.encoder, device, found.n_rows - n_valid)
-        book = self.encoder.codebook().to(device)
+        book, source, counts = self.encoder.codebook().to(device), None, None
+        if PASSES * self.seconds <= READING_SHARE * time_left:
+            rest = RemainingStream(self.stream, self.salt, int(found.hashes[order[n_valid - 1]]))
+            source = StreamedRows(rest, self.encoder, device, found.n_rows - n_valid)
+            counts = source.count(book)
         marginals = MarginalDenoiser.fit(
-            book, x, unseen_counts=self.encoder.unseen_counts, counts=source.count(book)
+            book, x, unseen_counts=self.encoder.unseen_counts, counts=counts
         )
         generator = torch.Generator(device).manual_seed(seed)
         return TrainingRows(marginals, x, x_valid, generator, source)
@@ -159,6 +182,7 @@ def read_table(
         Naming the column or argument that is invalid.
     """
     stage("reading the table")
+    start = time.perf_counter()
     stream, found, is_frame = as_stream(X), None, True
     if stream is None:
         frame, is_frame = read_rows(X, estimator)
@@ -178,7 +202,8 @@ def read_table(
             missing=missing,
             leave_out=True,
         )
-        return ReadTable(StreamedTable(encoder, stream, found, seed), X, is_frame)
+        seconds = time.perf_counter() - start
+        return ReadTable(StreamedTable(encoder, stream, found, seed, seconds), X, is_frame)
     repeated, units = occurring(sample_weight, groups, len(frame))
     if repeated is not None:
         frame = frame.iloc[repeated]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from discrete_itd.encoders import Bins, Continuous
+from discrete_itd.encoders import Bins, Continuous, numeric
 from discrete_itd.encoders.atoms import MOST, NEARBY, find_atoms
 from discrete_itd.encoders.numeric import LARGEST, fit_bins, fit_continuous
 
@@ -395,3 +395,10 @@ WRONG = {
 def test_impossible_parameters_are_refused(make):
     with pytest.raises(ValueError, match=r"must be"):
         make()
+
+
+def test_all_powers_at_once_are_each_of_them():
+    w = np.array([-1e6, -2.5, -0.0, 0.0, 0.3, 40.0])
+    at_once = numeric._powers(w)
+    for power, row in zip(numeric.POWERS.tolist(), at_once, strict=True):
+        np.testing.assert_allclose(row, numeric._power(w, power), rtol=1e-12)

@@ -1,5 +1,6 @@
 """Fits to more rows than are kept in memory: the rows that are read, and the models that come of them."""
 
+import time
 import tracemalloc
 
 import numpy as np
@@ -78,6 +79,33 @@ def test_a_short_stream_is_the_table(tmp_path):
     ]
     for other in scores[1:]:
         np.testing.assert_array_equal(other, scores[0])
+
+
+def test_where_time_is_short_a_stream_is_read_once(monkeypatch):
+    """The model is that of the sample, and the fit says so; counting takes no time from training."""
+    rows, real = frame(), time.perf_counter
+    passed, passes = [0.0], []
+    parts = streams.RemainingStream.parts
+
+    def slow(self, *args):
+        passes.append(1)
+        return parts(self, *args)
+
+    def surveyed(*args):
+        passed[0] += 2.0
+        return survey(*args)
+
+    survey = tables.survey
+    monkeypatch.setattr(tables, "survey", surveyed)
+    monkeypatch.setattr(streams.RemainingStream, "parts", slow)
+    monkeypatch.setattr("time.perf_counter", lambda: real() + passed[0])
+    text = r"max_time=20 ended the reading of the stream after one pass \(\d+ of 3,000 rows"
+    with pytest.warns(UserWarning, match=text):
+        model = DiffusionDensity(denoiser="tree", max_time=20, random_state=0).fit(stream(rows))
+    assert model.stopped_ == "max_time"
+    assert not passes
+    DiffusionDensity(denoiser="tree", max_time=60, random_state=0).fit(stream(rows))
+    assert passes
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5])
