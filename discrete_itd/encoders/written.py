@@ -45,12 +45,15 @@ def written(value: Any, column: Column | None = None) -> str:
         return "a missing cell"
     if isinstance(value, np.datetime64):
         value = pd.Timestamp(value)
+    is_text = isinstance(value, str | bool)
+    if column is not None and column.notation is not None and not is_text:
+        return str(column.notation.write(pd.Series([value])).iloc[0])
     step = 1 if column is None or column.family == "number" else column.step
     if isinstance(value, pd.Timestamp):
         return _time(value, step)
     if isinstance(value, pd.Timedelta | np.timedelta64):
         return str(pd.Timedelta(value)).removesuffix(" 00:00:00")
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if is_text or not isinstance(value, int | float):
         return str(value)
     is_name = column is not None and column.kind == "nominal"
     return number(value, _decimals(column), grouped=not is_name)

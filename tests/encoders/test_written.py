@@ -21,6 +21,8 @@ ZIP = column([10115, 80331] * 50, x="nominal")
 DAYS = pd.Series(pd.date_range("2024-01-01", periods=400, freq="D"))
 DAY, HOURS = column(DAYS), column(DAYS + pd.Timedelta(hours=8))
 MINUTES = column(pd.Series(pd.date_range("2024-01-01", periods=400, freq="7min", tz="UTC")))
+EUROS = column([f"{v:.2f} €".replace(".", ",") for v in RANDOM.lognormal(5, 1, 400)])
+GERMAN = column(list(DAYS.dt.strftime("%d.%m.%Y")))
 SPAN = column(DAYS - DAYS[0])
 
 
@@ -50,6 +52,10 @@ SPAN = column(DAYS - DAYS[0])
         (MINUTES, pd.Timestamp("2024-01-31 08:30:05", tz="UTC"), "2024-01-31 08:30:05+00:00"),
         (SPAN, pd.Timedelta(days=3), "3 days"),
         (SPAN, pd.Timedelta(hours=36), "1 days 12:00:00"),
+        (EUROS, 5067.1, "5067,10 €"),
+        (EUROS, "5067,1 €", "5067,1 €"),
+        (GERMAN, pd.Timestamp("2028-01-24"), "24.01.2028"),
+        (GERMAN, "24.01.28", "24.01.28"),
         (None, True, "True"),
         (None, 2361000.5, "2 361 000.5"),
         (None, pd.NA, "a missing cell"),
