@@ -140,8 +140,8 @@ class MixtureDenoiser(Denoiser):
 
     @property
     def row_work(self) -> int:
-        """With continuous columns that depend on the class, a Gaussian of each class and column."""
-        return self.codebook.work + self.n_components * self.means.shape[1]
+        """With continuous columns that depend on the class, three numbers of each class and column."""
+        return self.codebook.work + 3 * self.n_components * self.means.shape[1]
 
     def config(self) -> dict[str, Any]:
         return {"fallback": self.fallback}

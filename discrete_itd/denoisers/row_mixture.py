@@ -89,6 +89,10 @@ class RowMixtureDenoiser(Denoiser):
         return all(member.ancestral for member in self._members)
 
     @property
+    def row_work(self) -> int:
+        return self._members[self.main].row_work
+
+    @property
     def score_work(self) -> int:
         return sum(member.score_work for member in self._members)
 

@@ -132,6 +132,25 @@ def _assess_batch(scorer: Scorer, rows: Tensor, n_values: int) -> CellAssessment
     return CellAssessment(own, mean, base, odds + _of_new(scorer, rows), expected)
 
 
+@torch.no_grad()
+def nats_given_others(scorer: Scorer, x: Tensor, columns: Sequence[int]) -> np.ndarray:
+    """``given_others`` of :class:`CellAssessment` for some columns, (N, c), without what costs more than that."""
+    places = [_places(scorer)[j] for j in columns]
+    indicators = [own[1] for own in places if len(own) > 1]
+    parts = [x.new_zeros(0, len(places))]
+    for rows in _batches(scorer, x, "columns"):
+        questions = [_without(rows, own) for own in places]
+        cells = [_only(rows, own[:1]) for own in places]
+        found = _log_prob_of_each(scorer, questions, cells)
+        nats = -torch.stack([t[:, own[0]] for t, own in zip(found, places, strict=True)], 1)
+        levels = _indicator_levels(scorer, rows, indicators)
+        for i, own in enumerate(places):
+            if len(own) > 1:
+                nats[:, i] -= next(levels).gather(1, rows[:, own[1:]].long())[:, 0]
+        parts.append(nats)
+    return torch.cat(parts).cpu().numpy()
+
+
 def _of_new(scorer: Scorer, rows: Tensor) -> np.ndarray | float:
     """The nats, (B, C), of whether numbers are new, where numbers repeat."""
     return 0.0 if scorer.repeats is None else scorer.repeats.nats(rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any, NamedTuple, cast
 
@@ -11,12 +12,16 @@ import torch
 from torch import Tensor
 
 from discrete_itd.channel.posterior import GaussianPosterior
+from discrete_itd.denoisers.base import rows_at_once
 from discrete_itd.encoders import Bins, Categories, Column, Continuous
 
 INTERVAL = 0.8  # probability of the reported interval of a number
 MANY_LEVELS = 10  # numbers of more distinct values are reported as an interval
-NODES = 24  # of the quadrature of each Gaussian
-CHUNK = 1 << 23  # rows times points times Gaussians at once
+# points of the quadrature of a mixture's entropy: at least, at most, and times components where there are more
+POINTS, MANY_POINTS, WORK = 512, 1 << 13, 1 << 20
+HALVINGS = 45  # of an interval of a few units, in which a quantile lies
+LEFT_OUT = 1e-7  # probability of the components of a mixture that are left out
+CHUNK = 1 << 22  # rows times points times Gaussians at once
 SMALLEST = 1e-300  # probability that stands for less
 QUANTILES = [(1 - INTERVAL) / 2, 0.5, (1 + INTERVAL) / 2]
 
@@ -105,15 +110,25 @@ class Mixture:
         return self.mixture.log_prob(values[:, None])[:, 0]
 
     def entropy(self) -> np.ndarray:
-        """Differential entropy in the column's unit, (B,), nats, by quadrature within every Gaussian."""
-        q = self.mixture
-        nodes, weights = np.polynomial.hermite_e.hermegauss(NODES)
-        nodes, weights = (torch.from_numpy(t).to(q.means) for t in (nodes, weights))
-        z = (q.means[..., None] + q.var.sqrt()[..., None] * nodes).flatten(1)  # (B, K Q)
-        w = (q.log_weight.exp()[..., None] * (weights / weights.sum())).flatten(1)
-        log_volume = log_volume_at(self.column, z.cpu().numpy().ravel()).reshape(z.shape)
-        surprisal = -q.log_prob(z).cpu().numpy() - log_volume
-        return (w.cpu().numpy() * surprisal).sum(1)
+        """Differential entropy in the column's unit, (B,), nats, within about 0.01 for most mixtures, and 0.05 for any.
+
+        The mean surprisal at points that are spread over components and quantiles within them like a Hammersley set.
+        Memory is bounded, and time grows like the number of components.
+        """
+        out = torch.zeros(len(self.mixture.means), dtype=torch.float64)
+        for rows, log_weight, means, sd in self._few_components(_points_for):
+            n = _points_for(means.shape[1])
+            at = (torch.arange(n, dtype=torch.float64) + 0.5) / n
+            z = torch.special.ndtri(_van_der_corput(n)).to(means)
+            cumulative = log_weight.exp().cumsum(1)
+            share = at.to(means).expand(len(means), -1) * cumulative[:, -1:]
+            which = torch.searchsorted(cumulative, share).clamp_max(means.shape[1] - 1)
+            points = means.gather(1, which) + sd.gather(1, which) * z  # (b, n)
+            of_each = log_normal(points[:, :, None], means[:, None], sd[:, None])
+            density = torch.logsumexp(log_weight[:, None] + of_each, 2).cpu().numpy()
+            volume = log_volume_at(self.column, points.cpu().numpy().ravel())
+            out[rows.cpu()] = torch.from_numpy(-(density + volume.reshape(density.shape)).mean(1))
+        return out.numpy()
 
     def expected(self, n: int) -> Expected:
         """The median and the central interval, whatever ``n``."""
@@ -121,20 +136,68 @@ class Mixture:
 
     def quantiles(self, u: list[float]) -> Tensor:
         """Standardised quantiles at levels ``u``: (B, len(u)), by bisection."""
+        like = self.mixture.means
+        share = torch.tensor(u, dtype=torch.float64).to(like.device)
+        out = torch.zeros(len(like), len(u), dtype=torch.float64, device=like.device)
+        for rows, log_weight, means, sd in self._few_components(lambda _: len(u)):
+            weight, mean, scale = (t[:, :, None] for t in (log_weight.exp(), means, sd))
+            of_each = mean + scale * torch.special.ndtri(share)  # a mixture's lies between those
+            low, high = of_each.amin(1), of_each.amax(1)
+            for _ in range(HALVINGS):
+                middle = (low + high) / 2
+                below = (weight * torch.special.ndtr((middle[:, None] - mean) / scale)).sum(1)
+                low = torch.where(below < share, middle, low)
+                high = torch.where(below < share, high, middle)
+            out[rows] = (low + high) / 2
+        return out
+
+    def _few_components(
+        self, n_points: Callable[[int], int]
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+        """Positions of some rows (b,); logarithmic weight, mean and standard deviation of their components, (b, K').
+
+        In double and by rising mean, without the least likely ones, which have ``LEFT_OUT`` of the probability
+        together: given other cells, few of thousands of components are left. Rows are taken together that need about as
+        many, K' at most, and as many of them as keep K' times ``n_points`` numbers of each within ``CHUNK``.
+        """
         q = self.mixture
-        log_weight, means, var = (t.transpose(1, 2) for t in (q.log_weight, q.means, q.var))
-        weight, sd = log_weight.exp(), var.sqrt()  # (B, K, 1)
-        share = torch.tensor(u, dtype=torch.float64).to(means)
-        of_each = means + sd * torch.special.ndtri(share)  # a mixture's lies between those
-        low, high = of_each.amin(1), of_each.amax(1)
-        for _ in range(60):
-            middle = (low + high) / 2
-            below = (weight * torch.special.ndtr((middle[:, None] - means) / sd)).sum(1) < share
-            low, high = torch.where(below, middle, low), torch.where(below, high, middle)
-        return (low + high) / 2
+        n_components = q.means.shape[2]
+        every = torch.arange(len(q.means), device=q.means.device)
+        for part in every.split(max(1, CHUNK // n_components)):
+            log_weight, order = q.log_weight[part, 0].double().sort(1, descending=True)
+            rest = 1 - log_weight.exp().cumsum(1)
+            n_kept = (1 + (rest > LEFT_OUT).sum(1)).clamp_max(n_components)
+            needs = [1 << (n - 1).bit_length() for n in n_kept.tolist()]
+            for need in sorted(set(needs)):
+                k = min(need, n_components)
+                places = torch.nonzero(torch.tensor(needs) == need).flatten().to(part.device)
+                for some in places.split(max(1, CHUNK // (k * n_points(k)))):
+                    rows, own = part[some], order[some, :k]
+                    beyond = torch.arange(k, device=part.device) >= n_kept[some][:, None]
+                    kept = log_weight[some, :k].masked_fill(beyond, -math.inf)
+                    means, rising = q.means[rows, 0].double().gather(1, own).sort(1)
+                    sd = q.var[rows, 0].double().gather(1, own).sqrt().gather(1, rising)
+                    yield rows, torch.log_softmax(kept, 1).gather(1, rising), means, sd
+
+
+def _points_for(n_components: int) -> int:
+    """Points of the quadrature of an entropy: more of a mixture of fewer components, of which each costs less."""
+    return rows_at_once(max(POINTS, min(MANY_POINTS, WORK // n_components)))
+
+
+def _van_der_corput(n: int) -> Tensor:
+    """The first n numbers of the sequence to base 2, moved to the middle of their intervals: float64, (n,)."""
+    bits, i = max(1, (n - 1).bit_length()), torch.arange(n)
+    reverse = sum(((i >> b) & 1) << (bits - 1 - b) for b in range(bits))
+    return (torch.as_tensor(reverse).double() + 0.5) / 2**bits
 
 
 CellDistribution = Categorical | Mixture  # of the cells of one column in B rows
+
+
+def log_normal(z: Tensor, mean: Tensor, sd: Tensor) -> Tensor:
+    """Log-density of Gaussians at z, nats."""
+    return -0.5 * ((z - mean) / sd).square() - (sd * math.sqrt(2 * math.pi)).log()
 
 
 def log_volume_at(column: Column, z: np.ndarray) -> np.ndarray:

@@ -159,7 +159,8 @@ class FillingMixin:
         x[:, [c for c in range(encoder.n_columns, x.shape[1]) if encoder.owner[c] == j]] = PRESENT
         x[:, j] = 0.0  # rows that differ in this cell alone are one
         unique, inverse = unique_rows(x)
-        logits = column_distribution(model.conditional, unique, j, batch_size=model.batch_size)
+        size = model.posteriors_at_once(model.conditional)
+        logits = column_distribution(model.conditional, unique, j, batch_size=size)
         probs = np.exp(logits.cpu().numpy())
         if encoder.schema[j].points.open:
             probs = probs[:, :-1]
@@ -246,9 +247,8 @@ def fillings(model: Model, rows: Rows, seed: int | None = None) -> tuple[np.ndar
     incomplete = x[torch.nonzero(empty.any(1)).flatten()]
     if seed is None:
         binned = [j for j, c in enumerate(encoder.schema) if c.kind == "binned"]
-        filled = point_predictions(
-            model.conditional, incomplete, medians=binned, batch_size=model.batch_size
-        )
+        size = model.posteriors_at_once(model.conditional)
+        filled = point_predictions(model.conditional, incomplete, medians=binned, batch_size=size)
     else:
         filled = model.draw(incomplete, seed)
     rng = None if seed is None else np.random.default_rng(seed)

@@ -91,8 +91,12 @@ class Model:
 
     @property
     def batch_size(self) -> int:
-        """Rows in one denoiser call, such that memory is bounded."""
+        """Rows scored in one denoiser call, such that memory is bounded."""
         return max(16, min(2048, BATCH_CELLS // self.denoiser.codebook.size))
+
+    def posteriors_at_once(self, denoiser: Denoiser) -> int:
+        """Rows whose posteriors are asked for in one call of a denoiser of the model, such that memory is bounded."""
+        return max(16, min(self.batch_size, BATCH_CELLS // denoiser.row_work))
 
     def log_prob(
         self,
@@ -250,7 +254,7 @@ class Model:
                 self._indicator_schedule(len(columns)),
                 left=left,
                 generator=generator,
-                batch_size=self.batch_size,
+                batch_size=self.posteriors_at_once(self.conditional),
             )
             left = torch.zeros_like(left)
             left[:, owner] = start[:, columns] == ABSENT
@@ -260,7 +264,7 @@ class Model:
             self.schedule,
             left=left,
             generator=generator,
-            batch_size=self.batch_size,
+            batch_size=self.posteriors_at_once(self.conditional),
         )
 
     def _indicator_schedule(self, n_steps: int) -> CoordinateSchedule:
@@ -324,7 +328,7 @@ class Model:
             "given": given,
             # the same for every row and call: a score depends on the row and the model alone
             "generator": torch.Generator().manual_seed(self.seed),
-            "batch_size": self.batch_size,
+            "batch_size": self.posteriors_at_once(self.answers(given)),
         }
 
     def try_out(self) -> None:

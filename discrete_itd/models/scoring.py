@@ -240,7 +240,7 @@ class ScoringMixin:
             nats = pointwise_information(
                 model.conditional, unique, informing, quadrature, given=leading, n_points=n_points,
                 generator=torch.Generator().manual_seed(model.seed),
-                batch_size=model.batch_size, progress=bar.update,
+                batch_size=model.posteriors_at_once(model.conditional), progress=bar.update,
             ).nats  # fmt: skip
         return rows.table(nats.cpu().numpy()[rows.inverse][:, : rows.encoder.n_columns])
 
@@ -272,8 +272,13 @@ class ScoringMixin:
         low, high = pilot_quadrature(model.marginals, x, generator).edges[[0, -1]].tolist()
         logsnr = torch.linspace(low, high, n_points, dtype=torch.float64)
         noise = torch.Generator().manual_seed(model.seed)
-        denoisers = model.conditional, model.marginals
-        own, independent = squared_errors(denoisers, x, logsnr.exp(), generator=noise)
+        denoisers, size = (
+            (model.conditional, model.marginals),
+            model.posteriors_at_once(model.conditional),
+        )
+        own, independent = squared_errors(
+            denoisers, x, logsnr.exp(), generator=noise, batch_size=size
+        )
         columns = {
             "logsnr": logsnr,
             "mse": own.mean(1),

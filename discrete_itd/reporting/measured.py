@@ -13,7 +13,7 @@ from discrete_itd.encoders import Rows
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.reporting.measurements import MOST_ROWS, Spread
 
-FIRST_ROWS = 1000  # on which the curve of the denoising error is measured
+FIRST_ROWS = 250  # on which the curve of the denoising error is measured
 MOST_CALIBRATION = 1 << 17  # inliers that set a threshold
 MOST_ALARMS = 10_000  # whose labels are kept
 USUAL_RATE = 0.01  # of false alarms, where a threshold is set and no target is given

@@ -8,17 +8,23 @@ from typing import Any, cast
 
 import numpy as np
 import pandas as pd
+import torch
 from sklearn.utils.validation import check_is_fitted
 
 from discrete_itd import __version__
 from discrete_itd.detection import conformal
+from discrete_itd.detection.assessment import nats_given_others
 from discrete_itd.detection.detector import DiffusionOutlierDetector
-from discrete_itd.detection.reasons import NO_CELL, cell_nats, reasons
+from discrete_itd.detection.reasons import NO_CELL, reasons
+from discrete_itd.detection.scoring import scorer_of
 from discrete_itd.encoders import Rows, TableEncoder
 from discrete_itd.estimators import DiffusionDensity
 
 MASSES = ("nominal", "ordinal")  # kinds of columns with probabilities; the others have densities
 MOST_ROWS = 500  # for questions that cost one network evaluation per row and column
+MOST_COLUMNS = 100  # of which each is asked for given all others
+# numbers of the posteriors that this takes in a wide table, and rows at least
+MOST_CELLS, FEWEST_ROWS = 1 << 26, 32
 
 
 def fitted(model: Any) -> tuple[DiffusionOutlierDetector | None, DiffusionDensity]:
@@ -109,15 +115,30 @@ def most_anomalous_rows(
 def column_entropies(density: DiffusionDensity, rows: Rows) -> pd.DataFrame:
     """Each column's mean surprisal, marginally and given all other columns, over at most ``MOST_ROWS`` rows.
 
+    Of a table of more than ``MOST_COLUMNS`` columns, those that the model explains most, by its shares of the score:
+    each cell given all others costs a posterior of the whole row.
+
     Returns
     -------
     DataFrame, shape (C, 6)
         column, kind, nats, nats_given_others, explained (the difference) and share (explained relative to nats; NaN
         for a density and where nats is not positive). A missing cell counts as 0 nats.
     """
-    cells = cell_nats(density, rows.take(spread_positions(len(rows), MOST_ROWS)))
-    schema = density.encoder_.schema
-    alone, given = (table.to_numpy().mean(0) for table in (cells.marginal, cells.given_others))
+    encoder, marginals = density.encoder_, density.model_.marginals
+    columns, most = np.arange(encoder.n_columns), MOST_ROWS
+    if len(columns) > MOST_COLUMNS:
+        most = max(FEWEST_ROWS, min(MOST_ROWS, MOST_CELLS // (MOST_COLUMNS * len(columns))))
+    rows = rows.take(spread_positions(len(rows), most))
+    with torch.no_grad():
+        log_prob = marginals.log_factors(rows.unique).double().cpu().numpy()[rows.inverse]
+    table = rows.by_column(-log_prob - rows.log_volume)
+    if len(columns) > MOST_COLUMNS:
+        explained = (table - density.explain(rows)).to_numpy().mean(0)
+        columns = np.sort(np.argsort(-explained, kind="stable")[:MOST_COLUMNS])
+    found = nats_given_others(scorer_of(density), rows.unique, columns.tolist())
+    given = (found[rows.inverse] - rows.log_volume[:, columns]).mean(0)
+    alone = table.to_numpy()[:, columns].mean(0)
+    schema = [encoder.schema[j] for j in columns]
     is_entropy = np.array([column.kind in MASSES for column in schema]) & (alone > 0)
     return pd.DataFrame(
         {

@@ -1,0 +1,81 @@
+"""Densities that are mixtures of many Gaussians: entropy and quantiles against a slow quadrature, in bounded memory."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from discrete_itd.channel.posterior import GaussianPosterior
+from discrete_itd.detection import distributions
+from discrete_itd.detection.distributions import Mixture
+
+
+@pytest.fixture(autouse=True)
+def without_units(monkeypatch):
+    """Entropies of the standardised values themselves."""
+    monkeypatch.setattr(distributions, "log_volume_at", lambda _, z: np.zeros(len(z)))
+
+
+def mixture(n_rows, n_components, width, seed=0):
+    random = np.random.default_rng(seed)
+    shape = n_rows, 1, n_components
+    parts = (
+        random.normal(0, 2, shape),
+        random.normal(0, 1, shape),
+        (width * random.uniform(0.05, 1, shape)) ** 2,
+    )
+    return GaussianPosterior(*map(torch.from_numpy, parts))
+
+
+def one_by_one(q, i):
+    """Points, and density and distribution function there, of one row: a loop over the components."""
+    weight, mean, sd = (t[i, 0].numpy() for t in (q.log_weight.exp(), q.means, q.var.sqrt()))
+    points = np.unique((mean[:, None] + sd[:, None] * np.linspace(-9, 9, 109)).ravel())
+    points = np.unique(np.concatenate([points, (points[1:] + points[:-1]) / 2]))
+    density = np.zeros(len(points))
+    for w, m, s in zip(weight, mean, sd, strict=True):
+        density += w * np.exp(-0.5 * ((points - m) / s) ** 2) / (s * np.sqrt(2 * np.pi))
+    mass = np.diff(points) * (density[1:] + density[:-1]) / 2
+    return points, density, np.r_[0, mass.cumsum()]
+
+
+@pytest.mark.parametrize("width", [0.2, 0.002])
+@pytest.mark.parametrize("n_components", [1, 2, 7, 60, 300])
+def test_entropy_and_quantiles_of_mixtures(n_components, width):
+    q = mixture(3, n_components, width)
+    found = Mixture(SimpleNamespace(), q)  # type: ignore
+    entropy, quantiles = found.entropy(), found.quantiles([0.1, 0.5, 0.9])
+    for i in range(3):
+        points, density, cdf = one_by_one(q, i)
+        surprisal = -np.log(np.maximum(density, 1e-300))
+        exact = np.trapezoid(density * surprisal, points)
+        assert entropy[i] == pytest.approx(exact, abs=0.03 if n_components > 60 else 0.01)
+        np.testing.assert_allclose(
+            np.interp(quantiles[i].numpy(), points, cdf), [0.1, 0.5, 0.9], atol=2e-3
+        )
+
+
+def test_a_row_is_its_own_whatever_stands_beside_it():
+    q = mixture(9, 70, 0.1)
+    q.log_weight[::2] = torch.log_softmax(8 * q.log_weight[::2], 2)  # few components are left
+    entropy = Mixture(SimpleNamespace(), q).entropy()  # type: ignore
+    alone = [Mixture(SimpleNamespace(), q.pick(lambda t, i=i: t[i : i + 1])) for i in range(9)]  # type: ignore
+    np.testing.assert_allclose(np.concatenate([m.entropy() for m in alone]), entropy, atol=1e-12)
+
+
+def test_thousands_of_components_stay_within_memory(monkeypatch):
+    monkeypatch.setattr(distributions, "CHUNK", 1 << 16)
+    q, largest = mixture(40, 4000, 0.1), 0
+    log_normal = distributions.log_normal
+
+    def counted(*args):
+        nonlocal largest
+        out = log_normal(*args)
+        largest = max(largest, out.numel())
+        return out
+
+    monkeypatch.setattr(distributions, "log_normal", counted)
+    q.log_weight = torch.log_softmax(20 * q.log_weight, 2)
+    assert np.isfinite(Mixture(SimpleNamespace(), q).entropy()).all()  # type: ignore
+    assert 0 < largest <= 1 << 21  # of one row; squared components were 384 million
