@@ -14,8 +14,19 @@ The user guide is :mod:`discrete_itd.guide`; parts of one's own are in :mod:`dis
 
 from __future__ import annotations
 
+import os
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+# Threads of OpenMP that wait for each other spin, which starves them where other programs run (discrete_itd.threads).
+# Its library reads these when torch loads it. They stay as they are if the user has set one of them.
+WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+if "torch" not in sys.modules and not any(name in os.environ for name in WAITING):
+    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # LLVM's and Intel's OpenMP
+    os.environ["GOMP_SPINCOUNT"] = (
+        "1000"  # GNU's: 20 µs, not 5 ms; at 0, waking a thread costs what it gains
+    )
 
 if TYPE_CHECKING:
     from discrete_itd import datasets, recipes

@@ -31,6 +31,7 @@ from discrete_itd.storage.configs import SCHEDULES
 from discrete_itd.storage.files import State
 from discrete_itd.storage.persistent import Persistent, resolve_device
 from discrete_itd.storage.schema import check_fields
+from discrete_itd.threads import methods_in_one_thread
 from discrete_itd.training.checkpoint import Checkpoint
 from discrete_itd.training.config import TrainingPlan
 from discrete_itd.validation import (
@@ -54,6 +55,7 @@ def _of_model(name: str) -> Any:
     return property(read, doc=f"``model_.{name}``; see the attributes of the class.")
 
 
+@methods_in_one_thread
 @renamed_parameters(
     columns="column_types", unseen="handle_unknown", path="schedule", n_calls="n_evaluations",
     path_table_="schedule_table_",

@@ -1,102 +1,182 @@
-"""How many threads torch takes: where other programs are busy, threads that wait for each other lose to one.
+"""How many threads torch takes: one, unless a product is large enough to repay more.
 
-The number belongs to the calling Python thread. Torch gives a thread that uses it for the first time the number that
-was set last, so one that starts within a block below keeps the smaller number.
+Threads of OpenMP that wait for each other spin, for milliseconds after every operation. Where other programs run, a
+thread that was put aside lets all others spin: an operation of 3 µs takes 700, and CPU time that nobody has. So
+
+* everything public runs in one thread (:func:`one_thread`, :func:`in_one_thread`);
+* a training step or a block of scores takes more (:func:`threads_for`) if each of them has ``LEAST_WORK`` to do, at
+  most as many as the caller's thread of Python had (``torch.set_num_threads``, OMP_NUM_THREADS), and as there are CPUs
+  that this process may use (:func:`count_cpus`);
+* the package asks for short waits, by variables of the environment, when it is imported before torch. If torch was
+  there before, and nobody has asked, everything takes one thread.
+
+The number of threads follows from sizes and CPUs, never from a clock: a fit repeated on the same machine has the same
+rounding errors.
 """
 
 from __future__ import annotations
 
-import math
-import time
+import functools
+import inspect
+import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 import torch
 
-PROBE_SECONDS = 0.03  # several time slices of the operating system
-VALID_SECONDS = 5.0  # of a probe: a fit of a small table trains several models in less
-PROBE_SIZE = 256  # rows and columns of a matrix product like those of a training step
-FEW_ROWS = 16
-LEAST_GAIN = 1.3  # of speed, for which twice the threads are taken
+LEAST_WORK = 4e7  # multiply-adds of a step for each thread: some 2 ms
+# what asks for short waits, see the package's __init__
+WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+CONTROL_GROUPS = Path("/sys/fs/cgroup")
+OWN_GROUP = Path("/proc/self/cgroup")
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Made = TypeVar("Made", bound=type)
+_callers = threading.local()  # most: threads that a large product may take, within in_one_thread
 
 
-@contextmanager
-def threads_that_pay(device: torch.device) -> Iterator[None]:
-    """Within the block, torch uses as many threads as pay now, at most as many as before.
+def count_cpus() -> int:
+    """The CPUs that this process may use: by its affinity, and by the quotas of its control groups, rounded down."""
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux has it
+    n = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return max(1, int(min(n, quota())))
 
-    No result depends on their number but through the time that ``max_time`` allows.
+
+def quota(groups: Path = CONTROL_GROUPS, own: Path = OWN_GROUP) -> float:
+    """CPUs' worth of time that control groups (cgroup v1 or v2) allow this process; infinite where none is set.
+
+    Parameters
+    ----------
+    groups : Path
+        Where the file system of the control groups is mounted.
+    own : Path
+        The file that lists the groups of the process.
     """
-    most = torch.get_num_threads()
-    if most == 1 or device.type != "cpu":
-        yield
-        return
+    least = float("inf")
     try:
-        torch.set_num_threads(_probed(most))
-        yield
-    finally:
-        torch.set_num_threads(most)
+        lines = own.read_text().splitlines()
+    except OSError:
+        return least
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            root, files = groups, ("cpu.max",)
+        elif "cpu" in controllers.split(","):
+            root, files = groups / "cpu", ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+        else:
+            continue
+        # the limits of all groups above hold too; a container may see its own group as the root
+        group = root / path.lstrip("/")
+        for folder in (group, *group.parents):
+            try:
+                allowed, period = " ".join((folder / f).read_text() for f in files).split()
+            except (OSError, ValueError):
+                allowed, period = "max", "1"
+            if allowed not in ("max", "-1"):
+                least = min(least, int(allowed) / int(period))
+            if folder == root:
+                break
+    return least
 
 
-_probes: dict[
-    int, tuple[float, int]
-] = {}  # by the most threads: when it was found, and how many pay
-
-
-def _probed(most: int) -> int:
-    """The number of threads that pay, measured unless it was just now."""
-    when, n = _probes.get(most, (-math.inf, most))
-    if time.monotonic() - when > VALID_SECONDS:
-        n = fewest_that_pay(most, speed)
-        _probes[most] = time.monotonic(), n
-    return n
+def most_threads() -> int:
+    """The threads that a large product may take here."""
+    if not any(name in os.environ for name in WAITING):
+        return 1
+    most = getattr(_callers, "most", None)
+    if most is None:
+        most = torch.get_num_threads()
+    return min(most, count_cpus()) if most > 1 else 1
 
 
 @contextmanager
-def threads_for(n_rows: int) -> Iterator[None]:
-    """Within the block, torch uses one thread if few rows are scored: a second one would mostly wait."""
+def in_one_thread() -> Iterator[None]:
+    """Within the block, torch uses one thread for what this thread of Python does, but within :func:`threads_for`."""
     before = torch.get_num_threads()
-    if n_rows > FEW_ROWS or before == 1:
+    if before == 1 or hasattr(_callers, "most"):
         yield
         return
+    _callers.most = before
     try:
-        torch.set_num_threads(1)
-        yield
+        with _set_threads(1, before):
+            yield
     finally:
-        torch.set_num_threads(before)
+        del _callers.most
+
+
+@contextmanager
+def threads_for(work: float) -> Iterator[None]:
+    """Within the block, torch uses as many threads as have ``LEAST_WORK`` each, at least one.
+
+    Parameters
+    ----------
+    work : float
+        Multiply-adds of a step or a block: rows, times the floats that are multiplied for a row.
+    """
+    n = min(int(work / LEAST_WORK), most_threads()) if work >= 2 * LEAST_WORK else 1
+    with _set_threads(n, getattr(_callers, "most", None)):
+        yield
 
 
 @contextmanager
 def threads_set(n: int | None) -> Iterator[None]:
-    """Within the block, torch uses n threads; None leaves their number as it is."""
+    """Within the block, torch uses at most n threads; None leaves their number as it is."""
+    with _set_threads(n or torch.get_num_threads(), None):
+        yield
+
+
+@contextmanager
+def _set_threads(n: int, others: int | None) -> Iterator[None]:
+    """Within the block, torch uses n threads for this thread of Python, and ``others`` for new ones.
+
+    Torch keeps the number of each thread of Python; one that uses torch for the first time gets what was set last,
+    anywhere, and keeps it. So the last to set a number is a thread that ends at once.
+    """
     before = torch.get_num_threads()
-    if n is None or n == before:
+    others = others or before
+    if n == before:
         yield
         return
     try:
         torch.set_num_threads(n)
+        _set_for_new_threads(others)
         yield
     finally:
         torch.set_num_threads(before)
+        if others != before:
+            _set_for_new_threads(others)
 
 
-def fewest_that_pay(most: int, speed: Callable[[int], float]) -> int:
-    """The number of threads from which halving them would cost speed; ``speed`` measures a number of threads."""
-    n, fast = most, speed(most)
-    while n > 1:
-        slower = speed(n // 2)
-        if fast > LEAST_GAIN * slower:
-            break
-        n, fast = n // 2, slower
-    return n
+def _set_for_new_threads(n: int) -> None:
+    setter = threading.Thread(target=torch.set_num_threads, args=(n,))
+    setter.start()
+    setter.join()
 
 
-def speed(n_threads: int) -> float:
-    """Matrix products a second of so many threads."""
-    torch.set_num_threads(n_threads)
-    a = torch.ones(PROBE_SIZE, PROBE_SIZE)
-    product = a @ a  # the threads are there
-    start, n = time.perf_counter(), 0
-    while (took := time.perf_counter() - start) < PROBE_SECONDS:
-        torch.mm(a, a, out=product)
-        n += 1
-    return n / took
+def one_thread(function: Callable[P, R]) -> Callable[P, R]:
+    """A function that runs within :func:`in_one_thread`."""
+
+    @functools.wraps(function)
+    def limited(*args: P.args, **kwargs: P.kwargs) -> R:
+        with in_one_thread():
+            return function(*args, **kwargs)
+
+    return limited
+
+
+def methods_in_one_thread(cls: Made) -> Made:
+    """The class, with :func:`one_thread` around its public methods, those of its mixins in the package included."""
+    package, public = __name__.partition(".")[0], {}
+    for base in reversed(cls.__mro__):
+        if base.__module__.partition(".")[0] == package:
+            public |= {name: m for name, m in vars(base).items() if not name.startswith("_")}
+    for name, member in public.items():
+        if inspect.isfunction(member):
+            setattr(cls, name, one_thread(member))
+        elif isinstance(member, classmethod):
+            setattr(cls, name, classmethod(one_thread(member.__func__)))
+    return cls

@@ -1,54 +1,276 @@
-"""Threads of a fit: as many as pay."""
+"""Threads of torch: one, more for large products, never more than CPUs, and those of the caller afterwards."""
 
+import os
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 
-from discrete_itd import threads
+from discrete_itd import DiffusionDensity, DiffusionOutlierDetector, DriftWatch, threads
+from discrete_itd.models.model import Model
 
 
-@pytest.mark.parametrize(
-    ("speeds", "chosen"),
-    [
-        ({8: 8.0, 4: 4.0, 2: 2.0, 1: 1.0}, 8),  # nothing else runs
-        ({8: 0.5, 4: 3.9, 2: 2.0, 1: 1.0}, 4),  # another program takes some of the cores
-        ({2: 0.1, 1: 1.0}, 1),
-        ({2: 1.2, 1: 1.0}, 1),  # a second thread that hardly helps
-        ({3: 3.0, 1: 1.0}, 3),
-    ],
-)
-def test_threads_are_halved_while_it_does_not_slow_down(speeds, chosen):
-    assert threads.fewest_that_pay(max(speeds), speeds.__getitem__) == chosen
-
-
-def test_the_number_of_threads_is_restored(monkeypatch):
-    before, speeds, probed = torch.get_num_threads(), {2: 1.0, 1: 2.0}, []
-    monkeypatch.setattr(threads, "_probes", {})
-    monkeypatch.setattr(threads, "speed", lambda n: probed.append(n) or speeds[n])
-    torch.set_num_threads(2)
-    try:
-        for now, n_probed in ((0.0, 2), (1.0, 2), (60.0, 4)):  # valid for some seconds
-            monkeypatch.setattr(threads.time, "monotonic", lambda now=now: now)
-            with threads.threads_that_pay(torch.device("cpu")):
-                assert torch.get_num_threads() == 1
-            assert torch.get_num_threads() == 2
-            assert len(probed) == n_probed
-    finally:
-        torch.set_num_threads(before)
-
-
-def test_a_probe_measures():
+@pytest.fixture(autouse=True)
+def _three(monkeypatch):
+    """Torch has three threads, and waits are short."""
     before = torch.get_num_threads()
-    assert threads.speed(1) > 0
+    torch.set_num_threads(3)
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
+    monkeypatch.setattr(threads, "count_cpus", lambda: 64)
+    yield
     torch.set_num_threads(before)
 
 
-def test_few_rows_take_one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        for n_rows, within in ((1, 1), (threads.FEW_ROWS, 1), (threads.FEW_ROWS + 1, 2)):
-            with threads.threads_for(n_rows):
-                assert torch.get_num_threads() == within
-            assert torch.get_num_threads() == 2
-    finally:
-        torch.set_num_threads(before)
+def in_new_thread():
+    """The number of threads in a new thread of Python."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(torch.get_num_threads).result()
+
+
+# -- how many ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("share", "n"), [(0, 1), (1.9, 1), (2, 2), (2.9, 2), (3, 3), (1e9, 3)])
+@pytest.mark.parametrize("within", [False, True])
+def test_each_thread_has_work(share, n, within):
+    def inner():
+        with threads.threads_for(share * threads.LEAST_WORK):
+            return torch.get_num_threads()
+
+    assert (threads.one_thread(inner) if within else inner)() == n
+    assert torch.get_num_threads() == 3
+
+
+@pytest.mark.parametrize("n_cpus", [1, 2, 3, 4])
+def test_never_more_threads_than_cpus(n_cpus, monkeypatch):
+    monkeypatch.setattr(threads, "count_cpus", lambda: n_cpus)
+    with threads.in_one_thread(), threads.threads_for(1e15):
+        assert torch.get_num_threads() == min(n_cpus, 3)
+
+
+def test_one_thread_where_waits_are_long(monkeypatch):
+    for name in threads.WAITING:
+        monkeypatch.delenv(name, raising=False)
+    with threads.in_one_thread(), threads.threads_for(1e15):
+        assert torch.get_num_threads() == 1
+
+
+def test_what_the_user_allows_is_kept():
+    torch.set_num_threads(1)
+    with threads.in_one_thread(), threads.threads_for(1e15):
+        assert torch.get_num_threads() == 1
+    with threads.threads_set(2), threads.in_one_thread(), threads.threads_for(1e15):
+        assert torch.get_num_threads() == 2
+
+
+# -- what is left behind ----------------------------------------------------------------------------
+
+
+def test_threads_of_python_that_start_meanwhile_keep_their_number():
+    with threads.in_one_thread():
+        assert (torch.get_num_threads(), in_new_thread()) == (1, 3)
+        with threads.threads_for(2 * threads.LEAST_WORK):
+            assert (torch.get_num_threads(), in_new_thread()) == (2, 3)
+        assert (torch.get_num_threads(), in_new_thread()) == (1, 3)
+    assert (torch.get_num_threads(), in_new_thread()) == (3, 3)
+
+
+def test_calls_at_the_same_time_restore_their_own_number():
+    ready, seen = threading.Barrier(4), {}
+
+    def call(n):
+        torch.get_num_threads()  # only then does a new thread keep what is set
+        torch.set_num_threads(n)
+        ready.wait()
+        with threads.in_one_thread():
+            ready.wait()
+            within = torch.get_num_threads()
+            ready.wait()
+        ready.wait()
+        seen[n] = within, torch.get_num_threads()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(call, (1, 2, 3, 4)))
+    assert seen == {n: (1, n) for n in (1, 2, 3, 4)}
+
+
+def test_public_methods_of_a_class_and_its_mixins_are_limited():
+    class Mixin:
+        def over(self):
+            return "mixin"
+
+        def fails(self):
+            raise ValueError(torch.get_num_threads())
+
+    Mixin.__module__ = "discrete_itd.mixin"
+
+    class Own(Mixin):
+        def over(self):
+            return super().over(), torch.get_num_threads()
+
+        @classmethod
+        def make(cls):
+            return cls, torch.get_num_threads()
+
+        def _private(self):
+            return torch.get_num_threads()
+
+    Own.__module__ = "discrete_itd.own"
+    own = threads.methods_in_one_thread(Own)()
+    assert own.over() == ("mixin", 1)
+    assert Own.make() == (Own, 1)
+    assert own._private() == 3
+    with pytest.raises(ValueError, match="1"):
+        own.fails()
+    assert (torch.get_num_threads(), in_new_thread()) == (3, 3)
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    random = np.random.default_rng(0)
+    frame = pd.DataFrame({"a": random.choice(["x", "y"], 60), "b": random.normal(size=60)})
+    density = DiffusionDensity(denoiser="tree", random_state=0).fit(frame)
+    detector = DiffusionOutlierDetector(density, false_alarm_rate=0.2, random_state=0).fit(frame)
+    return SimpleNamespace(frame=frame, density=density, detector=detector)
+
+
+ASKED = {
+    "score_samples": lambda m, t: m.density.score_samples(t),
+    "score": lambda m, t: m.density.score(t),
+    "log_prob": lambda m, t: m.density.log_prob(t),
+    "explain": lambda m, t: m.density.explain(t),
+    "impute": lambda m, t: m.density.impute(t),
+    "predict_proba": lambda m, t: m.density.predict_proba(t, "a"),
+    "mse_curve": lambda m, t: m.density.mse_curve(t, n_points=3),
+    "detector.score_samples": lambda m, t: m.detector.score_samples(t),
+    "detector.predict": lambda m, t: m.detector.predict(t),
+    "detector.p_values": lambda m, t: m.detector.p_values(t),
+    "detector.reasons": lambda m, t: m.detector.reasons(t),
+    "detector.expected": lambda m, t: m.detector.expected(t),
+    "detector.pairwise": lambda m, t: m.detector.pairwise(t),
+    "watch.update": lambda m, t: DriftWatch(m.detector).update(t),
+}
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_what_is_asked_runs_in_one_thread_and_leaves_three(name, fitted, monkeypatch):
+    frame, density = fitted.frame, fitted.density
+    seen = set()
+    read = type(density).rows.__wrapped__
+    monkeypatch.setattr(
+        type(density), "rows", lambda *a, **k: seen.add(torch.get_num_threads()) or read(*a, **k)
+    )
+    ASKED[name](fitted, frame[:8])
+    assert seen == {1}
+    assert torch.get_num_threads() == 3
+    with pytest.raises((ValueError, TypeError)):  # the table lacks a column
+        ASKED[name](fitted, frame[["a"]])
+    assert (torch.get_num_threads(), in_new_thread()) == (3, 3)
+
+
+def test_a_fit_runs_in_one_thread_and_leaves_three(fitted, monkeypatch):
+    seen = set()
+
+    def fail(*_, **__):
+        seen.add(torch.get_num_threads())
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Model, "log_prob", fail)
+    for estimator in (DiffusionDensity(denoiser="tree"), DiffusionOutlierDetector()):
+        with pytest.raises(ZeroDivisionError):
+            estimator.fit(fitted.frame)
+    assert seen == {1}
+    assert (torch.get_num_threads(), in_new_thread()) == (3, 3)
+
+
+def test_large_blocks_of_scores_take_more(fitted, monkeypatch):
+    frame, density = fitted.frame, fitted.density
+    denoiser, seen = density.denoiser_, []
+    call = denoiser.log_prob
+    monkeypatch.setattr(
+        denoiser, "log_prob", lambda x: seen.append(torch.get_num_threads()) or call(x)
+    )
+    work = len(frame) * denoiser.score_work
+    for n in (1, 2, 3):
+        monkeypatch.setattr(threads, "LEAST_WORK", work / n)
+        density.log_prob(frame.drop_duplicates())
+    assert seen == [1, 2, 3]
+
+
+# -- CPUs and control groups ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("own", "files", "cpus"),
+    [
+        ("0::/\n", {}, np.inf),
+        ("0::/\n", {"cpu.max": "max 100000"}, np.inf),
+        ("0::/\n", {"cpu.max": "150000 100000"}, 1.5),
+        ("0::/a/b\n", {"a/b/cpu.max": "max 100000", "a/cpu.max": "50000 100000"}, 0.5),
+        ("0::/a/b\n", {"a/b/cpu.max": "200000 100000", "a/cpu.max": "300000 100000"}, 2.0),
+        ("0::/../out/of/here\n", {"cpu.max": "200000 100000"}, 2.0),  # the container's is the root
+        ("0::/\n", {"cpu.max": "garbage"}, np.inf),
+        ("4:memory:/m\n1:cpu,cpuacct:/a\n0::/\n", {"cpu/a/cpu.cfs_quota_us": "-1"}, np.inf),
+        (
+            "4:memory:/m\n1:cpu,cpuacct:/a\n0::/\n",
+            {"cpu/a/cpu.cfs_quota_us": "250000\n", "cpu/a/cpu.cfs_period_us": "100000\n"},
+            2.5,
+        ),
+        (
+            "2:cpu:/docker/x\n",
+            {"cpu/cpu.cfs_quota_us": "300000", "cpu/cpu.cfs_period_us": "100000"},
+            3.0,
+        ),
+        ("2:cpuset:/a\n", {"cpu/cpu.cfs_quota_us": "1", "cpu/cpu.cfs_period_us": "1"}, np.inf),
+    ],
+)
+def test_quotas_of_control_groups(own, files, cpus, tmp_path):
+    (tmp_path / "own").write_text(own)
+    groups = tmp_path / "cgroup"
+    for name, text in files.items():
+        (groups / name).parent.mkdir(parents=True, exist_ok=True)
+        (groups / name).write_text(text)
+    assert threads.quota(groups, tmp_path / "own") == cpus
+
+
+def test_without_control_groups_there_is_no_quota(tmp_path):
+    assert threads.quota(tmp_path, tmp_path / "absent") == np.inf
+
+
+@pytest.mark.parametrize(("cpus", "n"), [(0.5, 1), (1.9, 1), (np.inf, None)])
+def test_cpus_are_at_most_the_quota(cpus, n, monkeypatch):
+    monkeypatch.undo()
+    monkeypatch.setattr(threads, "quota", lambda: cpus)
+    affinity = getattr(os, "sched_getaffinity", None)
+    assert threads.count_cpus() == (n or (len(affinity(0)) if affinity else os.cpu_count()))
+
+
+# -- the environment --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("before", "given", "found"),
+    [
+        ("", {}, ["PASSIVE", "1000", None]),
+        ("sys.modules['torch'] = None; ", {}, [None, None, None]),
+        ("", {"OMP_WAIT_POLICY": "ACTIVE"}, ["ACTIVE", None, None]),
+        ("", {"GOMP_SPINCOUNT": "7"}, [None, "7", None]),
+    ],
+)
+def test_waits_are_short_unless_the_user_or_torch_was_first(before, given, found):
+    environment = {k: v for k, v in os.environ.items() if k not in threads.WAITING}
+    code = f"import os, sys; {before}import discrete_itd; print([os.environ.get(n) for n in {threads.WAITING}])"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment | given,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.strip() == str(found)

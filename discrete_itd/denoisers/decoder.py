@@ -43,6 +43,7 @@ from discrete_itd.denoisers.decoder_network import (
 )
 from discrete_itd.denoisers.marginal import WIDE_SD, MarginalDenoiser
 from discrete_itd.denoisers.mixture import MixtureDenoiser
+from discrete_itd.threads import threads_for
 
 Progress = Callable[[float, float], object]
 
@@ -162,10 +163,11 @@ def fit_decoder(
     if all(c.kind == "code" or c.n_levels == 1 for c in marginals.codebook.columns):
         return alone(marginals)  # there is nothing for the network to say
     run = Run(marginals, x, x_valid, plan or DecoderPlan(), generator, clock, is_over)
-    run.train(progress)
-    if run.is_out_of_time and ended is not None:
-        ended(run.step, run.max_steps)
-    return run.mixture() if run.step or not run.is_out_of_time else alone(marginals)
+    with threads_for(run.work):
+        run.train(progress)
+        if run.is_out_of_time and ended is not None:
+            ended(run.step, run.max_steps)
+        return run.mixture() if run.step or not run.is_out_of_time else alone(marginals)
 
 
 class Run:
@@ -211,6 +213,12 @@ class Run:
         ones = indicators(book, x).amax(0, keepdim=True) * book.levels.level_unseen
         out[book.finite] = book.levels.sum(ones)[0] > 0
         return out
+
+    @property
+    def work(self) -> int:
+        """Multiply-adds of a step: points through the network, and their products with the rows of a batch."""
+        n = sum(p.numel() for p in self.network.parameters())
+        return len(self.points) * (n + self.batch_size * self.layout.n_values)
 
     def seconds(self) -> float:
         return self.clock() - self.start

@@ -30,6 +30,7 @@ from discrete_itd.storage.configs import within
 from discrete_itd.storage.files import TIMINGS, State
 from discrete_itd.storage.persistent import Persistent
 from discrete_itd.storage.schema import building, check_fields, check_tensor
+from discrete_itd.threads import methods_in_one_thread
 from discrete_itd.training.checkpoint import Checkpoint
 from discrete_itd.training.distributed import team_of_process
 from discrete_itd.validation import check_choice, check_share
@@ -37,6 +38,7 @@ from discrete_itd.validation import check_choice, check_share
 SCORES = "anomaly", "log_prob"
 
 
+@methods_in_one_thread
 class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, BaseEstimator):
     r"""Anomaly detection by the log-probability of rows, calibrated on held-out rows.
 

@@ -26,7 +26,6 @@ from discrete_itd.detection.scoring import Scorer, scorer_of
 from discrete_itd.encoders import Column, number, written
 from discrete_itd.encoders.rows import Rows
 from discrete_itd.estimators import DiffusionDensity
-from discrete_itd.threads import threads_for
 from discrete_itd.validation import check_integer, check_share
 
 MOST_DIGITS = 6  # of a ratio that is written out
@@ -246,17 +245,16 @@ def reasons(
     names = rows.encoder.names
     first = np.zeros(len(rows.unique), dtype=np.int64)
     first[rows.inverse] = np.arange(len(rows))  # a row of each distinct one
-    with threads_for(len(rows.unique)):
-        found = most_doubtful(scorer, rows.unique, rows.log_volume[first], k, prior)
-        cells = found.cells
-        some = np.flatnonzero(cells[:, 0] >= 0)
-        other, by = (np.zeros((len(cells), len(names)), dtype=t) for t in (np.int64, float))
-        # the column that increases the surprisal of each cell most, and by how much: (U, C)
-        among, done = np.where(cells >= 0, cells, cells[:, :1])[some], 0
-        for changes in pairwise_changes(scorer, rows.unique[some], among):
-            at = some[done : done + len(changes)]
-            other[at], by[at] = changes.argmax(2), changes.max(2)
-            done += len(changes)
+    found = most_doubtful(scorer, rows.unique, rows.log_volume[first], k, prior)
+    cells = found.cells
+    some = np.flatnonzero(cells[:, 0] >= 0)
+    other, by = (np.zeros((len(cells), len(names)), dtype=t) for t in (np.int64, float))
+    # the column that increases the surprisal of each cell most, and by how much: (U, C)
+    among, done = np.where(cells >= 0, cells, cells[:, :1])[some], 0
+    for changes in pairwise_changes(scorer, rows.unique[some], among):
+        at = some[done : done + len(changes)]
+        other[at], by[at] = changes.argmax(2), changes.max(2)
+        done += len(changes)
     row, rank = np.nonzero(cells[rows.inverse] >= 0)
     u = rows.inverse[row]
     column = cells[u, rank]

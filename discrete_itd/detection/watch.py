@@ -19,6 +19,7 @@ from discrete_itd.detection.martingales import N_BETS, Martingales, Ranks
 from discrete_itd.encoders import Rows, as_frame
 from discrete_itd.storage import files
 from discrete_itd.storage.schema import check_fields, check_tensor
+from discrete_itd.threads import methods_in_one_thread
 from discrete_itd.validation import check_share
 
 ROW_SHARE = 0.5  # of the level, for the scores of whole rows; the columns divide the rest
@@ -40,6 +41,7 @@ class Alarm(NamedTuple):
     column: Hashable | None
 
 
+@methods_in_one_thread
 class DriftWatch:
     r"""Watches rows as they arrive, and raises an alarm once they are not exchangeable with the calibration rows.
 

@@ -24,7 +24,6 @@ from discrete_itd.denoisers import Denoiser, MarginalDenoiser, OneHotDenoiser, O
 from discrete_itd.denoisers.counts import CellCounts
 from discrete_itd.likelihood import path_log_prob
 from discrete_itd.progress import stage
-from discrete_itd.threads import threads_that_pay
 from discrete_itd.training import mean_and_error
 from discrete_itd.training.checkpoint import Checkpoint
 from discrete_itd.training.config import Evaluation, Report, TrainingPlan
@@ -391,19 +390,18 @@ class FitPlan:
             training = replace(training, max_time=max(seconds, LEAST_SECONDS))
         if self.run.interrupted:  # whoever interrupts one training ends them all
             training, checkpoint = replace(training, max_steps=0), None
-        with threads_that_pay(rows.device):
-            report = train(
-                denoiser,
-                rows.x,
-                rows.x_valid,
-                training,
-                # its own: where one training was interrupted must not change the next
-                generator=torch.Generator(rows.device).manual_seed(self.network_seed),
-                progress=self._shown() if self.progress else None,
-                checkpoint=None if checkpoint is None else checkpoint.part(self.index),
-                source=rows.source,
-                team=self.run.team,
-            )
+        report = train(
+            denoiser,
+            rows.x,
+            rows.x_valid,
+            training,
+            # its own: where one training was interrupted must not change the next
+            generator=torch.Generator(rows.device).manual_seed(self.network_seed),
+            progress=self._shown() if self.progress else None,
+            checkpoint=None if checkpoint is None else checkpoint.part(self.index),
+            source=rows.source,
+            team=self.run.team,
+        )
         self.run.interrupted |= report.stopped == "interrupted"
         if self.run.interrupted:
             report.stopped = "interrupted"

@@ -6,10 +6,10 @@ import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
 from discrete_itd.storage.schema import check_fields
+from discrete_itd.threads import most_threads
 
 if TYPE_CHECKING:
     from discrete_itd.models.model import Model
@@ -62,7 +62,7 @@ class Cost:
         microseconds = 1e6 * (time.perf_counter() - start) / len(x)
         if not closed:
             microseconds *= n_evaluations / TIMED_EVALUATIONS
-        return cls(fit_seconds, microseconds, len(x), torch.get_num_threads())
+        return cls(fit_seconds, microseconds, len(x), most_threads())
 
     def to_json(self) -> dict[str, Any]:
         """Plain data from which :meth:`from_json` makes an equal cost."""

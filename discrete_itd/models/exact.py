@@ -24,7 +24,6 @@ from discrete_itd.denoisers.mixture_fit import EM_ROWS
 from discrete_itd.denoisers.tree import MOST_LEVELS
 from discrete_itd.models.contract import FitPlan, Recipe, TrainingRows
 from discrete_itd.progress import deferred_interrupts
-from discrete_itd.threads import threads_that_pay
 from discrete_itd.training.config import Evaluation
 from discrete_itd.validation import check_integer
 
@@ -265,7 +264,7 @@ class Decoder(Recipe):
         def shown(share: float, nats: float) -> None:
             plan.show(share, Evaluation(0, 0.0, math.nan, math.nan, nats, math.nan))
 
-        with threads_that_pay(rows.device), deferred_interrupts(plan.run.interrupt):
+        with deferred_interrupts(plan.run.interrupt):
             return fit_decoder(
                 rows.marginals,
                 rows.x,

@@ -24,6 +24,7 @@ from discrete_itd.encoders.frames import (
 )
 from discrete_itd.likelihood.sampling import column_distribution, point_predictions
 from discrete_itd.models.model import Model
+from discrete_itd.threads import one_thread
 from discrete_itd.validation import check_choice, check_integer
 
 KNOWN_NAMED = 3  # categories that an error names
@@ -134,6 +135,7 @@ class FillingMixin:
         return tables[0] if n_draws == 1 else tables
 
     @available_if(_has_categories)
+    @one_thread
     @in_kind
     def predict_proba(self, X: Any, column: Hashable | None = None) -> pd.DataFrame:
         """Conditional distribution of one column given the other cells of each row, if the cell is not missing.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -28,7 +27,6 @@ from discrete_itd.models.members import MemberContribution
 from discrete_itd.models.model import Model, split_evaluations
 from discrete_itd.models.tables import StreamedTable, TrainingTable
 from discrete_itd.progress import deferred_interrupts, stage
-from discrete_itd.threads import threads_that_pay
 from discrete_itd.training import mean_and_error, pilot_quadrature
 from discrete_itd.training.checkpoint import Checkpoint
 from discrete_itd.training.config import Evaluation, TrainingPlan
@@ -111,8 +109,7 @@ def fit_model(
     plan = FitPlan(
         training, seed, progress, checkpoint, n_networks=max(1, denoiser.count_networks()), run=run
     )
-    with threads_that_pay(rows.device) if denoiser.trains else nullcontext():
-        fitted = fit_recipe(denoiser, rows, plan)
+    fitted = fit_recipe(denoiser, rows, plan)
     if progress is not None:
         progress(1.0, fitted.report.history[-1])
     with deferred_interrupts(run.interrupt):

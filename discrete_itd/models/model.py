@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -130,10 +131,11 @@ class Model:
         denoiser = self.answers(given)
         if denoiser.closed_form:
             return self._closed_form(denoiser, x, given, progress)
-        parts = [
-            path_log_prob(denoiser, **stage, progress=progress)
-            for stage in self._stages(denoiser, x, n_evaluations, max_stderr, given)
-        ]
+        with self._threads(denoiser, x):
+            parts = [
+                path_log_prob(denoiser, **stage, progress=progress)
+                for stage in self._stages(denoiser, x, n_evaluations, max_stderr, given)
+            ]
         return Estimate(*_product(parts))
 
     def answers(self, given: Tensor | None) -> Denoiser:
@@ -156,7 +158,7 @@ class Model:
                 log_prob -= denoiser.log_prob(rows.masked_fill(~given, math.nan)).double()
             return log_prob
 
-        log_prob = self._in_blocks(call, x, x.new_zeros(0), progress)
+        log_prob = self._in_blocks(denoiser, call, x, x.new_zeros(0), progress)
         return Estimate(log_prob, torch.zeros_like(log_prob))
 
     @torch.no_grad()
@@ -177,7 +179,7 @@ class Model:
         else:
             order = denoiser.natural_order(torch.Generator().manual_seed(self.seed)).tolist()
             call = partial(chain_factors, denoiser, given, [j for j in order if not given[j]])
-        log_factors = self._in_blocks(call, x, x.new_zeros(x[:0].shape), progress)
+        log_factors = self._in_blocks(denoiser, call, x, x.new_zeros(x[:0].shape), progress)
         return Attribution(log_factors.sum(1), x.new_zeros(len(x)), -log_factors)
 
     @torch.no_grad()
@@ -190,11 +192,15 @@ class Model:
             log_prob, factors = self.denoiser.log_prob_and_factors(rows)
             return torch.cat([log_prob[:, None].double(), factors.double()], 1)
 
-        both = self._in_blocks(call, x, x.new_zeros(0, 1 + x.shape[1]), progress)
+        both = self._in_blocks(self.denoiser, call, x, x.new_zeros(0, 1 + x.shape[1]), progress)
         return both[:, 0], both[:, 1:]
+
+    def _threads(self, denoiser: Denoiser, x: Tensor) -> AbstractContextManager[None]:
+        return threads_for(min(len(x), self.batch_size) * denoiser.score_work)
 
     def _in_blocks(
         self,
+        denoiser: Denoiser,
         call: Callable[[Tensor], Tensor],
         x: Tensor,
         empty: Tensor,
@@ -202,7 +208,7 @@ class Model:
     ) -> Tensor:
         """What a function of rows returns, float64, for some rows at a time; ``empty`` is that of no row."""
         parts = [empty]
-        with threads_for(len(x)):
+        with self._threads(denoiser, x):
             for part in in_blocks(call, x, batch_size=self.batch_size):
                 parts.append(part.double())
                 if progress is not None:
@@ -222,10 +228,11 @@ class Model:
         denoiser = self.answers(given)
         if denoiser.closed_form:
             return self._factors(denoiser, x, given, progress)
-        parts = [
-            path_attribution(denoiser, **stage, progress=progress)
-            for stage in self._stages(denoiser, x, n_evaluations, max_stderr, given)
-        ]
+        with self._threads(denoiser, x):
+            parts = [
+                path_attribution(denoiser, **stage, progress=progress)
+                for stage in self._stages(denoiser, x, n_evaluations, max_stderr, given)
+            ]
         return Attribution(*_product(parts), torch.stack([p.surprisal for p in parts]).sum(0))
 
     @torch.no_grad()

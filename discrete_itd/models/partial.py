@@ -34,6 +34,7 @@ from discrete_itd.models.exact import Independent, Trees
 from discrete_itd.models.fitting import fit_model, seed_of_run
 from discrete_itd.models.model import Model
 from discrete_itd.storage.persistent import resolve_device
+from discrete_itd.threads import one_thread
 from discrete_itd.training.config import TrainingPlan
 from discrete_itd.training.rows import Batches
 
@@ -160,6 +161,7 @@ class PartialFitMixin:
     _is_polars: bool
 
     @available_if(_adds_up)
+    @one_thread
     def partial_fit(self, X: Any, y: Any = None) -> Self:
         """Learn from more rows, as if they had been in the table from the beginning.
 

@@ -24,6 +24,7 @@ from discrete_itd.reporting.findings import Findings, examine
 from discrete_itd.reporting.svg import svg
 from discrete_itd.reporting.text import count, nats, p_value, percent, readable, shorten
 from discrete_itd.storage.files import NotWritten, stop_writing, write_whole
+from discrete_itd.threads import one_thread
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,6 +37,7 @@ TITLE = "How surprising are these rows?"
 PARTS = re.compile(r".+?[_/|]+(?=\w)|.+", re.DOTALL)
 
 
+@one_thread
 @renamed(ordinary="inliers", n_strangest="n_most_anomalous")
 def report(
     model: DiffusionDensity | DiffusionOutlierDetector,

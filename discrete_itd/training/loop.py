@@ -20,6 +20,7 @@ from torch import Tensor
 
 from discrete_itd.channel import Quadrature
 from discrete_itd.denoisers.base import Denoiser
+from discrete_itd.threads import threads_for
 from discrete_itd.training import state as states
 from discrete_itd.training.acceleration import accelerated
 from discrete_itd.training.checkpoint import Checkpoint, describe
@@ -121,7 +122,7 @@ def train(
         if not run.resume():
             run.begin()
         if not report.stopped:
-            with accelerated(denoiser, plan):
+            with accelerated(denoiser, plan), threads_for(run.batch_size * denoiser.score_work):
                 run.finish()
     except KeyboardInterrupt:
         if not report.history:
