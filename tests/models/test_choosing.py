@@ -236,6 +236,16 @@ def test_a_fit_without_time_still_makes_a_model(recipe, monkeypatch):
     assert bool(rows.held_out(denoiser).isfinite().all()) if denoiser.closed_form else True
 
 
+@pytest.mark.parametrize("n_orders", [1, 2])
+def test_beside_gaps_a_causal_network_is_not_worse_than_its_base(n_orders):
+    """Given a missing parent, a tree sums it out; the network starts from the column's marginal."""
+    table = chain(600).mask(np.random.default_rng(0).random((600, 5)) < 0.3)
+    rows = training_rows(table, n_valid=200)
+    recipe = Causal(n_orders, width=8, depth=0, base="tree")
+    base, fitted = recipe.chosen_base(rows, quick(2)), fit_recipe(recipe, rows, quick(2)).denoiser
+    assert rows.held_out_nats(fitted) <= rows.held_out_nats(base) + 1e-3
+
+
 def test_members_of_one_name_are_told_apart():
     how, rows = quick(), training_rows(chain(300))
     two = RowMixture((Trees(), Independent(), Independent()))
