@@ -201,6 +201,8 @@ def _type_of(column: Column) -> Any:
     kinds = {"f": "double", "M": "datetime"}
     if not column.n_missing:
         kinds |= {"i": "long", "b": "boolean"}
+    if column.notation is not None:  # text or numbers
+        return AnyType()
     if isinstance(column.dtype, np.dtype) and column.dtype.kind in kinds:
         return kinds[column.dtype.kind]
     is_plain = not isinstance(column.dtype, pd.CategoricalDtype)
