@@ -172,6 +172,11 @@ def plot_scores(detector: Model, X: Any, ax: Axes | None = None) -> Axes:
     X : DataFrame or array-like, shape (N, C)
     ax : Axes, optional
 
+    Raises
+    ------
+    ValueError
+        If there are no rows.
+
     Examples
     --------
     >>> frame = pd.DataFrame({"a": ["x", "y"] * 50, "b": ["u", "v"] * 50})
@@ -183,6 +188,8 @@ def plot_scores(detector: Model, X: Any, ax: Axes | None = None) -> Axes:
     fitted(detector)
     ax = figures.new_axes() if ax is None else ax
     surprisal, threshold, reference, name = -detector.score_samples(X), None, None, "surprisal"
+    if not len(surprisal):
+        raise ValueError("no rows to plot")
     if isinstance(detector, DiffusionOutlierDetector):
         if detector.score_by != "log_prob":
             name = "minus the score"

@@ -76,7 +76,10 @@ def read_cells(column: pd.Series | pd.Index) -> PlainCells:
         present = ~np.isnan(numbers)
         values = numbers[present]
     else:
-        present = ~np.asarray(column.array.isna())
+        try:
+            present = ~np.asarray(column.array.isna())
+        except ArithmeticError:  # no other value refuses to be compared
+            raise ValueError(f"column {column.name!r}: a decimal is a signalling NaN") from None
         # of one row, to select all cells would cost as much as the rest
         values = _plain_values(column if present.all() else cast(pd.Series, column[present]))
     return PlainCells(values, np.where(present, np.cumsum(present) - 1, -1))

@@ -71,7 +71,7 @@ def _filled(column: pd.Series, mask: np.ndarray, values: pd.Series) -> pd.Series
         out = column.cat.add_categories(list(new)) if len(new) else out
     try:
         out[mask] = values.to_numpy()
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, NotImplementedError):  # the last of Arrow's type of nothing
         out = column.astype(object)
         out[mask] = values.to_numpy(dtype=object)
         out = out.infer_objects()

@@ -454,7 +454,7 @@ def as_frame(X: Any) -> pd.DataFrame | None:
 
 
 def check_unique_names(frame: pd.DataFrame) -> None:
-    """ValueError if a column's name occurs more than once.
+    """ValueError if a column's name is missing, occurs more than once, or is text that no file can hold.
 
     Examples
     --------
@@ -463,3 +463,13 @@ def check_unique_names(frame: pd.DataFrame) -> None:
     if not frame.columns.is_unique:
         twice = frame.columns[frame.columns.duplicated()][0]
         raise ValueError(f"column {twice!r}: the name occurs more than once")
+    for j, name in enumerate(frame.columns):
+        if pd.api.types.is_scalar(name) and pd.isna(name):
+            raise ValueError(
+                f"column {j} from the left, beginning with 0: its name is missing, {name!r}"
+            )
+        if isinstance(name, str) and not name.isascii():
+            try:
+                name.encode()
+            except UnicodeEncodeError:
+                raise ValueError(f"column {name!r}: the name has half of a character") from None
