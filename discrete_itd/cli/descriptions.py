@@ -109,16 +109,17 @@ examples:
   discrete-itd sample customers.safetensors -n 10 --given country=Peru age=40
 """
 REPORT = f"""\
-Write a report on a table as one HTML page with figures that needs no network: the surprisal of the rows, whether
-targets are met, whether longer training would help, the most anomalous rows with reasons, and how much the columns
-explain each other.
+Write a report on a table as one HTML page with figures that needs no network: whether targets are met, the most
+anomalous rows with reasons, all rows with an alarm as a download (the 1000 most anomalous of them with reasons), the
+surprisal of the rows, how much the columns explain each other, and whether longer training would help.
 
 Targets are compared with inliers that were not used for training: those of --inliers, or else all of TABLE.
 A target is met if the whole 95% interval of the measured value is at or below it, missed if the interval is above it,
 and otherwise undecided. The last line printed is then pass, fail or undecided. For a model without a threshold, one
 half of --inliers sets one, at the rate of --target-false-alarms or 1%, and the other half measures it.
 
-Tables of any size, or folders of them, are read in chunks; a few rows and at most three numbers for each are kept.
+Tables of any size, or folders of them, are read in chunks; at most 10 000 rows with an alarm, a few others, and three
+numbers for each row are kept.
 TABLE or the page may be -, the standard input or output. Rows are counted from 1, without the header.
 Figures need pip install 'discrete-itd[plot]'.
 
@@ -126,6 +127,7 @@ Figures need pip install 'discrete-itd[plot]'.
 examples:
   discrete-itd report customers.safetensors new.csv --out report.html --inliers held_out.csv
   discrete-itd report customers.safetensors new.csv --out report.html --target-nats 12.5 --check
+  discrete-itd report detector.safetensors new.csv --out report.html --keep id,amount
 """
 WATCH = f"""\
 Watch rows as they arrive, and raise an alarm once they are not exchangeable with the rows that the detector was

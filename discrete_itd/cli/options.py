@@ -290,6 +290,7 @@ def _add_report(report: argparse.ArgumentParser) -> None:
     add("--most-anomalous", type=count, default=10, metavar="N",
         help="number of anomalous rows to list (default: %(default)s)")
     add("--title", metavar="TEXT", help="heading of the page")
+    _add_keep(report, "the rows that are listed and to the download,")
     _add_streams(report, of_out=False)
     _add_device(report)
 

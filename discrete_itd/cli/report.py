@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from discrete_itd.cli.dialect import Dialect
-from discrete_itd.cli.inputs import Reader, about, kept_names, load_model
+from discrete_itd.cli.inputs import Reader, about, kept_cells, kept_names, load_model
 from discrete_itd.cli.jobs import check_out
 from discrete_itd.cli.messages import say
 from discrete_itd.cli.parts import tables_in
@@ -73,20 +73,29 @@ def _examined(args: argparse.Namespace) -> Findings:
         for stream in streams[1:]:  # the table itself may be a pipe, and is read at once
             stream.check()
         table, *inliers = streams
+        keep: list[str] = []  # filled by the first part of the table
         found = about(
             " or ".join(paths),
             lambda: examine_stream(
                 model,
-                table,
+                _with_keys(table, args.keep, keep),
                 inliers=inliers[0] if inliers else None,
                 target_nats=args.target_nats,
                 target_false_alarms=args.target_false_alarms,
                 n_most_anomalous=args.most_anomalous,
+                keep=keep,
             ),
         )
     for reader in readers:
         reader.tell()
     return found
+
+
+def _with_keys(stream: Stream, asked: Sequence[str], keep: list[str]) -> Iterator[Rows]:
+    """The rows, beside them the columns that ``--keep`` asks for, as they are; their names are written to ``keep``."""
+    for path, chunk, rows in stream.chunks(keep=asked):
+        keep[:] = kept_names(path, chunk.frame.columns, asked)
+        yield replace(rows, others=kept_cells(chunk, keep).set_axis(rows.index))
 
 
 class Stream:

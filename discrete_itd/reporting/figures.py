@@ -42,7 +42,9 @@ def new_axes(size: tuple[float, float] = SIZE) -> Axes:
     return Figure(figsize=size, layout="constrained").subplots()
 
 
-def draw_mse_curve(curve: pd.DataFrame, ax: Axes, *, is_mass: bool = True) -> None:
+def draw_mse_curve(
+    curve: pd.DataFrame, ax: Axes, *, is_mass: bool = True, name: str = "model"
+) -> None:
     """Half the denoising error times the SNR against log SNR, of the model and of independent columns.
 
     Parameters
@@ -52,13 +54,15 @@ def draw_mse_curve(curve: pd.DataFrame, ax: Axes, *, is_mass: bool = True) -> No
     ax : Axes
     is_mass : bool
         Whether all columns have probabilities, so that the areas are entropies.
+    name : str
+        What the curve is of.
     """
     x = curve["logsnr"].to_numpy()
     learned, independent = (half_error(curve, name) for name in ("mse", "mse_independent"))
     inner, outer = curve_areas(curve)
-    words = ["independent columns", "model"]
+    words = ["independent columns", name]
     if is_mass:
-        words = [f"{words[0]}: area {outer:.2f} nats", f"{words[1]}: area {inner:.2f} nats"]
+        words = [f"{words[0]}: area {outer:.2f} nats", f"{name}: area {inner:.2f} nats"]
     ax.plot(x, independent, color=GREY, linestyle="--", linewidth=1.4, label=words[0])
     ax.plot(x, learned, color=BLUE, linewidth=2, label=words[1])
     ax.fill_between(x, learned, color=BLUE, alpha=0.15, linewidth=0)
@@ -124,8 +128,9 @@ def draw_learning_curve(
     ax : Axes
     extrapolation : Extrapolation, optional
     """
-    trained = history.loc[history["step"] > 0]
-    step, nats, stderr = trained[["step", "valid_nats", "valid_stderr"]].to_numpy(dtype=float).T
+    trained = history.loc[history["step"] > 0, ["step", "valid_nats", "valid_stderr"]]
+    step, nats, stderr = trained.to_numpy(dtype=float).T
+    stderr = np.nan_to_num(stderr)  # a single held-out row has none
     ax.errorbar(
         step, nats, stderr, fmt="o", color=BLUE, ecolor=SKY, markersize=3, elinewidth=0.7,
         label="held-out rows, ± standard error",

@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import warnings
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,10 @@ import pandas as pd
 
 from discrete_itd.deprecation import renamed
 from discrete_itd.detection import conformal
+from discrete_itd.detection.answers import answers
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.detection.thresholds import Threshold
-from discrete_itd.encoders import Rows
+from discrete_itd.encoders import Rows, as_frame
 from discrete_itd.encoders.rows import check_any
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.reporting.learning_curve import Extrapolation, extrapolate
@@ -26,6 +28,7 @@ from discrete_itd.reporting.measurements import (
     facts,
     fitted,
     is_mass,
+    kept,
     most_anomalous_rows,
 )
 from discrete_itd.reporting.statistics import (
@@ -37,6 +40,8 @@ from discrete_itd.reporting.statistics import (
 )
 from discrete_itd.validation import check_integer, check_share
 
+MOST_REASONS = 1000  # rows with an alarm whose reasons are looked for: some milliseconds to tenths of a second each
+N_REASONS = 3  # cells of each, at most
 LEVELS = (0.01, 0.05, 0.1)  # of the table of p-values
 FEW = 20  # rows by which to tell whether scores are log-probabilities
 SAME = 1e-6  # nats by which equal sums may differ
@@ -132,11 +137,13 @@ class Findings:
         What longer training would gain; None if there are too few validations to say.
     curve : DataFrame, optional
         ``mse_curve`` of the inliers; None if there is only one.
+    companion : str
+        What the curve is of: "" for the model that scores rows, else the class of its companion.
     most_anomalous : DataFrame
         From :func:`~discrete_itd.reporting.measurements.most_anomalous_rows`.
     alarm_rows : DataFrame
-        Rows of the table that raise an alarm, at most 10 000, in its order: row, nats, p_value, and reasons where they
-        are listed. Empty for a model without a threshold.
+        Rows of the table that raise an alarm, at most 10 000, in its order: the columns to keep, row, nats, p_value,
+        and the reasons of the ``MOST_REASONS`` with the highest nats. Empty for a model without a threshold.
     columns : DataFrame
         From :func:`~discrete_itd.reporting.measurements.column_entropies`, for the inliers, by falling nats.
     facts : tuple of (str, str)
@@ -157,6 +164,7 @@ class Findings:
     stopped: str
     extrapolation: Extrapolation | None
     curve: pd.DataFrame | None
+    companion: str
     most_anomalous: pd.DataFrame
     alarm_rows: pd.DataFrame
     columns: pd.DataFrame
@@ -220,6 +228,7 @@ def examine(
     target_false_alarms: float | None = None,
     n_most_anomalous: int = 10,
     max_stderr: float | None = None,
+    keep: Sequence[Hashable] = (),
 ) -> Findings:
     """Ask a model everything that a report says. Each table is read and encoded once.
 
@@ -242,6 +251,9 @@ def examine(
         Number of rows to list with reasons.
     max_stderr : float, optional
         See :meth:`~discrete_itd.DiffusionDensity.log_prob`.
+    keep : sequence of names
+        Columns of X, also ones that the model does not know, that say which row is which: they are shown with the rows
+        that are listed, and stand in the table of alarms.
 
     Returns
     -------
@@ -257,13 +269,27 @@ def examine(
     _, density = fitted(model)
     return examine_stream(
         model,
-        [check_any(density.rows(X))],
+        [check_any(_with_keys(density, X, keep))],
         inliers=None if inliers is None else [check_any(density.rows(inliers))],
         target_nats=target_nats,
         target_false_alarms=target_false_alarms,
         n_most_anomalous=n_most_anomalous,
         max_stderr=max_stderr,
+        keep=keep,
     )
+
+
+def _with_keys(density: DiffusionDensity, X: Any, keep: Sequence[Hashable]) -> Rows:
+    """The rows of a table, with the columns to keep that the model does not know beside them."""
+    if isinstance(keep, str):
+        raise TypeError(f"keep must be a list of names of columns, got the string {keep!r}")
+    frame = None if isinstance(X, Rows) else as_frame(X)
+    extra = [name for name in keep if name not in density.encoder_.names]
+    if frame is None or not extra or not set(extra) <= set(frame.columns):
+        return density.rows(X)
+    rows = density.rows(frame.drop(columns=extra))  # it warns of columns that are of no use
+    others = frame[extra].set_axis(rows.index)
+    return replace(rows, others=others)
 
 
 def examine_stream(
@@ -275,6 +301,7 @@ def examine_stream(
     target_false_alarms: float | None = None,
     n_most_anomalous: int = 10,
     max_stderr: float | None = None,
+    keep: Sequence[Hashable] = (),
 ) -> Findings:
     """As :func:`examine`, for tables that arrive in parts, with the same result however they are divided.
 
@@ -285,7 +312,7 @@ def examine_stream(
         Only a few of them are kept, and at most three numbers for each row.
     inliers : iterable of Rows, optional
         Iterated over twice if the model is a density.
-    target_nats, target_false_alarms, n_most_anomalous, max_stderr
+    target_nats, target_false_alarms, n_most_anomalous, max_stderr, keep
         As for :func:`examine`.
 
     Returns
@@ -324,7 +351,7 @@ def examine_stream(
     answers = ("nats", nats, target_nats), ("false alarms", alarms.rate, target_false_alarms)
     curve = density.mse_curve(known.first.rows) if len(known.stderr) > 1 else None
     worst = most_anomalous_rows(
-        density, table.worst, table.worst_scores, n_most_anomalous, detector=detector
+        density, table.worst, table.worst_scores, n_most_anomalous, detector=detector, keep=keep
     )
     columns = column_entropies(density, known.spread.rows)
     return Findings(
@@ -346,8 +373,9 @@ def examine_stream(
         stopped=density.stopped_,
         extrapolation=extrapolate(density.history_),
         curve=curve,
+        companion="" if density.companion_ is None else type(density.companion_).__name__,
         most_anomalous=worst,
-        alarm_rows=_alarm_rows(detector, table, worst),
+        alarm_rows=_alarm_rows(detector, table.alarms, keep),
         columns=columns.sort_values("nats", ascending=False, kind="stable"),
         facts=tuple(facts(density, table.seconds / len(table.score))),
     )
@@ -372,20 +400,25 @@ def _alarms(detector: DiffusionOutlierDetector, known: Measured) -> Alarms:
 
 
 def _alarm_rows(
-    detector: DiffusionOutlierDetector | None, table: Measured, worst: pd.DataFrame
+    detector: DiffusionOutlierDetector | None, alarms: Rows | None, keep: Sequence[Hashable]
 ) -> pd.DataFrame:
-    """The rows that raise an alarm, in the order of the table, with reasons where these are known."""
-    score = np.array(table.alarm_scores)
-    p = np.full(len(score), np.nan)
-    if detector is not None and len(detector.calibration_scores_) and len(score):
-        calibration = np.asarray(detector.calibration_scores_)
-        p = conformal.p_values(calibration, score, rounding=detector.rounding_)
-    listed = zip(worst["row"], worst["nats"].tolist(), worst["reasons"], strict=True)
-    known = {(row, nats): "; ".join(told) for row, nats, told in listed}
-    keys = zip(table.alarm_labels, (0.0 - score).tolist(), strict=True)
-    reasons = [known.get(key, "") for key in keys]
-    cells = {"row": table.alarm_labels, "nats": 0.0 - score, "p_value": p, "reasons": reasons}
-    return pd.DataFrame(cells)
+    """The rows that raise an alarm, in the order of the table; most of them, or all, with reasons."""
+    if detector is None or alarms is None:
+        return pd.DataFrame({"row": [], "nats": [], "p_value": [], "reasons": []})
+    found = answers(detector, alarms, ["score", "p_value"])
+    score = found["score"].to_numpy()
+    told = np.sort(np.argsort(score, kind="stable")[:MOST_REASONS])
+    with warnings.catch_warnings():
+        # the warning was given for the whole table
+        warnings.filterwarnings("ignore", "column .* no value was seen in training")
+        reasons = answers(detector, alarms.take(told), ["reason"], n_reasons=N_REASONS)["reason"]
+    text = np.full(len(alarms), "", dtype=object)
+    text[told] = reasons.fillna("").to_numpy()
+    own = {"row": alarms.index, "nats": 0.0 - score, "p_value": found["p_value"].to_numpy()}
+    table = pd.DataFrame({**own, "reasons": text})
+    columns = kept(alarms, keep).reset_index(drop=True)
+    columns.columns = [f"kept_{name}" if name in table else str(name) for name in columns]
+    return pd.concat([columns, table], axis=1)
 
 
 def check_finite(name: str, value: Any) -> None:

@@ -15,7 +15,7 @@ from discrete_itd.reporting.measurements import MOST_ROWS, Spread
 
 FIRST_ROWS = 250  # on which the curve of the denoising error is measured
 MOST_CALIBRATION = 1 << 17  # inliers that set a threshold
-MOST_ALARMS = 10_000  # whose labels are kept
+MOST_ALARMS = 10_000  # that are kept, for the download
 USUAL_RATE = 0.01  # of false alarms, where a threshold is set and no target is given
 
 
@@ -44,8 +44,8 @@ class Measured:
         The first rows.
     spread : Spread
         Rows from the whole table.
-    alarm_labels, alarm_scores : list
-        Labels and scores of the first rows that raise an alarm, if rows are to be listed at all.
+    alarms : Rows or None
+        The first rows that raise an alarm, in the order of the table, if rows are to be listed at all and any does.
     worst : Rows
         Those with the lowest scores, in the order of the table; ``worst_scores`` are theirs.
     """
@@ -64,8 +64,7 @@ class Measured:
         self.n_cells, self.seconds = 0, 0.0
         self.first, self.spread = First(FIRST_ROWS), Spread(MOST_ROWS)
         self.worst_scores = np.zeros(0)
-        self.alarm_labels: list[object] = []
-        self.alarm_scores: list[float] = []
+        self._alarms, self._n_alarms = [], 0
         self._worst: list[Rows] = []
         self._scores: list[np.ndarray] = []
         self._log_probs: list[np.ndarray] = []
@@ -104,9 +103,15 @@ class Measured:
         if self._detector is None or not self._n_most:
             return
         alarms = np.flatnonzero(score < self._detector.threshold_.offset)
-        alarms = alarms[: max(0, MOST_ALARMS - len(self.alarm_labels))]
-        self.alarm_labels += list(rows.index[alarms])
-        self.alarm_scores += score[alarms].tolist()
+        alarms = alarms[: max(0, MOST_ALARMS - self._n_alarms)]
+        if len(alarms):
+            self._alarms.append(rows.take(alarms))
+            self._n_alarms += len(alarms)
+
+    @property
+    def alarms(self) -> Rows | None:
+        """See the attributes of the class."""
+        return Rows.concat(self._alarms) if self._alarms else None
 
     def _rank(self, rows: Rows, score: np.ndarray) -> None:
         # earlier rows stand before later ones: of equal scores the earlier ones stay

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -17,10 +18,11 @@ from discrete_itd.detection.assessment import nats_given_others
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.detection.reasons import NO_CELL, reasons
 from discrete_itd.detection.scoring import scorer_of
-from discrete_itd.encoders import Rows, TableEncoder
+from discrete_itd.encoders import Column, Rows, TableEncoder, written
 from discrete_itd.estimators import DiffusionDensity
 
 MASSES = ("nominal", "ordinal")  # kinds of columns with probabilities; the others have densities
+MOST_CELLS_SHOWN = 24  # of a row, in the order of the columns
 MOST_ROWS = 500  # for questions that cost one network evaluation per row and column
 MOST_COLUMNS = 100  # of which each is asked for given all others
 # numbers of the posteriors that this takes in a wide table, and rows at least
@@ -60,6 +62,7 @@ def most_anomalous_rows(
     n: int,
     *,
     detector: DiffusionOutlierDetector | None = None,
+    keep: Sequence[Hashable] = (),
     k: int = 3,
 ) -> pd.DataFrame:
     """The n rows with the lowest scores, and up to k reasons for each.
@@ -73,17 +76,21 @@ def most_anomalous_rows(
     n : int
     detector : DiffusionOutlierDetector, optional
         Whose score it is, with p-values.
+    keep : sequence of names
+        Columns that are shown first, :func:`kept`.
     k : int
 
     Returns
     -------
-    DataFrame, shape (n, 4)
+    DataFrame, shape (n, 5)
         row (its label in the table), nats (minus the score), p_value (NaN without calibration rows), reasons (a tuple
-        of sentences).
+        of sentences), cells (a tuple of name, value as text, and whether a reason is about it: the columns to keep,
+        then those of the model, of many columns the first ``MOST_CELLS_SHOWN`` and those with a reason).
     """
     worst = np.argsort(score, kind="stable")[:n]
     p = np.full(len(worst), np.nan)
     by_row: list[list[str]] = [[] for _ in worst]
+    anomalous: list[set[Hashable]] = [set() for _ in worst]
     if len(worst):
         taken = rows.take(worst)
         taken = replace(taken, frame=taken.frame.reset_index(drop=True))  # labels may repeat
@@ -97,8 +104,10 @@ def most_anomalous_rows(
                 lines = detector.reasons(taken, k=k)
             else:
                 lines = reasons(density, taken, k)
-        for row, text in zip(lines["row"], lines["sentence"], strict=True):
+        told = zip(lines["row"], lines["column"], lines["sentence"], strict=True)
+        for row, column, text in told:
             by_row[row].append(text)
+            anomalous[row].add(column)
         for own, any_cell in zip(by_row, has_cells, strict=True):
             if any_cell and not own:
                 own.append(NO_CELL)
@@ -108,8 +117,51 @@ def most_anomalous_rows(
             "nats": 0.0 - score[worst],  # not -0.0
             "p_value": p,
             "reasons": [tuple(lines) for lines in by_row],
+            "cells": _cells_shown(rows.take(worst), anomalous, keep),
         }
     )
+
+
+def kept(rows: Rows, names: Sequence[Hashable]) -> pd.DataFrame:
+    """Columns of the table that rows come from, also ones that the model does not know: as they are there.
+
+    Raises
+    ------
+    ValueError
+        Naming the column that is not there.
+    """
+    columns = {}
+    for name in names:
+        own = [t for t in (rows.others, rows.frame) if t is not None and name in t.columns]
+        if not own:
+            raise ValueError(f"column {name!r}: named in keep=, but the table has no such column")
+        columns[name] = own[0][name].set_axis(rows.index)
+    return pd.DataFrame(columns, index=rows.index)
+
+
+def _cells_shown(
+    rows: Rows, anomalous: Sequence[Collection[Hashable]], keep: Sequence[Hashable]
+) -> list[tuple[tuple[str, str, bool], ...]]:
+    """The cells of each row as a report shows them, see :func:`most_anomalous_rows`."""
+    schema = [c for c in rows.encoder.schema if c.name not in keep]
+    own = kept(rows, keep)
+    known = {c.name: c for c in rows.encoder.schema}
+    shown = []
+    for i, marked in enumerate(anomalous):
+        cells = [
+            (str(name), _shown(own[name].iloc[i], known.get(name)), name in marked) for name in keep
+        ]
+        for place, column in enumerate(schema):
+            if place < MOST_CELLS_SHOWN or column.name in marked:
+                value = rows.frame[column.name].iloc[i]
+                cells.append((str(column.name), _shown(value, column), column.name in marked))
+        shown.append(tuple(cells))
+    return shown
+
+
+def _shown(value: Any, column: Column | None) -> str:
+    is_missing = pd.api.types.is_scalar(value) and pd.isna(value)
+    return "" if is_missing else written(value, column)
 
 
 def column_entropies(density: DiffusionDensity, rows: Rows) -> pd.DataFrame:

@@ -11,6 +11,7 @@ import datetime
 import math
 import os
 import re
+from collections.abc import Hashable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,9 +19,10 @@ from urllib.parse import quote
 
 from discrete_itd.deprecation import renamed
 from discrete_itd.detection.detector import DiffusionOutlierDetector
+from discrete_itd.detection.reasons import NO_CELL
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.reporting import figures, sentences
-from discrete_itd.reporting.findings import Findings, examine
+from discrete_itd.reporting.findings import MOST_REASONS, Findings, examine
 from discrete_itd.reporting.svg import svg
 from discrete_itd.reporting.text import count, nats, p_value, percent, readable, shorten
 from discrete_itd.storage.files import NotWritten, stop_writing, write_whole
@@ -50,6 +52,7 @@ def report(
     title: str | None = None,
     n_most_anomalous: int = 10,
     max_stderr: float | None = None,
+    keep: Sequence[Hashable] = (),
 ) -> str | Path:
     """Write a report on a table: its surprisal, its anomalies and their reasons, and whether targets are met.
 
@@ -61,7 +64,7 @@ def report(
         The rows to report on.
     out : path-like, optional
         File for the page, written completely or not at all.
-    inliers, target_nats, target_false_alarms, n_most_anomalous, max_stderr
+    inliers, target_nats, target_false_alarms, n_most_anomalous, max_stderr, keep
         See :func:`~discrete_itd.reporting.findings.examine`, which returns the numbers without the page.
     title : str, optional
         Heading of the page; if it is empty, a general one.
@@ -102,6 +105,7 @@ def report(
         target_false_alarms=target_false_alarms,
         n_most_anomalous=n_most_anomalous,
         max_stderr=max_stderr,
+        keep=keep,
     )
     page = render(found, title=title)
     if out is None:
@@ -131,6 +135,7 @@ def render(found: Findings, *, title: str | None = None, date: datetime.date | N
             anomalies=_told_once(found.most_anomalous),
             alarms_csv=_data_link(found),
             drawings=_drawings(found),
+            most_reasons=MOST_REASONS,
         )
     )
 
@@ -141,7 +146,8 @@ def _told_once(rows: pd.DataFrame) -> list[dict[str, Any]]:
     for line in lines:
         reasons = line["reasons"]
         earlier = first.setdefault(reasons, line["row"])
-        line["same_as"] = earlier if reasons and earlier is not line["row"] else None
+        is_told = reasons and reasons != (NO_CELL,) and earlier is not line["row"]
+        line["same_as"] = earlier if is_told else None
     return lines
 
 
@@ -169,8 +175,10 @@ def _drawings(found: Findings) -> dict[str, Markup]:
         ax = draw("training", "Held-out nats per row against the number of training steps.")
         figures.draw_learning_curve(found.history, ax, extrapolation=found.extrapolation)
     if found.curve is not None and found.n_inlier_cells:
-        about = "Denoising error at each signal-to-noise ratio, of the model and of independent columns."
-        figures.draw_mse_curve(found.curve, draw("denoising", about), is_mass=found.is_mass)
+        what = "companion" if found.companion else "model"
+        about = f"Denoising error at each signal-to-noise ratio, of the {what} and of independent columns."
+        ax = draw("denoising", about)
+        figures.draw_mse_curve(found.curve, ax, is_mass=found.is_mass, name=what)
     name = sentences.score_name(found)
     figures.draw_scores(
         found.surprisal,

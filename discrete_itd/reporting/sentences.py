@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from discrete_itd.reporting.findings import Findings, Verdict
-from discrete_itd.reporting.text import count, nats, percent, seconds
+from discrete_itd.reporting.text import count, nats, percent, seconds, times
 
 VERDICTS = {True: "Pass", False: "Fail", None: "Undecided"}
 ENDINGS = {
@@ -16,6 +16,7 @@ ENDINGS = {
     "diverged": "it diverged",
     "exact": "the model is exact and needs no steps",
 }
+CUT_SHORT = ("max_time", "interrupted")
 SCALES = ("", " thousand", " million", " billion", " trillion")
 
 
@@ -50,6 +51,11 @@ def odds(found: Findings) -> str:
     return f"like one of {many} equally likely rows"
 
 
+def gain_in_words(found: Findings) -> str:
+    """The gain over independent columns as a ratio of probabilities."""
+    return f"per held-out row of training, which is {times(found.gain)} as likely on average"
+
+
 def judgement(verdict: Verdict, found: Findings) -> str:
     """What was measured, the target and what follows, in one sentence without its full stop."""
     measured, target = verdict.measured, verdict.target
@@ -80,10 +86,10 @@ def training(found: Findings) -> str:
         f"it predicts held-out rows better than independent columns by {nats(found.gain)} per row"
     )
     if not was_trained(found):
-        return (
-            "The model has a closed form: its probabilities are fitted to counts and sums over the training rows,"
-            f" without steps that could be too few. On its own {gain}."
-        )
+        how = "The model has a closed form, and its fit records no curve of held-out nats"
+        if found.stopped in CUT_SHORT:
+            how = f"The fit ended because {ENDINGS[found.stopped]}"
+        return f"{how}: {gain}."
     return (
         f"Training took {count(int(last['step']), 'step')} and {seconds(last['seconds'])}, and ended because"
         f" {ENDINGS.get(found.stopped, found.stopped)}. The best model was that after step {int(best['step']):,}:"
@@ -100,7 +106,9 @@ def longer_training(found: Findings) -> str:
     """What longer training would gain."""
     law = found.extrapolation
     if not was_trained(found):
-        return "Longer training is none: more rows would help, or another kind of model."
+        if found.stopped in CUT_SHORT:
+            return "A fit without this limit may find a better model."
+        return "More rows would help, or another kind of model."
     if law is None:
         return "There are too few validations to estimate what longer training would gain."
     if law.has_turned:
@@ -147,10 +155,14 @@ def many_alarms(found: Findings) -> str:
 def after_training(found: Findings) -> str:
     """What to do about the training."""
     law = found.extrapolation
+    if found.stopped == "max_time":
+        return "fit again with more time, a larger max_time: this one was cut short, and other models may be better"
+    if found.stopped == "interrupted":
+        return "fit again without interrupting it: this model is the best so far"
     if not was_trained(found):
         return "compare other models by candidates_, or fit denoiser='best' with more max_time, if a target is missed"
-    if law is not None and law.gain >= 0.005 and found.stopped in ("max_steps", "max_time"):
-        return "fit again with a larger max_steps or max_time"
+    if law is not None and law.gain >= 0.005 and found.stopped == "max_steps":
+        return "fit again with a larger max_steps"
     return "nothing; if a target is missed, fit more rows"
 
 
@@ -173,4 +185,4 @@ def after_alarms(found: Findings) -> str:
             "read a few of these rows; if they are no errors, the data have changed: see the columns in"
             " detector.drift(X) or discrete-itd drift, and fit anew"
         )
-    return "check the rows in this order, the highest first, and correct or confirm the cells that are named"
+    return "check the rows in this order, the highest first, and correct or confirm the cells that are marked, if any"

@@ -48,3 +48,21 @@ def p_value(p: float) -> str:
 def seconds(duration: float) -> str:
     """A duration in seconds or minutes."""
     return f"{duration:.0f} s" if duration < 120 else f"{duration / 60:.0f} min"
+
+
+def times(nats: float) -> str:
+    r"""A difference of nats as a ratio of probabilities.
+
+    Examples
+    --------
+    >>> times(0.0), times(4.39), times(12.0), times(100.0), times(-0.7)
+    ('1.0 times', '81 times', '160\xa0000 times', '10^43 times', '0.5 times')
+    """
+    if abs(nats) > 14:
+        return f"10^{round(nats / math.log(10))} times"
+    ratio = math.exp(nats)
+    if ratio < 10:
+        return f"{ratio:.2g} times" if ratio < 1 else f"{ratio:.1f} times"
+    return f"{round(ratio, 1 - math.floor(math.log10(ratio))):,.0f} times".replace(
+        ",", "\N{NO-BREAK SPACE}"
+    )

@@ -2,6 +2,7 @@
 
 import re
 import sys
+from urllib.parse import unquote
 
 import pandas as pd
 import pytest
@@ -60,6 +61,21 @@ def test_rows_are_counted_from_one(capsys):
     run("report m.safetensors t.csv --out r.html --most-anomalous 4", capsys)
     rows = re.findall(r'<th scope="row">(\d+)</th>', page().partition('id="anomalies"')[2])
     assert set(rows) == {"41", "42", "43", "44"}  # the last four
+
+
+def test_columns_to_keep_are_shown_and_downloaded(capsys):
+    _, err = run(
+        "report d.safetensors t.csv --out r.html --most-anomalous 2 --keep id,free", capsys
+    )
+    assert err == ""  # a column that is kept is not ignored
+    text = page()
+    for row in re.findall(r'<th scope="row">(\d+)</th>', text.partition('id="anomalies"')[2])[:2]:
+        assert f'<span>id <span class="value">{int(row) - 1}</span></span>' in text
+    rows = unquote(re.search(r'href="data:text/csv[^,]*,([^"]*)"', text)[1]).splitlines()
+    assert rows[0] == "id,free,row,nats,p_value,reasons"
+    assert all(int(line.split(",")[0]) + 1 == int(line.split(",")[2]) for line in rows[1:])
+    _, err = run("report d.safetensors t.csv --out r.html --keep nothing", capsys, 2)
+    assert "column 'nothing': named in --keep, missing from the table" in err
 
 
 def test_a_folder_is_reported_on_as_one_table(place, capsys):

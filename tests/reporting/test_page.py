@@ -16,7 +16,8 @@ import pytest
 
 from discrete_itd import DiffusionDensity
 from discrete_itd.detection.thresholds import Threshold
-from discrete_itd.reporting import page, sentences
+from discrete_itd.recipes import Causal
+from discrete_itd.reporting import findings, page, sentences
 from discrete_itd.reporting.figures import new_axes
 from discrete_itd.reporting.findings import Verdict, examine, share_interval
 from discrete_itd.reporting.page import breakable
@@ -529,3 +530,91 @@ def test_a_browser_shows_it(text, tmp_path):
         assert sum("Content Security Policy" in line for line in tab.console()) >= 2
     finally:
         tab.close()
+
+
+# -- which row it is, and why -----------------------------------------------------------------------
+
+
+def with_keys():
+    frame = rows()
+    return frame.assign(id=[f"K-{i:03}" for i in range(len(frame))])
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_columns_to_keep_say_which_row_it_is():
+    detector, frame = reported.detector(), with_keys()
+    found = examine(detector, frame, keep=["id", "free"])
+    first = found.most_anomalous.iloc[0]
+    own = frame.loc[first["row"]]
+    assert first["cells"][:2] == (("id", own["id"], False), ("free", own["free"], True))
+    assert [name for name, _, _ in first["cells"]] == ["id", "free", "kind", "<b>twin</b>"]
+    read = Reader(page.render(found))
+    assert f"id {own['id']} free ?" in read.words
+    assert sum(name == "mark" for name, _ in read.elements) >= 4
+    assert found.alarm_rows["id"].tolist() == frame.loc[found.alarm_rows["row"], "id"].tolist()
+
+
+@pytest.mark.usefixtures("without_figures")
+@pytest.mark.parametrize(("keep", "error"), [(["no"], ValueError), ("id", TypeError)])
+def test_only_columns_of_the_table_are_kept(keep, error):
+    with pytest.raises(error, match="keep"):
+        examine(reported.detector(), rows(), keep=keep)
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_every_alarm_of_the_download_has_reasons(monkeypatch):
+    found = examine(reported.detector(), rows(), n_most_anomalous=1)
+    assert len(found.alarm_rows) > 1
+    assert found.alarm_rows["reasons"].str.len().gt(0).all()
+    monkeypatch.setattr(findings, "MOST_REASONS", 2)
+    few = examine(reported.detector(), rows(), n_most_anomalous=1).alarm_rows
+    told = few["reasons"] != ""
+    assert told.sum() == 2
+    assert few.loc[told, "nats"].min() >= few.loc[~told, "nats"].max()
+
+
+def test_anomalies_come_first_and_training_last(read):
+    places = [a["id"] for name, a in read.elements if name == "section"]
+    assert places[:2] == ["decision", "anomalies"]
+    assert places[-1] == "training"
+
+
+# -- what is true of the model ----------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_the_curve_of_a_companion_is_called_that():
+    frame = reported.table(300, 0)
+    small = Causal(base="tree", width=16, depth=1)
+    model = DiffusionDensity(denoiser=small, max_steps=5, random_state=0).fit(frame)
+    said = Reader(page.report(model, frame[:30], n_most_anomalous=0)).words
+    assert "This section is about its companion, an exact model (TreeDenoiser)" in said
+    assert "which is not the model of the" in said
+    assert "second estimate" not in said
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_no_integral_of_a_density_is_called_a_surprisal():
+    model, frame = reported.mixed_density()
+    said = Reader(page.report(model, frame[:20], n_most_anomalous=0)).words
+    assert "The integral of the squared errors is the surprisal" not in said
+    assert "only the area between the curves has a meaning" in said
+
+
+@pytest.mark.usefixtures("without_figures")
+@pytest.mark.parametrize(
+    ("stopped", "advice"), [("max_time", "again with more time"), ("interrupted", "without interr")]
+)
+def test_a_fit_that_was_cut_short_is_to_be_done_again(found, stopped, advice):
+    cut = dataclasses.replace(found, stopped=stopped)
+    words = Reader(page.render(cut)).words
+    assert f"Next: fit {advice}" in words or advice in sentences.after_training(cut)
+    history = found.history.assign(step=0)
+    assert advice in sentences.after_training(dataclasses.replace(cut, history=history))
+
+
+def test_five_rows_have_a_report():
+    frame = pd.DataFrame({"a": [1.5, 2.5, 3.5, 2.2, 9.1], "b": list("uvuvu")})
+    causal = Causal(base="independent", width=8, depth=1)
+    model = DiffusionDensity(denoiser=causal, max_steps=3, random_state=0).fit(frame)
+    assert "Was training long enough?" in page.report(model, frame)
