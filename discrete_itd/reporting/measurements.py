@@ -161,7 +161,7 @@ def _cells_shown(
 
 def _shown(value: Any, column: Column | None) -> str:
     is_missing = pd.api.types.is_scalar(value) and pd.isna(value)
-    return "" if is_missing else written(value, column)
+    return "—" if is_missing else written(value, column)
 
 
 def column_entropies(density: DiffusionDensity, rows: Rows) -> pd.DataFrame:
