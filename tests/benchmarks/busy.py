@@ -88,11 +88,13 @@ def command(*arguments: Any) -> None:
     )
 
 
-def measured(name: str) -> dict[str, tuple[float, float]]:
+def measured(name: str, wanted: tuple[str, ...]) -> dict[str, tuple[float, float]]:
     """CPU-seconds and seconds of each task."""
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         for what, run in tasks(name, table(name), Path(folder)):
+            if not what.startswith(wanted):
+                continue
             start, before = time.perf_counter(), cpu_seconds()
             run()
             found[what] = cpu_seconds() - before, time.perf_counter() - start
@@ -144,6 +146,7 @@ def void(_: object) -> None:
 def in_process(name: str, options: argparse.Namespace, **environment: str) -> dict[str, Any]:
     """:func:`measured` in a process of its own."""
     line = [sys.executable, "-m", "tests.benchmarks.busy", "--tables", name, "--measure"]
+    line += ["--tasks", *options.tasks]
     if options.torch_first:
         line.append("--torch-first")
     with limited(options.quota) as enter:
@@ -162,6 +165,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="What fits and scores cost beside busy processes.")
     parser.add_argument("--busy", type=int, default=os.cpu_count(), help="busy processes")
     parser.add_argument("--tables", nargs="+", choices=TABLES, default=TABLES)
+    parser.add_argument("--tasks", nargs="+", default=[""], help="beginnings of their names")
     parser.add_argument("--quota", type=float, help="CPUs that a control group allows")
     parser.add_argument("--torch-first", action="store_true", help="import torch before")
     parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
@@ -169,7 +173,7 @@ def main() -> None:
     if options.measure:
         if options.torch_first:
             import torch  # noqa: F401
-        print(json.dumps(measured(options.tables[0])))
+        print(json.dumps(measured(options.tables[0], tuple(options.tasks))))
         return
     print("| table | task | one thread: CPU-s, s | alone: CPU-s, s |", end="")
     print(f" beside {options.busy}: CPU-s, s | CPU beside / one thread |")
