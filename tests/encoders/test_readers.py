@@ -8,8 +8,7 @@ import polars as pl
 import pytest
 
 from discrete_itd import DiffusionDensity
-from discrete_itd.cli.dialect import Dialect
-from discrete_itd.cli.fitting import _read_to_fit
+from discrete_itd.cli.tables import read_table, recognise
 from discrete_itd.encoders import TableEncoder
 from discrete_itd.encoders.streams import FrameStream
 from discrete_itd.encoders.survey import survey
@@ -48,8 +47,9 @@ TEXT = written()
 
 
 def by_command(folder):
-    (folder / "table.csv").write_text(TEXT)
-    return _read_to_fit(str(folder / "table.csv"), {}, [], Dialect())
+    path = folder / "table.csv"
+    path.write_text(TEXT)
+    return recognise(read_table(str(path)), str(path), {})
 
 
 def as_objects(_):
