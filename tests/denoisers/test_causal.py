@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 
 from discrete_itd.channel import Codebook, CoordinateSchedule, State
-from discrete_itd.denoisers import CausalDenoiser
+from discrete_itd.denoisers import CausalDenoiser, masked
 from discrete_itd.denoisers.masked import MaskedMLP, dropped
 from discrete_itd.likelihood import path_log_prob
 from discrete_itd.likelihood.sampling import sample
@@ -183,3 +183,19 @@ def test_dropped_numbers_keep_the_mean_and_their_gradients(share, device):
         assert not torch.equal(dropped(x, share), out)
         rate = gone.float()
         assert abs(float((rate[:, :-1] * rate[:, 1:]).mean()) - share**2) < 0.01
+
+
+def test_without_the_map_beside_the_units_answers_are_the_same_one_by_one(monkeypatch):
+    """It is left out where it would be huge; no answer hears its own column or a later one."""
+    monkeypatch.setattr(masked, "MOST_SKIPPED", 1)
+    rank = torch.tensor([0, 0, 1, 2])
+    torch.manual_seed(0)
+    network = MaskedMLP(rank, rank, 3, width=8, depth=1, dropout=0.0)
+    assert network.skip is None
+    torch.nn.init.normal_(network.leave.weight)
+    network.eval()
+    features = torch.randn(5, 4)
+    steps = torch.cat(list(network.steps(features)), 1)
+    torch.testing.assert_close(steps, network(features))
+    features[:, 2:] += 1.0
+    torch.testing.assert_close(network(features)[:, :3], steps[:, :3])
