@@ -17,7 +17,7 @@ import pandas as pd
 from discrete_itd.deprecation import renamed
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.detection.watch import DriftWatch
-from discrete_itd.encoders import as_frame
+from discrete_itd.encoders import as_frame, written
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.reporting import figures
 from discrete_itd.reporting.learning_curve import extrapolate
@@ -246,7 +246,9 @@ def plot_explanation(model: Model, row: Any, ax: Axes | None = None) -> Axes:
         usual = detector.calibration_nats_.mean()
         if detector.given_:
             usual = nats - detector.explain(rows, relative=True).iloc[0]
-    figures.draw_explanation(nats, ax, usual=usual, values=rows.frame.iloc[0])
+    cells = zip(rows.frame.iloc[0], rows.encoder.schema, strict=True)
+    values = [written(value, column) for value, column in cells]
+    figures.draw_explanation(nats, ax, usual=usual, values=values)
     return ax
 
 

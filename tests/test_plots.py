@@ -299,3 +299,12 @@ def test_names_are_shortened_and_made_readable():
     assert readable("é ж 中 👩‍👩‍👧 \xa0ok") == "é ж 中 👩‍👩‍👧 \xa0ok"
     for bad in ("\x00", "\x1b", "\ud800", "\ufffe", "\u202e"):
         assert readable(f"a{bad}b") == "a\N{REPLACEMENT CHARACTER}b"
+
+
+def test_values_beside_bars_are_as_people_write_them():
+    day = pd.Timestamp("2025-01-01") + pd.to_timedelta(np.arange(60) % 30, "D")
+    random = np.random.default_rng(0)
+    frame = pd.DataFrame({"amount": random.lognormal(14, 0.5, 60).round(2), "day": day})
+    model = DiffusionDensity(denoiser="independent", random_state=0).fit(frame)
+    ax = plots.plot_explanation(model, frame.assign(amount=2361000.25)[:1])
+    assert {"amount = 2 361 000.25", "day = 2025-01-01"} <= set(words(ax))

@@ -220,7 +220,11 @@ def draw_scores(
 
 
 def draw_explanation(
-    nats: pd.Series, ax: Axes, *, usual: pd.Series | None = None, values: pd.Series | None = None
+    nats: pd.Series,
+    ax: Axes,
+    *,
+    usual: pd.Series | None = None,
+    values: Sequence[str] | None = None,
 ) -> None:
     """The surprisal of each cell of a row as bars, the highest on top.
 
@@ -231,16 +235,14 @@ def draw_explanation(
     ax : Axes
     usual : Series, length C, optional
         Usual nats of the columns, drawn as marks on the bars.
-    values : Series, length C, optional
-        Values of the row, for the labels.
+    values : sequence of str, length C, optional
+        Values of the row as text, for the labels.
     """
     heights = nats.to_numpy(dtype=float)
     kept, rest = _longest(heights)
     labels = [str(nats.index[i]) for i in kept]
     if values is not None:
-        labels = [
-            f"{name} = {_plain(values.iloc[i])}" for i, name in zip(kept, labels, strict=True)
-        ]
+        labels = [f"{name} = {values[i]}" for i, name in zip(kept, labels, strict=True)]
     total, marks = heights[rest].sum(), None
     heights = heights[kept]
     if usual is not None:
@@ -361,10 +363,6 @@ def _longest(length: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     order = np.argsort(-length, kind="stable")
     n = len(order) if len(order) <= MOST_BARS else MOST_BARS - 1
     return order[:n], order[n:]
-
-
-def _plain(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _name_bars(ax: Axes, y: np.ndarray, labels: Sequence[str]) -> None:
