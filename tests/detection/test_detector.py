@@ -700,7 +700,7 @@ def test_a_file_holds_no_table_of_rows(fitted_mixed, tmp_path):
     fitted_mixed.save(tmp_path / "a")
     _, tensors = read_state(tmp_path / "a")
     own = {name for name in tensors if not name.startswith("density.")}
-    assert own == {"weight", "floor", "scores", "nats", "trimmed"}
+    assert own == {"weight", "floor", "scores", "nats", "repeated", "trimmed"}
     assert tensors["weight"].shape == (1,)
     assert tensors["floor"].shape == (3,)
     n_held = len(fitted_mixed.calibration_scores_)
