@@ -304,7 +304,10 @@ def plot_columns(density: Model, X: Any, ax: Axes | None = None) -> Axes:
     'nats'
     """
     _, density = fitted(density)
-    columns = column_entropies(density, density.rows(X))
+    rows = density.rows(X)
+    if not len(rows.x):
+        raise ValueError("no rows to plot")
+    columns = column_entropies(density, rows)
     ax = figures.new_axes(figures.bars_size(len(columns))) if ax is None else ax
     figures.draw_columns(columns, ax)
     return ax

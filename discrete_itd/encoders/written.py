@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -75,8 +76,11 @@ def number(value: float, decimals: int | None = 0, *, grouped: bool = True) -> s
     >>> number(25.0, 2), number(0.123456789, None), number(10667, grouped=False), number(3e20)
     ('25.00', '0.123457', '10667', '3e+20')
     """
-    if not math.isfinite(value):
-        return str(value)
+    try:
+        if not math.isfinite(value):
+            return str(value)
+    except OverflowError:  # an integer that no float holds
+        return f"{Decimal(value):.{SIGNIFICANT}g}"
     if isinstance(value, float) and not SMALL <= abs(value) < LARGE and value:
         return f"{value:.{SIGNIFICANT}g}"
     if decimals is not None:

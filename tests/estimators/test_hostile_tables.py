@@ -25,6 +25,7 @@ import pytest
 from sklearn.exceptions import NotFittedError
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector, DriftWatch, plots, report
+from discrete_itd.encoders.written import number
 
 pa = pytest.importorskip("pyarrow")
 plt = pytest.importorskip("matplotlib.pyplot")
@@ -268,6 +269,15 @@ def test_columns_without_a_name(names):
     for model in (DiffusionDensity(), DiffusionOutlierDetector()):
         with pytest.raises((ValueError, TypeError), match=r"^column .*name|column names"):
             model.fit(frame)
+
+
+def test_no_rows_and_no_floats_are_drawn_and_written():
+    frame = pd.DataFrame({"a": ["p", "q"] * 9, "b": ["u", "v", "v"] * 6})
+    model = DiffusionDensity(denoiser="tree", random_state=0).fit(frame)
+    for plot in (plots.plot_columns, plots.plot_scores):
+        with pytest.raises(ValueError, match="no rows to plot"):
+            plot(model, frame[:0])
+    assert number(-(10**400)) == "-1.00000e+400"
 
 
 @pytest.mark.slow
