@@ -470,6 +470,23 @@ def test_properties_alarms_are_within_their_interval(draw, m):
         assert stats.binom.sf(count - 1, 300, 0.1) > 1e-3
 
 
+@pytest.mark.parametrize(
+    ("calibration", "offset", "fewest", "most"),
+    [
+        (np.arange(99.0), 9.0, 10, 10),
+        (np.arange(99.0), 9.5, 10, 11),
+        (np.repeat(np.arange(33.0), 3), 3.0, 9, 10),
+    ],
+    ids=["at a score", "between two", "ties"],
+)
+def test_alarms_below_an_offset_lie_between_those_of_two_ranks(calibration, offset, fewest, most):
+    """Of one rank, without ties and at a calibration score."""
+    found = alarms_among(calibration, offset, 400, level=0.9)
+    assert found.low == stats.betabinom(400, fewest, 100 - fewest).ppf(0.05)
+    assert found.high == stats.betabinom(400, most, 100 - most).ppf(0.95)
+    assert found.mean == pytest.approx(4 * most)
+
+
 def test_a_day_of_alarms_is_that_of_its_threshold():
     scores = np.random.default_rng(0).poisson(20, 500).astype(float)
     found = at_rate(scores, 0.1, rows_per_day=300)
