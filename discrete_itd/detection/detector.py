@@ -325,10 +325,10 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
         Notes
         -----
         The file holds no table of rows. It does hold the score and the nats by column of each calibration row, from
-        which a row can be recovered where few rows are possible, and whether it equals a row of the fit; with ``given``, the groups of these rows and of
-        training rows; the categories; of columns whose numbers repeat, the different numbers; and the model, which may
-        have learned single training rows and may draw them. That is no anonymisation: do not publish the file of
-        personal data.
+        which a row can be recovered where few rows are possible, and whether it equals a row of the fit; with
+        ``given``, the groups of these rows and of training rows; the categories; of columns whose numbers repeat, the
+        different numbers; and the model, which may have learned single training rows and may draw them. That is no
+        anonymisation: do not publish the file of personal data.
         """
         super().save(path, card=card)
 
