@@ -22,6 +22,7 @@ from discrete_itd.denoisers.marginal import MarginalDenoiser
 
 HOT_CELLS = 1 << 17  # rows times latent points that stay in a cache
 N_WAVES = 12  # smooth functions of a column on a line
+TOGETHER = 16  # columns on a line in one matrix of these functions; a single one would grow with their square
 NEVER = -1e4  # logit of an impossible level: finite, so that gradients are
 START_GAIN = 0.3  # size of the initial logits: zeros would be a saddle point, left slowly
 
@@ -73,7 +74,6 @@ class Layout(nn.Module):
     rest: Tensor
     single: Tensor
     wave: Tensor
-    basis: Tensor
     low: Tensor
     high: Tensor
     _with_gaps: Tensor
@@ -102,27 +102,31 @@ class Layout(nn.Module):
         many = [c.kind == "line" and c.n_levels > N_WAVES for c in levels.columns]
         smooth = torch.tensor(many, dtype=torch.bool, device=seen.device)[levels.level_column]
         keep("single", (~self.unseen & ~smooth & (levels.level_code > 0)).nonzero().flatten())
-        keep("wave", (~self.unseen & smooth).nonzero().flatten())
-        waves = (self._waves(seen, j) for j, m in enumerate(many) if m)
-        keep("basis", torch.cat([seen.new_zeros(0, len(self.wave)), *waves]))
-        self.n_values = len(self.single) + len(self.basis)
+        wave = (~self.unseen & smooth).nonzero().flatten()
+        keep("wave", wave[levels.level_column[wave].argsort(stable=True)])  # by column
+        sizes = [c.n_levels for c, is_many in zip(levels.columns, many, strict=True) if is_many]
+        waves = [self._waves(mass) for mass in seen[self.wave].split(sizes)]
+        self.bases = [
+            torch.block_diag(*waves[i : i + TOGETHER]) for i in range(0, len(waves), TOGETHER)
+        ]
+        self.n_values = len(self.single) + N_WAVES * len(waves)
 
-    def _waves(self, seen: Tensor, column: int) -> Tensor:
-        """Cosines of the share of rows below each level of one column: (N_WAVES, levels of smooth columns)."""
-        own = self.levels.level_column[self.wave] == column
-        mass = seen[self.wave[own]]  # its levels are in their order
+    @staticmethod
+    def _waves(mass: Tensor) -> Tensor:
+        """Cosines of the share of rows below each level of one column, of given shares: (N_WAVES, levels)."""
         place = (mass.cumsum(0) - mass / 2) / mass.sum()
         frequency = torch.arange(1, N_WAVES + 1).to(mass)
-        out = mass.new_zeros(N_WAVES, len(self.wave))
-        out[:, own] = torch.cos(math.pi * frequency[:, None] * place)
-        return out
+        return torch.cos(math.pi * frequency[:, None] * place)
 
     def logits(self, values: Tensor) -> Tensor:
         """Logits (K, T) of all seen levels."""
-        single, wave = values.split([len(self.single), len(self.basis)], 1)
+        single, *waves = values.split([len(self.single), *(len(b) for b in self.bases)], 1)
         logits = self.base.masked_fill(self.unseen, NEVER).expand(len(values), -1)
         logits = logits.index_add(1, self.single, single)
-        return logits.index_add(1, self.wave, wave @ self.basis) if len(self.basis) else logits
+        if not waves:
+            return logits
+        smooth = [part @ basis for part, basis in zip(waves, self.bases, strict=True)]
+        return logits.index_add(1, self.wave, torch.cat(smooth, 1))
 
     def log_probs(self, values: Tensor) -> Tensor:
         """Log-probabilities (K, T) of all levels."""
@@ -139,8 +143,9 @@ class Layout(nn.Module):
         start = start + there @ self.rest[0]
         there = torch.cat([there, (~cells.isnan()).to(ones)], 1)
         cells = cells.clamp(self.low, self.high).nan_to_num(0.0).to(ones)
-        waves = ones[:, self.wave] @ self.basis.T
-        parts = [ones[:, self.single], waves, cells.square(), cells, there[:, self._with_gaps]]
+        smooth = ones[:, self.wave].split([basis.shape[1] for basis in self.bases], 1)
+        waves = [part @ basis.T for part, basis in zip(smooth, self.bases, strict=True)]
+        parts = [ones[:, self.single], *waves, cells.square(), cells, there[:, self._with_gaps]]
         return torch.cat([*parts, torch.ones_like(start)[:, None]], 1), start
 
     def of_points(self, columns: Columns) -> Tensor:

@@ -123,7 +123,11 @@ def test_levels_add_up_and_unseen_ones_keep_their_probability(device, dtype, col
     torch.testing.assert_close(zeros, marginals.log_probs, atol=rounding(dtype), rtol=0)
 
 
-def test_smooth_functions_are_cosines_of_the_share_of_rows_below(device, dtype):
+@pytest.mark.parametrize("together", [1, 16])
+def test_smooth_functions_are_cosines_of_the_share_of_rows_below(
+    device, dtype, together, monkeypatch
+):
+    monkeypatch.setattr("discrete_itd.denoisers.decoder_network.TOGETHER", together)
     values = np.linspace(-1, 1, MANY)
     book = Codebook([simplex(3), line(*values, is_open=True), line(*values)]).to(device)
     marginals = random_marginals(book, np.random.default_rng(0))
@@ -137,13 +141,28 @@ def test_smooth_functions_are_cosines_of_the_share_of_rows_below(device, dtype):
         probs = probs / probs.sum()
         place = [probs[:k].sum() + probs[k] / 2 for k in range(MANY)]
         for i in range(N_WAVES):
-            got = layout.basis[(j - 1) * N_WAVES + i]
+            got = torch.block_diag(*layout.bases)[(j - 1) * N_WAVES + i]
             got = got[torch.isin(layout.wave, where)].cpu().numpy()
             order = layout.wave[torch.isin(layout.wave, where)].cpu().numpy()
             want = {
                 w.item(): math.cos(math.pi * (i + 1) * f) for w, f in zip(where, place, strict=True)
             }
             np.testing.assert_allclose(got, [want[w] for w in order], atol=rounding(dtype, 10))
+
+
+def test_smooth_functions_of_many_columns_grow_with_their_number(device, monkeypatch):
+    """And what is made with them is what one matrix gives."""
+    monkeypatch.setattr("discrete_itd.denoisers.decoder_network.TOGETHER", 2)
+    lines = [line(*np.linspace(-1, 1, MANY + j % 3), is_open=j % 2 == 0) for j in range(9)]
+    book = Codebook([*lines[:4], simplex(3), *lines[4:]]).to(device)
+    rng = np.random.default_rng(0)
+    layout = Layout(random_marginals(book, rng), *everywhere(book))
+    assert sum(basis.numel() for basis in layout.bases) <= 2 * N_WAVES * len(layout.wave)
+    columns, rows = random_columns(layout, book, rng, 5), random_rows(book, 7, rng)
+    found = layout.logits(columns.values), layout.of_rows(rows)[0]
+    layout.bases = [torch.block_diag(*layout.bases)]
+    whole = layout.logits(columns.values), layout.of_rows(rows)[0]
+    torch.testing.assert_close(found, whole)
 
 
 def test_columns_without_gaps_share_a_constant(device):
