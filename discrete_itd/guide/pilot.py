@@ -5,7 +5,7 @@ training rows, with known anomalies if you have any, that nobody looks at before
 
 | step | do | read | go on if |
 |---|---|---|---|
-| 1. the columns | `DiffusionDensity(denoiser="tree").fit(X).encoder_.describe()` | `kind`, `categories`, `missing` | every column is what it is meant to be; otherwise `column_types=`; identifiers are dropped |
+| 1. the columns | `DiffusionDensity(denoiser="tree").fit(X).encoder_.describe()` | `kind`, `categories`, `missing` | every column is what it is meant to be; otherwise `column_types=`; identifiers and free text are left out, and a warning names them |
 | 2. a first model | `DiffusionDensity(random_state=0).fit(X)` | `candidates_`: `nats`, `behind`, `chosen` | the chosen model is better than `independent` by many standard errors: columns depend on one another |
 | 3. the detector | `DiffusionOutlierDetector(random_state=0).fit(X)` | `print(detector.threshold_)`: rate, interval, calibration rows | the interval is narrow enough for the alarms that you can check |
 | 4. the budget | `threshold_at_alarms(5, rows_per_day=20_000)` | alarms per day and their interval | that many checks are affordable |
@@ -26,7 +26,7 @@ table: if that is as good, take that.
 | failure | how it shows | what to do |
 |---|---|---|
 | **Overfitting** | `history_`: `valid_nats` rise while `train_nats` fall; nats of new rows, `-score(test)`, are above the held-out nats of the card by more than their standard errors | training stops by itself and the best state is kept; of small tables take `"tree"`, `"bayes_net"`, or more rows. Held-out rows also chose the model, so new rows cost slightly more |
-| **Columns that identify rows** | a warning at `fit` | drop them |
+| **Columns that identify rows** | a warning at `fit`; `describe()`: "left out" | nothing; `column_types={"id": "nominal"}` keeps one |
 | **Unseen categories** | `explain(X)`: a large share of one column; a warning where all values of a column are new | `handle_unknown="error"` refuses them; fit again with rows that have them |
 | **Drift** | `drift(batch)`: `drifted`, `drifted_columns` with an `effect` in nats; `DriftWatch.alarm_` | find the cause; fit and calibrate again: p-values are no longer valid |
 | **The model fits badly** | `drift(batch).misfit` far from 0: inliers cost more, or less, than rows drawn from the model | p-values stay valid; ranking and samples suffer: `"best"`, more rows, other kinds of columns |
