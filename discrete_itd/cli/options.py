@@ -364,8 +364,8 @@ def _add_streams(sub: argparse.ArgumentParser, *, of_out: bool) -> None:
 
 def _add_keep(sub: argparse.ArgumentParser, to: str) -> None:
     sub.add_argument("--keep", **LIST, metavar="NAME",
-        help=f"columns of TABLE to copy to {to} as they are, like --keep id,amount; also ones\n"
-        "that the model does not know")
+        help=f"columns of TABLE to copy to {to} as they are,\n"
+        "like --keep id,amount; also ones that the model does not know")
 
 
 def _add_dialect(sub: argparse.ArgumentParser) -> None:

@@ -18,7 +18,7 @@ below enumerate all rows of small tables, or repeat an experiment often enough t
 | Threads that ask one model at the same time get the answers of one | `tests/estimators/test_at_once.py::test_threads_that_ask_one_model_get_the_answers_of_one` |
 | Processes that load one file at the same time do | `tests/estimators/test_at_once.py::test_processes_that_ask_one_file_get_the_answers_of_one` |
 | Batches of a stream have the answers of the whole table | `tests/scale/test_batches.py::test_properties_answers_are_those_of_the_whole_table` |
-| Row noise is that of earlier releases, so a path's score is reproducible | `tests/channel/test_noise.py::test_noise_is_that_of_earlier_releases` |
+| Row noise depends on the row's content and the seed alone, so a path's score is reproducible | `tests/channel/test_noise.py::test_noise_is_that_of_earlier_releases` |
 | Any table, whatever its types and gaps, is fitted or refused by name, and its answers agree with each other | `tests/estimators/test_every_question.py::test_every_question_of_any_table` |
 | `explain` adds up to the score | `tests/estimators/test_estimators.py::test_explanations_add_up` |
 | p-values of exchangeable rows: P(p ≤ α) ≤ α, on average over calibration sets, with any ties | `tests/detection/test_conformal.py::test_p_values_are_valid_exactly` |
@@ -34,7 +34,6 @@ below enumerate all rows of small tables, or repeat an experiment often enough t
 | A file that says huge numbers takes neither time nor memory | `tests/storage/test_files.py::test_huge_numbers_take_neither_time_nor_memory` |
 | Forged files, their digest right, are loaded or refused by name, in bounded time and memory (10 000 with `--slow`) | `tests/storage/test_hostile_files.py::test_hostile_files_are_loaded_or_refused` |
 | A file is written as a whole or not at all | `tests/storage/test_files.py::test_a_failing_writer_leaves_the_old_file` |
-| Models of release 0.1 are read, and score as they did | `tests/denoisers/test_stored.py::test_a_stored_model_scores_as_it_did` |
 
 ## Statistical
 

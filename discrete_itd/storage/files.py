@@ -35,10 +35,7 @@ try:
 except ImportError:  # no such locks on this system
     fcntl = None
 
-# 3: kinds of denoisers in place of their classes; 2: networks on independent columns only; 1: development versions,
-# never released
-FORMAT = 4
-OLDEST_FORMAT = 2
+FORMAT = 5  # smaller ones were those of development versions
 PARTIAL = "partial-"  # in the names of temporary files
 KEY = "discrete_itd"
 DIGEST = "sha256"
@@ -352,25 +349,29 @@ def _parse(text: str) -> dict[str, Any]:
 
 def _check(header: Mapping[str, Any], sound: bool, kind: str) -> None:
     """Refuse a header of another format or kind, or one whose digest is not ``sound``."""
-    version = header.get("format")
-    if type(version) is not int or version < 1:
-        raise ValueError(f"the file is damaged (format {version!r})")
-    if version > FORMAT:  # before the digest, which a later format may make in another way
-        doubt = "" if sound else ", unless the file is damaged"
-        raise ValueError(
-            f"format {version}, but this release reads format {FORMAT}; upgrade discrete_itd{doubt}"
-        )
+    # before the digest, which another format may make in another way
+    check_format(header.get("format"), "" if sound else ", unless the file is damaged")
     if not sound:
         raise ValueError("the file is damaged (its digest does not match)")
-    if version < OLDEST_FORMAT:
-        raise ValueError(
-            f"format {version}, written by a development version of discrete_itd; fit the model anew"
-        )
     found = header.get("kind")
     if not isinstance(found, str) or found not in KINDS:
         raise ValueError(f"the file is damaged (kind {found!r})")
     if found != kind:
         raise ValueError(f"the file holds {KINDS[found]}, not {KINDS[kind]}")
+
+
+def check_format(version: Any, doubt: str = "") -> None:
+    """Refuse all formats but the present one, of files and of pickles."""
+    if type(version) is not int or version < 1:
+        raise ValueError(f"the file is damaged (format {version!r})")
+    if version > FORMAT:
+        raise ValueError(
+            f"format {version}, but this release reads format {FORMAT}; upgrade discrete_itd{doubt}"
+        )
+    if version < FORMAT:
+        raise ValueError(
+            f"format {version}, written by a development version of discrete_itd; fit the model anew{doubt}"
+        )
 
 
 def digest(text: str, tensors: Mapping[str, Tensor]) -> str:

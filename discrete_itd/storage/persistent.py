@@ -16,13 +16,11 @@ from torch import Tensor
 from discrete_itd.storage import files
 from discrete_itd.storage.configs import by_name, classes_of, from_config, to_config
 from discrete_itd.storage.markdown import code
-from discrete_itd.storage.old_formats import upgraded, upgraded_parameters
 from discrete_itd.storage.schema import building, check_fields
 
 Kind = TypeVar("Kind", bound="Persistent")
 
 CARD_START = "# Model card"
-LAST_FORMAT_BY_KIND = 3  # with other names: see old_formats
 
 
 def resolve_device(name: str) -> torch.device:
@@ -121,7 +119,7 @@ class Persistent:
     def from_state(
         cls, state: files.State, *, device: str = "auto", trusted: Iterable[type] = ()
     ) -> Self:
-        """The estimator that :meth:`to_state` wrote, also in the formats of earlier releases.
+        """The estimator that :meth:`to_state` wrote.
 
         Raises
         ------
@@ -130,8 +128,6 @@ class Persistent:
         """
         trusted = tuple(trusted)
         by_name(trusted)
-        if state[0].get("format", files.FORMAT) <= LAST_FORMAT_BY_KIND:
-            state = upgraded(state)
         header, tensors = state
         check_fields(header, {"model": str, "parameters": dict})
         if header["model"] != cls.__name__:
@@ -234,23 +230,14 @@ class Persistent:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         if "header" not in state:
-            cast(Any, super()).__setstate__(self._present(state))
+            cast(Any, super()).__setstate__(state)
             return
+        files.check_format(state.get("format"))
         header, parameters = state["header"], state["parameters"]
         tensors = {name: torch.from_numpy(array) for name, array in state["arrays"].items()}
-        if "format" not in state:  # format 3 or before
-            header, tensors = upgraded((header, tensors))
-            parameters = self._present(parameters)
         self.__dict__.update(parameters)
         device = header.get("device", parameters.get("device", "auto"))
         self.restore(header, tensors, device=device, trusted=state.get("classes", ()))
-
-    def _present(self, parameters: dict[str, Any]) -> dict[str, Any]:
-        """Parameters of a pickle of any release under their present names."""
-        out = upgraded_parameters(parameters)
-        if isinstance(out.get("denoiser"), dict):
-            out["denoiser"] = from_config(out["denoiser"], self.parameter_classes)
-        return out
 
 
 def load_one_of(

@@ -421,7 +421,7 @@ def test_errors_of_the_call():
         TableEncoder.fit(frame[:0])
     with pytest.raises(TypeError, match=r"column \('t', 'a'\): a column's name must be"):
         TableEncoder.fit(pd.concat({"t": frame}, axis=1))
-    with pytest.raises(TypeError, match="column nan: a column's name must be"):
+    with pytest.raises(ValueError, match=r"column 1 from the left, .*: its name is missing, nan"):
         TableEncoder.fit(frame.set_axis(["a", np.nan], axis=1))
     encoder = TableEncoder.fit(frame)
     with pytest.raises(ValueError, match="column 'b': the table has no such column"):

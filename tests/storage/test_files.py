@@ -21,10 +21,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector, IsotropicSchedule
-from discrete_itd.recipes import Network, RowMixture, Trees
+from discrete_itd.recipes import Network, RowMixture
 from discrete_itd.storage import files
-from discrete_itd.storage.configs import from_config
-from discrete_itd.storage.old_formats import upgraded
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-3, 10**20) | st.floats() | st.text(max_size=3),
@@ -93,31 +91,31 @@ def test_a_state_comes_back(tmp_path):
         assert torch.equal(back[name], tensor)
 
 
-GOOD = '{"format": 4, "kind": "model"}'
+GOOD = '{"format": 5, "kind": "model"}'
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (GOOD.replace("4", "1"), "format 1, .*development version.*fit the model anew"),
+        (GOOD.replace("5", "1"), "format 1, .*development version.*fit the model anew"),
         ('{"format": 1}', "format 1, .*development version.*fit the model anew"),
-        (GOOD.replace("4", "5"), "format 5, .*upgrade discrete_itd$"),
-        (GOOD.replace("4", "9" * 400), "upgrade discrete_itd"),
-        (GOOD.replace("4", "9" * 5000), "damaged"),
-        (GOOD.replace("4", "true"), "damaged .format True"),
-        (GOOD.replace("4", "4.0"), "damaged .format 4.0"),
-        (GOOD.replace("4", "NaN"), "damaged .format nan"),
+        (GOOD.replace("5", "6"), "format 6, .*upgrade discrete_itd$"),
+        (GOOD.replace("5", "9" * 400), "upgrade discrete_itd"),
+        (GOOD.replace("5", "9" * 5000), "damaged"),
+        (GOOD.replace("5", "true"), "damaged .format True"),
+        (GOOD.replace("5", "5.0"), "damaged .format 5.0"),
+        (GOOD.replace("5", "NaN"), "damaged .format nan"),
         (
             GOOD.replace('"model"', '"checkpoint"'),
             "holds the checkpoint of a training, not a model",
         ),
         (GOOD.replace('"model"', '"x"'), "damaged .kind 'x'"),
         (GOOD.replace('"model"', "[]"), "damaged .kind"),
-        ('{"format": 4}', "damaged .kind None"),
-        ('{"format": 4, "format": 4, "kind": "model"}', "a name occurs twice"),
-        ('{"format": 4, "kind": "model", "x": {"a": 1, "a": 1}}', "a name occurs twice"),
-        (f'{{"format": 4, "kind": "model", "x": {"[" * 40}{"]" * 40}}}', "nested too deeply"),
-        (f'{{"format": 4, "kind": "model", "x": {"[" * 10**5}{"]" * 10**5}}}', "damaged"),
+        ('{"format": 5}', "damaged .kind None"),
+        ('{"format": 5, "format": 5, "kind": "model"}', "a name occurs twice"),
+        ('{"format": 5, "kind": "model", "x": {"a": 1, "a": 1}}', "a name occurs twice"),
+        (f'{{"format": 5, "kind": "model", "x": {"[" * 40}{"]" * 40}}}', "nested too deeply"),
+        (f'{{"format": 5, "kind": "model", "x": {"[" * 10**5}{"]" * 10**5}}}', "damaged"),
         (f"{'[' * 10**6}", "damaged"),
         ("[]", "no mapping"),
         ("null", "no mapping"),
@@ -137,7 +135,7 @@ def test_a_plain_header_is_read(folder):
 
 def test_a_newer_format_may_have_another_digest(folder):
     with pytest.raises(ValueError, match="upgrade discrete_itd, unless the file is damaged"):
-        files.read_state(with_header(folder, GOOD.replace("4", "5"), digest="later"))
+        files.read_state(with_header(folder, GOOD.replace("5", "6"), digest="later"))
 
 
 @pytest.mark.parametrize("dtype", [torch.bool, torch.complex64, torch.int8, torch.uint16])
@@ -288,10 +286,16 @@ def test_a_file_with_a_tail(extra, folder, content):
     refuse(folder, content + extra)
 
 
-def test_a_newer_format_is_refused_by_name(model, folder):
+def test_another_format_is_refused_by_name(model, folder):
     path = rewrite(model, folder, lambda header: header.update(format=files.FORMAT + 1))
     with pytest.raises(ValueError, match=rf"format {files.FORMAT + 1}, .*upgrade discrete_itd"):
         DiffusionDensity.load(path)
+    path = rewrite(model, folder, lambda header: header.update(format=files.FORMAT - 1))
+    with pytest.raises(ValueError, match=rf"format {files.FORMAT - 1}, .*fit the model anew"):
+        DiffusionDensity.load(path)
+    state = model.__getstate__()
+    with pytest.raises(ValueError, match="fit the model anew"):
+        DiffusionDensity().__setstate__({**state, "format": files.FORMAT - 1})
 
 
 def test_another_model_is_refused_by_name(model, folder):
@@ -524,63 +528,6 @@ def test_forged_timings_are_refused(model, folder, timings):
     path = rewrite(model, folder, lambda header: header.update(timings=timings))
     with pytest.raises(ValueError, match=r"m\.safetensors: "):
         DiffusionDensity.load(path)
-
-
-# -- a table of old names -------------------------------------------------------------------------
-
-
-OLD_DENOISER = {
-    "kind": "ensemble",
-    "members": [
-        {"kind": "bayes_net", "rest": False, "parents": [[], [0]]},
-        {"kind": "network", "width": 2, "base": {"kind": "trees", "rest": True}},
-        {"kind": "joined", "groups": [], "inner": {"kind": "mixture", "rest": False}},
-    ],
-}
-
-
-def test_kinds_of_format_3_are_classes_now():
-    state = {"denoiser": OLD_DENOISER, "schedule": {"kind": "coordinate", "n_steps": 2}}
-    weight = torch.zeros(1)
-    header, tensors = upgraded((state, {"denoiser.members.1.base.rest.mixture": weight}))
-    marginals = {"class": "MarginalDenoiser"}
-    assert header["schedule"] == {"class": "CoordinateSchedule", "n_steps": 2}
-    assert header["denoiser"] == {
-        "class": "EnsembleDenoiser",
-        "members": [
-            {"class": "BayesNetDenoiser", "fallback": None, "parents": [[], [0]]},
-            {
-                "class": "NeuralDenoiser",
-                "width": 2,
-                "base": {"class": "TreeDenoiser", "fallback": marginals},
-            },
-            {
-                "class": "OneHotDenoiser",
-                "groups": [],
-                "inner": {"class": "MixtureDenoiser", "fallback": None},
-                "fallback": marginals,
-            },
-        ],
-    }
-    assert tensors == {"denoiser.members.1.base.fallback.mixture": weight}
-
-
-def test_parameters_of_format_3_have_their_present_names():
-    old = {
-        "columns": [[0, "nominal"], ["b", {"kind": "binned"}]],
-        "denoiser": ["tree", {"kind": "network", "base": {"kind": "trees"}}],
-        "path": {"kind": "isotropic", "levels": [1.0]},
-        "unseen": "raise",
-        "n_calls": 3,
-    }
-    parameters = upgraded(({"parameters": old}, {}))[0]["parameters"]
-    assert from_config(parameters, DiffusionDensity.parameter_classes) == {
-        "column_types": {0: "nominal", "b": {"kind": "binned"}},
-        "denoiser": ["tree", Network(base=Trees())],
-        "schedule": IsotropicSchedule((1.0,)),
-        "handle_unknown": "error",
-        "n_evaluations": 3,
-    }
 
 
 def test_parameters_survive_a_file(model, tmp_path):
