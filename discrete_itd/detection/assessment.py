@@ -25,6 +25,8 @@ from discrete_itd.progress import progress_bar
 PRIOR = 0.5  # probability that a row has a wrong cell: who asks why has a reason to ask
 LEAST_NATS = 0.05  # above the expectation; a sentence rounds fewer to nothing
 LEAST = 1e-9  # the smallest probability that a float32 softmax can tell from zero
+MOST_CELLS = 256  # of a row that are asked about one by one: all cells, except in very wide tables
+N_FOLDS = 32  # questions by which they are chosen among more cells
 
 
 class CellAssessment(NamedTuple):
@@ -42,15 +44,12 @@ class CellAssessment(NamedTuple):
         Minus log-probability of the cell in its column, whatever the other cells; 0 where it is missing.
     error_log_odds : ndarray
         See :func:`assess`; minus infinity where the cell is missing.
-    expected : list of Expected, length C
-        Predictions from the other cells; empty if none were requested.
     """
 
     given_others: np.ndarray
     entropy: np.ndarray
     marginal: np.ndarray
     error_log_odds: np.ndarray
-    expected: list[Expected]
 
 
 def _batches(scorer: Scorer, x: Tensor, what: str) -> Iterator[Tensor]:
@@ -67,16 +66,14 @@ def _places(scorer: Scorer) -> list[list[int]]:
     return [np.flatnonzero(owner == j).tolist() for j in range(scorer.density.encoder_.n_columns)]
 
 
-def assess(scorer: Scorer, x: Tensor, n_values: int = 0) -> CellAssessment:
-    r"""Every cell of encoded rows against the other cells of its row, computed a batch of rows at a time.
+def assess(scorer: Scorer, x: Tensor) -> CellAssessment:
+    r"""Every cell of encoded rows against the other cells of its row: C questions of each row.
 
     Parameters
     ----------
     scorer : Scorer
         The score whose conditional distributions are used.
     x : Tensor of float64, shape (N, C')
-    n_values : int
-        How many predicted values to return for every cell; 0 for none.
 
     Notes
     -----
@@ -90,46 +87,32 @@ def assess(scorer: Scorer, x: Tensor, n_values: int = 0) -> CellAssessment:
 
     For a density, :math:`1 - p` is replaced by 1. What a new number adds to the score, where numbers repeat, is added.
     """
-    parts = []
-    for rows in _batches(scorer, x, "cells"):
-        parts.append(_assess_batch(scorer, rows, n_values))
-    expected = [
-        Expected(*map(np.concatenate, zip(*of_column, strict=True)))
-        for of_column in zip(*(p.expected for p in parts), strict=True)
-    ]
-    given, entropy, marginal, odds = map(np.concatenate, zip(*(p[:4] for p in parts), strict=True))
-    return CellAssessment(given, entropy, marginal, odds, expected)
+    parts = [_assess_batch(scorer, rows) for rows in _batches(scorer, x, "cells")]
+    return CellAssessment(*map(np.concatenate, zip(*parts, strict=True)))
 
 
 @torch.no_grad()
-def _assess_batch(scorer: Scorer, rows: Tensor, n_values: int) -> CellAssessment:
-    encoder = scorer.density.encoder_
+def _assess_batch(scorer: Scorer, rows: Tensor) -> CellAssessment:
+    n_columns = scorer.density.encoder_.n_columns
     marginal, log_wrong = log_probs_alone(scorer.marginals, rows)
-    shape = len(rows), encoder.n_columns
-    given, entropy, log_odds = (torch.zeros(shape).to(rows) for _ in range(3))
-    expected = []
+    log_p, entropy = (torch.zeros(len(rows), n_columns).to(rows) for _ in range(2))
     places = _places(scorer)
-    values = Conditionals.of_each(scorer, [_without(rows, own) for own in places])
+    values = Conditionals.of_each(scorer, [_without(rows, own[:1], own[1:]) for own in places])
     indicators = _indicator_levels(scorer, rows, [own[1] for own in places if len(own) > 1])
     for j, (own, others) in enumerate(zip(places, values, strict=True)):
         missing = rows[:, j].isnan()
         indicator = next(indicators) if len(own) > 1 else None
         cell = others.cell(j)
-        log_p = torch.where(missing, 0.0, cell.log_prob(rows[:, j].nan_to_num(0.0)))
+        log_p[:, j] = torch.where(missing, 0.0, cell.log_prob(rows[:, j].nan_to_num(0.0)))
         entropy[:, j] = _entropy(cell, indicator).to(rows)
-        if indicator is not None:
-            log_p = log_p + indicator.gather(1, rows[:, own[1:]].nan_to_num(0.0).long())[:, 0]
-        given[:, j] = -log_p
-        log_odds[:, j] = _log_odds(log_p, log_wrong[:, own], missing, cell.is_density)
         if indicator is None:
             entropy[:, j] = entropy[:, j].masked_fill(missing, 0.0)
-        if n_values:
-            present = None if indicator is None else indicator[:, int(PRESENT)]
-            expected.append(with_missing(cell.expected(n_values), present, n_values))
-    owner = torch.from_numpy(encoder.owner).to(rows.device)
-    alone = -add_at(torch.zeros_like(given), 1, owner, marginal)
-    own, mean, base, odds = (t.cpu().numpy() for t in (given, entropy, alone, log_odds))
-    return CellAssessment(own, mean, base, odds + _of_new(scorer, rows), expected)
+        else:
+            log_p[:, j] += indicator.gather(1, rows[:, own[1:]].nan_to_num(0.0).long())[:, 0]
+    columns = torch.arange(n_columns, device=rows.device).expand(len(rows), -1)
+    log_odds = _log_odds(scorer, rows, columns, log_p, log_wrong)
+    found = -log_p, entropy, -_by_column(scorer, marginal), log_odds + _of_new(scorer, rows)
+    return CellAssessment(*(t.cpu().numpy() for t in found))
 
 
 @torch.no_grad()
@@ -139,7 +122,7 @@ def nats_given_others(scorer: Scorer, x: Tensor, columns: Sequence[int]) -> np.n
     indicators = [own[1] for own in places if len(own) > 1]
     parts = [x.new_zeros(0, len(places))]
     for rows in _batches(scorer, x, "columns"):
-        questions = [_without(rows, own) for own in places]
+        questions = [_without(rows, own[:1], own[1:]) for own in places]
         cells = [_only(rows, own[:1]) for own in places]
         found = _log_prob_of_each(scorer, questions, cells)
         nats = -torch.stack([t[:, own[0]] for t, own in zip(found, places, strict=True)], 1)
@@ -151,18 +134,41 @@ def nats_given_others(scorer: Scorer, x: Tensor, columns: Sequence[int]) -> np.n
     return torch.cat(parts).cpu().numpy()
 
 
-def _of_new(scorer: Scorer, rows: Tensor) -> np.ndarray | float:
-    """The nats, (B, C), of whether numbers are new, where numbers repeat."""
-    return 0.0 if scorer.repeats is None else scorer.repeats.nats(rows)
+def _of_new(scorer: Scorer, rows: Tensor) -> Tensor:
+    """The nats of whether numbers are new, where numbers repeat: of (B, C), or (1, 1) zero."""
+    new = np.zeros((1, 1)) if scorer.repeats is None else scorer.repeats.nats(rows)
+    return torch.as_tensor(new).to(rows)
 
 
-def _log_odds(log_p: Tensor, log_wrong: Tensor, missing: Tensor, is_density: bool) -> Tensor:
-    """Log-odds of an error, (B,), of cells of one column: their log-probabilities (B,), those if wrong (B, 1 or 2)."""
+def _by_column(scorer: Scorer, nats: Tensor) -> Tensor:
+    """Sums over the internal columns (B, C') of each column, (B, C)."""
+    owner = torch.from_numpy(scorer.density.encoder_.owner).to(nats.device)
+    sums = nats.new_zeros(len(nats), scorer.density.encoder_.n_columns)
+    return add_at(sums, 1, owner, nats)
+
+
+def _indicators(scorer: Scorer, device: torch.device) -> Tensor:
+    """The internal column of each column's missingness indicator, (C,); -1 without one."""
+    n_columns, owner = scorer.density.encoder_.n_columns, scorer.density.encoder_.owner
+    out = np.full(n_columns, -1, dtype=np.int64)
+    out[owner[n_columns:]] = np.arange(n_columns, len(owner))
+    return torch.from_numpy(out).to(device)
+
+
+def _log_odds(
+    scorer: Scorer, rows: Tensor, columns: Tensor, log_p: Tensor, log_wrong: Tensor
+) -> Tensor:
+    """Log-odds of an error, (B, m), of the cells in some columns (B, m) of each row, without what new numbers add.
+
+    ``log_p`` are their log-probabilities (B, m); ``log_wrong`` those of all internal columns if wrong, (B, C').
+    """
+    is_density = torch.zeros(rows.shape[1], dtype=torch.bool, device=rows.device)
+    is_density[scorer.conditional.codebook.reals] = True
+    missing = rows.gather(1, columns).isnan()
     others = (-torch.expm1(log_p)).clamp_min(LEAST).log()
-    if is_density:  # any other number might have been there
-        others = torch.where(missing, others, 0.0)
-    odds = others - log_p + log_wrong.sum(1)
-    return odds if log_wrong.shape[1] > 1 else odds.masked_fill(missing, -math.inf)
+    others = others.masked_fill(is_density[columns] & ~missing, 0.0)  # any number might be there
+    odds = others - log_p + _by_column(scorer, log_wrong).gather(1, columns)
+    return odds.masked_fill(missing & (_indicators(scorer, rows.device)[columns] < 0), -math.inf)
 
 
 def log_probs_alone(marginals: Posterior, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -244,7 +250,7 @@ def most_doubtful(
         See :class:`~discrete_itd.encoders.Rows`.
     k : int
     prior : float
-        Probability that a row has a wrong cell, which is equally likely to be any of the C that are not given.
+        Probability that a row has a wrong cell, which is equally likely to be any of those that are not given.
 
     Notes
     -----
@@ -253,61 +259,159 @@ def most_doubtful(
     positive. It is then taken as unknown, and the others are asked again: what only conflicted with it is no longer in
     doubt, and what is still more likely wrong than right is the next. Cells whose surprisal is not at least
     ``LEAST_NATS`` above its expectation, as where all values are improbable, are passed over.
+
+    Only :func:`candidates` are asked about: a row costs at most ``N_FOLDS`` + k ``MOST_CELLS`` questions of the model,
+    twice as many with missingness indicators, however many columns there are.
     """
-    n = max(1, most_rows(scorer) // scorer.density.encoder_.n_columns)
-    n_free = scorer.density.encoder_.n_columns - len(scorer.given)
-    shift = math.log(prior / (1 - prior) / n_free)
+    free = [j for j in range(scorer.density.encoder_.n_columns) if j not in scorer.given]
+    shift = math.log(prior / (1 - prior) / len(free))
     found = Doubtful.blank(len(x), k)
+    n = max(1, most_rows(scorer) // min(len(free), MOST_CELLS))
     with progress_bar(len(x), "cells") as bar:
         for start in range(0, len(x), n):
             batch = slice(start, start + n)
-            _fill_batch(scorer, x[batch], log_volume[batch], shift, found.of(batch))
+            columns = candidates(scorer, x[batch], free)
+            _fill_batch(scorer, x[batch], columns, log_volume[batch], shift, found.of(batch))
             bar.update(len(x[batch]))
     return found
 
 
+@torch.no_grad()
+def candidates(scorer: Scorer, rows: Tensor, among: Sequence[int]) -> Tensor:
+    """The cells of each row that may be wrong: columns (B, m) of those ``among`` which they are sought, in their order.
+
+    All of them, if they are at most ``MOST_CELLS``. Of more, those with the largest log-odds of an error where the
+    cells are predicted not one by one but every ``N_FOLDS``-th together, from all the others: ``N_FOLDS`` questions of
+    a row.
+    """
+    columns = torch.tensor(among, device=rows.device).expand(len(rows), -1)
+    if len(among) <= MOST_CELLS:
+        return columns
+    leading = rows.masked_fill(~scorer.conditional.codebook.leading, math.nan)
+    places, log_p = _places(scorer), torch.zeros_like(rows)
+    for fold in range(N_FOLDS):
+        own = [places[j] for j in among[fold::N_FOLDS]]
+        values, indicators = [p[0] for p in own], [i for p in own for i in p[1:]]
+        known = _without(rows, values, indicators)
+        log_p += Conditionals(scorer, known).log_prob(_only(rows, values))
+        if indicators:
+            known = leading.index_fill(1, torch.tensor(indicators).to(rows.device), math.nan)
+            log_p += Conditionals(scorer, known).log_prob(_only(rows, indicators))
+    log_wrong = log_probs_alone(scorer.marginals, rows)[1]
+    log_p = _by_column(scorer, log_p).gather(1, columns)
+    log_odds = _log_odds(scorer, rows, columns, log_p, log_wrong)
+    log_odds += _of_new(scorer, rows).expand(len(rows), len(places)).gather(1, columns)
+    return columns.gather(1, _largest(log_odds))
+
+
+def _largest(values: Tensor) -> Tensor:
+    """Positions of the ``MOST_CELLS`` largest values of each row, in their order; the first of equal ones."""
+    order = np.argsort(-values.cpu().numpy(), axis=1, kind="stable")[:, :MOST_CELLS]
+    return torch.from_numpy(np.sort(order, axis=1)).to(values.device)
+
+
 def _fill_batch(
-    scorer: Scorer, rows: Tensor, log_volume: np.ndarray, shift: float, out: Doubtful
+    scorer: Scorer,
+    rows: Tensor,
+    columns: Tensor,
+    log_volume: np.ndarray,
+    shift: float,
+    out: Doubtful,
 ) -> None:
-    """Write the cells of a batch of B rows to ``out``; what predicts a cell is asked once for all that is said."""
-    places = _places(scorer)
-    new = np.zeros((len(rows), len(places))) + _of_new(scorer, rows)
+    """Write the cells of a batch of B rows, of candidates (B, m), to ``out``; what predicts a cell is asked once."""
+    places, log_wrong = _places(scorer), log_probs_alone(scorer.marginals, rows)[1]
+    new = _of_new(scorer, rows).expand(len(rows), len(places)).cpu().numpy()
     left = np.arange(len(rows))
     for rank in range(out.cells.shape[1]):
         known = _taken_as_unknown(scorer, rows[left], out.cells[left, :rank])
-        whole = Conditionals(scorer, torch.cat([_without(known, own) for own in places]))
-        log_odds, log_p = _error_log_odds(scorer, rows[left], known, whole)
-        log_odds += shift + new[left]
-        log_odds[:, list(scorer.given)] = -math.inf  # what is given is not in question
-        np.put_along_axis(log_odds, out.cells[left, :rank], -math.inf, 1)  # nor is what was found
+        whole = Conditionals(scorer, _without_each(scorer, known, columns[left]))
+        about = rows[left], known, columns[left], whole, log_wrong[left]
+        found = _error_log_odds(scorer, *about)
+        log_odds, log_p = (t.cpu().numpy() for t in found)
+        among = columns[left].cpu().numpy()
+        log_odds += shift + np.take_along_axis(new[left], among, 1)
+        for found_before in out.cells[left, :rank].T:
+            log_odds[among == found_before[:, None]] = -math.inf
         asked = np.arange(len(left))  # whose next cell is looked for
         while len(asked := asked[log_odds[asked].max(1) > 0]):
-            cells = log_odds[asked].argmax(1)
+            best = log_odds[asked].argmax(1)
+            cells = among[asked, best]
             passed_over = []
             for j in np.unique(cells):
-                i = asked[cells == j]
+                i, place = asked[cells == j], best[cells == j]
                 row = left[i]
                 at, indicator = torch.from_numpy(i).to(rows.device), None
                 if len(places[j]) > 1:
                     (indicator,) = _indicator_levels(scorer, known[at], [places[j][1]])
-                cell = whole.rows(j * len(known) + at).cell(j)
+                cell = whole.rows(torch.from_numpy(place * len(known) + i).to(rows.device)).cell(j)
                 entropy = _entropy(cell, indicator).cpu().numpy()
-                nats = new[row, j] - log_p[i, j] - log_volume[row, j]
+                nats = new[row, j] - log_p[i, place] - log_volume[row, j]
                 keep = nats - entropy >= LEAST_NATS
                 passed_over.append(i[~keep])
-                log_odds[i[~keep], j] = -math.inf
+                odds = log_odds[i, place][keep]
+                log_odds[i[~keep], place[~keep]] = -math.inf
                 out.cells[row[keep], rank] = j
-                out.probability[row[keep], rank] = 1 / (1 + np.exp(-log_odds[i[keep], j]))
+                out.probability[row[keep], rank] = 1 / (1 + np.exp(-odds))
                 out.nats[row[keep], rank] = nats[keep]
                 out.expected_nats[row[keep], rank] = entropy[keep]
-                present = None if indicator is None else indicator[:, int(PRESENT)]
-                expected = with_missing(cell.expected(1), present, 1)
+                expected = _expected(cell, indicator, 1)
                 for all_cells, own in zip(out.expected, expected, strict=True):
                     all_cells[row[keep], rank] = own[keep, 0]
             asked = np.concatenate(passed_over)
         left = left[out.cells[left, rank] >= 0]
         if not len(left):
             return
+
+
+@torch.no_grad()
+def ranked(scorer: Scorer, x: Tensor, among: Sequence[int], k: int | None) -> np.ndarray:
+    """Columns (N, k) of the cells of rows with the largest log-odds of an error, the largest first.
+
+    Of the columns ``among``: all with k None, at N questions for each; otherwise of :func:`candidates`.
+    """
+    out = []
+    for rows in _batches(scorer, x, "cells"):
+        columns = torch.tensor(among, device=rows.device).expand(len(rows), -1)
+        columns = columns if k is None else candidates(scorer, rows, among)
+        new = _of_new(scorer, rows).expand(len(rows), scorer.density.encoder_.n_columns)
+        log_wrong = log_probs_alone(scorer.marginals, rows)[1]
+        parts = [columns.new_zeros(len(rows), 0).to(rows)]
+        for some in columns.split(max(1, most_rows(scorer) // len(rows)), 1):
+            whole = Conditionals(scorer, _without_each(scorer, rows, some))
+            log_odds = _error_log_odds(scorer, rows, rows, some, whole, log_wrong)[0]
+            parts.append(log_odds + new.gather(1, some))
+        order = np.argsort(-torch.cat(parts, 1).cpu().numpy(), axis=1, kind="stable")[:, :k]
+        out.append(np.take_along_axis(columns.cpu().numpy(), order, 1))
+    return np.concatenate(out)
+
+
+@torch.no_grad()
+def predictions(scorer: Scorer, x: Tensor, cells: np.ndarray, n_values: int) -> Expected:
+    """The most probable values of some cells given the others of their rows: arrays (N, k, n).
+
+    The cells are in columns ``cells`` (N, k) of rows ``x`` (N, C').
+    """
+    shape = (*cells.shape, n_values)
+    values = np.full((3, *shape), None, dtype=object)
+    out = Expected(values[0], np.full(shape, math.nan), values[1], values[2])
+    places, order = _places(scorer), np.argsort(cells.ravel(), kind="stable")
+    columns, counts = np.unique(cells, return_counts=True)
+    for j, own in zip(columns, np.split(order, counts.cumsum()[:-1]), strict=True):
+        for at in np.split(own, range(most_rows(scorer), len(own), most_rows(scorer))):
+            row, rank = np.unravel_index(at, cells.shape)
+            rows, indicator = x[torch.from_numpy(row).to(x.device)], None
+            if len(places[j]) > 1:
+                (indicator,) = _indicator_levels(scorer, rows, [places[j][1]])
+            cell = Conditionals(scorer, _without(rows, places[j][:1], places[j][1:])).cell(int(j))
+            for all_cells, found in zip(out, _expected(cell, indicator, n_values), strict=True):
+                all_cells[row, rank] = found
+    return out
+
+
+def _expected(cell: CellDistribution, indicator: Tensor | None, n_values: int) -> Expected:
+    """Predictions of a cell; with log-probabilities (B, 2) of its being present or missing."""
+    present = None if indicator is None else indicator[:, int(PRESENT)]
+    return with_missing(cell.expected(n_values), present, n_values)
 
 
 def _entropy(cell: CellDistribution, indicator: Tensor | None) -> Tensor:
@@ -332,28 +436,45 @@ def _taken_as_unknown(scorer: Scorer, rows: Tensor, cells: np.ndarray) -> Tensor
 
 
 def _error_log_odds(
-    scorer: Scorer, rows: Tensor, known: Tensor, whole: Conditionals
-) -> tuple[np.ndarray, np.ndarray]:
-    """Log-odds of an error and log-probabilities, (B, C) each, of the cells of rows.
+    scorer: Scorer,
+    rows: Tensor,
+    known: Tensor,
+    columns: Tensor,
+    whole: Conditionals,
+    log_wrong: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Log-odds of an error and log-probabilities, (B, m) each, of the cells in some columns (B, m) of each row.
 
-    ``whole`` predicts the cells from what is ``known`` of the rows: (C B) questions, by column. What numbers that were
-    never seen add is left out.
+    ``whole`` predicts the cells from what is ``known`` of the rows: (m B) questions, the first of each row first;
+    ``log_wrong`` is of all cells (B, C'). What numbers that were never seen add is left out.
     """
-    places, reals = _places(scorer), set(scorer.conditional.codebook.reals.tolist())
-    log_wrong = log_probs_alone(scorer.marginals, rows)[1]
-    values = [own[0] for own in places]
-    found = whole.log_prob(torch.cat([_only(rows, [j]) for j in values])).split(len(rows))
-    log_p = torch.stack([t[:, j] for t, j in zip(found, values, strict=True)], 1)
-    indicators = [own[1] for own in places if len(own) > 1]
-    for place, levels in zip(indicators, _indicator_levels(scorer, known, indicators), strict=True):
-        j = int(scorer.density.encoder_.owner[place])
-        log_p[:, j] += levels.gather(1, rows[:, [place]].long())[:, 0]
-    missing = rows[:, values].isnan()
-    odds = [
-        _log_odds(log_p[:, j], log_wrong[:, own], missing[:, j], own[0] in reals)
-        for j, own in enumerate(places)
-    ]
-    return torch.stack(odds, 1).cpu().numpy(), log_p.cpu().numpy()
+    at, shape = columns.T.reshape(-1, 1), columns.T.shape
+    row = torch.arange(len(rows), device=rows.device).repeat(shape[0])
+    log_p = whole.log_prob(_only_each(rows[row], at)).gather(1, at)
+    place = _indicators(scorer, rows.device)[at]
+    there = torch.nonzero(place[:, 0] >= 0).flatten()
+    if len(there):
+        place, row = place[there], row[there]
+        leading = known.masked_fill(~scorer.conditional.codebook.leading, math.nan)[row]
+        others = Conditionals(scorer, leading.scatter(1, place, math.nan))
+        log_p[there] += others.log_prob(_only_each(rows[row], place)).gather(1, place)
+    log_p = log_p.view(shape).T
+    return _log_odds(scorer, rows, columns, log_p, log_wrong), log_p
+
+
+def _without_each(scorer: Scorer, rows: Tensor, columns: Tensor) -> Tensor:
+    """The rows without one cell each, given that it is present: (m B, C'), for columns (B, m), the first ones first."""
+    at = columns.T.reshape(-1, 1)
+    known = rows.repeat(columns.shape[1], 1).scatter_(1, at, math.nan)
+    place = _indicators(scorer, rows.device)[at[:, 0]]
+    there = torch.nonzero(place >= 0).flatten()
+    known[there, place[there]] = PRESENT
+    return known
+
+
+def _only_each(rows: Tensor, columns: Tensor) -> Tensor:
+    """The rows with no cells but those of their own columns (B, k)."""
+    return torch.full_like(rows, math.nan).scatter_(1, columns, rows.gather(1, columns))
 
 
 def _log_prob_of_each(
@@ -392,58 +513,89 @@ def _indicator_levels(scorer: Scorer, rows: Tensor, indicators: list[int]) -> It
         yield others.levels(place)
 
 
-def _without(rows: Tensor, own: list[int]) -> Tensor:
-    """The rows without the value of a cell, which is at ``own[0]``, given that it is present."""
+def _without(rows: Tensor, values: Sequence[int], indicators: Sequence[int]) -> Tensor:
+    """The rows without the values of some cells, given that these are present."""
     known = rows.clone()
-    known[:, own[0]] = math.nan
-    known[:, own[1:]] = PRESENT
+    known[:, values] = math.nan
+    known[:, indicators] = PRESENT
     return known
 
 
-def pairwise_changes(
-    scorer: Scorer, x: Tensor, cells: np.ndarray | None = None
-) -> Iterator[np.ndarray]:
+def pairwise_changes(scorer: Scorer, x: Tensor) -> Iterator[np.ndarray]:
     r"""By how much each other cell changes a cell's surprisal: (B, C, C), nats, the last axis that of the other cell.
 
-    :math:`\log P(x_j) - \log P(x_j \mid x_i)` of encoded rows ``x`` (N, C'), a batch of rows at a time. With
-    positions of columns ``cells`` (N, k), only for these cells j of each row, and 0 for the others.
+    :math:`\log P(x_j) - \log P(x_j \mid x_i)` of encoded rows ``x`` (N, C'), a batch of rows at a time: C questions of
+    each row.
     """
-    done = 0
-    for rows in _batches(scorer, x, "pairs"):
-        own = None if cells is None else cells[done : done + len(rows)]
-        yield _pairwise_batch(scorer, rows, own)
-        done += len(rows)
+    n_columns = scorer.density.encoder_.n_columns
+    columns = torch.arange(n_columns, device=x.device)
+    with progress_bar(len(x), "pairs") as bar:
+        for rows in x.split(most_rows(scorer, n_columns**2)):
+            changes = _changes(scorer, rows, columns.expand(len(rows), -1), rows)
+            yield changes.transpose(1, 2).cpu().numpy()
+            bar.update(len(rows))
+
+
+def conflicts(scorer: Scorer, x: Tensor, cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The other cell that increases a cell's surprisal most, as a column, and by how much, in nats.
+
+    Both of the shape of ``cells``, which are columns (N, k) of encoded rows ``x`` (N, C'); at most 0 nats if no cell
+    does.
+
+    The other cell is sought among all, or in tables of more than ``MOST_CELLS`` columns among as many cells, those
+    whose own surprisal the cells of the row increase most: under a joint distribution, two cells increase each other's
+    by the same amount. So a row costs at most k + ``MOST_CELLS`` questions, twice as many with missingness indicators.
+    """
+    n_columns = scorer.density.encoder_.n_columns
+    all_columns = torch.arange(n_columns, device=x.device)
+    most, done = min(n_columns, MOST_CELLS), 0
+    other, nats = np.zeros_like(cells), np.zeros(cells.shape)
+    with progress_bar(len(x), "pairs") as bar:
+        for rows in x.split(most_rows(scorer, most * n_columns)):
+            batch = slice(done, done + len(rows))
+            own = torch.from_numpy(cells[batch]).to(x.device)
+            others = all_columns.expand(len(rows), -1)
+            if n_columns > MOST_CELLS:
+                others = _largest(_changes(scorer, rows, own, rows).amax(1))
+            place = _indicators(scorer, x.device)[own]
+            asked = _only_each(rows, torch.cat([own, torch.where(place < 0, own, place)], 1))
+            changes = _changes(scorer, rows, others, asked)
+            changes = changes.gather(2, own[:, None].expand(-1, most, -1)).cpu().numpy()
+            best = changes.argmax(1)
+            other[batch] = np.take_along_axis(others.cpu().numpy(), best, 1)
+            nats[batch] = changes.max(1)
+            done += len(rows)
+            bar.update(len(rows))
+    return other, nats
 
 
 @torch.no_grad()
-def _pairwise_batch(scorer: Scorer, x: Tensor, cells: np.ndarray | None) -> np.ndarray:
-    encoder = scorer.density.encoder_
-    leading = scorer.conditional.codebook.leading
-    owner = torch.from_numpy(encoder.owner).to(x.device)
-    out = torch.zeros(len(x), encoder.n_columns, encoder.n_columns).to(x)
-    asked = x
-    if cells is not None:
-        wanted = torch.zeros(len(x), encoder.n_columns, dtype=torch.bool, device=x.device)
-        wanted.scatter_(1, torch.from_numpy(cells).to(x.device), True)
-        asked = x.masked_fill(~wanted[:, owner], math.nan)
+def _changes(scorer: Scorer, x: Tensor, given: Tensor, asked: Tensor) -> Tensor:
+    """By how much each cell in ``given`` columns (B, m), alone, changes the surprisal of each cell: (B, m, C), nats.
 
-    def log_probs(given: Sequence[Sequence[int]], of: Tensor) -> Iterator[Tensor]:
-        """Log-probability of the cells of some columns, given each of several sets of others."""
-        questions = [_only(x, list(columns)) for columns in given]
-        # not of a cell given itself
-        cells = [asked.masked_fill(~of | ~known.isnan(), math.nan) for known in questions]
-        return _log_prob_of_each(scorer, questions, cells)
+    Only of the cells that are not NaN in ``asked`` (B, C'); 0 for the others, and for a cell and itself.
+    """
+    leading, indicators = scorer.conditional.codebook.leading, _indicators(scorer, x.device)
+    out = x.new_zeros(*given.shape, scorer.density.encoder_.n_columns)
+    # the indicators come first, so they are known where a value is predicted
+    known = torch.full_like(x, math.nan), x.masked_fill(~leading, math.nan)
+    cells = asked.masked_fill(~leading, math.nan), asked.masked_fill(leading, math.nan)
+    alone = [Conditionals(scorer, k).log_prob(c) for k, c in zip(known, cells, strict=True)]
 
-    def add(i: int, nats: Tensor) -> None:
-        out[:, :, i] += add_at(torch.zeros_like(out[:, :, i]), 1, owner, nats)
+    def changed(part: int, row: Tensor, place: Tensor) -> Tensor:
+        """Changes (Q, C') of indicators (part 0) or values (1) of each ``row`` (Q,) by its cell at ``place`` (Q, 1)."""
+        both = known[part][row].scatter_(1, place, x[row].gather(1, place))
+        found = Conditionals(scorer, both).log_prob(cells[part][row].scatter_(1, place, math.nan))
+        return (alone[part][row] - found).scatter_(1, place, 0.0)
 
-    before = torch.nonzero(leading).flatten().tolist()
-    alone, *given = log_probs([before, *([*before, i] for i in range(encoder.n_columns))], ~leading)
-    for i, log_prob in enumerate(given):
-        add(i, alone - log_prob)
-    if before:
-        alone, *given = log_probs([[], *([place] for place in before)], leading)
-        for place, log_prob in zip(before, given, strict=True):
-            add(int(encoder.owner[place]), alone - log_prob)
-    out.diagonal(dim1=1, dim2=2).zero_()
-    return out.cpu().numpy()
+    step = max(1, most_rows(scorer) // max(1, len(x)))
+    for start in range(0, given.shape[1], step):
+        at = given[:, start : start + step].T.reshape(-1, 1)
+        row = torch.arange(len(x), device=x.device).repeat(len(at) // max(1, len(x)))
+        changes, place = changed(1, row, at), indicators[at]
+        there = torch.nonzero(place[:, 0] >= 0).flatten()
+        if len(there):
+            changes[there] += changed(0, row[there], place[there])
+        changes = _by_column(scorer, changes).scatter_(1, at, 0.0)
+        out[:, start : start + step] = changes.view(-1, *out[:, 0].shape).transpose(0, 1)
+    return out

@@ -40,9 +40,9 @@ from discrete_itd.encoders.frames import unique_rows
 BATCH_WORK = 1 << 24  # rows times floats computed for each, in one call
 
 
-def most_rows(scorer: Scorer) -> int:
-    """Rows whose posteriors fit into memory in full."""
-    most = BATCH_WORK // scorer.conditional.row_work
+def most_rows(scorer: Scorer, numbers: int = 0) -> int:
+    """Rows whose posteriors fit into memory in full, and so many numbers of each row."""
+    most = BATCH_WORK // max(scorer.conditional.row_work, numbers)
     return max(1, min(scorer.density.model_.batch_size, most))
 
 

@@ -16,12 +16,13 @@ import pandas as pd
 from discrete_itd.detection.assessment import (
     LEAST_NATS,
     PRIOR,
-    CellAssessment,
     assess,
+    conflicts,
     most_doubtful,
     pairwise_changes,
+    predictions,
+    ranked,
 )
-from discrete_itd.detection.distributions import Expected
 from discrete_itd.detection.scoring import Scorer, scorer_of
 from discrete_itd.encoders import Column, number, written
 from discrete_itd.encoders.rows import Rows
@@ -87,7 +88,7 @@ def cell_nats(model: DiffusionDensity | Scorer, X: Any) -> CellNats:
     scorer = scorer_of(model)
     rows = scorer.density.rows(X)
     found = assess(scorer, rows.unique)
-    given, entropy, marginal, log_odds = (t[rows.inverse] for t in found[:4])
+    given, entropy, marginal, log_odds = (t[rows.inverse] for t in found)
     log_volume = rows.log_volume[:, : rows.encoder.n_columns]
     tables = (given - log_volume, entropy, marginal - log_volume, log_odds)
     return CellNats(*map(rows.table, tables))
@@ -111,7 +112,8 @@ def expected(
     columns : names (positions, for an array) of columns, optional
         Columns to predict; by default all that are not given.
     k : int, optional
-        Only the k cells of each row with the largest log-odds of an error (:class:`CellNats`); by default all.
+        Only the k cells of each row with the largest log-odds of an error (:class:`CellNats`); by default all. Of more
+        than 256 columns, they are sought among candidates (:func:`discrete_itd.detection.assessment.candidates`).
     n_values : int
         Number of predicted values per cell.
 
@@ -144,16 +146,16 @@ def expected(
     rows = scorer.density.rows(X)
     if not len(rows):
         return expected(scorer, rows.blank(), columns, k=k, n_values=n_values).head(0)
-    found = assess(scorer, rows.unique, n_values)
-    among = np.array([names.index(n) for n in wanted], dtype=np.int64)
-    order = np.argsort(-found.error_log_odds[:, among], axis=1, kind="stable")[:, :k]
-    cells = among[order]
+    among = [names.index(n) for n in wanted]
+    cells = ranked(scorer, rows.unique, among, k)
+    found = predictions(scorer, rows.unique, cells, n_values)
     row = np.repeat(np.arange(len(rows)), cells.shape[1] * n_values)
     column = np.repeat(cells[rows.inverse].ravel(), n_values)
     rank = np.tile(np.arange(n_values), len(row) // n_values)
-    lines = pd.DataFrame(
-        _lines(rows, row, column, rank) | _predictions(rows, found, row, column, rank)
-    )
+    value, probability, low, high = (t[rows.inverse].ravel() for t in found)
+    told = {"expected": _objects(value), "probability": probability}
+    told |= {"low": _objects(low), "high": _objects(high)}
+    lines = pd.DataFrame(_lines(rows, row, column, rank) | told)
     return cast(pd.DataFrame, lines[lines["probability"].notna()]).reset_index(drop=True)
 
 
@@ -171,17 +173,6 @@ def _lines(rows: Rows, row: np.ndarray, column: np.ndarray, rank: np.ndarray) ->
         "column": _objects(names[j] for j in column),
         "value": _objects(cells[j][i] for i, j in zip(row, column, strict=True)),
     }
-
-
-def _predictions(
-    rows: Rows, found: CellAssessment, row: np.ndarray, column: np.ndarray, rank: np.ndarray
-) -> dict[str, pd.Series]:
-    """The predictions in each of L cells, given by position, (L,) each."""
-    at = list(zip(column.tolist(), rows.inverse[row].tolist(), rank.tolist(), strict=True))
-    told = {f: [getattr(found.expected[j], f)[u, n] for j, u, n in at] for f in Expected._fields}
-    probability = pd.Series(told.pop("probability"), dtype=float)
-    value, low, high = (_objects(t) for t in told.values())
-    return {"expected": value, "probability": probability, "low": low, "high": high}
 
 
 def _objects(values: Iterable[Any]) -> pd.Series:
@@ -222,7 +213,9 @@ def reasons(
         * ``sentence``, the same in English, see :func:`sentence`.
 
         The others are the other cells of the row but those of smaller rank, which are taken as unknown
-        (:func:`discrete_itd.detection.assessment.most_doubtful`).
+        (:func:`discrete_itd.detection.assessment.most_doubtful`). Of tables of more than 256 columns, both cells are
+        sought among 256 candidates of each row (:func:`discrete_itd.detection.assessment.candidates`,
+        :func:`discrete_itd.detection.assessment.conflicts`), so that a row costs some hundred questions of the model.
 
     Raises
     ------
@@ -248,18 +241,15 @@ def reasons(
     found = most_doubtful(scorer, rows.unique, rows.log_volume[first], k, prior)
     cells = found.cells
     some = np.flatnonzero(cells[:, 0] >= 0)
-    other, by = (np.zeros((len(cells), len(names)), dtype=t) for t in (np.int64, float))
-    # the column that increases the surprisal of each cell most, and by how much: (U, C)
-    among, done = np.where(cells >= 0, cells, cells[:, :1])[some], 0
-    for changes in pairwise_changes(scorer, rows.unique[some], among):
-        at = some[done : done + len(changes)]
-        other[at], by[at] = changes.argmax(2), changes.max(2)
-        done += len(changes)
+    other, by = np.zeros_like(cells), np.zeros(cells.shape)
+    among = np.where(cells >= 0, cells, cells[:, :1])[some]
+    if len(some):
+        other[some], by[some] = conflicts(scorer, rows.unique[some], among)
     row, rank = np.nonzero(cells[rows.inverse] >= 0)
     u = rows.inverse[row]
     column = cells[u, rank]
-    by = by[u, column]
-    conflict = _lines(rows, row, other[u, column], rank)
+    by = by[u, rank]
+    conflict = _lines(rows, row, other[u, rank], rank)
     lines = _lines(rows, row, column, rank) | {
         "nats": found.nats[u, rank],
         "expected_nats": found.expected_nats[u, rank],
@@ -294,7 +284,8 @@ def pairwise(model: DiffusionDensity | Scorer, X: Any) -> pd.DataFrame:
         A line per cell, indexed by the row's index and the column j; a column per other column i. Positive where the
         value of i makes that of j less probable than it is in its column; approximately symmetric for a good model.
         0 for a cell and itself, and for missing cells. Where missingness is modelled, the indicator of j is compared
-        given that of i, and then the values, given all indicators of the row.
+        given that of i, and then the values, given all indicators of the row. A row costs C questions of the model and
+        C² numbers: of thousands of columns, ask for a row at a time, or :func:`reasons`, which seeks the largest.
     """
     scorer = scorer_of(model)
     rows = scorer.density.rows(X)

@@ -331,9 +331,9 @@ def test_a_row_is_judged_alike_in_any_company(model):
 def test_batches_change_nothing(model, monkeypatch):
     x = model.rows(TABLE[:50]).x
     scorer = Scorer.plain(model)
-    whole = assess(scorer, x, 1)
+    whole = assess(scorer, x)
     monkeypatch.setattr(
         "discrete_itd.detection.conditionals.BATCH_WORK", 7 * model.denoiser_.codebook.work
     )
-    parts = assess(scorer, x, 1)
+    parts = assess(scorer, x)
     np.testing.assert_allclose(parts.error_log_odds, whole.error_log_odds, atol=1e-4)

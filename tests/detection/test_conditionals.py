@@ -8,8 +8,10 @@ import torch
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
 from discrete_itd.detection.assessment import (
     assess,
+    conflicts,
     most_doubtful,
     pairwise_changes,
+    predictions,
 )
 from discrete_itd.detection.conditionals import Conditionals
 from discrete_itd.recipes import Mixture
@@ -166,7 +168,7 @@ def one_by_one(scorer, row, log_volume, k, shift):
     owner, found = torch.from_numpy(scorer.density.encoder_.owner), []
     passed_over, row = set(), row.clone()
     while len(found) < k:
-        whole = assess(scorer, row, 1)
+        whole = assess(scorer, row)
         odds = whole.error_log_odds[0] + shift
         odds[[*passed_over, *(j for j, *_ in found)]] = -np.inf
         j = int(odds.argmax())
@@ -178,7 +180,8 @@ def one_by_one(scorer, row, log_volume, k, shift):
         if nats - entropy < 0.05:
             passed_over.add(j)
             continue
-        found.append((j, odds[j], nats, entropy, [t[0, 0] for t in whole.expected[j]]))
+        told = predictions(scorer, row, np.array([[j]]), 1)
+        found.append((j, odds[j], nats, entropy, [t[0, 0, 0] for t in told]))
         own = torch.nonzero(owner == j).flatten()
         row[:, own if row[0, j].isnan() else own[:1]] = torch.nan
     return found
@@ -209,14 +212,85 @@ def test_properties_wrong_cells_are_found_one_by_one(several):
     assert n_found[1] > 3
 
 
-def test_properties_pairs_of_some_cells_are_those_of_all(several):
+def test_properties_conflicts_are_the_largest_of_all_pairs(several):
     for detector, table in several:
         scorer, x = detector._scorer, detector.rows(table).x[:20]
         n_columns = detector.calibration_nats_.shape[1]
         cells = np.random.default_rng(0).integers(0, n_columns, (20, 2))
         pairs = np.concatenate(list(pairwise_changes(scorer, x)))
-        some = np.concatenate(list(pairwise_changes(scorer, x, cells)))
+        other, nats = conflicts(scorer, x, cells)
         at = np.arange(20)[:, None], cells
-        np.testing.assert_allclose(some[at], pairs[at], atol=2e-5)
-        some[at] = 0.0
-        assert not some.any()
+        np.testing.assert_allclose(nats, pairs[at].max(2), atol=2e-5)
+        np.testing.assert_allclose(pairs[(*at, other)], nats, atol=2e-5)
+
+
+# -- wide tables ----------------------------------------------------------------------------------
+
+COLUMNS, KINDS = 24, 3
+
+
+def chain(n, seed):
+    """Categories, each mostly that of the column before; some cells missing, which has a probability."""
+    random = np.random.default_rng(seed)
+    codes = [random.integers(0, KINDS, n)]
+    for _ in range(COLUMNS - 1):
+        fresh = random.integers(0, KINDS, n)
+        codes.append(np.where(random.random(n) < 0.95, codes[-1], fresh))
+    frame = pd.DataFrame({f"c{j}": np.array(list("xyz"))[c] for j, c in enumerate(codes)})
+    return frame.mask((random.random(frame.shape) < 0.1) & (np.arange(COLUMNS) % 5 == 0))
+
+
+@pytest.fixture(scope="module")
+def wide():
+    density = DiffusionDensity(denoiser="tree", missing="category", random_state=0)
+    settings = {"score_by": "log_prob", "false_alarm_rate": 0.1, "random_state": 0}
+    return DiffusionOutlierDetector(density, **settings).fit(chain(400, 0))
+
+
+def spoilt():
+    """Rows with two wrong cells each, which are far from each other."""
+    rows, truth = chain(12, 1), np.array([[i % 10 + 1, i % 10 + 12] for i in range(12)])
+    next_one = {"x": "y", "y": "z", "z": "x"}
+    for i, columns in enumerate(truth):
+        for j in columns:
+            rows.iloc[i, j] = next_one.get(rows.iloc[i, j - 1], "x")
+    return rows, truth
+
+
+def bound(monkeypatch, most, n_folds):
+    monkeypatch.setattr("discrete_itd.detection.assessment.MOST_CELLS", most)
+    monkeypatch.setattr("discrete_itd.detection.assessment.N_FOLDS", n_folds)
+
+
+def test_properties_candidates_of_wide_tables_hold_the_reasons(wide, monkeypatch):
+    """Reasons, conflicts and predictions are those that the search among all cells finds."""
+    rows, truth = spoilt()
+    whole = wide.reasons(rows), wide.expected(rows, k=2)
+    found = {(row, int(name[1:])) for row, name in whole[0][["row", "column"]].to_numpy()}
+    assert len(found & {(i, j) for i in range(12) for j in truth[i]}) > 12
+    bound(monkeypatch, 10, 6)
+    for own, other in zip((wide.reasons(rows), wide.expected(rows, k=2)), whole, strict=True):
+        pd.testing.assert_frame_equal(own, other, rtol=1e-4)
+
+
+def test_properties_questions_of_a_row_do_not_grow_with_the_square_of_columns(wide, monkeypatch):
+    n_asked = 0
+
+    def count(_, args):
+        nonlocal n_asked
+        n_asked += len(args[0])
+
+    rows, _ = spoilt()
+    hook = wide._scorer.conditional.register_forward_pre_hook(count)
+    counts = {}
+    for most in (COLUMNS, 5):
+        bound(monkeypatch, most, 3)
+        for name, ask in (("reasons", wide.reasons), ("expected", wide.expected)):
+            n_asked = 0
+            ask(rows, k=1)
+            counts[name, most] = n_asked / len(rows)
+    hook.remove()
+    assert counts["expected", 5] <= 2 * (3 + 5 + 1)  # folds, candidates, prediction; indicators too
+    assert counts["reasons", 5] <= 2 * (3 + 5 + (1 + 5 + 1))  # and what is in conflict with it
+    for name in ("reasons", "expected"):
+        assert counts[name, COLUMNS] > COLUMNS
