@@ -62,8 +62,8 @@ def _batches(scorer: Scorer, x: Tensor, what: str) -> Iterator[Tensor]:
 
 def _places(scorer: Scorer) -> list[list[int]]:
     """The internal columns of each column: that of its value, and of its missingness indicator if there is one."""
-    owner = scorer.density.encoder_.owner
-    return [np.flatnonzero(owner == j).tolist() for j in range(scorer.density.encoder_.n_columns)]
+    indicators = _indicators(scorer, torch.device("cpu")).tolist()
+    return [[j] if place < 0 else [j, place] for j, place in enumerate(indicators)]
 
 
 def assess(scorer: Scorer, x: Tensor) -> CellAssessment:
@@ -118,7 +118,8 @@ def _assess_batch(scorer: Scorer, rows: Tensor) -> CellAssessment:
 @torch.no_grad()
 def nats_given_others(scorer: Scorer, x: Tensor, columns: Sequence[int]) -> np.ndarray:
     """``given_others`` of :class:`CellAssessment` for some columns, (N, c), without what costs more than that."""
-    places = [_places(scorer)[j] for j in columns]
+    every = _places(scorer)
+    places = [every[j] for j in columns]
     indicators = [own[1] for own in places if len(own) > 1]
     parts = [x.new_zeros(0, len(places))]
     for rows in _batches(scorer, x, "columns"):
