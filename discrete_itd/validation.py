@@ -10,11 +10,13 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
 
 _in_shell: ContextVar[bool] = ContextVar("in_shell", default=False)
+_shown: set[tuple[str, int, type[Warning], str]] = set()  # warnings, by the caller's lines
 PACKAGE = f"{Path(__file__).parent}{os.sep}"
 
 MOST_ROWS = 1e9  # after rows are repeated by their weights
@@ -127,14 +129,35 @@ def _one_for_every_row(sample_weight: Any, n_rows: int) -> np.ndarray:
 def warn(message: str, category: type[Warning] = UserWarning) -> None:
     """Warn at the line of the caller's code that led into this package, however deep the cause lies.
 
-    With Python's default filters a warning of one text is thereby shown once for each such line.
+    Where Python's filters show a warning once for each line, so does this, whatever happens in between: other libraries
+    change the filters for a moment, whereupon Python forgets what it has shown.
     """
-    frame, level, outermost = inspect.currentframe(), 1, 2
+    frame, level, outermost, caller = inspect.currentframe(), 1, 2, None
     while frame is not None:
         if frame.f_code.co_filename.startswith(PACKAGE):
-            outermost = level
+            outermost, caller = level, frame.f_back or frame
         frame, level = frame.f_back, level + 1
+    if caller is not None:
+        where = caller.f_code.co_filename, caller.f_lineno, category, message
+        if where in _shown and _is_shown_once(caller, message, category):
+            return
+        _shown.add(where)
     warnings.warn(message, category, stacklevel=outermost + (outermost < level - 1))
+
+
+def _is_shown_once(caller: FrameType, message: str, category: type[Warning]) -> bool:
+    """Whether the filters show a warning once for each line of the calling code."""
+    module, line = caller.f_globals.get("__name__", ""), caller.f_lineno
+    for action, text, kind, home, at in warnings.filters:
+        matches = issubclass(category, kind) and at in (0, line)
+        for pattern, value in ((text, message), (home, module)):
+            if isinstance(pattern, str):
+                matches = matches and pattern == value
+            elif pattern is not None:
+                matches = matches and pattern.match(value) is not None
+        if matches:
+            return action == "default"
+    return True
 
 
 @contextmanager

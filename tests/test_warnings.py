@@ -67,3 +67,20 @@ def test_a_warning_points_at_the_caller_and_comes_once(call):
     assert len(set(texts)) == len(texts)
     places = {w.filename for w in caught}
     assert places == {__file__} or (call is a_pipeline and "sklearn" in places.pop())
+
+
+def test_a_loop_is_warned_once_whatever_other_libraries_do():
+    model = DiffusionDensity(**SETTINGS).fit(COINS)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.resetwarnings()
+        for _ in range(3):
+            model.score_samples(COINS.assign(z=1))
+            with warnings.catch_warnings():  # as pandas does: Python forgets what it has shown
+                warnings.simplefilter("ignore")
+        assert len(caught) == 1
+        model.score_samples(COINS.assign(z=1))  # another line
+        assert len(caught) == 2
+        warnings.simplefilter("always")
+        for _ in range(2):
+            model.score_samples(COINS.assign(z=1))
+        assert len(caught) == 4
