@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 
 MARGIN = 20.0  # nats by which a class that is left out stays behind the others
+BLOCK = 1 << 16  # cells times classes whose logarithms are added up at once: they stay in a cache
+MANY = 256  # columns whose product leaves the range of numbers in nearly every row
 
 
 def ranks(codebook: Codebook, order: Tensor) -> Tensor:
@@ -137,6 +139,8 @@ def shares_of_classes(log_weights: Tensor, own: Tensor, orders: Sequence[Sequenc
         :math:`\log \sum_z r_z\, p_z(x_j)`, the classes weighted by their posterior given the columns before j. Columns
         sum to :math:`\log \sum_z w_z \prod_j p_z(x_j)`.
     """
+    if len(own) > MANY:
+        return slow_shares_of_classes(log_weights, own, orders)
     peak = own.amax(2)  # (C, B)
     probs = (own - peak[:, :, None]).exp_()
     out, least = torch.zeros_like(peak), own.new_zeros(own.shape[1])
@@ -162,15 +166,19 @@ def shares_of_classes(log_weights: Tensor, own: Tensor, orders: Sequence[Sequenc
 def slow_shares_of_classes(
     log_weights: Tensor, own: Tensor, orders: Sequence[Sequence[int]]
 ) -> Tensor:
-    """As :func:`shares_of_classes`, of rows of any probability: by sums of logarithms."""
+    """As :func:`shares_of_classes`, of rows of any probability: by sums of logarithms, a block of columns at once."""
     out = own.new_zeros(own.shape[:2])
+    step = max(1, BLOCK // max(1, own[0].numel()))
     for order in orders:
-        log_class = log_weights.expand(own.shape[1:])
-        for j in order:
-            log_class = log_class + own[j]
-            step = torch.logsumexp(log_class, 1)
-            log_class = log_class - step[:, None]  # small numbers keep their digits
-            out[j] += step / len(orders)
+        before = log_weights.double().expand(own.shape[1:])
+        for some in torch.as_tensor(order, device=own.device).split(step):
+            log_class = own[some].double()
+            log_class[0] += before
+            log_class = log_class.cumsum(0)
+            totals = log_class.logsumexp(2)
+            steps = totals.diff(dim=0, prepend=torch.zeros_like(totals[:1]))
+            out[some] += steps.to(out) / len(orders)
+            before = log_class[-1] - totals[-1, :, None]
     return out
 
 

@@ -378,6 +378,27 @@ def test_a_mixture_draws_its_density(device):
     assert stats.ks_2samp(*scores).pvalue > 1e-3
 
 
+@pytest.mark.parametrize("block", [1, 50, 1 << 16])
+def test_shares_of_many_columns_are_those_one_by_one(device, dtype, block, monkeypatch):
+    """Far below the range of numbers, and where one column takes back what another has said of the classes."""
+    monkeypatch.setattr("discrete_itd.denoisers.ancestral.BLOCK", block)
+    generator = seeded_generator(0, device)
+    own = -50 * torch.rand(9, 6, 4, generator=generator, device=device)
+    own[3, :, 1:] -= 1e5
+    own[7, :, :1] -= 1e5
+    log_weights = torch.log_softmax(torch.randn(4, generator=generator, device=device), 0)
+    order = [8, 3, 0, 7, 1, 2, 4, 6, 5]
+    want, log_class = torch.zeros(9, 6, device=device).double(), log_weights.double().expand(6, 4)
+    for j in order:
+        after = log_class + own[j].double()
+        want[j] = after.logsumexp(1) - log_class.logsumexp(1)
+        log_class = after
+    got = slow_shares_of_classes(log_weights, own, [order]).double()
+    torch.testing.assert_close(got, want, atol=rounding(dtype, 30), rtol=1e-6)
+    got = shares_of_classes(log_weights, own, [order]).double()
+    torch.testing.assert_close(got, want, atol=rounding(dtype, 30), rtol=1e-6)
+
+
 @pytest.mark.parametrize("spread", [1.0, 30.0, 3000.0])
 def test_shares_of_classes_are_those_by_logarithms(device, dtype, spread):
     """Of probable rows and of rows that no class finds probable, whose shares leave the range of numbers."""
