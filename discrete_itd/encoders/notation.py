@@ -37,15 +37,13 @@ MISSING = ("", "na", "n/a", "nan", "nat", "null", "none")  # in lower case
 ALMOST = 0.9  # share of cells of one notation from which the other cells are probably errors
 PROBED = 50  # texts that are looked at first: most columns of text have no digits
 UNITS = r"(?:[€$£¥%‰₹₽₺]|EUR|USD|CHF|GBP|JPY|CNY|PLN|CZK|HUF|SEK|NOK|DKK|CAD|AUD|(?:US|C|A|R)\$|Fr\.|kr\.?|zł|Kč|Ft)"
-GROUPS = " '\u2019\u00a0\u202f"
+SPACES = " \u00a0\u2007\u2009\u202f"  # those that do not break, or are narrow, among them
+GROUPS = SPACES + "'\u2019"
 DATE = re.compile(
     r"(?:(?P<y>\d{4})(?P<s>[-/.])(?P<m>\d{1,2})(?P=s)(?P<d>\d{1,2})"
     r"|(?P<a>\d{1,2})(?P<t>[-/.])(?P<b>\d{1,2})(?P=t)(?P<z>\d{4}|(?<=\d\d[-/.]\d\d[-/.])\d\d))"
     r"(?:[T ](?P<H>\d{1,2}):(?P<M>\d\d)(?::(?P<S>\d\d)(?:\.(?P<f>\d{1,6}))?)?)?"
 )
-PLAIN = re.compile(r"[-+\d.,\n]*", re.ASCII)
-ZERO = re.compile(r"(?:^|\n)[-+]?0\d")
-GROUPED_WRONGLY = re.compile(r"\.(?!\d{3}[.,\n])|\d{4}\.|(?:^|[-+,\n])\.|,\d*\.")
 CENTURY = 69  # two digits of a year from here on are of the last century, as POSIX has it
 
 
@@ -111,26 +109,6 @@ class Notation:
         )
         matches = [pattern.fullmatch(text.strip()) for text in texts]
         return np.array([_value(match, marks) for match in matches], dtype=float)
-
-    def _read_plainly(self, texts: Sequence[str]) -> np.ndarray | None:
-        """Numbers that are all written as the notation writes them, in a tenth of the time; None if one is not."""
-        lines = "\n".join(texts) + "\n"
-        if self.suffix:
-            lines = lines.replace(f"{self.suffix}\n", "\n")
-        if lines.count("\n") != len(texts) or not PLAIN.fullmatch(lines) or ZERO.search(lines):
-            return None
-        if self.decimal == ",":
-            if "." in lines:
-                if GROUPED_WRONGLY.search(lines):
-                    return None
-                lines = lines.replace(".", "")
-            lines = lines.replace(",", ".")
-        elif "," in lines:
-            return None
-        try:
-            return np.array(lines.split("\n")[:-1]).astype(float)
-        except ValueError:
-            return None
 
     def write(self, values: pd.Series) -> pd.Series:
         """Numbers or times as text, of dtype object; missing ones are None."""
@@ -293,9 +271,9 @@ def _groups(decimal: str) -> str:
 def _number(decimal: str) -> re.Pattern[str]:
     """Of a cell: sign, unit, sign, number, unit."""
     return re.compile(
-        rf"(?P<sign>[-+\u2212])?(?P<prefix>{UNITS}\s*)?(?P<inner>[-+\u2212])?"
+        rf"(?P<sign>[-+\u2212])?(?P<prefix>{UNITS}[{SPACES}]*)?(?P<inner>[-+\u2212])?"
         rf"(?P<number>(?!0\d)(?:\d+|\d{{1,3}}(?P<group>[{re.escape(_groups(decimal))}])\d{{3}}(?:(?P=group)\d{{3}})*)"
-        rf"(?P<fraction>{re.escape(decimal)}\d+)?(?:[eE][-+]?\d+)?)(?P<suffix>\s*{UNITS})?",
+        rf"(?P<fraction>{re.escape(decimal)}\d+)?(?:[eE][-+]?\d+)?)(?P<suffix>[{SPACES}]*{UNITS})?",
         re.ASCII,
     )
 
