@@ -34,7 +34,7 @@ def the_inliers(found: Findings) -> str:
 
 def score_name(found: Findings) -> str:
     """The quantity by which rows are ranked."""
-    return "surprisal" if found.alarms.is_surprisal else "score"
+    return "surprisal" if found.alarms.is_surprisal else "anomaly score"
 
 
 def odds(found: Findings) -> str:
@@ -174,6 +174,11 @@ def after_calibration(found: Findings) -> str:
         return (
             "see whether these rows are inliers; if they are, calibrate anew on recent ones (the share of small"
             " p-values is above its range)"
+        )
+    if bool((table["share"].to_numpy() < table["low"].to_numpy()).any()):
+        return (
+            "the p-values are valid, but larger than those of new inliers would be: see whether these rows were used"
+            " for the fit (the share of small p-values is below its range)"
         )
     return "use the p-values as they are"
 

@@ -126,7 +126,7 @@ def test_scores_that_are_no_log_probabilities_are_known_as_such(monkeypatch):
     monkeypatch.setattr(other, "score_samples", lambda X: 2 * detector.score_samples(X))
     found = examine(other, X, n_most_anomalous=0)
     assert not found.alarms.is_surprisal
-    assert "ranks rows by a score of its own" in page.render(found)
+    assert "minus the score by which the detector ranks rows" in page.render(found)
     assert found.surprisal == pytest.approx(-2 * detector.score_samples(X))
     assert found.nats.value == pytest.approx(-detector.log_prob(X).log_prob.mean())
 

@@ -7,6 +7,7 @@ import itertools
 import re
 from collections import Counter
 from html.parser import HTMLParser
+from types import SimpleNamespace
 from urllib.parse import unquote
 
 import matplotlib
@@ -201,7 +202,7 @@ def test_where_all_cells_are_missing_there_is_nothing_to_score():
         assert "the target is at most 9 nats; more cells are needed to decide." in read.words
         assert read.words.count("All cells are missing, so there is nothing to score.") == 2
         assert not re.search(
-            r"-?0\.00 nats like|Highest (surprisal|score)|at most -?0\.00|\binf\b|\bnan\b",
+            r"-?0\.00 nats like|Highest (surprisal|anomaly score)|at most -?0\.00|\binf\b|\bnan\b",
             read.words,
         )
 
@@ -212,20 +213,20 @@ def test_a_score_is_not_taken_for_surprisal(found):
     top = f"{other.surprisal.max():.2f} nats median {np.median(other.surprisal):.2f}"
     words = {True: Reader(page.render(found)).words, False: Reader(page.render(other)).words}
     for line in (
-        f"Highest score {top}; on the scale of the detector's score, not of the surprisal",
-        "Half of the rows have a score of at most",
-        "The detector ranks rows by a score of its own",
-        "; the score has another error.",
-        "A row with a score above the threshold raises an alarm",
+        f"Highest anomaly score {top}; minus the detector's score, which is not on the scale of the surprisal",
+        "Half of the rows have an anomaly score of at most",
+        "The anomaly score is minus the score by which the detector ranks rows",
+        "; the anomaly score has another error.",
+        "A row with an anomaly score above the threshold raises an alarm",
         "but one nat more is not 2.7 times less likely",
-        "rows with the highest score",
-        "row score, nats per row p",
+        "rows with the highest anomaly score",
+        "row anomaly score, nats p",
     ):
         assert line in words[False]
         assert line not in words[True]
     assert "A row with a surprisal above" in words[True]
     assert "A row with a surprisal above" not in words[False]
-    assert "Histogram of the score of" in page.render(other)
+    assert "Histogram of the anomaly score of" in page.render(other)
 
 
 @pytest.mark.usefixtures("without_figures")
@@ -618,3 +619,13 @@ def test_five_rows_have_a_report():
     causal = Causal(base="independent", width=8, depth=1)
     model = DiffusionDensity(denoiser=causal, max_steps=3, random_state=0).fit(frame)
     assert "Was training long enough?" in page.report(model, frame)
+
+
+@pytest.mark.parametrize(
+    ("share", "words"),
+    [(0.05, "use the p-values as they are"), (0.2, "calibrate anew"), (0.001, "used for the fit")],
+)
+def test_p_values_are_judged_by_their_range_on_both_sides(share, words):
+    table = pd.DataFrame({"level": [0.05], "share": [share], "low": [0.02], "high": [0.08]})
+    found = SimpleNamespace(alarms=SimpleNamespace(calibration=table))
+    assert words in sentences.after_calibration(found)
