@@ -6,7 +6,8 @@ could be read in several ways:
 - Decimal mark: comma or point, the other one (or a space or an apostrophe) groups thousands. Each cell must be a number
   under one of the two, and under the other one not all cells may be different numbers: "1.234" alone is ambiguous,
   "1.234" beside "0.5" or "12.345,67" is not. A number that begins with a zero before another digit is a code.
-- Units: one sign or code of a currency, or a percent sign, the same in all cells. "12,5 %" is the number 12.5.
+- Units: one sign or code of a currency, or a percent sign, the same in all cells that have one. "12,5 %" is the number
+  12.5, as "12,5" is beside it; a number with another unit is none of the column's.
 - Dates: the year first, or day, month and year in one order for the whole column, with points, slashes or hyphens.
   Both orders may fit only if they are the same dates. Several of these formats may be mixed, with or without a time.
 - Words like "NA" are missing cells where all others are numbers or times.
@@ -19,10 +20,10 @@ What is ambiguous is not guessed: a warning says so once, and an option says whi
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from functools import cache
+from functools import cache, partial
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -37,6 +38,10 @@ MISSING = ("", "na", "n/a", "nan", "nat", "null", "none")  # in lower case
 ALMOST = 0.9  # share of cells of one notation from which the other cells are probably errors
 PROBED = 50  # texts that are looked at first: most columns of text have no digits
 UNITS = r"(?:[€$£¥%‰₹₽₺]|EUR|USD|CHF|GBP|JPY|CNY|PLN|CZK|HUF|SEK|NOK|DKK|CAD|AUD|(?:US|C|A|R)\$|Fr\.|kr\.?|zł|Kč|Ft)"
+SAME_UNIT = {
+    "EUR": "€", "GBP": "£", "US$": "USD", "C$": "CAD", "A$": "AUD", "R$": "BRL", "Fr.": "CHF", "kr.": "kr", "zł": "PLN",
+    "Kč": "CZK", "Ft": "HUF",
+}  # fmt: skip
 SPACES = " \u00a0\u2007\u2009\u202f"  # those that do not break, or are narrow, among them
 GROUPS = SPACES + "'\u2019"
 DATE = re.compile(
@@ -101,14 +106,9 @@ class Notation:
             times = [_time(text, self.day_first) for text in texts]
             return np.array(times, dtype="datetime64[us]")
         if self.decimal is None:
-            found, other = (Notation(decimal=mark).read(texts) for mark in ".,")
+            found, other = (_numbers(texts, mark, self.unit) for mark in ".,")
             return np.where(found == other, found, np.nan)
-        pattern, marks = (
-            _number(self.decimal),
-            str.maketrans(self.decimal, ".", _groups(self.decimal)),
-        )
-        matches = [pattern.fullmatch(text.strip()) for text in texts]
-        return np.array([_value(match, marks) for match in matches], dtype=float)
+        return _numbers(texts, self.decimal, self.unit)
 
     def write(self, values: pd.Series) -> pd.Series:
         """Numbers or times as text, of dtype object; missing ones are None."""
@@ -130,6 +130,11 @@ class Notation:
         return f"{'-' if number < 0 else ''}{self.prefix}{text}{self.suffix}"
 
     @property
+    def unit(self) -> str:
+        """The currency of numbers, or their percent sign; numbers without one are of it, too."""
+        return _unit(self.prefix) or _unit(self.suffix)
+
+    @property
     def expected(self) -> str:
         """What a cell must be, in the words of an error."""
         if self.family == "datetime":
@@ -138,9 +143,14 @@ class Notation:
         return f"a number{mark}, like {self.example!r}"
 
     def hint(self, text: str) -> str:
-        """What a caller from the shell can do about a text that is a number with the other decimal mark."""
+        """What is wrong with a text that is a number with another unit or the other decimal mark."""
+        if self.family == "datetime":
+            return ""
+        units = {_number(mark, text)[1] for mark in self.decimal or ".,"} - {"", self.unit}
+        if units:
+            return f", which is in {units.pop()}" + (f", not in {self.unit}" if self.unit else "")
         other = "." if self.decimal == "," else ","
-        if self.family == "datetime" or np.isnan(Notation(decimal=other).read([text]))[0]:
+        if np.isnan(_numbers([text], other, self.unit))[0]:
             return ""
         return advice("", f"; if all numbers of this table are like it, give --decimal {other}")
 
@@ -196,7 +206,8 @@ def recognise(
     shares: list[tuple[float, str, str]] = []  # of what is nearly a notation
     if asked in (None, "day-first", "month-first"):
         orders = [asked == "day-first"] if asked else [True, False]
-        read = _read([Notation("datetime", day_first=order) for order in orders], texts, probe)
+        ways = [Notation("datetime", day_first=order).read for order in orders]
+        read = _read(ways, texts, probe)
         whole = [k for k, times in enumerate(read) if not np.isnat(times).any()]
         if whole:
             notation = _of_dates(texts, counts, orders[whole[0]])
@@ -207,7 +218,7 @@ def recognise(
         shares += [_nearly(np.isnat(times), texts, counts, "dates") for times in read]
     if asked in (None, "decimal-comma", "decimal-point"):
         marks = [{"decimal-comma": ",", "decimal-point": "."}[asked]] if asked else [".", ","]
-        read = _read([Notation(decimal=mark) for mark in marks], texts, probe)
+        read = _read([partial(_numbers, decimal=mark) for mark in marks], texts, probe)
         whole = [k for k, numbers in enumerate(read) if not np.isnan(numbers).any()]
         if whole:
             if len(whole) == 2 and (read[0] != read[1]).any():
@@ -227,13 +238,16 @@ def recognise(
     return Recognised(None, note if share >= ALMOST else "", other)
 
 
-def _read(notations: list[Notation], texts: Sequence[str], probe: Sequence[str]) -> list[Any]:
-    """What each notation reads of the texts; nothing, if it reads less than half of a probe of them."""
+def _read(
+    ways: Sequence[Callable[[Sequence[str]], np.ndarray]],
+    texts: Sequence[str],
+    probe: Sequence[str],
+) -> list[Any]:
+    """What each way of reading makes of the texts; nothing, if it reads less than half of a probe of them."""
     out = []
-    for notation in notations:
-        few = len(probe) > 2 * np.count_nonzero(~pd.isna(notation.read(probe)))
-        nothing = notation.read([""])
-        out.append(np.repeat(nothing, len(texts)) if few else notation.read(texts))
+    for read in ways:
+        few = len(probe) > 2 * np.count_nonzero(~pd.isna(read(probe)))
+        out.append(np.repeat(read([""]), len(texts)) if few else read(texts))
     return out
 
 
@@ -267,8 +281,20 @@ def _groups(decimal: str) -> str:
     return GROUPS + ("." if decimal == "," else ",")
 
 
+def _unit(text: str | None) -> str:
+    """The one name of a unit, without spaces; empty if there is none."""
+    found = (text or "").strip()
+    return SAME_UNIT.get(found, found)
+
+
 @cache
-def _number(decimal: str) -> re.Pattern[str]:
+def _marks(decimal: str) -> dict[int, Any]:
+    """The marks of numbers as Python has them."""
+    return str.maketrans(decimal, ".", _groups(decimal))
+
+
+@cache
+def _pattern(decimal: str) -> re.Pattern[str]:
     """Of a cell: sign, unit, sign, number, unit."""
     return re.compile(
         rf"(?P<sign>[-+\u2212])?(?P<prefix>{UNITS}[{SPACES}]*)?(?P<inner>[-+\u2212])?"
@@ -278,28 +304,43 @@ def _number(decimal: str) -> re.Pattern[str]:
     )
 
 
-def _value(match: re.Match[str] | None, marks: dict[int, Any]) -> float:
+def _numbers(texts: Sequence[str], decimal: str, unit: str | None = None) -> np.ndarray:
+    """The numbers that texts are, in a unit or without one; None for a unit of any kind. NaN for what is none."""
+    found = [_number(decimal, text) for text in texts]
+    return np.array([x if unit is None or u in ("", unit) else np.nan for x, u in found])
+
+
+def _number(decimal: str, text: str) -> tuple[float, str]:
+    """The number that a text is, and its unit; NaN if it is none."""
+    match = _pattern(decimal).fullmatch(text.strip())
     if match is None or (match["sign"] and match["inner"]):
-        return np.nan
-    number = float(match["number"].translate(marks))
-    return -number if (match["sign"] or match["inner"] or "+") != "+" else number
+        return np.nan, ""
+    units = {_unit(match["prefix"]), _unit(match["suffix"])} - {""}
+    if len(units) > 1:
+        return np.nan, ""
+    number = float(match["number"].translate(_marks(decimal)))
+    is_negative = (match["sign"] or match["inner"] or "+") != "+"
+    return -number if is_negative else number, "".join(units)
 
 
 def _of_numbers(texts: Sequence[str], counts: np.ndarray, decimal: str) -> Notation | None:
     """The notation of numbers that all match; None if their units differ."""
-    pattern = _number(decimal)
-    found = [match for text in texts if (match := pattern.fullmatch(text.strip()))]
-    prefixes, suffixes = ({(m[part] or "").strip() for m in found} for part in ("prefix", "suffix"))
-    if len(prefixes) > 1 or len(suffixes) > 1 or (prefixes != {""} and suffixes != {""}):
+    found = [m for text in texts if (m := _pattern(decimal).fullmatch(text.strip()))]
+    around: dict[tuple[str, str], int] = {}  # what stands before and after a number
+    for match, count in zip(found, counts.tolist(), strict=True):
+        pair = match["prefix"] or "", match["suffix"] or ""
+        around[pair] = around.get(pair, 0) + count
+    marked = {pair: count for pair, count in around.items() if any(pair)}
+    if len({_unit(before) or _unit(after) for before, after in marked}) > 1:
         return None
+    prefix, suffix = max(marked, key=lambda pair: marked[pair], default=("", ""))
     fractions = {len(m["fraction"] or ".") - 1 for m in found}
-    usual = found[int(np.argmax(counts))]
     grouped = [m["group"] for m in found if m["group"]]
     return Notation(
         decimal=decimal,
         grouping=grouped[0] if grouped else "",
-        prefix=usual["prefix"] or "",
-        suffix=usual["suffix"] or "",
+        prefix=prefix,
+        suffix=suffix,
         places=fractions.pop() if len(fractions) == 1 else None,
     )
 

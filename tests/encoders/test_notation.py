@@ -33,6 +33,8 @@ NUMBERS = {
     "spaces and minus signs": (["1\u202f234,5", "\u22122,0"], [1234.5, -2]),
     "spaces that do not break": (["1\u00a0234,50\u00a0€", "12,00\u202f€"], [1234.5, 12]),
     "narrow percentages": (["12,5\u202f%", "3\u00a0%", "4%"], [12.5, 3, 4]),
+    "units in some cells only": (["12,5 %", "3,5"], [12.5, 3.5]),
+    "one currency, by two names": (["12,50 €", "EUR 3,00"], [12.5, 3]),
     "whole money": (["850 €", "12 €"], [850, 12]),
 }
 DATES = {
@@ -100,6 +102,24 @@ def test_an_option_says_which():
     assert found(*days, asked="day-first").notation.read(days) == np.datetime64("2028-02-01")
     assert found(*days, asked="month-first").notation.read(days) == np.datetime64("2028-01-02")
     assert found("12.5", asked="decimal-comma").notation is None
+
+
+def test_a_number_with_another_unit_is_never_one_of_the_column(model):
+    notation = found("1.234,50 €", "0,20 €").notation
+    read = notation.read(["12,5", "12,5 EUR", "€ 12,5", "12,5 USD", "12,5 $", "12,5 %"])
+    np.testing.assert_array_equal(read, [12.5] * 3 + [np.nan] * 3)
+    assert np.isnan(found("12,5", "3,75").notation.read(["4 %", "4 €"])).all()
+    assert np.isnan(found("12 €", "3 €").notation.read(["4 $"])).all()
+    bare = model.score_samples(WRITTEN[:1].assign(amount="9.999.999,00"))
+    assert model.score_samples(WRITTEN[:1].assign(amount="9.999.999,00 €")) == bare
+    with pytest.raises(
+        ValueError, match=r"column 'amount': .* got '9.999,00 \$', which is in \$, not in €"
+    ):
+        model.score_samples(WRITTEN.assign(amount="9.999,00 $"))
+    with pytest.raises(
+        ValueError, match=r"column 'rate': .* got '12,5 €', which is in €, not in %"
+    ):
+        model.score_samples(WRITTEN.assign(rate="12,5 €"))
 
 
 def test_a_mark_that_was_never_seen_is_not_guessed_later():
