@@ -160,7 +160,8 @@ def plot_learning_curve(
     history = density if isinstance(density, pd.DataFrame) else fitted(density)[1].history_
     if not max(history["step"], default=0) > 0:
         raise ValueError(
-            "no learning curve: the model is exact, or was given no training steps; its candidates_ say how good it is"
+            "no learning curve: the model is exact, or was given no training steps; score(X) of rows that were not"
+            " fitted to says how good it is"
         )
     ax = figures.new_axes() if ax is None else ax
     figures.draw_learning_curve(history, ax, extrapolation=extrapolate(history, factor=factor))

@@ -66,6 +66,22 @@ def check_tolerance(max_stderr: float | None) -> float | None:
     return max_stderr
 
 
+def check_random_state(random_state: Any) -> np.random.RandomState:
+    """The random numbers of a ``random_state``, as scikit-learn has it; ValueError if it is none."""
+    if random_state is None or random_state is np.random:
+        random_state = np.random.randint(
+            2**31 - 1
+        )  # of the global state, which np.random.seed seeds
+    if isinstance(random_state, np.random.RandomState):
+        return random_state
+    if not isinstance(random_state, int | np.integer) or not 0 <= random_state < 2**32:
+        raise ValueError(
+            "random_state must be an integer from 0 to 2**32 - 1, a RandomState or None,"
+            f" got {random_state!r}"
+        )
+    return np.random.RandomState(random_state)
+
+
 def check_weights(sample_weight: Any, n_rows: int) -> np.ndarray | None:
     """How often each row occurs, as int64 of shape (N,); None if that is once each.
 
@@ -116,7 +132,15 @@ def check_mean_weights(sample_weight: Any, n_rows: int) -> np.ndarray:
 
 
 def _one_for_every_row(sample_weight: Any, n_rows: int) -> np.ndarray:
-    weights = np.asarray(sample_weight, dtype=float)
+    try:
+        given = np.asarray(sample_weight)
+        if np.iscomplexobj(given):
+            raise TypeError
+        weights = given.astype(float)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"sample_weight must be real numbers, {_wrong_one(sample_weight)}"
+        ) from None
     if weights.ndim != 1:
         raise ValueError(f"Sample weights must be 1D array or scalar, got shape {weights.shape}")
     if len(weights) != n_rows:
@@ -124,6 +148,21 @@ def _one_for_every_row(sample_weight: Any, n_rows: int) -> np.ndarray:
             f"sample_weight.shape == {weights.shape}, expected {(n_rows,)}: one for every row"
         )
     return weights
+
+
+def _wrong_one(sample_weight: Any) -> str:
+    """Which of several weights is no real number."""
+    if isinstance(sample_weight, str | bytes) or not hasattr(sample_weight, "__iter__"):
+        return f"got {sample_weight!r}"
+    for i, weight in enumerate(sample_weight):
+        try:
+            if not np.iscomplexobj(weight):
+                float(weight)
+                continue
+        except (TypeError, ValueError):
+            pass
+        return f"got {weight!r} in row {i}"
+    return "one for every row"
 
 
 def warn(message: str, category: type[Warning] = UserWarning) -> None:

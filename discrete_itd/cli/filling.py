@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pandas as pd
-from sklearn.utils import check_random_state
 
 from discrete_itd.cli.cells import as_text, has_days
 from discrete_itd.cli.dialect import Dialect
@@ -24,6 +23,7 @@ from discrete_itd.encoders import Column, Rows
 from discrete_itd.encoders.dtypes import family, has_time_zone, numpy_name, time_unit
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.models.filling import fillings
+from discrete_itd.validation import check_random_state
 
 if TYPE_CHECKING:
     import pyarrow as pa

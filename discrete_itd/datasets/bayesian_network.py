@@ -143,7 +143,7 @@ class BayesianNetwork:
         Raises
         ------
         ValueError
-            If `n_samples` is negative.
+            If `n_samples` or `random_state` is negative.
 
         Examples
         --------
@@ -153,6 +153,8 @@ class BayesianNetwork:
         """
         if n_samples < 0:
             raise ValueError(f"n_samples must be >= 0, got {n_samples}")
+        if isinstance(random_state, int | np.integer) and random_state < 0:
+            raise ValueError(f"random_state must be >= 0, got {random_state}")
         rng = np.random.default_rng(random_state)
         codes: dict[str, NDArray[np.intp]] = {}
         columns: dict[str, pd.Categorical] = {}

@@ -406,7 +406,8 @@ class Alarming:
             If neither is given, or both.
         """
         if (threshold is None) == (false_alarm_rate is None):
-            raise TypeError("set_threshold needs a threshold or a false_alarm_rate")
+            given = "neither" if threshold is None else "both"
+            raise TypeError(f"give a threshold or a false_alarm_rate, one of them: got {given}")
         if false_alarm_rate is not None:
             threshold = self.threshold_at_rate(false_alarm_rate)
         self.threshold_ = self._checked(threshold)

@@ -12,7 +12,6 @@ import pandas as pd
 import torch
 from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.frozen import FrozenEstimator
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
@@ -33,7 +32,7 @@ from discrete_itd.storage.schema import building, check_fields, check_tensor
 from discrete_itd.threads import methods_in_one_thread
 from discrete_itd.training.checkpoint import Checkpoint
 from discrete_itd.training.distributed import team_of_process
-from discrete_itd.validation import check_choice, check_share
+from discrete_itd.validation import check_choice, check_random_state, check_share
 
 SCORES = "anomaly", "log_prob"
 

@@ -10,7 +10,6 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 from scipy import stats
-from sklearn.utils import check_random_state
 
 from discrete_itd.detection.origins import Tolerance, origins
 from discrete_itd.detection.scoring import Scorer, scorer_of
@@ -23,7 +22,7 @@ from discrete_itd.detection.two_samples import (
 from discrete_itd.encoders.frames import to_pandas
 from discrete_itd.encoders.rows import Rows, check_any
 from discrete_itd.estimators import DiffusionDensity
-from discrete_itd.validation import check_integer, check_share
+from discrete_itd.validation import check_integer, check_random_state, check_share
 
 LEAST_EFFECT = 0.02  # nats, or share of the rows: of a column that is said to differ
 LEAST_OF_MODEL = 0.15  # the same share, if rows drawn from the model stand for inliers

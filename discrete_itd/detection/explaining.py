@@ -162,7 +162,12 @@ class Explaining:
             ``print`` it; ``drifted``, ``drifted_columns``, ``dependent_columns`` and ``to_frame()`` give the same to a
             program.
         """
-        conformal.calibration_scores(self)
+        n = len(conformal.calibration_scores(self))
+        if n < 2:
+            raise ValueError(
+                f"drift needs at least two calibration rows, got {n}: fit to more rows, or with a larger"
+                " calibration_fraction"
+            )
         return drift.drift(
             self._scorer, X, self.calibration_nats_, reference=reference, alpha=alpha
         )

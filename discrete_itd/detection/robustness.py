@@ -12,14 +12,13 @@ import pandas as pd
 import torch
 from scipy import stats
 from sklearn.metrics import roc_auc_score
-from sklearn.utils import check_random_state
 
 from discrete_itd.detection.scoring import Scorer, scorer_of
 from discrete_itd.encoders import ABSENT
 from discrete_itd.encoders.rows import Rows, check_any
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.progress import progress_bar
-from discrete_itd.validation import check_integer
+from discrete_itd.validation import check_integer, check_random_state
 
 
 def robustness(

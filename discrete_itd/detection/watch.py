@@ -10,7 +10,6 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.utils import check_random_state
 
 from discrete_itd.detection import conformal
 from discrete_itd.detection.detector import DiffusionOutlierDetector
@@ -20,7 +19,7 @@ from discrete_itd.encoders import Rows, as_frame
 from discrete_itd.storage import files
 from discrete_itd.storage.schema import check_fields, check_tensor
 from discrete_itd.threads import methods_in_one_thread
-from discrete_itd.validation import check_share
+from discrete_itd.validation import check_random_state, check_share
 
 ROW_SHARE = 0.5  # of the level, for the scores of whole rows; the columns divide the rest
 MOST_ROWS = 2**53

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.utils import check_random_state
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
@@ -25,7 +24,7 @@ from discrete_itd.encoders.frames import (
 from discrete_itd.likelihood.sampling import column_distribution, point_predictions
 from discrete_itd.models.model import Model
 from discrete_itd.threads import one_thread
-from discrete_itd.validation import check_choice, check_integer
+from discrete_itd.validation import check_choice, check_integer, check_random_state
 
 KNOWN_NAMED = 3  # categories that an error names
 

@@ -9,7 +9,6 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.utils import check_random_state
 
 from discrete_itd.channel import CoordinateSchedule, Schedule
 from discrete_itd.likelihood.schedule_search import Candidate, choose_path
@@ -31,7 +30,7 @@ from discrete_itd.training import mean_and_error, pilot_quadrature
 from discrete_itd.training.checkpoint import Checkpoint
 from discrete_itd.training.config import Evaluation, TrainingPlan
 from discrete_itd.training.distributed import led
-from discrete_itd.validation import warn
+from discrete_itd.validation import check_random_state, warn
 
 SCHEDULE_SHARE = 0.95  # of the time of a fit, after which no other schedule is tried
 # noise on which a network is trained, and judged, if the kind of schedule on which it will score is given

@@ -495,6 +495,15 @@ def test_the_old_method_still_answers(fitted):
         fitted.threshold(alarms_per_day=3)
 
 
+def test_drift_needs_calibration_rows():
+    density = DiffusionDensity(denoiser="tree", random_state=0)
+    settings = {"calibration_fraction": 0.01, "false_alarm_rate": 0.5, "random_state": 0}
+    model = DiffusionOutlierDetector(density, **settings).fit(categories(40))
+    assert len(model.calibration_scores_) == 1
+    with pytest.raises(ValueError, match=r"two calibration rows, got 1: .*calibration_fraction"):
+        model.drift(categories(5))
+
+
 def test_only_a_threshold_is_set(fitted):
     with pytest.raises(TypeError, match="must be a Threshold"):
         fitted.set_threshold(-3.0)
@@ -506,8 +515,9 @@ def test_a_rate_stands_for_its_threshold(fitted):
     try:
         assert fitted.set_threshold(false_alarm_rate=0.2).threshold_ == wanted != before
         assert fitted.offset_ == wanted.offset
-        for arguments in ({}, {"threshold": before, "false_alarm_rate": 0.1}):
-            with pytest.raises(TypeError, match="a threshold or a false_alarm_rate"):
+        both = {"threshold": before, "false_alarm_rate": 0.1}
+        for arguments, got in (({}, "neither"), (both, "both")):
+            with pytest.raises(TypeError, match=f"a threshold or a false_alarm_rate.* got {got}"):
                 fitted.set_threshold(**arguments)
     finally:
         fitted.set_threshold(before)
@@ -654,6 +664,7 @@ def test_more_evaluations_change_the_scores_of_rows_already_scored(table):
         ({"calibration_fraction": 1.0}, ValueError, "calibration_fraction must be between"),
         ({"score_by": "votes"}, ValueError, "score_by must be"),
         ({"density__handle_unknown": "error"}, ValueError, "handle_unknown='error'"),
+        ({"random_state": -1}, ValueError, "random_state must be an integer .*, got -1"),
         ({"density": "tree"}, TypeError, "density must be a DiffusionDensity"),
         ({"denoiser": "tree"}, ValueError, "exclude each other"),
         ({"density": None, "denoiser": "forest"}, ValueError, "denoiser must be one of"),

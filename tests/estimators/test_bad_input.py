@@ -135,6 +135,12 @@ def test_weights_and_numbers_of_calls_are_checked_where_they_are_used():
         model.score(GOOD)
 
 
+@pytest.mark.parametrize("seed", [-1, 2**40, 1.5])
+def test_a_seed_that_is_none_is_named(seed):
+    with pytest.raises(ValueError, match=f"random_state must be an integer .*, got {seed}"):
+        DiffusionDensity(denoiser="tree", random_state=seed).fit(GOOD)
+
+
 LATER = {
     "another column is gone": (
         GOOD[["a", "x"]],

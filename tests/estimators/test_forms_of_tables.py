@@ -187,5 +187,7 @@ def test_a_detector_of_a_polars_frame_draws_for_itself():
 
 def test_an_exact_model_has_no_learning_curve(density):
     pytest.importorskip("matplotlib")
-    with pytest.raises(ValueError, match="no learning curve: the model is exact"):
+    with pytest.raises(ValueError, match="no learning curve: the model is exact") as told:
         plots.plot_learning_curve(density)
+    assert density.candidates_ is None
+    assert "candidates_" not in str(told.value)

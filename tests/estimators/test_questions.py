@@ -511,6 +511,8 @@ def test_weights_are_copies():
         (np.ones(199), "expected"),
         (np.zeros(200), "zero"),
         (np.full(200, np.nan), "whole numbers"),
+        (["a"] * 200, "sample_weight must be real numbers, got 'a' in row 0"),
+        ([1.0] * 199 + [[1]], r"sample_weight must be real numbers, got \[1\] in row 199"),
     ):
         with pytest.raises(ValueError, match=words):
             DiffusionDensity(**settings).fit(FEW, sample_weight=wrong)
@@ -534,6 +536,8 @@ def test_the_score_weighs_rows():
         (np.ones(199), "expected"),
         (np.zeros(200), "all zero"),
         (np.full(200, np.inf), "finite"),
+        (["a"] * 200, "sample_weight must be real numbers, got 'a' in row 0"),
+        (np.full(200, 1j), "sample_weight must be real numbers, got .*1j.* in row 0"),
     ):
         with pytest.raises(ValueError, match=words):
             model.score(FEW, sample_weight=wrong)
