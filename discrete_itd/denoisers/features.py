@@ -90,6 +90,8 @@ class ColumnFeatures(nn.Module):
             raise ValueError("continuous columns of the base must be those of a MarginalDenoiser")
         seen = levels.sum(probs.masked_fill(levels.level_unseen, 0.0))[0, levels.level_column[fed]]
         start = probs[0, fed]
+        column = levels.level_column[fed]
+        n_fed = torch.bincount(column, minlength=1)[column].to(start)
         parts = () if mixture is None else (mixture.log_weight, mixture.means, mixture.var)
         middles = [q.mean() for q in nothing.words]
         high = [v.column for v in book.vocabularies]
@@ -103,8 +105,9 @@ class ColumnFeatures(nn.Module):
             "nothing": nothing.categorical.logits,
             "_fed": fed,
             "_centre": start / seen,
-            # a rare category's indicator would be huge in units of its standard deviation
-            "_scale": 1 / (start * (1 - start)).sqrt().clamp_min(0.1),
+            # a rare category's indicator would be huge in units of its standard deviation, and the many of a column
+            # would drown a number: all of a column together vary about as much as one
+            "_scale": 1 / (start * (1 - start) * n_fed).sqrt().clamp_min(0.1 * n_fed.sqrt()),
             "_mixture": mixtures,
             "_middles": torch.cat(middles) if middles else torch.zeros(0, CODE_LENGTH),
             "_n_seen": torch.tensor([c.n_levels for c in levels.columns], device=fed.device),

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 
 from discrete_itd.channel import Codebook, CoordinateSchedule, State
-from discrete_itd.denoisers import CausalDenoiser, masked
+from discrete_itd.denoisers import CausalDenoiser, MarginalDenoiser, masked
 from discrete_itd.denoisers.masked import MaskedMLP, dropped
 from discrete_itd.likelihood import path_log_prob
 from discrete_itd.likelihood.sampling import sample
@@ -139,6 +139,15 @@ def test_known_cells_are_described_as_their_posterior_is(device, columns, seed):
     slowly = denoiser.features.describe(denoiser.base(*state), state.snr)
     loose = {"atol": rounding(book.dtype, 100), "rtol": rounding(book.dtype, 10)}
     torch.testing.assert_close(denoiser.features.describe_cells(x), slowly, **loose)
+
+
+@pytest.mark.parametrize("n_levels", [2, 5, 60])
+def test_what_is_heard_of_a_column_varies_about_as_much_however_many_categories_it_has(n_levels):
+    book = Codebook([simplex(n_levels)])
+    x = torch.arange(n_levels, dtype=torch.float64).repeat(50)[:, None]
+    features = CausalDenoiser(MarginalDenoiser.fit(book, x), [0], width=8).features
+    heard = features.describe_cells(x)[:, : n_levels - 1]  # beside the reliability
+    assert 0.5 < float(heard.square().sum(1).mean()) <= 1.01
 
 
 def test_what_is_masked_has_no_say_in_training_and_is_not_loaded():
