@@ -12,7 +12,7 @@ import json
 import os
 import stat
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,8 +91,7 @@ def parts_of(path: str, out: str, kind: str | None, dialect: Dialect = PLAIN) ->
 def tables_in(folder: str) -> list[str]:
     """Tables in a folder and the folders in it, by relative names in order; see :func:`parts_of`."""
     found, others = [], []
-    for at, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not name.startswith((".", "_"))]
+    for at, names in _folders_in(folder):
         for name in names:
             if name.startswith((".", "_")):
                 continue
@@ -108,6 +107,22 @@ def tables_in(folder: str) -> list[str]:
         text = f"{folder}: ignoring {len(others)} files that are no tables, like {min(others)}"
         warn(text)
     return sorted(found)
+
+
+def _folders_in(top: str) -> Iterator[tuple[str, list[str]]]:
+    """A folder and all in it, each with the names of its files, once, however many links lead to it."""
+    seen, waiting = set(), [top]
+    while waiting:  # links are followed last: a folder is known by its own name if it lies within
+        for at, folders, names in os.walk(waiting.pop(0)):
+            found = os.stat(at)
+            if (found.st_dev, found.st_ino) in seen:
+                folders.clear()
+                continue
+            seen.add((found.st_dev, found.st_ino))
+            folders[:] = sorted(name for name in folders if not name.startswith((".", "_")))
+            paths = [os.path.join(at, name) for name in folders]
+            waiting += [path for path in paths if os.path.islink(path)]
+            yield at, names
 
 
 def _parts_of_file(
@@ -250,9 +265,13 @@ def _open_regular(path: str) -> BinaryIO:
     flags = os.O_RDWR | os.O_APPEND | os.O_CREAT
     flags |= sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"))
     descriptor = os.open(path, flags, 0o666)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+    found = os.fstat(descriptor)
+    problem = "" if stat.S_ISREG(found.st_mode) else "not a regular file"
+    if found.st_nlink > 1:  # a hard link: the other name may lie outside of the folder
+        problem = "the file has another name too"
+    if problem:
         os.close(descriptor)
-        raise OSError(errno.EINVAL, "not a regular file", path)
+        raise OSError(errno.EINVAL, problem, path)
     file = cast(BinaryIO, os.fdopen(descriptor, "a+b"))
     file.seek(0)
     return file

@@ -390,6 +390,18 @@ def test_a_folder_gives_a_folder(folder, capsys):
     assert list(contents(folder / "o2")) == names
 
 
+@pytest.mark.filterwarnings("ignore:in. ignoring")
+def test_a_folder_is_read_once_whatever_links_lead_to_it(folder):
+    names = parts.tables_in("in")
+    (folder / "in/loop").symlink_to(".")
+    (folder / "in/a_first").symlink_to("sub")
+    assert parts.tables_in("in") == names
+    (folder / "other").mkdir()
+    shutil.copy("in/a.csv", "other/x.csv")
+    (folder / "in/other").symlink_to("../other")
+    assert parts.tables_in("in") == sorted([*names, "other/x.csv"])
+
+
 def test_a_carriage_return_stays_within_its_cell(place):
     frame = cells(3, 1).assign(city=["a\rb", "c\r\nd", "e"])
     with open("returns.csv", "w", newline="") as file:
@@ -488,6 +500,10 @@ def test_no_link_leads_what_is_written_out_of_the_folder(folder, capsys):
     (folder / "out2" / parts.LEDGER).symlink_to(victim / "c.csv")
     run("score d in --out out2", code=2)
     assert f"{parts.LEDGER}: cannot be written" in capsys.readouterr().err
+    (folder / "out3").mkdir()
+    (folder / "out3" / parts.LEDGER).hardlink_to(victim / "c.csv")
+    run("score d in --out out3", code=2)
+    assert f"{parts.LEDGER}: cannot be written (the file has another" in capsys.readouterr().err
     assert os.listdir(victim) == ["c.csv"]
     assert (victim / "c.csv").read_text() == "mine"
 
