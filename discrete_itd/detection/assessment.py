@@ -319,15 +319,13 @@ def _fill_batch(
     shift: float,
     out: Doubtful,
 ) -> None:
-    """Write the cells of a batch of B rows, of candidates (B, m), to ``out``; what predicts a cell is asked once."""
+    """Write the cells of a batch of B rows, of candidates (B, m), to ``out``."""
     places, log_wrong = _places(scorer), log_probs_alone(scorer.marginals, rows)[1]
     new = _of_new(scorer, rows).expand(len(rows), len(places)).cpu().numpy()
     left = np.arange(len(rows))
     for rank in range(out.cells.shape[1]):
         known = _taken_as_unknown(scorer, rows[left], out.cells[left, :rank])
-        whole = Conditionals(scorer, _without_each(scorer, known, columns[left]))
-        about = rows[left], known, columns[left], whole, log_wrong[left]
-        found = _error_log_odds(scorer, *about)
+        found = _error_log_odds(scorer, rows[left], known, columns[left], log_wrong[left])
         log_odds, log_p = (t.cpu().numpy() for t in found)
         among = columns[left].cpu().numpy()
         log_odds += shift + np.take_along_axis(new[left], among, 1)
@@ -344,7 +342,8 @@ def _fill_batch(
                 at, indicator = torch.from_numpy(i).to(rows.device), None
                 if len(places[j]) > 1:
                     (indicator,) = _indicator_levels(scorer, known[at], [places[j][1]])
-                cell = whole.rows(torch.from_numpy(place * len(known) + i).to(rows.device)).cell(j)
+                own = _without(known[at], places[j][:1], places[j][1:])
+                cell = Conditionals(scorer, own).cell(int(j))
                 entropy = _entropy(cell, indicator).cpu().numpy()
                 nats = new[row, j] - log_p[i, place] - log_volume[row, j]
                 keep = nats - entropy >= LEAST_NATS
@@ -356,8 +355,8 @@ def _fill_batch(
                 out.nats[row[keep], rank] = nats[keep]
                 out.expected_nats[row[keep], rank] = entropy[keep]
                 expected = _expected(cell, indicator, 1)
-                for all_cells, own in zip(out.expected, expected, strict=True):
-                    all_cells[row[keep], rank] = own[keep, 0]
+                for all_cells, told in zip(out.expected, expected, strict=True):
+                    all_cells[row[keep], rank] = told[keep, 0]
             asked = np.concatenate(passed_over)
         left = left[out.cells[left, rank] >= 0]
         if not len(left):
@@ -376,12 +375,9 @@ def ranked(scorer: Scorer, x: Tensor, among: Sequence[int], k: int | None) -> np
         columns = columns if k is None else candidates(scorer, rows, among)
         new = _of_new(scorer, rows).expand(len(rows), scorer.density.encoder_.n_columns)
         log_wrong = log_probs_alone(scorer.marginals, rows)[1]
-        parts = [columns.new_zeros(len(rows), 0).to(rows)]
-        for some in columns.split(max(1, most_rows(scorer) // len(rows)), 1):
-            whole = Conditionals(scorer, _without_each(scorer, rows, some))
-            log_odds = _error_log_odds(scorer, rows, rows, some, whole, log_wrong)[0]
-            parts.append(log_odds + new.gather(1, some))
-        order = np.argsort(-torch.cat(parts, 1).cpu().numpy(), axis=1, kind="stable")[:, :k]
+        log_odds = _error_log_odds(scorer, rows, rows, columns, log_wrong)[0]
+        log_odds = (log_odds + new.gather(1, columns)).cpu().numpy()
+        order = np.argsort(-log_odds, axis=1, kind="stable")[:, :k]
         out.append(np.take_along_axis(columns.cpu().numpy(), order, 1))
     return np.concatenate(out)
 
@@ -437,29 +433,28 @@ def _taken_as_unknown(scorer: Scorer, rows: Tensor, cells: np.ndarray) -> Tensor
 
 
 def _error_log_odds(
-    scorer: Scorer,
-    rows: Tensor,
-    known: Tensor,
-    columns: Tensor,
-    whole: Conditionals,
-    log_wrong: Tensor,
+    scorer: Scorer, rows: Tensor, known: Tensor, columns: Tensor, log_wrong: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Log-odds of an error and log-probabilities, (B, m) each, of the cells in some columns (B, m) of each row.
 
-    ``whole`` predicts the cells from what is ``known`` of the rows: (m B) questions, the first of each row first;
-    ``log_wrong`` is of all cells (B, C'). What numbers that were never seen add is left out.
+    They are predicted from what is ``known`` of the rows; ``log_wrong`` is of all cells (B, C'). What numbers that were
+    never seen add is left out.
     """
-    at, shape = columns.T.reshape(-1, 1), columns.T.shape
-    row = torch.arange(len(rows), device=rows.device).repeat(shape[0])
-    log_p = whole.log_prob(_only_each(rows[row], at)).gather(1, at)
-    place = _indicators(scorer, rows.device)[at]
-    there = torch.nonzero(place[:, 0] >= 0).flatten()
-    if len(there):
-        place, row = place[there], row[there]
-        leading = known.masked_fill(~scorer.conditional.codebook.leading, math.nan)[row]
-        others = Conditionals(scorer, leading.scatter(1, place, math.nan))
-        log_p[there] += others.log_prob(_only_each(rows[row], place)).gather(1, place)
-    log_p = log_p.view(shape).T
+    parts = [rows.new_zeros(len(rows), 0)]
+    for some in columns.split(max(1, most_rows(scorer) // max(1, len(rows))), 1):
+        at, row = some.T.reshape(-1, 1), torch.arange(len(rows), device=rows.device)
+        row = row.repeat(some.shape[1])
+        questions = Conditionals(scorer, _without_each(scorer, known, some))
+        log_p = questions.log_prob(_only_each(rows[row], at)).gather(1, at)
+        place = _indicators(scorer, rows.device)[at]
+        there = torch.nonzero(place[:, 0] >= 0).flatten()
+        if len(there):
+            place, row = place[there], row[there]
+            leading = known.masked_fill(~scorer.conditional.codebook.leading, math.nan)[row]
+            others = Conditionals(scorer, leading.scatter(1, place, math.nan))
+            log_p[there] += others.log_prob(_only_each(rows[row], place)).gather(1, place)
+        parts.append(log_p.view(some.T.shape).T)
+    log_p = torch.cat(parts, 1)
     return _log_odds(scorer, rows, columns, log_p, log_wrong), log_p
 
 

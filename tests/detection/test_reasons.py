@@ -115,7 +115,8 @@ def test_the_table_of_reasons(model):
             assert np.isclose(line["expected_nats"], nats.entropy.loc[row, column], atol=1e-4)
             odds = doubt.max() - np.log(5)
             assert np.isclose(line["error_probability"], 1 / (1 + np.exp(-odds)), atol=1e-5)
-            assert best.loc[(row, column), "expected"] == line["expected"]
+            told = best.loc[(row, column), "expected"]
+            assert told == line["expected"] or told == pytest.approx(line["expected"], rel=1e-5)
         against = pairs.loc[(row, column)]
         if line["conflict_column"] is None:
             assert against.max() <= 0
