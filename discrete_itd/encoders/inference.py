@@ -32,6 +32,7 @@ from discrete_itd.encoders.notation import (
     NOTATIONS,
     Asked,
     Notation,
+    Recognised,
     is_missing,
     recognise,
     tell,
@@ -190,8 +191,8 @@ class ReadColumn:
         return [plain(v) for v in self.distinct], self._counts
 
 
-def read_text(name: Hashable, seen: Observed, spec: ColumnSpec) -> tuple[Observed, Notation | None]:
-    """What was seen of a column as numbers or times, with their notation, if it is text of these.
+def read_text(name: Hashable, seen: Observed, spec: ColumnSpec) -> tuple[Observed, Recognised]:
+    """What was seen of a column as numbers or times if it is text of these, and what the text was found to be.
 
     Raises
     ------
@@ -206,17 +207,17 @@ def read_text(name: Hashable, seen: Observed, spec: ColumnSpec) -> tuple[Observe
     values = seen.values
     is_open = spec.kind in (None, "continuous", "binned") or spec.notation is not None
     if is_category(seen.dtype) or is_dictionary(seen.dtype) or not is_open or not len(values):
-        return seen, None
+        return seen, Recognised(None)
     if values.dtype != object or not isinstance(values[0], str):
         decimal = {"decimal-comma": ",", "decimal-point": "."}.get(spec.notation or "")
-        return seen, Notation(decimal=decimal) if decimal else None
+        return seen, Recognised(Notation(decimal=decimal) if decimal else None)
     texts, counts = seen.tally(name)
     if not all(isinstance(text, str) for text in texts):
-        return seen, None
+        return seen, Recognised(None)
     is_word = np.array([is_missing(cast(str, text)) for text in texts])
     known = [cast(str, text) for text, word in zip(texts, is_word, strict=True) if not word]
     if not known:
-        return seen, None
+        return seen, Recognised(None)
     forced = spec.kind in ("continuous", "binned") or spec.notation is not None
     found = recognise(known, counts[~is_word], spec.notation, plain=forced)
     if found.notation is None:
@@ -226,8 +227,8 @@ def read_text(name: Hashable, seen: Observed, spec: ColumnSpec) -> tuple[Observe
                 f" got {found.note or repr(found.unlike)}"
             )
         if found.note:
-            tell(name, found.note)
-        return seen, None
+            tell(name, found)
+        return seen, found
     if is_word.any():
         words = ", ".join(repr(text) for text, word in zip(texts, is_word, strict=True) if word)
         n = int(counts[is_word].sum())
@@ -235,7 +236,7 @@ def read_text(name: Hashable, seen: Observed, spec: ColumnSpec) -> tuple[Observe
         warn(
             f"column {name!r}: {words} ({n} cell{'s' * (n > 1)}) taken as missing, as all others are {what}"
         )
-    return ReadColumn(seen, found.notation, [str(t) for t in texts], counts), found.notation
+    return ReadColumn(seen, found.notation, [str(t) for t in texts], counts), found
 
 
 def infer_column(
@@ -250,7 +251,7 @@ def infer_column(
 ) -> Column:
     """Decide what a column is, and learn its categories, bins or scale, from what was seen of it.
 
-    ``seen`` and ``notation`` are those of :func:`read_text`.
+    ``seen`` is that of :func:`read_text`, and ``notation`` what it found.
 
     Raises
     ------
@@ -378,16 +379,18 @@ def _fit_categories(
     )
 
 
-def left_out_as(name: Hashable, seen: Observed, spec: ColumnSpec) -> str | None:
+def left_out_as(
+    name: Hashable, seen: Observed, spec: ColumnSpec, *, is_measure: bool = False
+) -> str | None:
     """Why a column of which nothing is specified is not worth a place in a model; None if it is.
 
-    Identifiers are text of more than half as many values as cells, and whole numbers that were made to differ: among
+    Identifiers are text of nine tenths as many values as cells, and whole numbers that were made to differ: among
     independent draws from any distribution on their range, two equal ones would be as good as certain (see
     :func:`_made_unique`). Free text has long cells, more than a tenth of which occur once. Fewer than 100 cells, real
-    numbers, and dtypes of categories never qualify.
+    numbers, text of which ``is_measure`` says that it is dates or the like, and dtypes of categories never qualify.
     """
     n = seen.n_rows - seen.n_missing
-    if spec.kind is not None or n < ENOUGH_ROWS:
+    if spec.kind is not None or n < ENOUGH_ROWS or is_measure:
         return None
     if is_category(seen.dtype) or is_dictionary(seen.dtype) or family(seen.values.dtype) in TIMES:
         return None
@@ -404,10 +407,9 @@ def left_out_as(name: Hashable, seen: Observed, spec: ColumnSpec) -> str | None:
     lengths = np.array([len(c) if isinstance(c, str) else 0 for c in categories])
     words = np.array([len(c.split()) if isinstance(c, str) else 0 for c in categories])
     is_long = counts @ lengths > LONG_TEXT * n or counts @ words >= MANY_WORDS * n
-    if np.count_nonzero(is_text) > n // 2:
-        return "free text" if is_long else "identifiers"
-    is_new = np.count_nonzero(counts[is_text] == 1) > STRAY * n
-    return "free text" if is_long and is_new else None
+    if is_long:
+        return "free text" if np.count_nonzero(counts[is_text] == 1) > STRAY * n else None
+    return "identifiers" if np.count_nonzero(is_text) >= NEARLY * n else None
 
 
 def _made_unique(values: np.ndarray) -> bool:

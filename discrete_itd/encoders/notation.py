@@ -20,6 +20,7 @@ What is ambiguous is not guessed: a warning says so once, and an option says whi
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -36,6 +37,8 @@ Asked = Literal["decimal-comma", "decimal-point", "day-first", "month-first"]
 NOTATIONS: tuple[Asked, ...] = ("decimal-comma", "decimal-point", "day-first", "month-first")
 MISSING = ("", "na", "n/a", "nan", "nat", "null", "none")  # in lower case
 ALMOST = 0.9  # share of cells of one notation from which the other cells are probably errors
+MOST = 0.5  # share from which a single other text is probably the word for a missing cell
+CLOCK = re.compile(r"[ 0-2]?\d:[0-5]\d(?::[0-5]\d(?:[.,]\d+)?)?", re.ASCII)  # a time of day
 PROBED = 50  # texts that are looked at first: most columns of text have no digits
 UNITS = r"(?:[€$£¥%‰₹₽₺]|EUR|USD|CHF|GBP|JPY|CNY|PLN|CZK|HUF|SEK|NOK|DKK|CAD|AUD|(?:US|C|A|R)\$|Fr\.|kr\.?|zł|Kč|Ft)"
 SAME_UNIT = {
@@ -165,12 +168,15 @@ class Notation:
 class Recognised(NamedTuple):
     """What texts are found to be: a notation, or None and maybe a sentence on what they look like.
 
-    ``unlike`` is the first text that is least like the others, where there is no notation.
+    ``unlike`` is the first text that is least like the others, where there is no notation. ``is_measure`` is whether
+    nearly all texts are dates, times of day, or numbers that are not plain whole ones, of one notation or not: what is
+    measured and no identifier, however many of them differ.
     """
 
     notation: Notation | None
     note: str = ""
     unlike: str = ""
+    is_measure: bool = False
 
 
 def is_missing(text: str) -> bool:
@@ -203,7 +209,7 @@ def recognise(
     probe = texts[:: max(1, len(texts) // PROBED)]
     if not any(any(map(str.isdigit, text)) for text in probe):
         return Recognised(None, unlike=texts[0])
-    shares: list[tuple[float, str, str]] = []  # of what is nearly a notation
+    shares: list[_Nearly] = []  # of what is nearly a notation
     if asked in (None, "day-first", "month-first"):
         orders = [asked == "day-first"] if asked else [True, False]
         ways = [Notation("datetime", day_first=order).read for order in orders]
@@ -214,7 +220,8 @@ def recognise(
             if len(whole) == 1 or asked or notation.day_first is None:
                 return Recognised(notation)
             unlike = texts[int(np.argmax(read[0] != read[1]))]
-            return Recognised(None, f"dates like {unlike!r}, whose day and month could be either")
+            note = f"dates like {unlike!r}, whose day and month could be either"
+            return Recognised(None, note, is_measure=True)
         shares += [_nearly(np.isnat(times), texts, counts, "dates") for times in read]
     if asked in (None, "decimal-comma", "decimal-point"):
         marks = [{"decimal-comma": ",", "decimal-point": "."}[asked]] if asked else [".", ","]
@@ -223,19 +230,25 @@ def recognise(
         if whole:
             if len(whole) == 2 and (read[0] != read[1]).any():
                 unlike = texts[int(np.argmax(read[0] != read[1]))]
-                return Recognised(
-                    None, f"numbers like {unlike!r}, whose mark could be decimal or of thousands"
-                )
+                note = f"numbers like {unlike!r}, whose mark could be decimal or of thousands"
+                return Recognised(None, note, is_measure=True)
             if not (plain or asked) and all(text.strip().isdecimal() for text in texts):
                 return Recognised(None)
             notation = _of_numbers(texts, counts, marks[whole[0]])
             if notation is None:
-                return Recognised(None, f"numbers with different units, like {texts[0]!r}")
+                note = f"numbers with different units, like {texts[0]!r}"
+                return Recognised(None, note, is_measure=True)
             return Recognised(replace(notation, decimal=None) if len(whole) == 2 else notation)
         shares += [_nearly(np.isnan(numbers), texts, counts, "numbers") for numbers in read]
-    share, what, other = max(shares)
-    note = f"{what}, but for text like {other!r} ({int(1000 * share) / 10:g}% are)"
-    return Recognised(None, note if share >= ALMOST else "", other)
+    shares.append(_nearly(np.array([not CLOCK.fullmatch(t) for t in texts]), texts, counts, ""))
+    nearly = max(shares)
+    is_measure = nearly.is_measure and (
+        nearly.share >= ALMOST or (nearly.n_others == 1 and nearly.share > MOST)
+    )
+    is_noted = nearly.what and (is_measure or nearly.share >= ALMOST)
+    but = repr(nearly.other) if nearly.n_others == 1 else f"text like {nearly.other!r}"
+    note = f"{nearly.what}, but for {but} ({int(1000 * nearly.share) / 10:g}% are)"
+    return Recognised(None, note if is_noted else "", nearly.other, is_measure)
 
 
 def _read(
@@ -251,8 +264,9 @@ def _read(
     return out
 
 
-def tell(name: Hashable, note: str) -> None:
+def tell(name: Hashable, found: Recognised) -> None:
     """Warn of what a column of text looks like, with the options that say what it is."""
+    note = found.note
     if "could be" in note:
         kind = NOTATIONS[2:] if note.startswith("dates") else NOTATIONS[:2]
         ways = advice(
@@ -261,17 +275,28 @@ def tell(name: Hashable, note: str) -> None:
         )
         ways = f"say which, with {ways}"
     else:
-        ways = advice(
-            f"clean it, or say that it is text with column_types={{{name!r}: 'nominal'}}",
-            f"clean it, give --na for words of missing cells, or say that it is text with --column {name}=nominal",
-        )
+        keeps = advice(f"column_types={{{name!r}: 'nominal'}}", f"--column {name}=nominal")
+        word = found.unlike
+        gap = advice(f"replace {word!r} by None", f"give --na {shlex.quote(word)}")
+        ways = f"{gap} where a cell is missing, clean it, or say that it is text with {keeps}"
     warn(f"column {name!r}: taken as text, though it looks like {note}; {ways}")
 
 
-def _nearly(
-    bad: np.ndarray, texts: Sequence[str], counts: np.ndarray, what: str
-) -> tuple[float, str, str]:
-    return float(counts[~bad].sum() / counts.sum()), what, texts[int(np.argmax(bad))]
+class _Nearly(NamedTuple):
+    """Which share of the cells can be read in a notation, and the first text and the number of those that cannot."""
+
+    share: float
+    what: str
+    other: str
+    n_others: int
+    is_measure: bool
+
+
+def _nearly(bad: np.ndarray, texts: Sequence[str], counts: np.ndarray, what: str) -> _Nearly:
+    share = float(counts[~bad].sum() / counts.sum())
+    is_code = all(text.strip().isdecimal() for text, b in zip(texts, bad, strict=True) if not b)
+    other = texts[int(np.argmax(bad))]
+    return _Nearly(share, what, other, int(bad.sum()), not is_code)
 
 
 # -- numbers --------------------------------------------------------------------------------------

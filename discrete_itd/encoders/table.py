@@ -183,8 +183,9 @@ class TableEncoder:
         read = {name: read_text(plain(name), column, specs[name]) for name, column in seen.items()}
         found = [
             LeftOut(plain(name), place, why)
-            for place, (name, (column, _)) in enumerate(read.items())
-            if leave_out and (why := left_out_as(plain(name), column, specs[name]))
+            for place, (name, (column, text)) in enumerate(read.items())
+            if leave_out
+            and (why := left_out_as(plain(name), column, specs[name], is_measure=text.is_measure))
         ]
         if from_array or len(found) == len(seen):
             _warn_of_kept(found)
@@ -195,9 +196,9 @@ class TableEncoder:
         schema = [
             infer_column(
                 name, column, specs[name],
-                is_open=is_open, missing=missing, from_array=from_array, notation=notation,
+                is_open=is_open, missing=missing, from_array=from_array, notation=text.notation,
             )
-            for place, (name, (column, notation)) in enumerate(read.items())
+            for place, (name, (column, text)) in enumerate(read.items())
             if place not in without
         ]  # fmt: skip
         return cls(schema, found)

@@ -29,6 +29,7 @@ def text(values):
     return pd.Series(values, dtype="str")
 
 
+DAYS = list(pd.date_range("2024-01-01", periods=N - 60).strftime("%d.%m.%Y"))
 COLUMNS = {
     "codes with gaps between": ([f"KA-{100_000 + 7 * i}" for i in range(N)], "identifiers"),
     "running numbers": (np.arange(N), "identifiers"),
@@ -42,6 +43,16 @@ COLUMNS = {
     "measured, none twice": (RNG.integers(0, 10**9, N), None),
     "counts": (RNG.poisson(20_000, N), None),
     "real numbers": (RNG.normal(size=N), None),
+    "codes, some rows twice": ([f"KA-{i % (N - 40)}" for i in range(N)], "identifiers"),
+    "customers, one in five again": ([f"KA-{i % (N - 100)}" for i in range(N)], None),
+    "times of day": ([f"{h:02}:{m:02}" for h, m in RNG.integers(0, (24, 60), (N, 2))], None),
+    "times of day, none twice": ([f"{7 * i % 24}:{i % 60:02}" for i in range(110)], None),
+    "dates and a placeholder": (["00.00.0000"] * 60 + DAYS, None),
+    "dates that could be either": (
+        [f"{a:02}.{b:02}.{c}" for a in range(1, 10) for b in range(1, 10) for c in (2023, 2024)],
+        None,
+    ),
+    "numbers and an error": ([*(f"{i},5" for i in range(N)), "?"], None),
     "as many words": ([f"k{i % (N // 2)}" for i in range(N)], None),
     "categories": (pd.Categorical([f"k{i}" for i in range(N)]), None),
     "times": (pd.date_range("2024-01-01", periods=N), None),
@@ -60,8 +71,9 @@ def fitted(frame, **options):
 @pytest.mark.parametrize("values", COLUMNS.values(), ids=COLUMNS)
 def test_identifiers_and_free_text_are_told_from_what_is_learned_from(values):
     cells, why = values
-    frame = pd.DataFrame({"a": cells, "b": np.arange(N) % 3})
+    frame = pd.DataFrame({"a": cells, "b": np.arange(len(cells)) % 3})
     encoder, said = fitted(frame)
+    said = [t for t in said if "though it looks like" not in t]
     assert [column.why for column in encoder.left_out] == ([why] if why else [])
     assert encoder.names == (["b"] if why else ["a", "b"])
     assert [t.startswith("left out of the model: 'a'") for t in said] == [True] * bool(why)
@@ -70,7 +82,7 @@ def test_identifiers_and_free_text_are_told_from_what_is_learned_from(values):
     if why == "free text":
         assert kept.names == ["a", "b"]
         assert not said
-    few, said = fitted(frame[:99])
+    few, _ = fitted(frame[:99])
     assert few.names == ["a", "b"]  # too few rows to tell
 
 

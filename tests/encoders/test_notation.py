@@ -16,6 +16,7 @@ from discrete_itd.encoders.notation import Notation, recognise
 from discrete_itd.encoders.streams import FrameStream
 from discrete_itd.encoders.survey import survey
 from discrete_itd.encoders.table import column_specs
+from discrete_itd.validation import from_shell
 
 
 def found(*texts, asked=None):
@@ -64,7 +65,7 @@ EITHER = {
 
 @pytest.mark.parametrize(("texts", "numbers"), NUMBERS.values(), ids=NUMBERS)
 def test_numbers_are_read_as_they_are_written(texts, numbers):
-    notation, note, _ = found(*texts)
+    notation, note, *_ = found(*texts)
     assert notation is not None
     assert not note
     np.testing.assert_allclose(notation.read(texts), numbers)
@@ -90,7 +91,7 @@ def test_other_text_stays_text(texts):
 
 @pytest.mark.parametrize("texts", EITHER.values(), ids=EITHER)
 def test_what_could_be_either_is_noted_and_not_guessed(texts):
-    notation, note, _ = found(*texts)
+    notation, note, *_ = found(*texts)
     assert notation is None
     assert note
 
@@ -265,7 +266,7 @@ def test_a_note_names_the_parameter():
     assert (column.kind, said) == ("continuous", [])
     column, said = note_of([*(f"{i},5" for i in range(99)), "?"])
     assert column.kind == "nominal"
-    assert "numbers, but for text like '?'" in said[0]
+    assert "numbers, but for '?'" in said[0]
     column, said = note_of([*(f"{i},5" for i in range(99)), "NA"])
     assert column.n_missing == 1
     assert "'NA' (1 cell) taken as missing, as all others are numbers" in said[0]
@@ -277,6 +278,22 @@ def test_a_note_names_the_parameter():
         note_of(["1", "2", "x"], columns={"a": "continuous"})
     with pytest.raises(ValueError, match="column 'a': notation is of numbers or dates"):
         note_of(["1"], columns={"a": {"kind": "nominal", "notation": "day-first"}})
+
+
+def test_a_placeholder_among_dates_is_noted():
+    days = list(TRUE["start"].dt.strftime("%d.%m.%Y"))
+    column, said = note_of([*days, *["00.00.0000"] * 60])
+    assert column.kind == "nominal"
+    assert "looks like dates, but for '00.00.0000' (83.3% are)" in said[0]
+    assert "replace '00.00.0000' by None" in said[0]
+    with from_shell():
+        assert (
+            "give --na 00.00.0000 where a cell is missing"
+            in note_of([*days, *["00.00.0000"] * 60])[1][0]
+        )
+        assert "give --na '-  -' where" in note_of([*days, *["-  -"] * 60])[1][0]
+    assert "but for 'k.A.'" in note_of(["7,5", "3,25", "k.A."] * 50)[1][0]
+    assert not note_of(["2", "4", "more"] * 50)[1]  # categories
 
 
 def test_a_notation_survives_json():
