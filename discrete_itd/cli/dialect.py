@@ -19,6 +19,7 @@ import zlib
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from importlib import import_module
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -55,12 +56,15 @@ class Dialect:
         None if it is that of each column.
     na : tuple of str
         Cells that are missing, besides empty ones.
+    newline : str
+        What ends a row of a copy.
     """
 
     sep: str | None = None
     encoding: str | None = None
     decimal: str | None = None
     na: tuple[str, ...] = ()
+    newline: str = "\n"
 
     @classmethod
     def asked(cls, args: argparse.Namespace) -> Dialect:
@@ -81,15 +85,15 @@ class Dialect:
             If the separator is not the usual one of the file's ending.
         """
         encoding = self.encoding or _encoding(path, head)
+        text = head.decode(encoding, errors="replace").lstrip("\ufeff")
         sep = self.sep or SEPARATORS[kind]
         if self.sep is None and kind == ".csv":
-            text = head.decode(encoding, errors="replace").lstrip("\ufeff")
-            sep = _separator(text.splitlines()[:2])
+            sep = _separator(text)
             if sep != ",":
                 warn(
                     f"{path}: read with {sep!r} between cells, as the header has no comma; --sep says so, or otherwise"
                 )
-        return replace(self, sep=sep, encoding=encoding)
+        return replace(self, sep=sep, encoding=encoding, newline=_newline(text, sep))
 
     def as_options(self) -> dict[str, Any]:
         """Arguments of ``pandas.read_csv``, of a dialect that is complete."""
@@ -127,18 +131,27 @@ def _encoding(path: str, head: bytes) -> str:
     return "utf-8"
 
 
-def _separator(lines: list[str]) -> str:
-    """The mark that divides the header, if a comma does not, and the second line too."""
+def _separator(text: str) -> str:
+    """The mark that divides the header, if a comma does not, and the second row too."""
 
-    def parts(sep: str) -> int:
+    def parts(sep: str, n_rows: int) -> int:
+        rows = csv.reader(io.StringIO(text, newline=""), delimiter=sep)
         with suppress(csv.Error):
-            return min((len(row) for row in csv.reader(lines, delimiter=sep)), default=1)
+            return min((len(row) for row in islice(rows, n_rows)), default=1)
         return 1
 
-    if not lines or len(next(csv.reader(lines[:1]), [])) > 1:
+    if parts(",", 1) > 1:
         return ","
-    best = max(SNIFFED, key=parts)
-    return best if parts(best) > 1 else ","
+    best = max(SNIFFED, key=lambda sep: parts(sep, 2))
+    return best if parts(best, 2) > 1 else ","
+
+
+def _newline(text: str, sep: str) -> str:
+    """What ends the header."""
+    lines = io.StringIO(text, newline="")
+    with suppress(csv.Error, TypeError):  # the separator may be a pattern
+        next(csv.reader(lines, delimiter=sep), None)
+    return "\r\n" if text[: lines.tell()].endswith("\r\n") else "\n"
 
 
 # -- the beginning of a file ------------------------------------------------------------------------
@@ -174,8 +187,11 @@ def zstandard() -> Any:
 
 
 def with_head(stream: BinaryIO) -> tuple[bytes, BinaryIO]:
-    """The first two lines of a stream, and a stream of all its bytes, these included."""
-    head = b"".join(stream.readline(HEAD_BYTES) for _ in range(2))
+    """The first two rows of a stream, and a stream of all its bytes, these included."""
+    head, n_rows = b"", 0
+    while n_rows < 2 and len(head) < HEAD_BYTES and (line := stream.readline(HEAD_BYTES)):
+        head += line
+        n_rows += head.count(b'"') % 2 == 0  # no cell is open
     return head, cast(BinaryIO, io.BufferedReader(_Again(head, stream)))
 
 

@@ -288,7 +288,7 @@ def _write(table: Table, file: BinaryIO, rows: Iterable[Any], schema: pa.Schema 
         sep = table.dialect.sep or SEPARATORS[table.kind]
         # a byte order mark stands at the beginning only
         encoding = (table.dialect.encoding or "utf-8") if i == 0 else _without_mark(table.dialect)
-        file.write(_csv_text(frame, i == 0, sep).encode(encoding))
+        file.write(_csv_text(frame, i == 0, sep, table.dialect.newline).encode(encoding))
         file.flush()  # the next program in a pipe begins at once
 
 
@@ -301,14 +301,13 @@ def _without_mark(dialect: Dialect) -> str:
     )
 
 
-def _csv_text(frame: pd.DataFrame, header: bool, sep: str) -> str:
+def _csv_text(frame: pd.DataFrame, header: bool, sep: str, newline: str) -> str:
     def text(frame: pd.DataFrame) -> str:
-        return frame.to_csv(index=False, header=header, sep=sep, lineterminator="\n")
+        return frame.to_csv(index=False, header=header, sep=sep, lineterminator=newline)
 
     out = text(frame)
-    if (
-        "\r" in out
-    ):  # would end a row for readers, but is not quoted for it: the line feed beside it is
+    # a carriage return would end a row for readers, but is quoted only for a line feed beside it, or in `newline`
+    if newline == "\n" and "\r" in out:
         out = text(frame.replace("\r", QUOTED, regex=True).rename(columns=_quoted))
         out = out.replace(QUOTED, "\r")
     return out

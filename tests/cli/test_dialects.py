@@ -1,6 +1,8 @@
 """Files as programs of other countries and systems write them, and files without rows."""
 
+import gzip
 import io
+import re
 import sys
 from dataclasses import replace
 
@@ -180,3 +182,30 @@ def test_a_file_of_nothing_has_no_columns(place, capsys):
     TABLE[:0].to_csv("none.csv", index=False)
     assert "none.csv: the table is empty" in error(capsys, "report m none.csv --out r.html")
     assert "none.csv: the table is empty" in error(capsys, "fit none.csv --out n")
+
+
+@pytest.mark.parametrize("packed", ["", ".gz"])
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_a_filled_table_keeps_what_ends_its_rows(place, newline, packed):
+    rows = ["size", '"no\te\n, 2"', "1.5", '"a\nb"', "", '"c\r\nd"', "2.0", "é"]
+    text = newline.join(",".join(rows[i : i + 2]) for i in range(0, len(rows), 2)) + newline
+    fit("t.csv", "--drop price --drop città")
+    (place / f"x.csv{packed}").write_bytes(
+        gzip.compress(text.encode()) if packed else text.encode()
+    )
+    run(f"impute m x.csv{packed} --out y.csv")
+    expected = text.replace(f'{newline},"c', f'{newline}FILL,"c')
+    filled = (place / "y.csv").read_bytes().decode()
+    assert re.sub(r"(\d\.\d)(?=,\"c)", "FILL", filled) == expected
+
+
+def test_a_tab_within_a_name_divides_nothing():
+    text = '"col\num",b,"tab\tx"," lead "\n1,2,3,4\n'
+    for content in (text, text.replace("\n1", "\r\n1")):
+        head, stream = with_head(io.BytesIO(content.encode() * 2))
+        assert head.decode() == content
+        assert stream.read() == content.encode() * 2
+        assert Dialect().found("t.csv", ".csv", head).sep == ","
+    other = '"a,\n|b";c\n1;2\n'
+    with pytest.warns(UserWarning, match="read with ';' between cells"):
+        assert Dialect().found("t.csv", ".csv", other.encode()).sep == ";"
