@@ -114,9 +114,12 @@ class Notation:
         return _numbers(texts, self.decimal, self.unit)
 
     def write(self, values: pd.Series) -> pd.Series:
-        """Numbers or times as text, of dtype object; missing ones are None."""
+        """Numbers or times as text, of dtype object; missing ones are None.
+
+        A time has all its digits, also those that the format has no place for. Numbers are rounded to their places.
+        """
         if self.family == "datetime":
-            texts = [None if pd.isna(v) else v.strftime(self.format) for v in values]
+            texts = [None if pd.isna(v) else formatted(v, self.format) for v in values]
         else:
             numbers = values.to_numpy(dtype=float, na_value=np.nan)
             digits = self.places
@@ -368,6 +371,25 @@ def _of_numbers(texts: Sequence[str], counts: np.ndarray, decimal: str) -> Notat
         suffix=suffix,
         places=fractions.pop() if len(fractions) == 1 else None,
     )
+
+
+def formatted(time: datetime, form: str) -> str:
+    """A time as of ``strftime``, with four digits of a year, and with its time of day where that is not midnight.
+
+    Examples
+    --------
+    >>> formatted(datetime(1, 2, 28), "%d.%m.%Y"), formatted(datetime(1999, 2, 28, 10, 33), "%d.%m.%y")
+    ('28.02.0001', '28.02.99 10:33')
+    """
+    if not CENTURY <= time.year - 1900 < CENTURY + 100:  # two digits would be read as another year
+        form = form.replace("%y", "%Y")
+    if "%H" not in form and (time.hour or time.minute or time.second or time.microsecond):
+        form += " %H:%M"
+    if "%S" not in form and (time.second or time.microsecond):
+        form = form.replace("%M", "%M:%S")
+    if "%f" not in form and time.microsecond:
+        form = form.replace("%S", "%S.%f")
+    return time.strftime(form.replace("%Y", f"{time.year:04}"))  # C's has fewer digits
 
 
 # -- dates ----------------------------------------------------------------------------------------

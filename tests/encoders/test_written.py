@@ -23,6 +23,9 @@ DAY, HOURS = column(DAYS), column(DAYS + pd.Timedelta(hours=8))
 MINUTES = column(pd.Series(pd.date_range("2024-01-01", periods=400, freq="7min", tz="UTC")))
 EUROS = column([f"{v:.2f} €".replace(".", ",") for v in RANDOM.lognormal(5, 1, 400)])
 GERMAN = column(list(DAYS.dt.strftime("%d.%m.%Y")))
+SHORT = column(list(DAYS.dt.strftime("%d.%m.%y")))
+PERCENT = column([f"{v:.1f} %".replace(".", ",") for v in RANDOM.normal(10, 2, 400)])
+THOUSANDS = column([f"{v:,.0f} €".replace(",", ".") for v in RANDOM.integers(1, 10**7, 400)])
 SPAN = column(DAYS - DAYS[0])
 
 
@@ -36,8 +39,12 @@ SPAN = column(DAYS - DAYS[0])
         (WHOLE, 2361000.0, "2 361 000"),
         (WHOLE, 3.5, "3.5"),
         (WHOLE, 1999, "1999"),
-        (REAL, 0.123456789, "0.123457"),
-        (REAL, 123456.789, "123 457"),
+        (REAL, 0.123456789, "0.123456789"),
+        (REAL, 0.1234567890123, "0.123457"),
+        (REAL, 123456.789, "123 456.789"),
+        (REAL, 1.23456789e20, "1.23456789e+20"),
+        pytest.param(WHOLE, 10**400, "1e+400", id="huge"),
+        (WHOLE, -800000, "-800 000"),
         (REAL, 0.0, "0"),
         (REAL, 1e-9, "1e-09"),
         (REAL, np.inf, "inf"),
@@ -56,6 +63,17 @@ SPAN = column(DAYS - DAYS[0])
         (EUROS, "5067,1 €", "5067,1 €"),
         (GERMAN, pd.Timestamp("2028-01-24"), "24.01.2028"),
         (GERMAN, "24.01.28", "24.01.28"),
+        (GERMAN, pd.Timestamp("0001-01-01"), "01.01.0001"),
+        (GERMAN, pd.Timestamp("1999-02-28 10:33"), "28.02.1999 10:33"),
+        (SHORT, pd.Timestamp("2024-01-31"), "31.01.24"),
+        (SHORT, pd.Timestamp("1924-01-31"), "31.01.1924"),
+        (MINUTES, pd.Timestamp("0012-01-31 08:30", tz="UTC"), "0012-01-31 08:30+00:00"),
+        (EUROS, 0.125, "0,125 €"),
+        (EUROS, 1e-8, "0,00000001 €"),
+        (EUROS, 1 / 3, "0,33 €"),
+        (PERCENT, 0.125, "0,125 %"),
+        (PERCENT, 7.0, "7,0 %"),
+        (THOUSANDS, 1300.0, "1.300 €"),
         (None, True, "True"),
         (None, 2361000.5, "2 361 000.5"),
         (None, pd.NA, "a missing cell"),
@@ -64,6 +82,16 @@ SPAN = column(DAYS - DAYS[0])
 )
 def test_values(of, value, text):
     assert written(value, of) == text
+
+
+@pytest.mark.parametrize("of", [EUROS, PERCENT, THOUSANDS, GERMAN, SHORT])
+def test_properties_what_is_shown_of_text_is_read_as_the_value(of):
+    numbers = [round(v, d) for v in RANDOM.lognormal(5, 3, 20).tolist() for d in range(7)]
+    times = [
+        pd.Timestamp(t) for t in ("0001-01-01", "1899-12-31 23:59:59", "2024-05-06 00:00:00.25")
+    ]
+    for value in numbers if of.notation.family == "number" else times:
+        assert of.notation.read([written(value, of)])[0] == value
 
 
 def test_properties_numbers_read_back_and_keep_their_decimals():
