@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from discrete_itd.denoisers.adamw import AdamW
 from discrete_itd.denoisers.base import held_out_nats
 from discrete_itd.denoisers.counts import indicators
-from discrete_itd.denoisers.decoder_classes import refine
+from discrete_itd.denoisers.decoder_classes import refine, seconds_of_rounds
 from discrete_itd.denoisers.decoder_network import (
     Columns,
     Decoder,
@@ -55,7 +55,7 @@ FEWEST_POINTS = 64
 SMALL_TABLE_STEPS = 200  # a table of N rows has use for about N more
 # shares of the points with which the training starts, each for an equal share of it; then all points
 STAGES = (0.25, 0.5)
-TRAIN_SHARE = 0.5  # of the time; the remainder is for the classes at the end
+TRAIN_SHARE = 0.5  # of the time, or more where the classes at the end are expected to need less than the remainder
 TRIAL_STEPS, FEWEST_STEPS = 2, 64  # a training without time for the latter ends after the former
 N_LOOKS = 12  # evaluations on held-out rows in a full run
 PATIENCE = 3  # of them without improvement, after which training ends
@@ -170,6 +170,31 @@ def fit_decoder(
         return run.mixture() if run.step or not run.is_out_of_time else alone(marginals)
 
 
+def seconds_needed(
+    marginals: MarginalDenoiser,
+    x: Tensor,
+    x_valid: Tensor,
+    plan: DecoderPlan,
+    *,
+    clock: Callable[[], float] = time.perf_counter,
+) -> float:
+    """Seconds within which :func:`fit_decoder` is expected to make all its steps, by a few of them.
+
+    A fit that has so much time, or more, is not cut short by it. No random numbers of the caller's are drawn.
+    """
+    generator = torch.Generator(x.device).manual_seed(0)
+    run = Run(marginals, x, x_valid, plan, generator, clock)
+    with threads_for(run.work):
+        run.look()
+        start = clock()
+        for _ in range(TRIAL_STEPS):
+            run.make_step(
+                run.batch(), 1.0
+            )  # at all points: most steps have fewer, so it is a bound
+        training = run.max_steps * (clock() - start) / TRIAL_STEPS
+    return run.seconds() + training + min(training, run.seconds_of_classes)
+
+
 class Run:
     """A fit under way: training, then the classes."""
 
@@ -206,6 +231,8 @@ class Run:
         self.order = torch.zeros(0, dtype=torch.int64, device=x.device)
         self.max_steps = min(plan.max_steps, SMALL_TABLE_STEPS + len(x))
         self.step, self.is_out_of_time = 0, False
+        self.seconds_of_classes = 0.0  # that they are expected to take
+        self.seconds_to_begin = 0.0  # until the end of the first step
 
     def _unseen(self, x: Tensor) -> Tensor:
         """Columns with a cell of an unseen category: (C,) of bool."""
@@ -232,9 +259,24 @@ class Run:
         """The share of the bounds of training on steps and time that is used up."""
         share = self.step / self.max_steps if self.max_steps else 1.0
         if self.plan.max_time is not None:
-            bound = TRAIN_SHARE * self.plan.max_time
-            share = max(share, self.seconds() / bound if bound else 1.0)
+            bound = self.training_time(self.plan.max_time)
+            share = max(share, self.elapsed_share(bound))
         return min(share, 1.0)
+
+    def elapsed_share(self, bound: float) -> float:
+        """The share that is used up of the time of all steps but the first, which may take longer than others."""
+        seconds = self.seconds()
+        if seconds >= bound:
+            return 1.0
+        return (
+            (seconds - self.seconds_to_begin) / (bound - self.seconds_to_begin)
+            if self.step
+            else 0.0
+        )
+
+    def training_time(self, max_time: float) -> float:
+        """Seconds for the training: what the classes do not need, and at least a share."""
+        return max(TRAIN_SHARE * max_time, max_time - self.seconds_of_classes)
 
     # -- training -----------------------------------------------------------------------------------
 
@@ -264,7 +306,7 @@ class Run:
         """Whether there is time for the steps that a training needs to be of use."""
         if self.plan.max_time is None:
             return True
-        left = TRAIN_SHARE * self.plan.max_time - self.seconds()
+        left = self.training_time(self.plan.max_time) - self.seconds()
         return self.step + left / seconds_per_step >= min(FEWEST_STEPS, self.max_steps)
 
     def batch(self) -> Tensor:
@@ -290,6 +332,8 @@ class Run:
         nn.utils.clip_grad_norm_(self.network.parameters(), math.sqrt(x.shape[1]))
         self.optimizer.step(rate)
         self.step += 1
+        if self.step == 1:
+            self.seconds_to_begin = self.seconds()
         decay = min(AVERAGE, (self.step + 1) / (self.step + 10))  # short at first
         with torch.no_grad():
             for a, p in zip(self.average.parameters(), self.network.parameters(), strict=True):
@@ -298,10 +342,15 @@ class Run:
     @torch.no_grad()
     def look(self) -> None:
         """Evaluate the averaged weights on held-out rows, and keep them if they are the best so far."""
+        start = self.clock()
         points = self.layout.of_points(self.average(normal(self.points, self.layout.base)))
         parts = self.x_valid.split(max(1, CELLS // len(points)))
         log_probs = [log_prob(self.layout.of_rows(rows), points) for rows in parts]
         nats = -float(torch.cat(log_probs).double().mean())
+        if not self.step:
+            took = (self.clock() - start) * self.n_components / len(self.points)
+            n_rows = min(len(self.x), EM_ROWS)
+            self.seconds_of_classes = seconds_of_rounds(took, n_rows, len(self.x_valid))
         self.stale = 0 if nats < self.best_nats else self.stale + 1
         if nats < self.best_nats:
             self.best_nats = nats

@@ -23,7 +23,7 @@ from discrete_itd.denoisers.mixture import MixtureDenoiser
 from discrete_itd.denoisers.mixture_fit import LEAST_GAIN, Sums, expected_sums
 
 PRIOR_ROWS = (1.0, 4.0, 16.0, 64.0)  # that each class keeps, among which held-out rows choose
-ROUNDS = 16
+ROUNDS, EXPECTED_ROUNDS = 16, 4
 LEAST_SHARE = 1e-2  # classes with less than this share of an equal weight are left out
 
 
@@ -56,8 +56,7 @@ def refine(
     """
     start = clock()
     best, best_nats = model, held_out_nats(model, x_valid)
-    # a round takes about twice as long as the evaluation of its rows
-    needed = (clock() - start) * (2 * len(x) / len(x_valid) + len(PRIOR_ROWS))
+    needed = round_seconds(clock() - start, len(x), len(x_valid))
     tried = PRIOR_ROWS
     for _ in range(ROUNDS):
         start = clock()
@@ -74,6 +73,16 @@ def refine(
             break
         tried, needed = tried[i : i + 1], clock() - start
     return best
+
+
+def round_seconds(evaluation: float, n: int, n_valid: int) -> float:
+    """Seconds of the first round, which the others do not exceed, by those of one evaluation of the held-out rows."""
+    return evaluation * (2 * n / n_valid + len(PRIOR_ROWS))  # a row takes twice as long as in it
+
+
+def seconds_of_rounds(evaluation: float, n: int, n_valid: int) -> float:
+    """Seconds of the rounds that are expected, likewise."""
+    return evaluation + EXPECTED_ROUNDS * round_seconds(evaluation, n, n_valid)
 
 
 def updated(model: MixtureDenoiser, sums: Sums, prior_rows: float, n_fixed: int) -> MixtureDenoiser:

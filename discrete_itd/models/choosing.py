@@ -11,7 +11,13 @@ from discrete_itd.models.candidates import CandidateTable
 from discrete_itd.models.contract import FitPlan, Recipe, TrainingRows
 from discrete_itd.models.exact import EXACT, BayesNet, Decoder, Mixture, Trees, affordable_bases
 from discrete_itd.models.members import fit_ensemble
-from discrete_itd.models.networks import MOST_ORDERS, QUICK_DECODER, Causal, Network
+from discrete_itd.models.networks import (
+    MOST_ORDERS,
+    NETWORK_SHARE,
+    QUICK_DECODER,
+    Causal,
+    Network,
+)
 from discrete_itd.progress import deferred_interrupts
 from discrete_itd.validation import check_integer
 
@@ -21,7 +27,8 @@ VARIED = (Causal(), Causal(base="independent", dropout=0.5))
 LARGE_DECODER = Decoder(8192)
 # of the time that is left, what an exact base and a decoder may take: the remainder is for causal networks
 BASE_SHARE, DECODER_SHARE = 0.3, 0.25
-DECODER_DONE = 0.15  # of a fit without max_time, about, when the decoder is there
+# of a fit without max_time, about, when the decoder of "best" is there, or the causal network of "auto"
+DECODER_DONE, NETWORK_DONE = 0.15, 0.85
 FEWEST_ORDERS = 8  # of them, unless the time is over before
 LEAST_GAIN = 1e-3  # nats per held-out row that the last one of more must have gained
 
@@ -142,8 +149,9 @@ class Auto(Recipe):
     Candidates are the exact models that a network can correct, a decoder mixture (9), a causal network (8) on the best
     of the first, and mixtures of rows (10) of these. A table with a high-cardinality column gets a :class:`Network`.
     With ``max_steps=0`` no network is trained, nor one of a table with so many levels that it would be huge. Where
-    ``max_time`` is short, the decoder takes at most a quarter of it: where columns depend on one another, the causal
-    network gains most. What has no time for enough steps to be judged is not begun.
+    ``max_time`` is short, the causal network may take three quarters of what is left, or all that a decoder is not
+    expected to need: where columns depend on one another, it gains most. The decoder has the rest, also of a network
+    that ends sooner. What has no time for enough steps to be judged is not begun.
 
     Examples
     --------
@@ -164,9 +172,12 @@ class Auto(Recipe):
         for member in affordable_bases(rows, BayesNet()):
             table.fit_in_time(member, plan.within(BASE_SHARE))
         if plan.training.max_steps:
-            table.fit_in_time(QUICK_DECODER, plan.within(DECODER_SHARE, (0.0, DECODER_DONE)))
             if Causal().is_affordable(rows):
-                table.fit_in_time(Causal(), replace(plan, span=(DECODER_DONE, 1.0)))
+                # what nothing else waits for comes last, and has all the time that is left
+                own = plan.before(NETWORK_SHARE, lambda: QUICK_DECODER.seconds_needed(rows))
+                own = replace(own, span=(0.0, NETWORK_DONE), is_beside_decoder=True)
+                table.fit_in_time(Causal(), own)
+            table.fit_in_time(QUICK_DECODER, replace(plan, span=(NETWORK_DONE, 1.0)))
         with deferred_interrupts(plan.run.interrupt):
             table.add_mixtures()
             return table.settle(plan, table.cheapest())

@@ -34,6 +34,7 @@ from discrete_itd.training.rows import MappedRows, RowSource, TensorRows
 # shares of the time of a fit, and of what is left of it when a network without closed form is trained, up to which
 # things are begun: the choice of a schedule, the comparison of the candidates and measurements come after them
 FITTING_SHARE, TRAINING_SHARE = 0.95, 0.85
+LEAST_RESERVE = 0.05  # of what is left, at least, for what is fitted afterwards
 LEAST_SECONDS = 1e-3  # of a training: where no time is left it ends after its first evaluation
 EVALUATION_ROWS = 256  # held-out rows on which a denoiser without closed form is evaluated
 
@@ -160,6 +161,10 @@ class TrainingRows:
         if key not in self._made:
             self._made[key] = make()
         return self._made[key]
+
+    def has(self, key: Hashable) -> bool:
+        """Whether there was a request for this key."""
+        return key in self._made
 
     def denoisers(self) -> list[Denoiser]:
         """The denoisers that were fitted once for several recipes, the oldest first."""
@@ -294,6 +299,8 @@ class FitPlan:
         Seconds after the start of the fit at which this recipe is to end, if ``max_time`` is not over before.
     span : tuple of float
         The part of the whole fit's progress that is this recipe's.
+    is_beside_decoder : bool
+        Whether a decoder is a candidate beside this recipe, which then need not fit one to answer questions.
 
     Attributes
     ----------
@@ -319,6 +326,7 @@ class FitPlan:
     run: SharedRun = field(default_factory=SharedRun)
     until: float = math.inf
     span: tuple[float, float] = (0.0, 1.0)
+    is_beside_decoder: bool = False
     report: Report | None = field(default=None, init=False)
     learned: bool | None = field(default=None, init=False)
     members: pd.DataFrame | None = field(default=None, init=False)
@@ -344,6 +352,24 @@ class FitPlan:
         """The plan for a recipe that is to end within a share of the time that is left."""
         age = time.perf_counter() - self.run.start
         return replace(self, until=age + share * self.time_left, span=span)
+
+    def before(self, share: float, needed: Callable[[], float]) -> FitPlan:
+        """The plan for a recipe after which another one is to be fitted.
+
+        Parameters
+        ----------
+        share : float
+            Of the time that is left, which the recipe may take in any case.
+        needed : callable
+            Seconds that the other one needs: the recipe may take all but these, and a reserve if they are few. Called
+            only if there is a bound.
+        """
+        if not 0.0 < self.time_left < math.inf:
+            return replace(self)
+        seconds = needed()
+        age, left = time.perf_counter() - self.run.start, self.time_left
+        seconds = max(seconds, LEAST_RESERVE * left)
+        return replace(self, until=age + max(share * left, left - seconds))
 
     def show(self, share: float, latest: Evaluation) -> None:
         """Show which share of this recipe's part is done, and its latest evaluation."""

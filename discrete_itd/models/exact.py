@@ -19,7 +19,7 @@ from discrete_itd.denoisers import (
     MixtureDenoiser,
     TreeDenoiser,
 )
-from discrete_itd.denoisers.decoder import DecoderPlan, fit_decoder
+from discrete_itd.denoisers.decoder import DecoderPlan, fit_decoder, seconds_needed
 from discrete_itd.denoisers.mixture_fit import EM_ROWS
 from discrete_itd.denoisers.tree import MOST_LEVELS
 from discrete_itd.models.contract import FitPlan, Recipe, TrainingRows
@@ -243,6 +243,22 @@ class Decoder(Recipe):
             )
         return self.fit(rows, plan)
 
+    def plan(self, max_time: float | None = None) -> DecoderPlan:
+        """The settings of the fit."""
+        return DecoderPlan(
+            n_latent=self.n_latent,
+            n_points=self.n_points,
+            n_components=self.n_components,
+            max_steps=self.max_steps,
+            max_time=max_time,
+        )
+
+    def seconds_needed(self, rows: TrainingRows) -> float:
+        """Seconds that the fit is expected to need, at most; none if it is there already."""
+        if rows.has(self):
+            return 0.0
+        return seconds_needed(rows.marginals, rows.x, rows.x_valid, self.plan())
+
     def decoder(self, rows: TrainingRows, plan: FitPlan) -> MixtureDenoiser:
         """The fit, within the time that is left."""
         left = None if math.isinf(plan.time_left) else max(plan.time_left, 1e-3)
@@ -253,14 +269,6 @@ class Decoder(Recipe):
             else:
                 plan.run.left_out.append("decoder")
 
-        how = DecoderPlan(
-            n_latent=self.n_latent,
-            n_points=self.n_points,
-            n_components=self.n_components,
-            max_steps=self.max_steps,
-            max_time=left,
-        )
-
         def shown(share: float, nats: float) -> None:
             plan.show(share, Evaluation(0, 0.0, math.nan, math.nan, nats, math.nan))
 
@@ -269,7 +277,7 @@ class Decoder(Recipe):
                 rows.marginals,
                 rows.x,
                 rows.x_valid,
-                how,
+                self.plan(left),
                 generator=rows.generator,
                 progress=shown,
                 ended=ended,

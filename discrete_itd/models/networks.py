@@ -24,6 +24,7 @@ WIDTHS = ((50_000, 128), (math.inf, 256))
 MOST_WEIGHTS = 1 << 21  # of the last map of a network that "auto" and "best" train
 LEAST_WEIGHT = 1e-6  # of an order in a mixture of several
 QUICK_DECODER = Decoder(2048, n_points=1024, max_steps=400)
+NETWORK_SHARE = 0.75  # of the time that is left, or all that a decoder after it does not need
 EPOCHS, FEWEST_STEPS, MOST_STEPS = 25, 300, 1600
 CAUSAL = {
     "batch_size": 256,
@@ -169,7 +170,16 @@ class Causal(Recipe):
 
     def fit(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
         base = rows.once(("causal", self.base), lambda: self.chosen_base(rows, plan))
+        own = plan
+        if asks_decoder(rows, plan):
+            own = plan.before(NETWORK_SHARE, lambda: QUICK_DECODER.seconds_needed(rows))
+        denoiser = self.trained(base, rows, own)
+        plan.report, plan.learned = own.report, own.learned
         plan.companion = rows.once(("companion", base), lambda: companion(base, rows, plan))
+        return denoiser
+
+    def trained(self, base: Denoiser, rows: TrainingRows, plan: FitPlan) -> Denoiser:
+        """The networks, or the mixture of them."""
         if self.n_orders == 1:
             denoiser = self.train_one(base, rows, plan)
             plan.learned = plan.learned or base is not rows.marginals
@@ -258,9 +268,14 @@ def never_worse(denoiser: Denoiser, base: Denoiser, rows: TrainingRows) -> Denoi
     return RowMixtureDenoiser(rows.codebook, members, weights.clamp_min(LEAST_WEIGHT), main=1)
 
 
+def asks_decoder(rows: TrainingRows, plan: FitPlan) -> bool:
+    """Whether a causal network is to fit a decoder, because a base has continuous columns independent."""
+    return len(rows.codebook.reals) > 0 and not plan.is_beside_decoder
+
+
 def companion(base: Denoiser, rows: TrainingRows, plan: FitPlan) -> Denoiser:
     """The exact denoiser that answers what a causal one cannot: the base, or a mixture that predicts rows better."""
-    if not len(rows.codebook.reals):
+    if plan.run.interrupted or not asks_decoder(rows, plan):
         return base
     return min(base, QUICK_DECODER.fit(rows, plan), key=rows.held_out_nats)
 

@@ -184,6 +184,7 @@ class Run:
         self.norms: list[Tensor] = []  # of the gradients, since the last check
         self.astray = 0  # steps with a loss that is far too high
         self.seconds_to_evaluate = 0.0  # what the last one took
+        self.seconds_to_begin = 0.0  # until the end of the first step
         self.kept: dict[str, Any] = {}  # the last sound state
 
     # -- the loop -----------------------------------------------------------------------------------
@@ -221,7 +222,7 @@ class Run:
                 return
             due = self.is_early() or (
                 self.done_share() >= self.next_evaluation
-                and (plan.max_time is None or self.step > TRIAL_STEPS)
+                and (self.step > TRIAL_STEPS or not self.is_short())
             )
             if not due and self.step % CHECK_STEPS:
                 continue
@@ -252,20 +253,34 @@ class Run:
         share = self.step / max(self.plan.max_steps, 1)
         if self.plan.max_time is not None:
             bound = self.plan.max_time - self.seconds_to_evaluate
-            seconds = time.perf_counter() - self.start
-            share = max(share, seconds / bound if bound > 0 else 1.0)
+            share = max(share, self.elapsed_share(bound))
         return min(share, 1.0) if self.plan.max_steps else 1.0
+
+    def elapsed_share(self, bound: float) -> float:
+        """The share that is used up of the time of all steps but the first, which may take longer than others."""
+        seconds = time.perf_counter() - self.start
+        if seconds >= bound:
+            return 1.0
+        return (
+            (seconds - self.seconds_to_begin) / (bound - self.seconds_to_begin)
+            if self.step
+            else 0.0
+        )
+
+    def is_short(self) -> bool:
+        """Whether the time, if it goes on as until now, is over before all steps are made."""
+        return self.done_share() > self.step / max(self.plan.max_steps, 1)
 
     def is_early(self) -> bool:
         """Whether one of the first evaluations is due: where time is short, only if it takes little of it."""
-        if self.step not in EARLY_EVALUATIONS or self.plan.max_time is None:
+        if self.step not in EARLY_EVALUATIONS or not self.is_short():
             return self.step in EARLY_EVALUATIONS
         trained = time.perf_counter() - self.start - self.report.history[-1].seconds
         return trained > EVALUATION_PAUSE * self.seconds_to_evaluate
 
     def has_time(self) -> bool:
         """Whether the first steps let expect as many as a network needs to be judged."""
-        if self.plan.max_time is None or self.step > TRIAL_STEPS:
+        if self.plan.max_time is None or self.step > TRIAL_STEPS or not self.is_short():
             return True
         seconds = time.perf_counter() - self.start
         left = self.plan.max_time - self.seconds_to_evaluate - seconds
@@ -278,13 +293,15 @@ class Run:
         """Follow the gradient of one batch, without waiting for the device."""
         rate = self.plan.learning_rate * self.cut * 0.5 * (1 + math.cos(math.pi * share))
         warm = (self.step + 1) / WARMUP_STEPS
-        if self.plan.max_time is not None:
+        if self.is_short():
             warm = max(warm, share / WARMUP_SHARE)
         rate *= min(1.0, warm)
         self.team.tell(STEP, rate, self.step)
         loss = self.mean_loss(next(self.batches), self.generator)
         self.norms.append(self.optimizer.step(loss, rate))
         self.step += 1
+        if self.step == 1:
+            self.seconds_to_begin = time.perf_counter() - self.start
         self.average.follow(self.parameters.values())
         self.losses.append(loss.detach())
 

@@ -493,8 +493,9 @@ def test_where_there_is_nothing_to_learn_nothing_is_trained(device, generator):
     torch.testing.assert_close(model.log_prob(x), marginals.log_prob(x))
 
 
-def test_time_ends_a_fit(device, monkeypatch):
-    """Each step takes a second: half the time is for steps, and none begins after it."""
+@pytest.mark.parametrize(("of_classes", "n_steps"), [(1e9, 10), (5.0, 15)])
+def test_time_ends_a_fit(device, monkeypatch, of_classes, n_steps):
+    """Each step takes a second: what classes do not need, and half the time, is for steps; none begins after it."""
     book = make_book("mixed", device)
     rng = np.random.default_rng(0)
     x = random_rows(book, 300, rng)
@@ -507,6 +508,7 @@ def test_time_ends_a_fit(device, monkeypatch):
         steps.append(share)
 
     monkeypatch.setattr(fits.Run, "make_step", slow)
+    monkeypatch.setattr(fits, "seconds_of_rounds", lambda *_: of_classes)
     rounds, ended, ticks = [], [], itertools.count()
 
     def sums(model, rows):
@@ -515,7 +517,7 @@ def test_time_ends_a_fit(device, monkeypatch):
 
     monkeypatch.setattr(classes, "expected_sums", sums)
     monkeypatch.setattr(fits, "FEWEST_STEPS", 8)
-    for max_time, most in ((0.0, 0), (20.0, 10), (12.0, 2), (1e9, 40)):
+    for max_time, most in ((0.0, 0), (20.0, n_steps), (12.0, 2), (1e10, 40)):
         plan = DecoderPlan(width=8, n_points=64, max_steps=40, max_time=max_time)
         steps.clear()
         rounds.clear()
@@ -532,8 +534,32 @@ def test_time_ends_a_fit(device, monkeypatch):
         )
         assert len(steps) == most  # of two, the first ones, that there are too few is known
         assert bool(rounds) == (most > 2)
-    assert ended == [(0, 40), (10, 40), (0, 40)]
+    assert ended == [(0, 40), (n_steps, 40), (0, 40)]
     assert steps == sorted(steps)
+
+
+def test_the_time_that_a_fit_needs_is_expected(device, monkeypatch):
+    """Each step takes a second: a fit with the seconds that were expected makes all its steps."""
+    book = make_book("mixed", device)
+    x = random_rows(book, 300, np.random.default_rng(0))
+    marginals, now, step = MarginalDenoiser.fit(book, x), [0.0], fits.Run.make_step
+
+    def slow(self, rows, share):
+        step(self, rows, share)
+        now[0] += 1.0
+
+    monkeypatch.setattr(fits.Run, "make_step", slow)
+    monkeypatch.setattr(fits, "PATIENCE", 99)
+    plan, clock, ended = DecoderPlan(width=8, n_points=64, max_steps=40), lambda: now[0], []
+    needed = fits.seconds_needed(marginals, x, x, plan, clock=clock)
+    assert 40.0 <= needed < 44.0
+    for less in (0.0, 10.0):
+        how = replace(plan, max_time=needed - less)
+        generator = seeded_generator(0, device)
+        fit_decoder(
+            marginals, x, x, how, generator=generator, ended=lambda *n: ended.append(n), clock=clock
+        )
+        assert bool(ended) == bool(less)
 
 
 def test_training_ends_where_held_out_rows_are_predicted_worse(device):

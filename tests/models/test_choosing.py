@@ -27,6 +27,7 @@ from discrete_itd.recipes import (
     RowMixture,
     Trees,
 )
+from discrete_itd.training.evaluation import Evaluator
 from discrete_itd.training.loop import TRIAL_STEPS, Run
 
 QUICK = {"max_steps": 30, "random_state": 0}
@@ -107,7 +108,7 @@ def test_without_steps_only_exact_models_are_fitted():
 def test_what_was_not_fitted_in_time_is_named(monkeypatch):
     """In one warning, and in the reason for which the fit ended, whatever was chosen."""
     monkeypatch.setattr(FitPlan, "time_left", property(lambda _: 0.0))
-    text = "max_time=5 left no time for tree, bayes net, decoder, causal: a longer fit would"
+    text = "max_time=5 left no time for tree, bayes net, causal, decoder: a longer fit would"
     with pytest.warns(UserWarning, match=text) as caught:
         model = DiffusionDensity(max_time=5, random_state=0).fit(chain(200))
     assert len(caught) == 1
@@ -153,8 +154,10 @@ def test_what_has_no_time_to_be_judged_is_not_begun(monkeypatch):
     assert fitted.denoiser.exact
 
 
-def test_a_decoder_takes_no_more_than_its_share(monkeypatch):
-    """What it leaves is for the network, which gains most where columns depend on one another."""
+@pytest.mark.parametrize(("needed", "share"), [(10.0, 560 / 570), (1000.0, 0.75)])
+def test_a_decoder_has_the_time_that_a_network_leaves(monkeypatch, needed, share):
+    """The network takes all but what the decoder needs, or three quarters; the decoder whatever is left then."""
+    monkeypatch.setattr(Decoder, "seconds_needed", lambda *_: needed)
     shares = {}
 
     def watched(kind):
@@ -169,8 +172,67 @@ def test_a_decoder_takes_no_more_than_its_share(monkeypatch):
     for kind in (Decoder, Causal):
         watched(kind)
     fit_recipe(Auto(), training_rows(chain(200)), quick(3, max_time=600.0))
-    assert shares[Decoder] == pytest.approx(0.25 * 600 * 0.95, rel=0.1)
-    assert shares[Causal] > 400
+    assert list(shares) == [Causal, Decoder]
+    assert shares[Causal] == pytest.approx(share * 600 * 0.95, rel=0.05)
+    assert shares[Decoder] == pytest.approx(600 * 0.95, rel=0.05)  # for the network took none
+
+
+@pytest.mark.parametrize("table", [chain, mixed])
+@pytest.mark.parametrize("recipe", [Auto(), Causal(width=8)])
+def test_a_bound_that_is_larger_than_a_fit_needs_changes_nothing(monkeypatch, recipe, table):
+    """By a clock that each step of a decoder, or a network, and each validation takes a second of."""
+    past = [0.0]
+
+    def slow(kind, name):
+        real = getattr(kind, name)
+
+        def done(*args):
+            past[0] += 1.0
+            return real(*args)
+
+        monkeypatch.setattr(kind, name, done)
+
+    for kind in (decoder.Run, Run):
+        slow(kind, "make_step")
+    slow(Evaluator, "__call__")
+    monkeypatch.setattr("time.perf_counter", lambda: past[0])
+    monkeypatch.setattr("discrete_itd.models.networks.QUICK_DECODER", Decoder(64, max_steps=60))
+    monkeypatch.setattr("discrete_itd.models.choosing.QUICK_DECODER", Decoder(64, max_steps=60))
+    rows = table(200)
+    found = []
+    for max_time in (None, 1.0):
+        if max_time is not None:
+            max_time = 1.25 * past[0]
+        past[0], how = 0.0, quick(150, max_time=max_time)
+        fitted = fit_recipe(recipe, training_rows(rows), how)
+        assert not how.run.cut
+        assert not how.run.left_out
+        found.append((fitted, how.companion, how.candidates))
+    (free, asked, lines), (bound, asked_too, lines_too) = found
+    steps, steps_too = ([(e.step, e.valid_nats) for e in f.report.history] for f in (free, bound))
+    assert steps == steps_too
+    assert free.report.stopped == bound.report.stopped
+    x = training_rows(rows).x_valid
+    assert torch.equal(free.denoiser.log_prob(x), bound.denoiser.log_prob(x))
+    if asked is not None:
+        assert torch.equal(asked.log_prob(x), asked_too.log_prob(x))
+    if lines is not None:
+        assert list(lines["nats"]) == list(lines_too["nats"])
+
+
+def test_what_a_network_leaves_is_a_decoders(monkeypatch):
+    """A network that has no time to be judged leaves a decoder all of it, not a quarter."""
+    past, how = slowly(monkeypatch, 10.0), quick(3000, max_time=200.0)
+    seen = []
+
+    def watched(_, rows, plan):
+        seen.append(plan.time_left)
+        return rows.marginals
+
+    monkeypatch.setattr(Decoder, "fit", watched)
+    fit_recipe(Auto(), training_rows(chain(200)), how)
+    assert how.run.left_out == ["causal network"]
+    assert seen[0] == pytest.approx(0.95 * 200 - past[0], rel=0.1)
 
 
 def test_a_network_that_would_be_huge_is_left_out(monkeypatch):
@@ -316,6 +378,6 @@ def test_an_interruption_anywhere_leaves_the_best_so_far(monkeypatch, ctrl_c, wh
     assert model.stopped_ == "interrupted"
     assert len(calls) == 1
     labels = set(model.candidates_["candidate"])
-    assert "causal" in labels or kind in (Search, decoder.Run)
-    assert "decoder" in labels or kind is Search
+    assert "causal" in labels or kind is Search
+    assert "decoder" in labels or kind in (Search, Run)
     assert np.isfinite(model.score_samples(chain(20))).all()
