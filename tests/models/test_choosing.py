@@ -140,7 +140,7 @@ def test_a_training_that_was_ended_is_named(monkeypatch):
         model = DiffusionDensity(max_time=100, random_state=0).fit(noise(200))
     assert len(caught) == 1
     assert model.stopped_ == "max_time"
-    assert model.denoiser_.independent
+    assert model.denoiser_.exact
     assert 80 < past[0] < 100
 
 
