@@ -353,6 +353,7 @@ class MixtureDenoiser(Denoiser):
         n_rounds: int = 100,
         with_reals: bool = True,
         draw: Callable[[], Tensor] | None = None,
+        is_over: Callable[[], bool] = lambda: False,
     ) -> MixtureDenoiser:
         """A mixture fitted to rows by expectation maximisation.
 
@@ -379,6 +380,8 @@ class MixtureDenoiser(Denoiser):
         draw : callable, optional
             The rows of each round, (n, C), if ``x`` is a sample of a larger table; by default all of ``x`` or, if these
             are more than ``EM_ROWS``, so many of them at random.
+        is_over : callable
+            Asked before each round but the first; where it is true, the fit ends.
 
         Raises
         ------
@@ -395,5 +398,5 @@ class MixtureDenoiser(Denoiser):
             return cls(book, weights, probs, *own, fallback)
 
         return expectation_maximisation(
-            made, marginals, x, x_valid, n_components, generator, pseudo_count, n_rounds, draw
-        )
+            made, marginals, x, x_valid, n_components, generator, pseudo_count, n_rounds, draw, is_over
+        )  # fmt: skip

@@ -60,6 +60,7 @@ def expectation_maximisation(
     pseudo_count: float,
     n_rounds: int,
     draw: Callable[[], Tensor] | None = None,
+    is_over: Callable[[], bool] = lambda: False,
 ) -> MixtureDenoiser:
     """The fit of :meth:`discrete_itd.denoisers.MixtureDenoiser.fit`, where the arguments are described.
 
@@ -96,6 +97,8 @@ def expectation_maximisation(
                 best, best_nats = model, nats
             if stale >= PATIENCE:
                 break
+        if i and is_over():
+            break
         new = expected_sums(model, x if draw is None else draw())
         if draw is not None and sums is not None:
             rate = (i + 1.0) ** -0.7

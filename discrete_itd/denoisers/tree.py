@@ -17,8 +17,8 @@ JMLR 1, 2000.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any, Self, cast
+from collections.abc import Callable, Sequence
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -314,6 +314,7 @@ class TreeDenoiser(Denoiser):
         n_rounds: int = 30,
         counts: Tensor | None = None,
         penalty: float = 0.0,
+        is_over: Callable[[], bool] = lambda: False,
     ) -> TreeDenoiser:
         """The tree of maximum likelihood, or a mixture of trees by expectation maximisation.
 
@@ -339,6 +340,9 @@ class TreeDenoiser(Denoiser):
             The :func:`~discrete_itd.denoisers.counts.pair_counts` of the rows, for one tree, if they are known.
         penalty : float
             Of each parameter of an edge of one tree, nats; see :func:`~discrete_itd.denoisers.chow_liu.chow_liu`.
+        is_over : callable
+            Asked before each tree of a mixture; where it is true, the fit ends with the best round, or if none is
+            complete, with one tree.
 
         Raises
         ------
@@ -362,14 +366,18 @@ class TreeDenoiser(Denoiser):
             raise ValueError("a mixture of trees needs a generator")
         start = MixtureDenoiser.fit(
             marginals, x, n_components=n_components, generator=generator,
-            n_rounds=START_ROUNDS, with_reals=False,
+            n_rounds=START_ROUNDS, with_reals=False, is_over=is_over,
         )  # fmt: skip
         joint = start.log_joint(x)
         best, best_nats, stale = None, math.inf, 0
         for _ in range(max(1, n_rounds)):
-            r = torch.softmax(joint, 1)  # (N, Z)
-            weighted = (pair_counts(book, x, r[:, i]) for i in range(n_components))
-            fits = [chow_liu(marginals, of_tree, pseudo_count) for of_tree in weighted]
+            r, fits = torch.softmax(joint, 1), []  # (N, Z)
+            for i in range(n_components):
+                if is_over():
+                    break
+                fits.append(chow_liu(marginals, pair_counts(book, x, r[:, i]), pseudo_count))
+            if len(fits) < n_components:
+                break
             parents, tables = (torch.stack(part) for part in zip(*fits, strict=True))
             model = cls(book, parents, tables, r.sum(0) + 0.5, fallback)
             nats = held_out_nats(model, x if x_valid is None else x_valid)
@@ -379,4 +387,6 @@ class TreeDenoiser(Denoiser):
             if stale >= PATIENCE:
                 break
             joint = model.log_joint(x)
-        return cast(TreeDenoiser, best)
+        if best is None:
+            return cls.fit(marginals, x, pseudo_count=pseudo_count)
+        return best

@@ -15,6 +15,7 @@ loses least if columns with much mutual information are in different steps, whic
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import cast
@@ -41,6 +42,8 @@ WIDE = 2000  # floats of a row's posterior beyond which a table is wide
 PILOT_CELLS = 1 << 17  # rows times floats of a row's posterior, for the pilot
 CHOICE_CELLS = 1 << 20  # the same, for comparing schedules
 FEW_ROWS = 32  # where there is no time for more
+TRIAL_ROWS = 4  # that show how long a row takes
+MOST_TRIED = 8  # candidates, or what costs as much as one, like a pilot
 RUN_OFF = 4  # times as many rows for the best two
 MOST_STEPS = 64  # of one isotropic path
 N_ORDERS = 64  # spread orders; fewer for a wide table
@@ -245,7 +248,7 @@ def paths_within(n_evaluations: int, schedule: Schedule) -> int:
 def possible_paths(
     denoiser: Denoiser,
     x: Tensor,
-    quadrature: Quadrature,
+    quadrature: Quadrature | Callable[[], Quadrature],
     *,
     kind: str,
     n_evaluations: int,
@@ -270,7 +273,8 @@ def possible_paths(
             yield "spread", CoordinateSchedule(n_steps, orders_taken)
     if kind != "coordinate":
         counts = sorted({max(1, min(most, MOST_STEPS) // 2**k) for k in range(3)})
-        placed = place_steps(denoiser, x, quadrature, counts, generator=generator)
+        range_of_steps = quadrature() if callable(quadrature) else quadrature
+        placed = place_steps(denoiser, x, range_of_steps, counts, generator=generator)
         for schedule in dict.fromkeys(placed):
             yield "isotropic", schedule
 
@@ -279,13 +283,14 @@ def choose_path(
     denoiser: Denoiser,
     x: Tensor,
     x_valid: Tensor,
-    quadrature: Quadrature,
+    quadrature: Quadrature | Callable[[], Quadrature],
     *,
     kind: str = "auto",
     n_evaluations: int,
     generator: torch.Generator,
     max_rows: int = 256,
-    is_over: Callable[[], bool] = lambda: False,
+    seconds_left: Callable[[], float] = lambda: math.inf,
+    ended: Callable[[], object] = lambda: None,
 ) -> list[Candidate]:
     """Schedules of about equal cost, compared on held-out rows; the best comes first.
 
@@ -294,7 +299,8 @@ def choose_path(
     denoiser : Denoiser
     x, x_valid : Tensor of float64, shapes (N, C) and (N', C)
         Training rows to place steps on, held-out rows to measure on.
-    quadrature : Quadrature
+    quadrature : Quadrature, or callable that returns it
+        Called if an isotropic schedule is tried.
     kind : {"auto", "coordinate", "isotropic"}
         Which schedules to try.
     n_evaluations : int
@@ -303,8 +309,12 @@ def choose_path(
     generator : torch.Generator
     max_rows : int
         Most held-out rows used, fewer for a wide table. If the best two are close, they are compared on more.
-    is_over : callable
-        Whether no other schedule is to be tried: the first one always is, then on few rows.
+    seconds_left : callable
+        Seconds that are left. If these are no longer enough for what the first schedule took, no other is tried. If
+        they are not enough for ``FEW_ROWS`` rows of several, as a trial of ``TRIAL_ROWS`` shows, nothing is compared:
+        the first schedule is taken, with the nats of the trial.
+    ended : callable
+        Called if something was not tried for that.
 
     Raises
     ------
@@ -333,17 +343,27 @@ def choose_path(
         )
         return -estimate.log_prob
 
-    first, more = x_valid[:max_rows], x_valid[max_rows : RUN_OFF * max_rows]
-    if is_over():
-        first = first[:FEW_ROWS]
     candidates: list[tuple[str, Schedule, int]] = []
     nats: list[Tensor] = []
+    took = 0.0  # of one candidate
     for name, schedule in tried:
-        candidates.append((name, schedule, paths_within(n_evaluations, schedule)))
-        nats.append(measure(candidates[-1], first))
-        if is_over():
-            more = more[:0]
+        if candidates and seconds_left() < took:
+            ended()
+            max_rows = 0
             break
+        candidates.append((name, schedule, paths_within(n_evaluations, schedule)))
+        began = time.perf_counter()
+        if len(candidates) == 1 and seconds_left() < math.inf:
+            trial = measure(candidates[0], x_valid[:TRIAL_ROWS])
+            per_row = (time.perf_counter() - began) / len(trial)
+            max_rows = min(max_rows, int(seconds_left() / (per_row * MOST_TRIED)))
+            if max_rows < FEW_ROWS:
+                ended()
+                nats, max_rows = [trial], 0
+                break
+        nats.append(measure(candidates[-1], x_valid[:max_rows]))
+        took = max(took, time.perf_counter() - began)
+    more = x_valid[max_rows : RUN_OFF * max_rows] if seconds_left() > RUN_OFF * took else x[:0]
     ranked = sorted(range(len(nats)), key=lambda i: float(nats[i].mean()))
     best, second = ranked[0], ranked[min(1, len(ranked) - 1)]
     gap = (nats[second] - nats[best]).double()

@@ -33,7 +33,7 @@ from discrete_itd.training.rows import MappedRows, RowSource, TensorRows
 
 # shares of the time of a fit, and of what is left of it when a network without closed form is trained, up to which
 # things are begun: the choice of a schedule, the comparison of the candidates and measurements come after them
-FITTING_SHARE, TRAINING_SHARE = 0.95, 0.85
+FITTING_SHARE, TRAINING_SHARE = 0.95, 0.7
 LEAST_RESERVE = 0.05  # of what is left, at least, for what is fitted afterwards
 LEAST_SECONDS = 1e-3  # of a training: where no time is left it ends after its first evaluation
 EVALUATION_ROWS = 256  # held-out rows on which a denoiser without closed form is evaluated
@@ -347,6 +347,18 @@ class FitPlan:
             return math.inf
         end = min(FITTING_SHARE * self.run.share * self.training.max_time, self.until)
         return max(0.0, end - (time.perf_counter() - self.run.start))
+
+    def clock(self, what: str) -> Callable[[], bool]:
+        """Says whether the time of this recipe is over: from then on it is, and ``what`` is named as ended early."""
+        is_cut: list[bool] = []
+
+        def is_over() -> bool:
+            if not is_cut and not self.time_left:
+                is_cut.append(True)
+                self.run.cut.append(what)
+            return bool(is_cut)
+
+        return is_over
 
     def within(self, share: float, span: tuple[float, float] = (0.0, 0.0)) -> FitPlan:
         """The plan for a recipe that is to end within a share of the time that is left."""

@@ -87,9 +87,12 @@ class Trees(Recipe):
     exact = True
 
     def fit(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
-        return rows.once(self, lambda: rows.best(self.candidates))
+        clock = plan.clock(f"the fit of {self.label}")
+        return rows.once(self, lambda: rows.best(partial(self.candidates, is_over=clock)))
 
-    def candidates(self, rows: TrainingRows) -> Iterator[Denoiser]:
+    def candidates(
+        self, rows: TrainingRows, is_over: Callable[[], bool] = lambda: False
+    ) -> Iterator[Denoiser]:
         """Trees with different pseudo-counts, or one mixture of trees."""
         if not len(rows.codebook.finite):
             yield rows.marginals
@@ -106,6 +109,7 @@ class Trees(Recipe):
                 n_components=min(self.n_components, len(rows.x)),
                 x_valid=rows.x_valid,
                 generator=rows.generator,
+                is_over=is_over,
             )
 
     def check(self) -> Trees:
@@ -141,17 +145,23 @@ class Mixture(Recipe):
     exact = True
 
     def fit(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
-        return rows.once(self, lambda: rows.best(self.candidates))
+        clock = plan.clock(f"the fit of a {self.label}")
+        return rows.once(self, lambda: rows.best(partial(self.candidates, is_over=clock)))
 
     def fit_base(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
         """A mixture in which continuous columns are independent."""
         if not len(rows.codebook.reals):
             return self.fit(rows, plan)
-        candidates = partial(self.candidates, with_reals=False)
+        clock = plan.clock(f"the fit of a {self.label}")
+        candidates = partial(self.candidates, with_reals=False, is_over=clock)
         return rows.once((self, "base"), lambda: rows.best(candidates))
 
     def candidates(
-        self, rows: TrainingRows, *, with_reals: bool = True
+        self,
+        rows: TrainingRows,
+        *,
+        with_reals: bool = True,
+        is_over: Callable[[], bool] = lambda: False,
     ) -> Iterator[MixtureDenoiser]:
         """Mixtures with different numbers of classes.
 
@@ -160,6 +170,8 @@ class Mixture(Recipe):
         rows : TrainingRows
         with_reals : bool
             Whether continuous columns depend on the class.
+        is_over : callable
+            Whether there is no time for another round.
         """
 
         def mixture(n: int) -> MixtureDenoiser:
@@ -175,6 +187,7 @@ class Mixture(Recipe):
                 n_rounds=EM_ROUNDS,
                 with_reals=with_reals,
                 draw=draw,
+                is_over=is_over,
             )
 
         if self.n_components is not None:
@@ -183,7 +196,7 @@ class Mixture(Recipe):
         best = rows.held_out_nats(first := mixture(FEWEST_CLASSES))
         yield first
         n = FEWEST_CLASSES * CLASS_FACTOR
-        while n <= min(MOST_CLASSES, rows.n_rows // 4):
+        while n <= min(MOST_CLASSES, rows.n_rows // 4) and not is_over():
             larger = mixture(n)
             yield larger
             nats = rows.held_out_nats(larger)
@@ -323,19 +336,9 @@ class BayesNet(Recipe):
 
     def _searched(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
         """The fit; the graph found until then where the time is over."""
-
-        def is_over() -> bool:
-            if plan.time_left and not is_cut:
-                return False
-            is_cut.append(True)
-            return True
-
-        is_cut: list[bool] = []
+        clock = plan.clock("the search for a Bayesian network")
         with deferred_interrupts(plan.run.interrupt):
-            fitted = rows.best(partial(self.candidates, is_over=is_over))
-        if is_cut:
-            plan.run.cut.append("the search for a Bayesian network")
-        return fitted
+            return rows.best(partial(self.candidates, is_over=clock))
 
     def candidates(
         self, rows: TrainingRows, is_over: Callable[[], bool] = lambda: False

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from discrete_itd.channel import CoordinateSchedule, Schedule
+from discrete_itd.channel import CoordinateSchedule, Quadrature, Schedule
 from discrete_itd.likelihood.schedule_search import Candidate, choose_path
 from discrete_itd.models.contract import (
     FitPlan,
@@ -21,6 +21,7 @@ from discrete_itd.models.contract import (
 )
 from discrete_itd.models.cost import Cost
 from discrete_itd.models.fit_recipes import Fitted, fit_recipe
+from discrete_itd.models.held_out import MOST_ROWS as HELD_OUT_ROWS
 from discrete_itd.models.held_out import HeldOut
 from discrete_itd.models.members import MemberContribution
 from discrete_itd.models.model import Model, split_evaluations
@@ -30,9 +31,13 @@ from discrete_itd.training import mean_and_error, pilot_quadrature
 from discrete_itd.training.checkpoint import Checkpoint
 from discrete_itd.training.config import Evaluation, TrainingPlan
 from discrete_itd.training.distributed import led
+from discrete_itd.training.evaluation import seconds_of_row
 from discrete_itd.validation import check_random_state, warn
 
-SCHEDULE_SHARE = 0.95  # of the time of a fit, after which no other schedule is tried
+# of the time that is left after training: what the choice of a schedule may take; the nats that the model then has on
+# held-out rows take the remainder
+SCHEDULE_SHARE = 0.7
+FEWEST_HELD_OUT = 8  # rows along paths, where there is no time for more
 # noise on which a network is trained, and judged, if the kind of schedule on which it will score is given
 PATTERNS = {"coordinate": (0.05, 0.95), "isotropic": (0.6, 0.4)}
 JUDGED = {"coordinate": (0.0, 1.0), "isotropic": (1.0, 0.0)}
@@ -133,7 +138,7 @@ def finished(
     stopped = "interrupted" if run.interrupted else fitted.report.stopped
     if not run.interrupted and (run.cut or run.left_out):
         stopped = "max_time"
-        done = [f"ended {' and '.join(run.cut)}"] if run.cut else []
+        done = [f"ended {', '.join(run.cut)}"] if run.cut else []
         done += [f"left no time for {', '.join(run.left_out)}"] if run.left_out else []
         warn(f"max_time={max_time:g} {' and '.join(done)}: a longer fit would likely be better")
     lines = [(c.kind, c.schedule.n_steps, c.n_paths, c.nats, c.stderr) for c in tried]
@@ -153,7 +158,11 @@ def finished(
         candidates=plan.candidates,
         companion=plan.companion,
     )
-    held_out = HeldOut.measure(model, rows.x_valid, n_evaluations)
+    n_rows, seconds = None, time_left(plan)
+    if seconds < math.inf and not model.denoiser.closed_form:
+        in_time = seconds / (n_evaluations * seconds_of_row(model.denoiser, rows.x_valid))
+        n_rows = int(min(max(in_time, FEWEST_HELD_OUT), HELD_OUT_ROWS))
+    held_out = HeldOut.measure(model, rows.x_valid, n_evaluations, n_rows)
     cost = Cost.measure(model, rows.x_valid, n_evaluations, run.start)
     return replace(model, held_out=held_out, cost=cost)
 
@@ -168,23 +177,36 @@ def tried_schedules(
         schedule = CoordinateSchedule(1 if denoiser.independent else rows.codebook.n_columns)
         nats = mean_and_error(rows.held_out(denoiser))
         return [Candidate("exact", schedule, 1, *nats)]
-    asked, end = plan.companion or denoiser, math.inf
-    if plan.training.max_time is not None:
-        end = plan.run.share * plan.training.max_time
+    asked = plan.companion or denoiser
 
-    def is_over() -> bool:
-        return plan.run.interrupted or time.perf_counter() - plan.run.start > SCHEDULE_SHARE * end
+    def seconds_left() -> float:
+        return SCHEDULE_SHARE * time_left(plan)
+
+    def pilot() -> Quadrature:
+        seconds = seconds_left() / 2
+        return pilot_quadrature(asked, rows.x, rows.generator, seconds=seconds)
 
     return choose_path(
         asked,
         rows.x,
         rows.x_valid,
-        pilot_quadrature(asked, rows.x, rows.generator),
+        pilot,
         kind="coordinate" if kind == "auto" and not fitted.learned else kind,
         n_evaluations=split_evaluations(n_evaluations, rows.codebook)[2],
         generator=rows.generator,
-        is_over=is_over,
+        seconds_left=seconds_left,
+        ended=lambda: plan.run.cut.append("the comparison of schedules"),
     )
+
+
+def time_left(plan: FitPlan) -> float:
+    """Seconds until the fit is to end, all measurements included: none after Ctrl-C."""
+    run, max_time = plan.run, plan.training.max_time
+    if run.interrupted:
+        return 0.0
+    if max_time is None:
+        return math.inf
+    return max(0.0, run.share * max_time - (time.perf_counter() - run.start))
 
 
 def seed_of_run(

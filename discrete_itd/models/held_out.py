@@ -47,7 +47,9 @@ class HeldOut:
         return self.independent - self.nats
 
     @classmethod
-    def measure(cls, model: Model, x: Tensor, n_evaluations: int) -> HeldOut:
+    def measure(
+        cls, model: Model, x: Tensor, n_evaluations: int, n_rows: int | None = None
+    ) -> HeldOut:
         """The nats of a model that was just fitted.
 
         Parameters
@@ -57,9 +59,12 @@ class HeldOut:
             Held-out rows, N' at least 1.
         n_evaluations : int
             Per row, if the model scores along paths.
+        n_rows : int, optional
+            Of them at most, if it does.
         """
         if not model.denoiser.closed_form:
-            x = x[: min(MOST_ROWS, max(32, PATH_WORK // model.denoiser.row_work))]
+            most = min(MOST_ROWS, max(32, PATH_WORK // model.denoiser.row_work))
+            x = x[: min(most, n_rows or most)]
         nats = -model.log_prob(x, n_evaluations).log_prob.double()
         independent = nats
         if model.denoiser is not model.marginals:

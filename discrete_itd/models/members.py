@@ -15,6 +15,11 @@ from discrete_itd.denoisers import Denoiser, EnsembleDenoiser
 from discrete_itd.models.contract import FitPlan, Recipe, TrainingRows
 from discrete_itd.models.fit_recipes import fit_recipes
 from discrete_itd.training import pilot_quadrature
+from discrete_itd.training.evaluation import seconds_of_row
+
+MEMBERS_SHARE = 0.6  # of the time of a fit: the remainder is for weights, contributions and the choice of a schedule
+PASSES = 64  # through the held-out rows, for the weights and contributions, in twice the time
+FEWEST_WEIGHED = 32  # held-out rows to which weights are fitted, where there is no time for more
 
 
 class MemberContribution(NamedTuple):
@@ -61,27 +66,39 @@ def fit_ensemble(recipes: Sequence[Recipe], rows: TrainingRows, plan: FitPlan) -
     """
     if rows.codebook.vocabularies:
         raise ValueError("an ensemble takes no high-cardinality column")
-    plans = plan.of_members(recipes)
+    # the weights, and what each member is worth, are fitted after the members
+    plans = plan.within(MEMBERS_SHARE, plan.span).of_members(recipes)
     fits = list(fit_recipes(recipes, rows, plans))
     denoisers = [fit.denoiser for fit in fits]
     # its own: the weights must not depend on how long members were trained
     generator = torch.Generator(rows.device).manual_seed(plan.seed)
-    quadrature = pilot_quadrature(denoisers[0], rows.x, generator)
-    ensemble = EnsembleDenoiser.fit(denoisers, rows.x_valid, quadrature, generator=generator)
+    seconds = plan.time_left / PASSES
+    quadrature = pilot_quadrature(denoisers[0], rows.x, generator, seconds=seconds)
+    x_valid = rows.x_valid
+    if seconds < math.inf:
+        in_time = int(seconds / sum(seconds_of_row(d, x_valid) for d in denoisers))
+        x_valid = x_valid[: max(FEWEST_WEIGHED, in_time)]
+        if len(x_valid) < len(rows.x_valid):
+            what = f"the fit of weights to {len(x_valid)} of {len(rows.x_valid)} held-out rows"
+            plan.run.cut.append(what)
+    ensemble = EnsembleDenoiser.fit(denoisers, x_valid, quadrature, generator=generator)
     trained = [own.report for own in plans if own.report is not None]
     plan.report = trained[0] if trained else fits[0].report
     if plan.run.interrupted:
         plan.report.stopped = "interrupted"
     plan.learned = any(fit.learned for fit in fits)
-    seconds = [seconds_of_call(d, rows.x_valid) for d in denoisers]
-    values = ensemble.marginal_value(rows.x_valid, generator=generator)
-    paid = [s * heard for s, heard in zip(seconds, ensemble.heard, strict=True)]
+    # a short time allows one call of few rows
+    n_rows, repeats = (1000, 3) if math.isinf(plan.time_left) else (len(x_valid[:1000]), 1)
+    calls = [seconds_of_call(d, x_valid, n_rows=n_rows, repeats=repeats) for d in denoisers]
+    calls = [1000 / n_rows * s for s in calls]
+    values = ensemble.marginal_value(x_valid, generator=generator)
+    paid = [s * heard for s, heard in zip(calls, ensemble.heard, strict=True)]
     labels = member_names([recipe.label for recipe in recipes])
     lines = [
         MemberContribution(
             label, *value, fit.denoiser.n_parameters, fit.seconds, 1e3 * s, cost / sum(paid)
         )
-        for label, value, fit, s, cost in zip(labels, values, fits, seconds, paid, strict=True)
+        for label, value, fit, s, cost in zip(labels, values, fits, calls, paid, strict=True)
     ]
     plan.members = pd.DataFrame(lines, columns=pd.Index(MemberContribution._fields))
     return ensemble

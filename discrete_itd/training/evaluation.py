@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ DRAWS = 4096  # rows times repeats of one validation
 NUMBERS = 1 << 26  # rows times floats of a row's posterior, of one validation
 PILOT_NUMBERS = 1 << 19  # the same, of the pilot
 N_CELLS = 64  # cells of the grid of logsnr
+FEW_ROWS = 4  # of the pilot, where there is no time for more
 LOWEST_SNR = 0.01
 FEW_COORDS = 64  # with more, an isotropic denoiser learns something below the lowest SNR
 HIGHEST_SNR = 100 / 2000  # of known_snr: an error of 3e-7 where categories are at distance one
@@ -36,11 +38,13 @@ class Evaluator:
         Held-out rows. Of a wide table only the first ones are used.
     seed : int
         Of the random states.
+    n_draws : int
+        Rows times repeats, in random states.
     """
 
-    def __init__(self, loss: Loss, x: Tensor, seed: int) -> None:
-        self._loss, self._x, self._seed = loss, x, seed
-        self._repeats = max(1, min(8, DRAWS // len(x))) if loss.repeats else 1
+    def __init__(self, loss: Loss, x: Tensor, seed: int, n_draws: int = DRAWS) -> None:
+        self._loss, self._x, self._seed = loss, x[:n_draws] if loss.repeats else x, seed
+        self._repeats = max(1, min(8, n_draws // len(x))) if loss.repeats else 1
 
     @torch.no_grad()
     def __call__(self, denoiser: Denoiser) -> Tensor:
@@ -66,7 +70,18 @@ def mean_and_error(values: Tensor) -> tuple[float, float]:
 
 
 @torch.no_grad()
-def pilot_quadrature(denoiser: Denoiser, x: Tensor, generator: torch.Generator) -> Quadrature:
+def seconds_of_row(denoiser: Denoiser, x: Tensor) -> float:
+    """Seconds of a denoiser call for one row, from ``FEW_ROWS`` rows of x (N, C) of which nothing is known."""
+    start = State.start(denoiser.codebook, denoiser.codebook.embed(x[:FEW_ROWS]), None)
+    began = time.perf_counter()
+    float(denoiser(*start).mean().sum())  # waits for a GPU
+    return (time.perf_counter() - began) / len(start.y)
+
+
+@torch.no_grad()
+def pilot_quadrature(
+    denoiser: Denoiser, x: Tensor, generator: torch.Generator, *, seconds: float = math.inf
+) -> Quadrature:
     r"""An importance density over logsnr for a table.
 
     The density is proportional to the root mean square of :math:`\gamma \|x - \hat x\|^2` on a grid, the choice of
@@ -79,6 +94,8 @@ def pilot_quadrature(denoiser: Denoiser, x: Tensor, generator: torch.Generator) 
     x : Tensor of float64, shape (N, C)
         Rows; some of them are used.
     generator : torch.Generator
+    seconds : float
+        In which it is to end, on fewer rows if need be, but at least ``FEW_ROWS``.
     """
     book = denoiser.codebook
     finite = torch.ones(book.n_columns, dtype=torch.bool, device=x.device)
@@ -89,6 +106,9 @@ def pilot_quadrature(denoiser: Denoiser, x: Tensor, generator: torch.Generator) 
     ends = math.log(low), math.log(float(highest.max()))
     edges = torch.linspace(*ends, N_CELLS + 1, dtype=torch.float64, device=x.device)
     n_rows = denoiser.pilot_rows(PILOT_NUMBERS)
+    if seconds < math.inf:
+        in_time = seconds / (N_CELLS * seconds_of_row(denoiser, x))
+        n_rows = min(n_rows, max(FEW_ROWS, int(in_time)))
     rows = x[torch.randint(len(x), (n_rows,), generator=generator, device=x.device)]
     points, missing = book.embed(rows), rows.isnan()
     known = book.leading & ~missing  # throughout, as in isotropic training

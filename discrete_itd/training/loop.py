@@ -26,7 +26,13 @@ from discrete_itd.training.acceleration import accelerated
 from discrete_itd.training.checkpoint import Checkpoint, describe
 from discrete_itd.training.config import Evaluation, Report, Rollback, TrainingPlan
 from discrete_itd.training.distributed import Team
-from discrete_itd.training.evaluation import Evaluator, mean_and_error, pilot_quadrature
+from discrete_itd.training.evaluation import (
+    DRAWS,
+    Evaluator,
+    mean_and_error,
+    pilot_quadrature,
+    seconds_of_row,
+)
 from discrete_itd.training.follower import EVALUATE, LOAD, STEP, MeanLoss, Training
 from discrete_itd.training.objectives import losses
 from discrete_itd.training.rows import RowSource, TensorRows
@@ -36,6 +42,8 @@ from discrete_itd.validation import warn
 RATE_CUT, SMALLEST_CUT = 0.3, 0.1  # of the learning rate, at each plateau
 WARMUP_STEPS = 100
 EARLY_EVALUATIONS = (8, 16, 32, 64, 128)  # steps; a small table is learned, and overfitted, soon
+# of the time of a training that a pilot, and an evaluation in random states, may take; and rows of the latter at least
+EVALUATION_SHARE, FEWEST_DRAWS = 0.1, 32
 EVALUATION_PAUSE = 4  # least time to the next evaluation, in units of what the last one took
 WARMUP_SHARE = 0.1  # of a time that is too short for all steps, if that is sooner
 TRIAL_STEPS, FEWEST_STEPS = (
@@ -193,7 +201,11 @@ class Run:
         """Evaluate the weights that training starts from."""
         x, generator = self.x, self.generator
         noisy = not self.denoiser.closed_form
-        quadrature = pilot_quadrature(self.denoiser, x, generator) if noisy else None
+        quadrature, seconds = None, math.inf
+        if self.plan.max_time is not None:
+            seconds = EVALUATION_SHARE * self.plan.max_time
+        if noisy:
+            quadrature = pilot_quadrature(self.denoiser, x, generator, seconds=seconds)
         seed = int(torch.randint(2**31, (1,), generator=generator, device=x.device))
         self.use(quadrature, seed)
         self.evaluate()
@@ -203,7 +215,11 @@ class Run:
         """Train and validate on the SNRs of ``quadrature``, or on closed forms; validate on the noise of ``seed``."""
         self.quadrature, self.seed, plan, team = quadrature, seed, self.plan, self.team
         loss, judge = losses(plan, quadrature)
-        self.evaluator = Evaluator(judge, team.part(self.x_valid), seed)
+        n_draws = DRAWS
+        if plan.max_time is not None and judge.repeats:
+            in_time = EVALUATION_SHARE * plan.max_time / seconds_of_row(self.denoiser, self.x)
+            n_draws = max(FEWEST_DRAWS, min(DRAWS, int(in_time)))
+        self.evaluator = Evaluator(judge, team.part(self.x_valid), seed, n_draws)
         if team.size > 1:
             task = plan, quadrature, seed, self.batch_size, self.weights(), self.x.device
             team.start(Training(self.denoiser, *task), self.source, self.x_valid)

@@ -613,6 +613,29 @@ def test_paths_of_tiny_and_mixed_tables(device, monkeypatch, columns):
             assert c.n_paths == paths_within(n_evaluations, c.schedule)
 
 
+def test_without_time_nothing_is_compared(device):
+    columns = [simplex(2)] * 6
+    rows = random_rows(Codebook(columns), 40, np.random.default_rng(0)).to(device)
+    denoiser = make_denoiser("marginals", Codebook(columns).to(device), 0)
+    call = {"n_evaluations": 16, "generator": seeded_generator(0, device)}
+    ended = []
+
+    def pilot():
+        raise AssertionError("there is no time for it")
+
+    found = choose_path(
+        denoiser,
+        rows,
+        rows,
+        pilot,
+        **call,
+        seconds_left=lambda: 0.0,
+        ended=lambda: ended.append(True),
+    )
+    assert [c.kind for c in found] == ["coordinate"]
+    assert ended == [True]
+
+
 def test_leading_columns_are_not_spread(device):
     """These are known before the others, so orders of all columns would not be kept."""
     columns = [simplex(2)] * 6

@@ -7,10 +7,16 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from fits import chain, mixed, noise, plan, training_rows
+from fits import TINY, chain, mixed, noise, plan, training_rows
 
 from discrete_itd import DiffusionDensity
-from discrete_itd.denoisers import CausalDenoiser, RowMixtureDenoiser, decoder
+from discrete_itd.denoisers import (
+    CausalDenoiser,
+    NeuralDenoiser,
+    RowMixtureDenoiser,
+    TreeDenoiser,
+    decoder,
+)
 from discrete_itd.denoisers.row_mixture import fit_weights
 from discrete_itd.denoisers.structure_search import Search
 from discrete_itd.models import networks
@@ -22,7 +28,9 @@ from discrete_itd.recipes import (
     Best,
     Causal,
     Decoder,
+    Ensemble,
     Independent,
+    Mixture,
     Network,
     RowMixture,
     Trees,
@@ -127,6 +135,44 @@ def slowly(monkeypatch, seconds):
     monkeypatch.setattr(Run, "make_step", slow)
     monkeypatch.setattr("time.perf_counter", lambda: real() + past[0])
     return past
+
+
+@pytest.mark.parametrize(
+    ("recipe", "asked"),
+    [(TINY, NeuralDenoiser), (Ensemble(("tree", Mixture(4))), TreeDenoiser)],
+    ids=["network", "ensemble"],
+)
+def test_calls_of_a_denoiser_are_within_the_time(monkeypatch, recipe, asked):
+    """Pilot, weights, comparison of schedules and nats on held-out rows take what is left, not what they would."""
+    past, real, forward = [0.0], time.perf_counter, asked.forward
+
+    def slow(self, y, snr):
+        past[0] += 0.01 * len(y)
+        return forward(self, y, snr)
+
+    monkeypatch.setattr(asked, "forward", slow)
+    monkeypatch.setattr("time.perf_counter", lambda: real() + past[0])
+    with pytest.warns(
+        UserWarning, match="max_time=60 ended .*the comparison of schedules"
+    ) as caught:
+        model = DiffusionDensity(denoiser=recipe, max_time=60, max_steps=40, random_state=0).fit(
+            chain(300)
+        )
+    assert len(caught) == 1
+    assert model.stopped_ == "max_time"
+    assert past[0] < 75  # of four rows, of which nothing is known, at least
+
+
+@pytest.mark.parametrize(
+    ("recipe", "n"), [(Trees(3), 1), (Mixture(3), 3)], ids=["trees", "mixture"]
+)
+def test_rounds_of_a_mixture_end_with_the_time(monkeypatch, recipe, n):
+    """Even the first one of trees, each of which takes a pass through the rows: then it is one tree of them all."""
+    rows = training_rows(chain(200))
+    monkeypatch.setattr(FitPlan, "time_left", property(lambda _: 0.0))
+    how = quick(max_time=5.0)
+    assert fit_recipe(recipe, rows, how).denoiser.n_components == n
+    assert how.run.cut == [f"the fit of {'a ' if n > 1 else ''}{recipe.label}"]
 
 
 def test_a_training_that_was_ended_is_named(monkeypatch):

@@ -23,7 +23,7 @@ from fits import (
 
 from discrete_itd import DiffusionDensity
 from discrete_itd.denoisers import EnsembleDenoiser, MixtureDenoiser, NeuralDenoiser, TreeDenoiser
-from discrete_itd.models import contract
+from discrete_itd.models import contract, members
 from discrete_itd.models.fit_recipes import fit_recipe
 from discrete_itd.recipes import Ensemble, Mixture, Network, Trees
 
@@ -115,7 +115,7 @@ def test_networks_of_an_ensemble_share_the_time(monkeypatch):
     limited.training = dataclasses.replace(limited.training, max_time=50.0)
     fit_recipe(Ensemble((TINY, Trees(), TINY)), training_rows(chain()), limited)
     # half for the first; it took none of it, so all is left for the second
-    share = contract.TRAINING_SHARE * 50.0
+    share = members.MEMBERS_SHARE * contract.TRAINING_SHARE * 50.0
     assert times == [pytest.approx(share / 2, rel=0.3), pytest.approx(share, rel=0.3)]
     assert shares == sorted(shares)
     assert shares[0] < 0.1
