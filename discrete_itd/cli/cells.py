@@ -1,4 +1,4 @@
-"""Cells of text in the types of a model's columns, and filled cells as text.
+"""Cells of text in the types of a model's columns.
 
 What a cell is depends on its text and its column alone, never on other cells: a table in chunks is read as the whole.
 """
@@ -6,7 +6,6 @@ What a cell is depends on its text and its column alone, never on other cells: a
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -16,13 +15,18 @@ import pandas as pd
 from discrete_itd.cli.dialect import PLAIN, Dialect, has_decimal_comma
 from discrete_itd.encoders import Column
 from discrete_itd.encoders.categories import TRUTHS
-from discrete_itd.encoders.dtypes import family, has_time_zone, time_unit
+from discrete_itd.encoders.dtypes import family
 from discrete_itd.encoders.numeric import Bins, Continuous
+from discrete_itd.encoders.plain_text import (
+    EXACT,
+    durations_of,
+    floats_of,
+    number_of,
+    times_of,
+    whole_of,
+)
 
 MISSING = ("na", "n/a", "nan", "nat", "null", "none")  # in lower case
-DATE = r"\d{4}-\d\d-\d\d"  # at the start of an ISO date or time
-EXACT = 2.0**53  # floats below are exact as integers
-DAY = 86_400  # seconds
 WANTED = {"number": "a number", "datetime": "an ISO date or time, like 2024-01-31"}
 
 
@@ -73,7 +77,11 @@ def typed(values: pd.Series, column: Column, dialect: Dialect = PLAIN) -> pd.Ser
 def _reader(column: Column, dialect: Dialect) -> Callable[[np.ndarray], pd.Series] | None:
     """How text becomes the values of a column; None if it stays text."""
     if isinstance(column.codec, Continuous | Bins):
-        reads = {"number": _numbers, "datetime": _times, "timedelta": _durations}
+        reads = {
+            "number": _numbers,
+            "datetime": lambda cells, column: times_of(cells, column.dtype),
+            "timedelta": lambda cells, _: durations_of(cells),
+        }
         read = reads[column.family]
         number = dialect.number if column.family == "number" else str
         return lambda cells: _checked(read(_each(number, cells), column), cells, column, dialect)
@@ -125,7 +133,7 @@ def _categories(cells: np.ndarray, column: Column, dialect: Dialect) -> pd.Serie
 
 def _numbers(cells: np.ndarray, column: Column) -> pd.Series:
     """Numbers as floats, whole ones as integers in a column of integers; NaN where there is none."""
-    numbers = _floats(cells)
+    numbers = floats_of(cells)
     if family(column.dtype) != "integer":
         return pd.Series(numbers)
     known = numbers[~np.isnan(numbers)]
@@ -137,83 +145,3 @@ def _numbers(cells: np.ndarray, column: Column) -> pd.Series:
     return pd.Series(
         [None if np.isnan(x) else whole_of(text, x) for text, x in pairs], dtype=object
     )
-
-
-def _floats(cells: np.ndarray) -> np.ndarray:
-    together = "".join(cells)
-    if together.isascii() and "_" not in together:
-        try:
-            return cells.astype(float)
-        except ValueError:  # a word among them
-            pass
-    return np.array([number_of(text) for text in cells], dtype=float)
-
-
-def number_of(text: str) -> float:
-    """The number that a text is, correctly rounded; NaN if it is none."""
-    if not text.isascii() or "_" in text:  # Python's own notation, not that of tables
-        return np.nan
-    try:
-        return float(text)
-    except ValueError:
-        return np.nan
-
-
-def whole_of(text: str, number: float) -> int | float:
-    """The number as an integer if it is whole, exact even where floats are not."""
-    if abs(number) < EXACT:
-        return int(number) if number == int(number) else number
-    try:
-        return int(text)
-    except ValueError:
-        return number
-
-
-def _times(cells: np.ndarray, column: Column) -> pd.Series:
-    texts = pd.Series(cells, dtype=object)
-    dates = texts.where(texts.str.match(DATE))
-    # microseconds hold every year; pandas would choose a unit for all cells together
-    unit = "ns" if time_unit(column.dtype) == "ns" else "us"
-    try:
-        found = pd.to_datetime(dates, format="ISO8601", errors="coerce", utc=True).dt.as_unit(unit)
-    except pd.errors.OutOfBoundsDatetime:
-        found = pd.Series(pd.NaT, index=dates.index, dtype=f"datetime64[{unit}, UTC]")
-    for i in np.flatnonzero((found.isna() & dates.notna()).to_numpy()):
-        with suppress(ValueError, OverflowError):
-            found.iloc[i] = pd.to_datetime(dates.iloc[i], format="ISO8601", utc=True).as_unit(unit)
-    return found if has_time_zone(column.dtype) else found.dt.tz_localize(None)
-
-
-def _durations(cells: np.ndarray, _: Column) -> pd.Series:
-    return pd.to_timedelta(pd.Series(cells, dtype=object), errors="coerce")
-
-
-# -- back to text ---------------------------------------------------------------------------------
-
-
-def has_days(column: Column) -> bool:
-    """Whether the times of a column are dates: all lie at the beginning of a day, without a time zone."""
-    is_date = column.family == "datetime" and not has_time_zone(column.dtype)
-    return is_date and column.step % (DAY * 10**9) == 0 and column.origin % DAY == 0
-
-
-def as_text(values: pd.Series, *, days: bool = False) -> pd.Series:
-    """Cells as a CSV has them, each by itself; missing ones stay missing.
-
-    Parameters
-    ----------
-    values : Series
-    days : bool
-        Whether times at the beginning of a day are written as dates.
-    """
-    present = values.notna().to_numpy()
-    if (
-        values.dtype.kind == "f"
-    ):  # as Python's floats, small ones would have digits of their rounding
-        cells = values.to_numpy().astype(str).tolist()
-    else:
-        cells = map(str, values.astype(object).tolist())
-    texts = [cell if known else None for cell, known in zip(cells, present, strict=True)]
-    if days:
-        texts = [t and t.removesuffix(" 00:00:00") for t in texts]
-    return pd.Series(texts, index=values.index, dtype=object)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import pandas as pd
 
-from discrete_itd.cli.cells import as_text, has_days
 from discrete_itd.cli.dialect import Dialect
 from discrete_itd.cli.inputs import Reader, load_density
 from discrete_itd.cli.jobs import Files, run
@@ -21,6 +20,7 @@ from discrete_itd.cli.tables import UserError
 from discrete_itd.cli.tally import Tally
 from discrete_itd.encoders import Column, Rows
 from discrete_itd.encoders.dtypes import family, has_time_zone, numpy_name, time_unit
+from discrete_itd.encoders.plain_text import as_text
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.models.filling import fillings
 from discrete_itd.validation import check_random_state
@@ -141,7 +141,7 @@ def _as_text(chunk: Chunk, filled: Mapping[str, Filled], dialect: Dialect) -> pd
     for name, values in chunk.frame.items():
         known = filled.get(str(name))
         if known is not None or values.dtype.kind in "mM":
-            days = known is not None and has_days(known.column)
+            days = known is not None and known.column.has_days
             values = as_text(values, days=days)
             if known is not None and len(known.fills):
                 fills = as_text(known.fills, days=days)

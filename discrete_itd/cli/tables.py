@@ -16,11 +16,12 @@ from typing import Any, cast
 import pandas as pd
 
 from discrete_itd.cli.bounded import opened
-from discrete_itd.cli.cells import DATE, MISSING, is_text
+from discrete_itd.cli.cells import MISSING, is_text
 from discrete_itd.cli.dialect import PLAIN, Dialect, head_of
 from discrete_itd.cli.names import ENDINGS, PACKED
 from discrete_itd.cli.names import UserError as UserError
 from discrete_itd.encoders.categories import TRUTHS
+from discrete_itd.encoders.plain_text import DATE
 from discrete_itd.storage.files import NotWritten, stop_writing, write_whole
 from discrete_itd.validation import warn
 

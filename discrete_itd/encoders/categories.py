@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,10 +15,13 @@ import pandas as pd
 
 from discrete_itd.channel.codebook import ColumnPoints
 from discrete_itd.encoders.cells import PlainCells, Scalar, plain
+from discrete_itd.encoders.plain_text import number_of, whole_of
 
 MANY_CATEGORIES = 1000  # a column of more levels than this is embedded by a code, not one-hot
 RARE = 5  # occurrences; rarer categories of a high-cardinality column are pooled
 TRUTHS = {w: w.lower() == "true" for w in ("True", "TRUE", "true", "False", "FALSE", "false")}
+CODE = re.compile(r"[-+]?0\d", re.ASCII)  # at the start of text that is no number among others
+WHOLE = re.compile(r"0|-?[1-9]\d*", re.ASCII)  # as Python writes it
 FINEST_GAP = 1e-3  # in standard deviations; closer levels are spaced by rank
 
 
@@ -124,6 +128,37 @@ class Categories:
         return {TRUTHS[w]: self._positions[w] for w in reversed(words)}
 
     @cached_property
+    def _by_value(self) -> dict[int | float, int]:
+        """Positions of categories by value, if all are numbers or the text of whole ones; else none.
+
+        Readers differ in whether they make numbers of these.
+        """
+        found: dict[int | float, int] = {}
+        for k, c in enumerate(self.categories):
+            if isinstance(c, bool) or (isinstance(c, str) and not WHOLE.fullmatch(c)):
+                return {}
+            try:
+                found.setdefault(int(c) if isinstance(c, str) else c, k)
+            except ValueError:  # more digits than Python reads
+                return {}
+        return found
+
+    def _twin(self, value: Any) -> int:
+        """Position of a category that is another way to write a value; -1 if there is none."""
+        if isinstance(value, bool):
+            return self._twins.get(value, -1)
+        if not isinstance(value, str):
+            return self._by_value.get(value, -1)
+        number = number_of(value)
+        if not math.isfinite(number) or (CODE.match(value) and self._has_text):
+            return self._twins.get(value, -1)
+        return self._by_value.get(whole_of(value, number), -1)
+
+    @cached_property
+    def _has_text(self) -> bool:
+        return any(isinstance(c, str) for c in self.categories)
+
+    @cached_property
     def _kept(self) -> np.ndarray:
         """Positions of the categories that have a level of their own."""
         return np.setdiff1d(np.arange(len(self.categories)), np.array(self.pooled, np.int64))
@@ -182,8 +217,9 @@ class Categories:
     def _find(self, values: np.ndarray) -> np.ndarray:
         """Position of each value among the categories, -1 where there is none; TypeError if one has no hash.
 
-        Equal numbers match whatever their types. Truth values match truth values, and among categories of text the
-        words for them; text matches text. Among truth values alone, text is read as one, and 0 and 1 are.
+        Equal numbers match whatever their types, and where all categories are numbers or the text of whole ones, text
+        of the number too. Truth values match truth values, and among categories of text the words for them; other text
+        matches text. Among truth values alone, text is read as one, and 0 and 1 are.
         """
         index = self._index
         if index.dtype == np.int64 and values.dtype == float:
@@ -199,10 +235,9 @@ class Categories:
             is_truth = (isinstance(v, bool | np.bool_) for v in cells)
             differs = self._is_truth[position] != np.fromiter(is_truth, bool, len(cells))
             position[differs] = -1
-        if self._twins:
+        if self._twins or self._by_value:
             for i in np.flatnonzero(position < 0):
-                if isinstance(cells[i], bool | str | np.bool_):
-                    position[i] = self._twins.get(plain(cells[i]), -1)
+                position[i] = self._twin(plain(cells[i]))
         return position
 
     def decode(self, x: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:

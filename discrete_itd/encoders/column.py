@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -25,12 +26,22 @@ from discrete_itd.encoders.cells import (
     rounded,
 )
 from discrete_itd.encoders.datetimes import restore_times, time_intervals
-from discrete_itd.encoders.dtypes import TIMES, dtype_from_json, dtype_to_json, family, numpy_name
+from discrete_itd.encoders.dtypes import (
+    TIMES,
+    dtype_from_json,
+    dtype_to_json,
+    family,
+    has_time_zone,
+    holding_missing,
+    numpy_name,
+)
 from discrete_itd.encoders.notation import Notation, is_missing
 from discrete_itd.encoders.numeric import Bins, Continuous
+from discrete_itd.encoders.plain_text import as_text, read_plainly
 
 Codec = Categories | Bins | Continuous
 CODECS = {"nominal": Categories, "ordinal": Categories, "binned": Bins, "continuous": Continuous}
+DAY = 86_400  # seconds
 SUSPICIOUS_ROWS = 5  # this many unseen values and no known one are hardly chance
 
 
@@ -107,6 +118,26 @@ class Column:
         return found if found in TIMES else "number"
 
     @property
+    def has_days(self) -> bool:
+        """Whether its times are dates: all lie at the beginning of a day, without a time zone."""
+        is_date = self.family == "datetime" and not has_time_zone(self.dtype)
+        return is_date and self.step % (DAY * 10**9) == 0 and self.origin % DAY == 0
+
+    @cached_property
+    def _takes_text(self) -> bool:
+        """Whether text among its cells is read: as numbers or times, or as words for missing cells among numbers."""
+        if self.notation is not None or not isinstance(self.codec, Categories):
+            return True
+        return bool(self.categories) and all(
+            isinstance(c, int | float) and not isinstance(c, bool) for c in self.categories
+        )
+
+    @property
+    def _gives_numbers(self) -> bool:
+        """Whether text of the column becomes numbers or times in a table that is read."""
+        return self.notation is not None or not isinstance(self.codec, Categories)
+
+    @property
     def has_volume(self) -> bool:
         """Whether log-volumes of cells differ from 0: a density, or categories that share a level."""
         return self.kind in ("continuous", "binned") or bool(getattr(self.codec, "pooled", ()))
@@ -129,7 +160,9 @@ class Column:
         return index, level, share
 
     def read_cells(self, values: pd.Series | pd.Index | PlainCells) -> PlainCells:
-        """The plain values of cells, with text read in the column's notation.
+        """The plain values of cells, with text read in the column's notation, or as Python and ISO 8601 write.
+
+        Text among categories stays as it is, but for words for missing cells among numbers.
 
         Raises
         ------
@@ -137,38 +170,98 @@ class Column:
             Naming column and cell, if a text is none of its numbers or times, and no word for a missing cell.
         """
         cells = values if isinstance(values, PlainCells) else read_cells(values)
-        if self.notation is None or cells.values.dtype != object:
+        if not self._takes_text or cells.values.dtype != object:
             return cells
         is_text = np.array([isinstance(v, str) for v in cells.values], dtype=bool)
+        if not is_text.any():
+            return cells
         texts = cells.values[is_text].tolist()
-        found = self.notation.read(texts)
-        unread = pd.isna(found)
-        for i in np.flatnonzero(unread):
-            if not is_missing(texts[i]):
-                hint = self.notation.hint(texts[i])
-                raise ValueError(
-                    f"column {self.name!r}: expected {self.notation.expected}, got {texts[i]!r}{hint}"
-                )
+        if self._gives_numbers:
+            found = self._read_texts(texts)
+            unread = pd.isna(found)
+        else:
+            found = cells.values[is_text]
+            unread = np.array([is_missing(text) for text in texts])
         kept = np.ones(len(cells.values), dtype=bool)
         kept[np.flatnonzero(is_text)[unread]] = False
-        if is_text.all():
-            known = found[~unread]
-        else:  # some are numbers or times already
-            mixed = cells.values.copy()
-            mixed[is_text] = found.astype(object)
-            known = read_cells(pd.Series(mixed[kept], dtype=object)).values
+        known, others = found[~unread], cells.values[~is_text]
+        if len(others):  # numbers or times already
+            own = read_cells(pd.Series(others, dtype=object)).values
+            if family(own.dtype) not in TIMES or family(own.dtype) != family(known.dtype):
+                own, known = others, pd.Series(known).astype(object).to_numpy()
+            order = np.argsort(
+                np.append(np.flatnonzero(is_text)[~unread], np.flatnonzero(~is_text))
+            )
+            known = np.concatenate((known, own))[order]
+            if known.dtype == object:
+                known = read_cells(pd.Series(known, dtype=object)).values
         place = np.append(np.where(kept, np.cumsum(kept) - 1, -1), -1)  # the last for missing ones
         return PlainCells(known, place[cells.where])
 
+    def _read_texts(self, texts: list[str]) -> np.ndarray:
+        """Numbers or times, missing where a text is a word for that; ValueError if one is nothing."""
+        notation = self.notation
+        found = (
+            read_plainly(texts, self.family, self.dtype)
+            if notation is None
+            else notation.read(texts)
+        )
+        for i in np.flatnonzero(pd.isna(found)):
+            if is_missing(texts[i]):
+                continue
+            expected, hint = f"{self.family}s", ""
+            if notation is not None:
+                expected, hint = notation.expected, notation.hint(texts[i])
+            raise ValueError(f"column {self.name!r}: expected {expected}, got {texts[i]!r}{hint}")
+        return found
+
     def read(self, values: pd.Series) -> pd.Series:
-        """A column of a table, as numbers or times if it is text in the column's notation."""
-        if self.notation is None or not holds_text(values):
+        """A column of a table, as numbers or times if it is text of these."""
+        if not (self._gives_numbers and holds_text(values)):
             return values
         cells = self.read_cells(values)
-        is_number = self.family == "number"
-        missing = np.array([np.nan] if is_number else ["NaT"], float if is_number else "M8[us]")
+        if family(cells.values.dtype) not in (
+            ("integer", "float") if self.family == "number" else TIMES
+        ):
+            if len(cells.values):
+                return values  # mixed with what the column does not take: its encoding says so
+            cells = PlainCells(
+                np.zeros(0, float if self.family == "number" else "M8[us]"), cells.where
+            )
+        missing = (
+            np.full(1, np.nan) if self.family == "number" else np.full(1, "NaT", cells.values.dtype)
+        )
         typed = np.concatenate((cells.values, missing))[cells.where]
-        return pd.Series(typed, index=values.index, name=values.name).astype(self.dtype)
+        return self._typed(pd.Series(typed, index=values.index, name=values.name))
+
+    def _typed(self, values: pd.Series) -> pd.Series:
+        """Numbers or times in the fitted dtype, or as they are if it cannot hold them."""
+        if has_time_zone(self.dtype):
+            values = values.dt.tz_localize("UTC")
+        try:
+            out = values.astype(holding_missing(self.dtype, bool(values.isna().any())))
+            if family(self.dtype) == "float":  # float32 has 121.2 as it has always had
+                return out
+            same = (out.astype(values.dtype) == values) | values.isna()
+        except (TypeError, ValueError, OverflowError):
+            return values
+        return out if same.all() else values
+
+    def is_written(self, values: pd.Series) -> bool:
+        """Whether filled cells of a table's column are text.
+
+        They are if others are, or if there are only gaps and the training table had text: readers make floats of gaps.
+        """
+        if not self._gives_numbers:
+            return False
+        was_text = self.notation is not None and self.text_dtype is not None
+        return holds_text(values) or (was_text and bool(values.isna().all()))
+
+    def as_text(self, values: pd.Series) -> pd.Series:
+        """Numbers or times as text, in the column's notation or as Python and ISO 8601 write them."""
+        if self.notation is not None:
+            return self.notation.write(values)
+        return as_text(values, days=self.has_days)
 
     def write(self, values: pd.Series) -> pd.Series:
         """Numbers or times as the training table wrote them, if that was text."""

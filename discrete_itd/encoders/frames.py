@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from discrete_itd.channel.noise import cell_bits
-from discrete_itd.encoders.categories import TRUTHS
+from discrete_itd.encoders.categories import TRUTHS, WHOLE
+from discrete_itd.encoders.cells import is_number, read_cells
 from discrete_itd.encoders.dtypes import family, is_category
 from discrete_itd.encoders.table import TableEncoder, as_frame
 
@@ -65,7 +66,7 @@ def fill_cells(frame: pd.DataFrame, empty: np.ndarray, filled: pd.DataFrame) -> 
 
 def _filled(column: pd.Series, mask: np.ndarray, values: pd.Series) -> pd.Series:
     """The column with ``values`` where the mask is true, in its own dtype if that can hold them."""
-    out, values = column.copy(), _as_truths(values, column)
+    out, values = column.copy(), _as_there(values, column)
     if is_category(column.dtype):
         new = pd.Index(values.dropna().unique()).difference(column.cat.categories, sort=False)
         out = column.cat.add_categories(list(new)) if len(new) else out
@@ -78,14 +79,23 @@ def _filled(column: pd.Series, mask: np.ndarray, values: pd.Series) -> pd.Series
     return out
 
 
-def _as_truths(values: pd.Series, column: pd.Series) -> pd.Series:
-    """Truth values as words where the column has words, and words as truth values where it has these."""
+def _as_there(values: pd.Series, column: pd.Series) -> pd.Series:
+    """Numbers and truth values as text where the column has text, and text as these where it has them."""
     is_truth = family(values.dtype) == "boolean"
-    if is_truth and pd.api.types.infer_dtype(column, skipna=True) == "string":
+    there = pd.api.types.infer_dtype(column, skipna=True)
+    if there == "string" and is_number(read_cells(values).values):
+        return values.map(lambda v: str(int(v) if v == int(v) else v), na_action="ignore")
+    if there in ("integer", "floating") and _is_whole_text(values):
+        return values.map(int, na_action="ignore")
+    if is_truth and there == "string":
         return values.map(str)
     if not is_truth and family(column.dtype) == "boolean" and values.isin(list(TRUTHS)).all():
         return values.map(TRUTHS).astype("boolean")
     return values
+
+
+def _is_whole_text(values: pd.Series) -> bool:
+    return all(isinstance(v, str) and WHOLE.fullmatch(v) for v in values.dropna())
 
 
 def like(X: Any, table: pd.DataFrame) -> Any:

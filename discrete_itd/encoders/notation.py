@@ -64,7 +64,7 @@ class Notation:
     family : {"number", "datetime"}
     decimal : {".", ","}, optional
         Decimal mark of numbers. None where no number of the training table has a mark: then those are read that are the
-        same number with either.
+        same number with either, and "3.0".
     grouping, prefix, suffix : str
         Mark between thousands, and what stands before and after a number, like " €".
     places : int, optional
@@ -109,7 +109,8 @@ class Notation:
             times = [_time(text, self.day_first) for text in texts]
             return np.array(times, dtype="datetime64[us]")
         if self.decimal is None:
-            found, other = (_numbers(texts, mark, self.unit) for mark in ".,")
+            whole = [text.removesuffix(".0") for text in texts]  # as readers write them beside gaps
+            found, other = (_numbers(whole, mark, self.unit) for mark in ".,")
             return np.where(found == other, found, np.nan)
         return _numbers(texts, self.decimal, self.unit)
 

@@ -14,7 +14,6 @@ import torch
 from sklearn.utils import check_array
 from torch import Tensor
 
-from discrete_itd.encoders.cells import holds_text
 from discrete_itd.encoders.frames import unique_rows
 from discrete_itd.encoders.table import ABSENT, TableEncoder, as_frame, check_unique_names
 
@@ -98,13 +97,7 @@ class Rows:
             _check_ignored(encoder, ignore)
             ours = ours.copy()
             ours[ignore] = None
-        written = [
-            c.name
-            for c in encoder.schema
-            if c.notation and holds_text(cast(pd.Series, ours[c.name]))
-        ]
-        texts = cast(pd.DataFrame, ours[written]) if written else None
-        ours = encoder.read(cast(pd.DataFrame, ours))
+        ours, texts = encoder.read(cast(pd.DataFrame, ours))
         cells = encoder.transform(ours)
         x = torch.from_numpy(cells.x).to(device)
         return cls(

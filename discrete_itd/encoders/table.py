@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from discrete_itd.channel.codebook import Codebook, ColumnPoints
-from discrete_itd.encoders.cells import Scalar, plain, read_cell, read_cells
+from discrete_itd.encoders.cells import Scalar, holds_text, plain, read_cell, read_cells
 from discrete_itd.encoders.column import SUSPICIOUS_ROWS, Column
 from discrete_itd.encoders.dtypes import is_category
 from discrete_itd.encoders.inference import (
@@ -282,27 +282,35 @@ class TableEncoder:
                 if len(cell.values):  # it is not missing
                     (x[i, j],), (log_volume[i, j],) = column.encode_values(cell)
 
-    def read(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """A table of the model's columns, with text as the numbers and times that it writes."""
-        return self._each(frame, lambda column, values: column.read(values))
+    def read(self, frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame | None]:
+        """A table of the model's columns with text as the numbers and times that it writes, and the columns of text.
+
+        Among the latter, None if there are none, are columns of gaps alone that were text in the training table.
+        """
+        kinds = {name: dtype.kind for name, dtype in frame.dtypes.items()}
+        texts = {
+            c.name: values
+            for c in self.schema
+            if kinds[c.name] in ("OUf" if c.notation is not None else "OU")  # no text has another
+            and c.is_written(values := cast(pd.Series, frame[c.name]))
+        }
+        if not texts:
+            return frame, None
+        columns = {c.name: c for c in self.schema}
+        read = {name: columns[name].read(values) for name, values in texts.items()}
+        written = {
+            name: values if holds_text(values) else values.astype(columns[name].text_dtype)
+            for name, values in texts.items()
+        }
+        return _replaced(frame, read), pd.DataFrame(
+            written, index=frame.index, columns=pd.Index(list(texts), dtype=frame.columns.dtype)
+        )
 
     def write(self, frame: pd.DataFrame) -> pd.DataFrame:
         """A table of the model's columns, with numbers and times as the training table wrote them as text."""
-        return self._each(frame, lambda column, values: column.write(values))
-
-    def _each(
-        self, frame: pd.DataFrame, change: Callable[[Column, pd.Series], pd.Series]
-    ) -> pd.DataFrame:
-        """A copy of the table with its columns that have a notation changed; the table itself, if there are none."""
         changed = {c.name: c for c in self.schema if c.notation is not None and c.name in frame}
-        if not changed:
-            return frame
-        new = {name: change(c, cast(pd.Series, frame[name])) for name, c in changed.items()}
-        return pd.DataFrame(
-            {name: new.get(name, values) for name, values in frame.items()},
-            index=frame.index,
-            columns=frame.columns,
-        )
+        new = {name: c.write(cast(pd.Series, frame[name])) for name, c in changed.items()}
+        return _replaced(frame, new) if new else frame
 
     def inverse_transform(
         self,
@@ -380,6 +388,12 @@ class TableEncoder:
         """Column and internal column of each indicator."""
         for place in range(self.n_columns, len(self.owner)):
             yield int(self.owner[place]), place
+
+
+def _replaced(frame: pd.DataFrame, new: Mapping[Any, pd.Series]) -> pd.DataFrame:
+    """A copy of the table with some columns exchanged."""
+    cells = {name: new.get(name, values) for name, values in frame.items()}
+    return pd.DataFrame(cells, index=frame.index, columns=frame.columns)
 
 
 def _dtype_of(column: Column) -> str:

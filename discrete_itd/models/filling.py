@@ -192,7 +192,7 @@ def _draw(model: Model, n_samples: int, seed: int, given: Any, gaps: bool) -> pd
                 cells[random.random(n_samples) < share, j] = np.nan
     frame = encoder.inverse_transform(cells, rng=random)
     if row is not None:  # the given values themselves, not the middle of their bins
-        row = encoder.read(row)
+        row, _ = encoder.read(row)
         for name in row.columns[present]:
             value = row[name].repeat(len(frame)).set_axis(frame.index)
             frame[name] = as_dtype(value, frame[name].dtype)
@@ -216,11 +216,11 @@ def _fill(model: Model, rows: Rows, seed: int | None = None) -> pd.DataFrame | n
     empty, filled = fillings(model, rows, seed)
     frame = rows.frame
     if rows.texts is not None:  # text stays text
-        notations = {c.name: c.notation for c in rows.encoder.schema if c.notation is not None}
+        columns = {c.name: c for c in rows.encoder.schema}
         frame, filled = frame.assign(), filled.assign()
         for name, texts in rows.texts.items():
             frame[name] = texts
-            filled[name] = notations[name].write(cast(pd.Series, filled[name]))
+            filled[name] = columns[name].as_text(cast(pd.Series, filled[name]))
     return rows.as_given(fill_cells(frame, empty, filled))
 
 

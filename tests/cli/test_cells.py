@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from discrete_itd.cli.cells import as_text, has_days, typed
+from discrete_itd.cli.cells import typed
 from discrete_itd.encoders import TableEncoder, plain
+from discrete_itd.encoders.plain_text import as_text
 
 
 def column(values, kind=None):
@@ -91,6 +92,6 @@ def test_cells_as_text():
     times = pd.Series(pd.to_datetime(["2024-01-01", "2024-01-01 08:30", None], format="ISO8601"))
     assert as_text(times, days=True).tolist() == ["2024-01-01", "2024-01-01 08:30:00", None]
     assert as_text(times).tolist()[0] == "2024-01-01 00:00:00"
-    assert has_days(column(DAYS))
-    assert not has_days(column(DAYS + pd.Timedelta("1h")))
-    assert not has_days(column(DAYS.dt.tz_localize("Europe/Paris")))
+    assert column(DAYS).has_days
+    assert not column(DAYS + pd.Timedelta("1h")).has_days
+    assert not column(DAYS.dt.tz_localize("Europe/Paris")).has_days

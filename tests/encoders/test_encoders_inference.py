@@ -259,8 +259,9 @@ UNSEEN = {
     "category": (pd.Categorical(["a", "b"]), "z"),
     "integers": ([0, 1], 5),
     "whole floats": ([0.0, 1.0], 0.75),
-    "text among numbers": ([0, 1], "0"),
-    "numbers among text": (["0", "1"], 0),
+    "text among numbers": ([0, 1], "zero"),
+    "numbers among text": (["0", "a"], 0),
+    "a code among numbers in text": (["0", "1"], "01"),
     "truth among numbers": ([0, 1], True),
     "truth among numbers and text": (objects(1, "x"), True),
     "a number among truths and text": (objects(True, "x"), 1),
@@ -306,7 +307,7 @@ def test_a_boolean_column_is_closed():
 
 def test_a_column_without_a_known_value_is_suspicious():
     encoder = TableEncoder.fit(pd.DataFrame({"a": [5, 6]}))
-    text = pd.DataFrame({"a": ["5", "6", None, "5", "6", "5"]})
+    text = pd.DataFrame({"a": ["x5", "x6", None, "x5", "x6", "x5"]})
     with pytest.warns(UserWarning, match="column 'a': no value was seen in training .*int64"):
         assert encoder.transform(text).x[:2, 0].tolist() == [2, 2]
     encoder.transform(text[:5])  # four values may be chance
@@ -374,7 +375,8 @@ AT_ENCODING = {
         ValueError,
         "expected numbers, got 'x'",
     ),
-    "numerals too": ([0.5, 1.25], ["5"], ValueError, "expected numbers, got '5'"),
+    "another notation": ([0.5, 1.25], ["5", "0,5"], ValueError, "expected numbers, got '0,5'"),
+    "durations without a unit": (pd.to_timedelta([1]), ["5"], ValueError, "timedeltas, got '5'"),
     "truth in a continuous column": ([0.5, 1.25], [True], ValueError, "expected numbers, got True"),
     "dates in a continuous column": (
         [0.5, 1.25],

@@ -229,6 +229,128 @@ def test_rows_are_numbers_and_times_and_tables_given_back_are_text(model, tmp_pa
     assert described["start"] == "datetime64[us], written as '24.01.2028'"
 
 
+@pytest.mark.parametrize("gap", [None, np.nan, pd.NA], ids=repr)
+@pytest.mark.parametrize("column", ["amount", "rate", "start"])
+def test_properties_a_filled_cell_is_written_alike_whatever_the_other_rows(model, column, gap):
+    alone = model.impute(WRITTEN[:1].assign(**{column: gap}))
+    some = WRITTEN[:3].astype(object)
+    some.loc[0, column] = gap
+    among = model.impute(some)
+    assert isinstance(alone[column][0], str)
+    assert alone[column][0] == among[column][0]
+    clean = model.impute(TRUE[:3].assign(**{column: TRUE[column][1:3]}))
+    assert clean[column].dtype == TRUE[column].dtype  # a cleaned table stays clean
+
+
+PLAIN = pd.DataFrame(
+    {
+        "area": RNG.normal(100, 20, N).round(1),
+        "single": RNG.normal(100, 20, N).round(1).astype("float32"),
+        "count": RNG.integers(0, 10**6, N),
+        "binned": RNG.normal(size=N),
+        "day": pd.Timestamp("2025-01-01") + pd.to_timedelta(RNG.integers(0, 330, N), "D"),
+        "zoned": pd.Timestamp("2025-01-01", tz="Europe/Paris")
+        + pd.to_timedelta(RNG.integers(0, 10**6, N), "s"),
+        "fine": pd.to_datetime(RNG.integers(10**18, 10**18 + 10**15, N)),
+        "took": pd.to_timedelta(RNG.integers(0, 10**6, N), "s"),
+        "rooms": RNG.integers(1, 6, N),
+        "rate": RNG.choice([3.9, 4.9, 12.5], N),
+        "gaps": np.where(RNG.random(N) < 0.1, np.nan, RNG.integers(0, 5, N)),
+        "city": RNG.choice(["x", "y"], N),
+    }
+)
+
+
+@pytest.fixture(scope="module")
+def of_numbers():
+    types = {"binned": "binned"}
+    return DiffusionDensity(denoiser="tree", column_types=types, random_state=0).fit(PLAIN)
+
+
+@pytest.mark.parametrize("form", ["str", "object", "arrow", "words for gaps"])
+def test_properties_text_of_numbers_and_times_is_these(of_numbers, form):
+    text = PLAIN.astype("str")
+    if form == "arrow":
+        text = text.convert_dtypes(dtype_backend="pyarrow")
+    elif form != "str":
+        text = text.astype(object)
+    if form == "words for gaps":
+        text["gaps"] = text["gaps"].fillna("nan")
+    nats = of_numbers.score_samples(PLAIN)
+    np.testing.assert_array_equal(of_numbers.score_samples(text), nats)
+    np.testing.assert_array_equal(of_numbers.score_samples(text[:1]), nats[:1])  # cell by cell
+    mixed = PLAIN.astype(object)
+    mixed[::2] = text[::2].astype(object)
+    np.testing.assert_array_equal(of_numbers.score_samples(mixed), nats)
+    frame = of_numbers.rows(text).frame
+    numbers = PLAIN.columns.drop(["rooms", "rate", "gaps", "city"])
+    pd.testing.assert_frame_equal(frame[numbers], PLAIN[numbers])
+
+
+@pytest.mark.parametrize("column", PLAIN.columns.drop("gaps"))
+def test_a_text_column_of_numbers_is_filled_with_text_of_them(of_numbers, column):
+    table, gap = PLAIN[:6].assign(gaps=1), np.arange(6) < 3
+    text = table.astype("str")
+    filled = of_numbers.impute(text.assign(**{column: text[column].mask(gap)}))
+    pd.testing.assert_frame_equal(filled[3:], text[3:])
+    assert filled[column].map(type).eq(str).all()
+    own = of_numbers.impute(table.assign(**{column: table[column].mask(gap)}))
+    np.testing.assert_array_equal(of_numbers.score_samples(filled), of_numbers.score_samples(own))
+
+
+@pytest.mark.parametrize(
+    ("column", "cell", "words"),
+    [
+        ("area", "5.067,14 €", "expected numbers, got '5.067,14 €'"),
+        ("count", "1_000", "expected numbers, got '1_000'"),
+        ("area", "inf", "contains infinity"),
+        ("day", "24.01.2028", "expected datetimes, got '24.01.2028'"),
+        ("took", "5", "expected timedeltas, got '5'"),
+    ],
+)
+def test_other_text_among_numbers_is_named(of_numbers, column, cell, words):
+    for n in (2, N):
+        with pytest.raises(ValueError, match=f"column '{column}': {words}"):
+            of_numbers.score_samples(PLAIN[:n].assign(**{column: cell}))
+
+
+WHOLE = {
+    "integers": [3, 0, -4, 12],
+    "floats": [3.0, 0.0, -4.0, 12.0],
+    "text": ["3", "0", "-4", "12"],
+    "text of floats": ["3.0", "0.0", "-4.0", "12.0"],
+    "mixed": [3, "0", -4.0, "12"],
+}
+
+
+@pytest.mark.parametrize("new", WHOLE)
+@pytest.mark.parametrize("fitted", ["integers", "floats", "text", "mixed"])
+def test_properties_equal_whole_numbers_are_equal_cells(fitted, new):
+    frame, given = (pd.DataFrame({"a": pd.Series(WHOLE[k] * 5)}) for k in (fitted, new))
+    encoder = TableEncoder.fit(frame)
+    assert encoder.schema[0].categories
+    np.testing.assert_array_equal(encoder.transform(given).x, encoder.transform(frame).x)
+    np.testing.assert_array_equal(encoder.transform(given[:2]).x, encoder.transform(frame[:2]).x)
+
+
+def test_codes_are_no_numbers_and_integers_beyond_floats_differ():
+    codes = TableEncoder.fit(pd.DataFrame({"a": ["01067", "1067"] * 9}))
+    assert codes.transform(pd.DataFrame({"a": [1067, 1]})).x[:, 0].tolist() == [2, 2]
+    whole = TableEncoder.fit(pd.DataFrame({"a": ["67", "1"] * 9}))
+    assert whole.transform(pd.DataFrame({"a": ["067", "1.0"]})).x[:, 0].tolist() == [2, 0]
+    large = TableEncoder.fit(pd.DataFrame({"a": [2**53, 2**53 + 1] * 9}))
+    text = pd.DataFrame({"a": [str(2**53), str(2**53 + 1)]})
+    assert large.transform(text).x[:, 0].tolist() == [0, 1]
+
+
+def test_a_gap_among_numbers_gets_a_number_where_text_was_fitted():
+    whole = pd.DataFrame({"a": ["3", "4"] * 20, "b": ["x", "y"] * 20})
+    model = DiffusionDensity(denoiser="tree", random_state=0).fit(whole)
+    gaps = pd.DataFrame({"a": [np.nan, 4.0], "b": ["x", "y"]})
+    assert model.impute(gaps)["a"].tolist() == [3.0, 4.0]
+    assert model.impute(gaps)["a"].dtype == np.dtype(float)
+
+
 def test_a_cell_in_no_known_notation_is_named(model):
     for column, cell, words in (
         ("amount", "5067.14", "expected a number with a decimal comma, like '1.234,50 €', got '5067.14'"),
