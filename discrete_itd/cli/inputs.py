@@ -14,7 +14,7 @@ from discrete_itd.cli.streams import Chunk, Source
 from discrete_itd.cli.tables import EmptyTableError, UserError
 from discrete_itd.detection.answers import density_of
 from discrete_itd.detection.detector import DiffusionOutlierDetector
-from discrete_itd.encoders import Column, Rows
+from discrete_itd.encoders import Column, Rows, TableEncoder
 from discrete_itd.encoders.column import SUSPICIOUS_ROWS
 from discrete_itd.encoders.table import unseen_values
 from discrete_itd.estimators import DiffusionDensity
@@ -201,8 +201,8 @@ def _first_bad(frame: pd.DataFrame, read: Callable[[pd.DataFrame], object]) -> i
 
 def given_row(model: DiffusionDensity, given: dict[str, str]) -> pd.DataFrame:
     """The values of ``--given`` in the fitted types, as a frame of one row."""
+    check_given(given, model.encoder_)
     schema = {str(c.name): c for c in model.encoder_.schema}
-    check_given(given, schema)
     row = {}
     for name, text in given.items():
         column = schema[name]
@@ -218,11 +218,14 @@ def given_row(model: DiffusionDensity, given: dict[str, str]) -> pd.DataFrame:
     return pd.DataFrame(row)
 
 
-def check_given(given: Collection[str], names: Collection[str]) -> None:
+def check_given(given: Collection[str], encoder: TableEncoder) -> None:
     """Raise a UserError if the model has no column of a name in ``--given``."""
+    names = {str(name): name for name in encoder.all_names}
     for name in given:
-        if name not in names:
-            raise UserError(f"column {name!r}: named in --given, but the model has no such column")
+        try:
+            encoder.place_of(names.get(name, name), "--given")
+        except ValueError as error:
+            raise UserError(str(error)) from None
 
 
 def kept_names(

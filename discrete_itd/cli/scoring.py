@@ -45,8 +45,9 @@ def score(args: argparse.Namespace) -> None:
         )
     model = load_model(args.model, args.device)
     judge = Judge.asked(args, model)
-    names = {str(c.name): c.name for c in density_of(model).encoder_.schema}
-    check_given(args.given, names)
+    encoder = density_of(model).encoder_
+    check_given(args.given, encoder)
+    names = {str(name): name for name in encoder.names}
     if judge is None and isinstance(model, DiffusionOutlierDetector):
         note("with --given no alarms are raised: the threshold applies to whole rows")
     given = [names[n] for n in args.given] or None

@@ -35,13 +35,12 @@ from discrete_itd.detection.conformal import Scores
 from discrete_itd.detection.scoring import Scorer
 from discrete_itd.detection.thresholds import Threshold
 from discrete_itd.encoders import Categories, Column, TableEncoder, written
-from discrete_itd.encoders.inference import left_out_as
+from discrete_itd.encoders.inference import how_kept, left_out_as
 from discrete_itd.encoders.observed import ObservedSeries
 from discrete_itd.encoders.rows import Rows
 from discrete_itd.encoders.table import column_specs
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.storage.schema import check_tensor
-from discrete_itd.validation import advice
 
 KINDS = ("nominal", "ordinal")  # of columns that can define a group
 MISSING = -1  # the level of a missing cell: a group may be that of rows without a value
@@ -104,11 +103,11 @@ def check_table(given: Any, table: Any, density: DiffusionDensity) -> None:
         schema = TableEncoder.fit(own, types, from_array=frame is not table).schema
         specs = column_specs(names, types) if frame is table else {}
         for name, spec in specs.items():
-            if why := left_out_as(name, ObservedSeries(name, cast(pd.Series, frame[name])), spec):
-                keeps = advice(f"column_types={{{name!r}: 'nominal'}}", f"--column {name}=nominal")
-                raise ValueError(
+            seen = ObservedSeries(name, cast(pd.Series, frame[name]))
+            if why := left_out_as(name, seen, spec):
+                raise ValueError(  # a group has no amounts
                     f"column {name!r}: named in given=, but left out of the model, as it looks like {why};"
-                    f" {keeps} keeps it"
+                    f" {how_kept(name, False)} keeps it"
                 )
     positions(given, schema, frame.shape[1])
 

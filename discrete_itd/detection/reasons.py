@@ -138,15 +138,12 @@ def expected(
     names = scorer.density.encoder_.names
     free = [name for j, name in enumerate(names) if j not in scorer.given]
     wanted = free if columns is None else _names(columns)
-    for name in wanted:
-        if name not in names:
-            raise ValueError(f"column {name!r}: the model has no such column")
+    among = [scorer.density.encoder_.place_of(name) for name in wanted]
     if k is not None:
         check_integer("k", k, 1)
     rows = scorer.density.rows(X)
     if not len(rows):
         return expected(scorer, rows.blank(), columns, k=k, n_values=n_values).head(0)
-    among = [names.index(n) for n in wanted]
     cells = ranked(scorer, rows.unique, among, k)
     found = predictions(scorer, rows.unique, cells, n_values)
     row = np.repeat(np.arange(len(rows)), cells.shape[1] * n_values)

@@ -20,6 +20,7 @@ from discrete_itd.encoders.cells import (
     Scalar,
     as_numbers,
     holds_text,
+    is_number,
     read_cells,
     restore_categories,
     restore_numbers,
@@ -220,18 +221,15 @@ class Column:
         if not (self._gives_numbers and holds_text(values)):
             return values
         cells = self.read_cells(values)
-        if family(cells.values.dtype) not in (
-            ("integer", "float") if self.family == "number" else TIMES
-        ):
-            if len(cells.values):
-                return values  # mixed with what the column does not take: its encoding says so
-            cells = PlainCells(
-                np.zeros(0, float if self.family == "number" else "M8[us]"), cells.where
+        known, of_numbers = cells.values, self.family == "number"
+        if not len(known):
+            known = np.zeros(
+                0, {"datetime": "M8[us]", "timedelta": "m8[us]"}.get(self.family, "f8")
             )
-        missing = (
-            np.full(1, np.nan) if self.family == "number" else np.full(1, "NaT", cells.values.dtype)
-        )
-        typed = np.concatenate((cells.values, missing))[cells.where]
+        elif not (is_number(known) if of_numbers else family(known.dtype) in TIMES):
+            return values  # mixed with what the column does not take: its encoding names it
+        missing = np.array([np.nan]) if of_numbers else np.full(1, "NaT", known.dtype)
+        typed = np.concatenate((known, missing))[cells.where]
         return self._typed(pd.Series(typed, index=values.index, name=values.name))
 
     def _typed(self, values: pd.Series) -> pd.Series:

@@ -38,8 +38,7 @@ def one_row(given: Any, encoder: TableEncoder) -> pd.DataFrame:
     else:
         raise TypeError(f"given must be a mapping, a Series or a frame of one row, got {given!r}")
     for name in row.columns:
-        if name not in names:
-            raise ValueError(f"column {name!r}: named in given=, but the model has no such column")
+        encoder.place_of(name, "given=")
     rest = pd.DataFrame({n: [None] for n in names if n not in row.columns}, index=[0])
     return cast(pd.DataFrame, row.join(rest)[names])
 

@@ -12,6 +12,7 @@ import pandas as pd
 
 from discrete_itd.encoders.categories import (
     MANY_CATEGORIES,
+    WHOLE,
     Categories,
     check_finite,
     fit_categories,
@@ -410,6 +411,27 @@ def left_out_as(
     if is_long:
         return "free text" if np.count_nonzero(counts[is_text] == 1) > STRAY * n else None
     return "identifiers" if np.count_nonzero(is_text) >= NEARLY * n else None
+
+
+def is_whole(name: Hashable, seen: Observed) -> bool:
+    """Whether a column that is left out has whole numbers or the text of these alone, which may be amounts."""
+    if is_number(seen.values):
+        return True
+    texts = [c for c in seen.tally(name)[0] if not (isinstance(c, str) and is_missing(c))]
+    return all(isinstance(text, str) and WHOLE.fullmatch(text) for text in texts)
+
+
+def how_kept(name: Hashable, whole: bool) -> str:
+    """The options that keep a column which :func:`left_out_as` leaves out."""
+    kinds = ("nominal", "continuous") if whole else ("nominal",)
+    python, shell = (
+        " or, if it has amounts, ".join(words)
+        for words in (
+            [f"column_types={{{name!r}: {kind!r}}}" for kind in kinds],
+            [f"--column {name}={kind}" for kind in kinds],
+        )
+    )
+    return advice(python, shell)
 
 
 def _made_unique(values: np.ndarray) -> bool:

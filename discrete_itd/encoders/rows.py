@@ -94,7 +94,7 @@ class Rows:
         if not own.all():
             others = frame.loc[:, ~own]
         if ignore is not None:
-            _check_ignored(encoder, ignore)
+            encoder.place_of(ignore, "ignore=")
             ours = ours.copy()
             ours[ignore] = None
         ours, texts = encoder.read(cast(pd.DataFrame, ours))
@@ -132,8 +132,7 @@ class Rows:
 
     def without(self, column: Hashable) -> Rows:
         """The rows with the values of one column taken as missing; ValueError if there is no such column."""
-        _check_ignored(self.encoder, column)
-        j = self.encoder.names.index(column)
+        j = self.encoder.place_of(column, "ignore=")
         x, log_volume = self.x.clone(), self.log_volume.copy()
         frame = self.frame.copy()
         frame[column] = None
@@ -262,8 +261,3 @@ def check_any(rows: Rows) -> Rows:
             f"Found array with 0 sample(s) (shape=(0, {n_columns})) while a minimum of 1 is required."
         )
     return rows
-
-
-def _check_ignored(encoder: TableEncoder, column: Hashable) -> None:
-    if column not in encoder.names:
-        raise ValueError(f"column {column!r}: named in ignore=, but the model has no such column")

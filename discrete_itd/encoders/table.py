@@ -6,6 +6,7 @@ import dataclasses
 import warnings
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -20,7 +21,9 @@ from discrete_itd.encoders.inference import (
     UNKNOWN,
     ColumnSpec,
     check_column_spec,
+    how_kept,
     infer_column,
+    is_whole,
     left_out_as,
     read_text,
 )
@@ -64,15 +67,20 @@ class LeftOut:
     position : int
         In the training table.
     why : {"identifiers", "free text"}
+    whole : bool
+        Whether its cells are whole numbers, or the text of these: it may be kept as continuous, too.
     """
 
     name: Hashable
     position: int
     why: str
+    whole: bool
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, Scalar) or type(self.position) is not int:
             raise TypeError(f"left out: expected a name and a position, got {self}")
+        if not isinstance(self.whole, bool):
+            raise TypeError(f"left out: whole must be a bool, got {self.whole!r}")
         if self.why not in WHY:
             raise ValueError(f"left out: why must be one of {WHY}, got {self.why!r}")
 
@@ -182,7 +190,7 @@ class TableEncoder:
         is_open = handle_unknown == "smooth"
         read = {name: read_text(plain(name), column, specs[name]) for name, column in seen.items()}
         found = [
-            LeftOut(plain(name), place, why)
+            LeftOut(plain(name), place, why, is_whole(plain(name), column))
             for place, (name, (column, text)) in enumerate(read.items())
             if leave_out
             and (why := left_out_as(plain(name), column, specs[name], is_measure=text.is_measure))
@@ -215,6 +223,29 @@ class TableEncoder:
         for column in self.left_out:
             names.insert(column.position, column.name)
         return names
+
+    def place_of(self, name: Hashable, where: str = "") -> int:
+        """The position of a column of the model; ValueError, saying where it is named, if it has none or left it out.
+
+        Examples
+        --------
+        >>> TableEncoder.fit(pd.DataFrame({"a": [1, 2], "b": [1, 2]})).place_of("b")
+        1
+        """
+        if isinstance(name, Hashable) and name in self._places:
+            return self._places[name]
+        where = f"named in {where}, but " if where else ""
+        for column in self.left_out:
+            if column.name == name:
+                raise ValueError(
+                    f"column {name!r}: {where}left out of the model, as it looks like {column.why};"
+                    f" a fit with {how_kept(column.name, column.whole)} keeps it"
+                )
+        raise ValueError(f"column {name!r}: {where}the model has no such column")
+
+    @cached_property
+    def _places(self) -> dict[Hashable, int]:
+        return {column.name: j for j, column in enumerate(self.schema)}
 
     def at_positions(self, frame: pd.DataFrame) -> list[int]:
         """Where a table whose columns are found by position has those of the model, with or without those left out."""
@@ -406,9 +437,8 @@ def _dtype_of(column: Column) -> str:
 def _warn_of_left_out(found: Sequence[LeftOut]) -> None:
     """Say once which columns are left out, and how they are kept."""
     names = ", ".join(f"{column.name!r} ({column.why})" for column in found)
-    name = found[0].name
-    keeps = advice(f"column_types={{{name!r}: 'nominal'}} keeps", f"--column {name}=nominal keeps")
-    warn(f"left out of the model: {names}; {keeps} a column")
+    example = max(found, key=lambda column: column.whole)  # the first that has most options
+    warn(f"left out of the model: {names}; {how_kept(example.name, example.whole)} keeps a column")
 
 
 def _warn_of_kept(found: Sequence[LeftOut]) -> None:

@@ -260,9 +260,7 @@ def _categorical_column(encoder: TableEncoder, column: Hashable | None) -> int:
     """Position of a column with a table of probabilities, by default the last; ValueError if it has none."""
     if column is None:
         return max(j for j, c in enumerate(encoder.schema) if c.kind != "continuous")
-    if column not in encoder.names:
-        raise ValueError(f"column {column!r}: the model has no such column")
-    j = encoder.names.index(column)
+    j = encoder.place_of(column)
     if isinstance(encoder.schema[j].codec, Continuous):
         raise ValueError(
             f"column {column!r}: continuous, so it has no table of probabilities;"

@@ -315,13 +315,9 @@ def _mask(rows: Rows, names: Any, parameter: str) -> Tensor | None:
         return None
     if isinstance(names, str | int | np.integer) or not isinstance(names, Iterable):
         names = [names]
-    wanted, known = list(names), rows.encoder.names
-    for name in wanted:
-        if name not in known:
-            raise ValueError(
-                f"column {name!r}: named in {parameter}=, but the model has no such column"
-            )
-    mask = np.array([n in wanted for n in known])[rows.encoder.owner]
+    wanted, encoder = list(names), rows.encoder
+    places = [encoder.place_of(name, f"{parameter}=") for name in wanted]
+    mask = np.isin(np.arange(encoder.n_columns), places)[encoder.owner]
     return torch.from_numpy(mask).to(rows.x.device) if wanted else None
 
 

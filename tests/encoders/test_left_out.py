@@ -1,5 +1,6 @@
 """Identifiers and free text have no place in a model, unless they are wanted there."""
 
+import json
 import warnings
 
 import numpy as np
@@ -7,10 +8,13 @@ import pandas as pd
 import pytest
 
 from discrete_itd import DiffusionDensity
+from discrete_itd.cli.inputs import check_given
+from discrete_itd.cli.tables import UserError
 from discrete_itd.datasets import load_mushroom
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.encoders import TableEncoder
 from discrete_itd.encoders.streams import FrameStream
+from discrete_itd.validation import from_shell
 
 RNG = np.random.default_rng(0)
 N = 500
@@ -142,6 +146,61 @@ def test_filled_tables_have_them_as_they_were(model):
     pd.testing.assert_frame_equal(model.impute(gaps), frame)
     filled = model.impute(gaps.to_numpy(dtype=object))
     assert (filled == frame.to_numpy(dtype=object)).all()
+
+
+AMOUNTS = 1000 + 3 * RNG.permutation(N)
+MAY_BE_AMOUNTS = {
+    "numbers": (AMOUNTS, True),
+    "text": (text(AMOUNTS.astype(str)), True),
+    "text and a gap": (text([None, "NA", *AMOUNTS[2:].astype(str)]), True),
+    "codes": (text([f"0{v}" for v in AMOUNTS]), False),
+    "words": (text([f"k{v}" for v in AMOUNTS]), False),
+}
+
+
+@pytest.mark.parametrize("case", MAY_BE_AMOUNTS.values(), ids=MAY_BE_AMOUNTS)
+def test_what_may_be_amounts_is_kept_as_such(case):
+    cells, may_be = case
+    frame = pd.DataFrame({"code": [f"KA-{i}" for i in range(N)], "cents": cells, "b": 0})
+    encoder, said = fitted(frame)
+    assert encoder.names == ["b"]
+    assert ("column_types={'cents': 'continuous'}" in said[0]) == may_be
+    with from_shell():
+        _, said = fitted(frame)
+    assert ("--column cents=continuous" in said[0]) == may_be
+    if may_be:
+        kept, _ = fitted(frame, columns={"cents": "continuous"})
+        assert kept.schema[0].kind == "continuous"
+    assert (
+        TableEncoder.from_list(json.loads(json.dumps(encoder.to_list()))).left_out
+        == encoder.left_out
+    )
+
+
+ASKS = {
+    "log_prob": (lambda m, t: m.log_prob(t, given=["id"]), "named in given=, but "),
+    "sample": (lambda m, _: m.sample(2, given={"id": "KA-7"}), "named in given=, but "),
+    "predict_proba": (lambda m, t: m.predict_proba(t, "id"), ""),
+    "rows": (lambda m, t: m.rows(t, ignore="id"), "named in ignore=, but "),
+    "of rows": (lambda m, t: m.rows(m.rows(t), ignore="id"), "named in ignore=, but "),
+}
+
+
+@pytest.mark.parametrize("case", ASKS.values(), ids=ASKS)
+def test_who_asks_for_a_column_that_is_left_out_is_told_how_to_keep_it(model, case):
+    ask, where = case
+    keeps = r"a fit with column_types=\{'id': 'nominal'\} keeps it"
+    words = rf"column 'id': {where}left out of the model, as it looks like identifiers; {keeps}"
+    with pytest.raises(ValueError, match=words):
+        ask(model, table())
+    with pytest.raises(ValueError, match=r"column 'c': .*the model has no such column"):
+        model.sample(2, given={"c": 1})
+
+
+def test_who_asks_in_the_shell_is_told_its_option(model):
+    keeps = "a fit with --column id=nominal keeps it"
+    with from_shell(), pytest.raises(UserError, match=f"'id': named in --given, but .*; {keeps}"):
+        check_given(["id"], model.encoder_)
 
 
 def test_a_stream_leaves_out_the_same(model):
