@@ -134,7 +134,7 @@ class Column:
         )
 
     @property
-    def _gives_numbers(self) -> bool:
+    def gives_numbers(self) -> bool:
         """Whether text of the column becomes numbers or times in a table that is read."""
         return self.notation is not None or not isinstance(self.codec, Categories)
 
@@ -177,7 +177,7 @@ class Column:
         if not is_text.any():
             return cells
         texts = cells.values[is_text].tolist()
-        if self._gives_numbers:
+        if self.gives_numbers:
             found = self._read_texts(texts)
             unread = pd.isna(found)
         else:
@@ -218,7 +218,7 @@ class Column:
 
     def read(self, values: pd.Series) -> pd.Series:
         """A column of a table, as numbers or times if it is text of these."""
-        if not (self._gives_numbers and holds_text(values)):
+        if not (self.gives_numbers and holds_text(values)):
             return values
         cells = self.read_cells(values)
         known, of_numbers = cells.values, self.family == "number"
@@ -250,7 +250,7 @@ class Column:
 
         They are if others are, or if there are only gaps and the training table had text: readers make floats of gaps.
         """
-        if not self._gives_numbers:
+        if not self.gives_numbers:
             return False
         was_text = self.notation is not None and self.text_dtype is not None
         return holds_text(values) or (was_text and bool(values.isna().all()))

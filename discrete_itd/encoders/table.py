@@ -318,11 +318,13 @@ class TableEncoder:
 
         Among the latter, None if there are none, are columns of gaps alone that were text in the training table.
         """
-        kinds = {name: dtype.kind for name, dtype in frame.dtypes.items()}
+        dtypes = frame.dtypes.to_numpy()
+        kinds = dict(zip(frame.columns, [dtype.kind for dtype in dtypes], strict=True))
         texts = {
             c.name: values
             for c in self.schema
-            if kinds[c.name] in ("OUf" if c.notation is not None else "OU")  # no text has another
+            if c.gives_numbers
+            and kinds[c.name] in ("OUf" if c.notation is not None else "OU")  # no text has another
             and c.is_written(values := cast(pd.Series, frame[c.name]))
         }
         if not texts:

@@ -338,6 +338,8 @@ def test_codes_are_no_numbers_and_integers_beyond_floats_differ():
     assert codes.transform(pd.DataFrame({"a": [1067, 1]})).x[:, 0].tolist() == [2, 2]
     whole = TableEncoder.fit(pd.DataFrame({"a": ["67", "1"] * 9}))
     assert whole.transform(pd.DataFrame({"a": ["067", "1.0"]})).x[:, 0].tolist() == [2, 0]
+    assert whole.schema[0].is_text
+    assert whole.transform(pd.DataFrame({"a": [67, 1, 0]})).x[:, 0].tolist() == [1, 0, 2]
     large = TableEncoder.fit(pd.DataFrame({"a": [2**53, 2**53 + 1] * 9}))
     text = pd.DataFrame({"a": [str(2**53), str(2**53 + 1)]})
     assert large.transform(text).x[:, 0].tolist() == [0, 1]
