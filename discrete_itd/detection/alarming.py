@@ -325,7 +325,7 @@ class Alarming:
         Returns
         -------
         Threshold
-            With the expected cost per row and its 95 % interval. With ``given``, one offset for all groups.
+            With the expected cost per row and an approximate 95 % interval. With ``given``, one offset for all groups.
 
         Raises
         ------
