@@ -36,6 +36,11 @@ MARKS = (  # that of UTF-32 begins with that of UTF-16
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+PACKED_MARKS = {
+    b"\x1f\x8b": ".gz", b"BZh": ".bz2", b"\xfd7zXZ": ".xz", b"PK\3\4": ".zip", b"\x28\xb5\x2f\xfd": ".zst",
+    b"PAR1": ".parquet",
+}  # fmt: skip
+CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")  # bytes of no text
 OPENERS: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 UNREADABLE = (
     OSError, EOFError, ValueError, LookupError, ImportError, zlib.error, lzma.LZMAError, zipfile.BadZipFile,
@@ -77,7 +82,7 @@ class Dialect:
         Raises
         ------
         UserError
-            If they are in UTF-16 without a byte order mark.
+            If they are in UTF-16 without a byte order mark, packed, or no text.
 
         Warns
         -----
@@ -128,6 +133,16 @@ def _encoding(path: str, head: bytes) -> str:
     for first, name in ((1, "utf-16-le"), (0, "utf-16-be")):
         if len(head) > 3 and not any(head[first:64:2]):
             raise UserError(f"{path}: looks like UTF-16 and not UTF-8: give --encoding {name}")
+    for mark, ending in PACKED_MARKS.items():
+        if head.startswith(mark):
+            raise UserError(
+                f"{path}: is a {ending} file: unpack it, or give a name that ends in {ending}"
+            )
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head)  # the last character may be cut
+    except UnicodeDecodeError:
+        if CONTROL.search(head):
+            raise UserError(f"{path}: is no text, as a CSV is") from None
     return "utf-8"
 
 

@@ -129,9 +129,15 @@ def _read_to_fit(
         return ParquetStream(path, kept), None
     groups = None if group is None else cast(pd.Series, frame.iloc[:, names.index(group)])
     if groups is not None and groups.isna().any():
-        row = int(groups.isna().to_numpy().argmax())
+        row = int(groups.isna().to_numpy().argmax()) + 1
         raise UserError(f"{path}: column {group!r}: named in --groups, but missing in row {row}")
     frame = cast(pd.DataFrame, frame[kept])
+    for name, values in frame.items():
+        if values.dtype.kind == "f":
+            infinite = np.isinf(values.to_numpy(float, na_value=np.nan))
+            if infinite.any():
+                row = int(infinite.argmax()) + 1
+                raise UserError(f"{path}: row {row}: column {name!r}: contains infinity")
     if is_parquet(path):
         return frame, groups
     # text whose notation the user names is read in that

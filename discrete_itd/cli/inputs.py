@@ -276,5 +276,5 @@ def about(path: str, call: Callable[[], Result]) -> Result:
     try:
         return call()
     except (ValueError, TypeError, UserError) as error:
-        is_of_table = str(error).startswith(("column ", "row "))
+        is_of_table = str(error).startswith(("column ", "row ", "n_samples=", "at least two rows"))
         raise UserError(f"{path}: {error}" if is_of_table else str(error)) from error

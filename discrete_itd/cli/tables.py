@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import lzma
 import os
+import re
 import warnings
 import zipfile
 import zlib
@@ -128,6 +129,8 @@ def damage_told(path: str, kind: str) -> Iterator[None]:
         yield
     except pd.errors.EmptyDataError:
         raise EmptyTableError(f"{path}: the table is empty") from None
+    except pd.errors.ParserError as error:
+        raise UserError(f"{path}: {_in_words(str(error), kind)}") from None
     except pd.errors.ParserWarning:
         raise UserError(f"{path}: rows have more cells than the header") from None
     except OSError as error:
@@ -140,6 +143,15 @@ def damage_told(path: str, kind: str) -> Iterator[None]:
         raise UserError(f"{path}: cannot be read as {kind} ({error})") from None
 
 
+def _in_words(error: str, kind: str) -> str:
+    """What pandas' reader of CSV says, and where."""
+    if found := re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", error):
+        return f"line {found[2]}: {found[3]} cells, but {found[1]} in the header"
+    if found := re.search(r"EOF inside string starting at row (\d+)", error):
+        return f"line {int(found[1]) + 1}: a quotation mark opens a cell that does not end"
+    return f"cannot be read as {kind} ({error})"
+
+
 def check_names(path: str, names: pd.Index) -> None:
     """Raise a UserError if the name of a column repeats."""
     if not names.is_unique:
@@ -149,7 +161,7 @@ def check_names(path: str, names: pd.Index) -> None:
 def _typed(values: pd.Series) -> pd.Series:
     """Integers and booleans as such, where missing cells have made them floats or objects."""
     if values.dtype == float and values.isna().any() and values.notna().any():
-        with contextlib.suppress(TypeError):  # some are fractions
+        with contextlib.suppress(TypeError, OverflowError):  # some are fractions, or infinite
             return values.astype("Int64")
     return values.astype("boolean") if _all_are(values, "boolean") else values
 

@@ -130,7 +130,7 @@ def test_groups_of_a_column_are_held_out_together(capsys):
     assert "column 'shop': named in --groups, but not there" in err
     table.assign(customer=["a", None] * 50).to_csv("g.csv", index=False)
     _, err = run("fit g.csv --out new --groups customer", capsys, 2)
-    assert "column 'customer': named in --groups, but missing in row 1" in err
+    assert "column 'customer': named in --groups, but missing in row 2" in err
     table.to_parquet("folder.parquet")
     Path("folder").mkdir()
     Path("folder.parquet").rename("folder/a.parquet")

@@ -209,3 +209,16 @@ def test_a_tab_within_a_name_divides_nothing():
     other = '"a,\n|b";c\n1;2\n'
     with pytest.warns(UserWarning, match="read with ';' between cells"):
         assert Dialect().found("t.csv", ".csv", other.encode()).sep == ";"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("a,b\n1.5,2\n,3\ninf,4\n", "t.csv: row 3: column 'a': contains infinity"),
+        ("a,b\n1,2\n", "t.csv: n_samples=1: at least two rows"),
+        ("a,b\n" + ",\n" * 9, "t.csv: at least two rows with a cell"),
+    ],
+)
+def test_what_cannot_be_learned_from_is_named(place, capsys, content, words):
+    (place / "t.csv").write_text(content)
+    assert words in error(capsys, "fit t.csv --out m")

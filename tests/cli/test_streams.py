@@ -1,6 +1,7 @@
 """Streams: any chunks give what one gives, and a folder that was begun is finished."""
 
 import csv
+import gzip
 import io
 import json
 import os
@@ -235,13 +236,19 @@ def test_a_table_is_read_as_it_was_written(tmp_path, name):
     ("content", "words"),
     [
         (b"", "the table is empty"),
-        (b"a,b\n1,2,3\n", "cannot be read as .csv (Error tokenizing data. C error: Expected 2 fields in line 2, saw 3"),
+        (b"a,b\n1,2\n1,2,3\n", "line 3: 3 cells, but 2 in the header"),
+        (b'a,b\n1,2\n1,"x\n1,2\n', "line 3: a quotation mark opens a cell that does not end"),
+        (gzip.compress(b"a,b\n1,2\n"), "is a .gz file: unpack it, or give a name that ends in .gz"),
+        (bytes(range(256)) * 3, "is no text, as a CSV is"),
         (b"a,a\n1,2\n", "column 'a': the name repeats"),
         (b"a,b\n1,\xff\n", "cannot be read as .csv ('utf-8' codec"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_read(tmp_path, content, words):
     (tmp_path / "t.csv").write_bytes(content)
+    with pytest.raises(UserError) as error:
+        read_table(str(tmp_path / "t.csv"))
+    assert words in str(error.value)
     with (
         pytest.raises(UserError) as error,
         reading(Table.named(str(tmp_path / "t.csv"), "csv")) as s,
