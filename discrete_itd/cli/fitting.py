@@ -188,7 +188,12 @@ def _print_fitted(fitted: DiffusionDensity | DiffusionOutlierDetector) -> None:
     best, last = history.loc[history["valid_nats"].idxmin()], history.iloc[-1]
     print(f"training: {last['step']:.0f} steps ({model.stopped_}), best after {best['step']:.0f}")
     held_out = model.model_.held_out
-    print(f"held-out rows: {held_out.gain:.3f} nats per row better than independent columns")
+    gain = (
+        f"{plus_minus(held_out.gain, held_out.gain_stderr)} per row better than independent columns"
+    )
+    if held_out.n_rows < 2:
+        gain = "one is too few to say how much better the model is than independent columns"
+    print(f"held-out rows: {gain}" + f" (on {held_out.n_rows} rows)" * (held_out.n_rows > 1))
     # with densities or pooled categories, these nats are not in the units of the table
     if all(not column.has_volume for column in model.encoder_.schema):
         independent = plus_minus(held_out.independent, held_out.independent_stderr)

@@ -34,7 +34,9 @@ def plus_minus(mean: float, stderr: float) -> str:
 
 
 def percent(share: float) -> str:
-    """A share in percent, distinct from 0 if it is."""
+    """A share in percent, distinct from 0 if it is; nothing if it is not known."""
+    if math.isnan(share):
+        return ""
     return "<0.1%" if 0 < share < 5e-4 else f"{share:.1%}"
 
 

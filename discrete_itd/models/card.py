@@ -92,7 +92,9 @@ def data_section(model: Model) -> Lines:
         " has a level for values never seen.",
         "",
         *markdown.table(
-            described[:MOST_COLUMNS].assign(missing=described["missing"].map("{:.1%}".format))
+            described[:MOST_COLUMNS].assign(
+                missing=described["missing"].map("{:.1%}".format, na_action="ignore").fillna("")
+            )
         ),
     ]
     if len(described) > MOST_COLUMNS:

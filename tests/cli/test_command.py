@@ -187,7 +187,17 @@ def test_the_denoiser_that_is_named_is_fitted(place, capsys, name):
         x = torch.from_numpy(model.encoder_.transform(read_table("t.csv").drop(columns="id")).x)
         order = np.random.RandomState(model.model_.seed).permutation(40)
         first, best = (-d.log_prob(x[order[:4]]).double().mean().item() for d in nats)
-        assert f"held-out rows: {first - best:.3f} nats per row better than independent" in out
+        assert f"held-out rows: {first - best:.3f} ± " in out
+        assert " nats per row better than independent columns (on 4 rows)" in out
+
+
+@pytest.mark.usefixtures("place")
+def test_a_single_held_out_row_is_too_few_to_say(capsys):
+    table(5).to_csv("t.csv", index=False)
+    run(f"{FIT} --denoiser independent")
+    out = capsys.readouterr().out
+    assert "held-out rows: one is too few to say how much better" in out
+    assert "nats per row better" not in out
 
 
 def test_numbers_are_ordinal_but_codes_with_zeros_nominal(place):
@@ -219,9 +229,12 @@ def test_a_note_on_a_column_that_is_an_identifier(capsys):
         "t.csv", index=False
     )
     run("fit t.csv --out new.safetensors --denoiser independent")
-    err = capsys.readouterr().err
+    run("describe new.safetensors")
+    out, err = capsys.readouterr()
     assert err.startswith("discrete-itd: note: left out of the model: 'f' (identifiers); --column")
     assert err.count("\n") == 1
+    assert "left out: identifiers" in out
+    assert "nan%" not in out
 
 
 def test_every_kind(gaps, capsys):
