@@ -91,8 +91,9 @@ class DiffusionDensity(
         "ensemble", or a list, combines several at every noise level, "row_mixture" whole rows. Recipes of
         :mod:`discrete_itd.recipes` set sizes, like ``Causal(n_orders=4)`` or ``[Network(), Mixture(256)]``.
     max_steps : int, default=6000
-        Optimiser steps of a network at most; training stops earlier when the held-out rows stop improving. With 0, "auto"
-        fits neither a network nor a decoder. A decoder's own steps are bounded by its recipe, ``Decoder(max_steps=...)``.
+        Optimiser steps of a network at most; training stops earlier when the held-out rows stop improving. With 0,
+        "auto" trains neither a network nor a decoder. Steps of a decoder are bounded by its recipe,
+        ``Decoder(max_steps=...)``.
     max_time : float, optional
         Seconds of the whole fit; of a :class:`DiffusionOutlierDetector`, calibration included. What has no time for
         enough steps to be judged is not begun. Only reading a table is never cut short, and a single step, or a pass
