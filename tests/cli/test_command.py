@@ -161,7 +161,7 @@ def test_fit(place, capsys):
     assert " 0.0% " in out
     assert "schedule: " in out
     assert "training: 2 steps (max_steps), best after " in out
-    assert "nats per row better than independent columns\n  independent columns  " in out
+    assert "nats per row better than independent columns (on 4 rows)\n  independent columns  " in out
     assert out.splitlines()[-1].startswith("wrote new.safetensors in ")
     model = DiffusionDensity.load(place / "new.safetensors")
     colour, size, zip_code, fresh = model.encoder_.schema
