@@ -573,6 +573,8 @@ def _changes(scorer: Scorer, x: Tensor, given: Tensor, asked: Tensor) -> Tensor:
     """
     leading, indicators = scorer.conditional.codebook.leading, _indicators(scorer, x.device)
     out = x.new_zeros(*given.shape, scorer.density.encoder_.n_columns)
+    if not out.numel():
+        return out
     # the indicators come first, so they are known where a value is predicted
     known = torch.full_like(x, math.nan), x.masked_fill(~leading, math.nan)
     cells = asked.masked_fill(~leading, math.nan), asked.masked_fill(leading, math.nan)
@@ -584,10 +586,10 @@ def _changes(scorer: Scorer, x: Tensor, given: Tensor, asked: Tensor) -> Tensor:
         found = Conditionals(scorer, both).log_prob(cells[part][row].scatter_(1, place, math.nan))
         return (alone[part][row] - found).scatter_(1, place, 0.0)
 
-    step = max(1, most_rows(scorer) // max(1, len(x)))
+    step = max(1, most_rows(scorer) // len(x))
     for start in range(0, given.shape[1], step):
         at = given[:, start : start + step].T.reshape(-1, 1)
-        row = torch.arange(len(x), device=x.device).repeat(len(at) // max(1, len(x)))
+        row = torch.arange(len(x), device=x.device).repeat(len(at) // len(x))
         changes, place = changed(1, row, at), indicators[at]
         there = torch.nonzero(place[:, 0] >= 0).flatten()
         if len(there):

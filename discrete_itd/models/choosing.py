@@ -200,7 +200,7 @@ class Best(Recipe):
     >>> import pandas as pd
     >>> from discrete_itd import DiffusionDensity
     >>> frame = pd.DataFrame({"a": ["x", "y"] * 50, "b": ["u", "v"] * 50})
-    >>> model = DiffusionDensity(denoiser=Best(n_orders=1), max_steps=0, max_time=1, random_state=0).fit(frame)
+    >>> model = DiffusionDensity(denoiser=Best(n_orders=1), max_steps=0, random_state=0).fit(frame)
     >>> type(model.denoiser_).__name__
     'RowMixtureDenoiser'
     """
