@@ -35,9 +35,8 @@ table, which is of 300 rows (0.02 to 0.49). From ``tests/benchmarks/RESULTS.md``
 * ``"network"`` where such questions matter more than speed: it hears every column, and scores along paths.
 * ``"best"`` where only nats count: with ``max_time=480`` and one thread 12.033 nats on plants, scored at 1 795 rows a
   second (``python -m tests.benchmarks.fast plants --only best --max-time 480``).
-* **Anomalies**: the order of nats is not the order of AUROC. On 60 tables of OddBench the default detector had a mean
-  AUROC × 100 of 80.7 when its score had a kernel density beside the model, exact models 75.8, nearest neighbours 76.9
-  (``python -m tests.benchmarks.odd``). Without that density the default lost 0.05 ± 0.38 on 79 tables.
+* **Anomalies**: the order of nats is not the order of AUROC. On 60 tables of OddBench the default detector has a mean
+  AUROC × 100 of 80.8, nearest neighbours 76.9, IsolationForest 74.1 (``python -m tests.benchmarks.odd``).
 
 One row at a time costs 6 to 10 ms in the median, whatever the batch speed (``python -m tests.benchmarks.fast mushroom
 adult cardio --latency``): score rows in batches where you can. GPUs are supported, and unmeasured.
