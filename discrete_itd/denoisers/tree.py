@@ -4,7 +4,7 @@ In a tree, every column depends on one other, its parent: :math:`P(x) = \prod_j 
 the evidence (2) about every column, soft or hard, pass from the leaves to the root and back; each column's posterior is
 then exact. In a mixture, each tree has its own messages, and is weighted by its probability of the evidence.
 
-All trees of a mixture are processed together, as one forest: a step handles every column of one depth, for all rows.
+All trees of a mixture are processed together: a step handles every column of one depth, for all rows.
 Messages are added as logarithms, and multiplied by the tables as probabilities scaled by their largest entry.
 
 References
@@ -50,10 +50,10 @@ from discrete_itd.denoisers.base import (
 )
 from discrete_itd.denoisers.chow_liu import chow_liu
 from discrete_itd.denoisers.counts import pair_counts
-from discrete_itd.denoisers.forest import NOWHERE, Forest
 from discrete_itd.denoisers.marginal import MarginalDenoiser, check_fallback, fallback_log_prob
 from discrete_itd.denoisers.mixture import MixtureDenoiser
 from discrete_itd.denoisers.mixture_fit import LEAST_GAIN, PATIENCE, check_fit
+from discrete_itd.denoisers.tree_messages import NOWHERE, TreeMessages
 
 CELLS = 1 << 24  # floats of the messages of one batch
 START_ROUNDS = 20  # rounds of the mixture of products that initialises a mixture of trees
@@ -120,7 +120,7 @@ class TreeDenoiser(Denoiser):
         if weights.shape != (len(parents),) or not bool((weights > 0).all()):
             raise ValueError("weights must be positive numbers, one for each tree")
         parents, tables = parents.to(like.device), tables.to(like.device)
-        self.forest = Forest(parents)
+        self.messages = TreeMessages(parents)
         there = levels.spread(tables.new_ones(1, levels.n_points), 0.0)[0]  # (C, K)
         root = (parents < 0)[:, :, None, None]
         logits = torch.where(root, tables[:, :, :1], tables).log()
@@ -170,8 +170,8 @@ class TreeDenoiser(Denoiser):
             return evidence.sum(1), evidence
         # normalised: a term common to all trees would cost digits of their differences
         ell = levels.spread(levels.log_softmax(evidence), NOWHERE)
-        belief, messages, log_tree = self.forest.gather(ell, self.log_tables)
-        belief = self.forest.hand_down(belief, messages, self.log_tables)
+        belief, messages, log_tree = self.messages.gather(ell, self.log_tables)
+        belief = self.messages.hand_down(belief, messages, self.log_tables)
         belief = belief.unflatten(0, (self.n_components, -1))  # (Z, C, B, K)
         if self.n_components == 1:
             belief = belief[0]
@@ -202,7 +202,7 @@ class TreeDenoiser(Denoiser):
                 some = rows[filled(gaps)][:, :, None]
                 may_be = (some == level) | some.isnan()
                 ell = torch.where(may_be, 0.0, NOWHERE).to(like)
-                return self.forest.gather(ell, self.log_tables)[2].T[: len(gaps)]
+                return self.messages.gather(ell, self.log_tables)[2].T[: len(gaps)]
 
             parts.append(replace_rows(own.sum(2), unsure.flatten(1).any(1), summed))
         return self.log_weights + torch.cat(parts)
@@ -239,7 +239,7 @@ class TreeDenoiser(Denoiser):
                 gaps.append(unsure.flatten(1).any(1))
                 parts.append(shares_of_classes(self.log_weights, own.permute(2, 0, 1), orders).T)
             elif bool(unsure.any()):
-                order = self.forest.parents_first[0].tolist()
+                order = self.messages.parents_first[0].tolist()
                 told = factors_by_difference(cells, unsure[:, 0], order, self._log_mass_of)
                 parts.append(torch.where(unsure[:, 0], told.to(own), own[:, 0]))
             else:
@@ -260,7 +260,7 @@ class TreeDenoiser(Denoiser):
         rank = ranks(book, order)
         late = rank[self.parents.clamp_min(0)] > rank  # (Z, C)
         by_rank = rank.argsort()
-        alone = self.forest.marginals(self.log_tables)[:, :, None]
+        alone = self.messages.marginals(self.log_tables)[:, :, None]
         # one more row of each table, for where nothing is known of the parent
         tables, none = torch.cat([self.log_tables, alone], 2).exp(), self.log_tables.shape[2]
         z, c = (torch.arange(n, device=x.device) for n in self.parents.shape)
@@ -291,7 +291,7 @@ class TreeDenoiser(Denoiser):
         may_be = levels.spread(drawable(levels, allowed)[None], fill=False)[0]  # (C, K)
         cdf = cumulative(self.log_tables, may_be[:, None])
         codes = torch.zeros(n, levels.n_columns, dtype=torch.int64, device=book.device)
-        for columns in self.forest.parents_first.T:  # the next column of each tree
+        for columns in self.messages.parents_first.T:  # the next column of each tree
             j = columns[z][:, None]
             up = self.parents[z].gather(1, j).clamp_min(0)
             rows = cdf[z, j[:, 0], codes.gather(1, up)[:, 0]]

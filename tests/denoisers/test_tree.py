@@ -174,7 +174,7 @@ def test_very_unlikely_rows_of_a_deep_tree_are_finite(device, off):
     """Every cell of a chain of 150 disagrees with its neighbours."""
     n = 150
     chain = binary_tree([-1, *range(n - 1)], off, device)
-    assert chain.forest.depth == n - 1
+    assert chain.messages.depth == n - 1
     rows = (torch.arange(n, device=device) % 2)[None].double().repeat(3, 1)
     rows[1, ::3] = math.nan
     truth = math.log(0.5) + (n - 1) * math.log(off)
@@ -330,7 +330,7 @@ def test_chow_liu_finds_the_tree_of_the_rows(device, seed):
     truth = TreeDenoiser(book, parents[None], tables.to(book.known_snr))
     fitted = fit(book, draw_rows(truth, 6000, rng))
     assert edges_of(fitted.parents[0]) == edges_of(parents)
-    assert fitted.forest.depth == [2, 3, 1][seed]
+    assert fitted.messages.depth == [2, 3, 1][seed]
     rows = all_rows(book)
     p, log_q = truth.log_prob(rows).double(), fitted.log_prob(rows).double()
     assert 0 <= (p.exp() * (p - log_q)).sum() < 0.01

@@ -1,4 +1,4 @@
-"""The trees of a mixture as one forest: its nodes by depth, and the messages between them.
+"""The trees of a mixture together: their nodes by depth, and the messages between them.
 
 A node z C + j is column j of tree z. Messages are added as logarithms, and multiplied by the tables as probabilities
 scaled by their largest entry.
@@ -18,7 +18,7 @@ from discrete_itd.denoisers.base import finite_log, row_product
 NOWHERE = -4 * KNOWN_NATS
 
 
-class Forest(nn.Module):
+class TreeMessages(nn.Module):
     """Nodes sorted by their depth.
 
     Parameters
