@@ -13,6 +13,7 @@ from tests.benchmarks import detectors
 RUNS = {
     "density": "asia --rows 1000 --max-time 0.5 --paths 2",
     "speed": "asia --max-time 0.5 --max-stderr 1",  # so short a training leaves wide errors
+    "conditionals": "car --quick --fractions 0.3 --asked buying safety",
     "missing": "--quick --network asia --fractions 0.3 --rows 500 --test-rows 30",
     "vocabulary": "--quick --categories 300 --rows 3000 --test-rows 50",
     "anomaly": "categorical mushroom --quick --seeds 4",

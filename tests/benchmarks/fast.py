@@ -1,21 +1,26 @@
 """How good and how fast: held-out nats, rows per second and seconds of the fit, side by side in one run.
 
     python -m tests.benchmarks.fast mushroom adult nltcs plants wide
-    python -m tests.benchmarks.fast plants jester --only best --max-time 900
+    python -m tests.benchmarks.fast loans plants --only default forest best IsolationForest --max-time 300
+    python -m tests.benchmarks.fast small --only forest IsolationForest
     python -m tests.benchmarks.fast mushroom adult --detectors
     python -m tests.benchmarks.fast cardio mammography pendigits shuttle thyroid --detectors
-    python -m tests.benchmarks.fast adult --latency
+    python -m tests.benchmarks.fast adult --latency --only default forest
     python -m tests.benchmarks.fast mushroom --only default UnmaskingTrees
     python -m tests.benchmarks.fast mushroom adult plants --figure notebooks/speed.png
 
-Densities are fitted by name of the denoiser ("causal on independent columns" is a MADE: masked, without a base);
-peers are scikit-learn's Gaussian mixture of standardised, one-hot columns, whose density of categories has no nats to
-compare, and, if it is asked for, UnmaskingTrees (the package ``utrees``), which is given ``DUPLICATES`` masking orders
-of each row in place of its 50, for time, and scores the first test rows alone, as a network that is scored along paths
-does. Detectors are the default one beside IsolationForest, ECOD and kNN with their own defaults. Numeric tables with
-anomalies are trained on half of their normal rows. The latency is that of one row at a time, as in a service. The
-tables nltcs, plants and the numeric ones are read from outside of the repository (``tests/benchmarks/data.py``); one
-that is not there is skipped with a line that says so.
+Densities are fitted by name of the denoiser, any that ``DiffusionDensity`` knows ("default" is "auto"; "causal on
+independent columns" is a MADE: masked, without a base); one that this version does not know is skipped with a line.
+Peers, if they are asked for, are IsolationForest, whose rows a second the others' are compared with (it has no nats),
+TabularARGN (the package ``mostlyai-engine``; of tables whose values are all categories), and UnmaskingTrees (the
+package ``utrees``), which is given ``DUPLICATES`` masking orders of each row in place of its 50, for time, and scores
+the first test rows alone, as a network that is scored along paths does. Rows a second are of processor time, which
+other programs do not lengthen; ``OMP_NUM_THREADS=1`` makes them those of one thread. Detectors are the default one
+beside IsolationForest, a Gaussian mixture, ECOD and kNN with their own defaults. Numeric tables with anomalies are
+trained on half of their normal rows; nats are of normal test rows. The latency is that of one row at a time, as in a
+service, of every density asked for and of the default detector. "small" has 5 000 rows of ten numbers and
+ten categories. The tables nltcs, plants, loans and the numeric ones are read from outside of the repository
+(``tests/benchmarks/data.py``); one that is not there is skipped with a line that says so.
 """
 
 from __future__ import annotations
@@ -36,16 +41,24 @@ from sklearn.model_selection import train_test_split
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
 from discrete_itd.datasets import load_adult, load_mushroom
-from discrete_itd.recipes import Causal
+from discrete_itd.recipes import Causal, recipe
 from tests.benchmarks import data
 from tests.benchmarks.detectors import standardised
-from tests.benchmarks.tables import available, machine, markdown
+from tests.benchmarks.tables import available, machine, markdown, processor_timed
 
 MIXTURE_PARTS = 32  # components of the Gaussian mixture
 MOST_FULL = 500  # columns of numbers, of a Gaussian mixture with full covariances
 SLOW_ROWS = 300  # test rows of a model that is scored along paths: its nats are the default's plus a paired difference
 LATENCY_CALLS = 300
 DUPLICATES, SCORED_ORDERS = 3, 1  # of UnmaskingTrees
+DENSITIES = [
+    "default",
+    "causal",
+    "causal on independent columns",
+    "decoder",
+    "bayes_net",
+    "network",
+]
 TICKS = [n * 10**k for k in range(2, 7) for n in (1, 3)]  # rows per second
 
 
@@ -62,6 +75,19 @@ def load(name: str) -> Rows | None:
     if name in ("mushroom", "adult"):
         frame = load_mushroom() if name == "mushroom" else load_adult()
         return Rows(*train_test_split(frame, test_size=0.2, random_state=0))
+    if name == "loans":
+        loans = data.load_loans()
+        return None if loans is None else Rows(*loans)
+    if name == "small":  # a hidden class moves the numbers and shows in the categories, with errors
+        random = np.random.default_rng(0)
+        hidden = random.integers(8, size=6000)
+        numbers = 2 * random.normal(size=(8, 10))[hidden] + random.normal(size=(6000, 10))
+        wrong, error = random.random((6000, 10)) < 0.3, random.integers(5, size=(6000, 10))
+        codes = np.where(wrong, error, random.integers(5, size=(8, 10))[hidden])
+        columns = {f"number {j}": numbers[:, j] for j in range(10)}
+        columns |= {f"category {j}": codes[:, j].astype(str) for j in range(10)}
+        frame = pd.DataFrame(columns)
+        return Rows(frame[:5000], frame[5000:])
     if name == "wide":  # 1 000 columns in groups of ten that repeat a hidden class with errors
         random = np.random.default_rng(0)
         hidden = random.integers(4, size=(3000, 100)).repeat(10, 1)
@@ -89,39 +115,47 @@ def seconds(call: Callable[[], Any]) -> tuple[Any, float]:
     return call(), time.perf_counter() - start
 
 
+def named(label: str, rows: Rows, max_time: float) -> tuple[Any, Any] | None:
+    """What is fitted under a name, and its training and test rows; None, with a line, if there is no such thing."""
+    if label == "IsolationForest":
+        return IsolationForest(random_state=0), encoded(rows)
+    if label == "UnmaskingTrees":
+        return (UnmaskedTrees(), rows[:2]) if available("utrees") else None
+    if label == "TabularARGN":
+        return (TabularARGN(max_time), rows[:2]) if available("mostlyai") else None
+    denoiser = {"default": "auto", "causal on independent columns": Causal(base="independent")}
+    try:
+        found = denoiser.get(label) or recipe(label)
+    except ValueError as error:
+        print(f"skipped {label}: {error}")
+        return None
+    return DiffusionDensity(denoiser=found, max_time=max_time, random_state=0), rows[:2]
+
+
 def densities(rows: Rows, max_time: float, *, only: list[str] | None = None) -> pd.DataFrame:
     """One line for each model."""
-    models = {
-        "default": "auto",
-        "causal": "causal",
-        "causal on independent columns": Causal(base="independent"),
-        "decoder": "decoder",
-        "bayes_net": "bayes_net",
-        "tree": "tree",
-        "network, 128 calls": "network",
-        "best": "best",
-        "UnmaskingTrees": "UnmaskingTrees",
-    }
-    left_out = "best", "tree", "UnmaskingTrees"
-    only = only or [label.split(",")[0] for label in models if label not in left_out]
-    models = {label: models[label] for label in models if label.split(",")[0] in only}
     lines, default = [], None
-    for label, denoiser in models.items():
-        slow = denoiser in ("network", "UnmaskingTrees")
-        density = DiffusionDensity(denoiser=denoiser, max_time=max_time, random_state=0)
-        if denoiser == "UnmaskingTrees":
-            if not available("utrees"):
-                continue
-            density = UnmaskedTrees()
-        _, fit = seconds(lambda d=density: d.fit(rows.train))
-        test = rows.test[:SLOW_ROWS] if slow else rows.test
-        nats, score = seconds(lambda d=density, t=test: -d.score_samples(t))
+    for label in only or DENSITIES:
+        found = named(label, rows, max_time)
+        if found is None:
+            continue
+        model, (train, test) = found
+        slow = label in ("network", "UnmaskingTrees")
+        if rows.is_odd is not None:
+            test = test[~rows.is_odd]
+        start = time.perf_counter()
+        _, cpu = processor_timed(model.fit, train)
+        fit = time.perf_counter() - start
+        test = test[:SLOW_ROWS] if slow else test
+        scores, score = processor_timed(model.score_samples, test)
+        nats = np.full(2, np.nan) if label == "IsolationForest" else -scores
         if label == "default":
             default = nats
         if slow and default is not None:  # what it has on few rows, beside the default on these
             nats = default.mean() + nats - default[: len(nats)]
-        lines.append((label, nats.mean(), nats.std() / len(nats) ** 0.5, fit, len(test) / score))
-    columns = ["model", "nats", "s.e.", "fit s", "rows/s"]
+        error = nats.std() / len(nats) ** 0.5
+        lines.append((label, nats.mean(), error, fit, cpu, len(test) / score))
+    columns = ["model", "nats", "s.e.", "fit s", "fit CPU s", "rows/s"]
     return pd.DataFrame(lines, columns=pd.Index(columns))
 
 
@@ -145,9 +179,37 @@ class UnmaskedTrees:
         return np.where(table < 0, np.nan, table)
 
 
+class TabularARGN:
+    """TabularARGN of the package ``mostlyai-engine`` in one order of the columns, every value a category of its own."""
+
+    def __init__(self, max_time: float) -> None:
+        self.minutes = max_time / 60
+
+    def fit(self, X: pd.DataFrame) -> TabularARGN:
+        from mostlyai import engine
+
+        self._model = engine.TabularARGN(
+            max_training_time=self.minutes,
+            tgt_encoding_types=dict.fromkeys(X, "TABULAR_CATEGORICAL"),
+            value_protection=False,
+            enable_flexible_generation=False,
+            device="cpu",
+            random_state=0,
+        )
+        self._model.fit(X.astype(str).reset_index(drop=True))
+        return self
+
+    def score_samples(self, X: pd.DataFrame) -> np.ndarray:
+        """Log-probabilities; a value that was not seen counts as its category of rare ones."""
+        return self._model.log_prob(X.astype(str).reset_index(drop=True))
+
+
 def numbers(train: pd.DataFrame, test: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """Numeric columns standardised, a column per category of the others."""
     both = pd.concat([train, test])
+    dates = both.select_dtypes("datetime").columns
+    both[dates] = both[dates].astype("int64")
+    train = both[: len(train)]
     numeric = both.select_dtypes("number").columns
     scaled = (both[numeric] - train[numeric].mean()) / train[numeric].std().replace(0, 1)
     cells = pd.concat([scaled.fillna(0.0), pd.get_dummies(both.drop(columns=numeric))], axis=1)
@@ -155,13 +217,15 @@ def numbers(train: pd.DataFrame, test: pd.DataFrame) -> tuple[np.ndarray, np.nda
     return cells[: len(train)], cells[len(train) :]
 
 
+def encoded(rows: Rows) -> tuple[np.ndarray, np.ndarray]:
+    """Training and test rows as numbers, for peers that know no others."""
+    encode = numbers if isinstance(rows.train, pd.DataFrame) else standardised
+    return encode(rows.train, rows.test)
+
+
 def detectors(rows: Rows, max_time: float) -> pd.DataFrame:
     """One line for each detector; the time of a peer does not include the encoding of its numbers."""
-    train, test = rows.train, rows.test
-    if isinstance(train, pd.DataFrame):
-        train, test = numbers(train, test)
-    else:
-        train, test = standardised(train, test)
+    train, test = encoded(rows)
     shape = "full" if train.shape[1] <= MOST_FULL else "diag"
     mixture = GaussianMixture(MIXTURE_PARTS, covariance_type=shape, reg_covar=1e-3, random_state=0)
     peers: dict[str, Any] = {
@@ -186,20 +250,23 @@ def detectors(rows: Rows, max_time: float) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=pd.Index(["detector", "AUROC", "fit s", "rows/s"]))
 
 
-def latency(rows: Rows, max_time: float) -> pd.DataFrame:
+def latency(rows: Rows, max_time: float, *, only: list[str] | None = None) -> pd.DataFrame:
     """Milliseconds of one row, median and 99th percentile."""
-    detector = DiffusionOutlierDetector(DiffusionDensity(max_time=max_time), random_state=0)
-    detector.fit(rows.train)
-    questions = {
-        "density.score_samples": detector.density_.score_samples,
-        "detector.score_samples": detector.score_samples,
-        "detector.reasons": detector.reasons,
-    }
+    questions: dict[str, tuple[Callable[[Any], Any], Any]] = {}
+    for label in only or ["default"]:
+        found = named(label, rows, max_time)
+        if found is not None:
+            model, (train, test) = found
+            questions[f"{label}: score_samples"] = model.fit(train).score_samples, test
+        if label == "default":
+            density = DiffusionDensity(max_time=max_time)
+            detector = DiffusionOutlierDetector(density, random_state=0).fit(rows.train)
+            questions["detector.score_samples"] = detector.score_samples, rows.test
+            questions["detector.reasons"] = detector.reasons, rows.test
     lines = []
-    for label, ask in questions.items():
+    for label, (ask, test) in questions.items():
         times = [
-            1e3 * seconds(lambda a=ask, i=i: a(rows.test[i : i + 1]))[1]
-            for i in range(LATENCY_CALLS)
+            1e3 * seconds(lambda a=ask, x=test[i : i + 1]: a(x))[1] for i in range(LATENCY_CALLS)
         ]
         lines.append((label, *np.percentile(times[5:], [50, 99])))
     return pd.DataFrame(lines, columns=pd.Index(["question", "median ms", "99 % ms"]))
@@ -250,7 +317,10 @@ def main() -> None:
         if rows is None:
             continue
         what: Callable[..., pd.DataFrame] = partial(densities, only=options.only)
-        what = latency if options.latency else detectors if options.detectors else what
+        if options.latency:
+            what = partial(latency, only=options.only)
+        elif options.detectors:
+            what = detectors
         print(f"\n{name}: {len(rows.train)} x {rows.train.shape[1]}, {len(rows.test)} test rows\n")
         lines = what(rows, options.max_time)
         print(markdown(list(lines), lines.to_numpy().tolist()), flush=True)

@@ -137,28 +137,6 @@ class Trees:
                 )
         return logsumexp(scores, axis=0) - np.log(self.n_orders)
 
-    def impute(self, x: NDArray, n_draws: int) -> NDArray[np.float64]:
-        """Fill the missing cells of numbers and codes (N, P + Q) in random orders; shape (n_draws, N, P + Q)."""
-        random = np.random.default_rng(self.seed)
-        out = np.tile(x, (n_draws, 1))
-        while (missing := np.isnan(out)).any():
-            one = np.where(missing, random.random(out.shape), -1.0).argmax(1)
-            todo = missing.any(1)
-            for j in np.unique(one[todo]):
-                rows = np.flatnonzero(todo & (one == j))
-                out[rows, j] = self._draw(int(j), out[rows].astype(np.float32), random)
-        return out.reshape(n_draws, *x.shape)
-
-    def _draw(self, j: int, seen: NDArray, random: np.random.Generator) -> NDArray[np.float64]:
-        tree = self.model.trees_[j]
-        if tree is None:
-            return np.full(len(seen), self.model.constant_vals_[j])
-        if self.model.quantize_cols_[j]:
-            return tree.sample(seen)
-        below = tree.predict_proba(seen).cumsum(1) < random.random((len(seen), 1))
-        known = self.model.encoders_[j].classes_
-        return known[below.sum(1).clip(max=len(known) - 1)]
-
     def _category(self, j: int, seen: NDArray, code: NDArray, k: int) -> NDArray[np.float64]:
         mass = np.zeros((len(seen), k))
         if self.model.trees_[j] is None:  # constant in training

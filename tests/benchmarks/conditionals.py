@@ -1,0 +1,448 @@
+"""One column given the others, and missing cells: what a model answers beside methods trained for the question.
+
+    python -m tests.benchmarks.conditionals loans adult mushroom plants HousingAnomaly
+    python -m tests.benchmarks.conditionals loans --only columns --asked branch months
+    python -m tests.benchmarks.conditionals car --quick
+
+Every model is fitted once, on complete training rows, and asked about the same new rows, normal ones where anomalies
+are known. Two tables are printed:
+
+- *columns*: one cell of each row given all others. A category has a log loss (nats; probabilities are at least
+  ``LEAST``) and an accuracy, a number an absolute error, in standard deviations of the column among the new rows.
+- *gaps*: a share of all cells is hidden at random; over the hidden cells, accuracy and log loss of the categories and
+  absolute error of the numbers, and how many of the latter lie between the 10 % and the 90 % quantile of ``--draws``
+  joint draws, which should be 0.8 (more where a column has atoms).
+
+± are standard errors over rows. Columns of numbers or dates with more than ``MANY`` values are numbers, all others
+categories. Methods:
+
+- *model*: ``predict_proba`` and ``impute`` of the default.
+- *scored, value by value*: ``score_samples`` of the row with each value of the column in turn, normalised: what the
+  model that scores rows says, whichever part of it answers questions.
+- *companion*: a copy of the model that scores and answers by ``companion_`` alone, where there is one.
+- *boosting*: scikit-learn's HistGradientBoosting with its defaults, trained for that one column.
+- *IterativeImputer*, *KNNImputer*: with their defaults, on standardised numbers and one-hot categories, from at most
+  ``--imputer-rows`` training rows, in which the first is given as many gaps as there are among the new rows.
+- *most frequent, median* of the training column.
+
+Milliseconds are the processor's, of the answer alone, divided by the number of new rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import dataclasses
+import warnings
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from pandas.api.types import is_datetime64_any_dtype, is_numeric_dtype
+from sklearn.ensemble import HistGradientBoostingClassifier, HistGradientBoostingRegressor
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.experimental import enable_iterative_imputer  # noqa: F401
+from sklearn.impute import IterativeImputer, KNNImputer
+from sklearn.model_selection import train_test_split
+
+from discrete_itd.datasets import load_car
+from tests.benchmarks import data
+from tests.benchmarks.fast import load
+from tests.benchmarks.tables import estimator, machine, markdown, processor_timed
+
+LEAST = 1e-6  # probability
+MANY = 32  # values
+FEW_ROWS = 3  # of a category, below which boosting cannot split them for its early stopping
+MOST_CATEGORIES = 255  # of a categorical feature of boosting
+MEASURES = ["log loss", "accuracy", "error, s.d.", "ms a row"]
+ASKED = {
+    "loans": ["branch", "months", "income", "occupation", "instalment", "age"],
+    "adult": ["income", "occupation", "marital_status", "hours_per_week", "age"],
+    "mushroom": ["class", "odor", "habitat", "gill_color"],
+    "HousingAnomaly": ["BATHRM", "BEDRM", "GBA", "PRICE", "LATITUDE"],
+}
+
+
+class Task(NamedTuple):
+    """Training and new rows, frames, and which columns are numbers."""
+
+    train: pd.DataFrame
+    test: pd.DataFrame
+    numbers: list[Any]
+
+
+def main() -> None:
+    """Print two tables per data set."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("tables", nargs="+")
+    parser.add_argument("--only", choices=["columns", "gaps"])
+    parser.add_argument("--asked", nargs="+", help="columns")
+    parser.add_argument("--fractions", type=float, nargs="+", default=[0.1, 0.3])
+    parser.add_argument("--max-time", type=float, default=120.0, help="seconds of the fit")
+    parser.add_argument("--denoiser", default="auto")
+    parser.add_argument("--rows", type=int, default=600, help="new rows")
+    parser.add_argument("--imputer-rows", type=int, default=2000)
+    parser.add_argument("--draws", type=int, default=20)
+    parser.add_argument("--no-peers", action="store_true", help="ours only")
+    parser.add_argument("--quick", action="store_true", help="a few steps of ours, few rows")
+    options = parser.parse_args()
+    if options.quick:
+        options.rows, options.draws, options.imputer_rows = 40, 4, 200
+    print(machine())
+    for name in options.tables:
+        task = load_task(name, options)
+        if task is None:
+            continue
+        model = estimator(options.max_time, quick=options.quick, denoiser=options.denoiser)
+        _, fit = processor_timed(model.fit, task.train)
+        ours: dict[str, Any] = {"model": model}
+        if getattr(model, "companion_", None) is not None:
+            kind = type(model.companion_).__name__
+            ours[f"companion ({kind})"] = by_companion(model)
+        nats = {label: -m.score_samples(task.test).mean() for label, m in ours.items()}
+        print(f"\n## {name}: {len(task.train)} x {task.train.shape[1]}, {len(task.test)} new rows")
+        print(f"\nfitted in {fit:.0f} s, {type(model.denoiser_).__name__};", end=" ")
+        print(", ".join(f"{label} {value:.3f} nats" for label, value in nats.items()), "a row\n")
+        if options.only != "gaps":
+            show(["column", "method", *MEASURES], of_columns(task, ours, name, options))
+        if options.only != "columns":
+            header = ["hidden", "method", *MEASURES, "draws cover"]
+            show(header, of_gaps(task, ours, options))
+
+
+def show(header: list[str], lines: Iterator[list[object]]) -> None:
+    """Print a table line by line."""
+    print("\n".join(markdown(header, []).splitlines()), flush=True)
+    for line in lines:
+        print(markdown(header, [line]).splitlines()[2], flush=True)
+    print()
+
+
+def load_task(name: str, options: argparse.Namespace) -> Task | None:
+    """A table by name; None, with a line saying so, if it is not to be had."""
+    if name in data.odd_names():
+        train, test, is_odd = data.load_odd(name)
+    elif name == "car":
+        train, test = train_test_split(load_car(), test_size=0.4, random_state=0)
+        is_odd = None
+    else:
+        rows = load(name)
+        if rows is None:
+            return None
+        train, test, is_odd = rows
+    if is_odd is not None:
+        test = test[~is_odd]
+    if name == "mushroom":  # truth values, too
+        train, test = train.astype(str), test.astype(str)
+    train = train.sample(600 if options.quick else len(train), random_state=0)
+    test = test.sample(min(len(test), options.rows), random_state=0)
+    numbers = [
+        c
+        for c in train
+        if (is_numeric_dtype(train[c]) or is_datetime64_any_dtype(train[c]))
+        and train[c].nunique() > MANY
+    ]
+    return Task(train.reset_index(drop=True), test.reset_index(drop=True), numbers)
+
+
+def by_companion(model: Any) -> Any:
+    """A copy of a model, with the companion in the place of the denoiser."""
+    twin = copy.copy(model)
+    twin.model_ = dataclasses.replace(model.model_, denoiser=model.companion_, companion=None)
+    return twin
+
+
+# -- one column -----------------------------------------------------------------------------------
+
+
+def of_columns(
+    task: Task, ours: dict[str, Any], name: str, options: argparse.Namespace
+) -> Iterator[list[object]]:
+    """The lines of the first table."""
+    for column in options.asked or ASKED.get(name) or informative(task.train):
+        known = task.test[task.test[column].notna()].reset_index(drop=True)
+        if column not in task.numbers:  # of a category that was never seen nothing can be said
+            known = known[known[column].isin(task.train[column].unique())].reset_index(drop=True)
+        is_number = column in task.numbers
+        ask: dict[str, Callable[[], Any]] = {
+            label: partial(of_ours, m, known, column, is_number) for label, m in ours.items()
+        }
+        if not is_number:
+            ask["scored, value by value"] = partial(by_value, ours["model"], known, column)
+        if not options.no_peers:
+            ask["boosting"] = partial(boosting(task, column), known)
+            ask["most frequent, median"] = partial(usual, task, known, column)
+        for label, answer in ask.items():
+            said, seconds = processor_timed(answer)
+            marks = judged(said, known[column], is_number)
+            yield [column, label, *marks, per_row(seconds, known)]
+
+
+def informative(train: pd.DataFrame) -> list[Any]:
+    """Four columns whose most frequent value is the least frequent."""
+    share = {c: train[c].value_counts(normalize=True).iloc[0] for c in train}
+    return sorted(share, key=share.__getitem__)[:4]
+
+
+def without(rows: pd.DataFrame, column: Any) -> pd.DataFrame:
+    """The rows with one column missing."""
+    return rows.assign(**{column: rows[column].mask(np.ones(len(rows), bool))})
+
+
+def of_ours(model: Any, rows: pd.DataFrame, column: Any, is_number: bool) -> Any:
+    """Probabilities of a category, the guess of a number."""
+    if is_number:
+        return model.impute(without(rows, column))[column]
+    return model.predict_proba(without(rows, column), column)
+
+
+def by_value(model: Any, rows: pd.DataFrame, column: Any) -> pd.DataFrame:
+    """Probabilities of each value by scores of whole rows."""
+    values = model.predict_proba(rows[:1], column).columns
+    asked = [rows.assign(**{column: pd.Series(v, rows.index, rows[column].dtype)}) for v in values]
+    scores = model.score_samples(pd.concat(asked, ignore_index=True)).reshape(len(values), -1).T
+    mass = np.exp(scores - scores.max(1, keepdims=True))
+    return pd.DataFrame(mass / mass.sum(1, keepdims=True), columns=values)
+
+
+def boosting(task: Task, column: Any) -> Callable[[pd.DataFrame], Any]:
+    """Gradient boosting trained for one column; from rows to its answer."""
+    train = task.train[task.train[column].notna()]
+    if column not in task.numbers:
+        n = train[column].map(train[column].value_counts()).astype(int)
+        train = train[n >= FEW_ROWS]
+    kinds = {c: categories(train[c]) for c in task.train if c != column}
+
+    def features(rows: pd.DataFrame) -> pd.DataFrame:
+        return pd.DataFrame({c: feature(rows[c], kind) for c, kind in kinds.items()})
+
+    if column in task.numbers:
+        model = HistGradientBoostingRegressor(random_state=0)
+        model.fit(features(train), as_number(train[column]))
+        back = train[column].dtype
+        return lambda rows: number_back(model.predict(features(rows)), back)
+    codes, known = pd.factorize(train[column], sort=True)
+    model = HistGradientBoostingClassifier(random_state=0).fit(features(train), codes)
+    return lambda rows: pd.DataFrame(model.predict_proba(features(rows)), columns=known)
+
+
+def categories(column: pd.Series) -> list[Any] | None:
+    """The categories of a feature; None for a number."""
+    if is_numeric_dtype(column) or is_datetime64_any_dtype(column):
+        return None
+    return sorted(column.dropna().unique())
+
+
+def feature(column: pd.Series, kind: list[Any] | None) -> pd.Series:
+    """A column as boosting takes it: numbers, and categories where there are not too many."""
+    if kind is None:
+        return as_number(column)
+    codes = pd.Series(pd.Index(kind).get_indexer(column), index=column.index)
+    return codes.astype("category") if len(kind) <= MOST_CATEGORIES else codes
+
+
+def as_number(column: pd.Series) -> pd.Series:
+    """Numbers; of dates, days."""
+    if not is_datetime64_any_dtype(column):
+        return column.astype(float) if is_numeric_dtype(column) else column
+    return (column - pd.Timestamp("2000-01-01")) / pd.Timedelta(days=1)
+
+
+def number_back(values: np.ndarray, dtype: Any) -> pd.Series:
+    """Numbers as the column has them: days become dates."""
+    out = pd.Series(values)
+    if not is_datetime64_any_dtype(dtype):
+        return out
+    return pd.Timestamp("2000-01-01") + pd.to_timedelta(out, unit="D")
+
+
+def usual(task: Task, rows: pd.DataFrame, column: Any) -> Any:
+    """Shares, or the median, of the training column."""
+    if column in task.numbers:
+        return pd.Series([task.train[column].median()] * len(rows))
+    share = task.train[column].value_counts(normalize=True)
+    return pd.DataFrame(np.tile(share.to_numpy(), (len(rows), 1)), columns=share.index)
+
+
+def judged(said: Any, truth: pd.Series, is_number: bool) -> list[str]:
+    """Log loss, accuracy and absolute error, with standard errors."""
+    if is_number:
+        error = (as_number(said.astype(truth.dtype)) - as_number(truth)).abs()
+        return ["", "", with_error(error / as_number(truth).std())]
+    return [with_error(log_loss(said, truth)), with_error(guesses(said) == as_objects(truth)), ""]
+
+
+def log_loss(said: pd.DataFrame, truth: pd.Series) -> np.ndarray:
+    """Nats of each true category."""
+    place = {value: k for k, value in enumerate(said.columns)}
+    at = np.array([place.get(value, -1) for value in truth])
+    mass = np.where(at < 0, 0.0, said.to_numpy()[np.arange(len(truth)), at])
+    return -np.log(np.maximum(mass, LEAST))
+
+
+def guesses(said: pd.DataFrame) -> np.ndarray:
+    """The most probable categories."""
+    return np.array(list(said.columns), object)[said.to_numpy().argmax(1)]
+
+
+def as_objects(column: pd.Series) -> np.ndarray:
+    """The values, of whatever dtype, to be compared."""
+    return column.astype(object).to_numpy()
+
+
+def with_error(values: Any, row: np.ndarray | None = None) -> str:
+    """Mean over cells and its standard error over rows; ``row`` says whose the cells are."""
+    values = np.asarray(values, float)
+    if len(values) == 0:
+        return ""
+    mean = values.mean()
+    sums = values - mean
+    if row is not None:
+        sums = np.bincount(row, weights=sums)
+    return f"{mean:.4f} ± {np.sqrt((sums**2).sum()) / len(values):.4f}"
+
+
+# -- gaps -----------------------------------------------------------------------------------------
+
+
+def of_gaps(
+    task: Task, ours: dict[str, Any], options: argparse.Namespace
+) -> Iterator[list[object]]:
+    """The lines of the second table."""
+    for fraction in options.fractions:
+        hidden = hide(task.test, fraction, seed=1)
+        rows = task.test.mask(hidden)
+        for label, model in ours.items():
+            filled, seconds = processor_timed(model.impute, rows)
+            losses = losses_of_gaps(task, hidden, rows, model)
+            line = marks_of_gaps(task, hidden, filled, losses)
+            yield [f"{fraction:.0%}", label, *line, per_row(seconds, rows), ""]
+            draws, seconds = processor_timed(
+                partial(model.impute, method="sample", n_draws=options.draws, random_state=0), rows
+            )
+            line = marks_of_gaps(task, hidden, draws[0], None)
+            covered = coverage(task, hidden, draws)
+            time = per_row(seconds / options.draws, rows)
+            yield [f"{fraction:.0%}", f"{label}, a draw", *line, time, covered]
+        if options.no_peers:
+            continue
+        for label in ("IterativeImputer", "KNNImputer", "most frequent, median"):
+            filled, seconds = by_imputer(label, task, rows, fraction, options.imputer_rows)
+            line = marks_of_gaps(task, hidden, filled, None)
+            yield [f"{fraction:.0%}", label, *line, per_row(seconds, rows), ""]
+
+
+def per_row(seconds: float, rows: pd.DataFrame) -> str:
+    """Milliseconds a row."""
+    return f"{1e3 * seconds / len(rows):.3f}"
+
+
+def hide(rows: pd.DataFrame, fraction: float, seed: int) -> np.ndarray:
+    """Cells to hide, of those that are there: in each row, at least one stays."""
+    random = np.random.default_rng(seed)
+    hidden = random.random(rows.shape) < fraction
+    hidden[np.arange(len(rows)), random.integers(rows.shape[1], size=len(rows))] = False
+    return hidden & rows.notna().to_numpy()
+
+
+def losses_of_gaps(
+    task: Task, hidden: np.ndarray, rows: pd.DataFrame, model: Any
+) -> tuple[np.ndarray, np.ndarray]:
+    """Log losses of the hidden categories, and whose they are."""
+    losses, of = [np.empty(0)], [np.empty(0, int)]
+    for j, column in enumerate(task.test):
+        place = np.flatnonzero(hidden[:, j])
+        if column in task.numbers or len(place) == 0 or task.train[column].nunique() < 2:
+            continue
+        said = model.predict_proba(rows.iloc[place], column)
+        losses.append(log_loss(said, task.test[column].iloc[place]))
+        of.append(place)
+    return np.concatenate(losses), np.concatenate(of)
+
+
+def marks_of_gaps(task: Task, hidden: np.ndarray, filled: pd.DataFrame, losses: Any) -> list[str]:
+    """Log loss, accuracy and absolute error over the hidden cells."""
+    right, error = [], []
+    for j, column in enumerate(task.test):
+        place = np.flatnonzero(hidden[:, j])
+        truth, guess = task.test[column].iloc[place], filled[column].iloc[place]
+        if column in task.numbers:
+            off = as_number(guess.astype(truth.dtype)) - as_number(truth)
+            error.append((off.abs() / as_number(task.test[column]).std(), place))
+        else:
+            right.append((as_objects(truth) == as_objects(guess), place))
+    marks = [
+        with_error(*(np.concatenate(part) for part in zip(*of, strict=True))) if of else ""
+        for of in (right, error)
+    ]
+    return ["" if losses is None else with_error(*losses), *marks]
+
+
+def coverage(task: Task, hidden: np.ndarray, draws: list[pd.DataFrame]) -> str:
+    """How many hidden numbers lie between the 10 % and the 90 % quantile of their draws."""
+    inside, of = [np.empty(0)], [np.empty(0, int)]
+    for j, column in enumerate(task.test):
+        place = np.flatnonzero(hidden[:, j])
+        if column in task.numbers and len(place):
+            drawn = np.stack([as_number(d[column].iloc[place]).to_numpy() for d in draws])
+            truth = as_number(task.test[column].iloc[place]).to_numpy()
+            low, high = np.quantile(drawn, (0.1, 0.9), axis=0)
+            inside.append((low - 1e-9 <= truth) & (truth <= high + 1e-9))
+            of.append(place)
+    return with_error(np.concatenate(inside), np.concatenate(of))
+
+
+def by_imputer(
+    label: str, task: Task, rows: pd.DataFrame, fraction: float, n_rows: int
+) -> tuple[pd.DataFrame, float]:
+    """New rows filled by a peer, and its processor-seconds without the fit."""
+    if label == "most frequent, median":
+        usual = {
+            c: task.train[c].median() if c in task.numbers else task.train[c].mode()[0]
+            for c in rows
+        }
+        filled = {c: rows[c].where(rows[c].notna(), v) for c, v in usual.items()}
+        return pd.DataFrame(filled), 0.0
+    train = task.train.sample(min(n_rows, len(task.train)), random_state=0)
+    levels = {c: None if c in task.numbers else sorted(train[c].dropna().unique()) for c in rows}
+    center = {c: as_number(train[c]).mean() for c in task.numbers}
+    scale = {c: as_number(train[c]).std() or 1.0 for c in task.numbers}
+
+    def wide(frame: pd.DataFrame) -> np.ndarray:
+        parts = []
+        for c, known in levels.items():
+            if known is None:
+                z = (as_number(frame[c]) - center[c]) / scale[c]
+                parts.append(z.to_numpy(float)[:, None])
+            else:
+                codes = pd.Index(known).get_indexer(frame[c])
+                hot = np.eye(len(known))[np.maximum(codes, 0)]
+                hot[codes < 0] = np.nan
+                parts.append(hot)
+        return np.concatenate(parts, 1)
+
+    if label == "IterativeImputer":
+        train = train.mask(hide(train, fraction, seed=2))
+        imputer: Any = IterativeImputer(random_state=0, keep_empty_features=True)
+    else:
+        imputer = KNNImputer(keep_empty_features=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        imputer.fit(wide(train))
+        cells, seconds = processor_timed(lambda: imputer.transform(wide(rows)))
+    filled, at = {}, 0
+    for c, known in levels.items():
+        block = cells[:, at : at + (1 if known is None else len(known))]
+        at += block.shape[1]
+        if known is None:
+            guess = number_back(block[:, 0] * scale[c] + center[c], rows[c].dtype)
+        else:
+            guess = pd.Series(np.array(known, object)[block.argmax(1)])
+        filled[c] = rows[c].astype(object).where(rows[c].notna(), guess)
+    return pd.DataFrame(filled), seconds
+
+
+if __name__ == "__main__":
+    main()
