@@ -1,15 +1,20 @@
-"""The posterior of continuous columns: one mixture of Gaussians per column."""
+"""The posterior of continuous columns: one mixture of Gaussians, truncated or not, per column."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from discrete_itd.channel.levels import REAL_KNOWN_SNR
 from discrete_itd.channel.noise import add_gumbel
+
+SMALL = 1e-300  # probability that stands for less
+FARTHEST = 1e30  # nats that stand for more
+NEWTON_STEPS = 5  # to a quantile in a tail that has less than the smallest float
 
 
 class GaussianPosterior:
@@ -19,16 +24,23 @@ class GaussianPosterior:
     ----------
     log_weight, mean, var : Tensor, shape (B, R, K)
         Of the K components of each column; the weights are normalised by the constructor.
+    low, high : Tensor, broadcastable to (B, R, K), optional
+        Each component is the Gaussian of this mean and variance truncated to the interval (low, high], low < high; an
+        infinite bound is none. By default, and where one of the two is None, there are no bounds.
     normalised : bool
-        Whether they already are.
+        Whether the weights already are normalised.
 
     Notes
     -----
     One component is the Gaussian posterior of the mathematics. The Bayes update of a mixture is a mixture of as many
-    components again: with evidence :math:`y = \delta x + \sqrt\delta\xi` and c = y/δ,
+    components again: with evidence :math:`y = \delta x + \sqrt\delta\xi`, c = y/δ, and Z the mass of a component's
+    Gaussian between its bounds (1 without bounds),
 
-    .. math:: \mu \to \frac{\mu + vy}{1 + \delta v}, \quad v \to \frac{v}{1 + \delta v}, \quad
-              \log w \to \log w - \tfrac12\log(1 + \delta v) - \frac{\delta(\mu - c)^2}{2(1 + \delta v)}.
+    .. math:: \mu \to \mu' = \frac{\mu + vy}{1 + \delta v}, \quad v \to v' = \frac{v}{1 + \delta v}, \quad
+              \log w \to \log w - \tfrac12\log(1 + \delta v) - \frac{\delta(\mu - c)^2}{2(1 + \delta v)}
+              + \log\frac{Z(\mu', v')}{Z(\mu, v)}.
+
+    Components with bounds are computed in double: far from its mean, a Gaussian is a difference of large logarithms.
 
     Examples
     --------
@@ -36,52 +48,186 @@ class GaussianPosterior:
     >>> q = GaussianPosterior(zero, zero, zero + 1.0).update(torch.tensor([[3.0]]), torch.tensor([[2.0]]))
     >>> q.mean(), q.var.flatten()
     (tensor([[1.]]), tensor([0.3333]))
+    >>> GaussianPosterior(zero, zero, zero + 1.0, low=zero).mean()  # of a half of a Gaussian: (2 / π)½
+    tensor([[0.7979]])
     """
 
     def __init__(
-        self, log_weight: Tensor, mean: Tensor, var: Tensor, *, normalised: bool = False
+        self,
+        log_weight: Tensor,
+        mean: Tensor,
+        var: Tensor,
+        low: Tensor | None = None,
+        high: Tensor | None = None,
+        *,
+        normalised: bool = False,
     ) -> None:
         self.log_weight = log_weight if normalised else torch.log_softmax(log_weight, 2)
         self.means, self.var = mean, var
+        self.bounds: tuple[Tensor, ...] = ()
+        if low is not None or high is not None:
+            none = mean.new_tensor(math.inf)
+            low, high = -none if low is None else low, none if high is None else high
+            self.bounds = low.to(mean).expand_as(mean), high.to(mean).expand_as(mean)
+
+    @classmethod
+    def joined(cls, posteriors: Sequence[GaussianPosterior], log_weights: Tensor) -> Self:
+        """The mixture of posteriors, column by column: their components, with weights of posteriors (B, M) in nats."""
+        parts = [
+            (q.log_weight + log_weights[:, i, None, None], q.means, q.var)
+            for i, q in enumerate(posteriors)
+        ]
+        log_weight, mean, var = (torch.cat(t, 2) for t in zip(*parts, strict=True))
+        if not any(q.bounds for q in posteriors):
+            return cls(log_weight, mean, var)
+        none = [
+            (torch.full_like(q.means, -math.inf), torch.full_like(q.means, math.inf))
+            for q in posteriors
+        ]
+        bounds = [q.bounds or own for q, own in zip(posteriors, none, strict=True)]
+        return cls(log_weight, mean, var, *(torch.cat(t, 2) for t in zip(*bounds, strict=True)))
+
+    def _standard(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Means, standard deviations and bounds of all components, the latter in units of the Gaussians: float64."""
+        mean, sd = self.means.double(), self.var.double().sqrt()
+        low, high = ((t.double() - mean) / sd for t in self.bounds)
+        return mean, sd, low, high
 
     def mean(self) -> Tensor:
         r"""The denoised values :math:`\hat x`, shape (B, R)."""
-        return (self.log_weight.exp() * self.means).sum(2)
+        means = self.means
+        if self.bounds:
+            mean, sd, low, high = self._standard()
+            log_mass = log_between(low, high)
+            slope = (log_normal(low) - log_mass).exp() - (log_normal(high) - log_mass).exp()
+            means = (mean + sd * slope).to(means).clamp(*self.bounds)
+        return (self.log_weight.exp() * means).sum(2)
 
     def log_prob(self, values: Tensor) -> Tensor:
         """Log-density at each cell (B, R): (B, R), nats."""
-        return torch.logsumexp(self._log_joint(values), dim=2)
+        return torch.logsumexp(self.log_weight + self._log_density(values), dim=2)
+
+    def cdf(self, values: Tensor) -> Tensor:
+        """Probability of a value at most that of each cell (B, R): (B, R)."""
+        z = values[:, :, None]
+        if not self.bounds:
+            below = torch.special.ndtr((z - self.means) / self.var.sqrt())
+        else:
+            mean, sd, low, high = self._standard()
+            below = truncated_cdf((z.double() - mean) / sd, low, high).to(self.means)
+        return (self.log_weight.exp() * below).sum(2)
 
     def shares(self, values: Tensor) -> Tensor:
         """Probabilities of the components given the cells (B, R): (B, R, K)."""
-        return torch.softmax(self._log_joint(values), 2)
+        return torch.softmax(self.log_weight + self._log_density(values), 2)
 
-    def _log_joint(self, values: Tensor) -> Tensor:
-        z = (values[:, :, None] - self.means).square() / self.var
-        return self.log_weight - 0.5 * (z + torch.log(2 * math.pi * self.var))
+    def _log_density(self, values: Tensor) -> Tensor:
+        """Log-density of each component at each cell (B, R): (B, R, K), nats."""
+        values = values[:, :, None]
+        if not self.bounds:
+            z = (values - self.means).square() / self.var
+            return -0.5 * (z + torch.log(2 * math.pi * self.var))
+        mean, sd, low, high = self._standard()
+        out = log_normal((values.double() - mean) / sd) - sd.log() - log_between(low, high)
+        inside = (values > self.bounds[0]) & (values <= self.bounds[1])
+        return out.to(self.means).masked_fill(~inside, -math.inf)
+
+    def log_evidence(self, y: Tensor, snr: Tensor) -> Tensor:
+        r"""Log-probability that each component gives to evidence ``y`` and ``snr``, both (B, R): (B, R, K), nats.
+
+        :math:`\log \int p(x)\, e^{-\gamma (x - c)^2 / 2} dx` with c = y/γ; where the SNR is infinite, the log-density
+        at y.
+        """
+        return self._told(y, snr)[0].to(self.means)
 
     def update(self, y: Tensor, snr: Tensor) -> GaussianPosterior:
-        r"""The Bayes update :math:`q \oplus \Delta` by evidence ``y`` and ``snr``, both (B, R)."""
-        known = torch.isinf(snr)
+        r"""The Bayes update :math:`q \oplus \Delta` by evidence ``y`` and ``snr``, both (B, R).
+
+        A known value that no component reaches leaves their weights as they are.
+        """
+        log_evidence, *parts = self._told(y, snr)
+        log_weight = self.log_weight + log_evidence.clamp_min(-FARTHEST)
+        return GaussianPosterior(*(t.to(self.means) for t in (log_weight, *parts)), *self.bounds)
+
+    def _told(self, y: Tensor, snr: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """As :meth:`log_evidence`, and means and variances of the components after the evidence."""
+        mean, var, known, point = self.means, self.var, torch.isinf(snr), y
+        if self.bounds:
+            mean, var, y, snr = (t.double() for t in (mean, var, y, snr))
         snr = torch.where(known, REAL_KNOWN_SNR, snr)
         y = torch.where(known, y * REAL_KNOWN_SNR, y)
         centre = (y / snr.clamp_min(torch.finfo(snr.dtype).tiny))[:, :, None]
         y, snr = y[:, :, None], snr[:, :, None]
-        shrink = 1 + snr * self.var
+        shrink = 1 + snr * var
         # where snr is 0, so is y, and the centre
-        misfit = 0.5 * snr * (self.means - centre) ** 2 / shrink
-        log_weight = self.log_weight - 0.5 * shrink.log() - misfit
-        means = (self.means + self.var * y) / shrink
-        return GaussianPosterior(log_weight, means, self.var / shrink)
+        log_evidence = -0.5 * (shrink.log() + snr * (mean - centre) ** 2 / shrink)
+        after, narrower = (mean + var * y) / shrink, var / shrink
+        if self.bounds:
+            masses = (
+                log_between(*((t.double() - m) / v.sqrt() for t in self.bounds))
+                for m, v in ((after, narrower), (mean, var))
+            )
+            log_evidence = log_evidence + next(masses) - next(masses)
+        there = self._log_density(point.masked_fill(~known, 0.0)).to(log_evidence)
+        return torch.where(known[:, :, None], there, log_evidence), after, narrower
 
     def pick(self, rows: Callable[[Tensor], Tensor]) -> GaussianPosterior:
         """The posterior of other rows, ``rows`` of each tensor."""
-        parts = self.log_weight, self.means, self.var
+        parts = self.log_weight, self.means, self.var, *self.bounds
         return GaussianPosterior(*map(rows, parts), normalised=True)
 
     def sample(self, generator: torch.Generator) -> Tensor:
         """One value per column, shape (B, R)."""
         pick = add_gumbel(self.log_weight, generator).argmax(2, keepdim=True)
-        mean, var = (t.gather(2, pick)[:, :, 0] for t in (self.means, self.var))
-        xi = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=var.dtype)
-        return mean + var.sqrt() * xi
+        of_one = self.pick(lambda t: t.gather(2, pick))
+        mean, var = of_one.means[:, :, 0], of_one.var[:, :, 0]
+        if not of_one.bounds:
+            xi = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=var.dtype)
+            return mean + var.sqrt() * xi
+        u = torch.rand(pick.shape, generator=generator, device=mean.device, dtype=torch.float64)
+        centre, sd, *ends = of_one._standard()
+        low, high = of_one.bounds
+        values = (centre + sd * truncated_quantile(u, *ends)).to(mean)
+        return values.clamp(torch.nextafter(low, high), high)[:, :, 0]
+
+
+# -- standard normal variables between bounds, in double --------------------------------------------
+
+
+def log_normal(z: Tensor) -> Tensor:
+    """Log-density of a standard normal variable, nats."""
+    return -0.5 * (z.square() + math.log(2 * math.pi))
+
+
+def _mirrored(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Whether an interval lies above zero, and its mirror image if so: below zero, small masses keep their digits."""
+    above = low > 0
+    return above, torch.where(above, -high, low), torch.where(above, -low, high)
+
+
+def log_between(low: Tensor, high: Tensor) -> Tensor:
+    """Log-probability of a standard normal variable to lie between bounds (float64), nats."""
+    _, low, high = _mirrored(low, high)
+    most = torch.special.log_ndtr(high)
+    less = (torch.special.log_ndtr(low) - most).clamp_max(-SMALL)
+    return most + (-torch.expm1(less)).log()
+
+
+def truncated_cdf(z: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """Probability of at most z of a standard normal variable truncated to (low, high], float64."""
+    return (log_between(low, z.clamp(low, high)) - log_between(low, high)).exp()
+
+
+def truncated_quantile(u: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """The value below which a standard normal variable truncated to (low, high] has probability u, float64."""
+    above, a, b = _mirrored(low, high)
+    u = torch.where(above, 1 - u, u).clamp(SMALL, 1 - 1e-16)
+    a_below, b_below = torch.special.log_ndtr(a), torch.special.log_ndtr(b)
+    log_below = torch.logaddexp(torch.log1p(-u) + a_below, u.log() + b_below)
+    z = torch.special.ndtri(log_below.exp())
+    far = -(-2 * log_below).clamp_min(1.0).sqrt()  # where a float has no such probability
+    for _ in range(NEWTON_STEPS):
+        now = torch.special.log_ndtr(far)
+        far = far + (log_below - now) * (now - log_normal(far)).exp()
+    z = torch.where(log_below < math.log(SMALL), far, z).clamp(a, b)
+    return torch.where(above, -z, z)

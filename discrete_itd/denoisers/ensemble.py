@@ -346,12 +346,7 @@ def mixed(posteriors: Sequence[Posterior], weights: Tensor) -> Posterior:
     gaussian = None
     if first.gaussian is not None:
         parts = [q.gaussian for q in posteriors if q.gaussian is not None]
-        log_weight = [g.log_weight + log_w[:, i, None, None] for i, g in enumerate(parts)]
-        gaussian = GaussianPosterior(
-            torch.cat(log_weight, 2),
-            torch.cat([g.means for g in parts], 2),
-            torch.cat([g.var for g in parts], 2),
-        )
+        gaussian = GaussianPosterior.joined(parts, log_w)
     return Posterior(first.codebook, categorical, gaussian)
 
 

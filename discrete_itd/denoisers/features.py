@@ -86,7 +86,7 @@ class ColumnFeatures(nn.Module):
             nothing = base.marginals()
         probs, mixture = nothing.categorical.probs, nothing.gaussian
         n_own = None if marginal is None else marginal.mixture.shape[2]
-        if mixture is not None and mixture.means.shape[2] != n_own:
+        if mixture is not None and (mixture.means.shape[2] != n_own or mixture.bounds):
             raise ValueError("continuous columns of the base must be those of a MarginalDenoiser")
         seen = levels.sum(probs.masked_fill(levels.level_unseen, 0.0))[0, levels.level_column[fed]]
         start = probs[0, fed]

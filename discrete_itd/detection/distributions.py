@@ -11,7 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from discrete_itd.channel.posterior import GaussianPosterior
+from discrete_itd.channel.gaussian import (
+    GaussianPosterior,
+    log_between,
+    truncated_cdf,
+    truncated_quantile,
+)
 from discrete_itd.denoisers.base import rows_at_once
 from discrete_itd.encoders import Bins, Categories, Column, Continuous
 
@@ -116,15 +121,24 @@ class Mixture:
         Memory is bounded, and time grows like the number of components.
         """
         out = torch.zeros(len(self.mixture.means), dtype=torch.float64)
-        for rows, log_weight, means, sd in self._few_components(_points_for):
+        for rows, log_weight, means, sd, bounds in self._few_components(_points_for):
             n = _points_for(means.shape[1])
             at = (torch.arange(n, dtype=torch.float64) + 0.5) / n
-            z = torch.special.ndtri(_van_der_corput(n)).to(means)
+            within = _van_der_corput(n).to(means)
             cumulative = log_weight.exp().cumsum(1)
             share = at.to(means).expand(len(means), -1) * cumulative[:, -1:]
             which = torch.searchsorted(cumulative, share).clamp_max(means.shape[1] - 1)
+            own = tuple(t.gather(1, which) for t in bounds)
+            z = truncated_quantile(within, *own) if own else torch.special.ndtri(within)
             points = means.gather(1, which) + sd.gather(1, which) * z  # (b, n)
             of_each = log_normal(points[:, :, None], means[:, None], sd[:, None])
+            if bounds:
+                z = (points[:, :, None] - means[:, None]) / sd[:, None]
+                # a point stays in the interval that it was made in, whatever was rounded
+                inside = (z > bounds[0][:, None]) & (z <= bounds[1][:, None])
+                inside = inside.scatter(2, which[:, :, None], True)
+                of_each = of_each - log_between(*bounds)[:, None]
+                of_each = of_each.masked_fill(~inside, -math.inf)
             density = torch.logsumexp(log_weight[:, None] + of_each, 2).cpu().numpy()
             volume = log_volume_at(self.column, points.cpu().numpy().ravel())
             out[rows.cpu()] = torch.from_numpy(-(density + volume.reshape(density.shape)).mean(1))
@@ -139,13 +153,17 @@ class Mixture:
         like = self.mixture.means
         share = torch.tensor(u, dtype=torch.float64).to(like.device)
         out = torch.zeros(len(like), len(u), dtype=torch.float64, device=like.device)
-        for rows, log_weight, means, sd in self._few_components(lambda _: len(u)):
+        for rows, log_weight, means, sd, bounds in self._few_components(lambda _: len(u)):
             weight, mean, scale = (t[:, :, None] for t in (log_weight.exp(), means, sd))
-            of_each = mean + scale * torch.special.ndtri(share)  # a mixture's lies between those
+            bounds = tuple(t[:, :, None] for t in bounds)
+            z = truncated_quantile(share, *bounds) if bounds else torch.special.ndtri(share)
+            of_each = mean + scale * z  # a mixture's lies between those
             low, high = of_each.amin(1), of_each.amax(1)
             for _ in range(HALVINGS):
                 middle = (low + high) / 2
-                below = (weight * torch.special.ndtr((middle[:, None] - mean) / scale)).sum(1)
+                z = (middle[:, None] - mean) / scale
+                cdf = truncated_cdf(z, *bounds) if bounds else torch.special.ndtr(z)
+                below = (weight * cdf).sum(1)
                 low = torch.where(below < share, middle, low)
                 high = torch.where(below < share, high, middle)
             out[rows] = (low + high) / 2
@@ -153,8 +171,10 @@ class Mixture:
 
     def _few_components(
         self, n_points: Callable[[int], int]
-    ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor, tuple[Tensor, ...]]]:
         """Positions of some rows (b,); logarithmic weight, mean and standard deviation of their components, (b, K').
+
+        Last their bounds, in units of the Gaussians, if there are any.
 
         In double and by rising mean, without the least likely ones, which have ``LEFT_OUT`` of the probability
         together: given other cells, few of thousands of components are left. Rows are taken together that need about as
@@ -176,8 +196,11 @@ class Mixture:
                     beyond = torch.arange(k, device=part.device) >= n_kept[some][:, None]
                     kept = log_weight[some, :k].masked_fill(beyond, -math.inf)
                     means, rising = q.means[rows, 0].double().gather(1, own).sort(1)
-                    sd = q.var[rows, 0].double().gather(1, own).sqrt().gather(1, rising)
-                    yield rows, torch.log_softmax(kept, 1).gather(1, rising), means, sd
+                    own = own.gather(1, rising)
+                    sd = q.var[rows, 0].double().gather(1, own).sqrt()
+                    ends = (t[rows, 0].double().gather(1, own) for t in q.bounds)
+                    bounds = tuple((t - means) / sd for t in ends)
+                    yield rows, torch.log_softmax(kept, 1).gather(1, rising), means, sd, bounds
 
 
 def _points_for(n_components: int) -> int:

@@ -288,9 +288,7 @@ def _surprisal_and_place(
         equal = own if cell.column.kind != "nominal" else p * (p == own)
         place = (p * before).sum(1) + shares * equal.sum(1)
     else:
-        q = cast(Mixture, cell).mixture
-        below = torch.special.ndtr((values[:, None, None] - q.means) / q.var.sqrt())
-        place = (q.log_weight.exp() * below).sum((1, 2))
+        place = cast(Mixture, cell).mixture.cdf(values[:, None])[:, 0]
     found = (t.masked_fill(missing, math.nan).double() for t in (surprisal, place))
     surprisal, place = found
     return surprisal.cpu().numpy(), place.cpu().numpy()

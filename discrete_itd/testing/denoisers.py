@@ -85,7 +85,8 @@ class _Subject:
 
 def _parts(q: Posterior) -> list[Tensor]:
     """All numbers of a posterior, rows first."""
-    gaussian = [] if q.gaussian is None else [q.gaussian.log_weight, q.gaussian.means]
+    g = q.gaussian
+    gaussian = [] if g is None else [g.log_weight, g.means, *g.bounds]
     return [q.categorical.logits, *gaussian, *(w.log_probs_of_all() for w in q.words), q.mean()]
 
 

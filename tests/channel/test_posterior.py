@@ -28,6 +28,7 @@ from scipy import stats
 
 from discrete_itd.channel import State
 from discrete_itd.channel.codebook import Codebook
+from discrete_itd.channel.gaussian import truncated_cdf, truncated_quantile
 from discrete_itd.channel.posterior import CategoricalPosterior, GaussianPosterior
 
 # -- categories ------------------------------------------------------------------------------------
@@ -253,6 +254,172 @@ def test_gaussians_keep_their_digits_in_float32(device, snr):
     resolved = size * 6e-8 < 0.001 / math.sqrt(min(snr, 1e10) + 1)
     close = {"rtol": 1e-4, "atol": 2e-3}
     torch.testing.assert_close(log_prob[resolved], true_log_prob[resolved], **close)
+
+
+# -- truncated Gaussians ---------------------------------------------------------------------------
+
+# mean, standard deviation, low, high: without bounds, with one, inside, far in a tail, narrow, and all of it
+TRUNCATED = [
+    (0.2, 0.5, -np.inf, np.inf),
+    (0.2, 0.5, -np.inf, 0.1),
+    (-0.3, 0.2, -0.1, np.inf),
+    (0.0, 1.0, -0.7, 0.4),
+    (0.0, 0.05, 1.5, np.inf),
+    (0.0, 0.05, 1.5, 1.8),
+    (2.0, 0.02, -np.inf, 0.0),
+    (0.1, 3.0, 0.299, 0.3),
+    (0.0, 0.01, 4.0, 4.001),
+]
+
+
+def truncated(like, *, weights=None, shape=(1, 1, -1)):
+    """Components in one column, or as ``shape`` says."""
+    mean, sd, low, high = (
+        t.view(shape) for t in torch.tensor(TRUNCATED, dtype=like.dtype).T.to(like)
+    )
+    weights = torch.zeros_like(mean) if weights is None else weights
+    return GaussianPosterior(weights, mean, sd**2, low, high)
+
+
+def on_a_grid(mean, sd, low, high):
+    """Points that resolve a truncated Gaussian, and its log-density there, normalised by quadrature."""
+    near = min(
+        max(mean, low), high
+    )  # from there it falls off, as an exponential if that is not the mean
+    scale = min(sd, sd**2 / max(abs(near - mean), sd / 50))
+    v = np.linspace(max(low, near - 40 * scale), min(high, near + 40 * scale), 40001)
+    log_p = -0.5 * ((v - mean) / sd) ** 2
+    log_p -= log_p.max()
+    return v, log_p - np.log(np.trapezoid(np.exp(log_p), v))
+
+
+def test_truncated_gaussians_are_what_quadrature_says(device, dtype):
+    """Density, mean and distribution function of each component, weighed by nothing else."""
+    q = truncated(torch.zeros(1, device=device), shape=(-1, 1, 1))
+    mean = q.mean().double().cpu()
+    for i, component in enumerate(TRUNCATED):
+        v, log_p = on_a_grid(*component)
+        at = torch.tensor(v).to(q.means)[:, None]
+        one = q.pick(lambda t, i=i, at=at: t[i : i + 1].expand(len(at), -1, -1))
+        place, got = at[:, 0].double().cpu().numpy(), one.log_prob(at)[:, 0].double().cpu().numpy()
+        inside = np.isfinite(got)
+        assert inside.mean() > 0.99
+        naive = np.interp(place, v, log_p)
+        close = {"atol": rounding(dtype, 200) + 1e-4, "rtol": rounding(dtype, 10) + 1e-5}
+        np.testing.assert_allclose(got[inside], naive[inside], **close)
+        expected = np.trapezoid(v * np.exp(log_p), v)
+        sd = np.sqrt(np.trapezoid((v - expected) ** 2 * np.exp(log_p), v))
+        assert float(mean[i, 0]) == pytest.approx(expected, abs=1e-4 * sd, rel=rounding(dtype))
+        steps = np.diff(v) * (np.exp(log_p)[1:] + np.exp(log_p)[:-1]) / 2
+        cdf = one.cdf(at)[:, 0].double().cpu().numpy()
+        naive = np.interp(place, v, np.r_[0, steps.cumsum()])
+        np.testing.assert_allclose(cdf, naive, atol=1e-3 + rounding(dtype, 10))
+        low, high = component[2:]
+        beyond = torch.tensor([[low], [np.nextafter(high, np.inf)]]).to(q.means)
+        two = q.pick(lambda t, i=i: t[i : i + 1].expand(2, -1, -1))
+        assert bool((two.log_prob(beyond)[np.isfinite([low, high])] == -math.inf).all())
+
+
+@pytest.mark.parametrize("snr", [1e-3, 1.0, 300.0, math.inf])
+def test_the_update_of_truncated_gaussians_is_bayes_rule_on_a_grid(device, dtype, snr):
+    """Each component's probability of the evidence, and mean, weights and density afterwards."""
+    like = torch.zeros(1, device=device)
+    centres = [-0.4, 0.05, 0.2995, 1.6, 4.0005]
+    weights = torch.linspace(-2, 1, len(TRUNCATED), device=device).to(like)
+    prior = truncated(like, weights=weights[None, None])
+    prior = prior.pick(lambda t: t.expand(len(centres), -1, -1))
+    gamma = torch.full((len(centres), 1), snr, device=device).to(like)
+    y = torch.tensor(centres, device=device).to(like)[:, None] * (1 if math.isinf(snr) else gamma)
+    got = prior.log_evidence(y, gamma)[:, 0].double().cpu().numpy()
+    after, log_w = prior.update(y, gamma), prior.log_weight[0, 0].double().cpu().numpy()
+    w = after.log_weight.exp()[:, 0].double().cpu().numpy()
+    for i, c in enumerate(centres):
+        naive, means = np.zeros((2, len(TRUNCATED)))
+        for k, component in enumerate(TRUNCATED):
+            v, log_p = on_a_grid(*component)
+            if math.isinf(snr):  # the density there
+                inside = component[2] < c <= component[3]
+                own = prior.pick(lambda t, i=i, k=k: t[i : i + 1, :, k : k + 1])
+                naive[k] = float(own.log_prob(y[i : i + 1])) - float(own.log_weight)
+                naive[k], means[k] = (naive[k], c) if inside else (-np.inf, 0.0)
+                continue
+            raw = lambda v, m=component[0], sd=component[1]: -0.5 * ((v - m) / sd) ** 2  # noqa: E731
+            norm, shrink = (log_p - raw(v))[0], 1 + snr * component[1] ** 2
+            middle = (component[0] + component[1] ** 2 * snr * c) / shrink
+            v, _ = on_a_grid(middle, component[1] / shrink**0.5, *component[2:])
+            log_p = raw(v) + norm
+            log_joint = log_p - snr * (v - c) ** 2 / 2
+            top = log_joint.max()
+            mass = np.trapezoid(np.exp(log_joint - top), v)
+            naive[k] = top + np.log(mass)
+            means[k] = np.trapezoid(v * np.exp(log_joint - top), v) / mass
+        close = {"atol": 2e-4 + rounding(dtype, 100), "rtol": 1e-5 + rounding(dtype, 10)}
+        np.testing.assert_allclose(got[i], naive, **close)
+        post = np.exp(log_w + naive - np.logaddexp.reduce(log_w + naive))
+        np.testing.assert_allclose(w[i], post, atol=1e-3)
+        assert float(after.mean()[i, 0]) == pytest.approx((post * means).sum(), abs=1e-3)
+
+
+@LAW
+@given(seeds)
+def test_updates_of_truncated_gaussians_compose(device, dtype, seed):
+    rng, like = np.random.default_rng(seed), torch.zeros(1, device=device)
+    q = random_gaussians(rng, 4, like)
+    ends = torch.tensor(np.sort(rng.normal(0, 1, (2, 1, 2, 3)), 0)).to(like)
+    low, high = ends[0].masked_fill(ends[0] < -1, -math.inf), ends[1] + 0.1
+    q = GaussianPosterior(q.log_weight, q.means, q.var, low, high)
+    (y, snr), (y_2, snr_2) = (random_evidence(rng, 4, like) for _ in range(2))
+    once, twice = q.update(y + y_2, snr + snr_2), q.update(y, snr).update(y_2, snr_2)
+    for a, b in ((once.log_weight, twice.log_weight), (once.mean(), twice.mean())):
+        torch.testing.assert_close(a, b, atol=rounding(dtype, 100), rtol=rounding(dtype, 100))
+    nothing = q.update(torch.zeros_like(y), torch.zeros_like(snr))
+    torch.testing.assert_close(nothing.log_weight, q.log_weight)
+    torch.testing.assert_close(nothing.mean(), q.mean())
+    unbounded = GaussianPosterior(q.log_weight, q.means, q.var)
+    wide = GaussianPosterior(q.log_weight, q.means, q.var, high=torch.tensor(math.inf))
+    for f in ("log_prob", "shares", "cdf"):
+        close = {"atol": rounding(dtype, 10), "rtol": rounding(dtype, 10)}
+        torch.testing.assert_close(getattr(wide, f)(y), getattr(unbounded, f)(y), **close)
+
+
+def test_samples_of_truncated_gaussians_follow_their_density(device, generator):
+    one = truncated(torch.zeros(1, device=device), shape=(-1, 1, 1))
+    values = one.pick(lambda t: t.permute(1, 0, 2).expand(4000, -1, -1))
+    drawn = values.sample(generator)
+    assert bool(((drawn > values.bounds[0][:, :, 0]) & (drawn <= values.bounds[1][:, :, 0])).all())
+    places = values.cdf(drawn).double().cpu().numpy()
+    for j, (_, _, low, high) in enumerate(TRUNCATED):
+        if high - low > 0.01:  # in single precision, the others have few values
+            assert stats.kstest(places[:, j], "uniform").pvalue > 1e-4
+    assert bool(drawn.isfinite().all())
+
+
+def test_quantiles_of_truncated_gaussians_invert_their_distribution_function():
+    mean, sd, low, high = torch.tensor(TRUNCATED, dtype=torch.float64).T[:, None]
+    low, high = (low - mean) / sd, (high - mean) / sd
+    u = torch.tensor([1e-9, 0.03, 0.5, 0.8, 1 - 1e-6], dtype=torch.float64)[:, None]
+    again = truncated_cdf(truncated_quantile(u, low, high), low, high)
+    torch.testing.assert_close(again, u.expand_as(again), rtol=1e-6, atol=1e-11)
+
+
+def test_a_known_value_that_no_component_reaches_keeps_the_weights(device):
+    zero = torch.zeros(1, 1, 2, device=device)
+    q = GaussianPosterior(zero, zero, zero + 1, zero - 1, zero + 1)
+    far = torch.full((1, 1), 7.0, device=device)
+    after = q.update(far, torch.full_like(far, math.inf))
+    torch.testing.assert_close(after.log_weight, q.log_weight)
+    assert after.mean().item() == pytest.approx(1, abs=1e-3)
+
+
+def test_joined_posteriors_are_mixtures(device):
+    rng, like = np.random.default_rng(0), torch.zeros(1, device=device)
+    parts = random_gaussians(rng, 1, like), random_gaussians(rng, 1, like, n_components=2)
+    first = GaussianPosterior(parts[0].log_weight, parts[0].means, parts[0].var, high=like)
+    log_w = torch.tensor([[0.3, 0.7]], device=device).to(like).log()
+    x = torch.tensor([[-0.4, 0.6]], device=device).to(like)
+    for q in (parts, (first, parts[1])):
+        naive = 0.3 * q[0].log_prob(x).exp() + 0.7 * q[1].log_prob(x).exp()
+        torch.testing.assert_close(GaussianPosterior.joined(q, log_w).log_prob(x).exp(), naive)
 
 
 # -- families side by side -------------------------------------------------------------------------

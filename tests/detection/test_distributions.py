@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from discrete_itd.channel.posterior import GaussianPosterior
 from discrete_itd.detection import distributions
@@ -17,7 +18,7 @@ def without_units(monkeypatch):
     monkeypatch.setattr(distributions, "log_volume_at", lambda _, z: np.zeros(len(z)))
 
 
-def mixture(n_rows, n_components, width, seed=0):
+def mixture(n_rows, n_components, width, seed=0, *, truncated=False):
     random = np.random.default_rng(seed)
     shape = n_rows, 1, n_components
     parts = (
@@ -25,7 +26,12 @@ def mixture(n_rows, n_components, width, seed=0):
         random.normal(0, 1, shape),
         (width * random.uniform(0.05, 1, shape)) ** 2,
     )
-    return GaussianPosterior(*map(torch.from_numpy, parts))
+    ends = random.normal(0, 1, shape), random.uniform(0.1, 2, shape)
+    low = np.where(random.random(shape) < 0.3, -np.inf, parts[1] + ends[0] * parts[2] ** 0.5)
+    high = np.where(low > -np.inf, low, parts[1]) + ends[1] * parts[2] ** 0.5
+    high[..., 0] = np.inf
+    bounds = (low, high) if truncated else ()
+    return GaussianPosterior(*map(torch.from_numpy, (*parts, *bounds)))
 
 
 def one_by_one(q, i):
@@ -33,17 +39,24 @@ def one_by_one(q, i):
     weight, mean, sd = (t[i, 0].numpy() for t in (q.log_weight.exp(), q.means, q.var.sqrt()))
     points = np.unique((mean[:, None] + sd[:, None] * np.linspace(-9, 9, 109)).ravel())
     points = np.unique(np.concatenate([points, (points[1:] + points[:-1]) / 2]))
+    none = np.full((2, len(mean)), [[-np.inf], [np.inf]])
+    low, high = (t[i, 0].numpy() for t in q.bounds) if q.bounds else none
+    ends = np.concatenate([low, high])
+    ends = ends[np.isfinite(ends)]
+    points = np.unique(np.concatenate([points, ends, np.nextafter(ends, np.inf)]))
     density = np.zeros(len(points))
-    for w, m, s in zip(weight, mean, sd, strict=True):
-        density += w * np.exp(-0.5 * ((points - m) / s) ** 2) / (s * np.sqrt(2 * np.pi))
+    for w, m, s, a, b in zip(weight, mean, sd, low, high, strict=True):
+        own = stats.norm.pdf(points, m, s) * (points > a) * (points <= b)
+        density += w * own / (stats.norm.cdf(b, m, s) - stats.norm.cdf(a, m, s))
     mass = np.diff(points) * (density[1:] + density[:-1]) / 2
     return points, density, np.r_[0, mass.cumsum()]
 
 
 @pytest.mark.parametrize("width", [0.2, 0.002])
 @pytest.mark.parametrize("n_components", [1, 2, 7, 60, 300])
-def test_entropy_and_quantiles_of_mixtures(n_components, width):
-    q = mixture(3, n_components, width)
+@pytest.mark.parametrize("truncated", [False, True])
+def test_entropy_and_quantiles_of_mixtures(n_components, width, truncated):
+    q = mixture(3, n_components, width, truncated=truncated)
     found = Mixture(SimpleNamespace(), q)  # type: ignore
     entropy, quantiles = found.entropy(), found.quantiles([0.1, 0.5, 0.9])
     for i in range(3):
