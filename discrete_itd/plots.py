@@ -36,8 +36,8 @@ def plot_mse_curve(density: Model, X: Any, ax: Axes | None = None) -> Axes:
     """The denoising error at each signal-to-noise ratio.
 
     Of a table of categories, its area is the mean surprisal, equation (3); with densities only the area between the two
-    curves has a meaning. Where rows are scored by a model that hears columns in a fixed order, the curve is that of
-    its companion, ``companion_``, and says so.
+    curves has a meaning. A mixture of rows with a causal network has no curve: then it is that of ``companion_``, and
+    says so.
 
     Parameters
     ----------
@@ -61,8 +61,9 @@ def plot_mse_curve(density: Model, X: Any, ax: Axes | None = None) -> Axes:
     """
     _, density = fitted(density)
     ax = figures.new_axes() if ax is None else ax
-    name = "model" if density.companion_ is None else "companion"
-    figures.draw_mse_curve(density.mse_curve(X), ax, is_mass=is_mass(density.encoder_), name=name)
+    curve = density.mse_curve(X)
+    name = "model" if curve.attrs["scores_rows"] else "companion"
+    figures.draw_mse_curve(curve, ax, is_mass=is_mass(density.encoder_), name=name)
     return ax
 
 

@@ -18,6 +18,11 @@ Config = Mapping[str, Any]  # arguments of a constructor, as JSON gives them bac
 Tensors = Mapping[str, Tensor]  # a ``state_dict``
 
 HUGE = 1 << 16  # posterior size (floats per row) above which a few pilot rows suffice
+ESTIMATORS = (
+    "closed_form",
+    "path",
+    "integral",
+)  # of a row's log-probability, see Denoiser.estimators
 BLOCK = 32  # the batch size is a multiple of this, so that no row's rounding depends on the size of its batch
 NARROW = 16  # matrices with fewer columns are widened: libraries sum the rows of their products in different orders
 
@@ -124,6 +129,21 @@ class Denoiser(nn.Module):
     def closed_form(self) -> bool:
         return self.exact
 
+    @property
+    def own_order(self) -> tuple[int, ...] | None:
+        """The order of the columns in which a causal denoiser conditions each on those before it; else None.
+
+        Along it, path (6) and integral (3) are its closed form; at other states it ignores what comes later.
+        """
+        return None
+
+    @property
+    def estimators(self) -> tuple[str, ...]:
+        """Which of ``ESTIMATORS`` apply to rows: where there is a closed form, those that agree with it."""
+        if self.exact or self.own_order is not None:
+            return ESTIMATORS
+        return ESTIMATORS[:1] if self.closed_form else ESTIMATORS[1:]
+
     def forward(self, y: Tensor, snr: Tensor) -> Posterior:
         """Posterior given the state ``y`` (B, D) and ``snr`` (B, C).
 
@@ -205,6 +225,10 @@ class Denoiser(nn.Module):
             No cell is missing.
         """
         raise NotImplementedError(f"{type(self).__name__} does not draw rows by itself")
+
+    def chain(self, x: Tensor) -> Posterior:
+        """The distribution of every cell of rows ``x`` (B, C) given the known cells before it in :attr:`own_order`."""
+        raise NotImplementedError(f"{type(self).__name__} has no order of its own")
 
     def preceding(self, x: Tensor, order: Tensor) -> Posterior:
         """A distribution of every cell that depends on the cells before it in an order alone.

@@ -102,6 +102,10 @@ class CausalDenoiser(Denoiser):
         """True: (8)."""
         return True
 
+    @property
+    def own_order(self) -> tuple[int, ...]:
+        return tuple(self.order.tolist())
+
     def config(self) -> dict[str, Any]:
         sizes = {name: getattr(self, name) for name in ("width", "depth", "dropout")}
         return {"base": self.base, "order": self.order.tolist(), **sizes}
@@ -133,8 +137,11 @@ class CausalDenoiser(Denoiser):
         features = self.features.describe(alone, snr)
         return self._prior(features, cells.masked_fill(~known, math.nan)).update(y, snr)
 
+    def chain(self, x: Tensor) -> Posterior:
+        return self._prior(self.features.describe_cells(x), x)
+
     def log_factors(self, x: Tensor) -> Tensor:
-        return self._prior(self.features.describe_cells(x), x).log_prob(x)
+        return self.chain(x).log_prob(x)
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-probability of rows ``x`` (B, C) by one call (8), missing cells left out: (B,), nats."""

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from discrete_itd.channel import devices
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.posterior import Posterior
-from discrete_itd.denoisers.base import Config, Denoiser, Tensors, with_codebook
+from discrete_itd.denoisers.base import ESTIMATORS, Config, Denoiser, Tensors, with_codebook
 from discrete_itd.denoisers.causal import CausalDenoiser
 
 EM_ROUNDS = 500
@@ -100,6 +100,12 @@ class RowMixtureDenoiser(Denoiser):
     def closed_form(self) -> bool:
         """True: (10)."""
         return True
+
+    @property
+    def estimators(self) -> tuple[str, ...]:
+        """Those that all members have: :meth:`log_prob` then mixes what they estimate."""
+        each = [member.estimators for member in self._members]
+        return tuple(name for name in ESTIMATORS if all(name in own for own in each))
 
     def config(self) -> dict[str, Any]:
         return {"members": self._members, "weights": self.weights, "main": self.main}

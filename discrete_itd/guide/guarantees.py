@@ -35,6 +35,35 @@ below enumerate all rows of small tables, or repeat an experiment often enough t
 | Forged files, their digest right, are loaded or refused by name, in bounded time and memory (10 000 with `--slow`) | `tests/storage/test_hostile_files.py::test_hostile_files_are_loaded_or_refused` |
 | A file is written as a whole or not at all | `tests/storage/test_files.py::test_a_failing_writer_leaves_the_old_file` |
 
+## One number, three ways
+
+The paper's estimator is the integral of the denoising error over the signal-to-noise ratio, eqs. (3) and (4). Rows are
+scored by it, along paths (6), or by what it is known to be in closed form: `log_prob(X, estimator=...)` on any table shows
+that they agree. `tests/estimators/test_estimator_choice.py` runs every line; a missing cell, a missingness indicator and
+`given=` change nothing.
+
+| `denoiser=` | `"closed_form"` | `"path"` | `"integral"` | `mse_curve` |
+|---|---|---|---|---|
+| `"independent"`, `"tree"`, `"trees"`, `"bayes_net"`, `"mixture"`, `"decoder"` | default | equal | within its error | its own |
+| `"causal"` | default | equal | within its error | its own |
+| `"row_mixture"` of these, one of them causal | default | equal | within its error | the companion's |
+| `"network"` | – | default | another code length | its own |
+| `"ensemble"` | – | default | another code length | its own |
+
+* *equal*: to rounding, one column a step, `n_evaluations` allowing. An exact model takes them in any order and gives the
+  same along any schedule of many steps. A causal network is no good denoiser away from its own order: path and integral are
+  along it, one column after another, where (3) is its cross-entropy, eq. (8).
+* *within its error*: of `n_evaluations` noise levels a row, each with its own noise, half a nat in a row is common for 128;
+  the mean over rows is far better, and `max_stderr=` buys more. Its integrand is skewed: few points, more rows beyond 1.96
+  standard errors than 5 %.
+* *another code length*: a network that is not the exact posterior has one path integral for each path. That of all columns
+  at one SNR is the limit of ``schedule="isotropic"`` in many steps, (6) with one path, on average; it is valid, eq. (5), but
+  not what the default schedule scores.
+* A mixture of rows mixes what its members estimate; a causal member leaves it without a posterior at noisy states, so that
+  its curve is the companion's. `mse_curve(X).attrs` says whose it is. Of categories, the area under a curve of its own is
+  minus the mean score; with numbers, the area between the curves is the gain over independent columns.
+* With `given=` the model that answers such questions is asked, which may be another line of this table.
+
 ## Statistical
 
 What holds on average, or with a probability that was measured.

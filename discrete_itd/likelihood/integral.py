@@ -9,6 +9,11 @@ or, against a baseline b of known log-probability and on the same noise,
 
 A missing cell keeps SNR zero, so that this is the log-probability of the observed cells.
 
+All columns climb through the SNRs together. For an exact denoiser every way from nothing known to everything known has
+the same integral (Palomar and Verdú 2006). A causal denoiser predicts well only along its own order, one column after
+another: there (3) is its closed form (8), and the error at an SNR is the sum over columns, each at this SNR with the
+columns before it known.
+
 The integral s(x) of *any* denoiser is a valid code length, :math:`\sum_x e^{-s(x)} \le 1`, eq. (5). For every
 distribution q, :math:`\mathbb E_q s` is at least the integral of q's own minimum mean squared error, which is the
 entropy H(q); so by Gibbs' variational principle :math:`\log \sum_x e^{-s(x)} = \max_q [H(q) - \mathbb E_q s] \le 0`.
@@ -17,6 +22,7 @@ References
 ----------
 Kong, Brekelmans, Ver Steeg, "Information-Theoretic Diffusion", ICLR 2023, arXiv:2302.03792.
 Guo, Shamai, Verdú, "Mutual information and minimum mean-square error in Gaussian channels", 2005.
+Palomar, Verdú, "Gradient of mutual information in linear vector Gaussian channels", 2006.
 """
 
 from __future__ import annotations
@@ -29,7 +35,7 @@ from torch import Tensor
 
 from discrete_itd.channel import Posterior, Quadrature, State
 from discrete_itd.channel.noise import RowNoise, draw_salt
-from discrete_itd.denoisers.base import Denoiser
+from discrete_itd.denoisers.base import BLOCK, Denoiser, filled
 from discrete_itd.likelihood.standard_error import Estimate
 
 
@@ -48,11 +54,13 @@ def integral_log_prob(
 ) -> Estimate:
     r"""Log-probabilities of rows by the integral over SNR, eq. (3), or (4) with a baseline.
 
+    Of a denoiser with an :attr:`~discrete_itd.denoisers.Denoiser.own_order`, along this order.
+
     Parameters
     ----------
     denoiser : Denoiser
     x : Tensor of float64, shape (N, C)
-        Rows; NaN where a cell is missing.
+        Rows; NaN where a cell is missing. With the same generator, a row's estimate depends on the row alone.
     quadrature : Quadrature
         Importance density over logsnr; its ends are those of the numerical part of the integral.
     baseline : Denoiser, optional
@@ -84,7 +92,7 @@ def integral_log_prob(
     Raises
     ------
     ValueError
-        If ``n_points`` is below 4.
+        If ``n_points`` is below 4, or columns are given to a denoiser with an order of its own.
 
     Examples
     --------
@@ -101,6 +109,10 @@ def integral_log_prob(
     """
     if n_points < 4:
         raise ValueError(f"n_points must be at least 4, got {n_points}")
+    if given is not None and denoiser.own_order is not None:
+        raise ValueError(
+            "the integral along a denoiser's own order is of whole rows: given must be None"
+        )
     book = denoiser.codebook
     salt = draw_salt(generator)
     if not len(x):
@@ -119,17 +131,23 @@ def integral_log_prob(
         xi = noise.normal(1, book.n_coords, points.dtype)
         state = start.add(book, start.increment(book, points, target, xi))
         asked = each.masked_fill(known, math.nan)
-        error, tail = _errors_and_tails(denoiser, state, asked, batch_size)
         first = slice(None, None, n_points)  # of each row
-        at, begin = asked[first], State(start.y[first], start.snr[first])
-        left, _ = error_and_tail(_at_start(denoiser, begin, given is None), at)
+        how = (
+            rows,
+            asked,
+            State(start.y[first], start.snr[first]),
+            state,
+            given is None,
+            batch_size,
+        )
+        error, tail, left = _measured(denoiser, *how)
         log_b = 0.0
         if baseline is not None:
-            b_error, b_tail = _errors_and_tails(baseline, state, asked, batch_size)
-            error, tail, log_b = error - b_error, tail - b_tail, baseline.log_prob(rows)
+            own = zip((error, tail, left), _measured(baseline, *how), strict=True)
+            error, tail, left = (a - b for a, b in own)
+            log_b = baseline.log_prob(rows)
             if given is not None:
                 log_b = log_b - baseline.log_prob(rows.masked_fill(~known[first], math.nan))
-            left = left - error_and_tail(_at_start(baseline, begin, given is None), at)[0]
         closed = (log_b - left * (quadrature.low / 2)).double()
         f = (0.5 * weight * error).unflatten(0, (-1, n_points))[:, :n_inner]  # (b, n)
         tail = tail.unflatten(0, (-1, n_points))[:, n_inner:]
@@ -157,21 +175,44 @@ def noisy_copies(
     return each, noise, torch.where(index < n_inner, snr, quadrature.high), weight
 
 
-def _at_start(denoiser: Denoiser, start: State, alike: bool) -> Posterior:
-    """The posterior at the start, which is ``alike`` in all rows if nothing is given."""
-    if not alike:
-        return denoiser(*start)
-    return denoiser(start.y[:1], start.snr[:1]).expand(len(start.y))
+def _measured(
+    denoiser: Denoiser,
+    rows: Tensor,
+    asked: Tensor,
+    start: State,
+    state: State,
+    alike: bool,
+    batch_size: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Squared errors and tails at n noisy states of each row, (b n,), and squared errors at its start, (b,).
+
+    ``rows`` (b, C) and ``start`` are without noise, ``asked`` (b n, C) and ``state`` with it; ``alike`` says that all
+    rows start from one state.
+    """
+    block = min(BLOCK, batch_size)  # the rounding of a row is the same in every batch
+    n_points, chained = len(asked) // len(rows), denoiser.own_order is not None
+    if alike and not chained:
+        begin = denoiser(start.y[:1], start.snr[:1]).expand(len(rows))
+    else:
+        begin = _posterior(denoiser, rows, start, block)
+    left, _ = error_and_tail(begin, asked[::n_points])
+    if chained:
+        row = torch.arange(len(rows), device=rows.device).repeat_interleave(n_points)
+        return *error_and_tail(begin.rows(row).update(*state), asked), left
+    parts = zip(*(t.split(batch_size) for t in (*state, asked)), strict=True)
+    both = [error_and_tail(_posterior(denoiser, x, State(y, snr), block), x) for y, snr, x in parts]
+    error, tail = (torch.cat(t) for t in zip(*both, strict=True))
+    return error, tail, left
 
 
-def _errors_and_tails(
-    denoiser: Denoiser, state: State, x: Tensor, batch_size: int
-) -> tuple[Tensor, Tensor]:
-    """:func:`error_and_tail` of the posteriors at the states of rows, ``batch_size`` rows in one call."""
-    parts = zip(*(t.split(batch_size) for t in (*state, x)), strict=True)
-    pairs = [error_and_tail(denoiser(y, snr), rows) for y, snr, rows in parts]
-    error, tail = (torch.cat(t) for t in zip(*pairs, strict=True))
-    return error, tail
+def _posterior(denoiser: Denoiser, x: Tensor, state: State, block: int = 1) -> Posterior:
+    """The posterior of rows ``x`` (B, C) at their states, in one call of a multiple of ``block`` rows.
+
+    Of a denoiser with an order of its own, of every column at its SNR when the columns before it are known.
+    """
+    if denoiser.own_order is not None:
+        return denoiser.chain(filled(x, block)).rows(slice(len(x))).update(*state)
+    return denoiser(filled(state.y, block), filled(state.snr, block)).rows(slice(len(x)))
 
 
 def error_and_tail(q: Posterior, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -206,7 +247,8 @@ def squared_errors(
 ) -> Tensor:
     r"""Squared errors of several denoisers on the same noise, at each SNR.
 
-    Half the area under their mean over rows, as a function of the SNR, is the mean code length (3).
+    Half the area under their mean over rows, as a function of the SNR, is the mean code length (3). Of a denoiser with
+    an :attr:`~discrete_itd.denoisers.Denoiser.own_order`, each column has this SNR when those before it are known.
 
     Parameters
     ----------
@@ -256,7 +298,7 @@ def squared_errors(
             target, asked = torch.where(known, math.inf, target), rows.masked_fill(known, math.nan)
             state = start.add(book, start.increment(book, points, target, xi))
             for m, denoiser in enumerate(denoisers):
-                error, _ = error_and_tail(denoiser(*state), asked)
+                error, _ = error_and_tail(_posterior(denoiser, rows, state), asked)
                 errors[m, i, done : done + len(rows)] = error
             done += len(rows)
     return errors

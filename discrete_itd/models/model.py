@@ -7,19 +7,21 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 import torch
 from torch import Tensor
 
 from discrete_itd.channel import Codebook, CoordinateSchedule, Schedule
-from discrete_itd.denoisers import Denoiser, MarginalDenoiser
+from discrete_itd.denoisers import Denoiser, MarginalDenoiser, RowMixtureDenoiser
+from discrete_itd.denoisers.base import ESTIMATORS
 from discrete_itd.encoders import ABSENT, TableEncoder
 from discrete_itd.likelihood import (
     Attribution,
     Estimate,
     in_blocks,
+    integral_log_prob,
     path_attribution,
     path_log_prob,
 )
@@ -28,8 +30,14 @@ from discrete_itd.likelihood.schedule_search import paths_within
 from discrete_itd.models.cost import Cost
 from discrete_itd.models.held_out import UNMEASURED, HeldOut
 from discrete_itd.threads import threads_for
+from discrete_itd.training import pilot_quadrature
+from discrete_itd.validation import check_choice
 
 EFFORT = 16  # with max_stderr, a row may take up to this many times n_evaluations
+FEWEST_POINTS = 8  # of the integral of a row, so that strata are compared in pairs
+PILOT_ROWS = (
+    512  # drawn from independent columns, on which the noise levels of the integral are chosen
+)
 BATCH_CELLS = 1 << 23  # rows times floats of a posterior, in one denoiser call
 
 
@@ -86,6 +94,17 @@ class Model:
         return self.companion or self.denoiser
 
     @property
+    def curved(self) -> Denoiser:
+        """The denoiser whose error at every SNR is shown: that which scores, if it has an integral of its own.
+
+        A mixture of rows with a member that is not exact has none; then it is the companion.
+        """
+        own = "integral" in self.denoiser.estimators
+        if not own or (isinstance(self.denoiser, RowMixtureDenoiser) and not self.denoiser.exact):
+            return self.conditional
+        return self.denoiser
+
+    @property
     def device(self) -> torch.device:
         """The device of the denoiser."""
         return self.denoiser.codebook.device
@@ -106,6 +125,7 @@ class Model:
         *,
         max_stderr: float | None = None,
         given: Tensor | None = None,
+        estimator: str | None = None,
         progress: Callable[[int], object] | None = None,
     ) -> Estimate:
         """Log-probabilities of encoded rows.
@@ -114,29 +134,121 @@ class Model:
         ----------
         x : Tensor of float64, shape (N, C')
         n_evaluations : int
-            Denoiser evaluations per row; with missingness indicators, those for the indicators and those for the other
-            columns together (:func:`split_evaluations`).
+            Denoiser evaluations per row along paths; with missingness indicators, those for the indicators and those
+            for the other columns together (:func:`split_evaluations`). Of the integral, the noise levels of a row.
         max_stderr : float, optional
             Nats. Rows with a larger standard error get up to ``EFFORT`` times as many evaluations: half of them decide
             how many the other half, the estimate, has.
         given : Tensor of bool, shape (C',), optional
             Columns to condition on.
+        estimator : {"closed_form", "path", "integral"}, optional
+            By default the first of those that the denoiser has.
         progress : callable, optional
             Called with the number of rows done since the last call.
 
         Notes
         -----
         A closed form has standard error 0.
+
+        Raises
+        ------
+        ValueError
+            If the denoiser that answers does not have the estimator, naming those that it has.
         """
         denoiser = self.answers(given)
-        if denoiser.closed_form:
+        if estimator is not None:
+            check_choice("estimator", estimator, ESTIMATORS)
+            if estimator not in denoiser.estimators:
+                raise ValueError(missing_estimator(estimator, denoiser))
+        how, asked = estimator or denoiser.estimators[0], (x, given, progress)
+        return self._estimate(
+            how, denoiser, *asked, n_evaluations=n_evaluations, max_stderr=max_stderr
+        )
+
+    def _estimate(
+        self,
+        estimator: str,
+        denoiser: Denoiser,
+        x: Tensor,
+        given: Tensor | None,
+        progress: Callable[[int], object] | None,
+        *,
+        n_evaluations: int,
+        max_stderr: float | None,
+    ) -> Estimate:
+        """Log-probabilities by one estimator that the denoiser has."""
+        if estimator == "closed_form":
             return self._closed_form(denoiser, x, given, progress)
-        with self._threads(denoiser, x):
-            parts = [
-                path_log_prob(denoiser, **stage, progress=progress)
-                for stage in self._stages(denoiser, x, n_evaluations, max_stderr, given)
+        if isinstance(denoiser, RowMixtureDenoiser) and not denoiser.exact:
+            # no posterior of its own at noisy states: the estimates of its members are mixed (10)
+            asked = {"n_evaluations": n_evaluations, "max_stderr": max_stderr}
+            each = [
+                self._estimate(
+                    estimator, cast(Denoiser, member), x, given, None if i else progress, **asked
+                )
+                for i, member in enumerate(denoiser.members)
             ]
+            joint = torch.stack([e.log_prob for e in each], 1) + denoiser.log_weights
+            stderr = torch.softmax(joint, 1) * torch.stack([e.stderr for e in each], 1)
+            return Estimate(joint.logsumexp(1), stderr.square().sum(1).sqrt())
+        with self._threads(denoiser, x):
+            if estimator == "integral":
+                parts = [
+                    self._integral(denoiser, *factor, n_evaluations, max_stderr, progress)
+                    for factor in self._conditionals(denoiser, x, given)
+                ]
+            else:
+                parts = [
+                    path_log_prob(denoiser, **stage, progress=progress)
+                    for stage in self._stages(denoiser, x, n_evaluations, max_stderr, given)
+                ]
         return Estimate(*_product(parts))
+
+    def _integral(
+        self,
+        denoiser: Denoiser,
+        x: Tensor,
+        given: Tensor | None,
+        n_points: int,
+        max_stderr: float | None,
+        progress: Callable[[int], object] | None,
+    ) -> Estimate:
+        """The integral (4) against independent columns on the same noise; (3) for these themselves, if of categories.
+
+        Half of the noise levels that ``max_stderr`` allows decide how many the estimate has.
+        """
+        generator = torch.Generator(self.device).manual_seed(self.seed)
+        rows = self.marginals.draw(
+            PILOT_ROWS, generator
+        )  # not x: a score is a function of the row alone
+        quadrature = pilot_quadrature(self.marginals, rows, generator)
+        plain = denoiser.independent and not len(denoiser.codebook.reals)
+
+        def estimate(
+            x: Tensor, n: int, seed: int, progress: Callable[[int], object] | None = None
+        ) -> Estimate:
+            return integral_log_prob(
+                denoiser,
+                x,
+                quadrature,
+                baseline=None if plain else self.marginals,
+                n_points=n,
+                generator=torch.Generator().manual_seed(seed),
+                given=given,
+                batch_size=self.posteriors_at_once(denoiser),
+                progress=progress,
+            )
+
+        n_points = max(n_points, FEWEST_POINTS)
+        if max_stderr is None or not len(x):
+            return estimate(x, n_points, self.seed, progress)
+        needed = (estimate(x, n_points, self.seed + 1).stderr / max_stderr).square()
+        times = 2 ** needed.clamp(1, EFFORT // 2).log2().ceil().long()
+        out = torch.zeros(2, len(x), dtype=torch.float64, device=x.device)
+        for factor in times.unique().tolist():
+            of = times == factor
+            out[:, of] = torch.stack(estimate(x[of], factor * n_points, self.seed, progress))
+        return Estimate(*out)
 
     def answers(self, given: Tensor | None) -> Denoiser:
         """The denoiser that answers a question about rows, or about some columns given others."""
@@ -285,33 +397,43 @@ class Model:
         max_stderr: float | None,
         given: Tensor | None,
     ) -> list[dict[str, Any]]:
-        """Arguments of the path estimator for each of the conditional factors of a row's probability.
-
-        Missingness indicators come first. If a value became known before its indicator, no mass would be left for
-        "the cell is missing", and the total mass would exceed one.
-        """
-        book, schedule = denoiser.codebook, self.schedule
-        indicators = book.leading
-        exact = denoiser.exact and not denoiser.independent
-        if exact:
-            # one column a step, whatever was asked for: only so shares add up to the closed form
-            schedule = CoordinateSchedule(len(indicators), schedule.orders)
-        if not book.has_leading:
-            return [self._stage(x, schedule, n_evaluations, max_stderr, given)]
-        n_steps, first, second = split_evaluations(n_evaluations, book)
-        if exact:
-            n_steps = int(indicators.sum())
-        known = torch.zeros_like(indicators) if given is None else given
-        present = x.masked_fill(~(indicators | known), math.nan)
+        """Arguments of the path estimator for each of :meth:`_conditionals`."""
+        stage = partial(self._stage, denoiser)
+        factors = self._conditionals(denoiser, x, given)
+        if denoiser.own_order is not None:
+            schedule = CoordinateSchedule(x.shape[1], denoiser.own_order)
+            return [stage(x, schedule, n_evaluations, max_stderr, given)]
+        if len(factors) == 1:
+            return [stage(x, self.schedule, n_evaluations, max_stderr, given)]
+        n_steps, first, second = split_evaluations(n_evaluations, denoiser.codebook)
+        if denoiser.exact:  # one indicator a step: along coordinates a path is then the closed form
+            n_steps = int(denoiser.codebook.leading.sum())
         if max_stderr is not None:
             max_stderr /= math.sqrt(2)  # variances of two factors add up
+        (present, _), (_, known) = factors
         return [
-            self._stage(present, self._indicator_schedule(n_steps), first, max_stderr, given),
-            self._stage(x, schedule, second, max_stderr, known | indicators),
+            stage(present, self._indicator_schedule(n_steps), first, max_stderr, given),
+            stage(x, self.schedule, second, max_stderr, known),
         ]
+
+    def _conditionals(
+        self, denoiser: Denoiser, x: Tensor, given: Tensor | None
+    ) -> list[tuple[Tensor, Tensor | None]]:
+        """Rows and given columns of the conditional factors of a row's probability: missingness indicators come first.
+
+        If a value became known before its indicator, no mass would be left for "the cell is missing", and the total
+        mass would exceed one. The own order of a denoiser begins with them.
+        """
+        book = denoiser.codebook
+        if not book.has_leading or denoiser.own_order is not None:
+            return [(x, given)]
+        known = torch.zeros_like(book.leading) if given is None else given
+        present = x.masked_fill(~(book.leading | known), math.nan)
+        return [(present, given), (x, known | book.leading)]
 
     def _stage(
         self,
+        denoiser: Denoiser,
         x: Tensor,
         schedule: Schedule,
         n_evaluations: int,
@@ -335,7 +457,7 @@ class Model:
             "given": given,
             # the same for every row and call: a score depends on the row and the model alone
             "generator": torch.Generator().manual_seed(self.seed),
-            "batch_size": self.posteriors_at_once(self.answers(given)),
+            "batch_size": self.posteriors_at_once(denoiser),
         }
 
     def try_out(self) -> None:
@@ -352,6 +474,15 @@ class Model:
         cells = torch.from_numpy(self.encoder.transform(rows).x).to(self.device)
         if not bool(self.log_prob(cells, 2).log_prob.isfinite().all()):
             raise ValueError("the model scores its own rows with no number")
+
+
+def missing_estimator(estimator: str, denoiser: Denoiser) -> str:
+    """Why a denoiser does not have an estimator, and which ones it has."""
+    why = "has no closed form"
+    if denoiser.closed_form:
+        why = "scores rows by a closed form that is not the integral of its error at noisy rows"
+    those = " and ".join(map(repr, denoiser.estimators))
+    return f"estimator={estimator!r}: a {type(denoiser).__name__} {why}; it has {those}"
 
 
 def split_evaluations(n_evaluations: int, codebook: Codebook) -> tuple[int, int, int]:

@@ -108,7 +108,12 @@ class ScoringMixin:
 
     @renamed(tol="max_stderr")
     def log_prob(
-        self, X: Any, given: Iterable[Hashable] | None = None, *, max_stderr: float | None = None
+        self,
+        X: Any,
+        given: Iterable[Hashable] | None = None,
+        *,
+        max_stderr: float | None = None,
+        estimator: str | None = None,
     ) -> RowEstimate:
         """Log-probability of each row, with its standard error.
 
@@ -125,6 +130,11 @@ class ScoringMixin:
             Nats. Rows with a larger standard error get up to 16 times ``n_evaluations``; no row gets fewer paths than
             by default. Half of the evaluations only decide how many paths the estimate needs, so that probabilities
             still sum to one; the standard error may be somewhat above ``max_stderr`` by chance.
+        estimator : {"closed_form", "path", "integral"}, optional
+            How. By default in closed form, if there is one, else along paths (6). "integral" integrates the denoising
+            error over the signal-to-noise ratio, eq. (4), with ``n_evaluations`` noise levels a row. A model with a
+            closed form gives the same number in every way that it has; :mod:`discrete_itd.guide.guarantees` has the
+            table.
 
         Returns
         -------
@@ -136,7 +146,8 @@ class ScoringMixin:
         Raises
         ------
         ValueError, TypeError
-            Naming the column that is absent or holds a value that the model cannot take.
+            Naming the column that is absent or holds a value that the model cannot take; or if the model does not have
+            the estimator, naming those that it has.
 
         Warns
         -----
@@ -145,7 +156,9 @@ class ScoringMixin:
         """
         rows, log_volume, how = self._asked(X, given, max_stderr)
         with progress_bar(len(rows.unique), "score") as bar:
-            estimate = self.model_.log_prob(rows.unique, **how, progress=bar.update)
+            estimate = self.model_.log_prob(
+                rows.unique, **how, estimator=estimator, progress=bar.update
+            )
         _warn_of_errors(estimate.stderr, max_stderr)
         log_prob, stderr = (t.cpu().numpy()[rows.inverse] for t in estimate)
         return RowEstimate(log_prob + log_volume.sum(1), stderr)
@@ -247,6 +260,10 @@ class ScoringMixin:
     def mse_curve(self, X: Any, *, n_points: int = 49, max_rows: int = 1000) -> pd.DataFrame:
         r"""Denoising error at each SNR; the area under the curve is the code length.
 
+        Of a network that conditions columns on those before them in an order, the error at an SNR is the sum over
+        columns, each at this SNR with the columns before it known. A mixture of rows with such a member has no curve
+        of its own: then it is that of the ``companion_``, which does not score rows.
+
         Parameters
         ----------
         X : DataFrame or array-like, shape (N, C), or Rows
@@ -261,7 +278,8 @@ class ScoringMixin:
             logsnr; mse, the mean of :math:`\|x - \hat x\|^2`; its standard error; and mse_independent, the same for
             independent columns. For a table of categories, the integral of snr * mse / 2 over logsnr is the mean of
             -log P in nats; with continuous columns, the area between the two curves is the gain over independent
-            columns.
+            columns. ``attrs["model"]`` is the class of the denoiser, ``attrs["scores_rows"]`` whether it is the one
+            that scores rows, ``denoiser_``.
         """
         check_integer("n_points", n_points, 2)
         check_integer("max_rows", max_rows, 2)
@@ -271,21 +289,21 @@ class ScoringMixin:
         generator = torch.Generator(model.device).manual_seed(model.seed)
         low, high = pilot_quadrature(model.marginals, x, generator).edges[[0, -1]].tolist()
         logsnr = torch.linspace(low, high, n_points, dtype=torch.float64)
-        noise = torch.Generator().manual_seed(model.seed)
-        denoisers, size = (
-            (model.conditional, model.marginals),
-            model.posteriors_at_once(model.conditional),
-        )
+        noise, denoiser = torch.Generator().manual_seed(model.seed), model.curved
         own, independent = squared_errors(
-            denoisers, x, logsnr.exp(), generator=noise, batch_size=size
-        )
+            (denoiser, model.marginals), x, logsnr.exp(), generator=noise,
+            batch_size=model.posteriors_at_once(denoiser),
+        )  # fmt: skip
         columns = {
             "logsnr": logsnr,
             "mse": own.mean(1),
             "stderr": own.std(1) / math.sqrt(len(x)),
             "mse_independent": independent.mean(1),
         }
-        return pd.DataFrame({name: values.cpu().numpy() for name, values in columns.items()})
+        curve = pd.DataFrame({name: values.cpu().numpy() for name, values in columns.items()})
+        curve.attrs["model"] = type(denoiser).__name__
+        curve.attrs["scores_rows"] = denoiser is model.denoiser
+        return curve
 
     def model_card(self) -> str:
         """What people should know of the fitted model, in Markdown: data, held-out nats, cost and limits.

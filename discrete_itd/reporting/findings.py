@@ -138,7 +138,7 @@ class Findings:
     curve : DataFrame, optional
         ``mse_curve`` of the inliers; None if there is only one.
     companion : str
-        What the curve is of: "" for the model that scores rows, else the class of its companion.
+        What the curve is of: "" for the denoiser that scores rows, else the class of the companion.
     most_anomalous : DataFrame
         From :func:`~discrete_itd.reporting.measurements.most_anomalous_rows`.
     alarm_rows : DataFrame
@@ -373,7 +373,7 @@ def examine_stream(
         stopped=density.stopped_,
         extrapolation=extrapolate(density.history_),
         curve=curve,
-        companion="" if density.companion_ is None else type(density.companion_).__name__,
+        companion="" if curve is None or curve.attrs["scores_rows"] else curve.attrs["model"],
         most_anomalous=worst,
         alarm_rows=_alarm_rows(detector, table.alarms, keep),
         columns=columns.sort_values("nats", ascending=False, kind="stable"),

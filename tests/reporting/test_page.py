@@ -586,7 +586,7 @@ def test_anomalies_come_first_and_training_last(read):
 @pytest.mark.usefixtures("without_figures")
 def test_the_curve_of_a_companion_is_called_that():
     frame = reported.table(300, 0)
-    small = Causal(base="tree", width=16, depth=1)
+    small = Causal(2, base="tree", width=16, depth=1)
     model = DiffusionDensity(denoiser=small, max_steps=5, random_state=0).fit(frame)
     said = Reader(page.report(model, frame[:30], n_most_anomalous=0)).words
     assert "This section is about its companion, an exact model (TreeDenoiser)" in said

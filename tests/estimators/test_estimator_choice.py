@@ -1,0 +1,233 @@
+"""One number, three ways: log-probabilities in closed form, along paths and by the integral, of a user's own table."""
+
+import dataclasses
+import itertools
+import re
+from functools import cache
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy import integrate
+from test_questions import float64, gappy, mixed_table
+
+from discrete_itd import DiffusionDensity, IsotropicSchedule
+from discrete_itd.channel.posterior import CategoricalPosterior, Posterior
+from discrete_itd.denoisers import Denoiser
+from discrete_itd.denoisers.base import ESTIMATORS
+from discrete_itd.encoders import ABSENT
+from discrete_itd.guide import guarantees
+from discrete_itd.likelihood import integral_log_prob, path_log_prob
+from discrete_itd.models.model import Model
+from discrete_itd.recipes import Causal, Decoder, Ensemble, Mixture, Network
+from discrete_itd.training import pilot_quadrature
+
+pytestmark = pytest.mark.single_precision
+
+NETWORK = Network(width=16, depth=1, base="independent")
+CAUSAL = Causal(width=16, depth=1, base="independent")
+SMALL = {
+    "decoder": Decoder(64, n_points=64, max_steps=40),
+    "mixture": Mixture(4),
+    "causal": CAUSAL,
+    "row_mixture": dataclasses.replace(CAUSAL, n_orders=2),  # which keeps both members
+    "network": NETWORK,
+    "ensemble": Ensemble((NETWORK, "tree")),
+}
+TABLES = {"mixed": mixed_table(300), "categories": gappy(300)}
+N_POINTS = 256  # noise levels of a row
+
+
+def promises():
+    """Lines of the guide's table: names of models, what each estimator gives, and whose the curve is."""
+    lines = re.findall(r"^\| (`\".+) \|$", guarantees.__doc__, re.MULTILINE)
+    cells = [cells for line in lines if len(cells := line.split(" | ")) == 2 + len(ESTIMATORS)]
+    return {
+        name: (dict(zip(ESTIMATORS, line[1:4], strict=True)), line[4])
+        for line in cells
+        for name in re.findall(r'`"(\w+)"`', line[0])
+    }
+
+
+PROMISES = promises()
+
+
+@cache
+def fitted(name, table="mixed", missing="marginalise"):
+    with float64():
+        return DiffusionDensity(
+            denoiser=SMALL.get(name, name),
+            max_steps=20 if name in ("network", "ensemble") else 150,
+            missing=missing,
+            n_evaluations=N_POINTS,
+            random_state=0,
+        ).fit(TABLES[table])
+
+
+def few(table, n=16):
+    return TABLES[table][:n]
+
+
+def check_within_error(got, true):
+    """The mean within 4 standard errors, every row within 6 and the error that the ends of the integral leave."""
+    difference, error = got.log_prob - true, got.stderr
+    assert abs(difference.mean()) < 4 * np.sqrt(np.square(error).sum()) / len(error) + 1e-4
+    assert (np.abs(difference) < 6 * error + 1e-3).all()
+    assert error.max() < 2
+
+
+def test_the_guide_tells_of_every_kind_of_model():
+    assert set(SMALL) | {"independent", "tree", "trees", "bayes_net"} == set(PROMISES)
+
+
+@pytest.mark.parametrize("missing", ["marginalise", "category"])
+@pytest.mark.parametrize("name", PROMISES)
+def test_every_line_of_the_guide_is_true(name, missing):
+    """Of a table with gaps and a number."""
+    model, rows = fitted(name, missing=missing), few("mixed")
+    default = model.log_prob(rows)
+    for estimator, promise in PROMISES[name][0].items():
+        if promise == "–":
+            with pytest.raises(ValueError, match=f"estimator='{estimator}': .* it has 'path' and"):
+                model.log_prob(rows, estimator=estimator)
+            continue
+        got = model.log_prob(rows, estimator=estimator)
+        if promise == "default":
+            np.testing.assert_array_equal(got.log_prob, default.log_prob)
+        elif promise == "equal":
+            np.testing.assert_allclose(got.log_prob, default.log_prob, atol=1e-8)
+            np.testing.assert_allclose(got.stderr, 0, atol=1e-8)
+        elif promise == "within its error":
+            check_within_error(got, default.log_prob)
+            assert name == "independent" or got.stderr.max() > 1e-3
+        else:
+            assert promise == "another code length"
+            assert np.isfinite(got.log_prob).all()
+
+
+@pytest.mark.parametrize("missing", ["marginalise", "category"])
+@pytest.mark.parametrize("name", ["bayes_net", "mixture", "decoder"])
+def test_given_columns_are_conditions_in_every_way(name, missing):
+    model, rows, known = fitted(name, missing=missing), few("mixed"), ["word", "level"]
+    true = model.log_prob(rows, known).log_prob
+    path = model.log_prob(rows, known, estimator="path")
+    np.testing.assert_allclose(path.log_prob, true, atol=1e-8)
+    check_within_error(model.log_prob(rows, known, estimator="integral"), true)
+
+
+@pytest.mark.parametrize("name", PROMISES)
+def test_an_estimate_is_a_function_of_the_row_alone(name):
+    model = fitted(name)
+    rows = few("mixed", 5)
+    for estimator in model.denoiser_.estimators:
+        whole = model.log_prob(rows, estimator=estimator)
+        alone = [model.log_prob(rows[i : i + 1], estimator=estimator) for i in (3, 1)]
+        np.testing.assert_array_equal(whole.log_prob[[3, 1]], [e.log_prob[0] for e in alone])
+        np.testing.assert_array_equal(whole.stderr[[3, 1]], [e.stderr[0] for e in alone])
+
+
+@pytest.mark.filterwarnings("ignore:.*standard error above")
+@pytest.mark.parametrize("name", ["mixture", "causal", "row_mixture"])
+def test_a_bound_on_the_error_is_kept_by_the_integral(name):
+    model, rows = fitted(name), few("mixed")
+    plain = model.log_prob(rows, estimator="integral")
+    bound = float(np.median(plain.stderr)) / 2
+    got = model.log_prob(rows, estimator="integral", max_stderr=bound)
+    check_within_error(got, model.score_samples(rows))
+    assert (got.stderr < 1.5 * bound).mean() > 0.8
+    assert (plain.stderr < 1.5 * bound).mean() < 0.5
+    small = plain.stderr < bound / 4
+    np.testing.assert_array_equal(got.log_prob[small], plain.log_prob[small])
+
+
+def test_an_unknown_estimator_is_refused():
+    with pytest.raises(ValueError, match=r"estimator must be one of .*, got 'exact'"):
+        fitted("tree").log_prob(few("mixed"), estimator="exact")
+
+
+class Peeking(Denoiser):
+    """Independent columns, but it sees whether a cell is missing by whether there is any evidence of its value."""
+
+    def __init__(self, independent, owner):
+        super().__init__(independent.codebook)
+        self.marginal, self.owner = independent, owner
+
+    def forward(self, y, snr):
+        q, book = self.marginal(y, snr), self.codebook
+        logits = q.categorical.logits.clone()
+        for j in book.leading_columns:
+            told = (snr[:, self.owner[j]] > 0).to(logits)[:, None]
+            levels = torch.arange(2, device=snr.device) == ABSENT
+            logits[:, book.levels.own(book.place[j])] -= 20 * told * levels
+        return Posterior(book, CategoricalPosterior(book.levels, logits), q.gaussian, q.words)
+
+
+def test_missingness_indicators_come_first():
+    """Else a denoiser could tell from the evidence of a value that it is there, and masses add up to more than one."""
+    model = DiffusionDensity(
+        denoiser="independent", missing="category", handle_unknown="error", random_state=0
+    ).fit(gappy(300))
+    inner, values = model.model_, {"a": [*"xyz"], "b": [0, 1, None], "c": [False, True, None]}
+    rows = pd.DataFrame(list(itertools.product(*values.values())), columns=list(values))
+    rows = rows.astype({"b": "Int64", "c": "boolean"})
+    peeking = dataclasses.replace(inner, denoiser=Peeking(inner.denoiser, inner.encoder.owner))
+    for estimator in ("path", "integral"):
+        got = peeking.log_prob(model.rows(rows).x, 512, estimator=estimator)
+        p = got.log_prob.exp()
+        assert p.sum() < 1 + 4 * (p * got.stderr).square().sum().sqrt() + 1e-4
+
+
+# -- the curve ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("table", TABLES)
+@pytest.mark.parametrize("name", PROMISES)
+def test_the_area_under_a_curve_of_the_scorer_is_minus_the_score(name, table):
+    """Of categories; with numbers, the area between the curves is the gain over independent columns."""
+    model, rows = fitted(name, table), TABLES[table]
+    curve = model.mse_curve(rows, n_points=97)
+    assert curve.attrs["scores_rows"] == (PROMISES[name][1] == "its own")
+    assert (curve.attrs["model"] == type(model.denoiser_).__name__) == curve.attrs["scores_rows"]
+    if not model.denoiser_.closed_form or not curve.attrs["scores_rows"]:
+        return
+    height = 0.5 * np.exp(curve["logsnr"])
+    step = np.gradient(curve["logsnr"])
+    error = np.sqrt(np.square(height * step * curve["stderr"]).sum())
+    if table == "categories":
+        area, nats = integrate.trapezoid(height * curve["mse"], curve["logsnr"]), -model.score(rows)
+    else:
+        between = height * (curve["mse_independent"] - curve["mse"])
+        area = integrate.trapezoid(between, curve["logsnr"])
+        nats = model.score(rows) - fitted("independent").score(rows)
+    assert abs(area - nats) < 4 * error + 0.01
+
+
+# -- networks ----------------------------------------------------------------------------------------
+
+
+def test_the_path_of_a_network_tends_to_its_integral():
+    """On average over rows and single paths, of all columns at one SNR in many steps."""
+    with float64():
+        model: Model = fitted("network", "categories").model_
+        x = torch.from_numpy(model.encoder.transform(TABLES["categories"]).x)
+        generator = torch.Generator().manual_seed(0)
+        quadrature = pilot_quadrature(model.marginals, x, generator)
+        integral = integral_log_prob(
+            model.denoiser,
+            x,
+            quadrature,
+            baseline=model.marginals,
+            n_points=64,
+            generator=generator,
+        )
+        levels = torch.linspace(*quadrature.edges[[0, -1]].tolist(), 128).exp().tolist()
+        path = path_log_prob(
+            model.denoiser, x, IsotropicSchedule(tuple(levels)), n_paths=1, generator=generator
+        )
+    difference = (path.log_prob - integral.log_prob).numpy()
+    error = difference.std() / np.sqrt(len(difference))
+    assert abs(difference.mean()) < 4 * error + 0.01
+    assert error < 0.1
+    coordinates = model.log_prob(x, 64, estimator="path").log_prob
+    assert (coordinates - integral.log_prob).abs().max() > 0  # but not what the default path scores
