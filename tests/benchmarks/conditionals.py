@@ -21,8 +21,10 @@ categories. Methods:
   model that scores rows says, whichever part of it answers questions.
 - *companion*: a copy of the model that scores and answers by ``companion_`` alone, where there is one.
 - *boosting*: scikit-learn's HistGradientBoosting with its defaults, trained for that one column.
-- *IterativeImputer*, *KNNImputer*: with their defaults, on standardised numbers and one-hot categories, from at most
-  ``--imputer-rows`` training rows, in which the first is given as many gaps as there are among the new rows.
+- *IterativeImputer*, *KNNImputer*: with their defaults, on standardised numbers, from at most ``--imputer-rows``
+  training rows. The second has one-hot categories. The first has their codes, rounded, and as many gaps in its training
+  rows as there are among the new ones: one-hot, each category follows from the others of its column, which are missing
+  with it, so that none moves from its mean.
 - *most frequent, median* of the training column.
 
 Milliseconds are the processor's, of the answer alone, divided by the number of new rows.
@@ -409,8 +411,10 @@ def by_imputer(
     levels = {c: None if c in task.numbers else sorted(train[c].dropna().unique()) for c in rows}
     center = {c: as_number(train[c]).mean() for c in task.numbers}
     scale = {c: as_number(train[c]).std() or 1.0 for c in task.numbers}
+    one_hot = label == "KNNImputer"
 
     def wide(frame: pd.DataFrame) -> np.ndarray:
+        """Numbers and codes; for the neighbours, one-hot categories."""
         parts = []
         for c, known in levels.items():
             if known is None:
@@ -418,9 +422,9 @@ def by_imputer(
                 parts.append(z.to_numpy(float)[:, None])
             else:
                 codes = pd.Index(known).get_indexer(frame[c])
-                hot = np.eye(len(known))[np.maximum(codes, 0)]
-                hot[codes < 0] = np.nan
-                parts.append(hot)
+                cells = np.eye(len(known))[codes] if one_hot else codes[:, None].astype(float)
+                cells[codes < 0] = np.nan
+                parts.append(cells)
         return np.concatenate(parts, 1)
 
     if label == "IterativeImputer":
@@ -434,12 +438,13 @@ def by_imputer(
         cells, seconds = processor_timed(lambda: imputer.transform(wide(rows)))
     filled, at = {}, 0
     for c, known in levels.items():
-        block = cells[:, at : at + (1 if known is None else len(known))]
+        block = cells[:, at : at + (len(known) if known is not None and one_hot else 1)]
         at += block.shape[1]
         if known is None:
             guess = number_back(block[:, 0] * scale[c] + center[c], rows[c].dtype)
         else:
-            guess = pd.Series(np.array(known, object)[block.argmax(1)])
+            codes = block.argmax(1) if one_hot else block[:, 0].round().astype(int)
+            guess = pd.Series(np.array(known, object)[codes.clip(0, len(known) - 1)])
         filled[c] = rows[c].astype(object).where(rows[c].notna(), guess)
     return pd.DataFrame(filled), seconds
 
