@@ -59,11 +59,16 @@ Each step is a folder of the package; imports run one way, down this page.
    networks, and the cheapest is taken of those whose held-out nats are within one standard error of the best.
 
 7. **Estimators** (`discrete_itd.DiffusionDensity`): all of this behind scikit-learn's ``fit``, ``score_samples`` and
-   ``sample``, with pandas on both sides.
+   ``sample``, with pandas on both sides. Whether a score is what it claims to be can be seen on any table: it is the same
+   in closed form, along a path and by the integral (`discrete_itd.guide.guarantees`).
 
    >>> from discrete_itd import DiffusionDensity
    >>> model = DiffusionDensity(denoiser="tree", random_state=0).fit(frame)
    >>> model.explain(frame[:1]).sum(axis=1).round(2).item() == round(-model.score(frame[:1]), 2)
+   True
+   >>> exact = model.log_prob(frame, estimator="closed_form").log_prob
+   >>> area = model.log_prob(frame, estimator="integral")
+   >>> bool(np.abs(area.log_prob - exact).mean() < 3 * area.stderr.mean())
    True
 
 8. **Detection** (`discrete_itd.detection`): a fifth of the rows is held out to calibrate scores, so that p-values and
