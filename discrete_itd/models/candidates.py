@@ -208,12 +208,18 @@ class CandidateTable:
         if plan.run.interrupted and trained:  # whatever was chosen, the user must learn of it
             plan.report = trained[-1]
         if not chosen.denoiser.exact:
-            exact = [c for c in self.candidates if c.denoiser.exact]
-            companions = [p.companion for p in self.plans if p.companion is not None]
-            hearing = [c.denoiser for c in exact] + companions
-            if hearing:
-                plan.companion = min(hearing, key=self.rows.held_out_nats)
+            exact = {c.denoiser: c for c in self.candidates if c.denoiser.exact and not c.members}
+            for d in (p.companion for p in self.plans if p.companion is not None):
+                exact.setdefault(d, Candidate("companion", d, self.rows.held_out(d), 0.0))
+            if exact:
+                plan.companion = self.companion(list(exact.values()))
         return chosen.denoiser
+
+    def companion(self, exact: list[Candidate]) -> Denoiser:
+        """What answers questions about any columns given others: the mixture of exact models, which is exact itself."""
+        found = self.mixture(exact).denoiser
+        # members of a user's own may disagree on high-cardinality columns
+        return found if found.exact else min(exact, key=lambda c: c.mean).denoiser
 
 
 @torch.no_grad()

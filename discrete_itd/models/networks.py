@@ -12,6 +12,7 @@ import torch
 
 from discrete_itd.denoisers import CausalDenoiser, Denoiser, NeuralDenoiser
 from discrete_itd.denoisers.row_mixture import RowMixtureDenoiser, fit_weights
+from discrete_itd.models.candidates import Candidate, CandidateTable
 from discrete_itd.models.contract import FitPlan, Recipe, TrainingRows
 from discrete_itd.models.exact import BayesNet, Decoder, affordable_bases, choose_base, exact_base
 from discrete_itd.models.fit_recipes import fit_recipes
@@ -146,8 +147,8 @@ class Causal(Recipe):
     -----
     Where cells are missing, a network may be worse than the base that it corrects: then the model is the mixture of
     rows (10) of both. A network hears the columns in its order only. Questions about some columns given others, like
-    imputation, are answered by an exact denoiser of the same rows: the base or, with continuous columns and if it
-    predicts held-out rows better, a decoder mixture.
+    imputation, are answered by an exact denoiser of the same rows: the base or, with continuous columns, the mixture of
+    rows (10) of it and a decoder mixture.
 
     Examples
     --------
@@ -274,10 +275,12 @@ def asks_decoder(rows: TrainingRows, plan: FitPlan) -> bool:
 
 
 def companion(base: Denoiser, rows: TrainingRows, plan: FitPlan) -> Denoiser:
-    """The exact denoiser that answers what a causal one cannot: the base, or a mixture that predicts rows better."""
+    """The exact denoiser that answers what a causal one cannot: the base, or its mixture (10) with a decoder's."""
     if plan.run.interrupted or not asks_decoder(rows, plan):
         return base
-    return min(base, QUICK_DECODER.fit(rows, plan), key=rows.held_out_nats)
+    parts = base, QUICK_DECODER.fit(rows, plan)
+    named = [Candidate(type(d).__name__, d, rows.held_out(d), 0.0) for d in parts]
+    return CandidateTable(rows).companion(named)
 
 
 def check_acceleration(precision: Any, compiled: Any) -> None:

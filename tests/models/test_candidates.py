@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from discrete_itd.channel import Codebook, ColumnPoints
-from discrete_itd.denoisers import MarginalDenoiser
+from discrete_itd.denoisers import MarginalDenoiser, RowMixtureDenoiser
 from discrete_itd.models.candidates import Candidate, CandidateTable
 
 BOOK = Codebook([ColumnPoints("simplex", 2)])
@@ -30,16 +30,13 @@ class Fitted(MarginalDenoiser):
         return self._work
 
 
-def held_out_nats(denoiser):
-    x = torch.zeros(1, 1, dtype=torch.float64)
-    return -float(denoiser.log_prob(x).mean())
+def held_out(denoiser):
+    return -denoiser.log_prob(torch.zeros(N, 1, dtype=torch.float64)).double()
 
 
 def table_of(*candidates):
     x = torch.zeros(N, 1, dtype=torch.float64)
-    rows = SimpleNamespace(
-        codebook=BOOK, x_valid=x, marginals=Fitted(0.5), held_out_nats=held_out_nats
-    )
+    rows = SimpleNamespace(codebook=BOOK, x_valid=x, marginals=Fitted(0.5), held_out=held_out)
     table = CandidateTable(rows)
     table.candidates = list(candidates)
     return table
@@ -76,7 +73,7 @@ def test_the_companion_is_the_best_that_hears_every_column():
     worse, better = Fitted(0.2), Fitted(0.6)
     for of_plan, best in ((0.3, 0.6), (0.8, 0.8)):
         for order in ((worse, better), (better, worse)):
-            exact = [Candidate(f"exact {i}", d, nats, 0.0) for i, d in enumerate(order)]
+            exact = [Candidate(f"exact {i}", d, held_out(d), 0.0) for i, d in enumerate(order)]
             table = table_of(chosen, *exact)
             table.plans = [SimpleNamespace(companion=c) for c in (Fitted(of_plan), None)]
             plan = SimpleNamespace(run=SimpleNamespace(interrupted=False), companion=None)
@@ -86,6 +83,20 @@ def test_the_companion_is_the_best_that_hears_every_column():
     plan = SimpleNamespace(run=SimpleNamespace(interrupted=False), companion=None)
     table_of(chosen, exact[0]).settle(plan, exact[0])
     assert plan.companion is None  # what is exact answers by itself
+
+
+def test_the_companion_mixes_exact_models_that_err_differently():
+    """It is exact itself, and there though only single models and a causal network were candidates."""
+    first = torch.arange(N) % 2 == 0
+    nats = torch.where(first, 0.3, 2.0).double()
+    exact = [Candidate(f"exact {i}", Fitted(0.6), n, 0.0) for i, n in enumerate((nats, 2.3 - nats))]
+    table = table_of(*exact, Candidate("causal", Fitted(0.9, exact=False), nats / 4 + 0.1, 0.0))
+    plan = SimpleNamespace(run=SimpleNamespace(interrupted=False), companion=None)
+    table.settle(plan, table.candidates[-1])
+    assert isinstance(plan.companion, RowMixtureDenoiser)
+    assert plan.companion.exact
+    assert len(plan.companion.members) == 2
+    assert plan.companion.log_weights.exp().tolist() == pytest.approx([0.5, 0.5], abs=0.01)
 
 
 @pytest.mark.parametrize(
