@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from discrete_itd.denoisers import Denoiser
-from discrete_itd.models.candidates import CandidateTable
+from discrete_itd.models.candidates import Candidate, CandidateTable
 from discrete_itd.models.contract import FitPlan, Recipe, TrainingRows
 from discrete_itd.models.exact import EXACT, BayesNet, Decoder, Mixture, Trees, affordable_bases
 from discrete_itd.models.members import fit_ensemble
@@ -22,8 +22,8 @@ from discrete_itd.progress import deferred_interrupts
 from discrete_itd.validation import check_integer
 
 MOST_MEMBERS = 64
-# the networks of the best mixture, in turn: members that err differently are worth more
-VARIED = (Causal(), Causal(base="independent", dropout=0.5))
+# the networks of the best mixture: members that err differently are worth more
+VARIED: tuple[Recipe, ...] = (Causal(), Causal(base="independent", dropout=0.5))
 LARGE_DECODER = Decoder(8192)
 # of the time that is left, what an exact base and a decoder may take: the remainder is for causal networks
 BASE_SHARE, DECODER_SHARE = 0.3, 0.25
@@ -187,7 +187,8 @@ class Auto(Recipe):
 class Best(Recipe):
     """The lowest held-out nats for the time allowed: a mixture of rows (10) of exact models and causal networks.
 
-    Every second network corrects independent columns, with more dropout.
+    Networks are of several kinds, by the base that they correct. After one of each kind, the next is always of that
+    kind whose latest network the mixture would miss most.
 
     Parameters
     ----------
@@ -217,16 +218,23 @@ class Best(Recipe):
         trains = plan.training.max_steps and Causal().is_affordable(rows)
         n = self.count_networks() if trains else 0
         plans, n_at_once = plan.of_networks(n), plan.run.team.size
+        networks: list[tuple[Recipe, Candidate]] = []
+
+        def fit_networks(plans: list[FitPlan]) -> None:
+            kinds = [next_kind(table, networks, i) for i in range(len(plans))]
+            there = len(table.candidates)
+            table.fit(kinds, plans)
+            networks.extend(zip(kinds, table.candidates[there:], strict=False))
+
         for i in range(0, n, n_at_once):
             if plan.time_left and not plan.run.interrupted:
-                some = range(i, min(i + n_at_once, n))
-                table.fit([VARIED[k % len(VARIED)] for k in some], [plans[k] for k in some])
+                fit_networks(plans[i : i + n_at_once])
         before = math.inf
         while n and self._has_time_for_another(table, plan, n):
             if (nats := table.mixture().mean) > before - LEAST_GAIN:
                 break
             n, before = n + 1, nats
-            table.fit([VARIED[(n - 1) % len(VARIED)]], plan.of_networks(n)[-1:])
+            fit_networks(plan.of_networks(n)[-1:])
         return table.settle(plan, table.add(table.mixture()))
 
     def _has_time_for_another(self, table: CandidateTable, plan: FitPlan, n: int) -> bool:
@@ -242,6 +250,22 @@ class Best(Recipe):
         if self.n_orders is not None:
             check_integer("n_orders", self.n_orders, 1, MOST_ORDERS)
         return self
+
+
+def next_kind(table: CandidateTable, networks: list[tuple[Recipe, Candidate]], i: int) -> Recipe:
+    """The kind of the network that is to be fitted as the i-th of a few at once, given those that are there.
+
+    First one of each; then the one whose latest network is worth most: in nats that the mixture has more without it.
+    """
+    if len(networks) + i < len(VARIED):
+        return VARIED[len(networks) + i]
+    whole, latest = table.mixture().mean, dict(networks)
+
+    def worth(kind: Recipe) -> float:
+        left = [c for c in table.candidates if c is not latest.get(kind)]
+        return table.mixture(left).mean - whole
+
+    return max(VARIED, key=worth)
 
 
 NAMES: dict[str, Recipe] = {

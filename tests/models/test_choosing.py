@@ -19,8 +19,8 @@ from discrete_itd.denoisers import (
 )
 from discrete_itd.denoisers.row_mixture import fit_weights
 from discrete_itd.denoisers.structure_search import Search
-from discrete_itd.models import networks
-from discrete_itd.models.candidates import CandidateTable
+from discrete_itd.models import choosing, networks
+from discrete_itd.models.candidates import Candidate, CandidateTable
 from discrete_itd.models.contract import FitPlan
 from discrete_itd.models.fit_recipes import fit_recipe
 from discrete_itd.recipes import (
@@ -84,6 +84,30 @@ def test_the_best_takes_the_time_that_is_left(monkeypatch, n_orders, gain, n):
     seen.clear()
     fit_recipe(Best(n_orders), training_rows(chain(400)), quick(1))
     assert len(seen) == 3
+
+
+@pytest.mark.parametrize("worthy", range(len(choosing.VARIED)))
+def test_the_next_network_is_of_the_kind_that_is_worth_most(worthy):
+    """In nats that the mixture has more without the latest of it: not those of the network by itself."""
+    rows = training_rows(chain(400))
+    table, n = CandidateTable(rows), len(rows.x_valid)
+    kinds = choosing.VARIED
+    middling = torch.full((n,), 3.0, dtype=torch.float64)
+    alone = Candidate("exact", rows.marginals, middling, 0.0)
+    # the latest of one kind is right in a quarter of the rows alone; the others repeat what is there
+    errs = torch.where(torch.arange(n) % 4 == 0, 0.1, 9.0).double()
+    latest = [errs if i == worthy else middling + 0.1 for i in range(len(kinds))]
+    fitted = [
+        (k, Candidate("causal", rows.marginals, m, 0.0)) for k, m in zip(kinds, latest, strict=True)
+    ]
+    earlier = [(k, Candidate("causal", rows.marginals, middling, 0.0)) for k in kinds]
+    table.candidates = [alone, *(c for _, c in earlier + fitted)]
+    networks: list = []
+    for kind in kinds:
+        assert choosing.next_kind(table, networks, 0) == kind
+        networks.append((kind, alone))
+    found = choosing.next_kind(table, [*earlier, *fitted], 0)
+    assert found == kinds[worthy]
 
 
 def test_a_difference_is_judged_row_by_row():
