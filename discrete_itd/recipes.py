@@ -2,8 +2,9 @@
 
 A name stands for a recipe with its defaults: ``"auto"`` for :class:`Auto`, ``"best"`` for :class:`Best`,
 ``"network"`` and ``"mlp"`` for :class:`Network`, ``"trees"`` for ``Trees(8)``; ``"causal"``, ``"independent"``,
-``"tree"``, ``"mixture"``, ``"decoder"``, ``"bayes_net"``, ``"row_mixture"`` and ``"ensemble"`` for the others. A list
-of names and recipes stands for an :class:`Ensemble` of them. A recipe of one's own inherits from :class:`Recipe`.
+``"tree"``, ``"mixture"``, ``"decoder"``, ``"bayes_net"``, ``"forest"``, ``"row_mixture"`` and ``"ensemble"`` for the
+others. A list of names and recipes stands for an :class:`Ensemble` of them. A recipe of one's own inherits from
+:class:`Recipe`.
 
 >>> from discrete_itd import DiffusionDensity
 >>> DiffusionDensity(denoiser=[Trees(), Mixture(64)]).denoiser
@@ -14,7 +15,7 @@ of names and recipes stands for an :class:`Ensemble` of them. A recipe of one's 
 
 from discrete_itd.models.choosing import NAMES, Auto, Best, Ensemble, RowMixture, recipe
 from discrete_itd.models.contract import Recipe
-from discrete_itd.models.exact import BayesNet, Decoder, Independent, Mixture, Trees
+from discrete_itd.models.exact import BayesNet, Decoder, Forest, Independent, Mixture, Trees
 from discrete_itd.models.networks import Causal, Network
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "Causal",
     "Decoder",
     "Ensemble",
+    "Forest",
     "Independent",
     "Mixture",
     "Network",
@@ -41,6 +43,7 @@ RECIPES: tuple[type, ...] = (
     Mixture,
     Decoder,
     BayesNet,
+    Forest,
     Network,
     Causal,
     Ensemble,

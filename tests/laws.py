@@ -26,12 +26,12 @@ from discrete_itd.denoisers import (
     BayesNetDenoiser,
     CausalDenoiser,
     Denoiser,
+    ForestDenoiser,
     MarginalDenoiser,
     MixtureDenoiser,
     NeuralDenoiser,
     OneHotDenoiser,
     OneHotGroups,
-    RowMixtureDenoiser,
     SupportDenoiser,
     TreeDenoiser,
 )
@@ -257,11 +257,10 @@ def tree_tables(book, rng, n_trees):
     return parents, tables, rng.dirichlet([4.0] * n_trees)
 
 
-def random_trees(book, rng, *, n_trees=1, rest=None):
+def random_trees(book, rng, *, n_trees=1):
     """A mixture of random trees, beside which other columns are independent."""
     parents, *positive = map(torch.tensor, tree_tables(book, rng, n_trees))
-    if rest is None and len(book.finite) < book.n_columns:
-        rest = random_marginals(book, rng)
+    rest = random_marginals(book, rng) if len(book.finite) < book.n_columns else None
     positive = [t.to(book.known_snr) for t in positive]
     return TreeDenoiser(book, parents, *positive, rest)
 
@@ -285,6 +284,59 @@ def random_bayes_net(book, rng, *, most_parents=3):
     return BayesNetDenoiser(book, parents, tables, rest)
 
 
+def random_splits(book, rng, *, n_trees=3, depth=3):
+    """Columns and thresholds (M,), ranks (n_trees, T) and boxes (L, C, 2) of random trees: numpy."""
+    levels, own = book.levels, [*book.finite.tolist(), *book.reals.tolist()]
+    rank = np.zeros((n_trees, levels.n_points))
+    for t in range(n_trees):
+        for j in range(levels.n_columns):
+            rank[t, levels.own(j)] = rng.permutation(levels.cardinalities[j])
+    whole = np.tile([-np.inf, np.inf], (book.n_columns, 1))
+    column, threshold, boxes, row = [], [], [], [(t, whole) for t in range(n_trees)]
+    for d in range(depth + 1):
+        below = []
+        for t, box in row:
+            splits = []
+            for j in own if d < depth and rng.random() < 0.9 else ():
+                if j not in book.place:
+                    splits.append((j, rng.normal(0, 0.5)))
+                    continue
+                ranks = np.sort(rank[t, levels.own(book.place[j])])
+                splits += [(j, r + 0.5) for r in ranks[:-1]]
+            splits = [(j, s) for j, s in splits if box[j][0] < s < box[j][1]]
+            if not splits:
+                column.append(-1), threshold.append(0.0), boxes.append((t, box))
+                continue
+            j, s = splits[rng.integers(len(splits))]
+            column.append(j), threshold.append(s)
+            for side in (1, 0):  # of the box, the end that moves
+                part = box.copy()
+                part[j, side] = s
+                below.append((t, part))
+        row = below
+    return np.array(column), np.array(threshold), rank, boxes
+
+
+def random_forest(book, rng, **arguments):
+    """Random trees of splits, in whose leaves the columns are independent within their boxes."""
+    like, levels, n_reals = book.known_snr, book.levels, len(book.reals)
+    column, threshold, rank, boxes = random_splits(book, rng, **arguments)
+    probs = np.maximum(rng.gamma(0.7, size=(len(boxes), levels.n_points)), 0.02)
+    for p, (t, box) in zip(probs, boxes, strict=True):
+        for k, i in enumerate(levels.level_column.tolist()):
+            low, high = box[book.finite[i]]
+            p[k] *= low < rank[t, k] <= high
+    parts = column, threshold, rank, rng.uniform(0.2, 1.0, len(column)), probs
+    numbers = (
+        rng.normal(0, 0.6, (len(boxes), n_reals)),
+        rng.uniform(0.2, 0.5, (len(boxes), n_reals)) ** 2,
+    )
+    fallback = random_marginals(book, rng) if book.vocabularies else None
+    parts = [torch.tensor(part, device=book.device) for part in (*parts, *numbers)]
+    parts = [p.to(like) if p.is_floating_point() else p for p in parts]
+    return ForestDenoiser(book, *parts, wide=0.05, fallback=fallback)
+
+
 def random_joined(book, rng):
     """Two of the columns are one to a mixture of trees, with some of their patterns as its categories."""
     sizes, groups, patterns = book.levels.cardinalities, [], []
@@ -296,24 +348,6 @@ def random_joined(book, rng):
     joining = OneHotGroups(book, groups, patterns)
     inner = random_trees(joining.codebook, rng, n_trees=2)
     return OneHotDenoiser(joining, inner, random_marginals(book, rng))
-
-
-def random_exact_mixture(book, rng, *, nested=False):
-    """A mixture of rows whose members are exact; they have nothing but their words in common, if there are any."""
-    shared = random_marginals(book, rng)
-    own = (lambda: shared) if book.vocabularies else (lambda: random_marginals(book, rng))
-    members = [
-        random_trees(book, rng, rest=own() if len(book.finite) < book.n_columns else None),
-        random_mixture(book, rng, n_classes=2, fallback=shared if book.vocabularies else None),
-        own(),
-    ]
-    if len(book.finite) == book.n_columns:
-        members += [random_joined(book, rng), random_bayes_net(book, rng), random_oracle(book, rng)]
-    if nested:
-        members[:2] = [RowMixtureDenoiser(book, members[:2], [0.3, 0.7])]
-    made = RowMixtureDenoiser(book, members, rng.dirichlet([4.0] * len(members)) + 0.01)
-    assert made.exact
-    return made
 
 
 def last_weights(network):
@@ -362,10 +396,10 @@ def make_denoiser(kind, book, seed=0):
         return random_trees(book, np.random.default_rng(seed), n_trees=1 if kind == "tree" else 3)
     if kind == "bayes_net":
         return random_bayes_net(book, np.random.default_rng(seed))
+    if kind == "forest":
+        return random_forest(book, np.random.default_rng(seed))
     if kind == "joined":
         return random_joined(book, np.random.default_rng(seed))
-    if kind in ("exact mixture", "nested"):
-        return random_exact_mixture(book, np.random.default_rng(seed), nested=kind == "nested")
     return random_oracle(book, np.random.default_rng(seed))
 
 

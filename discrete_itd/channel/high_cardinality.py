@@ -59,37 +59,15 @@ class VocabularyPosterior:
         self.vocabulary, self.log_probs = vocabulary, log_probs
         self.y, self.snr, self.h, self.u, self.shared = y, snr, h, u, shared
 
-    def _bases(self, rows: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Chunks of the numbered rows, and prior times evidence (2) of each category, without a network: (b, K)."""
+    def _logits(self, rows: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Chunks of the numbered rows, and their normalised logits (b, K)."""
         n, codes = self.vocabulary.n_levels, self.vocabulary.codes
         for part in rows.split(max(1, CHUNK_CELLS // len(codes))):
             known = torch.isinf(self.snr[part])
             y = self.y[part] * torch.where(known, CODE_KNOWN_SNR, 1.0)[:, None]
             gamma = torch.where(known, CODE_KNOWN_SNR, self.snr[part])[:, None]
             base = torch.addmm(self.log_probs, y, codes.T)
-            yield part, torch.cat([base[:, :n] - gamma * (VERTEX**2 / 2), base[:, n:]], 1)
-
-    def log_evidence(self) -> Tensor:
-        """Log-probability that the prior gives to the evidence, or to a known category: (B,), nats; at no cost if none.
-
-        Up to a constant that depends on the evidence alone.
-        """
-
-        def compute(rows: Tensor) -> Tensor:
-            parts = [
-                torch.where(
-                    torch.isinf(self.snr[i]), self.log_probs[q.argmax(1)], torch.logsumexp(q, 1)
-                )
-                for i, q in self._bases(rows)
-            ]
-            return torch.cat(parts)
-
-        return replace_rows(torch.zeros_like(self.snr), self.snr > 0, compute)
-
-    def _logits(self, rows: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Chunks of the numbered rows, and their normalised logits (b, K)."""
-        n = self.vocabulary.n_levels
-        for part, base in self._bases(rows):
+            base = torch.cat([base[:, :n] - gamma * (VERTEX**2 / 2), base[:, n:]], 1)
             if self.h is None or self.u is None:
                 yield part, torch.log_softmax(base, 1)
                 continue

@@ -8,7 +8,7 @@ KINDS = ("nominal", "ordinal", "continuous", "binned")
 NOTATIONS = ("decimal-comma", "decimal-point", "day-first", "month-first")
 DENOISERS = (
     "auto", "best", "network", "mlp", "causal", "ensemble", "row_mixture", "independent", "tree", "trees", "mixture",
-    "decoder", "bayes_net",
+    "decoder", "bayes_net", "forest",
 )  # fmt: skip
 
 

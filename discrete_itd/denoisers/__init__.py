@@ -4,6 +4,7 @@ from discrete_itd.denoisers.base import Denoiser
 from discrete_itd.denoisers.bayes_net import BayesNetDenoiser
 from discrete_itd.denoisers.causal import CausalDenoiser
 from discrete_itd.denoisers.ensemble import EnsembleDenoiser
+from discrete_itd.denoisers.forest import ForestDenoiser
 from discrete_itd.denoisers.gaussian import GaussianDenoiser
 from discrete_itd.denoisers.marginal import MarginalDenoiser
 from discrete_itd.denoisers.mixture import MixtureDenoiser
@@ -19,6 +20,7 @@ __all__ = [
     "CausalDenoiser",
     "Denoiser",
     "EnsembleDenoiser",
+    "ForestDenoiser",
     "GaussianDenoiser",
     "MarginalDenoiser",
     "MixtureDenoiser",

@@ -12,17 +12,22 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
+import torch
+
 from discrete_itd.denoisers import (
     BayesNetDenoiser,
     Denoiser,
+    ForestDenoiser,
     MarginalDenoiser,
     MixtureDenoiser,
     TreeDenoiser,
 )
 from discrete_itd.denoisers.decoder import DecoderPlan, fit_decoder, seconds_needed
+from discrete_itd.denoisers.forest_fit import ForestCounts
 from discrete_itd.denoisers.mixture_fit import EM_ROWS
 from discrete_itd.denoisers.tree import MOST_LEVELS
 from discrete_itd.models.contract import FitPlan, Recipe, TrainingRows
+from discrete_itd.models.growing import grow
 from discrete_itd.progress import deferred_interrupts
 from discrete_itd.training.config import Evaluation
 from discrete_itd.validation import check_integer
@@ -32,6 +37,13 @@ EM_ROUNDS = 100  # of a mixture of products, at most
 PSEUDO_COUNTS = (0.3, 1.0, 3.0, 10.0)  # of a tree, among which held-out rows choose
 PENALTY = 2.0  # nats for each parameter of a tree's edges: twice Akaike's
 FEWEST_CLASSES, CLASS_FACTOR, MOST_CLASSES = 16, 4, 1024  # of a mixture of products, likewise
+# of a forest: rows of a leaf, random splits of a node, of which there is one of each of so many columns, projections by
+# which they are judged, and pseudo-counts of the distribution in the node above
+FEWEST_ROWS, FEWEST_CANDIDATES, CANDIDATE_SHARE, N_TARGETS = 5, 4, 0.35, 8
+ABOVE = (4.0, 1.0, 16.0)
+MOST_PROBS = 1 << 24  # floats of the leaves of a forest
+FILLING, NUMBERS_OF_REAL = 1.6, 8  # rows of a leaf over the least number; floats kept for a number
+CHOICE_ROWS = 4096  # held-out rows by which its depth is chosen, at most
 # base="auto" fits a tree with at most so many levels and numbers in its tables, and a Bayesian network with at most so
 # many columns and so much work per call, in which it sums its columns out
 TREE_TABLE = 1 << 24
@@ -364,6 +376,108 @@ class BayesNet(Recipe):
         return "bayes net"
 
 
+@dataclass(frozen=True)
+class Forest(Recipe):
+    """A density forest (11): random trees whose leaves are products of all columns, continuous ones too; exact.
+
+    Parameters
+    ----------
+    n_trees : int
+    min_leaf : int, optional
+        Rows of a leaf, at least 5. By default held-out rows choose among 5, 10, 20 and so on: larger numbers are tried
+        as long as they improve.
+
+    Notes
+    -----
+    Held-out rows also choose how much the leaves are smoothed. In a table larger than memory, trees are grown on a
+    sample and counted in all rows. Where many leaves and many levels would have more than ``MOST_PROBS`` probabilities,
+    leaves are larger.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from discrete_itd import DiffusionDensity
+    >>> frame = pd.DataFrame({"a": ["x", "y"] * 50, "b": ["u", "v"] * 50})
+    >>> model = DiffusionDensity(denoiser=Forest(4), random_state=0).fit(frame)
+    >>> type(model.denoiser_).__name__
+    'ForestDenoiser'
+    """
+
+    n_trees: int = 32
+    min_leaf: int | None = None
+    exact = True
+
+    def fit(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
+        clock = plan.clock(f"the fit of a {self.label}")
+        return rows.once(self, lambda: rows.best(partial(self.candidates, is_over=clock)))
+
+    def fit_base(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
+        """The fit, of a table without continuous columns."""
+        if len(rows.codebook.reals):
+            raise ValueError(
+                "base: a forest of continuous columns cannot be corrected by a network; take 'mixture'"
+            )
+        return self.fit(rows, plan)
+
+    def candidates(
+        self, rows: TrainingRows, is_over: Callable[[], bool] = lambda: False
+    ) -> Iterator[Denoiser]:
+        """The forest that predicts held-out rows best: one, since forests are large."""
+        book = rows.codebook
+        n_own = len(book.finite) + len(book.reals)
+        if not n_own:
+            yield rows.marginals
+            return
+        seed = int(torch.randint(2**31 - 1, (), generator=rows.generator, device=rows.device))
+        numbers = book.levels.n_points + NUMBERS_OF_REAL * len(book.reals)
+        fewest = FEWEST_ROWS if self.min_leaf is None else self.min_leaf
+        fewest = max(
+            fewest, math.ceil(self.n_trees * rows.n_rows * numbers / (FILLING * MOST_PROBS))
+        )
+        splits = grow(
+            book,
+            rows.x,
+            n_trees=self.n_trees,
+            min_leaf=max(FEWEST_ROWS, math.ceil(fewest * len(rows.x) / rows.n_rows)),
+            n_candidates=max(FEWEST_CANDIDATES, math.ceil(CANDIDATE_SHARE * n_own)),
+            n_targets=N_TARGETS,
+            seed=seed,
+        )
+        counts = ForestCounts(splits, rows.x, seed)
+        for chunk in rows.source.chunks():
+            counts.add(chunk)
+        x_valid = rows.x_valid[:CHOICE_ROWS]
+
+        def nats(forest: ForestDenoiser) -> float:
+            return -float(forest.log_prob(x_valid).mean())
+
+        counts = counts.cut(fewest)
+        best = counts.forest(rows.marginals, ABOVE[0])
+        least = nats(best)
+        while self.min_leaf is None and not is_over() and counts.splits.n_nodes > self.n_trees:
+            fewest *= 2
+            shallower = counts.cut(fewest)
+            other = shallower.forest(rows.marginals, ABOVE[0])
+            if (own := nats(other)) >= least:
+                break
+            counts, best, least = shallower, other, own
+        for above in ABOVE[1:] if len(book.finite) else ():
+            other = counts.forest(rows.marginals, above)
+            if (own := nats(other)) < least:
+                best, least = other, own
+        yield best
+
+    def check(self) -> Forest:
+        check_integer("n_trees", self.n_trees, 1, MOST_COMPONENTS)
+        if self.min_leaf is not None:
+            check_integer("min_leaf", self.min_leaf, FEWEST_ROWS)
+        return self
+
+    @property
+    def label(self) -> str:
+        return "forest"
+
+
 EXACT: dict[str, Recipe] = {
     "independent": Independent(),
     "tree": Trees(),
@@ -371,6 +485,7 @@ EXACT: dict[str, Recipe] = {
     "mixture": Mixture(),
     "decoder": Decoder(),
     "bayes_net": BayesNet(),
+    "forest": Forest(),
 }
 
 

@@ -745,7 +745,7 @@ REFUSED = {
     "bad time word": (f"{FIT} --max-time soon", "--max-time: must be a positive number"),
     "bad steps": (f"{FIT} --max-steps 2.5", "--max-steps: must be a whole number"),
     "bad seed": (f"{FIT} --seed 99999999999", "--seed: must be a whole number"),
-    "bad denoiser": (f"{FIT} --denoiser forest", "--denoiser: invalid choice: 'forest'"),
+    "bad denoiser": (f"{FIT} --denoiser grove", "--denoiser: invalid choice: 'grove'"),
     "bad unseen": (f"{FIT} --handle-unknown drop", "--handle-unknown: invalid choice: 'drop'"),
     "bad device": (f"{FIT} --device nonsense", "device must be 'auto' or a device of this machine"),
     "out in no folder": ("fit t.csv --out none/o", "none/o: cannot be written (no such folder"),

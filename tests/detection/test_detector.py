@@ -667,7 +667,7 @@ def test_more_evaluations_change_the_scores_of_rows_already_scored(table):
         ({"random_state": -1}, ValueError, "random_state must be an integer .*, got -1"),
         ({"density": "tree"}, TypeError, "density must be a DiffusionDensity"),
         ({"denoiser": "tree"}, ValueError, "exclude each other"),
-        ({"density": None, "denoiser": "forest"}, ValueError, "denoiser must be one of"),
+        ({"density": None, "denoiser": "grove"}, ValueError, "denoiser must be one of"),
         ({"density": FrozenEstimator(FunctionTransformer())}, TypeError, "FunctionTransformer"),
     ],
 )

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
-from discrete_itd.recipes import Mixture, Network
+from discrete_itd.recipes import Forest, Mixture, Network
 
 pytestmark = pytest.mark.single_precision
 
@@ -32,7 +32,7 @@ def table(n, seed=0):
     return rows
 
 
-EXACT = {"tree": "tree", "bayes_net": "bayes_net", "mixture": Mixture(2)}
+EXACT = {"tree": "tree", "bayes_net": "bayes_net", "mixture": Mixture(2), "forest": Forest(2)}
 NETWORK = Network(width=4, depth=1, base="independent")
 QUICK = {"max_steps": 3, "n_evaluations": 8, "schedule": "coordinate", "random_state": 0}
 

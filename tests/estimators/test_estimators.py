@@ -507,7 +507,7 @@ def test_unfitted(method):
 
 
 BAD = [
-    ({"denoiser": "forest"}, ValueError, r"denoiser must be one of .* or a recipe, got 'forest'"),
+    ({"denoiser": "grove"}, ValueError, r"denoiser must be one of .* or a recipe, got 'grove'"),
     ({"denoiser": 8}, TypeError, r"denoiser must be one of .* or a recipe, got 8"),
     ({"denoiser": Network(width=0)}, ValueError, "width must be from 1 to 65536, got 0"),
     ({"denoiser": Network(width=2.5)}, TypeError, "width must be an integer, got 2.5"),

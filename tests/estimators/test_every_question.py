@@ -19,13 +19,14 @@ from hypothesis import strategies as st
 from test_any_table import COLUMNS
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
-from discrete_itd.recipes import Mixture, RowMixture
+from discrete_itd.recipes import Forest, Mixture, RowMixture
 
 pytestmark = pytest.mark.single_precision
 N_SLOW = int(os.environ.get("TABLES", "5000"))
 DENOISERS = {
     "tree": "tree",
     "bayes_net": "bayes_net",
+    "forest": Forest(4),
     "independent": "independent",
     "mixture": Mixture(2),
     "row mixture": RowMixture(("tree", "independent")),

@@ -230,7 +230,7 @@ def test_given_a_missing_cell_is_no_condition(model):
 
 # -- models that know their probabilities ----------------------------------------------------------
 
-EXACT = ["tree", "bayes_net", "mixture", "independent"]
+EXACT = ["tree", "bayes_net", "mixture", "forest", "independent"]
 
 
 def gappy(n, seed=0):

@@ -24,7 +24,7 @@ from discrete_itd.likelihood import path_attribution
 from discrete_itd.likelihood.sampling import column_distribution
 from discrete_itd.models.model import Model
 
-EXACT = ("marginals", "mixture", "tree", "trees", "bayes_net", "joined")
+EXACT = ("marginals", "mixture", "tree", "trees", "bayes_net", "joined", "forest")
 KINDS = ("network", "ensemble", "stranger", *EXACT)
 
 

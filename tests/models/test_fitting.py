@@ -24,7 +24,7 @@ from discrete_itd.models import contract
 from discrete_itd.models import model as model_module
 from discrete_itd.models.fitting import JUDGED, PATTERNS
 from discrete_itd.models.model import EFFORT, split_evaluations
-from discrete_itd.recipes import Mixture, Network, Trees
+from discrete_itd.recipes import Forest, Mixture, Network, Trees
 from discrete_itd.reporting.findings import examine
 from discrete_itd.reporting.page import render
 from discrete_itd.training.config import TrainingPlan
@@ -35,6 +35,7 @@ EXACT = {
     "trees": Trees(2),
     "mixture": Mixture(2),
     "bayes net": "bayes_net",
+    "forest": Forest(2),
 }
 RECIPES = {
     **EXACT,

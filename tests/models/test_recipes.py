@@ -23,6 +23,7 @@ from discrete_itd.recipes import (
     Auto,
     Causal,
     Ensemble,
+    Forest,
     Independent,
     Mixture,
     Network,
@@ -40,6 +41,7 @@ EXACT = st.one_of(
     st.just(Independent()),
     st.builds(Trees, COUNTS),
     st.builds(Mixture, st.none() | COUNTS),
+    st.builds(Forest, COUNTS, st.none() | st.integers(5, 99)),
 )
 NETWORKS = st.builds(
     Network,
@@ -121,8 +123,8 @@ BAD = [
     (["causal"], ValueError, "member 0: it hears columns in a fixed order; use RowMixture"),
     (Causal(0), ValueError, "n_orders must be from 1 to"),
     (Causal(base="causal"), ValueError, "base must be 'auto' or an exact denoiser"),
-    ("forest", ValueError, "denoiser must be one of ('auto', "),
-    ("forest", ValueError, " or a recipe, got 'forest'"),
+    ("grove", ValueError, "denoiser must be one of ('auto', "),
+    ("grove", ValueError, " or a recipe, got 'grove'"),
     ("", ValueError, "got ''"),
     (None, TypeError, "denoiser must be one of ('auto', "),
     (8, TypeError, " or a recipe, got 8"),
@@ -137,7 +139,7 @@ BAD = [
     (["tree", ["tree"]], ValueError, "member 1: a member of an ensemble cannot be an ensemble"),
     (["tree", "trie"], ValueError, "member 1: denoiser must be one of"),
     ([Trees(0)], ValueError, "member 0: n_components must be from 1"),
-    (["tree", "forest"], ValueError, "or a recipe, got 'forest'"),
+    (["tree", "grove"], ValueError, "or a recipe, got 'grove'"),
     ([3], TypeError, "or a recipe, got 3"),
     (Trees(0), ValueError, f"n_components must be from 1 to {MOST_COMPONENTS}, got 0"),
     (Trees(MOST_COMPONENTS + 1), ValueError, "n_components must be from 1 to"),
@@ -157,7 +159,7 @@ BAD = [
     (Network(dropout=1.0), ValueError, "dropout must be at least 0 and below 1, got 1.0"),
     (Network(dropout=-0.1), ValueError, "dropout must be at least 0 and below 1, got -0.1"),
     (Network(dropout=float("nan")), ValueError, "below 1, got nan"),
-    (Network(base="forest"), ValueError, "base must be 'auto' or an exact denoiser, got 'forest'"),
+    (Network(base="grove"), ValueError, "base must be 'auto' or an exact denoiser, got 'grove'"),
     (Network(base="mlp"), ValueError, "base must be 'auto' or an exact denoiser, got 'mlp'"),
     (Network(base=Network()), ValueError, "base must be 'auto' or an exact denoiser"),
     (Network(base=["tree"]), ValueError, "base must be 'auto' or an exact denoiser"),
@@ -179,11 +181,11 @@ def test_recipes_that_make_no_sense(denoiser, error, words):
 @pytest.mark.parametrize(
     "data",
     [
-        {"class": "Forest"},
+        {"class": "Grove"},
         {"class": []},
         {"class": "Trees", "n_trees": 3},
         {"class": "Ensemble", "members": 3},
-        {"class": "Network", "base": {"class": "Forest"}},
+        {"class": "Network", "base": {"class": "Grove"}},
     ],
     ids=str,
 )

@@ -24,7 +24,7 @@ from limits import TooLong, bounded
 from safetensors.torch import save
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
-from discrete_itd.recipes import Decoder, Mixture, Network, RowMixture, Trees
+from discrete_itd.recipes import Decoder, Forest, Mixture, Network, RowMixture, Trees
 from discrete_itd.storage import files
 
 pytestmark = [
@@ -227,6 +227,7 @@ DISTRIBUTIONS = {
     "tree": "tree",
     "trees": Trees(2),
     "bayes_net": "bayes_net",
+    "forest": Forest(2),
     "mixture": Mixture(2),
     "decoder": Decoder(max_steps=2),
     "rows": RowMixture(("tree", "independent")),

@@ -29,7 +29,7 @@ from discrete_itd.encoders import Column, Continuous, TableEncoder
 from discrete_itd.testing import check_denoiser, check_encoder, check_schedule
 
 KINDS = [
-    "network", "stranger", "marginals", "oracle", "mixture", "tree", "trees", "bayes_net", "joined",
+    "network", "stranger", "marginals", "oracle", "mixture", "tree", "trees", "bayes_net", "joined", "forest",
     "causal on marginals", "causal on bayes_net",
 ]  # fmt: skip
 EXACT = {"missing_cells_are_summed_over", "posterior_is_enumerated", "any_order"}

@@ -1,0 +1,524 @@
+r"""Density forests: exact denoisers of nominal, ordinal and continuous columns together.
+
+Each tree cuts the space of rows by splits of single columns. A leaf :math:`\ell` has a share :math:`w_\ell` of them,
+the product of the shares along its branch, and a product of distributions of the columns, restricted to its box
+:math:`B_\ell`:
+
+.. math:: P(x) = \frac1{Tr} \sum_t w_\ell \prod_j p_{\ell j}(x_j \mid x_j \in B_\ell),
+          \qquad \ell = \text{the leaf of } x \text{ in tree } t. \tag{11}
+
+A mixture of products, then, whose components within a tree have disjoint supports. A known row lies in one leaf of each
+tree; where a cell is missing or noisy both children of a split are followed, and what is known is weighed in the leaves
+that are reached. One algorithm on pairs of a row and a leaf serves scores, posteriors and gaps.
+
+References
+----------
+Ram & Gray, "Density estimation trees", KDD 2011; Di Mauro, Vergari, Basile & Esposito, "Fast and accurate density
+estimation with extremely randomized cutset networks", ECML 2017; Liu, Ting & Zhou, "Isolation forest", ICDM 2008, whose
+trees are split in the same way.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple, Self
+
+import torch
+from torch import Tensor, nn
+
+from discrete_itd.channel.codebook import Codebook
+from discrete_itd.channel.devices import add_at
+from discrete_itd.channel.gaussian import GaussianPosterior, log_between, log_normal
+from discrete_itd.channel.levels import KNOWN_NATS
+from discrete_itd.channel.posterior import CategoricalPosterior, Posterior
+from discrete_itd.denoisers.ancestral import both_ways, cumulative, drawable
+from discrete_itd.denoisers.base import BLOCK, Config, Denoiser, Tensors, finite_log, with_codebook
+from discrete_itd.denoisers.marginal import WIDE_SD, MarginalDenoiser, fallback_log_prob
+from discrete_itd.denoisers.splits import Splits
+
+PAIRS = 1 << 16  # of a row and a tree that descend together
+CELLS = 1 << 18  # numbers of pairs of a row and a leaf that are looked up together
+REACHED = 1 << 20  # pairs of a row with gaps and a leaf, at most
+IMPOSSIBLE = 0.9 * KNOWN_NATS  # evidence by which a level is excluded, not just improbable
+
+
+class Pairs(NamedTuple):
+    """Rows, and the leaves that agree with each of them.
+
+    Attributes
+    ----------
+    rows : Tensor of int64, shape (B,)
+        Their numbers in a table.
+    leaf : Tensor of int64, shape (B, Tr) or (P,)
+        One leaf of each tree, or as many as there are, sorted by the row.
+    level, reals : Tensor, shapes (B, 1, C') and (B, 1, R), or (P, C') and (P, R)
+        The cells of each pair's row: levels, T where missing, and numbers.
+    row : Tensor of int64, shape (P,), optional
+        The row of each pair, counted from 0.
+    counts : Tensor of int64, shape (B,), optional
+        Leaves of each row, at least one.
+    """
+
+    rows: Tensor
+    leaf: Tensor
+    level: Tensor
+    reals: Tensor
+    row: Tensor | None = None
+    counts: Tensor | None = None
+
+    def log_total(self, values: Tensor) -> Tensor:
+        """Logarithm of each row's sum of exponentials of the pairs' values: float64, (B, ...)."""
+        if self.row is None or self.counts is None:
+            return values.double().logsumexp(1)
+        return log_totals(values, self.row, self.counts)
+
+
+def log_totals(values: Tensor, row: Tensor, counts: Tensor) -> Tensor:
+    """Logarithm of the sum of exponentials of ``values`` (P, ...) of each row: float64, (B, ...)."""
+    values = values.double()
+    top = torch.segment_reduce(values, "max", lengths=counts)
+    return torch.segment_reduce((values - top[row]).exp(), "sum", lengths=counts).log() + top
+
+
+class ForestDenoiser(Denoiser):
+    """Exact for a mixture of trees of splits whose leaves are products (11).
+
+    Parameters
+    ----------
+    codebook : Codebook
+    column, threshold, rank : Tensor, shapes (M,), (M,) and (Tr, T)
+        Of the :class:`~discrete_itd.denoisers.splits.Splits`.
+    shares : Tensor, shape (M,)
+        Probability of each node given the one above it; those of the roots are the weights of the trees. Positive,
+        normalised here.
+    probs : Tensor, shape (L, T)
+        Probability of every level in each leaf: positive in the leaf's box and zero outside; normalised here.
+    mean, var : Tensor, shape (L, R), optional
+        Gaussian of every continuous column in each leaf, before it is truncated to the box; needed if there are any.
+    wide : float
+        Share, between 0 and 1, of a wide Gaussian (mean 0, standard deviation 2 where columns have one half) that is
+        mixed into each of these and truncated likewise: a value far from all others is improbable, not impossible.
+    fallback : MarginalDenoiser, optional
+        Independent columns, for high-cardinality columns.
+
+    Raises
+    ------
+    ValueError
+        If shapes disagree, numbers are not positive or not in the boxes, if the splits are no trees, or if there are
+        high-cardinality columns and no ``fallback``.
+
+    Examples
+    --------
+    One tree with one split, of column 0, which is the first of two binary columns:
+
+    >>> from discrete_itd.channel.codebook import ColumnPoints
+    >>> book = Codebook([ColumnPoints("simplex", 2)] * 2)  # levels are stored category by category
+    >>> column, threshold, rank = torch.tensor([0, -1, -1]), torch.tensor([0.5, 0, 0]), torch.tensor([[0.0, 0, 1, 1]])
+    >>> probs = torch.tensor([[1.0, 0.9, 0.0, 0.1], [0.0, 0.2, 1.0, 0.8]])
+    >>> forest = ForestDenoiser(book, column, threshold, rank, torch.tensor([1.0, 0.6, 0.4]), probs)
+    >>> forest.log_prob(torch.tensor([[0.0, 0.0], [1.0, 0.0]], dtype=torch.float64)).exp()
+    tensor([0.5400, 0.0800], dtype=torch.float64)
+    """
+
+    exact = True
+    ancestral = True
+    log_shares: Tensor
+    probs: Tensor
+    means: Tensor
+    var: Tensor
+    _log_weights: Tensor
+    _of_splits: Tensor
+    _low: Tensor
+    _high: Tensor
+    _inverse_sd: Tensor
+    _constant: Tensor
+    _log_wide: Tensor
+
+    def __init__(
+        self,
+        codebook: Codebook,
+        column: Tensor,
+        threshold: Tensor,
+        rank: Tensor,
+        shares: Tensor,
+        probs: Tensor,
+        mean: Tensor | None = None,
+        var: Tensor | None = None,
+        wide: float = 1e-3,
+        fallback: MarginalDenoiser | None = None,
+    ) -> None:
+        super().__init__(codebook)
+        if codebook.vocabularies and fallback is None:
+            raise ValueError("high-cardinality columns need a fallback")
+        if not 0 < wide < 1:
+            raise ValueError(f"wide must lie between 0 and 1, got {wide}")
+        self.fallback, self.wide = fallback, wide
+        self.splits = splits = Splits(codebook, column, threshold, rank)
+        like, n_reals = codebook.known_snr, len(codebook.reals)
+        if shares.shape != (splits.n_nodes,) or not bool(
+            (shares > 0).all() & shares.isfinite().all()
+        ):
+            raise ValueError(f"shares must be {splits.n_nodes} positive numbers")
+        if probs.shape != (splits.n_leaves, codebook.levels.n_points):
+            raise ValueError(
+                f"probs must have the shape ({splits.n_leaves}, {codebook.levels.n_points}), got {tuple(probs.shape)}"
+            )
+        shape = (splits.n_leaves, n_reals)
+        mean, var = (torch.zeros(shape) if t is None and not n_reals else t for t in (mean, var))
+        if mean is None or var is None or mean.shape != shape or var.shape != shape:
+            raise ValueError(f"mean and var must both have shape {shape}")
+        if not bool((var > 0).all() & mean.isfinite().all() & var.isfinite().all()):
+            raise ValueError("means must be finite numbers and variances positive ones")
+        probs, log_shares = probs.to(like), shares.to(like).log()
+        roots, below = log_shares[: splits.n_trees], log_shares[splits.n_trees :].view(-1, 2)
+        log_shares = torch.cat([roots.log_softmax(0), below.log_softmax(1).flatten()])
+        low, high = (t[splits.leaves] for t in splits.boxes())
+        self._check_boxes(probs, low, high)
+        self.register_buffer("log_shares", log_shares)
+        self.register_buffer("probs", probs / codebook.levels.per_level(codebook.levels.sum(probs)))
+        self.register_buffer("means", mean.to(like))
+        self.register_buffer("var", var.to(like))
+        self.register_buffer("_low", low[:, codebook.reals], persistent=False)
+        self.register_buffer("_high", high[:, codebook.reals], persistent=False)
+        for name in ("_log_weights", "_of_splits", "_inverse_sd", "_constant", "_log_wide"):
+            self.register_buffer(name, like.new_zeros(0), persistent=False)
+        self._derive()
+
+    def _check_boxes(self, probs: Tensor, low: Tensor, high: Tensor) -> None:
+        """ValueError unless probabilities are positive in the boxes (L, C) of the leaves and zero outside."""
+        book, splits = self.codebook, self.splits
+        column = book.finite[book.levels.level_column]
+        tree, rows = splits.tree[splits.leaves], max(1, (1 << 22) // max(1, len(column)))
+        parts = zip(*(t.split(rows) for t in (probs, low, high, tree)), strict=True)
+        for p, least, most, of in parts:
+            rank = splits.rank[of]
+            inside = (rank > least[:, column]) & (rank <= most[:, column])
+            if not bool(((p > 0) == inside).all() & (p >= 0).all() & p.isfinite().all()):
+                raise ValueError("probs must be positive in the box of each leaf and zero outside")
+            if not bool((book.levels.sum(inside.to(p)) > 0).all()):
+                raise ValueError("the box of a leaf has none of the levels of a column")
+
+    @torch.no_grad()
+    def _derive(self) -> None:
+        """What follows from the parameters: kept, because every score needs it."""
+        splits, book = self.splits, self.codebook
+        own = self.log_shares.new_zeros(splits.n_nodes, book.n_columns)
+        for part in splits.depths[1:]:
+            up = splits.parent[part]
+            own[part] = own[up]
+            at = torch.arange(part.start, part.stop, device=up.device)
+            own[at, splits.column[up]] += self.log_shares[part]
+        self._of_splits = own[splits.leaves]  # (L, C), nats of the splits by a column
+        self._log_weights = self._of_splits.sum(1) + self.log_shares[splits.tree[splits.leaves]]
+        sd, low, high = self.var.double().sqrt(), self._low.double(), self._high.double()
+        log_mass = log_between((low - self.means) / sd, (high - self.means) / sd)
+        constant = math.log1p(-self.wide) - sd.log() - 0.5 * math.log(2 * math.pi) - log_mass
+        of_wide = math.log(self.wide) - log_between(low / WIDE_SD, high / WIDE_SD)
+        self._inverse_sd, self._constant = (1 / sd).to(self.var), constant.to(self.var)
+        self._log_wide = of_wide.to(self.var)  # (L, R), of the wide Gaussian in the box
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._derive()
+
+    def config(self) -> dict[str, Any]:
+        return {"wide": self.wide, "fallback": self.fallback}
+
+    @classmethod
+    def from_config(cls, config: Config, codebook: Codebook, tensors: Tensors) -> Self:
+        return cls(
+            codebook,
+            tensors["splits.column"],
+            tensors["splits.threshold"],
+            tensors["splits.rank"],
+            tensors["log_shares"].exp(),
+            tensors["probs"],
+            tensors["means"],
+            tensors["var"],
+            config["wide"],
+            with_codebook(config["fallback"], codebook),
+        )
+
+    @property
+    def n_trees(self) -> int:
+        """Number of trees Tr."""
+        return self.splits.n_trees
+
+    @property
+    def row_work(self) -> int:
+        """With continuous columns, twice five numbers of each leaf and column."""
+        return self.codebook.work + 10 * self.splits.n_leaves * len(self.codebook.reals)
+
+    @property
+    def score_work(self) -> int:
+        return self.n_trees * (len(self.splits.depths) + self.codebook.n_columns)
+
+    # -- scores -----------------------------------------------------------------------------------
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log-probability of rows ``x`` (B, C) in closed form, missing cells left out: float64, (B,), nats."""
+        out = torch.zeros(len(x), dtype=torch.float64, device=x.device)
+        for pairs in self._pairs(x):
+            joint = self._log_weights[pairs.leaf] + self._cells(pairs)
+            out[pairs.rows] = pairs.log_total(joint)
+        return out + fallback_log_prob(self.fallback, x, self._own)
+
+    @property
+    def _own(self) -> Tensor:
+        """The columns of the trees."""
+        return torch.cat([self.codebook.finite, self.codebook.reals])
+
+    def _pairs(self, x: Tensor) -> Iterator[Pairs]:
+        """Every row of ``x`` (B, C) once, with the leaves that agree with it, as many at once as memory allows."""
+        splits, width = self.splits, max(1, self.codebook.n_columns)
+        gaps = x[:, self._own].isnan().sum(1)
+        few = max(1, CELLS // (splits.n_trees * width))
+        for rows in torch.nonzero(gaps == 0).flatten().split(max(1, PAIRS // splits.n_trees)):
+            level, reals = splits.places(x[rows])
+            leaf = splits.descend(splits.values(level, reals), len(rows))
+            for i in range(0, len(rows), few):
+                some = slice(i, i + few)
+                yield Pairs(rows[some], leaf[some], level[some, None], reals[some, None])
+        for n in gaps[gaps > 0].unique().tolist():
+            # a column is seldom split more than twice on the way to a leaf
+            most = min(splits.n_leaves, splits.n_trees << min(2 * n, 40))
+            for rows in torch.nonzero(gaps == n).flatten().split(max(1, REACHED // most)):
+                level, reals = splits.places(x[rows])
+                value = splits.values(level, reals)
+                row, leaf, counts = splits.reach(value, value, len(rows))
+                for some, pairs in portions(counts, 4 * CELLS // width):
+                    at = row[pairs]
+                    own = rows[some], leaf[pairs], level[at], reals[at]
+                    yield Pairs(*own, at - some.start, counts[some])
+
+    def _cells(self, pairs: Pairs) -> Tensor:
+        """Log-probability of the known cells of each pair's row in its leaf."""
+        out = self._level_cells(pairs).sum(-1)
+        return out + self._number_cells(pairs).sum(-1) if len(self.codebook.reals) else out
+
+    def _level_cells(self, pairs: Pairs) -> Tensor:
+        n_points = self.probs.shape[1]
+        at = pairs.leaf[..., None] * n_points + pairs.level.clamp_max(n_points - 1)
+        cells = self.probs.view(-1)[at].log()
+        return cells if pairs.row is None else cells.masked_fill_(pairs.level == n_points, 0.0)
+
+    def _number_cells(self, pairs: Pairs) -> Tensor:
+        z = (pairs.reals - self.means[pairs.leaf]) * self._inverse_sd[pairs.leaf]
+        cells = self._constant[pairs.leaf] - 0.5 * z.square()
+        far = log_normal(pairs.reals / WIDE_SD) - math.log(WIDE_SD)
+        cells = torch.logaddexp(cells, far + self._log_wide[pairs.leaf])
+        return cells if pairs.row is None else cells.masked_fill_(pairs.reals.isnan(), 0.0)
+
+    def log_factors(self, x: Tensor) -> Tensor:
+        """How the log-probability grows as the columns are taken in one by one, the leaves of the row held fixed.
+
+        Parameters
+        ----------
+        x : Tensor of float64, shape (B, C)
+            Rows; NaN where a cell is missing.
+
+        Returns
+        -------
+        Tensor of float64, shape (B, C), nats
+            A column has the shares of the splits by it and its probability in the leaves of the row, which are weighted
+            by what the columns before it make of them; the mean over the order of the table and its reverse, leading
+            columns first. Zero where a cell is missing. Rows sum to the log-probability.
+        """
+        book = self.codebook
+        out = torch.zeros(x.shape, dtype=torch.float64, device=x.device)
+        if self.fallback is not None:
+            out = self.fallback.log_factors(x).to(out).index_fill(1, self._own, 0.0)
+        orders = both_ways(range(book.n_columns), book.leading_columns)
+        for pairs in self._pairs(x):
+            missing = x[pairs.rows].isnan()
+            missing = missing[:, None] if pairs.row is None else missing[pairs.row]
+            terms = self._of_splits[pairs.leaf].double()
+            start = self.log_shares[self.splits.tree[self.splits.leaves[pairs.leaf]]]
+            start = start + terms.masked_fill(~missing, 0.0).sum(-1)
+            terms[..., book.finite] += self._level_cells(pairs)
+            terms[..., book.reals] += self._number_cells(pairs)
+            terms.masked_fill_(missing, 0.0)
+            for order in orders:
+                totals = pairs.log_total(start[..., None] + terms[..., order].cumsum(-1))
+                steps = totals.diff(dim=1, prepend=torch.zeros_like(totals[:, :1]))
+                out[pairs.rows[:, None], torch.tensor(order, device=x.device)] += steps / 2
+        return out.masked_fill(x.isnan(), 0.0)
+
+    # -- posteriors -------------------------------------------------------------------------------
+
+    def infer(self, evidence: Tensor) -> tuple[Tensor, Tensor]:
+        log_mass, logits, _ = self._told(evidence)
+        return log_mass.to(evidence), logits
+
+    def forward(self, y: Tensor, snr: Tensor) -> Posterior:
+        book, gaussian = self.codebook, None
+        evidence, values, precision = self._evidence(y, snr)
+        _, logits, leaves = self._told(evidence, values, precision)
+        if len(book.reals):
+            log_weight, leaf = leaves  # (B, K)
+            gaussian = self._gaussian(leaf).update(values, precision)
+            # of both components within a leaf, which has its own weight
+            own = gaussian.log_weight.unflatten(2, (-1, 2))
+            own = own - own.logsumexp(3, keepdim=True) + log_weight[:, None, :, None]
+            parts = gaussian.means, gaussian.var, *gaussian.bounds
+            gaussian = GaussianPosterior(own.flatten(2), *parts)
+        words = [] if self.fallback is None else self.fallback(y, snr).words
+        return Posterior(book, CategoricalPosterior(book.levels, logits), gaussian, words)
+
+    def _gaussian(self, leaf: Tensor) -> GaussianPosterior:
+        """The continuous columns in leaves (B, K), as if all had the same weight: (B, R, 2 K), two for each leaf."""
+        parts = (self.means, self.var, self._low, self._high)
+        mean, var, low, high = (t[leaf].transpose(1, 2) for t in parts)
+        far = torch.full_like(mean, WIDE_SD**2)
+        logs = [torch.full_like(mean, math.log(p)) for p in (1 - self.wide, self.wide)]
+        pairs = logs, (mean, torch.zeros_like(mean)), (var, far), (low, low), (high, high)
+        return GaussianPosterior(*(torch.stack(pair, 3).flatten(2) for pair in pairs))
+
+    def _evidence(self, y: Tensor, snr: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Evidence (B, T) about the levels, and the state (B, R) of the continuous columns."""
+        book = self.codebook
+        evidence = book.levels.evidence(y[:, : book.levels.n_coords], snr[:, book.finite])
+        return evidence, y[:, book.real_coords], snr[:, book.reals]
+
+    def _told(
+        self, evidence: Tensor, y: Tensor | None = None, snr: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
+        """What evidence says.
+
+        Returns
+        -------
+        log_mass : Tensor of float64, shape (B,)
+            Log-probability of the evidence, nats.
+        logits : Tensor, shape (B, T)
+            Posterior of every level, up to a constant per column.
+        leaves : pair of Tensor, shape (B, K)
+            Log-probabilities and numbers of the leaves that agree with a row, of the row that has most of them; minus
+            infinity and 0 beyond the leaves of another row. Only if there are continuous columns.
+        """
+        levels, splits, n_points = self.codebook.levels, self.splits, evidence.shape[1]
+        n_reals = len(self.codebook.reals)
+        y = evidence.new_zeros(len(evidence), n_reals) if y is None else y
+        snr = torch.zeros_like(y) if snr is None else snr
+        level = levels.index_of(levels.argmax(evidence))
+        top = evidence.gather(1, level)
+        ell = evidence - levels.per_level(top)
+        may_be = ell >= -IMPOSSIBLE
+        is_known = levels.sum(may_be.long()) == 1
+        level = level.masked_fill(~is_known, n_points)
+        reals = y.masked_fill(~snr.isinf(), torch.nan)
+        is_noisy = torch.cat(
+            [~is_known & (levels.sum((ell < 0).long()) > 0), (snr > 0) & reals.isnan()], 1
+        )
+        is_noisy, n_unknown = is_noisy.any(1), (~is_known).sum(1) + reals.isnan().sum(1)
+        log_mass = torch.zeros(len(evidence), dtype=torch.float64, device=evidence.device)
+        logits, found = torch.empty_like(evidence), []
+        for rows, noisy in self._alike(n_unknown, is_noisy):
+            own = level[rows], reals[rows]
+            low = high = splits.values(*own)
+            if noisy:
+                low, high = splits.ranges(may_be[rows], own[1])
+            row, leaf, counts = splits.reach(low, high, len(rows))
+            if noisy:
+                joint, shares = self._masses(row, leaf, counts, ell[rows], y[rows], snr[rows])
+            else:
+                joint, shares = self._joint(row, leaf, counts, *own), None
+            total = log_totals(joint, row, counts)
+            log_weight = joint.double() - total[row]
+            log_mass[rows] = total + top[rows].sum(1)
+            prior = self._mixed(row, leaf, counts, log_weight.exp().to(evidence), shares)
+            logits[rows] = finite_log(prior) + evidence[rows]
+            if n_reals:
+                place = torch.arange(len(row), device=row.device) - (counts.cumsum(0) - counts)[row]
+                found.append((rows[row], place, log_weight.to(evidence), leaf))
+        n = 1 + max((int(place.max()) for _, place, _, _ in found), default=0)
+        n += -n % BLOCK  # zeros at the end of whole vectors change no sum: not even its rounding
+        log_weights = evidence.new_full((len(evidence), n), -torch.inf)
+        leaves = torch.zeros(len(evidence), n, dtype=torch.int64, device=evidence.device)
+        for row, place, weight, leaf in found:
+            log_weights[row, place], leaves[row, place] = weight, leaf
+        return log_mass, logits, (log_weights, leaves)
+
+    def _alike(self, n_unknown: Tensor, is_noisy: Tensor) -> Iterator[tuple[Tensor, bool]]:
+        """Numbers of rows with equally many unknown cells, as memory allows, and whether any of these is noisy."""
+        splits, width = self.splits, self.codebook.levels.n_points
+        kind = 2 * n_unknown + is_noisy
+        for k in kind.unique().tolist():
+            # a column is seldom split more than twice on the way to a leaf
+            most = min(splits.n_leaves, splits.n_trees << min(k & ~1, 40))
+            n = (REACHED * 4 // max(1, width) if k & 1 else REACHED) // most
+            for rows in torch.nonzero(kind == k).flatten().split(max(1, n)):
+                yield rows, bool(k & 1)
+
+    def _joint(
+        self, row: Tensor, leaf: Tensor, counts: Tensor, level: Tensor, reals: Tensor
+    ) -> Tensor:
+        """Log-probability of known cells together with each leaf: (P,), nats."""
+        out = []
+        for some, pairs in portions(counts, 4 * CELLS // max(1, level.shape[1])):
+            at = row[pairs]
+            own = Pairs(at, leaf[pairs], level[at], reals[at], at - some.start, counts[some])
+            out.append(self._log_weights[own.leaf] + self._cells(own))
+        return torch.cat(out)
+
+    def _masses(
+        self, row: Tensor, leaf: Tensor, counts: Tensor, ell: Tensor, y: Tensor, snr: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Log-probability of any evidence together with each leaf (P,), nats; and what it is of each column (P, C')."""
+        levels, like, masses, joint = self.codebook.levels, ell.exp(), [], []
+        for _, pairs in portions(counts, 4 * CELLS // max(1, ell.shape[1])):
+            at, own = row[pairs], leaf[pairs]
+            mass = levels.sum(self.probs[own] * like[at]).clamp_min(torch.finfo(ell.dtype).tiny)
+            masses.append(mass)
+            joint.append(self._log_weights[own].double() + mass.log().sum(1))
+            if len(self.codebook.reals):
+                q = self._gaussian(own[:, None])
+                told = q.log_weight + q.log_evidence(y[at], snr[at])
+                joint[-1] += told.logsumexp(2).sum(1)
+        return torch.cat(joint), torch.cat(masses)
+
+    def _mixed(
+        self, row: Tensor, leaf: Tensor, counts: Tensor, weight: Tensor, masses: Tensor | None
+    ) -> Tensor:
+        """The leaves' probabilities of levels, added up with weights (P,) divided by ``masses`` (P, C'): (B, T)."""
+        if masses is None:
+            start = counts.cumsum(0) - counts
+            return nn.functional.embedding_bag(
+                leaf, self.probs, start, mode="sum", per_sample_weights=weight
+            )
+        out = self.probs.new_zeros(len(counts), self.probs.shape[1])
+        for _, pairs in portions(counts, 4 * CELLS // max(1, out.shape[1])):
+            share = self.codebook.levels.per_level(weight[pairs, None] / masses[pairs])
+            add_at(out, 0, row[pairs], self.probs[leaf[pairs]] * share)
+        return out
+
+    # -- draws ------------------------------------------------------------------------------------
+
+    def draw(self, n: int, generator: torch.Generator, *, allowed: Tensor | None = None) -> Tensor:
+        book, levels = self.codebook, self.codebook.levels
+        out = torch.zeros(n, book.n_columns, dtype=torch.float64, device=book.device)
+        if self.fallback is not None:
+            out = self.fallback.draw(n, generator)
+        may_be = drawable(levels, allowed).to(self.probs)
+        log_mass = levels.sum(self.probs * may_be).log().double().sum(1) + self._log_weights
+        cdf = cumulative(log_mass)
+        u = torch.rand(n, generator=generator, device=cdf.device, dtype=cdf.dtype)
+        leaf = torch.searchsorted(cdf, u, right=True)
+        logits = (self.probs[leaf] * may_be).log()
+        codes = CategoricalPosterior(levels, logits).sample(generator, allow_unseen=True)
+        out.index_copy_(1, book.finite, codes.double())
+        if len(book.reals):
+            numbers = self._gaussian(leaf[:, None]).sample(generator)
+            out.index_copy_(1, book.reals, numbers.double())
+        return out
+
+
+def portions(counts: Tensor, most: int) -> Iterator[tuple[slice, slice]]:
+    """Consecutive rows, of ``counts`` (B,) pairs each, with about ``most`` pairs together; and their pairs."""
+    stops = counts.cumsum(0)
+    portion = (stops - counts).div(max(1, most), rounding_mode="floor")
+    first_row = first_pair = 0
+    for n in torch.unique_consecutive(portion, return_counts=True)[1].tolist():
+        last = int(stops[first_row + n - 1])
+        yield slice(first_row, first_row + n), slice(first_pair, last)
+        first_row, first_pair = first_row + n, last

@@ -1,0 +1,114 @@
+"""Random trees for density forests (11), grown by scikit-learn.
+
+Only where the trees split comes from here: a column and a threshold for each node. Everything that is a probability is
+counted from the rows afterwards (:mod:`discrete_itd.denoisers.forest_fit`), so that another library could grow the
+trees without changing what is defined.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.tree import ExtraTreeRegressor
+from torch import Tensor
+
+from discrete_itd.channel.codebook import Codebook
+from discrete_itd.denoisers.splits import Splits
+
+LEAST_SD = 1e-9  # of a column that splits are to lower the variance of
+MOST_DEPTH = 48  # of a tree; a few long branches would cost every row their time
+
+
+def grow(
+    book: Codebook,
+    x: Tensor,
+    *,
+    n_trees: int,
+    min_leaf: int,
+    n_candidates: int,
+    n_targets: int,
+    seed: int,
+) -> Splits:
+    """Trees whose splits lower the variance of random projections of the rows.
+
+    Parameters
+    ----------
+    book : Codebook
+    x : Tensor of float64, shape (N, C)
+        Rows; a missing cell is filled, for growing alone, with one that the column has in another row.
+    n_trees : int
+    min_leaf : int
+        Rows of a leaf, at least.
+    n_candidates : int
+        Random splits of each node, of which the best is taken: one of each of as many columns; 1 for trees that are
+        grown purely at random.
+    n_targets : int
+        Random projections of the standardised cells and indicators of levels by which splits are judged, new ones for
+        every tree.
+    seed : int
+
+    Returns
+    -------
+    Splits
+        In each tree the levels of nominal columns are in a random order, so that a threshold is a random subset.
+    """
+    rng = np.random.default_rng(seed)
+    levels, finite, reals = book.levels, book.finite.tolist(), book.reals.tolist()
+    used = sorted([*finite, *reals])
+    cells = x[:, used].cpu().numpy()
+    missing = np.isnan(cells)
+    gaps = [np.flatnonzero(column) for column in missing.T]
+    trees, ranks = [], np.zeros((n_trees, levels.n_points))
+    for t in range(n_trees):
+        view = np.zeros(cells.shape, dtype=np.float32)
+        targets = np.zeros((len(cells), n_targets))
+        for i, j in enumerate(used):
+            own, points = cells[:, i], book.columns[j]
+            if len(gaps[i]) == len(own):
+                continue
+            if len(gaps[i]):
+                own = own.copy()
+                own[gaps[i]] = rng.choice(own[~missing[:, i]], len(gaps[i]))
+            weight = rng.standard_normal((max(1, points.n_points), n_targets))
+            if points.kind == "real":
+                view[:, i] = own
+                targets += np.outer(own / max(float(own.std()), LEAST_SD), weight)
+                continue
+            order = np.arange(points.n_points)
+            if points.kind == "simplex":
+                order = rng.permutation(order)
+            codes = own.astype(np.int64)
+            ranks[t, levels.own(book.place[j])] = order
+            view[:, i] = order[codes]
+            targets += weight[codes]
+        tree = ExtraTreeRegressor(
+            max_features=min(n_candidates, len(used)),
+            min_samples_leaf=min_leaf,
+            max_depth=MOST_DEPTH,
+            random_state=int(rng.integers(2**31 - 1)),
+        )
+        trees.append(tree.fit(view, targets, check_input=False).tree_)
+    column, threshold = breadth_first(trees)
+    column = np.where(column < 0, -1, np.array(used)[column.clip(0)])
+    return Splits(book, *map(torch.from_numpy, (column, threshold, ranks)))
+
+
+def breadth_first(trees: list[Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Columns (-1 at leaves) and thresholds of the nodes of scikit-learn's trees in the order of :class:`Splits`."""
+    start = np.cumsum([0, *(tree.node_count for tree in trees)])
+    left, right = (
+        np.concatenate([getattr(tree, side) + at for tree, at in zip(trees, start, strict=False)])
+        for side in ("children_left", "children_right")
+    )
+    column = np.concatenate([tree.feature for tree in trees])
+    threshold = np.concatenate([tree.threshold for tree in trees])
+    level, order = start[:-1], []
+    while len(level):
+        order.append(level)
+        inner = level[column[level] >= 0]
+        level = np.stack([left[inner], right[inner]], 1).ravel()
+    order = np.concatenate(order)
+    is_leaf = column[order] < 0
+    return np.where(is_leaf, -1, column[order]), np.where(is_leaf, 0.0, threshold[order])

@@ -1,0 +1,503 @@
+"""Density forests (11): scores against a sum over all leaves, counting and smoothing against loops, the recipe."""
+
+import itertools
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from laws import (
+    BOOKS,
+    WITH_REALS,
+    all_rows,
+    broad_marginals,
+    code,
+    line,
+    make_book,
+    random_forest,
+    random_rows,
+    random_splits,
+    real,
+    rounding,
+    seeded_generator,
+    simplex,
+)
+from scipy import stats
+
+from discrete_itd import DiffusionDensity
+from discrete_itd.channel.codebook import Codebook
+from discrete_itd.denoisers import ForestDenoiser, MarginalDenoiser
+from discrete_itd.denoisers.forest_fit import ForestCounts, truncated_moments, untruncated
+from discrete_itd.denoisers.marginal import WIDE_SD
+from discrete_itd.denoisers.splits import Splits
+from discrete_itd.models.contract import FitPlan, TrainingRows
+from discrete_itd.models.growing import grow
+from discrete_itd.recipes import Forest
+from discrete_itd.storage.configs import denoiser_from_config, to_config
+from discrete_itd.training.config import TrainingPlan
+from discrete_itd.training.rows import TensorRows
+
+ALL = [*sorted(BOOKS), *WITH_REALS]
+
+
+def forest(name, device, seed=0, **arguments):
+    return random_forest(make_book(name, device), np.random.default_rng(seed), **arguments)
+
+
+# -- slow references -------------------------------------------------------------------------------
+
+
+def box_of(splits, leaf):
+    """The intervals (C, 2) of a leaf, from its branch."""
+    box, node = np.tile([-np.inf, np.inf], (splits.codebook.n_columns, 1)), int(splits.leaves[leaf])
+    while (up := int(splits.parent[node])) >= 0:
+        j, side = int(splits.column[up]), int(node == int(splits.left[up]))
+        t = float(splits.threshold[up])
+        box[j, side] = min(box[j, side], t) if side else max(box[j, side], t)
+        node = up
+    return box
+
+
+def weight_of(denoiser, leaf):
+    """Its share of the rows, from its branch."""
+    node, total = int(denoiser.splits.leaves[leaf]), 0.0
+    while node >= 0:
+        total += float(denoiser.log_shares[node])
+        node = int(denoiser.splits.parent[node])
+    return total
+
+
+def number_density(denoiser, leaf, i, value, box):
+    """The density of a number in a leaf: two Gaussians between the same bounds."""
+    parts = [
+        (1 - denoiser.wide, float(denoiser.means[leaf, i]), float(denoiser.var[leaf, i]) ** 0.5),
+        (denoiser.wide, 0.0, WIDE_SD),
+    ]
+    return sum(
+        w
+        * stats.norm.pdf(value, m, s)
+        / (stats.norm.cdf(box[1], m, s) - stats.norm.cdf(box[0], m, s))
+        for w, m, s in parts
+    )
+
+
+def slow_log_prob(denoiser, row):
+    """Of one row: a sum over all leaves of all trees, gaps left out."""
+    book, splits, total = denoiser.codebook, denoiser.splits, 0.0
+    for leaf in range(splits.n_leaves):
+        box, p = box_of(splits, leaf), math.exp(weight_of(denoiser, leaf))
+        rank = splits.rank[splits.tree[splits.leaves[leaf]]]
+        for j, cell in enumerate(row):
+            if math.isnan(cell):
+                continue
+            if j in book.place:
+                level = range(book.levels.n_points)[book.levels.own(book.place[j])][int(cell)]
+                inside = box[j, 0] < float(rank[level]) <= box[j, 1]
+                p *= float(denoiser.probs[leaf, level]) * inside
+            elif book.columns[j].kind == "real":
+                i = book.reals.tolist().index(j)
+                inside = box[j, 0] < cell <= box[j, 1]
+                p *= number_density(denoiser, leaf, i, cell, box[j]) * inside
+        total += p
+    return math.log(total)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_score_is_a_sum_over_all_leaves(device, dtype, name):
+    denoiser = forest(name, device)
+    rng = np.random.default_rng(1)
+    rows = torch.cat(
+        [random_rows(denoiser.codebook, n, rng, missing=m) for n, m in ((7, 0), (9, 0.4))]
+    )
+    cells = [j for j, c in enumerate(denoiser.codebook.columns) if c.kind != "code"]
+    rows[:, [j for j in range(rows.shape[1]) if j not in cells]] = math.nan
+    expected = torch.tensor([slow_log_prob(denoiser, row) for row in rows.tolist()], device=device)
+    got = denoiser.log_prob(rows)
+    torch.testing.assert_close(got, expected.to(got), atol=rounding(dtype), rtol=rounding(dtype))
+
+
+def test_numbers_integrate_to_one(device):
+    """By quadrature, between the thresholds, whatever the levels are; and without them."""
+    book = Codebook([real(), simplex(3)]).to(device)
+    denoiser = random_forest(book, np.random.default_rng(2), depth=4)
+    cuts = denoiser.splits.threshold[denoiser.splits.column == 0].unique().tolist()
+    ends, total, alone = [-12.0, *sorted(cuts), 12.0], 0.0, 0.0
+    nodes, weights = (torch.tensor(t, device=device) for t in np.polynomial.legendre.leggauss(60))
+    for low, high in itertools.pairwise(ends):
+        x = (low + high) / 2 + (high - low) / 2 * nodes
+        for k in (0.0, 1.0, 2.0, math.nan):
+            rows = torch.stack([x, torch.full_like(x, k)], 1)
+            mass = float((denoiser.log_prob(rows).exp() * weights).sum()) * (high - low) / 2
+            total, alone = (total, alone + mass) if math.isnan(k) else (total + mass, alone)
+    assert total == pytest.approx(1, abs=2e-6)
+    assert alone == pytest.approx(1, abs=2e-6)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_conditionals_are_quotients(device, dtype, name):
+    """log P(a | b) = log P(a, b) - log P(b), of every column given a part of the others."""
+    denoiser, rng = forest(name, device), np.random.default_rng(3)
+    book = denoiser.codebook
+    rows = random_rows(book, 12, rng)
+    for j in [*book.finite.tolist(), *book.reals.tolist()]:
+        given = rows.masked_fill(
+            torch.tensor(rng.random(rows.shape) < 0.4, device=device), math.nan
+        )
+        given[:, j] = math.nan
+        both = given.clone()
+        both[:, j] = rows[:, j]
+        snr = torch.where(given.isnan(), 0.0, torch.inf).to(book.known_snr)
+        y = torch.where(book.per_coord(snr) == 0, 0.0, book.embed(given))
+        got = denoiser(y, snr).log_prob(rows)[:, j]
+        expected = denoiser.log_prob(both) - denoiser.log_prob(given)
+        torch.testing.assert_close(
+            got.double(), expected, atol=rounding(dtype, 10), rtol=rounding(dtype, 10)
+        )
+
+
+def test_a_row_scores_alone_as_in_any_batch(device):
+    """To the last bit, with and without gaps; so do its factors."""
+    book = Codebook([simplex(3), real(), simplex(2, is_open=True), real(), line(-0.5, 0.5)] * 3)
+    denoiser = random_forest(book.to(device), np.random.default_rng(5), n_trees=9, depth=5)
+    rng = np.random.default_rng(6)
+    rows = torch.cat([random_rows(book, n, rng, missing=m) for n, m in ((40, 0), (40, 0.2))])
+    for method in (denoiser.log_prob, denoiser.log_factors):
+        together = method(rows)
+        for i in range(0, len(rows), 7):
+            assert torch.equal(method(rows[i : i + 1])[0], together[i])
+            assert torch.equal(method(rows[i : i + 5])[0], together[i])
+
+
+def test_factors_belong_to_the_columns_that_split(device):
+    """A column that is independent of all others has the same factor in every row with the same cell."""
+    book = Codebook([simplex(2), simplex(2), simplex(2)]).to(device)
+    splits = (
+        torch.tensor([0, -1, -1]),
+        torch.tensor([0.5, 0, 0]),
+        torch.tensor([[0.0, 0, 0, 1, 1, 1]]),
+    )
+    probs = torch.tensor([[1.0, 0.9, 0.3, 0.0, 0.1, 0.7], [0.0, 0.2, 0.3, 1.0, 0.8, 0.7]])
+    denoiser = ForestDenoiser(
+        book, *splits, torch.tensor([1.0, 0.6, 0.4]), probs.to(book.known_snr)
+    )
+    rows = all_rows(book)
+    factors = denoiser.log_factors(rows).exp()
+    first = torch.where(rows[:, 0] == 0, 0.6, 0.4)
+    second = torch.where(rows[:, 0] == 0, 0.9, 0.2)
+    second = torch.where(rows[:, 1] == 0, second, 1 - second)
+    third = torch.where(rows[:, 2] == 0, 0.3, 0.7)
+    expected = torch.stack([first, second, third], 1).to(factors)
+    torch.testing.assert_close(factors, expected, atol=1e-6, rtol=1e-6)
+
+
+def test_drawn_numbers_follow_their_distribution(device):
+    denoiser = forest("one real", device, seed=7)
+    drawn = denoiser.draw(4000, seeded_generator(0, device))
+    q = denoiser.marginals()
+    j = int(denoiser.codebook.reals[0])
+    u = q.expand(len(drawn)).gaussian.cdf(drawn[:, j, None].to(denoiser.means))
+    assert stats.kstest(u[:, 0].cpu().numpy(), "uniform").pvalue > 1e-4
+
+
+# -- what is refused -------------------------------------------------------------------------------
+
+
+def parts_of(device):
+    """Of a forest of two binary columns: columns, thresholds, ranks, shares and probabilities."""
+    denoiser = random_forest(
+        Codebook([simplex(2), real()]).to(device), np.random.default_rng(0), n_trees=2, depth=2
+    )
+    s = denoiser.splits
+    parts = s.column, s.threshold, s.rank, denoiser.log_shares.exp(), denoiser.probs
+    return denoiser.codebook, [t.clone() for t in (*parts, denoiser.means, denoiser.var)]
+
+
+def put(i, at, value):
+    def change(parts):
+        parts[i][at] = value
+
+    return change
+
+
+def longer(parts):
+    parts[0] = torch.cat([parts[0], parts[0][-2:]])
+    parts[1] = torch.cat([parts[1], parts[1][-2:]])
+
+
+def cycle(parts):
+    """The roots are leaves, and a node that nobody has as a child is split."""
+    parts[0][:] = torch.tensor(
+        [-1, -1, *[0] * ((len(parts[0]) - 2) // 2), *[-1] * ((len(parts[0]) - 2) // 2)]
+    )
+
+
+REFUSED = {
+    "another number of nodes": (longer, "another number of nodes"),
+    "a node before its parent": (cycle, "a node comes after its children"),
+    "no such column": (put(0, 0, 5), "columns"),
+    "an infinite threshold": (put(1, 0, math.inf), "finite"),
+    "no share": (put(3, 0, 0.0), "shares must be"),
+    "a probability outside its box": (put(4, slice(None), 0.5), "zero outside"),
+    "a variance of zero": (put(6, 0, 0.0), "variances positive"),
+    "a mean that is none": (put(5, 0, math.nan), "means must be finite"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_no_forest_is_refused(device, name):
+    book, parts = parts_of(device)
+    ForestDenoiser(book, *parts)
+    REFUSED[name][0](parts)
+    with pytest.raises(ValueError, match=REFUSED[name][1]):
+        ForestDenoiser(book, *parts)
+
+
+def test_a_damaged_file_is_refused(device):
+    denoiser = forest("one real", device)
+    data = to_config(denoiser)
+    tensors = {k: v.clone() for k, v in denoiser.state_dict().items()}
+    denoiser_from_config(data, denoiser.codebook, tensors)
+    tensors["splits.column"][0] = 99
+    with pytest.raises(ValueError, match="columns"):
+        denoiser_from_config(data, denoiser.codebook, tensors)
+
+
+def test_words_need_a_fallback(device):
+    book = Codebook([code(3), real()]).to(device)
+    splits = [torch.tensor(t) for t in random_splits(book, np.random.default_rng(0))[:3]]
+    with pytest.raises(ValueError, match="high-cardinality columns need a fallback"):
+        ForestDenoiser(book, *splits, torch.ones(1), torch.ones(1, 0))
+
+
+# -- counting and smoothing ------------------------------------------------------------------------
+
+
+def table(device, n=400, missing=0.0, seed=0):
+    """A book and rows of dependent columns of every kind but words."""
+    rng = np.random.default_rng(seed)
+    book = Codebook([simplex(4), real(), line(-0.6, 0.0, 0.6, is_open=True), simplex(2), real()])
+    z = rng.integers(4, size=n)
+    columns = [
+        np.where(rng.random(n) < 0.8, z, rng.integers(4, size=n)),
+        0.3 * z - 0.5 + 0.2 * rng.normal(size=n),
+        (z + rng.integers(2, size=n)) % 3,
+        (z > 1) ^ (rng.random(n) < 0.1),
+        rng.normal(size=n) * 0.5,
+    ]
+    x = np.stack(columns, 1).astype(np.float64)
+    x[rng.random(x.shape) < missing] = np.nan
+    return book.to(device), torch.tensor(x, device=device)
+
+
+def grown(device, missing=0.0, n_trees=3, **arguments):
+    book, x = table(device, missing=missing, **arguments)
+    settings = {"min_leaf": 5, "n_candidates": 4, "n_targets": 4, "seed": 0}
+    return x, grow(book, x, n_trees=n_trees, **settings)
+
+
+def slow_leaf(splits, tree, row):
+    """The leaf of one complete row."""
+    node = tree
+    while (j := int(splits.column[node])) >= 0:
+        cell = float(row[j])
+        if j in splits.codebook.place:
+            level = range(splits.rank.shape[1])[
+                splits.codebook.levels.own(splits.codebook.place[j])
+            ]
+            cell = float(splits.rank[tree, level[int(cell)]])
+        cell = float(torch.tensor(cell).to(splits.threshold))
+        node = int(splits.left[node]) + (cell > float(splits.threshold[node]))
+    return int(splits.leaf[node])
+
+
+def test_counts_are_those_of_a_loop(device):
+    x, splits = grown(device)
+    counts = ForestCounts(splits, x, 0).add(x)
+    levels, rows = np.zeros(counts.levels.shape), np.zeros(len(counts.rows))
+    book, sums = splits.codebook, np.zeros(counts.reals.shape)
+    for row in x.tolist():
+        for t in range(splits.n_trees):
+            leaf = slow_leaf(splits, t, row)
+            rows[leaf] += 1
+            for j, i in book.place.items():
+                levels[leaf, range(book.levels.n_points)[book.levels.own(i)][int(row[j])]] += 1
+            for i, j in enumerate(book.reals.tolist()):
+                sums[:, leaf, i] += [1, row[j], row[j] ** 2]
+    assert np.array_equal(counts.rows.cpu(), rows)
+    assert np.array_equal(counts.levels.cpu(), levels)
+    np.testing.assert_allclose(counts.reals.cpu(), sums, atol=1e-4)
+    assert rows.min() >= 5
+
+
+@pytest.mark.parametrize("missing", [0.0, 0.3])
+def test_counts_add_up_over_parts(device, missing):
+    """Rows with gaps, too, go where they would go in one part; and every row is counted once in each tree."""
+    x, splits = grown(device, missing)
+    whole, parts = (ForestCounts(splits, x, 3) for _ in range(2))
+    whole.add(x)
+    for part in x.split(77):
+        parts.add(part)
+    assert torch.equal(whole.rows, parts.rows)
+    assert torch.equal(whole.levels, parts.levels)
+    torch.testing.assert_close(whole.reals, parts.reals)
+    assert int(whole.rows.sum()) == splits.n_trees * len(x)
+
+
+def test_a_missing_cell_goes_to_either_side_by_the_others_shares(device):
+    book = Codebook([simplex(2), simplex(2)]).to(device)
+    splits = Splits(
+        book, torch.tensor([0, -1, -1]), torch.tensor([0.5, 0, 0]), torch.tensor([[0.0, 0, 1, 1]])
+    )
+    x = torch.tensor([[0.0, 1.0]] * 3000 + [[1.0, 1.0]] * 1000 + [[math.nan, 0.0]] * 2000)
+    counts = ForestCounts(splits, x.double().to(device), 0).add(x.double().to(device))
+    assert 1430 < int(counts.rows[0]) - 3000 < 1570
+    assert (
+        not counts.levels[:, book.levels.own(0)].sum() - 4000
+    )  # a missing cell is counted nowhere
+
+
+def test_shallower_trees_have_the_counts_of_their_leaves(device):
+    x, splits = grown(device)
+    counts = ForestCounts(splits, x, 0).add(x)
+    for fewest in (12, 40, 1000):
+        shallower = counts.cut(fewest)
+        again = ForestCounts(shallower.splits, x, 0).add(x)
+        assert torch.equal(shallower.rows, again.rows)
+        assert torch.equal(shallower.levels, again.levels)
+        torch.testing.assert_close(shallower.reals, again.reals)
+        alone = shallower.splits.n_leaves == shallower.splits.n_trees
+        assert int(shallower.rows.min()) >= fewest or alone
+    assert alone
+
+
+def test_smoothing_is_that_of_a_loop(device, dtype):
+    """Towards the node above, in the part of the column that is the node's; and towards the whole table."""
+    x, splits = grown(device, missing=0.2)
+    counts = ForestCounts(splits, x, 0).add(x)
+    book, levels = splits.codebook, splits.codebook.levels
+    prior = MarginalDenoiser.fit(book, x).log_probs.exp()
+    got, sums = counts.probs(prior, 3.0, 0.1), splits.sums(counts.levels).double()
+    column = book.finite[levels.level_column]
+    for leaf in range(0, splits.n_leaves, 9):
+        branch = [int(splits.leaves[leaf])]
+        while splits.parent[branch[0]] >= 0:
+            branch.insert(0, int(splits.parent[branch[0]]))
+        tree = branch[0]
+        p, inside = prior.double(), torch.ones_like(prior, dtype=torch.bool)
+        for up, node in itertools.pairwise(branch):
+            right = splits.rank[tree] > splits.threshold[up]
+            inside = inside & ((column != splits.column[up]) | (right == (node != splits.left[up])))
+            above, root = (
+                levels.log_softmax((t * inside).log()[None])[0].exp() for t in (p, prior.double())
+            )
+            p = sums[node] + 3.0 * above + 0.1 * root
+            p = levels.log_softmax(p.log()[None])[0].exp()
+        torch.testing.assert_close(
+            got[leaf].double(), p, atol=rounding(dtype), rtol=rounding(dtype, 10)
+        )
+
+
+def test_moments_between_bounds():
+    """Of truncated Gaussians, against scipy; and back, where a Gaussian is narrow or flat in its box."""
+    mean, sd = torch.tensor([0.3, -1.0, 2.0]).double(), torch.tensor([0.5, 2.0, 0.3]).double()
+    low, high = (
+        torch.tensor([0.0, -torch.inf, -1.0]).double(),
+        torch.tensor([0.4, 0.5, 1.5]).double(),
+    )
+    got = truncated_moments(mean, sd.square(), low, high)
+    for i, (m, s, a, b) in enumerate(
+        zip(*(t.tolist() for t in (mean, sd, low, high)), strict=True)
+    ):
+        q = stats.truncnorm((a - m) / s, (b - m) / s, m, s)
+        assert float(got[0][i]) == pytest.approx(q.mean(), abs=1e-9)
+        assert float(got[1][i]) == pytest.approx(q.var(), rel=1e-6)
+    low, high = torch.tensor([-1.0, -1.0]).double(), torch.tensor([1.0, 1.0]).double()
+    narrow_flat = torch.tensor([0.1, 0.0]).double(), torch.tensor([1e-3, 1 / 3]).double()
+    mean, var = untruncated(*narrow_flat, low, high)
+    assert float(mean[0]) == pytest.approx(0.1, abs=1e-3)
+    assert float(var[0]) == pytest.approx(1e-3, rel=1e-2)
+    assert float(var[1]) > 50  # flat
+
+
+# -- the recipe ------------------------------------------------------------------------------------
+
+
+def training_rows(device, missing=0.0, stream=None, n=400):
+    book, x = table(device, missing=missing, n=n)
+    generator = seeded_generator(0, device)
+    marginals = MarginalDenoiser.fit(book, x)
+    stream = None if stream is None else stream(x[:320])
+    return TrainingRows(marginals, x[:320], x[320:], generator, stream)
+
+
+class Chunks(TensorRows):
+    """Rows that come in parts."""
+
+    def chunks(self):
+        yield from self._x.split(50)
+
+
+def plan():
+    return FitPlan(TrainingPlan(), 0)
+
+
+@pytest.mark.parametrize("missing", [0.0, 0.2])
+def test_a_stream_is_counted_as_rows_in_memory(device, missing):
+    fitted = [
+        Forest(4).fit(training_rows(device, missing, stream), plan()) for stream in (None, Chunks)
+    ]
+    same = [d.state_dict() for d in fitted]
+    assert all(torch.equal(same[0][k], same[1][k]) for k in same[0])
+
+
+@pytest.mark.parametrize("fewest", [5, 17])
+def test_no_leaf_has_fewer_rows_than_it_should(device, fewest):
+    rows = training_rows(device)
+    denoiser = Forest(3, fewest).fit(rows, plan())
+    counts = ForestCounts(denoiser.splits, rows.x, 0).add(rows.x)
+    assert len(counts.rows) > 6
+    assert int(counts.rows.min()) >= fewest
+
+
+def test_a_forest_knows_what_independent_columns_do_not(device):
+    rows = training_rows(device, n=2000)
+    denoiser = Forest(8).fit(rows, plan())
+    assert rows.held_out_nats(denoiser) < rows.held_out_nats(rows.marginals) - 0.5
+
+
+def test_a_far_value_is_improbable_and_not_impossible(device):
+    rows = training_rows(device, n=2000)
+    denoiser = Forest(8).fit(rows, plan())
+    far = rows.x_valid[:1].clone()
+    far[0, 1] = 9.0
+    steps = denoiser.log_factors(far)[0] - denoiser.log_factors(rows.x_valid[:1])[0]
+    assert -30 < steps[1] < -8
+    assert bool((steps[[0, 2, 3, 4]].abs() < 4).all())
+
+
+def test_a_column_without_cells_and_a_table_of_words(device):
+    """Nothing splits them: a root per tree, or the independent columns."""
+    book = Codebook([simplex(2), real()]).to(device)
+    x = torch.tensor([[0.0, math.nan], [1.0, math.nan]] * 30, device=device).double()
+    rows = TrainingRows(MarginalDenoiser.fit(book, x), x, x[:9], seeded_generator(0, device))
+    denoiser = Forest(2).fit(rows, plan())
+    assert bool(denoiser.log_prob(torch.tensor([[0.0, 3.0]], device=device).double()).isfinite())
+    book = Codebook([code(5)]).to(device)
+    rows = TrainingRows(broad_marginals(book), x[:, :1], x[:9, :1], seeded_generator(0, device))
+    assert Forest(2).fit(rows, plan()) is rows.marginals
+
+
+def test_seeds(device):
+    states = [Forest(2).fit(training_rows(device), plan()).state_dict() for _ in range(2)]
+    assert all(torch.equal(states[0][k], states[1][k]) for k in states[0])
+
+
+def test_a_saved_forest_is_equal(tmp_path):
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"a": rng.choice(list("xyz"), 200), "b": rng.normal(size=200)})
+    frame.loc[::9, "b"] = np.nan
+    model = DiffusionDensity(denoiser="forest", random_state=0).fit(frame)
+    model.save(tmp_path / "m")
+    again = DiffusionDensity.load(tmp_path / "m")
+    assert np.array_equal(model.score_samples(frame), again.score_samples(frame))
