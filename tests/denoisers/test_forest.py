@@ -200,6 +200,18 @@ def test_drawn_numbers_follow_their_distribution(device):
     assert stats.kstest(u[:, 0].cpu().numpy(), "uniform").pvalue > 1e-4
 
 
+def test_rows_are_drawn_given_that_their_levels_are_allowed(device):
+    """As probable as they are among the rows that have no unseen category."""
+    denoiser = forest("open", device)
+    book, rows = denoiser.codebook, all_rows(denoiser.codebook)
+    seen = ~book.levels.level_unseen[book.levels.index_of(rows.long())].any(1)
+    expected = denoiser.log_prob(rows[seen]).softmax(0) * 4000
+    drawn = denoiser.draw(4000, seeded_generator(0, device))
+    found = torch.stack([(drawn == row).all(1).sum() for row in rows[seen]])
+    assert int(found.sum()) == 4000
+    assert stats.chisquare(found.cpu(), expected.cpu()).pvalue > 1e-4
+
+
 # -- what is refused -------------------------------------------------------------------------------
 
 
@@ -458,6 +470,19 @@ def test_no_leaf_has_fewer_rows_than_it_should(device, fewest):
     counts = ForestCounts(denoiser.splits, rows.x, 0).add(rows.x)
     assert len(counts.rows) > 6
     assert int(counts.rows.min()) >= fewest
+
+
+def test_rows_with_gaps_leave_no_leaf_with_fewer_rows(device, monkeypatch):
+    """They may go elsewhere when they are counted than when the trees were grown."""
+    least, made = [], ForestCounts.forest
+
+    def forest(counts, *arguments):
+        least.append(int(counts.rows.min()))
+        return made(counts, *arguments)
+
+    monkeypatch.setattr(ForestCounts, "forest", forest)
+    Forest(6).fit(training_rows(device, missing=0.5), plan())
+    assert min(least) >= 5
 
 
 def test_a_forest_knows_what_independent_columns_do_not(device):
