@@ -128,8 +128,8 @@ class DiffusionDensity(
         The models among which "auto" or "best" chose: held-out nats in closed form, how far ``behind`` the best and the
         standard error of this, microseconds and work per row scored, seconds of the fit, and which was ``chosen``.
     companion_ : Denoiser or None
-        What answers questions about subsets of columns (``given=``, ``impute``, ``predict_proba``, ``information``),
-        where the model that scores rows hears columns in a fixed order only.
+        An exact model beside one that scores complete rows only: it proposes values where several cells are unknown,
+        and answers where cells are half known (``information``).
     history_ : DataFrame
         One line per validation: step, seconds, train_nats, train_stderr, valid_nats, valid_stderr, in nats per encoded
         row (without ``log_volume``). Of several networks, the history is that of the first.

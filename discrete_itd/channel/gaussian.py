@@ -176,6 +176,25 @@ class GaussianPosterior:
         parts = self.log_weight, self.means, self.var, *self.bounds
         return GaussianPosterior(*map(rows, parts), normalised=True)
 
+    def at_uniform(self, u: Tensor, v: Tensor) -> Tensor:
+        """Values of one column by inverse distribution functions: float64, (B, n).
+
+        Parameters
+        ----------
+        u, v : Tensor of float64, shape (B, n)
+            Numbers between 0 and 1 that choose the component, and the value within it. Uniform ones give draws; spread
+            evenly over the square, they give values that are spread like the mixture.
+        """
+        which = chosen(self.log_weight[:, 0].double(), u)
+        mean, var, *bounds = (
+            t[:, 0].double().gather(1, which) for t in (self.means, self.var, *self.bounds)
+        )
+        v = v.clamp(1e-12, 1 - 1e-12)
+        if not bounds:
+            return mean + var.sqrt() * torch.special.ndtri(v)
+        low, high = ((t - mean) / var.sqrt() for t in bounds)
+        return mean + var.sqrt() * truncated_quantile(v, low, high)
+
     def sample(self, generator: torch.Generator) -> Tensor:
         """One value per column, shape (B, R)."""
         pick = add_gumbel(self.log_weight, generator).argmax(2, keepdim=True)
@@ -197,6 +216,15 @@ class GaussianPosterior:
 def log_normal(z: Tensor) -> Tensor:
     """Log-density of a standard normal variable, nats."""
     return -0.5 * (z.square() + math.log(2 * math.pi))
+
+
+def chosen(log_probs: Tensor, u: Tensor) -> Tensor:
+    """Places in distributions (B, K) of logits that belong to uniform numbers (B,) or (B, n): int64, as these."""
+    cdf = torch.softmax(log_probs, 1).cumsum(1)
+    wide = u[:, None] if u.ndim == 1 else u
+    share = wide * cdf[:, -1:]  # without rounding, a place beyond the last might be chosen
+    place = torch.searchsorted(cdf, share.contiguous(), right=True).clamp_max(cdf.shape[1] - 1)
+    return place.view(u.shape)
 
 
 def _mirrored(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -25,8 +25,8 @@ class VocabularyPosterior:
     Parameters
     ----------
     vocabulary : Vocabulary
-    log_probs : Tensor, shape (K,), nats
-        The prior, :math:`\log\pi`.
+    log_probs : Tensor, shape (K,) or (B, K), nats
+        The prior, :math:`\log\pi`, of all rows or of each.
     y : Tensor, shape (B, D_j)
     snr : Tensor, shape (B,)
     h : Tensor, shape (B, r), optional
@@ -66,7 +66,8 @@ class VocabularyPosterior:
             known = torch.isinf(self.snr[part])
             y = self.y[part] * torch.where(known, CODE_KNOWN_SNR, 1.0)[:, None]
             gamma = torch.where(known, CODE_KNOWN_SNR, self.snr[part])[:, None]
-            base = torch.addmm(self.log_probs, y, codes.T)
+            prior = self.log_probs if self.log_probs.ndim == 1 else self.log_probs[part]
+            base = torch.addmm(prior, y, codes.T)
             base = torch.cat([base[:, :n] - gamma * (VERTEX**2 / 2), base[:, n:]], 1)
             if self.h is None or self.u is None:
                 yield part, torch.log_softmax(base, 1)
@@ -132,9 +133,8 @@ class VocabularyPosterior:
         """The posterior of other rows, ``rows`` of each tensor."""
         h = None if self.h is None else rows(self.h)
         y, snr = rows(self.y), rows(self.snr)
-        return VocabularyPosterior(
-            self.vocabulary, self.log_probs, y, snr, h, self.u, shared=shared
-        )
+        prior = self.log_probs if self.log_probs.ndim == 1 else rows(self.log_probs)
+        return VocabularyPosterior(self.vocabulary, prior, y, snr, h, self.u, shared=shared)
 
     def sample(self, generator: torch.Generator, cells: Tensor, *, allow_unseen: bool) -> Tensor:
         """One category where ``cells`` (B,) is true: float64 codes, (B,); any or 0 elsewhere."""

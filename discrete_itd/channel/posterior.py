@@ -13,10 +13,17 @@ from torch import Tensor
 
 from discrete_itd.channel.categorical import CategoricalPosterior
 from discrete_itd.channel.codebook import Codebook
-from discrete_itd.channel.gaussian import GaussianPosterior
+from discrete_itd.channel.gaussian import GaussianPosterior, chosen
+from discrete_itd.channel.grid import GridPosterior
 from discrete_itd.channel.high_cardinality import VocabularyPosterior
 
-__all__ = ["CategoricalPosterior", "GaussianPosterior", "Posterior", "VocabularyPosterior"]
+__all__ = [
+    "CategoricalPosterior",
+    "GaussianPosterior",
+    "GridPosterior",
+    "Posterior",
+    "VocabularyPosterior",
+]
 
 
 class Posterior:
@@ -27,7 +34,7 @@ class Posterior:
     codebook : Codebook
     categorical : CategoricalPosterior
         Of the columns of few categories.
-    gaussian : GaussianPosterior
+    gaussian : GaussianPosterior or GridPosterior
         Of the continuous columns.
     words : list of VocabularyPosterior
         Of the columns of many categories.
@@ -139,6 +146,16 @@ class Posterior:
         if j not in book.place:
             raise ValueError(f"column {j} has no categories")
         return self.categorical.logits[:, book.levels.own(book.place[j])].contiguous()
+
+    def at_uniform(self, j: int, u: Tensor, v: Tensor) -> Tensor:
+        """The values of column ``j`` that belong to uniform numbers ``u`` and ``v``, (B,) each: draws, (B,), float64.
+
+        By inverse distribution functions, of a component and then within it, where the column is continuous.
+        """
+        at = torch.nonzero(self.codebook.reals == j).flatten()
+        if not len(at) or self.gaussian is None:
+            return chosen(self.column(j).double(), u).double()
+        return self.gaussian.pick(lambda t: t[:, at]).at_uniform(u[:, None], v[:, None])[:, 0]
 
     def mode(self, cells: Tensor) -> Tensor:
         """The most probable seen category of each cell, the mean of each continuous one: float64, (B, C).

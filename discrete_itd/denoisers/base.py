@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from discrete_itd.channel.codebook import Codebook
+from discrete_itd.channel.noise import RowNoise
 from discrete_itd.channel.posterior import CategoricalPosterior, Posterior
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ ESTIMATORS = (
     "integral",
 )  # of a row's log-probability, see Denoiser.estimators
 BLOCK = 32  # the batch size is a multiple of this, so that no row's rounding depends on the size of its batch
+BATCH = 2048  # rows in a call of a draw
 NARROW = 16  # matrices with fewer columns are widened: libraries sum the rows of their products in different orders
 
 
@@ -229,6 +231,47 @@ class Denoiser(nn.Module):
     def chain(self, x: Tensor) -> Posterior:
         """The distribution of every cell of rows ``x`` (B, C) given the known cells before it in :attr:`own_order`."""
         raise NotImplementedError(f"{type(self).__name__} has no order of its own")
+
+    @torch.no_grad()
+    def complete(self, x: Tensor, n_draws: int, salt: int) -> Tensor:
+        """Rows whose missing cells are drawn together, given the other cells.
+
+        Parameters
+        ----------
+        x : Tensor of float64, shape (B, C)
+            Rows; NaN in the cells to be drawn.
+        n_draws : int
+            Draws M of each row.
+        salt : int
+            Seed. The draws of a row depend on the row and the seed alone.
+
+        Returns
+        -------
+        Tensor of float64, shape (B, M, C)
+            No cell is missing. Of an exact denoiser, draws from its conditional distribution, unseen categories among
+            them.
+
+        Notes
+        -----
+        By default column after column, each by a call. Where draws cost less together, define this method.
+        """
+        book = self.codebook
+        out = x.repeat_interleave(n_draws, 0)
+        noise = RowNoise(out, torch.arange(n_draws, device=x.device).repeat(len(x)), salt)
+        for j in book.leading_first:
+            rows = torch.nonzero(out[:, j].isnan()).flatten()
+            for part in rows.split(BATCH):
+                known = filled(out[part])
+                points = torch.where(book.per_coord(known.isnan()), 0.0, book.embed(known))
+                snr = (
+                    torch.zeros_like(points[:, :1])
+                    .expand(known.shape)
+                    .masked_fill(~known.isnan(), torch.inf)
+                )
+                u, v = noise.uniform(j, 2)[part].unbind(1)
+                q = self(points, snr).rows(slice(0, len(part)))
+                out[part, j] = q.at_uniform(j, u, v)
+        return out.unflatten(0, (len(x), n_draws))
 
     def preceding(self, x: Tensor, order: Tensor) -> Posterior:
         """A distribution of every cell that depends on the cells before it in an order alone.

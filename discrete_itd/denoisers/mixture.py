@@ -26,6 +26,8 @@ from torch import Tensor
 
 from discrete_itd.channel import devices
 from discrete_itd.channel.codebook import Codebook
+from discrete_itd.channel.gaussian import chosen
+from discrete_itd.channel.noise import RowNoise
 from discrete_itd.channel.posterior import CategoricalPosterior, GaussianPosterior, Posterior
 from discrete_itd.denoisers.ancestral import (
     beside_fallback,
@@ -338,6 +340,38 @@ class MixtureDenoiser(Denoiser):
             xi = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
             out.index_copy_(1, book.reals, (mean + sd * xi).double())
         return out
+
+    @torch.no_grad()
+    def complete(self, x: Tensor, n_draws: int, salt: int) -> Tensor:
+        """As the base class has it: a class given the known cells, then all cells given the class."""
+        book, levels = self.codebook, self.codebook.levels
+        out = x.repeat_interleave(n_draws, 0)
+        noise = RowNoise(out, torch.arange(n_draws, device=x.device).repeat(len(x)), salt)
+        u, z = noise.uniform(book.n_columns, 1).view(len(x), n_draws), []
+        step = rows_at_once(CELLS // max(self.n_components, levels.n_points))
+        for rows, own in zip(x.split(step), u.split(step), strict=True):
+            log_class = self.log_joint(filled(rows))[: len(rows)]
+            z.append(chosen(log_class.double(), own).flatten())
+        which, others = torch.cat(z) if z else x.new_zeros(0).long(), None
+        if self.fallback is not None:
+            others = self.fallback.marginals()
+        place = {j: r for r, j in enumerate(book.reals.tolist())} if self.has_reals else {}
+        for j in range(book.n_columns):
+            rows = torch.nonzero(out[:, j].isnan()).flatten()
+            if not len(rows):
+                continue
+            u, v = noise.uniform(j, 2)[rows].unbind(1)
+            if j in book.place:
+                own = levels.own(book.place[j])
+                values = chosen(self.log_probs[:, own][which[rows]].double(), u).double()
+            elif j in place:
+                mean, var = (t[which[rows], place[j]].double() for t in (self.means, self.var))
+                values = mean + var.sqrt() * torch.special.ndtri(v.clamp(1e-12, 1 - 1e-12))
+            else:
+                assert others is not None
+                values = others.expand(len(rows)).at_uniform(j, u, v)
+            out[rows, j] = values
+        return out.unflatten(0, (len(x), n_draws))
 
     @classmethod
     @torch.no_grad()

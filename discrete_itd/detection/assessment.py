@@ -97,7 +97,8 @@ def _assess_batch(scorer: Scorer, rows: Tensor) -> CellAssessment:
     marginal, log_wrong = log_probs_alone(scorer.marginals, rows)
     log_p, entropy = (torch.zeros(len(rows), n_columns).to(rows) for _ in range(2))
     places = _places(scorer)
-    values = Conditionals.of_each(scorer, [_without(rows, own[:1], own[1:]) for own in places])
+    questions = [_without(rows, own[:1], own[1:]) for own in places]
+    values = Conditionals.of_each(scorer, questions, [own[0] for own in places])
     indicators = _indicator_levels(scorer, rows, [own[1] for own in places if len(own) > 1])
     for j, (own, others) in enumerate(zip(places, values, strict=True)):
         missing = rows[:, j].isnan()
@@ -294,10 +295,10 @@ def candidates(scorer: Scorer, rows: Tensor, among: Sequence[int]) -> Tensor:
         own = [places[j] for j in among[fold::N_FOLDS]]
         values, indicators = [p[0] for p in own], [i for p in own for i in p[1:]]
         known = _without(rows, values, indicators)
-        log_p += Conditionals(scorer, known).log_prob(_only(rows, values))
+        log_p += _log_prob(scorer, known, _only(rows, values))
         if indicators:
             known = leading.index_fill(1, torch.tensor(indicators).to(rows.device), math.nan)
-            log_p += Conditionals(scorer, known).log_prob(_only(rows, indicators))
+            log_p += _log_prob(scorer, known, _only(rows, indicators))
     log_wrong = log_probs_alone(scorer.marginals, rows)[1]
     log_p = _by_column(scorer, log_p).gather(1, columns)
     log_odds = _log_odds(scorer, rows, columns, log_p, log_wrong)
@@ -343,7 +344,7 @@ def _fill_batch(
                 if len(places[j]) > 1:
                     (indicator,) = _indicator_levels(scorer, known[at], [places[j][1]])
                 own = _without(known[at], places[j][:1], places[j][1:])
-                cell = Conditionals(scorer, own).cell(int(j))
+                cell = _cell(scorer, own, int(j))
                 entropy = _entropy(cell, indicator).cpu().numpy()
                 nats = new[row, j] - log_p[i, place] - log_volume[row, j]
                 keep = nats - entropy >= LEAST_NATS
@@ -399,7 +400,7 @@ def predictions(scorer: Scorer, x: Tensor, cells: np.ndarray, n_values: int) -> 
             rows, indicator = x[torch.from_numpy(row).to(x.device)], None
             if len(places[j]) > 1:
                 (indicator,) = _indicator_levels(scorer, rows, [places[j][1]])
-            cell = Conditionals(scorer, _without(rows, places[j][:1], places[j][1:])).cell(int(j))
+            cell = _cell(scorer, _without(rows, places[j][:1], places[j][1:]), int(j))
             for all_cells, found in zip(out, _expected(cell, indicator, n_values), strict=True):
                 all_cells[row, rank] = found
     return out
@@ -444,15 +445,15 @@ def _error_log_odds(
     for some in columns.split(max(1, most_rows(scorer) // max(1, len(rows))), 1):
         at, row = some.T.reshape(-1, 1), torch.arange(len(rows), device=rows.device)
         row = row.repeat(some.shape[1])
-        questions = Conditionals(scorer, _without_each(scorer, known, some))
-        log_p = questions.log_prob(_only_each(rows[row], at)).gather(1, at)
+        question, cells = _without_each(scorer, known, some), _only_each(rows[row], at)
+        log_p = _log_prob(scorer, question, cells).gather(1, at)
         place = _indicators(scorer, rows.device)[at]
         there = torch.nonzero(place[:, 0] >= 0).flatten()
         if len(there):
             place, row = place[there], row[there]
             leading = known.masked_fill(~scorer.conditional.codebook.leading, math.nan)[row]
-            others = Conditionals(scorer, leading.scatter(1, place, math.nan))
-            log_p[there] += others.log_prob(_only_each(rows[row], place)).gather(1, place)
+            question, cells = leading.scatter(1, place, math.nan), _only_each(rows[row], place)
+            log_p[there] += _log_prob(scorer, question, cells).gather(1, place)
         parts.append(log_p.view(some.T.shape).T)
     log_p = torch.cat(parts, 1)
     return _log_odds(scorer, rows, columns, log_p, log_wrong), log_p
@@ -473,6 +474,16 @@ def _only_each(rows: Tensor, columns: Tensor) -> Tensor:
     return torch.full_like(rows, math.nan).scatter_(1, columns, rows.gather(1, columns))
 
 
+def _log_prob(scorer: Scorer, known: Tensor, cells: Tensor) -> Tensor:
+    """Log-probabilities of ``cells`` given what is ``known`` of their rows, (B, C') each, nats; 0 where NaN."""
+    return Conditionals(scorer, known, asked=~cells.isnan()).log_prob(cells)
+
+
+def _cell(scorer: Scorer, known: Tensor, j: int) -> CellDistribution:
+    """Distributions of the cells of column j given what is ``known`` of their rows (B, C')."""
+    return next(Conditionals.of_each(scorer, [known], [j])).cell(j)
+
+
 def _log_prob_of_each(
     scorer: Scorer, questions: Sequence[Tensor], cells: Sequence[Tensor]
 ) -> Iterator[Tensor]:
@@ -483,7 +494,7 @@ def _log_prob_of_each(
     done = 0
     for some in together(scorer, questions):
         asked = torch.cat(list(cells[done : done + len(some)]))
-        found = Conditionals(scorer, torch.cat(some)).log_prob(asked)
+        found = _log_prob(scorer, torch.cat(some), asked)
         yield from found.split(len(some[0]))
         done += len(some)
 
@@ -505,7 +516,8 @@ def _indicator_levels(scorer: Scorer, rows: Tensor, indicators: list[int]) -> It
         known = leading.clone()
         known[:, place] = math.nan
         questions.append(known)
-    for place, others in zip(indicators, Conditionals.of_each(scorer, questions), strict=True):
+    found = Conditionals.of_each(scorer, questions, indicators)
+    for place, others in zip(indicators, found, strict=True):
         yield others.levels(place)
 
 
@@ -578,12 +590,12 @@ def _changes(scorer: Scorer, x: Tensor, given: Tensor, asked: Tensor) -> Tensor:
     # the indicators come first, so they are known where a value is predicted
     known = torch.full_like(x, math.nan), x.masked_fill(~leading, math.nan)
     cells = asked.masked_fill(~leading, math.nan), asked.masked_fill(leading, math.nan)
-    alone = [Conditionals(scorer, k).log_prob(c) for k, c in zip(known, cells, strict=True)]
+    alone = [_log_prob(scorer, k, c) for k, c in zip(known, cells, strict=True)]
 
     def changed(part: int, row: Tensor, place: Tensor) -> Tensor:
         """Changes (Q, C') of indicators (part 0) or values (1) of each ``row`` (Q,) by its cell at ``place`` (Q, 1)."""
         both = known[part][row].scatter_(1, place, x[row].gather(1, place))
-        found = Conditionals(scorer, both).log_prob(cells[part][row].scatter_(1, place, math.nan))
+        found = _log_prob(scorer, both, cells[part][row].scatter_(1, place, math.nan))
         return (alone[part][row] - found).scatter_(1, place, 0.0)
 
     step = max(1, most_rows(scorer) // len(x))

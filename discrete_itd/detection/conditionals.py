@@ -28,14 +28,21 @@ import torch
 from torch import Tensor
 
 from discrete_itd.channel import State
-from discrete_itd.channel.posterior import CategoricalPosterior, GaussianPosterior, Posterior
+from discrete_itd.channel.posterior import (
+    CategoricalPosterior,
+    GaussianPosterior,
+    GridPosterior,
+    Posterior,
+)
 from discrete_itd.detection.distributions import (
     Categorical,
     CellDistribution,
+    Gridded,
     Mixture,
 )
 from discrete_itd.detection.scoring import Scorer
 from discrete_itd.encoders.frames import unique_rows
+from discrete_itd.likelihood.conditional import ConditionalDenoiser
 
 BATCH_WORK = 1 << 24  # rows times floats computed for each, in one call
 
@@ -64,25 +71,46 @@ class Conditionals:
     whole : Conditionals, optional
         Those of more rows, of which these are the ones at ``places``.
     places : Tensor of int64, shape (B,), optional
+    asked : Tensor of bool, shape (B, C'), optional
+        The cells whose distributions are wanted, by default all that are not known: each may cost a hundred scores.
+    quick : bool
+        Whether the denoiser that answers at every state is asked in any case (:attr:`Model.anywhere`): where the one
+        that scores is asked value by value, a hundred times as fast.
     """
 
     scorer: Scorer
     known: Tensor
     whole: Conditionals | None = None
     places: Tensor | None = None
+    asked: Tensor | None = None
+    quick: bool = False
 
     def rows(self, places: Tensor) -> Conditionals:
         """Those of some of the rows, by their positions; the denoiser is not called again."""
         return Conditionals(self.scorer, self.known[places], self, places)
 
     @classmethod
-    def of_each(cls, scorer: Scorer, questions: Sequence[Tensor]) -> Iterator[Conditionals]:
+    def of_each(
+        cls,
+        scorer: Scorer,
+        questions: Sequence[Tensor],
+        columns: Sequence[int] | None = None,
+        *,
+        quick: bool = False,
+    ) -> Iterator[Conditionals]:
         """Those of several tensors ``known`` of as many rows, some of them in one call of the denoiser.
 
-        As many as keep a call within the memory of :func:`most_rows`.
+        As many as keep a call within the memory of :func:`most_rows`. Each may be about one of the ``columns`` only.
         """
+        done = 0
         for some in together(scorer, questions):
-            whole = cls(scorer, torch.cat(some))
+            known, asked = torch.cat(some), None
+            if columns is not None:
+                own = torch.tensor(columns[done : done + len(some)], device=known.device)
+                own = own.repeat_interleave(len(some[0]))[:, None]
+                asked = torch.zeros_like(known, dtype=torch.bool).scatter_(1, own, True)
+            done += len(some)
+            whole = cls(scorer, known, asked=asked, quick=quick)
             places = torch.arange(len(whole.known), device=whole.known.device)
             yield from map(whole.rows, places.split([len(known) for known in some]))
 
@@ -105,7 +133,11 @@ class Conditionals:
         """The posterior of the distinct rows under the model."""
         if self.whole is not None:
             return self.whole.model.rows(self._picked[0])
-        denoiser, states = self.scorer.conditional, self.distinct[0]
+        model, states = self.scorer.model, self.distinct[0]
+        denoiser = model.anywhere if self.quick else model.conditional
+        if isinstance(denoiser, ConditionalDenoiser) and self.asked is not None:
+            asked = torch.zeros_like(states).index_add_(0, self.distinct[1], self.asked.to(states))
+            return denoiser.given(states, asked > 0)
         book = denoiser.codebook
         return denoiser(*State.start(book, book.embed(states), ~states.isnan()))
 
@@ -118,7 +150,9 @@ class Conditionals:
             found, places = self.whole.gaussian(j), self._picked[0]
             return None if found is None else found.pick(lambda t: t[places])
         mixture = self.model.gaussian
-        return None if mixture is None else mixture.pick(lambda t: t[:, at].double())
+        if mixture is None or isinstance(mixture, GridPosterior):
+            return mixture and mixture.pick(lambda t: t[:, at])
+        return mixture.pick(lambda t: t[:, at].double())
 
     @cached_property
     def _categorical(self) -> CategoricalPosterior:
@@ -151,6 +185,8 @@ class Conditionals:
             return Categorical(column, self.levels(j))
         q = self.gaussian(j)
         assert q is not None
+        if isinstance(q, GridPosterior):
+            return Gridded(column, q.pick(lambda t: t[inverse]))
         return Mixture(column, q.pick(lambda t: t[inverse]))
 
     def log_prob(self, x: Tensor) -> Tensor:

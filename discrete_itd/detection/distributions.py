@@ -17,6 +17,7 @@ from discrete_itd.channel.gaussian import (
     truncated_cdf,
     truncated_quantile,
 )
+from discrete_itd.channel.grid import GridPosterior
 from discrete_itd.denoisers.base import rows_at_once
 from discrete_itd.encoders import Bins, Categories, Column, Continuous
 
@@ -203,6 +204,52 @@ class Mixture:
                     yield rows, torch.log_softmax(kept, 1).gather(1, rising), means, sd, bounds
 
 
+class Gridded:
+    """Densities of one continuous column, on grids or mixtures of Gaussians: ``density`` has B rows and one column."""
+
+    is_density = True
+
+    def __init__(self, column: Column, density: GridPosterior) -> None:
+        self.column, self.density = column, density
+        on_grid = density.place[:, 0] >= 0
+        self._on_grid, self._others = (torch.nonzero(t).flatten() for t in (on_grid, ~on_grid))
+        parts = density.log_weight, density.means, density.var, *density.bounds
+        others = (t[self._others].double() for t in parts)
+        self._mixture = Mixture(column, GaussianPosterior(*others, normalised=True))
+
+    def log_prob(self, values: Tensor) -> Tensor:
+        """Log-densities at the standardised ``values`` (B,)."""
+        return self.density.log_prob(values[:, None])[:, 0].double()
+
+    def entropy(self) -> np.ndarray:
+        """Differential entropy in the column's unit, (B,), nats: the mean surprisal at evenly spread quantiles."""
+        out = torch.zeros(len(self.density.place), dtype=torch.float64)
+        out[self._others.cpu()] = torch.from_numpy(self._mixture.entropy())
+        for rows in self._on_grid.split(max(1, CHUNK // POINTS)):
+            levels = (torch.arange(POINTS, dtype=torch.float64) + 0.5) / POINTS
+            points = self._quantiles(rows, levels)
+            density = self.density.pick(lambda t, rows=rows: t[rows]).log_probs(points)
+            volume = log_volume_at(self.column, points.cpu().numpy().ravel())
+            volume = torch.from_numpy(volume.reshape(points.shape))
+            out[rows.cpu()] = -(density.cpu() + volume).mean(1)
+        return out.numpy()
+
+    def expected(self, n: int) -> Expected:
+        """The median and the central interval, whatever ``n``."""
+        return _median_and_interval(self.column, self.quantiles(QUANTILES))
+
+    def quantiles(self, u: list[float]) -> Tensor:
+        """Standardised quantiles at levels ``u``: (B, len(u))."""
+        place = self.density.place
+        out = torch.zeros(len(place), len(u), dtype=torch.float64, device=place.device)
+        out[self._others] = self._mixture.quantiles(u)
+        out[self._on_grid] = self._quantiles(self._on_grid, torch.tensor(u, dtype=torch.float64))
+        return out
+
+    def _quantiles(self, rows: Tensor, u: Tensor) -> Tensor:
+        return self.density.pick(lambda t: t[rows]).quantiles(u)[:, 0]
+
+
 def _points_for(n_components: int) -> int:
     """Points of the quadrature of an entropy: more of a mixture of fewer components, of which each costs less."""
     return rows_at_once(max(POINTS, min(MANY_POINTS, WORK // n_components)))
@@ -215,7 +262,7 @@ def _van_der_corput(n: int) -> Tensor:
     return (torch.as_tensor(reverse).double() + 0.5) / 2**bits
 
 
-CellDistribution = Categorical | Mixture  # of the cells of one column in B rows
+CellDistribution = Categorical | Mixture | Gridded  # of the cells of one column in B rows
 
 
 def log_normal(z: Tensor, mean: Tensor, sd: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 from discrete_itd.channel import Schedule, State, column_ranks, steps_needed
 from discrete_itd.channel.posterior import Posterior
 from discrete_itd.denoisers.base import BLOCK, Denoiser, filled
+from discrete_itd.likelihood.conditional import ConditionalDenoiser
 
 
 @torch.no_grad()
@@ -158,16 +159,23 @@ def column_distribution(
         The level of unseen categories, if there is one, is the last.
     """
     x = x.index_fill(1, torch.tensor([column], device=x.device), math.nan)
-    return torch.cat([q.column(column).double() for _, q in _posteriors(denoiser, x, batch_size)])
+    found = _posteriors(denoiser, x, batch_size, column)
+    return torch.cat([q.column(column).double() for _, q in found])
 
 
 def _posteriors(
-    denoiser: Denoiser, x: Tensor, batch_size: int
+    denoiser: Denoiser, x: Tensor, batch_size: int, column: int | None = None
 ) -> Iterator[tuple[Tensor, Posterior]]:
-    """Batches of rows and their posteriors, with all cells known that are not missing."""
+    """Batches of rows and their posteriors, of all columns or of one, with all cells known that are not missing."""
     book = denoiser.codebook
     block = min(BLOCK, batch_size)
     for rows in x.split(batch_size // block * block):
+        if isinstance(denoiser, ConditionalDenoiser):
+            asked = torch.ones_like(rows, dtype=torch.bool)
+            if column is not None:
+                asked = torch.arange(rows.shape[1], device=rows.device).expand(rows.shape) == column
+            yield rows, denoiser.given(rows, asked)
+            continue
         whole = filled(rows, block)  # so that no row's result depends on the number of rows
         posterior = denoiser(*State.start(book, book.embed(whole), ~whole.isnan()))
         yield rows, posterior.rows(slice(0, len(rows)))

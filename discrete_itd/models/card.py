@@ -65,8 +65,8 @@ def model_section(estimator: Any, model: Model, n_evaluations: int) -> Lines:
     ]
     if model.companion is not None:
         lines.append(
-            f"* questions about some columns given others are answered by a companion, a"
-            f" `{type(model.companion).__name__}`"
+            f"* a companion, a `{type(model.companion).__name__}`, proposes values of unknown cells, and answers"
+            " what this model cannot"
         )
     if model.candidates is not None:
         names = ["candidate", "nats", "behind", "stderr", "microseconds", "fit_seconds", "chosen"]
@@ -150,8 +150,8 @@ def limits_section(model: Model) -> Lines:
         )
     if model.companion is not None:
         lines.append(
-            "* The companion is another model: conditional probabilities from it do not agree exactly with the joint"
-            " ones."
+            "* Of one cell, conditional probabilities are those of the model. Where several cells are unknown, the"
+            " companion, another model, takes part in them; and it draws."
         )
     closed = [str(c.name) for c in schema if c.kind in ("nominal", "ordinal") and not c.open]
     if closed:

@@ -312,7 +312,7 @@ class FitPlan:
     members : DataFrame or None
         Contribution and cost of each member of an ensemble.
     companion : Denoiser or None
-        What answers questions about some columns given others, if the denoiser hears columns in a fixed order only.
+        Exact, beside a denoiser that scores complete rows only: its proposal for questions about some cells.
     candidates : DataFrame or None
         Nats and costs of the models among which was chosen.
     """

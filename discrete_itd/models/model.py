@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, cast
 
 import pandas as pd
@@ -25,6 +25,7 @@ from discrete_itd.likelihood import (
     path_attribution,
     path_log_prob,
 )
+from discrete_itd.likelihood.conditional import ConditionalDenoiser
 from discrete_itd.likelihood.sampling import sample
 from discrete_itd.likelihood.schedule_search import paths_within
 from discrete_itd.models.cost import Cost
@@ -66,8 +67,7 @@ class Model:
     candidates : DataFrame, optional
         Nats and costs of the models among which was chosen.
     companion : Denoiser, optional
-        What answers questions about some columns given others in place of a denoiser that hears the columns in a fixed
-        order only; see :attr:`conditional`.
+        Exact, beside a denoiser that has no other closed form than the score of complete rows; see :attr:`conditional`.
     held_out : HeldOut
         Nats of held-out rows, of the model and of independent columns, as measured at the end of the fit.
     cost : Cost, optional
@@ -88,9 +88,24 @@ class Model:
     held_out: HeldOut = UNMEASURED
     cost: Cost | None = None
 
-    @property
+    @cached_property
     def conditional(self) -> Denoiser:
-        """The denoiser that answers questions about some columns given others: the companion, if there is one."""
+        """The denoiser that answers questions about some cells given others.
+
+        That which scores, if it answers by itself; else its conditionals by enumeration (13), with the companion as
+        proposal.
+        """
+        scorer, exact = self.denoiser, self.companion
+        if exact is None or not exact.exact or scorer.exact or not scorer.closed_form:
+            return self.anywhere
+        indicator, n = [-1] * len(self.encoder.owner), self.encoder.n_columns
+        for place, j in enumerate(self.encoder.owner[n:].tolist(), n):
+            indicator[j] = place
+        return ConditionalDenoiser(scorer, exact, indicator)
+
+    @property
+    def anywhere(self) -> Denoiser:
+        """The denoiser that answers at every state, noisy ones too: the companion, if there is one."""
         return self.companion or self.denoiser
 
     @property
@@ -101,7 +116,7 @@ class Model:
         """
         own = "integral" in self.denoiser.estimators
         if not own or (isinstance(self.denoiser, RowMixtureDenoiser) and not self.denoiser.exact):
-            return self.conditional
+            return self.anywhere
         return self.denoiser
 
     @property
@@ -252,7 +267,7 @@ class Model:
 
     def answers(self, given: Tensor | None) -> Denoiser:
         """The denoiser that answers a question about rows, or about some columns given others."""
-        return self.denoiser if given is None else self.conditional
+        return self.denoiser if given is None else self.anywhere
 
     @torch.no_grad()
     def _closed_form(
@@ -368,22 +383,22 @@ class Model:
             left = torch.ones_like(start, dtype=torch.bool)
             left[:, columns] = False
             start = sample(
-                self.conditional,
+                self.anywhere,
                 start,
                 self._indicator_schedule(len(columns)),
                 left=left,
                 generator=generator,
-                batch_size=self.posteriors_at_once(self.conditional),
+                batch_size=self.posteriors_at_once(self.anywhere),
             )
             left = torch.zeros_like(left)
             left[:, owner] = start[:, columns] == ABSENT
         return sample(
-            self.conditional,
+            self.anywhere,
             start,
             self.schedule,
             left=left,
             generator=generator,
-            batch_size=self.posteriors_at_once(self.conditional),
+            batch_size=self.posteriors_at_once(self.anywhere),
         )
 
     def _indicator_schedule(self, n_steps: int) -> CoordinateSchedule:

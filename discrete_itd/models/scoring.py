@@ -244,16 +244,16 @@ class ScoringMixin:
         informing = _mask(rows, about, "about")
         if informing is None:
             raise ValueError("about names no column")
-        leading = model.conditional.codebook.leading & ~informing
+        leading = model.anywhere.codebook.leading & ~informing
         if bool((informing | leading).all()):
             raise ValueError("about names all columns: none is left to be informed")
         generator = torch.Generator(model.device).manual_seed(model.seed)
         quadrature = pilot_quadrature(model.marginals, unique, generator)
         with progress_bar(len(unique), "information") as bar:
             nats = pointwise_information(
-                model.conditional, unique, informing, quadrature, given=leading, n_points=n_points,
+                model.anywhere, unique, informing, quadrature, given=leading, n_points=n_points,
                 generator=torch.Generator().manual_seed(model.seed),
-                batch_size=model.posteriors_at_once(model.conditional), progress=bar.update,
+                batch_size=model.posteriors_at_once(model.anywhere), progress=bar.update,
             ).nats  # fmt: skip
         return rows.table(nats.cpu().numpy()[rows.inverse][:, : rows.encoder.n_columns])
 

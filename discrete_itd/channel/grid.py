@@ -1,0 +1,200 @@
+"""Densities of single cells on a grid, beside the mixtures of Gaussians of other continuous cells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+
+import torch
+from torch import Tensor
+
+from discrete_itd.channel.gaussian import GaussianPosterior
+
+BLOCK = 32  # rows
+LEAST_DECAY = 1.0  # per unit of a standardised column, of the tails beyond the outermost nodes
+
+
+def _in_blocks(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A function of rows, called for a multiple of ``BLOCK`` of them, so that no row's rounding depends on others."""
+
+    @wraps(function)
+    def blocked(*rows: Tensor) -> Tensor:
+        lacking = -len(rows[0]) % BLOCK if len(rows[0]) else 0
+        whole = [torch.cat([t, t[-1:].expand(lacking, *t.shape[1:])]) for t in rows]
+        return function(*whole)[: len(rows[0])]
+
+    return blocked
+
+
+class GridPosterior(GaussianPosterior):
+    r"""Continuous columns, of which some cells have a density whose logarithm is linear between the nodes of a grid.
+
+    Beyond the outermost nodes it goes on as in the outermost interval, but falls at least as :math:`e^{-|x|}`.
+
+    Parameters
+    ----------
+    others : GaussianPosterior
+        Of B rows and R columns: the distributions of all other cells, whose components are the attributes of this.
+    place : Tensor of int64, shape (B, R)
+        Which of the n grids is that of the cell; -1 where it is one of the others.
+    nodes : Tensor of float64, shape (n, G)
+        Increasing in every row; equal ones count as one.
+    log_density : Tensor of float64, shape (n, G)
+        At the nodes, up to a constant of each grid, nats.
+
+    Examples
+    --------
+    >>> flat = GaussianPosterior(torch.zeros(1, 1, 1), torch.zeros(1, 1, 1), torch.ones(1, 1, 1))
+    >>> nodes = torch.linspace(-8, 8, 401, dtype=torch.float64)[None]
+    >>> q = GridPosterior(flat, torch.zeros(1, 1, dtype=torch.int64), nodes, -0.5 * nodes**2)
+    >>> q.log_prob(torch.zeros(1, 1)).round(decimals=3), q.quantiles(torch.tensor([0.975])).round(decimals=2)
+    (tensor([[-0.9190]]), tensor([[[1.9600]]], dtype=torch.float64))
+    """
+
+    def __init__(
+        self,
+        others: GaussianPosterior,
+        place: Tensor,
+        nodes: Tensor,
+        log_density: Tensor,
+        *,
+        normalised: bool = False,
+    ) -> None:
+        parts = others.log_weight, others.means, others.var, *others.bounds
+        super().__init__(*parts, normalised=True)
+        self.place, self.nodes = place, nodes
+        total = 0.0 if normalised else log_total(nodes, log_density)[:, None]
+        self.log_density = log_density - total
+
+    def _others(self) -> GaussianPosterior:
+        """The mixtures of the cells that have no grid."""
+        parts = self.log_weight, self.means, self.var, *self.bounds
+        return GaussianPosterior(*parts, normalised=True)
+
+    def _own(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Rows, columns, nodes and log-densities of the cells that have a grid."""
+        row, column = torch.nonzero(self.place >= 0).unbind(1)
+        at = self.place[row, column]
+        return row, column, self.nodes[at], self.log_density[at]
+
+    def mean(self) -> Tensor:
+        r"""The denoised values :math:`\hat x`, shape (B, R)."""
+        out = self._others().mean()
+        row, column, nodes, log_f = self._own()
+        out[row, column] = _mean(nodes, log_f).to(out)
+        return out
+
+    def log_prob(self, values: Tensor) -> Tensor:
+        """Log-density at each cell (B, R): (B, R), nats."""
+        out = self._others().log_prob(values)
+        row, column, nodes, log_f = self._own()
+        own = interpolated(nodes, log_f, values[row, column].double()[:, None])
+        out[row, column] = own[:, 0].to(out)
+        return out
+
+    def quantiles(self, u: Tensor) -> Tensor:
+        """Quantiles at levels ``u`` (n,) of the cells, all of which must have a grid: float64, (B, R, n)."""
+        row, _, nodes, log_f = self._own()
+        levels = u.to(nodes).expand(len(row), -1)
+        return _quantiles(nodes, log_f, levels).view(*self.place.shape, len(u))
+
+    def log_probs(self, values: Tensor) -> Tensor:
+        """Log-densities at several values (B, n) of cells of one column that all have a grid: (B, n), nats."""
+        _, _, nodes, log_f = self._own()
+        return interpolated(nodes, log_f, values)
+
+    def update(self, y: Tensor, snr: Tensor) -> GridPosterior:
+        r"""The Bayes update :math:`q \oplus \Delta` by evidence ``y`` and ``snr``, both (B, R), at the nodes."""
+        others = self._others().update(y, snr)
+        row, column, nodes, log_f = self._own()
+        y, snr = (t[row, column].double()[:, None] for t in (y, snr))
+        known = torch.isinf(snr[:, 0])
+        told = log_f + torch.where(known[:, None], 0.0, y * nodes - snr * nodes.square() / 2)
+        place = torch.full_like(self.place, -1)
+        place[row, column] = torch.arange(len(row), device=row.device).masked_fill(known, -1)
+        return GridPosterior(others, place, nodes, told)
+
+    def pick(self, rows: Callable[[Tensor], Tensor]) -> GridPosterior:
+        """The posterior of other rows, ``rows`` of each tensor."""
+        others, place = self._others().pick(rows), rows(self.place)
+        return GridPosterior(others, place, self.nodes, self.log_density, normalised=True)
+
+    def sample(self, generator: torch.Generator) -> Tensor:
+        """One value per column, shape (B, R)."""
+        out = self._others().sample(generator)
+        row, column, nodes, log_f = self._own()
+        shape = (len(row), 1)
+        u = torch.rand(shape, generator=generator, device=nodes.device, dtype=nodes.dtype)
+        out[row, column] = _quantiles(nodes, log_f, u)[:, 0].to(out)
+        return out
+
+
+def _slopes(nodes: Tensor, log_f: Tensor) -> tuple[Tensor, Tensor]:
+    """Decay to the left of the first node and to the right of the last one, per unit: (n, 1) each."""
+    gap, step = nodes.diff(dim=1), log_f.diff(dim=1)
+    slope = step / gap.clamp_min(torch.finfo(gap.dtype).tiny)
+    left, right = slope[:, :1], -slope[:, -1:]
+    return left.clamp_min(LEAST_DECAY), right.clamp_min(LEAST_DECAY)
+
+
+def log_masses(nodes: Tensor, log_f: Tensor) -> Tensor:
+    """Logarithm of the mass of the left tail, of each interval and of the right tail: (n, G) to (n, G + 1)."""
+    left, right = _slopes(nodes, log_f)
+    d = log_f.diff(dim=1).abs().clamp_min(1e-12)
+    top = torch.maximum(log_f[:, 1:], log_f[:, :-1])
+    inside = top + nodes.diff(dim=1).log() + (-torch.expm1(-d) / d).log()
+    return torch.cat([log_f[:, :1] - left.log(), inside, log_f[:, -1:] - right.log()], 1)
+
+
+@_in_blocks
+def log_total(nodes: Tensor, log_f: Tensor) -> Tensor:
+    """Logarithm of the integral of densities on grids: (n, G) to (n,)."""
+    return torch.logsumexp(log_masses(nodes, log_f), 1)
+
+
+def interpolated(nodes: Tensor, log_f: Tensor, values: Tensor) -> Tensor:
+    """Log-densities on grids (n, G) at values (n, m): (n, m)."""
+    left, right = _slopes(nodes, log_f)
+    i = torch.searchsorted(nodes.contiguous(), values.contiguous(), right=True).clamp(
+        1, nodes.shape[1] - 1
+    )
+    low, high, f_low, f_high = (t.gather(1, k) for t in (nodes, log_f) for k in (i - 1, i))
+    share = (values - low) / (high - low).clamp_min(torch.finfo(nodes.dtype).tiny)
+    inside = f_low + share.clamp(0, 1) * (f_high - f_low)
+    inside = inside - left * (nodes[:, :1] - values).clamp_min(0.0)
+    return inside - right * (values - nodes[:, -1:]).clamp_min(0.0)
+
+
+@_in_blocks
+def _mean(nodes: Tensor, log_f: Tensor) -> Tensor:
+    """Means of densities on grids, (n,)."""
+    left, right = _slopes(nodes, log_f)
+    d = log_f.diff(dim=1)
+    safe = torch.where(d.abs() < 1e-4, 1.0, d)
+    share = torch.where(d.abs() < 1e-4, 0.5 + d / 12, -1 / torch.expm1(-safe) - 1 / safe)
+    share = torch.where(d < -500, -1 / safe, share)  # expm1 overflows
+    inside = nodes[:, :-1] + nodes.diff(dim=1) * share
+    means = torch.cat([nodes[:, :1] - 1 / left, inside, nodes[:, -1:] + 1 / right], 1)
+    return (log_masses(nodes, log_f).exp() * means).sum(1)
+
+
+@_in_blocks
+def _quantiles(nodes: Tensor, log_f: Tensor, u: Tensor) -> Tensor:
+    """Quantiles of densities on grids at levels u (n, m): (n, m)."""
+    left, right = _slopes(nodes, log_f)
+    cdf = log_masses(nodes, log_f).exp().cumsum(1)
+    cdf = cdf / cdf[:, -1:]
+    i = torch.searchsorted(cdf, u.contiguous(), right=True).clamp_max(cdf.shape[1] - 1)
+    before = torch.where(i > 0, cdf.gather(1, (i - 1).clamp_min(0)), 0.0)
+    s = ((u - before) / (cdf.gather(1, i) - before).clamp_min(1e-300)).clamp(1e-15, 1 - 1e-15)
+    k = (i - 1).clamp(0, nodes.shape[1] - 2)  # the interval, where it is one
+    d = log_f.diff(dim=1).gather(1, k)
+    down = torch.where(d.abs() < 1e-9, 1e-9, d.abs())
+    # of a falling density by its definition, of a rising one from the other end
+    back = torch.where(d < 0, s, 1 - s)
+    t = -torch.log1p(back * torch.expm1(-down)) / down
+    t = torch.where(d < 0, t, 1 - t)
+    inside = nodes.gather(1, k) + nodes.diff(dim=1).gather(1, k) * t
+    below = nodes[:, :1] + s.log() / left
+    above = nodes[:, -1:] - torch.log1p(-s) / right
+    return torch.where(i == 0, below, torch.where(i == nodes.shape[1], above, inside))

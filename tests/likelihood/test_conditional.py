@@ -1,0 +1,289 @@
+"""Conditionals of the model that scores (13): by enumeration of its scores, by quadrature, by importance sampling."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy import stats
+
+from discrete_itd import DiffusionDensity
+from discrete_itd.channel import Codebook, State
+from discrete_itd.denoisers import MixtureDenoiser, RowMixtureDenoiser
+from discrete_itd.likelihood import conditional
+from discrete_itd.likelihood.conditional import ConditionalDenoiser
+from discrete_itd.recipes import Causal
+from tests.laws import (
+    BOOKS,
+    WIDER_BOOKS,
+    all_rows,
+    code,
+    make_book,
+    make_denoiser,
+    random_causal,
+    random_marginals,
+    random_mixture,
+    random_rows,
+    random_state,
+    real,
+    rounding,
+    simplex,
+)
+
+CLOSE = (
+    0.03  # nats: what a log-density on a grid may be off where it is rough or low; 0.001 on average
+)
+
+
+def proposal(book, seed=0):
+    """A mixture of products, one of whose classes is for outliers."""
+    rng = np.random.default_rng(seed)
+    q = random_mixture(book, rng, fallback=random_marginals(book, rng))
+    q.var[0] = 4.0
+    return q
+
+
+def scorer(book, kind, seed=3):
+    own = random_causal(book, seed)
+    return own if kind == "causal" else RowMixtureDenoiser(book, [own, proposal(book, 7)], [2, 1])
+
+
+def with_each(x, j, values):
+    """Rows x (C,) with each of some values in column j: (V, C)."""
+    out = x.repeat(len(values), 1)
+    out[:, j] = values
+    return out
+
+
+def levels_of(book, j):
+    return torch.arange(book.columns[j].n_points, dtype=torch.float64)
+
+
+def without(x, *columns):
+    return x.index_fill(1, torch.tensor(columns, device=x.device), math.nan)
+
+
+def only(x, *columns):
+    return torch.where(without(x, *columns).isnan(), x, math.nan)
+
+
+@pytest.mark.parametrize("kind", ["causal", "mixture of rows"])
+@pytest.mark.parametrize("name", [*BOOKS, *WIDER_BOOKS])
+def test_one_cell_is_the_scores_of_its_values_normalised(device, kind, name):
+    book = make_book(name, device)
+    p = scorer(book, kind)
+    denoiser, x = (
+        ConditionalDenoiser(p, proposal(book)),
+        random_rows(book, 5, np.random.default_rng(0)),
+    )
+    for j, points in enumerate(book.columns):
+        got = denoiser.given(without(x, j)).log_prob(only(x, j))[:, j].double()
+        values, close = levels_of(book, j).to(device), rounding(book.dtype, 10)
+        if points.kind == "real":
+            values, close = (
+                torch.linspace(-14, 14, 14001, dtype=torch.float64, device=device),
+                CLOSE,
+            )
+        for i, row in enumerate(x):
+            total = p.log_prob(with_each(row, j, values)).double().logsumexp(0)
+            if points.kind == "real":
+                total = total + math.log(values[1] - values[0])
+            expected = p.log_prob(row[None]).double()[0] - total
+            assert got[i].item() == pytest.approx(expected.item(), abs=close)
+
+
+def test_a_density_much_narrower_than_its_column_is_integrated(device):
+    """Of columns that follow from one another to within 1/200 of a standard deviation; to the proposal, 1/12."""
+    book = Codebook([real(), real(), simplex(2)]).to(device)
+    m, c = (
+        torch.cartesian_prod(torch.linspace(-1.6, 1.6, 60), torch.arange(2.0)).to(book.known_snr).T
+    )
+    means, probs = torch.stack([m, 0.7 * m + 0.1 * c], 1), torch.stack([1.02 - c, 0.02 + c], 1)
+    q = MixtureDenoiser(book, torch.exp(-2 * m**2), probs, means, torch.full_like(means, 0.04**2))
+
+    class Sharp(type(q)):
+        exact = False
+        closed_form = True  # pyright: ignore
+
+        def log_prob(self, x):
+            z = (x[:, 1] - 0.7 * x[:, 0] - 0.1 * x[:, 2]) / 0.0025
+            wide = math.log(1e-4) - x[:, 1].square() / 2
+            return torch.logaddexp(wide, -z.square() / 2 - math.log(0.0025)) - x[:, 0].square() * 2
+
+    sharp = Sharp.from_config(q.config(), book, q.state_dict())
+    x = random_rows(book, 6, np.random.default_rng(1))
+    x[:, 0] *= 0.5
+    x[:, 1] = 0.7 * x[:, 0] + 0.1 * x[:, 2] + 0.002
+    denoiser = ConditionalDenoiser(sharp, q)
+    for j in (0, 1):
+        near = torch.linspace(-0.05, 0.05, 20001, dtype=torch.float64, device=device)
+        far = torch.linspace(-14, 14, 28001, dtype=torch.float64, device=device)
+        posterior = denoiser.given(without(x, j))
+        got = posterior.log_prob(only(x, j))[:, j]
+        for i, row in enumerate(x):
+            values = torch.cat([near + row[j], far]).sort()[0]
+            mass = torch.trapezoid(sharp.log_prob(with_each(row, j, values)).double().exp(), values)
+            expected = sharp.log_prob(row[None])[0] - mass.log()
+            assert got[i].item() == pytest.approx(expected.item(), abs=CLOSE / 10)
+
+
+@pytest.mark.parametrize("name", ["mixed", "simplex", "one real"])
+def test_of_several_cells_it_is_the_sums_over_all_completions(device, name, monkeypatch):
+    """P(v, b) by as many draws, and Q(v, b), which counts as one, normalised."""
+    book, n_draws = make_book(name, device), 64
+    p, q = random_causal(book, 3, strength=0.25), proposal(book)
+    grid = torch.linspace(-8, 8, 1601, dtype=torch.float64).tolist()
+    rows, x = all_rows(book, grid), random_rows(book, 1, np.random.default_rng(0))
+    known = x[0, -1] == rows[:, -1]
+    asked = without(x, *range(book.n_columns - 1))
+    step = grid[1] - grid[0]
+    area = math.prod(step for c in book.columns if c.kind == "real")
+    masses = [area * d.log_prob(rows).double().exp() for d in (p, q)]
+    for j in range(book.n_columns - 1):
+        values = rows[known, j].unique()
+        width = step if book.columns[j].kind == "real" else 1.0
+        of_p, of_q = (
+            torch.stack([m[known & (rows[:, j] == v)].sum() for v in values]) / width
+            for m in masses
+        )
+        expected = (n_draws * of_p + of_q) / (n_draws * masses[0] + masses[1])[known].sum()
+        found = []
+        for salt in range(8):
+            monkeypatch.setattr(conditional, "SALT", salt)
+            got = ConditionalDenoiser(p, q, n_draws=n_draws).given(asked)
+            cells = with_each(torch.full_like(x[0], math.nan), j, values)
+            each = got.rows(torch.zeros(len(values), dtype=torch.int64)).log_prob(cells)[:, j]
+            found.append(each.double().exp())
+        found = torch.stack(found)
+        error = found.std(0) / math.sqrt(len(found))
+        assert bool(((found.mean(0) - expected).abs() < 4 * error + 0.01 * expected + 1e-3).all())
+        assert float((expected - of_q / masses[1][known].sum()).abs().max()) > 0.02
+
+
+@pytest.mark.parametrize("name", ["mixed", "open", *WIDER_BOOKS])
+def test_a_row_alone_is_the_row_in_a_batch_to_the_last_bit(device, name):
+    book = make_book(name, device)
+    denoiser = ConditionalDenoiser(scorer(book, "mixture of rows"), proposal(book))
+    x = random_rows(book, 9, np.random.default_rng(0), missing=0.4)
+    cells = random_rows(book, 9, np.random.default_rng(1)).masked_fill(~x.isnan(), math.nan)
+    together = denoiser.given(x)
+    for i in range(9):
+        alone = denoiser.given(x[i : i + 1])
+        means = (q.mean()[row, : book.real_coords.stop] for q, row in ((alone, 0), (together, i)))
+        assert torch.equal(*means)
+        assert torch.equal(alone.log_prob(cells[i : i + 1])[0], together.log_prob(cells)[i])
+
+
+@pytest.mark.parametrize("name", ["mixed", "all kinds"])
+def test_noisy_states_and_many_unknown_cells_are_the_proposals(device, name, monkeypatch):
+    book = make_book(name, device)
+    q = proposal(book)
+    denoiser = ConditionalDenoiser(scorer(book, "causal"), q)
+    x, y, snr = random_state(book, np.random.default_rng(0), 8)
+    noisy = ((snr > 0) & ~snr.isinf()).any(1)
+    assert noisy.any()
+    got, expected = denoiser(y, snr), q(y, snr)
+    assert torch.equal(got.log_prob(x)[noisy], expected.log_prob(x)[noisy])
+    monkeypatch.setattr(conditional, "MOST_UNKNOWN", 1)
+    state = State.start(book, book.embed(x), ~without(x, 0, 1).isnan())
+    assert torch.equal(denoiser(*state).log_prob(x), q(*state).log_prob(x))
+
+
+def test_only_cells_that_are_asked_for_are_enumerated(device):
+    book = make_book("mixed", device)
+    p, calls = scorer(book, "causal"), []
+    p.log_prob = lambda x, log_prob=p.log_prob: (calls.append(len(x)), log_prob(x))[1]
+    denoiser, x = (
+        ConditionalDenoiser(p, proposal(book)),
+        random_rows(book, 32, np.random.default_rng(0)),
+    )
+    x = without(x, 0, 1)
+    every = denoiser.given(x)
+    n_every, asked = sum(calls), torch.zeros_like(x, dtype=torch.bool)
+    asked[:, 1] = True
+    one = denoiser.given(x, asked)
+    assert torch.equal(one.column(1), every.column(1))
+    assert sum(calls) - n_every < n_every
+
+
+def test_indicators_are_enumerated_where_they_alone_are_known(device):
+    """The other columns, which come later, are summed out; a cell that is said to be missing is not unknown."""
+    book = Codebook([simplex(3), real(), simplex(2), simplex(2)], leading=[2, 3]).to(device)
+    p = random_causal(book, 1)
+    denoiser = ConditionalDenoiser(p, proposal(book), [2, 3, -1, -1])
+    x = torch.tensor([[math.nan, math.nan, 1.0, math.nan]], dtype=torch.float64, device=device)
+    each = torch.cat([p.log_prob(with_each(x[0], 3, levels_of(book, 3).to(device)))])
+    got = denoiser.given(x).column(3)[0]
+    assert got.tolist() == pytest.approx(
+        torch.log_softmax(each, 0).tolist(), abs=rounding(book.dtype, 10)
+    )
+    x = torch.tensor([[math.nan, 0.3, 1.0, 0.0]], dtype=torch.float64, device=device)
+    assert not denoiser.unknown(x).any()
+
+
+def test_of_a_large_vocabulary_the_likely_words_are_enumerated(device, monkeypatch):
+    """The others keep their proportions, and all add up to one."""
+    monkeypatch.setattr(conditional, "MOST_LEVELS", 12)
+    book = Codebook([simplex(2), code(40, is_open=True)]).to(device)
+    p, q = random_causal(book, 0), proposal(book)
+    x = random_rows(book, 3, np.random.default_rng(0))
+    got = ConditionalDenoiser(p, q).given(without(x, 1)).column(1).double()
+    assert got.exp().sum(1).tolist() == pytest.approx([1.0] * 3, abs=1e-5)
+    for i, row in enumerate(x):
+        exact = p.log_prob(with_each(row, 1, levels_of(book, 1).to(device))).double()
+        ratio = got[i] - exact
+        equal = (ratio[:, None] - ratio).abs() < rounding(book.dtype, 100)
+        assert int(equal.sum(1).max()) >= 12
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("mixed", "mixture"), ("mixed", "tree"), ("one real", "mixture")]
+)
+def test_completions_follow_the_conditional(device, name, kind):
+    """Of each family by its own way; equal rows get equal draws, whatever is beside them."""
+    book = make_book(name, device)
+    q, x = make_denoiser(kind, book), random_rows(book, 3, np.random.default_rng(0))
+    x = without(x, 0, book.n_columns - 1)
+    drawn = q.complete(x, 4000, 1)
+    assert torch.equal(drawn[1:2], q.complete(x[1:2], 4000, 1))
+    known = ~x.isnan()
+    assert torch.equal(drawn[:, 0][known], x[known])
+    posterior = q(*State.start(book, book.embed(x), known))
+    for i in range(3):
+        for j in (0, book.n_columns - 1):
+            expected = posterior.column(j)[i].double().exp().cpu().numpy()
+            counts = np.bincount(drawn[i, :, j].long().cpu().numpy(), minlength=len(expected))
+            assert stats.chisquare(counts, 4000 * expected / expected.sum()).pvalue > 1e-3
+        pair = drawn[i][:, 0] * book.columns[-1].n_points + drawn[i][:, -1]
+        values = [
+            (a, b)
+            for a in range(book.columns[0].n_points)
+            for b in range(book.columns[-1].n_points)
+        ]
+        cells = x[i].repeat(len(values), 1)
+        cells[:, [0, -1]] = torch.tensor(values, dtype=torch.float64, device=device)
+        joint = torch.softmax(q.log_prob(cells).double(), 0).cpu().numpy()
+        counts = np.bincount(pair.long().cpu().numpy(), minlength=len(joint))
+        assert stats.chisquare(counts, 4000 * joint).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("missing", ["marginalise", "category"])
+def test_what_a_user_is_told_of_a_cell_is_what_its_values_are_scored(missing):
+    rng = np.random.default_rng(0)
+    a, size = rng.choice(["u", "v", "w"], 160), rng.normal(size=160)
+    frame = pd.DataFrame(
+        {"a": a, "b": np.where(a == "u", "x", rng.choice(["x", "y"], 160)), "size": size}
+    )
+    frame.loc[::9, "a"] = None
+    model = DiffusionDensity(
+        denoiser=Causal(width=8), missing=missing, max_steps=40, random_state=0
+    )
+    model.fit(frame)
+    new = frame.dropna().iloc[:6]
+    probs = model.predict_proba(new, column="b")
+    scores = np.stack([model.score_samples(new.assign(b=value)) for value in probs], 1)
+    expected = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
+    np.testing.assert_allclose(probs.to_numpy(), expected, rtol=1e-4)
+    filled = model.impute(new.assign(b=None))
+    assert filled["b"].tolist() == [probs.columns[k] for k in scores.argmax(1)]
