@@ -27,6 +27,9 @@ from discrete_itd.denoisers.features import ColumnFeatures
 from discrete_itd.denoisers.marginal import MarginalDenoiser
 from discrete_itd.denoisers.masked import MaskedMLP
 
+# components of a continuous column that may start as a regression (denoisers/regression.py), beside those of the base
+N_REGRESSED = 2
+
 
 class CausalDenoiser(Denoiser):
     r"""The conditional distributions of an exact base along an order of the columns, corrected by a masked network.
@@ -80,7 +83,7 @@ class CausalDenoiser(Denoiser):
         self.width, self.depth, self.dropout = width, depth, dropout
         self.base = base.requires_grad_(False)
         self.order = torch.tensor(order)  # on the host wherever the weights are
-        self.features = ColumnFeatures(base)
+        self.features = ColumnFeatures(base, N_REGRESSED)
         self.words = self.features.new_words()
         rank = self.order.argsort().to(device)
         self._n_answers = len(self.features.answer_column)
@@ -228,7 +231,7 @@ class OneColumn(NamedTuple):
             words = [w.exp() for v, w in known if v.column == j]
         marginal = MarginalDenoiser(alone, probs, mixture, words)
         places = torch.nonzero(features.feature_column == j).flatten()
-        return cls(marginal, ColumnFeatures(marginal), places)
+        return cls(marginal, ColumnFeatures(marginal, features.n_added), places)
 
     def prior(
         self, n: int, logits: Tensor | None, answers: Tensor, words: list[Tensor]

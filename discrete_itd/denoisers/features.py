@@ -34,6 +34,8 @@ class ColumnFeatures(nn.Module):
     base : Denoiser
         Exact. Its continuous and high-cardinality columns, if there are any, must be those of its
         ``independent_part``: a ``MarginalDenoiser``, itself or its ``fallback``.
+    n_added : int
+        Components that a network's mixtures have more than the base's: its first components are split in two.
 
     Attributes
     ----------
@@ -69,11 +71,12 @@ class ColumnFeatures(nn.Module):
     _centre: Tensor
     _scale: Tensor
     _mixture: Tensor
+    _started: Tensor
     _middles: Tensor
     _n_seen: Tensor
     _word_columns: Tensor
 
-    def __init__(self, base: Denoiser) -> None:
+    def __init__(self, base: Denoiser, n_added: int = 0) -> None:
         super().__init__()
         self.codebook = book = base.codebook
         levels, marginal = book.levels, base.independent_part
@@ -98,7 +101,13 @@ class ColumnFeatures(nn.Module):
         high = torch.tensor(high, dtype=torch.int64, device=fed.device)
         words = high.repeat_interleave(CODE_LENGTH)
         mixtures = torch.cat(parts) if parts else torch.zeros(3, 0, 1)
-        self.n_narrow = n = mixtures.shape[2] - 1
+        n = mixtures.shape[2] - 1
+        k = n + n_added if n else 0
+        part = torch.arange(k, device=fed.device) % max(
+            1, n
+        )  # the base's component that it starts as
+        started = mixtures[:, :, part]
+        started[0] -= torch.bincount(part, minlength=1)[part].to(started).log()
         finite, every = book.finite[levels.level_column[fed]], torch.arange(book.n_columns).to(fed)
         reals = book.reals
         buffers = {
@@ -109,15 +118,16 @@ class ColumnFeatures(nn.Module):
             # would drown a number: all of a column together vary about as much as one
             "_scale": 1 / (start * (1 - start) * n_fed).sqrt().clamp_min(0.1 * n_fed.sqrt()),
             "_mixture": mixtures,
+            "_started": started,
             "_middles": torch.cat(middles) if middles else torch.zeros(0, CODE_LENGTH),
             "_n_seen": torch.tensor([c.n_levels for c in levels.columns], device=fed.device),
             "_word_columns": high,
             "feature_column": torch.cat([finite, reals.repeat_interleave(n), reals, words, every]),
-            "answer_column": torch.cat([finite, reals.repeat_interleave(3 * n), words]),
+            "answer_column": torch.cat([finite, reals.repeat_interleave(3 * k), words]),
         }
         for name, tensor in buffers.items():
             self.register_buffer(name, tensor, persistent=False)
-        self.sizes = [len(fed), len(reals) * n * 3, len(words)]
+        self.sizes, self.n_added = [len(fed), len(reals) * k * 3, len(words)], n_added
 
     def new_words(self) -> nn.ParameterList:
         """Vectors of the categories of each high-cardinality column, to be learned."""
@@ -211,12 +221,38 @@ class ColumnFeatures(nn.Module):
             categorical = CategoricalPosterior(levels, categorical.logits + f)
         gaussian = None
         if len(self.codebook.reals):
-            gaussian = self._mixtures(out[1].unflatten(1, (-1, self.n_narrow, 3)))
+            gaussian = self._mixtures(out[1].unflatten(1, (-1, self._started.shape[2], 3)))
         told = zip(prior.words, out[2].split(CODE_LENGTH, 1), words, strict=False)
         changed = [
             VocabularyPosterior(q.vocabulary, q.log_probs, q.y, q.snr, h, u) for q, h, u in told
         ]
         return Posterior(self.codebook, categorical, gaussian, changed)
+
+    def base_mixture(self, i: int) -> GaussianPosterior:
+        """The base's mixture of the i-th continuous column, without the wide component: of one row, float64."""
+        log_weight, mean, var = self._mixture[:, None, i : i + 1, :-1].double()
+        return GaussianPosterior(log_weight, mean, var)
+
+    def regressed(self, i: int, share: Tensor, added: Tensor) -> Tensor:
+        """Answers (K', 3) that make ``added`` components a share of the i-th mixture, beside those of the base.
+
+        Parameters
+        ----------
+        i : int
+            Which of the continuous columns.
+        share : Tensor, shape ()
+        added : Tensor, shape (3, n_added)
+            Log-weights, means and variances.
+        """
+        base, (log_weight, mean, var) = self.base_mixture(i), self._started[:, i].double()
+        n = len(mean) - self.n_added
+        kept = base.log_weight[0, 0] + torch.log1p(-share)
+        weights = torch.cat([kept, torch.log_softmax(added[0], 0) + share.log()]) - log_weight
+        shifts = (added[1] - mean[n:]) / SD
+        changes = (added[2].clamp_min(LEAST_SD**2) / var[n:]).log() / MOST_LOG_VARIANCE
+        changes = MOST_LOG_VARIANCE * torch.atanh(changes.clamp(-0.99, 0.99))
+        moved = nn.functional.pad(torch.stack([shifts, changes], 1), (0, 0, n, 0))
+        return torch.cat([weights[:, None], moved], 1).to(self._started)
 
     def _seen(self, categorical: CategoricalPosterior) -> tuple[Tensor, Tensor]:
         """Logits of the seen levels (B, T), and the log-probability of each column to be seen (B, C)."""
@@ -225,8 +261,8 @@ class ColumnFeatures(nn.Module):
         return closed, levels.logsumexp(closed)
 
     def _mixtures(self, f: Tensor) -> GaussianPosterior:
-        """The mixtures that a network proposes in place of the marginal ones: ``f`` (B, R, K - 1, 3)."""
-        log_weight, mean, var = self._mixture[:, :, :-1]  # (R, K - 1)
+        """The mixtures that a network proposes in place of the marginal ones: ``f`` (B, R, K', 3)."""
+        log_weight, mean, var = self._started  # (R, K')
         wide = self._mixture[:, None, :, -1:].expand(-1, len(f), -1, -1)
         change = MOST_LOG_VARIANCE * torch.tanh(f[..., 2] / MOST_LOG_VARIANCE)
         narrow = (

@@ -244,6 +244,12 @@ def fit_mixtures(values: Tensor, counts: Tensor | None = None) -> Tensor:
     return torch.stack([log_weight, mean, var])
 
 
+def gaussian_mixtures(values: Tensor, n: int) -> Tensor:
+    """Log-weights, means and variances (3, R, n) of the columns of ``values`` (N, R), without a wide component."""
+    weight, mean, var = _em(values, n)
+    return torch.stack([weight.log(), mean, var])
+
+
 def _em(values: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor]:
     """Weights, means and variances (R, n) of the columns of ``values`` (N, R)."""
     there = ~values.isnan()
