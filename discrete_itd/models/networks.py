@@ -11,18 +11,33 @@ import numpy as np
 import torch
 
 from discrete_itd.denoisers import CausalDenoiser, Denoiser, NeuralDenoiser
+from discrete_itd.denoisers.regression import start_from_regressions
 from discrete_itd.denoisers.row_mixture import RowMixtureDenoiser, fit_weights
 from discrete_itd.models.candidates import Candidate, CandidateTable
 from discrete_itd.models.contract import FitPlan, Recipe, TrainingRows
 from discrete_itd.models.exact import BayesNet, Decoder, affordable_bases, choose_base, exact_base
 from discrete_itd.models.fit_recipes import fit_recipes
+from discrete_itd.models.orders import KINDS, order_of
+from discrete_itd.progress import stage
 from discrete_itd.training.config import PRECISIONS, TrainingPlan
+from discrete_itd.training.loop import seeded
 from discrete_itd.validation import check_choice, check_flag, check_integer
 
 MOST_ORDERS = 64
 # of a causal network of default size: its width by the cells of the table, and the epochs of its training
 WIDTHS = ((50_000, 128), (math.inf, 256))
 MOST_WEIGHTS = 1 << 21  # of the last map of a network that "auto" and "best" train
+# hidden units dropped by default, and the rows from which a table with continuous columns needs none dropped
+DROPOUT, UNDROPPED_ROWS = 0.25, 10_000
+# orders of the columns are compared by short trainings: a part of the steps, but not too few, judged on some held-out
+# rows; unless the table is small, or they take more than a share of the time that is left
+TRIAL_PART, FEWEST_TRIAL_STEPS, TRIAL_ROWS, FEWEST_COMPARED, TRIAL_SHARE = (
+    1 / 40,
+    15,
+    2048,
+    1000,
+    0.2,
+)
 LEAST_WEIGHT = 1e-6  # of an order in a mixture of several
 QUICK_DECODER = Decoder(2048, n_points=1024, max_steps=400)
 NETWORK_SHARE = 0.75  # of the time that is left, or all that a decoder after it does not need
@@ -133,8 +148,9 @@ class Causal(Recipe):
         held-out rows.
     width, depth : int
         Hidden units and blocks of each network. By default the width is 128 or, of more than 50 000 cells, 256.
-    dropout : float
-        Share of hidden units dropped in training.
+    dropout : float, optional
+        Share of hidden units dropped in training. By default a quarter; none of a table of at least 10 000 rows with
+        continuous columns, for what is dropped is noise in the predicted means.
     base : "auto", or the name or recipe of an exact denoiser
         What the networks correct. "auto" takes what predicts held-out rows best among independent columns, a tree and,
         with at most 64 columns, a Bayesian network.
@@ -163,7 +179,7 @@ class Causal(Recipe):
     n_orders: int = 1
     width: int | None = None
     depth: int = 2
-    dropout: float = 0.25
+    dropout: float | None = None
     base: str | Recipe = "auto"
     precision: str = "float32"
     compiled: bool = False
@@ -220,14 +236,60 @@ class Causal(Recipe):
 
     def train_one(self, base: Denoiser, rows: TrainingRows, plan: FitPlan) -> CausalDenoiser:
         """A network with an order of its own, by the seed of the plan."""
-        width = self.width or self._width(rows)
         # its own: the order must not depend on what was fitted before
         generator = torch.Generator().manual_seed(plan.network_seed)
-        order = base.natural_order(generator).tolist()
-        sizes = {"width": width, "depth": self.depth, "dropout": self.dropout}
-        denoiser = CausalDenoiser(base, order, **sizes).to(rows.device)
+        natural = base.natural_order(generator).tolist()
+        part = None if plan.checkpoint is None else plan.checkpoint.part(plan.index)
+        order = None if part is None else part.note.get("order")
+        if not isinstance(order, list) or sorted(order, key=str) != sorted(natural, key=str):
+            # of the whole fit, not of this network: whatever network asks first, the answer is the same
+            seeds = replace(plan, index=0)
+            kind = rows.once(("order", self, base), lambda: self.kind_of_order(base, rows, seeds))
+            order = order_of(kind, natural, rows)
+        if part is not None:
+            part.note["order"] = order
+        denoiser = self.untrained(base, order, rows)
         plan.train(denoiser, rows, self.training(plan.training, rows.n_rows))
         return denoiser.eval().requires_grad_(False)
+
+    def untrained(self, base: Denoiser, order: list[int], rows: TrainingRows) -> CausalDenoiser:
+        """The network before its training."""
+        width = self.width or self._width(rows)
+        dropout = self.dropout
+        if dropout is None:
+            is_large = rows.n_rows >= UNDROPPED_ROWS and len(rows.codebook.reals) > 0
+            dropout = 0.0 if is_large else DROPOUT
+        sizes = {"width": width, "depth": self.depth, "dropout": dropout}
+        denoiser = CausalDenoiser(base, order, **sizes).to(rows.device)
+        start_from_regressions(denoiser, rows.x)
+        return denoiser
+
+    def kind_of_order(self, base: Denoiser, rows: TrainingRows, plan: FitPlan) -> str:
+        """The kind of order in which a short training predicts held-out rows best."""
+        generator = torch.Generator().manual_seed(plan.network_seed)
+        natural = base.natural_order(generator).tolist()
+        orders: dict[tuple[int, ...], str] = {}
+        for kind in KINDS:
+            orders.setdefault(tuple(order_of(kind, natural, rows)), kind)
+        full = self.training(plan.training, rows.n_rows)
+        n_steps = max(FEWEST_TRIAL_STEPS, round(TRIAL_PART * full.max_steps))
+        if len(orders) == 1 or rows.n_rows < FEWEST_COMPARED or full.max_steps < 4 * n_steps:
+            return KINDS[0]
+        stage("comparing orders of the columns")
+        short = replace(full, max_steps=n_steps, warmup=max(1, n_steps // 3), n_validations=1)
+        few = replace(rows, x_valid=rows.x_valid[:TRIAL_ROWS])
+        end = plan.within(TRIAL_SHARE)
+        nats: dict[str, float] = {}
+        for order, kind in orders.items():
+            run = replace(plan.run, cut=[], left_out=[])
+            trial = replace(end, run=run, progress=None, checkpoint=None, n_networks=1)
+            with seeded(plan.network_seed, rows.device):
+                report = trial.train(self.untrained(base, list(order), rows), few, short)
+            if report.stopped in ("interrupted", "max_time"):  # there is no time to compare
+                plan.run.interrupted |= run.interrupted
+                return KINDS[0]
+            nats[kind] = min(line.valid_nats for line in report.history)
+        return min(nats, key=nats.__getitem__)
 
     def training(self, training: TrainingPlan, n_rows: int) -> TrainingPlan:
         """The settings of a training on so many rows: masked networks learn in fewer steps than others."""
@@ -242,7 +304,8 @@ class Causal(Recipe):
         if self.width is not None:
             check_integer("width", self.width, 1, 1 << 16)
         check_integer("depth", self.depth, 0, 1 << 16)
-        check_dropout(self.dropout)
+        if self.dropout is not None:
+            check_dropout(self.dropout)
         check_acceleration(self.precision, self.compiled)
         if self.base != "auto":
             exact_base(self.base)

@@ -65,7 +65,7 @@ class Checkpoint:
         self.note: dict[str, Any] = {}
         self._written = -float("inf")
         self._found: State | None = None
-        self._parts: set[int] = set()  # their numbers
+        self._parts: dict[int, Checkpoint | None] = {}  # None if another process keeps it
         try:
             header, tensors = read_state(path, kind="checkpoint")
         except FileNotFoundError:
@@ -134,12 +134,13 @@ class Checkpoint:
         """The checkpoint of the i-th of several trainings: this file for the first, numbered files beside it."""
         if i == 0:
             return self
-        self._parts.add(i)
-        return Checkpoint(self._path_of(i), interval=self.interval)
+        part = self._parts.get(i) or Checkpoint(self._path_of(i), interval=self.interval)
+        self._parts[i] = part
+        return part
 
     def expect(self, parts: Iterable[int]) -> None:
         """Other processes keep these parts: they are removed with this file, which keeps their seed from now on."""
-        self._parts |= set(parts) - {0}
+        self._parts |= dict.fromkeys(set(parts) - self._parts.keys() - {0})
         if not self.path.exists():
             header = {"layout": LAYOUT, "run": {}, "note": self.note, "state": {}}
             write_state(self.path, (header, {}), kind="checkpoint")

@@ -23,6 +23,8 @@ class TrainingPlan:
         Rows B per step.
     learning_rate, weight_decay : float
         Of AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101).
+    warmup : int
+        Steps in which the learning rate rises.
     ema : float
         Decay per step of the moving average of the weights. The average is validated and kept.
     patterns : tuple of two floats
@@ -46,6 +48,7 @@ class TrainingPlan:
     batch_size: int = 512
     learning_rate: float = 2e-3
     weight_decay: float = 0.01
+    warmup: int = 100
     ema: float = 0.998
     patterns: tuple[float, float] = (0.2, 0.8)
     judged: tuple[float, float] = (0.5, 0.5)

@@ -40,7 +40,6 @@ from discrete_itd.training.state import Average, Optimizer, RandomStreams
 from discrete_itd.validation import warn
 
 RATE_CUT, SMALLEST_CUT = 0.3, 0.1  # of the learning rate, at each plateau
-WARMUP_STEPS = 100
 EARLY_EVALUATIONS = (8, 16, 32, 64, 128)  # steps; a small table is learned, and overfitted, soon
 # of the time of a training that a pilot, and an evaluation in random states, may take; and rows of the latter at least
 EVALUATION_SHARE, FEWEST_DRAWS = 0.1, 32
@@ -308,7 +307,7 @@ class Run:
     def make_step(self, share: float) -> None:
         """Follow the gradient of one batch, without waiting for the device."""
         rate = self.plan.learning_rate * self.cut * 0.5 * (1 + math.cos(math.pi * share))
-        warm = (self.step + 1) / WARMUP_STEPS
+        warm = (self.step + 1) / self.plan.warmup
         if self.is_short():
             warm = max(warm, share / WARMUP_SHARE)
         rate *= min(1.0, warm)

@@ -1,0 +1,130 @@
+"""In which order a causal network hears the columns."""
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from fits import chain, interrupt_at, mixed, plan, training_rows
+
+from discrete_itd.models import networks
+from discrete_itd.models.contract import FitPlan
+from discrete_itd.models.fit_recipes import fit_recipe
+from discrete_itd.models.orders import KINDS, explained_variance, order_of
+from discrete_itd.recipes import Causal
+from discrete_itd.training.checkpoint import Checkpoint
+
+SMALL = Causal(width=16, depth=1)
+
+
+def formula(n=400, seed=0):
+    """An instalment that follows from an amount and a number of months, which depends on nothing."""
+    rng = np.random.default_rng(seed)
+    months = rng.choice([1.0, 2.0, 4.0, 8.0], n)
+    amount = np.exp(rng.normal(size=n))
+    frame = pd.DataFrame(
+        {"instalment": amount / months, "amount": amount, "noise": rng.choice(["u", "v"], n)}
+    )
+    return frame.assign(months=pd.Series(months).map("m{:.0f}".format))
+
+
+@pytest.fixture
+def compared(monkeypatch):
+    """Small tables are compared, too, by trainings of two steps."""
+    monkeypatch.setattr(networks, "FEWEST_COMPARED", 0)
+    monkeypatch.setattr(networks, "FEWEST_TRIAL_STEPS", 2)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("table", [chain, mixed, formula])
+def test_an_order_names_every_column_once_the_leading_ones_first(kind, table):
+    rows = training_rows(table(200))
+    natural = rows.marginals.natural_order(torch.Generator().manual_seed(3)).tolist()
+    order = order_of(kind, natural, rows)
+    assert sorted(order) == sorted(natural)
+    leads = rows.codebook.leading[order].tolist()
+    assert leads == sorted(leads, reverse=True)
+    if not len(rows.codebook.reals):
+        assert order == natural
+
+
+def test_explained_variance_is_that_of_group_means():
+    rows = training_rows(mixed(300))
+    book, got = rows.codebook, explained_variance(rows)
+    for i, r in enumerate(book.reals.tolist()):
+        for k, j in enumerate(book.finite.tolist()):
+            both = rows.x[~(rows.x[:, r].isnan() | rows.x[:, j].isnan())][:, [r, j]].numpy()
+            groups = pd.Series(both[:, 0]).groupby(both[:, 1])
+            inside = groups.apply(lambda y: ((y - y.mean()) ** 2).sum()).sum()
+            naive = 1 - inside / (len(both) - groups.ngroups) / both[:, 0].var(ddof=1)
+            assert float(got[i, k]) == pytest.approx(max(0.0, naive), abs=1e-9)
+
+
+def test_what_explains_a_number_comes_before_it_and_what_follows_from_others_last():
+    rows = training_rows(formula(2000))
+    order = order_of("explained first", [0, 2, 1, 3], rows)
+    assert order == [3, 1, 0, 2]  # months, amount, instalment, noise
+
+
+def watched(monkeypatch):
+    """The order, steps and nats of every training from now on."""
+    seen, train = [], FitPlan.train
+
+    def train_and_tell(self, denoiser, *args):
+        report = train(self, denoiser, *args)
+        nats = min(line.valid_nats for line in report.history)
+        seen.append((denoiser.order.tolist(), report.history[-1].step, nats))
+        return report
+
+    monkeypatch.setattr(FitPlan, "train", train_and_tell)
+    return seen
+
+
+@pytest.mark.usefixtures("compared")
+def test_the_order_with_the_best_short_training_is_taken(monkeypatch):
+    seen, rows, how = watched(monkeypatch), training_rows(formula()), plan(12)
+    SMALL.train_one(SMALL.chosen_base(rows, how), rows, how)
+    *trials, (order, n_steps, _) = seen
+    assert {n for _, n, _ in trials} == {2}
+    assert n_steps == 12
+    assert len({tuple(o) for o, _, _ in trials}) == len(trials) > 1
+    assert order == min(trials, key=lambda trial: trial[2])[0]
+
+
+@pytest.mark.usefixtures("compared")
+def test_networks_of_a_fit_compare_once(monkeypatch):
+    seen, recipe = watched(monkeypatch), dataclasses.replace(SMALL, n_orders=2)
+    fits = [fit_recipe(recipe, training_rows(mixed(200)), plan(12)).denoiser for _ in range(2)]
+    assert [n for _, n, _ in seen].count(12) == 4
+    steps = [n for _, n, _ in seen[: len(seen) // 2]]
+    assert steps == [2] * (len(steps) - 2) + [12, 12]
+    x = training_rows(mixed(200)).x_valid
+    assert torch.equal(*(fitted.log_prob(x) for fitted in fits))
+
+
+@pytest.mark.usefixtures("compared")
+def test_a_training_continues_with_the_order_that_it_began_with(monkeypatch, tmp_path):
+    """Whatever a comparison would say the second time, and also of a second network."""
+    recipe, rows = dataclasses.replace(SMALL, n_orders=2), training_rows(mixed(200))
+    with monkeypatch.context() as patched:
+        seen = watched(patched)
+        whole = fit_recipe(recipe, rows, plan(12)).denoiser
+    n_steps = sum(n for _, n, _ in seen)
+    with monkeypatch.context() as patched:
+        interrupt_at(patched, n_steps - 4)
+        begun = Checkpoint(tmp_path / "run", interval=0.0)
+        fit_recipe(recipe, training_rows(mixed(200)), plan(12, checkpoint=begun))
+    monkeypatch.setattr(Causal, "kind_of_order", lambda *_: pytest.fail("the order is known"))
+    on = Checkpoint(tmp_path / "run", interval=0.0)
+    resumed = fit_recipe(recipe, training_rows(mixed(200)), plan(12, checkpoint=on)).denoiser
+    assert torch.equal(resumed.log_prob(rows.x_valid), whole.log_prob(rows.x_valid))
+
+
+@pytest.mark.usefixtures("compared")
+def test_without_time_for_a_comparison_the_order_is_the_natural_one():
+    rows, how = training_rows(mixed(200)), plan(12)
+    how.training = dataclasses.replace(how.training, max_time=1e-3)
+    assert SMALL.kind_of_order(rows.marginals, rows, how) == "natural"
+    assert not how.run.cut
+    assert not how.run.left_out
