@@ -10,8 +10,9 @@
     python -m tests.benchmarks.fast mushroom adult plants --figure notebooks/speed.png
 
 Densities are fitted by name of the denoiser, any that ``DiffusionDensity`` knows ("default" is "auto"; "causal on
-independent columns" is a MADE: masked, without a base); one that this version does not know is skipped with a line.
-Peers, if they are asked for, are IsolationForest, whose rows a second the others' are compared with (it has no nats),
+independent columns" is a MADE: masked, without a base; "exact" a mixture of ``EXACT_MEMBERS``); one that this version
+does not know is skipped with a line. Peers, if they are asked for, are IsolationForest, whose rows a second the others'
+are compared with (it has no nats),
 TabularARGN (the package ``mostlyai-engine``; of tables whose values are all categories), and UnmaskingTrees (the
 package ``utrees``), which is given ``DUPLICATES`` masking orders of each row in place of its 50, for time, and scores
 the first test rows alone, as a network that is scored along paths does. Rows a second are of processor time, which
@@ -41,7 +42,7 @@ from sklearn.model_selection import train_test_split
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
 from discrete_itd.datasets import load_adult, load_mushroom
-from discrete_itd.recipes import Causal, recipe
+from discrete_itd.recipes import NAMES, Causal, RowMixture, recipe
 from tests.benchmarks import data
 from tests.benchmarks.detectors import standardised
 from tests.benchmarks.tables import available, machine, markdown, processor_timed
@@ -59,6 +60,7 @@ DENSITIES = [
     "bayes_net",
     "network",
 ]
+EXACT_MEMBERS = "bayes_net", "forest", "decoder"
 TICKS = [n * 10**k for k in range(2, 7) for n in (1, 3)]  # rows per second
 
 
@@ -123,7 +125,11 @@ def named(label: str, rows: Rows, max_time: float) -> tuple[Any, Any] | None:
         return (UnmaskedTrees(), rows[:2]) if available("utrees") else None
     if label == "TabularARGN":
         return (TabularARGN(max_time), rows[:2]) if available("mostlyai") else None
-    denoiser = {"default": "auto", "causal on independent columns": Causal(base="independent")}
+    denoiser = {
+        "default": "auto",
+        "causal on independent columns": Causal(base="independent"),
+        "exact": RowMixture(tuple(name for name in EXACT_MEMBERS if name in NAMES)),
+    }
     try:
         found = denoiser.get(label) or recipe(label)
     except ValueError as error:
