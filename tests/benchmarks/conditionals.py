@@ -11,7 +11,7 @@ are known. Two tables are printed:
   ``LEAST``) and an accuracy, a number an absolute error, in standard deviations of the column among the new rows.
 - *gaps*: a share of all cells is hidden at random; over the hidden cells, accuracy and log loss of the categories and
   absolute error of the numbers, and how many of the latter lie between the 10 % and the 90 % quantile of ``--draws``
-  joint draws, which should be 0.8 (more where a column has atoms).
+  joint draws, which should be 0.8 (more where a column has atoms); and the nats of the cells that are left.
 
 ± are standard errors over rows. Columns of numbers or dates with more than ``MANY`` values are numbers, all others
 categories. Methods:
@@ -110,7 +110,7 @@ def main() -> None:
         if options.only != "gaps":
             show(["column", "method", *MEASURES], of_columns(task, ours, name, options))
         if options.only != "columns":
-            header = ["hidden", "method", *MEASURES, "draws cover"]
+            header = ["hidden", "method", *MEASURES, "draws cover", "nats", "ms to score"]
             show(header, of_gaps(task, ours, options))
 
 
@@ -320,20 +320,22 @@ def of_gaps(
             filled, seconds = processor_timed(model.impute, rows)
             losses = losses_of_gaps(task, hidden, rows, model)
             line = marks_of_gaps(task, hidden, filled, losses)
-            yield [f"{fraction:.0%}", label, *line, per_row(seconds, rows), ""]
+            scores, scoring = processor_timed(model.score_samples, rows)
+            of_score = [f"{-scores.mean():.3f}", per_row(scoring, rows)]
+            yield [f"{fraction:.0%}", label, *line, per_row(seconds, rows), "", *of_score]
             draws, seconds = processor_timed(
                 partial(model.impute, method="sample", n_draws=options.draws, random_state=0), rows
             )
             line = marks_of_gaps(task, hidden, draws[0], None)
             covered = coverage(task, hidden, draws)
             time = per_row(seconds / options.draws, rows)
-            yield [f"{fraction:.0%}", f"{label}, a draw", *line, time, covered]
+            yield [f"{fraction:.0%}", f"{label}, a draw", *line, time, covered, "", ""]
         if options.no_peers:
             continue
         for label in ("IterativeImputer", "KNNImputer", "most frequent, median"):
             filled, seconds = by_imputer(label, task, rows, fraction, options.imputer_rows)
             line = marks_of_gaps(task, hidden, filled, None)
-            yield [f"{fraction:.0%}", label, *line, per_row(seconds, rows), ""]
+            yield [f"{fraction:.0%}", label, *line, per_row(seconds, rows), "", "", ""]
 
 
 def per_row(seconds: float, rows: pd.DataFrame) -> str:
