@@ -32,6 +32,7 @@ from discrete_itd.denoisers import (
     NeuralDenoiser,
     OneHotDenoiser,
     OneHotGroups,
+    RowMixtureDenoiser,
     SupportDenoiser,
     TreeDenoiser,
 )
@@ -257,10 +258,11 @@ def tree_tables(book, rng, n_trees):
     return parents, tables, rng.dirichlet([4.0] * n_trees)
 
 
-def random_trees(book, rng, *, n_trees=1):
+def random_trees(book, rng, *, n_trees=1, rest=None):
     """A mixture of random trees, beside which other columns are independent."""
     parents, *positive = map(torch.tensor, tree_tables(book, rng, n_trees))
-    rest = random_marginals(book, rng) if len(book.finite) < book.n_columns else None
+    if rest is None and len(book.finite) < book.n_columns:
+        rest = random_marginals(book, rng)
     positive = [t.to(book.known_snr) for t in positive]
     return TreeDenoiser(book, parents, *positive, rest)
 
@@ -350,6 +352,24 @@ def random_joined(book, rng):
     return OneHotDenoiser(joining, inner, random_marginals(book, rng))
 
 
+def random_exact_mixture(book, rng, *, nested=False):
+    """A mixture of rows whose members are exact; they have nothing but their words in common, if there are any."""
+    shared = random_marginals(book, rng)
+    own = (lambda: shared) if book.vocabularies else (lambda: random_marginals(book, rng))
+    members = [
+        random_trees(book, rng, rest=own() if len(book.finite) < book.n_columns else None),
+        random_mixture(book, rng, n_classes=2, fallback=shared if book.vocabularies else None),
+        own(),
+    ]
+    if len(book.finite) == book.n_columns:
+        members += [random_joined(book, rng), random_bayes_net(book, rng), random_oracle(book, rng)]
+    if nested:
+        members[:2] = [RowMixtureDenoiser(book, members[:2], [0.3, 0.7])]
+    made = RowMixtureDenoiser(book, members, rng.dirichlet([4.0] * len(members)) + 0.01)
+    assert made.exact
+    return made
+
+
 def last_weights(network):
     """What a network ends with, and leaves at zero until it is trained."""
     return network.leave[-1].weight, network.leave[-1].bias
@@ -400,6 +420,8 @@ def make_denoiser(kind, book, seed=0):
         return random_forest(book, np.random.default_rng(seed))
     if kind == "joined":
         return random_joined(book, np.random.default_rng(seed))
+    if kind in ("exact mixture", "nested"):
+        return random_exact_mixture(book, np.random.default_rng(seed), nested=kind == "nested")
     return random_oracle(book, np.random.default_rng(seed))
 
 

@@ -73,8 +73,8 @@ def build(kind, name):
 
 
 KINDS = (
-    "network", "marginals", "mixture", "tree", "trees", "bayes_net", "joined", "forest", "oracle",
-    "gaussian", "ensemble", "row mixture", "causal on marginals", "causal on tree", "causal on trees",
+    "network", "marginals", "mixture", "tree", "trees", "bayes_net", "joined", "forest", "oracle", "gaussian",
+    "ensemble", "row mixture", "exact mixture", "causal on marginals", "causal on tree", "causal on trees",
     "causal on bayes_net", "causal on joined", "causal on mixture",
 )  # fmt: skip
 UNDEFINED = {

@@ -172,6 +172,16 @@ class Codebook(nn.Module):
         parts += [v.codes[codes[:, v.column].long()] for v in self.vocabularies]
         return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
+    def known_cells(self, y: Tensor, snr: Tensor) -> Tensor:
+        """Rows (B, C), float64, of the cells that a state knows; NaN elsewhere, and in high-cardinality columns."""
+        x = torch.full(snr.shape, torch.nan, dtype=torch.float64, device=y.device)
+        levels = self.levels.argmax(
+            self.levels.evidence(y[:, : self.levels.n_coords], snr[:, self.finite])
+        )
+        x = x.index_copy(1, self.finite, levels.double())
+        x = x.index_copy(1, self.reals, y[:, self.real_coords].double())
+        return x.masked_fill(~torch.isinf(snr), torch.nan)
+
     def per_coord(self, values: Tensor) -> Tensor:
         """Repeat one value per column, (B, C), over the column's coordinates, (B, D)."""
         return values[:, self.coord_column]

@@ -72,10 +72,10 @@ class GaussianPosterior:
 
     @classmethod
     def joined(cls, posteriors: Sequence[GaussianPosterior], log_weights: Tensor) -> Self:
-        """The mixture of posteriors, column by column: their components, with weights of posteriors (B, M) in nats."""
+        """The mixture of posteriors: components of all, with log-weights (B, M) of each, or (B, M, R) by column."""
+        w = log_weights if log_weights.ndim == 3 else log_weights[:, :, None]
         parts = [
-            (q.log_weight + log_weights[:, i, None, None], q.means, q.var)
-            for i, q in enumerate(posteriors)
+            (q.log_weight + w[:, i, :, None], q.means, q.var) for i, q in enumerate(posteriors)
         ]
         log_weight, mean, var = (torch.cat(t, 2) for t in zip(*parts, strict=True))
         if not any(q.bounds for q in posteriors):
@@ -138,19 +138,19 @@ class GaussianPosterior:
         :math:`\log \int p(x)\, e^{-\gamma (x - c)^2 / 2} dx` with c = y/γ; where the SNR is infinite, the log-density
         at y.
         """
-        return self._told(y, snr)[0].to(self.means)
+        return self.given(y, snr)[0].to(self.means)
 
     def update(self, y: Tensor, snr: Tensor) -> GaussianPosterior:
         r"""The Bayes update :math:`q \oplus \Delta` by evidence ``y`` and ``snr``, both (B, R).
 
         A known value that no component reaches leaves their weights as they are.
         """
-        log_evidence, *parts = self._told(y, snr)
+        log_evidence, *parts = self.given(y, snr)
         log_weight = self.log_weight + log_evidence.clamp_min(-FARTHEST)
         return GaussianPosterior(*(t.to(self.means) for t in (log_weight, *parts)), *self.bounds)
 
-    def _told(self, y: Tensor, snr: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """As :meth:`log_evidence`, and means and variances of the components after the evidence."""
+    def given(self, y: Tensor, snr: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """As :meth:`log_evidence`, and means and variances of the components after the evidence: (B, R, K) each."""
         mean, var, known, point = self.means, self.var, torch.isinf(snr), y
         if self.bounds:
             mean, var, y, snr = (t.double() for t in (mean, var, y, snr))

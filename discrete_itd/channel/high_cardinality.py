@@ -59,8 +59,8 @@ class VocabularyPosterior:
         self.vocabulary, self.log_probs = vocabulary, log_probs
         self.y, self.snr, self.h, self.u, self.shared = y, snr, h, u, shared
 
-    def _logits(self, rows: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Chunks of the numbered rows, and their normalised logits (b, K)."""
+    def _bases(self, rows: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Chunks of the numbered rows, and prior times evidence (2) of each category, without a network: (b, K)."""
         n, codes = self.vocabulary.n_levels, self.vocabulary.codes
         for part in rows.split(max(1, CHUNK_CELLS // len(codes))):
             known = torch.isinf(self.snr[part])
@@ -68,7 +68,28 @@ class VocabularyPosterior:
             gamma = torch.where(known, CODE_KNOWN_SNR, self.snr[part])[:, None]
             prior = self.log_probs if self.log_probs.ndim == 1 else self.log_probs[part]
             base = torch.addmm(prior, y, codes.T)
-            base = torch.cat([base[:, :n] - gamma * (VERTEX**2 / 2), base[:, n:]], 1)
+            yield part, torch.cat([base[:, :n] - gamma * (VERTEX**2 / 2), base[:, n:]], 1)
+
+    def log_evidence(self) -> Tensor:
+        """Log-probability that the prior gives to the evidence, or to a known category: (B,), nats; at no cost if none.
+
+        Up to a constant that depends on the evidence alone.
+        """
+
+        def compute(rows: Tensor) -> Tensor:
+            parts = []
+            for i, q in self._bases(rows):
+                at, p = q.argmax(1), self.log_probs
+                known = p[at] if p.ndim == 1 else p[i, at]
+                parts.append(torch.where(torch.isinf(self.snr[i]), known, torch.logsumexp(q, 1)))
+            return torch.cat(parts)
+
+        return replace_rows(torch.zeros_like(self.snr), self.snr > 0, compute)
+
+    def _logits(self, rows: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Chunks of the numbered rows, and their normalised logits (b, K)."""
+        n = self.vocabulary.n_levels
+        for part, base in self._bases(rows):
             if self.h is None or self.u is None:
                 yield part, torch.log_softmax(base, 1)
                 continue

@@ -295,6 +295,11 @@ class Levels(nn.Module):
         """Each column's total over its levels: (B, T) to (B, C)."""
         return self._in_order([v.sum(g.axis) for g, v in self._views(values)], values)
 
+    def below_peak(self, values: Tensor) -> Tensor:
+        """Values (B, T) less the largest one of each column."""
+        parts = [(v - v.amax(g.axis, keepdim=True)).flatten(1) for g, v in self._views(values)]
+        return _joined(parts, values)
+
     def argmax(self, values: Tensor) -> Tensor:
         """Each column's level of largest value, as codes: (B, T) to (B, C)."""
         return self._in_order([v.argmax(g.axis) for g, v in self._views(values)], values.long())

@@ -82,6 +82,8 @@ class Denoiser(nn.Module):
         Whether the posterior is that of a distribution whose log-probability :meth:`log_prob` returns. On a path
         through known and unknown cells (6) then gives this log-probability to rounding, in any order; the integral (3)
         gives it within its error, a noisy path in the limit of many steps. False by default.
+    own_reals : bool
+        Whether continuous columns depend on others. Else they are those of the ``independent_part``. False by default.
     independent : bool
         Whether the columns of that distribution are independent, so that a path of one step is exact.
     isotropic : bool
@@ -119,6 +121,7 @@ class Denoiser(nn.Module):
     """
 
     exact: bool = False
+    own_reals: bool = False
     independent: bool = False
     isotropic: bool = False
     ancestral: bool = False
@@ -158,6 +161,29 @@ class Denoiser(nn.Module):
             return Posterior(book, categorical)
         others = fallback(y, snr)
         return Posterior(book, categorical, others.gaussian, others.words)
+
+    def log_evidence(self, y: Tensor, snr: Tensor) -> Tensor:
+        r"""Log-probability that the distribution of an exact denoiser gives to the evidence of a state.
+
+        Parameters
+        ----------
+        y, snr : Tensor, shapes (B, D) and (B, C)
+
+        Returns
+        -------
+        Tensor, shape (B,), nats
+            :math:`\log \sum_x P(x) \prod_j e^{\ell_j(x_j)}` with the evidence (2) of noisy columns, of a continuous one
+            :math:`-\gamma_j (x_j - y_j / \gamma_j)^2 / 2`, and the log-probability of known cells. Up to a constant
+            that depends on the state alone, the same for all exact denoisers of a codebook, 0 where no cell is noisy.
+
+        Notes
+        -----
+        By default from :meth:`infer`, and the ``independent_part`` for the columns that it leaves out.
+        """
+        levels, others = self.codebook.levels, self.independent_part
+        evidence = levels.evidence(y[:, : levels.n_coords], snr[:, self.codebook.finite])
+        out = self.infer(levels.below_peak(evidence))[0]  # a known level has evidence 0
+        return out if others is None else out + others.log_evidence_of_others(y, snr)
 
     def marginals(self) -> Posterior:
         """The posterior of one row of which nothing is known."""

@@ -88,8 +88,7 @@ class ColumnFeatures(nn.Module):
         with torch.no_grad():
             nothing = base.marginals()
         probs, mixture = nothing.categorical.probs, nothing.gaussian
-        n_own = None if marginal is None else marginal.mixture.shape[2]
-        if mixture is not None and (mixture.means.shape[2] != n_own or mixture.bounds):
+        if mixture is not None and base.own_reals:
             raise ValueError("continuous columns of the base must be those of a MarginalDenoiser")
         seen = levels.sum(probs.masked_fill(levels.level_unseen, 0.0))[0, levels.level_column[fed]]
         start = probs[0, fed]

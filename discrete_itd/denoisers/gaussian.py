@@ -58,6 +58,7 @@ class GaussianDenoiser(Denoiser):
     """
 
     exact = True
+    own_reals = True
     ancestral = True
     mean0: Tensor
     directions: Tensor
@@ -236,6 +237,13 @@ class GaussianDenoiser(Denoiser):
     def infer(self, evidence: Tensor) -> tuple[Tensor, Tensor]:
         return evidence.new_zeros(len(evidence)), evidence
 
+    def log_evidence(self, y: Tensor, snr: Tensor) -> Tensor:
+        gamma, r, factor, _ = self._seen(y, snr)
+        half = torch.linalg.solve_triangular(factor, r[:, :, None], upper=False)[:, :, 0]
+        logdet = factor.diagonal(dim1=1, dim2=2).log().sum(1)
+        known = torch.where(torch.isinf(snr), 0.5 * (gamma / (2 * math.pi)).log(), 0.0).sum(1)
+        return known - 0.5 * half.square().sum(1) - logdet
+
     def forward(self, y: Tensor, snr: Tensor) -> Posterior:
         level = snr[:, :1]
         same = self._looks and bool(((snr == level) & ~torch.isinf(level)).all())
@@ -256,6 +264,14 @@ class GaussianDenoiser(Denoiser):
 
     def _any(self, y: Tensor, snr: Tensor) -> tuple[Tensor, Tensor]:
         """The same for any SNRs, from the covariance of what is seen."""
+        _, r, factor, told = self._seen(y, snr)
+        mean = self.mean0 + (told @ torch.cholesky_solve(r[:, :, None], factor))[:, :, 0]
+        half = torch.linalg.solve_triangular(factor, told.mT, upper=False)
+        var = self.covariance().diagonal() - half.square().sum(1)
+        return mean, var.clamp_min(1 / REAL_KNOWN_SNR)
+
+    def _seen(self, y: Tensor, snr: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """SNRs (B, C), observations with noise of variance one, the factor of their covariance, and that with x."""
         known = torch.isinf(snr)
         gamma = torch.where(known, REAL_KNOWN_SNR, snr).double()
         y = torch.where(known, y.double() * REAL_KNOWN_SNR, y.double())
@@ -265,8 +281,4 @@ class GaussianDenoiser(Denoiser):
         told = covariance * root[:, None, :]  # (B, C, C)
         factor = torch.linalg.cholesky_ex(seen).L  # positive definite: no need to ask the device
         r = (y - gamma * self.mean0) / root.clamp_min(torch.finfo(root.dtype).tiny)
-        r = r.masked_fill(gamma == 0, 0.0)
-        mean = self.mean0 + (told @ torch.cholesky_solve(r[:, :, None], factor))[:, :, 0]
-        half = torch.linalg.solve_triangular(factor, told.mT, upper=False)
-        var = covariance.diagonal() - half.square().sum(1)
-        return mean, var.clamp_min(1 / REAL_KNOWN_SNR)
+        return gamma, r.masked_fill(gamma == 0, 0.0), factor, told

@@ -190,6 +190,19 @@ class MarginalDenoiser(Denoiser):
         ]
         return Posterior(book, categorical, gaussian, words)
 
+    def log_evidence_of_others(self, y: Tensor, snr: Tensor, *, reals: bool = True) -> Tensor:
+        """As :meth:`log_evidence`, of high-cardinality columns and continuous ones, or ``reals`` left out: (B,)."""
+        book, out = self.codebook, y.new_zeros(len(y))
+        if reals and len(book.reals):
+            prior = GaussianPosterior(
+                *self.mixture[:, None].expand(-1, len(y), -1, -1), normalised=True
+            )
+            told = prior.log_evidence(y[:, book.real_coords], snr[:, book.reals])
+            out = out + torch.logsumexp(prior.log_weight + told, 2).sum(1)
+        for v, p in zip(book.vocabularies, self.log_words, strict=True):
+            out = out + VocabularyPosterior(v, p, y[:, v.coords], snr[:, v.column]).log_evidence()
+        return out
+
     def infer(self, evidence: Tensor) -> tuple[Tensor, Tensor]:
         logits = self.log_probs + evidence
         return self.codebook.levels.logsumexp(logits).sum(1), logits

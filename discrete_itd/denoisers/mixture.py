@@ -136,6 +136,11 @@ class MixtureDenoiser(Denoiser):
         self._made: tuple[Tensor, Tensor] | None = None
 
     @property
+    def own_reals(self) -> bool:
+        """As the base class has it."""
+        return self.has_reals
+
+    @property
     def n_components(self) -> int:
         """Number of hidden classes Z."""
         return len(self.log_weights)
@@ -163,32 +168,41 @@ class MixtureDenoiser(Denoiser):
     def forward(self, y: Tensor, snr: Tensor) -> Posterior:
         book, levels = self.codebook, self.codebook.levels
         evidence = levels.evidence(y[:, : levels.n_coords], snr[:, book.finite])
-        own = shrink = mean = var = evidence.new_zeros(0)
-        start = self.log_weights.expand(len(y), -1)
-        if self.has_reals:
-            # each class on its own: a mixture of one, whose weight before normalisation is what we want
-            shape = (len(y), -1, -1)
-            mean, var = self.means.T.expand(shape), self.var.T.expand(shape)  # (B, R, Z)
-            known = torch.isinf(snr[:, book.reals])
-            gamma = torch.where(known, book.known_snr[book.reals], snr[:, book.reals])[:, :, None]
-            own = y[:, book.real_coords]
-            own = torch.where(known, own * book.known_snr[book.reals], own)[:, :, None]
-            centre = own / gamma.clamp_min(torch.finfo(gamma.dtype).tiny)
-            shrink = 1 + gamma * var
-            fit = -0.5 * (shrink.log() + gamma * (mean - centre) ** 2 / shrink)
-            start = start + fit.sum(1)
-        at = snr[:, book.finite]
-        log_class, logits = self._told(start, evidence, at)
+        start, moments = self._start(y, snr)
+        log_class, logits = self._told(start, evidence, snr[:, book.finite])
         log_class = torch.log_softmax(log_class, 1)
         categorical = CategoricalPosterior(levels, logits)
         gaussian, words = None, []
         if self.has_reals:
             weight = log_class[:, None, :].expand(-1, len(book.reals), -1)
-            gaussian = GaussianPosterior(weight, (mean + var * own) / shrink, var / shrink)
+            gaussian = GaussianPosterior(weight, *moments, normalised=True)
         if self.fallback is not None:
             others = self.fallback(y, snr)
             gaussian, words = gaussian or others.gaussian, others.words
         return Posterior(book, categorical, gaussian, words)
+
+    def _start(self, y: Tensor, snr: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Log-probabilities of the classes with the evidence of continuous columns, and these columns' moments then.
+
+        (B, Z), up to the constant of :meth:`log_evidence`; means and variances (B, R, Z), if they depend on the class.
+        """
+        start, book = self.log_weights.expand(len(y), -1), self.codebook
+        if not self.has_reals:
+            return start, []
+        shape = (len(y), -1, -1)
+        mean, var = self.means.T.expand(shape), self.var.T.expand(shape)  # (B, R, Z)
+        prior = GaussianPosterior(torch.zeros_like(mean), mean, var, normalised=True)
+        fit, *moments = prior.given(y[:, book.real_coords], snr[:, book.reals])
+        return start + fit.sum(1), moments
+
+    def log_evidence(self, y: Tensor, snr: Tensor) -> Tensor:
+        levels = self.codebook.levels
+        evidence = levels.evidence(y[:, : levels.n_coords], snr[:, self.codebook.finite])
+        log_class, _ = self._noisy(self._start(y, snr)[0], levels.below_peak(evidence))
+        out = torch.logsumexp(log_class, 1)
+        if self.fallback is None:
+            return out
+        return out + self.fallback.log_evidence_of_others(y, snr, reals=not self.has_reals)
 
     def _told(self, start: Tensor, evidence: Tensor, snr: Tensor) -> tuple[Tensor, Tensor]:
         """Log-probabilities of the classes, up to a constant, and logits of the levels.

@@ -4,11 +4,14 @@ r"""Mixtures of rows: several models of whole rows, of which one, chosen at rand
 
 sums to one if each member does. The weights that maximise the likelihood of held-out rows are found by expectation
 maximisation, a convex problem; on these rows the mixture is never worse than its best member.
+
+If every member is exact, so is the mixture. Its posterior at any state of known, unknown and noisy cells is that of
+each member, weighted by :math:`w_m` times the probability that the member gives to the state's evidence.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import torch
@@ -16,9 +19,17 @@ from torch import Tensor, nn
 
 from discrete_itd.channel import devices
 from discrete_itd.channel.codebook import Codebook
-from discrete_itd.channel.posterior import Posterior
-from discrete_itd.denoisers.base import ESTIMATORS, Config, Denoiser, Tensors, with_codebook
+from discrete_itd.channel.posterior import CategoricalPosterior, GaussianPosterior, Posterior
+from discrete_itd.denoisers.base import (
+    ESTIMATORS,
+    Config,
+    Denoiser,
+    Tensors,
+    filled,
+    with_codebook,
+)
 from discrete_itd.denoisers.causal import CausalDenoiser
+from discrete_itd.denoisers.marginal import MarginalDenoiser
 
 EM_ROUNDS = 500
 LEAST_CHANGE = 1e-7  # nats per row of a round, below which the weights are as good as found
@@ -35,17 +46,19 @@ class RowMixtureDenoiser(Denoiser):
     weights : Tensor or sequence of float, length M
         Positive, normalised here.
     main : int
-        The member whose posterior is that of the mixture at every state: one that hears every column.
+        If not all members are exact, the one whose posterior at every state stands for that of the mixture: one that
+        conditions on every column.
+
+    Attributes
+    ----------
+    exact : bool
+        Whether all members are, with the same distributions of high-cardinality columns. If not, only whole rows,
+        their factors and draws are those of (10).
 
     Raises
     ------
     ValueError
         If a member has no closed form, or the weights are not positive numbers.
-
-    Notes
-    -----
-    Its posterior is not that of the mixture, which not every member could give: only whole rows, their factors and
-    draws are those of (10).
 
     Examples
     --------
@@ -78,6 +91,18 @@ class RowMixtureDenoiser(Denoiser):
             raise ValueError(f"main must be the number of a member, got {main}")
         self.members, self.main, self.weights = nn.ModuleList(members), main, w.tolist()
         self.register_buffer("log_weights", torch.log_softmax(w.log(), 0), persistent=False)
+        alone = [member.independent_part for member in members]
+
+        def same(part: Callable[[MarginalDenoiser], Sequence[Tensor]]) -> bool:
+            own = [part(a) for a in alone if a is not None]
+            pairs = [zip(own[0], other, strict=True) for other in own]
+            return len(own) == len(alone) and all(torch.equal(a, b) for p in pairs for a, b in p)
+
+        words = not codebook.vocabularies or same(lambda a: a.log_words)
+        self.exact = words and all(member.exact for member in members)
+        self.own_reals = len(codebook.reals) > 0 and (
+            any(member.own_reals for member in members) or not same(lambda a: [a.mixture])
+        )
 
     @property
     def _members(self) -> list[Denoiser]:
@@ -89,8 +114,14 @@ class RowMixtureDenoiser(Denoiser):
         return all(member.ancestral for member in self._members)
 
     @property
+    def independent_part(self) -> MarginalDenoiser | None:
+        """That of the members, where the mixture is exact."""
+        return self._members[0].independent_part if self.exact else None
+
+    @property
     def row_work(self) -> int:
-        return self._members[self.main].row_work
+        asked = self._members if self.exact else [self._members[self.main]]
+        return sum(member.row_work for member in asked)
 
     @property
     def score_work(self) -> int:
@@ -116,7 +147,79 @@ class RowMixtureDenoiser(Denoiser):
         return cls(codebook, members, config["weights"], config["main"])
 
     def forward(self, y: Tensor, snr: Tensor) -> Posterior:
-        return self._members[self.main](y, snr)
+        if not self.exact:
+            return self._members[self.main](y, snr)
+        weights = self._log_evidence(y, snr)
+        # a state that no member has seen, as rows outside a listed support: the weights stay what they are
+        weights = torch.where(weights.isneginf().all(1, keepdim=True), self.log_weights, weights)
+        parts = [member(y, snr) for member in self._members]
+        return self._mixed(parts, torch.log_softmax(weights, 1).to(y)[:, :, None])
+
+    def _log_evidence(self, y: Tensor, snr: Tensor) -> Tensor:
+        """Log-weights of the members and their :meth:`log_evidence` without high-cardinality columns: float64, (B, M).
+
+        Of rows without noisy cells it is their log-probability, which costs less.
+        """
+        book, members = self.codebook, self._members
+        words = tuple(v.column for v in book.vocabularies)
+        snr = snr.index_fill(1, devices.index_tensor(words, str(snr.device)), 0.0)
+
+        def log_evidence(rows: Tensor) -> Tensor:
+            state = y[filled(rows)], snr[filled(rows)]
+            return torch.stack([m.log_evidence(*state).double() for m in members], 1)[: len(rows)]
+
+        def log_prob(rows: Tensor) -> Tensor:
+            cells = book.known_cells(y[filled(rows)], snr[filled(rows)])
+            return torch.stack([m.log_prob(cells).double() for m in members], 1)[: len(rows)]
+
+        out = self.log_weights.expand(len(y), -1)
+        if devices.static_shapes(y.device):
+            return out + log_evidence(torch.arange(len(y), device=y.device))
+        hard = ((snr == 0) | torch.isinf(snr)).all(1)
+        told = devices.replace_rows(torch.zeros_like(out), ~hard, log_evidence)
+        return out + devices.replace_rows(told, hard, log_prob)
+
+    def log_evidence(self, y: Tensor, snr: Tensor) -> Tensor:
+        out = torch.logsumexp(self._log_evidence(y, snr), 1).to(y)
+        words = self.independent_part if self.codebook.vocabularies else None
+        return out if words is None else out + words.log_evidence_of_others(y, snr, reals=False)
+
+    def infer(self, evidence: Tensor) -> tuple[Tensor, Tensor]:
+        levels = self.codebook.levels
+        mass, logits = zip(*(member.infer(evidence) for member in self._members), strict=True)
+        joint = torch.stack(mass, 1) + self.log_weights.to(evidence)
+        r = torch.log_softmax(joint, 1)[:, :, None]
+        each = torch.stack([levels.log_softmax(own) for own in logits], 1)
+        return torch.logsumexp(joint, 1), torch.logsumexp(each + r, 1)
+
+    def _mixed(self, parts: Sequence[Posterior], log_weights: Tensor) -> Posterior:
+        """The mixture of members' posteriors, their weights for each column (B, M, C), or one for all (B, M, 1)."""
+        book, first = self.codebook, parts[0]
+        w = log_weights.expand(-1, -1, book.n_columns)
+        of_levels = w[:, :, book.finite][:, :, book.levels.level_column]
+        each = torch.stack([q.categorical.logits for q in parts], 1)
+        logits = torch.logsumexp(each + of_levels, 1)
+        gaussian = first.gaussian
+        if gaussian is not None and self.own_reals:
+            own = [q.gaussian for q in parts if q.gaussian is not None]
+            gaussian = GaussianPosterior.joined(own, w[:, :, book.reals])
+        return Posterior(book, CategoricalPosterior(book.levels, logits), gaussian, first.words)
+
+    def preceding(self, x: Tensor, order: Tensor) -> Posterior:
+        """As the base class has it: members', weighted by the probabilities that these give to the cells before.
+
+        As good as the members' own are; exact where these are.
+        """
+        parts = [member.preceding(x, order) for member in self._members]
+        place = order.to(x.device)
+        own = torch.stack([q.log_prob(x).double() for q in parts], 1)[:, :, place]
+        before = own.cumsum(2) - own + self.log_weights[:, None]
+        before = torch.empty_like(before).index_copy_(2, place, before)
+        return self._mixed(parts, torch.log_softmax(before, 1).to(self.codebook.known_snr))
+
+    def natural_order(self, generator: torch.Generator) -> Tensor:
+        """As the base class has it: that of the member with the largest weight."""
+        return self._members[int(self.log_weights.argmax())].natural_order(generator)
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-probability (10) of rows ``x`` (B, C), missing cells left out: (B,), nats, float64."""

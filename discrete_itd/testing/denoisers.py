@@ -14,7 +14,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from discrete_itd.channel import Codebook, CoordinateSchedule, Posterior
+from discrete_itd.channel import Codebook, CoordinateSchedule, Posterior, State
 from discrete_itd.denoisers import Denoiser, SupportDenoiser
 from discrete_itd.likelihood import path_log_prob
 from discrete_itd.storage.configs import denoiser_from_config, to_config
@@ -199,6 +199,20 @@ def _posterior_is_enumerated(s: _Subject) -> None:
     s.close(got.categorical.probs, expected.categorical.probs, "posterior, and sums over all rows")
 
 
+def _evidence(s: _Subject) -> None:
+    """log_evidence is log_prob where cells are known or unknown, and else a sum over all rows, if these are few."""
+    rows = random_rows(s.book, 7, s.rng, missing=0.4)
+    state = State.start(s.book, s.book.embed(rows), ~rows.isnan())
+    got = s.denoiser.log_evidence(*state)
+    s.close(got, s.denoiser.log_prob(rows), "log_evidence of known cells, and log_prob", more=1e-7)
+    if s.every is None or len(s.book.finite) < s.book.n_columns:
+        return
+    p = s.denoiser.log_prob(s.every).exp()
+    oracle = SupportDenoiser(s.book, s.every[p > 0], p[p > 0])
+    expected = oracle.log_evidence(*s.state)
+    s.close(s.denoiser.log_evidence(*s.state), expected, "log_evidence, and sums over all rows")
+
+
 def _any_order(s: _Subject) -> None:
     """An exact denoiser's path (6) gives log_prob in any order of the columns."""
     gaps = torch.tensor(s.rng.random(s.rows.shape) < 0.3, device=s.rows.device)
@@ -290,8 +304,9 @@ def _that_apply(s: _Subject) -> dict[str, Property]:
         (_missing_cells_are_summed_over, small and d.closed_form and d.exact),
         (_factors, d.closed_form),
         (_posterior_is_enumerated, table and d.exact),
+        (_evidence, d.exact and _overrides(d, "infer", "log_evidence")),
         (_any_order, d.exact and not d.isotropic),
-        (_preceding, _overrides(d, "preceding")),
+        (_preceding, d.exact and _overrides(d, "preceding")),
         (_draws, d.ancestral),
         (_gradients, any(p.requires_grad for p in d.parameters())),
         (_stored, _overrides(d, "config")),

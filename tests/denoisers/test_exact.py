@@ -9,11 +9,13 @@ from hypothesis import given
 from laws import (
     BOOKS,
     FEW_EXAMPLES,
+    WIDER_BOOKS,
     all_rows,
     cases,
     make_book,
     make_denoiser,
     random_rows,
+    random_state,
     rounding,
     seeded_generator,
     seeds,
@@ -21,12 +23,12 @@ from laws import (
     total_mass,
 )
 
-from discrete_itd.channel import CoordinateSchedule, Quadrature
+from discrete_itd.channel import CoordinateSchedule, Quadrature, State
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.likelihood import integral_log_prob, path_log_prob
 from discrete_itd.testing import check_denoiser
 
-KINDS = ["mixture", "tree", "trees", "bayes_net", "joined", "forest"]
+KINDS = ["mixture", "tree", "trees", "bayes_net", "joined", "forest", "exact mixture", "nested"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -36,7 +38,7 @@ def test_exact_denoisers_have_every_property(device, kind, columns, seed):
     """Above all that missing cells are summed over, and that the posterior is a sum over all rows."""
     denoiser = make_denoiser(kind, Codebook(columns).to(device), seed)
     checked = check_denoiser(denoiser, random_state=seed)
-    assert {"missing_cells_are_summed_over", "posterior_is_enumerated"} <= set(checked)
+    assert {"missing_cells_are_summed_over", "posterior_is_enumerated", "evidence"} <= set(checked)
 
 
 @pytest.mark.parametrize(("name", "kind"), cases([*KINDS, "oracle", "marginals"], sorted(BOOKS)))
@@ -78,6 +80,75 @@ def test_coordinate_path_is_log_p_in_any_order(device, dtype, name, kind):
         assert got.stderr.max() < rounding(dtype, 10) + 1e-6
 
 
+@pytest.mark.parametrize(("name", "kind"), cases([*KINDS, "marginals"], [*WIDER_BOOKS]))
+def test_what_other_columns_say_is_an_integral(device, dtype, name, kind):
+    """The probability of noisy evidence, by quadrature over numbers and sums over categories.
+
+    One noisy column besides known and unknown cells: (1) for which the constant is that of the definition.
+    """
+    book = make_book(name, device)
+    denoiser = make_denoiser(kind, book, 0)
+    rng, n = np.random.default_rng(2), 6
+    for j in range(book.n_columns):
+        rows, y, snr = random_state(book, rng, n)
+        rows = rows.masked_fill(snr != math.inf, math.nan)
+        noisy = torch.tensor(rng.uniform(0.1, 5, n)).to(snr)
+        snr = snr.masked_fill((snr != math.inf), 0.0)
+        snr[:, j], rows[:, j] = noisy, math.nan
+        at = torch.nonzero(book.coord_column == j).flatten()
+        y = torch.where(book.per_coord(snr == 0), 0.0, y)
+        y[:, at] = torch.tensor(rng.normal(size=(n, len(at)))).to(y)
+        points = book.columns[j].n_points or 4001
+        cells = torch.arange(points, device=device).double()
+        if book.columns[j].kind == "real":
+            cells = torch.linspace(-9, 9, points, device=device).double()
+        every = rows.repeat_interleave(points, 0)
+        every[:, j] = cells.repeat(n)
+        e = book.embed(every)[:, at].double().unflatten(0, (n, points))
+        own = y[:, None, at].double()
+        evidence = (own * e).sum(2) - noisy[:, None].double() * e.square().sum(2) / 2
+        if book.columns[j].kind == "real":
+            evidence = (
+                evidence - (own**2).sum(2) / noisy[:, None].double() / 2 + math.log(18 / 4000)
+            )
+        joint = denoiser.log_prob(every).double().unflatten(0, (n, points))
+        got = denoiser.log_evidence(y, snr).double() - (joint + evidence).logsumexp(1)
+        if (
+            book.columns[j].kind == "real"
+        ):  # else a constant of the state, the same for all denoisers
+            torch.testing.assert_close(got, torch.zeros_like(got), atol=3e-4, rtol=0)
+            continue
+        other = make_denoiser("marginals", book, 3)
+        joint = other.log_prob(every).double().unflatten(0, (n, points))
+        constant = other.log_evidence(y, snr).double() - (joint + evidence).logsumexp(1)
+        close = {"atol": rounding(dtype, 10), "rtol": rounding(dtype)}
+        torch.testing.assert_close(got, constant, **close)
+
+
+@pytest.mark.parametrize(("name", "kind"), cases(KINDS))
+def test_conditionals_are_differences_of_log_probabilities(device, dtype, name, kind):
+    """log P(a | b) = log P(a, b) - log P(b): of the posterior where b is known, and of paths from there."""
+    book = make_book(name, device)
+    denoiser = make_denoiser(kind, book, 1)
+    rng = np.random.default_rng(3)
+    rows = random_rows(book, 12, rng, missing=0.1)
+    given = torch.arange(book.n_columns, device=device) % 2 == 0
+    known = rows.masked_fill(~given, math.nan)
+    loose = {"atol": rounding(dtype, 3) + 1e-7, "rtol": rounding(dtype) + 1e-7}
+    expected = (denoiser.log_prob(rows) - denoiser.log_prob(known)).double()
+    got = path_log_prob(
+        denoiser, rows, CoordinateSchedule(book.n_columns), given=given, n_paths=2,
+        generator=seeded_generator(0, device),
+    )  # fmt: skip
+    torch.testing.assert_close(got.log_prob, expected, **loose)
+    q = denoiser(*State.start(book, book.embed(known), ~known.isnan())).log_prob(rows).double()
+    for j in torch.nonzero(~given).flatten().tolist():
+        one = known.clone()
+        one[:, j] = rows[:, j]
+        expected = (denoiser.log_prob(one) - denoiser.log_prob(known)).double()
+        torch.testing.assert_close(q[:, j], expected.masked_fill(rows[:, j].isnan(), 0.0), **loose)
+
+
 @pytest.mark.parametrize(("name", "kind"), cases(KINDS, ["mixed", "open"]))
 def test_integral_is_log_p(device, name, kind):
     book = make_book(name, device)
@@ -96,3 +167,23 @@ def test_integral_is_log_p(device, name, kind):
     assert got.stderr.max() < 0.3
     mass, stderr = total_mass(got)
     assert mass == pytest.approx(1, abs=4 * stderr)
+
+
+@pytest.mark.parametrize(("name", "kind"), cases(KINDS, ["reals and levels", "mixed"]))
+def test_integral_is_log_p_of_numbers_and_with_gaps(device, name, kind):
+    """(4), against independent columns."""
+    book = make_book(name, device)
+    denoiser, baseline = make_denoiser(kind, book, 0), make_denoiser("marginals", book, 4)
+    rows = random_rows(book, 24, np.random.default_rng(5), missing=0.3)
+    got = integral_log_prob(
+        denoiser,
+        rows,
+        Quadrature(torch.tensor([math.log(1e-3), math.log(3e3)]), torch.ones(1)).to(device),
+        baseline=baseline,
+        n_points=1 << 11,
+        generator=seeded_generator(0, device),
+        batch_size=1 << 15,
+    )
+    error = (got.log_prob - denoiser.log_prob(rows)).abs()
+    assert (error < 4.5 * got.stderr + 1e-3).all(), (error / got.stderr).max()
+    assert got.stderr.max() < 0.6

@@ -60,8 +60,8 @@ def test_posterior(device, dtype, kind, rank):
     if kind == "known":
         told_snr[:, 0], told_y[:, 0] = np.inf, 0.4
         snr[:, 0], y[:, 0] = 1e9, 0.4e9
-    state = (torch.from_numpy(t).to(device, dtype) for t in (told_y, told_snr))
-    q = model(*state).gaussian
+    state = [torch.from_numpy(t).to(device, dtype) for t in (told_y, told_snr)]
+    q, log_evidence = model(*state).gaussian, model.log_evidence(*state).cpu()
     precision = np.linalg.inv(covariance)
     for i in range(6):
         inside = np.linalg.inv(precision + np.diag(snr[i]))
@@ -69,6 +69,11 @@ def test_posterior(device, dtype, kind, rank):
         tol = 1e-4 if dtype == torch.float32 or kind == "known" else 1e-8
         np.testing.assert_allclose(q.means[i, :, 0].cpu(), by_hand, atol=tol)
         np.testing.assert_allclose(q.var[i, :, 0].cpu(), np.diag(inside), atol=tol)
+        b, seen = precision @ mean + y[i], snr[i] > 0
+        square = b @ inside @ b - mean @ precision @ mean - (y[i][seen] ** 2 / snr[i][seen]).sum()
+        expected = (np.linalg.slogdet(inside)[1] - np.linalg.slogdet(covariance)[1] + square) / 2
+        expected += np.log(snr[i, 0] / (2 * np.pi)) / 2 if kind == "known" else 0.0
+        assert float(log_evidence[i]) == pytest.approx(expected, abs=10 * tol)
 
 
 def test_estimators(device, dtype, generator):

@@ -9,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from discrete_itd.denoisers import MarginalDenoiser, RowMixtureDenoiser
+from discrete_itd.channel import State
+from discrete_itd.denoisers import (
+    CausalDenoiser,
+    MarginalDenoiser,
+    MixtureDenoiser,
+    RowMixtureDenoiser,
+    SupportDenoiser,
+)
 from discrete_itd.denoisers.row_mixture import fit_weights
 from tests.laws import (
     FEW_EXAMPLES,
@@ -19,7 +26,11 @@ from tests.laws import (
     all_rows,
     make_book,
     make_denoiser,
+    random_exact_mixture,
+    random_marginals,
+    random_mixture,
     random_rows,
+    random_state,
     rounding,
     seeded_generator,
     seeds,
@@ -116,3 +127,90 @@ def test_quick_factors_come_with_the_log_probability_of_the_mixture(device, seed
         torch.testing.assert_close(log_prob, mixture.log_prob(x), check_dtype=False)
         expected = (source or mixture).log_factors(x)
         torch.testing.assert_close(factors, expected, check_dtype=False)
+
+
+# -- of exact members ------------------------------------------------------------------------------
+
+
+def mixtures_of_classes(book, seed):
+    """Two mixtures of products, one of them in two parts, as a mixture of rows, and as one mixture of products."""
+    rng = np.random.default_rng(seed)
+    shared = random_marginals(book, rng) if book.vocabularies else None
+    a, b = (random_mixture(book, rng, n_classes=n, fallback=shared) for n in (2, 3))
+
+    def part(m, which, fallback=shared):
+        moments = (m.means[which], m.var[which])
+        return MixtureDenoiser(
+            book, m.log_weights[which].exp(), m.log_probs[which].exp(), *moments, fallback
+        )
+
+    share = b.log_weights.exp()[:2].sum().item()
+    parts = [part(b, slice(2)), part(b, slice(2, 3))]
+    nested = RowMixtureDenoiser(book, parts, [share, 1 - share])
+    tensors = zip(
+        (a.log_weights.exp() * 0.3, a.log_probs.exp(), a.means, a.var),
+        (b.log_weights.exp() * 0.7, b.log_probs.exp(), b.means, b.var),
+        strict=True,
+    )
+    whole = MixtureDenoiser(book, *(torch.cat(pair) for pair in tensors), shared)
+    return RowMixtureDenoiser(book, [a, nested], [0.3, 0.7]), whole
+
+
+@pytest.mark.parametrize("name", ["mixed", "open", *WIDER_BOOKS])
+def test_a_mixture_of_mixtures_of_products_is_one(device, dtype, name):
+    """The same posterior at every state of known, unknown and noisy cells, and the same evidence."""
+    book = make_book(name, device)
+    rows_of, whole = mixtures_of_classes(book, 0)
+    assert rows_of.exact
+    assert rows_of.own_reals == (len(book.reals) > 0)
+    rng = np.random.default_rng(1)
+    _, *state = random_state(book, rng, 40)
+    asked = random_rows(book, 40, rng)
+    close = {"atol": rounding(dtype, 10), "rtol": rounding(dtype, 10)}
+    got, expected = rows_of(*state), whole(*state)
+    asked = asked.masked_fill(state[1].isinf(), math.nan)
+    torch.testing.assert_close(got.log_prob(asked), expected.log_prob(asked), **close)
+    torch.testing.assert_close(got.mean(), expected.mean(), **close)
+    torch.testing.assert_close(rows_of.log_evidence(*state), whole.log_evidence(*state), **close)
+    order = rows_of.natural_order(seeded_generator(0, device)).cpu()
+    with_gaps = random_rows(book, 20, rng, missing=0.2)
+    got, expected = (d.preceding(with_gaps, order).log_prob(with_gaps) for d in (rows_of, whole))
+    torch.testing.assert_close(got, expected, **close)
+
+
+def test_members_with_other_words_make_no_exact_mixture(device):
+    book = make_book("all kinds", device)
+    rng = np.random.default_rng(0)
+    members = [random_marginals(book, rng) for _ in range(2)]
+    assert not RowMixtureDenoiser(book, members, [0.5, 0.5]).exact
+    same = RowMixtureDenoiser(book, members[:1] * 2, [0.5, 0.5])
+    assert same.exact
+    assert not same.own_reals
+    assert same.independent_part is members[0]
+    causal = make_denoiser("causal on marginals", book)
+    assert not RowMixtureDenoiser(book, [causal, members[0]], [0.5, 0.5]).exact
+
+
+def test_an_exact_mixture_is_the_base_of_a_causal_network(device, dtype):
+    """Untrained, the network scores like the members' conditionals in its order, weighted by those before."""
+    book = make_book("mixed", device)
+    mixture = random_exact_mixture(book, np.random.default_rng(0), nested=True)
+    causal = CausalDenoiser(mixture, [2, 0, 1], width=8, depth=1).to(device).requires_grad_(False)
+    rows = all_rows(book)
+    order = torch.tensor([2, 0, 1])
+    log_prob = causal.to(book.dtype).log_prob(rows)
+    expected = mixture.preceding(rows, order).log_prob(rows).sum(1)
+    torch.testing.assert_close(log_prob.to(expected), expected)
+    assert float(log_prob.double().exp().sum()) == pytest.approx(1, abs=rounding(dtype))
+
+
+def test_a_row_that_no_member_has_leaves_the_weights(device):
+    book = make_book("mixed", device)
+    rows = all_rows(book)
+    members = [SupportDenoiser(book, rows[i : i + 1], torch.ones(1, device=device)) for i in (0, 1)]
+    mixture = RowMixtureDenoiser(book, members, [0.5, 0.5])
+    state = State.start(
+        book, book.embed(rows[-1:]), torch.tensor([[True, False, False]]).to(device)
+    )
+    assert mixture.log_prob(rows[-1:]).isneginf().all()
+    assert mixture(*state).categorical.logits.isfinite().all()
