@@ -351,6 +351,13 @@ class ForestDenoiser(Denoiser):
         log_mass, logits, _ = self._told(evidence)
         return log_mass.to(evidence), logits
 
+    def log_evidence(self, y: Tensor, snr: Tensor) -> Tensor:
+        evidence, values, precision = self._evidence(y, snr)
+        out = self._told(self.codebook.levels.below_peak(evidence), values, precision)[0].to(y)
+        if self.fallback is None:
+            return out
+        return out + self.fallback.log_evidence_of_others(y, snr, reals=False)
+
     def forward(self, y: Tensor, snr: Tensor) -> Posterior:
         book, gaussian = self.codebook, None
         evidence, values, precision = self._evidence(y, snr)

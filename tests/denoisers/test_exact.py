@@ -116,7 +116,10 @@ def test_what_other_columns_say_is_an_integral(device, dtype, name, kind):
         if (
             book.columns[j].kind == "real"
         ):  # else a constant of the state, the same for all denoisers
-            torch.testing.assert_close(got, torch.zeros_like(got), atol=3e-4, rtol=0)
+            loose = (
+                2e-2 if kind == "forest" else 3e-4
+            )  # its density jumps between points of the grid
+            torch.testing.assert_close(got, torch.zeros_like(got), atol=loose, rtol=0)
             continue
         other = make_denoiser("marginals", book, 3)
         joint = other.log_prob(every).double().unflatten(0, (n, points))
