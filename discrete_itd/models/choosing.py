@@ -9,7 +9,15 @@ from typing import Any
 from discrete_itd.denoisers import Denoiser
 from discrete_itd.models.candidates import Candidate, CandidateTable
 from discrete_itd.models.contract import FitPlan, Recipe, TrainingRows
-from discrete_itd.models.exact import EXACT, BayesNet, Decoder, Mixture, Trees, affordable_bases
+from discrete_itd.models.exact import (
+    EXACT,
+    BayesNet,
+    Decoder,
+    Forest,
+    Mixture,
+    Trees,
+    affordable_bases,
+)
 from discrete_itd.models.members import fit_ensemble
 from discrete_itd.models.networks import (
     MOST_ORDERS,
@@ -146,8 +154,8 @@ class RowMixture(Recipe):
 class Auto(Recipe):
     """The cheapest of several models whose held-out nats are within one paired standard error of the best.
 
-    Candidates are the exact models that a network can correct, a decoder mixture (9), a causal network (8) on the best
-    of the first, and mixtures of rows (10) of these. A table with a high-cardinality column gets a :class:`Network`.
+    Candidates are the exact models that a network can correct, a forest (11), a causal network (8) on the best of the
+    first, a decoder mixture (9), and mixtures of rows (10) of these. A table with a high-cardinality column gets a :class:`Network`.
     With ``max_steps=0`` no network is trained, nor one of a table with so many levels that it would be huge. Where
     ``max_time`` is short, the causal network may take three quarters of what is left, or all that a decoder is not
     expected to need: where columns depend on one another, it gains most. The decoder has the rest, also of a network
@@ -169,7 +177,7 @@ class Auto(Recipe):
         if rows.codebook.vocabularies:
             return Network().fit(rows, plan)
         table = CandidateTable(rows)
-        for member in affordable_bases(rows, BayesNet()):
+        for member in (*affordable_bases(rows, BayesNet()), Forest()):
             table.fit_in_time(member, plan.within(BASE_SHARE))
         if plan.training.max_steps:
             if Causal().is_affordable(rows):
