@@ -96,7 +96,7 @@ class GridPosterior(GaussianPosterior):
         """Quantiles at levels ``u`` (n,) of the cells, all of which must have a grid: float64, (B, R, n)."""
         row, _, nodes, log_f = self._own()
         levels = u.to(nodes).expand(len(row), -1)
-        return _quantiles(nodes, log_f, levels).view(*self.place.shape, len(u))
+        return grid_quantiles(nodes, log_f, levels).view(*self.place.shape, len(u))
 
     def log_probs(self, values: Tensor) -> Tensor:
         """Log-densities at several values (B, n) of cells of one column that all have a grid: (B, n), nats."""
@@ -125,7 +125,7 @@ class GridPosterior(GaussianPosterior):
         row, column, nodes, log_f = self._own()
         shape = (len(row), 1)
         u = torch.rand(shape, generator=generator, device=nodes.device, dtype=nodes.dtype)
-        out[row, column] = _quantiles(nodes, log_f, u)[:, 0].to(out)
+        out[row, column] = grid_quantiles(nodes, log_f, u)[:, 0].to(out)
         return out
 
 
@@ -179,7 +179,7 @@ def _mean(nodes: Tensor, log_f: Tensor) -> Tensor:
 
 
 @_in_blocks
-def _quantiles(nodes: Tensor, log_f: Tensor, u: Tensor) -> Tensor:
+def grid_quantiles(nodes: Tensor, log_f: Tensor, u: Tensor) -> Tensor:
     """Quantiles of densities on grids at levels u (n, m): (n, m)."""
     left, right = _slopes(nodes, log_f)
     cdf = log_masses(nodes, log_f).exp().cumsum(1)

@@ -19,6 +19,8 @@ from torch import Tensor, nn
 
 from discrete_itd.channel import devices
 from discrete_itd.channel.codebook import Codebook
+from discrete_itd.channel.gaussian import chosen
+from discrete_itd.channel.noise import RowNoise
 from discrete_itd.channel.posterior import CategoricalPosterior, GaussianPosterior, Posterior
 from discrete_itd.denoisers.base import (
     ESTIMATORS,
@@ -278,6 +280,22 @@ class RowMixtureDenoiser(Denoiser):
                 which == i,
                 lambda rows, m=member: m.draw(len(rows), generator, allowed=allowed),
             )
+        return out
+
+    @torch.no_grad()
+    def complete(self, x: Tensor, n_draws: int, salt: int) -> Tensor:
+        """As the base class has it: a member by its probability given the known cells, then its draw."""
+        rows, path = x.repeat_interleave(n_draws, 0), torch.arange(n_draws, device=x.device)
+        u = RowNoise(rows, path.repeat(len(x)), salt).uniform(x.shape[1] + 1, 1)
+        joint = self.log_joint(filled(x))[: len(x)]
+        which = chosen(joint, u.view(len(x), n_draws))
+        out = rows.unflatten(0, (len(x), n_draws))
+        for i, member in enumerate(self._members):
+            own = which == i
+            some = torch.nonzero(own.any(1)).flatten()
+            if len(some):
+                drawn = member.complete(x[some], n_draws, salt)
+                out[some] = torch.where(own[some][:, :, None], drawn, out[some])
         return out
 
 

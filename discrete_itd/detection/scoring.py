@@ -117,7 +117,11 @@ class Scorer:
         """Closed form of the model's log-probability of the cells, (N,)."""
         with progress_bar(len(rows.unique), "score") as bar:
             found = self.model.log_prob(
-                rows.unique, self.density.n_evaluations, given=self.given_cells, progress=bar.update
+                rows.unique,
+                self.density.n_evaluations,
+                given=self.given_cells,
+                estimator="closed_form",
+                progress=bar.update,
             )
         volume = rows.log_volume
         if self.given_cells is not None:
@@ -139,8 +143,13 @@ class Scorer:
     def _shares(self, rows: Rows) -> pd.DataFrame:
         """The model's surprisal of each column, (N, C)."""
         with progress_bar(len(rows.unique), "explain") as bar:
+            closed = self.model.answers(self.given_cells).closed_form
             split = self.model.attribution(
-                rows.unique, self.density.n_evaluations, given=self.given_cells, progress=bar.update
+                rows.unique,
+                self.density.n_evaluations,
+                given=self.given_cells,
+                estimator="closed_form" if closed else None,
+                progress=bar.update,
             )
         nats = split.surprisal.cpu().numpy()[rows.inverse] - rows.log_volume
         if self.given_cells is not None:

@@ -23,13 +23,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from discrete_itd.channel import State
-from discrete_itd.channel.grid import GridPosterior, interpolated, log_masses
+from discrete_itd.channel.gaussian import chosen
+from discrete_itd.channel.grid import (
+    GridPosterior,
+    grid_quantiles,
+    interpolated,
+    log_masses,
+    log_total,
+)
+from discrete_itd.channel.noise import draw_salt
 from discrete_itd.channel.posterior import (
     CategoricalPosterior,
     GaussianPosterior,
@@ -38,7 +46,8 @@ from discrete_itd.channel.posterior import (
 )
 from discrete_itd.denoisers.base import Denoiser, filled
 from discrete_itd.denoisers.row_mixture import RowMixtureDenoiser
-from discrete_itd.likelihood.path import in_blocks
+from discrete_itd.likelihood.path import equal_rows, in_blocks
+from discrete_itd.likelihood.standard_error import Estimate, combine
 
 BATCH = 2048  # rows in one call of the scorer
 SALT = 0x13  # of the draws: a row has the same ones in every call
@@ -47,13 +56,33 @@ SALT = 0x13  # of the draws: a row has the same ones in every call
 DRAWS = 4
 MOST_UNKNOWN = 8  # cells of a row, beyond which the draws are of no use: the proposal answers
 MOST_LEVELS = 512  # of a column that are enumerated
-# nodes of the density of a number: quantiles of each guide, of the column, and its far tails
-GUIDED, MARGINAL = 24, 64
-FAR = (2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0)
+FAR = (2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0)  # nodes on both sides of a number's density
 GOLDEN = 0.618  # of a step, by which a guide's quantiles lie beside those of another that is equal
-STAGES, SPLIT, PARTS = 4, 8, 4  # times so many intervals are divided, each into so many parts
 STEEPEST = 12.0  # nats by which a density may rise between two nodes above both
-CELLS = 1 << 23  # floats of one step
+AT_ONCE = 1 << 15  # completed rows that are kept together
+NEVER = 1e6  # nats: unseen categories are not drawn
+CANDIDATES = 32  # completions among which a draw is chosen
+
+
+class Nodes(NamedTuple):
+    """How many nodes a density gets: quantiles, and then stages in which intervals are divided.
+
+    Attributes
+    ----------
+    guided, marginal : int
+        Quantiles of each guide, and of the column whatever the other cells.
+    stages, split, parts : int
+        As many times, so many intervals are divided into equal parts.
+    """
+
+    guided: int
+    marginal: int
+    stages: int
+    split: int
+    parts: int = 4
+
+
+FINE, COARSE = Nodes(24, 64, 4, 8), Nodes(12, 16, 2, 4)
 
 
 class ConditionalDenoiser(Denoiser):
@@ -104,7 +133,7 @@ class ConditionalDenoiser(Denoiser):
         members = scorer.members if isinstance(scorer, RowMixtureDenoiser) else [scorer]
         own = [m for m in members if isinstance(m, Denoiser) and not m.exact]
         self._guides = own if len(own) == 1 else []  # what it costs less to ask than to score
-        self._spread: dict[int, Tensor] = {}
+        self._spread: dict[tuple[int, int], Tensor] = {}
 
     @property
     def row_work(self) -> int:
@@ -117,7 +146,14 @@ class ConditionalDenoiser(Denoiser):
         return self._answers(y, snr, None)
 
     @torch.no_grad()
-    def given(self, x: Tensor, asked: Tensor | None = None) -> Posterior:
+    def given(
+        self,
+        x: Tensor,
+        asked: Tensor | None = None,
+        *,
+        as_scored: bool = False,
+        nodes: Nodes = FINE,
+    ) -> Posterior:
         """The posterior given the known cells of rows.
 
         Parameters
@@ -126,11 +162,25 @@ class ConditionalDenoiser(Denoiser):
             NaN where a cell is unknown.
         asked : Tensor of bool, shape (B, C), optional
             The unknown cells whose distribution is wanted, all by default; those of the others may be the proposal's.
+        as_scored : bool
+            Whether a cell is the only one that is filled in, even where others are unknown: then its distribution is
+            the score of the row, with its gaps, normalised over the values of the cell. No draws, and one column costs
+            as much as where all others are known.
+        nodes : Nodes
+            Of the densities of numbers; with ``COARSE`` they cost a third and are off by up to 0.1 nats.
         """
         book = self.codebook
-        return self._answers(*State.start(book, book.embed(x), ~x.isnan()), asked)
+        state = State.start(book, book.embed(x), ~x.isnan())
+        return self._answers(*state, asked, as_scored, nodes)
 
-    def _answers(self, y: Tensor, snr: Tensor, asked: Tensor | None) -> Posterior:
+    def _answers(
+        self,
+        y: Tensor,
+        snr: Tensor,
+        asked: Tensor | None,
+        as_scored: bool = False,
+        nodes: Nodes = FINE,
+    ) -> Posterior:
         n, book = len(y), self.codebook
         y, snr = filled(y), filled(snr)
         base = self.proposal(y, snr)
@@ -145,14 +195,15 @@ class ConditionalDenoiser(Denoiser):
         count = unknown.sum(1)
         possible = ~noisy & (leads | ~(unknown & book.leading).any(1)) & wanted.any(1)
         guides = [base, *(guide(y, snr) for guide in self._guides)]
-        one = torch.nonzero(possible & (count == 1)).flatten()
+        alone = possible & ((count == 1) | as_scored)
+        one = torch.nonzero(alone).flatten()
         for j in torch.nonzero(wanted[one].any(0)).flatten().tolist():
             rows = one[wanted[one, j]]
-            self._enumerate(x[rows], j, [g.rows(rows) for g in guides], rows, found)
-        several = possible & (count > 1) & (count <= MOST_UNKNOWN)
+            self._enumerate(x[rows], j, [g.rows(rows) for g in guides], rows, found, nodes)
+        several = possible & ~alone & (count > 1) & (count <= MOST_UNKNOWN)
         for rows in torch.nonzero(several).flatten().split(max(1, BATCH // self.n_draws)):
             if len(rows):
-                self._sampled(x[rows], unknown[rows], wanted[rows], base, rows, found)
+                self._sampled(x[rows], wanted[rows], base, rows, found, nodes)
         return found.posterior().rows(slice(0, n))
 
     def _cells(self, y: Tensor, snr: Tensor) -> Tensor:
@@ -190,11 +241,11 @@ class ConditionalDenoiser(Denoiser):
         return torch.cat(list(parts)).view(values.shape)
 
     def _enumerate(
-        self, x: Tensor, j: int, guides: list[Posterior], rows: Tensor, found: _Found
+        self, x: Tensor, j: int, guides: list[Posterior], rows: Tensor, found: _Found, size: Nodes
     ) -> None:
         """Write down the distribution of the only unknown cell, in column j, of rows x (n, C)."""
         if self.codebook.columns[j].kind == "real":
-            nodes, log_f = self._density(x, j, guides)
+            nodes, log_f = self._density(x, j, guides, size)
             found.keep_density(rows, j, nodes, log_f)
         else:
             found.keep_levels(rows, j, self._levels(x, j, guides))
@@ -211,70 +262,197 @@ class ConditionalDenoiser(Denoiser):
         ratio = torch.logsumexp(log_p, 1, keepdim=True) - torch.logsumexp(log_g, 1, keepdim=True)
         return (guide + ratio).scatter(1, values, log_p)
 
-    def _density(self, x: Tensor, j: int, guides: list[Posterior]) -> tuple[Tensor, Tensor]:
+    def _density(
+        self, x: Tensor, j: int, guides: list[Posterior], size: Nodes = FINE
+    ) -> tuple[Tensor, Tensor]:
         """Nodes and log P(v, the rest) at them, of the continuous column j: (n, G) each."""
-        parts = [self._column_nodes(j).expand(len(x), -1)]
-        parts += [_points(_column(g, j), GUIDED, shift) for shift, g in enumerate(guides, 1)]
+        parts = [self._column_nodes(j, size).expand(len(x), -1)]
+        parts += [_points(_column(g, j), size.guided, shift) for shift, g in enumerate(guides, 1)]
         nodes = torch.cat(parts, 1).sort(1)[0].contiguous()
         log_f = self._scores(x, j, nodes)
-        for _ in range(STAGES):
-            new = _refined(nodes, log_f)
+        for _ in range(size.stages):
+            new = _refined(nodes, log_f, size)
             joined = torch.cat([log_f, self._scores(x, j, new)], 1)
             nodes, order = torch.cat([nodes, new], 1).sort(1)
             log_f = joined.gather(1, order)
         return nodes, log_f
 
-    def _column_nodes(self, j: int) -> Tensor:
+    def _column_nodes(self, j: int, size: Nodes) -> Tensor:
         """Nodes of column j whatever the rest, (n,): quantiles of its own distribution and far values."""
-        if j not in self._spread:
+        key = j, size.marginal
+        if key not in self._spread:
             far = torch.tensor(FAR, dtype=torch.float64, device=self.codebook.device)
-            own = _points(_column(self.proposal.marginals(), j), MARGINAL)[0]
-            self._spread[j] = torch.cat([-far, far, own])
-        return self._spread[j]
+            own = _points(_column(self.proposal.marginals(), j), size.marginal)[0]
+            self._spread[key] = torch.cat([-far, far, own])
+        return self._spread[key]
+
+    def _ask(self, x: Tensor) -> list[Posterior]:
+        """The posteriors of the guides given the known cells of rows (n, C)."""
+        book, whole = self.codebook, filled(x)
+        state = State.start(book, book.embed(whole), ~whole.isnan())
+        return [g(*state).rows(slice(0, len(x))) for g in (self.proposal, *self._guides)]
 
     # -- several cells --------------------------------------------------------------------------
 
-    def _completions(self, x: Tensor, unknown: Tensor, n_draws: int) -> Tensor:
-        """Rows whose unknown cells are drawn from the proposal: (n, M, C)."""
-        drawn = self.proposal.complete(x, n_draws, SALT)
-        return drawn.masked_fill((x.isnan() & ~unknown)[:, None], math.nan)
+    def _completions(self, x: Tensor, n_draws: int, salt: int) -> Tensor:
+        """Rows whose unknown cells are drawn from the proposal: (n, M, C); NaN where a cell is said to be missing."""
+        drawn = self.proposal.complete(x, n_draws, salt)
+        for j, i in enumerate(self.indicator):
+            if i >= 0:
+                absent = x[:, j].isnan()[:, None] & (drawn[:, :, i] == 1.0)
+                drawn[:, :, j] = drawn[:, :, j].masked_fill(absent, math.nan)
+        return drawn
 
     def _sampled(
         self,
         x: Tensor,
-        unknown: Tensor,
         wanted: Tensor,
         base: Posterior,
         rows: Tensor,
         found: _Found,
+        size: Nodes,
     ) -> None:
         """Write down the distributions of the wanted ones of several unknown cells of rows x (n, C)."""
         book, m = self.codebook, self.n_draws
-        draws = self._completions(x, unknown, m)
+        draws = self._completions(x, m, SALT)
         for j in torch.nonzero(wanted.any(0)).flatten().tolist():
             some = torch.nonzero(wanted[:, j]).flatten()
             others = draws[some].flatten(0, 1)
             others[:, j] = math.nan
             log_q = _log_prob(self.proposal, others).view(len(some), m, 1)
-            whole = filled(others)
-            state = State.start(book, book.embed(whole), ~whole.isnan())
-            at = slice(0, len(others))
-            guides = [g(*state).rows(at) for g in (self.proposal, *self._guides)]
+            guides = self._ask(others)
             own = base.rows(rows[some])
             if book.columns[j].kind == "real":
-                nodes, log_f = self._density(others, j, guides)
+                nodes, log_f = self._density(others, j, guides, size)
                 log_f = log_f - log_q.flatten()[:, None]
-                grids = _merged(nodes, log_f, m, _column(own, j), self._column_nodes(j))
+                grids = _merged(nodes, log_f, m, _column(own, j), self._column_nodes(j, size))
                 found.keep_density(rows[some], j, *grids)
             else:
                 log_p = self._levels(others, j, guides).unflatten(0, (len(some), m)) - log_q
                 defensive = own.column(j).double()[:, None]
                 found.keep_levels(rows[some], j, torch.cat([log_p, defensive], 1).logsumexp(1))
 
-    # -- storage --------------------------------------------------------------------------------
+    # -- probabilities and draws ----------------------------------------------------------------
 
-    def config(self) -> dict[str, Any]:
-        return {"proposal": self.proposal, "scorer": self.scorer, "indicator": self.indicator}
+    @torch.no_grad()
+    def marginal(self, x: Tensor, n_draws: int, salt: int = SALT) -> Estimate:
+        """Log-probability of the known cells of rows under the scorer.
+
+        Parameters
+        ----------
+        x : Tensor of float64, shape (N, C)
+            NaN where a cell is unknown: summed out.
+        n_draws : int
+            Draws of the unknown cells of a row, where there are several.
+        salt : int
+            Seed of these draws.
+
+        Returns
+        -------
+        Estimate
+            The exponential of ``log_prob`` is unbiased. ``stderr`` is 0 with at most one unknown cell, and where none
+            but leading columns are known.
+        """
+        parts = [
+            self._marginal(rows, n_draws, salt) for rows in x.split(max(1, AT_ONCE // n_draws))
+        ]
+        return Estimate(*(torch.cat(t) for t in zip(*parts, strict=True)))
+
+    def _marginal(self, x: Tensor, n_draws: int, salt: int) -> Estimate:
+        unknown, leading = self.unknown(x), self.codebook.leading
+        whole = ~unknown.any(1) | ~(unknown & leading).any(1) & (x.isnan() | leading).all(1)
+        log_prob, stderr = _log_prob(self.scorer, x), x.new_zeros(len(x))
+        alone = ~whole & (unknown.sum(1) == 1) & ~(unknown & leading).any(1)
+        for j in torch.nonzero(unknown[alone].any(0)).flatten().tolist():
+            rows = torch.nonzero(alone & unknown[:, j]).flatten()
+            log_prob[rows] = self._sum_over(x[rows], j)
+        rows = torch.nonzero(~whole & ~alone).flatten()
+        if len(rows):
+            draws = self._completions(x[rows], n_draws, salt).flatten(0, 1)
+            log_w = _log_prob(self.scorer, draws) - _log_prob(self.proposal, draws)
+            log_w = log_w.view(-1, n_draws) + _log_prob(self.proposal, x[rows])[:, None]
+            log_prob[rows], stderr[rows] = combine(log_w)
+        return Estimate(log_prob, stderr)
+
+    def _sum_over(self, x: Tensor, j: int) -> Tensor:
+        """Log-probability of rows (n, C) without their cell in column j, all others as they are: (n,), nats."""
+        guides = self._ask(x)
+        if self.codebook.columns[j].kind == "real":
+            return log_total(*self._density(x, j, guides))
+        return self._levels(x, j, guides).logsumexp(1)
+
+    @torch.no_grad()
+    def draw_unknown(self, x: Tensor, seed: int) -> Tensor:
+        """Rows whose unknown cells are drawn given the others.
+
+        Parameters
+        ----------
+        x : Tensor of float64, shape (N, C)
+            NaN in the cells to be drawn, or said to be missing, which they stay.
+        seed : int
+
+        Returns
+        -------
+        Tensor of float64, shape (N, C)
+            One of ``CANDIDATES`` completions by the proposal, chosen by its weight; then, of rows with at most
+            ``MOST_UNKNOWN`` unknown cells, each of these is drawn anew given the others, from its enumerated
+            distribution: where there is one only, an exact draw. Never a category unseen in training.
+
+        References
+        ----------
+        Rubin, "The calculation of posterior distributions by data augmentation: comment", JASA 82, 1987, for the choice
+        by weight; Geman & Geman, IEEE PAMI 6, 1984, for the draws one by one, which leave the distribution as it is.
+        """
+        generator = torch.Generator(x.device).manual_seed(seed)
+        unknown, leading = self.unknown(x), self.codebook.leading
+        several = torch.nonzero((unknown.sum(1) > 1) | (unknown & leading).any(1)).flatten()
+        out = x.clone()
+        out[several] = self._chosen(x[several], generator)
+        again = unknown & (unknown.sum(1, keepdim=True) <= MOST_UNKNOWN) | self._unseen(out)
+        again &= ~leading & (~out.isnan() | ((unknown.sum(1) == 1)[:, None] & unknown))
+        for j in torch.nonzero(again.any(0)).flatten().tolist():
+            for rows in torch.nonzero(again[:, j]).flatten().split(BATCH):
+                others = out[rows].index_fill(1, torch.tensor([j], device=x.device), math.nan)
+                u = torch.rand(len(rows), generator=generator, device=x.device, dtype=x.dtype)
+                out[rows, j] = self._drawn(others, j, u)
+        return out
+
+    def _chosen(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """Completions of rows (n, C) by the proposal, each chosen among ``CANDIDATES`` by its weight."""
+        out, n = x.clone(), CANDIDATES
+        first, among = equal_rows(x)
+        members, counts = among.argsort(stable=True), torch.bincount(among, minlength=len(first))
+        start = counts.cumsum(0) - counts
+        for r in counts.unique().tolist():  # copies of a row: draws of their own for each
+            same = torch.nonzero(counts == r).flatten()
+            for copies in torch.arange(r, device=x.device).split(max(1, AT_ONCE // n)):
+                for some in same.split(max(1, AT_ONCE // (n * len(copies)))):
+                    rows = x[first[some]]
+                    drawn = self._completions(rows, n * len(copies), draw_salt(generator))
+                    drawn = drawn.view(-1, n, x.shape[1])  # (n copies, M, C)
+                    flat = drawn.flatten(0, 1)
+                    log_w = _log_prob(self.scorer, flat) - _log_prob(self.proposal, flat)
+                    log_w -= NEVER * self._unseen(flat).sum(1)
+                    u = torch.rand(len(drawn), generator=generator, device=x.device, dtype=x.dtype)
+                    place = chosen(log_w.view(-1, n), u)
+                    at = members[start[some][:, None] + copies].flatten()
+                    out[at] = drawn[torch.arange(len(drawn), device=x.device), place]
+        return out
+
+    def _drawn(self, x: Tensor, j: int, u: Tensor) -> Tensor:
+        """Draws of the only unknown cell, in column j, of rows (n, C), by uniform numbers u (n,)."""
+        points, guides = self.codebook.columns[j], self._ask(x)
+        if points.kind == "real":
+            nodes, log_f = self._density(x, j, guides)
+            log_f = log_f - log_total(nodes, log_f)[:, None]
+            return grid_quantiles(nodes, log_f, u[:, None])[:, 0]
+        return chosen(self._levels(x, j, guides)[:, : points.n_levels], u).double()
+
+    def _unseen(self, x: Tensor) -> Tensor:
+        """Which cells of rows (B, C) hold an unseen category, (B, C)."""
+        columns = self.codebook.columns
+        last = [c.n_levels if c.open else math.inf for c in columns]
+        return x == torch.tensor(last, dtype=x.dtype, device=x.device)
 
 
 class _Found:
@@ -348,7 +526,7 @@ def _points(q: GaussianPosterior, n: int, shift: int = 0) -> Tensor:
     return q.at_uniform(u.expand(shape), v.expand(shape))
 
 
-def _refined(nodes: Tensor, log_f: Tensor) -> Tensor:
+def _refined(nodes: Tensor, log_f: Tensor, size: Nodes) -> Tensor:
     """New nodes in the intervals in which a density that is log-linear between nodes may be most in error: (n, new).
 
     The error of an interval is its mass times what the slopes beside it differ. Slopes that meet above both of its ends
@@ -361,8 +539,8 @@ def _refined(nodes: Tensor, log_f: Tensor) -> Tensor:
     bend = (gap * (before - after).abs() / 4).clamp(1e-9, STEEPEST)
     top = torch.maximum(log_f[:, 1:], log_f[:, :-1])
     error = gap.clamp_min(1e-300).log() + top + bend + bend.clamp_max(1.0).log()
-    at = error.topk(SPLIT, 1)[1]
-    share = torch.arange(1, PARTS, dtype=nodes.dtype, device=nodes.device) / PARTS
+    at = error.topk(size.split, 1)[1]
+    share = torch.arange(1, size.parts, dtype=nodes.dtype, device=nodes.device) / size.parts
     low, width = (t.gather(1, at)[:, :, None] for t in (nodes, gap))
     return (low + width * share).flatten(1)
 

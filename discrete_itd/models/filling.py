@@ -108,7 +108,9 @@ class FillingMixin:
         X : DataFrame or array-like, shape (N, C), or Rows
         method : {"mode", "sample"}
             "mode" fills each cell by itself with its most probable category or expected number (in a binned column,
-            the median); "sample" draws all missing cells of a row together.
+            the median); "sample" draws all missing cells of a row together. Where a row has one gap, both are of the
+            model that scores; of several gaps, with the help of the ``companion_``, if there is one
+            (:mod:`discrete_itd.likelihood.conditional`).
         n_draws : int
             With "sample", how many completed tables to draw.
         random_state : int, RandomState or None

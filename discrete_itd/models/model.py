@@ -34,6 +34,8 @@ from discrete_itd.threads import threads_for
 from discrete_itd.training import pilot_quadrature
 from discrete_itd.validation import check_choice
 
+MARGINAL = "marginal"  # the estimator of rows with unknown cells by importance sampling
+Progress = Callable[[int], object]
 EFFORT = 16  # with max_stderr, a row may take up to this many times n_evaluations
 FEWEST_POINTS = 8  # of the integral of a row, so that strata are compared in pairs
 PILOT_ROWS = (
@@ -156,8 +158,9 @@ class Model:
             how many the other half, the estimate, has.
         given : Tensor of bool, shape (C',), optional
             Columns to condition on.
-        estimator : {"closed_form", "path", "integral"}, optional
-            By default the first of those that the denoiser has.
+        estimator : {"closed_form", "path", "integral", "marginal"}, optional
+            By default the first of those that the denoiser has; with ``given``, "marginal" where the scorer is not
+            exact, and any other is the companion's.
         progress : callable, optional
             Called with the number of rows done since the last call.
 
@@ -170,9 +173,14 @@ class Model:
         ValueError
             If the denoiser that answers does not have the estimator, naming those that it has.
         """
+        sampled = isinstance(self.conditional, ConditionalDenoiser)
+        if sampled and (estimator == MARGINAL or (given is not None and estimator is None)):
+            return self._marginal(x, given, n_evaluations, max_stderr, progress)
         denoiser = self.answers(given)
+        if estimator == MARGINAL and denoiser.exact:
+            estimator = "closed_form"
         if estimator is not None:
-            check_choice("estimator", estimator, ESTIMATORS)
+            check_choice("estimator", estimator, (*ESTIMATORS, MARGINAL))
             if estimator not in denoiser.estimators:
                 raise ValueError(missing_estimator(estimator, denoiser))
         how, asked = estimator or denoiser.estimators[0], (x, given, progress)
@@ -255,15 +263,37 @@ class Model:
             )
 
         n_points = max(n_points, FEWEST_POINTS)
-        if max_stderr is None or not len(x):
-            return estimate(x, n_points, self.seed, progress)
-        needed = (estimate(x, n_points, self.seed + 1).stderr / max_stderr).square()
-        times = 2 ** needed.clamp(1, EFFORT // 2).log2().ceil().long()
-        out = torch.zeros(2, len(x), dtype=torch.float64, device=x.device)
-        for factor in times.unique().tolist():
-            of = times == factor
-            out[:, of] = torch.stack(estimate(x[of], factor * n_points, self.seed, progress))
-        return Estimate(*out)
+        return with_effort(estimate, x, n_points, self.seed, max_stderr, progress)
+
+    def _marginal(
+        self,
+        x: Tensor,
+        given: Tensor | None,
+        n_draws: int,
+        max_stderr: float | None,
+        progress: Progress | None,
+    ) -> Estimate:
+        """Log-probability of the known cells under the scorer; with ``given``, minus that of the given ones (13)."""
+        conditional = cast(ConditionalDenoiser, self.conditional)
+
+        def estimate(x: Tensor, n: int, seed: int, progress: Progress | None = None) -> Estimate:
+            parts = [Estimate(x.new_zeros(0), x.new_zeros(0))]
+            for rows in x.split(self.batch_size):
+                parts.append(conditional.marginal(rows, n, seed))
+                if progress is not None:
+                    progress(len(rows))
+            return Estimate(*(torch.cat(t) for t in zip(*parts, strict=True)))
+
+        with self._threads(self.denoiser, x):
+            if given is None:
+                return with_effort(estimate, x, n_draws, self.seed, max_stderr, progress)
+            if max_stderr is not None:
+                max_stderr /= math.sqrt(2)  # variances of two estimates add up
+            every = with_effort(estimate, x, n_draws, self.seed, max_stderr, None)
+            known = x.masked_fill(~given, math.nan)
+            part = with_effort(estimate, known, n_draws, self.seed, max_stderr, progress)
+        stderr = (every.stderr.square() + part.stderr.square()).sqrt()
+        return Estimate(every.log_prob - part.log_prob, stderr)
 
     def answers(self, given: Tensor | None) -> Denoiser:
         """The denoiser that answers a question about rows, or about some columns given others."""
@@ -349,10 +379,14 @@ class Model:
         *,
         max_stderr: float | None = None,
         given: Tensor | None = None,
+        estimator: str | None = None,
         progress: Callable[[int], object] | None = None,
     ) -> Attribution:
-        """As :meth:`log_prob`, with the surprisal of each internal column."""
+        """As :meth:`log_prob`, with the surprisal of each internal column; an ``estimator`` is of ``given`` only."""
         denoiser = self.answers(given)
+        sampled = isinstance(self.conditional, ConditionalDenoiser)
+        if given is not None and sampled and estimator is None:
+            return self._chain(x, given, n_evaluations, max_stderr, progress)
         if denoiser.closed_form:
             return self._factors(denoiser, x, given, progress)
         with self._threads(denoiser, x):
@@ -361,6 +395,38 @@ class Model:
                 for stage in self._stages(denoiser, x, n_evaluations, max_stderr, given)
             ]
         return Attribution(*_product(parts), torch.stack([p.surprisal for p in parts]).sum(0))
+
+    def _chain(
+        self,
+        x: Tensor,
+        given: Tensor,
+        n_draws: int,
+        max_stderr: float | None,
+        progress: Progress | None,
+    ) -> Attribution:
+        """Differences of marginals with one more column each: of the given ones as :meth:`log_prob` has it.
+
+        The estimates between the first and the last, which only divide the sum, share ``n_draws``.
+        """
+        conditional = cast(ConditionalDenoiser, self.conditional)
+        whole = self._marginal(x, given, n_draws, max_stderr, progress)
+        generator = torch.Generator().manual_seed(self.seed)
+        order = [j for j in self.denoiser.natural_order(generator).tolist() if not given[j]]
+        known, out = given.clone(), torch.zeros_like(x)
+        before = torch.zeros_like(whole.log_prob)
+        base = conditional.marginal(x, n_draws, self.seed).log_prob - whole.log_prob
+        for j in order[:-1]:
+            known[j] = True
+            cells = x.masked_fill(~known, math.nan)
+            after = (
+                conditional.marginal(cells, max(1, n_draws // len(order)), self.seed).log_prob
+                - base
+            )
+            after = torch.where(x[:, j].isnan(), before, after)
+            out[:, j], before = after - before, after
+        if order:
+            out[:, order[-1]] = whole.log_prob - before
+        return Attribution(*whole, -out)
 
     @torch.no_grad()
     def draw(self, start: Tensor, seed: int) -> Tensor:
@@ -378,6 +444,8 @@ class Model:
             x = torch.cat([start[:0], *(self.denoiser.draw(n, generator) for n in sizes)])
             x[:, owner] = x[:, owner].masked_fill(x[:, columns] == ABSENT, math.nan)
             return x
+        if isinstance(self.conditional, ConditionalDenoiser):
+            return self.conditional.draw_unknown(start, seed)
         left = None
         if len(columns):
             left = torch.ones_like(start, dtype=torch.bool)
@@ -498,6 +566,38 @@ def missing_estimator(estimator: str, denoiser: Denoiser) -> str:
         why = "scores rows by a closed form that is not the integral of its error at noisy rows"
     those = " and ".join(map(repr, denoiser.estimators))
     return f"estimator={estimator!r}: a {type(denoiser).__name__} {why}; it has {those}"
+
+
+def with_effort(
+    estimate: Callable[..., Estimate],
+    x: Tensor,
+    n: int,
+    seed: int,
+    max_stderr: float | None,
+    progress: Progress | None,
+) -> Estimate:
+    """An estimate with n draws of every row, or, under ``max_stderr``, up to half of ``EFFORT`` times as many.
+
+    How many is decided by n others, so that the estimate stays unbiased.
+
+    Parameters
+    ----------
+    estimate : callable
+        From rows, a number of draws, a seed and ``progress``.
+    x : Tensor, shape (N, C)
+    n, seed : int
+    max_stderr : float, optional
+    progress : callable, optional
+    """
+    if max_stderr is None or not len(x):
+        return estimate(x, n, seed, progress)
+    needed = (estimate(x, n, seed + 1).stderr / max_stderr).square()
+    times = 2 ** needed.clamp(1, EFFORT // 2).log2().ceil().long()
+    out = torch.zeros(2, len(x), dtype=torch.float64, device=x.device)
+    for factor in times.unique().tolist():
+        of = times == factor
+        out[:, of] = torch.stack(estimate(x[of], factor * n, seed, progress))
+    return Estimate(*out)
 
 
 def split_evaluations(n_evaluations: int, codebook: Codebook) -> tuple[int, int, int]:

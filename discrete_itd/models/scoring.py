@@ -125,16 +125,19 @@ class ScoringMixin:
             Condition on these, where they are not missing: the result is log P(other columns | given), normalised on
             its own. An exact model gives the difference of two joint scores. Along paths, it is that difference if
             ``schedule`` is a ``CoordinateSchedule`` whose ``order`` starts with the given columns, and close to it
-            otherwise. A model with a ``companion_`` leaves the answer to this, which is another model.
+            otherwise. A model with a ``companion_`` gives the difference of its own two probabilities, each by
+            importance sampling with the companion as the proposal, and exactly where one cell of a row is unknown (13).
         max_stderr : float, optional
             Nats. Rows with a larger standard error get up to 16 times ``n_evaluations``; no row gets fewer paths than
             by default. Half of the evaluations only decide how many paths the estimate needs, so that probabilities
             still sum to one; the standard error may be somewhat above ``max_stderr`` by chance.
-        estimator : {"closed_form", "path", "integral"}, optional
+        estimator : {"closed_form", "path", "integral", "marginal"}, optional
             How. By default in closed form, if there is one, else along paths (6). "integral" integrates the denoising
             error over the signal-to-noise ratio, eq. (4), with ``n_evaluations`` noise levels a row. A model with a
             closed form gives the same number in every way that it has; :mod:`discrete_itd.guide.guarantees` has the
-            table.
+            table. "marginal" sums out what is missing with ``n_evaluations`` draws: of a row with gaps, the closed form
+            of a model that is not exact is quicker, but not the sum of its scores over the values of the gaps. With
+            ``given``, a model with a ``companion_`` has "marginal", its own, and by any other name the companion's.
 
         Returns
         -------
@@ -203,7 +206,8 @@ class ScoringMixin:
             (:meth:`~discrete_itd.denoisers.Denoiser.log_factors`): in a Bayesian network or a tree, each is given its
             parents. Another model, or a question with ``given``, takes what the path has revealed, averaged over
             paths; then the share depends on the schedule, and two columns that determine each other share the surprisal
-            of both. A missing or given cell has none.
+            of both. With ``given``, a model with a ``companion_`` takes one order of the other columns. A missing or
+            given cell has none.
         """
         rows, log_volume, how = self._asked(X, given, max_stderr)
         with progress_bar(len(rows.unique), "explain") as bar:

@@ -132,7 +132,7 @@ def test_a_density_much_narrower_than_its_column_is_integrated(device):
 def test_of_several_cells_it_is_the_sums_over_all_completions(device, name, monkeypatch):
     """P(v, b) by as many draws, and Q(v, b), which counts as one, normalised."""
     book, n_draws = make_book(name, device), 64
-    p, q = random_causal(book, 3, strength=0.25), proposal(book)
+    p, q = proposal(book, 5), proposal(book)
     grid = torch.linspace(-8, 8, 1601, dtype=torch.float64).tolist()
     rows, x = all_rows(book, grid), random_rows(book, 1, np.random.default_rng(0))
     known = x[0, -1] == rows[:, -1]
@@ -238,23 +238,24 @@ def test_of_a_large_vocabulary_the_likely_words_are_enumerated(device, monkeypat
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"), [("mixed", "mixture"), ("mixed", "tree"), ("one real", "mixture")]
+    ("name", "kind"),
+    [("mixed", "mixture"), ("mixed", "tree"), ("mixed", "of rows"), ("one real", "mixture")],
 )
 def test_completions_follow_the_conditional(device, name, kind):
     """Of each family by its own way; equal rows get equal draws, whatever is beside them."""
     book = make_book(name, device)
-    q, x = make_denoiser(kind, book), random_rows(book, 3, np.random.default_rng(0))
+    if kind == "of rows":
+        members = [make_denoiser("tree", book, seed) for seed in (1, 2)]
+        q = RowMixtureDenoiser(book, members, [2, 1])
+    else:
+        q = make_denoiser(kind, book)
+    x = random_rows(book, 3, np.random.default_rng(0))
     x = without(x, 0, book.n_columns - 1)
     drawn = q.complete(x, 4000, 1)
     assert torch.equal(drawn[1:2], q.complete(x[1:2], 4000, 1))
     known = ~x.isnan()
     assert torch.equal(drawn[:, 0][known], x[known])
-    posterior = q(*State.start(book, book.embed(x), known))
     for i in range(3):
-        for j in (0, book.n_columns - 1):
-            expected = posterior.column(j)[i].double().exp().cpu().numpy()
-            counts = np.bincount(drawn[i, :, j].long().cpu().numpy(), minlength=len(expected))
-            assert stats.chisquare(counts, 4000 * expected / expected.sum()).pvalue > 1e-3
         pair = drawn[i][:, 0] * book.columns[-1].n_points + drawn[i][:, -1]
         values = [
             (a, b)
@@ -266,6 +267,107 @@ def test_completions_follow_the_conditional(device, name, kind):
         joint = torch.softmax(q.log_prob(cells).double(), 0).cpu().numpy()
         counts = np.bincount(pair.long().cpu().numpy(), minlength=len(joint))
         assert stats.chisquare(counts, 4000 * joint).pvalue > 1e-3
+
+
+def test_with_gaps_as_in_the_score_it_is_the_scores_normalised(device):
+    book = make_book("mixed", device)
+    p, x = scorer(book, "causal"), random_rows(book, 4, np.random.default_rng(0))
+    x, asked = without(x, 0, 1), torch.zeros(4, 3, dtype=torch.bool, device=device)
+    asked[:, 1] = True
+    got = ConditionalDenoiser(p, proposal(book)).given(x, asked, as_scored=True).column(1)
+    for i, row in enumerate(x):
+        each = p.log_prob(with_each(row, 1, levels_of(book, 1).to(device)))
+        torch.testing.assert_close(got[i], torch.log_softmax(each, 0))
+
+
+@pytest.mark.parametrize("name", ["mixed", "one real"])
+def test_the_marginal_is_unbiased_and_exact_of_one_cell_or_where_the_proposal_is_the_scorer(
+    device, name
+):
+    book = make_book(name, device)
+    p, q = proposal(book, 5), proposal(book)
+    rows = all_rows(book, torch.linspace(-8, 8, 1601, dtype=torch.float64).tolist())
+    mass = p.log_prob(rows).double().exp() * (0.01 if name == "one real" else 1.0)
+    denoiser, x = ConditionalDenoiser(p, q), random_rows(book, 1, np.random.default_rng(0))
+    known = x[0, -1] == rows[:, -1]
+    found = [denoiser.marginal(without(x, 0, 1), 32, salt) for salt in range(60)]
+    each = torch.cat([e.log_prob for e in found]).exp()
+    error = each.std().item() / math.sqrt(len(each))
+    assert each.mean().item() == pytest.approx(mass[known].sum().item(), abs=4 * error)
+    assert error < 0.1 * each.mean().item()
+    assert min(e.stderr.item() for e in found) > 0
+    one = denoiser.marginal(without(x, 1), 2)
+    assert one.log_prob.exp().item() == pytest.approx(
+        mass[known & (x[0, 0] == rows[:, 0])].sum().item(), rel=0.01
+    )
+    assert one.stderr.item() == 0
+    same = ConditionalDenoiser(q, q).marginal(without(x, 0, 1), 2)
+    assert same.log_prob.item() == pytest.approx(q.log_prob(without(x, 0, 1)).item(), abs=1e-4)
+    assert same.stderr.item() < 1e-4
+
+
+def test_draws_follow_the_scorer(device):
+    """Of one cell exactly; of two after a choice among many, and of equal rows independently of one another."""
+    book = make_book("mixed", device)
+    p, rows = scorer(book, "causal"), all_rows(book)
+    denoiser, n = ConditionalDenoiser(p, proposal(book)), 4000
+    x = random_rows(book, 1, np.random.default_rng(0))
+    for free in ([0], [0, 1]):
+        start = without(x, *free)
+        drawn = denoiser.draw_unknown(start.expand(n, -1), 5)
+        known = ~start[0].isnan()
+        assert torch.equal(drawn[:, known], x[:, known].expand(n, -1))
+        same = (rows[:, known] == x[:, known]).all(1)
+        expected = torch.softmax(p.log_prob(rows[same]).double(), 0).cpu().numpy()
+        counts = (drawn[:, None] == rows[same]).all(2).sum(0).cpu().numpy()
+        assert stats.chisquare(counts, n * expected).pvalue > 1e-3
+        assert torch.equal(drawn, denoiser.draw_unknown(start.expand(n, -1), 5))
+
+
+def test_unseen_categories_and_absent_cells_are_not_drawn(device):
+    book = Codebook([simplex(2, is_open=True), real(), simplex(2), simplex(2)], leading=[2, 3]).to(
+        device
+    )
+    denoiser = ConditionalDenoiser(random_causal(book, 1), proposal(book), [2, 3, -1, -1])
+    start = torch.full((300, 4), math.nan, dtype=torch.float64, device=device)
+    start[:150, 1], start[:150, 3] = 0.3, 0.0
+    drawn = denoiser.draw_unknown(start, 0)
+    absent = drawn[:, [2, 3]] == 1
+    assert torch.equal(drawn[:, :2].isnan(), absent)
+    assert set(absent.any(0).tolist()) == {True}
+    assert not (drawn[:, 0] == 2).any()
+
+
+@pytest.mark.parametrize("missing", ["marginalise", "category"])
+def test_given_columns_condition_the_scorer(missing):
+    """Log P(all) − log P(given): without an error where one column is free; shares add up; draws keep what is given."""
+    rng = np.random.default_rng(0)
+    a, size = rng.choice(["u", "v", "w"], 160), rng.normal(size=160)
+    frame = pd.DataFrame(
+        {"a": a, "b": np.where(a == "u", "x", rng.choice(["x", "y"], 160)), "size": size}
+    )
+    frame.loc[::9, "a"] = None
+    model = DiffusionDensity(
+        denoiser=Causal(width=8), missing=missing, max_steps=40, random_state=0
+    )
+    model.fit(frame)
+    new = frame.dropna().iloc[:5]
+    one = model.log_prob(new, given=["a", "size"])
+    scores = np.stack([model.score_samples(new.assign(b=v)) for v in ("x", "y")], 1)
+    np.testing.assert_allclose(
+        one.log_prob, model.score_samples(new) - np.logaddexp.reduce(scores, 1), atol=1e-4
+    )
+    assert not one.stderr.any()
+    several = model.log_prob(new, given="size")
+    assert (several.stderr > 0).all()
+    np.testing.assert_allclose(
+        model.explain(new, given="size").sum(axis=1), -several.log_prob, atol=1e-9
+    )
+    every = model.log_prob(new, estimator="marginal")
+    np.testing.assert_allclose(every.log_prob, model.score_samples(new), atol=1e-6)
+    drawn = model.sample(20, random_state=0, given={"a": "u"})
+    assert set(drawn["a"]) == {"u"}
+    assert drawn["b"].notna().all()
 
 
 @pytest.mark.parametrize("missing", ["marginalise", "category"])
