@@ -156,10 +156,10 @@ class Auto(Recipe):
 
     Candidates are the exact models that a network can correct, a forest (11), a causal network (8) on the best of the
     first, a decoder mixture (9), and mixtures of rows (10) of these. A table with a high-cardinality column gets a
-    :class:`Network`. With ``max_steps=0`` no network is trained, nor one of a table with so many levels that it would be huge. Where
-    ``max_time`` is short, the causal network may take three quarters of what is left, or all that a decoder is not
-    expected to need: where columns depend on one another, it gains most. The decoder has the rest, also of a network
-    that ends sooner. What has no time for enough steps to be judged is not begun.
+    :class:`Network`. With ``max_steps=0`` no network is trained, nor one of a table with so many levels that it would
+    be huge. Where ``max_time`` is short, the causal network may take three quarters of what is left, or all that a
+    decoder is not expected to need: where columns depend on one another, it gains most. The decoder has the rest, also
+    of a network that ends sooner. What has no time for enough steps to be judged is not begun.
 
     Examples
     --------

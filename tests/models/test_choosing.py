@@ -143,7 +143,9 @@ def test_without_steps_only_exact_models_are_fitted():
 def test_what_was_not_fitted_in_time_is_named(monkeypatch):
     """In one warning, and in the reason for which the fit ended, whatever was chosen."""
     monkeypatch.setattr(FitPlan, "time_left", property(lambda _: 0.0))
-    text = "max_time=5 left no time for tree, bayes net, forest, causal, decoder: a longer fit would"
+    text = (
+        "max_time=5 left no time for tree, bayes net, forest, causal, decoder: a longer fit would"
+    )
     with pytest.warns(UserWarning, match=text) as caught:
         model = DiffusionDensity(max_time=5, random_state=0).fit(chain(200))
     assert len(caught) == 1
