@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from discrete_itd.detection.watch import DriftWatch
     from discrete_itd.estimators import DiffusionDensity
     from discrete_itd.images.density import ImageDensity
-    from discrete_itd.recipes import BayesNet, Ensemble, Independent, Mixture, Network, Trees
+    from discrete_itd.recipes import BayesNet, Independent, Mixture, Network, RowMixture, Trees
     from discrete_itd.reporting.page import report
 
 __version__ = "0.1.0"
@@ -46,12 +46,12 @@ __all__ = [
     "DiffusionDensity",
     "DiffusionOutlierDetector",
     "DriftWatch",
-    "Ensemble",
     "ImageDensity",
     "Independent",
     "IsotropicSchedule",
     "Mixture",
     "Network",
+    "RowMixture",
     "Trees",
     "datasets",
     "recipes",
@@ -64,7 +64,7 @@ _HOMES = {
     "detection.watch": ("DriftWatch",),
     "estimators": ("DiffusionDensity",),
     "images.density": ("ImageDensity",),
-    "recipes": ("BayesNet", "Ensemble", "Independent", "Mixture", "Network", "Trees"),
+    "recipes": ("BayesNet", "Independent", "Mixture", "Network", "RowMixture", "Trees"),
     "reporting.page": ("report",),
 }
 _FORMER_HOMES = {  # names that were importable from here in release 0.1

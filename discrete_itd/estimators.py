@@ -88,8 +88,8 @@ class DiffusionDensity(
         these; ``candidates_`` lists them. "best" takes the time that ``max_time`` allows for the lowest nats.
         "causal" is a network that scores a row by one call, "network" one that hears every column and scores along a
         path. "tree", "trees", "bayes_net", "mixture" (of products), "decoder" and "independent" are exact models.
-        "ensemble", or a list, combines several at every noise level, "row_mixture" whole rows. Recipes of
-        :mod:`discrete_itd.recipes` set sizes, like ``Causal(n_orders=4)`` or ``[Network(), Mixture(256)]``.
+        "row_mixture", or a list, is a mixture of several. Recipes of :mod:`discrete_itd.recipes` set sizes, like
+        ``Causal(n_orders=4)`` or ``[BayesNet(), Mixture(256)]``.
     max_steps : int, default=6000
         Optimiser steps of a network at most; training stops earlier when the held-out rows stop improving. With 0,
         "auto" trains neither a network nor a decoder. Steps of a decoder are bounded by its recipe,
@@ -105,8 +105,8 @@ class DiffusionDensity(
         The order in which noise is removed along a path. "auto" takes that of the fewest nats on held-out rows for
         ``n_evaluations``; with any other value, a "network" trains mostly on the noise of that schedule.
     n_evaluations : int, default=128
-        Denoiser evaluations per row that is scored along a path (by a "network" or an "ensemble"), divided into steps
-        and at least two paths.
+        Denoiser evaluations per row that is scored along a path (by a "network"), divided into steps and at least
+        two paths.
     device : str, default="auto"
         A torch device; "auto" is CUDA if there is one.
     random_state : int, RandomState or None, default=None
@@ -329,29 +329,28 @@ class DiffusionDensity(
     device_: torch.device = _of_model("device")
 
     def marginal_contributions(self) -> pd.DataFrame:
-        """Marginal contribution and cost of each ensemble member.
+        """Marginal contribution and cost of each member of a mixture of rows.
 
         Returns
         -------
         DataFrame, one line per member
-            ``alone``, held-out nats per row of the member by itself; ``gain``, nats that the ensemble loses without it
-            when the weights are fitted again, and the ``stderr`` of that; its mean ``weight``; ``parameters``;
-            ``fit_seconds``; ``call_ms``, milliseconds of a denoiser call of a thousand rows, and ``call_share``, its
-            share of the ensemble's; ``denoiser_calls``, its evaluations per scored row at most. Nats are of encoded
-            rows, on the held-out rows to which the weights were fitted.
+            ``alone``, held-out nats per row of the member by itself; ``gain``, nats that the mixture loses without it
+            when the weights are fitted again, and the ``stderr`` of that; its ``weight``; ``parameters``;
+            ``fit_seconds``; ``microseconds`` of a scored row. Nats are of encoded rows, on the held-out rows to which
+            the weights were fitted.
 
         Raises
         ------
         ValueError
-            If the denoiser is not an ensemble.
+            If the denoiser is no mixture of rows.
         """
         check_is_fitted(self)
         members = self.model_.members
         if not len(members):
             raise ValueError(
-                "marginal_contributions() needs an ensemble: fit with denoiser='ensemble' or a list of recipes"
+                "marginal_contributions() needs a mixture of rows: fit with denoiser='best' or a list of recipes"
             )
-        return members.assign(denoiser_calls=self.n_evaluations * (members["call_share"] > 0))
+        return members.copy()
 
     def marginal_value(self) -> pd.DataFrame:
         """The old name of :meth:`marginal_contributions`."""

@@ -2,9 +2,8 @@
 
 A name stands for a recipe with its defaults: ``"auto"`` for :class:`Auto`, ``"best"`` for :class:`Best`,
 ``"network"`` and ``"mlp"`` for :class:`Network`, ``"trees"`` for ``Trees(8)``; ``"causal"``, ``"independent"``,
-``"tree"``, ``"mixture"``, ``"decoder"``, ``"bayes_net"``, ``"forest"``, ``"row_mixture"`` and ``"ensemble"`` for the
-others. A list of names and recipes stands for an :class:`Ensemble` of them. A recipe of one's own inherits from
-:class:`Recipe`.
+``"tree"``, ``"mixture"``, ``"decoder"``, ``"bayes_net"``, ``"forest"`` and ``"row_mixture"`` for the others. A list of
+names and recipes stands for a :class:`RowMixture` of them. A recipe of one's own inherits from :class:`Recipe`.
 
 >>> from discrete_itd import DiffusionDensity
 >>> DiffusionDensity(denoiser=[Trees(), Mixture(64)]).denoiser
@@ -13,7 +12,7 @@ others. A list of names and recipes stands for an :class:`Ensemble` of them. A r
 256
 """
 
-from discrete_itd.models.choosing import NAMES, Auto, Best, Ensemble, RowMixture, recipe
+from discrete_itd.models.choosing import NAMES, Auto, Best, RowMixture, recipe
 from discrete_itd.models.contract import Recipe
 from discrete_itd.models.exact import BayesNet, Decoder, Forest, Independent, Mixture, Trees
 from discrete_itd.models.networks import Causal, Network
@@ -26,7 +25,6 @@ __all__ = [
     "Best",
     "Causal",
     "Decoder",
-    "Ensemble",
     "Forest",
     "Independent",
     "Mixture",
@@ -46,7 +44,6 @@ RECIPES: tuple[type, ...] = (
     Forest,
     Network,
     Causal,
-    Ensemble,
     RowMixture,
     Auto,
     Best,

@@ -16,7 +16,6 @@ from discrete_itd.channel import CoordinateSchedule, IsotropicSchedule, Quadratu
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.noise import RowNoise
 from discrete_itd.denoisers import (
-    EnsembleDenoiser,
     GaussianDenoiser,
     RowMixtureDenoiser,
 )
@@ -34,7 +33,6 @@ from tests.laws import (
     random_causal,
     random_marginals,
     random_mixture,
-    random_network,
     random_rows,
     random_trees,
     real,
@@ -60,8 +58,6 @@ def build(kind, name):
     x = random_rows(book, N_ROWS, rng, missing=0.15)
     if kind == "gaussian":
         made = GaussianDenoiser.fit(book, random_rows(book, N_ROWS, rng))
-    elif kind == "ensemble":
-        made = EnsembleDenoiser([random_network(book, 0), random_trees(book, rng)])
     elif kind == "row mixture":
         members = [random_trees(book, rng, n_trees=2), random_causal(book, 0)]
         made = RowMixtureDenoiser(book, members, [0.4, 0.6])
@@ -74,12 +70,11 @@ def build(kind, name):
 
 KINDS = (
     "network", "marginals", "mixture", "tree", "trees", "bayes_net", "joined", "forest", "oracle", "gaussian",
-    "ensemble", "row mixture", "exact mixture", "causal on marginals", "causal on tree", "causal on trees",
+    "row mixture", "exact mixture", "causal on marginals", "causal on tree", "causal on trees",
     "causal on bayes_net", "causal on joined", "causal on mixture",
 )  # fmt: skip
 UNDEFINED = {
     "oracle": ("mixed", "indicators", "words", "numbers"),
-    "ensemble": ("words",),
     "joined": ("numbers",),
     "gaussian": ("categories", "mixed", "indicators", "words"),
     "causal on joined": ("numbers",),

@@ -7,8 +7,8 @@ ENDINGS = ".csv, .tsv (also .gz, .bz2, .xz, .zip, .zst), .parquet"
 KINDS = ("nominal", "ordinal", "continuous", "binned")
 NOTATIONS = ("decimal-comma", "decimal-point", "day-first", "month-first")
 DENOISERS = (
-    "auto", "best", "network", "mlp", "causal", "ensemble", "row_mixture", "independent", "tree", "trees", "mixture",
-    "decoder", "bayes_net", "forest",
+    "auto", "best", "network", "mlp", "causal", "row_mixture", "independent", "tree", "trees", "mixture", "decoder",
+    "bayes_net", "forest",
 )  # fmt: skip
 
 

@@ -3,7 +3,6 @@
 from discrete_itd.denoisers.base import Denoiser
 from discrete_itd.denoisers.bayes_net import BayesNetDenoiser
 from discrete_itd.denoisers.causal import CausalDenoiser
-from discrete_itd.denoisers.ensemble import EnsembleDenoiser
 from discrete_itd.denoisers.forest import ForestDenoiser
 from discrete_itd.denoisers.gaussian import GaussianDenoiser
 from discrete_itd.denoisers.marginal import MarginalDenoiser
@@ -19,7 +18,6 @@ __all__ = [
     "BayesNetDenoiser",
     "CausalDenoiser",
     "Denoiser",
-    "EnsembleDenoiser",
     "ForestDenoiser",
     "GaussianDenoiser",
     "MarginalDenoiser",

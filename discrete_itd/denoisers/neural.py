@@ -82,11 +82,7 @@ class NeuralDenoiser(Denoiser):
         return cls(**{**config, "base": base}).to(first.dtype)
 
     def forward(self, y: Tensor, snr: Tensor) -> Posterior:
-        return self.correct(self.base(y, snr), y, snr)
-
-    def correct(self, base: Posterior, y: Tensor, snr: Tensor) -> Posterior:
-        """The posterior given that of the base: networks that share a base need it once."""
-        book = self.codebook
+        book, base = self.codebook, self.base(y, snr)
         answers = self.network(self.features.describe(base, snr))[:, : self._n_answers]
         posterior = self.features.answer(base, answers, list(self.words))
         gaussian = posterior.gaussian

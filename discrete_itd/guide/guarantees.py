@@ -44,11 +44,10 @@ that they agree. `tests/estimators/test_estimator_choice.py` runs every line; a 
 
 | `denoiser=` | `"closed_form"` | `"path"` | `"integral"` | `mse_curve` |
 |---|---|---|---|---|
-| `"independent"`, `"tree"`, `"trees"`, `"bayes_net"`, `"mixture"`, `"decoder"` | default | equal | within its error | its own |
+| `"independent"`, `"tree"`, `"trees"`, `"bayes_net"`, `"mixture"`, `"decoder"`, mixtures of rows of these | default | equal | within its error | its own |
 | `"causal"` | default | equal | within its error | its own |
 | `"row_mixture"` of these, one of them causal | default | equal | within its error | the companion's |
 | `"network"` | – | default | another code length | its own |
-| `"ensemble"` | – | default | another code length | its own |
 
 * *equal*: to rounding, one column a step, `n_evaluations` allowing. An exact model takes them in any order and gives the
   same along any schedule of many steps. A causal network is no good denoiser away from its own order: path and integral are

@@ -13,12 +13,13 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from discrete_itd.denoisers import Denoiser, EnsembleDenoiser
+from discrete_itd.denoisers import Denoiser
 from discrete_itd.denoisers.gaussian import GaussianDenoiser
 from discrete_itd.deprecation import warn_renamed
 from discrete_itd.images.adapted import AdaptedDenoiser
 from discrete_itd.images.adapters import Prediction, described, from_callable
 from discrete_itd.images.calibration import N_KNOTS
+from discrete_itd.images.ensemble import EnsembleDenoiser
 from discrete_itd.images.noising import Noising
 from discrete_itd.images.pixels import ImageEstimate
 from discrete_itd.images.tuning import fine_tune
@@ -355,7 +356,7 @@ class ImageDensity:
         if not isinstance(ensemble, EnsembleDenoiser):
             raise TypeError("marginal_contributions() needs an ensemble")
         values = ensemble.marginal_value(
-            self.encode(X, labels), generator=self.generator(), quadrature=self.quadrature
+            self.encode(X, labels), self.quadrature, generator=self.generator()
         )
         table = pd.DataFrame(values)
         return table.assign(parameters=[m.n_parameters for m in ensemble.members])

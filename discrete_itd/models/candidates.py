@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import pandas as pd
@@ -52,6 +52,34 @@ class Candidate:
     def mean(self) -> float:
         """Held-out nats per row."""
         return float(self.nats.mean())
+
+
+class MemberContribution(NamedTuple):
+    """A line of the table of the members of a mixture of rows.
+
+    Attributes
+    ----------
+    member : str
+    alone : float
+        Held-out nats per row of this member alone.
+    gain, stderr : float
+        Marginal contribution: how many nats per row more the mixture has without this member, the weights of the others
+        fitted anew; and its standard error over rows.
+    weight : float
+    parameters : int
+    fit_seconds : float
+    microseconds : float
+        Per row scored by this member, on the machine of the fit.
+    """
+
+    member: str
+    alone: float
+    gain: float
+    stderr: float
+    weight: float
+    parameters: int
+    fit_seconds: float
+    microseconds: float
 
 
 class CandidateLine(NamedTuple):
@@ -190,18 +218,29 @@ class CandidateTable:
     def settle(self, plan: FitPlan, chosen: Candidate) -> Denoiser:
         """Tell the plan of a fit what was chosen, and what answers questions that this cannot; returns its denoiser."""
         best = min(self.candidates, key=lambda c: c.mean)
+        cost = {c: 1e6 * seconds_per_row(c.denoiser, self.rows.x_valid) for c in self.candidates}
         lines = [
             CandidateLine(
                 c.label,
                 c.mean,
                 *self._behind(c, best),
-                1e6 * seconds_per_row(c.denoiser, self.rows.x_valid),
+                cost[c],
                 c.denoiser.score_work,
                 c.fit_seconds,
                 c is chosen,
             )
             for c in self.candidates
         ]
+        if isinstance(chosen.denoiser, RowMixtureDenoiser) and chosen.members:
+            members = []
+            for c, weight in zip(chosen.members, chosen.denoiser.weights, strict=True):
+                others = torch.stack([m.nats for m in chosen.members if m is not c], 1)
+                without = -torch.logsumexp(fit_weights(-others).log() - others, 1)
+                gain = self._behind(replace(c, nats=without), chosen)
+                size = c.denoiser.n_parameters
+                line = (c.label, c.mean, *gain, weight, size, c.fit_seconds, cost[c])
+                members.append(MemberContribution(*line))
+            plan.members = pd.DataFrame(members, columns=pd.Index(MemberContribution._fields))
         plan.candidates = pd.DataFrame(lines, columns=pd.Index(CandidateLine._fields))
         plan.report, plan.learned = chosen.report, chosen.denoiser is not self.rows.marginals
         trained = [c.report for c in self.candidates if c.report is not None]

@@ -9,16 +9,7 @@ from typing import Any
 from discrete_itd.denoisers import Denoiser
 from discrete_itd.models.candidates import Candidate, CandidateTable
 from discrete_itd.models.contract import FitPlan, Recipe, TrainingRows
-from discrete_itd.models.exact import (
-    EXACT,
-    BayesNet,
-    Decoder,
-    Forest,
-    Mixture,
-    Trees,
-    affordable_bases,
-)
-from discrete_itd.models.members import fit_ensemble
+from discrete_itd.models.exact import EXACT, BayesNet, Decoder, Forest, Mixture, affordable_bases
 from discrete_itd.models.networks import (
     MOST_ORDERS,
     NETWORK_SHARE,
@@ -41,64 +32,20 @@ FEWEST_ORDERS = 8  # of them, unless the time is over before
 LEAST_GAIN = 1e-3  # nats per held-out row that the last one of more must have gained
 
 
-@dataclass(frozen=True)
-class Ensemble(Recipe):
-    """Several denoisers, with weights that depend on how much of a row is known.
-
-    Parameters
-    ----------
-    members : tuple of names or recipes
-        At least one. Networks share the training time equally.
-
-    Examples
-    --------
-    >>> import pandas as pd
-    >>> from discrete_itd import DiffusionDensity
-    >>> frame = pd.DataFrame({"a": ["x", "y"] * 50, "b": ["u", "v"] * 50})
-    >>> model = DiffusionDensity(denoiser=Ensemble(("tree", "mixture")), n_evaluations=4, random_state=0).fit(frame)
-    >>> type(model.denoiser_).__name__
-    'EnsembleDenoiser'
-    """
-
-    members: tuple[Any, ...] = (Network(), Network(), Trees(8), Mixture())
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Ensemble:
-        """The ensemble whose config came back from JSON with a list of members."""
-        return cls(tuple(config["members"]))
-
-    def fit(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
-        return fit_ensemble([recipe(member) for member in self.members], rows, plan)
-
-    def count_networks(self) -> int:
-        return sum(recipe(member).count_networks() for member in self.members)
-
-    def check(self) -> Ensemble:
-        members = checked_members(self.members)
-        # of its members, "auto" is the network: posteriors are mixed, so each must hear every column
-        members = tuple(Network() if isinstance(member, Auto) else member for member in members)
-        for i, member in enumerate(members):
-            if isinstance(member, Causal | Best):
-                raise ValueError(
-                    f"member {i}: it hears columns in a fixed order; use RowMixture, which mixes whole rows"
-                )
-        return Ensemble(members)
-
-
 def checked_members(members: Any) -> tuple[Recipe, ...]:
     """The recipes of members, each checked; TypeError or ValueError naming the member that is wrong."""
     if not isinstance(members, list | tuple):
         raise TypeError(f"members must be a tuple of recipes, got {members!r}")
     if not 1 <= len(members) <= MOST_MEMBERS:
-        raise ValueError(f"an ensemble has 1 to {MOST_MEMBERS} members, got {len(members)}")
+        raise ValueError(f"a mixture of rows has 1 to {MOST_MEMBERS} members, got {len(members)}")
     made = []
     for i, member in enumerate(members):
         try:
             made.append(recipe(member))
-            if isinstance(made[i], Ensemble | RowMixture):
-                raise ValueError(
-                    "a member of an ensemble cannot be an ensemble, nor a mixture of rows"
-                )
+            if isinstance(made[i], RowMixture):
+                raise ValueError("a member of a mixture of rows cannot be one itself")
+            if isinstance(made[i], Network):
+                raise ValueError("a network that hears every column has no closed form")
         except (TypeError, ValueError) as error:
             raise type(error)(f"member {i}: {error}") from None
     return tuple(made)
@@ -141,13 +88,7 @@ class RowMixture(Recipe):
         return sum(recipe(member).count_networks() for member in self.members)
 
     def check(self) -> RowMixture:
-        members = checked_members(self.members)
-        for i, member in enumerate(members):
-            if isinstance(member, Network):
-                raise ValueError(
-                    f"member {i}: a network that hears every column has no closed form"
-                )
-        return RowMixture(members)
+        return RowMixture(checked_members(self.members))
 
 
 @dataclass(frozen=True)
@@ -282,7 +223,6 @@ NAMES: dict[str, Recipe] = {
     "network": Network(),
     "mlp": Network(),
     "causal": Causal(),
-    "ensemble": Ensemble(),
     "row_mixture": RowMixture(),
     **EXACT,
 }
@@ -305,7 +245,7 @@ def recipe(denoiser: Any) -> Recipe:
         raise ValueError(f"denoiser must be one of {tuple(NAMES)} or a recipe, got {denoiser!r}")
     made = NAMES[denoiser] if isinstance(denoiser, str) else denoiser
     if isinstance(made, list | tuple):
-        made = Ensemble(tuple(made))
+        made = RowMixture(tuple(made))
     if isinstance(made, type) or not isinstance(made, Recipe):
         raise TypeError(f"denoiser must be one of {tuple(NAMES)} or a recipe, got {denoiser!r}")
     return made.check()

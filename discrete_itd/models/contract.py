@@ -51,7 +51,7 @@ class Recipe(Protocol):
     Attributes
     ----------
     trains : bool
-        Whether its fit trains a network: the members of an ensemble that do share ``max_time``.
+        Whether its fit trains a network: the members of a mixture that do share ``max_time``.
     exact : bool
         Whether it makes an exact :class:`~discrete_itd.denoisers.Denoiser`, which a network can correct.
 
@@ -294,7 +294,7 @@ class FitPlan:
     index, n_networks : int
         Which network this is, of how many. Each trains for an equal share of the time, with a seed of its own.
     run : SharedRun
-        The same object for all members of an ensemble.
+        The same object for all members of a mixture.
     until : float
         Seconds after the start of the fit at which this recipe is to end, if ``max_time`` is not over before.
     span : tuple of float
@@ -310,7 +310,7 @@ class FitPlan:
         Whether training improved on the initial weights, or these already were more than independent columns; None if
         nothing was trained.
     members : DataFrame or None
-        Contribution and cost of each member of an ensemble.
+        Contribution and cost of each member of a mixture of rows.
     companion : Denoiser or None
         Exact, beside a denoiser that scores complete rows only: its proposal for questions about some cells.
     candidates : DataFrame or None
@@ -395,7 +395,7 @@ class FitPlan:
         return [replace(self, index=self.index + i, n_networks=total) for i in range(n)]
 
     def of_members(self, recipes: Sequence[Recipe]) -> list[FitPlan]:
-        """A plan for each member of an ensemble."""
+        """A plan for each member of a mixture."""
         numbers = [recipe.count_networks() for recipe in recipes]
         total = max(self.n_networks, self.index + sum(numbers))
         return [

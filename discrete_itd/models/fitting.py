@@ -12,6 +12,7 @@ import torch
 
 from discrete_itd.channel import CoordinateSchedule, Quadrature, Schedule
 from discrete_itd.likelihood.schedule_search import Candidate, choose_path
+from discrete_itd.models.candidates import MemberContribution
 from discrete_itd.models.contract import (
     FitPlan,
     Progress,
@@ -23,7 +24,6 @@ from discrete_itd.models.cost import Cost
 from discrete_itd.models.fit_recipes import Fitted, fit_recipe
 from discrete_itd.models.held_out import MOST_ROWS as HELD_OUT_ROWS
 from discrete_itd.models.held_out import HeldOut
-from discrete_itd.models.members import MemberContribution
 from discrete_itd.models.model import Model, split_evaluations
 from discrete_itd.models.tables import StreamedTable, TrainingTable
 from discrete_itd.progress import deferred_interrupts, stage
@@ -65,7 +65,7 @@ def fit_model(
     ----------
     table : TrainingTable
     training : TrainingPlan
-        For networks; those of an ensemble share the time, each may take all the steps. If ``schedule`` says on which
+        For networks; several share the time, each may take all the steps. If ``schedule`` says on which
         kind of noise rows are scored, this decides the noise of training in place of ``training.patterns``.
     denoiser : Recipe
     validation_fraction : float

@@ -63,7 +63,7 @@ class Model:
     schedule_table : DataFrame
         The schedules tried, the best first.
     members : DataFrame
-        Marginal contribution and cost of each member of an ensemble; empty for another denoiser.
+        Marginal contribution and cost of each member of a mixture of rows; empty for another denoiser.
     stopped : str
         Why training ended.
     candidates : DataFrame, optional

@@ -74,7 +74,7 @@ class Network(Recipe):
     Notes
     -----
     A base with many parameters fits its own training rows too well for the network to learn where it errs: mixtures
-    with many classes are better members of an ensemble than bases.
+    with many classes are better members of a mixture of rows than bases.
 
     Examples
     --------

@@ -40,7 +40,7 @@ HEADER = {
     "held_out": dict,
 }
 # columns of tables that differ between equal fits
-TIMED = ("seconds", "fit_seconds", "microseconds", "call_ms", "call_share")
+TIMED = ("seconds", "fit_seconds", "microseconds")
 
 
 def model_state(model: Model) -> State:

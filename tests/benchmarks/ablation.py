@@ -18,9 +18,7 @@ from discrete_itd.channel import CoordinateSchedule, Quadrature, Schedule
 from discrete_itd.channel.codebook import Codebook, ColumnPoints
 from discrete_itd.denoisers import (
     Denoiser,
-    EnsembleDenoiser,
     MarginalDenoiser,
-    MixtureDenoiser,
     NeuralDenoiser,
     TreeDenoiser,
 )
@@ -100,13 +98,6 @@ def main() -> None:
         full, x, quadrature, [n_columns // 2], generator=torch.Generator().manual_seed(0)
     )
     score("path: isotropic, half as many steps", full, steps, isotropic)
-    # members beside it
-    again = torch.Generator().manual_seed(0)
-    mixture = MixtureDenoiser.fit(marginals, x, n_components=256, x_valid=valid, generator=again)
-    pair = EnsembleDenoiser.fit(
-        [full, mixture], valid, quadrature, generator=torch.Generator().manual_seed(0)
-    )
-    score("ensemble: with a mixture of products", pair, steps, whole)
     # other trainings
     variants: dict[str, tuple] = {
         "base: independent columns": (marginals, plan),
@@ -117,12 +108,6 @@ def main() -> None:
     }
     for label, arguments in variants.items():
         score(label, *fitted(*arguments), whole)
-    half = replace(plan, max_time=options.max_time / 2)
-    halves = [fitted(tree, half, dropout=d) for d in (0.1, 0.3)]
-    pair = EnsembleDenoiser.fit(
-        [d for d, _ in halves], valid, quadrature, generator=torch.Generator().manual_seed(0)
-    )
-    score("ensemble: two networks, half the time each", pair, sum(n for _, n in halves), whole)
     score("dropout 0.3", *fitted(tree, plan, dropout=0.3), whole)
 
     first = results["all, coordinate path"][0]

@@ -26,7 +26,7 @@ import discrete_itd
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
 from discrete_itd.datasets import load_car, load_digits, load_mushroom
 from discrete_itd.images import ImageDensity
-from discrete_itd.recipes import BayesNet, Ensemble, Mixture, Network, Trees
+from discrete_itd.recipes import BayesNet, Causal, Mixture, RowMixture, Trees
 
 STEPS = 100
 ROWS, ASKED = 500, 40  # rows to fit and rows to ask about
@@ -95,16 +95,16 @@ RECIPES = {
     "auto": "auto",
     "tree": "tree",
     "mixture": "mixture",
-    "ensemble": Ensemble((Network(width=32, base="independent"), Trees(3), Mixture(8), BayesNet())),
+    "rows": RowMixture((Causal(width=32, base="independent"), Trees(3), Mixture(8), BayesNet())),
 }
 # Each table meets the default, and each of the other recipes meets at least two tables.
 FITS = {
-    "mushroom": ("auto", "tree", "mixture", "ensemble"),
-    "car": ("auto", "tree", "ensemble"),
+    "mushroom": ("auto", "tree", "mixture", "rows"),
+    "car": ("auto", "tree", "rows"),
     "digits": ("auto", "mixture"),
-    "mixed": ("auto", "tree", "mixture", "ensemble"),
+    "mixed": ("auto", "tree", "mixture", "rows"),
     "mixed_category": ("auto", "tree"),
-    "numeric": ("auto", "mixture", "ensemble"),
+    "numeric": ("auto", "mixture", "rows"),
 }
 
 

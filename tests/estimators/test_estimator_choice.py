@@ -20,7 +20,7 @@ from discrete_itd.encoders import ABSENT
 from discrete_itd.guide import guarantees
 from discrete_itd.likelihood import integral_log_prob, path_log_prob
 from discrete_itd.models.model import Model
-from discrete_itd.recipes import Causal, Decoder, Ensemble, Mixture, Network
+from discrete_itd.recipes import Causal, Decoder, Mixture, Network
 from discrete_itd.training import pilot_quadrature
 
 pytestmark = pytest.mark.single_precision
@@ -33,7 +33,6 @@ SMALL = {
     "causal": CAUSAL,
     "row_mixture": dataclasses.replace(CAUSAL, n_orders=2),  # which keeps both members
     "network": NETWORK,
-    "ensemble": Ensemble((NETWORK, "tree")),
 }
 TABLES = {"mixed": mixed_table(300), "categories": gappy(300)}
 N_POINTS = 256  # noise levels of a row
@@ -58,7 +57,7 @@ def fitted(name, table="mixed", missing="marginalise"):
     with float64():
         return DiffusionDensity(
             denoiser=SMALL.get(name, name),
-            max_steps=20 if name in ("network", "ensemble") else 150,
+            max_steps=20 if name == "network" else 150,
             missing=missing,
             n_evaluations=N_POINTS,
             random_state=0,

@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 import torch
 from laws import (
-    Stranger,
     make_denoiser,
     make_schedule,
     random_marginals,
@@ -18,14 +17,14 @@ from laws import (
 )
 
 from discrete_itd.channel.codebook import Codebook
-from discrete_itd.denoisers import EnsembleDenoiser, NeuralDenoiser, RowMixtureDenoiser
+from discrete_itd.denoisers import NeuralDenoiser, RowMixtureDenoiser
 from discrete_itd.denoisers.base import BLOCK, filled, rows_at_once
 from discrete_itd.likelihood import path_attribution
 from discrete_itd.likelihood.sampling import column_distribution
 from discrete_itd.models.model import Model
 
 EXACT = ("marginals", "mixture", "tree", "trees", "bayes_net", "joined", "forest")
-KINDS = ("network", "ensemble", "stranger", *EXACT)
+KINDS = ("network", "exact mixture", "stranger", *EXACT)
 
 
 pytestmark = pytest.mark.single_precision
@@ -43,10 +42,6 @@ def make(kind, device):
             for p in net.network.parameters():
                 torch.nn.init.normal_(p, std=0.1)
         return net.to(device).eval().requires_grad_(False)
-    if kind == "ensemble":
-        members = [make("network", device), make("mixture", device), Stranger(book, 1)]
-        known = torch.tensor([[1.0, 0.0, 0.0], [0.3, 0.4, 0.3]])
-        return EnsembleDenoiser(members, known=known.to(device)).eval()
     if kind == "row mixture":
         members = [make(k, device) for k in ("causal on bayes_net", "mixture", "tree")]
         return RowMixtureDenoiser(book, members, [0.5, 0.3, 0.2])

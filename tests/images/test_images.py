@@ -196,8 +196,6 @@ def test_ensembles(models, held_out):
         models[60].marginal_contributions(X)
     with pytest.raises(ValueError, match="at least one"):
         ImageDensity.ensemble([], X)
-    with pytest.raises(ValueError, match="isotropic"):
-        ensemble.denoiser.marginal_value(ensemble.encode(X), generator=torch.Generator())
 
 
 @pytest.mark.usefixtures("dtype")

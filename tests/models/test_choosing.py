@@ -14,7 +14,6 @@ from discrete_itd.denoisers import (
     CausalDenoiser,
     NeuralDenoiser,
     RowMixtureDenoiser,
-    TreeDenoiser,
     decoder,
 )
 from discrete_itd.denoisers.row_mixture import fit_weights
@@ -28,7 +27,6 @@ from discrete_itd.recipes import (
     Best,
     Causal,
     Decoder,
-    Ensemble,
     Independent,
     Mixture,
     Network,
@@ -168,8 +166,8 @@ def slowly(monkeypatch, seconds):
 
 @pytest.mark.parametrize(
     ("recipe", "asked"),
-    [(TINY, NeuralDenoiser), (Ensemble(("tree", Mixture(4))), TreeDenoiser)],
-    ids=["network", "ensemble"],
+    [(TINY, NeuralDenoiser)],
+    ids=["network"],
 )
 def test_calls_of_a_denoiser_are_within_the_time(monkeypatch, recipe, asked):
     """Pilot, weights, comparison of schedules and nats on held-out rows take what is left, not what they would."""

@@ -11,7 +11,7 @@ from discrete_itd.denoisers import CausalDenoiser
 from discrete_itd.models import contract
 from discrete_itd.models.contract import FitPlan, SharedRun
 from discrete_itd.models.fit_recipes import fit_recipe, fit_recipes
-from discrete_itd.recipes import Best, Causal, Ensemble, Mixture, Network, RowMixture, Trees
+from discrete_itd.recipes import Best, Causal, Mixture, RowMixture, Trees
 from discrete_itd.training.checkpoint import Checkpoint
 from discrete_itd.training.config import Evaluation, Report, TrainingPlan
 from discrete_itd.training.distributed import Results, Team
@@ -20,7 +20,6 @@ SMALL = {"width": 8, "depth": 1}
 RECIPES = [
     Causal(3, **SMALL),
     RowMixture((Trees(), Causal(2, **SMALL), Mixture(4), Causal(base="independent", **SMALL))),
-    Ensemble((Mixture(4), Network(**SMALL), Trees(2), Network(**SMALL))),
     Best(4),
 ]
 

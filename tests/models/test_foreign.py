@@ -11,7 +11,6 @@ from foreign import DoublingSchedule, Given, Linear, LinearDenoiser
 from sklearn.base import clone
 
 from discrete_itd import DiffusionDensity
-from discrete_itd.denoisers import EnsembleDenoiser
 from discrete_itd.recipes import Network, Trees, recipe
 
 TRUSTED = [Linear, LinearDenoiser, DoublingSchedule]
@@ -59,15 +58,9 @@ def test_a_denoiser_with_given_weights_needs_no_training():
     assert own == pytest.approx(first)
 
 
-def test_a_foreign_recipe_is_a_member_of_an_ensemble():
-    model = fitted((Linear(Trees()), "tree", Linear()))
-    assert isinstance(model.denoiser_, EnsembleDenoiser)
-    assert isinstance(model.denoiser_.members[0], LinearDenoiser)
-    table = model.marginal_contributions()
-    assert table["member"].tolist() == ["Linear 1", "tree", "Linear 2"]
-    assert table["gain"].notna().all()
-    assert np.isfinite(model.score_samples(chain())).all()
-    assert fitted((Given(), "tree")).stopped_ == "exact"
+def test_a_member_of_a_mixture_needs_a_closed_form():
+    with pytest.raises(TypeError, match="Linear: its denoiser has no closed form"):
+        fitted((Linear(), "tree"))
 
 
 @pytest.mark.parametrize(
@@ -75,7 +68,6 @@ def test_a_foreign_recipe_is_a_member_of_an_ensemble():
     [
         (Linear(), "coordinate"),
         (Linear(Trees()), SCHEDULE),
-        ((Linear(Trees()), "tree"), "coordinate"),
         ("tree", SCHEDULE),
     ],
     ids=str,

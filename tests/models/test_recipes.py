@@ -22,7 +22,6 @@ from discrete_itd.recipes import (
     RECIPES,
     Auto,
     Causal,
-    Ensemble,
     Forest,
     Independent,
     Mixture,
@@ -51,15 +50,16 @@ NETWORKS = st.builds(
     base=st.just("auto") | EXACT,
 )
 SINGLE = (
-    st.sampled_from(sorted(set(NAMES) - {"ensemble", "row_mixture", "auto", "best", "causal"}))
+    st.sampled_from(
+        sorted(set(NAMES) - {"row_mixture", "auto", "best", "causal", "network", "mlp"})
+    )
     | EXACT
-    | NETWORKS
 )
 SEVERAL = st.lists(SINGLE, min_size=1, max_size=4)
 WHOLE = st.sampled_from(["auto", "best", "causal", "row_mixture"]) | st.builds(
     Causal, COUNTS.map(lambda n: n % 8 + 1)
 )
-ANY = SINGLE | WHOLE | SEVERAL | st.builds(Ensemble, SEVERAL.map(tuple)) | st.just("ensemble")
+ANY = SINGLE | WHOLE | NETWORKS | SEVERAL | st.builds(RowMixture, SEVERAL.map(tuple))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -76,7 +76,7 @@ def test_what_names_stand_for():
     assert recipe("tree") == Trees(1)
     assert recipe("trees").n_components > 1
     assert recipe("mixture") == Mixture(None)
-    assert len(recipe("ensemble").members) > 1
+    assert len(recipe("row_mixture").members) > 1
 
 
 @LAW
@@ -106,21 +106,23 @@ def test_numbers_of_numpy_are_numbers():
     plain = Network(width=4, depth=2, dropout=0.5, base=Trees(3))
     assert recipe(odd) == plain
     assert from_config(json.loads(json.dumps(to_config(odd))), RECIPES) == plain
-    kept = json.loads(json.dumps(to_config(Ensemble((odd, Mixture(np.int64(5)))))))
-    assert from_config(kept, RECIPES) == Ensemble((plain, Mixture(5)))
+    kept = json.loads(
+        json.dumps(to_config(RowMixture((Causal(np.int32(2)), Mixture(np.int64(5))))))
+    )
+    assert from_config(kept, RECIPES) == RowMixture((Causal(2), Mixture(5)))
 
 
 def test_members_are_names_recipes_or_both():
-    members = (Network(), Network(width=8), Trees(1))
-    assert recipe(["auto", Network(width=8), "tree"]) == Ensemble(members)
-    assert recipe(("auto", Network(width=8), Trees())) == Ensemble(members)
-    assert recipe(Ensemble(["auto", Network(width=8), "tree"])) == Ensemble(members)
-    assert recipe(["tree"]) == Ensemble((Trees(),))
+    members = (Auto(), Causal(width=8), Trees(1))
+    assert recipe(["auto", Causal(width=8), "tree"]) == RowMixture(members)
+    assert recipe(("auto", Causal(width=8), Trees())) == RowMixture(members)
+    assert recipe(RowMixture(["auto", Causal(width=8), "tree"])) == RowMixture(members)
+    assert recipe(["tree"]) == RowMixture((Trees(),))
 
 
 BAD = [
     (RowMixture(("network",)), ValueError, "member 0: a network that hears every column"),
-    (["causal"], ValueError, "member 0: it hears columns in a fixed order; use RowMixture"),
+    (["tree", Network()], ValueError, "member 1: a network that hears every column"),
     (Causal(0), ValueError, "n_orders must be from 1 to"),
     (Causal(base="causal"), ValueError, "base must be 'auto' or an exact denoiser"),
     ("grove", ValueError, "denoiser must be one of ('auto', "),
@@ -130,13 +132,13 @@ BAD = [
     (8, TypeError, " or a recipe, got 8"),
     (Network, TypeError, "or a recipe, got <class"),
     ({"tree"}, TypeError, "or a recipe, got {'tree'}"),
-    ([], ValueError, f"an ensemble has 1 to {MOST_MEMBERS} members, got 0"),
+    ([], ValueError, f"a mixture of rows has 1 to {MOST_MEMBERS} members, got 0"),
     (["tree"] * 65, ValueError, "members, got 65"),
-    (Ensemble(()), ValueError, "members, got 0"),
-    (Ensemble("tree"), TypeError, "members must be a tuple of recipes, got 'tree'"),
-    (Ensemble(None), TypeError, "members must be a tuple of recipes, got None"),
-    (["tree", "ensemble"], ValueError, "a member of an ensemble cannot be an ensemble"),
-    (["tree", ["tree"]], ValueError, "member 1: a member of an ensemble cannot be an ensemble"),
+    (RowMixture(()), ValueError, "members, got 0"),
+    (RowMixture("tree"), TypeError, "members must be a tuple of recipes, got 'tree'"),
+    (RowMixture(None), TypeError, "members must be a tuple of recipes, got None"),
+    (["tree", "row_mixture"], ValueError, "member 1: a member of a mixture of rows cannot be one"),
+    (["tree", ["tree"]], ValueError, "member 1: a member of a mixture of rows cannot be one"),
     (["tree", "trie"], ValueError, "member 1: denoiser must be one of"),
     ([Trees(0)], ValueError, "member 0: n_components must be from 1"),
     (["tree", "grove"], ValueError, "or a recipe, got 'grove'"),
@@ -184,7 +186,7 @@ def test_recipes_that_make_no_sense(denoiser, error, words):
         {"class": "Grove"},
         {"class": []},
         {"class": "Trees", "n_trees": 3},
-        {"class": "Ensemble", "members": 3},
+        {"class": "RowMixture", "members": 3},
         {"class": "Network", "base": {"class": "Grove"}},
     ],
     ids=str,
@@ -199,7 +201,7 @@ def test_data_that_are_no_recipe_are_refused(data):
 
 @pytest.mark.parametrize(
     "denoiser",
-    ["tree", Network(width=8), ["tree", Mixture(3)], Ensemble(("tree",))],
+    ["tree", Network(width=8), ["tree", Mixture(3)], RowMixture(("tree",))],
     ids=str,
 )
 def test_an_estimator_holds_what_it_was_given(denoiser):

@@ -11,7 +11,7 @@ import torch
 
 from discrete_itd import CoordinateSchedule, DiffusionDensity
 from discrete_itd.channel.posterior import CategoricalPosterior, Posterior
-from discrete_itd.denoisers import Denoiser, EnsembleDenoiser
+from discrete_itd.denoisers import Denoiser
 
 
 class Shifted(Denoiser):
@@ -57,8 +57,8 @@ def model():
     shifted = Shifted(own.denoiser.codebook, own.denoiser, 0.5)
     with torch.no_grad():
         shifted.shift.copy_(torch.linspace(-1, 1, len(shifted.shift)))
-    mixed = EnsembleDenoiser([shifted, own.denoiser]).eval().requires_grad_(False)
-    model.model_ = replace(own, denoiser=mixed, schedule=Halves(3))
+    shifted.eval().requires_grad_(False)
+    model.model_ = replace(own, denoiser=shifted, schedule=Halves(3))
     return model
 
 
@@ -67,7 +67,7 @@ def test_a_file_is_read_with_the_classes_that_are_trusted(model, tmp_path):
     back = DiffusionDensity.load(tmp_path / "m", trusted=[Shifted, Halves])
     np.testing.assert_array_equal(back.score_samples(ROWS), model.score_samples(ROWS))
     assert back.schedule_ == Halves(3)
-    assert isinstance(back.denoiser_.members[0], Shifted)
+    assert isinstance(back.denoiser_, Shifted)
 
 
 @pytest.mark.parametrize(("trusted", "name"), [([], "Halves"), ([Halves], "Shifted")])
@@ -105,6 +105,6 @@ def test_a_denoiser_without_config_is_refused_by_name(model, tmp_path, monkeypat
 )
 def test_a_damaged_config_is_a_value_error(model, name, value):
     header, tensors = model.to_state()
-    header["denoiser"]["members"][0][name] = value
+    header["denoiser"][name] = value
     with pytest.raises(ValueError, match=r"denoiser|the model"):
         DiffusionDensity.from_state((header, tensors), trusted=[Shifted, Halves])

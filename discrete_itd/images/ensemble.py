@@ -1,0 +1,282 @@
+r"""Ensembles of image models: convex combinations of denoisers whose weights depend on the SNR.
+
+At every SNR the squared error is convex in :math:`\hat x`. So weights fitted there are never worse than the best member
+on the images and the noise that fitted them, and the combination is itself a denoiser: (5) and (6) of
+:mod:`discrete_itd.likelihood` hold for it.
+
+References
+----------
+Kong, Brekelmans, Ver Steeg, "Information-Theoretic Diffusion", ICLR 2023, arXiv:2302.03792: the error of an ensemble
+chosen at each SNR bounds the code length, eq. (3).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from discrete_itd.channel import Quadrature, State
+from discrete_itd.channel.posterior import CategoricalPosterior, GaussianPosterior, Posterior
+from discrete_itd.denoisers import Denoiser
+from discrete_itd.denoisers.row_mixture import fit_weights
+
+MOST_KNOTS = 9  # SNRs at which weights are fitted
+KNOT_ROWS = 32  # images for each of them: every pixel carries information about them
+VALUE_CELLS = 32  # parts of the integral by which the contribution of members is measured
+ROUNDS = 300  # of the search for weights of least error
+BATCH = 512
+MOST_CELLS = 1 << 18  # of errors by which the weights of one SNR are fitted
+
+
+class Value(NamedTuple):
+    """Marginal contribution of one member of an ensemble, in nats per image.
+
+    Attributes
+    ----------
+    alone : float
+        Code length with this member alone.
+    gain, stderr : float
+        Increase of the code length without it, and its standard error; NaN for a single member.
+    weight : float
+        Mean weight over the SNRs.
+    """
+
+    alone: float
+    gain: float
+    stderr: float
+    weight: float
+
+
+class EnsembleDenoiser(Denoiser):
+    """A convex combination of denoisers.
+
+    Parameters
+    ----------
+    members : sequence of Denoiser, length M
+        Of one codebook, without high-cardinality columns.
+    logsnr : Tensor, shape (G,)
+        Increasing values of logsnr at which weights are given.
+    weights : Tensor, shape (G, M)
+        Weights there, non-negative, each row normalised here; between them they are interpolated, beyond them constant.
+
+    Raises
+    ------
+    ValueError
+        If there is no member, they are of different tables, or the weights do not fit them.
+    """
+
+    logsnr: Tensor
+    knots: Tensor
+    isotropic = True
+
+    def __init__(self, members: Sequence[Denoiser], logsnr: Tensor, weights: Tensor) -> None:
+        if not members:
+            raise ValueError("an ensemble needs at least one member")
+        super().__init__(members[0].codebook)
+        if any(member.codebook.columns != self.codebook.columns for member in members):
+            raise ValueError("the members of an ensemble must be of images of one shape and range")
+        if weights.shape != (len(logsnr), len(members)) or not bool(
+            (weights >= 0).all() & (weights.sum(1) > 0).all()
+        ):
+            raise ValueError(f"weights must be those of {len(members)} members at each SNR")
+        if not bool((logsnr.diff() > 0).all()):
+            raise ValueError("logsnr must increase")
+        self.members = cast(list[Denoiser], nn.ModuleList(members))
+        like = self.codebook.known_snr
+        self.register_buffer("knots", (weights / weights.sum(1, keepdim=True)).to(like))
+        self.register_buffer("logsnr", logsnr.to(like))
+
+    def weights(self, snr: Tensor) -> Tensor:
+        """Weights of the members: ``snr`` (B, C), one for all columns but the leading ones, to (B, M)."""
+        log, last = snr[:, ~self.codebook.leading].log().mean(1), len(self.logsnr) - 1
+        if not last:
+            return self.knots.expand(len(snr), -1)
+        place = torch.searchsorted(self.logsnr, log, right=True).clamp(1, last) - 1
+        left, right = self.logsnr[place], self.logsnr[place + 1]
+        inside = ((log - left) / (right - left)).clamp(0, 1)[:, None]
+        return self.knots[place] * (1 - inside) + self.knots[place + 1] * inside
+
+    def forward(self, y: Tensor, snr: Tensor) -> Posterior:
+        return mixed([member(y, snr) for member in self.members], self.weights(snr))
+
+    @classmethod
+    @torch.no_grad()
+    def fit(
+        cls,
+        members: Sequence[Denoiser],
+        x: Tensor,
+        quadrature: Quadrature,
+        *,
+        generator: torch.Generator,
+        n_knots: int | None = None,
+    ) -> EnsembleDenoiser:
+        """Weights fitted to images that no member was fitted to.
+
+        Parameters
+        ----------
+        members : sequence of Denoiser
+        x : Tensor of float64, shape (N, C)
+        quadrature : Quadrature
+            Its range is that of the SNRs.
+        generator : torch.Generator
+            On the device of the images.
+        n_knots : int, optional
+            At how many SNRs; by default one for ``KNOT_ROWS`` images, up to ``MOST_KNOTS``.
+
+        Notes
+        -----
+        Around an SNR the squared error of the mean is least, times the SNR, which is its share of the code length (3).
+        Around the last one, at the end of a noisy path, errors are all but nothing, and pixels are most probable.
+        """
+        if n_knots is None:
+            n_knots = max(1, min(MOST_KNOTS, len(x) // KNOT_ROWS))
+        edges = torch.linspace(math.log(quadrature.low), math.log(quadrature.high), n_knots + 1)
+        weights = []
+        for i, (low, high) in enumerate(itertools.pairwise(edges.tolist())):
+            errors = Errors.at(members, x, (low, high), generator)
+            weights.append(errors.least() if i < n_knots - 1 else fit_weights(errors.log_prob))
+        return cls(members, (edges[1:] + edges[:-1]) / 2, torch.stack(weights))
+
+    @torch.no_grad()
+    def marginal_value(
+        self, x: Tensor, quadrature: Quadrature, *, generator: torch.Generator
+    ) -> list[Value]:
+        """Marginal contribution of each member: the increase of the code length (3) of images without it.
+
+        Parameters
+        ----------
+        x : Tensor of float64, shape (N, C)
+            Images that no member was fitted to.
+        quadrature : Quadrature
+            Its range is that of the SNRs.
+        generator : torch.Generator
+            On the device of the images.
+
+        Notes
+        -----
+        Without a member, the weights of the others are fitted anew on the same images.
+        """
+        members, m = list(self.members), len(self.members)
+        edges = torch.linspace(math.log(quadrature.low), math.log(quadrature.high), VALUE_CELLS + 1)
+        eye = torch.eye(m, dtype=torch.float64, device=x.device)
+        alone, without, ours, weights = 0.0, 0.0, 0.0, []
+        for low, high in itertools.pairwise(edges.tolist()):
+            errors = Errors.at(members, x, (low, high), generator)
+            middle = self.knots.new_full((1, self.codebook.n_columns), math.exp((low + high) / 2))
+            weights.append(self.weights(middle)[0].double())
+            half = (high - low) / 2
+            ours = ours + half * errors.of_rows(weights[-1])
+            alone = alone + half * torch.stack([errors.of_rows(w) for w in eye])
+            if m > 1:
+                others = [
+                    errors.of_rows(errors.least([j for j in range(m) if j != i])) for i in range(m)
+                ]
+                without = without + half * torch.stack(others)
+        alone = torch.as_tensor(alone)
+        gain = torch.as_tensor(without) - ours if m > 1 else torch.full_like(alone, math.nan)
+        error = gain.std(1) / math.sqrt(gain.shape[1])
+        columns = alone.mean(1), gain.mean(1), error, torch.stack(weights).mean(0)
+        return [Value(*map(float, line)) for line in zip(*columns, strict=True)]
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Errors of all members on the same noisy images.
+
+    Attributes
+    ----------
+    log_prob : Tensor, shape (n, M), float64
+        Log-probability of each pixel under each member, nats.
+    grams : Tensor, shape (N, M, M), float64
+        Of each image, sums over the pixels of the products of two members' errors, times the SNR: w' G w is the error
+        of weights w.
+    """
+
+    log_prob: Tensor
+    grams: Tensor
+
+    @classmethod
+    def at(
+        cls,
+        members: Sequence[Denoiser],
+        x: Tensor,
+        logsnr: tuple[float, float],
+        generator: torch.Generator,
+    ) -> Errors:
+        """All pixels of an image at one SNR, whose logarithm is between two values; the class is known."""
+        book = members[0].codebook
+        x = x[: max(32, MOST_CELLS // book.n_columns)]
+        low, high = logsnr
+        u = torch.rand(len(x), 1, generator=generator, device=x.device)
+        log_probs, grams = [], []
+        for part, snr in zip(
+            x.split(BATCH), (low + (high - low) * u).exp().split(BATCH), strict=True
+        ):
+            points, known = book.embed(part), book.leading & ~part.isnan()
+            state = State.start(book, points, known)
+            target = snr.to(points).expand(state.snr.shape).masked_fill(part.isnan(), 0.0)
+            target = target.masked_fill(known, math.inf)
+            options = {"generator": generator, "device": x.device, "dtype": points.dtype}
+            xi = torch.randn(points.shape, **options)
+            state = state.add(book, state.increment(book, points, target, xi))
+            asked = ~known & ~part.isnan()
+            each = [member(*state) for member in members]
+            log_probs.append(torch.stack([q.log_prob(part)[asked] for q in each], 1).double())
+            of = book.per_coord(asked.to(points))
+            errors = torch.stack([(points - q.mean()) * of for q in each]).double()
+            errors = errors * snr.double().sqrt()
+            grams.append(torch.einsum("mnd,knd->nmk", errors, errors))
+        return cls(torch.cat(log_probs), torch.cat(grams))
+
+    def least(self, members: Sequence[int] | None = None) -> Tensor:
+        """Weights (M,) of least squared error, of some members only.
+
+        A quadratic problem on the simplex, by projected gradients; never worse than the best member.
+        """
+        chosen = range(self.grams.shape[1]) if members is None else members
+        gram = self.grams.sum(0)[list(chosen)][:, list(chosen)]
+        gram = gram / gram.diagonal().max().clamp_min(1e-300)
+        w = torch.zeros_like(gram[0])
+        w[int(gram.diagonal().argmin())] = 1.0  # from the best member downhill
+        start, momentum, at = w.clone(), w.clone(), 1.0
+        step = 1 / gram.abs().sum(1).max().clamp_min(1e-300)
+        for _ in range(ROUNDS):
+            new = _project(momentum - step * (gram @ momentum))
+            following = (1 + math.sqrt(1 + 4 * at * at)) / 2
+            momentum = new + (at - 1) / following * (new - w)
+            w, at = new, following
+        out = self.grams.new_zeros(self.grams.shape[1])
+        out[list(chosen)] = w if w @ gram @ w <= start @ gram @ start else start
+        return out
+
+    def of_rows(self, weights: Tensor) -> Tensor:
+        """Squared error of each image (N,), times its SNR, with weights (M,)."""
+        return torch.einsum("m,nmk,k->n", weights, self.grams, weights)
+
+
+def mixed(posteriors: Sequence[Posterior], weights: Tensor) -> Posterior:
+    """The mixture of posteriors, column by column, with weights (B, M)."""
+    first = posteriors[0]
+    log_w = weights.log()  # -inf where a member has no say
+    if len(posteriors) == 1:
+        return first
+    logits = torch.stack([q.categorical.logits for q in posteriors], 1)  # (B, M, T)
+    logits = torch.logsumexp(logits + log_w[:, :, None], 1)
+    categorical = CategoricalPosterior(first.categorical.levels, logits)
+    parts = [q.gaussian for q in posteriors if q.gaussian is not None]
+    gaussian = GaussianPosterior.joined(parts, log_w) if parts else None
+    return Posterior(first.codebook, categorical, gaussian)
+
+
+def _project(v: Tensor) -> Tensor:
+    """The nearest point of the probability simplex (Duchi et al., ICML 2008)."""
+    u = v.sort(descending=True).values
+    excess = (u.cumsum(0) - 1) / torch.arange(1, len(v) + 1, device=v.device)
+    n = int((u > excess).sum())
+    return (v - excess[n - 1]).clamp_min(0)
