@@ -349,19 +349,6 @@ def test_fits_are_scored_explained_drawn_and_saved(recipe, tmp_path):
         assert model.candidates_.equals(again.candidates_)
 
 
-def test_questions_about_subsets_are_answered_by_the_companion():
-    table = chain(300)
-    model = DiffusionDensity(denoiser=Causal(width=8, depth=0), **QUICK).fit(table)
-    exact = model.companion_
-    assert exact.exact
-    rows, name = model.rows(table), table.columns[1]
-    given = torch.arange(rows.x.shape[1]) == 1
-    alone = exact.log_prob(rows.x.masked_fill(~given, torch.nan))
-    by_hand = (exact.log_prob(rows.x) - alone).double()
-    got = torch.from_numpy(model.log_prob(table, given=[name]).log_prob)
-    torch.testing.assert_close(got, by_hand, atol=1e-4, rtol=1e-4)
-
-
 @pytest.mark.parametrize("recipe", [Network(width=8), Causal(3, width=8), Best(2)])
 def test_a_fit_without_time_still_makes_a_model(recipe, monkeypatch):
     monkeypatch.setattr(FitPlan, "time_left", property(lambda _: 0.0))
