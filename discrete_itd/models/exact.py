@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-import torch
-
 from discrete_itd.denoisers import (
     BayesNetDenoiser,
     Denoiser,
@@ -431,7 +429,8 @@ class Forest(Recipe):
         if not n_own:
             yield rows.marginals
             return
-        seed = int(torch.randint(2**31 - 1, (), generator=rows.generator, device=rows.device))
+        # not drawn: the other recipes' random numbers are the same with a forest beside them and without
+        seed = rows.generator.initial_seed() % (2**31 - 1)
         numbers = book.levels.n_points + NUMBERS_OF_REAL * len(book.reals)
         fewest = FEWEST_ROWS if self.min_leaf is None else self.min_leaf
         fewest = max(

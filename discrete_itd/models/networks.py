@@ -15,7 +15,14 @@ from discrete_itd.denoisers.regression import start_from_regressions
 from discrete_itd.denoisers.row_mixture import RowMixtureDenoiser, fit_weights
 from discrete_itd.models.candidates import Candidate, CandidateTable
 from discrete_itd.models.contract import FitPlan, Recipe, TrainingRows
-from discrete_itd.models.exact import BayesNet, Decoder, affordable_bases, choose_base, exact_base
+from discrete_itd.models.exact import (
+    BayesNet,
+    Decoder,
+    Forest,
+    affordable_bases,
+    choose_base,
+    exact_base,
+)
 from discrete_itd.models.fit_recipes import fit_recipes
 from discrete_itd.models.orders import KINDS, order_of
 from discrete_itd.progress import stage
@@ -163,8 +170,8 @@ class Causal(Recipe):
     -----
     Where cells are missing, a network may be worse than the base that it corrects: then the model is the mixture of
     rows (10) of both. A network hears the columns in its order only. Questions about some columns given others, like
-    imputation, are answered by an exact denoiser of the same rows: the base or, with continuous columns, the mixture of
-    rows (10) of it and a decoder mixture.
+    imputation, need an exact denoiser of the same rows beside it: the mixture of rows (10) of the base, a forest and,
+    with continuous columns, a decoder mixture.
 
     Examples
     --------
@@ -338,10 +345,12 @@ def asks_decoder(rows: TrainingRows, plan: FitPlan) -> bool:
 
 
 def companion(base: Denoiser, rows: TrainingRows, plan: FitPlan) -> Denoiser:
-    """The exact denoiser that answers what a causal one cannot: the base, or its mixture (10) with a decoder's."""
-    if plan.run.interrupted or not asks_decoder(rows, plan):
+    """The exact denoiser that answers what a causal one cannot: of the base, a forest and, for numbers, a decoder."""
+    if plan.is_beside_decoder or plan.run.interrupted:
         return base
-    parts = base, QUICK_DECODER.fit(rows, plan)
+    parts = [base, Forest().fit(rows, plan)] if plan.time_left else [base]
+    if asks_decoder(rows, plan):
+        parts.append(QUICK_DECODER.fit(rows, plan))
     named = [Candidate(type(d).__name__, d, rows.held_out(d), 0.0) for d in parts]
     return CandidateTable(rows).companion(named)
 

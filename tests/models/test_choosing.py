@@ -27,6 +27,7 @@ from discrete_itd.recipes import (
     Best,
     Causal,
     Decoder,
+    Forest,
     Independent,
     Mixture,
     Network,
@@ -347,6 +348,16 @@ def test_fits_are_scored_explained_drawn_and_saved(recipe, tmp_path):
     )
     if model.candidates_ is not None:
         assert model.candidates_.equals(again.candidates_)
+
+
+@pytest.mark.parametrize("table", [chain, mixed])
+def test_the_companion_of_a_causal_network_is_no_worse_than_a_forest_or_its_base(table):
+    rows, how = training_rows(table(300)), quick(3)
+    fit_recipe(Causal(width=8, depth=0), rows, how)
+    parts = [Forest().fit(rows, how), Causal().chosen_base(rows, how)]
+    assert how.companion.exact
+    least = min(map(rows.held_out_nats, parts))
+    assert rows.held_out_nats(how.companion) <= least + 1e-4
 
 
 @pytest.mark.parametrize("recipe", [Network(width=8), Causal(3, width=8), Best(2)])
