@@ -160,13 +160,13 @@ class Best(Recipe):
 
     def fit(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
         table = CandidateTable(rows)
-        for member in affordable_bases(rows, BayesNet()):
+        for member in (*affordable_bases(rows, BayesNet()), Forest()):
             table.fit_in_time(member, plan.within(BASE_SHARE))
         table.fit_in_time(LARGE_DECODER, plan.within(DECODER_SHARE, (0.0, DECODER_DONE)))
-        plan = replace(plan, span=(DECODER_DONE, 1.0))
+        later = replace(plan, span=(DECODER_DONE, 1.0))
         trains = plan.training.max_steps and Causal().is_affordable(rows)
         n = self.count_networks() if trains else 0
-        plans, n_at_once = plan.of_networks(n), plan.run.team.size
+        plans, n_at_once = later.of_networks(n), plan.run.team.size
         networks: list[tuple[Recipe, Candidate]] = []
 
         def fit_networks(plans: list[FitPlan]) -> None:
@@ -183,7 +183,7 @@ class Best(Recipe):
             if (nats := table.mixture().mean) > before - LEAST_GAIN:
                 break
             n, before = n + 1, nats
-            fit_networks(plan.of_networks(n)[-1:])
+            fit_networks(later.of_networks(n)[-1:])
         return table.settle(plan, table.add(table.mixture()))
 
     def _has_time_for_another(self, table: CandidateTable, plan: FitPlan, n: int) -> bool:

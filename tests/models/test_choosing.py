@@ -116,6 +116,14 @@ def test_what_is_cheap_is_fitted_before_what_is_not():
     assert labels == ["independent", "tree", "bayes net", "forest", "causal", "decoder"]
 
 
+def test_the_best_mixes_all_families():
+    how = quick(1)
+    fit_recipe(Best(1), training_rows(mixed(200)), how)
+    assert {"bayes net", "forest", "causal"} <= set(how.candidates["candidate"])
+    assert how.candidates["candidate"].str.startswith("decoder").any()
+    assert how.companion is None or how.companion.exact
+
+
 def test_a_difference_is_judged_row_by_row():
     """A model that is a little worse on every row is worse, however much rows differ."""
     rows = training_rows(chain(400))
