@@ -160,7 +160,7 @@ class Best(Recipe):
 
     def fit(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
         table = CandidateTable(rows)
-        for member in (*affordable_bases(rows, BayesNet()), Forest()):
+        for member in (*affordable_bases(rows, BayesNet()), Forest(), Mixture()):
             table.fit_in_time(member, plan.within(BASE_SHARE))
         table.fit_in_time(LARGE_DECODER, plan.within(DECODER_SHARE, (0.0, DECODER_DONE)))
         later = replace(plan, span=(DECODER_DONE, 1.0))
