@@ -246,6 +246,16 @@ def random_mixture(book, rng, *, n_classes=3, fallback=None):
     return MixtureDenoiser(book, *(torch.tensor(t).to(like) for t in tensors), fallback)
 
 
+def random_correlated(book, rng, *, n_classes=3, fallback=None):
+    """As :func:`random_mixture`, with numbers that depend on one another in every class."""
+    of = random_mixture(book, rng, n_classes=n_classes, fallback=fallback)
+    n = len(book.reals)
+    lower = torch.tensor(np.tril(rng.normal(0, 0.7, (n_classes, n, n)), -1) + np.eye(n))
+    chol = of.var.sqrt()[:, :, None] * lower.to(of.var)
+    weights, probs = of.log_weights.exp(), of.log_probs.exp()
+    return MixtureDenoiser(book, weights, probs, of.means, fallback=fallback, chol=chol)
+
+
 def tree_tables(book, rng, n_trees):
     """Parents, tables and weights of random trees, here and there of two roots: numpy."""
     c, k = book.levels.n_columns, book.levels.widest
@@ -319,7 +329,7 @@ def random_splits(book, rng, *, n_trees=3, depth=3):
     return np.array(column), np.array(threshold), rank, boxes
 
 
-def random_forest(book, rng, *, rest=None, **arguments):
+def random_forest(book, rng, **arguments):
     """Random trees of splits, in whose leaves the columns are independent within their boxes."""
     like, levels, n_reals = book.known_snr, book.levels, len(book.reals)
     column, threshold, rank, boxes = random_splits(book, rng, **arguments)
@@ -333,7 +343,7 @@ def random_forest(book, rng, *, rest=None, **arguments):
         rng.normal(0, 0.6, (len(boxes), n_reals)),
         rng.uniform(0.2, 0.5, (len(boxes), n_reals)) ** 2,
     )
-    fallback = (rest or random_marginals(book, rng)) if book.vocabularies else None
+    fallback = random_marginals(book, rng) if book.vocabularies else None
     parts = [torch.tensor(part, device=book.device) for part in (*parts, *numbers)]
     parts = [p.to(like) if p.is_floating_point() else p for p in parts]
     return ForestDenoiser(book, *parts, wide=0.05, fallback=fallback)
@@ -364,8 +374,7 @@ def random_exact_mixture(book, rng, *, nested=False):
     if len(book.finite) == book.n_columns:
         members += [random_joined(book, rng), random_bayes_net(book, rng), random_oracle(book, rng)]
     if nested:
-        forest = random_forest(book, rng, rest=shared if book.vocabularies else None)
-        members[:2] = [RowMixtureDenoiser(book, [forest, members[1]], [0.3, 0.7])]
+        members[:2] = [RowMixtureDenoiser(book, members[:2], [0.3, 0.7])]
     made = RowMixtureDenoiser(book, members, rng.dirichlet([4.0] * len(members)) + 0.01)
     assert made.exact
     return made
@@ -413,6 +422,8 @@ def make_denoiser(kind, book, seed=0):
         return random_marginals(book, np.random.default_rng(seed))
     if kind == "mixture":
         return random_mixture(book, np.random.default_rng(seed))
+    if kind == "correlated":
+        return random_correlated(book, np.random.default_rng(seed))
     if kind in ("tree", "trees"):
         return random_trees(book, np.random.default_rng(seed), n_trees=1 if kind == "tree" else 3)
     if kind == "bayes_net":
@@ -431,7 +442,10 @@ def cases(kinds, names=None):
     books = BOOKS | WIDER_BOOKS
 
     def defined(name, kind):
-        without = {"oracle": ("code", "real"), "mixture": ("code",)}.get(kind, ())
+        without = {"oracle": ("code", "real"), "mixture": ("code",), "correlated": ("code",)}
+        without = without.get(kind, ())
+        if kind == "correlated" and not any(c.kind == "real" for c in books[name]):
+            return False
         if kind == "joined" and not any(c.kind in ("simplex", "line") for c in books[name]):
             return False  # nothing to join
         return not any(c.kind in without for c in books[name])

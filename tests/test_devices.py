@@ -69,14 +69,15 @@ def build(kind, name):
 
 
 KINDS = (
-    "network", "marginals", "mixture", "tree", "trees", "bayes_net", "joined", "forest", "oracle", "gaussian",
-    "row mixture", "exact mixture", "causal on marginals", "causal on tree", "causal on trees",
+    "network", "marginals", "mixture", "correlated", "tree", "trees", "bayes_net", "joined", "forest", "oracle",
+    "gaussian", "row mixture", "exact mixture", "causal on marginals", "causal on tree", "causal on trees",
     "causal on bayes_net", "causal on joined", "causal on mixture",
 )  # fmt: skip
 UNDEFINED = {
     "oracle": ("mixed", "indicators", "words", "numbers"),
     "joined": ("numbers",),
     "gaussian": ("categories", "mixed", "indicators", "words"),
+    "correlated": ("categories", "words"),
     "causal on joined": ("numbers",),
     "causal on mixture": (
         "mixed",

@@ -10,6 +10,10 @@ it cannot adapt to them. At the end K points are fixed, and (9) is a mixture of 
 Neighbouring classes share the weights of the network, so that thousands of them can be fitted to a few thousand rows,
 where expectation maximisation, which fits every class by itself, overfits with a few hundred.
 
+Two to ``MOST_DEPENDENT`` continuous columns have one Gaussian at a latent point, of which the network decodes the
+means, how much each column grows with those before it, and what is left of its variance
+(:mod:`discrete_itd.denoisers.correlated`): numbers that follow from others do so within the classes.
+
 References
 ----------
 Correia, Gala, Quaeghebeur, de Campos & Peharz, "Continuous mixtures of tractable probabilistic models", AAAI 2023,
@@ -27,11 +31,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from discrete_itd.channel.state import State
 from discrete_itd.denoisers.adamw import AdamW
 from discrete_itd.denoisers.base import held_out_nats
 from discrete_itd.denoisers.counts import indicators
-from discrete_itd.denoisers.decoder_classes import refine, seconds_of_rounds
+from discrete_itd.denoisers.decoder_classes import refine, seconds_of_rounds, updated
 from discrete_itd.denoisers.decoder_network import (
+    MOST_DEPENDENT,
     Columns,
     Decoder,
     Layout,
@@ -43,11 +49,13 @@ from discrete_itd.denoisers.decoder_network import (
 )
 from discrete_itd.denoisers.marginal import WIDE_SD, MarginalDenoiser
 from discrete_itd.denoisers.mixture import MixtureDenoiser
+from discrete_itd.denoisers.mixture_fit import expected_sums
 from discrete_itd.threads import threads_for
 
 Progress = Callable[[float, float], object]
 
 LEAST_SD = 0.02  # of a continuous column given the latent point; the column's own is about 1/2
+NARROWER = 0.25  # times this given other continuous columns, too, if they may depend on one another
 # cells are clamped to this many standard deviations in training: it bounds their gradient
 FARTHEST = 8.0
 POINTS_PER_ROW = 4  # a small table has no use for more latent points
@@ -64,6 +72,7 @@ EARLIEST_END = 0.4
 LOOK_ROWS = 4096  # held-out rows of an evaluation, at most
 WARMUP_STEPS = 20
 AVERAGE = 0.99  # decay per step of the moving average of the weights
+FILLING_ROUNDS, FILLED_ROWS = 10, 1 << 13  # of the Gaussian that fills gaps; rows filled at once
 EM_ROWS = 1 << 15  # rows to which the classes are refined, at most
 CELLS = 1 << 22  # rows times latent points of one batch
 MARGINAL_SHARE = 1e-4  # of each class: no category is impossible in any
@@ -93,7 +102,8 @@ class DecoderPlan:
         Of AdamW (Loshchilov & Hutter 2019, arXiv:1711.05101).
     least_sd : float
         Least standard deviation of a continuous column given the latent point, in units of the channel, in which the
-        column's own is 1/2. Narrower ones need more points for the same error of the mean (9).
+        column's own is 1/2. Narrower ones need more points for the same error of the mean (9). A quarter of it where
+        continuous columns may depend on one another at a latent point: these are narrow in some directions only.
     """
 
     n_latent: int = 8
@@ -209,17 +219,23 @@ class Run:
         is_over: Callable[[], bool] = lambda: False,
     ) -> None:
         self.clock, self.start, self.is_over = clock, clock(), is_over
-        self.marginals, self.x, self.x_valid = marginals, x, x_valid[:LOOK_ROWS]
+        self.marginals, self.rows, self.x_valid = marginals, x, x_valid[:LOOK_ROWS]
         self.plan, self.generator = plan, generator
-        cells = x[:, marginals.codebook.reals].double()
+        book = marginals.codebook
+        cells = x[:, book.reals].double()
         mean = cells.nanmean(0).nan_to_num(0.0)
-        sd = (cells - mean).square().nanmean(0).sqrt().nan_to_num(0.5).clamp_min(plan.least_sd)
-        gaps = x.isnan().any(0) | self.x_valid.isnan().any(0) | self._unseen(self.x_valid)
+        dependent = 1 < len(book.reals) <= MOST_DEPENDENT
+        least = plan.least_sd * (NARROWER if dependent else 1.0)
+        sd = (cells - mean).square().nanmean(0).sqrt().nan_to_num(0.5).clamp_min(least)
+        self.x, self.looked = x, self.x_valid  # rows of the training
+        if dependent:
+            self.x, self.looked = self._without_gaps(mean, sd)
+        gaps = self.x.isnan().any(0) | self.looked.isnan().any(0) | self._unseen(self.x_valid)
         far = FARTHEST * sd
         self.layout = Layout(marginals, gaps, mean - far, mean + far)
         sizes = (plan.n_latent, plan.width, plan.width)
         self.network = Decoder(
-            self.layout, mean, sd, least_sd=plan.least_sd, sizes=sizes, generator=generator
+            self.layout, mean, sd, least_sd=least, sizes=sizes, generator=generator
         )
         self.average = copy.deepcopy(self.network).requires_grad_(False)
         self.best, self.best_nats, self.stale = copy.deepcopy(self.average), math.inf, 0
@@ -233,6 +249,32 @@ class Run:
         self.step, self.is_out_of_time = 0, False
         self.seconds_of_classes = 0.0  # that they are expected to take
         self.seconds_to_begin = 0.0  # until the end of the first step
+
+    def _without_gaps(self, mean: Tensor, sd: Tensor) -> tuple[Tensor, Tensor]:
+        """Both kinds of rows, missing numbers drawn given the others of the row by one Gaussian of all rows.
+
+        For the training alone, whose classes are then refined to the rows as they are.
+        """
+        book, both = self.marginals.codebook, (self.rows, self.x_valid)
+        if not any(bool(x[:, book.reals].isnan().any()) for x in both):
+            return both
+        probs, like = self.marginals.log_probs.exp()[None], book.known_snr
+        chol = torch.diag_embed(sd)[None]
+        one = MixtureDenoiser(
+            book, like.new_ones(1), probs, mean[None], fallback=self.marginals, chol=chol
+        )
+        for _ in range(FILLING_ROUNDS):
+            one = updated(one, expected_sums(one, self.rows[:EM_ROWS]), 1.0, 0)
+
+        def complete(x: Tensor) -> Tensor:
+            q = one(*State.start(book, book.embed(x), ~x.isnan())).gaussian
+            assert q is not None
+            cells = x[:, book.reals]
+            drawn = q.sample(self.generator).to(cells)
+            return x.index_copy(1, book.reals, torch.where(cells.isnan(), drawn, cells))
+
+        first, second = (torch.cat([*map(complete, x.split(FILLED_ROWS))]) for x in both)
+        return first, second
 
     def _unseen(self, x: Tensor) -> Tensor:
         """Columns with a cell of an unseen category: (C,) of bool."""
@@ -344,7 +386,7 @@ class Run:
         """Evaluate the averaged weights on held-out rows, and keep them if they are the best so far."""
         start = self.clock()
         points = self.layout.of_points(self.average(normal(self.points, self.layout.base)))
-        parts = self.x_valid.split(max(1, CELLS // len(points)))
+        parts = self.looked.split(max(1, CELLS // len(points)))
         log_probs = [log_prob(self.layout.of_rows(rows), points) for rows in parts]
         nats = -float(torch.cat(log_probs).double().mean())
         if not self.step:
@@ -362,7 +404,7 @@ class Run:
     def mixture(self) -> MixtureDenoiser:
         """The mixture at fixed latent points, refined; or the marginals if these predict held-out rows better."""
         u = latent_points(self.n_components, self.plan.n_latent, self.generator)
-        fitted, rows = self.made(self.best(normal(u, self.layout.base))), self.x
+        fitted, rows = self.made(self.best(normal(u, self.layout.base))), self.rows
         if len(rows) > EM_ROWS:
             order = torch.randperm(len(rows), generator=self.generator, device=rows.device)
             rows = rows[order[:EM_ROWS]]
@@ -387,8 +429,13 @@ class Run:
         weights = torch.cat([(1 - own) * weights, weights.new_tensor([own])])
         probs = torch.cat([probs, prior[None]])
         mean = torch.cat([mean, torch.zeros_like(mean[:1])])
-        var = torch.cat([var, torch.full_like(var[:1], WIDE_SD**2)])
-        return MixtureDenoiser(book, weights, probs, mean, var, fallback)
+        if columns.slopes is None:
+            var = torch.cat([var, torch.full_like(var[:1], WIDE_SD**2)])
+            return MixtureDenoiser(book, weights, probs, mean, var, fallback)
+        wide = torch.diag_embed(torch.full_like(var[:1], WIDE_SD))
+        whitening = columns.whitening(columns.slopes).double()
+        chol = torch.cat([torch.linalg.inv(whitening).to(wide), wide])
+        return MixtureDenoiser(book, weights, probs, mean, fallback=fallback, chol=chol)
 
 
 def alone(marginals: MarginalDenoiser) -> MixtureDenoiser:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from discrete_itd.denoisers.base import held_out_nats
+from discrete_itd.denoisers.correlated import cholesky, outer
 from discrete_itd.denoisers.mixture import MixtureDenoiser
 from discrete_itd.denoisers.mixture_fit import LEAST_GAIN, Sums, expected_sums
 
@@ -97,13 +98,22 @@ def updated(model: MixtureDenoiser, sums: Sums, prior_rows: float, n_fixed: int)
     probs[kept:] = prior[kept:]
     if not model.has_reals:
         return MixtureDenoiser(model.codebook, weights, probs, fallback=model.fallback)
-    old_mean, old_var = model.means.double(), model.var.double()
-    n = sums.present + prior_rows
+    old_mean, n = model.means.double(), sums.present + prior_rows
     mean = (sums.first + prior_rows * old_mean) / n
-    square = sums.second - 2 * mean * sums.first + mean.square() * sums.present
-    var = (square.clamp_min(0.0) + prior_rows * (old_var + (old_mean - mean).square())) / n
-    mean[kept:], var[kept:] = old_mean[kept:], old_var[kept:]
-    return MixtureDenoiser(model.codebook, weights, probs, mean, var, model.fallback)
+    moved = old_mean - mean
+    if model.dense is not None:
+        kind, old = "chol", model.chol.double()
+        square = sums.second + sums.present[:, :, None] * outer(mean, mean)
+        square = square - outer(mean, sums.first) - outer(sums.first, mean)
+        prior_square = prior_rows * (old @ old.mT + outer(moved, moved))
+        spread = cholesky((square + prior_square) / n[:, :, None])
+    else:
+        kind, old = "var", model.var.double()
+        square = sums.second - 2 * mean * sums.first + mean.square() * sums.present
+        spread = (square.clamp_min(0.0) + prior_rows * (old + moved.square())) / n
+    mean[kept:], spread[kept:] = old_mean[kept:], old[kept:]
+    own = {"mean": mean, kind: spread}
+    return MixtureDenoiser(model.codebook, weights, probs, fallback=model.fallback, **own)
 
 
 def weighty(model: MixtureDenoiser, n_fixed: int) -> Tensor:
@@ -118,5 +128,5 @@ def part(model: MixtureDenoiser, kept: Tensor) -> MixtureDenoiser:
     if bool(kept.all()):
         return model
     weights, probs = model.log_weights[kept].exp(), model.log_probs[kept].exp()
-    gaussians = (model.means[kept], model.var[kept]) if model.has_reals else (None, None)
-    return MixtureDenoiser(model.codebook, weights, probs, *gaussians, model.fallback)
+    own = {name: tensor[kept] for name, tensor in model.gaussians.items()}
+    return MixtureDenoiser(model.codebook, weights, probs, fallback=model.fallback, **own)

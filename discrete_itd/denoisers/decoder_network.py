@@ -1,4 +1,4 @@
-"""The network of a decoder mixture: points of a latent space to distributions of independent columns.
+"""The network of a decoder mixture: points of a latent space to distributions of the columns.
 
 What a fit does with it is said in :mod:`discrete_itd.denoisers.decoder`.
 
@@ -24,23 +24,49 @@ HOT_CELLS = 1 << 17  # rows times latent points that stay in a cache
 N_WAVES = 12  # smooth functions of a column on a line
 TOGETHER = 16  # columns on a line in one matrix of these functions; a single one would grow with their square
 NEVER = -1e4  # logit of an impossible level: finite, so that gradients are
+# continuous columns that may depend on one another at a latent point: the work of a step grows with their square
+MOST_DEPENDENT = 32
 START_GAIN = 0.3  # size of the initial logits: zeros would be a saddle point, left slowly
 
 
 class Columns(NamedTuple):
-    """Independent columns at K latent points.
+    """The columns at K latent points: those of categories independent, the continuous ones with one Gaussian.
 
     Attributes
     ----------
     values : Tensor, shape (K, V)
         What stands for the distributions of the levels, see :class:`Layout`.
     mean, var : Tensor, shape (K, R)
-        Of the continuous columns.
+        Of the continuous columns; the variance given the continuous columns before.
+    slopes : Tensor, shape (K, R, R), optional
+        By how much the mean of a column (row) grows with those before it (columns): lower triangular, the diagonal 0.
+        None if continuous columns are independent, too.
     """
 
     values: Tensor
     mean: Tensor
     var: Tensor
+    slopes: Tensor | None = None
+
+    def precisions(self, pairs: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Of the Gaussians, as functions of the cells: minus twice the constant of each column, (K, R), and the rest.
+
+        The latter are coefficients of products of ``pairs`` of cells (2, P), if there are any; of squares; of cells.
+        """
+        mean, var = self.mean, self.var
+        sizes = (2 * math.pi * var).log()
+        if self.slopes is None:
+            return mean.square() / var + sizes, [-0.5 / var, mean / var]
+        whitening, (i, j) = self.whitening(self.slopes), pairs
+        middle = whitening @ mean[:, :, None]
+        precision, linear = whitening.mT @ whitening, whitening.mT @ middle
+        squares = -0.5 * precision.diagonal(dim1=1, dim2=2)
+        return middle[:, :, 0].square() + sizes, [-precision[:, i, j], squares, linear[:, :, 0]]
+
+    def whitening(self, slopes: Tensor) -> Tensor:
+        """The matrices (K, R, R) that make deviations from the mean independent, of variance one."""
+        one = torch.eye(slopes.shape[1], device=slopes.device, dtype=slopes.dtype)
+        return (one - slopes) / self.var.sqrt()[:, :, None]
 
 
 class Layout(nn.Module):
@@ -63,6 +89,11 @@ class Layout(nn.Module):
     low, high : Tensor, shape (R,)
         Bounds to which continuous cells are clamped.
 
+    Notes
+    -----
+    With two to ``MOST_DEPENDENT`` continuous columns, products of each two are features of a row, and these columns may
+    depend on one another at a latent point. None of them may then be missing.
+
     Attributes
     ----------
     n_values : int
@@ -76,6 +107,7 @@ class Layout(nn.Module):
     wave: Tensor
     low: Tensor
     high: Tensor
+    pairs: Tensor
     _with_gaps: Tensor
     _whole: Tensor
 
@@ -85,11 +117,14 @@ class Layout(nn.Module):
         super().__init__()
         self.book = marginals.codebook
         levels = self.levels = self.book.levels
+        n_real = len(self.book.reals)
+        n_pairs = n_real * (n_real - 1) // 2 if n_real <= MOST_DEPENDENT else 0
         gaps = torch.cat([gaps[self.book.finite], gaps[self.book.reals]])
 
         def keep(name: str, tensor: Tensor) -> None:
             self.register_buffer(name, tensor, persistent=False)
 
+        keep("pairs", torch.tril_indices(n_real, n_real, -1, device=low.device)[:, :n_pairs])
         keep("low", low)
         keep("high", high)
         keep("_with_gaps", gaps.nonzero().flatten())
@@ -145,25 +180,22 @@ class Layout(nn.Module):
         cells = cells.clamp(self.low, self.high).nan_to_num(0.0).to(ones)
         smooth = ones[:, self.wave].split([basis.shape[1] for basis in self.bases], 1)
         waves = [part @ basis.T for part, basis in zip(smooth, self.bases, strict=True)]
-        parts = [ones[:, self.single], *waves, cells.square(), cells, there[:, self._with_gaps]]
+        i, j = self.pairs
+        products = cells[:, i] * cells[:, j]
+        numbers = [products, cells.square(), cells]
+        parts = [ones[:, self.single], *waves, *numbers, there[:, self._with_gaps]]
         return torch.cat([*parts, torch.ones_like(start)[:, None]], 1), start
 
     def of_points(self, columns: Columns) -> Tensor:
         """Features (K, F) of latent points."""
-        values, mean, var = columns
-        constants = -torch.cat(
-            [
-                self.levels.logsumexp(self.logits(values)),
-                0.5 * (mean.square() / var + (2 * math.pi * var).log()),
-            ],
-            1,
-        )
+        values, (of_numbers, numbers) = columns.values, columns.precisions(self.pairs)
+        constants = -torch.cat([self.levels.logsumexp(self.logits(values)), 0.5 * of_numbers], 1)
         shared = constants[:, self._whole].sum(1, keepdim=True)
-        return torch.cat([values, -0.5 / var, mean / var, constants[:, self._with_gaps], shared], 1)
+        return torch.cat([values, *numbers, constants[:, self._with_gaps], shared], 1)
 
 
 class Decoder(nn.Module):
-    """The network g: points of the latent space to independent columns.
+    """The network g: points of the latent space to distributions of the columns.
 
     Its first outputs are small, so that it starts near the marginals.
 
@@ -182,6 +214,7 @@ class Decoder(nn.Module):
 
     mean: Tensor
     sd: Tensor
+    pairs: Tensor
 
     def __init__(
         self,
@@ -195,7 +228,7 @@ class Decoder(nn.Module):
     ) -> None:
         super().__init__()
         self.least_sd, self.n_values, self.n_real = least_sd, layout.n_values, len(mean)
-        sizes = (*sizes, self.n_values + 2 * self.n_real)
+        sizes = (*sizes, self.n_values + 2 * self.n_real + layout.pairs.shape[1])
         like = layout.base
         # drawn here, for nn.Linear would move the global random state
         weights = [
@@ -207,6 +240,7 @@ class Decoder(nn.Module):
             w * (gain / math.sqrt(len(w))) for w, gain in zip(weights, gains, strict=True)
         )
         self.biases = nn.ParameterList(w.new_zeros(w.shape[1]) for w in weights)
+        self.register_buffer("pairs", layout.pairs, persistent=False)
         self.register_buffer("mean", mean.to(like), persistent=False)
         self.register_buffer("sd", sd.to(like), persistent=False)
 
@@ -214,12 +248,16 @@ class Decoder(nn.Module):
         """The columns at latent points ``u`` (K, L)."""
         for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             u = torch.addmm(bias, u if i == 0 else nn.functional.silu(u), weight)
-        parts = u.split([self.n_values, self.n_real, self.n_real], 1)
-        values, shift, scale = parts
+        i, j = self.pairs
+        values, shift, scale, slope = u.split([self.n_values, self.n_real, self.n_real, len(i)], 1)
         # one at zero, and linear where it is large
         scale = nn.functional.softplus(scale + math.log(math.e - 1))
         var = (self.sd * scale).square() + self.least_sd**2
-        return Columns(values, self.mean + self.sd * shift, var)
+        slopes = None
+        if len(i):
+            slopes = slope.new_zeros(len(u), self.n_real, self.n_real)
+            slopes[:, i, j] = slope * self.sd[i] / self.sd[j]
+        return Columns(values, self.mean + self.sd * shift, var, slopes)
 
 
 def latent_points(n: int, n_latent: int, generator: torch.Generator) -> Tensor:

@@ -122,7 +122,6 @@ class ForestDenoiser(Denoiser):
     """
 
     exact = True
-    has_reals = True
     ancestral = True
     log_shares: Tensor
     probs: Tensor
@@ -240,11 +239,6 @@ class ForestDenoiser(Denoiser):
             config["wide"],
             with_codebook(config["fallback"], codebook),
         )
-
-    @property
-    def own_reals(self) -> bool:
-        """As the base class has it."""
-        return len(self.codebook.reals) > 0
 
     @property
     def n_trees(self) -> int:

@@ -6,7 +6,8 @@ Given a hidden class z the columns are independent. With :math:`L_{jk} = e^{\ell
 .. math:: r_z \propto w_z \prod_j m_{zj}, \qquad q_{jk} \propto L_{jk} \sum_z r_z\, p_{zjk} / m_{zj}.
 
 Where every cell is either known or unknown, as on a coordinate path, both are one matrix product, whose cost grows with
-the number of classes.
+the number of classes. The continuous columns alone may depend on one another given the class: in every class a
+number is then a linear function of others, with an error (:mod:`discrete_itd.denoisers.correlated`).
 
 References
 ----------
@@ -48,6 +49,7 @@ from discrete_itd.denoisers.base import (
     with_codebook,
     without_copies,
 )
+from discrete_itd.denoisers.correlated import DenseGaussians
 from discrete_itd.denoisers.counts import indicators
 from discrete_itd.denoisers.marginal import MarginalDenoiser, fallback_log_prob
 from discrete_itd.denoisers.mixture_fit import expectation_maximisation, powers, quadratics
@@ -57,7 +59,7 @@ CELLS = 1 << 20
 
 
 class MixtureDenoiser(Denoiser):
-    """Exact for a mixture of products: given a hidden class, the columns are independent.
+    """Exact for a mixture of products: given a hidden class, the columns are independent, but perhaps for the numbers.
 
     Parameters
     ----------
@@ -71,6 +73,10 @@ class MixtureDenoiser(Denoiser):
     fallback : MarginalDenoiser, optional
         Independent columns, for those that do not depend on the class: high-cardinality columns, and continuous
         columns without ``mean`` and ``var``.
+
+    chol : Tensor, shape (Z, R, R), optional
+        Instead of ``var``: Cholesky factors, lower triangular, of the covariance of the continuous columns given the
+        class, which then depend on one another (:mod:`discrete_itd.denoisers.correlated`).
 
     Raises
     ------
@@ -93,6 +99,7 @@ class MixtureDenoiser(Denoiser):
     log_probs: Tensor
     means: Tensor
     var: Tensor
+    chol: Tensor
 
     def __init__(
         self,
@@ -102,8 +109,20 @@ class MixtureDenoiser(Denoiser):
         mean: Tensor | None = None,
         var: Tensor | None = None,
         fallback: MarginalDenoiser | None = None,
+        chol: Tensor | None = None,
     ) -> None:
         super().__init__(codebook)
+        if chol is not None:
+            shape = (len(weights), len(codebook.reals), len(codebook.reals))
+            if chol.shape != shape or not chol.numel() or mean is None or var is not None:
+                raise ValueError(
+                    f"chol must have shape {shape}, with R > 0 continuous columns, a mean and no var; got"
+                    f" {tuple(chol.shape)}"
+                )
+            chol = chol.tril()
+            if not bool(chol.isfinite().all() & (chol.diagonal(dim1=1, dim2=2) > 0).all()):
+                raise ValueError("chol must be finite and its diagonal positive")
+            var = chol.square().sum(2)
         self.has_reals = mean is not None and len(codebook.reals) > 0
         untold = codebook.vocabularies or (len(codebook.reals) and not self.has_reals)
         if untold and fallback is None:
@@ -133,12 +152,34 @@ class MixtureDenoiser(Denoiser):
         self.register_buffer("log_probs", levels.log_softmax(probs.log()))
         self.register_buffer("means", (empty if mean is None else mean).to(like))
         self.register_buffer("var", (empty if var is None else var).to(like))
+        self.register_buffer("chol", (torch.zeros(z, 0, 0) if chol is None else chol).to(like))
         self._made: tuple[Tensor, Tensor] | None = None
+        self._made_dense: DenseGaussians | None = None
 
     @property
     def own_reals(self) -> bool:
         """As the base class has it."""
         return self.has_reals
+
+    @property
+    def gaussians(self) -> dict[str, Tensor]:
+        """The arguments of the constructor that describe continuous columns given the class, by name."""
+        if not self.has_reals:
+            return {}
+        return {"mean": self.means} | (
+            {"chol": self.chol} if self.chol.numel() else {"var": self.var}
+        )
+
+    @property
+    def dense(self) -> DenseGaussians | None:
+        """The Gaussians of continuous columns that depend on one another given the class; None if they do not."""
+        if not self.chol.numel():
+            return None
+        if (
+            self._made_dense is None or self._made_dense.chol is not self.chol
+        ):  # moved, or of another type since
+            self._made_dense = DenseGaussians(self.means, self.chol)
+        return self._made_dense
 
     @property
     def n_components(self) -> int:
@@ -147,8 +188,8 @@ class MixtureDenoiser(Denoiser):
 
     @property
     def row_work(self) -> int:
-        """With continuous columns that depend on the class, three numbers of each class and column."""
-        return self.codebook.work + 3 * self.n_components * self.means.shape[1]
+        """With continuous columns that depend on the class, three numbers of each class and column, or a matrix."""
+        return self.codebook.work + 3 * self.n_components * self.means.shape[1] + self.chol.numel()
 
     def config(self) -> dict[str, Any]:
         return {"fallback": self.fallback}
@@ -156,9 +197,13 @@ class MixtureDenoiser(Denoiser):
     @classmethod
     def from_config(cls, config: Config, codebook: Codebook, tensors: Tensors) -> Self:
         weights, probs = tensors["log_weights"].exp(), tensors["log_probs"].exp()
-        mean, var = tensors["means"], tensors["var"]
-        own = (mean, var) if mean.shape[1] else (None, None)
-        return cls(codebook, weights, probs, *own, with_codebook(config["fallback"], codebook))
+        spread = "chol" if tensors["chol"].numel() else "var"
+        own = (
+            {"mean": tensors["means"], spread: tensors[spread]} if tensors["means"].numel() else {}
+        )
+        return cls(
+            codebook, weights, probs, fallback=with_codebook(config["fallback"], codebook), **own
+        )
 
     @property
     def _probs(self) -> Tensor:
@@ -189,6 +234,9 @@ class MixtureDenoiser(Denoiser):
         start, book = self.log_weights.expand(len(y), -1), self.codebook
         if not self.has_reals:
             return start, []
+        if self.dense is not None:
+            fit, *moments = self.dense.evidence(y[:, book.real_coords], snr[:, book.reals])
+            return start + fit, moments
         shape = (len(y), -1, -1)
         mean, var = self.means.T.expand(shape), self.var.T.expand(shape)  # (B, R, Z)
         prior = GaussianPosterior(torch.zeros_like(mean), mean, var, normalised=True)
@@ -267,8 +315,22 @@ class MixtureDenoiser(Denoiser):
         book = self.codebook
         own = self.log_weights + row_product(indicators(book, x), self.log_probs.T)
         if self.has_reals:
-            own += row_product(powers(x[:, book.reals]), self._quadratics).to(own)
+            own += self._densities(x[:, book.reals]).to(own)
         return own
+
+    def _densities(self, cells: Tensor) -> Tensor:
+        """Log-densities of continuous cells (B, R), NaN where missing, given each class: (B, Z)."""
+        if self.dense is not None:
+            return self.dense.densities(cells)
+        return row_product(powers(cells), self._quadratics)
+
+    def moments(self, x: Tensor, shares: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Sums of continuous cells of rows (B, C), of which each class has shares (B, Z): see :class:`Sums`."""
+        cells = x[:, self.codebook.reals]
+        if self.dense is not None:
+            return self.dense.moments(cells, shares)
+        second, first, present = (shares.T.double() @ powers(cells)).tensor_split(3, 1)
+        return first, second, present
 
     @property
     def _quadratics(self) -> Tensor:
@@ -288,15 +350,19 @@ class MixtureDenoiser(Denoiser):
         numbers = self.n_components * self.codebook.n_columns
         return x.split(rows_at_once(CELLS // max(1, numbers)))
 
-    def _cells(self, x: Tensor) -> Tensor:
-        """Log-probability of each cell given each class: (C, B, Z), 0 where it is missing or left to the fallback."""
+    def _cells(self, x: Tensor, moments: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """Log-probability of each cell given each class: (C, B, Z), 0 where it is missing or left to the fallback.
+
+        With ``moments``, the means and variances (B, R, Z) of continuous cells, by these.
+        """
         book = self.codebook
         cells, missing = x.nan_to_num(0.0).T, x.isnan().T[:, :, None]
         out = self.log_probs.new_zeros(*cells.shape, self.n_components)
         level = book.levels.index_of(cells[book.finite].T.long())
         out[book.finite] = self.log_probs.T[level.T]
         if self.has_reals:
-            mean, sd = self.means.T[:, None], self.var.T[:, None].sqrt()  # (R, 1, Z)
+            mean, var = moments or (self.means[None].mT, self.var[None].mT)
+            mean, sd = mean.transpose(0, 1), var.transpose(0, 1).sqrt()  # (R, 1 or B, Z)
             z = (cells[book.reals].to(mean)[:, :, None] - mean).mul_(1 / sd)
             out[book.reals] = (
                 z.square_().mul_(-0.5).sub_((math.sqrt(2 * math.pi) * sd).log()).to(out)
@@ -307,23 +373,37 @@ class MixtureDenoiser(Denoiser):
         """As the base class has it: the mean over the order of the table and its reverse, leading columns first."""
         book = self.codebook
         orders = both_ways(range(book.n_columns), book.leading_columns)
-        parts = [
-            shares_of_classes(self.log_weights, self._cells(rows), orders).T
-            for rows in self._batches(without_copies(x))
-        ]
-        out = torch.cat(parts)
+        out = torch.cat([self._shares(rows, orders) for rows in self._batches(without_copies(x))])
         out = torch.cat([out, out[-1:].expand(len(x) - len(out), -1)])
         if self.fallback is not None:
             own = self._modelled
             out = self.fallback.log_factors(x).to(out).index_copy(1, own, out[:, own])
         return out.masked_fill(x.isnan(), 0.0)
 
+    def _shares(self, x: Tensor, orders: Sequence[Sequence[int]]) -> Tensor:
+        """Factors of rows, (B, C): the mean over orders of the columns."""
+        if self.dense is None:
+            return shares_of_classes(self.log_weights, self._cells(x), orders).T
+        own = [(self._in_order(x, order)[0], order) for order in orders]
+        parts = [shares_of_classes(self.log_weights, cells, [order]).T for cells, order in own]
+        return torch.stack(parts).mean(0)
+
+    def _in_order(self, x: Tensor, order: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """:meth:`_cells`, and means and variances (B, R, Z) of numbers, given the class and the cells before."""
+        if self.dense is None:
+            shape = (len(x), -1, -1)
+            return self._cells(x), self.means.T.expand(shape), self.var.T.expand(shape)
+        place = {j: r for r, j in enumerate(self.codebook.reals.tolist())}
+        cells = x[:, self.codebook.reals]
+        moments = self.dense.in_order(cells, [place[j] for j in order if j in place])
+        return self._cells(x, moments), *moments
+
     def preceding(self, x: Tensor, order: Tensor) -> Posterior:
         """As the base class has it: exact, by the posterior of the classes given the cells before each column."""
         book, levels, probs = self.codebook, self.codebook.levels, self._probs
-        logits, weights = [], []
+        logits, gaussians = [], []
         for rows in self._batches(x):
-            own = self._cells(rows)
+            own, *moments = self._in_order(rows, order.tolist())
             before = torch.empty_like(own)
             log_class = self.log_weights.expand(len(rows), -1)
             for j in order.tolist():
@@ -331,12 +411,10 @@ class MixtureDenoiser(Denoiser):
                 log_class = torch.log_softmax(log_class + own[j], 1)
             prior = row_product(before[book.finite].exp(), probs.transpose(1, 2))  # (C, B, K)
             logits.append(finite_log(levels.gather(prior.transpose(0, 1))))
-            weights.append(before[book.reals].transpose(0, 1))
+            gaussians.append((before[book.reals].transpose(0, 1), *moments))
         q = beside_fallback(book, levels.log_softmax(torch.cat(logits)), self.fallback)
         if self.has_reals:
-            shape = (len(x), -1, -1)
-            mean, var = self.means.T.expand(shape), self.var.T.expand(shape)  # (B, R, Z)
-            q.gaussian = GaussianPosterior(torch.cat(weights), mean, var)
+            q.gaussian = GaussianPosterior(*map(torch.cat, zip(*gaussians, strict=True)))
         return q
 
     def draw(self, n: int, generator: torch.Generator, *, allowed: Tensor | None = None) -> Tensor:
@@ -350,10 +428,16 @@ class MixtureDenoiser(Denoiser):
         codes = CategoricalPosterior(book.levels, logits).sample(generator, allow_unseen=True)
         out.index_copy_(1, book.finite, codes.double())
         if self.has_reals:
-            mean, sd = self.means[z], self.var[z].sqrt()
+            mean = self.means[z]
             xi = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
-            out.index_copy_(1, book.reals, (mean + sd * xi).double())
+            out.index_copy_(1, book.reals, (mean + self._deviations(z, xi)).double())
         return out
+
+    def _deviations(self, z: Tensor, xi: Tensor) -> Tensor:
+        """Standard normal numbers (n, R) as deviations of continuous cells from the means of classes (n,)."""
+        if self.dense is not None:
+            return (self.chol[z] @ xi[:, :, None])[:, :, 0]
+        return self.var[z].sqrt() * xi
 
     @torch.no_grad()
     def complete(self, x: Tensor, n_draws: int, salt: int) -> Tensor:
@@ -379,13 +463,20 @@ class MixtureDenoiser(Denoiser):
                 own = levels.own(book.place[j])
                 values = chosen(self.log_probs[:, own][which[rows]].double(), u).double()
             elif j in place:
-                mean, var = (t[which[rows], place[j]].double() for t in (self.means, self.var))
+                mean, var = self._number(which[rows], out[rows], place[j])
                 values = mean + var.sqrt() * torch.special.ndtri(v.clamp(1e-12, 1 - 1e-12))
             else:
                 assert others is not None
                 values = others.expand(len(rows)).at_uniform(j, u, v)
             out[rows, j] = values
         return out.unflatten(0, (len(x), n_draws))
+
+    def _number(self, z: Tensor, x: Tensor, r: int) -> tuple[Tensor, Tensor]:
+        """Mean and variance of the continuous column r given classes (n,), and the known cells of rows (n, C)."""
+        if self.dense is not None:
+            return self.dense.number(z, x[:, self.codebook.reals], r)
+        mean, var = (t[z, r].double() for t in (self.means, self.var))
+        return mean, var
 
     @classmethod
     @torch.no_grad()

@@ -40,7 +40,9 @@ class Sums(NamedTuple):
     counts : Tensor, shape (Z, T)
         Cells of every level.
     first, second, present : Tensor of float64, shape (Z, R)
-        Values of the continuous columns, their squares, and the number of cells that are not missing.
+        Values of the continuous columns, their squares, and the number of cells that are not missing. Where these
+        columns depend on one another given the class, expected values stand for missing cells: ``second`` holds their
+        products, (Z, R, R), and ``present`` the rows, (Z, 1).
     """
 
     mass: Tensor
@@ -121,18 +123,16 @@ def expectation_maximisation(
 def expected_sums(model: MixtureDenoiser, x: Tensor) -> Sums:
     """The sums over rows ``x`` (N, C), each divided among the classes by their posterior."""
     book, like, z = model.codebook, model.log_probs, model.n_components
-    n_real = len(book.reals)
     sums = like.new_zeros(z), torch.zeros_like(like)
-    reals = like.new_zeros(z, 3 * n_real, dtype=torch.float64)
+    reals: tuple[Tensor, ...] = ()
     for rows in x.split(max(1, CELLS // max(z, book.levels.n_points))):
         r = torch.softmax(model.log_joint(rows), 1)  # (B, Z)
         sums[0].add_(r.sum(0))
         if book.levels.n_points:
             sums[1].addmm_(r.T, indicators(book, rows))
-        if n_real:
-            reals.addmm_(r.T.double(), powers(rows[:, book.reals]))
-    second, first, present = reals.tensor_split(3, 1)
-    return Sums(*sums, first, second, present)
+        new = model.moments(rows, r)
+        reals = tuple(map(torch.add, reals, new)) if reals else new
+    return Sums(*sums, *reals)
 
 
 def powers(cells: Tensor) -> Tensor:

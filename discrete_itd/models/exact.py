@@ -74,10 +74,9 @@ class Independent(Recipe):
 
 @dataclass(frozen=True)
 class Trees(Recipe):
-    """A Chow-Liu tree, or a mixture of trees, over the category columns; exact.
+    """A Chow-Liu tree, or a mixture of trees, over the columns that are not high-cardinality or continuous; exact.
 
-    A single tree lacks edges that do not pay for their parameters. Continuous and high-cardinality columns are
-    independent of all others.
+    A single tree lacks edges that do not pay for their parameters.
 
     Parameters
     ----------
@@ -229,6 +228,8 @@ class Mixture(Recipe):
 class Decoder(Recipe):
     """A mixture of products whose classes a network decodes from points of a latent space (9); exact.
 
+    Two to 32 continuous columns depend on one another in every class, so that a number may follow from others.
+
     Parameters
     ----------
     n_components : int
@@ -321,9 +322,7 @@ class Decoder(Recipe):
 
 @dataclass(frozen=True)
 class BayesNet(Recipe):
-    """A Bayesian network found by hill climbing, over the category columns; exact.
-
-    Continuous and high-cardinality columns are independent of all others, as in :class:`Trees`.
+    """A Bayesian network found by hill climbing, over the same columns as :class:`Trees`; exact.
 
     Parameters
     ----------

@@ -29,7 +29,11 @@ from scipy import stats
 
 from discrete_itd.channel import CoordinateSchedule
 from discrete_itd.channel.codebook import Codebook
-from discrete_itd.denoisers import MarginalDenoiser, MixtureDenoiser, decoder_network
+from discrete_itd.denoisers import (
+    MarginalDenoiser,
+    MixtureDenoiser,
+    decoder_network,
+)
 from discrete_itd.denoisers import decoder as fits
 from discrete_itd.denoisers import decoder_classes as classes
 from discrete_itd.denoisers.base import held_out_nats
@@ -79,7 +83,31 @@ def random_columns(layout, book, rng, n):
         rng.normal(size=shape),
         rng.uniform(0.1, 1, shape),
     )
-    return Columns(*(torch.tensor(part).to(like) for part in parts))
+    columns = Columns(*(torch.tensor(part).to(like) for part in parts))
+    (i, j), slopes = layout.pairs, like.new_zeros(*shape, shape[1])
+    slopes[:, i, j] = torch.tensor(rng.normal(0, 0.5, (n, len(i)))).to(like)
+    return columns._replace(slopes=slopes) if len(i) else columns
+
+
+def mixture_of(layout, columns, fallback=None):
+    """Classes of equal weights, of dense matrices."""
+    probs = layout.log_probs(columns.values).exp()
+    ones, sd = probs.new_ones(len(probs)), columns.var.sqrt()
+    if columns.slopes is None:
+        reals = (columns.mean, columns.var) if sd.shape[1] else (None, None)
+        return MixtureDenoiser(layout.book, ones, probs, *reals, fallback)
+    unit = torch.eye(sd.shape[1]).to(sd)
+    chol = (
+        torch.linalg.inv(unit - columns.slopes) * sd[:, None]
+    )  # of x = mean + slopes (x - mean) + sd e
+    return MixtureDenoiser(layout.book, ones, probs, columns.mean, fallback=fallback, chol=chol)
+
+
+def without_gaps_in_numbers(book, rows, rng):
+    """Where numbers may depend on one another, none is missing in training."""
+    if len(book.reals) > 1:
+        rows[:, book.reals] = random_rows(book, len(rows), rng)[:, book.reals]
+    return rows
 
 
 def everywhere(book):
@@ -96,12 +124,9 @@ def test_rows_and_points_multiply_to_log_probabilities(device, dtype, columns, s
     marginals = random_marginals(book, rng)
     layout = Layout(marginals, *everywhere(book))
     points = random_columns(layout, book, rng, 5)
-    rows = random_rows(book, 7, rng, missing=0.3)
+    rows = without_gaps_in_numbers(book, random_rows(book, 7, rng, missing=0.3), rng)
     got = log_prob(layout.of_rows(rows), layout.of_points(points))
-    fallback = marginals if book.vocabularies else None
-    probs = layout.log_probs(points.values).exp()
-    reals = (points.mean, points.var) if len(book.reals) else (None, None)
-    slow = MixtureDenoiser(book, probs.new_ones(5), probs, *reals, fallback)
+    slow = mixture_of(layout, points, marginals if book.vocabularies else None)
     rows[:, [v.column for v in book.vocabularies]] = math.nan  # the product leaves them out
     close = {"atol": rounding(dtype, 100), "rtol": rounding(dtype, 100)}
     torch.testing.assert_close(got, slow.log_prob(rows), **close)
@@ -171,8 +196,8 @@ def test_columns_without_gaps_share_a_constant(device):
     marginals, wide = random_marginals(book, rng), everywhere(book)[1:]
     rows = random_rows(book, 9, rng)
     rows[:, 2] = 0  # seen
-    rows[::2, 1] = math.nan
-    gaps = torch.arange(book.n_columns, device=device) == 1
+    rows[::2, 4] = math.nan
+    gaps = torch.arange(book.n_columns, device=device) == 4
     results = []
     for where in (gaps, torch.ones_like(gaps)):
         layout = Layout(marginals, where, *wide)
@@ -397,9 +422,11 @@ def test_rows_are_scored_in_training_as_at_the_end(device, dtype):
     generator = seeded_generator(0, device)
     run = fits.Run(marginals, x, x_valid, QUICK, generator, itertools.count().__next__)
     columns = run.average(normal(run.points, run.layout.base))
-    probs = run.layout.log_probs(columns.values).exp()
-    slow = MixtureDenoiser(book, probs.new_ones(len(probs)), probs, columns.mean, columns.var)
-    for rows in (x, x_valid):
+    slow = mixture_of(run.layout, columns)
+    torch.testing.assert_close(run.made(columns).chol[:-1], slow.chol)
+    for rows, completed in ((run.x, x), (run.looked, x_valid)):
+        assert torch.equal(rows[~completed.isnan()], completed[~completed.isnan()])
+        assert not rows[:, book.reals].isnan().any()
         got = log_prob(run.layout.of_rows(rows), run.layout.of_points(columns))
         close = {"atol": rounding(dtype, 100), "rtol": rounding(dtype, 100)}
         torch.testing.assert_close(got, slow.log_prob(rows), **close)
@@ -672,3 +699,35 @@ def test_property_latent_points_are_fresh_in_every_step(device, monkeypatch):
         shifts.append(shift[0])
     for i, one in enumerate(shifts):
         assert all((one - other).abs().max() > 1e-3 for other in shifts[:i])
+
+
+def test_numbers_that_follow_from_others_do_so_in_a_fit(device):
+    """A product of two numbers and a category, with gaps: far closer than with numbers independent given the class."""
+    book, rng = Codebook([real(), simplex(2), real(), real()]).to(device), np.random.default_rng(0)
+    a, b, k = rng.normal(0, 0.5, 900), rng.normal(0, 0.5, 900), rng.integers(2, size=900)
+    rows = np.stack([a, k, b, 0.6 * a + 0.5 * (2 * k - 1) * b + rng.normal(0, 0.005, 900)], 1)
+    rows[rng.random(rows.shape) < 0.05] = math.nan
+    x, x_valid = (torch.tensor(part, device=device) for part in (rows[:600], rows[600:]))
+    marginals, plan = MarginalDenoiser.fit(book, x), replace(QUICK, max_steps=150)
+    nats = []
+    for most in (0, 32):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(decoder_network, "MOST_DEPENDENT", most)
+            patch.setattr(fits, "MOST_DEPENDENT", most)
+            fit = fit_decoder(marginals, x, x_valid, plan, generator=seeded_generator(0, device))
+        nats.append(held_out_nats(fit, x_valid))
+        assert (fit.dense is not None) == bool(most)
+    assert nats[1] < nats[0] - 1.0
+
+
+def test_gaps_are_completed_by_what_the_other_numbers_say(device):
+    """Of training rows alone: the classes are refined to the rows as they are."""
+    book, rng = Codebook([real(), real()]).to(device), np.random.default_rng(0)
+    a = rng.normal(0, 0.5, 300)
+    rows = torch.tensor(np.stack([a, 0.9 * a], 1), device=device)
+    x = rows.clone()
+    x[::3, 1] = math.nan
+    args = MarginalDenoiser.fit(book, x), x, x, QUICK, seeded_generator(0, device)
+    run = fits.Run(*args, itertools.count().__next__)
+    assert (run.x - rows).abs().max() < 0.05
+    assert run.rows is x

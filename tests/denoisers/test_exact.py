@@ -29,6 +29,7 @@ from discrete_itd.likelihood import integral_log_prob, path_log_prob
 from discrete_itd.testing import check_denoiser
 
 KINDS = ["mixture", "tree", "trees", "bayes_net", "joined", "forest", "exact mixture", "nested"]
+DEPENDENT = [*KINDS, "correlated"]  # with continuous columns
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -66,7 +67,7 @@ def test_what_evidence_says_is_a_sum_over_all_rows(device, dtype, name, kind):
     assert [len(part) for part in nothing] == [0, 0]
 
 
-@pytest.mark.parametrize(("name", "kind"), cases(KINDS))
+@pytest.mark.parametrize(("name", "kind"), cases(DEPENDENT))
 def test_coordinate_path_is_log_p_in_any_order(device, dtype, name, kind):
     book = make_book(name, device)
     denoiser = make_denoiser(kind, book, 0)
@@ -80,7 +81,7 @@ def test_coordinate_path_is_log_p_in_any_order(device, dtype, name, kind):
         assert got.stderr.max() < rounding(dtype, 10) + 1e-6
 
 
-@pytest.mark.parametrize(("name", "kind"), cases([*KINDS, "marginals"], [*WIDER_BOOKS]))
+@pytest.mark.parametrize(("name", "kind"), cases([*DEPENDENT, "marginals"], [*WIDER_BOOKS]))
 def test_what_other_columns_say_is_an_integral(device, dtype, name, kind):
     """The probability of noisy evidence, by quadrature over numbers and sums over categories.
 
@@ -116,8 +117,10 @@ def test_what_other_columns_say_is_an_integral(device, dtype, name, kind):
         if (
             book.columns[j].kind == "real"
         ):  # else a constant of the state, the same for all denoisers
-            jumps = 0.02 if kind in ("forest", "nested") else 3e-4  # of a density in boxes
-            torch.testing.assert_close(got, torch.zeros_like(got), atol=jumps, rtol=0)
+            loose = (
+                2e-2 if kind == "forest" else 3e-4
+            )  # its density jumps between points of the grid
+            torch.testing.assert_close(got, torch.zeros_like(got), atol=loose, rtol=0)
             continue
         other = make_denoiser("marginals", book, 3)
         joint = other.log_prob(every).double().unflatten(0, (n, points))
@@ -126,7 +129,7 @@ def test_what_other_columns_say_is_an_integral(device, dtype, name, kind):
         torch.testing.assert_close(got, constant, **close)
 
 
-@pytest.mark.parametrize(("name", "kind"), cases(KINDS))
+@pytest.mark.parametrize(("name", "kind"), cases(DEPENDENT))
 def test_conditionals_are_differences_of_log_probabilities(device, dtype, name, kind):
     """log P(a | b) = log P(a, b) - log P(b): of the posterior where b is known, and of paths from there."""
     book = make_book(name, device)
@@ -170,13 +173,12 @@ def test_integral_is_log_p(device, name, kind):
     assert mass == pytest.approx(1, abs=4 * stderr)
 
 
-@pytest.mark.parametrize(("name", "kind"), cases(KINDS, ["reals and levels", "mixed"]))
+@pytest.mark.parametrize(("name", "kind"), cases(DEPENDENT, ["reals and levels", "mixed"]))
 def test_integral_is_log_p_of_numbers_and_with_gaps(device, name, kind):
     """(4), against independent columns."""
     book = make_book(name, device)
     denoiser, baseline = make_denoiser(kind, book, 0), make_denoiser("marginals", book, 4)
-    n = 6 if kind in ("forest", "nested") else 24  # leaves and noisy numbers take time
-    rows = random_rows(book, n, np.random.default_rng(5), missing=0.3)
+    rows = random_rows(book, 24, np.random.default_rng(5), missing=0.3)
     got = integral_log_prob(
         denoiser,
         rows,

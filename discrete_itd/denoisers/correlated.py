@@ -1,0 +1,256 @@
+r"""Classes of a mixture with dependent numbers, for numbers that follow from one another.
+
+Given a hidden class z the continuous columns have one Gaussian with a mean :math:`\mu_z` and a covariance
+:math:`\Sigma_z`. In every class a number is thus a linear function of others, with an error; many classes together
+follow a curve. Of the evidence (2) about continuous columns, let :math:`D = \operatorname{diag}(\sqrt{\gamma_j})` and
+:math:`t_j = y_j / \sqrt{\gamma_j}`, or 1 and the value itself where the cell is known; N the diagonal matrix with 0 at
+known cells and 1 elsewhere. Then t is Gaussian given the class, with mean :math:`D\mu_z` and covariance :math:`S_z = D
+\Sigma_z D + N`, which gives the mass that the class leaves to the evidence, and
+
+.. math:: \mathrm{E}[x \mid t, z] = \mu_z + \Sigma_z D S_z^{-1} (t - D\mu_z), \qquad
+          \mathrm{Cov}[x \mid t, z] = \Sigma_z - \Sigma_z D S_z^{-1} D \Sigma_z.
+
+Both the mass, a quadratic function of t, and the mean, a linear one, are products of matrices for all rows of which the
+same cells are known to the same SNR.
+
+References
+----------
+Lauritzen & Wermuth, "Graphical models for associations between variables, some of which are qualitative and some
+quantitative", Annals of Statistics 17, 1989; Ghahramani & Jordan, "Supervised learning from incomplete data via an EM
+approach", NIPS 1993, for the fit to rows with missing cells.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from discrete_itd.channel import devices
+from discrete_itd.channel.levels import REAL_KNOWN_SNR
+from discrete_itd.denoisers.base import filled, rows_at_once
+
+CELLS = 1 << 20  # rows times classes and columns of one batch: more do not fit in a cache
+# least standard deviation of a fitted class in any direction; that of a column is about 1/2
+NARROWEST_SD = 5e-4
+MOST_KEPT = 64  # patterns of missing cells whose numbers are kept
+RELATIVE = 1e-10  # of a variance that a covariance gets more: rounding leaves it positive definite
+
+
+class Told(NamedTuple):
+    """What the evidence of U states says of the classes and the continuous columns, as functions of t (R).
+
+    Attributes
+    ----------
+    mass : Tensor of float64, shape (U, F, Z)
+        Coefficients of :func:`monomials` of t: the log-probability of the evidence given the class.
+    gain, offset : Tensor of float64, shapes (U, Z, R, R) and (U, Z, R)
+        Means of the columns: ``gain @ t + offset``.
+    covariance : Tensor of float64, shape (U, Z, R, R)
+    """
+
+    mass: Tensor
+    gain: Tensor
+    offset: Tensor
+    covariance: Tensor
+
+
+class DenseGaussians:
+    """A Gaussian of any covariance of the continuous columns in each class of a mixture.
+
+    Parameters
+    ----------
+    mean : Tensor, shape (Z, R)
+    chol : Tensor, shape (Z, R, R)
+        Cholesky factors of the covariances.
+    """
+
+    def __init__(self, mean: Tensor, chol: Tensor) -> None:
+        self.mean, self.chol = mean, chol
+        self._kept: dict[tuple[bool, ...], Tensor] = {}
+
+    def covariance(self) -> Tensor:
+        """Of the continuous columns given each class: (Z, R, R), float64."""
+        chol = self.chol.double()
+        return chol @ chol.mT
+
+    def told(self, snr: Tensor) -> Told:
+        """What is known of the classes and the continuous columns at SNRs (U, R) of the latter."""
+        mean, covariance, known = self.mean.double(), self.covariance(), torch.isinf(snr)
+        root = torch.where(known, 1.0, snr.double().sqrt())
+        seen = root[:, None, :, None] * covariance * root[:, None, None, :]
+        seen = seen + torch.diag_embed((~known).to(seen))[:, None]
+        factor = torch.linalg.cholesky_ex(seen).L  # positive definite: no need to ask the device
+        precision = torch.cholesky_inverse(factor)
+        shift = root[:, None] * mean  # (U, Z, R)
+        linear = (precision @ shift[..., None])[..., 0]
+        log_det = factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        n_known = known.sum(1, keepdim=True)
+        constant = -log_det - 0.5 * ((shift * linear).sum(-1) + math.log(2 * math.pi) * n_known)
+        i, j = torch.tril_indices(*mean.shape[1:] * 2, device=mean.device)
+        quadratic = torch.where(i == j, -0.5, -1.0) * precision[..., i, j]
+        gain = covariance * root[:, None, None, :] @ precision
+        return Told(
+            torch.cat([quadratic, linear, constant[..., None]], -1).mT,
+            gain,
+            mean - (gain @ shift[..., None])[..., 0],
+            covariance - gain * root[:, None, None, :] @ covariance,
+        )
+
+    def _patterns(self, snr: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Different SNRs (U, R) among those of rows (B, R), and the numbers (U, n) of rows that have them.
+
+        On a CPU one after the other, n a multiple of a block, but together those of one row with noise each. Elsewhere
+        the rows as they come, for nobody may look.
+        """
+        at_once = rows_at_once(CELLS // (self.mean.numel()))
+        if devices.static_shapes(snr.device):
+            alone, shared = torch.arange(len(snr), device=snr.device), []
+        else:
+            ways, way, n = snr.unique(dim=0, return_inverse=True, return_counts=True)
+            single = (n == 1) & ((ways > 0) & ~torch.isinf(ways)).any(1)
+            alone, shared = torch.nonzero(single[way]).flatten(), (~single).nonzero().flatten()
+            shared = [torch.nonzero(way == u).flatten() for u in shared]
+        if len(alone):
+            for rows in alone.split(rows_at_once(at_once // snr.shape[1])):
+                yield snr[rows], rows[:, None]
+        for rows in shared:
+            for some in filled(rows).split(at_once):
+                yield snr[some[:1]], some[None]
+
+    def evidence(self, y: Tensor, snr: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Log-probability of the evidence of states (B, R), and means and variances then.
+
+        (B, Z), up to the constant of :meth:`~discrete_itd.denoisers.base.Denoiser.log_evidence`, and twice (B, R, Z).
+        """
+        root = torch.where(torch.isinf(snr), 1.0, snr.double().sqrt())
+        t = y.double() / root.clamp_min(
+            torch.finfo(root.dtype).tiny
+        )  # where the root is 0, so is y
+        mean = y.new_zeros(*snr.shape, len(self.mean))
+        var, fit = torch.zeros_like(mean), y.new_zeros(len(y), len(self.mean))
+        for ways, rows in self._patterns(snr):
+            told, here, at = self.told(ways), t[rows], rows.flatten()  # here: (U, n, R)
+            fit.index_copy_(0, at, (monomials(here) @ told.mass).flatten(0, 1).to(fit))
+            after = torch.einsum("unj,uzij->uniz", here, told.gain) + told.offset.mT[:, None]
+            mean.index_copy_(0, at, after.flatten(0, 1).to(mean))
+            own = told.covariance.diagonal(dim1=-2, dim2=-1).clamp_min(1 / REAL_KNOWN_SNR)
+            var.index_copy_(0, at, own.mT.to(var).repeat_interleave(rows.shape[1], 0))
+        return fit, mean, var
+
+    def densities(self, cells: Tensor) -> Tensor:
+        """Log-densities of cells (B, R), NaN where missing: (B, Z), float64."""
+        there = ~cells.isnan()
+        snr, t = torch.where(there, math.inf, 0.0), cells.double().nan_to_num(0.0)
+        out = t.new_zeros(len(t), len(self.mean))
+        for ways, rows in self._patterns(snr):
+            mass = self._mass(ways)
+            out.index_copy_(0, rows.flatten(), (monomials(t[rows]) @ mass).flatten(0, 1))
+        return out
+
+    def _mass(self, snr: Tensor) -> Tensor:
+        """The ``mass`` of :meth:`told` where cells are known or missing; on a CPU kept for the next batch."""
+        if devices.static_shapes(snr.device):
+            return self.told(snr).mass
+        kept, key = self._kept, tuple(torch.isinf(snr[0]).tolist())
+        if key not in kept:
+            if len(kept) >= MOST_KEPT:
+                kept.clear()
+            kept[key] = self.told(snr).mass
+        return kept[key]
+
+    def moments(self, cells: Tensor, shares: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Expected sums of cells (B, R), of products of each two, and of rows, each by its shares (B, Z) in classes.
+
+        (Z, R), (Z, R, R) and (Z, 1). Expected values stand for missing cells.
+        """
+        cells, r = cells.double(), shares.T.double()
+        first = torch.zeros_like(self.mean, dtype=torch.float64)
+        second = torch.zeros_like(self.chol, dtype=torch.float64)
+        there, t = ~cells.isnan(), cells.nan_to_num(0.0)
+        ways, way = there.unique(dim=0, return_inverse=True)
+        n_real = cells.shape[1]
+        i, j = torch.tril_indices(n_real, n_real, device=cells.device)
+        for u, known in enumerate(ways):
+            rows = torch.nonzero(way == u).flatten()
+            sums = r[:, rows] @ monomials(t[rows])
+            squares = torch.zeros_like(second)
+            squares[:, i, j] = squares[:, j, i] = sums[:, : len(i)]
+            values, n = sums[:, len(i) : -1], sums[:, -1:]
+            if not bool(known.all()):  # the expected values of missing cells
+                told = self.told(torch.where(known, math.inf, 0.0)[None])
+                gain, offset = told.gain[0], told.offset[0]
+                values = (gain @ values[:, :, None])[:, :, 0]
+                both = outer(values, offset)
+                squares = gain @ squares @ gain.mT + both + both.mT
+                squares += n[:, :, None] * (outer(offset, offset) + told.covariance[0])
+                values = values + n * offset
+            first, second = first + values, second + squares
+        return first, second, r.sum(1, keepdim=True)
+
+    def in_order(self, cells: Tensor, order: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Means and variances (B, R, Z) of cells (B, R) given the known ones before them in an order of the columns.
+
+        By the Cholesky factor of what is seen, its columns in the order: a part of it is that of the first ones.
+        """
+        at = devices.index_tensor(tuple(order), str(cells.device))
+        mean, covariance = self.mean.double()[:, at], self.covariance()[:, at][:, :, at]
+        cells = cells.double()[:, at]
+        snr, t = torch.where(cells.isnan(), 0.0, math.inf), cells.nan_to_num(0.0)
+        means = self.mean.new_zeros(*cells.shape, len(mean))
+        var = torch.zeros_like(means)
+        for ways, rows in self._patterns(snr):
+            known = torch.isinf(ways).double()[:, None]  # (U, 1, R)
+            seen = known[..., None] * covariance * known[..., None, :] + torch.diag_embed(1 - known)
+            factor = torch.linalg.cholesky_ex(seen).L
+            whiten = torch.linalg.solve_triangular(
+                factor, torch.diag_embed(known.expand(-1, len(mean), -1)), upper=False
+            )
+            told = (whiten @ covariance).triu(1)  # of a column, by those before it
+            slopes = told.mT @ whiten
+            offset = mean - (slopes @ mean[..., None])[..., 0]
+            after = torch.einsum("unj,uzij->uniz", t[rows], slopes) + offset.mT[:, None]
+            own = covariance.diagonal(dim1=1, dim2=2) - told.square().sum(-2)
+            own = own.clamp_min(1 / REAL_KNOWN_SNR)
+            means.index_copy_(0, rows.flatten(), after.flatten(0, 1).to(means))
+            own = own.mT.to(var).repeat_interleave(rows.shape[1], 0)
+            var.index_copy_(0, rows.flatten(), own)
+        means, var = (torch.empty_like(v).index_copy(1, at, v) for v in (means, var))
+        return means, var
+
+    def number(self, z: Tensor, cells: Tensor, r: int) -> tuple[Tensor, Tensor]:
+        """Mean and variance of column r given classes (n,) and the known ones among cells (n, R): (n,), float64."""
+        cells = cells.double()
+        mean, var = cells.new_zeros(len(z)), cells.new_zeros(len(z))
+        for ways, rows in self._patterns(torch.where(cells.isnan(), 0.0, math.inf)):
+            told, t, own = self.told(ways), cells[rows].nan_to_num(0.0), z[rows]  # (U, n, R)
+            u = torch.arange(len(ways), device=z.device)[:, None]
+            after = told.offset[u, own, r] + (told.gain[u, own, r] * t).sum(2)
+            mean.index_copy_(0, rows.flatten(), after.flatten())
+            var.index_copy_(0, rows.flatten(), told.covariance[u, own, r, r].flatten())
+        return mean, var.clamp_min(1 / REAL_KNOWN_SNR)
+
+
+def monomials(t: Tensor) -> Tensor:
+    """Products of each two numbers of t (..., R), the numbers, and 1: (..., F)."""
+    i, j = torch.tril_indices(t.shape[-1], t.shape[-1], device=t.device)
+    return torch.cat([t[..., i] * t[..., j], t, torch.ones_like(t[..., :1])], -1)
+
+
+def outer(a: Tensor, b: Tensor) -> Tensor:
+    """Outer products of the rows of two tensors (Z, R): (Z, R, R)."""
+    return a[:, :, None] * b[:, None, :]
+
+
+def cholesky(covariance: Tensor) -> Tensor:
+    """Cholesky factors of covariances (Z, R, R), widened so that no direction is narrower than ``NARROWEST_SD``.
+
+    Where rounding leaves none, because numbers are absurdly large, that of the variances alone.
+    """
+    var = covariance.diagonal(dim1=1, dim2=2).clamp_min(0.0)
+    own = (1 + RELATIVE) * var + NARROWEST_SD**2
+    factor, info = torch.linalg.cholesky_ex(torch.diagonal_scatter(covariance, own, 0, 1, 2))
+    return torch.where((info == 0)[:, None, None], factor, torch.diag_embed(own.sqrt()))
