@@ -120,7 +120,7 @@ class Scorer:
                 rows.unique,
                 self.density.n_evaluations,
                 given=self.given_cells,
-                estimator="closed_form",
+                estimator=self._estimator,
                 progress=bar.update,
             )
         volume = rows.log_volume
@@ -143,18 +143,23 @@ class Scorer:
     def _shares(self, rows: Rows) -> pd.DataFrame:
         """The model's surprisal of each column, (N, C)."""
         with progress_bar(len(rows.unique), "explain") as bar:
-            closed = self.model.answers(self.given_cells).closed_form
             split = self.model.attribution(
                 rows.unique,
                 self.density.n_evaluations,
                 given=self.given_cells,
-                estimator="closed_form" if closed else None,
+                estimator=self._estimator,
                 progress=bar.update,
             )
         nats = split.surprisal.cpu().numpy()[rows.inverse] - rows.log_volume
         if self.given_cells is not None:
             nats = np.where(self.given_cells.cpu().numpy(), 0.0, nats)
         return rows.by_column(nats)
+
+    @property
+    def _estimator(self) -> str | None:
+        """How a question with given columns is answered: at once, by the companion if need be; None for the default."""
+        closed = self.model.answers(self.given_cells).closed_form
+        return "closed_form" if closed and self.given_cells is not None else None
 
     def _excess(self, rows: Rows) -> np.ndarray:
         """What each column lacks to its lower bound, (N, C); a missing or given cell lacks nothing."""

@@ -96,6 +96,8 @@ class ConditionalDenoiser(Denoiser):
         Exact, Q, of the same codebook.
     indicator : sequence of int, length C, optional
         The leading column that says whether a cell is missing, of each column; -1 for none.
+    has_gaps : sequence of bool, length C, optional
+        The columns of whose gaps the scorer has learned, so that its closed form is of rows with such gaps, too.
     n_draws : int
         Draws of the unknown cells of a row with several.
 
@@ -103,33 +105,41 @@ class ConditionalDenoiser(Denoiser):
     -----
     What is answered by which:
 
-    * One unknown cell: the scorer. Of a category, all values are enumerated, of more than ``MOST_LEVELS`` those that
-      are most probable under the proposal and the scorer's own factors; the others keep their proportions under these.
-      Of a number, the density is computed at some 200 nodes, which are refined where it is large and bends, and is
-      log-linear between them (:class:`~discrete_itd.channel.grid.GridPosterior`): its logarithm is off by 0.002 nats on
-      average, and up to 0.05 where it is low and rough.
-    * Up to ``MOST_UNKNOWN`` unknown cells: the scorer, by importance sampling, together with one defensive draw: Q(b)
-      is added to the sum of the weights, with Q's answer. So where no draw is near what the scorer says, as with many
-      unknown cells, the proposal answers. This makes an error of the order 1 / ``n_draws``, as the quotient of two
-      estimates has in any case.
+    * A cell beside no other unknown one: the scorer. Of a category, all values are enumerated, of more than
+      ``MOST_LEVELS`` those that are most probable under the proposal and the scorer's own factors; others keep their
+      proportions under these. Of a number, the density is computed at some 200 nodes, which are refined where it is
+      large and bends, and is log-linear between them (:class:`~discrete_itd.channel.grid.GridPosterior`): its logarithm
+      is off by 0.002 nats on average, and up to 0.05 where it is low and rough.
+    * Beside others, up to ``MOST_UNKNOWN`` cells together: the scorer, by importance sampling, together with one
+      defensive draw: Q(b) is added to the sum of the weights, with Q's answer. So where no draw is near what the scorer
+      says, as with many unknown cells, the proposal answers. This makes an error of the order 1 / ``n_draws``, as the
+      quotient of two estimates has in any case.
     * More of them, and cells of which something is known but not all (a noisy state): the proposal.
     * Leading columns, where no other column is known: the scorer, whose closed form marginalises what comes last. Where
       others are known, the proposal.
 
+    A gap in a column of ``has_gaps`` is a value like any other to the scorer: it stays a gap beside other cells.
+
     Nothing depends on other rows: draws are keyed by the row. On a device other than the CPU the host waits for it.
     """
+
+    _has_gaps: Tensor
 
     def __init__(
         self,
         scorer: Denoiser,
         proposal: Denoiser,
         indicator: Sequence[int] | None = None,
+        has_gaps: Sequence[bool] | None = None,
         *,
         n_draws: int = DRAWS,
     ) -> None:
         super().__init__(scorer.codebook)
         self.scorer, self.proposal, self.n_draws = scorer, proposal, n_draws
         self.indicator = [-1] * self.codebook.n_columns if indicator is None else list(indicator)
+        learned = [False] * self.codebook.n_columns if has_gaps is None else list(has_gaps)
+        learned = torch.tensor(learned, dtype=torch.bool, device=self.codebook.device)
+        self.register_buffer("_has_gaps", learned, persistent=False)
         members = scorer.members if isinstance(scorer, RowMixtureDenoiser) else [scorer]
         own = [m for m in members if isinstance(m, Denoiser) and not m.exact]
         self._guides = own if len(own) == 1 else []  # what it costs less to ask than to score
@@ -192,18 +202,19 @@ class ConditionalDenoiser(Denoiser):
         leads = (unknown & book.leading).any(1) & (x.isnan() | book.leading).all(1)
         unknown &= ~leads[:, None] | book.leading
         wanted = unknown if asked is None else unknown & asked
-        count = unknown.sum(1)
-        possible = ~noisy & (leads | ~(unknown & book.leading).any(1)) & wanted.any(1)
+        wanted &= (~noisy & (leads | ~(unknown & book.leading).any(1)))[:, None]
+        drawn = unknown & ~self._has_gaps
+        beside = drawn.sum(1, keepdim=True) - drawn.long()  # cells that are drawn beside each
+        alone = wanted & ((beside == 0) | as_scored)
         guides = [base, *(guide(y, snr) for guide in self._guides)]
-        alone = possible & ((count == 1) | as_scored)
-        one = torch.nonzero(alone).flatten()
-        for j in torch.nonzero(wanted[one].any(0)).flatten().tolist():
-            rows = one[wanted[one, j]]
+        for j in torch.nonzero(alone.any(0)).flatten().tolist():
+            rows = torch.nonzero(alone[:, j]).flatten()
             self._enumerate(x[rows], j, [g.rows(rows) for g in guides], rows, found, nodes)
-        several = possible & ~alone & (count > 1) & (count <= MOST_UNKNOWN)
-        for rows in torch.nonzero(several).flatten().split(max(1, BATCH // self.n_draws)):
+        several = wanted & ~alone & (beside < MOST_UNKNOWN)
+        for rows in torch.nonzero(several.any(1)).flatten().split(max(1, BATCH // self.n_draws)):
             if len(rows):
-                self._sampled(x[rows], wanted[rows], base, rows, found, nodes)
+                left = x[rows].isnan() & ~drawn[rows]
+                self._sampled(x[rows], several[rows], left, base, rows, found, nodes)
         return found.posterior().rows(slice(0, n))
 
     def _cells(self, y: Tensor, snr: Tensor) -> Tensor:
@@ -294,19 +305,23 @@ class ConditionalDenoiser(Denoiser):
 
     # -- several cells --------------------------------------------------------------------------
 
-    def _completions(self, x: Tensor, n_draws: int, salt: int) -> Tensor:
-        """Rows whose unknown cells are drawn from the proposal: (n, M, C); NaN where a cell is said to be missing."""
+    def _completions(self, x: Tensor, left: Tensor, n_draws: int, salt: int) -> Tensor:
+        """Rows whose unknown cells are drawn from the proposal: (n, M, C); NaN in those ``left`` (n, C) as they are.
+
+        And where an indicator that was drawn says that the cell is missing.
+        """
         drawn = self.proposal.complete(x, n_draws, salt)
         for j, i in enumerate(self.indicator):
             if i >= 0:
                 absent = x[:, j].isnan()[:, None] & (drawn[:, :, i] == 1.0)
                 drawn[:, :, j] = drawn[:, :, j].masked_fill(absent, math.nan)
-        return drawn
+        return drawn.masked_fill(left[:, None], math.nan)
 
     def _sampled(
         self,
         x: Tensor,
         wanted: Tensor,
+        left: Tensor,
         base: Posterior,
         rows: Tensor,
         found: _Found,
@@ -314,7 +329,7 @@ class ConditionalDenoiser(Denoiser):
     ) -> None:
         """Write down the distributions of the wanted ones of several unknown cells of rows x (n, C)."""
         book, m = self.codebook, self.n_draws
-        draws = self._completions(x, m, SALT)
+        draws = self._completions(x, left, m, SALT)
         for j in torch.nonzero(wanted.any(0)).flatten().tolist():
             some = torch.nonzero(wanted[:, j]).flatten()
             others = draws[some].flatten(0, 1)
@@ -332,10 +347,12 @@ class ConditionalDenoiser(Denoiser):
                 defensive = own.column(j).double()[:, None]
                 found.keep_levels(rows[some], j, torch.cat([log_p, defensive], 1).logsumexp(1))
 
-    # -- probabilities and draws ----------------------------------------------------------------
+    # -- probabilities --------------------------------------------------------------------------
 
     @torch.no_grad()
-    def marginal(self, x: Tensor, n_draws: int, salt: int = SALT) -> Estimate:
+    def marginal(
+        self, x: Tensor, n_draws: int, salt: int = SALT, *, gaps: Tensor | None = None
+    ) -> Estimate:
         """Log-probability of the known cells of rows under the scorer.
 
         Parameters
@@ -346,6 +363,8 @@ class ConditionalDenoiser(Denoiser):
             Draws of the unknown cells of a row, where there are several.
         salt : int
             Seed of these draws.
+        gaps : Tensor of bool, shape (N, C), optional
+            Unknown cells that are not summed out, but gaps to the scorer.
 
         Returns
         -------
@@ -353,26 +372,113 @@ class ConditionalDenoiser(Denoiser):
             The exponential of ``log_prob`` is unbiased. ``stderr`` is 0 with at most one unknown cell, and where none
             but leading columns are known.
         """
-        parts = [
-            self._marginal(rows, n_draws, salt) for rows in x.split(max(1, AT_ONCE // n_draws))
-        ]
+        gaps = torch.zeros_like(x, dtype=torch.bool) if gaps is None else gaps
+        step = max(1, AT_ONCE // n_draws)
+        parts = [Estimate(x.new_zeros(0), x.new_zeros(0))]
+        for rows, own in zip(x.split(step), gaps.split(step), strict=True):
+            parts.append(self._marginal(rows, own, n_draws, salt))
         return Estimate(*(torch.cat(t) for t in zip(*parts, strict=True)))
 
-    def _marginal(self, x: Tensor, n_draws: int, salt: int) -> Estimate:
-        unknown, leading = self.unknown(x), self.codebook.leading
-        whole = ~unknown.any(1) | ~(unknown & leading).any(1) & (x.isnan() | leading).all(1)
+    def _marginal(self, x: Tensor, gaps: Tensor, n_draws: int, salt: int) -> Estimate:
+        unknown, leading = self.unknown(x) & ~gaps, self.codebook.leading
+        told = (unknown & leading).any(1)
+        whole = ~unknown.any(1) | ~told & (x.isnan() | leading).all(1) & bool(leading.any())
         log_prob, stderr = _log_prob(self.scorer, x), x.new_zeros(len(x))
-        alone = ~whole & (unknown.sum(1) == 1) & ~(unknown & leading).any(1)
+        alone = ~whole & (unknown.sum(1) == 1) & ~told
         for j in torch.nonzero(unknown[alone].any(0)).flatten().tolist():
             rows = torch.nonzero(alone & unknown[:, j]).flatten()
             log_prob[rows] = self._sum_over(x[rows], j)
         rows = torch.nonzero(~whole & ~alone).flatten()
         if len(rows):
-            draws = self._completions(x[rows], n_draws, salt).flatten(0, 1)
-            log_w = _log_prob(self.scorer, draws) - _log_prob(self.proposal, draws)
-            log_w = log_w.view(-1, n_draws) + _log_prob(self.proposal, x[rows])[:, None]
-            log_prob[rows], stderr[rows] = combine(log_w)
+            left = x[rows].isnan() & ~unknown[rows]
+            log_w, log_q, _ = self._weights(x[rows], left, n_draws, salt)
+            log_prob[rows], stderr[rows] = combine(log_w + log_q[:, None])
         return Estimate(log_prob, stderr)
+
+    def _weights(
+        self, x: Tensor, left: Tensor, n_draws: int, salt: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Log P / Q of completions of rows (n, C), (n, M), log Q of the known cells, (n,), and the completions."""
+        draws = self._completions(x, left, n_draws, salt)
+        flat = draws.flatten(0, 1)
+        log_w = _log_prob(self.scorer, flat) - _log_prob(self.proposal, flat)
+        return log_w.view(-1, n_draws), _log_prob(self.proposal, x), draws
+
+    # -- the score of rows with gaps ------------------------------------------------------------
+
+    @torch.no_grad()
+    def score(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-probability of the known cells of rows (B, C), and standard errors: float64, (B,), nats.
+
+        The scorer's closed form, unless a cell is missing in a column of whose gaps it has not learned. Such cells are
+        summed out of the mixture (10) of ``n_draws`` parts of the scorer and one of the proposal, by ``n_draws`` draws.
+        """
+        log_prob, stderr = _log_prob(self.scorer, x), x.new_zeros(len(x))
+        rows = self._with_new_gaps(x)
+        if len(rows):
+            log_joint, _, log_w = self._joint(x[rows])
+            log_prob[rows] = torch.logsumexp(log_joint, 1)
+            stderr[rows] = combine(log_w).stderr * (1 - (log_joint[:, -1] - log_prob[rows]).exp())
+        return log_prob, stderr
+
+    @torch.no_grad()
+    def factors(self, x: Tensor) -> Tensor:
+        """Shares of the columns in :meth:`score`: (B, C), nats; zero where a cell is missing.
+
+        Of rows whose gaps are summed out, the factors of the scorer in the completions and those of the proposal,
+        averaged by the weights that these have in the score; what is left is divided among the known cells.
+        """
+        parts = [x.new_zeros(x[:0].shape), *in_blocks(self.scorer.log_factors, x, batch_size=BATCH)]
+        out, rows = torch.cat(parts).double(), self._with_new_gaps(x)
+        if len(rows):
+            some = x[rows]
+            log_joint, draws, _ = self._joint(some)
+            parts = in_blocks(self.scorer.log_factors, draws.flatten(0, 1), batch_size=BATCH)
+            each = torch.cat(list(parts)).double().view(draws.shape)
+            own = torch.cat(list(in_blocks(self.proposal.log_factors, some, batch_size=BATCH)))
+            each = torch.cat([each, own.double()[:, None]], 1)
+            there = (~some.isnan()).to(each)
+            mean = (torch.softmax(log_joint, 1)[:, :, None] * each).sum(1) * there
+            left = torch.logsumexp(log_joint, 1) - mean.sum(1)
+            out[rows] = mean + (left / there.sum(1).clamp_min(1.0))[:, None] * there
+        return out
+
+    @torch.no_grad()
+    def score_and_factors(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """:meth:`score` with the factors that cost least beside it: :meth:`Denoiser.log_prob_and_factors`."""
+
+        def call(rows: Tensor) -> Tensor:
+            log_prob, factors = self.scorer.log_prob_and_factors(rows)
+            return torch.cat([log_prob[:, None].double(), factors.double()], 1)
+
+        parts = [x.new_zeros(0, 1 + x.shape[1]), *in_blocks(call, x, batch_size=BATCH)]
+        both, rows = torch.cat(parts), self._with_new_gaps(x)
+        if len(rows):
+            some = x[rows]
+            both[rows] = torch.cat([self.score(some)[0][:, None], self.factors(some)], 1)
+        return both[:, 0], both[:, 1:]
+
+    def learned_gaps(self, x: Tensor) -> Tensor:
+        """The cells of rows (B, C) that are missing in a column of whose gaps the scorer has learned, (B, C)."""
+        return x.isnan() & self._has_gaps
+
+    def _with_new_gaps(self, x: Tensor) -> Tensor:
+        """The rows (n,) among (B, C) of which something is known, and a cell missing that was not in training."""
+        new = self.unknown(x) & ~self._has_gaps & ~self.codebook.leading
+        return torch.nonzero(new.any(1) & ~x.isnan().all(1)).flatten()
+
+    def _joint(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The terms of the score of rows (n, C): (n, M + 1), nats; their completions, and log-weights (n, M)."""
+        left = x.isnan() & ~(self.unknown(x) & ~self._has_gaps)
+        parts = [
+            self._weights(*t, self.n_draws, SALT)
+            for t in zip(x.split(AT_ONCE), left.split(AT_ONCE), strict=True)
+        ]
+        log_w, log_q, draws = (torch.cat(t) for t in zip(*parts, strict=True))
+        joint = torch.cat([log_w, torch.zeros_like(log_w[:, :1])], 1) + log_q[:, None]
+        return joint - math.log(self.n_draws + 1), draws, log_w
+
+    # -- sums and draws -------------------------------------------------------------------------
 
     def _sum_over(self, x: Tensor, j: int) -> Tensor:
         """Log-probability of rows (n, C) without their cell in column j, all others as they are: (n,), nats."""
@@ -428,7 +534,8 @@ class ConditionalDenoiser(Denoiser):
             for copies in torch.arange(r, device=x.device).split(max(1, AT_ONCE // n)):
                 for some in same.split(max(1, AT_ONCE // (n * len(copies)))):
                     rows = x[first[some]]
-                    drawn = self._completions(rows, n * len(copies), draw_salt(generator))
+                    left = rows.isnan() & ~self.unknown(rows)
+                    drawn = self._completions(rows, left, n * len(copies), draw_salt(generator))
                     drawn = drawn.view(-1, n, x.shape[1])  # (n copies, M, C)
                     flat = drawn.flatten(0, 1)
                     log_w = _log_prob(self.scorer, flat) - _log_prob(self.proposal, flat)

@@ -36,6 +36,8 @@ from discrete_itd.validation import check_choice
 
 MARGINAL = "marginal"  # the estimator of rows with unknown cells by importance sampling
 Progress = Callable[[int], object]
+# share of the rows in which a column must be missing in training for its gaps to count as learned
+LEARNED_GAPS = 0.01
 EFFORT = 16  # with max_stderr, a row may take up to this many times n_evaluations
 FEWEST_POINTS = 8  # of the integral of a row, so that strata are compared in pairs
 PILOT_ROWS = (
@@ -103,7 +105,9 @@ class Model:
         indicator, n = [-1] * len(self.encoder.owner), self.encoder.n_columns
         for place, j in enumerate(self.encoder.owner[n:].tolist(), n):
             indicator[j] = place
-        return ConditionalDenoiser(scorer, exact, indicator)
+        share = [c.n_missing >= LEARNED_GAPS * max(1, c.n_rows) for c in self.encoder.schema]
+        has_gaps = [share[j] for j in self.encoder.owner.tolist()]
+        return ConditionalDenoiser(scorer, exact, indicator, has_gaps)
 
     @property
     def anywhere(self) -> Denoiser:
@@ -173,9 +177,11 @@ class Model:
         ValueError
             If the denoiser that answers does not have the estimator, naming those that it has.
         """
-        sampled = isinstance(self.conditional, ConditionalDenoiser)
-        if sampled and (estimator == MARGINAL or (given is not None and estimator is None)):
-            return self._marginal(x, given, n_evaluations, max_stderr, progress)
+        if isinstance(self.conditional, ConditionalDenoiser):
+            if estimator == MARGINAL or (given is not None and estimator is None):
+                return self._marginal(x, given, n_evaluations, max_stderr, progress)
+            if estimator is None:
+                return self._score(self.conditional, x, n_evaluations, max_stderr, progress)
         denoiser = self.answers(given)
         if estimator == MARGINAL and denoiser.exact:
             estimator = "closed_form"
@@ -273,27 +279,67 @@ class Model:
         max_stderr: float | None,
         progress: Progress | None,
     ) -> Estimate:
-        """Log-probability of the known cells under the scorer; with ``given``, minus that of the given ones (13)."""
+        """Log-probability of the known cells under the scorer; with ``given``, minus that of the given ones (13).
+
+        With ``given``, gaps that the scorer has learned stay gaps in both.
+        """
         conditional = cast(ConditionalDenoiser, self.conditional)
 
-        def estimate(x: Tensor, n: int, seed: int, progress: Progress | None = None) -> Estimate:
-            parts = [Estimate(x.new_zeros(0), x.new_zeros(0))]
-            for rows in x.split(self.batch_size):
-                parts.append(conditional.marginal(rows, n, seed))
+        def estimate(both: Tensor, n: int, seed: int, progress: Progress | None = None) -> Estimate:
+            parts = [Estimate(both.new_zeros(0), both.new_zeros(0))]
+            for some in both.split(self.batch_size):
+                rows, gaps = some.chunk(2, 1)
+                parts.append(conditional.marginal(rows, n, seed, gaps=gaps > 0))
                 if progress is not None:
                     progress(len(rows))
             return Estimate(*(torch.cat(t) for t in zip(*parts, strict=True)))
 
         with self._threads(self.denoiser, x):
             if given is None:
-                return with_effort(estimate, x, n_draws, self.seed, max_stderr, progress)
+                both = torch.cat([x, torch.zeros_like(x)], 1)
+                return with_effort(estimate, both, n_draws, self.seed, max_stderr, progress)
             if max_stderr is not None:
                 max_stderr /= math.sqrt(2)  # variances of two estimates add up
-            every = with_effort(estimate, x, n_draws, self.seed, max_stderr, None)
-            known = x.masked_fill(~given, math.nan)
-            part = with_effort(estimate, known, n_draws, self.seed, max_stderr, progress)
+            gaps = conditional.learned_gaps(x).to(x)
+            both = torch.cat([x, gaps], 1)
+            every = with_effort(estimate, both, n_draws, self.seed, max_stderr, None)
+            both = torch.cat([x.masked_fill(~given, math.nan), gaps], 1)
+            part = with_effort(estimate, both, n_draws, self.seed, max_stderr, progress)
         stderr = (every.stderr.square() + part.stderr.square()).sqrt()
         return Estimate(every.log_prob - part.log_prob, stderr)
+
+    def _score(
+        self,
+        conditional: ConditionalDenoiser,
+        x: Tensor,
+        n_draws: int,
+        max_stderr: float | None,
+        progress: Progress | None,
+    ) -> Estimate:
+        """The scorer's closed form, gaps that it has not learned summed out; with ``max_stderr``, by more draws."""
+        log_prob, stderr = self._by_batch(conditional.score, x, progress)
+        if max_stderr is not None and bool((stderr > 0).any()):
+            rows = torch.nonzero(stderr > 0).flatten()
+            more = self._marginal(x[rows], None, n_draws, max_stderr, None)
+            log_prob, stderr = (
+                t.index_copy(0, rows, m) for t, m in zip((log_prob, stderr), more, strict=True)
+            )
+        return Estimate(log_prob, stderr)
+
+    def _by_batch(
+        self,
+        call: Callable[[Tensor], tuple[Tensor, ...]],
+        x: Tensor,
+        progress: Progress | None,
+    ) -> tuple[Tensor, ...]:
+        """Tensors that a function of rows returns, for some rows at a time."""
+        parts = [] if len(x) else [call(x)]
+        with self._threads(self.denoiser, x):
+            for rows in x.split(self.batch_size) if len(x) else ():
+                parts.append(call(rows))
+                if progress is not None:
+                    progress(len(rows))
+        return tuple(torch.cat(t) for t in zip(*parts, strict=True))
 
     def answers(self, given: Tensor | None) -> Denoiser:
         """The denoiser that answers a question about rows, or about some columns given others."""
@@ -344,6 +390,9 @@ class Model:
         self, x: Tensor, progress: Callable[[int], object] | None = None
     ) -> tuple[Tensor, Tensor]:
         """Closed form of log P(x), (N,), with the factors (N, C') that cost least beside it, perhaps a member's."""
+        if isinstance(self.conditional, ConditionalDenoiser):
+            log_prob, factors = self._by_batch(self.conditional.score_and_factors, x, progress)
+            return log_prob, factors
 
         def call(rows: Tensor) -> Tensor:
             log_prob, factors = self.denoiser.log_prob_and_factors(rows)
@@ -383,10 +432,16 @@ class Model:
         progress: Callable[[int], object] | None = None,
     ) -> Attribution:
         """As :meth:`log_prob`, with the surprisal of each internal column; an ``estimator`` is of ``given`` only."""
-        denoiser = self.answers(given)
-        sampled = isinstance(self.conditional, ConditionalDenoiser)
-        if given is not None and sampled and estimator is None:
-            return self._chain(x, given, n_evaluations, max_stderr, progress)
+        denoiser, conditional = self.answers(given), self.conditional
+        if isinstance(conditional, ConditionalDenoiser) and estimator is None:
+            if given is not None:
+                return self._chain(x, given, n_evaluations, max_stderr, progress)
+
+            def call(rows: Tensor) -> tuple[Tensor, ...]:
+                return (*conditional.score(rows), -conditional.factors(rows))
+
+            _, stderr, surprisal = self._by_batch(call, x, progress)
+            return Attribution(-surprisal.sum(1), stderr, surprisal)
         if denoiser.closed_form:
             return self._factors(denoiser, x, given, progress)
         with self._threads(denoiser, x):
@@ -414,14 +469,13 @@ class Model:
         order = [j for j in self.denoiser.natural_order(generator).tolist() if not given[j]]
         known, out = given.clone(), torch.zeros_like(x)
         before = torch.zeros_like(whole.log_prob)
-        base = conditional.marginal(x, n_draws, self.seed).log_prob - whole.log_prob
+        gaps = conditional.learned_gaps(x)
+        base = conditional.marginal(x, n_draws, self.seed, gaps=gaps).log_prob - whole.log_prob
         for j in order[:-1]:
             known[j] = True
             cells = x.masked_fill(~known, math.nan)
-            after = (
-                conditional.marginal(cells, max(1, n_draws // len(order)), self.seed).log_prob
-                - base
-            )
+            found = conditional.marginal(cells, max(1, n_draws // len(order)), self.seed, gaps=gaps)
+            after = found.log_prob - base
             after = torch.where(x[:, j].isnan(), before, after)
             out[:, j], before = after - before, after
         if order:

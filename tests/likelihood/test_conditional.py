@@ -306,6 +306,35 @@ def test_the_marginal_is_unbiased_and_exact_of_one_cell_or_where_the_proposal_is
     assert same.stderr.item() < 1e-4
 
 
+def test_new_gaps_are_summed_out_of_a_mixture_with_the_proposal(device, monkeypatch):
+    """On average over draws, four parts of the scorer and one of the proposal; learned gaps and whole rows as ever."""
+    book = make_book("mixed", device)
+    p, q, rows = proposal(book, 5), proposal(book), all_rows(book)
+    p.exact = False
+    x = random_rows(book, 1, np.random.default_rng(0))
+    gaps, known = without(x, 0, 1), x[0, -1] == rows[:, -1]
+    of_p, of_q = (d.log_prob(rows).double().exp()[known].sum().item() for d in (p, q))
+    found = []
+    for salt in range(100):
+        monkeypatch.setattr(conditional, "SALT", salt)
+        found.append(ConditionalDenoiser(p, q).score(gaps)[0].exp())
+    found = torch.cat(found)
+    n, error = conditional.DRAWS, found.std().item() / 10
+    assert found.mean().item() == pytest.approx((n * of_p + of_q) / (n + 1), abs=4 * error)
+    assert 0 < error < 0.15 * of_p
+    denoiser = ConditionalDenoiser(p, q)
+    log_prob, stderr = denoiser.score(torch.cat([gaps, x]))
+    assert stderr[0] > 0
+    assert stderr[1] == 0
+    torch.testing.assert_close(denoiser.factors(gaps).sum(1), log_prob[:1])
+    assert not denoiser.factors(gaps)[gaps.isnan()].any()
+    both = denoiser.score_and_factors(torch.cat([gaps, x]))
+    torch.testing.assert_close(both[0], log_prob)
+    learned = ConditionalDenoiser(p, q, has_gaps=[True, True, False]).score(gaps)
+    assert learned[0].item() == pytest.approx(p.log_prob(gaps).item(), abs=1e-6)
+    assert learned[1] == 0
+
+
 def test_draws_follow_the_scorer(device):
     """Of one cell exactly; of two after a choice among many, and of equal rows independently of one another."""
     book = make_book("mixed", device)
@@ -363,6 +392,14 @@ def test_given_columns_condition_the_scorer(missing):
     np.testing.assert_allclose(
         model.explain(new, given="size").sum(axis=1), -several.log_prob, atol=1e-9
     )
+    gaps = new.assign(size=math.nan)  # none was missing in training
+    scores, stderr = model.log_prob(gaps)
+    assert (stderr > 0).all()
+    np.testing.assert_allclose(model.explain(gaps).sum(axis=1), -scores, atol=1e-9)
+    assert model.score_samples(gaps[2:3]) == scores[2]
+    exact, error = model.log_prob(gaps, estimator="marginal")
+    assert not error.any()  # of one cell
+    np.testing.assert_allclose(scores, exact, atol=1.0)
     every = model.log_prob(new, estimator="marginal")
     np.testing.assert_allclose(every.log_prob, model.score_samples(new), atol=1e-6)
     drawn = model.sample(20, random_state=0, given={"a": "u"})
