@@ -9,7 +9,15 @@ from typing import Any
 from discrete_itd.denoisers import Denoiser
 from discrete_itd.models.candidates import Candidate, CandidateTable
 from discrete_itd.models.contract import FitPlan, Recipe, TrainingRows
-from discrete_itd.models.exact import EXACT, BayesNet, Decoder, Forest, Mixture, affordable_bases
+from discrete_itd.models.exact import (
+    EXACT,
+    BayesNet,
+    Decoder,
+    Forest,
+    Mixture,
+    Trees,
+    affordable_bases,
+)
 from discrete_itd.models.networks import (
     MOST_ORDERS,
     NETWORK_SHARE,
@@ -160,7 +168,9 @@ class Best(Recipe):
 
     def fit(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
         table = CandidateTable(rows)
-        for member in (*affordable_bases(rows, BayesNet()), Forest(), Mixture()):
+        bases = affordable_bases(rows, BayesNet())
+        several = [Trees(8)] if Trees() in bases else []
+        for member in (*bases, *several, Forest(), Mixture()):
             table.fit_in_time(member, plan.within(BASE_SHARE))
         table.fit_in_time(LARGE_DECODER, plan.within(DECODER_SHARE, (0.0, DECODER_DONE)))
         later = replace(plan, span=(DECODER_DONE, 1.0))
