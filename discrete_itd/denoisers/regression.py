@@ -50,7 +50,10 @@ def start_from_regressions(denoiser: CausalDenoiser, x: Tensor) -> None:
     products *= len(first) / known[~apart].sum(0).clamp_min(1)
     eye = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
     # the features that a column hears are the first ones: a part of the factor is their factor
-    factors = [torch.linalg.cholesky(gram + penalty * eye) for penalty in PENALTIES]
+    tried = [torch.linalg.cholesky_ex(gram + penalty * eye) for penalty in PENALTIES]
+    factors = [factor for factor, failed in tried if not failed]
+    if not factors:  # rounding of huge features
+        return
     answers = torch.nonzero(torch.isin(features.answer_column, reals)).flatten()
     answers = answers.unflatten(0, (len(reals), -1, 3))  # (R, K', 3)
     n_heard = 1 + (network.feature_rank < network.answer_rank[answers[:, :1, 0]]).sum(1)

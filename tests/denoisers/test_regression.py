@@ -79,3 +79,13 @@ def test_the_share_is_that_of_maximum_likelihood():
     assert float(share_of_second(first, second)) == pytest.approx(
         0.001 * (1 + int(np.argmax(nats))), abs=0.02
     )
+
+
+def test_features_too_large_for_float64_change_nothing(monkeypatch):
+    x = table()
+    denoiser, before = started([1, 2, 0], x[:20])
+    n = len(denoiser.features.feature_column)
+    with monkeypatch.context() as patched:
+        patched.setattr(denoiser.features, "describe_cells", lambda x: 1e12 * x[:, [1] * n])
+        start_from_regressions(denoiser, x)
+    assert torch.equal(denoiser.log_factors(x[:20]).double(), before)
