@@ -26,7 +26,9 @@ from torch import Tensor
 
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.devices import replace_rows
+from discrete_itd.channel.gaussian import chosen
 from discrete_itd.channel.levels import KNOWN_NATS
+from discrete_itd.channel.noise import RowNoise
 from discrete_itd.channel.posterior import Posterior
 from discrete_itd.denoisers.ancestral import (
     beside_fallback,
@@ -39,6 +41,7 @@ from discrete_itd.denoisers.ancestral import (
     ranks,
 )
 from discrete_itd.denoisers.base import (
+    BLOCK,
     Config,
     Denoiser,
     Tensors,
@@ -211,10 +214,16 @@ class BayesNetDenoiser(Denoiser):
         log_mass = log_mass.detach() + top.sum((1, 2))
         return log_mass, finite_log(q)
 
-    def _log_mass(self, ell: Tensor, columns: frozenset[int] | None = None) -> Tensor:
+    def _log_mass(
+        self,
+        ell: Tensor,
+        columns: frozenset[int] | None = None,
+        kept: list[tuple[tuple[int, ...], Tensor]] | None = None,
+    ) -> Tensor:
         """Log-probability of evidence (C, K, B): (B,). Of every column some category has evidence above -inf.
 
-        Only ``columns`` are taken, if given: with each one its parents.
+        Only ``columns`` are taken, if given: with each one its parents. To ``kept`` is added for each column what it is
+        summed out of: its number and those of the others, and the table (K, K of each of the others, ..., B).
         """
         factors: list[tuple[tuple[int, ...], Tensor]] = []
         order = [j for j in self.order if columns is None or j in columns]
@@ -231,6 +240,8 @@ class BayesNetDenoiser(Denoiser):
             joint = ell.new_zeros(1)
             for own, values in sorted(mine, key=lambda f: len(f[0])):
                 joint = joint + _aligned(own, values, scope)
+            if kept is not None:
+                kept.append((scope, joint))
             left = torch.logsumexp(joint, 0)
             most = left.detach().reshape(math.prod(left.shape[:-1]), -1).amax(0)
             log_mass, left = log_mass + most, left - most  # small numbers keep their digits
@@ -255,11 +266,14 @@ class BayesNetDenoiser(Denoiser):
 
     def _summed_out(self, cells: Tensor, columns: Sequence[int]) -> Tensor:
         """Log-probability of rows of some columns and all their ancestors, (B, C): (B,)."""
+        return self._log_mass(self._certain(cells), frozenset(columns))
+
+    def _certain(self, cells: Tensor) -> Tensor:
+        """Evidence (C, K, B) of rows (B, C): 0 of a known category, and of all where a cell is missing, else -inf."""
         codes = torch.arange(self.codebook.levels.widest, device=cells.device)[:, None]
         some = cells.T[:, None]  # (C, 1, B)
         may_be = (some == codes) | some.isnan()
-        evidence = torch.where(may_be, 0.0, -torch.inf).to(self.codebook.known_snr)
-        return self._log_mass(evidence, frozenset(columns))
+        return torch.where(may_be, 0.0, -torch.inf).to(self.codebook.known_snr)
 
     def _rows_of_tables(self, cells: Tensor) -> tuple[Tensor, Tensor]:
         """Where each column's row of its table begins among :meth:`_numbers`, and where a parent is missing."""
@@ -306,6 +320,33 @@ class BayesNetDenoiser(Denoiser):
         alone = (unsure | late)[:, levels.level_column]
         logits = torch.where(alone, self._alone(), told)
         return beside_fallback(book, logits, self.fallback)
+
+    @torch.no_grad()
+    def complete(self, x: Tensor, n_draws: int, salt: int) -> Tensor:
+        """As the base class has it: columns are summed out, then drawn in the reverse order."""
+        book, out = self.codebook, x.repeat_interleave(n_draws, 0)
+        path = torch.arange(n_draws, device=x.device).repeat(len(x))
+        noise, step = RowNoise(out, path, salt), max(BLOCK, self._step)
+        finite = book.finite.tolist()
+        for start in range(0, len(x), step):
+            rows = x[start : start + step]
+            tables: list[tuple[tuple[int, ...], Tensor]] = []
+            self._log_mass(self._certain(filled(rows)[:, book.finite]), kept=tables)
+            these = slice(start * n_draws, (start + len(rows)) * n_draws)
+            row = torch.arange(len(rows), device=x.device).repeat_interleave(n_draws)
+            codes: dict[int, Tensor] = {}
+            for (j, *others), joint in reversed(tables):
+                logits = joint[(slice(None), *(codes[i] for i in others), row)].T
+                u = noise.uniform(finite[j], 1)[these, 0]
+                codes[j] = chosen(logits.double(), u)
+                out[these, finite[j]] = codes[j].double()
+        if self.fallback is not None:
+            others = self.fallback.marginals()
+            for j in set(range(book.n_columns)) - set(finite):
+                rows = torch.nonzero(out[:, j].isnan()).flatten()
+                u, v = noise.uniform(j, 2)[rows].unbind(1)
+                out[rows, j] = others.expand(len(rows)).at_uniform(j, u, v)
+        return out.unflatten(0, (len(x), n_draws))
 
     def natural_order(self, generator: torch.Generator) -> Tensor:
         return parents_first_order(self.codebook, self.parents, generator)

@@ -136,8 +136,8 @@ class ScoringMixin:
             error over the signal-to-noise ratio, eq. (4), with ``n_evaluations`` noise levels a row. A model with a
             closed form gives the same number in every way that it has; :mod:`discrete_itd.guide.guarantees` has the
             table. By default, gaps in columns that had none in training are summed out of four parts of the model and
-            one of its ``companion_``, if it has one, by four draws, which ``stderr`` is of; "closed_form" scores them as
-            a network does that has not learned of them. "marginal" sums out every gap by ``n_evaluations`` draws. With
+            one of its ``companion_``, if it has one, by four draws, with their ``stderr``; "closed_form" scores them as
+            a network does that has not learned of them. "marginal" sums out all gaps by ``n_evaluations`` draws. With
             ``given``, a model with a ``companion_`` has "marginal", its own, and by any other name the companion's.
 
         Returns

@@ -239,7 +239,8 @@ def test_of_a_large_vocabulary_the_likely_words_are_enumerated(device, monkeypat
 
 @pytest.mark.parametrize(
     ("name", "kind"),
-    [("mixed", "mixture"), ("mixed", "tree"), ("mixed", "of rows"), ("one real", "mixture")],
+    [("mixed", k) for k in ("mixture", "tree", "bayes_net", "of rows")]
+    + [("one real", "mixture"), ("all kinds", "bayes_net")],
 )
 def test_completions_follow_the_conditional(device, name, kind):
     """Of each family by its own way; equal rows get equal draws, whatever is beside them."""
