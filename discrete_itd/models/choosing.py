@@ -173,7 +173,7 @@ class Best(Recipe):
         for member in (*bases, *several, Forest(), Mixture()):
             table.fit_in_time(member, plan.within(BASE_SHARE))
         table.fit_in_time(LARGE_DECODER, plan.within(DECODER_SHARE, (0.0, DECODER_DONE)))
-        later = replace(plan, span=(DECODER_DONE, 1.0))
+        later = replace(plan, span=(DECODER_DONE, 1.0), is_beside_decoder=True)
         trains = plan.training.max_steps and Causal().is_affordable(rows)
         n = self.count_networks() if trains else 0
         plans, n_at_once = later.of_networks(n), plan.run.team.size

@@ -122,7 +122,11 @@ def test_the_best_mixes_all_families():
     assert {"bayes net", "8 trees", "forest", "causal"} <= set(how.candidates["candidate"])
     for kind in ("decoder", "mixture"):
         assert how.candidates["candidate"].str.startswith(kind).any()
-    assert how.companion is None or how.companion.exact
+    assert how.companion is not None
+    assert how.companion.exact
+    # networks beside a decoder need none of their own to answer questions
+    nested = [m for m in how.companion.modules() if isinstance(m, RowMixtureDenoiser)]
+    assert len(nested) <= 1
 
 
 def test_a_difference_is_judged_row_by_row():
