@@ -40,7 +40,8 @@ below enumerate all rows of small tables, or repeat an experiment often enough t
 The paper's estimator is the integral of the denoising error over the signal-to-noise ratio, eqs. (3) and (4). Rows are
 scored by it, along paths (6), or by what it is known to be in closed form: `log_prob(X, estimator=...)` on any table shows
 that they agree. `tests/estimators/test_estimator_choice.py` runs every line; a missing cell, a missingness indicator and
-`given=` change nothing.
+`given=` change nothing. By default, though, a causal network answers `given=` by itself, and sums out gaps that were not in
+training; by name, it leaves the cells out, and its companion answers.
 
 | `denoiser=` | `"closed_form"` | `"path"` | `"integral"` | `mse_curve` |
 |---|---|---|---|---|
@@ -87,7 +88,7 @@ What holds on average, or with a probability that was measured.
 | The false-alarm rate of one calibration set, without `confidence=` | `threshold_at_rate(0.01, confidence=0.95)` |
 | The rate P(p ≤ α) ≤ α where the calibration rows hold anomalies that score higher than inliers | at most α / (1 - e) for a share e of anomalies |
 | Scores of anomalies along paths that are not too low: the error is one-sided, and larger than stated | a closed form, or `max_stderr=` |
-| Conditionals that agree with the joint to rounding, of a model with a `companion_` or along random orders | one exact model (`"tree"`, `"bayes_net"`, `"mixture"`, `"decoder"`) |
+| Conditionals that agree with the joint to rounding, of several cells under a model with a `companion_` (of one cell they do) or along random orders | one exact model (`"tree"`, `"bayes_net"`, `"mixture"`, `"decoder"`) |
 | The same bits on another processor, device, or release of torch | scores that agree to rounding |
 | Comparable nats of tables in other units: a log-density changes with the unit, and may be above zero | compare models on the same table |
 | Gaps that depend on values of other columns, marginalised | `missing="category"` |

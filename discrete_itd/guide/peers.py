@@ -31,9 +31,9 @@ whether there are any, see ``tests/benchmarks/RESULTS.md``.
 * (i) IsolationForest takes gaps, GaussianMixture and KernelDensity refuse them; nonconform leaves it to the detector it wraps.
 * (j) Filled: DQX by 0 or "MISSING", with a column that says so, MaskDiff-AD by the median, or as a category of its own.
 * (k) Of numbers: ``IterativeImputer(sample_posterior=True)`` draws numbers between the codes of categories.
-* (l) Networks, which the default may choose, leave the cell out: what they give adds up to one over the rows with this gap, but
-  a row's completions did not add up to it, of ``"causal"`` and ``"network"``. Conditionals of a causal network are those of its
-  exact companion.
+* (l) A network leaves the cell out: what it gives adds up to one over the rows with this gap, but a row's completions did not
+  add up to it, of ``"causal"`` and ``"network"``. A causal network does so where training rows had such gaps; others are summed
+  out of it and its exact companion, by a few draws.
 
 ## Alarms
 
