@@ -8,6 +8,7 @@ this improves the held-out log-likelihood. A mixture with merged columns leaves 
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +24,7 @@ from discrete_itd.denoisers import (
 from discrete_itd.denoisers.decoder import DecoderPlan, fit_decoder, seconds_needed
 from discrete_itd.denoisers.forest_fit import ForestCounts
 from discrete_itd.denoisers.mixture_fit import EM_ROWS
+from discrete_itd.denoisers.splits import Splits
 from discrete_itd.denoisers.tree import MOST_LEVELS
 from discrete_itd.models.contract import FitPlan, Recipe, TrainingRows
 from discrete_itd.models.growing import grow
@@ -41,6 +43,7 @@ FEWEST_ROWS, FEWEST_CANDIDATES, CANDIDATE_SHARE, N_TARGETS = 5, 4, 0.35, 8
 ABOVE = (4.0, 1.0, 16.0)
 MOST_PROBS = 1 << 24  # floats of the leaves of a forest
 FILLING, NUMBERS_OF_REAL = 1.6, 8  # rows of a leaf over the least number; floats kept for a number
+COUNTING = 2  # time of growing and counting trees, in units of that of growing
 CHOICE_ROWS = 4096  # held-out rows by which its depth is chosen, at most
 # base="auto" fits a tree with at most so many levels and numbers in its tables, and a Bayesian network with at most so
 # many columns and so much work per call, in which it sums its columns out
@@ -409,7 +412,20 @@ class Forest(Recipe):
 
     def fit(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
         clock = plan.clock(f"the fit of a {self.label}")
+        left = math.inf if rows.has(self) else plan.time_left
+        if left < math.inf and self.seconds_needed(rows) > left:
+            plan.run.left_out.append(self.label)
+            return rows.marginals
         return rows.once(self, lambda: rows.best(partial(self.candidates, is_over=clock)))
+
+    def seconds_needed(self, rows: TrainingRows) -> float:
+        """Seconds that growing and counting all trees take, by the growth of one."""
+        if not len(rows.codebook.finite) + len(rows.codebook.reals):
+            return 0.0
+        n_tables = 1 + (rows.one_hot_groups is not None)
+        start = time.perf_counter()
+        self._grown(rows, 1)
+        return COUNTING * n_tables * self.n_trees * (time.perf_counter() - start)
 
     def fit_base(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
         """The fit, of a table without continuous columns."""
@@ -424,26 +440,11 @@ class Forest(Recipe):
     ) -> Iterator[Denoiser]:
         """The forest that predicts held-out rows best: one, since forests are large."""
         book = rows.codebook
-        n_own = len(book.finite) + len(book.reals)
-        if not n_own:
+        if not len(book.finite) + len(book.reals):
             yield rows.marginals
             return
-        # not drawn: the other recipes' random numbers are the same with a forest beside them and without
-        seed = rows.generator.initial_seed() % (2**31 - 1)
-        numbers = book.levels.n_points + NUMBERS_OF_REAL * len(book.reals)
-        fewest = FEWEST_ROWS if self.min_leaf is None else self.min_leaf
-        fewest = max(
-            fewest, math.ceil(self.n_trees * rows.n_rows * numbers / (FILLING * MOST_PROBS))
-        )
-        splits = grow(
-            book,
-            rows.x,
-            n_trees=self.n_trees,
-            min_leaf=max(FEWEST_ROWS, math.ceil(fewest * len(rows.x) / rows.n_rows)),
-            n_candidates=max(FEWEST_CANDIDATES, math.ceil(CANDIDATE_SHARE * n_own)),
-            n_targets=N_TARGETS,
-            seed=seed,
-        )
+        splits, seed = self._grown(rows, self.n_trees)
+        fewest = self._fewest(rows)
         counts = ForestCounts(splits, rows.x, seed)
         for chunk in rows.source.chunks():
             counts.add(chunk)
@@ -467,6 +468,30 @@ class Forest(Recipe):
             if (own := nats(other)) < least:
                 best, least = other, own
         yield best
+
+    def _fewest(self, rows: TrainingRows) -> int:
+        """Rows of a leaf, at least: the probabilities of all leaves are to be no more than ``MOST_PROBS``."""
+        book = rows.codebook
+        numbers = book.levels.n_points + NUMBERS_OF_REAL * len(book.reals)
+        most = math.ceil(self.n_trees * rows.n_rows * numbers / (FILLING * MOST_PROBS))
+        return max(FEWEST_ROWS if self.min_leaf is None else self.min_leaf, most)
+
+    def _grown(self, rows: TrainingRows, n_trees: int) -> tuple[Splits, int]:
+        """Trees, and the seed of their fit."""
+        book = rows.codebook
+        # not drawn: the other recipes' random numbers are the same with a forest beside them and without
+        seed = rows.generator.initial_seed() % (2**31 - 1)
+        n_own = len(book.finite) + len(book.reals)
+        fewest = math.ceil(self._fewest(rows) * len(rows.x) / rows.n_rows)
+        return grow(
+            book,
+            rows.x,
+            n_trees=n_trees,
+            min_leaf=max(FEWEST_ROWS, fewest),
+            n_candidates=max(FEWEST_CANDIDATES, math.ceil(CANDIDATE_SHARE * n_own)),
+            n_targets=N_TARGETS,
+            seed=seed,
+        ), seed
 
     def check(self) -> Forest:
         check_integer("n_trees", self.n_trees, 1, MOST_COMPONENTS)

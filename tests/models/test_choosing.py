@@ -12,13 +12,14 @@ from fits import TINY, chain, mixed, noise, plan, training_rows
 from discrete_itd import DiffusionDensity
 from discrete_itd.denoisers import (
     CausalDenoiser,
+    ForestDenoiser,
     NeuralDenoiser,
     RowMixtureDenoiser,
     decoder,
 )
 from discrete_itd.denoisers.row_mixture import fit_weights
 from discrete_itd.denoisers.structure_search import Search
-from discrete_itd.models import choosing, networks
+from discrete_itd.models import choosing, exact, networks
 from discrete_itd.models.candidates import Candidate, CandidateTable
 from discrete_itd.models.contract import FitPlan
 from discrete_itd.models.fit_recipes import fit_recipe
@@ -239,6 +240,30 @@ def test_what_has_no_time_to_be_judged_is_not_begun(monkeypatch):
     assert past[0] == 10.0 * TRIAL_STEPS
     assert "causal" not in set(how.candidates["candidate"])
     assert fitted.denoiser.exact
+
+
+@pytest.mark.parametrize("recipe", [Forest(), Auto()])
+def test_a_forest_that_has_no_time_to_grow_is_not_begun(monkeypatch, recipe):
+    """By the growth of one of its trees; with time enough it is the same as without a bound."""
+    past, real, grow, seen = [0.0], time.perf_counter, exact.grow, []
+
+    def slow(*args, n_trees, **options):
+        seen.append(n_trees)
+        past[0] += n_trees
+        return grow(*args, n_trees=n_trees, **options)
+
+    monkeypatch.setattr(exact, "grow", slow)
+    monkeypatch.setattr("time.perf_counter", lambda: real() + past[0])
+    how = quick(0, max_time=40.0)
+    fitted = fit_recipe(recipe, training_rows(chain(200)), how)
+    assert seen == [1]
+    assert how.run.left_out == ["forest"]
+    assert how.candidates is None or "forest" not in set(how.candidates["candidate"])
+    long = fit_recipe(Forest(), training_rows(chain(200)), quick(0, max_time=1e4)).denoiser
+    assert type(long) is ForestDenoiser
+    assert type(fitted.denoiser) is not ForestDenoiser
+    free, x = fit_recipe(Forest(), training_rows(chain(200)), quick(0)), training_rows(chain(200)).x
+    assert torch.equal(long.log_prob(x), free.denoiser.log_prob(x))
 
 
 @pytest.mark.parametrize(("needed", "share"), [(10.0, 560 / 570), (1000.0, 0.75)])
