@@ -93,6 +93,8 @@ class Denoiser(nn.Module):
         default, whether it is exact.
     ancestral : bool
         Whether :meth:`draw` is defined: whole rows are then drawn by it and not along a path. False by default.
+    has_reals : bool
+        Whether continuous columns are in the model itself, if it has a ``fallback`` for others. False by default.
 
     Notes
     -----
@@ -125,6 +127,7 @@ class Denoiser(nn.Module):
     independent: bool = False
     isotropic: bool = False
     ancestral: bool = False
+    has_reals: bool = False
 
     def __init__(self, codebook: Codebook) -> None:
         super().__init__()
@@ -393,6 +396,20 @@ class Denoiser(nn.Module):
     def independent_part(self) -> MarginalDenoiser | None:
         """The independent columns within it: itself, or the ``fallback`` for columns that the model leaves out."""
         return getattr(self, "fallback", None)
+
+    @property
+    def independent_columns(self) -> Tensor:
+        """Which columns are independent of all others, as far as the kind of model says: bool, (C,), on the CPU.
+
+        All of independent columns; by default those of the ``fallback``: all but the low-cardinality ones.
+        """
+        has_fallback = getattr(self, "fallback", None) is not None
+        out = torch.full((self.codebook.n_columns,), self.independent or has_fallback)
+        if not self.independent:
+            out[self.codebook.finite.cpu()] = False
+        if self.has_reals:
+            out[self.codebook.reals.cpu()] = False
+        return out
 
     @property
     def row_work(self) -> int:

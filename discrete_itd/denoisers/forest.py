@@ -122,6 +122,7 @@ class ForestDenoiser(Denoiser):
     """
 
     exact = True
+    has_reals = True
     ancestral = True
     log_shares: Tensor
     probs: Tensor

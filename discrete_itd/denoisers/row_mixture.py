@@ -126,6 +126,13 @@ class RowMixtureDenoiser(Denoiser):
         return sum(member.row_work for member in asked)
 
     @property
+    def independent_columns(self) -> Tensor:
+        """Continuous and high-cardinality columns that are so in every member."""
+        out = torch.stack([member.independent_columns for member in self._members]).all(0)
+        out[self.codebook.finite.cpu()] = False
+        return out
+
+    @property
     def score_work(self) -> int:
         return sum(member.score_work for member in self._members)
 

@@ -30,6 +30,8 @@ table, which is of 300 rows (0.02 to 0.49). From ``tests/benchmarks/RESULTS.md``
 * **Start with** ``denoiser="tree"`` or ``"bayes_net"``: a fit takes about a second, and shows whether the columns are
   read as they are meant (``encoder_.describe()``).
 * **Stay with the default** if a minute is affordable. ``max_time=30`` bounds the fit in seconds.
+* **Numbers**: in ``"tree"``, ``"trees"`` and ``"bayes_net"``, columns of numbers that are not cut into bins are
+  independent of all others (``model_card()`` names them); ``"forest"``, ``"mixture"`` and ``"decoder"`` have them in.
 * **One exact model** (``"tree"``, ``"bayes_net"``, ``"mixture"``, ``"decoder"``) where questions about any subset of
   columns must agree with one another to rounding: its conditionals, marginals and joint are of one distribution.
 * ``"network"`` where such questions matter more than speed: it hears every column, and scores along paths.

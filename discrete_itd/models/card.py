@@ -9,6 +9,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+
 from discrete_itd.models.cost import TIMED_EVALUATIONS
 from discrete_itd.models.model import Model
 from discrete_itd.storage import markdown
@@ -153,6 +155,16 @@ def limits_section(model: Model) -> Lines:
             "* Of one cell, conditional probabilities are those of the model. Where several cells are unknown, the"
             " companion, another model, takes part in them; and it draws."
         )
+    for what, denoiser in (("model", model.denoiser), ("companion", model.companion)):
+        if denoiser is None or denoiser.independent:
+            continue
+        alone = torch.nonzero(denoiser.independent_columns).flatten().tolist()
+        if alone:
+            names = listed([str(schema[j].name) for j in alone])
+            lines.append(
+                f"* The {what}, a `{type(denoiser).__name__}`, has these columns independent of all others, so that"
+                f" nothing explains them and they explain nothing: {names}."
+            )
     closed = [str(c.name) for c in schema if c.kind in ("nominal", "ordinal") and not c.open]
     if closed:
         lines.append(f"* A value never seen raises an error in: {listed(closed)}.")

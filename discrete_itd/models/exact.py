@@ -77,9 +77,10 @@ class Independent(Recipe):
 
 @dataclass(frozen=True)
 class Trees(Recipe):
-    """A Chow-Liu tree, or a mixture of trees, over the columns that are not high-cardinality or continuous; exact.
+    """A Chow-Liu tree, or a mixture of trees, over the category columns; exact.
 
-    A single tree lacks edges that do not pay for their parameters.
+    A single tree lacks edges that do not pay for their parameters. Continuous and high-cardinality columns are
+    independent of all others.
 
     Parameters
     ----------
@@ -325,7 +326,9 @@ class Decoder(Recipe):
 
 @dataclass(frozen=True)
 class BayesNet(Recipe):
-    """A Bayesian network found by hill climbing, over the same columns as :class:`Trees`; exact.
+    """A Bayesian network found by hill climbing, over the category columns; exact.
+
+    Continuous and high-cardinality columns are independent of all others, as in :class:`Trees`.
 
     Parameters
     ----------

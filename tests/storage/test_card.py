@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from discrete_itd import CoordinateSchedule, DiffusionDensity, DiffusionOutlierDetector
 from discrete_itd.models.card import listed
@@ -193,3 +194,27 @@ def test_tables_and_lists_are_markdown():
         "| `\\` | nan |",
     ]
     assert listed(list("abc"), most=2) == "`a`, `b` and 1 more"
+
+
+@pytest.mark.parametrize(
+    ("denoiser", "is_said"),
+    [
+        ("bayes_net", True),
+        ("independent", False),
+        ("mixture", False),
+        (RowMixture(("tree", "independent")), True),
+    ],
+)
+def test_a_card_names_the_columns_of_which_nothing_is_explained(denoiser, is_said):
+    """And a model says of no column that it is independent that changes the others' distributions."""
+    numbers = table().assign(size=np.random.default_rng(0).normal(size=200))
+    model = settled(denoiser).fit(numbers)
+    said = lines_of(model.model_card())["Limits"]
+    assert ("has these columns independent of all others" in said) is is_said
+    assert ("nothing: `size`." in said) is is_said
+    rows, alone = model.rows(numbers).x, model.denoiser_.independent_columns
+    known = model.denoiser_.log_prob(rows) - model.denoiser_.log_prob(
+        rows.masked_fill(alone, torch.nan)
+    )
+    by_itself = model.denoiser_.log_prob(rows.masked_fill(~alone, torch.nan))
+    torch.testing.assert_close(known, by_itself, atol=1e-4, rtol=1e-4)
