@@ -329,7 +329,7 @@ def random_splits(book, rng, *, n_trees=3, depth=3):
     return np.array(column), np.array(threshold), rank, boxes
 
 
-def random_forest(book, rng, **arguments):
+def random_forest(book, rng, *, rest=None, **arguments):
     """Random trees of splits, in whose leaves the columns are independent within their boxes."""
     like, levels, n_reals = book.known_snr, book.levels, len(book.reals)
     column, threshold, rank, boxes = random_splits(book, rng, **arguments)
@@ -343,7 +343,7 @@ def random_forest(book, rng, **arguments):
         rng.normal(0, 0.6, (len(boxes), n_reals)),
         rng.uniform(0.2, 0.5, (len(boxes), n_reals)) ** 2,
     )
-    fallback = random_marginals(book, rng) if book.vocabularies else None
+    fallback = (rest or random_marginals(book, rng)) if book.vocabularies else None
     parts = [torch.tensor(part, device=book.device) for part in (*parts, *numbers)]
     parts = [p.to(like) if p.is_floating_point() else p for p in parts]
     return ForestDenoiser(book, *parts, wide=0.05, fallback=fallback)
@@ -374,7 +374,8 @@ def random_exact_mixture(book, rng, *, nested=False):
     if len(book.finite) == book.n_columns:
         members += [random_joined(book, rng), random_bayes_net(book, rng), random_oracle(book, rng)]
     if nested:
-        members[:2] = [RowMixtureDenoiser(book, members[:2], [0.3, 0.7])]
+        forest = random_forest(book, rng, rest=shared if book.vocabularies else None)
+        members[:2] = [RowMixtureDenoiser(book, [forest, members[1]], [0.3, 0.7])]
     made = RowMixtureDenoiser(book, members, rng.dirichlet([4.0] * len(members)) + 0.01)
     assert made.exact
     return made

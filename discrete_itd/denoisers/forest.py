@@ -242,6 +242,11 @@ class ForestDenoiser(Denoiser):
         )
 
     @property
+    def own_reals(self) -> bool:
+        """As the base class has it."""
+        return len(self.codebook.reals) > 0
+
+    @property
     def n_trees(self) -> int:
         """Number of trees Tr."""
         return self.splits.n_trees

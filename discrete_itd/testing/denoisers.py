@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 import torch
 from scipy import stats
-from torch import Tensor
+from torch import Tensor, nn
 
 from discrete_itd.channel import Codebook, CoordinateSchedule, Posterior, State
 from discrete_itd.denoisers import Denoiser, SupportDenoiser
@@ -287,6 +287,13 @@ def _overrides(denoiser: Denoiser, *methods: str) -> bool:
     return any(getattr(type(denoiser), m) is not getattr(Denoiser, m) for m in methods)
 
 
+def _precedes(denoiser: Denoiser) -> bool:
+    """Whether ``preceding`` is defined, of a mixture that of all members."""
+    members = [m for m in denoiser.children() if isinstance(m, nn.ModuleList)]
+    nested = [d for parts in members for d in parts if isinstance(d, Denoiser)]
+    return _overrides(denoiser, "preceding") and all(map(_precedes, nested))
+
+
 Property = Callable[[_Subject], None]
 
 
@@ -306,7 +313,7 @@ def _that_apply(s: _Subject) -> dict[str, Property]:
         (_posterior_is_enumerated, table and d.exact),
         (_evidence, d.exact and _overrides(d, "infer", "log_evidence")),
         (_any_order, d.exact and not d.isotropic),
-        (_preceding, d.exact and _overrides(d, "preceding")),
+        (_preceding, _precedes(d)),
         (_draws, d.ancestral),
         (_gradients, any(p.requires_grad for p in d.parameters())),
         (_stored, _overrides(d, "config")),

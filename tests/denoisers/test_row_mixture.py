@@ -194,7 +194,7 @@ def test_members_with_other_words_make_no_exact_mixture(device):
 def test_an_exact_mixture_is_the_base_of_a_causal_network(device, dtype):
     """Untrained, the network scores like the members' conditionals in its order, weighted by those before."""
     book = make_book("mixed", device)
-    mixture = random_exact_mixture(book, np.random.default_rng(0), nested=True)
+    mixture = random_exact_mixture(book, np.random.default_rng(0))
     causal = CausalDenoiser(mixture, [2, 0, 1], width=8, depth=1).to(device).requires_grad_(False)
     rows = all_rows(book)
     order = torch.tensor([2, 0, 1])
