@@ -93,8 +93,6 @@ class Denoiser(nn.Module):
         default, whether it is exact.
     ancestral : bool
         Whether :meth:`draw` is defined: whole rows are then drawn by it and not along a path. False by default.
-    has_reals : bool
-        Whether continuous columns are in the model itself, if it has a ``fallback`` for others. False by default.
 
     Notes
     -----
@@ -127,7 +125,6 @@ class Denoiser(nn.Module):
     independent: bool = False
     isotropic: bool = False
     ancestral: bool = False
-    has_reals: bool = False
 
     def __init__(self, codebook: Codebook) -> None:
         super().__init__()
@@ -407,7 +404,7 @@ class Denoiser(nn.Module):
         out = torch.full((self.codebook.n_columns,), self.independent or has_fallback)
         if not self.independent:
             out[self.codebook.finite.cpu()] = False
-        if self.has_reals:
+        if self.own_reals:
             out[self.codebook.reals.cpu()] = False
         return out
 

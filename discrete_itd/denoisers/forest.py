@@ -122,7 +122,6 @@ class ForestDenoiser(Denoiser):
     """
 
     exact = True
-    has_reals = True
     ancestral = True
     log_shares: Tensor
     probs: Tensor
