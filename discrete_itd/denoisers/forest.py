@@ -34,6 +34,7 @@ from discrete_itd.channel.levels import KNOWN_NATS
 from discrete_itd.channel.posterior import CategoricalPosterior, Posterior
 from discrete_itd.denoisers.ancestral import both_ways, cumulative, drawable
 from discrete_itd.denoisers.base import BLOCK, Config, Denoiser, Tensors, finite_log, with_codebook
+from discrete_itd.denoisers.leaf_trees import LeafTrees
 from discrete_itd.denoisers.marginal import WIDE_SD, MarginalDenoiser, fallback_log_prob
 from discrete_itd.denoisers.splits import Splits
 
@@ -101,6 +102,9 @@ class ForestDenoiser(Denoiser):
         mixed into each of these and truncated likewise: a value far from all others is improbable, not impossible.
     fallback : MarginalDenoiser, optional
         Independent columns, for high-cardinality columns.
+    parents, tables : Tensor, shapes (L, C') and (L, C', K, K), optional
+        Of :class:`~discrete_itd.denoisers.leaf_trees.LeafTrees`: the low-cardinality columns of a leaf are then a tree
+        and not independent, and ``probs`` are about its marginal distributions.
 
     Raises
     ------
@@ -147,6 +151,8 @@ class ForestDenoiser(Denoiser):
         var: Tensor | None = None,
         wide: float = 1e-3,
         fallback: MarginalDenoiser | None = None,
+        parents: Tensor | None = None,
+        tables: Tensor | None = None,
     ) -> None:
         super().__init__(codebook)
         if codebook.vocabularies and fallback is None:
@@ -174,7 +180,11 @@ class ForestDenoiser(Denoiser):
         roots, below = log_shares[: splits.n_trees], log_shares[splits.n_trees :].view(-1, 2)
         log_shares = torch.cat([roots.log_softmax(0), below.log_softmax(1).flatten()])
         low, high = (t[splits.leaves] for t in splits.boxes())
-        self._check_boxes(probs, low, high)
+        inside = self._inside(probs, low, high)
+        self.trees = None
+        if parents is not None and tables is not None:
+            inside = codebook.levels.spread(inside, False)
+            self.trees = LeafTrees(codebook, parents.to(probs.device), tables.to(like), inside)
         self.register_buffer("log_shares", log_shares)
         self.register_buffer("probs", probs / codebook.levels.per_level(codebook.levels.sum(probs)))
         self.register_buffer("means", mean.to(like))
@@ -185,8 +195,8 @@ class ForestDenoiser(Denoiser):
             self.register_buffer(name, like.new_zeros(0), persistent=False)
         self._derive()
 
-    def _check_boxes(self, probs: Tensor, low: Tensor, high: Tensor) -> None:
-        """ValueError unless probabilities are positive in the boxes (L, C) of the leaves and zero outside."""
+    def _inside(self, probs: Tensor, low: Tensor, high: Tensor) -> Tensor:
+        """Which levels lie in the boxes (L, C) of the leaves: (L, T); ValueError unless these alone are positive."""
         book, splits = self.codebook, self.splits
         column = book.finite[book.levels.level_column]
         tree, rows = splits.tree[splits.leaves], max(1, (1 << 22) // max(1, len(column)))
@@ -198,6 +208,7 @@ class ForestDenoiser(Denoiser):
                 raise ValueError("probs must be positive in the box of each leaf and zero outside")
             if not bool((book.levels.sum(inside.to(p)) > 0).all()):
                 raise ValueError("the box of a leaf has none of the levels of a column")
+        return probs > 0
 
     @torch.no_grad()
     def _derive(self) -> None:
@@ -238,6 +249,8 @@ class ForestDenoiser(Denoiser):
             tensors["var"],
             config["wide"],
             with_codebook(config["fallback"], codebook),
+            tensors.get("trees.parents"),
+            tensors.get("trees.tables"),
         )
 
     @property
@@ -299,10 +312,15 @@ class ForestDenoiser(Denoiser):
 
     def _cells(self, pairs: Pairs) -> Tensor:
         """Log-probability of the known cells of each pair's row in its leaf."""
-        out = self._level_cells(pairs).sum(-1)
+        if self.trees is not None and pairs.row is not None:
+            out = self.trees.log_mass(pairs.leaf, self.trees.likelihoods(pairs.level))
+        else:
+            out = self._level_cells(pairs).sum(-1)
         return out + self._number_cells(pairs).sum(-1) if len(self.codebook.reals) else out
 
     def _level_cells(self, pairs: Pairs) -> Tensor:
+        if self.trees is not None:
+            return self.trees.cells(pairs.leaf, pairs.level)
         n_points = self.probs.shape[1]
         at = pairs.leaf[..., None] * n_points + pairs.level.clamp_max(n_points - 1)
         cells = self.probs.view(-1)[at].log()
@@ -312,7 +330,9 @@ class ForestDenoiser(Denoiser):
         z = (pairs.reals - self.means[pairs.leaf]) * self._inverse_sd[pairs.leaf]
         cells = self._constant[pairs.leaf] - 0.5 * z.square()
         far = log_normal(pairs.reals / WIDE_SD) - math.log(WIDE_SD)
-        cells = torch.logaddexp(cells, far + self._log_wide[pairs.leaf])
+        far = far + self._log_wide[pairs.leaf]
+        top = torch.maximum(cells, far)  # logaddexp rounds by the place of a number among others
+        cells = top + ((cells - top).exp() + (far - top).exp()).log()
         return cells if pairs.row is None else cells.masked_fill_(pairs.reals.isnan(), 0.0)
 
     def log_factors(self, x: Tensor) -> Tensor:
@@ -335,6 +355,13 @@ class ForestDenoiser(Denoiser):
         if self.fallback is not None:
             out = self.fallback.log_factors(x).to(out).index_fill(1, self._own, 0.0)
         orders = both_ways(range(book.n_columns), book.leading_columns)
+        if self.trees is not None:  # a cell whose parent is missing has no factor of its own
+            gaps = torch.nonzero(x[:, self._own].isnan().any(1)).flatten()
+            if len(gaps):
+                out[gaps] = super().log_factors(x[gaps])
+                rows = torch.nonzero(~x[:, self._own].isnan().any(1)).flatten()
+                out[rows] = self.log_factors(x[rows])
+                return out
         for pairs in self._pairs(x):
             missing = x[pairs.rows].isnan()
             missing = missing[:, None] if pairs.row is None else missing[pairs.row]
@@ -423,6 +450,8 @@ class ForestDenoiser(Denoiser):
             [~is_known & (levels.sum((ell < 0).long()) > 0), (snr > 0) & reals.isnan()], 1
         )
         is_noisy, n_unknown = is_noisy.any(1), (~is_known).sum(1) + reals.isnan().sum(1)
+        if self.trees is not None:
+            is_noisy |= ~is_known.all(1)
         log_mass = torch.zeros(len(evidence), dtype=torch.float64, device=evidence.device)
         logits, found = torch.empty_like(evidence), []
         for rows, noisy in self._alike(n_unknown, is_noisy):
@@ -476,29 +505,45 @@ class ForestDenoiser(Denoiser):
     def _masses(
         self, row: Tensor, leaf: Tensor, counts: Tensor, ell: Tensor, y: Tensor, snr: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Log-probability of any evidence together with each leaf (P,), nats; and what it is of each column (P, C')."""
+        """Log-probability of any evidence together with each leaf (P,), nats; and what :meth:`_mixed` needs of it."""
         levels, like, masses, joint = self.codebook.levels, ell.exp(), [], []
-        for _, pairs in portions(counts, 4 * CELLS // max(1, ell.shape[1])):
+        if self.trees is not None:
+            like = levels.spread(like, 0.0)
+        for _, pairs in portions(counts, 4 * CELLS // max(1, like[0].numel())):
             at, own = row[pairs], leaf[pairs]
-            mass = levels.sum(self.probs[own] * like[at]).clamp_min(torch.finfo(ell.dtype).tiny)
-            masses.append(mass)
-            joint.append(self._log_weights[own].double() + mass.log().sum(1))
+            if self.trees is not None:
+                log_mass = self.trees.log_mass(own, like[at])
+            else:
+                mass = levels.sum(self.probs[own] * like[at])
+                masses.append(mass.clamp_min(torch.finfo(ell.dtype).tiny))
+                log_mass = masses[-1].log().sum(1)
+            joint.append(self._log_weights[own].double() + log_mass)
             if len(self.codebook.reals):
                 q = self._gaussian(own[:, None])
                 told = q.log_weight + q.log_evidence(y[at], snr[at])
                 joint[-1] += told.logsumexp(2).sum(1)
-        return torch.cat(joint), torch.cat(masses)
+        return torch.cat(joint), like if self.trees is not None else torch.cat(masses)
 
     def _mixed(
         self, row: Tensor, leaf: Tensor, counts: Tensor, weight: Tensor, masses: Tensor | None
     ) -> Tensor:
-        """The leaves' probabilities of levels, added up with weights (P,) divided by ``masses`` (P, C'): (B, T)."""
+        """The leaves' probabilities of levels, added up with weights (P,): (B, T).
+
+        Each column's are divided by the probability of its own evidence, ``masses`` (P, C'), 1 by default. Of trees,
+        the evidence is given instead, as likelihoods (B, C', K).
+        """
         if masses is None:
             start = counts.cumsum(0) - counts
             return nn.functional.embedding_bag(
                 leaf, self.probs, start, mode="sum", per_sample_weights=weight
             )
         out = self.probs.new_zeros(len(counts), self.probs.shape[1])
+        if self.trees is not None:
+            for _, pairs in portions(counts, 4 * CELLS // max(1, masses[0].numel())):
+                prior = self.trees.posteriors(leaf[pairs], masses[row[pairs]])
+                told = self.codebook.levels.gather(prior) * weight[pairs, None]
+                add_at(out, 0, row[pairs], told)
+            return out
         for _, pairs in portions(counts, 4 * CELLS // max(1, out.shape[1])):
             share = self.codebook.levels.per_level(weight[pairs, None] / masses[pairs])
             add_at(out, 0, row[pairs], self.probs[leaf[pairs]] * share)
@@ -516,8 +561,11 @@ class ForestDenoiser(Denoiser):
         cdf = cumulative(log_mass)
         u = torch.rand(n, generator=generator, device=cdf.device, dtype=cdf.dtype)
         leaf = torch.searchsorted(cdf, u, right=True)
-        logits = (self.probs[leaf] * may_be).log()
-        codes = CategoricalPosterior(levels, logits).sample(generator, allow_unseen=True)
+        if self.trees is not None:
+            codes = self.trees.draw(leaf, levels.spread(may_be[None], 0.0)[0], generator)
+        else:
+            logits = (self.probs[leaf] * may_be).log()
+            codes = CategoricalPosterior(levels, logits).sample(generator, allow_unseen=True)
         out.index_copy_(1, book.finite, codes.double())
         if len(book.reals):
             numbers = self._gaussian(leaf[:, None]).sample(generator)

@@ -69,6 +69,7 @@ class Splits(nn.Module):
     tree: Tensor
     _is_real: Tensor
     _place: Tensor
+    _finite_place: Tensor
 
     def __init__(self, codebook: Codebook, column: Tensor, threshold: Tensor, rank: Tensor) -> None:
         super().__init__()
@@ -114,13 +115,26 @@ class Splits(nn.Module):
         self.register_buffer("column", column.to(device))
         self.register_buffer("threshold", threshold.to(codebook.known_snr))
         self.register_buffer("rank", rank.to(codebook.known_snr))
-        derived = {"left": left, "parent": parent, "leaves": leaves, "leaf": leaf, "tree": tree}
+        finite = torch.full((n_columns,), -1)
+        finite[codebook.finite.cpu()] = torch.arange(len(codebook.finite))
+        derived = {
+            "_finite_place": finite,
+            "left": left,
+            "parent": parent,
+            "leaves": leaves,
+            "leaf": leaf,
+            "tree": tree,
+        }
         derived |= {
             "_is_real": is_real[column] & inner,
             "_place": place[column].masked_fill(~inner, 0),
         }
         for name, data in derived.items():
             self.register_buffer(name, data.to(device), persistent=False)
+
+    def place(self, column: Tensor) -> Tensor:
+        """Place of columns (P,) among those of few categories; -1 for others."""
+        return self._finite_place[column]
 
     def places(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Levels (B, C') of the low-cardinality cells of rows ``x`` (B, C), T where missing, and numbers (B, R)."""
@@ -268,6 +282,14 @@ class Splits(nn.Module):
             inner = torch.nonzero(self.column[part] >= 0).flatten() + part.start
             out[inner] = out[below].unflatten(0, (-1, 2)).sum(1, dtype=out.dtype)
         return out
+
+    def first(self, n_trees: int) -> tuple[Splits, Tensor]:
+        """The first trees alone; and for each leaf its number among theirs (L,), -1 for those of other trees."""
+        kept = torch.nonzero(self.tree < n_trees).flatten()
+        parts = self.column[kept], self.threshold[kept], self.rank[:n_trees]
+        splits = Splits(self.codebook, *parts)
+        new = torch.full_like(self.leaf, -1).index_copy_(0, kept, splits.leaf)
+        return splits, new[self.leaves]
 
     def cut(self, is_inner: Tensor) -> tuple[Splits, Tensor]:
         """The trees without the splits of some nodes, and of all below them.

@@ -42,6 +42,10 @@ FEWEST_CLASSES, CLASS_FACTOR, MOST_CLASSES = 16, 4, 1024  # of a mixture of prod
 FEWEST_ROWS, FEWEST_CANDIDATES, CANDIDATE_SHARE, N_TARGETS = 5, 4, 0.35, 8
 ABOVE = (4.0, 1.0, 16.0)
 MOST_PROBS = 1 << 24  # floats of the leaves of a forest
+# of leaves that are Chow-Liu trees: trees of the forest and rows of a leaf with which the search begins, pseudo-count
+# of pairs in the node above; and pairs of levels in a node, in a leaf's tables and in all that are not too many
+FEW, SIZE, ABOVE_PAIRS = 8, 40, 16.0
+MOST_PAIRS, MOST_TABLES, MOST_WORK = 1 << 18, 1 << 13, 1 << 29
 FILLING, NUMBERS_OF_REAL = 1.6, 8  # rows of a leaf over the least number; floats kept for a number
 COUNTING = 2  # time of growing and counting trees, in units of that of growing
 CHOICE_ROWS = 4096  # held-out rows by which its depth is chosen, at most
@@ -456,6 +460,7 @@ class Forest(Recipe):
         def nats(forest: ForestDenoiser) -> float:
             return -float(forest.log_prob(x_valid).mean())
 
+        whole = counts
         counts = counts.cut(fewest)
         best = counts.forest(rows.marginals, ABOVE[0])
         least = nats(best)
@@ -466,10 +471,18 @@ class Forest(Recipe):
             if (own := nats(other)) >= least:
                 break
             counts, best, least = shallower, other, own
-        for above in ABOVE[1:] if len(book.finite) else ():
-            other = counts.forest(rows.marginals, above)
+        above = ABOVE[0]
+        for other_above in ABOVE[1:] if len(book.finite) else ():
+            other = counts.forest(rows.marginals, other_above)
             if (own := nats(other)) < least:
-                best, least = other, own
+                best, least, above = other, own, other_above
+        size = _tree_size(
+            whole, rows, self.min_leaf, nats, nats(counts.first(FEW).forest(rows.marginals, above))
+        )
+        if size is not None and not is_over():
+            other = whole.cut(size).forest(rows.marginals, ABOVE_PAIRS, rows.x)
+            if nats(other) < least:
+                best = other
         yield best
 
     def _fewest(self, rows: TrainingRows) -> int:
@@ -505,6 +518,47 @@ class Forest(Recipe):
     @property
     def label(self) -> str:
         return "forest"
+
+
+def _tree_size(
+    counts: ForestCounts,
+    rows: TrainingRows,
+    min_leaf: int | None,
+    nats: Callable[[ForestDenoiser], float],
+    least: float,
+) -> int | None:
+    """The least number of rows of leaves that are Chow-Liu trees, by held-out rows and a few trees of the forest.
+
+    None if leaves that are products, of ``least`` nats, are as good, or leaves with trees cost too much.
+    """
+    levels = rows.codebook.levels
+    cells, width = levels.n_points**2, levels.n_columns * levels.widest
+    if levels.n_columns < 2 or cells > MOST_PAIRS or width * levels.widest > MOST_TABLES:
+        return None
+    few, best = counts.first(FEW), None
+    share = counts.splits.n_trees / few.splits.n_trees
+
+    def better(size: int) -> bool:
+        """Whether leaves of this size are the best so far, or cost too much to be tried."""
+        nonlocal best, least
+        shallower = few.cut(size)
+        if shallower.splits.n_nodes * cells * share > MOST_WORK:
+            return True
+        own = nats(shallower.forest(rows.marginals, ABOVE_PAIRS, rows.x))
+        if own < least:
+            best, least = size, own
+        return best == size
+
+    if min_leaf is not None:
+        better(min_leaf)
+        return best
+    size = SIZE
+    while better(size) and size < counts.n_rows:
+        size *= 2
+    size = SIZE // 2
+    while best == 2 * size and size >= FEWEST_ROWS and better(size):
+        size //= 2
+    return best
 
 
 EXACT: dict[str, Recipe] = {

@@ -24,10 +24,12 @@ from laws import (
     simplex,
 )
 from scipy import stats
+from scipy.sparse.csgraph import minimum_spanning_tree
 
 from discrete_itd import DiffusionDensity
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.denoisers import ForestDenoiser, MarginalDenoiser
+from discrete_itd.denoisers.counts import indicators
 from discrete_itd.denoisers.forest_fit import ForestCounts, truncated_moments, untruncated
 from discrete_itd.denoisers.marginal import WIDE_SD
 from discrete_itd.denoisers.splits import Splits
@@ -39,6 +41,9 @@ from discrete_itd.training.config import TrainingPlan
 from discrete_itd.training.rows import TensorRows
 
 ALL = [*sorted(BOOKS), *WITH_REALS]
+
+
+TREES = [name for name in ALL if name != "only reals"]
 
 
 def forest(name, device, seed=0, **arguments):
@@ -82,8 +87,19 @@ def number_density(denoiser, leaf, i, value, box):
     )
 
 
+def level_probability(denoiser, leaf, row, j):
+    """Of a known level in a leaf; in a tree, given that of its parent."""
+    book, i = denoiser.codebook, denoiser.codebook.place[j]
+    if denoiser.trees is None:
+        level = range(book.levels.n_points)[book.levels.own(i)][int(row[j])]
+        return float(denoiser.probs[leaf, level])
+    up = int(denoiser.trees.parents[leaf, i])
+    above = 0 if up < 0 else int(row[int(book.finite[up])])
+    return float(denoiser.trees.tables[leaf, i, above, int(row[j])])
+
+
 def slow_log_prob(denoiser, row):
-    """Of one row: a sum over all leaves of all trees, gaps left out."""
+    """Of one row: a sum over all leaves of all trees; gaps left out, where leaves are products."""
     book, splits, total = denoiser.codebook, denoiser.splits, 0.0
     for leaf in range(splits.n_leaves):
         box, p = box_of(splits, leaf), math.exp(weight_of(denoiser, leaf))
@@ -94,7 +110,7 @@ def slow_log_prob(denoiser, row):
             if j in book.place:
                 level = range(book.levels.n_points)[book.levels.own(book.place[j])][int(cell)]
                 inside = box[j, 0] < float(rank[level]) <= box[j, 1]
-                p *= float(denoiser.probs[leaf, level]) * inside
+                p *= level_probability(denoiser, leaf, row, j) * inside
             elif book.columns[j].kind == "real":
                 i = book.reals.tolist().index(j)
                 inside = box[j, 0] < cell <= box[j, 1]
@@ -112,6 +128,16 @@ def test_a_score_is_a_sum_over_all_leaves(device, dtype, name):
     )
     cells = [j for j, c in enumerate(denoiser.codebook.columns) if c.kind != "code"]
     rows[:, [j for j in range(rows.shape[1]) if j not in cells]] = math.nan
+    expected = torch.tensor([slow_log_prob(denoiser, row) for row in rows.tolist()], device=device)
+    got = denoiser.log_prob(rows)
+    torch.testing.assert_close(got, expected.to(got), atol=rounding(dtype), rtol=rounding(dtype))
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_a_score_is_a_sum_over_all_leaves_that_are_trees(device, dtype, name):
+    denoiser = forest(name, device, trees=True)
+    rows = random_rows(denoiser.codebook, 9, np.random.default_rng(1))
+    rows[:, [j for j, c in enumerate(denoiser.codebook.columns) if c.kind == "code"]] = math.nan
     expected = torch.tensor([slow_log_prob(denoiser, row) for row in rows.tolist()], device=device)
     got = denoiser.log_prob(rows)
     torch.testing.assert_close(got, expected.to(got), atol=rounding(dtype), rtol=rounding(dtype))
@@ -265,8 +291,32 @@ def test_what_is_no_forest_is_refused(device, name):
         ForestDenoiser(book, *parts)
 
 
-def test_a_damaged_file_is_refused(device):
-    denoiser = forest("one real", device)
+@pytest.mark.parametrize(
+    ("name", "at", "value", "message"),
+    [
+        ("parents", (0, 1), -1, "one root in each leaf"),
+        ("parents", (0, slice(None)), torch.tensor([-1, 2, 1]), "no root above it"),
+        ("parents", (0, 0), 3, "parents must be columns"),
+        ("tables", (0, 0, 0, 0), 0.7, "tables must be probabilities"),
+        ("tables", (0, 0, 0), 0.0, "tables must be probabilities"),
+    ],
+)
+def test_leaves_that_are_no_trees_are_refused(device, name, at, value, message):
+    """When they are made, and in a file."""
+    book = Codebook([simplex(3), simplex(2), simplex(2)]).to(device)
+    rng = np.random.default_rng(0)
+    denoiser = random_forest(book, rng, n_trees=1, depth=1, trees=True)
+    tensors = {k: v.clone() for k, v in denoiser.state_dict().items()}
+    tensors["trees.parents"][0] = torch.tensor([-1, 0, 0])
+    denoiser_from_config(to_config(denoiser), book, tensors)
+    tensors[f"trees.{name}"][at] = value
+    with pytest.raises(ValueError, match=message):
+        denoiser_from_config(to_config(denoiser), book, tensors)
+
+
+@pytest.mark.parametrize("trees", [False, True])
+def test_a_damaged_file_is_refused(device, trees):
+    denoiser = forest("one real", device, trees=trees)
     data = to_config(denoiser)
     tensors = {k: v.clone() for k, v in denoiser.state_dict().items()}
     denoiser_from_config(data, denoiser.codebook, tensors)
@@ -410,6 +460,73 @@ def test_smoothing_is_that_of_a_loop(device, dtype):
         )
 
 
+def test_trees_of_leaves_are_those_of_a_loop(device, dtype):
+    """Joint distributions of pairs towards the node above; then the spanning tree of most mutual information."""
+    x, splits = grown(device, missing=0.2)
+    counts = ForestCounts(splits, x, 0).add(x).cut(60)
+    splits, book = counts.splits, counts.splits.codebook
+    levels, c = book.levels, book.levels.n_columns
+    prior = MarginalDenoiser.fit(book, x).log_probs.exp()
+    probs, parents, tables = counts.trees(x, prior, 7.0)
+    leaf_of, own = (
+        counts._leaves(x, 0),
+        [list(range(levels.n_points))[levels.own(i)] for i in range(c)],
+    )
+    ones = indicators(book, x).double()
+    for leaf in range(0, splits.n_leaves, 3):
+        node = int(splits.leaves[leaf])
+        tree, branch = int(splits.tree[node]), [node]
+        while splits.parent[branch[0]] >= 0:
+            branch.insert(0, int(splits.parent[branch[0]]))
+        inside, joint = torch.ones_like(prior, dtype=torch.bool), None
+        for node in branch:
+            if (up := int(splits.parent[node])) >= 0:
+                mine = book.finite[levels.level_column] == splits.column[up]
+                second = splits.rank[tree] > splits.threshold[up]
+                inside = inside & (~mine | (second == (node != int(splits.left[up]))))
+            below = [n for n in range(splits.n_leaves) if node in ancestors(splits, n)]
+            rows = ones[torch.isin(leaf_of[:, tree], torch.tensor(below, device=device))]
+            total = rows.T @ rows
+            for i in range(c):
+                for j in range(c):
+                    at = np.ix_(own[i], own[j])
+                    alone = levels.log_softmax((prior * inside).log()[None])[0].exp().double()
+                    p, q = alone[own[i]], alone[own[j]]
+                    block = total[at] + 0.05 * (torch.diag(p) if i == j else p[:, None] * q)
+                    if joint is not None:
+                        pair = joint[at] * inside[own[i]][:, None] * inside[own[j]]
+                        block = block + 7.0 * pair / pair.sum()
+                    total[at] = block / block.sum()
+            joint = total
+        margin = joint.diagonal()
+        torch.testing.assert_close(probs[leaf].double(), margin, atol=rounding(dtype), rtol=1e-4)
+        gain = np.zeros((c, c))
+        for i in range(c):
+            for j in range(c):
+                p = joint[np.ix_(own[i], own[j])]
+                alone = margin[own[i]][:, None] * margin[own[j]]
+                gain[i, j] = float(torch.special.xlogy(p, p / alone.clamp_min(1e-30)).sum())
+        edges = [(i, int(p)) for i, p in enumerate(parents[leaf]) if p >= 0]
+        most = -minimum_spanning_tree(-np.triu(gain, 1) - np.triu(np.ones((c, c)), 1)).sum() - (
+            c - 1
+        )
+        assert sum(gain[e] for e in edges) == pytest.approx(most, abs=1e-4)
+        for i, up in edges:
+            block = joint[np.ix_(own[up], own[i])]
+            met = block.sum(1) > 0
+            expected = (block / block.sum(1, keepdim=True))[met]
+            got = tables[leaf, i, : len(met), : len(own[i])][met].double()
+            torch.testing.assert_close(got, expected, atol=rounding(dtype), rtol=1e-3)
+
+
+def ancestors(splits, leaf):
+    node, found = int(splits.leaves[leaf]), []
+    while node >= 0:
+        found.append(node)
+        node = int(splits.parent[node])
+    return found
+
+
 def test_moments_between_bounds():
     """Of truncated Gaussians, against scipy; and back, where a Gaussian is narrow or flat in its box."""
     mean, sd = torch.tensor([0.3, -1.0, 2.0]).double(), torch.tensor([0.5, 2.0, 0.3]).double()
@@ -489,6 +606,19 @@ def test_a_forest_knows_what_independent_columns_do_not(device):
     rows = training_rows(device, n=2000)
     denoiser = Forest(8).fit(rows, plan())
     assert rows.held_out_nats(denoiser) < rows.held_out_nats(rows.marginals) - 0.5
+
+
+def test_leaves_are_trees_where_that_predicts_better(device):
+    """A chain of columns: splits alone need a leaf for every two of them."""
+    rng = np.random.default_rng(0)
+    book = Codebook([simplex(2)] * 12).to(device)
+    flips = rng.random((1500, 12)) < 0.1
+    x = torch.tensor(flips.cumsum(1) % 2, device=device).double()
+    parts = x[:1200], x[1200:], seeded_generator(0, device)
+    rows = TrainingRows(MarginalDenoiser.fit(book, parts[0]), *parts)
+    denoiser = Forest(9).fit(rows, plan())
+    assert denoiser.trees is not None
+    assert rows.held_out_nats(denoiser) < 12 * 0.325 + 0.6  # the entropy is 0.325 a step
 
 
 def test_a_far_value_is_improbable_and_not_impossible(device):

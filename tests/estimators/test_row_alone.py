@@ -23,7 +23,9 @@ from discrete_itd.likelihood import path_attribution
 from discrete_itd.likelihood.sampling import column_distribution
 from discrete_itd.models.model import Model
 
-EXACT = ("marginals", "mixture", "tree", "trees", "bayes_net", "joined", "forest")
+EXACT = (
+    "marginals", "mixture", "tree", "trees", "bayes_net", "joined", "forest", "forest of trees",
+)  # fmt: skip
 KINDS = ("network", "exact mixture", "stranger", *EXACT)
 
 
