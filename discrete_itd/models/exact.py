@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
+import torch
+
 from discrete_itd.denoisers import (
     BayesNetDenoiser,
     Denoiser,
@@ -22,6 +24,7 @@ from discrete_itd.denoisers import (
     TreeDenoiser,
 )
 from discrete_itd.denoisers.decoder import DecoderPlan, fit_decoder, seconds_needed
+from discrete_itd.denoisers.decoder_classes import with_dependent_numbers
 from discrete_itd.denoisers.forest_fit import ForestCounts
 from discrete_itd.denoisers.mixture_fit import EM_ROWS
 from discrete_itd.denoisers.splits import Splits
@@ -143,6 +146,8 @@ class Trees(Recipe):
 class Mixture(Recipe):
     """A mixture of products (latent classes); exact.
 
+    Two to 32 continuous columns depend on one another in every class, so that a number may follow from others.
+
     Parameters
     ----------
     n_components : int, optional
@@ -196,7 +201,7 @@ class Mixture(Recipe):
             draw = None
             if rows.stream is not None:
                 draw = rows.stream.batches(EM_ROWS, rows.generator, EM_ROUNDS).__next__
-            return MixtureDenoiser.fit(
+            fitted = MixtureDenoiser.fit(
                 rows.marginals,
                 rows.x,
                 n_components=n,
@@ -207,6 +212,14 @@ class Mixture(Recipe):
                 draw=draw,
                 is_over=is_over,
             )
+
+            def left() -> float:
+                return 0.0 if is_over() else math.inf
+
+            x = rows.x
+            if len(x) > EM_ROWS:
+                x = x[torch.randperm(len(x), generator=rows.generator, device=x.device)[:EM_ROWS]]
+            return with_dependent_numbers(fitted, x, rows.x_valid, left=left)
 
         if self.n_components is not None:
             yield mixture(self.n_components)
