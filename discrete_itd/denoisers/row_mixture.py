@@ -292,10 +292,14 @@ class RowMixtureDenoiser(Denoiser):
         out = rows.unflatten(0, (len(x), n_draws))
         for i, member in enumerate(self._members):
             own = which == i
-            some = torch.nonzero(own.any(1)).flatten()
-            if len(some):
-                drawn = member.complete(x[some], n_draws, salt)
-                out[some] = torch.where(own[some][:, :, None], drawn, out[some])
+            # the k-th draw of a member in a row is its draw k: few are asked for where few are needed
+            need = own.sum(1)
+            needs = 2 ** need.clamp_min(1).double().log2().ceil().long()
+            for n in needs[need > 0].unique().tolist():
+                some = torch.nonzero((need > 0) & (needs == n)).flatten()
+                drawn = member.complete(x[some], n, salt)
+                k = (own[some].cumsum(1) - 1).clamp(0, n - 1)[:, :, None].expand(-1, -1, x.shape[1])
+                out[some] = torch.where(own[some][:, :, None], drawn.gather(1, k), out[some])
         return out
 
 
