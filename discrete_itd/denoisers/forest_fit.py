@@ -33,13 +33,13 @@ class ForestCounts:
     Parameters
     ----------
     splits : Splits
-    x : Tensor of float64, shape (N, C)
-        Rows of the table, not yet counted: the shares by which rows with a missing cell are divided are theirs.
     seed : int
-        Of the noise by which such a row goes to one of both children.
+        Of the noise by which a row with a missing cell goes to one of both children.
+    x : Tensor of float64, shape (N, C)
+        Rows of the table, not yet counted: the shares by which such rows are divided are theirs.
     """
 
-    def __init__(self, splits: Splits, x: Tensor, seed: int) -> None:
+    def __init__(self, splits: Splits, seed: int, x: Tensor) -> None:
         book, device = splits.codebook, splits.column.device
         n, n_reals = splits.n_leaves, len(book.reals)
         self.splits, self.seed, self.n_rows = splits, seed, 0

@@ -463,11 +463,7 @@ class Forest(Recipe):
         if not len(book.finite) + len(book.reals):
             yield rows.marginals
             return
-        splits, seed = self._grown(rows, self.n_trees)
-        fewest = self._fewest(rows)
-        counts = ForestCounts(splits, rows.x, seed)
-        for chunk in rows.source.chunks():
-            counts.add(chunk)
+        fewest, counts = self._fewest(rows), self.counted(rows)
         x_valid = rows.x_valid[:CHOICE_ROWS]
 
         def nats(forest: ForestDenoiser) -> float:
@@ -490,13 +486,27 @@ class Forest(Recipe):
             if (own := nats(other)) < least:
                 best, least, above = other, own, other_above
         size = _tree_size(
-            whole, rows, self.min_leaf, nats, nats(counts.first(FEW).forest(rows.marginals, above))
+            whole,
+            rows,
+            self.min_leaf,
+            nats,
+            nats(counts.first(FEW).forest(rows.marginals, above)),
+            is_over,
         )
         if size is not None and not is_over():
             other = whole.cut(size).forest(rows.marginals, ABOVE_PAIRS, rows.x)
             if nats(other) < least:
                 best = other
         yield best
+
+    def counted(self, rows: TrainingRows) -> ForestCounts:
+        """Trees with the counts of all rows; of rows that cannot be read again, those that were counted before."""
+        if (before := getattr(rows.source, "leaves", None)) is not None:
+            return before
+        counts = ForestCounts(*self._grown(rows, self.n_trees), x=rows.x)
+        for chunk in rows.source.chunks():
+            counts.add(chunk)
+        return counts
 
     def _fewest(self, rows: TrainingRows) -> int:
         """Rows of a leaf, at least: the probabilities of all leaves are to be no more than ``MOST_PROBS``."""
@@ -539,6 +549,7 @@ def _tree_size(
     min_leaf: int | None,
     nats: Callable[[ForestDenoiser], float],
     least: float,
+    is_over: Callable[[], bool],
 ) -> int | None:
     """The least number of rows of leaves that are Chow-Liu trees, by held-out rows and a few trees of the forest.
 
@@ -554,6 +565,8 @@ def _tree_size(
     def better(size: int) -> bool:
         """Whether leaves of this size are the best so far, or cost too much to be tried."""
         nonlocal best, least
+        if is_over():
+            return False
         shallower = few.cut(size)
         if shallower.splits.n_nodes * cells * share > MOST_WORK:
             return True

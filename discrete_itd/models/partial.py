@@ -23,6 +23,7 @@ from torch import Tensor
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.denoisers import MarginalDenoiser
 from discrete_itd.denoisers.counts import CellCounts, pair_counts
+from discrete_itd.denoisers.forest_fit import ForestCounts
 from discrete_itd.denoisers.tree import MOST_LEVELS
 from discrete_itd.encoders import TableEncoder
 from discrete_itd.encoders.frames import is_polars
@@ -30,7 +31,7 @@ from discrete_itd.encoders.rows import read_rows
 from discrete_itd.encoders.streams import position_hashes
 from discrete_itd.models.choosing import recipe
 from discrete_itd.models.contract import TrainingRows
-from discrete_itd.models.exact import Independent, Trees
+from discrete_itd.models.exact import Forest, Independent, Trees
 from discrete_itd.models.fitting import fit_model, seed_of_run
 from discrete_itd.models.model import Model
 from discrete_itd.storage.persistent import resolve_device
@@ -43,12 +44,21 @@ ADDITIVE = (Independent(), Trees())  # what is fitted from counts of cells and p
 
 
 class CountedRows:
-    """Training rows of which no more than their number and their pair counts (T, T) are known."""
+    """Training rows of which no more than their number and their pair counts (T, T) are known.
+
+    And, for a forest, all of them in ``parts`` as long as they are few, then the counts in its leaves.
+    """
 
     is_kept = False
 
-    def __init__(self, n_rows: int, pairs: Tensor) -> None:
-        self.n_rows, self._pairs = n_rows, pairs
+    def __init__(
+        self,
+        n_rows: int,
+        pairs: Tensor,
+        parts: tuple[Tensor, ...] | None = None,
+        leaves: ForestCounts | None = None,
+    ) -> None:
+        self.n_rows, self.leaves, self._pairs, self._parts = n_rows, leaves, pairs, parts
 
     def pair_counts(self, book: Codebook) -> Tensor:
         return self._pairs.to(book.device)
@@ -60,7 +70,9 @@ class CountedRows:
         return self
 
     def chunks(self) -> Iterator[Tensor]:
-        raise ValueError("rows that were given to partial_fit cannot be read again")
+        if self._parts is None:
+            raise ValueError("rows that were given to partial_fit cannot be read again")
+        yield from self._parts
 
     def batches(self, size: int, generator: torch.Generator, n_batches: int) -> Batches:
         raise ValueError("rows that were given to partial_fit cannot be read again")
@@ -76,9 +88,15 @@ class CountedTable:
         Of the hashes of positions by which rows are held out and sampled.
     share : float
         Of the rows that are held out, as long as they are few.
+    forest : Forest, optional
+        Whose leaves are to be counted. Its trees are grown anew as long as all rows are kept.
     """
 
-    def __init__(self, encoder: TableEncoder, seed: int, share: float) -> None:
+    def __init__(
+        self, encoder: TableEncoder, seed: int, share: float, forest: Forest | None = None
+    ) -> None:
+        self._forest = forest
+        self._leaves: ForestCounts | None = None
         self.encoder, self.seed, self.n_rows = encoder, seed, 0
         self._bound = np.uint64(share * 2.0**64)  # of the hashes of held-out rows
         book = encoder.codebook()
@@ -99,11 +117,26 @@ class CountedTable:
         held = hashes < self._bound
         self._held, (more, own) = _smallest(self._held, (x[held], hashes[held]))
         x, hashes = np.concatenate([x[~held], more]), np.concatenate([hashes[~held], own])
+        before, rows = (torch.from_numpy(part) for part in (self._sample[0], x))
+        if self._forest and self._leaves is None and len(before) + len(x) > KEPT_ROWS:
+            if len(before):  # all rows so far
+                self._leaves = self._counted(before, (before,))
+            else:
+                self._leaves = self._counted(rows[hashes.argsort()[:KEPT_ROWS].copy()], ())
         self._sample, _ = _smallest(self._sample, (x, hashes))
-        rows = torch.from_numpy(x)
         self._counts.add(rows)
+        if self._leaves is not None:
+            self._leaves.add(rows)
         if len(self._pairs):
             self._pairs += pair_counts(self._book, rows)
+
+    def _counted(self, x: Tensor, parts: tuple[Tensor, ...]) -> ForestCounts:
+        """Trees grown on rows ``x`` (N, C), with the counts of some parts."""
+        assert self._forest is not None
+        marginals = MarginalDenoiser.fit(self._book, x)
+        source = CountedRows(len(x), self._pairs, parts)
+        generator = torch.Generator().manual_seed(self.seed)
+        return self._forest.counted(TrainingRows(marginals, x, x, generator, source))
 
     def training_rows(
         self,
@@ -124,15 +157,18 @@ class CountedTable:
         )
         generator = torch.Generator(device).manual_seed(seed)
         # as long as no row is held out, by chance, training rows choose
-        source = CountedRows(self._counts.n_rows, self._pairs)
+        parts = (x,) if self._forest and self._leaves is None else None
+        source = CountedRows(self._counts.n_rows, self._pairs, parts, self._leaves)
         return TrainingRows(marginals, x, x_valid if len(x_valid) else x, generator, source)
 
 
 def _adds_up(estimator: Any) -> bool:
     """Whether an estimator is fitted from counts, and has those of what it learned; AttributeError if not."""
-    if recipe(estimator.denoiser) not in ADDITIVE:
+    wanted = recipe(estimator.denoiser)
+    if wanted not in ADDITIVE and not isinstance(wanted, Forest):
         raise AttributeError(
-            f"partial_fit needs denoiser='independent' or 'tree', whose counts add up; got {estimator.denoiser!r}"
+            "partial_fit needs denoiser='independent', 'tree' or 'forest', whose counts add up; got"
+            f" {estimator.denoiser!r}"
         )
     if estimator.__sklearn_is_fitted__() and "_grown" not in vars(estimator):
         raise AttributeError(
@@ -166,8 +202,8 @@ class PartialFitMixin:
         """Learn from more rows, as if they had been in the table from the beginning.
 
         Counts of cells and of pairs of them are added up, and the model is made anew from all counts. There is this
-        method only with ``denoiser="independent"`` and ``denoiser="tree"``, and not after ``fit`` or ``load``, which
-        keep no counts: :class:`AttributeError`.
+        method only with ``denoiser="independent"``, ``"tree"`` and ``"forest"``, and not after ``fit`` or ``load``,
+        which keep no counts: :class:`AttributeError`.
 
         Parameters
         ----------
@@ -185,8 +221,9 @@ class PartialFitMixin:
         Notes
         -----
         Held-out rows are chosen by a hash of their place among all rows, at most 50 000. Mixtures of Gaussians of
-        continuous columns are fitted to a uniform sample of as many rows of all batches. One-hot groups are not looked
-        for.
+        continuous columns are fitted to a uniform sample of as many rows of all batches. The trees of a forest are
+        those of the first 50 000 rows, grown anew until then; later rows are counted in their leaves. One-hot groups
+        are not looked for.
         """
         own = cast(Any, self)
         parameters = own.config()  # checked, old values translated
@@ -204,6 +241,7 @@ class PartialFitMixin:
                 ),
                 seed_of_run(own.random_state, None),
                 own.validation_fraction,
+                wanted if isinstance(wanted := recipe(own.denoiser), Forest) else None,
             )
         else:
             validate_data(own, X, skip_check_array=True, reset=False)

@@ -375,7 +375,7 @@ def slow_leaf(splits, tree, row):
 
 def test_counts_are_those_of_a_loop(device):
     x, splits = grown(device)
-    counts = ForestCounts(splits, x, 0).add(x)
+    counts = ForestCounts(splits, 0, x).add(x)
     levels, rows = np.zeros(counts.levels.shape), np.zeros(len(counts.rows))
     book, sums = splits.codebook, np.zeros(counts.reals.shape)
     for row in x.tolist():
@@ -396,7 +396,7 @@ def test_counts_are_those_of_a_loop(device):
 def test_counts_add_up_over_parts(device, missing):
     """Rows with gaps, too, go where they would go in one part; and every row is counted once in each tree."""
     x, splits = grown(device, missing)
-    whole, parts = (ForestCounts(splits, x, 3) for _ in range(2))
+    whole, parts = (ForestCounts(splits, 3, x) for _ in range(2))
     whole.add(x)
     for part in x.split(77):
         parts.add(part)
@@ -412,7 +412,7 @@ def test_a_missing_cell_goes_to_either_side_by_the_others_shares(device):
         book, torch.tensor([0, -1, -1]), torch.tensor([0.5, 0, 0]), torch.tensor([[0.0, 0, 1, 1]])
     )
     x = torch.tensor([[0.0, 1.0]] * 3000 + [[1.0, 1.0]] * 1000 + [[math.nan, 0.0]] * 2000)
-    counts = ForestCounts(splits, x.double().to(device), 0).add(x.double().to(device))
+    counts = ForestCounts(splits, 0, x.double().to(device)).add(x.double().to(device))
     assert 1430 < int(counts.rows[0]) - 3000 < 1570
     assert (
         not counts.levels[:, book.levels.own(0)].sum() - 4000
@@ -421,10 +421,10 @@ def test_a_missing_cell_goes_to_either_side_by_the_others_shares(device):
 
 def test_shallower_trees_have_the_counts_of_their_leaves(device):
     x, splits = grown(device)
-    counts = ForestCounts(splits, x, 0).add(x)
+    counts = ForestCounts(splits, 0, x).add(x)
     for fewest in (12, 40, 1000):
         shallower = counts.cut(fewest)
-        again = ForestCounts(shallower.splits, x, 0).add(x)
+        again = ForestCounts(shallower.splits, 0, x).add(x)
         assert torch.equal(shallower.rows, again.rows)
         assert torch.equal(shallower.levels, again.levels)
         torch.testing.assert_close(shallower.reals, again.reals)
@@ -436,7 +436,7 @@ def test_shallower_trees_have_the_counts_of_their_leaves(device):
 def test_smoothing_is_that_of_a_loop(device, dtype):
     """Towards the node above, in the part of the column that is the node's; and towards the whole table."""
     x, splits = grown(device, missing=0.2)
-    counts = ForestCounts(splits, x, 0).add(x)
+    counts = ForestCounts(splits, 0, x).add(x)
     book, levels = splits.codebook, splits.codebook.levels
     prior = MarginalDenoiser.fit(book, x).log_probs.exp()
     got, sums = counts.probs(prior, 3.0, 0.1), splits.sums(counts.levels).double()
@@ -463,7 +463,7 @@ def test_smoothing_is_that_of_a_loop(device, dtype):
 def test_trees_of_leaves_are_those_of_a_loop(device, dtype):
     """Joint distributions of pairs towards the node above; then the spanning tree of most mutual information."""
     x, splits = grown(device, missing=0.2)
-    counts = ForestCounts(splits, x, 0).add(x).cut(60)
+    counts = ForestCounts(splits, 0, x).add(x).cut(60)
     splits, book = counts.splits, counts.splits.codebook
     levels, c = book.levels, book.levels.n_columns
     prior = MarginalDenoiser.fit(book, x).log_probs.exp()
@@ -584,7 +584,7 @@ def test_a_stream_is_counted_as_rows_in_memory(device, missing):
 def test_no_leaf_has_fewer_rows_than_it_should(device, fewest):
     rows = training_rows(device)
     denoiser = Forest(3, fewest).fit(rows, plan())
-    counts = ForestCounts(denoiser.splits, rows.x, 0).add(rows.x)
+    counts = ForestCounts(denoiser.splits, 0, rows.x).add(rows.x)
     assert len(counts.rows) > 6
     assert int(counts.rows.min()) >= fewest
 

@@ -16,6 +16,7 @@ from discrete_itd.encoders.streams import position_hashes
 from discrete_itd.models import partial
 from discrete_itd.models.exact import PENALTY, PSEUDO_COUNTS
 from discrete_itd.models.fitting import seed_of_run
+from discrete_itd.recipes import Forest
 
 
 def grown(rows, sizes, denoiser="tree", **settings):
@@ -47,6 +48,27 @@ def test_property_batches_add_up(monkeypatch, kept):
     assert model.denoiser_.log_tables.shape == best.log_tables.shape
 
 
+@pytest.mark.parametrize("kept", [400, 50_000])
+def test_a_forest_of_batches(monkeypatch, kept):
+    """As long as all rows are kept it does not matter how they came; then all are counted in the same trees."""
+    monkeypatch.setattr(partial, "KEPT_ROWS", kept)
+    rows = mixed(900).assign(a=lambda t: t["a"].astype(pd.CategoricalDtype(list("xyz"))))
+    model = grown(rows, [300, 100, 200, 300], denoiser=Forest(3))
+    counts = model._grown._leaves
+    if kept > 900:
+        assert counts is None
+        once = grown(rows, [300, 600], denoiser=Forest(3))
+        np.testing.assert_array_equal(model.score_samples(rows), once.score_samples(rows))
+        return
+    assert counts.n_rows == model._grown._counts.n_rows
+    assert int(counts.rows.sum()) == 3 * counts.n_rows
+    first = grown(rows, [900], denoiser=Forest(3))  # more rows at once than are kept
+    assert int(first._grown._leaves.rows.sum()) == 3 * first._grown._counts.n_rows
+    nats = [-m.score_samples(rows).mean() for m in (model, first)]
+    alone = -grown(rows, [300, 600], denoiser="independent").score_samples(rows).mean()
+    assert max(nats) < alone
+
+
 def test_new_categories_are_unseen():
     """They raise the probability of the unseen, or an error; declared ones are known."""
     first, later = pd.DataFrame({"a": ["x", "y"] * 50}), pd.DataFrame({"a": ["new", "x"] * 20})
@@ -71,7 +93,9 @@ def test_where_nothing_adds_up():
     rows = chain()
     with pytest.raises(AttributeError) as error:
         _ = DiffusionDensity(denoiser="causal").partial_fit
-    assert "needs denoiser='independent' or 'tree', whose counts" in str(error.value.__cause__)
+    assert "needs denoiser='independent', 'tree' or 'forest', whose counts" in str(
+        error.value.__cause__
+    )
     model = grown(rows, [60, 60])
     for other in (pickle.loads(pickle.dumps(model)), DiffusionDensity(denoiser="tree").fit(rows)):
         with pytest.raises(AttributeError) as error:
