@@ -16,16 +16,27 @@ from torch import Tensor
 
 from discrete_itd.channel.devices import add_at
 from discrete_itd.channel.posterior import GaussianPosterior, Posterior
-from discrete_itd.detection.conditionals import Conditionals, most_rows, together
+from discrete_itd.detection.conditionals import (
+    Conditionals,
+    by_enumeration,
+    most_rows,
+    scores_of_row,
+    together,
+)
 from discrete_itd.detection.distributions import CellDistribution, Expected, with_missing
 from discrete_itd.detection.scoring import Scorer
-from discrete_itd.encoders import PRESENT
+from discrete_itd.encoders import ABSENT, PRESENT
 from discrete_itd.progress import progress_bar
 
 PRIOR = 0.5  # probability that a row has a wrong cell: who asks why has a reason to ask
 LEAST_NATS = 0.05  # above the expectation; a sentence rounds fewer to nothing
 LEAST = 1e-9  # the smallest probability that a float32 softmax can tell from zero
 MOST_CELLS = 256  # of a row that are asked about one by one: all cells, except in very wide tables
+RIVALS = 3  # cells of a row that may be those with which a doubtful one conflicts, where a question costs many scores
+RECHECKED = 6  # cells that are asked about again after a wrong one was found, where every question costs many scores
+MOST_SCORES = (
+    1 << 13
+)  # of a row, where the model that scores is asked value by value: fewer cells in wider tables
 N_FOLDS = 32  # questions by which they are chosen among more cells
 
 
@@ -214,6 +225,9 @@ class Doubtful(NamedTuple):
     expected : Expected
         The most probable value of each of these cells, with its probability; what is returned of a column has its own
         type.
+    rivals : ndarray of int64, shape (N, r)
+        Columns of the cells with the largest log-odds of an error, in any order, where the model that scores is asked
+        value by value: a doubtful cell may conflict with these.
     """
 
     cells: np.ndarray
@@ -221,20 +235,22 @@ class Doubtful(NamedTuple):
     nats: np.ndarray
     expected_nats: np.ndarray
     expected: Expected
+    rivals: np.ndarray
 
     @classmethod
-    def blank(cls, n: int, k: int) -> Doubtful:
+    def blank(cls, n: int, k: int, n_rivals: int) -> Doubtful:
         """No cells of n rows."""
         numbers, values = np.full((4, n, k), math.nan), np.full((3, n, k), None, dtype=object)
         expected = Expected(values[0], numbers[0], values[1], values[2])
         cells = np.full((n, k), -1, dtype=np.int64)
-        return cls(cells, numbers[1], numbers[2], numbers[3], expected)
+        rivals = np.zeros((n, n_rivals), dtype=np.int64)
+        return cls(cells, numbers[1], numbers[2], numbers[3], expected, rivals)
 
     def of(self, rows: slice) -> Doubtful:
         """A view of some rows."""
         cells, probability, nats, expected_nats = (t[rows] for t in self[:4])
         expected = Expected._make(t[rows] for t in self.expected)
-        return Doubtful(cells, probability, nats, expected_nats, expected)
+        return Doubtful(cells, probability, nats, expected_nats, expected, self.rivals[rows])
 
 
 @torch.no_grad()
@@ -260,14 +276,17 @@ def most_doubtful(
     :math:`\log\frac{\mathrm{prior}}{(1 - \mathrm{prior})\,C}`. The cell with the largest ones is the first, if they are
     positive. It is then taken as unknown, and the others are asked again: what only conflicted with it is no longer in
     doubt, and what is still more likely wrong than right is the next. Cells whose surprisal is not at least
-    ``LEAST_NATS`` above its expectation, as where all values are improbable, are passed over.
+    ``LEAST_NATS`` above its expectation, as where all values are improbable, are passed over. Where the model that
+    scores is asked value by value, a cell that was found is not unknown but has its predicted value, and only the
+    ``RECHECKED`` cells with the largest log-odds are asked about again.
 
     Only :func:`candidates` are asked about: a row costs at most ``N_FOLDS`` + k ``MOST_CELLS`` questions of the model,
     twice as many with missingness indicators, however many columns there are.
     """
     free = [j for j in range(scorer.density.encoder_.n_columns) if j not in scorer.given]
     shift = math.log(prior / (1 - prior) / len(free))
-    found = Doubtful.blank(len(x), k)
+    n_rivals = min(RIVALS + 1, len(free)) if by_enumeration(scorer) else 0
+    found = Doubtful.blank(len(x), k, n_rivals)
     n = max(1, most_rows(scorer) // min(len(free), MOST_CELLS))
     with progress_bar(len(x), "cells") as bar:
         for start in range(0, len(x), n):
@@ -282,12 +301,16 @@ def most_doubtful(
 def candidates(scorer: Scorer, rows: Tensor, among: Sequence[int]) -> Tensor:
     """The cells of each row that may be wrong: columns (B, m) of those ``among`` which they are sought, in their order.
 
-    All of them, if they are at most ``MOST_CELLS``. Of more, those with the largest log-odds of an error where the
+    All of them, if they are at most ``MOST_CELLS`` and, where the model that scores is asked value by value, cost
+    ``MOST_SCORES`` or fewer scores a row. Of more, those with the largest log-odds of an error where the
     cells are predicted not one by one but every ``N_FOLDS``-th together, from all the others: ``N_FOLDS`` questions of
     a row.
     """
     columns = torch.tensor(among, device=rows.device).expand(len(rows), -1)
-    if len(among) <= MOST_CELLS:
+    most = MOST_CELLS
+    if scores := scores_of_row(scorer):
+        most = max(RECHECKED, min(most, MOST_SCORES * len(scorer.schema) // scores))
+    if len(among) <= most:
         return columns
     leading = rows.masked_fill(~scorer.conditional.codebook.leading, math.nan)
     places, log_p = _places(scorer), torch.zeros_like(rows)
@@ -295,20 +318,20 @@ def candidates(scorer: Scorer, rows: Tensor, among: Sequence[int]) -> Tensor:
         own = [places[j] for j in among[fold::N_FOLDS]]
         values, indicators = [p[0] for p in own], [i for p in own for i in p[1:]]
         known = _without(rows, values, indicators)
-        log_p += _log_prob(scorer, known, _only(rows, values))
+        log_p += _log_prob(scorer, known, _only(rows, values), quick=True)
         if indicators:
             known = leading.index_fill(1, torch.tensor(indicators).to(rows.device), math.nan)
-            log_p += _log_prob(scorer, known, _only(rows, indicators))
+            log_p += _log_prob(scorer, known, _only(rows, indicators), quick=True)
     log_wrong = log_probs_alone(scorer.marginals, rows)[1]
     log_p = _by_column(scorer, log_p).gather(1, columns)
     log_odds = _log_odds(scorer, rows, columns, log_p, log_wrong)
     log_odds += _of_new(scorer, rows).expand(len(rows), len(places)).gather(1, columns)
-    return columns.gather(1, _largest(log_odds))
+    return columns.gather(1, _largest(log_odds, most))
 
 
-def _largest(values: Tensor) -> Tensor:
-    """Positions of the ``MOST_CELLS`` largest values of each row, in their order; the first of equal ones."""
-    order = np.argsort(-values.cpu().numpy(), axis=1, kind="stable")[:, :MOST_CELLS]
+def _largest(values: Tensor, n: int) -> Tensor:
+    """Positions of the n largest values of each row, in their order; the first of equal ones."""
+    order = np.argsort(-values.cpu().numpy(), axis=1, kind="stable")[:, :n]
     return torch.from_numpy(np.sort(order, axis=1)).to(values.device)
 
 
@@ -323,13 +346,19 @@ def _fill_batch(
     """Write the cells of a batch of B rows, of candidates (B, m), to ``out``."""
     places, log_wrong = _places(scorer), log_probs_alone(scorer.marginals, rows)[1]
     new = _of_new(scorer, rows).expand(len(rows), len(places)).cpu().numpy()
-    left = np.arange(len(rows))
+    left, among, repaired = np.arange(len(rows)), columns.cpu().numpy(), rows.clone()
     for rank in range(out.cells.shape[1]):
-        known = _taken_as_unknown(scorer, rows[left], out.cells[left, :rank])
-        found = _error_log_odds(scorer, rows[left], known, columns[left], log_wrong[left])
+        if by_enumeration(scorer):
+            known = repaired[left]
+        else:
+            known = _taken_as_unknown(scorer, rows[left], out.cells[left, :rank])
+        asked_of = torch.from_numpy(among).to(rows.device)
+        found = _error_log_odds(scorer, rows[left], known, asked_of, log_wrong[left])
         log_odds, log_p = (t.cpu().numpy() for t in found)
-        among = columns[left].cpu().numpy()
         log_odds += shift + np.take_along_axis(new[left], among, 1)
+        if not rank and out.rivals.shape[1]:
+            order = np.argsort(-log_odds, axis=1, kind="stable")[:, : out.rivals.shape[1]]
+            out.rivals[:] = np.take_along_axis(among, order, 1)
         for found_before in out.cells[left, :rank].T:
             log_odds[among == found_before[:, None]] = -math.inf
         asked = np.arange(len(left))  # whose next cell is looked for
@@ -352,6 +381,8 @@ def _fill_batch(
                 odds = log_odds[i, place][keep]
                 log_odds[i[~keep], place[~keep]] = -math.inf
                 out.cells[row[keep], rank] = j
+                whole = _repaired(repaired[row], places[j], cell, indicator)
+                repaired[row[keep]] = whole[torch.from_numpy(keep).to(rows.device)]
                 out.probability[row[keep], rank] = 1 / (1 + np.exp(-odds))
                 out.nats[row[keep], rank] = nats[keep]
                 out.expected_nats[row[keep], rank] = entropy[keep]
@@ -359,9 +390,26 @@ def _fill_batch(
                 for all_cells, told in zip(out.expected, expected, strict=True):
                     all_cells[row[keep], rank] = told[keep, 0]
             asked = np.concatenate(passed_over)
-        left = left[out.cells[left, rank] >= 0]
+        more = out.cells[left, rank] >= 0
+        left, among = left[more], among[more]
         if not len(left):
             return
+        if by_enumeration(scorer):
+            order = np.argsort(-log_odds[more], axis=1, kind="stable")[:, :RECHECKED]
+            among = np.take_along_axis(among, np.sort(order, axis=1), 1)
+
+
+def _repaired(
+    rows: Tensor, place: Sequence[int], cell: CellDistribution, indicator: Tensor | None
+) -> Tensor:
+    """The rows (B, C') with the predicted values of one column, whose internal columns are at ``place``."""
+    out = rows.clone()
+    out[:, place[0]] = cell.central().to(rows)
+    if indicator is not None:
+        missing = indicator[:, int(PRESENT)] < -math.log(2)
+        out[:, place[0]] = out[:, place[0]].masked_fill(missing, math.nan)
+        out[:, place[1]] = torch.where(missing, ABSENT, PRESENT).to(rows)
+    return out
 
 
 @torch.no_grad()
@@ -474,9 +522,12 @@ def _only_each(rows: Tensor, columns: Tensor) -> Tensor:
     return torch.full_like(rows, math.nan).scatter_(1, columns, rows.gather(1, columns))
 
 
-def _log_prob(scorer: Scorer, known: Tensor, cells: Tensor) -> Tensor:
+def _log_prob(
+    scorer: Scorer, known: Tensor, cells: Tensor, *, quick: bool = False, coarse: bool = False
+) -> Tensor:
     """Log-probabilities of ``cells`` given what is ``known`` of their rows, (B, C') each, nats; 0 where NaN."""
-    return Conditionals(scorer, known, asked=~cells.isnan()).log_prob(cells)
+    asked = ~cells.isnan()
+    return Conditionals(scorer, known, asked=asked, quick=quick, coarse=coarse).log_prob(cells)
 
 
 def _cell(scorer: Scorer, known: Tensor, j: int) -> CellDistribution:
@@ -544,6 +595,50 @@ def pairwise_changes(scorer: Scorer, x: Tensor) -> Iterator[np.ndarray]:
             bar.update(len(rows))
 
 
+@torch.no_grad()
+def conflicts_by_scores(
+    scorer: Scorer, x: Tensor, cells: np.ndarray, rivals: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """As :func:`conflicts`, under the model that scores where it is asked value by value.
+
+    The other cell is the one of the ``rivals`` (N, r) of a row whose predicted value, in its place, decreases the
+    surprisal of the cell given all others most; by how much are the nats. No cell is -1 in ``cells``.
+    """
+    other, nats = rivals[:, :1].repeat(cells.shape[1], 1), np.zeros(cells.shape)
+    places, n = _places(scorer), rivals.shape[1]
+    with progress_bar(len(x), "pairs") as bar:
+        done = 0
+        for rows in x.split(max(1, most_rows(scorer) // n)):
+            batch = slice(done, done + len(rows))
+            at = torch.from_numpy(rivals[batch].T.reshape(-1)).to(x.device)
+            repaired = rows.repeat(n, 1)
+            for j in at.unique().tolist():
+                which = torch.nonzero(at == j).flatten()
+                known, indicator = repaired[which], None
+                if len(places[j]) > 1:
+                    (indicator,) = _indicator_levels(scorer, known, [places[j][1]])
+                cell = _cell(scorer, _without(known, places[j][:1], places[j][1:]), j)
+                repaired[which] = _repaired(known, places[j], cell, indicator)
+            every = torch.cat([rows, repaired])
+            for rank in range(cells.shape[1]):
+                i = np.flatnonzero(cells[batch, rank] >= 0)
+                own, place = cells[batch][i, rank], torch.from_numpy(i).to(x.device)
+                some = every.view(n + 1, len(rows), -1)[:, place].flatten(0, 1)
+                column = torch.from_numpy(own).to(x.device).repeat(n + 1)[:, None]
+                question = _without_each(scorer, some, column)
+                values = _only_each(rows[place].repeat(n + 1, 1), column)
+                log_p = _log_prob(scorer, question, values, coarse=True).gather(1, column)
+                log_p = log_p.view(n + 1, len(i)).T.cpu().numpy()
+                gain = log_p[:, 1:] - log_p[:, :1]
+                gain[rivals[batch][i] == own[:, None]] = -math.inf
+                best = gain.argmax(1)
+                other[done + i, rank] = rivals[done + i, best]
+                nats[done + i, rank] = np.maximum(gain.max(1), 0.0)
+            done += len(rows)
+            bar.update(len(rows))
+    return other, nats
+
+
 def conflicts(scorer: Scorer, x: Tensor, cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The other cell that increases a cell's surprisal most, as a column, and by how much, in nats.
 
@@ -564,7 +659,7 @@ def conflicts(scorer: Scorer, x: Tensor, cells: np.ndarray) -> tuple[np.ndarray,
             own = torch.from_numpy(cells[batch]).to(x.device)
             others = all_columns.expand(len(rows), -1)
             if n_columns > MOST_CELLS:
-                others = _largest(_changes(scorer, rows, own, rows).amax(1))
+                others = _largest(_changes(scorer, rows, own, rows).amax(1), most)
             place = _indicators(scorer, x.device)[own]
             asked = _only_each(rows, torch.cat([own, torch.where(place < 0, own, place)], 1))
             changes = _changes(scorer, rows, others, asked)
@@ -590,12 +685,13 @@ def _changes(scorer: Scorer, x: Tensor, given: Tensor, asked: Tensor) -> Tensor:
     # the indicators come first, so they are known where a value is predicted
     known = torch.full_like(x, math.nan), x.masked_fill(~leading, math.nan)
     cells = asked.masked_fill(~leading, math.nan), asked.masked_fill(leading, math.nan)
-    alone = [_log_prob(scorer, k, c) for k, c in zip(known, cells, strict=True)]
+    alone = [_log_prob(scorer, k, c, quick=True) for k, c in zip(known, cells, strict=True)]
 
     def changed(part: int, row: Tensor, place: Tensor) -> Tensor:
         """Changes (Q, C') of indicators (part 0) or values (1) of each ``row`` (Q,) by its cell at ``place`` (Q, 1)."""
         both = known[part][row].scatter_(1, place, x[row].gather(1, place))
-        found = _log_prob(scorer, both, cells[part][row].scatter_(1, place, math.nan))
+        asked = cells[part][row].scatter_(1, place, math.nan)
+        found = _log_prob(scorer, both, asked, quick=True)
         return (alone[part][row] - found).scatter_(1, place, 0.0)
 
     step = max(1, most_rows(scorer) // len(x))

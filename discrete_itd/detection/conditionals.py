@@ -1,7 +1,9 @@
 r"""Conditional distributions of cells under a detector's score, as the densities behind it have them.
 
-The log-probability of the model gives the model's own conditionals: one denoiser call with the cell unknown. Of nominal
-columns alone a score may be :math:`w \log P(x) + (1 - w) \log Q(x)` with independent columns Q
+The log-probability of the model gives the model's own conditionals: one denoiser call with the cell unknown, or, of a
+model that scores complete rows and does not marginalise, its scores normalised over the values of the cell, eq. (13) of
+:mod:`discrete_itd.likelihood.conditional`, with the gaps of the row as they are scored. Of nominal columns alone a
+score may be :math:`w \log P(x) + (1 - w) \log Q(x)` with independent columns Q
 (:mod:`discrete_itd.detection.scoring`). Normalised over the levels of one cell, all other cells fixed, it gives the
 geometric mean
 
@@ -9,6 +11,8 @@ geometric mean
 
 For a model that is exact, this is the score normalised over the values of the cell, with these exceptions:
 
+* What takes many unknown cells at once is asked of the exact companion of a model that does not marginalise: conflicts
+  of pairs, which cells are candidates in wide tables, and columns that moved by themselves.
 * A network's posterior of a cell given all others need not equal the ratio of two of its path scores, so the two agree
   only as well as the network's conditionals agree with one another.
 * What a score does to the densities is left out: the caps on the surprisal of continuous columns, and what it adds for
@@ -42,7 +46,7 @@ from discrete_itd.detection.distributions import (
 )
 from discrete_itd.detection.scoring import Scorer
 from discrete_itd.encoders.frames import unique_rows
-from discrete_itd.likelihood.conditional import ConditionalDenoiser
+from discrete_itd.likelihood.conditional import COARSE, FINE, ConditionalDenoiser
 
 BATCH_WORK = 1 << 24  # rows times floats computed for each, in one call
 
@@ -51,6 +55,17 @@ def most_rows(scorer: Scorer, numbers: int = 0) -> int:
     """Rows whose posteriors fit into memory in full, and so many numbers of each row."""
     most = BATCH_WORK // max(scorer.conditional.row_work, numbers)
     return max(1, min(scorer.density.model_.batch_size, most))
+
+
+def by_enumeration(scorer: Scorer) -> bool:
+    """Whether the model that scores is asked value by value, because it does not answer by itself."""
+    return isinstance(scorer.conditional, ConditionalDenoiser)
+
+
+def scores_of_row(scorer: Scorer) -> int:
+    """Scores of the model that the distributions of all cells of a row cost: 0 if it answers by itself."""
+    denoiser = scorer.conditional
+    return denoiser.scores_of_row if isinstance(denoiser, ConditionalDenoiser) else 0
 
 
 def together(scorer: Scorer, questions: Sequence[Tensor]) -> Iterator[list[Tensor]]:
@@ -72,10 +87,13 @@ class Conditionals:
         Those of more rows, of which these are the ones at ``places``.
     places : Tensor of int64, shape (B,), optional
     asked : Tensor of bool, shape (B, C'), optional
-        The cells whose distributions are wanted, by default all that are not known: each may cost a hundred scores.
+        The cells whose distributions are wanted, by default all that are not known. Where the model that scores is
+        asked value by value, each is that given all other cells as they are scored: what else is not known is a gap.
     quick : bool
         Whether the denoiser that answers at every state is asked in any case (:attr:`Model.anywhere`): where the one
         that scores is asked value by value, a hundred times as fast.
+    coarse : bool
+        Whether densities of numbers may be off by 0.1 nats, where the model that scores is asked value by value.
     """
 
     scorer: Scorer
@@ -84,6 +102,7 @@ class Conditionals:
     places: Tensor | None = None
     asked: Tensor | None = None
     quick: bool = False
+    coarse: bool = False
 
     def rows(self, places: Tensor) -> Conditionals:
         """Those of some of the rows, by their positions; the denoiser is not called again."""
@@ -137,7 +156,14 @@ class Conditionals:
         denoiser = model.anywhere if self.quick else model.conditional
         if isinstance(denoiser, ConditionalDenoiser) and self.asked is not None:
             asked = torch.zeros_like(states).index_add_(0, self.distinct[1], self.asked.to(states))
-            return denoiser.given(states, asked > 0)
+            gaps = states.masked_fill(asked > 0, 0.0)
+            if bool(
+                (denoiser.unlearned_gaps(gaps) & ~(asked * denoiser.codebook.leading).any(1)).any()
+            ):
+                return denoiser.given(
+                    states, asked > 0
+                )  # such gaps are summed out of the score, too
+            return denoiser.each(states, asked > 0, COARSE if self.coarse else FINE)
         book = denoiser.codebook
         return denoiser(*State.start(book, book.embed(states), ~states.isnan()))
 

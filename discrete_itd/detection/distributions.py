@@ -63,6 +63,11 @@ class Categorical:
         """Log-probabilities of the levels ``values`` (B,)."""
         return self.log_probs.gather(1, values[:, None].long())[:, 0]
 
+    def central(self) -> Tensor:
+        """The most probable level of those seen in training: float64, (B,)."""
+        n_levels = self.column.codec.n_levels + 2 * isinstance(self.column.codec, Bins)
+        return self.log_probs[:, :n_levels].argmax(1).double()
+
     def entropy(self) -> np.ndarray:
         """Expected surprisal in the column's unit, (B,), nats."""
         volume = torch.from_numpy(mean_log_volume(self.column)).to(self.log_probs)
@@ -114,6 +119,10 @@ class Mixture:
     def log_prob(self, values: Tensor) -> Tensor:
         """Log-densities at the standardised ``values`` (B,)."""
         return self.mixture.log_prob(values[:, None])[:, 0]
+
+    def central(self) -> Tensor:
+        """The standardised median, (B,)."""
+        return self.quantiles([0.5])[:, 0]
 
     def entropy(self) -> np.ndarray:
         """Differential entropy in the column's unit, (B,), nats, within about 0.01 for most mixtures, and 0.05 for any.
@@ -220,6 +229,10 @@ class Gridded:
     def log_prob(self, values: Tensor) -> Tensor:
         """Log-densities at the standardised ``values`` (B,)."""
         return self.density.log_prob(values[:, None])[:, 0].double()
+
+    def central(self) -> Tensor:
+        """The standardised median, (B,)."""
+        return self.quantiles([0.5])[:, 0]
 
     def entropy(self) -> np.ndarray:
         """Differential entropy in the column's unit, (B,), nats: the mean surprisal at evenly spread quantiles."""

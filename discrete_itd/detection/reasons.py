@@ -18,6 +18,7 @@ from discrete_itd.detection.assessment import (
     PRIOR,
     assess,
     conflicts,
+    conflicts_by_scores,
     most_doubtful,
     pairwise_changes,
     predictions,
@@ -59,7 +60,8 @@ class CellNats(NamedTuple):
 def cell_nats(model: DiffusionDensity | Scorer, X: Any) -> CellNats:
     """Surprisal of each cell given the other cells of its row, its expectation, and the log-odds of an error.
 
-    One denoiser call per row and column; nothing is drawn at random.
+    One denoiser call per row and column, or where the model that scores does not answer by itself one score for each
+    value of the column (some two hundred for a number).
 
     Parameters
     ----------
@@ -206,11 +208,14 @@ def reasons(
         * ``error_probability``, the probability that the cell is wrong, above 0.5, if the others are right;
         * ``expected``, ``probability``, ``low``, ``high``: the prediction from the others, see :func:`expected`;
         * ``conflict_column``, ``conflict_value``, ``conflict_nats``: the column that increases this cell's surprisal
-          most, its value, and by how much, see :func:`pairwise`; None and at most 0 where none does;
+          most, its value, and by how much, see :func:`pairwise`; None and at most 0 where none does. Where the model
+          that scores is asked value by value, it is the one of the most doubtful cells of the row whose predicted value
+          in its place decreases this cell's surprisal given all others most;
         * ``sentence``, the same in English, see :func:`sentence`.
 
         The others are the other cells of the row but those of smaller rank, which are taken as unknown
-        (:func:`discrete_itd.detection.assessment.most_doubtful`). Of tables of more than 256 columns, both cells are
+        (:func:`discrete_itd.detection.assessment.most_doubtful`), or where the model that scores is asked value by
+        value, to have their predicted values. Of tables of more than 256 columns, both cells are
         sought among 256 candidates of each row (:func:`discrete_itd.detection.assessment.candidates`,
         :func:`discrete_itd.detection.assessment.conflicts`), so that a row costs some hundred questions of the model.
 
@@ -241,7 +246,11 @@ def reasons(
     other, by = np.zeros_like(cells), np.zeros(cells.shape)
     among = np.where(cells >= 0, cells, cells[:, :1])[some]
     if len(some):
-        other[some], by[some] = conflicts(scorer, rows.unique[some], among)
+        if found.rivals.shape[1]:
+            asked = rows.unique[some], cells[some], found.rivals[some]
+            other[some], by[some] = conflicts_by_scores(scorer, *asked)
+        else:
+            other[some], by[some] = conflicts(scorer, rows.unique[some], among)
     row, rank = np.nonzero(cells[rows.inverse] >= 0)
     u = rows.inverse[row]
     column = cells[u, rank]

@@ -50,6 +50,7 @@ from discrete_itd.likelihood.path import equal_rows, in_blocks
 from discrete_itd.likelihood.standard_error import Estimate, combine
 
 BATCH = 2048  # rows in one call of the scorer
+PAIRS = 1 << 14  # cells whose values are enumerated together
 SALT = 0x13  # of the draws: a row has the same ones in every call
 # of the unknown cells of a row, if there are several: with the cell itself enumerated and the proposal's answer beside
 # them, 16 draws predict hidden cells of mushroom and of a table of loans no better, at four times the price
@@ -144,10 +145,19 @@ class ConditionalDenoiser(Denoiser):
         own = [m for m in members if isinstance(m, Denoiser) and not m.exact]
         self._guides = own if len(own) == 1 else []  # what it costs less to ask than to score
         self._spread: dict[tuple[int, int], Tensor] = {}
+        self._alone: Posterior | None = None  # made at the first use
 
     @property
     def row_work(self) -> int:
         return self.proposal.row_work
+
+    @property
+    def scores_of_row(self) -> int:
+        """Scores that the distributions of all cells of a row cost, one by one."""
+        of_number = 2 * len(FAR) + FINE.marginal + (1 + len(self._guides)) * FINE.guided
+        of_number += FINE.stages * FINE.split * (FINE.parts - 1)
+        each = (c.n_points or of_number for c in self.codebook.columns)
+        return sum(min(n, MOST_LEVELS) for n in each)
 
     # -- states ---------------------------------------------------------------------------------
 
@@ -216,6 +226,87 @@ class ConditionalDenoiser(Denoiser):
                 left = x[rows].isnan() & ~drawn[rows]
                 self._sampled(x[rows], several[rows], left, base, rows, found, nodes)
         return found.posterior().rows(slice(0, n))
+
+    @torch.no_grad()
+    def each(self, x: Tensor, asked: Tensor, nodes: Nodes = FINE) -> Posterior:
+        """The distribution of each asked cell given all other cells of its row, as these are scored.
+
+        The score of the row is normalised over the values of the cell (13): a gap in the row stays one, and is left
+        out as the score leaves it out, so that nothing is drawn. A value is asked about as being present, a leading
+        cell given the other leading cells only.
+
+        Parameters
+        ----------
+        x : Tensor of float64, shape (B, C)
+            NaN where a cell is unknown; what is at an asked cell does not matter.
+        asked : Tensor of bool, shape (B, C)
+            One cell of a row or several, each by itself; the distributions of all others have no meaning.
+        nodes : Nodes
+            As of :meth:`given`.
+        """
+        columns = self.codebook.columns
+        found = _Found(self._nothing(x))
+        few = torch.tensor([c.kind != "real" and c.n_points <= MOST_LEVELS for c in columns])
+        few = few.to(x.device)
+        row, column = torch.nonzero(asked & few).unbind(1)
+        for start in range(0, len(row), PAIRS):
+            some = slice(start, start + PAIRS)
+            self._every_level(x, row[some], column[some], found)
+        for j in torch.nonzero((asked & ~few).any(0)).flatten().tolist():
+            for rows in torch.nonzero(asked[:, j]).flatten().split(BATCH):
+                others = self._others(x[rows], torch.full_like(rows, j))
+                others[:, j] = math.nan
+                self._enumerate(others, j, self._ask(others), rows, found, nodes)
+        return found.posterior()
+
+    def _every_level(self, x: Tensor, row: Tensor, column: Tensor, found: _Found) -> None:
+        """Write down the distributions of cells (n,) of rows x (B, C), whose columns have few levels."""
+        n_levels = torch.tensor([c.n_points or 0 for c in self.codebook.columns], device=x.device)
+        sizes = n_levels[column]
+        ends = sizes.cumsum(0)
+        cell = torch.repeat_interleave(sizes)
+        level = torch.arange(len(cell), device=x.device) - (ends - sizes)[cell]
+
+        def call(cell: Tensor, level: Tensor) -> Tensor:
+            rows = self._others(x[row[cell]], column[cell])
+            rows.scatter_(1, column[cell][:, None], level[:, None].to(rows))
+            return self.scorer.log_prob(rows).double()
+
+        log_p = torch.cat(list(in_blocks(call, cell, level, batch_size=BATCH)))
+        for j in column.unique().tolist():
+            own = column == j
+            at = (ends - sizes)[own][:, None] + torch.arange(int(n_levels[j]), device=x.device)
+            found.keep_levels(row[own], j, log_p[at])
+
+    def _others(self, x: Tensor, column: Tensor) -> Tensor:
+        """Rows (n, C) as they are scored with any value of their cell in a ``column`` (n,)."""
+        x, at = x.clone(), torch.arange(len(x), device=x.device)
+        place = torch.tensor(self.indicator, device=x.device)[column]
+        there = place >= 0
+        x[at[there], place[there]] = 0.0  # present
+        leads = self.codebook.leading[column][:, None] & ~self.codebook.leading
+        return x.masked_fill_(leads, math.nan)
+
+    def _nothing(self, x: Tensor) -> Posterior:
+        """A posterior of rows (B, C) in which to write: it costs less than that of a proposal of many components."""
+        book = self.codebook
+        zero = book.known_snr.new_zeros(len(x), len(book.reals), 1)
+        categorical = CategoricalPosterior(
+            book.levels, zero.new_zeros(len(x), book.levels.n_points)
+        )
+        gaussian = GaussianPosterior(zero, zero, zero + 1) if len(book.reals) else None
+        words = self._marginals().expand(len(x)).words if book.vocabularies else []
+        return Posterior(book, categorical, gaussian, words)
+
+    def _marginals(self) -> Posterior:
+        """Of one row of which nothing is known."""
+        if self._alone is None or self._alone.codebook.device != self.codebook.device:
+            self._alone = self.proposal.marginals()
+        return self._alone
+
+    def unlearned_gaps(self, x: Tensor) -> Tensor:
+        """Which rows (B, C) have unknown cells in columns of whose gaps the scorer has learned nothing: (B,)."""
+        return (self.unknown(x) & ~self._has_gaps).any(1)
 
     def _cells(self, y: Tensor, snr: Tensor) -> Tensor:
         """Rows (B, C) of a state; NaN where a cell is not known."""
@@ -293,7 +384,7 @@ class ConditionalDenoiser(Denoiser):
         key = j, size.marginal
         if key not in self._spread:
             far = torch.tensor(FAR, dtype=torch.float64, device=self.codebook.device)
-            own = _points(_column(self.proposal.marginals(), j), size.marginal)[0]
+            own = _points(_column(self._marginals(), j), size.marginal)[0]
             self._spread[key] = torch.cat([-far, far, own])
         return self._spread[key]
 

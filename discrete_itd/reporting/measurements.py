@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from discrete_itd import __version__
 from discrete_itd.detection import conformal
 from discrete_itd.detection.assessment import nats_given_others
+from discrete_itd.detection.conditionals import scores_of_row
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.detection.reasons import NO_CELL, reasons
 from discrete_itd.detection.scoring import scorer_of
@@ -27,6 +28,7 @@ MOST_ROWS = 500  # for questions that cost one network evaluation per row and co
 MOST_COLUMNS = 100  # of which each is asked for given all others
 # numbers of the posteriors that this takes in a wide table, and rows at least
 MOST_CELLS, FEWEST_ROWS = 1 << 26, 32
+MOST_SCORES = 1 << 17  # in all, where the model that scores is asked value by value
 
 
 def fitted(model: Any) -> tuple[DiffusionOutlierDetector | None, DiffusionDensity]:
@@ -180,6 +182,9 @@ def column_entropies(density: DiffusionDensity, rows: Rows) -> pd.DataFrame:
     columns, most = np.arange(encoder.n_columns), MOST_ROWS
     if len(columns) > MOST_COLUMNS:
         most = max(FEWEST_ROWS, min(MOST_ROWS, MOST_CELLS // (MOST_COLUMNS * len(columns))))
+    scorer = scorer_of(density)
+    if scores := scores_of_row(scorer):
+        most = max(FEWEST_ROWS, min(most, MOST_SCORES // scores))
     rows = rows.take(spread_positions(len(rows), most))
     with torch.no_grad():
         log_prob = marginals.log_factors(rows.unique).double().cpu().numpy()[rows.inverse]
@@ -187,7 +192,7 @@ def column_entropies(density: DiffusionDensity, rows: Rows) -> pd.DataFrame:
     if len(columns) > MOST_COLUMNS:
         explained = (table - density.explain(rows)).to_numpy().mean(0)
         columns = np.sort(np.argsort(-explained, kind="stable")[:MOST_COLUMNS])
-    found = nats_given_others(scorer_of(density), rows.unique, columns.tolist())
+    found = nats_given_others(scorer, rows.unique, columns.tolist())
     given = (found[rows.inverse] - rows.log_volume[:, columns]).mean(0)
     alone = table.to_numpy()[:, columns].mean(0)
     schema = [encoder.schema[j] for j in columns]
