@@ -32,6 +32,8 @@ MOST_MEMBERS = 64
 # the networks of the best mixture: members that err differently are worth more
 VARIED: tuple[Recipe, ...] = (Causal(), Causal(base="independent", dropout=0.5))
 LARGE_DECODER = Decoder(8192)
+# of two depths: where leaves of the first are Chow-Liu trees, deeper ones that are products err differently
+FORESTS = Forest(), Forest(min_leaf=5)
 # of the time that is left, what an exact base and a decoder may take: the remainder is for causal networks
 BASE_SHARE, DECODER_SHARE = 0.3, 0.25
 # of a fit without max_time, about, when the decoder of "best" is there, or the causal network of "auto"
@@ -170,7 +172,7 @@ class Best(Recipe):
         table = CandidateTable(rows)
         bases = affordable_bases(rows, BayesNet())
         several = [Trees(8)] if Trees() in bases else []
-        for member in (*bases, *several, Forest(), Mixture()):
+        for member in (*bases, *several, *FORESTS, Mixture()):
             table.fit_in_time(member, plan.within(BASE_SHARE))
         table.fit_in_time(LARGE_DECODER, plan.within(DECODER_SHARE, (0.0, DECODER_DONE)))
         later = replace(plan, span=(DECODER_DONE, 1.0), is_beside_decoder=True)

@@ -120,7 +120,9 @@ def test_what_is_cheap_is_fitted_before_what_is_not():
 def test_the_best_mixes_all_families():
     how = quick(1)
     fit_recipe(Best(1), training_rows(mixed(200)), how)
-    assert {"bayes net", "8 trees", "forest", "causal"} <= set(how.candidates["candidate"])
+    assert {"bayes net", "8 trees", "forest", "forest no. 2", "causal"} <= set(
+        how.candidates["candidate"]
+    )
     for kind in ("decoder", "mixture"):
         assert how.candidates["candidate"].str.startswith(kind).any()
     assert how.companion is not None
