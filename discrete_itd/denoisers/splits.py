@@ -69,6 +69,7 @@ class Splits(nn.Module):
     tree: Tensor
     _is_real: Tensor
     _place: Tensor
+    _bound: Tensor
     _finite_place: Tensor
 
     def __init__(self, codebook: Codebook, column: Tensor, threshold: Tensor, rank: Tensor) -> None:
@@ -129,6 +130,7 @@ class Splits(nn.Module):
             "_is_real": is_real[column] & inner,
             "_place": place[column].masked_fill(~inner, 0),
         }
+        derived["_bound"] = threshold.cpu().masked_fill(~inner, torch.inf).to(codebook.dtype)
         for name, data in derived.items():
             self.register_buffer(name, data.to(device), persistent=False)
 
@@ -206,26 +208,24 @@ class Splits(nn.Module):
         device = self.column.device
         node = torch.arange(self.n_trees, device=device).repeat_interleave(n_rows)
         row = torch.arange(n_rows, device=device).repeat(self.n_trees)
-        out, at = node, None  # the nodes of all pairs, and which of them are on their way
-        for _ in self.depths[1:]:
-            cell = value(row, node)
-            right = cell > self.threshold[node]
-            if choose is not None:
-                right = choose(row, node, right, cell.isnan())
+        out, at = node, None  # where all pairs are, and which of them are on their way
+        for _ in self.depths:
             left = self.left[node]
-            # a leaf is its own first child
-            node = torch.where(left == node, node, left + right)
-            on = self.column[node] >= 0
+            on = left != node  # a leaf is its own first child
             n = int(on.sum())
-            if at is None:
-                out = node
-            else:
-                out[at] = node
+            if n < FEWER * len(node):
+                out = node if at is None else out.index_copy_(0, at, node)
+                kept = torch.nonzero(on).flatten()
+                at = kept if at is None else at[kept]
+                node, row, left, on = node[kept], row[kept], left[kept], on[kept]
             if not n:
                 break
-            if n < FEWER * len(node):
-                kept = torch.nonzero(on).flatten()
-                node, row, at = node[kept], row[kept], kept if at is None else at[kept]
+            cell = value(row, node)
+            right = cell > self._bound[node]  # never at a leaf
+            if choose is not None:
+                right = choose(row, node, right, cell.isnan()) & on
+            node = left + right
+        out = node if at is None else out.index_copy_(0, at, node)
         return self.leaf[out].view(self.n_trees, n_rows).T.contiguous()
 
     def reach(self, low: Values, high: Values, n_rows: int) -> tuple[Tensor, Tensor, Tensor]:
