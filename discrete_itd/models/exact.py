@@ -415,6 +415,8 @@ class Forest(Recipe):
     Held-out rows also choose how much the leaves are smoothed. In a table larger than memory, trees are grown on a
     sample and counted in all rows. Where many leaves and many levels would have more than ``MOST_PROBS`` probabilities,
     leaves are larger.
+    One-hot groups are not merged: a forest of the merged table follows both children of every split of a group, for a
+    row may be in no pattern of it, and takes milliseconds a row.
 
     Examples
     --------
@@ -436,16 +438,15 @@ class Forest(Recipe):
         if left < math.inf and self.seconds_needed(rows) > left:
             plan.run.left_out.append(self.label)
             return rows.marginals
-        return rows.once(self, lambda: rows.best(partial(self.candidates, is_over=clock)))
+        return rows.once(self, lambda: self.fitted(rows, is_over=clock))
 
     def seconds_needed(self, rows: TrainingRows) -> float:
         """Seconds that growing and counting all trees take, by the growth of one."""
         if not len(rows.codebook.finite) + len(rows.codebook.reals):
             return 0.0
-        n_tables = 1 + (rows.one_hot_groups is not None)
         start = time.perf_counter()
         self._grown(rows, 1)
-        return COUNTING * n_tables * self.n_trees * (time.perf_counter() - start)
+        return COUNTING * self.n_trees * (time.perf_counter() - start)
 
     def fit_base(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
         """The fit, of a table without continuous columns."""
@@ -455,14 +456,11 @@ class Forest(Recipe):
             )
         return self.fit(rows, plan)
 
-    def candidates(
-        self, rows: TrainingRows, is_over: Callable[[], bool] = lambda: False
-    ) -> Iterator[Denoiser]:
-        """The forest that predicts held-out rows best: one, since forests are large."""
+    def fitted(self, rows: TrainingRows, is_over: Callable[[], bool] = lambda: False) -> Denoiser:
+        """The forest that predicts held-out rows best."""
         book = rows.codebook
         if not len(book.finite) + len(book.reals):
-            yield rows.marginals
-            return
+            return rows.marginals
         fewest, counts = self._fewest(rows), self.counted(rows)
         x_valid = rows.x_valid[:CHOICE_ROWS]
 
@@ -497,7 +495,7 @@ class Forest(Recipe):
             other = whole.cut(size).forest(rows.marginals, ABOVE_PAIRS, rows.x)
             if nats(other) < least:
                 best = other
-        yield best
+        return best
 
     def counted(self, rows: TrainingRows) -> ForestCounts:
         """Trees with the counts of all rows; of rows that cannot be read again, those that were counted before."""
