@@ -32,8 +32,8 @@ MOST_MEMBERS = 64
 # the networks of the best mixture: members that err differently are worth more
 VARIED: tuple[Recipe, ...] = (Causal(), Causal(base="independent", dropout=0.5))
 LARGE_DECODER = Decoder(8192)
-# of two depths: where leaves of the first are Chow-Liu trees, deeper ones that are products err differently
-FORESTS = Forest(), Forest(min_leaf=5)
+# of several depths, grown apart: they err differently
+FORESTS = Forest(), Forest(min_leaf=5), Forest(min_leaf=60)
 # of the time that is left, what an exact base and a decoder may take: the remainder is for causal networks
 BASE_SHARE, DECODER_SHARE = 0.3, 0.25
 # of a fit without max_time, about, when the decoder of "best" is there, or the causal network of "auto"

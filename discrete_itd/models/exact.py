@@ -516,8 +516,9 @@ class Forest(Recipe):
     def _grown(self, rows: TrainingRows, n_trees: int) -> tuple[Splits, int]:
         """Trees, and the seed of their fit."""
         book = rows.codebook
-        # not drawn: the other recipes' random numbers are the same with a forest beside them and without
-        seed = rows.generator.initial_seed() % (2**31 - 1)
+        # not drawn: the other recipes' random numbers are the same with a forest beside them and without. Forests of
+        # several depths in one mixture have trees of their own: they err differently
+        seed = (rows.generator.initial_seed() + (self.min_leaf or 0)) % (2**31 - 1)
         n_own = len(book.finite) + len(book.reals)
         fewest = math.ceil(self._fewest(rows) * len(rows.x) / rows.n_rows)
         return grow(
