@@ -114,7 +114,8 @@ class ConditionalDenoiser(Denoiser):
     * Beside others, up to ``MOST_UNKNOWN`` cells together: the scorer, by importance sampling, together with one
       defensive draw: Q(b) is added to the sum of the weights, with Q's answer. So where no draw is near what the scorer
       says, as with many unknown cells, the proposal answers. This makes an error of the order 1 / ``n_draws``, as the
-      quotient of two estimates has in any case.
+      quotient of two estimates has in any case. What the same draws say of Q, whose answer is known, is divided out:
+      where Q = P, no error is left, whatever the draws.
     * More of them, and cells of which something is known but not all (a noisy state): the proposal.
     * Leading columns, where no other column is known: the scorer, whose closed form marginalises what comes last. Where
       others are known, the proposal.
@@ -431,12 +432,15 @@ class ConditionalDenoiser(Denoiser):
             if book.columns[j].kind == "real":
                 nodes, log_f = self._density(others, j, guides, size)
                 log_f = log_f - log_q.flatten()[:, None]
-                grids = _merged(nodes, log_f, m, _column(own, j), self._column_nodes(j, size))
+                q = _column(own, j), _column(guides[0], j)
+                grids = _merged(nodes, log_f, m, *q, self._column_nodes(j, size))
                 found.keep_density(rows[some], j, *grids)
             else:
                 log_p = self._levels(others, j, guides).unflatten(0, (len(some), m)) - log_q
-                defensive = own.column(j).double()[:, None]
-                found.keep_levels(rows[some], j, torch.cat([log_p, defensive], 1).logsumexp(1))
+                defensive = own.column(j).double()
+                log_sum = torch.cat([log_p, defensive[:, None]], 1).logsumexp(1)
+                each = guides[0].column(j).double().unflatten(0, (len(some), m))
+                found.keep_levels(rows[some], j, log_sum + _correction(each, defensive))
 
     # -- probabilities --------------------------------------------------------------------------
 
@@ -743,10 +747,26 @@ def _refined(nodes: Tensor, log_f: Tensor, size: Nodes) -> Tensor:
     return (low + width * share).flatten(1)
 
 
+def _correction(each: Tensor, own: Tensor) -> Tensor:
+    """The proposal's answer (n, V) over what draws say of it, (n, M, V) with the answer itself beside them, nats.
+
+    What the draws say of the scorer has much the same error, and is multiplied by this: a control variate.
+    """
+    ratio = own - torch.cat([each, own[:, None]], 1).logsumexp(1)
+    return ratio.masked_fill(ratio.isnan(), 0.0)  # impossible to the proposal
+
+
 def _merged(
-    nodes: Tensor, log_f: Tensor, n_draws: int, defensive: GaussianPosterior, fixed: Tensor
+    nodes: Tensor,
+    log_f: Tensor,
+    n_draws: int,
+    defensive: GaussianPosterior,
+    each_q: GaussianPosterior,
+    fixed: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """The sum of ``n_draws`` densities of each cell, on grids (n M, G), and one that is a mixture: (n, G) again.
+
+    Corrected by what the proposal says given each draw, ``each_q`` (n M rows): :func:`_correction`.
 
     The nodes are the ``fixed`` ones (F,), and others spread over those of all by the square root of the masses between.
     """
@@ -761,7 +781,12 @@ def _merged(
         steps = torch.linspace(0, 1, n_nodes - len(fixed), dtype=at.dtype, device=at.device)
         kept = torch.searchsorted(share, steps * share[-1]).clamp_max(len(at) - 2) + 1
         kept = torch.cat([torch.searchsorted(at, fixed), kept]).sort()[0]
-        out.append((at[kept], log_sum[kept]))
+        at, log_sum = at[kept], log_sum[kept]
+        q = [_log_density(each_q, i * n_draws + k, at) for k in range(n_draws)]
+        log_sum = (
+            log_sum + _correction(torch.stack(q)[None], _log_density(defensive, i, at)[None])[0]
+        )
+        out.append((at, log_sum))
     found, log_sums = zip(*out, strict=True)
     return torch.stack(found), torch.stack(log_sums)
 

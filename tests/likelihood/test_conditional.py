@@ -161,6 +161,22 @@ def test_of_several_cells_it_is_the_sums_over_all_completions(device, name, monk
         assert float((expected - of_q / masses[1][known].sum()).abs().max()) > 0.02
 
 
+@pytest.mark.parametrize("name", [*BOOKS, *WIDER_BOOKS])
+def test_of_several_cells_it_is_the_proposals_where_that_is_the_scorer(device, name):
+    book = make_book(name, device)
+    q, x = proposal(book), random_rows(book, 4, np.random.default_rng(3))
+    for known in ([], [0]):
+        state = without(x, *(j for j in range(book.n_columns) if j not in known))
+        expected = q(*State.start(book, book.embed(state), ~state.isnan()))
+        got = ConditionalDenoiser(q, q).given(state)
+        for j, points in enumerate(book.columns):
+            if j not in known:
+                cells = only(x, j)
+                close = 2 * CLOSE if points.kind == "real" else rounding(book.dtype, 10)
+                difference = got.log_prob(cells)[:, j] - expected.log_prob(cells)[:, j]
+                assert difference.abs().max() < close
+
+
 @pytest.mark.parametrize("name", ["mixed", "open", *WIDER_BOOKS])
 def test_a_row_alone_is_the_row_in_a_batch_to_the_last_bit(device, name):
     book = make_book(name, device)
