@@ -468,7 +468,7 @@ class ForestDenoiser(Denoiser):
             log_weight = joint.double() - total[row]
             log_mass[rows] = total + top[rows].sum(1)
             prior = self._mixed(row, leaf, counts, log_weight.exp().to(evidence), shares)
-            logits[rows] = finite_log(prior) + evidence[rows]
+            logits[rows] = finite_log(prior).to(evidence) + evidence[rows]
             if n_reals:
                 place = torch.arange(len(row), device=row.device) - (counts.cumsum(0) - counts)[row]
                 found.append((rows[row], place, log_weight.to(evidence), leaf))
@@ -539,6 +539,7 @@ class ForestDenoiser(Denoiser):
             )
         out = self.probs.new_zeros(len(counts), self.probs.shape[1])
         if self.trees is not None:
+            out = out.double()
             for _, pairs in portions(counts, 4 * CELLS // max(1, masses[0].numel())):
                 prior = self.trees.posteriors(leaf[pairs], masses[row[pairs]])
                 told = self.codebook.levels.gather(prior) * weight[pairs, None]

@@ -1,7 +1,8 @@
 """Chow-Liu trees over the low-cardinality columns, one in each leaf of a density forest.
 
 Every leaf has a tree of its own, so messages pass through pairs of a row and a leaf: one step for each column, for all
-pairs at once. Probabilities are scaled by their largest entry; the logarithm of the scale is added up.
+pairs at once. Messages are added as logarithms, and multiplied by the tables as probabilities scaled by their largest
+entry.
 """
 
 from __future__ import annotations
@@ -11,8 +12,12 @@ from torch import Tensor, nn
 
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.levels import Levels
+from discrete_itd.denoisers.base import finite_log
 
 ROUNDING = 1e-4  # by which probabilities may fail to add up to one
+TINY = 1e-38  # probability that stands for less, so that nothing is divided by zero
+NEVER = -1e6  # nats that stand for a probability of zero
+MOST_NATS = 600.0  # by which other columns favour a level that a cell's own evidence excludes: exp of it is finite
 
 
 class LeafTrees(nn.Module):
@@ -97,24 +102,27 @@ class LeafTrees(nn.Module):
         return self._gathered(leaf, like)[0]
 
     def _gathered(self, leaf: Tensor, like: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """As :meth:`log_mass`; what the columns below say of each (P, C', K); what each said, the last one first."""
+        """As :meth:`log_mass`; what the columns below say of each (P, C', K); what each said, the last one first.
+
+        Both as logarithms: many columns below one may contradict each other by more than a product can hold.
+        """
         n, k = self.tables.shape[1:3]
-        at, tiny = torch.arange(len(leaf), device=leaf.device), torch.finfo(like.dtype).tiny
+        at = torch.arange(len(leaf), device=leaf.device)
         order, parents, tables = self._order[leaf], self.parents[leaf], self.tables.view(-1, k, k)
-        below, sent = torch.ones_like(like), []
+        log_like = like.double().log()
+        below, sent = torch.zeros_like(log_like), []
         log_mass = torch.zeros(len(leaf), dtype=torch.float64, device=leaf.device)
         for i in range(n - 1, 0, -1):
             j = order[:, i]
-            up = parents[at, j]
-            told = (tables[leaf * n + j] * (like[at, j] * below[at, j])[:, None]).sum(2)
-            top = told.amax(1).clamp_min(tiny)
-            told = told / top[:, None]
-            log_mass += top.log()
-            below[at, up] = below[at, up] * told
+            own, top = scaled(log_like[at, j] + below[at, j])
+            told = finite_log((tables[leaf * n + j] * own.to(like)[:, None]).sum(2)).double()
+            log_mass += top
+            below[at, parents[at, j]] += told
             sent.append(told)
         root = order[:, 0]
-        mass = (tables[leaf * n + root][:, 0] * like[at, root] * below[at, root]).sum(1)
-        return log_mass + mass.clamp_min(tiny).log(), below, sent
+        own, top = scaled(log_like[at, root] + below[at, root])
+        mass = (tables[leaf * n + root][:, 0] * own).sum(1)
+        return log_mass + finite_log(mass) + top, below, sent
 
     def posteriors(self, leaf: Tensor, like: Tensor) -> Tensor:
         """Of every level given the other columns, divided by the probability of the column's own evidence: (P, C', K).
@@ -124,22 +132,28 @@ class LeafTrees(nn.Module):
         leaf : Tensor of int64, shape (P,)
         like : Tensor, shape (P, C', K)
             Likelihood of every level.
+
+        Returns
+        -------
+        Tensor of float64, shape (P, C', K)
         """
         n, k = self.tables.shape[1:3]
-        at, tiny = torch.arange(len(leaf), device=leaf.device), torch.finfo(like.dtype).tiny
+        at = torch.arange(len(leaf), device=leaf.device)
         order, parents, tables = self._order[leaf], self.parents[leaf], self.tables.view(-1, k, k)
         _, below, sent = self._gathered(leaf, like)
+        likely = like.double().log() + below
         above, root = torch.zeros_like(like), order[:, 0]
         above[at, root] = tables[leaf * n + root][:, 0]
         for i, told in zip(range(1, n), reversed(sent), strict=True):
             j = order[:, i]
             up = parents[at, j]
             # the parent without what this column said
-            others = above[at, up] * like[at, up] * below[at, up] / told.clamp_min(tiny)
-            others = others / others.sum(1, keepdim=True).clamp_min(tiny)
-            above[at, j] = (others[:, :, None] * tables[leaf * n + j]).sum(1)
-        prior = above * below
-        return prior / (prior * like).sum(2, keepdim=True).clamp_min(tiny)
+            others, _ = scaled(above[at, up].double().log() + likely[at, up] - told)
+            others = others / others.sum(1, keepdim=True).clamp_min(TINY)
+            above[at, j] = (others.to(like)[:, :, None] * tables[leaf * n + j]).sum(1)
+        _, top = scaled(likely)
+        prior = above * (below - top[..., None]).clamp_max(MOST_NATS).exp()
+        return prior / (prior * like).sum(2, keepdim=True).clamp_min(TINY)
 
     def draw(self, leaf: Tensor, allowed: Tensor, generator: torch.Generator) -> Tensor:
         """Codes (n, C') drawn in leaves (n,), each column given its parent, of levels ``allowed`` (C', K)."""
@@ -152,3 +166,9 @@ class LeafTrees(nn.Module):
             u = torch.rand((len(leaf), 1), generator=generator, device=p.device, dtype=p.dtype)
             out[at, j] = (u * p[:, -1:] >= p).sum(1).clamp_max(k - 1)
         return out
+
+
+def scaled(logs: Tensor) -> tuple[Tensor, Tensor]:
+    """Exponentials of logarithms (..., K), divided by the largest; and its logarithm (...)."""
+    top = logs.amax(-1).clamp_min(NEVER)
+    return (logs - top[..., None]).exp(), top

@@ -119,6 +119,38 @@ def slow_log_prob(denoiser, row):
     return math.log(total)
 
 
+def test_columns_of_a_leaf_that_contradict_each_other(device):
+    """A parent of many columns: half of them say one of its levels, half the other, by more than a float can hold."""
+    n, p = 201, 1e-3
+    book = Codebook([simplex(2)] * n).to(device)
+    table = torch.tensor([[1 - p, p], [p, 1 - p]], dtype=torch.float64)
+    tables = table.expand(1, n, 2, 2).clone()
+    tables[:, 0] = 0.5
+    parents = torch.zeros(1, n, dtype=torch.int64, device=device).index_fill(1, book.finite[:1], -1)
+    one = torch.ones(1, device=device)
+    parts = (
+        -one.long(),
+        0 * one,
+        torch.zeros(1, 2 * n, device=device),
+        one,
+        torch.full((1, 2 * n), 0.5),
+    )
+    forest = ForestDenoiser(book, *parts, parents=parents, tables=tables)
+    rows = (torch.arange(n, device=device) % 2).double().repeat(3, 1)
+    rows[:, 0] = torch.tensor([0.0, 1.0, math.nan])
+    got = forest.log_prob(rows)
+    assert float(got[2]) == pytest.approx(float(got[:2].logsumexp(0)), rel=1e-5)
+    assert float(got[2]) == pytest.approx(100 * math.log(p * (1 - p)), rel=1e-5)
+    evidence = torch.zeros(1, 2 * n, device=device)
+    level = book.levels.index_of(rows[2].nan_to_num(0.0).long()[None])[0, 1:]
+    evidence[0, book.levels.index_of(1 - rows[:1].long())[0, 1:]] = -1000.0
+    evidence[0, level] = 0.0
+    log_mass, logits = forest.infer(evidence)
+    assert float(log_mass) == pytest.approx(float(got[2]), rel=1e-5)
+    of_root = book.levels.index_of(torch.tensor([[0] * n, [1] * n], device=device))[:, 0]
+    assert logits[0, of_root].softmax(0).tolist() == pytest.approx([0.5, 0.5], abs=1e-3)
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_a_score_is_a_sum_over_all_leaves(device, dtype, name):
     denoiser = forest(name, device)
