@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from discrete_itd.cli import main
-from discrete_itd.recipes import Network
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
@@ -31,7 +30,7 @@ def test_the_python_examples_run(capsys, tmp_path, monkeypatch):
     pytest.importorskip("diffusers")
     examples = re.findall(r"```python\n(.*?)```(?:[^`]*?```text\n(.*?)```)?", README, re.DOTALL)
     assert sum(1 for _, promised in examples if promised) == 5
-    names = {"Network": Network}
+    names = {}
     for example, promised in examples:
         if "ImageDensity" in example:
             quick = example.replace("max_steps=1000", "max_steps=2")
@@ -42,7 +41,6 @@ def test_the_python_examples_run(capsys, tmp_path, monkeypatch):
             continue
         quick = example.replace("max_steps=1000", "max_steps=20, n_evaluations=4")
         quick = quick.replace("load_adult()", "load_adult()[:2000]")
-        quick = quick.replace("[Network(),", "[Network(width=16),")
         exec(quick, names)
         printed = capsys.readouterr().out
         # what is learned is not what is promised after so few steps, but its shape is
