@@ -256,6 +256,7 @@ class Causal(Recipe):
         if part is not None:
             part.note["order"] = order
         denoiser = self.untrained(base, order, rows)
+        stage("training a causal network")
         plan.train(denoiser, rows, self.training(plan.training, rows.n_rows))
         return denoiser.eval().requires_grad_(False)
 
