@@ -121,7 +121,7 @@ def slow_log_prob(denoiser, row):
 
 def test_columns_of_a_leaf_that_contradict_each_other(device):
     """A parent of many columns: half of them say one of its levels, half the other, by more than a float can hold."""
-    n, p = 201, 1e-3
+    n, p = 301, 1e-3
     book = Codebook([simplex(2)] * n).to(device)
     table = torch.tensor([[1 - p, p], [p, 1 - p]], dtype=torch.float64)
     tables = table.expand(1, n, 2, 2).clone()
@@ -140,7 +140,7 @@ def test_columns_of_a_leaf_that_contradict_each_other(device):
     rows[:, 0] = torch.tensor([0.0, 1.0, math.nan])
     got = forest.log_prob(rows)
     assert float(got[2]) == pytest.approx(float(got[:2].logsumexp(0)), rel=1e-5)
-    assert float(got[2]) == pytest.approx(100 * math.log(p * (1 - p)), rel=1e-5)
+    assert float(got[2]) == pytest.approx(150 * math.log(p * (1 - p)), rel=1e-5)
     evidence = torch.zeros(1, 2 * n, device=device)
     level = book.levels.index_of(rows[2].nan_to_num(0.0).long()[None])[0, 1:]
     evidence[0, book.levels.index_of(1 - rows[:1].long())[0, 1:]] = -1000.0
