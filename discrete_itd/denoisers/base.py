@@ -26,6 +26,7 @@ ESTIMATORS = (
 )  # of a row's log-probability, see Denoiser.estimators
 BLOCK = 32  # the batch size is a multiple of this, so that no row's rounding depends on the size of its batch
 BATCH = 2048  # rows in a call of a draw
+NUMBERS = 1 << 25  # of the posteriors of such a call, where rows need many
 NARROW = 16  # matrices with fewer columns are widened: libraries sum the rows of their products in different orders
 
 
@@ -286,7 +287,7 @@ class Denoiser(nn.Module):
         noise = RowNoise(out, torch.arange(n_draws, device=x.device).repeat(len(x)), salt)
         for j in book.leading_first:
             rows = torch.nonzero(out[:, j].isnan()).flatten()
-            for part in rows.split(BATCH):
+            for part in rows.split(self.rows_at_once):
                 known = filled(out[part])
                 points = torch.where(book.per_coord(known.isnan()), 0.0, book.embed(known))
                 snr = (
@@ -412,6 +413,11 @@ class Denoiser(nn.Module):
     def row_work(self) -> int:
         """Approximate number of floats computed for a row's posterior, to which time is proportional."""
         return self.codebook.work
+
+    @property
+    def rows_at_once(self) -> int:
+        """Rows whose posteriors are asked for in one call of a draw, such that memory is bounded."""
+        return max(16, min(BATCH, NUMBERS // self.row_work))
 
     @property
     def score_work(self) -> int:

@@ -577,10 +577,14 @@ class ConditionalDenoiser(Denoiser):
 
     def _sum_over(self, x: Tensor, j: int) -> Tensor:
         """Log-probability of rows (n, C) without their cell in column j, all others as they are: (n,), nats."""
-        guides = self._ask(x)
-        if self.codebook.columns[j].kind == "real":
-            return log_total(*self._density(x, j, guides))
-        return self._levels(x, j, guides).logsumexp(1)
+        out = [x.new_zeros(0)]
+        for rows in x.split(self.rows_at_once):
+            guides = self._ask(rows)
+            if self.codebook.columns[j].kind == "real":
+                out.append(log_total(*self._density(rows, j, guides)))
+            else:
+                out.append(self._levels(rows, j, guides).logsumexp(1))
+        return torch.cat(out)
 
     @torch.no_grad()
     def draw_unknown(self, x: Tensor, seed: int) -> Tensor:
@@ -612,7 +616,7 @@ class ConditionalDenoiser(Denoiser):
         again = unknown & (unknown.sum(1, keepdim=True) <= MOST_UNKNOWN) | self._unseen(out)
         again &= ~leading & (~out.isnan() | ((unknown.sum(1) == 1)[:, None] & unknown))
         for j in torch.nonzero(again.any(0)).flatten().tolist():
-            for rows in torch.nonzero(again[:, j]).flatten().split(BATCH):
+            for rows in torch.nonzero(again[:, j]).flatten().split(self.rows_at_once):
                 others = out[rows].index_fill(1, torch.tensor([j], device=x.device), math.nan)
                 u = torch.rand(len(rows), generator=generator, device=x.device, dtype=x.dtype)
                 out[rows, j] = self._drawn(others, j, u)

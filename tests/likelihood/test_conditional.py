@@ -443,3 +443,25 @@ def test_what_a_user_is_told_of_a_cell_is_what_its_values_are_scored(missing):
     np.testing.assert_allclose(probs.to_numpy(), expected, rtol=1e-4)
     filled = model.impute(new.assign(b=None))
     assert filled["b"].tolist() == [probs.columns[k] for k in scores.argmax(1)]
+
+
+def test_posteriors_of_many_numbers_are_asked_of_few_rows_at_once(device):
+    book = make_book("mixed", device)
+    p, q = random_causal(book, 3), make_denoiser("tree", book)
+    x = without(random_rows(book, 200, np.random.default_rng(0)), 0)
+    drawn, log_prob = q.complete(x, 1, 0), ConditionalDenoiser(p, q).marginal(x, 2).log_prob
+    asked = []
+
+    class Wide(type(q)):
+        row_work = 1 << 22  # pyright: ignore
+
+        def forward(self, y, snr):
+            asked.append(len(y))
+            return super().forward(y, snr)
+
+    q.__class__ = Wide
+    assert torch.equal(q.complete(x, 1, 0), drawn)
+    torch.testing.assert_close(ConditionalDenoiser(p, q).marginal(x, 2).log_prob, log_prob)
+    ConditionalDenoiser(p, q).draw_unknown(x, 0)
+    assert asked
+    assert max(asked) <= 32  # filled up to a block
