@@ -420,6 +420,11 @@ class Denoiser(nn.Module):
         return max(16, min(BATCH, NUMBERS // self.row_work))
 
     @property
+    def noisy_work(self) -> int:
+        """The same of a row whose cells are noisy, where that is more."""
+        return self.row_work
+
+    @property
     def score_work(self) -> int:
         """Approximate number of floats multiplied for :meth:`log_prob` of a row: by it, candidates are called cheap."""
         return self.n_parameters

@@ -191,6 +191,10 @@ class MixtureDenoiser(Denoiser):
         """With continuous columns that depend on the class, three numbers of each class and column, or a matrix."""
         return self.codebook.work + 3 * self.n_components * self.means.shape[1] + self.chol.numel()
 
+    @property
+    def noisy_work(self) -> int:
+        return self.row_work + self.n_components * self.codebook.levels.n_points
+
     def config(self) -> dict[str, Any]:
         return {"fallback": self.fallback}
 

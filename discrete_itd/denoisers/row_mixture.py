@@ -126,6 +126,11 @@ class RowMixtureDenoiser(Denoiser):
         return sum(member.row_work for member in asked)
 
     @property
+    def noisy_work(self) -> int:
+        asked = self._members if self.exact else [self._members[self.main]]
+        return sum(member.noisy_work for member in asked)
+
+    @property
     def independent_columns(self) -> Tensor:
         """Continuous and high-cardinality columns that are so in every member."""
         out = torch.stack([member.independent_columns for member in self._members]).all(0)

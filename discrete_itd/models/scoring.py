@@ -24,6 +24,8 @@ from discrete_itd.progress import progress_bar
 from discrete_itd.training import pilot_quadrature
 from discrete_itd.validation import check_integer, check_mean_weights, check_tolerance, warn
 
+# rows of a curve by default: at most, at least, and the floats that may be computed for all of them
+CURVE_ROWS, FEWEST_CURVE_ROWS, CURVE_WORK = 1000, 16, 1 << 34
 TOLERATED = 1.5  # times max_stderr; a standard error may be this much above it by chance
 
 
@@ -262,7 +264,7 @@ class ScoringMixin:
             ).nats  # fmt: skip
         return rows.table(nats.cpu().numpy()[rows.inverse][:, : rows.encoder.n_columns])
 
-    def mse_curve(self, X: Any, *, n_points: int = 49, max_rows: int = 1000) -> pd.DataFrame:
+    def mse_curve(self, X: Any, *, n_points: int = 49, max_rows: int | None = None) -> pd.DataFrame:
         r"""Denoising error at each SNR; the area under the curve is the code length.
 
         Of a network that conditions columns on those before them in an order, the error at an SNR is the sum over
@@ -274,8 +276,9 @@ class ScoringMixin:
         X : DataFrame or array-like, shape (N, C), or Rows
         n_points : int
             SNRs, evenly spaced on a logarithmic scale.
-        max_rows : int
-            The first ``max_rows`` rows are used.
+        max_rows : int, optional
+            The first ``max_rows`` rows are used: by default 1 000, or fewer, at least 16, of a model that computes very
+            many numbers for the posterior of a noisy row, like a forest.
 
         Returns
         -------
@@ -287,8 +290,12 @@ class ScoringMixin:
             that scores rows, ``denoiser_``.
         """
         check_integer("n_points", n_points, 2)
+        rows, model = self.rows(X), self.model_
+        if max_rows is None:
+            affordable = CURVE_WORK // (n_points * model.curved.noisy_work)
+            max_rows = max(FEWEST_CURVE_ROWS, min(CURVE_ROWS, affordable))
         check_integer("max_rows", max_rows, 2)
-        x, model = self.rows(X).x[:max_rows], self.model_
+        x = rows.x[:max_rows]
         if len(x) < 2:
             raise ValueError("a curve with error bars needs at least two rows")
         generator = torch.Generator(model.device).manual_seed(model.seed)

@@ -231,3 +231,14 @@ def test_the_path_of_a_network_tends_to_its_integral():
     assert error < 0.1
     coordinates = model.log_prob(x, 64, estimator="path").log_prob
     assert (coordinates - integral.log_prob).abs().max() > 0  # but not what the default path scores
+
+
+def test_a_curve_has_as_many_rows_as_can_be_paid_for(monkeypatch):
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"a": rng.choice(list("xyz"), 300), "b": rng.normal(size=300)})
+    model = DiffusionDensity(denoiser="forest", random_state=0).fit(frame)
+    work = model.model_.curved.noisy_work
+    monkeypatch.setattr("discrete_itd.models.scoring.CURVE_WORK", 3 * 20 * work)
+    pd.testing.assert_frame_equal(
+        model.mse_curve(frame, n_points=3), model.mse_curve(frame, n_points=3, max_rows=20)
+    )
