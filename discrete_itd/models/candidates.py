@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from discrete_itd.denoisers import Denoiser, RowMixtureDenoiser
+from discrete_itd.denoisers.base import HUGE
 from discrete_itd.denoisers.row_mixture import fit_weights
 from discrete_itd.models.contract import FitPlan, Recipe, TrainingRows
 from discrete_itd.models.fit_recipes import Fitted, fit_recipes
@@ -255,10 +256,21 @@ class CandidateTable:
         return chosen.denoiser
 
     def companion(self, exact: list[Candidate]) -> Denoiser:
-        """What answers questions about any columns given others: the mixture of exact models, which is exact itself."""
+        """What answers questions about any columns given others: the mixture of exact models, which is exact itself.
+
+        Without those, like large forests, that draw missing cells one after the other by very large posteriors:
+        a row would take milliseconds to seconds.
+        """
+        exact = [c for c in exact if completes_cheaply(c.denoiser)] or exact
         found = self.mixture(exact).denoiser
         # members of a user's own may disagree on high-cardinality columns
         return found if found.exact else min(exact, key=lambda c: c.mean).denoiser
+
+
+def completes_cheaply(denoiser: Denoiser) -> bool:
+    """Whether draws of missing cells given the others cost little."""
+    is_own = type(denoiser).complete is not Denoiser.complete
+    return is_own or denoiser.noisy_work <= HUGE
 
 
 @torch.no_grad()

@@ -18,7 +18,6 @@ from discrete_itd.models.contract import FitPlan, Recipe, TrainingRows
 from discrete_itd.models.exact import (
     BayesNet,
     Decoder,
-    Forest,
     affordable_bases,
     choose_base,
     exact_base,
@@ -170,8 +169,8 @@ class Causal(Recipe):
     -----
     Where cells are missing, a network may be worse than the base that it corrects: then the model is the mixture of
     rows (10) of both. A network hears the columns in its order only. Questions about some columns given others, like
-    imputation, need an exact denoiser of the same rows beside it: the mixture of rows (10) of the base, a forest and,
-    with continuous columns, a decoder mixture.
+    imputation, need an exact denoiser of the same rows beside it: the base or, with continuous columns, the mixture of
+    rows (10) of it and a decoder mixture.
 
     Examples
     --------
@@ -346,10 +345,10 @@ def asks_decoder(rows: TrainingRows, plan: FitPlan) -> bool:
 
 
 def companion(base: Denoiser, rows: TrainingRows, plan: FitPlan) -> Denoiser:
-    """The exact denoiser that answers what a causal one cannot: of the base, a forest and, for numbers, a decoder."""
+    """The exact denoiser that answers what a causal one cannot: of the base and, for numbers, a decoder."""
     if plan.is_beside_decoder or plan.run.interrupted:
         return base
-    parts = [base, Forest().fit(rows, plan)] if plan.time_left else [base]
+    parts = [base]
     if asks_decoder(rows, plan):
         parts.append(QUICK_DECODER.fit(rows, plan))
     named = [Candidate(type(d).__name__, d, rows.held_out(d), 0.0) for d in parts]

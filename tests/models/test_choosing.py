@@ -5,6 +5,7 @@ import time
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from fits import TINY, chain, mixed, noise, plan, training_rows
@@ -493,3 +494,16 @@ def test_an_interruption_anywhere_leaves_the_best_so_far(monkeypatch, ctrl_c, wh
     assert "causal" in labels or kind is Search
     assert "decoder" in labels or kind in (Search, Run)
     assert np.isfinite(model.score_samples(chain(20))).all()
+
+
+def test_a_companion_has_no_large_forest(monkeypatch):
+    """Its draws of missing cells would go through the leaves of all trees, column after column."""
+    rng = np.random.default_rng(0)
+    monkeypatch.setattr("discrete_itd.models.candidates.HUGE", 1 << 12)
+    frame = pd.DataFrame({"a": rng.choice(list("xyz"), 600), "b": rng.normal(size=600)})
+    frame["c"] = frame["b"] + rng.normal(size=600)
+    members = ["forest", "mixture", Causal(width=8, depth=1)]
+    model = DiffusionDensity(denoiser=members, max_steps=5, random_state=0).fit(frame)
+    assert "forest" in set(model.candidates_["candidate"])
+    assert model.companion_ is not None
+    assert not any(isinstance(d, ForestDenoiser) for d in model.companion_.modules())
