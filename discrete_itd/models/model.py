@@ -17,6 +17,7 @@ from discrete_itd.channel import Codebook, CoordinateSchedule, Schedule
 from discrete_itd.denoisers import Denoiser, MarginalDenoiser, RowMixtureDenoiser
 from discrete_itd.denoisers.base import ESTIMATORS
 from discrete_itd.encoders import ABSENT, TableEncoder
+from discrete_itd.encoders.frames import unique_rows
 from discrete_itd.likelihood import (
     Attribution,
     Estimate,
@@ -304,7 +305,9 @@ class Model:
             both = torch.cat([x, gaps], 1)
             every = with_effort(estimate, both, n_draws, self.seed, max_stderr, None)
             both = torch.cat([x.masked_fill(~given, math.nan), gaps], 1)
-            part = with_effort(estimate, both, n_draws, self.seed, max_stderr, progress)
+            states, inverse = unique_rows(both)  # many rows are given the same cells
+            part = with_effort(estimate, states, n_draws, self.seed, max_stderr, progress)
+            part = Estimate(*(t[torch.from_numpy(inverse).to(t.device)] for t in part))
         stderr = (every.stderr.square() + part.stderr.square()).sqrt()
         return Estimate(every.log_prob - part.log_prob, stderr)
 
