@@ -127,15 +127,15 @@ def point_predictions(
     -------
     Tensor of float64, shape (N, C)
     """
-    out = []
+    out = x.clone()
     for rows, posterior in _posteriors(denoiser, x, batch_size):
-        known = ~rows.isnan()
+        known = ~x[rows].isnan()
         filling = posterior.mode(~known)
         for j in medians:
             cdf = posterior.column(j).exp().cumsum(1)
             filling[:, j] = (cdf < 0.5 * cdf[:, -1:]).sum(1).double()
-        out.append(torch.where(known, rows, filling))
-    return torch.cat(out)
+        out[rows] = torch.where(known, x[rows], filling)
+    return out
 
 
 @torch.no_grad()
@@ -159,23 +159,30 @@ def column_distribution(
         The level of unseen categories, if there is one, is the last.
     """
     x = x.index_fill(1, torch.tensor([column], device=x.device), math.nan)
-    found = _posteriors(denoiser, x, batch_size, column)
-    return torch.cat([q.column(column).double() for _, q in found])
+    out = x.new_zeros(len(x), denoiser.codebook.columns[column].n_points)
+    for rows, posterior in _posteriors(denoiser, x, batch_size, column):
+        out[rows] = posterior.column(column).double()
+    return out
 
 
 def _posteriors(
     denoiser: Denoiser, x: Tensor, batch_size: int, column: int | None = None
 ) -> Iterator[tuple[Tensor, Posterior]]:
-    """Batches of rows and their posteriors, of all columns or of one, with all cells known that are not missing."""
+    """Numbers of some rows and their posteriors, of all columns or of one, given the cells that are not missing."""
     book = denoiser.codebook
     block = min(BLOCK, batch_size)
-    for rows in x.split(batch_size // block * block):
-        if isinstance(denoiser, ConditionalDenoiser):
-            asked = torch.ones_like(rows, dtype=torch.bool)
-            if column is not None:
-                asked = torch.arange(rows.shape[1], device=rows.device).expand(rows.shape) == column
-            yield rows, denoiser.given(rows, asked)
-            continue
-        whole = filled(rows, block)  # so that no row's result depends on the number of rows
+    size = batch_size // block * block
+    if isinstance(denoiser, ConditionalDenoiser):
+        asked = denoiser.unknown(x)
+        if column is not None:
+            asked &= torch.arange(x.shape[1], device=x.device) == column
+        alone = denoiser.is_alone(x, asked)
+        for these, answer in ((alone, denoiser.each), (~alone, denoiser.given)):
+            for rows in torch.nonzero(these).flatten().split(size):
+                if len(rows):
+                    yield rows, answer(x[rows], asked[rows])
+        return
+    for rows in torch.arange(len(x), device=x.device).split(size):
+        whole = filled(x[rows], block)  # so that no row's result depends on the number of rows
         posterior = denoiser(*State.start(book, book.embed(whole), ~whole.isnan()))
         yield rows, posterior.rows(slice(0, len(rows)))

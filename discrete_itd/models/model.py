@@ -307,6 +307,8 @@ class Model:
             both = torch.cat([x.masked_fill(~given, math.nan), gaps], 1)
             states, inverse = unique_rows(both)  # many rows are given the same cells
             part = with_effort(estimate, states, n_draws, self.seed, max_stderr, progress)
+            if progress is not None:
+                progress(len(x) - len(states))
             part = Estimate(*(t[torch.from_numpy(inverse).to(t.device)] for t in part))
         stderr = (every.stderr.square() + part.stderr.square()).sqrt()
         return Estimate(every.log_prob - part.log_prob, stderr)

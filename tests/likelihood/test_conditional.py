@@ -1,6 +1,7 @@
 """Conditionals of the model that scores (13): by enumeration of its scores, by quadrature, by importance sampling."""
 
 import math
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -384,9 +385,9 @@ def test_unseen_categories_and_absent_cells_are_not_drawn(device):
     assert not (drawn[:, 0] == 2).any()
 
 
-@pytest.mark.parametrize("missing", ["marginalise", "category"])
-def test_given_columns_condition_the_scorer(missing):
-    """Log P(all) − log P(given): without an error where one column is free; shares add up; draws keep what is given."""
+@cache
+def causal_with_gaps(missing):
+    """A causal model of two categories and a number, one category with gaps in training; and its rows."""
     rng = np.random.default_rng(0)
     a, size = rng.choice(["u", "v", "w"], 160), rng.normal(size=160)
     frame = pd.DataFrame(
@@ -397,6 +398,13 @@ def test_given_columns_condition_the_scorer(missing):
         denoiser=Causal(width=8), missing=missing, max_steps=40, random_state=0
     )
     model.fit(frame)
+    return model, frame
+
+
+@pytest.mark.parametrize("missing", ["marginalise", "category"])
+def test_given_columns_condition_the_scorer(missing):
+    """Log P(all) − log P(given): without an error where one column is free; shares add up; draws keep what is given."""
+    model, frame = causal_with_gaps(missing)
     new = frame.dropna().iloc[:5]
     one = model.log_prob(new, given=["a", "size"])
     scores = np.stack([model.score_samples(new.assign(b=v)) for v in ("x", "y")], 1)
@@ -426,16 +434,7 @@ def test_given_columns_condition_the_scorer(missing):
 
 @pytest.mark.parametrize("missing", ["marginalise", "category"])
 def test_what_a_user_is_told_of_a_cell_is_what_its_values_are_scored(missing):
-    rng = np.random.default_rng(0)
-    a, size = rng.choice(["u", "v", "w"], 160), rng.normal(size=160)
-    frame = pd.DataFrame(
-        {"a": a, "b": np.where(a == "u", "x", rng.choice(["x", "y"], 160)), "size": size}
-    )
-    frame.loc[::9, "a"] = None
-    model = DiffusionDensity(
-        denoiser=Causal(width=8), missing=missing, max_steps=40, random_state=0
-    )
-    model.fit(frame)
+    model, frame = causal_with_gaps(missing)
     new = frame.dropna().iloc[:6]
     probs = model.predict_proba(new, column="b")
     scores = np.stack([model.score_samples(new.assign(b=value)) for value in probs], 1)
