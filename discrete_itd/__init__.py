@@ -67,12 +67,6 @@ _HOMES = {
     "recipes": ("BayesNet", "Independent", "Mixture", "Network", "RowMixture", "Trees"),
     "reporting.page": ("report",),
 }
-_FORMER_HOMES = {  # names that were importable from here in release 0.1
-    "channel": ("Quadrature",),
-    "channel.codebook": ("Codebook", "ColumnPoints"),
-    "denoisers": ("Denoiser", "MarginalDenoiser", "NeuralDenoiser", "SupportDenoiser"),
-    "likelihood": ("Estimate", "integral_log_prob", "path_log_prob"),
-}
 
 
 def __getattr__(name: str) -> Any:
@@ -82,12 +76,6 @@ def __getattr__(name: str) -> Any:
         if name in names:
             globals()[name] = getattr(import_module(f"{__name__}.{home}"), name)
             return globals()[name]
-    for home, names in _FORMER_HOMES.items():
-        if name in names:
-            from discrete_itd.deprecation import warn_renamed
-
-            warn_renamed(__name__, f"{__name__}.{name}", f"{__name__}.{home}.{name}")
-            return getattr(import_module(f"{__name__}.{home}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

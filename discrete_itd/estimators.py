@@ -15,7 +15,6 @@ from torch import Tensor
 
 from discrete_itd.channel import Schedule, check_schedule
 from discrete_itd.denoisers import Denoiser
-from discrete_itd.deprecation import renamed_parameters, renamed_value, warn_renamed
 from discrete_itd.encoders import KINDS, MISSING, UNKNOWN, TableEncoder, check_column_spec
 from discrete_itd.models.filling import FillingMixin
 from discrete_itd.models.fitting import fit_model, seed_of_run
@@ -56,10 +55,6 @@ def _of_model(name: str) -> Any:
 
 
 @methods_in_one_thread
-@renamed_parameters(
-    columns="column_types", unseen="handle_unknown", path="schedule", n_calls="n_evaluations",
-    path_table_="schedule_table_",
-)  # fmt: skip
 class DiffusionDensity(
     Persistent, ScoringMixin, FillingMixin, PartialFitMixin, DensityMixin, BaseEstimator
 ):
@@ -285,11 +280,8 @@ class DiffusionDensity(
         return self
 
     def _checked_parameters(self) -> dict[str, Any]:
-        """The constructor's parameters, old values translated; ValueError or TypeError if one is invalid."""
+        """The constructor's parameters; ValueError or TypeError if one is invalid."""
         parameters = self.get_params(deep=False)
-        parameters["handle_unknown"] = renamed_value(
-            "handle_unknown", self.handle_unknown, {"raise": "error"}
-        )
         recipe(self.denoiser)
         check_integer("max_steps", self.max_steps, 0)
         check_integer("n_evaluations", self.n_evaluations, 2)
@@ -352,11 +344,6 @@ class DiffusionDensity(
             )
         return members.copy()
 
-    def marginal_value(self) -> pd.DataFrame:
-        """The old name of :meth:`marginal_contributions`."""
-        warn_renamed(type(self).__name__, "marginal_value", "marginal_contributions")
-        return self.marginal_contributions()
-
     # -- saving ---------------------------------------------------------------------------------
 
     parameter_classes = (*RECIPES, *SCHEDULES)
@@ -397,12 +384,6 @@ class DiffusionDensity(
             self.feature_names_in_ = np.asarray(names, dtype=object)
 
     # -- tables ---------------------------------------------------------------------------------
-
-    def encode(self, X: Any) -> tuple[Tensor, np.ndarray]:
-        """The old name of ``rows(X).x`` and ``rows(X).log_volume``."""
-        warn_renamed("DiffusionDensity", "encode(X)", "rows(X)")
-        rows = self.rows(X)
-        return rows.x, rows.log_volume
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import pandas as pd
 
-from discrete_itd.deprecation import renamed
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.detection.watch import DriftWatch
 from discrete_itd.encoders import as_frame, written
@@ -94,7 +93,6 @@ def plot_mse_comparison(curve: pd.DataFrame, ax: Axes | None = None) -> Axes:
     return ax
 
 
-@renamed(picture="image")
 def plot_information(
     nats: np.ndarray, image: np.ndarray | None = None, ax: Axes | None = None
 ) -> Axes:

@@ -1,7 +1,7 @@
 """Recipes: which denoiser to fit, as a value that an estimator can hold, compare, copy and save, and that fits itself.
 
 A name stands for a recipe with its defaults: ``"auto"`` for :class:`Auto`, ``"best"`` for :class:`Best`,
-``"network"`` and ``"mlp"`` for :class:`Network`, ``"trees"`` for ``Trees(8)``; ``"causal"``, ``"independent"``,
+``"network"`` for :class:`Network`, ``"trees"`` for ``Trees(8)``; ``"causal"``, ``"independent"``,
 ``"tree"``, ``"mixture"``, ``"decoder"``, ``"bayes_net"``, ``"forest"`` and ``"row_mixture"`` for the others. A list of
 names and recipes stands for a :class:`RowMixture` of them. A recipe of one's own inherits from :class:`Recipe`.
 

@@ -30,7 +30,6 @@ def checkout(tmp_path):
     """A repository that is ready to be released."""
     files = {
         "discrete_itd/__init__.py": '__version__ = "0.2.0"\n',
-        "discrete_itd/deprecation.py": 'REMOVAL = "0.3"\n',
         "CHANGELOG.md": "# Changelog\n\n## [0.2.0] - 2026-12-01\n\n## [0.1.0] - 2026-11-25\n",
         "CITATION.cff": 'version: 0.2.0\ndate-released: "2026-12-01"\n',
     }
@@ -73,7 +72,6 @@ def test_what_agrees_may_be_released(checkout):
             "2026-11-25",
             "0.2.0 of 2026-11-25, not 0.2.0 of 2026-12-01",
         ),
-        ("discrete_itd/deprecation.py", "0.3", "0.2", "old names were to go in 0.2"),
         ("discrete_itd/__init__.py", "0.2.0", "0.2.1", "not '[0.2.1] - 2026-12-01'"),
     ],
 )

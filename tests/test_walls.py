@@ -9,7 +9,7 @@ from tests.house import PACKAGE, House, cycles, depths, foreign_privates, import
 MOST_AT_TOP = 10
 # A room imports only rooms of an earlier line; rooms of one line import one another only where they are one layer.
 LAYERS = [
-    {"progress", "deprecation", "threads", "validation", "datasets"},
+    {"progress", "threads", "validation", "datasets"},
     {"channel"},
     {"denoisers", "encoders"},
     {"likelihood", "storage"},

@@ -7,7 +7,7 @@ ENDINGS = ".csv, .tsv (also .gz, .bz2, .xz, .zip, .zst), .parquet"
 KINDS = ("nominal", "ordinal", "continuous", "binned")
 NOTATIONS = ("decimal-comma", "decimal-point", "day-first", "month-first")
 DENOISERS = (
-    "auto", "best", "network", "mlp", "causal", "row_mixture", "independent", "tree", "trees", "mixture", "decoder",
+    "auto", "best", "network", "causal", "row_mixture", "independent", "tree", "trees", "mixture", "decoder",
     "bayes_net", "forest",
 )  # fmt: skip
 

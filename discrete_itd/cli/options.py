@@ -9,21 +9,12 @@ from __future__ import annotations
 import argparse
 import codecs
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from discrete_itd import __version__
 from discrete_itd.cli import descriptions
 from discrete_itd.cli.names import DENOISERS, ENDINGS, FORMATS, KINDS, NOTATIONS, UserError
-from discrete_itd.deprecation import REMOVAL
-
-OLD_OPTIONS = {
-    "--unseen": "--handle-unknown",
-    "--tol": "--max-stderr",
-    "--ordinary": "--inliers",
-    "--strangest": "--most-anomalous",
-}  # accepted with a note until the release REMOVAL
 
 # -- types of values ------------------------------------------------------------------------------
 
@@ -126,23 +117,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     ------
     UserError
         If a command, an option or a value is not valid.
-
-    Warns
-    -----
-    UserWarning
-        If an option is given by its old name.
     """
-    return make_parser().parse_args([_renamed(word) for word in argv])
-
-
-def _renamed(word: str) -> str:
-    """An old option by its new name; any other word as it is."""
-    name, equals, value = word.partition("=")
-    if name not in OLD_OPTIONS:
-        return word
-    new = OLD_OPTIONS[name]
-    warnings.warn(f"{name} is called {new} now and will be removed in {REMOVAL}", stacklevel=2)
-    return f"{new}{equals}{value}"
+    return make_parser().parse_args(argv)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -185,7 +161,6 @@ def _add_fit(fit: argparse.ArgumentParser) -> None:
         help="leave missing cells out of the probability (marginalise, the default), or treat\n"
         "missing as a category")
     add("--handle-unknown", choices=("smooth", "error"), default="smooth",
-        type=lambda text: "error" if text == "raise" else text,  # the old name
         help="later, a category that is not in TABLE gets a small probability (smooth, the default)\n"
         "or is an error")
     add("--denoiser", choices=DENOISERS, default="auto", metavar="NAME",

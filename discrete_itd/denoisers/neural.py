@@ -68,9 +68,6 @@ class NeuralDenoiser(Denoiser):
 
     @classmethod
     def from_config(cls, config: Config, codebook: Codebook, tensors: Tensors) -> Self:
-        config = dict(config)
-        if config.pop("architecture", "mlp") != "mlp":
-            raise ValueError("column transformers are no longer supported: fit the model again")
         width, depth = config["width"], config["depth"]
         first = tensors["network.enter.weight"]  # checked before memory is allocated
         if first.shape[0] != width:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Hashable
 from dataclasses import replace
-from typing import Any, Self, cast
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 from sklearn.utils.validation import check_is_fitted
 
-from discrete_itd.deprecation import REMOVAL
 from discrete_itd.detection import conformal, thresholds
 from discrete_itd.detection.budgets import Alarms, alarms_among
 from discrete_itd.detection.groups import Groups
@@ -357,37 +355,6 @@ class Alarming:
     def _lowered(self) -> np.ndarray:
         """Calibration scores less their rounding error."""
         return conformal.lowered(conformal.calibration_scores(self), self.rounding_)
-
-    def threshold(
-        self,
-        *,
-        false_alarm_rate: float | None = None,
-        confidence: float | None = None,
-        alarms_per_day: float | None = None,
-        rows_per_day: float | None = None,
-        miss_cost: float | None = None,
-        check_cost: float | None = None,
-        anomalies: Any = None,
-        prevalence: float | None = None,
-        recent: Any = None,
-    ) -> Threshold:
-        """Deprecated: see :meth:`threshold_at_rate`, :meth:`threshold_at_alarms` and :meth:`threshold_at_cost`."""
-        warnings.warn(
-            "threshold() is replaced by threshold_at_rate(), threshold_at_alarms() and threshold_at_cost();"
-            f" it goes in release {REMOVAL}",
-            FutureWarning,
-            stacklevel=2,
-        )
-        by_rate, by_alarms = false_alarm_rate is not None, alarms_per_day is not None
-        if by_rate + by_alarms + (miss_cost is not None) != 1:
-            raise ValueError("give one of false_alarm_rate=, alarms_per_day= or miss_cost=")
-        daily: Any = {"confidence": confidence, "rows_per_day": rows_per_day}
-        if by_rate:
-            return self.threshold_at_rate(cast(float, false_alarm_rate), **daily)
-        if by_alarms:
-            return self.threshold_at_alarms(cast(float, alarms_per_day), **daily)
-        rows: Any = {"anomalies": anomalies, "prevalence": prevalence, "recent": recent}
-        return self.threshold_at_cost(cast(float, miss_cost), cast(float, check_cost), **rows)
 
     def set_threshold(
         self, threshold: Threshold | None = None, *, false_alarm_rate: float | None = None

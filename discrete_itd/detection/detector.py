@@ -15,7 +15,6 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from discrete_itd.deprecation import renamed
 from discrete_itd.detection import calibration, conformal
 from discrete_itd.detection.alarming import Alarming
 from discrete_itd.detection.card import detector_card
@@ -302,7 +301,6 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
             del self.feature_names_in_
         return self.set_threshold(threshold)
 
-    @renamed(tol="max_stderr")
     def log_prob(self, X: Any, *, max_stderr: float | None = None) -> RowEstimate:
         """Log-probability of each row with its standard error, see :meth:`DiffusionDensity.log_prob`."""
         check_is_fitted(self)

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from discrete_itd.denoisers import Denoiser
 from discrete_itd.denoisers.gaussian import GaussianDenoiser
-from discrete_itd.deprecation import warn_renamed
 from discrete_itd.images.adapted import AdaptedDenoiser
 from discrete_itd.images.adapters import Prediction, described, from_callable
 from discrete_itd.images.calibration import N_KNOTS
@@ -336,11 +335,6 @@ class ImageDensity:
         )
         options = {"n_steps": n_steps, "batch_size": batch_size, "random_state": random_state}
         return cls(denoiser, X, labels=labels, **options)
-
-    def marginal_value(self, X: Any, labels: Any = None) -> pd.DataFrame:
-        """The former name of :meth:`marginal_contributions`."""
-        warn_renamed(type(self).__name__, "marginal_value", "marginal_contributions")
-        return self.marginal_contributions(X, labels)
 
     def marginal_contributions(self, X: Any, labels: Any = None) -> pd.DataFrame:
         """Marginal contribution of each member of an ensemble: nats on images with it and without it.

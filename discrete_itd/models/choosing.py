@@ -233,7 +233,6 @@ NAMES: dict[str, Recipe] = {
     "auto": Auto(),
     "best": Best(),
     "network": Network(),
-    "mlp": Network(),
     "causal": Causal(),
     "row_mixture": RowMixture(),
     **EXACT,

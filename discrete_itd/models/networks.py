@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import warnings
-from dataclasses import InitVar, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -63,8 +62,6 @@ class Network(Recipe):
 
     Parameters
     ----------
-    architecture : "auto"
-        Deprecated: all networks are residual ones.
     width, depth : int
         Hidden units and blocks of the residual network.
     dropout : float
@@ -93,7 +90,6 @@ class Network(Recipe):
     'NeuralDenoiser'
     """
 
-    architecture: InitVar[str] = "auto"
     width: int = 256
     depth: int = 3
     dropout: float = 0.1
@@ -101,18 +97,6 @@ class Network(Recipe):
     precision: str = "float32"
     compiled: bool = False
     trains = True
-
-    def __post_init__(self, architecture: str) -> None:
-        if architecture == "auto":
-            return
-        if architecture != "mlp":
-            raise ValueError(f"architecture={architecture!r}: all networks are residual ones now")
-        warnings.warn("architecture='mlp' is the only one now: leave it out", FutureWarning, 3)
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """A pickled recipe; those of the first release have an architecture, and None for default sizes."""
-        kept = {k: v for k, v in state.items() if k != "architecture" and v is not None}
-        self.__dict__.update({"width": 256, "depth": 3} | kept)
 
     def fit(self, rows: TrainingRows, plan: FitPlan) -> NeuralDenoiser:
         """Choose the base, then train."""

@@ -12,7 +12,6 @@ import torch
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from discrete_itd.deprecation import renamed
 from discrete_itd.encoders import Rows
 from discrete_itd.encoders.frames import in_kind
 from discrete_itd.encoders.rows import read_rows
@@ -108,7 +107,6 @@ class ScoringMixin:
             ignore=ignore,
         )
 
-    @renamed(tol="max_stderr")
     def log_prob(
         self,
         X: Any,
@@ -189,7 +187,6 @@ class ScoringMixin:
         return float(scores.mean()) if len(scores) else math.nan
 
     @in_kind
-    @renamed(tol="max_stderr")
     def explain(
         self, X: Any, given: Iterable[Hashable] | None = None, *, max_stderr: float | None = None
     ) -> pd.DataFrame:

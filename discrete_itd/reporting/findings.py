@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from discrete_itd.deprecation import renamed
 from discrete_itd.detection import conformal
 from discrete_itd.detection.answers import answers
 from discrete_itd.detection.detector import DiffusionOutlierDetector
@@ -218,7 +217,6 @@ class Findings:
         return True if answers and None not in answers else None
 
 
-@renamed(ordinary="inliers", n_strangest="n_most_anomalous")
 def examine(
     model: DiffusionDensity | DiffusionOutlierDetector,
     X: Any,

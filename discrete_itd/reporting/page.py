@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from discrete_itd.deprecation import renamed
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.detection.reasons import NO_CELL
 from discrete_itd.estimators import DiffusionDensity
@@ -40,7 +39,6 @@ PARTS = re.compile(r".+?[_/|]+(?=\w)|.+", re.DOTALL)
 
 
 @one_thread
-@renamed(ordinary="inliers", n_strangest="n_most_anomalous")
 def report(
     model: DiffusionDensity | DiffusionOutlierDetector,
     X: Any,

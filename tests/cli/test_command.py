@@ -524,17 +524,6 @@ def test_files_are_replaced(place):
     assert not [name for name in os.listdir() if name.startswith(".")]
 
 
-# -- old names --------------------------------------------------------------------------------------
-
-
-def test_old_options_are_accepted_with_a_note(place, capsys):
-    run(f"{FIT} --denoiser independent --unseen raise")
-    assert DiffusionDensity.load(place / "new.safetensors").handle_unknown == "error"
-    assert "note: --unseen is called --handle-unknown now" in capsys.readouterr().err
-    run("score m.safetensors t.csv --out s.csv --tol=0.5")
-    assert "note: --tol is called --max-stderr now" in capsys.readouterr().err
-
-
 # -- demo, help, process --------------------------------------------------------------------------
 
 

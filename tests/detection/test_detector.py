@@ -479,22 +479,6 @@ def test_impossible_thresholds_are_refused(fitted):
         fitted.threshold_at_cost(1, 1)
 
 
-@pytest.mark.filterwarnings("ignore:threshold")
-def test_the_old_method_still_answers(fitted):
-    with pytest.warns(FutureWarning, match="threshold_at_rate"):
-        found = fitted.threshold(false_alarm_rate=0.1, rows_per_day=10)
-    assert found == fitted.threshold_at_rate(0.1, rows_per_day=10)
-    assert fitted.threshold(alarms_per_day=1, rows_per_day=9) == fitted.threshold_at_alarms(1, 9)
-    costs = {"anomalies": categories(5), "prevalence": 0.1}
-    found = fitted.threshold(miss_cost=9, check_cost=1, **costs)
-    assert found == fitted.threshold_at_cost(9, 1, **costs)
-    for arguments in ({}, {"false_alarm_rate": 0.1, "miss_cost": 1}):
-        with pytest.raises(ValueError, match="give one of"):
-            fitted.threshold(**arguments)
-    with pytest.raises(TypeError, match="rows_per_day must be a number"):
-        fitted.threshold(alarms_per_day=3)
-
-
 def test_drift_needs_calibration_rows():
     density = DiffusionDensity(denoiser="tree", random_state=0)
     settings = {"calibration_fraction": 0.01, "false_alarm_rate": 0.5, "random_state": 0}

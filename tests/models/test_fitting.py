@@ -39,7 +39,7 @@ EXACT = {
 }
 RECIPES = {
     **EXACT,
-    "mlp": TINY,
+    "network": TINY,
     "on a mixture": dataclasses.replace(TINY, base=Mixture(2)),
     "row mixture": [
         Causal(width=8, depth=1, base="tree"),
@@ -145,7 +145,7 @@ def test_every_recipe_takes_every_table(table, name):
 
 
 @pytest.mark.parametrize(
-    "name", ["trees", "mixture", "bayes net", "mlp", "on a mixture", "row mixture"]
+    "name", ["trees", "mixture", "bayes net", "network", "on a mixture", "row mixture"]
 )
 def test_high_cardinality_columns_are_for_all(tmp_path, monkeypatch, name):
     monkeypatch.setattr(categories, "MANY_CATEGORIES", 8)

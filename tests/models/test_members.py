@@ -72,8 +72,6 @@ def test_the_contributions_of_members_are_reported():
         assert table["gain"][i] == pytest.approx(gain, abs=2e-4)
     again = pickle.loads(pickle.dumps(model))
     pd.testing.assert_frame_equal(again.marginal_contributions(), table)
-    with pytest.warns(FutureWarning, match="marginal_contributions"):
-        pd.testing.assert_frame_equal(model.marginal_value(), table)
 
 
 def test_only_a_mixture_has_members():

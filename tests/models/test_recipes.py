@@ -50,9 +50,7 @@ NETWORKS = st.builds(
     base=st.just("auto") | EXACT,
 )
 SINGLE = (
-    st.sampled_from(
-        sorted(set(NAMES) - {"row_mixture", "auto", "best", "causal", "network", "mlp"})
-    )
+    st.sampled_from(sorted(set(NAMES) - {"row_mixture", "auto", "best", "causal", "network"}))
     | EXACT
 )
 SEVERAL = st.lists(SINGLE, min_size=1, max_size=4)
@@ -72,7 +70,6 @@ def test_a_name_is_its_recipe(name):
 def test_what_names_stand_for():
     assert recipe("auto") == Auto()
     assert recipe("network") == Network()
-    assert recipe("mlp") == Network()
     assert recipe("tree") == Trees(1)
     assert recipe("trees").n_components > 1
     assert recipe("mixture") == Mixture(None)
@@ -162,7 +159,7 @@ BAD = [
     (Network(dropout=-0.1), ValueError, "dropout must be at least 0 and below 1, got -0.1"),
     (Network(dropout=float("nan")), ValueError, "below 1, got nan"),
     (Network(base="grove"), ValueError, "base must be 'auto' or an exact denoiser, got 'grove'"),
-    (Network(base="mlp"), ValueError, "base must be 'auto' or an exact denoiser, got 'mlp'"),
+    (Network(base="spline"), ValueError, "base must be 'auto' or an exact denoiser, got 'spline'"),
     (Network(base=Network()), ValueError, "base must be 'auto' or an exact denoiser"),
     (Network(base=["tree"]), ValueError, "base must be 'auto' or an exact denoiser"),
     (Network(base=Trees(0)), ValueError, "n_components must be from 1 to"),
@@ -220,10 +217,3 @@ def test_a_recipe_is_a_value():
     assert len({Trees(), Trees(1), Trees(2)}) == 2
     with pytest.raises(dataclasses.FrozenInstanceError):
         Network().width = 3
-
-
-def test_former_architectures_are_named():
-    with pytest.warns(FutureWarning, match="leave it out"):
-        assert Network("mlp", width=8) == Network(width=8)
-    with pytest.raises(ValueError, match="architecture='transformer'"):
-        Network("transformer")
