@@ -1,15 +1,12 @@
-"""The steps of a detector's fit: checks, division of the rows, trimming of anomalies, and the first threshold."""
+"""Rows of a detector's fit: their division, the trimming of anomalies, and the first threshold."""
 
 from __future__ import annotations
 
-import time
 from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.base import clone
-from sklearn.frozen import FrozenEstimator
 
 from discrete_itd.channel.noise import row_hashes
 from discrete_itd.denoisers import MarginalDenoiser, TreeDenoiser
@@ -22,67 +19,17 @@ from discrete_itd.encoders.rows import Rows, read_rows
 from discrete_itd.encoders.streams import RemainingStream, Stream, as_stream
 from discrete_itd.encoders.survey import Survey, survey
 from discrete_itd.estimators import DiffusionDensity
-from discrete_itd.models.choosing import recipe
 from discrete_itd.models.splitting import Ints, count_units, hold_out, occurring, one_of_each
 from discrete_itd.models.tables import refuse_stream, sample_size
-from discrete_itd.progress import deferred_interrupts
 from discrete_itd.storage.persistent import resolve_device
-from discrete_itd.validation import check_share, warn
+from discrete_itd.validation import warn
 
 MOST_HELD = 20_000  # calibration rows, which determine a rate of 1 in 1000 to within a half; more only cost time
 ISOLATION_TREES = 200
 ISOLATION_ROWS = 64  # of each tree: among more, anomalies that lie together hide each other
 SEEN_ROWS = 2000  # rows that set the threshold where none are held out
 
-# of the time of a fit, what dividing the rows and fitting the density may take; and rows that are calibrated on in any
-# case, of how many at once
-DENSITY_SHARE = 0.9
-FEWEST_SCORED, SCORED_AT_ONCE = 1024, 1024
-
 Positions = np.ndarray  # of rows in the table given to fit, int64
-
-
-def check_density(density: Any, denoiser: Any) -> None:
-    """TypeError or ValueError if a detector cannot use these as its ``density`` and its ``denoiser``."""
-    if denoiser is not None:
-        recipe(denoiser)
-        if density is not None:
-            raise ValueError(
-                "density and denoiser exclude each other: DiffusionDensity(denoiser=...)"
-            )
-    frozen = isinstance(density, FrozenEstimator)
-    own = density.estimator if frozen else density
-    if not isinstance(own, DiffusionDensity | None) or (frozen and own is None):
-        raise TypeError(
-            "density must be a DiffusionDensity, or a FrozenEstimator of one that is fitted,"
-            f" got {type(own).__name__}"
-        )
-    if not frozen and own is not None and own.handle_unknown in ("error", "raise"):
-        raise ValueError(
-            "density has handle_unknown='error': a detector must score unseen values; use 'smooth'"
-        )
-
-
-def check_contamination(contamination: Any) -> float | None:
-    """The share of anomalies among the rows to be fitted; None for "auto"."""
-    if isinstance(contamination, str):
-        if contamination != "auto":
-            raise ValueError(f"contamination must be 'auto' or a share, got {contamination!r}")
-        return None
-    share = check_share("contamination", contamination)
-    if share > 0.5:
-        raise ValueError(f"contamination must be at most 0.5, got {share!r}")
-    return share
-
-
-def unfitted(density: DiffusionDensity | None, denoiser: Any, seed: int) -> DiffusionDensity:
-    """The density to be fitted, with a seed if it has none of its own."""
-    own = DiffusionDensity() if density is None else cast(DiffusionDensity, clone(density))
-    if denoiser is not None:
-        own.set_params(denoiser=denoiser)
-    if own.random_state is None:
-        own.set_params(random_state=seed)
-    return own
 
 
 class Division(NamedTuple):
@@ -305,54 +252,3 @@ def first_threshold(
     if (found == offset).any():
         offset = lowered(np.asarray(offset), scorer.rounding)
     return thresholds.at_offset(scores, float(offset))
-
-
-def nats_in_time(
-    scorer: Scorer,
-    rows: Rows,
-    held: Positions,
-    seed: int,
-    start: float,
-    max_time: float | None,
-) -> tuple[Positions, pd.DataFrame]:
-    """Nats of the calibration rows, or of a sample of them if ``max_time``, or Ctrl-C, leaves no time for all.
-
-    Parameters
-    ----------
-    scorer : Scorer
-    rows : Rows
-    held : ndarray
-        Positions in ``rows`` of the calibration rows.
-    seed : int
-        Of the order in which they are scored.
-    start : float
-        When the fit began, by ``time.perf_counter``.
-    max_time : float, optional
-        Seconds of the fit.
-
-    Returns
-    -------
-    held : ndarray
-        Positions of those that were scored, in their order.
-    nats : DataFrame, shape (n, C)
-
-    Warns
-    -----
-    UserWarning
-        If not all were.
-    """
-    order, scored = np.random.RandomState(seed).permutation(held), []
-    is_interrupted: list[bool] = []
-    with deferred_interrupts(lambda: is_interrupted.append(True)):
-        for first in range(0, len(order), SCORED_AT_ONCE):
-            late = max_time is not None and time.perf_counter() - start > max_time
-            if first >= FEWEST_SCORED and (late or is_interrupted):
-                break
-            scored.append(scorer.nats(rows.take(order[first : first + SCORED_AT_ONCE])))
-    nats = pd.concat(scored, ignore_index=True)
-    if len(nats) < len(held):
-        what = "Ctrl-C" if is_interrupted else f"max_time={max_time:g}"
-        warn(f"{what} ended the calibration after {len(nats):,} of {len(held):,} rows")
-    order = order[: len(nats)]
-    sorting = np.argsort(order)
-    return order[sorting], nats.iloc[sorting].reset_index(drop=True)

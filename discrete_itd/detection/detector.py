@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+import math
 import os
+import time
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import asdict
-from typing import Any, Self, cast
+from dataclasses import asdict, replace
+from typing import Any, Literal, Self, cast
 
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.base import BaseEstimator, OutlierMixin
+from sklearn.base import BaseEstimator, OutlierMixin, clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from discrete_itd.detection import calibration, conformal
-from discrete_itd.detection.alarming import Alarming
+from discrete_itd.detection import calibration, conformal, drift, reasons, robustness, thresholds
+from discrete_itd.detection.budgets import Alarms, alarms_among
+from discrete_itd.detection.calibration import Positions
 from discrete_itd.detection.card import detector_card
-from discrete_itd.detection.explaining import Explaining
+from discrete_itd.detection.drift import Drift
 from discrete_itd.detection.groups import Groups, check_table, positions
 from discrete_itd.detection.scoring import Scorer, fit_score
 from discrete_itd.detection.thresholds import Threshold
+from discrete_itd.encoders.frames import in_kind, is_polars
+from discrete_itd.encoders.rows import Rows
 from discrete_itd.estimators import DiffusionDensity, RowEstimate
-from discrete_itd.progress import fit_progress
+from discrete_itd.models.choosing import recipe
+from discrete_itd.progress import deferred_interrupts, fit_progress
 from discrete_itd.storage.configs import within
 from discrete_itd.storage.files import TIMINGS, State
 from discrete_itd.storage.persistent import Persistent
@@ -31,13 +37,24 @@ from discrete_itd.storage.schema import building, check_fields, check_tensor
 from discrete_itd.threads import methods_in_one_thread
 from discrete_itd.training.checkpoint import Checkpoint
 from discrete_itd.training.distributed import team_of_process
-from discrete_itd.validation import check_choice, check_random_state, check_share
+from discrete_itd.validation import (
+    check_choice,
+    check_positive,
+    check_random_state,
+    check_share,
+    warn,
+)
 
 SCORES = "anomaly", "log_prob"
 
+# of the time of a fit, what dividing the rows and fitting the density may take; and rows that are calibrated on in any
+# case, of how many at once
+DENSITY_SHARE = 0.9
+FEWEST_SCORED, SCORED_AT_ONCE = 1024, 1024
+
 
 @methods_in_one_thread
-class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, BaseEstimator):
+class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
     r"""Anomaly detection by the log-probability of rows, calibrated on held-out rows.
 
     Fit it on inliers, rank new rows, raise alarms at a chosen false-alarm rate, and explain them. The score of a row
@@ -158,10 +175,6 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
     array([ True,  True, False])
     """
 
-    # of pickles of releases before them
-    given: str | Sequence[Hashable] | None = None
-    denoiser: Any = None
-
     def __init__(
         self,
         density: DiffusionDensity | FrozenEstimator | None = None,
@@ -232,12 +245,12 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
             density, fraction = cast(DiffusionDensity, self.density.estimator), None
             check_is_fitted(density)
         else:
-            density = calibration.unfitted(self.density, self.denoiser, seed)
+            density = self._unfitted(seed)
             fraction = self.calibration_fraction
         how: Any = {"fraction": fraction, "share": share}
         how |= {"sample_weight": sample_weight, "groups": groups}
         saved, max_time = None, None if fraction is None else density.max_time
-        with fit_progress(max_time, calibration.DENSITY_SHARE) as watched:
+        with fit_progress(max_time, DENSITY_SHARE) as watched:
             parts = calibration.divide(X, self, density, seed=seed, **how)
             if parts.source is not None:
                 check_table(self.given, parts.table, density)
@@ -253,9 +266,7 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
         names = pd.Index(density.encoder_.names)
         nats = pd.DataFrame(columns=names, dtype=float)
         if len(parts.held):
-            held, nats = calibration.nats_in_time(
-                scorer, rows, parts.held, seed, watched.start, max_time
-            )
+            held, nats = nats_in_time(scorer, rows, parts.held, seed, watched.start, max_time)
             parts = parts._replace(held=held)
         scores = -np.ascontiguousarray(nats.to_numpy()).sum(1)
         seen = parts.rest[: calibration.SEEN_ROWS]
@@ -273,12 +284,55 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
 
     def _check_parameters(self) -> float | None:
         """The share of anomalies among the rows to be fitted; None if all are inliers."""
-        calibration.check_density(self.density, self.denoiser)
+        self._check_density()
         check_share("false_alarm_rate", self.false_alarm_rate)
         check_choice("score_by", self.score_by, SCORES)
         if self.calibration_fraction != 0:
             check_share("calibration_fraction", self.calibration_fraction)
-        return calibration.check_contamination(self.contamination)
+        if isinstance(self.contamination, str):
+            if self.contamination != "auto":
+                raise ValueError(
+                    f"contamination must be 'auto' or a share, got {self.contamination!r}"
+                )
+            return None
+        share = check_share("contamination", self.contamination)
+        if share > 0.5:
+            raise ValueError(f"contamination must be at most 0.5, got {share!r}")
+        return share
+
+    def _check_density(self) -> None:
+        """TypeError or ValueError if a detector cannot use these as ``density`` and ``denoiser``."""
+        density = self.density
+        if self.denoiser is not None:
+            recipe(self.denoiser)
+            if density is not None:
+                raise ValueError(
+                    "density and denoiser exclude each other: DiffusionDensity(denoiser=...)"
+                )
+        frozen = isinstance(density, FrozenEstimator)
+        own = density.estimator if frozen else density
+        if not isinstance(own, DiffusionDensity | None) or (frozen and own is None):
+            raise TypeError(
+                "density must be a DiffusionDensity, or a FrozenEstimator of one that is fitted,"
+                f" got {type(own).__name__}"
+            )
+        if not frozen and own is not None and own.handle_unknown in ("error", "raise"):
+            raise ValueError(
+                "density has handle_unknown='error': a detector must score unseen values; use 'smooth'"
+            )
+
+    def _unfitted(self, seed: int) -> DiffusionDensity:
+        """The density to be fitted, with a seed if it has none of its own."""
+        own = (
+            DiffusionDensity()
+            if self.density is None
+            else cast(DiffusionDensity, clone(self.density))
+        )
+        if self.denoiser is not None:
+            own.set_params(denoiser=self.denoiser)
+        if own.random_state is None:
+            own.set_params(random_state=seed)
+        return own
 
     def _set_fitted(
         self,
@@ -301,10 +355,560 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
             del self.feature_names_in_
         return self.set_threshold(threshold)
 
+    # -- scores --------------------------------------------------------------------------------
+
+    def rows(self, X: Any) -> Rows:
+        """Read and encode a table once, for several questions; see :meth:`DiffusionDensity.rows`."""
+        check_is_fitted(self)
+        return self._scorer.density.rows(X)
+
+    def score_samples(self, X: Any) -> np.ndarray:
+        """The score of each row: float64, shape (N,), nats; higher is more typical. See ``score_by``."""
+        rows = self.rows(X)  # which checks first that the detector is fitted
+        return self._scorer.score(rows)
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """Score above the threshold of the row's group, shape (N,), nats: negative for rows that raise an alarm."""
+        rows = self.rows(X)
+        return self.score_samples(rows) - self.offsets(rows)
+
+    def predict(self, X: Any) -> np.ndarray:
+        """-1 for rows that raise an alarm, 1 for the others, :meth:`tied` ones among them: int, shape (N,)."""
+        return np.where(self.decision_function(X) < 0, -1, 1)
+
     def log_prob(self, X: Any, *, max_stderr: float | None = None) -> RowEstimate:
         """Log-probability of each row with its standard error, see :meth:`DiffusionDensity.log_prob`."""
         check_is_fitted(self)
         return self.density_.log_prob(X, max_stderr=max_stderr)
+
+    @property
+    def rounding_(self) -> float:
+        """Bound on the rounding error of scores, relative to 1 + |score|; calibration scores within it are ties."""
+        check_is_fitted(self)
+        return self._scorer.rounding
+
+    # -- p-values -------------------------------------------------------------------------------
+
+    def p_values(
+        self, X: Any, *, two_sided: bool = False, scores: np.ndarray | None = None
+    ) -> np.ndarray:
+        r"""Conformal p-values, eq. (7) of :mod:`discrete_itd.detection.conformal`.
+
+        Parameters
+        ----------
+        X : DataFrame, array-like or Rows, shape (N, C)
+        two_sided : bool
+            If True, a row may also be *too* probable, like a form left at its defaults.
+        scores : ndarray, shape (N,), optional
+            What :meth:`score_samples` returned for X, if it is known already.
+
+        Returns
+        -------
+        ndarray, shape (N,)
+            For an inlier, at most :math:`\alpha` with probability at most :math:`\alpha`, on average over calibration
+            sets, with ``given`` also within each group that has calibration rows enough
+            (:mod:`discrete_itd.detection.groups`). To select among many rows use :meth:`discoveries`.
+
+        Raises
+        ------
+        ValueError
+            If the detector was fitted without calibration rows.
+        """
+        calibration, rows = conformal.calibration_scores(self), self.rows(X)
+        new = self.score_samples(rows) if scores is None else scores
+        how: Any = {"two_sided": two_sided, "rounding": self.rounding_}
+        return self._groups.p_values(calibration, new, self._groups.place(rows), **how)
+
+    def discoveries(self, X: Any, *, fdr: float = 0.1, two_sided: bool = False) -> np.ndarray:
+        """Rows of a batch to call anomalies, among which at most a share ``fdr`` is expected to be inliers.
+
+        Parameters
+        ----------
+        X : DataFrame, array-like or Rows, shape (N, C)
+            The whole batch: unlike an alarm, a discovery depends on the other rows of the batch.
+        fdr : float
+            False-discovery rate, controlled by the procedure of Benjamini and Hochberg.
+        two_sided : bool
+            If True, rows may also be too probable: half of ``fdr`` is spent on either side
+            (:func:`discrete_itd.detection.conformal.two_sided_discoveries`).
+
+        Returns
+        -------
+        ndarray of bool, shape (N,)
+
+        Warns
+        -----
+        UserWarning
+            If the detector was fitted with ``contamination``. The rate is still controlled where anomalies score lower
+            than inliers, but calibration rows that are anomalies make those of the batch look typical: only what is
+            more frequent there, or scores lower, is found.
+
+        Notes
+        -----
+        With ``given``, rows of one group share their calibration rows, and those of different groups are independent
+        but for groups that are compared with all calibration rows. That the procedure controls the rate then is not
+        proven.
+        """
+        fdr = check_share("fdr", fdr)
+        if self.threshold_.contaminated:
+            warn(
+                "the calibration rows hold anomalies (contamination): discoveries are only what is more frequent in the"
+                " batch, or scores lower"
+            )
+        if not two_sided:
+            return conformal.discoveries(self.p_values(X), fdr)
+        low, high = self._sides(X)
+        return conformal.discoveries_of_sides(low, high, fdr)
+
+    def _sides(self, X: Any) -> list[np.ndarray]:
+        """One-sided p-values (N,) of scores that are too low, and of those that are too high."""
+        scores, rows = conformal.calibration_scores(self), self.rows(X)
+        new, place, rounding = self.score_samples(rows), self._groups.place(rows), self.rounding_
+        both = ((scores, new), (-scores, -new))
+        return [self._groups.p_values(*side, place, rounding=rounding) for side in both]
+
+    # -- thresholds -----------------------------------------------------------------------------
+
+    def threshold_at_rate(
+        self, rate: float, *, confidence: float | None = None, rows_per_day: float | None = None
+    ) -> Threshold:
+        """The threshold with a given false-alarm rate; :meth:`set_threshold` puts it to use.
+
+        With ``given``, groups that have calibration rows enough for the rate get offsets of their own.
+
+        Parameters
+        ----------
+        rate : float
+            Share of inliers that may raise an alarm.
+        confidence : float, optional
+            By default the rate holds on average over calibration sets. With a confidence such as 0.95, it holds for
+            this calibration set with that confidence, at a lower threshold.
+        rows_per_day : float, optional
+            Number of rows per day, to state false alarms per day.
+
+        Returns
+        -------
+        Threshold
+            With the 95 % interval that the number of calibration rows allows; ``print`` it.
+
+        Raises
+        ------
+        ValueError
+            If there are too few calibration rows to guarantee so small a rate.
+        """
+        lowered = self._lowered()
+        found = thresholds.at_rate(lowered, rate, confidence=confidence, rows_per_day=rows_per_day)
+        found = self._groups.with_offsets(found, lowered, rate, confidence)
+        return self._stated(found)
+
+    def threshold_at_alarms(
+        self, alarms_per_day: float, rows_per_day: float, *, confidence: float | None = None
+    ) -> Threshold:
+        """The threshold with a given expected number of false alarms per day.
+
+        Parameters
+        ----------
+        alarms_per_day, rows_per_day : float
+            False alarms that can be checked, and rows that arrive.
+        confidence : float, optional
+            As in :meth:`threshold_at_rate`.
+
+        Returns
+        -------
+        Threshold
+
+        Raises
+        ------
+        ValueError
+            If there are too few calibration rows to guarantee so few alarms.
+        """
+        check_positive("alarms_per_day", alarms_per_day)
+        check_positive("rows_per_day", rows_per_day)
+        if rows_per_day == math.inf:
+            raise ValueError(f"rows_per_day must be finite, got {rows_per_day!r}")
+        if not alarms_per_day < rows_per_day:
+            raise ValueError(
+                f"alarms_per_day must be fewer than rows_per_day={rows_per_day!r}, got {alarms_per_day!r}"
+            )
+        rate = alarms_per_day / rows_per_day
+        return self.threshold_at_rate(rate, confidence=confidence, rows_per_day=rows_per_day)
+
+    def alarms_expected(
+        self, n_rows: int, *, level: float = 0.95, threshold: Threshold | None = None
+    ) -> Alarms:
+        """How many of some new inliers will raise an alarm, with an interval to hold the detector to.
+
+        Parameters
+        ----------
+        n_rows : int
+            Number of new rows, of a day or a month.
+        level : float
+            The probability, at least, with which the number of alarms lies in the interval, its ends included: in
+            finite samples and whatever the model, if these rows are exchangeable with the calibration rows.
+        threshold : Threshold, optional
+            Another one than ``threshold_``.
+
+        Raises
+        ------
+        ValueError
+            If there are no calibration rows, or groups have offsets of their own.
+
+        Examples
+        --------
+        >>> import pandas as pd
+        >>> rows = pd.DataFrame({"x": np.random.default_rng(0).normal(size=2000)})
+        >>> detector = DiffusionOutlierDetector(denoiser="independent", random_state=0).fit(rows)
+        >>> detector.alarms_expected(1000)
+        Alarms(mean=9.975062344139651, low=1.0, high=24.0)
+        """
+        used = self.threshold_ if threshold is None else self._checked(threshold)
+        if used.group_offsets:
+            raise ValueError("groups have offsets of their own: alarms depend on their rows")
+        return alarms_among(self._lowered(), used.offset, n_rows, level=level)
+
+    def threshold_at_cost(
+        self,
+        miss_cost: float,
+        check_cost: float,
+        *,
+        anomalies: Any = None,
+        prevalence: float | None = None,
+        recent: Any = None,
+    ) -> Threshold:
+        """The threshold with the least expected cost, given either ``anomalies`` and ``prevalence``, or ``recent``.
+
+        Parameters
+        ----------
+        miss_cost, check_cost : float
+            Cost of an anomaly that raises no alarm, and of checking an alarm.
+        anomalies : DataFrame, array-like or Rows, shape (A, C), optional
+            Known anomalies.
+        prevalence : float, optional
+            Share of anomalies among new rows.
+        recent : DataFrame, array-like or Rows, shape (R, C), optional
+            Recent rows without labels: the excess of small p-values among them over what inliers would have is
+            attributed to anomalies.
+
+        Returns
+        -------
+        Threshold
+            With the expected cost per row and an approximate 95 % interval. With ``given``, one offset for all groups.
+
+        Raises
+        ------
+        ValueError
+            If neither or both kinds of rows are given. If ``recent`` is, and the detector was fitted with
+            ``contamination``: what inliers have is then unknown, for the calibration rows hold anomalies too.
+        """
+        if recent is not None and self.threshold_.contaminated:
+            raise ValueError(
+                "recent= needs calibration rows without anomalies: these hold some (contamination), so how many of the"
+                " recent rows are anomalies cannot be known; give anomalies= with prevalence=, or fit to inliers"
+            )
+        theirs, new = (None if X is None else self.score_samples(X) for X in (anomalies, recent))
+        found = thresholds.at_cost(
+            self._lowered(),
+            miss_cost,
+            check_cost,
+            anomalies=theirs,
+            prevalence=prevalence,
+            recent=new,
+        )
+        return self._stated(found)
+
+    def _stated(self, found: Threshold) -> Threshold:
+        """A threshold with what is known of the calibration rows."""
+        found = replace(found, contaminated=self.threshold_.contaminated)
+        return found.among(self._lowered(), self._repeats)
+
+    def _lowered(self) -> np.ndarray:
+        """Calibration scores less their rounding error."""
+        return conformal.lowered(conformal.calibration_scores(self), self.rounding_)
+
+    def set_threshold(
+        self, threshold: Threshold | None = None, *, false_alarm_rate: float | None = None
+    ) -> Self:
+        """Raise alarms by this threshold from now on.
+
+        Parameters
+        ----------
+        threshold : Threshold
+        false_alarm_rate : float
+            Or that of :meth:`threshold_at_rate` for this rate.
+
+        Raises
+        ------
+        TypeError
+            If neither is given, or both.
+        """
+        if (threshold is None) == (false_alarm_rate is None):
+            given = "neither" if threshold is None else "both"
+            raise TypeError(f"give a threshold or a false_alarm_rate, one of them: got {given}")
+        if false_alarm_rate is not None:
+            threshold = self.threshold_at_rate(false_alarm_rate)
+        self.threshold_ = self._checked(threshold)
+        self.offset_ = self.threshold_.offset
+        return self
+
+    def _checked(self, threshold: Threshold | None) -> Threshold:
+        """The threshold; TypeError or ValueError if it is none of this detector."""
+        if not isinstance(threshold, Threshold):
+            raise TypeError(f"threshold must be a Threshold, got {type(threshold).__name__}")
+        n, own = len(threshold.group_offsets), len(self._groups.members) - 1
+        if n not in (0, own):
+            raise ValueError(f"threshold has offsets of {n} groups, the detector has {own}")
+        return threshold
+
+    def tied(self, X: Any, *, scores: np.ndarray | None = None) -> np.ndarray:
+        """Rows that raise no alarm only because their score is that of the threshold: bool, shape (N,).
+
+        Where a table has few possible rows, many share a score, anomalies and calibration rows alike, so an alarm for
+        each would exceed the false-alarm rate. ``threshold_at_rate(threshold_.rate_if_tied)`` has these alarms.
+
+        Parameters
+        ----------
+        X : DataFrame, array-like or Rows, shape (N, C)
+        scores : ndarray, shape (N,), optional
+            What :meth:`score_samples` returned for X, if it is known already.
+        """
+        rows = self.rows(X)
+        offsets = self.offsets(rows)
+        above = (self.score_samples(rows) if scores is None else scores) - offsets
+        near = (self.rounding_ + thresholds.TIED) * (1 + np.abs(offsets))
+        return (above >= 0) & (above <= near) & np.isfinite(offsets)
+
+    # -- groups ---------------------------------------------------------------------------------
+
+    def offsets(self, X: Any, threshold: Threshold | None = None) -> np.ndarray:
+        """The score below which each row raises an alarm: shape (N,), nats.
+
+        Parameters
+        ----------
+        X : DataFrame, array-like or Rows, shape (N, C)
+        threshold : Threshold, optional
+            Another one than ``threshold_``. Without ``given``, its offset is that of all rows; with ``given``, of rows
+            in groups that it has no offset of.
+        """
+        place = self._groups.place(self.rows(X))
+        used = self.threshold_ if threshold is None else self._checked(threshold)
+        own = used.group_offsets or [used.offset] * (len(self._groups.members) - 1)
+        return np.array([used.offset, *own])[place]
+
+    def group_seen(self, X: Any) -> np.ndarray:
+        """Whether the model was fitted to rows of each row's group (see ``given``): bool, shape (N,).
+
+        A row of a group that it never saw has a score, too: the value, or the combination of values, is taken for as
+        improbable as any that is unseen, and the other cells depend on it as the model generalises. Its p-value is
+        that among all calibration rows, of which it need not be one by its nature: take it with care.
+        """
+        return self._groups.seen(self.rows(X))
+
+    @property
+    def given_(self) -> tuple[Hashable, ...]:
+        """Names of the columns that define a row's group, none without ``given``."""
+        check_is_fitted(self)
+        return self._groups.names
+
+    @property
+    def groups_(self) -> pd.DataFrame:
+        """The groups among the calibration rows, indexed by the values of the given columns.
+
+        ``n_calibration``, their number of calibration rows; ``own``, whether these are enough for p-values and an
+        offset of their own; ``offset``, below which a score raises an alarm. Values that the model takes for one (rare
+        ones that are pooled) are one group, under the most frequent of them.
+        """
+        check_is_fitted(self)
+        return self._groups.table(self.threshold_)
+
+    # -- reasons --------------------------------------------------------------------------------
+
+    @in_kind
+    def explain(self, X: Any, *, relative: bool = False) -> pd.DataFrame:
+        """Nats by column: which columns make a row anomalous.
+
+        Parameters
+        ----------
+        X : DataFrame, array-like or Rows, shape (N, C)
+        relative : bool
+            Whether to subtract the mean nats of the column over the calibration rows, with ``given`` over those that
+            the row's p-value is of.
+
+        Returns
+        -------
+        DataFrame, shape (N, C)
+            With the index of X. Rows sum to minus the score, unless ``relative``. Columns of ``given`` have none.
+        """
+        check_is_fitted(self)
+        rows = self._scorer.density.rows(X)
+        nats = self._scorer.nats(rows)
+        if relative:
+            conformal.calibration_scores(self)
+            nats = nats - self._groups.usual(self.calibration_nats_, self._groups.place(rows))
+        return nats
+
+    @in_kind
+    def reasons(self, X: Any, *, k: int = 3) -> pd.DataFrame:
+        """Why each row is anomalous: its cells that are more likely wrong than right.
+
+        Parameters
+        ----------
+        X : DataFrame, array-like or Rows, shape (N, C)
+        k : int
+            Maximal number of cells per row.
+
+        Returns
+        -------
+        DataFrame
+            One line per cell, a row's most doubtful first: ``row``, ``rank``, ``column``, ``value``, ``nats``,
+            ``expected_nats``, ``excess_nats``, ``error_probability``, ``expected``, ``probability``, ``low``, ``high``,
+            ``conflict_column``, ``conflict_value``, ``conflict_nats``, and ``sentence``, the same in English, see
+            :func:`discrete_itd.detection.reasons.reasons`. A row without a cell that is more likely wrong than right
+            has no line, even if it raises an alarm: then it is the combination of its cells that is rare. With
+            ``given``, no cell of a given column is named as a reason (it may be one in conflict), ``group_seen`` is
+            that of :meth:`group_seen`, and where it is False, the first sentence says so.
+        """
+        check_is_fitted(self)
+        rows, groups = self._scorer.density.rows(X), self._groups
+        table = reasons.reasons(
+            self._scorer, replace(rows, frame=rows.frame.reset_index(drop=True)), k
+        )
+        at = table["row"].to_numpy(dtype=np.int64)  # labels may repeat
+        table["row"] = rows.index[at]
+        if not groups.columns:
+            return table
+        unseen = groups.unseen(rows)
+        text = [
+            f"{unseen[i]}; {text}" if rank == 1 and unseen[i] else text
+            for i, rank, text in zip(at, table["rank"], table["sentence"], strict=True)
+        ]
+        table.insert(len(table.columns) - 1, "group_seen", groups.seen(rows)[at])
+        return table.assign(sentence=pd.Series(text, index=table.index, dtype=object))
+
+    @in_kind
+    def expected(
+        self,
+        X: Any,
+        columns: Iterable[Hashable] | None = None,
+        *,
+        k: int | None = 3,
+        n_values: int = 3,
+    ) -> pd.DataFrame:
+        """The values that the other cells of a row predict for its most doubtful cells.
+
+        Probabilities are those of the score: its normalisation over the values of the cell
+        (:mod:`discrete_itd.detection.conditionals` states where that is exact).
+
+        Parameters
+        ----------
+        X : DataFrame, array-like or Rows, shape (N, C)
+        columns : names (positions, for an array) of columns, optional
+            Columns to predict; by default all but those of ``given``.
+        k : int, optional
+            Only the k most doubtful of these cells in each row; None for all.
+        n_values : int
+            Number of predicted values per cell.
+
+        Returns
+        -------
+        DataFrame
+            One line per predicted value: ``row``, ``column``, ``value``, ``rank``, ``expected``, ``probability``,
+            ``low``, ``high``, see :func:`discrete_itd.detection.reasons.expected`.
+        """
+        check_is_fitted(self)
+        return reasons.expected(self._scorer, X, columns, k=k, n_values=n_values)
+
+    @in_kind
+    def pairwise(self, X: Any) -> pd.DataFrame:
+        """By how much each other cell increases a cell's surprisal under the score.
+
+        Parameters
+        ----------
+        X : DataFrame, array-like or Rows, shape (N, C)
+
+        Returns
+        -------
+        DataFrame, shape (N C, C), nats
+            Indexed by row and column; the entry of another column is the surprisal given that cell alone, minus the
+            surprisal given nothing: positive where the other cell makes this one less probable. Row and column are
+            columns of a polars frame.
+        """
+        check_is_fitted(self)
+        found = reasons.pairwise(self._scorer, X)
+        return found.reset_index() if is_polars(X) else found
+
+    # -- change ---------------------------------------------------------------------------------
+
+    def drift(self, X: Any, *, reference: Any = None, alpha: float = 0.05) -> Drift:
+        """Whether a new batch follows the distribution of the calibration rows.
+
+        Parameters
+        ----------
+        X : DataFrame, array-like or Rows, shape (N, C)
+            The batch.
+        reference : DataFrame, array-like or Rows, optional
+            Inliers that were not trained on, to compare the columns' own distributions with; by default only nats are
+            compared. Also to tell columns that moved by themselves from those that depend on them: by default, rows
+            drawn from the model take their place in this.
+        alpha : float
+            The significance level.
+
+        Returns
+        -------
+        Drift
+            ``print`` it; ``drifted``, ``drifted_columns``, ``dependent_columns`` and ``to_frame()`` give the same to a
+            program.
+        """
+        n = len(conformal.calibration_scores(self))
+        if n < 2:
+            raise ValueError(
+                f"drift needs at least two calibration rows, got {n}: fit to more rows, or with a larger"
+                " calibration_fraction"
+            )
+        return drift.drift(
+            self._scorer, X, self.calibration_nats_, reference=reference, alpha=alpha
+        )
+
+    def robustness(
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        kind: Literal["noise", "missing"] = "noise",
+        shares: Sequence[float] = (0.05, 0.1, 0.2, 0.4),
+        n_repeats: int = 3,
+        random_state: int | np.random.RandomState | None = 0,
+    ) -> pd.DataFrame:
+        """Stability of the ranking by score when cells are corrupted or missing.
+
+        Parameters
+        ----------
+        X : DataFrame, array-like or Rows, shape (N, C)
+        y : array-like, shape (N,), optional
+            1 for anomalies, 0 for inliers.
+        kind : {"noise", "missing"}
+            Whether a corrupted cell gets the value of the column in another row, drawn at random, or is missing.
+        shares : sequence of float
+            Probabilities with which a cell is corrupted.
+        n_repeats : int
+            Number of repetitions with each share.
+        random_state : int, RandomState or None
+
+        Returns
+        -------
+        DataFrame
+            One line for every share and repetition, the first with a share of 0: ``kind``, ``share``, ``repeat``,
+            ``spearman``, the rank correlation with the scores of the uncorrupted rows (NaN where there is none),
+            ``top_1`` and ``top_5``, the share of the most anomalous 1 % and 5 % of rows that stay among them, and with
+            ``y`` ``auroc``.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If a share is not between 0 and 1, ``y`` lacks inliers or anomalies, or the table does not fit the model.
+        """
+        check_is_fitted(self)
+        scorer = self._scorer
+        return robustness.robustness(scorer, X, y, kind, shares, n_repeats, random_state)
 
     # -- saving ---------------------------------------------------------------------------------
 
@@ -400,3 +1004,54 @@ class DiffusionOutlierDetector(Alarming, Explaining, Persistent, OutlierMixin, B
         tags.input_tags.string = False
         tags.input_tags.allow_nan = True
         return tags
+
+
+def nats_in_time(
+    scorer: Scorer,
+    rows: Rows,
+    held: Positions,
+    seed: int,
+    start: float,
+    max_time: float | None,
+) -> tuple[Positions, pd.DataFrame]:
+    """Nats of the calibration rows, or of a sample of them if ``max_time``, or Ctrl-C, leaves no time for all.
+
+    Parameters
+    ----------
+    scorer : Scorer
+    rows : Rows
+    held : ndarray
+        Positions in ``rows`` of the calibration rows.
+    seed : int
+        Of the order in which they are scored.
+    start : float
+        When the fit began, by ``time.perf_counter``.
+    max_time : float, optional
+        Seconds of the fit.
+
+    Returns
+    -------
+    held : ndarray
+        Positions of those that were scored, in their order.
+    nats : DataFrame, shape (n, C)
+
+    Warns
+    -----
+    UserWarning
+        If not all were.
+    """
+    order, scored = np.random.RandomState(seed).permutation(held), []
+    is_interrupted: list[bool] = []
+    with deferred_interrupts(lambda: is_interrupted.append(True)):
+        for first in range(0, len(order), SCORED_AT_ONCE):
+            late = max_time is not None and time.perf_counter() - start > max_time
+            if first >= FEWEST_SCORED and (late or is_interrupted):
+                break
+            scored.append(scorer.nats(rows.take(order[first : first + SCORED_AT_ONCE])))
+    nats = pd.concat(scored, ignore_index=True)
+    if len(nats) < len(held):
+        what = "Ctrl-C" if is_interrupted else f"max_time={max_time:g}"
+        warn(f"{what} ended the calibration after {len(nats):,} of {len(held):,} rows")
+    order = order[: len(nats)]
+    sorting = np.argsort(order)
+    return order[sorting], nats.iloc[sorting].reset_index(drop=True)

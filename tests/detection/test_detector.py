@@ -18,7 +18,7 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import estimator_checks_generator, parametrize_with_checks
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
-from discrete_itd.detection import calibration
+from discrete_itd.detection import detector as detecting
 from discrete_itd.detection.budgets import alarms_among
 from discrete_itd.detection.scoring import Scorer, fit_score
 from discrete_itd.detection.thresholds import Threshold
@@ -751,8 +751,8 @@ def test_forged_files_are_refused(spoil, fitted_mixed, tmp_path):
 @pytest.mark.parametrize("how", ["max_time", "Ctrl-C"])
 def test_a_calibration_that_is_ended_has_a_sample_of_its_rows(monkeypatch, ctrl_c, how):
     """Of whatever rows: their scores are those of the whole calibration."""
-    monkeypatch.setattr(calibration, "FEWEST_SCORED", 20)
-    monkeypatch.setattr(calibration, "SCORED_AT_ONCE", 20)
+    monkeypatch.setattr(detecting, "FEWEST_SCORED", 20)
+    monkeypatch.setattr(detecting, "SCORED_AT_ONCE", 20)
     whole = DiffusionOutlierDetector(TREE, false_alarm_rate=0.1, random_state=0).fit(mixed(400))
     real, nats = time.perf_counter, Scorer.nats
     passed = [0.0]
