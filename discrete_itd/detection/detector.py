@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import asdict, replace
-from typing import Any, Literal, Self, cast
+from typing import Any, Self, cast
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from discrete_itd.detection import calibration, conformal, drift, reasons, robustness, thresholds
+from discrete_itd.detection import calibration, conformal, drift, reasons, thresholds
 from discrete_itd.detection.budgets import Alarms, alarms_among
 from discrete_itd.detection.calibration import Positions
 from discrete_itd.detection.card import detector_card
@@ -867,48 +867,6 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
         return drift.drift(
             self._scorer, X, self.calibration_nats_, reference=reference, alpha=alpha
         )
-
-    def robustness(
-        self,
-        X: Any,
-        y: Any = None,
-        *,
-        kind: Literal["noise", "missing"] = "noise",
-        shares: Sequence[float] = (0.05, 0.1, 0.2, 0.4),
-        n_repeats: int = 3,
-        random_state: int | np.random.RandomState | None = 0,
-    ) -> pd.DataFrame:
-        """Stability of the ranking by score when cells are corrupted or missing.
-
-        Parameters
-        ----------
-        X : DataFrame, array-like or Rows, shape (N, C)
-        y : array-like, shape (N,), optional
-            1 for anomalies, 0 for inliers.
-        kind : {"noise", "missing"}
-            Whether a corrupted cell gets the value of the column in another row, drawn at random, or is missing.
-        shares : sequence of float
-            Probabilities with which a cell is corrupted.
-        n_repeats : int
-            Number of repetitions with each share.
-        random_state : int, RandomState or None
-
-        Returns
-        -------
-        DataFrame
-            One line for every share and repetition, the first with a share of 0: ``kind``, ``share``, ``repeat``,
-            ``spearman``, the rank correlation with the scores of the uncorrupted rows (NaN where there is none),
-            ``top_1`` and ``top_5``, the share of the most anomalous 1 % and 5 % of rows that stay among them, and with
-            ``y`` ``auroc``.
-
-        Raises
-        ------
-        ValueError, TypeError
-            If a share is not between 0 and 1, ``y`` lacks inliers or anomalies, or the table does not fit the model.
-        """
-        check_is_fitted(self)
-        scorer = self._scorer
-        return robustness.robustness(scorer, X, y, kind, shares, n_repeats, random_state)
 
     # -- saving ---------------------------------------------------------------------------------
 

@@ -34,7 +34,7 @@ table: if that is as good, take that.
 | **Too few calibration rows** | a warning at `fit`; a wide interval in `threshold_`; equal smallest p-values, 1 / (n + 1) | more rows, a larger `calibration_fraction`, or a larger rate |
 | **Gaps** | rows with many missing cells look typical: a missing cell costs nothing | `missing="category"` where gaps say something; read `describe()["missing"]` |
 | **Anomalies in training** | `detector.trimmed_` under `contamination=`; the lowest scores of training rows are real anomalies | `contamination=0.05`, and the weaker guarantee of `discrete_itd.guide.thresholds` |
-| **One cell decides** | `robustness(X)`: agreement of rankings falls with the first corrupted cells | read `reasons` before acting on a single alarm |
+| **One cell decides** | `explain(X)`: one column has nearly all the nats of an alarm | read `reasons` before acting on a single alarm |
 | **Scores with a standard error** | `log_prob(X).stderr` is large for rows near the threshold | only models along paths: `max_stderr=0.1`, or a model with a closed form |
 
 How much is to be expected: mean AUROC × 100 of the default detector is 80.8 on sixty tables that nobody here chose

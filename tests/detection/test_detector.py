@@ -197,7 +197,6 @@ QUESTIONS = {
     "expected": lambda model, X: model.expected(X),
     "pairwise": lambda model, X: model.pairwise(X),
     "drift": lambda model, X: model.drift(X, reference=X).columns,
-    "robustness": lambda model, X: model.robustness(X, shares=[0.2], n_repeats=1),
     "log_prob": lambda model, X: model.log_prob(X).log_prob,
 }
 

@@ -76,11 +76,10 @@ def test_no_rows_have_an_empty_answer_of_the_same_form(detector, name):
     assert len(ask(polars.from_pandas(TABLE[:0]))) == 0
 
 
-def test_no_rows_have_no_mean_and_no_distribution(detector, density):
+def test_no_rows_have_no_mean_and_no_distribution(density):
     assert np.isnan(density.score(TABLE[:0]))
     for refused in (
         lambda: DiffusionDensity(denoiser="tree").fit(TABLE[:0]),
-        lambda: detector.robustness(TABLE[:0]),
         lambda: drift(density, TABLE[:0], density.explain(TABLE)),
     ):
         with pytest.raises(ValueError, match="minimum of 1 is required"):
