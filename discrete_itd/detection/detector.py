@@ -18,13 +18,12 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from discrete_itd.detection import calibration, conformal, drift, reasons, thresholds
-from discrete_itd.detection.budgets import Alarms, alarms_among
 from discrete_itd.detection.calibration import Positions
 from discrete_itd.detection.card import detector_card
 from discrete_itd.detection.drift import Drift
 from discrete_itd.detection.groups import Groups, check_table, positions
 from discrete_itd.detection.scoring import Scorer, fit_score
-from discrete_itd.detection.thresholds import Threshold
+from discrete_itd.detection.thresholds import Alarms, Threshold
 from discrete_itd.encoders.frames import in_kind, is_polars
 from discrete_itd.encoders.rows import Rows
 from discrete_itd.estimators import DiffusionDensity, RowEstimate
@@ -564,7 +563,7 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
         used = self.threshold_ if threshold is None else self._checked(threshold)
         if used.group_offsets:
             raise ValueError("groups have offsets of their own: alarms depend on their rows")
-        return alarms_among(self._lowered(), used.offset, n_rows, level=level)
+        return thresholds.alarms_among(self._lowered(), used.offset, n_rows, level=level)
 
     def threshold_at_cost(
         self,

@@ -10,8 +10,6 @@ exceeded if it is above.
 
 - ours: ``set_threshold(false_alarm_rate=...)`` on held-out calibration rows, with the 95 % interval of
   ``alarms_expected``.
-- ours, adaptive: p-values at the level of :func:`discrete_itd.detection.budgets.adaptive_alarms`, which each row
-  corrects; the interval is that of a binomial with just this rate.
 - ours, percentile: the same scores, but the threshold is a percentile of the scores of the rows of the fit, and the
   interval that of a binomial with just this rate.
 - IsolationForest, percentile: likewise, scikit-learn's with its defaults (categories one-hot).
@@ -45,7 +43,6 @@ from sklearn.preprocessing import OneHotEncoder
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
 from discrete_itd.datasets import load_adult
-from discrete_itd.detection.budgets import adaptive_alarms
 from discrete_itd.detection.watch import DriftWatch
 from tests.benchmarks import data
 from tests.benchmarks.tables import keep, kept, machine, markdown, mean_and_error
@@ -54,7 +51,7 @@ RATES = (0.01, 0.05)
 LEVEL = 0.95
 N_BLOCKS, MOST_ROWS, MOST_OF_TABLE = 8, 500, 12_000
 ORDERS = ("time", "shuffled")
-METHODS = ("ours", "ours, adaptive", "ours, percentile", "IsolationForest, percentile")
+METHODS = ("ours", "ours, percentile", "IsolationForest, percentile")
 
 
 def _month_day_year(dates: pd.Series) -> pd.Series:
@@ -163,16 +160,12 @@ def _blocks(name: str, order: str, seed: int, options: argparse.Namespace) -> li
     for rate in RATES:
         offset = detector.threshold_at_rate(rate).offset
         detector.set_threshold(false_alarm_rate=rate)
-        level = rate
         for i, block in enumerate(blocks):
             m = len(block)
             naive = [float(q) for q in stats.binom(m, rate).interval(LEVEL)]
             stated = detector.alarms_expected(m, level=LEVEL)
-            p = detector.p_values(block, scores=scores[1 + i])
-            adaptive, level = adaptive_alarms(p, rate, level=level)
             alarms = {
                 "ours": ((scores[1 + i] < offset).sum(), stated.low, stated.high),
-                "ours, adaptive": (adaptive.sum(), *naive),
                 "ours, percentile": (_below(scores, i, rate), *naive),
                 "IsolationForest, percentile": (_below(of_forest, i, rate), *naive),
             }

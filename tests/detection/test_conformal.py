@@ -13,7 +13,6 @@ from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 
 from discrete_itd.detection import thresholds
-from discrete_itd.detection.budgets import adaptive_alarms, alarms_among
 from discrete_itd.detection.conformal import (
     calibration_scores,
     discoveries,
@@ -21,7 +20,7 @@ from discrete_itd.detection.conformal import (
     p_values,
     two_sided_discoveries,
 )
-from discrete_itd.detection.thresholds import at_cost, at_offset, at_rate
+from discrete_itd.detection.thresholds import alarms_among, at_cost, at_offset, at_rate
 
 pytestmark = pytest.mark.single_precision
 
@@ -531,29 +530,3 @@ def test_a_day_of_alarms_is_that_of_its_threshold():
     assert found.alarms_per_day == pytest.approx(alarms_among(scores, found.offset, 300))
     with pytest.raises(ValueError, match="n_rows must be at least 1, got 0"):
         alarms_among(scores, 3.0, 0)
-
-
-@pytest.mark.parametrize("rate", [0.01, 0.2])
-@pytest.mark.parametrize("stream", ["all low", "all high", "uniform", "worse", "against it"])
-def test_properties_adaptive_alarms_keep_to_their_rate(stream, rate):
-    """For any p-values, of an adversary, too: the bound of Gibbs and Candès, and the recursion step by step."""
-    random, n, step = np.random.default_rng(0), 3000, 0.02
-    p = {
-        "all low": np.full(n, 0.001),
-        "all high": np.ones(n),
-        "uniform": random.random(n),
-        "worse": random.random(n) * np.linspace(1, 0.01, n),
-    }.get(stream)
-    if p is None:  # just at the level, or just above it
-        p, level = [], rate
-        for _ in range(n):
-            p.append(np.clip(level - 1e-9 if random.random() < 0.9 else level + 1e-9, 0, 1))
-            level += step * (rate - (p[-1] <= level))
-        p = np.array(p)
-    alarms, level = adaptive_alarms(p, rate, step=step)
-    assert abs(alarms.mean() - rate) <= (1 - rate + step) / (step * n) + 1e-12
-    assert level == pytest.approx(rate + step * (rate * n - alarms.sum()))
-    first, between = adaptive_alarms(p[:1000], rate, step=step)
-    rest, last = adaptive_alarms(p[1000:], rate, step=step, level=between)
-    assert np.array_equal(np.r_[first, rest], alarms)
-    assert last == level

@@ -19,9 +19,8 @@ from sklearn.utils.estimator_checks import estimator_checks_generator, parametri
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
 from discrete_itd.detection import detector as detecting
-from discrete_itd.detection.budgets import alarms_among
 from discrete_itd.detection.scoring import Scorer, fit_score
-from discrete_itd.detection.thresholds import Threshold
+from discrete_itd.detection.thresholds import Threshold, alarms_among
 from discrete_itd.encoders import TableEncoder
 from discrete_itd.models.model import Model
 from discrete_itd.recipes import Causal, Mixture, Network, RowMixture, Trees
