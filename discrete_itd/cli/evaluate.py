@@ -52,7 +52,7 @@ def evaluate(args: argparse.Namespace) -> None:
             score = about(path, lambda rows=rows: model.score_samples(rows))
             scores.append(score)
             if isinstance(model, DiffusionOutlierDetector):
-                alarms.append(score < model.offsets(rows))
+                alarms.append(model.predict(rows, scores=score) == -1)
     reader.tell()
     is_anomaly = _anomalies(args, np.concatenate(labels))
     alarm = np.concatenate(alarms) if alarms else None

@@ -193,7 +193,8 @@ class _Asked:
 
     @property
     def alarm(self) -> np.ndarray:
-        return self.score < self.detector.offsets(self.rows, self.threshold)
+        how: Any = {"scores": self.score, "threshold": self.threshold}
+        return self.detector.predict(self.rows, **how) == -1
 
     @property
     def reasons(self) -> dict[str, Any]:

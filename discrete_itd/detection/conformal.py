@@ -9,8 +9,11 @@ If the row is exchangeable with the calibration rows, :math:`P(p \le \alpha) \le
 model and the distribution, on average over calibration sets. Thresholds on p are in
 :mod:`discrete_itd.detection.thresholds`.
 
-Scores may differ by rounding error between batches. The argument ``rounding`` bounds that error, relative to 1 +
-|score|. A calibration score within the bound counts as a tie, which makes p-values larger, never smaller.
+Ties have one rule. Two scores are equal if they differ by no more than their rounding error, which ``rounding`` bounds
+relative to 1 + |score|. Calibration scores that are equal to that of a row count as at least as extreme, so the p-value
+is larger, never smaller; and an alarm is a score strictly below the threshold, a calibration score less its rounding
+error (:func:`lowered`), so rows that are equal to it raise none. Where few rows are possible, many share a score: the
+false-alarm rate is then below the one that was asked for, never above.
 
 References
 ----------

@@ -104,15 +104,13 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
         The fitted model.
     offset_ : float
         A score below it raises an alarm, in nats; with ``given``, in groups without an offset of their own
-        (:meth:`offsets`). Set it by :meth:`set_threshold`.
+        (``groups_`` has these). Set it by :meth:`set_threshold`.
     threshold_ : Threshold
         The same with its false-alarm rate.
     calibration_scores_ : ndarray, shape (n,)
         Scores of the calibration rows.
     calibration_nats_ : DataFrame, shape (n, C)
         Their nats by column, as :meth:`explain` gives them.
-    rounding_ : float
-        Bound on the rounding error of scores, relative to 1 + abs(score); see :mod:`discrete_itd.detection.conformal`.
     given_ : tuple of names
         The columns that define a row's group; empty without ``given``.
     groups_ : DataFrame
@@ -369,22 +367,35 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
     def decision_function(self, X: Any) -> np.ndarray:
         """Score above the threshold of the row's group, shape (N,), nats: negative for rows that raise an alarm."""
         rows = self.rows(X)
-        return self.score_samples(rows) - self.offsets(rows)
+        return self.score_samples(rows) - self._offsets(rows, self.threshold_)
 
-    def predict(self, X: Any) -> np.ndarray:
-        """-1 for rows that raise an alarm, 1 for the others, :meth:`tied` ones among them: int, shape (N,)."""
-        return np.where(self.decision_function(X) < 0, -1, 1)
+    def predict(
+        self, X: Any, *, scores: np.ndarray | None = None, threshold: Threshold | None = None
+    ) -> np.ndarray:
+        """-1 for rows that raise an alarm, 1 for the others: int, shape (N,).
+
+        Parameters
+        ----------
+        X : DataFrame, array-like or Rows, shape (N, C)
+        scores : ndarray, shape (N,), optional
+            What :meth:`score_samples` returned for X, if it is known already.
+        threshold : Threshold, optional
+            Another one than ``threshold_``.
+        """
+        rows = self.rows(X)
+        found = self.score_samples(rows) if scores is None else scores
+        used = self.threshold_ if threshold is None else self._checked(threshold)
+        return np.where(found < self._offsets(rows, used), -1, 1)
+
+    def _offsets(self, rows: Rows, threshold: Threshold) -> np.ndarray:
+        """The score below which each row raises an alarm, (N,): that of its group, where the threshold has one."""
+        own = threshold.group_offsets or [threshold.offset] * (len(self._groups.members) - 1)
+        return np.array([threshold.offset, *own])[self._groups.place(rows)]
 
     def log_prob(self, X: Any, *, max_stderr: float | None = None) -> RowEstimate:
         """Log-probability of each row with its standard error, see :meth:`DiffusionDensity.log_prob`."""
         check_is_fitted(self)
         return self.density_.log_prob(X, max_stderr=max_stderr)
-
-    @property
-    def rounding_(self) -> float:
-        """Bound on the rounding error of scores, relative to 1 + |score|; calibration scores within it are ties."""
-        check_is_fitted(self)
-        return self._scorer.rounding
 
     # -- p-values -------------------------------------------------------------------------------
 
@@ -415,7 +426,7 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
         """
         calibration, rows = conformal.calibration_scores(self), self.rows(X)
         new = self.score_samples(rows) if scores is None else scores
-        how: Any = {"two_sided": two_sided, "rounding": self.rounding_}
+        how: Any = {"two_sided": two_sided, "rounding": self._scorer.rounding}
         return self._groups.p_values(calibration, new, self._groups.place(rows), **how)
 
     def discoveries(self, X: Any, *, fdr: float = 0.1, two_sided: bool = False) -> np.ndarray:
@@ -462,7 +473,11 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
     def _sides(self, X: Any) -> list[np.ndarray]:
         """One-sided p-values (N,) of scores that are too low, and of those that are too high."""
         scores, rows = conformal.calibration_scores(self), self.rows(X)
-        new, place, rounding = self.score_samples(rows), self._groups.place(rows), self.rounding_
+        new, place, rounding = (
+            self.score_samples(rows),
+            self._groups.place(rows),
+            self._scorer.rounding,
+        )
         both = ((scores, new), (-scores, -new))
         return [self._groups.p_values(*side, place, rounding=rounding) for side in both]
 
@@ -622,7 +637,7 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
 
     def _lowered(self) -> np.ndarray:
         """Calibration scores less their rounding error."""
-        return conformal.lowered(conformal.calibration_scores(self), self.rounding_)
+        return conformal.lowered(conformal.calibration_scores(self), self._scorer.rounding)
 
     def set_threshold(
         self, threshold: Threshold | None = None, *, false_alarm_rate: float | None = None
@@ -658,40 +673,7 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
             raise ValueError(f"threshold has offsets of {n} groups, the detector has {own}")
         return threshold
 
-    def tied(self, X: Any, *, scores: np.ndarray | None = None) -> np.ndarray:
-        """Rows that raise no alarm only because their score is that of the threshold: bool, shape (N,).
-
-        Where a table has few possible rows, many share a score, anomalies and calibration rows alike, so an alarm for
-        each would exceed the false-alarm rate. ``threshold_at_rate(threshold_.rate_if_tied)`` has these alarms.
-
-        Parameters
-        ----------
-        X : DataFrame, array-like or Rows, shape (N, C)
-        scores : ndarray, shape (N,), optional
-            What :meth:`score_samples` returned for X, if it is known already.
-        """
-        rows = self.rows(X)
-        offsets = self.offsets(rows)
-        above = (self.score_samples(rows) if scores is None else scores) - offsets
-        near = (self.rounding_ + thresholds.TIED) * (1 + np.abs(offsets))
-        return (above >= 0) & (above <= near) & np.isfinite(offsets)
-
     # -- groups ---------------------------------------------------------------------------------
-
-    def offsets(self, X: Any, threshold: Threshold | None = None) -> np.ndarray:
-        """The score below which each row raises an alarm: shape (N,), nats.
-
-        Parameters
-        ----------
-        X : DataFrame, array-like or Rows, shape (N, C)
-        threshold : Threshold, optional
-            Another one than ``threshold_``. Without ``given``, its offset is that of all rows; with ``given``, of rows
-            in groups that it has no offset of.
-        """
-        place = self._groups.place(self.rows(X))
-        used = self.threshold_ if threshold is None else self._checked(threshold)
-        own = used.group_offsets or [used.offset] * (len(self._groups.members) - 1)
-        return np.array([used.offset, *own])[place]
 
     def group_seen(self, X: Any) -> np.ndarray:
         """Whether the model was fitted to rows of each row's group (see ``given``): bool, shape (N,).

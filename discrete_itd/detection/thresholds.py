@@ -34,7 +34,6 @@ CONFIDENCE = 0.95  # of intervals
 MOST_COUNTED = 100_000  # rows per day, above which the alarms of a day vary no more than their rate
 NULL_FROM = 0.5  # p-values above this are taken to be those of inliers (Storey's lambda)
 BOOTSTRAPS = 400
-TIED = 1e-6  # difference of scores, relative to 1 + |score|, up to which they are said to be equal
 FINER = 1.3  # ratio of two ranks at which recent rows are tested for anomalies
 MOST_SUMMED = 20_000  # recent rows, up to which their chance is summed exactly
 MOST_NEEDED = 16  # times as many calibration rows are looked for that would be enough
@@ -69,12 +68,6 @@ class Threshold:
     group_offsets : tuple of float
         Offsets of the groups that are compared with their own calibration rows, of a detector with ``given``; the other
         numbers are those of all calibration rows together.
-    n_tied : int
-        Number of calibration rows whose score is that of the threshold (within 1e-6, relative to 1 + abs(score)). Such
-        a score raises no alarm. Where a table has few possible rows, so may many: to see which of some rows do, call
-        :meth:`DiffusionOutlierDetector.tied`.
-    rate_if_tied : float
-        The false-alarm rate if they did: ``threshold_at_rate(rate_if_tied)`` is the threshold with which they do.
     n_new : int
         Number of calibration rows that equal no row that was fitted to.
     rate_if_new : (float, float, float), optional
@@ -91,8 +84,6 @@ class Threshold:
     cost: tuple[float, float, float] | None = None
     contaminated: bool = False
     group_offsets: tuple[float, ...] = ()
-    n_tied: int = 0
-    rate_if_tied: float = 0.0
     n_new: int = 0
     rate_if_new: tuple[float, float, float] | None = None
 
@@ -109,11 +100,6 @@ class Threshold:
             text += (
                 f": {_percent(self.false_alarm_rate)} of {whose} ({_percent(self.low)} to"
                 f" {_percent(self.high)}, from {self.n_calibration} calibration rows)"
-            )
-        if self.n_tied > 1:
-            text += (
-                f"; {self.n_tied} of these have just this score, which raises no alarm: if it did,"
-                f" {_percent(self.rate_if_tied)} would"
             )
         if self.rate_if_new is not None and self.rate_if_new[1] > self.false_alarm_rate:
             rate, low, high = map(_percent, self.rate_if_new)
@@ -137,16 +123,18 @@ class Threshold:
         LookupError, TypeError, ValueError
             If the dict is malformed.
         """
-        offset, *rates = (float(kept[f]) for f in ("offset", "false_alarm_rate", "low", "high"))
+        names = "offset", "false_alarm_rate", "low", "high"
+        offset, rate, low, high = (float(kept[f]) for f in names)
         threes = "alarms_per_day", "cost", "rate_if_new"
-        several = [kept[f] and tuple(map(float, kept[f])) for f in threes]
+        several: list[Any] = [kept[f] and tuple(map(float, kept[f])) for f in threes]
         groups = tuple(map(float, kept["group_offsets"]))
         if any(map(math.isnan, (offset, *groups))) or any(t and len(t) != 3 for t in several):
             raise ValueError("its threshold is malformed")
-        ties = int(kept["n_tied"]), float(kept["rate_if_tied"]), int(kept["n_new"])
-        n, contaminated = int(kept["n_calibration"]), kept["contaminated"] is True
-        rest: tuple[Any, ...] = (*rates, n, *several[:2], contaminated, groups, *ties, several[2])
-        return cls(offset, *rest)
+        a_day, cost, new = several
+        n, n_new, contaminated = kept["n_calibration"], kept["n_new"], kept["contaminated"] is True
+        return cls(
+            offset, rate, low, high, int(n), a_day, cost, contaminated, groups, int(n_new), new
+        )
 
     def among(self, calibration: Scores, repeats: NDArray[np.bool_]) -> Threshold:
         """The threshold with its rate among the calibration rows that are not ``repeats`` (n,) of rows of the fit."""
@@ -285,9 +273,7 @@ def _at_rank(calibration: Scores, k: int, rows_per_day: float | None = None) -> 
         if rows_per_day <= MOST_COUNTED:  # a larger volume's counts add nothing to the interval
             _, fewest, most = alarms_among(ordered, offset, round(rows_per_day))
         per_day = k / (n + 1) * rows_per_day, float(fewest), float(most)
-    as_low = int(np.searchsorted(ordered, offset + TIED * (1 + abs(offset)), side="right"))
-    ties: Any = {"n_tied": as_low - k + 1, "rate_if_tied": min(1.0, (as_low + 1) / (n + 1))}
-    return Threshold(float(offset), k / (n + 1), low, high, n, per_day, **ties)
+    return Threshold(float(offset), k / (n + 1), low, high, n, per_day)
 
 
 # -- the threshold of least expected cost ---------------------------------------------------------

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from discrete_itd.detection import conformal
 from discrete_itd.detection.answers import answers
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.detection.thresholds import Threshold
@@ -307,7 +306,7 @@ def examine_stream(
     ----------
     model : DiffusionDensity or DiffusionOutlierDetector
     rows : iterable of Rows
-        Only a few of them are kept, and at most three numbers for each row.
+        Only a few of them are kept, and at most four numbers for each row.
     inliers : iterable of Rows, optional
         Iterated over twice if the model is a density.
     target_nats, target_false_alarms, n_most_anomalous, max_stderr, keep
@@ -384,15 +383,11 @@ def _alarms(detector: DiffusionOutlierDetector, known: Measured) -> Alarms:
     calibration, score = np.asarray(detector.calibration_scores_), known.score
     few = known.first.rows.take(slice(FEW))
     own = known.density.score_samples(few)
-    reference = p_values = None
-    if len(calibration):
-        reference = -calibration
-        p_values = conformal.p_values(calibration, score, rounding=detector.rounding_)
     return Alarms(
         threshold=detector.threshold_,
         rate=share_interval(int((score < detector.threshold_.offset).sum()), len(score)),
-        reference=reference,
-        p_values=p_values,
+        reference=-calibration if len(calibration) else None,
+        p_values=known.p_values,
         is_surprisal=bool(np.allclose(score[: len(few)], own, rtol=0, atol=SAME)),
     )
 

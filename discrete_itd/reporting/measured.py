@@ -1,4 +1,4 @@
-"""What a report keeps of a table that arrives in parts: up to three numbers for each row, and some of the rows."""
+"""What a report keeps of a table that arrives in parts: up to four numbers for each row, and some of the rows."""
 
 from __future__ import annotations
 
@@ -67,6 +67,7 @@ class Measured:
         self._alarms, self._n_alarms = [], 0
         self._worst: list[Rows] = []
         self._scores: list[np.ndarray] = []
+        self._p_values: list[np.ndarray] = []
         self._log_probs: list[np.ndarray] = []
         self._stderrs: list[np.ndarray] = []
 
@@ -88,6 +89,8 @@ class Measured:
             score = estimate.log_prob
         self.seconds += time.perf_counter() - start
         self._scores.append(score)
+        if self._detector is not None and len(self._detector.calibration_scores_):
+            self._p_values.append(self._detector.p_values(rows, scores=score))
         if self._is_known:
             if estimate is None:
                 estimate = density.log_prob(rows, max_stderr=self._max_stderr)
@@ -130,6 +133,11 @@ class Measured:
     def score(self) -> np.ndarray:
         """Scores of all rows, (N,), nats."""
         return _joined(self._scores)
+
+    @property
+    def p_values(self) -> np.ndarray | None:
+        """Their p-values, (N,), of a detector with calibration rows."""
+        return _joined(self._p_values) if self._p_values else None
 
     @property
     def log_prob(self) -> np.ndarray:

@@ -13,7 +13,6 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 
 from discrete_itd import __version__
-from discrete_itd.detection import conformal
 from discrete_itd.detection.assessment import nats_given_others
 from discrete_itd.detection.conditionals import scores_of_row
 from discrete_itd.detection.detector import DiffusionOutlierDetector
@@ -101,8 +100,7 @@ def most_anomalous_rows(
             # the warning was given for the whole table
             warnings.filterwarnings("ignore", "column .* no value was seen in training")
             if detector is not None and len(detector.calibration_scores_):
-                calibration = np.asarray(detector.calibration_scores_)
-                p = conformal.p_values(calibration, score[worst], rounding=detector.rounding_)
+                p = detector.p_values(taken, scores=score[worst])
                 lines = detector.reasons(taken, k=k)
             else:
                 lines = reasons(density, taken, k)

@@ -90,7 +90,7 @@ def naive_p_values(model, X, calibration, fewest):
     for shop, score in zip(X["shop"], model.score_samples(X), strict=True):
         own = model.calibration_scores_[(calibration["shop"] == shop).to_numpy()]
         own = own if len(own) >= fewest else model.calibration_scores_
-        out.append(naive_p(own, score, model.rounding_))
+        out.append(naive_p(own, score, model._scorer.rounding))
     return np.array(out)
 
 
@@ -108,7 +108,7 @@ def test_properties_p_values_are_those_of_the_group_or_of_all_rows():
     assert np.array_equal(model.predict(X) == -1, model.decision_function(X) < 0)
     assert np.array_equal(model.predict(X) == -1, p <= 0.05)
     at = model.threshold_at_rate(0.1)
-    assert np.array_equal(model.score_samples(X) < model.offsets(X, at), p <= 0.1)
+    assert np.array_equal(model.predict(X, threshold=at) == -1, p <= 0.1)
     found = model.groups_
     assert found["n_calibration"].to_dict() == sizes.to_dict()
     assert found["own"].to_dict() == {"a": True, "b": True, "c": True, "d": False}
@@ -124,9 +124,10 @@ def test_a_smaller_rate_takes_all_rows_where_a_group_has_too_few(fitted):
     n = fitted.groups_["n_calibration"]
     assert n["c"] < 99 < n["a"]
     at = fitted.threshold_at_rate(0.01)
-    offset = fitted.offsets(sales(50, seed=2).assign(shop="c"), at)
+    offset = fitted._offsets(fitted.rows(sales(50, seed=2).assign(shop="c")), at)
     assert (offset == at.offset).all()
-    assert (fitted.offsets(sales(50, seed=2).assign(shop="a"), at) != at.offset).all()
+    of_a = fitted.rows(sales(50, seed=2).assign(shop="a"))
+    assert (fitted._offsets(of_a, at) != at.offset).all()
 
 
 def test_false_alarms_stay_within_the_budget_in_every_group():
@@ -210,7 +211,7 @@ def test_unseen_values_make_no_group_of_their_own_however_many_calibration_rows_
     X = sales(30, seed=6).assign(shop=np.repeat(["new", "other", "a"], 10))
     np.testing.assert_array_equal(model.group_seen(X), X["shop"] == "a")
     whole, own = model.calibration_scores_, model.calibration_scores_[:19]
-    p = [naive_p(own if shop == "a" else whole, s, model.rounding_)
+    p = [naive_p(own if shop == "a" else whole, s, model._scorer.rounding)
          for shop, s in zip(X["shop"], model.score_samples(X), strict=True)]  # fmt: skip
     np.testing.assert_allclose(model.p_values(X), p)
 
@@ -248,7 +249,7 @@ def test_other_questions_are_of_the_group_too(fitted):
     p, (low, high) = fitted.p_values(X, two_sided=True), fitted._sides(X)
     np.testing.assert_array_equal(p, np.minimum(1, 2 * np.minimum(low, high)))
     cost = fitted.threshold_at_cost(100.0, 1.0, anomalies=X[:5], prevalence=0.01)
-    assert np.unique(fitted.offsets(X, cost)).tolist() == [cost.offset]
+    assert np.unique(fitted._offsets(fitted.rows(X), cost)).tolist() == [cost.offset]
     assert "given `shop`" in fitted.model_card()
     with pytest.raises(ValueError, match="offsets of 3 groups"):
         fit(nominal(200), given="group").set_threshold(fitted.threshold_)
@@ -333,7 +334,7 @@ def test_contaminated_rows_and_none_to_calibrate_on():
     assert share[["a", "b"]].between(0.01, 0.12).all()
     model = fit(X, calibration_fraction=0)
     assert not len(model.groups_)
-    assert np.unique(model.offsets(X)).tolist() == [model.offset_]
+    assert np.unique(model._offsets(model.rows(X), model.threshold_)).tolist() == [model.offset_]
 
 
 @pytest.mark.parametrize(("given", "message"), [

@@ -209,8 +209,6 @@ DETECTOR = {name: DENSITY[name] for name in (*OF_BOTH, "plot_explanation")} | {
     "expected": lambda m, X, _: m.expected(X) is None,
     "pairwise": lambda m, X, _: m.pairwise(X).to_numpy(),
     "drift": lambda m, X, _: m.drift(X) is None,
-    "tied": lambda m, X, _: m.tied(X),
-    "offsets": lambda m, X, _: m.offsets(X),
     "watch": lambda m, X, _: DriftWatch(m, random_state=0).update(X) is None,
     "plot_p_values": lambda m, X, _: plots.plot_p_values(m, X) is None,
 }  # fmt: skip
