@@ -153,7 +153,6 @@ ASKED = {
     "detector.p_values": lambda m, t: m.detector.p_values(t),
     "detector.reasons": lambda m, t: m.detector.reasons(t),
     "detector.expected": lambda m, t: m.detector.expected(t),
-    "detector.pairwise": lambda m, t: m.detector.pairwise(t),
     "watch.update": lambda m, t: DriftWatch(m.detector).update(t),
 }
 

@@ -580,21 +580,6 @@ def _without(rows: Tensor, values: Sequence[int], indicators: Sequence[int]) -> 
     return known
 
 
-def pairwise_changes(scorer: Scorer, x: Tensor) -> Iterator[np.ndarray]:
-    r"""By how much each other cell changes a cell's surprisal: (B, C, C), nats, the last axis that of the other cell.
-
-    :math:`\log P(x_j) - \log P(x_j \mid x_i)` of encoded rows ``x`` (N, C'), a batch of rows at a time: C questions of
-    each row.
-    """
-    n_columns = scorer.density.encoder_.n_columns
-    columns = torch.arange(n_columns, device=x.device)
-    with progress_bar(len(x), "pairs") as bar:
-        for rows in x.split(most_rows(scorer, n_columns**2)):
-            changes = _changes(scorer, rows, columns.expand(len(rows), -1), rows)
-            yield changes.transpose(1, 2).cpu().numpy()
-            bar.update(len(rows))
-
-
 @torch.no_grad()
 def conflicts_by_scores(
     scorer: Scorer, x: Tensor, cells: np.ndarray, rivals: np.ndarray

@@ -24,7 +24,7 @@ from discrete_itd.detection.drift import Drift
 from discrete_itd.detection.groups import Groups, check_table, positions
 from discrete_itd.detection.scoring import Scorer, fit_score
 from discrete_itd.detection.thresholds import Alarms, Threshold
-from discrete_itd.encoders.frames import in_kind, is_polars
+from discrete_itd.encoders.frames import in_kind
 from discrete_itd.encoders.rows import Rows
 from discrete_itd.estimators import DiffusionDensity, RowEstimate
 from discrete_itd.models.choosing import recipe
@@ -797,25 +797,6 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
         """
         check_is_fitted(self)
         return reasons.expected(self._scorer, X, columns, k=k, n_values=n_values)
-
-    @in_kind
-    def pairwise(self, X: Any) -> pd.DataFrame:
-        """By how much each other cell increases a cell's surprisal under the score.
-
-        Parameters
-        ----------
-        X : DataFrame, array-like or Rows, shape (N, C)
-
-        Returns
-        -------
-        DataFrame, shape (N C, C), nats
-            Indexed by row and column; the entry of another column is the surprisal given that cell alone, minus the
-            surprisal given nothing: positive where the other cell makes this one less probable. Row and column are
-            columns of a polars frame.
-        """
-        check_is_fitted(self)
-        found = reasons.pairwise(self._scorer, X)
-        return found.reset_index() if is_polars(X) else found
 
     # -- change ---------------------------------------------------------------------------------
 

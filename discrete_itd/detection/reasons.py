@@ -20,7 +20,6 @@ from discrete_itd.detection.assessment import (
     conflicts,
     conflicts_by_scores,
     most_doubtful,
-    pairwise_changes,
     predictions,
     ranked,
 )
@@ -208,9 +207,9 @@ def reasons(
         * ``error_probability``, the probability that the cell is wrong, above 0.5, if the others are right;
         * ``expected``, ``probability``, ``low``, ``high``: the prediction from the others, see :func:`expected`;
         * ``conflict_column``, ``conflict_value``, ``conflict_nats``: the column that increases this cell's surprisal
-          most, its value, and by how much, see :func:`pairwise`; None and at most 0 where none does. Where the model
-          that scores is asked value by value, it is the one of the most doubtful cells of the row whose predicted value
-          in its place decreases this cell's surprisal given all others most;
+          most, :math:`\log P(x_j) - \log P(x_j | x_i)`, its value, and by how much; None and at most 0 where none
+          does. Where the model that scores is asked value by value, it is the one of the most doubtful cells of the row
+          whose predicted value in its place decreases this cell's surprisal given all others most;
         * ``sentence``, the same in English, see :func:`sentence`.
 
         The others are the other cells of the row but those of smaller rank, which are taken as unknown
@@ -273,37 +272,6 @@ def reasons(
     columns = dict(zip(names, rows.encoder.schema, strict=True))
     text = [sentence(line, columns) for line in table.to_dict("records")]
     return table.assign(sentence=_objects(text))
-
-
-def pairwise(model: DiffusionDensity | Scorer, X: Any) -> pd.DataFrame:
-    r"""By how much each other cell increases a cell's surprisal: :math:`\log P(x_j) - \log P(x_j | x_i)` of all pairs.
-
-    Parameters
-    ----------
-    model : DiffusionDensity or Scorer
-        Fitted.
-    X : DataFrame, array-like or Rows, shape (N, C)
-
-    Returns
-    -------
-    DataFrame, shape (N C, C), nats
-        A line per cell, indexed by the row's index and the column j; a column per other column i. Positive where the
-        value of i makes that of j less probable than it is in its column; approximately symmetric for a good model.
-        0 for a cell and itself, and for missing cells. Where missingness is modelled, the indicator of j is compared
-        given that of i, and then the values, given all indicators of the row. A row costs C questions of the model and
-        C² numbers: of thousands of columns, ask for a row at a time, or :func:`reasons`, which seeks the largest.
-    """
-    scorer = scorer_of(model)
-    rows = scorer.density.rows(X)
-    changes = np.concatenate(list(pairwise_changes(scorer, rows.unique)))
-    names, own = rows.frame.columns, rows.index
-    levels = [own.get_level_values(i).repeat(len(names)) for i in range(own.nlevels)]
-    called = ["row"] if own.nlevels == 1 else [f"row {i}" for i in range(own.nlevels)]
-    index = pd.MultiIndex.from_arrays(
-        [*levels, np.tile(names.to_numpy(), len(own))], names=[*called, "column"]
-    )
-    values = changes[rows.inverse].reshape(-1, len(names))
-    return pd.DataFrame(values, index=index, columns=names)
 
 
 def sentence(reason: Mapping[str, Any], columns: Mapping[Hashable, Column]) -> str:

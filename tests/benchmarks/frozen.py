@@ -142,7 +142,6 @@ def alarms(detector, table):
         "explain": lambda: detector.explain(table[:20]),
         "reasons": lambda: detector.reasons(table[:10]),
         "expected": lambda: detector.expected(table[:10]),
-        "pairwise": lambda: detector.pairwise(table[:10]),
         "drift": lambda: drift_numbers(detector.drift(table)),
     }
 

@@ -12,10 +12,11 @@ import torch
 
 from discrete_itd import CoordinateSchedule, DiffusionDensity
 from discrete_itd.denoisers import MarginalDenoiser, SupportDenoiser
+from discrete_itd.detection import assessment
 from discrete_itd.detection.assessment import assess
 from discrete_itd.detection.distributions import mean_log_volume
 from discrete_itd.detection.reasons import cell_nats, expected
-from discrete_itd.detection.scoring import Scorer
+from discrete_itd.detection.scoring import Scorer, scorer_of
 from discrete_itd.encoders import Column
 from discrete_itd.encoders.numeric import fit_bins
 from discrete_itd.recipes import Network
@@ -32,6 +33,16 @@ QUICK |= {"schedule": "coordinate"}
 FEW_STEPS = {**QUICK, "max_steps": 10, "schedule": CoordinateSchedule(2)}
 LEVELS = {"a": ["x", "y", "z"], "b": ["u", "v"], "c": ["s", "t"]}
 ROWS = pd.DataFrame(list(itertools.product(*LEVELS.values())), columns=list(LEVELS))
+
+
+def pairwise(model, X):
+    """Of all pairs of cells, log P(x_j) - log P(x_j | x_i), as the search for conflicts has it: (N C, C)."""
+    scorer, names = scorer_of(model), X.columns
+    rows = scorer.density.rows(X)
+    of_each = torch.arange(len(names)).expand(len(rows.unique), -1)
+    changes = assessment._changes(scorer, rows.unique, of_each, rows.unique).transpose(1, 2)
+    index = pd.MultiIndex.from_product([X.index, names], names=["row", "column"])
+    return pd.DataFrame(changes[rows.inverse].reshape(-1, len(names)), index, names)
 
 
 def with_denoiser(density, denoiser, marginals=None):

@@ -4,13 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from test_cell_conditionals import pairwise
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
 from discrete_itd.detection.assessment import (
     assess,
     conflicts,
     most_doubtful,
-    pairwise_changes,
     predictions,
 )
 from discrete_itd.detection.conditionals import Conditionals
@@ -119,7 +119,7 @@ def test_properties_continuous_columns_against_a_fine_grid(detectors):
 def test_properties_pairs_are_changes_of_the_conditional_of_the_score(detectors):
     """Of a row of which two cells are known: the score normalised over one of them, with and without the other."""
     detector, row = detectors["ordinal", "anomaly"], ordinal(1)[3:4].astype(object)
-    pairs = detector.pairwise(row)
+    pairs = pairwise(detector._scorer, row)
     for j, i in (("a", "b"), ("level", "a"), ("b", "level")):
         values = np.unique(ordinal()[j].dropna())
         at = list(values).index(row[j].iloc[0])
@@ -217,7 +217,7 @@ def test_properties_conflicts_are_the_largest_of_all_pairs(several):
         scorer, x = detector._scorer, detector.rows(table).x[:20]
         n_columns = detector.calibration_nats_.shape[1]
         cells = np.random.default_rng(0).integers(0, n_columns, (20, 2))
-        pairs = np.concatenate(list(pairwise_changes(scorer, x)))
+        pairs = pairwise(scorer, table[:20]).to_numpy().reshape(20, n_columns, n_columns)
         other, nats = conflicts(scorer, x, cells)
         at = np.arange(20)[:, None], cells
         np.testing.assert_allclose(nats, pairs[at].max(2), atol=2e-5)

@@ -19,6 +19,7 @@ from sklearn.utils.estimator_checks import estimator_checks_generator, parametri
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
 from discrete_itd.detection import detector as detecting
+from discrete_itd.detection.assessment import conflicts
 from discrete_itd.detection.scoring import Scorer, fit_score
 from discrete_itd.detection.thresholds import Threshold, alarms_among
 from discrete_itd.encoders import TableEncoder
@@ -194,7 +195,6 @@ QUESTIONS = {
     "explain": lambda model, X: model.explain(X),
     "reasons": lambda model, X: model.reasons(X),
     "expected": lambda model, X: model.expected(X),
-    "pairwise": lambda model, X: model.pairwise(X),
     "drift": lambda model, X: model.drift(X, reference=X).columns,
     "log_prob": lambda model, X: model.log_prob(X).log_prob,
 }
@@ -265,7 +265,7 @@ def test_companions_answer_for_cells():
     assert np.allclose(detector.score_samples(X), before)
     assert not np.allclose(detector.expected(X)["probability"], told["probability"])
     assert scorer.conditional is scorer.model.companion is model.denoiser
-    assert (detector.pairwise(X).abs() < 1e-4).all(axis=None)
+    assert (conflicts(scorer, detector.rows(X).x, np.zeros((len(X), 1), int))[1] < 1e-4).all()
 
 
 @pytest.mark.parametrize("which", ["fitted", "fitted_mixed"])

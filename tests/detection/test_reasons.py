@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from test_cell_conditionals import QUICK, ROWS, TABLE, exact_density, mixed_model
+from test_cell_conditionals import QUICK, ROWS, TABLE, exact_density, mixed_model, pairwise
 
 from discrete_itd import DiffusionDensity
-from discrete_itd.detection.reasons import cell_nats, expected, pairwise, reasons, sentence
+from discrete_itd.detection.reasons import cell_nats, expected, reasons, sentence
 from discrete_itd.encoders import TableEncoder
 
 pytestmark = pytest.mark.single_precision
@@ -38,14 +38,6 @@ def test_pairs_against_enumeration(seed):
                 continue
             ratio = marginal(p, [i]) * marginal(p, [j]) / marginal(p, [i, j])
             np.testing.assert_allclose(own[i], np.log(ratio), atol=1e-4)
-
-
-def test_pairs_of_rows_with_an_index_of_two_levels():
-    density, _, _ = exact_density()
-    two = ROWS.set_axis(pd.MultiIndex.from_arrays([["x"] * 12, range(12)]))
-    pairs = pairwise(density, two)
-    np.testing.assert_array_equal(pairs, pairwise(density, ROWS))
-    assert pairs.index[0] == ("x", 0, ROWS.columns[0])
 
 
 def test_pairs_with_missing_cells():
@@ -191,8 +183,6 @@ def test_arrays_repeated_labels_and_equal_rows():
     again = reasons(density, frame, k=1)
     assert again["row"].tolist() == ["p", "q"]
     pd.testing.assert_frame_equal(again.drop(columns="row"), table.drop(columns="row"))
-    pairs = pairwise(density, frame)
-    assert pairs.index.get_level_values("row").tolist() == ["p"] * 6 + ["q"] * 3
     assert expected(density, frame, 1)["column"].unique().tolist() == [1]
 
 

@@ -46,7 +46,6 @@ QUESTIONS = {
     "explain": lambda m, X: m.explain(X),
     "reasons": lambda m, X: m.reasons(X),
     "expected": lambda m, X: m.expected(X),
-    "pairwise": lambda m, X: m.pairwise(X),
     "p_values": lambda m, X: m.p_values(X),
     "impute": lambda m, X: m.impute(X),
     "sampled": lambda m, X: m.impute(X, method="sample", random_state=0),
@@ -68,7 +67,6 @@ QUESTIONS = {
 OF_DETECTORS = (
     "reasons",
     "expected",
-    "pairwise",
     "p_values",
     "drift",
     "plot_p_values",

@@ -56,7 +56,6 @@ OF_DETECTOR = {
     "relative": lambda d, X: d.explain(X, relative=True),
     "reasons": lambda d, X: d.reasons(X),
     "expected": lambda d, X: d.expected(X),
-    "pairwise": lambda d, X: d.pairwise(X),
 }
 QUESTIONS = {**OF_DENSITY, **OF_DETECTOR}
 
@@ -153,8 +152,6 @@ def test_a_polars_frame_gets_polars_frames(detector, name):
         np.testing.assert_array_equal(found, plain)
         return
     assert isinstance(found, polars.DataFrame)
-    if name == "pairwise":
-        plain = plain.reset_index()
     assert found.columns == list(map(str, plain.columns))
     assert found.height == len(plain)
     for column, values in plain.items():

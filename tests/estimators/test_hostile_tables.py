@@ -207,7 +207,6 @@ DETECTOR = {name: DENSITY[name] for name in (*OF_BOTH, "plot_explanation")} | {
     "discoveries": lambda m, X, _: m.discoveries(X),
     "reasons": lambda m, X, _: m.reasons(X, k=2) is None,
     "expected": lambda m, X, _: m.expected(X) is None,
-    "pairwise": lambda m, X, _: m.pairwise(X).to_numpy(),
     "drift": lambda m, X, _: m.drift(X) is None,
     "watch": lambda m, X, _: DriftWatch(m, random_state=0).update(X) is None,
     "plot_p_values": lambda m, X, _: plots.plot_p_values(m, X) is None,
