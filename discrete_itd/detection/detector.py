@@ -581,27 +581,18 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
         return thresholds.alarms_among(self._lowered(), used.offset, n_rows, level=level)
 
     def threshold_at_cost(
-        self,
-        miss_cost: float,
-        check_cost: float,
-        *,
-        anomalies: Any = None,
-        prevalence: float | None = None,
-        recent: Any = None,
+        self, miss_cost: float, check_cost: float, *, anomalies: Any, prevalence: float
     ) -> Threshold:
-        """The threshold with the least expected cost, given either ``anomalies`` and ``prevalence``, or ``recent``.
+        """The threshold with the least expected cost per row, among calibration scores and no alarm at all.
 
         Parameters
         ----------
         miss_cost, check_cost : float
             Cost of an anomaly that raises no alarm, and of checking an alarm.
-        anomalies : DataFrame, array-like or Rows, shape (A, C), optional
-            Known anomalies.
-        prevalence : float, optional
+        anomalies : DataFrame, array-like or Rows, shape (A, C)
+            Known anomalies, not used in the fit.
+        prevalence : float
             Share of anomalies among new rows.
-        recent : DataFrame, array-like or Rows, shape (R, C), optional
-            Recent rows without labels: the excess of small p-values among them over what inliers would have is
-            attributed to anomalies.
 
         Returns
         -------
@@ -611,24 +602,11 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If neither or both kinds of rows are given. If ``recent`` is, and the detector was fitted with
-            ``contamination``: what inliers have is then unknown, for the calibration rows hold anomalies too.
+            If a cost is not positive, the prevalence not between 0 and 1, or there are no known anomalies.
         """
-        if recent is not None and self.threshold_.contaminated:
-            raise ValueError(
-                "recent= needs calibration rows without anomalies: these hold some (contamination), so how many of the"
-                " recent rows are anomalies cannot be known; give anomalies= with prevalence=, or fit to inliers"
-            )
-        theirs, new = (None if X is None else self.score_samples(X) for X in (anomalies, recent))
-        found = thresholds.at_cost(
-            self._lowered(),
-            miss_cost,
-            check_cost,
-            anomalies=theirs,
-            prevalence=prevalence,
-            recent=new,
-        )
-        return self._stated(found)
+        odd = self.score_samples(anomalies)
+        costs: Any = {"miss_cost": miss_cost, "check_cost": check_cost, "prevalence": prevalence}
+        return self._stated(thresholds.at_cost(self._lowered(), anomalies=odd, **costs))
 
     def _stated(self, found: Threshold) -> Threshold:
         """A threshold with what is known of the calibration rows."""

@@ -13,13 +13,12 @@ References
 Bates, Candès, Lei, Romano, Sesia, "Testing for outliers with conformal p-values", Annals of Statistics 2023,
 arXiv:2104.08279: the distribution of the rate given the calibration set.
 Clopper, Pearson, "The use of confidence or fiducial limits illustrated in the case of the binomial", Biometrika 1934.
-Storey, "A direct approach to false discovery rates", JRSS B 2002: the share of inliers in a batch.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -27,19 +26,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from discrete_itd.detection.conformal import Scores, p_values
+from discrete_itd.detection.conformal import Scores
 from discrete_itd.validation import check_integer, check_positive, check_share, warn
 
 CONFIDENCE = 0.95  # of intervals
 MOST_COUNTED = 100_000  # rows per day, above which the alarms of a day vary no more than their rate
-NULL_FROM = 0.5  # p-values above this are taken to be those of inliers (Storey's lambda)
-BOOTSTRAPS = 400
-FINER = 1.3  # ratio of two ranks at which recent rows are tested for anomalies
-MOST_SUMMED = 20_000  # recent rows, up to which their chance is summed exactly
-MOST_NEEDED = 16  # times as many calibration rows are looked for that would be enough
-
-# Expected cost per row of an alarm below each offset, given sampled scores and the false-alarm rate: (K,)
-Costs = Callable[[Scores, Scores, Scores], Scores]
 
 
 @dataclass(frozen=True)
@@ -60,7 +51,7 @@ class Threshold:
     alarms_per_day : (float, float, float), optional
         Expected number of false alarms per day, and the 95 % interval of one day's count.
     cost : (float, float, float), optional
-        Expected cost per row, and an approximate 95 % interval, in which it was in 91 to 95 % of simulations.
+        Expected cost per row, and an approximate 95 % interval, which covered it in 95 to 100 % of simulations.
     contaminated : bool
         Whether the calibration rows contain anomalies. The rate is then that of all rows, if anomalies are as frequent
         among new ones: the rate of inliers is lower if anomalies score lower, and otherwise at most 1 / (1 - e) times
@@ -90,7 +81,7 @@ class Threshold:
     def __str__(self) -> str:
         text = f"alarm below {self.offset:.2f} nats"
         if self.offset == -math.inf:
-            text = "no alarm: none is sure to be worth its check"
+            text = "no alarm: none is worth its check"
         elif not self.n_calibration:
             return f"{text}: set on rows used in the fit, so more than the stated share of new rows may raise an alarm"
         else:
@@ -284,191 +275,48 @@ def at_cost(
     miss_cost: float,
     check_cost: float,
     *,
-    anomalies: Scores | None = None,
-    prevalence: float | None = None,
-    recent: Scores | None = None,
-    seed: int = 0,
+    anomalies: Scores,
+    prevalence: float,
 ) -> Threshold:
     r"""The threshold with the least expected cost.
 
-    See :meth:`discrete_itd.DiffusionOutlierDetector.threshold_at_cost`; here ``anomalies`` and ``recent`` are scores,
-    and ``seed`` is that of the bootstrap. The cost is corrected for the optimism of having chosen the threshold on the
-    same rows.
-
-    Warns
-    -----
-    UserWarning
-        If recent rows have no more small p-values than chance may give, with 95 % confidence, or calibration rows are
-        too few to be sure that they have, and how many would be enough: then there is no alarm.
+    See :meth:`discrete_itd.DiffusionOutlierDetector.threshold_at_cost`; here ``anomalies`` are scores, (A,).
 
     Notes
     -----
-    With alarms at p-values up to :math:`\alpha`, a share F of all rows and a share h of the anomalies, whose prevalence
-    is :math:`\pi`, raise an alarm. The cost per row is :math:`c_{miss}\,\pi(1 - h) + c_{check} F`. Known anomalies give
-    h, and :math:`F = (1 - \pi)\alpha + \pi h`. Recent rows give F, of which :math:`(1 - \pi)\alpha` are inliers, with
-    :math:`1 - \pi` by Storey's estimate. With recent rows the threshold is chosen on a lower 95 % confidence bound of
-    :math:`\pi h` at all of some thresholds at once, since chance fluctuations would otherwise be paid for as anomalies;
-    it raises fewer alarms than the best threshold would. The bound is exact: of m inliers, the number below the k-th
-    of n calibration scores is beta-binomial.
+    With alarms from a share :math:`\alpha` of the inliers and a share h of the anomalies, whose prevalence is
+    :math:`\pi`, the expected cost per row is
+
+    .. math:: c_{miss}\,\pi (1 - h) + c_{check} \bigl((1 - \pi)\,\alpha + \pi h\bigr),
+
+    with :math:`\alpha` of each calibration score and h among the known anomalies. These also choose the threshold, so
+    the stated cost is optimistic where they are few; its interval, from that of :math:`\alpha` and Clopper and
+    Pearson's of h, is wide enough to allow for it.
     """
-    share, other = _checked(miss_cost, check_cost, anomalies, prevalence, recent)
-    n = len(calibration)
-    ranked = np.concatenate([[-math.inf], np.sort(calibration)])
-    rank = np.concatenate([[0], _effective_rank(ranked[1:], ranked[1:])])
-    costs = _cost_function(calibration, miss_cost, check_cost, share)
-    random = np.random.default_rng(seed)
-    draws = [random.choice(other, len(other)) for _ in range(BOOTSTRAPS)]
-    if share is None:
-        k, optimism = _safest(calibration, other, ranked, rank, miss_cost, check_cost), 0.0
-    else:
-        k, optimism = _cheapest(costs, other, draws, rank / (n + 1), ranked)
-    at, e = ranked[k : k + 1], int(rank[k])
-    rates = random.beta(e, n + 1 - e, (BOOTSTRAPS, 1)) if e else np.zeros((BOOTSTRAPS, 1))
-    if (
-        share is not None
-    ):  # a redrawn sample in which no anomaly is missed knows nothing of those that are
-        n_caught = np.count_nonzero(other < at)
-        caught = random.beta(n_caught + 0.5, len(other) - n_caught + 0.5, BOOTSTRAPS)
-        checks = share * caught + (1 - share) * rates[:, 0]
-        again = miss_cost * share * (1 - caught) + check_cost * checks
-    else:
-        again = []
-        for drawn, rate in zip(draws, rates, strict=True):
-            redrawn = _cost_function(random.choice(calibration, n), miss_cost, check_cost, None)
-            again.append(redrawn(drawn, rate, at)[0])
-    low, high = np.quantile(again, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    expected = float(costs(other, rank[k : k + 1] / (n + 1), at)[0])
-    interval = expected + optimism, float(low), float(high) + optimism
-    if not k:  # no alarm is worth its check
-        return Threshold(-math.inf, 0.0, 0.0, 0.0, n, cost=interval)
-    return replace(_at_rank(calibration, k), cost=interval)
-
-
-def _checked(
-    miss_cost: float,
-    check_cost: float,
-    anomalies: Scores | None,
-    prevalence: float | None,
-    recent: Scores | None,
-) -> tuple[float | None, Scores]:
-    """The prevalence, if known, and the scores of anomalies or recent rows."""
     for name, value in (("miss_cost", miss_cost), ("check_cost", check_cost)):
         check_positive(name, value)
         if not math.isfinite(value):
             raise ValueError(f"{name} must be finite, got {value!r}")
-    if (recent is None) == (anomalies is None) or (anomalies is None) != (prevalence is None):
-        raise ValueError("give either anomalies= with prevalence=, or recent=")
-    other = recent if anomalies is None else anomalies
-    if other is None or not len(other):
-        raise ValueError("at least one row is needed to weigh costs")
-    return (None if prevalence is None else check_share("prevalence", prevalence)), other
+    share, n = check_share("prevalence", prevalence), len(calibration)
+    if not len(anomalies):
+        raise ValueError("anomalies: at least one row is needed to weigh costs")
 
+    def cost(alpha: Any, caught: Any) -> Any:
+        """Per row, at shares of inliers and of anomalies that raise an alarm."""
+        checks = (1 - share) * alpha + share * caught
+        return miss_cost * share * (1 - caught) + check_cost * checks
 
-def _cost_function(
-    calibration: Scores, miss_cost: float, check_cost: float, share: float | None
-) -> Costs:
-    """Cost per row for a known prevalence ``share``, or with the prevalence estimated from recent rows."""
-
-    def costs(other: Scores, alpha: Scores, offsets: Scores) -> Scores:
-        alarms = np.searchsorted(np.sort(other), offsets) / len(other)
-        if share is not None:
-            alarms = share * alarms
-            return miss_cost * (share - alarms) + check_cost * ((1 - share) * alpha + alarms)
-        inliers = min(1.0, _share_of_inliers(calibration, other))
-        caught = np.maximum(alarms - inliers * alpha, 0.0)
-        present = max(1 - inliers, float(caught.max()))  # at least as many anomalies as are caught
-        return miss_cost * (present - caught) + check_cost * alarms
-
-    return costs
-
-
-def _cheapest(
-    costs: Costs, anomalies: Scores, draws: list[Scores], alpha: Scores, ranked: Scores
-) -> tuple[int, float]:
-    """The rank of least cost, and by how much its cost is too optimistic, by the bootstrap."""
-    cost, optimism = costs(anomalies, alpha, ranked), 0.0
-    for drawn in draws:
-        theirs = costs(drawn, alpha, ranked)
-        best = int(theirs.argmin())
-        optimism += max(0.0, cost[best] - theirs[best]) / BOOTSTRAPS
-    return int(cost.argmin()), optimism
-
-
-def _safest(
-    calibration: Scores,
-    recent: Scores,
-    ranked: Scores,
-    rank: NDArray[np.int_],
-    miss_cost: float,
-    check_cost: float,
-) -> int:
-    """The rank of least cost when only anomalies that are surely there are counted."""
-    n, m = len(calibration), len(recent)
-    below = np.searchsorted(np.sort(recent), ranked)
-    tested = _tested_ranks(n)
-    most = _most_by_chance(n, m, rank[tested])
-    # those that are caught at a rank are at least those that are caught at a smaller one
-    caught = np.zeros(len(ranked))
-    caught[tested] = np.maximum(below[tested] - most, 0) / m
-    caught = np.maximum.accumulate(caught)
-    if not caught.any():
-        excess = below[tested] / m - rank[tested] / (n + 1)
-        at = tested[int((excess / np.sqrt(rank[tested])).argmax())] if len(tested) else 0
-        found = (
-            f"{below[at]} of {m} have a p-value below {rank[at] / (n + 1):.3g}, where"
-            f" {m * rank[at] / (n + 1):.3g} inliers are expected to"
-        )
-        needed = _calibration_rows_needed(n, m, rank[tested], below[tested])
-        if needed is None:
-            warn(f"recent rows have no more small p-values than chance may give: {found}")
-        else:
-            warn(
-                f"{n} calibration rows are too few to be sure that recent rows hold anomalies: {found}, which would be"
-                f" sure with about {needed} calibration rows if it stays so"
-            )
-    return int((miss_cost * caught - check_cost * below / m).argmax())
-
-
-def _tested_ranks(n: int) -> NDArray[np.int_]:
-    """Ranks in a geometric sequence, with p-values up to ``NULL_FROM``: few, for each costs certainty."""
-    most = int(NULL_FROM * (n + 1))
-    ratios = FINER ** np.arange(math.ceil(math.log(max(most, 1), FINER)) + 1)
-    ranks = np.unique(np.floor(ratios).astype(int))
-    return ranks[ranks <= most]
-
-
-def _most_by_chance(n: int, m: int, ranks: NDArray[np.int_]) -> NDArray[np.int_]:
-    """Recent rows below each of several ranks that m inliers exceed at any of them with probability 5 % at most.
-
-    Given the rank k among n calibration rows, the number is beta-binomial: the rate is Beta(k, n + 1 - k), and with
-    fewer inliers the number is smaller.
-    """
-    if not len(ranks):
-        return ranks
-    tail = (1 - CONFIDENCE) / len(ranks)
-    if m > MOST_SUMMED:  # a bound of the rate, and one of the number given the rate
-        rates = stats.beta.ppf(1 - tail / 2, ranks, n + 1 - ranks)
-        return stats.binom.ppf(1 - tail / 2, m, rates).astype(int)
-    counts = np.arange(m + 1)
-    sums = (stats.betabinom.pmf(counts, m, k, n + 1 - k).cumsum() for k in ranks)
-    return np.array([int(np.searchsorted(s, 1 - tail)) for s in sums])
-
-
-def _calibration_rows_needed(
-    n: int, m: int, ranks: NDArray[np.int_], below: NDArray[np.int_]
-) -> int | None:
-    """Calibration rows with which as many recent rows at the same p-values would be no chance; None if none are."""
-    times = 2
-    while times <= MOST_NEEDED and len(ranks):
-        if (below > _most_by_chance(times * (n + 1) - 1, m, times * ranks)).any():
-            return times * (n + 1) - 1
-        times *= 2
-    return None
-
-
-def _share_of_inliers(calibration: Scores, recent: Scores) -> float:
-    """Storey's estimate of the share of inliers among recent rows; chance may put it above 1."""
-    return float((p_values(calibration, recent) > NULL_FROM).mean()) / (1 - NULL_FROM)
+    ordered = np.sort(calibration)
+    alpha = np.append(0, _effective_rank(ordered, ordered)) / (n + 1)  # first that of no alarm
+    n_caught = np.append(0, np.searchsorted(np.sort(anomalies), ordered))
+    k = int(cost(alpha, n_caught / len(anomalies)).argmin())
+    if not k:
+        missed = miss_cost * share
+        return Threshold(-math.inf, 0.0, 0.0, 0.0, n, cost=(missed, missed, missed))
+    found, m = _at_rank(calibration, k), len(anomalies)
+    h = stats.binomtest(int(n_caught[k]), m).proportion_ci(CONFIDENCE)
+    interval = float(cost(found.low, h.high)), float(cost(found.high, h.low))
+    return replace(found, cost=(float(cost(alpha[k], n_caught[k] / m)), *interval))
 
 
 def _percent(share: float) -> str:

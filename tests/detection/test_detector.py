@@ -458,13 +458,9 @@ def test_thresholds_by_cost(fitted):
     labelled = fitted.threshold_at_cost(**costs, anomalies=odd, prevalence=0.1)
     assert (fitted.score_samples(odd) < labelled.offset).all()
     assert labelled.cost[0] < 1
-    recent = pd.concat([categories(100, seed=1)] + 20 * [odd])
-    assert (
-        fitted.score_samples(odd) < fitted.threshold_at_cost(**costs, recent=recent).offset
-    ).all()
-    with pytest.warns(UserWarning, match="no more small p-values"):
-        unalarmed = fitted.threshold_at_cost(**costs, recent=categories(100, seed=1))
-    assert unalarmed.offset == -np.inf
+    usual = fitted.threshold_at_cost(**costs, anomalies=categories(100, seed=1), prevalence=1e-4)
+    assert usual.offset == -np.inf
+    assert (fitted.predict(odd, threshold=usual) == 1).all()
 
 
 def test_impossible_thresholds_are_refused(fitted):
@@ -472,8 +468,8 @@ def test_impossible_thresholds_are_refused(fitted):
         fitted.threshold_at_alarms(3, 2)
     with pytest.raises(ValueError, match="cannot guarantee"):
         fitted.threshold_at_rate(1e-6)
-    with pytest.raises(ValueError, match="recent="):
-        fitted.threshold_at_cost(1, 1)
+    with pytest.raises(ValueError, match="at least one row"):
+        fitted.threshold_at_cost(1, 1, anomalies=categories(9)[:0], prevalence=0.1)
 
 
 def test_drift_needs_calibration_rows():
@@ -557,8 +553,6 @@ def test_what_calibration_rows_with_anomalies_cannot_tell():
     with pytest.warns(UserWarning, match="calibration rows hold anomalies"):
         model.discoveries(X)
     costs = {"miss_cost": 10, "check_cost": 1}
-    with pytest.raises(ValueError, match="recent= needs calibration rows without anomalies"):
-        model.threshold_at_cost(recent=X, **costs)
     assert model.threshold_at_cost(anomalies=X[400:], prevalence=0.05, **costs).contaminated
 
 
