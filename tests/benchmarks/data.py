@@ -182,21 +182,31 @@ def load_odd(name: str) -> Anomalies:
 def load_loans() -> Anomalies | None:
     """Load the table of loan applications, cleaned; None, with a line saying so, if its script is not there.
 
-    ``messy/make.py`` writes 27 843 and 3 094 rows of 22 columns, kept in ``.cache``: categories, numbers, dates and
-    gaps. Postcodes determine branches; an instalment follows from amount, rate and months. About one row in a hundred
-    of either part is an anomaly, as which only those of the second are told.
+    27 843 and 3 094 rows of 22 columns: categories, numbers, dates and gaps. Postcodes determine branches; an
+    instalment follows from amount, rate and months. About one row in a hundred of either part is an anomaly, as which
+    only those of the second are told.
     """
     from tests.benchmarks.messy import cleaned, labels
 
-    script, folder = _shared() / "messy" / "make.py", Path(__file__).parent / ".cache" / "loans"
+    folder = loans(7, 30_000)
+    if folder is None:
+        return None
+    history, tomorrow = (cleaned(folder / f"{part}.csv") for part in ("history", "tomorrow"))
+    return Anomalies(history, tomorrow, labels(folder) != "")
+
+
+def loans(seed: int, n_rows: int = 48_500) -> Path | None:
+    """Write the files of loan applications to ``.cache``; None, with a line, if ``messy/make.py`` is not there."""
+    script = _shared() / "messy" / "make.py"
+    folder = Path(__file__).parent / ".cache" / f"loans-{seed}-{n_rows}"
     if not script.is_file():
         print(f"skipped loans: no {script}")
         return None
     if not (folder / "tomorrow_labels.csv").is_file():
-        command = [sys.executable, str(script), str(folder), "--rows", "30000"]
+        command = [sys.executable, str(script), str(folder)]
+        command += ["--seed", str(seed), "--rows", str(n_rows)]
         subprocess.run(command, cwd=Path(__file__).parents[2], check=True)
-    history, tomorrow = (cleaned(folder / f"{part}.csv") for part in ("history", "tomorrow"))
-    return Anomalies(history, tomorrow, labels(folder) != "")
+    return folder
 
 
 class MixedTable(NamedTuple):

@@ -2,6 +2,7 @@
 
     python -m tests.benchmarks.messy FOLDER
     python -m tests.benchmarks.messy FOLDER --rows 4000 --only raw
+    python -m tests.benchmarks.messy --seeds 1 2 3 4 5 --rows 10000 30000 --only cleaned
 
 FOLDER holds ``history.csv`` and ``tomorrow.csv`` (separator ";", decimal comma, cp1252: loan applications with money
 like "5.067,14 €", dates in two notations, an id, free text, a constant, an empty column) and ``tomorrow_labels.csv``,
@@ -18,6 +19,9 @@ kind against the normal ones; the planted ones among the 50 most anomalous; alar
 interval of that share (Wilson's) and the rate that the detector states; and how many of the alarmed planted rows have a
 first reason on a column that was tampered with (``TAMPERED``), and one on this or a column that contradicts it
 (``CONTRADICTS``).
+
+With ``--seeds``, the files are written anew for each seed, by the script that ``data.py`` names, and kept in
+``.cache``; printed are means over the seeds with their standard errors, for each number of rows of history.
 """
 
 from __future__ import annotations
@@ -45,6 +49,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from discrete_itd import DiffusionOutlierDetector
+from tests.benchmarks import data
+from tests.benchmarks.tables import mean_and_error
 
 OPTIONS = ["--sep", ";", "--decimal", ",", "--encoding", "cp1252"]
 TAMPERED = {
@@ -87,27 +93,45 @@ def cpu_seconds() -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--rows", type=int, help="only so many rows of history.csv")
+    parser.add_argument("folder", type=Path, nargs="?")
+    parser.add_argument("--rows", type=int, nargs="+", default=[None], help="of history.csv")
     parser.add_argument("--only", nargs="+", choices=METHODS, default=METHODS)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of the fit")
+    parser.add_argument("--seeds", type=int, nargs="+", help="of files that are written anew")
     asked = parser.parse_args()
-    kind = labels(asked.folder)
-    history, tomorrow = (cleaned(asked.folder / f"{name}.csv") for name in ("history", "tomorrow"))
-    history = history[: asked.rows]
-    print(
-        f"{len(history)} rows of history, {len(kind)} of tomorrow, {(kind != '').sum()} planted\n"
-    )
+    if (asked.folder is None) == (asked.seeds is None):
+        parser.error("give a FOLDER or --seeds")
+    folders = [asked.folder] if asked.seeds is None else [data.loans(s) for s in asked.seeds]
+    if None in folders:
+        return
+    for n_rows in asked.rows:
+        of_folders = []
+        for folder in folders:
+            found = measured(folder, n_rows, asked.only, asked.seed)
+            print(found.fillna("").to_string(), flush=True)
+            of_folders.append(found)
+        if len(of_folders) > 1:
+            print(f"\n{len(of_folders)} seeds, {n_rows or 'all'} rows of history\n")
+            print(over_seeds(of_folders).to_string(), flush=True)
+
+
+def measured(folder: Path, n_rows: int | None, methods: list[str], seed: int) -> pd.DataFrame:
+    """What is printed of the files of one folder: a column of each method."""
+    kind = labels(folder)
+    history, tomorrow = (cleaned(folder / f"{name}.csv") for name in ("history", "tomorrow"))
+    history = history[:n_rows]
+    n_planted = (kind != "").sum()
+    print(f"\n{len(history)} rows of history, {len(kind)} of tomorrow, {n_planted} planted\n")
     lines = {}
-    for method in asked.only:
+    for method in methods:
         if method == "ECOD" and find_spec("pyod") is None:
             continue
         if method == "raw":
-            answers, fit, score = by_command(asked.folder, asked.rows, asked.seed)
+            answers, fit, score = by_command(folder, n_rows, seed)
         elif method == "cleaned":
-            answers, fit, score = in_python(history, tomorrow, asked.seed)
+            answers, fit, score = in_python(history, tomorrow, seed)
         else:
-            answers, fit, score = by_rival(method, history, tomorrow, asked.seed)
+            answers, fit, score = by_rival(method, history, tomorrow, seed)
         lines[method] = {
             "fit min": round(fit.minutes, 2),
             "fit CPU-s": round(fit.cpu, 1),
@@ -115,9 +139,24 @@ def main() -> None:
             "score CPU-s": round(score.cpu, 1),
             **measures(answers, kind),
         }
-        print(pd.DataFrame({method: lines[method]}).to_string(header=True), flush=True)
-        print()
-    print(pd.DataFrame(lines).fillna("").to_string())
+    return pd.DataFrame(lines)
+
+
+def over_seeds(found: list[pd.DataFrame]) -> pd.DataFrame:
+    """Means with standard errors; of shares and counts, those of the numbers with which they begin."""
+
+    def numbers(cell: Any) -> tuple[float, str]:
+        parts = str(cell).split()
+        return float(parts[0].rstrip("%")), "%" if parts[0].endswith("%") else ""
+
+    lines = {}
+    for method in found[0]:
+        own = lines[method] = {}
+        for what in found[0].index[found[0][method].notna()]:
+            values, units = zip(*(numbers(of.loc[what, method]) for of in found), strict=True)
+            mean, error = mean_and_error(np.array(values))
+            own[what] = f"{mean:.3g}{units[0]} ± {error:.2g}"
+    return pd.DataFrame(lines).reindex(found[0].index).fillna("")
 
 
 def labels(folder: Path) -> np.ndarray:
