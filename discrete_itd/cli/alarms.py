@@ -151,7 +151,9 @@ def _threshold(args: argparse.Namespace, detector: DiffusionOutlierDetector) -> 
         return detector.threshold_
     try:
         if a_day is not None and rows is not None:
-            return detector.threshold_at_alarms(a_day, rows)
+            if a_day >= rows:
+                raise ValueError(f"must be fewer than --rows-per-day {rows:g}, got {a_day:g}")
+            return detector.threshold_at_rate(a_day / rows, rows_per_day=rows)
         assert rate is not None
         return detector.threshold_at_rate(rate, rows_per_day=rows)
     except ValueError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from collections.abc import Hashable, Iterable, Sequence
@@ -38,7 +37,6 @@ from discrete_itd.training.checkpoint import Checkpoint
 from discrete_itd.training.distributed import team_of_process
 from discrete_itd.validation import (
     check_choice,
-    check_positive,
     check_random_state,
     check_share,
     warn,
@@ -498,7 +496,8 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
             By default the rate holds on average over calibration sets. With a confidence such as 0.95, it holds for
             this calibration set with that confidence, at a lower threshold.
         rows_per_day : float, optional
-            Number of rows per day, to state false alarms per day.
+            Number of rows per day, to state false alarms per day. If 5 of them can be checked,
+            ``threshold_at_rate(5 / rows_per_day, rows_per_day=rows_per_day)``.
 
         Returns
         -------
@@ -514,38 +513,6 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
         found = thresholds.at_rate(lowered, rate, confidence=confidence, rows_per_day=rows_per_day)
         found = self._groups.with_offsets(found, lowered, rate, confidence)
         return self._stated(found)
-
-    def threshold_at_alarms(
-        self, alarms_per_day: float, rows_per_day: float, *, confidence: float | None = None
-    ) -> Threshold:
-        """The threshold with a given expected number of false alarms per day.
-
-        Parameters
-        ----------
-        alarms_per_day, rows_per_day : float
-            False alarms that can be checked, and rows that arrive.
-        confidence : float, optional
-            As in :meth:`threshold_at_rate`.
-
-        Returns
-        -------
-        Threshold
-
-        Raises
-        ------
-        ValueError
-            If there are too few calibration rows to guarantee so few alarms.
-        """
-        check_positive("alarms_per_day", alarms_per_day)
-        check_positive("rows_per_day", rows_per_day)
-        if rows_per_day == math.inf:
-            raise ValueError(f"rows_per_day must be finite, got {rows_per_day!r}")
-        if not alarms_per_day < rows_per_day:
-            raise ValueError(
-                f"alarms_per_day must be fewer than rows_per_day={rows_per_day!r}, got {alarms_per_day!r}"
-            )
-        rate = alarms_per_day / rows_per_day
-        return self.threshold_at_rate(rate, confidence=confidence, rows_per_day=rows_per_day)
 
     def alarms_expected(
         self, n_rows: int, *, level: float = 0.95, threshold: Threshold | None = None

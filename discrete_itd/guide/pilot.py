@@ -8,7 +8,7 @@ training rows, with known anomalies if you have any, that nobody looks at before
 | 1. the columns | `DiffusionDensity(denoiser="tree").fit(X).encoder_.describe()` | `kind`, `categories`, `missing` | every column is what it is meant to be; otherwise `column_types=`; identifiers and free text are left out, and a warning names them |
 | 2. a first model | `DiffusionDensity(random_state=0).fit(X)` | `candidates_`: `nats`, `behind`, `chosen` | the chosen model is better than `independent` by many standard errors: columns depend on one another |
 | 3. the detector | `DiffusionOutlierDetector(random_state=0).fit(X)` | `print(detector.threshold_)`: rate, interval, calibration rows | the interval is narrow enough for the alarms that you can check |
-| 4. the budget | `threshold_at_alarms(5, rows_per_day=20_000)` | alarms per day and their interval | that many checks are affordable |
+| 4. the budget | `threshold_at_rate(5 / 20_000, rows_per_day=20_000)` | alarms per day and their interval | that many checks are affordable |
 | 5. plausibility | `reasons(X, k=3)` of the lowest scores | `sentence` | somebody who knows the data calls the reasons sensible |
 | 6. the test table | `predict`, `p_values`; `drift(test)` | share of alarms among inliers and among known anomalies; `drifted` | the first is within the interval of step 3, the second is worth its checks |
 | 7. operation | `save`, `DriftWatch(detector)` | the card beside the file; `watch.alarm_` | |

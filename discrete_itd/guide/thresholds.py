@@ -48,7 +48,7 @@ confidence. It is wide because 80 rows are few. Who must promise a rate for this
 | question | call |
 |---|---|
 | a share of inliers may raise an alarm | `threshold_at_rate(0.01)` |
-| so many alarms a day can be checked | `threshold_at_alarms(5, rows_per_day=20_000)` |
+| so many alarms a day can be checked | `threshold_at_rate(5 / 20_000, rows_per_day=20_000)` |
 | a miss costs 500, a check 10 | `threshold_at_cost(500, 10, anomalies=X, prevalence=0.001)` |
 | alarms from now on by this one | `set_threshold(threshold)` |
 | which rows of this batch, at most a tenth of them false | `discoveries(X, fdr=0.1)` |

@@ -216,7 +216,10 @@ def test_score_is_that_of_python(capsys):
     ("options", "wanted"),
     [
         ("--false-alarm-rate 0.2", lambda d: d.threshold_at_rate(0.2)),
-        ("--alarms-per-day 3 --rows-per-day 20", lambda d: d.threshold_at_alarms(3, 20)),
+        (
+            "--alarms-per-day 3 --rows-per-day 20",
+            lambda d: d.threshold_at_rate(3 / 20, rows_per_day=20),
+        ),
         (
             "--false-alarm-rate 0.3 --rows-per-day 50",
             lambda d: d.threshold_at_rate(0.3, rows_per_day=50),
@@ -477,7 +480,7 @@ REFUSED = {
     "rows alone": (f"{DETECTOR} --rows-per-day 9", "--rows-per-day needs --alarms-per-day or --false"),
     "more alarms than rows": (
         f"{DETECTOR} --alarms-per-day 9 --rows-per-day 9",
-        "--alarms-per-day: alarms_per_day must be fewer than rows_per_day=9.0, got 9.0",
+        "--alarms-per-day: must be fewer than --rows-per-day 9, got 9",
     ),
     "too small a rate": (
         f"{DETECTOR} --false-alarm-rate 0.001",

@@ -442,7 +442,7 @@ def test_alarms_expected_of_a_detector(fitted):
 def test_thresholds_are_chosen_and_set(fitted_mixed):
     model = pickle.loads(pickle.dumps(fitted_mixed))
     by_rate = model.threshold_at_rate(0.1)
-    by_volume = model.threshold_at_alarms(10, 100)
+    by_volume = model.threshold_at_rate(10 / 100, rows_per_day=100)
     assert by_rate.offset == by_volume.offset
     assert by_volume.alarms_per_day[0] <= 10
     surer = model.threshold_at_rate(0.1, confidence=0.95)
@@ -464,8 +464,6 @@ def test_thresholds_by_cost(fitted):
 
 
 def test_impossible_thresholds_are_refused(fitted):
-    with pytest.raises(ValueError, match="alarms_per_day must be fewer"):
-        fitted.threshold_at_alarms(3, 2)
     with pytest.raises(ValueError, match="cannot guarantee"):
         fitted.threshold_at_rate(1e-6)
     with pytest.raises(ValueError, match="at least one row"):
