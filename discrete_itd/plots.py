@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from discrete_itd.detection.detector import DiffusionOutlierDetector
+from discrete_itd.detection.groups import named
 from discrete_itd.detection.watch import DriftWatch
 from discrete_itd.encoders import as_frame, written
 from discrete_itd.estimators import DiffusionDensity
@@ -244,7 +245,7 @@ def plot_explanation(model: Model, row: Any, ax: Axes | None = None) -> Axes:
     usual, nats = None, model.explain(rows).iloc[0]
     if detector is not None and len(detector.calibration_nats_):
         usual = detector.calibration_nats_.mean()
-        if detector.given_:
+        if named(detector.given):
             usual = nats - detector.explain(rows, relative=True).iloc[0]
     cells = zip(rows.frame.iloc[0], rows.encoder.schema, strict=True)
     values = [written(value, column) for value, column in cells]

@@ -16,6 +16,7 @@ import pandas as pd
 from discrete_itd.cli.tables import UserError
 from discrete_itd.detection import conformal
 from discrete_itd.detection.detector import DiffusionOutlierDetector
+from discrete_itd.detection.groups import named
 from discrete_itd.detection.thresholds import Threshold
 from discrete_itd.estimators import DiffusionDensity
 
@@ -85,7 +86,7 @@ class Judge:
         if rated and not len(model.calibration_scores_):
             raise UserError(f"{rated[0]}: {args.model} was fitted without calibration rows")
         threshold = _threshold(args, model)
-        grouped = ("group_seen",) if model.given_ else ()
+        grouped = ("group_seen",) if named(model.given) else ()
         reasons = ("reason",) if args.reasons is not None else ()
         return cls(model, threshold, args.discoveries, (*cls.outputs, *grouped, *reasons))
 

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from discrete_itd.detection.detector import DiffusionOutlierDetector
+from discrete_itd.detection.groups import named
 from discrete_itd.detection.reasons import NO_CELL
 from discrete_itd.detection.thresholds import Threshold
 from discrete_itd.encoders import Rows
@@ -50,7 +51,7 @@ def checked_outputs(model: Model, outputs: Sequence[str] | None) -> tuple[str, .
     detects = isinstance(model, DiffusionOutlierDetector)
     possible: tuple[str, ...] = OF_DETECTORS if detects else OF_DENSITIES
     usual: tuple[str, ...] = DETECTOR_OUTPUTS if detects else DENSITY_OUTPUTS
-    if detects and model.given_:
+    if detects and named(model.given):
         possible, usual = (*possible, *OF_GROUPS), (*usual, *OF_GROUPS)
     if outputs is None:
         return usual
@@ -76,7 +77,7 @@ def answer_types(model: Model, outputs: Sequence[str], n_reasons: int) -> dict[s
     "nats", ``nats_<column>`` for each column of the model. Any other output is one column.
     """
     names = density_of(model).encoder_.names
-    given = model.given_ if isinstance(model, DiffusionOutlierDetector) else ()
+    given = named(model.given) if isinstance(model, DiffusionOutlierDetector) else ()
     types: dict[str, Any] = {}
     for output in outputs:
         match output:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from discrete_itd.detection.groups import named
 from discrete_itd.detection.scoring import Scorer
 from discrete_itd.models.card import (
     Lines,
@@ -71,7 +72,7 @@ def _calibration_section(detector: Any, scorer: Scorer) -> Lines:
     elif np.isfinite(scorer.floor).any():
         score = "the log-probability, each continuous column's log-density counted up to its mean"
     if scorer.given:
-        names = ", ".join(map(code, detector.given_))
+        names = ", ".join(map(code, named(detector.given)))
         score += f", all of the other columns given {names}"
     lines = ["## Calibration", "", f"* score: {score}", f"* threshold: {detector.threshold_}"]
     if not n:
@@ -89,7 +90,7 @@ def _calibration_section(detector: Any, scorer: Scorer) -> Lines:
 
 def _group_lines(detector: Any) -> Lines:
     """How many groups are compared with calibration rows of their own."""
-    if not detector.given_:
+    if not named(detector.given):
         return []
     own = int(detector.groups_["own"].sum())
     return [

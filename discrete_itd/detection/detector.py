@@ -25,7 +25,7 @@ from discrete_itd.detection.scoring import Scorer, fit_score
 from discrete_itd.detection.thresholds import Alarms, Threshold
 from discrete_itd.encoders.frames import in_kind
 from discrete_itd.encoders.rows import Rows
-from discrete_itd.estimators import DiffusionDensity, RowEstimate
+from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.models.choosing import recipe
 from discrete_itd.progress import deferred_interrupts, fit_progress
 from discrete_itd.storage.configs import within
@@ -99,7 +99,7 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
     Attributes
     ----------
     density_ : DiffusionDensity
-        The fitted model.
+        The fitted model, which answers for log-probabilities, draws and missing cells.
     offset_ : float
         A score below it raises an alarm, in nats; with ``given``, in groups without an offset of their own
         (``groups_`` has these). Set it by :meth:`set_threshold`.
@@ -109,8 +109,6 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
         Scores of the calibration rows.
     calibration_nats_ : DataFrame, shape (n, C)
         Their nats by column, as :meth:`explain` gives them.
-    given_ : tuple of names
-        The columns that define a row's group; empty without ``given``.
     groups_ : DataFrame
         The groups among the calibration rows: ``n_calibration``, ``own`` and ``offset`` of each.
     trimmed_ : ndarray of int
@@ -390,11 +388,6 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
         own = threshold.group_offsets or [threshold.offset] * (len(self._groups.members) - 1)
         return np.array([threshold.offset, *own])[self._groups.place(rows)]
 
-    def log_prob(self, X: Any, *, max_stderr: float | None = None) -> RowEstimate:
-        """Log-probability of each row with its standard error, see :meth:`DiffusionDensity.log_prob`."""
-        check_is_fitted(self)
-        return self.density_.log_prob(X, max_stderr=max_stderr)
-
     # -- p-values -------------------------------------------------------------------------------
 
     def p_values(
@@ -628,12 +621,6 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
         that among all calibration rows, of which it need not be one by its nature: take it with care.
         """
         return self._groups.seen(self.rows(X))
-
-    @property
-    def given_(self) -> tuple[Hashable, ...]:
-        """Names of the columns that define a row's group, none without ``given``."""
-        check_is_fitted(self)
-        return self._groups.names
 
     @property
     def groups_(self) -> pd.DataFrame:

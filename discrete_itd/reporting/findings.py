@@ -15,6 +15,7 @@ import pandas as pd
 
 from discrete_itd.detection.answers import answers
 from discrete_itd.detection.detector import DiffusionOutlierDetector
+from discrete_itd.detection.groups import named
 from discrete_itd.detection.thresholds import Threshold
 from discrete_itd.encoders import Rows, as_frame
 from discrete_itd.encoders.rows import check_any
@@ -317,9 +318,9 @@ def examine_stream(
     Findings
     """
     detector, density = fitted(model)
-    if detector is not None and detector.given_:
+    if detector is not None and named(detector.given):
         raise ValueError(
-            f"a report has one threshold for all rows; this detector has one for each group of {detector.given_}:"
+            f"a report has one threshold for all rows; this detector has one for each group of {detector.given!r}:"
             " give its density_"
         )
     check_integer("n_most_anomalous", n_most_anomalous, 0)

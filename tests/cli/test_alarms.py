@@ -196,7 +196,7 @@ def test_score_is_that_of_python(capsys):
     found, detector, X = scores(), reported.detector(), rows()
     nats = [f"nats_{name}" for name in X.columns]
     assert list(found.columns) == ["log_prob", "stderr", "score", "p_value", "alarm", *nats]
-    np.testing.assert_allclose(found["log_prob"], detector.log_prob(X).log_prob, rtol=1e-5)
+    np.testing.assert_allclose(found["log_prob"], detector.density_.log_prob(X).log_prob, rtol=1e-5)
     np.testing.assert_allclose(found["score"], detector.score_samples(X), rtol=1e-5)
     np.testing.assert_array_equal(found["p_value"], detector.p_values(X))
     np.testing.assert_array_equal(found["alarm"], detector.predict(X) == -1)

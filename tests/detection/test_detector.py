@@ -196,7 +196,6 @@ QUESTIONS = {
     "reasons": lambda model, X: model.reasons(X),
     "expected": lambda model, X: model.expected(X),
     "drift": lambda model, X: model.drift(X, reference=X).columns,
-    "log_prob": lambda model, X: model.log_prob(X).log_prob,
 }
 
 
@@ -284,7 +283,7 @@ def test_few_rows_of_categories_are_scored_by_their_columns_too(fitted):
     X = categories(20, seed=1)
     x = fitted.rows(X).x
     alone = fitted.density_.model_.marginals.log_prob(x).numpy()
-    assert np.allclose(fitted.score_samples(X), (fitted.log_prob(X).log_prob + alone) / 2)
+    assert np.allclose(fitted.score_samples(X), (fitted.density_.log_prob(X).log_prob + alone) / 2)
 
 
 def test_of_numbers_the_models_nats_are_capped_and_new_ones_told(fitted_mixed):

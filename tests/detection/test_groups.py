@@ -55,8 +55,8 @@ def test_properties_the_score_is_a_difference_of_joint_log_probabilities(density
     X = sales(600).assign(amount=lambda t: (t["amount"] > 3).map({True: "high", False: "low"}))
     X.loc[::7, "paid"] = None
     model = fit(X, density, score_by="log_prob", given=["shop", "day"])
-    joint = model.log_prob(X).log_prob
-    alone = model.log_prob(X.assign(amount=None, paid=None)).log_prob
+    joint = model.density_.log_prob(X).log_prob
+    alone = model.density_.log_prob(X.assign(amount=None, paid=None)).log_prob
     np.testing.assert_allclose(model.score_samples(X), joint - alone, atol=1e-6)
     nats = model.explain(X)
     np.testing.assert_allclose(nats.sum(axis=1), alone - joint, atol=1e-4)
@@ -301,14 +301,14 @@ def test_groups_survive_files_and_copies(fitted, tmp_path):
         for ask in ("score_samples", "p_values", "decision_function", "group_seen"):
             np.testing.assert_array_equal(getattr(again, ask)(X), getattr(fitted, ask)(X))
         pd.testing.assert_frame_equal(again.groups_, fitted.groups_)
-        assert (again.given, *again.given_) == ("shop", "shop")
+        assert again.given == "shop"
     assert clone(fitted).get_params()["given"] == "shop"
 
 
 def test_without_groups_nothing_changes():
     X, new = sales(400), sales(40, seed=11)
     model = fit(X, given=None)
-    assert (model.given_, len(model.groups_)) == ((), 0)
+    assert len(model.groups_) == 0
     assert model.group_seen(new).all()
     np.testing.assert_array_equal(
         model.decision_function(new), model.score_samples(new) - model.offset_

@@ -73,6 +73,7 @@ OF_DETECTORS = (
     "plot_watch",
 )
 OF_DENSITIES = (
+    "log_prob",
     "impute",
     "sampled",
     "sample",

@@ -191,7 +191,6 @@ DENSITY = {
 }  # fmt: skip
 OF_BOTH = (
     "score_samples",
-    "log_prob",
     "explain",
     "card",
     "load",

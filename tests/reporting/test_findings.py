@@ -103,7 +103,7 @@ def test_the_findings_are_what_the_detector_says():
     assert found.surprisal == pytest.approx(-detector.score_samples(X))
     assert (found.n_rows, found.n_inliers) == (34, 120)
     assert found.n_alarms == (detector.predict(X) == -1).sum()
-    log_prob, stderr = detector.log_prob(ordinary)
+    log_prob, stderr = detector.density_.log_prob(ordinary)
     assert found.nats == mean_interval(-log_prob)
     assert found.stderr == pytest.approx(stderr)
     assert found.alarms.rate.value == (detector.predict(ordinary) == -1).mean()
@@ -128,7 +128,7 @@ def test_scores_that_are_no_log_probabilities_are_known_as_such(monkeypatch):
     assert not found.alarms.is_surprisal
     assert "minus the score by which the detector ranks rows" in page.render(found)
     assert found.surprisal == pytest.approx(-2 * detector.score_samples(X))
-    assert found.nats.value == pytest.approx(-detector.log_prob(X).log_prob.mean())
+    assert found.nats.value == pytest.approx(-detector.density_.log_prob(X).log_prob.mean())
 
 
 def test_each_table_is_encoded_once(monkeypatch):
@@ -149,7 +149,7 @@ def test_each_table_is_encoded_once(monkeypatch):
 def test_without_inliers_the_table_itself_is_measured():
     detector, X = reported.detector(), reported.table(60, 9)
     found = examine(detector, X)
-    assert found.nats.value == pytest.approx(-detector.log_prob(X).log_prob.mean())
+    assert found.nats.value == pytest.approx(-detector.density_.log_prob(X).log_prob.mean())
     assert found.alarms.rate.value == found.n_alarms / 60
     assert found.verdicts == ()
 

@@ -89,7 +89,7 @@ def read(text):
 def test_the_numbers_are_those_of_the_findings(found, read):
     detector = reported.detector()
     said = [
-        f"Mean surprisal of an inlier {-detector.log_prob(reported.table(120, 8)).log_prob.mean():.2f} nats",
+        f"Mean surprisal of an inlier {-detector.density_.log_prob(reported.table(120, 8)).log_prob.mean():.2f} nats",
         f"Highest surprisal {-detector.score_samples(rows()).min():.2f} nats",
         f"Alarms {(detector.predict(rows()) == -1).sum()} of 64,",
         f"the threshold of {-detector.offset_:.2f} nats",

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
+from discrete_itd.detection.answers import density_of
 from discrete_itd.detection.reasons import NO_CELL
 from discrete_itd.recipes import Network
 from discrete_itd.scale import (
@@ -76,7 +77,7 @@ def paths(models, tmp_path_factory):
 def reference(model, frame, n_reasons):
     """The same answers from the model's own methods, about the whole table at once."""
     X = frame[COLUMNS]
-    estimate, nats = model.log_prob(X), model.explain(X)
+    estimate, nats = density_of(model).log_prob(X), model.explain(X)
     out = pd.DataFrame(estimate._asdict(), index=frame.index)
     if isinstance(model, DiffusionOutlierDetector):
         out["score"], out["p_value"] = model.score_samples(X), model.p_values(X)
