@@ -128,19 +128,15 @@ def discovery_level(p: Scores, counts: NDArray[np.integer], fdr: float) -> float
     return float(p[found[-1]]) if len(found) else -np.inf
 
 
-def two_sided_discoveries(
-    calibration: Scores, scores: Scores, fdr: float, *, rounding: float = 0.0
-) -> NDArray[np.bool_]:
+def two_sided_discoveries(low: Scores, high: Scores, fdr: float) -> NDArray[np.bool_]:
     r"""Rows of a batch whose scores are too low or too high, among which at most ``fdr`` is expected to be inliers.
 
     Parameters
     ----------
-    calibration : ndarray, shape (n,)
-    scores : ndarray, shape (N,)
+    low, high : ndarray, shape (N,)
+        One-sided p-values of the batch: of scores that are too low, and of scores that are too high.
     fdr : float
         Between 0 and 1.
-    rounding : float
-        As in :func:`p_values`.
 
     Returns
     -------
@@ -153,12 +149,5 @@ def two_sided_discoveries(
     at most the sum of the shares on both sides,
     :math:`(V_1 + V_2)/|R_1 \cup R_2| \le V_1/|R_1| + V_2/|R_2|`.
     """
-    sides = ((calibration, scores), (-calibration, -scores))
-    low, high = (_tail(*side, rounding) for side in sides)
-    return discoveries_of_sides(low, high, fdr)
-
-
-def discoveries_of_sides(low: Scores, high: Scores, fdr: float) -> NDArray[np.bool_]:
-    """As :func:`two_sided_discoveries`, of the p-values of both sides: (N,) each."""
     fdr = check_share("fdr", fdr)
     return discoveries(low, fdr / 2) | discoveries(high, fdr / 2)

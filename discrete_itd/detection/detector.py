@@ -459,7 +459,7 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
         if not two_sided:
             return conformal.discoveries(self.p_values(X), fdr)
         low, high = self._sides(X)
-        return conformal.discoveries_of_sides(low, high, fdr)
+        return conformal.two_sided_discoveries(low, high, fdr)
 
     def _sides(self, X: Any) -> list[np.ndarray]:
         """One-sided p-values (N,) of scores that are too low, and of those that are too high."""

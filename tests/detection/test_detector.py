@@ -20,6 +20,7 @@ from sklearn.utils.estimator_checks import estimator_checks_generator, parametri
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
 from discrete_itd.detection import detector as detecting
 from discrete_itd.detection.assessment import conflicts
+from discrete_itd.detection.conformal import discoveries, p_values
 from discrete_itd.detection.scoring import Scorer, fit_score
 from discrete_itd.detection.thresholds import Threshold, alarms_among
 from discrete_itd.encoders import TableEncoder
@@ -362,6 +363,14 @@ def test_what_is_too_probable_is_found_on_two_sides():
     defaults = pd.DataFrame({c: ["0"] for c in "abcdefghij"})
     assert model.p_values(defaults)[0] > 0.9
     assert model.p_values(defaults, two_sided=True)[0] < 0.2
+    batch = pd.concat([*[defaults] * 20, *[defaults.replace("0", "1")] * 5, X[:60]])
+    known, scores = model.calibration_scores_, model.score_samples(batch)
+    sides = [
+        discoveries(p_values(*side, rounding=model._scorer.rounding), 0.45)
+        for side in ((known, scores), (-known, -scores))
+    ]
+    assert all(side.any() for side in sides)
+    assert np.array_equal(model.discoveries(batch, fdr=0.9, two_sided=True), sides[0] | sides[1])
 
 
 def test_discoveries_of_a_batch(fitted):
