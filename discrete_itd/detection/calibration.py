@@ -1,4 +1,4 @@
-"""Rows of a detector's fit: their division, the trimming of anomalies, and the first threshold."""
+"""Rows of a detector's fit: their division, and the trimming of anomalies."""
 
 from __future__ import annotations
 
@@ -10,12 +10,8 @@ import torch
 
 from discrete_itd.channel.noise import row_hashes
 from discrete_itd.denoisers import MarginalDenoiser, TreeDenoiser
-from discrete_itd.detection import thresholds
-from discrete_itd.detection.conformal import Scores, lowered
-from discrete_itd.detection.scoring import Scorer
-from discrete_itd.detection.thresholds import Threshold
 from discrete_itd.encoders import TableEncoder
-from discrete_itd.encoders.rows import Rows, read_rows
+from discrete_itd.encoders.rows import read_rows
 from discrete_itd.encoders.streams import RemainingStream, Stream, as_stream
 from discrete_itd.encoders.survey import Survey, survey
 from discrete_itd.estimators import DiffusionDensity
@@ -27,7 +23,6 @@ from discrete_itd.validation import warn
 MOST_HELD = 20_000  # calibration rows, which determine a rate of 1 in 1000 to within a half; more only cost time
 ISOLATION_TREES = 200
 ISOLATION_ROWS = 64  # of each tree: among more, anomalies that lie together hide each other
-SEEN_ROWS = 2000  # rows that set the threshold where none are held out
 
 Positions = np.ndarray  # of rows in the table given to fit, int64
 
@@ -225,30 +220,3 @@ def repeats(x: torch.Tensor, parts: Division) -> np.ndarray:
         return np.zeros(len(parts.held), dtype=bool)
     hashes = row_hashes(x).cpu().numpy()
     return np.isin(hashes[parts.held], hashes[parts.train])
-
-
-def first_threshold(
-    scorer: Scorer, scores: Scores, seen: Rows, rate: float, contaminated: bool
-) -> Threshold:
-    """The threshold of a fit.
-
-    Parameters
-    ----------
-    scorer : Scorer
-    scores : ndarray, shape (n,)
-        Of the calibration rows.
-    seen : Rows
-        Rows of the fit, whose scores set the threshold if there is no calibration row.
-    rate : float
-        False-alarm rate; or, of all rows, those that are to raise an alarm.
-    contaminated : bool
-        Whether there are anomalies among calibration rows as among new ones, which is the latter.
-    """
-    name = "contamination" if contaminated else "false_alarm_rate"
-    if len(scores):  # no alarm may come of rounding
-        return thresholds.at_lowest_rate(lowered(scores, scorer.rounding), rate, name)
-    found = scorer.score(seen)
-    offset = np.quantile(found, rate)
-    if (found == offset).any():
-        offset = lowered(np.asarray(offset), scorer.rounding)
-    return thresholds.at_offset(scores, float(offset))

@@ -48,6 +48,7 @@ SCORES = "anomaly", "log_prob"
 # case, of how many at once
 DENSITY_SHARE = 0.9
 FEWEST_SCORED, SCORED_AT_ONCE = 1024, 1024
+SEEN_ROWS = 2000  # rows of the fit that set the threshold where none are held out
 
 
 @methods_in_one_thread
@@ -262,13 +263,21 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
             held, nats = nats_in_time(scorer, rows, parts.held, seed, watched.start, max_time)
             parts = parts._replace(held=held)
         scores = -np.ascontiguousarray(nats.to_numpy()).sum(1)
-        seen = parts.rest[: calibration.SEEN_ROWS]
+        name = "false_alarm_rate" if share is None else "contamination"
         rate = self.false_alarm_rate if share is None else share
         own = Groups.of(given, density, rows, parts, rate)
-        about = scorer, scores, rows.take(seen), rate, share is not None
-        repeats, threshold = calibration.repeats(rows.x, parts), own.first_threshold(*about)
+        repeats = calibration.repeats(rows.x, parts)
         if len(scores):
-            threshold = threshold.among(conformal.lowered(scores, scorer.rounding), repeats)
+            known = conformal.lowered(scores, scorer.rounding)  # no alarm may come of rounding
+            threshold = thresholds.at_lowest_rate(known, rate, name)
+            threshold = own.with_offsets(threshold, known, rate, None).among(known, repeats)
+        else:
+            seen = scorer.score(rows.take(parts.rest[:SEEN_ROWS]))
+            offset = np.quantile(seen, rate)
+            if (seen == offset).any():
+                offset = conformal.lowered(offset, scorer.rounding)
+            threshold = thresholds.at_offset(scores, float(offset))
+        threshold = replace(threshold, contaminated=share is not None)
         self._set_fitted(scorer, own, scores, nats, repeats, parts.trimmed, threshold)
         is_interrupted = density.stopped_ == "interrupted"
         if saved is not None and saved is not checkpoint and not is_interrupted:

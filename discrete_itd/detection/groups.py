@@ -30,9 +30,8 @@ import torch
 from torch import Tensor
 
 from discrete_itd.detection import conformal, thresholds
-from discrete_itd.detection.calibration import Division, first_threshold
+from discrete_itd.detection.calibration import Division
 from discrete_itd.detection.conformal import Scores
-from discrete_itd.detection.scoring import Scorer
 from discrete_itd.detection.thresholds import Threshold
 from discrete_itd.encoders import Categories, Column, TableEncoder, written
 from discrete_itd.encoders.inference import how_kept, left_out_as
@@ -240,20 +239,6 @@ class Groups:
                 found = threshold
             offsets.append(found.offset)
         return replace(threshold, group_offsets=tuple(offsets))
-
-    def first_threshold(
-        self, scorer: Scorer, scores: Scores, seen: Rows, rate: float, contaminated: bool
-    ) -> Threshold:
-        """The threshold of a fit; arguments as of :func:`discrete_itd.detection.calibration.first_threshold`."""
-        found = first_threshold(scorer, scores, seen, rate, contaminated)
-        place = self.place(seen)
-        offsets = [
-            first_threshold(
-                scorer, scores[own], seen.take(place == here), rate, contaminated
-            ).offset
-            for here, own in enumerate(self.members[1:], start=1)
-        ]
-        return replace(found, group_offsets=tuple(offsets), contaminated=contaminated)
 
     # -- for people -------------------------------------------------------------------------------
 
