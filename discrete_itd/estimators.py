@@ -346,28 +346,25 @@ class DiffusionDensity(
 
     # -- saving ---------------------------------------------------------------------------------
 
-    parameter_classes = (*RECIPES, *SCHEDULES)
+    _parameter_classes = (*RECIPES, *SCHEDULES)
 
     def config(self) -> dict[str, Any]:
         present = self._checked_parameters()["handle_unknown"]
         return {**super().config(), "handle_unknown": present}
 
-    def check_stored_parameters(self) -> None:
-        self._checked_parameters()
-
-    def check_loaded(self) -> None:
+    def _check_loaded(self) -> None:
         self.model_.try_out()
 
-    def fitted_parts(self) -> list[Any]:
+    def _fitted_parts(self) -> list[Any]:
         return [self.model_.denoiser, self.model_.schedule]
 
-    def fitted_state(self) -> State:
+    def _fitted_state(self) -> State:
         header, tensors = model_state(self.model_)
         forms = {"is_frame": self._is_frame, "is_polars": self._is_polars}
         own = {**forms, "has_names": hasattr(self, "feature_names_in_")}
         return {**own, "device": self.device, **header}, tensors
 
-    def restore(
+    def _restore(
         self,
         header: dict[str, Any],
         tensors: dict[str, Tensor],

@@ -181,7 +181,10 @@ def is_private(name: str) -> bool:
 
 
 def foreign_privates(module: Module) -> Iterator[str]:
-    """Uses of underscore names that belong to another class or module: ``where: what``."""
+    """Uses of underscore names that belong to another class or module: ``where: what``.
+
+    Functions of a module may use those of its classes.
+    """
 
     def walk(node: ast.AST, own: set[str]) -> Iterator[str]:
         for child in ast.iter_child_nodes(node):
@@ -199,7 +202,10 @@ def foreign_privates(module: Module) -> Iterator[str]:
                 )
             yield from walk(child, own_names(child) if isinstance(child, ast.ClassDef) else own)
 
-    yield from walk(module.tree, set())
+    yield from walk(
+        module.tree,
+        {n for c in module.tree.body if isinstance(c, ast.ClassDef) for n in own_names(c)},
+    )
 
 
 def lines(folder: Path, *, without: str | None = None) -> int:

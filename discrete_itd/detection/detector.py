@@ -28,9 +28,10 @@ from discrete_itd.encoders.rows import Rows
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.models.choosing import recipe
 from discrete_itd.progress import deferred_interrupts, fit_progress
-from discrete_itd.storage.configs import within
+from discrete_itd.recipes import RECIPES
+from discrete_itd.storage.configs import SCHEDULES, within
 from discrete_itd.storage.files import TIMINGS, State
-from discrete_itd.storage.persistent import Persistent
+from discrete_itd.storage.persistent import Persistent, from_state, to_state
 from discrete_itd.storage.schema import building, check_fields, check_tensor
 from discrete_itd.threads import methods_in_one_thread
 from discrete_itd.training.checkpoint import Checkpoint
@@ -773,7 +774,7 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
 
     # -- saving ---------------------------------------------------------------------------------
 
-    parameter_classes = (DiffusionDensity, *DiffusionDensity.parameter_classes)
+    _parameter_classes = (DiffusionDensity, *RECIPES, *SCHEDULES)
 
     def save(self, path: str | os.PathLike[str], *, card: bool = True) -> None:
         """Write the fitted detector to one safetensors file, whole or not at all, and a card beside it.
@@ -799,19 +800,17 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
         return detector_card(self, self._scorer)
 
     def config(self) -> dict[str, Any]:
+        self._check_parameters()
         parameters = super().config()
         if isinstance(self.density, FrozenEstimator):
             parameters["density"] = None  # the fitted one takes its place
         return parameters
 
-    def check_stored_parameters(self) -> None:
-        self._check_parameters()
+    def _fitted_parts(self) -> list[Any]:
+        return [self.density_, self.density_.denoiser_, self.density_.schedule_]
 
-    def fitted_parts(self) -> list[Any]:
-        return [self.density_, *self.density_.fitted_parts()]
-
-    def fitted_state(self) -> State:
-        header, tensors = self.density_.to_state()
+    def _fitted_state(self) -> State:
+        header, tensors = to_state(self.density_)
         own = {
             TIMINGS: header.pop(TIMINGS),
             "density": header,
@@ -828,7 +827,7 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
         tensors["trimmed"] = torch.tensor(self.trimmed_.astype(np.int64))
         return own, tensors
 
-    def restore(
+    def _restore(
         self,
         header: dict[str, Any],
         tensors: dict[str, Tensor],
@@ -837,7 +836,8 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
         trusted: Iterable[type] = (),
     ) -> None:
         check_fields(header, {"density": dict, "threshold": dict})
-        density = DiffusionDensity.from_state(
+        density = from_state(
+            DiffusionDensity,
             ({**header["density"], TIMINGS: header.get(TIMINGS, {})}, within(tensors, "density")),
             device=device,
             trusted=trusted,

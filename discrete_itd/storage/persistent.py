@@ -61,25 +61,20 @@ class Persistent:
     """Mixin of scikit-learn estimators: ``save``, ``load``, pickling and copying.
 
     A state consists of the constructor's arguments and of what the fit has learned, as JSON data and tensors. A
-    subclass defines :meth:`fitted_state`, :meth:`restore`, :meth:`fitted_parts` and, if parameters may be objects that
-    describe themselves, :attr:`parameter_classes`; it or another of its bases defines ``model_card``.
-
-    Attributes
-    ----------
-    parameter_classes : tuple of type
-        Classes of the library that parameters may be objects of.
+    subclass defines ``_fitted_state``, ``_restore``, ``_fitted_parts`` and, if parameters may be objects that describe
+    themselves, ``_parameter_classes``; it or another of its bases defines ``model_card``.
     """
 
-    parameter_classes: ClassVar[tuple[type, ...]] = ()
+    _parameter_classes: ClassVar[tuple[type, ...]] = ()  # of the library, for parameters
     model_card: Callable[[], str]  # what people should know of it, in Markdown
 
     # -- what an estimator defines --------------------------------------------------------------
 
-    def fitted_state(self) -> files.State:
+    def _fitted_state(self) -> files.State:
         """What the fit has learned: JSON data, among them the ``device``, and CPU tensors."""
         raise NotImplementedError
 
-    def restore(
+    def _restore(
         self,
         header: dict[str, Any],
         tensors: dict[str, Tensor],
@@ -87,62 +82,22 @@ class Persistent:
         device: str,
         trusted: Iterable[type] = (),
     ) -> None:
-        """Set the fitted attributes from :meth:`fitted_state`; ValueError if it makes no sense."""
+        """Set the fitted attributes from ``_fitted_state``; ValueError if it makes no sense."""
         raise NotImplementedError
 
-    def fitted_parts(self) -> list[Any]:
-        """Objects of which :meth:`fitted_state` holds a config: a denoiser, a schedule."""
+    def _fitted_parts(self) -> list[Any]:
+        """Objects of which ``_fitted_state`` holds a config: a denoiser, a schedule."""
         raise NotImplementedError
 
     def config(self) -> dict[str, Any]:
-        """The constructor's arguments to be saved; a random generator is not part of the model."""
+        """The constructor's arguments to be saved, of the right types and ranges; no random generator."""
         parameters = cast(Any, self).get_params(deep=False)
         if not isinstance(parameters.get("random_state"), int | np.integer | None):
             parameters["random_state"] = None
         return parameters
 
-    def check_stored_parameters(self) -> None:
-        """Refuse parameters of the wrong type or range, before they are saved and after they are loaded."""
-
-    def check_loaded(self) -> None:
+    def _check_loaded(self) -> None:
         """Refuse, by an error of any kind, a model from a file that does not work."""
-
-    # -- states ---------------------------------------------------------------------------------
-
-    def to_state(self) -> files.State:
-        """The fitted estimator as JSON data and CPU tensors."""
-        header, tensors = self.fitted_state()
-        parameters = {name: to_config(value) for name, value in self.config().items()}
-        return {"model": type(self).__name__, "parameters": parameters, **header}, tensors
-
-    @classmethod
-    def from_state(
-        cls, state: files.State, *, device: str = "auto", trusted: Iterable[type] = ()
-    ) -> Self:
-        """The estimator that :meth:`to_state` wrote.
-
-        Raises
-        ------
-        ValueError
-            Naming the field, if the state makes no sense, or needs a class that is not trusted.
-        """
-        trusted = tuple(trusted)
-        by_name(trusted)
-        header, tensors = state
-        check_fields(header, {"model": str, "parameters": dict})
-        if header["model"] != cls.__name__:
-            raise ValueError(f"the file holds a {header['model']}, not a {cls.__name__}")
-        with building("parameters"):
-            classes = (*cls.parameter_classes, *trusted)
-            given = header["parameters"].items()
-            estimator = cls(**{name: from_config(value, classes) for name, value in given})
-            if "device" in header["parameters"]:
-                vars(estimator)["device"] = device
-            estimator.check_stored_parameters()
-        estimator.restore(header, tensors, device=device, trusted=trusted)
-        with building("the model"):
-            estimator.check_loaded()
-        return estimator
 
     # -- files ----------------------------------------------------------------------------------
 
@@ -168,14 +123,13 @@ class Persistent:
             If a part of the model, like a denoiser of your own, has no method ``config``.
         """
         check_is_fitted(self)
-        self.check_stored_parameters()  # or load would refuse the file
         beside = Path(card_path(path))
 
         def remove_card() -> None:
             if card or _is_card(beside):
                 beside.unlink(missing_ok=True)
 
-        digest = files.write_state(path, self.to_state(), before=remove_card)
+        digest = files.write_state(path, to_state(self), before=remove_card)
         if card:
             name = os.path.basename(os.fspath(path))
             which = f"\nFile: {code(name)}, SHA-256 of its content: `{digest}`\n"
@@ -217,8 +171,8 @@ class Persistent:
         except NotFittedError:
             return cast(dict[str, Any], cast(Any, super()).__getstate__())
         parameters = cast(Any, self).get_params(deep=False)
-        header, tensors = self.to_state()
-        classes = dict.fromkeys(classes_of([parameters, *self.fitted_parts()]))
+        header, tensors = to_state(self)
+        classes = dict.fromkeys(classes_of([parameters, *self._fitted_parts()]))
         foreign = [cls for cls in classes if not cls.__module__.startswith("discrete_itd.")]
         return {
             "format": files.FORMAT,
@@ -237,7 +191,43 @@ class Persistent:
         tensors = {name: torch.from_numpy(array) for name, array in state["arrays"].items()}
         self.__dict__.update(parameters)
         device = header.get("device", parameters.get("device", "auto"))
-        self.restore(header, tensors, device=device, trusted=state.get("classes", ()))
+        self._restore(header, tensors, device=device, trusted=state.get("classes", ()))
+
+
+def to_state(estimator: Persistent) -> files.State:
+    """A fitted estimator as JSON data and CPU tensors; ValueError or TypeError if its parameters are invalid."""
+    parameters = {name: to_config(value) for name, value in estimator.config().items()}
+    header, tensors = estimator._fitted_state()
+    return {"model": type(estimator).__name__, "parameters": parameters, **header}, tensors
+
+
+def from_state(
+    cls: type[Kind], state: files.State, *, device: str = "auto", trusted: Iterable[type] = ()
+) -> Kind:
+    """The estimator that :func:`to_state` wrote.
+
+    Raises
+    ------
+    ValueError
+        Naming the field, if the state makes no sense, or needs a class that is not trusted.
+    """
+    trusted = tuple(trusted)
+    by_name(trusted)
+    header, tensors = state
+    check_fields(header, {"model": str, "parameters": dict})
+    if header["model"] != cls.__name__:
+        raise ValueError(f"the file holds a {header['model']}, not a {cls.__name__}")
+    with building("parameters"):
+        classes = (*cls._parameter_classes, *trusted)
+        given = header["parameters"].items()
+        estimator = cls(**{name: from_config(value, classes) for name, value in given})
+        if "device" in header["parameters"]:
+            vars(estimator)["device"] = device
+        estimator.config()  # refuses what is invalid
+    estimator._restore(header, tensors, device=device, trusted=trusted)
+    with building("the model"):
+        estimator._check_loaded()
+    return estimator
 
 
 def load_one_of(
@@ -258,6 +248,6 @@ def load_one_of(
         kind = str(state[0].get("model"))
         if kind not in by_kind:
             raise ValueError(f"the file holds a {kind}, not a {' or a '.join(by_kind)}")
-        return by_kind[kind].from_state(state, device=device, trusted=trusted)
+        return from_state(by_kind[kind], state, device=device, trusted=trusted)
 
     return files.revive(path, make)

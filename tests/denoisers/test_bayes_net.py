@@ -52,6 +52,7 @@ from discrete_itd.denoisers.structure_search import elimination
 from discrete_itd.likelihood import path_log_weights
 from discrete_itd.storage import files
 from discrete_itd.storage.configs import denoiser_from_config, to_config
+from discrete_itd.storage.persistent import to_state
 
 FEW = 1e-9  # pseudo-counts that leave the counts as they are
 
@@ -899,7 +900,7 @@ def turn_an_edge(denoiser):
     ],
 )
 def test_damaged_headers_are_refused(model, tmp_path, change):
-    header, tensors = model[0].to_state()
+    header, tensors = to_state(model[0])
     header = json.loads(json.dumps(header))
     change(header["denoiser"])
     files.write_state(tmp_path / "model", (header, tensors))
@@ -909,7 +910,7 @@ def test_damaged_headers_are_refused(model, tmp_path, change):
 
 def test_a_cycle_in_a_file_is_refused(model, tmp_path):
     """Also where all tables would fit."""
-    header, tensors = model[0].to_state()
+    header, tensors = to_state(model[0])
     header = json.loads(json.dumps(header))
     sizes = model[0].denoiser_.codebook.levels.cardinalities
     assert len(set(sizes)) == 1

@@ -23,6 +23,7 @@ from safetensors.torch import save_file
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector, IsotropicSchedule
 from discrete_itd.recipes import Network, RowMixture
 from discrete_itd.storage import files
+from discrete_itd.storage.persistent import to_state
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-3, 10**20) | st.floats() | st.text(max_size=3),
@@ -71,7 +72,7 @@ def with_header(folder, text, tensors=None, digest=None, **other):
 
 def rewrite(model, folder, change, *, tensors=None):
     """Save the model with another header, digest and all."""
-    header, kept = model.to_state()
+    header, kept = to_state(model)
     header = json.loads(json.dumps(header))
     change(header)
     path = folder / "m.safetensors"
@@ -342,7 +343,7 @@ def write(folder, content):
 @settings(max_examples=25, deadline=None)
 def test_a_forged_header_is_a_value_error_or_a_model(data, model, folder):
     """With a digest that is right: nothing but ValueError comes out of a header that means nothing."""
-    header = json.loads(json.dumps(model.to_state()[0]))
+    header = json.loads(json.dumps(to_state(model)[0]))
     at = data.draw(st.sampled_from([p for p in places(header) if p]))
     new = data.draw(JSON)
 
@@ -367,7 +368,7 @@ def test_a_forged_header_is_a_value_error_or_a_model(data, model, folder):
     "number", [10**12, *(pytest.param(n, marks=pytest.mark.slow) for n in (10**4, 10**9, 10**30))]
 )
 def test_huge_numbers_take_neither_time_nor_memory(model, folder, number):
-    header = json.loads(json.dumps(model.to_state()[0]))
+    header = json.loads(json.dumps(to_state(model)[0]))
     for at in places(header):
         value = functools.reduce(lambda inner, key: inner[key], at, header)
         if not isinstance(value, int | float):
@@ -388,7 +389,7 @@ def test_huge_numbers_take_neither_time_nor_memory(model, folder, number):
 
 @pytest.mark.parametrize("drop", [True, False])
 def test_forged_tensors(model, folder, drop):
-    tensors = model.to_state()[1]
+    tensors = to_state(model)[1]
     for name in tensors:
         forged = {k: v for k, v in tensors.items() if k != name}
         if not drop:

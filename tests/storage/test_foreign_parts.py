@@ -12,6 +12,7 @@ import torch
 from discrete_itd import CoordinateSchedule, DiffusionDensity
 from discrete_itd.channel.posterior import CategoricalPosterior, Posterior
 from discrete_itd.denoisers import Denoiser
+from discrete_itd.storage.persistent import from_state, to_state
 
 
 class Shifted(Denoiser):
@@ -104,7 +105,7 @@ def test_a_denoiser_without_config_is_refused_by_name(model, tmp_path, monkeypat
     [("factor", "two"), ("factor", None), ("base", None), ("base", []), ("width", 3)],
 )
 def test_a_damaged_config_is_a_value_error(model, name, value):
-    header, tensors = model.to_state()
+    header, tensors = to_state(model)
     header["denoiser"][name] = value
     with pytest.raises(ValueError, match=r"denoiser|the model"):
-        DiffusionDensity.from_state((header, tensors), trusted=[Shifted, Halves])
+        from_state(DiffusionDensity, (header, tensors), trusted=[Shifted, Halves])
