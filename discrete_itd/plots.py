@@ -197,8 +197,7 @@ def plot_scores(detector: Model, X: Any, ax: Axes | None = None) -> Axes:
     if not len(surprisal):
         raise ValueError("no rows to plot")
     if isinstance(detector, DiffusionOutlierDetector):
-        if detector.score_by != "log_prob":
-            name = "minus the score"
+        name = "minus the score"
         if not detector.threshold_.group_offsets:  # else there is not one for all rows
             threshold = -detector.offset_
         if len(detector.calibration_scores_):

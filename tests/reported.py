@@ -54,7 +54,7 @@ def mixed_density():
 
 @cache
 def default_detector(**settings):
-    """A detector whose score is not the log-probability."""
+    """A detector that fits its own density."""
     model = DiffusionDensity(max_steps=5, column_types="nominal", **SETTINGS)
     return DiffusionOutlierDetector(model, random_state=0, **settings).fit(table(500, 0))
 

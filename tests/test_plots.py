@@ -162,8 +162,7 @@ def test_one_row_is_a_frame_or_a_series(kind):
 def test_a_score_that_is_no_surprisal_is_not_called_one():
     detector, rows = reported.default_detector(), reported.table(9, 9)
     assert plots.plot_scores(detector, rows).get_xlabel().startswith("minus the score, nats")
-    for model in (reported.default_detector(score_by="log_prob"), reported.density()):
-        assert plots.plot_scores(model, rows).get_xlabel().startswith("surprisal, nats")
+    assert plots.plot_scores(reported.density(), rows).get_xlabel().startswith("surprisal, nats")
 
 
 def test_the_areas_are_those_of_the_curve():

@@ -225,15 +225,6 @@ class Denoiser(nn.Module):
             out[:, j], before = after - before, after
         return out.masked_fill(x.isnan(), 0.0)
 
-    def log_prob_and_factors(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-probability of rows ``x`` (B, C) with factors that cost little beside it: (B,) and (B, C), nats.
-
-        The factors are those of :meth:`log_factors`, or of a member that has them at once; then their sums are not the
-        log-probability, but that of the member.
-        """
-        factors = self.log_factors(x)
-        return factors.sum(1), factors
-
     def draw(self, n: int, generator: torch.Generator, *, allowed: Tensor | None = None) -> Tensor:
         """Rows drawn from the distribution of :meth:`log_prob`, at about the cost of their scores.
 

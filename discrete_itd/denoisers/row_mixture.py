@@ -30,7 +30,6 @@ from discrete_itd.denoisers.base import (
     filled,
     with_codebook,
 )
-from discrete_itd.denoisers.causal import CausalDenoiser
 from discrete_itd.denoisers.marginal import MarginalDenoiser
 
 EM_ROUNDS = 500
@@ -261,19 +260,6 @@ class RowMixtureDenoiser(Denoiser):
         there = (~x.isnan()).to(mean)
         left = torch.logsumexp(joint, 1) - mean.sum(1)
         return mean + (left / there.sum(1).clamp_min(1.0))[:, None] * there
-
-    def log_prob_and_factors(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """As the base class has it; the factors are those of the causal member with the largest weight, if any is."""
-        members = self._members
-        causal = [i for i, m in enumerate(members) if isinstance(m, CausalDenoiser)]
-        if not causal:
-            return super().log_prob_and_factors(x)
-        first = max(causal, key=lambda i: self.weights[i])
-        factors = members[first].log_factors(x).double()
-        each = [
-            factors.sum(1) if i == first else m.log_prob(x).double() for i, m in enumerate(members)
-        ]
-        return torch.logsumexp(torch.stack(each, 1) + self.log_weights, 1), factors
 
     def draw(self, n: int, generator: torch.Generator, *, allowed: Tensor | None = None) -> Tensor:
         probs = self.log_weights.exp()

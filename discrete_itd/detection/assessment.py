@@ -24,7 +24,7 @@ from discrete_itd.detection.conditionals import (
     together,
 )
 from discrete_itd.detection.distributions import CellDistribution, Expected, with_missing
-from discrete_itd.detection.scoring import Scorer
+from discrete_itd.detection.score import Scorer
 from discrete_itd.encoders import ABSENT, PRESENT
 from discrete_itd.progress import progress_bar
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from discrete_itd.detection.groups import named
-from discrete_itd.detection.scoring import Scorer
+from discrete_itd.detection.score import Scorer
 from discrete_itd.models.card import (
     Lines,
     cost_section,
@@ -44,11 +44,6 @@ def detector_card(detector: Any, scorer: Scorer) -> str:
         limits.append(
             f"* A number that was never seen adds nats in {names}: the file holds the different numbers there."
         )
-    if scorer.sparsity is not None:
-        limits.append(
-            "* Rows are compared with rows that have as many cells other than the most frequent of their column:"
-            " a score is no log-probability."
-        )
     return document(
         "Model card: detector of anomalous rows of a table",
         "A fitted `DiffusionOutlierDetector`: a score of each row in nats, a p-value, and an alarm below a threshold.",
@@ -65,15 +60,10 @@ def _calibration_section(detector: Any, scorer: Scorer) -> Lines:
     """The score, the calibration rows, and the threshold with its false-alarm rate."""
     scores = np.asarray(detector.calibration_scores_)
     n, finite = len(scores), scores[np.isfinite(scores)]
-    score = "the log-probability"
-    if scorer.weight < 1:
-        other = f"{1 - scorer.weight:.3g} × that of independent columns"
-        score = f"{scorer.weight:.3g} × the model's log-probability + {other}"
-    elif np.isfinite(scorer.floor).any():
-        score = "the log-probability, each continuous column's log-density counted up to its mean"
+    score = "minus the nats of all columns above those of 95 % of the model's own cells, (12)"
     if scorer.given:
         names = ", ".join(map(code, named(detector.given)))
-        score += f", all of the other columns given {names}"
+        score = score.replace("all columns", f"the other columns given {names}")
     lines = ["## Calibration", "", f"* score: {score}", f"* threshold: {detector.threshold_}"]
     if not n:
         return [*lines, "* there are no calibration rows: no p-values, and no guarantee of a rate"]

@@ -1,23 +1,15 @@
-r"""Conditional distributions of cells under a detector's score, as the densities behind it have them.
+r"""Conditional distributions of cells under the distribution that scores rows.
 
-The log-probability of the model gives the model's own conditionals: one denoiser call with the cell unknown, or, of a
-model that scores complete rows and does not marginalise, its scores normalised over the values of the cell, eq. (13) of
-:mod:`discrete_itd.likelihood.conditional`, with the gaps of the row as they are scored. Of nominal columns alone a
-score may be :math:`w \log P(x) + (1 - w) \log Q(x)` with independent columns Q
-(:mod:`discrete_itd.detection.scoring`). Normalised over the levels of one cell, all other cells fixed, it gives the
-geometric mean
-
-.. math:: q(x_j \mid x_{-j}) \propto P(x_j \mid x_{-j})^w\, Q(x_j)^{1 - w}.
-
-For a model that is exact, this is the score normalised over the values of the cell, with these exceptions:
+They are the model's own: one denoiser call with the cell unknown, or, of a model that scores complete rows and does not
+marginalise, its log-probabilities normalised over the values of the cell, eq. (13) of
+:mod:`discrete_itd.likelihood.conditional`, with the gaps of the row as they are scored. Of an exact model they are its
+log-probability, normalised over the values of one cell, all other cells fixed, with these exceptions:
 
 * What takes many unknown cells at once is asked of the exact companion of a model that does not marginalise: conflicts
   of pairs, which cells are candidates in wide tables, and columns that moved by themselves.
 * A network's posterior of a cell given all others need not equal the ratio of two of its path scores, so the two agree
   only as well as the network's conditionals agree with one another.
-* What a score does to the densities is left out: the caps on the surprisal of continuous columns, and what it adds for
-  new numbers (:mod:`discrete_itd.detection.repeats`) and for the number of unusual cells
-  (:mod:`discrete_itd.detection.sparsity`). Values are predicted by the densities alone.
+* What a number that was never seen adds to the score (:mod:`discrete_itd.detection.repeats`) is left out.
 * Missingness indicators (``missing="category"``) are conditioned on the other indicators only, as in the score, where
   they come first. The score of a row also depends on the values given the indicators.
 """
@@ -44,7 +36,7 @@ from discrete_itd.detection.distributions import (
     Gridded,
     Mixture,
 )
-from discrete_itd.detection.scoring import Scorer
+from discrete_itd.detection.score import Scorer
 from discrete_itd.encoders.frames import unique_rows
 from discrete_itd.likelihood.conditional import COARSE, FINE, ConditionalDenoiser
 
@@ -76,7 +68,7 @@ def together(scorer: Scorer, questions: Sequence[Tensor]) -> Iterator[list[Tenso
 
 @dataclass(frozen=True)
 class Conditionals:
-    """Distributions of every cell of some rows given their known cells, under a score.
+    """Distributions of every cell of some rows given their known cells.
 
     Parameters
     ----------
@@ -183,25 +175,18 @@ class Conditionals:
     @cached_property
     def _categorical(self) -> CategoricalPosterior:
         """Of all columns with few levels."""
-        if self.whole is not None:
-            places = self._picked[0]
-            return self.whole._categorical.pick(lambda t: t[places])
-        own, w = self.model.categorical, self.scorer.weight
-        if w == 1:
-            return own
-        other = self.scorer.marginals.categorical.logits.double()
-        return CategoricalPosterior(own.levels, w * own.logits.double() + (1 - w) * other)
+        if self.whole is None:
+            return self.model.categorical
+        places = self._picked[0]
+        return self.whole._categorical.pick(lambda t: t[places])
 
     def levels(self, j: int) -> Tensor:
         """Log-probabilities of the levels of internal column j, (B, K), nats; an unseen level, if any, comes last."""
-        book, w = self.scorer.conditional.codebook, self.scorer.weight
+        book = self.scorer.conditional.codebook
         if bool((book.finite == j).any()):
             found = Posterior(book, self._categorical).column(j)
         else:
-            found = w * self.model.column(j).double()
-            if w < 1:
-                found = found + (1 - w) * self.scorer.marginals.column(j).double()
-            found = torch.log_softmax(found, 1)
+            found = torch.log_softmax(self.model.column(j).double(), 1)
         return found[self.distinct[1]]
 
     def cell(self, j: int) -> CellDistribution:
@@ -217,18 +202,4 @@ class Conditionals:
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-probability of each cell of rows x (B, C'), nats; 0 where it is NaN."""
-        inverse = self.distinct[1]
-        if self.scorer.weight == 1:
-            return self.model.rows(inverse).log_prob(x).double()
-        book = self.scorer.conditional.codebook
-        out, cells = torch.zeros_like(x), x.nan_to_num(0.0)
-        own = self._categorical.pick(lambda t: t[inverse])
-        finite = own.log_prob(cells[:, book.finite].long()).double()
-        out.index_copy_(1, book.finite, finite)
-        for j in (v.column for v in book.vocabularies):  # with a weight, no column is continuous
-            there = torch.nonzero(~x[:, j].isnan()).flatten()
-            if not len(there):
-                continue
-            asked = self if len(there) == len(x) else self.rows(there)
-            out[there, j] = asked.cell(j).log_prob(cells[there, j])
-        return out.masked_fill(x.isnan(), 0.0)
+        return self.model.rows(self.distinct[1]).log_prob(x).double()

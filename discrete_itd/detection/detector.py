@@ -21,7 +21,7 @@ from discrete_itd.detection.calibration import Positions
 from discrete_itd.detection.card import detector_card
 from discrete_itd.detection.drift import Drift
 from discrete_itd.detection.groups import Groups, check_table, positions
-from discrete_itd.detection.scoring import Scorer, fit_score
+from discrete_itd.detection.score import Scorer, row_scores
 from discrete_itd.detection.thresholds import Alarms, Threshold
 from discrete_itd.encoders.frames import in_kind
 from discrete_itd.encoders.rows import Rows
@@ -37,13 +37,10 @@ from discrete_itd.threads import methods_in_one_thread
 from discrete_itd.training.checkpoint import Checkpoint
 from discrete_itd.training.distributed import team_of_process
 from discrete_itd.validation import (
-    check_choice,
     check_random_state,
     check_share,
     warn,
 )
-
-SCORES = "anomaly", "log_prob"
 
 # of the time of a fit, what dividing the rows and fitting the density may take; and rows that are calibrated on in any
 # case, of how many at once
@@ -54,11 +51,13 @@ SEEN_ROWS = 2000  # rows of the fit that set the threshold where none are held o
 
 @methods_in_one_thread
 class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
-    r"""Anomaly detection by the log-probability of rows, calibrated on held-out rows.
+    r"""Anomaly detection by the code length of rows, column by column, calibrated on held-out rows.
 
-    Fit it on inliers, rank new rows, raise alarms at a chosen false-alarm rate, and explain them. The score of a row
-    depends on the row and the fitted model only, never on its batch. Every method that takes a table X also takes
-    :class:`Rows`, as :meth:`rows` makes them: the table is then read and encoded once for several questions.
+    Fit it on inliers, rank new rows, raise alarms at a chosen false-alarm rate, and explain them. The score of a row is
+    minus the sum over columns of the nats above those that 95 % of the model's own cells of the column have, rounded
+    off smoothly, eq. (12) of :mod:`discrete_itd.detection.score`. It depends on the row and the fitted model only,
+    never on its batch. Every method that takes a table X also takes :class:`Rows`, as :meth:`rows` makes them: the
+    table is then read and encoded once for several questions.
 
     Parameters
     ----------
@@ -77,17 +76,6 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
     calibration_fraction : float, default=0.2
         Share of the rows, at most 20 000 rows, that is held out of the fit for p-values and thresholds. 0 fits on all
         rows: there are no p-values then, and the threshold is a quantile of the scores of training rows.
-    score_by : {"anomaly", "log_prob"}, default="anomaly"
-        The score. "log_prob" is the log-probability. "anomaly" ranks anomalies better, in nats too, and is made of it:
-
-        * The log-density of a continuous column counts up to its mean under the model, so that a very typical value
-          cannot offset an anomalous one.
-        * In columns whose numbers repeat, it says first whether a number was ever seen
-          (:mod:`discrete_itd.detection.repeats`).
-        * If all columns are nominal, it is a weighted mean of the log-probability and that of independent columns,
-          which has weight 1000 / (1000 + n), at most 1/2, for n training rows.
-        * In tables of nominal columns like shopping baskets, and with a model in closed form, a row is compared with
-          rows that have as many unusual cells (:mod:`discrete_itd.detection.sparsity`).
     given : name (position, for an array) of a column, or several, optional
         Nominal or ordinal columns that define a row's group, to find rows that are anomalous in their group. The score
         is then of the other columns given these (of a model with a ``companion_``, by that), and rows are compared with
@@ -177,7 +165,6 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
         contamination: float | str = "auto",
         false_alarm_rate: float = 0.01,
         calibration_fraction: float = 0.2,
-        score_by: str = "anomaly",
         given: str | Sequence[Hashable] | None = None,
         denoiser: Any = None,
         random_state: int | np.random.RandomState | None = None,
@@ -186,7 +173,6 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
         self.contamination = contamination
         self.false_alarm_rate = false_alarm_rate
         self.calibration_fraction = calibration_fraction
-        self.score_by = score_by
         self.given = given
         self.denoiser = denoiser
         self.random_state = random_state
@@ -253,17 +239,14 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
                 density.fit(parts.source, groups=parts.groups, checkpoint=saved)
         given = positions(self.given, density.encoder_.schema)
         rows = density.rows(parts.table)
-        if self.score_by != "log_prob":
-            trained = rows.take(parts.train) if len(parts.train) else None
-            scorer = fit_score(density, trained, seed, parts.n_train, given)
-        else:
-            scorer = Scorer.plain(density, given)
+        trained = rows.take(parts.train) if len(parts.train) else None
+        scorer = Scorer.fit(density, trained, given)
         names = pd.Index(density.encoder_.names)
         nats = pd.DataFrame(columns=names, dtype=float)
         if len(parts.held):
             held, nats = nats_in_time(scorer, rows, parts.held, seed, watched.start, max_time)
             parts = parts._replace(held=held)
-        scores = -np.ascontiguousarray(nats.to_numpy()).sum(1)
+        scores = row_scores(nats)
         name = "false_alarm_rate" if share is None else "contamination"
         rate = self.false_alarm_rate if share is None else share
         own = Groups.of(given, density, rows, parts, rate)
@@ -289,7 +272,6 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
         """The share of anomalies among the rows to be fitted; None if all are inliers."""
         self._check_density()
         check_share("false_alarm_rate", self.false_alarm_rate)
-        check_choice("score_by", self.score_by, SCORES)
         if self.calibration_fraction != 0:
             check_share("calibration_fraction", self.calibration_fraction)
         if isinstance(self.contamination, str):
@@ -366,7 +348,7 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
         return self._scorer.density.rows(X)
 
     def score_samples(self, X: Any) -> np.ndarray:
-        """The score of each row: float64, shape (N,), nats; higher is more typical. See ``score_by``."""
+        """The score of each row: float64, shape (N,), nats; higher is more typical."""
         rows = self.rows(X)  # which checks first that the detector is fitted
         return self._scorer.score(rows)
 
@@ -647,23 +629,24 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
 
     @in_kind
     def explain(self, X: Any, *, relative: bool = False) -> pd.DataFrame:
-        """Nats by column: which columns make a row anomalous.
+        """The score by column, the terms s of (12): which columns make a row anomalous.
 
         Parameters
         ----------
         X : DataFrame, array-like or Rows, shape (N, C)
         relative : bool
-            Whether to subtract the mean nats of the column over the calibration rows, with ``given`` over those that
-            the row's p-value is of.
+            Whether to subtract the mean of the column over the calibration rows, with ``given`` over those that the
+            row's p-value is of.
 
         Returns
         -------
         DataFrame, shape (N, C)
-            With the index of X. Rows sum to minus the score, unless ``relative``. Columns of ``given`` have none.
+            With the index of X, nats, not negative. Rows sum to minus the score, to the last bit, unless ``relative``.
+            NaN for a missing cell, unless missingness is modelled, and in columns of ``given``.
         """
         check_is_fitted(self)
         rows = self._scorer.density.rows(X)
-        nats = self._scorer.nats(rows)
+        nats = self._scorer.explain(rows)
         if relative:
             conformal.calibration_scores(self)
             nats = nats - self._groups.usual(self.calibration_nats_, self._groups.place(rows))
@@ -821,7 +804,6 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
         }
         tensors = {f"density.{name}": tensor for name, tensor in tensors.items()}
         tensors |= self._scorer.to_tensors() | self._groups.to_tensors()
-        tensors["scores"] = torch.tensor(self.calibration_scores_)
         tensors["nats"] = torch.tensor(self.calibration_nats_.to_numpy())
         tensors["repeated"] = torch.tensor(self._repeats.astype(np.uint8))
         tensors["trimmed"] = torch.tensor(self.trimmed_.astype(np.int64))
@@ -843,8 +825,7 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
             trusted=trusted,
         )
         names = pd.Index(density.encoder_.names)
-        nats = check_tensor(tensors, "nats", None, len(names)).numpy()
-        scores = check_tensor(tensors, "scores", len(nats)).numpy()
+        nats = check_tensor(tensors, "nats", None, len(names), gaps=True).numpy()
         repeats = check_tensor(tensors, "repeated", len(nats)).numpy().astype(bool)
         trimmed = check_tensor(tensors, "trimmed", None).numpy()
         with building("groups"):  # none in files of older releases
@@ -855,7 +836,7 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
         with building("threshold"):
             threshold = Threshold.from_dict(header["threshold"])
         table = pd.DataFrame(nats, columns=names)
-        self._set_fitted(scorer, groups, scores, table, repeats, trimmed, threshold)
+        self._set_fitted(scorer, groups, row_scores(table), table, repeats, trimmed, threshold)
         if header.get("frozen") is True:
             self.density = FrozenEstimator(density)
 
@@ -908,7 +889,7 @@ def nats_in_time(
             late = max_time is not None and time.perf_counter() - start > max_time
             if first >= FEWEST_SCORED and (late or is_interrupted):
                 break
-            scored.append(scorer.nats(rows.take(order[first : first + SCORED_AT_ONCE])))
+            scored.append(scorer.explain(rows.take(order[first : first + SCORED_AT_ONCE])))
     nats = pd.concat(scored, ignore_index=True)
     if len(nats) < len(held):
         what = "Ctrl-C" if is_interrupted else f"max_time={max_time:g}"

@@ -12,7 +12,7 @@ import pandas as pd
 from scipy import stats
 
 from discrete_itd.detection.origins import Tolerance, origins
-from discrete_itd.detection.scoring import Scorer, scorer_of
+from discrete_itd.detection.score import Scorer, scorer_of
 from discrete_itd.detection.two_samples import (
     distance,
     permutation_test,
@@ -193,12 +193,11 @@ def drift(
     Parameters
     ----------
     model : DiffusionDensity or Scorer
-        Fitted; its score is compared.
+        Fitted; its score is compared, of a density its log-probability.
     X : DataFrame, array-like or Rows, shape (N, C)
         The batch.
     inlier_nats : DataFrame, shape (n, C), nats
-        Nats by column of inliers that were not used in the fit, under the same score. A share of exactly 0, or NaN, is
-        that of a missing cell.
+        Nats by column of inliers that were not used in the fit, under the same score; NaN where a cell is missing.
     reference : DataFrame, array-like or Rows, optional
         Inliers that were not used in the fit, to compare the values' own distributions with, and to tell columns that
         moved by themselves. Without it, rows drawn from the model take their place in the latter, as good as the model
@@ -225,12 +224,12 @@ def drift(
     scorer = scorer_of(model)
     density = scorer.density
     rows = check_any(density.rows(X))
-    shares = scorer.nats(rows).to_numpy()
+    shares = model.explain(rows).to_numpy()
     of_inliers = as_shares(inlier_nats, rows.encoder.names)
     if len(of_inliers) < 2:
         raise ValueError(f"inlier_nats must hold at least two rows, got {len(of_inliers)}")
     random = check_random_state(random_state)
-    missing, inliers_missing = shares == 0, of_inliers == 0
+    missing, inliers_missing = np.isnan(shares), np.isnan(of_inliers)
     for mask in (missing, inliers_missing):
         mask[:, list(scorer.given)] = False  # they have no nats, but the rows drawn need them
     drawn = to_pandas(density.sample(n_model, random_state=random))
@@ -238,21 +237,22 @@ def drift(
     inlier_model = of_model
     if missing.any() or inliers_missing.any():
         inlier_model = _model_rows(scorer, drawn, inliers_missing, random)
-    codes = kinds = known = None
+    codes = kinds = others = None
     if reference is not None:
-        known = density.rows(reference)
-        codes = [t.x.cpu().numpy() for t in (rows, known)]
+        others = density.rows(reference)
+        codes = [t.x.cpu().numpy() for t in (rows, others)]
         kinds = [c.kind for c in scorer.schema]
     names = rows.encoder.names
     p_value, table = compare(shares, of_inliers, names, random, codes=codes, kinds=kinds)
-    unseen = replace(scorer, repeats=None)  # the model draws numbers that were never seen
-    model_nats = [unseen.nats(t).to_numpy() for t in (of_model, inlier_model)]
-    misfit = None if known else _effects(model_nats[1], of_inliers)
-    table["moved"] = _moved(scorer, rows, known or inlier_model, table, misfit, alpha, random)
+    unseen = model
+    if isinstance(model, Scorer):
+        unseen = replace(model, repeats=None)  # the model draws numbers that were never seen
+    model_nats = [unseen.explain(t).to_numpy() for t in (of_model, inlier_model)]
+    misfit = None if others else _effects(model_nats[1], of_inliers)
+    table["moved"] = _moved(scorer, rows, others or inlier_model, table, misfit, alpha, random)
     counts = len(shares), len(of_inliers), int(n_model)
-    batch, inliers = _mean_and_error(shares.sum(1)), _mean_and_error(of_inliers.sum(1))
-    model_means = *_mean_and_error(model_nats[0].sum(1)), *_mean_and_error(model_nats[1].sum(1))
-    return Drift(*counts, *batch, *inliers, p_value, *model_means, table, alpha)
+    means = [_mean_and_error(np.nansum(t, 1)) for t in (shares, of_inliers, *model_nats)]
+    return Drift(*counts, *means[0], *means[1], p_value, *means[2], *means[3], table, alpha)
 
 
 def compare(
@@ -269,7 +269,7 @@ def compare(
     Parameters
     ----------
     shares, of_inliers : ndarray, shapes (N, C) and (n, C)
-        Nats by column of the batch and of inliers, exactly 0 where a cell is missing.
+        Nats by column of the batch and of inliers, NaN where a cell is missing.
     names : sequence, of length C
         Names of the columns.
     random : RandomState
@@ -283,13 +283,13 @@ def compare(
     float, DataFrame
         ``p_value`` and ``columns`` of :class:`Drift`.
     """
-    nats, inlier_nats = (t.sum(1).round(DECIMALS) for t in (shares, of_inliers))
+    nats, inlier_nats = (np.nansum(t, 1).round(DECIMALS) for t in (shares, of_inliers))
     p_value = permutation_test(nats, inlier_nats, random)
     seed = random.randint(2**32, size=8, dtype=np.uint32)
     generators = np.random.default_rng(seed).spawn(len(names))  # columns do not share draws
     lines = []
     for j, generator in enumerate(generators):
-        here, before = (t[t[:, j] != 0, j] for t in (shares, of_inliers))
+        here, before = (known(t[:, j]) for t in (shares, of_inliers))
         line = {
             "nats": here.mean() if len(here) else 0.0,
             "inlier_nats": before.mean() if len(before) else 0.0,
@@ -310,6 +310,11 @@ def compare(
     return p_value, table
 
 
+def known(nats: np.ndarray) -> np.ndarray:
+    """Those of some nats (n,) that are not of a missing cell, NaN."""
+    return nats[~np.isnan(nats)]
+
+
 def effect(here: np.ndarray, before: np.ndarray) -> float:
     """Wasserstein distance of two samples, in their unit; 0 if one is empty."""
     return float(stats.wasserstein_distance(here, before)) if len(here) and len(before) else 0.0
@@ -321,7 +326,7 @@ def differs(p_value: float, q_values: np.ndarray, alpha: float) -> bool:
 
 
 def as_shares(inlier_nats: pd.DataFrame, names: Sequence[Any]) -> np.ndarray:
-    """Nats by column of inliers as float64, (n, C), 0 where a cell was missing.
+    """Nats by column of inliers as float64, (n, C), NaN where a cell was missing.
 
     Raises
     ------
@@ -335,7 +340,7 @@ def as_shares(inlier_nats: pd.DataFrame, names: Sequence[Any]) -> np.ndarray:
     for name in names:
         if name not in inlier_nats.columns:
             raise ValueError(f"column {name!r}: inlier_nats has no such column")
-    return np.nan_to_num(inlier_nats[list(names)].to_numpy(dtype=float))
+    return inlier_nats[list(names)].to_numpy(dtype=float)
 
 
 def _model_rows(
@@ -357,9 +362,9 @@ def _differ(table: pd.DataFrame, alpha: float) -> np.ndarray:
 
 
 def _effects(nats: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """:func:`effect` of each column of nats (N, C) and (n, C), 0 where a cell is missing: (C,)."""
+    """:func:`effect` of each column of nats (N, C) and (n, C), NaN where a cell is missing: (C,)."""
     columns = zip(nats.T, others.T, strict=True)
-    return np.array([effect(a[a != 0], b[b != 0]) for a, b in columns])
+    return np.array([effect(known(a), known(b)) for a, b in columns])
 
 
 def _moved(
@@ -375,11 +380,11 @@ def _moved(
     nats, apart = np.full(len(table), LEAST_EFFECT), LEAST_EFFECT
     if misfit is not None:
         nats, apart = np.maximum(nats, SLACK * misfit), LEAST_OF_MODEL
-    differ, plain = _differ(table, alpha), Scorer.plain(scorer.density)
+    differ = _differ(table, alpha)
     by_p = np.argsort(table["p_value"].to_numpy(), kind="stable").tolist()
     hidden = [j for j in by_p if not differ[j] and j not in scorer.given]
     groups, limits = (np.flatnonzero(differ).tolist(), hidden), Tolerance(nats, apart)
-    found = origins(plain, rows.x, reference.x, *groups, limits, alpha, random)
+    found = origins(scorer, rows.x, reference.x, *groups, limits, alpha, random)
     return np.isin(np.arange(len(table)), found)
 
 

@@ -219,8 +219,8 @@ class Groups:
         return out
 
     def usual(self, nats: pd.DataFrame, place: np.ndarray) -> np.ndarray:
-        """Mean nats by column of the calibration rows of each row's place: (N, C)."""
-        means = [own.mean(axis=0).to_numpy() for own in self.divided(nats)]
+        """Mean nats by column of the calibration rows of each row's place that have the cell, 0 without any: (N, C)."""
+        means = [own.mean(axis=0).fillna(0.0).to_numpy() for own in self.divided(nats)]
         return np.stack(means)[place]
 
     def divided(self, nats: pd.DataFrame) -> list[pd.DataFrame]:

@@ -36,7 +36,7 @@ from torch import Tensor
 
 from discrete_itd.detection.conditionals import Conditionals, most_rows
 from discrete_itd.detection.distributions import Categorical, CellDistribution, Mixture
-from discrete_itd.detection.scoring import Scorer
+from discrete_itd.detection.score import Scorer
 from discrete_itd.detection.two_samples import distance, same_column, same_distribution
 
 MOST_ROWS, FEWEST_ROWS = 1000, 200  # of the batch and of the inliers that are compared
@@ -72,7 +72,6 @@ def origins(
     Parameters
     ----------
     scorer : Scorer
-        The log-probability: with a weight of 1, without a floor.
     batch, inliers : Tensor, shapes (N, C') and (n, C')
         Encoded rows.
     differing, others : sequence of int

@@ -1,7 +1,7 @@
 """Why a row is anomalous: which cells, compared with their predicted values, and with each other.
 
-All functions take the score to explain: a :class:`discrete_itd.detection.scoring.Scorer`, or a fitted density, whose
-score is the log-probability.
+All functions take the score to explain: a :class:`discrete_itd.detection.score.Scorer`, or a fitted density. They ask
+the conditional distributions of the model that scores.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from discrete_itd.detection.assessment import (
     predictions,
     ranked,
 )
-from discrete_itd.detection.scoring import Scorer, scorer_of
+from discrete_itd.detection.score import Scorer, scorer_of
 from discrete_itd.encoders import Column, number, written
 from discrete_itd.encoders.rows import Rows
 from discrete_itd.estimators import DiffusionDensity

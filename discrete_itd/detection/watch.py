@@ -15,6 +15,7 @@ from discrete_itd.detection import conformal
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.detection.drift import DECIMALS
 from discrete_itd.detection.martingales import N_BETS, Martingales, Ranks
+from discrete_itd.detection.score import row_scores
 from discrete_itd.encoders import Rows, as_frame
 from discrete_itd.storage import files
 from discrete_itd.storage.schema import check_fields, check_tensor
@@ -316,9 +317,12 @@ class DriftWatch:
 
 
 def _values(nats: pd.DataFrame) -> np.ndarray:
-    """Scores and minus the nats by column, shape (N, C + 1), in which equal rows are equal whatever their batch."""
-    cells = np.ascontiguousarray(nats.to_numpy(dtype=float))
-    values = -np.column_stack([cells.sum(1), cells])
+    """Scores and minus the nats by column, shape (N, C + 1), in which equal rows are equal whatever their batch.
+
+    A missing cell has 0 nats here: it is never improbable.
+    """
+    cells = nats.to_numpy(dtype=float)
+    values = np.column_stack([row_scores(cells), -cells])
     return np.nan_to_num(values.round(DECIMALS))
 
 

@@ -199,12 +199,19 @@ class Rows:
         return pd.DataFrame(values, index=self.index, columns=pd.Index(self.encoder.names))
 
     def by_column(self, values: np.ndarray) -> pd.DataFrame:
-        """Values of internal columns, shape (N, C'), as :meth:`table`: an indicator's are added to its column's."""
+        """Values of internal columns, shape (N, C'), as :meth:`table`: an indicator's are added to its column's.
+
+        NaN values count for nothing; where a column has no others, or its cell is missing without an indicator to say
+        so, the sum is NaN.
+        """
         n_columns = self.encoder.n_columns
-        total = values[:, :n_columns].copy()
+        there = ~(np.isnan(values) | self.x.isnan().cpu().numpy())
+        total, n = (t[:, :n_columns].copy() for t in (np.where(there, values, 0.0), there))
         for place in range(n_columns, values.shape[1]):
-            total[:, self.encoder.owner[place]] += values[:, place]
-        return self.table(total)
+            own = self.encoder.owner[place]
+            total[:, own] += np.where(there[:, place], values[:, place], 0.0)
+            n[:, own] |= there[:, place]
+        return self.table(np.where(n, total, np.nan))
 
     def as_given(self, table: pd.DataFrame) -> pd.DataFrame | np.ndarray:
         """A table of the fitted columns in the form of the user's: its columns in its order, or an array."""

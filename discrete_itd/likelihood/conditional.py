@@ -522,22 +522,23 @@ class ConditionalDenoiser(Denoiser):
         rows = self._with_new_gaps(x)
         if len(rows):
             log_joint, _, log_w = self._joint(x[rows])
-            log_prob[rows] = torch.logsumexp(log_joint, 1)
-            stderr[rows] = combine(log_w).stderr * (1 - (log_joint[:, -1] - log_prob[rows]).exp())
+            log_prob[rows], stderr[rows] = torch.logsumexp(log_joint, 1), _stderr(log_joint, log_w)
         return log_prob, stderr
 
     @torch.no_grad()
-    def factors(self, x: Tensor) -> Tensor:
-        """Shares of the columns in :meth:`score`: (B, C), nats; zero where a cell is missing.
+    def factors(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Shares of the columns in :meth:`score`, (B, C), zero where a cell is missing; and its standard errors, (B,).
 
         Of rows whose gaps are summed out, the factors of the scorer in the completions and those of the proposal,
         averaged by the weights that these have in the score; what is left is divided among the known cells.
         """
         parts = [x.new_zeros(x[:0].shape), *in_blocks(self.scorer.log_factors, x, batch_size=BATCH)]
         out, rows = torch.cat(parts).double(), self._with_new_gaps(x)
+        stderr = x.new_zeros(len(x))
         if len(rows):
             some = x[rows]
-            log_joint, draws, _ = self._joint(some)
+            log_joint, draws, log_w = self._joint(some)
+            stderr[rows] = _stderr(log_joint, log_w)
             parts = in_blocks(self.scorer.log_factors, draws.flatten(0, 1), batch_size=BATCH)
             each = torch.cat(list(parts)).double().view(draws.shape)
             own = torch.cat(list(in_blocks(self.proposal.log_factors, some, batch_size=BATCH)))
@@ -546,22 +547,7 @@ class ConditionalDenoiser(Denoiser):
             mean = (torch.softmax(log_joint, 1)[:, :, None] * each).sum(1) * there
             left = torch.logsumexp(log_joint, 1) - mean.sum(1)
             out[rows] = mean + (left / there.sum(1).clamp_min(1.0))[:, None] * there
-        return out
-
-    @torch.no_grad()
-    def score_and_factors(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """:meth:`score` with the factors that cost least beside it: :meth:`Denoiser.log_prob_and_factors`."""
-
-        def call(rows: Tensor) -> Tensor:
-            log_prob, factors = self.scorer.log_prob_and_factors(rows)
-            return torch.cat([log_prob[:, None].double(), factors.double()], 1)
-
-        parts = [x.new_zeros(0, 1 + x.shape[1]), *in_blocks(call, x, batch_size=BATCH)]
-        both, rows = torch.cat(parts), self._with_new_gaps(x)
-        if len(rows):
-            some = x[rows]
-            both[rows] = torch.cat([self.score(some)[0][:, None], self.factors(some)], 1)
-        return both[:, 0], both[:, 1:]
+        return out, stderr
 
     def learned_gaps(self, x: Tensor) -> Tensor:
         """The cells of rows (B, C) that are missing in a column of whose gaps the scorer has learned, (B, C)."""
@@ -809,6 +795,12 @@ def _log_density(q: GaussianPosterior, row: int, values: Tensor) -> Tensor:
     """Log-densities of one cell at values (n,): (n,), nats."""
     own = q.pick(lambda t: t[row : row + 1].expand(len(values), *t.shape[1:]))
     return own.log_prob(values[:, None].to(q.means))[:, 0].double()
+
+
+def _stderr(log_joint: Tensor, log_w: Tensor) -> Tensor:
+    """Standard errors (n,) of sums of terms (n, M + 1), the last one exact, the others with log-weights (n, M)."""
+    exact = (log_joint[:, -1] - torch.logsumexp(log_joint, 1)).exp()
+    return combine(log_w).stderr * (1 - exact)
 
 
 def _log_prob(denoiser: Denoiser, x: Tensor) -> Tensor:

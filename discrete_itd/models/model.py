@@ -390,22 +390,6 @@ class Model:
         log_factors = self._in_blocks(denoiser, call, x, x.new_zeros(x[:0].shape), progress)
         return Attribution(log_factors.sum(1), x.new_zeros(len(x)), -log_factors)
 
-    @torch.no_grad()
-    def log_prob_and_factors(
-        self, x: Tensor, progress: Callable[[int], object] | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Closed form of log P(x), (N,), with the factors (N, C') that cost least beside it, perhaps a member's."""
-        if isinstance(self.conditional, ConditionalDenoiser):
-            log_prob, factors = self._by_batch(self.conditional.score_and_factors, x, progress)
-            return log_prob, factors
-
-        def call(rows: Tensor) -> Tensor:
-            log_prob, factors = self.denoiser.log_prob_and_factors(rows)
-            return torch.cat([log_prob[:, None].double(), factors.double()], 1)
-
-        both = self._in_blocks(self.denoiser, call, x, x.new_zeros(0, 1 + x.shape[1]), progress)
-        return both[:, 0], both[:, 1:]
-
     def _threads(self, denoiser: Denoiser, x: Tensor) -> AbstractContextManager[None]:
         return threads_for(min(len(x), self.batch_size) * denoiser.score_work)
 
@@ -441,12 +425,8 @@ class Model:
         if isinstance(conditional, ConditionalDenoiser) and estimator is None:
             if given is not None:
                 return self._chain(x, given, n_evaluations, max_stderr, progress)
-
-            def call(rows: Tensor) -> tuple[Tensor, ...]:
-                return (*conditional.score(rows), -conditional.factors(rows))
-
-            _, stderr, surprisal = self._by_batch(call, x, progress)
-            return Attribution(-surprisal.sum(1), stderr, surprisal)
+            factors, stderr = self._by_batch(conditional.factors, x, progress)
+            return Attribution(factors.sum(1), stderr, -factors)
         if denoiser.closed_form:
             return self._factors(denoiser, x, given, progress)
         with self._threads(denoiser, x):
@@ -483,8 +463,11 @@ class Model:
             after = found.log_prob - base
             after = torch.where(x[:, j].isnan(), before, after)
             out[:, j], before = after - before, after
-        if order:
-            out[:, order[-1]] = whole.log_prob - before
+        if order:  # what is left belongs to the last known cell
+            missing = x[:, order].isnan()
+            last = len(order) - 1 - (~missing).flip(1).long().argmax(1, keepdim=True)
+            at = torch.tensor(order, device=x.device)[last]
+            out.scatter_add_(1, at, (whole.log_prob - before)[:, None])
         return Attribution(*whole, -out)
 
     @torch.no_grad()

@@ -207,13 +207,16 @@ class ScoringMixin:
             parents. Another model, or a question with ``given``, takes what the path has revealed, averaged over
             paths; then the share depends on the schedule, and two columns that determine each other share the surprisal
             of both. With ``given``, a model with a ``companion_`` takes one order of the other columns. A missing or
-            given cell has none.
+            given cell has none: NaN.
         """
         rows, log_volume, how = self._asked(X, given, max_stderr)
         with progress_bar(len(rows.unique), "explain") as bar:
             split = self.model_.attribution(rows.unique, **how, progress=bar.update)
         _warn_of_errors(split.stderr, max_stderr)
-        return rows.by_column(split.surprisal.cpu().numpy()[rows.inverse] - log_volume)
+        nats = split.surprisal.cpu().numpy()[rows.inverse] - log_volume
+        if how["given"] is not None:
+            nats[:, how["given"].cpu().numpy()] = math.nan
+        return rows.by_column(nats)
 
     @in_kind
     def information(

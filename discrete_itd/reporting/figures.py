@@ -231,14 +231,14 @@ def draw_explanation(
     Parameters
     ----------
     nats : Series, length C
-        By column.
+        By column; NaN where there is no bar.
     ax : Axes
     usual : Series, length C, optional
         Usual nats of the columns, drawn as marks on the bars.
     values : sequence of str, length C, optional
         Values of the row as text, for the labels.
     """
-    heights = nats.to_numpy(dtype=float)
+    heights = np.nan_to_num(nats.to_numpy(dtype=float))
     kept, rest = _longest(heights)
     labels = [str(nats.index[i]) for i in kept]
     if values is not None:
@@ -246,7 +246,7 @@ def draw_explanation(
     total, marks = heights[rest].sum(), None
     heights = heights[kept]
     if usual is not None:
-        typical = usual.to_numpy(dtype=float)
+        typical = np.nan_to_num(usual.to_numpy(dtype=float))
         marks = typical[kept]
     if len(rest):
         labels.append(f"{len(rest)} other columns")

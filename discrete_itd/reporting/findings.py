@@ -42,8 +42,6 @@ from discrete_itd.validation import check_integer, check_share
 MOST_REASONS = 1000  # rows with an alarm whose reasons are looked for: some milliseconds to tenths of a second each
 N_REASONS = 3  # cells of each, at most
 LEVELS = (0.01, 0.05, 0.1)  # of the table of p-values
-FEW = 20  # rows by which to tell whether scores are log-probabilities
-SAME = 1e-6  # nats by which equal sums may differ
 
 
 @dataclass(frozen=True)
@@ -84,15 +82,17 @@ class Alarms:
         ``surprisal`` of the calibration rows, if there are any.
     p_values : ndarray, shape (M,), optional
         Of the inliers, if there are calibration rows.
-    is_surprisal : bool
-        Whether the detector's score is the log-probability; it may be another one.
     """
 
     threshold: Threshold | None = None
     rate: Interval | None = None
     reference: np.ndarray | None = None
     p_values: np.ndarray | None = None
-    is_surprisal: bool = True
+
+    @property
+    def is_surprisal(self) -> bool:
+        """Whether rows are ranked by their surprisal, as by a density; a detector has a score of its own."""
+        return self.threshold is None
 
     @property
     def calibration(self) -> pd.DataFrame | None:
@@ -382,14 +382,11 @@ def examine_stream(
 def _alarms(detector: DiffusionOutlierDetector, known: Measured) -> Alarms:
     """What a detector says about inliers."""
     calibration, score = np.asarray(detector.calibration_scores_), known.score
-    few = known.first.rows.take(slice(FEW))
-    own = known.density.score_samples(few)
     return Alarms(
         threshold=detector.threshold_,
         rate=share_interval(int((score < detector.threshold_.offset).sum()), len(score)),
         reference=-calibration if len(calibration) else None,
         p_values=known.p_values,
-        is_surprisal=bool(np.allclose(score[: len(few)], own, rtol=0, atol=SAME)),
     )
 
 

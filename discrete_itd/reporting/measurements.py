@@ -17,7 +17,7 @@ from discrete_itd.detection.assessment import nats_given_others
 from discrete_itd.detection.conditionals import scores_of_row
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.detection.reasons import NO_CELL, reasons
-from discrete_itd.detection.scoring import scorer_of
+from discrete_itd.detection.score import scorer_of
 from discrete_itd.encoders import Column, Rows, TableEncoder, written
 from discrete_itd.estimators import DiffusionDensity
 
@@ -186,9 +186,9 @@ def column_entropies(density: DiffusionDensity, rows: Rows) -> pd.DataFrame:
     rows = rows.take(spread_positions(len(rows), most))
     with torch.no_grad():
         log_prob = marginals.log_factors(rows.unique).double().cpu().numpy()[rows.inverse]
-    table = rows.by_column(-log_prob - rows.log_volume)
+    table = rows.by_column(-log_prob - rows.log_volume).fillna(0.0)
     if len(columns) > MOST_COLUMNS:
-        explained = (table - density.explain(rows)).to_numpy().mean(0)
+        explained = (table - density.explain(rows).fillna(0.0)).to_numpy().mean(0)
         columns = np.sort(np.argsort(-explained, kind="stable")[:MOST_COLUMNS])
     found = nats_given_others(scorer, rows.unique, columns.tolist())
     given = (found[rows.inverse] - rows.log_volume[:, columns]).mean(0)

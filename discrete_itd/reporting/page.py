@@ -153,9 +153,8 @@ def _data_link(found: Findings) -> str | None:
     """The rows that raise an alarm as a CSV within a link; None if there are none."""
     if not len(found.alarm_rows):
         return None
-    rows = found.alarm_rows
-    if not found.alarms.is_surprisal:  # the score as the detector gives it
-        rows = rows.assign(nats=-rows["nats"]).rename(columns={"nats": "score"})
+    rows = found.alarm_rows  # with the score as the detector gives it
+    rows = rows.assign(nats=-rows["nats"]).rename(columns={"nats": "score"})
     rows = rows.map(lambda v: readable(v) if isinstance(v, str) else v)
     return "data:text/csv;charset=utf-8," + quote(rows.to_csv(index=False), safe="")
 

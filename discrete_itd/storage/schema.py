@@ -62,8 +62,13 @@ def check_table(data: Any, where: str) -> dict[str, list[Any]]:
     return dict(data)
 
 
-def check_tensor(tensors: Mapping[str, Tensor], name: str, *shape: int | None) -> Tensor:
-    """One of the tensors; ValueError if it is missing, not finite, or of another shape (None: any length) or type."""
+def check_tensor(
+    tensors: Mapping[str, Tensor], name: str, *shape: int | None, gaps: bool = False
+) -> Tensor:
+    """One of the tensors; ValueError if it is missing, not finite, or of another shape (None: any length) or type.
+
+    With ``gaps`` it may be NaN.
+    """
     if name not in tensors:
         raise ValueError(f"the tensor {name} is missing")
     tensor = tensors[name]
@@ -72,7 +77,7 @@ def check_tensor(tensors: Mapping[str, Tensor], name: str, *shape: int | None) -
         raise ValueError(f"the tensor {name} has the shape {tuple(tensor.shape)}")
     if tensor.dtype == torch.bfloat16:  # which numpy does not have
         raise ValueError(f"the tensor {name} is of type {tensor.dtype}")
-    if not bool(tensor.isfinite().all()):
+    if not bool((tensor.isfinite() | (tensor.isnan() & gaps)).all()):
         raise ValueError(f"the tensor {name} is not finite")
     return tensor
 

@@ -47,7 +47,7 @@ from sklearn.preprocessing import OneHotEncoder
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
 from discrete_itd.datasets import load_adult, load_car, load_mushroom
 from discrete_itd.detection.reasons import cell_nats
-from discrete_itd.detection.scoring import fit_score
+from discrete_itd.detection.score import Scorer
 from tests.benchmarks.data import categorical_names, load_categorical, load_odd, odd_names
 from tests.benchmarks.detectors import untrained
 from tests.benchmarks.tables import (
@@ -256,7 +256,7 @@ def _doubt(models: _Models) -> Blame:
 
 def _doubt_of_the_score(models: _Models) -> Blame:
     density = models.density
-    scorer = fit_score(density, density.rows(models.train), 0)
+    scorer = Scorer.fit(density, density.rows(models.train))
     return lambda rows: cell_nats(scorer, rows).error_log_odds.to_numpy()
 
 

@@ -146,9 +146,8 @@ def fit_and_score(method: str, rows: data.Anomalies, share: float) -> detectors.
         contamination = 0.05
     if method in PARTS:
         model = DiffusionOutlierDetector(
-            DiffusionDensity(denoiser=PARTS[method]), contamination=contamination,
-            score_by="log_prob", random_state=0,
-        )  # fmt: skip
+            DiffusionDensity(denoiser=PARTS[method]), contamination=contamination, random_state=0
+        )
         return detectors.fit_and_score(model, train, test)
     model = DiffusionOutlierDetector(contamination=contamination, random_state=0)
     return detectors.fit_and_score(model, train, test)

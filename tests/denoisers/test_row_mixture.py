@@ -12,14 +12,12 @@ from scipy import stats
 from discrete_itd.channel import State
 from discrete_itd.denoisers import (
     CausalDenoiser,
-    MarginalDenoiser,
     MixtureDenoiser,
     RowMixtureDenoiser,
     SupportDenoiser,
 )
 from discrete_itd.denoisers.row_mixture import fit_weights
 from tests.laws import (
-    FEW_EXAMPLES,
     LAW,
     WIDER_BOOKS,
     Stranger,
@@ -106,27 +104,6 @@ def test_members_need_a_closed_form_and_weights_are_positive(device):
             RowMixtureDenoiser(book, [tree, tree], weights)
     with pytest.raises(ValueError, match="number of a member"):
         RowMixtureDenoiser(book, [tree], [1.0], main=1)
-
-
-@FEW_EXAMPLES
-@given(seeds)
-def test_quick_factors_come_with_the_log_probability_of_the_mixture(device, seed):
-    """They are those of the causal member with the largest weight, else the mixture's own."""
-    book = make_book("all kinds", device)
-    rng = np.random.default_rng(seed)
-    one, other = (make_denoiser("causal on marginals", book, seed + i) for i in range(2))
-    alone = MarginalDenoiser.fit(book, random_rows(book, 30, rng))
-    x = random_rows(book, 9, rng, missing=0.2)
-    for members, weights, source in (
-        ((alone, one, other), (0.6, 0.1, 0.3), other),
-        ((one, other, alone), (0.6, 0.1, 0.3), one),
-        ((alone, alone), (0.5, 0.5), None),
-    ):
-        mixture = RowMixtureDenoiser(book, members, weights)
-        log_prob, factors = mixture.log_prob_and_factors(x)
-        torch.testing.assert_close(log_prob, mixture.log_prob(x), check_dtype=False)
-        expected = (source or mixture).log_factors(x)
-        torch.testing.assert_close(factors, expected, check_dtype=False)
 
 
 # -- of exact members ------------------------------------------------------------------------------

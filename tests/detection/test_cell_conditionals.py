@@ -16,7 +16,7 @@ from discrete_itd.detection import assessment
 from discrete_itd.detection.assessment import assess
 from discrete_itd.detection.distributions import mean_log_volume
 from discrete_itd.detection.reasons import cell_nats, expected
-from discrete_itd.detection.scoring import Scorer, scorer_of
+from discrete_itd.detection.score import Scorer, scorer_of
 from discrete_itd.encoders import Column
 from discrete_itd.encoders.numeric import fit_bins
 from discrete_itd.recipes import Network
@@ -341,7 +341,7 @@ def test_a_row_is_judged_alike_in_any_company(model):
 
 def test_batches_change_nothing(model, monkeypatch):
     x = model.rows(TABLE[:50]).x
-    scorer = Scorer.plain(model)
+    scorer = Scorer(model)
     whole = assess(scorer, x)
     monkeypatch.setattr(
         "discrete_itd.detection.conditionals.BATCH_WORK", 7 * model.denoiser_.codebook.work

@@ -1,4 +1,4 @@
-"""Conditional distributions under the score: the score, normalised over the values of one cell by brute force."""
+"""Conditional distributions of cells: the probability of the row, normalised over the values of one by brute force."""
 
 import numpy as np
 import pandas as pd
@@ -45,34 +45,27 @@ TABLES = {"nominal": nominal, "ordinal": ordinal, "mixed": mixed}
 EXACT = {"nominal": "tree", "ordinal": "tree", "mixed": "independent"}
 
 
-def fit(kind, score_by):
+def fit(kind):
     density = DiffusionDensity(denoiser=EXACT[kind], n_evaluations=8, random_state=0)
-    detector = DiffusionOutlierDetector(
-        density, score_by=score_by, false_alarm_rate=0.1, random_state=0
-    )
+    detector = DiffusionOutlierDetector(density, false_alarm_rate=0.1, random_state=0)
     return detector.fit(TABLES[kind]())
 
 
 @pytest.fixture(scope="module")
 def detectors():
-    return {
-        (kind, score_by): fit(kind, score_by)
-        for kind in TABLES
-        for score_by in ("anomaly", "log_prob")
-    }
+    return {kind: fit(kind) for kind in TABLES}
 
 
 def brute_force(detector, row, column, values):
-    """exp(score) of one row with each value of a cell, over their sum."""
+    """The probability of one row with each value of a cell, over their sum."""
     rows = pd.concat([row] * len(values), ignore_index=True).assign(**{column: values})
-    score = detector.score_samples(rows)
-    return np.exp(score - np.logaddexp.reduce(score))
+    log_p = detector.density_.score_samples(rows)
+    return np.exp(log_p - np.logaddexp.reduce(log_p))
 
 
-@pytest.mark.parametrize("score_by", ["anomaly", "log_prob"])
 @pytest.mark.parametrize("kind", ["nominal", "ordinal"])
-def test_properties_expected_is_the_normalised_score(kind, score_by, detectors):
-    detector, table = detectors[kind, score_by], TABLES[kind](1)
+def test_properties_expected_is_the_normalised_probability(kind, detectors):
+    detector, table = detectors[kind], TABLES[kind](1)
     for i in (0, 3, 9):  # the last with a missing cell
         row = table[i : i + 1]
         for column in table:
@@ -84,19 +77,8 @@ def test_properties_expected_is_the_normalised_score(kind, score_by, detectors):
             np.testing.assert_allclose(own[values], p[values], atol=1e-4)
 
 
-def test_properties_the_mean_with_columns_differs_from_the_log_probability(detectors):
-    """So the test above can tell them apart."""
-    table = nominal(1)[:20]
-    mean, plain = (
-        detectors["nominal", s].expected(table, ["b"], k=None, n_values=1)["probability"]
-        for s in ("anomaly", "log_prob")
-    )
-    assert np.abs(mean - plain).max() > 0.05
-
-
 def test_properties_continuous_columns_against_a_fine_grid(detectors):
-    """Under the log-density; caps and codes of the other score change no prediction."""
-    detector, table = detectors["mixed", "log_prob"], mixed(1)
+    detector, table = detectors["mixed"], mixed(1)
     grid = np.exp(np.linspace(-4, 4, 6001))
     for i in (0, 1, 2):
         row = table[i : i + 1]
@@ -109,16 +91,11 @@ def test_properties_continuous_columns_against_a_fine_grid(detectors):
             p = brute_force(detector, row, "a", np.unique(table["a"]))
             names = detector.expected(row, ["a"], k=None).set_index("expected")["probability"]
             assert names[value] == pytest.approx(p["xyz".index(value)], abs=1e-4)
-    own, plain = (
-        detectors["mixed", s].expected(table[:20], k=None) for s in ("anomaly", "log_prob")
-    )
-    assert detectors["mixed", "anomaly"]._scorer.floor.max() > -np.inf
-    pd.testing.assert_frame_equal(own, plain)
 
 
-def test_properties_pairs_are_changes_of_the_conditional_of_the_score(detectors):
-    """Of a row of which two cells are known: the score normalised over one of them, with and without the other."""
-    detector, row = detectors["ordinal", "anomaly"], ordinal(1)[3:4].astype(object)
+def test_properties_pairs_are_changes_of_the_conditional(detectors):
+    """Of a row of which two cells are known: the probability normalised over one, with and without the other."""
+    detector, row = detectors["ordinal"], ordinal(1)[3:4].astype(object)
     pairs = pairwise(detector._scorer, row)
     for j, i in (("a", "b"), ("level", "a"), ("b", "level")):
         values = np.unique(ordinal()[j].dropna())
@@ -133,7 +110,7 @@ def test_properties_pairs_are_changes_of_the_conditional_of_the_score(detectors)
 
 @pytest.mark.parametrize("rows_at_once", [1, 7, 10_000])
 def test_questions_asked_together_have_the_answers_of_each(detectors, monkeypatch, rows_at_once):
-    detector = detectors["mixed", "anomaly"]
+    detector = detectors["mixed"]
     x = detector.rows(TABLES["mixed"]()).x[:3]
     scorer = detector._scorer
     work = rows_at_once * scorer.conditional.codebook.work
@@ -160,7 +137,7 @@ def several(detectors):
         denoiser=Mixture(6), missing="category", n_evaluations=8, random_state=0
     )
     with_gaps = DiffusionOutlierDetector(density, false_alarm_rate=0.1, random_state=0).fit(gaps())
-    return [(with_gaps, gaps()), *((d, TABLES[kind]()) for (kind, _), d in detectors.items())]
+    return [(with_gaps, gaps()), *((d, TABLES[kind]()) for kind, d in detectors.items())]
 
 
 def one_by_one(scorer, row, log_volume, k, shift):
@@ -243,8 +220,9 @@ def chain(n, seed):
 @pytest.fixture(scope="module")
 def wide():
     density = DiffusionDensity(denoiser="tree", missing="category", random_state=0)
-    settings = {"score_by": "log_prob", "false_alarm_rate": 0.1, "random_state": 0}
-    return DiffusionOutlierDetector(density, **settings).fit(chain(400, 0))
+    return DiffusionOutlierDetector(density, false_alarm_rate=0.1, random_state=0).fit(
+        chain(400, 0)
+    )
 
 
 def spoilt():

@@ -21,11 +21,11 @@ from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
 from discrete_itd.detection import detector as detecting
 from discrete_itd.detection.assessment import conflicts
 from discrete_itd.detection.conformal import discoveries, p_values
-from discrete_itd.detection.scoring import Scorer, fit_score
+from discrete_itd.detection.score import Scorer
 from discrete_itd.detection.thresholds import Threshold, alarms_among
 from discrete_itd.encoders import TableEncoder
 from discrete_itd.models.model import Model
-from discrete_itd.recipes import Causal, Mixture, Network, RowMixture, Trees
+from discrete_itd.recipes import Mixture, Network, Trees
 from discrete_itd.storage.files import read_state, write_state
 from discrete_itd.training import Checkpoint
 
@@ -243,14 +243,6 @@ def test_properties_the_model_scores_the_same_rows_once(fitted_mixed, monkeypatc
     assert sizes == [12]
 
 
-def test_properties_a_score_without_a_cap_needs_no_shares(fitted, monkeypatch):
-    split, total = (count_rows(monkeypatch, name) for name in ("attribution", "log_prob"))
-    X = categories(200, seed=3).drop_duplicates()
-    scores = fitted.score_samples(X)
-    assert (split, total) == ([], [len(X)])
-    assert np.allclose(scores, -fitted.explain(X).sum(axis=1))
-
-
 def test_companions_answer_for_cells():
     """Here one that knows of no dependence: it changes what is said of cells, not the score."""
     density = DiffusionDensity(denoiser="independent", random_state=0).fit(mixed())
@@ -268,73 +260,18 @@ def test_companions_answer_for_cells():
     assert (conflicts(scorer, detector.rows(X).x, np.zeros((len(X), 1), int))[1] < 1e-4).all()
 
 
-@pytest.mark.parametrize("which", ["fitted", "fitted_mixed"])
-def test_explanations_add_up_to_the_score(which, request):
-    model = request.getfixturevalue(which)
-    X = (categories if which == "fitted" else mixed)(20, seed=1).iloc[::-1]
-    nats = model.explain(X)
-    assert nats.index.equals(X.index)
-    assert np.allclose(nats.sum(axis=1), -model.score_samples(X))
-    usual = model.calibration_nats_.mean(axis=0)
-    assert np.allclose(model.explain(X, relative=True), nats - usual)
-    assert np.allclose(model.calibration_scores_, -model.calibration_nats_.sum(axis=1))
+def test_relative_explanations_are_above_the_mean_of_the_calibration_rows(fitted_mixed):
+    X = mixed(20, seed=1).iloc[::-1]
+    nats, usual = fitted_mixed.explain(X), fitted_mixed.calibration_nats_.mean(axis=0)
+    pd.testing.assert_frame_equal(fitted_mixed.explain(X, relative=True), nats - usual)
 
 
-def test_few_rows_of_categories_are_scored_by_their_columns_too(fitted):
-    X = categories(20, seed=1)
-    x = fitted.rows(X).x
-    alone = fitted.density_.model_.marginals.log_prob(x).numpy()
-    assert np.allclose(fitted.score_samples(X), (fitted.density_.log_prob(X).log_prob + alone) / 2)
-
-
-def test_of_numbers_the_models_nats_are_capped_and_new_ones_told(fitted_mixed):
-    """Against the definition, cell by cell."""
-    far = pd.DataFrame(
-        {"a": ["low", "low", None], "number": [-3.0, 30.0, np.nan], "count": [3, 3, 3]}
-    )
-    ordinary, odd, _ = fitted_mixed.score_samples(far)
-    assert ordinary > odd + 3
-    scorer = fitted_mixed._scorer
-    ours = fitted_mixed.density_.explain(far)
-    assert (ours["number"][:1] < scorer.floor[1]).all()  # else nothing is capped
-    expected = ours.clip(lower=scorer.floor, axis=1).mask(far.isna(), 0.0)
-    assert scorer.repeats is None
-    pd.testing.assert_frame_equal(fitted_mixed.explain(far), expected, rtol=1e-5)
-    drawn = fitted_mixed.density_.sample(500, random_state=scorer.density.model_.seed)
-    mean = fitted_mixed.density_.explain(drawn)["number"].mean()
-    assert scorer.floor[1] == pytest.approx(mean, abs=0.2)
-    assert np.isneginf(scorer.floor[[0, 2]]).all()
-
-
-def test_caps_take_off_what_a_quick_factor_has_above_its_mean():
-    """The score of a mixture asks its causal member for factors, no member of many classes."""
-    X, new = mixed(), mixed(30, seed=5)
-    members = Causal(base="independent"), Mixture(n_components=4)
-    density = DiffusionDensity(denoiser=RowMixture(members), max_steps=20, random_state=0)
-    model = DiffusionOutlierDetector(density, false_alarm_rate=0.1, random_state=0).fit(X)
-    scorer, rows = model._scorer, model.rows(new)
-    assert scorer.denoiser.log_prob_and_factors(rows.unique)[1].shape == rows.unique.shape
-    nats = -scorer.denoiser.log_prob_and_factors(rows.x)[1].numpy() - rows.log_volume
-    excess = np.clip(scorer.floor - rows.by_column(nats), 0, None)
-    log_prob = scorer.model.log_prob(rows.x, 2).log_prob.numpy() + rows.log_volume.sum(1)
-    assert (excess["number"] > 0.01).any()
-    assert np.allclose(scorer.score(rows), log_prob - excess.sum(axis=1), atol=1e-4)
-    assert np.allclose(scorer.nats(rows).sum(axis=1), -scorer.score(rows), atol=1e-4)
-
-
-def test_log_prob_is_an_alternative():
-    X = mixed(100)
-    model = detector(score_by="log_prob", false_alarm_rate=0.1).fit(X)
-    assert np.allclose(model.score_samples(X[:9]), model.density_.score_samples(X[:9]))
-
-
-def test_a_missing_cell_surprises_nobody(fitted_mixed):
+def test_a_missing_cell_has_no_nats(fitted_mixed):
     X = mixed(5, seed=1)
     X.loc[0, "number"] = np.nan
     X.loc[1, ["a", "count"]] = None
     nats = fitted_mixed.explain(X)
-    assert nats.loc[0, "number"] == 0
-    assert (nats.loc[1, ["a", "count"]] == 0).all()
+    assert nats.isna().equals(X.isna())
 
 
 def test_a_score_is_of_the_row_alone(fitted_mixed):
@@ -402,11 +339,12 @@ def test_a_checkpoint_outlasts_the_calibration(tmp_path, monkeypatch):
     """It is removed at the end of the whole fit, but not where the caller opened it."""
     file, there = tmp_path / "run", []
 
-    def watched(*arguments, **options):
+    def watched(*arguments):
         there.append(file.exists())
-        return fit_score(*arguments, **options)
+        return fit(*arguments)
 
-    monkeypatch.setattr("discrete_itd.detection.detector.fit_score", watched)
+    fit = Scorer.fit
+    monkeypatch.setattr(Scorer, "fit", watched)
     first = detector(false_alarm_rate=0.1).fit(categories(), checkpoint=file)
     assert not file.exists()
     second = detector(false_alarm_rate=0.1).fit(categories(), checkpoint=Checkpoint(file))
@@ -583,7 +521,9 @@ def test_a_frozen_density_is_calibrated_only():
     model.fit(categories(60, seed=1))
     assert model.density_ is density
     assert len(model.calibration_scores_) == 60
-    assert np.allclose(model.calibration_scores_, density.score_samples(categories(60, seed=1)))
+    np.testing.assert_array_equal(
+        model.calibration_scores_, model.score_samples(categories(60, seed=1))
+    )
 
 
 def test_a_frozen_density_on_rows_that_are_not_all_ordinary():
@@ -643,7 +583,6 @@ def test_more_evaluations_change_the_scores_of_rows_already_scored(table):
         ({"contamination": 0}, ValueError, "contamination must be positive"),
         ({"false_alarm_rate": 2}, ValueError, "false_alarm_rate must be between"),
         ({"calibration_fraction": 1.0}, ValueError, "calibration_fraction must be between"),
-        ({"score_by": "votes"}, ValueError, "score_by must be"),
         ({"density__handle_unknown": "error"}, ValueError, "handle_unknown='error'"),
         ({"random_state": -1}, ValueError, "random_state must be an integer .*, got -1"),
         ({"density": "tree"}, TypeError, "density must be a DiffusionDensity"),
@@ -692,9 +631,8 @@ def test_a_file_holds_no_table_of_rows(fitted_mixed, tmp_path):
     fitted_mixed.save(tmp_path / "a")
     _, tensors = read_state(tmp_path / "a")
     own = {name for name in tensors if not name.startswith("density.")}
-    assert own == {"weight", "floor", "scores", "nats", "repeated", "trimmed"}
-    assert tensors["weight"].shape == (1,)
-    assert tensors["floor"].shape == (3,)
+    assert own == {"quantiles", "nats", "repeated", "trimmed"}
+    assert tensors["quantiles"].shape == (3,)
     n_held = len(fitted_mixed.calibration_scores_)
     assert not any(set(t.shape) & {200, 200 - n_held} for t in tensors.values())
 
@@ -724,15 +662,12 @@ def test_files_of_another_kind_are_refused(fitted, tmp_path):
         lambda h, _: h["parameters"].update(contamination=3),
         lambda h, _: h["parameters"].update(other=3),
         lambda h, _: h.update(density=None),
-        lambda _, t: t.pop("scores"),
-        lambda _, t: t.update(scores=torch.ones(3)),
-        lambda _, t: t["nats"].fill_(float("nan")),
-        lambda _, t: t.update(floor=torch.zeros(7)),
-        lambda _, t: t.pop("floor"),
-        lambda _, t: t.pop("weight"),
-        lambda _, t: t["weight"].fill_(2.0),
-        lambda _, t: t["weight"].fill_(0.5),
-        lambda _, t: t.update(weight=torch.ones(2, dtype=torch.float64)),
+        lambda _, t: t.pop("nats"),
+        lambda _, t: t.update(nats=torch.ones(3)),
+        lambda _, t: t["nats"].fill_(float("inf")),
+        lambda _, t: t.update(quantiles=torch.zeros(7)),
+        lambda _, t: t["quantiles"].fill_(float("nan")),
+        lambda _, t: t.pop("quantiles"),
     ],
 )
 def test_forged_files_are_refused(spoil, fitted_mixed, tmp_path):
@@ -751,7 +686,7 @@ def test_a_calibration_that_is_ended_has_a_sample_of_its_rows(monkeypatch, ctrl_
     monkeypatch.setattr(detecting, "FEWEST_SCORED", 20)
     monkeypatch.setattr(detecting, "SCORED_AT_ONCE", 20)
     whole = DiffusionOutlierDetector(TREE, false_alarm_rate=0.1, random_state=0).fit(mixed(400))
-    real, nats = time.perf_counter, Scorer.nats
+    real, nats = time.perf_counter, Scorer.explain
     passed = [0.0]
 
     def slow(self, rows):
@@ -760,7 +695,7 @@ def test_a_calibration_that_is_ended_has_a_sample_of_its_rows(monkeypatch, ctrl_
             ctrl_c()
         return nats(self, rows)
 
-    monkeypatch.setattr(Scorer, "nats", slow)
+    monkeypatch.setattr(Scorer, "explain", slow)
     monkeypatch.setattr("time.perf_counter", lambda: real() + passed[0])
     density = clone(TREE).set_params(max_time=1500.0 if how == "max_time" else None)
     n = 40 if how == "max_time" else 60

@@ -12,7 +12,7 @@ from scipy import stats
 from discrete_itd import CoordinateSchedule, DiffusionDensity
 from discrete_itd.detection.drift import Drift, compare, differs, drift
 from discrete_itd.detection.origins import Tolerance, _Tests
-from discrete_itd.detection.scoring import Scorer
+from discrete_itd.detection.score import Scorer
 from discrete_itd.detection.two_samples import distance
 from discrete_itd.recipes import Network
 
@@ -375,7 +375,7 @@ def test_surprisals_and_places_are_those_of_the_conditionals():
     for make in (copula, categories):
         density = dependent(make)
         x = density.rows(density.sample(2000, random_state=0)).x
-        tests = _Tests(Scorer.plain(density), x, 1000, Tolerance(np.zeros(5), 0.0), 0)
+        tests = _Tests(Scorer(density), x, 1000, Tolerance(np.zeros(5), 0.0), 0)
         exact = density.denoiser_.log_prob
         for (k, *more), numbers in tests._numbers([(0,), (3,), (1, 2)], [4]):
             x_others = x.clone()

@@ -43,7 +43,7 @@ def test_a_new_number_between_others_is_odd_and_named(fitted):
     assert np.allclose(gap, alone.score(seen) - alone.score(unseen) + math.log((1 - p) / p))
     nats = fitted.explain(odd)
     assert np.allclose(nats.sum(axis=1), -fitted.score_samples(odd))
-    assert np.allclose(nats - alone.nats(unseen), [[-math.log(p), 0.0, 0.0]] * 20)
+    assert np.allclose(nats - alone.explain(unseen), [[-math.log(p), 0.0, 0.0]] * 20)
     reasons = fitted.reasons(odd, k=1)
     assert (reasons["column"] == "repeating").all()
     assert (fitted.p_values(odd) < 0.02).all()

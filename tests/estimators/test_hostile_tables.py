@@ -171,7 +171,7 @@ DENSITY = {
     "log_prob": lambda m, X, _: m.log_prob(X).log_prob,
     "score": lambda m, X, _: np.array([m.score(X) if len(X) else 0.0]),
     "given": lambda m, X, _: m.log_prob(X, given=list(X)[:1]).log_prob,
-    "explain": lambda m, X, _: m.explain(X).to_numpy(),
+    "explain": lambda m, X, _: m.explain(X).fillna(0.0).to_numpy(),  # NaN: missing
     "impute": lambda m, X, _: m.impute(X) is None,
     "impute draws": lambda m, X, _: m.impute(X, method="sample", random_state=0) is None,
     "sample": lambda m, X, _: m.score_samples(m.sample(3, random_state=0)),

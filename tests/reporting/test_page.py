@@ -90,7 +90,7 @@ def test_the_numbers_are_those_of_the_findings(found, read):
     detector = reported.detector()
     said = [
         f"Mean surprisal of an inlier {-detector.density_.log_prob(reported.table(120, 8)).log_prob.mean():.2f} nats",
-        f"Highest surprisal {-detector.score_samples(rows()).min():.2f} nats",
+        f"Highest anomaly score {-detector.score_samples(rows()).min():.2f} nats",
         f"Alarms {(detector.predict(rows()) == -1).sum()} of 64,",
         f"the threshold of {-detector.offset_:.2f} nats",
         f"95 % interval {found.nats.low:.2f} to {found.nats.high:.2f}",
@@ -208,10 +208,10 @@ def test_where_all_cells_are_missing_there_is_nothing_to_score():
 
 
 def test_a_score_is_not_taken_for_surprisal(found):
-    other = examine(reported.default_detector(), reported.table(30, 9))
-    assert (other.alarms.is_surprisal, found.alarms.is_surprisal) == (False, True)
+    other, density = found, examine(reported.density(), reported.table(30, 9))
+    assert (other.alarms.is_surprisal, density.alarms.is_surprisal) == (False, True)
     top = f"{other.surprisal.max():.2f} nats median {np.median(other.surprisal):.2f}"
-    words = {True: Reader(page.render(found)).words, False: Reader(page.render(other)).words}
+    words = {True: Reader(page.render(density)).words, False: Reader(page.render(other)).words}
     for line in (
         f"Highest anomaly score {top}; minus the detector's score, which is not on the scale of the surprisal",
         "Half of the rows have an anomaly score of at most",
@@ -266,7 +266,7 @@ def test_the_alarms_can_be_downloaded(found):
     detector = reported.detector()
     alarm = detector.predict(rows()) == -1
     assert table["row"].tolist() == np.flatnonzero(alarm).tolist()
-    np.testing.assert_allclose(table["nats"], -detector.score_samples(rows())[alarm])
+    np.testing.assert_allclose(table["score"], detector.score_samples(rows())[alarm])
     np.testing.assert_allclose(table["p_value"], detector.p_values(rows())[alarm])
     first = found.most_anomalous.iloc[0]
     assert table.set_index("row")["reasons"][first["row"]] == "; ".join(first["reasons"])
@@ -331,7 +331,7 @@ def test_one_row_is_one_and_two_are_two(found):
     )
     words = Reader(page.render(one)).words
     assert "If the 1 row examined here is an inlier, with probability t it has" in words
-    assert "The row with the highest surprisal" in words
+    assert "The row with the highest anomaly score" in words
     many = Reader(page.render(dataclasses.replace(found, surprisal=np.array([1.0, 99.0])))).words
     assert "If the 120 rows examined here are inliers, about a share t of them has" in many
     assert "1 row of 2 is above the threshold" in many

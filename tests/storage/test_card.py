@@ -102,14 +102,10 @@ def test_a_detectors_card_says_what_is_guaranteed(tmp_path):
     mean = -detector.calibration_scores_.mean()
     assert f"calibration row: {mean:.3f} nats ±" in said["Calibration"]
     assert "The file holds scores and nats by column of the calibration rows" in said["Limits"]
-    bare = DiffusionOutlierDetector(settled(), calibration_fraction=0, score_by="log_prob")
-    with_numbers = table().assign(size=np.random.default_rng(0).normal(size=len(table())))
-    capped = DiffusionOutlierDetector(settled(), calibration_fraction=0).fit(with_numbers)
-    said = lines_of(capped.model_card())
-    assert "log-density counted up to its mean" in said["Calibration"]
+    bare = DiffusionOutlierDetector(settled(), calibration_fraction=0)
     said = lines_of(bare.fit(table()).model_card())
     assert "no p-values" in said["Calibration"]
-    assert "score: the log-probability" in said["Calibration"]
+    assert "score: minus the nats of all columns" in said["Calibration"]
 
 
 def test_a_card_is_whole_can_be_left_out_and_is_not_read(tmp_path, monkeypatch):

@@ -1,0 +1,213 @@
+r"""The anomaly score: nats of every column above those that rare but ordinary cells have.
+
+With the nats :math:`\ell_j(x)` of column j, which add up to the row's code length by the chain rule
+(:meth:`~discrete_itd.denoisers.Denoiser.log_factors`; along paths those of the path (6)),
+
+.. math:: s_j(x) = \log\bigl(1 + e^{\ell_j(x) - q_j}\bigr), \qquad \mathrm{score} = -\sum_j s_j(x), \quad (12)
+
+where :math:`q_j` is the 0.95 quantile of :math:`\ell_j` in rows that the model draws. A typical cell has next to none,
+whether its column has masses or a density, so very typical cells cannot offset an anomalous one; a rare one has
+:math:`\ell_j - q_j`. With :math:`p_j = e^{-\ell_j}` and the flat probability :math:`\epsilon_j = e^{-q_j}` of a wrong
+cell, :math:`s_j = -\log \frac{p_j}{p_j + \epsilon_j}`: minus the logarithm of the model's share in a cell of a
+contaminated distribution. A value and its missingness indicator are two internal columns, each with its own q.
+
+References
+----------
+Tukey, "A survey of sampling from contaminated distributions", Contributions to Probability and Statistics 1960.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from discrete_itd.channel.posterior import Posterior
+from discrete_itd.denoisers import Denoiser
+from discrete_itd.detection.repeats import Repeats
+from discrete_itd.encoders import Column
+from discrete_itd.encoders.rows import Rows
+from discrete_itd.estimators import DiffusionDensity
+from discrete_itd.models.model import Model
+from discrete_itd.progress import progress_bar
+from discrete_itd.validation import check_integer
+
+QUANTILE = 0.95  # of a column's nats, by which others are measured
+TYPICAL_ROWS = 500  # drawn from the model, in which it is found
+ROUNDINGS = 1 << 12  # bound on the number of consecutive roundings behind one score
+STEP = 2.0**-32  # nats are multiples of it: up to a million, their sums are exact, in any order
+
+
+@dataclass(eq=False)
+class Scorer:
+    """The score (12) of any row, by column.
+
+    Parameters
+    ----------
+    density : DiffusionDensity
+        Fitted.
+    given : tuple of int
+        Positions of the columns to condition on: nats are those of the other columns given these.
+    quantiles : ndarray of float64, shape (C',), optional
+        The q of every internal column; by default of rows drawn from the model at the first score.
+    repeats : Repeats, optional
+        Adds the code of whether each number is a new one, where numbers repeat
+        (:mod:`discrete_itd.detection.repeats`).
+    """
+
+    density: DiffusionDensity
+    given: tuple[int, ...] = ()
+    quantiles: np.ndarray | None = None
+    repeats: Repeats | None = None
+    # scores of rows by column, of a model with a number of evaluations
+    _known: WeakKeyDictionary[Rows, tuple[Model, int, np.ndarray]] = field(
+        default_factory=WeakKeyDictionary, init=False, repr=False
+    )
+
+    @classmethod
+    def fit(
+        cls, density: DiffusionDensity, train: Rows | None = None, given: tuple[int, ...] = ()
+    ) -> Scorer:
+        """The score of a fitted density; nothing is said of new numbers if the rows of its fit are unknown."""
+        scorer = cls(density, given)
+        scorer.quantiles = scorer.fitted_quantiles()
+        if train is not None:
+            repeats = Repeats.of(scorer.schema, train.x, given)
+            scorer.repeats = repeats if repeats.seen else None
+        return scorer
+
+    # -- scores ---------------------------------------------------------------------------------
+
+    def explain(self, rows: Rows) -> pd.DataFrame:
+        """The terms s of (12): DataFrame of shape (N, C) with the index of the table, nats, not negative.
+
+        NaN where a cell is missing and its being missing has no probability, and in given columns.
+        """
+        return rows.table(self._by_column(rows).copy())
+
+    def score(self, rows: Rows) -> np.ndarray:
+        """Minus the row sums of :meth:`explain`, to the last bit: float64, shape (N,); higher is more typical."""
+        return row_scores(self._by_column(rows))
+
+    def _by_column(self, rows: Rows) -> np.ndarray:
+        """:meth:`explain` as an array, computed once unless the density has changed since."""
+        model, n_evaluations = self.model, self.density.n_evaluations
+        check_integer("n_evaluations", n_evaluations, 2)
+        known = self._known.get(rows)
+        if known is None or known[0] is not model or known[1] != n_evaluations:
+            if self.quantiles is None:
+                self.quantiles = self.fitted_quantiles()
+            z = self._nats(rows) - self.quantiles
+            s = np.maximum(z, 0.0) + np.log1p(np.exp(-np.abs(z)))  # (12)
+            nats = rows.by_column(np.rint(s / STEP) * STEP).to_numpy()
+            if self.repeats is not None:
+                nats = nats + np.rint(self.repeats.nats(rows.x) / STEP) * STEP
+            known = self._known[rows] = model, n_evaluations, nats
+        return known[2]
+
+    def _nats(self, rows: Rows) -> np.ndarray:
+        """Nats of every internal column under the model, (N, C'); NaN where it is missing or given."""
+        closed = self.given_cells is not None and self.model.answers(self.given_cells).closed_form
+        with progress_bar(len(rows.unique), "explain") as bar:
+            split = self.model.attribution(
+                rows.unique,
+                self.density.n_evaluations,
+                given=self.given_cells,
+                estimator="closed_form" if closed else None,
+                progress=bar.update,
+            )
+        absent = rows.unique.isnan()
+        if self.given_cells is not None:
+            absent |= self.given_cells
+        nats = split.surprisal.masked_fill(absent, torch.nan)
+        return nats.cpu().numpy()[rows.inverse] - rows.log_volume
+
+    def fitted_quantiles(self) -> np.ndarray:
+        """The q of (12), (C',), in rows drawn from the model; 0 of a column that is missing in all, or given."""
+        drawn = self.density.rows(self.density.sample(TYPICAL_ROWS, random_state=self.model.seed))
+        found = [nats[~np.isnan(nats)] for nats in self._nats(drawn).T]
+        return np.array([np.quantile(nats, QUANTILE) if len(nats) else 0.0 for nats in found])
+
+    @property
+    def rounding(self) -> float:
+        """Bound on the rounding error of a score, relative to 1 + |score|.
+
+        Denoiser calls of constant shape make scores of equal rows equal to the last bit where this is tested, but no
+        library of matrix products guarantees it. The relative error of n roundings is at most n times the unit roundoff
+        of the floating type (Higham, "Accuracy and Stability of Numerical Algorithms", 2002, section 3.1).
+        """
+        return ROUNDINGS * torch.finfo(self.denoiser.codebook.known_snr.dtype).eps / 2
+
+    # -- what is scored ---------------------------------------------------------------------------
+
+    @cached_property
+    def given_cells(self) -> Tensor | None:
+        """Which internal columns are given, (C',); None if none are."""
+        if not self.given:
+            return None
+        mask = np.isin(self.density.encoder_.owner, self.given)
+        return torch.from_numpy(mask).to(self.density.device_)
+
+    @property
+    def model(self) -> Model:
+        """The density's model as it is now."""
+        return self.density.model_
+
+    @property
+    def denoiser(self) -> Denoiser:
+        """The model's denoiser that scores rows."""
+        return self.model.denoiser
+
+    @property
+    def conditional(self) -> Denoiser:
+        """The model's denoiser of conditional distributions."""
+        return self.model.conditional
+
+    @cached_property
+    def marginals(self) -> Posterior:
+        """Independent columns of the rows that the density was fitted to, one row."""
+        return self.model.marginals.marginals()
+
+    @property
+    def schema(self) -> Sequence[Column]:
+        """The columns of the table."""
+        return self.density.encoder_.schema
+
+    # -- storage --------------------------------------------------------------------------------
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        """All but the density and what is given."""
+        tensors = {"quantiles": torch.tensor(self.quantiles)}
+        return tensors if self.repeats is None else tensors | self.repeats.to_tensors()
+
+    @classmethod
+    def from_tensors(
+        cls,
+        density: DiffusionDensity,
+        tensors: Mapping[str, Tensor],
+        given: tuple[int, ...] = (),
+    ) -> Scorer:
+        """The scorer of a density that :meth:`to_tensors` wrote; ValueError or LookupError if they are malformed."""
+        quantiles, n = tensors["quantiles"].numpy().astype(float), len(density.encoder_.owner)
+        if quantiles.shape != (n,) or not np.isfinite(quantiles).all():
+            raise ValueError(f"its quantiles are malformed, of shape {quantiles.shape}")
+        repeats = None
+        if "repeats" in tensors:
+            repeats = Repeats.from_tensors(len(density.encoder_.schema), tensors)
+        return cls(density, given, quantiles, repeats)
+
+
+def row_scores(nats: pd.DataFrame | np.ndarray) -> np.ndarray:
+    """The scores (N,) of rows whose terms s of (12) are ``nats`` (N, C); NaN terms count for nothing."""
+    return 0.0 - np.nansum(np.asarray(nats, dtype=float), 1)
+
+
+def scorer_of(model: DiffusionDensity | Scorer) -> Scorer:
+    """A scorer as it is, or that of a density."""
+    return model if isinstance(model, Scorer) else Scorer(model)

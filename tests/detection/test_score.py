@@ -1,0 +1,154 @@
+"""The score (12): nats of every column above those of ordinary cells, and its row sums."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.frozen import FrozenEstimator
+
+from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
+from discrete_itd.detection.score import Scorer
+from discrete_itd.recipes import Causal, Forest, Mixture, Network, RowMixture
+
+pytestmark = pytest.mark.single_precision
+
+RECIPES = {
+    "independent": "independent",
+    "tree": "tree",
+    "bayes_net": "bayes_net",
+    "mixture": Mixture(n_components=3),
+    "forest": Forest(n_trees=4),
+    "causal": Causal(base="tree", width=8, depth=1),
+    "row mixture": RowMixture((Causal(base="independent", width=8, depth=1), Mixture(3))),
+    "path": Network(width=8, depth=1, base="independent"),
+}
+
+
+def table(n=160, seed=0):
+    """Categories, counts and numbers; some cells missing, one whole row among them."""
+    random = np.random.default_rng(seed)
+    a = random.choice(["low", "high"], n)
+    number = np.where(a == "low", -3.0, 3.0) + random.normal(0, 0.5, n)
+    frame = pd.DataFrame({"a": a, "number": number, "count": random.poisson(3, n)})
+    frame["other"] = random.normal(size=n).round(6) + 0.1 * frame["count"]
+    frame.loc[::9, ["a", "other"]] = None
+    frame.loc[3] = None
+    return frame
+
+
+def density(recipe, X=None, **settings):
+    settings = {"max_steps": 10, "n_evaluations": 8, "random_state": 0, **settings}
+    return DiffusionDensity(denoiser=recipe, **settings).fit(table() if X is None else X)
+
+
+@pytest.fixture(scope="module", params=RECIPES)
+def detector(request):
+    """Calibrated on other rows than those of the fit."""
+    fitted = FrozenEstimator(density(RECIPES[request.param]))
+    return DiffusionOutlierDetector(fitted, false_alarm_rate=0.1).fit(table(80, 1))
+
+
+def naive(scorer, X):
+    """A loop over rows and internal columns, each row scored by itself."""
+    rows, owner = scorer.density.rows(X), scorer.density.encoder_.owner
+    out = np.full(X.shape, np.nan)
+    for i in range(len(X)):
+        one = rows.take([i])
+        nats = scorer.model.attribution(one.x, scorer.density.n_evaluations).surprisal[0]
+        for j, value in enumerate(one.x[0].tolist()):
+            if not np.isnan(value):
+                above = nats[j].item() - one.log_volume[0, j] - scorer.quantiles[j]
+                s = np.logaddexp(0.0, above)
+                out[i, owner[j]] = np.nansum([out[i, owner[j]], s])
+    return out
+
+
+def test_properties_columns_add_up_to_the_score_to_the_last_bit(detector):
+    """In any order of summation, of new rows and of calibration rows, whose numbers are those of `explain`."""
+    X = table(40, 2)
+    nats, score = detector.explain(X), detector.score_samples(X)
+    np.testing.assert_array_equal(nats.sum(axis=1), -score)
+    backwards = [sum(row[::-1]) for row in nats.fillna(0.0).to_numpy().tolist()]
+    np.testing.assert_array_equal(backwards, -score)
+    pd.testing.assert_frame_equal(
+        detector.calibration_nats_, detector.explain(table(80, 1)), check_exact=True
+    )
+    np.testing.assert_array_equal(
+        detector.calibration_scores_, detector.score_samples(table(80, 1))
+    )
+
+
+def test_properties_nats_are_those_of_a_loop_over_rows_and_columns(detector):
+    X = table(30, 3)
+    X.loc[0, "number"] = 50.0
+    nats, own = detector.explain(X), detector.density_.explain(X)
+    np.testing.assert_allclose(nats, naive(detector._scorer, X), rtol=1e-4, atol=1e-4)
+    assert nats.isna().equals(X.isna())
+    assert own.isna().equals(X.isna())
+    above = (own - detector._scorer.quantiles).clip(lower=0.0)
+    assert not (nats < above - 1e-4).any(axis=None)
+    assert not (nats > above + np.log(2) + 1e-4).any(axis=None)
+    assert nats.loc[0, "number"] > 5
+
+
+def test_properties_a_row_has_one_score_in_any_batch(detector):
+    X, random = table(50, 4), np.random.default_rng(0)
+    nats, order = detector.explain(X), random.permutation(50)
+    pd.testing.assert_frame_equal(
+        detector.explain(X.iloc[order]), nats.iloc[order], check_exact=True
+    )
+    for i in (0, 3, 17):
+        pd.testing.assert_frame_equal(
+            detector.explain(X[i : i + 1]), nats[i : i + 1], check_exact=True
+        )
+
+
+def test_properties_one_in_twenty_of_the_models_own_cells_is_above_the_quantile(detector):
+    scorer = detector._scorer
+    own = scorer.density.explain(scorer.density.sample(1000, random_state=5))
+    above = (own - scorer.quantiles > 1e-4).mean()
+    assert (above < 0.1).all()
+    assert (above[["number", "other"]] > 0.02).all()
+    np.testing.assert_array_equal(scorer.quantiles, Scorer.fit(scorer.density).quantiles)
+
+
+def test_properties_an_indicator_and_a_value_have_a_term_each():
+    fitted = density("tree", missing="category")
+    detector = DiffusionOutlierDetector(FrozenEstimator(fitted), false_alarm_rate=0.1).fit(table())
+    X, scorer, owner = table(20, 6), detector._scorer, fitted.encoder_.owner
+    nats = detector.explain(X)
+    np.testing.assert_allclose(nats, naive(scorer, X), rtol=1e-4, atol=1e-4)
+    assert not nats.isna().any(axis=None)  # a missing cell has a probability
+    indicator = 4 + owner[4:].tolist().index(3)
+    alone = -fitted.denoiser_.log_factors(fitted.rows(X).x)[:, indicator].numpy()
+    alone = np.logaddexp(0.0, alone - scorer.quantiles[indicator])
+    is_missing = X["other"].isna().to_numpy()
+    np.testing.assert_allclose(nats["other"][is_missing], alone[is_missing], atol=1e-5)
+    assert (nats["other"] > alone)[~is_missing].all()
+
+
+def test_properties_given_columns_have_no_nats():
+    """And the others those given these, above the quantile of those given these."""
+    fitted = density("tree")
+    detector = DiffusionOutlierDetector(
+        FrozenEstimator(fitted), given="a", false_alarm_rate=0.1
+    ).fit(table(300, 1))
+    X, q = table(30, 2), detector._scorer.quantiles
+    nats, own = detector.explain(X), fitted.explain(X, given=["a"])
+    assert nats["a"].isna().all()
+    assert nats.drop(columns="a").isna().equals(X.drop(columns="a").isna())
+    assert own["a"].isna().all()
+    np.testing.assert_allclose(nats, np.log1p(np.exp(own - q)), atol=1e-5)
+    drawn = fitted.sample(500, random_state=fitted.model_.seed)
+    drawn = fitted.explain(drawn, given=["a"])
+    np.testing.assert_allclose(q, drawn.quantile(0.95).fillna(0.0), atol=1e-5)
+
+
+def test_quantiles_are_kept_and_checked(detector, tmp_path):
+    detector.save(tmp_path / "d")
+    again, X = DiffusionOutlierDetector.load(tmp_path / "d"), table(20, 7)
+    pd.testing.assert_frame_equal(again.explain(X), detector.explain(X), check_exact=True)
+    np.testing.assert_array_equal(again.calibration_scores_, detector.calibration_scores_)
+    for wrong in (torch.zeros(3), torch.full((4,), torch.nan)):
+        with pytest.raises(ValueError, match="quantiles"):
+            Scorer.from_tensors(detector.density_, {"quantiles": wrong})
