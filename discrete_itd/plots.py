@@ -1,15 +1,20 @@
-"""Figures of a model: each function asks the model for numbers and draws them.
+"""Figures: each function draws one on the matplotlib axes ``ax`` and returns them.
 
-All functions draw on the matplotlib axes ``ax`` and return them. By default they make a new figure, ``ax.figure``,
-which has ``savefig`` and is displayed by notebooks; pyplot is not used. matplotlib comes with
-``pip install "discrete-itd[plot]"``.
+By default the axes are those of a new figure, ``ax.figure``, which has ``savefig`` and is displayed by notebooks;
+pyplot and its global state are not used. matplotlib comes with ``pip install "discrete-itd[plot]"``.
 
-Functions of a model raise a TypeError if they get anything else, and a NotFittedError if it is not fitted.
+Where a function takes a model and rows, it also takes the :class:`~discrete_itd.reporting.findings.Findings` of a
+report alone, which hold the numbers. It raises a TypeError if the model is anything else, and a NotFittedError if it is
+not fitted.
+
+The colours are those of Okabe and Ito (2008), which readers with any kind of colour vision can distinguish, and no
+information is conveyed by colour alone.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import pandas as pd
@@ -19,9 +24,11 @@ from discrete_itd.detection.groups import named
 from discrete_itd.detection.watch import DriftWatch
 from discrete_itd.encoders import as_frame, written
 from discrete_itd.estimators import DiffusionDensity
-from discrete_itd.reporting import figures
-from discrete_itd.reporting.learning_curve import extrapolate
-from discrete_itd.reporting.measurements import column_entropies, fitted, is_mass
+from discrete_itd.reporting.findings import Findings
+from discrete_itd.reporting.learning_curve import TRANSIENT, extrapolate
+from discrete_itd.reporting.measurements import MASSES, column_entropies, fitted, is_mass
+from discrete_itd.reporting.statistics import curve_areas, half_error, p_value_band
+from discrete_itd.reporting.text import shorten
 from discrete_itd.validation import check_integer
 
 if TYPE_CHECKING:
@@ -29,20 +36,25 @@ if TYPE_CHECKING:
 
 Model = DiffusionDensity | DiffusionOutlierDetector
 
-WATCH_SIZE = (4.8, 4.4)  # inches, with room for six lines of a legend
+BLUE, SKY, ORANGE, VERMILLION = "#0072B2", "#56B4E9", "#E69F00", "#D55E00"
+INK, GREY, PALE = "#1f2933", "#6b7280", "#d5dae1"
+SIZE = (4.8, 3.2)  # inches; small, so that the text is readable on the screen of a telephone
+WATCH_SIZE = (4.8, 4.4)  # with room for six lines of a legend
+TAIL = 0.995  # share of the rows within a histogram's range; the others are in its last bar
+MOST_BARS = 24  # of a bar chart; the last one is the sum of all other columns
 
 
-def plot_mse_curve(density: Model, X: Any, ax: Axes | None = None) -> Axes:
-    """The denoising error at each signal-to-noise ratio.
+def plot_mse_curve(model: Model | Findings, X: Any = None, ax: Axes | None = None) -> Axes:
+    """Half the denoising error times the SNR against log SNR, of the model and of independent columns.
 
-    Of a table of categories, its area is the mean surprisal, equation (3); with densities only the area between the two
+    Of a table of categories, the area is the mean surprisal, equation (3); with densities only the area between the two
     curves has a meaning. A mixture of rows with a causal network has no curve: then it is that of ``companion_``, and
     says so.
 
     Parameters
     ----------
-    density : DiffusionDensity or DiffusionOutlierDetector
-        Fitted; for a detector, its density is drawn.
+    model : DiffusionDensity, DiffusionOutlierDetector or Findings
+        For a detector, its density is drawn.
     X : DataFrame or array-like, shape (N, C)
         At least two held-out rows; the first thousand are used.
     ax : Axes, optional
@@ -59,16 +71,30 @@ def plot_mse_curve(density: Model, X: Any, ax: Axes | None = None) -> Axes:
     >>> ax.get_xlabel()
     'log SNR (less noise to the right)'
     """
-    _, density = fitted(density)
-    ax = figures.new_axes() if ax is None else ax
-    curve = density.mse_curve(X)
+    if isinstance(model, Findings):
+        curve, masses = cast(pd.DataFrame, model.curve), model.is_mass
+    else:
+        density = fitted(model)[1]
+        curve, masses = density.mse_curve(X), is_mass(density.encoder_)
+    ax = new_axes() if ax is None else ax
     name = "model" if curve.attrs["scores_rows"] else "companion"
-    figures.draw_mse_curve(curve, ax, is_mass=is_mass(density.encoder_), name=name)
-    return ax
+    x = curve["logsnr"].to_numpy()
+    learned, independent = (half_error(curve, column) for column in ("mse", "mse_independent"))
+    areas = curve_areas(curve)
+    own, outer = (f": area {area:.2f} nats" if masses else "" for area in areas)
+    ax.plot(
+        x, independent, color=GREY, linestyle="--", linewidth=1.4,
+        label=f"independent columns{outer}",
+    )  # fmt: skip
+    ax.plot(x, learned, color=BLUE, linewidth=2, label=f"{name}{own}")
+    ax.fill_between(x, learned, color=BLUE, alpha=0.15, linewidth=0)
+    between = f"between them: {areas[1] - areas[0]:.2f} nats"
+    ax.fill_between(x, learned, independent, color=ORANGE, alpha=0.25, linewidth=0, label=between)
+    return _finish_errors(ax)
 
 
 def plot_mse_comparison(curve: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """The denoising errors of several models at each signal-to-noise ratio, and the nats between them.
+    """Half the denoising error times the SNR of several models, and the nats between each and the first.
 
     Parameters
     ----------
@@ -87,11 +113,19 @@ def plot_mse_comparison(curve: pd.DataFrame, ax: Axes | None = None) -> Axes:
     >>> [label.get_text() for label in ax.get_legend().get_texts()]
     ['a', 'b: +0.20 nats']
     """
-    if "logsnr" not in curve or not any(str(c).startswith("lost_") for c in curve.columns):
+    names = [c.removeprefix("lost_") for c in map(str, curve.columns) if c.startswith("lost_")]
+    if "logsnr" not in curve or not names:
         raise ValueError("curve must come from discrete_itd.images.comparison.compare_mse")
-    ax = figures.new_axes() if ax is None else ax
-    figures.draw_mse_comparison(curve, ax)
-    return ax
+    ax = new_axes() if ax is None else ax
+    x, first = curve["logsnr"].to_numpy(), half_error(curve, names[0])
+    ax.plot(x, first, color=BLUE, linewidth=2, label=shorten(names[0]))
+    colours = (VERMILLION, ORANGE, SKY, INK, GREY, BLUE)
+    for i, name in enumerate(names[1:]):
+        own, colour = half_error(curve, name), colours[i % len(colours)]
+        label = f"{shorten(name)}: {curve[f'lost_{name}'].sum():+.2f} nats"
+        ax.plot(x, own, color=colour, linewidth=1.4, label=label)
+        ax.fill_between(x, first, own, color=colour, alpha=0.2, linewidth=0)
+    return _finish_errors(ax)
 
 
 def plot_information(
@@ -116,21 +150,28 @@ def plot_information(
     >>> len(ax.images)
     1
     """
-    maps = []
-    for values in (nats, image):
-        values = None if values is None else np.asarray(values, dtype=float)
-        if values is not None and values.ndim == 3:
-            values = values.sum(0)
-        if values is not None and values.ndim != 2:
+
+    def plane(values: Any) -> np.ndarray:
+        values = np.asarray(values, dtype=float)
+        values = values.sum(0) if values.ndim == 3 else values
+        if values.ndim != 2:
             raise ValueError(f"one image has shape (H, W) or (channels, H, W), got {values.shape}")
-        maps.append(values)
-    ax = figures.new_axes() if ax is None else ax
-    figures.draw_information(maps[0], ax, image=maps[1])
+        return values
+
+    nats, opaque = plane(nats), 1.0
+    image = None if image is None else plane(image)
+    ax = new_axes() if ax is None else ax
+    if image is not None:  # it shows through where there are few nats
+        ax.imshow(image, cmap="gray_r", interpolation="nearest")
+        opaque = 0.9 * np.clip(nats / max(float(nats.max()), 1e-12), 0.0, 1.0) ** 0.5
+    shown = ax.imshow(nats, cmap="Oranges", alpha=opaque, vmin=0)
+    ax.set(xticks=[], yticks=[], title=f"{nats.sum():.2f} nats")
+    ax.figure.colorbar(shown, ax=ax, label="nats", fraction=0.05)
     return ax
 
 
 def plot_learning_curve(
-    density: Model | pd.DataFrame, ax: Axes | None = None, *, factor: float = 2.0
+    model: Model | Findings | pd.DataFrame, ax: Axes | None = None, *, factor: float = 2.0
 ) -> Axes:
     """Held-out nats against the number of training steps, with a power law extrapolated to ``factor`` times as many.
 
@@ -138,8 +179,8 @@ def plot_learning_curve(
 
     Parameters
     ----------
-    density : DiffusionDensity or DiffusionOutlierDetector
-        Fitted; for a detector, its density is drawn. Or a table from
+    model : DiffusionDensity, DiffusionOutlierDetector, Findings or DataFrame
+        For a detector, its density is drawn. A table is that of
         :func:`discrete_itd.images.comparison.progress_of_training`.
     ax : Axes, optional
     factor : float
@@ -157,24 +198,53 @@ def plot_learning_curve(
     >>> ax.get_xlabel()
     'training steps'
     """
-    history = density if isinstance(density, pd.DataFrame) else fitted(density)[1].history_
-    if not max(history["step"], default=0) > 0:
+    if isinstance(model, pd.DataFrame):
+        history = model
+    else:
+        history = model.history if isinstance(model, Findings) else fitted(model)[1].history_
+    trained = history.loc[history["step"] > 0, ["step", "valid_nats", "valid_stderr"]]
+    if not len(trained):
         raise ValueError(
             "no learning curve: the model is exact, or was given no training steps; score(X) of rows that were not"
             " fitted to says how good it is"
         )
-    ax = figures.new_axes() if ax is None else ax
-    figures.draw_learning_curve(history, ax, extrapolation=extrapolate(history, factor=factor))
-    return ax
+    ax = new_axes() if ax is None else ax
+    step, nats, stderr = trained.to_numpy(dtype=float).T
+    stderr = np.nan_to_num(stderr)  # a single held-out row has none
+    ax.errorbar(
+        step, nats, stderr, fmt="o", color=BLUE, ecolor=SKY, markersize=3, elinewidth=0.7,
+        label="held-out rows, ± standard error",
+    )  # fmt: skip
+    settled = (
+        step >= TRANSIENT * step.max()
+    )  # the decrease in the first steps would flatten the rest
+    low, high = (nats - stderr)[settled].min(), (nats + stderr)[settled].max()
+    law = extrapolate(history, factor=factor)
+    if law is not None:
+        end = law.factor * law.steps
+        steps = np.geomspace(max(1.0, TRANSIENT * law.steps), end, 100)
+        later, extended = steps >= law.steps, law.curve(steps)
+        band = law.band(steps[later])
+        ax.fill_between(steps[later], *band, color=ORANGE, alpha=0.3, linewidth=0)
+        ax.plot(
+            steps, extended, color=VERMILLION, linestyle="--", linewidth=1.4,
+            label="power law, extrapolated with 95 % interval",
+        )  # fmt: skip
+        ax.axvline(law.steps, color=GREY, linewidth=0.8, linestyle=":")
+        ax.set_xlim(0, end * 1.02)
+        low = min(low, extended[-1])
+    ax.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
+    ax.set(xlabel="training steps", ylabel="nats per row")
+    return _finish(ax)
 
 
-def plot_scores(detector: Model, X: Any, ax: Axes | None = None) -> Axes:
-    """Histogram of minus ``score_samples`` of the rows, and the threshold of alarms.
+def plot_scores(model: Model | Findings, X: Any = None, ax: Axes | None = None) -> Axes:
+    """Histogram of minus ``score_samples`` of the rows on a logarithmic scale, and the threshold of alarms.
 
     Parameters
     ----------
-    detector : DiffusionOutlierDetector or DiffusionDensity
-        Fitted; a density has no threshold.
+    model : DiffusionOutlierDetector, DiffusionDensity or Findings
+        A density has no threshold. The calibration rows of a detector are an outline of the same area.
     X : DataFrame or array-like, shape (N, C)
     ax : Axes, optional
 
@@ -189,21 +259,54 @@ def plot_scores(detector: Model, X: Any, ax: Axes | None = None) -> Axes:
     >>> detector = DiffusionOutlierDetector(denoiser="tree", false_alarm_rate=0.1, random_state=0).fit(frame)
     >>> ax = plot_scores(detector, frame)
     >>> ax.get_xlabel()
-    'minus the score, nats'
+    'anomaly score, nats'
     """
-    fitted(detector)
-    ax = figures.new_axes() if ax is None else ax
-    surprisal, threshold, reference, name = -detector.score_samples(X), None, None, "surprisal"
+    threshold, reference = np.inf, np.zeros(0)  # an infinite threshold is not drawn
+    if isinstance(model, Findings):
+        surprisal, name, alarms = model.surprisal, model.score_name, model.alarms
+        threshold = threshold if alarms.threshold is None else -alarms.threshold.offset
+        reference = reference if alarms.reference is None else alarms.reference
+    else:
+        fitted(model)
+        surprisal, name = -model.score_samples(X), "surprisal"
+        if isinstance(model, DiffusionOutlierDetector):
+            name = "anomaly score"
+            reference = -model.calibration_scores_
+            if not model.threshold_.group_offsets:  # else there is not one for all rows
+                threshold = -model.offset_
     if not len(surprisal):
         raise ValueError("no rows to plot")
-    if isinstance(detector, DiffusionOutlierDetector):
-        name = "minus the score"
-        if not detector.threshold_.group_offsets:  # else there is not one for all rows
-            threshold = -detector.offset_
-        if len(detector.calibration_scores_):
-            reference = -detector.calibration_scores_
-    figures.draw_scores(surprisal, ax, threshold=threshold, reference=reference, name=name)
-    return ax
+    ax = new_axes() if ax is None else ax
+    shown = np.append(surprisal, reference)
+    low, high = shown.min(), max(np.quantile(v, TAIL) for v in (surprisal, shown))
+    if np.isfinite(threshold):
+        low, high = min(low, threshold), max(high, threshold)
+    edges = np.linspace(low, high if high > low else low + 1, 51)
+    is_cut = bool((shown > edges[-1]).any())
+
+    def counts(values: np.ndarray) -> np.ndarray:
+        return np.histogram(np.minimum(values, edges[-1]), edges)[0]
+
+    style = {"align": "edge", "edgecolor": "white", "linewidth": 0.4}
+    ax.bar(edges[:-1], counts(surprisal), np.diff(edges), color=SKY, **style)
+    if np.isfinite(threshold):
+        above = surprisal[surprisal > threshold]
+        n, share = len(above), len(above) / len(surprisal)
+        ax.bar(
+            edges[:-1], counts(above), np.diff(edges), color=VERMILLION, hatch="////", **style,
+            label=f"alarm: {n:,} of {len(surprisal):,} rows ({share:.1%})",
+        )  # fmt: skip
+        ax.axvline(threshold, color=INK, linewidth=1.2, label=f"threshold {threshold:.2f} nats")
+    if len(reference):
+        heights = counts(reference) * len(surprisal) / len(reference)
+        ax.stairs(heights, edges, color=GREY, linewidth=1.2, label="calibration rows, rescaled")
+    ax.set_yscale("log")  # so that the few anomalies are visible beside the inliers
+    ax.set_ylim(0.7, None)
+    ax.yaxis.set_major_formatter("{x:,.0f}")
+    ax.yaxis.set_minor_formatter("")
+    end = " (last bar: and above)" if is_cut else ""
+    ax.set(xlabel=f"{name}, nats{end}", ylabel="rows")
+    return _finish(ax)
 
 
 def plot_explanation(model: Model, row: Any, ax: Axes | None = None) -> Axes:
@@ -212,7 +315,6 @@ def plot_explanation(model: Model, row: Any, ax: Axes | None = None) -> Axes:
     Parameters
     ----------
     model : DiffusionOutlierDetector or DiffusionDensity
-        Fitted.
     row : DataFrame or array-like, shape (1, C), or Series, shape (C,)
     ax : Axes, optional
 
@@ -240,25 +342,27 @@ def plot_explanation(model: Model, row: Any, ax: Axes | None = None) -> Axes:
     rows = density.rows(row)
     if len(rows) != 1:
         raise ValueError(f"row must be one row, got {len(rows)}")
-    ax = figures.new_axes(figures.bars_size(rows.frame.shape[1])) if ax is None else ax
     usual, nats = None, model.explain(rows).iloc[0]
     if detector is not None and len(detector.calibration_nats_):
         usual = detector.calibration_nats_.mean()
         if named(detector.given):
             usual = nats - detector.explain(rows, relative=True).iloc[0]
+        usual = np.nan_to_num(usual.to_numpy(dtype=float))
     cells = zip(rows.frame.iloc[0], rows.encoder.schema, strict=True)
-    values = [written(value, column) for value, column in cells]
-    figures.draw_explanation(nats, ax, usual=usual, values=values)
-    return ax
+    labels = [f"{column.name} = {written(value, column)}" for value, column in cells]
+    ax = new_axes(bars_size(len(labels))) if ax is None else ax
+    return _draw_bars(
+        ax, labels, {"": np.nan_to_num(nats.to_numpy(dtype=float))}, (BLUE,), marks=usual
+    )
 
 
-def plot_p_values(detector: DiffusionOutlierDetector, X: Any, ax: Axes | None = None) -> Axes:
-    """The distribution of the p-values of inliers, with the band that calibrated p-values stay in.
+def plot_p_values(model: Model | Findings, X: Any = None, ax: Axes | None = None) -> Axes:
+    """Share of inliers with a p-value up to each level, and the band in which calibrated p-values stay.
 
     Parameters
     ----------
-    detector : DiffusionOutlierDetector
-        Fitted, with calibration rows.
+    model : DiffusionOutlierDetector or Findings
+        With calibration rows; the fewer, the wider the band.
     X : DataFrame or array-like, shape (N, C)
         Inliers that were not used to fit the detector.
     ax : Axes, optional
@@ -276,21 +380,36 @@ def plot_p_values(detector: DiffusionOutlierDetector, X: Any, ax: Axes | None = 
     >>> ax.get_xlabel()
     'p-value'
     """
-    if fitted(detector)[0] is None:
-        raise TypeError("p-values need a DiffusionOutlierDetector; a density has none")
-    ax = figures.new_axes() if ax is None else ax
-    n = len(detector.calibration_scores_)
-    figures.draw_p_values(detector.p_values(X), ax, n_calibration=n)
-    return ax
+    if isinstance(model, Findings):
+        p, reference = cast(np.ndarray, model.alarms.p_values), model.alarms.reference
+        n_calibration = len(cast(np.ndarray, reference))
+    else:
+        detector = fitted(model)[0]
+        if detector is None:
+            raise TypeError("p-values need a DiffusionOutlierDetector; a density has none")
+        p, n_calibration = detector.p_values(X), len(detector.calibration_scores_)
+    ax = new_axes() if ax is None else ax
+    p, n, level = np.sort(p), len(p), np.linspace(0, 1, 201)
+    low, high = p_value_band(level, n, n_calibration)
+    ax.fill_between(
+        level, low, high, color=PALE, linewidth=0, label="95 % range of calibrated p-values"
+    )
+    ax.plot([0, 1], [0, 1], color=GREY, linestyle="--", linewidth=1.2, label="expected share")
+    ax.step(np.r_[0, p, 1], np.r_[0, np.arange(1, n + 1) / n, 1], where="post", color=BLUE,
+            linewidth=1.8, label=f"these {n:,} rows")  # fmt: skip
+    ax.set(xlabel="p-value", ylabel="share of rows at or below", xlim=(0, 1), ylim=(0, 1))
+    return _finish(ax)
 
 
-def plot_columns(density: Model, X: Any, ax: Axes | None = None) -> Axes:
-    """The entropy of each column, and how much of it the other columns explain.
+def plot_columns(model: Model | Findings, X: Any = None, ax: Axes | None = None) -> Axes:
+    """The entropy of each column, split into what the other columns explain and what remains.
+
+    A continuous or binned column has no entropy: only the part that the others explain is drawn.
 
     Parameters
     ----------
-    density : DiffusionDensity or DiffusionOutlierDetector
-        Fitted; for a detector, its density is drawn.
+    model : DiffusionDensity, DiffusionOutlierDetector or Findings
+        For a detector, its density is drawn.
     X : DataFrame or array-like, shape (N, C)
         Held-out rows; at most 500, spread over the table, are used.
     ax : Axes, optional
@@ -303,14 +422,26 @@ def plot_columns(density: Model, X: Any, ax: Axes | None = None) -> Axes:
     >>> ax.get_xlabel()
     'nats'
     """
-    _, density = fitted(density)
-    rows = density.rows(X)
-    if not len(rows.x):
-        raise ValueError("no rows to plot")
-    columns = column_entropies(density, rows)
-    ax = figures.new_axes(figures.bars_size(len(columns))) if ax is None else ax
-    figures.draw_columns(columns, ax)
-    return ax
+    if isinstance(model, Findings):
+        columns = model.columns
+    else:
+        density = fitted(model)[1]
+        rows = density.rows(X)
+        if not len(rows):
+            raise ValueError("no rows to plot")
+        columns = column_entropies(density, rows)
+    alone, given = columns[["nats", "nats_given_others"]].to_numpy(dtype=float).T
+    is_entropy = columns["kind"].isin(MASSES).to_numpy()
+    labels = [
+        f"{name}{'' if own else ' (density)'}"
+        for name, own in zip(columns["column"], is_entropy, strict=True)
+    ]
+    parts = {
+        "explained by the other columns": (alone - given).clip(min=0),
+        "remaining": np.where(is_entropy, given, 0.0).clip(min=0),
+    }
+    ax = new_axes(bars_size(len(labels))) if ax is None else ax
+    return _draw_bars(ax, labels, parts, (BLUE, PALE))
 
 
 def plot_watch(
@@ -349,15 +480,94 @@ def plot_watch(
     for name in ("row", "log10_martingale", *names.values()):
         if name not in table:
             raise ValueError(f"column {name!r}: table must come from this watch, and has none")
-    columns = table[list(names.values())].set_axis(list(names), axis=1)
-    loudest = columns.max().sort_values(ascending=False, kind="stable").index[:n_columns]
-    ax = figures.new_axes(WATCH_SIZE) if ax is None else ax
-    figures.draw_watch(
-        table["row"].to_numpy(),
-        table["log10_martingale"].to_numpy(),
-        ax,
-        threshold=lines["threshold"].iloc[0],
-        columns=cast(pd.DataFrame, columns[loudest]),
-        column_threshold=lines["threshold"].iloc[1],
-    )
+    highest = {name: table[key].max() for name, key in names.items()}
+    loudest = sorted(highest, key=lambda name: -highest[name])[:n_columns]
+    ax = new_axes(WATCH_SIZE) if ax is None else ax
+    styles = zip((VERMILLION, ORANGE, SKY, INK), ("--", "-.", ":", (0, (5, 1))), strict=True)
+    for name, (colour, style) in zip(loudest, styles, strict=False):
+        # a name that begins with an underscore, or has a dollar sign, is shown all the same
+        label, values = f"column {shorten(name)}".replace("$", r"\$"), table[names[name]]
+        ax.plot(table["row"], values, color=colour, linestyle=style, linewidth=1.4, label=label)
+    ax.plot(table["row"], table["log10_martingale"], color=BLUE, linewidth=2, label="whole rows")
+    for level, what, style in zip(lines["threshold"][:2], ("rows", "columns"), "-:", strict=False):
+        ax.axhline(level, color=GREY, linestyle=style, linewidth=1, label=f"alarm for {what}")
+    ax.set(xlabel="rows watched", ylabel="log10 of the martingale")
+    return _finish(ax)
+
+
+def new_axes(size: tuple[float, float] = SIZE) -> Axes:
+    """Axes of a new figure, ``axes.figure``, that is not registered in pyplot.
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is not installed, naming the extra to install.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError('figures need matplotlib: pip install "discrete-itd[plot]"') from error
+    return Figure(figsize=size, layout="constrained").subplots()
+
+
+def bars_size(n_bars: int) -> tuple[float, float]:
+    """Size in inches of a bar chart."""
+    return SIZE[0], 0.9 + 0.23 * min(n_bars, MOST_BARS)
+
+
+def _draw_bars(
+    ax: Axes,
+    labels: Sequence[str],
+    parts: dict[str, np.ndarray],
+    colours: Sequence[str],
+    *,
+    marks: np.ndarray | None = None,
+) -> Axes:
+    """Stacked horizontal bars of nats, the longest on top; of many, the shortest are summed in the last one."""
+    order = np.argsort(-sum(parts.values()), kind="stable")
+    n_kept = len(order) if len(order) <= MOST_BARS else MOST_BARS - 1
+    kept, rest = order[:n_kept], order[n_kept:]
+
+    def drawn(values: np.ndarray) -> np.ndarray:
+        return np.append(values[kept], [values[rest].sum()] if len(rest) else [])
+
+    names = [labels[i] for i in kept] + ([f"{len(rest)} other columns"] if len(rest) else [])
+    y, left = np.arange(len(names)), np.zeros(len(names))
+    for colour, (label, part) in zip(colours, parts.items(), strict=True):
+        ax.barh(y, drawn(part), left=left, color=colour, height=0.7, label=label or None)
+        left = left + drawn(part)
+    if marks is not None:
+        ax.plot(
+            drawn(marks), y, linestyle="none", marker="|", markersize=11, markeredgewidth=2,
+            color=VERMILLION, label="usual for the column",
+        )  # fmt: skip
+    ax.axvline(0, color=GREY, linewidth=0.8)
+    ax.invert_yaxis()
+    ax.set(xlabel="nats")
+    ax.set_yticks(y, [shorten(text) for text in names])
+    for label in ax.get_yticklabels():
+        label.set_parse_math(False)  # a dollar sign in a name or value does not begin a formula
+    ax.tick_params(axis="y", length=0)
+    return _finish(ax, grid="x")
+
+
+def _finish_errors(ax: Axes) -> Axes:
+    ax.set(xlabel="log SNR (less noise to the right)", ylabel="½ · SNR · squared error, nats")
+    ax.set_ylim(0, None)
+    return _finish(ax)
+
+
+def _finish(ax: Axes, *, grid: Literal["x", "y"] = "y") -> Axes:
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.spines[["left", "bottom"]].set_color(GREY)
+    ax.tick_params(colors=INK, labelsize=9.5)
+    ax.xaxis.label.set_color(INK)
+    ax.yaxis.label.set_color(INK)
+    ax.grid(axis=grid, color=PALE, linewidth=0.6)
+    ax.set_axisbelow(True)
+    if ax.get_legend_handles_labels()[1]:  # above the axes, where it covers nothing
+        ax.legend(
+            frameon=False, fontsize=9.5, labelcolor=INK, loc="lower left",
+            bbox_to_anchor=(0.0, 1.0), borderaxespad=0.2, handlelength=1.6,
+        )  # fmt: skip
     return ax

@@ -1,5 +1,6 @@
 """Pictures: what is drawn is what the model says, on the axes that were given."""
 
+import dataclasses
 import sys
 
 import matplotlib
@@ -12,7 +13,8 @@ from scipy import stats
 from sklearn.exceptions import NotFittedError
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector, DriftWatch, plots
-from discrete_itd.reporting import figures
+from discrete_itd.detection.thresholds import Threshold
+from discrete_itd.reporting.findings import Alarms, examine
 from discrete_itd.reporting.measurements import column_entropies
 from discrete_itd.reporting.statistics import curve_areas, p_value_band
 from discrete_itd.reporting.text import LONGEST, readable, shorten
@@ -161,7 +163,7 @@ def test_one_row_is_a_frame_or_a_series(kind):
 
 def test_a_score_that_is_no_surprisal_is_not_called_one():
     detector, rows = reported.default_detector(), reported.table(9, 9)
-    assert plots.plot_scores(detector, rows).get_xlabel().startswith("minus the score, nats")
+    assert plots.plot_scores(detector, rows).get_xlabel().startswith("anomaly score, nats")
     assert plots.plot_scores(reported.density(), rows).get_xlabel().startswith("surprisal, nats")
 
 
@@ -199,9 +201,11 @@ def test_the_alarms_of_the_picture_are_those_of_the_detector():
 def test_scores_without_a_threshold_or_all_alike_are_drawn():
     ax = plots.plot_scores(reported.density(), reported.table(50, 9))
     assert ax.get_legend() is None
+    found = examine(reported.density(), reported.table(2, 9), n_most_anomalous=0)
     for threshold in (None, 1.0, np.inf):
-        ax = figures.new_axes()
-        figures.draw_scores(np.full(3, 2.0), ax, threshold=threshold)
+        own = None if threshold is None else Threshold(-threshold, 0.1, 0.0, 0.2, 100)
+        alike = dataclasses.replace(found, surprisal=np.full(3, 2.0), alarms=Alarms(threshold=own))
+        ax = plots.plot_scores(alike)
         assert any("threshold" in w for w in words(ax)) == (threshold == 1.0)
 
 
@@ -226,20 +230,30 @@ def test_a_dollar_sign_begins_no_formula():
     assert "kind = $\\frac{$" in words(ax)  # drawn, which a formula like that cannot be
 
 
-@pytest.mark.parametrize("n", [3, figures.MOST_BARS, figures.MOST_BARS + 1, 100])
+@pytest.mark.parametrize("n", [3, plots.MOST_BARS, plots.MOST_BARS + 1])
 def test_many_columns_end_in_one_bar_that_keeps_the_sum(n):
-    nats = pd.Series(np.random.default_rng(0).exponential(size=n), [f"c{i}" for i in range(n)])
-    ax = figures.new_axes()
-    figures.draw_explanation(nats, ax, usual=nats / 2)
-    assert len(ax.containers[0]) == min(n, figures.MOST_BARS)
+    random = np.random.default_rng(0)
+    frame = pd.DataFrame({f"c{i}": random.choice(list("uvw"), 100) for i in range(n)})
+    detector = DiffusionOutlierDetector(denoiser="independent", false_alarm_rate=0.1).fit(frame)
+    nats, usual = detector.explain(frame[:1]).iloc[0], detector.calibration_nats_.mean()
+    ax = plots.plot_explanation(detector, frame[:1])
+    assert len(ax.containers[0]) == min(n, plots.MOST_BARS)
     assert sum(bar.get_width() for bar in ax.containers[0]) == pytest.approx(nats.sum())
-    assert sum(ax.lines[0].get_xdata()) == pytest.approx(nats.sum() / 2)
+    assert sum(ax.lines[0].get_xdata()) == pytest.approx(usual.sum())
     columns = pd.DataFrame({"column": nats.index, "kind": "nominal"})
     columns = columns.assign(nats=nats.to_numpy(), nats_given_others=nats.to_numpy() / 4)
-    ax = figures.new_axes()
-    figures.draw_columns(columns, ax)
+    found = examine(reported.density(), reported.table(2, 9), n_most_anomalous=0)
+    ax = plots.plot_columns(dataclasses.replace(found, columns=columns))
     explained, own = (sum(bar.get_width() for bar in c) for c in ax.containers)
     assert (explained, own) == pytest.approx((0.75 * nats.sum(), 0.25 * nats.sum()))
+
+
+def test_figures_of_findings_are_those_of_the_model():
+    detector, rows = reported.detector(), reported.table(50, 9)
+    found = examine(detector, rows, n_most_anomalous=0)
+    for plot in (plots.plot_scores, plots.plot_p_values, plots.plot_columns, plots.plot_mse_curve):
+        assert words(plot(found)) == words(plot(detector, rows))
+    assert words(plots.plot_learning_curve(found)) == words(plots.plot_learning_curve(detector))
 
 
 def test_columns_split_their_entropy():

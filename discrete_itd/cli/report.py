@@ -16,8 +16,8 @@ from discrete_itd.cli.streams import STANDARD, Chunk, Table, reading, standard_o
 from discrete_itd.cli.tables import UserError, save_whole
 from discrete_itd.detection.answers import density_of
 from discrete_itd.encoders import Rows
+from discrete_itd.plots import new_axes
 from discrete_itd.progress import stream_progress
-from discrete_itd.reporting import figures
 from discrete_itd.reporting.findings import Findings, examine_stream
 from discrete_itd.reporting.page import render
 from discrete_itd.reporting.sentences import VERDICTS, judgement
@@ -34,7 +34,7 @@ def report(args: argparse.Namespace) -> int:
     if args.check and args.target_nats is None and args.target_false_alarms is None:
         raise UserError("--check needs a target: --target-nats or --target-false-alarms")
     try:
-        figures.new_axes()
+        new_axes()
     except ImportError as error:
         raise UserError(str(error)) from None
     found = _examined(args)

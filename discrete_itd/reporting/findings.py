@@ -186,6 +186,11 @@ class Findings:
         return None if threshold is None else int((self.surprisal > -threshold.offset).sum())
 
     @property
+    def score_name(self) -> str:
+        """The quantity by which rows are ranked."""
+        return "surprisal" if self.alarms.is_surprisal else "anomaly score"
+
+    @property
     def has_many_alarms(self) -> bool:
         """Whether clearly more rows of the table raise an alarm than of inliers, on which targets are measured."""
         threshold = self.alarms.threshold

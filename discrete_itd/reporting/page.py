@@ -11,16 +11,17 @@ import datetime
 import math
 import os
 import re
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from discrete_itd import plots
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.detection.reasons import NO_CELL
 from discrete_itd.estimators import DiffusionDensity
-from discrete_itd.reporting import figures, sentences
+from discrete_itd.reporting import sentences
 from discrete_itd.reporting.findings import MOST_REASONS, Findings, examine
 from discrete_itd.reporting.svg import svg
 from discrete_itd.reporting.text import count, nats, p_value, percent, readable, shorten
@@ -91,7 +92,7 @@ def report(
     ('<!doctype html>', True)
     """
     # a missing package or folder is reported before the long computation
-    figures.new_axes()
+    plots.new_axes()
     if out is not None:
         with contextlib.suppress(NotWritten):
             write_whole(out, stop_writing)
@@ -161,36 +162,24 @@ def _data_link(found: Findings) -> str | None:
 
 def _drawings(found: Findings) -> dict[str, Markup]:
     """The figures by the section of the page that shows them, without those for which there are no numbers."""
-    alarms, drawn = found.alarms, {}
+    drawn = {}
 
-    def draw(section: str, label: str, size: tuple[float, float] = figures.SIZE) -> Axes:
-        ax = figures.new_axes(size)
-        drawn[section] = ax, label
-        return ax
+    def draw(section: str, plot: Callable[..., Axes], label: str) -> None:
+        drawn[section] = svg(plot(found), section, label)
 
     if max(found.history["step"]) > 0:
-        ax = draw("training", "Held-out nats per row against the number of training steps.")
-        figures.draw_learning_curve(found.history, ax, extrapolation=found.extrapolation)
+        label = "Held-out nats per row against the number of training steps."
+        draw("training", plots.plot_learning_curve, label)
     if found.curve is not None and found.n_inlier_cells:
         what = "companion" if found.companion else "model"
-        about = f"Denoising error at each signal-to-noise ratio, of the {what} and of independent columns."
-        ax = draw("denoising", about)
-        figures.draw_mse_curve(found.curve, ax, is_mass=found.is_mass, name=what)
-    name = sentences.score_name(found)
-    figures.draw_scores(
-        found.surprisal,
-        draw("scores", f"Histogram of the {name} of the rows."),
-        threshold=None if alarms.threshold is None else -alarms.threshold.offset,
-        reference=alarms.reference,
-        name=name,
-    )
-    if alarms.p_values is not None and alarms.reference is not None:
-        ax = draw("calibration", "Share of rows with a p-value up to each level.")
-        figures.draw_p_values(alarms.p_values, ax, n_calibration=len(alarms.reference))
-    about = "Nats of each column: what the other columns explain, and what remains."
-    ax = draw("columns", about, figures.bars_size(len(found.columns)))
-    figures.draw_columns(found.columns, ax)
-    return {section: svg(ax, section, label) for section, (ax, label) in drawn.items()}
+        label = f"Denoising error at each signal-to-noise ratio, of the {what} and of independent columns."
+        draw("denoising", plots.plot_mse_curve, label)
+    draw("scores", plots.plot_scores, f"Histogram of the {found.score_name} of the rows.")
+    if found.alarms.calibration is not None:
+        draw("calibration", plots.plot_p_values, "Share of rows with a p-value up to each level.")
+    label = "Nats of each column: what the other columns explain, and what remains."
+    draw("columns", plots.plot_columns, label)
+    return drawn
 
 
 @cache

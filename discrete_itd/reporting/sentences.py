@@ -32,11 +32,6 @@ def the_inliers(found: Findings) -> str:
     return f"{count(found.n_inliers, 'row')} of this table"
 
 
-def score_name(found: Findings) -> str:
-    """The quantity by which rows are ranked."""
-    return "surprisal" if found.alarms.is_surprisal else "anomaly score"
-
-
 def odds(found: Findings) -> str:
     """The mean surprisal as a number of equally likely rows."""
     if not found.is_mass:

@@ -17,9 +17,9 @@ import pytest
 
 from discrete_itd import DiffusionDensity
 from discrete_itd.detection.thresholds import Threshold
+from discrete_itd.plots import new_axes
 from discrete_itd.recipes import Causal
 from discrete_itd.reporting import findings, page, sentences
-from discrete_itd.reporting.figures import new_axes
 from discrete_itd.reporting.findings import Verdict, examine, share_interval
 from discrete_itd.reporting.page import breakable
 from discrete_itd.reporting.svg import svg
