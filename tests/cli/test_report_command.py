@@ -72,7 +72,7 @@ def test_columns_to_keep_are_shown_and_downloaded(capsys):
     for row in re.findall(r'<th scope="row">(\d+)</th>', text.partition('id="anomalies"')[2])[:2]:
         assert f'<span>id <span class="value">{int(row) - 1}</span></span>' in text
     rows = unquote(re.search(r'href="data:text/csv[^,]*,([^"]*)"', text)[1]).splitlines()
-    assert rows[0] == "id,free,row,nats,p_value,reasons"
+    assert rows[0] == "id,free,row,score,p_value,reasons"
     assert all(int(line.split(",")[0]) + 1 == int(line.split(",")[2]) for line in rows[1:])
     _, err = run("report d.safetensors t.csv --out r.html --keep nothing", capsys, 2)
     assert "column 'nothing': named in --keep, missing from the table" in err
