@@ -104,9 +104,9 @@ class DriftWatch:
     >>> watch = DriftWatch(detector)
     >>> watch.update(coins)["alarm"].any()
     np.False_
-    >>> table = watch.update(coins.assign(b="u"))
+    >>> table = watch.update(coins.assign(a="x"))
     >>> watch.n_rows_, watch.alarm_
-    (800, Alarm(row=420, column=None))
+    (800, Alarm(row=412, column='a'))
     """
 
     def __init__(

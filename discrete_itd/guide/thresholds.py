@@ -37,7 +37,7 @@ ValueError: false_alarm_rate=0.001: 80 calibration rows cannot guarantee so smal
 ## What a threshold says
 
 >>> print(str(detector.threshold_).partition(": ")[2])  # "alarm below ... nats: "
-4.94 % of inliers (0.78 % to 10.6 %, from 80 calibration rows)
+4.94 % of inliers (1.38 % to 10.6 %, from 80 calibration rows)
 
 The first figure is the expected rate, the interval is where the rate of *this* calibration set lies with 95 %
 confidence. It is wide because 80 rows are few. Who must promise a rate for this very threshold asks for it:
