@@ -43,7 +43,7 @@ The first figure is the expected rate, the interval is where the rate of *this* 
 confidence. It is wide because 80 rows are few. Who must promise a rate for this very threshold asks for it:
 
 >>> print(str(detector.threshold_at_rate(0.05, confidence=0.95)).partition(": ")[2])
-1.23 % of inliers (0 % to 4.51 %, from 80 calibration rows)
+1.23 % of inliers (0.0316 % to 4.51 %, from 80 calibration rows)
 
 | question | call |
 |---|---|
