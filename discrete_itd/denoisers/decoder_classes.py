@@ -21,6 +21,7 @@ from torch import Tensor
 from discrete_itd.denoisers.base import held_out_nats
 from discrete_itd.denoisers.correlated import cholesky, outer
 from discrete_itd.denoisers.decoder_network import MOST_DEPENDENT
+from discrete_itd.denoisers.marginal import lacking
 from discrete_itd.denoisers.mixture import MixtureDenoiser
 from discrete_itd.denoisers.mixture_fit import LEAST_GAIN, Sums, expected_sums
 
@@ -113,24 +114,26 @@ def updated(model: MixtureDenoiser, sums: Sums, prior_rows: float, n_fixed: int)
     weights = sums.mass + 1 / len(sums.mass)
     prior = model.log_probs.exp()
     seen = levels.per_level(levels.sum(sums.counts))
-    probs = (sums.counts + prior_rows * prior) / (seen + prior_rows)
+    kept_rows = prior_rows + lacking(seen)
+    probs = (sums.counts + kept_rows * prior) / (seen + kept_rows)
     kept = len(weights) - n_fixed
     probs[kept:] = prior[kept:]
     if not model.has_reals:
         return MixtureDenoiser(model.codebook, weights, probs, fallback=model.fallback)
-    old_mean, n = model.means.double(), sums.present + prior_rows
-    mean = (sums.first + prior_rows * old_mean) / n
+    kept_rows = prior_rows + lacking(sums.present)
+    old_mean, n = model.means.double(), sums.present + kept_rows
+    mean = (sums.first + kept_rows * old_mean) / n
     moved = old_mean - mean
     if model.dense is not None:
         kind, old = "chol", model.chol.double()
         square = sums.second + sums.present[:, :, None] * outer(mean, mean)
         square = square - outer(mean, sums.first) - outer(sums.first, mean)
-        prior_square = prior_rows * (old @ old.mT + outer(moved, moved))
+        prior_square = kept_rows[:, :, None] * (old @ old.mT + outer(moved, moved))
         spread = cholesky((square + prior_square) / n[:, :, None])
     else:
         kind, old = "var", model.var.double()
         square = sums.second - 2 * mean * sums.first + mean.square() * sums.present
-        spread = (square.clamp_min(0.0) + prior_rows * (old + moved.square())) / n
+        spread = (square.clamp_min(0.0) + kept_rows * (old + moved.square())) / n
     mean[kept:], spread[kept:] = old_mean[kept:], old[kept:]
     own = {"mean": mean, kind: spread}
     return MixtureDenoiser(model.codebook, weights, probs, fallback=model.fallback, **own)

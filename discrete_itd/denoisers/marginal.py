@@ -24,6 +24,7 @@ ROWS_PER_COMPONENT = 16  # the number of components is at most the square root o
 WIDE_SD = 2.0  # of the wide component: four standard deviations of the column
 # of a component: without a bound, the density of a repeated value would be infinite
 FINEST_SD = 0.002
+FEWEST = 5  # rows of a component, or of a class of a mixture, see lacking
 PRIOR_ROWS = 2.0  # pseudo-count of the prior variance of a component
 EM_ROUNDS, EM_ROWS, EM_CELLS = 60, 20000, 1 << 24
 
@@ -257,6 +258,11 @@ def fit_mixtures(values: Tensor, counts: Tensor | None = None) -> Tensor:
     return torch.stack([log_weight, mean, var])
 
 
+def lacking(rows: Tensor) -> Tensor:
+    """Rows short of ``FEWEST``: average ones take their place, or a mean might be a single row's cell."""
+    return (FEWEST - rows).clamp_min(0)
+
+
 def gaussian_mixtures(values: Tensor, n: int) -> Tensor:
     """Log-weights, means and variances (3, R, n) of the columns of ``values`` (N, R), without a wide component."""
     weight, mean, var = _em(values, n)
@@ -283,10 +289,11 @@ def _em(values: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor]:
         log_r = weight.log() - 0.5 * (z + var.log())
         r = torch.softmax(log_r, 2) * there[:, :, None]
         mass = r.sum(0)
+        few = lacking(mass)
         weight = (mass + 0.5) / (mass + 0.5).sum(1, keepdim=True)
-        mean = ((r * filled[:, :, None]).sum(0) + 0.5 * mean) / (mass + 0.5)
+        mean = ((r * filled[:, :, None]).sum(0) + 0.5 * mean + few * centre) / (mass + 0.5 + few)
         square = (r * (filled[:, :, None] - mean).square()).sum(0)
-        var = (square + PRIOR_ROWS * prior) / (mass + PRIOR_ROWS)
+        var = (square + (PRIOR_ROWS + few) * prior) / (mass + PRIOR_ROWS + few)
         var = var.clamp_min(FINEST_SD**2)
     return weight, mean, var
 

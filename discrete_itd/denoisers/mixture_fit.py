@@ -16,7 +16,7 @@ from torch import Tensor
 
 from discrete_itd.denoisers.base import held_out_nats
 from discrete_itd.denoisers.counts import indicators
-from discrete_itd.denoisers.marginal import FINEST_SD, PRIOR_ROWS, MarginalDenoiser
+from discrete_itd.denoisers.marginal import FINEST_SD, PRIOR_ROWS, MarginalDenoiser, lacking
 
 if TYPE_CHECKING:
     from discrete_itd.denoisers.mixture import MixtureDenoiser
@@ -92,7 +92,7 @@ def expectation_maximisation(
     best_nats, stale = math.inf, 0
     sums: Sums | None = None
     for i in range(n_rounds):
-        if x_valid is not None and i % LOOK_ROUNDS == 0:
+        if x_valid is not None and i and i % LOOK_ROUNDS == 0:
             nats = held_out_nats(model, x_valid)
             stale = 0 if nats < best_nats - LEAST_GAIN else stale + 1
             if nats < best_nats:
@@ -109,10 +109,12 @@ def expectation_maximisation(
         mass, counts, first, second, present = sums
         weights = mass + 0.5
         observed = book.levels.per_level(book.levels.sum(counts))
-        probs = (counts + pseudo_count * prior) / (observed + pseudo_count)
-        mean = (first + 0.5 * middle) / (present + 0.5)
+        few = pseudo_count + lacking(observed)
+        probs = (counts + few * prior) / (observed + few)
+        few = lacking(present)
+        mean = (first + (0.5 + few) * middle) / (present + 0.5 + few)
         square = second - 2 * mean * first + mean.square() * present
-        var = (square + PRIOR_ROWS * prior_var) / (present + PRIOR_ROWS)
+        var = (square + (PRIOR_ROWS + few) * prior_var) / (present + PRIOR_ROWS + few)
         var = var.clamp_min(FINEST_SD**2)
         model = made(weights, probs, mean, var)
     if x_valid is None or held_out_nats(model, x_valid) < best_nats:

@@ -12,6 +12,7 @@ from discrete_itd.encoders.dtypes import family, has_time_zone, time_unit
 
 NANOSECONDS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}  # of one tick of each unit
 STEPS = (86_400 * 10**9, 3_600 * 10**9, 60 * 10**9, 10**9, 10**6, 10**3, 1)  # a day, an hour, ...
+ORIGINS = 1024  # steps of which one is an origin
 YEARS_2_TO_9998 = (-62_104_060_800, 253_339_228_800)  # seconds; calendars end a year further out
 
 
@@ -28,16 +29,21 @@ def read_times(column: pd.Series) -> np.ndarray:
 
 
 def time_grid(values: np.ndarray) -> tuple[int, int]:
-    """Origin in seconds and step in nanoseconds of the coarsest regular grid on which times lie."""
+    """Origin in seconds and step in nanoseconds of the coarsest regular grid on which times lie.
+
+    The origin lies up to 1024 steps, or seconds, before the earliest time, which may tell who it belongs to.
+    """
     tick = NANOSECONDS[time_unit(values.dtype)]
     ticks = values.astype(np.int64)
-    origin = int(ticks.min()) * tick // 10**9
+    origin, found = int(ticks.min()) * tick // 10**9, tick
     for step in STEPS:
         if step % tick == 0:
             phase = (origin * 10**9 // tick) % (step // tick)
             if (ticks % (step // tick) == phase).all():
-                return origin, step
-    return origin, tick
+                found = step
+                break
+    unit = max(found // 10**9, 1)
+    return origin - origin // unit % ORIGINS * unit, found
 
 
 def times_to_steps(values: np.ndarray, origin: int, step: int) -> np.ndarray:

@@ -7,6 +7,7 @@ A density changes with the unit in which it is expressed; both families report b
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -21,6 +22,7 @@ FAR = 1000.0  # robust standard deviations; further out the map grows with the l
 POWERS = np.linspace(0.0, 2.0, 41)  # from 0 to 2 Yeo and Johnson's map is onto the reals
 POWER_SAMPLE = 10_000  # order statistics that choose the power
 IQR = 1.3489795003921634  # of the standard normal
+COARSER = 5  # binary digits of the distance between values, below which they are rounded
 LARGEST = float(np.finfo(float).max)
 SMALLEST = float(np.finfo(float).tiny)
 BINS = 32
@@ -134,6 +136,8 @@ def fit_continuous(values: np.ndarray, whole: bool) -> Continuous:
     if not 0 < scale <= LARGEST:  # half of the values are one, or the numbers are huge
         scale = min(2 * float(np.sum(np.abs(values / 2 - center / 2) / len(values))), LARGEST)
     scale = max(scale, SMALLEST) if scale > 0 else 1.0
+    if low < high:  # else it is the value of half of the rows
+        center = float(_coarse(np.array(center), np.array(scale)))
     w, _ = _tame(values, center, scale)
     if len(w) > POWER_SAMPLE:
         chosen = np.linspace(0, len(w) - 1, POWER_SAMPLE).round().astype(int)
@@ -150,6 +154,16 @@ def fit_continuous(values: np.ndarray, whole: bool) -> Continuous:
     return Continuous(
         whole, center, scale, power, mean, spread if spread > 0 else 1.0, *find_atoms(values, whole)
     )
+
+
+def _coarse(
+    values: np.ndarray, distance: np.ndarray, rounded: Callable[[np.ndarray], np.ndarray] = np.rint
+) -> np.ndarray:
+    """The values on a binary grid of 1/64 to 1/32 of a distance: a quantile is somebody's number to the last digit."""
+    step = np.exp2(np.floor(np.log2(distance)) - COARSER)
+    with np.errstate(all="ignore"):
+        near = rounded(values / step) * step
+    return np.where(np.isfinite(near), near, values)
 
 
 def _tame(values: np.ndarray, center: float, scale: float) -> tuple[np.ndarray, np.ndarray]:
@@ -365,6 +379,14 @@ def _quantile_edges(values: np.ndarray, whole: bool, bins: int) -> tuple[np.ndar
     if len(rest):
         shares = np.linspace(0, 1, max(1, bins - len(atoms)) + 1)
         quantiles = np.unique(np.quantile(rest, shares, method="nearest"))
+        if len(quantiles) > 1:  # no one's number; the outermost ones no further in
+            gaps = _gaps(quantiles)
+            near = np.minimum(np.append(gaps[:1], gaps), np.append(gaps, gaps[-1:]))
+            ends = quantiles[0], quantiles[-1]
+            ways = np.floor, *[np.rint] * (len(near) - 2), np.ceil
+            parts = zip(quantiles, near, ways, strict=True)
+            quantiles = np.array([_coarse(*part) for part in parts])
+            quantiles[0], quantiles[-1] = min(ends[0], quantiles[0]), max(ends[1], quantiles[-1])
         if whole:
             quantiles = np.append(quantiles[:-1], quantiles[-1] + 1) - 0.5
     gap = 1.0 if whole or len(distinct) < 2 else float(_gaps(distinct).min())

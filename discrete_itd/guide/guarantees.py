@@ -33,6 +33,7 @@ below enumerate all rows of small tables, or repeat an experiment often enough t
 | A damaged file is refused | `tests/storage/test_files.py::test_a_flipped_bit` |
 | A file that says huge numbers takes neither time nor memory | `tests/storage/test_files.py::test_huge_numbers_take_neither_time_nor_memory` |
 | Forged files, their digest right, are loaded or refused by name, in bounded time and memory (10 000 with `--slow`) | `tests/storage/test_hostile_files.py::test_hostile_files_are_loaded_or_refused` |
+| A file holds no row of the training table, and no average of fewer than five; a `Support` is the user's own list | `tests/storage/test_no_record.py::test_no_file_of_twenty_thousand_rows_holds_one` |
 | A file is written as a whole or not at all | `tests/storage/test_files.py::test_a_failing_writer_leaves_the_old_file` |
 
 ## One number, three ways
@@ -92,6 +93,6 @@ What holds on average, or with a probability that was measured.
 | The same bits on another processor, device, or release of torch | scores that agree to rounding |
 | Comparable nats of tables in other units: a log-density changes with the unit, and may be above zero | compare models on the same table |
 | Gaps that depend on values of other columns, marginalised | `missing="category"` |
-| Privacy of the training rows: a file holds their categories, and draws may repeat them | |
+| Privacy of the training rows: a file holds their categories, rare ones too, and how often they occur together; draws may repeat rows | |
 | That a reason is a cause | |
 """

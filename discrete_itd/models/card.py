@@ -144,6 +144,8 @@ def limits_section(model: Model) -> Lines:
         "",
         "* The probabilities are those of rows like the training rows. Nothing here says whether new rows are like"
         " them.",
+        "* The file holds no row of the training table, and no average of fewer than five: but categories and how often"
+        " they occur, alone and together, and a model that may draw rows it was fitted to. That is no anonymisation.",
     ]
     if not model.denoiser.closed_form:
         lines.append(

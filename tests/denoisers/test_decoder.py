@@ -229,7 +229,7 @@ def test_latent_points_are_even_and_stay_so(generator):
 
 
 def test_a_round_is_the_sum_over_rows(device):
-    """One class after another, one row after another."""
+    """One class after another, one row after another; a class keeps five rows, its former ones among them."""
     book = make_book("reals and levels", device)
     rng = np.random.default_rng(0)
     model = random_mixture(book, rng, n_classes=4)
@@ -248,10 +248,9 @@ def test_a_round_is_the_sum_over_rows(device):
             codes[:, i] = torch.arange(len(codes))
             where = levels.index_of(codes.to(device))[:, i]
             prior = model.log_probs[z, where].exp().double().cpu().numpy()
-            count = 2 * prior
-            for row, share in zip(rows, r[:, z], strict=True):
-                if not math.isnan(row[j]):
-                    count[int(row[j])] += share
+            there = ~np.isnan(rows[:, j])
+            count = (2 + max(0, 5 - r[there, z].sum())) * prior
+            np.add.at(count, rows[there, j].astype(int), r[there, z])
             want = count / count.sum() if z < 3 else prior
             got = new.log_probs[z, where].exp().cpu().numpy()
             np.testing.assert_allclose(got, want, **close)
@@ -259,9 +258,10 @@ def test_a_round_is_the_sum_over_rows(device):
             old, var = model.means[z, i].item(), model.var[z, i].item()
             there = ~np.isnan(rows[:, j])
             share, cells = r[there, z], rows[there, j]
-            n = share.sum() + 2
-            mean = ((share * cells).sum() + 2 * old) / n
-            spread = (share * (cells - mean) ** 2).sum() + 2 * (var + (old - mean) ** 2)
+            own = 2 + max(0, 5 - share.sum())
+            n = share.sum() + own
+            mean = ((share * cells).sum() + own * old) / n
+            spread = (share * (cells - mean) ** 2).sum() + own * (var + (old - mean) ** 2)
             want = (mean, spread / n) if z < 3 else (old, var)
             got = new.means[z, i].item(), new.var[z, i].item()
             np.testing.assert_allclose(got, want, **close)
@@ -307,7 +307,8 @@ def test_rounds_choose_the_prior_rows_once_and_go_on_from_the_best(device, monke
     assert len(tried) == n + len(rounds) - 1
     assert len(set(tried[n:])) == 1
     nats = [held_out_nats(m, x_valid) for m in rounds]
-    assert all(a - b >= LEAST_GAIN for a, b in itertools.pairwise(nats))
+    # but for the classes that are left out
+    assert all(a - b >= LEAST_GAIN / 2 for a, b in itertools.pairwise(nats))
 
 
 def test_refinement_without_time_does_nothing(device):

