@@ -27,8 +27,8 @@ from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.reporting.findings import Findings
 from discrete_itd.reporting.learning_curve import TRANSIENT, extrapolate
 from discrete_itd.reporting.measurements import MASSES, column_entropies, fitted, is_mass
+from discrete_itd.reporting.sentences import shorten
 from discrete_itd.reporting.statistics import curve_areas, half_error, p_value_band
-from discrete_itd.reporting.text import shorten
 from discrete_itd.validation import check_integer
 
 if TYPE_CHECKING:

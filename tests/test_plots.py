@@ -16,8 +16,8 @@ from discrete_itd import DiffusionDensity, DiffusionOutlierDetector, DriftWatch,
 from discrete_itd.detection.thresholds import Threshold
 from discrete_itd.reporting.findings import Alarms, examine
 from discrete_itd.reporting.measurements import column_entropies
+from discrete_itd.reporting.sentences import LONGEST, readable, shorten
 from discrete_itd.reporting.statistics import curve_areas, p_value_band
-from discrete_itd.reporting.text import LONGEST, readable, shorten
 from tests import reported
 
 pytestmark = pytest.mark.single_precision

@@ -18,7 +18,7 @@ from discrete_itd.detection.answers import density_of
 from discrete_itd.encoders import Rows
 from discrete_itd.plots import new_axes
 from discrete_itd.progress import stream_progress
-from discrete_itd.reporting.findings import Findings, examine_stream
+from discrete_itd.reporting.findings import Findings, examine
 from discrete_itd.reporting.page import render
 from discrete_itd.reporting.sentences import VERDICTS, judgement
 
@@ -76,7 +76,7 @@ def _examined(args: argparse.Namespace) -> Findings:
         keep: list[str] = []  # filled by the first part of the table
         found = about(
             " or ".join(paths),
-            lambda: examine_stream(
+            lambda: examine(
                 model,
                 _with_keys(table, args.keep, keep),
                 inliers=inliers[0] if inliers else None,

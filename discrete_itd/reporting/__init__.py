@@ -1,6 +1,6 @@
 """A report on a model and a table: one HTML page.
 
-``findings`` computes all numbers, with the help of ``measurements`` (rows, columns, facts), ``statistics`` (intervals)
-and ``learning_curve`` (what longer training would gain). ``figures`` draws, ``sentences`` words what depends on many
-numbers, and ``page`` fills ``templates/page.html``, which holds the sections. A new section is a block of that file.
+``findings`` holds all numbers, with the help of ``measurements`` (rows, columns, facts), ``statistics`` (intervals) and
+``learning_curve`` (what longer training would gain). ``page`` fills ``templates/page.html``, which holds the sections,
+with the figures of ``discrete_itd.plots``; ``sentences`` holds those that depend on many numbers.
 """

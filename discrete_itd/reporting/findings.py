@@ -1,35 +1,27 @@
 """All numbers of a report.
 
-:func:`examine` asks the model; :mod:`discrete_itd.reporting.page` only puts the findings into words and figures.
+:func:`examine` asks the model; :mod:`discrete_itd.reporting.page` puts the findings into words and figures.
 """
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from discrete_itd.detection.answers import answers
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.detection.groups import named
 from discrete_itd.detection.thresholds import Threshold
 from discrete_itd.encoders import Rows, as_frame
 from discrete_itd.encoders.rows import check_any
 from discrete_itd.estimators import DiffusionDensity
+from discrete_itd.reporting import measurements
 from discrete_itd.reporting.learning_curve import Extrapolation, extrapolate
-from discrete_itd.reporting.measured import Measured, with_threshold
-from discrete_itd.reporting.measurements import (
-    column_entropies,
-    facts,
-    fitted,
-    is_mass,
-    kept,
-    most_anomalous_rows,
-)
+from discrete_itd.reporting.measurements import Measured
 from discrete_itd.reporting.statistics import (
     Interval,
     curve_areas,
@@ -39,8 +31,6 @@ from discrete_itd.reporting.statistics import (
 )
 from discrete_itd.validation import check_integer, check_share
 
-MOST_REASONS = 1000  # rows with an alarm whose reasons are looked for: some milliseconds to tenths of a second each
-N_REASONS = 3  # cells of each, at most
 LEVELS = (0.01, 0.05, 0.1)  # of the table of p-values
 
 
@@ -132,20 +122,16 @@ class Findings:
         ``history_`` of the density.
     stopped : str
         Why training ended.
-    extrapolation : Extrapolation, optional
-        What longer training would gain; None if there are too few validations to say.
     curve : DataFrame, optional
         ``mse_curve`` of the inliers; None if there is only one.
-    companion : str
-        What the curve is of: "" for the denoiser that scores rows, else the class of the companion.
     most_anomalous : DataFrame
         From :func:`~discrete_itd.reporting.measurements.most_anomalous_rows`.
     alarm_rows : DataFrame
-        Rows of the table that raise an alarm, at most 10 000, in its order: the columns to keep, row, nats, p_value,
-        and the reasons of the ``MOST_REASONS`` with the highest nats. Empty for a model without a threshold.
+        From :func:`~discrete_itd.reporting.measurements.alarm_rows`: rows of the table that raise an alarm, at most
+        10 000, with the columns to keep. Empty for a model without a threshold.
     columns : DataFrame
         From :func:`~discrete_itd.reporting.measurements.column_entropies`, for the inliers, by falling nats.
-    facts : tuple of (str, str)
+    facts : list of (str, str)
         Names and values that describe model, data and cost.
     """
 
@@ -161,13 +147,11 @@ class Findings:
     gain: float
     history: pd.DataFrame
     stopped: str
-    extrapolation: Extrapolation | None
     curve: pd.DataFrame | None
-    companion: str
     most_anomalous: pd.DataFrame
     alarm_rows: pd.DataFrame
     columns: pd.DataFrame
-    facts: tuple[tuple[str, str], ...]
+    facts: list[tuple[str, str]]
 
     @property
     def n_rows(self) -> int:
@@ -214,6 +198,22 @@ class Findings:
         return None if self.curve is None else curve_areas(self.curve)
 
     @property
+    def companion(self) -> str:
+        """What the curve is of: "" for the denoiser that scores rows, else the class of the companion."""
+        curve = self.curve
+        return "" if curve is None or curve.attrs["scores_rows"] else curve.attrs["model"]
+
+    @property
+    def was_trained(self) -> bool:
+        """Whether the model was trained step by step; others have a closed form."""
+        return bool(self.history["step"].max() > 0)
+
+    @cached_property
+    def extrapolation(self) -> Extrapolation | None:
+        """What longer training would gain; None if there are too few validations to say."""
+        return extrapolate(self.history)
+
+    @property
     def passed(self) -> bool | None:
         """True if every target is met, False if one is missed, else None (no target, or one undecided)."""
         answers = [v.passed for v in self.verdicts]
@@ -239,12 +239,13 @@ def examine(
     ----------
     model : DiffusionDensity or DiffusionOutlierDetector
         Fitted. Thresholds, p-values and alarms need a detector.
-    X : DataFrame or array-like, shape (N, C), or Rows
-        The rows to report on.
-    inliers : DataFrame or array-like, shape (M, C), or Rows, optional
+    X : DataFrame or array-like, shape (N, C), Rows, or iterable of Rows
+        The rows to report on. Of parts, a few rows are kept, and at most four numbers for each row; the findings are
+        the same however the table is divided.
+    inliers : DataFrame or array-like, shape (M, C), Rows, or iterable of Rows, optional
         Normal rows that were used neither for training nor for calibration: mean surprisal, false alarms and the
         calibration of p-values are measured on them. The default is X, which is right if it holds no anomalies. With a
-        density, one half of them sets a threshold and the other half is measured.
+        density, one half of them sets a threshold and the other half is measured; parts are then iterated over twice.
     target_nats : float, optional
         Largest acceptable mean surprisal of an inlier.
     target_false_alarms : float, optional
@@ -258,10 +259,6 @@ def examine(
         Columns of X, also ones that the model does not know, that say which row is which: they are shown with the rows
         that are listed, and stand in the table of alarms.
 
-    Returns
-    -------
-    Findings
-
     Raises
     ------
     ValueError, TypeError
@@ -269,60 +266,7 @@ def examine(
     NotFittedError
         If the model is not fitted.
     """
-    _, density = fitted(model)
-    return examine_stream(
-        model,
-        [check_any(_with_keys(density, X, keep))],
-        inliers=None if inliers is None else [check_any(density.rows(inliers))],
-        target_nats=target_nats,
-        target_false_alarms=target_false_alarms,
-        n_most_anomalous=n_most_anomalous,
-        max_stderr=max_stderr,
-        keep=keep,
-    )
-
-
-def _with_keys(density: DiffusionDensity, X: Any, keep: Sequence[Hashable]) -> Rows:
-    """The rows of a table, with the columns to keep that the model does not know beside them."""
-    if isinstance(keep, str):
-        raise TypeError(f"keep must be a list of names of columns, got the string {keep!r}")
-    frame = None if isinstance(X, Rows) else as_frame(X)
-    extra = [name for name in keep if name not in density.encoder_.names]
-    if frame is None or not extra or not set(extra) <= set(frame.columns):
-        return density.rows(X)
-    rows = density.rows(frame.drop(columns=extra))  # it warns of columns that are of no use
-    others = frame[extra].set_axis(rows.index)
-    return replace(rows, others=others)
-
-
-def examine_stream(
-    model: DiffusionDensity | DiffusionOutlierDetector,
-    rows: Iterable[Rows],
-    *,
-    inliers: Iterable[Rows] | None = None,
-    target_nats: float | None = None,
-    target_false_alarms: float | None = None,
-    n_most_anomalous: int = 10,
-    max_stderr: float | None = None,
-    keep: Sequence[Hashable] = (),
-) -> Findings:
-    """As :func:`examine`, for tables that arrive in parts, with the same result however they are divided.
-
-    Parameters
-    ----------
-    model : DiffusionDensity or DiffusionOutlierDetector
-    rows : iterable of Rows
-        Only a few of them are kept, and at most four numbers for each row.
-    inliers : iterable of Rows, optional
-        Iterated over twice if the model is a density.
-    target_nats, target_false_alarms, n_most_anomalous, max_stderr, keep
-        As for :func:`examine`.
-
-    Returns
-    -------
-    Findings
-    """
-    detector, density = fitted(model)
+    detector, density = measurements.fitted(model)
     if detector is not None and named(detector.given):
         raise ValueError(
             f"a report has one threshold for all rows; this detector has one for each group of {detector.given!r}:"
@@ -333,88 +277,78 @@ def examine_stream(
         check_finite("target_nats", target_nats)
     if target_false_alarms is not None:
         check_share("target_false_alarms", target_false_alarms)
-    if detector is None and inliers is not None:
-        detector, inliers = with_threshold(density, inliers, target_false_alarms)
+    table, is_own = _parts(density, X, keep), inliers is None
+    inliers = () if is_own else _parts(density, inliers)
+    if detector is None and not is_own:
+        detector, inliers = measurements.with_threshold(density, inliers, target_false_alarms)
     if target_false_alarms is not None and detector is None:
         raise ValueError(
             "target_false_alarms needs a threshold: give a DiffusionOutlierDetector, or inliers to set one"
         )
-
-    is_own = inliers is None
-    table = Measured(density, detector, max_stderr, n_most=n_most_anomalous, is_known=is_own)
-    table.add_all(rows)
-    known = table
-    if inliers is not None:
-        known = Measured(density, detector, max_stderr)
-        known.add_all(inliers)
+    asked = Measured(density, detector, table, max_stderr, n_most=n_most_anomalous, is_known=is_own)
+    known = asked if is_own else Measured(density, detector, inliers, max_stderr)
     alarms = Alarms() if detector is None else _alarms(detector, known)
-    nats = mean_interval(0.0 - known.log_prob)  # not -0.0
+    stderr, nats = (
+        known.numbers["stderr"],
+        mean_interval(0.0 - known.numbers["log_prob"]),
+    )  # not -0.0
     if not known.n_cells:
         nats = Interval(nats.value, -np.inf, np.inf)
-    answers = ("nats", nats, target_nats), ("false alarms", alarms.rate, target_false_alarms)
-    curve = density.mse_curve(known.first.rows) if len(known.stderr) > 1 else None
-    worst = most_anomalous_rows(
-        density, table.worst, table.worst_scores, n_most_anomalous, detector=detector, keep=keep
-    )
-    columns = column_entropies(density, known.spread.rows)
+    targets = ("nats", nats, target_nats), ("false alarms", alarms.rate, target_false_alarms)
+    columns = measurements.column_entropies(density, known.spread)
+    worst = asked.worst, asked.worst_scores, n_most_anomalous
     return Findings(
-        surprisal=0.0 - table.score,
+        surprisal=0.0 - asked.numbers["score"],
         has_inliers=not is_own,
-        n_cells=table.n_cells,
+        n_cells=asked.n_cells,
         n_inlier_cells=known.n_cells,
         nats=nats,
-        stderr=known.stderr,
-        is_mass=is_mass(density.encoder_),
+        stderr=stderr,
+        is_mass=measurements.is_mass(density.encoder_),
         alarms=alarms,
         verdicts=tuple(
             Verdict(what, interval, float(target))
-            for what, interval, target in answers
+            for what, interval, target in targets
             if interval is not None and target is not None
         ),
         gain=density.model_.held_out.gain,
         history=density.history_,
         stopped=density.stopped_,
-        extrapolation=extrapolate(density.history_),
-        curve=curve,
-        companion="" if curve is None or curve.attrs["scores_rows"] else curve.attrs["model"],
-        most_anomalous=worst,
-        alarm_rows=_alarm_rows(detector, table.alarms, keep),
+        curve=density.mse_curve(known.spread) if len(stderr) > 1 else None,
+        most_anomalous=measurements.most_anomalous_rows(
+            density, *worst, detector=detector, keep=keep
+        ),
+        alarm_rows=measurements.alarm_rows(detector, asked.alarms, keep),
         columns=columns.sort_values("nats", ascending=False, kind="stable"),
-        facts=tuple(facts(density, table.seconds / len(table.score))),
+        facts=measurements.facts(density, asked.seconds / len(asked.numbers["score"])),
     )
+
+
+def _parts(density: DiffusionDensity, X: Any, keep: Sequence[Hashable] = ()) -> Iterable[Rows]:
+    """The rows of a table, with the columns to keep that the model does not know beside them; parts as they are."""
+    if isinstance(keep, str):
+        raise TypeError(f"keep must be a list of names of columns, got the string {keep!r}")
+    frame = None if isinstance(X, Rows) else as_frame(X)
+    is_table = isinstance(X, Rows | Sequence | Mapping) or hasattr(X, "__array__")
+    if frame is None and isinstance(X, Iterable) and not is_table:
+        return X
+    extra = [name for name in keep if name not in density.encoder_.names]
+    if frame is None or not extra or not set(extra) <= set(frame.columns):
+        return [check_any(density.rows(X))]
+    rows = density.rows(frame.drop(columns=extra))  # it warns of columns that are of no use
+    others = frame[extra].set_axis(rows.index)
+    return [check_any(replace(rows, others=others))]
 
 
 def _alarms(detector: DiffusionOutlierDetector, known: Measured) -> Alarms:
     """What a detector says about inliers."""
-    calibration, score = np.asarray(detector.calibration_scores_), known.score
+    calibration, score = np.asarray(detector.calibration_scores_), known.numbers["score"]
     return Alarms(
         threshold=detector.threshold_,
         rate=share_interval(int((score < detector.threshold_.offset).sum()), len(score)),
         reference=-calibration if len(calibration) else None,
-        p_values=known.p_values,
+        p_values=known.numbers.get("p_value"),
     )
-
-
-def _alarm_rows(
-    detector: DiffusionOutlierDetector | None, alarms: Rows | None, keep: Sequence[Hashable]
-) -> pd.DataFrame:
-    """The rows that raise an alarm, in the order of the table; most of them, or all, with reasons."""
-    if detector is None or alarms is None:
-        return pd.DataFrame({"row": [], "nats": [], "p_value": [], "reasons": []})
-    found = answers(detector, alarms, ["score", "p_value"])
-    score = found["score"].to_numpy()
-    told = np.sort(np.argsort(score, kind="stable")[:MOST_REASONS])
-    with warnings.catch_warnings():
-        # the warning was given for the whole table
-        warnings.filterwarnings("ignore", "column .* no value was seen in training")
-        reasons = answers(detector, alarms.take(told), ["reason"], n_reasons=N_REASONS)["reason"]
-    text = np.full(len(alarms), "", dtype=object)
-    text[told] = reasons.fillna("").to_numpy()
-    own = {"row": alarms.index, "nats": 0.0 - score, "p_value": found["p_value"].to_numpy()}
-    table = pd.DataFrame({**own, "reasons": text})
-    columns = kept(alarms, keep).reset_index(drop=True)
-    columns.columns = [f"kept_{name}" if name in table else str(name) for name in columns]
-    return pd.concat([columns, table], axis=1)
 
 
 def check_finite(name: str, value: Any) -> None:

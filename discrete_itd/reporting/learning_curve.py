@@ -16,6 +16,7 @@ EXPONENTS = np.geomspace(0.05, 4.0, 400)
 FEWEST = 5  # validations, for three parameters and a residual
 TRANSIENT = 0.1  # share of the steps at the start, left out if enough validations remain
 FLAT = 2.0  # standard deviations of the scatter by which a curve must rise to have turned
+N_BOOTSTRAP = 400  # curves
 
 
 @dataclass(frozen=True)
@@ -24,10 +25,8 @@ class Extrapolation:
 
     Parameters
     ----------
-    floor : float
-        a, the limit of the nats.
-    scale, exponent : float
-        b and c.
+    laws : ndarray, shape (1 + B, 3)
+        a, b, c of the fitted curve, and of bootstrapped ones.
     steps : int
         Steps of the training run.
     factor : float
@@ -36,36 +35,33 @@ class Extrapolation:
         Decrease of the nats per row by longer training, with a 95 % interval; never below 0.
     has_turned : bool
         Whether the best validation was long before the last, so that the model overfits; ``gain`` is then 0.
-    laws : ndarray, shape (B, 3)
-        a, b, c of the bootstrapped curves.
     """
 
-    floor: float
-    scale: float
-    exponent: float
+    laws: np.ndarray
     steps: int
     factor: float
     gain: float
     low: float
     high: float
     has_turned: bool
-    laws: np.ndarray
+
+    def curves(self, steps: np.ndarray) -> np.ndarray:
+        """Nats after each number of steps, by each law: shape (1 + B, S)."""
+        a, b, c = self.laws.T[:, :, None]
+        return a + b * np.asarray(steps, dtype=float) ** -c
 
     def curve(self, steps: np.ndarray) -> np.ndarray:
         """Nats after each number of steps by the fitted power law, same shape."""
-        return self.floor + self.scale * np.asarray(steps, dtype=float) ** -self.exponent
+        return self.curves(steps)[0]
 
     def band(self, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The 95 % interval of the curve at steps of shape (S,): two arrays of that shape."""
-        a, b, c = self.laws.T[:, :, None]
-        low, high = np.quantile(
-            a + b * np.asarray(steps, dtype=float) ** -c, [0.025, 0.975], axis=0
-        )
+        low, high = np.quantile(self.curves(steps)[1:], [0.025, 0.975], axis=0)
         return low, high
 
 
 def extrapolate(
-    history: pd.DataFrame, *, factor: float = 2.0, n_bootstrap: int = 400, seed: int = 0
+    history: pd.DataFrame, *, factor: float = 2.0, seed: int = 0
 ) -> Extrapolation | None:
     """Fit a power law to the held-out nats of a training run by least squares.
 
@@ -81,8 +77,6 @@ def extrapolate(
         not finite are left out.
     factor : float
         Longer training has ``factor`` times as many steps; more than 1.
-    n_bootstrap : int
-        Number of bootstrapped curves.
     seed : int
         Random seed of the bootstrap.
 
@@ -104,69 +98,44 @@ def extrapolate(
     """
     if not factor > 1:
         raise ValueError(f"factor must be more than 1, got {factor!r}")
-    steps, nats = (history[name].to_numpy(dtype=float) for name in ("step", "valid_nats"))
+    steps, nats = history[["step", "valid_nats"]].to_numpy(dtype=float).T
     keep = (steps > 0) & np.isfinite(nats)
+    settled = keep & (steps >= TRANSIENT * steps[keep].max(initial=0.0))
+    keep = settled if settled.sum() >= FEWEST else keep
     steps, nats = steps[keep], nats[keep]
-    settled = steps >= TRANSIENT * steps.max(initial=0.0)
-    if settled.sum() >= FEWEST:
-        steps, nats = steps[settled], nats[settled]
-    n = len(steps)
+    n, end = len(steps), steps.max(initial=0.0)
     if n < FEWEST:
         return None
-    law = _fit(steps, nats[None], np.ones((1, n)))[0]
-    fitted = law[0] + law[1] * steps ** -law[2]
+    law = _fit(steps, nats[None], np.ones((1, n)))
+    fitted = law[0, 0] + law[0, 1] * steps ** -law[0, 2]
     scatter = (nats - fitted) * np.sqrt(n / (n - 3))  # three parameters are fitted
     random = np.random.default_rng(seed)
-    drawn = fitted + scatter * random.choice([-1.0, 1.0], (n_bootstrap, n))
-    begin = random.integers(0, max(1, min(n // 2, n - FEWEST) + 1), n_bootstrap)
-    laws = _fit(steps, drawn, (np.arange(n) >= begin[:, None]).astype(float))
+    drawn = fitted + scatter * random.choice([-1.0, 1.0], (N_BOOTSTRAP, n))
+    begin = random.integers(0, max(1, min(n // 2, n - FEWEST) + 1), N_BOOTSTRAP)
+    laws = np.append(law, _fit(steps, drawn, np.arange(n) >= begin[:, None]), axis=0)
     # the best is not in the last quarter, and the rise since exceeds the scatter
     noise = np.sqrt(np.mean(scatter**2))
     has_turned = bool(nats.argmin() < n - 1 - n // 4 and nats[-1] - nats.min() > FLAT * noise)
-    end = steps[-1]
-    gains = np.append(law[None], laws, axis=0)
-    gains = gains[:, 1] * end ** -gains[:, 2] * (1 - factor ** -gains[:, 2])
+    _, b, c = laws.T
+    gains = b * end**-c * (1 - factor**-c)
     low, high = np.quantile(gains, [0.025, 0.975])
-    gain = gains[0]
-    return Extrapolation(
-        floor=float(law[0]),
-        scale=float(law[1]),
-        exponent=float(law[2]),
-        steps=int(end),
-        factor=float(factor),
-        gain=0.0 if has_turned else float(gain),
-        low=0.0 if has_turned else float(min(low, gain)),
-        high=float(max(high, gain)),
-        has_turned=has_turned,
-        laws=laws,
-    )
+    gain, low = (0.0, 0.0) if has_turned else (float(gains[0]), float(min(low, gains[0])))
+    high = float(max(high, gains[0]))
+    return Extrapolation(laws, int(end), float(factor), gain, low, high, has_turned)
 
 
 def _fit(steps: np.ndarray, nats: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Least squares a + b s^-c with b >= 0.
+    """Least squares a + b s^-c with b >= 0: shape (B, 3), of nats and weights of shape (B, S).
 
     Given c the fit is linear in a and b, so c is found by a grid search, without starting point or local minimum.
-
-    Parameters
-    ----------
-    steps : ndarray, shape (S,)
-    nats, weights : ndarray, shape (B, S)
-
-    Returns
-    -------
-    ndarray, shape (B, 3)
     """
     u = steps[None] ** -EXPONENTS[:, None]  # (E, S)
-    total = weights.sum(1, keepdims=True)  # (B, 1)
-    mean_u = weights @ u.T / total  # (B, E)
-    mean_v = (weights * nats).sum(1, keepdims=True) / total  # (B, 1)
-    covariance = (weights * (nats - mean_v)) @ u.T / total  # (B, E)
-    variance = weights @ (u**2).T / total - mean_u**2
+    weights = weights / weights.sum(1, keepdims=True)
+    mean_u, mean_v = weights @ u.T, (weights * nats).sum(1, keepdims=True)  # (B, E), (B, 1)
+    covariance = (weights * (nats - mean_v)) @ u.T  # (B, E)
+    variance = weights @ (u**2).T - mean_u**2
     slope = np.clip(covariance / np.maximum(variance, np.finfo(float).tiny), 0.0, None)
-    residual = (
-        -2 * slope * covariance + slope**2 * variance
-    )  # without the variance of nats, a constant
-    best = residual.argmin(1)
+    best = (slope * (slope * variance - 2 * covariance)).argmin(1)  # of the squared residual
     rows = np.arange(len(nats))
     b = slope[rows, best]
     return np.column_stack([mean_v[:, 0] - b * mean_u[rows, best], b, EXPONENTS[best]])

@@ -1,33 +1,43 @@
-"""What a report shows in tables: the most anomalous rows, the columns, and facts about model, data and cost."""
+"""What a report asks of a model: the rows of a table that arrives in parts, its anomalies, columns and facts."""
 
 from __future__ import annotations
 
+import time
 import warnings
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 import torch
+from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from discrete_itd import __version__
+from discrete_itd.detection.answers import answers
 from discrete_itd.detection.assessment import nats_given_others
 from discrete_itd.detection.conditionals import scores_of_row
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.detection.reasons import NO_CELL, reasons
 from discrete_itd.detection.score import scorer_of
-from discrete_itd.encoders import Column, Rows, TableEncoder, written
+from discrete_itd.encoders import Rows, TableEncoder, written
 from discrete_itd.estimators import DiffusionDensity
 
 MASSES = ("nominal", "ordinal")  # kinds of columns with probabilities; the others have densities
 MOST_CELLS_SHOWN = 24  # of a row, in the order of the columns
-MOST_ROWS = 500  # for questions that cost one network evaluation per row and column
+MOST_ROWS = 500  # for questions that cost one network evaluation per row and column, or noise level
+MOST_CALIBRATION = 1 << 17  # inliers that set a threshold
+MOST_ALARMS = 10_000  # rows that are kept, for the download
+MOST_REASONS = (
+    1000  # of them whose reasons are looked for: some milliseconds to tenths of a second each
+)
+USUAL_RATE = 0.01  # of false alarms, where a threshold is set and no target is given
 MOST_COLUMNS = 100  # of which each is asked for given all others
 # numbers of the posteriors that this takes in a wide table, and rows at least
 MOST_CELLS, FEWEST_ROWS = 1 << 26, 32
 MOST_SCORES = 1 << 17  # in all, where the model that scores is asked value by value
+N_REASONS = 3  # cells of a row, at most
 
 
 def fitted(model: Any) -> tuple[DiffusionOutlierDetector | None, DiffusionDensity]:
@@ -56,6 +66,173 @@ def is_mass(encoder: TableEncoder) -> bool:
     return all(column.kind in MASSES for column in encoder.schema)
 
 
+# -- a table in parts ---------------------------------------------------------------------------------
+
+
+def spread_positions(n: int, most: int) -> np.ndarray:
+    """Positions of at most ``most`` of n rows, evenly spread over the table: all, or every 2nd, 4th, 8th, ..."""
+    step = 1
+    while -(-n // step) > most:
+        step *= 2
+    return np.arange(0, n, step)
+
+
+class Spread:
+    """The rows at :func:`spread_positions` of a table that arrives in parts."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self._step, self._n = most, 1, 0
+        self._kept: list[Rows] = []
+
+    def add(self, rows: Rows) -> None:
+        """Take some more rows of the table."""
+        new = np.arange(-self._n % self._step, len(rows), self._step)
+        self._n += len(rows)
+        if len(new):
+            self._kept.append(rows.take(new))
+        while -(-self._n // self._step) > self._most:
+            self._step *= 2
+            self._kept = [self.rows.take(slice(None, None, 2))]
+
+    @property
+    def rows(self) -> Rows:
+        """The rows that are kept."""
+        self._kept = [Rows.concat(self._kept)]
+        return self._kept[0]
+
+
+class Half:
+    """One half of a table's rows: of each pair one at random, however the table is divided into parts."""
+
+    def __init__(self, parts: Iterable[Rows], seed: int, *, is_second: bool) -> None:
+        self._parts, self._is_second, self.n_table = parts, is_second, 0
+        # of many pairs, the choices come again
+        self._choices = np.random.default_rng(seed).integers(0, 2, 1 << 16)
+
+    def __iter__(self) -> Iterator[Rows]:
+        self.n_table = 0
+        for rows in self._parts:
+            place = np.arange(self.n_table, self.n_table + len(rows))
+            self.n_table += len(rows)
+            first = self._choices[place // 2 % len(self._choices)]
+            own = place % 2 == (first != self._is_second)
+            if own.any():
+                yield rows.take(own)
+
+
+def with_threshold(
+    density: DiffusionDensity, inliers: Iterable[Rows], rate: float | None
+) -> tuple[DiffusionOutlierDetector, Iterable[Rows]]:
+    """A detector whose threshold is set by one half of the inliers, and the other half.
+
+    Of many inliers, at most ``MOST_CALIBRATION`` set the threshold.
+    """
+    seed = density.model_.seed
+    half, known = Half(inliers, seed, is_second=False), Spread(MOST_CALIBRATION)
+    for rows in half:
+        known.add(rows)
+    if half.n_table < 4:
+        raise ValueError(
+            f"inliers: at least 4 rows are needed to set a threshold and to measure it, got {half.n_table}"
+        )
+    rate = USUAL_RATE if rate is None else rate
+    detector = DiffusionOutlierDetector(FrozenEstimator(density), false_alarm_rate=rate)
+    return detector.fit(known.rows.frame), Half(inliers, seed, is_second=True)
+
+
+class Measured:
+    """Numbers of the rows of a table that arrives in parts, and the rows that are shown or asked again.
+
+    Parameters
+    ----------
+    density : DiffusionDensity
+    detector : DiffusionOutlierDetector, optional
+        By whose score the rows are ranked.
+    parts : iterable of Rows
+        They are not kept, and can be gone before the next part.
+    max_stderr : float, optional
+        Of the log-probabilities.
+    n_most : int
+        Number of rows with the lowest scores to keep; if it is not 0, rows with an alarm are kept, too.
+    is_known : bool
+        Whether log-probabilities are asked for.
+
+    Attributes
+    ----------
+    numbers : dict of ndarray, shape (N,)
+        score; p_value of a detector with calibration rows; log_prob and stderr, if they are asked for. Nats.
+    n_cells : int
+        Cells that are not missing.
+    seconds : float
+        That scoring took.
+    spread : Rows
+        Rows from the whole table.
+    worst : Rows
+        Those with the lowest scores, in the order of the table; ``worst_scores`` are theirs.
+    alarms : Rows or None
+        The first rows that raise an alarm, in the order of the table.
+    """
+
+    def __init__(
+        self,
+        density: DiffusionDensity,
+        detector: DiffusionOutlierDetector | None,
+        parts: Iterable[Rows],
+        max_stderr: float | None,
+        *,
+        n_most: int = 0,
+        is_known: bool = True,
+    ) -> None:
+        self._density, self._detector, self._max_stderr = density, detector, max_stderr
+        self.n_cells, self.seconds = 0, 0.0
+        self.worst_scores = np.zeros(0)
+        found: list[dict[str, np.ndarray]] = []
+        spread, alarms, n_alarms, worst = Spread(MOST_ROWS), [], 0, []
+        for rows in parts:
+            found.append(self._numbers(rows, is_known))
+            score = found[-1]["score"]
+            self.n_cells += int((~rows.x.isnan()).sum())
+            spread.add(rows)
+            # earlier rows stand before later ones: of equal scores the earlier ones stay
+            lowest = np.sort(np.argsort(score, kind="stable")[:n_most])
+            both = Rows.concat([*worst, rows.take(lowest)])
+            scores = np.append(self.worst_scores, score[lowest])
+            stay = np.sort(np.argsort(scores, kind="stable")[:n_most])
+            worst, self.worst_scores = [both.take(stay)], scores[stay]
+            if detector is not None and n_most:
+                raised = np.flatnonzero(score < detector.threshold_.offset)
+                raised = raised[: MOST_ALARMS - n_alarms]
+                n_alarms += len(raised)
+                alarms += [rows.take(raised)] if len(raised) else []
+        self.numbers = {name: np.concatenate([f[name] for f in found]) for name in found[0]}
+        self.spread, self.worst = spread.rows, worst[0]
+        self.alarms = Rows.concat(alarms) if alarms else None
+
+    def _numbers(self, rows: Rows, is_known: bool) -> dict[str, np.ndarray]:
+        """The numbers of one part."""
+        density, detector, estimate = self._density, self._detector, None
+        start = time.perf_counter()
+        if detector is not None:
+            score = detector.score_samples(rows)
+        elif self._max_stderr is not None:  # the scores are those of score_samples
+            score = density.score_samples(rows)
+        else:
+            estimate = density.log_prob(rows)
+            score = estimate.log_prob
+        self.seconds += time.perf_counter() - start
+        found = {"score": score}
+        if detector is not None and len(detector.calibration_scores_):
+            found["p_value"] = detector.p_values(rows, scores=score)
+        if is_known:
+            if estimate is None:
+                estimate = density.log_prob(rows, max_stderr=self._max_stderr)
+            found |= {"log_prob": estimate.log_prob, "stderr": estimate.stderr}
+        return found
+
+
+# -- anomalies ----------------------------------------------------------------------------------------
+
+
 def most_anomalous_rows(
     density: DiffusionDensity,
     rows: Rows,
@@ -64,62 +241,63 @@ def most_anomalous_rows(
     *,
     detector: DiffusionOutlierDetector | None = None,
     keep: Sequence[Hashable] = (),
-    k: int = 3,
 ) -> pd.DataFrame:
-    """The n rows with the lowest scores, and up to k reasons for each.
-
-    Parameters
-    ----------
-    density : DiffusionDensity
-    rows : Rows, length N
-    score : ndarray, shape (N,)
-        Score of each row in nats; inliers have higher scores.
-    n : int
-    detector : DiffusionOutlierDetector, optional
-        Whose score it is, with p-values.
-    keep : sequence of names
-        Columns that are shown first, :func:`kept`.
-    k : int
+    """The n of N rows with the lowest scores, shape (N,) in nats, and up to ``N_REASONS`` reasons for each.
 
     Returns
     -------
     DataFrame, shape (n, 5)
         row (its label in the table), nats (minus the score), p_value (NaN without calibration rows), reasons (a tuple
         of sentences), cells (a tuple of name, value as text, and whether a reason is about it: the columns to keep,
-        then those of the model, of many columns the first ``MOST_CELLS_SHOWN`` and those with a reason).
+        :func:`kept`, then those of the model, of many columns the first ``MOST_CELLS_SHOWN`` and those with a reason).
     """
     worst = np.argsort(score, kind="stable")[:n]
+    rows, score = rows.take(worst), score[worst]
     p = np.full(len(worst), np.nan)
     by_row: list[list[str]] = [[] for _ in worst]
-    anomalous: list[set[Hashable]] = [set() for _ in worst]
+    marked: list[set[Hashable]] = [set() for _ in worst]
     if len(worst):
-        taken = rows.take(worst)
-        taken = replace(taken, frame=taken.frame.reset_index(drop=True))  # labels may repeat
-        has_cells = taken.frame.notna().any(axis=1)
+        taken = replace(rows, frame=rows.frame.reset_index(drop=True))  # labels may repeat
         with warnings.catch_warnings():
             # the warning was given for the whole table
             warnings.filterwarnings("ignore", "column .* no value was seen in training")
             if detector is not None and len(detector.calibration_scores_):
-                p = detector.p_values(taken, scores=score[worst])
-                lines = detector.reasons(taken, k=k)
+                p = detector.p_values(taken, scores=score)
+                lines = detector.reasons(taken, k=N_REASONS)
             else:
-                lines = reasons(density, taken, k)
-        told = zip(lines["row"], lines["column"], lines["sentence"], strict=True)
-        for row, column, text in told:
+                lines = reasons(density, taken, N_REASONS)
+        for row, column, text in zip(lines["row"], lines["column"], lines["sentence"], strict=True):
             by_row[row].append(text)
-            anomalous[row].add(column)
-        for own, any_cell in zip(by_row, has_cells, strict=True):
+            marked[row].add(column)
+        for own, any_cell in zip(by_row, taken.frame.notna().any(axis=1), strict=True):
             if any_cell and not own:
                 own.append(NO_CELL)
+    columns = {c.name: c for c in rows.encoder.schema}
+    own = kept(rows, keep)
+    others = [name for name in columns if name not in keep]
+    cells = []
+    for i, names in enumerate(marked):
+        shown = [(name, own[name].iloc[i]) for name in keep]
+        shown += [
+            (name, rows.frame[name].iloc[i])
+            for place, name in enumerate(others)
+            if place < MOST_CELLS_SHOWN or name in names
+        ]
+        cells.append(tuple((str(n), _text(v, columns.get(n)), n in names) for n, v in shown))
     return pd.DataFrame(
         {
-            "row": list(rows.index[worst]),
-            "nats": 0.0 - score[worst],  # not -0.0
+            "row": list(rows.index),
+            "nats": 0.0 - score,  # not -0.0
             "p_value": p,
             "reasons": [tuple(lines) for lines in by_row],
-            "cells": _cells_shown(rows.take(worst), anomalous, keep),
+            "cells": cells,
         }
     )
+
+
+def _text(value: Any, column: Any) -> str:
+    is_missing = pd.api.types.is_scalar(value) and pd.isna(value)
+    return "—" if is_missing else written(value, column)
 
 
 def kept(rows: Rows, names: Sequence[Hashable]) -> pd.DataFrame:
@@ -139,29 +317,29 @@ def kept(rows: Rows, names: Sequence[Hashable]) -> pd.DataFrame:
     return pd.DataFrame(columns, index=rows.index)
 
 
-def _cells_shown(
-    rows: Rows, anomalous: Sequence[Collection[Hashable]], keep: Sequence[Hashable]
-) -> list[tuple[tuple[str, str, bool], ...]]:
-    """The cells of each row as a report shows them, see :func:`most_anomalous_rows`."""
-    schema = [c for c in rows.encoder.schema if c.name not in keep]
-    own = kept(rows, keep)
-    known = {c.name: c for c in rows.encoder.schema}
-    shown = []
-    for i, marked in enumerate(anomalous):
-        cells = [
-            (str(name), _shown(own[name].iloc[i], known.get(name)), name in marked) for name in keep
-        ]
-        for place, column in enumerate(schema):
-            if place < MOST_CELLS_SHOWN or column.name in marked:
-                value = rows.frame[column.name].iloc[i]
-                cells.append((str(column.name), _shown(value, column), column.name in marked))
-        shown.append(tuple(cells))
-    return shown
+def alarm_rows(
+    detector: DiffusionOutlierDetector | None, alarms: Rows | None, keep: Sequence[Hashable]
+) -> pd.DataFrame:
+    """The rows that raise an alarm, in the order of the table; the ``MOST_REASONS`` highest with reasons."""
+    if detector is None or alarms is None:
+        return pd.DataFrame({"row": [], "nats": [], "p_value": [], "reasons": []})
+    found = answers(detector, alarms, ["score", "p_value"])
+    score = found["score"].to_numpy()
+    asked = np.sort(np.argsort(score, kind="stable")[:MOST_REASONS])
+    with warnings.catch_warnings():
+        # the warning was given for the whole table
+        warnings.filterwarnings("ignore", "column .* no value was seen in training")
+        reason = answers(detector, alarms.take(asked), ["reason"], n_reasons=N_REASONS)["reason"]
+    text = np.full(len(alarms), "", dtype=object)
+    text[asked] = reason.fillna("").to_numpy()
+    own = {"row": alarms.index, "nats": 0.0 - score, "p_value": found["p_value"].to_numpy()}
+    table = pd.DataFrame({**own, "reasons": text})
+    columns = kept(alarms, keep).reset_index(drop=True)
+    columns.columns = [f"kept_{name}" if name in table else str(name) for name in columns]
+    return pd.concat([columns, table], axis=1)
 
 
-def _shown(value: Any, column: Column | None) -> str:
-    is_missing = pd.api.types.is_scalar(value) and pd.isna(value)
-    return "—" if is_missing else written(value, column)
+# -- columns and facts --------------------------------------------------------------------------------
 
 
 def column_entropies(density: DiffusionDensity, rows: Rows) -> pd.DataFrame:
@@ -241,45 +419,3 @@ def facts(density: DiffusionDensity, seconds_per_row: float) -> list[tuple[str, 
         ("scoring time", f"{1000 * seconds_per_row:.1f} ms per row on {density.device_}"),
         ("version", f"discrete_itd {__version__}"),
     ]
-
-
-def spread_positions(n: int, most: int) -> np.ndarray:
-    """Positions of at most ``most`` of n rows, evenly spread over the table: all, or every 2nd, 4th, 8th, ..."""
-    step = 1
-    while -(-n // step) > most:
-        step *= 2
-    return np.arange(0, n, step)
-
-
-class Spread:
-    """The rows at :func:`spread_positions` of a table that arrives in parts.
-
-    Parameters
-    ----------
-    most : int
-    """
-
-    def __init__(self, most: int) -> None:
-        self._most, self._step, self._n = most, 1, 0
-        self._kept: list[Rows] = []
-        self._positions = np.zeros(0, dtype=np.int64)
-
-    def add(self, rows: Rows) -> None:
-        """Take some more rows of the table."""
-        skipped = -self._n % self._step
-        new = np.arange(skipped, len(rows), self._step)
-        if len(new):
-            self._kept.append(rows.take(new))
-            self._positions = np.append(self._positions, new + self._n)
-        self._n += len(rows)
-        while len(self._positions) > self._most:
-            self._step *= 2
-            stay = self._positions % self._step == 0
-            self._kept = [self.rows.take(stay)]
-            self._positions = self._positions[stay]
-
-    @property
-    def rows(self) -> Rows:
-        """The rows that are kept."""
-        self._kept = [Rows.concat(self._kept)]
-        return self._kept[0]

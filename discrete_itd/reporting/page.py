@@ -8,23 +8,26 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import io
 import math
 import os
 import re
+import warnings
 from collections.abc import Callable, Hashable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
+from xml.etree import ElementTree
 
 from discrete_itd import plots
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.detection.reasons import NO_CELL
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.reporting import sentences
-from discrete_itd.reporting.findings import MOST_REASONS, Findings, examine
-from discrete_itd.reporting.svg import svg
-from discrete_itd.reporting.text import count, nats, p_value, percent, readable, shorten
+from discrete_itd.reporting.findings import Findings, examine
+from discrete_itd.reporting.measurements import MOST_REASONS
+from discrete_itd.reporting.sentences import count, nats, p_value, percent, readable, shorten
 from discrete_itd.storage.files import NotWritten, stop_writing, write_whole
 from discrete_itd.threads import one_thread
 
@@ -36,6 +39,8 @@ if TYPE_CHECKING:
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 TITLE = "How surprising are these rows?"
+REFERENCE = re.compile(r"url\(#")
+SALT = "discrete_itd"  # for matplotlib's ids, which are random without one
 PARTS = re.compile(r".+?[_/|]+(?=\w)|.+", re.DOTALL)
 
 
@@ -167,7 +172,7 @@ def _drawings(found: Findings) -> dict[str, Markup]:
     def draw(section: str, plot: Callable[..., Axes], label: str) -> None:
         drawn[section] = svg(plot(found), section, label)
 
-    if max(found.history["step"]) > 0:
+    if found.was_trained:
         label = "Held-out nats per row against the number of training steps."
         draw("training", plots.plot_learning_curve, label)
     if found.curve is not None and found.n_inlier_cells:
@@ -180,6 +185,54 @@ def _drawings(found: Findings) -> dict[str, Markup]:
     label = "Nats of each column: what the other columns explain, and what remains."
     draw("columns", plots.plot_columns, label)
     return drawn
+
+
+def svg(ax: Axes, name: str, label: str) -> Markup:
+    """The figure of matplotlib axes as an ``<svg>`` element.
+
+    Parameters
+    ----------
+    ax : Axes
+    name : str
+        Prefix of all ids in the figure, so that several figures fit on one page.
+    label : str
+        What the figure shows, for screen readers.
+    """
+    import matplotlib
+    from markupsafe import Markup
+
+    file = io.BytesIO()
+    with (
+        matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": SALT}),
+        warnings.catch_warnings(),
+    ):
+        # a glyph that matplotlib's font lacks is found in the reader's fonts
+        warnings.filterwarnings("ignore", r"Glyph \d+")
+        ax.figure.savefig(file, format="svg", transparent=True)  # pyright: ignore
+    root = ElementTree.fromstring(file.getvalue())
+    for parent in list(root.iter()):
+        for child in list(parent):
+            if _without_namespace(child.tag) in ("metadata", "style"):
+                parent.remove(child)
+    for element in root.iter():
+        element.tag = _without_namespace(element.tag)
+        attributes = [(_without_namespace(k), v) for k, v in element.attrib.items()]
+        element.attrib = {k: _prefixed(k, v, name) for k, v in attributes}
+    root.attrib = {"viewBox": root.attrib["viewBox"], "role": "img", "aria-label": label}
+    return Markup(ElementTree.tostring(root, encoding="unicode"))
+
+
+def _without_namespace(name: str) -> str:
+    return name.rpartition("}")[2]
+
+
+def _prefixed(key: str, value: str, name: str) -> str:
+    """An attribute's value, with the prefix before an id or a reference to one."""
+    if key == "id":
+        return f"{name}-{value}"
+    if key == "href":
+        return f"#{name}-{value[1:]}"
+    return REFERENCE.sub(f"url(#{name}-", value)
 
 
 @cache

@@ -1,11 +1,18 @@
-"""The sentences of a report that depend on its numbers; all others are in the template of the page."""
+"""Numbers as people read them, and the sentences of a report that depend on them; others are in the page's template."""
 
 from __future__ import annotations
 
 import math
+import re
 
 from discrete_itd.reporting.findings import Findings, Verdict
-from discrete_itd.reporting.text import count, nats, percent, seconds, times
+
+LONGEST = 27  # characters of a label in a figure
+# control characters but for tab and line feed, surrogates, what XML forbids, and marks that reverse the text after them
+UNREADABLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff\u202a-\u202e\u2066-\u2069]"
+)
+
 
 VERDICTS = {True: "Pass", False: "Fail", None: "Undecided"}
 ENDINGS = {
@@ -18,6 +25,65 @@ ENDINGS = {
 }
 CUT_SHORT = ("max_time", "interrupted")
 SCALES = ("", " thousand", " million", " billion", " trillion")
+
+
+def readable(text: object) -> str:
+    """The text without characters that no document may contain, or that change the order of others."""
+    return UNREADABLE.sub("\N{REPLACEMENT CHARACTER}", str(text))
+
+
+def shorten(text: object, longest: int = LONGEST) -> str:
+    """The text on one line of at most ``longest`` characters."""
+    line = " ".join(readable(text).split())
+    return line if len(line) <= longest else line[: longest - 1] + "…"
+
+
+def nats(value: float) -> str:
+    """A number of nats with two decimals."""
+    return f"{value:.2f} nats"
+
+
+def count(n: int, what: str) -> str:
+    """A number of things, with the plural where it is due."""
+    return f"{n:,} {what}{'' if n == 1 else 's'}"
+
+
+def percent(share: float) -> str:
+    """A share with as many digits as are needed to distinguish a small one from zero."""
+    if 0 < share < 5e-5:
+        return "<0.01 %"
+    return f"{100 * share:.2g} %" if share < 0.01 else f"{100 * share:.3g} %"
+
+
+def p_value(p: float) -> str:
+    """A p-value; empty if it is NaN."""
+    return "" if math.isnan(p) else f"{p:.2g}"
+
+
+def seconds(duration: float) -> str:
+    """A duration in seconds or minutes."""
+    return f"{duration:.0f} s" if duration < 120 else f"{duration / 60:.0f} min"
+
+
+def times(nats: float) -> str:
+    r"""A difference of nats as a ratio of probabilities.
+
+    Examples
+    --------
+    >>> times(0.0), times(4.39), times(12.0), times(100.0), times(-0.7)
+    ('1.0 times', '81 times', '160\xa0000 times', '10^43 times', '0.5 times')
+    """
+    if abs(nats) > 14:
+        return f"10^{round(nats / math.log(10))} times"
+    ratio = math.exp(nats)
+    if ratio < 10:
+        return f"{ratio:.2g} times" if ratio < 1 else f"{ratio:.1f} times"
+    return f"{round(ratio, 1 - math.floor(math.log10(ratio))):,.0f} times".replace(
+        ",", "\N{NO-BREAK SPACE}"
+    )
+
+
+# -- what was found ---------------------------------------------------------------------------------
 
 
 def an_inlier(found: Findings) -> str:
@@ -80,7 +146,7 @@ def training(found: Findings) -> str:
     gain = (
         f"it predicts held-out rows better than independent columns by {nats(found.gain)} per row"
     )
-    if not was_trained(found):
+    if not found.was_trained:
         how = "The model has a closed form, and its fit records no curve of held-out nats"
         if found.stopped in CUT_SHORT:
             how = f"The fit ended because {ENDINGS[found.stopped]}"
@@ -92,15 +158,10 @@ def training(found: Findings) -> str:
     )
 
 
-def was_trained(found: Findings) -> bool:
-    """Whether the model was trained step by step; others have a closed form."""
-    return bool(max(found.history["step"]) > 0)
-
-
 def longer_training(found: Findings) -> str:
     """What longer training would gain."""
     law = found.extrapolation
-    if not was_trained(found):
+    if not found.was_trained:
         if found.stopped in CUT_SHORT:
             return "A fit without this limit may find a better model."
         return "More rows would help, or another kind of model."
@@ -154,7 +215,7 @@ def after_training(found: Findings) -> str:
         return "fit again with more time, a larger max_time: this one was cut short, and other models may be better"
     if found.stopped == "interrupted":
         return "fit again without interrupting it: this model is the best so far"
-    if not was_trained(found):
+    if not found.was_trained:
         return "compare other models by candidates_, or fit denoiser='best' with more max_time, if a target is missed"
     if law is not None and law.gain >= 0.005 and found.stopped == "max_steps":
         return "fit again with a larger max_steps"

@@ -1,4 +1,4 @@
-"""Confidence intervals and areas under curves."""
+"""Confidence intervals, and areas under curves."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pandas as pd
 from scipy import integrate, optimize, stats
 
 LEVEL = 0.95  # of all intervals
+N_RESAMPLES = 400  # of a bootstrap
 
 
 class Interval(NamedTuple):
@@ -22,20 +23,12 @@ class Interval(NamedTuple):
 def mean_interval(values: np.ndarray) -> Interval:
     """The mean of values of shape (N,) and its interval by Student's t; the whole line if N is 1."""
     mean, n = float(np.mean(values)), len(values)
-    if n < 2:
-        return Interval(mean, -np.inf, np.inf)
-    half = float(stats.t.ppf(0.5 + LEVEL / 2, n - 1) * np.std(values, ddof=1) / np.sqrt(n))
-    return Interval(mean, mean - half, mean + half)
+    half = stats.t.ppf(0.5 + LEVEL / 2, n - 1) * stats.sem(values) if n > 1 else np.inf
+    return Interval(mean, mean - float(half), mean + float(half))
 
 
 def share_interval(count: int, n: int) -> Interval:
-    """The share of ``count`` in n and its interval.
-
-    References
-    ----------
-    Clopper & Pearson, "The use of confidence or fiducial limits", Biometrika 26 (1934): the coverage is at least
-    95 % for every n.
-    """
+    """The share of ``count`` in n and its interval by Clopper and Pearson: coverage is at least 95 % for every n."""
     low, high = stats.binomtest(count, n).proportion_ci(LEVEL)
     return Interval(count / n, float(low), float(high))
 
@@ -53,8 +46,8 @@ def auroc_interval(score: np.ndarray, is_positive: np.ndarray) -> Interval:
     Statistics in Medicine 2006, method 5.
     """
     m, n = int(is_positive.sum()), int((~is_positive).sum())
-    ranks = stats.rankdata(score)
-    area = float((ranks[is_positive].sum() - m * (m + 1) / 2) / (m * n))
+    rank_sum = stats.rankdata(score)[is_positive].sum()
+    area = float((rank_sum - m * (m + 1) / 2) / (m * n))
     z = float(stats.norm.ppf(0.5 + LEVEL / 2))
 
     def beyond(theta: float) -> float:
@@ -67,34 +60,28 @@ def auroc_interval(score: np.ndarray, is_positive: np.ndarray) -> Interval:
     return Interval(area, float(cast(float, low)), float(cast(float, high)))
 
 
-def precision_interval(
-    score: np.ndarray, is_positive: np.ndarray, n_bootstrap: int = 400, seed: int = 0
-) -> Interval:
+def precision_interval(score: np.ndarray, is_positive: np.ndarray) -> Interval:
     """The average precision of a score that is higher for positives, and its interval.
 
-    The interval is that of a bootstrap of the positives and of the others, each by themselves.
+    The interval is that of a bootstrap of the positives and of the others, each by themselves; from 0 to 1 if there is
+    only one of either.
     """
-    order = np.argsort(-score, kind="stable")
-    score, is_positive = score[order], is_positive[order]
-    last = np.append(np.flatnonzero(np.diff(score)), len(score) - 1)  # of each group of ties
+    values, place = np.unique(-score, return_inverse=True)  # ties count together
 
-    def average_precision(weight: np.ndarray) -> float:
-        total = np.cumsum(weight)[last]
-        hits = np.cumsum(np.where(is_positive, weight, 0.0))[last]
-        gained = np.diff(hits, prepend=0.0)
-        return float((gained * hits / np.maximum(total, 1.0)).sum() / hits[-1])
+    def average_precision(positive: np.ndarray, other: np.ndarray) -> float:
+        gained, lost = (np.bincount(part, minlength=len(values)) for part in (positive, other))
+        hits = gained.cumsum()
+        return float((gained * hits / np.maximum(hits + lost.cumsum(), 1)).sum() / hits[-1])
 
-    random = np.random.default_rng(seed)
-    drawn = []
-    for _ in range(n_bootstrap):
-        weight = np.zeros(len(score))
-        for part in (np.flatnonzero(is_positive), np.flatnonzero(~is_positive)):
-            weight[part] = np.bincount(
-                random.integers(0, len(part), len(part)), minlength=len(part)
-            )
-        drawn.append(average_precision(weight))
-    low, high = np.quantile(drawn, [0.5 - LEVEL / 2, 0.5 + LEVEL / 2])
-    return Interval(average_precision(np.ones(len(score))), float(low), float(high))
+    parts = place[is_positive], place[~is_positive]
+    value = average_precision(*parts)
+    if min(map(len, parts)) < 2:
+        return Interval(value, 0.0, 1.0)
+    low, high = stats.bootstrap(
+        parts, average_precision, n_resamples=N_RESAMPLES, batch=1, vectorized=False,
+        confidence_level=LEVEL, method="percentile", random_state=0,  # pyright: ignore[reportCallIssue]
+    ).confidence_interval  # fmt: skip
+    return Interval(value, float(low), float(high))
 
 
 def p_value_band(
@@ -114,17 +101,15 @@ def p_value_band(
     -------
     tuple of two ndarray, shape (L,)
     """
+    quantiles = np.array([[0.5 - LEVEL / 2], [0.5 + LEVEL / 2]])
     if n_calibration is None:
-        counts = [stats.binom.ppf(q, n, level) for q in (0.025, 0.975)]
-    else:
-        rank = np.floor(level * (n_calibration + 1) + 1e-9)
-        inside = (rank >= 1) & (rank <= n_calibration)
-        k = np.where(inside, rank, 1)
-        counts = []
-        for q in (0.025, 0.975):
-            count = stats.betabinom.ppf(q, n, k, n_calibration + 1 - k)
-            counts.append(np.where(inside, count, np.where(rank < 1, 0, n)))
-    return counts[0] / n, counts[1] / n
+        low, high = stats.binom.ppf(quantiles, n, level) / n
+        return low, high
+    rank = np.floor(level * (n_calibration + 1) + 1e-9)
+    k = np.clip(rank, 1, n_calibration)
+    count = stats.betabinom.ppf(quantiles, n, k, n_calibration + 1 - k)
+    low, high = np.where(rank < 1, 0, np.where(rank > n_calibration, n, count)) / n
+    return low, high
 
 
 def half_error(curve: pd.DataFrame, name: str) -> np.ndarray:
@@ -134,9 +119,6 @@ def half_error(curve: pd.DataFrame, name: str) -> np.ndarray:
 
 def curve_areas(curve: pd.DataFrame) -> tuple[float, float]:
     """Areas in nats under :func:`half_error` of the model and of independent columns, equation (3)."""
-    x = curve["logsnr"].to_numpy()
-    learned, independent = (
-        float(integrate.trapezoid(half_error(curve, name), x))
-        for name in ("mse", "mse_independent")
-    )
-    return learned, independent
+    x, names = curve["logsnr"].to_numpy(), ("mse", "mse_independent")
+    own, independent = (float(integrate.trapezoid(half_error(curve, name), x)) for name in names)
+    return own, independent

@@ -15,9 +15,10 @@ from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.detection.reasons import NO_CELL, cell_nats
 from discrete_itd.encoders import TableEncoder
 from discrete_itd.recipes import Network
-from discrete_itd.reporting import measured
-from discrete_itd.reporting.findings import Alarms, Verdict, examine, examine_stream
+from discrete_itd.reporting import measurements
+from discrete_itd.reporting.findings import Alarms, Verdict, examine
 from discrete_itd.reporting.measurements import (
+    Half,
     column_entropies,
     most_anomalous_rows,
     spread_positions,
@@ -151,8 +152,13 @@ def test_a_density_is_measured_without_a_threshold():
 def test_a_density_takes_its_threshold_from_half_of_the_inliers():
     density, ordinary, X = reported.density(), reported.table(161, 8), reported.odd()
     found = examine(density, X, inliers=ordinary, target_false_alarms=0.1)
-    assert len(found.alarms.reference) == 81
-    assert found.n_inliers == 80
+    # the two halves are all of the rows, each once
+    assert {len(found.alarms.reference), found.n_inliers} == {80, 81}
+    halves = [
+        Half([reported.density().rows(ordinary)], 0, is_second=which) for which in (False, True)
+    ]
+    parts = [pd.concat([rows.frame for rows in half]) for half in halves]
+    assert sorted(pd.concat(parts).index) == list(range(161))
     assert 0.04 < found.alarms.threshold.false_alarm_rate <= 0.1  # rows with equal scores lower it
     again = examine(density, X, inliers=ordinary, target_false_alarms=0.1)
     assert again.nats == found.nats
@@ -235,6 +241,16 @@ def test_rows_are_spread_over_the_table(n, most):
     assert len(rows) == 1 or steps[-1] <= steps[0]
 
 
+class Parts:
+    """A table in parts, which can be read twice."""
+
+    def __init__(self, parts):
+        self.parts = parts
+
+    def __iter__(self):
+        return iter(self.parts)
+
+
 @pytest.mark.parametrize(
     ("model", "has_inliers"),
     [
@@ -246,16 +262,16 @@ def test_rows_are_spread_over_the_table(n, most):
     ],
 )
 def test_parts_of_a_table_are_examined_like_the_whole(monkeypatch, model, has_inliers):
-    for name, few in (("MOST_ROWS", 8), ("FIRST_ROWS", 10), ("MOST_CALIBRATION", 16)):
-        monkeypatch.setattr(measured, name, few)
+    for name, few in (("MOST_ROWS", 8), ("MOST_CALIBRATION", 16)):
+        monkeypatch.setattr(measurements, name, few)
     model = getattr(reported, model)()
     tables = [pd.concat([reported.odd(), reported.table(33, 9)]), reported.table(41, 8)]
     rows = [reported.density().rows(t.reset_index(drop=True)) for t in tables]
 
     def found(n):
         parts = [[r.take(slice(i, i + n)) for i in range(0, len(r), n)] for r in rows]
-        given = {"inliers": parts[1], "target_false_alarms": 0.2} if has_inliers else {}
-        return examine_stream(model, parts[0], **given, target_nats=3.0, n_most_anomalous=3)
+        given = {"inliers": Parts(parts[1]), "target_false_alarms": 0.2} if has_inliers else {}
+        return examine(model, Parts(parts[0]), **given, target_nats=3.0, n_most_anomalous=3)
 
     whole = found(1000)
     parts = found(7)

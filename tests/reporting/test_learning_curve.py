@@ -51,7 +51,7 @@ def test_a_shift_of_all_nats_changes_nothing_but_the_floor():
     nats = 8 + 30 * STEPS**-0.7 + np.random.default_rng(1).normal(0, 0.01, len(STEPS))
     extrapolation, shifted = extrapolate(history(nats)), extrapolate(history(nats - 100))
     assert shifted.gain == pytest.approx(extrapolation.gain)
-    assert shifted.floor == pytest.approx(extrapolation.floor - 100)
+    assert shifted.laws[0, 0] == pytest.approx(extrapolation.laws[0, 0] - 100)
 
 
 def test_a_flat_curve_promises_nothing():
