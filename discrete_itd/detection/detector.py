@@ -56,7 +56,7 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
     Fit it on inliers, rank new rows, raise alarms at a chosen false-alarm rate, and explain them. The score of a row is
     minus the sum over columns of the nats above those that 95 % of the model's own cells of the column have, rounded
     off smoothly, eq. (12) of :mod:`discrete_itd.detection.score`. It depends on the row and the fitted model only,
-    never on its batch. Every method that takes a table X also takes :class:`Rows`, as :meth:`rows` makes them: the
+    never on its batch. Every method that takes a table X also takes :class:`Rows`, as ``density_.rows`` makes them: the
     table is then read and encoded once for several questions.
 
     Parameters
@@ -342,19 +342,14 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
 
     # -- scores --------------------------------------------------------------------------------
 
-    def rows(self, X: Any) -> Rows:
-        """Read and encode a table once, for several questions; see :meth:`DiffusionDensity.rows`."""
-        check_is_fitted(self)
-        return self._scorer.density.rows(X)
-
     def score_samples(self, X: Any) -> np.ndarray:
         """The score of each row: float64, shape (N,), nats; higher is more typical."""
-        rows = self.rows(X)  # which checks first that the detector is fitted
+        rows = self._rows(X)  # which checks first that the detector is fitted
         return self._scorer.score(rows)
 
     def decision_function(self, X: Any) -> np.ndarray:
         """Score above the threshold of the row's group, shape (N,), nats: negative for rows that raise an alarm."""
-        rows = self.rows(X)
+        rows = self._rows(X)
         return self.score_samples(rows) - self._offsets(rows, self.threshold_)
 
     def predict(
@@ -370,10 +365,15 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
         threshold : Threshold, optional
             Another one than ``threshold_``.
         """
-        rows = self.rows(X)
+        rows = self._rows(X)
         found = self.score_samples(rows) if scores is None else scores
         used = self.threshold_ if threshold is None else self._checked(threshold)
         return np.where(found < self._offsets(rows, used), -1, 1)
+
+    def _rows(self, X: Any) -> Rows:
+        """A table, read and encoded; NotFittedError before the fit."""
+        check_is_fitted(self)
+        return self.density_.rows(X)
 
     def _offsets(self, rows: Rows, threshold: Threshold) -> np.ndarray:
         """The score below which each row raises an alarm, (N,): that of its group, where the threshold has one."""
@@ -407,7 +407,7 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
         ValueError
             If the detector was fitted without calibration rows.
         """
-        calibration, rows = conformal.calibration_scores(self), self.rows(X)
+        calibration, rows = conformal.calibration_scores(self), self._rows(X)
         new = self.score_samples(rows) if scores is None else scores
         how: Any = {"two_sided": two_sided, "rounding": self._scorer.rounding}
         return self._groups.p_values(calibration, new, self._groups.place(rows), **how)
@@ -455,7 +455,7 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
 
     def _sides(self, X: Any) -> list[np.ndarray]:
         """One-sided p-values (N,) of scores that are too low, and of those that are too high."""
-        scores, rows = conformal.calibration_scores(self), self.rows(X)
+        scores, rows = conformal.calibration_scores(self), self._rows(X)
         new, place, rounding = (
             self.score_samples(rows),
             self._groups.place(rows),
@@ -612,7 +612,7 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
         improbable as any that is unseen, and the other cells depend on it as the model generalises. Its p-value is
         that among all calibration rows, of which it need not be one by its nature: take it with care.
         """
-        return self._groups.seen(self.rows(X))
+        return self._groups.seen(self._rows(X))
 
     @property
     def groups_(self) -> pd.DataFrame:
@@ -645,7 +645,7 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
             NaN for a missing cell, unless missingness is modelled, and in columns of ``given``.
         """
         check_is_fitted(self)
-        rows = self._scorer.density.rows(X)
+        rows = self._rows(X)
         nats = self._scorer.explain(rows)
         if relative:
             conformal.calibration_scores(self)
@@ -674,7 +674,7 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
             that of :meth:`group_seen`, and where it is False, the first sentence says so.
         """
         check_is_fitted(self)
-        rows, groups = self._scorer.density.rows(X), self._groups
+        rows, groups = self._rows(X), self._groups
         table = reasons.reasons(
             self._scorer, replace(rows, frame=rows.frame.reset_index(drop=True)), k
         )

@@ -176,10 +176,10 @@ class DriftWatch:
     def _rows(self, X: Any) -> Rows:
         """A table, read and encoded; one without rows is read with a row of missing cells, for its columns' sake."""
         if isinstance(X, Rows) or not hasattr(X, "shape") or X.shape[0]:
-            return self.detector.rows(X)
+            return self.detector.density_.rows(X)
         frame = as_frame(X)
         one = np.full((1, *X.shape[1:]), np.nan) if frame is None else frame.reindex([0])
-        return self.detector.rows(one).take([])
+        return self.detector.density_.rows(one).take([])
 
     def _note(self, logs: np.ndarray, number: np.ndarray) -> None:
         """Keep where the martingales are, were highest, and first raised an alarm."""

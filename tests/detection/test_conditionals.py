@@ -111,7 +111,7 @@ def test_properties_pairs_are_changes_of_the_conditional(detectors):
 @pytest.mark.parametrize("rows_at_once", [1, 7, 10_000])
 def test_questions_asked_together_have_the_answers_of_each(detectors, monkeypatch, rows_at_once):
     detector = detectors["mixed"]
-    x = detector.rows(TABLES["mixed"]()).x[:3]
+    x = detector.density_.rows(TABLES["mixed"]()).x[:3]
     scorer = detector._scorer
     work = rows_at_once * scorer.conditional.codebook.work
     monkeypatch.setattr("discrete_itd.detection.conditionals.BATCH_WORK", work)
@@ -170,7 +170,7 @@ def test_properties_wrong_cells_are_found_one_by_one(several):
         mixed = table[:20].reset_index(drop=True)
         for j, name in enumerate(table):  # cells of other rows, so that some are wrong
             mixed.loc[j::3, name] = table[name].iloc[-20:].iloc[::-1].to_numpy()[j::3]
-        scorer, rows = detector._scorer, detector.rows(mixed)
+        scorer, rows = detector._scorer, detector.density_.rows(mixed)
         shift = np.log(0.9 / 0.1 / table.shape[1])
         out = most_doubtful(scorer, rows.x, rows.log_volume, 2, 0.9)
         for i in range(20):
@@ -191,7 +191,7 @@ def test_properties_wrong_cells_are_found_one_by_one(several):
 
 def test_properties_conflicts_are_the_largest_of_all_pairs(several):
     for detector, table in several:
-        scorer, x = detector._scorer, detector.rows(table).x[:20]
+        scorer, x = detector._scorer, detector.density_.rows(table).x[:20]
         n_columns = detector.calibration_nats_.shape[1]
         cells = np.random.default_rng(0).integers(0, n_columns, (20, 2))
         pairs = pairwise(scorer, table[:20]).to_numpy().reshape(20, n_columns, n_columns)

@@ -1,7 +1,9 @@
 """The detector: scikit-learn's contract, calibrated alarms, robust fits, files."""
 
 import copy
+import inspect
 import pickle
+import re
 import time
 from dataclasses import replace
 
@@ -11,7 +13,7 @@ import pytest
 import torch
 from scipy import stats
 from sklearn import config_context
-from sklearn.base import clone
+from sklearn.base import BaseEstimator, OutlierMixin, clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer
@@ -204,7 +206,7 @@ QUESTIONS = {
 def test_properties_a_table_and_its_rows_have_one_answer(question, fitted_mixed, monkeypatch):
     """And the table is read and encoded once, or not at all."""
     X, ask = mixed(12, seed=3), QUESTIONS[question]
-    of_table, rows, sizes = ask(fitted_mixed, X), fitted_mixed.rows(X), []
+    of_table, rows, sizes = ask(fitted_mixed, X), fitted_mixed.density_.rows(X), []
     transform = TableEncoder.transform
 
     def counted(self, frame):
@@ -234,7 +236,7 @@ def count_rows(monkeypatch, name):
 
 def test_properties_the_model_scores_the_same_rows_once(fitted_mixed, monkeypatch):
     sizes = count_rows(monkeypatch, "attribution")
-    rows = fitted_mixed.rows(mixed(12, seed=3))
+    rows = fitted_mixed.density_.rows(mixed(12, seed=3))
     nats = fitted_mixed.explain(rows)
     again = fitted_mixed.explain(rows)
     again.iloc[:, :] = 0.0  # a copy
@@ -257,7 +259,9 @@ def test_companions_answer_for_cells():
     assert np.allclose(detector.score_samples(X), before)
     assert not np.allclose(detector.expected(X)["probability"], told["probability"])
     assert scorer.conditional is scorer.model.companion is model.denoiser
-    assert (conflicts(scorer, detector.rows(X).x, np.zeros((len(X), 1), int))[1] < 1e-4).all()
+    assert (
+        conflicts(scorer, detector.density_.rows(X).x, np.zeros((len(X), 1), int))[1] < 1e-4
+    ).all()
 
 
 def test_relative_explanations_are_above_the_mean_of_the_calibration_rows(fitted_mixed):
@@ -357,6 +361,21 @@ def test_too_few_calibration_rows_are_said():
     with pytest.warns(UserWarning, match="cannot be guaranteed by 10 calibration rows"):
         model = detector(false_alarm_rate=0.01).fit(categories(50))
     assert model.threshold_.false_alarm_rate == pytest.approx(1 / 11)
+
+
+# -- its surface ----------------------------------------------------------------------------------
+
+
+def test_a_detector_is_whole_and_has_few_names(fitted):
+    """Besides what scikit-learn's bases and its protocol of metadata define; all methods in one file, or in storage."""
+    of_bases = {*dir(BaseEstimator), *dir(OutlierMixin), "n_features_in_", "feature_names_in_"}
+    names = {n for n in dir(fitted) if not re.match("_|set_[a-z]+_request", n)} - of_bases
+    parameters = fitted.get_params(deep=False).keys()
+    assert len(parameters) <= 7
+    assert len(names - parameters) <= 26
+    methods = [inspect.unwrap(m) for n in names if callable(m := getattr(type(fitted), n, None))]
+    homes = {m.__module__ for m in methods}
+    assert homes == {"discrete_itd.detection.detector", "discrete_itd.storage.persistent"}
 
 
 # -- thresholds -----------------------------------------------------------------------------------
@@ -564,7 +583,7 @@ def test_a_seed_makes_the_fit():
 def test_more_evaluations_change_the_scores_of_rows_already_scored(table):
     """A score is never that of the density as it was: Rows remember none."""
     model = detector(false_alarm_rate=0.1).fit(table())
-    rows = model.rows(table(20, 9))
+    rows = model.density_.rows(table(20, 9))
     before = model.score_samples(rows)
     model.density_.n_evaluations = 32
     after = model.score_samples(rows)

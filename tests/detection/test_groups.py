@@ -114,9 +114,9 @@ def test_a_smaller_rate_takes_all_rows_where_a_group_has_too_few(fitted):
     n = fitted.groups_["n_calibration"]
     assert n["c"] < 99 < n["a"]
     at = fitted.threshold_at_rate(0.01)
-    offset = fitted._offsets(fitted.rows(sales(50, seed=2).assign(shop="c")), at)
+    offset = fitted._offsets(fitted.density_.rows(sales(50, seed=2).assign(shop="c")), at)
     assert (offset == at.offset).all()
-    of_a = fitted.rows(sales(50, seed=2).assign(shop="a"))
+    of_a = fitted.density_.rows(sales(50, seed=2).assign(shop="a"))
     assert (fitted._offsets(of_a, at) != at.offset).all()
 
 
@@ -239,7 +239,7 @@ def test_other_questions_are_of_the_group_too(fitted):
     p, (low, high) = fitted.p_values(X, two_sided=True), fitted._sides(X)
     np.testing.assert_array_equal(p, np.minimum(1, 2 * np.minimum(low, high)))
     cost = fitted.threshold_at_cost(100.0, 1.0, anomalies=X[:5], prevalence=0.01)
-    assert np.unique(fitted._offsets(fitted.rows(X), cost)).tolist() == [cost.offset]
+    assert np.unique(fitted._offsets(fitted.density_.rows(X), cost)).tolist() == [cost.offset]
     assert "given `shop`" in fitted.model_card()
     with pytest.raises(ValueError, match="offsets of 3 groups"):
         fit(nominal(200), given="group").set_threshold(fitted.threshold_)
@@ -324,7 +324,9 @@ def test_contaminated_rows_and_none_to_calibrate_on():
     assert share[["a", "b"]].between(0.01, 0.12).all()
     model = fit(X, calibration_fraction=0)
     assert not len(model.groups_)
-    assert np.unique(model._offsets(model.rows(X), model.threshold_)).tolist() == [model.offset_]
+    assert np.unique(model._offsets(model.density_.rows(X), model.threshold_)).tolist() == [
+        model.offset_
+    ]
 
 
 @pytest.mark.parametrize(("given", "message"), [

@@ -38,7 +38,7 @@ def test_a_new_number_between_others_is_odd_and_named(fitted):
     odd = new.assign(repeating=between)
     gap = fitted.score_samples(new) - fitted.score_samples(odd)
     alone = replace(fitted._scorer, repeats=None)
-    seen, unseen = fitted.rows(new), fitted.rows(odd)
+    seen, unseen = fitted.density_.rows(new), fitted.density_.rows(odd)
     p = fitted._scorer.repeats.p_new[0]
     assert np.allclose(gap, alone.score(seen) - alone.score(unseen) + math.log((1 - p) / p))
     nats = fitted.explain(odd)

@@ -72,16 +72,15 @@ def test_a_density_of_a_number_given_the_others_integrates_to_one():
     assert np.trapezoid(density, size) == pytest.approx(1, abs=0.01)
 
 
-def test_what_reasons_predict_is_the_score_normalised():
-    """Of nominal columns alone, where the score is a mean of the log-probability and that of independent columns."""
+def test_what_reasons_predict_is_the_log_probability_normalised():
     table = TABLE[["word", "flag"]].assign(level=TABLE["level"].astype("category")).dropna()
     causal = DiffusionDensity(denoiser=Causal(width=16, depth=1), max_steps=100)
     detector = DiffusionOutlierDetector(causal, false_alarm_rate=0.1, random_state=0).fit(table)
     rows = table[:20].reset_index(drop=True)
     found = detector.expected(rows, ["word"], k=None, n_values=3)
     probability = found.pivot_table(index="row", columns="expected", values="probability")
-    score = [detector.score_samples(rows.assign(word=value)) for value in probability]
-    p = torch.softmax(torch.tensor(np.array(score)), 0).T
+    whole = [detector.density_.score_samples(rows.assign(word=value)) for value in probability]
+    p = torch.softmax(torch.tensor(np.array(whole)), 0).T
     np.testing.assert_allclose(probability.to_numpy(), p, atol=1e-5)
     # and of the only cell in doubt, the reason has the most probable one
     odd = pd.DataFrame({"word": ["low"], "flag": [True], "level": rows["level"][:1]})

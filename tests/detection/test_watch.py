@@ -236,7 +236,7 @@ def test_no_rows_are_no_matter():
     assert (len(empty), watch.n_rows_) == (0, 20)
     with pytest.raises(ValueError, match=r"column 'free'"):
         watch.update(table(5, 1)[["kind", "twin"]][:0])
-    assert "log10_martingale" in watch.update(detector().rows(table(5, 1)).take([]))
+    assert "log10_martingale" in watch.update(detector().density_.rows(table(5, 1)).take([]))
 
 
 def test_rows_that_cannot_be_read_are_not_watched():
