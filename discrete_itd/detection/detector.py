@@ -18,7 +18,6 @@ from torch import Tensor
 
 from discrete_itd.detection import calibration, conformal, drift, reasons, thresholds
 from discrete_itd.detection.calibration import Positions
-from discrete_itd.detection.card import detector_card
 from discrete_itd.detection.drift import Drift
 from discrete_itd.detection.groups import Groups, check_table, positions
 from discrete_itd.detection.score import Scorer, row_scores
@@ -29,6 +28,7 @@ from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.models.choosing import recipe
 from discrete_itd.progress import deferred_interrupts, fit_progress
 from discrete_itd.recipes import RECIPES
+from discrete_itd.storage.card import detector_card
 from discrete_itd.storage.configs import SCHEDULES, within
 from discrete_itd.storage.files import TIMINGS, State
 from discrete_itd.storage.persistent import Persistent, from_state, to_state

@@ -17,9 +17,9 @@ from discrete_itd.encoders.frames import in_kind
 from discrete_itd.encoders.rows import read_rows
 from discrete_itd.likelihood import squared_errors
 from discrete_itd.likelihood.information import pointwise_information
-from discrete_itd.models.card import density_card
 from discrete_itd.models.model import EFFORT, Model
 from discrete_itd.progress import progress_bar
+from discrete_itd.storage.card import density_card
 from discrete_itd.training import pilot_quadrature
 from discrete_itd.validation import check_integer, check_mean_weights, check_tolerance, warn
 

@@ -14,8 +14,8 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
 from discrete_itd.storage import files
+from discrete_itd.storage.card import code
 from discrete_itd.storage.configs import by_name, classes_of, from_config, to_config
-from discrete_itd.storage.markdown import code
 from discrete_itd.storage.schema import building, check_fields
 
 Kind = TypeVar("Kind", bound="Persistent")

@@ -1,0 +1,293 @@
+"""The card of a model: what people should know of it, in Markdown, computed from the fitted model alone.
+
+A card names the columns of the table, but none of their values. What the fit did not measure is not stated. The names
+of columns, categories and files are made harmless here, by :func:`code` and :func:`inline`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+MOST_COLUMNS = 1000  # listed one by one
+# no markup in any reading of Markdown, apart from links that readers make of bare addresses
+PLAIN = re.compile(
+    r"(?!.*www\.)[A-Za-z0-9 .,%+()=-]*(?:(?<=[A-Za-z0-9])_(?=[A-Za-z0-9])[A-Za-z0-9 .,%+()=-]*)*"
+)
+
+Lines = list[str]
+
+
+def density_card(estimator: Any, model: Any, n_evaluations: int) -> str:
+    """The card of a density.
+
+    Parameters
+    ----------
+    estimator : DiffusionDensity
+        Whose parameters are listed.
+    model : Model
+        What it has fitted.
+    n_evaluations : int
+        Denoiser evaluations per row, if it is scored along paths.
+    """
+    return _document(
+        "Model card: density of the rows of a table",
+        "A fitted `DiffusionDensity`: the log-probability of a row of the table below, in nats. Of continuous columns"
+        " it is the logarithm of a density in the column's unit.",
+        _model(estimator, model, n_evaluations),
+        _data(model),
+        _held_out(model),
+        _cost(model, n_evaluations),
+        _limits(model),
+    )
+
+
+def detector_card(detector: Any, scorer: Any) -> str:
+    """The card of a detector with its ``Scorer``: that of its density, and what its calibration guarantees."""
+    density = scorer.density
+    model, n_evaluations = density.model_, density.n_evaluations
+    limits = _limits(model)
+    if len(detector.calibration_scores_):
+        limits += [
+            "* p-values and rates hold for rows that are independent and follow the distribution of the calibration"
+            " rows; `drift(X)` tests whether new rows do.",
+            "* The file holds scores and nats by column of the calibration rows.",
+        ]
+    if scorer.repeats is not None:
+        names = ", ".join(code(scorer.schema[j].name) for j in scorer.repeats.seen)
+        limits.append(
+            f"* A number that was never seen adds nats in {names}: the file holds the different numbers there."
+        )
+    return _document(
+        "Model card: detector of anomalous rows of a table",
+        "A fitted `DiffusionOutlierDetector`: a score of each row in nats, a p-value, and an alarm below a threshold.",
+        _model(detector, model, n_evaluations),
+        _data(model),
+        _held_out(model),
+        _calibration(detector, [scorer.schema[j].name for j in scorer.given]),
+        _cost(model, n_evaluations),
+        limits,
+    )
+
+
+def _document(title: str, summary: str, *sections: Lines) -> str:
+    """Markdown of a title, a summary and sections."""
+    from discrete_itd import __version__
+
+    parts = [[f"# {title}", "", f"{summary} Made with discrete_itd {__version__}."], *sections]
+    return "\n\n".join("\n".join(lines) for lines in parts) + "\n"
+
+
+def _model(estimator: Any, model: Any, n_evaluations: int) -> Lines:
+    """What the model is: parameters, denoiser, how a row is scored, and the models it was chosen from."""
+    how = "in closed form, without error"
+    if not model.denoiser.closed_form:
+        how = f"by {n_evaluations} denoiser evaluations along paths, with a standard error"
+    lines = [
+        "## Model",
+        "",
+        f"* fitted as {code(repr(estimator))}",
+        f"* denoiser: `{type(model.denoiser).__name__}`, {model.denoiser.n_parameters:,} numbers",
+        f"* rows are scored {how}",
+        f"* seed {model.seed}; the fit ended by: {inline(model.stopped)}",
+    ]
+    if model.companion is not None:
+        lines.append(
+            f"* a companion, a `{type(model.companion).__name__}`, proposes values of unknown cells, and answers"
+            " what this model cannot"
+        )
+    if model.candidates is not None:
+        names = ["candidate", "nats", "behind", "stderr", "microseconds", "fit_seconds", "chosen"]
+        lines += ["", "It was chosen among these (nats per held-out row):", ""]
+        lines += table(model.candidates[names].round(3))
+    return lines
+
+
+def _data(model: Any) -> Lines:
+    """The training table: its size and schema."""
+    schema, described = model.encoder.schema, model.encoder.describe()
+    cells, missing = (sum(getattr(c, name) for c in schema) for name in ("n_rows", "n_missing"))
+    share = described["missing"].map("{:.1%}".format, na_action="ignore").fillna("")
+    lines = [
+        "## Data",
+        "",
+        f"{schema[0].n_rows:,} training rows (those held out for validation among them), {len(schema)} columns,"
+        f" {missing / max(1, cells):.1%} of the cells missing. `categories` counts categories or bins; an `open` column"
+        " has a level for values never seen.",
+        "",
+        *table(described.assign(missing=share)[:MOST_COLUMNS]),
+    ]
+    if len(described) > MOST_COLUMNS:
+        lines += ["", f"and {len(described) - MOST_COLUMNS} more columns"]
+    return lines
+
+
+def _held_out(model: Any) -> Lines:
+    """Nats on the rows that the fit held out."""
+    found, unit = model.held_out, "per held-out row"
+    if any(column.has_volume for column in model.encoder.schema):
+        unit += " on the encoded scale: without the volumes of bins, pooled categories and units"
+    return [
+        "## Held-out nats",
+        "",
+        f"* the model: {_plus_minus(found.nats, found.stderr)} {unit}",
+        f"* independent columns: {_plus_minus(found.independent, found.independent_stderr)} {unit}",
+        f"* the model is better by {_plus_minus(found.gain, found.gain_stderr)} per row, on {found.n_rows:,} rows",
+        "* the same rows chose the model, ended its training or weighed its parts, so nats of new rows are expected to"
+        " be slightly higher; `-score(X)` measures them",
+    ]
+
+
+def _calibration(detector: Any, given: Sequence[Any]) -> Lines:
+    """The score, the calibration rows, and the threshold with its false-alarm rate."""
+    scores = np.asarray(detector.calibration_scores_)
+    n, finite = len(scores), scores[np.isfinite(scores)]
+    columns = f"the other columns given {', '.join(map(code, given))}" if given else "all columns"
+    lines = [
+        "## Calibration",
+        "",
+        f"* score: minus the nats of {columns} above those of 95 % of the model's own cells, (12)",
+        f"* threshold: {detector.threshold_}",
+    ]
+    if not n:
+        return [*lines, "* there are no calibration rows: no p-values, and no guarantee of a rate"]
+    if len(finite) > 1:
+        mean = _plus_minus(-finite.mean(), finite.std(ddof=1) / np.sqrt(len(finite)))
+        lines.append(f"* minus the score of a calibration row: {mean} on average")
+    lines.append(
+        f"* {n:,} calibration rows took no part in the fit; the smallest p-value is {1 / (n + 1):.3g}"
+    )
+    if given:
+        lines.append(
+            f"* {detector.groups_['own'].sum():,} of {len(detector.groups_):,} groups have p-values and a threshold"
+            " from their own calibration rows, the others from all; their rates hold only on average over groups"
+        )
+    return [*lines, f"* {len(detector.trimmed_):,} rows were left out of the training as anomalies"]
+
+
+def _cost(model: Any, n_evaluations: int) -> Lines:
+    """Time of the fit and of a score, as far as they are known."""
+    cost, how = model.cost, "in closed form"
+    if cost is None:
+        return ["## Cost", "", "* not measured"]
+    if not model.denoiser.closed_form:
+        how = f"by {n_evaluations} evaluations, extrapolated from fewer"
+    return [
+        "## Cost",
+        "",
+        f"* the fit: {cost.fit_seconds:.3g} s on `{model.device.type}`",
+        f"* a score: {cost.microseconds:.3g} µs per encoded row {how}, in a batch of {cost.n_rows:,} rows with at most"
+        f" {cost.n_threads} threads, on the machine of the fit",
+    ]
+
+
+def _limits(model: Any) -> Lines:
+    """What the numbers do not mean."""
+    schema = model.encoder.schema
+    lines = [
+        "## Limits",
+        "",
+        "* The probabilities are those of rows like the training rows. Nothing here says whether new rows are like"
+        " them.",
+        "* The file holds no row of the training table, and no average of fewer than five: but categories and how often"
+        " they occur, alone and together, and a model that may draw rows it was fitted to. That is no anonymisation.",
+    ]
+    if not model.denoiser.closed_form:
+        lines.append(
+            "* A score is a Monte-Carlo estimate: too low in expectation, for anomalies by more than its standard error"
+            " says."
+        )
+    if model.companion is not None:
+        lines.append(
+            "* Of one cell, conditional probabilities are those of the model. Where several cells are unknown, the"
+            " companion, another model, takes part in them; and it draws."
+        )
+    for what, denoiser in (("model", model.denoiser), ("companion", model.companion)):
+        if denoiser is None or denoiser.independent:
+            continue
+        alone = torch.nonzero(denoiser.independent_columns).flatten().tolist()
+        if alone:
+            lines.append(
+                f"* The {what}, a `{type(denoiser).__name__}`, has these columns independent of all others, so that"
+                f" nothing explains them and they explain nothing: {listed([schema[j].name for j in alone])}."
+            )
+    closed = [c.name for c in schema if c.kind in ("nominal", "ordinal") and not c.open]
+    if closed:
+        lines.append(f"* A value never seen raises an error in: {listed(closed)}.")
+    indicated = [c.name for c in schema if c.indicator]
+    value = f"; but it counts as a value in: {listed(indicated)}." if indicated else "."
+    lines.append(
+        "* A missing cell is left out of a row's score, so rows with many look more typical than complete ones"
+        f"{value}"
+    )
+    if any(c.has_volume for c in schema):
+        lines.append(
+            "* Scores contain log-densities: they depend on the units of the columns and may be above 0."
+        )
+    if any(c.categories for c in schema):
+        lines.append("* The file holds the categories of the training table as they are.")
+    return lines
+
+
+def _plus_minus(mean: float, stderr: float) -> str:
+    """A mean in nats with its standard error, if there is one."""
+    return f"{mean:.3f} nats" + ("" if math.isnan(stderr) else f" ± {stderr:.3f}")
+
+
+# -- Markdown -----------------------------------------------------------------------------------------
+
+
+def code(text: object) -> str:
+    """Any text as a span of code on one line, in which nothing is markup.
+
+    Characters that cannot be printed, like controls and changes of direction, are written as Python escapes.
+
+    Examples
+    --------
+    >>> code("a`b")
+    '``a`b``'
+    """
+    words = " ".join(str(text).split())
+    shown = "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "replace").decode() for c in words
+    )
+    fence = "`" * (1 + max(map(len, re.findall("`+", shown)), default=0))
+    pad = " " if not shown or "`" in (shown[0], shown[-1]) else ""
+    return f"{fence}{pad}{shown}{pad}{fence}"
+
+
+def inline(text: object) -> str:
+    """Any text on one line: as it is if there is no markup in it, else as code.
+
+    Examples
+    --------
+    >>> inline("tree + mixture"), inline("<b>")
+    ('tree + mixture', '`<b>`')
+    """
+    words = " ".join(str(text).split())
+    return words if PLAIN.fullmatch(words) else code(words)
+
+
+def listed(names: Sequence[object], most: int = 10) -> str:
+    """Names as text, the first few of many."""
+    shown = ", ".join(map(code, names[:most]))
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+
+
+def table(frame: Any) -> Lines:
+    """The lines of a frame as a table."""
+    rows = [list(frame.columns), *frame.itertuples(index=False)]
+    lines = ["| " + " | ".join(map(_cell, row)) + " |" for row in rows]
+    return [lines[0], "|" + "---|" * frame.shape[1], *lines[1:]]
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float | np.floating):
+        return f"{value:.6g}"
+    # a bar divides cells within code, too, unless there is a backslash, which is then not shown
+    return inline(value).replace("\\|", "\\ |").replace("|", "\\|")
