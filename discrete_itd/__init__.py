@@ -9,7 +9,7 @@ Three ideas make it up, in the order in which data flow: an encoder maps the col
 clean row (:mod:`discrete_itd.denoisers`); the I-MMSE estimator turns the denoising error into log-probabilities
 (:mod:`discrete_itd.likelihood`). Each name is imported when it is first used.
 
-The user guide is :mod:`discrete_itd.guide`; parts of one's own are in :mod:`discrete_itd.testing`.
+The user guide is in the folder ``guide`` of the package; parts of one's own are in :mod:`discrete_itd.testing`.
 """
 
 from __future__ import annotations

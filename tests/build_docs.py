@@ -1,4 +1,4 @@
-"""The documentation as a site, from the docstrings: ``python tests/build_docs.py FOLDER``.
+"""The documentation as a site, from the docstrings and the user guide: ``python tests/build_docs.py FOLDER``.
 
 Warnings are errors, and so are references to names that are not there and formulas that Markdown would take apart.
 """
@@ -13,6 +13,7 @@ from functools import cached_property
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import get_type_hints
 
 import pdoc
@@ -26,15 +27,29 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = "discrete_itd"
 CONVERT = pdoc.docstrings.convert
 DIRECTIVE = re.compile(r"^( *)\.\. math::.*(?:\n\1 +.+)*", re.MULTILINE)
+LINK = re.compile(r"\]\((\w+)\.md\)")
 FORMULA = re.compile(r"\$\$.*?\$\$|\\\\\(.*?\\\\\)", re.DOTALL)
 BROKEN = re.compile(r"</?(em|strong|code|a)\b|(?<!\\)#|\\q?quad[A-Za-z]")
 
 
+def guide():
+    """Pages of the guide as modules whose docstring is the page: "discrete_itd.guide", and one below for each other."""
+    pages = {}
+    for path in sorted((ROOT / PACKAGE / "guide").glob("*.md")):
+        is_first = path.stem == "README"
+        name = f"{PACKAGE}.guide" + ("" if is_first else f".{path.stem}")
+        folder = "guide/" if is_first else ""  # links lead to pages of the site
+        pages[name] = page = ModuleType(name, LINK.sub(rf"]({folder}\1.html)", path.read_text()))
+        page.__path__ = []
+    return dict(sorted(pages.items()))
+
+
 def submodules(self):
-    """All modules of a package, whatever its ``__all__`` exports."""
+    """All modules of a package, whatever its ``__all__`` exports, and below the package itself the guide."""
     found = pkgutil.iter_modules(self.obj.__path__) if self.is_package else []
-    names = [m.name for m in found if not m.name.startswith("_")]
-    return [pdoc.doc.Module.from_name(f"{self.modulename}.{name}") for name in names]
+    names = [f"{self.modulename}.{m.name}" for m in found if not m.name.startswith("_")]
+    names += [name for name in guide() if name.rpartition(".")[0] == self.modulename]
+    return [pdoc.doc.Module.from_name(name) for name in names]
 
 
 def modules():
@@ -43,7 +58,8 @@ def modules():
     for name in package.__all__:
         getattr(package, name)  # they are imported when they are first used
     below = pkgutil.walk_packages(package.__path__, f"{PACKAGE}.")
-    return [PACKAGE, *(m.name for m in below if not m.name.endswith("__main__"))]
+    names = [m.name for m in below if not m.name.endswith("__main__")]
+    return [PACKAGE, *guide(), *names]
 
 
 def resolve_named_tuples(names):
@@ -100,6 +116,7 @@ def build(folder, only=None):
     pdoc.render.configure(
         docformat="numpy", math=True, show_source=False, footer_text=f"discrete_itd {version}"
     )
+    sys.modules.update(guide())
     resolve_named_tuples(modules())
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

@@ -11,10 +11,9 @@ import build_docs
 import pytest
 
 import discrete_itd
-from discrete_itd.guide import guarantees
 
 ROOT = Path(__file__).parents[1]
-GUIDE = sorted((ROOT / "discrete_itd" / "guide").glob("*.py"))
+GUIDE = {path.stem: path for path in sorted((ROOT / "discrete_itd" / "guide").glob("*.md"))}
 # what users import from, besides the names at the top
 PUBLIC = (
     "channel", "datasets", "denoisers", "encoders", "images", "likelihood", "plots", "recipes", "scale", "testing",
@@ -25,7 +24,7 @@ NOT_INSTALLED = {"score_ray", "score_spark"}  # engines that the tests do withou
 def test_some_pages_are_built_without_warnings(tmp_path):
     pages = [
         "guide",
-        *(f"guide.{p.stem}" for p in GUIDE if p.stem != "__init__"),
+        *(f"guide.{name}" for name in GUIDE if name != "README"),
         "testing",
         "channel",
     ]
@@ -58,15 +57,14 @@ def test_what_leads_nowhere_is_found(tmp_path):
 def test_a_number_names_one_equation():
     homes = {}
     for path in sorted((ROOT / "discrete_itd").rglob("*.py")):
-        if path not in GUIDE:  # which repeats some
-            for number in re.findall(r"(?:quad|   ) \((\d+)\)$", path.read_text(), re.MULTILINE):
-                homes.setdefault(int(number), set()).add(path.name)
+        for number in re.findall(r"(?:quad|   ) \((\d+)\)$", path.read_text(), re.MULTILINE):
+            homes.setdefault(int(number), set()).add(path.name)
     assert {3, 6, 7, 9, 14} <= set(homes)
     assert not {n: names for n, names in homes.items() if len(names) > 1}
 
 
 def test_every_guarantee_has_a_test_that_exists():
-    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", guarantees.__doc__)
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", GUIDE["guarantees"].read_text())
     assert len(named) > 25
     for path, name in named:
         tree = ast.parse((ROOT / path).read_text())
@@ -78,7 +76,7 @@ def test_every_guarantee_has_a_test_that_exists():
 def test_every_command_of_the_guide_exists():
     commands = {
         m
-        for p in GUIDE
+        for p in GUIDE.values()
         for m in re.findall(r"python\s+-m\s+tests\.benchmarks\.(\w+)", p.read_text())
     }
     assert len(commands) >= 5
@@ -87,7 +85,8 @@ def test_every_command_of_the_guide_exists():
 
 def test_figures_of_the_guide_are_those_of_the_results():
     results = (ROOT / "tests" / "benchmarks" / "RESULTS.md").read_text()
-    lines = re.findall(r'^\| `"(\w+)"`(?:, 128 calls)? \| (\d.*) \|$', which_model(), re.MULTILINE)
+    page = GUIDE["which_model"].read_text()
+    lines = re.findall(r'^\| `"(\w+)"`(?:, 128 calls)? \| (\d.*) \|$', page, re.MULTILINE)
     assert len(lines) == 5
     for line in lines:
         for cell in line[1].split(" | "):
@@ -97,8 +96,13 @@ def test_figures_of_the_guide_are_those_of_the_results():
             ), cell
 
 
-def which_model():
-    return importlib.import_module("discrete_itd.guide.which_model").__doc__
+def test_links_of_the_guide_lead_somewhere_and_its_first_page_lists_all():
+    for path in GUIDE.values():
+        for name in re.findall(r"\]\((\w+\.md)\)", path.read_text()):
+            assert (path.parent / name).is_file(), f"{path.name}: {name}"
+    assert set(re.findall(r"\]\((\w+)\.md\)", GUIDE["README"].read_text())) == set(GUIDE) - {
+        "README"
+    }
 
 
 def documented(value):

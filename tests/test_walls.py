@@ -18,7 +18,7 @@ LAYERS = [
     {"estimators"},
     {"detection"},
     {"reporting", "plots", "scale", "testing"},
-    {"cli", "guide"},
+    {"cli"},
     {"__main__"},
 ]
 ONE_LAYER = [{"models", "recipes"}, {"reporting", "plots"}]

@@ -134,7 +134,7 @@ class ScoringMixin:
         estimator : {"closed_form", "path", "integral", "marginal"}, optional
             How. By default in closed form, if there is one, else along paths (6). "integral" integrates the denoising
             error over the signal-to-noise ratio, eq. (4), with ``n_evaluations`` noise levels a row. A model with a
-            closed form gives the same number in every way that it has; :mod:`discrete_itd.guide.guarantees` has the
+            closed form gives the same number in every way that it has; ``guide/guarantees.md`` has the
             table. By default, gaps in columns that had none in training are summed out of four parts of the model and
             one of its ``companion_``, if it has one, by four draws, with their ``stderr``; "closed_form" scores them as
             a network does that has not learned of them. "marginal" sums out all gaps by ``n_evaluations`` draws. With

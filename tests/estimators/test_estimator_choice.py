@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import re
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,16 +13,18 @@ import torch
 from scipy import integrate
 from test_questions import float64, gappy, mixed_table
 
+import discrete_itd
 from discrete_itd import DiffusionDensity, IsotropicSchedule
 from discrete_itd.channel.posterior import CategoricalPosterior, Posterior
 from discrete_itd.denoisers import Denoiser
 from discrete_itd.denoisers.base import ESTIMATORS
 from discrete_itd.encoders import ABSENT
-from discrete_itd.guide import guarantees
 from discrete_itd.likelihood import integral_log_prob, path_log_prob
 from discrete_itd.models.model import Model
 from discrete_itd.recipes import Causal, Decoder, Mixture, Network
 from discrete_itd.training import pilot_quadrature
+
+GUARANTEES = Path(discrete_itd.__file__).parent / "guide" / "guarantees.md"
 
 pytestmark = pytest.mark.single_precision
 
@@ -40,7 +43,7 @@ N_POINTS = 256  # noise levels of a row
 
 def promises():
     """Lines of the guide's table: names of models, what each estimator gives, and whose the curve is."""
-    lines = re.findall(r"^\| (`\".+) \|$", guarantees.__doc__, re.MULTILINE)
+    lines = re.findall(r"^\| (`\".+) \|$", GUARANTEES.read_text(), re.MULTILINE)
     cells = [cells for line in lines if len(cells := line.split(" | ")) == 2 + len(ESTIMATORS)]
     return {
         name: (dict(zip(ESTIMATORS, line[1:4], strict=True)), line[4])
