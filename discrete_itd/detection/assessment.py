@@ -25,7 +25,7 @@ from discrete_itd.detection.conditionals import (
 )
 from discrete_itd.detection.distributions import CellDistribution, Expected, with_missing
 from discrete_itd.detection.score import Scorer
-from discrete_itd.encoders import ABSENT, PRESENT
+from discrete_itd.encoders import ABSENT, PRESENT, Continuous
 from discrete_itd.progress import progress_bar
 
 PRIOR = 0.5  # probability that a row has a wrong cell: who asks why has a reason to ask
@@ -148,9 +148,12 @@ def nats_given_others(scorer: Scorer, x: Tensor, columns: Sequence[int]) -> np.n
 
 
 def _of_new(scorer: Scorer, rows: Tensor) -> Tensor:
-    """The nats of whether numbers are new, where numbers repeat: of (B, C), or (1, 1) zero."""
-    new = np.zeros((1, 1)) if scorer.repeats is None else scorer.repeats.nats(rows)
-    return torch.as_tensor(new).to(rows)
+    """The nats of whether numbers are new, where numbers repeat: (B, C), 0 of all others."""
+    new, x = np.zeros((len(rows), len(scorer.schema))), rows.cpu().numpy()
+    for j, column in enumerate(scorer.schema):
+        if isinstance(column.codec, Continuous) and column.codec.seen:
+            new[:, j] = column.codec.new_nats(x[:, j])
+    return torch.from_numpy(new).to(rows)
 
 
 def _by_column(scorer: Scorer, nats: Tensor) -> Tensor:
@@ -325,7 +328,7 @@ def candidates(scorer: Scorer, rows: Tensor, among: Sequence[int]) -> Tensor:
     log_wrong = log_probs_alone(scorer.marginals, rows)[1]
     log_p = _by_column(scorer, log_p).gather(1, columns)
     log_odds = _log_odds(scorer, rows, columns, log_p, log_wrong)
-    log_odds += _of_new(scorer, rows).expand(len(rows), len(places)).gather(1, columns)
+    log_odds += _of_new(scorer, rows).gather(1, columns)
     return columns.gather(1, _largest(log_odds, most))
 
 
@@ -345,7 +348,7 @@ def _fill_batch(
 ) -> None:
     """Write the cells of a batch of B rows, of candidates (B, m), to ``out``."""
     places, log_wrong = _places(scorer), log_probs_alone(scorer.marginals, rows)[1]
-    new = _of_new(scorer, rows).expand(len(rows), len(places)).cpu().numpy()
+    new = _of_new(scorer, rows).cpu().numpy()
     left, among, repaired = np.arange(len(rows)), columns.cpu().numpy(), rows.clone()
     for rank in range(out.cells.shape[1]):
         if by_enumeration(scorer):
@@ -375,7 +378,7 @@ def _fill_batch(
                 own = _without(known[at], places[j][:1], places[j][1:])
                 cell = _cell(scorer, own, int(j))
                 entropy = _entropy(cell, indicator).cpu().numpy()
-                nats = new[row, j] - log_p[i, place] - log_volume[row, j]
+                nats = -log_p[i, place] - log_volume[row, j]
                 keep = nats - entropy >= LEAST_NATS
                 passed_over.append(i[~keep])
                 odds = log_odds[i, place][keep]
@@ -422,7 +425,7 @@ def ranked(scorer: Scorer, x: Tensor, among: Sequence[int], k: int | None) -> np
     for rows in _batches(scorer, x, "cells"):
         columns = torch.tensor(among, device=rows.device).expand(len(rows), -1)
         columns = columns if k is None else candidates(scorer, rows, among)
-        new = _of_new(scorer, rows).expand(len(rows), scorer.density.encoder_.n_columns)
+        new = _of_new(scorer, rows)
         log_wrong = log_probs_alone(scorer.marginals, rows)[1]
         log_odds = _error_log_odds(scorer, rows, rows, columns, log_wrong)[0]
         log_odds = (log_odds + new.gather(1, columns)).cpu().numpy()

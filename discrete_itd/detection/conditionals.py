@@ -9,7 +9,6 @@ log-probability, normalised over the values of one cell, all other cells fixed, 
   of pairs, which cells are candidates in wide tables, and columns that moved by themselves.
 * A network's posterior of a cell given all others need not equal the ratio of two of its path scores, so the two agree
   only as well as the network's conditionals agree with one another.
-* What a number that was never seen adds to the score (:mod:`discrete_itd.detection.repeats`) is left out.
 * Missingness indicators (``missing="category"``) are conditioned on the other indicators only, as in the score, where
   they come first. The score of a row also depends on the values given the indicators.
 """

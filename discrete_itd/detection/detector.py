@@ -239,8 +239,7 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
                 density.fit(parts.source, groups=parts.groups, checkpoint=saved)
         given = positions(self.given, density.encoder_.schema)
         rows = density.rows(parts.table)
-        trained = rows.take(parts.train) if len(parts.train) else None
-        scorer = Scorer.fit(density, trained, given)
+        scorer = Scorer.fit(density, given)
         names = pd.Index(density.encoder_.names)
         nats = pd.DataFrame(columns=names, dtype=float)
         if len(parts.held):

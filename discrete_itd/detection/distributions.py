@@ -284,9 +284,9 @@ def log_normal(z: Tensor, mean: Tensor, sd: Tensor) -> Tensor:
 
 
 def log_volume_at(column: Column, z: np.ndarray) -> np.ndarray:
-    """Logarithm of the slope of the encoding of a continuous column at standardised values, per unit of the column."""
+    """Log-volume of a continuous column near standardised values, expected over whether a number is new."""
     codec = cast(Continuous, column.codec)
-    return codec.encode(codec.decode(z))[1] - _log_unit(column)
+    return codec.slope(codec.decode(z))[1] - codec.mean_new_nats - _log_unit(column)
 
 
 def mean_log_volume(column: Column) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -244,10 +244,7 @@ def drift(
         kinds = [c.kind for c in scorer.schema]
     names = rows.encoder.names
     p_value, table = compare(shares, of_inliers, names, random, codes=codes, kinds=kinds)
-    unseen = model
-    if isinstance(model, Scorer):
-        unseen = replace(model, repeats=None)  # the model draws numbers that were never seen
-    model_nats = [unseen.explain(t).to_numpy() for t in (of_model, inlier_model)]
+    model_nats = [model.explain(t).to_numpy() for t in (of_model, inlier_model)]
     misfit = None if others else _effects(model_nats[1], of_inliers)
     table["moved"] = _moved(scorer, rows, others or inlier_model, table, misfit, alpha, random)
     counts = len(shares), len(of_inliers), int(n_model)

@@ -30,7 +30,6 @@ from torch import Tensor
 
 from discrete_itd.channel.posterior import Posterior
 from discrete_itd.denoisers import Denoiser
-from discrete_itd.detection.repeats import Repeats
 from discrete_itd.encoders import Column
 from discrete_itd.encoders.rows import Rows
 from discrete_itd.estimators import DiffusionDensity
@@ -56,30 +55,21 @@ class Scorer:
         Positions of the columns to condition on: nats are those of the other columns given these.
     quantiles : ndarray of float64, shape (C',), optional
         The q of every internal column; by default of rows drawn from the model at the first score.
-    repeats : Repeats, optional
-        Adds the code of whether each number is a new one, where numbers repeat
-        (:mod:`discrete_itd.detection.repeats`).
     """
 
     density: DiffusionDensity
     given: tuple[int, ...] = ()
     quantiles: np.ndarray | None = None
-    repeats: Repeats | None = None
     # scores of rows by column, of a model with a number of evaluations
     _known: WeakKeyDictionary[Rows, tuple[Model, int, np.ndarray]] = field(
         default_factory=WeakKeyDictionary, init=False, repr=False
     )
 
     @classmethod
-    def fit(
-        cls, density: DiffusionDensity, train: Rows | None = None, given: tuple[int, ...] = ()
-    ) -> Scorer:
-        """The score of a fitted density; nothing is said of new numbers if the rows of its fit are unknown."""
+    def fit(cls, density: DiffusionDensity, given: tuple[int, ...] = ()) -> Scorer:
+        """The score of a fitted density."""
         scorer = cls(density, given)
         scorer.quantiles = scorer.fitted_quantiles()
-        if train is not None:
-            repeats = Repeats.of(scorer.schema, train.x, given)
-            scorer.repeats = repeats if repeats.seen else None
         return scorer
 
     # -- scores ---------------------------------------------------------------------------------
@@ -106,8 +96,6 @@ class Scorer:
             z = self._nats(rows) - self.quantiles
             s = np.maximum(z, 0.0) + np.log1p(np.exp(-np.abs(z)))  # (12)
             nats = rows.by_column(np.rint(s / STEP) * STEP).to_numpy()
-            if self.repeats is not None:
-                nats = nats + np.rint(self.repeats.nats(rows.x) / STEP) * STEP
             known = self._known[rows] = model, n_evaluations, nats
         return known[2]
 
@@ -183,8 +171,7 @@ class Scorer:
 
     def to_tensors(self) -> dict[str, Tensor]:
         """All but the density and what is given."""
-        tensors = {"quantiles": torch.tensor(self.quantiles)}
-        return tensors if self.repeats is None else tensors | self.repeats.to_tensors()
+        return {"quantiles": torch.tensor(self.quantiles)}
 
     @classmethod
     def from_tensors(
@@ -197,10 +184,7 @@ class Scorer:
         quantiles, n = tensors["quantiles"].numpy().astype(float), len(density.encoder_.owner)
         if quantiles.shape != (n,) or not np.isfinite(quantiles).all():
             raise ValueError(f"its quantiles are malformed, of shape {quantiles.shape}")
-        repeats = None
-        if "repeats" in tensors:
-            repeats = Repeats.from_tensors(len(density.encoder_.schema), tensors)
-        return cls(density, given, quantiles, repeats)
+        return cls(density, given, quantiles)
 
 
 def row_scores(nats: pd.DataFrame | np.ndarray) -> np.ndarray:

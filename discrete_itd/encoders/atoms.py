@@ -1,4 +1,19 @@
-"""Values that a column of real numbers takes again and again, which draws from its density would only come near."""
+r"""Numbers that a column takes again and again, which draws from its density would only come near.
+
+Among a few hundred different numbers, one that was never seen is odd wherever it lies: a density does not know this,
+for between two values that are seen daily it is as high as at them. The next number is new with probability
+
+.. math:: p = \max\Bigl(0.02, \frac{n_1 + 1/2}{n + 1}\Bigr), \quad (11)
+
+with n training cells of the column, of which :math:`n_1` have a number that no other has. The share :math:`n_1/n` is
+Good and Turing's estimate. It is that of rows from where the training rows came from; of others, as of an instrument
+that now gives one more digit, a new number says less, so p is not below 0.02. Columns whose numbers do not repeat have
+no such code.
+
+References
+----------
+Good, "The population frequencies of species and the estimation of population parameters", Biometrika 40, 1953.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +28,36 @@ NEARBY = (
     0.025  # rows that an atom covers on one side at most, as a share of its own and of that side's
 )
 LARGEST = float(np.finfo(float).max)
+LEAST = 0.02  # probability of a new number
+RARE = 0.2  # the probability of a new number, above which a column is not said to repeat
+
+
+def numbers_seen(values: np.ndarray) -> tuple[tuple[float, ...], float]:
+    """The different numbers among values, shape (N,), increasing, and the probability (11) of a new one.
+
+    Nothing and 0 where numbers do not repeat.
+
+    Examples
+    --------
+    >>> numbers_seen(np.repeat([0.5, 2.0, 3.0], [90, 1, 20])), numbers_seen(np.arange(5.0))
+    (((0.5, 2.0, 3.0), 0.02), ((), 0.0))
+    """
+    distinct, counts = np.unique(values, return_counts=True)
+    p = (np.count_nonzero(counts == 1) + 0.5) / (len(values) + 1)
+    return (tuple((distinct + 0.0).tolist()), max(float(p), LEAST)) if p < RARE else ((), 0.0)
+
+
+def nearest(values: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """The number seen (K,), increasing, that is nearest to each of the values (N,); NaN stays NaN.
+
+    Examples
+    --------
+    >>> nearest(np.array([-1.0, 0.4, 0.6, np.nan]), np.array([0.0, 1.0]))
+    array([ 0.,  0.,  1., nan])
+    """
+    with np.errstate(over="ignore"):
+        at = np.searchsorted(seen[:-1] / 2 + seen[1:] / 2, values)
+    return np.where(np.isnan(values), np.nan, seen[at])
 
 
 def find_atoms(values: np.ndarray, whole: bool) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -292,7 +292,7 @@ def infer_column(
         if expected == "number" and not whole:
             decimals = decimals_of(numbers, dtype)
         if kind == "continuous":
-            codec = fit_continuous(numbers, whole)
+            codec = fit_continuous(numbers, whole, in_time=expected == "datetime")
         elif spec.edges is not None and expected != "number":
             raise ValueError(f"column {name!r}: edges of {expected}s are not supported; give bins")
         else:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
 import pandas as pd
 
 from discrete_itd.channel.codebook import ColumnPoints
-from discrete_itd.encoders.atoms import find_atoms, settle
+from discrete_itd.encoders.atoms import find_atoms, nearest, numbers_seen, settle
 from discrete_itd.encoders.categories import check_numbers, line_levels
 
 FAR = 1000.0  # robust standard deviations; further out the map grows with the logarithm
@@ -39,8 +40,11 @@ class Continuous:
     :math:`|u| \le U`, :math:`\pm U (1 + \log(|u|/U))` beyond, once differentiable), the Yeo-Johnson map, and a last
     shift and scale. Every finite x has a finite image and slope, and every real z comes from a finite x.
 
-    A density has no atoms: where a column is often zero, it has a narrow peak. The score is this density; draws between
-    the edges of an atom become the atom, as those of whole numbers are rounded.
+    Where numbers repeat, the code of a cell says first whether its number was seen in training: the log-density is that
+    of the number plus :math:`\log(1 - p)` if it was, :math:`\log p` if it is new. So it is a density on two lines, of
+    numbers seen and of new ones, and draws, which are never new, become the nearest number that was seen. Where numbers
+    do not repeat, a value that is frequent, like zero, has a narrow peak; draws between the edges of such an atom
+    become the atom, as those of whole numbers are rounded.
 
     Parameters
     ----------
@@ -56,6 +60,10 @@ class Continuous:
         Increasing.
     edges : tuple of 2 A floats
         Before and after each atom, see :func:`~discrete_itd.encoders.atoms.find_atoms`.
+    seen : tuple of floats
+        Increasing, the different numbers of a column whose numbers repeat; empty for another one.
+    p_new : float
+        Probability p that a number is none of these, see :func:`~discrete_itd.encoders.atoms.numbers_seen`.
 
     References
     ----------
@@ -77,6 +85,8 @@ class Continuous:
     spread: float
     atoms: tuple[float, ...] = ()
     edges: tuple[float, ...] = ()
+    seen: tuple[float, ...] = ()
+    p_new: float = 0.0
 
     kind: ClassVar[str] = "continuous"
     categories: ClassVar[tuple[()]] = ()
@@ -96,6 +106,12 @@ class Continuous:
         line = [value for part in between for value in part]
         if line != sorted(line):
             raise ValueError("atoms must be increasing, and each between its edges")
+        check_numbers("seen", self.seen)
+        if not (np.diff(self._seen) > 0).all():
+            raise ValueError("seen must be increasing")
+        check_numbers("p_new", (self.p_new,))
+        if not (0 < self.p_new < 1 if self.seen else self.p_new == 0):
+            raise ValueError("p_new must be between 0 and 1 where numbers repeat, else 0")
 
     @property
     def points(self) -> ColumnPoints:
@@ -107,6 +123,33 @@ class Continuous:
         return 0
 
     def encode(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Values on the new scale, and the logarithm of the slope :math:`dz/dx` there minus :meth:`new_nats`."""
+        z, log_slope = self.slope(values)
+        return z, log_slope - self.new_nats(z)
+
+    def new_nats(self, z: np.ndarray) -> np.ndarray:
+        """Nats by which encoded numbers say whether they are new: 0 where numbers do not repeat, and for NaN."""
+        if not self.seen:
+            return np.zeros(len(z))
+        at = np.searchsorted(self._encoded, z).clip(max=len(self.seen) - 1)
+        nats = np.where(self._encoded[at] == z, -math.log1p(-self.p_new), -math.log(self.p_new))
+        return np.where(np.isnan(z), 0.0, nats)
+
+    @property
+    def mean_new_nats(self) -> float:
+        """The expectation of :meth:`new_nats`."""
+        p = self.p_new
+        return -p * math.log(p) - (1 - p) * math.log1p(-p) if p else 0.0
+
+    @cached_property
+    def _seen(self) -> np.ndarray:
+        return np.array(self.seen, dtype=float)
+
+    @cached_property
+    def _encoded(self) -> np.ndarray:
+        return self.slope(self._seen)[0]
+
+    def slope(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Values on the new scale, and the logarithm of the slope :math:`dz/dx` of the map there."""
         w, log_slope = _tame(values, self.center, self.scale)
         z = (_power(w, self.power) - self.mean) / self.spread
@@ -114,7 +157,7 @@ class Continuous:
         return z, log_slope + bent - math.log(self.spread)
 
     def decode(self, x: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
-        """The values, finite whatever x is; NaN stays NaN. With ``rng`` they are draws, which settle on atoms."""
+        """The values, finite whatever x is; NaN stays NaN. With ``rng`` they are draws: numbers seen, or atoms."""
         with np.errstate(over="ignore"):
             y = np.clip(x * self.spread + self.mean, -LARGEST, LARGEST)
         w = _inverse_power(y, self.power)
@@ -124,13 +167,16 @@ class Continuous:
             half = np.exp(np.clip(size / FAR - 1, 0.0, 1416.0) / 2)
             distance = self.scale * half * np.minimum(size, FAR) * half
             values = np.clip(self.center + np.copysign(distance, w), -LARGEST, LARGEST)
-        if rng is not None:
-            values = settle(values, self.atoms, self.edges)
-        return values
+        if rng is None:
+            return values
+        return nearest(values, self._seen) if self.seen else settle(values, self.atoms, self.edges)
 
 
-def fit_continuous(values: np.ndarray, whole: bool) -> Continuous:
-    """Centre, scale and power of the values, shape (N,) with N > 0."""
+def fit_continuous(values: np.ndarray, whole: bool, *, in_time: bool = False) -> Continuous:
+    """Centre, scale and power of the values, shape (N,) with N > 0, and which numbers repeat.
+
+    Of points ``in_time`` none is new in this sense: tomorrow never was.
+    """
     low, center, high = np.quantile(values, [0.25, 0.5, 0.75], method="nearest").tolist()
     scale = 2 * (high / 2 - low / 2) / IQR
     if not 0 < scale <= LARGEST:  # half of the values are one, or the numbers are huge
@@ -151,9 +197,10 @@ def fit_continuous(values: np.ndarray, whole: bool) -> Continuous:
     power = float(POWERS[np.where(variance > 0, scores, 0.0).argmax()])
     y = _power(w, power)
     mean, spread = float(np.mean(y)), 2 * float(np.std(y))
-    return Continuous(
-        whole, center, scale, power, mean, spread if spread > 0 else 1.0, *find_atoms(values, whole)
-    )
+    seen, p_new = ((), 0.0) if in_time else numbers_seen(values)
+    atoms, edges = ((), ()) if seen else find_atoms(values, whole)
+    map_ = whole, center, scale, power, mean, spread if spread > 0 else 1.0
+    return Continuous(*map_, atoms, edges, seen, p_new)
 
 
 def _coarse(

@@ -58,11 +58,6 @@ def detector_card(detector: Any, scorer: Any) -> str:
             " rows; `drift(X)` tests whether new rows do.",
             "* The file holds scores and nats by column of the calibration rows.",
         ]
-    if scorer.repeats is not None:
-        names = ", ".join(code(scorer.schema[j].name) for j in scorer.repeats.seen)
-        limits.append(
-            f"* A number that was never seen adds nats in {names}: the file holds the different numbers there."
-        )
     return _document(
         "Model card: detector of anomalous rows of a table",
         "A fitted `DiffusionOutlierDetector`: a score of each row in nats, a p-value, and an alarm below a threshold.",
@@ -231,6 +226,10 @@ def _limits(model: Any) -> Lines:
         )
     if any(c.categories for c in schema):
         lines.append("* The file holds the categories of the training table as they are.")
+    if repeat := [str(c.name) for c in schema if getattr(c.codec, "seen", ())]:
+        lines.append(
+            f"* A number never seen costs nats in {listed(repeat)}: the file holds the different numbers there."
+        )
     return lines
 
 

@@ -152,8 +152,6 @@ def one_by_one(scorer, row, log_volume, k, shift):
         if odds[j] <= 0:
             break
         nats, entropy = whole.given_others[0, j] - log_volume[j], whole.entropy[0, j]
-        if scorer.repeats is not None:
-            nats += scorer.repeats.nats(row)[0, j]
         if nats - entropy < 0.05:
             passed_over.add(j)
             continue

@@ -546,12 +546,10 @@ def test_a_frozen_density_is_calibrated_only():
 
 
 def test_a_frozen_density_on_rows_that_are_not_all_ordinary():
-    """As the rows of the fit are unknown, nothing is said of new numbers."""
     density = DiffusionDensity(**QUICK).fit(mixed(80))
     model = DiffusionOutlierDetector(FrozenEstimator(density), contamination=0.1)
     X = mixed(60, seed=1)
     assert (model.fit(X).predict(X) == -1).mean() == pytest.approx(0.1, abs=0.02)
-    assert model._scorer.repeats is None
     assert "anomalies among them" in str(model.threshold_)
     assert model.threshold_at_rate(0.1).contaminated
 

@@ -112,6 +112,26 @@ def test_properties_one_in_twenty_of_the_models_own_cells_is_above_the_quantile(
     np.testing.assert_array_equal(scorer.quantiles, Scorer.fit(scorer.density).quantiles)
 
 
+def test_a_new_number_among_those_that_repeat_is_odd_and_named_and_no_row_drawn_has_one(tmp_path):
+    random = np.random.default_rng(0)
+    numbers = random.normal(size=40).round(6)
+    columns = {"repeating": numbers[random.integers(40, size=600)], "a": random.choice(["x"], 600)}
+    X = pd.DataFrame(columns | {"different": random.normal(size=600)})
+    density = DiffusionDensity(denoiser="independent", random_state=0)
+    model = DiffusionOutlierDetector(density, false_alarm_rate=0.05).fit(X)
+    new = X[:20].assign(repeating=np.sort(numbers)[:2].mean())  # between two that were seen
+    codec = model.density_.encoder_.schema[0].codec
+    code = model.density_.rows(new).log_volume[:, 0] - codec.slope(new["repeating"])[1]
+    assert np.allclose(code, np.log(codec.p_new))
+    assert (model.reasons(new, k=1)["column"] == "repeating").all()
+    assert (model.p_values(new) < 0.05).mean() > 0.8
+    assert set(model.density_.sample(100, random_state=0)["repeating"]) <= set(numbers)
+    assert "costs nats in `repeating`: the file holds" in model.model_card()
+    model.save(tmp_path / "d")
+    again = DiffusionOutlierDetector.load(tmp_path / "d")
+    assert np.array_equal(again.score_samples(new), model.score_samples(new))
+
+
 def test_properties_an_indicator_and_a_value_have_a_term_each():
     fitted = density("tree", missing="category")
     detector = DiffusionOutlierDetector(FrozenEstimator(fitted), false_alarm_rate=0.1).fit(table())

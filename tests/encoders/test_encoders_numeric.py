@@ -9,7 +9,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from discrete_itd.encoders import Bins, Continuous, numeric
-from discrete_itd.encoders.atoms import MOST, NEARBY, find_atoms
+from discrete_itd.encoders.atoms import LEAST, MOST, NEARBY, find_atoms, numbers_seen
 from discrete_itd.encoders.numeric import LARGEST, fit_bins, fit_continuous
 
 FEWER = settings(max_examples=50)
@@ -129,10 +129,66 @@ def test_the_power_makes_skewed_values_symmetric_and_leaves_normal_ones_alone(n)
 def test_the_density_of_a_continuous_column_integrates_to_one():
     values = np.exp(np.random.default_rng(2).normal(size=400))
     codec = fit_continuous(values, False)
+    assert codec.p_new == 0
     grid = codec.decode(np.linspace(-5, 5, 20_001))
     z, log_volume = codec.encode(grid)
     density = np.exp(-2 * z**2 + log_volume) * math.sqrt(2 / math.pi)  # N(0, 1/4) in the core
     assert np.trapezoid(density, grid) == pytest.approx(1.0, abs=1e-4)
+
+
+def repeating(n=2000, k=300):
+    """Zipf's frequencies of lognormal numbers, some of which occur once."""
+    random = np.random.default_rng(3)
+    numbers = np.exp(random.normal(size=k)).round(3)
+    return random.choice(numbers, n, p=1 / np.arange(1, k + 1) / (1 / np.arange(1, k + 1)).sum())
+
+
+def test_where_numbers_repeat_new_ones_have_their_share_of_the_density_and_seen_ones_the_rest():
+    values = repeating()
+    codec = fit_continuous(values, False)
+    assert LEAST < codec.p_new < 0.1
+    z = np.linspace(-5, 5, 20_001)
+    grid = codec.decode(z)  # none of them was seen
+    z, log_volume = codec.encode(grid)
+    density = np.exp(-2 * z**2 + log_volume) * math.sqrt(2 / math.pi)  # N(0, 1/4) in the core
+    assert np.trapezoid(density, grid) == pytest.approx(codec.p_new, abs=1e-5)
+    z, log_volume = codec.encode(values)
+    np.testing.assert_allclose(log_volume - codec.slope(values)[1], math.log1p(-codec.p_new))
+    assert codec.mean_new_nats == pytest.approx(
+        codec.p_new * codec.new_nats(grid[:1])[0] + (1 - codec.p_new) * codec.new_nats(z[:1])[0]
+    )
+    assert codec.new_nats(np.array([math.nan])) == 0
+
+
+def test_draws_are_the_nearest_number_seen_and_those_seen_stay():
+    values, rng = repeating(), np.random.default_rng(0)
+    codec = fit_continuous(values, False)
+    z = rng.normal(scale=0.5, size=3000)
+    drawn, smooth = codec.decode(z, rng), codec.decode(z)
+    seen = np.array(codec.seen)
+    np.testing.assert_array_equal(drawn, seen[abs(smooth[:, None] - seen).argmin(1)])
+    np.testing.assert_array_equal(codec.decode(codec.encode(values)[0], rng), values)
+    assert np.isnan(codec.decode(np.array([math.nan]), rng)).all()
+
+
+def test_the_probability_of_a_new_number_is_that_of_good_and_turing():
+    """Against fresh values of the same numbers, over many columns."""
+    truth = np.random.default_rng(0).zipf(1.6, size=(200, 2, 400)).astype(float)
+    expected, met = [], []
+    for train, fresh in truth:
+        codec = fit_continuous(train, False)
+        if codec.seen:
+            expected.append(codec.p_new)
+            met.append(np.mean(codec.new_nats(codec.encode(fresh)[0]) > -math.log(0.5)))
+    assert len(met) > 150
+    assert np.mean(expected) == pytest.approx(np.mean(met), abs=0.01)
+
+
+def test_a_column_in_time_or_of_different_numbers_has_no_new_ones():
+    values = repeating()
+    assert fit_continuous(values, False, in_time=True).seen == ()
+    values[: len(values) // 5] = np.arange(len(values) // 5)
+    assert numbers_seen(values) == ((), 0.0)
 
 
 def slot_masses(codec, seed=0):
@@ -387,6 +443,9 @@ WRONG = {
     "not finite": lambda: Continuous(False, math.nan, 1.0, 1.0, 0.0, 1.0),
     "edges of atoms": lambda: Continuous(False, 0.0, 1.0, 1.0, 0.0, 1.0, (1.0,), (0.0,)),
     "atoms too long": lambda: Continuous(False, 0.0, 1.0, 1.0, 0.0, 1.0, (2**70,), (0.0, 2.0**71)),
+    "seen": lambda: Continuous(False, 0.0, 1.0, 1.0, 0.0, 1.0, seen=(1.0, 0.0), p_new=0.1),
+    "seen, but none new": lambda: Continuous(False, 0.0, 1.0, 1.0, 0.0, 1.0, seen=(1.0,)),
+    "new, but none seen": lambda: Continuous(False, 0.0, 1.0, 1.0, 0.0, 1.0, p_new=0.1),
     "atoms outside": lambda: Continuous(False, 0.0, 1.0, 1.0, 0.0, 1.0, (1.0,), (0.0, 0.5)),
 }
 
