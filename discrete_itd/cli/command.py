@@ -16,8 +16,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from discrete_itd.cli.messages import note, one_line
-from discrete_itd.cli.names import UserError
+from discrete_itd.cli.messages import UserError, note, one_line
 from discrete_itd.cli.options import parse
 
 if TYPE_CHECKING:
@@ -67,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             print("discrete-itd: interrupted", file=sys.stderr)
             return 130
-        except (UserError, ValueError, TypeError, OSError) as error:
+        except (ValueError, TypeError, OSError) as error:
             print(f"discrete-itd: error: {one_line(error)}", file=sys.stderr)
             return 2
     return code or 0
@@ -108,11 +107,11 @@ COMMANDS = {
     "fit": ("fitting", "fit"),
     "score": ("scoring", "score"),
     "impute": ("filling", "impute"),
-    "sample": ("sampling", "sample"),
-    "report": ("report", "report"),
-    "watch": ("watch", "watch"),
-    "drift": ("drift", "drift"),
-    "evaluate": ("evaluate", "evaluate"),
-    "describe": ("describe", "describe"),
+    "sample": ("filling", "sample"),
+    "report": ("monitoring", "report"),
+    "watch": ("monitoring", "watch"),
+    "drift": ("monitoring", "drift"),
+    "evaluate": ("monitoring", "evaluate"),
+    "describe": ("fitting", "describe"),
     "demo": ("demo", "demo"),
 }

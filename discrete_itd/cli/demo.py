@@ -13,10 +13,11 @@ from discrete_itd.cli.messages import mean_nats
 from discrete_itd.datasets import load_mushroom
 from discrete_itd.estimators import DiffusionDensity
 
+MAX_TIME = 45.0  # seconds of training
 DEMO_EVALUATIONS = 64  # per row: enough for two decimals
 
 
-def demo(args: argparse.Namespace) -> None:
+def demo(_: argparse.Namespace) -> None:
     """Learn edible mushrooms, and score other edible ones and poisonous ones."""
     X, y = load_mushroom(return_X_y=True)
     edible, poisonous = X.loc[y == "edible"], X.loc[y == "poisonous"]
@@ -30,9 +31,9 @@ def demo(args: argparse.Namespace) -> None:
         flush=True,
     )
     start = time.perf_counter()
-    model = DiffusionDensity(
-        max_time=args.max_time, n_evaluations=DEMO_EVALUATIONS, random_state=0
-    ).fit(train)
+    model = DiffusionDensity(max_time=MAX_TIME, n_evaluations=DEMO_EVALUATIONS, random_state=0).fit(
+        train
+    )
     fitted = time.perf_counter()
     rows = model.rows(pd.concat([held_out, poisonous]))
     surprisal = -model.score_samples(rows)

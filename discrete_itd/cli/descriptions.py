@@ -1,7 +1,7 @@
 """What ``--help`` says of the commands."""
 
-from discrete_itd.cli.names import ENDINGS
-
+PACKED = (".gz", ".bz2", ".xz", ".zip", ".zst")
+ENDINGS = f".csv, .tsv (also {', '.join(PACKED)}), .parquet"
 ABOUT = """\
 Log-probabilities with error bars, in nats, for the rows of a table; imputation; new rows; anomalies.
 
@@ -16,14 +16,14 @@ Tables are read according to the ending of their names: {ENDINGS}.
 Empty cells are missing values. So are the words NA, N/A, NaN, NaT, null and None, in any case, but only
 in columns whose other cells are all numbers, all True or False, or all dates; in a column of text they are values.
 A CSV is in UTF-8 with commas; a byte order mark tells UTF-16, and a header without a comma that ; or a tab divides
-tells these. --sep, --encoding, --decimal and --na say what else it is; impute writes what it fills in the same way.
+tells these. --csv says what else it is; impute writes what it fills in the same way.
 Dates are ISO dates and times: 2024-01-31, 2024-01-31 08:30, 2024-01-31T08:30:00.5+01:00. fit also reads text in which
 all cells are numbers or dates of one notation, and the model remembers it: 5.067,14 EUR or 12.5 %, 31.01.2024 or
 1/31/2024. What could be read in two ways stays text, with a note that names the option.
 """
 STREAMS = """\
 Tables of any size are read, and written, in chunks: memory does not grow with the number of rows. TABLE and FILE may
-be -, the standard input and output, in the format that --format names; what the command says goes to stderr then.
+be -, the standard input and output: a CSV, or Parquet that is read; what the command says goes to stderr then.
 If TABLE is a folder, each table in it gives one of the same name in the folder FILE, and each row group of a Parquet
 file with several one in a folder of its name. The same command after a kill makes only what is not complete: it skips
 what was made of the same file (size and time of its last change) by the same model and options.
@@ -84,22 +84,22 @@ examples:
   discrete-itd score customers.safetensors new.csv --out scores.csv --explain
   discrete-itd score customers.safetensors new.csv --out scores.csv --given country city
   discrete-itd score detector.safetensors new.csv --out alarms.csv --reasons --keep id,amount
-  discrete-itd score detector.safetensors new.csv --out alarms.csv --alarms-per-day 5 --rows-per-day 20000
+  discrete-itd score detector.safetensors new.csv --out alarms.csv --false-alarm-rate 5/20000
   discrete-itd score detector.safetensors new.csv --out alarms.csv --discoveries 0.1
   discrete-itd score customers.safetensors january/ --out scores/
   zcat new.csv.gz | discrete-itd score customers.safetensors - --out - | head
 """
 IMPUTE = f"""\
 Fill each missing cell of a table with its most probable category, or its mean if the column is numeric, given
-the other cells of the row. Everything else stays as it is, including columns that the model does not know; in Parquet
-made of a CSV, these are text.
+the other cells of the row. Everything else stays as it is written, including columns that the model does not know; in
+Parquet made of a CSV, all columns are text.
 
 {STREAMS}
 {TABLES}
 examples:
   discrete-itd impute customers.safetensors new.csv --out full.csv
   discrete-itd impute customers.safetensors new.csv --out full.csv --draw --seed 0
-  discrete-itd impute customers.safetensors january/ --out full/ --out-format parquet
+  discrete-itd impute customers.safetensors january/ --out full/
 """
 SAMPLE = """\
 Draw new rows from the model, as CSV to the standard output or to a file.
@@ -181,5 +181,5 @@ Learn what edible mushrooms look like from a table in the package, then score ed
 Takes about a minute; needs no network and writes no file.
 
 example:
-  discrete-itd demo --max-time 20
+  discrete-itd demo
 """

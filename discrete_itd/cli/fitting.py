@@ -1,56 +1,56 @@
-"""``discrete-itd fit``: a model of a table, its card, and what was found, in print."""
+"""``discrete-itd fit``: a model of a table and its card, and what was found in print; ``describe`` prints the card."""
 
 from __future__ import annotations
 
 import argparse
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 
-from discrete_itd.cli import alarms
-from discrete_itd.cli.cells import is_text
-from discrete_itd.cli.dialect import Dialect
-from discrete_itd.cli.inputs import about
-from discrete_itd.cli.jobs import check_out
-from discrete_itd.cli.messages import note, percent, plus_minus
+from discrete_itd.cli.inputs import about, load_model
+from discrete_itd.cli.messages import UserError, note, percent, plus_minus
 from discrete_itd.cli.tables import (
-    UserError,
+    Dialect,
+    EmptyTableError,
+    check_out,
     check_writable,
-    is_parquet,
-    read_table,
-    recognise,
+    damage_named,
+    ending,
+    reading,
     same_file,
     save_whole,
 )
 from discrete_itd.detection.answers import density_of
 from discrete_itd.detection.detector import DiffusionOutlierDetector
-from discrete_itd.encoders.notation import is_missing
-from discrete_itd.encoders.notation import recognise as recognise_notation
+from discrete_itd.encoders.cells import holds_text
+from discrete_itd.encoders.notation import is_missing, recognise, typed
 from discrete_itd.encoders.streams import ParquetStream
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.storage.persistent import card_path
 from discrete_itd.training.checkpoint import Checkpoint
+from discrete_itd.validation import warn
+
+TEXT: Any = pd.Series(["text"]).dtype  # of less memory than objects where there is one
+OF_ALARMS = ("false_alarm_rate", "contamination", "calibration_fraction")
 
 
 def fit(args: argparse.Namespace) -> int:
     """Run the command; 130 if the training was interrupted and the model is the best so far."""
-    settings = alarms.settings_to_fit(args)
-    check_out(args.out, table=args.table)
+    settings = _settings(args)
+    check_out(args.out, is_table=False, table=args.table)
     if args.checkpoint is not None:
         check_writable(args.checkpoint)
         for path in (args.table, args.out):
             if same_file(args.checkpoint, path):
                 raise UserError(f"{path}: also named in --checkpoint")
-    column_types = dict(args.column)
+    column_types: dict[str, Any] = dict(args.column)
     dialect = Dialect.asked(args)
     frame, groups = _read_to_fit(args.table, column_types, args.drop, args.groups, dialect)
-    if isinstance(frame, pd.DataFrame):
-        _remember(frame, column_types, dialect)
     seed = args.seed
     if seed is None and args.detector and args.checkpoint is not None:
         seed = 0  # a run that continues must hold out the same rows
@@ -75,7 +75,8 @@ def fit(args: argparse.Namespace) -> int:
     start = time.perf_counter()
     warnings.filterwarnings("ignore", "training was interrupted")  # the note below says so
     saved = Checkpoint.of(args.checkpoint)
-    about(args.table, lambda: model.fit(frame, groups=groups, checkpoint=saved))
+    with about(args.table):
+        model.fit(frame, groups=groups, checkpoint=saved)
     elapsed = time.perf_counter() - start
     save_whole(args.out, lambda path: model.save(path, card=False))
     card = model.model_card()
@@ -94,22 +95,35 @@ def fit(args: argparse.Namespace) -> int:
     return 130 * is_interrupted
 
 
+def _settings(args: argparse.Namespace) -> dict[str, Any]:
+    """The detector's parameters among the options; UserError if options are incompatible."""
+    settings = {name: v for name in OF_ALARMS if (v := getattr(args, name)) is not None}
+    if args.given:
+        settings["given"] = args.given
+    if settings and not args.detector:
+        raise UserError(f"--{next(iter(settings)).replace('_', '-')} needs --detector")
+    if {"false_alarm_rate", "contamination"} <= settings.keys():
+        raise UserError("--false-alarm-rate and --contamination both set the threshold: give one")
+    if settings.get("contamination", 0) > 0.5:
+        raise UserError(f"--contamination must be at most 0.5, got {args.contamination:g}")
+    if args.detector and args.handle_unknown == "error":
+        raise UserError("--handle-unknown error: a detector must score unseen values")
+    return settings
+
+
 def _read_to_fit(
     path: str,
-    column_types: Mapping[str, Any],
+    column_types: dict[str, Any],
     drop: Sequence[str],
     group: str | None,
     dialect: Dialect,
 ) -> tuple[pd.DataFrame | ParquetStream, pd.Series | None]:
     """The columns of a table to learn from, in their types, and the groups of its rows.
 
-    A folder of Parquet is read as it is needed. The column of groups is left out unless its kind is given.
+    A folder of Parquet is read as it is needed. The column of groups is left out unless its kind is given. A decimal
+    mark that was asked for is added to ``column_types``, so that the model knows it.
     """
-    kinds = {n: s if isinstance(s, str) else s.get("kind") for n, s in column_types.items()}
-    # read as text, a postal code keeps its leading zeros
-    text = [n for n, kind in kinds.items() if kind == "nominal"]
-    text += [group] if group is not None and group not in kinds else []
-    frame = _folder(path) if Path(path).is_dir() else read_table(path, text, dialect)
+    frame = _folder(path) if Path(path).is_dir() else as_written(path, dialect)
     names = [str(n) for n in frame.columns]
     of_groups = [] if group is None else [group]
     for option, wanted in (("--column", column_types), ("--drop", drop), ("--groups", of_groups)):
@@ -132,38 +146,63 @@ def _read_to_fit(
         row = int(groups.isna().to_numpy().argmax()) + 1
         raise UserError(f"{path}: column {group!r}: named in --groups, but missing in row {row}")
     frame = cast(pd.DataFrame, frame[kept])
+    if ending(path) != ".parquet":
+        frame = typed_table(frame, path, column_types, dialect)
     for name, values in frame.items():
         if values.dtype.kind == "f":
             infinite = np.isinf(values.to_numpy(float, na_value=np.nan))
             if infinite.any():
                 row = int(infinite.argmax()) + 1
                 raise UserError(f"{path}: row {row}: column {name!r}: contains infinity")
-    if is_parquet(path):
-        return frame, groups
-    # text whose notation the user names is read in that
-    named = {n for n, spec in column_types.items() if isinstance(spec, dict) and "notation" in spec}
-    others = cast(pd.DataFrame, frame[[n for n in kept if n not in named]])
-    text = recognise(others, path, kinds, dialect)
-    return pd.DataFrame({n: text[n] if n in text else frame[n] for n in kept}), groups
+    return frame, groups
 
 
-def _remember(frame: pd.DataFrame, column_types: dict[str, Any], dialect: Dialect) -> None:
-    """Add to the specifications the decimal mark that was asked for, so that the model knows it."""
-    if dialect.decimal is None:
-        return
-    asked = "decimal-comma" if dialect.decimal == "," else "decimal-point"
+def as_written(path: str, dialect: Dialect) -> pd.DataFrame:
+    """A whole table: the text of a CSV, or the types of Parquet; UserError if it has no rows."""
+    ending(path)
+    with reading(path, dialect) as source:
+        if source.schema is None:
+            frame = pd.concat([c.astype(TEXT) for c in source.chunks()], ignore_index=True)
+        else:
+            with damage_named(path, source.kind):
+                frame = pd.read_parquet(path).reset_index(drop=True)
+    if not len(frame):
+        raise EmptyTableError(f"{path}: the table is empty")
+    return frame
+
+
+def typed_table(
+    frame: pd.DataFrame, path: str, column_types: dict[str, Any], dialect: Dialect
+) -> pd.DataFrame:
+    """The text of a CSV with numbers, truth values and ISO times as such, where a column has nothing else.
+
+    Other text, in the notation of a country maybe, is read by the model. Text in a nominal column stays text, and in an
+    ordinal column it is not a date. See :func:`_read_to_fit` for ``column_types``.
+
+    Warns
+    -----
+    UserWarning
+        If words are taken as missing cells.
+    """
+    cells, asked = {}, {",": "decimal-comma", ".": "decimal-point", None: None}[dialect.decimal]
     for name, values in frame.items():
-        spec = column_types.get(str(name))
-        spec = {"kind": spec} if isinstance(spec, str) else dict(spec or {})
-        if spec.get("kind") == "nominal" or "notation" in spec:
-            continue
-        if is_text(values):
-            texts = [text for text in map(str, values.dropna().unique()) if not is_missing(text)]
-            if not texts or recognise_notation(texts, np.ones(len(texts)), asked).notation is None:
-                continue
-        elif values.dtype.kind != "f":
-            continue
-        column_types[str(name)] = {**spec, "notation": asked}
+        spec = column_types.get(str(name), {})
+        spec = {"kind": spec} if isinstance(spec, str) else spec
+        kind = spec.get("kind")
+        if kind != "nominal" and "notation" not in spec:
+            values, words = typed(values, decimal=dialect.decimal or ".", dates=kind != "ordinal")
+            if words:
+                warn(f"{path}: column {name!r}: {words}")
+            if asked is not None and holds_text(values) and _is_written(values, asked):
+                column_types[str(name)] = {**spec, "notation": asked}
+        cells[name] = values
+    return pd.DataFrame(cells)
+
+
+def _is_written(values: pd.Series, asked: Any) -> bool:
+    """Whether all text of a column is numbers with a decimal mark."""
+    texts = [text for text in values.dropna().unique() if not is_missing(text)]
+    return bool(texts) and recognise(texts, np.ones(len(texts)), asked).notation is not None
 
 
 def _folder(path: str) -> ParquetStream:
@@ -172,6 +211,11 @@ def _folder(path: str) -> ParquetStream:
         return ParquetStream(path)
     except ImportError as error:
         raise UserError(str(error)) from None
+
+
+def describe(args: argparse.Namespace) -> None:
+    """Run the command ``describe``: print what a model is, as its card says."""
+    print(load_model(args.model).model_card())
 
 
 def _print_fitted(fitted: DiffusionDensity | DiffusionOutlierDetector) -> None:

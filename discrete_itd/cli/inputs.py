@@ -1,20 +1,25 @@
-"""Inputs of the commands: models from files, and tables in the types that a model was fitted to."""
+"""Inputs of the commands: models from files, and rows of tables as a model takes them."""
 
 from __future__ import annotations
 
+import argparse
+import os
 import warnings
-from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import Any, TypeVar
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, cast
 
+import numpy as np
 import pandas as pd
 
-from discrete_itd.cli.cells import typed
-from discrete_itd.cli.dialect import Dialect
-from discrete_itd.cli.streams import Chunk, Source
-from discrete_itd.cli.tables import EmptyTableError, UserError
-from discrete_itd.detection.answers import density_of
+from discrete_itd.cli.messages import UserError
+from discrete_itd.cli.tables import Dialect, EmptyTableError, Source, ending, reading
+from discrete_itd.detection.answers import Model, density_of
 from discrete_itd.detection.detector import DiffusionOutlierDetector
-from discrete_itd.encoders import Column, Rows, TableEncoder
+from discrete_itd.encoders import Column, Rows
+from discrete_itd.encoders.categories import TRUTHS
 from discrete_itd.encoders.column import SUSPICIOUS_ROWS
 from discrete_itd.encoders.table import unseen_values
 from discrete_itd.estimators import DiffusionDensity
@@ -23,29 +28,32 @@ from discrete_itd.scale.loading import CLASSES
 from discrete_itd.storage.persistent import load_one_of
 from discrete_itd.validation import warn
 
-Result = TypeVar("Result")
+SWAPPED = str.maketrans(",.", ".,")
 
 
-# -- models ---------------------------------------------------------------------------------------
+def load_model(path: str) -> Model:
+    """The density or the detector in a file; OSError or ValueError if it holds neither."""
+    return load_one_of(path, CLASSES, device="auto")
 
 
-def load_model(path: str, device: str) -> DiffusionDensity | DiffusionOutlierDetector:
-    """The density or the detector in a file.
-
-    Raises
-    ------
-    OSError, ValueError
-        See the ``load`` methods.
-    """
-    return load_one_of(path, CLASSES, device=device)
-
-
-def load_density(path: str, device: str) -> DiffusionDensity:
-    """The density in a file, or that of the detector in the file."""
-    return density_of(load_model(path, device))
+def load_detector(args: argparse.Namespace) -> DiffusionOutlierDetector:
+    """The detector in the file of a command; UserError if it holds a density."""
+    model = load_model(args.model)
+    if isinstance(model, DiffusionDensity):
+        raise UserError(
+            f"{args.model}: {args.command} needs a detector, as fit --detector makes; it is a density"
+        )
+    return model
 
 
-# -- tables ---------------------------------------------------------------------------------------
+@contextmanager
+def about(path: str) -> Iterator[None]:
+    """Within the block, an error about a column or a row is reported with the table's path."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        is_of_table = str(error).startswith(("column ", "row ", "n_samples=", "at least two rows"))
+        raise UserError(f"{path}: {error}" if is_of_table else str(error)) from error
 
 
 class Reader:
@@ -53,200 +61,253 @@ class Reader:
 
     Parameters
     ----------
-    model : DiffusionDensity
+    model : DiffusionDensity or DiffusionOutlierDetector
+    args : Namespace
+        With the dialect of each CSV.
     progress : callable
         Called with the number of rows done since the last call.
     """
 
-    def __init__(self, model: DiffusionDensity, progress: Callable[[int], object]) -> None:
-        self.model, self._progress = model, progress
-        self._seen = [Seen(column) for column in model.encoder_.schema]
+    def __init__(
+        self, model: Model, args: argparse.Namespace, progress: Callable[[int], object]
+    ) -> None:
+        self.model, self.dialect, self._progress = density_of(model), Dialect.asked(args), progress
+        self._schema = self.model.encoder_.schema
+        self.names = [str(column.name) for column in self._schema]
+        self._n_levels = np.array(
+            [c.codec.n_levels if c.open and c.categories else -np.inf for c in self._schema]
+        )
+        self._any_known = np.isinf(self._n_levels)
+        self._n_present, self._dtypes = np.zeros(len(self._schema), np.int64), None
 
     def check(self, source: Source) -> None:
         """Raise a UserError if a table lacks a column of the model."""
-        known, path = {str(c.name): c for c in self.model.encoder_.schema}, source.table.path
-        absent = [name for name in known if name not in source.names]
+        absent = [name for name in self.names if name not in source.names]
         if absent:
             many = f" (and {len(absent) - 1} more)" if len(absent) > 1 else ""
             raise UserError(
-                f"{path}: column {absent[0]!r}{many}: used by the model, but missing from the table"
+                f"{source.path}: column {absent[0]!r}{many}: used by the model, but missing from the table"
             )
 
     def read(
         self,
         source: Source,
-        n_rows: int | None = None,
         *,
+        keep: Sequence[str] = (),
         all_used: bool = False,
-        keep: Collection[str] = (),
-        may_be_empty: bool = False,
-    ) -> Iterator[tuple[Chunk, Rows]]:
-        """A table in chunks, encoded; the index of the rows are their numbers, from 1.
+        n_rows: int | None = None,
+    ) -> Iterator[tuple[pd.DataFrame, Rows]]:
+        """A table in chunks, as they are and encoded; the index of the rows are their numbers, from 1.
 
         Parameters
         ----------
         source : Source
+        keep : sequence of str
+            Columns to read besides those of the model.
+        all_used : bool
+            Whether all columns are read; else a warning says which are ignored.
         n_rows : int, optional
             Of a chunk; by default as many as have about a million cells.
-        all_used : bool
-            Whether columns that the model does not know are of use; else a warning says that they are ignored.
-        keep : collection of str
-            Columns to read besides those of the model.
-        may_be_empty : bool
-            Whether a table without rows gives a chunk without rows.
 
         Raises
         ------
         UserError
-            Naming the file, and if a cell is wrong its row, column and value; or if there are no rows but must be.
+            Naming the file, and if a cell is wrong its row, column and value.
         """
-        path, any_rows = source.table.path, False
-        names = None if all_used else [*(str(c.name) for c in self.model.encoder_.schema), *keep]
-        for chunk in source.chunks(n_rows, names):
-            rows = about(path, lambda c=chunk: self._encoded(c, source.table.dialect))
-            if not (any_rows or all_used):
-                self._tell_of_extra(source, keep)
-            any_rows = True
-            for j, seen in enumerate(self._seen):
-                seen.look(rows, j)
+        names = None if all_used else [*self.names, *keep]
+        for i, chunk in enumerate(source.chunks(names, n_rows)):
+            with about(source.path):
+                rows = self._encoded(chunk, source.kind != ".parquet")
+            if i == 0 and not all_used:
+                known = {*keep, *(str(name) for name in self.model.encoder_.all_names)}
+                if extra := [name for name in source.names if name not in known]:
+                    warn(f"{source.path}: {ignored(extra, source.names)}")
+            x = rows.x[:, : len(self._schema)].cpu().numpy()
+            self._dtypes = rows.frame.dtypes.tolist() if self._dtypes is None else self._dtypes
+            self._n_present += (~np.isnan(x)).sum(0)
+            self._any_known |= (x < self._n_levels).any(0)
             yield chunk, rows
             self._progress(len(rows))
-        if any_rows:
-            return
-        if not may_be_empty:
-            raise EmptyTableError(f"{path}: the table is empty")
-        chunk = source.nothing()
-        yield chunk, self._rows(chunk.frame, source.table.dialect)
 
     def tell(self) -> None:
         """Warn of columns of which no value was seen in training, in no row that was read."""
-        for seen in self._seen:
-            seen.tell()
+        for j in np.flatnonzero(~self._any_known & (self._n_present >= SUSPICIOUS_ROWS)):
+            warn(unseen_values(self._schema[j], self._dtypes and self._dtypes[j]))
 
-    def _tell_of_extra(self, source: Source, keep: Collection[str]) -> None:
-        known = {*keep, *(str(name) for name in self.model.encoder_.all_names)}
-        extra = [name for name in source.names if name not in known]
-        if extra:
-            warn(f"{source.table.path}: {ignored(extra, source.names)}")
-
-    def _encoded(self, chunk: Chunk, dialect: Dialect) -> Rows:
+    def _encoded(self, chunk: pd.DataFrame, is_text: bool) -> Rows:
+        frame: Any = chunk[self.names].set_axis([c.name for c in self._schema], axis=1)
+        if is_text:
+            frame = pd.DataFrame({c.name: self._values(frame[c.name], c) for c in self._schema})
         try:
-            return self._rows(chunk.frame, dialect)
+            return self._rows(frame)
         except (ValueError, TypeError):
-            bad = _first_bad(chunk.frame, lambda frame: self._rows(frame, dialect))
-            if bad is None:
-                raise
+            bad = bisect_left(range(len(frame)), True, key=lambda i: self._fails(frame[: i + 1]))
             try:
-                self._rows(chunk.frame.iloc[bad : bad + 1], dialect)
+                self._rows(frame[bad : bad + 1])
             except (ValueError, TypeError) as error:
-                raise UserError(f"row {chunk.first + bad}: {error}") from error
+                raise UserError(f"row {frame.index[bad]}: {error}") from error
             raise
 
-    def _rows(self, frame: pd.DataFrame, dialect: Dialect) -> Rows:
-        schema = self.model.encoder_.schema
-        place = {str(name): i for i, name in enumerate(frame.columns)}
-        cells = {c.name: typed(frame.iloc[:, place[str(c.name)]], c, dialect) for c in schema}
-        with warnings.catch_warnings():
-            # a few rows cannot tell; all together do
-            warnings.filterwarnings("ignore", "column .* no value was seen in training")
-            return self.model.rows(pd.DataFrame(cells))
-
-
-class Seen:
-    """Whether the values of an open column of categories were seen in training, over all rows.
-
-    Parameters
-    ----------
-    column : Column
-    """
-
-    def __init__(self, column: Column) -> None:
-        self._column = column
-        self._n_present, self._any_known = 0, not (column.open and column.categories)
-        self._dtype: Any = None
-
-    def look(self, rows: Rows, j: int) -> None:
-        """Look at some more rows, of which this is the column ``j``."""
-        if self._any_known:
-            return
-        self._dtype = rows.frame.dtypes.iloc[j] if self._dtype is None else self._dtype
-        x = rows.x[:, j]
-        self._n_present += int((~x.isnan()).sum())
-        self._any_known = bool((x < self._column.codec.n_levels).any())
-
-    def tell(self) -> None:
-        """Warn if there are several values and none is known."""
-        if not self._any_known and self._n_present >= SUSPICIOUS_ROWS:
-            warn(unseen_values(self._column, self._dtype))
-
-
-def _first_bad(frame: pd.DataFrame, read: Callable[[pd.DataFrame], object]) -> int | None:
-    """Position of the first row that cannot be read, by bisection; None if no beginning of the frame fails."""
-
-    def fails(n: int) -> bool:
+    def _fails(self, frame: pd.DataFrame) -> bool:
         try:
-            read(frame.iloc[:n])
+            self._rows(frame)
         except (ValueError, TypeError):
             return True
         return False
 
-    low, high = 0, len(frame)  # the first `low` rows can be read
-    if not fails(high):
-        return None
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if fails(middle) else (middle, high)
-    return low
+    def _rows(self, frame: pd.DataFrame) -> Rows:
+        with warnings.catch_warnings():
+            # a few rows cannot tell; all together do
+            warnings.filterwarnings("ignore", "column .* no value was seen in training")
+            return self.model.rows(frame)
+
+    def _values(self, cells: pd.Series, column: Column) -> pd.Series:
+        """Text with the decimal mark of the column, or as the category that it is written as."""
+        if self.swaps(column):
+            cells = cells.map(swapped, na_action="ignore")
+        known = written_categories(column)
+        if not known:
+            return cells
+        values = [known.get(text, text) for text in cells.tolist()]
+        return pd.Series(values, index=cells.index, dtype=object)
+
+    def swaps(self, column: Column) -> bool:
+        """Whether numbers of a column are in a CSV with another decimal mark than the model reads."""
+        own = "." if column.notation is None else column.notation.decimal
+        is_number = column.family == "number" and not column.is_text
+        return is_number and None not in (own, self.dialect.decimal) and own != self.dialect.decimal
 
 
-def given_row(model: DiffusionDensity, given: dict[str, str]) -> pd.DataFrame:
-    """The values of ``--given`` in the fitted types, as a frame of one row."""
-    check_given(given, model.encoder_)
-    schema = {str(c.name): c for c in model.encoder_.schema}
-    row = {}
-    for name, text in given.items():
-        column = schema[name]
-        cell = typed(pd.Series([text], dtype=object), column)
-        value = cell.iloc[0]
-        if pd.isna(value):
-            raise UserError(f"column {name!r}: {text!r} in --given is a missing value")
-        if isinstance(value, str) and column.categories and not column.is_text:
-            raise UserError(
-                f"column {name!r}: expected a value like {column.categories[0]!r}, got {text!r}"
-            )
-        row[column.name] = cell
-    return pd.DataFrame(row)
+def swapped(text: str) -> str:
+    """A number with the other decimal mark."""
+    return text.translate(SWAPPED)
 
 
-def check_given(given: Collection[str], encoder: TableEncoder) -> None:
-    """Raise a UserError if the model has no column of a name in ``--given``."""
-    names = {str(name): name for name in encoder.all_names}
-    for name in given:
-        try:
-            encoder.place_of(names.get(name, name), "--given")
-        except ValueError as error:
-            raise UserError(str(error)) from None
+def written_categories(column: Column) -> dict[str, Any]:
+    """The categories that are no text, by how a CSV writes them."""
+    if column.is_text or not column.categories:
+        return {}
+    known: dict[str, Any] = {str(c): c for c in column.categories}
+    return TRUTHS | known if all(isinstance(c, bool) for c in column.categories) else known
 
 
-def kept_names(
-    path: str, names: Collection[str], asked: Sequence[str], answers: Collection[str] = ()
-) -> list[str]:
-    """The columns of a table that ``--keep`` asks for: each word is the name of one, or names with commas between them.
+class Tables:
+    """The rows of a table, or of all tables in a folder, read anew at each iteration.
 
     Parameters
     ----------
+    reader : Reader
     path : str
-        Of the table.
-    names : collection of str
-        Of its columns.
-    asked : sequence of str
-    answers : collection of str
-        Names of other columns of the output.
+    """
+
+    def __init__(self, reader: Reader, path: str) -> None:
+        self._reader = reader
+        files = tables_in(path) if os.path.isdir(path) else [""]
+        self._paths = {file: os.path.join(path, file) if file else path for file in files}
+
+    def check(self) -> None:
+        """Raise a UserError if a table cannot be opened or lacks a column."""
+        for path in self._paths.values():
+            with reading(path, self._reader.dialect) as source:
+                self._reader.check(source)
+
+    def __iter__(self) -> Iterator[Rows]:
+        for _, _, rows in self.chunks():
+            yield rows
+
+    def chunks(
+        self, *, all_used: bool = False, keep: Sequence[str] = ()
+    ) -> Iterator[tuple[str, pd.DataFrame, Rows]]:
+        """The path of each chunk, the chunk as it is, and encoded, with its file in the labels of a folder's rows.
+
+        Raises
+        ------
+        UserError
+            Naming the file, if a table lacks a column of the model or has no rows.
+        """
+        for file, path in self._paths.items():
+            with reading(path, self._reader.dialect) as source:
+                self._reader.check(source)
+                kept = kept_names(path, source.names, keep)
+                for chunk, rows in self._reader.read(source, keep=kept, all_used=all_used):
+                    if not len(chunk):
+                        raise EmptyTableError(f"{path}: the table is empty")
+                    if file:
+                        labels = [f"{file} {n}" for n in rows.index]
+                        rows = replace(rows, frame=rows.frame.set_axis(labels, axis=0))
+                    yield path, chunk, rows
+
+
+def tables_in(folder: str) -> list[str]:
+    """Tables in a folder and the folders in it, by relative names in order.
+
+    Names that begin with a dot or an underscore are passed over, and a folder is read once, however many links lead to
+    it.
+    """
+    found, others, seen, waiting = [], [], set(), [folder]
+    while waiting:  # links are followed last: a folder is known by its own name if it lies within
+        for at, folders, names in os.walk(waiting.pop(0)):
+            status = os.stat(at)
+            if (status.st_dev, status.st_ino) in seen:
+                folders.clear()
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            folders[:] = sorted(name for name in folders if not name.startswith((".", "_")))
+            paths = [os.path.join(at, name) for name in folders]
+            waiting += [path for path in paths if os.path.islink(path)]
+            for name in names:
+                if name.startswith((".", "_")):
+                    continue
+                relative = os.path.relpath(os.path.join(at, name), folder)
+                (found if _is_table(relative) else others).append(relative)
+    if not found:
+        raise UserError(f"{folder}: no tables in this folder")
+    if others:
+        warn(f"{folder}: ignoring {len(others)} files that are no tables, like {min(others)}")
+    return sorted(found)
+
+
+def _is_table(path: str) -> bool:
+    try:
+        ending(path)
+    except UserError:
+        return False
+    return True
+
+
+def given_row(model: DiffusionDensity, given: dict[str, str]) -> dict[Any, Any]:
+    """The values of ``--given`` by the model's columns."""
+    check_given(given, model)
+    row = {}
+    for column in model.encoder_.schema:
+        text = given.get(str(column.name))
+        if text is None:
+            continue
+        value = written_categories(column).get(text, text)
+        cell = pd.Series([value], dtype=object)
+        if np.isnan(column.encode(cell)[0]).any():
+            raise UserError(f"column {column.name!r}: {text!r} in --given is a missing value")
+        row[column.name] = value
+    return row
+
+
+def check_given(given: Sequence[str] | dict[str, str], model: DiffusionDensity) -> None:
+    """Raise a ValueError if the model has no column of a name in ``--given``."""
+    names = {str(name): name for name in model.encoder_.all_names}
+    for name in given:
+        model.encoder_.place_of(names.get(name, name), "--given")
+
+
+def kept_names(
+    path: str, names: Sequence[str], asked: Sequence[str], answers: Sequence[str] = ()
+) -> list[str]:
+    """The columns of a table that ``--keep`` asks for: each word is the name of one, or names with commas between them.
 
     Raises
     ------
     UserError
-        Naming the column, if the table has none of that name, it is named twice, or it is also one of ``answers``.
+        Naming the column, if the table has none of that name, it is named twice, or it is also one of ``answers``, the
+        names of other columns of the output.
     """
     kept = [name for word in asked for name in ([word] if word in names else word.split(","))]
     for name in kept:
@@ -258,23 +319,6 @@ def kept_names(
     return kept
 
 
-def kept_cells(chunk: Chunk, names: Sequence[str]) -> pd.DataFrame:
+def kept_cells(chunk: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     """Some columns of a chunk as they are: the text of a CSV, or the types of Parquet."""
-    cells = {}
-    for name in names:
-        if chunk.batch is None:
-            cells[name] = chunk.frame[name].astype("string")
-        else:
-            column = chunk.batch.column(name)
-            values = pd.array(column, dtype=pd.ArrowDtype(column.type))
-            cells[name] = pd.Series(values, index=chunk.frame.index)
-    return pd.DataFrame(cells, index=chunk.frame.index)
-
-
-def about(path: str, call: Callable[[], Result]) -> Result:
-    """The result of ``call``; an error about a column, or a row, is reported with the table's path."""
-    try:
-        return call()
-    except (ValueError, TypeError, UserError) as error:
-        is_of_table = str(error).startswith(("column ", "row ", "n_samples=", "at least two rows"))
-        raise UserError(f"{path}: {error}" if is_of_table else str(error)) from error
+    return cast(pd.DataFrame, chunk[list(names)])

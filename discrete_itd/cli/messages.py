@@ -1,4 +1,4 @@
-"""What the command line prints: notes, errors and numbers."""
+"""What the command prints: notes, errors, results and numbers; an import of it needs neither torch nor pandas."""
 
 from __future__ import annotations
 
@@ -9,10 +9,21 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import numpy as np
 
+STANDARD = "-"  # the standard input or output, in place of a file's name
+
+
+class UserError(ValueError):
+    """An error that the user can correct; its text is the one line that is printed."""
+
 
 def note(text: str) -> None:
     """Print a remark on stderr, on one line."""
     print(f"discrete-itd: note: {' '.join(text.split())}", file=sys.stderr)
+
+
+def say(out: str | None, text: str) -> None:
+    """Print a result: on stderr if ``out`` is the standard output, where the table goes."""
+    print(text, file=sys.stderr if out == STANDARD else sys.stdout)
 
 
 def one_line(error: Exception) -> str:
@@ -38,8 +49,3 @@ def percent(share: float) -> str:
     if math.isnan(share):
         return ""
     return "<0.1%" if 0 < share < 5e-4 else f"{share:.1%}"
-
-
-def say(out: str, text: str) -> None:
-    """Print a result: on stderr if ``out`` is the standard output, where the table goes."""
-    print(text, file=sys.stderr if out == "-" else sys.stdout)

@@ -1,7 +1,6 @@
 """All commands and options of the command line, with their help texts and the types of their values.
 
-A new option is one ``add`` in the function of its command below; the command, in :mod:`discrete_itd.cli.command`,
-finds its value in ``args``.
+A new option is one ``add`` in the function of its command below; the command finds its value in ``args``.
 """
 
 from __future__ import annotations
@@ -14,7 +13,16 @@ from typing import Any, NoReturn
 
 from discrete_itd import __version__
 from discrete_itd.cli import descriptions
-from discrete_itd.cli.names import DENOISERS, ENDINGS, FORMATS, KINDS, NOTATIONS, UserError
+from discrete_itd.cli.descriptions import ENDINGS
+from discrete_itd.cli.messages import UserError
+
+# equal to encoders.KINDS, encoders.NOTATIONS and recipes.NAMES, whose modules import torch
+KINDS = ("nominal", "ordinal", "continuous", "binned")
+NOTATIONS = ("decimal-comma", "decimal-point", "day-first", "month-first")
+DENOISERS = (
+    "auto", "best", "network", "causal", "row_mixture", "independent", "tree", "trees", "mixture", "decoder",
+    "bayes_net", "forest",
+)  # fmt: skip
 
 # -- types of values ------------------------------------------------------------------------------
 
@@ -84,22 +92,46 @@ def column_spec(text: str) -> tuple[str, str | dict[str, Any]]:
     return name, {"kind": kind, **spec}
 
 
-def separator(text: str) -> str:
-    """A mark between cells."""
-    mark = {"tab": "\t", "\\t": "\t"}.get(text, text)
-    if len(mark) != 1 or mark.isalnum() or mark in '"\r\n.':
-        raise argparse.ArgumentTypeError(f"must be one mark, like ; or tab, got {text!r}")
-    return mark
-
-
-def encoding(text: str) -> str:
-    """The name of an encoding."""
+def rate(text: str) -> tuple[float, float | None]:
+    """A share like 0.01; or alarms and rows of a day, like 5/20000, as a share and the rows."""
+    alarms, slash, rows = text.partition("/")
+    wanted = f"must be a share like 0.01, or alarms and rows a day like 5/20000, got {text!r}"
     try:
-        return codecs.lookup(text).name
-    except LookupError:
-        raise argparse.ArgumentTypeError(
-            f"unknown encoding {text!r}; names are like utf-8, cp1252 or utf-16"
-        ) from None
+        per_day = float(rows) if slash else None
+        found = float(alarms) / (per_day or 1.0)
+    except ValueError:
+        raise argparse.ArgumentTypeError(wanted) from None
+    if not 0 < found < 1 or per_day == math.inf:
+        raise argparse.ArgumentTypeError(wanted)
+    return found, per_day
+
+
+def how_written(text: str) -> tuple[str, str]:
+    """A key of ``--csv`` and its value."""
+    key, _, value = text.partition("=")
+    match key:
+        case "sep":
+            value = {"tab": "\t", "\\t": "\t"}.get(value, value)
+            if len(value) != 1 or value.isalnum() or value in '"\r\n.':
+                raise argparse.ArgumentTypeError(
+                    f"sep must be one mark, like ; or tab, got {value!r}"
+                )
+        case "encoding":
+            try:
+                value = codecs.lookup(value).name
+            except LookupError:
+                raise argparse.ArgumentTypeError(
+                    f"unknown encoding {value!r}; names are like utf-8, cp1252 or utf-16"
+                ) from None
+        case "decimal":
+            if value not in (".", ","):
+                raise argparse.ArgumentTypeError(f"decimal must be . or a comma, got {value!r}")
+        case "na":
+            pass
+        case _:
+            wanted = "sep=, encoding=, decimal= or na="
+            raise argparse.ArgumentTypeError(f"expected {wanted}, got {text!r}")
+    return key, value
 
 
 def name_and_value(text: str) -> tuple[str, str]:
@@ -175,10 +207,12 @@ def _add_fit(fit: argparse.ArgumentParser) -> None:
     add("--checkpoint", metavar="FILE",
         help="keep the state of the training in FILE, and continue from it if it exists:\n"
         "repeat the command after a crash or Ctrl-C")
-    _add_dialect(fit)
+    _add_csv(fit)
+    add("--device", default="auto",
+        help="auto (the default), cpu, cuda, ...; other commands use a GPU if there is one, unless\n"
+        "CUDA_VISIBLE_DEVICES= hides it")
     _add_seed(fit, "makes the fit reproducible (default: random; 0 with --detector and --checkpoint, so\n"
               "that the same rows are held out again)")
-    _add_device(fit)
     add = fit.add_argument_group("alarms").add_argument
     add("--detector", action="store_true", help="fit a detector, see above")
     add("--false-alarm-rate", type=share, metavar="RATE",
@@ -206,8 +240,7 @@ def _add_score(score: argparse.ArgumentParser) -> None:
     add("--explain", action="store_true",
         help="add nats_<column> for each column of the model: its share of -log_prob, or with a\n"
         "detector of -score")
-    _add_streams(score, of_out=True)
-    _add_device(score)
+    _add_csv(score)
     add = score.add_argument_group("with a detector").add_argument
     add("--reasons", type=at_least_one, nargs="?", const=3, metavar="K",
         help="add, for rows that raise an alarm, reason: a sentence on each of at most K cells that\n"
@@ -216,12 +249,9 @@ def _add_score(score: argparse.ArgumentParser) -> None:
     add("--discoveries", type=share, metavar="FDR",
         help="add discovery (True or False): rows called anomalies such that the expected share of\n"
         "inliers among them is at most FDR, like 0.1 (Benjamini-Hochberg over TABLE)")
-    add("--false-alarm-rate", type=share, metavar="RATE",
-        help="share of inliers that may raise an alarm (default: as fitted)")
-    add("--alarms-per-day", type=amount, metavar="N",
-        help="acceptable number of false alarms, instead of --false-alarm-rate")
-    add("--rows-per-day", type=amount, metavar="N",
-        help="number of rows scored per day; --alarms-per-day needs it")
+    add("--false-alarm-rate", type=rate, metavar="RATE",
+        help="share of inliers that may raise an alarm, like 0.01; or acceptable false alarms and rows a\n"
+        "day, like 5/20000 (default: as fitted)")
 
 
 def _add_impute(impute: argparse.ArgumentParser) -> None:
@@ -232,8 +262,7 @@ def _add_impute(impute: argparse.ArgumentParser) -> None:
     add("--draw", action="store_true",
         help="draw the missing cells of a row from their joint distribution")
     _add_seed(impute, "makes --draw reproducible (default: random)")
-    _add_streams(impute, of_out=True)
-    _add_device(impute)
+    _add_csv(impute)
 
 
 def _add_sample(sample: argparse.ArgumentParser) -> None:
@@ -246,9 +275,7 @@ def _add_sample(sample: argparse.ArgumentParser) -> None:
         help="complete rows (none, the default), or cells missing as often as in training,\n"
         "in each column by itself")
     add("--out", metavar="FILE", help=f"{ENDINGS}; or - (the default)")
-    add("--format", choices=FORMATS, help="of the standard output (default: csv)")
     _add_seed(sample, "makes the rows reproducible (default: random)")
-    _add_device(sample)
 
 
 def _add_report(report: argparse.ArgumentParser) -> None:
@@ -264,10 +291,8 @@ def _add_report(report: argparse.ArgumentParser) -> None:
     add("--check", action="store_true", help="exit with code 1 unless all targets are met")
     add("--most-anomalous", type=count, default=10, metavar="N",
         help="number of anomalous rows to list (default: %(default)s)")
-    add("--title", metavar="TEXT", help="heading of the page")
     _add_keep(report, "the rows that are listed and to the download,")
-    _add_streams(report, of_out=False)
-    _add_device(report)
+    _add_csv(report)
 
 
 def _add_watch(watch: argparse.ArgumentParser) -> None:
@@ -281,9 +306,7 @@ def _add_watch(watch: argparse.ArgumentParser) -> None:
     add("--out", metavar="FILE",
         help=f"p-values and martingales of every row and column:\n{ENDINGS}; or -")
     _add_keep(watch, "--out")
-    _add_seed(watch, "of the numbers that break ties, for a new watch (default: 0)")
-    _add_streams(watch, of_out=False)
-    _add_device(watch)
+    _add_csv(watch)
 
 
 def _add_drift(drift: argparse.ArgumentParser) -> None:
@@ -296,9 +319,7 @@ def _add_drift(drift: argparse.ArgumentParser) -> None:
         help="level of significance (default: %(default)s)")
     add("--out", metavar="FILE", help=f"what was found of each column: {ENDINGS}; or -")
     add("--check", action="store_true", help="exit with code 1 if there is drift")
-    add("--format", choices=FORMATS, help="of the standard input and output (default: csv)")
-    _add_dialect(drift)
-    _add_device(drift)
+    _add_csv(drift)
 
 
 def _add_evaluate(evaluate: argparse.ArgumentParser) -> None:
@@ -309,32 +330,16 @@ def _add_evaluate(evaluate: argparse.ArgumentParser) -> None:
     add("--anomalies", **LIST, metavar="LABEL",
         help="labels of anomalies; all others are inliers (default: 1 or True)")
     add("--out", metavar="FILE", help=f"the measures as a table: {ENDINGS}; or -")
-    _add_streams(evaluate, of_out=False)
-    _add_device(evaluate)
+    _add_csv(evaluate)
 
 
 def _add_describe(describe: argparse.ArgumentParser) -> None:
     add = describe.add_argument
     add("model", metavar="MODEL", help="file written by fit")
-    add("--out", metavar="FILE", help="the card, like model.md (default: the standard output)")
-    _add_device(describe)
 
 
-def _add_demo(demo: argparse.ArgumentParser) -> None:
-    demo.add_argument("--max-time", type=positive, default=45.0, metavar="S",
-                      help="maximum seconds of training (default: 45)")
-
-
-def _add_streams(sub: argparse.ArgumentParser, *, of_out: bool) -> None:
-    add = sub.add_argument
-    add("--format", choices=FORMATS, help="of the standard input and output (default: csv)")
-    _add_dialect(sub)
-    if of_out:
-        add("--out-format", choices=FORMATS,
-            help="of the standard output, if it is another one; or of all files in the folder\n"
-            "of the output (default: that of each input)")
-    add("--chunk-rows", type=at_least_one, metavar="N",
-        help="rows in memory at once; no result depends on it (default: about a million cells)")
+def _add_demo(_: argparse.ArgumentParser) -> None:
+    pass
 
 
 def _add_keep(sub: argparse.ArgumentParser, to: str) -> None:
@@ -343,25 +348,16 @@ def _add_keep(sub: argparse.ArgumentParser, to: str) -> None:
         "like --keep id,amount; also ones that the model does not know")
 
 
-def _add_dialect(sub: argparse.ArgumentParser) -> None:
-    add = sub.add_argument_group("how a CSV is written").add_argument
-    add("--sep", type=separator, metavar="MARK",
-        help="between cells: a mark, or tab (default: a comma, or what divides a header without one)")
-    add("--encoding", type=encoding, metavar="NAME",
-        help="like cp1252 (default: UTF-8, or what a byte order mark says)")
-    add("--decimal", choices=(".", ","),
-        help="decimal mark (default: that of the columns that the model was fitted to; in fit, what all\n"
-        "cells of a column agree on)")
-    add("--na", **LIST, metavar="TEXT",
-        help="cells that are missing, besides empty ones, like --na ? -999; may be repeated")
+def _add_csv(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--csv", **LIST, type=how_written, metavar="KEY=VALUE",
+        help="how a CSV is written: sep=';' or sep=tab between cells (default: a comma, or what divides\n"
+        "a header without one); encoding=cp1252 (default: UTF-8, or what a byte order mark says);\n"
+        "decimal=, (default: that of the model's columns; in fit, what all cells of a column have);\n"
+        "na=-999, a cell that is missing, besides empty ones; may be repeated")
 
 
 def _add_seed(sub: argparse.ArgumentParser, about: str) -> None:
     sub.add_argument("--seed", type=count, metavar="N", help=about)
-
-
-def _add_device(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--device", default="auto", help="auto (the default), cpu, cuda, ...")
 
 
 COMMANDS = {

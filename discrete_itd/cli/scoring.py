@@ -1,15 +1,20 @@
-"""``discrete-itd score``: log-probabilities of the rows of tables, with alarms and reasons."""
+"""``discrete-itd score``: log-probabilities of the rows of tables, with alarms, discoveries and reasons."""
 
 from __future__ import annotations
 
 import argparse
+import math
+import pickle
+import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from discrete_itd.cli.alarms import TO_SCORE, Judge
+from discrete_itd.cli.folders import Tally, check_files, in_folder, run
 from discrete_itd.cli.inputs import (
     Reader,
     about,
@@ -18,11 +23,9 @@ from discrete_itd.cli.inputs import (
     kept_names,
     load_model,
 )
-from discrete_itd.cli.jobs import Files, run
-from discrete_itd.cli.messages import note, plus_minus, say
-from discrete_itd.cli.streams import Source, Table
-from discrete_itd.cli.tables import UserError
-from discrete_itd.cli.tally import Tally
+from discrete_itd.cli.messages import UserError, note, plus_minus, say
+from discrete_itd.cli.tables import Source
+from discrete_itd.detection import conformal
 from discrete_itd.detection.answers import (
     DENSITY_OUTPUTS,
     Model,
@@ -31,37 +34,99 @@ from discrete_itd.detection.answers import (
     density_of,
 )
 from discrete_itd.detection.detector import DiffusionOutlierDetector
+from discrete_itd.detection.groups import named
+from discrete_itd.detection.thresholds import Threshold
 from discrete_itd.encoders import Rows
+from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.models.scoring import TOLERATED, large_errors
 from discrete_itd.validation import warn
+
+OF_ALARMS = ("reasons", "discoveries", "false_alarm_rate")
+MAKE_NO_DIFFERENCE = ("command", "model", "table", "out", "csv")
 
 
 def score(args: argparse.Namespace) -> None:
     """Run the command."""
-    files = Files.asked(args)
-    if files.in_folder and args.discoveries is not None:
+    check_files(args)
+    if in_folder(args) and args.discoveries is not None:
         raise UserError(
             "--discoveries is over all rows of one table: give a file instead of a folder"
         )
-    model = load_model(args.model, args.device)
-    judge = Judge.asked(args, model)
-    encoder = density_of(model).encoder_
-    check_given(args.given, encoder)
-    names = {str(name): name for name in encoder.names}
-    if judge is None and isinstance(model, DiffusionOutlierDetector):
+    model = load_model(args.model)
+    threshold = _threshold(args, model)
+    check_given(args.given, density_of(model))
+    if threshold is None and isinstance(model, DiffusionOutlierDetector):
         note("with --given no alarms are raised: the threshold applies to whole rows")
-    given = [names[n] for n in args.given] or None
-    tally = run(args, files, lambda progress: Scoring(args, model, judge, given, progress))
-    mean = plus_minus(tally.mean, tally.stderr)
-    if args.max_stderr is not None and tally.counts["above"]:
-        text = large_errors(tally.counts["above"], tally.n_rows, "rows", args.max_stderr)
-        warn(text)
-    mean = f", {mean} per row on average" if tally.n_rows else ""
-    say(args.out, f"wrote {args.out}: {tally.n_rows} rows{mean}")
-    if judge is not None:
-        found = (tally.counts[name] for name in ("alarm", "discovery"))
-        for line in judge.summary(tally.n_rows, *found):
+    tally = run(args, lambda progress: Scoring(args, model, threshold, progress))
+    n_rows = tally["rows"]
+    if args.max_stderr is not None and tally["above"]:
+        warn(large_errors(tally["above"], n_rows, "rows", args.max_stderr))
+    mean = ""
+    if n_rows:
+        nats, spread = tally["nats"] / n_rows, math.nan
+        if n_rows > 1:
+            spread = max(0.0, tally["squares"] / n_rows - nats**2) / (n_rows - 1)
+        mean = f", {plus_minus(nats, math.sqrt(spread))} per row on average"
+    say(args.out, f"wrote {args.out}: {n_rows} rows{mean}")
+    if threshold is not None and isinstance(model, DiffusionOutlierDetector):
+        for line in _of_alarms(args, model, threshold, tally):
             say(args.out, line)
+
+
+def _threshold(args: argparse.Namespace, model: Model) -> Threshold | None:
+    """The threshold of this run; None if no alarms are to be raised.
+
+    Raises
+    ------
+    UserError
+        Naming the option that is incompatible with the model or with another option.
+    """
+    given = [name for name in OF_ALARMS if getattr(args, name) is not None]
+    options = [f"--{name.replace('_', '-')}" for name in given]
+    if isinstance(model, DiffusionDensity):
+        if options:
+            raise UserError(
+                f"{options[0]} needs a detector, as fit --detector makes; {args.model} is a density"
+            )
+        return None
+    if args.given:
+        if options:
+            raise UserError(f"{options[0]} and --given: alarms are of whole rows; give one")
+        return None
+    rated = [option for option in options if option != "--reasons"]
+    if rated and not len(model.calibration_scores_):
+        raise UserError(f"{rated[0]}: {args.model} was fitted without calibration rows")
+    if args.false_alarm_rate is None:
+        return model.threshold_
+    rate, rows_per_day = args.false_alarm_rate
+    try:
+        return model.threshold_at_rate(rate, rows_per_day=rows_per_day)
+    except ValueError as error:
+        raise UserError(f"--false-alarm-rate: {error}") from None
+
+
+def _of_alarms(
+    args: argparse.Namespace, detector: DiffusionOutlierDetector, threshold: Threshold, tally: Tally
+) -> list[str]:
+    """The guarantee and the result in lines, the last one about alarms."""
+    n_rows, n_alarms, lines = tally["rows"], tally["alarm"], [str(threshold)]
+    if args.discoveries is not None:
+        what = f"at most {_percent(args.discoveries)} of them are expected to be inliers"
+        if detector.threshold_.contaminated:
+            what = "the calibration rows hold anomalies, and only what is more anomalous is found"
+        lines.append(f"{tally['discovery']} of {n_rows} rows are discoveries; {what}")
+    rate = _percent(threshold.false_alarm_rate)
+    expected = f"expected among inliers: {rate}"
+    if not threshold.n_calibration:
+        expected = "the false-alarm rate is unknown without calibration rows"
+    elif threshold is detector.threshold_ and detector.contamination != "auto":
+        expected = f"expected if anomalies are as frequent as in the table of the fit: {rate}"
+    share = _percent(n_alarms / max(1, n_rows))
+    return [*lines, f"{n_alarms} of {n_rows} rows ({share}) raised an alarm; {expected}"]
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %"
 
 
 class Scoring:
@@ -71,12 +136,10 @@ class Scoring:
     ----------
     args : Namespace
     model : DiffusionDensity or DiffusionOutlierDetector
-    judge : Judge, optional
-        Who raises alarms, if there are to be any.
-    given : list of names, optional
-        Of the columns to condition on.
+    threshold : Threshold, optional
+        Of the alarms, if there are to be any: whatever the detector's own.
     progress : callable
-        Told of the number of rows done.
+        Called with numbers of rows done.
     """
 
     copies = False
@@ -85,61 +148,90 @@ class Scoring:
         self,
         args: argparse.Namespace,
         model: Model,
-        judge: Judge | None,
-        given: list[Any] | None,
+        threshold: Threshold | None,
         progress: Callable[[int], object],
     ) -> None:
-        self.reader = Reader(density_of(model), progress)
+        self.reader = Reader(model, args, progress)
+        self._args, self._threshold = args, threshold
         # with --given a detector is asked as a density is
-        self._model = density_of(model) if judge is None else model
-        self._args, self._judge, self._given = args, judge, given
-        explained = ("nats",) if args.explain else ()
-        self._outputs = (*DENSITY_OUTPUTS, *(() if judge is None else judge.outputs), *explained)
-        self._answers = ["discovery", *answer_types(self._model, self._outputs, args.reasons or 1)]
+        self._model = density_of(model) if threshold is None else model
+        asked = ["score", "p_value", "alarm"] if threshold is not None else []
+        if isinstance(self._model, DiffusionOutlierDetector):
+            asked += ["group_seen"] * bool(named(self._model.given))
+            asked += ["reason"] * (args.reasons is not None)
+        self._outputs = (*DENSITY_OUTPUTS, *asked, *["nats"] * args.explain)
+        names = {str(name): name for name in self.reader.model.encoder_.names}
+        self._how: dict[str, Any] = {
+            "n_reasons": args.reasons or 1,
+            "threshold": threshold,
+            "given": [names[n] for n in args.given] or None,
+            "max_stderr": args.max_stderr,
+        }
 
     def options(self) -> Mapping[str, Any]:
         """What makes a difference to the scores, apart from the model."""
-        names = ("given", "max_stderr", "explain", "keep", *TO_SCORE)
-        return {name: getattr(self._args, name) for name in names}
+        return {n: v for n, v in vars(self._args).items() if n not in MAKE_NO_DIFFERENCE}
 
     def outputs(
-        self, source: Source, out: Table, tally: Tally, name: str | None
+        self, source: Source, tally: Tally, part: str | None
     ) -> tuple[None, Iterator[pd.DataFrame]]:
-        """See :class:`~discrete_itd.cli.jobs.Job`."""
+        """See :class:`~discrete_itd.cli.folders.Job`."""
         self.reader.check(source)
-        keep = kept_names(source.table.path, source.names, self._args.keep, self._answers)
+        taken = ["discovery", *answer_types(self._model, self._outputs, self._args.reasons or 1)]
+        keep = kept_names(source.path, source.names, self._args.keep, taken)
         frames = self._scored(source, keep, tally)
-        return None, self._counted(
-            frames if self._judge is None else self._judge.with_discoveries(frames), tally
-        )
+        if self._args.discoveries is not None:
+            frames = _with_discoveries(frames, self._args.discoveries, tally)
+        return None, frames
 
     def _scored(self, source: Source, keep: list[str], tally: Tally) -> Iterator[pd.DataFrame]:
-        chunks = self.reader.read(source, self._args.chunk_rows, keep=keep, may_be_empty=True)
-        for chunk, rows in chunks:
-            scores = about(source.table.path, lambda rows=rows: self._scores(rows))
-            stderr, bound = scores["stderr"].to_numpy(), self._args.max_stderr
-            n_above = 0 if bound is None else int((stderr > TOLERATED * bound).sum())
-            tally.add(scores["log_prob"].to_numpy(), above=n_above)
+        for chunk, rows in self.reader.read(source, keep=keep):
+            with about(source.path):
+                scores = self._scores(rows)
+            nats = scores["log_prob"].to_numpy()
+            sums: dict[str, Any] = {
+                "rows": len(rows),
+                "nats": float(nats.sum()),
+                "squares": float(nats @ nats),
+            }
+            if self._args.max_stderr is not None:
+                above = scores["stderr"].to_numpy() > TOLERATED * self._args.max_stderr
+                sums["above"] = int(above.sum())
+            if "alarm" in scores:
+                sums["alarm"] = int(scores["alarm"].to_numpy().sum())
+            tally.update(sums)
             yield pd.concat([kept_cells(chunk, keep), scores], axis=1)
-
-    def _counted(self, frames: Iterator[pd.DataFrame], tally: Tally) -> Iterator[pd.DataFrame]:
-        for frame in frames:
-            for name in ("alarm", "discovery"):
-                if name in frame:
-                    tally.counts[name] += int(frame[name].to_numpy().sum())
-            yield frame
 
     def _scores(self, rows: Rows) -> pd.DataFrame:
         """The columns of the output, each row by itself."""
         with warnings.catch_warnings():
             # the one at the end counts all rows
             warnings.filterwarnings("ignore", ".* distinct rows have a standard error above")
-            return answers(
-                self._model,
-                rows,
-                self._outputs,
-                n_reasons=self._args.reasons or 1,
-                threshold=None if self._judge is None else self._judge.threshold,
-                given=self._given,
-                max_stderr=self._args.max_stderr,
-            )
+            return answers(self._model, rows, self._outputs, **self._how)
+
+
+def _with_discoveries(
+    frames: Iterable[pd.DataFrame], fdr: float, tally: Tally
+) -> Iterator[pd.DataFrame]:
+    """Frames with the column ``discovery`` after ``alarm``.
+
+    Which rows are discoveries depends on all of them, so the frames wait in a temporary file for the last one.
+    """
+    counts: Counter[float] = Counter()
+    with tempfile.TemporaryFile() as file:
+        n_frames = 0
+        for frame in frames:
+            pickle.dump(frame, file)
+            p, n = np.unique(frame["p_value"].to_numpy(), return_counts=True)
+            counts.update(dict(zip(p.tolist(), n.tolist(), strict=True)))
+            n_frames += 1
+        found = sorted(counts.items())
+        p, n = np.array([p for p, _ in found]), np.array([n for _, n in found], dtype=np.int64)
+        level = conformal.discovery_level(p, n, fdr)
+        file.seek(0)
+        for _ in range(n_frames):
+            frame = pickle.load(file)  # written above, in a file without a name
+            is_found = frame["p_value"] <= level
+            tally["discovery"] += int(is_found.sum())
+            frame.insert(frame.columns.get_loc("alarm") + 1, "discovery", is_found)
+            yield frame

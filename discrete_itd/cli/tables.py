@@ -1,49 +1,158 @@
-"""Tables to learn from, read as a whole and typed; and files, written completely or not at all."""
+"""Tables of any size: chunks of rows from CSV, Parquet or the standard input, and files written whole or not at all.
+
+A cell of a CSV stays the text that it is: the columns of a model read it. Options say how a CSV is written, or the
+beginning of the file does: a byte order mark gives the encoding, and a header without a comma that another mark
+divides, and the second row with it, gives the separator.
+"""
 
 from __future__ import annotations
 
-import contextlib
+import argparse
+import bz2
+import codecs
+import csv
+import gzip
+import io
 import lzma
 import os
 import re
-import warnings
+import shutil
+import sys
+import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any, cast
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, BinaryIO, TextIO, cast
 
 import pandas as pd
 
-from discrete_itd.cli.bounded import opened
-from discrete_itd.cli.cells import MISSING, is_text
-from discrete_itd.cli.dialect import PLAIN, Dialect, head_of
-from discrete_itd.cli.names import ENDINGS, PACKED
-from discrete_itd.cli.names import UserError as UserError
-from discrete_itd.encoders.categories import TRUTHS
-from discrete_itd.encoders.plain_text import DATE
+from discrete_itd.cli.descriptions import ENDINGS, PACKED
+from discrete_itd.cli.messages import STANDARD, UserError
+from discrete_itd.encoders.plain_text import as_text
 from discrete_itd.storage.files import NotWritten, stop_writing, write_whole
 from discrete_itd.validation import warn
 
-ZONE = r"(?:Z|[+-]\d\d:?\d\d)$"  # at the end of an ISO time
-LEADING_ZERO = r"[+-]?0\d+$"
-SCANNED_ROWS = 1 << 16  # in memory at once
-DAMAGED = (ValueError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, ImportError)
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SEPARATORS = {".csv": ",", ".tsv": "\t"}
+OTHERS = (";", "\t", "|")  # separators that are found
+CHUNK_CELLS, MOST_ROWS = 1 << 20, 1 << 16  # in memory at once
+HEAD_BYTES = 1 << 16  # by which a CSV is recognised
+# a packed file of a few megabytes can be one cell of many gigabytes
+FEW_ROWS, LONGEST = 1 << 10, 1 << 27  # rows of a CSV, and characters that they may have together
+BLOCK = 1 << 18  # characters of a CSV that are read at once
+MOST_COLUMNS = 1 << 17  # of a CSV
+BUFFER = 1 << 20  # bytes of Parquet
+PARQUET = b"PAR1"
+BYTE_ORDERS = (  # the mark of UTF-32 begins with that of UTF-16
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+BEGINNINGS = {
+    b"\x1f\x8b": ".gz", b"BZh": ".bz2", b"\xfd7zXZ": ".xz", b"PK\3\4": ".zip", b"\x28\xb5\x2f\xfd": ".zst",
+    PARQUET: ".parquet",
+}  # fmt: skip
+CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")  # bytes of no text
+OPENERS: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+DAMAGED = (ValueError, EOFError, ImportError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
 
 
 class EmptyTableError(UserError):
     """A table without rows."""
 
 
+@dataclass(frozen=True)
+class Dialect:
+    """How a CSV is written.
+
+    Parameters
+    ----------
+    sep, encoding : str, optional
+        None if it is to be found.
+    decimal : {".", ","}, optional
+        None if it is that of each column.
+    na : tuple of str
+        Cells that are missing, besides empty ones.
+    newline : str
+        What ends a row of a copy.
+    """
+
+    sep: str | None = None
+    encoding: str | None = None
+    decimal: str | None = None
+    na: tuple[str, ...] = ()
+    newline: str = "\n"
+
+    @classmethod
+    def asked(cls, args: argparse.Namespace) -> Dialect:
+        """That of the options of a command."""
+        na = tuple(value for key, value in args.csv if key == "na")
+        return cls(na=na, **{key: value for key, value in args.csv if key != "na"})
+
+
+@dataclass(frozen=True)
+class Source:
+    """A table that is open for reading.
+
+    Parameters
+    ----------
+    path : str
+    kind : str
+        ".csv", ".tsv" or ".parquet".
+    names : list of str
+        Of the columns.
+    take : callable
+        From a number of rows, and names of columns or None for all, to an iterator over frames of so many rows, the
+        last one maybe shorter, whose index numbers the rows from 1. Cells of a CSV are text, columns of Parquet are
+        those of Arrow.
+    dialect : Dialect
+        Complete.
+    schema : pyarrow.Schema, optional
+        Of a Parquet file.
+    n_rows : int, optional
+        If it is known.
+    """
+
+    path: str
+    kind: str
+    names: list[str]
+    take: Callable[[int, Sequence[str] | None], Iterator[pd.DataFrame]]
+    dialect: Dialect = Dialect()
+    schema: pa.Schema | None = None
+    n_rows: int | None = None
+
+    def chunks(
+        self, names: Sequence[str] | None = None, n_rows: int | None = None
+    ) -> Iterator[pd.DataFrame]:
+        """The rows in frames of at most about a million cells, with the columns ``names``; at least one frame.
+
+        Raises
+        ------
+        UserError
+            Naming the file, if it cannot be read.
+        """
+        usual = min(MOST_ROWS, max(1, CHUNK_CELLS // len(self.names)))
+        with damage_named(self.path, self.kind):
+            yield from self.take(n_rows or usual, names)
+
+
 def ending(path: str) -> str:
     """The format of a table according to its name: ".csv", ".tsv" or ".parquet"."""
     endings = [s.lower() for s in Path(path).suffixes]
+    kinds = (".csv", ".tsv", ".parquet")
     if endings and endings[-1] in PACKED:
         endings.pop()
         kinds = (".csv", ".tsv")
-    else:
-        kinds = (".csv", ".tsv", ".parquet")
     if not endings or endings[-1] not in kinds:
         raise UserError(f"{path}: unsupported ending; a table's name ends in {ENDINGS}")
     if endings[-1] == ".parquet" and find_spec("pyarrow") is None:
@@ -51,100 +160,260 @@ def ending(path: str) -> str:
     return endings[-1]
 
 
-def is_parquet(path: str) -> bool:
-    """Whether a table is stored with the types of its columns."""
-    return ending(path) == ".parquet"
+# -- reading --------------------------------------------------------------------------------------
 
 
-def read_table(path: str, text: Collection[str] = (), dialect: Dialect = PLAIN) -> pd.DataFrame:
-    """A table; from a CSV with the columns ``text`` as strings, and only cells of the dialect as missing."""
-    if is_parquet(path):
-        frame = _read(path, lambda: pd.read_parquet(path))
-        typed = _dates_of_objects
-    else:
-        decimal = dialect.decimal or "."
-        frame = _read_csv(path, dialect, dtype=dict.fromkeys(text, str), decimal=decimal)
-        codes = _with_leading_zeros(path, frame, dialect)
-        if codes:
-            own = _read_csv(path, dialect, dtype=str, usecols=codes)
-            frame = frame.assign(**{name: own[name] for name in codes})
-        typed = _typed
-    return pd.DataFrame({name: typed(values) for name, values in frame.items()})
+@contextmanager
+def reading(path: str, dialect: Dialect, row_group: int | None = None) -> Iterator[Source]:
+    """A table, or one row group of a Parquet file, open within the block.
+
+    Raises
+    ------
+    UserError
+        Naming the file, if it cannot be read, has no columns, or two of its columns have one name.
+    """
+    with ExitStack() as stack:
+        kind = ".csv" if path == STANDARD else ending(path)
+        with damage_named(path, kind):
+            opened: Any = path
+            if kind != ".parquet":
+                opened = _standard_input() if path == STANDARD else _unpacked(path, stack)
+                if path == STANDARD and opened.peek()[: len(PARQUET)] == PARQUET:
+                    kind, opened = ".parquet", _copy(opened, stack)  # its schema stands at its end
+            if kind == ".parquet":
+                source = _parquet(path, opened, row_group, stack)
+            else:
+                source = _csv(path, kind, opened, dialect, stack)
+        if not source.names:
+            raise EmptyTableError(f"{path}: the table is empty")
+        named = pd.Index([name for name in source.names if name])
+        if not named.is_unique:
+            twice = named[named.duplicated()][0]
+            raise UserError(f"{path}: column {twice!r}: the name repeats")
+        yield source
 
 
-def _read_csv(path: str, dialect: Dialect, **options: Any) -> pd.DataFrame:
-    dialect = dialect.found(path, ending(path), head_of(path))
+def _csv(
+    path: str, kind: str, raw: io.BufferedReader, dialect: Dialect, stack: ExitStack
+) -> Source:
+    encoding = dialect.encoding or _encoding(path, raw.peek())
+    text = io.TextIOWrapper(raw, encoding, newline="")
+    stack.callback(text.detach if path == STANDARD else text.close)
+    head = _two_rows(text)
+    sep = dialect.sep or SEPARATORS[kind]
+    if dialect.sep is None and kind == ".csv" and (sep := _separator(head)) != ",":
+        warn(
+            f"{path}: read with {sep!r} between cells, as the header has no comma; --csv sep= says so, or otherwise"
+        )
+    dialect = replace(dialect, sep=sep, encoding=encoding, newline=_header(head, sep)[1])
+    names = [name or f"Unnamed: {i}" for i, name in enumerate(_header(head, sep)[0])]
+    if len(names) > MOST_COLUMNS:
+        raise UserError(f"{path}: line 1: more than {MOST_COLUMNS} columns")
+    bounded, missing = _Bounded(path, head, text), ["", *dialect.na]
+    how: Any = {"sep": sep, "header": None, "na_values": missing, "keep_default_na": False}
+    reader: Any = names and pd.read_csv(cast(Any, bounded), iterator=True, dtype=object, **how)
 
-    def read() -> pd.DataFrame:
-        with warnings.catch_warnings(), opened(path, dialect) as (file, how):
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            return pd.read_csv(
-                file,
-                index_col=False,
-                low_memory=False,  # one type per column
-                **how,
-                **options,
+    def take(n_rows: int, wanted: Sequence[str] | None) -> Iterator[pd.DataFrame]:
+        places = [i for i, name in enumerate(names) if wanted is None or name in wanted]
+        first, parts = 1, [reader.get_chunk(1)[:0]]  # the header
+        while parts:
+            n_left = n_rows
+            with suppress(StopIteration):
+                while n_left:
+                    bounded.begin(first + n_rows - n_left)
+                    parts.append(reader.get_chunk(min(n_left, FEW_ROWS)))
+                    n_left -= len(parts[-1])
+            if n_left < n_rows or first == 1:
+                frame = pd.concat([part[places] for part in parts], ignore_index=True)
+                index = pd.RangeIndex(first, first + len(frame))
+                yield frame.set_axis([names[i] for i in places], axis=1).set_axis(index)
+            first, parts = first + n_rows, [] if n_left else [parts[0][:0]]
+
+    return Source(path, kind, names, take, dialect)
+
+
+class _Bounded:
+    """The text of a CSV, as pandas reads it; a UserError that names file and rows, where they are too long.
+
+    Parameters
+    ----------
+    path : str
+    head : str
+        The beginning of the text.
+    text : file
+        The rest.
+    """
+
+    def __init__(self, path: str, head: str, text: TextIO) -> None:
+        self._path, self._head, self._text = path, head, text
+        self._n_read, self._first = 0, 0
+
+    def begin(self, first: int) -> None:
+        """Read on from a row."""
+        self._n_read, self._first = 0, first
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(lambda: self.read(BLOCK), "")
+
+    def read(self, n: int = BLOCK) -> str:
+        """Some text; empty at the end."""
+        n = min(n, BLOCK)
+        text, self._head = self._head[:n] or self._text.read(n), self._head[n:]
+        self._n_read += len(text)
+        if self._n_read > LONGEST:
+            few = f"row {self._first}" if FEW_ROWS == 1 else f"rows from {self._first} on"
+            raise UserError(
+                f"{self._path}: {few}: more than {LONGEST:,} characters in {FEW_ROWS}; is a quotation mark missing?"
             )
-
-    frame = _read(path, read)
-    # pandas renames repeated names, so the header itself is checked
-    with opened(path, dialect) as (file, how):
-        header = pd.read_csv(file, header=None, nrows=1, dtype=str, **how)
-    check_names(path, pd.Index(header.iloc[0].dropna()))
-    return frame
+        return text
 
 
-def _with_leading_zeros(path: str, frame: pd.DataFrame, dialect: Dialect) -> list[str]:
-    """Names of the columns of whole numbers some of which begin with a zero, like postal codes: they are text."""
-    whole = [
-        str(name)
-        for name, values in frame.items()
-        if values.dtype.kind in "iu"
-        or (values.dtype.kind == "f" and (values.dropna() % 1 == 0).all())
-    ]
-    found: set[str] = set()
-    if whole:
-        how: Any = dialect.found(path, ending(path), head_of(path)).as_options()
-        cells = {"usecols": whole, "dtype": str, "chunksize": SCANNED_ROWS, "index_col": False}
-        with pd.read_csv(path, **how, **cells) as parts:
-            for part in parts:
-                found |= {n for n in whole if part[n].str.match(LEADING_ZERO).fillna(False).any()}
-    return [name for name in whole if name in found]
+def _encoding(path: str, head: bytes) -> str:
+    for mark, encoding in BYTE_ORDERS:
+        if head.startswith(mark):
+            return encoding
+    for first, name in ((1, "utf-16-le"), (0, "utf-16-be")):
+        if len(head) > 3 and not any(head[first:64:2]):
+            raise UserError(f"{path}: looks like UTF-16 and not UTF-8: give --csv encoding={name}")
+    for mark, name in BEGINNINGS.items():
+        if head.startswith(mark):
+            raise UserError(
+                f"{path}: is a {name} file: unpack it, or give a name that ends in {name}"
+            )
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(head)  # the last character may be cut
+    except UnicodeDecodeError:
+        if CONTROL.search(head):
+            raise UserError(f"{path}: is no text, as a CSV is") from None
+    return "utf-8"
 
 
-def _read(path: str, read: Callable[[], pd.DataFrame]) -> pd.DataFrame:
-    """The table that ``read`` returns, if it has rows, and names that differ as strings."""
-    with damage_told(path, ending(path)):
-        frame = read()
-    if not len(frame) or not frame.shape[1]:
-        raise EmptyTableError(f"{path}: the table is empty")
-    check_names(path, frame.columns.map(str))
-    return frame.reset_index(drop=True)
+def _two_rows(text: TextIO) -> str:
+    """The beginning of a CSV, at least two rows of it as far as quotation marks tell."""
+    head, n_rows = "", 0
+    while n_rows < 2 and len(head) < HEAD_BYTES and (line := text.readline(LONGEST)):
+        head += line
+        n_rows += head.count('"') % 2 == 0
+    return head
 
 
-@contextlib.contextmanager
-def damage_told(path: str, kind: str) -> Iterator[None]:
+def _separator(head: str) -> str:
+    """The mark that divides the header, if a comma does not, and the second row too."""
+
+    def n_cells(sep: str, n_rows: int) -> int:
+        rows = csv.reader(io.StringIO(head, newline=""), delimiter=sep)
+        with suppress(csv.Error):
+            return min((len(row) for row in islice(rows, n_rows)), default=1)
+        return 1
+
+    best = max(OTHERS, key=lambda sep: n_cells(sep, 2))
+    return best if n_cells(",", 1) == 1 < n_cells(best, 2) else ","
+
+
+def _header(head: str, sep: str) -> tuple[list[str], str]:
+    """The cells of the header, and what ends it."""
+    lines, cells = io.StringIO(head, newline=""), []
+    with suppress(csv.Error):
+        cells = next((row for row in csv.reader(lines, delimiter=sep) if row), [])
+    return cells, "\r\n" if head[: lines.tell()].endswith("\r\n") else "\n"
+
+
+def _parquet(path: str, opened: Any, row_group: int | None, stack: ExitStack) -> Source:
+    import pyarrow as pa
+    from pyarrow.parquet import ParquetFile
+
+    file = stack.enter_context(ParquetFile(opened, buffer_size=BUFFER, pre_buffer=False))
+    sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+    groups = list(range(len(sizes))) if row_group is None else [row_group]
+    before = sum(sizes[: groups[0]]) if groups else 0
+    schema = file.schema_arrow
+
+    def take(n_rows: int, wanted: Sequence[str] | None) -> Iterator[pd.DataFrame]:
+        first = before + 1
+        names = [name for name in schema.names if wanted is None or name in wanted]
+        left = schema.empty_table().select(names)
+        for batch in chain(file.iter_batches(n_rows, row_groups=groups, columns=names), [None]):
+            if batch is not None:
+                left = pa.concat_tables([left, pa.Table.from_batches([batch])])
+            while len(left) >= n_rows or (batch is None and (len(left) or first == before + 1)):
+                part, left = left.slice(0, n_rows), left.slice(n_rows)
+                # the types of the file, whatever stands in the part
+                frame = part.to_pandas(types_mapper=pd.ArrowDtype, ignore_metadata=True)
+                yield frame.set_axis(pd.RangeIndex(first, first + len(part)), axis=0)
+                first += max(1, len(part))
+
+    n_rows = sum(sizes[i] for i in groups)
+    return Source(path, ".parquet", schema.names, take, schema=schema, n_rows=n_rows)
+
+
+def row_groups(path: str) -> int:
+    """Number of row groups of a Parquet file."""
+    from pyarrow.parquet import read_metadata
+
+    with damage_named(path, ".parquet"):
+        return read_metadata(path).num_row_groups
+
+
+def _unpacked(path: str, stack: ExitStack) -> io.BufferedReader:
+    """What is in a file, as a stream of bytes that the stack closes; ValueError for a .zip of several files."""
+    raw: Any
+    match Path(path).suffix.lower():
+        case ".zip":
+            archive = stack.enter_context(zipfile.ZipFile(path))
+            names = archive.namelist()
+            if len(names) != 1:
+                raise ValueError(f"{len(names)} files in the .zip, not one")
+            raw = archive.open(names[0])
+        case ".zst":
+            raw = _arrow(path).CompressedInputStream(path, "zstd")
+        case suffix:
+            raw = OPENERS.get(suffix, io.FileIO)(path)
+    return stack.enter_context(io.BufferedReader(raw, HEAD_BYTES))
+
+
+def _arrow(path: str) -> Any:
+    if find_spec("pyarrow") is None:
+        raise UserError(f"{path}: .zst needs pyarrow: pip install 'discrete-itd[parquet]'")
+    import pyarrow
+
+    return pyarrow
+
+
+def _standard_input() -> io.BufferedReader:
+    if sys.stdin is None or sys.stdin.closed:
+        raise UserError(f"{STANDARD}: the standard input is closed")
+    return cast(io.BufferedReader, sys.stdin.buffer)
+
+
+def _copy(stream: BinaryIO, stack: ExitStack) -> BinaryIO:
+    """A stream as a temporary file."""
+    file = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115
+    shutil.copyfileobj(stream, file, BUFFER)
+    file.seek(0)
+    return file
+
+
+@contextmanager
+def damage_named(path: str, kind: str) -> Iterator[None]:
     """Turn errors of reading a table of some kind, like ".csv", into those of the user."""
     try:
         yield
-    except pd.errors.EmptyDataError:
-        raise EmptyTableError(f"{path}: the table is empty") from None
-    except pd.errors.ParserError as error:
-        raise UserError(f"{path}: {_in_words(str(error), kind)}") from None
-    except pd.errors.ParserWarning:
-        raise UserError(f"{path}: rows have more cells than the header") from None
+    except UserError:
+        raise
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error}") from None
     except UnicodeError as error:
         raise UserError(
-            f"{path}: cannot be read as {kind} ({error}); say what it is, like --encoding cp1252"
+            f"{path}: cannot be read as {kind} ({error}); say what it is, like --csv encoding=cp1252"
         ) from None
+    except pd.errors.ParserError as error:
+        raise UserError(f"{path}: {_explained(str(error), kind)}") from None
     except DAMAGED as error:
         raise UserError(f"{path}: cannot be read as {kind} ({error})") from None
 
 
-def _in_words(error: str, kind: str) -> str:
-    """What pandas' reader of CSV says, and where."""
+def _explained(error: str, kind: str) -> str:
+    """An error of pandas' reader of CSV, with the line where it is."""
     if found := re.search(r"Expected (\d+) fields in line (\d+), saw (\d+)", error):
         return f"line {found[2]}: {found[3]} cells, but {found[1]} in the header"
     if found := re.search(r"EOF inside string starting at row (\d+)", error):
@@ -152,112 +421,112 @@ def _in_words(error: str, kind: str) -> str:
     return f"cannot be read as {kind} ({error})"
 
 
-def check_names(path: str, names: pd.Index) -> None:
-    """Raise a UserError if the name of a column repeats."""
-    if not names.is_unique:
-        raise UserError(f"{path}: column {names[names.duplicated()][0]!r}: the name repeats")
+# -- writing --------------------------------------------------------------------------------------
 
 
-def _typed(values: pd.Series) -> pd.Series:
-    """Integers and booleans as such, where missing cells have made them floats or objects."""
-    if values.dtype == float and values.isna().any() and values.notna().any():
-        with contextlib.suppress(TypeError, OverflowError):  # some are fractions, or infinite
-            return values.astype("Int64")
-    return values.astype("boolean") if _all_are(values, "boolean") else values
-
-
-def _dates_of_objects(values: pd.Series) -> pd.Series:
-    """Dates in a Parquet file, which pandas reads as objects, as times."""
-    return pd.to_datetime(values) if _all_are(values, "date") else values
-
-
-def _all_are(values: pd.Series, what: str) -> bool:
-    return values.dtype == object and pd.api.types.infer_dtype(values, skipna=True) == what
-
-
-# -- types of text --------------------------------------------------------------------------------
-
-
-def recognise(
-    frame: pd.DataFrame, path: str, kinds: Mapping[str, str], dialect: Dialect = PLAIN
-) -> pd.DataFrame:
-    """The table of a CSV with typed columns where every cell is a number, a truth value, a date or a word like NA.
+def write_table(
+    path: str,
+    frames: Iterable[pd.DataFrame],
+    dialect: Dialect | None = None,
+    schema: pa.Schema | None = None,
+) -> None:
+    """Write frames, one after the other: a file completely or not at all.
 
     Parameters
     ----------
-    frame : DataFrame
-        From :func:`read_table`.
     path : str
-        Its file, for errors and warnings.
-    kinds : mapping from name to kind
-        The kinds of columns that the user has chosen. Text in a nominal column stays text, and in an ordinal column it
-        is not a date.
-    dialect : Dialect
-        How numbers are written.
+        A name whose ending gives the format, or ``-``: a CSV to the standard output.
+    frames : iterable of DataFrame
+        All with the same columns in the same types.
+    dialect : Dialect, optional
+        Of the CSV of which this is a copy.
+    schema : pyarrow.Schema, optional
+        Of a Parquet file; by default that of the first frame.
 
-    Other text stays as it is, for the model to read (:mod:`discrete_itd.encoders.notation`).
-
-    Warns
-    -----
-    UserWarning
-        If words are taken as missing cells.
+    Raises
+    ------
+    UserError
+        Naming the file, if it cannot be written.
+    BrokenPipeError
+        If the reader of the standard output has gone.
     """
-    cells = {}
-    for name, values in frame.items():
-        kind = kinds.get(str(name))
-        if is_text(values) and kind != "nominal":
-            values = _recognised(values, f"{path}: column {name!r}", kind, dialect)
-        cells[name] = values
-    return pd.DataFrame(cells)
+    if path == STANDARD:
+        _write_csv(standard_output(), frames, dialect or Dialect(), ",")
+        return
+
+    def write(partial: Path) -> None:
+        kind = ending(path)
+        with open(partial, "wb") as file, ExitStack() as stack:
+            if kind == ".parquet":
+                _write_parquet(file, frames, schema)
+            else:
+                packed = _packing(path, file, stack)
+                _write_csv(packed, frames, dialect or Dialect(), SEPARATORS[kind])
+
+    save_whole(path, write)
 
 
-def _recognised(values: pd.Series, where: str, kind: str | None, dialect: Dialect) -> pd.Series:
-    texts = values.dropna().astype(object)
-    is_word = _is_missing(texts)
-    words, texts = cast(pd.Series, texts[is_word]), cast(pd.Series, texts[~is_word])
-    if not len(texts):
-        return values
-    for what, read in READINGS.items():
-        if kind == "ordinal" and what == "dates":
-            continue
-        found = read(texts.map(dialect.number) if what == "numbers" else texts)
-        if found.notna().all():
-            if len(words):
-                warn(
-                    f"{where}: {', '.join(map(repr, words.unique()))} ({len(words)} cell{'s' * (len(words) > 1)})"
-                    f" taken as missing, as all others are {what}"
-                )
-            return found.reindex(values.index)
-    return values
+def _write_csv(file: Any, frames: Iterable[pd.DataFrame], dialect: Dialect, sep: str) -> None:
+    encoding = dialect.encoding or "utf-8"
+    for i, frame in enumerate(frames):
+        lines: list[str] = []
+        # with this end of a row, cells with either of its marks are quoted; the writer calls once for each row
+        rows: Any = SimpleNamespace(write=lines.append)
+        writer = csv.writer(rows, delimiter=dialect.sep or sep, lineterminator="\r\n")
+        if i == 0:
+            writer.writerow(map(str, frame.columns))
+        columns = [as_text(values).tolist() for _, values in frame.items()]
+        writer.writerows(zip(*columns, strict=True))
+        text = "".join(line[:-2] + dialect.newline for line in lines)
+        file.write(text.encode(encoding))
+        file.flush()  # the next program in a pipe begins at once
+        order = "le" if sys.byteorder == "little" else "be"
+        marked = {"utf-8-sig": "utf-8", "utf-16": f"utf-16-{order}", "utf-32": f"utf-32-{order}"}
+        encoding = marked.get(encoding, encoding)  # a byte order mark stands at the beginning only
 
 
-def _is_missing(texts: pd.Series) -> pd.Series:
-    return texts.str.lower().isin(MISSING)
+def _write_parquet(file: Any, frames: Iterable[pd.DataFrame], schema: pa.Schema | None) -> None:
+    import pyarrow as pa
+    from pyarrow.parquet import ParquetWriter
+
+    with ExitStack() as stack:
+        writer = None
+        for frame in frames:
+            table = pa.Table.from_pandas(frame, schema=schema, preserve_index=False)
+            if writer is None:
+                # a column of gaps alone is text, as others may come
+                types = [pa.string() if pa.types.is_null(t) else t for t in table.schema.types]
+                fields = zip(table.schema.names, types, strict=True)
+                schema = schema or pa.schema(list(fields), table.schema.metadata)
+                writer = stack.enter_context(ParquetWriter(file, schema))
+            writer.write_table(table.cast(schema))
 
 
-def _numbers(texts: pd.Series) -> pd.Series:
-    found = cast(pd.Series, pd.to_numeric(texts, errors="coerce"))
-    if texts.str.match(LEADING_ZERO).any():  # codes
-        return found.mask(found.notna())
-    return found.astype("Int64") if found.dtype.kind == "i" else _typed(found)
+def _packing(path: str, file: BinaryIO, stack: ExitStack) -> Any:
+    """A file that packs what is written to it, if the name of the table says so."""
+    match Path(path).suffix.lower():
+        case ".gz":  # no time in it: equal tables are equal files
+            packed: Any = gzip.GzipFile("", "wb", fileobj=file, mtime=0)
+        case ".bz2":
+            packed = bz2.BZ2File(file, "wb")
+        case ".xz":
+            packed = lzma.LZMAFile(file, "wb")  # noqa: SIM115
+        case ".zip":
+            archive = stack.enter_context(zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED))
+            packed = archive.open(Path(path).stem, "w", force_zip64=True)
+        case ".zst":
+            packed = _arrow(path).CompressedOutputStream(file, "zstd")
+        case _:
+            return file
+    return stack.enter_context(packed)
 
 
-def _truths(texts: pd.Series) -> pd.Series:
-    return texts.map(TRUTHS).astype("boolean")
-
-
-def _times(texts: pd.Series) -> pd.Series:
-    """ISO dates and times; missing without a time zone if others have one."""
-    zoned = texts.str.contains(ZONE)
-    dates = texts.where(texts.str.match(DATE))
-    found = pd.to_datetime(dates, format="ISO8601", errors="coerce", utc=bool(zoned.any()))
-    return found if zoned.nunique() < 2 else found.mask(~zoned)
-
-
-READINGS = {"numbers": _numbers, "truth values": _truths, "dates": _times}
-
-
-# -- writing --------------------------------------------------------------------------------------
+def standard_output() -> BinaryIO:
+    """Where bytes for the next program go; UserError if it is closed."""
+    if sys.stdout is None:
+        raise UserError("-: the standard output is closed")
+    sys.stdout.flush()
+    return sys.stdout.buffer
 
 
 def save_whole(path: str, write: Callable[[Path], object]) -> None:
@@ -271,8 +540,20 @@ def save_whole(path: str, write: Callable[[Path], object]) -> None:
 
 def check_writable(path: str) -> None:
     """Raise the UserError of :func:`save_whole` before the work; nothing is written."""
-    with contextlib.suppress(NotWritten):
+    with suppress(NotWritten):
         save_whole(path, stop_writing)
+
+
+def check_out(out: str | None, *, is_table: bool = True, **sources: str | None) -> None:
+    """Raise a UserError before the work, if a file cannot be written or is one of the files to read."""
+    if out in (None, STANDARD):
+        return
+    if is_table:
+        ending(out)
+    check_writable(out)
+    for what, path in sources.items():
+        if path is not None and same_file(out, path):
+            raise UserError(f"{out}: --out is the {what.replace('_', ' ')} itself")
 
 
 def same_file(a: str, b: str) -> bool:

@@ -42,6 +42,11 @@ from discrete_itd.encoders.plain_text import as_text, read_plainly
 
 Codec = Categories | Bins | Continuous
 CODECS = {"nominal": Categories, "ordinal": Categories, "binned": Bins, "continuous": Continuous}
+EXPECTED = {
+    "number": "numbers",
+    "datetime": "ISO dates or times, like 2024-01-31",
+    "timedelta": "durations, like 1 days 02:00:00",
+}
 DAY = 86_400  # seconds
 SUSPICIOUS_ROWS = 5  # this many unseen values and no known one are hardly chance
 
@@ -126,12 +131,10 @@ class Column:
 
     @cached_property
     def _takes_text(self) -> bool:
-        """Whether text among its cells is read: as numbers or times, or as words for missing cells among numbers."""
+        """Whether text among its cells is read: as numbers or times, or as words for missing cells if none is text."""
         if self.notation is not None or not isinstance(self.codec, Categories):
             return True
-        return bool(self.categories) and all(
-            isinstance(c, int | float) and not isinstance(c, bool) for c in self.categories
-        )
+        return bool(self.categories) and all(isinstance(c, int | float) for c in self.categories)
 
     @property
     def gives_numbers(self) -> bool:
@@ -210,9 +213,11 @@ class Column:
         for i in np.flatnonzero(pd.isna(found)):
             if is_missing(texts[i]):
                 continue
-            expected, hint = f"{self.family}s", ""
+            expected, hint = EXPECTED[self.family], ""
             if notation is not None:
-                expected, hint = notation.expected, notation.hint(texts[i])
+                expected = notation.expected
+            if self.family == "number" or notation is not None:
+                hint = (notation or Notation()).hint(texts[i])
             raise ValueError(f"column {self.name!r}: expected {expected}, got {texts[i]!r}{hint}")
         return found
 

@@ -30,7 +30,11 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
+from discrete_itd.encoders.categories import TRUTHS
 from discrete_itd.encoders.cells import decimals_of
+from discrete_itd.encoders.dtypes import holding_missing
+from discrete_itd.encoders.plain_text import DATE as ISO_DATE
+from discrete_itd.encoders.plain_text import floats_of, times_of
 from discrete_itd.validation import advice, check_choice, warn
 
 Asked = Literal["decimal-comma", "decimal-point", "day-first", "month-first"]
@@ -52,6 +56,9 @@ DATE = re.compile(
     r"|(?P<a>\d{1,2})(?P<t>[-/.])(?P<b>\d{1,2})(?P=t)(?P<z>\d{4}|(?<=\d\d[-/.]\d\d[-/.])\d\d))"
     r"(?:[T ](?P<H>\d{1,2}):(?P<M>\d\d)(?::(?P<S>\d\d)(?:\.(?P<f>\d{1,6}))?)?)?"
 )
+ZONE = r"(?:Z|[+-]\d\d:?\d\d)$"  # at the end of an ISO time
+LEADING_ZERO = re.compile(r"[+-]?0\d+", re.ASCII)  # of a code
+PLAIN_WHOLE = re.compile(r"\s*[+-]?\d+\s*", re.ASCII)
 CENTURY = 69  # two digits of a year from here on are of the last century, as POSIX has it
 
 
@@ -159,7 +166,7 @@ class Notation:
         other = "." if self.decimal == "," else ","
         if np.isnan(_numbers([text], other, self.unit))[0]:
             return ""
-        return advice("", f"; if all numbers of this table are like it, give --decimal {other}")
+        return advice("", f"; if all numbers of this table are like it, give --csv decimal={other}")
 
     @property
     def example(self) -> str:
@@ -186,6 +193,81 @@ class Recognised(NamedTuple):
 def is_missing(text: str) -> bool:
     """Whether a text among numbers or times stands for a missing cell."""
     return text.strip().lower() in MISSING
+
+
+def typed(cells: pd.Series, *, decimal: str = ".", dates: bool = True) -> tuple[pd.Series, str]:
+    """A column of text as plain numbers, truth values or ISO times if all of it is; else as it is.
+
+    Parameters
+    ----------
+    cells : Series
+        Text, as a CSV has it; words like "NA" are missing among numbers, truth values and times.
+    decimal : {".", ","}
+        With a comma, plain numbers are whole ones.
+    dates : bool
+        Whether times are read.
+
+    Returns
+    -------
+    values : Series
+        Numbers some of which begin with a zero, like postal codes, stay text.
+    note : str
+        Which words are taken as missing cells; empty if there are none.
+
+    Examples
+    --------
+    >>> values, note = typed(pd.Series(["1", "NA", None]))
+    >>> values.tolist(), note
+    ([1, <NA>, <NA>], "'NA' (1 cell) taken as missing, as all others are numbers")
+    """
+    codes, distinct = pd.factorize(cells)
+    texts = np.array(distinct, dtype=object)
+    is_word = np.array([is_missing(text) for text in texts], dtype=bool)
+    known = texts[~is_word]
+    if not len(texts):
+        return pd.Series(np.nan, index=cells.index), ""
+    for what, read in {"numbers": _plain_numbers, "truth values": _truths, "dates": _iso_times}.items():  # fmt: skip
+        if not len(known) or (what == "dates" and not dates):
+            continue
+        found = read(known.tolist(), decimal)
+        if found is not None:
+            place = np.full(len(texts) + 1, -1)  # the last for missing cells
+            place[:-1][~is_word] = np.arange(len(known))
+            place = place[codes]
+            found = found.astype(holding_missing(found.dtype, bool((place < 0).any())))
+            n = int(np.isin(codes, np.flatnonzero(is_word)).sum())
+            words = f"{', '.join(map(repr, texts[is_word]))} ({n} cell{'s' * (n > 1)})"
+            note = f"{words} taken as missing, as all others are {what}" if n else ""
+            return found.reindex(place).set_axis(cells.index), note
+    return cells, ""
+
+
+def _plain_numbers(texts: list[str], decimal: str) -> pd.Series | None:
+    numbers = floats_of(np.array(texts, dtype=object))
+    is_whole = all(PLAIN_WHOLE.fullmatch(text) for text in texts)
+    if np.isnan(numbers).any() or any(LEADING_ZERO.fullmatch(text) for text in texts):
+        return None
+    if not is_whole:
+        return None if decimal == "," else pd.Series(numbers)
+    try:
+        return pd.Series(np.array([int(text) for text in texts], dtype=np.int64))
+    except OverflowError:
+        return pd.Series(numbers)
+
+
+def _truths(texts: list[str], _: str) -> pd.Series | None:
+    return pd.Series([TRUTHS[t] for t in texts]) if all(t in TRUTHS for t in texts) else None
+
+
+def _iso_times(texts: list[str], _: str) -> pd.Series | None:
+    """Times, all with a time zone or all without."""
+    cells = pd.Series(texts, dtype=object)
+    zoned = cells.str.contains(ZONE)
+    if not cells.str.match(ISO_DATE).all() or zoned.nunique() > 1:
+        return None
+    dtype = pd.DatetimeTZDtype("us", "UTC") if zoned.any() else np.dtype("M8[us]")
+    found = times_of(cells.to_numpy(), dtype)
+    return None if found.isna().any() else found
 
 
 def recognise(
@@ -281,7 +363,7 @@ def tell(name: Hashable, found: Recognised) -> None:
     else:
         keeps = advice(f"column_types={{{name!r}: 'nominal'}}", f"--column {name}=nominal")
         word = found.unlike
-        gap = advice(f"replace {word!r} by None", f"give --na {shlex.quote(word)}")
+        gap = advice(f"replace {word!r} by None", f"give --csv {shlex.quote(f'na={word}')}")
         ways = f"{gap} where a cell is missing, clean it, or say that it is text with {keeps}"
     warn(f"column {name!r}: taken as text, though it looks like {note}; {ways}")
 

@@ -52,7 +52,7 @@ from discrete_itd import DiffusionOutlierDetector
 from tests.benchmarks import data
 from tests.benchmarks.tables import mean_and_error
 
-OPTIONS = ["--sep", ";", "--decimal", ",", "--encoding", "cp1252"]
+OPTIONS = ["--csv", "sep=;", "decimal=,", "encoding=cp1252"]
 TAMPERED = {
     "combination": ("relationship", "sex", "marital_status", "branch", "plz"),
     "typo": ("education",),

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from discrete_itd import DiffusionDensity
-from discrete_itd.cli import fitting, main
+from discrete_itd.cli import fitting, main, tables
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.detection.reasons import NO_CELL
 from discrete_itd.encoders import TableEncoder
@@ -217,12 +217,8 @@ def test_score_is_that_of_python(capsys):
     [
         ("--false-alarm-rate 0.2", lambda d: d.threshold_at_rate(0.2)),
         (
-            "--alarms-per-day 3 --rows-per-day 20",
+            "--false-alarm-rate 3/20",
             lambda d: d.threshold_at_rate(3 / 20, rows_per_day=20),
-        ),
-        (
-            "--false-alarm-rate 0.3 --rows-per-day 50",
-            lambda d: d.threshold_at_rate(0.3, rows_per_day=50),
         ),
     ],
 )
@@ -332,14 +328,15 @@ def with_keys():
     return rows().assign(key=key, **{"a, b": note, "p_value": 1.0})
 
 
-def test_kept_columns_are_copied_as_they_are(place, capsys):
+def test_kept_columns_are_copied_as_they_are(place, capsys, monkeypatch):
     """Of files, folders and pipes, in the order of the option, whatever the chunks; the answers are the same."""
     frame = with_keys()
     frame.to_csv("t.csv", index=False)
     run(f"{SCORE} --out plain.csv", capsys)
     command = f"{SCORE} --keep key,free".split()
-    for more in ([], ["--chunk-rows", "7"]):
-        assert main([*command, "a, b", "--out", "s.csv", *more]) == 0
+    for n in (100, 7):
+        monkeypatch.setattr(tables, "MOST_ROWS", n)
+        assert main([*command, "a, b", "--out", "s.csv"]) == 0
         assert "key" not in capsys.readouterr().err  # that it is ignored
         kept = pd.read_csv("s.csv", dtype=str, keep_default_na=False)
         given = pd.read_csv("t.csv", dtype=str, keep_default_na=False)
@@ -356,7 +353,8 @@ def test_kept_columns_are_copied_as_they_are(place, capsys):
     assert message in run(f"{SCORE} --out s.csv --keep p_value", capsys, 2).err
 
 
-def test_kept_columns_of_parquet_keep_their_types(capsys):
+def test_kept_columns_of_parquet_keep_their_types(capsys, monkeypatch):
+    monkeypatch.setattr(tables, "MOST_ROWS", 5)
     pa = pytest.importorskip("pyarrow")
     from pyarrow import parquet
 
@@ -371,9 +369,7 @@ def test_kept_columns_of_parquet_keep_their_types(capsys):
     for name, column in extra.items():
         table = table.append_column(name, column)
     parquet.write_table(table, "t.parquet")
-    run(
-        "score d.safetensors t.parquet --out s.parquet --keep whole,day,text --chunk-rows 9", capsys
-    )
+    run("score d.safetensors t.parquet --out s.parquet --keep whole,day,text", capsys)
     kept = parquet.read_table("s.parquet")
     assert kept.column_names[:4] == ["whole", "day", "text", "log_prob"]
     for name in ("whole", "day", "text"):
@@ -384,14 +380,15 @@ def test_kept_columns_of_parquet_keep_their_types(capsys):
     assert found["code"].tolist() == ["u", "v"] * 22
     assert found["day"].dropna().unique().tolist() == ["1970-01-01"]
     frame[:20].to_csv("gaps.csv", index=False)
-    run("score d.safetensors gaps.csv --out g.parquet --keep key,free --chunk-rows 5", capsys)
+    run("score d.safetensors gaps.csv --out g.parquet --keep key,free", capsys)
     assert pd.read_parquet("g.parquet")["key"].tolist() == frame["key"][:20].tolist()
 
 
-def test_watch_keeps_columns():
+def test_watch_keeps_columns(monkeypatch):
+    monkeypatch.setattr(tables, "MOST_ROWS", 10)
     frame = with_keys()
     frame.to_csv("t.csv", index=False)
-    line = "watch d.safetensors t.csv --state w --out s.csv --chunk-rows 10"
+    line = "watch d.safetensors t.csv --state w --out s.csv"
     assert main([*line.split(), "--keep", "key,free"]) in (0, 1)
     found = pd.read_csv("s.csv", dtype=str)
     assert found["key"].tolist() == frame["key"].tolist()
@@ -469,34 +466,20 @@ REFUSED = {
     ),
     "discoveries": (f"{DENSITY} --discoveries 0.1", "--discoveries needs a detector"),
     "rate": (f"{DENSITY} --false-alarm-rate 0.1", "--false-alarm-rate needs a detector"),
-    "alarms": (f"{DENSITY} --alarms-per-day 1 --rows-per-day 9", "--alarms-per-day needs a detector"),
-    "rows": (f"{DENSITY} --rows-per-day 9", "--rows-per-day needs a detector"),
     "given": (f"{DETECTOR} --given kind --reasons", "--reasons and --given: alarms are of whole rows"),
-    "two thresholds": (
-        f"{DETECTOR} --false-alarm-rate 0.1 --alarms-per-day 1 --rows-per-day 9",
-        "--false-alarm-rate and --alarms-per-day both set the threshold",
-    ),
-    "no rows": (f"{DETECTOR} --alarms-per-day 1", "--alarms-per-day needs --rows-per-day"),
-    "rows alone": (f"{DETECTOR} --rows-per-day 9", "--rows-per-day needs --alarms-per-day or --false"),
-    "more alarms than rows": (
-        f"{DETECTOR} --alarms-per-day 9 --rows-per-day 9",
-        "--alarms-per-day: must be fewer than --rows-per-day 9, got 9",
-    ),
     "too small a rate": (
         f"{DETECTOR} --false-alarm-rate 0.001",
         "--false-alarm-rate: false_alarm_rate=0.001: 200 calibration rows cannot guarantee so small",
     ),
     "too few alarms": (
-        f"{DETECTOR} --alarms-per-day 1 --rows-per-day 1000",
-        "--alarms-per-day: false_alarm_rate=0.001: 200 calibration rows cannot guarantee so small",
+        f"{DETECTOR} --false-alarm-rate 1/1000",
+        "--false-alarm-rate: false_alarm_rate=0.001: 200 calibration rows cannot guarantee so small",
     ),
+    "more alarms than rows": (f"{DETECTOR} --false-alarm-rate 9/9", "must be a share like 0.01, or alarms and rows a"),
+    "infinite rows": (f"{DETECTOR} --false-alarm-rate 1/inf", "must be a share like 0.01, or alarms and rows a"),
     "no reasons": (f"{DETECTOR} --reasons 0", "--reasons: must be a whole number from 1 on"),
     "reasons of a word": (f"{DETECTOR} --reasons all", "--reasons: must be a whole number"),
     "all discovered": (f"{DETECTOR} --discoveries 1", "--discoveries: must be between 0 and 1"),
-    "infinite rows": (
-        f"{DETECTOR} --alarms-per-day 1 --rows-per-day inf",
-        "--rows-per-day: must be a positive number, got 'inf'",
-    ),
     "no such column to keep": (f"{DETECTOR} --keep free,id", "column 'id': named in --keep, missing from the table"),
     "kept twice": (f"{DETECTOR} --keep free kind,free", "t.csv: column 'free': named in --keep, twice"),
     "watch keeps nothing": (
@@ -505,7 +488,6 @@ REFUSED = {
     "uncalibrated rate": ("score u t.csv --out o2.csv --false-alarm-rate 0.1", "--false-alarm-rate: u was fitted"),
     "other model": ("score other t.csv --out o2.csv", "other: the file holds a Oracle, not a DiffusionDensity or a"),
     "odd model": ("sample odd -n 1", "odd: the file holds a "),
-    "device": (f"{DETECTOR} --device nonsense", "device must be 'auto' or a device of this machine"),
     "over detector": ("impute d.csv t.csv --out d.csv", "d.csv: --out is the model itself"),
 }  # fmt: skip
 

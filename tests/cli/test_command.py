@@ -24,8 +24,9 @@ from discrete_itd import (
 )
 from discrete_itd.cli import demo, fitting, main
 from discrete_itd.cli.command import COMMANDS
-from discrete_itd.cli.names import DENOISERS, KINDS
-from discrete_itd.cli.tables import read_table, recognise
+from discrete_itd.cli.fitting import as_written, typed_table
+from discrete_itd.cli.options import DENOISERS, KINDS, NOTATIONS
+from discrete_itd.cli.tables import Dialect
 from discrete_itd.denoisers import NeuralDenoiser, TreeDenoiser
 from discrete_itd.recipes import Network
 
@@ -95,10 +96,11 @@ def saved_mixed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("mixed")
     mixed()[1].to_csv(folder / "gaps.csv", index=False)
     settings = {"denoiser": SMALL, "max_steps": 5, "n_evaluations": 8, "random_state": 0}
+    frame = as_written(str(folder / "gaps.csv"), Dialect()).drop(columns="note")
     with pytest.warns(
         UserWarning, match=r"^gaps.csv: column 'price': 'NA' \(1 cell\) taken as missing"
     ):
-        frame = recognise(read_table(str(folder / "gaps.csv")), "gaps.csv", {}).drop(columns="note")
+        frame = typed_table(frame, "gaps.csv", {}, Dialect())
     DiffusionDensity(column_types={"age": "binned"}, **settings).fit(frame).save(folder / "x")
     return (folder / "x").read_bytes()
 
@@ -186,7 +188,7 @@ def test_the_denoiser_that_is_named_is_fitted(place, capsys, name):
     assert f"training: {steps}, best after " in out
     nats = model.model_.marginals, model.denoiser_
     if made is not NeuralDenoiser:  # of the held-out rows, in closed form
-        x = torch.from_numpy(model.encoder_.transform(read_table("t.csv").drop(columns="id")).x)
+        x = torch.from_numpy(model.rows(table().drop(columns="id")).x.cpu().numpy())
         order = np.random.RandomState(model.model_.seed).permutation(40)
         first, best = (-d.log_prob(x[order[:4]]).double().mean().item() for d in nats)
         assert f"held-out rows: {first - best:.3f} ± " in out
@@ -287,7 +289,7 @@ def test_a_note_on_a_column_that_is_almost_one_of_numbers(capsys):
     run("fit t.csv --out new.safetensors --denoiser independent")
     assert capsys.readouterr().err == (
         "discrete-itd: note: column 'n': taken as text, though it looks like numbers, but for '?' (96.6% are);"
-        " give --na '?' where a cell is missing, clean it, or say that it is text with --column n=nominal\n"
+        " give --csv 'na=?' where a cell is missing, clean it, or say that it is text with --column n=nominal\n"
     )
 
 
@@ -445,18 +447,25 @@ def test_impute_draws(gaps):
 @pytest.mark.usefixtures("gaps")
 def test_impute_parquet():
     pytest.importorskip("pyarrow")
-    run("impute x.safetensors gaps.csv --out full.parquet")
-    full = pd.read_parquet("full.parquet")
-    assert full["day"].dtype.kind == "M"
-    assert full["price"].dtype == float
-    assert not full.isna().any(axis=None)
-    full.loc[3, ["age", "day"]] = None
-    full.to_parquet("gaps.parquet")
+    run("impute x.safetensors gaps.csv --out text.parquet")
+    run("impute x.safetensors gaps.csv --out full.csv")
+    full = pd.read_csv("full.csv", dtype=str, keep_default_na=False)
+    assert (pd.read_parquet("text.parquet") == full).all(axis=None)  # text in, text out
+    frame = mixed()[0].astype({"price": float, "age": int})
+    frame["day"] = pd.to_datetime(frame["day"])
+    gaps = frame.astype({"age": "Int64"})
+    gaps.loc[3, ["age", "day", "price", "city"]] = None
+    gaps.to_parquet("gaps.parquet")
     run("impute x.safetensors gaps.parquet --out again.parquet")
     again = pd.read_parquet("again.parquet")
-    assert list(again.columns) == list(full.columns)
-    rest = full.index != 3
-    pd.testing.assert_frame_equal(again[rest], full[rest], check_dtype=False)
+    assert list(again.columns) == list(frame.columns)
+    rest = frame.index != 3
+    pd.testing.assert_frame_equal(again[rest], frame[rest], check_dtype=False)
+    assert (again["day"].dtype.kind, again["price"].dtype, again["age"].dtype.kind) == (
+        "M",
+        float,
+        "i",
+    )
     assert again.loc[3].notna().all()
 
 
@@ -536,7 +545,8 @@ def test_demo(monkeypatch, tmp_path, capsys):
         return X[::80], y[::80]
 
     monkeypatch.setattr(demo, "load_mushroom", some)
-    run("demo --max-time 0.2")
+    monkeypatch.setattr(demo, "MAX_TIME", 0.2)
+    run("demo")
     out, err = capsys.readouterr()
     assert all("max_time=0.2" in line for line in err.splitlines())  # what had no time
     for words in (
@@ -584,6 +594,7 @@ def test_help_imports_no_torch():
 def test_the_options_name_all_kinds_and_denoisers():
     """Their names are repeated in a module that imports nothing."""
     assert (encoders.KINDS, tuple(recipes.NAMES)) == (KINDS, DENOISERS)
+    assert encoders.NOTATIONS == NOTATIONS
 
 
 @pytest.mark.usefixtures("place")
@@ -703,7 +714,7 @@ REFUSED = {
     "cut gzip": ("fit cut.csv.gz --out o", "cut.csv.gz: cannot be read"),
     "damaged parquet": ("fit damaged.parquet --out o", "damaged.parquet: cannot be read"),
     "long row": ("fit longrow.csv --out o", "longrow.csv: line 3: 3 cells, but 2 in the header"),
-    "long rows": ("fit longrows.csv --out o", "longrows.csv: rows have more cells than the header"),
+    "long rows": ("fit longrows.csv --out o", "longrows.csv: line 2: 3 cells, but 2 in the header"),
     "repeated name": ("fit twice.csv --out o", "twice.csv: column 'a': the name repeats"),
     "column unknown": (f"{FIT} --column hue=nominal", "column 'hue': named in --column"),
     "column twice": (f"{FIT} --column id=nominal", "column 'id': named in both --column and"),
@@ -753,11 +764,11 @@ REFUSED = {
     "score a word": ("score x t.csv --out o.csv", "t.csv: column 'day' (and 4 more): "),
     "score no date": (
         "score x baddate.csv --out o.csv",
-        "baddate.csv: row 4: column 'day': expected an ISO date or time, like 2024-01-31, got 'yesterday'",
+        "baddate.csv: row 4: column 'day': expected ISO dates or times, like 2024-01-31, got 'yesterday'",
     ),
     "score no number": (
         "score x badprice.csv --out o.csv",
-        "badprice.csv: row 8: column 'price': expected a number, got '2,50'",
+        "badprice.csv: row 8: column 'price': expected numbers, got '2,50'; if all numbers of this table are like",
     ),
     "score closed": (f"{SCORE} closed.csv --out o.csv", "closed.csv: row 1: column 'fresh': unseen category 'maybe'"),
     "score no rows": (f"{SCORE} norows.csv --out o.csv", "norows.csv: column 'colour' (and 3 more)"),
@@ -769,9 +780,9 @@ REFUSED = {
     "impute no seed": ("impute x gaps.csv --out o.csv --draw --seed x", "--seed: must be a whole"),
     "sample given": ("sample x -n 1 --given hue=1", "column 'hue': named in --given, but the model"),
     "sample no value": ("sample x -n 1 --given price=", "expected NAME=VALUE, got 'price='"),
-    "sample bad number": ("sample x -n 1 --given price=much", "column 'price': expected a number, got"),
-    "sample bad date": ("sample x -n 1 --given day=2024-13-01", "column 'day': expected an ISO date"),
-    "sample bad truth": ("sample x -n 1 --given member=yes", "expected a value like False, got 'yes'"),
+    "sample bad number": ("sample x -n 1 --given price=much", "column 'price': expected numbers, got 'much'"),
+    "sample bad date": ("sample x -n 1 --given day=2024-13-01", "column 'day': expected ISO dates"),
+    "sample bad truth": ("sample x -n 1 --given member=yes", "column 'member': unseen category 'yes'"),
     "sample missing given": ("sample x -n 1 --given price=NA", "'NA' in --given is a missing value"),
     "sample none": ("sample m.safetensors -n 0", "-n: must be a whole number from 1 on"),
     "sample word": ("sample m.safetensors -n many", "-n: must be a whole number"),
@@ -855,7 +866,7 @@ def test_a_failing_write_leaves_the_old_file(place, monkeypatch, capsys):
     def fail(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(pd.DataFrame, "to_csv", fail)
+    monkeypatch.setattr("discrete_itd.cli.tables.as_text", fail)
     before = snapshot(place)
     run("score m.safetensors t.csv --out s.csv", code=2)
     error = "discrete-itd: error: s.csv: cannot be written (No space left on device)\n"

@@ -1,7 +1,5 @@
 """The commands drift, evaluate and describe, and the intervals that evaluate prints."""
 
-import os
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -66,7 +64,7 @@ def test_drift(capsys):
 
 @pytest.mark.usefixtures("place")
 def test_evaluate(capsys):
-    run("evaluate d labelled.csv --label label --out e.csv --chunk-rows 100")
+    run("evaluate d labelled.csv --label label --out e.csv")
     out = capsys.readouterr().out
     found = pd.read_csv("e.csv").set_index("measure")
     frame = pd.read_csv("labelled.csv")
@@ -108,8 +106,8 @@ def test_describe(capsys):
     assert (
         capsys.readouterr().out.strip() == DiffusionOutlierDetector.load("d").model_card().strip()
     )
-    run("describe m --out card.md")
-    assert os.path.getsize("card.md") > 500
+    run("describe m")
+    assert len(capsys.readouterr().out) > 500
 
 
 def test_the_area_is_covered_as_often_as_it_says():

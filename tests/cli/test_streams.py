@@ -16,9 +16,11 @@ import pandas as pd
 import pytest
 
 from discrete_itd import DiffusionDensity
-from discrete_itd.cli import main, parts
-from discrete_itd.cli.streams import Table, reading, write_stream
-from discrete_itd.cli.tables import UserError, read_table, recognise
+from discrete_itd.cli import folders, main, tables
+from discrete_itd.cli.fitting import as_written, typed_table
+from discrete_itd.cli.inputs import tables_in
+from discrete_itd.cli.messages import UserError
+from discrete_itd.cli.tables import Dialect, reading, write_table
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.progress import progress_bar, stream_progress
 
@@ -77,7 +79,8 @@ def files(tmp_path_factory):
     """A folder with a detector, and tables."""
     folder = tmp_path_factory.mktemp("streams")
     cells(300, 0).to_csv(folder / "train.csv", index=False)
-    frame = recognise(read_table(str(folder / "train.csv"), ["city"]), "train", {"city": "nominal"})
+    frame = as_written(str(folder / "train.csv"), Dialect())
+    frame = typed_table(frame, "train", {"city": "nominal"}, Dialect())
     density = DiffusionDensity(
         denoiser="tree", column_types={"bin": "binned", "half": "ordinal"}, random_state=0
     )
@@ -116,16 +119,17 @@ SLOW = [(command, 1) for command in (*CHUNKS, REASONS, GIVEN)]
 @pytest.mark.parametrize(
     ("command", "n"), [*CASES, *(pytest.param(*case, marks=slow) for case in SLOW)]
 )
-def test_chunks_of_any_size_give_the_same_bytes(place, capsys, command, n):
+def test_chunks_of_any_size_give_the_same_bytes(place, capsys, monkeypatch, command, n):
     run(f"{command} --out whole.csv")
     _, notes = capsys.readouterr()
-    run(f"{command} --out parts.csv --chunk-rows {n}")
+    monkeypatch.setattr(tables, "MOST_ROWS", n)
+    run(f"{command} --out parts.csv")
     assert (place / "parts.csv").read_bytes() == (place / "whole.csv").read_bytes()
     assert capsys.readouterr().err == notes
 
 
 @pytest.mark.usefixtures("place")
-def test_chunks_of_parquet_give_the_same_tables(capsys):
+def test_chunks_of_parquet_give_the_same_tables(capsys, monkeypatch):
     pytest.importorskip("pyarrow")
     typed = cells(N, 1, odd=True)
     typed["age"] = pd.to_numeric(typed["age"], errors="coerce").round().astype("Int64")
@@ -142,7 +146,9 @@ def test_chunks_of_parquet_give_the_same_tables(capsys):
         for kind in kinds:
             read = pd.read_parquet if kind == "parquet" else pd.read_csv
             run(f"{command} odd.parquet --out whole.{kind}")
-            run(f"{command} odd.parquet --out parts.{kind} --chunk-rows 13")
+            with monkeypatch.context() as patch:
+                patch.setattr(tables, "MOST_ROWS", 13)
+                run(f"{command} odd.parquet --out parts.{kind}")
             pd.testing.assert_frame_equal(read(f"parts.{kind}"), read(f"whole.{kind}"))
     full = pd.read_parquet("whole.parquet")
     assert list(full.columns) == list(typed.columns)
@@ -162,28 +168,23 @@ def test_chunks_of_parquet_give_the_same_tables(capsys):
 
 
 @pytest.mark.usefixtures("place")
-def test_text_becomes_parquet(capsys):
+def test_text_stays_text_in_parquet(capsys, monkeypatch):
     pytest.importorskip("pyarrow")
     cells(N, 1).mask(np.random.default_rng(0).random((N, 10)) < 0.2).to_csv("gaps.csv", index=False)
-    run("impute d gaps.csv --out full.parquet --chunk-rows 8")
-    full, text = pd.read_parquet("full.parquet"), pd.read_csv("gaps.csv", dtype=str)
-    for name, kind in zip(text.columns, "OMMfiiifOb", strict=True):
-        assert full[name].dtype.kind == kind, name
-    known = text["age"].notna()
-    assert (full["age"][known] == text["age"][known].astype(int)).all()
-    assert full["note"].equals(text["note"].astype(full["note"].dtype))
+    run("impute d gaps.csv --out full.csv")
+    monkeypatch.setattr(tables, "MOST_ROWS", 8)
+    run("impute d gaps.csv --out full.parquet")
+    full = pd.read_parquet("full.parquet")
+    text = pd.read_csv("full.csv", dtype=str, keep_default_na=False, na_values=[""])
+    pd.testing.assert_frame_equal(full, text)
     capsys.readouterr()
-    run("impute d odd.csv --out odd.parquet --chunk-rows 8", code=2)
-    err = capsys.readouterr().err
-    assert err.startswith("discrete-itd: error: odd.csv: row ")
-    assert "'x' is no double, the type of the model's column; a CSV can have it\n" in err
 
 
-COMMA = "; if this is a decimal comma, give --decimal ,"
+COMMA = "; if all numbers of this table are like it, give --csv decimal=,"
 BAD = {
-    "number": ("score", 8, "price", "2,5", "expected a number, got '2,5'" + COMMA),
+    "number": ("score", 8, "price", "2,5", "expected numbers, got '2,5'" + COMMA),
     "infinite": ("impute", N, "price", "inf", "contains infinity"),
-    "date": ("impute", 10, "day", "2024-02-30", "expected an ISO date or time, like 2024-01-31, got '2024-02-30'"),
+    "date": ("impute", 10, "day", "2024-02-30", "expected ISO dates or times, like 2024-01-31, got '2024-02-30'"),
     "closed": ("score", 19, "ok", "maybe", "unseen category 'maybe'"),
 }  # fmt: skip
 
@@ -191,24 +192,26 @@ BAD = {
 @pytest.mark.usefixtures("place")
 @pytest.mark.parametrize(("command", "n", "column", "cell", "words"), BAD.values(), ids=BAD)
 def test_the_first_bad_cell_is_named_and_nothing_is_written(
-    capsys, command, n, column, cell, words
+    capsys, monkeypatch, command, n, column, cell, words
 ):
     frame = cells(N, 1, odd=True)
     frame.loc[[19, 21], column] = cell
     frame.loc[21, "price"] = "worse"
     frame.to_csv("bad.csv", index=False)
-    run(f"{command} d bad.csv --out o.csv --chunk-rows {n}", code=2)
+    monkeypatch.setattr(tables, "MOST_ROWS", n)
+    run(f"{command} d bad.csv --out o.csv", code=2)
     error = capsys.readouterr().err.splitlines()[-1]
     assert error == f"discrete-itd: error: bad.csv: row 20: column '{column}': {words}"
     assert sorted(os.listdir()) == ["bad.csv", "d", "odd.csv"]
 
 
 @pytest.mark.usefixtures("place")
-def test_what_was_never_seen_is_told_of_all_rows_together(capsys):
+def test_what_was_never_seen_is_told_of_all_rows_together(capsys, monkeypatch):
     frame = cells(12, 1)
     frame.assign(code="7", half=["9"] * 11 + ["1.0"]).to_csv("new.csv", index=False)
     for n in (4, 12):
-        run(f"score d new.csv --out s.csv --chunk-rows {n}")
+        monkeypatch.setattr(tables, "MOST_ROWS", n)
+        run("score d new.csv --out s.csv")
         first, second = capsys.readouterr().err.splitlines()
         assert first == "discrete-itd: note: new.csv: ignoring 1 of 10 columns: note"
         assert second.startswith("discrete-itd: note: column 'code': no value was seen in training")
@@ -217,44 +220,47 @@ def test_what_was_never_seen_is_told_of_all_rows_together(capsys):
 # -- kinds of files ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["t.csv", "t.tsv.gz", "t.csv.bz2", "t.csv.xz", "t.csv.zip"])
-def test_a_table_is_read_as_it_was_written(tmp_path, name):
-    frame = pd.DataFrame({"a": ["x", None, 'é\n,\t"'] * 5, "b": list(map(str, range(15)))})
-    table = Table.named(str(tmp_path / name), "csv")
-    write_stream(table, [frame[:4], frame[4:9], frame[9:]])
-    with reading(table) as source:
-        chunks = list(source.chunks(7))
-    assert [(c.first, len(c.frame)) for c in chunks] == [(1, 7), (8, 7), (15, 1)]
-    read = pd.concat([c.frame for c in chunks])
-    assert read.index.tolist() == list(range(1, 16))
-    assert read.astype(object).where(read.notna(), None).to_numpy().tolist() == (
-        frame.astype(object).where(frame.notna(), None).to_numpy().tolist()
-    )
-
-
 @pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        (b"", "the table is empty"),
-        (b"a,b\n1,2\n1,2,3\n", "line 3: 3 cells, but 2 in the header"),
-        (b'a,b\n1,2\n1,"x\n1,2\n', "line 3: a quotation mark opens a cell that does not end"),
-        (gzip.compress(b"a,b\n1,2\n"), "is a .gz file: unpack it, or give a name that ends in .gz"),
-        (bytes(range(256)) * 3, "is no text, as a CSV is"),
-        (b"a,a\n1,2\n", "column 'a': the name repeats"),
-        (b"a,b\n1,\xff\n", "cannot be read as .csv ('utf-8' codec"),
-    ],
-)  # fmt: skip
+    "name", ["t.csv", "t.tsv.gz", "t.csv.bz2", "t.csv.xz", "t.csv.zip", "t.csv.zst"]
+)
+def test_a_table_is_read_as_it_was_written(tmp_path, name):
+    pytest.importorskip("pyarrow")
+    frame = pd.DataFrame({"a": ["x", None, 'é\n,\t"\r'] * 5, "b": list(map(str, range(15)))})
+    path = str(tmp_path / name)
+    write_table(path, [frame[:4], frame[4:9], frame[9:]])
+    with reading(path, Dialect()) as source:
+        chunks = list(source.chunks(n_rows=7))
+    assert [(c.index[0], len(c)) for c in chunks] == [(1, 7), (8, 7), (15, 1)]
+    read = pd.concat(chunks)
+    assert read.index.tolist() == list(range(1, 16))
+    pd.testing.assert_frame_equal(read.reset_index(drop=True).astype("str"), frame)
+
+
+UNREADABLE = [
+    (b"", "the table is empty"),
+    (b"a,b\n1,2\n1,2,3\n", "line 3: 3 cells, but 2 in the header"),
+    (b'a,b\n1,2\n1,"x\n1,2\n', "line 3: a quotation mark opens a cell that does not end"),
+    (gzip.compress(b"a,b\n1,2\n"), "is a .gz file: unpack it, or give a name that ends in .gz"),
+    (bytes(range(256)) * 3, "is no text, as a CSV is"),
+    (b"a,a\n1,2\n", "column 'a': the name repeats"),
+    (b"a,b\n1,\xff\n", "cannot be read as .csv ('utf-8' codec"),
+]
+
+
+@pytest.mark.parametrize(("content", "words"), UNREADABLE)
 def test_what_cannot_be_read(tmp_path, content, words):
-    (tmp_path / "t.csv").write_bytes(content)
-    with pytest.raises(UserError) as error:
-        read_table(str(tmp_path / "t.csv"))
+    path = tmp_path / "t.csv"
+    path.write_bytes(content)
+    with pytest.raises(UserError) as error, reading(str(path), Dialect()) as source:
+        list(source.chunks())
     assert words in str(error.value)
-    with (
-        pytest.raises(UserError) as error,
-        reading(Table.named(str(tmp_path / "t.csv"), "csv")) as s,
-    ):
-        list(s.chunks())
-    assert words in str(error.value)
+
+
+def test_rows_that_end_early_have_gaps(tmp_path):
+    (tmp_path / "t.csv").write_text("a,b,c\n1\n\n2,3\n")
+    with reading(str(tmp_path / "t.csv"), Dialect()) as source:
+        (chunk,) = source.chunks()
+    assert chunk.fillna("-").to_numpy().tolist() == [["1", "-", "-"], ["2", "3", "-"]]
 
 
 # -- standard input and output ----------------------------------------------------------------------
@@ -264,7 +270,7 @@ class Piped(io.TextIOWrapper):
     """A standard input with some content."""
 
     def __init__(self, content):
-        super().__init__(io.BytesIO(content))
+        super().__init__(io.BufferedReader(io.BytesIO(content)))
 
 
 def test_through_pipes(place, capfdbinary, monkeypatch):
@@ -273,18 +279,15 @@ def test_through_pipes(place, capfdbinary, monkeypatch):
     said, _ = capfdbinary.readouterr()
     content = (place / "odd.csv").read_bytes()
     monkeypatch.setattr(sys, "stdin", Piped(content))
-    run("score d - --out - --chunk-rows 10")
+    monkeypatch.setattr(tables, "MOST_ROWS", 10)
+    run("score d - --out -")
     out, err = capfdbinary.readouterr()
     assert out == (place / "s.csv").read_bytes()
     assert err.endswith(said.replace(b"s.csv", b"-"))
-    monkeypatch.setattr(sys, "stdin", Piped(content))
-    run("score d - --out - --out-format parquet")
-    packed, _ = capfdbinary.readouterr()
-    assert pd.read_parquet(io.BytesIO(packed)).equals(pd.read_csv("s.csv"))
     frame = pd.read_csv("odd.csv", dtype=str, keep_default_na=False, na_values=[""])
     frame.to_parquet("odd.parquet")
     monkeypatch.setattr(sys, "stdin", Piped((place / "odd.parquet").read_bytes()))
-    run("score d - --format parquet --out again.csv")
+    run("score d - --out again.csv")
     assert (place / "again.csv").read_bytes() == (place / "s.csv").read_bytes()
 
 
@@ -344,10 +347,11 @@ def ended(pid):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 @pytest.mark.filterwarnings("ignore:.*fork")
-def test_a_reader_that_has_gone_ends_the_command_quietly(place):
+def test_a_reader_that_has_gone_ends_the_command_quietly(place, monkeypatch):
+    monkeypatch.setattr(tables, "MOST_ROWS", 3)
     ours, theirs = os.pipe()
     os.close(ours)
-    assert ended(forked("score d odd.csv --out - --chunk-rows 3", theirs)) == 141
+    assert ended(forked("score d odd.csv --out -", theirs)) == 141
     os.close(theirs)
     assert "note" in (place / "stderr").read_text()  # of the column that is ignored
     assert (place / "stderr").read_text().count("\n") == 1
@@ -375,7 +379,7 @@ def contents(path):
     return {
         str(p.relative_to(path)): p.read_bytes()
         for p in sorted(path.rglob("*"))
-        if p.is_file() and p.name != parts.LEDGER
+        if p.is_file() and p.name != folders.LEDGER
     }
 
 
@@ -392,21 +396,18 @@ def test_a_folder_gives_a_folder(folder, capsys):
     assert (folder / "a.csv").read_bytes() == (folder / "out/a.csv").read_bytes()
     whole = pd.read_csv("a.csv")
     pd.testing.assert_frame_equal(pd.read_parquet("out/p.parquet"), whole)
-    run("score d in --out o2/ --out-format csv")
-    names = ["a.csv", "b.csv", *(n.replace("parquet", "csv") for n in PARTS), "sub/c.csv"]
-    assert list(contents(folder / "o2")) == names
 
 
 @pytest.mark.filterwarnings("ignore:in. ignoring")
 def test_a_folder_is_read_once_whatever_links_lead_to_it(folder):
-    names = parts.tables_in("in")
+    names = tables_in("in")
     (folder / "in/loop").symlink_to(".")
     (folder / "in/a_first").symlink_to("sub")
-    assert parts.tables_in("in") == names
+    assert tables_in("in") == names
     (folder / "other").mkdir()
     shutil.copy("in/a.csv", "other/x.csv")
     (folder / "in/other").symlink_to("../other")
-    assert parts.tables_in("in") == sorted([*names, "other/x.csv"])
+    assert tables_in("in") == sorted([*names, "other/x.csv"])
 
 
 def test_a_carriage_return_stays_within_its_cell(place):
@@ -415,9 +416,9 @@ def test_a_carriage_return_stays_within_its_cell(place):
         frame.to_csv(file, index=False, quoting=csv.QUOTE_ALL)
     run("impute d returns.csv --out same.csv")
     for name in ("returns.csv", "same.csv"):
-        with reading(Table(str(place / name), ".csv")) as source:
-            (chunk,) = source.take(9, None)
-            assert chunk.frame["city"].tolist() == ["a\rb", "c\r\nd", "e"]
+        with reading(str(place / name), Dialect()) as source:
+            (chunk,) = source.chunks()
+            assert chunk["city"].tolist() == ["a\rb", "c\r\nd", "e"]
 
 
 def test_a_table_that_has_become_empty_leaves_no_scores(folder, capsys):
@@ -436,7 +437,7 @@ def test_what_is_complete_is_not_made_again(folder, capsys):
         capsys.readouterr()
         after = {p: p.stat().st_mtime_ns for p in (folder / "out").rglob("*") if p.is_file()}
         names = (str(p.relative_to(folder / "out")) for p, t in after.items() if before.get(p) != t)
-        return sorted(n for n in names if n != parts.LEDGER)
+        return sorted(n for n in names if n != folders.LEDGER)
 
     run("score d in --out out")
     said = capsys.readouterr().out.splitlines()[1:]
@@ -453,7 +454,7 @@ def test_what_is_complete_is_not_made_again(folder, capsys):
     assert made() == ["a.csv"]
     assert not left.exists()
     # half a line of the ledger
-    ledger = folder / "out" / parts.LEDGER
+    ledger = folder / "out" / folders.LEDGER
     ledger.write_bytes(ledger.read_bytes()[:-9])
     assert made() == ["a.csv"]
     # other options
@@ -469,14 +470,14 @@ def test_what_is_complete_is_not_made_again(folder, capsys):
 
 
 def ledger_line(name, **others):
-    tally = {"n_rows": 1, "mean": 0.0, "squares": 0.0, "counts": {}}
+    tally = {"rows": 1, "nats": 0.0, "squares": 0.0}
     return {"part": name, "file": "a.csv", "source": [], "key": "", "tally": tally, **others}
 
 
 def plant(folder, *lines):
     (folder / "out").mkdir(exist_ok=True)
     text = "\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines)
-    (folder / "out" / parts.LEDGER).write_text(f"{text}\n")
+    (folder / "out" / folders.LEDGER).write_text(f"{text}\n")
 
 
 def test_a_planted_ledger_removes_nothing_outside_of_its_folder(folder, capsys):
@@ -504,22 +505,33 @@ def test_no_link_leads_what_is_written_out_of_the_folder(folder, capsys):
     run("score d in --out out", code=2)
     assert "sub/c.csv: a link leads out of the folder out" in capsys.readouterr().err
     (folder / "out2").mkdir()
-    (folder / "out2" / parts.LEDGER).symlink_to(victim / "c.csv")
+    (folder / "out2" / folders.LEDGER).symlink_to(victim / "c.csv")
     run("score d in --out out2", code=2)
-    assert f"{parts.LEDGER}: cannot be written" in capsys.readouterr().err
+    assert f"{folders.LEDGER}: cannot be written" in capsys.readouterr().err
     (folder / "out3").mkdir()
-    (folder / "out3" / parts.LEDGER).hardlink_to(victim / "c.csv")
+    (folder / "out3" / folders.LEDGER).hardlink_to(victim / "c.csv")
     run("score d in --out out3", code=2)
-    assert f"{parts.LEDGER}: cannot be written (the file has another" in capsys.readouterr().err
+    assert f"{folders.LEDGER}: cannot be written (the file has another" in capsys.readouterr().err
     assert os.listdir(victim) == ["c.csv"]
     assert (victim / "c.csv").read_text() == "mine"
 
 
 def test_a_malformed_ledger_counts_for_nothing(folder, capsys):
     run("score d in/sub --out out")
-    (line,) = (folder / "out" / parts.LEDGER).read_text().splitlines()
+    (line,) = (folder / "out" / folders.LEDGER).read_text().splitlines()
     good, said = json.loads(line), capsys.readouterr().out
-    odd = [None, 1, -1, "x", [], {}, [[]], {"n_rows": -1}, {**good["tally"], "counts": [1]}]
+    odd = [
+        None,
+        1,
+        -1,
+        "x",
+        [],
+        {},
+        [[]],
+        {"rows": -1},
+        {"rows": 1.5},
+        {**good["tally"], "alarm": [1]},
+    ]
     lines = ["", "[" * 10**5, "[]", "null", '"x"', "{}", "\0", json.dumps({"part": {}})]
     lines += [{**good, key: value} for key in good for value in odd if key != "out"]
     plant(folder, *lines)
@@ -551,8 +563,6 @@ def test_folders_that_are_refused(capsys):
         "score d - --out out/": "--out is a folder, but the table is -",
         "score d in --out out --discoveries 0.1": "--discoveries is over all rows of one table",
         "score d in/sub/../README.txt --out out/": "unsupported ending",
-        "score d odd.csv --out s.csv --format csv": "--format: neither",
-        "score d odd.csv --out s.csv --out-format csv": "--out-format: --out is a file",
     }.items():
         run(line, code=2)
         out, err = capsys.readouterr()

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from discrete_itd import DriftWatch
-from discrete_itd.cli import main
+from discrete_itd.cli import main, tables
 from discrete_itd.storage.files import content_digest
 from tests.cli.test_command import snapshot
 from tests.detection.test_watch import detector, table
@@ -49,15 +49,16 @@ def run(line, capsys, code=0):
     return capsys.readouterr()
 
 
-def test_calls_go_on_from_each_other(capsys):
-    watch = DriftWatch(detector(), level=0.05, random_state=2)
+def test_calls_go_on_from_each_other(capsys, monkeypatch):
+    watch = DriftWatch(detector(), level=0.05, random_state=0)
     wanted = watch.update(quiet()).reset_index(drop=True)
-    out, err = run(f"{WATCH} a.csv --state w --level 0.05 --seed 2 --out a.out.csv", capsys)
+    out, err = run(f"{WATCH} a.csv --state w --level 0.05 --out a.out.csv", capsys)
     assert (out, err) == (f"a.csv: {watch}\n", "")
     assert "no alarm at level 0.05" in out
     pd.testing.assert_frame_equal(pd.read_csv("a.out.csv"), wanted)
     wanted = watch.update(changed().drop(columns="id")).reset_index(drop=True)
-    out, err = run(f"{WATCH} b.csv --state w --chunk-rows 30 --out b.out.csv", capsys, 1)
+    monkeypatch.setattr(tables, "MOST_ROWS", 30)
+    out, err = run(f"{WATCH} b.csv --state w --out b.out.csv", capsys, 1)
     assert out == f"b.csv: {watch}\n"
     assert "500 rows watched" in out
     assert f"first in row {watch.alarm_.row}: columns 'free'" in out
@@ -67,7 +68,7 @@ def test_calls_go_on_from_each_other(capsys):
 
 
 def test_standard_input_and_output(capsys, monkeypatch):
-    text = io.TextIOWrapper(io.BytesIO(quiet().to_csv(index=False).encode()))
+    text = io.TextIOWrapper(io.BufferedReader(io.BytesIO(quiet().to_csv(index=False).encode())))
     monkeypatch.setattr(sys, "stdin", text)
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO()))
     assert main(f"{WATCH} - --state w --out -".split()) == 0
@@ -94,12 +95,10 @@ def test_a_folder_is_watched_in_order(place, capsys):
         ("watch m.safetensors a.csv --state w", "m.safetensors: watch needs a detector"),
         ("watch d.safetensors bad.csv --state w", "bad.csv: column 'twin'"),
         ("watch d.safetensors a.csv --state a.csv", "a.csv: --state is also read"),
-        ("watch d.safetensors a.csv --state w --out w.csv --format csv", "--format"),
         ("watch d.safetensors a.csv --state w.csv --out w.csv", "w.csv: --out is the state itself"),
         ("watch d.safetensors a.csv --state no/w", "no/w: cannot be written"),
         ("watch d.safetensors a.csv --state d2.safetensors", "holds a model, not the state"),
         ("watch d.safetensors a.csv --state old --level 0.02", "--level: old is at level 0.01"),
-        ("watch d.safetensors a.csv --state old --seed 1", "--seed: old has the seed"),
         ("watch e.safetensors a.csv --state old", "old: the watch is of another detector"),
         ("watch d.safetensors a.csv --state w --level 1", "must be between 0 and 1, got '1'"),
     ],

@@ -376,7 +376,12 @@ AT_ENCODING = {
         "expected numbers, got 'x'",
     ),
     "another notation": ([0.5, 1.25], ["5", "0,5"], ValueError, "expected numbers, got '0,5'"),
-    "durations without a unit": (pd.to_timedelta([1]), ["5"], ValueError, "timedeltas, got '5'"),
+    "durations without a unit": (
+        pd.to_timedelta([1]),
+        ["5"],
+        ValueError,
+        "durations, like .*, got '5'",
+    ),
     "truth in a continuous column": ([0.5, 1.25], [True], ValueError, "expected numbers, got True"),
     "dates in a continuous column": (
         [0.5, 1.25],
@@ -387,7 +392,12 @@ AT_ENCODING = {
     "infinity": ([0.5, 1.25], [np.inf], ValueError, "contains infinity"),
     "infinity among categories": ([1, 2], [1, np.inf], ValueError, "contains infinity"),
     "numbers among dates": (pd.to_datetime(["2020"]), [5], ValueError, "expected datetimes, got 5"),
-    "text among dates": (pd.to_datetime(["2020"]), ["2020"], ValueError, "datetimes, got '2020'"),
+    "text among dates": (
+        pd.to_datetime(["2020"]),
+        ["2020"],
+        ValueError,
+        "dates or times, like .*, got '2020'",
+    ),
     "dates among durations": (
         pd.to_timedelta([1]),
         pd.to_datetime(["2020"]),

@@ -304,8 +304,8 @@ def test_a_text_column_of_numbers_is_filled_with_text_of_them(of_numbers, column
         ("area", "5.067,14 €", "expected numbers, got '5.067,14 €'"),
         ("count", "1_000", "expected numbers, got '1_000'"),
         ("area", "inf", "contains infinity"),
-        ("day", "24.01.2028", "expected datetimes, got '24.01.2028'"),
-        ("took", "5", "expected timedeltas, got '5'"),
+        ("day", "24.01.2028", "expected ISO dates or times, like 2024-01-31, got '24.01.2028'"),
+        ("took", "5", "expected durations, like 1 days 02:00:00, got '5'"),
     ],
 )
 def test_other_text_among_numbers_is_named(of_numbers, column, cell, words):
@@ -412,10 +412,10 @@ def test_a_placeholder_among_dates_is_noted():
     assert "replace '00.00.0000' by None" in said[0]
     with from_shell():
         assert (
-            "give --na 00.00.0000 where a cell is missing"
+            "give --csv na=00.00.0000 where a cell is missing"
             in note_of([*days, *["00.00.0000"] * 60])[1][0]
         )
-        assert "give --na '-  -' where" in note_of([*days, *["-  -"] * 60])[1][0]
+        assert "give --csv 'na=-  -' where" in note_of([*days, *["-  -"] * 60])[1][0]
     assert "but for 'k.A.'" in note_of(["7,5", "3,25", "k.A."] * 50)[1][0]
     assert not note_of(["2", "4", "more"] * 50)[1]  # categories
 

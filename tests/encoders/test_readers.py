@@ -8,7 +8,8 @@ import polars as pl
 import pytest
 
 from discrete_itd import DiffusionDensity
-from discrete_itd.cli.tables import read_table, recognise
+from discrete_itd.cli.fitting import as_written, typed_table
+from discrete_itd.cli.tables import Dialect
 from discrete_itd.encoders import TableEncoder
 from discrete_itd.encoders.streams import FrameStream
 from discrete_itd.encoders.survey import survey
@@ -49,7 +50,7 @@ TEXT = written()
 def by_command(folder):
     path = folder / "table.csv"
     path.write_text(TEXT)
-    return recognise(read_table(str(path)), str(path), {})
+    return typed_table(as_written(str(path), Dialect()), str(path), {}, Dialect())
 
 
 def as_objects(_):

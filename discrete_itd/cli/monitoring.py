@@ -1,0 +1,281 @@
+"""``discrete-itd report``, ``watch``, ``drift`` and ``evaluate``: all rows of a table, or a folder, together."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+
+from discrete_itd.cli.inputs import (
+    Reader,
+    Tables,
+    about,
+    kept_cells,
+    kept_names,
+    load_detector,
+    load_model,
+)
+from discrete_itd.cli.messages import STANDARD, UserError, note, say
+from discrete_itd.cli.tables import (
+    check_out,
+    check_writable,
+    same_file,
+    save_whole,
+    standard_output,
+    write_table,
+)
+from discrete_itd.detection.answers import density_of
+from discrete_itd.detection.detector import DiffusionOutlierDetector
+from discrete_itd.detection.watch import DriftWatch
+from discrete_itd.encoders import Rows
+from discrete_itd.plots import new_axes
+from discrete_itd.progress import stream_progress
+from discrete_itd.reporting.findings import Findings, examine
+from discrete_itd.reporting.page import render
+from discrete_itd.reporting.sentences import VERDICTS, judgement
+from discrete_itd.reporting.statistics import (
+    Interval,
+    auroc_interval,
+    precision_interval,
+    share_interval,
+)
+
+LEVEL, SEED = 0.01, 0  # of a new watch
+POSITIVE, NEGATIVE = ("1", "1.0", "true"), ("0", "0.0", "false")  # labels without --anomalies
+
+
+# -- report ---------------------------------------------------------------------------------------
+
+
+def report(args: argparse.Namespace) -> int:
+    """Run the command; 1 if targets are to be met and are not."""
+    sources = {"model": args.model, "table": args.table, "table_of_inliers": args.inliers}
+    check_out(args.out, is_table=False, **sources)
+    if args.inliers == STANDARD:
+        raise UserError("--inliers: must be a file, which can be read twice, not -")
+    if args.check and args.target_nats is None and args.target_false_alarms is None:
+        raise UserError("--check needs a target: --target-nats or --target-false-alarms")
+    try:
+        new_axes()
+    except ImportError as error:
+        raise UserError(str(error)) from None
+    found = _examined(args)
+    page = render(found, title=f"Report on {_shown(args.table)}").encode()
+    if args.out == STANDARD:
+        standard_output().write(page)
+    else:
+        save_whole(args.out, lambda path: path.write_bytes(page))
+    n_alarms = "" if found.n_alarms is None else f", {found.n_alarms} alarms"
+    say(args.out, f"wrote {args.out}: {found.n_rows} rows{n_alarms}")
+    for verdict in found.verdicts:
+        say(args.out, f"  {VERDICTS[verdict.passed].lower()}: {judgement(verdict, found)}")
+    if found.verdicts:
+        say(args.out, VERDICTS[found.passed].lower())
+    return int(args.check and not found.passed)
+
+
+def _examined(args: argparse.Namespace) -> Findings:
+    """What the model says of the table, and the inliers, which are read in chunks."""
+    model = load_model(args.model)
+    if model is density_of(model) and args.inliers is None and args.target_false_alarms is not None:
+        raise UserError(
+            "--target-false-alarms needs a threshold: give --inliers, from which one can be set"
+        )
+    keep: list[str] = []  # filled by the first part of the table
+
+    def with_keys(tables: Tables) -> Iterator[Rows]:
+        """The rows, beside them the columns that ``--keep`` asks for, as they are."""
+        for path, chunk, rows in tables.chunks(keep=args.keep):
+            keep[:] = kept_names(path, list(chunk.columns), args.keep)
+            yield replace(rows, others=kept_cells(chunk, keep).set_axis(rows.index))
+
+    paths = [path for path in (args.table, args.inliers) if path is not None]
+    with stream_progress(args.command) as bar, about(" or ".join(paths)):
+        readers = [Reader(model, args, bar.update) for _ in paths]
+        table, *inliers = map(Tables, readers, paths)
+        for tables in inliers:  # the table itself may be a pipe, and is read at once
+            tables.check()
+        found = examine(
+            model,
+            with_keys(table),
+            inliers=inliers[0] if inliers else None,
+            target_nats=args.target_nats,
+            target_false_alarms=args.target_false_alarms,
+            n_most_anomalous=args.most_anomalous,
+            keep=keep,
+        )
+    for reader in readers:
+        reader.tell()
+    return found
+
+
+def _shown(table: str) -> str:
+    return "the standard input" if table == STANDARD else table
+
+
+# -- watch and drift ------------------------------------------------------------------------------
+
+
+def watch(args: argparse.Namespace) -> int:
+    """Run the command; 1 if an alarm was raised, now or in an earlier call."""
+    if args.keep and args.out is None:
+        raise UserError("--keep needs --out, to which columns are copied")
+    check_writable(args.state)
+    for path in (args.model, args.table):
+        if same_file(args.state, path):
+            raise UserError(f"{args.state}: --state is also read as another file")
+    check_out(args.out, model=args.model, table=args.table, state=args.state)
+    detector = load_detector(args)
+    if not os.path.exists(args.state):
+        level = LEVEL if args.level is None else args.level
+        found = DriftWatch(detector, level=level, random_state=SEED)
+    else:
+        found = DriftWatch.load(args.state, detector)
+        if args.level not in (None, found.level):
+            raise UserError(
+                f"--level: {args.state} is at level {found.level:g}, which does not change: its alarms would have no"
+                " guarantee; use another file for a new watch"
+            )
+    with stream_progress(args.command) as bar:
+        reader = Reader(detector, args, bar.update)
+        frames = _watched(found, Tables(reader, args.table), args.keep)
+        if args.out is not None:
+            write_table(args.out, frames)
+        for _ in frames:
+            pass
+    # last: a call that fails before can be repeated
+    save_whole(args.state, found.save)
+    reader.tell()
+    say(args.out, f"{_shown(args.table)}: {found}")
+    return int(found.alarm_ is not None)
+
+
+def _watched(found: DriftWatch, tables: Tables, keep: list[str]) -> Iterator[pd.DataFrame]:
+    """The columns to keep, and what the watch says of the rows."""
+    for path, chunk, rows in tables.chunks(keep=keep):
+        with about(path):
+            table = found.update(rows)
+        names = kept_names(path, list(chunk.columns), keep, list(table.columns))
+        kept = kept_cells(chunk, names).set_axis(table.index, axis=0)
+        yield pd.concat([kept, table], axis=1)
+
+
+def drift(args: argparse.Namespace) -> int:
+    """Run the command; 1 if there is to be no drift and there is some."""
+    check_out(args.out, model=args.model, table=args.table)
+    detector = load_detector(args)
+    paths = [path for path in (args.table, args.reference) if path is not None]
+    rows: list[Rows | None] = []
+    with stream_progress(args.command) as bar:
+        for path in paths:
+            reader = Reader(detector, args, bar.update)
+            rows.append(Rows.concat(list(Tables(reader, path))))
+            reader.tell()
+    table, reference = [*rows, None][:2]
+    with about(" or ".join(paths)):
+        found = detector.drift(table, reference=reference, alpha=args.alpha)
+    if args.out is not None:
+        write_table(args.out, [found.columns.rename_axis("column").reset_index()])
+    say(args.out, str(found))
+    return int(args.check and found.drifted)
+
+
+# -- evaluate -------------------------------------------------------------------------------------
+
+
+def evaluate(args: argparse.Namespace) -> None:
+    """Run the command."""
+    check_out(args.out, model=args.model, table=args.table)
+    model = load_model(args.model)
+    if args.label in map(str, density_of(model).encoder_.names):
+        note(
+            f"column {args.label!r} is part of the model, which has seen such labels: fit with --drop"
+        )
+    scores, labels, alarms = [], [], []
+    with stream_progress(args.command) as bar:
+        reader = Reader(model, args, bar.update)
+        for path, chunk, rows in Tables(reader, args.table).chunks(all_used=True):
+            if args.label not in chunk:
+                raise UserError(f"{path}: column {args.label!r}: named in --label, but not there")
+            labels.append(_labels(path, cast(pd.Series, chunk[args.label])))
+            with about(path):
+                scores.append(model.score_samples(rows))
+                if isinstance(model, DiffusionOutlierDetector):
+                    alarms.append(model.predict(rows, scores=scores[-1]) == -1)
+    reader.tell()
+    is_anomaly = _anomalies(args, np.concatenate(labels))
+    alarm = np.concatenate(alarms) if alarms else None
+    lines = measured(np.concatenate(scores), is_anomaly, alarm)
+    if args.out is not None:
+        write_table(args.out, [pd.DataFrame(lines)])
+    n = int(is_anomaly.sum())
+    say(args.out, f"{args.table}: {len(is_anomaly)} rows, {n} anomalies; 95 % intervals")
+    for line in lines:
+        low, high = (f"{line[end]:.4g}" for end in ("low", "high"))
+        say(args.out, f"  {line['measure']:26} {line['value']:.4g} ({low} to {high})")
+
+
+def measured(
+    scores: np.ndarray, is_anomaly: np.ndarray, alarm: np.ndarray | None
+) -> list[dict[str, Any]]:
+    """Measures of a ranking and, with a threshold, of alarms, with their 95 % intervals.
+
+    Parameters
+    ----------
+    scores : ndarray, shape (N,)
+        Inliers have higher ones.
+    is_anomaly : ndarray of bool, shape (N,)
+    alarm : ndarray of bool, shape (N,), optional
+
+    Returns
+    -------
+    list of dict
+        With measure, value, low and high.
+    """
+    found: dict[str, Interval] = {
+        "AUROC": auroc_interval(-scores, is_anomaly),
+        "average precision": precision_interval(-scores, is_anomaly),
+    }
+    if alarm is not None:
+        n_alarms, hits = int(alarm.sum()), int((alarm & is_anomaly).sum())
+        n_anomalies = int(is_anomaly.sum())
+        n_inliers = len(alarm) - n_anomalies
+        found["false alarms of inliers"] = share_interval(n_alarms - hits, n_inliers)
+        found["alarms of anomalies"] = share_interval(hits, n_anomalies)
+        if n_alarms:
+            found["anomalies among alarms"] = share_interval(hits, n_alarms)
+    return [{"measure": name, **interval._asdict()} for name, interval in found.items()]
+
+
+def _labels(path: str, labels: pd.Series) -> np.ndarray:
+    """Labels as text."""
+    missing = np.flatnonzero(labels.isna().to_numpy())
+    if len(missing):
+        row = labels.index[int(missing[0])]
+        raise UserError(f"{path}: row {row}: column {labels.name!r}: the label is missing")
+    return labels.astype(object).map(str).to_numpy(dtype=object)
+
+
+def _anomalies(args: argparse.Namespace, labels: np.ndarray) -> np.ndarray:
+    """Which labels are those of anomalies."""
+    known = sorted(set(labels))
+    if args.anomalies:
+        for label in args.anomalies:
+            if label not in known:
+                raise UserError(f"{label!r}: named in --anomalies, but no row has this label")
+        is_anomaly = np.isin(labels, args.anomalies)
+    elif all(label.lower() in POSITIVE + NEGATIVE for label in known):
+        is_anomaly = np.isin(np.char.lower(labels.astype(str)), POSITIVE)
+    else:
+        raise UserError(
+            f"column {args.label!r}: which of {', '.join(map(repr, known[:5]))} are anomalies? name them with"
+            " --anomalies"
+        )
+    if is_anomaly.all() or not is_anomaly.any():
+        raise UserError(f"column {args.label!r}: there must be both anomalies and inliers")
+    return is_anomaly
