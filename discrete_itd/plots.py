@@ -284,21 +284,18 @@ def plot_scores(model: Model | Findings, X: Any = None, ax: Axes | None = None) 
     edges = np.linspace(low, high if high > low else low + 1, 51)
     is_cut = bool((shown > edges[-1]).any())
 
-    def counts(values: np.ndarray) -> np.ndarray:
-        return np.histogram(np.minimum(values, edges[-1]), edges)[0]
+    def bars(values: np.ndarray, **style: Any) -> None:
+        ax.hist(np.minimum(values, edges[-1]), edges, linewidth=0.4, edgecolor="white", **style)
 
-    style = {"align": "edge", "edgecolor": "white", "linewidth": 0.4}
-    ax.bar(edges[:-1], counts(surprisal), np.diff(edges), color=SKY, **style)
+    bars(surprisal, color=SKY)
     if np.isfinite(threshold):
         above = surprisal[surprisal > threshold]
-        n, share = len(above), len(above) / len(surprisal)
-        ax.bar(
-            edges[:-1], counts(above), np.diff(edges), color=VERMILLION, hatch="////", **style,
-            label=f"alarm: {n:,} of {len(surprisal):,} rows ({share:.1%})",
-        )  # fmt: skip
+        share = f"{len(above):,} of {len(surprisal):,} rows ({len(above) / len(surprisal):.1%})"
+        bars(above, color=VERMILLION, hatch="////", label=f"alarm: {share}")
         ax.axvline(threshold, color=INK, linewidth=1.2, label=f"threshold {threshold:.2f} nats")
     if len(reference):
-        heights = counts(reference) * len(surprisal) / len(reference)
+        counts = np.histogram(np.minimum(reference, edges[-1]), edges)[0]
+        heights = counts * len(surprisal) / len(reference)
         ax.stairs(heights, edges, color=GREY, linewidth=1.2, label="calibration rows, rescaled")
     ax.set_yscale("log")  # so that the few anomalies are visible beside the inliers
     ax.set_ylim(0.7, None)

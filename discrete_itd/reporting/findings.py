@@ -318,7 +318,7 @@ def examine(
         most_anomalous=measurements.most_anomalous_rows(
             density, *worst, detector=detector, keep=keep
         ),
-        alarm_rows=measurements.alarm_rows(detector, asked.alarms, keep),
+        alarm_rows=measurements.alarm_rows(detector, asked.alarms, asked.alarm_scores, keep),
         columns=columns.sort_values("nats", ascending=False, kind="stable"),
         facts=measurements.facts(density, asked.seconds / len(asked.numbers["score"])),
     )

@@ -15,13 +15,12 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from discrete_itd import __version__
-from discrete_itd.detection.answers import answers
 from discrete_itd.detection.assessment import nats_given_others
 from discrete_itd.detection.conditionals import scores_of_row
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.detection.reasons import NO_CELL, reasons
 from discrete_itd.detection.score import scorer_of
-from discrete_itd.encoders import Rows, TableEncoder, written
+from discrete_itd.encoders import Column, Rows, TableEncoder, written
 from discrete_itd.estimators import DiffusionDensity
 
 MASSES = ("nominal", "ordinal")  # kinds of columns with probabilities; the others have densities
@@ -170,7 +169,7 @@ class Measured:
     worst : Rows
         Those with the lowest scores, in the order of the table; ``worst_scores`` are theirs.
     alarms : Rows or None
-        The first rows that raise an alarm, in the order of the table.
+        The first rows that raise an alarm, in the order of the table; ``alarm_scores`` are theirs.
     """
 
     def __init__(
@@ -185,9 +184,9 @@ class Measured:
     ) -> None:
         self._density, self._detector, self._max_stderr = density, detector, max_stderr
         self.n_cells, self.seconds = 0, 0.0
-        self.worst_scores = np.zeros(0)
         found: list[dict[str, np.ndarray]] = []
-        spread, alarms, n_alarms, worst = Spread(MOST_ROWS), [], 0, []
+        spread, alarms, worst = Spread(MOST_ROWS), [], []
+        self.worst_scores = self.alarm_scores = np.zeros(0)
         for rows in parts:
             found.append(self._numbers(rows, is_known))
             score = found[-1]["score"]
@@ -201,8 +200,8 @@ class Measured:
             worst, self.worst_scores = [both.take(stay)], scores[stay]
             if detector is not None and n_most:
                 raised = np.flatnonzero(score < detector.threshold_.offset)
-                raised = raised[: MOST_ALARMS - n_alarms]
-                n_alarms += len(raised)
+                raised = raised[: MOST_ALARMS - len(self.alarm_scores)]
+                self.alarm_scores = np.append(self.alarm_scores, score[raised])
                 alarms += [rows.take(raised)] if len(raised) else []
         self.numbers = {name: np.concatenate([f[name] for f in found]) for name in found[0]}
         self.spread, self.worst = spread.rows, worst[0]
@@ -252,50 +251,75 @@ def most_anomalous_rows(
         :func:`kept`, then those of the model, of many columns the first ``MOST_CELLS_SHOWN`` and those with a reason).
     """
     worst = np.argsort(score, kind="stable")[:n]
-    rows, score = rows.take(worst), score[worst]
-    p = np.full(len(worst), np.nan)
-    by_row: list[list[str]] = [[] for _ in worst]
-    marked: list[set[Hashable]] = [set() for _ in worst]
-    if len(worst):
-        taken = replace(rows, frame=rows.frame.reset_index(drop=True))  # labels may repeat
-        with warnings.catch_warnings():
-            # the warning was given for the whole table
-            warnings.filterwarnings("ignore", "column .* no value was seen in training")
-            if detector is not None and len(detector.calibration_scores_):
-                p = detector.p_values(taken, scores=score)
-                lines = detector.reasons(taken, k=N_REASONS)
-            else:
-                lines = reasons(density, taken, N_REASONS)
-        for row, column, text in zip(lines["row"], lines["column"], lines["sentence"], strict=True):
-            by_row[row].append(text)
-            marked[row].add(column)
-        for own, any_cell in zip(by_row, taken.frame.notna().any(axis=1), strict=True):
-            if any_cell and not own:
-                own.append(NO_CELL)
-    columns = {c.name: c for c in rows.encoder.schema}
-    own = kept(rows, keep)
-    others = [name for name in columns if name not in keep]
-    cells = []
+    rows = rows.take(worst)
+    said, marked = _reasons(density if detector is None else detector, rows)
+    columns, own = {c.name: c for c in rows.encoder.schema}, kept(rows, keep)
+    others, cells = [name for name in columns if name not in keep], []
     for i, names in enumerate(marked):
-        shown = [(name, own[name].iloc[i]) for name in keep]
-        shown += [
-            (name, rows.frame[name].iloc[i])
-            for place, name in enumerate(others)
-            if place < MOST_CELLS_SHOWN or name in names
-        ]
-        cells.append(tuple((str(n), _text(v, columns.get(n)), n in names) for n, v in shown))
-    return pd.DataFrame(
-        {
-            "row": list(rows.index),
-            "nats": 0.0 - score,  # not -0.0
-            "p_value": p,
-            "reasons": [tuple(lines) for lines in by_row],
-            "cells": cells,
-        }
-    )
+        shown = [*others[:MOST_CELLS_SHOWN], *(n for n in others[MOST_CELLS_SHOWN:] if n in names)]
+        values = [(name, own[name].iloc[i]) for name in keep]
+        values += [(name, rows.frame[name].iloc[i]) for name in shown]
+        cells.append(tuple((str(n), _text(v, columns.get(n)), n in names) for n, v in values))
+    return _listed(detector, rows, score[worst]).assign(reasons=said, cells=cells)
 
 
-def _text(value: Any, column: Any) -> str:
+def alarm_rows(
+    detector: DiffusionOutlierDetector | None,
+    alarms: Rows | None,
+    score: np.ndarray,
+    keep: Sequence[Hashable],
+) -> pd.DataFrame:
+    """The rows that raise an alarm, in the order of the table; the ``MOST_REASONS`` highest with reasons.
+
+    The columns to keep, row, nats, p_value and reasons, as one text.
+    """
+    if detector is None or alarms is None:
+        return pd.DataFrame({"row": [], "nats": [], "p_value": [], "reasons": []})
+    asked = np.sort(np.argsort(score, kind="stable")[:MOST_REASONS])
+    text = pd.Series("", range(len(alarms)), dtype=object)
+    text[asked] = ["; ".join(lines) for lines in _reasons(detector, alarms.take(asked))[0]]
+    table = _listed(detector, alarms, score).assign(reasons=text)
+    columns = kept(alarms, keep).reset_index(drop=True)
+    columns.columns = [f"kept_{name}" if name in table else str(name) for name in columns]
+    return pd.concat([columns, table], axis=1)
+
+
+def _listed(
+    detector: DiffusionOutlierDetector | None, rows: Rows, score: np.ndarray
+) -> pd.DataFrame:
+    p: Any = np.nan
+    if len(rows) and detector is not None and len(detector.calibration_scores_):
+        p = detector.p_values(rows, scores=score)
+    own = {"row": list(rows.index), "nats": 0.0 - score, "p_value": p}  # not -0.0
+    return pd.DataFrame(own, index=range(len(rows)))
+
+
+def _reasons(
+    model: DiffusionDensity | DiffusionOutlierDetector, rows: Rows
+) -> tuple[list[tuple[str, ...]], list[set[Hashable]]]:
+    """Sentences for each row, and the columns that they are about; none for a row without cells."""
+    said: list[list[str]] = [[] for _ in range(len(rows))]
+    about: list[set[Hashable]] = [set() for _ in said]
+    if not said:
+        return [], []
+    rows = replace(rows, frame=rows.frame.reset_index(drop=True))  # labels may repeat
+    with warnings.catch_warnings():
+        # the warning was given for the whole table
+        warnings.filterwarnings("ignore", "column .* no value was seen in training")
+        if isinstance(model, DiffusionDensity):
+            lines = reasons(model, rows, N_REASONS)
+        else:
+            lines = model.reasons(rows, k=N_REASONS)
+    for row, column, text in zip(lines["row"], lines["column"], lines["sentence"], strict=True):
+        said[row].append(text)
+        about[row].add(column)
+    for own, any_cell in zip(said, rows.frame.notna().any(axis=1), strict=True):
+        if any_cell and not own:
+            own.append(NO_CELL)
+    return list(map(tuple, said)), about
+
+
+def _text(value: Any, column: Column | None) -> str:
     is_missing = pd.api.types.is_scalar(value) and pd.isna(value)
     return "—" if is_missing else written(value, column)
 
@@ -315,28 +339,6 @@ def kept(rows: Rows, names: Sequence[Hashable]) -> pd.DataFrame:
             raise ValueError(f"column {name!r}: named in keep=, but the table has no such column")
         columns[name] = own[0][name].set_axis(rows.index)
     return pd.DataFrame(columns, index=rows.index)
-
-
-def alarm_rows(
-    detector: DiffusionOutlierDetector | None, alarms: Rows | None, keep: Sequence[Hashable]
-) -> pd.DataFrame:
-    """The rows that raise an alarm, in the order of the table; the ``MOST_REASONS`` highest with reasons."""
-    if detector is None or alarms is None:
-        return pd.DataFrame({"row": [], "nats": [], "p_value": [], "reasons": []})
-    found = answers(detector, alarms, ["score", "p_value"])
-    score = found["score"].to_numpy()
-    asked = np.sort(np.argsort(score, kind="stable")[:MOST_REASONS])
-    with warnings.catch_warnings():
-        # the warning was given for the whole table
-        warnings.filterwarnings("ignore", "column .* no value was seen in training")
-        reason = answers(detector, alarms.take(asked), ["reason"], n_reasons=N_REASONS)["reason"]
-    text = np.full(len(alarms), "", dtype=object)
-    text[asked] = reason.fillna("").to_numpy()
-    own = {"row": alarms.index, "nats": 0.0 - score, "p_value": found["p_value"].to_numpy()}
-    table = pd.DataFrame({**own, "reasons": text})
-    columns = kept(alarms, keep).reset_index(drop=True)
-    columns.columns = [f"kept_{name}" if name in table else str(name) for name in columns]
-    return pd.concat([columns, table], axis=1)
 
 
 # -- columns and facts --------------------------------------------------------------------------------
