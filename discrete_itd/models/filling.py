@@ -80,8 +80,9 @@ class FillingMixin:
         DataFrame or ndarray, shape (n_samples, C)
             With the fitted names and dtypes, and numbers and dates as text where the training table wrote them so; a
             polars frame or an array if one was fitted. Never a category unseen in training. Numbers have as many
-            decimals as in training, up to six. In a continuous column, draws next to a value with 20 training rows or
-            more become this value, where hardly any training rows have others.
+            decimals as in training, up to six. Where the numbers of a continuous column repeat, it is one that was
+            seen; in other columns, draws next to a value with 20 training rows or more become this value, where
+            hardly any training rows have others.
         """
         check_is_fitted(self)
         check_integer("n_samples", n_samples, 1)
