@@ -142,7 +142,9 @@ def shares_of_classes(log_weights: Tensor, own: Tensor, orders: Sequence[Sequenc
     if len(own) > MANY:
         return slow_shares_of_classes(log_weights, own, orders)
     peak = own.amax(2)  # (C, B)
-    probs = (own - peak[:, :, None]).exp_()
+    # not below the smallest normal number: others take ten times as long
+    smallest = math.log(torch.finfo(own.dtype).tiny) + 1
+    probs = (own - peak[:, :, None]).clamp_min_(smallest).exp_()
     out, least = torch.zeros_like(peak), own.new_zeros(own.shape[1])
     for order in orders:
         shares, total = log_weights.exp(), torch.zeros_like(least)
@@ -156,7 +158,7 @@ def shares_of_classes(log_weights: Tensor, own: Tensor, orders: Sequence[Sequenc
         least = torch.minimum(least, total)
     out += peak
     # a class whose share was too small for a number gains at most minus the total in the columns that follow
-    far = ~(least > math.log(torch.finfo(own.dtype).tiny) + MARGIN)
+    far = ~(least > smallest + MARGIN)
     slow = replace_rows(
         out.T, far, lambda rows: slow_shares_of_classes(log_weights, own[:, rows], orders).T
     )

@@ -23,8 +23,9 @@ approach", NIPS 1993, for the fit to rows with missing cells.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -33,10 +34,12 @@ from discrete_itd.channel import devices
 from discrete_itd.channel.levels import REAL_KNOWN_SNR
 from discrete_itd.denoisers.base import filled, rows_at_once
 
+Made = TypeVar("Made")
+
 CELLS = 1 << 20  # rows times classes and columns of one batch: more do not fit in a cache
 # least standard deviation of a fitted class in any direction; that of a column is about 1/2
 NARROWEST_SD = 5e-4
-MOST_KEPT = 64  # patterns of missing cells whose numbers are kept
+MOST_KEPT = 1 << 24  # numbers of patterns of missing cells that are kept
 RELATIVE = 1e-10  # of a variance that a covariance gets more: rounding leaves it positive definite
 
 
@@ -70,7 +73,7 @@ class DenseGaussians:
 
     def __init__(self, mean: Tensor, chol: Tensor) -> None:
         self.mean, self.chol = mean, chol
-        self._kept: dict[tuple[bool, ...], Tensor] = {}
+        self._kept: dict[Any, Any] = {}
 
     def covariance(self) -> Tensor:
         """Of the continuous columns given each class: (Z, R, R), float64."""
@@ -153,13 +156,17 @@ class DenseGaussians:
 
     def _mass(self, snr: Tensor) -> Tensor:
         """The ``mass`` of :meth:`told` where cells are known or missing; on a CPU kept for the next batch."""
+        return self._once(lambda: self.told(snr).mass, snr)
+
+    def _once(self, make: Callable[[], Made], snr: Tensor, *order: int) -> Made:
+        """What is made of a pattern of known cells and an order, kept for the next batch; not where none may look."""
         if devices.static_shapes(snr.device):
-            return self.told(snr).mass
-        kept, key = self._kept, tuple(torch.isinf(snr[0]).tolist())
+            return make()
+        kept, key = self._kept, (order, *torch.isinf(snr[0]).tolist())
         if key not in kept:
-            if len(kept) >= MOST_KEPT:
+            if (1 + len(kept)) * self.mean.numel() * self.mean.shape[1] > MOST_KEPT:
                 kept.clear()
-            kept[key] = self.told(snr).mass
+            kept[key] = make()
         return kept[key]
 
     def moments(self, cells: Tensor, shares: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -192,34 +199,67 @@ class DenseGaussians:
         return first, second, r.sum(1, keepdim=True)
 
     def in_order(self, cells: Tensor, order: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Means and variances (B, R, Z) of cells (B, R) given the known ones before them in an order of the columns.
-
-        By the Cholesky factor of what is seen, its columns in the order: a part of it is that of the first ones.
-        """
+        """Means and variances (B, R, Z) of cells (B, R) given the known ones before them in an order of the columns."""
         at = devices.index_tensor(tuple(order), str(cells.device))
-        mean, covariance = self.mean.double()[:, at], self.covariance()[:, at][:, :, at]
-        cells = cells.double()[:, at]
-        snr, t = torch.where(cells.isnan(), 0.0, math.inf), cells.nan_to_num(0.0)
-        means = self.mean.new_zeros(*cells.shape, len(mean))
+        means = self.mean.new_zeros(*cells.shape, len(self.mean))
         var = torch.zeros_like(means)
-        for ways, rows in self._patterns(snr):
-            known = torch.isinf(ways).double()[:, None]  # (U, 1, R)
-            seen = known[..., None] * covariance * known[..., None, :] + torch.diag_embed(1 - known)
-            factor = torch.linalg.cholesky_ex(seen).L
-            whiten = torch.linalg.solve_triangular(
-                factor, torch.diag_embed(known.expand(-1, len(mean), -1)), upper=False
-            )
-            told = (whiten @ covariance).triu(1)  # of a column, by those before it
-            slopes = told.mT @ whiten
-            offset = mean - (slopes @ mean[..., None])[..., 0]
-            after = torch.einsum("unj,uzij->uniz", t[rows], slopes) + offset.mT[:, None]
-            own = covariance.diagonal(dim1=1, dim2=2) - told.square().sum(-2)
-            own = own.clamp_min(1 / REAL_KNOWN_SNR)
-            means.index_copy_(0, rows.flatten(), after.flatten(0, 1).to(means))
-            own = own.mT.to(var).repeat_interleave(rows.shape[1], 0)
-            var.index_copy_(0, rows.flatten(), own)
-        means, var = (torch.empty_like(v).index_copy(1, at, v) for v in (means, var))
+        for ways, rows, t in self._known(cells):
+            slopes, offset, own = self._conditionals(ways, at)
+            after = torch.einsum("unj,uzij->uniz", t, slopes) + offset.mT[:, None]
+            means.index_copy_(0, rows, after.flatten(0, 1).to(means))
+            own = own.mT.to(var).repeat_interleave(t.shape[1], 0)
+            var.index_copy_(0, rows, own)
         return means, var
+
+    def densities_in_order(self, cells: Tensor, order: Sequence[int]) -> Tensor:
+        """Log-densities (R, B, Z) of cells (B, R) by :meth:`in_order`; no number has a meaning where one is missing."""
+        at = devices.index_tensor(tuple(order), str(cells.device))
+        out = self.mean.new_zeros(*cells.shape, len(self.mean))
+        for ways, rows, t in self._known(cells):
+            make = partial(self._standardising, ways, at)
+            affine, constant = self._once(make, ways, *order)
+            z = torch.cat([t, torch.ones_like(t[..., :1])], -1) @ affine
+            z = z.view(*t.shape, -1).flatten(0, 1).to(out)
+            constant = (
+                constant.to(out).repeat_interleave(t.shape[1], 0) if len(ways) > 1 else constant
+            )
+            out.index_copy_(0, rows, z.square_().mul_(-0.5).sub_(constant.to(out)))
+        return out.transpose(0, 1)
+
+    def _known(self, cells: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """:meth:`_patterns` of cells (B, R), with the positions (U n,) of their rows and the known cells (U, n, R)."""
+        cells = cells.double()
+        known = cells.nan_to_num(0.0)
+        for ways, rows in self._patterns(torch.where(cells.isnan(), 0.0, math.inf)):
+            yield ways, rows.flatten(), known[rows]
+
+    def _standardising(self, snr: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
+        """What makes standardised residuals of the cells and 1, (U, R + 1, R Z), and log-normalisers (U, R, Z)."""
+        slopes, offset, own = self._conditionals(snr, at)
+        residual = torch.eye(slopes.shape[-1]).to(slopes) - slopes
+        affine = torch.cat([residual, -offset[..., None]], -1) / own.sqrt()[..., None]
+        constant = 0.5 * (2 * math.pi * own).log().mT
+        return affine.permute(0, 3, 2, 1).flatten(2).contiguous(), constant
+
+    def _conditionals(self, snr: Tensor, at: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Slopes (U, Z, R, R), offsets and variances (U, Z, R) of columns given the known ones before them.
+
+        By the Cholesky factor of what is seen, its columns in the order ``at``: a part of it is that of the first ones.
+        """
+        mean, covariance = self.mean.double()[:, at], self.covariance()[:, at][:, :, at]
+        known = torch.isinf(snr[:, at]).double()[:, None]  # (U, 1, R)
+        seen = known[..., None] * covariance * known[..., None, :] + torch.diag_embed(1 - known)
+        factor = torch.linalg.cholesky_ex(seen).L
+        whiten = torch.linalg.solve_triangular(
+            factor, torch.diag_embed(known.expand(-1, len(mean), -1)), upper=False
+        )
+        told = (whiten @ covariance).triu(1)  # of a column, by those before it
+        slopes = told.mT @ whiten
+        offset = mean - (slopes @ mean[..., None])[..., 0]
+        own = covariance.diagonal(dim1=1, dim2=2) - told.square().sum(-2)
+        back = at.argsort()
+        own = own.clamp_min(1 / REAL_KNOWN_SNR)[..., back]
+        return slopes[..., back, :][..., back], offset[..., back], own
 
     def number(self, z: Tensor, cells: Tensor, r: int) -> tuple[Tensor, Tensor]:
         """Mean and variance of column r given classes (n,) and the known ones among cells (n, R): (n,), float64."""

@@ -354,24 +354,31 @@ class MixtureDenoiser(Denoiser):
         numbers = self.n_components * self.codebook.n_columns
         return x.split(rows_at_once(CELLS // max(1, numbers)))
 
-    def _cells(self, x: Tensor, moments: tuple[Tensor, Tensor] | None = None) -> Tensor:
+    def _cells(self, x: Tensor, order: Sequence[int] | None = None) -> Tensor:
         """Log-probability of each cell given each class: (C, B, Z), 0 where it is missing or left to the fallback.
 
-        With ``moments``, the means and variances (B, R, Z) of continuous cells, by these.
+        With an ``order`` of the columns, given the class and the cells before it.
         """
         book = self.codebook
         cells, missing = x.nan_to_num(0.0).T, x.isnan().T[:, :, None]
         out = self.log_probs.new_zeros(*cells.shape, self.n_components)
         level = book.levels.index_of(cells[book.finite].T.long())
         out[book.finite] = self.log_probs.T[level.T]
-        if self.has_reals:
-            mean, var = moments or (self.means[None].mT, self.var[None].mT)
-            mean, sd = mean.transpose(0, 1), var.transpose(0, 1).sqrt()  # (R, 1 or B, Z)
+        if self.dense is not None and order is not None:
+            densities = self.dense.densities_in_order(x[:, book.reals], self._reals_of(order))
+            out[book.reals] = densities.to(out)
+        elif self.has_reals:
+            mean, sd = self.means.T[:, None], self.var.T[:, None].sqrt()  # (R, 1, Z)
             z = (cells[book.reals].to(mean)[:, :, None] - mean).mul_(1 / sd)
             out[book.reals] = (
                 z.square_().mul_(-0.5).sub_((math.sqrt(2 * math.pi) * sd).log()).to(out)
             )
-        return out.masked_fill(missing, 0.0)
+        return out.masked_fill(missing, 0.0) if missing.any() else out
+
+    def _reals_of(self, order: Sequence[int]) -> list[int]:
+        """The continuous columns in an order of all columns, by their place among them."""
+        place = {j: r for r, j in enumerate(self.codebook.reals.tolist())}
+        return [place[j] for j in order if j in place]
 
     def log_factors(self, x: Tensor) -> Tensor:
         """As the base class has it: the mean over the order of the table and its reverse, leading columns first."""
@@ -388,26 +395,19 @@ class MixtureDenoiser(Denoiser):
         """Factors of rows, (B, C): the mean over orders of the columns."""
         if self.dense is None:
             return shares_of_classes(self.log_weights, self._cells(x), orders).T
-        own = [(self._in_order(x, order)[0], order) for order in orders]
+        own = [(self._cells(x, order), order) for order in orders]
         parts = [shares_of_classes(self.log_weights, cells, [order]).T for cells, order in own]
         return torch.stack(parts).mean(0)
-
-    def _in_order(self, x: Tensor, order: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
-        """:meth:`_cells`, and means and variances (B, R, Z) of numbers, given the class and the cells before."""
-        if self.dense is None:
-            shape = (len(x), -1, -1)
-            return self._cells(x), self.means.T.expand(shape), self.var.T.expand(shape)
-        place = {j: r for r, j in enumerate(self.codebook.reals.tolist())}
-        cells = x[:, self.codebook.reals]
-        moments = self.dense.in_order(cells, [place[j] for j in order if j in place])
-        return self._cells(x, moments), *moments
 
     def preceding(self, x: Tensor, order: Tensor) -> Posterior:
         """As the base class has it: exact, by the posterior of the classes given the cells before each column."""
         book, levels, probs = self.codebook, self.codebook.levels, self._probs
         logits, gaussians = [], []
         for rows in self._batches(x):
-            own, *moments = self._in_order(rows, order.tolist())
+            own, moments = self._cells(rows, order.tolist()), [self.means.T, self.var.T]
+            if self.dense is not None:
+                moments = self.dense.in_order(rows[:, book.reals], self._reals_of(order.tolist()))
+            moments = [t.expand(len(rows), *t.shape[-2:]) for t in moments]
             before = torch.empty_like(own)
             log_class = self.log_weights.expand(len(rows), -1)
             for j in order.tolist():
