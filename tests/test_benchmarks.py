@@ -18,6 +18,7 @@ RUNS = {
     "vocabulary": "--quick --categories 300 --rows 3000 --test-rows 50",
     "anomaly": "categorical mushroom --quick --seeds 4",
     "validity": "car --quick",
+    "drift_columns": "--denoiser tree --repeats 1 --only mushroom",
     "drift_level": "--quick",
     "watch": "--quick",
     "promises": "ties mass --quick",

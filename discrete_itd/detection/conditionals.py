@@ -6,7 +6,7 @@ marginalise, its log-probabilities normalised over the values of the cell, eq. (
 log-probability, normalised over the values of one cell, all other cells fixed, with these exceptions:
 
 * What takes many unknown cells at once is asked of the exact companion of a model that does not marginalise: conflicts
-  of pairs, which cells are candidates in wide tables, and columns that moved by themselves.
+  of pairs, which cells are candidates in wide tables, and the column whose dependence has changed.
 * A network's posterior of a cell given all others need not equal the ratio of two of its path scores, so the two agree
   only as well as the network's conditionals agree with one another.
 * Missingness indicators (``missing="category"``) are conditioned on the other indicators only, as in the score, where

@@ -733,8 +733,7 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
             The batch.
         reference : DataFrame, array-like or Rows, optional
             Inliers that were not trained on, to compare the columns' own distributions with; by default only nats are
-            compared. Also to tell columns that moved by themselves from those that depend on them: by default, rows
-            drawn from the model take their place in this.
+            compared, which names the right column less often.
         alpha : float
             The significance level.
 

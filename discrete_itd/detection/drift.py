@@ -9,15 +9,18 @@ from typing import Any, cast
 
 import numpy as np
 import pandas as pd
+import torch
 from scipy import stats
+from torch import Tensor
 
-from discrete_itd.detection.origins import Tolerance, origins
+from discrete_itd.detection.conditionals import Conditionals
 from discrete_itd.detection.score import Scorer, scorer_of
 from discrete_itd.detection.two_samples import (
     distance,
     permutation_test,
     same_column,
     same_distribution,
+    same_rate,
 )
 from discrete_itd.encoders.frames import to_pandas
 from discrete_itd.encoders.rows import Rows, check_any
@@ -25,8 +28,10 @@ from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.validation import check_integer, check_random_state, check_share
 
 LEAST_EFFECT = 0.02  # nats, or share of the rows: of a column that is said to differ
-LEAST_OF_MODEL = 0.15  # the same share, if rows drawn from the model stand for inliers
-SLACK = 2.0  # times the misfit of a column, in nats, that is not a difference from the model either
+MOST_ASKED, FEWEST_ROWS = (
+    5000,
+    100,
+)  # cells of a table that are predicted from the others; rows, if it is wide
 DECIMALS = 4  # of compared nats: beyond, equal rows of two tables need not agree
 
 
@@ -54,14 +59,13 @@ class Drift:
     columns : DataFrame, indexed by column
         ``nats``, ``inlier_nats`` and ``shift``: mean shares of the column and their difference; ``p_nats``, of a
         Kolmogorov-Smirnov test that its shares, rounded to 0.0001 nats, have one distribution; ``effect``, the distance
-        of these distributions in nats (Wasserstein: the mean difference of their quantiles); with a reference table
-        ``p_values`` and ``p_missing``, of the values' own distribution (numbers: Kolmogorov-Smirnov; categories:
-        chi-square by Monte Carlo combined with exact tests of single categories) and the rate of missing cells
-        (Fisher's exact test; NaN where none is missing), and ``distance``, of the values (the largest difference of the
-        distribution functions; of categories the total variation) or the rates of missing cells, whichever is larger;
-        ``p_value``, the smallest of these times their number, at
-        most 1; ``q_value``, adjusted for the number of columns by the procedure of Benjamini and Hochberg; ``moved``,
-        whether the column moved by itself (see ``drifted_columns``).
+        of these distributions in nats (Wasserstein: the mean difference of their quantiles); ``p_missing``, of the rate
+        of missing cells (Fisher's exact test; NaN where none is missing); with a reference table ``p_values``, of the
+        values' own distribution (numbers: Kolmogorov-Smirnov; categories: chi-square by Monte Carlo combined with exact
+        tests of single categories); ``distance``, of the rates of missing cells or, with a reference, of the values
+        (the largest difference of the distribution functions; of categories the total variation), whichever is larger;
+        ``p_value``, the smallest of these p-values times their number, at most 1; ``q_value``, adjusted for the number
+        of columns by the procedure of Benjamini and Hochberg; ``moved``, whether it is one of ``drifted_columns``.
     alpha : float
         The significance level of ``drifted``.
 
@@ -121,21 +125,20 @@ class Drift:
 
     @property
     def drifted_columns(self) -> list:
-        """Names of the columns that moved by themselves, the largest effect first, independently of ``drifted``.
+        """Names of the columns that drifted, the largest effect first, independently of ``drifted``.
 
         A column *differs* if its ``q_value`` is at most ``alpha`` and its ``effect`` at least 0.02 nats, or its
         ``distance`` 0.02: in many rows even what is negligible is significant. On average over batches, at most a share
-        of ``alpha`` of those with such a ``q_value`` is false, under the same conditions. If any differ, the fewest
-        columns are named that account for it: without their values, or given these, the other columns are distributed
-        as before (:mod:`discrete_itd.detection.origins`). If one column was changed, another one is named besides it
-        with a probability of about ``alpha``, if the batch is large enough to tell which. Columns that differ only
-        because of those that are named are in ``dependent_columns``.
+        of ``alpha`` of those with such a ``q_value`` is false, under the same conditions. Of the columns that differ,
+        those are named whose own values or rates of missing cells do, tested alone (values need a reference). If there
+        are none, a dependence has changed: that column is named whose cells are worse predicted by the others of their
+        rows than among the reference, or among rows drawn from the model, by most nats.
         """
         return self._named(self.columns["moved"].to_numpy(dtype=bool))
 
     @property
     def dependent_columns(self) -> list:
-        """Names of the other columns that differ: only because those in ``drifted_columns`` moved."""
+        """Names of the other columns that differ: their nats do, given others, and not what they hold by themselves."""
         return self._named(
             _differ(self.columns, self.alpha) & ~self.columns["moved"].to_numpy(dtype=bool)
         )
@@ -165,7 +168,7 @@ class Drift:
         if not len(table):
             return "\n".join([*lines, "  no column differs"])
         lines.append(
-            f"  {len(table)} of {len(self.columns)} columns moved, the largest effect first:"
+            f"  {len(table)} of {len(self.columns)} columns drifted, the largest effect first:"
         )
         for name, column in table.iterrows():
             lines.append(
@@ -174,7 +177,7 @@ class Drift:
             )
         if others:
             names = ", ".join(map(str, others))
-            lines.append(f"  and because of these {len(others)} more: {names}")
+            lines.append(f"  and given others {len(others)} more: {names}")
         return "\n".join(lines)
 
 
@@ -199,9 +202,8 @@ def drift(
     inlier_nats : DataFrame, shape (n, C), nats
         Nats by column of inliers that were not used in the fit, under the same score; NaN where a cell is missing.
     reference : DataFrame, array-like or Rows, optional
-        Inliers that were not used in the fit, to compare the values' own distributions with, and to tell columns that
-        moved by themselves. Without it, rows drawn from the model take their place in the latter, as good as the model
-        is: differences up to twice its own misfit are then put down to it.
+        Inliers that were not used in the fit, to compare the values' own distributions with. Without it, only nats are
+        compared, and which of them are NaN, and a column may be named in place of one that it depends on.
     n_model : int
         Number of rows to draw from the model.
     alpha : float
@@ -237,7 +239,8 @@ def drift(
     inlier_model = of_model
     if missing.any() or inliers_missing.any():
         inlier_model = _model_rows(scorer, drawn, inliers_missing, random)
-    codes = kinds = others = None
+    codes = kinds = None
+    others = inlier_model
     if reference is not None:
         others = density.rows(reference)
         codes = [t.x.cpu().numpy() for t in (rows, others)]
@@ -245,8 +248,7 @@ def drift(
     names = rows.encoder.names
     p_value, table = compare(shares, of_inliers, names, random, codes=codes, kinds=kinds)
     model_nats = [model.explain(t).to_numpy() for t in (of_model, inlier_model)]
-    misfit = None if others else _effects(model_nats[1], of_inliers)
-    table["moved"] = _moved(scorer, rows, others or inlier_model, table, misfit, alpha, random)
+    table["moved"] = _moved(table, alpha, scorer, (rows.x, others.x))
     counts = len(shares), len(of_inliers), int(n_model)
     means = [_mean_and_error(np.nansum(t, 1)) for t in (shares, of_inliers, *model_nats)]
     return Drift(*counts, *means[0], *means[1], p_value, *means[2], *means[3], table, alpha)
@@ -294,15 +296,17 @@ def compare(
             "effect": effect(here, before),
         }
         if codes is not None and kinds is not None:
-            line["p_values"], line["p_missing"] = same_column(
-                codes[0][:, j], codes[1][:, j], kinds[j], generator
-            )
-            line["distance"] = distance(codes[0][:, j], codes[1][:, j], kinds[j])
+            a, b = (t[:, j] for t in codes)
+            line["p_values"], line["p_missing"] = same_column(a, b, kinds[j], generator)
+            line["distance"] = distance(a, b, kinds[j])
+        else:
+            gone = [np.isnan(t[:, j]) for t in (shares, of_inliers)]
+            line["p_missing"] = same_rate(*gone) if any(g.any() for g in gone) else math.nan
+            line["distance"] = abs(gone[0].mean() - gone[1].mean())
         lines.append(line)
     table = pd.DataFrame(lines, index=pd.Index(names, name="column"))
     table.insert(2, "shift", table["nats"] - table["inlier_nats"])
-    tests = table.filter(["p_nats", "p_values", "p_missing"])
-    table["p_value"] = (tests.min(axis=1) * tests.count(axis=1)).clip(upper=1.0)
+    table["p_value"] = _smallest(table, ["p_nats", "p_values", "p_missing"])
     table["q_value"] = stats.false_discovery_control(table["p_value"])
     return p_value, table
 
@@ -352,37 +356,40 @@ def _model_rows(
 
 def _differ(table: pd.DataFrame, alpha: float) -> np.ndarray:
     """Which columns differ, significantly and by more than what is negligible, (C,)."""
-    large = table["effect"] >= LEAST_EFFECT
-    if "distance" in table:
-        large |= table["distance"] >= LEAST_EFFECT
+    large = table[["effect", "distance"]].max(axis=1) >= LEAST_EFFECT
     return (large & (table["q_value"] <= alpha)).to_numpy()
 
 
-def _effects(nats: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """:func:`effect` of each column of nats (N, C) and (n, C), NaN where a cell is missing: (C,)."""
-    columns = zip(nats.T, others.T, strict=True)
-    return np.array([effect(known(a), known(b)) for a, b in columns])
-
-
 def _moved(
-    scorer: Scorer,
-    rows: Rows,
-    reference: Rows,
-    table: pd.DataFrame,
-    misfit: np.ndarray | None,
-    alpha: float,
-    random: np.random.RandomState,
+    table: pd.DataFrame, alpha: float, scorer: Scorer, tables: Sequence[Tensor]
 ) -> np.ndarray:
-    """Which columns differ and moved by themselves, (C,); ``misfit`` (C,), nats, of a reference from the model."""
-    nats, apart = np.full(len(table), LEAST_EFFECT), LEAST_EFFECT
-    if misfit is not None:
-        nats, apart = np.maximum(nats, SLACK * misfit), LEAST_OF_MODEL
-    differ = _differ(table, alpha)
-    by_p = np.argsort(table["p_value"].to_numpy(), kind="stable").tolist()
-    hidden = [j for j in by_p if not differ[j] and j not in scorer.given]
-    groups, limits = (np.flatnonzero(differ).tolist(), hidden), Tolerance(nats, apart)
-    found = origins(scorer, rows.x, reference.x, *groups, limits, alpha, random)
-    return np.isin(np.arange(len(table)), found)
+    """The columns that :attr:`Drift.drifted_columns` names, (C,); the batch and others are encoded rows."""
+    differ, p = _differ(table, alpha), _smallest(table, ["p_values", "p_missing"])
+    own = differ & (stats.false_discovery_control(p) <= alpha) & (table["distance"] >= LEAST_EFFECT)
+    if own.any() or not differ.any():
+        return own.to_numpy()
+    before, here = (_surprisals(scorer, x) for x in tables[::-1])
+    return np.arange(len(table)) == (here - before).argmax()
+
+
+def _surprisals(scorer: Scorer, x: Tensor) -> np.ndarray:
+    """Mean surprisal of the cells of each column given all others of their row, of some rows (N, C'): (C,), nats."""
+    columns = [k for k in range(len(scorer.schema)) if k not in scorer.given]
+    x = x[:: -(-len(x) // max(FEWEST_ROWS, MOST_ASKED // len(columns)))]
+    owner = torch.from_numpy(scorer.density.encoder_.owner).to(x.device)
+    asked = [x.masked_fill(owner == k, math.nan) for k in columns]
+    out = np.zeros(len(scorer.schema))
+    found = Conditionals.of_each(scorer, asked, columns, quick=True)
+    for k, conditional in zip(columns, found, strict=True):
+        log_p = conditional.cell(k).log_prob(x[:, k].nan_to_num(0.0))
+        out[k] = -float(log_p[~x[:, k].isnan()].mean().nan_to_num(0.0))
+    return out
+
+
+def _smallest(table: pd.DataFrame, tests: list[str]) -> pd.Series:
+    """The smallest p-value of each column by some tests, times their number, at most 1: (C,)."""
+    p = table.reindex(columns=tests)
+    return (p.min(axis=1) * p.count(axis=1)).clip(upper=1.0).fillna(1.0)
 
 
 def _in_errors(excess: float, *stderr: float) -> float:

@@ -197,11 +197,15 @@ def same_column(
         test, NaN where none is missing.
     """
     gone = np.isnan(a), np.isnan(b)
-    counts = np.array([[g.sum(), (~g).sum()] for g in gone])
-    p_missing = _fisher(counts) if counts[:, 0].any() else math.nan
+    p_missing = same_rate(*gone) if any(g.any() for g in gone) else math.nan
     a, b = a[~gone[0]], b[~gone[1]]
     p = same_categories(a, b, random) if kind == "nominal" else same_distribution(a, b)
     return p, p_missing
+
+
+def same_rate(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
+    """That as large a share of both samples, (n,) and (m,), is True: Fisher's exact test."""
+    return _fisher(np.array([[t.sum(), (~t).sum()] for t in (a, b)]))
 
 
 def distance(a: np.ndarray, b: np.ndarray, kind: str) -> float:
