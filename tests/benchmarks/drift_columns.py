@@ -1,7 +1,6 @@
 """Does ``drifted_columns`` name the column that drifted, beside the simplest rival: one two-sample test per column.
 
-    python -m tests.benchmarks.drift_columns                           # seven minutes on one core
-    python -m tests.benchmarks.drift_columns --denoiser mixture        # three
+    python -m tests.benchmarks.drift_columns --denoiser mixture        # half a minute of one core
     python -m tests.benchmarks.drift_columns --loans FOLDER            # also applications of ../shared/messy/make.py
 
 A detector is fitted to a third of each table, 5000 rows at most. Of the other rows, shuffled anew for each batch, some
