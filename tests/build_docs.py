@@ -5,6 +5,7 @@ Warnings are errors, and so are references to names that are not there and formu
 
 import argparse
 import html
+import json
 import pkgutil
 import re
 import sys
@@ -27,21 +28,46 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = "discrete_itd"
 CONVERT = pdoc.docstrings.convert
 DIRECTIVE = re.compile(r"^( *)\.\. math::.*(?:\n\1 +.+)*", re.MULTILINE)
-LINK = re.compile(r"\]\((\w+)\.md\)")
+LINK = re.compile(r"\]\((?:\.\./\.\./notebooks/)?(\w+)\.(?:md|ipynb)\)")
 FORMULA = re.compile(r"\$\$.*?\$\$|\\\\\(.*?\\\\\)", re.DOTALL)
 BROKEN = re.compile(r"</?(em|strong|code|a)\b|(?<!\\)#|\\q?quad[A-Za-z]")
 
 
 def guide():
-    """Pages of the guide as modules whose docstring is the page: "discrete_itd.guide", and one below for each other."""
+    """Pages of the guide, and notebooks, as modules whose docstring is the page: below "discrete_itd.guide"."""
+    texts = {path.stem: path.read_text() for path in (ROOT / PACKAGE / "guide").glob("*.md")}
+    texts |= {path.stem: of_notebook(path) for path in (ROOT / "notebooks").glob("*.ipynb")}
     pages = {}
-    for path in sorted((ROOT / PACKAGE / "guide").glob("*.md")):
-        is_first = path.stem == "README"
-        name = f"{PACKAGE}.guide" + ("" if is_first else f".{path.stem}")
-        folder = "guide/" if is_first else ""  # links lead to pages of the site
-        pages[name] = page = ModuleType(name, LINK.sub(rf"]({folder}\1.html)", path.read_text()))
-        page.__path__ = []
-    return dict(sorted(pages.items()))
+    for stem, text in sorted(texts.items(), key=lambda page: (page[0] != "README", page[0])):
+        name, folder = f"{PACKAGE}.guide.{stem}", ""
+        if stem == "README":
+            name, folder = f"{PACKAGE}.guide", "guide/"
+        # links lead to pages of the site
+        pages[name] = ModuleType(name, LINK.sub(rf"]({folder}\1.html)", text))
+        pages[name].__path__ = []
+    return pages
+
+
+def of_notebook(path):
+    """A notebook as Markdown: its text, code, printed output and figures."""
+    parts = [f"# {path.stem}"]
+    for cell in json.loads(path.read_text())["cells"]:
+        text = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            text = re.sub(r"^#", "##", text, flags=re.MULTILINE)
+            parts.append(re.sub(r"(?<!\$)\$([^$]+)\$(?!\$)", r"\\\\(\1\\\\)", text))
+            continue
+        parts.append(f"```python\n{text}\n```")
+        for output in cell["outputs"]:
+            data = output.get("data", {})
+            if "image/png" in data:
+                parts.append(
+                    f"![figure](data:image/png;base64,{''.join(data['image/png']).strip()})"
+                )
+            else:
+                printed = "".join(output.get("text") or data.get("text/plain", "")).rstrip()
+                parts.append(f"```text\n{printed}\n```")
+    return "\n\n".join(parts)
 
 
 def submodules(self):
@@ -121,6 +147,9 @@ def build(folder, only=None):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         pdoc.pdoc(*(only or modules()), output_directory=Path(folder))
+    if only is None:  # the first page is for users
+        first = '<meta http-equiv="refresh" content="0; url=discrete_itd/guide.html"/>'
+        (Path(folder) / "index.html").write_text(f"<!doctype html>\n{first}\n")
     wrong = [str(w.message) for w in caught if not of_missing_engine(str(w.message))]
     for page in sorted(Path(folder).rglob("*.html")):
         found = taken_apart(page) + (dangling(page) if only is None else [])

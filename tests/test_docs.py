@@ -98,7 +98,7 @@ def test_figures_of_the_guide_are_those_of_the_results():
 
 def test_links_of_the_guide_lead_somewhere_and_its_first_page_lists_all():
     for path in GUIDE.values():
-        for name in re.findall(r"\]\((\w+\.md)\)", path.read_text()):
+        for name in re.findall(r"\]\(([^)]+)\)", path.read_text()):
             assert (path.parent / name).is_file(), f"{path.name}: {name}"
     assert set(re.findall(r"\]\((\w+)\.md\)", GUIDE["README"].read_text())) == set(GUIDE) - {
         "README"
