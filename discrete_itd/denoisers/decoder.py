@@ -60,6 +60,8 @@ NARROWER = 0.25  # times this given other continuous columns, too, if they may d
 FARTHEST = 8.0
 POINTS_PER_ROW = 4  # a small table has no use for more latent points
 FEWEST_POINTS = 64
+# of a training on fewer rows: twice as many points take twice the time and gain nothing measurable there
+SMALL_TABLE, SMALL_TABLE_POINTS = 2048, 512
 SMALL_TABLE_STEPS = 200  # a table of N rows has use for about N more
 # shares of the points with which the training starts, each for an equal share of it; then all points
 STAGES = (0.25, 0.5)
@@ -75,6 +77,7 @@ AVERAGE = 0.99  # decay per step of the moving average of the weights
 FILLING_ROUNDS, FILLED_ROWS = 10, 1 << 13  # of the Gaussian that fills gaps; rows filled at once
 EM_ROWS = 1 << 15  # rows to which the classes are refined, at most
 CELLS = 1 << 22  # rows times latent points of one batch
+KEPT_FEATURES = 1 << 23  # of all rows: if they have more, each batch computes its own
 MARGINAL_SHARE = 1e-4  # of each class: no category is impossible in any
 
 
@@ -242,9 +245,15 @@ class Run:
         self.optimizer = AdamW(self.network.parameters(), plan.weight_decay)
         useful = 1 << (max(FEWEST_POINTS, POINTS_PER_ROW * len(x)) - 1).bit_length()
         self.n_components = min(plan.n_components, useful)
-        self.points = latent_points(min(plan.n_points, useful), plan.n_latent, generator)
+        n_points = SMALL_TABLE_POINTS if len(x) < SMALL_TABLE else plan.n_points
+        n_points = min(n_points, plan.n_points, useful)
+        self.points = latent_points(n_points, plan.n_latent, generator)
         self.batch_size = min(plan.batch_size, max(32, len(x) // 8), len(x))
         self.order = torch.zeros(0, dtype=torch.int64, device=x.device)
+        n_features = self.layout.of_rows(self.x[:1])[0].shape[1]
+        self.features = None
+        if len(x) * n_features <= KEPT_FEATURES:
+            self.features = self.layout.of_rows(self.x)
         self.max_steps = min(plan.max_steps, SMALL_TABLE_STEPS + len(x))
         self.step, self.is_out_of_time = 0, False
         self.seconds_of_classes = 0.0  # that they are expected to take
@@ -351,27 +360,29 @@ class Run:
         left = self.training_time(self.plan.max_time) - self.seconds()
         return self.step + left / seconds_per_step >= min(FEWEST_STEPS, self.max_steps)
 
-    def batch(self) -> Tensor:
-        """The next rows, all of them in a random order before any comes again."""
+    def batch(self) -> tuple[Tensor, Tensor]:
+        """The features of the next rows, all of them in a random order before any comes again."""
         if len(self.order) < self.batch_size:
             n, device = len(self.x), self.x.device
             self.order = torch.randperm(n, generator=self.generator, device=device)
         these, self.order = self.order[: self.batch_size], self.order[self.batch_size :]
-        return self.x[these]
+        if self.features is None:
+            return self.layout.of_rows(self.x[these])
+        features, start = self.features
+        return features[these], start[these]
 
-    def make_step(self, x: Tensor, share: float) -> None:
+    def make_step(self, rows: tuple[Tensor, Tensor], share: float) -> None:
         """Follow the gradient of one batch, at latent points of its own; few of them at first."""
         plan, stages = self.plan, (*STAGES, 1.0)
         rate = plan.learning_rate * 0.5 * (1 + math.cos(math.pi * share))
         rate *= min(1.0, (self.step + 1) / WARMUP_STEPS)
         part = stages[min(int(share * len(stages)), len(stages) - 1)]
         points = self.points[: max(FEWEST_POINTS, int(part * len(self.points)))]
-        rows = self.layout.of_rows(x)
         u = normal(shifted(points, self.generator), rows[0])
         loss = -mean_log_prob(rows, self.layout.of_points(self.network(u)))
         self.optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(self.network.parameters(), math.sqrt(x.shape[1]))
+        nn.utils.clip_grad_norm_(self.network.parameters(), math.sqrt(self.x.shape[1]))
         self.optimizer.step(rate)
         self.step += 1
         if self.step == 1:

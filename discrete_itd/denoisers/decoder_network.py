@@ -17,13 +17,15 @@ import torch
 from torch import Tensor, nn
 from torch.quasirandom import SobolEngine
 
+from discrete_itd.denoisers.base import NEGLIGIBLE, log_sum_exp
 from discrete_itd.denoisers.counts import indicators
 from discrete_itd.denoisers.marginal import MarginalDenoiser
 
 HOT_CELLS = 1 << 17  # rows times latent points that stay in a cache
 N_WAVES = 12  # smooth functions of a column on a line
 TOGETHER = 16  # columns on a line in one matrix of these functions; a single one would grow with their square
-NEVER = -1e4  # logit of an impossible level: finite, so that gradients are
+# logit of an impossible level: finite, so that gradients are, and of a probability that is still a normal float
+NEVER = -60.0
 # continuous columns that may depend on one another at a latent point: the work of a step grows with their square
 MOST_DEPENDENT = 32
 START_GAIN = 0.3  # size of the initial logits: zeros would be a saddle point, left slowly
@@ -58,10 +60,12 @@ class Columns(NamedTuple):
         if self.slopes is None:
             return mean.square() / var + sizes, [-0.5 / var, mean / var]
         whitening, (i, j) = self.whitening(self.slopes), pairs
+        n = whitening.shape[1]
         middle = whitening @ mean[:, :, None]
         precision, linear = whitening.mT @ whitening, whitening.mT @ middle
         squares = -0.5 * precision.diagonal(dim1=1, dim2=2)
-        return middle[:, :, 0].square() + sizes, [-precision[:, i, j], squares, linear[:, :, 0]]
+        products = -precision.flatten(1).index_select(1, i * n + j)
+        return middle[:, :, 0].square() + sizes, [products, squares, linear[:, :, 0]]
 
     def whitening(self, slopes: Tensor) -> Tensor:
         """The matrices (K, R, R) that make deviations from the mean independent, of variance one."""
@@ -255,8 +259,11 @@ class Decoder(nn.Module):
         var = (self.sd * scale).square() + self.least_sd**2
         slopes = None
         if len(i):
-            slopes = slope.new_zeros(len(u), self.n_real, self.n_real)
-            slopes[:, i, j] = slope * self.sd[i] / self.sd[j]
+            slope = slope * (self.sd[i] / self.sd[j])
+            slopes = slope.new_zeros(len(u), self.n_real**2).index_copy(
+                1, i * self.n_real + j, slope
+            )
+            slopes = slopes.unflatten(1, (self.n_real, self.n_real))
         return Columns(values, self.mean + self.sd * shift, var, slopes)
 
 
@@ -284,7 +291,7 @@ def normal(points: Tensor, like: Tensor) -> Tensor:
 def log_prob(rows: tuple[Tensor, Tensor], points: Tensor) -> Tensor:
     """(9) of rows as a mean over latent points, both given by their features: (B,)."""
     features, start = rows
-    return start + torch.logsumexp(features @ points.T, 1) - math.log(len(points))
+    return start + log_sum_exp(features @ points.T, 1) - math.log(len(points))
 
 
 class MeanLogProb(torch.autograd.Function):
@@ -301,7 +308,7 @@ class MeanLogProb(torch.autograd.Function):
         for rows in features.split(max(1, HOT_CELLS // len(points))):
             joint = rows @ points.T
             top = joint.amax(1, keepdim=True)
-            joint = joint.sub_(top).exp_()
+            joint = joint.sub_(top).clamp_min_(-NEGLIGIBLE).exp_()  # see log_sum_exp
             mass = joint.sum(1, keepdim=True)
             total += (mass.log() + top).sum()
             gradient.addmm_(joint.div_(mass).T, rows)

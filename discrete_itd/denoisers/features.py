@@ -271,7 +271,7 @@ class ColumnFeatures(nn.Module):
         )
         pairs = zip(narrow, wide, strict=True)
         log_weight, mean, var = (torch.cat(pair, 2) for pair in pairs)
-        return GaussianPosterior(log_weight, mean, var)
+        return GaussianPosterior(log_weight, mean, var, normalised=True)
 
 
 def _times(values: Tensor, columns: Tensor, factor: Tensor) -> Tensor:

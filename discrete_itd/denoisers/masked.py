@@ -13,7 +13,7 @@ arXiv:1502.03509.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,26 @@ from discrete_itd.denoisers.base import row_product
 # weights of the map from the features to the answers beside the hidden units: without it, numbers that follow from
 # others by a sum are learned far more slowly
 MOST_SKIPPED = 1 << 24
+
+
+class MaskedGradient(torch.autograd.Function):
+    """A weight as it is, whose gradient is multiplied by a mask."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, mask: Tensor) -> Tensor:
+        ctx.save_for_backward(mask)
+        return weight.view_as(weight)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
+        return grad_outputs[0] * ctx.saved_tensors[0], None
+
+    @classmethod
+    def of(cls, weight: Tensor, mask: Tensor) -> Tensor:
+        """The weight (n_out, n_in), of which the gradient is zero where the mask is."""
+        out = cls.apply(weight, mask)
+        assert isinstance(out, Tensor)
+        return out
 
 
 class MaskedLinear(nn.Module):
@@ -36,29 +56,29 @@ class MaskedLinear(nn.Module):
     Notes
     -----
     The other weights are zero and stay so: their gradients in training are, and whatever else has set them is undone by
-    ``eval()`` and where a state is loaded. So only training pays for the mask.
+    ``train()``, ``eval()`` and where a state is loaded. So only gradients pay for the mask.
     """
 
     mask: Tensor
 
     def __init__(self, heard: Tensor, hearing: Tensor) -> None:
         super().__init__()
-        mask = heard <= hearing[:, None]
+        mask = (heard <= hearing[:, None]).to(torch.get_default_dtype())
         self.register_buffer("mask", mask, persistent=False)
-        bound = mask.sum(1, keepdim=True).clamp_min(1).float().rsqrt()
+        bound = mask.sum(1, keepdim=True).clamp_min(1).rsqrt()
         start = (2 * torch.rand(mask.shape, device=mask.device) - 1) * bound
         self.weight = nn.Parameter(start * mask)
         self.bias = nn.Parameter(torch.zeros(len(hearing), device=mask.device))
         self.register_load_state_dict_post_hook(_mask)
 
     def train(self, mode: bool = True) -> Self:
-        if not mode:
-            _mask(self)
+        _mask(self)
         return super().train(mode)
 
     def forward(self, x: Tensor) -> Tensor:
-        weight = self.weight * self.mask if self.training else self.weight
-        return row_product(x, weight.T) + self.bias
+        if not self.training:
+            return row_product(x, self.weight.T) + self.bias
+        return nn.functional.linear(x, MaskedGradient.of(self.weight, self.mask), self.bias)
 
     def part(self, x: Tensor, rows: slice | Tensor) -> Tensor:
         """Some of the outputs, from the first ``x.shape[1]`` inputs: the others must not be heard by them."""

@@ -44,6 +44,7 @@ from discrete_itd.denoisers.base import (
     Tensors,
     filled,
     finite_log,
+    log_sum_exp,
     row_product,
     rows_at_once,
     with_codebook,
@@ -251,7 +252,7 @@ class MixtureDenoiser(Denoiser):
         levels = self.codebook.levels
         evidence = levels.evidence(y[:, : levels.n_coords], snr[:, self.codebook.finite])
         log_class, _ = self._noisy(self._start(y, snr)[0], levels.below_peak(evidence))
-        out = torch.logsumexp(log_class, 1)
+        out = log_sum_exp(log_class, 1)
         if self.fallback is None:
             return out
         return out + self.fallback.log_evidence_of_others(y, snr, reals=not self.has_reals)
@@ -277,7 +278,7 @@ class MixtureDenoiser(Denoiser):
     def infer(self, evidence: Tensor) -> tuple[Tensor, Tensor]:
         start = self.log_weights.expand(len(evidence), -1)
         log_class, logits = self._noisy(start, evidence)
-        return torch.logsumexp(log_class, 1), logits
+        return log_sum_exp(log_class, 1), logits
 
     def _known_or_not(self, start: Tensor, evidence: Tensor, snr: Tensor) -> tuple[Tensor, Tensor]:
         """Log-probabilities of the classes, up to a constant, and logits of the levels, where no cell is half known."""
@@ -311,7 +312,7 @@ class MixtureDenoiser(Denoiser):
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-probability of rows ``x`` (B, C) in closed form, missing cells left out: (B,), nats."""
         step = rows_at_once(CELLS // max(self.n_components, self.codebook.levels.n_points))
-        parts = [torch.logsumexp(self.log_joint(rows), 1) for rows in x.split(step)]
+        parts = [log_sum_exp(self.log_joint(rows), 1) for rows in x.split(step)]
         return torch.cat(parts) + fallback_log_prob(self.fallback, x, self._modelled)
 
     def log_joint(self, x: Tensor) -> Tensor:

@@ -433,15 +433,20 @@ def test_rows_are_scored_in_training_as_at_the_end(device, dtype):
         torch.testing.assert_close(got, slow.log_prob(rows), **close)
 
 
-def test_every_row_comes_once_before_any_comes_again(device, generator):
+@pytest.mark.parametrize("kept", [0, fits.KEPT_FEATURES])
+def test_every_row_comes_once_before_any_comes_again(device, generator, monkeypatch, kept):
+    """Whether the features of all rows are kept or those of each batch computed."""
+    monkeypatch.setattr(fits, "KEPT_FEATURES", kept)
     book = make_book("one real", device)
     x = random_rows(book, 64, np.random.default_rng(0))
     marginals = MarginalDenoiser.fit(book, x)
     run = fits.Run(marginals, x, x, QUICK, generator, itertools.count().__next__)
-    epochs = [torch.cat([run.batch() for _ in range(2)])[:, 1] for _ in range(2)]
-    for epoch in epochs:
-        assert torch.equal(epoch.sort()[0], x[:, 1].sort()[0])
-    assert not torch.equal(*epochs)
+    for i, expected in enumerate(run.layout.of_rows(x)):
+        epochs = [torch.cat([run.batch()[i] for _ in range(2)]) for _ in range(2)]
+        for epoch in epochs:
+            assert len(epoch) == len(x)
+            torch.testing.assert_close(epoch.sort(0)[0], expected.sort(0)[0])
+        assert not torch.equal(*epochs)
 
 
 def test_one_class_is_wide_for_outliers(device):

@@ -33,6 +33,7 @@ from laws import (
 
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.denoisers import MarginalDenoiser, NeuralDenoiser, SupportDenoiser
+from discrete_itd.denoisers.base import log_sum_exp
 
 
 def state_of_possible_rows(book, oracle, rng, n):
@@ -95,6 +96,16 @@ def test_oracle_of_a_product_is_the_marginal_denoiser(device, dtype, columns, se
         atol=rounding(dtype, 3),
         rtol=0,
     )
+
+
+def test_sums_of_exponentials_are_those_of_torch(device, dtype):
+    x = torch.randn(6, 50, device=device, dtype=dtype) * torch.tensor(
+        [[0.1], [1.0], [30.0], [300.0], [1e4], [1.0]], device=device, dtype=dtype
+    )
+    x[5] = -math.inf  # impossible in every class
+    x[0, :9] = -math.inf
+    torch.testing.assert_close(log_sum_exp(x, 1), torch.logsumexp(x, 1))
+    torch.testing.assert_close(log_sum_exp(x.T, 0), torch.logsumexp(x, 1))
 
 
 def test_oracle_adds_repeated_rows_and_bounds_impossible_ones(device):
