@@ -39,8 +39,7 @@ if TYPE_CHECKING:
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 TITLE = "How surprising are these rows?"
-REFERENCE = re.compile(r"url\(#")
-SALT = "discrete_itd"  # for matplotlib's ids, which are random without one
+REFERENCE = re.compile(r"[(\"]#(\w+)")  # to an id of a figure
 PARTS = re.compile(r".+?[_/|]+(?=\w)|.+", re.DOTALL)
 
 
@@ -188,51 +187,40 @@ def _drawings(found: Findings) -> dict[str, Markup]:
 
 
 def svg(ax: Axes, name: str, label: str) -> Markup:
-    """The figure of matplotlib axes as an ``<svg>`` element.
+    """The figure of matplotlib axes as an ``<svg>`` element, whose text stays text.
 
     Parameters
     ----------
     ax : Axes
     name : str
-        Prefix of all ids in the figure, so that several figures fit on one page.
+        Salt of all ids in the figure, so that several figures fit on one page.
     label : str
         What the figure shows, for screen readers.
     """
     import matplotlib
     from markupsafe import Markup
 
-    file = io.BytesIO()
+    file = io.StringIO()
     with (
-        matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": SALT}),
+        matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}),
         warnings.catch_warnings(),
     ):
         # a glyph that matplotlib's font lacks is found in the reader's fonts
         warnings.filterwarnings("ignore", r"Glyph \d+")
         ax.figure.savefig(file, format="svg", transparent=True)  # pyright: ignore
-    root = ElementTree.fromstring(file.getvalue())
-    for parent in list(root.iter()):
-        for child in list(parent):
-            if _without_namespace(child.tag) in ("metadata", "style"):
-                parent.remove(child)
+    root = ElementTree.fromstring(file.getvalue().encode())
+    used = set(
+        REFERENCE.findall(file.getvalue())
+    )  # other ids, like "axes_1", are those of any figure
     for element in root.iter():
-        element.tag = _without_namespace(element.tag)
-        attributes = [(_without_namespace(k), v) for k, v in element.attrib.items()]
-        element.attrib = {k: _prefixed(k, v, name) for k, v in attributes}
+        for child in list(element):
+            if child.tag.endswith(("}metadata", "}style")):
+                element.remove(child)
+        element.tag = element.tag.rpartition("}")[2]
+        attributes = {key.rpartition("}")[2]: value for key, value in element.attrib.items()}
+        element.attrib = {k: v for k, v in attributes.items() if k != "id" or v in used}
     root.attrib = {"viewBox": root.attrib["viewBox"], "role": "img", "aria-label": label}
     return Markup(ElementTree.tostring(root, encoding="unicode"))
-
-
-def _without_namespace(name: str) -> str:
-    return name.rpartition("}")[2]
-
-
-def _prefixed(key: str, value: str, name: str) -> str:
-    """An attribute's value, with the prefix before an id or a reference to one."""
-    if key == "id":
-        return f"{name}-{value}"
-    if key == "href":
-        return f"#{name}-{value[1:]}"
-    return REFERENCE.sub(f"url(#{name}-", value)
 
 
 @cache
