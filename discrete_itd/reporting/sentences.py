@@ -186,15 +186,16 @@ def longer_training(found: Findings) -> str:
 # -- what to do next ----------------------------------------------------------------------------------
 
 AFTER_VERDICT = {
-    ("nats", True): "nothing, the model predicts well enough",
-    (
-        "nats",
-        False,
-    ): "fit more rows, give more time or denoiser='best', and see below which columns remain unexplained",
-    ("nats", None): "measure on more rows",
-    ("false alarms", True): "use the threshold as it is",
-    ("false alarms", False): "set a lower threshold, or calibrate anew on recent inliers",
-    ("false alarms", None): "measure on more inliers",
+    "nats": {
+        True: "nothing, the model predicts well enough",
+        False: "fit more rows, give more time or denoiser='best', and see below which columns remain unexplained",
+        None: "measure on more rows",
+    },
+    "false alarms": {
+        True: "use the threshold as it is",
+        False: "set a lower threshold, or calibrate anew on recent inliers",
+        None: "measure on more inliers",
+    },
 }
 
 
@@ -226,12 +227,12 @@ def after_calibration(found: Findings) -> str:
     """What to do about the p-values."""
     table = found.alarms.calibration
     assert table is not None
-    if bool((table["share"].to_numpy() > table["high"].to_numpy()).any()):
+    if (table["share"] > table["high"]).any():
         return (
             "see whether these rows are inliers; if they are, calibrate anew on recent ones (the share of small"
             " p-values is above its range)"
         )
-    if bool((table["share"].to_numpy() < table["low"].to_numpy()).any()):
+    if (table["share"] < table["low"]).any():
         return (
             "the p-values are valid, but larger than those of new inliers would be: see whether these rows were used"
             " for the fit (the share of small p-values is below its range)"
