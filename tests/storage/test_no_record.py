@@ -78,11 +78,12 @@ def test_a_file_holds_no_row(denoiser, only_numbers, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:max_time")
 @pytest.mark.parametrize("only_numbers", [False, True])
 @pytest.mark.parametrize("denoiser", QUICK + SLOW, ids=str)
 def test_no_file_of_twenty_thousand_rows_holds_one(denoiser, only_numbers, tmp_path):
     frame = people(20_000, only_numbers=only_numbers)
-    density = DiffusionDensity(denoiser=denoiser, max_time=20, random_state=0)
+    density = DiffusionDensity(denoiser=denoiser, max_time=5, random_state=0)
     assert_none(density.fit(frame), frame, tmp_path)
 
 
