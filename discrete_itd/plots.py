@@ -74,7 +74,7 @@ def plot_mse_curve(model: Model | Findings, X: Any = None, ax: Axes | None = Non
     if isinstance(model, Findings):
         curve, masses = cast(pd.DataFrame, model.curve), model.is_mass
     else:
-        density = fitted(model)[1]
+        density = _asked(model, X)[1]
         curve, masses = density.mse_curve(X), is_mass(density.encoder_)
     ax = new_axes() if ax is None else ax
     name = "model" if curve.attrs["scores_rows"] else "companion"
@@ -267,7 +267,7 @@ def plot_scores(model: Model | Findings, X: Any = None, ax: Axes | None = None) 
         threshold = threshold if alarms.threshold is None else -alarms.threshold.offset
         reference = reference if alarms.reference is None else alarms.reference
     else:
-        fitted(model)
+        _asked(model, X)
         surprisal, name = -model.score_samples(X), "surprisal"
         if isinstance(model, DiffusionOutlierDetector):
             name = "anomaly score"
@@ -381,7 +381,7 @@ def plot_p_values(model: Model | Findings, X: Any = None, ax: Axes | None = None
         p, reference = cast(np.ndarray, model.alarms.p_values), model.alarms.reference
         n_calibration = len(cast(np.ndarray, reference))
     else:
-        detector = fitted(model)[0]
+        detector = _asked(model, X)[0]
         if detector is None:
             raise TypeError("p-values need a DiffusionOutlierDetector; a density has none")
         p, n_calibration = detector.p_values(X), len(detector.calibration_scores_)
@@ -422,7 +422,7 @@ def plot_columns(model: Model | Findings, X: Any = None, ax: Axes | None = None)
     if isinstance(model, Findings):
         columns = model.columns
     else:
-        density = fitted(model)[1]
+        density = _asked(model, X)[1]
         rows = density.rows(X)
         if not len(rows):
             raise ValueError("no rows to plot")
@@ -490,6 +490,14 @@ def plot_watch(
         ax.axhline(level, color=GREY, linestyle=style, linewidth=1, label=f"alarm for {what}")
     ax.set(xlabel="rows watched", ylabel="log10 of the martingale")
     return _finish(ax)
+
+
+def _asked(model: Any, X: Any) -> tuple[DiffusionOutlierDetector | None, DiffusionDensity]:
+    """A fitted model as a detector and a density; TypeError if it is none, or there are no rows to ask it about."""
+    found = fitted(model)
+    if X is None:
+        raise TypeError(f"a figure of a {type(model).__name__} needs rows, got X=None")
+    return found
 
 
 def new_axes(size: tuple[float, float] = SIZE) -> Axes:

@@ -147,6 +147,12 @@ def test_a_picture_of_no_fitted_model_is_refused(name):
         plot(5, *rows)
 
 
+@pytest.mark.parametrize("name", ["mse_curve", "scores", "p_values", "columns"])
+def test_a_picture_of_a_model_needs_rows(name):
+    with pytest.raises(TypeError, match="figure of a DiffusionOutlierDetector needs rows"):
+        getattr(plots, f"plot_{name}")(reported.detector())
+
+
 def test_a_density_has_no_p_values_to_draw():
     with pytest.raises(
         TypeError, match="p-values need a DiffusionOutlierDetector; a density has none"

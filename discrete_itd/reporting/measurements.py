@@ -203,6 +203,8 @@ class Measured:
                 raised = raised[: MOST_ALARMS - len(self.alarm_scores)]
                 self.alarm_scores = np.append(self.alarm_scores, score[raised])
                 alarms += [rows.take(raised)] if len(raised) else []
+        if not found:
+            raise ValueError("a report needs at least one row, got none")
         self.numbers = {name: np.concatenate([f[name] for f in found]) for name in found[0]}
         self.spread, self.worst = spread.rows, worst[0]
         self.alarms = Rows.concat(alarms) if alarms else None

@@ -227,12 +227,13 @@ def after_calibration(found: Findings) -> str:
     """What to do about the p-values."""
     table = found.alarms.calibration
     assert table is not None
-    if (table["share"] > table["high"]).any():
+    share, low, high = table[["share", "low", "high"]].to_numpy().T
+    if (share > high).any():
         return (
             "see whether these rows are inliers; if they are, calibrate anew on recent ones (the share of small"
             " p-values is above its range)"
         )
-    if (table["share"] < table["low"]).any():
+    if (share < low).any():
         return (
             "the p-values are valid, but larger than those of new inliers would be: see whether these rows were used"
             " for the fit (the share of small p-values is below its range)"

@@ -27,6 +27,16 @@ from discrete_itd.reporting.statistics import Interval, mean_interval, share_int
 from tests import reported
 
 
+class Parts:
+    """A table in parts, which can be read twice."""
+
+    def __init__(self, parts):
+        self.parts = parts
+
+    def __iter__(self):
+        return iter(self.parts)
+
+
 @cache
 def small_findings():
     return examine(reported.density(), reported.table(5, 9), n_most_anomalous=0)
@@ -241,16 +251,6 @@ def test_rows_are_spread_over_the_table(n, most):
     assert len(rows) == 1 or steps[-1] <= steps[0]
 
 
-class Parts:
-    """A table in parts, which can be read twice."""
-
-    def __init__(self, parts):
-        self.parts = parts
-
-    def __iter__(self):
-        return iter(self.parts)
-
-
 @pytest.mark.parametrize(
     ("model", "has_inliers"),
     [
@@ -327,11 +327,17 @@ def test_detectors_without_calibration_rows_and_tables_of_one_row_are_examined()
         ({"inliers": reported.table(3, 0)}, ValueError, "inliers: at least 4 rows are needed"),
         ({"inliers": reported.table(9, 0)[["free"]]}, ValueError, "column 'kind'"),
         ({"max_stderr": -1}, ValueError, "max_stderr must be positive"),
+        ({"inliers": Parts([])}, ValueError, "at least 4 rows are needed .* got 0"),
     ],
 )
 def test_what_makes_no_sense_is_refused(settings, error, message):
     with pytest.raises(error, match=message):
         examine(reported.density(), reported.table(9, 9), **settings)
+
+
+def test_a_table_without_parts_is_refused():
+    with pytest.raises(ValueError, match="at least one row, got none"):
+        examine(reported.detector(), Parts([]))
 
 
 def test_rows_of_unseen_values_are_told_without_a_warning():
