@@ -52,15 +52,7 @@ def impute(args: argparse.Namespace) -> None:
 
 
 class Filling:
-    """The job of ``impute``.
-
-    Parameters
-    ----------
-    args : Namespace
-    model : DiffusionDensity
-    progress : callable
-        Called with numbers of rows done.
-    """
+    """The job of ``impute``."""
 
     copies = True
 

@@ -80,15 +80,7 @@ def in_folder(args: argparse.Namespace) -> bool:
 
 
 def run(args: argparse.Namespace, make: Callable[[Callable[[int], object]], Job]) -> Tally:
-    """Do a job, and count its rows.
-
-    Parameters
-    ----------
-    args : Namespace
-        With ``model``, ``table``, ``out`` and ``command``.
-    make : callable
-        From a function that is called with numbers of rows done to the job.
-    """
+    """Do the job that ``make`` gives for a function to call with numbers of rows done; what was counted."""
     with stream_progress(args.command) as bar:
         job = make(bar.update)
         if in_folder(args):
@@ -153,25 +145,13 @@ def _made(job: Job, part: Part, ledger: Ledger) -> Tally | None:
 
 @dataclass(frozen=True)
 class Part:
-    """What becomes one file in the folder of the output.
+    """What becomes one file in the folder of the output."""
 
-    Parameters
-    ----------
-    name : str
-        Of the file, relative to the folder.
-    file : str
-        Name of the file it is made of, relative to the folder of the input.
-    source, out : str
-        Paths of both.
-    row_group : int, optional
-        The only one to read.
-    """
-
-    name: str
-    file: str
-    source: str
+    name: str  # of the file, relative to the folder
+    file: str  # it is made of, relative to the folder of the input
+    source: str  # the paths of both
     out: str
-    row_group: int | None = None
+    row_group: int | None = None  # the only one to read
 
     @property
     def stamps(self) -> list[Any]:

@@ -57,16 +57,7 @@ def about(path: str) -> Iterator[None]:
 
 
 class Reader:
-    """Rows of tables, as a model takes them.
-
-    Parameters
-    ----------
-    model : DiffusionDensity or DiffusionOutlierDetector
-    args : Namespace
-        With the dialect of each CSV.
-    progress : callable
-        Called with the number of rows done since the last call.
-    """
+    """Rows of tables, as a model takes them; ``progress`` is called with numbers of rows done."""
 
     def __init__(
         self, model: Model, args: argparse.Namespace, progress: Callable[[int], object]
@@ -192,13 +183,7 @@ def written_categories(column: Column) -> dict[str, Any]:
 
 
 class Tables:
-    """The rows of a table, or of all tables in a folder, read anew at each iteration.
-
-    Parameters
-    ----------
-    reader : Reader
-    path : str
-    """
+    """The rows of a table, or of all tables in a folder, read anew at each iteration."""
 
     def __init__(self, reader: Reader, path: str) -> None:
         self._reader = reader

@@ -223,20 +223,7 @@ def evaluate(args: argparse.Namespace) -> None:
 def measured(
     scores: np.ndarray, is_anomaly: np.ndarray, alarm: np.ndarray | None
 ) -> list[dict[str, Any]]:
-    """Measures of a ranking and, with a threshold, of alarms, with their 95 % intervals.
-
-    Parameters
-    ----------
-    scores : ndarray, shape (N,)
-        Inliers have higher ones.
-    is_anomaly : ndarray of bool, shape (N,)
-    alarm : ndarray of bool, shape (N,), optional
-
-    Returns
-    -------
-    list of dict
-        With measure, value, low and high.
-    """
+    """Measures of a ranking of N rows and, if there are any, of alarms, with the ends of 95 % intervals."""
     found: dict[str, Interval] = {
         "AUROC": auroc_interval(-scores, is_anomaly),
         "average precision": precision_interval(-scores, is_anomaly),

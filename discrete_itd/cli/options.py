@@ -45,7 +45,6 @@ def _number(
 
 
 positive = _number("a positive number", lambda value: value > 0)  # or infinity
-amount = _number("a positive number", lambda value: 0 < value < math.inf)
 finite = _number("a number", math.isfinite)
 share = _number("between 0 and 1", lambda value: 0 < value < 1)
 count = _number("a whole number from 0 on", lambda value: 0 <= value < 2**32, int)
@@ -112,25 +111,20 @@ def how_written(text: str) -> tuple[str, str]:
     match key:
         case "sep":
             value = {"tab": "\t", "\\t": "\t"}.get(value, value)
-            if len(value) != 1 or value.isalnum() or value in '"\r\n.':
-                raise argparse.ArgumentTypeError(
-                    f"sep must be one mark, like ; or tab, got {value!r}"
-                )
+            is_mark = len(value) == 1 and not value.isalnum() and value not in '"\r\n.'
+            problem = "" if is_mark else f"sep must be one mark, like ; or tab, got {value!r}"
         case "encoding":
             try:
-                value = codecs.lookup(value).name
+                value, problem = codecs.lookup(value).name, ""
             except LookupError:
-                raise argparse.ArgumentTypeError(
-                    f"unknown encoding {value!r}; names are like utf-8, cp1252 or utf-16"
-                ) from None
+                problem = f"unknown encoding {value!r}; names are like utf-8, cp1252 or utf-16"
         case "decimal":
-            if value not in (".", ","):
-                raise argparse.ArgumentTypeError(f"decimal must be . or a comma, got {value!r}")
-        case "na":
-            pass
+            problem = "" if value in (".", ",") else f"decimal must be . or a comma, got {value!r}"
         case _:
-            wanted = "sep=, encoding=, decimal= or na="
-            raise argparse.ArgumentTypeError(f"expected {wanted}, got {text!r}")
+            wanted = f"expected sep=, encoding=, decimal= or na=, got {text!r}"
+            problem = "" if key == "na" else wanted
+    if problem:
+        raise argparse.ArgumentTypeError(problem)
     return key, value
 
 
@@ -229,8 +223,7 @@ def _add_fit(fit: argparse.ArgumentParser) -> None:
 
 def _add_score(score: argparse.ArgumentParser) -> None:
     add = score.add_argument
-    add("model", metavar="MODEL", help="file written by fit")
-    add("table", metavar="TABLE", help=f"rows to score: {ENDINGS}; a folder, or -")
+    _add_files(score, "rows to score")
     add("--out", required=True, metavar="FILE", help=f"scores: {ENDINGS}; a folder, or -")
     add("--given", **LIST, metavar="NAME",
         help="condition on these columns: log-probability of the others")
@@ -240,7 +233,6 @@ def _add_score(score: argparse.ArgumentParser) -> None:
     add("--explain", action="store_true",
         help="add nats_<column> for each column of the model: its share of -log_prob, or with a\n"
         "detector of -score")
-    _add_csv(score)
     add = score.add_argument_group("with a detector").add_argument
     add("--reasons", type=at_least_one, nargs="?", const=3, metavar="K",
         help="add, for rows that raise an alarm, reason: a sentence on each of at most K cells that\n"
@@ -256,13 +248,11 @@ def _add_score(score: argparse.ArgumentParser) -> None:
 
 def _add_impute(impute: argparse.ArgumentParser) -> None:
     add = impute.add_argument
-    add("model", metavar="MODEL", help="file written by fit")
-    add("table", metavar="TABLE", help=f"rows to fill: {ENDINGS}; a folder, or -")
+    _add_files(impute, "rows to fill")
     add("--out", required=True, metavar="FILE", help=f"filled: {ENDINGS}; a folder, or -")
     add("--draw", action="store_true",
         help="draw the missing cells of a row from their joint distribution")
     _add_seed(impute, "makes --draw reproducible (default: random)")
-    _add_csv(impute)
 
 
 def _add_sample(sample: argparse.ArgumentParser) -> None:
@@ -280,8 +270,7 @@ def _add_sample(sample: argparse.ArgumentParser) -> None:
 
 def _add_report(report: argparse.ArgumentParser) -> None:
     add = report.add_argument
-    add("model", metavar="MODEL", help="file written by fit")
-    add("table", metavar="TABLE", help=f"rows to report on: {ENDINGS}; a folder, or -")
+    _add_files(report, "rows to report on")
     add("--out", required=True, metavar="FILE", help="the page, like report.html; or -")
     add("--inliers", metavar="TABLE", help="inliers on which targets are measured")
     add("--target-nats", type=finite, metavar="NATS",
@@ -292,13 +281,11 @@ def _add_report(report: argparse.ArgumentParser) -> None:
     add("--most-anomalous", type=count, default=10, metavar="N",
         help="number of anomalous rows to list (default: %(default)s)")
     _add_keep(report, "the rows that are listed and to the download,")
-    _add_csv(report)
 
 
 def _add_watch(watch: argparse.ArgumentParser) -> None:
     add = watch.add_argument
-    add("model", metavar="MODEL", help="file written by fit --detector")
-    add("table", metavar="TABLE", help=f"rows to watch, in order: {ENDINGS}; a folder, or -")
+    _add_files(watch, "rows to watch, in order", detector=True)
     add("--state", required=True, metavar="FILE",
         help="the state of the watch: continued from if it is there, and written at the end")
     add("--level", type=share, metavar="ALPHA",
@@ -306,31 +293,26 @@ def _add_watch(watch: argparse.ArgumentParser) -> None:
     add("--out", metavar="FILE",
         help=f"p-values and martingales of every row and column:\n{ENDINGS}; or -")
     _add_keep(watch, "--out")
-    _add_csv(watch)
 
 
 def _add_drift(drift: argparse.ArgumentParser) -> None:
     add = drift.add_argument
-    add("model", metavar="MODEL", help="file written by fit --detector")
-    add("table", metavar="TABLE", help=f"new rows: {ENDINGS}; a folder, or -")
+    _add_files(drift, "new rows", detector=True)
     add("--reference", metavar="TABLE",
         help="inliers that were not trained on, to compare the values of the columns, too")
     add("--alpha", type=share, default=0.05, metavar="LEVEL",
         help="level of significance (default: %(default)s)")
     add("--out", metavar="FILE", help=f"what was found of each column: {ENDINGS}; or -")
     add("--check", action="store_true", help="exit with code 1 if there is drift")
-    _add_csv(drift)
 
 
 def _add_evaluate(evaluate: argparse.ArgumentParser) -> None:
     add = evaluate.add_argument
-    add("model", metavar="MODEL", help="file written by fit")
-    add("table", metavar="TABLE", help=f"rows with labels: {ENDINGS}; a folder, or -")
+    _add_files(evaluate, "rows with labels")
     add("--label", required=True, metavar="NAME", help="column with the labels")
     add("--anomalies", **LIST, metavar="LABEL",
         help="labels of anomalies; all others are inliers (default: 1 or True)")
     add("--out", metavar="FILE", help=f"the measures as a table: {ENDINGS}; or -")
-    _add_csv(evaluate)
 
 
 def _add_describe(describe: argparse.ArgumentParser) -> None:
@@ -346,6 +328,14 @@ def _add_keep(sub: argparse.ArgumentParser, to: str) -> None:
     sub.add_argument("--keep", **LIST, metavar="NAME",
         help=f"columns of TABLE to copy to {to} as they are,\n"
         "like --keep id,amount; also ones that the model does not know")
+
+
+def _add_files(sub: argparse.ArgumentParser, what: str, *, detector: bool = False) -> None:
+    """MODEL and TABLE of a command, and how a CSV is written."""
+    made = "fit --detector" if detector else "fit"
+    sub.add_argument("model", metavar="MODEL", help=f"file written by {made}")
+    sub.add_argument("table", metavar="TABLE", help=f"{what}: {ENDINGS}; a folder, or -")
+    _add_csv(sub)
 
 
 def _add_csv(sub: argparse.ArgumentParser) -> None:

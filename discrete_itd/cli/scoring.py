@@ -130,17 +130,7 @@ def _percent(share: float) -> str:
 
 
 class Scoring:
-    """The job of ``score``.
-
-    Parameters
-    ----------
-    args : Namespace
-    model : DiffusionDensity or DiffusionOutlierDetector
-    threshold : Threshold, optional
-        Of the alarms, if there are to be any: whatever the detector's own.
-    progress : callable
-        Called with numbers of rows done.
-    """
+    """The job of ``score``; alarms are raised at the threshold, if there is one."""
 
     copies = False
 

@@ -46,7 +46,7 @@ OTHERS = (";", "\t", "|")  # separators that are found
 CHUNK_CELLS, MOST_ROWS = 1 << 20, 1 << 16  # in memory at once
 HEAD_BYTES = 1 << 16  # by which a CSV is recognised
 # a packed file of a few megabytes can be one cell of many gigabytes
-FEW_ROWS, LONGEST = 1 << 10, 1 << 27  # rows of a CSV, and characters that they may have together
+FEW_ROWS, LONGEST = 1 << 12, 1 << 27  # rows of a CSV, and characters that they may have together
 BLOCK = 1 << 18  # characters of a CSV that are read at once
 MOST_COLUMNS = 1 << 17  # of a CSV
 BUFFER = 1 << 20  # bytes of Parquet
@@ -73,25 +73,13 @@ class EmptyTableError(UserError):
 
 @dataclass(frozen=True)
 class Dialect:
-    """How a CSV is written.
+    """How a CSV is written."""
 
-    Parameters
-    ----------
-    sep, encoding : str, optional
-        None if it is to be found.
-    decimal : {".", ","}, optional
-        None if it is that of each column.
-    na : tuple of str
-        Cells that are missing, besides empty ones.
-    newline : str
-        What ends a row of a copy.
-    """
-
-    sep: str | None = None
+    sep: str | None = None  # None if it is to be found, and so is the encoding
     encoding: str | None = None
-    decimal: str | None = None
-    na: tuple[str, ...] = ()
-    newline: str = "\n"
+    decimal: str | None = None  # None if it is that of each column
+    na: tuple[str, ...] = ()  # cells that are missing, besides empty ones
+    newline: str = "\n"  # what ends a row of a copy
 
     @classmethod
     def asked(cls, args: argparse.Namespace) -> Dialect:
@@ -233,16 +221,7 @@ def _csv(
 
 
 class _Bounded:
-    """The text of a CSV, as pandas reads it; a UserError that names file and rows, where they are too long.
-
-    Parameters
-    ----------
-    path : str
-    head : str
-        The beginning of the text.
-    text : file
-        The rest.
-    """
+    """The text of a CSV, its head and the rest, as pandas reads it; a UserError names rows that are too long."""
 
     def __init__(self, path: str, head: str, text: TextIO) -> None:
         self._path, self._head, self._text = path, head, text

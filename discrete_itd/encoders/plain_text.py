@@ -106,7 +106,9 @@ def as_text(values: pd.Series, *, days: bool = False) -> pd.Series:
     if (
         values.dtype.kind == "f"
     ):  # as Python's floats, small ones would have digits of their rounding
-        cells = values.to_numpy().astype(str).tolist()
+        numbers = values.to_numpy()
+        is_float = numbers.dtype == np.dtype(float)
+        cells = map(repr, numbers.tolist()) if is_float else numbers.astype(str).tolist()
     else:
         cells = map(str, values.astype(object).tolist())
     texts = [cell if known else None for cell, known in zip(cells, present, strict=True)]
