@@ -9,20 +9,23 @@ import pandas as pd
 import torch
 
 from discrete_itd.channel.noise import row_hashes
-from discrete_itd.denoisers import MarginalDenoiser, TreeDenoiser
+from discrete_itd.denoisers import MarginalDenoiser
+from discrete_itd.denoisers.forest_fit import ForestCounts
 from discrete_itd.encoders import TableEncoder
 from discrete_itd.encoders.rows import read_rows
 from discrete_itd.encoders.streams import RemainingStream, Stream, as_stream
 from discrete_itd.encoders.survey import Survey, survey
 from discrete_itd.estimators import DiffusionDensity
+from discrete_itd.models.exact import ABOVE, FEWEST_ROWS
+from discrete_itd.models.growing import grow
 from discrete_itd.models.splitting import Ints, count_units, hold_out, occurring, one_of_each
 from discrete_itd.models.tables import refuse_stream, sample_size
 from discrete_itd.storage.persistent import resolve_device
 from discrete_itd.validation import warn
 
 MOST_HELD = 20_000  # calibration rows, which determine a rate of 1 in 1000 to within a half; more only cost time
-ISOLATION_TREES = 200
-ISOLATION_ROWS = 64  # of each tree: among more, anomalies that lie together hide each other
+# trees by which anomalies are left out, and rows of each
+SMALL_TREES, ROWS_OF_TREE = 64, 256
 
 Positions = np.ndarray  # of rows in the table given to fit, int64
 
@@ -149,12 +152,7 @@ def _divide_stream(stream: Stream, found: Survey, fraction: float | None, seed: 
 def trim(
     density: DiffusionDensity, table: Any, train: Positions, share: float, seed: int
 ) -> tuple[Positions, Positions]:
-    """The training rows without the share of them that is most outlying, and the latter.
-
-    Where a column has numbers, the rows that are isolated soonest: anomalies that lie close together look typical to a
-    density. Of categories alone, the rows with the longest mean code length in independent columns and in a Chow-Liu
-    tree, both fitted to all of them (``tests/benchmarks/RESULTS.md``, "Anomalies among the training rows").
-    """
+    """The training rows without the share of them that has the longest code in :func:`small_trees`, and the latter."""
     rows = take(table, train)
     is_frame = isinstance(rows, pd.DataFrame)
     frame = rows if is_frame else pd.DataFrame(rows)
@@ -169,37 +167,47 @@ def trim(
     x = torch.from_numpy(encoder.transform(frame).x).to(resolve_device(density.device))
     book = encoder.codebook().to(x.device)
     base = MarginalDenoiser.fit(book, x, unseen_counts=encoder.unseen_counts)
-    if all(column.kind == "nominal" for column in encoder.schema):
-        tree = TreeDenoiser.fit(base, x, pseudo_count=1.0)
-        outlying = -(base.log_prob(x).double() + tree.log_prob(x).double()).cpu().numpy()
-    else:
-        outlying = isolation(encoder, base, x, seed)
+    outlying = small_trees(base, x, share, seed).cpu().numpy()
     n_kept = max(2, len(train) - round(share * len(train)))
     kept = np.sort(train[np.argsort(outlying, kind="stable")[:n_kept]])
     return kept, np.setdiff1d(train, kept)
 
 
-def isolation(
-    encoder: TableEncoder, base: MarginalDenoiser, x: torch.Tensor, seed: int
-) -> np.ndarray:
-    """How soon each encoded row is isolated by random cuts, (N,): larger for the more outlying.
+def small_trees(base: MarginalDenoiser, x: torch.Tensor, share: float, seed: int) -> torch.Tensor:
+    """Mean code length of each row in density trees (11), each grown on a few random rows and counted in these alone.
 
-    A category counts as its surprisal, for its code has no order; a missing number as the median.
+    A leaf needs twice as many rows as there are anomalies in such a sample, so that even those that lie together have
+    none to themselves. In the mixture of the trees the one with the shortest code would decide, whose sample happens to
+    hold many of them; the mean of the code lengths is that of the geometric mean of the trees, whose sum is at most 1.
+
+    Parameters
+    ----------
+    base : MarginalDenoiser
+        Independent columns of the rows, towards which the trees are smoothed.
+    x : Tensor of float64, shape (N, C)
+        Encoded rows. A missing cell counts as one of mean code length in ``base``.
+    share : float
+        Of anomalies among them.
+    seed : int
+
+    Returns
+    -------
+    Tensor of float64, shape (N,), nats
     """
-    from sklearn.ensemble import IsolationForest  # its import takes a while, and few ask for it
-
-    cells = x[:, : encoder.n_columns].cpu().numpy()
-    nats = -base.marginals().expand(len(x)).log_prob(x).double().cpu().numpy()
-    is_category = np.array([column.kind == "nominal" for column in encoder.schema])
-    cells = np.where(is_category, nats[:, : encoder.n_columns], cells)
-    there = ~np.isnan(cells)
-    medians = [np.median(c[t]) if t.any() else 0.0 for c, t in zip(cells.T, there.T, strict=True)]
-    cells = np.where(there, cells, medians)
-    size = cast(Any, min(ISOLATION_ROWS, len(cells)))  # its annotation knows "auto" alone
-    forest = IsolationForest(
-        n_estimators=ISOLATION_TREES, max_samples=size, random_state=seed % 2**32
-    )
-    return -forest.fit(cells).score_samples(cells)
+    book, gaps = base.codebook, x.isnan().double()
+    typical = -base.log_factors(x).double().sum(0) / (1 - gaps).sum(0).clamp_min(1)
+    if not len(book.finite) + len(book.reals):
+        return gaps @ typical - base.log_prob(x).double()
+    out = gaps @ typical
+    random = np.random.default_rng(seed)
+    min_leaf = max(FEWEST_ROWS, round(2 * share * min(ROWS_OF_TREE, len(x))))
+    for _ in range(SMALL_TREES):
+        own = x[torch.from_numpy(random.permutation(len(x))[:ROWS_OF_TREE]).to(x.device)]
+        of_tree = int(random.integers(2**31 - 1))
+        splits = grow(book, own, n_trees=1, min_leaf=min_leaf, seed=of_tree)
+        tree = ForestCounts(splits, of_tree, own).add(own).forest(base, ABOVE[0])
+        out -= tree.log_prob(x) / SMALL_TREES
+    return out
 
 
 def take(table: Any, which: Positions) -> Any:

@@ -68,8 +68,8 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
     contamination : "auto" or float, default="auto"
         Share of anomalies among the rows given to ``fit``. "auto" takes all of them for inliers, and sets the threshold
         at ``false_alarm_rate``. With a share, up to 0.5, the fit is robust: that share of the training rows is left
-        out of the training, those that an IsolationForest isolates first or, of nominal columns alone, the least
-        probable under independent columns and a Chow-Liu tree; and ``predict`` flags at most that share of new rows
+        out of the training, those with the longest mean code length in density trees of few rows
+        (:func:`discrete_itd.detection.calibration.small_trees`); and ``predict`` flags at most that share of new rows
         among which there are as many anomalies, by a threshold that held-out rows set.
     false_alarm_rate : float, default=0.01
         Share of inliers that may raise an alarm, unless ``contamination`` is given.

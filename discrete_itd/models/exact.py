@@ -40,9 +40,8 @@ EM_ROUNDS = 100  # of a mixture of products, at most
 PSEUDO_COUNTS = (0.3, 1.0, 3.0, 10.0)  # of a tree, among which held-out rows choose
 PENALTY = 2.0  # nats for each parameter of a tree's edges: twice Akaike's
 FEWEST_CLASSES, CLASS_FACTOR, MOST_CLASSES = 16, 4, 1024  # of a mixture of products, likewise
-# of a forest: rows of a leaf, random splits of a node, of which there is one of each of so many columns, projections by
-# which they are judged, and pseudo-counts of the distribution in the node above
-FEWEST_ROWS, FEWEST_CANDIDATES, CANDIDATE_SHARE, N_TARGETS = 5, 4, 0.35, 8
+# of a forest: rows of a leaf, and pseudo-counts of the distribution in the node above
+FEWEST_ROWS = 5
 ABOVE = (4.0, 1.0, 16.0)
 MOST_PROBS = 1 << 24  # floats of the leaves of a forest
 # of leaves that are Chow-Liu trees: trees of the forest and rows of a leaf with which the search begins, pseudo-count
@@ -519,15 +518,12 @@ class Forest(Recipe):
         # not drawn: the other recipes' random numbers are the same with a forest beside them and without. Forests of
         # several depths in one mixture have trees of their own: they err differently
         seed = (rows.generator.initial_seed() + (self.min_leaf or 0)) % (2**31 - 1)
-        n_own = len(book.finite) + len(book.reals)
         fewest = math.ceil(self._fewest(rows) * len(rows.x) / rows.n_rows)
         return grow(
             book,
             rows.x,
             n_trees=n_trees,
             min_leaf=max(FEWEST_ROWS, fewest),
-            n_candidates=max(FEWEST_CANDIDATES, math.ceil(CANDIDATE_SHARE * n_own)),
-            n_targets=N_TARGETS,
             seed=seed,
         ), seed
 

@@ -7,6 +7,7 @@ trees without changing what is defined.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -17,21 +18,15 @@ from torch import Tensor
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.denoisers.splits import Splits
 
+# random splits of a node, of which the best is taken, one of each of so many columns: a share of all, and at least; and
+# random projections of the standardised cells and indicators of levels by which it is judged, new ones for every tree
+CANDIDATE_SHARE, FEWEST_CANDIDATES, N_TARGETS = 0.35, 4, 8
 LEAST_SD = 1e-9  # of a column that splits are to lower the variance of
 MOST_DEPTH = 48  # of a tree; a few long branches would cost every row their time
 
 
-def grow(
-    book: Codebook,
-    x: Tensor,
-    *,
-    n_trees: int,
-    min_leaf: int,
-    n_candidates: int,
-    n_targets: int,
-    seed: int,
-) -> Splits:
-    """Trees whose splits lower the variance of random projections of the rows.
+def grow(book: Codebook, x: Tensor, *, n_trees: int, min_leaf: int, seed: int) -> Splits:
+    """Trees whose splits, the best of a few random ones, lower the variance of random projections of the rows.
 
     Parameters
     ----------
@@ -41,12 +36,6 @@ def grow(
     n_trees : int
     min_leaf : int
         Rows of a leaf, at least.
-    n_candidates : int
-        Random splits of each node, of which the best is taken: one of each of as many columns; 1 for trees that are
-        grown purely at random.
-    n_targets : int
-        Random projections of the standardised cells and indicators of levels by which splits are judged, new ones for
-        every tree.
     seed : int
 
     Returns
@@ -57,13 +46,14 @@ def grow(
     rng = np.random.default_rng(seed)
     levels, finite, reals = book.levels, book.finite.tolist(), book.reals.tolist()
     used = sorted([*finite, *reals])
+    n_candidates = max(FEWEST_CANDIDATES, math.ceil(CANDIDATE_SHARE * len(used)))
     cells = x[:, used].cpu().numpy()
     missing = np.isnan(cells)
     gaps = [np.flatnonzero(column) for column in missing.T]
     trees, ranks = [], np.zeros((n_trees, levels.n_points))
     for t in range(n_trees):
         view = np.zeros(cells.shape, dtype=np.float32)
-        targets = np.zeros((len(cells), n_targets))
+        targets = np.zeros((len(cells), N_TARGETS))
         for i, j in enumerate(used):
             own, points = cells[:, i], book.columns[j]
             if len(gaps[i]) == len(own):
@@ -71,7 +61,7 @@ def grow(
             if len(gaps[i]):
                 own = own.copy()
                 own[gaps[i]] = rng.choice(own[~missing[:, i]], len(gaps[i]))
-            weight = rng.standard_normal((max(1, points.n_points), n_targets))
+            weight = rng.standard_normal((max(1, points.n_points), N_TARGETS))
             if points.kind == "real":
                 view[:, i] = own
                 targets += np.outer(own / max(float(own.std()), LEAST_SD), weight)

@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import itertools
 import pickle
 import re
 import time
@@ -20,6 +21,8 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import estimator_checks_generator, parametrize_with_checks
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
+from discrete_itd.denoisers import MarginalDenoiser
+from discrete_itd.detection import calibration
 from discrete_itd.detection import detector as detecting
 from discrete_itd.detection.assessment import conflicts
 from discrete_itd.detection.conformal import discoveries, p_values
@@ -529,6 +532,48 @@ def test_a_robust_fit_leaves_out_anomalies_that_lie_together():
     assert (model.trimmed_ >= 400).mean() > 0.7
     again = clone(model).fit(X)
     assert np.array_equal(model.trimmed_, again.trimmed_)
+
+
+def test_a_robust_fit_leaves_out_its_share_of_the_training_rows_alone():
+    X = contaminated()
+    plain, robust = (divided(X, share) for share in (None, 0.1))
+    assert len(robust.trimmed) == round(0.1 * len(plain.train))
+    assert np.array_equal(robust.held, plain.held)
+    assert np.array_equal(np.sort(np.append(robust.train, robust.trimmed)), plain.train)
+
+
+def divided(X, share, seed=0):
+    """As a detector's fit divides the rows."""
+    model = DiffusionOutlierDetector(TREE)
+    return calibration.divide(X, model, TREE, fraction=0.2, share=share, seed=seed)
+
+
+def small_trees(X, share=0.1, seed=0):
+    encoder = TableEncoder.fit(X, None)
+    x = torch.from_numpy(encoder.transform(X).x)
+    base = MarginalDenoiser.fit(encoder.codebook(), x, unseen_counts=encoder.unseen_counts)
+    return calibration.small_trees(base, x, share, seed)
+
+
+def test_trees_of_few_rows_have_a_code_length():
+    """All rows that there may be have a sum of at most 1, and the seed alone decides on the trees."""
+    cells = [list(row) for row in itertools.product("xyz", "uv", "pqrs")]
+    X = pd.DataFrame(cells + cells[:6] * 10, columns=list("abc"))
+    nats = small_trees(X)
+    assert 0.5 < float((-nats[: len(cells)]).exp().sum()) <= 1
+    torch.manual_seed(1)
+    assert torch.equal(nats, small_trees(X))
+    assert not torch.allclose(nats, small_trees(X, seed=1))
+
+
+def test_a_gap_neither_saves_a_row_nor_has_it_left_out():
+    random = np.random.default_rng(0)
+    X = pd.DataFrame(random.poisson(3, (600, 3)), columns=list("abc")).assign(
+        d=random.choice(list("aaaaaabc"), 600)
+    )
+    X = X.mask(random.random(X.shape) < 0.1)
+    has_gap = X.isna().any(axis=1).to_numpy()
+    assert 0.5 < has_gap[divided(X, 0.1).trimmed].mean() / has_gap.mean() < 1.5
 
 
 # -- a density that is there ----------------------------------------------------------------------
