@@ -90,9 +90,12 @@ def cells_in(path: Path, cells: np.ndarray) -> list[tuple[str, float]]:
 def texts_in(path: Path, frame: pd.DataFrame) -> list[str]:
     """Cells of many digits that one row alone has and that the header, or the card, writes."""
     text = json.dumps(files.read_state(path)[0]) + Path(f"{path}.md").read_text()
+    starts = {
+        text[i : i + DIGITS] for i in range(len(text))
+    }  # or each cell is looked for in all of it
     return [
         f"{name}: {cell}"
         for name in frame.select_dtypes(["number", "datetime"])
         for cell in frame[name].drop_duplicates(keep=False).astype(str)
-        if sum(map(str.isdigit, cell)) >= DIGITS and cell in text
+        if sum(map(str.isdigit, cell)) >= DIGITS and cell[:DIGITS] in starts and cell in text
     ]
