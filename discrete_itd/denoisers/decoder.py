@@ -60,8 +60,9 @@ NARROWER = 0.25  # times this given other continuous columns, too, if they may d
 FARTHEST = 8.0
 POINTS_PER_ROW = 4  # a small table has no use for more latent points
 FEWEST_POINTS = 64
-# of a training on fewer rows: twice as many points take twice the time and gain nothing measurable there
-SMALL_TABLE, SMALL_TABLE_POINTS = 2048, 512
+# points of a training on fewer rows, and classes of its result: twice as many take twice the time of the training, or
+# of a score, and gain nothing measurable there
+SMALL_TABLE, SMALL_TABLE_POINTS, SMALL_TABLE_CLASSES = 2048, 512, 1024
 SMALL_TABLE_STEPS = 200  # a table of N rows has use for about N more
 # shares of the points with which the training starts, each for an equal share of it; then all points
 STAGES = (0.25, 0.5)
@@ -244,9 +245,11 @@ class Run:
         self.best, self.best_nats, self.stale = copy.deepcopy(self.average), math.inf, 0
         self.optimizer = AdamW(self.network.parameters(), plan.weight_decay)
         useful = 1 << (max(FEWEST_POINTS, POINTS_PER_ROW * len(x)) - 1).bit_length()
-        self.n_components = min(plan.n_components, useful)
-        n_points = SMALL_TABLE_POINTS if len(x) < SMALL_TABLE else plan.n_points
-        n_points = min(n_points, plan.n_points, useful)
+        n_points, n_components = min(plan.n_points, useful), min(plan.n_components, useful)
+        if len(x) < SMALL_TABLE:
+            n_points = min(n_points, SMALL_TABLE_POINTS)
+            n_components = min(n_components, SMALL_TABLE_CLASSES)
+        self.n_components = n_components
         self.points = latent_points(n_points, plan.n_latent, generator)
         self.batch_size = min(plan.batch_size, max(32, len(x) // 8), len(x))
         self.order = torch.zeros(0, dtype=torch.int64, device=x.device)
