@@ -361,20 +361,21 @@ class MixtureDenoiser(Denoiser):
         With an ``order`` of the columns, given the class and the cells before it.
         """
         book = self.codebook
-        cells, missing = x.nan_to_num(0.0).T, x.isnan().T[:, :, None]
-        out = self.log_probs.new_zeros(*cells.shape, self.n_components)
-        level = book.levels.index_of(cells[book.finite].T.long())
-        out[book.finite] = self.log_probs.T[level.T]
+        out = self.log_probs.new_zeros(x.shape[1], len(x), self.n_components)
+        level = book.levels.index_of(x[:, book.finite].nan_to_num(0.0).long())
+        out[book.finite] = _known(self.log_probs.T[level.T], x[:, book.finite])
+        if self.has_reals:
+            out[book.reals] = self._real_cells(x, order).to(out)
+        return out
+
+    def _real_cells(self, x: Tensor, order: Sequence[int] | None) -> Tensor:
+        """Those of :meth:`_cells` that are continuous, (R, B, Z)."""
+        cells = x[:, self.codebook.reals]
         if self.dense is not None and order is not None:
-            densities = self.dense.densities_in_order(x[:, book.reals], self._reals_of(order))
-            out[book.reals] = densities.to(out)
-        elif self.has_reals:
-            mean, sd = self.means.T[:, None], self.var.T[:, None].sqrt()  # (R, 1, Z)
-            z = (cells[book.reals].to(mean)[:, :, None] - mean).mul_(1 / sd)
-            out[book.reals] = (
-                z.square_().mul_(-0.5).sub_((math.sqrt(2 * math.pi) * sd).log()).to(out)
-            )
-        return out.masked_fill(missing, 0.0) if missing.any() else out
+            return _known(self.dense.densities_in_order(cells, self._reals_of(order)), cells)
+        mean, sd = self.means.T[:, None], self.var.T[:, None].sqrt()  # (R, 1, Z)
+        z = (cells.nan_to_num(0.0).T.to(mean)[:, :, None] - mean).mul_(1 / sd)
+        return _known(z.square_().mul_(-0.5).sub_((math.sqrt(2 * math.pi) * sd).log()), cells)
 
     def _reals_of(self, order: Sequence[int]) -> list[int]:
         """The continuous columns in an order of all columns, by their place among them."""
@@ -385,7 +386,14 @@ class MixtureDenoiser(Denoiser):
         """As the base class has it: the mean over the order of the table and its reverse, leading columns first."""
         book = self.codebook
         orders = both_ways(range(book.n_columns), book.leading_columns)
-        out = torch.cat([self._shares(rows, orders) for rows in self._batches(without_copies(x))])
+        rows, back = without_copies(x), None
+        if self.dense is not None and len(rows) > 1 and not devices.static_shapes(x.device):
+            # rows with the same cells missing in one batch: each batch costs a product for each pattern
+            way = rows[:, book.reals].isnan().unique(dim=0, return_inverse=True)[1]
+            first = way.argsort(stable=True)
+            rows, back = rows[first], first.argsort()
+        out = torch.cat([self._shares(some, orders) for some in self._batches(rows)])
+        out = out if back is None else out[back]
         out = torch.cat([out, out[-1:].expand(len(x) - len(out), -1)])
         if self.fallback is not None:
             own = self._modelled
@@ -396,8 +404,11 @@ class MixtureDenoiser(Denoiser):
         """Factors of rows, (B, C): the mean over orders of the columns."""
         if self.dense is None:
             return shares_of_classes(self.log_weights, self._cells(x), orders).T
-        own = [(self._cells(x, order), order) for order in orders]
-        parts = [shares_of_classes(self.log_weights, cells, [order]).T for cells, order in own]
+        own, parts = self._cells(x, orders[0]), []
+        for i, order in enumerate(orders):
+            if i:  # categories do not depend on the order
+                own[self.codebook.reals] = self._real_cells(x, order).to(own)
+            parts.append(shares_of_classes(self.log_weights, own, [order]).T)
         return torch.stack(parts).mean(0)
 
     def preceding(self, x: Tensor, order: Tensor) -> Posterior:
@@ -544,3 +555,13 @@ class MixtureDenoiser(Denoiser):
         return expectation_maximisation(
             made, marginals, x, x_valid, n_components, generator, pseudo_count, n_rounds, draw, is_over
         )  # fmt: skip
+
+
+def _known(out: Tensor, cells: Tensor) -> Tensor:
+    """Numbers (C, B, Z) of each cell (B, C) and class, 0 where it is missing; written over."""
+    missing = cells.isnan()
+    if devices.static_shapes(cells.device):
+        return out.masked_fill_(missing.T[:, :, None], 0.0)
+    for j in torch.nonzero(missing.any(0)).flatten().tolist():
+        out[j].masked_fill_(missing[:, j, None], 0.0)
+    return out

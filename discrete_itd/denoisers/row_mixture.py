@@ -33,6 +33,7 @@ from discrete_itd.denoisers.base import (
 from discrete_itd.denoisers.marginal import MarginalDenoiser
 
 EM_ROUNDS = 500
+LEAST_SHARE = 0.01  # probability of a member given a row, below which it has no part in the factors
 LEAST_CHANGE = 1e-7  # nats per row of a round, below which the weights are as good as found
 
 
@@ -251,12 +252,27 @@ class RowMixtureDenoiser(Denoiser):
         Tensor, shape (B, C), nats
             The factors of the members, averaged by the probabilities r of the members given the row. What is left of
             the log-probability, the divergence :math:`\sum_m r_m \log (r_m / w_m)`, is divided equally among the cells
-            that are not missing.
+            that are not missing. Members of which r is below ``LEAST_SHARE`` have no part in the average, which so
+            costs little more than the log-probability where one member stands out.
         """
-        each = torch.stack([m.log_factors(x).double() for m in self._members], 1)  # (B, M, C)
-        joint = each.sum(2) + self.log_weights
+        members, main = self._members, self.weights.index(max(self.weights))
+        factors = members[main].log_factors(x).double()
+        each = [
+            factors.sum(1) if i == main else m.log_prob(x).double() for i, m in enumerate(members)
+        ]
+        joint = torch.stack(each, 1) + self.log_weights
         r = torch.softmax(joint, 1)
-        mean = (r[:, :, None] * each).sum(1)
+        r = r.masked_fill(r < LEAST_SHARE, 0.0)
+        r = r / r.sum(1, keepdim=True)
+        mean = r[:, main, None] * factors
+        for i, m in enumerate(members):
+
+            def with_own(rows: Tensor, i: int = i, m: Denoiser = m, mean: Tensor = mean) -> Tensor:
+                own = m.log_factors(filled(x[rows]))[: len(rows)].double()
+                return mean[rows] + r[rows, i, None] * own
+
+            if i != main:
+                mean = devices.replace_rows(mean, r[:, i] > 0, with_own)
         there = (~x.isnan()).to(mean)
         left = torch.logsumexp(joint, 1) - mean.sum(1)
         return mean + (left / there.sum(1).clamp_min(1.0))[:, None] * there
