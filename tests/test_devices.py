@@ -250,8 +250,8 @@ def test_a_step_of_a_decoder_does_not_wait_for_the_device(table):
         m.to(META) for m in (run.layout, run.network, run.average)
     )
     run.optimizer, run.points = decoders.AdamW(run.network.parameters(), 0.01), run.points.to(META)
-    x = x.to(META)
-    twice(lambda: run.make_step(x, 0.5))
+    rows = run.layout.of_rows(x.to(META))
+    twice(lambda: run.make_step(rows, 0.5))
 
 
 # -- the same answers --------------------------------------------------------------------------------

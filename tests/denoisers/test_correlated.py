@@ -31,6 +31,7 @@ from discrete_itd.channel.codebook import Codebook
 from discrete_itd.denoisers import MixtureDenoiser
 from discrete_itd.denoisers.base import held_out_nats
 from discrete_itd.denoisers.decoder_classes import part, refine, updated, with_dependent_numbers
+from discrete_itd.denoisers.marginal import FEWEST
 from discrete_itd.denoisers.mixture_fit import expected_sums
 from discrete_itd.recipes import Decoder, Mixture
 from discrete_itd.testing import check_denoiser
@@ -169,7 +170,8 @@ def test_updates_are_those_of_expected_values_of_missing_cells(device, seed):
     _, mean, covariance = numpy_parts(model)
     _, got_mean, got_covariance = numpy_parts(new)
     for z in range(2):
-        n, first, second = shares[:, z].sum() + 2, 2 * mean[z], 0.0
+        prior = 2 + max(0.0, FEWEST - shares[:, z].sum())  # rows
+        n, first, second = shares[:, z].sum() + prior, prior * mean[z], 0.0
         filled = []
         for row, share in zip(rows[:, book.reals].cpu().numpy(), shares[:, z], strict=True):
             gaps, own = np.isnan(row), covariance[z]
@@ -184,7 +186,7 @@ def test_updates_are_those_of_expected_values_of_missing_cells(device, seed):
         for share, row, rest in filled:
             second = second + share * (np.outer(row - centre, row - centre) + rest)
         away = mean[z] - centre
-        second = second + 2 * (covariance[z] + np.outer(away, away))
+        second = second + prior * (covariance[z] + np.outer(away, away))
         np.testing.assert_allclose(got_mean[z], centre, atol=1e-4)
         np.testing.assert_allclose(got_covariance[z], second / n, atol=1e-4)
     np.testing.assert_allclose(got_covariance[2], covariance[2], atol=1e-5)

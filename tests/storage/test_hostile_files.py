@@ -169,9 +169,11 @@ def forged_tensors(tensors, rng):
     flat = old.flatten()
     changed = old.clone()
     if len(flat):
-        top = 2**62 if old.dtype == torch.int64 else 1e38
-        values = [0, -1, 1, 7, top, -top]
-        values += [] if old.dtype == torch.int64 else [math.nan, math.inf, -math.inf]
+        if old.dtype.is_floating_point:
+            values = [0, -1, 1, 7, 1e38, -1e38, math.nan, math.inf, -math.inf]
+        else:
+            limits = torch.iinfo(old.dtype)
+            values = [0, 1, 7, limits.max // 2, limits.min // 2]
         changed.view(-1)[rng.randrange(len(flat))] = rng.choice(values)
     choices = [
         changed,
