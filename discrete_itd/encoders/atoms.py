@@ -60,6 +60,14 @@ def nearest(values: np.ndarray, seen: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(values), np.nan, seen[at])
 
 
+def rounding(values: np.ndarray) -> np.ndarray:
+    """How far from each of the values (N,) another counts as the same number: two float32 roundings, at most 1/4.
+
+    0.1 + 0.2 is 0.3, and a file may keep as float32 what another has as float64; whole numbers stay apart.
+    """
+    return np.minimum(np.abs(values) * 2.0**-23, 0.25)
+
+
 def find_atoms(values: np.ndarray, whole: bool) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """The atoms among the values, shape (N,) with N > 0, and where each begins and ends.
 

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from discrete_itd.channel.codebook import ColumnPoints
+from discrete_itd.encoders.atoms import rounding
 from discrete_itd.encoders.cells import PlainCells, Scalar, plain
 from discrete_itd.encoders.plain_text import number_of, whole_of
 
@@ -217,9 +218,9 @@ class Categories:
     def _find(self, values: np.ndarray) -> np.ndarray:
         """Position of each value among the categories, -1 where there is none; TypeError if one has no hash.
 
-        Equal numbers match whatever their types, and where all categories are numbers or the text of whole ones, text
-        of the number too. Truth values match truth values, and among categories of text the words for them; other text
-        matches text. Among truth values alone, text is read as one, and 0 and 1 are.
+        Equal numbers match whatever their types, to within :func:`rounding`, and where all categories are numbers or
+        the text of whole ones, text of the number too. Truth values match truth values, and among categories of text
+        the words for them; other text matches text. Among truth values alone, text is read as one, and 0 and 1 are.
         """
         index = self._index
         if index.dtype == np.int64 and values.dtype == float:
@@ -228,7 +229,7 @@ class Categories:
             whole = np.where(fits, values, 0.0).astype(np.int64)
             return np.where(fits, index.get_indexer(pd.Index(whole)), -1)
         if index.dtype != object and values.dtype in (np.int64, float):
-            return index.get_indexer(pd.Index(values))
+            return self._find_number(values)
         cells = values.astype(object)
         position = np.fromiter(map(self._positions.get, cells, repeat(-1)), np.int64, len(cells))
         if self._is_truth is not None:  # Python has True == 1
@@ -238,6 +239,18 @@ class Categories:
         if self._twins or self._by_value:
             for i in np.flatnonzero(position < 0):
                 position[i] = self._twin(plain(cells[i]))
+        return position
+
+    def _find_number(self, values: np.ndarray) -> np.ndarray:
+        """Position of each number (N,) among categories that all are numbers, to within :func:`rounding`; else -1."""
+        position = self._index.get_indexer(pd.Index(values))
+        other = np.flatnonzero((position < 0) & ~np.isnan(values))
+        if self._index.dtype == float and len(other):
+            order = np.argsort(self._index.to_numpy())
+            v, line = values[other].astype(float), self._index.to_numpy()[order]
+            at = np.searchsorted(line[:-1] / 2 + line[1:] / 2, v)
+            with np.errstate(over="ignore"):
+                position[other] = np.where(np.abs(line[at] - v) <= rounding(v), order[at], -1)
         return position
 
     def decode(self, x: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:

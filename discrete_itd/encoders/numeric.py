@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from discrete_itd.channel.codebook import ColumnPoints
-from discrete_itd.encoders.atoms import find_atoms, nearest, numbers_seen, settle
+from discrete_itd.encoders.atoms import find_atoms, nearest, numbers_seen, rounding, settle
 from discrete_itd.encoders.categories import check_numbers, line_levels
 
 FAR = 1000.0  # robust standard deviations; further out the map grows with the logarithm
@@ -40,7 +40,8 @@ class Continuous:
     :math:`|u| \le U`, :math:`\pm U (1 + \log(|u|/U))` beyond, once differentiable), the Yeo-Johnson map, and a last
     shift and scale. Every finite x has a finite image and slope, and every real z comes from a finite x.
 
-    Where numbers repeat, the code of a cell says first whether its number was seen in training: the log-density is that
+    Where numbers repeat, the code of a cell says first whether its number was seen in training, to within
+    :func:`~discrete_itd.encoders.atoms.rounding`: the log-density is that
     of the number plus :math:`\log(1 - p)` if it was, :math:`\log p` if it is new. So it is a density on two lines, of
     numbers seen and of new ones, and draws, which are never new, become the nearest number that was seen. Where numbers
     do not repeat, a value that is frequent, like zero, has a narrow peak; draws between the edges of such an atom
@@ -131,8 +132,9 @@ class Continuous:
         """Nats by which encoded numbers say whether they are new: 0 where numbers do not repeat, and for NaN."""
         if not self.seen:
             return np.zeros(len(z))
-        at = np.searchsorted(self._encoded, z).clip(max=len(self.seen) - 1)
-        nats = np.where(self._encoded[at] == z, -math.log1p(-self.p_new), -math.log(self.p_new))
+        low, high = self._reach
+        is_seen = np.searchsorted(low, z, side="right") > np.searchsorted(high, z)
+        nats = np.where(is_seen, -math.log1p(-self.p_new), -math.log(self.p_new))
         return np.where(np.isnan(z), 0.0, nats)
 
     @property
@@ -146,8 +148,11 @@ class Continuous:
         return np.array(self.seen, dtype=float)
 
     @cached_property
-    def _encoded(self) -> np.ndarray:
-        return self.slope(self._seen)[0]
+    def _reach(self) -> tuple[np.ndarray, np.ndarray]:
+        """The least and the greatest encoded number that each number seen stands for, increasing."""
+        width = rounding(self._seen)
+        low, high = (np.clip(self._seen + side, -LARGEST, LARGEST) for side in (-width, width))
+        return self.slope(low)[0], self.slope(high)[0]
 
     def slope(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Values on the new scale, and the logarithm of the slope :math:`dz/dx` of the map there."""

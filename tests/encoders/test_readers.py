@@ -121,3 +121,31 @@ def test_a_model_does_not_depend_on_the_reader(frames):
     assert (drawn[0].to_numpy() == drawn[1].to_numpy()).all()
     whole = drawn[0]["many"]
     assert (whole == whole.round()).all()
+
+
+@pytest.mark.parametrize("n_numbers", [5, 40])
+def test_numbers_that_differ_by_a_rounding_are_one(n_numbers):
+    """Of a file that keeps numbers as float32, or sums of decimals: in columns of few and of many numbers."""
+    values = np.arange(1, n_numbers + 1) / 10
+    encoder = TableEncoder.fit(pd.DataFrame({"v": np.tile(values, 60)}), handle_unknown="smooth")
+    asked = [
+        values,
+        values.astype(np.float32),
+        values + np.spacing(values),
+        values + 1e-4 * (values > 0.1),
+    ]
+    exact, single, summed, new = (encoder.transform(pd.DataFrame({"v": v})) for v in asked)
+    for near in (single, summed):
+        np.testing.assert_allclose(near.x, exact.x, atol=1e-5)
+        np.testing.assert_allclose(near.log_volume, exact.log_volume, atol=1e-5)
+    unseen = (new.x == encoder.schema[0].codec.n_levels) | (new.log_volume < exact.log_volume - 1)
+    assert unseen[:, 0].tolist() == [False] + [True] * (n_numbers - 1)
+
+
+def test_whole_numbers_that_are_one_as_float32_stay_apart():
+    ids = np.array([2.0**24, 2.0**24 + 1, 0.5])
+    encoder = TableEncoder.fit(
+        pd.DataFrame({"v": np.tile(ids[[0, 2]], 60)}), handle_unknown="smooth"
+    )
+    x = encoder.transform(pd.DataFrame({"v": ids})).x[:, 0]
+    assert (x == encoder.schema[0].codec.n_levels).tolist() == [False, True, False]
