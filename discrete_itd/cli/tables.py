@@ -185,6 +185,8 @@ def _csv(
     path: str, kind: str, raw: io.BufferedReader, dialect: Dialect, stack: ExitStack
 ) -> Source:
     encoding = dialect.encoding or _encoding(path, raw.peek())
+    if encoding.lower() in ("utf-8", "utf8") and raw.peek().startswith(codecs.BOM_UTF8):
+        encoding = "utf-8-sig"
     text = io.TextIOWrapper(raw, encoding, newline="")
     stack.callback(text.detach if path == STANDARD else text.close)
     head = _two_rows(text)
@@ -272,7 +274,7 @@ def _two_rows(text: TextIO) -> str:
     head, n_rows = "", 0
     while n_rows < 2 and len(head) < HEAD_BYTES and (line := text.readline(LONGEST)):
         head += line
-        n_rows += head.count('"') % 2 == 0
+        n_rows += head.count('"') % 2 == 0 and bool(line.strip("\r\n"))
     return head
 
 

@@ -213,3 +213,14 @@ def test_a_tab_within_a_name_divides_nothing(place):
 def test_what_cannot_be_learned_from_is_named(place, capsys, content, words):
     (place / "t.csv").write_text(content)
     assert words in error(capsys, "fit t.csv --out m")
+
+
+@pytest.mark.parametrize(
+    ("start", "option"), [(b"\n\r\n", ""), (b"\xef\xbb\xbf", "encoding=utf-8")]
+)
+def test_what_stands_before_the_header_is_no_row_and_no_name(place, start, option):
+    fit("t.csv")
+    (place / "odd.csv").write_bytes(start + (place / "t.csv").read_bytes())
+    run(f"score m odd.csv --out odd.scores.csv{' --csv ' + option if option else ''}")
+    run("score m t.csv --out scores.csv")
+    assert (place / "odd.scores.csv").read_text().lstrip() == (place / "scores.csv").read_text()
