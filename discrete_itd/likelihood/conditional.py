@@ -220,7 +220,8 @@ class ConditionalDenoiser(Denoiser):
         guides = [base, *(guide(y, snr) for guide in self._guides)]
         for j in torch.nonzero(alone.any(0)).flatten().tolist():
             rows = torch.nonzero(alone[:, j]).flatten()
-            self._enumerate(x[rows], j, [g.rows(rows) for g in guides], rows, found, nodes)
+            column = torch.full_like(rows, j)
+            self._enumerate(x[rows], column, [g.rows(rows) for g in guides], rows, found, nodes)
         several = wanted & ~alone & (beside < MOST_UNKNOWN)
         for rows in torch.nonzero(several.any(1)).flatten().split(max(1, BATCH // self.n_draws)):
             if len(rows):
@@ -253,11 +254,10 @@ class ConditionalDenoiser(Denoiser):
         for start in range(0, len(row), PAIRS):
             some = slice(start, start + PAIRS)
             self._every_level(x, row[some], column[some], found)
-        for j in torch.nonzero((asked & ~few).any(0)).flatten().tolist():
-            for rows in torch.nonzero(asked[:, j]).flatten().split(BATCH):
-                others = self._others(x[rows], torch.full_like(rows, j))
-                others[:, j] = math.nan
-                self._enumerate(others, j, self._ask(others), rows, found, nodes)
+        columns_, rows_ = torch.nonzero((asked & ~few).T).unbind(1)  # by column
+        for column, row in zip(columns_.split(BATCH), rows_.split(BATCH), strict=True):
+            others = self._others(x[row], column).scatter_(1, column[:, None], math.nan)
+            self._enumerate(others, column, self._ask(others), row, found, nodes)
         return found.posterior()
 
     def _every_level(self, x: Tensor, row: Tensor, column: Tensor, found: _Found) -> None:
@@ -341,12 +341,12 @@ class ConditionalDenoiser(Denoiser):
 
     # -- one cell -------------------------------------------------------------------------------
 
-    def _scores(self, rows: Tensor, j: int, values: Tensor) -> Tensor:
-        """Log-probabilities (n, V) of rows (n, C) with each of some values (n, V) in column j, nats."""
+    def _scores(self, rows: Tensor, column: Tensor | int, values: Tensor) -> Tensor:
+        """Log-probabilities (n, V) of rows (n, C) with each of some values (n, V) in their ``column``, nats."""
+        column = _of_rows(column, rows)
 
         def call(which: Tensor, values: Tensor) -> Tensor:
-            x = rows[which]
-            x[:, j] = values
+            x = rows[which].scatter_(1, column[which][:, None], values[:, None])
             return self.scorer.log_prob(x).double()
 
         which = torch.arange(len(rows), device=rows.device).repeat_interleave(values.shape[1])
@@ -354,14 +354,29 @@ class ConditionalDenoiser(Denoiser):
         return torch.cat(list(parts)).view(values.shape)
 
     def _enumerate(
-        self, x: Tensor, j: int, guides: list[Posterior], rows: Tensor, found: _Found, size: Nodes
+        self,
+        x: Tensor,
+        column: Tensor,
+        guides: list[Posterior],
+        rows: Tensor,
+        found: _Found,
+        size: Nodes,
     ) -> None:
-        """Write down the distribution of the only unknown cell, in column j, of rows x (n, C)."""
-        if self.codebook.columns[j].kind == "real":
-            nodes, log_f = self._density(x, j, guides, size)
-            found.keep_density(rows, j, nodes, log_f)
-        else:
-            found.keep_levels(rows, j, self._levels(x, j, guides))
+        """Write down the distribution of the only unknown cell, in its ``column`` (n,), of rows x (n, C).
+
+        The densities of all columns of numbers are refined together.
+        """
+        is_real = torch.isin(column, self.codebook.reals)
+        at = torch.nonzero(is_real).flatten()
+        if len(at):
+            column_, own = column[at], [g.rows(at) for g in guides]
+            nodes, log_f = self._density(x[at], column_, own, size)
+            for j in column_.unique().tolist():
+                some = column_ == j
+                found.keep_density(rows[at[some]], j, nodes[some], log_f[some])
+        for j in column[~is_real].unique().tolist():
+            at = torch.nonzero(column == j).flatten()
+            found.keep_levels(rows[at], j, self._levels(x[at], j, [g.rows(at) for g in guides]))
 
     def _levels(self, x: Tensor, j: int, guides: list[Posterior]) -> Tensor:
         """Log P(v, the rest) of all levels v of column j, (n, K), nats."""
@@ -376,16 +391,17 @@ class ConditionalDenoiser(Denoiser):
         return (guide + ratio).scatter(1, values, log_p)
 
     def _density(
-        self, x: Tensor, j: int, guides: list[Posterior], size: Nodes = FINE
+        self, x: Tensor, column: Tensor | int, guides: list[Posterior], size: Nodes = FINE
     ) -> tuple[Tensor, Tensor]:
-        """Nodes and log P(v, the rest) at them, of the continuous column j: (n, G) each."""
-        parts = [self._column_nodes(j, size).expand(len(x), -1)]
-        parts += [_points(_column(g, j), size.guided, shift) for shift, g in enumerate(guides, 1)]
+        """Nodes and log P(v, the rest) at them, of a continuous column of each row: (n, G) each."""
+        each, which = _of_rows(column, x).unique(return_inverse=True)
+        parts = [torch.stack([self._column_nodes(j, size) for j in each.tolist()])[which]]
+        parts += [_points(_column(g, column), size.guided, i) for i, g in enumerate(guides, 1)]
         nodes = torch.cat(parts, 1).sort(1)[0].contiguous()
-        log_f = self._scores(x, j, nodes)
+        log_f = self._scores(x, column, nodes)
         for _ in range(size.stages):
             new = _refined(nodes, log_f, size)
-            joined = torch.cat([log_f, self._scores(x, j, new)], 1)
+            joined = torch.cat([log_f, self._scores(x, column, new)], 1)
             nodes, order = torch.cat([nodes, new], 1).sort(1)
             log_f = joined.gather(1, order)
         return nodes, log_f
@@ -707,11 +723,18 @@ class _Found:
         return VocabularyPosterior(q.vocabulary, prior, q.y, q.snr, q.h, q.u)
 
 
-def _column(q: Posterior, j: int) -> GaussianPosterior:
-    """The mixtures of one continuous column."""
-    at = torch.nonzero(q.codebook.reals == j).flatten()
+def _of_rows(column: Tensor | int, rows: Tensor) -> Tensor:
+    """A column for each of some rows (n, ...), (n,): their own ones, or the same."""
+    return torch.as_tensor(column, device=rows.device).expand(len(rows)).contiguous()
+
+
+def _column(q: Posterior, column: Tensor | int) -> GaussianPosterior:
+    """The mixtures of one continuous column of each row."""
     assert q.gaussian is not None
-    return q.gaussian.pick(lambda t: t[:, at])
+    column = _of_rows(column, q.gaussian.means)
+    row = torch.arange(len(column), device=column.device)
+    at = torch.searchsorted(q.codebook.reals, column)
+    return q.gaussian.pick(lambda t: t[row, at][:, None])
 
 
 def _points(q: GaussianPosterior, n: int, shift: int = 0) -> Tensor:
