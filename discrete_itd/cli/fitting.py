@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from discrete_itd.cli.inputs import about, load_model
-from discrete_itd.cli.messages import UserError, note, percent, plus_minus
+from discrete_itd.cli.messages import STANDARD, UserError, note, percent, plus_minus
 from discrete_itd.cli.tables import (
     Dialect,
     EmptyTableError,
@@ -42,6 +42,8 @@ OF_ALARMS = ("false_alarm_rate", "contamination", "calibration_fraction")
 def fit(args: argparse.Namespace) -> int:
     """Run the command; 130 if the training was interrupted and the model is the best so far."""
     settings = _settings(args)
+    if args.out == STANDARD:
+        raise UserError("--out: a model must be a file, not -")
     check_out(args.out, is_table=False, table=args.table)
     if args.checkpoint is not None:
         check_writable(args.checkpoint)

@@ -535,6 +535,8 @@ def check_out(out: str | None, *, is_table: bool = True, **sources: str | None) 
     for what, path in sources.items():
         if path is not None and same_file(out, path):
             raise UserError(f"{out}: --out is the {what.replace('_', ' ')} itself")
+    if not is_table and Path(out).suffix.lower() in (*SEPARATORS, ".parquet"):
+        raise UserError(f"{out}: --out is no table here, and its name is that of one")
 
 
 def same_file(a: str, b: str) -> bool:

@@ -224,3 +224,18 @@ def test_what_stands_before_the_header_is_no_row_and_no_name(place, start, optio
     run(f"score m odd.csv --out odd.scores.csv{' --csv ' + option if option else ''}")
     run("score m t.csv --out scores.csv")
     assert (place / "odd.scores.csv").read_text().lstrip() == (place / "scores.csv").read_text()
+
+
+@pytest.mark.parametrize(
+    ("line", "what"),
+    [
+        ("report m t.csv --out gaps.csv", "gaps.csv: --out is no table here"),
+        ("fit t.csv --out gaps.csv", "gaps.csv: --out is no table here"),
+        ("fit t.csv --out -", "a model must be a file"),
+    ],
+)
+def test_what_is_no_table_is_not_written_over_one(place, capsys, line, what):
+    fit("t.csv")
+    before = (place / "gaps.csv").read_bytes()
+    assert what in error(capsys, line)
+    assert (place / "gaps.csv").read_bytes() == before
