@@ -240,7 +240,10 @@ UNREADABLE = [
     (b"", "the table is empty"),
     (b"a,b\n1,2\n1,2,3\n", "line 3: 3 cells, but 2 in the header"),
     (b'a,b\n1,2\n1,"x\n1,2\n', "line 3: a quotation mark opens a cell that does not end"),
-    (gzip.compress(b"a,b\n1,2\n"), "is a .gz file: unpack it, or give a name that ends in .gz"),
+    (
+        gzip.compress(b"a,b\n1,2\n", mtime=0),
+        "is a .gz file: unpack it, or give a name that ends in .gz",
+    ),
     (bytes(range(256)) * 3, "is no text, as a CSV is"),
     (b"a,a\n1,2\n", "column 'a': the name repeats"),
     (b"a,b\n1,\xff\n", "cannot be read as .csv ('utf-8' codec"),
