@@ -1,4 +1,4 @@
-"""The README's Python runs as printed, and its commands exist."""
+"""The Python of the README and of the guide's longer examples runs as printed, and their commands exist."""
 
 import re
 import shlex
@@ -9,7 +9,14 @@ import torch
 
 from discrete_itd.cli import main
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md"]
+PAGES += [
+    ROOT / "discrete_itd" / "guide" / f"{name}.md"
+    for name in ("which_model", "anomalies", "scale", "images", "tables", "command")
+]
+TEXT = "\n".join(page.read_text() for page in PAGES)
+EXAMPLE = re.compile(r"```python\n(?!>>>)(.*?)```(?:[^`]*?```text\n(.*?)```)?", re.DOTALL)
 
 
 def test_the_images_example_runs_as_it_is_written(capsys, tmp_path, monkeypatch):
@@ -17,7 +24,7 @@ def test_the_images_example_runs_as_it_is_written(capsys, tmp_path, monkeypatch)
     pytest.importorskip("diffusers")
     monkeypatch.chdir(tmp_path)
     torch.set_default_dtype(torch.float32)  # the fixture of the suite sets it back
-    (example,) = [e for e in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "UNet2D" in e]
+    (example,) = [example for example, _ in EXAMPLE.findall(TEXT) if "UNet2D" in example]
     quick = example.replace("max_steps=1000", "max_steps=2")
     quick = quick.replace("[1200:1500]", "[:20]").replace("[1500:]", "[20:30]")
     exec(quick.replace("[:1200]", "[30:60]"), {})
@@ -28,8 +35,8 @@ def test_the_images_example_runs_as_it_is_written(capsys, tmp_path, monkeypatch)
 def test_the_python_examples_run(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     pytest.importorskip("diffusers")
-    examples = re.findall(r"```python\n(.*?)```(?:[^`]*?```text\n(.*?)```)?", README, re.DOTALL)
-    assert sum(1 for _, promised in examples if promised) == 5
+    examples = EXAMPLE.findall(TEXT)
+    assert sum(1 for _, promised in examples if promised) == 6
     names = {}
     for example, promised in examples:
         if "ImageDensity" in example:
@@ -54,7 +61,7 @@ def test_the_python_examples_run(capsys, tmp_path, monkeypatch):
 
 def test_the_shell_example_is_understood(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    commands = re.findall(r"^discrete-itd (.*)$", README, re.MULTILINE)
+    commands = re.findall(r"^discrete-itd (.*)$", TEXT, re.MULTILINE)
     known = {"fit", "score", "impute", "sample", "report", "watch", "drift", "evaluate", "describe"}
     assert {c.split()[0] for c in commands} == known
     for command in commands:  # its files are not here, but its options are known
