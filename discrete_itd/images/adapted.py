@@ -16,22 +16,29 @@ with :math:`\ell` of eq. (2): discrete where pixels have levels (in place of the
 Brekelmans and Ver Steeg, ICLR 2023, arXiv:2302.03792), Gaussian where they are continuous. It is exact in both limits,
 without noise and without signal.
 
-The error variance v is measured on images, for each pixel and SNR (:mod:`discrete_itd.images.calibration`). Where a
-prediction is worse than the pixel's own noisy value, it is shrunk towards the mean given that value.
+The error variance v is measured on images, for each pixel and SNR (:func:`calibrate`): let d be the difference
+between the clean pixel and its mean given its own noisy value, and u that between the network's prediction and the same
+mean. The prediction is shrunk towards that mean by :math:`s = E[du]/E[u^2]`, between 0 and 1, and
+:math:`v = v_g E(d - su)^2 / E d^2`. Then, at every SNR, the scale of the network's evidence is chosen that predicts
+pixels best.
 
 This posterior rounds a prediction between two levels to the nearer one, which suits networks that do not model levels.
 For a network that does, such a prediction means uncertainty between the two. So at every SNR the posterior is mixed
-with a second one that has this mean (:mod:`discrete_itd.images.tilting`), in the proportion that predicts pixels best.
+with a second one that has this mean, in the proportion that predicts pixels best: among all distributions over levels
+with the mean, the one nearest in relative entropy to the posterior given the pixel's own noisy value,
+
+.. math:: q_j(k) \propto \pi_{jk} \exp(\ell_{jk} + \eta_j e_k), \qquad \sum_k q_j(k) e_k = \mu_j.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from discrete_itd.channel.noise import RowNoise
 from discrete_itd.channel.posterior import CategoricalPosterior, Posterior
@@ -39,7 +46,18 @@ from discrete_itd.denoisers.base import Denoiser
 from discrete_itd.denoisers.marginal import MarginalDenoiser
 from discrete_itd.images.noising import PREDICTIONS, Noising
 from discrete_itd.images.pixels import Pixels
-from discrete_itd.images.tilting import tilted_posterior
+
+N_KNOTS = 24  # SNRs at which errors are measured
+POOLED_ROWS = 32.0  # weight, in rows, of the error of all pixels in the estimate for one pixel
+LEAST_RATIO = 1e-6  # of the network's error variance to that given the pixel's own value
+SCALES = torch.arange(0, 11) / 8  # candidate scales of the network's evidence
+TILTS = (0.0, 0.1, 0.5, 0.9, 1.0)  # candidate weights of the tilted posterior
+BATCH_CELLS = 1 << 22  # posterior size of one batch
+COST_CELLS = 1 << 24  # of all rows that choose a candidate
+# Newton's method: steps, log-odds between neighbouring levels that bracket the solution, and the change to stop at
+NEWTON_STEPS, REACH, CONVERGED = 24, 64.0, 1e-4
+
+Kept = list[tuple[Tensor, Tensor, Tensor, Tensor]]  # rows, y, snr, predicted means of a batch
 
 
 class AdaptedDenoiser(Denoiser):
@@ -333,3 +351,199 @@ def prior_moments(
     levels = torch.linspace(pixels.low, pixels.high, pixels.n_levels).to(like)
     probs = marginals.codebook.levels.spread(prior.categorical.probs, 0.0)[0, : pixels.n_pixels]
     return mean, (probs[:, : len(levels)] * (levels - mean[:, None]) ** 2).sum(1)
+
+
+@torch.no_grad()
+def calibrate(
+    denoiser: AdaptedDenoiser,
+    x: Tensor,
+    *,
+    generator: torch.Generator,
+    n_knots: int = N_KNOTS,
+    progress: Callable[[float], object] | None = None,
+) -> AdaptedDenoiser:
+    r"""Measure the errors of an adapted network's predictions, and set the denoiser's buffers accordingly.
+
+    Parameters
+    ----------
+    denoiser : AdaptedDenoiser
+        Is changed, and put in evaluation mode.
+    x : Tensor of float64, shape (N, C)
+        At least two images like those to be scored, best not the network's training images.
+    generator : torch.Generator
+    n_knots : int
+        SNRs at which to measure, evenly spread on a logarithmic scale; positive.
+    progress : callable, optional
+        Called with the share done.
+
+    Returns
+    -------
+    AdaptedDenoiser
+        The same denoiser.
+    """
+    denoiser.eval()
+    like, size, pixels = denoiser.mean0, denoiser.codebook.size, denoiser.pixels
+    batches = x.split(max(4, min(256, BATCH_CELLS // size)))
+    few = max(16, COST_CELLS // size)  # enough rows to choose between candidates
+    gap = 2e-3 if pixels.n_levels is None else (pixels.high - pixels.low) / (pixels.n_levels - 1)
+    low, high = math.log(1e-3 / float(denoiser.var0.sum())), math.log(100 / gap**2)
+    knots = torch.linspace(low, high, n_knots, device=like.device, dtype=like.dtype)
+    salt = int(torch.randint(2**62, (1,), generator=generator, device=generator.device))
+    shrinks, ratios, costs = [], [], []
+    for i, logsnr in enumerate(knots.tolist()):
+        shrink, ratio, kept = _errors(denoiser, batches, math.exp(logsnr), salt, i, few)
+        shrinks.append(shrink)
+        ratios.append(ratio)
+        _set(denoiser, knots[i : i + 1], shrinks[-1:], ratios[-1:], like.new_ones(1))
+        costs.append(_costs(denoiser, kept))
+        if progress is not None:
+            progress((i + 1) / n_knots)
+    # where the network adds little, the cheapest candidate would be chance: neighbouring knots choose together
+    cost = nn.functional.pad(torch.stack(costs, -1), (1, 1), mode="replicate")
+    best = cost.unfold(2, 3, 1).sum(3).flatten(0, 1).argmin(0).to(like.device)  # (G,)
+    _set(denoiser, knots, shrinks, ratios, SCALES.to(like)[best // len(TILTS)])
+    denoiser.tilt = like.new_tensor(TILTS)[best % len(TILTS)]
+    return denoiser
+
+
+def _errors(
+    denoiser: AdaptedDenoiser,
+    batches: tuple[Tensor, ...],
+    snr: float,
+    salt: int,
+    stream: int,
+    few: int,
+) -> tuple[Tensor, Tensor, Kept]:
+    """Shrinkage and variance ratio by pixel at one SNR, (D,) each, and predictions of the first ``few`` rows."""
+    like, kept, n = denoiser.mean0, [], 0
+    dd, du, uu = 0.0, 0.0, 0.0
+    for rows in batches:
+        index = torch.arange(n, n + len(rows), device=rows.device)
+        gamma = rows.new_full((len(rows), 1), snr)
+        noise = RowNoise(rows, index, salt)
+        y, gamma, classes, clean = denoiser.noisy(rows, gamma, noise, stream)
+        mean = denoiser.denoised_mean(y, gamma, classes)
+        own, _ = denoiser.own_moments(y, gamma)
+        d, u = (clean - own).double(), (mean - own).double()
+        dd, du, uu = dd + d.square().sum(0), du + (d * u).sum(0), uu + u.square().sum(0)
+        if n < few:
+            kept.append((rows, y, gamma, mean))
+        n += len(rows)
+    dd, du, uu = (torch.as_tensor(t, device=like.device) for t in (dd, du, uu))
+    tiny = torch.finfo(torch.float64).tiny
+    pooled = (du.sum() / uu.sum().clamp_min(tiny)).clamp(0, 1)
+    raw = torch.where(uu > 0, du / uu.clamp_min(tiny), pooled)
+    shrink = ((n * raw + POOLED_ROWS * pooled) / (n + POOLED_ROWS)).clamp(0, 1)
+    left = dd - 2 * shrink * du + shrink**2 * uu
+    common = left.sum() / dd.sum().clamp_min(tiny)
+    raw = torch.where(dd > 0, left / dd.clamp_min(tiny), common)
+    ratio = (n * raw + POOLED_ROWS * common) / (n + POOLED_ROWS)
+    return shrink.to(like), ratio.clamp(LEAST_RATIO, 1).to(like), kept
+
+
+def _set(
+    denoiser: AdaptedDenoiser,
+    knots: Tensor,
+    shrink: list[Tensor],
+    ratio: list[Tensor],
+    trust: Tensor,
+) -> None:
+    """Set what was measured, without a tilted posterior."""
+    denoiser.knots, denoiser.trust, denoiser.tilt = knots, trust, torch.zeros_like(trust)
+    denoiser.shrink, denoiser.ratio = torch.stack(shrink), torch.stack(ratio)
+
+
+def _costs(denoiser: AdaptedDenoiser, kept: Kept) -> Tensor:
+    """Nats of the pixels at one SNR, for each scale of the evidence and each weight of the tilted posterior."""
+    coords, n, book = denoiser.pixel_coords, denoiser.pixels.n_pixels, denoiser.codebook
+    cost = denoiser.mean0.new_zeros(len(SCALES), len(TILTS), dtype=torch.float64)
+    for rows, own, gamma, mean in kept:
+        statistic, extra = denoiser.evidence(own, gamma, mean)
+        cells = rows.clone()
+        cells[:, n:] = math.nan
+        y, snr = own.new_zeros(len(rows), book.n_coords), own.new_zeros(len(rows), book.n_columns)
+        y[:, coords], snr[:, :n] = own, gamma
+        tilted = None
+        if denoiser.pixels.n_levels is not None:
+            plain, shrink = denoiser.base(y, snr), denoiser.at_snr(denoiser.shrink, gamma)
+            q = tilted_posterior(denoiser.pixels, plain, mean, shrink)
+            tilted = Posterior(book, q).log_prob(cells)
+        for i, scale in enumerate(SCALES.tolist()):
+            q = denoiser.given_evidence(y, snr, scale * statistic, scale * extra)
+            rounded = q.log_prob(cells)
+            cost[i, 0] -= rounded.double().sum()
+            if tilted is None:
+                cost[i, 1:] = math.inf
+                continue
+            for j, share in enumerate(TILTS[1:], 1):
+                mixed = torch.logaddexp(
+                    math.log1p(-share) + rounded if share < 1 else rounded - math.inf,
+                    math.log(share) + tilted,
+                ).masked_fill(cells.isnan(), 0.0)
+                cost[i, j] -= mixed.double().sum()
+    return cost
+
+
+def tilted_posterior(
+    pixels: Pixels, own: Posterior, mean: Tensor, shrink: Tensor
+) -> CategoricalPosterior:
+    """The posterior nearest to ``own`` whose means are predicted ones, shrunk towards those of ``own``.
+
+    Parameters
+    ----------
+    pixels : Pixels
+        With levels.
+    own : Posterior
+        Of B rows, given every pixel's own noisy value alone.
+    mean : Tensor, shape (B, D)
+        Predicted means; gradients flow through them.
+    shrink : Tensor, shape (B, D)
+        Weight of the predicted mean against that of ``own``, 0 to 1.
+
+    Returns
+    -------
+    CategoricalPosterior
+        Of B rows; columns other than pixels are as in ``own``.
+    """
+    levels_of, n = own.codebook.levels, pixels.n_pixels
+    gap = (pixels.high - pixels.low) / ((pixels.n_levels or 2) - 1)
+    wide = levels_of.spread(own.categorical.logits, -torch.inf)
+    logits = wide[:, :n, : pixels.n_levels]
+    levels = torch.linspace(pixels.low, pixels.high, logits.shape[2]).to(logits)
+    own_mean = (logits.exp() * levels).sum(2)
+    tiny = 1e-4 * gap
+    target = (own_mean + shrink * (mean - own_mean)).clamp(pixels.low + tiny, pixels.high - tiny)
+    eta = solve(logits, levels, target, gap)
+    eta = eta + newton_step(logits, levels, target, gap, eta).clamp(-1 / gap, 1 / gap)  # gradient
+    tilted = torch.log_softmax(logits + eta[:, :, None] * levels, 2)
+    tilted = nn.functional.pad(tilted, (0, wide.shape[2] - logits.shape[2]))
+    wide = torch.cat([tilted, wide[:, n:]], 1)
+    return CategoricalPosterior(levels_of, levels_of.gather(wide), normalised=True)
+
+
+def newton_step(logits: Tensor, levels: Tensor, target: Tensor, gap: float, eta: Tensor) -> Tensor:
+    """Newton's step towards the tilt with the mean ``target``, from ``eta``: (B, D)."""
+    p = torch.softmax(logits + eta[:, :, None] * levels, 2)
+    mean = (p * levels).sum(2)
+    var = (p * (levels - mean[:, :, None]) ** 2).sum(2)
+    return (target - mean) / var.clamp_min(1e-6 * gap**2)
+
+
+@torch.no_grad()
+def solve(logits: Tensor, levels: Tensor, target: Tensor, gap: float) -> Tensor:
+    """The tilt (B, D) with the mean ``target``, by Newton's method kept in a bracket by bisection."""
+    # the start is exact if only the two levels next to the target have mass, as at low noise
+    place = ((target - levels[0]) / gap).clamp(0, len(levels) - 1 - 1e-3)
+    below = place.long()[:, :, None]
+    odds = torch.logit(place - place.floor(), eps=1e-3)
+    own_odds = (logits.gather(2, below + 1) - logits.gather(2, below))[:, :, 0]
+    eta = (odds - own_odds) / gap
+    low, high = eta - REACH / gap, eta + REACH / gap
+    for _ in range(NEWTON_STEPS):
+        move = newton_step(logits, levels, target, gap, eta)
+        low, high = torch.where(move > 0, eta, low), torch.where(move < 0, eta, high)
+        new, done = eta + move, move.abs() * gap < CONVERGED
+        eta = torch.where(done | ((new > low) & (new < high)), new, (low + high) / 2)
+        if bool(done.all()):
+            break
+    return eta

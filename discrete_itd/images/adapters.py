@@ -16,8 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from discrete_itd.denoisers.marginal import MarginalDenoiser
-from discrete_itd.images.adapted import AdaptedDenoiser
-from discrete_itd.images.calibration import N_KNOTS, calibrate
+from discrete_itd.images.adapted import N_KNOTS, AdaptedDenoiser, calibrate
 from discrete_itd.images.noising import PREDICTIONS, Noising, Preconditioned, VariancePreserving
 from discrete_itd.images.pixels import Pixels
 from discrete_itd.progress import progress_bar

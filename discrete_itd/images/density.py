@@ -15,13 +15,11 @@ from torch import Tensor
 
 from discrete_itd.denoisers import Denoiser
 from discrete_itd.denoisers.gaussian import GaussianDenoiser
-from discrete_itd.images.adapted import AdaptedDenoiser
+from discrete_itd.images.adapted import N_KNOTS, AdaptedDenoiser, calibrate
 from discrete_itd.images.adapters import Prediction, described, from_callable
-from discrete_itd.images.calibration import N_KNOTS
 from discrete_itd.images.ensemble import EnsembleDenoiser
 from discrete_itd.images.noising import Noising
 from discrete_itd.images.pixels import ImageEstimate
-from discrete_itd.images.tuning import fine_tune
 from discrete_itd.images.variational import variational_bound
 from discrete_itd.likelihood import integral_log_prob, path_log_prob
 from discrete_itd.likelihood.information import pointwise_information
@@ -29,9 +27,12 @@ from discrete_itd.likelihood.sampling import sample
 from discrete_itd.likelihood.schedule_search import place_steps
 from discrete_itd.progress import progress_bar
 from discrete_itd.training import mean_and_error, pilot_quadrature
-from discrete_itd.training.config import Evaluation
+from discrete_itd.training.checkpoint import Checkpoint
+from discrete_itd.training.config import Evaluation, TrainingPlan
+from discrete_itd.training.loop import seeded, train
 
 BATCH_CELLS = 1 << 22  # posterior size of one batch
+ISOTROPIC = (1.0, 0.0)  # shares of the loss's patterns: all pixels have one SNR
 
 
 class ImageDensity:
@@ -294,15 +295,43 @@ class ImageDensity:
         """
         if not isinstance(self.denoiser, AdaptedDenoiser):
             raise TypeError("an ensemble cannot be tuned: tune its members one by one")
-        denoiser, x_valid, history = fine_tune(
-            self.denoiser,
-            self.encode(X, labels),
-            None if held_out is None else self.encode(held_out, held_out_labels),
-            validation_fraction=validation_fraction, max_steps=max_steps, max_time=max_time, batch_size=batch_size,
-            learning_rate=learning_rate, checkpoint=checkpoint, random_state=self.random_state,
+        if next(self.denoiser.parameters(), None) is None:
+            raise TypeError("the network is a plain function, without weights to tune")
+        if not 0 < validation_fraction < 1:
+            raise ValueError(f"validation_fraction must be in (0, 1), got {validation_fraction}")
+        x_train = self.encode(X, labels)
+        if held_out is None:
+            n = max(2, round(validation_fraction * len(x_train)))
+            order = np.random.RandomState(self.random_state).permutation(len(x_train))
+            x_valid, x_train = x_train[order[:n]], x_train[order[n:]]
+        else:
+            x_valid = self.encode(held_out, held_out_labels)
+        if min(len(x_train), len(x_valid)) < 2:
+            raise ValueError(
+                "tuning needs two images to train on and two for validation,"
+                f" got {len(x_train)} and {len(x_valid)}"
+            )
+        denoiser = copy.deepcopy(self.denoiser)
+        if not any(p.requires_grad for p in denoiser.parameters()):
+            denoiser.requires_grad_(True)  # frozen networks are common where nothing is trained
+        plan = TrainingPlan(
+            max_steps=max_steps, max_time=max_time, batch_size=batch_size, learning_rate=learning_rate,
+            weight_decay=0.0, ema=0.995, patterns=ISOTROPIC, judged=ISOTROPIC,
         )  # fmt: skip
+        with (
+            progress_bar(1.0, "tuning", "{l_bar}{bar}| {elapsed}<{remaining}") as bar,
+            seeded(self.random_state, x_train.device),
+        ):
+            report = train(
+                denoiser, x_train, x_valid, plan, generator=self.generator(),
+                progress=lambda done, _: bar.update(done - bar.n),
+                checkpoint=None if checkpoint is None else Checkpoint(checkpoint),
+            )  # fmt: skip
+        # its own generator: the noise of the calibration must not depend on when training stopped
+        calibrate(denoiser, x_valid, generator=self.generator(), n_knots=len(denoiser.knots))
         tuned = copy.copy(self)
-        tuned.denoiser, tuned._marginals, tuned.history = denoiser, denoiser.base, history
+        tuned.denoiser, tuned._marginals = denoiser, denoiser.base
+        tuned.history = pd.DataFrame(report.history, columns=pd.Index(Evaluation._fields))
         tuned._choose_steps(x_valid)
         return tuned
 
