@@ -35,7 +35,7 @@ from discrete_itd.detection.conformal import Scores
 from discrete_itd.detection.thresholds import Threshold
 from discrete_itd.encoders import Categories, Column, TableEncoder, written
 from discrete_itd.encoders.inference import how_kept, left_out_as
-from discrete_itd.encoders.observed import ObservedSeries
+from discrete_itd.encoders.observed import Observed
 from discrete_itd.encoders.rows import Rows
 from discrete_itd.encoders.table import column_specs
 from discrete_itd.estimators import DiffusionDensity
@@ -102,8 +102,8 @@ def check_table(given: Any, table: Any, density: DiffusionDensity) -> None:
         schema = TableEncoder.fit(own, types, from_array=frame is not table).schema
         specs = column_specs(names, types) if frame is table else {}
         for name, spec in specs.items():
-            seen = ObservedSeries(name, cast(pd.Series, frame[name]))
-            if why := left_out_as(name, seen, spec):
+            seen = Observed.whole(name, cast(pd.Series, frame[name]))
+            if why := left_out_as(seen, spec):
                 raise ValueError(  # a group has no amounts
                     f"column {name!r}: named in given=, but left out of the model, as it looks like {why};"
                     f" {how_kept(name, False)} keeps it"

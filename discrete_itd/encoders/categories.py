@@ -359,8 +359,8 @@ def no_category(name: Hashable, values: Iterable[Any]) -> TypeError:
     )
 
 
-def tally(name: Hashable, values: np.ndarray) -> tuple[list[Scalar], np.ndarray]:
-    """The distinct values, sorted, numbers before text, and how often each occurs.
+def count_values(name: Hashable, values: np.ndarray) -> tuple[list[Scalar], np.ndarray]:
+    """The distinct values and how often each occurs.
 
     Raises
     ------
@@ -381,9 +381,7 @@ def tally(name: Hashable, values: np.ndarray) -> tuple[list[Scalar], np.ndarray]
         check_truths(
             name, {isinstance(v, bool | np.bool_) for v in values if not isinstance(v, str)}
         )
-    order = sorted(range(len(categories)), key=lambda k: category_order(categories[k]))
-    counts = np.bincount(codes, minlength=len(categories))
-    return [categories[k] for k in order], counts[order]
+    return categories, np.bincount(codes, minlength=len(categories))
 
 
 def category_order(category: Scalar) -> tuple[bool, Scalar]:

@@ -39,7 +39,7 @@ from discrete_itd.encoders.notation import (
     tell,
 )
 from discrete_itd.encoders.numeric import BINS, fit_bins, fit_continuous
-from discrete_itd.encoders.observed import Observed, all_whole
+from discrete_itd.encoders.observed import MANY_NUMBERS, Observed
 from discrete_itd.validation import advice, check_choice, check_integer, warn
 
 Kind = Literal["nominal", "ordinal", "continuous", "binned"]
@@ -51,7 +51,6 @@ OF_ANY = ("missing", "notation")  # options of columns of any kind
 
 FLOAT_KIND: Kind = "continuous"  # the kind of columns of many distinct numbers
 FEW_NUMBERS = 20  # distinct values at most, to be ordinal levels instead of measurements
-MANY_NUMBERS = 256  # distinct integers; more are measurements
 ENOUGH_ROWS = 100  # to tell that values hardly repeat
 OFTEN = 20  # mean occurrences of a value; fractional numbers that repeat this often are levels
 STRAY = 0.1  # share of texts among numbers below which they are probably mistakes
@@ -154,45 +153,7 @@ def _edges(where: str, edges: Any) -> tuple[float, ...]:
     return tuple(numbers.tolist())
 
 
-class ReadColumn:
-    """What was seen of a column of text, read in its notation: as :class:`Observed` numbers or times.
-
-    Parameters
-    ----------
-    seen : Observed
-        The text.
-    notation : Notation
-    texts : list of str
-        The different ones that are seen, with words for missing cells.
-    counts : ndarray of int, shape (K,)
-    """
-
-    def __init__(
-        self, seen: Observed, notation: Notation, texts: list[str], counts: np.ndarray
-    ) -> None:
-        found = notation.read(texts)
-        there = ~pd.isna(found)
-        is_whole = notation.family == "number" and notation.places == 0 and all_whole(found[there])
-        values = found[there].astype(np.int64) if is_whole else found[there]
-        self.dtype: Any = pd.Int64Dtype() if is_whole else values.dtype
-        self.n_rows, self.text_dtype = seen.n_rows, seen.dtype
-        self.n_missing = seen.n_missing + int(counts[~there].sum())
-        order, same = np.unique(values, return_inverse=True)
-        self.distinct = order
-        self._counts = np.bincount(same, weights=counts[there]).astype(np.int64)
-        place = np.where(there, np.cumsum(there) - 1, -1)[pd.Index(texts).get_indexer(seen.cells)]
-        self.values = self.cells = values[place[place >= 0]]
-
-    @property
-    def all_integers(self) -> bool:
-        whole = family(self.distinct.dtype) == "integer"
-        return whole or (self.n_missing > 0 and all_whole(self.distinct))
-
-    def tally(self, name: Hashable) -> tuple[list[Scalar], np.ndarray]:
-        return [plain(v) for v in self.distinct], self._counts
-
-
-def read_text(name: Hashable, seen: Observed, spec: ColumnSpec) -> tuple[Observed, Recognised]:
+def read_text(seen: Observed, spec: ColumnSpec) -> tuple[Observed, Recognised]:
     """What was seen of a column as numbers or times if it is text of these, and what the text was found to be.
 
     Raises
@@ -212,7 +173,7 @@ def read_text(name: Hashable, seen: Observed, spec: ColumnSpec) -> tuple[Observe
     if values.dtype != object or not isinstance(values[0], str):
         decimal = {"decimal-comma": ",", "decimal-point": "."}.get(spec.notation or "")
         return seen, Recognised(Notation(decimal=decimal) if decimal else None)
-    texts, counts = seen.tally(name)
+    texts, counts = seen.tally()
     if not all(isinstance(text, str) for text in texts):
         return seen, Recognised(None)
     is_word = np.array([is_missing(cast(str, text)) for text in texts])
@@ -224,24 +185,25 @@ def read_text(name: Hashable, seen: Observed, spec: ColumnSpec) -> tuple[Observe
     if found.notation is None:
         if forced:
             raise ValueError(
-                f"column {name!r}: {spec.kind or spec.notation} needs numbers or dates,"
+                f"column {seen.name!r}: {spec.kind or spec.notation} needs numbers or dates,"
                 f" got {found.note or repr(found.unlike)}"
             )
         if found.note:
-            tell(name, found)
+            tell(seen.name, found)
         return seen, found
     if is_word.any():
         words = ", ".join(repr(text) for text, word in zip(texts, is_word, strict=True) if word)
         n = int(counts[is_word].sum())
         what = "dates" if found.notation.family == "datetime" else "numbers"
         warn(
-            f"column {name!r}: {words} ({n} cell{'s' * (n > 1)}) taken as missing, as all others are {what}"
+            f"column {seen.name!r}: {words} ({n} cell{'s' * (n > 1)}) taken as missing, as all others are {what}"
         )
-    return ReadColumn(seen, found.notation, [str(t) for t in texts], counts), found
+    read = found.notation.read(cast(list[str], texts))
+    is_whole = found.notation.family == "number" and found.notation.places == 0
+    return seen.as_read(read, is_whole), found
 
 
 def infer_column(
-    name: Hashable,
     seen: Observed,
     spec: ColumnSpec,
     *,
@@ -259,7 +221,7 @@ def infer_column(
     ValueError, TypeError
         Naming the column, if its name or dtype is not supported or its values are not of the kind.
     """
-    name, dtype = plain(name), seen.dtype
+    name, dtype = seen.name, seen.dtype
     if not isinstance(name, Scalar) or name != name:
         raise TypeError(
             f"column {name!r}: a column's name must be a string or a number, got a {type(name).__name__}"
@@ -275,7 +237,7 @@ def infer_column(
     if not len(values) and family(dtype) not in ("category", "boolean"):
         codec = Categories("nominal", (), is_open, unseen_count=NO_SURPRISE)
     elif kind in ("nominal", "ordinal"):
-        codec = _fit_categories(name, seen, kind, spec, is_open)
+        codec = _fit_categories(seen, kind, spec, is_open)
     else:
         of = family(values.dtype)
         if is_category(dtype) or of == "boolean":
@@ -313,7 +275,7 @@ def infer_column(
         step,
         decimals,
         notation,
-        getattr(seen, "text_dtype", None),
+        seen.text_dtype,
     )
 
 
@@ -338,13 +300,12 @@ def _kind(seen: Observed, dtype: Any, from_array: bool) -> Kind:
 
 
 def _fit_categories(
-    name: Hashable,
     seen: Observed,
     kind: Literal["nominal", "ordinal"],
     spec: ColumnSpec,
     is_open: bool,
 ) -> Categories:
-    dtype, values = seen.dtype, seen.values
+    name, dtype, values = seen.name, seen.dtype, seen.values
     if is_category(dtype):
         categories = [plain(c) for c in dtype.categories]
         if not categories:
@@ -352,15 +313,15 @@ def _fit_categories(
         if not all(isinstance(c, Scalar) for c in categories):
             raise no_category(name, categories)
         check_finite(name, categories)
-        counts = seen.tally(name)[1]
+        counts = seen.tally()[1]
     elif "boolean" in (family(values.dtype), family(dtype)):
-        found = dict(zip(*seen.tally(name), strict=True))
+        found = dict(zip(*seen.tally(), strict=True))
         categories, is_open = [False, True], False
         counts = np.array([found.get(c, 0) for c in categories])
     elif family(values.dtype) in TIMES:
         raise ValueError(f"column {name!r}: times cannot be {kind}; convert them to text first")
     else:
-        categories, counts = seen.tally(name)
+        categories, counts = seen.tally()
         if family(values.dtype) == "float" and seen.all_integers:  # as other readers have them
             categories = [int(c) for c in categories]
         if spec.kind is None:
@@ -380,9 +341,7 @@ def _fit_categories(
     )
 
 
-def left_out_as(
-    name: Hashable, seen: Observed, spec: ColumnSpec, *, is_measure: bool = False
-) -> str | None:
+def left_out_as(seen: Observed, spec: ColumnSpec, *, is_measure: bool = False) -> str | None:
     """Why a column of which nothing is specified is not worth a place in a model; None if it is.
 
     Identifiers are text of nine tenths as many values as cells, and whole numbers that were made to differ: among
@@ -401,7 +360,7 @@ def left_out_as(
         return "identifiers" if _made_unique(seen.values) else None
     if family(seen.values.dtype) == "boolean":
         return None
-    categories, counts = seen.tally(name)
+    categories, counts = seen.tally()
     is_text = np.array([isinstance(c, str) for c in categories])
     if not is_text.any():
         return None
@@ -413,11 +372,11 @@ def left_out_as(
     return "identifiers" if np.count_nonzero(is_text) >= NEARLY * n else None
 
 
-def is_whole(name: Hashable, seen: Observed) -> bool:
+def is_whole(seen: Observed) -> bool:
     """Whether a column that is left out has whole numbers or the text of these alone, which may be amounts."""
     if is_number(seen.values):
         return True
-    texts = [c for c in seen.tally(name)[0] if not (isinstance(c, str) and is_missing(c))]
+    texts = [c for c in seen.tally()[0] if not (isinstance(c, str) and is_missing(c))]
     return all(isinstance(text, str) and WHOLE.fullmatch(text) for text in texts)
 
 

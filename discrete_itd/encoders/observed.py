@@ -1,84 +1,215 @@
-"""What is seen of a column before it is known what the column is: of a series in memory."""
+"""A column before its kind is known: seen whole in memory, or part by part in a stream."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from discrete_itd.encoders.categories import tally
-from discrete_itd.encoders.cells import Scalar, is_number, read_cells
-from discrete_itd.encoders.dtypes import check_supported, family, is_category
+from discrete_itd.encoders.categories import category_order, check_truths, count_values
+from discrete_itd.encoders.cells import PlainCells, Scalar, is_number, plain, read_cells
+from discrete_itd.encoders.dtypes import TIMES, check_supported, family, is_category
+
+MANY_NUMBERS = 256  # distinct integers; more are measurements
 
 
-class Observed(Protocol):
+class Observed:
     """What the kind of a column, its categories and its scale are inferred from.
+
+    Categories are counted exactly, part by part. Numbers of which nothing is specified are counted as long as they may
+    turn out to be categories; measurements are not, unless they are text.
+
+    Parameters
+    ----------
+    name : hashable
+    kind : str, optional
+        What the user specifies.
+    text_dtype : dtype, optional
+        Of a column of text whose parts come as categories.
 
     Attributes
     ----------
-    dtype : dtype
     n_rows, n_missing : int
         Cells, and how many of them are missing.
-    values : ndarray, shape (P,)
-        Plain values of the cells that are there, or of a uniform sample of them; of text in a stream, the different
-        ones.
-    cells : ndarray, shape (P',)
-        Such values, of text too.
+    cells : ndarray, shape (P,)
+        Plain values of the cells that are there, or of a uniform sample of them.
+    values : ndarray
+        The same; of text and categories, the different ones.
+    text_dtype : dtype or None
+        Of the text as which the column was read, see :meth:`as_read`.
     """
 
-    dtype: Any
-    n_rows: int
-    n_missing: int
-    values: np.ndarray
-    cells: np.ndarray
+    def __init__(self, name: Hashable, kind: str | None = None, text_dtype: Any = None) -> None:
+        self.name, self._text_dtype = name, text_dtype
+        self.n_rows = self.n_missing = 0
+        self.values = self.cells = np.zeros(0)
+        self._counts: dict[Scalar, int] = {}
+        self._measured = kind in ("continuous", "binned")  # numbers are no longer counted
+        self._counted = kind in ("nominal", "ordinal")  # counted to the end
+        self._integers = self._whole = True  # by type, and by value
+        self._categories: pd.CategoricalDtype | None = None
+        self._examples: dict[Any, pd.Series] = {}  # of each dtype, one cell
+        self._found: set[str] = set()
+        self._truths: set[bool] = set()  # whether categories are truth values
+        self._tally: tuple[list[Scalar], np.ndarray] | None = None
+        self.text_dtype: Any = None
+
+    @classmethod
+    def whole(cls, name: Hashable, column: pd.Series, kind: str | None = None) -> Observed:
+        """A column in memory; ValueError or TypeError, naming it, if it cannot be one of a table."""
+        seen = cls(plain(name), kind)
+        seen.keep(seen.add(column))
+        return seen
+
+    def add(self, part: pd.Series) -> PlainCells:
+        """See one more part, and return its cells.
+
+        Raises
+        ------
+        ValueError, TypeError
+            Naming the column, if values fit no kind or no other part.
+        """
+        self._add_dtype(part)
+        cells = read_cells(part)
+        values = cells.values
+        self.n_rows += len(part)
+        self.n_missing += int((cells.where < 0).sum())
+        if not len(values):
+            return cells
+        if not len(self.values):
+            self.values = values
+        self._tally = None
+        self._integers = self._integers and all_integers(values)
+        self._whole = self._whole and (all_integers(values) or all_whole(values))
+        is_time, own = family(values.dtype) in TIMES, self._counts
+        number = not is_time and is_number(values)
+        self._found.add("times" if is_time else "numbers" if number else "other values")
+        if number and not (self._counted or self._measured or is_category(part.dtype)):
+            new = [v for v in pd.unique(values)[: MANY_NUMBERS + 1].tolist() if v not in own]
+            if len(own) + len(new) > MANY_NUMBERS:  # too many to be levels
+                self._measured = True
+                own.update(dict.fromkeys(new, 0))
+        self._check_found()
+        if is_time or (self._measured and number):
+            return cells
+        if is_category(part.dtype):
+            counts = np.bincount(cells.where[cells.where >= 0], minlength=len(values))
+            found = [plain(v) for v in values]
+        else:
+            found, counts = count_values(self.name, values)
+        for category, count in zip(found, counts.tolist(), strict=True):
+            own[category] = own.get(category, 0) + count
+        self._truths |= {isinstance(c, bool) for c in found if not isinstance(c, str)}
+        check_truths(self.name, self._truths)
+        return cells
+
+    def keep(self, cells: PlainCells) -> None:
+        """Take cells, all or those of the sample, as the values where these are measurements."""
+        self.cells = cells.values[cells.where[cells.where >= 0]]
+        if self._counts and not is_number(self.distinct):
+            self.values = self.distinct
+        elif len(cells.values):  # else what was seen first
+            self.values = cells.values
+
+    def as_read(self, found: np.ndarray, is_whole: bool) -> Observed:
+        """The column as the numbers or times (K,) that the texts of :meth:`tally` are; missing ones are NaN or NaT.
+
+        ``is_whole`` is whether whole numbers are integers.
+        """
+        texts, counts = self.tally()
+        there = ~pd.isna(found)
+        is_whole = is_whole and all_whole(found[there])
+        values = found[there].astype(np.int64) if is_whole else found[there]
+        read = Observed(self.name, text_dtype=pd.Int64Dtype() if is_whole else values.dtype)
+        read.n_rows, read.n_missing = self.n_rows, self.n_missing + int(counts[~there].sum())
+        read._integers, read._whole, read.text_dtype = is_whole, all_whole(values), self.dtype
+        if family(values.dtype) not in TIMES:
+            for value, count in zip(values.tolist(), counts[there].tolist(), strict=True):
+                read._counts[value] = read._counts.get(value, 0) + count
+        place = np.where(there, np.cumsum(there) - 1, -1)[pd.Index(texts).get_indexer(self.cells)]
+        read.values = read.cells = values[place[place >= 0]]
+        return read
+
+    @property
+    def dtype(self) -> Any:
+        if self._text_dtype is not None:
+            return self._text_dtype
+        if self._categories is not None:
+            return self._categories
+        return pd.concat(list(self._examples.values())).dtype
 
     @property
     def distinct(self) -> np.ndarray:
-        """The different values of a column of numbers; if there are very many, some of them."""
-        ...
+        """The different values that were counted; of very many numbers, some."""
+        if family(self.dtype) == "float":
+            return np.array(list(self._counts), dtype=float)
+        return read_cells(pd.Series(list(self._counts), dtype=object)).values
+
+    @property
+    def n_categories(self) -> int:
+        """How many different values are counted."""
+        return len(self._counts)
 
     @property
     def all_integers(self) -> bool:
         """Whether all values are integers: by type, or by value in a column with gaps, which readers make floats."""
-        ...
+        by_type = self._integers and family(self.dtype) != "float"
+        return by_type or (self._whole and self.n_missing > 0)
 
-    def tally(self, name: Hashable) -> tuple[list[Scalar], np.ndarray]:
-        """The categories of the column ``name``, in order, and how often each occurs.
+    def tally(self) -> tuple[list[Scalar], np.ndarray]:
+        """The categories, in order, numbers before text, and how often each occurs.
 
-        Those of a ``category`` dtype, used or not; else those of :func:`~discrete_itd.encoders.categories.tally`,
-        which names the errors.
+        Those of a ``category`` dtype, used or not; else the different values.
         """
-        ...
+        if self._tally is None:
+            if self._categories is not None:
+                categories = [plain(c) for c in self._categories.categories]
+            else:
+                categories = sorted((plain(v) for v in self.distinct), key=category_order)
+            counts = [self._counts.get(c, 0) for c in categories]
+            self._tally = categories, np.array(counts, dtype=np.int64)
+        return self._tally
 
+    def _add_dtype(self, part: pd.Series) -> None:
+        """Remember the dtype of a part."""
+        dtype: Any = part.dtype
+        if self._text_dtype is not None:
+            return
+        known = self._categories
+        if (known is not None) != is_category(dtype) and (known is not None or self._examples):
+            other = known or next(iter(self._examples))
+            raise ValueError(
+                f"column {self.name!r}: of dtype {other} in one part, {dtype} in another"
+            )
+        if is_category(dtype):
+            check_supported(self.name, dtype)
+            if known is None or known == dtype:
+                self._categories = known or dtype
+            elif known.ordered or dtype.ordered:
+                raise ValueError(
+                    f"column {self.name!r}: parts of the stream order categories differently"
+                )
+            else:
+                self._categories = pd.CategoricalDtype(
+                    known.categories.union(dtype.categories, sort=False)
+                )
+        elif dtype not in self._examples and len(part):
+            check_supported(self.name, dtype)
+            first = int(part.notna().to_numpy().argmax())
+            self._examples[dtype] = part.iloc[first : first + 1]
 
-class ObservedSeries:
-    """A column in memory; ValueError, naming it, if its dtype is not supported."""
-
-    def __init__(self, name: Hashable, series: pd.Series) -> None:
-        self.dtype: Any = series.dtype
-        check_supported(name, self.dtype)
-        cells = read_cells(series)
-        self.values, self._where = cells
-        self.cells = self.values
-        self.n_rows, self.n_missing = len(series), int((self._where < 0).sum())
-        self._series = series
-
-    @property
-    def distinct(self) -> np.ndarray:
-        return np.asarray(pd.unique(self.values))
-
-    @property
-    def all_integers(self) -> bool:
-        return all_integers(self.values) or (self.n_missing > 0 and all_whole(self.values))
-
-    def tally(self, name: Hashable) -> tuple[list[Scalar], np.ndarray]:
-        if not is_category(self.dtype):
-            return tally(name, self.values)
-        codes = self._series.cat.codes.to_numpy()
-        categories = self.dtype.categories.tolist()
-        return categories, np.bincount(codes[codes >= 0], minlength=len(categories))
+    def _check_found(self) -> None:
+        """ValueError if parts hold what cannot be one column."""
+        mixed = "times" in self._found and len(self._found) > 1
+        late = self._measured and self._found == {"numbers", "other values"}
+        if mixed or late:
+            kinds = " and ".join(sorted(self._found))
+            raise ValueError(
+                f"column {self.name!r}: {kinds} in different parts of the stream; say what it is with column_types=, or"
+                " clean it"
+            )
 
 
 def all_integers(values: np.ndarray) -> bool:

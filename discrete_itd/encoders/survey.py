@@ -6,7 +6,7 @@ smallest hashes of their positions: whatever the order in which parts are read, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -14,157 +14,14 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import union_categoricals
 
-from discrete_itd.encoders.categories import category_order, check_truths, tally
-from discrete_itd.encoders.cells import Scalar, is_number, plain, read_cells
-from discrete_itd.encoders.dtypes import TIMES, check_supported, family, is_category
-from discrete_itd.encoders.inference import MANY_NUMBERS, ColumnSpec
-from discrete_itd.encoders.observed import all_integers, all_whole
+from discrete_itd.encoders.cells import plain, read_cells
+from discrete_itd.encoders.dtypes import is_category
+from discrete_itd.encoders.inference import ColumnSpec
+from discrete_itd.encoders.observed import Observed
 from discrete_itd.encoders.streams import Hashes, Part, Stream, check_names, position_hashes
 
 SLACK = 1.25  # rows that are held for a moment, as a multiple of the sample
 MOST_CATEGORIES = 1_000_000  # of a column of a stream: each is kept, with its count
-
-
-class ObservedStream:
-    """A column of which parts pass by, as the :class:`~discrete_itd.encoders.observed.Observed` of all of them.
-
-    Parameters
-    ----------
-    name : hashable
-    spec : ColumnSpec
-        A column that is to be a measurement is not tallied; numbers of which nothing is specified are as long as
-        they may turn out to be categories.
-    text_dtype : dtype, optional
-        Of a column of text whose parts come as categories.
-    """
-
-    def __init__(self, name: Hashable, spec: ColumnSpec, text_dtype: Any = None) -> None:
-        self.name, self._text_dtype = name, text_dtype
-        self.n_rows = self.n_missing = 0
-        self.values: np.ndarray = np.zeros(0)
-        self.cells = self.values
-        self._counts: dict[Scalar, int] = {}
-        self._measured = spec.kind in ("continuous", "binned")  # no longer tallied
-        self._counted = spec.kind in ("nominal", "ordinal")  # tallied to the end
-        self._integers = self._whole = True  # by type, and by value
-        self._categories: pd.CategoricalDtype | None = None
-        self._examples: dict[Any, pd.Series] = {}  # of each dtype, one cell
-        self._found: set[str] = set()
-        self._truths: set[bool] = set()  # whether categories are truth values
-
-    def add(self, part: pd.Series) -> None:
-        """See one more part; ValueError or TypeError, naming the column, if its values fit no kind or no other part."""
-        self._add_dtype(part)
-        cells = read_cells(part)
-        values = cells.values
-        self.n_rows += len(part)
-        self.n_missing += int((cells.where < 0).sum())
-        if not len(values):
-            return
-        if not len(self.values):
-            self.values = values
-        self._integers = self._integers and all_integers(values)
-        self._whole = self._whole and (all_integers(values) or all_whole(values))
-        is_time, own = family(values.dtype) in TIMES, self._counts
-        number = not is_time and is_number(values)
-        self._found.add("times" if is_time else "numbers" if number else "other values")
-        if number and not (self._counted or self._measured or is_category(part.dtype)):
-            new = [v for v in pd.unique(values)[: MANY_NUMBERS + 1].tolist() if v not in own]
-            if len(own) + len(new) > MANY_NUMBERS:  # too many to be levels
-                self._measured = True
-                own.update(dict.fromkeys(new, 0))
-        self._check_found()
-        if is_time or self._measured:
-            return
-        if is_category(part.dtype):
-            counts = np.bincount(cells.where[cells.where >= 0], minlength=len(values))
-            found = [plain(v) for v in values]
-        else:
-            found, counts = tally(self.name, values)
-        for category, count in zip(found, counts.tolist(), strict=True):
-            own[category] = own.get(category, 0) + count
-        self._truths |= {isinstance(c, bool) for c in found if not isinstance(c, str)}
-        check_truths(self.name, self._truths)
-        if len(own) > MOST_CATEGORIES:
-            raise ValueError(
-                f"column {self.name!r}: more than {MOST_CATEGORIES} different values in a stream; drop the column,"
-                " or say what it is with column_types="
-            )
-
-    def sampled(self, values: pd.Series) -> None:
-        """Take the cells of the sample as the values, where these are measurements."""
-        cells = read_cells(values)
-        self.cells = cells.values[cells.where[cells.where >= 0]]
-        if self._counts and not self._measured and not is_number(self.distinct):
-            self.values = self.distinct
-        elif len(cells.values):  # else what was seen first
-            self.values = cells.values
-
-    @property
-    def dtype(self) -> Any:
-        if self._text_dtype is not None:
-            return self._text_dtype
-        if self._categories is not None:
-            return self._categories
-        return pd.concat(list(self._examples.values())).dtype
-
-    @property
-    def distinct(self) -> np.ndarray:
-        if family(self.dtype) == "float":
-            return np.array(list(self._counts), dtype=float)
-        return read_cells(pd.Series(list(self._counts), dtype=object)).values
-
-    @property
-    def all_integers(self) -> bool:
-        by_type = self._integers and family(self.dtype) != "float"
-        return by_type or (self._whole and self.n_missing > 0)
-
-    def tally(self, name: Hashable) -> tuple[list[Scalar], np.ndarray]:
-        if self._categories is not None:
-            categories = [plain(c) for c in self._categories.categories]
-        else:
-            categories = sorted((plain(v) for v in self.distinct), key=category_order)
-        counts = [self._counts.get(c, 0) for c in categories]
-        return categories, np.array(counts, dtype=np.int64)
-
-    def _add_dtype(self, part: pd.Series) -> None:
-        """Remember the dtype of a part."""
-        dtype: Any = part.dtype
-        if self._text_dtype is not None:
-            return
-        known = self._categories
-        if (known is not None) != is_category(dtype) and (known is not None or self._examples):
-            other = known or next(iter(self._examples))
-            raise ValueError(
-                f"column {self.name!r}: of dtype {other} in one part, {dtype} in another"
-            )
-        if is_category(dtype):
-            check_supported(self.name, dtype)
-            if known is None or known == dtype:
-                self._categories = known or dtype
-            elif known.ordered or dtype.ordered:
-                raise ValueError(
-                    f"column {self.name!r}: parts of the stream order categories differently"
-                )
-            else:
-                self._categories = pd.CategoricalDtype(
-                    known.categories.union(dtype.categories, sort=False)
-                )
-        elif dtype not in self._examples and len(part):
-            check_supported(self.name, dtype)
-            there = part.dropna()
-            self._examples[dtype] = (there if len(there) else part).iloc[:1]
-
-    def _check_found(self) -> None:
-        """ValueError if parts hold what cannot be one column."""
-        mixed = "times" in self._found and len(self._found) > 1
-        late = self._measured and self._found == {"numbers", "other values"}
-        if mixed or late:
-            kinds = " and ".join(sorted(self._found))
-            raise ValueError(
-                f"column {self.name!r}: {kinds} in different parts of the stream; say what it is with column_types=, or"
-                " clean it"
-            )
 
 
 class Sample:
@@ -226,7 +83,7 @@ class Survey:
     Parameters
     ----------
     n_rows : int
-    columns : mapping from name to ObservedStream
+    columns : mapping from name to Observed
     sample : DataFrame
         Rows in the order of the stream; all of them, if they are few.
     hashes : ndarray of uint64
@@ -234,7 +91,7 @@ class Survey:
     """
 
     n_rows: int
-    columns: Mapping[Any, ObservedStream]
+    columns: Mapping[Any, Observed]
     sample: pd.DataFrame
     hashes: Hashes
 
@@ -268,7 +125,7 @@ def survey(
     ValueError, TypeError
         Naming the column, if parts do not fit together, or a column has too many categories. If there are no rows.
     """
-    columns: dict[Any, ObservedStream] = {}
+    columns: dict[Any, Observed] = {}
     sample, n, names = None, 0, pd.Index([])
     for part in stream.parts():
         if sample is None:
@@ -277,10 +134,15 @@ def survey(
             first = check_names(part.frame, names).columns
             if specs is not None:
                 own, text = specs(first), stream.text_dtypes
-                columns = {k: ObservedStream(plain(k), own[k], text.get(k)) for k in names}
+                columns = {k: Observed(plain(k), own[k].kind, text.get(k)) for k in names}
         part = part._replace(frame=check_names(part.frame, names))
         for name, column in columns.items():
             column.add(cast(pd.Series, part.frame[name]))
+            if column.n_categories > MOST_CATEGORIES:
+                raise ValueError(
+                    f"column {name!r}: more than {MOST_CATEGORIES} different values in a stream; drop the column,"
+                    " or say what it is with column_types="
+                )
         sample.add(part)
         n += len(part.frame)
     if sample is None or not n or not len(names):
@@ -290,7 +152,7 @@ def survey(
         )
     rows, hashes = sample.rows()
     for name, column in columns.items():
-        column.sampled(cast(pd.Series, rows[name]))
+        column.keep(read_cells(cast(pd.Series, rows[name])))
     if len(rows) == n or specs is None:  # then the sample is a table of its own
         text = stream.text_dtypes.items()
         rows = rows.astype({name: dtype for name, dtype in text if name in rows})

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from discrete_itd.channel.codebook import Codebook, ColumnPoints
-from discrete_itd.encoders.cells import Scalar, holds_text, plain, read_cell, read_cells
+from discrete_itd.encoders.cells import Scalar, holds_text, read_cell, read_cells
 from discrete_itd.encoders.column import SUSPICIOUS_ROWS, Column
 from discrete_itd.encoders.dtypes import is_category
 from discrete_itd.encoders.inference import (
@@ -27,7 +27,7 @@ from discrete_itd.encoders.inference import (
     left_out_as,
     read_text,
 )
-from discrete_itd.encoders.observed import Observed, ObservedSeries
+from discrete_itd.encoders.observed import Observed
 from discrete_itd.validation import advice, check_choice, warn
 
 INDICATOR = ColumnPoints("simplex", 2)
@@ -163,7 +163,7 @@ class TableEncoder:
         if not len(frame):
             raise ValueError("the table has no rows to learn from (n_samples=0)")
         specs = column_specs(frame.columns, columns)
-        seen = {name: ObservedSeries(plain(name), values) for name, values in frame.items()}
+        seen = {n: Observed.whole(n, values, specs[n].kind) for n, values in frame.items()}
         return cls.from_observed(
             seen,
             specs,
@@ -188,12 +188,11 @@ class TableEncoder:
         check_choice("handle_unknown", handle_unknown, UNKNOWN)
         check_choice("missing", missing, MISSING)
         is_open = handle_unknown == "smooth"
-        read = {name: read_text(plain(name), column, specs[name]) for name, column in seen.items()}
+        read = {name: read_text(column, specs[name]) for name, column in seen.items()}
         found = [
-            LeftOut(plain(name), place, why, is_whole(plain(name), column))
+            LeftOut(column.name, place, why, is_whole(column))
             for place, (name, (column, text)) in enumerate(read.items())
-            if leave_out
-            and (why := left_out_as(plain(name), column, specs[name], is_measure=text.is_measure))
+            if leave_out and (why := left_out_as(column, specs[name], is_measure=text.is_measure))
         ]
         if from_array or len(found) == len(seen):
             _warn_of_kept(found)
@@ -203,7 +202,7 @@ class TableEncoder:
         without = {column.position for column in found}
         schema = [
             infer_column(
-                name, column, specs[name],
+                column, specs[name],
                 is_open=is_open, missing=missing, from_array=from_array, notation=text.notation,
             )
             for place, (name, (column, text)) in enumerate(read.items())

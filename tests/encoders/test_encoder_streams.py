@@ -91,6 +91,15 @@ def test_categories_outside_the_sample_are_known():
     assert "once" in schema(sampled, None)[0].categories
 
 
+@pytest.mark.parametrize("kind", [None, "continuous", "decimal-comma"])
+def test_text_of_numbers_in_a_stream_is_that_of_the_table(kind):
+    cells = [f"{v:.2f}".replace(".", ",") for v in np.random.default_rng(0).lognormal(size=N)]
+    frame, columns = pd.DataFrame({"price": cells}), {"price": kind}
+    whole = TableEncoder.fit(frame, columns).schema
+    assert whole[0].kind == "continuous"
+    assert schema(found(FrameStream(frames(frame, 4)), N, columns), columns) == whole
+
+
 @pytest.mark.parametrize("n_parts", [1, 7])
 def test_property_the_sample_is_of_the_smallest_hashes(n_parts):
     """Whatever the parts and their order: it depends on positions alone."""
