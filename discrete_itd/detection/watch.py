@@ -16,7 +16,6 @@ from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.detection.drift import DECIMALS
 from discrete_itd.detection.martingales import N_BETS, Martingales, Ranks
 from discrete_itd.detection.score import row_scores
-from discrete_itd.encoders import Rows, as_frame
 from discrete_itd.storage import files
 from discrete_itd.storage.schema import check_fields, check_tensor
 from discrete_itd.threads import methods_in_one_thread
@@ -154,7 +153,7 @@ class DriftWatch:
         ValueError, TypeError
             Naming the column, if it is absent or holds a value that its kind cannot take. No row is watched then.
         """
-        rows = self._rows(X)
+        rows = self.detector.density_.rows(X)
         nats = self.detector.explain(rows) if len(rows) else pd.DataFrame(columns=self._names)
         values, before = _values(nats), self.n_rows_
         random = np.random.PCG64(self._seed)
@@ -172,14 +171,6 @@ class DriftWatch:
             table[f"log10_martingale_{name}"] = logs[:, j]
             table[f"alarm_{name}"] = alarm[:, j]
         return pd.DataFrame(table, index=rows.index)
-
-    def _rows(self, X: Any) -> Rows:
-        """A table, read and encoded; one without rows is read with a row of missing cells, for its columns' sake."""
-        if isinstance(X, Rows) or not hasattr(X, "shape") or X.shape[0]:
-            return self.detector.density_.rows(X)
-        frame = as_frame(X)
-        one = np.full((1, *X.shape[1:]), np.nan) if frame is None else frame.reindex([0])
-        return self.detector.density_.rows(one).take([])
 
     def _note(self, logs: np.ndarray, number: np.ndarray) -> None:
         """Keep where the martingales are, were highest, and first raised an alarm."""

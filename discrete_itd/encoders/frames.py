@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable
 from functools import wraps
 from typing import Any, TypeVar, cast
 
+import narwhals
 import numpy as np
 import pandas as pd
 import torch
@@ -15,32 +17,63 @@ from discrete_itd.channel.noise import cell_bits
 from discrete_itd.encoders.categories import TRUTHS, WHOLE
 from discrete_itd.encoders.cells import is_number, read_cells
 from discrete_itd.encoders.dtypes import family, is_category
-from discrete_itd.encoders.table import TableEncoder, as_frame
 
 Answer = TypeVar("Answer", bound=Callable[..., Any])
 
 
-def one_row(given: Any, encoder: TableEncoder) -> pd.DataFrame:
-    """A frame of one row and all columns of the encoder; missing where ``given`` says nothing.
+def as_frame(X: Any) -> pd.DataFrame | None:
+    """A pandas frame of any table that narwhals knows, collected if it is lazy; None if X is no table.
 
-    Raises
-    ------
-    ValueError, TypeError
-        If it names another column, has several rows, or is neither a mapping nor a Series nor a frame.
+    Those of polars, pyarrow, Modin, DuckDB, Dask, Spark and others.
+
+    Examples
+    --------
+    >>> as_frame([[1]]) is None, as_frame(pd.DataFrame({"a": [1]})).shape
+    (True, (1, 1))
     """
-    names = encoder.names
-    if isinstance(given, pd.DataFrame):
-        if len(given) != 1:
-            raise ValueError(f"given must be one row, got {len(given)}")
-        row = given.reset_index(drop=True)
-    elif isinstance(given, Mapping | pd.Series):
-        row = pd.DataFrame({name: pd.Series([value]) for name, value in given.items()}, index=[0])
-    else:
-        raise TypeError(f"given must be a mapping, a Series or a frame of one row, got {given!r}")
-    for name in row.columns:
-        encoder.place_of(name, "given=")
-    rest = pd.DataFrame({n: [None] for n in names if n not in row.columns}, index=[0])
-    return cast(pd.DataFrame, row.join(rest)[names])
+    if isinstance(X, pd.DataFrame):
+        return X
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Dask is to move to a package of its own
+        table = narwhals.from_native(X, pass_through=True)
+        if isinstance(table, narwhals.LazyFrame):
+            table = table.collect()
+    if isinstance(table, narwhals.DataFrame):
+        return table.to_pandas()
+    frame = X.to_pandas() if hasattr(X, "to_pandas") else None  # record batches of Arrow
+    if isinstance(frame, pd.DataFrame):
+        return frame
+    if hasattr(type(X), "columns") or hasattr(X, "__dataframe__"):
+        kind = f"{type(X).__module__}.{type(X).__qualname__}"
+        raise TypeError(f"X is a {kind}, a table that narwhals does not know: convert it to pandas")
+    return None
+
+
+def is_table(X: Any) -> bool:
+    """Whether X has columns of names, be it in memory or lazy."""
+    return hasattr(type(X), "columns") or hasattr(type(X), "to_pandas")
+
+
+def check_unique_names(frame: pd.DataFrame) -> None:
+    """ValueError if a column's name is missing, occurs more than once, or is text that no file can hold.
+
+    Examples
+    --------
+    >>> check_unique_names(pd.DataFrame({"a": [1], "b": [2]}))
+    """
+    if not frame.columns.is_unique:
+        twice = frame.columns[frame.columns.duplicated()][0]
+        raise ValueError(f"column {twice!r}: the name occurs more than once")
+    for j, name in enumerate(frame.columns):
+        if pd.api.types.is_scalar(name) and pd.isna(name):
+            raise ValueError(
+                f"column {j} from the left, beginning with 0: its name is missing, {name!r}"
+            )
+        if isinstance(name, str) and not name.isascii():
+            try:
+                name.encode()
+            except UnicodeEncodeError:
+                raise ValueError(f"column {name!r}: the name has half of a character") from None
 
 
 def fill_cells(frame: pd.DataFrame, empty: np.ndarray, filled: pd.DataFrame) -> pd.DataFrame:

@@ -14,8 +14,8 @@ import torch
 from sklearn.utils import check_array
 from torch import Tensor
 
-from discrete_itd.encoders.frames import unique_rows
-from discrete_itd.encoders.table import ABSENT, TableEncoder, as_frame, check_unique_names
+from discrete_itd.encoders.frames import as_frame, check_unique_names, unique_rows
+from discrete_itd.encoders.table import ABSENT, TableEncoder
 
 
 @dataclass(frozen=True, eq=False)
@@ -239,8 +239,6 @@ def read_rows(X: Any, estimator: Any, *, fewest: int = 1) -> tuple[pd.DataFrame,
             f"X must be a table in memory, got {X!r}: only DiffusionDensity.fit reads others"
         )
     frame = as_frame(X)
-    if frame is None and hasattr(X, "collect"):
-        raise TypeError(f"X is a {type(X).__name__}: call its collect() first")
     if frame is None:
         cells = check_array(
             X,

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from discrete_itd.encoders.table import as_frame, check_unique_names
+from discrete_itd.encoders.frames import as_frame, check_unique_names, is_table
 
 BATCH_CELLS, MOST_BATCH = 1 << 20, 1 << 16  # cells and rows that are read at once
 Positions = NDArray[np.int64]
@@ -239,11 +239,10 @@ def as_stream(X: Any) -> Stream | None:
     """
     if isinstance(X, str | os.PathLike):
         return ParquetStream(X)
-    if isinstance(X, Mapping | pd.DataFrame) or _is_array(X):
-        return None
-    if isinstance(X, Stream):
+    if isinstance(X, Stream) and not isinstance(X, pd.DataFrame):
         return X
-    if not isinstance(X, Iterable):
+    is_in_memory = isinstance(X, Mapping) or is_table(X) or hasattr(X, "__array__")
+    if is_in_memory or hasattr(X, "shape") or not isinstance(X, Iterable):
         return None
     if isinstance(X, Iterator):
         raise TypeError(
@@ -251,8 +250,7 @@ def as_stream(X: Any) -> Stream | None:
             " list of frames, or an object whose __iter__ starts again"
         )
     first = next(iter(X), None)
-    is_frame = isinstance(first, pd.DataFrame) or hasattr(first, "to_pandas")
-    return FrameStream(X) if is_frame and not isinstance(first, pd.Series) else None
+    return FrameStream(X) if is_table(first) else None
 
 
 def position_hashes(positions: Positions, salt: int) -> Hashes:
@@ -270,12 +268,6 @@ def check_names(frame: pd.DataFrame, names: pd.Index) -> pd.DataFrame:
     for name in names.symmetric_difference(frame.columns, sort=False):
         raise ValueError(f"column {name!r}: not in every frame of the stream")
     return frame if frame.columns.equals(names) else cast(pd.DataFrame, frame[list(names)])
-
-
-def _is_array(X: Any) -> bool:
-    """Whether X is a table, or an array, in memory."""
-    names = "__array__", "__dataframe__", "shape", "to_pandas", "collect"
-    return any(hasattr(X, name) for name in names)
 
 
 def _opened(file: Path, as_categories: Sequence[str] = ()) -> Any:

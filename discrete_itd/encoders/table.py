@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +15,7 @@ from discrete_itd.channel.codebook import Codebook, ColumnPoints
 from discrete_itd.encoders.cells import Scalar, holds_text, read_cell, read_cells
 from discrete_itd.encoders.column import SUSPICIOUS_ROWS, Column
 from discrete_itd.encoders.dtypes import is_category
+from discrete_itd.encoders.frames import check_unique_names
 from discrete_itd.encoders.inference import (
     MISSING,
     UNKNOWN,
@@ -253,6 +253,29 @@ class TableEncoder:
             return list(range(frame.shape[1]))
         return [k for k in range(frame.shape[1]) if k not in left_out]
 
+    def one_row(self, given: Any) -> pd.DataFrame:
+        """A frame of one row and all columns; missing where ``given``, a mapping, a Series or a frame, says nothing.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If it names another column, has several rows, or is none of these.
+        """
+        if isinstance(given, pd.DataFrame):
+            if len(given) != 1:
+                raise ValueError(f"given must be one row, got {len(given)}")
+            row = given.reset_index(drop=True)
+        elif isinstance(given, Mapping | pd.Series):
+            row = pd.DataFrame({name: pd.Series([v]) for name, v in given.items()}, index=[0])
+        else:
+            raise TypeError(
+                f"given must be a mapping, a Series or a frame of one row, got {given!r}"
+            )
+        for name in row.columns:
+            self.place_of(name, "given=")
+        rest = pd.DataFrame({n: [None] for n in self.names if n not in row.columns}, index=[0])
+        return cast(pd.DataFrame, row.join(rest)[self.names])
+
     @property
     def n_columns(self) -> int:
         """Number of the user's columns, C."""
@@ -476,46 +499,3 @@ def column_specs(
                 f"column {name!r}: named in column_types=, but the table has no such column"
             )
     return {name: check_column_spec(name, columns.get(name)) for name in names}
-
-
-def as_frame(X: Any) -> pd.DataFrame | None:
-    """A pandas frame of any table that can say what it is as one; None if X is no table.
-
-    Examples
-    --------
-    >>> as_frame([[1]]) is None, as_frame(pd.DataFrame({"a": [1]})).shape
-    (True, (1, 1))
-    """
-    if isinstance(X, pd.DataFrame):
-        return X
-    if hasattr(X, "to_pandas"):  # polars, pyarrow, modin, cudf
-        frame = X.to_pandas()
-    elif hasattr(X, "__dataframe__"):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # pandas announces that it will give the protocol up
-            frame = pd.api.interchange.from_dataframe(X)
-    else:
-        return None
-    return frame if isinstance(frame, pd.DataFrame) else None
-
-
-def check_unique_names(frame: pd.DataFrame) -> None:
-    """ValueError if a column's name is missing, occurs more than once, or is text that no file can hold.
-
-    Examples
-    --------
-    >>> check_unique_names(pd.DataFrame({"a": [1], "b": [2]}))
-    """
-    if not frame.columns.is_unique:
-        twice = frame.columns[frame.columns.duplicated()][0]
-        raise ValueError(f"column {twice!r}: the name occurs more than once")
-    for j, name in enumerate(frame.columns):
-        if pd.api.types.is_scalar(name) and pd.isna(name):
-            raise ValueError(
-                f"column {j} from the left, beginning with 0: its name is missing, {name!r}"
-            )
-        if isinstance(name, str) and not name.isascii():
-            try:
-                name.encode()
-            except UnicodeEncodeError:
-                raise ValueError(f"column {name!r}: the name has half of a character") from None

@@ -18,7 +18,6 @@ from discrete_itd.encoders.frames import (
     as_polars,
     fill_cells,
     in_kind,
-    one_row,
     unique_rows,
 )
 from discrete_itd.likelihood.sampling import column_distribution, point_predictions
@@ -180,7 +179,7 @@ def _draw(model: Model, n_samples: int, seed: int, given: Any, gaps: bool) -> pd
     encoder = model.encoder
     start = torch.full((1, len(encoder.owner)), torch.nan, dtype=torch.float64)
     present = np.zeros(encoder.n_columns, bool)
-    row = None if given is None else one_row(given, encoder)
+    row = None if given is None else encoder.one_row(given)
     if row is not None:
         start = torch.from_numpy(encoder.transform(row).x)
         _check_known(row, start[0].numpy(), encoder)

@@ -229,6 +229,7 @@ class PartialFitMixin:
         parameters = own.config()  # checked, old values translated
         grown: CountedTable | None = vars(self).get("_grown")
         frame, is_frame = read_rows(X, self)
+        polars, X = is_polars(X), frame if is_frame else X
         if grown is None:
             grown = CountedTable(
                 TableEncoder.fit(
@@ -262,5 +263,5 @@ class PartialFitMixin:
         )
         if "_grown" not in vars(self):
             validate_data(own, X, skip_check_array=True)
-            self._grown, self._is_frame, self._is_polars = grown, is_frame, is_polars(X)
+            self._grown, self._is_frame, self._is_polars = grown, is_frame, polars
         return self

@@ -81,6 +81,7 @@ class ScoringMixin:
             known = X.of(self.model_.encoder, self.model_.device)
             return known if ignore is None else known.without(ignore)
         frame, is_frame = read_rows(X, self, fewest=0)
+        X = frame if is_frame else X
         by_name, names = is_frame and self._is_frame, self.model_.encoder.names
         if by_name:
             absent = [n for n in names if n not in frame.columns]

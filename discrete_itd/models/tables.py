@@ -183,9 +183,10 @@ def read_table(
     """
     stage("reading the table")
     start = time.perf_counter()
-    stream, found, is_frame = as_stream(X), None, True
+    stream, found, is_frame, polars = as_stream(X), None, True, False
     if stream is None:
         frame, is_frame = read_rows(X, estimator)
+        polars, X = is_polars(X), frame if is_frame else X
     else:
         specs = partial(column_specs, columns=column_types)
         found = survey(stream, specs, sample_size, seed)
@@ -221,7 +222,7 @@ def read_table(
     if count_units(len(x), units) < 2:
         what = "rows" if groups is None else "groups of rows"
         raise ValueError(f"at least two {what} with a cell that is not missing are needed")
-    return ReadTable(TableInMemory(encoder, x, units), X, is_frame, is_polars(X))
+    return ReadTable(TableInMemory(encoder, x, units), X, is_frame, polars)
 
 
 def refuse_stream(**given: Any) -> None:

@@ -334,7 +334,7 @@ def _parts(density: DiffusionDensity, X: Any, keep: Sequence[Hashable] = ()) -> 
         return X
     extra = [name for name in keep if name not in density.encoder_.names]
     if frame is None or not extra or not set(extra) <= set(frame.columns):
-        return [check_any(density.rows(X))]
+        return [check_any(density.rows(X if frame is None else frame))]
     rows = density.rows(frame.drop(columns=extra))  # it warns of columns that are of no use
     others = frame[extra].set_axis(rows.index)
     return [check_any(replace(rows, others=others))]

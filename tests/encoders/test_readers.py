@@ -10,10 +10,10 @@ import pytest
 from discrete_itd import DiffusionDensity
 from discrete_itd.cli.fitting import as_written, typed_table
 from discrete_itd.cli.tables import Dialect
-from discrete_itd.encoders import TableEncoder
+from discrete_itd.encoders import TableEncoder, as_frame
 from discrete_itd.encoders.streams import FrameStream
 from discrete_itd.encoders.survey import survey
-from discrete_itd.encoders.table import as_frame, column_specs
+from discrete_itd.encoders.table import column_specs
 
 N = 600
 

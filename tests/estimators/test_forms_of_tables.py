@@ -8,7 +8,9 @@ import pytest
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector, plots
 from discrete_itd.detection.drift import drift
+from discrete_itd.detection.watch import DriftWatch
 from discrete_itd.models.filling import FillingMixin
+from discrete_itd.reporting.findings import examine
 
 pytestmark = pytest.mark.single_precision
 polars = pytest.importorskip("polars")
@@ -135,6 +137,48 @@ def test_truth_values_survive_a_table_of_text():
     gap = TABLE[:2].astype({"member": "boolean"})
     gap.loc[0, "member"] = None
     assert of_words.impute(gap)["member"].dtype == "boolean"
+
+
+# -- other libraries --------------------------------------------------------------------------------
+
+LIBRARIES = {
+    "polars": lambda module, frame: module.from_pandas(frame),
+    "polars lazy": lambda module, frame: module.from_pandas(frame).lazy(),
+    "pyarrow": lambda module, frame: module.Table.from_pandas(frame, preserve_index=False),
+    "duckdb": lambda module, frame: module.from_df(frame),
+    "dask.dataframe": lambda module, frame: module.from_pandas(frame, npartitions=2),
+    "modin.pandas": lambda module, frame: module.DataFrame(frame),
+}
+
+
+@pytest.mark.parametrize("name", LIBRARIES)
+def test_a_table_of_any_library_is_that_of_pandas(detector, name):
+    module = pytest.importorskip(name.split()[0])
+    whole, few, none = (LIBRARIES[name](module, frame) for frame in (TABLE, TABLE[:9], TABLE[:0]))
+    found = DiffusionOutlierDetector(denoiser="tree", random_state=0).fit(whole)
+    assert found.density_.encoder_.names == list(TABLE.columns)
+    np.testing.assert_array_equal(found.score_samples(few), detector.score_samples(TABLE[:9]))
+    in_parts = DiffusionDensity(denoiser="tree", random_state=0).fit([few, few])
+    twice = DiffusionDensity(denoiser="tree", random_state=0).fit(pd.concat([TABLE[:9]] * 2))
+    np.testing.assert_array_equal(in_parts.score_samples(few), twice.score_samples(TABLE[:9]))
+    counted = DiffusionDensity(denoiser="tree", random_state=0).partial_fit(whole).partial_fit(few)
+    assert np.isfinite(counted.score_samples(few)).all()
+    filled = found.density_.impute(few)
+    assert type(filled).__module__.split(".")[0] == ("polars" if "polars" in name else "pandas")
+    assert not found.drift(few).columns.empty
+    assert len(DriftWatch(found, random_state=0).update(none)) == 0
+    assert examine(found, few).n_rows == 9
+
+
+def test_a_table_of_an_unknown_library_is_refused(density):
+    class Other:
+        columns = ("member",)
+
+    for ask in (density.score_samples, DiffusionDensity(denoiser="tree").fit):
+        with pytest.raises(
+            TypeError, match=r"X is a \S+Other, a table that narwhals does not know"
+        ):
+            ask(Other())
 
 
 # -- polars -----------------------------------------------------------------------------------------
