@@ -18,7 +18,7 @@ from discrete_itd.detection.answers import density_of
 from discrete_itd.encoders import Column
 from discrete_itd.encoders.dtypes import family, numpy_name
 from discrete_itd.encoders.frames import to_pandas
-from discrete_itd.encoders.plain_text import as_text
+from discrete_itd.encoders.notation import as_text
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.validation import check_random_state
 

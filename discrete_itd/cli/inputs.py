@@ -19,8 +19,8 @@ from discrete_itd.cli.tables import Dialect, EmptyTableError, Source, ending, re
 from discrete_itd.detection.answers import Model, density_of
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.encoders import Column, Rows
-from discrete_itd.encoders.categories import TRUTHS
 from discrete_itd.encoders.column import SUSPICIOUS_ROWS
+from discrete_itd.encoders.notation import TRUTHS
 from discrete_itd.encoders.table import unseen_values
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.models.scoring import ignored

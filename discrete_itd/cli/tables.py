@@ -34,7 +34,7 @@ import pandas as pd
 
 from discrete_itd.cli.descriptions import ENDINGS, PACKED
 from discrete_itd.cli.messages import STANDARD, UserError
-from discrete_itd.encoders.plain_text import as_text
+from discrete_itd.encoders.notation import as_text
 from discrete_itd.storage.files import NotWritten, stop_writing, write_whole
 from discrete_itd.validation import warn
 

@@ -13,8 +13,7 @@ from discrete_itd.denoisers import MarginalDenoiser
 from discrete_itd.denoisers.forest_fit import ForestCounts
 from discrete_itd.encoders import TableEncoder
 from discrete_itd.encoders.rows import read_rows
-from discrete_itd.encoders.streams import RemainingStream, Stream, as_stream
-from discrete_itd.encoders.survey import Survey, survey
+from discrete_itd.encoders.streams import RemainingStream, Stream, Survey, as_stream, survey
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.models.exact import ABOVE, FEWEST_ROWS
 from discrete_itd.models.growing import grow

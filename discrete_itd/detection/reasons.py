@@ -282,7 +282,7 @@ def sentence(reason: Mapping[str, Any], columns: Mapping[Hashable, Column]) -> s
     reason : mapping
         The values of the table's columns in that line: one of ``reasons(...).to_dict("records")``.
     columns : mapping from name to Column
-        How values of each column are written (:func:`discrete_itd.encoders.written`).
+        How values of each column are written (:func:`discrete_itd.encoders.frames`).
 
     Examples
     --------

@@ -26,7 +26,7 @@ and free text are left out of a model (:func:`discrete_itd.encoders.inference.le
 from discrete_itd.encoders.categories import MANY_CATEGORIES, Categories
 from discrete_itd.encoders.cells import plain
 from discrete_itd.encoders.column import Column
-from discrete_itd.encoders.frames import as_frame, check_unique_names, is_polars
+from discrete_itd.encoders.frames import as_frame, check_unique_names, is_polars, number, written
 from discrete_itd.encoders.inference import FLOAT_KIND, KINDS, MISSING, UNKNOWN, check_column_spec
 from discrete_itd.encoders.notation import NOTATIONS, Notation
 from discrete_itd.encoders.numeric import Bins, Continuous
@@ -37,7 +37,6 @@ from discrete_itd.encoders.table import (
     Cells,
     TableEncoder,
 )
-from discrete_itd.encoders.written import number, written
 
 __all__ = [
     "ABSENT",

@@ -14,13 +14,11 @@ import numpy as np
 import pandas as pd
 
 from discrete_itd.channel.codebook import ColumnPoints
-from discrete_itd.encoders.atoms import rounding
-from discrete_itd.encoders.cells import PlainCells, Scalar, plain
-from discrete_itd.encoders.plain_text import number_of, whole_of
+from discrete_itd.encoders.cells import PlainCells, Scalar, plain, rounding
+from discrete_itd.encoders.notation import TRUTHS, number_of, whole_of
 
 MANY_CATEGORIES = 1000  # a column of more levels than this is embedded by a code, not one-hot
 RARE = 5  # occurrences; rarer categories of a high-cardinality column are pooled
-TRUTHS = {w: w.lower() == "true" for w in ("True", "TRUE", "true", "False", "FALSE", "false")}
 CODE = re.compile(r"[-+]?0\d", re.ASCII)  # at the start of text that is no number among others
 WHOLE = re.compile(r"0|-?[1-9]\d*", re.ASCII)  # as Python writes it
 FINEST_GAP = 1e-3  # in standard deviations; closer levels are spaced by rank

@@ -213,6 +213,14 @@ def decimals_of(values: np.ndarray, dtype: Any) -> int | None:
     return None
 
 
+def rounding(values: np.ndarray) -> np.ndarray:
+    """How far from each of the values (N,) another counts as the same number: two float32 roundings, at most 1/4.
+
+    0.1 + 0.2 is 0.3, and a file may keep as float32 what another has as float64; whole numbers stay apart.
+    """
+    return np.minimum(np.abs(values) * 2.0**-23, 0.25)
+
+
 def rounded(numbers: np.ndarray, decimals: int) -> np.ndarray:
     """Numbers with as many decimals; those too large to have any stay as they are."""
     small = np.abs(numbers) < 2.0**52 / 10**decimals

@@ -36,9 +36,8 @@ from discrete_itd.encoders.dtypes import (
     holding_missing,
     numpy_name,
 )
-from discrete_itd.encoders.notation import Notation, is_missing
+from discrete_itd.encoders.notation import Notation, as_text, is_missing, read_plainly
 from discrete_itd.encoders.numeric import Bins, Continuous
-from discrete_itd.encoders.plain_text import as_text, read_plainly
 
 Codec = Categories | Bins | Continuous
 CODECS = {"nominal": Categories, "ordinal": Categories, "binned": Bins, "continuous": Continuous}

@@ -22,6 +22,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Callable, Hashable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cache, partial
@@ -30,15 +31,13 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
-from discrete_itd.encoders.categories import TRUTHS
 from discrete_itd.encoders.cells import decimals_of
-from discrete_itd.encoders.dtypes import holding_missing
-from discrete_itd.encoders.plain_text import DATE as ISO_DATE
-from discrete_itd.encoders.plain_text import floats_of, times_of
+from discrete_itd.encoders.dtypes import has_time_zone, holding_missing, time_unit
 from discrete_itd.validation import advice, check_choice, warn
 
 Asked = Literal["decimal-comma", "decimal-point", "day-first", "month-first"]
 NOTATIONS: tuple[Asked, ...] = ("decimal-comma", "decimal-point", "day-first", "month-first")
+TRUTHS = {w: w.lower() == "true" for w in ("True", "TRUE", "true", "False", "FALSE", "false")}
 MISSING = ("", "na", "n/a", "nan", "nat", "null", "none")  # in lower case
 ALMOST = 0.9  # share of cells of one notation from which the other cells are probably errors
 MOST = 0.5  # share from which a single other text is probably the word for a missing cell
@@ -51,6 +50,7 @@ SAME_UNIT = {
 }  # fmt: skip
 SPACES = " \u00a0\u2007\u2009\u202f"  # those that do not break, or are narrow, among them
 GROUPS = SPACES + "'\u2019"
+ISO_DATE = r"\d{4}-\d\d-\d\d"  # at the start of an ISO date or time
 DATE = re.compile(
     r"(?:(?P<y>\d{4})(?P<s>[-/.])(?P<m>\d{1,2})(?P=s)(?P<d>\d{1,2})"
     r"|(?P<a>\d{1,2})(?P<t>[-/.])(?P<b>\d{1,2})(?P=t)(?P<z>\d{4}|(?<=\d\d[-/.]\d\d[-/.])\d\d))"
@@ -524,3 +524,108 @@ def _format(match: re.Match[str], day_first: bool) -> str:
         form += ("T" if "T" in match[0] else " ") + "%H:%M"
         form += (":%S" if match["S"] else "") + (".%f" if match["f"] else "")
     return form
+
+
+EXACT = 2.0**53  # floats below are exact as integers
+
+
+def read_plainly(texts: Sequence[str], family: str, dtype: Any) -> np.ndarray:
+    """What texts say in a column of a dtype: float64, datetime64 (of UTC) or timedelta64; missing where none.
+
+    Parameters
+    ----------
+    texts : sequence of K str
+    family : {"number", "datetime", "timedelta"}
+    dtype : dtype
+        Of the column: its times are read as finely.
+
+    Examples
+    --------
+    >>> read_plainly(["121.2", "1e3", "1.234,50"], "number", np.dtype(float))
+    array([ 121.2, 1000. ,    nan])
+    """
+    cells = np.array(texts, dtype=object)
+    if family == "number":
+        return floats_of(cells)
+    if family == "timedelta":
+        return durations_of(cells).to_numpy()
+    times = times_of(cells, dtype)
+    return (times.dt.tz_convert(None) if has_time_zone(times.dtype) else times).to_numpy()
+
+
+def floats_of(cells: np.ndarray) -> np.ndarray:
+    """The numbers that texts are; NaN where there is none."""
+    together = "".join(cells)
+    if together.isascii() and "_" not in together:
+        try:
+            return cells.astype(float)
+        except ValueError:  # a word among them
+            pass
+    return np.array([number_of(text) for text in cells], dtype=float)
+
+
+def number_of(text: str) -> float:
+    """The number that a text is, correctly rounded; NaN if it is none."""
+    if not text.isascii() or "_" in text:  # Python's own notation, not that of tables
+        return np.nan
+    try:
+        return float(text)
+    except ValueError:
+        return np.nan
+
+
+def whole_of(text: str, number: float) -> int | float:
+    """The number as an integer if it is whole, exact even where floats are not."""
+    if abs(number) < EXACT:
+        return int(number) if number == int(number) else number
+    try:
+        return int(text)
+    except ValueError:
+        return number
+
+
+def times_of(cells: np.ndarray, dtype: Any) -> pd.Series:
+    """The ISO dates and times that texts are, with a time zone if the dtype has one (then UTC's); NaT for others."""
+    texts = pd.Series(cells, dtype=object)
+    dates = texts.where(texts.str.match(ISO_DATE))
+    # microseconds hold every year; pandas would choose a unit for all cells together
+    unit = "ns" if time_unit(dtype) == "ns" else "us"
+    try:
+        found = pd.to_datetime(dates, format="ISO8601", errors="coerce", utc=True).dt.as_unit(unit)
+    except pd.errors.OutOfBoundsDatetime:
+        found = pd.Series(pd.NaT, index=dates.index, dtype=f"datetime64[{unit}, UTC]")
+    for i in np.flatnonzero((found.isna() & dates.notna()).to_numpy()):
+        with suppress(ValueError, OverflowError):
+            found.iloc[i] = pd.to_datetime(dates.iloc[i], format="ISO8601", utc=True).as_unit(unit)
+    return found if has_time_zone(dtype) else found.dt.tz_localize(None)
+
+
+def durations_of(cells: np.ndarray) -> pd.Series:
+    """The durations, like "1 days 02:00:00", that texts are; NaT for others, numbers without a unit among them."""
+    texts = pd.Series(cells, dtype=object)
+    has_unit = [bool(np.isnan(number_of(text))) for text in cells]
+    return pd.to_timedelta(texts.where(np.array(has_unit, dtype=bool)), errors="coerce")
+
+
+def as_text(values: pd.Series, *, days: bool = False) -> pd.Series:
+    """Cells as a CSV has them, each by itself; missing ones stay missing.
+
+    Parameters
+    ----------
+    values : Series
+    days : bool
+        Whether times at the beginning of a day are written as dates.
+    """
+    present = values.notna().to_numpy()
+    if (
+        values.dtype.kind == "f"
+    ):  # as Python's floats, small ones would have digits of their rounding
+        numbers = values.to_numpy()
+        is_float = numbers.dtype == np.dtype(float)
+        cells = map(repr, numbers.tolist()) if is_float else numbers.astype(str).tolist()
+    else:
+        cells = map(str, values.astype(object).tolist())
+    texts = [cell if known else None for cell, known in zip(cells, present, strict=True)]
+    if days:
+        texts = [t and t.removesuffix(" 00:00:00") for t in texts]
+    return pd.Series(texts, index=values.index, dtype=object)

@@ -17,8 +17,7 @@ from torch import Tensor
 from discrete_itd.denoisers import MarginalDenoiser
 from discrete_itd.encoders import TableEncoder, is_polars
 from discrete_itd.encoders.rows import read_rows
-from discrete_itd.encoders.streams import RemainingStream, Stream, as_stream
-from discrete_itd.encoders.survey import Survey, survey
+from discrete_itd.encoders.streams import RemainingStream, Stream, Survey, as_stream, survey
 from discrete_itd.encoders.table import column_specs
 from discrete_itd.models.contract import TrainingRows
 from discrete_itd.models.splitting import Ints, count_units, hold_out, occurring

@@ -14,8 +14,8 @@ from discrete_itd.encoders.streams import (
     RemainingStream,
     as_stream,
     position_hashes,
+    survey,
 )
-from discrete_itd.encoders.survey import survey
 from discrete_itd.encoders.table import column_specs
 
 N = 600

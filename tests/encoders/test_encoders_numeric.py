@@ -9,8 +9,16 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from discrete_itd.encoders import Bins, Continuous, numeric
-from discrete_itd.encoders.atoms import LEAST, MOST, NEARBY, find_atoms, numbers_seen
-from discrete_itd.encoders.numeric import LARGEST, fit_bins, fit_continuous
+from discrete_itd.encoders.numeric import (
+    LARGEST,
+    LEAST,
+    MOST,
+    NEARBY,
+    find_atoms,
+    fit_bins,
+    fit_continuous,
+    numbers_seen,
+)
 
 FEWER = settings(max_examples=50)
 

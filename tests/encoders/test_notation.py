@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from discrete_itd import DiffusionDensity
 from discrete_itd.encoders import TableEncoder
 from discrete_itd.encoders.notation import Notation, recognise
-from discrete_itd.encoders.streams import FrameStream
-from discrete_itd.encoders.survey import survey
+from discrete_itd.encoders.streams import FrameStream, survey
 from discrete_itd.encoders.table import column_specs
 from discrete_itd.validation import from_shell
 

@@ -6,7 +6,7 @@ import pytest
 
 from discrete_itd.cli.inputs import written_categories
 from discrete_itd.encoders import TableEncoder, plain
-from discrete_itd.encoders.plain_text import as_text
+from discrete_itd.encoders.notation import as_text
 from discrete_itd.validation import from_shell
 
 

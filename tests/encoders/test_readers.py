@@ -11,8 +11,7 @@ from discrete_itd import DiffusionDensity
 from discrete_itd.cli.fitting import as_written, typed_table
 from discrete_itd.cli.tables import Dialect
 from discrete_itd.encoders import TableEncoder, as_frame
-from discrete_itd.encoders.streams import FrameStream
-from discrete_itd.encoders.survey import survey
+from discrete_itd.encoders.streams import FrameStream, survey
 from discrete_itd.encoders.table import column_specs
 
 N = 600
