@@ -30,53 +30,40 @@ if "torch" not in sys.modules and not any(name in os.environ for name in WAITING
 
 if TYPE_CHECKING:
     from discrete_itd import datasets, recipes
-    from discrete_itd.channel import CoordinateSchedule, IsotropicSchedule
     from discrete_itd.detection.detector import DiffusionOutlierDetector
     from discrete_itd.detection.watch import DriftWatch
     from discrete_itd.estimators import DiffusionDensity
     from discrete_itd.images.density import ImageDensity
-    from discrete_itd.recipes import BayesNet, Independent, Mixture, Network, RowMixture, Trees
     from discrete_itd.reporting.page import report
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "BayesNet",
-    "CoordinateSchedule",
     "DiffusionDensity",
     "DiffusionOutlierDetector",
     "DriftWatch",
     "ImageDensity",
-    "Independent",
-    "IsotropicSchedule",
-    "Mixture",
-    "Network",
-    "RowMixture",
-    "Trees",
     "datasets",
     "recipes",
     "report",
 ]
 
 _HOMES = {
-    "channel": ("CoordinateSchedule", "IsotropicSchedule"),
-    "detection.detector": ("DiffusionOutlierDetector",),
-    "detection.watch": ("DriftWatch",),
-    "estimators": ("DiffusionDensity",),
-    "images.density": ("ImageDensity",),
-    "recipes": ("BayesNet", "Independent", "Mixture", "Network", "RowMixture", "Trees"),
-    "reporting.page": ("report",),
+    "DiffusionDensity": "estimators",
+    "DiffusionOutlierDetector": "detection.detector",
+    "DriftWatch": "detection.watch",
+    "ImageDensity": "images.density",
+    "report": "reporting.page",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name in ("datasets", "recipes"):
         return import_module(f"{__name__}.{name}")
-    for home, names in _HOMES.items():
-        if name in names:
-            globals()[name] = getattr(import_module(f"{__name__}.{home}"), name)
-            return globals()[name]
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return globals()[name]
 
 
 def __dir__() -> list[str]:

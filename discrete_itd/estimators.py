@@ -8,7 +8,6 @@ from typing import Any, Self
 
 import numpy as np
 import pandas as pd
-import torch
 from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
@@ -110,21 +109,17 @@ class DiffusionDensity(
     Attributes
     ----------
     model_ : Model
-        The fitted model at the level of tensors: encoder, denoiser, schedule and seed.
+        The fitted model at the level of tensors: encoder, denoiser, schedule, device and seed.
+        ``model_.schedule_table``, the schedules tried, with their held-out nats at about equal cost, the best first.
+        ``model_.companion``, an exact model beside one that scores complete rows only: it proposes values where several
+        cells are unknown, and answers where cells are half known (``information``).
     encoder_ : TableEncoder
         The schema of the table; ``encoder_.describe()`` is a table of it.
     denoiser_ : Denoiser
         The fitted denoiser.
-    schedule_ : Schedule
-        The schedule by which rows are scored.
-    schedule_table_ : DataFrame
-        The schedules tried, best first, with their held-out nats at about equal cost.
     candidates_ : DataFrame or None
         The models among which "auto" or "best" chose: held-out nats in closed form, how far ``behind`` the best and the
         standard error of this, microseconds and work per row scored, seconds of the fit, and which was ``chosen``.
-    companion_ : Denoiser or None
-        An exact model beside one that scores complete rows only: it proposes values where several cells are unknown,
-        and answers where cells are half known (``information``).
     history_ : DataFrame
         One line per validation: step, seconds, train_nats, train_stderr, valid_nats, valid_stderr, in nats per encoded
         row (without ``log_volume``). Of several networks, the history is that of the first.
@@ -132,7 +127,6 @@ class DiffusionDensity(
         "max_time" if the time ended anything, or left no time for it, whatever model was chosen; "interrupted" by
         Ctrl-C; else why the training of the chosen model ended: "max_steps", "no improvement", "diverged", or "exact"
         if it was not trained.
-    device_ : torch.device
     n_features_in_ : int
     feature_names_in_ : ndarray of str
         Only if the table had string column names.
@@ -312,13 +306,9 @@ class DiffusionDensity(
 
     encoder_: TableEncoder = _of_model("encoder")
     denoiser_: Denoiser = _of_model("denoiser")
-    schedule_: Schedule = _of_model("schedule")
-    schedule_table_: pd.DataFrame = _of_model("schedule_table")
     candidates_: pd.DataFrame | None = _of_model("candidates")
-    companion_: Denoiser | None = _of_model("companion")
     history_: pd.DataFrame = _of_model("history")
     stopped_: str = _of_model("stopped")
-    device_: torch.device = _of_model("device")
 
     def marginal_contributions(self) -> pd.DataFrame:
         """Marginal contribution and cost of each member of a mixture of rows.

@@ -48,8 +48,8 @@ def plot_mse_curve(model: Model | Findings, X: Any = None, ax: Axes | None = Non
     """Half the denoising error times the SNR against log SNR, of the model and of independent columns.
 
     Of a table of categories, the area is the mean surprisal, equation (3); with densities only the area between the two
-    curves has a meaning. A mixture of rows with a causal network has no curve: then it is that of ``companion_``, and
-    says so.
+    curves has a meaning. A mixture of rows with a causal network has no curve: then it is that of its companion,
+    and says so.
 
     Parameters
     ----------
@@ -340,8 +340,8 @@ def plot_explanation(model: Model, row: Any, ax: Axes | None = None) -> Axes:
     if len(rows) != 1:
         raise ValueError(f"row must be one row, got {len(rows)}")
     usual, nats = None, model.explain(rows).iloc[0]
-    if detector is not None and len(detector.calibration_nats_):
-        usual = detector.calibration_nats_.mean()
+    if detector is not None and len(detector.calibration_scores_):
+        usual = detector.explain().mean()
         if named(detector.given):
             usual = nats - detector.explain(rows, relative=True).iloc[0]
         usual = np.nan_to_num(usual.to_numpy(dtype=float))

@@ -222,7 +222,7 @@ def test_bars_are_the_nats_of_the_row_with_what_is_usual():
     assert [bar.get_width() for bar in ax.containers[0]] == pytest.approx(list(nats))
     names = [shorten(f"{n} = {row[n].iloc[0]}") for n in nats.index]
     assert [t.get_text() for t in ax.get_yticklabels()] == names
-    usual = detector.calibration_nats_.mean()[nats.index]
+    usual = detector.explain().mean()[nats.index]
     assert ax.lines[0].get_xdata() == pytest.approx(list(usual))
     alone = plots.plot_explanation(reported.density(), row.iloc[0])
     assert alone.get_legend() is None
@@ -241,7 +241,7 @@ def test_many_columns_end_in_one_bar_that_keeps_the_sum(n):
     random = np.random.default_rng(0)
     frame = pd.DataFrame({f"c{i}": random.choice(list("uvw"), 100) for i in range(n)})
     detector = DiffusionOutlierDetector(denoiser="independent", false_alarm_rate=0.1).fit(frame)
-    nats, usual = detector.explain(frame[:1]).iloc[0], detector.calibration_nats_.mean()
+    nats, usual = detector.explain(frame[:1]).iloc[0], detector.explain().mean()
     ax = plots.plot_explanation(detector, frame[:1])
     assert len(ax.containers[0]) == min(n, plots.MOST_BARS)
     assert sum(bar.get_width() for bar in ax.containers[0]) == pytest.approx(nats.sum())

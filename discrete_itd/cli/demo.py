@@ -57,7 +57,7 @@ def demo(_: argparse.Namespace) -> None:
         print(f"  row {index}, {y.loc[index]}, {surprisal[i]:.1f} nats: {cells}")
     print(
         f"\nfit {fitted - start:.1f} s, scored {len(rows)} rows in {scored - fitted:.1f} s"
-        f" on {model.device_}"
+        f" on {model.model_.device}"
     )
     print(
         "next: discrete-itd fit YOUR_TABLE.csv --out model.safetensors &&"

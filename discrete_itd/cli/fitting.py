@@ -228,7 +228,7 @@ def _print_fitted(fitted: DiffusionDensity | DiffusionOutlierDetector) -> None:
         "categories": lambda n: str(n or ""),
     }
     print(model.encoder_.describe().to_string(index=False, formatters=formatters))
-    best = model.schedule_table_.iloc[0]
+    best = model.model_.schedule_table.iloc[0]
     print(f"\nschedule: {best['path']}, {best['steps']} steps, {best['paths']} paths per row")
     history = model.history_
     best, last = history.loc[history["valid_nats"].idxmin()], history.iloc[-1]

@@ -160,7 +160,7 @@ class _Asked:
             case "log_prob" | "stderr":
                 return {output: getattr(self.estimate, output)}
             case "group_seen":
-                return {output: self.detector.group_seen(self.rows)}
+                return {output: self.detector.groups(self.rows)["seen"]}
             case "reason":
                 return self.reasons
             case "nats":

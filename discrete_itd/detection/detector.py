@@ -21,7 +21,7 @@ from discrete_itd.detection.calibration import Positions
 from discrete_itd.detection.drift import Drift
 from discrete_itd.detection.groups import Groups, check_table, positions
 from discrete_itd.detection.score import Scorer, row_scores
-from discrete_itd.detection.thresholds import Alarms, Threshold
+from discrete_itd.detection.thresholds import Threshold
 from discrete_itd.encoders.frames import in_kind
 from discrete_itd.encoders.rows import Rows
 from discrete_itd.estimators import DiffusionDensity
@@ -78,9 +78,9 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
         rows: there are no p-values then, and the threshold is a quantile of the scores of training rows.
     given : name (position, for an array) of a column, or several, optional
         Nominal or ordinal columns that define a row's group, to find rows that are anomalous in their group. The score
-        is then of the other columns given these (of a model with a ``companion_``, by that), and rows are compared with
-        calibration rows of their group where it has at least 1 / ``false_alarm_rate`` - 1 of them, otherwise with
-        those of all groups (:mod:`discrete_itd.detection.groups`). A missing cell is a group of its own.
+        is then of the other columns given these (by the ``model_.companion`` of the density, if it has one), and rows
+        are compared with calibration rows of their group where it has at least 1 / ``false_alarm_rate`` - 1 of them,
+        otherwise with those of all groups (:mod:`discrete_itd.detection.groups`). A missing cell is a group of its own.
     denoiser : str or Recipe, optional
         That of a density which has its defaults otherwise, in place of ``density``.
     random_state : int, RandomState or None, default=None
@@ -92,15 +92,11 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
         The fitted model, which answers for log-probabilities, draws and missing cells.
     offset_ : float
         A score below it raises an alarm, in nats; with ``given``, in groups without an offset of their own
-        (``groups_`` has these). Set it by :meth:`set_threshold`.
+        (:meth:`groups` has these). Set it by :meth:`set_threshold`.
     threshold_ : Threshold
         The same with its false-alarm rate.
     calibration_scores_ : ndarray, shape (n,)
-        Scores of the calibration rows.
-    calibration_nats_ : DataFrame, shape (n, C)
-        Their nats by column, as :meth:`explain` gives them.
-    groups_ : DataFrame
-        The groups among the calibration rows: ``n_calibration``, ``own`` and ``offset`` of each.
+        Scores of the calibration rows; ``explain()`` has their nats by column.
     trimmed_ : ndarray of int
         Positions of the rows given to ``fit`` that were left out of the training as anomalies; of a row that occurs
         several times, at least once.
@@ -154,8 +150,8 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
     >>> new = pd.DataFrame({"shop": ["corner", "jeweller", "kiosk"], "amount": "large"})
     >>> own.predict(new[:2])
     array([-1,  1])
-    >>> own.group_seen(new)
-    array([ True,  True, False])
+    >>> own.groups(new)["seen"].tolist()
+    [True, True, False]
     """
 
     def __init__(
@@ -331,7 +327,7 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
         """Assign the results of a fit, once all of it has succeeded."""
         self.density_, self._scorer, self.trimmed_ = scorer.density, scorer, trimmed
         self._groups, self._repeats = groups, repeats
-        self.calibration_scores_, self.calibration_nats_ = scores, nats
+        self.calibration_scores_, self._nats = scores, nats
         self.n_features_in_ = self.density_.n_features_in_
         if hasattr(self.density_, "feature_names_in_"):
             self.feature_names_in_ = self.density_.feature_names_in_
@@ -498,39 +494,6 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
         found = self._groups.with_offsets(found, lowered, rate, confidence)
         return self._stated(found)
 
-    def alarms_expected(
-        self, n_rows: int, *, level: float = 0.95, threshold: Threshold | None = None
-    ) -> Alarms:
-        """How many of some new inliers will raise an alarm, with an interval to hold the detector to.
-
-        Parameters
-        ----------
-        n_rows : int
-            Number of new rows, of a day or a month.
-        level : float
-            The probability, at least, with which the number of alarms lies in the interval, its ends included: in
-            finite samples and whatever the model, if these rows are exchangeable with the calibration rows.
-        threshold : Threshold, optional
-            Another one than ``threshold_``.
-
-        Raises
-        ------
-        ValueError
-            If there are no calibration rows, or groups have offsets of their own.
-
-        Examples
-        --------
-        >>> import pandas as pd
-        >>> rows = pd.DataFrame({"x": np.random.default_rng(0).normal(size=2000)})
-        >>> detector = DiffusionOutlierDetector(denoiser="independent", random_state=0).fit(rows)
-        >>> detector.alarms_expected(1000)
-        Alarms(mean=9.975062344139651, low=1.0, high=24.0)
-        """
-        used = self.threshold_ if threshold is None else self._checked(threshold)
-        if used.group_offsets:
-            raise ValueError("groups have offsets of their own: alarms depend on their rows")
-        return thresholds.alarms_among(self._lowered(), used.offset, n_rows, level=level)
-
     def threshold_at_cost(
         self, miss_cost: float, check_cost: float, *, anomalies: Any, prevalence: float
     ) -> Threshold:
@@ -604,35 +567,42 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
 
     # -- groups ---------------------------------------------------------------------------------
 
-    def group_seen(self, X: Any) -> np.ndarray:
-        """Whether the model was fitted to rows of each row's group (see ``given``): bool, shape (N,).
+    @in_kind
+    def groups(self, X: Any = None) -> pd.DataFrame:
+        """The groups (see ``given``) among the calibration rows, or the group of each row of a table.
 
-        A row of a group that it never saw has a score, too: the value, or the combination of values, is taken for as
-        improbable as any that is unseen, and the other cells depend on it as the model generalises. Its p-value is
-        that among all calibration rows, of which it need not be one by its nature: take it with care.
-        """
-        return self._groups.seen(self._rows(X))
+        Parameters
+        ----------
+        X : DataFrame, array-like or Rows, shape (N, C), optional
 
-    @property
-    def groups_(self) -> pd.DataFrame:
-        """The groups among the calibration rows, indexed by the values of the given columns.
+        Returns
+        -------
+        DataFrame
+            Of groups, indexed by the values of the given columns; with X, of rows, with the index of X:
+            ``n_calibration``, the calibration rows of the group; ``own``, whether these are enough for p-values and an
+            offset of their own; ``offset``, below which a score raises an alarm; ``seen``, whether the model was fitted
+            to rows of the group. Values that the model takes for one (rare ones that are pooled) are one group, under
+            the most frequent of them.
 
-        ``n_calibration``, their number of calibration rows; ``own``, whether these are enough for p-values and an
-        offset of their own; ``offset``, below which a score raises an alarm. Values that the model takes for one (rare
-        ones that are pooled) are one group, under the most frequent of them.
+        Notes
+        -----
+        A row of a group that was not seen has a score, too: the value, or the combination of values, is taken for as
+        improbable as any that is unseen, and the other cells depend on it as the model generalises. Its p-value is that
+        among all calibration rows, of which it need not be one by its nature: take it with care.
         """
         check_is_fitted(self)
-        return self._groups.table(self.threshold_)
+        return self._groups.table(self.threshold_, None if X is None else self._rows(X))
 
     # -- reasons --------------------------------------------------------------------------------
 
     @in_kind
-    def explain(self, X: Any, *, relative: bool = False) -> pd.DataFrame:
+    def explain(self, X: Any = None, *, relative: bool = False) -> pd.DataFrame:
         """The score by column, the terms s of (12): which columns make a row anomalous.
 
         Parameters
         ----------
-        X : DataFrame, array-like or Rows, shape (N, C)
+        X : DataFrame, array-like or Rows, shape (N, C), optional
+            By default the calibration rows: then the index is their number, and ``relative`` must be False.
         relative : bool
             Whether to subtract the mean of the column over the calibration rows, with ``given`` over those that the
             row's p-value is of.
@@ -644,11 +614,15 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
             NaN for a missing cell, unless missingness is modelled, and in columns of ``given``.
         """
         check_is_fitted(self)
+        if X is None:
+            if relative:
+                raise ValueError("relative=True needs a table X")
+            return self._nats.copy()
         rows = self._rows(X)
         nats = self._scorer.explain(rows)
         if relative:
             conformal.calibration_scores(self)
-            nats = nats - self._groups.usual(self.calibration_nats_, self._groups.place(rows))
+            nats = nats - self._groups.usual(self._nats, self._groups.place(rows))
         return nats
 
     @in_kind
@@ -670,7 +644,7 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
             :func:`discrete_itd.detection.reasons.reasons`. A row without a cell that is more likely wrong than right
             has no line, even if it raises an alarm: then it is the combination of its cells that is rare, or a number
             lies so far out that an error, too, is held to be hardly possible there. With ``given``, no cell of a given
-            column is named as a reason (it may be one in conflict), ``group_seen`` is that of :meth:`group_seen`, and
+            column is named as a reason (it may be one in conflict), ``group_seen`` is ``seen`` of :meth:`groups`, and
             where it is False, the first sentence says so.
         """
         check_is_fitted(self)
@@ -750,9 +724,7 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
                 f"drift needs at least two calibration rows, got {n}: fit to more rows, or with a larger"
                 " calibration_fraction"
             )
-        return drift.drift(
-            self._scorer, X, self.calibration_nats_, reference=reference, alpha=alpha
-        )
+        return drift.drift(self._scorer, X, self._nats, reference=reference, alpha=alpha)
 
     # -- saving ---------------------------------------------------------------------------------
 
@@ -789,7 +761,7 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
         return parameters
 
     def _fitted_parts(self) -> list[Any]:
-        return [self.density_, self.density_.denoiser_, self.density_.schedule_]
+        return [self.density_, self.density_.denoiser_, self.density_.model_.schedule]
 
     def _fitted_state(self) -> State:
         header, tensors = to_state(self.density_)
@@ -803,7 +775,7 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
         }
         tensors = {f"density.{name}": tensor for name, tensor in tensors.items()}
         tensors |= self._scorer.to_tensors() | self._groups.to_tensors()
-        tensors["nats"] = torch.tensor(self.calibration_nats_.to_numpy())
+        tensors["nats"] = torch.tensor(self._nats.to_numpy())
         tensors["repeated"] = torch.tensor(self._repeats.astype(np.uint8))
         tensors["trimmed"] = torch.tensor(self.trimmed_.astype(np.int64))
         return own, tensors

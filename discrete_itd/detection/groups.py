@@ -251,27 +251,30 @@ class Groups:
         """Names of the columns that define the group."""
         return tuple(self.schema[j].name for j in self.columns)
 
-    def table(self, threshold: Threshold) -> pd.DataFrame:
-        """The groups among the calibration rows, see :attr:`DiffusionOutlierDetector.groups_`."""
+    def table(self, threshold: Threshold, rows: Rows | None = None) -> pd.DataFrame:
+        """The groups among the calibration rows, or of some rows: :meth:`DiffusionOutlierDetector.groups`."""
         distinct, members = self._of_calibration
+        sizes = np.array([*map(len, members), 0 if self.columns else len(self.calibration)])
+        offset = np.full(len(distinct) + 1, threshold.offset)
+        if threshold.group_offsets:
+            offset[:-1][self._is_own] = threshold.group_offsets
+        levels, at, index = distinct, np.arange(len(distinct)), self._index(distinct)
+        if rows is not None:
+            levels, index = _levels(rows.x, self.columns), rows.index
+            at = _find(distinct, levels) if self.columns else np.full(len(rows), -1)
+        own = np.append(self._is_own, False)
+        columns = {"n_calibration": sizes[at], "own": own[at], "offset": offset[at]}
+        return pd.DataFrame({**columns, "seen": self._seen(levels)}, index=index)
+
+    def _index(self, distinct: Levels) -> pd.Index:
+        """The values that define some groups (K, m)."""
         values = []
         for codec, levels in zip(self._codecs, distinct.T, strict=True):
             position = codec.decode(np.where(levels == MISSING, np.nan, levels))
             values.append([codec.categories[k] if k >= 0 else None for k in position])
-        index = pd.RangeIndex(0)
-        if len(values) == 1:
-            index = pd.Index(values[0], name=self.names[0])
-        elif values:
-            index = pd.MultiIndex.from_arrays(values, names=self.names)
-        offset = np.full(len(distinct), threshold.offset)
-        if threshold.group_offsets:
-            offset[self._is_own] = threshold.group_offsets
-        columns = {
-            "n_calibration": [len(m) for m in members],
-            "own": self._is_own,
-            "offset": offset,
-        }
-        return pd.DataFrame(columns, index=index)
+        if len(values) < 2:
+            return pd.Index(values[0], name=self.names[0]) if values else pd.RangeIndex(0)
+        return pd.MultiIndex.from_arrays(values, names=self.names)
 
     def unseen(self, rows: Rows) -> list[str]:
         """For each row a statement that its group is new, empty if it is not."""

@@ -140,7 +140,7 @@ class Scorer:
         if not self.given:
             return None
         mask = np.isin(self.density.encoder_.owner, self.given)
-        return torch.from_numpy(mask).to(self.density.device_)
+        return torch.from_numpy(mask).to(self.density.model_.device)
 
     @property
     def model(self) -> Model:

@@ -48,6 +48,9 @@ class Threshold:
         follow the distribution of the calibration rows.
     n_calibration : int
         Number of calibration rows.
+    ranks : (int, int)
+        Ranks among the calibration scores, counted from the lowest, between which the offset lies; equal if it is one
+        of them and no two scores are equal. A rank of 0 is below all of them.
     alarms_per_day : (float, float, float), optional
         Expected number of false alarms per day, and the 95 % interval of one day's count.
     cost : (float, float, float), optional
@@ -71,6 +74,7 @@ class Threshold:
     low: float
     high: float
     n_calibration: int
+    ranks: tuple[int, int] = (0, 1)
     alarms_per_day: tuple[float, float, float] | None = None
     cost: tuple[float, float, float] | None = None
     contaminated: bool = False
@@ -116,16 +120,64 @@ class Threshold:
         """
         names = "offset", "false_alarm_rate", "low", "high"
         offset, rate, low, high = (float(kept[f]) for f in names)
+        first, last = map(int, kept["ranks"])
         threes = "alarms_per_day", "cost", "rate_if_new"
         several: list[Any] = [kept[f] and tuple(map(float, kept[f])) for f in threes]
         groups = tuple(map(float, kept["group_offsets"]))
         if any(map(math.isnan, (offset, *groups))) or any(t and len(t) != 3 for t in several):
             raise ValueError("its threshold is malformed")
         a_day, cost, new = several
-        n, n_new, contaminated = kept["n_calibration"], kept["n_new"], kept["contaminated"] is True
-        return cls(
-            offset, rate, low, high, int(n), a_day, cost, contaminated, groups, int(n_new), new
+        n, n_new, contaminated = (
+            int(kept["n_calibration"]),
+            kept["n_new"],
+            kept["contaminated"] is True,
         )
+        if not 0 <= first <= last <= n + 1:
+            raise ValueError("its ranks are malformed")
+        own = offset, rate, low, high, n, (first, last)
+        return cls(*own, a_day, cost, contaminated, groups, int(n_new), new)
+
+    def alarms_expected(self, n_rows: int, *, level: float = CONFIDENCE) -> Alarms:
+        """How many of some new inliers will raise an alarm, with an interval to hold the detector to.
+
+        Parameters
+        ----------
+        n_rows : int
+            Number of new rows, of a day or a month.
+        level : float
+            The probability, at least, with which the number of alarms lies in the interval, its ends included: in
+            finite samples and whatever the model, if these rows are exchangeable with the calibration rows.
+
+        Raises
+        ------
+        ValueError
+            If there are no calibration rows, or groups have offsets of their own.
+
+        Notes
+        -----
+        If all n + m rows are exchangeable and no two scores are equal, the number of the m new ones that are below the
+        k-th smallest of the n others is beta-binomial: that many white balls in m draws from Pólya's urn that holds k
+        white ones and n + 1 - k others. With ties, or an offset between two calibration scores, the number lies between
+        two of these, of k - 1 and k.
+
+        Examples
+        --------
+        >>> at_offset(np.arange(999.0), 9.0).alarms_expected(1000)
+        Alarms(mean=10.0, low=3.0, high=20.0)
+        """
+        if not self.n_calibration:
+            raise ValueError("there are no calibration rows: fit with calibration_fraction above 0")
+        if self.group_offsets:
+            raise ValueError("groups have offsets of their own: alarms depend on their rows")
+        check_integer("n_rows", n_rows, 1)
+        n, m, tails = self.n_calibration, int(n_rows), (1 - check_share("level", level)) / 2
+        fewest, k = self.ranks
+        low, high = 0.0, float(m)
+        if fewest:
+            low = stats.betabinom(m, fewest, n + 1 - fewest).ppf(tails)
+        if k <= n:
+            high = stats.betabinom(m, k, n + 1 - k).ppf(1 - tails)
+        return Alarms(min(m, m * k / (n + 1)), float(low), float(high))
 
     def among(self, calibration: Scores, repeats: NDArray[np.bool_]) -> Threshold:
         """The threshold with its rate among the calibration rows that are not ``repeats`` (n,) of rows of the fit."""
@@ -145,35 +197,11 @@ class Alarms(NamedTuple):
     high: float
 
 
-def alarms_among(
-    calibration: Scores, offset: float, n_rows: int, *, level: float = CONFIDENCE
-) -> Alarms:
-    """How many alarms new inliers will raise at a threshold.
-
-    See :meth:`discrete_itd.DiffusionOutlierDetector.alarms_expected`; ``calibration`` are scores of inliers, (n,).
-
-    Notes
-    -----
-    If all n + m rows are exchangeable and no two scores are equal, the number of the m new ones that are below the k-th
-    smallest of the n others is beta-binomial: that many white balls in m draws from Pólya's urn that holds k white ones
-    and n + 1 - k others. With ties, or an offset between two calibration scores, the number lies between two of these,
-    of k - 1 and k.
-
-    Examples
-    --------
-    >>> alarms_among(np.arange(999.0), 9.0, 1000)
-    Alarms(mean=10.0, low=3.0, high=20.0)
-    """
-    check_integer("n_rows", n_rows, 1)
-    n, m = len(calibration), int(n_rows)
-    ordered, tails = np.sort(calibration), (1 - check_share("level", level)) / 2
+def ranks_of(ordered: Scores, offset: float) -> tuple[int, int]:
+    """:attr:`Threshold.ranks` of an offset among sorted calibration scores."""
     k = 1 + int(np.searchsorted(ordered, offset))
-    if k > n:
-        return Alarms(float(m), float(stats.betabinom(m, n, 1).ppf(tails)) if n else 0.0, float(m))
-    fewest = k - bool(ordered[k - 1] != offset or (np.diff(ordered) == 0).any())
-    low = stats.betabinom(m, fewest, n + 1 - fewest).ppf(tails) if fewest else 0.0
-    high = stats.betabinom(m, k, n + 1 - k).ppf(1 - tails)
-    return Alarms(m * k / (n + 1), float(low), float(high))
+    is_between = k > len(ordered) or ordered[k - 1] != offset
+    return k - bool(is_between or (np.diff(ordered) == 0).any()), k
 
 
 def at_rate(
@@ -240,31 +268,26 @@ def at_offset(calibration: Scores, offset: float) -> Threshold:
         return Threshold(offset, math.nan, 0.0, 1.0, 0)
     below = int((calibration < offset).sum())
     interval = stats.binomtest(below, n).proportion_ci(CONFIDENCE)
-    return Threshold(offset, below / n, float(interval.low), float(interval.high), n)
-
-
-def _effective_rank(calibration: Scores, offset: Scores) -> NDArray[np.int_]:
-    """One more than the number of calibration scores (sorted) strictly below each offset."""
-    return 1 + np.searchsorted(calibration, offset, side="left")
+    ranks = ranks_of(np.sort(calibration), offset)
+    return Threshold(offset, below / n, float(interval.low), float(interval.high), n, ranks)
 
 
 def _at_rank(calibration: Scores, k: int, rows_per_day: float | None = None) -> Threshold:
     """The threshold at the k-th smallest calibration score."""
     n, ordered = len(calibration), np.sort(calibration)
-    offset = ordered[k - 1]
-    k = int(_effective_rank(ordered, offset))
+    offset = float(ordered[k - 1])
     # with ties, the rate may be below the k-th uniform order statistic, by the mass at the offset
-    low_k = k - bool((np.diff(ordered) == 0).any())
+    low_k, k = ranks_of(ordered, offset)
     tails = (1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2
     low = float(stats.beta.ppf(tails[0], low_k, n + 1 - low_k)) if low_k else 0.0
     high = float(stats.beta.ppf(tails[1], k, n + 1 - k))
-    per_day = None
-    if rows_per_day is not None:
-        fewest, most = low * rows_per_day, high * rows_per_day
-        if rows_per_day <= MOST_COUNTED:  # a larger volume's counts add nothing to the interval
-            _, fewest, most = alarms_among(ordered, offset, round(rows_per_day))
-        per_day = k / (n + 1) * rows_per_day, float(fewest), float(most)
-    return Threshold(float(offset), k / (n + 1), low, high, n, per_day)
+    found = Threshold(offset, k / (n + 1), low, high, n, (low_k, k))
+    if rows_per_day is None:
+        return found
+    fewest, most = low * rows_per_day, high * rows_per_day
+    if rows_per_day <= MOST_COUNTED:  # a larger volume's counts add nothing to the interval
+        _, fewest, most = found.alarms_expected(round(rows_per_day))
+    return replace(found, alarms_per_day=(k / (n + 1) * rows_per_day, float(fewest), float(most)))
 
 
 # -- the threshold of least expected cost ---------------------------------------------------------
@@ -307,7 +330,8 @@ def at_cost(
         return miss_cost * share * (1 - caught) + check_cost * checks
 
     ordered = np.sort(calibration)
-    alpha = np.append(0, _effective_rank(ordered, ordered)) / (n + 1)  # first that of no alarm
+    ranks = 1 + np.searchsorted(ordered, ordered)  # one more than the scores strictly below
+    alpha = np.append(0, ranks) / (n + 1)  # first that of no alarm
     n_caught = np.append(0, np.searchsorted(np.sort(anomalies), ordered))
     k = int(cost(alpha, n_caught / len(anomalies)).argmin())
     if not k:

@@ -122,9 +122,9 @@ class DriftWatch:
         conformal.calibration_scores(detector)
         self.detector, self.level = detector, check_share("level", level)
         self._seed = int(check_random_state(random_state).randint(2**31 - 1))
-        self._names = list(detector.calibration_nats_.columns)
+        self._names = list(detector.explain().columns)
         n = len(self._names) + 1
-        self._ranks = Ranks(_values(detector.calibration_nats_))
+        self._ranks = Ranks(_values(detector.explain()))
         self._martingales = Martingales.start(n)
         self._first = np.zeros(n, dtype=np.int64)  # alarms; 0 if there was none
         self._highest, self._highest_at = np.zeros(n), np.zeros(n, dtype=np.int64)
@@ -319,7 +319,7 @@ def _values(nats: pd.DataFrame) -> np.ndarray:
 
 def _digest(detector: DiffusionOutlierDetector) -> str:
     """Of the calibration rows' scores and nats by column."""
-    names = json.dumps([str(name) for name in detector.calibration_nats_.columns])
-    arrays = detector.calibration_scores_, detector.calibration_nats_.to_numpy(dtype=float)
+    names = json.dumps([str(name) for name in detector.explain().columns])
+    arrays = detector.calibration_scores_, detector.explain().to_numpy(dtype=float)
     scores, nats = (torch.from_numpy(np.array(a, order="C")) for a in arrays)
     return files.digest(names, {"scores": scores, "nats": nats})

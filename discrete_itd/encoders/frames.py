@@ -144,8 +144,9 @@ def in_kind(method: Answer) -> Answer:
     """Decorate a method of a table X that returns a pandas frame, or several: a polars frame gets polars frames."""
 
     @wraps(method)
-    def call(self: Any, X: Any, *args: Any, **kwargs: Any) -> Any:
-        found = method(self, X, *args, **kwargs)
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        found = method(self, *args, **kwargs)
+        X = args[0] if args else kwargs.get("X")
         return [like(X, f) for f in found] if isinstance(found, list) else like(X, found)
 
     return cast(Answer, call)

@@ -109,7 +109,7 @@ class FillingMixin:
         method : {"mode", "sample"}
             "mode" fills each cell by itself with its most probable category or expected number (in a binned column,
             the median); "sample" draws all missing cells of a row together. Where a row has one gap, both are of the
-            model that scores; of several gaps, with the help of the ``companion_``, if there is one
+            model that scores; of several gaps, with the help of the ``model_.companion``, if there is one
             (:mod:`discrete_itd.likelihood.conditional`).
         n_draws : int
             With "sample", how many completed tables to draw.

@@ -126,7 +126,7 @@ class ScoringMixin:
             Condition on these, where they are not missing: the result is log P(other columns | given), normalised on
             its own. An exact model gives the difference of two joint scores. Along paths, it is that difference if
             ``schedule`` is a ``CoordinateSchedule`` whose ``order`` starts with the given columns, and close to it
-            otherwise. A model with a ``companion_`` gives the difference of its own two probabilities, each by
+            otherwise. A model with a ``model_.companion`` gives the difference of its own two probabilities, each by
             importance sampling with the companion as the proposal, and exactly where one cell of a row is unknown (13).
         max_stderr : float, optional
             Nats. Rows with a larger standard error get up to 16 times ``n_evaluations``; no row gets fewer paths than
@@ -137,9 +137,9 @@ class ScoringMixin:
             error over the signal-to-noise ratio, eq. (4), with ``n_evaluations`` noise levels a row. A model with a
             closed form gives the same number in every way that it has; ``guide/guarantees.md`` has the
             table. By default, gaps in columns that had none in training are summed out of four parts of the model and
-            one of its ``companion_``, if it has one, by four draws, with their ``stderr``; "closed_form" scores them as
-            a network does that has not learned of them. "marginal" sums out all gaps by ``n_evaluations`` draws. With
-            ``given``, a model with a ``companion_`` has "marginal", its own, and by any other name the companion's.
+            one of its companion, if it has one, by four draws, with their ``stderr``; "closed_form" scores them as a
+            network does that has not learned of them. "marginal" sums out all gaps by ``n_evaluations`` draws. With
+            ``given``, a model with a companion has "marginal", its own, and by any other name the companion's.
 
         Returns
         -------
@@ -207,8 +207,8 @@ class ScoringMixin:
             (:meth:`~discrete_itd.denoisers.Denoiser.log_factors`): in a Bayesian network or a tree, each is given its
             parents. Another model, or a question with ``given``, takes what the path has revealed, averaged over
             paths; then the share depends on the schedule, and two columns that determine each other share the surprisal
-            of both. With ``given``, a model with a ``companion_`` takes one order of the other columns. A missing or
-            given cell has none: NaN.
+            of both. With ``given``, a model with a companion takes one order of the other columns. A missing or given
+            cell has none: NaN.
         """
         rows, log_volume, how = self._asked(X, given, max_stderr)
         with progress_bar(len(rows.unique), "explain") as bar:
@@ -270,7 +270,7 @@ class ScoringMixin:
 
         Of a network that conditions columns on those before them in an order, the error at an SNR is the sum over
         columns, each at this SNR with the columns before it known. A mixture of rows with such a member has no curve
-        of its own: then it is that of the ``companion_``, which does not score rows.
+        of its own: then it is that of the ``model_.companion``, which does not score rows.
 
         Parameters
         ----------

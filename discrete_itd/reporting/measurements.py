@@ -394,7 +394,7 @@ def column_entropies(density: DiffusionDensity, rows: Rows) -> pd.DataFrame:
 def facts(density: DiffusionDensity, seconds_per_row: float) -> list[tuple[str, str]]:
     """Names and values that describe the model, its training data and its cost."""
     schema, history = density.encoder_.schema, density.history_
-    schedules = density.schedule_table_
+    schedules = density.model_.schedule_table
     kinds = pd.Series([c.kind for c in schema]).value_counts()
     cells, missing = (sum(getattr(c, name) for c in schema) for name in ("n_rows", "n_missing"))
     steps, seconds = history["step"].iloc[-1], history["seconds"].iloc[-1]
@@ -420,6 +420,6 @@ def facts(density: DiffusionDensity, seconds_per_row: float) -> list[tuple[str, 
             if density.denoiser_.closed_form
             else f"up to {density.n_evaluations} network evaluations per row",
         ),
-        ("scoring time", f"{1000 * seconds_per_row:.1f} ms per row on {density.device_}"),
+        ("scoring time", f"{1000 * seconds_per_row:.1f} ms per row on {density.model_.device}"),
         ("version", f"discrete_itd {__version__}"),
     ]

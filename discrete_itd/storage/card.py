@@ -158,8 +158,9 @@ def _calibration(detector: Any, given: Sequence[Any]) -> Lines:
         f"* {n:,} calibration rows took no part in the fit; the smallest p-value is {1 / (n + 1):.3g}"
     )
     if given:
+        groups = detector.groups()
         lines.append(
-            f"* {detector.groups_['own'].sum():,} of {len(detector.groups_):,} groups have p-values and a threshold"
+            f"* {groups['own'].sum():,} of {len(groups):,} groups have p-values and a threshold"
             " from their own calibration rows, the others from all; their rates hold only on average over groups"
         )
     return [*lines, f"* {len(detector.trimmed_):,} rows were left out of the training as anomalies"]

@@ -56,7 +56,7 @@ A recipe makes an estimator fit it: ``DiffusionDensity(denoiser=SmoothedCounts()
 ...         return {"n_columns": self.n_columns}
 >>> check_schedule(Halves(5), 5)
 ['climbs', 'row_alone', 'stored']
->>> model.set_params(schedule=Halves(2)).fit(frame).schedule_
+>>> model.set_params(schedule=Halves(2)).fit(frame).model_.schedule
 Halves(n_columns=2)
 
 **An encoder of one's own** is a :class:`~discrete_itd.encoders.TableEncoder` with a codec for one of its columns:

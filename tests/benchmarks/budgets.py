@@ -163,7 +163,7 @@ def _blocks(name: str, order: str, seed: int, options: argparse.Namespace) -> li
         for i, block in enumerate(blocks):
             m = len(block)
             naive = [float(q) for q in stats.binom(m, rate).interval(LEVEL)]
-            stated = detector.alarms_expected(m, level=LEVEL)
+            stated = detector.threshold_.alarms_expected(m, level=LEVEL)
             alarms = {
                 "ours": ((scores[1 + i] < offset).sum(), stated.low, stated.high),
                 "ours, percentile": (_below(scores, i, rate), *naive),

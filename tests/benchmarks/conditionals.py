@@ -19,7 +19,7 @@ categories. Methods:
 - *model*: ``predict_proba`` and ``impute`` of the default.
 - *scored, value by value*: ``score_samples`` of the row with each value of the column in turn, normalised: what the
   model that scores rows says, whichever part of it answers questions.
-- *companion*: a copy of the model that scores and answers by ``companion_`` alone, where there is one.
+- *companion*: a copy of the model that scores and answers by ``model_.companion`` alone, where there is one.
 - *boosting*: scikit-learn's HistGradientBoosting with its defaults, trained for that one column.
 - *IterativeImputer*, *KNNImputer*: with their defaults, on standardised numbers, from at most ``--imputer-rows``
   training rows. The second has one-hot categories. The first has their codes, rounded, and as many gaps in its training
@@ -100,8 +100,8 @@ def main() -> None:
         model = estimator(options.max_time, quick=options.quick, denoiser=options.denoiser)
         _, fit = processor_timed(model.fit, task.train)
         ours: dict[str, Any] = {"model": model}
-        if getattr(model, "companion_", None) is not None:
-            kind = type(model.companion_).__name__
+        if getattr(getattr(model, "model_", None), "companion", None) is not None:
+            kind = type(model.model_.companion).__name__
             ours[f"companion ({kind})"] = by_companion(model)
         nats = {label: -m.score_samples(task.test).mean() for label, m in ours.items()}
         print(f"\n## {name}: {len(task.train)} x {task.train.shape[1]}, {len(task.test)} new rows")
@@ -152,7 +152,7 @@ def load_task(name: str, options: argparse.Namespace) -> Task | None:
 def by_companion(model: Any) -> Any:
     """A copy of a model, with the companion in the place of the denoiser."""
     twin = copy.copy(model)
-    twin.model_ = dataclasses.replace(model.model_, denoiser=model.companion_, companion=None)
+    twin.model_ = dataclasses.replace(model.model_, denoiser=model.model_.companion, companion=None)
     return twin
 
 

@@ -90,7 +90,7 @@ def main() -> None:
             e = model.log_prob(test.numpy())
             line(
                 "trained",
-                f"path (6), {model.schedule_.n_steps} steps",
+                f"path (6), {model.model_.schedule.n_steps} steps",
                 Estimate(*map(torch.from_numpy, e)),
             )
             rows = model.rows(test.numpy())

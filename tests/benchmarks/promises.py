@@ -29,8 +29,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from discrete_itd import CoordinateSchedule, DiffusionDensity, DiffusionOutlierDetector
-from discrete_itd.channel import IsotropicSchedule
+from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
+from discrete_itd.channel import CoordinateSchedule, IsotropicSchedule
 from discrete_itd.datasets import load_adult, load_bayesian_network, load_mushroom
 from discrete_itd.detection import thresholds
 from discrete_itd.likelihood import path as likelihood

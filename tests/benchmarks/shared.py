@@ -14,7 +14,8 @@ from unittest.mock import patch
 
 import numpy as np
 
-from discrete_itd import CoordinateSchedule, DiffusionDensity
+from discrete_itd import DiffusionDensity
+from discrete_itd.channel import CoordinateSchedule
 from discrete_itd.likelihood import path
 from discrete_itd.recipes import Network
 from tests.benchmarks.fast import load

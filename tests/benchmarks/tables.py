@@ -104,7 +104,7 @@ def processor_timed(call: Callable[..., Any], *arguments: Any) -> tuple[Any, flo
 
 def encoded(model: DiffusionDensity, rows: pd.DataFrame | np.ndarray) -> torch.Tensor:
     """The rows as the model's core sees them: float64 category codes."""
-    return torch.from_numpy(model.encoder_.transform(pd.DataFrame(rows)).x).to(model.device_)
+    return torch.from_numpy(model.encoder_.transform(pd.DataFrame(rows)).x).to(model.model_.device)
 
 
 def kept(name: str) -> dict[str, Any]:

@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 import torch
 
-from discrete_itd import CoordinateSchedule, DiffusionDensity
+from discrete_itd import DiffusionDensity
+from discrete_itd.channel import CoordinateSchedule
 from discrete_itd.denoisers import MarginalDenoiser, SupportDenoiser
 from discrete_itd.detection import assessment
 from discrete_itd.detection.assessment import assess

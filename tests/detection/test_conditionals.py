@@ -190,7 +190,7 @@ def test_properties_wrong_cells_are_found_one_by_one(several):
 def test_properties_conflicts_are_the_largest_of_all_pairs(several):
     for detector, table in several:
         scorer, x = detector._scorer, detector.density_.rows(table).x[:20]
-        n_columns = detector.calibration_nats_.shape[1]
+        n_columns = detector.explain().shape[1]
         cells = np.random.default_rng(0).integers(0, n_columns, (20, 2))
         pairs = pairwise(scorer, table[:20]).to_numpy().reshape(20, n_columns, n_columns)
         other, nats = conflicts(scorer, x, cells)

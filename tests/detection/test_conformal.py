@@ -17,7 +17,7 @@ from discrete_itd.detection.conformal import (
     p_values,
     two_sided_discoveries,
 )
-from discrete_itd.detection.thresholds import alarms_among, at_cost, at_offset, at_rate
+from discrete_itd.detection.thresholds import at_cost, at_offset, at_rate
 
 pytestmark = pytest.mark.single_precision
 
@@ -354,7 +354,7 @@ def test_alarms_expected_is_exact_by_enumeration():
         calibration = np.setdiff1d(np.arange(n + m), new).astype(float)
         offset = at_rate(calibration, k / (n + 1)).offset
         counts.append(sum(i < offset for i in new))
-        expected = alarms_among(calibration, offset, m, level=0.8)
+        expected = at_offset(calibration, offset).alarms_expected(m, level=0.8)
     assert np.mean(counts) == pytest.approx(expected.mean)
     tails = [np.mean(np.array(counts) < expected.low), np.mean(np.array(counts) > expected.high)]
     assert max(tails) <= 0.1
@@ -375,7 +375,7 @@ def test_properties_alarms_are_within_their_interval(draw, m):
         offsets = {"rate": at_rate(calibration, 0.05).offset, "between": -1.0, "all": 50.0}
         offsets["between"] += 1.5 if draw == "few" else 0.0
         for kind, offset in offsets.items():
-            found = alarms_among(calibration, offset, m, level=0.9)
+            found = at_offset(calibration, offset).alarms_expected(m, level=0.9)
             outside[kind] += not found.low <= (new < offset).sum() <= found.high
     for count in outside.values():
         assert stats.binom.sf(count - 1, 300, 0.1) > 1e-3
@@ -392,7 +392,7 @@ def test_properties_alarms_are_within_their_interval(draw, m):
 )
 def test_alarms_below_an_offset_lie_between_those_of_two_ranks(calibration, offset, fewest, most):
     """Of one rank, without ties and at a calibration score."""
-    found = alarms_among(calibration, offset, 400, level=0.9)
+    found = at_offset(calibration, offset).alarms_expected(400, level=0.9)
     assert found.low == stats.betabinom(400, fewest, 100 - fewest).ppf(0.05)
     assert found.high == stats.betabinom(400, most, 100 - most).ppf(0.95)
     assert found.mean == pytest.approx(4 * most)
@@ -401,6 +401,8 @@ def test_alarms_below_an_offset_lie_between_those_of_two_ranks(calibration, offs
 def test_a_day_of_alarms_is_that_of_its_threshold():
     scores = np.random.default_rng(0).poisson(20, 500).astype(float)
     found = at_rate(scores, 0.1, rows_per_day=300)
-    assert found.alarms_per_day == pytest.approx(alarms_among(scores, found.offset, 300))
+    assert found.alarms_per_day == pytest.approx(
+        at_offset(scores, found.offset).alarms_expected(300)
+    )
     with pytest.raises(ValueError, match="n_rows must be at least 1, got 0"):
-        alarms_among(scores, 3.0, 0)
+        at_offset(scores, 3.0).alarms_expected(0)

@@ -27,7 +27,7 @@ from discrete_itd.detection import detector as detecting
 from discrete_itd.detection.assessment import conflicts
 from discrete_itd.detection.conformal import discoveries, p_values
 from discrete_itd.detection.score import Scorer
-from discrete_itd.detection.thresholds import Threshold, alarms_among
+from discrete_itd.detection.thresholds import Threshold, at_offset
 from discrete_itd.encoders import TableEncoder
 from discrete_itd.models.model import Model
 from discrete_itd.recipes import Mixture, Network, Trees
@@ -269,7 +269,7 @@ def test_companions_answer_for_cells():
 
 def test_relative_explanations_are_above_the_mean_of_the_calibration_rows(fitted_mixed):
     X = mixed(20, seed=1).iloc[::-1]
-    nats, usual = fitted_mixed.explain(X), fitted_mixed.calibration_nats_.mean(axis=0)
+    nats, usual = fitted_mixed.explain(X), fitted_mixed.explain().mean(axis=0)
     pd.testing.assert_frame_equal(fitted_mixed.explain(X, relative=True), nats - usual)
 
 
@@ -399,12 +399,14 @@ def test_rows_with_the_score_of_the_threshold_raise_no_alarm(fitted):
 
 
 def test_alarms_expected_of_a_detector(fitted):
-    found = fitted.alarms_expected(100)
-    assert found == alarms_among(fitted._lowered(), fitted.offset_, 100)
+    found = fitted.threshold_.alarms_expected(100)
+    assert found == at_offset(fitted._lowered(), fitted.offset_).alarms_expected(100)
     wider = fitted.threshold_at_rate(0.2)
-    assert fitted.alarms_expected(100, threshold=wider).mean <= 20
-    narrow = fitted.alarms_expected(100, level=0.5)
+    assert wider.alarms_expected(100).mean <= 20
+    narrow = fitted.threshold_.alarms_expected(100, level=0.5)
     assert found.low <= narrow.low <= narrow.high <= found.high
+    with pytest.raises(ValueError, match="there are no calibration rows: fit with"):
+        at_offset(np.zeros(0), -1.0).alarms_expected(100)
 
 
 def test_thresholds_are_chosen_and_set(fitted_mixed):
@@ -765,5 +767,5 @@ def test_a_calibration_that_is_ended_has_a_sample_of_its_rows(monkeypatch, ctrl_
         part = DiffusionOutlierDetector(density, false_alarm_rate=0.1, random_state=0).fit(
             mixed(400)
         )
-    assert len(part.calibration_scores_) == len(part.calibration_nats_) == n
+    assert len(part.calibration_scores_) == len(part.explain()) == n
     assert np.isin(part.calibration_scores_, whole.calibration_scores_).all()

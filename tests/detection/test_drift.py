@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from discrete_itd import CoordinateSchedule, DiffusionDensity
+from discrete_itd import DiffusionDensity
+from discrete_itd.channel import CoordinateSchedule
 from discrete_itd.detection.drift import Drift, _surprisals, compare, differs, drift
 from discrete_itd.detection.score import Scorer
 from discrete_itd.detection.two_samples import distance

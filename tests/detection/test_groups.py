@@ -99,7 +99,7 @@ def test_properties_p_values_are_those_of_the_group_or_of_all_rows():
     assert np.array_equal(model.predict(X) == -1, p <= 0.05)
     at = model.threshold_at_rate(0.1)
     assert np.array_equal(model.predict(X, threshold=at) == -1, p <= 0.1)
-    found = model.groups_
+    found = model.groups()
     assert found["n_calibration"].to_dict() == sizes.to_dict()
     assert found["own"].to_dict() == {"a": True, "b": True, "c": True, "d": False}
     assert found.loc["d", "offset"] == model.offset_ != found.loc["a", "offset"]
@@ -107,11 +107,11 @@ def test_properties_p_values_are_those_of_the_group_or_of_all_rows():
     n = sizes["d"]  # the smallest p-value of the group is 1 / (n + 1)
     for rate, is_own in ((1 / (n + 1), True), (1 / (n + 2), False)):
         model = fit(calibration, FrozenEstimator(density), false_alarm_rate=rate)
-        assert model.groups_.loc["d", "own"] == is_own
+        assert model.groups().loc["d", "own"] == is_own
 
 
 def test_a_smaller_rate_takes_all_rows_where_a_group_has_too_few(fitted):
-    n = fitted.groups_["n_calibration"]
+    n = fitted.groups()["n_calibration"]
     assert n["c"] < 99 < n["a"]
     at = fitted.threshold_at_rate(0.01)
     offset = fitted._offsets(fitted.density_.rows(sales(50, seed=2).assign(shop="c")), at)
@@ -174,8 +174,16 @@ def test_unseen_groups_are_flagged_and_compared_with_all_rows(fitted):
     X = sales(30, seed=6)
     X.loc[:9, "shop"] = "new"
     X.loc[10, "shop"] = None  # a group of its own, which no row was of
-    seen = fitted.group_seen(X)
+    seen = fitted.groups(X)["seen"]
     assert seen.tolist() == [False] * 11 + [True] * 19
+    of_rows, of_groups = fitted.groups(X), fitted.groups()
+    assert (of_rows["n_calibration"][:11] == 0).all()
+    np.testing.assert_array_equal(
+        of_rows["offset"], fitted._offsets(fitted.density_.rows(X), fitted.threshold_)
+    )
+    pd.testing.assert_frame_equal(
+        of_rows[11:].reset_index(drop=True), of_groups.loc[X["shop"][11:]].reset_index(drop=True)
+    )
     scores, all_scores = fitted.score_samples(X), np.sort(fitted.calibration_scores_)
     assert np.isfinite(scores).all()
     p = (1 + np.searchsorted(all_scores, scores[:11])) / (len(all_scores) + 1)
@@ -195,11 +203,11 @@ def test_unseen_values_make_no_group_of_their_own_however_many_calibration_rows_
         shop=np.repeat([*shops], [*shops.values()])
     )
     model = fit(calibration, FrozenEstimator(density))
-    own = model.groups_["own"]
+    own = model.groups()["own"]
     assert own[["a", "b", "c"]].tolist() == [True, False, True]
     assert own.sum() == 2
     X = sales(30, seed=6).assign(shop=np.repeat(["new", "other", "a"], 10))
-    np.testing.assert_array_equal(model.group_seen(X), X["shop"] == "a")
+    np.testing.assert_array_equal(model.groups(X)["seen"], X["shop"] == "a")
     whole, own = model.calibration_scores_, model.calibration_scores_[:19]
     p = [naive_p(own if shop == "a" else whole, s, model._scorer.rounding)
          for shop, s in zip(X["shop"], model.score_samples(X), strict=True)]  # fmt: skip
@@ -211,11 +219,11 @@ def test_a_combination_is_new_though_its_values_are_known():
     X.loc[X["group"] == "a", "y"] = "u"
     model = fit(X, given=["group", "y"])
     new = pd.DataFrame({"group": ["a", "a", "b"], "x": "A", "y": ["u", "v", "v"]})
-    assert model.group_seen(new).tolist() == [True, False, True]
-    assert model.groups_.index.names == ["group", "y"]
+    assert model.groups(new)["seen"].tolist() == [True, False, True]
+    assert model.groups().index.names == ["group", "y"]
     frozen = fit(X, FrozenEstimator(model.density_), given=["group", "y"])
-    assert frozen.group_seen(new).all()  # what it was fitted to is not known
-    assert not frozen.group_seen(new.assign(y="new")).any()
+    assert frozen.groups(new)["seen"].all()  # what it was fitted to is not known
+    assert not frozen.groups(new.assign(y="new"))["seen"].any()
 
 
 # -- other questions ------------------------------------------------------------------------------
@@ -252,7 +260,7 @@ def test_streams_of_batches_give_the_answers_of_the_detector(fitted, tmp_path):
     (frame,) = score_batches(tmp_path / "m", [X])
     np.testing.assert_array_equal(frame["p_value"], fitted.p_values(X))
     np.testing.assert_array_equal(frame["alarm"], fitted.predict(X) == -1)
-    np.testing.assert_array_equal(frame["group_seen"], fitted.group_seen(X))
+    np.testing.assert_array_equal(frame["group_seen"], fitted.groups(X)["seen"])
     assert not (frame.filter(regex="^reason_.$") == "shop").any(axis=None)
 
 
@@ -288,9 +296,10 @@ def test_groups_survive_files_and_copies(fitted, tmp_path):
     file = tmp_path / "m.safetensors"
     fitted.save(file)
     for again in (DiffusionOutlierDetector.load(file), pickle.loads(pickle.dumps(fitted))):
-        for ask in ("score_samples", "p_values", "decision_function", "group_seen"):
+        for ask in ("score_samples", "p_values", "decision_function"):
             np.testing.assert_array_equal(getattr(again, ask)(X), getattr(fitted, ask)(X))
-        pd.testing.assert_frame_equal(again.groups_, fitted.groups_)
+        for rows in (None, X):
+            pd.testing.assert_frame_equal(again.groups(rows), fitted.groups(rows))
         assert again.given == "shop"
     assert clone(fitted).get_params()["given"] == "shop"
 
@@ -298,8 +307,12 @@ def test_groups_survive_files_and_copies(fitted, tmp_path):
 def test_without_groups_nothing_changes():
     X, new = sales(400), sales(40, seed=11)
     model = fit(X, given=None)
-    assert len(model.groups_) == 0
-    assert model.group_seen(new).all()
+    assert len(model.groups()) == 0
+    found = model.groups(new)
+    assert found["seen"].all()
+    assert not found["own"].any()
+    assert (found["offset"] == model.offset_).all()
+    assert (found["n_calibration"] == len(model.calibration_scores_)).all()
     np.testing.assert_array_equal(
         model.decision_function(new), model.score_samples(new) - model.offset_
     )
@@ -323,7 +336,7 @@ def test_contaminated_rows_and_none_to_calibrate_on():
     share = pd.Series(model.predict(X) == -1).groupby(X["shop"]).mean()
     assert share[["a", "b"]].between(0.01, 0.12).all()
     model = fit(X, calibration_fraction=0)
-    assert not len(model.groups_)
+    assert not len(model.groups())
     assert np.unique(model._offsets(model.density_.rows(X), model.threshold_)).tolist() == [
         model.offset_
     ]

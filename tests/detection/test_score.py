@@ -71,8 +71,10 @@ def test_properties_columns_add_up_to_the_score_to_the_last_bit(detector):
     backwards = [sum(row[::-1]) for row in nats.fillna(0.0).to_numpy().tolist()]
     np.testing.assert_array_equal(backwards, -score)
     pd.testing.assert_frame_equal(
-        detector.calibration_nats_, detector.explain(table(80, 1)), check_exact=True
+        detector.explain(), detector.explain(table(80, 1)), check_exact=True
     )
+    with pytest.raises(ValueError, match="relative=True needs a table X"):
+        detector.explain(relative=True)
     np.testing.assert_array_equal(
         detector.calibration_scores_, detector.score_samples(table(80, 1))
     )

@@ -14,7 +14,8 @@ from scipy import integrate
 from test_questions import float64, gappy, mixed_table
 
 import discrete_itd
-from discrete_itd import DiffusionDensity, IsotropicSchedule
+from discrete_itd import DiffusionDensity
+from discrete_itd.channel import IsotropicSchedule
 from discrete_itd.channel.posterior import CategoricalPosterior, Posterior
 from discrete_itd.denoisers import Denoiser
 from discrete_itd.denoisers.base import ESTIMATORS
@@ -190,7 +191,7 @@ def test_the_area_under_a_curve_of_the_scorer_is_minus_the_score(name, table):
     model, rows = fitted(name, table), TABLES[table]
     curve = model.mse_curve(rows, n_points=97)
     assert curve.attrs["scores_rows"] == (PROMISES[name][1] == "its own")
-    scorer, other = (type(d).__name__ for d in (model.denoiser_, model.companion_))
+    scorer, other = (type(d).__name__ for d in (model.denoiser_, model.model_.companion))
     assert curve.attrs["model"] == (scorer if curve.attrs["scores_rows"] else other)
     if not model.denoiser_.closed_form or not curve.attrs["scores_rows"]:
         return

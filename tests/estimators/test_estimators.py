@@ -16,7 +16,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import estimator_checks_generator, parametrize_with_checks
 
-from discrete_itd import CoordinateSchedule, DiffusionDensity, IsotropicSchedule
+from discrete_itd import DiffusionDensity
+from discrete_itd.channel import CoordinateSchedule, IsotropicSchedule
 from discrete_itd.estimators import RowEstimate
 from discrete_itd.models.model import Model
 from discrete_itd.recipes import Network
@@ -131,7 +132,7 @@ def test_parameters_are_not_changed_by_fit():
     estimator.fit(X)
     assert estimator.get_params() == before
     assert estimator.device == "auto"
-    assert estimator.device_ == torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    assert estimator.model_.device == torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def test_clone(model):
@@ -322,14 +323,14 @@ def test_paths(path):
     model = quick(schedule=path).fit(X)
     assert np.isfinite(model.score_samples(X)).all()
     if isinstance(path, str):
-        tried = set(model.schedule_table_["path"])
+        tried = set(model.model_.schedule_table["path"])
         of_kind = {"coordinate": {"coordinate", "spread"}, "isotropic": {"isotropic"}}
         assert tried == of_kind.get(path, {"coordinate", "spread", "isotropic"})
-        assert model.schedule_table_["nats"].is_monotonic_increasing
+        assert model.model_.schedule_table["nats"].is_monotonic_increasing
     else:
-        assert model.schedule_ is path
-        assert model.schedule_table_.empty
-        assert pickle.loads(pickle.dumps(model)).schedule_ == path
+        assert model.model_.schedule is path
+        assert model.model_.schedule_table.empty
+        assert pickle.loads(pickle.dumps(model)).model_.schedule == path
 
 
 def test_history(model):
@@ -375,7 +376,7 @@ def test_global_random_state_is_untouched(tmp_path):
 
 def test_device(model, device):
     on = quick(device=str(device)).fit(X)
-    assert on.device_ == device
+    assert on.model_.device == device
     tolerance = {"rtol": 1e-3, "atol": 1e-2} if device.type != "cpu" else {"rtol": 1e-12}
     np.testing.assert_allclose(on.score_samples(X), model.score_samples(X), **tolerance)
 
@@ -415,7 +416,7 @@ def test_a_saved_model_is_the_same(saved, how, tmp_path):
     one, other = (pd.DataFrame(m.sample(5, random_state=0)) for m in (model, again))
     pd.testing.assert_frame_equal(one, other)
     pd.testing.assert_frame_equal(again.history_, model.history_)
-    pd.testing.assert_frame_equal(again.schedule_table_, model.schedule_table_)
+    pd.testing.assert_frame_equal(again.model_.schedule_table, model.model_.schedule_table)
     assert again.encoder_.schema == model.encoder_.schema
     assert again.get_params() == model.get_params()
     assert again.n_features_in_ == rows.shape[1]

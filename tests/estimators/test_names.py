@@ -3,20 +3,38 @@
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
 
 import discrete_itd
+from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
 
 pytestmark = pytest.mark.single_precision
 
 
 def test_public_names():
-    assert len(discrete_itd.__all__) <= 15
+    assert discrete_itd.__all__ == [
+        "DiffusionDensity", "DiffusionOutlierDetector", "DriftWatch", "ImageDensity", "datasets", "recipes", "report",
+    ]  # fmt: skip
     for name in discrete_itd.__all__:
         assert getattr(discrete_itd, name) is getattr(discrete_itd, name)
         assert name in dir(discrete_itd)
     with pytest.raises(AttributeError, match="has no attribute 'Diffusion'"):
         discrete_itd.Diffusion  # noqa: B018
+
+
+@pytest.mark.parametrize("kind", [DiffusionDensity, DiffusionOutlierDetector])
+def test_an_estimator_has_at_most_25_public_attributes(kind):
+    """Of its own: without its parameters and what it has from scikit-learn, like ``set_params``."""
+    coins = pd.DataFrame({"a": ["x", "y"] * 300, "b": ["u", "v"] * 300})
+    model = kind(denoiser="tree", random_state=0).fit(coins)
+    names = {name for name in {*dir(model), *dir(kind)} if name[0] != "_"}
+    own = {
+        name for c in kind.__mro__ if c.__module__.startswith("discrete_itd") for name in vars(c)
+    }
+    of_others = {name for name in names if hasattr(kind, name)} - own
+    requests = {name for name in names if name.startswith("set_") and name.endswith("_request")}
+    assert len(names - of_others - requests - set(model.get_params(deep=False))) <= 25
 
 
 def test_the_package_is_imported_without_what_is_not_asked_for():

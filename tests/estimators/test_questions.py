@@ -15,7 +15,8 @@ from sklearn import config_context
 from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 
-from discrete_itd import CoordinateSchedule, DiffusionDensity, IsotropicSchedule
+from discrete_itd import DiffusionDensity
+from discrete_itd.channel import CoordinateSchedule, IsotropicSchedule
 from discrete_itd.datasets import load_car
 from discrete_itd.denoisers.base import BLOCK
 from discrete_itd.recipes import Network

@@ -665,6 +665,6 @@ def test_spread_orders_are_kept(tmp_path):
     ).fit(rows)
     model.save(tmp_path / "model")
     again = DiffusionDensity.load(tmp_path / "model")
-    assert again.schedule_ == model.schedule_ == CoordinateSchedule(2, orders)
+    assert again.model_.schedule == model.model_.schedule == CoordinateSchedule(2, orders)
     assert again.schedule == model.schedule
     np.testing.assert_array_equal(again.score_samples(rows), model.score_samples(rows))

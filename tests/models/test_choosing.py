@@ -505,5 +505,5 @@ def test_a_companion_has_no_large_forest(monkeypatch):
     members = ["forest", "mixture", Causal(width=8, depth=1)]
     model = DiffusionDensity(denoiser=members, max_steps=5, random_state=0).fit(frame)
     assert "forest" in set(model.candidates_["candidate"])
-    assert model.companion_ is not None
-    assert not any(isinstance(d, ForestDenoiser) for d in model.companion_.modules())
+    assert model.model_.companion is not None
+    assert not any(isinstance(d, ForestDenoiser) for d in model.model_.companion.modules())

@@ -11,12 +11,8 @@ import torch
 from fits import TINY, chain, fit, mixed, nats, noise, numbers, split, watch, words
 from sklearn.base import clone
 
-from discrete_itd import (
-    CoordinateSchedule,
-    DiffusionDensity,
-    DiffusionOutlierDetector,
-    IsotropicSchedule,
-)
+from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
+from discrete_itd.channel import CoordinateSchedule, IsotropicSchedule
 from discrete_itd.denoisers import MarginalDenoiser
 from discrete_itd.encoders import ABSENT, TableEncoder, categories
 from discrete_itd.likelihood.schedule_search import paths_within
@@ -75,7 +71,7 @@ def test_property_a_stored_model_is_the_model(tmp_path, name):
         )
         assert other.denoiser == RECIPES[name]
         assert other.stopped_ == model.stopped_
-        assert other.schedule_ == model.schedule_
+        assert other.model_.schedule == model.model_.schedule
         own, theirs = model.denoiser_.state_dict(), other.denoiser_.state_dict()
         assert own.keys() == theirs.keys()
         assert all(torch.equal(own[key], theirs[key]) for key in own)
@@ -253,7 +249,7 @@ def test_training_keeps_to_the_noise_of_a_schedule_that_is_given(monkeypatch, sc
 
 
 def test_a_schedule_of_a_kind_is_chosen():
-    table = fit(chain(), RECIPES["tree"], schedule="isotropic").schedule_table_
+    table = fit(chain(), RECIPES["tree"], schedule="isotropic").model_.schedule_table
     assert len(table) > 1
     assert set(table["path"]) == {"isotropic"}
     assert table["nats"].is_monotonic_increasing

@@ -84,14 +84,14 @@ def test_property_a_stored_model_is_the_model(tmp_path, denoiser, schedule):
             other.sample(5, random_state=1), model.sample(5, random_state=1)
         )
         assert other.denoiser == model.denoiser
-        assert other.schedule_ == model.schedule_
+        assert other.model_.schedule == model.model_.schedule
     with pytest.raises(ValueError, match="trusted="):
         DiffusionDensity.load(tmp_path / "m")
 
 
 def test_property_on_a_foreign_schedule_masses_add_up_to_one():
     model = fitted(Linear(), SCHEDULE)
-    assert model.schedule_ == SCHEDULE
+    assert model.model_.schedule == SCHEDULE
     every = pd.MultiIndex.from_product([list("xyz")] * 4 + [["u", "v"]]).to_frame(index=False)
     rows = every.set_axis(list(chain()), axis=1)
     estimate = model.log_prob(rows)

@@ -309,7 +309,7 @@ def test_detectors_without_calibration_rows_and_tables_of_one_row_are_examined()
         FrozenEstimator(reported.density()), false_alarm_rate=0.05
     ).fit(reported.table(100, 1))
     detector.calibration_scores_ = detector.calibration_scores_[:0]
-    detector.calibration_nats_ = detector.calibration_nats_[:0]
+    detector._nats = detector._nats[:0]
     found = examine(detector, reported.table(1, 9), target_nats=1e9)
     assert found.alarms.p_values is found.alarms.reference is found.curve is None
     assert found.alarms.threshold is not None

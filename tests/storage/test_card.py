@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 import torch
 
-from discrete_itd import CoordinateSchedule, DiffusionDensity, DiffusionOutlierDetector
+from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
+from discrete_itd.channel import CoordinateSchedule
 from discrete_itd.recipes import Network, RowMixture
 from discrete_itd.storage import card as markdown
 from discrete_itd.storage import files

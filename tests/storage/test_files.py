@@ -20,7 +20,8 @@ from limits import TooLong, bounded
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from discrete_itd import DiffusionDensity, DiffusionOutlierDetector, IsotropicSchedule
+from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
+from discrete_itd.channel import IsotropicSchedule
 from discrete_itd.recipes import Network, RowMixture
 from discrete_itd.storage import files
 from discrete_itd.storage.persistent import to_state

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 import torch
 
-from discrete_itd import CoordinateSchedule, DiffusionDensity
+from discrete_itd import DiffusionDensity
+from discrete_itd.channel import CoordinateSchedule
 from discrete_itd.channel.posterior import CategoricalPosterior, Posterior
 from discrete_itd.denoisers import Denoiser
 from discrete_itd.storage.persistent import from_state, to_state
@@ -67,7 +68,7 @@ def test_a_file_is_read_with_the_classes_that_are_trusted(model, tmp_path):
     model.save(tmp_path / "m")
     back = DiffusionDensity.load(tmp_path / "m", trusted=[Shifted, Halves])
     np.testing.assert_array_equal(back.score_samples(ROWS), model.score_samples(ROWS))
-    assert back.schedule_ == Halves(3)
+    assert back.model_.schedule == Halves(3)
     assert isinstance(back.denoiser_, Shifted)
 
 
