@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from discrete_itd.cli.folders import Tally, check_files, run
-from discrete_itd.cli.inputs import Reader, given_row, load_model, swapped
+from discrete_itd.cli.inputs import Reader, given_row, load_model
 from discrete_itd.cli.messages import STANDARD, UserError, say
 from discrete_itd.cli.tables import Source, check_out, ending, write_table
 from discrete_itd.detection.answers import density_of
@@ -94,8 +94,10 @@ class Filling:
                 if schema is not None:
                     chunk[name] = _stored(values, schema.field(name), source.path)
                 elif is_filled.any():
-                    texts = as_text(values[is_filled], days=column.has_days)
-                    texts = texts.map(swapped) if self.reader.swaps(column) else texts
+                    notation, values = self.reader.notation(column), values[is_filled]
+                    texts = as_text(values, days=column.has_days)
+                    if notation is not None:
+                        texts = notation.write(column.read(values))
                     chunk.loc[is_filled, name] = texts.to_numpy()
             yield chunk
 

@@ -18,7 +18,8 @@ from discrete_itd.cli.messages import UserError
 from discrete_itd.cli.tables import Dialect, EmptyTableError, Source, ending, reading
 from discrete_itd.detection.answers import Model, density_of
 from discrete_itd.detection.detector import DiffusionOutlierDetector
-from discrete_itd.encoders import Column, Rows
+from discrete_itd.encoders import Column, Notation, Rows
+from discrete_itd.encoders.categories import WHOLE
 from discrete_itd.encoders.column import SUSPICIOUS_ROWS
 from discrete_itd.encoders.notation import TRUTHS
 from discrete_itd.encoders.table import unseen_values
@@ -28,12 +29,17 @@ from discrete_itd.scale.loading import CLASSES
 from discrete_itd.storage.persistent import load_one_of
 from discrete_itd.validation import warn
 
-SWAPPED = str.maketrans(",.", ".,")
-
 
 def load_model(path: str) -> Model:
     """The density or the detector in a file; OSError or ValueError if it holds neither."""
-    return load_one_of(path, CLASSES, device="auto")
+    try:
+        return load_one_of(path, CLASSES, device="auto")
+    except ValueError:
+        if _is_table(path):
+            raise UserError(
+                f"{path}: is a table, not a model as fit writes it; MODEL comes before TABLE"
+            ) from None
+        raise
 
 
 def load_detector(args: argparse.Namespace) -> DiffusionOutlierDetector:
@@ -70,6 +76,36 @@ class Reader:
         )
         self._any_known = np.isinf(self._n_levels)
         self._n_present, self._dtypes = np.zeros(len(self._schema), np.int64), None
+
+    def check_all(self, path: str) -> None:
+        """Raise a UserError if a table, or one in a folder, cannot be opened or lacks a column of the model."""
+        for _, table in _files(path):
+            with reading(table, self.dialect) as source:
+                self.check(source)
+
+    def read_all(
+        self, path: str, *, all_used: bool = False, keep: Sequence[str] = ()
+    ) -> Iterator[tuple[str, pd.DataFrame, Rows]]:
+        """A table, or all tables in a folder, in chunks: the path of each, the chunk as it is, and encoded.
+
+        In a folder, the labels of rows begin with their file.
+
+        Raises
+        ------
+        UserError
+            As of :meth:`read`, and if a table lacks a column or has no rows.
+        """
+        for file, table in _files(path):
+            with reading(table, self.dialect) as source:
+                self.check(source)
+                kept = kept_names(table, source.names, keep)
+                for chunk, rows in self.read(source, keep=kept, all_used=all_used):
+                    if not len(chunk):
+                        raise EmptyTableError(f"{table}: the table is empty")
+                    if file:
+                        labels = [f"{file} {n}" for n in rows.index]
+                        rows = replace(rows, frame=rows.frame.set_axis(labels, axis=0))
+                    yield table, chunk, rows
 
     def check(self, source: Source) -> None:
         """Raise a UserError if a table lacks a column of the model."""
@@ -153,25 +189,24 @@ class Reader:
             return self.model.rows(frame)
 
     def _values(self, cells: pd.Series, column: Column) -> pd.Series:
-        """Text with the decimal mark of the column, or as the category that it is written as."""
-        if self.swaps(column):
-            cells = cells.map(swapped, na_action="ignore")
-        known = written_categories(column)
+        """Text as the category that it is written as, or as the number that it is with the decimal mark of the CSV."""
+        known, notation = written_categories(column), self.notation(column)
+        if notation is not None:  # plain whole numbers stay exact
+            texts = [text for text in cells.dropna().unique() if not WHOLE.fullmatch(text)]
+            numbers = dict(zip(texts, notation.read(texts).tolist(), strict=True))
+            known |= {text: number for text, number in numbers.items() if not np.isnan(number)}
         if not known:
             return cells
         values = [known.get(text, text) for text in cells.tolist()]
         return pd.Series(values, index=cells.index, dtype=object)
 
-    def swaps(self, column: Column) -> bool:
-        """Whether numbers of a column are in a CSV with another decimal mark than the model reads."""
-        own = "." if column.notation is None else column.notation.decimal
-        is_number = column.family == "number" and not column.is_text
-        return is_number and None not in (own, self.dialect.decimal) and own != self.dialect.decimal
-
-
-def swapped(text: str) -> str:
-    """A number with the other decimal mark."""
-    return text.translate(SWAPPED)
+    def notation(self, column: Column) -> Notation | None:
+        """How the CSV writes the numbers of a column, if that was said, and the model would not know it."""
+        own, mark = column.notation, self.dialect.decimal
+        are_numbers = {*map(type, column.categories)} <= {int, float} and column.family == "number"
+        if mark is None or not are_numbers or (own is not None and own.decimal == mark):
+            return None
+        return replace(own or Notation(), decimal=mark, grouping="")
 
 
 def written_categories(column: Column) -> dict[str, Any]:
@@ -182,45 +217,11 @@ def written_categories(column: Column) -> dict[str, Any]:
     return TRUTHS | known if all(isinstance(c, bool) for c in column.categories) else known
 
 
-class Tables:
-    """The rows of a table, or of all tables in a folder, read anew at each iteration."""
-
-    def __init__(self, reader: Reader, path: str) -> None:
-        self._reader = reader
-        files = tables_in(path) if os.path.isdir(path) else [""]
-        self._paths = {file: os.path.join(path, file) if file else path for file in files}
-
-    def check(self) -> None:
-        """Raise a UserError if a table cannot be opened or lacks a column."""
-        for path in self._paths.values():
-            with reading(path, self._reader.dialect) as source:
-                self._reader.check(source)
-
-    def __iter__(self) -> Iterator[Rows]:
-        for _, _, rows in self.chunks():
-            yield rows
-
-    def chunks(
-        self, *, all_used: bool = False, keep: Sequence[str] = ()
-    ) -> Iterator[tuple[str, pd.DataFrame, Rows]]:
-        """The path of each chunk, the chunk as it is, and encoded, with its file in the labels of a folder's rows.
-
-        Raises
-        ------
-        UserError
-            Naming the file, if a table lacks a column of the model or has no rows.
-        """
-        for file, path in self._paths.items():
-            with reading(path, self._reader.dialect) as source:
-                self._reader.check(source)
-                kept = kept_names(path, source.names, keep)
-                for chunk, rows in self._reader.read(source, keep=kept, all_used=all_used):
-                    if not len(chunk):
-                        raise EmptyTableError(f"{path}: the table is empty")
-                    if file:
-                        labels = [f"{file} {n}" for n in rows.index]
-                        rows = replace(rows, frame=rows.frame.set_axis(labels, axis=0))
-                    yield path, chunk, rows
+def _files(path: str) -> list[tuple[str, str]]:
+    """The name within a folder, and the path, of each of its tables; of a file no name."""
+    if not os.path.isdir(path):
+        return [("", path)]
+    return [(file, os.path.join(path, file)) for file in tables_in(path)]
 
 
 def tables_in(folder: str) -> list[str]:

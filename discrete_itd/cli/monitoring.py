@@ -13,7 +13,6 @@ import pandas as pd
 
 from discrete_itd.cli.inputs import (
     Reader,
-    Tables,
     about,
     kept_cells,
     kept_names,
@@ -45,6 +44,7 @@ from discrete_itd.reporting.statistics import (
     share_interval,
 )
 
+Chunks = Iterator[tuple[str, pd.DataFrame, Rows]]
 LEVEL, SEED = 0.01, 0  # of a new watch
 POSITIVE, NEGATIVE = ("1", "1.0", "true"), ("0", "0.0", "false")  # labels without --anomalies
 
@@ -88,22 +88,21 @@ def _examined(args: argparse.Namespace) -> Findings:
         )
     keep: list[str] = []  # filled by the first part of the table
 
-    def with_keys(tables: Tables) -> Iterator[Rows]:
+    def with_keys() -> Iterator[Rows]:
         """The rows, beside them the columns that ``--keep`` asks for, as they are."""
-        for path, chunk, rows in tables.chunks(keep=args.keep):
+        for path, chunk, rows in readers[0].read_all(args.table, keep=args.keep):
             keep[:] = kept_names(path, list(chunk.columns), args.keep)
             yield replace(rows, others=kept_cells(chunk, keep).set_axis(rows.index))
 
     paths = [path for path in (args.table, args.inliers) if path is not None]
     with stream_progress(args.command) as bar, about(" or ".join(paths)):
         readers = [Reader(model, args, bar.update) for _ in paths]
-        table, *inliers = map(Tables, readers, paths)
-        for tables in inliers:  # the table itself may be a pipe, and is read at once
-            tables.check()
+        if args.inliers is not None:  # the table itself may be a pipe, and is read at once
+            readers[1].check_all(args.inliers)
         found = examine(
             model,
-            with_keys(table),
-            inliers=inliers[0] if inliers else None,
+            with_keys(),
+            inliers=None if args.inliers is None else Again(readers[1], args.inliers),
             target_nats=args.target_nats,
             target_false_alarms=args.target_false_alarms,
             n_most_anomalous=args.most_anomalous,
@@ -112,6 +111,16 @@ def _examined(args: argparse.Namespace) -> Findings:
     for reader in readers:
         reader.tell()
     return found
+
+
+class Again:
+    """The rows of a table, or of a folder, read anew at each iteration."""
+
+    def __init__(self, reader: Reader, path: str) -> None:
+        self._reader, self._path = reader, path
+
+    def __iter__(self) -> Iterator[Rows]:
+        return (rows for _, _, rows in self._reader.read_all(self._path))
 
 
 def _shown(table: str) -> str:
@@ -143,7 +152,7 @@ def watch(args: argparse.Namespace) -> int:
             )
     with stream_progress(args.command) as bar:
         reader = Reader(detector, args, bar.update)
-        frames = _watched(found, Tables(reader, args.table), args.keep)
+        frames = _watched(found, reader.read_all(args.table, keep=args.keep), args.keep)
         if args.out is not None:
             write_table(args.out, frames)
         for _ in frames:
@@ -155,9 +164,9 @@ def watch(args: argparse.Namespace) -> int:
     return int(found.alarm_ is not None)
 
 
-def _watched(found: DriftWatch, tables: Tables, keep: list[str]) -> Iterator[pd.DataFrame]:
+def _watched(found: DriftWatch, chunks: Chunks, keep: list[str]) -> Iterator[pd.DataFrame]:
     """The columns to keep, and what the watch says of the rows."""
-    for path, chunk, rows in tables.chunks(keep=keep):
+    for path, chunk, rows in chunks:
         with about(path):
             table = found.update(rows)
         names = kept_names(path, list(chunk.columns), keep, list(table.columns))
@@ -174,7 +183,7 @@ def drift(args: argparse.Namespace) -> int:
     with stream_progress(args.command) as bar:
         for path in paths:
             reader = Reader(detector, args, bar.update)
-            rows.append(Rows.concat(list(Tables(reader, path))))
+            rows.append(Rows.concat([part for _, _, part in reader.read_all(path)]))
             reader.tell()
     table, reference = [*rows, None][:2]
     with about(" or ".join(paths)):
@@ -199,7 +208,7 @@ def evaluate(args: argparse.Namespace) -> None:
     scores, labels, alarms = [], [], []
     with stream_progress(args.command) as bar:
         reader = Reader(model, args, bar.update)
-        for path, chunk, rows in Tables(reader, args.table).chunks(all_used=True):
+        for path, chunk, rows in reader.read_all(args.table, all_used=True):
             if args.label not in chunk:
                 raise UserError(f"{path}: column {args.label!r}: named in --label, but not there")
             labels.append(_labels(path, cast(pd.Series, chunk[args.label])))

@@ -213,6 +213,8 @@ def _csv(
                     bounded.begin(first + n_rows - n_left)
                     parts.append(reader.get_chunk(min(n_left, FEW_ROWS)))
                     n_left -= len(parts[-1])
+            if n_left and len(parts[-1]):
+                bounded.check_last(parts[-1].iloc[-1].tolist(), sep)
             if n_left < n_rows or first == 1:
                 frame = pd.concat([part[places] for part in parts], ignore_index=True)
                 index = pd.RangeIndex(first, first + len(frame))
@@ -228,6 +230,7 @@ class _Bounded:
     def __init__(self, path: str, head: str, text: TextIO) -> None:
         self._path, self._head, self._text = path, head, text
         self._n_read, self._first = 0, 0
+        self._end, self._n_lines = "", 0  # the latest text, and lines until its end
 
     def begin(self, first: int) -> None:
         """Read on from a row."""
@@ -241,12 +244,32 @@ class _Bounded:
         n = min(n, BLOCK)
         text, self._head = self._head[:n] or self._text.read(n), self._head[n:]
         self._n_read += len(text)
+        self._end = self._end[-BLOCK:] + text
+        self._n_lines += max(text.count("\n"), text.count("\r"))
         if self._n_read > LONGEST:
             few = f"row {self._first}" if FEW_ROWS == 1 else f"rows from {self._first} on"
             raise UserError(
                 f"{self._path}: {few}: more than {LONGEST:,} characters in {FEW_ROWS}; is a quotation mark missing?"
             )
         return text
+
+    def check_last(self, cells: list[Any], sep: str) -> None:
+        """Raise a UserError if the last row, with these cells, ends early: the file may have been cut off there."""
+        lines = list(io.StringIO(self._end, newline=""))
+        n_lines = self._n_lines + (not self._end.endswith(("\n", "\r")))
+        # a quoted cell may go over lines: the row begins where the rest of the text is one row of these cells
+        for i in reversed(range(len(lines) if pd.isna(cells[-1]) else 0)):
+            with suppress(csv.Error):
+                found = [row for row in csv.reader(lines[i:], delimiter=sep) if row]
+                pairs = zip(cells, found[0] if len(found) == 1 else [], strict=False)
+                if len(found) != 1 or any(a != b for a, b in pairs if not pd.isna(a)):
+                    continue
+                if len(found[0]) < len(cells):
+                    raise UserError(
+                        f"{self._path}: line {n_lines - len(lines) + i + 1}: the last row ends after {len(found[0])} of"
+                        f" {len(cells)} cells; is the file cut off?"
+                    )
+                return
 
 
 def _encoding(path: str, head: bytes) -> str:

@@ -148,9 +148,20 @@ def test_a_folder_of_parquet_is_fitted_like_its_rows_in_one_file(place, capsys):
     assert len(DiffusionOutlierDetector.load("detector").predict(new)) == len(new)
     for line, words in (
         ("fit rows --out x --drop nothing", "column 'nothing': named in --drop, but not there"),
-        ("fit empty --out x", "empty: no .parquet file in the folder"),
+        ("fit empty --out x", "empty: no tables in this folder"),
+        (
+            "fit both --out x",
+            "both: fit reads folders of Parquet, and there is a.csv beside b.parquet; give",
+        ),
+        (
+            "score t.csv m.safetensors --out s.csv",
+            "t.csv: is a table, not a model as fit writes it; MODEL",
+        ),
     ):
         (place / "empty").mkdir(exist_ok=True)
+        (place / "both").mkdir(exist_ok=True)
+        table().to_csv("both/a.csv")
+        table().to_parquet("both/b.parquet")
         run(line, 2)
         assert words in capsys.readouterr().err
 
@@ -753,7 +764,7 @@ REFUSED = {
     "out is a device": (f"fit t.csv --out {os.devnull}", "not a regular file"),
     "out is the table": ("fit t.csv --out ./t.csv", "--out is the table itself"),
     "missing model": ("score none t.csv --out o.csv", "none: No such file"),
-    "model is a table": ("score t.csv t.csv --out o.csv", "t.csv: the file is damaged"),
+    "model is a table": ("score t.csv t.csv --out o.csv", "t.csv: is a table, not a model as fit writes it"),
     "damaged model": ("score damaged t.csv --out o.csv", "damaged: "),
     "score ending": (f"{SCORE} t.csv --out o.txt", "o.txt: unsupported ending"),
     "score no folder": (f"{SCORE} t.csv --out none/o.csv", "cannot be written"),

@@ -134,6 +134,38 @@ def test_a_filled_table_is_written_as_it_was():
 
 
 @pytest.mark.usefixtures("place")
+@pytest.mark.parametrize(("mark", "group"), [(",", "."), (",", " "), (",", "'"), (".", ",")])
+def test_property_thousands_are_grouped_whatever_the_model_was_fitted_to(mark, group):
+    """A model of plain numbers, and one of text with a decimal comma, score 3.934,35 as 3934.35."""
+
+    def as_text(frame, mark, group):
+        def text(v):
+            return "" if np.isnan(v) else f"{v:,.2f}".translate(str.maketrans(",.", group + mark))
+
+        return frame.assign(price=frame["price"].map(text))
+
+    table = TABLE.assign(price=TABLE["price"] * 1000)
+    table.to_csv("t.csv", index=False)
+    fit("t.csv", out="plain")
+    as_text(table, ",", ".").to_csv("de.csv", index=False)
+    fit("de.csv", out="text")
+    gaps = table.assign(price=table["price"].mask(table.index.to_series() % 7 == 0))
+    gaps.to_csv("gaps.csv", index=False)
+    as_text(gaps, mark, group).to_csv("x.csv", index=False)
+    for model in ("plain", "text"):
+        for command in ("score", "impute"):
+            run(f"{command} {model} gaps.csv --out expected.csv --csv decimal=.")
+            run(f"{command} {model} x.csv --out found.csv --csv decimal={mark}")
+            expected, found = (pd.read_csv(f"{name}.csv") for name in ("expected", "found"))
+            if command == "impute":
+                found["price"] = found["price"].str.translate(
+                    str.maketrans(dict.fromkeys(".,' ", "") | {mark: "."})
+                )
+                found = found.astype({"price": float})
+            pd.testing.assert_frame_equal(found, expected, rtol=1e-12)
+
+
+@pytest.mark.usefixtures("place")
 def test_the_standard_input_is_looked_at(monkeypatch):
     fit("t.csv")
     text = TABLE.to_csv(index=False, sep=";").encode("utf-16")

@@ -260,10 +260,36 @@ def test_what_cannot_be_read(tmp_path, content, words):
 
 
 def test_rows_that_end_early_have_gaps(tmp_path):
-    (tmp_path / "t.csv").write_text("a,b,c\n1\n\n2,3\n")
+    (tmp_path / "t.csv").write_text("a,b,c\n1\n\n2,3\n4,5,6\n")
     with reading(str(tmp_path / "t.csv"), Dialect()) as source:
         (chunk,) = source.chunks()
-    assert chunk.fillna("-").to_numpy().tolist() == [["1", "-", "-"], ["2", "3", "-"]]
+    assert chunk.fillna("-").to_numpy().tolist() == [["1", "-", "-"], ["2", "3", "-"], list("456")]
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+@pytest.mark.parametrize("size", [2, 1 << 16])
+def test_property_a_file_that_is_cut_off_within_a_row_is_an_error(tmp_path, newline, size):
+    """At each place of the last row, which ends in a gap."""
+    rows = ["a,b,c", '1,"x\ny",2', "", '3,"p, q",4', '7,"u\n\nv,""",', ""]
+    text = newline.join(rows[:-2]) + newline
+    path = tmp_path / "t.csv"
+
+    def read():
+        with reading(str(path), Dialect()) as source:
+            return pd.concat(source.chunks(n_rows=size))
+
+    for n in range(len(rows[4]) + 1):
+        path.write_bytes((text + rows[4][:n]).encode())
+        if rows[4][:n].count('"') % 2:
+            with pytest.raises(UserError, match="a quotation mark opens a cell"):
+                read()
+        elif 0 < n < len(rows[4]):
+            with pytest.raises(
+                UserError, match=r"line 6: the last row ends after [12] of 3 cells; is"
+            ):
+                read()
+        else:
+            assert len(read()) == 2 + (n > 0)
 
 
 # -- standard input and output ----------------------------------------------------------------------
@@ -292,6 +318,47 @@ def test_through_pipes(place, capfdbinary, monkeypatch):
     monkeypatch.setattr(sys, "stdin", Piped((place / "odd.parquet").read_bytes()))
     run("score d - --out again.csv")
     assert (place / "again.csv").read_bytes() == (place / "s.csv").read_bytes()
+
+
+WAYS = {
+    "score": "score d {} --out {}",
+    "watch": "watch d {} --out {} --state state",
+    "drift": "drift d {} --out {}",
+    "report": "report d {} --out {}",
+}
+
+
+@pytest.mark.parametrize("command", WAYS)
+def test_property_a_pipe_and_a_folder_are_read_like_a_file(place, monkeypatch, capsys, command):
+    """A CSV by name, by the standard input, and its halves in a folder: one answer."""
+    if command == "report":
+        pytest.importorskip("matplotlib")
+    frame = cells(200, 1)
+    frame.to_csv("t.csv", index=False)
+    (place / "half").mkdir()
+    for i in range(2):
+        frame[100 * i :][:100].to_csv(f"half/{i}.csv", index=False)
+    found = []
+    for table in ("t.csv", "-", "half"):
+        monkeypatch.setattr(sys, "stdin", Piped((place / "t.csv").read_bytes()))
+        out = "out" if (command, table) == ("score", "half") else "out.csv"
+        out = "out.html" if command == "report" else out
+        assert main(WAYS[command].format(table, out).split()) in (0, 1)
+        said = capsys.readouterr().out.splitlines()
+        if command == "report":
+            found.append([line for line in said if "wrote" in line])
+            assert (
+                f"Report on {'the standard input' if table == '-' else table}"
+                in (place / out).read_text()
+            )
+        elif out == "out":
+            found.append(pd.concat(map(pd.read_csv, ("out/0.csv", "out/1.csv")), ignore_index=True))
+        else:
+            found.append(pd.read_csv(out))
+        (place / "state").unlink(missing_ok=True)
+    same = pd.testing.assert_frame_equal if command != "report" else np.testing.assert_equal
+    same(found[1], found[0])
+    same(found[2], found[0])
 
 
 @pytest.mark.usefixtures("place")
