@@ -2,45 +2,87 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Iterable, Mapping
-from typing import Any, Self
+import time
+from collections.abc import Collection, Hashable, Iterable, Mapping
+from difflib import get_close_matches
+from typing import Any, Literal, NamedTuple, Self, cast
 
 import numpy as np
 import pandas as pd
+import torch
 from sklearn.base import BaseEstimator, DensityMixin
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from discrete_itd.channel import Schedule, check_schedule
 from discrete_itd.denoisers import Denoiser
-from discrete_itd.encoders import KINDS, MISSING, UNKNOWN, TableEncoder, check_column_spec
-from discrete_itd.models.filling import FillingMixin
+from discrete_itd.encoders import (
+    KINDS,
+    MISSING,
+    PRESENT,
+    UNKNOWN,
+    Continuous,
+    Rows,
+    TableEncoder,
+    check_column_spec,
+    plain,
+)
+from discrete_itd.encoders.frames import (
+    as_dtype,
+    as_polars,
+    fill_cells,
+    in_kind,
+    is_polars,
+    unique_rows,
+)
+from discrete_itd.encoders.rows import read_rows
+from discrete_itd.likelihood import squared_errors
+from discrete_itd.likelihood.information import pointwise_information
+from discrete_itd.likelihood.sampling import column_distribution, point_predictions
+from discrete_itd.models.choosing import recipe
+from discrete_itd.models.exact import Forest
 from discrete_itd.models.fitting import fit_model, seed_of_run
-from discrete_itd.models.model import Model
-from discrete_itd.models.partial import PartialFitMixin
-from discrete_itd.models.scoring import RowEstimate as RowEstimate
-from discrete_itd.models.scoring import ScoringMixin
+from discrete_itd.models.model import EFFORT, Model
+from discrete_itd.models.partial import ADDITIVE, CountedTable
 from discrete_itd.models.stored import model_from_state, model_state
 from discrete_itd.models.tables import read_table
-from discrete_itd.progress import fit_progress
-from discrete_itd.recipes import RECIPES, recipe
+from discrete_itd.progress import fit_progress, progress_bar
+from discrete_itd.recipes import RECIPES
+from discrete_itd.storage.card import density_card
 from discrete_itd.storage.configs import SCHEDULES
 from discrete_itd.storage.files import State
 from discrete_itd.storage.persistent import Persistent, resolve_device
 from discrete_itd.storage.schema import check_fields
-from discrete_itd.threads import methods_in_one_thread
+from discrete_itd.threads import methods_in_one_thread, one_thread
+from discrete_itd.training import pilot_quadrature
 from discrete_itd.training.checkpoint import Checkpoint
 from discrete_itd.training.config import TrainingPlan
 from discrete_itd.validation import (
     check_choice,
     check_integer,
+    check_mean_weights,
     check_positive,
+    check_random_state,
     check_share,
+    check_tolerance,
     warn,
 )
 
 PATHS = ("auto", "coordinate", "isotropic")
+KNOWN_NAMED = 3  # categories that an error names
+# rows of a curve by default: at most, at least, and the floats that may be computed for all of them
+CURVE_ROWS, FEWEST_CURVE_ROWS, CURVE_WORK = 1000, 16, 1 << 34
+TOLERATED = 1.5  # times max_stderr; a standard error may be this much above it by chance
+
+
+class RowEstimate(NamedTuple):
+    """Log-probabilities with their standard errors: two float64 arrays of shape (N,), in nats."""
+
+    log_prob: np.ndarray
+    stderr: np.ndarray
 
 
 def _of_model(name: str) -> Any:
@@ -53,10 +95,30 @@ def _of_model(name: str) -> Any:
     return property(read, doc=f"``model_.{name}``; see the attributes of the class.")
 
 
+def _adds_up(estimator: DiffusionDensity) -> bool:
+    """Whether an estimator is fitted from counts, and has those of what it learned; AttributeError if not."""
+    wanted = recipe(estimator.denoiser)
+    if wanted not in ADDITIVE and not isinstance(wanted, Forest):
+        raise AttributeError(
+            "partial_fit needs denoiser='independent', 'tree' or 'forest', whose counts add up; got"
+            f" {estimator.denoiser!r}"
+        )
+    if hasattr(estimator, "model_") and "_grown" not in vars(estimator):
+        raise AttributeError(
+            "partial_fit continues what partial_fit began: of a model that was fitted by fit, or loaded, no counts are"
+            " kept"
+        )
+    return True
+
+
+def _has_categories(estimator: DiffusionDensity) -> bool:
+    """Whether a column of a fitted model has a table of probabilities."""
+    check_is_fitted(estimator)
+    return any(c.kind != "continuous" for c in estimator.encoder_.schema)
+
+
 @methods_in_one_thread
-class DiffusionDensity(
-    Persistent, ScoringMixin, FillingMixin, PartialFitMixin, DensityMixin, BaseEstimator
-):
+class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
     r"""Probability of the rows of a table, by information-theoretic diffusion.
 
     A denoiser is trained to predict clean rows from noisy ones. Its error, integrated over the noise levels, is the
@@ -161,6 +223,10 @@ class DiffusionDensity(
     """
 
     model_: Model
+    # whether the training table was a frame: then columns of frames are found by name; and a polars frame
+    _is_frame: bool
+    _is_polars: bool
+    _grown: CountedTable  # of partial_fit
 
     def __init__(
         self,
@@ -273,6 +339,77 @@ class DiffusionDensity(
             saved.remove()
         return self
 
+    @available_if(_adds_up)
+    @one_thread
+    def partial_fit(self, X: Any, y: Any = None) -> Self:
+        """Learn from more rows, as if they had been in the table from the beginning.
+
+        Counts of cells and of pairs of them are added up, and the model is made anew from all counts. There is this
+        method only with ``denoiser="independent"``, ``"tree"`` and ``"forest"``, and not after ``fit`` or ``load``,
+        which keep no counts: :class:`AttributeError`.
+
+        Parameters
+        ----------
+        X : DataFrame or array-like, shape (N, C)
+            The first batch fixes the schema: kinds, categories and scales. A category that comes later is unseen: it
+            counts for the level of unseen categories, or raises ValueError with ``handle_unknown="error"``. A
+            ``category`` dtype of the first batch declares categories that are not in it.
+        y : ignored
+
+        Raises
+        ------
+        ValueError, TypeError
+            Naming the column, if rows do not fit the schema; they are not learned then.
+
+        Notes
+        -----
+        Held-out rows are chosen by a hash of their place among all rows, at most 50 000. Mixtures of Gaussians of
+        continuous columns are fitted to a uniform sample of as many rows of all batches. The trees of a forest are
+        those of the first 50 000 rows, grown anew until then; later rows are counted in their leaves. One-hot groups
+        are not looked for.
+        """
+        parameters = self.config()  # checked
+        grown: CountedTable | None = vars(self).get("_grown")
+        frame, is_frame = read_rows(X, self)
+        polars, X = is_polars(X), frame if is_frame else X
+        wanted = recipe(self.denoiser)
+        if grown is None:
+            encoder = TableEncoder.fit(
+                frame,
+                self.column_types,
+                handle_unknown=parameters["handle_unknown"],
+                missing=self.missing,
+                from_array=not is_frame,
+                leave_out=True,
+            )
+            grown = CountedTable(
+                encoder,
+                seed_of_run(self.random_state, None),
+                self.validation_fraction,
+                wanted if isinstance(wanted, Forest) else None,
+            )
+        else:
+            validate_data(self, X, skip_check_array=True, reset=False)
+            if not is_frame or not self._is_frame:
+                own_places = grown.encoder.at_positions(frame)
+                frame = frame.iloc[:, own_places].set_axis(grown.encoder.names, axis=1)
+        grown.add(frame)
+        self.model_ = fit_model(
+            grown,
+            TrainingPlan(max_steps=0),
+            denoiser=wanted,
+            validation_fraction=self.validation_fraction,
+            schedule=self.schedule,
+            n_evaluations=self.n_evaluations,
+            device=resolve_device(self.device),
+            seed=grown.seed,
+            start=time.perf_counter(),
+        )
+        if "_grown" not in vars(self):
+            validate_data(self, X, skip_check_array=True)
+            self._grown, self._is_frame, self._is_polars = grown, is_frame, polars
+        return self
+
     def _checked_parameters(self) -> dict[str, Any]:
         """The constructor's parameters; ValueError or TypeError if one is invalid."""
         parameters = self.get_params(deep=False)
@@ -334,6 +471,469 @@ class DiffusionDensity(
             )
         return members.copy()
 
+    def model_card(self) -> str:
+        """What people should know of the fitted model, in Markdown: data, held-out nats, cost and limits.
+
+        It names columns, but none of their values. ``save`` writes it beside the model.
+        """
+        check_is_fitted(self)
+        return density_card(self, self.model_, self.n_evaluations)
+
+    # -- questions about rows -----
+
+    def rows(self, X: Any, *, ignore: Hashable | None = None) -> Rows:
+        """Read and encode a table once, for several questions.
+
+        Parameters
+        ----------
+        X : DataFrame or array-like, shape (N, C), or Rows
+            Rows of this model, or of one with an equal schema, are not encoded again. N may be 0: the answer is empty.
+            Columns of a frame that the model does not know are ignored with a warning, as the command does.
+        ignore : name (position, for an array) of a column, optional
+            Its values are not read and count as missing.
+
+        Returns
+        -------
+        Rows
+            Every other method takes them in place of the table.
+
+        Raises
+        ------
+        ValueError, TypeError
+            Naming the column that is absent or holds a value that the model cannot take; or if X are Rows of a model
+            with another schema.
+
+        Warns
+        -----
+        UserWarning
+            Naming columns that are ignored.
+        """
+        check_is_fitted(self)
+        if isinstance(X, Rows):
+            known = X.of(self.model_.encoder, self.model_.device)
+            return known if ignore is None else known.without(ignore)
+        frame, is_frame = read_rows(X, self, fewest=0)
+        X = frame if is_frame else X
+        by_name, names = is_frame and self._is_frame, self.model_.encoder.names
+        if by_name:
+            absent = [n for n in names if n not in frame.columns]
+            if absent:
+                raise ValueError(f"column {absent[0]!r}: the model knows it, the table lacks it")
+            known = self.model_.encoder.all_names
+            extra = frame.columns.difference(known, sort=False)
+            if len(extra):
+                warn(ignored(extra, frame.columns))
+                X = frame[frame.columns[frame.columns.isin(known)]]
+            if len(known) > len(names):  # those left out may be absent
+                given = [name for name in frame.columns if name in known]
+                for column in self.model_.encoder.left_out:
+                    if column.name not in given:
+                        given.insert(column.position, column.name)
+                X = pd.DataFrame(columns=pd.Index(given))
+        validate_data(self, X, reset=False, skip_check_array=True)
+        return Rows.read(
+            frame,
+            self.model_.encoder,
+            is_frame=is_frame,
+            by_name=by_name,
+            device=self.model_.device,
+            ignore=ignore,
+        )
+
+    def log_prob(
+        self,
+        X: Any,
+        given: Iterable[Hashable] | None = None,
+        *,
+        max_stderr: float | None = None,
+        estimator: str | None = None,
+    ) -> RowEstimate:
+        """Log-probability of each row, with its standard error.
+
+        Parameters
+        ----------
+        X : DataFrame or array-like, shape (N, C), or Rows
+            The fitted columns. The result is the log-probability of the cells that are not missing.
+        given : names (positions, for an array) of columns, optional
+            Condition on these, where they are not missing: the result is log P(other columns | given), normalised on
+            its own. An exact model gives the difference of two joint scores. Along paths, it is that difference if
+            ``schedule`` is a ``CoordinateSchedule`` whose ``order`` starts with the given columns, and close to it
+            otherwise. A model with a ``model_.companion`` gives the difference of its own two probabilities, each by
+            importance sampling with the companion as the proposal, and exactly where one cell of a row is unknown (13).
+        max_stderr : float, optional
+            Nats. Rows with a larger standard error get up to 16 times ``n_evaluations``; no row gets fewer paths than
+            by default. Half of the evaluations only decide how many paths the estimate needs, so that probabilities
+            still sum to one; the standard error may be somewhat above ``max_stderr`` by chance.
+        estimator : {"closed_form", "path", "integral", "marginal"}, optional
+            How. By default in closed form, if there is one, else along paths (6). "integral" integrates the denoising
+            error over the signal-to-noise ratio, eq. (4), with ``n_evaluations`` noise levels a row. A model with a
+            closed form gives the same number in every way that it has; ``guide/guarantees.md`` has the
+            table. By default, gaps in columns that had none in training are summed out of four parts of the model and
+            one of its companion, if it has one, by four draws, with their ``stderr``; "closed_form" scores them as a
+            network does that has not learned of them. "marginal" sums out all gaps by ``n_evaluations`` draws. With
+            ``given``, a model with a companion has "marginal", its own, and by any other name the companion's.
+
+        Returns
+        -------
+        RowEstimate
+            ``log_prob`` and ``stderr``, float64 arrays of shape (N,), nats. ``log_prob`` plus or minus 1.96 ``stderr``
+            is a 95 % interval for the log-probability under the model, for rows like the training rows; for anomalies
+            it covers less often (see the notes of the class). It does not measure how well the model fits.
+
+        Raises
+        ------
+        ValueError, TypeError
+            Naming the column that is absent or holds a value that the model cannot take; or if the model does not have
+            the estimator, naming those that it has.
+
+        Warns
+        -----
+        UserWarning
+            If standard errors stay clearly above ``max_stderr``.
+        """
+        rows, log_volume, how = self._asked(X, given, max_stderr)
+        with progress_bar(len(rows.unique), "score") as bar:
+            estimate = self.model_.log_prob(
+                rows.unique, **how, estimator=estimator, progress=bar.update
+            )
+        _warn_of_errors(estimate.stderr, max_stderr)
+        log_prob, stderr = (t.cpu().numpy()[rows.inverse] for t in estimate)
+        return RowEstimate(log_prob + log_volume.sum(1), stderr)
+
+    def score_samples(self, X: Any) -> np.ndarray:
+        """Log-probability of each row: float64, shape (N,), nats; higher is more typical."""
+        return self.log_prob(X).log_prob
+
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
+        """Mean log-probability per row, in nats, as of scikit-learn's mixtures; NaN without rows.
+
+        Parameters
+        ----------
+        X : DataFrame or array-like, shape (N, C), or Rows
+        y : None
+        sample_weight : array-like of float, shape (N,), optional
+            Weights of the rows in the mean: not negative, not all zero.
+        """
+        scores = self.score_samples(X)
+        if sample_weight is not None:
+            scores = scores * check_mean_weights(sample_weight, len(scores))
+        return float(scores.mean()) if len(scores) else math.nan
+
+    @in_kind
+    def explain(
+        self, X: Any, given: Iterable[Hashable] | None = None, *, max_stderr: float | None = None
+    ) -> pd.DataFrame:
+        """Surprisal of each row in nats, split by column.
+
+        Parameters
+        ----------
+        X : DataFrame or array-like, shape (N, C), or Rows
+        given, max_stderr
+            As in :meth:`log_prob`.
+
+        Returns
+        -------
+        DataFrame, shape (N, C)
+            With the index of X. A row sums to minus its log-probability. The share of a column is its surprisal given
+            columns before it. A model with a closed form takes the columns in an order of its own
+            (:meth:`~discrete_itd.denoisers.Denoiser.log_factors`): in a Bayesian network or a tree, each is given its
+            parents. Another model, or a question with ``given``, takes what the path has revealed, averaged over
+            paths; then the share depends on the schedule, and two columns that determine each other share the surprisal
+            of both. With ``given``, a model with a companion takes one order of the other columns. A missing or given
+            cell has none: NaN.
+        """
+        rows, log_volume, how = self._asked(X, given, max_stderr)
+        with progress_bar(len(rows.unique), "explain") as bar:
+            split = self.model_.attribution(rows.unique, **how, progress=bar.update)
+        _warn_of_errors(split.stderr, max_stderr)
+        nats = split.surprisal.cpu().numpy()[rows.inverse] - log_volume
+        if how["given"] is not None:
+            nats[:, how["given"].cpu().numpy()] = math.nan
+        return rows.by_column(nats)
+
+    @in_kind
+    def information(
+        self, X: Any, about: Hashable | Iterable[Hashable], *, n_points: int = 64
+    ) -> pd.DataFrame:
+        r"""Information that some columns carry about each of the others, row by row, in nats.
+
+        Parameters
+        ----------
+        X : DataFrame or array-like, shape (N, C), or Rows
+        about : name (position, for an array) of a column, or several
+            The informing columns y; where one of them is missing, it informs of nothing.
+        n_points : int
+            Noise levels per row, at least 4; each costs two denoiser evaluations.
+
+        Returns
+        -------
+        DataFrame, shape (N, C)
+            With the index of X; not negative, zero in the informing columns and in missing cells: half the integral
+            over the SNR of the squared difference between the denoised means with and without y. For an exact model,
+            the mean over rows of the row sums is the mutual information of y with all other columns together.
+
+        References
+        ----------
+        Kong et al., "Interpretable diffusion via information decomposition", ICLR 2024, arXiv:2310.07972.
+        """
+        check_integer("n_points", n_points, 4)
+        rows = self.rows(X)
+        if not len(rows):
+            return self.information(rows.blank(), about, n_points=n_points).head(0)
+        model, unique = self.model_, rows.unique
+        informing = _mask(rows, about, "about")
+        if informing is None:
+            raise ValueError("about names no column")
+        leading = model.anywhere.codebook.leading & ~informing
+        if bool((informing | leading).all()):
+            raise ValueError("about names all columns: none is left to be informed")
+        generator = torch.Generator(model.device).manual_seed(model.seed)
+        quadrature = pilot_quadrature(model.marginals, unique, generator)
+        with progress_bar(len(unique), "information") as bar:
+            nats = pointwise_information(
+                model.anywhere, unique, informing, quadrature, given=leading, n_points=n_points,
+                generator=torch.Generator().manual_seed(model.seed),
+                batch_size=model.posteriors_at_once(model.anywhere), progress=bar.update,
+            ).nats  # fmt: skip
+        return rows.table(nats.cpu().numpy()[rows.inverse][:, : rows.encoder.n_columns])
+
+    def mse_curve(self, X: Any, *, n_points: int = 49, max_rows: int | None = None) -> pd.DataFrame:
+        r"""Denoising error at each SNR; the area under the curve is the code length.
+
+        Of a network that conditions columns on those before them in an order, the error at an SNR is the sum over
+        columns, each at this SNR with the columns before it known. A mixture of rows with such a member has no curve
+        of its own: then it is that of the ``model_.companion``, which does not score rows.
+
+        Parameters
+        ----------
+        X : DataFrame or array-like, shape (N, C), or Rows
+        n_points : int
+            SNRs, evenly spaced on a logarithmic scale.
+        max_rows : int, optional
+            The first ``max_rows`` rows are used: by default 1 000, or fewer, at least 16, of a model that computes very
+            many numbers for the posterior of a noisy row, like a forest.
+
+        Returns
+        -------
+        DataFrame, shape (n_points, 4)
+            logsnr; mse, the mean of :math:`\|x - \hat x\|^2`; its standard error; and mse_independent, the same for
+            independent columns. For a table of categories, the integral of snr * mse / 2 over logsnr is the mean of
+            -log P in nats; with continuous columns, the area between the two curves is the gain over independent
+            columns. ``attrs["model"]`` is the class of the denoiser, ``attrs["scores_rows"]`` whether it is the one
+            that scores rows, ``denoiser_``.
+        """
+        check_integer("n_points", n_points, 2)
+        rows, model = self.rows(X), self.model_
+        if max_rows is None:
+            affordable = CURVE_WORK // (n_points * model.curved.noisy_work)
+            max_rows = max(FEWEST_CURVE_ROWS, min(CURVE_ROWS, affordable))
+        check_integer("max_rows", max_rows, 2)
+        x = rows.x[:max_rows]
+        if len(x) < 2:
+            raise ValueError("a curve with error bars needs at least two rows")
+        generator = torch.Generator(model.device).manual_seed(model.seed)
+        low, high = pilot_quadrature(model.marginals, x, generator).edges[[0, -1]].tolist()
+        logsnr = torch.linspace(low, high, n_points, dtype=torch.float64)
+        noise, denoiser = torch.Generator().manual_seed(model.seed), model.curved
+        own, independent = squared_errors(
+            (denoiser, model.marginals), x, logsnr.exp(), generator=noise,
+            batch_size=model.posteriors_at_once(denoiser),
+        )  # fmt: skip
+        columns = {
+            "logsnr": logsnr,
+            "mse": own.mean(1),
+            "stderr": own.std(1) / math.sqrt(len(x)),
+            "mse_independent": independent.mean(1),
+        }
+        curve = pd.DataFrame({name: values.cpu().numpy() for name, values in columns.items()})
+        curve.attrs["model"] = type(denoiser).__name__
+        curve.attrs["scores_rows"] = denoiser is model.denoiser
+        return curve
+
+    def _asked(
+        self, X: Any, given: Any, max_stderr: float | None
+    ) -> tuple[Rows, np.ndarray, dict[str, Any]]:
+        """The rows, the log-volumes of the cells that are asked for, and the arguments of :class:`Model`."""
+        rows = self.rows(X)
+        check_integer("n_evaluations", self.n_evaluations, 2)
+        check_tolerance(max_stderr)
+        mask, volume = _mask(rows, given, "given"), rows.log_volume
+        if mask is not None:
+            volume = np.where(mask.cpu().numpy(), 0.0, volume)
+        how = {"n_evaluations": self.n_evaluations, "max_stderr": max_stderr, "given": mask}
+        return rows, volume, how
+
+    # -- draws -----
+
+    def sample(
+        self,
+        n_samples: int = 1,
+        random_state: int | np.random.RandomState | None = None,
+        *,
+        given: Mapping[Any, Any] | pd.Series | pd.DataFrame | None = None,
+        missing: Literal["none", "as_trained"] = "none",
+    ) -> Any:
+        """Draw rows from the model.
+
+        Parameters
+        ----------
+        n_samples : int
+        random_state : int, RandomState or None
+            None draws anew at every call.
+        given : mapping, Series or frame of one row, optional
+            Values of some columns; the others are drawn given these, and so are missing ones. A category that was not
+            seen in training is a ValueError.
+
+        missing : {"none", "as_trained"}
+            Whether rows are complete, or cells are missing as often as in the training table: in each column by itself,
+            whatever the values and the other gaps. Gaps that depend on these need ``missing="category"`` in the fit:
+            they are part of the model then, and drawn in any case. Given cells stay.
+
+        Returns
+        -------
+        DataFrame or ndarray, shape (n_samples, C)
+            With the fitted names and dtypes, and numbers and dates as text where the training table wrote them so; a
+            polars frame or an array if one was fitted. Never a category unseen in training. Numbers have as many
+            decimals as in training, up to six. Where the numbers of a continuous column repeat, it is one that was
+            seen; in other columns, draws next to a value with 20 training rows or more become this value, where
+            hardly any training rows have others.
+        """
+        check_is_fitted(self)
+        check_integer("n_samples", n_samples, 1)
+        check_choice("missing", missing, ("none", "as_trained"))
+        seed = int(check_random_state(random_state).randint(2**31 - 1))
+        model, encoder, n = self.model_, self.encoder_, int(n_samples)
+        start = torch.full((1, len(encoder.owner)), torch.nan, dtype=torch.float64)
+        present = np.zeros(encoder.n_columns, bool)
+        row = None if given is None else encoder.one_row(given)
+        if row is not None:
+            start = torch.from_numpy(encoder.transform(row).x)
+            _check_known(row, start[0].numpy(), encoder)
+            present = ~start[0, : encoder.n_columns].isnan().numpy()
+            start[:, ~present[encoder.owner]] = torch.nan
+        cells = model.draw(start.expand(n, -1).to(model.device), seed).cpu().numpy()
+        random = np.random.default_rng(seed)
+        if missing == "as_trained":
+            for j, column in enumerate(encoder.schema):
+                if not column.indicator and not present[j]:
+                    share = column.n_missing / max(1, column.n_rows)
+                    cells[random.random(n) < share, j] = np.nan
+        frame = encoder.inverse_transform(cells, rng=random)
+        if row is not None:  # the given values themselves, not the middle of their bins
+            row, _ = encoder.read(row)
+            for name in row.columns[present]:
+                value = row[name].repeat(len(frame)).set_axis(frame.index)
+                frame[name] = as_dtype(value, frame[name].dtype)
+        frame = encoder.write(frame)
+        if not self._is_frame:
+            return frame.to_numpy()
+        return as_polars(frame) if self._is_polars else frame
+
+    @in_kind
+    def impute(
+        self,
+        X: Any,
+        *,
+        method: str = "mode",
+        n_draws: int = 1,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> Any:
+        """Fill missing cells by their conditional distribution given the other cells of the row.
+
+        Parameters
+        ----------
+        X : DataFrame or array-like, shape (N, C), or Rows
+        method : {"mode", "sample"}
+            "mode" fills each cell by itself with its most probable category or expected number (in a binned column,
+            the median); "sample" draws all missing cells of a row together. Where a row has one gap, both are of the
+            model that scores; of several gaps, with the help of the ``model_.companion``, if there is one
+            (:mod:`discrete_itd.likelihood.conditional`).
+        n_draws : int
+            With "sample", how many completed tables to draw.
+        random_state : int, RandomState or None
+            With "sample"; None draws anew at every call.
+
+        Returns
+        -------
+        DataFrame or ndarray, shape (N, C), or a list of ``n_draws`` of these if there are several
+            X without missing cells, but for columns that had no values in training; other cells, and columns that the
+            model does not know, are unchanged. Here as everywhere, a polars frame gets a polars frame.
+        """
+        rows = self.rows(X)
+        check_integer("n_draws", n_draws, 1)
+        if method not in ("mode", "sample"):
+            raise ValueError(f"method must be 'mode' or 'sample', got {method!r}")
+        if method == "mode":
+            if n_draws != 1:
+                raise ValueError("n_draws needs method='sample': the mode is always the same")
+            return self._filled(rows)
+        random = check_random_state(random_state)
+        seeds = [int(random.randint(2**31 - 1)) for _ in range(int(n_draws))]
+        tables = [self._filled(rows, seed) for seed in seeds]
+        return tables[0] if n_draws == 1 else tables
+
+    def _filled(self, rows: Rows, seed: int | None = None) -> pd.DataFrame | np.ndarray:
+        """The table with its missing cells filled by the mode of each, or by a joint draw if a seed is given."""
+        model, encoder, frame = self.model_, rows.encoder, rows.frame
+        x = rows.x.clone()
+        x[:, encoder.n_columns :] = PRESENT  # a filled cell is present
+        empty = x[:, : encoder.n_columns].isnan()
+        incomplete = x[torch.nonzero(empty.any(1)).flatten()]
+        if seed is None:
+            binned = [j for j, c in enumerate(encoder.schema) if c.kind == "binned"]
+            denoiser = model.conditional
+            size = model.posteriors_at_once(denoiser)
+            x = point_predictions(denoiser, incomplete, medians=binned, batch_size=size)
+        else:
+            x = model.draw(incomplete, seed)
+        rng = None if seed is None else np.random.default_rng(seed)
+        filled = encoder.inverse_transform(x.cpu().numpy(), rng=rng)
+        if rows.texts is not None:  # text stays text
+            columns = {c.name: c for c in encoder.schema}
+            frame, filled = frame.assign(), filled.assign()
+            for name, texts in rows.texts.items():
+                frame[name] = texts
+                filled[name] = columns[name].as_text(cast(pd.Series, filled[name]))
+        return rows.as_given(fill_cells(frame, empty.cpu().numpy(), filled))
+
+    @available_if(_has_categories)
+    @one_thread
+    @in_kind
+    def predict_proba(self, X: Any, column: Hashable | None = None) -> pd.DataFrame:
+        """Conditional distribution of one column given the other cells of each row, if the cell is not missing.
+
+        Parameters
+        ----------
+        X : DataFrame or array-like, shape (N, C), or Rows
+            The values of the column itself are not read, and may be missing.
+        column : name (position, for an array) of a column, optional
+            Nominal, ordinal or binned; by default the last such column, where tables have their label.
+
+        Returns
+        -------
+        DataFrame, shape (N, K)
+            With the index of X; one column per category, or per interval of a binned column with the two tails beyond
+            its edges. Rows sum to one: they are conditional on the cell being present and seen in training.
+        """
+        check_is_fitted(self)
+        model, encoder = self.model_, self.model_.encoder
+        j = _categorical_column(encoder, column)
+        rows = self.rows(X, ignore=encoder.names[j])
+        x = rows.x.clone()
+        x[:, [c for c in range(encoder.n_columns, x.shape[1]) if encoder.owner[c] == j]] = PRESENT
+        x[:, j] = 0.0  # rows that differ in this cell alone are one
+        unique, inverse = unique_rows(x)
+        size = model.posteriors_at_once(model.conditional)
+        logits = column_distribution(model.conditional, unique, j, batch_size=size)
+        probs = np.exp(logits.cpu().numpy())
+        if encoder.schema[j].points.open:
+            probs = probs[:, :-1]
+        probs /= probs.sum(1, keepdims=True)
+        values, level, share = encoder.schema[j].values()
+        return pd.DataFrame(
+            (probs[:, level] * share)[inverse], index=rows.index, columns=values, copy=False
+        )
+
     # -- saving ---------------------------------------------------------------------------------
 
     _parameter_classes = (*RECIPES, *SCHEDULES)
@@ -370,11 +970,67 @@ class DiffusionDensity(
         if header["has_names"]:
             self.feature_names_in_ = np.asarray(names, dtype=object)
 
-    # -- tables ---------------------------------------------------------------------------------
-
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.input_tags.categorical = True
         tags.input_tags.string = False
         tags.input_tags.allow_nan = True
         return tags
+
+
+def _check_known(row: pd.DataFrame, x: np.ndarray, encoder: TableEncoder) -> None:
+    """ValueError if the row has a category that was not seen in training: of such rows the model knows nothing."""
+    for j, column in enumerate(encoder.schema):
+        if column.open and x[j] == column.codec.n_levels:
+            value, known = plain(row.iloc[0, j]), {str(c): c for c in column.categories}
+            near = get_close_matches(str(value), list(known), 1) or list(known)[:KNOWN_NAMED]
+            hint = f"; known are, among others, {', '.join(repr(known[n]) for n in near)}"
+            raise ValueError(
+                f"column {column.name!r}: unseen category {value!r} in given={hint if near else ''}"
+            )
+
+
+def _categorical_column(encoder: TableEncoder, column: Hashable | None) -> int:
+    """Position of a column with a table of probabilities, by default the last; ValueError if it has none."""
+    if column is None:
+        return max(j for j, c in enumerate(encoder.schema) if c.kind != "continuous")
+    j = encoder.place_of(column)
+    if isinstance(encoder.schema[j].codec, Continuous):
+        raise ValueError(
+            f"column {column!r}: continuous, so it has no table of probabilities;"
+            " draw from it with impute(method='sample'), or fit it as 'binned'"
+        )
+    return j
+
+
+def _mask(rows: Rows, names: Any, parameter: str) -> Tensor | None:
+    """Which internal columns belong to the named columns: bool, shape (C',); None if no column is named."""
+    if names is None:
+        return None
+    if isinstance(names, str | int | np.integer) or not isinstance(names, Iterable):
+        names = [names]
+    wanted, encoder = list(names), rows.encoder
+    places = [encoder.place_of(name, f"{parameter}=") for name in wanted]
+    mask = np.isin(np.arange(encoder.n_columns), places)[encoder.owner]
+    return torch.from_numpy(mask).to(rows.x.device) if wanted else None
+
+
+def ignored(extra: Collection[Any], columns: Collection[Any]) -> str:
+    """The warning that the columns ``extra`` of a table are ignored."""
+    return f"ignoring {len(extra)} of {len(columns)} columns: {', '.join(map(str, extra))}"
+
+
+def _warn_of_errors(stderr: Tensor, max_stderr: float | None) -> None:
+    """Warn if the standard errors of some rows are clearly above the bound."""
+    above = 0 if max_stderr is None else int((stderr > TOLERATED * max_stderr).sum())
+    if above and max_stderr is not None:
+        text = large_errors(above, len(stderr), "distinct rows", max_stderr)
+        warn(text)
+
+
+def large_errors(above: int, n: int, rows: str, max_stderr: float) -> str:
+    """The warning that the standard errors of ``above`` of n ``rows`` are clearly above the bound."""
+    return (
+        f"{above} of {n} {rows} have a standard error above {TOLERATED:g} times max_stderr={max_stderr}, though"
+        f" {EFFORT} times n_evaluations evaluations were allowed; raise n_evaluations for more"
+    )

@@ -37,8 +37,7 @@ from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.detection.groups import named
 from discrete_itd.detection.thresholds import Threshold
 from discrete_itd.encoders import Rows
-from discrete_itd.estimators import DiffusionDensity
-from discrete_itd.models.scoring import TOLERATED, large_errors
+from discrete_itd.estimators import TOLERATED, DiffusionDensity, large_errors
 from discrete_itd.validation import warn
 
 OF_ALARMS = ("reasons", "discoveries", "false_alarm_rate")

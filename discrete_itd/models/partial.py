@@ -9,15 +9,11 @@ declared by a ``category`` dtype there.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterator
-from typing import Any, Self, cast
 
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import validate_data
 from torch import Tensor
 
 from discrete_itd.channel.codebook import Codebook
@@ -26,17 +22,9 @@ from discrete_itd.denoisers.counts import CellCounts, pair_counts
 from discrete_itd.denoisers.forest_fit import ForestCounts
 from discrete_itd.denoisers.tree import MOST_LEVELS
 from discrete_itd.encoders import TableEncoder
-from discrete_itd.encoders.frames import is_polars
-from discrete_itd.encoders.rows import read_rows
 from discrete_itd.encoders.streams import position_hashes
-from discrete_itd.models.choosing import recipe
 from discrete_itd.models.contract import TrainingRows
 from discrete_itd.models.exact import Forest, Independent, Trees
-from discrete_itd.models.fitting import fit_model, seed_of_run
-from discrete_itd.models.model import Model
-from discrete_itd.storage.persistent import resolve_device
-from discrete_itd.threads import one_thread
-from discrete_itd.training.config import TrainingPlan
 from discrete_itd.training.rows import Batches
 
 KEPT_ROWS = 50_000  # held-out rows, and training rows, that are kept at most
@@ -162,22 +150,6 @@ class CountedTable:
         return TrainingRows(marginals, x, x_valid if len(x_valid) else x, generator, source)
 
 
-def _adds_up(estimator: Any) -> bool:
-    """Whether an estimator is fitted from counts, and has those of what it learned; AttributeError if not."""
-    wanted = recipe(estimator.denoiser)
-    if wanted not in ADDITIVE and not isinstance(wanted, Forest):
-        raise AttributeError(
-            "partial_fit needs denoiser='independent', 'tree' or 'forest', whose counts add up; got"
-            f" {estimator.denoiser!r}"
-        )
-    if estimator.__sklearn_is_fitted__() and "_grown" not in vars(estimator):
-        raise AttributeError(
-            "partial_fit continues what partial_fit began: of a model that was fitted by fit, or loaded, no counts are"
-            " kept"
-        )
-    return True
-
-
 Kept = tuple[np.ndarray, np.ndarray]  # rows and their hashes
 
 
@@ -187,81 +159,3 @@ def _smallest(kept: Kept, new: Kept) -> tuple[Kept, Kept]:
     order = np.argsort(hashes)
     first, rest = order[:KEPT_ROWS], order[KEPT_ROWS:]
     return (x[first], hashes[first]), (x[rest], hashes[rest])
-
-
-class PartialFitMixin:
-    """``partial_fit`` of the density."""
-
-    model_: Model
-    _is_frame: bool
-    _is_polars: bool
-
-    @available_if(_adds_up)
-    @one_thread
-    def partial_fit(self, X: Any, y: Any = None) -> Self:
-        """Learn from more rows, as if they had been in the table from the beginning.
-
-        Counts of cells and of pairs of them are added up, and the model is made anew from all counts. There is this
-        method only with ``denoiser="independent"``, ``"tree"`` and ``"forest"``, and not after ``fit`` or ``load``,
-        which keep no counts: :class:`AttributeError`.
-
-        Parameters
-        ----------
-        X : DataFrame or array-like, shape (N, C)
-            The first batch fixes the schema: kinds, categories and scales. A category that comes later is unseen: it
-            counts for the level of unseen categories, or raises ValueError with ``handle_unknown="error"``. A
-            ``category`` dtype of the first batch declares categories that are not in it.
-        y : ignored
-
-        Raises
-        ------
-        ValueError, TypeError
-            Naming the column, if rows do not fit the schema; they are not learned then.
-
-        Notes
-        -----
-        Held-out rows are chosen by a hash of their place among all rows, at most 50 000. Mixtures of Gaussians of
-        continuous columns are fitted to a uniform sample of as many rows of all batches. The trees of a forest are
-        those of the first 50 000 rows, grown anew until then; later rows are counted in their leaves. One-hot groups
-        are not looked for.
-        """
-        own = cast(Any, self)
-        parameters = own.config()  # checked, old values translated
-        grown: CountedTable | None = vars(self).get("_grown")
-        frame, is_frame = read_rows(X, self)
-        polars, X = is_polars(X), frame if is_frame else X
-        if grown is None:
-            grown = CountedTable(
-                TableEncoder.fit(
-                    frame,
-                    own.column_types,
-                    handle_unknown=parameters["handle_unknown"],
-                    missing=own.missing,
-                    from_array=not is_frame,
-                    leave_out=True,
-                ),
-                seed_of_run(own.random_state, None),
-                own.validation_fraction,
-                wanted if isinstance(wanted := recipe(own.denoiser), Forest) else None,
-            )
-        else:
-            validate_data(own, X, skip_check_array=True, reset=False)
-            if not is_frame or not self._is_frame:
-                own_places = grown.encoder.at_positions(frame)
-                frame = frame.iloc[:, own_places].set_axis(grown.encoder.names, axis=1)
-        grown.add(frame)
-        self.model_ = fit_model(
-            grown,
-            TrainingPlan(max_steps=0),
-            denoiser=recipe(own.denoiser),
-            validation_fraction=own.validation_fraction,
-            schedule=own.schedule,
-            n_evaluations=own.n_evaluations,
-            device=resolve_device(own.device),
-            seed=grown.seed,
-            start=time.perf_counter(),
-        )
-        if "_grown" not in vars(self):
-            validate_data(own, X, skip_check_array=True)
-            self._grown, self._is_frame, self._is_polars = grown, is_frame, polars
-        return self

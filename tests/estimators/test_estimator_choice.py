@@ -242,7 +242,7 @@ def test_a_curve_has_as_many_rows_as_can_be_paid_for(monkeypatch):
     frame = pd.DataFrame({"a": rng.choice(list("xyz"), 300), "b": rng.normal(size=300)})
     model = DiffusionDensity(denoiser="forest", random_state=0).fit(frame)
     work = model.model_.curved.noisy_work
-    monkeypatch.setattr("discrete_itd.models.scoring.CURVE_WORK", 3 * 20 * work)
+    monkeypatch.setattr("discrete_itd.estimators.CURVE_WORK", 3 * 20 * work)
     pd.testing.assert_frame_equal(
         model.mse_curve(frame, n_points=3), model.mse_curve(frame, n_points=3, max_rows=20)
     )

@@ -9,7 +9,6 @@ import pytest
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector, plots
 from discrete_itd.detection.drift import drift
 from discrete_itd.detection.watch import DriftWatch
-from discrete_itd.models.filling import FillingMixin
 from discrete_itd.reporting.findings import examine
 
 pytestmark = pytest.mark.single_precision
@@ -213,7 +212,7 @@ def test_samples_of_a_model_of_a_polars_frame_are_one(tmp_path):
     tables = model.impute(polars.from_pandas(TABLE[:2]), method="sample", n_draws=2)
     assert all(isinstance(t, polars.DataFrame) for t in tables)
     assert isinstance(model.explain(TABLE[:2]), pd.DataFrame)
-    assert isinstance(FillingMixin.sample(model.fit(TABLE), 2), pd.DataFrame)
+    assert isinstance(model.fit(TABLE).sample(2), pd.DataFrame)
 
 
 def test_a_detector_of_a_polars_frame_draws_for_itself():
