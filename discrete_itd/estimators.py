@@ -46,8 +46,8 @@ from discrete_itd.models.choosing import recipe
 from discrete_itd.models.exact import Forest
 from discrete_itd.models.fitting import fit_model, seed_of_run
 from discrete_itd.models.model import EFFORT, Model
-from discrete_itd.models.partial import ADDITIVE, CountedTable
 from discrete_itd.models.stored import model_from_state, model_state
+from discrete_itd.models.streaming import ADDITIVE, CountedTable
 from discrete_itd.models.tables import read_table
 from discrete_itd.progress import fit_progress, progress_bar
 from discrete_itd.recipes import RECIPES

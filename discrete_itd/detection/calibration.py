@@ -17,8 +17,15 @@ from discrete_itd.encoders.streams import RemainingStream, Stream, Survey, as_st
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.models.exact import ABOVE, FEWEST_ROWS
 from discrete_itd.models.growing import grow
-from discrete_itd.models.splitting import Ints, count_units, hold_out, occurring, one_of_each
-from discrete_itd.models.tables import refuse_stream, sample_size
+from discrete_itd.models.tables import (
+    Ints,
+    count_units,
+    hold_out,
+    occurring,
+    one_of_each,
+    refuse_stream,
+    sample_size,
+)
 from discrete_itd.storage.persistent import resolve_device
 from discrete_itd.validation import warn
 

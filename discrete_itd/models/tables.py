@@ -1,16 +1,30 @@
-"""Tables to learn from, in memory or as a stream: their schema, and their rows divided for a fit."""
+"""Tables to learn from, in memory or as a stream: their schema, and their rows divided for a fit.
+
+What belongs together stays on one side of the division. Rows are taken for independent draws, so that a row is as
+likely to be held out as any other, also one that is equal to others. What new rows repeat of the training rows, held-
+out rows then repeat as often. Where rows are not independent, because several are of one customer or copies of one
+record, held-out rows would be too much like training rows. A table does not show this: draws from a few patterns, and
+copies of as many records, may be the same rows. It has to be said:
+
+* With ``groups``, labels of the rows, groups are divided, all of equal probability whatever their sizes.
+* With ``sample_weight``, each row that was given is a group of copies, unless ``groups`` unites several.
+
+If groups are exchangeable (independent draws of customers, say), then the held-out ones and a new one are, too.
+"""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Hashable, Mapping, Set
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
+from numpy.typing import NDArray
 from sklearn.utils.validation import validate_data
 from torch import Tensor
 
@@ -20,9 +34,11 @@ from discrete_itd.encoders.rows import read_rows
 from discrete_itd.encoders.streams import RemainingStream, Stream, Survey, as_stream, survey
 from discrete_itd.encoders.table import column_specs
 from discrete_itd.models.contract import TrainingRows
-from discrete_itd.models.splitting import Ints, count_units, hold_out, occurring
-from discrete_itd.models.streaming import StreamedRows
+from discrete_itd.models.streaming import CountedTable, StreamedRows
 from discrete_itd.progress import stage
+from discrete_itd.validation import check_weights
+
+Ints = NDArray[np.int64]
 
 # of a stream, kept in memory; of a wide table fewer rows
 SAMPLE_ROWS, SAMPLE_CELLS = 150_000, 1 << 23
@@ -33,31 +49,11 @@ MOST_VALID = 20_000  # held-out rows: every candidate is judged on all of them
 PASSES, READING_SHARE = 4, 0.25
 
 
-class TrainingTable(Protocol):
-    """A table with its schema."""
-
-    @property
-    def encoder(self) -> TableEncoder:
-        """The schema."""
-        ...
-
-    def training_rows(
-        self,
-        validation_fraction: float,
-        seed: int,
-        device: torch.device,
-        time_left: float = math.inf,
-    ) -> TrainingRows:
-        """The rows with a cell that is not missing, some of them held out; a sample if there is no time to read all."""
-        ...
-
-
 @dataclass(frozen=True, eq=False)
 class TableInMemory:
     """A table with its encoded rows ``x``, shape (N, C').
 
-    Held-out rows are chosen at random, those of one of the ``units`` (N,) together if there are any:
-    :mod:`discrete_itd.models.splitting`.
+    Held-out rows are chosen at random, those of one of the ``units`` (N,) together if there are any.
     """
 
     encoder: TableEncoder
@@ -71,6 +67,7 @@ class TableInMemory:
         device: torch.device,
         time_left: float = math.inf,
     ) -> TrainingRows:
+        """The rows with a cell that is not missing, some of them held out."""
         x = self.x
         n = count_units(len(x), self.units)
         n_valid = min(max(1, round(validation_fraction * n)), n - 1, MOST_VALID)
@@ -110,7 +107,10 @@ class StreamedTable:
         device: torch.device,
         time_left: float = math.inf,
     ) -> TrainingRows:
-        """As the protocol has it; a third of the sample is held out at most, the rows with the smallest hashes."""
+        """The rows of the stream, or of the sample if there is no time to read all.
+
+        A third of the sample is held out at most, the rows with the smallest hashes.
+        """
         found, order = self.found, np.argsort(self.found.hashes)
         n_valid = min(max(1, round(validation_fraction * found.n_rows)), MOST_VALID)
         n_valid = min(n_valid, len(order) // MOST_HELD)
@@ -128,6 +128,9 @@ class StreamedTable:
         )
         generator = torch.Generator(device).manual_seed(seed)
         return TrainingRows(marginals, x, x_valid, generator, source)
+
+
+TrainingTable = TableInMemory | StreamedTable | CountedTable
 
 
 class ReadTable(NamedTuple):
@@ -234,3 +237,113 @@ def refuse_stream(**given: Any) -> None:
 def sample_size(n_columns: int) -> int:
     """Rows of a stream that are kept in memory, those that may be held out among them."""
     return min(SAMPLE_ROWS, max(FEWEST_SAMPLED, SAMPLE_CELLS // n_columns))
+
+
+# -- which rows are held out -----
+
+
+def occurring(sample_weight: Any, groups: Any, n_rows: int) -> tuple[Ints | None, Ints | None]:
+    """Which rows there are, as often as their weights say, and what is divided.
+
+    Parameters
+    ----------
+    sample_weight : array-like of int, shape (N,), optional
+    groups : array-like of hashable labels, shape (N,), optional
+    n_rows : int
+        N.
+
+    Returns
+    -------
+    rows : ndarray of int64, shape (M,), or None
+        Positions of the rows, each repeated by its weight; None without weights.
+    units : ndarray of int64, shape (M,), or None
+        The number of the group that each of these belongs to; None if each row is one by itself.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If weights or labels are not valid, or leave less than two groups.
+    """
+    repeats, labels = check_weights(sample_weight, n_rows), check_groups(groups, n_rows)
+    units = labels
+    if repeats is None:
+        rows = None
+    else:
+        rows = np.repeat(np.arange(n_rows), repeats)
+        units = rows if labels is None else labels[rows]
+    if units is not None and (units == units[0]).all():
+        what = "sample_weight leaves" if labels is None else "all rows are of"
+        raise ValueError(
+            f"{what} one {'row' if labels is None else 'group'}; at least two are needed"
+        )
+    return rows, units
+
+
+def check_groups(groups: Any, n_rows: int) -> Ints | None:
+    """Numbers for the labels of rows, int64 of shape (N,), the same for equal labels; None if there are none.
+
+    Raises
+    ------
+    TypeError
+        If they are no sequence, or a label is not hashable.
+    ValueError
+        If they are not one for every row, or a label is missing.
+    """
+    if groups is None:
+        return None
+    if isinstance(groups, str | bytes | Mapping | Set) or not isinstance(groups, Collection):
+        raise TypeError(f"groups must hold a label for each row, got {groups!r}")
+    shape = getattr(groups, "shape", (len(groups),))
+    if tuple(shape) != (n_rows,):
+        raise ValueError(f"groups.shape == {tuple(shape)}, expected {(n_rows,)}: one for every row")
+    labels = np.empty(n_rows, dtype=object)
+    labels[:] = list(groups)  # a label may be a tuple
+    for i, label in enumerate(labels):
+        if not isinstance(label, Hashable):
+            raise TypeError(
+                f"groups: the label of row {i} is a {type(label).__name__}, not hashable"
+            )
+    numbers = pd.factorize(labels)[0]
+    if (numbers < 0).any():
+        i = int((numbers < 0).argmax())
+        raise ValueError(f"groups: row {i} has no label, but {labels[i]!r}")
+    return numbers.astype(np.int64)
+
+
+def hold_out(n_rows: int, units: Ints | None, n_held: int, seed: int) -> tuple[Ints, Ints]:
+    """Divide rows at random into held-out and training rows.
+
+    Parameters
+    ----------
+    n_rows : int
+    units : ndarray of int, shape (n_rows,), optional
+        The group of each row; by default each is one by itself.
+    n_held : int
+        Groups to hold out.
+    seed : int
+
+    Returns
+    -------
+    held, rest : ndarray of int64
+        Positions, in random order. Every choice of ``n_held`` groups is equally likely.
+    """
+    random = np.random.RandomState(seed)
+    order = random.permutation(n_rows)
+    numbers = None if units is None else np.unique(units, return_inverse=True)[1]
+    if numbers is None or numbers.max() + 1 == n_rows:
+        return order[:n_held], order[n_held:]
+    chosen = random.permutation(numbers.max() + 1)[:n_held]
+    held = np.isin(numbers, chosen)[order]
+    return order[held], order[~held]
+
+
+def count_units(n_rows: int, units: Ints | None) -> int:
+    """How many groups there are to divide."""
+    return n_rows if units is None else len(np.unique(units))
+
+
+def one_of_each(held: Ints, units: Ints | None) -> Ints:
+    """Of positions in random order one of each group, in the order of the table: each of its rows equally likely."""
+    if units is not None:
+        held = held[np.unique(units[held], return_index=True)[1]]
+    return np.sort(held)

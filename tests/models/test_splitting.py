@@ -15,8 +15,13 @@ from sklearn.model_selection import GroupKFold, cross_validate
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
 from discrete_itd.datasets import load_bayesian_network
-from discrete_itd.models.splitting import check_groups, count_units, hold_out, one_of_each
-from discrete_itd.models.tables import TableInMemory
+from discrete_itd.models.tables import (
+    TableInMemory,
+    check_groups,
+    count_units,
+    hold_out,
+    one_of_each,
+)
 from discrete_itd.storage.persistent import from_state, to_state
 
 network = functools.cache(load_bayesian_network)
