@@ -104,25 +104,13 @@ def answers(
     given: Sequence[Hashable] | None = None,
     max_stderr: float | None = None,
 ) -> pd.DataFrame:
-    """The columns of :func:`answer_types` for some rows, shape (N, ...), with their index; N may be 0.
+    """The columns of :func:`answer_types` for some rows, shape (N, ...), with their index; none if ``rows`` is None.
 
-    Each row is judged by itself. Only rows that raise an alarm have a reason: the cells that
-    :meth:`DiffusionOutlierDetector.reasons` names, or where it names none,
-    :data:`~discrete_itd.detection.reasons.NO_CELL` and no column.
-
-    Parameters
-    ----------
-    model : DiffusionDensity or DiffusionOutlierDetector
-    rows : Rows, length N, optional
-        None for no rows.
-    outputs : sequence of str
-        From :func:`checked_outputs`.
-    n_reasons : int
-        Maximal number of cells per reason.
-    threshold : Threshold, optional
-        That of the alarms, by default the detector's.
-    given, max_stderr
-        As of ``log_prob``. With ``given``, "nats" are those of a density.
+    Each row is judged by itself. Only rows that raise an alarm, by ``threshold`` or by default the detector's, have a
+    reason: up to ``n_reasons`` of the cells that :meth:`DiffusionOutlierDetector.reasons` names, or where it names
+    none, :data:`~discrete_itd.detection.reasons.NO_CELL` and no column. ``outputs`` are those of
+    :func:`checked_outputs`; ``given`` and ``max_stderr`` as of ``log_prob``: with ``given``, "nats" are those of a
+    density.
     """
     types = answer_types(model, outputs, n_reasons)
     if rows is None or not len(rows):

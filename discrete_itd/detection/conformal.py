@@ -115,13 +115,7 @@ def discoveries(p: Scores, fdr: float) -> NDArray[np.bool_]:
 def discovery_level(p: Scores, counts: NDArray[np.integer], fdr: float) -> float:
     """The p-value up to which rows of a batch are :func:`discoveries`, minus infinity if none are.
 
-    Parameters
-    ----------
-    p : ndarray, shape (K,)
-        Distinct p-values, increasing.
-    counts : ndarray of int, shape (K,)
-        Number of rows with each.
-    fdr : float
+    ``p`` (K,) are distinct p-values, increasing, and ``counts`` the number of rows with each.
     """
     fdr = check_share("fdr", fdr)
     found = np.flatnonzero(p * (counts.sum() / counts.cumsum()) <= fdr)
@@ -129,25 +123,11 @@ def discovery_level(p: Scores, counts: NDArray[np.integer], fdr: float) -> float
 
 
 def two_sided_discoveries(low: Scores, high: Scores, fdr: float) -> NDArray[np.bool_]:
-    r"""Rows of a batch whose scores are too low or too high, among which at most ``fdr`` is expected to be inliers.
+    r"""Rows (N,) of a batch whose scores are too low or too high, of which at most ``fdr`` are expected to be inliers.
 
-    Parameters
-    ----------
-    low, high : ndarray, shape (N,)
-        One-sided p-values of the batch: of scores that are too low, and of scores that are too high.
-    fdr : float
-        Between 0 and 1.
-
-    Returns
-    -------
-    ndarray of bool, shape (N,)
-
-    Notes
-    -----
-    The union of the discoveries on each side at ``fdr / 2``. The theorem cited in :func:`discoveries` applies to the
-    one-sided p-values; for two-sided p-values it is not known to hold. The share of false discoveries in the union is
-    at most the sum of the shares on both sides,
-    :math:`(V_1 + V_2)/|R_1 \cup R_2| \le V_1/|R_1| + V_2/|R_2|`.
+    The union of the :func:`discoveries` by the one-sided p-values ``low`` and ``high``, each at ``fdr / 2``: the
+    theorem cited there applies to these; for two-sided p-values it is not known to hold. The share of false discoveries
+    in the union is at most the sum of both, :math:`(V_1 + V_2)/|R_1 \cup R_2| \le V_1/|R_1| + V_2/|R_2|`.
     """
     fdr = check_share("fdr", fdr)
     return discoveries(low, fdr / 2) | discoveries(high, fdr / 2)

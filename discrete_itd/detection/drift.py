@@ -191,35 +191,12 @@ def drift(
     alpha: float = 0.05,
     random_state: int | np.random.RandomState | None = 0,
 ) -> Drift:
-    """Compare a batch of rows with inliers, and both with the model.
+    """Compare a batch of rows X with inliers, and both with ``n_model`` rows drawn from the model, by its score.
 
-    Parameters
-    ----------
-    model : DiffusionDensity or Scorer
-        Fitted; its score is compared, of a density its log-probability.
-    X : DataFrame, array-like or Rows, shape (N, C)
-        The batch.
-    inlier_nats : DataFrame, shape (n, C), nats
-        Nats by column of inliers that were not used in the fit, under the same score; NaN where a cell is missing.
-    reference : DataFrame, array-like or Rows, optional
-        Inliers that were not used in the fit, to compare the values' own distributions with. Without it, only nats are
-        compared, and which of them are NaN, and a column may be named in place of one that it depends on.
-    n_model : int
-        Number of rows to draw from the model.
-    alpha : float
-        The significance level.
-    random_state : int, RandomState or None
-        Seed of the rows drawn, the permutations and the Monte-Carlo tables: an integer gives the same p-values again.
-
-    Returns
-    -------
-    Drift
-        ``print`` it for a summary; see there for when its p-values are exact, and what they guarantee.
-
-    Raises
-    ------
-    ValueError, TypeError
-        Naming the column, if it is absent from a table or holds a value that its kind cannot take.
+    Of a density, the log-probability is compared. ``inlier_nats`` (n, C) are nats by column of inliers that were not
+    used in the fit, under the same score, NaN where a cell is missing. With a ``reference`` table of such inliers, the
+    values' own distributions are compared, too; without it, a column may be named in place of one that it depends on.
+    ValueError or TypeError names the column that is absent or holds a value that its kind cannot take.
     """
     check_integer("n_model", n_model, 2)
     alpha = check_share("alpha", alpha)
@@ -263,24 +240,10 @@ def compare(
     codes: Sequence[np.ndarray] | None = None,
     kinds: Sequence[str] | None = None,
 ) -> tuple[float, pd.DataFrame]:
-    """The tests of :class:`Drift`, which need no model.
+    """The tests of :class:`Drift`, which need no model: its ``p_value`` and ``columns``.
 
-    Parameters
-    ----------
-    shares, of_inliers : ndarray, shapes (N, C) and (n, C)
-        Nats by column of the batch and of inliers, NaN where a cell is missing.
-    names : sequence, of length C
-        Names of the columns.
-    random : RandomState
-    codes : pair of ndarrays, shapes (N, C) and (n', C), optional
-        The encoded values of the batch and of the reference, NaN where missing.
-    kinds : sequence of str, of length C
-        Kinds of the columns, if there are codes.
-
-    Returns
-    -------
-    float, DataFrame
-        ``p_value`` and ``columns`` of :class:`Drift`.
+    ``shares`` (N, C) and ``of_inliers`` (n, C) are nats by column, NaN where a cell is missing; ``codes``, encoded
+    values of the batch and of the reference, for columns of these ``kinds``.
     """
     nats, inlier_nats = (np.nansum(t, 1).round(DECIMALS) for t in (shares, of_inliers))
     p_value = permutation_test(nats, inlier_nats, random)

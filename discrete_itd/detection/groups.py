@@ -59,19 +59,10 @@ def named(given: str | int | Sequence[Hashable] | None) -> list[Hashable]:
 def positions(
     given: Any, schema: Sequence[Column], n_columns: int | None = None
 ) -> tuple[int, ...]:
-    """Where the columns that define the group stand in a schema.
+    """Where the columns ``given`` (a name, several or None) stand in a schema, or in a table of ``n_columns`` columns.
 
-    Parameters
-    ----------
-    given : name, sequence of names or None
-    schema : sequence of Column
-    n_columns : int, optional
-        Number of columns of the table, if the schema is not that of all of them.
-
-    Raises
-    ------
-    ValueError
-        Naming the column, if there is none of that name or it is not nominal or ordinal; or if no other column is left.
+    ValueError names the column, if there is none of that name or it is not nominal or ordinal, or if no other column is
+    left.
     """
     places = {column.name: j for j, column in enumerate(schema)}
     found = []
@@ -115,17 +106,9 @@ def check_table(given: Any, table: Any, density: DiffusionDensity) -> None:
 class Groups:
     """The groups of a fitted detector; one group of all rows if no column defines any.
 
-    Parameters
-    ----------
-    columns : tuple of int
-        Positions of the m columns that define the group.
-    schema : sequence of Column
-    calibration : ndarray of int64, shape (n, m)
-        Levels of the calibration rows.
-    trained : ndarray of int64, shape (G, m), optional
-        Distinct levels of the rows that the density was fitted to; None if they are unknown.
-    fewest : int
-        Calibration rows that a group needs to be compared with its own.
+    ``columns`` are the positions of the m columns that define the group, ``calibration`` (n, m) and ``trained`` (G, m;
+    None if unknown) the levels of the calibration rows and the distinct ones of the rows of the fit, ``fewest`` the
+    calibration rows that a group needs to be compared with its own.
     """
 
     columns: tuple[int, ...]

@@ -69,18 +69,7 @@ class Ranks:
         return self._sorted.shape[1] + self._n_pending
 
     def p_values(self, new: Floats, uniform: Floats) -> Floats:
-        """Eq. (14) for successive rows, each of which is then among those seen.
-
-        Parameters
-        ----------
-        new, uniform : ndarray, shape (N, C)
-            Values, and the numbers U in (0, 1].
-
-        Returns
-        -------
-        ndarray, shape (N, C)
-            In (0, 1].
-        """
+        """Eq. (14) for successive rows ``new`` (N, C), each then among those seen, with numbers U (N, C) in (0, 1]."""
         p, start = np.empty(new.shape), 0
         most = max(1, COMPARED // (PENDING * max(1, new.shape[1])))
         while start < len(new):
@@ -146,14 +135,8 @@ N_BETS = bets(np.ones(1)).shape[-1]
 class Martingales:
     """Test martingales, one for each column of p-values.
 
-    Parameters
-    ----------
-    capital : ndarray, shape (C, number of bets)
-        What is staked on each density, divided by ``2 ** exponents``.
-    exponents : ndarray of int, shape (C,)
-        Multiples of 512, from 0: capital may outgrow a float.
-    n_rows : int
-        Rows so far.
+    ``capital`` (C, number of bets) is what is staked on each density, divided by ``2 ** exponents`` (C,), multiples of
+    512 from 0: capital may outgrow a float. ``n_rows`` were bet on so far.
     """
 
     capital: Floats
@@ -166,16 +149,7 @@ class Martingales:
         return cls(np.zeros((n_columns, N_BETS)), np.zeros(n_columns, dtype=np.int64))
 
     def update(self, p: Floats) -> Floats:
-        """The logarithm to base 10 of each martingale after each of some more rows.
-
-        Parameters
-        ----------
-        p : ndarray, shape (N, C)
-
-        Returns
-        -------
-        ndarray, shape (N, C)
-        """
+        """The logarithm to base 10 of each martingale after each of some more rows of p-values: (N, C) to (N, C)."""
         densities = logs = np.empty(p.shape)
         scale = 2.0 ** -self.exponents.astype(float)
         for i in range(len(p)):

@@ -51,20 +51,10 @@ RELATIVE = 1e-9  # statistics that differ by less are equal
 def permutation_test(
     a: NDArray[np.float64], b: NDArray[np.float64], random: np.random.RandomState
 ) -> float:
-    """That both samples have one mean: both sides, by Monte Carlo.
+    """p-value that samples (n,) and (m,), not empty, have one mean: two-sided, by Monte Carlo.
 
-    Parameters
-    ----------
-    a, b : ndarray, shapes (n,) and (m,)
-        Not empty.
-    random : RandomState
-        Of the permutations.
-
-    Returns
-    -------
-    float
-        (1 + permutations whose means differ as much) / (1 + permutations): at least 1 / 2000, and valid at any size,
-        if values are exchangeable. Asymptotic, Welch's test, where both samples have more than 100 000 values.
+    (1 + permutations whose means differ as much) / (1 + permutations): at least 1 / 2000, and valid at any size if
+    values are exchangeable. Asymptotic, Welch's test, where both samples have more than 100 000 values.
     """
     pooled, n = np.concatenate([a, b]), len(a)
     if min(n, len(b)) > MANY:
@@ -86,18 +76,10 @@ def permutation_test(
 
 
 def same_distribution(a: np.ndarray, b: np.ndarray) -> float:
-    """The two-sided test of Kolmogorov and Smirnov.
+    """p-value of the two-sided test of Kolmogorov and Smirnov on numbers (n,) and (m,), with or without ties.
 
-    Parameters
-    ----------
-    a, b : ndarray, shapes (n,) and (m,)
-        Numbers. Ties may be many.
-
-    Returns
-    -------
-    float
-        Exact without ties and conservative with them, unless both n and m are at least 1000 and n + m is above 10 000:
-        then asymptotic. 1 where there is nothing to compare.
+    Exact without ties and conservative with them, unless both n and m are at least 1000 and n + m is above 10 000: then
+    asymptotic. 1 where there is nothing to compare.
     """
     fewest, total = min(len(a), len(b)), len(a) + len(b)
     if not fewest:
@@ -107,29 +89,15 @@ def same_distribution(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def same_categories(a: np.ndarray, b: np.ndarray, random: np.random.Generator) -> float:
-    """That categories have one distribution.
+    """p-value that codes of categories (n,) and (m,) have one distribution, valid given the counts in both together.
 
-    Parameters
-    ----------
-    a, b : ndarray, shapes (n,) and (m,)
-        Codes of categories.
-    random : Generator
-        Of the tables drawn.
-
-    Returns
-    -------
-    float
-        Valid given the counts in both samples together, at any size. Of two categories, that of Fisher's exact test.
-        Of more, the smaller of two, each divided by its share of the level: 0.99 for a Monte-Carlo test of the
-        statistic chi-square, which is exact, and 0.01 for exact tests of each category against all others, times
-        twice their number. The first finds differences of any kind, but cannot go below 1 / 100 000 (1 / 33 000 for
-        30 categories); the second can, where a category takes the place of most others. 1 where there is nothing to
-        compare.
-
-    Notes
-    -----
-    All but the 100 most frequent categories are pooled, and those of fewer than 5 values (fewer than a sample has, if
-    it has less), counted in both samples together: a choice that the hypothesis allows, as it knows no sample.
+    Of two categories, that of Fisher's exact test. Of more, the smaller of two, each divided by its share of the level:
+    0.99 for a Monte-Carlo test of the statistic chi-square, which is exact, and 0.01 for exact tests of each category
+    against all others, times twice their number. The first finds differences of any kind, but cannot go below 1 / 100
+    000 (1 / 33 000 for 30 categories); the second can, where a category takes the place of most others. 1 where there
+    is nothing to compare. All but the 100 most frequent categories are pooled, and those of fewer than 5 values (fewer
+    than a sample has, if it has less), counted in both samples together: the hypothesis allows that, as it knows no
+    sample.
     """
     if not len(a) or not len(b):
         return 1.0
@@ -180,21 +148,10 @@ def _monte_carlo_chi_square(table: np.ndarray, n_draws: int, random: np.random.G
 def same_column(
     a: np.ndarray, b: np.ndarray, kind: str, random: np.random.Generator
 ) -> tuple[float, float]:
-    """P-values of the values and of the rate of missing cells, of a column in two tables.
+    """p-values of the values, and of the rate of missing cells (NaN), of a column in two tables, (n,) and (m,).
 
-    Parameters
-    ----------
-    a, b : ndarray, shapes (n,) and (m,)
-        Codes of categories or other numbers, NaN where a cell is missing.
-    kind : str
-        ``"nominal"`` for categories; anything else is numbers.
-    random : Generator
-
-    Returns
-    -------
-    (float, float)
-        By :func:`same_categories` or :func:`same_distribution`, given which cells are missing; and by Fisher's exact
-        test, NaN where none is missing.
+    The first by :func:`same_categories` of codes (``kind`` "nominal") or :func:`same_distribution` of numbers, given
+    which cells are missing; the second by Fisher's exact test, NaN where none is missing.
     """
     gone = np.isnan(a), np.isnan(b)
     p_missing = same_rate(*gone) if any(g.any() for g in gone) else math.nan
@@ -209,14 +166,9 @@ def same_rate(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> float:
 
 
 def distance(a: np.ndarray, b: np.ndarray, kind: str) -> float:
-    """How far apart the values of a column are, or its rates of missing cells, whichever is farther: 0 to 1.
+    """How far apart the values of a column are, or its rates of missing cells (NaN), whichever is farther: 0 to 1.
 
-    Parameters
-    ----------
-    a, b : ndarray, shapes (n,) and (m,)
-        Codes of categories or other numbers, NaN where a cell is missing.
-    kind : str
-        Total variation for "nominal", else the largest difference of the distribution functions.
+    Total variation of codes (``kind`` "nominal"), else the largest difference of the distribution functions.
     """
     if not len(a) or not len(b):
         return 0.0

@@ -26,15 +26,7 @@ MOST_ROWS = 2**53
 
 
 class Alarm(NamedTuple):
-    """The first alarm of one martingale.
-
-    Attributes
-    ----------
-    row : int
-        Number of the row that raised it, from 1 on.
-    column : hashable or None
-        Whose martingale it is; None for that of the scores of whole rows.
-    """
+    """The first alarm of one martingale: the ``row`` that raised it, from 1 on; ``column``, None for whole rows."""
 
     row: int
     column: Hashable | None
