@@ -6,6 +6,7 @@ import math
 import os
 import time
 from collections.abc import Collection, Hashable, Iterable, Mapping
+from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Literal, NamedTuple, Self, cast
 
@@ -18,6 +19,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from discrete_itd.channel import Schedule, check_schedule
+from discrete_itd.channel.devices import resolve_device
 from discrete_itd.denoisers import Denoiser
 from discrete_itd.encoders import (
     KINDS,
@@ -46,16 +48,12 @@ from discrete_itd.models.choosing import recipe
 from discrete_itd.models.exact import Forest
 from discrete_itd.models.fitting import fit_model, seed_of_run
 from discrete_itd.models.model import EFFORT, Model
-from discrete_itd.models.stored import model_from_state, model_state
 from discrete_itd.models.streaming import ADDITIVE, CountedTable
 from discrete_itd.models.tables import read_table
 from discrete_itd.progress import fit_progress, progress_bar
 from discrete_itd.recipes import RECIPES
 from discrete_itd.storage.card import density_card
-from discrete_itd.storage.configs import SCHEDULES
-from discrete_itd.storage.files import State
-from discrete_itd.storage.persistent import Persistent, resolve_device
-from discrete_itd.storage.schema import check_fields
+from discrete_itd.storage.stored import SCHEDULES, Persistent
 from discrete_itd.threads import methods_in_one_thread, one_thread
 from discrete_itd.training import pilot_quadrature
 from discrete_itd.training.checkpoint import Checkpoint
@@ -93,6 +91,16 @@ def _of_model(name: str) -> Any:
         return getattr(self.model_, name)
 
     return property(read, doc=f"``model_.{name}``; see the attributes of the class.")
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What a density has learned: its model, and the form of the table, a pandas or polars frame or an array."""
+
+    model: Model
+    is_frame: bool
+    is_polars: bool
+    has_names: bool
 
 
 def _adds_up(estimator: DiffusionDensity) -> bool:
@@ -368,7 +376,7 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         those of the first 50 000 rows, grown anew until then; later rows are counted in their leaves. One-hot groups
         are not looked for.
         """
-        parameters = self.config()  # checked
+        parameters = self._checked_parameters()
         grown: CountedTable | None = vars(self).get("_grown")
         frame, is_frame = read_rows(X, self)
         polars, X = is_polars(X), frame if is_frame else X
@@ -936,39 +944,25 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
 
     # -- saving ---------------------------------------------------------------------------------
 
-    _parameter_classes = (*RECIPES, *SCHEDULES)
+    _learned_type = Learned
+    _stored_classes = (*RECIPES, *SCHEDULES)
 
-    def config(self) -> dict[str, Any]:
-        present = self._checked_parameters()["handle_unknown"]
-        return {**super().config(), "handle_unknown": present}
+    @property
+    def _learned(self) -> Learned:
+        has_names = hasattr(self, "feature_names_in_")
+        return Learned(self.model_, self._is_frame, self._is_polars, has_names)
 
-    def _check_loaded(self) -> None:
-        self.model_.try_out()
-
-    def _fitted_parts(self) -> list[Any]:
-        return [self.model_.denoiser, self.model_.schedule]
-
-    def _fitted_state(self) -> State:
-        header, tensors = model_state(self.model_)
-        forms = {"is_frame": self._is_frame, "is_polars": self._is_polars}
-        own = {**forms, "has_names": hasattr(self, "feature_names_in_")}
-        return {**own, "device": self.device, **header}, tensors
-
-    def _restore(
-        self,
-        header: dict[str, Any],
-        tensors: dict[str, Tensor],
-        *,
-        device: str,
-        trusted: Iterable[type] = (),
-    ) -> None:
-        check_fields(header, {"is_frame": bool, "has_names": bool})
-        self.model_ = model = model_from_state(header, tensors, resolve_device(device), trusted)
-        self._is_frame, self._is_polars = header["is_frame"], header.get("is_polars") is True
-        names = model.encoder.all_names
+    @_learned.setter
+    def _learned(self, found: Learned) -> None:
+        self.model_ = found.model.to(resolve_device(self.device))
+        self._is_frame, self._is_polars = found.is_frame, found.is_polars
+        names = self.model_.encoder.all_names
         self.n_features_in_ = len(names)
-        if header["has_names"]:
+        if found.has_names:
             self.feature_names_in_ = np.asarray(names, dtype=object)
+
+    def _try_out(self) -> None:
+        self.model_.try_out()
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from discrete_itd.channel import CoordinateSchedule, IsotropicSchedule, Quadrature, State, devices
 from discrete_itd.channel.codebook import Codebook
+from discrete_itd.channel.devices import resolve_device
 from discrete_itd.channel.noise import RowNoise
 from discrete_itd.denoisers import (
     GaussianDenoiser,
@@ -23,7 +24,6 @@ from discrete_itd.denoisers import decoder as decoders
 from discrete_itd.likelihood import path_log_weights
 from discrete_itd.likelihood.integral import error_and_tail, noisy_copies
 from discrete_itd.likelihood.sampling import sample_batch
-from discrete_itd.storage.persistent import resolve_device
 from discrete_itd.training.config import TrainingPlan
 from discrete_itd.training.loop import Run
 from tests.laws import (

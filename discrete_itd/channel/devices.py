@@ -18,11 +18,32 @@ columns, it is a multiple of what the CPU does.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import lru_cache
 
 import torch
 from torch import Tensor
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device of that name; ValueError if this machine has no such device.
+
+    "auto" is CUDA if available, of several processes on a machine to each its own.
+    """
+    if isinstance(name, str) and name == "auto":
+        own = os.environ.get("LOCAL_RANK")  # set by torchrun
+        cuda = "cuda" if own is None else f"cuda:{own}"
+        return torch.device(cuda if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device, dtype=torch.float64)  # nats are added up in it
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+        reason = str(error).split("\n")[0]
+        raise ValueError(
+            f"device must be 'auto' or a device of this machine, got {name!r} ({reason})"
+        ) from None
+    return device
 
 
 def static_shapes(device: torch.device) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Protocol, Self, cast
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor
@@ -20,9 +20,7 @@ class Schedule(Protocol):
     for the first, 1 for the next; those known from the start have negative ranks, missing cells the largest.
     ``n_free`` (B, 1) is the number of a row's cells that are neither known nor missing.
 
-    A schedule that is to be saved has ``config()``, which returns the arguments of its constructor as plain values. If
-    the constructor does not take them as JSON gives them back, with lists in place of tuples, the schedule also has a
-    classmethod ``from_config(config)``.
+    A schedule that is to be saved has the arguments of its constructor as attributes, as a dataclass does.
 
     Examples
     --------
@@ -79,15 +77,6 @@ class IsotropicSchedule:
         if not self.levels or not all(a < b < math.inf for a, b in pairs):
             raise ValueError(f"levels must be positive, finite and increasing, got {self.levels}")
 
-    def config(self) -> dict[str, Any]:
-        """Arguments of the constructor."""
-        return dict(vars(self))
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Self:
-        """The schedule whose :meth:`config` went through JSON."""
-        return cls(**{**config, "levels": tuple(config["levels"])})
-
     @property
     def n_steps(self) -> int:
         return len(self.levels)
@@ -140,18 +129,6 @@ class CoordinateSchedule:
         for order in self.orders or ():
             if sorted(order) != list(range(len(order))):
                 raise ValueError(f"order must be a permutation of the columns, got {order}")
-
-    def config(self) -> dict[str, Any]:
-        """Arguments of the constructor."""
-        return dict(vars(self))
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Self:
-        """The schedule whose :meth:`config` went through JSON."""
-        order = config.get("order")
-        if order is not None:
-            order = tuple(tuple(j) if isinstance(j, list | tuple) else j for j in order)
-        return cls(config["n_steps"], order)
 
     @property
     def orders(self) -> tuple[tuple[int, ...], ...] | None:

@@ -31,7 +31,7 @@ from discrete_itd.encoders.cells import holds_text
 from discrete_itd.encoders.notation import is_missing, recognise, typed
 from discrete_itd.encoders.streams import ParquetStream
 from discrete_itd.estimators import DiffusionDensity
-from discrete_itd.storage.persistent import card_path
+from discrete_itd.storage.stored import card_path
 from discrete_itd.training.checkpoint import Checkpoint
 from discrete_itd.validation import warn
 

@@ -178,7 +178,7 @@ class BayesNetDenoiser(Denoiser):
         return self.codebook.n_columns
 
     def config(self) -> dict[str, Any]:
-        return {"parents": [list(above) for above in self.parents], "fallback": self.fallback}
+        return {"parents": self.parents, "fallback": self.fallback}
 
     @classmethod
     def from_config(cls, config: Config, codebook: Codebook, tensors: Tensors) -> Self:

@@ -101,8 +101,8 @@ class OneHotDenoiser(Denoiser):
 
     def config(self) -> dict[str, Any]:
         return {
-            "groups": [list(group) for group in self.groups.groups],
-            "patterns": [[list(p) for p in own] for own in self.groups.patterns],
+            "groups": self.groups.groups,
+            "patterns": self.groups.patterns,
             "inner": self.inner,
             "fallback": self.fallback,
         }

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from discrete_itd.channel.devices import resolve_device
 from discrete_itd.channel.noise import row_hashes
 from discrete_itd.denoisers import MarginalDenoiser
 from discrete_itd.denoisers.forest_fit import ForestCounts
@@ -26,7 +27,6 @@ from discrete_itd.models.tables import (
     refuse_stream,
     sample_size,
 )
-from discrete_itd.storage.persistent import resolve_device
 from discrete_itd.validation import warn
 
 MOST_HELD = 20_000  # calibration rows, which determine a rate of 1 in 1000 to within a half; more only cost time

@@ -5,16 +5,14 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import asdict, replace
-from typing import Any, Self, cast
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Self, cast
 
 import numpy as np
 import pandas as pd
-import torch
 from sklearn.base import BaseEstimator, OutlierMixin, clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
-from torch import Tensor
 
 from discrete_itd.detection import calibration, conformal, drift, reasons, thresholds
 from discrete_itd.detection.calibration import Positions
@@ -29,10 +27,7 @@ from discrete_itd.models.choosing import recipe
 from discrete_itd.progress import deferred_interrupts, fit_progress
 from discrete_itd.recipes import RECIPES
 from discrete_itd.storage.card import detector_card
-from discrete_itd.storage.configs import SCHEDULES, within
-from discrete_itd.storage.files import TIMINGS, State
-from discrete_itd.storage.persistent import Persistent, from_state, to_state
-from discrete_itd.storage.schema import building, check_fields, check_tensor
+from discrete_itd.storage.stored import SCHEDULES, Like, Persistent
 from discrete_itd.threads import methods_in_one_thread
 from discrete_itd.training.checkpoint import Checkpoint
 from discrete_itd.training.distributed import team_of_process
@@ -47,6 +42,30 @@ from discrete_itd.validation import (
 DENSITY_SHARE = 0.9
 FEWEST_SCORED, SCORED_AT_ONCE = 1024, 1024
 SEEN_ROWS = 2000  # rows of the fit that set the threshold where none are held out
+
+
+@dataclass(frozen=True, eq=False)
+class Learned:
+    """What a detector has learned: n calibration rows, G groups of training rows by m columns, trimmed rows.
+
+    See :class:`Scorer`, :class:`Groups` and the attributes of the detector.
+    """
+
+    density: DiffusionDensity
+    is_frozen: bool
+    quantiles: Annotated[np.ndarray, Like("float64", "C'")]
+    given: tuple[int, ...]
+    levels: Annotated[np.ndarray, Like("int64", "n", "m")]
+    trained: Annotated[np.ndarray, Like("int64", "G", "m")] | None
+    fewest: int
+    nats: Annotated[np.ndarray, Like("float64", "n", "C", gaps=True)]
+    repeats: Annotated[np.ndarray, Like("bool", "n")]
+    trimmed: Annotated[np.ndarray, Like("int64", "t")]
+    threshold: Threshold
+
+    def __post_init__(self) -> None:
+        if len(self.given) != self.levels.shape[1]:
+            raise ValueError(f"its groups are of columns {self.given}")
 
 
 @methods_in_one_thread
@@ -728,7 +747,8 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
 
     # -- saving ---------------------------------------------------------------------------------
 
-    _parameter_classes = (DiffusionDensity, *RECIPES, *SCHEDULES)
+    _learned_type = Learned
+    _stored_classes = (DiffusionDensity, *RECIPES, *SCHEDULES)
 
     def save(self, path: str | os.PathLike[str], *, card: bool = True) -> None:
         """Write the fitted detector to one safetensors file, whole or not at all, and a card beside it.
@@ -753,62 +773,46 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
         check_is_fitted(self)
         return detector_card(self, self._scorer)
 
-    def config(self) -> dict[str, Any]:
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "density_")
+
+    def _checked_parameters(self) -> dict[str, Any]:
         self._check_parameters()
-        parameters = super().config()
+        parameters = self.get_params(deep=False)
         if isinstance(self.density, FrozenEstimator):
             parameters["density"] = None  # the fitted one takes its place
         return parameters
 
-    def _fitted_parts(self) -> list[Any]:
-        return [self.density_, self.density_.denoiser_, self.density_.model_.schedule]
-
-    def _fitted_state(self) -> State:
-        header, tensors = to_state(self.density_)
-        own = {
-            TIMINGS: header.pop(TIMINGS),
-            "density": header,
-            "device": self.density_.device,
-            "frozen": isinstance(self.density, FrozenEstimator),
-            "threshold": asdict(self.threshold_),
-            "groups": self._groups.to_header(),
-        }
-        tensors = {f"density.{name}": tensor for name, tensor in tensors.items()}
-        tensors |= self._scorer.to_tensors() | self._groups.to_tensors()
-        tensors["nats"] = torch.tensor(self._nats.to_numpy())
-        tensors["repeated"] = torch.tensor(self._repeats.astype(np.uint8))
-        tensors["trimmed"] = torch.tensor(self.trimmed_.astype(np.int64))
-        return own, tensors
-
-    def _restore(
-        self,
-        header: dict[str, Any],
-        tensors: dict[str, Tensor],
-        *,
-        device: str,
-        trusted: Iterable[type] = (),
-    ) -> None:
-        check_fields(header, {"density": dict, "threshold": dict})
-        density = from_state(
-            DiffusionDensity,
-            ({**header["density"], TIMINGS: header.get(TIMINGS, {})}, within(tensors, "density")),
-            device=device,
-            trusted=trusted,
+    @property
+    def _learned(self) -> Learned:
+        groups, quantiles = self._groups, self._scorer.quantiles
+        return Learned(
+            density=self.density_,
+            is_frozen=isinstance(self.density, FrozenEstimator),
+            quantiles=cast(np.ndarray, quantiles),
+            given=groups.columns,
+            levels=groups.calibration,
+            trained=groups.trained,
+            fewest=groups.fewest,
+            nats=self._nats.to_numpy(dtype=float),
+            repeats=self._repeats,
+            trimmed=self.trimmed_,
+            threshold=self.threshold_,
         )
-        names = pd.Index(density.encoder_.names)
-        nats = check_tensor(tensors, "nats", None, len(names), gaps=True).numpy()
-        repeats = check_tensor(tensors, "repeated", len(nats)).numpy().astype(bool)
-        trimmed = check_tensor(tensors, "trimmed", None).numpy()
-        with building("groups"):  # none in files of older releases
-            kept, schema = header.get("groups", {}), density.encoder_.schema
-            groups = Groups.restored(kept, schema, tensors, len(nats))
-        with building("score"):
-            scorer = Scorer.from_tensors(density, tensors, groups.columns)
-        with building("threshold"):
-            threshold = Threshold.from_dict(header["threshold"])
-        table = pd.DataFrame(nats, columns=names)
-        self._set_fitted(scorer, groups, row_scores(table), table, repeats, trimmed, threshold)
-        if header.get("frozen") is True:
+
+    @_learned.setter
+    def _learned(self, found: Learned) -> None:
+        density, encoder = found.density, found.density.encoder_
+        given = positions([encoder.schema[j].name for j in found.given], encoder.schema)
+        nats = pd.DataFrame(found.nats, columns=pd.Index(encoder.names))
+        if len(found.quantiles) != len(encoder.owner) or given != found.given:
+            raise ValueError(f"its score has {len(found.quantiles)} quantiles, given {found.given}")
+        groups = Groups(given, encoder.schema, found.levels, found.trained, found.fewest)
+        scorer, scores = Scorer(density, given, found.quantiles), row_scores(nats)
+        self._set_fitted(
+            scorer, groups, scores, nats, found.repeats, found.trimmed, found.threshold
+        )
+        if found.is_frozen:
             self.density = FrozenEstimator(density)
 
     def __sklearn_tags__(self):

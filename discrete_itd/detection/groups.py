@@ -26,7 +26,6 @@ from typing import Any, cast
 
 import numpy as np
 import pandas as pd
-import torch
 from torch import Tensor
 
 from discrete_itd.detection import conformal, thresholds
@@ -39,7 +38,6 @@ from discrete_itd.encoders.observed import Observed
 from discrete_itd.encoders.rows import Rows
 from discrete_itd.encoders.table import column_specs
 from discrete_itd.estimators import DiffusionDensity
-from discrete_itd.storage.schema import check_tensor
 
 KINDS = ("nominal", "ordinal")  # of columns that can define a group
 MISSING = -1  # the level of a missing cell: a group may be that of rows without a value
@@ -270,47 +268,6 @@ class Groups:
             )
             out[i] = f"no row with {group} was seen in training"
         return out
-
-    # -- storage ----------------------------------------------------------------------------------
-
-    def to_header(self) -> dict[str, Any]:
-        """Data for :meth:`restored` besides the tensors; empty without groups."""
-        return {"columns": list(self.columns), "fewest": self.fewest} if self.columns else {}
-
-    def to_tensors(self) -> dict[str, Tensor]:
-        """Levels of the calibration rows and of the rows fitted to; nothing without groups."""
-        if not self.columns:
-            return {}
-        found = {"groups.calibration": torch.from_numpy(self.calibration)}
-        if self.trained is not None:
-            found["groups.trained"] = torch.from_numpy(self.trained)
-        return found
-
-    @classmethod
-    def restored(
-        cls, kept: Mapping[str, Any], schema: Sequence[Column], tensors: dict[str, Tensor], n: int
-    ) -> Groups:
-        """The groups that were kept in a file; ValueError, TypeError or LookupError if they make no sense.
-
-        Parameters
-        ----------
-        kept : mapping
-            ``columns`` and ``fewest``; empty in a file without groups.
-        schema : sequence of Column
-        tensors : dict of Tensor
-        n : int
-            Number of calibration rows.
-        """
-        if not kept:
-            return cls((), schema, np.zeros((n, 0), dtype=np.int64), None, 1)
-        places = [schema[j].name for j in kept["columns"] if 0 <= j < len(schema)]
-        columns, trained = positions(places, schema), None
-        if list(columns) != list(kept["columns"]):
-            raise ValueError(f"its groups are of columns {kept['columns']}")
-        calibration = check_tensor(tensors, "groups.calibration", n, len(columns)).numpy()
-        if "groups.trained" in tensors:
-            trained = check_tensor(tensors, "groups.trained", None, len(columns)).numpy()
-        return cls(columns, schema, calibration, trained, int(kept["fewest"]))
 
 
 def _levels(x: Tensor, columns: Sequence[int]) -> Levels:

@@ -18,7 +18,7 @@ Tukey, "A survey of sampling from contaminated distributions", Contributions to 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from weakref import WeakKeyDictionary
@@ -166,25 +166,6 @@ class Scorer:
     def schema(self) -> Sequence[Column]:
         """The columns of the table."""
         return self.density.encoder_.schema
-
-    # -- storage --------------------------------------------------------------------------------
-
-    def to_tensors(self) -> dict[str, Tensor]:
-        """All but the density and what is given."""
-        return {"quantiles": torch.tensor(self.quantiles)}
-
-    @classmethod
-    def from_tensors(
-        cls,
-        density: DiffusionDensity,
-        tensors: Mapping[str, Tensor],
-        given: tuple[int, ...] = (),
-    ) -> Scorer:
-        """The scorer of a density that :meth:`to_tensors` wrote; ValueError or LookupError if they are malformed."""
-        quantiles, n = tensors["quantiles"].numpy().astype(float), len(density.encoder_.owner)
-        if quantiles.shape != (n,) or not np.isfinite(quantiles).all():
-            raise ValueError(f"its quantiles are malformed, of shape {quantiles.shape}")
-        return cls(density, given, quantiles)
 
 
 def row_scores(nats: pd.DataFrame | np.ndarray) -> np.ndarray:

@@ -18,7 +18,6 @@ Clopper, Pearson, "The use of confidence or fiducial limits illustrated in the c
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -27,6 +26,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from discrete_itd.detection.conformal import Scores
+from discrete_itd.storage.stored import AnyFloat
 from discrete_itd.validation import check_integer, check_positive, check_share, warn
 
 CONFIDENCE = 0.95  # of intervals
@@ -69,18 +69,24 @@ class Threshold:
         that were fitted to, as where rows are copies of records. None if no calibration row does, or all.
     """
 
-    offset: float
-    false_alarm_rate: float
-    low: float
-    high: float
+    offset: AnyFloat
+    false_alarm_rate: AnyFloat
+    low: AnyFloat
+    high: AnyFloat
     n_calibration: int
     ranks: tuple[int, int] = (0, 1)
-    alarms_per_day: tuple[float, float, float] | None = None
-    cost: tuple[float, float, float] | None = None
+    alarms_per_day: tuple[AnyFloat, AnyFloat, AnyFloat] | None = None
+    cost: tuple[AnyFloat, AnyFloat, AnyFloat] | None = None
     contaminated: bool = False
-    group_offsets: tuple[float, ...] = ()
+    group_offsets: tuple[AnyFloat, ...] = ()
     n_new: int = 0
-    rate_if_new: tuple[float, float, float] | None = None
+    rate_if_new: tuple[AnyFloat, AnyFloat, AnyFloat] | None = None
+
+    def __post_init__(self) -> None:
+        if any(map(math.isnan, (self.offset, *self.group_offsets))):
+            raise ValueError("an offset is NaN")
+        if not 0 <= self.ranks[0] <= self.ranks[1] <= self.n_calibration + 1:
+            raise ValueError(f"ranks are {self.ranks}")
 
     def __str__(self) -> str:
         text = f"alarm below {self.offset:.2f} nats"
@@ -108,34 +114,6 @@ class Threshold:
             n = len(self.group_offsets)
             text += f"; {n} group{'s have offsets' if n > 1 else ' has an offset'} of {'their' if n > 1 else 'its'} own"
         return text
-
-    @classmethod
-    def from_dict(cls, kept: Mapping[str, Any]) -> Threshold:
-        """The threshold of which :func:`dataclasses.asdict` made a dict, after a round trip through JSON.
-
-        Raises
-        ------
-        LookupError, TypeError, ValueError
-            If the dict is malformed.
-        """
-        names = "offset", "false_alarm_rate", "low", "high"
-        offset, rate, low, high = (float(kept[f]) for f in names)
-        first, last = map(int, kept["ranks"])
-        threes = "alarms_per_day", "cost", "rate_if_new"
-        several: list[Any] = [kept[f] and tuple(map(float, kept[f])) for f in threes]
-        groups = tuple(map(float, kept["group_offsets"]))
-        if any(map(math.isnan, (offset, *groups))) or any(t and len(t) != 3 for t in several):
-            raise ValueError("its threshold is malformed")
-        a_day, cost, new = several
-        n, n_new, contaminated = (
-            int(kept["n_calibration"]),
-            kept["n_new"],
-            kept["contaminated"] is True,
-        )
-        if not 0 <= first <= last <= n + 1:
-            raise ValueError("its ranks are malformed")
-        own = offset, rate, low, high, n, (first, last)
-        return cls(*own, a_day, cost, contaminated, groups, int(n_new), new)
 
     def alarms_expected(self, n_rows: int, *, level: float = CONFIDENCE) -> Alarms:
         """How many of some new inliers will raise an alarm, with an interval to hold the detector to.

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Hashable
-from typing import Any, NamedTuple, Self
+from dataclasses import dataclass
+from typing import Annotated, Any, NamedTuple, Self
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ from discrete_itd.detection.drift import DECIMALS
 from discrete_itd.detection.martingales import N_BETS, Martingales, Ranks
 from discrete_itd.detection.score import row_scores
 from discrete_itd.storage import files
-from discrete_itd.storage.schema import check_fields, check_tensor
+from discrete_itd.storage.stored import Like, flatten, unflatten
 from discrete_itd.threads import methods_in_one_thread
 from discrete_itd.validation import check_random_state, check_share
 
@@ -30,6 +31,34 @@ class Alarm(NamedTuple):
 
     row: int
     column: Hashable | None
+
+
+Numbers = Annotated[np.ndarray, Like("float64", "martingales")]
+Counts = Annotated[np.ndarray, Like("int64", "martingales")]
+
+
+@dataclass(frozen=True, eq=False)
+class WatchState:
+    """What a file holds of a watch: its settings, a digest of its detector, and what it found so far."""
+
+    seed: int
+    level: float
+    n_rows: int
+    detector: str
+    ranks: Annotated[np.ndarray, Like("float64", "martingales", "rows")]
+    capital: Annotated[np.ndarray, Like("float64", "martingales", N_BETS)]
+    exponents: Counts
+    first: Counts
+    highest: Numbers
+    highest_at: Counts
+    now: Numbers
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.n_rows < MOST_ROWS and 0 <= self.seed < 2**31):
+            raise ValueError(f"n_rows is {self.n_rows}, seed is {self.seed}")
+        for name in ("capital", "exponents", "first", "highest_at"):
+            if (getattr(self, name) < 0).any():
+                raise ValueError(f"{name} has negative numbers")
 
 
 @methods_in_one_thread
@@ -242,19 +271,20 @@ class DriftWatch:
         OSError
             If it cannot be written.
         """
-        header = {"seed": self._seed, "level": self.level, "n_rows": self.n_rows_}
-        header["detector"] = _digest(self.detector)
-        arrays = {
-            "ranks": self._ranks.ordered(),
-            "capital": self._martingales.capital,
-            "exponents": self._martingales.exponents,
-            "first": self._first,
-            "highest": self._highest,
-            "highest_at": self._highest_at,
-            "now": self._now,
-        }
-        tensors = {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
-        files.write_state(path, (header, tensors), kind="watch")
+        state = WatchState(
+            seed=self._seed,
+            level=self.level,
+            n_rows=self.n_rows_,
+            detector=_digest(self.detector),
+            ranks=self._ranks.ordered(),
+            capital=self._martingales.capital,
+            exponents=self._martingales.exponents,
+            first=self._first,
+            highest=self._highest,
+            highest_at=self._highest_at,
+            now=self._now,
+        )
+        files.write_state(path, flatten(state), kind="watch")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], detector: DiffusionOutlierDetector) -> Self:
@@ -272,31 +302,20 @@ class DriftWatch:
             Naming the file, if it cannot be read, is damaged, holds something else, or is of another detector.
         """
         watch = cls(detector)
-        files.revive(path, watch._restore, kind="watch")
+        files.revive(path, lambda state: watch._restore(unflatten(WatchState, state)), kind="watch")
         return watch
 
-    def _restore(self, state: files.State) -> None:
-        header, tensors = state
-        fields = {"seed": int, "level": float, "n_rows": int, "detector": str}
-        check_fields(header, fields)
-        if header["detector"] != _digest(self.detector):
+    def _restore(self, state: WatchState) -> None:
+        if state.detector != _digest(self.detector):
             raise ValueError("the watch is of another detector, with other calibration rows")
-        self.level, self._seed = check_share("level", header["level"]), header["seed"]
-        n_rows, n = header["n_rows"], len(self._names) + 1
-        if not (0 <= n_rows < MOST_ROWS and 0 <= self._seed < 2**31):
-            raise ValueError(f"header: n_rows is {n_rows}, seed is {self._seed}")
-        shapes = {"ranks": (n, len(self._ranks) + n_rows), "capital": (n, N_BETS)}
-        shapes |= dict.fromkeys(("exponents", "first", "highest", "highest_at", "now"), (n,))
-        found = {k: check_tensor(tensors, k, *shape).numpy() for k, shape in shapes.items()}
-        for name in ("capital", "exponents", "first", "highest_at"):
-            if (found[name] < 0).any():
-                raise ValueError(f"the tensor {name} has negative numbers")
-        exponents, self._first, self._highest_at = (
-            found[name].astype(np.int64) for name in ("exponents", "first", "highest_at")
-        )
-        self._ranks = Ranks(found["ranks"].astype(float).T)
-        self._martingales = Martingales(found["capital"].astype(float), exponents, n_rows)
-        self._highest, self._now = found["highest"].astype(float), found["now"].astype(float)
+        shape = len(self._names) + 1, len(self._ranks) + state.n_rows
+        if state.ranks.shape != shape:
+            raise ValueError(f"ranks is of shape {state.ranks.shape}, not {shape}")
+        self.level, self._seed = check_share("level", state.level), state.seed
+        self._first, self._now = state.first, state.now
+        self._highest, self._highest_at = state.highest, state.highest_at
+        self._ranks = Ranks(state.ranks.T)
+        self._martingales = Martingales(state.capital, state.exponents, state.n_rows)
 
 
 def _values(nats: pd.DataFrame) -> np.ndarray:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
@@ -34,13 +33,15 @@ from discrete_itd.encoders.dtypes import (
     family,
     has_time_zone,
     holding_missing,
+    is_category,
     numpy_name,
 )
 from discrete_itd.encoders.notation import Notation, as_text, is_missing, read_plainly
 from discrete_itd.encoders.numeric import Bins, Continuous
 
 Codec = Categories | Bins | Continuous
-CODECS = {"nominal": Categories, "ordinal": Categories, "binned": Bins, "continuous": Continuous}
+# of which a file has plain data
+StoredDtype = Annotated[Any, (dtype_to_json, dtype_from_json)]
 EXPECTED = {
     "number": "numbers",
     "datetime": "ISO dates or times, like 2024-01-31",
@@ -85,7 +86,7 @@ class Column:
     """
 
     name: Hashable
-    dtype: Any
+    dtype: StoredDtype
     codec: Codec
     n_rows: int
     n_missing: int
@@ -94,7 +95,16 @@ class Column:
     step: int = 1
     decimals: int | None = None
     notation: Notation | None = None
-    text_dtype: Any = None
+    text_dtype: StoredDtype | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.n_missing <= self.n_rows or self.step < 1:
+            raise ValueError("counts and step must be positive")
+        if self.decimals not in (None, *range(MOST_DECIMALS + 1)):
+            raise ValueError(f"decimals must be few, got {self.decimals!r}")
+        if is_category(self.dtype) and not len(self.dtype.categories):  # a file has them once
+            names = pd.Index(list(self.categories), dtype=self.dtype.categories.dtype)
+            vars(self)["dtype"] = pd.CategoricalDtype(names, self.dtype.ordered)
 
     @property
     def kind(self) -> str:
@@ -326,71 +336,3 @@ class Column:
             values = np.where(stays, near, values)
             return restore_numbers(values, self.dtype, whole)
         return restore_numbers(values, self.dtype, whole, self.decimals)
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data from which :meth:`from_json` makes an equal column."""
-        out = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        codec = {f.name: getattr(self.codec, f.name) for f in dataclasses.fields(self.codec)}
-        codec = {k: list(v) if isinstance(v, tuple) else v for k, v in codec.items()}
-        if self.notation is not None:
-            out["notation"] = dataclasses.asdict(self.notation)
-        if self.text_dtype is not None:
-            out["text_dtype"] = dtype_to_json(self.text_dtype)
-        return {**out, "dtype": dtype_to_json(self.dtype), "codec": {**codec, "kind": self.kind}}
-
-    @classmethod
-    def from_json(cls, data: Any) -> Column:
-        """The column that :meth:`to_json` wrote.
-
-        Raises
-        ------
-        LookupError, TypeError, ValueError
-            If the data are not what it writes.
-        """
-        fields = _fields(data, [f.name for f in dataclasses.fields(cls)], "column")
-        codec = fields["codec"]
-        kind = codec.get("kind") if isinstance(codec, Mapping) else None
-        if not isinstance(kind, str) or kind not in CODECS:
-            raise ValueError(f"column: unknown kind {kind!r}")
-        made = CODECS[kind]
-        names = [f.name for f in dataclasses.fields(made)]
-        codec = _fields(codec, list({*names, "kind"}), "codec")
-        arguments: dict[str, Any]
-        arguments = {k: tuple(v) if isinstance(v, list) else v for k, v in codec.items()}
-        arguments = {k: arguments[k] for k in names}
-        for f in dataclasses.fields(made):
-            if str(f.type).startswith("tuple") != isinstance(arguments[f.name], tuple):
-                raise TypeError(f"codec: {f.name} is of the wrong type")
-        fields["codec"] = made(**arguments)
-        for k in ("n_rows", "n_missing", "origin", "step"):
-            if type(fields[k]) is not int:
-                raise TypeError(f"column: {k} must be an integer, got {fields[k]!r}")
-        if not 0 <= fields["n_missing"] <= fields["n_rows"] or fields["step"] < 1:
-            raise ValueError("column: counts and step must be positive")
-        if (
-            fields["decimals"] not in (None, *range(MOST_DECIMALS + 1))
-            or fields["decimals"] is True
-        ):
-            raise ValueError(f"column: decimals must be few, got {fields['decimals']!r}")
-        if not isinstance(fields["indicator"], bool):
-            raise TypeError(f"column: indicator must be a bool, got {fields['indicator']!r}")
-        name = fields["name"]
-        if not isinstance(name, Scalar) or (isinstance(name, float) and math.isnan(name)):
-            raise TypeError(f"column: name must be a string or a number, got {name!r}")
-        fields["dtype"] = dtype_from_json(fields["dtype"], fields["codec"].categories)
-        if fields["notation"] is not None:
-            names = [f.name for f in dataclasses.fields(Notation)]
-            fields["notation"] = Notation(**_fields(fields["notation"], names, "notation"))
-        if fields["text_dtype"] is not None:
-            fields["text_dtype"] = dtype_from_json(fields["text_dtype"])
-        return cls(**fields)
-
-
-def _fields(data: Any, names: list[str], what: str) -> dict[str, Any]:
-    """The fields of JSON data, if they are these and no others."""
-    if not isinstance(data, Mapping):
-        raise TypeError(f"{what}: expected a mapping, got {data!r}")
-    if set(data) != set(names):
-        odd = sorted(set(data) ^ set(names))
-        raise LookupError(f"{what}: fields missing or unknown: {odd}")
-    return dict(data)

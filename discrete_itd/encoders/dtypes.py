@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Literal, TypeGuard, cast
 
 import numpy as np
@@ -101,8 +100,8 @@ def dtype_to_json(dtype: Any) -> str | dict[str, Any]:
     return str(dtype)
 
 
-def dtype_from_json(data: Any, categories: Sequence[Any] = ()) -> Any:
-    """The dtype that :func:`dtype_to_json` wrote.
+def dtype_from_json(data: Any) -> Any:
+    """The dtype that :func:`dtype_to_json` wrote, without categories.
 
     Raises
     ------
@@ -112,8 +111,8 @@ def dtype_from_json(data: Any, categories: Sequence[Any] = ()) -> Any:
     if isinstance(data, str):
         return pandas_dtype(data)
     if "categories" in data:
-        names = pd.Index(list(categories), dtype=dtype_from_json(data["categories"]))
-        return pd.CategoricalDtype(names, ordered=data["ordered"])
+        none = pd.Index([], dtype=dtype_from_json(data["categories"]))
+        return pd.CategoricalDtype(none, ordered=data["ordered"])
     try:
         if "string" in data:
             missing = {"na_value": np.nan} if data["nan"] else {}

@@ -43,6 +43,7 @@ from discrete_itd.encoders.observed import MANY_NUMBERS, Observed
 from discrete_itd.validation import advice, check_choice, check_integer, warn
 
 Kind = Literal["nominal", "ordinal", "continuous", "binned"]
+Why = Literal["identifiers", "free text"]  # a column is left out
 KINDS: tuple[Kind, ...] = ("nominal", "ordinal", "continuous", "binned")
 MISSING = ("marginalise", "category")
 UNKNOWN = ("smooth", "error")
@@ -341,7 +342,7 @@ def _fit_categories(
     )
 
 
-def left_out_as(seen: Observed, spec: ColumnSpec, *, is_measure: bool = False) -> str | None:
+def left_out_as(seen: Observed, spec: ColumnSpec, *, is_measure: bool = False) -> Why | None:
     """Why a column of which nothing is specified is not worth a place in a model; None if it is.
 
     Identifiers are text of nine tenths as many values as cells, and whole numbers that were made to differ: among

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from discrete_itd.channel.codebook import Codebook, ColumnPoints
-from discrete_itd.encoders.cells import Scalar, holds_text, read_cell, read_cells
+from discrete_itd.encoders.cells import holds_text, read_cell, read_cells
 from discrete_itd.encoders.column import SUSPICIOUS_ROWS, Column
 from discrete_itd.encoders.dtypes import is_category
 from discrete_itd.encoders.frames import check_unique_names
@@ -20,6 +19,7 @@ from discrete_itd.encoders.inference import (
     MISSING,
     UNKNOWN,
     ColumnSpec,
+    Why,
     check_column_spec,
     how_kept,
     infer_column,
@@ -31,7 +31,6 @@ from discrete_itd.encoders.observed import Observed
 from discrete_itd.validation import advice, check_choice, warn
 
 INDICATOR = ColumnPoints("simplex", 2)
-WHY = ("identifiers", "free text")
 PRESENT, ABSENT = 0.0, 1.0  # levels of a missingness indicator
 # of a table, at most: a service asks for one row, and pandas takes longer over it than a network
 FEW_ROWS = SUSPICIOUS_ROWS - 1
@@ -73,16 +72,8 @@ class LeftOut:
 
     name: Hashable
     position: int
-    why: str
+    why: Why
     whole: bool
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.name, Scalar) or type(self.position) is not int:
-            raise TypeError(f"left out: expected a name and a position, got {self}")
-        if not isinstance(self.whole, bool):
-            raise TypeError(f"left out: whole must be a bool, got {self.whole!r}")
-        if self.why not in WHY:
-            raise ValueError(f"left out: why must be one of {WHY}, got {self.why!r}")
 
 
 class TableEncoder:
@@ -120,6 +111,11 @@ class TableEncoder:
 
     def __init__(self, schema: Sequence[Column], left_out: Sequence[LeftOut] = ()) -> None:
         self.schema, self.left_out = tuple(schema), tuple(left_out)
+        places, n_all = [c.position for c in self.left_out], len(self.schema) + len(self.left_out)
+        if places != sorted(set(places) & set(range(n_all))):
+            raise ValueError("positions of columns left out must increase within the table")
+        if len(set(self.all_names)) < n_all:
+            raise ValueError("names of columns repeat")
         indicated = [j for j, column in enumerate(self.schema) if column.indicator]
         self.owner = np.array([*range(len(self.schema)), *indicated], dtype=np.int64)
 
@@ -418,26 +414,6 @@ class TableEncoder:
             rest = {"categories": 0, "open": False, "missing": np.nan, "dtype": ""}
             lines.insert(c.position, {"column": c.name, "kind": f"left out: {c.why}", **rest})
         return pd.DataFrame(lines)
-
-    def to_list(self) -> list[dict[str, Any]]:
-        """Plain JSON data from which :meth:`from_list` makes an equal encoder."""
-        left_out = [{"left_out": dataclasses.asdict(column)} for column in self.left_out]
-        return [column.to_json() for column in self.schema] + left_out
-
-    @classmethod
-    def from_list(cls, data: Any) -> TableEncoder:
-        """The encoder that :meth:`to_list` wrote; LookupError, TypeError or ValueError if it did not."""
-        if not isinstance(data, list):
-            raise TypeError(f"expected a list of columns, got {data!r}")
-        rest = [c["left_out"] for c in data if isinstance(c, Mapping) and "left_out" in c]
-        left_out = [LeftOut(**c) for c in rest]
-        encoder = cls([Column.from_json(c) for c in data[: len(data) - len(rest)]], left_out)
-        places = [column.position for column in left_out]
-        if places != sorted(set(places) & set(range(len(data)))):
-            raise ValueError("positions of columns left out must increase within the table")
-        if len(set(encoder.all_names)) < len(data):
-            raise ValueError("names of columns repeat")
-        return encoder
 
     def _indicators(self) -> Iterator[tuple[int, int]]:
         """Column and internal column of each indicator."""

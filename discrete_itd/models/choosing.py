@@ -83,11 +83,6 @@ class RowMixture(Recipe):
     members: tuple[Any, ...] = (Causal(2), Mixture(), BayesNet())
     trains = True
 
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> RowMixture:
-        """The mixture whose config came back from JSON with a list of members."""
-        return cls(tuple(config["members"]))
-
     def fit(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
         recipes = [recipe(member) for member in self.members]
         table = CandidateTable(rows)

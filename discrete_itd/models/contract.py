@@ -105,10 +105,6 @@ class Recipe(Protocol):
         """A short name for tables."""
         return type(self).__name__
 
-    def config(self) -> dict[str, Any]:
-        """Arguments of the constructor."""
-        return dict(vars(self))
-
 
 @dataclass(frozen=True, eq=False)
 class TrainingRows:

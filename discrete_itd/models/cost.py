@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from discrete_itd.storage.schema import check_fields
 from discrete_itd.threads import most_threads
 
 if TYPE_CHECKING:
@@ -63,14 +62,3 @@ class Cost:
         if not closed:
             microseconds *= n_evaluations / TIMED_EVALUATIONS
         return cls(fit_seconds, microseconds, len(x), most_threads())
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data from which :meth:`from_json` makes an equal cost."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: Any) -> Cost:
-        """The cost that :meth:`to_json` wrote; ValueError if it did not."""
-        fields = {"fit_seconds": float, "microseconds": float, "n_rows": int, "n_threads": int}
-        check_fields(data, fields, "cost")
-        return cls(**{name: data[name] for name in fields})

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from discrete_itd.storage.schema import check_fields
+from discrete_itd.storage.stored import AnyFloat
 from discrete_itd.training import mean_and_error
 
 if TYPE_CHECKING:
@@ -36,10 +36,10 @@ class HeldOut:
 
     n_rows: int
     nats: float
-    stderr: float
+    stderr: AnyFloat
     independent: float
-    independent_stderr: float
-    gain_stderr: float
+    independent_stderr: AnyFloat
+    gain_stderr: AnyFloat
 
     @property
     def gain(self) -> float:
@@ -71,21 +71,6 @@ class HeldOut:
             independent = -model.marginals.log_prob(x).double()
         pairs = [mean_and_error(t) for t in (nats, independent, independent - nats)]
         return cls(len(x), *pairs[0], *pairs[1], pairs[2][1])
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data from which :meth:`from_json` makes an equal object."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: Any) -> HeldOut:
-        """What :meth:`to_json` wrote; ValueError if it did not."""
-        means = {"n_rows": int, "nats": float, "independent": float}
-        check_fields(data, means, "held_out")
-        errors = [name for name in cls.__dataclass_fields__ if name not in means]
-        for name in errors:  # NaN of a single row
-            if not isinstance(data.get(name), float):
-                raise ValueError(f"held_out: {name} is no number")
-        return cls(**{name: data[name] for name in cls.__dataclass_fields__})
 
 
 UNMEASURED = HeldOut(0, *[math.nan] * 5)  # of a model whose fit has not ended

@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import pandas as pd
 import torch
 from torch import Tensor
 
-from discrete_itd.channel import Codebook, CoordinateSchedule, Schedule
+from discrete_itd.channel import Codebook, CoordinateSchedule, Schedule, check_schedule
 from discrete_itd.denoisers import Denoiser, MarginalDenoiser, RowMixtureDenoiser
 from discrete_itd.denoisers.base import ESTIMATORS
 from discrete_itd.encoders import ABSENT, TableEncoder
@@ -31,10 +31,13 @@ from discrete_itd.likelihood.sampling import sample
 from discrete_itd.likelihood.schedule_search import paths_within
 from discrete_itd.models.cost import Cost
 from discrete_itd.models.held_out import UNMEASURED, HeldOut
+from discrete_itd.storage.files import TIMED
+from discrete_itd.storage.stored import Unbuilt
 from discrete_itd.threads import threads_for
 from discrete_itd.training import pilot_quadrature
 from discrete_itd.validation import check_choice
 
+SECONDS = ("seconds", "fit_seconds", "microseconds")  # columns that differ between equal fits
 MARGINAL = "marginal"  # the estimator of rows with unknown cells by importance sampling
 Progress = Callable[[int], object]
 # share of the rows in which a column must be missing in training for its gaps to count as learned
@@ -45,6 +48,27 @@ PILOT_ROWS = (
     512  # drawn from independent columns, on which the noise levels of the integral are chosen
 )
 BATCH_CELLS = 1 << 23  # rows times floats of a posterior, in one denoiser call
+
+
+def columns_of(table: pd.DataFrame) -> dict[str, list[Any]]:
+    """The columns of a table as lists, for a file."""
+    return {TIMED * (name in SECONDS) + name: table[name].tolist() for name in table}
+
+
+def table_of(columns: Any) -> pd.DataFrame:
+    """The table whose columns a file holds; ValueError if they are no lists of one length of numbers and text."""
+    if not isinstance(columns, dict) or not all(isinstance(v, list) for v in columns.values()):
+        raise ValueError("no mapping of lists")
+    if len({len(column) for column in columns.values()}) > 1:
+        raise ValueError("its columns differ in length")
+    if any(isinstance(cell, list | dict) for column in columns.values() for cell in column):
+        raise ValueError("its cells must be numbers or text")
+    timed = {name[1:]: map(float, cells) for name, cells in columns.items() if name[:1] == TIMED}
+    columns = {name.removeprefix(TIMED): cells for name, cells in columns.items()}
+    return pd.DataFrame(columns | {name: list(cells) for name, cells in timed.items()})
+
+
+StoredTable = Annotated[pd.DataFrame, (columns_of, table_of)]
 
 
 @dataclass(frozen=True)
@@ -84,14 +108,38 @@ class Model:
     marginals: MarginalDenoiser
     schedule: Schedule
     seed: int
-    history: pd.DataFrame
-    schedule_table: pd.DataFrame
-    members: pd.DataFrame
+    history: StoredTable
+    schedule_table: StoredTable
+    members: StoredTable
     stopped: str
-    candidates: pd.DataFrame | None = None
+    candidates: StoredTable | None = None
     companion: Denoiser | None = None
     held_out: HeldOut = UNMEASURED
-    cost: Cost | None = None
+    cost: Annotated[Cost | None, TIMED] = None
+
+    @classmethod
+    def from_fields(
+        cls,
+        encoder: TableEncoder,
+        denoiser: Unbuilt,
+        marginals: Unbuilt,
+        companion: Unbuilt | None,
+        **fields: Any,
+    ) -> Model:
+        """The model of a file, whose denoisers are functions from a codebook."""
+        check_schedule(fields["schedule"], len(encoder.owner))
+        book = encoder.codebook().to(marginals.dtype)
+
+        def built(part: Unbuilt) -> Any:
+            return part(book).eval().requires_grad_(False)
+
+        exact = None if companion is None else built(companion)
+        return cls(encoder, built(denoiser), built(marginals), companion=exact, **fields)
+
+    def to(self, device: torch.device) -> Model:
+        """The model on a device: its denoisers are moved."""
+        parts = {name: getattr(self, name) for name in ("denoiser", "marginals", "companion")}
+        return replace(self, **{k: None if p is None else p.to(device) for k, p in parts.items()})
 
     @cached_property
     def conditional(self) -> Denoiser:

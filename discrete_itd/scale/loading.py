@@ -11,7 +11,7 @@ from discrete_itd.detection.answers import Model
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.storage.files import content_digest
-from discrete_itd.storage.persistent import load_one_of
+from discrete_itd.storage.stored import load_one_of
 
 CLASSES = DiffusionDensity, DiffusionOutlierDetector
 MOST_MODELS = 8  # kept by one process

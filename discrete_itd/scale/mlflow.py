@@ -26,7 +26,7 @@ from discrete_itd.detection.answers import Model, answer_types, checked_outputs,
 from discrete_itd.encoders import Column
 from discrete_itd.scale.batches import BatchScoring
 from discrete_itd.scale.loading import CLASSES
-from discrete_itd.storage.persistent import load_one_of
+from discrete_itd.storage.stored import load_one_of
 from discrete_itd.validation import check_integer
 
 if TYPE_CHECKING:

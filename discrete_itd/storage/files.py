@@ -5,8 +5,7 @@ copies. A file has a digest of both, so that damage is detected before anything 
 content: a model, the checkpoint of an unfinished training, or the state of a watch.
 
 A file may come from anyone. Reading it runs no code in it, takes memory in proportion to its size, and ends in a state
-or in a ValueError. The content of a header is not checked here: its numbers may be NaN, infinite or absurd (a history
-contains NaN legitimately), and whoever makes an object of it checks them (:mod:`discrete_itd.storage.schema`).
+or in a ValueError. The content of a header is checked by :func:`discrete_itd.storage.stored.unflatten`.
 """
 
 from __future__ import annotations
@@ -17,8 +16,8 @@ import json
 import os
 import stat
 import tempfile
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -28,19 +27,18 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load
 from torch import Tensor
 
-from discrete_itd.storage.schema import building
-
 try:
     import fcntl
 except ImportError:  # no such locks on this system
     fcntl = None
 
-FORMAT = 5  # smaller ones were those of development versions
+FORMAT = 6  # smaller ones were those of development versions
 PARTIAL = "partial-"  # in the names of temporary files
 KEY = "discrete_itd"
-DIGEST = "sha256"
-# seconds, which differ from fit to fit: beside the content, with a digest of their own
-TIMINGS, TIMINGS_DIGEST = "timings", "timings_sha256"
+# of the content without what differs between equal fits, like seconds, and of the whole header
+DIGEST, HEADER_DIGEST = "sha256", "header_sha256"
+CLASS = "class"  # the key under which data hold the name of a class
+TIMED = "~"  # at the beginning of names in a header of what differs between equal fits
 KINDS = {
     "model": "a model",
     "checkpoint": "the checkpoint of a training",
@@ -164,7 +162,7 @@ def write_state(
     ----------
     path : path-like
     state : State
-        What the header has under ``timings`` is no part of the content that the digest stands for.
+        What the header has under names that begin with ``~`` is no part of the content that the digest stands for.
     kind : {"model", "checkpoint", "watch"}
     before : callable
         As of :func:`write_whole`.
@@ -183,22 +181,18 @@ def write_state(
     """
     header, tensors = state
     tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    content = {name: value for name, value in header.items() if name != TIMINGS}
-    text = json.dumps({"format": FORMAT, "kind": kind, **content})
-    timings = json.dumps(header[TIMINGS]) if TIMINGS in header else ""
-    if len(text) + len(timings) > LONGEST_HEADER:
+    text = json.dumps({"format": FORMAT, "kind": kind, **header})
+    if len(text) > LONGEST_HEADER:
         raise ValueError(
-            f"{os.fspath(path)}: {len(text)} characters of column names, categories and settings are too"
-            f" many for a file (the limit is {LONGEST_HEADER})"
+            f"{os.fspath(path)}: {len(text)} characters of column names, categories and settings are too many for a"
+            f" file (the limit is {LONGEST_HEADER})"
         )
     for name, tensor in tensors.items():
         if tensor.dtype not in DTYPES:
             raise ValueError(
                 f"{os.fspath(path)}: {name} is of type {tensor.dtype}, which no file holds"
             )
-    metadata = {KEY: text, DIGEST: digest(text, tensors)}
-    if timings:
-        metadata |= {TIMINGS: timings, TIMINGS_DIGEST: digest(timings, {})}
+    metadata = {KEY: text, **digests(text, tensors)}
     write_whole(path, lambda partial: _write_safetensors(partial, tensors, metadata), before=before)
     return metadata[DIGEST]
 
@@ -297,15 +291,11 @@ def _state(content: bytes, kind: str) -> State:
         raise ValueError(f"a safetensors file, but not a discrete_itd {kind}")
     text = metadata[KEY]
     header = _parse(text)
-    _check(header, metadata.get(DIGEST) == digest(text, tensors), kind)
-    if TIMINGS in metadata:
-        if metadata.get(TIMINGS_DIGEST) != digest(metadata[TIMINGS], {}):
-            raise ValueError("the file is damaged (the digest of its timings does not match)")
-        header[TIMINGS] = _parse(metadata[TIMINGS])
+    _check(header, digests(text, tensors).items() <= metadata.items(), kind)
     for key, tensor in tensors.items():
         if tensor.dtype not in DTYPES:
             raise ValueError(f"the file is damaged ({key} is of type {tensor.dtype})")
-    return header, tensors
+    return {k: v for k, v in header.items() if k not in ("format", "kind")}, tensors
 
 
 def _content(path: str | os.PathLike[str]) -> bytes:
@@ -374,6 +364,21 @@ def check_format(version: Any, doubt: str = "") -> None:
         )
 
 
+def digests(text: str, tensors: Mapping[str, Tensor]) -> dict[str, str]:
+    """The digests that a file states of a header's text, JSON, and of its tensors."""
+    content = json.dumps(_timeless(json.loads(text)))
+    return {DIGEST: digest(content, tensors), HEADER_DIGEST: digest(text, {})}
+
+
+def _timeless(data: Any) -> Any:
+    """JSON data without what differs between equal fits."""
+    if isinstance(data, list):
+        return [_timeless(v) if isinstance(v, list | dict) else v for v in data]
+    if not isinstance(data, dict):
+        return data
+    return {k: _timeless(v) for k, v in data.items() if not k.startswith(TIMED)}
+
+
 def digest(text: str, tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 of a header's text and of the tensors, whatever the order in which a file holds them."""
     sha = hashlib.sha256(text.encode())
@@ -388,3 +393,18 @@ def _bytes(tensor: Tensor) -> memoryview:
     if not len(flat):  # there are none to view
         return memoryview(b"")
     return flat.view(torch.uint8).numpy().data
+
+
+@contextmanager
+def building(field: str) -> Iterator[None]:
+    """Name the field in a ValueError if its data cannot be made into an object.
+
+    Constructors check their arguments for mistakes of a programmer. Data from a file may be anything, so whatever a
+    constructor raises, also one of a trusted class, means that the field is damaged.
+    """
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{field}: {error}") from error
+    except Exception as error:
+        raise ValueError(f"{field} is damaged ({error!r})") from error

@@ -42,7 +42,7 @@ A recipe makes an estimator fit it: ``DiffusionDensity(denoiser=SmoothedCounts()
 >>> type(model.denoiser_).__name__, model.score_samples(frame).shape
 ('Smoothed', (54,))
 
-**A schedule of one's own** has the methods of :class:`discrete_itd.channel.Schedule`; ``config`` is for saving.
+**A schedule of one's own** has the methods of :class:`discrete_itd.channel.Schedule`.
 
 >>> @dataclass(frozen=True)
 ... class Halves:
@@ -52,8 +52,6 @@ A recipe makes an estimator fit it: ``DiffusionDensity(denoiser=SmoothedCounts()
 ...     def snr(self, step, rank, n_free):
 ...         known = 2 * rank < step * n_free
 ...         return torch.zeros(rank.shape).masked_fill(known & (step > 0), torch.inf)
-...     def config(self):
-...         return {"n_columns": self.n_columns}
 >>> check_schedule(Halves(5), 5)
 ['climbs', 'row_alone', 'stored']
 >>> model.set_params(schedule=Halves(2)).fit(frame).model_.schedule

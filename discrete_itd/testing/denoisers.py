@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from discrete_itd.channel import Codebook, CoordinateSchedule, Posterior, State
 from discrete_itd.denoisers import Denoiser, SupportDenoiser
 from discrete_itd.likelihood import path_log_prob
-from discrete_itd.storage.configs import denoiser_from_config, to_config
+from discrete_itd.storage.stored import flatten, unflatten
 from discrete_itd.testing.properties import checked
 from discrete_itd.testing.rows import all_rows, random_rows, states_of_every_kind
 
@@ -275,9 +275,9 @@ def _gradients(s: _Subject) -> None:
 
 def _stored(s: _Subject) -> None:
     """It is the same after a deep copy, and after config() and the state_dict went through a file."""
-    data = json.loads(json.dumps(to_config(s.denoiser), allow_nan=False))
-    stored = {name: tensor.clone() for name, tensor in s.denoiser.state_dict().items()}
-    again = denoiser_from_config(data, s.book, stored, s.trusted).to(s.book.device)
+    data, tensors = flatten(s.denoiser)
+    data = json.loads(json.dumps(data, allow_nan=False))
+    again = unflatten(Denoiser, (data, tensors), classes=s.trusted)(s.book).to(s.book.device)
     for other in (again.eval(), copy.deepcopy(s.denoiser)):
         same = map(torch.equal, _parts(other(*s.state)), _parts(s.denoiser(*s.state)))
         assert all(same), "its posterior differs"

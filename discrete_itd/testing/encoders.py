@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from discrete_itd.encoders import Bins, Categories, Column, Continuous, TableEncoder
+from discrete_itd.storage.stored import flatten, unflatten
 from discrete_itd.testing.properties import checked
 
 NOWHERE = "no value of any table \N{SNOWMAN}"
@@ -143,9 +144,10 @@ def _is_number(column: Column) -> bool:
 
 
 def _stored(s: _Subject) -> None:
-    """It is the same after to_list() went through a file."""
-    data = json.loads(json.dumps(s.encoder.to_list(), allow_nan=False))
-    again = type(s.encoder).from_list(data)
+    """It is the same after it went through a file."""
+    data, tensors = flatten(s.encoder)
+    data = json.loads(json.dumps(data, allow_nan=False))
+    again = unflatten(type(s.encoder), (data, tensors))
     for a, b in zip(again.transform(s.frame), s.encoder.transform(s.frame), strict=True):
         np.testing.assert_array_equal(a, b)
 

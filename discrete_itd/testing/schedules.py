@@ -11,7 +11,7 @@ from torch import Tensor
 
 from discrete_itd.channel import Schedule, column_ranks
 from discrete_itd.channel import check_schedule as check_order
-from discrete_itd.storage.configs import schedule_from_config, to_config
+from discrete_itd.storage.stored import flatten, unflatten
 from discrete_itd.testing.properties import checked
 
 
@@ -54,9 +54,10 @@ def _row_alone(s: _Subject) -> None:
 
 
 def _stored(s: _Subject) -> None:
-    """It is the same after config() went through a file."""
-    data = json.loads(json.dumps(to_config(s.schedule), allow_nan=False))
-    again = schedule_from_config(data, s.trusted)
+    """It is the same after it went through a file."""
+    data, tensors = flatten(s.schedule)
+    data = json.loads(json.dumps(data, allow_nan=False))
+    again: Schedule = unflatten(Schedule, (data, tensors), classes=s.trusted)
     for name in ("n_steps", "noisy", "complete", "orders"):
         old, new = getattr(s.schedule, name), getattr(again, name)
         assert new == old, f"{name} is {new}, was {old}"
@@ -78,12 +79,12 @@ def check_schedule(
     random_state : int
         Of the orders of the columns.
     trusted : iterable of type
-        Further classes that its ``config()`` holds.
+        Further classes of its constructor's arguments.
 
     Returns
     -------
     list of str
-        Names of the properties that were checked; "stored" if it has ``config()``.
+        Names of the properties that were checked; "stored" if its class can be stored.
 
     Raises
     ------
@@ -107,6 +108,8 @@ def check_schedule(
     rank = column_ranks(schedule, uniform, torch.arange(5), free, known)
     subject = _Subject(schedule, rank, free.sum(1, keepdim=True), (type(schedule), *trusted))
     properties = {"climbs": _climbs, "row_alone": _row_alone, "stored": _stored}
-    if not hasattr(schedule, "config"):
+    try:
+        flatten(schedule)
+    except TypeError:
         del properties["stored"]
     return checked(type(schedule).__name__, properties, subject)

@@ -496,8 +496,8 @@ REFUSED = {
 def test_refusals(uncalibrated, capsys, line, words):
     place = uncalibrated
     header, tensors = read_state("d.safetensors")
-    write_state("other", (header | {"model": "Oracle"}, tensors))
-    write_state("odd", (header | {"model": ["Oracle"]}, tensors))
+    write_state("other", (header | {"class": "Oracle"}, tensors))
+    write_state("odd", (header | {"class": ["Oracle"]}, tensors))
     (place / "d.csv").write_bytes((place / "d.safetensors").read_bytes())
     before = snapshot(place)
     out, err = run(line, capsys, 2)

@@ -48,11 +48,11 @@ from discrete_itd.denoisers import (
 from discrete_itd.denoisers import (
     structure_search as structure,
 )
+from discrete_itd.denoisers.base import Denoiser
 from discrete_itd.denoisers.structure_search import elimination
 from discrete_itd.likelihood import path_log_weights
 from discrete_itd.storage import files
-from discrete_itd.storage.configs import denoiser_from_config, to_config
-from discrete_itd.storage.persistent import to_state
+from discrete_itd.storage.stored import flatten, unflatten
 
 FEW = 1e-9  # pseudo-counts that leave the counts as they are
 
@@ -816,15 +816,13 @@ def test_a_fit_draws_nothing(device, name):
 def test_it_is_kept_to_the_last_bit(device, name, kind):
     book = make_book(name, device)
     net = make_denoiser(kind, book, 5)
-    data = to_config(net)
-    again = denoiser_from_config(data, book, net.state_dict())
+    again = unflatten(Denoiser, flatten(net))(book)
     assert again.parents == net.parents
     y, snr = states_of_every_kind(book, np.random.default_rng(0))
     rows = random_rows(book, len(y), np.random.default_rng(0), missing=0.1)
     a, b = net(y, snr).log_prob(rows), again(y, snr).log_prob(rows)
     assert torch.equal(a.nan_to_num(0.0), b.nan_to_num(0.0))
     assert torch.equal(net.log_prob(rows), again.log_prob(rows))
-    assert data["parents"] == [list(above) for above in net.parents]
 
 
 @pytest.fixture(scope="module")
@@ -900,9 +898,9 @@ def turn_an_edge(denoiser):
     ],
 )
 def test_damaged_headers_are_refused(model, tmp_path, change):
-    header, tensors = to_state(model[0])
+    header, tensors = flatten(model[0])
     header = json.loads(json.dumps(header))
-    change(header["denoiser"])
+    change(header["fitted"]["model"]["denoiser"])
     files.write_state(tmp_path / "model", (header, tensors))
     with pytest.raises(ValueError, match="model: "):
         DiffusionDensity.load(tmp_path / "model")
@@ -910,11 +908,11 @@ def test_damaged_headers_are_refused(model, tmp_path, change):
 
 def test_a_cycle_in_a_file_is_refused(model, tmp_path):
     """Also where all tables would fit."""
-    header, tensors = to_state(model[0])
+    header, tensors = flatten(model[0])
     header = json.loads(json.dumps(header))
     sizes = model[0].denoiser_.codebook.levels.cardinalities
     assert len(set(sizes)) == 1
-    header["denoiser"]["parents"] = [[1], [2], [3], [0]]
+    header["fitted"]["model"]["denoiser"]["parents"] = [[1], [2], [3], [0]]
     table = torch.full((sizes[0], sizes[0]), -math.log(sizes[0]))
     tensors = {k: table.clone() if ".log_table_" in k else v for k, v in tensors.items()}
     files.write_state(tmp_path / "model", (header, tensors))

@@ -29,6 +29,7 @@ from scipy.sparse.csgraph import minimum_spanning_tree
 from discrete_itd import DiffusionDensity
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.denoisers import ForestDenoiser, MarginalDenoiser
+from discrete_itd.denoisers.base import Denoiser
 from discrete_itd.denoisers.counts import indicators
 from discrete_itd.denoisers.forest_fit import ForestCounts, truncated_moments, untruncated
 from discrete_itd.denoisers.marginal import WIDE_SD
@@ -36,7 +37,7 @@ from discrete_itd.denoisers.splits import Splits
 from discrete_itd.models.contract import FitPlan, TrainingRows
 from discrete_itd.models.growing import grow
 from discrete_itd.recipes import Forest
-from discrete_itd.storage.configs import denoiser_from_config, to_config
+from discrete_itd.storage.stored import flatten, unflatten
 from discrete_itd.training.config import TrainingPlan
 from discrete_itd.training.rows import TensorRows
 
@@ -338,23 +339,22 @@ def test_leaves_that_are_no_trees_are_refused(device, name, at, value, message):
     book = Codebook([simplex(3), simplex(2), simplex(2)]).to(device)
     rng = np.random.default_rng(0)
     denoiser = random_forest(book, rng, n_trees=1, depth=1, trees=True)
-    tensors = {k: v.clone() for k, v in denoiser.state_dict().items()}
+    data, tensors = flatten(denoiser)
     tensors["trees.parents"][0] = torch.tensor([-1, 0, 0])
-    denoiser_from_config(to_config(denoiser), book, tensors)
+    unflatten(Denoiser, (data, tensors))(book)
     tensors[f"trees.{name}"][at] = value
     with pytest.raises(ValueError, match=message):
-        denoiser_from_config(to_config(denoiser), book, tensors)
+        unflatten(Denoiser, (data, tensors))(book)
 
 
 @pytest.mark.parametrize("trees", [False, True])
 def test_a_damaged_file_is_refused(device, trees):
     denoiser = forest("one real", device, trees=trees)
-    data = to_config(denoiser)
-    tensors = {k: v.clone() for k, v in denoiser.state_dict().items()}
-    denoiser_from_config(data, denoiser.codebook, tensors)
+    data, tensors = flatten(denoiser)
+    unflatten(Denoiser, (data, tensors))(denoiser.codebook)
     tensors["splits.column"][0] = 99
     with pytest.raises(ValueError, match="columns"):
-        denoiser_from_config(data, denoiser.codebook, tensors)
+        unflatten(Denoiser, (data, tensors))(denoiser.codebook)
 
 
 def test_words_need_a_fallback(device):

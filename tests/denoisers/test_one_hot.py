@@ -35,11 +35,12 @@ from discrete_itd.denoisers import (
     OneHotGroups,
     exclusion,
 )
+from discrete_itd.denoisers.base import Denoiser
 from discrete_itd.denoisers.exclusion import exclusive_groups
 from discrete_itd.denoisers.patterns import match_patterns
 from discrete_itd.models.contract import FitPlan, TrainingRows
 from discrete_itd.recipes import BayesNet, Mixture, Trees
-from discrete_itd.storage.configs import denoiser_from_config, to_config
+from discrete_itd.storage.stored import flatten, unflatten
 from discrete_itd.training.config import TrainingPlan
 
 EXACT = ["oracle", "marginals", "mixture", "tree", "trees", "bayes_net", "joined"]
@@ -331,8 +332,8 @@ def test_a_pattern_never_seen_has_a_probability(device, dtype):
 def test_plain_data_make_the_same_denoiser(device, name, kind):
     book = make_book(name, device)
     denoiser = make_denoiser(kind, book, 0)
-    data = json.loads(json.dumps(to_config(denoiser)))
-    again = denoiser_from_config(data, book, denoiser.state_dict())
+    data, tensors = flatten(denoiser)
+    again = unflatten(Denoiser, (json.loads(json.dumps(data)), tensors))(book)
     y, snr = states_of_every_kind(book, np.random.default_rng(0))
     rows = random_rows(book, len(y), np.random.default_rng(1), missing=0.2)
     got, expected = again(y, snr).log_prob(rows), denoiser(y, snr).log_prob(rows)
@@ -356,9 +357,9 @@ def test_plain_data_make_the_same_denoiser(device, name, kind):
 def test_forged_data_are_refused(change):
     book = make_book("simplex", "cpu")
     denoiser = make_denoiser("joined", book, 0)
-    data = to_config(denoiser) | change
+    data, tensors = flatten(denoiser)
     with pytest.raises(ValueError, match="OneHotDenoiser"):
-        denoiser_from_config(data, book, denoiser.state_dict())
+        unflatten(Denoiser, (data | change, tensors))(book)
 
 
 def test_a_model_of_indicators_is_kept_whole(tmp_path):

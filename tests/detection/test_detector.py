@@ -378,7 +378,7 @@ def test_a_detector_is_whole_and_has_few_names(fitted):
     assert len(names - parameters) <= 26
     methods = [inspect.unwrap(m) for n in names if callable(m := getattr(type(fitted), n, None))]
     homes = {m.__module__ for m in methods}
-    assert homes == {"discrete_itd.detection.detector", "discrete_itd.storage.persistent"}
+    assert homes == {"discrete_itd.detection.detector", "discrete_itd.storage.stored"}
 
 
 # -- thresholds -----------------------------------------------------------------------------------
@@ -694,9 +694,11 @@ def test_a_file_holds_no_table_of_rows(fitted_mixed, tmp_path):
     """As `save` says: but for the nats of calibration rows, no tensor has a line for each row."""
     fitted_mixed.save(tmp_path / "a")
     _, tensors = read_state(tmp_path / "a")
-    own = {name for name in tensors if not name.startswith("density.")}
-    assert own == {"quantiles", "nats", "repeated", "trimmed"}
-    assert tensors["quantiles"].shape == (3,)
+    own = {name: t for name, t in tensors.items() if not name.startswith("fitted.density.")}
+    names = ("levels", "nats", "quantiles", "repeats", "trained", "trimmed")
+    assert sorted(own) == [f"fitted.{name}" for name in names]
+    assert own["fitted.quantiles"].shape == (3,)
+    assert own["fitted.levels"].numel() == own["fitted.trained"].numel() == 0  # without groups
     n_held = len(fitted_mixed.calibration_scores_)
     assert not any(set(t.shape) & {200, 200 - n_held} for t in tensors.values())
 
@@ -720,25 +722,28 @@ def test_files_of_another_kind_are_refused(fitted, tmp_path):
 @pytest.mark.parametrize(
     "spoil",
     [
-        lambda h, _: h.pop("threshold"),
-        lambda h, _: h["threshold"].update(offset="low"),
-        lambda h, _: h["threshold"].update(cost=[1.0]),
+        lambda h, _: h["fitted"].pop("threshold"),
+        lambda h, _: h["fitted"]["threshold"].update(offset="low"),
+        lambda h, _: h["fitted"]["threshold"].update(cost=[1.0]),
         lambda h, _: h["parameters"].update(contamination=3),
         lambda h, _: h["parameters"].update(other=3),
-        lambda h, _: h.update(density=None),
-        lambda _, t: t.pop("nats"),
-        lambda _, t: t.update(nats=torch.ones(3)),
-        lambda _, t: t["nats"].fill_(float("inf")),
-        lambda _, t: t.update(quantiles=torch.zeros(7)),
-        lambda _, t: t["quantiles"].fill_(float("nan")),
-        lambda _, t: t.pop("quantiles"),
+        lambda h, _: h.pop("fitted"),
+        lambda h, _: h["fitted"].update(density=None),
+        lambda h, _: h["fitted"]["density"].pop("fitted"),
+        lambda h, _: h["fitted"].update(given=[0]),
+        lambda _, t: t.pop("fitted.nats"),
+        lambda _, t: t.update({"fitted.nats": torch.ones(3).double()}),
+        lambda _, t: t["fitted.nats"].fill_(float("inf")),
+        lambda _, t: t.update({"fitted.repeats": torch.ones(3).byte()}),
+        lambda _, t: t.update({"fitted.quantiles": torch.zeros(7).double()}),
+        lambda _, t: t["fitted.quantiles"].fill_(float("nan")),
+        lambda _, t: t.pop("fitted.quantiles"),
     ],
 )
 def test_forged_files_are_refused(spoil, fitted_mixed, tmp_path):
     fitted_mixed.save(tmp_path / "a")
     header, tensors = read_state(tmp_path / "a")
     spoil(header, tensors)
-    header = {k: v for k, v in header.items() if k not in ("format", "kind")}
     write_state(tmp_path / "b", (header, tensors))
     with pytest.raises(ValueError, match="b: "):
         DiffusionOutlierDetector.load(tmp_path / "b")

@@ -9,6 +9,7 @@ from sklearn.frozen import FrozenEstimator
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
 from discrete_itd.detection.score import Scorer
 from discrete_itd.recipes import Causal, Forest, Mixture, Network, RowMixture
+from discrete_itd.storage import files
 
 pytestmark = pytest.mark.single_precision
 
@@ -176,6 +177,8 @@ def test_quantiles_are_kept_and_checked(detector, tmp_path):
     again, X = DiffusionOutlierDetector.load(tmp_path / "d"), table(20, 7)
     pd.testing.assert_frame_equal(again.explain(X), detector.explain(X), check_exact=True)
     np.testing.assert_array_equal(again.calibration_scores_, detector.calibration_scores_)
-    for wrong in (torch.zeros(3), torch.full((4,), torch.nan)):
-        with pytest.raises(ValueError, match="quantiles"):
-            Scorer.from_tensors(detector.density_, {"quantiles": wrong})
+    header, tensors = files.read_state(tmp_path / "d")
+    for wrong in (torch.zeros(3).double(), torch.full((4,), torch.nan).double(), torch.zeros(4)):
+        files.write_state(tmp_path / "e", (header, tensors | {"fitted.quantiles": wrong}))
+        with pytest.raises(ValueError, match=r"e: fitted.*quantiles"):
+            DiffusionOutlierDetector.load(tmp_path / "e")

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal
 
 from discrete_itd.encoders import KINDS, TableEncoder, as_frame
+from discrete_itd.storage.stored import flatten, unflatten
 
 # surrogates are no text, and pandas' strings refuse them
 WORDS = st.text(st.characters(exclude_categories=["Cs"]), max_size=4)
@@ -166,11 +167,11 @@ def check_the_way_back(frame, kind):
 @given(frame=frames(), missing=st.sampled_from(["marginalise", "category"]))
 def test_the_schema_survives_json(frame, missing):
     encoder = TableEncoder.fit(frame, missing=missing)
-    text = json.dumps(encoder.to_list(), allow_nan=False)
-    again = TableEncoder.from_list(json.loads(text))
+    data, tensors = flatten(encoder)
+    again = unflatten(TableEncoder, (json.loads(json.dumps(data, allow_nan=False)), tensors))
     assert again.schema == encoder.schema
     assert [c.dtype for c in again.schema] == [c.dtype for c in encoder.schema]
-    assert again.to_list() == encoder.to_list()
+    assert flatten(again) == (data, {})
     for one, other in zip(again.transform(frame), encoder.transform(frame), strict=True):
         np.testing.assert_array_equal(one, other)
 
@@ -309,7 +310,7 @@ def test_a_column_of_missing_cells_says_nothing(values, kind):
     assert np.isnan(x[:, 0]).all()
     assert_frame_equal(encoder.inverse_transform(x), frame)
     assert encoder.codebook().n_columns == 2
-    assert TableEncoder.from_list(encoder.to_list()).schema == encoder.schema
+    assert unflatten(TableEncoder, flatten(encoder)).schema == encoder.schema
     if not encoder.schema[0].categories:
         later = encoder.transform(pd.DataFrame({"void": ["late"] * 6, "n": range(6)}))
         assert (later.x[:, 0] == 1).all()  # the slot of the unseen
@@ -426,7 +427,8 @@ def test_a_wide_and_a_long_table_are_quick_enough_to_try():
     words = np.array([f"w{i}" for i in range(20_000)])
     frame = pd.DataFrame({"w": words[rng.integers(len(words), size=40_000)]})
     encoder = TableEncoder.fit(frame)
-    again = TableEncoder.from_list(json.loads(json.dumps(encoder.to_list())))
+    data, tensors = flatten(encoder)
+    again = unflatten(TableEncoder, (json.loads(json.dumps(data)), tensors))
     x, log_volume = again.transform(frame)
     kept = log_volume[:, 0] == 0
     back = again.inverse_transform(x)

@@ -15,6 +15,7 @@ from discrete_itd.encoders import TableEncoder
 from discrete_itd.encoders.notation import Notation, recognise
 from discrete_itd.encoders.streams import FrameStream, survey
 from discrete_itd.encoders.table import column_specs
+from discrete_itd.storage.stored import flatten, unflatten
 from discrete_itd.validation import from_shell
 
 
@@ -421,9 +422,9 @@ def test_a_placeholder_among_dates_is_noted():
 
 def test_a_notation_survives_json():
     encoder = TableEncoder.fit(WRITTEN)
-    again = TableEncoder.from_list(json.loads(json.dumps(encoder.to_list())))
+    data, tensors = flatten(encoder)
+    again = unflatten(TableEncoder, (json.loads(json.dumps(data)), tensors))
     assert again.schema == encoder.schema
-    broken = encoder.to_list()
-    broken[0]["notation"]["decimal"] = "!"
-    with pytest.raises(ValueError, match="decimal"):
-        TableEncoder.from_list(broken)
+    data["schema"][0]["notation"]["decimal"] = "!"
+    with pytest.raises(ValueError, match=r"schema\.0\.notation: decimal"):
+        unflatten(TableEncoder, (data, tensors))

@@ -71,6 +71,3 @@ class DoublingSchedule:
     def snr(self, step, rank, n_free):
         nothing = torch.zeros(rank.shape, dtype=torch.get_default_dtype(), device=rank.device)
         return nothing.masked_fill((rank < 2**step - 1) & (step > 0), torch.inf)
-
-    def config(self):
-        return {"n_columns": self.n_columns}

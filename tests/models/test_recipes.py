@@ -30,7 +30,7 @@ from discrete_itd.recipes import (
     Trees,
     recipe,
 )
-from discrete_itd.storage.configs import from_config, to_config
+from discrete_itd.storage.stored import flatten, unflatten
 
 pytestmark = pytest.mark.single_precision
 
@@ -86,12 +86,16 @@ def test_a_recipe_is_checked_once(denoiser):
     assert hash(made) == hash(recipe(denoiser))  # one that is asked for again is found
 
 
+def made_of(data):
+    return unflatten(object, (data, {}), classes=RECIPES)
+
+
 @LAW
 @given(ANY)
 def test_what_was_asked_for_survives_json(denoiser):
-    text = json.dumps(to_config(denoiser), allow_nan=False)
-    back = from_config(json.loads(text), RECIPES)
-    assert back == (list(denoiser) if isinstance(denoiser, tuple) else denoiser)
+    data, _ = flatten(denoiser)
+    back = made_of(json.loads(json.dumps(data, allow_nan=False)))
+    assert back == denoiser
     assert type(back) is type(denoiser)
     assert recipe(back) == recipe(denoiser)
 
@@ -102,11 +106,9 @@ def test_numbers_of_numpy_are_numbers():
     )
     plain = Network(width=4, depth=2, dropout=0.5, base=Trees(3))
     assert recipe(odd) == plain
-    assert from_config(json.loads(json.dumps(to_config(odd))), RECIPES) == plain
-    kept = json.loads(
-        json.dumps(to_config(RowMixture((Causal(np.int32(2)), Mixture(np.int64(5))))))
-    )
-    assert from_config(kept, RECIPES) == RowMixture((Causal(2), Mixture(5)))
+    assert made_of(json.loads(json.dumps(flatten(odd)[0]))) == plain
+    kept, _ = flatten(RowMixture((Causal(np.int32(2)), Mixture(np.int64(5)))))
+    assert made_of(json.loads(json.dumps(kept))) == RowMixture((Causal(2), Mixture(5)))
 
 
 def test_members_are_names_recipes_or_both():
@@ -190,7 +192,7 @@ def test_recipes_that_make_no_sense(denoiser, error, words):
 )
 def test_data_that_are_no_recipe_are_refused(data):
     with pytest.raises(ValueError):  # noqa: PT011
-        from_config(data, RECIPES)
+        made_of(data)
 
 
 # -- as a parameter of an estimator ----------------------------------------------------------------

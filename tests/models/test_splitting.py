@@ -22,7 +22,7 @@ from discrete_itd.models.tables import (
     hold_out,
     one_of_each,
 )
-from discrete_itd.storage.persistent import from_state, to_state
+from discrete_itd.storage.stored import flatten, unflatten
 
 network = functools.cache(load_bayesian_network)
 
@@ -284,7 +284,7 @@ def test_the_rate_of_rows_that_equal_none_of_the_fit_is_stated(monkeypatch):
         assert low <= rate <= high
         says = f"; of the {found.n_new} that equal no row of the fit, " in str(found)
         assert says == (low > found.false_alarm_rate)
-    again = from_state(DiffusionOutlierDetector, to_state(model))
+    again = unflatten(DiffusionOutlierDetector, flatten(model))
     assert again.threshold_ == model.threshold_
     assert again.threshold_at_rate(0.05) == model.threshold_at_rate(0.05) == found
     assert np.mean(rates) > 0.055  # more than of all rows, and

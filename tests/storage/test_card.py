@@ -15,7 +15,7 @@ from discrete_itd.storage import card as markdown
 from discrete_itd.storage import files
 from discrete_itd.storage.card import listed
 from discrete_itd.storage.files import content_digest
-from discrete_itd.storage.persistent import card_path
+from discrete_itd.storage.stored import card_path
 
 pytestmark = pytest.mark.single_precision
 

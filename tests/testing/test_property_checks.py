@@ -1,6 +1,8 @@
 """The checks for parts of one's own: the library's parts pass them, and each fails for a part that is broken."""
 
 import dataclasses
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -26,6 +28,7 @@ from discrete_itd.channel import (
 )
 from discrete_itd.denoisers import BayesNetDenoiser, CausalDenoiser, Denoiser, MarginalDenoiser
 from discrete_itd.encoders import Column, Continuous, TableEncoder
+from discrete_itd.encoders.table import LeftOut
 from discrete_itd.testing import check_denoiser, check_encoder, check_schedule
 
 KINDS = [
@@ -273,9 +276,14 @@ class Batched(IsotropicSchedule):
         return super().snr(step, rank, n_free) * len(rank)
 
 
+@dataclasses.dataclass(frozen=True)
 class Half(DoublingSchedule):
-    def config(self):
-        return {"n_columns": self.n_columns // 2}
+    def __post_init__(self):
+        object.__setattr__(self, "n_columns", self.n_columns // 2)
+
+    @property
+    def n_steps(self):
+        return 1 + self.n_columns.bit_length()
 
 
 @pytest.mark.parametrize(
@@ -382,10 +390,11 @@ class Lenient(TableEncoder):
 
 
 class Changed(TableEncoder):
-    @classmethod
-    def from_list(cls, data):
-        data[1]["codec"]["mean"] += 1.0
-        return super().from_list(data)
+    def __init__(self, schema: Sequence[Column], left_out: Sequence[LeftOut] = ()) -> None:
+        if isinstance(schema, list):  # of a file
+            codec = schema[1].codec
+            schema[1] = replace(schema[1], codec=replace(codec, mean=codec.mean + 1))
+        super().__init__(schema, left_out)
 
 
 @pytest.mark.parametrize(
