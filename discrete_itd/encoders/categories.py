@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import re
+from bisect import bisect_left
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import repeat
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import infer_dtype
 
 from discrete_itd.channel.codebook import ColumnPoints
 from discrete_itd.encoders.cells import PlainCells, Scalar, plain, rounding
@@ -90,37 +91,14 @@ class Categories:
             raise ValueError(f"unseen_count must be positive, got {self.unseen_count}")
 
     @cached_property
-    def _index(self) -> pd.Index:
-        """The categories, to look positions up in: numbers of one type as such, all else as Python objects."""
-        types = {type(c) for c in self.categories}
-        if types == {float}:
-            return self._objects.astype(float)
-        try:
-            return self._objects.astype(np.int64) if types == {int} else self._objects
-        except OverflowError:
-            return self._objects
-
-    @cached_property
-    def _objects(self) -> pd.Index:
-        return pd.Index(list(self.categories), dtype=object)
-
-    @cached_property
     def _positions(self) -> dict[Scalar, int]:
         """The position of each category."""
         return {c: k for k, c in enumerate(self.categories)}
 
     @cached_property
-    def _is_truth(self) -> np.ndarray | None:
-        """Which categories are truth values, and a last False; None if all are text, or all truth values."""
-        truths = [isinstance(c, bool) for c in self.categories]
-        if all(truths) or all(isinstance(c, str) for c in self.categories):
-            return None
-        return np.array([*truths, False])
-
-    @cached_property
     def _twins(self) -> dict[Scalar, int]:
         """Positions of truth values by the words for them, or of such words by truth values: a CSV has words only."""
-        if all(isinstance(c, bool) for c in self.categories):
+        if self._are_truths:
             known = {w: self._positions.get(truth, -1) for w, truth in TRUTHS.items()}
             return {w: k for w, k in known.items() if k >= 0}
         words = [w for w in TRUTHS if w in self._positions]  # Python's own come first
@@ -142,20 +120,44 @@ class Categories:
                 return {}
         return found
 
-    def _twin(self, value: Any) -> int:
-        """Position of a category that is another way to write a value; -1 if there is none."""
-        if isinstance(value, bool):
+    @cached_property
+    def _line(self) -> list[tuple[float, int]]:
+        """The categories, increasing, with their positions, if all are floats; else none."""
+        are_floats = all(isinstance(c, float) for c in self.categories)
+        return sorted((float(c), k) for c, k in self._positions.items()) if are_floats else []
+
+    def _place(self, value: Any) -> int:
+        """The position of a value among the categories, -1 if it is none; TypeError if it has no hash.
+
+        Equal numbers match whatever their types, and floats to within :func:`rounding`; where all categories are
+        numbers or the text of whole ones, text of the number does too. Truth values match truth values, and among
+        categories of text the words for them; other text matches text. Among truth values alone, text is read as one,
+        and 0 and 1 are.
+        """
+        k, is_truth = self._positions.get(value, -1), isinstance(value, bool)
+        if k >= 0 and (isinstance(self.categories[k], bool) == is_truth or self._are_truths):
+            return k  # Python has True == 1
+        if is_truth:
             return self._twins.get(value, -1)
-        if not isinstance(value, str):
-            return self._by_value.get(value, -1)
-        number = number_of(value)
-        if not math.isfinite(number) or (CODE.match(value) and self._has_text):
-            return self._twins.get(value, -1)
-        return self._by_value.get(whole_of(value, number), -1)
+        if isinstance(value, str):
+            number = number_of(value)
+            if not math.isfinite(number) or (CODE.match(value) and not self._are_numbers):
+                return self._twins.get(value, -1)
+            value = whole_of(value, number)
+        k = self._by_value.get(value, -1)
+        if k < 0 and self._line and isinstance(value, int | float):
+            i = bisect_left(self._line, (value, -1))
+            near, k = min(self._line[max(0, i - 1) : i + 1], key=lambda c: abs(c[0] - value))
+            k = k if abs(near - value) <= rounding(value) else -1
+        return k
 
     @cached_property
-    def _has_text(self) -> bool:
-        return any(isinstance(c, str) for c in self.categories)
+    def _are_truths(self) -> bool:
+        return all(isinstance(c, bool) for c in self.categories)
+
+    @cached_property
+    def _are_numbers(self) -> bool:
+        return not any(isinstance(c, str) for c in self.categories)
 
     @cached_property
     def _kept(self) -> np.ndarray:
@@ -186,7 +188,7 @@ class Categories:
         """The categories, the level of each, and its share of the level's probability."""
         share = np.ones(len(self.categories))
         share[list(self.pooled)] = 1 / max(1, len(self.pooled))
-        return self._index, self._level_of, share
+        return _index(self.categories), self._level_of, share
 
     def encode(self, name: Hashable, cells: PlainCells) -> tuple[np.ndarray, np.ndarray]:
         """Levels of the values, float64, and the log of each value's share of its level.
@@ -214,42 +216,11 @@ class Categories:
         return level.astype(float), np.where(pooled, -math.log(len(self.pooled) or 1), 0.0)
 
     def _find(self, values: np.ndarray) -> np.ndarray:
-        """Position of each value among the categories, -1 where there is none; TypeError if one has no hash.
-
-        Equal numbers match whatever their types, to within :func:`rounding`, and where all categories are numbers or
-        the text of whole ones, text of the number too. Truth values match truth values, and among categories of text
-        the words for them; other text matches text. Among truth values alone, text is read as one, and 0 and 1 are.
-        """
-        index = self._index
-        if index.dtype == np.int64 and values.dtype == float:
-            # as integers, or neighbours beyond 2^53 would be one
-            fits = (np.abs(values) < 2.0**63) & (values == np.floor(values))
-            whole = np.where(fits, values, 0.0).astype(np.int64)
-            return np.where(fits, index.get_indexer(pd.Index(whole)), -1)
-        if index.dtype != object and values.dtype in (np.int64, float):
-            return self._find_number(values)
-        cells = values.astype(object)
-        position = np.fromiter(map(self._positions.get, cells, repeat(-1)), np.int64, len(cells))
-        if self._is_truth is not None:  # Python has True == 1
-            is_truth = (isinstance(v, bool | np.bool_) for v in cells)
-            differs = self._is_truth[position] != np.fromiter(is_truth, bool, len(cells))
-            position[differs] = -1
-        if self._twins or self._by_value:
-            for i in np.flatnonzero(position < 0):
-                position[i] = self._twin(plain(cells[i]))
-        return position
-
-    def _find_number(self, values: np.ndarray) -> np.ndarray:
-        """Position of each number (N,) among categories that all are numbers, to within :func:`rounding`; else -1."""
-        position = self._index.get_indexer(pd.Index(values))
-        other = np.flatnonzero((position < 0) & ~np.isnan(values))
-        if self._index.dtype == float and len(other):
-            order = np.argsort(self._index.to_numpy())
-            v, line = values[other].astype(float), self._index.to_numpy()[order]
-            at = np.searchsorted(line[:-1] / 2 + line[1:] / 2, v)
-            with np.errstate(over="ignore"):
-                position[other] = np.where(np.abs(line[at] - v) <= rounding(v), order[at], -1)
-        return position
+        """The position of each value; of text and numbers, each different one is looked up once."""
+        if len(values) == 1 or (values.dtype == object and infer_dtype(values) != "string"):
+            return np.array([self._place(plain(v)) for v in values], dtype=np.int64)
+        codes, distinct = pd.factorize(values)  # among objects it would take True for 1
+        return np.array([self._place(plain(v)) for v in distinct], dtype=np.int64)[codes]
 
     def decode(self, x: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
         """Positions of the categories, -1 where the level is that of unseen values or x is NaN.
@@ -268,6 +239,15 @@ class Categories:
                 drawn = rng.integers(len(members), size=len(level))
             position[pool] = members[drawn[pool]]
         return position
+
+
+def _index(categories: Sequence[Scalar]) -> pd.Index:
+    """Numbers of one type as such, all else as Python objects."""
+    types, index = {type(c) for c in categories}, pd.Index(list(categories), dtype=object)
+    try:
+        return index.astype(types.pop()) if types in ({int}, {float}) else index
+    except OverflowError:
+        return index
 
 
 def fit_categories(

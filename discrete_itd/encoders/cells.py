@@ -213,7 +213,7 @@ def decimals_of(values: np.ndarray, dtype: Any) -> int | None:
     return None
 
 
-def rounding(values: np.ndarray) -> np.ndarray:
+def rounding(values: Any) -> Any:
     """How far from each of the values (N,) another counts as the same number: two float32 roundings, at most 1/4.
 
     0.1 + 0.2 is 0.3, and a file may keep as float32 what another has as float64; whole numbers stay apart.

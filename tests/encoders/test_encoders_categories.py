@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from discrete_itd.encoders import MANY_CATEGORIES, Categories, TableEncoder
 from discrete_itd.encoders.categories import FINEST_GAP, fit_categories, line_levels
 from discrete_itd.storage.stored import flatten, unflatten
+from discrete_itd.encoders.cells import read_cells
 
 FEWER = settings(max_examples=50)
 
@@ -236,3 +237,17 @@ def test_damaged_data_raise_nothing_but_what_is_announced():
             except ValueError:
                 refused += 1
     assert refused > 500
+
+
+@pytest.mark.parametrize(
+    "categories", [(0, 1), (0.0, 1.0), ("0", "1"), ("False", "True"), (False, True), (1, "x")]
+)
+def test_property_the_level_of_a_value_does_not_depend_on_its_neighbours(categories):
+    """Python has True == 1 == 1.0: each is looked up as it is, whatever else is in the column."""
+    codec = Categories("nominal", categories, open=True)
+    cells = [1, True, "1", 1.0, "True", "1.0", 0, False, "x", 2, 0.1 + 0.2]
+    together = codec.encode("c", read_cells(pd.Series(cells, dtype=object)))[0]
+    alone = [codec.encode("c", read_cells(pd.Series([v], dtype=object)))[0][0] for v in cells]
+    turned = codec.encode("c", read_cells(pd.Series(cells[::-1], dtype=object)))[0][::-1]
+    np.testing.assert_array_equal(together, alone)
+    np.testing.assert_array_equal(turned, alone)
