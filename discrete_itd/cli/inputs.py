@@ -24,7 +24,7 @@ from discrete_itd.encoders.column import SUSPICIOUS_ROWS
 from discrete_itd.encoders.notation import TRUTHS
 from discrete_itd.encoders.table import unseen_values
 from discrete_itd.estimators import DiffusionDensity, ignored
-from discrete_itd.scale.loading import CLASSES
+from discrete_itd.scale.batches import CLASSES
 from discrete_itd.storage.stored import load_one_of
 from discrete_itd.validation import warn
 

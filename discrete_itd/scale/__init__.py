@@ -1,9 +1,8 @@
 """Scores at scale: one function from batches to batches, thin wrappers for engines, and models kept in MLflow.
 
-``batches`` scores Arrow or pandas batches by a model that each process loads once (``loading``), in the tables of
-``tables``; its answers are those of :mod:`discrete_itd.detection.answers`. ``engines`` hands the same function to Dask,
-Ray Data and Spark; ``mlflow`` saves, logs and loads models as an MLflow flavour. The engines and MLflow are extras,
-imported when they are used.
+``batches`` scores Arrow or pandas batches by a model that each process loads once; its answers are those of
+:mod:`discrete_itd.detection.answers`. ``engines`` hands the same function to Dask, Ray Data and Spark; ``mlflow``
+saves, logs and loads models as an MLflow flavour. The engines and MLflow are extras, imported when they are used.
 """
 
 from discrete_itd.detection.answers import DENSITY_OUTPUTS, DETECTOR_OUTPUTS

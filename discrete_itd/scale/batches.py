@@ -1,4 +1,4 @@
-"""Scores of a stream of batches: one function from batches to batches, which every engine can run.
+"""Scores of a stream of batches, pandas frames or Arrow's: one function of a batch, which every engine can run.
 
 What is to be done is a value, :class:`BatchScoring`. It holds the path of a model and no model, so it can be sent to
 any worker; the worker's process reads the file once. Scores depend on the row and the model alone: they are those of
@@ -8,11 +8,14 @@ the whole table to the last bit, however it is divided into batches.
 from __future__ import annotations
 
 import os
+import threading
+from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import pandas as pd
+from pandas.api.types import pandas_dtype
 
 from discrete_itd.detection.answers import (
     Model,
@@ -21,18 +24,29 @@ from discrete_itd.detection.answers import (
     checked_outputs,
     density_of,
 )
-from discrete_itd.scale.loading import loaded
-from discrete_itd.scale.tables import kind_of
+from discrete_itd.detection.detector import DiffusionOutlierDetector
+from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.storage.files import content_digest
+from discrete_itd.storage.stored import load_one_of
 from discrete_itd.threads import threads_set
 from discrete_itd.validation import check_integer
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+CLASSES = DiffusionDensity, DiffusionOutlierDetector
+MOST_MODELS = 8  # kept by one process
+NULLABLE = {  # the dtype of pandas for each of Arrow's whole numbers and truth values
+    name.lower(): pandas_dtype(name)
+    for name in ("Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64")
+} | {"bool": pandas_dtype("boolean")}
 MOST_ROWS = 1 << 16  # encoded at once, so that a large batch takes little memory besides its own
 
 Batch = TypeVar("Batch")
+
+_lock = threading.Lock()
+# by path, device and trusted types: the state of the file when it was read, the digest of its content, the model
+_kept: OrderedDict[Any, tuple[tuple[int, int, int], str, Model]] = OrderedDict()
 
 
 @dataclass(frozen=True)
@@ -108,7 +122,7 @@ class BatchScoring:
         )
 
     def model(self) -> Model:
-        """The model, as this process keeps it; see :func:`discrete_itd.scale.loading.loaded`."""
+        """The model, as this process keeps it; see :func:`loaded`."""
         return loaded(self.model_path, device=self.device, trusted=self.trusted, digest=self.digest)
 
     def __call__(self, batch: Batch) -> Batch:
@@ -222,8 +236,7 @@ def output_schema(
 
 def _score(scoring: BatchScoring, model: Model, outputs: tuple[str, ...], batch: Any) -> Any:
     """The answers about one batch, in slices of at most ``MOST_ROWS`` rows."""
-    kind = kind_of(batch)
-    names = kind.names(batch)
+    names = _names(batch)
     known = density_of(model).encoder_.names
     wanted, kept = _positions_of_model(model, names), _positions_to_keep(scoring.keep, names)
     called = [f"{scoring.prefix}{n}" for n in answer_types(model, outputs, scoring.n_reasons)]
@@ -234,12 +247,11 @@ def _score(scoring: BatchScoring, model: Model, outputs: tuple[str, ...], batch:
     parts = []
     with threads_set(scoring.n_threads):
         for start in range(0, max(1, len(batch)), MOST_ROWS):
-            frame = kind.frame(batch, wanted, slice(start, start + MOST_ROWS))
-            frame = frame.set_axis(known, axis=1).reset_index(drop=True)
+            frame = _frame(batch, wanted, start).set_axis(known, axis=1).reset_index(drop=True)
             rows = density_of(model).rows(frame) if len(frame) else None
             parts.append(answers(model, rows, outputs, n_reasons=scoring.n_reasons))
     whole = parts[0] if len(parts) == 1 else pd.concat(parts, ignore_index=True)
-    return kind.extended(batch, kept, whole.set_axis(called, axis=1))
+    return _extended(batch, kept, whole.set_axis(called, axis=1))
 
 
 def _positions_of_model(model: Model, names: list) -> list[int]:
@@ -272,3 +284,104 @@ def _positions_to_keep(keep: Sequence[Hashable] | None, names: list) -> list[int
         if name not in names:
             raise ValueError(f"column {name!r}: named in keep=, but the batch lacks it")
     return [names.index(name) for name in keep]
+
+
+# -- batches of pandas and of Arrow -----------------------------------------------------------------
+
+
+def _names(batch: Any) -> list:
+    """The names of the columns of a batch; TypeError if it is none."""
+    if isinstance(batch, pd.DataFrame):
+        return list(batch.columns)
+    # whoever has made an Arrow batch has imported pyarrow
+    if type(batch).__module__.partition(".")[0] == "pyarrow" and hasattr(batch, "select"):
+        return batch.schema.names
+    raise TypeError(
+        f"a batch must be a pandas DataFrame, or an Arrow RecordBatch or Table, got {type(batch).__name__}"
+    )
+
+
+def _frame(batch: Any, columns: Sequence[int], start: int) -> pd.DataFrame:
+    """Some columns of a batch, and its next rows, by position, as a frame."""
+    if isinstance(batch, pd.DataFrame):
+        return cast(pd.DataFrame, batch.iloc[start : start + MOST_ROWS, list(columns)])
+    import pyarrow as pa
+
+    arrays: list[Any] = []
+    for i in columns:
+        array = batch.column(i).slice(start, MOST_ROWS)
+        if pa.types.is_dictionary(array.type):  # its values may be missing, or repeat
+            array = array.cast(array.type.value_type)
+        is_text = pa.types.is_string(array.type) or pa.types.is_large_string(array.type)
+        # each text is then read once, not in each cell
+        arrays.append(array.dictionary_encode() if is_text else array)
+    # nullable dtypes: with numpy's, a batch with a missing cell would hold other types than one without, and
+    # integers beyond 2^53 other values
+    return pa.table(arrays, names=[str(i) for i in columns]).to_pandas(
+        types_mapper=lambda kind: NULLABLE.get(str(kind)), date_as_object=False
+    )
+
+
+def _extended(batch: Any, columns: Sequence[int], found: pd.DataFrame) -> Any:
+    """A batch of the same kind: some of its columns, by position, not copied, then the answers, NaN as null."""
+    if isinstance(batch, pd.DataFrame):  # the index stays
+        return pd.concat([batch.iloc[:, list(columns)], found.set_axis(batch.index)], axis=1)
+    import pyarrow as pa
+
+    fields = [batch.schema.field(i) for i in columns]
+    arrays: list[Any] = [batch.column(i) for i in columns]
+    for name, values in found.items():
+        kind = {"f": pa.float64(), "b": pa.bool_()}.get(values.dtype.kind, pa.string())
+        array = pa.array(values, type=kind, from_pandas=True)
+        # a column of text may come in chunks, which a record batch cannot hold
+        arrays.append(array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array)
+        fields.append(pa.field(str(name), kind))
+    return type(batch).from_arrays(arrays, schema=pa.schema(fields))
+
+
+# -- models of a process ----------------------------------------------------------------------------
+
+
+def loaded(
+    path: str | os.PathLike[str],
+    *,
+    device: str = "cpu",
+    trusted: tuple[type, ...] = (),
+    digest: str | None = None,
+) -> Model:
+    """The density or the detector in a file, read when it is first asked for and again if the file has changed.
+
+    Threads that ask at the same time wait for one reading. Do not change the model: others score by it, too.
+
+    Parameters
+    ----------
+    path : path-like
+    device : str
+    trusted : tuple of type
+        As in :meth:`DiffusionDensity.load`.
+    digest : str, optional
+        What :func:`~discrete_itd.storage.files.content_digest` says of the expected model.
+
+    Raises
+    ------
+    OSError, ValueError
+        If the file cannot be read as a model, or holds another model than expected.
+    """
+    path = os.path.realpath(path)
+    key = path, device, tuple(trusted)
+    with _lock:
+        status = os.stat(path)
+        stamp = status.st_mtime_ns, status.st_size, status.st_ino
+        if key not in _kept or _kept[key][0] != stamp:
+            found = content_digest(path)
+            model = load_one_of(path, CLASSES, device=device, trusted=trusted)
+            _kept[key] = stamp, found, model
+            while len(_kept) > MOST_MODELS:
+                _kept.popitem(last=False)
+        _kept.move_to_end(key)
+        _, found, model = _kept[key]
+    if digest is not None and found != digest:
+        raise ValueError(
+            f"{path}: another model than when the job was set up; set it up again, with one file for all workers"
+        )
+    return model

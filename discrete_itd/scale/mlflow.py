@@ -24,8 +24,7 @@ from sklearn.utils.validation import check_is_fitted
 from discrete_itd import __version__
 from discrete_itd.detection.answers import Model, answer_types, checked_outputs, density_of
 from discrete_itd.encoders import Column
-from discrete_itd.scale.batches import BatchScoring
-from discrete_itd.scale.loading import CLASSES
+from discrete_itd.scale.batches import CLASSES, BatchScoring
 from discrete_itd.storage.stored import load_one_of
 from discrete_itd.validation import check_integer
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from discrete_itd.encoders import MANY_CATEGORIES, Categories, TableEncoder
 from discrete_itd.encoders.categories import FINEST_GAP, fit_categories, line_levels
-from discrete_itd.storage.stored import flatten, unflatten
 from discrete_itd.encoders.cells import read_cells
+from discrete_itd.storage.stored import flatten, unflatten
 
 FEWER = settings(max_examples=50)
 

@@ -17,7 +17,6 @@ from discrete_itd.scale import (
     DETECTOR_OUTPUTS,
     BatchScoring,
     batches,
-    loading,
     output_schema,
     score_batches,
 )
@@ -185,13 +184,13 @@ def test_one_batch_is_taken_at_a_time(paths):
 def test_a_process_reads_a_model_once_whoever_asks(paths, tmp_path, monkeypatch):
     path, read = tmp_path / "m", []
     path.write_bytes(paths["detector"].read_bytes())
-    load = loading.load_one_of
-    monkeypatch.setattr(loading, "load_one_of", lambda *a, **k: read.append(a) or load(*a, **k))
+    load = batches.load_one_of
+    monkeypatch.setattr(batches, "load_one_of", lambda *a, **k: read.append(a) or load(*a, **k))
     scoring = BatchScoring(path, outputs=["score", "alarm", "nats"], keep=["key"], n_threads=1)
     whole = scoring(table(60))
     assert len(pickle.dumps(scoring)) < 1000  # no model
     read.clear()
-    monkeypatch.setattr(loading, "_kept", type(loading._kept)())
+    monkeypatch.setattr(batches, "_kept", type(batches._kept)())
     with ThreadPoolExecutor(4) as pool:
         copies = [pickle.loads(pickle.dumps(scoring)) for _ in range(12)]
         parts = list(pool.map(lambda i: copies[i](table(60)[5 * i : 5 * i + 5]), range(12)))
