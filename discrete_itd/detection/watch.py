@@ -301,8 +301,9 @@ class DriftWatch:
         OSError, ValueError
             Naming the file, if it cannot be read, is damaged, holds something else, or is of another detector.
         """
-        watch = cls(detector)
-        files.revive(path, lambda state: watch._restore(unflatten(WatchState, state)), kind="watch")
+        watch, state = cls(detector), files.read_state(path, kind="watch")
+        with files.building(os.fspath(path)):
+            watch._restore(unflatten(WatchState, state))
         return watch
 
     def _restore(self, state: WatchState) -> None:

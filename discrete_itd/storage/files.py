@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from glob import escape
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -58,7 +58,6 @@ DTYPES = {  # no bool: a byte that is neither 0 nor 1 would be one all the same
 }
 
 State = tuple[dict[str, Any], dict[str, Tensor]]
-Made = TypeVar("Made")
 
 
 class NotWritten(Exception):  # noqa: N818
@@ -237,28 +236,11 @@ def read_state(path: str | os.PathLike[str], *, kind: str = "model") -> State:
         Naming the file, if it is foreign, damaged, of another kind, of a newer format or of a development version.
     """
     try:
-        return _state(_content(path), kind)
+        content = _content(path)
     except MemoryError:
         raise ValueError(f"{os.fspath(path)}: too large for this machine's memory") from None
-    except ValueError as error:
-        raise ValueError(f"{os.fspath(path)}: {error}") from None
-
-
-def revive(
-    path: str | os.PathLike[str], make: Callable[[State], Made], *, kind: str = "model"
-) -> Made:
-    """What ``make`` makes of the model, or the state of another kind, in a file.
-
-    Raises
-    ------
-    OSError, ValueError
-        As :func:`read_state`; and a ValueError that names the file in place of any ValueError of ``make``.
-    """
-    state = read_state(path, kind=kind)
-    try:
-        return make(state)
-    except ValueError as error:
-        raise ValueError(f"{os.fspath(path)}: {error}") from None
+    with building(os.fspath(path)):
+        return _state(content, kind)
 
 
 def content_digest(path: str | os.PathLike[str]) -> str:

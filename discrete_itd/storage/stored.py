@@ -52,6 +52,7 @@ SMALLEST_LOG = -80.0
 MOST_NATS = 1e-4  # by which the logarithm of a sum of probabilities may differ from zero
 ANY_FLOAT = "NaN and infinity"
 AnyFloat = Annotated[float, ANY_FLOAT]  # the annotation of a number that need not be finite
+PLAIN = frozenset({NoneType, bool, int, float, str})  # what JSON has
 ARRAYS = {np.ndarray: "array", Tensor: "tensor"}  # their names in data
 
 SCHEDULES: tuple[type, ...] = (channel.CoordinateSchedule, channel.IsotropicSchedule)
@@ -140,6 +141,8 @@ def _write(value: Any, name: str, into: _Written) -> Any:
                 value = np.array(value, "u1" if value.dtype == bool else value.dtype, order="C")
             into.tensors[name] = torch.as_tensor(value).detach().cpu()
             return {CLASS: label}
+    if isinstance(value, tuple) and PLAIN.issuperset(map(type, value)):
+        return list(value)
     if isinstance(value, tuple):
         return [_write(v, join(name, i), into) for i, v in enumerate(value)]
     if isinstance(value, list):
@@ -152,8 +155,11 @@ def _write(value: Any, name: str, into: _Written) -> Any:
         into.tensors |= {join(name, k): v.detach().cpu().clone() for k, v in weights.items()}
         fields = {k: _write(v, join(name, k), into) for k, v in value.config().items()}
     elif isinstance(value, Persistent):
-        own = value._checked_parameters().items()
-        fields = {"parameters": {k: _write(v, join(name, k), into) for k, v in own}}
+        own = value._checked_parameters()
+        for k, v in own.items():  # a file has one fitted estimator
+            if isinstance(v, Persistent):
+                own[k] = type(v)(**v._checked_parameters())
+        fields = {"parameters": {k: _write(v, join(name, k), into) for k, v in own.items()}}
         if value.__sklearn_is_fitted__():
             fields["fitted"] = _write(value._learned, join(name, "fitted"), into)
     elif isinstance(value, type) or not inspect.isfunction(cls.__init__):
@@ -333,8 +339,12 @@ class _Source:
             kinds = kinds[:1] * len(data)
         if len(kinds) != len(data):
             raise ValueError(f"{name} has {len(data)} items, not {len(kinds)}")
-        pairs = enumerate(zip(kinds, data, strict=True))
-        items = [self.read(own, v, f"{name}.{i}", sizes) for i, (own, v) in pairs]
+        scalars = scalars_of(kinds[0]) if len(set(kinds)) == 1 else ()
+        if scalars:  # perhaps very many
+            items = [scalar(scalars, v, name) for v in data]
+        else:
+            pairs = enumerate(zip(kinds, data, strict=True))
+            items = [self.read(own, v, f"{name}.{i}", sizes) for i, (own, v) in pairs]
         return tuple(items) if origin is tuple else items
 
     def _array(self, kind: type, data: Any, name: str) -> Any:
@@ -431,7 +441,7 @@ def scalars_of(kind: Any) -> frozenset[Any]:
     if get_origin(kind) in (Union, UnionType):
         arms = [scalars_of(arm) for arm in get_args(kind)]
         return frozenset().union(*arms) if all(arms) else frozenset()
-    return frozenset({kind} & {bool, int, float, str, NoneType})
+    return PLAIN & {kind}
 
 
 def scalar(kinds: frozenset[Any], data: Any, name: str) -> Any:
@@ -584,14 +594,14 @@ class Persistent:
     def __getstate__(self) -> dict[str, Any]:
         if not self.__sklearn_is_fitted__():
             return cast(dict[str, Any], cast(Any, super()).__getstate__())
-        into = _Written()
+        into, given = _Written(), cast(Any, self).get_params(deep=False)
         data = _write(self, "", into)
         return {
             "format": files.FORMAT,
             "data": data,
             "arrays": {name: tensor.numpy() for name, tensor in into.tensors.items()},
             "classes": list(into.foreign),
-            "random_state": vars(self).get("random_state"),  # perhaps a generator
+            "given": {k: v for k, v in given.items() if isinstance(v, NOT_IN_FILES)},
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -601,7 +611,13 @@ class Persistent:
         files.check_format(state.get("format"))
         tensors = {name: torch.from_numpy(array) for name, array in state["arrays"].items()}
         made = unflatten(type(self), (state["data"], tensors), classes=state["classes"])
-        self.__dict__.update(vars(made), random_state=state["random_state"])
+        self.__dict__.update(vars(made), **state["given"])
+
+
+NOT_IN_FILES = (
+    Persistent,
+    np.random.RandomState,
+)  # among parameters: of a density its own parameters only
 
 
 def load_one_of(
@@ -618,16 +634,15 @@ def load_one_of(
     by_name(trusted)
     resolve_device(device)  # an unavailable device is not the fault of the file
 
-    def make(state: State) -> Any:
+    state = files.read_state(path)
+    with building(os.fspath(path)):
         label = str(state[0].get(CLASS))
         if label not in by_label:
             raise ValueError(f"the file holds a {label}, not a {' or a '.join(by_label)}")
         made = unflatten(by_label[label], state, classes=trusted, device=device, try_out=True)
         if not made.__sklearn_is_fitted__():
             raise ValueError("fitted is missing")
-        return made
-
-    return files.revive(path, make)
+    return made
 
 
 def card_path(path: str | os.PathLike[str]) -> str:

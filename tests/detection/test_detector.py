@@ -15,6 +15,7 @@ import torch
 from scipy import stats
 from sklearn import config_context
 from sklearn.base import BaseEstimator, OutlierMixin, clone
+from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer
@@ -708,6 +709,22 @@ def test_frozen_and_default_densities_are_kept(tmp_path):
     model = DiffusionOutlierDetector(FrozenEstimator(density), false_alarm_rate=0.1)
     model.fit(categories(60)).save(tmp_path / "a")
     assert isinstance(DiffusionOutlierDetector.load(tmp_path / "a").density, FrozenEstimator)
+
+
+def test_a_fitted_density_that_was_given_is_in_pickles_but_not_in_files(tmp_path):
+    given = DiffusionDensity(denoiser="tree", random_state=np.random.RandomState(0))
+    given.fit(categories())
+    model = DiffusionOutlierDetector(given, false_alarm_rate=0.1, random_state=0).fit(categories())
+    for again in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert again.density.random_state is not None
+        np.testing.assert_array_equal(
+            again.density.score_samples(categories()), given.score_samples(categories())
+        )
+    model.save(tmp_path / "a")
+    loaded = DiffusionOutlierDetector.load(tmp_path / "a").density
+    assert loaded.get_params() == {**given.get_params(), "random_state": None}
+    with pytest.raises(NotFittedError):
+        loaded.score_samples(categories())
 
 
 def test_files_of_another_kind_are_refused(fitted, tmp_path):

@@ -444,7 +444,7 @@ def test_an_unfitted_model_is_pickled_but_not_saved(tmp_path):
 
 def test_a_pickle_holds_parameters_arrays_and_a_format(model):
     state = model.__getstate__()
-    assert state.keys() == {"format", "data", "arrays", "classes", "random_state"}
+    assert state.keys() == {"format", "data", "arrays", "classes", "given"}
     assert all(isinstance(a, np.ndarray) for a in state["arrays"].values())
     assert state["classes"] == []
     assert state["format"] == FORMAT
