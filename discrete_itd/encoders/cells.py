@@ -1,4 +1,4 @@
-"""Cells of a pandas column <-> plain numpy values.
+"""Cells of a pandas column <-> plain numpy values, and what dtypes are.
 
 Every dtype is read as one of a few plain arrays: bool, int64 or uint64, float64, datetime64, timedelta64, or
 Python objects (text and everything else). Missing cells, however the dtype represents them, are left out.
@@ -7,20 +7,133 @@ Python objects (text and everything else). Missing cells, however the dtype repr
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, TypeGuard, cast
 
 import numpy as np
 import pandas as pd
-from pandas.api.types import infer_dtype
+from pandas.api.types import infer_dtype, pandas_dtype
 
-from discrete_itd.encoders.datetimes import read_times, times_to_steps
-from discrete_itd.encoders.dtypes import (
-    family,
-    holding_missing,
-    is_category,
-    is_dictionary,
-    numpy_name,
-)
+Family = Literal["boolean", "integer", "float", "datetime", "timedelta", "category", "other"]
+FAMILIES: dict[str, Family] = {
+    "b": "boolean",
+    "i": "integer",
+    "u": "integer",
+    "f": "float",
+    "M": "datetime",
+    "m": "timedelta",
+}
+TIMES = ("datetime", "timedelta")
+
+
+def is_category(dtype: Any) -> TypeGuard[pd.CategoricalDtype]:
+    """Whether it is pandas' ``category``."""
+    return isinstance(dtype, pd.CategoricalDtype)
+
+
+def family(dtype: Any) -> Family:
+    """What the values of a dtype are, be it numpy's, nullable, sparse or of Arrow."""
+    return "category" if is_category(dtype) else FAMILIES.get(dtype.kind, "other")
+
+
+def is_dictionary(dtype: Any) -> bool:
+    """Whether it is an Arrow dictionary, the categories of Arrow."""
+    return isinstance(dtype, pd.ArrowDtype) and "dictionary" in str(dtype)
+
+
+def time_unit(dtype: Any) -> str:
+    """The unit, "s" to "ns", of a dtype of times."""
+    if isinstance(dtype, pd.ArrowDtype):
+        return getattr(dtype.pyarrow_dtype, "unit", "s")  # dates have none
+    return dtype.unit if isinstance(dtype, pd.DatetimeTZDtype) else np.datetime_data(dtype)[0]
+
+
+def has_time_zone(dtype: Any) -> bool:
+    """Whether times of the dtype have a time zone."""
+    zoned = dtype.pyarrow_dtype if isinstance(dtype, pd.ArrowDtype) else dtype
+    return getattr(zoned, "tz", None) is not None
+
+
+def numpy_name(dtype: Any) -> str:
+    """The name of the numpy dtype of numbers of that size."""
+    if isinstance(dtype, pd.SparseDtype):
+        return str(dtype.subtype)
+    return str(getattr(dtype, "numpy_dtype", dtype))
+
+
+def holding_missing(dtype: Any, any_missing: bool) -> Any:
+    """The dtype, or its nullable counterpart if a cell is missing and numpy's dtype cannot represent that."""
+    if any_missing and isinstance(dtype, np.dtype) and dtype.kind in "biu":
+        name = dtype.newbyteorder("=").name
+        return pandas_dtype(
+            {"b": "boolean"}.get(dtype.kind) or name.replace("int", "Int").replace("uI", "UI")
+        )
+    return dtype
+
+
+def check_supported(name: Any, dtype: Any) -> None:
+    """ValueError, naming the column, if values of the dtype cannot be read or the dtype cannot be saved."""
+    advice = None
+    if isinstance(dtype, pd.PeriodDtype):
+        advice = "convert it with .dt.to_timestamp() or to text"
+    elif isinstance(dtype, pd.IntervalDtype):
+        advice = "cut with labels=False, or give the numbers with kind='binned'"
+    elif dtype.kind == "c":
+        advice = "split it into its real and imaginary parts"
+    elif not is_category(dtype):
+        try:
+            known = dtype_from_json(dtype_to_json(dtype)) == dtype
+        except (TypeError, ValueError, LookupError):
+            known = False
+        advice = None if known else "convert it first"
+    if advice is not None:
+        raise ValueError(f"column {name!r}: values of dtype {dtype} are not supported; {advice}")
+
+
+def dtype_to_json(dtype: Any) -> str | dict[str, Any]:
+    """Plain data from which :func:`dtype_from_json` makes the dtype; its categories are not included."""
+    if is_category(dtype):
+        categories = dtype_to_json(dtype.categories.dtype)
+        return {"categories": categories, "ordered": bool(dtype.ordered)}
+    if isinstance(dtype, pd.StringDtype):
+        return {"string": str(dtype.storage), "nan": dtype.na_value is not pd.NA}
+    if isinstance(dtype, pd.ArrowDtype):
+        arrow: Any = dtype.pyarrow_dtype
+        if str(arrow).startswith("dictionary"):
+            kinds = {"arrow": str(arrow.value_type), "index": str(arrow.index_type)}
+            return {**kinds, "ordered": bool(arrow.ordered)}
+        return {"arrow": str(arrow)}
+    return str(dtype)
+
+
+def dtype_from_json(data: Any) -> Any:
+    """The dtype that :func:`dtype_to_json` wrote, without categories.
+
+    Raises
+    ------
+    TypeError, ValueError, LookupError
+        If the data describe no dtype, or one of a package that is not installed.
+    """
+    if isinstance(data, str):
+        return pandas_dtype(data)
+    if "categories" in data:
+        none = pd.Index([], dtype=dtype_from_json(data["categories"]))
+        return pd.CategoricalDtype(none, ordered=data["ordered"])
+    try:
+        if "string" in data:
+            missing = {"na_value": np.nan} if data["nan"] else {}
+            return pd.StringDtype(data["string"], **missing)
+        import pyarrow as pa
+
+        if data["arrow"] in ("string", "date64[ms]"):  # pandas reads these names as something else
+            arrow: Any = pa.type_for_alias(data["arrow"])
+        else:
+            arrow = cast(Any, pandas_dtype(f"{data['arrow']}[pyarrow]")).pyarrow_dtype
+        if "index" in data:
+            arrow = pa.dictionary(pa.type_for_alias(data["index"]), arrow, data["ordered"])
+        return pd.ArrowDtype(arrow)
+    except (ImportError, NotImplementedError) as error:
+        raise ValueError(f"dtype {data!r}: {error}") from None
+
 
 Scalar = str | int | float | bool
 MOST_DECIMALS = 6  # of numbers that are given back rounded
@@ -255,3 +368,81 @@ def restore_numbers(
     values = np.array([int(v) for v in numbers] if whole else numbers.tolist(), dtype=object)
     values[missing] = None
     return pd.Series(values, dtype=object).astype(dtype)
+
+
+NANOSECONDS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}  # of one tick of each unit
+STEPS = (86_400 * 10**9, 3_600 * 10**9, 60 * 10**9, 10**9, 10**6, 10**3, 1)  # a day, an hour, ...
+ORIGINS = 1024  # steps of which one is an origin
+YEARS_2_TO_9998 = (-62_104_060_800, 253_339_228_800)  # seconds; calendars end a year further out
+
+
+def read_times(column: pd.Series) -> np.ndarray:
+    """A column of times as numpy's ``datetime64`` or ``timedelta64``; those with a time zone in UTC."""
+    dtype: Any = column.dtype
+    if isinstance(dtype, pd.ArrowDtype):
+        kind = "timedelta64" if family(dtype) == "timedelta" else "datetime64"
+        zone = ", UTC" if has_time_zone(dtype) else ""
+        column = column.astype(f"{kind}[{time_unit(dtype)}{zone}]")
+    if isinstance(column.dtype, pd.DatetimeTZDtype):
+        column = column.dt.tz_convert(None)
+    return column.to_numpy()
+
+
+def time_grid(values: np.ndarray) -> tuple[int, int]:
+    """Origin in seconds and step in nanoseconds of the coarsest regular grid on which times lie.
+
+    The origin lies up to 1024 steps, or seconds, before the earliest time, which may tell who it belongs to.
+    """
+    tick = NANOSECONDS[time_unit(values.dtype)]
+    ticks = values.astype(np.int64)
+    origin, found = int(ticks.min()) * tick // 10**9, tick
+    for step in STEPS:
+        if step % tick == 0:
+            phase = (origin * 10**9 // tick) % (step // tick)
+            if (ticks % (step // tick) == phase).all():
+                found = step
+                break
+    unit = max(found // 10**9, 1)
+    return origin - origin // unit % ORIGINS * unit, found
+
+
+def times_to_steps(values: np.ndarray, origin: int, step: int) -> np.ndarray:
+    """Times as float64 numbers of steps (of ``step`` nanoseconds) since the origin (in seconds)."""
+    ticks, tick = values.astype(np.int64), NANOSECONDS[time_unit(values.dtype)]
+    per_second = 10**9 // tick
+    # seconds and their parts one by one, or integers would overflow and floats lose the parts
+    return (ticks // per_second - origin) * 1e9 / step + (ticks % per_second * tick) / step
+
+
+def restore_times(numbers: np.ndarray, dtype: Any, origin: int, step: int) -> pd.Series:
+    """Cells of a dtype of times from numbers of steps since the origin, rounded; NaN is a missing cell."""
+    unit = time_unit(dtype)
+    tick, missing = NANOSECONDS[unit], np.isnan(numbers)
+    high = (2**63 - 4096) * tick // 10**9  # a float below 2^63
+    low = -high
+    if family(dtype) == "datetime":
+        low, high = max(low, YEARS_2_TO_9998[0]), min(high, YEARS_2_TO_9998[1])
+    steps = np.rint(np.where(missing, 0.0, numbers))
+    ends = -((origin - low) * 10**9 // step), (high - origin) * 10**9 // step
+    steps = np.clip(steps, float(ends[0]), float(ends[1])).astype(np.int64)
+    ticks = steps * (step // tick) + origin * 10**9 // tick
+    ticks[missing] = np.iinfo(np.int64).min  # NaT
+    if family(dtype) == "timedelta":
+        return pd.Series(ticks.view(f"timedelta64[{unit}]")).astype(dtype)
+    cells = pd.Series(ticks.view(f"datetime64[{unit}]"))
+    return (cells.dt.tz_localize("UTC") if has_time_zone(dtype) else cells).astype(dtype)
+
+
+def time_intervals(edges: Sequence[float], dtype: Any, origin: int, step: int) -> pd.IntervalIndex:
+    """The bins between edges in steps, and the two tails beyond them up to the ends of pandas' calendar."""
+    nanoseconds = [round(e * step) + origin * 10**9 for e in np.array(edges)]
+    if family(dtype) == "datetime":
+        breaks: Any = pd.to_datetime(nanoseconds, utc=True)
+        if getattr(dtype, "tz", None) is None:
+            breaks = breaks.tz_localize(None)
+        ends = [pd.Timestamp.min.ceil("D"), pd.Timestamp.max.floor("D")]
+        ends = [t.tz_localize(breaks.tz) for t in ends]
+    else:
+        breaks = pd.to_timedelta(nanoseconds)
+        ends = [pd.Timedelta.min.ceil("D"), pd.Timedelta.max.floor("D")]
+    return pd.IntervalIndex.from_breaks([ends[0], *breaks, ends[1]], closed="left")

@@ -15,26 +15,25 @@ from discrete_itd.channel.codebook import ColumnPoints
 from discrete_itd.encoders.categories import Categories
 from discrete_itd.encoders.cells import (
     MOST_DECIMALS,
+    TIMES,
     PlainCells,
     Scalar,
     as_numbers,
-    holds_text,
-    is_number,
-    read_cells,
-    restore_categories,
-    restore_numbers,
-    rounded,
-)
-from discrete_itd.encoders.datetimes import restore_times, time_intervals
-from discrete_itd.encoders.dtypes import (
-    TIMES,
     dtype_from_json,
     dtype_to_json,
     family,
     has_time_zone,
     holding_missing,
+    holds_text,
     is_category,
+    is_number,
     numpy_name,
+    read_cells,
+    restore_categories,
+    restore_numbers,
+    restore_times,
+    rounded,
+    time_intervals,
 )
 from discrete_itd.encoders.notation import Notation, as_text, is_missing, read_plainly
 from discrete_itd.encoders.numeric import Bins, Continuous
@@ -197,17 +196,13 @@ class Column:
             unread = np.array([is_missing(text) for text in texts])
         kept = np.ones(len(cells.values), dtype=bool)
         kept[np.flatnonzero(is_text)[unread]] = False
-        known, others = found[~unread], cells.values[~is_text]
-        if len(others):  # numbers or times already
-            own = read_cells(pd.Series(others, dtype=object)).values
-            if family(own.dtype) not in TIMES or family(own.dtype) != family(known.dtype):
-                own, known = others, pd.Series(known).astype(object).to_numpy()
-            order = np.argsort(
-                np.append(np.flatnonzero(is_text)[~unread], np.flatnonzero(~is_text))
-            )
-            known = np.concatenate((known, own))[order]
-            if known.dtype == object:
-                known = read_cells(pd.Series(known, dtype=object)).values
+        known = found[~unread]
+        if not is_text.all():  # some are numbers or times already
+            own = read_cells(pd.Series(cells.values[~is_text], dtype=object)).values
+            both = cells.values.copy()
+            for where, part in ((is_text, found), (~is_text, own)):
+                both[where] = pd.Series(part).astype(object).to_numpy()
+            known = read_cells(pd.Series(both[kept], dtype=object)).values
         place = np.append(np.where(kept, np.cumsum(kept) - 1, -1), -1)  # the last for missing ones
         return PlainCells(known, place[cells.where])
 

@@ -18,9 +18,15 @@ from torch import Tensor
 
 from discrete_itd.channel.noise import cell_bits
 from discrete_itd.encoders.categories import WHOLE
-from discrete_itd.encoders.cells import decimals_of, is_number, plain, read_cells
+from discrete_itd.encoders.cells import (
+    decimals_of,
+    family,
+    is_category,
+    is_number,
+    plain,
+    read_cells,
+)
 from discrete_itd.encoders.column import Column
-from discrete_itd.encoders.dtypes import family, is_category
 from discrete_itd.encoders.notation import TRUTHS, Notation, formatted
 
 Answer = TypeVar("Answer", bound=Callable[..., Any])

@@ -19,16 +19,19 @@ from discrete_itd.encoders.categories import (
     no_category,
 )
 from discrete_itd.encoders.cells import (
+    TIMES,
     PlainCells,
     Scalar,
     as_numbers,
     decimals_of,
+    family,
+    is_category,
+    is_dictionary,
     is_number,
     plain,
+    time_grid,
 )
 from discrete_itd.encoders.column import Column
-from discrete_itd.encoders.datetimes import time_grid
-from discrete_itd.encoders.dtypes import TIMES, family, is_category, is_dictionary
 from discrete_itd.encoders.notation import (
     NOTATIONS,
     Asked,

@@ -9,8 +9,17 @@ import numpy as np
 import pandas as pd
 
 from discrete_itd.encoders.categories import category_order, check_truths, count_values
-from discrete_itd.encoders.cells import PlainCells, Scalar, is_number, plain, read_cells
-from discrete_itd.encoders.dtypes import TIMES, check_supported, family, is_category
+from discrete_itd.encoders.cells import (
+    TIMES,
+    PlainCells,
+    Scalar,
+    check_supported,
+    family,
+    is_category,
+    is_number,
+    plain,
+    read_cells,
+)
 
 MANY_NUMBERS = 256  # distinct integers; more are measurements
 

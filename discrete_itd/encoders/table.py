@@ -11,9 +11,8 @@ import numpy as np
 import pandas as pd
 
 from discrete_itd.channel.codebook import Codebook, ColumnPoints
-from discrete_itd.encoders.cells import holds_text, read_cell, read_cells
+from discrete_itd.encoders.cells import holds_text, is_category, read_cell, read_cells
 from discrete_itd.encoders.column import SUSPICIOUS_ROWS, Column
-from discrete_itd.encoders.dtypes import is_category
 from discrete_itd.encoders.frames import check_unique_names
 from discrete_itd.encoders.inference import (
     MISSING,

@@ -10,7 +10,7 @@ from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
 from discrete_itd.channel.codebook import Codebook, ColumnPoints
 from discrete_itd.denoisers import MarginalDenoiser, MixtureDenoiser
 from discrete_itd.denoisers.marginal import fit_mixtures
-from discrete_itd.encoders.datetimes import time_grid
+from discrete_itd.encoders.cells import time_grid
 from discrete_itd.recipes import Causal, Decoder, Forest, Mixture, Network, RowMixture
 from discrete_itd.storage import files
 
