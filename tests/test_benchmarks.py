@@ -28,7 +28,6 @@ RUNS = {
     "synthetic": "adult --quick --methods default mixture bootstrap --folder nowhere",
     "images": "--train-time 4 --tune-time 2 --tests 12 --points 8 --paths 1",
     "features": "discrete_itd scikit-learn",
-    "robust": "mushroom --quick --fractions 0 0.1",
 }
 
 

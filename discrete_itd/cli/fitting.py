@@ -254,6 +254,4 @@ def _print_fitted(fitted: DiffusionDensity | DiffusionOutlierDetector) -> None:
         print(f"  {'independent columns':20} {independent}")
         print(f"  {'model':20} {plus_minus(held_out.nats, held_out.stderr)}")
     if isinstance(fitted, DiffusionOutlierDetector):
-        if len(fitted.trimmed_):
-            print(f"anomalies: {len(fitted.trimmed_)} rows left out of the training")
         print(f"threshold: {fitted.threshold_}")

@@ -212,8 +212,8 @@ def _add_fit(fit: argparse.ArgumentParser) -> None:
     add("--false-alarm-rate", type=share, metavar="RATE",
         help="share of inliers that may raise an alarm (default: 0.01)")
     add("--contamination", type=share, metavar="SHARE",
-        help="share of anomalies in TABLE, like 0.02: train on the other rows, and raise alarms\n"
-        "at this rate (default: all rows are inliers)")
+        help="share of anomalies in TABLE, like 0.02: score robustly, and raise alarms at this\n"
+        "rate (default: all rows are inliers)")
     add("--calibration-fraction", type=share, metavar="SHARE",
         help="share of the rows held out to calibrate p-values and threshold (default: 0.2)")
     add("--given", **LIST, metavar="NAME",

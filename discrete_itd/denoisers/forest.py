@@ -82,6 +82,11 @@ def log_totals(values: Tensor, row: Tensor, counts: Tensor) -> Tensor:
     return torch.segment_reduce((values - top[row]).exp(), "sum", lengths=counts).log() + top
 
 
+def _mean(terms: Tensor) -> Tensor:
+    """The mean (B, C) over the trees of (B, Tr, C), added up one by one: its rounding depends on no other row."""
+    return terms.cumsum(1)[:, -1] / terms.shape[1]
+
+
 class ForestDenoiser(Denoiser):
     """Exact for a mixture of trees of splits whose leaves are products (11).
 
@@ -368,18 +373,47 @@ class ForestDenoiser(Denoiser):
                 out[rows] = self.log_factors(x[rows])
                 return out
         for pairs in self._pairs(x):
-            missing = x[pairs.rows].isnan()
-            missing = missing[:, None] if pairs.row is None else missing[pairs.row]
-            terms = self._of_splits[pairs.leaf].double()
-            start = self.log_shares[self.splits.tree[self.splits.leaves[pairs.leaf]]]
-            start = start + terms.masked_fill(~missing, 0.0).sum(-1)
-            terms[..., book.finite] += self._level_cells(pairs)
-            terms[..., book.reals] += self._number_cells(pairs)
-            terms.masked_fill_(missing, 0.0)
+            start, terms = self._terms(pairs, x)
             for order in orders:
                 totals = pairs.log_total(start[..., None] + terms[..., order].cumsum(-1))
                 steps = totals.diff(dim=1, prepend=torch.zeros_like(totals[:, :1]))
                 out[pairs.rows[:, None], torch.tensor(order, device=x.device)] += steps / 2
+        return out.masked_fill(x.isnan(), 0.0)
+
+    def _terms(self, pairs: Pairs, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-probability of each pair's leaf as far as missing cells decide on it, and that of each known cell."""
+        missing = x[pairs.rows].isnan()
+        missing = missing[:, None] if pairs.row is None else missing[pairs.row]
+        terms = self._of_splits[pairs.leaf].double()
+        start = self.log_shares[self.splits.tree[self.splits.leaves[pairs.leaf]]]
+        start = start + terms.masked_fill(~missing, 0.0).sum(-1)
+        terms[..., self.codebook.finite] += self._level_cells(pairs)
+        terms[..., self.codebook.reals] += self._number_cells(pairs)
+        return start, terms.masked_fill_(missing, 0.0)
+
+    def mean_log_factors(self, x: Tensor) -> Tensor:
+        """The mean over the trees of the factors that each of them, alone, has for rows ``x`` (B, C): float64, (B, C).
+
+        Of products in the leaves only. Rows sum to the logarithm of the geometric mean of the trees.
+        """
+        out = torch.zeros(x.shape, dtype=torch.float64, device=x.device)
+        if self.fallback is not None:
+            out = self.fallback.log_factors(x).to(out).index_fill(1, self._own, 0.0)
+        orders = both_ways(range(self.codebook.n_columns), self.codebook.leading_columns)
+        for pairs in self._pairs(x):
+            start, terms = self._terms(pairs, x)
+            if pairs.row is None:  # one leaf a tree: the order of the columns does not matter
+                out[pairs.rows] += _mean(terms)
+                continue
+            tree = self.splits.tree[self.splits.leaves[pairs.leaf]]
+            start = start - self.log_shares[tree]
+            place, sorting = (pairs.row * self.n_trees + tree).sort(stable=True)
+            counts = torch.bincount(place, minlength=len(pairs.rows) * self.n_trees)
+            for order in orders:
+                totals = (start[:, None] + terms[:, order].cumsum(-1))[sorting]
+                totals = log_totals(totals, place, counts).unflatten(0, (-1, self.n_trees))
+                steps = totals.diff(dim=2, prepend=torch.zeros_like(totals[..., :1]))
+                out[pairs.rows[:, None], torch.tensor(order, device=x.device)] += _mean(steps) / 2
         return out.masked_fill(x.isnan(), 0.0)
 
     # -- posteriors -------------------------------------------------------------------------------

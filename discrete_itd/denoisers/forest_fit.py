@@ -52,11 +52,13 @@ class ForestCounts:
         if bool(x.isnan().any()):
             self._leaves(x, 0, learn=True)
 
-    def add(self, x: Tensor) -> ForestCounts:
-        """Count rows ``x`` (N, C), which follow those counted before."""
+    def add(self, x: Tensor, tree: Tensor | None = None) -> ForestCounts:
+        """Count rows ``x`` (N, C), which follow those counted before, in all trees, or each in one ``tree`` (N,)."""
         book = self.splits.codebook
-        for rows in x.split(ROWS):
+        for i, rows in enumerate(x.split(ROWS)):
             leaf = self._leaves(rows, self.n_rows)
+            if tree is not None:
+                leaf = leaf.gather(1, tree[i * ROWS : i * ROWS + len(rows), None])
             self.rows += torch.bincount(leaf.flatten(), minlength=len(self.rows))
             level, reals = self.splits.places(rows)
             flat, n_points = self.levels.view(-1), book.levels.n_points

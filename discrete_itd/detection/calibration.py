@@ -1,4 +1,4 @@
-"""Rows of a detector's fit: their division, and the trimming of anomalies."""
+"""Rows of a detector's fit: which of them are trained on, and which calibrated on."""
 
 from __future__ import annotations
 
@@ -8,16 +8,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from discrete_itd.channel.devices import resolve_device
 from discrete_itd.channel.noise import row_hashes
-from discrete_itd.denoisers import MarginalDenoiser
-from discrete_itd.denoisers.forest_fit import ForestCounts
-from discrete_itd.encoders import TableEncoder
 from discrete_itd.encoders.rows import read_rows
 from discrete_itd.encoders.streams import RemainingStream, Stream, Survey, as_stream, survey
-from discrete_itd.estimators import DiffusionDensity
-from discrete_itd.models.exact import ABOVE, FEWEST_ROWS
-from discrete_itd.models.growing import grow
 from discrete_itd.models.tables import (
     Ints,
     count_units,
@@ -30,8 +23,6 @@ from discrete_itd.models.tables import (
 from discrete_itd.validation import warn
 
 MOST_HELD = 20_000  # calibration rows, which determine a rate of 1 in 1000 to within a half; more only cost time
-# trees by which anomalies are left out, and rows of each
-SMALL_TREES, ROWS_OF_TREE = 64, 256
 
 Positions = np.ndarray  # of rows in the table given to fit, int64
 
@@ -49,8 +40,6 @@ class Division(NamedTuple):
         Of the others, in random order.
     train : ndarray
         Of those to fit to, in the order of the table.
-    trimmed : ndarray
-        Of those that were left out as anomalies, in the table given to fit.
     groups : ndarray of int, optional
         The number of the group of each row of ``train``; None if each row is one by itself.
     source : table or stream
@@ -63,7 +52,6 @@ class Division(NamedTuple):
     held: Positions
     rest: Positions
     train: Positions
-    trimmed: Positions
     groups: Ints | None
     source: Any
     n_train: int
@@ -72,10 +60,8 @@ class Division(NamedTuple):
 def divide(
     X: Any,
     estimator: Any,
-    density: DiffusionDensity,
     *,
     fraction: float | None,
-    share: float | None,
     seed: int,
     sample_weight: Any = None,
     groups: Any = None,
@@ -87,13 +73,9 @@ def divide(
     X : table, array, path of Parquet or iterable of frames
     estimator : estimator
         Named in scikit-learn's errors.
-    density : DiffusionDensity
-        To be fitted.
     fraction : float or None
         Of the rows to calibrate on, at most ``MOST_HELD``, and of a stream at most half of its sample; None if the
         density is fitted already: then all are, at most ``MOST_HELD`` of a stream.
-    share : float, optional
-        Share of anomalies, which are not fitted to.
     seed : int
     sample_weight : array-like of int, shape (N,), optional
         How often each row occurs; not of a stream.
@@ -109,8 +91,6 @@ def divide(
     if stream is not None:
         found = survey(stream, None, sample_size, seed)
         if not found.is_whole:
-            if share is not None:
-                raise ValueError("contamination needs a table in memory; X is a stream")
             refuse_stream(sample_weight=sample_weight, groups=groups)
             return _divide_stream(stream, found, fraction, seed)
         X = found.sample
@@ -122,7 +102,7 @@ def divide(
     none, n = np.zeros(0, dtype=np.int64), count_units(len(frame), units)
     if fraction is None:
         held = one_of_each(hold_out(len(frame), units, n, seed)[0], units)
-        return Division(table, held, none, none, none, None, None, 0)
+        return Division(table, held, none, none, None, None, 0)
     n_held = min(MOST_HELD, round(fraction * n))
     if fraction and n > 2:
         n_held = min(max(1, n_held), n - 2)  # a density holds out some of the others
@@ -130,12 +110,9 @@ def divide(
         n_held, what = 0, "rows" if units is None else "groups"
         warn(f"two {what} leave none to calibrate on: no p-values")
     held, rest = hold_out(len(frame), units, n_held, seed)
-    held, train, trimmed = one_of_each(held, units), np.sort(rest), none
-    if share is not None:
-        train, trimmed = trim(density, table, train, share, seed)
-        trimmed = trimmed if repeated is None else np.unique(repeated[trimmed])
+    held, train = one_of_each(held, units), np.sort(rest)
     of_train = None if units is None else units[train]
-    return Division(table, held, rest, train, trimmed, of_train, take(table, train), len(train))
+    return Division(table, held, rest, train, of_train, take(table, train), len(train))
 
 
 def _divide_stream(stream: Stream, found: Survey, fraction: float | None, seed: int) -> Division:
@@ -143,7 +120,7 @@ def _divide_stream(stream: Stream, found: Survey, fraction: float | None, seed: 
     order, none = np.argsort(found.hashes), np.zeros(0, dtype=np.int64)
     if fraction is None:
         held = np.sort(order[:MOST_HELD])
-        return Division(found.sample, held, none, none, none, None, None, 0)
+        return Division(found.sample, held, none, none, None, None, 0)
     n_held = min(MOST_HELD, round(fraction * found.n_rows), len(order) // 2)
     if fraction:
         n_held = max(1, n_held)
@@ -152,68 +129,7 @@ def _divide_stream(stream: Stream, found: Survey, fraction: float | None, seed: 
         source = RemainingStream(stream, seed, int(found.hashes[order[n_held - 1]]))
     held, rest = np.sort(order[:n_held]), order[n_held:]
     train = np.sort(rest)
-    return Division(found.sample, held, rest, train, none, None, source, found.n_rows - n_held)
-
-
-def trim(
-    density: DiffusionDensity, table: Any, train: Positions, share: float, seed: int
-) -> tuple[Positions, Positions]:
-    """The training rows without the share of them that has the longest code in :func:`small_trees`, and the latter."""
-    rows = take(table, train)
-    is_frame = isinstance(rows, pd.DataFrame)
-    frame = rows if is_frame else pd.DataFrame(rows)
-    encoder = TableEncoder.fit(
-        frame,
-        density.column_types,
-        handle_unknown="smooth",
-        missing=density.missing,
-        from_array=not is_frame,
-        leave_out=True,
-    )
-    x = torch.from_numpy(encoder.transform(frame).x).to(resolve_device(density.device))
-    book = encoder.codebook().to(x.device)
-    base = MarginalDenoiser.fit(book, x, unseen_counts=encoder.unseen_counts)
-    outlying = small_trees(base, x, share, seed).cpu().numpy()
-    n_kept = max(2, len(train) - round(share * len(train)))
-    kept = np.sort(train[np.argsort(outlying, kind="stable")[:n_kept]])
-    return kept, np.setdiff1d(train, kept)
-
-
-def small_trees(base: MarginalDenoiser, x: torch.Tensor, share: float, seed: int) -> torch.Tensor:
-    """Mean code length of each row in density trees (11), each grown on a few random rows and counted in these alone.
-
-    A leaf needs twice as many rows as there are anomalies in such a sample, so that even those that lie together have
-    none to themselves. In the mixture of the trees the one with the shortest code would decide, whose sample happens to
-    hold many of them; the mean of the code lengths is that of the geometric mean of the trees, whose sum is at most 1.
-
-    Parameters
-    ----------
-    base : MarginalDenoiser
-        Independent columns of the rows, towards which the trees are smoothed.
-    x : Tensor of float64, shape (N, C)
-        Encoded rows. A missing cell counts as one of mean code length in ``base``.
-    share : float
-        Of anomalies among them.
-    seed : int
-
-    Returns
-    -------
-    Tensor of float64, shape (N,), nats
-    """
-    book, gaps = base.codebook, x.isnan().double()
-    typical = -base.log_factors(x).double().sum(0) / (1 - gaps).sum(0).clamp_min(1)
-    if not len(book.finite) + len(book.reals):
-        return gaps @ typical - base.log_prob(x).double()
-    out = gaps @ typical
-    random = np.random.default_rng(seed)
-    min_leaf = max(FEWEST_ROWS, round(2 * share * min(ROWS_OF_TREE, len(x))))
-    for _ in range(SMALL_TREES):
-        own = x[torch.from_numpy(random.permutation(len(x))[:ROWS_OF_TREE]).to(x.device)]
-        of_tree = int(random.integers(2**31 - 1))
-        splits = grow(book, own, n_trees=1, min_leaf=min_leaf, seed=of_tree)
-        tree = ForestCounts(splits, of_tree, own).add(own).forest(base, ABOVE[0])
-        out -= tree.log_prob(x) / SMALL_TREES
-    return out
+    return Division(found.sample, held, rest, train, None, source, found.n_rows - n_held)
 
 
 def take(table: Any, which: Positions) -> Any:

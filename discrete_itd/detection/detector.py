@@ -14,11 +14,12 @@ from sklearn.base import BaseEstimator, OutlierMixin, clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 
+from discrete_itd.denoisers import ForestDenoiser
 from discrete_itd.detection import calibration, conformal, drift, reasons, thresholds
 from discrete_itd.detection.calibration import Positions
 from discrete_itd.detection.drift import Drift
 from discrete_itd.detection.groups import Groups, check_table, positions
-from discrete_itd.detection.score import Scorer, row_scores
+from discrete_itd.detection.score import MOST_WEIGHT, Scorer, row_scores, small_trees
 from discrete_itd.detection.thresholds import Threshold
 from discrete_itd.encoders.frames import in_kind
 from discrete_itd.encoders.rows import Rows
@@ -46,7 +47,7 @@ SEEN_ROWS = 2000  # rows of the fit that set the threshold where none are held o
 
 @dataclass(frozen=True, eq=False)
 class Learned:
-    """What a detector has learned: n calibration rows, G groups of training rows by m columns, trimmed rows.
+    """What a detector has learned: n calibration rows, G groups of training rows by m columns.
 
     See :class:`Scorer`, :class:`Groups` and the attributes of the detector.
     """
@@ -54,18 +55,21 @@ class Learned:
     density: DiffusionDensity
     is_frozen: bool
     quantiles: Annotated[np.ndarray, Like("float64", "C'")]
+    trees: ForestDenoiser | None
+    weight: float
     given: tuple[int, ...]
     levels: Annotated[np.ndarray, Like("int64", "n", "m")]
     trained: Annotated[np.ndarray, Like("int64", "G", "m")] | None
     fewest: int
     nats: Annotated[np.ndarray, Like("float64", "n", "C", gaps=True)]
     repeats: Annotated[np.ndarray, Like("bool", "n")]
-    trimmed: Annotated[np.ndarray, Like("int64", "t")]
     threshold: Threshold
 
     def __post_init__(self) -> None:
         if len(self.given) != self.levels.shape[1]:
             raise ValueError(f"its groups are of columns {self.given}")
+        if not 0 <= self.weight <= MOST_WEIGHT or (self.trees is None) != (self.weight == 0):
+            raise ValueError(f"weight is {self.weight}")
 
 
 @methods_in_one_thread
@@ -86,10 +90,11 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
         ``sklearn.frozen.FrozenEstimator(density)`` and call ``fit`` with inliers that it was *not* trained on.
     contamination : "auto" or float, default="auto"
         Share of anomalies among the rows given to ``fit``. "auto" takes all of them for inliers, and sets the threshold
-        at ``false_alarm_rate``. With a share, up to 0.5, the fit is robust: that share of the training rows is left
-        out of the training, those with the longest mean code length in density trees of few rows
-        (:func:`discrete_itd.detection.calibration.small_trees`); and ``predict`` flags at most that share of new rows
-        among which there are as many anomalies, by a threshold that held-out rows set.
+        at ``false_alarm_rate``. With a share c, up to 0.5, the score is robust: code lengths are those of ``density_``,
+        which is fitted to all of the training rows, and with weight min(1/2, 5 c) those of 64 density trees of 64 rows
+        each (:mod:`discrete_itd.detection.score`), too few to learn the anomalies from; and ``predict`` flags at most
+        that share of new rows among which there are as many anomalies, by a threshold that held-out rows set. A frozen
+        density has no training rows here: the threshold alone is another one then.
     false_alarm_rate : float, default=0.01
         Share of inliers that may raise an alarm, unless ``contamination`` is given.
     calibration_fraction : float, default=0.2
@@ -116,9 +121,6 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
         The same with its false-alarm rate.
     calibration_scores_ : ndarray, shape (n,)
         Scores of the calibration rows; ``explain()`` has their nats by column.
-    trimmed_ : ndarray of int
-        Positions of the rows given to ``fit`` that were left out of the training as anomalies; of a row that occurs
-        several times, at least once.
     n_features_in_ : int
     feature_names_in_ : ndarray of str
         Only if the table had string column names.
@@ -209,8 +211,7 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
         ----------
         X : DataFrame, array-like, path-like or iterable of frames, shape (N, C)
             Inliers, or with ``contamination`` mostly inliers. Of more rows than memory holds, as in
-            :meth:`DiffusionDensity.fit`: the calibration rows are of a uniform sample then; ``contamination`` needs a
-            table in memory.
+            :meth:`DiffusionDensity.fit`: the calibration rows are of a uniform sample then.
         y : ignored
         sample_weight : array-like of int, shape (N,), optional
             How often each row of a table in memory occurs. Repetitions of a row are copies: all are trained on, or one
@@ -243,18 +244,20 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
         else:
             density = self._unfitted(seed)
             fraction = self.calibration_fraction
-        how: Any = {"fraction": fraction, "share": share}
-        how |= {"sample_weight": sample_weight, "groups": groups}
+        how: Any = {"sample_weight": sample_weight, "groups": groups}
         saved, max_time = None, None if fraction is None else density.max_time
         with fit_progress(max_time, DENSITY_SHARE) as watched:
-            parts = calibration.divide(X, self, density, seed=seed, **how)
+            parts = calibration.divide(X, self, fraction=fraction, seed=seed, **how)
             if parts.source is not None:
                 check_table(self.given, parts.table, density)
                 saved = Checkpoint.of(checkpoint)
                 density.fit(parts.source, groups=parts.groups, checkpoint=saved)
         given = positions(self.given, density.encoder_.schema)
         rows = density.rows(parts.table)
-        scorer = Scorer.fit(density, given)
+        trees = None
+        if share is not None and len(parts.train):
+            trees = small_trees(density, rows.x[parts.train], seed)
+        scorer = Scorer.fit(density, given, trees, share)
         names = pd.Index(density.encoder_.names)
         nats = pd.DataFrame(columns=names, dtype=float)
         if len(parts.held):
@@ -276,7 +279,7 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
                 offset = conformal.lowered(offset, scorer.rounding)
             threshold = thresholds.at_offset(scores, float(offset))
         threshold = replace(threshold, contaminated=share is not None)
-        self._set_fitted(scorer, own, scores, nats, repeats, parts.trimmed, threshold)
+        self._set_fitted(scorer, own, scores, nats, repeats, threshold)
         is_interrupted = density.stopped_ == "interrupted"
         if saved is not None and saved is not checkpoint and not is_interrupted:
             saved.remove()
@@ -340,11 +343,10 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
         scores: np.ndarray,
         nats: pd.DataFrame,
         repeats: np.ndarray,
-        trimmed: np.ndarray,
         threshold: Threshold,
     ) -> Self:
         """Assign the results of a fit, once all of it has succeeded."""
-        self.density_, self._scorer, self.trimmed_ = scorer.density, scorer, trimmed
+        self.density_, self._scorer = scorer.density, scorer
         self._groups, self._repeats = groups, repeats
         self.calibration_scores_, self._nats = scores, nats
         self.n_features_in_ = self.density_.n_features_in_
@@ -664,7 +666,8 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
             has no line, even if it raises an alarm: then it is the combination of its cells that is rare, or a number
             lies so far out that an error, too, is held to be hardly possible there. With ``given``, no cell of a given
             column is named as a reason (it may be one in conflict), ``group_seen`` is ``seen`` of :meth:`groups`, and
-            where it is False, the first sentence says so.
+            where it is False, the first sentence says so. With ``contamination`` reasons, like :meth:`expected` values,
+            are those of ``density_`` alone.
         """
         check_is_fitted(self)
         rows, groups = self._rows(X), self._groups
@@ -790,13 +793,14 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
             density=self.density_,
             is_frozen=isinstance(self.density, FrozenEstimator),
             quantiles=cast(np.ndarray, quantiles),
+            trees=self._scorer.trees,
+            weight=self._scorer.weight,
             given=groups.columns,
             levels=groups.calibration,
             trained=groups.trained,
             fewest=groups.fewest,
             nats=self._nats.to_numpy(dtype=float),
             repeats=self._repeats,
-            trimmed=self.trimmed_,
             threshold=self.threshold_,
         )
 
@@ -808,10 +812,13 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
         if len(found.quantiles) != len(encoder.owner) or given != found.given:
             raise ValueError(f"its score has {len(found.quantiles)} quantiles, given {found.given}")
         groups = Groups(given, encoder.schema, found.levels, found.trained, found.fewest)
-        scorer, scores = Scorer(density, given, found.quantiles), row_scores(nats)
-        self._set_fitted(
-            scorer, groups, scores, nats, found.repeats, found.trimmed, found.threshold
-        )
+        trees = None
+        if found.trees is not None:
+            trees = cast(Any, found.trees)(encoder.codebook().to(cast(Any, found.trees).dtype))
+            trees = trees.eval().requires_grad_(False).to(density.model_.device)
+        scorer = Scorer(density, given, found.quantiles, trees, found.weight)
+        scores = row_scores(nats)
+        self._set_fitted(scorer, groups, scores, nats, found.repeats, found.threshold)
         if found.is_frozen:
             self.density = FrozenEstimator(density)
 

@@ -11,6 +11,14 @@ whether its column has masses or a density, so very typical cells cannot offset 
 cell, :math:`s_j = -\log \frac{p_j}{p_j + \epsilon_j}`: minus the logarithm of the model's share in a cell of a
 contaminated distribution. A value and its missingness indicator are two internal columns, each with its own q.
 
+If anomalies are among the training rows, a model that fits these closely has learned them. With a share c of them the
+nats are means of those of the model and of small density trees (11), each of which saw :data:`ROWS_OF_TREE` rows:
+
+.. math:: \ell_j(x) = -(1 - w) \log p_j(x) - \frac{w}{Tr} \sum_t \log p_{tj}(x), \qquad w = \min(1/2, 5 c).
+
+:math:`\sum_x e^{-\sum_j \ell_j(x)} \le 1` by Hölder's inequality: the geometric mean is a code length. In the
+arithmetic one a tree whose few rows hold many of the anomalies would decide.
+
 References
 ----------
 Tukey, "A survey of sampling from contaminated distributions", Contributions to Probability and Statistics 1960.
@@ -30,15 +38,23 @@ from torch import Tensor
 
 from discrete_itd.channel.posterior import Posterior
 from discrete_itd.denoisers import Denoiser
+from discrete_itd.denoisers.forest import ForestDenoiser
+from discrete_itd.denoisers.forest_fit import ForestCounts
 from discrete_itd.encoders import Column
 from discrete_itd.encoders.rows import Rows
 from discrete_itd.estimators import DiffusionDensity
+from discrete_itd.models.exact import ABOVE, FEWEST_ROWS
+from discrete_itd.models.growing import grow
 from discrete_itd.models.model import Model
 from discrete_itd.progress import progress_bar
 from discrete_itd.validation import check_integer
 
 QUANTILE = 0.95  # of a column's nats, by which others are measured
 TYPICAL_ROWS = 500  # drawn from the model, in which it is found
+# of few rows, and rows of each; weight of their code lengths for a share of anomalies, and at most: by the deciding
+# tables with anomalies among the training rows
+SMALL_TREES, ROWS_OF_TREE = 64, 64
+WEIGHT_OF_SHARE, MOST_WEIGHT = 5.0, 0.5
 ROUNDINGS = 1 << 12  # bound on the number of consecutive roundings behind one score
 STEP = 2.0**-32  # nats are multiples of it: up to a million, their sums are exact, in any order
 
@@ -55,20 +71,34 @@ class Scorer:
         Positions of the columns to condition on: nats are those of the other columns given these.
     quantiles : ndarray of float64, shape (C',), optional
         The q of every internal column; by default of rows drawn from the model at the first score.
+    trees : ForestDenoiser, optional
+        :func:`small_trees`, with which the model shares the code lengths.
+    weight : float
+        Of these trees.
     """
 
     density: DiffusionDensity
     given: tuple[int, ...] = ()
     quantiles: np.ndarray | None = None
+    trees: ForestDenoiser | None = None
+    weight: float = 0.0
     # scores of rows by column, of a model with a number of evaluations
     _known: WeakKeyDictionary[Rows, tuple[Model, int, np.ndarray]] = field(
         default_factory=WeakKeyDictionary, init=False, repr=False
     )
 
     @classmethod
-    def fit(cls, density: DiffusionDensity, given: tuple[int, ...] = ()) -> Scorer:
-        """The score of a fitted density."""
-        scorer = cls(density, given)
+    def fit(
+        cls,
+        density: DiffusionDensity,
+        given: tuple[int, ...] = (),
+        trees: ForestDenoiser | None = None,
+        share: float | None = None,
+    ) -> Scorer:
+        """The score of a density that was fitted to rows with a share of anomalies, and of ``trees`` of these rows."""
+        scorer = cls(density, given, trees=trees)
+        if trees is not None and share is not None:
+            scorer.weight = min(MOST_WEIGHT, WEIGHT_OF_SHARE * share)
         scorer.quantiles = scorer.fitted_quantiles()
         return scorer
 
@@ -100,7 +130,7 @@ class Scorer:
         return known[2]
 
     def _nats(self, rows: Rows) -> np.ndarray:
-        """Nats of every internal column under the model, (N, C'); NaN where it is missing or given."""
+        """Nats of every internal column, (N, C'); NaN where it is missing or given."""
         closed = self.given_cells is not None and self.model.answers(self.given_cells).closed_form
         with progress_bar(len(rows.unique), "explain") as bar:
             split = self.model.attribution(
@@ -113,7 +143,11 @@ class Scorer:
         absent = rows.unique.isnan()
         if self.given_cells is not None:
             absent |= self.given_cells
-        nats = split.surprisal.masked_fill(absent, torch.nan)
+        nats = split.surprisal
+        if self.trees is not None:
+            with torch.no_grad():
+                nats = nats + self.weight * (-self.trees.mean_log_factors(rows.unique) - nats)
+        nats = nats.masked_fill(absent, torch.nan)
         return nats.cpu().numpy()[rows.inverse] - rows.log_volume
 
     def fitted_quantiles(self) -> np.ndarray:
@@ -166,6 +200,34 @@ class Scorer:
     def schema(self) -> Sequence[Column]:
         """The columns of the table."""
         return self.density.encoder_.schema
+
+
+def small_trees(density: DiffusionDensity, x: Tensor, seed: int) -> ForestDenoiser | None:
+    """Density trees, each grown on and counted in a few rows of its own.
+
+    Parameters
+    ----------
+    density : DiffusionDensity
+        Fitted; the trees are smoothed towards its independent columns.
+    x : Tensor of float64, shape (N, C')
+        The rows that it was fitted to, or a sample of them, encoded.
+    seed : int
+
+    Returns
+    -------
+    ForestDenoiser or None
+        None if there are neither continuous nor low-cardinality columns.
+    """
+    base = density.model_.marginals
+    book, random = base.codebook, np.random.default_rng(seed)
+    if not len(book.finite) + len(book.reals):
+        return None
+    rows = [random.permutation(len(x))[:ROWS_OF_TREE] for _ in range(SMALL_TREES)]
+    own = x[torch.from_numpy(np.concatenate(rows)).to(x.device)]
+    tree = torch.arange(SMALL_TREES, device=x.device).repeat_interleave(len(rows[0]))
+    seed = int(random.integers(2**31 - 1))
+    splits = grow(book, own, n_trees=SMALL_TREES, min_leaf=FEWEST_ROWS, seed=seed, tree=tree)
+    return ForestCounts(splits, seed, own).add(own, tree).forest(base, ABOVE[0])
 
 
 def row_scores(nats: pd.DataFrame | np.ndarray) -> np.ndarray:

@@ -25,7 +25,15 @@ LEAST_SD = 1e-9  # of a column that splits are to lower the variance of
 MOST_DEPTH = 48  # of a tree; a few long branches would cost every row their time
 
 
-def grow(book: Codebook, x: Tensor, *, n_trees: int, min_leaf: int, seed: int) -> Splits:
+def grow(
+    book: Codebook,
+    x: Tensor,
+    *,
+    n_trees: int,
+    min_leaf: int,
+    seed: int,
+    tree: Tensor | None = None,
+) -> Splits:
     """Trees whose splits, the best of a few random ones, lower the variance of random projections of the rows.
 
     Parameters
@@ -37,6 +45,8 @@ def grow(book: Codebook, x: Tensor, *, n_trees: int, min_leaf: int, seed: int) -
     min_leaf : int
         Rows of a leaf, at least.
     seed : int
+    tree : Tensor of int64, shape (N,), optional
+        The one tree that each row is for; by default all trees are grown on all rows.
 
     Returns
     -------
@@ -47,20 +57,21 @@ def grow(book: Codebook, x: Tensor, *, n_trees: int, min_leaf: int, seed: int) -
     levels, finite, reals = book.levels, book.finite.tolist(), book.reals.tolist()
     used = sorted([*finite, *reals])
     n_candidates = max(FEWEST_CANDIDATES, math.ceil(CANDIDATE_SHARE * len(used)))
-    cells = x[:, used].cpu().numpy()
-    missing = np.isnan(cells)
-    gaps = [np.flatnonzero(column) for column in missing.T]
+    table = x[:, used].cpu().numpy()
     trees, ranks = [], np.zeros((n_trees, levels.n_points))
     for t in range(n_trees):
+        cells = table if tree is None else table[tree.cpu().numpy() == t]
+        missing = np.isnan(cells)
         view = np.zeros(cells.shape, dtype=np.float32)
         targets = np.zeros((len(cells), N_TARGETS))
         for i, j in enumerate(used):
             own, points = cells[:, i], book.columns[j]
-            if len(gaps[i]) == len(own):
+            gaps = np.flatnonzero(missing[:, i])
+            if len(gaps) == len(own):
                 continue
-            if len(gaps[i]):
+            if len(gaps):
                 own = own.copy()
-                own[gaps[i]] = rng.choice(own[~missing[:, i]], len(gaps[i]))
+                own[gaps] = rng.choice(own[~missing[:, i]], len(gaps))
             weight = rng.standard_normal((max(1, points.n_points), N_TARGETS))
             if points.kind == "real":
                 view[:, i] = own
@@ -73,13 +84,13 @@ def grow(book: Codebook, x: Tensor, *, n_trees: int, min_leaf: int, seed: int) -
             ranks[t, levels.own(book.place[j])] = order
             view[:, i] = order[codes]
             targets += weight[codes]
-        tree = ExtraTreeRegressor(
+        grown = ExtraTreeRegressor(
             max_features=min(n_candidates, len(used)),
             min_samples_leaf=min_leaf,
             max_depth=MOST_DEPTH,
             random_state=int(rng.integers(2**31 - 1)),
         )
-        trees.append(tree.fit(view, targets, check_input=False).tree_)
+        trees.append(grown.fit(view, targets, check_input=False).tree_)
     column, threshold = breadth_first(trees)
     column = np.where(column < 0, -1, np.array(used)[column.clip(0)])
     return Splits(book, *map(torch.from_numpy, (column, threshold, ranks)))

@@ -64,7 +64,7 @@ def detector_card(detector: Any, scorer: Any) -> str:
         _model(detector, model, n_evaluations),
         _data(model),
         _held_out(model),
-        _calibration(detector, [scorer.schema[j].name for j in scorer.given]),
+        _calibration(detector, [scorer.schema[j].name for j in scorer.given], scorer.weight),
         _cost(model, n_evaluations),
         limits,
     )
@@ -138,7 +138,7 @@ def _held_out(model: Any) -> Lines:
     ]
 
 
-def _calibration(detector: Any, given: Sequence[Any]) -> Lines:
+def _calibration(detector: Any, given: Sequence[Any], weight: float) -> Lines:
     """The score, the calibration rows, and the threshold with its false-alarm rate."""
     scores = np.asarray(detector.calibration_scores_)
     n, finite = len(scores), scores[np.isfinite(scores)]
@@ -149,6 +149,10 @@ def _calibration(detector: Any, given: Sequence[Any]) -> Lines:
         f"* score: minus the nats of {columns} above those of 95 % of the model's own cells, (12)",
         f"* threshold: {detector.threshold_}",
     ]
+    if weight:
+        lines.insert(
+            3, f"* {weight:.0%} of these nats are those of trees of few training rows each"
+        )
     if not n:
         return [*lines, "* there are no calibration rows: no p-values, and no guarantee of a rate"]
     if len(finite) > 1:
@@ -163,7 +167,7 @@ def _calibration(detector: Any, given: Sequence[Any]) -> Lines:
             f"* {groups['own'].sum():,} of {len(groups):,} groups have p-values and a threshold"
             " from their own calibration rows, the others from all; their rates hold only on average over groups"
         )
-    return [*lines, f"* {len(detector.trimmed_):,} rows were left out of the training as anomalies"]
+    return lines
 
 
 def _cost(model: Any, n_evaluations: int) -> Lines:

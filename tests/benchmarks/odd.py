@@ -120,13 +120,13 @@ def measured(
     return {method: known[method] for method in methods if method in known}
 
 
-def dirtied(rows: data.Anomalies, share: float) -> data.Anomalies:
+def dirtied(rows: data.Anomalies, share: float, seed: int = 0) -> data.Anomalies:
     """Anomalies of the test rows put among the training rows, as far as some are left to test on."""
     if not share:
         return rows
     odd = np.flatnonzero(rows.is_odd)
     n = min(round(share * len(rows.train) / (1 - share)), max(0, len(odd) - FEWEST_LEFT))
-    moved = np.random.default_rng(0).permutation(odd)[:n]
+    moved = np.random.default_rng(seed).permutation(odd)[:n]
     train = pd.concat([rows.train, rows.test.iloc[moved]], ignore_index=True)
     left = np.setdiff1d(np.arange(len(rows.test)), moved)
     return data.Anomalies(train, rows.test.iloc[left].reset_index(drop=True), rows.is_odd[left])

@@ -1,179 +1,119 @@
-"""Anomalies among the training rows: what they cost, and what trimming gets back.
+r"""Anomalies among the training rows: what the code lengths of small trees are worth to the score, by their weight.
 
-    python -m tests.benchmarks.robust                              # mushroom, and five more tables if they are there
-    python -m tests.benchmarks.robust mushroom --fractions 0 0.1 --max-time 30
-    python -m tests.benchmarks.robust mushroom --quick
+    python -m tests.benchmarks.robust                                   # the deciding tables, and the loan applications
+    python -m tests.benchmarks.robust --draws 0 1 2
+    python -m tests.benchmarks.robust --tables odd --shares 0 0.05      # all sixty tables, to read
+    python -m tests.benchmarks.robust --tables odd --shares 0 0.05 --cached
 
-Half of the normal rows, at most 6000, are for training; of the other half at most 3000 are for testing. A given share
-of the training rows is replaced by anomalies. Others, at most 1000, are for testing: the same for every share. Tables:
-edible mushrooms with poisonous ones as anomalies (of this package); bank (categories), landsat, SpamBase, fault and
-PageBlocks (numbers), see ``data.py``.
+That share of the training rows are anomalies, taken from the test rows; draws are of which. One default detector is
+fitted to them. Its nats by column are averaged with those of :func:`discrete_itd.detection.score.small_trees` of the
+same rows, which have the weight of the line, and (12) makes a score of the mean. Weight 0 is the detector that is not
+told. In the loan applications about 1 % are anomalies as they are, and no others are put there.
 
-- plain: the detector fitted on all training rows, none held out for calibration;
-- trimmed: the same with ``contamination`` set to the share of anomalies, or to 5 % where there are none;
-- IForest: PyOD's, on one column per category or standardised numbers.
-
-"AUROC" is of the detector's scores; "nats" is minus the mean log-probability (log-density) of the normal test rows,
-fewer are better; "left out" is the share of the training anomalies that trimming found; "s" is for the fit.
-
-Results are kept in ``.cache/robust`` as they come.
+AUROC and average precision × 100, and differences to weight 0 with standard errors over tables and draws.
+Results are kept in ``.cache/robust`` as they come; with ``--cached`` nothing is measured.
 """
 
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
-import pandas as pd
-from numpy.typing import NDArray
-from sklearn.metrics import roc_auc_score
+import torch
+from sklearn.metrics import average_precision_score, roc_auc_score
 
+from discrete_itd import DiffusionOutlierDetector
+from discrete_itd.detection.score import QUANTILE, small_trees
 from tests.benchmarks import data, detectors
-from tests.benchmarks.detectors import Scored
-from tests.benchmarks.tables import (
-    available,
-    estimator,
-    keep,
-    kept,
-    machine,
-    markdown,
-    mean_and_error,
-    timed,
-)
+from tests.benchmarks.odd import dirtied
+from tests.benchmarks.score_rules import TYPICAL, parts, soft, tables
+from tests.benchmarks.tables import keep, kept, machine, markdown, mean_and_error
 
-TABLES = ("mushroom", "bank", "PageBlocks", "fault", "landsat", "SpamBase")
-FRACTIONS = (0.0, 0.01, 0.05, 0.1)
-METHODS = ("plain", "trimmed", "IForest")
+WEIGHTS = (0.0, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0)
+PEERS = ("IForest", "kNN")
+NOT_TOLD = "weight 0"
 
 
 def main() -> None:
-    """Print one table."""
+    """Print a table per share."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("tables", nargs="*", help="those above by default")
-    parser.add_argument("--fractions", type=float, nargs="+", default=FRACTIONS)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
-    parser.add_argument("--max-time", type=float, default=60.0, help="seconds of training, per fit")
-    parser.add_argument("--n-evaluations", type=int, default=128)
-    parser.add_argument("--label", default="", help="of this version of ours, in the cache")
-    parser.add_argument("--fresh", action="store_true", help="forget the results of earlier runs")
-    parser.add_argument("--quick", action="store_true", help="a few steps, few rows")
+    parser.add_argument("--tables", choices=("deciding", "odd"), default="deciding")
+    parser.add_argument("--shares", type=float, nargs="+", default=[0.0, 0.01, 0.05, 0.1, 0.2])
+    parser.add_argument("--draws", type=int, nargs="+", default=[0, 1])
+    parser.add_argument("--cached", action="store_true", help="measure nothing")
     options = parser.parse_args()
-    here = {"mushroom", *data.categorical_names(), *data.numeric_names()}
-    names = options.tables or TABLES
-    for name in [name for name in names if name not in here]:
-        print(f"skipped {name}: its file is not here (see tests/benchmarks/data.py)")
-    methods = [m for m in options.methods if m != "IForest" or available("pyod")]
-    print(machine())
-    print()
-    header = ["table", "anomalies in training", "method", "seeds", "AUROC × 100"]
-    header += ["nats of normal rows", "left out", "s"]
-    print("\n".join(markdown(header, [[""] * len(header)]).splitlines()[:2]), flush=True)
-    for name in [name for name in names if name in here]:
-        for row in _compare(name, methods, options):
-            print(markdown(header, [row]).splitlines()[2], flush=True)
-
-
-def _compare(name: str, methods: list[str], options: argparse.Namespace):
-    """The rows of one table."""
-    for fraction in options.fractions:
-        for method in methods:
-            entries = []
-            for seed in options.seeds:
-                entry = _measure(name, fraction, method, seed, options)
-                entries += [entry] if entry else []
-            if not entries:
+    print(machine(), flush=True)
+    for share in options.shares:
+        found: dict[str, list[dict[str, list[float]]]] = {"tables": [], "loans": []}
+        for name, rows in tables(options.tables):
+            if name == "loans" and share:
                 continue
-            auroc = np.array([one["auroc"] for one in entries])
-            cell = f"{auroc.mean():.1f}"
-            cell += f" ± {mean_and_error(auroc)[1]:.1f}" if len(auroc) > 1 else ""
-            seconds = np.mean([one["fit_seconds"] for one in entries])
-            nats = ""
-            if "nats" in entries[0]:
-                of_one = "{:.2f} ± {:.2f}".format(*entries[0]["nats"])
-                means = np.array([one["nats"][0] for one in entries])
-                nats = (
-                    of_one if len(means) == 1 else "{:.2f} ± {:.2f}".format(*mean_and_error(means))
+            for draw in options.draws:
+                own = measured(name, rows, share, draw, options.cached)
+                if own:
+                    found["loans" if name == "loans" else "tables"].append(own)
+        for kind, of in found.items():
+            if of:
+                print(
+                    f"\n{share:.0%} anomalies put among the training rows, {kind}, {len(of)} fits\n"
                 )
-            left_out = [f"{100 * e['left_out']:.0f} %" for e in entries if "left_out" in e]
-            row = [name, f"{fraction:.0%}", method, len(entries), cell, nats]
-            yield [*row, ", ".join(left_out), f"{seconds:.1f}"]
+                print(summary(of), flush=True)
 
 
-def _measure(
-    name: str, fraction: float, method: str, seed: int, options: argparse.Namespace
-) -> dict[str, Any] | None:
-    """The results of one method, from the cache if they are there; None if it cannot be had."""
-    effort = "" if method == "IForest" else f"-{options.max_time:g}s-{options.n_evaluations}"
-    effort = "-quick" if options.quick else f"{effort}-{options.label}".rstrip("-")
-    file, key = f"robust/{name}-{method}{effort}", f"{fraction:g}, seed {seed}"
-    known = {} if options.fresh or options.quick else kept(file)
-    if key in known:
-        return known[key]
-    rows = contaminated(name, fraction, seed, options.quick)
-    if rows is None:
-        print(f"<!-- skipped {name} at {fraction:.0%}: too few anomalies -->", flush=True)
-        return None
-    train, bad, normal, odd = rows
-    entry: dict[str, Any] = {}
-    test = pd.concat([normal, odd], ignore_index=True)
-    if method == "IForest":
-        code = detectors.standardised if _numeric(name) else detectors.one_hot
-        coded = code(train.to_numpy(), test.to_numpy()) if _numeric(name) else code(train, test)
-        result = detectors.pyod("IForest", *coded, seed)
-    else:
-        density = estimator(options.max_time, quick=options.quick, random_state=seed)
-        if not options.quick:
-            density.set_params(n_evaluations=options.n_evaluations)
-        share = "auto" if method == "plain" else fraction or 0.05
-        model = detectors.detector(density, contamination=share, calibration_fraction=0)
-        _, fit_seconds = timed(model.fit, train)
-        scores, score_seconds = timed(model.score_samples, test)
-        result = Scored(-scores, fit_seconds, score_seconds)
-        entry["nats"] = mean_and_error(-model.density_.score_samples(normal))
-        if method == "trimmed" and bad.any():
-            entry["left_out"] = float(bad[model.trimmed_].sum() / bad.sum())
-    truth = np.repeat([0, 1], [len(normal), len(odd)])
-    entry |= {"auroc": 100 * float(roc_auc_score(truth, result.scores)), **result.seconds()}
-    keep(file, key, entry)
-    return entry
+def measured(
+    name: str, rows: data.Anomalies, share: float, draw: int, cached: bool
+) -> dict[str, list[float]]:
+    """AUROC and average precision of every method on one draw; empty if it cannot be had."""
+    file, key = f"robust/{name}", f"{share:g}, draw {draw}"
+    known = kept(file)
+    if key not in known and not cached:
+        dirty, own = dirtied(rows, share, draw), {}
+        for method, score in scores(dirty, draw, peers=name != "loans"):
+            both = (f(dirty.is_odd, score) for f in (roc_auc_score, average_precision_score))
+            own[method] = [100 * float(value) for value in both]
+        known[key] = own
+        keep(file, key, own)
+        print(name, key, {m: round(v[0], 1) for m, v in own.items()}, flush=True)
+    return known.get(key, {})
 
 
-def _numeric(name: str) -> bool:
-    return name in data.numeric_names()
+def scores(rows: data.Anomalies, seed: int, *, peers: bool) -> Iterator[tuple[str, np.ndarray]]:
+    """Names of methods and their scores of the test rows, higher for odder ones."""
+    density = DiffusionOutlierDetector(random_state=seed).fit(rows.train).density_
+    if not density.denoiser_.closed_form:
+        return
+    nats, drawn, _ = parts(density, rows.test, seed)
+    trees = small_trees(density, density.rows(rows.train).x, seed)
+    assert trees is not None, "words alone"
+    both = []
+    for frame in (rows.test, density.sample(TYPICAL, random_state=seed)):
+        own = density.rows(frame)
+        with torch.no_grad():
+            factors = torch.cat([trees.mean_log_factors(x) for x in own.x.split(2048)])
+        both.append(np.where(own.x.isnan().cpu(), 0.0, -factors.cpu().numpy() - own.log_volume))
+    for w in WEIGHTS:
+        mean, of_drawn = ((1 - w) * a + w * b for a, b in zip((nats, drawn), both, strict=True))
+        yield f"weight {w:g}", soft(mean - np.quantile(of_drawn, QUANTILE, axis=0))
+    if peers:
+        arrays = (frame.to_numpy(dtype=np.float64) for frame in (rows.train, rows.test))
+        scaled = detectors.standardised(*arrays)
+        for peer in PEERS:
+            yield peer, detectors.pyod(peer, *scaled, seed).scores
 
 
-def contaminated(
-    name: str, fraction: float, seed: int, quick: bool = False
-) -> tuple[pd.DataFrame, NDArray[np.bool_], pd.DataFrame, pd.DataFrame] | None:
-    """Training rows, which of them are anomalies, normal test rows, and other anomalies to test on.
-
-    None if the table has too few anomalies. The test rows do not depend on the share.
-    """
-    if _numeric(name):
-        X, is_odd = data.load_numeric(name)
-        frame = pd.DataFrame(X, columns=[f"x{j}" for j in range(X.shape[1])])
-    else:
-        frame, is_odd = data.load_categorical(name)
-    random = np.random.default_rng(seed)
-    normal = random.permutation(np.flatnonzero(~is_odd))
-    odd = random.permutation(np.flatnonzero(is_odd))
-    n_train, n_test, n_odd = (300, 100, 100) if quick else (6000, 3000, 1000)
-    n_train = min(len(normal) // 2, n_train)
-    n_odd = min(len(odd) // 2, n_odd)
-    n_bad = round(fraction * n_train)
-    if n_bad > len(odd) - n_odd or (fraction > 0 and n_bad == 0):
-        return None
-    train = np.concatenate([normal[: n_train - n_bad], odd[n_odd : n_odd + n_bad]])
-    train = random.permutation(train)
-    rows = [
-        frame.iloc[part].reset_index(drop=True)
-        for part in (train, normal[n_train : n_train + n_test], odd[:n_odd])
-    ]
-    return rows[0], is_odd[train], rows[1], rows[2]
+def summary(found: list[dict[str, list[float]]]) -> str:
+    """A line per method."""
+    lines, base = [], np.array([own[NOT_TOLD] for own in found])
+    for method in [m for m in found[0] if all(m in own for own in found)]:
+        values = np.array([own[method] for own in found])
+        line = [method, *(f"{mean:.1f}" for mean in values.mean(0))]
+        if len(found) > 1:
+            line += ["{:+.1f} ± {:.1f}".format(*mean_and_error(d)) for d in (values - base).T]
+        lines.append([*line, *[""] * (5 - len(line))])
+    return markdown(["", "AUROC", "AP", "difference", "difference of AP"], lines)
 
 
 if __name__ == "__main__":

@@ -437,6 +437,53 @@ def test_counts_add_up_over_parts(device, missing):
     assert int(whole.rows.sum()) == splits.n_trees * len(x)
 
 
+@pytest.mark.parametrize("missing", [0.0, 0.3])
+def test_trees_with_rows_of_their_own_know_no_others(device, missing):
+    """Neither their splits nor their counts; a leaf has as many of these rows as it should."""
+    book, x = table(device, missing=missing)
+    tree = torch.arange(len(x), device=device) % 3
+    splits = grow(book, x, n_trees=3, min_leaf=5, seed=0, tree=tree)
+    counts = ForestCounts(splits, 0, x).add(x, tree)
+    sizes = counts.rows.new_zeros(3).index_add_(0, splits.tree[splits.leaves], counts.rows)
+    assert sizes.tolist() == torch.bincount(tree).tolist()
+    if not missing:
+        assert int(counts.rows.min()) >= 5
+        alone = [ForestCounts(splits, 0, x).add(x[tree == t]) for t in range(3)]
+        for t in range(3):
+            own = splits.tree[splits.leaves] == t
+            assert torch.equal(counts.rows[own], alone[t].rows[own])
+            assert torch.equal(counts.levels[own], alone[t].levels[own])
+            torch.testing.assert_close(counts.reals[:, own], alone[t].reals[:, own])
+    other = torch.where((tree == 0)[:, None], x, table(device, seed=1)[1])
+    other = grow(book, other, n_trees=3, min_leaf=5, seed=0, tree=tree)
+    first = [s.column[s.tree == 0].tolist() for s in (splits, other)]
+    assert first[0] == first[1]
+    assert splits.column.tolist() != other.column.tolist()
+
+
+@pytest.mark.parametrize("missing", [0.0, 0.3])
+def test_mean_log_factors_are_those_of_a_loop_over_trees(device, missing):
+    """Of the factors of each tree alone; a row has the same ones alone as in a batch, to the last bit."""
+    x, splits = grown(device, missing, n_trees=5)
+    base = MarginalDenoiser.fit(splits.codebook, x)
+    whole = ForestCounts(splits, 0, x).add(x).forest(base, 4.0)
+    found, slow = whole.mean_log_factors(x), torch.zeros_like(x)
+    for t in range(5):
+        nodes, own = splits.tree == t, splits.tree[splits.leaves] == t
+        shares = whole.log_shares[nodes].exp()
+        shares[0] = 1.0
+        parts = splits.column[nodes], splits.threshold[nodes], splits.rank[t : t + 1], shares
+        leaves = whole.probs[own], whole.means[own], whole.var[own], whole.wide
+        slow += ForestDenoiser(splits.codebook, *parts, *leaves).log_factors(x) / 5
+    torch.testing.assert_close(found, slow, rtol=1e-6, atol=1e-6)
+    assert not found[x.isnan()].any()
+    assert (
+        found.sum(1) < whole.log_prob(x) + 1e-6
+    ).all()  # a geometric mean is below an arithmetic one
+    for i in (0, 7, 399):
+        assert torch.equal(whole.mean_log_factors(x[i : i + 1])[0], found[i])
+
+
 def test_a_missing_cell_goes_to_either_side_by_the_others_shares(device):
     book = Codebook([simplex(2), simplex(2)]).to(device)
     splits = Splits(

@@ -2,7 +2,6 @@
 
 import copy
 import inspect
-import itertools
 import pickle
 import re
 import time
@@ -22,8 +21,6 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import estimator_checks_generator, parametrize_with_checks
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
-from discrete_itd.denoisers import MarginalDenoiser
-from discrete_itd.detection import calibration
 from discrete_itd.detection import detector as detecting
 from discrete_itd.detection.assessment import conflicts
 from discrete_itd.detection.conformal import discoveries, p_values
@@ -480,18 +477,6 @@ def contaminated(n_odd=20):
     return pd.DataFrame(np.concatenate([same, odd]), columns=list("abcdef"))
 
 
-def test_a_robust_fit_leaves_the_strange_out():
-    X = contaminated()
-    plain = DiffusionOutlierDetector(TREE, random_state=0)
-    robust = clone(plain).set_params(contamination=20 / 420)
-    with pytest.warns(UserWarning, match="cannot be guaranteed"):
-        plain.fit(X)
-    robust.fit(X)
-    assert (robust.trimmed_ >= 400).mean() > 0.7
-    gap = [m.score_samples(X[:50]).mean() - m.score_samples(X[-5:]).mean() for m in (plain, robust)]
-    assert gap[1] > gap[0]
-
-
 def test_as_many_new_rows_raise_an_alarm_as_contamination_says():
     """The threshold is that of rows which were not fitted to, however closely a model fits the others."""
     rates = []
@@ -523,60 +508,6 @@ def test_what_calibration_rows_with_anomalies_cannot_tell():
         model.discoveries(X)
     costs = {"miss_cost": 10, "check_cost": 1}
     assert model.threshold_at_cost(anomalies=X[400:], prevalence=0.05, **costs).contaminated
-
-
-def test_a_robust_fit_leaves_out_anomalies_that_lie_together():
-    """A cluster beside the inliers, with a category and gaps: to a density of its own rows it looks typical."""
-    random = np.random.default_rng(0)
-    numbers = np.concatenate([random.normal(size=(400, 4)), 4 + 0.3 * random.normal(size=(60, 4))])
-    X = pd.DataFrame(numbers, columns=list("abcd")).assign(shop=random.choice(["x", "y"], 460))
-    X = X.mask(random.random(X.shape) < 0.02)
-    model = DiffusionOutlierDetector(TREE, contamination=60 / 460, random_state=0).fit(X)
-    assert (model.trimmed_ >= 400).mean() > 0.7
-    again = clone(model).fit(X)
-    assert np.array_equal(model.trimmed_, again.trimmed_)
-
-
-def test_a_robust_fit_leaves_out_its_share_of_the_training_rows_alone():
-    X = contaminated()
-    plain, robust = (divided(X, share) for share in (None, 0.1))
-    assert len(robust.trimmed) == round(0.1 * len(plain.train))
-    assert np.array_equal(robust.held, plain.held)
-    assert np.array_equal(np.sort(np.append(robust.train, robust.trimmed)), plain.train)
-
-
-def divided(X, share, seed=0):
-    """As a detector's fit divides the rows."""
-    model = DiffusionOutlierDetector(TREE)
-    return calibration.divide(X, model, TREE, fraction=0.2, share=share, seed=seed)
-
-
-def small_trees(X, share=0.1, seed=0):
-    encoder = TableEncoder.fit(X, None)
-    x = torch.from_numpy(encoder.transform(X).x)
-    base = MarginalDenoiser.fit(encoder.codebook(), x, unseen_counts=encoder.unseen_counts)
-    return calibration.small_trees(base, x, share, seed)
-
-
-def test_trees_of_few_rows_have_a_code_length():
-    """All rows that there may be have a sum of at most 1, and the seed alone decides on the trees."""
-    cells = [list(row) for row in itertools.product("xyz", "uv", "pqrs")]
-    X = pd.DataFrame(cells + cells[:6] * 10, columns=list("abc"))
-    nats = small_trees(X)
-    assert 0.5 < float((-nats[: len(cells)]).exp().sum()) <= 1
-    torch.manual_seed(1)
-    assert torch.equal(nats, small_trees(X))
-    assert not torch.allclose(nats, small_trees(X, seed=1))
-
-
-def test_a_gap_neither_saves_a_row_nor_has_it_left_out():
-    random = np.random.default_rng(0)
-    X = pd.DataFrame(random.poisson(3, (600, 3)), columns=list("abc")).assign(
-        d=random.choice(list("aaaaaabc"), 600)
-    )
-    X = X.mask(random.random(X.shape) < 0.1)
-    has_gap = X.isna().any(axis=1).to_numpy()
-    assert 0.5 < has_gap[divided(X, 0.1).trimmed].mean() / has_gap.mean() < 1.5
 
 
 # -- a density that is there ----------------------------------------------------------------------
@@ -696,7 +627,7 @@ def test_a_file_holds_no_table_of_rows(fitted_mixed, tmp_path):
     fitted_mixed.save(tmp_path / "a")
     _, tensors = read_state(tmp_path / "a")
     own = {name: t for name, t in tensors.items() if not name.startswith("fitted.density.")}
-    names = ("levels", "nats", "quantiles", "repeats", "trained", "trimmed")
+    names = ("levels", "nats", "quantiles", "repeats", "trained")
     assert sorted(own) == [f"fitted.{name}" for name in names]
     assert own["fitted.quantiles"].shape == (3,)
     assert own["fitted.levels"].numel() == own["fitted.trained"].numel() == 0  # without groups

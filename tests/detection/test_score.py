@@ -1,13 +1,17 @@
 """The score (12): nats of every column above those of ordinary cells, and its row sums."""
 
+import itertools
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from sklearn.frozen import FrozenEstimator
+from sklearn.metrics import roc_auc_score
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
-from discrete_itd.detection.score import Scorer
+from discrete_itd.detection.score import Scorer, small_trees
 from discrete_itd.recipes import Causal, Forest, Mixture, Network, RowMixture
 from discrete_itd.storage import files
 
@@ -182,3 +186,107 @@ def test_quantiles_are_kept_and_checked(detector, tmp_path):
         files.write_state(tmp_path / "e", (header, tensors | {"fitted.quantiles": wrong}))
         with pytest.raises(ValueError, match=r"e: fitted.*quantiles"):
             DiffusionOutlierDetector.load(tmp_path / "e")
+
+
+# -- with anomalies among the training rows -------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=[(), ("a",)])
+def robust(request):
+    """Told that a tenth of the rows are anomalies; by itself, and in groups."""
+    settings = {"contamination": 0.1, "given": request.param or None, "random_state": 0}
+    return DiffusionOutlierDetector(density(Forest(n_trees=4)), **settings).fit(table(300, 1))
+
+
+def test_properties_robust_nats_are_means_of_two_members(robust):
+    """Of the density and of each tree of few rows, before the quantile is subtracted; they add up to the last bit."""
+    X, scorer, model = table(40, 2), robust._scorer, robust.density_
+    assert scorer.weight == 0.5
+    rows, drawn = model.rows(X), model.rows(model.sample(500, random_state=model.model_.seed))
+    given = list(robust.given or ())
+
+    def mean(own, frame):
+        trees = -scorer.trees.mean_log_factors(own.x).cpu().numpy() - own.log_volume
+        return (
+            model.explain(frame, given=given or None) + trees
+        ) / 2  # NaN where a cell is missing
+
+    q, nats = mean(drawn, drawn.frame).quantile(0.95).fillna(0.0), robust.explain(X)
+    expected = np.log1p(np.exp(mean(rows, X) - q))
+    np.testing.assert_allclose(nats, expected, rtol=1e-4, atol=1e-4)
+    assert nats[given].isna().all(axis=None)
+    np.testing.assert_array_equal(nats.sum(axis=1), -robust.score_samples(X))
+    for i in (0, 3, 17):
+        pd.testing.assert_frame_equal(
+            robust.explain(X[i : i + 1]), nats[i : i + 1], check_exact=True
+        )
+
+
+def test_the_trees_of_a_robust_score_are_kept_and_checked(robust, tmp_path):
+    robust.save(tmp_path / "d")
+    again, X = DiffusionOutlierDetector.load(tmp_path / "d"), table(20, 7)
+    pd.testing.assert_frame_equal(again.explain(X), robust.explain(X), check_exact=True)
+    header, tensors = files.read_state(tmp_path / "d")
+    for wrong in ({"weight": 0.6}, {"weight": 0.0}, {"trees": None}):
+        state = header | {"fitted": header["fitted"] | wrong}
+        own = {
+            k: t for k, t in tensors.items() if not (wrong == {"trees": None} and ".trees." in k)
+        }
+        files.write_state(tmp_path / "e", (state, own))
+        with pytest.raises(ValueError, match=r"e: fitted.*weight"):
+            DiffusionOutlierDetector.load(tmp_path / "e")
+
+
+def test_properties_trees_of_few_rows_have_a_code_length():
+    """All rows that there may be have a sum of at most 1, and the seed alone decides on the trees."""
+    cells = [list(row) for row in itertools.product("xyz", "uv", "pqrs")]
+    X = pd.DataFrame(cells + cells[:6] * 10, columns=list("abc"))
+    fitted = density("independent", X)
+    x = fitted.rows(X).x
+    log_prob, again, other = (
+        small_trees(fitted, x, seed).mean_log_factors(x).sum(1) for seed in (0, 0, 1)
+    )
+    assert 0.5 < float(log_prob[: len(cells)].exp().sum()) <= 1
+    assert torch.equal(log_prob, again)
+    assert not torch.allclose(log_prob, other)
+
+
+def test_no_leaf_of_a_tree_of_few_rows_is_one_of_them():
+    """Not even where all cells of a row are numbers: the fewest rows of a leaf are five."""
+    X = pd.DataFrame(np.random.default_rng(0).normal(size=(300, 3)), columns=list("abc"))
+    fitted = density("independent", X)
+    trees = small_trees(fitted, fitted.rows(X).x, 0)
+    assert trees.n_trees == 64
+    assert trees.splits.n_leaves <= 64 * 64 // 5
+    x = fitted.rows(X).x.to(trees.means)
+    assert not (trees.means[:, None] == x).all(-1).any()
+
+
+def test_what_a_density_learns_of_a_cluster_of_anomalies_trees_of_few_rows_do_not():
+    """Further rows of the cluster score lower in these, and so in the mean of both."""
+    random = np.random.default_rng(0)
+
+    def rows(n, n_odd):
+        numbers = [random.normal(size=(n, 4)), 2.5 + 0.3 * random.normal(size=(n_odd, 4))]
+        X = pd.DataFrame(np.concatenate(numbers), columns=list("abcd"))
+        X["shop"] = random.choice(["x", "y"], len(X))
+        return X.mask(random.random(X.shape) < 0.02)
+
+    train, test = rows(600, 40), rows(400, 100)
+    plain, robust = (
+        DiffusionOutlierDetector(
+            denoiser=Forest(n_trees=20), contamination=share, false_alarm_rate=0.1, random_state=0
+        ).fit(train)
+        for share in ("auto", 40 / 640)
+    )
+    is_odd = np.arange(500) >= 400
+    trees = replace(robust._scorer, weight=1.0, quantiles=None)
+    scores = (
+        plain.score_samples(test),
+        robust.score_samples(test),
+        trees.score(robust.density_.rows(test)),
+    )
+    found = [roc_auc_score(is_odd, -score) for score in scores]
+    assert found[0] < 0.4
+    assert found[1] > found[0] + 0.15
+    assert found[2] > 0.75

@@ -85,6 +85,7 @@ def test_a_fitted_density_is_calibrated_on_a_sample():
     assert len(fitted.calibration_scores_) == KEPT
 
 
-def test_a_share_of_anomalies_needs_the_table_in_memory():
-    with pytest.raises(ValueError, match="contamination needs a table in memory"):
-        detector(contamination=0.1).fit(stream(table()))
+def test_with_a_share_of_anomalies_trees_of_few_rows_are_of_the_sample():
+    fitted = detector(contamination=0.1).fit(stream(table()))
+    assert fitted._scorer.trees.n_trees == 64
+    assert (fitted.predict(table(seed=2)) == -1).mean() == pytest.approx(0.1, abs=0.03)

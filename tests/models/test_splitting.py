@@ -163,7 +163,7 @@ def settings(**others):
 
 
 def test_properties_weights_are_copies():
-    """Calibration, threshold and trimming included; one calibration row for each given row whose weight is not 0."""
+    """Calibration and threshold included; one calibration row for each given row whose weight is not 0."""
     table = child(60).reset_index(drop=True)
     weights = np.random.default_rng(0).integers(0, 4, 60)
     position = np.repeat(np.arange(60), weights)
@@ -175,7 +175,6 @@ def test_properties_weights_are_copies():
         np.testing.assert_array_equal(one.calibration_scores_, other.calibration_scores_)
         assert len(one.calibration_scores_) == round(0.2 * (weights > 0).sum())
         assert one.threshold_ == other.threshold_
-        np.testing.assert_array_equal(one.trimmed_, np.unique(position[other.trimmed_]))
     ones = settings(false_alarm_rate=0.2).fit(table, sample_weight=np.ones(60))
     assert ones.threshold_ == settings(false_alarm_rate=0.2).fit(table).threshold_
 
