@@ -34,7 +34,6 @@ from discrete_itd.denoisers import (
     OneHotGroups,
     RowMixtureDenoiser,
     SupportDenoiser,
-    TreeDenoiser,
 )
 from discrete_itd.likelihood import squared_errors
 from discrete_itd.testing import all_rows, random_rows
@@ -269,12 +268,21 @@ def tree_tables(book, rng, n_trees):
 
 
 def random_trees(book, rng, *, n_trees=1, rest=None):
-    """A mixture of random trees, beside which other columns are independent."""
-    parents, *positive = map(torch.tensor, tree_tables(book, rng, n_trees))
+    """A random tree, or a mixture of them, beside which other columns are independent."""
+    parents, padded, weights = tree_tables(book, rng, n_trees)
     if rest is None and len(book.finite) < book.n_columns:
         rest = random_marginals(book, rng)
-    positive = [t.to(book.known_snr) for t in positive]
-    return TreeDenoiser(book, parents, *positive, rest)
+    trees = [tree_of(book, *own, rest) for own in zip(parents, padded, strict=True)]
+    return trees[0] if n_trees == 1 else RowMixtureDenoiser(book, trees, weights)
+
+
+def tree_of(book, parents, padded, rest=None):
+    """The tree of parents (C,), -1 for a root, and tables (C, K, K), of which a root's first row counts."""
+    sizes, padded, tables = book.levels.cardinalities, torch.as_tensor(padded).to(book.device), []
+    for j, up in enumerate(parents):
+        own = padded[j, : sizes[up] if up >= 0 else 1, : sizes[j]]
+        tables.append(own if up >= 0 else own[0])
+    return BayesNetDenoiser(book, [(int(p),) if p >= 0 else () for p in parents], tables, rest)
 
 
 def bayes_net_tables(book, rng, *, most_parents=3):

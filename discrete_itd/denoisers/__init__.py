@@ -12,7 +12,6 @@ from discrete_itd.denoisers.one_hot import OneHotDenoiser
 from discrete_itd.denoisers.one_hot_groups import OneHotGroups
 from discrete_itd.denoisers.row_mixture import RowMixtureDenoiser
 from discrete_itd.denoisers.support import SupportDenoiser
-from discrete_itd.denoisers.tree import TreeDenoiser
 
 __all__ = [
     "BayesNetDenoiser",
@@ -27,5 +26,4 @@ __all__ = [
     "OneHotGroups",
     "RowMixtureDenoiser",
     "SupportDenoiser",
-    "TreeDenoiser",
 ]

@@ -1,17 +1,22 @@
-r"""Bayesian networks: exact denoisers by variable elimination, learned by hill climbing.
+r"""Bayesian networks, trees among them: exact denoisers by summing columns out, and their fits.
 
-Every column depends on a few parents, :math:`P(x) = \prod_j P(x_j \mid x_{pa(j)})`. With evidence
-:math:`\ell_{jk}`, eq. (2), about each column, columns are summed out one after the other, which gives
+Every column depends on a few parents, :math:`P(x) = \prod_j P(x_j \mid x_{pa(j)})`; in a tree, on one at most. With
+evidence :math:`\ell_{jk}`, eq. (2), about each column, columns are summed out one after the other, which gives
 :math:`\log Z = \log \sum_x P(x) \prod_j e^{\ell_{jx_j}}`; its derivative with respect to :math:`\ell_{jk}` is the
-posterior :math:`q_{jk}`. So one pass forth and one back give every posterior exactly. What that costs grows with the
-largest table on the way, so edges that make it too large are not taken. Tables are kept as logarithms, for known cells
-that contradict one another leave less than the smallest float; their last axis is the batch, along which sums are fast.
+posterior :math:`q_{jk}`. So one pass forth and one back give every posterior exactly.
+
+Columns with one parent or none, below which there are no others, come first: belief propagation from the leaves, all
+columns of one depth and size at once. In a tree these are all. What the others cost grows with the largest table on the
+way, so edges that make it too large are not taken. Messages are kept as logarithms, for known cells that contradict one
+another leave less than the smallest float; the last axis of a table is the batch, along which sums are fast.
 
 References
 ----------
-Heckerman, Geiger, Chickering, "Learning Bayesian networks", Machine Learning 20, 1995, for the search. Dechter, "Bucket
-elimination", Artificial Intelligence 113, 1999; Darwiche, "A differential approach to inference in Bayesian networks",
-JACM 50, 2003, for the derivatives.
+Chow & Liu, "Approximating discrete probability distributions with dependence trees", IEEE Trans. IT 14, 1968; Meilă &
+Jordan, "Learning with mixtures of trees", JMLR 1, 2000. Heckerman, Geiger, Chickering, "Learning Bayesian networks",
+Machine Learning 20, 1995, for the search. Pearl, "Probabilistic Reasoning in Intelligent Systems", 1988; Dechter,
+"Bucket elimination", Artificial Intelligence 113, 1999; Darwiche, "A differential approach to inference in Bayesian
+networks", JACM 50, 2003, for the derivatives.
 """
 
 from __future__ import annotations
@@ -22,10 +27,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from discrete_itd.channel.codebook import Codebook
-from discrete_itd.channel.devices import replace_rows
+from discrete_itd.channel.devices import index_tensor, replace_rows
 from discrete_itd.channel.gaussian import chosen
 from discrete_itd.channel.levels import KNOWN_NATS
 from discrete_itd.channel.noise import RowNoise
@@ -42,6 +47,7 @@ from discrete_itd.denoisers.ancestral import (
 )
 from discrete_itd.denoisers.base import (
     BLOCK,
+    NARROW,
     Config,
     Denoiser,
     Tensors,
@@ -51,19 +57,29 @@ from discrete_itd.denoisers.base import (
     rows_at_once,
     with_codebook,
 )
+from discrete_itd.denoisers.counts import pair_counts
 from discrete_itd.denoisers.marginal import MarginalDenoiser, check_fallback, fallback_log_prob
+from discrete_itd.denoisers.mixture import MixtureDenoiser
+from discrete_itd.denoisers.mixture_fit import LEAST_GAIN, PATIENCE, check_fit
+from discrete_itd.denoisers.row_mixture import RowMixtureDenoiser
 from discrete_itd.denoisers.structure_search import (
     Counted,
     Search,
+    chow_liu,
     elimination,
     nested_counts,
     parents_first,
     smoothed_table,
+    waves,
 )
 
 CELLS = 1 << 24  # floats of all tables of an elimination, times rows, of one batch
 MOST_TABLE = 1 << 13  # floats of the largest table of an elimination in a fit
 LARGEST = 1 << 24  # the same for a graph that is given
+# nats of the least probability of a table whose messages are products of probabilities: less vanishes in a float
+LEAST_NATS = -60.0
+MOST_LEVELS = 6000  # the largest number whose pairwise counts fit in memory
+START_ROUNDS = 20  # rounds of the mixture of products that initialises a mixture of trees
 MOST_PARENTS = 5
 SEARCH_ROWS = 100_000  # rows on which edges are scored, at most
 PENALTIES = (1.0, 0.5, 0.25)  # multiples of the BIC penalty, compared on held-out rows
@@ -102,9 +118,10 @@ class BayesNetDenoiser(Denoiser):
 
     exact = True
     ancestral = True
+    log_probs: Tensor
+    _above: Tensor
     _stride: Tensor
     _first: Tensor
-    _all_numbers: Tensor
     _marginal: Tensor
 
     def __init__(
@@ -121,43 +138,39 @@ class BayesNetDenoiser(Denoiser):
             raise ValueError(f"a graph of {len(sizes)} columns is wanted, got {len(parents)}")
         self.fallback = fallback
         self.parents = tuple(tuple(map(operator.index, p)) for p in parents)
+        logs, self._shapes = [], []
         for j, (above, table) in enumerate(zip(self.parents, tables, strict=True)):
             if not all(0 <= p < len(sizes) for p in above) or len({j, *above}) <= len(above):
                 raise ValueError(f"column {j}: parents {above}")
-            shape = tuple(sizes[p] for p in (*above, j))
-            log_table = torch.log_softmax(table.log(), -1)
-            if table.shape != shape or not bool(log_table.isfinite().all()):
-                raise ValueError(f"column {j}: its table must be positive and of the shape {shape}")
-            self.register_buffer(f"log_table_{j}", log_table.to(codebook.known_snr))
+            self._shapes.append(tuple(sizes[p] for p in (*above, j)))
+            logs.append(torch.log_softmax(table.log(), -1))
+            if table.shape != self._shapes[j] or not bool(logs[j].isfinite().all()):
+                raise ValueError(
+                    f"column {j}: its table must be positive and of the shape {self._shapes[j]}"
+                )
         if len(parents_first(self.parents)) < len(sizes):
             raise ValueError("the graph has a cycle")
         self.order, self.largest, self.work = elimination(self.parents, sizes)
         if self.largest > LARGEST:
             raise ValueError(f"summing columns out takes a table of {self.largest} numbers")
-        self._make_places()
-
-    def _make_places(self) -> None:
-        """Where the tables' rows lie among all their numbers: :meth:`_numbers`."""
-        sizes, device = self.codebook.levels.cardinalities, self.codebook.device
-        stride = torch.zeros(len(sizes), len(sizes), dtype=torch.int64)
-        for j, above in enumerate(self.parents):
-            for i, p in enumerate(above):
-                stride[p, j] = math.prod(sizes[k] for k in (*above[i + 1 :], j))
-        first = torch.tensor([0, *(t.numel() for t in self.log_tables)]).cumsum(0)[:-1]
-        self.register_buffer("_stride", stride.to(device), persistent=False)
-        self.register_buffer("_first", first.to(device), persistent=False)
+        numbers = torch.cat([t.flatten() for t in logs]) if logs else torch.zeros(0)
+        self.register_buffer("log_probs", numbers.to(codebook.known_snr))
+        mild = {j for j, table in enumerate(self.log_tables) if float(table.min()) > LEAST_NATS}
+        self._waves = waves(self.parents, sizes, mild)
+        shapes = [self._shapes[j] for wave in self._waves for j in wave]
+        # floats of a row: a matrix product has no terms in memory
+        self._floats = self.work - sum(math.prod(s) - sum(s) for s in shapes if _is_wide(s))
+        # where the row of each table that belongs to codes of the parents begins among all these numbers
+        most = max(map(len, self.parents), default=0)
+        above, stride = torch.zeros(2, most, len(sizes), dtype=torch.int64)
+        for j, own in enumerate(self.parents):
+            for i, p in enumerate(own):
+                above[i, j], stride[i, j] = p, math.prod(self._shapes[j][i + 1 :])
+        first = torch.tensor([0, *(t.numel() for t in logs)]).cumsum(0)[:-1]
+        for name, places in (("_above", above), ("_stride", stride), ("_first", first)):
+            self.register_buffer(name, places.to(codebook.device), persistent=False)
         # filled at first use, for by then the tables of a file are loaded
-        for name in ("_all_numbers", "_marginal"):
-            empty = self.codebook.known_snr.new_zeros(0)
-            self.register_buffer(name, empty, persistent=False)
-
-    @torch.no_grad()
-    def _numbers(self) -> Tensor:
-        """All tables one after the other: log-probabilities."""
-        if not len(self._all_numbers) and self.parents:
-            with torch.inference_mode(False):
-                self._all_numbers = torch.cat([t.flatten() for t in self.log_tables])
-        return self._all_numbers
+        self.register_buffer("_marginal", codebook.known_snr.new_zeros(0), persistent=False)
 
     @torch.no_grad()
     def _alone(self) -> Tensor:
@@ -170,8 +183,9 @@ class BayesNetDenoiser(Denoiser):
 
     @property
     def log_tables(self) -> list[Tensor]:
-        """Log-probabilities of every column given its parents."""
-        return [getattr(self, f"log_table_{j}") for j in range(len(self.parents))]
+        """Log-probabilities of every column given its parents: (K of each parent, ..., K of the column)."""
+        parts = self.log_probs.split([math.prod(shape) for shape in self._shapes])
+        return [part.view(shape) for part, shape in zip(parts, self._shapes, strict=True)]
 
     @property
     def score_work(self) -> int:
@@ -182,14 +196,16 @@ class BayesNetDenoiser(Denoiser):
 
     @classmethod
     def from_config(cls, config: Config, codebook: Codebook, tensors: Tensors) -> Self:
-        parents = config["parents"]
-        tables = [tensors[f"log_table_{j}"].exp() for j in range(len(parents))]
+        sizes, parents = codebook.levels.cardinalities, config["parents"]
+        shapes = [[sizes[p] for p in (*above, j)] for j, above in enumerate(parents)]
+        parts = tensors["log_probs"].double().exp().split([math.prod(shape) for shape in shapes])
+        tables = [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
         return cls(codebook, parents, tables, with_codebook(config["fallback"], codebook))
 
     @property
     def _step(self) -> int:
         """Rows of one batch."""
-        return rows_at_once(CELLS // max(1, self.work))
+        return rows_at_once(CELLS // max(1, self._floats))
 
     def infer(self, evidence: Tensor) -> tuple[Tensor, Tensor]:
         parts = [self._infer(part) for part in evidence.split(self._step)]
@@ -218,22 +234,42 @@ class BayesNetDenoiser(Denoiser):
         self,
         ell: Tensor,
         columns: frozenset[int] | None = None,
-        kept: list[tuple[tuple[int, ...], Tensor]] | None = None,
+        kept: list[tuple[int, list[Factor]]] | None = None,
     ) -> Tensor:
         """Log-probability of evidence (C, K, B): (B,). Of every column some category has evidence above -inf.
 
-        Only ``columns`` are taken, if given: with each one its parents. To ``kept`` is added for each column what it is
-        summed out of: its number and those of the others, and the table (K, K of each of the others, ..., B).
+        Only ``columns`` are taken, if given: with each one its parents. To ``kept`` is added each column in its turn,
+        and the factors that it is summed out of.
         """
-        factors: list[tuple[tuple[int, ...], Tensor]] = []
-        order = [j for j in self.order if columns is None or j in columns]
-        for j, (above, table) in enumerate(zip(self.parents, self.log_tables, strict=True)):
-            if columns is not None and j not in columns:
+        tables, place, ell = self.log_tables, str(ell.device), ell.clone()
+        log_mass, done = ell.new_zeros(ell.shape[2]), set()
+        for wave in self._waves:
+            js = [j for j in wave if columns is None or j in columns]
+            if not js:
                 continue
-            factors.append(((*above, j), table[..., None]))
-            factors.append(((j,), ell[j, : table.shape[-1]]))
-        log_mass = ell.new_zeros(ell.shape[2])
-        for j in order:
+            done.update(js)
+            own = ell[index_tensor(tuple(js), place), : tables[js[0]].shape[-1]]  # (n, K, B)
+            most = own.detach().amax(1, keepdim=True)
+            up = [p for j in js for p in self.parents[j]]
+            logs = torch.stack([tables[j].view(-1, own.shape[1]) for j in js])  # (n, K', K)
+            message = finite_log(_product(logs.exp(), (own - most).exp()))  # (n, K', B)
+            log_mass = log_mass + most.sum((0, 1))
+            if up:
+                message = nn.functional.pad(message, (0, 0, 0, ell.shape[1] - message.shape[1]))
+                ell.index_put_((index_tensor(tuple(up), place),), message, accumulate=True)
+            else:
+                log_mass = log_mass + message.sum((0, 1))
+            if kept is not None:
+                kept += [
+                    (j, [((*self.parents[j], j), tables[j][..., None]), ((j,), evidence)])
+                    for j, evidence in zip(js, own, strict=True)
+                ]
+        others = [j for j in self.order if j not in done and (columns is None or j in columns)]
+        factors: list[Factor] = []
+        for j in others:
+            factors.append(((*self.parents[j], j), tables[j][..., None]))
+            factors.append(((j,), ell[j, : tables[j].shape[-1]]))
+        for j in others:
             mine = [f for f in factors if j in f[0]]
             factors = [f for f in factors if j not in f[0]]
             scope = (j, *sorted({i for f in mine for i in f[0]} - {j}))
@@ -241,7 +277,7 @@ class BayesNetDenoiser(Denoiser):
             for own, values in sorted(mine, key=lambda f: len(f[0])):
                 joint = joint + _aligned(own, values, scope)
             if kept is not None:
-                kept.append((scope, joint))
+                kept.append((j, mine))
             left = torch.logsumexp(joint, 0)
             most = left.detach().reshape(math.prod(left.shape[:-1]), -1).amax(0)
             log_mass, left = log_mass + most, left - most  # small numbers keep their digits
@@ -276,11 +312,13 @@ class BayesNetDenoiser(Denoiser):
         return torch.where(may_be, 0.0, -torch.inf).to(self.codebook.known_snr)
 
     def _rows_of_tables(self, cells: Tensor) -> tuple[Tensor, Tensor]:
-        """Where each column's row of its table begins among :meth:`_numbers`, and where a parent is missing."""
-        stride, missing = self._stride, cells.isnan()
-        # whole numbers, which doubles hold exactly, unlike other floats; a GPU has no product of integers
-        at = (cells.nan_to_num(0.0) @ stride.double()).long() + self._first
-        return at, (missing.double() @ (stride > 0).double()) > 0
+        """Where each column's row of its table begins among all numbers, and where a parent is missing: (B, C)."""
+        missing, codes = cells.isnan(), cells.nan_to_num(0.0).long()
+        at, unsure = self._first.expand(codes.shape), torch.zeros_like(missing)
+        for above, stride in zip(self._above, self._stride, strict=True):
+            at = at + codes[:, above] * stride
+            unsure = unsure | missing[:, above] & (stride > 0)
+        return at, unsure
 
     def _looked_up(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Log-probability of every low-cardinality cell given its parents, and where one of them is missing: (B, C).
@@ -289,7 +327,7 @@ class BayesNetDenoiser(Denoiser):
         """
         cells = x[:, self.codebook.finite]
         at, unsure = self._rows_of_tables(cells)
-        own = self._numbers()[at + cells.nan_to_num(0.0).long()]
+        own = self.log_probs[at + cells.nan_to_num(0.0).long()]
         return own.masked_fill(cells.isnan(), 0.0), unsure & ~cells.isnan()
 
     def log_factors(self, x: Tensor) -> Tensor:
@@ -306,19 +344,19 @@ class BayesNetDenoiser(Denoiser):
                 return torch.cat([self._summed_out(c, columns) for c in some.split(self._step)])
 
             order = parents_first(self.parents)
-            told = factors_by_difference(cells, unsure, order, log_prob).to(own)
-            own = torch.where(unsure, told, own)
+            summed = factors_by_difference(cells, unsure, order, log_prob).to(own)
+            own = torch.where(unsure, summed, own)
         return factors_beside(x, own, self.fallback)
 
     def preceding(self, x: Tensor, order: Tensor) -> Posterior:
         """As the base class has it: given its parents if all are known and come first, else a column's marginal."""
         book, levels = self.codebook, self.codebook.levels
         rank = ranks(book, order)
-        late = ((self._stride > 0) & (rank[:, None] > rank)).any(0)
+        late = ((self._stride > 0) & (rank[self._above] > rank)).any(0)
         at, unsure = self._rows_of_tables(x[:, book.finite])
-        told = self._numbers()[at[:, levels.level_column] + levels.level_code]
+        given = self.log_probs[at[:, levels.level_column] + levels.level_code]
         alone = (unsure | late)[:, levels.level_column]
-        logits = torch.where(alone, self._alone(), told)
+        logits = torch.where(alone, self._alone(), given)
         return beside_fallback(book, logits, self.fallback)
 
     @torch.no_grad()
@@ -330,13 +368,15 @@ class BayesNetDenoiser(Denoiser):
         finite = book.finite.tolist()
         for start in range(0, len(x), step):
             rows = x[start : start + step]
-            tables: list[tuple[tuple[int, ...], Tensor]] = []
-            self._log_mass(self._certain(filled(rows)[:, book.finite]), kept=tables)
+            kept: list[tuple[int, list[Factor]]] = []
+            self._log_mass(self._certain(filled(rows)[:, book.finite]), kept=kept)
             these = slice(start * n_draws, (start + len(rows)) * n_draws)
             row = torch.arange(len(rows), device=x.device).repeat_interleave(n_draws)
             codes: dict[int, Tensor] = {}
-            for (j, *others), joint in reversed(tables):
-                logits = joint[(slice(None), *(codes[i] for i in others), row)].T
+            for j, factors in reversed(kept):
+                logits = _given(factors[0], j, codes, row)
+                for factor in factors[1:]:
+                    logits = logits + _given(factor, j, codes, row)
                 u = noise.uniform(finite[j], 1)[these, 0]
                 codes[j] = chosen(logits.double(), u)
                 out[these, finite[j]] = codes[j].double()
@@ -355,8 +395,9 @@ class BayesNetDenoiser(Denoiser):
         book, levels = self.codebook, self.codebook.levels
         may_be = levels.spread(drawable(levels, allowed)[None], fill=False)[0]  # (C, K)
         codes = torch.zeros(n, levels.n_columns, dtype=torch.int64, device=book.device)
+        tables = self.log_tables
         for j in parents_first(self.parents):
-            table = self.log_tables[j]
+            table = tables[j]
             cdf = cumulative(table, may_be[j, : table.shape[-1]])
             above = tuple(codes[:, p] for p in self.parents[j])
             codes[:, j] = inverse_cdf(cdf[above] if above else cdf.expand(n, -1), generator)
@@ -376,7 +417,7 @@ class BayesNetDenoiser(Denoiser):
         most_table: int = MOST_TABLE,
         parts: Iterable[Tensor] | None = None,
         is_over: Callable[[], bool] = lambda: False,
-    ) -> BayesNetDenoiser:
+    ) -> Self:
         """The graph that hill climbing finds, and its tables.
 
         Parameters
@@ -409,7 +450,7 @@ class BayesNetDenoiser(Denoiser):
         spread = book.levels.spread(marginals.log_probs.exp()[None], 0.0)[0].cpu().double().numpy()
         alone = [spread[j, :k] for j, k in enumerate(sizes)]
         fallback = marginals if len(book.finite) < book.n_columns else None
-        fits: list[BayesNetDenoiser] = []
+        fits: list[Self] = []
         counted = Counted(cells[:SEARCH_ROWS], sizes)
         limits = most_parents, most_table, is_over
         graphs = [
@@ -434,6 +475,143 @@ class BayesNetDenoiser(Denoiser):
         if x_valid is None:
             return fits[0]
         return min(fits, key=lambda net: held_out_nats(net, x_valid))
+
+    @classmethod
+    @torch.no_grad()
+    def fit_tree(
+        cls,
+        marginals: MarginalDenoiser,
+        x: Tensor,
+        *,
+        pseudo_count: float = 1.0,
+        counts: Tensor | None = None,
+        penalty: float = 0.0,
+    ) -> Self:
+        """The tree of maximum likelihood.
+
+        Parameters
+        ----------
+        marginals : MarginalDenoiser
+            Independent columns of the same rows, the prior of the tables.
+        x : Tensor of float64, shape (N, C)
+            Rows, at least one; NaN where a cell is missing. A pair of columns is counted in the rows that have both.
+        pseudo_count : float
+            Number of rows of independent columns that are added; positive.
+        counts : Tensor, shape (T, T), optional
+            The :func:`~discrete_itd.denoisers.counts.pair_counts` of the rows, if they are known.
+        penalty : float
+            Of each parameter of an edge, nats; see :func:`~discrete_itd.denoisers.structure_search.chow_liu`.
+
+        Raises
+        ------
+        ValueError
+            If the columns have more than ``MOST_LEVELS`` categories together, there are no rows or no pseudo-counts.
+        """
+        check_fit(x, 1, pseudo_count)
+        book = marginals.codebook
+        if book.levels.n_points > MOST_LEVELS:
+            raise ValueError(
+                f"a tree needs pairwise counts of at most {MOST_LEVELS} categories; these columns have"
+                f" {book.levels.n_points}"
+            )
+        counts = pair_counts(book, x) if counts is None else counts
+        fallback = marginals if len(book.finite) < book.n_columns else None
+        return cls(book, *chow_liu(marginals, counts, pseudo_count, penalty), fallback)
+
+
+@torch.no_grad()
+def fit_trees(
+    marginals: MarginalDenoiser,
+    x: Tensor,
+    *,
+    n_components: int,
+    x_valid: Tensor | None = None,
+    generator: torch.Generator,
+    pseudo_count: float = 1.0,
+    n_rounds: int = 30,
+    is_over: Callable[[], bool] = lambda: False,
+) -> RowMixtureDenoiser:
+    """A mixture of trees by expectation maximisation.
+
+    Parameters
+    ----------
+    marginals : MarginalDenoiser
+        Independent columns of the same rows, the prior of the tables.
+    x : Tensor of float64, shape (N, C)
+        Rows, at least one; NaN where a cell is missing.
+    n_components : int
+        Trees.
+    x_valid : Tensor, shape (N', C), optional
+        Held-out rows, by default the rows themselves. The round with the best log-likelihood on them is kept. The fit
+        ends early after ``PATIENCE`` rounds in a row that improve it by less than ``LEAST_GAIN`` nats per row.
+    generator : torch.Generator
+        On the device of the rows.
+    pseudo_count : float
+        Number of rows of independent columns added to every tree; positive.
+    n_rounds : int
+        Maximum number of rounds.
+    is_over : callable
+        Asked before each tree; where it is true, the fit ends with the best round, or if none is complete, with one
+        tree.
+
+    Raises
+    ------
+    ValueError
+        As :meth:`BayesNetDenoiser.fit_tree`, or if there are no trees.
+    """
+    check_fit(x, n_components, pseudo_count)
+    book = marginals.codebook
+    one = BayesNetDenoiser.fit_tree(marginals, x, pseudo_count=pseudo_count)
+    best, best_nats, stale = RowMixtureDenoiser(book, [one], [1.0]), math.inf, 0
+    if n_components == 1 or not len(book.finite):
+        return best
+    start = MixtureDenoiser.fit(
+        marginals, x, n_components=n_components, generator=generator,
+        n_rounds=START_ROUNDS, with_reals=False, is_over=is_over,
+    )  # fmt: skip
+    joint = start.log_joint(x)
+    for _ in range(max(1, n_rounds)):
+        r, trees = torch.softmax(joint, 1), []  # (N, Z)
+        for weight in r.T:
+            if is_over():
+                return best
+            counts = pair_counts(book, x, weight)
+            trees.append(
+                BayesNetDenoiser.fit_tree(marginals, x, pseudo_count=pseudo_count, counts=counts)
+            )
+        model = RowMixtureDenoiser(book, trees, r.sum(0) + 0.5)
+        nats = held_out_nats(model, x if x_valid is None else x_valid)
+        stale = 0 if nats < best_nats - LEAST_GAIN else stale + 1
+        if nats < best_nats:
+            best, best_nats = model, nats
+        if stale >= PATIENCE:
+            break
+        joint = model.log_joint(x)
+    return best
+
+
+Factor = tuple[tuple[int, ...], Tensor]  # columns, and a table (K of each, B or 1) of logarithms
+
+
+def _is_wide(shape: Sequence[int]) -> bool:
+    """Whether messages by a table are a matrix product: libraries sum narrow ones in an order of their choice."""
+    return len(shape) == 2 and min(shape) >= NARROW
+
+
+def _product(tables: Tensor, probs: Tensor) -> Tensor:
+    """Products of tables (n, K', K) and numbers (n, K, B), each row's whatever the others are: (n, K', B)."""
+    if _is_wide(tables.shape[1:]):
+        return (probs.transpose(1, 2) @ tables.transpose(1, 2)).transpose(1, 2)
+    return (tables[..., None] * probs[:, None]).sum(2)
+
+
+def _given(factor: Factor, j: int, codes: dict[int, Tensor], row: Tensor) -> Tensor:
+    """A factor at rows (n,) of the batch and codes of all its columns but j: (n, K)."""
+    own, values = factor
+    others = [codes[i] for i in own if i != j]
+    return values.movedim(own.index(j), -1)[
+        (*others, row if values.shape[-1] > 1 else torch.zeros_like(row))
+    ]
 
 
 def _aligned(own: tuple[int, ...], values: Tensor, scope: tuple[int, ...]) -> Tensor:

@@ -227,7 +227,7 @@ class RowMixtureDenoiser(Denoiser):
         parts = [member.preceding(x, order) for member in self._members]
         place = order.to(x.device)
         own = torch.stack([q.log_prob(x).double() for q in parts], 1)[:, :, place]
-        before = own.cumsum(2) - own + self.log_weights[:, None]
+        before = nn.functional.pad(own[:, :, :-1], (1, 0)).cumsum(2) + self.log_weights[:, None]
         before = torch.empty_like(before).index_copy_(2, place, before)
         return self._mixed(parts, torch.log_softmax(before, 1).to(self.codebook.known_snr))
 
@@ -279,7 +279,7 @@ class RowMixtureDenoiser(Denoiser):
 
     def draw(self, n: int, generator: torch.Generator, *, allowed: Tensor | None = None) -> Tensor:
         probs = self.log_weights.exp()
-        which = torch.multinomial(probs, n, replacement=True, generator=generator)
+        which = torch.multinomial(probs, max(n, 1), replacement=True, generator=generator)[:n]
         out = torch.zeros(n, self.codebook.n_columns, dtype=torch.float64, device=probs.device)
         for i, member in enumerate(self._members):
             out = devices.replace_rows(

@@ -1,34 +1,69 @@
-"""The structure of Bayesian networks: what a graph costs, its tables, and the search for one.
+"""The structure of Bayesian networks and trees: what a graph costs, its tables, and the search for one.
 
 References
 ----------
+Chow & Liu, "Approximating discrete probability distributions with dependence trees", IEEE Trans. IT 14, 1968.
 Heckerman, Geiger, Chickering, "Learning Bayesian networks", Machine Learning 20, 1995.
 """
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
+from torch import Tensor
+
+from discrete_itd.channel.levels import Levels
+from discrete_itd.denoisers.counts import mutual_information, sum_levels, sum_pairs
+from discrete_itd.denoisers.marginal import MarginalDenoiser
 
 MOST_CHANGES = 4000  # of a graph
+LEAST_GAIN = 1e-9  # of an edge of a tree, nats; less is rounding
 
 
 def parents_first(parents: Sequence[Sequence[int]]) -> list[int]:
     """Columns, parents first; without those on a cycle."""
-    order: list[int] = []
-    done: set[int] = set()
-    waiting = list(range(len(parents)))
-    while waiting:
-        ready = [j for j in waiting if done.issuperset(parents[j])]
-        if not ready:
-            break
+    children: list[list[int]] = [[] for _ in parents]
+    for j, above in enumerate(parents):
+        for p in above:
+            children[p].append(j)
+    left, order = [len(above) for above in parents], []
+    ready = [j for j, n in enumerate(left) if not n]
+    while ready:
         order += ready
-        done.update(ready)
-        waiting = [j for j in waiting if j not in done]
+        after = []
+        for child in (c for j in ready for c in children[j]):
+            left[child] -= 1
+            if not left[child]:
+                after.append(child)
+        ready = sorted(after)
     return order
+
+
+def waves(
+    parents: Sequence[Sequence[int]], sizes: Sequence[int], allowed: set[int]
+) -> list[list[int]]:
+    """Columns with at most one parent that can be summed out from the leaves on, those of one time and size together.
+
+    Below a column there are only columns of earlier waves. Others than the ``allowed`` ones are in none, nor is what
+    is above them.
+    """
+    time = [0] * len(parents)
+    rounds: list[dict[tuple[int, ...], list[int]]] = [{} for _ in parents]
+    for j in reversed(parents_first(parents)):
+        if time[j] < 0 or j not in allowed or len(parents[j]) > 1:
+            for p in parents[j]:
+                time[p] = -1
+            continue
+        rounds[time[j]].setdefault(tuple(sizes[i] for i in (*parents[j], j)), []).append(j)
+        for p in parents[j]:
+            time[p] = max(time[p], time[j] + 1) if time[p] >= 0 else -1
+    return [group for own in rounds for group in own.values()]
 
 
 def elimination(
@@ -43,17 +78,22 @@ def elimination(
         family = {j, *above}
         for i in family:
             near[i] |= family - {i}
-    left, order, largest, work = set(range(len(sizes))), [], 1, 0
-    cost = {j: math.prod(sizes[i] for i in near[j]) * sizes[j] for j in left}
-    while left:
-        j = min(left, key=lambda i: (cost[i], i))
-        largest, work = max(largest, cost[j]), work + cost[j]
+    order: list[int] = []
+    largest, work = 1, 0
+    cost = [math.prod(sizes[i] for i in near[j]) * size for j, size in enumerate(sizes)]
+    waiting = [(own, j) for j, own in enumerate(cost)]
+    heapq.heapify(waiting)
+    while waiting:
+        own, j = heapq.heappop(waiting)
+        if own != cost[j]:  # entered again at another cost, or gone
+            continue
+        largest, work, cost[j] = max(largest, own), work + own, 0
         order.append(j)
-        left.discard(j)
         for i in near[j]:
             near[i] = (near[i] | near[j]) - {i, j}
         for i in near[j]:
             cost[i] = math.prod(sizes[k] for k in near[i]) * sizes[i]
+            heapq.heappush(waiting, (cost[i], i))
     return tuple(order), largest, work
 
 
@@ -299,3 +339,73 @@ class Search:
 
 def _x_log_x(values: NDArray[np.float64]) -> float:
     return float((values * np.log(np.maximum(values, 1.0))).sum())
+
+
+# -- trees of most mutual information -----------------------------------------------------------------
+
+
+def chow_liu(
+    marginals: MarginalDenoiser, joint: Tensor, pseudo_count: float, penalty: float = 0.0
+) -> tuple[list[tuple[int, ...]], list[Tensor]]:
+    """The forest of most mutual information: parents of each column, and tables (K of the parent, K) or (K,).
+
+    Parameters
+    ----------
+    marginals : MarginalDenoiser
+    joint : Tensor of float64, shape (T, T)
+        The :func:`~discrete_itd.denoisers.counts.pair_counts` of rows that may have weights.
+    pseudo_count : float
+        Number of rows of independent columns that are added.
+    penalty : float
+        Nats by which each parameter of an edge lowers its gain, the mutual information in one row times the rows that
+        have both. 0 is Chow and Liu's tree of maximum likelihood, 1 Akaike's criterion, which leaves out edges without
+        gain: in few rows, columns of many categories seem to depend on one another whether they do or not.
+    """
+    levels = marginals.codebook.levels
+    column, prior = levels.level_column, marginals.log_probs.exp().double()
+    count = joint.diagonal()
+    own = (count + pseudo_count * prior) / (sum_levels(count, levels)[column] + pseudo_count)
+    pairs = sum_pairs(joint, levels)  # (C, C): rows that have both
+    wide = pairs[column][:, column]
+    both = (joint + pseudo_count * own[:, None] * own) / (wide + pseudo_count)
+    gain = mutual_information(both, levels) * (pairs + pseudo_count)
+    if penalty:
+        gain = gain - penalty * _parameters(joint, levels)
+    gain = gain.cpu().numpy()
+    up = np.array(_spanning_tree(gain), dtype=np.int64)
+    if penalty:
+        up[gain[np.arange(len(up)), up] <= LEAST_GAIN] = -1
+    parents = [(p,) if p >= 0 else () for p in up.tolist()]
+    tables = []
+    for j, above in enumerate(parents):
+        mine = levels.own(j)
+        table = both[levels.own(above[0])][:, mine] if above else own[mine]
+        tables.append(table.clamp_min(1e-300))
+    return parents, tables
+
+
+def _parameters(joint: Tensor, levels: Levels) -> Tensor:
+    """Parameters that an edge adds, (C, C): (K - 1) (K' - 1) of the levels that occur, at most their pairs."""
+    occurs = (joint > 0).double()
+    own = sum_levels(occurs.diagonal(), levels) - 1
+    most = torch.minimum(own[:, None] * own, sum_pairs(occurs, levels) - 1)
+    return most.clamp_min(0)  # of columns that are never there together, too
+
+
+def _spanning_tree(gain: np.ndarray) -> Sequence[int]:
+    """Parents in the tree of most gain, hung up in the middle so that it is shallow; -1 for the root."""
+    n = len(gain)
+    if n < 2:
+        return [-1] * n
+    cost = gain.max() + 1 - gain
+    np.fill_diagonal(cost, 0)
+    tree = minimum_spanning_tree(cost)
+    both = tree + tree.T
+    end = breadth_first_order(both, 0, directed=False)[0][-1]
+    order, above = breadth_first_order(both, end, directed=False)
+    path = [order[-1]]
+    while above[path[-1]] >= 0:
+        path.append(above[path[-1]])
+    middle = path[len(path) // 2]
+    _, above = breadth_first_order(both, middle, directed=False)
+    return np.where(above < 0, -1, above).tolist()

@@ -114,7 +114,7 @@ class Auto(Recipe):
     >>> frame = pd.DataFrame({"a": ["x", "y"] * 50, "b": ["u", "v"] * 50})
     >>> model = DiffusionDensity(denoiser=Auto(), max_steps=0, random_state=0).fit(frame)
     >>> type(model.denoiser_).__name__
-    'TreeDenoiser'
+    'BayesNetDenoiser'
     """
 
     trains = True

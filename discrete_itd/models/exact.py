@@ -21,14 +21,13 @@ from discrete_itd.denoisers import (
     ForestDenoiser,
     MarginalDenoiser,
     MixtureDenoiser,
-    TreeDenoiser,
 )
+from discrete_itd.denoisers.bayes_net import MOST_LEVELS, fit_trees
 from discrete_itd.denoisers.decoder import DecoderPlan, fit_decoder, seconds_needed
 from discrete_itd.denoisers.decoder_classes import with_dependent_numbers
 from discrete_itd.denoisers.forest_fit import ForestCounts
 from discrete_itd.denoisers.mixture_fit import EM_ROWS
 from discrete_itd.denoisers.splits import Splits
-from discrete_itd.denoisers.tree import MOST_LEVELS
 from discrete_itd.models.contract import FitPlan, Recipe, TrainingRows
 from discrete_itd.models.growing import grow
 from discrete_itd.progress import deferred_interrupts
@@ -85,8 +84,8 @@ class Independent(Recipe):
 class Trees(Recipe):
     """A Chow-Liu tree, or a mixture of trees, over the category columns; exact.
 
-    A single tree lacks edges that do not pay for their parameters. Continuous and high-cardinality columns are
-    independent of all others.
+    A tree is a Bayesian network in which no column has two parents. A single one lacks edges that do not pay for their
+    parameters. Continuous and high-cardinality columns are independent of all others.
 
     Parameters
     ----------
@@ -100,7 +99,7 @@ class Trees(Recipe):
     >>> frame = pd.DataFrame({"a": ["x", "y"] * 50, "b": ["u", "v"] * 50})
     >>> model = DiffusionDensity(denoiser=Trees(), random_state=0).fit(frame)
     >>> type(model.denoiser_).__name__
-    'TreeDenoiser'
+    'BayesNetDenoiser'
     """
 
     n_components: int = 1
@@ -119,11 +118,11 @@ class Trees(Recipe):
         elif self.n_components == 1:
             counts = rows.pair_counts()
             for a in PSEUDO_COUNTS:
-                yield TreeDenoiser.fit(
+                yield BayesNetDenoiser.fit_tree(
                     rows.marginals, rows.x, pseudo_count=a, counts=counts, penalty=PENALTY
                 )
         else:
-            yield TreeDenoiser.fit(
+            yield fit_trees(
                 rows.marginals,
                 rows.x,
                 n_components=min(self.n_components, len(rows.x)),
@@ -625,9 +624,9 @@ def choose_base(base: str | Recipe, rows: TrainingRows, plan: FitPlan) -> Denois
 
 def base_candidates(rows: TrainingRows, plan: FitPlan) -> list[Denoiser]:
     """The exact denoisers among which ``base="auto"`` chooses: fitted once, whoever asks."""
-    recipes = affordable_bases(rows, BayesNet(BASE_TABLE))
-    fitted = [recipe.fit_base(rows, plan) for recipe in recipes]
-    return [d for d in fitted if getattr(d, "work", 0) <= BASE_WORK]
+    net = BayesNet(BASE_TABLE)
+    fitted = [(recipe, recipe.fit_base(rows, plan)) for recipe in affordable_bases(rows, net)]
+    return [d for recipe, d in fitted if recipe != net or getattr(d, "work", 0) <= BASE_WORK]
 
 
 def affordable_bases(rows: TrainingRows, net: Recipe) -> list[Recipe]:

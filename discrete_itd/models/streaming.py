@@ -38,9 +38,9 @@ from torch import Tensor
 
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.denoisers import MarginalDenoiser
+from discrete_itd.denoisers.bayes_net import MOST_LEVELS
 from discrete_itd.denoisers.counts import CellCounts, pair_counts, pair_counts_of
 from discrete_itd.denoisers.forest_fit import ForestCounts
-from discrete_itd.denoisers.tree import MOST_LEVELS
 from discrete_itd.encoders import TableEncoder
 from discrete_itd.encoders.streams import EVEN, RemainingStream, position_hashes
 from discrete_itd.models.contract import TrainingRows

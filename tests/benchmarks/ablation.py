@@ -17,10 +17,10 @@ import torch
 from discrete_itd.channel import CoordinateSchedule, Quadrature, Schedule
 from discrete_itd.channel.codebook import Codebook, ColumnPoints
 from discrete_itd.denoisers import (
+    BayesNetDenoiser,
     Denoiser,
     MarginalDenoiser,
     NeuralDenoiser,
-    TreeDenoiser,
 )
 from discrete_itd.likelihood import path_log_prob
 from discrete_itd.likelihood.schedule_search import place_steps, table_orders
@@ -53,7 +53,7 @@ def main() -> None:
     rows, n_columns = valid[: options.rows], x.shape[1]
     book = Codebook([ColumnPoints("simplex", 2)] * n_columns)
     marginals = MarginalDenoiser.fit(book, x)
-    tree = TreeDenoiser.fit(marginals, x)
+    tree = BayesNetDenoiser.fit_tree(marginals, x)
     n_evaluations = options.paths * n_columns
     results: dict[str, tuple[torch.Tensor, int]] = {}
 

@@ -27,7 +27,7 @@ from discrete_itd.cli.command import COMMANDS
 from discrete_itd.cli.fitting import as_written, typed_table
 from discrete_itd.cli.options import DENOISERS, KINDS, NOTATIONS
 from discrete_itd.cli.tables import Dialect
-from discrete_itd.denoisers import NeuralDenoiser, TreeDenoiser
+from discrete_itd.denoisers import BayesNetDenoiser, NeuralDenoiser
 from discrete_itd.recipes import Network
 
 SMALL = Network(width=8, depth=1, base="independent")
@@ -192,7 +192,7 @@ def test_the_denoiser_that_is_named_is_fitted(place, capsys, name):
     run(f"{FIT} --denoiser {name}")
     model = DiffusionDensity.load(place / "new.safetensors")
     assert model.denoiser == name
-    made = {"tree": TreeDenoiser, "network": NeuralDenoiser}[name]
+    made = {"tree": BayesNetDenoiser, "network": NeuralDenoiser}[name]
     assert type(model.denoiser_) is made
     steps = "2 steps (max_steps)" if made is NeuralDenoiser else "0 steps (exact)"
     out = capsys.readouterr().out

@@ -35,7 +35,7 @@ from discrete_itd.denoisers import (
     GaussianDenoiser,
     MixtureDenoiser,
     OneHotDenoiser,
-    TreeDenoiser,
+    RowMixtureDenoiser,
 )
 from discrete_itd.denoisers.ancestral import (
     cumulative,
@@ -80,16 +80,8 @@ def own_orders(denoiser):
     beyond = [j for j in range(book.n_columns) if j not in finite]
     if isinstance(denoiser, BayesNetDenoiser):
         inside = parents_first(denoiser.parents)
-    elif isinstance(denoiser, TreeDenoiser):
-        if denoiser.n_components > 1:
-            return []
-        up = denoiser.parents[0].tolist()
-        depth = [0] * len(up)
-        for j in range(len(up)):
-            i = j
-            while up[i] >= 0:
-                i, depth[j] = up[i], depth[j] + 1
-        inside = np.argsort(depth, kind="stable").tolist()
+    elif isinstance(denoiser, RowMixtureDenoiser):
+        return []
     elif isinstance(denoiser, OneHotDenoiser):
         groups = denoiser.groups
         inside = [*itertools.chain(*groups.groups), *groups.others]
@@ -290,10 +282,8 @@ def test_the_last_level_has_the_rest_of_the_probability(device):
 def renormalised(denoiser, rows):
     """Mass of rows (R,) if each cell is drawn given its parents, or the class, without the unseen."""
     book = denoiser.codebook
-    if isinstance(denoiser, TreeDenoiser) and denoiser.n_components > 1:
-        parts = zip(denoiser.parents, denoiser.log_tables.exp(), strict=True)
-        trees = [TreeDenoiser(book, p[None], t[None]) for p, t in parts]
-        masses = torch.stack([renormalised(tree, rows) for tree in trees])
+    if isinstance(denoiser, RowMixtureDenoiser):
+        masses = torch.stack([renormalised(tree, rows) for tree in denoiser.members])
         return denoiser.log_weights.double().exp() @ masses
     unseen = book.levels.level_unseen
     if isinstance(denoiser, MixtureDenoiser):

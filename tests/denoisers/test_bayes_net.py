@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from laws import (
     BOOKS,
@@ -81,29 +81,7 @@ def test_log_prob_is_a_product_of_tables(device, dtype, columns, seed):
     assert got.exp().sum().item() == pytest.approx(1, abs=rounding(dtype))
 
 
-@FEW_EXAMPLES
-@given(tables(max_columns=5), seeds)
-def test_a_tree_is_a_network_of_one_parent(device, dtype, columns, seed):
-    book = Codebook(columns).to(device)
-    rng = np.random.default_rng(seed)
-    tree = random_trees(book, rng)
-    up, sizes = tree.parents[0].tolist(), book.levels.cardinalities
-    logs = [
-        tree.log_tables[0, j, : sizes[up[j]] if up[j] >= 0 else 1, : sizes[j]]
-        for j in range(len(sizes))
-    ]
-    parents = [(p,) if p >= 0 else () for p in up]
-    own = [t.exp() if p else t[0].exp() for p, t in zip(parents, logs, strict=True)]
-    net = BayesNetDenoiser(book, parents, own)
-    rows = random_rows(book, 9, rng, missing=0.3)
-    close = {"atol": rounding(dtype), "rtol": rounding(dtype)}
-    torch.testing.assert_close(net.log_prob(rows), tree.log_prob(rows), **close)
-    y, snr = states_of_every_kind(book, rng)
-    got, expected = net(y, snr).categorical.probs, tree(y, snr).categorical.probs
-    torch.testing.assert_close(got, expected, atol=rounding(dtype, 10), rtol=0)
-
-
-@pytest.mark.parametrize(("name", "kind"), cases(["bayes_net"]))
+@pytest.mark.parametrize(("name", "kind"), cases(["bayes_net", "tree"]))
 def test_other_columns_come_from_the_rest(device, dtype, name, kind):
     book = make_book(name, device)
     denoiser = make_denoiser(kind, book, 3)
@@ -128,17 +106,18 @@ def test_other_columns_come_from_the_rest(device, dtype, name, kind):
         )
 
 
-def test_memory_is_bounded_and_changes_nothing(device, dtype, monkeypatch):
+@pytest.mark.parametrize("kind", ["bayes_net", "tree"])
+def test_memory_is_bounded_and_changes_nothing(device, dtype, monkeypatch, kind):
     book = make_book("mixed", device)
-    denoiser = make_denoiser("bayes_net", book, 2)
+    denoiser = make_denoiser(kind, book, 2)
     rng = np.random.default_rng(0)
     (y, snr), rows = states_of_every_kind(book, rng), random_rows(book, 9, rng, missing=0.3)
     before = denoiser(y, snr).categorical.logits, denoiser.log_prob(rows)
     seen, log_mass = [], BayesNetDenoiser._log_mass
 
-    def spy(self, ell):
+    def spy(self, ell, *columns):
         seen.append(ell.shape[2])
-        return log_mass(self, ell)
+        return log_mass(self, ell, *columns)
 
     monkeypatch.setattr(BayesNetDenoiser, "_log_mass", spy)
     monkeypatch.setattr(bayes_net, "CELLS", 2 * denoiser.work)
@@ -381,6 +360,38 @@ def test_a_tree_is_summed_out_from_its_leaves(n):
     _, largest, work = elimination(parents, [3] * n)
     assert largest == 9
     assert work == 9 * (n - 1) + 3
+
+
+@FEW_EXAMPLES
+@example(([(), (0,), (1,), (1,), (3,)], [2] * 5), set())
+@given(graphs(), st.sets(st.integers(0, 6)))
+def test_waves_are_all_trees_that_hang_below(graph, dear):
+    """A column is in one if it may, has one parent at most and all columns below it are in earlier ones."""
+    parents, sizes = graph
+    made = structure.waves(parents, sizes, set(range(len(sizes))) - dear)
+    time = {j: t for t, wave in enumerate(made) for j in wave}
+    assert len(time) == sum(map(len, made))
+    for wave in made:
+        assert len({tuple(sizes[i] for i in (*parents[j], j)) for j in wave}) == 1
+    for j, above in enumerate(parents):
+        below = [i for i, own in enumerate(parents) if j in own]
+        assert (j in time) == (j not in dear and len(above) < 2 and all(i in time for i in below))
+        assert all(time[i] < time[j] for i in below if j in time)
+
+
+@pytest.mark.parametrize("sizes", [(2, 3, 2, 4, 3, 2, 2), (17, 3, 20, 16, 2, 18, 17)])
+@pytest.mark.parametrize("shape", ["tree", "net"])
+def test_waves_change_no_answer(device, dtype, sizes, shape):
+    """Messages by products of probabilities against sums of logarithms, with narrow and with wide tables."""
+    book, rng = Codebook([simplex(k) for k in sizes]).to(device), np.random.default_rng(0)
+    net = random_trees(book, rng) if shape == "tree" else random_bayes_net(book, rng)
+    assert net._waves
+    rows = random_rows(book, 40, rng, missing=0.3)
+    y, snr = states_of_every_kind(book, rng)
+    fast = net.log_prob(rows), net(y, snr).categorical.probs, net.log_factors(rows)
+    net._waves = []
+    slow = net.log_prob(rows), net(y, snr).categorical.probs, net.log_factors(rows)
+    torch.testing.assert_close(fast, slow, atol=rounding(dtype, 10), rtol=rounding(dtype))
 
 
 # -- the search for a graph ------------------------------------------------------------------------
@@ -812,7 +823,7 @@ def test_a_fit_draws_nothing(device, name):
 # -- kept, counted ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "kind"), cases(["bayes_net"]))
+@pytest.mark.parametrize(("name", "kind"), cases(["bayes_net", "tree"]))
 def test_it_is_kept_to_the_last_bit(device, name, kind):
     book = make_book(name, device)
     net = make_denoiser(kind, book, 5)
@@ -889,7 +900,7 @@ def turn_an_edge(denoiser):
         lambda d: d.update(parents=[[p + 4 for p in above] for above in d["parents"]]),
         lambda d: d.update(parents=[[j] * len(a) for j, a in enumerate(d["parents"])]),
         lambda d: d.update(fallback=None),
-        lambda d: d.update({"class": "TreeDenoiser"}),
+        lambda d: d.update({"class": "SupportDenoiser"}),
         set_parents(0, 7),
         set_parents(1, [[0]]),
         set_parents(2, None),
@@ -913,8 +924,9 @@ def test_a_cycle_in_a_file_is_refused(model, tmp_path):
     sizes = model[0].denoiser_.codebook.levels.cardinalities
     assert len(set(sizes)) == 1
     header["fitted"]["model"]["denoiser"]["parents"] = [[1], [2], [3], [0]]
-    table = torch.full((sizes[0], sizes[0]), -math.log(sizes[0]))
-    tensors = {k: table.clone() if ".log_table_" in k else v for k, v in tensors.items()}
+    table = torch.full((4 * sizes[0] ** 2,), -math.log(sizes[0]))
+    assert any(k.endswith("denoiser.log_probs") for k in tensors)
+    tensors = {k: table if k.endswith("denoiser.log_probs") else v for k, v in tensors.items()}
     files.write_state(tmp_path / "model", (header, tensors))
     with pytest.raises(ValueError, match="the graph has a cycle"):
         DiffusionDensity.load(tmp_path / "model")

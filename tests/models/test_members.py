@@ -12,11 +12,11 @@ from fits import QUICK, chain, fit, interrupt_at, nats, plan, split, training_ro
 
 from discrete_itd import DiffusionDensity
 from discrete_itd.denoisers import (
+    BayesNetDenoiser,
     CausalDenoiser,
     MarginalDenoiser,
     MixtureDenoiser,
     RowMixtureDenoiser,
-    TreeDenoiser,
 )
 from discrete_itd.models import contract
 from discrete_itd.models.fit_recipes import fit_recipe
@@ -48,7 +48,11 @@ def test_the_contributions_of_members_are_reported():
     rows = chain(400)
     model = fit(rows, ["tree", Mixture(4), "independent"], validation_fraction=0.3)
     table = model.marginal_contributions()
-    kinds = {"tree": TreeDenoiser, "mixture of 4": MixtureDenoiser, "independent": MarginalDenoiser}
+    kinds = {
+        "tree": BayesNetDenoiser,
+        "mixture of 4": MixtureDenoiser,
+        "independent": MarginalDenoiser,
+    }
     members = list(model.denoiser_.members)
     assert len(table) == len(members) > 1
     assert list(table) == [

@@ -590,7 +590,7 @@ def test_the_curve_of_a_companion_is_called_that():
     small = Causal(2, base="tree", width=16, depth=1)
     model = DiffusionDensity(denoiser=small, max_steps=5, random_state=0).fit(frame)
     said = Reader(page.report(model, frame[:30], n_most_anomalous=0)).words
-    assert "This section is about its companion, an exact model (TreeDenoiser)" in said
+    assert "This section is about its companion, an exact model (BayesNetDenoiser)" in said
     assert "which is not the model of the" in said
     assert "second estimate" not in said
 
