@@ -222,7 +222,7 @@ def training_run(kind, table, device):
     denoiser.train()
     for name, p in denoiser.named_parameters():
         p.requires_grad_(not name.startswith("base"))
-    plan = TrainingPlan(batch_size=N_ROWS, gaps=0.2)
+    plan = TrainingPlan(batch_size=N_ROWS)
     denoiser, x = denoiser.to(device), x.repeat(8, 1).to(device)
     random = torch.Generator("cpu" if device == META else device).manual_seed(1)
     run = Run(denoiser, x, x, plan, random, None, None)

@@ -257,6 +257,17 @@ class Denoiser(nn.Module):
         """
         raise NotImplementedError(f"{type(self).__name__} does not draw rows by itself")
 
+    def constants(self, x: Tensor) -> tuple[Tensor, ...]:
+        """What :meth:`log_prob_from` needs of rows ``x`` (B, C) besides the weights that are trained: B rows each.
+
+        A training keeps them for all rows, where they are few, instead of computing them for every batch.
+        """
+        return ()
+
+    def log_prob_from(self, x: Tensor, *constants: Tensor) -> Tensor:
+        """:meth:`log_prob` of rows ``x`` (B, C), by way of their :meth:`constants`: (B,), nats."""
+        return self.log_prob(x)
+
     def chain(self, x: Tensor) -> Posterior:
         """The distribution of every cell of rows ``x`` (B, C) given the known cells before it in :attr:`own_order`."""
         raise NotImplementedError(f"{type(self).__name__} has no order of its own")

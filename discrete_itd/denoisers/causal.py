@@ -143,6 +143,19 @@ class CausalDenoiser(Denoiser):
     def chain(self, x: Tensor) -> Posterior:
         return self._prior(self.features.describe_cells(x), x)
 
+    def constants(self, x: Tensor) -> tuple[Tensor, ...]:
+        if self.words:  # their posteriors are no single tensor
+            return ()
+        prior = self.base.preceding(x, self.order)
+        return self.features.describe_cells(x), prior.categorical.logits
+
+    def log_prob_from(self, x: Tensor, *constants: Tensor) -> Tensor:
+        if not constants:
+            return self.log_prob(x)
+        features, logits = constants
+        prior = CategoricalPosterior(self.codebook.levels, logits, normalised=True)
+        return self._answered(features, Posterior(self.codebook, prior)).log_prob(x).sum(1)
+
     def log_factors(self, x: Tensor) -> Tensor:
         return self.chain(x).log_prob(x)
 
@@ -162,8 +175,11 @@ class CausalDenoiser(Denoiser):
 
     def _prior(self, features: Tensor, cells: Tensor) -> Posterior:
         """The distribution of every column given the columns before it, of which ``cells`` (B, C) are known."""
+        return self._answered(features, self.base.preceding(cells, self.order))
+
+    def _answered(self, features: Tensor, prior: Posterior) -> Posterior:
+        """The base's distributions, as the network changes them."""
         answers = self.network(features)[:, : self._n_answers]
-        prior = self.base.preceding(cells, self.order)
         return self.features.answer(prior, answers, list(self.words))
 
     # -- drawing --------------------------------------------------------------------------------

@@ -46,6 +46,7 @@ from discrete_itd.denoisers.decoder_network import (
     mean_log_prob,
     normal,
     shifted,
+    whitened,
 )
 from discrete_itd.denoisers.marginal import WIDE_SD, MarginalDenoiser
 from discrete_itd.denoisers.mixture import MixtureDenoiser
@@ -137,6 +138,7 @@ def fit_decoder(
     progress: Progress | None = None,
     ended: Callable[[int, int], object] | None = None,
     is_over: Callable[[], bool] = lambda: False,
+    is_hopeless: Callable[[Tensor], bool] = lambda nats: False,  # noqa: ARG005
     clock: Callable[[], float] = time.perf_counter,
 ) -> MixtureDenoiser:
     """A mixture of products whose classes are points of a latent space, decoded by a network (9).
@@ -159,6 +161,9 @@ def fit_decoder(
         None were made if there was no time for enough of them: then the result is ``marginals``.
     is_over : callable
         Whether the fit is to end at once with what it has.
+    is_hopeless : callable
+        Whether the training is to end, given the code lengths that the first held-out rows would have if it gained as
+        much again as it did until now.
     clock : callable
         Seconds, against which ``max_time`` is held.
 
@@ -178,7 +183,7 @@ def fit_decoder(
         return alone(marginals)  # there is nothing for the network to say
     run = Run(marginals, x, x_valid, plan or DecoderPlan(), generator, clock, is_over)
     with threads_for(run.work):
-        run.train(progress)
+        run.train(progress, is_hopeless)
         if run.is_out_of_time and ended is not None:
             ended(run.step, run.max_steps)
         return run.mixture() if run.step or not run.is_out_of_time else alone(marginals)
@@ -334,9 +339,9 @@ class Run:
 
     # -- training -----------------------------------------------------------------------------------
 
-    def train(self, progress: Progress | None) -> None:
+    def train(self, progress: Progress | None, is_hopeless: Callable[[Tensor], bool]) -> None:
         """Make steps until a bound is reached or held-out rows are predicted no better."""
-        self.look()
+        start = float(self.look().mean())
         looked, next_look = self.seconds(), 1 / N_LOOKS
         while (share := self.done_share()) < 1.0:
             if self.is_over() or (self.stale >= PATIENCE and share > EARLIEST_END):
@@ -349,11 +354,16 @@ class Run:
                 break
             if (share := self.done_share()) < next_look:
                 continue
-            self.look()
+            nats = self.look()
             while next_look <= share:
                 next_look += 1 / N_LOOKS
             if progress is not None:
                 progress(share, self.best_nats)
+            # rows whose gaps were filled have other code lengths than the candidates'
+            if share > EARLIEST_END and self.looked is self.x_valid:
+                gained = max(0.0, start - float(nats.mean()))
+                if is_hopeless(nats - gained):
+                    return
         self.is_out_of_time = self.step < self.max_steps
 
     def has_time(self, seconds_per_step: float) -> bool:
@@ -396,13 +406,14 @@ class Run:
                 a.lerp_(p, 1 - decay)
 
     @torch.no_grad()
-    def look(self) -> None:
-        """Evaluate the averaged weights on held-out rows, and keep them if they are the best so far."""
+    def look(self) -> Tensor:
+        """Code lengths of held-out rows (N',) by the averaged weights, which are kept if they are the best so far."""
         start = self.clock()
         points = self.layout.of_points(self.average(normal(self.points, self.layout.base)))
         parts = self.looked.split(max(1, CELLS // len(points)))
         log_probs = [log_prob(self.layout.of_rows(rows), points) for rows in parts]
-        nats = -float(torch.cat(log_probs).double().mean())
+        each = -torch.cat(log_probs).double()
+        nats = float(each.mean())
         if not self.step:
             took = (self.clock() - start) * self.n_components / len(self.points)
             n_rows = min(len(self.x), EM_ROWS)
@@ -411,6 +422,7 @@ class Run:
         if nats < self.best_nats:
             self.best_nats = nats
             self.best.load_state_dict(self.average.state_dict())
+        return each
 
     # -- the classes --------------------------------------------------------------------------------
 
@@ -447,7 +459,7 @@ class Run:
             var = torch.cat([var, torch.full_like(var[:1], WIDE_SD**2)])
             return MixtureDenoiser(book, weights, probs, mean, var, fallback)
         wide = torch.diag_embed(torch.full_like(var[:1], WIDE_SD))
-        whitening = columns.whitening(columns.slopes).double()
+        whitening = whitened(columns.slopes, columns.var).double()
         chol = torch.cat([torch.linalg.inv(whitening).to(wide), wide])
         return MixtureDenoiser(book, weights, probs, mean, fallback=fallback, chol=chol)
 

@@ -56,21 +56,55 @@ class Columns(NamedTuple):
         The latter are coefficients of products of ``pairs`` of cells (2, P), if there are any; of squares; of cells.
         """
         mean, var = self.mean, self.var
-        sizes = (2 * math.pi * var).log()
         if self.slopes is None:
-            return mean.square() / var + sizes, [-0.5 / var, mean / var]
-        whitening, (i, j) = self.whitening(self.slopes), pairs
-        n = whitening.shape[1]
+            return mean.square() / var + (2 * math.pi * var).log(), [-0.5 / var, mean / var]
+        out = Precisions.apply(mean, var, self.slopes, pairs)
+        assert isinstance(out, tuple)
+        return out[0], [*out[1:]]
+
+
+def whitened(slopes: Tensor, var: Tensor) -> Tensor:
+    """The matrices (K, R, R) that make deviations from the mean independent, of variance one."""
+    one = torch.eye(slopes.shape[1], device=slopes.device, dtype=slopes.dtype)
+    return (one - slopes) / var.sqrt()[:, :, None]
+
+
+class Precisions(torch.autograd.Function):
+    """:meth:`Columns.precisions` of dependent columns, with the gradient in a third of the operations."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, mean: Tensor, var: Tensor, slopes: Tensor, pairs: Tensor
+    ) -> tuple[Tensor, ...]:
+        """Constants (K, R), and coefficients of products (K, P), of squares and of cells (K, R)."""
+        whitening, (i, j) = whitened(slopes, var), pairs
         middle = whitening @ mean[:, :, None]
         precision, linear = whitening.mT @ whitening, whitening.mT @ middle
+        middle = middle[:, :, 0]
+        place = i * whitening.shape[1] + j
+        products = -precision.flatten(1).index_select(1, place)
+        ctx.save_for_backward(mean, var, whitening, middle, place)
         squares = -0.5 * precision.diagonal(dim1=1, dim2=2)
-        products = -precision.flatten(1).index_select(1, i * n + j)
-        return middle[:, :, 0].square() + sizes, [products, squares, linear[:, :, 0]]
+        constants = middle.square() + (2 * math.pi * var).log()
+        return constants, products, squares, linear[:, :, 0]
 
-    def whitening(self, slopes: Tensor) -> Tensor:
-        """The matrices (K, R, R) that make deviations from the mean independent, of variance one."""
-        one = torch.eye(slopes.shape[1], device=slopes.device, dtype=slopes.dtype)
-        return (one - slopes) / self.var.sqrt()[:, :, None]
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        mean, var, whitening, middle, place = ctx.saved_tensors
+        of_constant, of_product, of_square, of_linear = grad_outputs
+        # of the precision, and its transpose: products are below the diagonal
+        of_precision = torch.zeros_like(whitening).flatten(1).index_copy_(1, place, -of_product)
+        of_precision = of_precision.view_as(whitening)
+        of_precision = of_precision + of_precision.mT - torch.diag_embed(of_square)
+        of_middle = 2 * middle * of_constant + (whitening @ of_linear[:, :, None])[:, :, 0]
+        of_mean = (whitening.mT @ of_middle[:, :, None])[:, :, 0]
+        of_whitening = torch.baddbmm(
+            middle[:, :, None] * of_linear[:, None], whitening, of_precision
+        )
+        of_whitening += of_middle[:, :, None] * mean[:, None]
+        of_var = (of_constant - 0.5 * (of_whitening * whitening).sum(2)) / var
+        of_slopes = of_whitening * -var.rsqrt()[:, :, None]
+        return of_mean, of_var, of_slopes, None
 
 
 class Layout(nn.Module):

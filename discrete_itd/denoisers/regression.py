@@ -57,28 +57,37 @@ def start_from_regressions(denoiser: CausalDenoiser, x: Tensor) -> None:
     answers = torch.nonzero(torch.isin(features.answer_column, reals)).flatten()
     answers = answers.unflatten(0, (len(reals), -1, 3))  # (R, K', 3)
     n_heard = 1 + (network.feature_rank < network.answer_rank[answers[:, :1, 0]]).sum(1)
+    y, heard_apart, known = y[apart], heard[apart], known[apart]
+    places, weights, errors = [], [], []
     for i, n in enumerate(n_heard.tolist()):
-        rows = apart & known[:, i]
-        if n == 1 or int(rows.sum()) < FEWEST_ROWS:
+        if n == 1 or int(known[:, i].sum()) < FEWEST_ROWS:
             continue
         own = products[:n, i : i + 1]
         fits = torch.cat([torch.cholesky_solve(own, factor[:n, :n]) for factor in factors], 1)
-        errors = y[rows, i, None] - heard[rows, :n] @ fits
-        best = int(errors.abs().mean(0).argmin())
-        weights, error = fits[:, best], errors[:, best, None]
-        added = gaussian_mixtures(error, features.n_added)  # (3, 1, n_added)
-        added[1] += weights[0]
-        of_base = features.base_mixture(i).log_prob(y[rows, i, None])
-        of_added = GaussianPosterior(*(t[None] for t in added)).log_prob(error + weights[0])
-        share = share_of_second(of_base, of_added).clamp(LEAST_SHARE, MOST_SHARE)
-        network.leave.bias[answers[i]] = features.regressed(i, share, added[:, 0])
+        error = y[:, i, None] - heard_apart[:, :n] @ fits
+        error = torch.where(known[:, i, None], error, torch.nan)
+        best = int(error.abs().nanmean(0).argmin())
+        places.append(i)
+        weights.append(fits[:, best])
+        errors.append(error[:, best])
+    if not places:
+        return
+    error, middle = torch.stack(errors, 1), torch.stack([w[0] for w in weights])
+    added = gaussian_mixtures(error, features.n_added)  # (3, R', n_added)
+    of_added = GaussianPosterior(*(t[None] for t in added)).log_prob(error)
+    y = torch.where(known, y, torch.nan)
+    of_base = features.base_mixture().log_prob(y)[:, places]
+    shares = share_of_second(of_base, of_added).clamp(LEAST_SHARE, MOST_SHARE)
+    added[1] += middle[:, None]
+    for k, (i, own) in enumerate(zip(places, weights, strict=True)):
+        network.leave.bias[answers[i]] = features.regressed(i, shares[k], added[:, k])
         shifts = answers[i, -features.n_added :, 1, None]
-        skip.weight[shifts, by_rank[: n - 1]] = (weights[1:] / SD).to(skip.weight)
+        skip.weight[shifts, by_rank[: len(own) - 1]] = (own[1:] / SD).to(skip.weight)
 
 
 def share_of_second(first: Tensor, second: Tensor) -> Tensor:
-    """Weight of the second of two densities in the mixture that fits rows best, of their logarithms (N, 1) there."""
-    share = first.new_tensor(0.5)
+    """Weights (R,) of the second of two densities in the mixtures that fit rows best, by their logarithms (N, R)."""
+    share = torch.full_like(first[0], 0.5)
     for _ in range(ROUNDS):
-        share = torch.sigmoid(second - first + torch.logit(share, 1e-9)).mean()
+        share = torch.sigmoid(second - first + torch.logit(share, 1e-9)).nanmean(0)
     return share

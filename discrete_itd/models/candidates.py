@@ -153,6 +153,7 @@ class CandidateTable:
         if plan.run.interrupted:
             return
         if plan.time_left or not self.candidates:
+            plan = replace(plan, is_hopeless=self.is_hopeless)
             there, left_out = self.candidates[:], len(plan.run.left_out)
             self.fit([recipe], [plan])
             if len(plan.run.left_out) > left_out and there:
@@ -161,6 +162,12 @@ class CandidateTable:
                 )
         else:
             plan.run.left_out.append(recipe.label)
+
+    def is_hopeless(self, nats: Tensor) -> bool:
+        """Whether a model with these code lengths of the first held-out rows has no weight in a mixture of all."""
+        each = [c.nats[: len(nats)] for c in self.candidates if not c.members]
+        weights = fit_weights(-torch.stack([*each, nats], 1), least=LEAST_WEIGHT)
+        return not float(weights[-1])
 
     def mixture(self, among: list[Candidate] | None = None) -> Candidate:
         """The mixture of rows (10) of the candidates with the weights that fit held-out rows best.

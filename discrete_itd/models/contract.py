@@ -297,6 +297,9 @@ class FitPlan:
         The part of the whole fit's progress that is this recipe's.
     is_beside_decoder : bool
         Whether a decoder is a candidate beside this recipe, which then need not fit one to answer questions.
+    is_hopeless : callable
+        Whether a model by which the first held-out rows have some code lengths, (n,), would be worth nothing: where one
+        that gained as much again as it did until now would be, its training is ended.
 
     Attributes
     ----------
@@ -323,6 +326,7 @@ class FitPlan:
     until: float = math.inf
     span: tuple[float, float] = (0.0, 1.0)
     is_beside_decoder: bool = False
+    is_hopeless: Callable[[Tensor], bool] = lambda nats: False  # noqa: ARG005
     report: Report | None = field(default=None, init=False)
     learned: bool | None = field(default=None, init=False)
     members: pd.DataFrame | None = field(default=None, init=False)
@@ -435,6 +439,7 @@ class FitPlan:
             checkpoint=None if checkpoint is None else checkpoint.part(self.index),
             source=rows.source,
             team=self.run.team,
+            is_hopeless=self.is_hopeless,
         )
         self.run.interrupted |= report.stopped == "interrupted"
         if self.run.interrupted:

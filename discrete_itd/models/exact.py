@@ -326,6 +326,7 @@ class Decoder(Recipe):
                 progress=shown,
                 ended=ended,
                 is_over=lambda: plan.run.interrupted,
+                is_hopeless=plan.is_hopeless,
             )
 
     def check(self) -> Decoder:

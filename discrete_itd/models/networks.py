@@ -24,6 +24,7 @@ from discrete_itd.models.exact import (
 from discrete_itd.models.fit_recipes import fit_recipes
 from discrete_itd.models.orders import KINDS, order_of
 from discrete_itd.progress import stage
+from discrete_itd.training import mean_and_error
 from discrete_itd.training.config import PRECISIONS, TrainingPlan
 from discrete_itd.training.loop import seeded
 from discrete_itd.validation import check_choice, check_flag, check_integer
@@ -34,15 +35,8 @@ WIDTHS = ((50_000, 128), (math.inf, 256))
 MOST_WEIGHTS = 1 << 21  # of the last map of a network that "auto" and "best" train
 # hidden units dropped by default, and the rows from which a table with continuous columns needs none dropped
 DROPOUT, UNDROPPED_ROWS = 0.25, 10_000
-# orders of the columns are compared by short trainings: a part of the steps, but not too few, judged on some held-out
-# rows; unless the table is small, or they take more than a share of the time that is left
-TRIAL_PART, FEWEST_TRIAL_STEPS, TRIAL_ROWS, FEWEST_COMPARED, TRIAL_SHARE = (
-    1 / 40,
-    15,
-    2048,
-    1000,
-    0.2,
-)
+# orders of the columns are compared on tables of so many rows, by held-out rows, at most
+FEWEST_COMPARED, COMPARED_ROWS = 1000, 2048
 LEAST_WEIGHT = 1e-6  # of an order in a mixture of several
 QUICK_DECODER = Decoder(2048, n_points=1024, max_steps=400)
 NETWORK_SHARE = 0.75  # of the time that is left, or all that a decoder after it does not need
@@ -256,31 +250,29 @@ class Causal(Recipe):
         return denoiser
 
     def kind_of_order(self, base: Denoiser, rows: TrainingRows, plan: FitPlan) -> str:
-        """The kind of order in which a short training predicts held-out rows best."""
+        """The kind of order in which the regressions that a network starts from predict held-out rows best.
+
+        Natural, unless another kind is better by more than a standard error: steps of a training would tell more, but
+        a few of them do not, and many cost more than an order is worth.
+        """
         generator = torch.Generator().manual_seed(plan.network_seed)
         natural = base.natural_order(generator).tolist()
         orders: dict[tuple[int, ...], str] = {}
         for kind in KINDS:
             orders.setdefault(tuple(order_of(kind, natural, rows)), kind)
-        full = self.training(plan.training, rows.n_rows)
-        n_steps = max(FEWEST_TRIAL_STEPS, round(TRIAL_PART * full.max_steps))
-        if len(orders) == 1 or rows.n_rows < FEWEST_COMPARED or full.max_steps < 4 * n_steps:
+        if len(orders) == 1 or rows.n_rows < FEWEST_COMPARED:
             return KINDS[0]
         stage("comparing orders of the columns")
-        short = replace(full, max_steps=n_steps, warmup=max(1, n_steps // 3), n_validations=1)
-        few = replace(rows, x_valid=rows.x_valid[:TRIAL_ROWS])
-        end = plan.within(TRIAL_SHARE)
-        nats: dict[str, float] = {}
+        x, nats = rows.x_valid[:COMPARED_ROWS], {}
         for order, kind in orders.items():
-            run = replace(plan.run, cut=[], left_out=[])
-            trial = replace(end, run=run, progress=None, checkpoint=None, n_networks=1)
-            with seeded(plan.network_seed, rows.device):
-                report = trial.train(self.untrained(base, list(order), rows), few, short)
-            if report.stopped in ("interrupted", "max_time"):  # there is no time to compare
-                plan.run.interrupted |= run.interrupted
+            if nats and not plan.time_left:
                 return KINDS[0]
-            nats[kind] = min(line.valid_nats for line in report.history)
-        return min(nats, key=nats.__getitem__)
+            with seeded(plan.network_seed, rows.device), torch.no_grad():
+                network = self.untrained(base, list(order), rows).eval()
+                nats[kind] = -network.log_prob(x).double()
+        best = min(nats, key=lambda kind: float(nats[kind].mean()))
+        gain, error = mean_and_error(nats[KINDS[0]] - nats[best])
+        return best if gain > error else KINDS[0]
 
     def training(self, training: TrainingPlan, n_rows: int) -> TrainingPlan:
         """The settings of a training on so many rows: masked networks learn in fewer steps than others."""

@@ -1,8 +1,9 @@
-"""In which order a causal network hears the columns: a few candidates, compared by short trainings.
+"""In which order a causal network conditions the columns: a few candidates, compared before any training.
 
 Whatever the order, a network can in principle represent every distribution; but what follows from other columns, like
-an instalment from amount, rate and months, it learns only where these come before it. Which order is good is seen after
-a twentieth of a training: on a table in which an instalment is such a formula, orders differ by three nats a row.
+an instalment from amount, rate and months, it learns only where these come before it. Of that,
+the regressions that a network starts from (:mod:`discrete_itd.denoisers.regression`) tell as much as the first steps of
+a training do.
 """
 
 from __future__ import annotations

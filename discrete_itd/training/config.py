@@ -31,8 +31,6 @@ class TrainingPlan:
         Shares of isotropic and masked rows in a batch, see :mod:`discrete_itd.training.objectives`.
     judged : tuple of two floats
         The same, of the held-out rows on which weights are validated.
-    gaps : float
-        Share of rows with hidden cells in a batch, of a denoiser with a closed form.
     n_validations : int
         Validations in a full run.
     patience : int
@@ -52,7 +50,6 @@ class TrainingPlan:
     ema: float = 0.998
     patterns: tuple[float, float] = (0.2, 0.8)
     judged: tuple[float, float] = (0.5, 0.5)
-    gaps: float = 0.0
     n_validations: int = 40
     patience: int = 5
     precision: str = "float32"

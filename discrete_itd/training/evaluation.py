@@ -11,6 +11,7 @@ from torch import Tensor
 from discrete_itd.channel import Quadrature, State
 from discrete_itd.denoisers.base import HUGE, Denoiser
 from discrete_itd.training.objectives import Loss
+from discrete_itd.training.rows import kept_constants
 
 EXACT_ROWS = (
     8192  # of a validation in closed form, at most: a look must not cost what many steps do
@@ -45,21 +46,35 @@ class Evaluator:
     def __init__(self, loss: Loss, x: Tensor, seed: int, n_draws: int = DRAWS) -> None:
         self._loss, self._x, self._seed = loss, x[:n_draws] if loss.repeats else x, seed
         self._repeats = max(1, min(8, n_draws // len(x))) if loss.repeats else 1
+        self._kept: tuple[Tensor, ...] | None = None  # constants of the rows
 
     @torch.no_grad()
     def __call__(self, denoiser: Denoiser) -> Tensor:
         """Nats of each row that is used: float64."""
         generator = torch.Generator(self._x.device).manual_seed(self._seed)
         huge = denoiser.codebook.work >= HUGE
-        most = max(16 if huge else 512, NUMBERS // denoiser.row_work)
-        x = self._x[: most if self._loss.repeats else min(most, EXACT_ROWS)]
+        most, size = max(16 if huge else 512, NUMBERS // denoiser.row_work), 16 if huge else 2048
+        if not self._loss.repeats:
+            return self._exact(denoiser, self._x[: min(most, EXACT_ROWS)], size).double()
+        x = self._x[:most]
         total = torch.zeros(len(x), dtype=torch.float64, device=x.device)
         for _ in range(self._repeats):
             order = torch.randperm(len(x), generator=generator, device=x.device)
-            for part in order.split(16 if huge else 2048):
+            for part in order.split(size):
                 nats = self._loss.nats(denoiser, x[part], generator).double()
                 total.index_add_(0, part, nats)
         return total / self._repeats
+
+    def _exact(self, denoiser: Denoiser, x: Tensor, size: int) -> Tensor:
+        """Nats of each row in closed form."""
+        generator, nats = torch.Generator(x.device), []
+        if self._kept is None:
+            self._kept = kept_constants(denoiser.constants, x)
+        for rows in torch.arange(len(x), device=x.device).split(size):
+            kept = self._kept
+            own = denoiser.constants(x[rows]) if kept is None else [t[rows] for t in kept]
+            nats.append(self._loss.nats(denoiser, x[rows], generator, *own))
+        return torch.cat(nats)
 
 
 def mean_and_error(values: Tensor) -> tuple[float, float]:

@@ -15,7 +15,7 @@ from discrete_itd.denoisers.base import Denoiser
 from discrete_itd.training.config import TrainingPlan
 from discrete_itd.training.evaluation import Evaluator
 from discrete_itd.training.objectives import Loss, losses
-from discrete_itd.training.rows import RowSource
+from discrete_itd.training.rows import RowSource, batches_with
 from discrete_itd.training.state import Average, Optimizer
 
 if TYPE_CHECKING:
@@ -61,9 +61,9 @@ class MeanLoss(nn.Module):
         super().__init__()
         self.denoiser, self.loss = denoiser, loss
 
-    def forward(self, x: Tensor, generator: torch.Generator) -> Tensor:
+    def forward(self, generator: torch.Generator, x: Tensor, *constants: Tensor) -> Tensor:
         """Mean nats of rows ``x`` (B, C): a scalar."""
-        return self.loss.nats(self.denoiser, x, generator).mean()
+        return self.loss.nats(self.denoiser, x, generator, *constants).mean()
 
 
 class Follower:
@@ -103,17 +103,20 @@ class Follower:
         batch = self.batch(step)
         self.generator.manual_seed(self.seed(step, 1))
         torch.manual_seed(self.seed(step, 2))  # dropout
-        self.optimizer.step(self.mean(batch, self.generator), rate)
+        self.optimizer.step(self.mean(self.generator, *batch), rate)
         self.average.follow(self.parameters.values())
 
-    def batch(self, step: int) -> Tensor:
+    def batch(self, step: int) -> tuple[Tensor, ...]:
         """The batch of a step: each epoch has an order of its own, which does not depend on what was drawn before."""
         size = self.training.batch_size
         epoch, i = divmod(step, max(1, self.source.n_rows // size))
         if epoch != self.epoch:
             self.epoch, self.n_taken = epoch, 0
             self.orders.manual_seed(self.seed(epoch, 0))
-            self.batches = self.source.batches(size, self.orders, self.training.plan.max_steps)
+            most = self.training.plan.max_steps
+            self.batches = batches_with(
+                self.source, self.denoiser.constants, size, self.orders, most
+            )
         while self.n_taken < i:  # a run that goes on
             next(self.batches)
             self.n_taken += 1

@@ -35,7 +35,7 @@ from discrete_itd.training.evaluation import (
 )
 from discrete_itd.training.follower import EVALUATE, LOAD, STEP, MeanLoss, Training
 from discrete_itd.training.objectives import losses
-from discrete_itd.training.rows import RowSource, TensorRows
+from discrete_itd.training.rows import RowSource, TensorRows, batches_with
 from discrete_itd.training.state import Average, Optimizer, RandomStreams
 from discrete_itd.validation import warn
 
@@ -49,6 +49,9 @@ TRIAL_STEPS, FEWEST_STEPS = (
     4,
     32,
 )  # a training that has no time for the latter ends after the former
+EARLIEST_END = (
+    0.4  # share of the bounds before which no training is hopeless: the start may be slow
+)
 CHECK_STEPS = 32  # between two checks, each of which makes a GPU wait
 DIVERGED_STEPS = 128  # with a loss far above the untrained model's, after which a run has diverged
 MOST_ROLLBACKS = 3
@@ -78,6 +81,7 @@ def train(
     checkpoint: Checkpoint | None = None,
     source: RowSource | None = None,
     team: Team | None = None,
+    is_hopeless: Callable[[Tensor], bool] = lambda nats: False,  # noqa: ARG005
 ) -> Report:
     """Fit a denoiser in place; it ends with the averaged weights that had the best validation.
 
@@ -102,6 +106,9 @@ def train(
         Where batches come from, if ``x`` is no more than a sample of the training rows.
     team : Team, optional
         Other processes that take part, see :mod:`discrete_itd.training.distributed`; this is process 0.
+    is_hopeless : callable
+        Whether to end the training, given the code lengths that the first held-out rows, (n,), would have if it gained
+        as much again as it did until now. Asked after ``EARLIEST_END``, of denoisers with a closed form.
 
     Returns
     -------
@@ -124,6 +131,7 @@ def train(
         If weights or loss diverged and training went on from an earlier state, or gave up.
     """
     run = Run(denoiser, x, x_valid, plan, generator, progress, checkpoint, source, team)
+    run.is_hopeless = is_hopeless
     report, team = run.report, run.team
     try:
         if not run.resume():
@@ -181,7 +189,9 @@ class Run:
         size = min(plan.batch_size, max(32, n_rows // 8))
         self.batch_size = max(1, size // self.team.size)
         own = self.source.part(self.team.rank, self.team.size)
-        self.batches = own.batches(self.batch_size, generator, plan.max_steps)
+        self.batches = batches_with(
+            own, denoiser.constants, self.batch_size, generator, plan.max_steps
+        )
         self.streams = RandomStreams(generator)
         self.report = Report()
         self.quadrature: Quadrature | None = None
@@ -193,6 +203,7 @@ class Run:
         self.seconds_to_evaluate = 0.0  # what the last one took
         self.seconds_to_begin = 0.0  # until the end of the first step
         self.kept: dict[str, Any] = {}  # the last sound state
+        self.is_hopeless: Callable[[Tensor], bool] = lambda nats: False  # noqa: ARG005
 
     # -- the loop -----------------------------------------------------------------------------------
 
@@ -252,7 +263,9 @@ class Run:
                 ahead = EVALUATION_PAUSE * took if plan.max_time else 0.0
                 while self.next_evaluation <= self.done_share() + ahead:
                     self.next_evaluation += 1 / plan.n_validations
-                if self.average.stale >= plan.patience:
+                if self.is_given_up():
+                    report.stopped = "no improvement"
+                elif self.average.stale >= plan.patience:
                     self.plateau()
             if not self.astray:
                 self.keep()
@@ -312,7 +325,7 @@ class Run:
             warm = max(warm, share / WARMUP_SHARE)
         rate *= min(1.0, warm)
         self.team.tell(STEP, rate, self.step)
-        loss = self.mean_loss(next(self.batches), self.generator)
+        loss = self.mean_loss(self.generator, *next(self.batches))
         self.norms.append(self.optimizer.step(loss, rate))
         self.step += 1
         if self.step == 1:
@@ -324,7 +337,8 @@ class Run:
         """Validate the average."""
         start = time.perf_counter()
         self.team.tell(EVALUATE)
-        valid = self.team.mean_and_error(self.evaluator(self.average.model))
+        self.nats = self.evaluator(self.average.model)
+        valid = self.team.mean_and_error(self.nats)
         train = mean_and_error(torch.stack(self.losses)) if self.losses else (math.nan, math.nan)
         self.losses.clear()
         seconds = time.perf_counter() - self.start
@@ -333,6 +347,14 @@ class Run:
         self.average.consider(valid[0])
         if self.progress is not None:
             self.progress(self.done_share(), self.report.history[-1])
+
+    def is_given_up(self) -> bool:
+        """Whether the training is hopeless, even if it gained as much again as it did until now."""
+        share, lines = self.done_share(), self.report.history
+        if not EARLIEST_END < share < 1 or not self.denoiser.closed_form or self.team.size > 1:
+            return False
+        gained = max(0.0, lines[0].valid_nats - lines[-1].valid_nats)
+        return self.is_hopeless(self.nats - gained)
 
     def plateau(self) -> None:
         """Continue from the best weights with a smaller learning rate, or stop if it is small already."""

@@ -247,8 +247,10 @@ class Loss(Protocol):
 
     repeats: bool  # whether the result is random, so that an evaluation averages several
 
-    def nats(self, denoiser: Denoiser, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Nats of each row of ``x`` (B, C): (B,)."""
+    def nats(
+        self, denoiser: Denoiser, x: Tensor, generator: torch.Generator, *constants: Tensor
+    ) -> Tensor:
+        """Nats of each row of ``x`` (B, C), by way of the :meth:`~Denoiser.constants` of a closed form: (B,)."""
         ...
 
 
@@ -288,7 +290,13 @@ class TrainingLoss:
             left -= sizes[-1]
         return [*sizes, left]
 
-    def nats(self, denoiser: Denoiser, x: Tensor, generator: torch.Generator) -> Tensor:
+    def nats(
+        self,
+        denoiser: Denoiser,
+        x: Tensor,
+        generator: torch.Generator,
+        *constants: Tensor,
+    ) -> Tensor:
         """Nats of each row of ``x`` (B, C) in a fresh random state: (B,), in the order of the objectives' rows."""
         book, sizes = denoiser.codebook, self.sizes(len(x))
         points = book.embed(x)
@@ -349,34 +357,25 @@ class TrainingLoss:
 
 
 class ExactLoss:
-    """Nats of rows by the closed form of the denoiser itself, like (8): a code length without noise.
-
-    Parameters
-    ----------
-    gaps : float
-        Share of the rows of which a random subset of the cells is hidden, so that rows with missing cells are not new
-        to the denoiser. Every size of the subset is equally likely.
-    """
+    """Nats of rows by the closed form of the denoiser itself, like (8): a code length without noise."""
 
     repeats = False
 
-    def __init__(self, gaps: float = 0.0) -> None:
-        self.gaps = gaps
-
-    def nats(self, denoiser: Denoiser, x: Tensor, generator: torch.Generator) -> Tensor:
+    def nats(
+        self,
+        denoiser: Denoiser,
+        x: Tensor,
+        generator: torch.Generator,
+        *constants: Tensor,
+    ) -> Tensor:
         """Nats of each row of ``x`` (B, C): (B,)."""
-        n = round(self.gaps * len(x))
-        if n:
-            draw = torch.rand(n, x.shape[1] + 1, generator=generator, device=x.device)
-            hidden = draw[:, 1:] < draw[:, :1]
-            x = torch.cat([x[:n].masked_fill(hidden, math.nan), x[n:]])
-        return -denoiser.log_prob(x)
+        return -denoiser.log_prob_from(x, *constants)
 
 
 def losses(plan: TrainingPlan, quadrature: Quadrature | None) -> tuple[Loss, Loss]:
     """The loss of training and the one of evaluations: on the SNRs of a quadrature, or in closed form without one."""
     if quadrature is None:
-        return ExactLoss(plan.gaps), ExactLoss()
+        return ExactLoss(), ExactLoss()
     train = TrainingLoss(quadrature, plan.patterns, balanced=True)
     return train, TrainingLoss(quadrature, plan.judged)
 

@@ -9,13 +9,17 @@ import torch
 from torch import Tensor
 
 from discrete_itd.channel.codebook import Codebook
-from discrete_itd.denoisers.counts import pair_counts, pair_counts_of
+from discrete_itd.denoisers.counts import ROWS, pair_counts, pair_counts_of
+
+KEPT = 1 << 23  # numbers that are kept of all rows; of more, each batch computes its own
+
+Constants = Callable[[Tensor], tuple[Tensor, ...]]
 
 
 class Batches(Protocol):
     """Batches of equal size without end, with a state to continue from."""
 
-    def __next__(self) -> Tensor: ...
+    def __next__(self) -> Any: ...
 
     def state_dict(self) -> dict[str, Any]:
         """The place in the epoch: an integer ``position`` and a tensor ``before``."""
@@ -77,26 +81,26 @@ class TensorRows:
     is_kept = True
 
     def __init__(self, x: Tensor) -> None:
-        self._x = x
+        self.x = x
 
     def pair_counts(self, book: Codebook) -> Tensor:
-        return pair_counts(book, self._x)
+        return pair_counts(book, self.x)
 
     @property
     def n_rows(self) -> int:
-        return len(self._x)
+        return len(self.x)
 
     def chunks(self) -> Iterator[Tensor]:
-        yield self._x
+        yield self.x
 
     def part(self, rank: int, size: int) -> TensorRows:
-        return TensorRows(self._x[rank::size]) if 1 < size <= len(self._x) else self
+        return TensorRows(self.x[rank::size]) if 1 < size <= len(self.x) else self
 
     def to(self, device: torch.device) -> TensorRows:
-        return TensorRows(self._x.to(device))
+        return TensorRows(self.x.to(device))
 
     def batches(self, size: int, generator: torch.Generator, n_batches: int) -> TensorBatches:
-        return TensorBatches(self._x, size, generator)
+        return TensorBatches(self.x, size, generator)
 
 
 class MappedRows:
@@ -130,10 +134,10 @@ class MappedRows:
 class MappedBatches:
     """Batches of another source, mapped."""
 
-    def __init__(self, batches: Batches, function: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, batches: Batches, function: Callable[[Tensor], Any]) -> None:
         self._batches, self._function = batches, function
 
-    def __next__(self) -> Tensor:
+    def __next__(self) -> Any:
         return self._function(next(self._batches))
 
     def state_dict(self) -> dict[str, Any]:
@@ -141,6 +145,29 @@ class MappedBatches:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._batches.load_state_dict(state)
+
+
+def batches_with(
+    source: RowSource,
+    constants: Constants,
+    size: int,
+    generator: torch.Generator,
+    n_batches: int,
+) -> Batches:
+    """As :meth:`RowSource.batches`, each a tuple of the rows and of their constants."""
+    if isinstance(source, TensorRows) and (kept := kept_constants(constants, source.x)) is not None:
+        return TensorBatches(source.x, size, generator, kept)
+    return MappedBatches(source.batches(size, generator, n_batches), lambda x: (x, *constants(x)))
+
+
+@torch.no_grad()
+def kept_constants(constants: Constants, x: Tensor) -> tuple[Tensor, ...] | None:
+    """The constants of rows ``x`` (N, C), or None if they are too many numbers to be kept."""
+    one = constants(x[:1])
+    if len(x) * sum(t.numel() for t in one) > KEPT:
+        return None
+    parts = [constants(rows) for rows in x.split(ROWS)]
+    return tuple(map(torch.cat, zip(*parts, strict=True)))
 
 
 class TensorBatches:
@@ -155,20 +182,31 @@ class TensorBatches:
         Rows of a batch.
     generator : torch.Generator
         On the device of the rows.
+    constants : tuple of Tensor, optional
+        Tensors of as many rows: a batch then is a tuple of its rows of all.
     """
 
-    def __init__(self, x: Tensor, size: int, generator: torch.Generator) -> None:
+    def __init__(
+        self,
+        x: Tensor,
+        size: int,
+        generator: torch.Generator,
+        constants: tuple[Tensor, ...] | None = None,
+    ) -> None:
         self._x, self._size, self._generator = x, size, generator
+        self._constants = constants
         self._order = torch.zeros(0, dtype=torch.int64, device=x.device)
         # the generator's state before it drew the order, kept instead of the order; and rows used up
         self._before, self._position = generator.get_state(), 0
 
-    def __next__(self) -> Tensor:
+    def __next__(self) -> Any:
         if self._position + self._size > len(self._order):
             self._shuffle()
         rows = self._order[self._position : self._position + self._size]
         self._position += self._size
-        return self._x[rows]
+        if self._constants is None:
+            return self._x[rows]
+        return self._x[rows], *(t[rows] for t in self._constants)
 
     def state_dict(self) -> dict[str, Any]:
         """The place in the epoch."""

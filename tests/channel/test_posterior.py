@@ -212,6 +212,19 @@ def test_samples_of_gaussians_follow_their_density(device, generator):
     assert abs(stats.spearmanr(values[:, 0], values[:, 1]).statistic) < 5 / math.sqrt(20000)
 
 
+@pytest.mark.parametrize("n", [1, 3])
+def test_the_written_gradient_of_mixtures_is_that_of_finite_differences(device, n):
+    """Of one mixture for all rows, too, and of the cells."""
+    rng = np.random.default_rng(0)
+    shapes = (n, 2, 4), (n, 2, 4), (n, 2, 4), (3, 2)
+    inputs = [torch.tensor(rng.uniform(0.2, 1, s), device=device).requires_grad_() for s in shapes]
+
+    def log_prob(log_weight, mean, var, values):
+        return GaussianPosterior(log_weight, mean, var).log_prob(values)
+
+    assert torch.autograd.gradcheck(log_prob, inputs)
+
+
 @pytest.mark.parametrize("sd", [5e-4, 0.3, 2.0])
 def test_a_known_value_makes_certain(device, sd):
     value = torch.tensor([[0.3, -1.7], [0.3004, 1e6]], device=device)

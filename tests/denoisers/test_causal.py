@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 
 from discrete_itd.channel import Codebook, CoordinateSchedule, State
-from discrete_itd.denoisers import CausalDenoiser, MarginalDenoiser, masked
+from discrete_itd.denoisers import CausalDenoiser, MarginalDenoiser, features, masked
 from discrete_itd.denoisers.masked import MaskedMLP, dropped
 from discrete_itd.likelihood import path_log_prob
 from discrete_itd.likelihood.sampling import sample
@@ -52,6 +52,36 @@ def test_one_call_is_the_path_of_as_many_calls_as_columns(device, kind, columns,
     )
     close = {"atol": rounding(book.dtype, 100), "rtol": rounding(book.dtype, 10)}
     torch.testing.assert_close(denoiser.log_prob(x).double(), path.log_prob, **close)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", WIDER_BOOKS)
+def test_rows_are_scored_from_their_constants_alike(device, dtype, kind, name):
+    book = make_book(name, device)
+    denoiser, rng = make_denoiser(kind, book, 1), np.random.default_rng(1)
+    x = random_rows(book, 40, rng, missing=0.2)
+    some = torch.arange(3, 35, device=device)
+    own = [t[some] for t in denoiser.constants(x)]
+    assert bool(own) != bool(book.vocabularies)
+    close = {"atol": rounding(dtype, 100), "rtol": rounding(dtype, 10)}
+    torch.testing.assert_close(
+        denoiser.log_prob_from(x[some], *own), denoiser.log_prob(x)[some], **close
+    )
+
+
+def test_the_written_gradient_of_moved_mixtures_is_that_of_finite_differences(device):
+    """Also of a component that is as narrow as it may be, whose variance has none."""
+    rng = np.random.default_rng(0)
+    started, wide = (torch.tensor(rng.uniform(0.1, 1, (3, 2, k)), device=device) for k in (4, 1))
+    f = torch.tensor(rng.normal(size=(5, 2, 4, 3)), device=device)
+    f[0, 0, 0, 2] = -300.0
+    wide[0] = -2.0
+    assert torch.autograd.gradcheck(
+        lambda f: features.Moved.apply(f, started, wide), f.requires_grad_()
+    )
+    moved = features.Moved.apply(f, started, wide)
+    total = moved[0].exp().sum(2)
+    torch.testing.assert_close(total, torch.ones_like(total))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -646,6 +646,42 @@ def test_the_mean_of_log_probs_has_their_gradient(monkeypatch, device, dtype):
 # -- what a fit keeps of its training -------------------------------------------------------------
 
 
+def test_the_written_gradient_of_dependent_numbers_is_that_of_finite_differences(device):
+    rng, pairs = np.random.default_rng(0), torch.tril_indices(4, 4, -1, device=device)
+    shapes = (3, 4), (3, 4), (3, 6)
+    inputs = [torch.tensor(rng.uniform(0.2, 1, s), device=device).requires_grad_() for s in shapes]
+
+    def coefficients(mean, var, slope):
+        i, j = pairs
+        slopes = slope.new_zeros(3, 16).index_copy(1, i * 4 + j, slope).view(3, 4, 4)
+        constants, others = Columns(mean[:, :0], mean, var, slopes).precisions(pairs)
+        return constants, *others
+
+    assert torch.autograd.gradcheck(coefficients, inputs)
+
+
+@pytest.mark.parametrize("behind", [0.0, 1.0])
+def test_a_training_ends_where_what_is_expected_at_its_end_is_hopeless(device, behind):
+    """Asked at evaluations, of the rate at which it gained until then."""
+    rng, asked = np.random.default_rng(0), []
+    book = Codebook([simplex(3), simplex(4)]).to(device)
+    marginals = random_marginals(book, rng)
+    x, x_valid = (random_rows(book, 100, rng) for _ in range(2))
+    run = fits.Run(
+        marginals, x, x_valid, QUICK, seeded_generator(0, device), fits.time.perf_counter
+    )
+
+    def is_hopeless(nats):
+        asked.append((run.step, nats))
+        return bool(behind)
+
+    run.train(None, is_hopeless)
+    steps = [step for step, _ in asked]
+    assert steps[0] > fits.EARLIEST_END * run.max_steps
+    assert len(steps) == 1 if behind else steps[-1] == run.max_steps
+    assert all(nats.shape == (100,) for _, nats in asked)
+
+
 def run_of(book, generator, plan=QUICK, n=60):
     """A fit under way, to rows whose columns depend on one another as much as they can."""
     x = all_rows(book)[[0, -1]].repeat(n // 2, 1)

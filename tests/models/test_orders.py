@@ -14,6 +14,7 @@ from discrete_itd.models.fit_recipes import fit_recipe
 from discrete_itd.models.orders import KINDS, explained_variance, order_of
 from discrete_itd.recipes import Causal
 from discrete_itd.training.checkpoint import Checkpoint
+from discrete_itd.training.loop import seeded
 
 SMALL = Causal(width=16, depth=1)
 
@@ -31,9 +32,8 @@ def formula(n=400, seed=0):
 
 @pytest.fixture
 def compared(monkeypatch):
-    """Small tables are compared, too, by trainings of two steps."""
+    """Orders are compared on small tables, too."""
     monkeypatch.setattr(networks, "FEWEST_COMPARED", 0)
-    monkeypatch.setattr(networks, "FEWEST_TRIAL_STEPS", 2)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -68,37 +68,53 @@ def test_what_explains_a_number_comes_before_it_and_what_follows_from_others_las
 
 
 def watched(monkeypatch):
-    """The order, steps and nats of every training from now on."""
-    seen, train = [], FitPlan.train
+    """The order and steps of every training, and every comparison, from now on."""
+    seen, compared, train, compare = [], [], FitPlan.train, Causal.kind_of_order
 
-    def train_and_tell(self, denoiser, *args):
+    def train_and_note(self, denoiser, *args):
         report = train(self, denoiser, *args)
-        nats = min(line.valid_nats for line in report.history)
-        seen.append((denoiser.order.tolist(), report.history[-1].step, nats))
+        seen.append((denoiser.order.tolist(), report.history[-1].step))
         return report
 
-    monkeypatch.setattr(FitPlan, "train", train_and_tell)
-    return seen
+    def compare_and_note(self, *args):
+        compared.append(compare(self, *args))
+        return compared[-1]
+
+    monkeypatch.setattr(FitPlan, "train", train_and_note)
+    monkeypatch.setattr(Causal, "kind_of_order", compare_and_note)
+    return seen, compared
+
+
+def compared_nats(rows, how, recipe=SMALL):
+    """Held-out code lengths of untrained networks, by the kind of their order."""
+    natural = rows.marginals.natural_order(torch.Generator().manual_seed(how.network_seed)).tolist()
+    nats = {}
+    for kind in KINDS:
+        with seeded(how.network_seed, rows.device):
+            network = recipe.untrained(rows.marginals, order_of(kind, natural, rows), rows).eval()
+        nats[kind] = -network.log_prob(rows.x_valid).detach().double()
+    return nats
 
 
 @pytest.mark.usefixtures("compared")
-def test_the_order_with_the_best_short_training_is_taken(monkeypatch):
-    seen, rows, how = watched(monkeypatch), training_rows(formula()), plan(12)
-    SMALL.train_one(SMALL.chosen_base(rows, how), rows, how)
-    *trials, (order, n_steps, _) = seen
-    assert {n for _, n, _ in trials} == {2}
-    assert n_steps == 12
-    assert len({tuple(o) for o, _, _ in trials}) == len(trials) > 1
-    assert order == min(trials, key=lambda trial: trial[2])[0]
+@pytest.mark.parametrize("seed", range(3))
+def test_the_order_with_the_best_regressions_is_taken_if_it_is_clearly_better(seed):
+    rows, how = training_rows(formula(seed=seed)), plan(12)
+    how.seed = seed
+    nats = compared_nats(rows, how)
+    got = SMALL.kind_of_order(rows.marginals, rows, how)
+    best = min(nats, key=lambda kind: float(nats[kind].mean()))
+    gap = nats["natural"] - nats[best]
+    is_clear = float(gap.mean()) > float(gap.std()) / len(gap) ** 0.5
+    assert got == (best if is_clear else "natural")
 
 
 @pytest.mark.usefixtures("compared")
 def test_networks_of_a_fit_compare_once(monkeypatch):
-    seen, recipe = watched(monkeypatch), dataclasses.replace(SMALL, n_orders=2)
+    (seen, compared), recipe = watched(monkeypatch), dataclasses.replace(SMALL, n_orders=2)
     fits = [fit_recipe(recipe, training_rows(mixed(200)), plan(12)).denoiser for _ in range(2)]
-    assert [n for _, n, _ in seen].count(12) == 4
-    steps = [n for _, n, _ in seen[: len(seen) // 2]]
-    assert steps == [2] * (len(steps) - 2) + [12, 12]
+    assert [n for _, n in seen] == [12] * 4
+    assert len(compared) == 2
     x = training_rows(mixed(200)).x_valid
     assert torch.equal(*(fitted.log_prob(x) for fitted in fits))
 
@@ -108,9 +124,9 @@ def test_a_training_continues_with_the_order_that_it_began_with(monkeypatch, tmp
     """Whatever a comparison would say the second time, and also of a second network."""
     recipe, rows = dataclasses.replace(SMALL, n_orders=2), training_rows(mixed(200))
     with monkeypatch.context() as patched:
-        seen = watched(patched)
+        seen, _ = watched(patched)
         whole = fit_recipe(recipe, rows, plan(12)).denoiser
-    n_steps = sum(n for _, n, _ in seen)
+    n_steps = sum(n for _, n in seen)
     with monkeypatch.context() as patched:
         interrupt_at(patched, n_steps - 4)
         begun = Checkpoint(tmp_path / "run", interval=0.0)
