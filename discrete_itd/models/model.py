@@ -39,7 +39,6 @@ from discrete_itd.validation import check_choice
 
 SECONDS = ("seconds", "fit_seconds", "microseconds")  # columns that differ between equal fits
 MARGINAL = "marginal"  # the estimator of rows with unknown cells by importance sampling
-Progress = Callable[[int], object]
 # share of the rows in which a column must be missing in training for its gaps to count as learned
 LEARNED_GAPS = 0.01
 EFFORT = 16  # with max_stderr, a row may take up to this many times n_evaluations
@@ -69,6 +68,50 @@ def table_of(columns: Any) -> pd.DataFrame:
 
 
 StoredTable = Annotated[pd.DataFrame, (columns_of, table_of)]
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """A question about rows: the arguments of :meth:`Model.log_prob`."""
+
+    x: Tensor
+    n_evaluations: int
+    max_stderr: float | None = None
+    given: Tensor | None = None
+    progress: Callable[[int], object] | None = None
+
+    def of(self, x: Tensor) -> Question:
+        """The question about other rows."""
+        return replace(self, x=x)
+
+    def shared(self, n: int) -> Question:
+        """The question about one of ``n`` independent factors, whose variances add up."""
+        if self.max_stderr is None:
+            return self
+        return replace(self, max_stderr=self.max_stderr / math.sqrt(n))
+
+    def show(self, n_done: int) -> None:
+        """Show that some more rows are done."""
+        if self.progress is not None:
+            self.progress(n_done)
+
+    def estimate(self, by: Callable[[Question, int], Estimate], seed: int) -> Estimate:
+        """An estimate by ``by``, a function of a question and a seed.
+
+        Under ``max_stderr``, each row has up to half of ``EFFORT`` times as many evaluations: how many is decided by as
+        many others, so that the estimate stays unbiased.
+        """
+        x, bound = self.x, self.max_stderr
+        if bound is None or not len(x):
+            return by(self, seed)
+        needed = (by(replace(self, progress=None), seed + 1).stderr / bound).square()
+        times = 2 ** needed.clamp(1, EFFORT // 2).log2().ceil().long()
+        out = torch.zeros(2, len(x), dtype=torch.float64, device=x.device)
+        for factor in times.unique().tolist():
+            of = times == factor
+            some = replace(self, x=x[of], n_evaluations=factor * self.n_evaluations)
+            out[:, of] = torch.stack(by(some, seed))
+        return Estimate(*out)
 
 
 @dataclass(frozen=True)
@@ -226,11 +269,12 @@ class Model:
         ValueError
             If the denoiser that answers does not have the estimator, naming those that it has.
         """
+        asked = Question(x, n_evaluations, max_stderr, given, progress)
         if isinstance(self.conditional, ConditionalDenoiser):
             if estimator == MARGINAL or (given is not None and estimator is None):
-                return self._marginal(x, given, n_evaluations, max_stderr, progress)
+                return self._marginal(self.conditional, asked)
             if estimator is None:
-                return self._score(self.conditional, x, n_evaluations, max_stderr, progress)
+                return self._score(self.conditional, asked)
         denoiser = self.answers(given)
         if estimator == MARGINAL and denoiser.exact:
             estimator = "closed_form"
@@ -238,225 +282,7 @@ class Model:
             check_choice("estimator", estimator, (*ESTIMATORS, MARGINAL))
             if estimator not in denoiser.estimators:
                 raise ValueError(missing_estimator(estimator, denoiser))
-        how, asked = estimator or denoiser.estimators[0], (x, given, progress)
-        return self._estimate(
-            how, denoiser, *asked, n_evaluations=n_evaluations, max_stderr=max_stderr
-        )
-
-    def _estimate(
-        self,
-        estimator: str,
-        denoiser: Denoiser,
-        x: Tensor,
-        given: Tensor | None,
-        progress: Callable[[int], object] | None,
-        *,
-        n_evaluations: int,
-        max_stderr: float | None,
-    ) -> Estimate:
-        """Log-probabilities by one estimator that the denoiser has."""
-        if estimator == "closed_form":
-            return self._closed_form(denoiser, x, given, progress)
-        if isinstance(denoiser, RowMixtureDenoiser) and not denoiser.exact:
-            # no posterior of its own at noisy states: the estimates of its members are mixed (10)
-            asked = {"n_evaluations": n_evaluations, "max_stderr": max_stderr}
-            each = [
-                self._estimate(
-                    estimator, cast(Denoiser, member), x, given, None if i else progress, **asked
-                )
-                for i, member in enumerate(denoiser.members)
-            ]
-            joint = torch.stack([e.log_prob for e in each], 1) + denoiser.log_weights
-            stderr = torch.softmax(joint, 1) * torch.stack([e.stderr for e in each], 1)
-            return Estimate(joint.logsumexp(1), stderr.square().sum(1).sqrt())
-        with self._threads(denoiser, x):
-            if estimator == "integral":
-                parts = [
-                    self._integral(denoiser, *factor, n_evaluations, max_stderr, progress)
-                    for factor in self._conditionals(denoiser, x, given)
-                ]
-            else:
-                parts = [
-                    path_log_prob(denoiser, **stage, progress=progress)
-                    for stage in self._stages(denoiser, x, n_evaluations, max_stderr, given)
-                ]
-        return Estimate(*_product(parts))
-
-    def _integral(
-        self,
-        denoiser: Denoiser,
-        x: Tensor,
-        given: Tensor | None,
-        n_points: int,
-        max_stderr: float | None,
-        progress: Callable[[int], object] | None,
-    ) -> Estimate:
-        """The integral (4) against independent columns on the same noise; (3) for these themselves, if of categories.
-
-        Half of the noise levels that ``max_stderr`` allows decide how many the estimate has.
-        """
-        generator = torch.Generator(self.device).manual_seed(self.seed)
-        rows = self.marginals.draw(
-            PILOT_ROWS, generator
-        )  # not x: a score is a function of the row alone
-        quadrature = pilot_quadrature(self.marginals, rows, generator)
-        plain = denoiser.independent and not len(denoiser.codebook.reals)
-
-        def estimate(
-            x: Tensor, n: int, seed: int, progress: Callable[[int], object] | None = None
-        ) -> Estimate:
-            return integral_log_prob(
-                denoiser,
-                x,
-                quadrature,
-                baseline=None if plain else self.marginals,
-                n_points=n,
-                generator=torch.Generator().manual_seed(seed),
-                given=given,
-                batch_size=self.posteriors_at_once(denoiser),
-                progress=progress,
-            )
-
-        n_points = max(n_points, FEWEST_POINTS)
-        return with_effort(estimate, x, n_points, self.seed, max_stderr, progress)
-
-    def _marginal(
-        self,
-        x: Tensor,
-        given: Tensor | None,
-        n_draws: int,
-        max_stderr: float | None,
-        progress: Progress | None,
-    ) -> Estimate:
-        """Log-probability of the known cells under the scorer; with ``given``, minus that of the given ones (13).
-
-        With ``given``, gaps that the scorer has learned stay gaps in both.
-        """
-        conditional = cast(ConditionalDenoiser, self.conditional)
-
-        def estimate(both: Tensor, n: int, seed: int, progress: Progress | None = None) -> Estimate:
-            parts = [Estimate(both.new_zeros(0), both.new_zeros(0))]
-            for some in both.split(self.batch_size):
-                rows, gaps = some.chunk(2, 1)
-                parts.append(conditional.marginal(rows, n, seed, gaps=gaps > 0))
-                if progress is not None:
-                    progress(len(rows))
-            return Estimate(*(torch.cat(t) for t in zip(*parts, strict=True)))
-
-        with self._threads(self.denoiser, x):
-            if given is None:
-                both = torch.cat([x, torch.zeros_like(x)], 1)
-                return with_effort(estimate, both, n_draws, self.seed, max_stderr, progress)
-            if max_stderr is not None:
-                max_stderr /= math.sqrt(2)  # variances of two estimates add up
-            gaps = conditional.learned_gaps(x).to(x)
-            both = torch.cat([x, gaps], 1)
-            every = with_effort(estimate, both, n_draws, self.seed, max_stderr, None)
-            both = torch.cat([x.masked_fill(~given, math.nan), gaps], 1)
-            states, inverse = unique_rows(both)  # many rows are given the same cells
-            part = with_effort(estimate, states, n_draws, self.seed, max_stderr, progress)
-            if progress is not None:
-                progress(len(x) - len(states))
-            part = Estimate(*(t[torch.from_numpy(inverse).to(t.device)] for t in part))
-        stderr = (every.stderr.square() + part.stderr.square()).sqrt()
-        return Estimate(every.log_prob - part.log_prob, stderr)
-
-    def _score(
-        self,
-        conditional: ConditionalDenoiser,
-        x: Tensor,
-        n_draws: int,
-        max_stderr: float | None,
-        progress: Progress | None,
-    ) -> Estimate:
-        """The scorer's closed form, gaps that it has not learned summed out; with ``max_stderr``, by more draws."""
-        log_prob, stderr = self._by_batch(conditional.score, x, progress)
-        if max_stderr is not None and bool((stderr > 0).any()):
-            rows = torch.nonzero(stderr > 0).flatten()
-            more = self._marginal(x[rows], None, n_draws, max_stderr, None)
-            log_prob, stderr = (
-                t.index_copy(0, rows, m) for t, m in zip((log_prob, stderr), more, strict=True)
-            )
-        return Estimate(log_prob, stderr)
-
-    def _by_batch(
-        self,
-        call: Callable[[Tensor], tuple[Tensor, ...]],
-        x: Tensor,
-        progress: Progress | None,
-    ) -> tuple[Tensor, ...]:
-        """Tensors that a function of rows returns, for some rows at a time."""
-        parts = [] if len(x) else [call(x)]
-        with self._threads(self.denoiser, x):
-            for rows in x.split(self.batch_size) if len(x) else ():
-                parts.append(call(rows))
-                if progress is not None:
-                    progress(len(rows))
-        return tuple(torch.cat(t) for t in zip(*parts, strict=True))
-
-    def answers(self, given: Tensor | None) -> Denoiser:
-        """The denoiser that answers a question about rows, or about some columns given others."""
-        return self.denoiser if given is None else self.anywhere
-
-    @torch.no_grad()
-    def _closed_form(
-        self,
-        denoiser: Denoiser,
-        x: Tensor,
-        given: Tensor | None,
-        progress: Callable[[int], object] | None,
-    ) -> Estimate:
-        """Closed form of log P(x); with ``given``, minus the log-probability of the given cells."""
-
-        def call(rows: Tensor) -> Tensor:
-            log_prob = denoiser.log_prob(rows).double()
-            if given is not None:
-                log_prob -= denoiser.log_prob(rows.masked_fill(~given, math.nan)).double()
-            return log_prob
-
-        log_prob = self._in_blocks(denoiser, call, x, x.new_zeros(0), progress)
-        return Estimate(log_prob, torch.zeros_like(log_prob))
-
-    @torch.no_grad()
-    def _factors(
-        self,
-        denoiser: Denoiser,
-        x: Tensor,
-        given: Tensor | None,
-        progress: Callable[[int], object] | None,
-    ) -> Attribution:
-        r"""The factors of a closed form.
-
-        With ``given``, those of the chain rule in one order of the other columns,
-        :math:`\log P(x_{\le j} | x_{given}) - \log P(x_{< j} | x_{given})`: a closed form for each of them.
-        """
-        if given is None:
-            call = denoiser.log_factors
-        else:
-            order = denoiser.natural_order(torch.Generator().manual_seed(self.seed)).tolist()
-            call = partial(chain_factors, denoiser, given, [j for j in order if not given[j]])
-        log_factors = self._in_blocks(denoiser, call, x, x.new_zeros(x[:0].shape), progress)
-        return Attribution(log_factors.sum(1), x.new_zeros(len(x)), -log_factors)
-
-    def _threads(self, denoiser: Denoiser, x: Tensor) -> AbstractContextManager[None]:
-        return threads_for(min(len(x), self.batch_size) * denoiser.score_work)
-
-    def _in_blocks(
-        self,
-        denoiser: Denoiser,
-        call: Callable[[Tensor], Tensor],
-        x: Tensor,
-        empty: Tensor,
-        progress: Callable[[int], object] | None,
-    ) -> Tensor:
-        """What a function of rows returns, float64, for some rows at a time; ``empty`` is that of no row."""
-        parts = [empty]
-        with self._threads(denoiser, x):
-            for part in in_blocks(call, x, batch_size=self.batch_size):
-                parts.append(part.double())
-                if progress is not None:
-                    progress(len(part))
-        return torch.cat(parts)
+        return self._estimate(estimator or denoiser.estimators[0], denoiser, asked)
 
     def attribution(
         self,
@@ -469,37 +295,134 @@ class Model:
         progress: Callable[[int], object] | None = None,
     ) -> Attribution:
         """As :meth:`log_prob`, with the surprisal of each internal column; an ``estimator`` is of ``given`` only."""
-        denoiser, conditional = self.answers(given), self.conditional
-        if isinstance(conditional, ConditionalDenoiser) and estimator is None:
+        asked, denoiser = (
+            Question(x, n_evaluations, max_stderr, given, progress),
+            self.answers(given),
+        )
+        if isinstance(self.conditional, ConditionalDenoiser) and estimator is None:
             if given is not None:
-                return self._chain(x, given, n_evaluations, max_stderr, progress)
-            factors, stderr = self._by_batch(conditional.factors, x, progress)
+                return self._chain(self.conditional, asked)
+            factors, stderr = self._in_batches(self.conditional.factors, self.denoiser, asked)
             return Attribution(factors.sum(1), stderr, -factors)
         if denoiser.closed_form:
-            return self._factors(denoiser, x, given, progress)
+            return self._factors(denoiser, asked)
         with self._threads(denoiser, x):
             parts = [
-                path_attribution(denoiser, **stage, progress=progress)
-                for stage in self._stages(denoiser, x, n_evaluations, max_stderr, given)
+                path_attribution(denoiser, **how, progress=progress)
+                for how in self._paths(denoiser, asked)
             ]
         return Attribution(*_product(parts), torch.stack([p.surprisal for p in parts]).sum(0))
 
-    def _chain(
-        self,
-        x: Tensor,
-        given: Tensor,
-        n_draws: int,
-        max_stderr: float | None,
-        progress: Progress | None,
-    ) -> Attribution:
+    def answers(self, given: Tensor | None) -> Denoiser:
+        """The denoiser that answers a question about rows, or about some columns given others."""
+        return self.denoiser if given is None else self.anywhere
+
+    def _threads(self, denoiser: Denoiser, x: Tensor) -> AbstractContextManager[None]:
+        return threads_for(min(len(x), self.batch_size) * denoiser.score_work)
+
+    def _in_batches(
+        self, call: Callable[[Tensor], tuple[Tensor, ...]], denoiser: Denoiser, asked: Question
+    ) -> tuple[Tensor, ...]:
+        """Tensors that a function of rows returns, for some rows at a time."""
+        parts, x = [] if len(asked.x) else [call(asked.x)], asked.x
+        with self._threads(denoiser, x):
+            for rows in x.split(self.batch_size) if len(x) else ():
+                parts.append(call(rows))
+                asked.show(len(rows))
+        return tuple(torch.cat(t) for t in zip(*parts, strict=True))
+
+    def _blocks(self, call: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
+        """What a denoiser returns for rows, float64, however many there are."""
+        parts = (
+            list(in_blocks(call, rows, batch_size=self.batch_size)) if len(rows) else [call(rows)]
+        )
+        return torch.cat(parts).double()
+
+    # -- closed forms ---------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def _closed_form(self, denoiser: Denoiser, asked: Question) -> Estimate:
+        """Closed form of log P(x); with ``given``, minus the log-probability of the given cells."""
+
+        def call(rows: Tensor) -> Tensor:
+            log_prob = denoiser.log_prob(rows).double()
+            if asked.given is not None:
+                log_prob -= denoiser.log_prob(rows.masked_fill(~asked.given, math.nan)).double()
+            return log_prob
+
+        (found,) = self._in_batches(lambda rows: (self._blocks(call, rows),), denoiser, asked)
+        return Estimate(found, torch.zeros_like(found))
+
+    @torch.no_grad()
+    def _factors(self, denoiser: Denoiser, asked: Question) -> Attribution:
+        r"""The factors of a closed form.
+
+        With ``given``, those of the chain rule in one order of the other columns,
+        :math:`\log P(x_{\le j} | x_{given}) - \log P(x_{< j} | x_{given})`: a closed form for each of them.
+        """
+        call = denoiser.log_factors
+        if asked.given is not None:
+            call = partial(chain_factors, denoiser, asked.given, self._order(denoiser, asked.given))
+        (found,) = self._in_batches(lambda rows: (self._blocks(call, rows),), denoiser, asked)
+        return Attribution(found.sum(1), found.new_zeros(len(found)), -found)
+
+    def _order(self, denoiser: Denoiser, given: Tensor) -> list[int]:
+        """The columns that are not given, in an order of the denoiser."""
+        order = denoiser.natural_order(torch.Generator().manual_seed(self.seed)).tolist()
+        return [j for j in order if not given[j]]
+
+    # -- conditionals of a scorer that is not exact (13) ----------------------------------------
+
+    def _score(self, conditional: ConditionalDenoiser, asked: Question) -> Estimate:
+        """The scorer's closed form, gaps that it has not learned summed out; with ``max_stderr``, by more draws."""
+        log_prob, stderr = self._in_batches(conditional.score, self.denoiser, asked)
+        if asked.max_stderr is not None and bool((stderr > 0).any()):
+            rows = torch.nonzero(stderr > 0).flatten()
+            more = self._marginal(conditional, replace(asked, x=asked.x[rows], progress=None))
+            log_prob, stderr = (
+                t.index_copy(0, rows, m) for t, m in zip((log_prob, stderr), more, strict=True)
+            )
+        return Estimate(log_prob, stderr)
+
+    def _marginal(self, conditional: ConditionalDenoiser, asked: Question) -> Estimate:
+        """Log-probability of the known cells under the scorer; with ``given``, minus that of the given ones (13).
+
+        With ``given``, gaps that the scorer has learned stay gaps in both.
+        """
+        x, given = asked.x, asked.given
+
+        def estimate(asked: Question, seed: int) -> Estimate:
+            parts = [Estimate(x.new_zeros(0), x.new_zeros(0))]
+            for some in asked.x.split(self.batch_size):
+                rows, gaps = some.chunk(2, 1)
+                parts.append(conditional.marginal(rows, asked.n_evaluations, seed, gaps=gaps > 0))
+                asked.show(len(rows))
+            return Estimate(*(torch.cat(t) for t in zip(*parts, strict=True)))
+
+        with self._threads(self.denoiser, x):
+            if given is None:
+                return asked.of(torch.cat([x, torch.zeros_like(x)], 1)).estimate(
+                    estimate, self.seed
+                )
+            asked = asked.shared(2)
+            gaps = conditional.learned_gaps(x).to(x)
+            both = torch.cat([x, gaps], 1)
+            every = replace(asked, x=both, progress=None).estimate(estimate, self.seed)
+            both = torch.cat([x.masked_fill(~given, math.nan), gaps], 1)
+            states, inverse = unique_rows(both)  # many rows are given the same cells
+            part = asked.of(states).estimate(estimate, self.seed)
+            asked.show(len(x) - len(states))
+            part = Estimate(*(t[torch.from_numpy(inverse).to(t.device)] for t in part))
+        stderr = (every.stderr.square() + part.stderr.square()).sqrt()
+        return Estimate(every.log_prob - part.log_prob, stderr)
+
+    def _chain(self, conditional: ConditionalDenoiser, asked: Question) -> Attribution:
         """Differences of marginals with one more column each: of the given ones as :meth:`log_prob` has it.
 
-        The estimates between the first and the last, which only divide the sum, share ``n_draws``.
+        The estimates between the first and the last, which only divide the sum, share the draws.
         """
-        conditional = cast(ConditionalDenoiser, self.conditional)
-        whole = self._marginal(x, given, n_draws, max_stderr, progress)
-        generator = torch.Generator().manual_seed(self.seed)
-        order = [j for j in self.denoiser.natural_order(generator).tolist() if not given[j]]
+        x, given, n_draws = asked.x, cast(Tensor, asked.given), asked.n_evaluations
+        whole, order = self._marginal(conditional, asked), self._order(self.denoiser, given)
         known, out = given.clone(), torch.zeros_like(x)
         before = torch.zeros_like(whole.log_prob)
         gaps = conditional.learned_gaps(x)
@@ -508,8 +431,7 @@ class Model:
             known[j] = True
             cells = x.masked_fill(~known, math.nan)
             found = conditional.marginal(cells, max(1, n_draws // len(order)), self.seed, gaps=gaps)
-            after = found.log_prob - base
-            after = torch.where(x[:, j].isnan(), before, after)
+            after = torch.where(x[:, j].isnan(), before, found.log_prob - base)
             out[:, j], before = after - before, after
         if order:  # what is left belongs to the last known cell
             missing = x[:, order].isnan()
@@ -517,6 +439,105 @@ class Model:
             at = torch.tensor(order, device=x.device)[last]
             out.scatter_add_(1, at, (whole.log_prob - before)[:, None])
         return Attribution(*whole, -out)
+
+    # -- paths and integrals --------------------------------------------------------------------
+
+    def _estimate(self, estimator: str, denoiser: Denoiser, asked: Question) -> Estimate:
+        """Log-probabilities by one estimator that the denoiser has."""
+        if estimator == "closed_form":
+            return self._closed_form(denoiser, asked)
+        if isinstance(denoiser, RowMixtureDenoiser) and not denoiser.exact:
+            # no posterior of its own at noisy states: the estimates of its members are mixed (10)
+            later = replace(asked, progress=None)
+            each = [
+                self._estimate(estimator, cast(Denoiser, member), later if i else asked)
+                for i, member in enumerate(denoiser.members)
+            ]
+            joint = torch.stack([e.log_prob for e in each], 1) + denoiser.log_weights
+            stderr = torch.softmax(joint, 1) * torch.stack([e.stderr for e in each], 1)
+            return Estimate(joint.logsumexp(1), stderr.square().sum(1).sqrt())
+        with self._threads(denoiser, asked.x):
+            if estimator == "integral":
+                parts = [self._integral(denoiser, factor) for factor in factors(denoiser, asked)]
+            else:
+                parts = [
+                    path_log_prob(denoiser, **how, progress=asked.progress)
+                    for how in self._paths(denoiser, asked)
+                ]
+        return Estimate(*_product(parts))
+
+    def _integral(self, denoiser: Denoiser, asked: Question) -> Estimate:
+        """The integral (4) against independent columns on the same noise; (3) for these themselves, if of categories.
+
+        Half of the noise levels that ``max_stderr`` allows decide how many the estimate has.
+        """
+        generator = torch.Generator(self.device).manual_seed(self.seed)
+        # not x: a score is a function of the row alone
+        rows = self.marginals.draw(PILOT_ROWS, generator)
+        quadrature = pilot_quadrature(self.marginals, rows, generator)
+        plain = denoiser.independent and not len(denoiser.codebook.reals)
+
+        def estimate(asked: Question, seed: int) -> Estimate:
+            return integral_log_prob(
+                denoiser,
+                asked.x,
+                quadrature,
+                baseline=None if plain else self.marginals,
+                n_points=asked.n_evaluations,
+                generator=torch.Generator().manual_seed(seed),
+                given=asked.given,
+                batch_size=self.posteriors_at_once(denoiser),
+                progress=asked.progress,
+            )
+
+        n_points = max(asked.n_evaluations, FEWEST_POINTS)
+        return replace(asked, n_evaluations=n_points).estimate(estimate, self.seed)
+
+    def _paths(self, denoiser: Denoiser, asked: Question) -> list[dict[str, Any]]:
+        """Arguments of the path estimator for each of :func:`factors`."""
+        parts = factors(denoiser, asked)
+        if denoiser.own_order is not None:
+            schedule = CoordinateSchedule(asked.x.shape[1], denoiser.own_order)
+            return [self._path(denoiser, asked, schedule)]
+        if len(parts) == 1:
+            return [self._path(denoiser, asked, self.schedule)]
+        n_steps, first, second = split_evaluations(asked.n_evaluations, denoiser.codebook)
+        if denoiser.exact:  # one indicator a step: along coordinates a path is then the closed form
+            n_steps = int(denoiser.codebook.leading.sum())
+        present, others = (part.shared(2) for part in parts)
+        schedule = self._indicator_schedule(n_steps)
+        return [
+            self._path(denoiser, replace(present, n_evaluations=first), schedule),
+            self._path(denoiser, replace(others, n_evaluations=second), self.schedule),
+        ]
+
+    def _path(self, denoiser: Denoiser, asked: Question, schedule: Schedule) -> dict[str, Any]:
+        """Arguments of the path estimator for a schedule, which given columns shorten."""
+        given, n = asked.given, asked.n_evaluations
+        if given is not None:
+            n_free = max(1, int((~given).sum()))
+            if n_free == 1:  # one call gives the distribution of a single cell
+                schedule = CoordinateSchedule(1)
+            elif isinstance(schedule, CoordinateSchedule):
+                schedule = CoordinateSchedule(min(n_free, schedule.n_steps), schedule.orders)
+        # with a bound on the standard error, half of the evaluations decide how many the other half has
+        effort = EFFORT * n if asked.max_stderr is None else EFFORT * n // 2
+        return {
+            "x": asked.x,
+            "schedule": schedule,
+            "n_paths": paths_within(n, schedule),
+            "max_paths": paths_within(effort, schedule),
+            "max_stderr": asked.max_stderr,
+            "given": given,
+            # the same for every row and call: a score depends on the row and the model alone
+            "generator": torch.Generator().manual_seed(self.seed),
+            "batch_size": self.posteriors_at_once(denoiser),
+        }
+
+    def _indicator_schedule(self, n_steps: int) -> CoordinateSchedule:
+        return CoordinateSchedule(max(1, n_steps), self.schedule.orders)
+
+    # -- draws ----------------------------------------------------------------------------------
 
     @torch.no_grad()
     def draw(self, start: Tensor, seed: int) -> Tensor:
@@ -559,80 +580,6 @@ class Model:
             batch_size=self.posteriors_at_once(self.anywhere),
         )
 
-    def _indicator_schedule(self, n_steps: int) -> CoordinateSchedule:
-        return CoordinateSchedule(max(1, n_steps), self.schedule.orders)
-
-    def _stages(
-        self,
-        denoiser: Denoiser,
-        x: Tensor,
-        n_evaluations: int,
-        max_stderr: float | None,
-        given: Tensor | None,
-    ) -> list[dict[str, Any]]:
-        """Arguments of the path estimator for each of :meth:`_conditionals`."""
-        stage = partial(self._stage, denoiser)
-        factors = self._conditionals(denoiser, x, given)
-        if denoiser.own_order is not None:
-            schedule = CoordinateSchedule(x.shape[1], denoiser.own_order)
-            return [stage(x, schedule, n_evaluations, max_stderr, given)]
-        if len(factors) == 1:
-            return [stage(x, self.schedule, n_evaluations, max_stderr, given)]
-        n_steps, first, second = split_evaluations(n_evaluations, denoiser.codebook)
-        if denoiser.exact:  # one indicator a step: along coordinates a path is then the closed form
-            n_steps = int(denoiser.codebook.leading.sum())
-        if max_stderr is not None:
-            max_stderr /= math.sqrt(2)  # variances of two factors add up
-        (present, _), (_, known) = factors
-        return [
-            stage(present, self._indicator_schedule(n_steps), first, max_stderr, given),
-            stage(x, self.schedule, second, max_stderr, known),
-        ]
-
-    def _conditionals(
-        self, denoiser: Denoiser, x: Tensor, given: Tensor | None
-    ) -> list[tuple[Tensor, Tensor | None]]:
-        """Rows and given columns of the conditional factors of a row's probability: missingness indicators come first.
-
-        If a value became known before its indicator, no mass would be left for "the cell is missing", and the total
-        mass would exceed one. The own order of a denoiser begins with them.
-        """
-        book = denoiser.codebook
-        if not book.has_leading or denoiser.own_order is not None:
-            return [(x, given)]
-        known = torch.zeros_like(book.leading) if given is None else given
-        present = x.masked_fill(~(book.leading | known), math.nan)
-        return [(present, given), (x, known | book.leading)]
-
-    def _stage(
-        self,
-        denoiser: Denoiser,
-        x: Tensor,
-        schedule: Schedule,
-        n_evaluations: int,
-        max_stderr: float | None,
-        given: Tensor | None,
-    ) -> dict[str, Any]:
-        if given is not None:
-            n_free = max(1, int((~given).sum()))
-            if n_free == 1:  # one call gives the distribution of a single cell
-                schedule = CoordinateSchedule(1)
-            elif isinstance(schedule, CoordinateSchedule):
-                schedule = CoordinateSchedule(min(n_free, schedule.n_steps), schedule.orders)
-        # with a bound on the standard error, half of the evaluations decide how many the other half has
-        effort = EFFORT * n_evaluations if max_stderr is None else EFFORT * n_evaluations // 2
-        return {
-            "x": x,
-            "schedule": schedule,
-            "n_paths": paths_within(n_evaluations, schedule),
-            "max_paths": paths_within(effort, schedule),
-            "max_stderr": max_stderr,
-            "given": given,
-            # the same for every row and call: a score depends on the row and the model alone
-            "generator": torch.Generator().manual_seed(self.seed),
-            "batch_size": self.posteriors_at_once(denoiser),
-        }
-
     def try_out(self) -> None:
         """Draw two rows and score them: what is wrong with a file in ways that no check foresees shows in use.
 
@@ -658,36 +605,18 @@ def missing_estimator(estimator: str, denoiser: Denoiser) -> str:
     return f"estimator={estimator!r}: a {type(denoiser).__name__} {why}; it has {those}"
 
 
-def with_effort(
-    estimate: Callable[..., Estimate],
-    x: Tensor,
-    n: int,
-    seed: int,
-    max_stderr: float | None,
-    progress: Progress | None,
-) -> Estimate:
-    """An estimate with n draws of every row, or, under ``max_stderr``, up to half of ``EFFORT`` times as many.
+def factors(denoiser: Denoiser, asked: Question) -> list[Question]:
+    """Questions about the conditional factors of a row's probability: missingness indicators come first.
 
-    How many is decided by n others, so that the estimate stays unbiased.
-
-    Parameters
-    ----------
-    estimate : callable
-        From rows, a number of draws, a seed and ``progress``.
-    x : Tensor, shape (N, C)
-    n, seed : int
-    max_stderr : float, optional
-    progress : callable, optional
+    If a value became known before its indicator, no mass would be left for "the cell is missing", and the total mass
+    would exceed one. The own order of a denoiser begins with them.
     """
-    if max_stderr is None or not len(x):
-        return estimate(x, n, seed, progress)
-    needed = (estimate(x, n, seed + 1).stderr / max_stderr).square()
-    times = 2 ** needed.clamp(1, EFFORT // 2).log2().ceil().long()
-    out = torch.zeros(2, len(x), dtype=torch.float64, device=x.device)
-    for factor in times.unique().tolist():
-        of = times == factor
-        out[:, of] = torch.stack(estimate(x[of], factor * n, seed, progress))
-    return Estimate(*out)
+    book, given = denoiser.codebook, asked.given
+    if not book.has_leading or denoiser.own_order is not None:
+        return [asked]
+    known = torch.zeros_like(book.leading) if given is None else given
+    present = asked.x.masked_fill(~(book.leading | known), math.nan)
+    return [asked.of(present), replace(asked, given=known | book.leading)]
 
 
 def split_evaluations(n_evaluations: int, codebook: Codebook) -> tuple[int, int, int]:
