@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -33,35 +32,17 @@ class Quadrature:
 
     def __init__(self, edges: Tensor, density: Tensor) -> None:
         edges, density = edges.double(), density.double()
+        if density.ndim != 1 or edges.shape != (len(density) + 1,):
+            shapes = tuple(edges.shape), tuple(density.shape)
+            raise ValueError(f"edges and density must have shapes (n + 1,) and (n,), got {shapes}")
         mass = density * edges.diff()
         if not (edges.diff() > 0).all() or not (mass >= 0).all() or not mass.sum() > 0:
             raise ValueError("edges must increase and density be non-negative, not all zero")
-        self.edges = edges
+        self.edges, self.density = edges, density
         self._cdf = torch.cat([edges.new_zeros(1), (mass / mass.sum()).cumsum(0)])
         self._cdf[-1] = 1.0
         self._density = density / mass.sum()
         self._ends = float(edges[0]), float(edges[-1])  # on the host: reading them later would wait
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """The tensors from which :meth:`from_state_dict` makes the same quadrature, to the last bit."""
-        return {"edges": self.edges, "cdf": self._cdf, "density": self._density}
-
-    @classmethod
-    def from_state_dict(cls, state: Mapping[str, Tensor]) -> Quadrature:
-        """The quadrature of a state; ValueError if it is none."""
-        if state.keys() != {"edges", "cdf", "density"}:
-            raise ValueError(f"a quadrature has no parts {sorted(state)}")
-        edges, cdf, density = state["edges"], state["cdf"], state["density"]
-        n = len(density) if density.ndim == 1 else -1
-        if not edges.shape == cdf.shape == (n + 1,) or edges.dtype != torch.float64:
-            raise ValueError("the parts of the quadrature do not fit together")
-        # the constructor checks and normalises them, which may change the last bit
-        quadrature = cls(edges, density)
-        sound = cdf[0] == 0 and cdf[-1] == 1 and bool((cdf.diff() >= 0).all())
-        if cdf.dtype != torch.float64 or density.dtype != torch.float64 or not sound:
-            raise ValueError("the quadrature has no cumulative distribution")
-        quadrature._cdf, quadrature._density = cdf, density
-        return quadrature
 
     @classmethod
     def logistic(cls, loc: float, scale: float, *, low: float, high: float) -> Quadrature:
@@ -84,8 +65,8 @@ class Quadrature:
     def to(self, device: torch.device | str) -> Quadrature:
         """The same quadrature on another device, to the last bit."""
         other = copy.copy(self)
-        other.edges, other._cdf = self.edges.to(device), self._cdf.to(device)
-        other._density = self._density.to(device)
+        for name in ("edges", "density", "_cdf", "_density"):
+            setattr(other, name, getattr(self, name).to(device))
         return other
 
     def points(self, u: Tensor) -> tuple[Tensor, Tensor]:

@@ -139,6 +139,8 @@ def _write(value: Any, name: str, into: _Written) -> Any:
         if isinstance(value, kind):
             if isinstance(value, np.ndarray):
                 value = np.array(value, "u1" if value.dtype == bool else value.dtype, order="C")
+            if name in into.tensors:
+                raise TypeError(f"two arrays cannot be saved by the name {name}")
             into.tensors[name] = torch.as_tensor(value).detach().cpu()
             return {CLASS: label}
     if isinstance(value, tuple) and PLAIN.issuperset(map(type, value)):
@@ -148,7 +150,12 @@ def _write(value: Any, name: str, into: _Written) -> Any:
     if isinstance(value, list):
         return {CLASS: "list", "items": _write(tuple(value), name, into)}
     if isinstance(value, Mapping):
-        return {CLASS: "mapping", "items": _write(tuple(value.items()), name, into)}
+        if all(isinstance(k, str) and k[:1] != TIMED and k != CLASS for k in value):
+            return {
+                CLASS: "mapping",
+                **{k: _write(v, join(name, k), into) for k, v in value.items()},
+            }
+        return {CLASS: "items", "items": _write(tuple(value.items()), name, into)}
     cls = type(value)
     if isinstance(value, Denoiser):
         weights = value.state_dict()
@@ -292,6 +299,11 @@ class _Source:
             return self._either(args, data, name, sizes)
         if kind in (Any, object):
             return self._any(data, name)
+        if kind is dict:
+            made = self._any(data, name)
+            if not isinstance(made, dict):
+                raise ValueError(f"{name or 'header'} is {data!r:.80}, not a mapping")
+            return made
         if kind in ARRAYS:
             return self._array(kind, data, name)
         if origin is Literal:
@@ -365,7 +377,9 @@ class _Source:
         if not isinstance(data, dict):
             return data
         label = data.get(CLASS)
-        if label in ("list", "mapping"):
+        if label == "mapping":
+            return {k: self._any(v, join(name, k)) for k, v in data.items() if k != CLASS}
+        if label in ("list", "items"):
             items = self._any(data.get("items"), name)
             with building(name):
                 return list(items) if label == "list" else dict(items)

@@ -93,11 +93,11 @@ class Report:
     rollbacks: list[Rollback] = field(default_factory=list)
 
     def state_dict(self) -> dict[str, Any]:
-        """The report as JSON data."""
+        """The report as plain values."""
         return {
-            "history": [list(line) for line in self.history],
+            "history": list(self.history),
             "stopped": self.stopped,
-            "rollbacks": [list(line) for line in self.rollbacks],
+            "rollbacks": list(self.rollbacks),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -105,7 +105,11 @@ class Report:
         types = (int, float, float, float, float, float), (int, int, str)
         for name, kinds in zip(("history", "rollbacks"), types, strict=True):
             for line in state[name]:
-                if not isinstance(line, list) or [type(v) for v in line] != [*kinds] or line[0] < 0:
+                if (
+                    not isinstance(line, tuple)
+                    or [type(v) for v in line] != [*kinds]
+                    or line[0] < 0
+                ):
                     raise ValueError(f"{line} is no line of the {name}")
         if not state["history"] or state["stopped"] not in (*ENDS, ""):
             raise ValueError("the history is empty, or its end is unknown")

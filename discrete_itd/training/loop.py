@@ -20,6 +20,7 @@ from torch import Tensor
 
 from discrete_itd.channel import Quadrature
 from discrete_itd.denoisers.base import Denoiser
+from discrete_itd.storage.stored import flatten, unflatten
 from discrete_itd.threads import threads_for
 from discrete_itd.training import state as states
 from discrete_itd.training.acceleration import accelerated
@@ -422,7 +423,7 @@ class Run:
         if self.checkpoint is None:
             return
         try:
-            self.checkpoint.write(self.identity, states.split(state))
+            self.checkpoint.write(self.identity, flatten(state))
         except OSError as error:
             if self.step == 0 and not self.report.stopped:
                 raise  # the caller is still there to give another path
@@ -439,7 +440,8 @@ class Run:
             "seed": self.seed,
             "losses": torch.stack(self.losses) if self.losses else like.new_zeros(0),
         }
-        quadrature = {} if self.quadrature is None else self.quadrature.state_dict()
+        q = self.quadrature
+        quadrature = {} if q is None else {"edges": q.edges, "density": q.density}
         own = {name: getattr(self, name).state_dict() for name in STATEFUL}
         return {"run": run, "quadrature": quadrature, **own}
 
@@ -449,7 +451,7 @@ class Run:
         points = state.pop("quadrature", {})
         quadrature = None
         if not self.denoiser.closed_form:
-            quadrature = Quadrature.from_state_dict(points)
+            quadrature = Quadrature(**points)
         like = self.state_dict()
         like.pop("quadrature")
         states.check(state, like)
@@ -473,8 +475,8 @@ class Run:
             if tensor.dtype != torch.uint8:  # generators' states stay on the CPU
                 tensors[name] = tensor.to(self.x.device)
         try:
-            self.load_state_dict(states.joined(data, tensors))
-        except (ValueError, RuntimeError) as error:
+            self.load_state_dict(unflatten(dict, (data, tensors)))
+        except (TypeError, ValueError, RuntimeError) as error:
             raise self.checkpoint.damaged(error) from None
         self.kept = self.state_dict()
         return True

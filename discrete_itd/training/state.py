@@ -12,11 +12,9 @@ from torch import Tensor, nn
 
 from discrete_itd.denoisers.adamw import AdamW
 from discrete_itd.denoisers.base import Denoiser
-from discrete_itd.storage.files import State
 from discrete_itd.training.config import TrainingPlan
 
 MAX_GRADIENT = 10.0  # bound on the norm of the gradient, per column of the table
-SEPARATOR = "/"  # between the keys of a nested dictionary, in the name of a tensor
 
 
 class Optimizer:
@@ -157,34 +155,6 @@ class RandomStreams:
             torch.cuda.set_rng_state(state["cuda"], self._generator.device)
 
 
-def split(state: dict[str, Any]) -> State:
-    """JSON data and named tensors of a nested state."""
-    data, tensors = {}, {}
-    for key, value in state.items():
-        if isinstance(value, Tensor):
-            tensors[key] = value
-        elif isinstance(value, dict):
-            data[key], inner = split(value)
-            tensors |= {f"{key}{SEPARATOR}{name}": tensor for name, tensor in inner.items()}
-        else:
-            data[key] = value
-    return data, tensors
-
-
-def joined(data: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Any]:
-    """The nested state that :func:`split` took apart; ValueError if a tensor has no place in it."""
-    out = {k: joined(v, {}) if isinstance(v, dict) else v for k, v in data.items()}
-    for name, tensor in tensors.items():
-        *path, last = name.split(SEPARATOR)
-        place: Any = out
-        for key in path:
-            place = place.get(key) if isinstance(place, dict) else None
-        if not isinstance(place, dict) or last in place:
-            raise ValueError(f"the tensor {name} has no place in it")
-        place[last] = tensor
-    return out
-
-
 def check(found: Any, like: Any, name: str = "state") -> None:
     """Refuse a state that is not made like another one.
 
@@ -205,7 +175,7 @@ def check(found: Any, like: Any, name: str = "state") -> None:
         if found.keys() != like.keys():
             raise ValueError(f"{name} has the parts {sorted(found)}, not {sorted(like)}")
         for key in like:
-            check(found[key], like[key], f"{name}{SEPARATOR}{key}")
+            check(found[key], like[key], f"{name}/{key}")
     elif isinstance(like, Tensor):
         free = like.shape[:1] == (0,) and found.ndim == like.ndim
         if found.dtype != like.dtype or not (free or found.shape == like.shape):

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from discrete_itd.channel import CoordinateSchedule, IsotropicSchedule
@@ -45,7 +45,7 @@ class Table:
     anything: Any = None
 
 
-def example():
+def filled():
     return Table(
         cells=np.array([[1.0, np.nan], [2.0, 3.0], [4.0, 5.0]]),
         kinds=np.arange(2),
@@ -88,6 +88,7 @@ PLAIN = st.recursive(
 
 
 @given(PLAIN)
+@example({"class": 1, "~x": 2})
 def test_plain_values_come_back_with_their_types(value):
     assert repr(through_json(value)) == repr(value)
 
@@ -98,7 +99,7 @@ def test_nested_objects_and_numpy_numbers_survive_json():
 
 
 def test_an_object_with_arrays_survives_json():
-    table, again = example(), through_json(example(), Table)
+    table, again = filled(), through_json(filled(), Table)
     for name in ("cells", "kinds", "seen"):
         a, b = getattr(table, name), getattr(again, name)
         np.testing.assert_array_equal(a, b)
@@ -130,7 +131,7 @@ WRONG = {
     ids=str,
 )
 def test_what_an_annotation_does_not_admit_is_refused_by_name(name, value):
-    data, tensors = flatten(example())
+    data, tensors = flatten(filled())
     with pytest.raises(ValueError, match=f"^{name.removeprefix(TIMED)}"):
         unflatten(Table, ({**data, name: value}, tensors))
     del data[name if name in data else "how"]
@@ -151,7 +152,7 @@ def test_what_an_annotation_does_not_admit_is_refused_by_name(name, value):
     ],
 )
 def test_an_array_unlike_its_annotation_is_refused_by_name(name, array):
-    data, tensors = flatten(example())
+    data, tensors = flatten(filled())
     tensors = {k: v for k, v in tensors.items() if k != name} | (
         {} if array is None else {name: array}
     )
@@ -160,7 +161,7 @@ def test_an_array_unlike_its_annotation_is_refused_by_name(name, array):
 
 
 def test_a_tensor_that_no_field_names_is_refused():
-    data, tensors = flatten(example())
+    data, tensors = flatten(filled())
     with pytest.raises(ValueError, match="extra is an unknown tensor"):
         unflatten(Table, (data, {**tensors, "extra": torch.zeros(1)}))
 
@@ -179,6 +180,11 @@ class Hidden:
         self._size = size
 
 
+def test_arrays_whose_names_would_be_one_are_refused():
+    with pytest.raises(TypeError, match=r"two arrays cannot be saved by the name a\.b"):
+        flatten({"a": {"b": np.ones(1)}, "a.b": np.ones(1)})
+
+
 @pytest.mark.parametrize("value", [object(), Leaf, print, {1, 2}, Hidden(1)])
 def test_what_cannot_be_stored_is_refused_by_name(value):
     with pytest.raises(TypeError, match=f"of type {type(value).__name__} cannot be saved"):
@@ -194,8 +200,8 @@ def test_what_cannot_be_stored_is_refused_by_name(value):
         {"class": "CoordinateSchedule", "n_steps": "two", "order": None},
         {"class": "IsotropicSchedule", "levels": 5},
         {"class": "IsotropicSchedule", "levels": ["a", None]},
-        {"class": "mapping"},
-        {"class": "mapping", "items": [[{"class": "list", "items": []}, 1]]},
+        {"class": "items"},
+        {"class": "items", "items": [[{"class": "list", "items": []}, 1]]},
         {"class": ["Leaf"]},
     ],
     ids=range(9),

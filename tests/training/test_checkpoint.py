@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 from test_training import correlated_rows, make_network, seeded_generator, short_plan, weights
 
 from discrete_itd.storage.files import read_state, write_state
+from discrete_itd.storage.stored import flatten
 from discrete_itd.training import TrainingLoss
 from discrete_itd.training import checkpoint as module
 from discrete_itd.training.checkpoint import Checkpoint
 from discrete_itd.training.config import Rollback
 from discrete_itd.training.loop import CHECK_STEPS, Run, seeded, train
-from discrete_itd.training.state import split
 
 STEPS = 150
 
@@ -147,13 +147,13 @@ def test_what_is_kept_stays_as_it_was(device):
     taken.begin()
     taken.make_step(0.1)
     taken.keep()
-    kept = {name: tensor.clone() for name, tensor in split(taken.kept)[1].items()}
+    kept = {name: tensor.clone() for name, tensor in flatten(taken.kept)[1].items()}
     for again in range(2):
         taken.make_step(0.1)
         taken.evaluate()
         taken.roll_back(Rollback(2 + again, 1, "no reason"))
     taken.make_step(0.1)
-    for name, tensor in split(taken.kept)[1].items():
+    for name, tensor in flatten(taken.kept)[1].items():
         assert torch.equal(tensor, kept[name])
 
 
@@ -216,7 +216,11 @@ def test_the_clock_goes_on(cpu, tmp_path, monkeypatch):
     plan = {"max_steps": 10**6, "max_time": 1e4}
     run(cpu, path, **plan)
     header, tensors = read_state(path, kind="checkpoint")
-    assert header["state"]["run"]["seconds"] >= header["state"]["report"]["history"][-1][1] > 0
+    assert (
+        header["state"]["run"]["seconds"]
+        >= header["state"]["report"]["history"]["items"][-1][1]
+        > 0
+    )
     header["state"]["run"]["seconds"] = 0.9999999e4
     write_state(path, (header, tensors), kind="checkpoint")
     _, report, _ = run(cpu, path, **plan)
