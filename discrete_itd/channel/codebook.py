@@ -172,6 +172,12 @@ class Codebook(nn.Module):
         parts += [v.codes[codes[:, v.column].long()] for v in self.vocabularies]
         return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
+    def level_of(self, x: Tensor) -> Tensor:
+        """Levels of the low-cardinality cells of rows ``x`` (B, C): int64, (B, C'), T where a cell is missing."""
+        cells = x.index_select(1, self.finite)
+        level = self.levels.index_of(cells.nan_to_num(0.0).long())
+        return level.masked_fill_(cells.isnan(), self.levels.n_points)
+
     def known_cells(self, y: Tensor, snr: Tensor) -> Tensor:
         """Rows (B, C), float64, of the cells that a state knows; NaN elsewhere, and in high-cardinality columns."""
         x = torch.full(snr.shape, torch.nan, dtype=torch.float64, device=y.device)

@@ -6,7 +6,6 @@ a number of column j's own table, so that a row's factors are C look-ups and a d
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -14,18 +13,13 @@ import torch
 from torch import Tensor
 
 from discrete_itd.channel.codebook import Codebook
-from discrete_itd.channel.devices import index_tensor, replace_rows
+from discrete_itd.channel.devices import index_tensor
 from discrete_itd.channel.levels import Levels
 from discrete_itd.channel.posterior import CategoricalPosterior, Posterior
 from discrete_itd.denoisers.base import filled
 
 if TYPE_CHECKING:
     from discrete_itd.denoisers.marginal import MarginalDenoiser
-
-
-MARGIN = 20.0  # nats by which a class that is left out stays behind the others
-BLOCK = 1 << 16  # cells times classes whose logarithms are added up at once: they stay in a cache
-MANY = 256  # columns whose product leaves the range of numbers in nearly every row
 
 
 def ranks(codebook: Codebook, order: Tensor) -> Tensor:
@@ -122,66 +116,35 @@ def factors_by_difference(
     return out
 
 
-def shares_of_classes(log_weights: Tensor, own: Tensor, orders: Sequence[Sequence[int]]) -> Tensor:
+def shares_of_classes(
+    log_weights: Tensor, own: Sequence[Tensor], orders: Sequence[Sequence[int]], n_rows: int
+) -> Tensor:
     r"""How a mixture's log-probability grows as its columns are multiplied in one by one.
 
     Parameters
     ----------
     log_weights : Tensor, shape (Z,)
-    own : Tensor, shape (C, B, Z), nats
+    own : sequence of C Tensors, shapes (B, Z), nats
         Each class's log-probability of each cell; 0 where it is missing.
     orders : sequence of sequences of int, length C
         The result is the mean over them.
+    n_rows : int
+        B.
 
     Returns
     -------
-    Tensor, shape (C, B), nats
-        :math:`\log \sum_z r_z\, p_z(x_j)`, the classes weighted by their posterior given the columns before j. Columns
-        sum to :math:`\log \sum_z w_z \prod_j p_z(x_j)`.
+    Tensor, shape (B, C), nats
+        :math:`\log \sum_z r_z\, p_z(x_j)`, the classes weighted by their posterior r given the columns before j. The
+        columns sum to :math:`\log \sum_z w_z \prod_j p_z(x_j)`.
     """
-    if len(own) > MANY:
-        return slow_shares_of_classes(log_weights, own, orders)
-    peak = own.amax(2)  # (C, B)
-    # not below the smallest normal number: others take ten times as long
-    smallest = math.log(torch.finfo(own.dtype).tiny) + 1
-    probs = (own - peak[:, :, None]).clamp_min_(smallest).exp_()
-    out, least = torch.zeros_like(peak), own.new_zeros(own.shape[1])
+    total = log_weights.new_zeros(len(own), n_rows)
     for order in orders:
-        shares, total = log_weights.exp(), torch.zeros_like(least)
+        log_class = log_weights
         for j in order:
-            shares = shares * probs[j]
-            step = shares.sum(1)
-            shares /= step[:, None]  # small numbers keep their digits
-            step = step.log()
-            out[j] += step / len(orders)
-            total += step
-        least = torch.minimum(least, total)
-    out += peak
-    # a class whose share was too small for a number gains at most minus the total in the columns that follow
-    far = ~(least > smallest + MARGIN)
-    slow = replace_rows(
-        out.T, far, lambda rows: slow_shares_of_classes(log_weights, own[:, rows], orders).T
-    )
-    return slow.T
-
-
-def slow_shares_of_classes(
-    log_weights: Tensor, own: Tensor, orders: Sequence[Sequence[int]]
-) -> Tensor:
-    """As :func:`shares_of_classes`, of rows of any probability: by sums of logarithms, a block of columns at once."""
-    out = own.new_zeros(own.shape[:2])
-    step = max(1, BLOCK // max(1, own[0].numel()))
-    for order in orders:
-        before = log_weights.double().expand(own.shape[1:])
-        for some in torch.as_tensor(order, device=own.device).split(step):
-            log_class = own[some].double()
-            log_class[0] += before
-            log_class = log_class.cumsum(0)
-            totals = log_class.logsumexp(2)
-            steps = totals.diff(dim=0, prepend=torch.zeros_like(totals[:1]))
-            out[some] += steps.to(out) / len(orders)
-            before = log_class[-1] - totals[-1, :, None]
-    return out
+            joint = log_class + own[j]
+            log_class = torch.log_softmax(joint, 1)
+            total[j] += joint.amax(1) - log_class.amax(1)  # what the largest term has lost
+    return total.T / len(orders)
 
 
 def both_ways(columns: Sequence[int], leading: Sequence[int]) -> list[list[int]]:

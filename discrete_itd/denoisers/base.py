@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Callable, Mapping
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,8 @@ from discrete_itd.channel.posterior import CategoricalPosterior, Posterior
 
 if TYPE_CHECKING:
     from discrete_itd.denoisers.marginal import MarginalDenoiser
+
+Made = TypeVar("Made")
 
 Config = Mapping[str, Any]  # arguments of a constructor, as JSON gives them back
 Tensors = Mapping[str, Tensor]  # a ``state_dict``
@@ -58,6 +61,43 @@ def row_product(x: Tensor, w: Tensor) -> Tensor:
     """
     n = w.shape[-1]
     return x @ w if n >= NARROW else (x @ nn.functional.pad(w, (0, NARROW - n)))[..., :n]
+
+
+n_writes = attrgetter("_version")  # of a tensor, as torch counts them
+
+
+class Derived(Generic[Made]):
+    """What a function makes of tensors, kept until one of them is moved, replaced or written to.
+
+    Parameters
+    ----------
+    make : callable
+        Its result is not differentiated. Of a module, so that it can be copied and pickled; what it made is not.
+
+    Examples
+    --------
+    >>> squares, x = Derived(torch.square), torch.tensor([3.0])
+    >>> squares.of(x) is squares.of(x), squares.of(x.mul_(2))
+    (True, tensor([36.]))
+    """
+
+    def __init__(self, make: Callable[..., Made]) -> None:
+        self._make, self._made = make, None
+        self._sources: tuple[Tensor, ...] = ()  # held, so that no other tensor has their identity
+        self._states: list[Any] = []
+
+    def of(self, *tensors: Tensor) -> Made:
+        states = [
+            (id(t), t.data_ptr(), t.dtype, 0 if t.is_inference() else n_writes(t)) for t in tensors
+        ]
+        if self._states != states:
+            with torch.inference_mode(False), torch.no_grad():
+                self._made = self._make(*tensors)
+            self._sources, self._states = tensors, states
+        return cast(Made, self._made)
+
+    def __reduce__(self) -> tuple[type, tuple[Callable[..., Made]]]:
+        return type(self), (self._make,)
 
 
 def finite_log(values: Tensor) -> Tensor:

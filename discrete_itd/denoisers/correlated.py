@@ -113,7 +113,11 @@ class DenseGaussians:
         if devices.static_shapes(snr.device):
             alone, shared = torch.arange(len(snr), device=snr.device), []
         else:
-            ways, way, n = snr.unique(dim=0, return_inverse=True, return_counts=True)
+            if bool((snr == snr[:1]).all()):  # a look is cheaper than to sort rows
+                ways, way = snr[:1], torch.zeros(len(snr), dtype=torch.int64)
+                n = torch.tensor([len(snr)])
+            else:
+                ways, way, n = snr.unique(dim=0, return_inverse=True, return_counts=True)
             single = (n == 1) & ((ways > 0) & ~torch.isinf(ways)).any(1)
             alone, shared = torch.nonzero(single[way]).flatten(), (~single).nonzero().flatten()
             shared = [torch.nonzero(way == u).flatten() for u in shared]
@@ -213,18 +217,19 @@ class DenseGaussians:
 
     def densities_in_order(self, cells: Tensor, order: Sequence[int]) -> Tensor:
         """Log-densities (R, B, Z) of cells (B, R) by :meth:`in_order`; no number has a meaning where one is missing."""
-        at = devices.index_tensor(tuple(order), str(cells.device))
-        out = self.mean.new_zeros(*cells.shape, len(self.mean))
+        at, parts = devices.index_tensor(tuple(order), str(cells.device)), []
         for ways, rows, t in self._known(cells):
             make = partial(self._standardising, ways, at)
             affine, constant = self._once(make, ways, *order)
-            z = torch.cat([t, torch.ones_like(t[..., :1])], -1) @ affine
-            z = z.view(*t.shape, -1).flatten(0, 1).to(out)
-            constant = (
-                constant.to(out).repeat_interleave(t.shape[1], 0) if len(ways) > 1 else constant
-            )
-            out.index_copy_(0, rows, z.square_().mul_(-0.5).sub_(constant.to(out)))
-        return out.transpose(0, 1)
+            z = (torch.cat([t, torch.ones_like(t[..., :1])], -1) @ affine).to(constant)
+            z = torch.addcmul(constant, z, z, value=-0.5)  # (U, n, R Z)
+            parts.append((rows, z.view(len(rows), cells.shape[1], -1)))
+        rows, out = parts[0] if parts else (None, self.mean.new_zeros(0, *self.mean.T.shape))
+        if len(parts) > 1:
+            out = out.new_empty(len(cells), *out.shape[1:])
+            for rows, z in parts:
+                out.index_copy_(0, rows, z)
+        return out[: len(cells)].transpose(0, 1)
 
     def _known(self, cells: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """:meth:`_patterns` of cells (B, R), with the positions (U n,) of their rows and the known cells (U, n, R)."""
@@ -234,12 +239,12 @@ class DenseGaussians:
             yield ways, rows.flatten(), known[rows]
 
     def _standardising(self, snr: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
-        """What makes standardised residuals of the cells and 1, (U, R + 1, R Z), and log-normalisers (U, R, Z)."""
+        """What makes standardised residuals of cells and 1, (U, R + 1, R Z), and log-densities at 0, (U, 1, R Z)."""
         slopes, offset, own = self._conditionals(snr, at)
         residual = torch.eye(slopes.shape[-1]).to(slopes) - slopes
         affine = torch.cat([residual, -offset[..., None]], -1) / own.sqrt()[..., None]
-        constant = 0.5 * (2 * math.pi * own).log().mT
-        return affine.permute(0, 3, 2, 1).flatten(2).contiguous(), constant
+        constant = -0.5 * (2 * math.pi * own).log().mT.flatten(1).to(self.mean)
+        return affine.permute(0, 3, 2, 1).flatten(2).contiguous(), constant[:, None]
 
     def _conditionals(self, snr: Tensor, at: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Slopes (U, Z, R, R), offsets and variances (U, Z, R) of columns given the known ones before them.

@@ -63,10 +63,8 @@ class CellCounts:
 
 def indicators(book: Codebook, x: Tensor) -> Tensor:
     """Which levels rows ``x`` (B, C) have: (B, T), none where a cell is missing."""
-    cells = x[:, book.finite]
-    level = book.levels.index_of(cells.nan_to_num(0.0).long())
-    out = book.known_snr.new_zeros(len(x), book.levels.n_points)
-    return out.scatter_(1, level, (~cells.isnan()).to(out))
+    out = book.known_snr.new_zeros(len(x), book.levels.n_points + 1)
+    return out.scatter_(1, book.level_of(x), 1.0)[:, :-1]
 
 
 def pair_counts(book: Codebook, x: Tensor, weight: Tensor | None = None) -> Tensor:

@@ -23,7 +23,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from discrete_itd.channel import devices
 from discrete_itd.channel.codebook import Codebook
@@ -39,8 +39,10 @@ from discrete_itd.denoisers.ancestral import (
     shares_of_classes,
 )
 from discrete_itd.denoisers.base import (
+    BLOCK,
     Config,
     Denoiser,
+    Derived,
     Tensors,
     filled,
     finite_log,
@@ -51,12 +53,12 @@ from discrete_itd.denoisers.base import (
     without_copies,
 )
 from discrete_itd.denoisers.correlated import DenseGaussians
-from discrete_itd.denoisers.counts import indicators
 from discrete_itd.denoisers.marginal import MarginalDenoiser, fallback_log_prob
 from discrete_itd.denoisers.mixture_fit import expectation_maximisation, powers, quadratics
 
 # rows times classes of one batch, times columns where each has numbers of its own: more do not fit in a cache
 CELLS = 1 << 20
+CACHED = 1 << 19  # rows times classes to which cells are multiplied one after the other
 
 
 class MixtureDenoiser(Denoiser):
@@ -154,8 +156,8 @@ class MixtureDenoiser(Denoiser):
         self.register_buffer("means", (empty if mean is None else mean).to(like))
         self.register_buffer("var", (empty if var is None else var).to(like))
         self.register_buffer("chol", (torch.zeros(z, 0, 0) if chol is None else chol).to(like))
-        self._made: tuple[Tensor, Tensor] | None = None
-        self._made_dense: DenseGaussians | None = None
+        self._of_levels, self._quadratics = Derived(_by_level), Derived(quadratics)
+        self._dense = Derived(DenseGaussians)
 
     @property
     def own_reals(self) -> bool:
@@ -174,13 +176,7 @@ class MixtureDenoiser(Denoiser):
     @property
     def dense(self) -> DenseGaussians | None:
         """The Gaussians of continuous columns that depend on one another given the class; None if they do not."""
-        if not self.chol.numel():
-            return None
-        if (
-            self._made_dense is None or self._made_dense.chol is not self.chol
-        ):  # moved, or of another type since
-            self._made_dense = DenseGaussians(self.means, self.chol)
-        return self._made_dense
+        return self._dense.of(self.means, self.chol) if self.chol.numel() else None
 
     @property
     def n_components(self) -> int:
@@ -318,16 +314,19 @@ class MixtureDenoiser(Denoiser):
     def log_joint(self, x: Tensor) -> Tensor:
         """Log-probability of rows ``x`` (B, C) together with each class: (B, Z), nats."""
         book = self.codebook
-        own = self.log_weights + row_product(indicators(book, x), self.log_probs.T)
+        own = self.log_weights.expand(len(x), -1)
+        if len(book.finite):
+            table = self._of_levels.of(self.log_probs)
+            own = own + nn.functional.embedding_bag(book.level_of(x), table, mode="sum")
         if self.has_reals:
-            own += self._densities(x[:, book.reals]).to(own)
+            own = own + self._densities(x[:, book.reals]).to(own)
         return own
 
     def _densities(self, cells: Tensor) -> Tensor:
         """Log-densities of continuous cells (B, R), NaN where missing, given each class: (B, Z)."""
         if self.dense is not None:
             return self.dense.densities(cells)
-        return row_product(powers(cells), self._quadratics)
+        return row_product(powers(cells), self._quadratics.of(self.means, self.var))
 
     def moments(self, x: Tensor, shares: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Sums of continuous cells of rows (B, C), of which each class has shares (B, Z): see :class:`Sums`."""
@@ -338,44 +337,37 @@ class MixtureDenoiser(Denoiser):
         return first, second, present
 
     @property
-    def _quadratics(self) -> Tensor:
-        """Coefficients (3 R, Z) of x², x and 1 in the log-densities of continuous cells, made once; in double."""
-        if self._made is None or self._made[0] is not self.means:  # moved or of another type since
-            self._made = self.means, quadratics(self.means.double(), self.var.double())
-        return self._made[1]
-
-    @property
     def _modelled(self) -> Tensor:
         """The columns that depend on the class."""
         book = self.codebook
         return torch.cat([book.finite, book.reals]) if self.has_reals else book.finite
 
     def _batches(self, x: Tensor) -> Sequence[Tensor]:
-        """Rows, as many at once as :meth:`_cells` may hold."""
-        numbers = self.n_components * self.codebook.n_columns
-        return x.split(rows_at_once(CELLS // max(1, numbers)))
+        """Rows, as many at once as keep numbers for each class in a cache, those of all numbers if they depend."""
+        numbers = self.n_components * (self.means.shape[1] if self.chol.numel() else 1)
+        return x.split(max(BLOCK, rows_at_once(CACHED // max(1, numbers))))
 
-    def _cells(self, x: Tensor, order: Sequence[int] | None = None) -> Tensor:
-        """Log-probability of each cell given each class: (C, B, Z), 0 where it is missing or left to the fallback.
+    def _cells(self, x: Tensor, order: Sequence[int]) -> dict[int, Tensor]:
+        """Log-probability of each cell that depends on the class, given it: (B, Z) by column, 0 where it is missing.
 
-        With an ``order`` of the columns, given the class and the cells before it.
+        Continuous cells that depend on one another are given those before them in an ``order`` of the columns.
         """
-        book = self.codebook
-        out = self.log_probs.new_zeros(x.shape[1], len(x), self.n_components)
-        level = book.levels.index_of(x[:, book.finite].nan_to_num(0.0).long())
-        out[book.finite] = _known(self.log_probs.T[level.T], x[:, book.finite])
-        if self.has_reals:
-            out[book.reals] = self._real_cells(x, order).to(out)
-        return out
-
-    def _real_cells(self, x: Tensor, order: Sequence[int] | None) -> Tensor:
-        """Those of :meth:`_cells` that are continuous, (R, B, Z)."""
-        cells = x[:, self.codebook.reals]
-        if self.dense is not None and order is not None:
-            return _known(self.dense.densities_in_order(cells, self._reals_of(order)), cells)
-        mean, sd = self.means.T[:, None], self.var.T[:, None].sqrt()  # (R, 1, Z)
-        z = (cells.nan_to_num(0.0).T.to(mean)[:, :, None] - mean).mul_(1 / sd)
-        return _known(z.square_().mul_(-0.5).sub_((math.sqrt(2 * math.pi) * sd).log()), cells)
+        book, table = self.codebook, self._of_levels.of(self.log_probs)
+        level = book.level_of(x)
+        own = {j: table.index_select(0, level[:, i]) for j, i in book.place.items()}
+        if not self.has_reals:
+            return own
+        cells = x.index_select(1, book.reals)
+        if self.dense is not None:
+            reals = self.dense.densities_in_order(cells, self._reals_of(order))
+        else:
+            mean, sd = self.means.T[:, None], self.var.T[:, None].sqrt()  # (R, 1, Z)
+            z = (cells.nan_to_num(0.0).T.to(mean)[:, :, None] - mean).mul_(1 / sd)
+            reals = torch.addcmul(-(math.sqrt(2 * math.pi) * sd).log(), z, z, value=-0.5)
+        missing = cells.isnan()
+        if devices.any_true(missing):
+            reals = reals.masked_fill(missing.T[:, :, None], 0.0)
+        return own | dict(zip(book.reals.tolist(), reals, strict=True))
 
     def _reals_of(self, order: Sequence[int]) -> list[int]:
         """The continuous columns in an order of all columns, by their place among them."""
@@ -384,31 +376,30 @@ class MixtureDenoiser(Denoiser):
 
     def log_factors(self, x: Tensor) -> Tensor:
         """As the base class has it: the mean over the order of the table and its reverse, leading columns first."""
-        book = self.codebook
-        orders = both_ways(range(book.n_columns), book.leading_columns)
-        rows, back = without_copies(x), None
-        if self.dense is not None and len(rows) > 1 and not devices.static_shapes(x.device):
+        own, rows, back = self._modelled.sort().values, without_copies(x), None
+        columns = own.tolist()
+        orders = both_ways(columns, self.codebook.leading_columns)
+        if self.dense is not None and not devices.static_shapes(x.device):
             # rows with the same cells missing in one batch: each batch costs a product for each pattern
-            way = rows[:, book.reals].isnan().unique(dim=0, return_inverse=True)[1]
-            first = way.argsort(stable=True)
-            rows, back = rows[first], first.argsort()
-        out = torch.cat([self._shares(some, orders) for some in self._batches(rows)])
+            missing = rows[:, self.codebook.reals].isnan()
+            if bool((missing != missing[:1]).any()):
+                first = missing.unique(dim=0, return_inverse=True)[1].argsort(stable=True)
+                rows, back = rows[first], first.argsort()
+        out = torch.cat([self._shares(some, columns, orders) for some in self._batches(rows)])
         out = out if back is None else out[back]
         out = torch.cat([out, out[-1:].expand(len(x) - len(out), -1)])
         if self.fallback is not None:
-            own = self._modelled
-            out = self.fallback.log_factors(x).to(out).index_copy(1, own, out[:, own])
+            out = self.fallback.log_factors(x).to(out).index_copy(1, own, out)
         return out.masked_fill(x.isnan(), 0.0)
 
-    def _shares(self, x: Tensor, orders: Sequence[Sequence[int]]) -> Tensor:
-        """Factors of rows, (B, C): the mean over orders of the columns."""
-        if self.dense is None:
-            return shares_of_classes(self.log_weights, self._cells(x), orders).T
-        own, parts = self._cells(x, orders[0]), []
-        for i, order in enumerate(orders):
-            if i:  # categories do not depend on the order
-                own[self.codebook.reals] = self._real_cells(x, order).to(own)
-            parts.append(shares_of_classes(self.log_weights, own, [order]).T)
+    def _shares(self, x: Tensor, columns: Sequence[int], orders: Sequence[Sequence[int]]) -> Tensor:
+        """Factors of some columns in rows, (B, C''): the mean over orders, by the places of the columns among them."""
+        parts = []
+        # where numbers depend on those before them, each order has its own
+        for some in [orders] if self.dense is None else [[order] for order in orders]:
+            own = self._cells(x, [columns[i] for i in some[0]])
+            cells = [own[j] for j in columns]
+            parts.append(shares_of_classes(self.log_weights, cells, some, len(x)))
         return torch.stack(parts).mean(0)
 
     def preceding(self, x: Tensor, order: Tensor) -> Posterior:
@@ -416,15 +407,16 @@ class MixtureDenoiser(Denoiser):
         book, levels, probs = self.codebook, self.codebook.levels, self._probs
         logits, gaussians = [], []
         for rows in self._batches(x):
-            own, moments = self._cells(rows, order.tolist()), [self.means.T, self.var.T]
+            cells, moments = self._cells(rows, order.tolist()), [self.means.T, self.var.T]
             if self.dense is not None:
                 moments = self.dense.in_order(rows[:, book.reals], self._reals_of(order.tolist()))
             moments = [t.expand(len(rows), *t.shape[-2:]) for t in moments]
-            before = torch.empty_like(own)
             log_class = self.log_weights.expand(len(rows), -1)
+            before = log_class.new_empty(book.n_columns, *log_class.shape)
             for j in order.tolist():
                 before[j] = log_class
-                log_class = torch.log_softmax(log_class + own[j], 1)
+                if j in cells:
+                    log_class = torch.log_softmax(log_class + cells[j], 1)
             prior = row_product(before[book.finite].exp(), probs.transpose(1, 2))  # (C, B, K)
             logits.append(finite_log(levels.gather(prior.transpose(0, 1))))
             gaussians.append((before[book.reals].transpose(0, 1), *moments))
@@ -557,11 +549,6 @@ class MixtureDenoiser(Denoiser):
         )  # fmt: skip
 
 
-def _known(out: Tensor, cells: Tensor) -> Tensor:
-    """Numbers (C, B, Z) of each cell (B, C) and class, 0 where it is missing; written over."""
-    missing = cells.isnan()
-    if devices.static_shapes(cells.device):
-        return out.masked_fill_(missing.T[:, :, None], 0.0)
-    for j in torch.nonzero(missing.any(0)).flatten().tolist():
-        out[j].masked_fill_(missing[:, j, None], 0.0)
-    return out
+def _by_level(log_probs: Tensor) -> Tensor:
+    """Log-probabilities (Z, T) by level, then those of a missing cell: (T + 1, Z)."""
+    return torch.cat([log_probs.T, log_probs.new_zeros(1, len(log_probs))])

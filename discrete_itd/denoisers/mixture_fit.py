@@ -147,7 +147,8 @@ def powers(cells: Tensor) -> Tensor:
 
 
 def quadratics(mean: Tensor, var: Tensor) -> Tensor:
-    """What :func:`powers` are multiplied by, (3 R, Z), for the log-densities of Gaussians (Z, R), added up."""
+    """What :func:`powers` are multiplied by, float64 (3 R, Z), for the log-densities of Gaussians (Z, R), added up."""
+    mean, var = mean.double(), var.double()
     constant = mean.square() / var + (2 * math.pi * var).log()
     return torch.cat([-0.5 / var, mean / var, -0.5 * constant], 1).T
 

@@ -140,12 +140,7 @@ class Splits(nn.Module):
 
     def places(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Levels (B, C') of the low-cardinality cells of rows ``x`` (B, C), T where missing, and numbers (B, R)."""
-        book = self.codebook
-        cells = x[:, book.finite]
-        level = book.levels.index_of(cells.nan_to_num(0.0).long())
-        return level.masked_fill_(cells.isnan(), book.levels.n_points), x[:, book.reals].to(
-            self.rank
-        )
+        return self.codebook.level_of(x), x[:, self.codebook.reals].to(self.rank)
 
     def values(self, level: Tensor, reals: Tensor) -> Values:
         """Cells to be compared with thresholds, from their :meth:`places`: NaN where missing."""
