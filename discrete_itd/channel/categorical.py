@@ -21,6 +21,8 @@ class CategoricalPosterior:
         Normalised within every column by the constructor.
     normalised : bool
         Whether they already are.
+    log_total : Tensor, shape (B, C), optional
+        Of each column of ``logits`` the logarithm of its total: these are then normalised where they are asked for.
 
     Examples
     --------
@@ -31,9 +33,26 @@ class CategoricalPosterior:
     tensor([[-0.6931]])
     """
 
-    def __init__(self, levels: Levels, logits: Tensor, *, normalised: bool = False) -> None:
+    def __init__(
+        self,
+        levels: Levels,
+        logits: Tensor,
+        *,
+        normalised: bool = False,
+        log_total: Tensor | None = None,
+    ) -> None:
         self.levels = levels
-        self.logits = logits if normalised else levels.log_softmax(logits)
+        if not normalised and log_total is None:
+            logits = levels.log_softmax(logits)
+        self._logits, self._log_total = logits, log_total
+
+    @property
+    def logits(self) -> Tensor:
+        """Log-probabilities, shape (B, T), nats."""
+        if self._log_total is not None:
+            self._logits = self._logits - self.levels.per_level(self._log_total)
+            self._log_total = None
+        return self._logits
 
     @property
     def probs(self) -> Tensor:
@@ -46,7 +65,8 @@ class CategoricalPosterior:
 
     def log_prob(self, codes: Tensor) -> Tensor:
         """Log-probability of each cell (int64 codes, (B, C)): (B, C), nats."""
-        return self.levels.at(self.logits, codes)
+        own = self.levels.at(self._logits, codes)
+        return own if self._log_total is None else own - self._log_total
 
     def update(self, y: Tensor, snr: Tensor) -> CategoricalPosterior:
         r"""The Bayes update :math:`q \oplus \Delta` by evidence ``y`` (B, D) at ``snr`` (B, C), eq. (2)."""

@@ -117,15 +117,15 @@ def factors_by_difference(
 
 
 def shares_of_classes(
-    log_weights: Tensor, own: Sequence[Tensor], orders: Sequence[Sequence[int]], n_rows: int
+    log_weights: Tensor, own: Callable[[int], Tensor], orders: Sequence[Sequence[int]], n_rows: int
 ) -> Tensor:
     r"""How a mixture's log-probability grows as its columns are multiplied in one by one.
 
     Parameters
     ----------
     log_weights : Tensor, shape (Z,)
-    own : sequence of C Tensors, shapes (B, Z), nats
-        Each class's log-probability of each cell; 0 where it is missing.
+    own : callable
+        From a column to each class's log-probability of its cells, (B, Z), nats; 0 where one is missing.
     orders : sequence of sequences of int, length C
         The result is the mean over them.
     n_rows : int
@@ -137,11 +137,11 @@ def shares_of_classes(
         :math:`\log \sum_z r_z\, p_z(x_j)`, the classes weighted by their posterior r given the columns before j. The
         columns sum to :math:`\log \sum_z w_z \prod_j p_z(x_j)`.
     """
-    total = log_weights.new_zeros(len(own), n_rows)
+    total = log_weights.new_zeros(len(orders[0]), n_rows)
     for order in orders:
         log_class = log_weights
         for j in order:
-            joint = log_class + own[j]
+            joint = log_class + own(j)
             log_class = torch.log_softmax(joint, 1)
             total[j] += joint.amax(1) - log_class.amax(1)  # what the largest term has lost
     return total.T / len(orders)

@@ -30,7 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from discrete_itd.channel.codebook import Codebook
-from discrete_itd.channel.devices import index_tensor, replace_rows
+from discrete_itd.channel.devices import any_true, index_tensor, replace_rows
 from discrete_itd.channel.gaussian import chosen
 from discrete_itd.channel.levels import KNOWN_NATS
 from discrete_itd.channel.noise import RowNoise
@@ -354,9 +354,13 @@ class BayesNetDenoiser(Denoiser):
         rank = ranks(book, order)
         late = ((self._stride > 0) & (rank[self._above] > rank)).any(0)
         at, unsure = self._rows_of_tables(x[:, book.finite])
-        given = self.log_probs[at[:, levels.level_column] + levels.level_code]
-        alone = (unsure | late)[:, levels.level_column]
-        logits = torch.where(alone, self._alone(), given)
+        column = levels.level_column.expand(
+            len(x), -1
+        )  # gather and index_select: an eighth of the time
+        place = at.gather(1, column) + levels.level_code
+        logits = self.log_probs.index_select(0, place.flatten()).view(place.shape)
+        if any_true(alone := unsure | late):
+            logits = torch.where(alone.gather(1, column), self._alone(), logits)
         return beside_fallback(book, logits, self.fallback)
 
     @torch.no_grad()

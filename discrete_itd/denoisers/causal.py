@@ -22,7 +22,14 @@ from torch import Tensor, nn
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.posterior import CategoricalPosterior, Posterior
 from discrete_itd.denoisers.ancestral import drawable
-from discrete_itd.denoisers.base import Config, Denoiser, Tensors, with_codebook
+from discrete_itd.denoisers.base import (
+    Config,
+    Denoiser,
+    Derived,
+    Tensors,
+    row_product,
+    with_codebook,
+)
 from discrete_itd.denoisers.features import ColumnFeatures
 from discrete_itd.denoisers.marginal import MarginalDenoiser
 from discrete_itd.denoisers.masked import MaskedMLP
@@ -88,6 +95,7 @@ class CausalDenoiser(Denoiser):
         rank = self.order.argsort().to(device)
         self._n_answers = len(self.features.answer_column)
         self._columns: list[OneColumn] = []  # made at the first draw
+        self._maps = Derived(self._mapped)
         answer_rank = rank[self.features.answer_column]
         if not self._n_answers:  # a table of constants leaves nothing to predict
             answer_rank = rank.new_tensor([book.n_columns])
@@ -138,10 +146,36 @@ class CausalDenoiser(Denoiser):
         cells[:, book.finite] = book.levels.argmax(alone.categorical.logits).double()
         cells[:, book.reals] = y[:, book.real_coords].double()
         features = self.features.describe(alone, snr)
-        return self._prior(features, cells.masked_fill(~known, math.nan)).update(y, snr)
+        answers = self.network(features)
+        return self._prior(answers, cells.masked_fill(~known, math.nan)).update(y, snr)
 
     def chain(self, x: Tensor) -> Posterior:
-        return self._prior(self.features.describe_cells(x), x)
+        if self.training or torch.is_grad_enabled():
+            return self._prior(self.network(self.features.describe_cells(x)), x)
+        net, n_units = self.network, self.width
+        maps = [m for m in (net.enter, net.skip) if m is not None]
+        table, others, bias = self._maps.of(*(p for m in maps for p in (m.weight, m.bias)))
+        sums = bias.expand(len(x), -1)
+        if len(self.codebook.finite):
+            level = self.codebook.level_of(x)
+            sums = sums + nn.functional.embedding_bag(level, table, mode="sum")
+        if len(others):
+            sums = sums + row_product(self.features.describe_others(x), others)
+        skipped = None if net.skip is None else sums[:, n_units:]
+        return self._prior(net.after(sums[:, :n_units], skipped), x)
+
+    def _mapped(self, *parameters: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What the network's maps of the features, one beside the other, add up of known cells.
+
+        By level and, last, for a missing cell, (T + 1, M); by feature of other columns, (F', M); for every row, (M,).
+        """
+        book, levels = self.codebook, self.codebook.levels
+        weight, bias = torch.cat(parameters[::2]).T, torch.cat(parameters[1::2])
+        x = torch.full((levels.n_points + 1, book.n_columns), math.nan, dtype=torch.float64)
+        x = x.to(weight.device)
+        at = book.finite[levels.level_column][:, None]
+        x[:-1].scatter_(1, at, levels.level_code[:, None].double())
+        return self.features.describe_cells(x) @ weight, weight[self.features.others], bias
 
     def constants(self, x: Tensor) -> tuple[Tensor, ...]:
         if self.words:  # their posteriors are no single tensor
@@ -154,7 +188,8 @@ class CausalDenoiser(Denoiser):
             return self.log_prob(x)
         features, logits = constants
         prior = CategoricalPosterior(self.codebook.levels, logits, normalised=True)
-        return self._answered(features, Posterior(self.codebook, prior)).log_prob(x).sum(1)
+        answers = self.network(features)
+        return self._answered(answers, Posterior(self.codebook, prior)).log_prob(x).sum(1)
 
     def log_factors(self, x: Tensor) -> Tensor:
         return self.chain(x).log_prob(x)
@@ -173,14 +208,13 @@ class CausalDenoiser(Denoiser):
         others = part(y, snr)
         return Posterior(book, categorical, others.gaussian, others.words)
 
-    def _prior(self, features: Tensor, cells: Tensor) -> Posterior:
-        """The distribution of every column given the columns before it, of which ``cells`` (B, C) are known."""
-        return self._answered(features, self.base.preceding(cells, self.order))
+    def _prior(self, answers: Tensor, cells: Tensor) -> Posterior:
+        """The distribution of every column given those before it, known ``cells`` (B, C) and the network's answers."""
+        return self._answered(answers, self.base.preceding(cells, self.order))
 
-    def _answered(self, features: Tensor, prior: Posterior) -> Posterior:
+    def _answered(self, answers: Tensor, prior: Posterior) -> Posterior:
         """The base's distributions, as the network changes them."""
-        answers = self.network(features)[:, : self._n_answers]
-        return self.features.answer(prior, answers, list(self.words))
+        return self.features.answer(prior, answers[:, : self._n_answers], list(self.words))
 
     # -- drawing --------------------------------------------------------------------------------
 

@@ -215,21 +215,27 @@ class DenseGaussians:
             var.index_copy_(0, rows, own)
         return means, var
 
-    def densities_in_order(self, cells: Tensor, order: Sequence[int]) -> Tensor:
-        """Log-densities (R, B, Z) of cells (B, R) by :meth:`in_order`; no number has a meaning where one is missing."""
+    def densities_in_order(self, cells: Tensor, order: Sequence[int]) -> Callable[[int], Tensor]:
+        """What gives log-densities (B, Z) of one column's cells among (B, R) by :meth:`in_order`.
+
+        No number has a meaning where the cell is missing.
+        """
         at, parts = devices.index_tensor(tuple(order), str(cells.device)), []
         for ways, rows, t in self._known(cells):
-            make = partial(self._standardising, ways, at)
-            affine, constant = self._once(make, ways, *order)
-            z = (torch.cat([t, torch.ones_like(t[..., :1])], -1) @ affine).to(constant)
-            z = torch.addcmul(constant, z, z, value=-0.5)  # (U, n, R Z)
-            parts.append((rows, z.view(len(rows), cells.shape[1], -1)))
-        rows, out = parts[0] if parts else (None, self.mean.new_zeros(0, *self.mean.T.shape))
-        if len(parts) > 1:
-            out = out.new_empty(len(cells), *out.shape[1:])
-            for rows, z in parts:
-                out.index_copy_(0, rows, z)
-        return out[: len(cells)].transpose(0, 1)
+            made = self._once(partial(self._standardising, ways, at), ways, *order)
+            parts.append((rows, torch.cat([t, torch.ones_like(t[..., :1])], -1), *made))
+
+        def of_column(r: int) -> Tensor:
+            out = self.mean.new_empty(len(cells), len(self.mean))
+            for rows, t, affine, constant in parts:
+                z = (t @ affine[:, r]).to(out)  # (U, n, Z)
+                own = torch.addcmul(constant[:, r, None], z, z, value=-0.5).flatten(0, 1)
+                if len(parts) == 1:
+                    return own[: len(cells)]
+                out.index_copy_(0, rows, own)
+            return out
+
+        return of_column
 
     def _known(self, cells: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """:meth:`_patterns` of cells (B, R), with the positions (U n,) of their rows and the known cells (U, n, R)."""
@@ -239,12 +245,12 @@ class DenseGaussians:
             yield ways, rows.flatten(), known[rows]
 
     def _standardising(self, snr: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
-        """What makes standardised residuals of cells and 1, (U, R + 1, R Z), and log-densities at 0, (U, 1, R Z)."""
+        """What makes standardised residuals of cells and 1, (U, R, R + 1, Z), and log-densities at 0, (U, R, Z)."""
         slopes, offset, own = self._conditionals(snr, at)
         residual = torch.eye(slopes.shape[-1]).to(slopes) - slopes
         affine = torch.cat([residual, -offset[..., None]], -1) / own.sqrt()[..., None]
-        constant = -0.5 * (2 * math.pi * own).log().mT.flatten(1).to(self.mean)
-        return affine.permute(0, 3, 2, 1).flatten(2).contiguous(), constant[:, None]
+        constant = -0.5 * (2 * math.pi * own).log().mT.to(self.mean)
+        return affine.permute(0, 2, 3, 1).contiguous(), constant
 
     def _conditionals(self, snr: Tensor, at: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Slopes (U, Z, R, R), offsets and variances (U, Z, R) of columns given the known ones before them.

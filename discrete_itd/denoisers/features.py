@@ -44,6 +44,8 @@ class ColumnFeatures(nn.Module):
         The column of each feature.
     answer_column : Tensor of int64, shape (A,)
         The column of each answer.
+    others : Tensor of int64, shape (F',)
+        The features that are not of low-cardinality columns.
     nothing : Tensor, shape (1, T), nats
         Log-probability of every level when nothing is known.
     sizes : list of int
@@ -67,8 +69,11 @@ class ColumnFeatures(nn.Module):
 
     feature_column: Tensor
     answer_column: Tensor
+    others: Tensor
     nothing: Tensor
     _fed: Tensor
+    _unseen: Tensor
+    _open: Tensor
     _centre: Tensor
     _scale: Tensor
     _mixture: Tensor
@@ -113,6 +118,8 @@ class ColumnFeatures(nn.Module):
         buffers = {
             "nothing": nothing.categorical.logits,
             "_fed": fed,
+            "_unseen": torch.nonzero(levels.level_unseen).flatten(),
+            "_open": levels.level_column[levels.level_unseen],
             "_centre": start / seen,
             # a rare category's indicator would be huge in units of its standard deviation, and the many of a column
             # would drown a number: all of a column together vary about as much as one
@@ -125,6 +132,9 @@ class ColumnFeatures(nn.Module):
             "feature_column": torch.cat([finite, reals.repeat_interleave(n), reals, words, every]),
             "answer_column": torch.cat([finite, reals.repeat_interleave(3 * k), words]),
         }
+        n_others = len(reals) * (n + 1) + len(words)
+        within = torch.arange(len(fed), len(fed) + n_others).to(fed)
+        buffers["others"] = torch.cat([within, torch.cat([reals, high]) + len(fed) + n_others])
         for name, tensor in buffers.items():
             self.register_buffer(name, tensor, persistent=False)
         self.sizes, self.n_added = [len(fed), len(reals) * k * 3, len(words)], n_added
@@ -170,15 +180,21 @@ class ColumnFeatures(nn.Module):
         The same as :meth:`describe` of the posterior there, without computing it.
         """
         book, levels = self.codebook, self.codebook.levels
-        there = ~x.isnan()
-        cells = x[:, book.finite].nan_to_num(0.0).long()
-        seen = (there[:, book.finite] & (cells < self._n_seen)).to(book.dtype)
+        cells = x[:, book.finite]
+        seen = (cells < self._n_seen).to(book.dtype)  # NaN is not less
         fed = indicators(book, x)[:, self._fed]
         centre = self._centre * seen[:, levels.level_column[self._fed]]
-        reliability = there.to(book.dtype).index_copy(1, book.finite, seen)
-        features = [(fed - centre) * self._scale]
+        out = book.known_snr.new_zeros(len(x), len(self.feature_column))
+        out[:, : len(self._fed)] = (fed - centre) * self._scale
+        out.index_copy_(1, book.finite + out.shape[1] - book.n_columns, seen)
+        return out.index_copy_(1, self.others, self.describe_others(x))
+
+    def describe_others(self, x: Tensor) -> Tensor:
+        """Those of :meth:`describe_cells` at ``others``: of all columns but the low-cardinality ones."""
+        book, features, reliability = self.codebook, [x[:, :0].to(self.codebook.dtype)], []
         if len(book.reals):
-            values, known = x[:, book.reals].to(book.dtype), there[:, book.reals].to(book.dtype)
+            cells = x.index_select(1, book.reals)
+            values, known = cells.to(book.dtype), (~cells.isnan()).to(book.dtype)
             log_weight, mean, var = self._mixture  # (R, K)
             own = GaussianPosterior(log_weight[None], mean[None], var[None], normalised=True)
             weight = own.shares(values.nan_to_num(0.0)) * known[:, :, None]
@@ -187,13 +203,13 @@ class ColumnFeatures(nn.Module):
             middle = (prior * mean[:, :-1]).sum(1)
             features.append((weight[:, :, :-1] - prior * narrow[:, :, None]).flatten(1) * 2)
             features.append((values.nan_to_num(0.0) - middle) * narrow / SD)
-            reliability = reliability.index_copy(1, book.reals, narrow)
+            reliability.append(narrow)
         for v, middle in zip(book.vocabularies, self._middles, strict=True):
-            code = x[:, v.column].nan_to_num(0.0).long()
-            seen = there[:, v.column] & (code < v.n_levels)
-            features.append((v.codes[code] - middle) * seen[:, None] / VERTEX)
-            reliability[:, v.column] = seen.to(book.dtype)
-        return torch.cat([*features, reliability], 1)
+            cells = x[:, v.column, None]
+            seen = cells < v.n_levels
+            features.append((v.codes[cells[:, 0].nan_to_num(0.0).long()] - middle) * seen / VERTEX)
+            reliability.append(seen.to(book.dtype))
+        return torch.cat([*features, *reliability], 1)
 
     def answer(self, prior: Posterior, answers: Tensor, words: Sequence[Tensor]) -> Posterior:
         """The posterior that a network's answers make of another.
@@ -213,10 +229,11 @@ class ColumnFeatures(nn.Module):
         f = out[0].new_zeros(len(answers), levels.n_points).index_copy(1, self._fed, out[0])
         if levels.any_open:
             closed, seen = self._seen(categorical)
-            logits = levels.log_softmax(closed + f)
-            logits = logits + levels.per_level(seen)
-            logits = torch.where(levels.level_unseen, categorical.logits, logits)
-            categorical = CategoricalPosterior(levels, logits, normalised=True)
+            closed = closed + f
+            gain = levels.logsumexp(closed) - seen  # an unseen category keeps its probability
+            unseen = categorical.logits[:, self._unseen] + gain[:, self._open]
+            logits = closed.index_copy(1, self._unseen, unseen)
+            categorical = CategoricalPosterior(levels, logits, log_total=gain)
         else:
             categorical = CategoricalPosterior(levels, categorical.logits + f)
         gaussian = None

@@ -152,12 +152,15 @@ class MaskedMLP(nn.Module):
         self.dropout = dropout
 
     def forward(self, features: Tensor) -> Tensor:
+        return self.after(self.enter(features), None if self.skip is None else self.skip(features))
+
+    def after(self, h: Tensor, skipped: Tensor | None) -> Tensor:
+        """The answers (B, A) from what the maps of the features give: to the units (B, W), and beside them (B, A)."""
         share = self.dropout if self.training else 0.0
-        h = self.enter(features)  # (B, W)
         for first, second in self._pairs():
             h = h + second(dropped(torch.relu(first(torch.relu(h))), share))
         answers = self.leave(dropped(torch.relu(h), share))
-        return answers if self.skip is None else answers + self.skip(features)
+        return answers if skipped is None else answers + skipped
 
     def _pairs(self) -> Iterator[tuple[MaskedLinear, MaskedLinear]]:
         for block in self.blocks:

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Self
 
 import torch
@@ -343,31 +344,37 @@ class MixtureDenoiser(Denoiser):
         return torch.cat([book.finite, book.reals]) if self.has_reals else book.finite
 
     def _batches(self, x: Tensor) -> Sequence[Tensor]:
-        """Rows, as many at once as keep numbers for each class in a cache, those of all numbers if they depend."""
-        numbers = self.n_components * (self.means.shape[1] if self.chol.numel() else 1)
-        return x.split(max(BLOCK, rows_at_once(CACHED // max(1, numbers))))
+        """Rows, as many at once as keep numbers for each class in a cache."""
+        return x.split(max(BLOCK, rows_at_once(CACHED // self.n_components)))
 
-    def _cells(self, x: Tensor, order: Sequence[int]) -> dict[int, Tensor]:
-        """Log-probability of each cell that depends on the class, given it: (B, Z) by column, 0 where it is missing.
+    def _cells(self, x: Tensor, order: Sequence[int]) -> Callable[[int], Tensor]:
+        """What gives the log-probability of the cells of a column given each class: (B, Z), 0 where one is missing.
 
         Continuous cells that depend on one another are given those before them in an ``order`` of the columns.
         """
         book, table = self.codebook, self._of_levels.of(self.log_probs)
-        level = book.level_of(x)
-        own = {j: table.index_select(0, level[:, i]) for j, i in book.place.items()}
-        if not self.has_reals:
-            return own
-        cells = x.index_select(1, book.reals)
-        if self.dense is not None:
-            reals = self.dense.densities_in_order(cells, self._reals_of(order))
+        level, cells = book.level_of(x), x.index_select(1, book.reals)
+        places = {j: r for r, j in enumerate(book.reals.tolist())}
+        if self.dense is None:
+            densities = partial(self._density, cells.nan_to_num(0.0).to(self.means))
         else:
-            mean, sd = self.means.T[:, None], self.var.T[:, None].sqrt()  # (R, 1, Z)
-            z = (cells.nan_to_num(0.0).T.to(mean)[:, :, None] - mean).mul_(1 / sd)
-            reals = torch.addcmul(-(math.sqrt(2 * math.pi) * sd).log(), z, z, value=-0.5)
+            densities = self.dense.densities_in_order(cells, self._reals_of(order))
         missing = cells.isnan()
-        if devices.any_true(missing):
-            reals = reals.masked_fill(missing.T[:, :, None], 0.0)
-        return own | dict(zip(book.reals.tolist(), reals, strict=True))
+        has_gaps = devices.any_true(missing)
+
+        def of_column(j: int) -> Tensor:
+            if j in book.place:
+                return table.index_select(0, level[:, book.place[j]])
+            out = densities(places[j])
+            return out.masked_fill(missing[:, places[j], None], 0.0) if has_gaps else out
+
+        return of_column
+
+    def _density(self, cells: Tensor, r: int) -> Tensor:
+        """Log-density of known cells (B, R) of column r given each class, where numbers do not depend: (B, Z)."""
+        sd = self.var[:, r].sqrt()
+        z = (cells[:, r, None] - self.means[:, r]).mul_(1 / sd)
+        return torch.addcmul(-(math.sqrt(2 * math.pi) * sd).log(), z, z, value=-0.5)
 
     def _reals_of(self, order: Sequence[int]) -> list[int]:
         """The continuous columns in an order of all columns, by their place among them."""
@@ -397,9 +404,12 @@ class MixtureDenoiser(Denoiser):
         parts = []
         # where numbers depend on those before them, each order has its own
         for some in [orders] if self.dense is None else [[order] for order in orders]:
-            own = self._cells(x, [columns[i] for i in some[0]])
-            cells = [own[j] for j in columns]
-            parts.append(shares_of_classes(self.log_weights, cells, some, len(x)))
+            cells = self._cells(x, [columns[i] for i in some[0]])
+            parts.append(
+                shares_of_classes(
+                    self.log_weights, lambda i, of=cells: of(columns[i]), some, len(x)
+                )
+            )
         return torch.stack(parts).mean(0)
 
     def preceding(self, x: Tensor, order: Tensor) -> Posterior:
@@ -408,6 +418,7 @@ class MixtureDenoiser(Denoiser):
         logits, gaussians = [], []
         for rows in self._batches(x):
             cells, moments = self._cells(rows, order.tolist()), [self.means.T, self.var.T]
+            modelled = self._modelled.tolist()
             if self.dense is not None:
                 moments = self.dense.in_order(rows[:, book.reals], self._reals_of(order.tolist()))
             moments = [t.expand(len(rows), *t.shape[-2:]) for t in moments]
@@ -415,8 +426,8 @@ class MixtureDenoiser(Denoiser):
             before = log_class.new_empty(book.n_columns, *log_class.shape)
             for j in order.tolist():
                 before[j] = log_class
-                if j in cells:
-                    log_class = torch.log_softmax(log_class + cells[j], 1)
+                if j in modelled:
+                    log_class = torch.log_softmax(log_class + cells(j), 1)
             prior = row_product(before[book.finite].exp(), probs.transpose(1, 2))  # (C, B, K)
             logits.append(finite_log(levels.gather(prior.transpose(0, 1))))
             gaussians.append((before[book.reals].transpose(0, 1), *moments))
