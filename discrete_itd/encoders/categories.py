@@ -259,18 +259,10 @@ def fit_categories(
     equally_spaced: bool,
     min_count: int | None,
 ) -> Categories:
-    """The schema of categories that occurred ``counts`` times.
+    """The schema of categories (K, in order) that occurred ``counts`` (K,) times.
 
-    Parameters
-    ----------
-    kind : {"nominal", "ordinal"}
-    categories : sequence of K scalars, in order
-    counts : ndarray of int, shape (K,)
-    is_open : bool
-    equally_spaced : bool
-        Whether ordinal categories are equally spaced even if they are numbers.
-    min_count : int, optional
-        Nominal categories with fewer occurrences are pooled; if None, 5 in a high-cardinality column, else none.
+    Ordinal ones that are numbers are spaced as these, unless ``equally_spaced``. Nominal ones that occurred fewer
+    than ``min_count`` times are pooled; if None, fewer than 5 times in a high-cardinality column, else none.
     """
     levels: tuple[float, ...] = ()
     if kind == "ordinal":
@@ -293,21 +285,11 @@ def fit_categories(
 
 
 def line_levels(positions: np.ndarray, counts: np.ndarray) -> tuple[float, ...]:
-    """Where ordinal categories lie on the line.
+    """Where ordinal categories at increasing ``positions`` (K,) lie on the line, given how often each occurs.
 
-    Parameters
-    ----------
-    positions : ndarray, shape (K,)
-        Increasing finite numbers.
-    counts : ndarray, shape (K,)
-        How often each occurs.
-
-    Returns
-    -------
-    tuple of float
-        The positions, centred, with standard deviation one half, as two equally likely categories at unit distance
-        have; shrunk if two neighbours would otherwise be further apart than one. Numbers so uneven
-        that neighbours nearly touch are replaced by their ranks.
+    Centred, with standard deviation one half, as two equally likely categories at unit distance have; shrunk if two
+    neighbours would otherwise be further apart than one. Numbers so uneven that neighbours nearly touch are replaced
+    by their ranks.
     """
     if len(positions) == 1:
         return (0.0,)
@@ -340,12 +322,8 @@ def no_category(name: Hashable, values: Iterable[Any]) -> TypeError:
 def count_values(name: Hashable, values: np.ndarray) -> tuple[list[Scalar], np.ndarray]:
     """The distinct values and how often each occurs.
 
-    Raises
-    ------
-    TypeError
-        If a value cannot be a category.
-    ValueError
-        If a value is infinite, or truth values are mixed with numbers.
+    TypeError, naming the column, if one cannot be a category; ValueError if one is infinite, or truth values are
+    mixed with numbers.
     """
     try:
         codes, distinct = pd.factorize(values)

@@ -142,12 +142,8 @@ MOST_DECIMALS = 6  # of numbers that are given back rounded
 class PlainCells(NamedTuple):
     """The cells of a column as plain numpy values.
 
-    Attributes
-    ----------
-    values : ndarray, shape (P,)
-        Values that occur; of a ``category`` dtype each once, otherwise one per present cell.
-    where : ndarray of int64, shape (N,)
-        Index in ``values`` of each cell, -1 where the cell is missing.
+    ``values`` (P,) are those that occur, of a ``category`` dtype each once, otherwise one per present cell; ``where``
+    (N,) is the index in these of each cell, -1 where the cell is missing.
     """
 
     values: np.ndarray
@@ -260,26 +256,10 @@ def is_number(values: np.ndarray) -> bool:
 def as_numbers(
     name: Hashable, cells: PlainCells, expected: str, origin: int = 0, step: int = 1
 ) -> np.ndarray:
-    """Plain values as float64: numbers as they are, times as steps from an origin.
+    """Plain values as float64: numbers as they are, times as steps of ``step`` nanoseconds from a second ``origin``.
 
-    Parameters
-    ----------
-    name : hashable
-        The column's name, for errors.
-    cells : PlainCells, P values
-    expected : {"number", "datetime", "timedelta"}
-        What the values must be.
-    origin, step : int
-        Of times: the second from which steps count, and their length in nanoseconds.
-
-    Returns
-    -------
-    ndarray of float64, shape (P,)
-
-    Raises
-    ------
-    ValueError
-        If a value is infinite or not what is expected.
+    ValueError, naming the column, if one is infinite or not what is ``expected``: "number", "datetime" or
+    "timedelta".
     """
     values = cells.values
     if not len(values):

@@ -279,12 +279,8 @@ class Column:
     def encode(self, values: pd.Series) -> tuple[np.ndarray, np.ndarray, bool]:
         """The core's numbers and log-volumes, float64, NaN and 0 where a cell is missing.
 
-        The third result is whether all of several values are unseen, so that the dtype is probably wrong.
-
-        Raises
-        ------
-        ValueError, TypeError
-            As of :meth:`encode_values`.
+        The third result is whether all of several values are unseen, so that the dtype is probably wrong. Errors are
+        those of :meth:`encode_values`.
         """
         cells = self.read_cells(values)
         x, log_volume = self.encode_values(cells)

@@ -88,15 +88,7 @@ def check_unique_names(frame: pd.DataFrame) -> None:
 
 
 def fill_cells(frame: pd.DataFrame, empty: np.ndarray, filled: pd.DataFrame) -> pd.DataFrame:
-    """A copy of a table with its empty cells filled.
-
-    Parameters
-    ----------
-    frame : DataFrame, shape (N, C)
-    empty : ndarray of bool, shape (N, C)
-    filled : DataFrame, shape (n, C)
-        The rows that have an empty cell, in their order.
-    """
+    """A copy of a table (N, C) with its empty cells filled from the rows that have one, in their order."""
     columns = []
     for j in range(frame.shape[1]):
         column, mask = frame.iloc[:, j], empty[:, j]

@@ -158,17 +158,10 @@ def _edges(where: str, edges: Any) -> tuple[float, ...]:
 
 
 def read_text(seen: Observed, spec: ColumnSpec) -> tuple[Observed, Recognised]:
-    """What was seen of a column as numbers or times if it is text of these, and what the text was found to be.
+    """A column as numbers or times if it is text of these, and what the text was found to be.
 
-    Raises
-    ------
-    ValueError
-        Naming the column and a cell, if it must be numbers or times and is not.
-
-    Warns
-    -----
-    UserWarning
-        Of words that are taken as missing cells, and of text that looks like numbers or dates and is ambiguous.
+    ValueError, naming the column and a cell, if it must be numbers or times and is not. A warning names words that
+    are taken as missing cells, and text that looks like numbers or dates and is ambiguous.
     """
     values = seen.values
     is_open = spec.kind in (None, "continuous", "binned") or spec.notation is not None
@@ -216,14 +209,10 @@ def infer_column(
     from_array: bool,
     notation: Notation | None = None,
 ) -> Column:
-    """Decide what a column is, and learn its categories, bins or scale, from what was seen of it.
+    """Decide what a column that :func:`read_text` has read is, and learn its categories, bins or scale.
 
-    ``seen`` is that of :func:`read_text`, and ``notation`` what it found.
-
-    Raises
-    ------
-    ValueError, TypeError
-        Naming the column, if its name or dtype is not supported or its values are not of the kind.
+    ValueError or TypeError, naming the column, if its name or dtype is not supported or its values are not of the
+    kind.
     """
     name, dtype = seen.name, seen.dtype
     if not isinstance(name, Scalar) or name != name:

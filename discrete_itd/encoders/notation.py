@@ -197,21 +197,8 @@ def is_missing(text: str) -> bool:
 def typed(cells: pd.Series, *, decimal: str = ".", dates: bool = True) -> tuple[pd.Series, str]:
     """A column of text as plain numbers, truth values or ISO times if all of it is; else as it is.
 
-    Parameters
-    ----------
-    cells : Series
-        Text, as a CSV has it; words like "NA" are missing among numbers, truth values and times.
-    decimal : {".", ","}
-        With a comma, plain numbers are whole ones.
-    dates : bool
-        Whether times are read.
-
-    Returns
-    -------
-    values : Series
-        Numbers some of which begin with a zero, like postal codes, stay text.
-    note : str
-        Which words are taken as missing cells; empty if there are none.
+    Words like "NA" are missing among these, and the second result says which, if any. With a decimal comma, plain
+    numbers are whole ones. Numbers some of which begin with a zero, like postal codes, stay text.
 
     Examples
     --------
@@ -272,17 +259,9 @@ def _iso_times(texts: list[str], _: str) -> pd.Series | None:
 def recognise(
     texts: Sequence[str], counts: np.ndarray, asked: Asked | None = None, *, plain: bool = False
 ) -> Recognised:
-    """The notation of different texts, each of which occurs ``counts`` times.
+    """The notation of different texts (K,), without words for missing cells, each of which occurs ``counts`` times.
 
-    Parameters
-    ----------
-    texts : sequence of K str
-        Without words for missing cells.
-    counts : ndarray of int, shape (K,)
-    asked : {"decimal-comma", "decimal-point", "day-first", "month-first"}, optional
-        What the user says.
-    plain : bool
-        Whether plain whole numbers are numbers, too.
+    ``asked`` is what the user says; ``plain``, whether plain whole numbers are numbers, too.
 
     Examples
     --------
@@ -529,14 +508,7 @@ EXACT = 2.0**53  # floats below are exact as integers
 
 
 def read_plainly(texts: Sequence[str], family: str, dtype: Any) -> np.ndarray:
-    """What texts say in a column of a dtype: float64, datetime64 (of UTC) or timedelta64; missing where none.
-
-    Parameters
-    ----------
-    texts : sequence of K str
-    family : {"number", "datetime", "timedelta"}
-    dtype : dtype
-        Of the column: its times are read as finely.
+    """What texts say in a column: float64, datetime64 (of UTC) or timedelta64; missing where they say nothing.
 
     Examples
     --------
@@ -607,14 +579,7 @@ def durations_of(cells: np.ndarray) -> pd.Series:
 
 
 def as_text(values: pd.Series, *, days: bool = False) -> pd.Series:
-    """Cells as a CSV has them, each by itself; missing ones stay missing.
-
-    Parameters
-    ----------
-    values : Series
-    days : bool
-        Whether times at the beginning of a day are written as dates.
-    """
+    """Cells as a CSV has them, each by itself; with ``days``, times at the beginning of a day as dates."""
     present = values.notna().to_numpy()
     if (
         values.dtype.kind == "f"

@@ -375,24 +375,11 @@ class Bins:
 def fit_bins(
     values: np.ndarray, whole: bool, bins: int = BINS, edges: np.ndarray | None = None
 ) -> Bins:
-    """Edges, tails and levels for the values, shape (N,) with N > 0.
+    """Edges, tails and levels for the values (N,) with N > 0; ``whole`` if they are whole numbers and nothing else.
 
-    Parameters
-    ----------
-    values : ndarray, shape (N,)
-    whole : bool
-        Whether they are whole numbers and stand for nothing else.
-    bins : int
-        Number of bins of about equal counts, if no edges are given. A value in more than its share of the rows
-        gets a bin of its own: of width one among whole numbers, otherwise of the smallest gap between two distinct
-        values, but not less than 1/1000 of the spread of the others.
-    edges : ndarray, shape (K + 1,), optional
-        Increasing.
-
-    Raises
-    ------
-    ValueError
-        If no whole number lies between the edges given.
+    Unless ``edges`` are given, bins have about equal counts. A value in more than its share of the rows gets a bin of
+    its own: of width one among whole numbers, otherwise of the smallest gap between two distinct values, but not less
+    than 1/1000 of the spread of the others. ValueError if no whole number lies between the edges given.
     """
     atoms = np.zeros(0)
     if edges is None:

@@ -27,16 +27,9 @@ MANY_NUMBERS = 256  # distinct integers; more are measurements
 class Observed:
     """What the kind of a column, its categories and its scale are inferred from.
 
-    Categories are counted exactly, part by part. Numbers of which nothing is specified are counted as long as they may
-    turn out to be categories; measurements are not, unless they are text.
-
-    Parameters
-    ----------
-    name : hashable
-    kind : str, optional
-        What the user specifies.
-    text_dtype : dtype, optional
-        Of a column of text whose parts come as categories.
+    Categories are counted exactly, part by part. Numbers of which no kind is specified are counted as long as they
+    may turn out to be categories; measurements are not, unless they are text. ``text_dtype`` is that of a column of
+    text whose parts come as categories.
 
     Attributes
     ----------

@@ -33,14 +33,7 @@ PAGE_BUFFER = 1 << 20  # bytes; column chunks are read by pages, or a row group 
 
 
 class Part(NamedTuple):
-    """Some rows of a stream.
-
-    Attributes
-    ----------
-    frame : DataFrame, shape (B, C)
-    positions : ndarray of int64, shape (B,)
-        Where they are in the stream.
-    """
+    """Some rows of a stream, and where they are in it: a frame (B, C) and int64 (B,)."""
 
     frame: pd.DataFrame
     positions: Positions
@@ -183,15 +176,7 @@ class ParquetStream:
 
 
 class RemainingStream:
-    """The rows of a stream whose positions have hashes above a bound.
-
-    Parameters
-    ----------
-    stream : Stream
-    salt : int
-        Of the hashes.
-    bound : int
-    """
+    """The rows of a stream whose positions have hashes, by a salt, above a bound."""
 
     def __init__(self, stream: Stream, salt: int, bound: int) -> None:
         self.stream, self.salt, self.bound = stream, salt, np.uint64(bound)
@@ -217,13 +202,7 @@ class RemainingStream:
 
 
 class FrameStream:
-    """The rows of frames that come one after another, in the same order whenever they are asked for.
-
-    Parameters
-    ----------
-    frames : iterable of frames
-        Starts again at each ``iter``.
-    """
+    """The rows of frames that come one after another, in the same order at each ``iter``."""
 
     def __init__(self, frames: Iterable[Any]) -> None:
         self.frames = frames
@@ -320,15 +299,7 @@ MOST_CATEGORIES = 1_000_000  # of a column of a stream: each is kept, with its c
 
 
 class Sample:
-    """The rows of a stream with the smallest hashes.
-
-    Parameters
-    ----------
-    n : int
-        How many.
-    salt : int
-        Of the hashes: the seed of the sample.
-    """
+    """The ``n`` rows of a stream with the smallest hashes, by a salt: the seed of the sample."""
 
     def __init__(self, n: int, salt: int) -> None:
         self._n, self._salt = n, salt
@@ -375,14 +346,7 @@ class Sample:
 class Survey:
     """What one pass has found.
 
-    Parameters
-    ----------
-    n_rows : int
-    columns : mapping from name to Observed
-    sample : DataFrame
-        Rows in the order of the stream; all of them, if they are few.
-    hashes : ndarray of uint64
-        Of the positions of these rows.
+    The sample, and the hashes of its positions, are in the order of the stream, and of all rows, if they are few.
     """
 
     n_rows: int
@@ -402,18 +366,10 @@ def survey(
     n_sample: Callable[[int], int],
     salt: int,
 ) -> Survey:
-    """Read a stream once.
+    """Read a stream once; a sample of ``n_sample`` (of the number of columns) rows, with the seed ``salt``.
 
-    Parameters
-    ----------
-    stream : Stream
-    specs : callable, optional
-        Of the names of the columns: what is specified about each, or an error. Without it, columns are not looked at,
-        and the survey is of the sample alone.
-    n_sample : callable
-        Of the number of columns: the size of the sample.
-    salt : int
-        The seed of the sample.
+    ``specs`` says, of the names of the columns, what is specified about each, or raises an error. Without it, columns
+    are not looked at, and the survey is of the sample alone.
 
     Raises
     ------
