@@ -279,9 +279,9 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         Parameters
         ----------
         X : DataFrame, array-like, path-like or iterable of frames, shape (N, C)
-            A pandas frame, a table that converts to one (like a polars frame), or an array. Of more rows than memory
-            holds: a Parquet file or a folder of them, or frames, one after another, that can be iterated again; see
-            :mod:`discrete_itd.models.streaming`.
+            A pandas frame, a table of another library that narwhals knows (polars, pyarrow, DuckDB, Dask, ...; a lazy
+            one is collected), or an array. Of more rows than memory holds: a Parquet file or a folder of them, or
+            frames, one after another, that can be iterated again; see :mod:`discrete_itd.models.streaming`.
         y : ignored
         sample_weight : array-like of int, shape (N,), optional
             How often each row of a table in memory occurs. Repetitions of a row are copies: they are held out together.
