@@ -303,43 +303,29 @@ class Sample:
 
     def __init__(self, n: int, salt: int) -> None:
         self._n, self._salt = n, salt
-        self._frames: list[pd.DataFrame] = []
-        self._hashes: list[Hashes] = []
+        self._parts: list[tuple[pd.DataFrame, Hashes]] = []
         self._largest = np.uint64(2**64 - 1)
 
     def add(self, part: Part) -> None:
         """Take what belongs into the sample among some rows."""
         hashes = position_hashes(part.positions, self._salt)
         near = hashes <= self._largest
-        self._frames.append(part.take(near).frame)
-        self._hashes.append(hashes[near])
-        if sum(map(len, self._hashes)) > SLACK * self._n:
-            self._shrink()
+        self._parts.append((part.take(near).frame, hashes[near]))
+        if sum(len(hashes) for _, hashes in self._parts) > SLACK * self._n:
+            self._parts = [self.rows()]
+            self._largest = self._parts[0][1].max()
 
     def rows(self) -> tuple[pd.DataFrame, Hashes]:
         """The rows and their hashes, in the order in which they were added."""
-        if sum(map(len, self._hashes)) > self._n:
-            self._shrink()
-        self._join()
-        return self._frames[0], self._hashes[0]
-
-    def _shrink(self) -> None:
-        self._largest = np.partition(np.concatenate(self._hashes), self._n - 1)[self._n - 1]
-        near = [hashes <= self._largest for hashes in self._hashes]
-        pairs = zip(self._frames, near, strict=True)
-        self._frames = [cast(pd.DataFrame, frame[own]) for frame, own in pairs]
-        self._hashes = [hashes[own] for hashes, own in zip(self._hashes, near, strict=True)]
-        self._join()
-
-    def _join(self) -> None:
-        """Make one frame of all: thousands of small ones would take more memory than their rows."""
-        names = self._frames[0].columns
-        cells = {
-            name: _joined([cast(pd.Series, frame[name]) for frame in self._frames])
-            for name in names
-        }
-        self._frames = [pd.DataFrame(cells, columns=names)]
-        self._hashes = [np.concatenate(self._hashes)]
+        hashes = np.concatenate([hashes for _, hashes in self._parts])
+        near = np.ones(len(hashes), dtype=bool)
+        if len(hashes) > self._n:
+            near = hashes <= np.partition(hashes, self._n - 1)[self._n - 1]
+        # one frame: thousands of small ones would take more memory than their rows
+        names = self._parts[0][0].columns
+        cells = {n: _joined([cast(pd.Series, frame[n]) for frame, _ in self._parts]) for n in names}
+        frame = pd.DataFrame(cells, columns=names)
+        return cast(pd.DataFrame, frame[near]).reset_index(drop=True), hashes[near]
 
 
 @dataclass(frozen=True, eq=False)
