@@ -178,13 +178,8 @@ def typed_table(
 ) -> pd.DataFrame:
     """The text of a CSV with numbers, truth values and ISO times as such, where a column has nothing else.
 
-    Other text, in the notation of a country maybe, is read by the model. Text in a nominal column stays text, and in an
-    ordinal column it is not a date. See :func:`_read_to_fit` for ``column_types``.
-
-    Warns
-    -----
-    UserWarning
-        If words are taken as missing cells.
+    Other text, in the notation of a country maybe, is read by the model. Text in a nominal column stays text, and in
+    an ordinal column it is not a date. A warning names words that are taken as missing cells.
     """
     cells, asked = {}, {",": "decimal-comma", ".": "decimal-point", None: None}[dialect.decimal]
     for name, values in frame.items():

@@ -186,22 +186,11 @@ def parts_of(path: str, out: str) -> list[Part]:
 
 
 class Ledger:
-    """The parts of a folder that are complete.
+    """The parts of a folder that are complete, by the model and options of ``key``.
 
     A ledger may come from anyone who can write in the folder: of its lines only those count that name a table in the
-    folder, and nothing outside of the folder is ever removed or written.
-
-    Parameters
-    ----------
-    folder : str
-        Made if it is not there.
-    key : str
-        Of the model and the options; parts made by others count for nothing.
-
-    Raises
-    ------
-    UserError
-        If the folder cannot be made or written in, or its ledger is no regular file.
+    folder, and nothing outside of the folder is ever removed or written. The folder is made if it is not there; a
+    UserError if it cannot be written in, or its ledger is no regular file.
     """
 
     def __init__(self, folder: str, key: str) -> None:
@@ -242,13 +231,7 @@ class Ledger:
                         path.parent.rmdir()
 
     def begin(self, part: Part) -> dict[str, Any]:
-        """Make room for a part; the result is for :meth:`add`.
-
-        Raises
-        ------
-        UserError
-            If it cannot be written, or a link leads out of the folder.
-        """
+        """Make room for a part; the result is for :meth:`add`. A UserError if a link leads out of the folder."""
         path = Path(part.out)
         if not self._is_inside(path):
             raise UserError(f"{path}: a link leads out of the folder {self._folder}")

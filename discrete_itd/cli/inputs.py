@@ -87,12 +87,8 @@ class Reader:
     ) -> Iterator[tuple[str, pd.DataFrame, Rows]]:
         """A table, or all tables in a folder, in chunks: the path of each, the chunk as it is, and encoded.
 
-        In a folder, the labels of rows begin with their file.
-
-        Raises
-        ------
-        UserError
-            As of :meth:`read`, and if a table lacks a column or has no rows.
+        In a folder, the labels of rows begin with their file. Errors are those of :meth:`read`, and if a table lacks
+        a column or has no rows.
         """
         for file, table in _files(path):
             with reading(table, self.dialect) as source:
@@ -125,20 +121,9 @@ class Reader:
     ) -> Iterator[tuple[pd.DataFrame, Rows]]:
         """A table in chunks, as they are and encoded; the index of the rows are their numbers, from 1.
 
-        Parameters
-        ----------
-        source : Source
-        keep : sequence of str
-            Columns to read besides those of the model.
-        all_used : bool
-            Whether all columns are read; else a warning says which are ignored.
-        n_rows : int, optional
-            Of a chunk; by default as many as have about a million cells.
-
-        Raises
-        ------
-        UserError
-            Naming the file, and if a cell is wrong its row, column and value.
+        Besides the columns of the model, those of ``keep`` are read, or all; else a warning says which are ignored. A
+        chunk has ``n_rows``, by default as many as have about a million cells. A UserError names the file, and if a
+        cell is wrong its row, column and value.
         """
         names = None if all_used else [*self.names, *keep]
         for i, chunk in enumerate(source.chunks(names, n_rows)):
@@ -288,11 +273,8 @@ def kept_names(
 ) -> list[str]:
     """The columns of a table that ``--keep`` asks for: each word is the name of one, or names with commas between them.
 
-    Raises
-    ------
-    UserError
-        Naming the column, if the table has none of that name, it is named twice, or it is also one of ``answers``, the
-        names of other columns of the output.
+    A UserError names the column, if the table has none of that name, it is named twice, or it is also one of
+    ``answers``, the names of other columns of the output.
     """
     kept = [name for word in asked for name in ([word] if word in names else word.split(","))]
     for name in kept:

@@ -73,13 +73,7 @@ def score(args: argparse.Namespace) -> None:
 
 
 def _threshold(args: argparse.Namespace, model: Model) -> Threshold | None:
-    """The threshold of this run; None if no alarms are to be raised.
-
-    Raises
-    ------
-    UserError
-        Naming the option that is incompatible with the model or with another option.
-    """
+    """The threshold of this run, None if no alarms are to be raised; a UserError names an option that does not fit."""
     given = [name for name in OF_ALARMS if getattr(args, name) is not None]
     options = [f"--{name.replace('_', '-')}" for name in given]
     if isinstance(model, DiffusionDensity):

@@ -92,23 +92,9 @@ class Dialect:
 class Source:
     """A table that is open for reading.
 
-    Parameters
-    ----------
-    path : str
-    kind : str
-        ".csv", ".tsv" or ".parquet".
-    names : list of str
-        Of the columns.
-    take : callable
-        From a number of rows, and names of columns or None for all, to an iterator over frames of so many rows, the
-        last one maybe shorter, whose index numbers the rows from 1. Cells of a CSV are text, columns of Parquet are
-        those of Arrow.
-    dialect : Dialect
-        Complete.
-    schema : pyarrow.Schema, optional
-        Of a Parquet file.
-    n_rows : int, optional
-        If it is known.
+    ``take`` goes from a number of rows, and names of columns or None for all, to frames of so many rows, the last one
+    maybe shorter, whose index numbers the rows from 1. Cells of a CSV are text, columns of Parquet are those of
+    Arrow.
     """
 
     path: str
@@ -122,13 +108,7 @@ class Source:
     def chunks(
         self, names: Sequence[str] | None = None, n_rows: int | None = None
     ) -> Iterator[pd.DataFrame]:
-        """The rows in frames of at most about a million cells, with the columns ``names``; at least one frame.
-
-        Raises
-        ------
-        UserError
-            Naming the file, if it cannot be read.
-        """
+        """The rows in frames of at most about a million cells, with the columns ``names``; at least one frame."""
         usual = min(MOST_ROWS, max(1, CHUNK_CELLS // len(self.names)))
         with damage_named(self.path, self.kind):
             yield from self.take(n_rows or usual, names)
@@ -155,10 +135,7 @@ def ending(path: str) -> str:
 def reading(path: str, dialect: Dialect, row_group: int | None = None) -> Iterator[Source]:
     """A table, or one row group of a Parquet file, open within the block.
 
-    Raises
-    ------
-    UserError
-        Naming the file, if it cannot be read, has no columns, or two of its columns have one name.
+    A UserError names the file, if it cannot be read, has no columns, or two of its columns have one name.
     """
     with ExitStack() as stack:
         kind = ".csv" if path == STANDARD else ending(path)
@@ -434,25 +411,11 @@ def write_table(
     dialect: Dialect | None = None,
     schema: pa.Schema | None = None,
 ) -> None:
-    """Write frames, one after the other: a file completely or not at all.
+    """Write frames, all with the same columns, one after the other: a file completely or not at all.
 
-    Parameters
-    ----------
-    path : str
-        A name whose ending gives the format, or ``-``: a CSV to the standard output.
-    frames : iterable of DataFrame
-        All with the same columns in the same types.
-    dialect : Dialect, optional
-        Of the CSV of which this is a copy.
-    schema : pyarrow.Schema, optional
-        Of a Parquet file; by default that of the first frame.
-
-    Raises
-    ------
-    UserError
-        Naming the file, if it cannot be written.
-    BrokenPipeError
-        If the reader of the standard output has gone.
+    The format is that of the name's ending; ``-`` is a CSV to the standard output. ``dialect`` is that of the CSV of
+    which this is a copy, ``schema`` that of a Parquet file, by default of the first frame. A UserError names a file
+    that cannot be written; BrokenPipeError, if the reader of the standard output has gone.
     """
     if path == STANDARD:
         _write_csv(standard_output(), frames, dialect or Dialect(), ",")
