@@ -15,15 +15,18 @@ This is exact, and a normalised mass over all rows of the table.
 
 from __future__ import annotations
 
+import math
+import operator
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 
-from discrete_itd.channel.codebook import Codebook
+from discrete_itd.channel.codebook import Codebook, ColumnPoints
 from discrete_itd.channel.devices import index_tensor
-from discrete_itd.channel.levels import KNOWN_NATS
+from discrete_itd.channel.levels import KNOWN_NATS, Levels
 from discrete_itd.channel.posterior import Posterior
 from discrete_itd.denoisers.ancestral import beside_fallback, drawable, factors_beside
 from discrete_itd.denoisers.base import (
@@ -34,12 +37,18 @@ from discrete_itd.denoisers.base import (
     row_product,
     with_codebook,
 )
-from discrete_itd.denoisers.counts import indicators
+from discrete_itd.denoisers.counts import CellCounts, indicators
 from discrete_itd.denoisers.marginal import MarginalDenoiser, fallback_log_prob
-from discrete_itd.denoisers.one_hot_groups import OneHotGroups
 
 # evidence of an excluded category: finite, so that differences are no NaN
 NOWHERE = -4 * KNOWN_NATS
+MOST_LEVELS = 6000  # categories of a table and of the merged one: memory grows with their product
+ROWS = 20_000  # at most, in which groups are detected
+FEWEST_ROWS = 32  # with fewer, a run of neighbours is not taken for a group
+TOLERANCE = 0.01  # share of rows with no column of a group on; share with two on, relative to independent columns
+SURPRISE = 10.0  # nats by which a group's surprisal must exceed its price: chance is then exp(-10)
+# columns from each of which a group is grown, to take the best; with more, one start
+MOST_STARTS = 128
 
 
 class OneHotDenoiser(Denoiser):
@@ -266,3 +275,306 @@ class OneHotDenoiser(Denoiser):
         others = index_tensor(self.groups.others, str(book.device))
         out[:, book.finite[others]] = merged[:, len(self.groups.groups) :]
         return out
+
+
+class OneHotGroups:
+    """The one-hot groups of a table, and the merged table.
+
+    Parameters
+    ----------
+    codebook : Codebook
+        Of the table.
+    groups : sequence of sequences of int
+        The columns of each group, counted among the low-cardinality ones; no column twice.
+    patterns : sequence of sequences of sequences of int
+        For each group, the patterns that are categories of the merged column: a code for each of the group's columns.
+
+    Attributes
+    ----------
+    table : Codebook
+        Of the table.
+    codebook : Codebook
+        Of the merged table: the merged columns, then the other low-cardinality columns.
+    implies : Tensor, shape (T, T')
+        1 where a level of the merged table implies a level of the table.
+    membership : Tensor, shape (C, G)
+        1 where a low-cardinality column is in a group.
+    other_level : Tensor of int64, shape (G,)
+        The level "other" of each merged column.
+
+    Raises
+    ------
+    ValueError
+        If groups overlap, patterns do not fit them, or there are too many categories.
+
+    Examples
+    --------
+    >>> from discrete_itd.channel import Codebook, ColumnPoints
+    >>> book = Codebook([ColumnPoints("simplex", 2)] * 2)
+    >>> groups = OneHotGroups(book, [[0, 1]], [[[1, 0], [0, 1]]])
+    >>> groups.encode(torch.tensor([[0.0, 1.0], [1.0, 1.0]], dtype=torch.float64))
+    tensor([[1.],
+            [2.]], dtype=torch.float64)
+    """
+
+    def __init__(
+        self,
+        codebook: Codebook,
+        groups: Sequence[Sequence[int]],
+        patterns: Sequence[Sequence[Sequence[int]]],
+    ) -> None:
+        levels, device = codebook.levels, codebook.device
+        self.table = codebook
+        index = operator.index
+        self.groups = tuple(tuple(map(index, g)) for g in groups)
+        self.patterns = tuple(tuple(tuple(map(index, p)) for p in group) for group in patterns)
+        among = [j for g in self.groups for j in g]
+        if len(set(among)) < len(among) or not all(0 <= j < levels.n_columns for j in among):
+            raise ValueError(f"groups must not share columns, got {self.groups}")
+        if len(self.patterns) != len(self.groups):
+            raise ValueError("every group needs its patterns")
+        sizes = levels.cardinalities
+        for group, own in zip(self.groups, self.patterns, strict=True):
+            fits = all(
+                len(p) == len(group)
+                and all(0 <= k < sizes[j] for j, k in zip(group, p, strict=True))
+                for p in own
+            )
+            if not own or not fits or len(set(own)) < len(own):
+                raise ValueError(f"the patterns of columns {group} do not fit them: {own}")
+        self.others = tuple(j for j in range(levels.n_columns) if j not in set(among))
+        columns = [ColumnPoints("simplex", len(own), open=True) for own in self.patterns]
+        for j in self.others:
+            points = levels.columns[j]
+            columns.append(ColumnPoints("simplex", points.n_levels, open=points.open))
+        self.codebook = merged = Codebook(columns).to(device, codebook.dtype)
+
+        if max(levels.n_points, merged.levels.n_points) > MOST_LEVELS:
+            raise ValueError(f"a table with one-hot groups has at most {MOST_LEVELS} categories")
+        # which levels of the table each level of the merged one implies
+        here, there = _level_numbers(levels), _level_numbers(merged.levels)  # (K, C), (K, C')
+        implies = torch.zeros(levels.n_points, merged.levels.n_points, dtype=codebook.dtype)
+        for i, (group, own) in enumerate(zip(self.groups, self.patterns, strict=True)):
+            for p, pattern in enumerate(own):
+                implies[here[list(pattern), list(group)], there[p, i]] = 1.0
+        for i, j in enumerate(self.others, len(self.groups)):
+            implies[here[: sizes[j], j], there[: sizes[j], i]] = 1.0
+        membership = torch.zeros(levels.n_columns, len(self.groups), dtype=codebook.dtype)
+        for i, group in enumerate(self.groups):
+            membership[list(group), i] = 1.0
+        other = [int(there[len(own), i]) for i, own in enumerate(self.patterns)]
+        self.implies, self.membership = implies.to(device), membership.to(device)
+        self.other_level = torch.tensor(other, dtype=torch.int64, device=device)
+        self._on: dict[str, list[tuple[Tensor, Tensor]]] = {}
+
+    def on(self, device: torch.device) -> list[tuple[Tensor, Tensor]]:
+        """Columns (K,) and patterns (P, K) of each group, int64, copied once to each device."""
+        if str(device) not in self._on:
+            pairs = zip(self.groups, self.patterns, strict=True)
+            self._on[str(device)] = [
+                (torch.tensor(group, device=device), torch.tensor(own, device=device))
+                for group, own in pairs
+            ]
+        return self._on[str(device)]
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Rows (N, C) as rows of the merged table (N, C'); NaN where a cell of a group is missing."""
+        x = x[:, self.table.finite]
+        out = x.new_empty(len(x), self.codebook.n_columns)
+        for i, (group, ways) in enumerate(self.on(x.device)):
+            cells = x[:, group]
+            codes = cells.nan_to_num(0.0).long()
+            own = match_patterns(codes, ways).to(x)
+            out[:, i] = own.masked_fill(cells.isnan().any(1), torch.nan)
+        out[:, len(self.groups) :] = x[:, index_tensor(self.others, str(x.device))]
+        return out
+
+    def marginals(
+        self, marginals: MarginalDenoiser, x: Tensor, counts: CellCounts | None = None
+    ) -> MarginalDenoiser:
+        """Independent columns of the merged table, from its rows ``x`` (N, C') and the ``marginals`` of the table.
+
+        Columns outside the groups keep their marginal probabilities. ``counts``: of all rows, if ``x`` is a sample.
+        """
+        counted = MarginalDenoiser.fit(self.codebook, x, counts=counts).log_probs.exp()
+        same = self.codebook.levels.level_column >= len(self.groups)
+        probs = torch.where(same, marginals.log_probs.exp() @ self.implies, counted)
+        return MarginalDenoiser(self.codebook, probs)
+
+    @classmethod
+    def detect(cls, codebook: Codebook, x: Tensor) -> OneHotGroups | None:
+        """The one-hot groups in rows ``x`` (N, C); None if there are none."""
+        if codebook.levels.n_points > MOST_LEVELS:
+            return None
+        groups, patterns = [], []
+        for group, on in exclusive_groups(codebook, x):
+            off = [1 - on] * len(group)
+            ways = [[*off[:i], on, *off[i + 1 :]] for i in range(len(group))]
+            cells = x[:, codebook.finite[list(group)]]
+            if bool((cells == 1 - on).all(1).any()):
+                ways.append(off)
+            groups.append(group)
+            patterns.append(ways)
+        return cls(codebook, groups, patterns) if groups else None
+
+
+def _level_numbers(levels: Levels) -> Tensor:
+    """The level of every category of every column: (K, C), on the CPU; beyond a column's last, of no meaning."""
+    codes = torch.arange(levels.widest, device=levels.known_snr.device)[:, None]
+    return levels.index_of(codes.expand(-1, levels.n_columns)).cpu()
+
+
+def exclusive_groups(codebook: Codebook, x: Tensor) -> list[tuple[tuple[int, ...], int]]:
+    """Groups of binary columns of which hardly any row has more than one "on".
+
+    Parameters
+    ----------
+    codebook : Codebook
+    x : Tensor of float64, shape (N, C)
+        Rows; NaN where a cell is missing.
+
+    Returns
+    -------
+    list of pairs
+        The columns of a group, increasing, counted among the low-cardinality ones; and which category is "on".
+
+    Notes
+    -----
+    "On" is the second of a column's categories; for columns that are in no group then, the first. The search begins
+    with runs of neighbouring columns of which exactly one is on in almost every row. Among the other columns, a group
+    starts with one column and grows by the column that has the largest surprisal of never being on together with
+    the group, if columns were independent. Every column after the second needs a surprisal above the logarithm of the
+    number of columns, the price of a choice among them. The first pair is exempt, because in a large group a single
+    pair need not be surprising; but the group as a whole must exceed the price of all its columns by
+    ``SURPRISE`` nats.
+    """
+    two = torch.tensor([c.n_levels == 2 for c in codebook.levels.columns], dtype=torch.bool)
+    columns = torch.nonzero(two).flatten()
+    cells = x[:ROWS, codebook.finite[columns.to(x.device)]].cpu()
+    groups: list[tuple[tuple[int, ...], int]] = []
+    left = torch.ones(len(columns), dtype=torch.bool)
+    for value in (1, 0):
+        if int(left.sum()) < 2:
+            break
+        seen = _Exclusions(cells, value)
+        for search in (_runs, _cliques):
+            for group in search(seen, left):
+                left[group] = False
+                groups.append((tuple(sorted(columns[group].tolist())), value))
+    return groups
+
+
+class _Exclusions:
+    """How often columns are on, and which pairs are never on together, in the rows that have both cells.
+
+    Parameters
+    ----------
+    cells : Tensor, shape (N, C)
+        NaN where missing.
+    value : int
+        The category that counts as on.
+
+    Attributes
+    ----------
+    share : Tensor, shape (C,)
+        Share of rows with the column on, among those that have the cell.
+    never : Tensor of bool, shape (C, C)
+        Pairs that are never on together, or in few of the rows with either on and of the rows expected.
+    surprise : Tensor, shape (C, C)
+        For these, minus the logarithm of the Poisson probability of so few rows if columns were independent, nats.
+    """
+
+    def __init__(self, cells: Tensor, value: int) -> None:
+        on, there = (cells == value).float(), (~cells.isnan()).float()
+        pairs = (on, on), (there, there), (on, there)
+        together, both, first = ((a.T @ b).double() for a, b in pairs)
+        expected = first * first.T / both.clamp_min(1)
+        self.n_rows = len(cells)
+        self.share = together.diagonal() / both.diagonal().clamp_min(1)
+        few = together <= (TOLERANCE * torch.minimum(first, first.T)).clamp_min(1)
+        few &= 4 * together <= expected
+        self.never = ((together == 0) | few) & (both > 0)
+        self.never.fill_diagonal_(False)
+        excess = torch.special.xlogy(together, together / expected.clamp_min(1e-9))
+        surprise = expected - together + excess
+        self.surprise = torch.where(self.never, surprise, 0.0)
+
+
+def _runs(seen: _Exclusions, left: Tensor) -> list[list[int]]:
+    """Runs of neighbouring columns of which exactly one is on in almost every row."""
+    runs: list[list[int]] = []
+    if seen.n_rows < FEWEST_ROWS:
+        return runs
+    share, never = seen.share.tolist(), seen.never
+    run: list[int] = []
+    covered = 0.0  # share of the rows in which a column of the run is on
+
+    def keep() -> None:
+        if len(run) > 1 and covered >= 1 - TOLERANCE:
+            needed = [share[j] > 0 and covered - share[j] < 1 - 1e-9 for j in run]
+            runs.append(run[needed.index(True) :])
+
+    for j in torch.nonzero(left).flatten().tolist():
+        whole = covered >= 1 - TOLERANCE
+        full = covered >= 1 - 1e-9 or covered + share[j] > 1 + TOLERANCE / 10
+        if whole and (full or not never[j, run].all()):
+            keep()
+            run, covered = [], 0.0
+        while run and not bool(never[j, run].all()):
+            covered -= share[run.pop(0)]
+        run.append(j)
+        covered += share[j]
+    keep()
+    return runs
+
+
+def _cliques(seen: _Exclusions, left: Tensor) -> list[list[int]]:
+    """Groups of columns of which no two are on together."""
+    left = left.clone()
+    price = math.log(max(2, int(left.sum())))  # nats of a choice among the columns
+    groups = []
+    while bool(left.any()):
+        total = (seen.surprise * left).sum(1).masked_fill(~left, 0.0)
+        starts = torch.nonzero(total > SURPRISE).flatten()
+        if len(starts) > MOST_STARTS:
+            starts = total.argmax()[None]
+        grown = [_clique(start, seen, left, price) for start in starts.tolist()]
+        worth, best = max(grown, default=(0.0, []))
+        if worth < SURPRISE:
+            break
+        groups.append(best)
+        left[best] = False
+    return groups
+
+
+def _clique(start: int, seen: _Exclusions, left: Tensor, price: float) -> tuple[float, list[int]]:
+    """The group grown from one column, and the nats by which its surprisal exceeds its price."""
+    group, worth = [start], -price
+    gain, may = seen.surprise[start].clone(), left & seen.never[start]
+    while bool(may.any()):
+        score = gain.masked_fill(~may, -1.0)
+        j = int(score.argmax())
+        # the first pair is exempt: in a large group it need not be surprising
+        if score[j] < price and len(group) > 1:
+            break
+        group.append(j)
+        worth += float(score[j]) - price
+        may, gain = may & seen.never[j], gain + seen.surprise[j]
+    return worth, group
+
+
+def match_patterns(cells: Tensor, patterns: Tensor) -> Tensor:
+    """The number of the pattern (P, K) that each row of ``cells`` (N, K) is, or P: (N,)."""
+    weight = _weights(cells.shape[1], str(cells.device))
+    keys, key = (patterns * weight).sum(1), (cells * weight).sum(1)  # integers, which wrap around
+    order = keys.argsort()
+    at = order[torch.searchsorted(keys[order], key).clamp_max(len(patterns) - 1)]
+    return torch.where((patterns[at] == cells).all(1), at, len(patterns))
+
+
+@lru_cache(maxsize=64)
+def _weights(n: int, device: str) -> Tensor:
+    """Random integers, always the same, by which n codes make one number: int64, (n,)."""
+    with torch.inference_mode(False):
+        weight = torch.randint(2**62, (n,), generator=torch.Generator().manual_seed(n))
+        return weight.to(device)

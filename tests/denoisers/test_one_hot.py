@@ -33,11 +33,12 @@ from discrete_itd.denoisers import (
     MixtureDenoiser,
     OneHotDenoiser,
     OneHotGroups,
-    exclusion,
+)
+from discrete_itd.denoisers import (
+    one_hot as groups_of,
 )
 from discrete_itd.denoisers.base import Denoiser
-from discrete_itd.denoisers.exclusion import exclusive_groups
-from discrete_itd.denoisers.patterns import match_patterns
+from discrete_itd.denoisers.one_hot import exclusive_groups, match_patterns
 from discrete_itd.models.contract import FitPlan, TrainingRows
 from discrete_itd.recipes import BayesNet, Mixture, Trees
 from discrete_itd.storage.stored import flatten, unflatten
@@ -183,7 +184,7 @@ def test_independent_columns_are_not_joined():
 
 
 def test_few_rows_do_not_make_a_group():
-    x = one_hot(exclusion.FEWEST_ROWS, (2,), np.random.default_rng(0))
+    x = one_hot(groups_of.FEWEST_ROWS, (2,), np.random.default_rng(0))
     assert found(x) == [(0, 1)]
     assert found(x[:-1]) == []
 
@@ -206,7 +207,7 @@ def test_only_columns_of_two_categories_are_looked_at():
 def test_one_start_finds_what_many_find(monkeypatch):
     rng = np.random.default_rng(0)
     x = one_hot(3000, (5, 4), rng, others=3)[:, [0, 5, 9, 2, 8, 3, 6, 10, 1, 7]]
-    monkeypatch.setattr(exclusion, "MOST_STARTS", 1)
+    monkeypatch.setattr(groups_of, "MOST_STARTS", 1)
     assert sorted(found(x)) == [(0, 3, 5, 8), (1, 4, 6, 9)]
 
 
