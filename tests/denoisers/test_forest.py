@@ -643,7 +643,7 @@ class Chunks(TensorRows):
     """Rows that come in parts."""
 
     def chunks(self):
-        yield from self._x.split(50)
+        yield from self.x.split(50)
 
 
 def plan():
