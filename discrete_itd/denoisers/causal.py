@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
 from discrete_itd.channel.codebook import Codebook
-from discrete_itd.channel.posterior import CategoricalPosterior, Posterior
+from discrete_itd.channel.posterior import CategoricalPosterior, GaussianPosterior, Posterior
 from discrete_itd.denoisers.ancestral import drawable
 from discrete_itd.denoisers.base import (
     Config,
@@ -30,12 +30,20 @@ from discrete_itd.denoisers.base import (
     row_product,
     with_codebook,
 )
-from discrete_itd.denoisers.features import ColumnFeatures
-from discrete_itd.denoisers.marginal import MarginalDenoiser
-from discrete_itd.denoisers.masked import MaskedMLP
+from discrete_itd.denoisers.marginal import MarginalDenoiser, gaussian_mixtures
+from discrete_itd.denoisers.neural import SD, ColumnFeatures
 
-# components of a continuous column that may start as a regression (denoisers/regression.py), beside those of the base
+# components of a continuous column beside those of the base, which may start as a regression
 N_REGRESSED = 2
+# weights of the map from the features to the answers beside the hidden units: without it, numbers that follow from
+# others by a sum are learned far more slowly
+MOST_SKIPPED = 1 << 24
+MOST_ROWS, MOST_FEATURES = 8192, 4096
+FEWEST_ROWS = 32  # apart, with the column known
+APART = 4  # one row of so many measures the residuals
+PENALTIES = (1.0, 10.0, 100.0, 1000.0)  # of squared weights, rows, among which rows apart choose
+FAR = 4.0  # eight standard deviations of a column: further out values have no say
+LEAST_SHARE, MOST_SHARE, ROUNDS = 0.01, 0.95, 50
 
 
 class CausalDenoiser(Denoiser):
@@ -49,7 +57,7 @@ class CausalDenoiser(Denoiser):
     order : sequence of int, length C
         All columns, the first one first; the leading columns before all others.
     width, depth, dropout
-        Of the :class:`~discrete_itd.denoisers.masked.MaskedMLP`.
+        Of the :class:`MaskedMLP`.
 
     Raises
     ------
@@ -296,3 +304,280 @@ class OneColumn(NamedTuple):
     def describe(self, values: Tensor) -> Tensor:
         """The features of known values, (n, 1)."""
         return self.features.describe_cells(values)
+
+
+class MaskedGradient(torch.autograd.Function):
+    """A weight as it is, whose gradient is multiplied by a mask."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, mask: Tensor) -> Tensor:
+        ctx.save_for_backward(mask)
+        return weight.view_as(weight)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
+        return grad_outputs[0] * ctx.saved_tensors[0], None
+
+    @classmethod
+    def of(cls, weight: Tensor, mask: Tensor) -> Tensor:
+        """The weight (n_out, n_in), of which the gradient is zero where the mask is."""
+        out = cls.apply(weight, mask)
+        assert isinstance(out, Tensor)
+        return out
+
+
+class MaskedLinear(nn.Module):
+    """A linear map of which an output hears some of the inputs.
+
+    Parameters
+    ----------
+    heard, hearing : Tensor of int64, shapes (n_in,) and (n_out,)
+        An output hears the inputs of which ``heard`` is at most its ``hearing``.
+
+    Notes
+    -----
+    The other weights are zero and stay so: their gradients in training are, and whatever else has set them is undone by
+    ``train()``, ``eval()`` and where a state is loaded. So only gradients pay for the mask.
+    """
+
+    mask: Tensor
+
+    def __init__(self, heard: Tensor, hearing: Tensor) -> None:
+        super().__init__()
+        mask = (heard <= hearing[:, None]).to(torch.get_default_dtype())
+        self.register_buffer("mask", mask, persistent=False)
+        bound = mask.sum(1, keepdim=True).clamp_min(1).rsqrt()
+        start = (2 * torch.rand(mask.shape, device=mask.device) - 1) * bound
+        self.weight = nn.Parameter(start * mask)
+        self.bias = nn.Parameter(torch.zeros(len(hearing), device=mask.device))
+        self.register_load_state_dict_post_hook(_mask)
+
+    def train(self, mode: bool = True) -> Self:
+        _mask(self)
+        return super().train(mode)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return row_product(x, self.weight.T) + self.bias
+        return nn.functional.linear(x, MaskedGradient.of(self.weight, self.mask), self.bias)
+
+    def part(self, x: Tensor, rows: slice | Tensor) -> Tensor:
+        """Some of the outputs, from the first ``x.shape[1]`` inputs: the others must not be heard by them."""
+        return row_product(x, self.weight[rows, : x.shape[1]].T) + self.bias[rows]
+
+
+def _mask(module: nn.Module, loaded: object = None) -> None:  # noqa: ARG001
+    """Set the weights of a masked map to zero where nothing is heard."""
+    assert isinstance(module, MaskedLinear)
+    module.weight.detach().mul_(module.mask)
+
+
+class MaskedMLP(nn.Module):
+    """Masked residual blocks between two masked linear maps, and a masked linear map beside them.
+
+    Its answers about a column depend on the columns before it in a fixed order alone. Every hidden unit has a degree d:
+    its inputs are columns of rank at most d, through units of at most its own degree, and it is an input of answers of
+    a higher rank. So one call gives the answers about all columns, and a row can be drawn column by column at the cost
+    of one call, for each unit is computed when the last column that it depends on is known.
+
+    The answers are zero at the start. The map beside the blocks grows with the product of features and answers: of more
+    than ``MOST_SKIPPED`` weights there is none.
+
+    Parameters
+    ----------
+    feature_rank, answer_rank : Tensor of int64, shapes (F,) and (A,)
+        Rank of the column of each feature and answer in the order, from 0 to ``n_ranks`` - 1.
+    n_ranks : int
+        Columns.
+    width : int
+        Hidden units W.
+    depth : int
+        Number of residual blocks.
+    dropout : float
+        Share of hidden units dropped in training.
+
+    References
+    ----------
+    Germain, Gregor, Murray, Larochelle, "MADE: masked autoencoder for distribution estimation", ICML 2015,
+    arXiv:1502.03509.
+    """
+
+    degree: Tensor
+    feature_rank: Tensor
+    answer_rank: Tensor
+    _by_rank: Tensor
+
+    def __init__(
+        self,
+        feature_rank: Tensor,
+        answer_rank: Tensor,
+        n_ranks: int,
+        *,
+        width: int,
+        depth: int,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        self.n_ranks = n_ranks
+        # evenly spread, sorted: units that are computed together lie together
+        degree = torch.arange(width, device=feature_rank.device) * max(1, n_ranks - 1) // width
+        self.register_buffer("degree", degree, persistent=False)
+        self.register_buffer("feature_rank", feature_rank, persistent=False)
+        self.register_buffer("answer_rank", answer_rank, persistent=False)
+        # the answers and the units of each rank are computed together; both are known on the host
+        self.register_buffer("_by_rank", answer_rank.argsort(stable=True), persistent=False)
+        self._n_answers = torch.bincount(answer_rank, minlength=n_ranks)[:n_ranks].tolist()
+        self._n_units = torch.bincount(degree, minlength=n_ranks).tolist()
+        before = answer_rank - 1
+        self.enter = MaskedLinear(feature_rank, degree)
+        self.blocks = nn.ModuleList(
+            nn.ModuleList([MaskedLinear(degree, degree), MaskedLinear(degree, degree)])
+            for _ in range(depth)
+        )
+        self.leave = MaskedLinear(degree, before)
+        is_small = len(feature_rank) * len(before) <= MOST_SKIPPED
+        self.skip = MaskedLinear(feature_rank, before) if is_small else None
+        for last in (self.leave, self.skip):
+            if last is not None:
+                last.weight.detach().zero_()
+        self.dropout = dropout
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.after(self.enter(features), None if self.skip is None else self.skip(features))
+
+    def after(self, h: Tensor, skipped: Tensor | None) -> Tensor:
+        """The answers (B, A) from what the maps of the features give: to the units (B, W), and beside them (B, A)."""
+        share = self.dropout if self.training else 0.0
+        for first, second in self._pairs():
+            h = h + second(dropped(torch.relu(first(torch.relu(h))), share))
+        answers = self.leave(dropped(torch.relu(h), share))
+        return answers if skipped is None else answers + skipped
+
+    def _pairs(self) -> Iterator[tuple[MaskedLinear, MaskedLinear]]:
+        for block in self.blocks:
+            assert isinstance(block, nn.ModuleList)
+            first, second = block
+            assert isinstance(first, MaskedLinear)
+            assert isinstance(second, MaskedLinear)
+            yield first, second
+
+    def steps(self, features: Tensor) -> Iterator[Tensor]:
+        """The answers of one rank after the other, of features that are filled in meanwhile.
+
+        Parameters
+        ----------
+        features : Tensor, shape (B, F)
+            Before the answers of rank r are asked for, those of lower ranks must have been written into it.
+
+        Yields
+        ------
+        Tensor, shape (B, A_r)
+            Answers of rank r in the order in which they lie among all answers.
+        """
+        n, width = len(features), len(self.degree)
+        pairs = list(self._pairs())
+        # relu of the input of every linear map between units, filled in from the first unit to the last
+        before = [features.new_zeros(n, width) for _ in range(2 * len(pairs) + 1)]
+        done, answered = 0, 0
+        for n_answers, n_units in zip(self._n_answers, self._n_units, strict=True):
+            asked = self._by_rank[answered : answered + n_answers]
+            answered += n_answers
+            answers = self.leave.part(before[-1][:, :done], asked)
+            yield answers if self.skip is None else answers + self.skip.part(features, asked)
+            end = done + n_units
+            these = slice(done, end)
+            h = self.enter.part(features, these)
+            for i, (first, second) in enumerate(pairs):
+                before[2 * i][:, these] = torch.relu(h)
+                before[2 * i + 1][:, these] = torch.relu(first.part(before[2 * i][:, :end], these))
+                h = h + second.part(before[2 * i + 1][:, :end], these)
+            before[-1][:, these] = torch.relu(h)
+            done = end
+
+
+def dropped(x: Tensor, share: float) -> Tensor:
+    """``x`` with a share of its numbers, to 1/256, set to zero and the others raised so that the mean is kept.
+
+    Of the global generator, like ``nn.Dropout``, which on a CPU draws one number for each where this takes eight bits.
+    """
+    least = min(round(256 * share), 255)
+    if not least:
+        return x
+    words = torch.empty(-(-x.numel() // 8), dtype=torch.int64, device=x.device)
+    eighths = words.random_(-(2**63), None).view(torch.uint8)[: x.numel()]
+    kept = (eighths.view(x.shape) >= least).to(x)
+    return x * kept.mul_(256 / (256 - least))
+
+
+@torch.no_grad()
+def start_from_regressions(denoiser: CausalDenoiser, x: Tensor) -> None:
+    """Set the untrained network of ``denoiser`` to regressions fitted to rows ``x`` (N, C).
+
+    A number that follows from others by a sum, like an instalment from amount, rate and months on a logarithmic scale,
+    is found in closed form at once, and by gradients only after many steps. So some components of each continuous
+    column start as a linear regression on the features of the columns before it, with the mixture of Gaussians of its
+    residuals on rows apart. Their share of the mixture, by expectation maximisation on these rows, is bounded: the
+    other components start as in the base, for numbers that repeat are no matter of regression.
+
+    Without continuous columns, added components or the map from features to answers, or with too many features or too
+    few rows, nothing is changed.
+    """
+    features, network, reals = denoiser.features, denoiser.network, denoiser.codebook.reals
+    n_features, skip = len(features.feature_column), network.skip
+    if skip is None or not features.sizes[1] or not features.n_added or n_features > MOST_FEATURES:
+        return
+    x = x[:: max(1, -(-len(x) // MOST_ROWS))]
+    apart = torch.arange(len(x), device=x.device) % APART == 0
+    y = x[:, reals]
+    known = y.abs() < FAR  # false where missing
+    by_rank = network.feature_rank.argsort(stable=True)
+    heard = features.describe_cells(x).double()[:, by_rank]
+    heard = torch.cat([heard.new_ones(len(x), 1), heard], 1)  # (N, 1 + F), in the order of columns
+    first = heard[~apart]
+    gram = first.T @ first
+    products = first.T @ torch.where(known, y, 0.0)[~apart]
+    # the squares are of all rows, the products of those with the cell
+    products *= len(first) / known[~apart].sum(0).clamp_min(1)
+    eye = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    # the features that a column hears are the first ones: a part of the factor is their factor
+    tried = [torch.linalg.cholesky_ex(gram + penalty * eye) for penalty in PENALTIES]
+    factors = [factor for factor, failed in tried if not failed]
+    if not factors:  # rounding of huge features
+        return
+    answers = torch.nonzero(torch.isin(features.answer_column, reals)).flatten()
+    answers = answers.unflatten(0, (len(reals), -1, 3))  # (R, K', 3)
+    n_heard = 1 + (network.feature_rank < network.answer_rank[answers[:, :1, 0]]).sum(1)
+    y, heard_apart, known = y[apart], heard[apart], known[apart]
+    places, weights, errors = [], [], []
+    for i, n in enumerate(n_heard.tolist()):
+        if n == 1 or int(known[:, i].sum()) < FEWEST_ROWS:
+            continue
+        own = products[:n, i : i + 1]
+        fits = torch.cat([torch.cholesky_solve(own, factor[:n, :n]) for factor in factors], 1)
+        error = y[:, i, None] - heard_apart[:, :n] @ fits
+        error = torch.where(known[:, i, None], error, torch.nan)
+        best = int(error.abs().nanmean(0).argmin())
+        places.append(i)
+        weights.append(fits[:, best])
+        errors.append(error[:, best])
+    if not places:
+        return
+    error, middle = torch.stack(errors, 1), torch.stack([w[0] for w in weights])
+    added = gaussian_mixtures(error, features.n_added)  # (3, R', n_added)
+    of_added = GaussianPosterior(*(t[None] for t in added)).log_prob(error)
+    y = torch.where(known, y, torch.nan)
+    of_base = features.base_mixture().log_prob(y)[:, places]
+    shares = share_of_second(of_base, of_added).clamp(LEAST_SHARE, MOST_SHARE)
+    added[1] += middle[:, None]
+    for k, (i, own) in enumerate(zip(places, weights, strict=True)):
+        network.leave.bias[answers[i]] = features.regressed(i, shares[k], added[:, k])
+        shifts = answers[i, -features.n_added :, 1, None]
+        skip.weight[shifts, by_rank[: len(own) - 1]] = (own[1:] / SD).to(skip.weight)
+
+
+def share_of_second(first: Tensor, second: Tensor) -> Tensor:
+    """Weights (R,) of the second of two densities in the mixtures that fit rows best, by their logarithms (N, R)."""
+    share = torch.full_like(first[0], 0.5)
+    for _ in range(ROUNDS):
+        share = torch.sigmoid(second - first + torch.logit(share, 1e-9)).nanmean(0)
+    return share

@@ -8,15 +8,26 @@ that prior is a mixture of Gaussians.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Self
 
+import torch
 from torch import Tensor, nn
 
 from discrete_itd.channel.codebook import Codebook
-from discrete_itd.channel.posterior import Posterior
+from discrete_itd.channel.levels import CODE_LENGTH, VERTEX
+from discrete_itd.channel.posterior import (
+    CategoricalPosterior,
+    GaussianPosterior,
+    Posterior,
+    VocabularyPosterior,
+)
 from discrete_itd.denoisers.base import Config, Denoiser, Tensors, with_codebook
-from discrete_itd.denoisers.features import ColumnFeatures
-from discrete_itd.denoisers.networks import ResidualMLP
+from discrete_itd.denoisers.counts import indicators
+
+SD = 0.5  # of a continuous column: the unit in which the network shifts means
+MOST_LOG_VARIANCE = 8.0  # by which the network changes a component's variance
+LEAST_SD = 5e-4  # of a component: the density of a value that repeats stays finite
 
 
 class NeuralDenoiser(Denoiser):
@@ -32,9 +43,8 @@ class NeuralDenoiser(Denoiser):
 
     Notes
     -----
-    What the network hears and changes is said in :class:`~discrete_itd.denoisers.features.ColumnFeatures`; it hears the
-    posterior of the base. An unseen category so costs exactly what the base says, and never sends the network where it
-    was not trained.
+    :class:`ColumnFeatures` of the base's posterior are the network's input, and its answers change that posterior. An
+    unseen category so costs exactly what the base says, and never sends the network where it was not trained.
 
     Examples
     --------
@@ -86,3 +96,350 @@ class NeuralDenoiser(Denoiser):
         if gaussian is not None:  # the others start from the base, which has heard the evidence
             gaussian = gaussian.update(y[:, book.real_coords], snr[:, book.reals])
         return Posterior(book, posterior.categorical, gaussian, posterior.words)
+
+
+class ResidualMLP(nn.Module):
+    """Pre-normalised residual blocks between two linear maps; the last starts at zero.
+
+    Parameters
+    ----------
+    n_in, n_out : int
+    width : int
+        Hidden units W.
+    depth : int
+        Number of residual blocks.
+    dropout : float
+        Share of hidden units dropped in training.
+    """
+
+    def __init__(self, n_in: int, n_out: int, *, width: int, depth: int, dropout: float) -> None:
+        super().__init__()
+        self.enter = nn.Linear(n_in, width)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(
+                nn.LayerNorm(width),
+                nn.Linear(width, width),
+                nn.SiLU(),
+                nn.Dropout(dropout),
+                nn.Linear(width, width),
+            )
+            for _ in range(depth)
+        )
+        last = nn.Linear(width, n_out)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.leave = nn.Sequential(nn.LayerNorm(width), nn.SiLU(), last)
+
+    def forward(self, features: Tensor) -> Tensor:
+        h = self.enter(features)  # (B, W)
+        for block in self.blocks:
+            h = h + block(h)
+        return self.leave(h)
+
+
+class ColumnFeatures(nn.Module):
+    r"""Features of columns for a network, and posteriors from its answers: the same for all networks.
+
+    The features of a column are those of the posterior that independent columns give it from its own evidence: bounded,
+    and centred and scaled by its value when nothing is known. So all features of an unknown column are zero.
+
+    Parameters
+    ----------
+    base : Denoiser
+        Exact. Its continuous and high-cardinality columns, if there are any, must be those of its
+        ``independent_part``: a ``MarginalDenoiser``, itself or its ``fallback``.
+    n_added : int
+        Components that a network's mixtures have more than the base's: its first components are split in two.
+
+    Attributes
+    ----------
+    feature_column : Tensor of int64, shape (F,)
+        The column of each feature.
+    answer_column : Tensor of int64, shape (A,)
+        The column of each answer.
+    others : Tensor of int64, shape (F',)
+        The features that are not of low-cardinality columns.
+    nothing : Tensor, shape (1, T), nats
+        Log-probability of every level when nothing is known.
+    sizes : list of int
+        Answers for low-cardinality, continuous and high-cardinality columns.
+
+    Notes
+    -----
+    Of a low-cardinality column a network hears and changes all seen levels but the first, which serves as reference; of
+    a continuous one the weight of every component and the mean, and it changes weights, means and variances; of a
+    high-cardinality column it hears the mean code, and answers with a direction in a space of learned words. Of every
+    column it hears the reliability :math:`\gamma/(1+\gamma)`.
+
+    It moves probability among the *seen* categories only, and a cell that holds an unseen one looks to it like a
+    missing cell. The wide last component of a continuous column is to outliers what the unseen level is to categories.
+
+    Raises
+    ------
+    ValueError
+        If there are such columns and the base has no independent part, or its continuous columns are others.
+    """
+
+    feature_column: Tensor
+    answer_column: Tensor
+    others: Tensor
+    nothing: Tensor
+    _fed: Tensor
+    _unseen: Tensor
+    _open: Tensor
+    _centre: Tensor
+    _scale: Tensor
+    _mixture: Tensor
+    _started: Tensor
+    _middles: Tensor
+    _n_seen: Tensor
+    _word_columns: Tensor
+
+    def __init__(self, base: Denoiser, n_added: int = 0) -> None:
+        super().__init__()
+        self.codebook = book = base.codebook
+        levels, marginal = book.levels, base.independent_part
+        if len(book.finite) < book.n_columns and marginal is None:
+            raise ValueError(
+                "continuous and high-cardinality columns of the base must be those of a MarginalDenoiser"
+            )
+        fed = torch.nonzero((levels.level_code > 0) & ~levels.level_unseen).flatten()
+        with torch.no_grad():
+            nothing = base.marginals()
+        probs, mixture = nothing.categorical.probs, nothing.gaussian
+        if mixture is not None and base.own_reals:
+            raise ValueError("continuous columns of the base must be those of a MarginalDenoiser")
+        seen = levels.sum(probs.masked_fill(levels.level_unseen, 0.0))[0, levels.level_column[fed]]
+        start = probs[0, fed]
+        column = levels.level_column[fed]
+        n_fed = torch.bincount(column, minlength=1)[column].to(start)
+        parts = () if mixture is None else (mixture.log_weight, mixture.means, mixture.var)
+        middles = [q.mean() for q in nothing.words]
+        high = [v.column for v in book.vocabularies]
+        high = torch.tensor(high, dtype=torch.int64, device=fed.device)
+        words = high.repeat_interleave(CODE_LENGTH)
+        mixtures = torch.cat(parts) if parts else torch.zeros(3, 0, 1)
+        n = mixtures.shape[2] - 1
+        k = n + n_added if n else 0
+        part = torch.arange(k, device=fed.device) % max(
+            1, n
+        )  # the base's component that it starts as
+        started = mixtures[:, :, part]
+        started[0] -= torch.bincount(part, minlength=1)[part].to(started).log()
+        finite, every = book.finite[levels.level_column[fed]], torch.arange(book.n_columns).to(fed)
+        reals = book.reals
+        buffers = {
+            "nothing": nothing.categorical.logits,
+            "_fed": fed,
+            "_unseen": torch.nonzero(levels.level_unseen).flatten(),
+            "_open": levels.level_column[levels.level_unseen],
+            "_centre": start / seen,
+            # a rare category's indicator would be huge in units of its standard deviation, and the many of a column
+            # would drown a number: all of a column together vary about as much as one
+            "_scale": 1 / (start * (1 - start) * n_fed).sqrt().clamp_min(0.1 * n_fed.sqrt()),
+            "_mixture": mixtures,
+            "_started": started,
+            "_middles": torch.cat(middles) if middles else torch.zeros(0, CODE_LENGTH),
+            "_n_seen": torch.tensor([c.n_levels for c in levels.columns], device=fed.device),
+            "_word_columns": high,
+            "feature_column": torch.cat([finite, reals.repeat_interleave(n), reals, words, every]),
+            "answer_column": torch.cat([finite, reals.repeat_interleave(3 * k), words]),
+        }
+        n_others = len(reals) * (n + 1) + len(words)
+        within = torch.arange(len(fed), len(fed) + n_others).to(fed)
+        buffers["others"] = torch.cat([within, torch.cat([reals, high]) + len(fed) + n_others])
+        for name, tensor in buffers.items():
+            self.register_buffer(name, tensor, persistent=False)
+        self.sizes, self.n_added = [len(fed), len(reals) * k * 3, len(words)], n_added
+
+    def new_words(self) -> nn.ParameterList:
+        """Vectors of the categories of each high-cardinality column, to be learned."""
+        return nn.ParameterList(
+            nn.Parameter(v.codes[: v.n_levels] / VERTEX) for v in self.codebook.vocabularies
+        )
+
+    def describe(self, posterior: Posterior, snr: Tensor) -> Tensor:
+        """Features (B, F) of a posterior at ``snr`` (B, C)."""
+        book, levels = self.codebook, self.codebook.levels
+        reliability = torch.where(torch.isinf(snr), 1.0, snr / (1 + snr))
+        categorical, gaussian = posterior.categorical, posterior.gaussian
+        fed, centre = categorical.probs[:, self._fed], self._centre
+        if levels.any_open:
+            seen = self._seen(categorical)[1].exp()  # (B, C): probability that it was seen
+            reliability = _times(reliability, book.finite, seen)
+            centre = centre * seen[:, levels.level_column[self._fed]]
+        features = [(fed - centre) * self._scale]
+        if gaussian is not None:
+            weight = gaussian.log_weight.exp()
+            narrow = 1 - weight[:, :, -1]  # (B, R): probability that the value is no outlier
+            weight = weight[:, :, :-1]
+            reliability = _times(reliability, book.reals, narrow)
+            prior = torch.softmax(self._mixture[0, :, :-1], 1)
+            middle = (prior * self._mixture[1, :, :-1]).sum(1)  # (R,)
+            features.append((weight - prior * narrow[:, :, None]).flatten(1) * 2)
+            mean = (weight * gaussian.means[:, :, :-1]).sum(2)
+            features.append((mean - middle * narrow) / SD)
+        columns = self._word_columns.split(1)
+        for q, middle, column in zip(posterior.words, self._middles, columns, strict=False):
+            # a known category lies on the sphere, an unseen one at its centre
+            unseen = torch.isinf(q.snr) & (q.y.square().sum(1) < VERTEX**2 / 4)
+            features.append((q.mean() - middle).masked_fill(unseen[:, None], 0.0) / VERTEX)
+            reliability = _times(reliability, column, (~unseen)[:, None].to(reliability))
+        return torch.cat([*features, reliability], 1)
+
+    def describe_cells(self, x: Tensor) -> Tensor:
+        """Features (B, F) of rows ``x`` (B, C) whose cells are known, or missing where NaN.
+
+        The same as :meth:`describe` of the posterior there, without computing it.
+        """
+        book, levels = self.codebook, self.codebook.levels
+        cells = x[:, book.finite]
+        seen = (cells < self._n_seen).to(book.dtype)  # NaN is not less
+        fed = indicators(book, x)[:, self._fed]
+        centre = self._centre * seen[:, levels.level_column[self._fed]]
+        out = book.known_snr.new_zeros(len(x), len(self.feature_column))
+        out[:, : len(self._fed)] = (fed - centre) * self._scale
+        out.index_copy_(1, book.finite + out.shape[1] - book.n_columns, seen)
+        return out.index_copy_(1, self.others, self.describe_others(x))
+
+    def describe_others(self, x: Tensor) -> Tensor:
+        """Those of :meth:`describe_cells` at ``others``: of all columns but the low-cardinality ones."""
+        book, features, reliability = self.codebook, [x[:, :0].to(self.codebook.dtype)], []
+        if len(book.reals):
+            cells = x.index_select(1, book.reals)
+            values, known = cells.to(book.dtype), (~cells.isnan()).to(book.dtype)
+            log_weight, mean, var = self._mixture  # (R, K)
+            own = GaussianPosterior(log_weight[None], mean[None], var[None], normalised=True)
+            weight = own.shares(values.nan_to_num(0.0)) * known[:, :, None]
+            narrow = known - weight[:, :, -1]
+            prior = torch.softmax(log_weight[:, :-1], 1)
+            middle = (prior * mean[:, :-1]).sum(1)
+            features.append((weight[:, :, :-1] - prior * narrow[:, :, None]).flatten(1) * 2)
+            features.append((values.nan_to_num(0.0) - middle) * narrow / SD)
+            reliability.append(narrow)
+        for v, middle in zip(book.vocabularies, self._middles, strict=True):
+            cells = x[:, v.column, None]
+            seen = cells < v.n_levels
+            features.append((v.codes[cells[:, 0].nan_to_num(0.0).long()] - middle) * seen / VERTEX)
+            reliability.append(seen.to(book.dtype))
+        return torch.cat([*features, *reliability], 1)
+
+    def answer(self, prior: Posterior, answers: Tensor, words: Sequence[Tensor]) -> Posterior:
+        """The posterior that a network's answers make of another.
+
+        Parameters
+        ----------
+        prior : Posterior
+            Of B rows. Its continuous columns are not used: the network's start from the marginal mixtures, and have
+            seen no evidence yet.
+        answers : Tensor, shape (B, A)
+            Zero for no change.
+        words : sequence of Tensor
+            As :meth:`new_words` made them.
+        """
+        levels, categorical = self.codebook.levels, prior.categorical
+        out = answers.split(self.sizes, 1)
+        f = out[0].new_zeros(len(answers), levels.n_points).index_copy(1, self._fed, out[0])
+        if levels.any_open:
+            closed, seen = self._seen(categorical)
+            closed = closed + f
+            gain = levels.logsumexp(closed) - seen  # an unseen category keeps its probability
+            unseen = categorical.logits[:, self._unseen] + gain[:, self._open]
+            logits = closed.index_copy(1, self._unseen, unseen)
+            categorical = CategoricalPosterior(levels, logits, log_total=gain)
+        else:
+            categorical = CategoricalPosterior(levels, categorical.logits + f)
+        gaussian = None
+        if len(self.codebook.reals):
+            gaussian = self._mixtures(out[1].unflatten(1, (-1, self._started.shape[2], 3)))
+        told = zip(prior.words, out[2].split(CODE_LENGTH, 1), words, strict=False)
+        changed = [
+            VocabularyPosterior(q.vocabulary, q.log_probs, q.y, q.snr, h, u) for q, h, u in told
+        ]
+        return Posterior(self.codebook, categorical, gaussian, changed)
+
+    def base_mixture(self) -> GaussianPosterior:
+        """The base's mixtures of the continuous columns, without the wide component: of one row, float64."""
+        log_weight, mean, var = self._mixture[:, None, :, :-1].double()
+        return GaussianPosterior(log_weight, mean, var)
+
+    def regressed(self, i: int, share: Tensor, added: Tensor) -> Tensor:
+        """Answers (K', 3) that make ``added`` components a share of the i-th mixture, beside those of the base.
+
+        Parameters
+        ----------
+        i : int
+            Which of the continuous columns.
+        share : Tensor, shape ()
+        added : Tensor, shape (3, n_added)
+            Log-weights, means and variances.
+        """
+        base, (log_weight, mean, var) = self.base_mixture(), self._started[:, i].double()
+        n = len(mean) - self.n_added
+        kept = base.log_weight[0, i] + torch.log1p(-share)
+        weights = torch.cat([kept, torch.log_softmax(added[0], 0) + share.log()]) - log_weight
+        shifts = (added[1] - mean[n:]) / SD
+        changes = (added[2].clamp_min(LEAST_SD**2) / var[n:]).log() / MOST_LOG_VARIANCE
+        changes = MOST_LOG_VARIANCE * torch.atanh(changes.clamp(-0.99, 0.99))
+        moved = nn.functional.pad(torch.stack([shifts, changes], 1), (0, 0, n, 0))
+        return torch.cat([weights[:, None], moved], 1).to(self._started)
+
+    def _seen(self, categorical: CategoricalPosterior) -> tuple[Tensor, Tensor]:
+        """Logits of the seen levels (B, T), and the log-probability of each column to be seen (B, C)."""
+        levels = self.codebook.levels
+        closed = categorical.logits.masked_fill(levels.level_unseen, -torch.inf)
+        return closed, levels.logsumexp(closed)
+
+    def _mixtures(self, f: Tensor) -> GaussianPosterior:
+        """The mixtures that a network proposes in place of the marginal ones: ``f`` (B, R, K', 3)."""
+        mixtures = Moved.apply(f, self._started, self._mixture[:, :, -1:])
+        assert isinstance(mixtures, Tensor)
+        return GaussianPosterior(*mixtures, normalised=True)
+
+
+class Moved(torch.autograd.Function):
+    """Mixtures whose components a network has moved, with the gradient: a few operations instead of dozens."""
+
+    @staticmethod
+    def forward(ctx: Any, f: Tensor, started: Tensor, wide: Tensor) -> Tensor:
+        """Log-weights, means and variances (3, B, R, K' + 1).
+
+        Parameters
+        ----------
+        ctx : context of autograd
+        f : Tensor, shape (B, R, K', 3)
+            Changes of log-weights, shifts of means, changes of log-variances.
+        started : Tensor, shape (3, R, K')
+            What is moved.
+        wide : Tensor, shape (3, R, 1)
+            The last component, which is not.
+        """
+        log_weight, mean, var = started
+        out = f.new_empty(3, *f.shape[:2], f.shape[2] + 1)
+        out[..., -1:] = wide[:, None]
+        moved = log_weight + f[..., 0]
+        # log_softmax takes four times as long over a short last axis
+        shares = moved - torch.logsumexp(moved, 2, keepdim=True)
+        bend = torch.tanh(f[..., 2] / MOST_LOG_VARIANCE)
+        changed = var * (MOST_LOG_VARIANCE * bend).exp()
+        out[0, ..., :-1] = shares + torch.log1p(-wide[0].exp())
+        out[1, ..., :-1] = mean + SD * f[..., 1]
+        out[2, ..., :-1] = changed.clamp_min(LEAST_SD**2)
+        ctx.save_for_backward(shares, bend, changed)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None]:
+        shares, bend, changed = ctx.saved_tensors
+        of_weight, of_mean, of_var = grad_outputs[0][..., :-1]
+        gradient = of_mean.new_empty(*shares.shape, 3)
+        gradient[..., 0] = of_weight - shares.exp() * of_weight.sum(2, keepdim=True)
+        gradient[..., 1] = of_mean * SD
+        slope = (changed - changed * bend.square()).masked_fill_(changed < LEAST_SD**2, 0.0)
+        gradient[..., 2] = of_var * slope
+        return gradient, None, None
+
+
+def _times(values: Tensor, columns: Tensor, factor: Tensor) -> Tensor:
+    """``values`` (B, C) with some columns multiplied by ``factor``."""
+    return values.index_copy(1, columns, values[:, columns] * factor)

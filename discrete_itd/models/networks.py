@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from discrete_itd.denoisers import CausalDenoiser, Denoiser, NeuralDenoiser
-from discrete_itd.denoisers.regression import start_from_regressions
+from discrete_itd.denoisers.causal import start_from_regressions
 from discrete_itd.denoisers.row_mixture import RowMixtureDenoiser, fit_weights
 from discrete_itd.models.candidates import Candidate, CandidateTable
 from discrete_itd.models.contract import FitPlan, Recipe, TrainingRows

@@ -2,7 +2,7 @@
 
 Whatever the order, a network can in principle represent every distribution; but what follows from other columns, like
 an instalment from amount, rate and months, it learns only where these come before it. Of that,
-the regressions that a network starts from (:mod:`discrete_itd.denoisers.regression`) tell as much as the first steps of
+the regressions that a network starts from (:mod:`discrete_itd.denoisers.causal`) tell as much as the first steps of
 a training do.
 """
 

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given
 
 from discrete_itd.channel import Codebook, CoordinateSchedule, State
-from discrete_itd.denoisers import CausalDenoiser, MarginalDenoiser, features, masked
-from discrete_itd.denoisers.masked import MaskedMLP, dropped
+from discrete_itd.denoisers import CausalDenoiser, MarginalDenoiser, causal, neural
+from discrete_itd.denoisers.causal import MaskedMLP, dropped
 from discrete_itd.likelihood import path_log_prob
 from discrete_itd.likelihood.sampling import sample
 from discrete_itd.testing import check_denoiser
@@ -77,9 +77,9 @@ def test_the_written_gradient_of_moved_mixtures_is_that_of_finite_differences(de
     f[0, 0, 0, 2] = -300.0
     wide[0] = -2.0
     assert torch.autograd.gradcheck(
-        lambda f: features.Moved.apply(f, started, wide), f.requires_grad_()
+        lambda f: neural.Moved.apply(f, started, wide), f.requires_grad_()
     )
-    moved = features.Moved.apply(f, started, wide)
+    moved = neural.Moved.apply(f, started, wide)
     total = moved[0].exp().sum(2)
     torch.testing.assert_close(total, torch.ones_like(total))
 
@@ -251,7 +251,7 @@ def test_dropped_numbers_keep_the_mean_and_their_gradients(share, device):
 
 def test_without_the_map_beside_the_units_answers_are_the_same_one_by_one(monkeypatch):
     """It is left out where it would be huge; no answer hears its own column or a later one."""
-    monkeypatch.setattr(masked, "MOST_SKIPPED", 1)
+    monkeypatch.setattr(causal, "MOST_SKIPPED", 1)
     rank = torch.tensor([0, 0, 1, 2])
     torch.manual_seed(0)
     network = MaskedMLP(rank, rank, 3, width=8, depth=1, dropout=0.0)

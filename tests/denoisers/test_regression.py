@@ -9,7 +9,7 @@ from laws import real, simplex
 
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.denoisers import CausalDenoiser, MarginalDenoiser
-from discrete_itd.denoisers.regression import share_of_second, start_from_regressions
+from discrete_itd.denoisers.causal import share_of_second, start_from_regressions
 
 
 def table(n=2000, seed=0, missing=0.0):
