@@ -41,6 +41,8 @@ class GridPosterior(GaussianPosterior):
         Increasing in every row; equal ones count as one.
     log_density : Tensor of float64, shape (n, G)
         At the nodes, up to a constant of each grid, nats.
+    log_mass : Tensor of float64, shape (n,), optional
+        That constant, the logarithm of the integral; computed by default.
 
     Examples
     --------
@@ -57,14 +59,13 @@ class GridPosterior(GaussianPosterior):
         place: Tensor,
         nodes: Tensor,
         log_density: Tensor,
-        *,
-        normalised: bool = False,
+        log_mass: Tensor | None = None,
     ) -> None:
         parts = others.log_weight, others.means, others.var, *others.bounds
         super().__init__(*parts, normalised=True)
         self.place, self.nodes = place, nodes
-        total = 0.0 if normalised else log_total(nodes, log_density)[:, None]
-        self.log_density = log_density - total
+        self.log_mass = log_total(nodes, log_density) if log_mass is None else log_mass
+        self.log_joint, self.log_density = log_density, log_density - self.log_mass[:, None]
 
     def _others(self) -> GaussianPosterior:
         """The mixtures of the cells that have no grid."""
@@ -117,7 +118,7 @@ class GridPosterior(GaussianPosterior):
     def pick(self, rows: Callable[[Tensor], Tensor]) -> GridPosterior:
         """The posterior of other rows, ``rows`` of each tensor."""
         others, place = self._others().pick(rows), rows(self.place)
-        return GridPosterior(others, place, self.nodes, self.log_density, normalised=True)
+        return GridPosterior(others, place, self.nodes, self.log_joint, self.log_mass)
 
     def sample(self, generator: torch.Generator) -> Tensor:
         """One value per column, shape (B, R)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -58,6 +58,18 @@ class VocabularyPosterior:
     ) -> None:
         self.vocabulary, self.log_probs = vocabulary, log_probs
         self.y, self.snr, self.h, self.u, self.shared = y, snr, h, u, shared
+
+    @classmethod
+    def joined(cls, parts: Sequence[VocabularyPosterior]) -> VocabularyPosterior:
+        """The posterior of the rows of several about the same column, one after the other."""
+        first = parts[0]
+        prior, h = first.log_probs, first.h
+        if prior.ndim > 1:
+            prior = torch.cat([q.log_probs for q in parts])
+        if h is not None:
+            h = torch.cat([q.h for q in parts if q.h is not None])
+        y, snr = torch.cat([q.y for q in parts]), torch.cat([q.snr for q in parts])
+        return cls(first.vocabulary, prior, y, snr, h, first.u)
 
     def _bases(self, rows: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Chunks of the numbered rows, and prior times evidence (2) of each category, without a network: (b, K)."""

@@ -71,16 +71,15 @@ class Posterior:
         book = self.codebook
         cells = x.nan_to_num(0.0)
         own = self.categorical.log_prob(cells[:, book.finite].long())
-        if self.gaussian is not None or self.words:
-            out = own.new_zeros(x.shape).index_copy(1, book.finite, own)
-            if self.gaussian is not None:
-                values = cells[:, book.reals].to(own)
-                out = out.index_copy(1, book.reals, self.gaussian.log_prob(values))
-            for q in self.words:
-                j = q.vocabulary.column
-                out[:, j] = q.log_prob(x[:, j])
-        else:
-            out = own
+        if own.shape == x.shape:
+            return own.masked_fill(x.isnan(), 0.0)
+        out = own.new_zeros(x.shape).index_copy(1, book.finite, own)
+        if self.gaussian is not None:
+            values = cells[:, book.reals].to(own)
+            out = out.index_copy(1, book.reals, self.gaussian.log_prob(values))
+        for q in self.words:
+            j = q.vocabulary.column
+            out[:, j] = q.log_prob(x[:, j])
         return out.masked_fill(x.isnan(), 0.0)
 
     def update(self, y: Tensor, snr: Tensor) -> Posterior:

@@ -2,6 +2,18 @@
 
 A cell is compared with the other cells of its row. Where missingness is modelled, a cell is a pair of
 its missingness indicator and its value: the indicator is conditioned on the other indicators, the value on all of them.
+
+Conditional distributions are the model's own: one denoiser call with the cell unknown, or, of a model that scores
+complete rows and does not marginalise, its log-probabilities normalised over the values of the cell, eq. (13) of
+:mod:`discrete_itd.likelihood.conditional`, with the gaps of the row as they are scored. Of an exact model they are its
+log-probability, normalised over the values of one cell, all other cells fixed, with these exceptions:
+
+* What takes many unknown cells at once is asked of the exact companion of a model that does not marginalise: conflicts
+  of pairs, which cells are candidates in wide tables, and the column whose dependence has changed.
+* A network's posterior of a cell given all others need not equal the ratio of two of its path scores, so the two agree
+  only as well as the network's conditionals agree with one another.
+* Missingness indicators (``missing="category"``) are conditioned on the other indicators only, as in the score, where
+  they come first. The score of a row also depends on the values given the indicators.
 """
 
 from __future__ import annotations
@@ -12,32 +24,184 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from scipy import special
 from torch import Tensor
 
+from discrete_itd.channel import State
 from discrete_itd.channel.devices import add_at
-from discrete_itd.channel.posterior import GaussianPosterior, Posterior
-from discrete_itd.detection.conditionals import (
-    Conditionals,
-    by_enumeration,
-    most_rows,
-    scores_of_row,
-    together,
+from discrete_itd.channel.posterior import GaussianPosterior, GridPosterior, Posterior
+from discrete_itd.detection.distributions import (
+    Categorical,
+    CellDistribution,
+    Expected,
+    Gridded,
+    Mixture,
+    with_missing,
 )
-from discrete_itd.detection.distributions import CellDistribution, Expected, with_missing
 from discrete_itd.detection.score import Scorer
 from discrete_itd.encoders import ABSENT, PRESENT, Continuous
+from discrete_itd.encoders.frames import unique_rows
+from discrete_itd.likelihood.conditional import (
+    AGAIN,
+    FINE,
+    FIRST,
+    SECOND,
+    ConditionalDenoiser,
+    Nodes,
+    cell_by_cell,
+)
 from discrete_itd.progress import progress_bar
 
+BATCH_WORK = 1 << 24  # rows times floats computed for each, in one call
 PRIOR = 0.5  # probability that a row has a wrong cell: who asks why has a reason to ask
 LEAST_NATS = 0.05  # above the expectation; a sentence rounds fewer to nothing
 LEAST = 1e-9  # the smallest probability that a float32 softmax can tell from zero
 MOST_CELLS = 256  # of a row that are asked about one by one: all cells, except in very wide tables
-RIVALS = 3  # cells of a row that may be those with which a doubtful one conflicts, where a question costs many scores
-RECHECKED = 6  # cells that are asked about again after a wrong one was found, where every question costs many scores
-MOST_SCORES = (
-    1 << 13
-)  # of a row, where the model that scores is asked value by value: fewer cells in wider tables
+# where the model that scores is asked value by value:
+RIVALS = 4  # cells of a row that are asked about more finely, among which a doubtful one and what it conflicts with are
+MARGIN = 4.0  # nats by which their log-odds may be in error before
+RECHECKED = 5  # cells that are asked about again after a wrong one was found
+MOST_SCORES = 1 << 13  # of a row: fewer cells in wider tables
 N_FOLDS = 32  # questions by which they are chosen among more cells
+
+
+# -- conditional distributions ----------------------------------------------------------------------
+
+
+def most_rows(scorer: Scorer, numbers: int = 0) -> int:
+    """Rows whose posteriors fit into memory in full, and so many numbers of each row."""
+    most = BATCH_WORK // max(scorer.conditional.row_work, numbers)
+    return max(1, min(scorer.density.model_.batch_size, most))
+
+
+def scores_of_row(scorer: Scorer) -> int:
+    """Scores of the model that the distributions of all cells of a row cost: 0 if it answers by itself."""
+    denoiser = scorer.conditional
+    return denoiser.scores_of_row if isinstance(denoiser, ConditionalDenoiser) else 0
+
+
+@torch.no_grad()
+def given_others(
+    scorer: Scorer,
+    x: Tensor,
+    asked: Tensor,
+    nodes: Nodes = FINE,
+    start: Posterior | None = None,
+    *,
+    quick: bool = False,
+) -> Posterior:
+    """The distribution of each asked cell given the others of its row.
+
+    Parameters
+    ----------
+    scorer : Scorer
+    x : Tensor of float64, shape (B, C')
+        Encoded rows; NaN where a cell is not conditioned on.
+    asked : Tensor of bool, shape (B, C')
+        One cell of a row or several, each by itself; the distributions of all others have no meaning.
+    nodes : Nodes
+        Of a model that is asked value by value.
+    start : Posterior, optional
+        An earlier answer about these rows, of which the asked cells become finer, where that is possible.
+    quick : bool
+        Whether the denoiser that answers at every state is asked in any case (:attr:`Model.anywhere`).
+    """
+    denoiser, indicator = scorer.conditional, _indicators(scorer, x.device)
+    if quick or not isinstance(denoiser, ConditionalDenoiser):
+        size, denoiser = most_rows(scorer), scorer.model.anywhere
+    elif not bool(denoiser.unlearned_gaps(x).any()):
+        return denoiser.each(x, asked, nodes, start)
+    else:
+        size = max(1, int(asked.sum()))  # such gaps are summed out of the score, too
+    if start is not None:
+        return start
+    place = torch.full((asked.shape[1],), -1, device=x.device)
+    place[: len(indicator)] = indicator
+    return cell_by_cell(denoiser, x, asked, place, batch_size=size)
+
+
+@torch.no_grad()
+def _log_prob_given(scorer: Scorer, known: Tensor, cells: Tensor) -> Tensor:
+    """Log-probabilities of ``cells`` given what is ``known`` of their rows, (B, C') each, nats; 0 where NaN.
+
+    Of the denoiser that answers at every state; equal questions are asked once.
+    """
+    denoiser = scorer.model.anywhere
+    states, inverse = unique_rows(known)
+    book = denoiser.codebook
+    q = denoiser(*State.start(book, book.embed(states), ~states.isnan()))
+    return q.rows(torch.from_numpy(inverse).to(known.device)).log_prob(cells).double()
+
+
+class Cell(NamedTuple):
+    """The distribution of the cells of one column in n rows.
+
+    Attributes
+    ----------
+    values : CellDistribution
+    indicator : Tensor or None, shape (n, 2)
+        Log-probabilities of its being present or missing, if that is modelled.
+    places : list of int
+        Internal columns: of the value, and of the indicator.
+    """
+
+    values: CellDistribution
+    indicator: Tensor | None
+    places: list[int]
+
+    @classmethod
+    def of(cls, scorer: Scorer, q: Posterior, j: int, rows: Tensor) -> Cell:
+        """Of the cells of column j in some rows (n,) of an answer of :func:`given_others`."""
+        column, book, places = scorer.schema[j], q.codebook, _places(scorer)[j]
+        indicator = q.column(places[1])[rows] if len(places) > 1 else None
+        if column.kind == "continuous":
+            assert q.gaussian is not None
+            at = torch.nonzero(book.reals == j).flatten()
+            own = q.gaussian.pick(lambda t: t[rows][:, at])
+            density = Gridded if isinstance(own, GridPosterior) else Mixture
+            return cls(density(column, own), indicator, places)
+        if j in book.place:
+            return cls(Categorical(column, q.column(j)[rows]), indicator, places)
+        word = next(w for w in q.words if w.vocabulary.column == j)
+        log_p = word.pick(lambda t: t[rows], shared=False).log_probs_of_all().double()
+        return cls(Categorical(column, torch.log_softmax(log_p, 1)), indicator, places)
+
+    def expected(self, n_values: int) -> Expected:
+        """The most probable values."""
+        present = None if self.indicator is None else self.indicator[:, int(PRESENT)]
+        return with_missing(self.values.expected(n_values), present, n_values)
+
+    def entropy(self) -> Tensor:
+        """Expected surprisal, (n,), nats."""
+        entropy = torch.from_numpy(self.values.entropy())
+        if self.indicator is None:
+            return entropy
+        of_indicator = -(self.indicator.exp() * self.indicator).sum(1)
+        return of_indicator + self.indicator[:, int(PRESENT)].exp() * entropy.to(self.indicator)
+
+    def put_into(self, rows: Tensor) -> Tensor:
+        """Rows (n, C') with the predicted values of the cells."""
+        out = rows.clone()
+        out[:, self.places[0]] = self.values.central().to(rows)
+        if self.indicator is not None:
+            missing = self.indicator[:, int(PRESENT)] < -math.log(2)
+            out[missing, self.places[0]] = math.nan
+            out[:, self.places[1]] = torch.where(missing, ABSENT, PRESENT).to(rows)
+        return out
+
+
+def _asked(scorer: Scorer, rows: Tensor, columns: Tensor, wanted: Tensor | None = None) -> Tensor:
+    """The internal columns of cells in some columns (B, m) of each row, (B, C'): those that are ``wanted`` (B, m)."""
+    out = torch.zeros_like(rows, dtype=torch.bool)
+    wanted = torch.ones_like(columns, dtype=torch.bool) if wanted is None else wanted
+    place = _indicators(scorer, rows.device)[columns]
+    for at, own in ((columns, wanted), (place.clamp_min(0), wanted & (place >= 0))):
+        row, which = torch.nonzero(own).unbind(1)
+        out[row, at[row, which]] = True
+    return out
+
+
+# -- cells ------------------------------------------------------------------------------------------
 
 
 class CellAssessment(NamedTuple):
@@ -63,12 +227,20 @@ class CellAssessment(NamedTuple):
     error_log_odds: np.ndarray
 
 
-def _batches(scorer: Scorer, x: Tensor, what: str) -> Iterator[Tensor]:
-    """Batches of rows whose posteriors fit into memory in full, under a progress bar."""
+def _batches(scorer: Scorer, x: Tensor, what: str, n_cells: int) -> Iterator[Tensor]:
+    """Batches of rows (N, C'), by number, whose ``n_cells`` questions each fit into memory, under a progress bar.
+
+    Gaps of which the model that scores has learned nothing cost more: such rows are batches of their own.
+    """
+    denoiser, new = scorer.conditional, torch.zeros_like(x[:, 0], dtype=torch.bool)
+    if isinstance(denoiser, ConditionalDenoiser):
+        new = denoiser.unlearned_gaps(x)
     with progress_bar(len(x), what) as bar:
-        for rows in x.split(most_rows(scorer)):
-            yield rows
-            bar.update(len(rows))
+        for own in (~new, new):
+            for rows in torch.nonzero(own).flatten().split(max(1, most_rows(scorer) // n_cells)):
+                if len(rows):
+                    yield rows
+                    bar.update(len(rows))
 
 
 def _places(scorer: Scorer) -> list[list[int]]:
@@ -98,53 +270,49 @@ def assess(scorer: Scorer, x: Tensor) -> CellAssessment:
 
     For a density, :math:`1 - p` is replaced by 1. What a new number adds to the score, where numbers repeat, is added.
     """
-    parts = [_assess_batch(scorer, rows) for rows in _batches(scorer, x, "cells")]
-    return CellAssessment(*map(np.concatenate, zip(*parts, strict=True)))
+    shape = len(x), len(scorer.schema)
+    out = CellAssessment(*(np.zeros(shape) for _ in CellAssessment._fields))
+    for batch in _batches(scorer, x, "cells", x.shape[1]):
+        found = _assess_batch(scorer, x[batch])
+        for every, own in zip(out, found, strict=True):
+            every[batch.cpu().numpy()] = own.cpu().numpy()
+    return out
 
 
 @torch.no_grad()
-def _assess_batch(scorer: Scorer, rows: Tensor) -> CellAssessment:
-    n_columns = scorer.density.encoder_.n_columns
+def _assess_batch(scorer: Scorer, rows: Tensor) -> tuple[Tensor, ...]:
+    """The fields of :class:`CellAssessment` for a batch."""
     marginal, log_wrong = log_probs_alone(scorer.marginals, rows)
-    log_p, entropy = (torch.zeros(len(rows), n_columns).to(rows) for _ in range(2))
-    places = _places(scorer)
-    questions = [_without(rows, own[:1], own[1:]) for own in places]
-    values = Conditionals.of_each(scorer, questions, [own[0] for own in places])
-    indicators = _indicator_levels(scorer, rows, [own[1] for own in places if len(own) > 1])
-    for j, (own, others) in enumerate(zip(places, values, strict=True)):
-        missing = rows[:, j].isnan()
-        indicator = next(indicators) if len(own) > 1 else None
-        cell = others.cell(j)
-        log_p[:, j] = torch.where(missing, 0.0, cell.log_prob(rows[:, j].nan_to_num(0.0)))
-        entropy[:, j] = _entropy(cell, indicator).to(rows)
-        if indicator is None:
-            entropy[:, j] = entropy[:, j].masked_fill(missing, 0.0)
-        else:
-            log_p[:, j] += indicator.gather(1, rows[:, own[1:]].nan_to_num(0.0).long())[:, 0]
-    columns = torch.arange(n_columns, device=rows.device).expand(len(rows), -1)
+    columns = torch.arange(len(scorer.schema), device=rows.device).expand(len(rows), -1)
+    there = ~rows[:, : columns.shape[1]].isnan() | (_indicators(scorer, rows.device) >= 0)
+    q = given_others(scorer, rows, _asked(scorer, rows, columns, there))
+    log_p, entropy = (
+        _by_column(scorer, q.log_prob(rows).double()),
+        torch.zeros_like(columns).to(rows),
+    )
+    for j in range(columns.shape[1]):
+        some = torch.nonzero(there[:, j]).flatten()
+        if len(some):
+            entropy[some, j] = Cell.of(scorer, q, j, some).entropy().to(rows)
     log_odds = _log_odds(scorer, rows, columns, log_p, log_wrong)
-    found = -log_p, entropy, -_by_column(scorer, marginal), log_odds + _of_new(scorer, rows)
-    return CellAssessment(*(t.cpu().numpy() for t in found))
+    return -log_p, entropy, -_by_column(scorer, marginal), log_odds + _of_new(scorer, rows)
 
 
 @torch.no_grad()
-def nats_given_others(scorer: Scorer, x: Tensor, columns: Sequence[int]) -> np.ndarray:
-    """``given_others`` of :class:`CellAssessment` for some columns, (N, c), without what costs more than that."""
-    every = _places(scorer)
-    places = [every[j] for j in columns]
-    indicators = [own[1] for own in places if len(own) > 1]
-    parts = [x.new_zeros(0, len(places))]
-    for rows in _batches(scorer, x, "columns"):
-        questions = [_without(rows, own[:1], own[1:]) for own in places]
-        cells = [_only(rows, own[:1]) for own in places]
-        found = _log_prob_of_each(scorer, questions, cells)
-        nats = -torch.stack([t[:, own[0]] for t, own in zip(found, places, strict=True)], 1)
-        levels = _indicator_levels(scorer, rows, indicators)
-        for i, own in enumerate(places):
-            if len(own) > 1:
-                nats[:, i] -= next(levels).gather(1, rows[:, own[1:]].long())[:, 0]
-        parts.append(nats)
-    return torch.cat(parts).cpu().numpy()
+def nats_given_others(
+    scorer: Scorer, x: Tensor, columns: Sequence[int], *, quick: bool = False
+) -> np.ndarray:
+    """``given_others`` of :class:`CellAssessment` for some columns, (N, c), without what costs more than that.
+
+    ``quick`` as of :func:`given_others`.
+    """
+    out = np.zeros((len(x), len(columns)))
+    for batch in _batches(scorer, x, "columns", len(columns)):
+        rows, own = x[batch], torch.tensor(columns, device=x.device).expand(len(batch), -1)
+        q = given_others(scorer, rows, _asked(scorer, rows, own), quick=quick)
+        log_p = q.log_prob(rows.masked_fill(~_asked(scorer, rows, own), math.nan)).double()
+        out[batch.cpu().numpy()] = -_by_column(scorer, log_p).gather(1, own).cpu().numpy()
+    return out
 
 
 def _of_new(scorer: Scorer, rows: Tensor) -> Tensor:
@@ -225,35 +393,35 @@ class Doubtful(NamedTuple):
         That the cell is wrong: above one half.
     nats, expected_nats : ndarray of float64
         Surprisal of the cell given the others, and its expectation, in the unit of the column.
-    expected : Expected
-        The most probable value of each of these cells, with its probability; what is returned of a column has its own
-        type.
-    rivals : ndarray of int64, shape (N, r)
-        Columns of the cells with the largest log-odds of an error, in any order, where the model that scores is asked
-        value by value: a doubtful cell may conflict with these.
+    conflict : ndarray of int64
+        Column of the cell with which it conflicts most.
+    conflict_nats : ndarray of float64
+        By how much that cell increases its surprisal; at most 0 if it does not.
+    value : ndarray of object
+        Of each of these cells the most probable value, as in :class:`Expected` the rest: what is returned of a column
+        has its own type.
+    value_probability : ndarray of float64
+    low, high : ndarray of object
     """
 
     cells: np.ndarray
     probability: np.ndarray
     nats: np.ndarray
     expected_nats: np.ndarray
-    expected: Expected
-    rivals: np.ndarray
+    conflict: np.ndarray
+    conflict_nats: np.ndarray
+    value: np.ndarray
+    value_probability: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
 
     @classmethod
-    def blank(cls, n: int, k: int, n_rivals: int) -> Doubtful:
+    def blank(cls, n: int, k: int) -> Doubtful:
         """No cells of n rows."""
         numbers, values = np.full((4, n, k), math.nan), np.full((3, n, k), None, dtype=object)
-        expected = Expected(values[0], numbers[0], values[1], values[2])
-        cells = np.full((n, k), -1, dtype=np.int64)
-        rivals = np.zeros((n, n_rivals), dtype=np.int64)
-        return cls(cells, numbers[1], numbers[2], numbers[3], expected, rivals)
-
-    def of(self, rows: slice) -> Doubtful:
-        """A view of some rows."""
-        cells, probability, nats, expected_nats = (t[rows] for t in self[:4])
-        expected = Expected._make(t[rows] for t in self.expected)
-        return Doubtful(cells, probability, nats, expected_nats, expected, self.rivals[rows])
+        cells, conflict = np.full((n, k), -1, dtype=np.int64), np.zeros((n, k), dtype=np.int64)
+        nats = np.zeros((n, k))
+        return cls(cells, *numbers[:3], conflict, nats, values[0], numbers[3], *values[1:])
 
 
 @torch.no_grad()
@@ -279,25 +447,35 @@ def most_doubtful(
     :math:`\log\frac{\mathrm{prior}}{(1 - \mathrm{prior})\,C}`. The cell with the largest ones is the first, if they are
     positive. It is then taken as unknown, and the others are asked again: what only conflicted with it is no longer in
     doubt, and what is still more likely wrong than right is the next. Cells whose surprisal is not at least
-    ``LEAST_NATS`` above its expectation, as where all values are improbable, are passed over. Where the model that
-    scores is asked value by value, a cell that was found is not unknown but has its predicted value, and only the
-    ``RECHECKED`` cells with the largest log-odds are asked about again.
+    ``LEAST_NATS`` above its expectation, as where all values are improbable, are passed over.
+
+    Where the model that scores is asked value by value, a cell that was found is not unknown but has its predicted
+    value, and only the ``RECHECKED`` cells with the largest log-odds are asked about again. All cells are asked about
+    coarsely, and those that may be found, at most ``RIVALS`` of a row, once more: nothing is scored twice.
+
+    The other cell, with which a found one conflicts, is that of :func:`conflicts`; or where the model that scores is
+    asked value by value, the one of the row's ``RIVALS`` cells with the largest log-odds of an error whose predicted
+    value, in its place, decreases the surprisal of the found cell given all others most.
 
     Only :func:`candidates` are asked about: a row costs at most ``N_FOLDS`` + k ``MOST_CELLS`` questions of the model,
     twice as many with missingness indicators, however many columns there are.
     """
-    free = [j for j in range(scorer.density.encoder_.n_columns) if j not in scorer.given]
+    free = [j for j in range(len(scorer.schema)) if j not in scorer.given]
     shift = math.log(prior / (1 - prior) / len(free))
-    n_rivals = min(RIVALS + 1, len(free)) if by_enumeration(scorer) else 0
-    found = Doubtful.blank(len(x), k, n_rivals)
-    n = max(1, most_rows(scorer) // min(len(free), MOST_CELLS))
-    with progress_bar(len(x), "cells") as bar:
-        for start in range(0, len(x), n):
-            batch = slice(start, start + n)
-            columns = candidates(scorer, x[batch], free)
-            _fill_batch(scorer, x[batch], columns, log_volume[batch], shift, found.of(batch))
-            bar.update(len(x[batch]))
-    return found
+    out = Doubtful.blank(len(x), k)
+    for batch in _batches(scorer, x, "cells", min(len(free), MOST_CELLS)):
+        own = batch.cpu().numpy()
+        found = Doubtful._make(t[own] for t in out)
+        _fill_batch(
+            scorer, x[batch], candidates(scorer, x[batch], free), log_volume[own], shift, found
+        )
+        for every, part in zip(out, found, strict=True):
+            every[own] = part
+    if not isinstance(scorer.conditional, ConditionalDenoiser):
+        some = np.flatnonzero(out.cells[:, 0] >= 0)
+        cells = np.where(out.cells >= 0, out.cells, out.cells[:, :1])[some]
+        out.conflict[some], out.conflict_nats[some] = conflicts(scorer, x[some], cells)
+    return out
 
 
 @torch.no_grad()
@@ -316,15 +494,15 @@ def candidates(scorer: Scorer, rows: Tensor, among: Sequence[int]) -> Tensor:
     if len(among) <= most:
         return columns
     leading = rows.masked_fill(~scorer.conditional.codebook.leading, math.nan)
-    places, log_p = _places(scorer), torch.zeros_like(rows)
+    place, log_p = _indicators(scorer, rows.device), torch.zeros_like(rows)
     for fold in range(N_FOLDS):
-        own = [places[j] for j in among[fold::N_FOLDS]]
-        values, indicators = [p[0] for p in own], [i for p in own for i in p[1:]]
-        known = _without(rows, values, indicators)
-        log_p += _log_prob(scorer, known, _only(rows, values), quick=True)
-        if indicators:
-            known = leading.index_fill(1, torch.tensor(indicators).to(rows.device), math.nan)
-            log_p += _log_prob(scorer, known, _only(rows, indicators), quick=True)
+        own = columns[:1, fold::N_FOLDS].expand(len(rows), -1)
+        indicators = place[own[:, place[own[0]] >= 0]]
+        known = rows.scatter(1, own, math.nan).scatter(1, indicators, PRESENT)
+        log_p += _log_prob_given(scorer, known, _only(rows, own))
+        if indicators.numel():
+            known = leading.scatter(1, indicators, math.nan)
+            log_p += _log_prob_given(scorer, known, _only(rows, indicators))
     log_wrong = log_probs_alone(scorer.marginals, rows)[1]
     log_p = _by_column(scorer, log_p).gather(1, columns)
     log_odds = _log_odds(scorer, rows, columns, log_p, log_wrong)
@@ -347,72 +525,125 @@ def _fill_batch(
     out: Doubtful,
 ) -> None:
     """Write the cells of a batch of B rows, of candidates (B, m), to ``out``."""
-    places, log_wrong = _places(scorer), log_probs_alone(scorer.marginals, rows)[1]
-    new = _of_new(scorer, rows).cpu().numpy()
-    left, among, repaired = np.arange(len(rows)), columns.cpu().numpy(), rows.clone()
-    for rank in range(out.cells.shape[1]):
-        if by_enumeration(scorer):
-            known = repaired[left]
-        else:
-            known = _taken_as_unknown(scorer, rows[left], out.cells[left, :rank])
-        asked_of = torch.from_numpy(among).to(rows.device)
-        found = _error_log_odds(scorer, rows[left], known, asked_of, log_wrong[left])
-        log_odds, log_p = (t.cpu().numpy() for t in found)
-        log_odds += shift + np.take_along_axis(new[left], among, 1)
-        if not rank and out.rivals.shape[1]:
-            order = np.argsort(-log_odds, axis=1, kind="stable")[:, : out.rivals.shape[1]]
-            out.rivals[:] = np.take_along_axis(among, order, 1)
-        for found_before in out.cells[left, :rank].T:
-            log_odds[among == found_before[:, None]] = -math.inf
-        asked = np.arange(len(left))  # whose next cell is looked for
-        while len(asked := asked[log_odds[asked].max(1) > 0]):
-            best = log_odds[asked].argmax(1)
-            cells = among[asked, best]
-            passed_over = []
-            for j in np.unique(cells):
-                i, place = asked[cells == j], best[cells == j]
-                row = left[i]
-                at, indicator = torch.from_numpy(i).to(rows.device), None
-                if len(places[j]) > 1:
-                    (indicator,) = _indicator_levels(scorer, known[at], [places[j][1]])
-                own = _without(known[at], places[j][:1], places[j][1:])
-                cell = _cell(scorer, own, int(j))
-                entropy = _entropy(cell, indicator).cpu().numpy()
-                nats = -log_p[i, place] - log_volume[row, j]
-                keep = nats - entropy >= LEAST_NATS
-                passed_over.append(i[~keep])
-                odds = log_odds[i, place][keep]
-                log_odds[i[~keep], place[~keep]] = -math.inf
-                out.cells[row[keep], rank] = j
-                whole = _repaired(repaired[row], places[j], cell, indicator)
-                repaired[row[keep]] = whole[torch.from_numpy(keep).to(rows.device)]
-                out.probability[row[keep], rank] = 1 / (1 + np.exp(-odds))
-                out.nats[row[keep], rank] = nats[keep]
-                out.expected_nats[row[keep], rank] = entropy[keep]
-                expected = _expected(cell, indicator, 1)
-                for all_cells, told in zip(out.expected, expected, strict=True):
-                    all_cells[row[keep], rank] = told[keep, 0]
-            asked = np.concatenate(passed_over)
-        more = out.cells[left, rank] >= 0
-        left, among = left[more], among[more]
+    by_value, k = isinstance(scorer.conditional, ConditionalDenoiser), out.cells.shape[1]
+    log_wrong, more = log_probs_alone(scorer.marginals, rows)[1], _of_new(scorer, rows) + shift
+    left = torch.arange(len(rows), device=rows.device)  # rows whose next cell is sought
+    known, among, repaired = rows, columns, rows.clone()
+    for rank in range(k):
+        before = torch.from_numpy(out.cells[:, :rank]).to(left.device)[left]
+        fresh = (among[:, :, None] != before[:, None]).all(2)
+        nodes = AGAIN if rank else FIRST
+        q = given_others(scorer, known, _asked(scorer, known, among, fresh), nodes)
+        log_p, log_odds = _judged(scorer, q, rows[left], among, log_wrong[left], more[left])
+        log_odds = log_odds.masked_fill(~fresh, -math.inf)
+        if by_value:
+            place = _largest(log_odds, RIVALS)
+            near = log_odds.gather(1, place) > -MARGIN
+            near = near if rank else near.any(1, keepdim=True).expand_as(near)
+            finer = _asked(scorer, known, among.gather(1, place), near)
+            q = given_others(scorer, known, finer, SECOND, q)
+            log_p, log_odds = _judged(scorer, q, rows[left], among, log_wrong[left], more[left])
+            log_odds = log_odds.masked_fill(~fresh, -math.inf)
+            if not rank:
+                first = q, log_p, columns.gather(1, place)
+        _take(scorer, q, left, among, log_p, log_odds, log_volume, repaired, out, rank)
+        hit = torch.from_numpy(out.cells[:, rank] >= 0).to(left.device)[left]
+        left, among = left[hit], among[hit]
         if not len(left):
-            return
-        if by_enumeration(scorer):
-            order = np.argsort(-log_odds[more], axis=1, kind="stable")[:, :RECHECKED]
-            among = np.take_along_axis(among, np.sort(order, axis=1), 1)
+            break
+        if by_value:
+            known = repaired[left]
+            among = among.gather(1, _largest(log_odds[hit], RECHECKED + 1))
+        else:
+            known = _taken_as_unknown(scorer, rows[left], out.cells[left.cpu().numpy(), : rank + 1])
+    if by_value:
+        _fill_conflicts(scorer, rows, columns, *first, out)
 
 
-def _repaired(
-    rows: Tensor, place: Sequence[int], cell: CellDistribution, indicator: Tensor | None
-) -> Tensor:
-    """The rows (B, C') with the predicted values of one column, whose internal columns are at ``place``."""
-    out = rows.clone()
-    out[:, place[0]] = cell.central().to(rows)
-    if indicator is not None:
-        missing = indicator[:, int(PRESENT)] < -math.log(2)
-        out[:, place[0]] = out[:, place[0]].masked_fill(missing, math.nan)
-        out[:, place[1]] = torch.where(missing, ABSENT, PRESENT).to(rows)
-    return out
+def _judged(
+    scorer: Scorer,
+    q: Posterior,
+    rows: Tensor,
+    columns: Tensor,
+    log_wrong: Tensor,
+    more: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Log-probabilities of cells in some columns (B, m) of rows, and the log-odds of an error: (B, m) each."""
+    log_p = _by_column(scorer, q.log_prob(rows).double()).gather(1, columns)
+    return log_p, _log_odds(scorer, rows, columns, log_p, log_wrong) + more.gather(1, columns)
+
+
+def _take(
+    scorer: Scorer,
+    q: Posterior,
+    left: Tensor,
+    among: Tensor,
+    log_p: Tensor,
+    log_odds: Tensor,
+    log_volume: np.ndarray,
+    repaired: Tensor,
+    out: Doubtful,
+    rank: int,
+) -> None:
+    """Write down the cell with the largest log-odds, if it is a reason, of the rows that are ``left``."""
+    at, columns, nats, odds = (t.cpu().numpy() for t in (left, among, -log_p, log_odds))
+    odds, asked = odds.copy(), np.arange(len(at))  # whose next cell is looked for
+    while len(asked := asked[odds[asked].max(1) > 0]):
+        best = odds[asked].argmax(1)
+        cells, passed_over = columns[asked, best], []
+        for j in np.unique(cells):
+            i, place = asked[cells == j], best[cells == j]
+            cell = Cell.of(scorer, q, int(j), torch.from_numpy(i).to(left.device))
+            entropy = cell.entropy().cpu().numpy()
+            own = nats[i, place] - log_volume[at[i], j]
+            keep = own - entropy >= LEAST_NATS
+            passed_over.append(i[~keep])
+            odds[i[~keep], place[~keep]] = -math.inf
+            row = at[i[keep]]
+            out.cells[row, rank] = j
+            out.probability[row, rank] = special.expit(odds[i, place][keep])
+            out.nats[row, rank], out.expected_nats[row, rank] = own[keep], entropy[keep]
+            for every, part in zip(out[-4:], cell.expected(1), strict=True):
+                every[row, rank] = part[keep, 0]
+            here = left[torch.from_numpy(i).to(left.device)]
+            whole, kept = cell.put_into(repaired[here]), torch.from_numpy(keep).to(left.device)
+            repaired[here[kept]] = whole[kept]
+        asked = np.concatenate(passed_over)
+
+
+def _fill_conflicts(
+    scorer: Scorer,
+    rows: Tensor,
+    columns: Tensor,
+    q: Posterior,
+    log_p: Tensor,
+    rivals: Tensor,
+    out: Doubtful,
+) -> None:
+    """Write down with which of the ``rivals`` (B, r) the cells that were found conflict.
+
+    ``q`` are the distributions of the cells of the rows, ``log_p`` (B, m) their log-probabilities in some ``columns``.
+    """
+    some = np.flatnonzero(out.cells[:, 0] >= 0)
+    hit = torch.from_numpy(some).to(rows.device)
+    own, n = rivals[hit], rivals.shape[1]
+    if not len(hit):
+        return
+    variants = rows[hit].repeat_interleave(n, 0)  # each with the predicted value of one rival
+    for j in own.unique().tolist():
+        at = torch.nonzero(own.flatten() == j).flatten()
+        variants[at] = Cell.of(scorer, q, j, hit[at // n]).put_into(variants[at])
+    cells = torch.from_numpy(out.cells[some]).to(rows.device).repeat_interleave(n, 0)  # (h r, k)
+    others = (cells >= 0) & (cells != own.reshape(-1, 1))
+    cells = cells.clamp_min(0)
+    found = given_others(scorer, variants, _asked(scorer, variants, cells, others), AGAIN)
+    after = _by_column(scorer, found.log_prob(rows[hit].repeat_interleave(n, 0)).double())
+    place = (columns[hit].repeat_interleave(n, 0)[:, :, None] == cells[:, None]).int().argmax(1)
+    gain = after.gather(1, cells) - log_p[hit].repeat_interleave(n, 0).gather(1, place)
+    gain = gain.masked_fill(~others, -math.inf).view(len(hit), n, -1)
+    nats, best = (t.cpu().numpy() for t in gain.max(1))
+    out.conflict[some] = np.take_along_axis(own.cpu().numpy(), best, 1)
+    out.conflict_nats[some] = np.maximum(nats, 0.0)
 
 
 @torch.no_grad()
@@ -421,17 +652,22 @@ def ranked(scorer: Scorer, x: Tensor, among: Sequence[int], k: int | None) -> np
 
     Of the columns ``among``: all with k None, at N questions for each; otherwise of :func:`candidates`.
     """
-    out = []
-    for rows in _batches(scorer, x, "cells"):
-        columns = torch.tensor(among, device=rows.device).expand(len(rows), -1)
+    width = len(among) if k is None else min(k, len(among))
+    out = np.zeros((len(x), width), dtype=np.int64)
+    for batch in _batches(scorer, x, "cells", min(len(among), MOST_CELLS)):
+        rows = x[batch]
+        columns = torch.tensor(among, device=x.device).expand(len(rows), -1)
         columns = columns if k is None else candidates(scorer, rows, among)
-        new = _of_new(scorer, rows)
-        log_wrong = log_probs_alone(scorer.marginals, rows)[1]
-        log_odds = _error_log_odds(scorer, rows, rows, columns, log_wrong)[0]
-        log_odds = (log_odds + new.gather(1, columns)).cpu().numpy()
-        order = np.argsort(-log_odds, axis=1, kind="stable")[:, :k]
-        out.append(np.take_along_axis(columns.cpu().numpy(), order, 1))
-    return np.concatenate(out)
+        parts = columns, log_probs_alone(scorer.marginals, rows)[1], _of_new(scorer, rows)
+        q = given_others(scorer, rows, _asked(scorer, rows, columns), FINE if k is None else FIRST)
+        log_odds = _judged(scorer, q, rows, *parts)[1]
+        if k is not None:
+            few = columns.gather(1, _largest(log_odds, k + RIVALS))
+            q = given_others(scorer, rows, _asked(scorer, rows, few), SECOND, q)
+            log_odds = _judged(scorer, q, rows, *parts)[1]
+        order = np.argsort(-log_odds.cpu().numpy(), axis=1, kind="stable")[:, :k]
+        out[batch.cpu().numpy()] = np.take_along_axis(columns.cpu().numpy(), order, 1)
+    return out
 
 
 @torch.no_grad()
@@ -443,33 +679,16 @@ def predictions(scorer: Scorer, x: Tensor, cells: np.ndarray, n_values: int) -> 
     shape = (*cells.shape, n_values)
     values = np.full((3, *shape), None, dtype=object)
     out = Expected(values[0], np.full(shape, math.nan), values[1], values[2])
-    places, order = _places(scorer), np.argsort(cells.ravel(), kind="stable")
-    columns, counts = np.unique(cells, return_counts=True)
-    for j, own in zip(columns, np.split(order, counts.cumsum()[:-1]), strict=True):
-        for at in np.split(own, range(most_rows(scorer), len(own), most_rows(scorer))):
-            row, rank = np.unravel_index(at, cells.shape)
-            rows, indicator = x[torch.from_numpy(row).to(x.device)], None
-            if len(places[j]) > 1:
-                (indicator,) = _indicator_levels(scorer, rows, [places[j][1]])
-            cell = _cell(scorer, _without(rows, places[j][:1], places[j][1:]), int(j))
-            for all_cells, found in zip(out, _expected(cell, indicator, n_values), strict=True):
-                all_cells[row, rank] = found
+    for batch in _batches(scorer, x, "predictions", cells.shape[1]):
+        rows, own = x[batch], cells[batch.cpu().numpy()]
+        columns = torch.from_numpy(own).to(x.device)
+        q = given_others(scorer, rows, _asked(scorer, rows, columns))
+        for j in np.unique(own):
+            row, rank = np.nonzero(own == j)
+            found = Cell.of(scorer, q, int(j), torch.from_numpy(row).to(x.device))
+            for every, part in zip(out, found.expected(n_values), strict=True):
+                every[batch.cpu().numpy()[row], rank] = part
     return out
-
-
-def _expected(cell: CellDistribution, indicator: Tensor | None, n_values: int) -> Expected:
-    """Predictions of a cell; with log-probabilities (B, 2) of its being present or missing."""
-    present = None if indicator is None else indicator[:, int(PRESENT)]
-    return with_missing(cell.expected(n_values), present, n_values)
-
-
-def _entropy(cell: CellDistribution, indicator: Tensor | None) -> Tensor:
-    """Expected surprisal of a cell, (B,), nats; with log-probabilities (B, 2) of its being present or missing."""
-    entropy = torch.from_numpy(cell.entropy())
-    if indicator is None:
-        return entropy
-    of_indicator = -(indicator.exp() * indicator).sum(1)
-    return of_indicator + indicator[:, int(PRESENT)].exp() * entropy.to(indicator)
 
 
 def _taken_as_unknown(scorer: Scorer, rows: Tensor, cells: np.ndarray) -> Tensor:
@@ -484,147 +703,9 @@ def _taken_as_unknown(scorer: Scorer, rows: Tensor, cells: np.ndarray) -> Tensor
     return known.masked_fill(wrong & (is_value | missing), math.nan)
 
 
-def _error_log_odds(
-    scorer: Scorer, rows: Tensor, known: Tensor, columns: Tensor, log_wrong: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Log-odds of an error and log-probabilities, (B, m) each, of the cells in some columns (B, m) of each row.
-
-    They are predicted from what is ``known`` of the rows; ``log_wrong`` is of all cells (B, C'). What numbers that were
-    never seen add is left out.
-    """
-    parts = [rows.new_zeros(len(rows), 0)]
-    for some in columns.split(max(1, most_rows(scorer) // max(1, len(rows))), 1):
-        at, row = some.T.reshape(-1, 1), torch.arange(len(rows), device=rows.device)
-        row = row.repeat(some.shape[1])
-        question, cells = _without_each(scorer, known, some), _only_each(rows[row], at)
-        log_p = _log_prob(scorer, question, cells).gather(1, at)
-        place = _indicators(scorer, rows.device)[at]
-        there = torch.nonzero(place[:, 0] >= 0).flatten()
-        if len(there):
-            place, row = place[there], row[there]
-            leading = known.masked_fill(~scorer.conditional.codebook.leading, math.nan)[row]
-            question, cells = leading.scatter(1, place, math.nan), _only_each(rows[row], place)
-            log_p[there] += _log_prob(scorer, question, cells).gather(1, place)
-        parts.append(log_p.view(some.T.shape).T)
-    log_p = torch.cat(parts, 1)
-    return _log_odds(scorer, rows, columns, log_p, log_wrong), log_p
-
-
-def _without_each(scorer: Scorer, rows: Tensor, columns: Tensor) -> Tensor:
-    """The rows without one cell each, given that it is present: (m B, C'), for columns (B, m), the first ones first."""
-    at = columns.T.reshape(-1, 1)
-    known = rows.repeat(columns.shape[1], 1).scatter_(1, at, math.nan)
-    place = _indicators(scorer, rows.device)[at[:, 0]]
-    there = torch.nonzero(place >= 0).flatten()
-    known[there, place[there]] = PRESENT
-    return known
-
-
-def _only_each(rows: Tensor, columns: Tensor) -> Tensor:
+def _only(rows: Tensor, columns: Tensor) -> Tensor:
     """The rows with no cells but those of their own columns (B, k)."""
     return torch.full_like(rows, math.nan).scatter_(1, columns, rows.gather(1, columns))
-
-
-def _log_prob(
-    scorer: Scorer, known: Tensor, cells: Tensor, *, quick: bool = False, coarse: bool = False
-) -> Tensor:
-    """Log-probabilities of ``cells`` given what is ``known`` of their rows, (B, C') each, nats; 0 where NaN."""
-    asked = ~cells.isnan()
-    return Conditionals(scorer, known, asked=asked, quick=quick, coarse=coarse).log_prob(cells)
-
-
-def _cell(scorer: Scorer, known: Tensor, j: int) -> CellDistribution:
-    """Distributions of the cells of column j given what is ``known`` of their rows (B, C')."""
-    return next(Conditionals.of_each(scorer, [known], [j])).cell(j)
-
-
-def _log_prob_of_each(
-    scorer: Scorer, questions: Sequence[Tensor], cells: Sequence[Tensor]
-) -> Iterator[Tensor]:
-    """Log-probabilities of some cells given others, (B, C') nats, for pairs of ``known`` and ``cells`` (B, C') each.
-
-    0 where no cell is asked for, which is NaN in ``cells``.
-    """
-    done = 0
-    for some in together(scorer, questions):
-        asked = torch.cat(list(cells[done : done + len(some)]))
-        found = _log_prob(scorer, torch.cat(some), asked)
-        yield from found.split(len(some[0]))
-        done += len(some)
-
-
-def _only(x: Tensor, columns: list[int]) -> Tensor:
-    """The rows with no cells but those of some columns."""
-    out = torch.full_like(x, math.nan)
-    out[:, columns] = x[:, columns]
-    return out
-
-
-def _indicator_levels(scorer: Scorer, rows: Tensor, indicators: list[int]) -> Iterator[Tensor]:
-    """Log-probabilities of present and missing given the other indicators, of each of some indicators."""
-    if not indicators:
-        return
-    leading = rows.masked_fill(~scorer.conditional.codebook.leading, math.nan)
-    questions = []
-    for place in indicators:
-        known = leading.clone()
-        known[:, place] = math.nan
-        questions.append(known)
-    found = Conditionals.of_each(scorer, questions, indicators)
-    for place, others in zip(indicators, found, strict=True):
-        yield others.levels(place)
-
-
-def _without(rows: Tensor, values: Sequence[int], indicators: Sequence[int]) -> Tensor:
-    """The rows without the values of some cells, given that these are present."""
-    known = rows.clone()
-    known[:, values] = math.nan
-    known[:, indicators] = PRESENT
-    return known
-
-
-@torch.no_grad()
-def conflicts_by_scores(
-    scorer: Scorer, x: Tensor, cells: np.ndarray, rivals: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """As :func:`conflicts`, under the model that scores where it is asked value by value.
-
-    The other cell is the one of the ``rivals`` (N, r) of a row whose predicted value, in its place, decreases the
-    surprisal of the cell given all others most; by how much are the nats. No cell is -1 in ``cells``.
-    """
-    other, nats = rivals[:, :1].repeat(cells.shape[1], 1), np.zeros(cells.shape)
-    places, n = _places(scorer), rivals.shape[1]
-    with progress_bar(len(x), "pairs") as bar:
-        done = 0
-        for rows in x.split(max(1, most_rows(scorer) // n)):
-            batch = slice(done, done + len(rows))
-            at = torch.from_numpy(rivals[batch].T.reshape(-1)).to(x.device)
-            repaired = rows.repeat(n, 1)
-            for j in at.unique().tolist():
-                which = torch.nonzero(at == j).flatten()
-                known, indicator = repaired[which], None
-                if len(places[j]) > 1:
-                    (indicator,) = _indicator_levels(scorer, known, [places[j][1]])
-                cell = _cell(scorer, _without(known, places[j][:1], places[j][1:]), j)
-                repaired[which] = _repaired(known, places[j], cell, indicator)
-            every = torch.cat([rows, repaired])
-            for rank in range(cells.shape[1]):
-                i = np.flatnonzero(cells[batch, rank] >= 0)
-                own, place = cells[batch][i, rank], torch.from_numpy(i).to(x.device)
-                some = every.view(n + 1, len(rows), -1)[:, place].flatten(0, 1)
-                column = torch.from_numpy(own).to(x.device).repeat(n + 1)[:, None]
-                question = _without_each(scorer, some, column)
-                values = _only_each(rows[place].repeat(n + 1, 1), column)
-                log_p = _log_prob(scorer, question, values, coarse=True).gather(1, column)
-                log_p = log_p.view(n + 1, len(i)).T.cpu().numpy()
-                gain = log_p[:, 1:] - log_p[:, :1]
-                gain[rivals[batch][i] == own[:, None]] = -math.inf
-                best = gain.argmax(1)
-                other[done + i, rank] = rivals[done + i, best]
-                nats[done + i, rank] = np.maximum(gain.max(1), 0.0)
-            done += len(rows)
-            bar.update(len(rows))
-    return other, nats
 
 
 def conflicts(scorer: Scorer, x: Tensor, cells: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -649,7 +730,7 @@ def conflicts(scorer: Scorer, x: Tensor, cells: np.ndarray) -> tuple[np.ndarray,
             if n_columns > MOST_CELLS:
                 others = _largest(_changes(scorer, rows, own, rows).amax(1), most)
             place = _indicators(scorer, x.device)[own]
-            asked = _only_each(rows, torch.cat([own, torch.where(place < 0, own, place)], 1))
+            asked = _only(rows, torch.cat([own, torch.where(place < 0, own, place)], 1))
             changes = _changes(scorer, rows, others, asked)
             changes = changes.gather(2, own[:, None].expand(-1, most, -1)).cpu().numpy()
             best = changes.argmax(1)
@@ -673,13 +754,13 @@ def _changes(scorer: Scorer, x: Tensor, given: Tensor, asked: Tensor) -> Tensor:
     # the indicators come first, so they are known where a value is predicted
     known = torch.full_like(x, math.nan), x.masked_fill(~leading, math.nan)
     cells = asked.masked_fill(~leading, math.nan), asked.masked_fill(leading, math.nan)
-    alone = [_log_prob(scorer, k, c, quick=True) for k, c in zip(known, cells, strict=True)]
+    alone = [_log_prob_given(scorer, k, c) for k, c in zip(known, cells, strict=True)]
 
     def changed(part: int, row: Tensor, place: Tensor) -> Tensor:
         """Changes (Q, C') of indicators (part 0) or values (1) of each ``row`` (Q,) by its cell at ``place`` (Q, 1)."""
         both = known[part][row].scatter_(1, place, x[row].gather(1, place))
         asked = cells[part][row].scatter_(1, place, math.nan)
-        found = _log_prob(scorer, both, asked, quick=True)
+        found = _log_prob_given(scorer, both, asked)
         return (alone[part][row] - found).scatter_(1, place, 0.0)
 
     step = max(1, most_rows(scorer) // len(x))

@@ -9,11 +9,10 @@ from typing import Any, cast
 
 import numpy as np
 import pandas as pd
-import torch
 from scipy import stats
 from torch import Tensor
 
-from discrete_itd.detection.conditionals import Conditionals
+from discrete_itd.detection.assessment import nats_given_others
 from discrete_itd.detection.score import Scorer, scorer_of
 from discrete_itd.detection.two_samples import (
     distance,
@@ -339,13 +338,10 @@ def _surprisals(scorer: Scorer, x: Tensor) -> np.ndarray:
     """Mean surprisal of the cells of each column given all others of their row, of some rows (N, C'): (C,), nats."""
     columns = [k for k in range(len(scorer.schema)) if k not in scorer.given]
     x = x[:: -(-len(x) // max(FEWEST_ROWS, MOST_ASKED // len(columns)))]
-    owner = torch.from_numpy(scorer.density.encoder_.owner).to(x.device)
-    asked = [x.masked_fill(owner == k, math.nan) for k in columns]
+    nats = nats_given_others(scorer, x, columns, quick=True)
+    there = ~x[:, columns].isnan().cpu().numpy()
     out = np.zeros(len(scorer.schema))
-    found = Conditionals.of_each(scorer, asked, columns, quick=True)
-    for k, conditional in zip(columns, found, strict=True):
-        log_p = conditional.cell(k).log_prob(x[:, k].nan_to_num(0.0))
-        out[k] = -float(log_p[~x[:, k].isnan()].mean().nan_to_num(0.0))
+    out[columns] = (nats * there).sum(0) / np.maximum(there.sum(0), 1)
     return out
 
 

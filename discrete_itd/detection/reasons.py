@@ -17,8 +17,6 @@ from discrete_itd.detection.assessment import (
     LEAST_NATS,
     PRIOR,
     assess,
-    conflicts,
-    conflicts_by_scores,
     most_doubtful,
     predictions,
     ranked,
@@ -241,29 +239,20 @@ def reasons(
     first[rows.inverse] = np.arange(len(rows))  # a row of each distinct one
     found = most_doubtful(scorer, rows.unique, rows.log_volume[first], k, prior)
     cells = found.cells
-    some = np.flatnonzero(cells[:, 0] >= 0)
-    other, by = np.zeros_like(cells), np.zeros(cells.shape)
-    among = np.where(cells >= 0, cells, cells[:, :1])[some]
-    if len(some):
-        if found.rivals.shape[1]:
-            asked = rows.unique[some], cells[some], found.rivals[some]
-            other[some], by[some] = conflicts_by_scores(scorer, *asked)
-        else:
-            other[some], by[some] = conflicts(scorer, rows.unique[some], among)
     row, rank = np.nonzero(cells[rows.inverse] >= 0)
     u = rows.inverse[row]
     column = cells[u, rank]
-    by = by[u, rank]
-    conflict = _lines(rows, row, other[u, rank], rank)
+    by = found.conflict_nats[u, rank]
+    conflict = _lines(rows, row, found.conflict[u, rank], rank)
     lines = _lines(rows, row, column, rank) | {
         "nats": found.nats[u, rank],
         "expected_nats": found.expected_nats[u, rank],
         "excess_nats": found.nats[u, rank] - found.expected_nats[u, rank],
         "error_probability": found.probability[u, rank],
-        "expected": _objects(found.expected.value[u, rank]),
-        "probability": found.expected.probability[u, rank],
-        "low": _objects(found.expected.low[u, rank]),
-        "high": _objects(found.expected.high[u, rank]),
+        "expected": _objects(found.value[u, rank]),
+        "probability": found.value_probability[u, rank],
+        "low": _objects(found.low[u, rank]),
+        "high": _objects(found.high[u, rank]),
         "conflict_column": conflict["column"].mask(by <= 0, None),
         "conflict_value": conflict["value"].mask(by <= 0, None),
         "conflict_nats": by,

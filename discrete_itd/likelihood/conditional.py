@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from discrete_itd.channel import State
-from discrete_itd.channel.gaussian import chosen
+from discrete_itd.channel.gaussian import FARTHEST, chosen
 from discrete_itd.channel.grid import (
     GridPosterior,
     grid_quantiles,
@@ -66,7 +66,7 @@ CANDIDATES = 32  # completions among which a draw is chosen
 
 
 class Nodes(NamedTuple):
-    """How many nodes a density gets: quantiles, and then stages in which intervals are divided.
+    """How finely a cell is enumerated: nodes of a density, and then stages in which intervals are divided; levels.
 
     Attributes
     ----------
@@ -74,6 +74,12 @@ class Nodes(NamedTuple):
         Quantiles of each guide, and of the column whatever the other cells.
     stages, split, parts : int
         As many times, so many intervals are divided into equal parts.
+    far : tuple of float
+        Nodes on both sides of the density.
+    levels : int
+        Of a category, those that are enumerated: the most probable ones under the guides, and the observed one.
+    by_proposal : bool
+        Whether the proposal is a guide, even where there is one that costs less.
     """
 
     guided: int
@@ -81,9 +87,15 @@ class Nodes(NamedTuple):
     stages: int
     split: int
     parts: int = 4
+    far: tuple[float, ...] = FAR
+    levels: int = MOST_LEVELS
+    by_proposal: bool = True
 
 
-FINE, COARSE = Nodes(24, 64, 4, 8), Nodes(12, 16, 2, 4)
+FINE = Nodes(24, 64, 4, 8)
+# of all cells of a row, of the few that matter, and of these again where another cell has changed
+FIRST, SECOND = Nodes(6, 6, 0, 0, 4, (3.0, 12.0), 16), Nodes(0, 0, 2, 6, levels=64)
+AGAIN = Nodes(8, 6, 1, 4, 4, (3.0, 12.0), 16, by_proposal=False)
 
 
 class ConditionalDenoiser(Denoiser):
@@ -126,6 +138,7 @@ class ConditionalDenoiser(Denoiser):
     """
 
     _has_gaps: Tensor
+    _indicator: Tensor
 
     def __init__(
         self,
@@ -142,10 +155,13 @@ class ConditionalDenoiser(Denoiser):
         learned = [False] * self.codebook.n_columns if has_gaps is None else list(has_gaps)
         learned = torch.tensor(learned, dtype=torch.bool, device=self.codebook.device)
         self.register_buffer("_has_gaps", learned, persistent=False)
+        place = torch.tensor(self.indicator, device=self.codebook.device)
+        self.register_buffer("_indicator", place, persistent=False)
         members = scorer.members if isinstance(scorer, RowMixtureDenoiser) else [scorer]
         own = [m for m in members if isinstance(m, Denoiser) and not m.exact]
         self._guides = own if len(own) == 1 else []  # what it costs less to ask than to score
-        self._spread: dict[tuple[int, int], Tensor] = {}
+        self._causal = [g for g in self._guides if g.own_order is not None]
+        self._spread: dict[tuple[int, Nodes], Tensor] = {}
         self._alone: Posterior | None = None  # made at the first use
 
     @property
@@ -230,63 +246,98 @@ class ConditionalDenoiser(Denoiser):
         return found.posterior().rows(slice(0, n))
 
     @torch.no_grad()
-    def each(self, x: Tensor, asked: Tensor, nodes: Nodes = FINE) -> Posterior:
+    def each(
+        self, x: Tensor, asked: Tensor, nodes: Nodes = FINE, start: Posterior | None = None
+    ) -> Posterior:
         """The distribution of each asked cell given all other cells of its row, as these are scored.
 
         The score of the row is normalised over the values of the cell (13): a gap in the row stays one, and is left
         out as the score leaves it out, so that nothing is drawn. A value is asked about as being present, a leading
-        cell given the other leading cells only.
+        cell given the other leading cells only. All values of all cells are scored together.
 
         Parameters
         ----------
         x : Tensor of float64, shape (B, C)
-            NaN where a cell is unknown; what is at an asked cell does not matter.
+            NaN where a cell is unknown; what is at an asked cell is one of the nodes of its density.
         asked : Tensor of bool, shape (B, C)
             One cell of a row or several, each by itself; the distributions of all others have no meaning.
         nodes : Nodes
-            As of :meth:`given`.
+            With few of them, less is scored.
+        start : Posterior, optional
+            An earlier answer about these rows: the densities of asked cells are refined from where it ended, what it
+            says of the other cells is kept.
         """
-        columns = self.codebook.columns
-        found = _Found(self._nothing(x))
-        few = torch.tensor([c.kind != "real" and c.n_points <= MOST_LEVELS for c in columns])
-        few = few.to(x.device)
-        row, column = torch.nonzero(asked & few).unbind(1)
-        for start in range(0, len(row), PAIRS):
-            some = slice(start, start + PAIRS)
-            self._every_level(x, row[some], column[some], found)
-        columns_, rows_ = torch.nonzero((asked & ~few).T).unbind(1)  # by column
-        for column, row in zip(columns_.split(BATCH), rows_.split(BATCH), strict=True):
-            others = self._others(x[row], column).scatter_(1, column[:, None], math.nan)
-            self._enumerate(others, column, self._ask(others), row, found, nodes)
+        found = _Found(self._nothing(x) if start is None else start)
+        columns, rows = torch.nonzero(asked.T).unbind(1)  # by column
+        for column, row in zip(columns.split(BATCH), rows.split(BATCH), strict=True):
+            self._each(x, row, column, found, nodes, start)
         return found.posterior()
 
-    def _every_level(self, x: Tensor, row: Tensor, column: Tensor, found: _Found) -> None:
-        """Write down the distributions of cells (n,) of rows x (B, C), whose columns have few levels."""
+    def _each(
+        self,
+        x: Tensor,
+        row: Tensor,
+        column: Tensor,
+        found: _Found,
+        size: Nodes,
+        start: Posterior | None,
+    ) -> None:
+        """Write down the distributions of cells (n,) of rows x (B, C)."""
+        others = _others(x[row], column, self._indicator, self.codebook.leading)
+        observed = others.gather(1, column[:, None])
         n_levels = torch.tensor([c.n_points or 0 for c in self.codebook.columns], device=x.device)
-        sizes = n_levels[column]
-        ends = sizes.cumsum(0)
-        cell = torch.repeat_interleave(sizes)
-        level = torch.arange(len(cell), device=x.device) - (ends - sizes)[cell]
+        is_real, many = n_levels[column] == 0, n_levels[column] > size.levels
+        guides, place = [], (is_real | many).cumsum(0) - 1  # of a cell among those that need guides
+        need = torch.nonzero(is_real | many).flatten()
+        if start is None and len(need):
+            by_proposal = size.by_proposal or not self._causal
+            guides = self._guides_of_each(x, others[need], row[need], column[need], by_proposal)
+        parts, weights = (
+            [],
+            {},
+        )  # cells (n_p,) and their values (n_p, V_p); log-probabilities of all levels
+        for j in column[~is_real].unique().tolist():
+            at = torch.nonzero(column == j).flatten()
+            k = int(n_levels[j])
+            values = torch.arange(k, device=x.device).expand(len(at), -1)
+            if k > size.levels:
+                own = [g.rows(place[at]).column(j).double() for g in guides]
+                own = own if start is None else [start.rows(row[at]).column(j).double()]
+                weights[j] = torch.stack(own).logsumexp(0)
+                seen = observed[at].nan_to_num(0.0).long()
+                values = weights[j].scatter(1, seen, math.inf).topk(size.levels, 1)[1]
+            parts.append((at, values.double()))
+        at = torch.nonzero(is_real).flatten()
+        if len(at) and start is None:
+            own = [g.rows(place[at]) for g in guides]
+            value = observed[at].nan_to_num(size.far[-1]).clamp(-FAR[-1], FAR[-1])
+            nodes = torch.cat([self._first_nodes(column[at], own, size), value], 1).sort(1)[0]
+            parts.append((at, nodes))
+        scores = self._scores(others, column, parts)
+        if len(at) and start is None:
+            nodes, log_f = parts.pop()[1], scores.pop()
+        for (cells, values), log_p in zip(parts, scores, strict=True):
+            j = int(column[cells[0]])
+            if j in weights:
+                log_p = _with_all_levels(weights[j], values.long(), log_p)
+            found.keep_levels(row[cells], j, log_p)
+        if len(at):
+            if start is not None:
+                nodes, log_f = found.density(row[at], column[at])
+            nodes, log_f = self._refine(others[at], column[at], nodes, log_f, size)
+            found.keep_density(row[at], column[at], nodes, log_f)
 
-        def call(cell: Tensor, level: Tensor) -> Tensor:
-            rows = self._others(x[row[cell]], column[cell])
-            rows.scatter_(1, column[cell][:, None], level[:, None].to(rows))
-            return self.scorer.log_prob(rows).double()
+    def _guides_of_each(
+        self, x: Tensor, others: Tensor, row: Tensor, column: Tensor, by_proposal: bool
+    ) -> list[Posterior]:
+        """The posteriors of the guides of cells (n,) of rows x (B, C), with other cells (n, C).
 
-        log_p = torch.cat(list(in_blocks(call, cell, level, batch_size=BATCH)))
-        for j in column.unique().tolist():
-            own = column == j
-            at = (ends - sizes)[own][:, None] + torch.arange(int(n_levels[j]), device=x.device)
-            found.keep_levels(row[own], j, log_p[at])
-
-    def _others(self, x: Tensor, column: Tensor) -> Tensor:
-        """Rows (n, C) as they are scored with any value of their cell in a ``column`` (n,)."""
-        x, at = x.clone(), torch.arange(len(x), device=x.device)
-        place = torch.tensor(self.indicator, device=x.device)[column]
-        there = place >= 0
-        x[at[there], place[there]] = 0.0  # present
-        leads = self.codebook.leading[column][:, None] & ~self.codebook.leading
-        return x.masked_fill_(leads, math.nan)
+        A causal guide's answer is its factor of the row, one call for all of its cells.
+        """
+        found = [g.chain(filled(x)).rows(row) for g in self._causal]
+        if by_proposal:
+            found += self._ask(others.scatter(1, column[:, None], math.nan), [self.proposal])
+        return found
 
     def _nothing(self, x: Tensor) -> Posterior:
         """A posterior of rows (B, C) in which to write: it costs less than that of a proposal of many components."""
@@ -341,17 +392,31 @@ class ConditionalDenoiser(Denoiser):
 
     # -- one cell -------------------------------------------------------------------------------
 
-    def _scores(self, rows: Tensor, column: Tensor | int, values: Tensor) -> Tensor:
-        """Log-probabilities (n, V) of rows (n, C) with each of some values (n, V) in their ``column``, nats."""
+    def _scores(
+        self, rows: Tensor, column: Tensor | int, parts: Sequence[tuple[Tensor, Tensor]]
+    ) -> list[Tensor]:
+        """Log-probabilities of rows (n, C) with other values in their ``column``, nats.
+
+        Of the rows at some places (p,) with each of some values (p, V), for every part of that shape: (p, V).
+        """
         column = _of_rows(column, rows)
 
         def call(which: Tensor, values: Tensor) -> Tensor:
             x = rows[which].scatter_(1, column[which][:, None], values[:, None])
-            return self.scorer.log_prob(x).double()
+            return self.scorer.log_prob(x).double().clamp_min(-FARTHEST)
 
-        which = torch.arange(len(rows), device=rows.device).repeat_interleave(values.shape[1])
-        parts = in_blocks(call, which, values.flatten(), batch_size=BATCH)
-        return torch.cat(list(parts)).view(values.shape)
+        if not parts:
+            return []
+        which = torch.cat([at.repeat_interleave(v.shape[1]) for at, v in parts])
+        values = torch.cat([v.flatten() for _, v in parts])
+        scores = torch.cat(list(in_blocks(call, which, values, batch_size=BATCH)))
+        each = scores.split([v.numel() for _, v in parts])
+        return [own.view(v.shape) for own, (_, v) in zip(each, parts, strict=True)]
+
+    def _scores_of_all(self, rows: Tensor, column: Tensor | int, values: Tensor) -> Tensor:
+        """Log-probabilities (n, V) of rows (n, C) with each of some values (n, V) in their ``column``, nats."""
+        every = torch.arange(len(rows), device=rows.device)
+        return self._scores(rows, column, [(every, values)])[0]
 
     def _enumerate(
         self,
@@ -370,10 +435,7 @@ class ConditionalDenoiser(Denoiser):
         at = torch.nonzero(is_real).flatten()
         if len(at):
             column_, own = column[at], [g.rows(at) for g in guides]
-            nodes, log_f = self._density(x[at], column_, own, size)
-            for j in column_.unique().tolist():
-                some = column_ == j
-                found.keep_density(rows[at[some]], j, nodes[some], log_f[some])
+            found.keep_density(rows[at], column_, *self._density(x[at], column_, own, size))
         for j in column[~is_real].unique().tolist():
             at = torch.nonzero(column == j).flatten()
             found.keep_levels(rows[at], j, self._levels(x[at], j, [g.rows(at) for g in guides]))
@@ -383,43 +445,51 @@ class ConditionalDenoiser(Denoiser):
         n_points = self.codebook.columns[j].n_points
         if n_points <= MOST_LEVELS:
             values = torch.arange(n_points, dtype=torch.float64, device=x.device)
-            return self._scores(x, j, values.expand(len(x), -1))
+            return self._scores_of_all(x, j, values.expand(len(x), -1))
         guide = torch.stack([g.column(j).double() for g in guides]).logsumexp(0)
         values = guide.topk(MOST_LEVELS, 1)[1]
-        log_p, log_g = self._scores(x, j, values.double()), guide.gather(1, values)
-        ratio = torch.logsumexp(log_p, 1, keepdim=True) - torch.logsumexp(log_g, 1, keepdim=True)
-        return (guide + ratio).scatter(1, values, log_p)
+        return _with_all_levels(guide, values, self._scores_of_all(x, j, values.double()))
 
     def _density(
         self, x: Tensor, column: Tensor | int, guides: list[Posterior], size: Nodes = FINE
     ) -> tuple[Tensor, Tensor]:
         """Nodes and log P(v, the rest) at them, of a continuous column of each row: (n, G) each."""
-        each, which = _of_rows(column, x).unique(return_inverse=True)
+        nodes = self._first_nodes(_of_rows(column, x), guides, size)
+        return self._refine(x, column, nodes, self._scores_of_all(x, column, nodes), size)
+
+    def _first_nodes(self, column: Tensor, guides: list[Posterior], size: Nodes) -> Tensor:
+        """Nodes of cells in continuous columns (n,), increasing: (n, G)."""
+        each, which = column.unique(return_inverse=True)
         parts = [torch.stack([self._column_nodes(j, size) for j in each.tolist()])[which]]
         parts += [_points(_column(g, column), size.guided, i) for i, g in enumerate(guides, 1)]
-        nodes = torch.cat(parts, 1).sort(1)[0].contiguous()
-        log_f = self._scores(x, column, nodes)
+        return torch.cat(parts, 1).sort(1)[0].contiguous()
+
+    def _refine(
+        self, x: Tensor, column: Tensor | int, nodes: Tensor, log_f: Tensor, size: Nodes
+    ) -> tuple[Tensor, Tensor]:
+        """More nodes and the densities there, of a continuous ``column`` of rows (n, C): (n, G) to (n, G') each."""
         for _ in range(size.stages):
             new = _refined(nodes, log_f, size)
-            joined = torch.cat([log_f, self._scores(x, column, new)], 1)
+            joined = torch.cat([log_f, self._scores_of_all(x, column, new)], 1)
             nodes, order = torch.cat([nodes, new], 1).sort(1)
             log_f = joined.gather(1, order)
         return nodes, log_f
 
     def _column_nodes(self, j: int, size: Nodes) -> Tensor:
         """Nodes of column j whatever the rest, (n,): quantiles of its own distribution and far values."""
-        key = j, size.marginal
+        key = j, size
         if key not in self._spread:
-            far = torch.tensor(FAR, dtype=torch.float64, device=self.codebook.device)
+            far = torch.tensor(size.far, dtype=torch.float64, device=self.codebook.device)
             own = _points(_column(self._marginals(), j), size.marginal)[0]
             self._spread[key] = torch.cat([-far, far, own])
         return self._spread[key]
 
-    def _ask(self, x: Tensor) -> list[Posterior]:
-        """The posteriors of the guides given the known cells of rows (n, C)."""
+    def _ask(self, x: Tensor, guides: Sequence[Denoiser] | None = None) -> list[Posterior]:
+        """The posteriors of the guides given the known cells of rows (n, C): of all of them by default."""
+        guides = [self.proposal, *self._guides] if guides is None else guides
         book, whole = self.codebook, filled(x)
         state = State.start(book, book.embed(whole), ~whole.isnan())
-        return [g(*state).rows(slice(0, len(x))) for g in (self.proposal, *self._guides)]
+        return [g(*state).rows(slice(0, len(x))) for g in guides]
 
     # -- several cells --------------------------------------------------------------------------
 
@@ -460,7 +530,7 @@ class ConditionalDenoiser(Denoiser):
                 log_f = log_f - log_q.flatten()[:, None]
                 q = _column(own, j), _column(guides[0], j)
                 grids = _merged(nodes, log_f, m, *q, self._column_nodes(j, size))
-                found.keep_density(rows[some], j, *grids)
+                found.keep_density(rows[some], torch.full_like(some, j), *grids)
             else:
                 log_p = self._levels(others, j, guides).unflatten(0, (len(some), m)) - log_q
                 defensive = own.column(j).double()
@@ -673,6 +743,76 @@ class ConditionalDenoiser(Denoiser):
         return x == torch.tensor(last, dtype=x.dtype, device=x.device)
 
 
+@torch.no_grad()
+def cell_by_cell(
+    denoiser: Denoiser,
+    x: Tensor,
+    asked: Tensor,
+    indicator: Tensor,
+    *,
+    batch_size: int,
+) -> Posterior:
+    """The distribution of each asked cell given all other known cells of its row, one question of a denoiser for each.
+
+    Parameters
+    ----------
+    denoiser : Denoiser
+        That answers at every state of known and unknown cells.
+    x : Tensor of float64, shape (B, C)
+        NaN where a cell is unknown; what is at an asked cell does not matter.
+    asked : Tensor of bool, shape (B, C)
+        The distributions of all other cells have no meaning, or are left out.
+    indicator : Tensor of int64, shape (C,)
+        The leading column that says whether a cell is missing, of each column; -1 for none. A value is asked about as
+        being present, a leading cell given the other leading cells only.
+    batch_size : int
+        Questions in one call.
+    """
+    book = denoiser.codebook
+    columns, rows = torch.nonzero(asked.T).unbind(1)  # by column
+    is_real = torch.isin(columns, book.reals)
+    logits = book.known_snr.new_zeros(len(x), book.levels.n_points)
+    mixtures: list[GaussianPosterior] = []
+    words: dict[int, list[VocabularyPosterior]] = {v.column: [] for v in book.vocabularies}
+    for column, row in zip(columns.split(batch_size), rows.split(batch_size), strict=True):
+        known = _others(x[row], column, indicator, book.leading)
+        known.scatter_(1, column[:, None], math.nan)
+        if isinstance(denoiser, ConditionalDenoiser):
+            one = torch.zeros_like(known, dtype=torch.bool).scatter_(1, column[:, None], True)
+            q = denoiser.given(known, one)
+        else:
+            q = denoiser(*State.start(book, book.embed(known), ~known.isnan()))
+        for j in column.unique().tolist():
+            at = torch.nonzero(column == j).flatten()
+            if j in book.place:
+                logits[row[at], book.levels.own(book.place[j])] = q.column(j)[at]
+        at = torch.nonzero(torch.isin(column, book.reals)).flatten()
+        if len(at):
+            mixtures.append(_column(q.rows(at), column[at]))
+        for w in q.words:
+            own = column == w.vocabulary.column
+            words[w.vocabulary.column].append(w.pick(lambda t, own=own: t[own], shared=False))
+    gaussian = None
+    if mixtures:
+        parts = [(q.log_weight, q.means, q.var, *q.bounds) for q in mixtures]
+        several = [torch.cat(t) for t in zip(*parts, strict=True)]
+        every = mixtures[0] if len(parts) == 1 else GaussianPosterior(*several, normalised=True)
+        place = torch.zeros_like(asked, dtype=torch.int64)
+        place[rows[is_real], columns[is_real]] = torch.arange(len(every.means), device=x.device)
+        gaussian = every.pick(lambda t, place=place[:, book.reals]: t[:, 0][place])
+    found = []
+    for j, parts in words.items():
+        own = rows[columns == j]
+        if len(own):
+            place = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+            place[own] = torch.arange(len(own), device=x.device)
+            every = VocabularyPosterior.joined(parts)
+            found.append(every.pick(lambda t, place=place: t[place], shared=False))
+    return Posterior(
+        book, CategoricalPosterior(book.levels, logits, normalised=True), gaussian, found
+    )
+
+
 class _Found:
     """Distributions of single cells, put into the proposal's posterior at the end."""
 
@@ -682,9 +822,19 @@ class _Found:
         self.words: dict[int, Tensor] = {}
         self.place: Tensor | None = None
         self.grids: list[tuple[Tensor, Tensor]] = []
-        if base.gaussian is not None:
+        if isinstance(base.gaussian, GridPosterior):  # an earlier answer, which is refined
+            self.place = base.gaussian.place.clone()
+            self.grids.append((base.gaussian.nodes, base.gaussian.log_joint))
+        elif base.gaussian is not None:
             shape = len(self.logits), len(base.codebook.reals)
             self.place = torch.full(shape, -1, dtype=torch.int64, device=self.logits.device)
+
+    def density(self, rows: Tensor, column: Tensor) -> tuple[Tensor, Tensor]:
+        """The grids (n, G) of cells (n,) of the earlier answer, with its own constants."""
+        assert self.place is not None
+        nodes, log_f = self.grids[0]
+        at = self.place[rows, torch.searchsorted(self.base.codebook.reals, column)]
+        return nodes[at], log_f[at]
 
     def keep_levels(self, rows: Tensor, j: int, log_p: Tensor) -> None:
         """The distribution of column j in some rows, (n, K), up to a constant of each."""
@@ -697,11 +847,11 @@ class _Found:
         prior = self.words.setdefault(j, q.log_probs.expand(len(q.y), -1).clone())
         prior[rows] = log_p.to(prior)
 
-    def keep_density(self, rows: Tensor, j: int, nodes: Tensor, log_f: Tensor) -> None:
-        """The density of column j in some rows, on grids (n, G)."""
+    def keep_density(self, rows: Tensor, column: Tensor, nodes: Tensor, log_f: Tensor) -> None:
+        """The densities of cells (n,) in continuous columns, on grids (n, G)."""
         assert self.place is not None
         first = sum(len(nodes) for nodes, _ in self.grids)
-        r = torch.nonzero(self.base.codebook.reals == j).flatten()
+        r = torch.searchsorted(self.base.codebook.reals, column)
         self.place[rows, r] = first + torch.arange(len(rows), device=rows.device)
         self.grids.append((nodes, log_f))
 
@@ -711,7 +861,10 @@ class _Found:
         categorical = CategoricalPosterior(q.categorical.levels, self.logits, normalised=True)
         if self.place is not None and gaussian is not None:
             none = torch.zeros(0, 2, dtype=torch.float64, device=self.place.device)
-            grids = [torch.cat(t) for t in zip(*self.grids, strict=True)] or [none, none]
+            most = max((nodes.shape[1] for nodes, _ in self.grids), default=0)
+            # equal nodes count as one
+            wide = [[_widened(t, most) for t in grid] for grid in self.grids]
+            grids = [torch.cat(t) for t in zip(*wide, strict=True)] or [none, none]
             gaussian = GridPosterior(gaussian, self.place, *grids)
         words = [self._words(w) for w in q.words]
         return Posterior(q.codebook, categorical, gaussian, words)
@@ -721,6 +874,27 @@ class _Found:
         if prior is None:
             return q
         return VocabularyPosterior(q.vocabulary, prior, q.y, q.snr, q.h, q.u)
+
+
+def _others(x: Tensor, column: Tensor, indicator: Tensor, leading: Tensor) -> Tensor:
+    """Rows (n, C) in which any value of the cell in a ``column`` (n,) may be put: see :func:`cell_by_cell`."""
+    x, at = x.clone(), torch.arange(len(x), device=x.device)
+    place = indicator[column]
+    there = place >= 0
+    x[at[there], place[there]] = 0.0  # present
+    return x.masked_fill_(leading[column][:, None] & ~leading, math.nan)
+
+
+def _widened(t: Tensor, n: int) -> Tensor:
+    """Columns (G, ...) up to n, the last one repeated."""
+    return torch.cat([t, t[:, -1:].expand(-1, n - t.shape[1])], 1)
+
+
+def _with_all_levels(guide: Tensor, values: Tensor, log_p: Tensor) -> Tensor:
+    """Log-probabilities (n, V) of some levels, and of the others in proportion to a guide's (n, K): (n, K), nats."""
+    log_g = guide.gather(1, values)
+    ratio = torch.logsumexp(log_p, 1, keepdim=True) - torch.logsumexp(log_g, 1, keepdim=True)
+    return (guide + ratio).scatter(1, values, log_p)
 
 
 def _of_rows(column: Tensor | int, rows: Tensor) -> Tensor:

@@ -15,8 +15,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from discrete_itd import __version__
-from discrete_itd.detection.assessment import nats_given_others
-from discrete_itd.detection.conditionals import scores_of_row
+from discrete_itd.detection.assessment import nats_given_others, scores_of_row
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.detection.reasons import NO_CELL, reasons
 from discrete_itd.detection.score import scorer_of

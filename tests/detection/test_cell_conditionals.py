@@ -345,7 +345,7 @@ def test_batches_change_nothing(model, monkeypatch):
     scorer = Scorer(model)
     whole = assess(scorer, x)
     monkeypatch.setattr(
-        "discrete_itd.detection.conditionals.BATCH_WORK", 7 * model.denoiser_.codebook.work
+        "discrete_itd.detection.assessment.BATCH_WORK", 7 * model.denoiser_.codebook.work
     )
     parts = assess(scorer, x)
     np.testing.assert_allclose(parts.error_log_odds, whole.error_log_odds, atol=1e-4)
