@@ -29,7 +29,8 @@ from torch import Tensor
 
 from discrete_itd.channel import State
 from discrete_itd.channel.devices import add_at
-from discrete_itd.channel.posterior import GaussianPosterior, GridPosterior, Posterior
+from discrete_itd.channel.gaussian import FARTHEST
+from discrete_itd.channel.posterior import GridPosterior, Posterior
 from discrete_itd.detection.distributions import (
     Categorical,
     CellDistribution,
@@ -263,8 +264,8 @@ def assess(scorer: Scorer, x: Tensor) -> CellAssessment:
     The log-odds of an error are, up to a constant that is the same for all cells, the log-odds that the cell is wrong.
     Suppose that a wrong cell holds a value drawn from :math:`c = \tfrac12\pi + \tfrac12 u`: half the time from the
     column's marginal :math:`\pi` (as when rows are mixed up), half the time from u, which is uniform over the
-    categories, or the widest Gaussian of a number's marginal (as in a typing error). Then by Bayes' rule, with p the
-    probability of the cell given the others,
+    categories, or of a number as heavy-tailed as a Cauchy distribution (as in a typing error). Then by Bayes' rule, with
+    p the probability of the cell given the others,
 
     .. math:: \mathrm{log\ odds} = \log\frac{(1 - p(x_j))\,c(x_j)}{p(x_j)}.
 
@@ -359,8 +360,9 @@ def log_probs_alone(marginals: Posterior, x: Tensor) -> tuple[Tensor, Tensor]:
     r"""Log-probability of each cell in its column, and if it is wrong: float64, (B, C) each, nats; 0 where missing.
 
     A wrong cell is drawn from :math:`\tfrac12\pi + \tfrac12 u`: half the time from the column's marginal
-    :math:`\pi` (as when rows are mixed up), half the time from u, which is uniform over the categories, or the widest
-    Gaussian of a number's marginal (as in a typing error).
+    :math:`\pi` (as when rows are mixed up), half the time from u, which is uniform over the categories, or of a number
+    the Cauchy distribution as wide as the widest Gaussian of its marginal (as in a typing error): no number is too far
+    out to be one.
 
     Parameters
     ----------
@@ -374,8 +376,9 @@ def log_probs_alone(marginals: Posterior, x: Tensor) -> tuple[Tensor, Tensor]:
     uniform = log_uniform.expand(x.shape).clone()
     if marginals.gaussian is not None:
         q = marginals.gaussian
-        widest = GaussianPosterior(*(t[:, :, -1:] for t in (q.log_weight, q.means, q.var)))
-        uniform[:, book.reals] = widest.log_prob(x[:, book.reals].to(book.dtype)).double()
+        mean, sd = q.means[:, :, -1].double(), q.var[:, :, -1].double().sqrt()
+        far = torch.hypot(torch.ones_like(mean), (x[:, book.reals] - mean) / sd)
+        uniform[:, book.reals] = -(math.pi * sd).log() - 2 * far.log()
     wrong = torch.logaddexp(alone, uniform) - math.log(2)
     return alone, torch.where(x.isnan(), 0.0, wrong)
 
@@ -569,7 +572,7 @@ def _judged(
     more: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """Log-probabilities of cells in some columns (B, m) of rows, and the log-odds of an error: (B, m) each."""
-    log_p = _by_column(scorer, q.log_prob(rows).double()).gather(1, columns)
+    log_p = _by_column(scorer, q.log_prob(rows).double()).gather(1, columns).clamp_min(-FARTHEST)
     return log_p, _log_odds(scorer, rows, columns, log_p, log_wrong) + more.gather(1, columns)
 
 

@@ -663,11 +663,10 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
             ``expected_nats``, ``excess_nats``, ``error_probability``, ``expected``, ``probability``, ``low``, ``high``,
             ``conflict_column``, ``conflict_value``, ``conflict_nats``, and ``sentence``, the same in English, see
             :func:`discrete_itd.detection.reasons.reasons`. A row without a cell that is more likely wrong than right
-            has no line, even if it raises an alarm: then it is the combination of its cells that is rare, or a number
-            lies so far out that an error, too, is held to be hardly possible there. With ``given``, no cell of a given
-            column is named as a reason (it may be one in conflict), ``group_seen`` is ``seen`` of :meth:`groups`, and
-            where it is False, the first sentence says so. With ``contamination`` reasons, like :meth:`expected` values,
-            are those of ``density_`` alone.
+            has no line, even if it raises an alarm: then it is the combination of its cells that is rare. With
+            ``given``, no cell of a given column is named as a reason (it may be one in conflict), ``group_seen`` is
+            ``seen`` of :meth:`groups`, and where it is False, the first sentence says so. With ``contamination``
+            reasons, like :meth:`expected` values, are those of ``density_`` alone.
         """
         check_is_fitted(self)
         rows, groups = self._rows(X), self._groups

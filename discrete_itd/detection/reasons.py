@@ -27,7 +27,7 @@ from discrete_itd.encoders.rows import Rows
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.validation import check_integer, check_share
 
-MOST_DIGITS = 6  # of a ratio that is written out
+MOST_DIGITS, MOST_POWER = 6, 300  # of a ratio that is written out, and that is written as a power of ten
 NO_CELL = "no single cell is more likely wrong than right: it is their combination that is rare"
 
 
@@ -291,7 +291,7 @@ def sentence(reason: Mapping[str, Any], columns: Mapping[Hashable, Column]) -> s
         cell = f"the missing cell in {reason['column']}"
     excess = reason["excess_nats"]
     parts = [
-        f"{cell} is {times_as_rare(excess)} as expected from the other cells (+{excess:.1f} nats)"
+        f"{cell} is {times_as_rare(excess)} as expected from the other cells (+{_nats(excess)} nats)"
     ]
     if not math.isnan(reason["probability"]):
         likely = f"probability {reason['probability']:.2f}"
@@ -305,8 +305,12 @@ def sentence(reason: Mapping[str, Any], columns: Mapping[Hashable, Column]) -> s
     if not pd.isna(reason["conflict_column"]) and reason["conflict_nats"] >= LEAST_NATS:
         other = columns[reason["conflict_column"]]
         cell = f"{other.name} = {written(reason['conflict_value'], other)}"
-        parts.append(f"it conflicts most with {cell} ({reason['conflict_nats']:.1f} nats)")
+        parts.append(f"it conflicts most with {cell} ({_nats(reason['conflict_nats'])} nats)")
     return "; ".join(parts)
+
+
+def _nats(nats: float) -> str:
+    return f"{nats:.1f}" if nats < 1e6 else f"{nats:.1e}"
 
 
 def times_as_rare(nats: float) -> str:
@@ -316,8 +320,12 @@ def times_as_rare(nats: float) -> str:
     --------
     >>> times_as_rare(0.1), times_as_rare(3.2), times_as_rare(10.0), times_as_rare(40.0)
     ('1.1 times as rare', '25 times as rare', '22 000 times as rare', '10^17 times as rare')
+    >>> times_as_rare(1e9)
+    'over 10^300 times as rare'
     """
     digits = math.floor(nats / math.log(10))
+    if digits >= MOST_POWER:
+        return f"over 10^{MOST_POWER} times as rare"
     if digits >= MOST_DIGITS:
         return f"10^{round(nats / math.log(10))} times as rare"
     ratio = round(math.exp(nats), 1 - digits)

@@ -13,9 +13,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "estimators"))
 from test_questions import float64, mixed_table
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
-from discrete_itd.detection.reasons import cell_nats
+from discrete_itd.detection.reasons import cell_nats, reasons
 from discrete_itd.likelihood.conditional import ConditionalDenoiser
-from discrete_itd.recipes import Causal
+from discrete_itd.recipes import Causal, Mixture
 
 pytestmark = pytest.mark.single_precision
 
@@ -86,3 +86,16 @@ def test_what_reasons_predict_is_the_log_probability_normalised():
     odd = pd.DataFrame({"word": ["low"], "flag": [True], "level": rows["level"][:1]})
     for line in detector.reasons(odd).to_dict("records"):
         assert line["rank"] > 1 or line["column"] != "word" or line["expected"] in VALUES["word"]
+
+
+@pytest.mark.parametrize("value", [1e6, 1e18, -1e100])
+@pytest.mark.parametrize("denoiser", [Causal(width=16, depth=1, base="tree"), Mixture(4)])
+def test_a_number_however_far_out_is_the_first_reason_with_certainty(denoiser, value):
+    """The distribution of errors has heavy tails, those of the models have not."""
+    with float64():
+        model = DiffusionDensity(denoiser=denoiser, max_steps=60, random_state=0).fit(TABLE)
+        table = reasons(model, TABLE.dropna()[:5].assign(size=value))
+    first = table[table["rank"] == 1]
+    assert first["column"].tolist() == ["size"] * 5
+    assert (first["error_probability"] > 0.999).all()
+    assert np.isfinite(first[["nats", "excess_nats", "conflict_nats"]].astype(float)).all(axis=None)
