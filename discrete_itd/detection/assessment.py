@@ -75,10 +75,10 @@ def most_rows(scorer: Scorer, numbers: int = 0) -> int:
     return max(1, min(scorer.density.model_.batch_size, most))
 
 
-def scores_of_row(scorer: Scorer) -> int:
+def scores_of_row(scorer: Scorer, nodes: Nodes = FINE) -> int:
     """Scores of the model that the distributions of all cells of a row cost: 0 if it answers by itself."""
     denoiser = scorer.conditional
-    return denoiser.scores_of_row if isinstance(denoiser, ConditionalDenoiser) else 0
+    return denoiser.scores_of_row(nodes) if isinstance(denoiser, ConditionalDenoiser) else 0
 
 
 @torch.no_grad()
@@ -492,8 +492,8 @@ def candidates(scorer: Scorer, rows: Tensor, among: Sequence[int]) -> Tensor:
     """
     columns = torch.tensor(among, device=rows.device).expand(len(rows), -1)
     most = MOST_CELLS
-    if scores := scores_of_row(scorer):
-        most = max(RECHECKED, min(most, MOST_SCORES * len(scorer.schema) // scores))
+    if scores := scores_of_row(scorer, FIRST):
+        most = max(RIVALS, min(most, MOST_SCORES * len(scorer.schema) // scores))
     if len(among) <= most:
         return columns
     leading = rows.masked_fill(~scorer.conditional.codebook.leading, math.nan)
@@ -543,10 +543,11 @@ def _fill_batch(
             place = _largest(log_odds, RIVALS)
             near = log_odds.gather(1, place) > -MARGIN
             near = near if rank else near.any(1, keepdim=True).expand_as(near)
-            finer = _asked(scorer, known, among.gather(1, place), near)
-            q = given_others(scorer, known, finer, SECOND, q)
-            log_p, log_odds = _judged(scorer, q, rows[left], among, log_wrong[left], more[left])
-            log_odds = log_odds.masked_fill(~fresh, -math.inf)
+            if bool(near.any()):
+                finer = _asked(scorer, known, among.gather(1, place), near)
+                q = given_others(scorer, known, finer, SECOND, q)
+                log_p, log_odds = _judged(scorer, q, rows[left], among, log_wrong[left], more[left])
+                log_odds = log_odds.masked_fill(~fresh, -math.inf)
             if not rank:
                 first = q, log_p, columns.gather(1, place)
         _take(scorer, q, left, among, log_p, log_odds, log_volume, repaired, out, rank)

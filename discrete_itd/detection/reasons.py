@@ -161,13 +161,15 @@ def _names(columns: Iterable[Hashable]) -> list[Hashable]:
 
 def _lines(rows: Rows, row: np.ndarray, column: np.ndarray, rank: np.ndarray) -> dict[str, Any]:
     """Row, column, observed value and rank of each of L cells, given by position, (L,) each."""
-    cells = {j: rows.frame.iloc[:, j].astype(object).to_numpy() for j in np.unique(column)}
-    names = rows.frame.columns
+    names, cells = rows.frame.columns, np.empty(len(row), dtype=object)
+    for j in np.unique(column):
+        own = column == j
+        cells[own] = rows.frame.iloc[row[own], j].astype(object).to_numpy()
     return {
         "row": rows.index[row],
         "rank": rank + 1,
         "column": _objects(names[j] for j in column),
-        "value": _objects(cells[j][i] for i, j in zip(row, column, strict=True)),
+        "value": _objects(cells),
     }
 
 
@@ -257,10 +259,10 @@ def reasons(
         "conflict_value": conflict["value"].mask(by <= 0, None),
         "conflict_nats": by,
     }
-    table = pd.DataFrame(lines)
     columns = dict(zip(names, rows.encoder.schema, strict=True))
-    text = [sentence(line, columns) for line in table.to_dict("records")]
-    return table.assign(sentence=_objects(text))
+    each = zip(*(list(values) for values in lines.values()), strict=True)
+    text = [sentence(dict(zip(lines, line, strict=True)), columns) for line in each]
+    return pd.DataFrame(lines | {"sentence": _objects(text)})
 
 
 def sentence(reason: Mapping[str, Any], columns: Mapping[Hashable, Column]) -> str:

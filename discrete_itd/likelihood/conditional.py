@@ -168,13 +168,12 @@ class ConditionalDenoiser(Denoiser):
     def row_work(self) -> int:
         return self.proposal.row_work
 
-    @property
-    def scores_of_row(self) -> int:
+    def scores_of_row(self, nodes: Nodes = FINE) -> int:
         """Scores that the distributions of all cells of a row cost, one by one."""
-        of_number = 2 * len(FAR) + FINE.marginal + (1 + len(self._guides)) * FINE.guided
-        of_number += FINE.stages * FINE.split * (FINE.parts - 1)
+        of_number = 2 * len(nodes.far) + nodes.marginal + (1 + len(self._guides)) * nodes.guided
+        of_number += nodes.stages * nodes.split * (nodes.parts - 1)
         each = (c.n_points or of_number for c in self.codebook.columns)
-        return sum(min(n, MOST_LEVELS) for n in each)
+        return sum(min(n, nodes.levels) for n in each)
 
     # -- states ---------------------------------------------------------------------------------
 
