@@ -159,8 +159,8 @@ class Cell(NamedTuple):
             assert q.gaussian is not None
             at = torch.nonzero(book.reals == j).flatten()
             own = q.gaussian.pick(lambda t: t[rows][:, at])
-            density = Gridded if isinstance(own, GridPosterior) else Mixture
-            return cls(density(column, own), indicator, places)
+            on_grid = isinstance(own, GridPosterior)
+            return cls(Gridded(column, own) if on_grid else Mixture(column, own), indicator, places)
         if j in book.place:
             return cls(Categorical(column, q.column(j)[rows]), indicator, places)
         word = next(w for w in q.words if w.vocabulary.column == j)
@@ -264,8 +264,8 @@ def assess(scorer: Scorer, x: Tensor) -> CellAssessment:
     The log-odds of an error are, up to a constant that is the same for all cells, the log-odds that the cell is wrong.
     Suppose that a wrong cell holds a value drawn from :math:`c = \tfrac12\pi + \tfrac12 u`: half the time from the
     column's marginal :math:`\pi` (as when rows are mixed up), half the time from u, which is uniform over the
-    categories, or of a number as heavy-tailed as a Cauchy distribution (as in a typing error). Then by Bayes' rule, with
-    p the probability of the cell given the others,
+    categories, or of a number the Cauchy distribution as wide as the widest Gaussian of its marginal (as in a typing
+    error). Then by Bayes' rule, with p the probability of the cell given the others,
 
     .. math:: \mathrm{log\ odds} = \log\frac{(1 - p(x_j))\,c(x_j)}{p(x_j)}.
 
@@ -421,10 +421,11 @@ class Doubtful(NamedTuple):
     @classmethod
     def blank(cls, n: int, k: int) -> Doubtful:
         """No cells of n rows."""
-        numbers, values = np.full((4, n, k), math.nan), np.full((3, n, k), None, dtype=object)
         cells, conflict = np.full((n, k), -1, dtype=np.int64), np.zeros((n, k), dtype=np.int64)
-        nats = np.zeros((n, k))
-        return cls(cells, *numbers[:3], conflict, nats, values[0], numbers[3], *values[1:])
+        p, nats, entropy, share = np.full((4, n, k), math.nan)
+        value, low, high = np.full((3, n, k), None, dtype=object)
+        by = np.zeros((n, k))
+        return cls(cells, p, nats, entropy, conflict, by, value, share, low, high)
 
 
 @torch.no_grad()
@@ -532,6 +533,7 @@ def _fill_batch(
     log_wrong, more = log_probs_alone(scorer.marginals, rows)[1], _of_new(scorer, rows) + shift
     left = torch.arange(len(rows), device=rows.device)  # rows whose next cell is sought
     known, among, repaired = rows, columns, rows.clone()
+    first: tuple[Tensor, Posterior, Tensor] | None = None
     for rank in range(k):
         before = torch.from_numpy(out.cells[:, :rank]).to(left.device)[left]
         fresh = (among[:, :, None] != before[:, None]).all(2)
@@ -549,7 +551,7 @@ def _fill_batch(
                 log_p, log_odds = _judged(scorer, q, rows[left], among, log_wrong[left], more[left])
                 log_odds = log_odds.masked_fill(~fresh, -math.inf)
             if not rank:
-                first = q, log_p, columns.gather(1, place)
+                first = columns.gather(1, place), q, log_p
         _take(scorer, q, left, among, log_p, log_odds, log_volume, repaired, out, rank)
         hit = torch.from_numpy(out.cells[:, rank] >= 0).to(left.device)[left]
         left, among = left[hit], among[hit]
@@ -560,7 +562,7 @@ def _fill_batch(
             among = among.gather(1, _largest(log_odds[hit], RECHECKED + 1))
         else:
             known = _taken_as_unknown(scorer, rows[left], out.cells[left.cpu().numpy(), : rank + 1])
-    if by_value:
+    if first is not None:
         _fill_conflicts(scorer, rows, columns, *first, out)
 
 
@@ -619,9 +621,9 @@ def _fill_conflicts(
     scorer: Scorer,
     rows: Tensor,
     columns: Tensor,
+    rivals: Tensor,
     q: Posterior,
     log_p: Tensor,
-    rivals: Tensor,
     out: Doubtful,
 ) -> None:
     """Write down with which of the ``rivals`` (B, r) the cells that were found conflict.

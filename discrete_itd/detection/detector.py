@@ -697,7 +697,7 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
         """The values that the other cells of a row predict for its most doubtful cells.
 
         Probabilities are those of the score: its normalisation over the values of the cell
-        (:mod:`discrete_itd.detection.conditionals` states where that is exact).
+        (:mod:`discrete_itd.detection.assessment` states where that is exact).
 
         Parameters
         ----------

@@ -27,7 +27,10 @@ from discrete_itd.encoders.rows import Rows
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.validation import check_integer, check_share
 
-MOST_DIGITS, MOST_POWER = 6, 300  # of a ratio that is written out, and that is written as a power of ten
+MOST_DIGITS, MOST_POWER = (
+    6,
+    300,
+)  # of a ratio that is written out, and that is written as a power of ten
 NO_CELL = "no single cell is more likely wrong than right: it is their combination that is rare"
 
 

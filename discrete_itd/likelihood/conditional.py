@@ -861,7 +861,6 @@ class _Found:
         if self.place is not None and gaussian is not None:
             none = torch.zeros(0, 2, dtype=torch.float64, device=self.place.device)
             most = max((nodes.shape[1] for nodes, _ in self.grids), default=0)
-            # equal nodes count as one
             wide = [[_widened(t, most) for t in grid] for grid in self.grids]
             grids = [torch.cat(t) for t in zip(*wide, strict=True)] or [none, none]
             gaussian = GridPosterior(gaussian, self.place, *grids)
@@ -885,8 +884,9 @@ def _others(x: Tensor, column: Tensor, indicator: Tensor, leading: Tensor) -> Te
 
 
 def _widened(t: Tensor, n: int) -> Tensor:
-    """Columns (G, ...) up to n, the last one repeated."""
-    return torch.cat([t, t[:, -1:].expand(-1, n - t.shape[1])], 1)
+    """Rows (m, G) up to n columns by repeating one of the middle, where equal nodes leave a density as it is."""
+    at = t.shape[1] // 2
+    return torch.cat([t[:, :at], t[:, at : at + 1].expand(-1, n - t.shape[1]), t[:, at:]], 1)
 
 
 def _with_all_levels(guide: Tensor, values: Tensor, log_p: Tensor) -> Tensor:

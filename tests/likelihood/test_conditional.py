@@ -13,7 +13,7 @@ from discrete_itd import DiffusionDensity
 from discrete_itd.channel import Codebook, State
 from discrete_itd.denoisers import MixtureDenoiser, RowMixtureDenoiser
 from discrete_itd.likelihood import conditional
-from discrete_itd.likelihood.conditional import ConditionalDenoiser
+from discrete_itd.likelihood.conditional import ConditionalDenoiser, cell_by_cell
 from discrete_itd.recipes import Causal
 from tests.laws import (
     BOOKS,
@@ -92,6 +92,46 @@ def test_one_cell_is_the_scores_of_its_values_normalised(device, kind, name):
                 total = total + math.log(values[1] - values[0])
             expected = p.log_prob(row[None]).double()[0] - total
             assert got[i].item() == pytest.approx(expected.item(), abs=close)
+
+
+@pytest.mark.parametrize("name", [*BOOKS, *WIDER_BOOKS])
+def test_properties_each_cell_is_asked_by_itself(device, name):
+    """All cells of rows in one answer: the enumeration of an exact model, and its posteriors one question for each."""
+    book = make_book(name, device)
+    q, x = proposal(book), random_rows(book, 9, np.random.default_rng(0), missing=0.2)
+    denoiser, asked = ConditionalDenoiser(q, q, has_gaps=[True] * book.n_columns), ~x.isnan()
+    place = torch.full((book.n_columns,), -1, device=device)
+    naive = cell_by_cell(q, x, asked, place, batch_size=7).log_prob(x)
+    for i in range(len(x)):
+        for j in torch.nonzero(asked[i]).flatten().tolist():
+            known = without(x[i : i + 1], j)
+            alone = q(*State.start(book, book.embed(known), ~known.isnan())).log_prob(x[i : i + 1])
+            assert alone[0, j].item() == pytest.approx(naive[i, j].item(), abs=1e-4)
+    first = denoiser.each(x, asked, conditional.FIRST)
+    error = {}
+    for nodes, start in (("FINE", None), ("FIRST", None), ("SECOND", first)):
+        found = denoiser.each(x, asked, getattr(conditional, nodes), start)
+        error[nodes] = (found.log_prob(x) - naive).abs()
+    real = torch.isin(torch.arange(book.n_columns, device=device), book.reals)
+    if (~real).any():
+        assert error["FINE"][:, ~real].max() < 1e-4
+    if real.any():
+        assert error["FINE"][:, real].max() < CLOSE
+        assert error["SECOND"][:, real].mean() < 0.1
+        assert error["SECOND"][:, real].mean() < error["FIRST"][:, real].mean() < 0.6
+
+
+def test_a_finer_answer_keeps_what_is_not_asked_again(device):
+    book = make_book("all kinds", device)
+    denoiser = ConditionalDenoiser(scorer(book, "causal"), proposal(book))
+    x = random_rows(book, 5, np.random.default_rng(0))
+    asked = torch.ones_like(x, dtype=torch.bool)
+    first = denoiser.each(x, asked, conditional.FIRST)
+    asked[2:] = False
+    second = denoiser.each(x, asked, conditional.SECOND, first).log_prob(x)
+    torch.testing.assert_close(second[2:], first.log_prob(x)[2:])
+    real = book.reals[0]
+    assert (second[:2, real] != first.log_prob(x)[:2, real]).all()
 
 
 def test_a_density_much_narrower_than_its_column_is_integrated(device):
