@@ -69,15 +69,6 @@ class RowMixture(Recipe):
     ----------
     members : tuple of names or recipes
         Each of a denoiser with a closed form. Those that get no weight are left out.
-
-    Examples
-    --------
-    >>> import pandas as pd
-    >>> from discrete_itd import DiffusionDensity
-    >>> frame = pd.DataFrame({"a": ["x", "y"] * 50, "b": ["u", "v"] * 50})
-    >>> model = DiffusionDensity(denoiser=RowMixture(("tree", "bayes_net")), random_state=0).fit(frame)
-    >>> type(model.denoiser_).__name__
-    'RowMixtureDenoiser'
     """
 
     members: tuple[Any, ...] = (Causal(2), Mixture(), BayesNet())
@@ -106,15 +97,6 @@ class Auto(Recipe):
     be huge. Where ``max_time`` is short, the causal network may take three quarters of what is left, or all that a
     decoder is not expected to need: where columns depend on one another, it gains most. The decoder has the rest, also
     of a network that ends sooner. What has no time for enough steps to be judged is not begun.
-
-    Examples
-    --------
-    >>> import pandas as pd
-    >>> from discrete_itd import DiffusionDensity
-    >>> frame = pd.DataFrame({"a": ["x", "y"] * 50, "b": ["u", "v"] * 50})
-    >>> model = DiffusionDensity(denoiser=Auto(), max_steps=0, random_state=0).fit(frame)
-    >>> type(model.denoiser_).__name__
-    'BayesNetDenoiser'
     """
 
     trains = True
@@ -149,15 +131,6 @@ class Best(Recipe):
     n_orders : int, optional
         Causal networks at most; fewer if ``max_time`` is over before. By default eight, and with ``max_time`` as many
         more, up to 64, as there is time for and held-out rows gain by.
-
-    Examples
-    --------
-    >>> import pandas as pd
-    >>> from discrete_itd import DiffusionDensity
-    >>> frame = pd.DataFrame({"a": ["x", "y"] * 50, "b": ["u", "v"] * 50})
-    >>> model = DiffusionDensity(denoiser=Best(n_orders=1), max_steps=0, random_state=0).fit(frame)
-    >>> type(model.denoiser_).__name__
-    'RowMixtureDenoiser'
     """
 
     n_orders: int | None = None

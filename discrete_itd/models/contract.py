@@ -54,6 +54,10 @@ class Recipe(Protocol):
         Whether its fit trains a network: the members of a mixture that do share ``max_time``.
     exact : bool
         Whether it makes an exact :class:`~discrete_itd.denoisers.Denoiser`, which a network can correct.
+    mixes_reals : bool
+        Whether continuous columns depend on others in it, so that a network can correct it only where there are none.
+    name : str
+        A short name for tables; by default that of the class.
 
     Examples
     --------
@@ -69,6 +73,8 @@ class Recipe(Protocol):
 
     trains: bool = False
     exact: bool = False
+    mixes_reals: bool = False
+    name: str = ""
 
     @abstractmethod
     def fit(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
@@ -81,6 +87,10 @@ class Recipe(Protocol):
 
     def fit_base(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
         """The denoiser that a network is to correct: its continuous columns must be those of ``rows.marginals``."""
+        if self.mixes_reals and len(rows.codebook.reals):
+            raise ValueError(
+                f"base: a {self.label} of continuous columns cannot be corrected by a network; take 'mixture'"
+            )
         base = self.fit(rows, plan)
         if not base.exact:
             raise TypeError(f"the base of a network must be exact, got {type(base)}")
@@ -102,8 +112,8 @@ class Recipe(Protocol):
 
     @property
     def label(self) -> str:
-        """A short name for tables."""
-        return type(self).__name__
+        """The name of this recipe for tables."""
+        return self.name or type(self).__name__
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import cast
 
 import torch
 
@@ -58,26 +59,13 @@ BASE_TABLE, BASE_COLUMNS, BASE_WORK = 256, 64, 1 << 13
 
 @dataclass(frozen=True)
 class Independent(Recipe):
-    """Independent columns: smoothed frequencies, and mixtures of Gaussians for continuous columns.
-
-    Examples
-    --------
-    >>> import pandas as pd
-    >>> from discrete_itd import DiffusionDensity
-    >>> frame = pd.DataFrame({"a": ["x", "y"] * 50, "b": ["u", "v"] * 50})
-    >>> model = DiffusionDensity(denoiser=Independent(), random_state=0).fit(frame)
-    >>> type(model.denoiser_).__name__
-    'MarginalDenoiser'
-    """
+    """Independent columns: smoothed frequencies, and mixtures of Gaussians for continuous columns."""
 
     exact = True
+    name = "independent"
 
     def fit(self, rows: TrainingRows, plan: FitPlan) -> MarginalDenoiser:
         return rows.marginals
-
-    @property
-    def label(self) -> str:
-        return "independent"
 
 
 @dataclass(frozen=True)
@@ -91,15 +79,6 @@ class Trees(Recipe):
     ----------
     n_components : int
         Number of trees. The pseudo-count of a single tree is chosen by held-out rows.
-
-    Examples
-    --------
-    >>> import pandas as pd
-    >>> from discrete_itd import DiffusionDensity
-    >>> frame = pd.DataFrame({"a": ["x", "y"] * 50, "b": ["u", "v"] * 50})
-    >>> model = DiffusionDensity(denoiser=Trees(), random_state=0).fit(frame)
-    >>> type(model.denoiser_).__name__
-    'BayesNetDenoiser'
     """
 
     n_components: int = 1
@@ -151,15 +130,6 @@ class Mixture(Recipe):
     n_components : int, optional
         Latent classes. By default held-out rows choose among 16, 64, 256 and 1024, as far as there are four rows for
         each class: larger numbers are tried as long as they improve.
-
-    Examples
-    --------
-    >>> import pandas as pd
-    >>> from discrete_itd import DiffusionDensity
-    >>> frame = pd.DataFrame({"a": ["x", "y"] * 50, "b": ["u", "v"] * 50})
-    >>> model = DiffusionDensity(denoiser=Mixture(4), random_state=0).fit(frame)
-    >>> type(model.denoiser_).__name__
-    'MixtureDenoiser'
     """
 
     n_components: int | None = None
@@ -259,33 +229,17 @@ class Decoder(Recipe):
         Latent points in a step of the training, at most.
     max_steps : int
         Optimiser steps at most.
-
-    Examples
-    --------
-    >>> import pandas as pd
-    >>> from discrete_itd import DiffusionDensity
-    >>> frame = pd.DataFrame({"a": ["x", "y"] * 50, "b": ["u", "v"] * 50})
-    >>> model = DiffusionDensity(denoiser=Decoder(64, max_steps=20), random_state=0).fit(frame)
-    >>> type(model.denoiser_).__name__
-    'MixtureDenoiser'
     """
 
     n_components: int = 4096
     n_latent: int = 8
     n_points: int = 2048
     max_steps: int = 2000
-    exact = True
+    exact = mixes_reals = True
+    name = "decoder"
 
     def fit(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
         return rows.once(self, lambda: self.decoder(rows, plan))
-
-    def fit_base(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
-        """The fit, of a table without continuous columns."""
-        if len(rows.codebook.reals):
-            raise ValueError(
-                "base: a decoder mixture of continuous columns cannot be corrected by a network; take 'mixture'"
-            )
-        return self.fit(rows, plan)
 
     def plan(self, max_time: float | None = None) -> DecoderPlan:
         """The settings of the fit."""
@@ -335,10 +289,6 @@ class Decoder(Recipe):
         check_integer("max_steps", self.max_steps, 0)
         return self
 
-    @property
-    def label(self) -> str:
-        return "decoder"
-
 
 @dataclass(frozen=True)
 class BayesNet(Recipe):
@@ -351,19 +301,11 @@ class BayesNet(Recipe):
     most_table : int
         Size (floats) of the largest table that may arise when columns are summed out. A larger one allows more edges
         and makes evaluations slower.
-
-    Examples
-    --------
-    >>> import pandas as pd
-    >>> from discrete_itd import DiffusionDensity
-    >>> frame = pd.DataFrame({"a": ["x", "y"] * 50, "b": ["u", "v"] * 50})
-    >>> model = DiffusionDensity(denoiser=BayesNet(), random_state=0).fit(frame)
-    >>> type(model.denoiser_).__name__
-    'BayesNetDenoiser'
     """
 
     most_table: int = 1024
     exact = True
+    name = "bayes net"
 
     def fit(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
         return rows.once(self, lambda: self._searched(rows, plan))
@@ -393,10 +335,6 @@ class BayesNet(Recipe):
         check_integer("most_table", self.most_table, 1, 1 << 24)
         return self
 
-    @property
-    def label(self) -> str:
-        return "bayes net"
-
 
 @dataclass(frozen=True)
 class Forest(Recipe):
@@ -416,20 +354,12 @@ class Forest(Recipe):
     leaves are larger.
     One-hot groups are not merged: a forest of the merged table follows both children of every split of a group, for a
     row may be in no pattern of it, and takes milliseconds a row.
-
-    Examples
-    --------
-    >>> import pandas as pd
-    >>> from discrete_itd import DiffusionDensity
-    >>> frame = pd.DataFrame({"a": ["x", "y"] * 50, "b": ["u", "v"] * 50})
-    >>> model = DiffusionDensity(denoiser=Forest(4), random_state=0).fit(frame)
-    >>> type(model.denoiser_).__name__
-    'ForestDenoiser'
     """
 
     n_trees: int = 32
     min_leaf: int | None = None
-    exact = True
+    exact = mixes_reals = True
+    name = "forest"
 
     def fit(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
         clock = plan.clock(f"the fit of a {self.label}")
@@ -447,54 +377,42 @@ class Forest(Recipe):
         self._grown(rows, 1)
         return COUNTING * self.n_trees * (time.perf_counter() - start)
 
-    def fit_base(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
-        """The fit, of a table without continuous columns."""
-        if len(rows.codebook.reals):
-            raise ValueError(
-                "base: a forest of continuous columns cannot be corrected by a network; take 'mixture'"
-            )
-        return self.fit(rows, plan)
-
     def fitted(self, rows: TrainingRows, is_over: Callable[[], bool] = lambda: False) -> Denoiser:
         """The forest that predicts held-out rows best."""
         book = rows.codebook
         if not len(book.finite) + len(book.reals):
             return rows.marginals
-        fewest, counts = self._fewest(rows), self.counted(rows)
         x_valid = rows.x_valid[:CHOICE_ROWS]
+        best, least = None, math.inf
 
         def nats(forest: ForestDenoiser) -> float:
             return -float(forest.log_prob(x_valid).mean())
 
-        whole = counts
-        counts = counts.cut(fewest)
-        best = counts.forest(rows.marginals, ABOVE[0])
-        least = nats(best)
+        def is_better(forest: ForestDenoiser) -> bool:
+            """Whether a forest is the best so far."""
+            nonlocal best, least
+            own = nats(forest)
+            if best is None or own < least:
+                best, least = forest, own
+            return best is forest
+
+        whole, fewest, above = self.counted(rows), self._fewest(rows), ABOVE[0]
+        counts = whole.cut(fewest)
+        is_better(counts.forest(rows.marginals, above))
         while self.min_leaf is None and not is_over() and counts.splits.n_nodes > self.n_trees:
             fewest *= 2
             shallower = counts.cut(fewest)
-            other = shallower.forest(rows.marginals, ABOVE[0])
-            if (own := nats(other)) >= least:
+            if not is_better(shallower.forest(rows.marginals, above)):
                 break
-            counts, best, least = shallower, other, own
-        above = ABOVE[0]
-        for other_above in ABOVE[1:] if len(book.finite) else ():
-            other = counts.forest(rows.marginals, other_above)
-            if (own := nats(other)) < least:
-                best, least, above = other, own, other_above
-        size = _tree_size(
-            whole,
-            rows,
-            self.min_leaf,
-            nats,
-            nats(counts.first(FEW).forest(rows.marginals, above)),
-            is_over,
-        )
+            counts = shallower
+        for other in ABOVE[1:] if len(book.finite) else ():
+            if is_better(counts.forest(rows.marginals, other)):
+                above = other
+        few = nats(counts.first(FEW).forest(rows.marginals, above))
+        size = _tree_size(whole, rows, self.min_leaf, nats, few, is_over)
         if size is not None and not is_over():
-            other = whole.cut(size).forest(rows.marginals, ABOVE_PAIRS, rows.x)
-            if nats(other) < least:
-                best = other
-        return best
+            is_better(whole.cut(size).forest(rows.marginals, ABOVE_PAIRS, rows.x))
+        return cast(Denoiser, best)
 
     def counted(self, rows: TrainingRows) -> ForestCounts:
         """Trees with the counts of all rows; of rows that cannot be read again, those that were counted before."""
@@ -532,10 +450,6 @@ class Forest(Recipe):
         if self.min_leaf is not None:
             check_integer("min_leaf", self.min_leaf, FEWEST_ROWS)
         return self
-
-    @property
-    def label(self) -> str:
-        return "forest"
 
 
 def _tree_size(

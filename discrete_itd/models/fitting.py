@@ -20,11 +20,8 @@ from discrete_itd.models.contract import (
     SharedRun,
     TrainingRows,
 )
-from discrete_itd.models.cost import Cost
 from discrete_itd.models.fit_recipes import Fitted, fit_recipe
-from discrete_itd.models.held_out import MOST_ROWS as HELD_OUT_ROWS
-from discrete_itd.models.held_out import HeldOut
-from discrete_itd.models.model import Model, split_evaluations
+from discrete_itd.models.model import HELD_OUT_ROWS, Cost, HeldOut, Model, split_evaluations
 from discrete_itd.models.tables import StreamedTable, TrainingTable
 from discrete_itd.progress import deferred_interrupts, stage
 from discrete_itd.training import mean_and_error, pilot_quadrature

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -29,12 +30,10 @@ from discrete_itd.likelihood import (
 from discrete_itd.likelihood.conditional import ConditionalDenoiser
 from discrete_itd.likelihood.sampling import sample
 from discrete_itd.likelihood.schedule_search import paths_within
-from discrete_itd.models.cost import Cost
-from discrete_itd.models.held_out import UNMEASURED, HeldOut
 from discrete_itd.storage.files import TIMED
-from discrete_itd.storage.stored import Unbuilt
-from discrete_itd.threads import threads_for
-from discrete_itd.training import pilot_quadrature
+from discrete_itd.storage.stored import AnyFloat, Unbuilt
+from discrete_itd.threads import most_threads, threads_for
+from discrete_itd.training import mean_and_error, pilot_quadrature
 from discrete_itd.validation import check_choice
 
 SECONDS = ("seconds", "fit_seconds", "microseconds")  # columns that differ between equal fits
@@ -47,6 +46,116 @@ PILOT_ROWS = (
     512  # drawn from independent columns, on which the noise levels of the integral are chosen
 )
 BATCH_CELLS = 1 << 23  # rows times floats of a posterior, in one denoiser call
+# rows that are scored along paths for the nats of held-out rows (a closed form scores all of them), and rows times
+# numbers of a denoiser call beyond which fewer are, but at least 32
+HELD_OUT_ROWS, PATH_WORK = 256, 1 << 20
+# rows that are scored to measure the cost of one, in closed form and along paths; and evaluations of a path, to which
+# its cost is proportional
+TIMED_ROWS, TIMED_ROWS_OF_PATHS, TIMED_EVALUATIONS = 1024, 32, 2
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Mean code lengths of held-out rows, in nats per encoded row (without ``log_volume``).
+
+    Attributes
+    ----------
+    n_rows : int
+        On which they were measured, the same ones for both.
+    nats, stderr : float
+        Of the model, as it scores rows, and the standard error over rows (NaN for one row).
+    independent, independent_stderr : float
+        Of independent columns fitted to the same training rows.
+    gain_stderr : float
+        Standard error of :attr:`gain`, over rows.
+    """
+
+    n_rows: int
+    nats: float
+    stderr: AnyFloat
+    independent: float
+    independent_stderr: AnyFloat
+    gain_stderr: AnyFloat
+
+    @property
+    def gain(self) -> float:
+        """Nats per row by which the model is better than independent columns."""
+        return self.independent - self.nats
+
+    @classmethod
+    def measure(
+        cls, model: Model, x: Tensor, n_evaluations: int, n_rows: int | None = None
+    ) -> HeldOut:
+        """The nats of a model that was just fitted.
+
+        Parameters
+        ----------
+        model : Model
+        x : Tensor of float64, shape (N', C')
+            Held-out rows, N' at least 1.
+        n_evaluations : int
+            Per row, if the model scores along paths.
+        n_rows : int, optional
+            Of them at most, if it does.
+        """
+        if not model.denoiser.closed_form:
+            most = min(HELD_OUT_ROWS, max(32, PATH_WORK // model.denoiser.row_work))
+            x = x[: min(most, n_rows or most)]
+        nats = -model.log_prob(x, n_evaluations).log_prob.double()
+        independent = nats
+        if model.denoiser is not model.marginals:
+            independent = -model.marginals.log_prob(x).double()
+        pairs = [mean_and_error(t) for t in (nats, independent, independent - nats)]
+        return cls(len(x), *pairs[0], *pairs[1], pairs[2][1])
+
+
+UNMEASURED = HeldOut(0, *[math.nan] * 5)  # of a model whose fit has not ended
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Times on the machine of the fit.
+
+    Attributes
+    ----------
+    fit_seconds : float
+        Of the whole fit.
+    microseconds : float
+        Per encoded row scored in a batch; along paths for ``n_evaluations`` of the fit, extrapolated from few.
+    n_rows : int
+        Of the batch.
+    n_threads : int
+        That torch was allowed.
+    """
+
+    fit_seconds: float
+    microseconds: float
+    n_rows: int
+    n_threads: int
+
+    @classmethod
+    def measure(cls, model: Model, x: Tensor, n_evaluations: int, start: float) -> Cost:
+        """The cost of a model that was just fitted.
+
+        Parameters
+        ----------
+        model : Model
+        x : Tensor of float64, shape (N', C')
+            Held-out rows, of which the first are scored.
+        n_evaluations : int
+        start : float
+            When the fit began, by ``time.perf_counter``.
+        """
+        fit_seconds = time.perf_counter() - start
+        closed = model.denoiser.closed_form
+        x = x[: TIMED_ROWS if closed else TIMED_ROWS_OF_PATHS]
+        model.log_prob(x[:1], TIMED_EVALUATIONS)  # what is computed at the first call only
+        start = time.perf_counter()
+        float(model.log_prob(x, TIMED_EVALUATIONS).log_prob.sum())  # waits for a GPU
+        microseconds = 1e6 * (time.perf_counter() - start) / len(x)
+        if not closed:
+            microseconds *= n_evaluations / TIMED_EVALUATIONS
+        return cls(fit_seconds, microseconds, len(x), most_threads())
 
 
 def columns_of(table: pd.DataFrame) -> dict[str, list[Any]]:

@@ -72,16 +72,6 @@ class Network(Recipe):
     -----
     A base with many parameters fits its own training rows too well for the network to learn where it errs: mixtures
     with many classes are better members of a mixture of rows than bases.
-
-    Examples
-    --------
-    >>> import pandas as pd
-    >>> from discrete_itd import DiffusionDensity
-    >>> frame = pd.DataFrame({"a": ["x", "y"] * 50, "b": ["u", "v"] * 50})
-    >>> small = {"denoiser": Network(width=16, depth=1), "max_steps": 20, "n_evaluations": 4}
-    >>> model = DiffusionDensity(**small, random_state=0).fit(frame)
-    >>> type(model.denoiser_).__name__
-    'NeuralDenoiser'
     """
 
     width: int = 256
@@ -91,6 +81,7 @@ class Network(Recipe):
     precision: str = "float32"
     compiled: bool = False
     trains = True
+    name = "network"
 
     def fit(self, rows: TrainingRows, plan: FitPlan) -> NeuralDenoiser:
         """Choose the base, then train."""
@@ -115,10 +106,6 @@ class Network(Recipe):
         if self.base != "auto":
             exact_base(self.base)
         return self
-
-    @property
-    def label(self) -> str:
-        return "network"
 
 
 @dataclass(frozen=True)
@@ -149,15 +136,6 @@ class Causal(Recipe):
     rows (10) of both. A network hears the columns in its order only. Questions about some columns given others, like
     imputation, need an exact denoiser of the same rows beside it: the base or, with continuous columns, the mixture of
     rows (10) of it and a decoder mixture.
-
-    Examples
-    --------
-    >>> import pandas as pd
-    >>> from discrete_itd import DiffusionDensity
-    >>> frame = pd.DataFrame({"a": ["x", "y"] * 50, "b": ["u", "v"] * 50})
-    >>> model = DiffusionDensity(denoiser=Causal(width=16, depth=1), max_steps=20, random_state=0).fit(frame)
-    >>> type(model.denoiser_).__name__
-    'CausalDenoiser'
     """
 
     n_orders: int = 1

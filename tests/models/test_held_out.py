@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from discrete_itd import DiffusionDensity
-from discrete_itd.models.held_out import HeldOut
+from discrete_itd.models.model import HeldOut
 from discrete_itd.recipes import Causal, Network
 from discrete_itd.reporting.findings import examine
 from discrete_itd.storage.stored import flatten, unflatten
