@@ -17,6 +17,7 @@ import inspect
 import math
 import os
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import (
@@ -256,7 +257,7 @@ def unflatten(
     data, tensors = state
     known = (*SCHEDULES, *DENOISERS, *getattr(kind, "_stored_classes", ()), *classes)
     source = _Source(tensors, by_name(known), device, try_out)
-    made = source.read(kind, data, "", {})
+    made = source.read(kind, data, "")
     if unknown := tensors.keys() - source.used:
         raise ValueError(f"{min(unknown)} is an unknown tensor")
     return made
@@ -288,87 +289,74 @@ class _Source:
     try_out: bool
     used: set[str] = dataclasses.field(default_factory=set)
 
-    def read(self, kind: Any, data: Any, name: str, sizes: dict[str, int]) -> Any:
+    def read(self, kind: Any, data: Any, name: str, sizes: dict[str, int] | None = None) -> Any:
         """The value of an annotated kind; ``sizes`` are the lengths that letters stand for in its object."""
+        origin, args = get_origin(kind), get_args(kind)
         if scalars := scalars_of(kind):
             return scalar(scalars, data, name)
-        origin, args = get_origin(kind), get_args(kind)
         if origin is Annotated:
-            return self._annotated(args[0], args[1:], data, name, sizes)
+            for mark in args[1:]:
+                if isinstance(mark, Like):
+                    return mark.checked(
+                        self._array(np.ndarray, data, name), {} if sizes is None else sizes, name
+                    )
+                if isinstance(mark, tuple):
+                    with building(name):
+                        return mark[1](data)
+            return self.read(args[0], data, name, sizes)
         if origin in (Union, UnionType):
             return self._either(args, data, name, sizes)
-        if kind in (Any, object):
-            return self._any(data, name)
-        if kind is dict:
-            made = self._any(data, name)
-            if not isinstance(made, dict):
-                raise ValueError(f"{name or 'header'} is {data!r:.80}, not a mapping")
-            return made
-        if kind in ARRAYS:
-            return self._array(kind, data, name)
         if origin is Literal:
             if not any(type(data) is type(arg) and data == arg for arg in args):
                 raise ValueError(f"{name} is {data!r:.80}, not one of {args}")
             return data
         if kind is tuple or origin in (tuple, list, Sequence):
             return self._sequence(kind, data, name, sizes)
-        if isinstance(kind, type):
+        if kind in ARRAYS:
+            return self._array(kind, data, name)
+        if isinstance(kind, type) and kind not in (Any, object, dict):
             return self._object(kind, data, name)
-        return self._any(data, name)  # what no annotation says its object checks
+        made = self._any(data, name)  # an object checks what no annotation says
+        if kind is dict and not isinstance(made, dict):
+            raise ValueError(f"{name or 'header'} is {data!r:.80}, not a mapping")
+        return made
 
-    def _annotated(
-        self, kind: Any, marks: tuple[Any, ...], data: Any, name: str, sizes: dict[str, int]
+    def _either(
+        self, kinds: Sequence[Any], data: Any, name: str, sizes: dict[str, int] | None
     ) -> Any:
-        for mark in marks:
-            if isinstance(mark, Like):
-                return mark.checked(self._array(np.ndarray, data, name), sizes, name)
-            if isinstance(mark, tuple):
-                with building(name):
-                    return mark[1](data)
-        return self.read(kind, data, name, sizes)
-
-    def _either(self, kinds: tuple[Any, ...], data: Any, name: str, sizes: dict[str, int]) -> Any:
         if data is None and NoneType in kinds:
             return None
         label = data.get(CLASS) if isinstance(data, dict) else ""
-        named = [k for k in kinds if getattr(k, "__name__", "") == label]
-        error = ValueError()
-        for kind in named or kinds:
-            try:
+        kinds = [k for k in kinds if k is not NoneType]
+        kinds = [k for k in kinds if getattr(k, "__name__", "") == label] or kinds
+        for kind in kinds[:-1]:
+            with suppress(ValueError):
                 return self.read(kind, data, name, sizes)
-            except ValueError as found:
-                error = found if kind is not NoneType else error
-        raise error
+        return self.read(kinds[-1], data, name, sizes)
 
-    def _sequence(self, kind: Any, data: Any, name: str, sizes: dict[str, int]) -> Any:
+    def _sequence(self, kind: Any, data: Any, name: str, sizes: dict[str, int] | None) -> Any:
         """A tuple, or a list."""
-        origin, kinds = get_origin(kind) or kind, get_args(kind) or (Any, Ellipsis)
+        is_tuple, kinds = tuple in (kind, get_origin(kind)), get_args(kind) or (Any, Ellipsis)
         if isinstance(data, dict) and data.get(CLASS) == "list":
             data = data.get("items")
         if not isinstance(data, list):
             raise ValueError(f"{name} is {data!r:.80}, not a sequence")
-        if origin is not tuple or kinds[-1] is Ellipsis:
+        if not is_tuple or kinds[-1] is Ellipsis:
+            if scalars := scalars_of(kinds[0]):  # perhaps very many
+                return (tuple if is_tuple else list)(scalar(scalars, v, name) for v in data)
             kinds = kinds[:1] * len(data)
         if len(kinds) != len(data):
             raise ValueError(f"{name} has {len(data)} items, not {len(kinds)}")
-        scalars = scalars_of(kinds[0]) if len(set(kinds)) == 1 else ()
-        if scalars:  # perhaps very many
-            items = [scalar(scalars, v, name) for v in data]
-        else:
-            pairs = enumerate(zip(kinds, data, strict=True))
-            items = [self.read(own, v, f"{name}.{i}", sizes) for i, (own, v) in pairs]
-        return tuple(items) if origin is tuple else items
+        pairs = enumerate(zip(kinds, data, strict=True))
+        items = [self.read(own, v, join(name, i), sizes) for i, (own, v) in pairs]
+        return tuple(items) if is_tuple else items
 
     def _array(self, kind: type, data: Any, name: str) -> Any:
-        if not isinstance(data, dict) or data != {CLASS: ARRAYS[kind]}:
-            raise ValueError(f"{name} is {data!r:.80}, not an array")
-        if name not in self.tensors:
-            raise ValueError(f"the tensor {name} is missing")
+        if data != {CLASS: ARRAYS[kind]} or name not in self.tensors:
+            raise ValueError(f"{name} is {data!r:.80}, not an array that is there")
         self.used.add(name)
-        if kind is Tensor:
-            return self.tensors[name]
-        with building(name):
-            return self.tensors[name].numpy()
+        with building(name):  # numpy does not have all types
+            return self.tensors[name] if kind is Tensor else self.tensors[name].numpy()
 
     def _any(self, data: Any, name: str) -> Any:
         """The value of data that themselves say what they are."""
@@ -380,45 +368,43 @@ class _Source:
         if label == "mapping":
             return {k: self._any(v, join(name, k)) for k, v in data.items() if k != CLASS}
         if label in ("list", "items"):
-            items = self._any(data.get("items"), name)
             with building(name):
-                return list(items) if label == "list" else dict(items)
+                return (list if label == "list" else dict)(self._any(data.get("items"), name))
         for kind, own in ARRAYS.items():
             if label == own:
                 return self._array(kind, data, name)
         return self._object(object, data, name)
 
     def _object(self, kind: type, data: Any, name: str) -> Any:
+        where = name or "header"
         if not isinstance(data, dict) or not isinstance(data.get(CLASS), str):
             raise ValueError(
-                f"{name or 'header'}: expected an object with the name of its class, got {data!r:.80}"
+                f"{where}: expected an object with the name of its class, got {data!r:.80}"
             )
         label = data[CLASS]
         cls = kind if label == kind.__name__ else self.classes.get(label)
         if cls is None:
             raise ValueError(
-                f"{name or 'header'}: it needs the class {label[:80]!r}, which is not part of discrete_itd: if you"
-                " trust its code, load with trusted=[that class]"
+                f"{where}: it needs the class {label[:80]!r}, which is not part of discrete_itd: if you trust its"
+                " code, load with trusted=[that class]"
             )
         if kind not in cls.__mro__ and not getattr(kind, "_is_protocol", False):
-            raise ValueError(f"{name or 'header'}: expected a {kind.__name__}, got a {label}")
+            raise ValueError(f"{where}: expected a {kind.__name__}, got a {label}")
         fields = {k.removeprefix(TIMED): v for k, v in data.items() if k != CLASS}
-        if issubclass(cls, Denoiser):
-            own = within(self.tensors, name)
-            self.used |= {join(name, k) for k in own}
-            return Unbuilt(
-                cls, {k: self._any(v, join(name, k)) for k, v in fields.items()}, own, name
-            )
         if issubclass(cls, Persistent):
             return _read_estimator(cls, fields, name, self)
         kinds, sizes = dict.fromkeys(fields, Any), {}
-        if cls is kind or cls.__module__.startswith("discrete_itd."):
+        is_denoiser = issubclass(cls, Denoiser)
+        if not is_denoiser and (cls is kind or cls.__module__.startswith("discrete_itd.")):
             kinds = arguments(cls)
             if odd := kinds.keys() ^ fields.keys():
-                raise ValueError(
-                    f"{join(name, min(odd))} is {'missing' if min(odd) in kinds else 'unknown'}"
-                )
+                what = "missing" if min(odd) in kinds else "unknown"
+                raise ValueError(f"{join(name, min(odd))} is {what}")
         values = {k: self.read(kinds[k], v, join(name, k), sizes) for k, v in fields.items()}
+        if is_denoiser:
+            own = within(self.tensors, name)
+            self.used |= {join(name, k) for k in own}
+            return Unbuilt(cls, values, own, name)
         with building(name or label):
             return getattr(cls, "from_fields", cls)(**values)
 
@@ -429,7 +415,7 @@ def _read_estimator(
     if not isinstance(fields.get("parameters"), dict):
         raise ValueError(f"{join(name, 'parameters')} is missing")
     own = fields["parameters"].items()
-    parameters = {k: source.read(Any, v, join(name, k), {}) for k, v in own}
+    parameters = {k: source.read(Any, v, join(name, k)) for k, v in own}
     if source.device is not None and "device" in parameters:
         parameters["device"] = source.device
     with building(join(name, "parameters")):
@@ -437,7 +423,7 @@ def _read_estimator(
         estimator._checked_parameters()
     if "fitted" in fields:
         name = join(name, "fitted")
-        learned = source.read(cls._learned_type, fields["fitted"], name, {})
+        learned = source.read(cls._learned_type, fields["fitted"], name)
         with building(name):
             estimator._learned = learned
             if source.try_out:
@@ -628,10 +614,7 @@ class Persistent:
         self.__dict__.update(vars(made), **state["given"])
 
 
-NOT_IN_FILES = (
-    Persistent,
-    np.random.RandomState,
-)  # among parameters: of a density its own parameters only
+NOT_IN_FILES = Persistent, np.random.RandomState  # as they are, among parameters
 
 
 def load_one_of(
