@@ -67,18 +67,8 @@ class Categories:
     unseen_count: float = 0.5
 
     def __post_init__(self) -> None:
-        check_numbers("levels", self.levels)
-        check_numbers("unseen_count", (self.unseen_count,))
-        if self.kind not in ("nominal", "ordinal"):
-            raise ValueError(f"kind must be 'nominal' or 'ordinal', got {self.kind!r}")
-        if not isinstance(self.open, bool):
-            raise TypeError(f"open must be a bool, got {self.open!r}")
-        if not all(isinstance(c, Scalar) for c in self.categories):
-            raise TypeError("categories must be strings or numbers")
         if len(set(self.categories)) < len(self.categories):
             raise ValueError("categories repeat")
-        if not all(type(k) is int for k in self.pooled):
-            raise TypeError("pooled must hold positions")
         if len(set(self.pooled)) < len(self.pooled) or len(self.pooled) == 1:
             raise ValueError("pooled must be none or several different positions")
         if not all(0 <= k < len(self.categories) for k in self.pooled):
@@ -358,14 +348,3 @@ def check_finite(name: Hashable, categories: Sequence[Scalar]) -> None:
             raise ValueError(f"column {name!r}: contains infinity")
         if isinstance(c, int) and abs(c) > 1e308:
             raise ValueError(f"column {name!r}: contains an integer too large for a float")
-
-
-def check_numbers(name: str, values: Sequence[Any]) -> None:
-    """TypeError or ValueError if a field read from a file is not made of finite numbers."""
-    for v in values:
-        if isinstance(v, bool) or not isinstance(v, int | float):
-            raise TypeError(f"{name} must be numbers, got {v!r}")
-        if isinstance(v, int) and abs(v) > 1 << 53:  # of which numpy makes objects
-            raise ValueError(f"{name} must be floats, got an integer of {v.bit_length()} bits")
-        if not math.isfinite(v):
-            raise ValueError(f"{name} must be finite, got {v!r}")

@@ -99,15 +99,9 @@ class Notation:
     format: str = ""
 
     def __post_init__(self) -> None:
-        check_choice("family", self.family, ("number", "datetime"))
         check_choice("decimal", self.decimal, (".", ",", None))
-        for name in ("grouping", "prefix", "suffix", "format"):
-            if not isinstance(getattr(self, name), str):
-                raise TypeError(f"{name} must be text, got {getattr(self, name)!r}")
-        if self.places is not None and (type(self.places) is not int or not 0 <= self.places < 99):
+        if self.places is not None and not 0 <= self.places < 99:
             raise ValueError(f"places must be a small number, got {self.places!r}")
-        if self.day_first not in (None, True, False):
-            raise TypeError(f"day_first must be a bool or None, got {self.day_first!r}")
 
     def read(self, texts: Sequence[Any]) -> np.ndarray:
         """The numbers (float64) or times (datetime64[us]) that texts are; NaN or NaT for what is none."""

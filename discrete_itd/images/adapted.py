@@ -35,7 +35,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -147,13 +146,6 @@ class AdaptedDenoiser(Denoiser):
         }
         for name, value in measured.items():
             self.register_buffer(name, value)
-
-    def config(self) -> dict[str, Any]:
-        """Raise TypeError: the network is foreign code, which cannot be described by plain data."""
-        raise TypeError(
-            f"an image model cannot be saved as plain data, since its network ({type(self.network).__name__}) is not"
-            " part of this library: save the network by its own means and adapt it again, or pickle the whole"
-        )
 
     @property
     def row_work(self) -> int:
