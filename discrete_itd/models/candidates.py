@@ -15,8 +15,7 @@ from torch import Tensor
 from discrete_itd.denoisers import Denoiser, RowMixtureDenoiser
 from discrete_itd.denoisers.base import HUGE
 from discrete_itd.denoisers.row_mixture import fit_weights
-from discrete_itd.models.contract import FitPlan, Recipe, TrainingRows
-from discrete_itd.models.fit_recipes import Fitted, fit_recipes
+from discrete_itd.models.contract import FitPlan, Fitted, Recipe, TrainingRows, fit_recipe
 from discrete_itd.progress import stage
 from discrete_itd.training.config import Report
 
@@ -122,31 +121,32 @@ class CandidateTable:
 
     rows: TrainingRows
     candidates: list[Candidate] = field(default_factory=list, init=False)
-    plans: list[FitPlan] = field(default_factory=list, init=False)
+    companions: list[Denoiser] = field(default_factory=list, init=False)
 
     def fit(self, recipes: Sequence[Recipe], plans: Sequence[FitPlan]) -> None:
         """Fit more candidates, each by its plan; TypeError if one has no closed form."""
         stage(f"fitting candidates: {', '.join(recipe.label for recipe in recipes)}")
-        own = [plan.of_networks(1)[0] for plan in plans]
-        fits = zip(recipes, own, fit_recipes(recipes, self.rows, own), strict=True)
         try:
-            for recipe, plan, fitted in fits:
+            for recipe, plan in zip(recipes, plans, strict=True):
+                fitted = fit_recipe(recipe, self.rows, plan)
                 if not fitted.denoiser.closed_form:
                     raise TypeError(f"{recipe.label}: its denoiser has no closed form")
-                self._add_fit(recipe, plan, fitted)
+                self._add_fit(recipe, fitted)
         except KeyboardInterrupt:
             if not self.candidates:
                 raise
             plans[0].run.interrupted = True  # those that are there make a model
 
-    def _add_fit(self, recipe: Recipe, plan: FitPlan, fitted: Fitted) -> None:
-        self.plans.append(plan)
+    def _add_fit(self, recipe: Recipe, fitted: Fitted) -> None:
+        if fitted.companion is not None:
+            self.companions.append(fitted.companion)
         nats = self.rows.held_out(fitted.denoiser)
         label = recipe.label
         same = sum(c.label.partition(" no. ")[0] == label for c in self.candidates)
         if same:
             label = f"{label} no. {same + 1}"
-        self.candidates.append(Candidate(label, fitted.denoiser, nats, fitted.seconds, plan.report))
+        fit = fitted.denoiser, nats, fitted.seconds, fitted.report
+        self.candidates.append(Candidate(label, *fit))
 
     def fit_in_time(self, recipe: Recipe, plan: FitPlan) -> None:
         """As :meth:`fit`, unless the time of the whole fit is over."""
@@ -223,8 +223,8 @@ class CandidateTable:
         gap = one.nats - best.nats
         return float(gap.mean()), float(gap.std() / math.sqrt(len(gap))) if len(gap) > 1 else 0.0
 
-    def settle(self, plan: FitPlan, chosen: Candidate) -> Denoiser:
-        """Tell the plan of a fit what was chosen, and what answers questions that this cannot; returns its denoiser."""
+    def settle(self, plan: FitPlan, chosen: Candidate) -> Fitted:
+        """The fit that ends with a candidate: with what answers questions that this one cannot."""
         best = min(self.candidates, key=lambda c: c.mean)
         cost = {c: 1e6 * seconds_per_row(c.denoiser, self.rows.x_valid) for c in self.candidates}
         lines = [
@@ -239,28 +239,29 @@ class CandidateTable:
             )
             for c in self.candidates
         ]
+        members, answers = None, None
         if isinstance(chosen.denoiser, RowMixtureDenoiser) and chosen.members:
-            members = []
+            of_members = []
             for c, weight in zip(chosen.members, chosen.denoiser.weights, strict=True):
                 others = torch.stack([m.nats for m in chosen.members if m is not c], 1)
                 without = -torch.logsumexp(fit_weights(-others).log() - others, 1)
                 gain = self._behind(replace(c, nats=without), chosen)
                 size = c.denoiser.n_parameters
                 line = (c.label, c.mean, *gain, weight, size, c.fit_seconds, cost[c])
-                members.append(MemberContribution(*line))
-            plan.members = pd.DataFrame(members, columns=pd.Index(MemberContribution._fields))
-        plan.candidates = pd.DataFrame(lines, columns=pd.Index(CandidateLine._fields))
-        plan.report, plan.learned = chosen.report, chosen.denoiser is not self.rows.marginals
-        trained = [c.report for c in self.candidates if c.report is not None]
+                of_members.append(MemberContribution(*line))
+            members = pd.DataFrame(of_members, columns=pd.Index(MemberContribution._fields))
+        candidates = pd.DataFrame(lines, columns=pd.Index(CandidateLine._fields))
+        report, trained = chosen.report, [c.report for c in self.candidates if c.report is not None]
         if plan.run.interrupted and trained:  # whatever was chosen, the user must learn of it
-            plan.report = trained[-1]
+            report = trained[-1]
         if not chosen.denoiser.exact:
             exact = {c.denoiser: c for c in self.candidates if c.denoiser.exact and not c.members}
-            for d in (p.companion for p in self.plans if p.companion is not None):
+            for d in self.companions:
                 exact.setdefault(d, Candidate("companion", d, self.rows.held_out(d), 0.0))
             if exact:
-                plan.companion = self.companion(list(exact.values()))
-        return chosen.denoiser
+                answers = self.companion(list(exact.values()))
+        learned = chosen.denoiser is not self.rows.marginals
+        return Fitted(chosen.denoiser, report, learned, members, answers, candidates)
 
     def companion(self, exact: list[Candidate]) -> Denoiser:
         """What answers questions about any columns given others: the mixture of exact models, which is exact itself.

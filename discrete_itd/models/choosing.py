@@ -6,9 +6,8 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
-from discrete_itd.denoisers import Denoiser
 from discrete_itd.models.candidates import Candidate, CandidateTable
-from discrete_itd.models.contract import FitPlan, Recipe, TrainingRows
+from discrete_itd.models.contract import FitPlan, Fitted, Recipe, TrainingRows
 from discrete_itd.models.exact import (
     EXACT,
     BayesNet,
@@ -74,7 +73,7 @@ class RowMixture(Recipe):
     members: tuple[Any, ...] = (Causal(2), Mixture(), BayesNet())
     trains = True
 
-    def fit(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
+    def fit(self, rows: TrainingRows, plan: FitPlan) -> Fitted:
         recipes = [recipe(member) for member in self.members]
         table = CandidateTable(rows)
         table.fit(recipes, plan.of_members(recipes))
@@ -101,7 +100,7 @@ class Auto(Recipe):
 
     trains = True
 
-    def fit(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
+    def fit(self, rows: TrainingRows, plan: FitPlan) -> Fitted:
         if rows.codebook.vocabularies:
             return Network().fit(rows, plan)
         table = CandidateTable(rows)
@@ -136,7 +135,7 @@ class Best(Recipe):
     n_orders: int | None = None
     trains = True
 
-    def fit(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
+    def fit(self, rows: TrainingRows, plan: FitPlan) -> Fitted:
         table = CandidateTable(rows)
         bases = affordable_bases(rows, BayesNet())
         several = [Trees(8)] if Trees() in bases else []
@@ -146,24 +145,22 @@ class Best(Recipe):
         later = replace(plan, span=(DECODER_DONE, 1.0), is_beside_decoder=True)
         trains = plan.training.max_steps and Causal().is_affordable(rows)
         n = self.count_networks() if trains else 0
-        plans, n_at_once = later.of_networks(n), plan.run.team.size
         networks: list[tuple[Recipe, Candidate]] = []
 
-        def fit_networks(plans: list[FitPlan]) -> None:
-            kinds = [next_kind(table, networks, i) for i in range(len(plans))]
-            there = len(table.candidates)
-            table.fit(kinds, plans)
-            networks.extend(zip(kinds, table.candidates[there:], strict=False))
+        def fit_network(plan: FitPlan) -> None:
+            kind, there = next_kind(table, networks), len(table.candidates)
+            table.fit([kind], [plan])
+            networks.extend((kind, c) for c in table.candidates[there:])
 
-        for i in range(0, n, n_at_once):
-            if plan.time_left and not plan.run.interrupted:
-                fit_networks(plans[i : i + n_at_once])
+        for own in later.of_networks(n):
+            if own.time_left and not plan.run.interrupted:
+                fit_network(own)
         before = math.inf
         while n and self._has_time_for_another(table, plan, n):
             if (nats := table.mixture().mean) > before - LEAST_GAIN:
                 break
             n, before = n + 1, nats
-            fit_networks(later.of_networks(n)[-1:])
+            fit_network(later.of_networks(n)[-1])
         return table.settle(plan, table.add(table.mixture()))
 
     def _has_time_for_another(self, table: CandidateTable, plan: FitPlan, n: int) -> bool:
@@ -181,13 +178,13 @@ class Best(Recipe):
         return self
 
 
-def next_kind(table: CandidateTable, networks: list[tuple[Recipe, Candidate]], i: int) -> Recipe:
-    """The kind of the network that is to be fitted as the i-th of a few at once, given those that are there.
+def next_kind(table: CandidateTable, networks: list[tuple[Recipe, Candidate]]) -> Recipe:
+    """The kind of the network that is to be fitted next: first one of each; then the one the mixture would miss most.
 
-    First one of each; then the one whose latest network is worth most: in nats that the mixture has more without it.
+    By the nats that the mixture has more without the latest network of a kind.
     """
-    if len(networks) + i < len(VARIED):
-        return VARIED[len(networks) + i]
+    if len(networks) < len(VARIED):
+        return VARIED[len(networks)]
     whole, latest = table.mixture().mean, dict(networks)
 
     def worth(kind: Recipe) -> float:

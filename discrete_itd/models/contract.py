@@ -1,4 +1,4 @@
-"""The contract of recipes: what a recipe is given, and what its fit leaves besides a denoiser.
+"""The contract of recipes: what a recipe is given, and what its fit returns.
 
 A :class:`Recipe` makes a denoiser of :class:`TrainingRows` according to a :class:`FitPlan`. Both are made by
 :func:`discrete_itd.models.fitting.fit_model`, or in a test by hand.
@@ -12,7 +12,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import pandas as pd
 import torch
@@ -28,7 +28,7 @@ from discrete_itd.training import mean_and_error
 from discrete_itd.training.checkpoint import Checkpoint
 from discrete_itd.training.config import Evaluation, Report, TrainingPlan
 from discrete_itd.training.distributed import Team, team_of_process
-from discrete_itd.training.loop import train
+from discrete_itd.training.loop import seeded, train
 from discrete_itd.training.rows import MappedRows, RowSource, TensorRows
 
 # shares of the time of a fit, and of what is left of it when a network without closed form is trained, up to which
@@ -77,11 +77,10 @@ class Recipe(Protocol):
     name: str = ""
 
     @abstractmethod
-    def fit(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
-        """The denoiser that this recipe makes of the rows.
+    def fit(self, rows: TrainingRows, plan: FitPlan) -> Denoiser | Fitted:
+        """The denoiser that this recipe makes of the rows; with its report, if it was trained by :meth:`FitPlan.train`.
 
-        A recipe that trains calls :meth:`FitPlan.train`, or sets ``plan.report`` itself. PyTorch's global random state
-        is seeded around the call and restored after it.
+        PyTorch's global random state is seeded around the call and restored after it.
         """
         ...
 
@@ -92,7 +91,7 @@ class Recipe(Protocol):
                 f"base: a {self.label} of continuous columns cannot be corrected by a network; take 'mixture'"
             )
         base = self.fit(rows, plan)
-        if not base.exact:
+        if not isinstance(base, Denoiser) or not base.exact:
             raise TypeError(f"the base of a network must be exact, got {type(base)}")
         return base
 
@@ -114,6 +113,35 @@ class Recipe(Protocol):
     def label(self) -> str:
         """The name of this recipe for tables."""
         return self.name or type(self).__name__
+
+
+class Fitted(NamedTuple):
+    """What a fit returns.
+
+    Attributes
+    ----------
+    denoiser : Denoiser
+    report : Report or None
+        What training did; None if nothing was trained.
+    learned : bool or None
+        Whether it has learned anything beyond independent columns; by default, whether the denoiser is another one.
+    members : DataFrame or None
+        Contribution and cost of each member of a mixture of rows.
+    companion : Denoiser or None
+        Exact, beside a denoiser that scores complete rows only: its proposal for questions about some cells.
+    candidates : DataFrame or None
+        Nats and costs of the models among which was chosen.
+    seconds : float
+        That the fit took.
+    """
+
+    denoiser: Denoiser
+    report: Report | None = None
+    learned: bool | None = None
+    members: pd.DataFrame | None = None
+    companion: Denoiser | None = None
+    candidates: pd.DataFrame | None = None
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,23 +199,6 @@ class TrainingRows:
     def has(self, key: Hashable) -> bool:
         """Whether there was a request for this key."""
         return key in self._made
-
-    def denoisers(self) -> list[Denoiser]:
-        """The denoisers that were fitted once for several recipes, the oldest first."""
-        return [self.marginals, *(d for d in self._made.values() if isinstance(d, Denoiser))]
-
-    def to(self, device: torch.device) -> TrainingRows:
-        """The same rows on a device, with what was made of them; denoisers are moved."""
-        if device == self.device:
-            return self
-        generator = torch.Generator(device)
-        generator.set_state(self.generator.get_state())
-        stream = None if self.stream is None else self.stream.to(device)
-        x, x_valid = self.x.to(device), self.x_valid.to(device)
-        moved = TrainingRows(self.marginals.to(device), x, x_valid, generator, stream)
-        for key, made in self._made.items():
-            moved._made[key] = made.to(device) if hasattr(made, "to") else made
-        return moved
 
     @cached_property
     def one_hot_groups(self) -> OneHotGroups | None:
@@ -275,17 +286,10 @@ class SharedRun:
         """Note that the user has ended the fit."""
         self.interrupted = True
 
-    def __getstate__(self) -> dict[str, Any]:
-        """For another process, whose clock may be another one: the age of the fit."""
-        return {**vars(self), "start": time.perf_counter() - self.start}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, start=time.perf_counter() - state["start"])
-
 
 @dataclass
 class FitPlan:
-    """How to fit one recipe; and, after the fit, what is known about it besides the denoiser.
+    """How to fit one recipe.
 
     Parameters
     ----------
@@ -310,20 +314,6 @@ class FitPlan:
     is_hopeless : callable
         Whether a model by which the first held-out rows have some code lengths, (n,), would be worth nothing: where one
         that gained as much again as it did until now would be, its training is ended.
-
-    Attributes
-    ----------
-    report : Report or None
-        What training did; None if nothing was trained.
-    learned : bool or None
-        Whether training improved on the initial weights, or these already were more than independent columns; None if
-        nothing was trained.
-    members : DataFrame or None
-        Contribution and cost of each member of a mixture of rows.
-    companion : Denoiser or None
-        Exact, beside a denoiser that scores complete rows only: its proposal for questions about some cells.
-    candidates : DataFrame or None
-        Nats and costs of the models among which was chosen.
     """
 
     training: TrainingPlan
@@ -337,11 +327,6 @@ class FitPlan:
     span: tuple[float, float] = (0.0, 1.0)
     is_beside_decoder: bool = False
     is_hopeless: Callable[[Tensor], bool] = lambda nats: False  # noqa: ARG005
-    report: Report | None = field(default=None, init=False)
-    learned: bool | None = field(default=None, init=False)
-    members: pd.DataFrame | None = field(default=None, init=False)
-    companion: Denoiser | None = field(default=None, init=False)
-    candidates: pd.DataFrame | None = field(default=None, init=False)
 
     @property
     def network_seed(self) -> int:
@@ -425,11 +410,6 @@ class FitPlan:
         rows : TrainingRows
         training : TrainingPlan, optional
             By default that of the plan.
-
-        Returns
-        -------
-        Report
-            Also kept as :attr:`report`.
         """
         training, checkpoint = training or self.training, self.checkpoint
         if training.max_time is not None:
@@ -454,7 +434,6 @@ class FitPlan:
         self.run.interrupted |= report.stopped == "interrupted"
         if self.run.interrupted:
             report.stopped = "interrupted"
-        nats = [line.valid_nats for line in report.history]
         if report.stopped == "max_time":
             kind = "causal network" if denoiser.closed_form else "network"
             n, most = report.history[-1].step, training.max_steps
@@ -462,10 +441,20 @@ class FitPlan:
                 self.run.cut.append(f"the training of a {kind} after {n:,} of {most:,} steps")
             else:
                 self.run.left_out.append(kind)
-        self.report, self.learned = report, min(nats) < nats[0]
         return report
 
     def _shown(self) -> Progress:
         """Shows the progress of this network as that of all networks."""
         i, n = self.index, self.n_networks
         return lambda share, latest: self.show((i + share) / n, latest)
+
+
+def fit_recipe(recipe: Recipe, rows: TrainingRows, plan: FitPlan) -> Fitted:
+    """Fit a recipe by its plan, in the random state of its seed."""
+    start = time.perf_counter()
+    with seeded(plan.network_seed, rows.device):
+        made = recipe.fit(rows, plan)
+    fitted = made if isinstance(made, Fitted) else Fitted(made)
+    denoiser = fitted.denoiser.eval().requires_grad_(False)
+    learned = denoiser is not rows.marginals if fitted.learned is None else fitted.learned
+    return fitted._replace(learned=learned, seconds=time.perf_counter() - start)

@@ -15,18 +15,19 @@ from discrete_itd.likelihood.schedule_search import Candidate, choose_path
 from discrete_itd.models.candidates import MemberContribution
 from discrete_itd.models.contract import (
     FitPlan,
+    Fitted,
     Progress,
     Recipe,
     SharedRun,
     TrainingRows,
+    fit_recipe,
 )
-from discrete_itd.models.fit_recipes import Fitted, fit_recipe
 from discrete_itd.models.model import HELD_OUT_ROWS, Cost, HeldOut, Model, split_evaluations
 from discrete_itd.models.tables import StreamedTable, TrainingTable
 from discrete_itd.progress import deferred_interrupts, stage
 from discrete_itd.training import mean_and_error, pilot_quadrature
 from discrete_itd.training.checkpoint import Checkpoint
-from discrete_itd.training.config import Evaluation, TrainingPlan
+from discrete_itd.training.config import Evaluation, Report, TrainingPlan
 from discrete_itd.training.distributed import led
 from discrete_itd.training.evaluation import seconds_of_row
 from discrete_itd.validation import check_random_state, warn
@@ -111,10 +112,14 @@ def fit_model(
         training, seed, progress, checkpoint, n_networks=max(1, denoiser.count_networks()), run=run
     )
     fitted = fit_recipe(denoiser, rows, plan)
+    report = fitted.report
+    if report is None:
+        lines = [rows.evaluation(d) for d in dict.fromkeys((rows.marginals, fitted.denoiser))]
+        report = Report(lines, stopped="exact")
     if progress is not None:
-        progress(1.0, fitted.report.history[-1])
+        progress(1.0, report.history[-1])
     with deferred_interrupts(run.interrupt):
-        return finished(table, rows, plan, fitted, schedule, n_evaluations)
+        return finished(table, rows, plan, fitted, report, schedule, n_evaluations)
 
 
 def finished(
@@ -122,6 +127,7 @@ def finished(
     rows: TrainingRows,
     plan: FitPlan,
     fitted: Fitted,
+    report: Report,
     schedule: str | Schedule,
     n_evaluations: int,
 ) -> Model:
@@ -132,7 +138,7 @@ def finished(
         tried = tried_schedules(fitted, plan, rows, schedule, n_evaluations)
         schedule = tried[0].schedule
     run, max_time = plan.run, plan.training.max_time
-    stopped = "interrupted" if run.interrupted else fitted.report.stopped
+    stopped = "interrupted" if run.interrupted else report.stopped
     if not run.interrupted and (run.cut or run.left_out):
         stopped = "max_time"
         done = [f"ended {', '.join(run.cut)}"] if run.cut else []
@@ -146,14 +152,14 @@ def finished(
         marginals=rows.marginals,
         schedule=schedule,
         seed=plan.seed,
-        history=pd.DataFrame(fitted.report.history, columns=pd.Index(Evaluation._fields)),
+        history=pd.DataFrame(report.history, columns=pd.Index(Evaluation._fields)),
         schedule_table=pd.DataFrame(
             lines, columns=pd.Index(["path", "steps", "paths", "nats", "stderr"])
         ),
-        members=members if plan.members is None else plan.members,
+        members=members if fitted.members is None else fitted.members,
         stopped=stopped,
-        candidates=plan.candidates,
-        companion=plan.companion,
+        candidates=fitted.candidates,
+        companion=fitted.companion,
     )
     n_rows, seconds = None, time_left(plan)
     if seconds < math.inf and not model.denoiser.closed_form:
@@ -174,7 +180,7 @@ def tried_schedules(
         schedule = CoordinateSchedule(1 if denoiser.independent else rows.codebook.n_columns)
         nats = mean_and_error(rows.held_out(denoiser))
         return [Candidate("exact", schedule, 1, *nats)]
-    asked = plan.companion or denoiser
+    asked = fitted.companion or denoiser
 
     def seconds_left() -> float:
         return SCHEDULE_SHARE * time_left(plan)

@@ -13,7 +13,7 @@ from discrete_itd.denoisers import CausalDenoiser, Denoiser, NeuralDenoiser
 from discrete_itd.denoisers.causal import start_from_regressions
 from discrete_itd.denoisers.row_mixture import RowMixtureDenoiser, fit_weights
 from discrete_itd.models.candidates import Candidate, CandidateTable
-from discrete_itd.models.contract import FitPlan, Recipe, TrainingRows
+from discrete_itd.models.contract import FitPlan, Fitted, Recipe, TrainingRows, fit_recipe
 from discrete_itd.models.exact import (
     BayesNet,
     Decoder,
@@ -21,11 +21,10 @@ from discrete_itd.models.exact import (
     choose_base,
     exact_base,
 )
-from discrete_itd.models.fit_recipes import fit_recipes
 from discrete_itd.models.orders import KINDS, order_of
 from discrete_itd.progress import stage
 from discrete_itd.training import mean_and_error
-from discrete_itd.training.config import PRECISIONS, TrainingPlan
+from discrete_itd.training.config import PRECISIONS, Report, TrainingPlan
 from discrete_itd.training.loop import seeded
 from discrete_itd.validation import check_choice, check_flag, check_integer
 
@@ -83,20 +82,20 @@ class Network(Recipe):
     trains = True
     name = "network"
 
-    def fit(self, rows: TrainingRows, plan: FitPlan) -> NeuralDenoiser:
+    def fit(self, rows: TrainingRows, plan: FitPlan) -> Fitted:
         """Choose the base, then train."""
         base = choose_base(self.base, rows, plan)
         denoiser = NeuralDenoiser(base, width=self.width, depth=self.depth, dropout=self.dropout)
         training = replace(plan.training, precision=self.precision, compiled=self.compiled)
         report = plan.train(denoiser.to(rows.device), rows, training)
+        learned = report.improved or base is not rows.marginals
         if base is not rows.marginals:
             # a history begins with independent columns; what the base saves is known in closed form
-            plan.learned = True
             alone = rows.evaluation(rows.marginals)
             saved = alone.valid_nats - rows.held_out_nats(base)
             first = report.history[0].valid_nats + saved
             report.history.insert(0, alone._replace(valid_nats=first))
-        return denoiser
+        return Fitted(denoiser, report, learned)
 
     def check(self) -> Network:
         for name, value, least in (("width", self.width, 1), ("depth", self.depth, 0)):
@@ -147,29 +146,28 @@ class Causal(Recipe):
     compiled: bool = False
     trains = True
 
-    def fit(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
+    def fit(self, rows: TrainingRows, plan: FitPlan) -> Fitted:
         base = rows.once(("causal", self.base), lambda: self.chosen_base(rows, plan))
         own = plan
         if asks_decoder(rows, plan):
             own = plan.before(NETWORK_SHARE, lambda: QUICK_DECODER.seconds_needed(rows))
-        denoiser = self.trained(base, rows, own)
-        plan.report, plan.learned = own.report, own.learned
-        plan.companion = rows.once(("companion", base), lambda: companion(base, rows, plan))
-        return denoiser
+        fitted = self.trained(base, rows, own)
+        answers = rows.once(("companion", base), lambda: companion(base, rows, plan))
+        return fitted._replace(companion=answers)
 
-    def trained(self, base: Denoiser, rows: TrainingRows, plan: FitPlan) -> Denoiser:
+    def trained(self, base: Denoiser, rows: TrainingRows, plan: FitPlan) -> Fitted:
         """The networks, or the mixture of them."""
         if self.n_orders == 1:
-            denoiser = self.train_one(base, rows, plan)
-            plan.learned = plan.learned or base is not rows.marginals
-            return never_worse(denoiser, base, rows)
-        parts = plan.of_networks(self.n_orders)
-        orders = [replace(self, n_orders=1)] * self.n_orders
-        members = [fitted.denoiser for fitted in fit_recipes(orders, rows, parts)]
-        plan.report, plan.learned = parts[0].report, any(part.learned for part in parts)
+            denoiser, report = self.train_one(base, rows, plan)
+            learned = report.improved or base is not rows.marginals
+            return Fitted(never_worse(denoiser, base, rows), report, learned)
+        one = replace(self, n_orders=1)
+        fits = [fit_recipe(one, rows, part) for part in plan.of_networks(self.n_orders)]
+        members = [fitted.denoiser for fitted in fits]
         weights = fit_weights(-torch.stack([rows.held_out(m) for m in members], 1))
         weights = weights.clamp_min(LEAST_WEIGHT)  # all orders that were asked for are kept
-        return RowMixtureDenoiser(rows.codebook, members, weights)
+        mixture = RowMixtureDenoiser(rows.codebook, members, weights)
+        return Fitted(mixture, fits[0].report, any(fitted.learned for fitted in fits))
 
     def is_affordable(self, rows: TrainingRows) -> bool:
         """Whether a network of this table is not so large that nothing could be learned in a reasonable time."""
@@ -196,7 +194,9 @@ class Causal(Recipe):
             )
         return base
 
-    def train_one(self, base: Denoiser, rows: TrainingRows, plan: FitPlan) -> CausalDenoiser:
+    def train_one(
+        self, base: Denoiser, rows: TrainingRows, plan: FitPlan
+    ) -> tuple[CausalDenoiser, Report]:
         """A network with an order of its own, by the seed of the plan."""
         # its own: the order must not depend on what was fitted before
         generator = torch.Generator().manual_seed(plan.network_seed)
@@ -212,8 +212,8 @@ class Causal(Recipe):
             part.note["order"] = order
         denoiser = self.untrained(base, order, rows)
         stage("training a causal network")
-        plan.train(denoiser, rows, self.training(plan.training, rows.n_rows))
-        return denoiser.eval().requires_grad_(False)
+        report = plan.train(denoiser, rows, self.training(plan.training, rows.n_rows))
+        return denoiser.eval().requires_grad_(False), report
 
     def untrained(self, base: Denoiser, order: list[int], rows: TrainingRows) -> CausalDenoiser:
         """The network before its training."""

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -65,7 +64,7 @@ class Checkpoint:
         self.note: dict[str, Any] = {}
         self._written = -float("inf")
         self._found: State | None = None
-        self._parts: dict[int, Checkpoint | None] = {}  # None if another process keeps it
+        self._parts: dict[int, Checkpoint] = {}
         try:
             header, tensors = read_state(path, kind="checkpoint")
         except FileNotFoundError:
@@ -79,17 +78,12 @@ class Checkpoint:
         if not all(isinstance(part, dict) for part in parts):
             raise self.damaged(TypeError("a part of it is missing"))
         self._identity, self.note, state = cast(list[dict[str, Any]], parts)
-        if state:  # else the file was kept for its note
-            self._found = state, tensors
+        self._found = state, tensors
 
     @classmethod
     def of(cls, given: str | os.PathLike[str] | Checkpoint | None) -> Checkpoint | None:
         """The checkpoint in a file; one that is open already, or None, as it is."""
         return given if given is None or isinstance(given, Checkpoint) else cls(given)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Another process reads the file itself."""
-        return partial(Checkpoint, interval=self.interval), (self.path,)
 
     def damaged(self, error: Exception) -> ValueError:
         """The error to raise if the content of the file makes no sense."""
@@ -137,13 +131,6 @@ class Checkpoint:
         part = self._parts.get(i) or Checkpoint(self._path_of(i), interval=self.interval)
         self._parts[i] = part
         return part
-
-    def expect(self, parts: Iterable[int]) -> None:
-        """Other processes keep these parts: they are removed with this file, which keeps their seed from now on."""
-        self._parts |= dict.fromkeys(set(parts) - self._parts.keys() - {0})
-        if not self.path.exists():
-            header = {"layout": LAYOUT, "run": {}, "note": self.note, "state": {}}
-            write_state(self.path, (header, {}), kind="checkpoint")
 
     def remove(self) -> None:
         """Delete the file and its parts; call it when the trained model is saved elsewhere."""

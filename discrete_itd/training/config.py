@@ -92,6 +92,12 @@ class Report:
     stopped: str = ""
     rollbacks: list[Rollback] = field(default_factory=list)
 
+    @property
+    def improved(self) -> bool:
+        """Whether an evaluation was better than that of the initial weights."""
+        nats = [line.valid_nats for line in self.history]
+        return min(nats) < nats[0]
+
     def state_dict(self) -> dict[str, Any]:
         """The report as plain values."""
         return {

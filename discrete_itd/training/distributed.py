@@ -7,72 +7,84 @@ two processes can come to different decisions, only process 0 writes models, and
 
 What a follower draws is a function of the seed, its rank and the number of the step: nothing of it has to be kept in a
 checkpoint, and a run that was killed goes on as if it had not been.
-
-Where several networks are to be trained that do not depend on each other, each process trains some of them alone
-(:meth:`Team.each`): nothing has to be averaged then, and each network is that of one process. It keeps their
-checkpoints, too, beside that of process 0, so that a run that goes on needs a file system that all processes share.
 """
 
 from __future__ import annotations
 
 import math
 import os
-import pickle
-import signal
-import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import partial, wraps
-from typing import Any, NamedTuple, ParamSpec, Protocol, TypeVar
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from discrete_itd.channel import Quadrature
+from discrete_itd.denoisers.base import Denoiser
 from discrete_itd.training.acceleration import accelerated
-from discrete_itd.training.evaluation import mean_and_error
-from discrete_itd.training.follower import (
-    STOP,
-    Follower,
-    MeanLoss,
-    Parts,
-    Training,
-    own_device,
-)
-from discrete_itd.training.rows import RowSource
+from discrete_itd.training.config import TrainingPlan
+from discrete_itd.training.evaluation import Evaluator, mean_and_error
+from discrete_itd.training.objectives import Loss, losses
+from discrete_itd.training.rows import RowSource, batches_with
+from discrete_itd.training.state import Average, Optimizer
 
 PATIENCE = timedelta(days=30)  # with which others wait: process 0 may fit exact models for hours
 LOST = "another process of this job has ended, and so does this one; its own message says why"
 
+STEP, EVALUATE, LOAD, STOP = range(4)  # what process 0 tells the others to do
 Asked = ParamSpec("Asked")
 Made = TypeVar("Made")
 
 
-class Task(Protocol):
-    """Work of which each process does a part by itself, and that can be pickled."""
-
-    def do(self, part: int, n_parts: int) -> Any:
-        """The result of part ``part`` of ``n_parts``, which can be pickled, too."""
-        ...
+Parts = tuple[RowSource, Tensor]  # rows to train on, and held-out rows
 
 
-class Results(NamedTuple):
-    """What the processes made of a :class:`Task`.
+@dataclass
+class Training:
+    """What a follower must know of a training besides its rows.
 
-    Attributes
+    Parameters
     ----------
-    parts : list
-        In the order of the processes.
-    interrupted : bool
-        Whether the user asked process 0 to end while it waited for the others.
+    denoiser : Denoiser
+    plan : TrainingPlan
+    quadrature : Quadrature or None
+    seed : int
+        Of the evaluations, and with the rank of what is drawn.
+    batch_size : int
+        Rows of one process in a step.
+    state : dict
+        Weights of the optimiser and of the average.
+    device : torch.device
+        Of process 0.
     """
 
-    parts: list[Any]
-    interrupted: bool = False
+    denoiser: Denoiser
+    plan: TrainingPlan
+    quadrature: Quadrature | None
+    seed: int
+    batch_size: int
+    state: dict[str, Any]
+    device: torch.device
+
+
+class MeanLoss(nn.Module):
+    """Mean nats of a batch, as the module that ``DistributedDataParallel`` wraps."""
+
+    def __init__(self, denoiser: Denoiser, loss: Loss) -> None:
+        super().__init__()
+        self.denoiser, self.loss = denoiser, loss
+
+    def forward(self, generator: torch.Generator, x: Tensor, *constants: Tensor) -> Tensor:
+        """Mean nats of rows ``x`` (B, C): a scalar."""
+        return self.loss.nats(self.denoiser, x, generator, *constants).mean()
 
 
 @dataclass
@@ -134,18 +146,6 @@ class Team:
     def agreed(self, value: Any) -> Any:
         """The value that process 0 gave: all processes that are not followers call this at the same place."""
         return value
-
-    def each(self, task: Task) -> Results:
-        """The results of the parts of a task, of which each process does one.
-
-        Raises
-        ------
-        TypeError
-            If the task cannot be sent to another process.
-        Exception
-            Of the first process that failed, when the others are done.
-        """
-        return Results([task.do(0, 1)])
 
     def explained(self, error: RuntimeError) -> RuntimeError:
         """The error to raise for one that came up in a training."""
@@ -253,33 +253,6 @@ class Processes(Team):
             return value
         return self.received().value
 
-    def each(self, task: Task) -> Results:
-        try:
-            sent = pickle.dumps(task)
-        except (pickle.PicklingError, AttributeError, TypeError) as error:
-            raise TypeError(
-                f"several processes can only fit rows and recipes that can be pickled: {error}"
-            ) from None
-        self.send(sent)
-        results: list[Any] = [None] * self.size
-        own = self.part_of(lambda: task)
-        try:
-            with held_back() as came:
-                dist.gather_object(own, results, group=self._words)
-        except RuntimeError as error:
-            raise self.explained(error) from error
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
-        return Results(results, bool(came))
-
-    def part_of(self, task: Callable[[], Task]) -> Any:
-        """What this process does of a task, or the error with which that ended: the others wait for either."""
-        try:
-            return task().do(self.rank, self.size)
-        except (Exception, KeyboardInterrupt) as error:
-            return error if can_be_sent(error) else RuntimeError(f"{type(error).__name__}: {error}")
-
     def explained(self, error: RuntimeError) -> RuntimeError:
         text = str(error).lower()
         is_lost = isinstance(error, dist.DistError) or "gloo" in text or "nccl" in text
@@ -308,10 +281,6 @@ class Processes(Team):
             while not isinstance(heard := self.received(), Outcome | None):
                 if isinstance(heard, Agreed):
                     continue
-                if not isinstance(heard, Training):
-                    own = self.part_of(partial(pickle.loads, heard))
-                    dist.gather_object(own, None, group=self._words)
-                    continue
                 if not self.received():  # whether the rows are those of the training before
                     got: list[Any] = [None]
                     dist.scatter_object_list(got, None, group=self._words)
@@ -330,26 +299,79 @@ class Processes(Team):
         return heard and heard.model
 
 
-@contextmanager
-def held_back() -> Iterator[list[int]]:
-    """Hold Ctrl-C back within the block, in the main thread: the list tells whether it came."""
-    came: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield came
-        return
-    before = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
-    try:
-        yield came
-    finally:
-        signal.signal(signal.SIGINT, before)
+class Follower:
+    """A process that shares in a training of process 0."""
+
+    def __init__(
+        self, team: Processes, training: Training, rows: Parts, device: torch.device
+    ) -> None:
+        plan, self.source, x_valid = training.plan, rows[0].to(device), rows[1].to(device)
+        self.team, self.training = team, training
+        self.denoiser = denoiser = training.denoiser.to(device).train()
+        self.parameters = {n: p for n, p in denoiser.named_parameters() if p.requires_grad}
+        self.average = Average(denoiser, plan.ema)
+        self.optimizer = Optimizer(self.parameters, plan, x_valid.shape[1])
+        loss, judge = losses(plan, training.quadrature)
+        self.evaluator = Evaluator(judge, x_valid, training.seed)
+        self.generator, self.orders = torch.Generator(device), torch.Generator(device)
+        self.epoch, self.n_taken = -1, 0
+        self.load(training.state)
+        self.mean = team.together(MeanLoss(denoiser, loss))
+
+    def run(self) -> None:
+        """Do what process 0 tells until it stops."""
+        while True:
+            what, rate, step = self.team.told()
+            if what == STEP:
+                self.make_step(rate, step)
+            elif what == EVALUATE:
+                self.team.mean_and_error(self.evaluator(self.average.model))
+            elif what == LOAD:
+                self.load(self.team.received())
+            else:
+                return
+
+    def make_step(self, rate: float, step: int) -> None:
+        """Contribute the gradient of a batch of this process's rows."""
+        batch = self.batch(step)
+        self.generator.manual_seed(self.seed(step, 1))
+        torch.manual_seed(self.seed(step, 2))  # dropout
+        self.optimizer.step(self.mean(self.generator, *batch), rate)
+        self.average.follow(self.parameters.values())
+
+    def batch(self, step: int) -> tuple[Tensor, ...]:
+        """The batch of a step: each epoch has an order of its own, which does not depend on what was drawn before."""
+        size = self.training.batch_size
+        epoch, i = divmod(step, max(1, self.source.n_rows // size))
+        if epoch != self.epoch:
+            self.epoch, self.n_taken = epoch, 0
+            self.orders.manual_seed(self.seed(epoch, 0))
+            most = self.training.plan.max_steps
+            self.batches = batches_with(
+                self.source, self.denoiser.constants, size, self.orders, most
+            )
+        while self.n_taken < i:  # a run that goes on
+            next(self.batches)
+            self.n_taken += 1
+        self.n_taken += 1
+        return next(self.batches)
+
+    def seed(self, number: int, kind: int) -> int:
+        """A seed for a step or an epoch."""
+        key = [self.training.seed, self.team.rank, number, kind]
+        return int(np.random.SeedSequence(key).generate_state(1)[0])
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from the weights of process 0."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.average.load_state_dict(state["average"])
 
 
-def can_be_sent(error: BaseException) -> bool:
-    """Whether another process can raise this error."""
-    try:
-        return type(pickle.loads(pickle.dumps(error))) is type(error)
-    except Exception:  # whatever its own code raises
-        return False
+def own_device(device: torch.device) -> torch.device:
+    """The device of a follower, by that of process 0: of several GPUs of a machine, each process has its own."""
+    if device.type != "cuda":
+        return device
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from discrete_itd.training import state as states
 from discrete_itd.training.acceleration import accelerated
 from discrete_itd.training.checkpoint import Checkpoint, describe
 from discrete_itd.training.config import Evaluation, Report, Rollback, TrainingPlan
-from discrete_itd.training.distributed import Team
+from discrete_itd.training.distributed import EVALUATE, LOAD, STEP, MeanLoss, Team, Training
 from discrete_itd.training.evaluation import (
     DRAWS,
     Evaluator,
@@ -34,7 +34,6 @@ from discrete_itd.training.evaluation import (
     pilot_quadrature,
     seconds_of_row,
 )
-from discrete_itd.training.follower import EVALUATE, LOAD, STEP, MeanLoss, Training
 from discrete_itd.training.objectives import losses
 from discrete_itd.training.rows import RowSource, TensorRows, batches_with
 from discrete_itd.training.state import Average, Optimizer, RandomStreams

@@ -6,8 +6,7 @@
 A causal network and one that hears every column are trained for a fixed number of steps on rows of a mixture of eight
 products, by one process and by two that ``torchrun`` starts, each with one thread. Strong scaling: the same batch of
 ``--batch`` rows, so that the same rows are seen. Weak scaling: a batch of as many rows for each process. Held-out nats
-are those of the best weights. A second table is about four causal networks of default size, which two processes train
-side by side: their fit as a whole.
+are those of the best weights.
 
 With ``--kills``, the command fits with a checkpoint and is killed (SIGKILL) after a random part of the time that it
 takes: the only process; or one of two, whichever comes. Then the same command goes on. Counted are models that were
@@ -44,8 +43,6 @@ RECIPES: dict[str, Recipe] = {
     "causal": Causal(base="independent"),
     "network": Network(base="independent"),
 }
-MEMBERS = "side by side"
-RECIPES[MEMBERS] = Causal(4, base="independent")
 LEFT = 60.0  # seconds in which a job of which one process was killed must end
 
 
@@ -71,8 +68,6 @@ def main() -> None:
         print(kills(options.kills))
         return
     print(scaling(options), flush=True)
-    print()
-    print(members(options))
 
 
 # -- scaling --------------------------------------------------------------------------------------
@@ -116,9 +111,7 @@ def measure(options: argparse.Namespace) -> None:
     """Fit as one process of a job; process 0 prints what came out."""
     with job() as team:
         frame = table(options.rows, options.columns)
-        recipe = RECIPES[options.kind]
-        if options.kind != MEMBERS:
-            recipe = Sized(recipe, options.batch, options.steps)
+        recipe = Sized(RECIPES[options.kind], options.batch, options.steps)
         start = time.perf_counter()
         settings = {"schedule": "coordinate", "n_evaluations": 2, "random_state": 0}
         model = DiffusionDensity(denoiser=recipe, max_steps=options.steps, **settings).fit(frame)
@@ -137,7 +130,7 @@ def measure(options: argparse.Namespace) -> None:
 def scaling(options: argparse.Namespace) -> str:
     """One line for each model and number of processes."""
     lines = []
-    for kind in (kind for kind in RECIPES if kind != MEMBERS):
+    for kind in RECIPES:
         for processes, batch in ((1, options.batch), (2, options.batch), (2, 2 * options.batch)):
             found = fitted(kind, processes, options, batch)
             lines.append(
@@ -152,17 +145,6 @@ def scaling(options: argparse.Namespace) -> str:
             )
             print(lines[-1], file=sys.stderr, flush=True)
     return markdown(list(lines[0]), [list(line.values()) for line in lines])
-
-
-def members(options: argparse.Namespace) -> str:
-    """One line for each number of processes."""
-    lines = []
-    for processes in (1, 2):
-        found = fitted(MEMBERS, processes, options, options.batch)
-        line = [processes, round(found["fit"], 1), f"{found['test']:.6f}"]
-        lines.append(line)
-        print(line, file=sys.stderr, flush=True)
-    return markdown(["processes", "s of the fit", "nats of new rows"], lines)
 
 
 def fitted(kind: str, processes: int, options: argparse.Namespace, batch: int) -> dict[str, float]:

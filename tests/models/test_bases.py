@@ -5,8 +5,8 @@ from fits import chain, mixed, noise, plan, training_rows
 
 from discrete_itd.denoisers import BayesNetDenoiser
 from discrete_itd.models import exact
+from discrete_itd.models.contract import fit_recipe
 from discrete_itd.models.exact import choose_base
-from discrete_itd.models.fit_recipes import fit_recipe
 from discrete_itd.recipes import Independent, Mixture, Network, Trees
 
 TREE, MARGINALS = "BayesNetDenoiser", "MarginalDenoiser"

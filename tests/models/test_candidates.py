@@ -72,18 +72,17 @@ def test_the_companion_is_the_best_that_hears_every_column():
     nats = torch.ones(N, dtype=torch.float64)
     chosen = Candidate("causal", Fitted(0.9, exact=False), nats, 0.0)
     worse, better = Fitted(0.2), Fitted(0.6)
-    for of_plan, best in ((0.3, 0.6), (0.8, 0.8)):
+    for of_fit, best in ((0.3, 0.6), (0.8, 0.8)):
         for order in ((worse, better), (better, worse)):
             exact = [Candidate(f"exact {i}", d, held_out(d), 0.0) for i, d in enumerate(order)]
             table = table_of(chosen, *exact)
-            table.plans = [SimpleNamespace(companion=c) for c in (Fitted(of_plan), None)]
-            plan = SimpleNamespace(run=SimpleNamespace(interrupted=False), companion=None)
-            assert table.settle(plan, chosen) is chosen.denoiser
-            assert plan.companion.log_probs.exp()[0].item() == pytest.approx(best)
-            assert plan.candidates["chosen"].tolist() == [True, False, False]
-    plan = SimpleNamespace(run=SimpleNamespace(interrupted=False), companion=None)
-    table_of(chosen, exact[0]).settle(plan, exact[0])
-    assert plan.companion is None  # what is exact answers by itself
+            table.companions = [Fitted(of_fit)]
+            fitted = table.settle(plan(), chosen)
+            assert fitted.denoiser is chosen.denoiser
+            assert fitted.companion.log_probs.exp()[0].item() == pytest.approx(best)
+            assert fitted.candidates["chosen"].tolist() == [True, False, False]
+    fitted = table_of(chosen, exact[0]).settle(plan(), exact[0])
+    assert fitted.companion is None  # what is exact answers by itself
 
 
 def test_the_companion_mixes_exact_models_that_err_differently():
@@ -92,12 +91,11 @@ def test_the_companion_mixes_exact_models_that_err_differently():
     nats = torch.where(first, 0.3, 2.0).double()
     exact = [Candidate(f"exact {i}", Fitted(0.6), n, 0.0) for i, n in enumerate((nats, 2.3 - nats))]
     table = table_of(*exact, Candidate("causal", Fitted(0.9, exact=False), nats / 4 + 0.1, 0.0))
-    plan = SimpleNamespace(run=SimpleNamespace(interrupted=False), companion=None)
-    table.settle(plan, table.candidates[-1])
-    assert isinstance(plan.companion, RowMixtureDenoiser)
-    assert plan.companion.exact
-    assert len(plan.companion.members) == 2
-    assert plan.companion.log_weights.exp().tolist() == pytest.approx([0.5, 0.5], abs=0.01)
+    companion = table.settle(plan(), table.candidates[-1]).companion
+    assert isinstance(companion, RowMixtureDenoiser)
+    assert companion.exact
+    assert len(companion.members) == 2
+    assert companion.log_weights.exp().tolist() == pytest.approx([0.5, 0.5], abs=0.01)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from discrete_itd.denoisers import (
     RowMixtureDenoiser,
 )
 from discrete_itd.models import contract
-from discrete_itd.models.fit_recipes import fit_recipe
+from discrete_itd.models.contract import fit_recipe
 from discrete_itd.recipes import Causal, Mixture, RowMixture, Trees
 
 NETWORK = Causal(width=8, depth=0, base="independent")
@@ -133,3 +133,19 @@ def test_a_checkpoint_of_another_mixture_is_refused(tmp_path, monkeypatch):
     model.set_params(denoiser=list(reversed(TWO)))
     with pytest.raises(ValueError, match="another run"):
         model.fit(rows, checkpoint=tmp_path / "run")
+
+
+def test_members_that_were_there_before_an_interruption_make_a_model(monkeypatch):
+    fit_base = Trees.fit_base
+
+    def interrupted(recipe, rows, plan):
+        if plan.index == 1:
+            raise KeyboardInterrupt
+        return fit_base(recipe, rows, plan)
+
+    monkeypatch.setattr(Trees, "fit_base", interrupted)
+    members = tuple(Causal(base=base, width=8, depth=1) for base in ("independent", Trees()))
+    how = plan(20)
+    fitted = fit_recipe(RowMixture(members), training_rows(chain()), how)
+    assert how.run.interrupted
+    assert isinstance(fitted.denoiser, CausalDenoiser)

@@ -9,8 +9,7 @@ import torch
 from fits import chain, interrupt_at, mixed, plan, training_rows
 
 from discrete_itd.models import networks
-from discrete_itd.models.contract import FitPlan
-from discrete_itd.models.fit_recipes import fit_recipe
+from discrete_itd.models.contract import FitPlan, fit_recipe
 from discrete_itd.models.orders import KINDS, explained_variance, order_of
 from discrete_itd.recipes import Causal
 from discrete_itd.training.checkpoint import Checkpoint

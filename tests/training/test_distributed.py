@@ -16,9 +16,8 @@ from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
 from discrete_itd.channel import Codebook
 from discrete_itd.channel.codebook import ColumnPoints
 from discrete_itd.denoisers import CausalDenoiser, MarginalDenoiser, NeuralDenoiser
-from discrete_itd.models.contract import FitPlan, SharedRun, TrainingRows
-from discrete_itd.models.fit_recipes import fit_recipes
-from discrete_itd.recipes import Causal, Network, Recipe
+from discrete_itd.models.contract import FitPlan, SharedRun, TrainingRows, fit_recipe
+from discrete_itd.recipes import Causal, Recipe
 from discrete_itd.training.checkpoint import Checkpoint
 from discrete_itd.training.config import TrainingPlan
 from discrete_itd.training.distributed import LOST, FitError, Team, job, led, team_of_process
@@ -79,7 +78,7 @@ def in_one_of_two(file):
         check_a_batch_is_shared()
         check_evaluations_are_of_all_rows(team)
         check_a_run_goes_on(Path(file))
-        check_networks_are_fitted_side_by_side(team)
+        check_networks_of_a_fit_are_trained_by_all(team)
         check_detectors_are_calibrated_alike(team)
         check_failures_are_told(team)
         check_the_end_of_another_is_told(team)
@@ -134,28 +133,25 @@ def check_a_run_goes_on(file):
     torch.testing.assert_close(fit(file), whole, atol=0, rtol=0)
 
 
-def check_networks_are_fitted_side_by_side(team):
-    """Each process fits one of them, as one process would; if one cannot, all learn of it."""
+def check_networks_of_a_fit_are_trained_by_all(team):
+    """Two members of a mixture, one after the other: all end with the same weights, or learn why there are none."""
     x = rows(300, 1)
     base = MarginalDenoiser.fit(Codebook([ColumnPoints("simplex", 2)] * N_COLUMNS), x)
     table = TrainingRows(base, x, rows(50, 2), torch.Generator().manual_seed(4))
 
     @led
-    def fit(recipes, run):
-        plans = FitPlan(TrainingPlan(max_steps=20), 0, run=run).of_networks(2)
-        return [fitted.denoiser for fitted in fit_recipes(recipes, table, plans)]
+    def fit(recipe):
+        return fit_recipe(recipe, table, FitPlan(TrainingPlan(max_steps=20), 0)).denoiser
 
-    recipes = [Causal(width=8, base="independent"), Network(width=8, base="independent")]
-    found = fit(recipes, SharedRun())
-    plans = FitPlan(TrainingPlan(max_steps=20), 0, run=SharedRun(team=Team())).of_networks(2)
-    alone = [fitted.denoiser for fitted in fit_recipes(recipes, table, plans)]
-    for one, other in zip(found, alone, strict=True):
-        torch.testing.assert_close(one.state_dict(), other.state_dict(), atol=0, rtol=0)
+    found = fit(Causal(2, width=8, base="independent"))
+    assert len(found.members) == 2
+    for value in found.state_dict().values():
+        assert torch.equal(team.agreed(value), value)
     broken = Causal(width=8, base="no base")  # not checked, so that it fails where it is fitted
     with pytest.raises(FitError if team.rank else ValueError, match="base must be"):
-        fit([recipes[0], broken], SharedRun())
-    with pytest.raises(FitError if team.rank else RuntimeError, match="TwoArgumentsError: a, b"):
-        fit([recipes[0], Failing()], SharedRun())
+        fit(broken)
+    with pytest.raises(FitError if team.rank else TwoArgumentsError, match="a, b"):
+        fit(Failing())
 
 
 def check_detectors_are_calibrated_alike(team):
@@ -227,7 +223,7 @@ def test_the_batch_is_divided():
 
     x, plan = rows(512, 1), TrainingPlan(batch_size=64)
     run = Run(network(True, x), x, x, plan, torch.Generator(), None, None, None, Two())
-    assert len(next(run.batches)) == run.batch_size == 32
+    assert {len(t) for t in next(run.batches)} == {run.batch_size} == {32}
 
 
 if __name__ == "__main__":
