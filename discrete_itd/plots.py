@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import numpy as np
 import pandas as pd
 
+from discrete_itd.detection.answers import Estimator
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.detection.groups import named
 from discrete_itd.detection.watch import DriftWatch
@@ -34,8 +35,6 @@ from discrete_itd.validation import check_integer
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-Model = DiffusionDensity | DiffusionOutlierDetector
-
 BLUE, SKY, ORANGE, VERMILLION = "#0072B2", "#56B4E9", "#E69F00", "#D55E00"
 INK, GREY, PALE = "#1f2933", "#6b7280", "#d5dae1"
 SIZE = (4.8, 3.2)  # inches; small, so that the text is readable on the screen of a telephone
@@ -44,7 +43,7 @@ TAIL = 0.995  # share of the rows within a histogram's range; the others are in 
 MOST_BARS = 24  # of a bar chart; the last one is the sum of all other columns
 
 
-def plot_mse_curve(model: Model | Findings, X: Any = None, ax: Axes | None = None) -> Axes:
+def plot_mse_curve(model: Estimator | Findings, X: Any = None, ax: Axes | None = None) -> Axes:
     """Half the denoising error times the SNR against log SNR, of the model and of independent columns.
 
     Of a table of categories, the area is the mean surprisal, equation (3); with densities only the area between the two
@@ -171,7 +170,7 @@ def plot_information(
 
 
 def plot_learning_curve(
-    model: Model | Findings | pd.DataFrame, ax: Axes | None = None, *, factor: float = 2.0
+    model: Estimator | Findings | pd.DataFrame, ax: Axes | None = None, *, factor: float = 2.0
 ) -> Axes:
     """Held-out nats against the number of training steps, with a power law extrapolated to ``factor`` times as many.
 
@@ -238,7 +237,7 @@ def plot_learning_curve(
     return _finish(ax)
 
 
-def plot_scores(model: Model | Findings, X: Any = None, ax: Axes | None = None) -> Axes:
+def plot_scores(model: Estimator | Findings, X: Any = None, ax: Axes | None = None) -> Axes:
     """Histogram of minus ``score_samples`` of the rows on a logarithmic scale, and the threshold of alarms.
 
     Parameters
@@ -306,7 +305,7 @@ def plot_scores(model: Model | Findings, X: Any = None, ax: Axes | None = None) 
     return _finish(ax)
 
 
-def plot_explanation(model: Model, row: Any, ax: Axes | None = None) -> Axes:
+def plot_explanation(model: Estimator, row: Any, ax: Axes | None = None) -> Axes:
     """The surprisal of each cell of a row, the highest on top; for a detector, beside what is usual.
 
     Parameters
@@ -353,7 +352,7 @@ def plot_explanation(model: Model, row: Any, ax: Axes | None = None) -> Axes:
     )
 
 
-def plot_p_values(model: Model | Findings, X: Any = None, ax: Axes | None = None) -> Axes:
+def plot_p_values(model: Estimator | Findings, X: Any = None, ax: Axes | None = None) -> Axes:
     """Share of inliers with a p-value up to each level, and the band in which calibrated p-values stay.
 
     Parameters
@@ -398,7 +397,7 @@ def plot_p_values(model: Model | Findings, X: Any = None, ax: Axes | None = None
     return _finish(ax)
 
 
-def plot_columns(model: Model | Findings, X: Any = None, ax: Axes | None = None) -> Axes:
+def plot_columns(model: Estimator | Findings, X: Any = None, ax: Axes | None = None) -> Axes:
     """The entropy of each column, split into what the other columns explain and what remains.
 
     A continuous or binned column has no entropy: only the part that the others explain is drawn.

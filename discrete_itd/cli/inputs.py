@@ -16,7 +16,7 @@ import pandas as pd
 
 from discrete_itd.cli.messages import UserError
 from discrete_itd.cli.tables import Dialect, EmptyTableError, Source, ending, reading
-from discrete_itd.detection.answers import Model, density_of
+from discrete_itd.detection.answers import Estimator, density_of
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.encoders import Column, Notation, Rows
 from discrete_itd.encoders.categories import WHOLE
@@ -29,7 +29,7 @@ from discrete_itd.storage.stored import load_one_of
 from discrete_itd.validation import warn
 
 
-def load_model(path: str) -> Model:
+def load_model(path: str) -> Estimator:
     """The density or the detector in a file; OSError or ValueError if it holds neither."""
     try:
         return load_one_of(path, CLASSES, device="auto")
@@ -65,7 +65,7 @@ class Reader:
     """Rows of tables, as a model takes them; ``progress`` is called with numbers of rows done."""
 
     def __init__(
-        self, model: Model, args: argparse.Namespace, progress: Callable[[int], object]
+        self, model: Estimator, args: argparse.Namespace, progress: Callable[[int], object]
     ) -> None:
         self.model, self.dialect, self._progress = density_of(model), Dialect.asked(args), progress
         self._schema = self.model.encoder_.schema

@@ -28,7 +28,7 @@ from discrete_itd.cli.tables import Source
 from discrete_itd.detection import conformal
 from discrete_itd.detection.answers import (
     DENSITY_OUTPUTS,
-    Model,
+    Estimator,
     answer_types,
     answers,
     density_of,
@@ -72,7 +72,7 @@ def score(args: argparse.Namespace) -> None:
             say(args.out, line)
 
 
-def _threshold(args: argparse.Namespace, model: Model) -> Threshold | None:
+def _threshold(args: argparse.Namespace, model: Estimator) -> Threshold | None:
     """The threshold of this run, None if no alarms are to be raised; a UserError names an option that does not fit."""
     given = [name for name in OF_ALARMS if getattr(args, name) is not None]
     options = [f"--{name.replace('_', '-')}" for name in given]
@@ -130,7 +130,7 @@ class Scoring:
     def __init__(
         self,
         args: argparse.Namespace,
-        model: Model,
+        model: Estimator,
         threshold: Threshold | None,
         progress: Callable[[int], object],
     ) -> None:

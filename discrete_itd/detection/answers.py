@@ -21,7 +21,7 @@ from discrete_itd.detection.thresholds import Threshold
 from discrete_itd.encoders import Rows
 from discrete_itd.estimators import DiffusionDensity, RowEstimate
 
-Model = DiffusionDensity | DiffusionOutlierDetector
+Estimator = DiffusionDensity | DiffusionOutlierDetector
 
 # what each kind of model answers unless outputs= says otherwise
 DENSITY_OUTPUTS = ("log_prob", "stderr")
@@ -33,12 +33,12 @@ OF_DETECTORS = (*DETECTOR_OUTPUTS, *OF_DENSITIES)
 NUMBER, TRUTH, TEXT = np.dtype(float), np.dtype(bool), pd.StringDtype()
 
 
-def density_of(model: Model) -> DiffusionDensity:
+def density_of(model: Estimator) -> DiffusionDensity:
     """The model itself, or the density of a detector."""
     return model if isinstance(model, DiffusionDensity) else model.density_
 
 
-def checked_outputs(model: Model, outputs: Sequence[str] | None) -> tuple[str, ...]:
+def checked_outputs(model: Estimator, outputs: Sequence[str] | None) -> tuple[str, ...]:
     """The outputs that are asked for; by default those of :data:`DENSITY_OUTPUTS` or :data:`DETECTOR_OUTPUTS`.
 
     A detector with ``given`` also says by default whether it has seen a row's group.
@@ -69,7 +69,7 @@ def checked_outputs(model: Model, outputs: Sequence[str] | None) -> tuple[str, .
     return tuple(outputs)
 
 
-def answer_types(model: Model, outputs: Sequence[str], n_reasons: int) -> dict[str, Any]:
+def answer_types(model: Estimator, outputs: Sequence[str], n_reasons: int) -> dict[str, Any]:
     """The columns of the table of answers with their pandas dtypes, in order: known before any row is scored.
 
     Of "reason" these are ``reason``, the sentences of up to ``n_reasons`` cells, and for each of these
@@ -95,7 +95,7 @@ def answer_types(model: Model, outputs: Sequence[str], n_reasons: int) -> dict[s
 
 
 def answers(
-    model: Model,
+    model: Estimator,
     rows: Rows | None,
     outputs: Sequence[str],
     *,
@@ -132,7 +132,7 @@ class _Asked:
 
     def __init__(
         self,
-        model: Model,
+        model: Estimator,
         rows: Rows,
         n_reasons: int,
         threshold: Threshold | None,

@@ -10,7 +10,14 @@ import torch
 
 from discrete_itd.channel.noise import row_hashes
 from discrete_itd.encoders.rows import read_rows
-from discrete_itd.encoders.streams import RemainingStream, Stream, Survey, as_stream, survey
+from discrete_itd.encoders.streams import (
+    Positions,
+    RemainingStream,
+    Stream,
+    Survey,
+    as_stream,
+    survey,
+)
 from discrete_itd.models.tables import (
     Ints,
     count_units,
@@ -23,8 +30,6 @@ from discrete_itd.models.tables import (
 from discrete_itd.validation import warn
 
 MOST_HELD = 20_000  # calibration rows, which determine a rate of 1 in 1000 to within a half; more only cost time
-
-Positions = np.ndarray  # of rows in the table given to fit, int64
 
 
 class Division(NamedTuple):

@@ -16,13 +16,13 @@ from sklearn.utils.validation import check_is_fitted
 
 from discrete_itd.denoisers import ForestDenoiser
 from discrete_itd.detection import calibration, conformal, drift, reasons, thresholds
-from discrete_itd.detection.calibration import Positions
 from discrete_itd.detection.drift import Drift
 from discrete_itd.detection.groups import Groups, check_table, positions
 from discrete_itd.detection.score import MOST_WEIGHT, Scorer, row_scores, small_trees
 from discrete_itd.detection.thresholds import Threshold
 from discrete_itd.encoders.frames import in_kind
 from discrete_itd.encoders.rows import Rows
+from discrete_itd.encoders.streams import Positions
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.models.choosing import recipe
 from discrete_itd.progress import deferred_interrupts, fit_progress

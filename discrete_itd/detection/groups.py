@@ -42,7 +42,7 @@ from discrete_itd.estimators import DiffusionDensity
 KINDS = ("nominal", "ordinal")  # of columns that can define a group
 MISSING = -1  # the level of a missing cell: a group may be that of rows without a value
 
-Levels = np.ndarray  # of the columns that define the group, int64, shape (N, m)
+GroupLevels = np.ndarray  # of the columns that define the group, int64, shape (N, m)
 
 
 def named(given: str | int | Sequence[Hashable] | None) -> list[Hashable]:
@@ -111,8 +111,8 @@ class Groups:
 
     columns: tuple[int, ...]
     schema: Sequence[Column]
-    calibration: Levels
-    trained: Levels | None
+    calibration: GroupLevels
+    trained: GroupLevels | None
     fewest: int
 
     @classmethod
@@ -135,7 +135,7 @@ class Groups:
     # -- which rows are compared ------------------------------------------------------------------
 
     @cached_property
-    def _of_calibration(self) -> tuple[Levels, list[np.ndarray]]:
+    def _of_calibration(self) -> tuple[GroupLevels, list[np.ndarray]]:
         """The distinct groups among the calibration rows, (K, m), and the positions of the rows of each."""
         if not self.columns:
             return self.calibration[:0], []
@@ -172,7 +172,7 @@ class Groups:
         """Whether the density was fitted to rows of each row's group: bool, (N,)."""
         return self._seen(_levels(rows.x, self.columns))
 
-    def _seen(self, levels: Levels) -> np.ndarray:
+    def _seen(self, levels: GroupLevels) -> np.ndarray:
         known = np.array([codec.n_levels for codec in self._codecs], dtype=np.int64)
         seen = np.asarray((levels < known).all(1))  # the next level is that of unseen values
         if self.columns and self.trained is not None:
@@ -247,7 +247,7 @@ class Groups:
         columns = {"n_calibration": sizes[at], "own": own[at], "offset": offset[at]}
         return pd.DataFrame({**columns, "seen": self._seen(levels)}, index=index)
 
-    def _index(self, distinct: Levels) -> pd.Index:
+    def _index(self, distinct: GroupLevels) -> pd.Index:
         """The values that define some groups (K, m)."""
         values = []
         for codec, levels in zip(self._codecs, distinct.T, strict=True):
@@ -270,12 +270,12 @@ class Groups:
         return out
 
 
-def _levels(x: Tensor, columns: Sequence[int]) -> Levels:
-    """Levels of some columns of encoded rows, (N, m)."""
+def _levels(x: Tensor, columns: Sequence[int]) -> GroupLevels:
+    """GroupLevels of some columns of encoded rows, (N, m)."""
     return x[:, list(columns)].nan_to_num(MISSING).long().cpu().numpy()
 
 
-def _find(groups: Levels, levels: Levels) -> np.ndarray:
+def _find(groups: GroupLevels, levels: GroupLevels) -> np.ndarray:
     """The position of each row of ``levels`` (N, m) among distinct ``groups`` (K, m), -1 where it is none of them."""
     places = {tuple(group): k for k, group in enumerate(groups.tolist())}
     distinct, inverse = np.unique(levels, axis=0, return_inverse=True)

@@ -115,7 +115,7 @@ class Threshold:
             text += f"; {n} group{'s have offsets' if n > 1 else ' has an offset'} of {'their' if n > 1 else 'its'} own"
         return text
 
-    def alarms_expected(self, n_rows: int, *, level: float = CONFIDENCE) -> Alarms:
+    def alarms_expected(self, n_rows: int, *, level: float = CONFIDENCE) -> AlarmCount:
         """How many of some new inliers will raise an alarm, with an interval to hold the detector to.
 
         Parameters
@@ -141,7 +141,7 @@ class Threshold:
         Examples
         --------
         >>> at_offset(np.arange(999.0), 9.0).alarms_expected(1000)
-        Alarms(mean=10.0, low=3.0, high=20.0)
+        AlarmCount(mean=10.0, low=3.0, high=20.0)
         """
         if not self.n_calibration:
             raise ValueError("there are no calibration rows: fit with calibration_fraction above 0")
@@ -155,7 +155,7 @@ class Threshold:
             low = stats.betabinom(m, fewest, n + 1 - fewest).ppf(tails)
         if k <= n:
             high = stats.betabinom(m, k, n + 1 - k).ppf(1 - tails)
-        return Alarms(min(m, m * k / (n + 1)), float(low), float(high))
+        return AlarmCount(min(m, m * k / (n + 1)), float(low), float(high))
 
     def among(self, calibration: Scores, repeats: NDArray[np.bool_]) -> Threshold:
         """The threshold with its rate among the calibration rows that are not ``repeats`` (n,) of rows of the fit."""
@@ -167,7 +167,7 @@ class Threshold:
         return replace(self, n_new=len(new), rate_if_new=rates)
 
 
-class Alarms(NamedTuple):
+class AlarmCount(NamedTuple):
     """How many of some new rows raise an alarm: the expected number, and the ends of an interval."""
 
     mean: float

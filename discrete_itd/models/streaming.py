@@ -376,12 +376,8 @@ class CountedTable:
         return TrainingRows(marginals, x, x_valid if len(x_valid) else x, generator, source)
 
 
-Kept = tuple[np.ndarray, np.ndarray]  # rows and their hashes
-
-
-def _smallest(kept: Kept, new: Kept) -> tuple[Kept, Kept]:
-    """The rows with the ``KEPT_ROWS`` smallest hashes among those kept and the new ones; and the others."""
-    x, hashes = (np.concatenate(pair) for pair in zip(kept, new, strict=True))
+def _smallest(*parts: tuple[np.ndarray, np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Of two parts, rows and their hashes each: those with the ``KEPT_ROWS`` smallest hashes, and the others."""
+    x, hashes = (np.concatenate(pair) for pair in zip(*parts, strict=True))
     order = np.argsort(hashes)
-    first, rest = order[:KEPT_ROWS], order[KEPT_ROWS:]
-    return (x[first], hashes[first]), (x[rest], hashes[rest])
+    return [(x[at], hashes[at]) for at in (order[:KEPT_ROWS], order[KEPT_ROWS:])]

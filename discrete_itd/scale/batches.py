@@ -18,7 +18,7 @@ import pandas as pd
 from pandas.api.types import pandas_dtype
 
 from discrete_itd.detection.answers import (
-    Model,
+    Estimator,
     answer_types,
     answers,
     checked_outputs,
@@ -46,7 +46,7 @@ Batch = TypeVar("Batch")
 
 _lock = threading.Lock()
 # by path, device and trusted types: the state of the file when it was read, the digest of its content, the model
-_kept: OrderedDict[Any, tuple[tuple[int, int, int], str, Model]] = OrderedDict()
+_kept: OrderedDict[Any, tuple[tuple[int, int, int], str, Estimator]] = OrderedDict()
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class BatchScoring:
             n_threads=self.n_threads or n_threads,
         )
 
-    def model(self) -> Model:
+    def model(self) -> Estimator:
         """The model, as this process keeps it; see :func:`loaded`."""
         return loaded(self.model_path, device=self.device, trusted=self.trusted, digest=self.digest)
 
@@ -138,7 +138,7 @@ class BatchScoring:
         """As :func:`output_schema`."""
         return self(schema.empty_table()).schema
 
-    def _checked(self) -> tuple[Model, tuple[str, ...]]:
+    def _checked(self) -> tuple[Estimator, tuple[str, ...]]:
         check_integer("n_reasons", self.n_reasons, 1)
         if self.n_threads is not None:
             check_integer("n_threads", self.n_threads, 1)
@@ -234,7 +234,7 @@ def output_schema(
     )
 
 
-def _score(scoring: BatchScoring, model: Model, outputs: tuple[str, ...], batch: Any) -> Any:
+def _score(scoring: BatchScoring, model: Estimator, outputs: tuple[str, ...], batch: Any) -> Any:
     """The answers about one batch, in slices of at most ``MOST_ROWS`` rows."""
     names = _names(batch)
     known = density_of(model).encoder_.names
@@ -254,7 +254,7 @@ def _score(scoring: BatchScoring, model: Model, outputs: tuple[str, ...], batch:
     return _extended(batch, kept, whole.set_axis(called, axis=1))
 
 
-def _positions_of_model(model: Model, names: list) -> list[int]:
+def _positions_of_model(model: Estimator, names: list) -> list[int]:
     """Where a batch has the columns of the model: by name, or the name as text, as Arrow has no other.
 
     Raises
@@ -348,7 +348,7 @@ def loaded(
     device: str = "cpu",
     trusted: tuple[type, ...] = (),
     digest: str | None = None,
-) -> Model:
+) -> Estimator:
     """The density or the detector in a file, read when it is first asked for and again if the file has changed.
 
     Threads that ask at the same time wait for one reading. Do not change the model: others score by it, too.

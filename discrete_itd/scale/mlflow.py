@@ -22,7 +22,7 @@ import pandas as pd
 from sklearn.utils.validation import check_is_fitted
 
 from discrete_itd import __version__
-from discrete_itd.detection.answers import Model, answer_types, checked_outputs, density_of
+from discrete_itd.detection.answers import Estimator, answer_types, checked_outputs, density_of
 from discrete_itd.encoders import Column
 from discrete_itd.scale.batches import CLASSES, BatchScoring
 from discrete_itd.storage.stored import load_one_of
@@ -39,7 +39,7 @@ EXAMPLE_ROWS = 3
 
 
 def save_model(
-    model: Model,
+    model: Estimator,
     path: str | os.PathLike[str],
     *,
     outputs: Sequence[str] | None = None,
@@ -105,7 +105,7 @@ def save_model(
 
 
 def log_model(
-    model: Model,
+    model: Estimator,
     name: str,
     *,
     outputs: Sequence[str] | None = None,
@@ -146,7 +146,7 @@ def log_model(
     )
 
 
-def load_model(model_uri: str, *, device: str = "auto", trusted: Sequence[type] = ()) -> Model:
+def load_model(model_uri: str, *, device: str = "auto", trusted: Sequence[type] = ()) -> Estimator:
     """The density or the detector that was saved or logged.
 
     Parameters
@@ -177,7 +177,7 @@ def load_model(model_uri: str, *, device: str = "auto", trusted: Sequence[type] 
 
 
 def signature_of(
-    model: Model, outputs: Sequence[str], n_reasons: int
+    model: Estimator, outputs: Sequence[str], n_reasons: int
 ) -> mlflow.models.ModelSignature:
     """The types of the model's columns and of its answers."""
     from mlflow.models import ModelSignature
