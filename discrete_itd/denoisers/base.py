@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from discrete_itd.channel.codebook import Codebook
+from discrete_itd.channel.levels import Levels
 from discrete_itd.channel.noise import RowNoise
 from discrete_itd.channel.posterior import CategoricalPosterior, Posterior
 
@@ -118,6 +119,16 @@ def log_sum_exp(values: Tensor, dim: int) -> Tensor:
 def rows_at_once(n: int) -> int:
     """The largest power of two that is at most n, at least 1: batches of this size do not split a :data:`BLOCK`."""
     return 1 << max(0, n.bit_length() - 1)
+
+
+def both_ways(columns: Sequence[int], leading: Sequence[int]) -> list[list[int]]:
+    """Two orders of ``columns``: as they come, and with the others backwards; the ``leading`` ones come first.
+
+    Columns are named by their place among them.
+    """
+    first = [i for i, j in enumerate(columns) if j in leading]
+    others = [i for i, j in enumerate(columns) if j not in leading]
+    return [first + others, first + others[::-1]]
 
 
 class Denoiser(nn.Module):
@@ -504,3 +515,28 @@ def with_codebook(value: Any, codebook: Codebook) -> Any:
     if isinstance(value, list | tuple):
         return [with_codebook(item, codebook) for item in value]
     return value(codebook) if callable(value) else value
+
+
+# -- draws ------------------------------------------------------------------------------------------
+
+
+def drawable(levels: Levels, allowed: Tensor | None) -> Tensor:
+    """Which levels may be drawn, (T,): those ``allowed``, by default all but the unseen."""
+    return ~levels.level_unseen if allowed is None else allowed
+
+
+def cumulative(log_probs: Tensor, allowed: Tensor | None = None) -> Tensor:
+    """Cumulative probabilities along the last axis, of those ``allowed``, in double; the last one is 1."""
+    log_probs = log_probs.double()
+    if allowed is not None:
+        log_probs = log_probs.masked_fill(~allowed, -torch.inf)
+    p = torch.softmax(log_probs, -1).cumsum(-1)
+    # without rounding, or the last level, though not allowed, could be drawn
+    return p / p[..., -1:]
+
+
+def inverse_cdf(cdf: Tensor, generator: torch.Generator) -> Tensor:
+    """One draw for each row of cumulative probabilities (n, K): int64, (n,)."""
+    shape = (len(cdf), 1)
+    u = torch.rand(shape, generator=generator, device=cdf.device, dtype=cdf.dtype)
+    return (u >= cdf).sum(1)

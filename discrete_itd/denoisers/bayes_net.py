@@ -35,30 +35,29 @@ from discrete_itd.channel.gaussian import chosen
 from discrete_itd.channel.levels import KNOWN_NATS
 from discrete_itd.channel.noise import RowNoise
 from discrete_itd.channel.posterior import Posterior
-from discrete_itd.denoisers.ancestral import (
-    beside_fallback,
-    cumulative,
-    drawable,
-    factors_beside,
-    factors_by_difference,
-    inverse_cdf,
-    parents_first_order,
-    ranks,
-)
 from discrete_itd.denoisers.base import (
     BLOCK,
     NARROW,
     Config,
     Denoiser,
     Tensors,
+    cumulative,
+    drawable,
     filled,
     finite_log,
     held_out_nats,
+    inverse_cdf,
     rows_at_once,
     with_codebook,
 )
 from discrete_itd.denoisers.counts import pair_counts
-from discrete_itd.denoisers.marginal import MarginalDenoiser, check_fallback, fallback_log_prob
+from discrete_itd.denoisers.marginal import (
+    MarginalDenoiser,
+    beside_fallback,
+    check_fallback,
+    factors_beside,
+    fallback_log_prob,
+)
 from discrete_itd.denoisers.mixture import MixtureDenoiser
 from discrete_itd.denoisers.mixture_fit import LEAST_GAIN, PATIENCE, check_fit
 from discrete_itd.denoisers.row_mixture import RowMixtureDenoiser
@@ -338,20 +337,31 @@ class BayesNetDenoiser(Denoiser):
         """
         own, unsure = self._looked_up(x)
         if bool(unsure.any()):
-            cells = x[:, self.codebook.finite]
-
-            def log_prob(some: Tensor, columns: Sequence[int]) -> Tensor:
-                return torch.cat([self._summed_out(c, columns) for c in some.split(self._step)])
-
-            order = parents_first(self.parents)
-            summed = factors_by_difference(cells, unsure, order, log_prob).to(own)
-            own = torch.where(unsure, summed, own)
+            own = torch.where(unsure, self._differences(x[:, self.codebook.finite], unsure), own)
         return factors_beside(x, own, self.fallback)
+
+    def _differences(self, x: Tensor, wanted: Tensor) -> Tensor:
+        r"""Wanted factors of cells (B, C), :math:`\log P(x_{\le j}) - \log P(x_{<j})`, parents first; others are 0."""
+        out = self.log_probs.new_zeros(x.shape)
+        order = parents_first(self.parents)
+        for i, j in enumerate(order):
+            rows = torch.nonzero(wanted[:, j]).flatten()
+            if not len(rows):
+                continue
+            upto, some = order[: i + 1], x[filled(rows)]
+            seen = torch.full_like(some, torch.nan)
+            seen[:, upto] = some[:, upto]
+            unseen = seen.index_fill(1, index_tensor((j,), str(x.device)), torch.nan)
+            for part, ways in ((seen, 1), (unseen, -1)):
+                log_p = [self._summed_out(cells, upto) for cells in part.split(self._step)]
+                out[rows, j] += ways * torch.cat(log_p)[: len(rows)]
+        return out
 
     def preceding(self, x: Tensor, order: Tensor) -> Posterior:
         """As the base class has it: given its parents if all are known and come first, else a column's marginal."""
         book, levels = self.codebook, self.codebook.levels
-        rank = ranks(book, order)
+        place = {j: i for i, j in enumerate(order.tolist())}
+        rank = index_tensor(tuple(place[j] for j in book.place), str(book.device))  # (C',)
         late = ((self._stride > 0) & (rank[self._above] > rank)).any(0)
         at, unsure = self._rows_of_tables(x[:, book.finite])
         column = levels.level_column.expand(
@@ -393,7 +403,20 @@ class BayesNetDenoiser(Denoiser):
         return out.unflatten(0, (len(x), n_draws))
 
     def natural_order(self, generator: torch.Generator) -> Tensor:
-        return parents_first_order(self.codebook, self.parents, generator)
+        """As the base class has it: parents first, but for the leading columns, which are moved to the front."""
+        finite = self.codebook.finite.tolist()
+        above: list[set[int]] = [set() for _ in self.codebook.columns]
+        for j, own in zip(finite, self.parents, strict=True):
+            above[j] = {finite[p] for p in own}
+        waiting = torch.randperm(len(above), generator=generator, device=generator.device).tolist()
+        order: list[int] = []
+        while waiting:
+            ready = next(j for j in waiting if above[j].issubset(order))
+            order.append(ready)
+            waiting.remove(ready)
+        leading = self.codebook.leading.tolist()
+        order.sort(key=lambda j: not leading[j])  # stable
+        return torch.tensor(order, device=self.codebook.device)
 
     def draw(self, n: int, generator: torch.Generator, *, allowed: Tensor | None = None) -> Tensor:
         book, levels = self.codebook, self.codebook.levels

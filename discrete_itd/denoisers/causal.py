@@ -21,12 +21,12 @@ from torch import Tensor, nn
 
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.posterior import CategoricalPosterior, GaussianPosterior, Posterior
-from discrete_itd.denoisers.ancestral import drawable
 from discrete_itd.denoisers.base import (
     Config,
     Denoiser,
     Derived,
     Tensors,
+    drawable,
     row_product,
     with_codebook,
 )

@@ -32,8 +32,17 @@ from discrete_itd.channel.devices import add_at
 from discrete_itd.channel.gaussian import GaussianPosterior, log_between, log_normal
 from discrete_itd.channel.levels import KNOWN_NATS, Levels
 from discrete_itd.channel.posterior import CategoricalPosterior, Posterior
-from discrete_itd.denoisers.ancestral import both_ways, cumulative, drawable
-from discrete_itd.denoisers.base import BLOCK, Config, Denoiser, Tensors, finite_log, with_codebook
+from discrete_itd.denoisers.base import (
+    BLOCK,
+    Config,
+    Denoiser,
+    Tensors,
+    both_ways,
+    cumulative,
+    drawable,
+    finite_log,
+    with_codebook,
+)
 from discrete_itd.denoisers.marginal import WIDE_SD, MarginalDenoiser, fallback_log_prob
 from discrete_itd.denoisers.splits import Splits
 

@@ -312,3 +312,22 @@ def fallback_log_prob(fallback: MarginalDenoiser | None, x: Tensor, own: Tensor)
     if fallback is None:
         return 0.0
     return fallback.log_prob(x.index_fill(1, own, float("nan")))
+
+
+def beside_fallback(
+    codebook: Codebook, logits: Tensor, fallback: MarginalDenoiser | None
+) -> Posterior:
+    """A posterior of normalised ``logits`` (B, T), other columns independent as the ``fallback`` has them."""
+    categorical = CategoricalPosterior(codebook.levels, logits, normalised=True)
+    if fallback is None:
+        return Posterior(codebook, categorical)
+    others = fallback.marginals().expand(len(logits))
+    return Posterior(codebook, categorical, others.gaussian, others.words)
+
+
+def factors_beside(x: Tensor, own: Tensor, fallback: MarginalDenoiser | None) -> Tensor:
+    """Factors (B, C) of rows ``x``, those of the low-cardinality columns, (B, C'), given."""
+    if fallback is None:
+        return own
+    out = fallback.log_factors(x).to(own)
+    return out.index_copy(1, fallback.codebook.finite, own)

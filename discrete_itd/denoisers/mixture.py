@@ -31,22 +31,18 @@ from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.gaussian import chosen
 from discrete_itd.channel.noise import RowNoise
 from discrete_itd.channel.posterior import CategoricalPosterior, GaussianPosterior, Posterior
-from discrete_itd.denoisers.ancestral import (
-    beside_fallback,
-    both_ways,
-    cumulative,
-    drawable,
-    inverse_cdf,
-    shares_of_classes,
-)
 from discrete_itd.denoisers.base import (
     BLOCK,
     Config,
     Denoiser,
     Derived,
     Tensors,
+    both_ways,
+    cumulative,
+    drawable,
     filled,
     finite_log,
+    inverse_cdf,
     log_sum_exp,
     row_product,
     rows_at_once,
@@ -54,7 +50,7 @@ from discrete_itd.denoisers.base import (
     without_copies,
 )
 from discrete_itd.denoisers.correlated import DenseGaussians
-from discrete_itd.denoisers.marginal import MarginalDenoiser, fallback_log_prob
+from discrete_itd.denoisers.marginal import MarginalDenoiser, beside_fallback, fallback_log_prob
 from discrete_itd.denoisers.mixture_fit import expectation_maximisation, powers, quadratics
 
 # rows times classes of one batch, times columns where each has numbers of its own: more do not fit in a cache
@@ -563,3 +559,34 @@ class MixtureDenoiser(Denoiser):
 def _by_level(log_probs: Tensor) -> Tensor:
     """Log-probabilities (Z, T) by level, then those of a missing cell: (T + 1, Z)."""
     return torch.cat([log_probs.T, log_probs.new_zeros(1, len(log_probs))])
+
+
+def shares_of_classes(
+    log_weights: Tensor, own: Callable[[int], Tensor], orders: Sequence[Sequence[int]], n_rows: int
+) -> Tensor:
+    r"""How a mixture's log-probability grows as its columns are multiplied in one by one.
+
+    Parameters
+    ----------
+    log_weights : Tensor, shape (Z,)
+    own : callable
+        From a column to each class's log-probability of its cells, (B, Z), nats; 0 where one is missing.
+    orders : sequence of sequences of int, length C
+        The result is the mean over them.
+    n_rows : int
+        B.
+
+    Returns
+    -------
+    Tensor, shape (B, C), nats
+        :math:`\log \sum_z r_z\, p_z(x_j)`, the classes weighted by their posterior r given the columns before j. The
+        columns sum to :math:`\log \sum_z w_z \prod_j p_z(x_j)`.
+    """
+    total = log_weights.new_zeros(len(orders[0]), n_rows)
+    for order in orders:
+        log_class = log_weights
+        for j in order:
+            joint = log_class + own(j)
+            log_class = torch.log_softmax(joint, 1)
+            total[j] += joint.amax(1) - log_class.amax(1)  # what the largest term has lost
+    return total.T / len(orders)

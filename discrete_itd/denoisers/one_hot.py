@@ -28,17 +28,22 @@ from discrete_itd.channel.codebook import Codebook, ColumnPoints
 from discrete_itd.channel.devices import index_tensor
 from discrete_itd.channel.levels import KNOWN_NATS, Levels
 from discrete_itd.channel.posterior import Posterior
-from discrete_itd.denoisers.ancestral import beside_fallback, drawable, factors_beside
 from discrete_itd.denoisers.base import (
     Config,
     Denoiser,
     Tensors,
+    drawable,
     finite_log,
     row_product,
     with_codebook,
 )
 from discrete_itd.denoisers.counts import CellCounts, indicators
-from discrete_itd.denoisers.marginal import MarginalDenoiser, fallback_log_prob
+from discrete_itd.denoisers.marginal import (
+    MarginalDenoiser,
+    beside_fallback,
+    factors_beside,
+    fallback_log_prob,
+)
 
 # evidence of an excluded category: finite, so that differences are no NaN
 NOWHERE = -4 * KNOWN_NATS

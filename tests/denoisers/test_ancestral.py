@@ -37,10 +37,8 @@ from discrete_itd.denoisers import (
     OneHotDenoiser,
     RowMixtureDenoiser,
 )
-from discrete_itd.denoisers.ancestral import (
-    cumulative,
-    shares_of_classes,
-)
+from discrete_itd.denoisers.base import cumulative
+from discrete_itd.denoisers.mixture import shares_of_classes
 from discrete_itd.denoisers.structure_search import parents_first
 from discrete_itd.likelihood.sampling import sample
 
