@@ -12,7 +12,7 @@ where expectation maximisation, which fits every class by itself, overfits with 
 
 Two to ``MOST_DEPENDENT`` continuous columns have one Gaussian at a latent point, of which the network decodes the
 means, how much each column grows with those before it, and what is left of its variance
-(:mod:`discrete_itd.denoisers.correlated`): numbers that follow from others do so within the classes.
+(:mod:`discrete_itd.denoisers.gaussian`): numbers that follow from others do so within the classes.
 
 References
 ----------

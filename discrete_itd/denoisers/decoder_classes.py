@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from discrete_itd.denoisers.base import held_out_nats
-from discrete_itd.denoisers.correlated import cholesky, outer
 from discrete_itd.denoisers.decoder_network import MOST_DEPENDENT
+from discrete_itd.denoisers.gaussian import cholesky, outer
 from discrete_itd.denoisers.marginal import lacking
 from discrete_itd.denoisers.mixture import MixtureDenoiser
 from discrete_itd.denoisers.mixture_fit import LEAST_GAIN, Sums, expected_sums

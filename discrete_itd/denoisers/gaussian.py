@@ -1,10 +1,11 @@
-"""A Gaussian distribution of all continuous columns together, with its full covariance."""
+"""Gaussians of any covariance: one of all columns, and one in each class of a mixture."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any, Self
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,11 +14,18 @@ from discrete_itd.channel import devices
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.levels import REAL_KNOWN_SNR
 from discrete_itd.channel.posterior import CategoricalPosterior, GaussianPosterior, Posterior
-from discrete_itd.denoisers.base import Config, Denoiser, Tensors
+from discrete_itd.denoisers.base import Config, Denoiser, Derived, Tensors, filled, rows_at_once
 
 # columns: with more, covariances of single rows would cost more than a wait for a GPU
 MOST_STATIC = 128
 LEAST_VARIANCE = 1e-8  # of a direction, as a share of the largest
+Made = TypeVar("Made")
+
+CELLS = 1 << 20  # rows times classes and columns of one batch: more do not fit in a cache
+# least standard deviation of a fitted class in any direction; that of a column is about 1/2
+NARROWEST_SD = 5e-4
+MOST_KEPT = 1 << 24  # numbers of patterns of missing cells that are kept
+RELATIVE = 1e-10  # of a variance that a covariance gets more: rounding leaves it positive definite
 
 
 class GaussianDenoiser(Denoiser):
@@ -85,6 +93,7 @@ class GaussianDenoiser(Denoiser):
         self.register_buffer("directions", directions.double())
         self.register_buffer("variances", variances.double())
         self.register_buffer("residual", torch.tensor(float(residual), dtype=torch.float64))
+        self._dense = Derived(_one_class)
 
     @classmethod
     def fit(cls, codebook: Codebook, x: Tensor, *, rank: int | None = None) -> GaussianDenoiser:
@@ -137,19 +146,20 @@ class GaussianDenoiser(Denoiser):
 
     def covariance(self) -> Tensor:
         """The covariance matrix, (C, C)."""
-        v = self.directions
-        eye = torch.eye(len(v), dtype=v.dtype, device=v.device)
-        return self.residual * eye + (v * (self.variances - self.residual)) @ v.T
+        return self.dense.covariance()[0]
+
+    @property
+    def dense(self) -> DenseGaussians:
+        """The same distribution as one class of a mixture."""
+        return self._dense.of(self.mean0, self.directions, self.variances, self.residual)
 
     def log_prob(self, x: Tensor) -> Tensor:
-        missing = x.isnan()
-        if self._looks and bool(missing.any()):
-            pairs = zip(x, ~missing, strict=True)
-            return torch.stack([self._of_cells(row, there) for row, there in pairs])
-        whole = self._log_prob_of_whole(x)
-        if self._looks:
+        whole, missing = self._log_prob_of_whole(x), x.isnan().any(1)
+        if self._looks and not bool(missing.any()):
             return whole
-        return torch.where(missing.any(1), self.log_factors(x).sum(1), whole)
+        return devices.replace_rows(
+            whole, missing, lambda rows: self.dense.densities(x[rows])[:, 0]
+        )
 
     @property
     def _looks(self) -> bool:
@@ -168,61 +178,17 @@ class GaussianDenoiser(Denoiser):
         logdet = self.variances.log().sum() + n * self.residual.log()
         return -0.5 * (within.sum(1) + beyond + logdet + x.shape[1] * math.log(2 * math.pi))
 
-    def _of_cells(self, row: Tensor, there: Tensor) -> Tensor:
-        """Log-density of some of the cells."""
-        at = torch.nonzero(there).flatten()
-        if not len(at):
-            return row.new_zeros(())
-        inside = torch.distributions.MultivariateNormal(
-            self.mean0[at], self.covariance()[at][:, at], validate_args=False
-        )
-        return inside.log_prob(row[at])
-
-    def _in_order(self, x: Tensor, order: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Mean and variance of every column given the known cells before it: (B, C), in double.
-
-        Rows with the same cells missing share the variances, and one pass over the columns.
-        """
-        if not self._looks:
-            return self._row_by_row(x, order)
-        mean, var = torch.empty_like(x), torch.empty_like(x)
-        ways, way = (~x.isnan()).unique(dim=0, return_inverse=True)
-        for i, there in enumerate(ways.tolist()):
-            rows = torch.nonzero(way == i).flatten()
-            now, covariance = self.mean0.repeat(len(rows), 1), self.covariance()
-            for j in order:
-                own = covariance[j, j].clamp_min(1 / REAL_KNOWN_SNR)
-                mean[rows, j], var[rows, j] = now[:, j], own
-                if there[j]:
-                    told = covariance[j] / own
-                    now = now + (x[rows, j] - now[:, j])[:, None] * told
-                    covariance = covariance - torch.outer(covariance[j], told)
-        return mean, var
-
-    def _row_by_row(self, x: Tensor, order: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """As :meth:`_in_order`, with a covariance for each row."""
-        mean, var = torch.empty_like(x), torch.empty_like(x)
-        now, covariance = self.mean0.repeat(len(x), 1), self.covariance().repeat(len(x), 1, 1)
-        for j in order:
-            own = covariance[:, j, j].clamp_min(1 / REAL_KNOWN_SNR)
-            mean[:, j], var[:, j] = now[:, j], own
-            there = ~x[:, j, None].isnan()
-            told = (covariance[:, j] / own[:, None]).masked_fill(~there, 0.0)
-            now = now + (x[:, j] - now[:, j]).nan_to_num(0.0)[:, None] * told
-            covariance = covariance - covariance[:, j, :, None] * told[:, None]
-        return mean, var
-
     def preceding(self, x: Tensor, order: Tensor) -> Posterior:
-        """As the base class has it, exactly; rows with other cells missing take passes of their own."""
+        """As the base class has it, exactly."""
         book, like = self.codebook, self.codebook.known_snr
-        mean, var = (t.to(like)[:, :, None] for t in self._in_order(x, order.tolist()))
+        mean, var = (t.to(like) for t in self.dense.in_order(x, order.tolist()))
         gaussian = GaussianPosterior(torch.zeros_like(mean), mean, var)
         return Posterior(
             book, CategoricalPosterior(book.levels, like.new_zeros(len(x), 0)), gaussian
         )
 
     def log_factors(self, x: Tensor) -> Tensor:
-        mean, var = self._in_order(x, self.codebook.leading_first)
+        mean, var = (t[:, :, 0] for t in self.dense.in_order(x, self.codebook.leading_first))
         out = -0.5 * ((x - mean).square() / var + (2 * math.pi * var).log())
         return out.masked_fill(x.isnan(), 0.0)
 
@@ -238,19 +204,16 @@ class GaussianDenoiser(Denoiser):
         return evidence.new_zeros(len(evidence)), evidence
 
     def log_evidence(self, y: Tensor, snr: Tensor) -> Tensor:
-        gamma, r, factor, _ = self._seen(y, snr)
-        half = torch.linalg.solve_triangular(factor, r[:, :, None], upper=False)[:, :, 0]
-        logdet = factor.diagonal(dim1=1, dim2=2).log().sum(1)
-        known = torch.where(torch.isinf(snr), 0.5 * (gamma / (2 * math.pi)).log(), 0.0).sum(1)
-        return known - 0.5 * half.square().sum(1) - logdet
+        return self.dense.evidence(y, snr)[0][:, 0]
 
     def forward(self, y: Tensor, snr: Tensor) -> Posterior:
         level = snr[:, :1]
         same = self._looks and bool(((snr == level) & ~torch.isinf(level)).all())
-        mean, var = self._isotropic(y, level) if same else self._any(y, snr)
-        book = self.codebook
-        parts = torch.zeros_like(y), mean.to(y), var.to(y)
-        gaussian = GaussianPosterior(*(t[:, :, None] for t in parts))
+        if same:
+            mean, var = (t.to(y)[:, :, None] for t in self._isotropic(y, level))
+        else:
+            _, mean, var = self.dense.evidence(y, snr)
+        book, gaussian = self.codebook, GaussianPosterior(torch.zeros_like(mean), mean, var)
         return Posterior(book, CategoricalPosterior(book.levels, y.new_zeros(len(y), 0)), gaussian)
 
     def _isotropic(self, y: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
@@ -262,23 +225,294 @@ class GaussianDenoiser(Denoiser):
         mean = self.mean0 + residual * r + ((own - residual) * c) @ v.T
         return mean, residual + (own - residual) @ v.square().T
 
-    def _any(self, y: Tensor, snr: Tensor) -> tuple[Tensor, Tensor]:
-        """The same for any SNRs, from the covariance of what is seen."""
-        _, r, factor, told = self._seen(y, snr)
-        mean = self.mean0 + (told @ torch.cholesky_solve(r[:, :, None], factor))[:, :, 0]
-        half = torch.linalg.solve_triangular(factor, told.mT, upper=False)
-        var = self.covariance().diagonal() - half.square().sum(1)
+
+def _one_class(
+    mean: Tensor, directions: Tensor, variances: Tensor, residual: Tensor
+) -> DenseGaussians:
+    """The Gaussian of a :class:`GaussianDenoiser`."""
+    eye = torch.eye(len(mean), dtype=mean.dtype, device=mean.device)
+    covariance = residual * eye + (directions * (variances - residual)) @ directions.T
+    return DenseGaussians(mean[None], torch.linalg.cholesky_ex(covariance).L[None])
+
+
+class Told(NamedTuple):
+    """What the evidence of U states says of the classes and the continuous columns, as functions of t (R).
+
+    Attributes
+    ----------
+    mass : Tensor of float64, shape (U, F, Z)
+        Coefficients of :func:`monomials` of t: the log-probability of the evidence given the class.
+    gain, offset : Tensor of float64, shapes (U, Z, R, R) and (U, Z, R)
+        Means of the columns: ``gain @ t + offset``.
+    covariance : Tensor of float64, shape (U, Z, R, R)
+    """
+
+    mass: Tensor
+    gain: Tensor
+    offset: Tensor
+    covariance: Tensor
+
+
+class DenseGaussians:
+    r"""A Gaussian of any covariance of the continuous columns in each class of a mixture.
+
+    Given a hidden class z the continuous columns have one Gaussian with a mean :math:`\mu_z` and a covariance
+    :math:`\Sigma_z`. In every class a number is thus a linear function of others, with an error; many classes together
+    follow a curve. Of the evidence (2) about continuous columns, let :math:`D = \operatorname{diag}(\sqrt{\gamma_j})`
+    and :math:`t_j = y_j / \sqrt{\gamma_j}`, or 1 and the value itself where the cell is known; N the diagonal matrix
+    with 0 at known cells and 1 elsewhere. Then t is Gaussian given the class, with mean :math:`D\mu_z` and covariance
+    :math:`S_z = D \Sigma_z D + N`, which gives the mass that the class leaves to the evidence, and
+
+    .. math:: \mathrm{E}[x \mid t, z] = \mu_z + \Sigma_z D S_z^{-1} (t - D\mu_z), \qquad
+              \mathrm{Cov}[x \mid t, z] = \Sigma_z - \Sigma_z D S_z^{-1} D \Sigma_z.
+
+    Both the mass, a quadratic function of t, and the mean, a linear one, are products of matrices for all rows of which
+    the same cells are known to the same SNR.
+
+    Parameters
+    ----------
+    mean : Tensor, shape (Z, R)
+    chol : Tensor, shape (Z, R, R)
+        Cholesky factors of the covariances.
+
+    References
+    ----------
+    Lauritzen & Wermuth, "Graphical models for associations between variables, some of which are qualitative and some
+    quantitative", Annals of Statistics 17, 1989; Ghahramani & Jordan, "Supervised learning from incomplete data via an
+    EM approach", NIPS 1993, for the fit to rows with missing cells.
+    """
+
+    def __init__(self, mean: Tensor, chol: Tensor) -> None:
+        self.mean, self.chol = mean, chol
+        self._kept: dict[Any, Any] = {}
+
+    def covariance(self) -> Tensor:
+        """Of the continuous columns given each class: (Z, R, R), float64."""
+        chol = self.chol.double()
+        return chol @ chol.mT
+
+    def told(self, snr: Tensor) -> Told:
+        """What is known of the classes and the continuous columns at SNRs (U, R) of the latter."""
+        mean, covariance, known = self.mean.double(), self.covariance(), torch.isinf(snr)
+        root = torch.where(known, 1.0, snr.double().sqrt())
+        seen = root[:, None, :, None] * covariance * root[:, None, None, :]
+        seen = seen + torch.diag_embed((~known).to(seen))[:, None]
+        factor = torch.linalg.cholesky_ex(seen).L  # positive definite: no need to ask the device
+        precision = torch.cholesky_inverse(factor)
+        shift = root[:, None] * mean  # (U, Z, R)
+        linear = (precision @ shift[..., None])[..., 0]
+        log_det = factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        n_known = known.sum(1, keepdim=True)
+        constant = -log_det - 0.5 * ((shift * linear).sum(-1) + math.log(2 * math.pi) * n_known)
+        i, j = torch.tril_indices(*mean.shape[1:] * 2, device=mean.device)
+        quadratic = torch.where(i == j, -0.5, -1.0) * precision[..., i, j]
+        gain = covariance * root[:, None, None, :] @ precision
+        return Told(
+            torch.cat([quadratic, linear, constant[..., None]], -1).mT,
+            gain,
+            mean - (gain @ shift[..., None])[..., 0],
+            covariance - gain * root[:, None, None, :] @ covariance,
+        )
+
+    def _patterns(self, snr: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Different SNRs (U, R) among those of rows (B, R), and the numbers (U, n) of rows that have them.
+
+        On a CPU one after the other, n a multiple of a block, but together those of one row with noise each. Elsewhere
+        the rows as they come, for nobody may look.
+        """
+        at_once = rows_at_once(CELLS // (self.mean.numel()))
+        if devices.static_shapes(snr.device):
+            alone, shared = torch.arange(len(snr), device=snr.device), []
+        else:
+            if bool((snr == snr[:1]).all()):  # a look is cheaper than to sort rows
+                ways, way = snr[:1], torch.zeros(len(snr), dtype=torch.int64)
+                n = torch.tensor([len(snr)])
+            else:
+                ways, way, n = snr.unique(dim=0, return_inverse=True, return_counts=True)
+            single = (n == 1) & ((ways > 0) & ~torch.isinf(ways)).any(1)
+            alone, shared = torch.nonzero(single[way]).flatten(), (~single).nonzero().flatten()
+            shared = [torch.nonzero(way == u).flatten() for u in shared]
+        if len(alone):
+            for rows in alone.split(rows_at_once(at_once // snr.shape[1])):
+                yield snr[rows], rows[:, None]
+        for rows in shared:
+            for some in filled(rows).split(at_once):
+                yield snr[some[:1]], some[None]
+
+    def evidence(self, y: Tensor, snr: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Log-probability of the evidence of states (B, R), and means and variances then.
+
+        (B, Z), up to the constant of :meth:`~discrete_itd.denoisers.base.Denoiser.log_evidence`, and twice (B, R, Z).
+        """
+        root = torch.where(torch.isinf(snr), 1.0, snr.double().sqrt())
+        t = y.double() / root.clamp_min(
+            torch.finfo(root.dtype).tiny
+        )  # where the root is 0, so is y
+        mean = y.new_zeros(*snr.shape, len(self.mean))
+        var, fit = torch.zeros_like(mean), y.new_zeros(len(y), len(self.mean))
+        for ways, rows in self._patterns(snr):
+            told, here, at = self.told(ways), t[rows], rows.flatten()  # here: (U, n, R)
+            fit.index_copy_(0, at, (monomials(here) @ told.mass).flatten(0, 1).to(fit))
+            after = torch.einsum("unj,uzij->uniz", here, told.gain) + told.offset.mT[:, None]
+            mean.index_copy_(0, at, after.flatten(0, 1).to(mean))
+            own = told.covariance.diagonal(dim1=-2, dim2=-1).clamp_min(1 / REAL_KNOWN_SNR)
+            var.index_copy_(0, at, own.mT.to(var).repeat_interleave(rows.shape[1], 0))
+        return fit, mean, var
+
+    def densities(self, cells: Tensor) -> Tensor:
+        """Log-densities of cells (B, R), NaN where missing: (B, Z), float64."""
+        there = ~cells.isnan()
+        snr, t = torch.where(there, math.inf, 0.0), cells.double().nan_to_num(0.0)
+        out = t.new_zeros(len(t), len(self.mean))
+        for ways, rows in self._patterns(snr):
+            mass = self._mass(ways)
+            out.index_copy_(0, rows.flatten(), (monomials(t[rows]) @ mass).flatten(0, 1))
+        return out
+
+    def _mass(self, snr: Tensor) -> Tensor:
+        """The ``mass`` of :meth:`told` where cells are known or missing; on a CPU kept for the next batch."""
+        return self._once(lambda: self.told(snr).mass, snr)
+
+    def _once(self, make: Callable[[], Made], snr: Tensor, *order: int) -> Made:
+        """What is made of a pattern of known cells and an order, kept for the next batch; not where none may look."""
+        if devices.static_shapes(snr.device):
+            return make()
+        kept, key = self._kept, (order, *torch.isinf(snr[0]).tolist())
+        if key not in kept:
+            if (1 + len(kept)) * self.mean.numel() * self.mean.shape[1] > MOST_KEPT:
+                kept.clear()
+            kept[key] = make()
+        return kept[key]
+
+    def moments(self, cells: Tensor, shares: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Expected sums of cells (B, R), of products of each two, and of rows, each by its shares (B, Z) in classes.
+
+        (Z, R), (Z, R, R) and (Z, 1). Expected values stand for missing cells.
+        """
+        cells, r = cells.double(), shares.T.double()
+        first = torch.zeros_like(self.mean, dtype=torch.float64)
+        second = torch.zeros_like(self.chol, dtype=torch.float64)
+        there, t = ~cells.isnan(), cells.nan_to_num(0.0)
+        ways, way = there.unique(dim=0, return_inverse=True)
+        n_real = cells.shape[1]
+        i, j = torch.tril_indices(n_real, n_real, device=cells.device)
+        for u, known in enumerate(ways):
+            rows = torch.nonzero(way == u).flatten()
+            sums = r[:, rows] @ monomials(t[rows])
+            squares = torch.zeros_like(second)
+            squares[:, i, j] = squares[:, j, i] = sums[:, : len(i)]
+            values, n = sums[:, len(i) : -1], sums[:, -1:]
+            if not bool(known.all()):  # the expected values of missing cells
+                told = self.told(torch.where(known, math.inf, 0.0)[None])
+                gain, offset = told.gain[0], told.offset[0]
+                values = (gain @ values[:, :, None])[:, :, 0]
+                both = outer(values, offset)
+                squares = gain @ squares @ gain.mT + both + both.mT
+                squares += n[:, :, None] * (outer(offset, offset) + told.covariance[0])
+                values = values + n * offset
+            first, second = first + values, second + squares
+        return first, second, r.sum(1, keepdim=True)
+
+    def in_order(self, cells: Tensor, order: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Means and variances (B, R, Z) of cells (B, R) given the known ones before them in an order of the columns."""
+        at = devices.index_tensor(tuple(order), str(cells.device))
+        means = self.mean.new_zeros(*cells.shape, len(self.mean))
+        var = torch.zeros_like(means)
+        for ways, rows, t in self._known(cells):
+            slopes, offset, own = self._conditionals(ways, at)
+            after = torch.einsum("unj,uzij->uniz", t, slopes) + offset.mT[:, None]
+            means.index_copy_(0, rows, after.flatten(0, 1).to(means))
+            own = own.mT.to(var).repeat_interleave(t.shape[1], 0)
+            var.index_copy_(0, rows, own)
+        return means, var
+
+    def densities_in_order(self, cells: Tensor, order: Sequence[int]) -> Callable[[int], Tensor]:
+        """What gives log-densities (B, Z) of one column's cells among (B, R) by :meth:`in_order`.
+
+        No number has a meaning where the cell is missing.
+        """
+        at, parts = devices.index_tensor(tuple(order), str(cells.device)), []
+        for ways, rows, t in self._known(cells):
+            made = self._once(partial(self._standardising, ways, at), ways, *order)
+            parts.append((rows, torch.cat([t, torch.ones_like(t[..., :1])], -1), *made))
+
+        def of_column(r: int) -> Tensor:
+            out = self.mean.new_empty(len(cells), len(self.mean))
+            for rows, t, affine, constant in parts:
+                z = (t @ affine[:, r]).to(out)  # (U, n, Z)
+                own = torch.addcmul(constant[:, r, None], z, z, value=-0.5).flatten(0, 1)
+                if len(parts) == 1:
+                    return own[: len(cells)]
+                out.index_copy_(0, rows, own)
+            return out
+
+        return of_column
+
+    def _known(self, cells: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """:meth:`_patterns` of cells (B, R), with the positions (U n,) of their rows and the known cells (U, n, R)."""
+        cells = cells.double()
+        known = cells.nan_to_num(0.0)
+        for ways, rows in self._patterns(torch.where(cells.isnan(), 0.0, math.inf)):
+            yield ways, rows.flatten(), known[rows]
+
+    def _standardising(self, snr: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
+        """What makes standardised residuals of cells and 1, (U, R, R + 1, Z), and log-densities at 0, (U, R, Z)."""
+        slopes, offset, own = self._conditionals(snr, at)
+        residual = torch.eye(slopes.shape[-1]).to(slopes) - slopes
+        affine = torch.cat([residual, -offset[..., None]], -1) / own.sqrt()[..., None]
+        constant = -0.5 * (2 * math.pi * own).log().mT.to(self.mean)
+        return affine.permute(0, 2, 3, 1).contiguous(), constant
+
+    def _conditionals(self, snr: Tensor, at: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Slopes (U, Z, R, R), offsets and variances (U, Z, R) of columns given the known ones before them.
+
+        By the Cholesky factor of what is seen, its columns in the order ``at``: a part of it is that of the first ones.
+        """
+        mean, covariance = self.mean.double()[:, at], self.covariance()[:, at][:, :, at]
+        known = torch.isinf(snr[:, at]).double()[:, None]  # (U, 1, R)
+        seen = known[..., None] * covariance * known[..., None, :] + torch.diag_embed(1 - known)
+        factor = torch.linalg.cholesky_ex(seen).L
+        whiten = torch.linalg.solve_triangular(
+            factor, torch.diag_embed(known.expand(-1, len(mean), -1)), upper=False
+        )
+        told = (whiten @ covariance).triu(1)  # of a column, by those before it
+        slopes = told.mT @ whiten
+        offset = mean - (slopes @ mean[..., None])[..., 0]
+        own = covariance.diagonal(dim1=1, dim2=2) - told.square().sum(-2)
+        back = at.argsort()
+        own = own.clamp_min(1 / REAL_KNOWN_SNR)[..., back]
+        return slopes[..., back, :][..., back], offset[..., back], own
+
+    def number(self, z: Tensor, cells: Tensor, r: int) -> tuple[Tensor, Tensor]:
+        """Mean and variance of column r given classes (n,) and the known ones among cells (n, R): (n,), float64."""
+        cells = cells.double()
+        mean, var = cells.new_zeros(len(z)), cells.new_zeros(len(z))
+        for ways, rows in self._patterns(torch.where(cells.isnan(), 0.0, math.inf)):
+            told, t, own = self.told(ways), cells[rows].nan_to_num(0.0), z[rows]  # (U, n, R)
+            u = torch.arange(len(ways), device=z.device)[:, None]
+            after = told.offset[u, own, r] + (told.gain[u, own, r] * t).sum(2)
+            mean.index_copy_(0, rows.flatten(), after.flatten())
+            var.index_copy_(0, rows.flatten(), told.covariance[u, own, r, r].flatten())
         return mean, var.clamp_min(1 / REAL_KNOWN_SNR)
 
-    def _seen(self, y: Tensor, snr: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """SNRs (B, C), observations with noise of variance one, the factor of their covariance, and that with x."""
-        known = torch.isinf(snr)
-        gamma = torch.where(known, REAL_KNOWN_SNR, snr).double()
-        y = torch.where(known, y.double() * REAL_KNOWN_SNR, y.double())
-        root, covariance = gamma.sqrt(), self.covariance()
-        seen = root[:, :, None] * covariance * root[:, None, :]
-        seen = seen + torch.eye(len(covariance), dtype=seen.dtype, device=seen.device)
-        told = covariance * root[:, None, :]  # (B, C, C)
-        factor = torch.linalg.cholesky_ex(seen).L  # positive definite: no need to ask the device
-        r = (y - gamma * self.mean0) / root.clamp_min(torch.finfo(root.dtype).tiny)
-        return gamma, r.masked_fill(gamma == 0, 0.0), factor, told
+
+def monomials(t: Tensor) -> Tensor:
+    """Products of each two numbers of t (..., R), the numbers, and 1: (..., F)."""
+    i, j = torch.tril_indices(t.shape[-1], t.shape[-1], device=t.device)
+    return torch.cat([t[..., i] * t[..., j], t, torch.ones_like(t[..., :1])], -1)
+
+
+def outer(a: Tensor, b: Tensor) -> Tensor:
+    """Outer products of the rows of two tensors (Z, R): (Z, R, R)."""
+    return a[:, :, None] * b[:, None, :]
+
+
+def cholesky(covariance: Tensor) -> Tensor:
+    """Cholesky factors of covariances (Z, R, R), widened so that no direction is narrower than ``NARROWEST_SD``.
+
+    Where rounding leaves none, because numbers are absurdly large, that of the variances alone.
+    """
+    var = covariance.diagonal(dim1=1, dim2=2).clamp_min(0.0)
+    own = (1 + RELATIVE) * var + NARROWEST_SD**2
+    factor, info = torch.linalg.cholesky_ex(torch.diagonal_scatter(covariance, own, 0, 1, 2))
+    return torch.where((info == 0)[:, None, None], factor, torch.diag_embed(own.sqrt()))

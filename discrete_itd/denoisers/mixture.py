@@ -7,7 +7,7 @@ Given a hidden class z the columns are independent. With :math:`L_{jk} = e^{\ell
 
 Where every cell is either known or unknown, as on a coordinate path, both are one matrix product, whose cost grows with
 the number of classes. The continuous columns alone may depend on one another given the class: in every class a
-number is then a linear function of others, with an error (:mod:`discrete_itd.denoisers.correlated`).
+number is then a linear function of others, with an error (:mod:`discrete_itd.denoisers.gaussian`).
 
 References
 ----------
@@ -49,7 +49,7 @@ from discrete_itd.denoisers.base import (
     with_codebook,
     without_copies,
 )
-from discrete_itd.denoisers.correlated import DenseGaussians
+from discrete_itd.denoisers.gaussian import DenseGaussians
 from discrete_itd.denoisers.marginal import MarginalDenoiser, beside_fallback, fallback_log_prob
 from discrete_itd.denoisers.mixture_fit import expectation_maximisation, powers, quadratics
 
@@ -76,7 +76,7 @@ class MixtureDenoiser(Denoiser):
 
     chol : Tensor, shape (Z, R, R), optional
         Instead of ``var``: Cholesky factors, lower triangular, of the covariance of the continuous columns given the
-        class, which then depend on one another (:mod:`discrete_itd.denoisers.correlated`).
+        class, which then depend on one another (:mod:`discrete_itd.denoisers.gaussian`).
 
     Raises
     ------
