@@ -225,7 +225,7 @@ class RowMixtureDenoiser(Denoiser):
         As good as the members' own are; exact where these are.
         """
         parts = [member.preceding(x, order) for member in self._members]
-        place = order.to(x.device)
+        place = devices.index_tensor(tuple(order.tolist()), str(x.device))
         own = torch.stack([q.log_prob(x).double() for q in parts], 1)[:, :, place]
         before = nn.functional.pad(own[:, :, :-1], (1, 0)).cumsum(2) + self.log_weights[:, None]
         before = torch.empty_like(before).index_copy_(2, place, before)
