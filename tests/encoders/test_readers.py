@@ -57,11 +57,32 @@ def as_objects(_):
     return frame.astype(object).where(frame.notna(), None)
 
 
+def by_arrow(_):
+    csv = pytest.importorskip("pyarrow.csv")
+    how = csv.ConvertOptions(strings_can_be_null=True)
+    return csv.read_csv(io.BytesIO(TEXT.encode()), convert_options=how)
+
+
+def by_duckdb(folder):
+    duckdb = pytest.importorskip("duckdb")
+    (folder / "table.csv").write_text(TEXT)
+    return duckdb.read_csv(str(folder / "table.csv"))
+
+
+def by_dask(_):
+    dask = pytest.importorskip("dask.dataframe")
+    return dask.from_pandas(pd.read_csv(io.StringIO(TEXT)), npartitions=3)
+
+
 READERS = {
     "pandas": lambda _: pd.read_csv(io.StringIO(TEXT)),
     "nullable": lambda _: pd.read_csv(io.StringIO(TEXT), dtype_backend="numpy_nullable"),
     "arrow": lambda _: pd.read_csv(io.StringIO(TEXT), dtype_backend="pyarrow"),
     "polars": lambda _: pl.read_csv(io.StringIO(TEXT)),
+    "polars lazy": lambda _: pl.read_csv(io.StringIO(TEXT)).lazy(),
+    "pyarrow": by_arrow,
+    "duckdb": by_duckdb,
+    "dask": by_dask,
     "objects": as_objects,
     "command": by_command,
 }
@@ -71,9 +92,21 @@ def essence(encoder):
     return [(c.name, c.kind, c.codec, c.n_missing) for c in encoder.schema]
 
 
+class Frames(dict):
+    """The table by each reader, made when it is first asked for."""
+
+    def __init__(self, folder):
+        super().__init__()
+        self.folder = folder
+
+    def __missing__(self, name):
+        self[name] = READERS[name](self.folder)
+        return self[name]
+
+
 @pytest.fixture(scope="module")
 def frames(tmp_path_factory):
-    return {name: read(tmp_path_factory.mktemp("t")) for name, read in READERS.items()}
+    return Frames(tmp_path_factory.mktemp("t"))
 
 
 @pytest.fixture(scope="module")
