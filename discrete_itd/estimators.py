@@ -32,6 +32,7 @@ from discrete_itd.encoders import (
     check_column_spec,
     plain,
 )
+from discrete_itd.encoders.cells import holds_text
 from discrete_itd.encoders.frames import (
     as_dtype,
     as_polars,
@@ -828,7 +829,7 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
                     cells[random.random(n) < share, j] = np.nan
         frame = encoder.inverse_transform(cells, rng=random)
         if row is not None:  # the given values themselves, not the middle of their bins
-            row, _ = encoder.read(row)
+            row = encoder.read(row)
             for name in row.columns[present]:
                 value = row[name].repeat(len(frame)).set_axis(frame.index)
                 frame[name] = as_dtype(value, frame[name].dtype)
@@ -882,7 +883,7 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
 
     def _filled(self, rows: Rows, seed: int | None = None) -> pd.DataFrame | np.ndarray:
         """The table with its missing cells filled by the mode of each, or by a joint draw if a seed is given."""
-        model, encoder, frame = self.model_, rows.encoder, rows.frame
+        model, encoder = self.model_, rows.encoder
         x = rows.x.clone()
         x[:, encoder.n_columns :] = PRESENT  # a filled cell is present
         empty = x[:, : encoder.n_columns].isnan()
@@ -896,12 +897,12 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
             x = model.draw(incomplete, seed)
         rng = None if seed is None else np.random.default_rng(seed)
         filled = encoder.inverse_transform(x.cpu().numpy(), rng=rng)
-        if rows.texts is not None:  # text stays text
-            columns = {c.name: c for c in encoder.schema}
-            frame, filled = frame.assign(), filled.assign()
-            for name, texts in rows.texts.items():
-                frame[name] = texts
-                filled[name] = columns[name].as_text(cast(pd.Series, filled[name]))
+        frame, filled = rows.given.assign(), filled.assign()
+        for column in encoder.text_columns(frame):  # text stays text
+            name = column.name
+            filled[name] = column.as_text(cast(pd.Series, filled[name]))
+            if not holds_text(cast(pd.Series, frame[name])):
+                frame[name] = frame[name].astype(column.text_dtype)
         return rows.as_given(fill_cells(frame, empty.cpu().numpy(), filled))
 
     @available_if(_has_categories)

@@ -85,7 +85,7 @@ class Filling:
         for chunk, rows in self.reader.read(source, all_used=True, n_rows=n_rows):
             columns = rows.encoder.schema
             empty = rows.x[:, : len(columns)].isnan().cpu().numpy()
-            complete: Any = self.reader.model.impute(rows, **how) if empty.any() else rows.frame
+            complete: Any = self.reader.model.impute(rows, **how) if empty.any() else rows.given
             tally.update(rows=len(rows), filled=0)
             for j, column in enumerate(columns):
                 name, values = str(column.name), complete[column.name]

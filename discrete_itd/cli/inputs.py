@@ -99,7 +99,7 @@ class Reader:
                         raise EmptyTableError(f"{table}: the table is empty")
                     if file:
                         labels = [f"{file} {n}" for n in rows.index]
-                        rows = replace(rows, frame=rows.frame.set_axis(labels, axis=0))
+                        rows = rows.labelled(labels)
                     yield table, chunk, rows
 
     def check(self, source: Source) -> None:
@@ -134,7 +134,7 @@ class Reader:
                 if extra := [name for name in source.names if name not in known]:
                     warn(f"{source.path}: {ignored(extra, source.names)}")
             x = rows.x[:, : len(self._schema)].cpu().numpy()
-            self._dtypes = rows.frame.dtypes.tolist() if self._dtypes is None else self._dtypes
+            self._dtypes = rows.given.dtypes.tolist() if self._dtypes is None else self._dtypes
             self._n_present += (~np.isnan(x)).sum(0)
             self._any_known |= (x < self._n_levels).any(0)
             yield chunk, rows

@@ -7,7 +7,6 @@ the same names wherever it is asked.
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import replace
 from functools import cached_property
 from typing import Any, cast
 
@@ -197,7 +196,7 @@ class _Asked:
             return values
         rows = self.rows.take(alarm)
         # by position: labels of rows may repeat
-        rows = replace(rows, frame=rows.frame.reset_index(drop=True))
+        rows = rows.labelled(range(len(rows)))
         table = self.detector.reasons(rows, k=self.n_reasons)
         values["reason"][alarm] = NO_CELL
         text = table.groupby("row")["sentence"].agg(". ".join)

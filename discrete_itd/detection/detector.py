@@ -670,9 +670,7 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
         """
         check_is_fitted(self)
         rows, groups = self._rows(X), self._groups
-        table = reasons.reasons(
-            self._scorer, replace(rows, frame=rows.frame.reset_index(drop=True)), k
-        )
+        table = reasons.reasons(self._scorer, rows.labelled(range(len(rows))), k)
         at = table["row"].to_numpy(dtype=np.int64)  # labels may repeat
         table["row"] = rows.index[at]
         if not groups.columns:

@@ -223,6 +223,8 @@ class Column:
             if self.family == "number" or notation is not None:
                 hint = (notation or Notation()).hint(texts[i])
             raise ValueError(f"column {self.name!r}: expected {expected}, got {texts[i]!r}{hint}")
+        if numpy_name(self.dtype) in ("float16", "float32"):  # 121.2 is what it has always been
+            return found.astype(numpy_name(self.dtype)).astype(float)
         return found
 
     def read(self, values: pd.Series) -> pd.Series:

@@ -29,8 +29,8 @@ class Rows:
     ----------
     encoder : TableEncoder
         The schema by which the table was encoded.
-    frame : DataFrame, shape (N, C)
-        The fitted columns in their order, with the index of the user's table (0 to N - 1 if it had none).
+    given : DataFrame, shape (N, C)
+        The fitted columns in their order, as they are in the user's table, with its index (0 to N - 1 if it had none).
     x : Tensor of float64, shape (N, C')
         Codes of categories and standardised numbers on the device of the model, NaN where a cell is missing. The
         internal columns are the C columns, then one missingness indicator for each of ``encoder.owner[C:]``.
@@ -44,8 +44,6 @@ class Rows:
         Whether columns were found by name; otherwise by position, because table or training table was an array.
     others : DataFrame, shape (N, E), optional
         Columns of the user's table that are not in the model.
-    texts : DataFrame, shape (N, T), optional
-        Columns of ``frame`` whose numbers or times are text in the user's table, as they are written there.
 
     Examples
     --------
@@ -58,14 +56,13 @@ class Rows:
     """
 
     encoder: TableEncoder
-    frame: pd.DataFrame
+    given: pd.DataFrame
     x: Tensor
     log_volume: np.ndarray
     columns: pd.Index
     is_frame: bool
     by_name: bool
     others: pd.DataFrame | None = None
-    texts: pd.DataFrame | None = None
 
     @classmethod
     def read(
@@ -97,20 +94,10 @@ class Rows:
             encoder.place_of(ignore, "ignore=")
             ours = ours.copy()
             ours[ignore] = None
-        ours, texts = encoder.read(cast(pd.DataFrame, ours))
-        cells = encoder.transform(ours)
-        x = torch.from_numpy(cells.x).to(device)
-        return cls(
-            encoder,
-            ours,
-            x,
-            cells.log_volume,
-            columns,
-            is_frame,
-            by_name,
-            others,
-            texts,
-        )
+        ours = cast(pd.DataFrame, ours)
+        x, log_volume = encoder.transform(ours)
+        x = torch.from_numpy(x).to(device)
+        return cls(encoder, ours, x, log_volume, columns, is_frame, by_name, others)
 
     def __len__(self) -> int:
         return len(self.x)
@@ -134,24 +121,21 @@ class Rows:
         """The rows with the values of one column taken as missing; ValueError if there is no such column."""
         j = self.encoder.place_of(column, "ignore=")
         x, log_volume = self.x.clone(), self.log_volume.copy()
-        frame = self.frame.copy()
-        frame[column] = None
+        given = self.given.copy()
+        given[column] = None
         own = [k for k, owner in enumerate(self.encoder.owner) if owner == j]
         x[:, own], log_volume[:, own] = ABSENT, 0.0
         x[:, j] = torch.nan
-        return replace(self, frame=frame, x=x, log_volume=log_volume)
+        return replace(self, given=given, x=x, log_volume=log_volume)
 
     def take(self, positions: Any) -> Rows:
         """The rows at some positions, or where a mask of bool of shape (N,) is true; nothing is encoded again."""
         chosen = list(positions) if isinstance(positions, tuple) else positions
         positions = np.atleast_1d(np.arange(len(self))[chosen]).copy()
         x = self.x[torch.from_numpy(positions).to(self.x.device)]
-        frame = self.frame.iloc[positions]
-        others, texts = (
-            None if part is None else part.iloc[positions] for part in (self.others, self.texts)
-        )
-        log_volume = self.log_volume[positions]
-        return replace(self, frame=frame, x=x, log_volume=log_volume, others=others, texts=texts)
+        others = None if self.others is None else self.others.iloc[positions]
+        given, log_volume = self.given.iloc[positions], self.log_volume[positions]
+        return replace(self, given=given, x=x, log_volume=log_volume, others=others)
 
     @classmethod
     def concat(cls, parts: Sequence[Rows]) -> Rows:
@@ -160,14 +144,10 @@ class Rows:
             return parts[0]
         x = torch.cat([part.x for part in parts])
         log_volume = np.concatenate([part.log_volume for part in parts])
-        frame = pd.concat([part.frame for part in parts])
-        others, texts = (
-            pd.concat(found) if (found := [p for p in own if p is not None]) else None
-            for own in ([part.others for part in parts], [part.texts for part in parts])
-        )
-        return replace(
-            parts[0], frame=frame, x=x, log_volume=log_volume, others=others, texts=texts
-        )
+        given = pd.concat([part.given for part in parts])
+        found = [part.others for part in parts if part.others is not None]
+        others = pd.concat(found) if found else None
+        return replace(parts[0], given=given, x=x, log_volume=log_volume, others=others)
 
     def blank(self) -> Rows:
         """One row of missing cells: an answer about no rows is the one about it, without its lines."""
@@ -178,7 +158,16 @@ class Rows:
     @property
     def index(self) -> pd.Index:
         """The index of the user's table, length N."""
-        return self.frame.index
+        return self.given.index
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """The fitted columns, with text of numbers and times as these: a DataFrame, shape (N, C)."""
+        return self.encoder.read(self.given)
+
+    def labelled(self, index: Any) -> Rows:
+        """The rows with another index, of length N."""
+        return replace(self, given=self.given.set_axis(index, axis=0))
 
     @cached_property
     def _distinct(self) -> tuple[Tensor, np.ndarray]:

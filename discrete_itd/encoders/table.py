@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from discrete_itd.channel.codebook import Codebook, ColumnPoints
-from discrete_itd.encoders.cells import holds_text, is_category, read_cell, read_cells
+from discrete_itd.encoders.cells import is_category, read_cell, read_cells
 from discrete_itd.encoders.column import SUSPICIOUS_ROWS, Column
 from discrete_itd.encoders.frames import check_unique_names
 from discrete_itd.encoders.inference import (
@@ -330,31 +330,24 @@ class TableEncoder:
                 if len(cell.values):  # it is not missing
                     (x[i, j],), (log_volume[i, j],) = column.encode_values(cell)
 
-    def read(self, frame: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame | None]:
-        """A table of the model's columns with text as the numbers and times that it writes, and the columns of text.
+    def text_columns(self, frame: pd.DataFrame) -> list[Column]:
+        """The columns whose numbers or times are text in a table of the model's columns.
 
-        Among the latter, None if there are none, are columns of gaps alone that were text in the training table.
+        So are those of gaps alone that were text in the training table.
         """
-        dtypes = frame.dtypes.to_numpy()
-        kinds = dict(zip(frame.columns, [dtype.kind for dtype in dtypes], strict=True))
-        texts = {
-            c.name: values
+        kinds = dict(zip(frame.columns, [dtype.kind for dtype in frame.dtypes], strict=True))
+        return [
+            c
             for c in self.schema
             if c.gives_numbers
             and kinds[c.name] in ("OUf" if c.notation is not None else "OU")  # no text has another
-            and c.is_written(values := cast(pd.Series, frame[c.name]))
-        }
-        if not texts:
-            return frame, None
-        columns = {c.name: c for c in self.schema}
-        read = {name: columns[name].read(values) for name, values in texts.items()}
-        written = {
-            name: values if holds_text(values) else values.astype(columns[name].text_dtype)
-            for name, values in texts.items()
-        }
-        return _replaced(frame, read), pd.DataFrame(
-            written, index=frame.index, columns=pd.Index(list(texts), dtype=frame.columns.dtype)
-        )
+            and c.is_written(cast(pd.Series, frame[c.name]))
+        ]
+
+    def read(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """A table of the model's columns with text as the numbers and times that it writes."""
+        read = {c.name: c.read(cast(pd.Series, frame[c.name])) for c in self.text_columns(frame)}
+        return _replaced(frame, read) if read else frame
 
     def write(self, frame: pd.DataFrame) -> pd.DataFrame:
         """A table of the model's columns, with numbers and times as the training table wrote them as text."""

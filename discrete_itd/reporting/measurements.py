@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -303,7 +302,7 @@ def _reasons(
     about: list[set[Hashable]] = [set() for _ in said]
     if not said:
         return [], []
-    rows = replace(rows, frame=rows.frame.reset_index(drop=True))  # labels may repeat
+    rows = rows.labelled(range(len(rows)))  # labels may repeat
     with warnings.catch_warnings():
         # the warning was given for the whole table
         warnings.filterwarnings("ignore", "column .* no value was seen in training")
