@@ -811,8 +811,8 @@ class DiffusionOutlierDetector(Persistent, OutlierMixin, BaseEstimator):
         groups = Groups(given, encoder.schema, found.levels, found.trained, found.fewest)
         trees = None
         if found.trees is not None:
-            trees = cast(Any, found.trees)(encoder.codebook().to(cast(Any, found.trees).dtype))
-            trees = trees.eval().requires_grad_(False).to(density.model_.device)
+            unbuilt = cast(Any, found.trees)
+            trees = unbuilt(encoder.codebook().to(unbuilt.dtype)).to(density.model_.device)
         scorer = Scorer(density, given, found.quantiles, trees, found.weight)
         scores = row_scores(nats)
         self._set_fitted(scorer, groups, scores, nats, found.repeats, found.threshold)

@@ -281,12 +281,9 @@ class Model:
         """The model of a file, whose denoisers are functions from a codebook."""
         check_schedule(fields["schedule"], len(encoder.owner))
         book = encoder.codebook().to(marginals.dtype)
-
-        def built(part: Unbuilt) -> Any:
-            return part(book).eval().requires_grad_(False)
-
-        exact = None if companion is None else built(companion)
-        return cls(encoder, built(denoiser), built(marginals), companion=exact, **fields)
+        independent, exact = marginals(book), None if companion is None else companion(book)
+        assert isinstance(independent, MarginalDenoiser)
+        return cls(encoder, denoiser(book), independent, companion=exact, **fields)
 
     def to(self, device: torch.device) -> Model:
         """The model on a device: its denoisers are moved."""

@@ -485,7 +485,7 @@ class Unbuilt:
         raise ValueError(f"{self.name} has no weights")
 
     def __call__(self, codebook: Codebook) -> Denoiser:
-        """The denoiser, equal to the last bit; ValueError if the tensors do not fit."""
+        """The denoiser, equal to the last bit, for use and not for training; ValueError if the tensors do not fit."""
         # initial weights, which are replaced, must not move the global random state
         with building(self.name or self.made_by.__name__), torch.random.fork_rng(devices=[]):
             denoiser = self.made_by.from_config(self.config, codebook, self.tensors)
@@ -493,7 +493,7 @@ class Unbuilt:
             # constructors normalise, which rounds: the very numbers come from here
             denoiser.load_state_dict(self.tensors)
             _check_normalised(made, self.tensors)
-        return denoiser
+        return denoiser.eval().requires_grad_(False)
 
 
 def _check_normalised(made: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
