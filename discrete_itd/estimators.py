@@ -524,7 +524,8 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         frame, is_frame = read_rows(X, self, fewest=0)
         X = frame if is_frame else X
         by_name, names = is_frame and self._is_frame, self.model_.encoder.names
-        if by_name:
+        as_fitted = by_name and frame.columns.tolist() == self.model_.encoder.all_names
+        if by_name and not as_fitted:
             absent = [n for n in names if n not in frame.columns]
             if absent:
                 raise ValueError(f"column {absent[0]!r}: the model knows it, the table lacks it")
@@ -539,7 +540,8 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
                     if column.name not in given:
                         given.insert(column.position, column.name)
                 X = pd.DataFrame(columns=pd.Index(given))
-        validate_data(self, X, reset=False, skip_check_array=True)
+        if not as_fitted:
+            validate_data(self, X, reset=False, skip_check_array=True)
         return Rows.read(
             frame,
             self.model_.encoder,
@@ -658,7 +660,7 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         nats = split.surprisal.cpu().numpy()[rows.inverse] - log_volume
         if how["given"] is not None:
             nats[:, how["given"].cpu().numpy()] = math.nan
-        return rows.by_column(nats)
+        return rows.table(rows.by_column(nats))
 
     @in_kind
     def information(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, cast
 
@@ -498,7 +499,7 @@ class Denoiser(nn.Module):
         fewest = 32 if self.codebook.work < HUGE else 4
         return max(fewest, min(512, n_numbers // self.row_work))
 
-    @property
+    @cached_property
     def n_parameters(self) -> int:
         """Number of floats in its ``state_dict``."""
         tensors = self.state_dict().values()

@@ -321,17 +321,16 @@ class DenseGaussians:
         the rows as they come, for nobody may look.
         """
         at_once = rows_at_once(CELLS // (self.mean.numel()))
-        if devices.static_shapes(snr.device):
-            alone, shared = torch.arange(len(snr), device=snr.device), []
-        else:
-            if bool((snr == snr[:1]).all()):  # a look is cheaper than to sort rows
-                ways, way = snr[:1], torch.zeros(len(snr), dtype=torch.int64)
-                n = torch.tensor([len(snr)])
+        every = torch.arange(len(snr), device=snr.device)
+        alone, shared = every, []
+        if not devices.static_shapes(snr.device):
+            if len(snr) > 1 and bool((snr == snr[:1]).all()):  # a look is cheaper than to sort rows
+                alone, shared = every[:0], [every]
             else:
                 ways, way, n = snr.unique(dim=0, return_inverse=True, return_counts=True)
-            single = (n == 1) & ((ways > 0) & ~torch.isinf(ways)).any(1)
-            alone, shared = torch.nonzero(single[way]).flatten(), (~single).nonzero().flatten()
-            shared = [torch.nonzero(way == u).flatten() for u in shared]
+                single = (n == 1) & ((ways > 0) & ~torch.isinf(ways)).any(1)
+                alone = torch.nonzero(single[way]).flatten()
+                shared = [torch.nonzero(way == u).flatten() for u in (~single).nonzero().flatten()]
         if len(alone):
             for rows in alone.split(rows_at_once(at_once // snr.shape[1])):
                 yield snr[rows], rows[:, None]
@@ -437,12 +436,14 @@ class DenseGaussians:
             parts.append((rows, torch.cat([t, torch.ones_like(t[..., :1])], -1), *made))
 
         def of_column(r: int) -> Tensor:
-            out = self.mean.new_empty(len(cells), len(self.mean))
+            found = []
             for rows, t, affine, constant in parts:
-                z = (t @ affine[:, r]).to(out)  # (U, n, Z)
-                own = torch.addcmul(constant[:, r, None], z, z, value=-0.5).flatten(0, 1)
-                if len(parts) == 1:
-                    return own[: len(cells)]
+                z = torch.bmm(t, affine[r]).to(self.mean)  # (U, n, Z)
+                found.append((rows, torch.addcmul(constant[r], z, z, value=-0.5).flatten(0, 1)))
+            if len(found) == 1:
+                return found[0][1][: len(cells)]
+            out = self.mean.new_empty(len(cells), len(self.mean))
+            for rows, own in found:
                 out.index_copy_(0, rows, own)
             return out
 
@@ -455,13 +456,14 @@ class DenseGaussians:
         for ways, rows in self._patterns(torch.where(cells.isnan(), 0.0, math.inf)):
             yield ways, rows.flatten(), known[rows]
 
-    def _standardising(self, snr: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
-        """What makes standardised residuals of cells and 1, (U, R, R + 1, Z), and log-densities at 0, (U, R, Z)."""
+    def _standardising(self, snr: Tensor, at: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """By column: what makes standardised residuals of cells and 1, (U, R + 1, Z); log-densities at 0, (U, 1, Z)."""
         slopes, offset, own = self._conditionals(snr, at)
         residual = torch.eye(slopes.shape[-1]).to(slopes) - slopes
         affine = torch.cat([residual, -offset[..., None]], -1) / own.sqrt()[..., None]
         constant = -0.5 * (2 * math.pi * own).log().mT.to(self.mean)
-        return affine.permute(0, 2, 3, 1).contiguous(), constant
+        by_column = affine.permute(2, 0, 3, 1).contiguous(), constant.transpose(0, 1)[:, :, None]
+        return list(by_column[0]), list(by_column[1])
 
     def _conditionals(self, snr: Tensor, at: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Slopes (U, Z, R, R), offsets and variances (U, Z, R) of columns given the known ones before them.

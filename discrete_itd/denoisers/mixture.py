@@ -582,11 +582,13 @@ def shares_of_classes(
         :math:`\log \sum_z r_z\, p_z(x_j)`, the classes weighted by their posterior r given the columns before j. The
         columns sum to :math:`\log \sum_z w_z \prod_j p_z(x_j)`.
     """
-    total = log_weights.new_zeros(len(orders[0]), n_rows)
+    lost = []  # by the largest term in each step, where the terms are normalised
     for order in orders:
-        log_class = log_weights
+        log_class, steps = log_weights, {}
         for j in order:
             joint = log_class + own(j)
             log_class = torch.log_softmax(joint, 1)
-            total[j] += joint.amax(1) - log_class.amax(1)  # what the largest term has lost
-    return total.T / len(orders)
+            steps[j] = joint.amax(1) - log_class.amax(1)
+        lost += [steps[j] for j in range(len(order))]
+    out = torch.stack(lost, 1) if lost else log_weights.new_zeros(n_rows, 0)
+    return out.unflatten(1, (len(orders), -1)).mean(1)

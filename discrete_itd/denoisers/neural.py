@@ -190,6 +190,8 @@ class ColumnFeatures(nn.Module):
     _centre: Tensor
     _scale: Tensor
     _mixture: Tensor
+    _prior: Tensor
+    _middle: Tensor
     _started: Tensor
     _middles: Tensor
     _n_seen: Tensor
@@ -238,6 +240,8 @@ class ColumnFeatures(nn.Module):
             # would drown a number: all of a column together vary about as much as one
             "_scale": 1 / (start * (1 - start) * n_fed).sqrt().clamp_min(0.1 * n_fed.sqrt()),
             "_mixture": mixtures,
+            "_prior": (prior := torch.softmax(mixtures[0, :, :-1], 1)),
+            "_middle": (prior * mixtures[1, :, :-1]).sum(1),
             "_started": started,
             "_middles": torch.cat(middles) if middles else torch.zeros(0, CODE_LENGTH),
             "_n_seen": torch.tensor([c.n_levels for c in levels.columns], device=fed.device),
@@ -274,8 +278,7 @@ class ColumnFeatures(nn.Module):
             narrow = 1 - weight[:, :, -1]  # (B, R): probability that the value is no outlier
             weight = weight[:, :, :-1]
             reliability = _times(reliability, book.reals, narrow)
-            prior = torch.softmax(self._mixture[0, :, :-1], 1)
-            middle = (prior * self._mixture[1, :, :-1]).sum(1)  # (R,)
+            prior, middle = self._prior, self._middle
             features.append((weight - prior * narrow[:, :, None]).flatten(1) * 2)
             mean = (weight * gaussian.means[:, :, :-1]).sum(2)
             features.append((mean - middle * narrow) / SD)
@@ -312,8 +315,7 @@ class ColumnFeatures(nn.Module):
             own = GaussianPosterior(log_weight[None], mean[None], var[None], normalised=True)
             weight = own.shares(values.nan_to_num(0.0)) * known[:, :, None]
             narrow = known - weight[:, :, -1]
-            prior = torch.softmax(log_weight[:, :-1], 1)
-            middle = (prior * mean[:, :-1]).sum(1)
+            prior, middle = self._prior, self._middle
             features.append((weight[:, :, :-1] - prior * narrow[:, :, None]).flatten(1) * 2)
             features.append((values.nan_to_num(0.0) - middle) * narrow / SD)
             reliability.append(narrow)

@@ -125,7 +125,7 @@ class Scorer:
                 self.quantiles = self.fitted_quantiles()
             z = self._nats(rows) - self.quantiles
             s = np.maximum(z, 0.0) + np.log1p(np.exp(-np.abs(z)))  # (12)
-            nats = rows.by_column(np.rint(s / STEP) * STEP).to_numpy()
+            nats = rows.by_column(np.rint(s / STEP) * STEP)
             known = self._known[rows] = model, n_evaluations, nats
         return known[2]
 

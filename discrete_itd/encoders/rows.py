@@ -83,13 +83,16 @@ class Rows:
             Naming the column, if it is absent or holds a value that its kind cannot take.
         """
         columns, others = frame.columns, None
-        if by_name:
-            own, ours = columns.isin(encoder.names), frame[encoder.names]
+        if by_name and columns.tolist() == encoder.names:
+            ours = frame.copy()
         else:
-            own = np.isin(np.arange(len(columns)), encoder.at_positions(frame))
-            ours = frame.loc[:, own].set_axis(encoder.names, axis=1)
-        if not own.all():
-            others = frame.loc[:, ~own]
+            if by_name:
+                own, ours = columns.isin(encoder.names), frame[encoder.names]
+            else:
+                own = np.isin(np.arange(len(columns)), encoder.at_positions(frame))
+                ours = frame.loc[:, own].set_axis(encoder.names, axis=1)
+            if not own.all():
+                others = frame.loc[:, ~own]
         if ignore is not None:
             encoder.place_of(ignore, "ignore=")
             ours = ours.copy()
@@ -187,8 +190,8 @@ class Rows:
         """One value per cell, shape (N, C), as a frame with the fitted columns and the index of the table."""
         return pd.DataFrame(values, index=self.index, columns=pd.Index(self.encoder.names))
 
-    def by_column(self, values: np.ndarray) -> pd.DataFrame:
-        """Values of internal columns, shape (N, C'), as :meth:`table`: an indicator's are added to its column's.
+    def by_column(self, values: np.ndarray) -> np.ndarray:
+        """Values of internal columns (N, C') by column, (N, C): an indicator's are added to its column's.
 
         NaN values count for nothing; where a column has no others, or its cell is missing without an indicator to say
         so, the sum is NaN.
@@ -200,7 +203,7 @@ class Rows:
             own = self.encoder.owner[place]
             total[:, own] += np.where(there[:, place], values[:, place], 0.0)
             n[:, own] |= there[:, place]
-        return self.table(np.where(n, total, np.nan))
+        return np.where(n, total, np.nan)
 
     def as_given(self, table: pd.DataFrame) -> pd.DataFrame | np.ndarray:
         """A table of the fitted columns in the form of the user's: its columns in its order, or an array."""

@@ -366,7 +366,7 @@ def column_entropies(density: DiffusionDensity, rows: Rows) -> pd.DataFrame:
     rows = rows.take(spread_positions(len(rows), most))
     with torch.no_grad():
         log_prob = marginals.log_factors(rows.unique).double().cpu().numpy()[rows.inverse]
-    table = rows.by_column(-log_prob - rows.log_volume).fillna(0.0)
+    table = rows.table(rows.by_column(-log_prob - rows.log_volume)).fillna(0.0)
     if len(columns) > MOST_COLUMNS:
         explained = (table - density.explain(rows).fillna(0.0)).to_numpy().mean(0)
         columns = np.sort(np.argsort(-explained, kind="stable")[:MOST_COLUMNS])
