@@ -13,9 +13,8 @@ from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.gaussian import log_between, log_normal
 from discrete_itd.channel.levels import Levels
 from discrete_itd.denoisers.counts import indicators
-from discrete_itd.denoisers.forest import ForestDenoiser
+from discrete_itd.denoisers.forest import ForestDenoiser, Splits
 from discrete_itd.denoisers.marginal import FINEST_SD, MarginalDenoiser
-from discrete_itd.denoisers.splits import Splits
 
 ROWS = 4096  # counted at once
 CELLS = 1 << 22  # numbers of nodes that are smoothed at once

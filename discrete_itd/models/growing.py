@@ -16,7 +16,7 @@ from sklearn.tree import ExtraTreeRegressor
 from torch import Tensor
 
 from discrete_itd.channel.codebook import Codebook
-from discrete_itd.denoisers.splits import Splits
+from discrete_itd.denoisers.forest import Splits
 
 # random splits of a node, of which the best is taken, one of each of so many columns: a share of all, and at least; and
 # random projections of the standardised cells and indicators of levels by which it is judged, new ones for every tree

@@ -31,9 +31,9 @@ from discrete_itd.channel.codebook import Codebook
 from discrete_itd.denoisers import ForestDenoiser, MarginalDenoiser
 from discrete_itd.denoisers.base import Denoiser
 from discrete_itd.denoisers.counts import indicators
+from discrete_itd.denoisers.forest import Splits
 from discrete_itd.denoisers.forest_fit import ForestCounts, truncated_moments, untruncated
 from discrete_itd.denoisers.marginal import WIDE_SD
-from discrete_itd.denoisers.splits import Splits
 from discrete_itd.models.contract import FitPlan, TrainingRows
 from discrete_itd.models.growing import grow
 from discrete_itd.recipes import Forest
