@@ -105,8 +105,8 @@ def flatten(value: Any) -> State:
 
     Raises
     ------
-    TypeError
-        If the value, or one in it, cannot be stored.
+    TypeError, ValueError
+        Naming the value, if it, or one in it, cannot be stored, or is not of its annotated type.
 
     Examples
     --------
@@ -174,7 +174,7 @@ def _write(value: Any, name: str, into: _Written) -> Any:
         raise TypeError(f"an object of type {cls.__name__} cannot be saved")
     else:
         fields = _write_fields(value, name, into)
-    if not cls.__module__.startswith("discrete_itd."):
+    if not is_own(cls):
         into.foreign[cls] = None
     return {CLASS: cls.__name__, **fields}
 
@@ -195,6 +195,8 @@ def _write_fields(value: Any, name: str, into: _Written) -> dict[str, Any]:
                 break
         else:
             own = _write(own, join(name, field), into)
+            if is_own(type(value)) and (scalars := scalars_of(kind)):
+                scalar(scalars, own, join(name, field))  # or the file would not be read
         out[TIMED * (TIMED in marks) + field] = own
     return out
 
@@ -204,12 +206,21 @@ def join(name: str, part: object) -> str:
     return f"{name}.{part}" if name else str(part)
 
 
+def is_own(cls: type) -> bool:
+    """Whether a class is the library's, so that its annotations say what it takes."""
+    return cls.__module__.startswith("discrete_itd.")
+
+
 @functools.cache
 def arguments(cls: type) -> dict[str, Any]:
-    """The arguments of a class's constructor by name, with their annotations."""
-    hints = get_type_hints(
-        cls if dataclasses.is_dataclass(cls) else cls.__init__, include_extras=True
-    )
+    """The arguments of a class's constructor by name, with their annotations; those of others may be anything."""
+    maker = cls if dataclasses.is_dataclass(cls) else cls.__init__
+    try:
+        hints = get_type_hints(maker, include_extras=True)
+    except NameError:  # imported for type checkers only
+        if is_own(cls):
+            raise
+        hints = {}
     return {name: hints.get(name, Any) for name in inspect.signature(cls).parameters}
 
 
@@ -395,7 +406,7 @@ class _Source:
             return _read_estimator(cls, fields, name, self)
         kinds, sizes = dict.fromkeys(fields, Any), {}
         is_denoiser = issubclass(cls, Denoiser)
-        if not is_denoiser and (cls is kind or cls.__module__.startswith("discrete_itd.")):
+        if not is_denoiser and (cls is kind or is_own(cls)):
             kinds = arguments(cls)
             if odd := kinds.keys() ^ fields.keys():
                 what = "missing" if min(odd) in kinds else "unknown"

@@ -14,6 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from discrete_itd.channel import CoordinateSchedule, IsotropicSchedule
+from discrete_itd.recipes import Causal, RowMixture
 from discrete_itd.storage.files import TIMED
 from discrete_itd.storage.stored import AnyFloat, Like, flatten, unflatten
 
@@ -178,6 +179,23 @@ def test_only_listed_classes_are_made():
 class Hidden:
     def __init__(self, size):
         self._size = size
+
+
+def test_a_number_that_would_not_be_read_is_not_written():
+    with pytest.raises(ValueError, match=r"members\.0\.width is 4\.0, of the wrong type"):
+        flatten(RowMixture((Causal(width=4.0),)))
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    size: "Unknown" = None  # noqa: F821 - a name that is imported for type checkers only
+
+
+def test_annotations_of_others_need_not_be_true():
+    assert through_json((Leaf("text"), Elsewhere(3)), classes=[Leaf, Elsewhere]) == (
+        Leaf("text"),
+        Elsewhere(3),
+    )
 
 
 def test_arrays_whose_names_would_be_one_are_refused():
