@@ -474,7 +474,7 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         """
         check_is_fitted(self)
         members = self.model_.members
-        if not len(members):
+        if members is None:
             raise ValueError(
                 "marginal_contributions() needs a mixture of rows: fit with denoiser='best' or a list of recipes"
             )

@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
 
 import pandas as pd
 import torch
@@ -54,62 +53,6 @@ class Candidate:
         return float(self.nats.mean())
 
 
-class MemberContribution(NamedTuple):
-    """A line of the table of the members of a mixture of rows.
-
-    Attributes
-    ----------
-    member : str
-    alone : float
-        Held-out nats per row of this member alone.
-    gain, stderr : float
-        Marginal contribution: how many nats per row more the mixture has without this member, the weights of the others
-        fitted anew; and its standard error over rows.
-    weight : float
-    parameters : int
-    fit_seconds : float
-    microseconds : float
-        Per row scored by this member, on the machine of the fit.
-    """
-
-    member: str
-    alone: float
-    gain: float
-    stderr: float
-    weight: float
-    parameters: int
-    fit_seconds: float
-    microseconds: float
-
-
-class CandidateLine(NamedTuple):
-    """A line of the table of candidates.
-
-    Attributes
-    ----------
-    candidate : str
-    nats : float
-        Per held-out row, in closed form.
-    behind, stderr : float
-        Nats per row more than the best candidate, and the standard error of this difference over rows.
-    microseconds : float
-        Per row scored on the machine of the fit; only to inform, for ``work`` decides.
-    work : int
-        Approximate number of floats multiplied for a row.
-    fit_seconds : float
-    chosen : bool
-    """
-
-    candidate: str
-    nats: float
-    behind: float
-    stderr: float
-    microseconds: float
-    work: int
-    fit_seconds: float
-    chosen: bool
-
-
 @dataclass
 class CandidateTable:
     """The one place where candidates are fitted, compared and chosen.
@@ -145,8 +88,8 @@ class CandidateTable:
         same = sum(c.label.partition(" no. ")[0] == label for c in self.candidates)
         if same:
             label = f"{label} no. {same + 1}"
-        fit = fitted.denoiser, nats, fitted.seconds, fitted.report
-        self.candidates.append(Candidate(label, *fit))
+        fit = fitted.seconds, fitted.report
+        self.candidates.append(Candidate(label, fitted.denoiser, nats, *fit))
 
     def fit_in_time(self, recipe: Recipe, plan: FitPlan) -> None:
         """As :meth:`fit`, unless the time of the whole fit is over."""
@@ -157,9 +100,8 @@ class CandidateTable:
             there, left_out = self.candidates[:], len(plan.run.left_out)
             self.fit([recipe], [plan])
             if len(plan.run.left_out) > left_out and there:
-                self.candidates = (
-                    there  # it had no time to begin, and is nothing but what it began with
-                )
+                # it had no time to begin, and is nothing but what it began with
+                self.candidates = there
         else:
             plan.run.left_out.append(recipe.label)
 
@@ -225,32 +167,33 @@ class CandidateTable:
 
     def settle(self, plan: FitPlan, chosen: Candidate) -> Fitted:
         """The fit that ends with a candidate: with what answers questions that this one cannot."""
-        best = min(self.candidates, key=lambda c: c.mean)
+        members, answers, mixture = None, None, chosen.denoiser
         cost = {c: 1e6 * seconds_per_row(c.denoiser, self.rows.x_valid) for c in self.candidates}
-        lines = [
-            CandidateLine(
-                c.label,
-                c.mean,
-                *self._behind(c, best),
-                cost[c],
-                c.denoiser.score_work,
-                c.fit_seconds,
-                c is chosen,
-            )
-            for c in self.candidates
-        ]
-        members, answers = None, None
-        if isinstance(chosen.denoiser, RowMixtureDenoiser) and chosen.members:
-            of_members = []
-            for c, weight in zip(chosen.members, chosen.denoiser.weights, strict=True):
-                others = torch.stack([m.nats for m in chosen.members if m is not c], 1)
-                without = -torch.logsumexp(fit_weights(-others).log() - others, 1)
-                gain = self._behind(replace(c, nats=without), chosen)
-                size = c.denoiser.n_parameters
-                line = (c.label, c.mean, *gain, weight, size, c.fit_seconds, cost[c])
-                of_members.append(MemberContribution(*line))
-            members = pd.DataFrame(of_members, columns=pd.Index(MemberContribution._fields))
-        candidates = pd.DataFrame(lines, columns=pd.Index(CandidateLine._fields))
+        if isinstance(mixture, RowMixtureDenoiser) and chosen.members:
+            gains = [self._behind(self._without(c, chosen), chosen) for c in chosen.members]
+            of_members = {
+                "member": [c.label for c in chosen.members],
+                "alone": [c.mean for c in chosen.members],
+                "gain": [gain for gain, _ in gains],
+                "stderr": [stderr for _, stderr in gains],
+                "weight": list(mixture.weights),
+                "parameters": [c.denoiser.n_parameters for c in chosen.members],
+                "fit_seconds": [c.fit_seconds for c in chosen.members],
+                "microseconds": [cost[c] for c in chosen.members],
+            }
+            members = pd.DataFrame(of_members)
+        best = min(self.candidates, key=lambda c: c.mean)
+        behind = [self._behind(c, best) for c in self.candidates]
+        of_candidates = {
+            "candidate": [c.label for c in self.candidates],
+            "nats": [c.mean for c in self.candidates],
+            "behind": [nats for nats, _ in behind],
+            "stderr": [stderr for _, stderr in behind],
+            "microseconds": list(cost.values()),
+            "work": [c.denoiser.score_work for c in self.candidates],  # which decides
+            "fit_seconds": [c.fit_seconds for c in self.candidates],
+            "chosen": [c is chosen for c in self.candidates],
+        }
         report, trained = chosen.report, [c.report for c in self.candidates if c.report is not None]
         if plan.run.interrupted and trained:  # whatever was chosen, the user must learn of it
             report = trained[-1]
@@ -261,7 +204,13 @@ class CandidateTable:
             if exact:
                 answers = self.companion(list(exact.values()))
         learned = chosen.denoiser is not self.rows.marginals
+        candidates = pd.DataFrame(of_candidates)
         return Fitted(chosen.denoiser, report, learned, members, answers, candidates)
+
+    def _without(self, one: Candidate, mixture: Candidate) -> Candidate:
+        """A mixture without one of its members, the weights of the others fitted anew."""
+        others = torch.stack([m.nats for m in mixture.members if m is not one], 1)
+        return replace(one, nats=-torch.logsumexp(fit_weights(-others).log() - others, 1))
 
     def companion(self, exact: list[Candidate]) -> Denoiser:
         """What answers questions about any columns given others: the mixture of exact models, which is exact itself.

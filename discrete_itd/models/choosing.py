@@ -76,7 +76,7 @@ class RowMixture(Recipe):
     def fit(self, rows: TrainingRows, plan: FitPlan) -> Fitted:
         recipes = [recipe(member) for member in self.members]
         table = CandidateTable(rows)
-        table.fit(recipes, plan.of_members(recipes))
+        table.fit(recipes, plan.of_members([one.count_networks() for one in recipes]))
         return table.settle(plan, table.add(table.mixture()))
 
     def count_networks(self) -> int:
@@ -152,7 +152,7 @@ class Best(Recipe):
             table.fit([kind], [plan])
             networks.extend((kind, c) for c in table.candidates[there:])
 
-        for own in later.of_networks(n):
+        for own in later.of_members([1] * n):
             if own.time_left and not plan.run.interrupted:
                 fit_network(own)
         before = math.inf
@@ -160,7 +160,7 @@ class Best(Recipe):
             if (nats := table.mixture().mean) > before - LEAST_GAIN:
                 break
             n, before = n + 1, nats
-            fit_network(later.of_networks(n)[-1])
+            fit_network(later.of_members([1] * n)[-1])
         return table.settle(plan, table.add(table.mixture()))
 
     def _has_time_for_another(self, table: CandidateTable, plan: FitPlan, n: int) -> bool:

@@ -12,6 +12,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import accumulate
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import pandas as pd
@@ -275,12 +276,15 @@ class SharedRun:
 
     interrupted: bool = False  # whether the user has ended the fit: no later training makes a step
     start: float = field(default_factory=time.perf_counter)  # when the fit began
-    share: float = (
-        1.0  # of ``max_time``: the remainder is for what comes after the fit of the density
-    )
+    share: float = 1.0  # of ``max_time``: the rest is for what follows the fit of the density
     team: Team = field(default_factory=team_of_process)  # the processes that train
     cut: list[str] = field(default_factory=list)  # what max_time ended early
     left_out: list[str] = field(default_factory=list)  # what there was no time to begin
+
+    @property
+    def age(self) -> float:
+        """Seconds since the fit began."""
+        return time.perf_counter() - self.start
 
     def interrupt(self) -> None:
         """Note that the user has ended the fit."""
@@ -336,12 +340,15 @@ class FitPlan:
     @property
     def time_left(self) -> float:
         """Seconds in which this recipe is to end: infinite without ``max_time``, never below 0, none after Ctrl-C."""
+        return min(self.seconds_left(FITTING_SHARE), max(0.0, self.until - self.run.age))
+
+    def seconds_left(self, share: float = 1.0) -> float:
+        """As :attr:`time_left`, until a share of the time of the whole fit is over."""
         if self.run.interrupted:
             return 0.0
         if self.training.max_time is None:
             return math.inf
-        end = min(FITTING_SHARE * self.run.share * self.training.max_time, self.until)
-        return max(0.0, end - (time.perf_counter() - self.run.start))
+        return max(0.0, share * self.run.share * self.training.max_time - self.run.age)
 
     def clock(self, what: str) -> Callable[[], bool]:
         """Says whether the time of this recipe is over: from then on it is, and ``what`` is named as ended early."""
@@ -357,26 +364,18 @@ class FitPlan:
 
     def within(self, share: float, span: tuple[float, float] = (0.0, 0.0)) -> FitPlan:
         """The plan for a recipe that is to end within a share of the time that is left."""
-        age = time.perf_counter() - self.run.start
-        return replace(self, until=age + share * self.time_left, span=span)
+        return replace(self, until=self.run.age + share * self.time_left, span=span)
 
     def before(self, share: float, needed: Callable[[], float]) -> FitPlan:
-        """The plan for a recipe after which another one is to be fitted.
+        """The plan for a recipe after which another one, which needs ``needed()`` seconds, is to be fitted.
 
-        Parameters
-        ----------
-        share : float
-            Of the time that is left, which the recipe may take in any case.
-        needed : callable
-            Seconds that the other one needs: the recipe may take all but these, and a reserve if they are few. Called
-            only if there is a bound.
+        It may take a share of the time that is left in any case, and else all that the other one does not need.
         """
         if not 0.0 < self.time_left < math.inf:
             return replace(self)
-        seconds = needed()
-        age, left = time.perf_counter() - self.run.start, self.time_left
-        seconds = max(seconds, LEAST_RESERVE * left)
-        return replace(self, until=age + max(share * left, left - seconds))
+        seconds, left = needed(), self.time_left
+        left_for_it = left - max(seconds, LEAST_RESERVE * left)
+        return replace(self, until=self.run.age + max(share * left, left_for_it))
 
     def show(self, share: float, latest: Evaluation) -> None:
         """Show which share of this recipe's part is done, and its latest evaluation."""
@@ -384,33 +383,16 @@ class FitPlan:
         if self.progress is not None:
             self.progress(low + (high - low) * min(1.0, share), latest)
 
-    def of_networks(self, n: int) -> list[FitPlan]:
-        """A plan for each of the ``n`` networks of one recipe."""
-        total = max(self.n_networks, self.index + n)
-        return [replace(self, index=self.index + i, n_networks=total) for i in range(n)]
-
-    def of_members(self, recipes: Sequence[Recipe]) -> list[FitPlan]:
-        """A plan for each member of a mixture."""
-        numbers = [recipe.count_networks() for recipe in recipes]
-        total = max(self.n_networks, self.index + sum(numbers))
-        return [
-            replace(self, index=self.index + sum(numbers[:i]), n_networks=total)
-            for i in range(len(recipes))
-        ]
+    def of_members(self, numbers: Sequence[int]) -> list[FitPlan]:
+        """A plan for each member of a mixture, by the numbers of networks that they train."""
+        before = [self.index, *(self.index + n for n in accumulate(numbers))]
+        total = max(self.n_networks, before[-1])
+        return [replace(self, index=i, n_networks=total) for i in before[:-1]]
 
     def train(
         self, denoiser: Denoiser, rows: TrainingRows, training: TrainingPlan | None = None
     ) -> Report:
-        """Train a denoiser in place, as :func:`discrete_itd.training.loop.train` does.
-
-        Parameters
-        ----------
-        denoiser : Denoiser
-            On the device of the rows.
-        rows : TrainingRows
-        training : TrainingPlan, optional
-            By default that of the plan.
-        """
+        """Train a denoiser, which is on the device of the rows, in place: :func:`discrete_itd.training.loop.train`."""
         training, checkpoint = training or self.training, self.checkpoint
         if training.max_time is not None:
             share = 1.0 if denoiser.closed_form else TRAINING_SHARE
@@ -425,7 +407,7 @@ class FitPlan:
             training,
             # its own: where one training was interrupted must not change the next
             generator=torch.Generator(rows.device).manual_seed(self.network_seed),
-            progress=self._shown() if self.progress else None,
+            progress=self._shown if self.progress else None,
             checkpoint=None if checkpoint is None else checkpoint.part(self.index),
             source=rows.source,
             team=self.run.team,
@@ -443,10 +425,9 @@ class FitPlan:
                 self.run.left_out.append(kind)
         return report
 
-    def _shown(self) -> Progress:
-        """Shows the progress of this network as that of all networks."""
-        i, n = self.index, self.n_networks
-        return lambda share, latest: self.show((i + share) / n, latest)
+    def _shown(self, share: float, latest: Evaluation) -> None:
+        """Show the progress of this network as that of all networks."""
+        self.show((self.index + share) / self.n_networks, latest)
 
 
 def fit_recipe(recipe: Recipe, rows: TrainingRows, plan: FitPlan) -> Fitted:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +11,6 @@ import torch
 
 from discrete_itd.channel import CoordinateSchedule, Quadrature, Schedule
 from discrete_itd.likelihood.schedule_search import Candidate, choose_path
-from discrete_itd.models.candidates import MemberContribution
 from discrete_itd.models.contract import (
     FitPlan,
     Fitted,
@@ -95,22 +93,18 @@ def fit_model(
     """
     stage("dividing the rows")
     run = SharedRun(start=start, share=share)
-    time_left = math.inf
-    if training.max_time is not None:
-        time_left = max(0.0, share * training.max_time - (time.perf_counter() - start))
-    rows = table.training_rows(validation_fraction, seed, device, time_left)
+    kind = schedule if isinstance(schedule, str) or schedule.noisy else "coordinate"
+    if isinstance(kind, str) and kind in PATTERNS:
+        training = replace(training, patterns=PATTERNS[kind], judged=JUDGED[kind])
+    n_networks = max(1, denoiser.count_networks())
+    plan = FitPlan(training, seed, progress, checkpoint, n_networks=n_networks, run=run)
+    rows = table.training_rows(validation_fraction, seed, device, plan.seconds_left())
     if isinstance(table, StreamedTable) and rows.stream is None:
         n, n_all = len(rows.x), table.found.n_rows
         run.cut.append(
             f"the reading of the stream after one pass ({n:,} of {n_all:,} rows are fitted to)"
         )
     stage(f"fitting {denoiser.label}")
-    kind = schedule if isinstance(schedule, str) or schedule.noisy else "coordinate"
-    if isinstance(kind, str) and kind in PATTERNS:
-        training = replace(training, patterns=PATTERNS[kind], judged=JUDGED[kind])
-    plan = FitPlan(
-        training, seed, progress, checkpoint, n_networks=max(1, denoiser.count_networks()), run=run
-    )
     fitted = fit_recipe(denoiser, rows, plan)
     report = fitted.report
     if report is None:
@@ -145,7 +139,6 @@ def finished(
         done += [f"left no time for {', '.join(run.left_out)}"] if run.left_out else []
         warn(f"max_time={max_time:g} {' and '.join(done)}: a longer fit would likely be better")
     lines = [(c.kind, c.schedule.n_steps, c.n_paths, c.nats, c.stderr) for c in tried]
-    members = pd.DataFrame(columns=pd.Index(MemberContribution._fields))
     model = Model(
         encoder=table.encoder,
         denoiser=fitted.denoiser,
@@ -156,12 +149,12 @@ def finished(
         schedule_table=pd.DataFrame(
             lines, columns=pd.Index(["path", "steps", "paths", "nats", "stderr"])
         ),
-        members=members if fitted.members is None else fitted.members,
+        members=fitted.members,
         stopped=stopped,
         candidates=fitted.candidates,
         companion=fitted.companion,
     )
-    n_rows, seconds = None, time_left(plan)
+    n_rows, seconds = None, plan.seconds_left()
     if seconds < math.inf and not model.denoiser.closed_form:
         in_time = seconds / (n_evaluations * seconds_of_row(model.denoiser, rows.x_valid))
         n_rows = int(min(max(in_time, FEWEST_HELD_OUT), HELD_OUT_ROWS))
@@ -183,7 +176,7 @@ def tried_schedules(
     asked = fitted.companion or denoiser
 
     def seconds_left() -> float:
-        return SCHEDULE_SHARE * time_left(plan)
+        return SCHEDULE_SHARE * plan.seconds_left()
 
     def pilot() -> Quadrature:
         seconds = seconds_left() / 2
@@ -200,16 +193,6 @@ def tried_schedules(
         seconds_left=seconds_left,
         ended=lambda: plan.run.cut.append("the comparison of schedules"),
     )
-
-
-def time_left(plan: FitPlan) -> float:
-    """Seconds until the fit is to end, all measurements included: none after Ctrl-C."""
-    run, max_time = plan.run, plan.training.max_time
-    if run.interrupted:
-        return 0.0
-    if max_time is None:
-        return math.inf
-    return max(0.0, run.share * max_time - (time.perf_counter() - run.start))
 
 
 def seed_of_run(

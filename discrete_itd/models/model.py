@@ -241,8 +241,8 @@ class Model:
         One line per validation during training.
     schedule_table : DataFrame
         The schedules tried, the best first.
-    members : DataFrame
-        Marginal contribution and cost of each member of a mixture of rows; empty for another denoiser.
+    members : DataFrame or None
+        Marginal contribution and cost of each member of a mixture of rows.
     stopped : str
         Why training ended.
     candidates : DataFrame, optional
@@ -262,7 +262,7 @@ class Model:
     seed: int
     history: StoredTable
     schedule_table: StoredTable
-    members: StoredTable
+    members: StoredTable | None
     stopped: str
     candidates: StoredTable | None = None
     companion: Denoiser | None = None

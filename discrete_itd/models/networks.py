@@ -162,7 +162,7 @@ class Causal(Recipe):
             learned = report.improved or base is not rows.marginals
             return Fitted(never_worse(denoiser, base, rows), report, learned)
         one = replace(self, n_orders=1)
-        fits = [fit_recipe(one, rows, part) for part in plan.of_networks(self.n_orders)]
+        fits = [fit_recipe(one, rows, part) for part in plan.of_members([1] * self.n_orders)]
         members = [fitted.denoiser for fitted in fits]
         weights = fit_weights(-torch.stack([rows.held_out(m) for m in members], 1))
         weights = weights.clamp_min(LEAST_WEIGHT)  # all orders that were asked for are kept

@@ -151,7 +151,7 @@ def made(method: str, table: Table, options: argparse.Namespace, file: Any) -> R
         log_prob = model.log_prob(table.test).log_prob
         values = model.model_.members
         note = f"{model.history_.step.iloc[-1]} steps, {model.stopped_}"
-        if len(values):
+        if values is not None:
             note += "; weights " + ", ".join(
                 f"{m.member} {m.weight:.2f}" for m in values.itertuples()
             )
