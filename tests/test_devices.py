@@ -20,12 +20,13 @@ from discrete_itd.denoisers import (
     GaussianDenoiser,
     RowMixtureDenoiser,
 )
-from discrete_itd.denoisers import decoder as decoders
 from discrete_itd.likelihood import path_log_weights
 from discrete_itd.likelihood.integral import error_and_tail, noisy_copies
 from discrete_itd.likelihood.sampling import sample_batch
+from discrete_itd.models import decoder as decoders
 from discrete_itd.training.config import TrainingPlan
 from discrete_itd.training.loop import Run
+from discrete_itd.training.state import Average, Optimizer
 from tests.laws import (
     code,
     line,
@@ -245,11 +246,12 @@ def test_a_step_of_a_decoder_does_not_wait_for_the_device(table):
     book, rng = Codebook(columns, leading), np.random.default_rng(0)
     x = random_rows(book, N_ROWS, rng, missing=0.15)
     plan = decoders.DecoderPlan(2, 8, n_points=64, n_components=64)
-    run = decoders.Run(random_marginals(book, rng), x, x, plan, generator(), lambda: 0.0)
-    run.layout, run.network, run.average = (
-        m.to(META) for m in (run.layout, run.network, run.average)
+    run = decoders.DecoderRun(random_marginals(book, rng), x, x, plan, generator(), lambda: 0.0)
+    run.layout, run.network, run.points = (
+        m.to(META) for m in (run.layout, run.network, run.points)
     )
-    run.optimizer, run.points = decoders.AdamW(run.network.parameters(), 0.01), run.points.to(META)
+    run.average = Average(run.network, 0.99)
+    run.optimizer = Optimizer(dict(run.network.named_parameters()), 0.01, 1.0)
     rows = run.layout.of_rows(x.to(META))
     twice(lambda: run.make_step(rows, 0.5))
 

@@ -19,12 +19,13 @@ import torch
 from torch import Tensor
 
 from discrete_itd.denoisers.base import held_out_nats
-from discrete_itd.denoisers.decoder_network import MOST_DEPENDENT
 from discrete_itd.denoisers.gaussian import cholesky, outer
 from discrete_itd.denoisers.marginal import lacking
 from discrete_itd.denoisers.mixture import MixtureDenoiser
 from discrete_itd.denoisers.mixture_fit import LEAST_GAIN, Sums, expected_sums
 
+# continuous columns that may depend on one another in a class: the work of a step grows with their square
+MOST_DEPENDENT = 32
 PRIOR_ROWS = (1.0, 4.0, 16.0, 64.0)  # that each class keeps, among which held-out rows choose
 ROUNDS, EXPECTED_ROUNDS = 16, 4
 LEAST_SHARE = 1e-2  # classes with less than this share of an equal weight are left out

@@ -34,7 +34,7 @@ from discrete_itd.training.config import TrainingPlan
 from discrete_itd.training.evaluation import Evaluator, mean_and_error
 from discrete_itd.training.objectives import Loss, losses
 from discrete_itd.training.rows import RowSource, batches_with
-from discrete_itd.training.state import Average, Optimizer
+from discrete_itd.training.state import MAX_GRADIENT, Average, Optimizer
 
 PATIENCE = timedelta(days=30)  # with which others wait: process 0 may fit exact models for hours
 LOST = "another process of this job has ended, and so does this one; its own message says why"
@@ -310,7 +310,9 @@ class Follower:
         self.denoiser = denoiser = training.denoiser.to(device).train()
         self.parameters = {n: p for n, p in denoiser.named_parameters() if p.requires_grad}
         self.average = Average(denoiser, plan.ema)
-        self.optimizer = Optimizer(self.parameters, plan, x_valid.shape[1])
+        self.optimizer = Optimizer(
+            self.parameters, plan.weight_decay, MAX_GRADIENT * x_valid.shape[1]
+        )
         loss, judge = losses(plan, training.quadrature)
         self.evaluator = Evaluator(judge, x_valid, training.seed)
         self.generator, self.orders = torch.Generator(device), torch.Generator(device)

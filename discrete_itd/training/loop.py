@@ -36,7 +36,7 @@ from discrete_itd.training.evaluation import (
 )
 from discrete_itd.training.objectives import losses
 from discrete_itd.training.rows import RowSource, TensorRows, batches_with
-from discrete_itd.training.state import Average, Optimizer, RandomStreams
+from discrete_itd.training.state import MAX_GRADIENT, Average, Optimizer, RandomStreams
 from discrete_itd.validation import warn
 
 RATE_CUT, SMALLEST_CUT = 0.3, 0.1  # of the learning rate, at each plateau
@@ -185,7 +185,7 @@ class Run:
         self.identity = describe(denoiser, x, x_valid, plan, n_rows) if checkpoint else {}
         self.parameters = {n: p for n, p in denoiser.named_parameters() if p.requires_grad}
         self.average = Average(denoiser, plan.ema)
-        self.optimizer = Optimizer(self.parameters, plan, x.shape[1])
+        self.optimizer = Optimizer(self.parameters, plan.weight_decay, MAX_GRADIENT * x.shape[1])
         size = min(plan.batch_size, max(32, n_rows // 8))
         self.batch_size = max(1, size // self.team.size)
         own = self.source.part(self.team.rank, self.team.size)

@@ -4,68 +4,113 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.optim.adamw import adamw
 
-from discrete_itd.denoisers.adamw import AdamW
-from discrete_itd.denoisers.base import Denoiser
-from discrete_itd.training.config import TrainingPlan
-
+BETAS, EPS = (0.9, 0.999), 1e-8  # of AdamW
 MAX_GRADIENT = 10.0  # bound on the norm of the gradient, per column of the table
+
+Trained = TypeVar("Trained", bound=nn.Module)
 
 
 class Optimizer:
-    """AdamW on named weights, with clipped gradients.
+    """AdamW on named weights, with clipped gradients: as torch computes it, without what its class loads first.
+
+    The first ``torch.optim`` object of a process loads the compiler, which takes more than a second (``python -X
+    importtime -c "import torch._dynamo"``). The function behind the class, which does the arithmetic, is used as it is.
 
     Parameters
     ----------
     weights : dict of name to nn.Parameter
-    plan : TrainingPlan
-    n_columns : int
-        C of the table.
+    weight_decay : float
+    max_norm : float
+        Bound on the norm of the gradient.
+
+    Attributes
+    ----------
+    moments : dict of name to dict of Tensor
+        The number of steps and the two moments of each weight, ``step``, ``exp_avg`` and ``exp_avg_sq``.
+
+    References
+    ----------
+    Loshchilov & Hutter, "Decoupled weight decay regularization", ICLR 2019, arXiv:1711.05101.
     """
 
     def __init__(
-        self, weights: dict[str, nn.Parameter], plan: TrainingPlan, n_columns: int
+        self, weights: Mapping[str, nn.Parameter], weight_decay: float, max_norm: float
     ) -> None:
-        self.weights, self._max_norm = weights, MAX_GRADIENT * n_columns
-        self._adam = AdamW(weights.values(), plan.weight_decay)
+        self.weights, self._decay, self._max_norm = dict(weights), weight_decay, max_norm
+        self._fused = all(p.device.type in ("cpu", "cuda") for p in self.weights.values())
+        self.moments = {
+            name: {
+                "step": torch.zeros(
+                    (), dtype=torch.float32, device=p.device if self._fused else "cpu"
+                ),
+                "exp_avg": torch.zeros_like(p, requires_grad=False),
+                "exp_avg_sq": torch.zeros_like(p, requires_grad=False),
+            }
+            for name, p in self.weights.items()
+        }
 
     def step(self, loss: Tensor, rate: float) -> Tensor:
-        """Follow the gradient of a loss; returns its norm before clipping."""
-        self._adam.zero_grad()
+        """Follow the gradient of a loss, with a learning rate; returns its norm before clipping."""
+        for p in self.weights.values():
+            p.grad = None
         loss.backward()
         norm = nn.utils.clip_grad_norm_(list(self.weights.values()), self._max_norm)
-        self._adam.step(rate)
+        self._move(rate)
         return norm.detach()
+
+    @torch.no_grad()
+    def _move(self, rate: float) -> None:
+        """Move the weights that have a gradient."""
+        moved = {name: p for name, p in self.weights.items() if p.grad is not None}
+        state = [self.moments[name] for name in moved]
+        adamw(
+            list[Tensor](moved.values()),
+            [p.grad for p in moved.values() if p.grad is not None],
+            [s["exp_avg"] for s in state],
+            [s["exp_avg_sq"] for s in state],
+            [],
+            [s["step"] for s in state],
+            fused=self._fused,
+            amsgrad=False,
+            beta1=BETAS[0],
+            beta2=BETAS[1],
+            lr=rate,
+            weight_decay=self._decay,
+            eps=EPS,
+            maximize=False,
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """The weights and their moments, in copies."""
         return {
-            name: {key: tensor.detach().clone() for key, tensor in self._tensors(p).items()}
-            for name, p in self.weights.items()
+            name: {key: tensor.detach().clone() for key, tensor in self._tensors(name).items()}
+            for name in self.weights
         }
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Set the weights and their moments."""
-        for name, p in self.weights.items():
-            for key, tensor in self._tensors(p).items():
+        for name in self.weights:
+            for key, tensor in self._tensors(name).items():
                 tensor.copy_(state[name][key])
 
-    def _tensors(self, p: nn.Parameter) -> dict[str, Tensor]:
-        return {"value": p, **self._adam.state[p]}
+    def _tensors(self, name: str) -> dict[str, Tensor]:
+        return {"value": self.weights[name], **self.moments[name]}
 
 
-class Average:
+class Average(Generic[Trained]):
     """The moving average of a model's weights, and the best of its past states.
 
     Attributes
     ----------
-    model : Denoiser
+    model : Module
         A copy, with the averaged weights.
     best : float
         Nats of the best state so far.
@@ -73,7 +118,7 @@ class Average:
         Evaluations since then, or since the last restart.
     """
 
-    def __init__(self, model: Denoiser, decay: float) -> None:
+    def __init__(self, model: Trained, decay: float) -> None:
         self.model = copy.deepcopy(model).eval()
         self.weights = {
             name: p.requires_grad_(False)

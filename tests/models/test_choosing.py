@@ -16,11 +16,10 @@ from discrete_itd.denoisers import (
     ForestDenoiser,
     NeuralDenoiser,
     RowMixtureDenoiser,
-    decoder,
 )
 from discrete_itd.denoisers.row_mixture import fit_weights
 from discrete_itd.denoisers.structure_search import Search
-from discrete_itd.models import choosing, exact, networks
+from discrete_itd.models import choosing, decoder, exact, networks
 from discrete_itd.models.candidates import Candidate, CandidateTable
 from discrete_itd.models.contract import FitPlan, fit_recipe
 from discrete_itd.recipes import (
@@ -310,7 +309,7 @@ def test_a_bound_that_is_larger_than_a_fit_needs_changes_nothing(monkeypatch, re
 
         monkeypatch.setattr(kind, name, done)
 
-    for kind in (decoder.Run, Run):
+    for kind in (decoder.DecoderRun, Run):
         slow(kind, "make_step")
     slow(Evaluator, "__call__")
     monkeypatch.setattr("time.perf_counter", lambda: past[0])
@@ -482,7 +481,12 @@ def test_an_interrupted_choice_takes_the_best_so_far(monkeypatch):
 
 @pytest.mark.parametrize(
     "where",
-    [(Search, "_make"), (decoder.Run, "make_step"), (Run, "make_step"), (CandidateTable, "settle")],
+    [
+        (Search, "_make"),
+        (decoder.DecoderRun, "make_step"),
+        (Run, "make_step"),
+        (CandidateTable, "settle"),
+    ],
 )
 def test_an_interruption_anywhere_leaves_the_best_so_far(monkeypatch, ctrl_c, where):
     """In the search for a graph, a decoder, a network, and among those that are there; nothing is begun afterwards."""

@@ -22,24 +22,29 @@ arXiv:2209.10584, eqs. (2)-(4).
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from discrete_itd.channel.state import State
-from discrete_itd.denoisers.adamw import AdamW
 from discrete_itd.denoisers.base import held_out_nats
 from discrete_itd.denoisers.counts import indicators
-from discrete_itd.denoisers.decoder_classes import refine, seconds_of_rounds, updated
-from discrete_itd.denoisers.decoder_network import (
+from discrete_itd.denoisers.decoder_classes import (
     MOST_DEPENDENT,
+    refine,
+    seconds_of_rounds,
+    updated,
+)
+from discrete_itd.denoisers.marginal import WIDE_SD, MarginalDenoiser
+from discrete_itd.denoisers.mixture import MixtureDenoiser
+from discrete_itd.denoisers.mixture_fit import expected_sums
+from discrete_itd.models.decoder_network import (
     Columns,
-    Decoder,
+    DecoderNetwork,
     Layout,
     latent_points,
     log_prob,
@@ -48,10 +53,8 @@ from discrete_itd.denoisers.decoder_network import (
     shifted,
     whitened,
 )
-from discrete_itd.denoisers.marginal import WIDE_SD, MarginalDenoiser
-from discrete_itd.denoisers.mixture import MixtureDenoiser
-from discrete_itd.denoisers.mixture_fit import expected_sums
 from discrete_itd.threads import threads_for
+from discrete_itd.training.state import Average, Optimizer
 
 Progress = Callable[[float, float], object]
 
@@ -181,7 +184,7 @@ def fit_decoder(
         raise ValueError("a decoder mixture is fitted to at least one row and one held-out row")
     if all(c.kind == "code" or c.n_levels == 1 for c in marginals.codebook.columns):
         return alone(marginals)  # there is nothing for the network to say
-    run = Run(marginals, x, x_valid, plan or DecoderPlan(), generator, clock, is_over)
+    run = DecoderRun(marginals, x, x_valid, plan or DecoderPlan(), generator, clock, is_over)
     with threads_for(run.work):
         run.train(progress, is_hopeless)
         if run.is_out_of_time and ended is not None:
@@ -202,7 +205,7 @@ def seconds_needed(
     A fit that has so much time, or more, is not cut short by it. No random numbers of the caller's are drawn.
     """
     generator = torch.Generator(x.device).manual_seed(0)
-    run = Run(marginals, x, x_valid, plan, generator, clock)
+    run = DecoderRun(marginals, x, x_valid, plan, generator, clock)
     with threads_for(run.work):
         run.look()
         start = clock()
@@ -214,7 +217,7 @@ def seconds_needed(
     return run.seconds() + training + min(training, run.seconds_of_classes)
 
 
-class Run:
+class DecoderRun:
     """A fit under way: training, then the classes."""
 
     def __init__(
@@ -243,12 +246,12 @@ class Run:
         far = FARTHEST * sd
         self.layout = Layout(marginals, gaps, mean - far, mean + far)
         sizes = (plan.n_latent, plan.width, plan.width)
-        self.network = Decoder(
+        self.network = DecoderNetwork(
             self.layout, mean, sd, least_sd=least, sizes=sizes, generator=generator
         )
-        self.average = copy.deepcopy(self.network).requires_grad_(False)
-        self.best, self.best_nats, self.stale = copy.deepcopy(self.average), math.inf, 0
-        self.optimizer = AdamW(self.network.parameters(), plan.weight_decay)
+        self.average = Average(self.network, AVERAGE)
+        parameters = dict(self.network.named_parameters())
+        self.optimizer = Optimizer(parameters, plan.weight_decay, math.sqrt(x.shape[1]))
         useful = 1 << (max(FEWEST_POINTS, POINTS_PER_ROW * len(x)) - 1).bit_length()
         n_points, n_components = min(plan.n_points, useful), min(plan.n_components, useful)
         if len(x) < SMALL_TABLE:
@@ -344,7 +347,7 @@ class Run:
         start = float(self.look().mean())
         looked, next_look = self.seconds(), 1 / N_LOOKS
         while (share := self.done_share()) < 1.0:
-            if self.is_over() or (self.stale >= PATIENCE and share > EARLIEST_END):
+            if self.is_over() or (self.average.stale >= PATIENCE and share > EARLIEST_END):
                 return
             self.make_step(self.batch(), share)
             if self.step == TRIAL_STEPS and not self.has_time(
@@ -358,7 +361,7 @@ class Run:
             while next_look <= share:
                 next_look += 1 / N_LOOKS
             if progress is not None:
-                progress(share, self.best_nats)
+                progress(share, self.average.best)
             # rows whose gaps were filled have other code lengths than the candidates'
             if share > EARLIEST_END and self.looked is self.x_valid:
                 gained = max(0.0, start - float(nats.mean()))
@@ -393,23 +396,17 @@ class Run:
         points = self.points[: max(FEWEST_POINTS, int(part * len(self.points)))]
         u = normal(shifted(points, self.generator), rows[0])
         loss = -mean_log_prob(rows, self.layout.of_points(self.network(u)))
-        self.optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.network.parameters(), math.sqrt(self.x.shape[1]))
-        self.optimizer.step(rate)
+        self.optimizer.step(loss, rate)
         self.step += 1
         if self.step == 1:
             self.seconds_to_begin = self.seconds()
-        decay = min(AVERAGE, (self.step + 1) / (self.step + 10))  # short at first
-        with torch.no_grad():
-            for a, p in zip(self.average.parameters(), self.network.parameters(), strict=True):
-                a.lerp_(p, 1 - decay)
+        self.average.follow(self.network.parameters())
 
     @torch.no_grad()
     def look(self) -> Tensor:
         """Code lengths of held-out rows (N',) by the averaged weights, which are kept if they are the best so far."""
         start = self.clock()
-        points = self.layout.of_points(self.average(normal(self.points, self.layout.base)))
+        points = self.layout.of_points(self.average.model(normal(self.points, self.layout.base)))
         parts = self.looked.split(max(1, CELLS // len(points)))
         log_probs = [log_prob(self.layout.of_rows(rows), points) for rows in parts]
         each = -torch.cat(log_probs).double()
@@ -418,10 +415,7 @@ class Run:
             took = (self.clock() - start) * self.n_components / len(self.points)
             n_rows = min(len(self.x), EM_ROWS)
             self.seconds_of_classes = seconds_of_rounds(took, n_rows, len(self.x_valid))
-        self.stale = 0 if nats < self.best_nats else self.stale + 1
-        if nats < self.best_nats:
-            self.best_nats = nats
-            self.best.load_state_dict(self.average.state_dict())
+        self.average.consider(nats)
         return each
 
     # -- the classes --------------------------------------------------------------------------------
@@ -430,7 +424,8 @@ class Run:
     def mixture(self) -> MixtureDenoiser:
         """The mixture at fixed latent points, refined; or the marginals if these predict held-out rows better."""
         u = latent_points(self.n_components, self.plan.n_latent, self.generator)
-        fitted, rows = self.made(self.best(normal(u, self.layout.base))), self.rows
+        self.average.restore(self.network.parameters())
+        fitted, rows = self.made(self.network(normal(u, self.layout.base))), self.rows
         if len(rows) > EM_ROWS:
             order = torch.randperm(len(rows), generator=self.generator, device=rows.device)
             rows = rows[order[:EM_ROWS]]

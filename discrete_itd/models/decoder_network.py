@@ -1,6 +1,6 @@
 """The network of a decoder mixture: points of a latent space to distributions of the columns.
 
-What a fit does with it is said in :mod:`discrete_itd.denoisers.decoder`.
+What a fit does with it is said in :mod:`discrete_itd.models.decoder`.
 
 References
 ----------
@@ -19,6 +19,7 @@ from torch.quasirandom import SobolEngine
 
 from discrete_itd.denoisers.base import NEGLIGIBLE, log_sum_exp
 from discrete_itd.denoisers.counts import indicators
+from discrete_itd.denoisers.decoder_classes import MOST_DEPENDENT
 from discrete_itd.denoisers.marginal import MarginalDenoiser
 
 HOT_CELLS = 1 << 17  # rows times latent points that stay in a cache
@@ -26,8 +27,6 @@ N_WAVES = 12  # smooth functions of a column on a line
 TOGETHER = 16  # columns on a line in one matrix of these functions; a single one would grow with their square
 # logit of an impossible level: finite, so that gradients are, and of a probability that is still a normal float
 NEVER = -60.0
-# continuous columns that may depend on one another at a latent point: the work of a step grows with their square
-MOST_DEPENDENT = 32
 START_GAIN = 0.3  # size of the initial logits: zeros would be a saddle point, left slowly
 
 
@@ -232,7 +231,7 @@ class Layout(nn.Module):
         return torch.cat([values, *numbers, constants[:, self._with_gaps], shared], 1)
 
 
-class Decoder(nn.Module):
+class DecoderNetwork(nn.Module):
     """The network g: points of the latent space to distributions of the columns.
 
     Its first outputs are small, so that it starts near the marginals.

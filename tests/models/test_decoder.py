@@ -32,14 +32,17 @@ from discrete_itd.channel.codebook import Codebook
 from discrete_itd.denoisers import (
     MarginalDenoiser,
     MixtureDenoiser,
-    decoder_network,
 )
-from discrete_itd.denoisers import decoder as fits
 from discrete_itd.denoisers import decoder_classes as classes
 from discrete_itd.denoisers.base import held_out_nats
-from discrete_itd.denoisers.decoder import DecoderPlan, fit_decoder
 from discrete_itd.denoisers.decoder_classes import part, refine, updated, weighty
-from discrete_itd.denoisers.decoder_network import (
+from discrete_itd.denoisers.marginal import WIDE_SD
+from discrete_itd.denoisers.mixture_fit import LEAST_GAIN, expected_sums
+from discrete_itd.likelihood import path_log_prob
+from discrete_itd.models import decoder as fits
+from discrete_itd.models import decoder_network
+from discrete_itd.models.decoder import DecoderPlan, fit_decoder
+from discrete_itd.models.decoder_network import (
     N_WAVES,
     Columns,
     Layout,
@@ -48,9 +51,6 @@ from discrete_itd.denoisers.decoder_network import (
     normal,
     shifted,
 )
-from discrete_itd.denoisers.marginal import WIDE_SD
-from discrete_itd.denoisers.mixture_fit import LEAST_GAIN, expected_sums
-from discrete_itd.likelihood import path_log_prob
 
 QUICK = DecoderPlan(n_latent=2, width=16, n_points=64, n_components=64, max_steps=40)
 MANY = N_WAVES + 3
@@ -152,7 +152,7 @@ def test_levels_add_up_and_unseen_ones_keep_their_probability(device, dtype, col
 def test_smooth_functions_are_cosines_of_the_share_of_rows_below(
     device, dtype, together, monkeypatch
 ):
-    monkeypatch.setattr("discrete_itd.denoisers.decoder_network.TOGETHER", together)
+    monkeypatch.setattr("discrete_itd.models.decoder_network.TOGETHER", together)
     values = np.linspace(-1, 1, MANY)
     book = Codebook([simplex(3), line(*values, is_open=True), line(*values)]).to(device)
     marginals = random_marginals(book, np.random.default_rng(0))
@@ -177,7 +177,7 @@ def test_smooth_functions_are_cosines_of_the_share_of_rows_below(
 
 def test_smooth_functions_of_many_columns_grow_with_their_number(device, monkeypatch):
     """And what is made with them is what one matrix gives."""
-    monkeypatch.setattr("discrete_itd.denoisers.decoder_network.TOGETHER", 2)
+    monkeypatch.setattr("discrete_itd.models.decoder_network.TOGETHER", 2)
     lines = [line(*np.linspace(-1, 1, MANY + j % 3), is_open=j % 2 == 0) for j in range(9)]
     book = Codebook([*lines[:4], simplex(3), *lines[4:]]).to(device)
     rng = np.random.default_rng(0)
@@ -421,8 +421,8 @@ def test_rows_are_scored_in_training_as_at_the_end(device, dtype):
     x[::2, 0] = math.nan
     marginals = MarginalDenoiser.fit(book, x)
     generator = seeded_generator(0, device)
-    run = fits.Run(marginals, x, x_valid, QUICK, generator, itertools.count().__next__)
-    columns = run.average(normal(run.points, run.layout.base))
+    run = fits.DecoderRun(marginals, x, x_valid, QUICK, generator, itertools.count().__next__)
+    columns = run.average.model(normal(run.points, run.layout.base))
     slow = mixture_of(run.layout, columns)
     torch.testing.assert_close(run.made(columns).chol[:-1], slow.chol)
     for rows, completed in ((run.x, x), (run.looked, x_valid)):
@@ -440,7 +440,7 @@ def test_every_row_comes_once_before_any_comes_again(device, generator, monkeypa
     book = make_book("one real", device)
     x = random_rows(book, 64, np.random.default_rng(0))
     marginals = MarginalDenoiser.fit(book, x)
-    run = fits.Run(marginals, x, x, QUICK, generator, itertools.count().__next__)
+    run = fits.DecoderRun(marginals, x, x, QUICK, generator, itertools.count().__next__)
     for i, expected in enumerate(run.layout.of_rows(x)):
         epochs = [torch.cat([run.batch()[i] for _ in range(2)]) for _ in range(2)]
         for epoch in epochs:
@@ -466,7 +466,7 @@ def test_one_class_is_wide_for_outliers(device):
 def test_no_class_excludes_a_category(device, generator):
     book = make_book("reals and levels", device)
     x = random_rows(book, 64, np.random.default_rng(0))
-    run = fits.Run(
+    run = fits.DecoderRun(
         MarginalDenoiser.fit(book, x), x, x, QUICK, generator, itertools.count().__next__
     )
     columns = random_columns(run.layout, book, np.random.default_rng(0), 5)
@@ -533,14 +533,14 @@ def test_time_ends_a_fit(device, monkeypatch, of_classes, n_steps):
     rng = np.random.default_rng(0)
     x = random_rows(book, 300, rng)
     marginals, now, steps = MarginalDenoiser.fit(book, x), [0.0], []
-    step = fits.Run.make_step
+    step = fits.DecoderRun.make_step
 
     def slow(self, rows, share):
         step(self, rows, share)
         now[0] += 1.0
         steps.append(share)
 
-    monkeypatch.setattr(fits.Run, "make_step", slow)
+    monkeypatch.setattr(fits.DecoderRun, "make_step", slow)
     monkeypatch.setattr(fits, "seconds_of_rounds", lambda *_: of_classes)
     rounds, ended, ticks = [], [], itertools.count()
 
@@ -575,13 +575,13 @@ def test_the_time_that_a_fit_needs_is_expected(device, monkeypatch):
     """Each step takes a second: a fit with the seconds that were expected makes all its steps."""
     book = make_book("mixed", device)
     x = random_rows(book, 300, np.random.default_rng(0))
-    marginals, now, step = MarginalDenoiser.fit(book, x), [0.0], fits.Run.make_step
+    marginals, now, step = MarginalDenoiser.fit(book, x), [0.0], fits.DecoderRun.make_step
 
     def slow(self, rows, share):
         step(self, rows, share)
         now[0] += 1.0
 
-    monkeypatch.setattr(fits.Run, "make_step", slow)
+    monkeypatch.setattr(fits.DecoderRun, "make_step", slow)
     monkeypatch.setattr(fits, "PATIENCE", 99)
     plan, clock, ended = DecoderPlan(width=8, n_points=64, max_steps=40), lambda: now[0], []
     needed = fits.seconds_needed(marginals, x, x, plan, clock=clock)
@@ -667,7 +667,7 @@ def test_a_training_ends_where_what_is_expected_at_its_end_is_hopeless(device, b
     book = Codebook([simplex(3), simplex(4)]).to(device)
     marginals = random_marginals(book, rng)
     x, x_valid = (random_rows(book, 100, rng) for _ in range(2))
-    run = fits.Run(
+    run = fits.DecoderRun(
         marginals, x, x_valid, QUICK, seeded_generator(0, device), fits.time.perf_counter
     )
 
@@ -687,11 +687,15 @@ def run_of(book, generator, plan=QUICK, n=60):
     x = all_rows(book)[[0, -1]].repeat(n // 2, 1)
     x_valid = x[:10]
     ticks = itertools.count().__next__
-    return fits.Run(MarginalDenoiser.fit(book, x), x, x_valid, plan, generator, ticks)
+    return fits.DecoderRun(MarginalDenoiser.fit(book, x), x, x_valid, plan, generator, ticks)
 
 
 def weights_of(network):
     return torch.cat([p.flatten() for p in network.parameters()]).clone()
+
+
+def kept_weights(run):
+    return torch.cat([w.flatten() for w in run.average.best_weights.values()])
 
 
 def test_the_best_averaged_weights_are_kept_and_make_the_classes(device):
@@ -703,23 +707,23 @@ def test_the_best_averaged_weights_are_kept_and_make_the_classes(device):
             run.make_step(run.batch(), 0.5)
         run.look()
     run, spoiled = runs
-    best, nats = weights_of(run.best), run.best_nats
-    assert torch.equal(best, weights_of(run.average))
+    best, nats = kept_weights(run), run.average.best
+    assert torch.equal(best, weights_of(run.average.model))
     assert nats < math.inf
-    for p in (*spoiled.average.parameters(), *spoiled.network.parameters()):
+    for p in (*spoiled.average.model.parameters(), *spoiled.network.parameters()):
         p.data.add_(torch.randn(p.shape, device=device, dtype=p.dtype) * 3)
     for stale in (1, 2):
         spoiled.look()
-        assert (spoiled.best_nats, spoiled.stale) == (nats, stale)
-    assert torch.equal(weights_of(spoiled.best), best)
+        assert (spoiled.average.best, spoiled.average.stale) == (nats, stale)
+    assert torch.equal(kept_weights(spoiled), best)
     own, others = (run.mixture() for run in runs)
     assert own.n_components > 1  # else it is the marginals
     torch.testing.assert_close(others.log_probs, own.log_probs)
     torch.testing.assert_close(others.log_weights, own.log_weights)
-    spoiled.average.load_state_dict(run.best.state_dict())
-    spoiled.best_nats = math.inf  # and what is better takes their place
+    spoiled.average.model.load_state_dict(run.average.model.state_dict())
+    spoiled.average.best = math.inf  # and what is better takes their place
     spoiled.look()
-    assert (spoiled.best_nats, spoiled.stale) == (nats, 0)
+    assert (spoiled.average.best, spoiled.average.stale) == (nats, 0)
 
 
 def test_property_latent_points_are_fresh_in_every_step(device, monkeypatch):
@@ -770,6 +774,6 @@ def test_gaps_are_completed_by_what_the_other_numbers_say(device):
     x = rows.clone()
     x[::3, 1] = math.nan
     args = MarginalDenoiser.fit(book, x), x, x, QUICK, seeded_generator(0, device)
-    run = fits.Run(*args, itertools.count().__next__)
+    run = fits.DecoderRun(*args, itertools.count().__next__)
     assert (run.x - rows).abs().max() < 0.05
     assert run.rows is x
