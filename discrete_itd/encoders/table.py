@@ -121,7 +121,7 @@ class TableEncoder:
     @classmethod
     def fit(
         cls,
-        frame: pd.DataFrame,
+        table: pd.DataFrame | Mapping[Any, Observed],
         columns: Mapping[Any, Any] | str | None = None,
         *,
         handle_unknown: str = "smooth",
@@ -133,7 +133,8 @@ class TableEncoder:
 
         Parameters
         ----------
-        frame : DataFrame, shape (N, C)
+        table : DataFrame, shape (N, C), or mapping from name to Observed
+            Rows, or columns of a stream that :func:`~discrete_itd.encoders.streams.survey` has seen.
         columns : mapping from name to kind or options, or one kind for all, optional
             Overrides the inference; see :func:`check_column_spec`.
         handle_unknown : {"smooth", "error"}
@@ -154,42 +155,22 @@ class TableEncoder:
         TypeError
             Naming the column, if values are of a type that is no category.
         """
-        check_unique_names(frame)
-        if not len(frame):
-            raise ValueError("the table has no rows to learn from (n_samples=0)")
-        specs = column_specs(frame.columns, columns)
-        seen = {n: Observed.whole(n, values, specs[n].kind) for n, values in frame.items()}
-        return cls.from_observed(
-            seen,
-            specs,
-            handle_unknown=handle_unknown,
-            missing=missing,
-            from_array=from_array,
-            leave_out=leave_out,
-        )
-
-    @classmethod
-    def from_observed(
-        cls,
-        seen: Mapping[Any, Observed],
-        specs: Mapping[Any, ColumnSpec],
-        *,
-        handle_unknown: str = "smooth",
-        missing: str = "marginalise",
-        from_array: bool = False,
-        leave_out: bool = False,
-    ) -> TableEncoder:
-        """The schema of columns of which this was seen; arguments and errors as those of :meth:`fit`."""
+        specs = column_specs(table, columns)
+        if isinstance(table, pd.DataFrame):
+            check_unique_names(table)
+            if not len(table):
+                raise ValueError("the table has no rows to learn from (n_samples=0)")
+            table = {n: Observed.whole(n, v, specs[n].kind) for n, v in table.items()}
         check_choice("handle_unknown", handle_unknown, UNKNOWN)
         check_choice("missing", missing, MISSING)
         is_open = handle_unknown == "smooth"
-        read = {name: read_text(column, specs[name]) for name, column in seen.items()}
+        read = {name: read_text(column, specs[name]) for name, column in table.items()}
         found = [
             LeftOut(column.name, place, why, is_whole(column))
             for place, (name, (column, text)) in enumerate(read.items())
             if leave_out and (why := left_out_as(column, specs[name], is_measure=text.is_measure))
         ]
-        if from_array or len(found) == len(seen):
+        if from_array or len(found) == len(table):
             _warn_of_kept(found)
             found = []
         elif found:

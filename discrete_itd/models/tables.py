@@ -196,28 +196,21 @@ def read_table(
     validate_data(type(estimator)(), X, skip_check_array=True)  # names that scikit-learn refuses
     if len(frame) < 2:
         raise ValueError(f"n_samples=1: at least two rows are needed, got {len(frame)}")
+    learn = partial(
+        TableEncoder.fit,
+        columns=column_types,
+        handle_unknown=handle_unknown,
+        missing=missing,
+        leave_out=True,
+    )
     if stream is not None and found is not None and not found.is_whole:
         refuse_stream(sample_weight=sample_weight, groups=groups)
-        encoder = TableEncoder.from_observed(
-            found.columns,
-            column_specs(frame.columns, column_types),
-            handle_unknown=handle_unknown,
-            missing=missing,
-            leave_out=True,
-        )
-        seconds = time.perf_counter() - start
+        encoder, seconds = learn(found.columns), time.perf_counter() - start
         return ReadTable(StreamedTable(encoder, stream, found, seed, seconds), X, is_frame)
     repeated, units = occurring(sample_weight, groups, len(frame))
     if repeated is not None:
         frame = frame.iloc[repeated]
-    encoder = TableEncoder.fit(
-        frame,
-        column_types,
-        handle_unknown=handle_unknown,
-        missing=missing,
-        from_array=not is_frame,
-        leave_out=True,
-    )
+    encoder = learn(frame, from_array=not is_frame)
     x = torch.from_numpy(encoder.transform(frame).x)
     there = ~x.isnan().all(1)
     x, units = x[there], None if units is None else units[there.numpy()]

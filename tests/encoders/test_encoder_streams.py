@@ -63,8 +63,7 @@ def found(stream, n_sample, columns=SPECS):
 
 
 def schema(survey_, columns=SPECS, **options):
-    specs = column_specs(survey_.sample.columns, columns)
-    return TableEncoder.from_observed(survey_.columns, specs, **options).schema
+    return TableEncoder.fit(survey_.columns, columns, **options).schema
 
 
 @pytest.mark.filterwarnings("ignore:column 'empty'")

@@ -368,7 +368,7 @@ def test_properties_parts_of_a_stream_are_read_as_the_whole(model):
     parts = [WRITTEN[:100], WRITTEN[100:230], WRITTEN[230:]]
     specs = lambda names: column_specs(names, None)  # noqa: E731
     seen = survey(FrameStream(parts), specs, lambda _: N, 0).columns
-    encoder = TableEncoder.from_observed(seen, column_specs(WRITTEN.columns, None))
+    encoder = TableEncoder.fit(seen)
     assert [c.codec for c in encoder.schema] == [c.codec for c in model.encoder_.schema]
     assert [c.notation for c in encoder.schema] == [c.notation for c in model.encoder_.schema]
 
