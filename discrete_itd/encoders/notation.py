@@ -202,52 +202,38 @@ def typed(cells: pd.Series, *, decimal: str = ".", dates: bool = True) -> tuple[
     """
     codes, distinct = pd.factorize(cells)
     texts = np.array(distinct, dtype=object)
-    is_word = np.array([is_missing(text) for text in texts], dtype=bool)
-    known = texts[~is_word]
     if not len(texts):
         return pd.Series(np.nan, index=cells.index), ""
-    for what, read in {"numbers": _plain_numbers, "truth values": _truths, "dates": _iso_times}.items():  # fmt: skip
-        if not len(known) or (what == "dates" and not dates):
-            continue
-        found = read(known.tolist(), decimal)
-        if found is not None:
-            place = np.full(len(texts) + 1, -1)  # the last for missing cells
-            place[:-1][~is_word] = np.arange(len(known))
-            place = place[codes]
-            found = found.astype(holding_missing(found.dtype, bool((place < 0).any())))
-            n = int(np.isin(codes, np.flatnonzero(is_word)).sum())
-            words = f"{', '.join(map(repr, texts[is_word]))} ({n} cell{'s' * (n > 1)})"
-            note = f"{words} taken as missing, as all others are {what}" if n else ""
-            return found.reindex(place).set_axis(cells.index), note
-    return cells, ""
+    is_word = np.array([is_missing(text) for text in texts], dtype=bool)
+    what, found = _plain(texts[~is_word], decimal, dates) if not is_word.all() else ("", None)
+    if found is None:
+        return cells, ""
+    place = np.append(np.where(is_word, -1, np.cumsum(~is_word) - 1), -1)[codes]
+    found = found.astype(holding_missing(found.dtype, bool((place < 0).any())))
+    n = int(np.isin(codes, np.flatnonzero(is_word)).sum())
+    words = f"{', '.join(map(repr, texts[is_word]))} ({n} cell{'s' * (n > 1)})"
+    note = f"{words} taken as missing, as all others are {what}" if n else ""
+    return found.reindex(place).set_axis(cells.index), note
 
 
-def _plain_numbers(texts: list[str], decimal: str) -> pd.Series | None:
-    numbers = floats_of(np.array(texts, dtype=object))
-    is_whole = all(PLAIN_WHOLE.fullmatch(text) for text in texts)
-    if np.isnan(numbers).any() or any(LEADING_ZERO.fullmatch(text) for text in texts):
-        return None
-    if not is_whole:
-        return None if decimal == "," else pd.Series(numbers)
-    try:
-        return pd.Series(np.array([int(text) for text in texts], dtype=np.int64))
-    except OverflowError:
-        return pd.Series(numbers)
-
-
-def _truths(texts: list[str], _: str) -> pd.Series | None:
-    return pd.Series([TRUTHS[t] for t in texts]) if all(t in TRUTHS for t in texts) else None
-
-
-def _iso_times(texts: list[str], _: str) -> pd.Series | None:
-    """Times, all with a time zone or all without."""
+def _plain(texts: np.ndarray, decimal: str, dates: bool) -> tuple[str, pd.Series | None]:
+    """What all texts are as Python and ISO 8601 write it, and their values; None if they are several things."""
+    numbers = floats_of(texts)
+    if not np.isnan(numbers).any() and not any(LEADING_ZERO.fullmatch(text) for text in texts):
+        found = pd.Series(numbers)
+        if all(PLAIN_WHOLE.fullmatch(text) for text in texts):
+            with suppress(OverflowError):
+                found = pd.Series(np.array([int(text) for text in texts], dtype=np.int64))
+            return "numbers", found
+        return "numbers", None if decimal == "," else found
+    if all(text in TRUTHS for text in texts):
+        return "truth values", pd.Series([TRUTHS[text] for text in texts])
     cells = pd.Series(texts, dtype=object)
     zoned = cells.str.contains(ZONE)
-    if not cells.str.match(ISO_DATE).all() or zoned.nunique() > 1:
-        return None
-    dtype = pd.DatetimeTZDtype("us", "UTC") if zoned.any() else np.dtype("M8[us]")
-    found = times_of(cells.to_numpy(), dtype)
-    return None if found.isna().any() else found
+    if dates and cells.str.match(ISO_DATE).all() and zoned.nunique() == 1:
+        found = times_of(texts, pd.DatetimeTZDtype("us", "UTC") if zoned[0] else np.dtype("M8[us]"))
+        return "dates", None if found.isna().any() else found
+    return "", None
 
 
 def recognise(
