@@ -87,10 +87,13 @@ def test_no_file_of_twenty_thousand_rows_holds_one(denoiser, only_numbers, tmp_p
     assert_none(density.fit(frame), frame, tmp_path)
 
 
-def test_a_detector_holds_no_row(tmp_path):
+@pytest.mark.parametrize("share", ["auto", 0.1])
+def test_a_detector_holds_no_row(share, tmp_path):
+    """Nor do the trees of few rows that a share of anomalies adds to its score."""
     frame = people(2000)
     density = DiffusionDensity(denoiser=Forest(4), random_state=0)
-    assert_none(DiffusionOutlierDetector(density, random_state=0).fit(frame), frame, tmp_path)
+    model = DiffusionOutlierDetector(density, contamination=share, random_state=0)
+    assert_none(model.fit(frame), frame, tmp_path)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
