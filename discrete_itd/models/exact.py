@@ -508,13 +508,7 @@ EXACT: dict[str, Recipe] = {
 
 
 def exact_base(base: str | Recipe) -> Recipe:
-    """The recipe of an exact denoiser that a network is to correct.
-
-    Raises
-    ------
-    ValueError
-        If there is none of this name, or the recipe makes no exact denoiser.
-    """
+    """The recipe, checked, of an exact denoiser that a network is to correct; ValueError if it is none."""
     found = EXACT.get(base) if isinstance(base, str) else base
     if isinstance(found, type) or not isinstance(found, Recipe) or not found.exact:
         raise ValueError(f"base must be 'auto' or an exact denoiser, got {base!r}")
@@ -522,23 +516,14 @@ def exact_base(base: str | Recipe) -> Recipe:
 
 
 def choose_base(base: str | Recipe, rows: TrainingRows, plan: FitPlan) -> Denoiser:
-    """The exact denoiser that a network corrects.
-
-    Parameters
-    ----------
-    base : name or recipe of an exact denoiser, or "auto"
-        "auto" takes what predicts held-out rows best among independent columns, a tree and, if it is cheap enough, a
-        Bayesian network.
-    rows : TrainingRows
-    plan : FitPlan
-    """
+    """The exact denoiser that a network corrects; of "auto", the candidate that predicts held-out rows best."""
     if base != "auto":
         return exact_base(base).fit_base(rows, plan)
     return min(base_candidates(rows, plan), key=rows.held_out_nats)
 
 
 def base_candidates(rows: TrainingRows, plan: FitPlan) -> list[Denoiser]:
-    """The exact denoisers among which ``base="auto"`` chooses: fitted once, whoever asks."""
+    """Independent columns, a tree and, if it is cheap enough, a Bayesian network: fitted once, whoever asks."""
     net = BayesNet(BASE_TABLE)
     fitted = [(recipe, recipe.fit_base(rows, plan)) for recipe in affordable_bases(rows, net)]
     return [d for recipe, d in fitted if recipe != net or getattr(d, "work", 0) <= BASE_WORK]

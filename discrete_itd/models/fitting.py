@@ -55,41 +55,21 @@ def fit_model(
     checkpoint: Checkpoint | None = None,
     progress: Progress | None = None,
 ) -> Model:
-    """Fit a denoiser to rows and choose the schedule on which to score.
+    """Fit a denoiser to rows and choose the schedule on which to score: :meth:`discrete_itd.DiffusionDensity.fit`.
 
     Parameters
     ----------
-    table : TrainingTable
     training : TrainingPlan
-        For networks; several share the time, each may take all the steps. If ``schedule`` says on which
-        kind of noise rows are scored, this decides the noise of training in place of ``training.patterns``.
-    denoiser : Recipe
-    validation_fraction : float
-        Share of the rows held out to stop training, to fit the weights of members and to choose the schedule.
-    schedule : {"auto", "coordinate", "isotropic"} or Schedule
-    n_evaluations : int
-        Denoiser evaluations per row with which schedules are compared.
-    device : device
+        For networks; several share the time, each may take all the steps. If ``schedule`` says on which kind of noise
+        rows are scored, this decides the noise of training in place of ``training.patterns``.
     seed : int
         The only source of randomness.
-    start : float
-        When the fit began, by ``time.perf_counter``: from then on ``training.max_time`` counts.
-    share : float
-        Of this time, which the fit may take.
+    start, share : float
+        When the fit began, by ``time.perf_counter``, and the share of ``training.max_time`` that it may take.
     checkpoint : Checkpoint, optional
         Where training is kept, to be resumed. The file is not removed.
     progress : callable, optional
         Called with the share done and the latest evaluation.
-
-    Raises
-    ------
-    ValueError
-        If the checkpoint is of another run, or a stream changes while it is read.
-
-    Warns
-    -----
-    UserWarning
-        If ``max_time`` ended something before its time, or something was not begun for it.
     """
     stage("dividing the rows")
     run = SharedRun(start=start, share=share)

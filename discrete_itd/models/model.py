@@ -42,9 +42,8 @@ MARGINAL = "marginal"  # the estimator of rows with unknown cells by importance 
 LEARNED_GAPS = 0.01
 EFFORT = 16  # with max_stderr, a row may take up to this many times n_evaluations
 FEWEST_POINTS = 8  # of the integral of a row, so that strata are compared in pairs
-PILOT_ROWS = (
-    512  # drawn from independent columns, on which the noise levels of the integral are chosen
-)
+# drawn from independent columns, on which the noise levels of the integral are chosen
+PILOT_ROWS = 512
 BATCH_CELLS = 1 << 23  # rows times floats of a posterior, in one denoiser call
 # rows that are scored along paths for the nats of held-out rows (a closed form scores all of them), and rows times
 # numbers of a denoiser call beyond which fewer are, but at least 32
@@ -86,18 +85,7 @@ class HeldOut:
     def measure(
         cls, model: Model, x: Tensor, n_evaluations: int, n_rows: int | None = None
     ) -> HeldOut:
-        """The nats of a model that was just fitted.
-
-        Parameters
-        ----------
-        model : Model
-        x : Tensor of float64, shape (N', C')
-            Held-out rows, N' at least 1.
-        n_evaluations : int
-            Per row, if the model scores along paths.
-        n_rows : int, optional
-            Of them at most, if it does.
-        """
+        """The nats of held-out rows (N', C'); of ``n_rows`` at most, if the model scores along paths."""
         if not model.denoiser.closed_form:
             most = min(HELD_OUT_ROWS, max(32, PATH_WORK // model.denoiser.row_work))
             x = x[: min(most, n_rows or most)]
@@ -135,17 +123,7 @@ class Cost:
 
     @classmethod
     def measure(cls, model: Model, x: Tensor, n_evaluations: int, start: float) -> Cost:
-        """The cost of a model that was just fitted.
-
-        Parameters
-        ----------
-        model : Model
-        x : Tensor of float64, shape (N', C')
-            Held-out rows, of which the first are scored.
-        n_evaluations : int
-        start : float
-            When the fit began, by ``time.perf_counter``.
-        """
+        """The cost of a fit that began at ``start``, by ``time.perf_counter``, and of scoring the first rows of x."""
         fit_seconds = time.perf_counter() - start
         closed = model.denoiser.closed_form
         x = x[: TIMED_ROWS if closed else TIMED_ROWS_OF_PATHS]
@@ -726,20 +704,10 @@ def factors(denoiser: Denoiser, asked: Question) -> list[Question]:
 
 
 def split_evaluations(n_evaluations: int, codebook: Codebook) -> tuple[int, int, int]:
-    """How a row's evaluations are divided between missingness indicators and the other columns.
+    """How a row's evaluations are divided between missingness indicators and the other columns, two for each at least.
 
-    Parameters
-    ----------
-    n_evaluations : int
-        For both together; at least two are used for each.
-    codebook : Codebook
-
-    Returns
-    -------
-    n_steps : int
-        Steps in which the indicators become known.
-    first, second : int
-        Evaluations for the indicators, by their share of the columns, and what is left for the others.
+    The steps in which the indicators become known, the evaluations for these, by their share of the columns, and those
+    that are left for the others.
     """
     n_indicators = int(codebook.leading.sum())
     if not n_indicators:

@@ -56,21 +56,9 @@ ADDITIVE = (Independent(), Trees())  # what is fitted from counts of cells and p
 
 
 class StreamedRows:
-    """The encoded rows of a stream, as a :class:`~discrete_itd.training.rows.RowSource`.
+    """The encoded rows of a stream of ``n_read`` rows, as a :class:`~discrete_itd.training.rows.RowSource`.
 
-    Parameters
-    ----------
-    stream : RemainingStream
-        Without the held-out rows.
-    encoder : TableEncoder
-    device : device
-    n_read : int
-        Rows of the stream.
-
-    Attributes
-    ----------
-    n_rows : int
-        Those of them with a cell that is not missing, as soon as they are counted.
+    As soon as they are counted, ``n_rows`` is the number of those with a cell that is not missing.
     """
 
     is_kept = True
@@ -89,7 +77,7 @@ class StreamedRows:
         starts, numbers = self._counted = [], []
 
         def chunks() -> Iterator[Tensor]:
-            for start, x in self._encoded_parts(None, 1.0):
+            for start, x in self.encoded():
                 starts.append(start)
                 numbers.append(len(x))
                 yield x.to(self.device)
@@ -102,7 +90,7 @@ class StreamedRows:
         return pair_counts_of(book, self.chunks())
 
     def chunks(self) -> Iterator[Tensor]:
-        for x in self.encoded():
+        for _, x in self.encoded():
             yield x.to(self.device)
 
     def part(self, rank: int, size: int) -> StreamedRows:
@@ -138,28 +126,12 @@ class StreamedRows:
 
     def encoded(
         self, rng: np.random.Generator | None = None, share: float = 1.0
-    ) -> Iterator[Tensor]:
-        """Parts of the table, (B, C') on the CPU.
-
-        Parameters
-        ----------
-        rng : Generator, optional
-            For the order of the parts and the choice of the rows.
-        share : float
-            Of the rows, each of them with this probability.
-
-        Raises
-        ------
-        ValueError
-            After the last part, if the stream has another number of rows than before.
-        """
-        for _, x in self._encoded_parts(rng, share):
-            yield x
-
-    def _encoded_parts(
-        self, rng: np.random.Generator | None, share: float
     ) -> Iterator[tuple[int, Tensor]]:
-        """As :meth:`encoded`, each with the position of the first row of the part."""
+        """Parts of the table, each with the position of its first row: (B, C') on the CPU.
+
+        ``rng`` gives the order of the parts, and chooses rows, each with the probability ``share``. ValueError after
+        the last part, if the stream has another number of rows than before.
+        """
         n_read = 0
         salt = 0 if rng is None else int(rng.integers(2**62))
         for part in self.stream.parts(rng):
@@ -179,18 +151,10 @@ class StreamedRows:
 
 
 class StreamedBatches:
-    """Batches of equal size without end, drawn from a bounded buffer that the stream refills.
+    """Batches of equal size without end, ``n_batches`` at most, drawn from a bounded buffer that the stream refills.
 
-    What is left at the end of an epoch is dropped; a batch has no more rows than there are.
-
-    Parameters
-    ----------
-    source : StreamedRows
-    size : int
-    generator : torch.Generator
-        One number of it is drawn each epoch.
-    n_batches : int
-        How many will be asked for at most.
+    What is left at the end of an epoch is dropped; a batch has no more rows than there are. One number of the generator
+    is drawn each epoch.
     """
 
     def __init__(
@@ -241,7 +205,7 @@ class StreamedBatches:
         """The batches of one epoch."""
         n_given = 0
         buffer = torch.zeros(0, len(self._source.encoder.owner), dtype=torch.float64)
-        for x in self._source.encoded(rng, self._share):
+        for _, x in self._source.encoded(rng, self._share):
             buffer = torch.cat([buffer, x])
             n_out = (len(buffer) - self._n_buffered) // self._size * self._size
             if n_out > 0:
@@ -295,15 +259,8 @@ class CountedRows:
 class CountedTable:
     """A table that grows: its counts, and a uniform sample of the rows held out and of the others.
 
-    Parameters
-    ----------
-    encoder : TableEncoder
-    seed : int
-        Of the hashes of positions by which rows are held out and sampled.
-    share : float
-        Of the rows that are held out, as long as they are few.
-    forest : Forest, optional
-        Whose leaves are to be counted. Its trees are grown anew as long as all rows are kept.
+    Rows are held out, a ``share`` of them as long as they are few, and sampled by hashes of their positions. Of a
+    ``forest``, leaves are counted; its trees are grown anew as long as all rows are kept.
     """
 
     def __init__(

@@ -81,24 +81,13 @@ class TableInMemory:
 
 @dataclass(frozen=True, eq=False)
 class StreamedTable:
-    """A table too large for memory, of which a sample is kept.
-
-    Parameters
-    ----------
-    encoder : TableEncoder
-    stream : Stream
-    found : Survey
-    salt : int
-        Of the hashes by which rows were sampled.
-    seconds : float
-        That the first pass through the stream took.
-    """
+    """A table too large for memory, of which a sample is kept."""
 
     encoder: TableEncoder
     stream: Stream
     found: Survey
-    salt: int
-    seconds: float = 0.0
+    salt: int  # of the hashes by which rows were sampled
+    seconds: float = 0.0  # that the first pass through the stream took
 
     def training_rows(
         self,
@@ -134,22 +123,11 @@ TrainingTable = TableInMemory | StreamedTable | CountedTable
 
 
 class ReadTable(NamedTuple):
-    """What was read of a user's table.
-
-    Attributes
-    ----------
-    table : TrainingTable
-    shown : Any
-        The table itself or, of a stream, some rows: what scikit-learn takes names and numbers of columns from.
-    is_frame : bool
-        Whether it has names, or was an array.
-    is_polars : bool
-        Whether it is a polars frame.
-    """
+    """What was read of a user's table."""
 
     table: TrainingTable
-    shown: Any
-    is_frame: bool
+    shown: Any  # the table or, of a stream, some rows, from which scikit-learn takes names and numbers of columns
+    is_frame: bool  # whether it has names, or was an array
     is_polars: bool = False
 
 
@@ -164,24 +142,10 @@ def read_table(
     groups: Any = None,
     seed: int,
 ) -> ReadTable:
-    """The table in memory, or the stream, that a user gives to fit; a stream of few rows is read into memory.
+    """The table in memory, or the stream, that a user gives to ``fit``; a stream of few rows is read into memory.
 
-    Parameters
-    ----------
-    X : table, array, path of Parquet or iterable of frames
-    estimator : estimator
-        Named in scikit-learn's errors.
-    column_types, handle_unknown, missing
-        Of :class:`discrete_itd.DiffusionDensity`.
-    sample_weight : array-like of int, optional
-    groups : array-like of labels, optional
-    seed : int
-        Of the sample of a stream.
-
-    Raises
-    ------
-    ValueError, TypeError
-        Naming the column or argument that is invalid.
+    The arguments are those of :class:`discrete_itd.DiffusionDensity` and its ``fit``; the seed is that of the sample of
+    a stream. ValueError or TypeError, naming the column or argument that is invalid.
     """
     stage("reading the table")
     start = time.perf_counter()
@@ -236,32 +200,14 @@ def sample_size(n_columns: int) -> int:
 
 
 def occurring(sample_weight: Any, groups: Any, n_rows: int) -> tuple[Ints | None, Ints | None]:
-    """Which rows there are, as often as their weights say, and what is divided.
+    """Positions of the rows, each repeated by its weight (M,), and the number of the group of each of these (M,).
 
-    Parameters
-    ----------
-    sample_weight : array-like of int, shape (N,), optional
-    groups : array-like of hashable labels, shape (N,), optional
-    n_rows : int
-        N.
-
-    Returns
-    -------
-    rows : ndarray of int64, shape (M,), or None
-        Positions of the rows, each repeated by its weight; None without weights.
-    units : ndarray of int64, shape (M,), or None
-        The number of the group that each of these belongs to; None if each row is one by itself.
-
-    Raises
-    ------
-    ValueError, TypeError
-        If weights or labels are not valid, or leave less than two groups.
+    The first is None without weights, the second if each row is a group by itself. ValueError or TypeError if weights
+    or labels are not valid, or leave less than two groups.
     """
     repeats, labels = check_weights(sample_weight, n_rows), check_groups(groups, n_rows)
-    units = labels
-    if repeats is None:
-        rows = None
-    else:
+    rows, units = None, labels
+    if repeats is not None:
         rows = np.repeat(np.arange(n_rows), repeats)
         units = rows if labels is None else labels[rows]
     if units is not None and (units == units[0]).all():
@@ -275,12 +221,7 @@ def occurring(sample_weight: Any, groups: Any, n_rows: int) -> tuple[Ints | None
 def check_groups(groups: Any, n_rows: int) -> Ints | None:
     """Numbers for the labels of rows, int64 of shape (N,), the same for equal labels; None if there are none.
 
-    Raises
-    ------
-    TypeError
-        If they are no sequence, or a label is not hashable.
-    ValueError
-        If they are not one for every row, or a label is missing.
+    TypeError if they are no sequence, or one is not hashable; ValueError if they are not one for every row.
     """
     if groups is None:
         return None
@@ -304,21 +245,10 @@ def check_groups(groups: Any, n_rows: int) -> Ints | None:
 
 
 def hold_out(n_rows: int, units: Ints | None, n_held: int, seed: int) -> tuple[Ints, Ints]:
-    """Divide rows at random into held-out and training rows.
+    """Positions of the rows of ``n_held`` groups, and those of the others, in random order.
 
-    Parameters
-    ----------
-    n_rows : int
-    units : ndarray of int, shape (n_rows,), optional
-        The group of each row; by default each is one by itself.
-    n_held : int
-        Groups to hold out.
-    seed : int
-
-    Returns
-    -------
-    held, rest : ndarray of int64
-        Positions, in random order. Every choice of ``n_held`` groups is equally likely.
+    Every choice of groups is equally likely. ``units`` (n_rows,) has the group of each row; by default each is one by
+    itself.
     """
     random = np.random.RandomState(seed)
     order = random.permutation(n_rows)
