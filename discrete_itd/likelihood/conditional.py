@@ -182,14 +182,7 @@ class ConditionalDenoiser(Denoiser):
         return self._answers(y, snr, None)
 
     @torch.no_grad()
-    def given(
-        self,
-        x: Tensor,
-        asked: Tensor | None = None,
-        *,
-        as_scored: bool = False,
-        nodes: Nodes = FINE,
-    ) -> Posterior:
+    def given(self, x: Tensor, asked: Tensor | None = None) -> Posterior:
         """The posterior given the known cells of rows.
 
         Parameters
@@ -198,25 +191,11 @@ class ConditionalDenoiser(Denoiser):
             NaN where a cell is unknown.
         asked : Tensor of bool, shape (B, C), optional
             The unknown cells whose distribution is wanted, all by default; those of the others may be the proposal's.
-        as_scored : bool
-            Whether a cell is the only one that is filled in, even where others are unknown: then its distribution is
-            the score of the row, with its gaps, normalised over the values of the cell. No draws, and one column costs
-            as much as where all others are known.
-        nodes : Nodes
-            Of the densities of numbers; with ``COARSE`` they cost a third and are off by up to 0.1 nats.
         """
         book = self.codebook
-        state = State.start(book, book.embed(x), ~x.isnan())
-        return self._answers(*state, asked, as_scored, nodes)
+        return self._answers(*State.start(book, book.embed(x), ~x.isnan()), asked)
 
-    def _answers(
-        self,
-        y: Tensor,
-        snr: Tensor,
-        asked: Tensor | None,
-        as_scored: bool = False,
-        nodes: Nodes = FINE,
-    ) -> Posterior:
+    def _answers(self, y: Tensor, snr: Tensor, asked: Tensor | None) -> Posterior:
         n, book = len(y), self.codebook
         y, snr = filled(y), filled(snr)
         base = self.proposal(y, snr)
@@ -231,17 +210,13 @@ class ConditionalDenoiser(Denoiser):
         wanted &= (~noisy & (leads | ~(unknown & book.leading).any(1)))[:, None]
         drawn = unknown & ~self._has_gaps
         beside = drawn.sum(1, keepdim=True) - drawn.long()  # cells that are drawn beside each
-        alone = wanted & ((beside == 0) | as_scored)
-        guides = [base, *(guide(y, snr) for guide in self._guides)]
-        for j in torch.nonzero(alone.any(0)).flatten().tolist():
-            rows = torch.nonzero(alone[:, j]).flatten()
-            column = torch.full_like(rows, j)
-            self._enumerate(x[rows], column, [g.rows(rows) for g in guides], rows, found, nodes)
+        alone = wanted & (beside == 0)
+        self._fill(x, alone, found, FINE)
         several = wanted & ~alone & (beside < MOST_UNKNOWN)
         for rows in torch.nonzero(several.any(1)).flatten().split(max(1, BATCH // self.n_draws)):
             if len(rows):
                 left = x[rows].isnan() & ~drawn[rows]
-                self._sampled(x[rows], several[rows], left, base, rows, found, nodes)
+                self._sampled(x[rows], several[rows], left, base, rows, found)
         return found.posterior().rows(slice(0, n))
 
     @torch.no_grad()
@@ -267,12 +242,23 @@ class ConditionalDenoiser(Denoiser):
             says of the other cells is kept.
         """
         found = _Found(self._nothing(x) if start is None else start)
-        columns, rows = torch.nonzero(asked.T).unbind(1)  # by column
-        for column, row in zip(columns.split(BATCH), rows.split(BATCH), strict=True):
-            self._each(x, row, column, found, nodes, start)
+        self._fill(x, asked, found, nodes, start)
         return found.posterior()
 
-    def _each(
+    def _fill(
+        self,
+        x: Tensor,
+        asked: Tensor,
+        found: _Found,
+        size: Nodes,
+        start: Posterior | None = None,
+    ) -> None:
+        """Write down the distribution of each asked cell of rows x given all others of its row."""
+        columns, rows = torch.nonzero(asked.T).unbind(1)  # by column
+        for column, row in zip(columns.split(BATCH), rows.split(BATCH), strict=True):
+            self._fill_cells(x, row, column, found, size, start)
+
+    def _fill_cells(
         self,
         x: Tensor,
         row: Tensor,
@@ -286,15 +272,13 @@ class ConditionalDenoiser(Denoiser):
         observed = others.gather(1, column[:, None])
         n_levels = torch.tensor([c.n_points or 0 for c in self.codebook.columns], device=x.device)
         is_real, many = n_levels[column] == 0, n_levels[column] > size.levels
-        guides, place = [], (is_real | many).cumsum(0) - 1  # of a cell among those that need guides
-        need = torch.nonzero(is_real | many).flatten()
+        need, place = torch.nonzero(is_real | many).flatten(), (is_real | many).cumsum(0) - 1
+        guides: list[Posterior] = []  # of the cells that need them
         if start is None and len(need):
             by_proposal = size.by_proposal or not self._causal
             guides = self._guides_of_each(x, others[need], row[need], column[need], by_proposal)
-        parts, weights = (
-            [],
-            {},
-        )  # cells (n_p,) and their values (n_p, V_p); log-probabilities of all levels
+        parts: list[tuple[Tensor, Tensor]] = []  # some cells (p,) and values (p, V) of each
+        weights: dict[int, Tensor] = {}  # log-probabilities of all levels, where there are many
         for j in column[~is_real].unique().tolist():
             at = torch.nonzero(column == j).flatten()
             k = int(n_levels[j])
@@ -309,9 +293,7 @@ class ConditionalDenoiser(Denoiser):
         at = torch.nonzero(is_real).flatten()
         if len(at) and start is None:
             own = [g.rows(place[at]) for g in guides]
-            value = observed[at].nan_to_num(size.far[-1]).clamp(-FAR[-1], FAR[-1])
-            nodes = torch.cat([self._first_nodes(column[at], own, size), value], 1).sort(1)[0]
-            parts.append((at, nodes))
+            parts.append((at, self._first_nodes(others[at], column[at], own, size)))
         scores = self._scores(others, column, parts)
         if len(at) and start is None:
             nodes, log_f = parts.pop()[1], scores.pop()
@@ -417,28 +399,6 @@ class ConditionalDenoiser(Denoiser):
         every = torch.arange(len(rows), device=rows.device)
         return self._scores(rows, column, [(every, values)])[0]
 
-    def _enumerate(
-        self,
-        x: Tensor,
-        column: Tensor,
-        guides: list[Posterior],
-        rows: Tensor,
-        found: _Found,
-        size: Nodes,
-    ) -> None:
-        """Write down the distribution of the only unknown cell, in its ``column`` (n,), of rows x (n, C).
-
-        The densities of all columns of numbers are refined together.
-        """
-        is_real = torch.isin(column, self.codebook.reals)
-        at = torch.nonzero(is_real).flatten()
-        if len(at):
-            column_, own = column[at], [g.rows(at) for g in guides]
-            found.keep_density(rows[at], column_, *self._density(x[at], column_, own, size))
-        for j in column[~is_real].unique().tolist():
-            at = torch.nonzero(column == j).flatten()
-            found.keep_levels(rows[at], j, self._levels(x[at], j, [g.rows(at) for g in guides]))
-
     def _levels(self, x: Tensor, j: int, guides: list[Posterior]) -> Tensor:
         """Log P(v, the rest) of all levels v of column j, (n, K), nats."""
         n_points = self.codebook.columns[j].n_points
@@ -449,18 +409,20 @@ class ConditionalDenoiser(Denoiser):
         values = guide.topk(MOST_LEVELS, 1)[1]
         return _with_all_levels(guide, values, self._scores_of_all(x, j, values.double()))
 
-    def _density(
-        self, x: Tensor, column: Tensor | int, guides: list[Posterior], size: Nodes = FINE
-    ) -> tuple[Tensor, Tensor]:
-        """Nodes and log P(v, the rest) at them, of a continuous column of each row: (n, G) each."""
-        nodes = self._first_nodes(_of_rows(column, x), guides, size)
-        return self._refine(x, column, nodes, self._scores_of_all(x, column, nodes), size)
+    def _density(self, x: Tensor, column: int, guides: list[Posterior]) -> tuple[Tensor, Tensor]:
+        """Nodes and log P(v, the rest) at them, of a continuous column of rows: (n, G) each."""
+        nodes = self._first_nodes(x, _of_rows(column, x), guides, FINE)
+        return self._refine(x, column, nodes, self._scores_of_all(x, column, nodes), FINE)
 
-    def _first_nodes(self, column: Tensor, guides: list[Posterior], size: Nodes) -> Tensor:
-        """Nodes of cells in continuous columns (n,), increasing: (n, G)."""
+    def _first_nodes(
+        self, x: Tensor, column: Tensor, guides: list[Posterior], size: Nodes
+    ) -> Tensor:
+        """Nodes of cells of rows (n, C) in continuous columns (n,), what is there among them: increasing, (n, G)."""
         each, which = column.unique(return_inverse=True)
         parts = [torch.stack([self._column_nodes(j, size) for j in each.tolist()])[which]]
         parts += [_points(_column(g, column), size.guided, i) for i, g in enumerate(guides, 1)]
+        there = x.gather(1, column[:, None]).nan_to_num(size.far[-1])
+        parts.append(there.clamp(-FAR[-1], FAR[-1]))
         return torch.cat(parts, 1).sort(1)[0].contiguous()
 
     def _refine(
@@ -512,7 +474,6 @@ class ConditionalDenoiser(Denoiser):
         base: Posterior,
         rows: Tensor,
         found: _Found,
-        size: Nodes,
     ) -> None:
         """Write down the distributions of the wanted ones of several unknown cells of rows x (n, C)."""
         book, m = self.codebook, self.n_draws
@@ -525,10 +486,10 @@ class ConditionalDenoiser(Denoiser):
             guides = self._ask(others)
             own = base.rows(rows[some])
             if book.columns[j].kind == "real":
-                nodes, log_f = self._density(others, j, guides, size)
+                nodes, log_f = self._density(others, j, guides)
                 log_f = log_f - log_q.flatten()[:, None]
                 q = _column(own, j), _column(guides[0], j)
-                grids = _merged(nodes, log_f, m, *q, self._column_nodes(j, size))
+                grids = _merged(nodes, log_f, m, *q, self._column_nodes(j, FINE))
                 found.keep_density(rows[some], torch.full_like(some, j), *grids)
             else:
                 log_p = self._levels(others, j, guides).unflatten(0, (len(some), m)) - log_q

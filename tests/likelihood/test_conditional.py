@@ -332,7 +332,7 @@ def test_with_gaps_as_in_the_score_it_is_the_scores_normalised(device):
     p, x = scorer(book, "causal"), random_rows(book, 4, np.random.default_rng(0))
     x, asked = without(x, 0, 1), torch.zeros(4, 3, dtype=torch.bool, device=device)
     asked[:, 1] = True
-    got = ConditionalDenoiser(p, proposal(book)).given(x, asked, as_scored=True).column(1)
+    got = ConditionalDenoiser(p, proposal(book)).each(x, asked).column(1)
     for i, row in enumerate(x):
         each = p.log_prob(with_each(row, 1, levels_of(book, 1).to(device)))
         torch.testing.assert_close(got[i], torch.log_softmax(each, 0))
