@@ -17,8 +17,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -33,6 +32,7 @@ from discrete_itd.channel import (
 )
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.noise import RowNoise, draw_salt
+from discrete_itd.channel.posterior import Posterior
 from discrete_itd.denoisers.base import Denoiser
 from discrete_itd.denoisers.counts import mutual_information, pair_counts, sum_levels, sum_pairs
 from discrete_itd.likelihood.path import path_log_prob
@@ -61,7 +61,7 @@ def step_costs(denoiser: Denoiser, x: Tensor, snrs: Tensor, generator: torch.Gen
     ----------
     denoiser : Denoiser
     x : Tensor of float64, shape (B, C)
-        Rows to average over.
+        Rows to average over; missingness indicators are known throughout.
     snrs : Tensor, shape (n,)
         Increasing positive SNRs.
     generator : torch.Generator
@@ -70,56 +70,44 @@ def step_costs(denoiser: Denoiser, x: Tensor, snrs: Tensor, generator: torch.Gen
     -------
     Tensor, shape (n + 1, n + 1), float64, nats
         Entry (a, b), a < b, is the cost of the step from the a-th SNR to the b-th, with 0 the start (SNR zero);
-        infinite for a >= b. Missingness indicators are known throughout.
+        infinite for a >= b.
     """
     book = denoiser.codebook
-    first = torch.zeros(len(x), dtype=torch.int64, device=x.device)
-    noise = RowNoise(x, first, draw_salt(generator))
-    points = book.embed(x)
-    known = book.leading & ~x.isnan()
+    noise = RowNoise(x, torch.zeros_like(x[:, 0], dtype=torch.int64), draw_salt(generator))
+    points, known = book.embed(x), book.leading & ~x.isnan()
     x = x.masked_fill(known, math.nan)  # (B, C): the cells to be priced
     states = [State.start(book, points, known)]
-    posteriors = [denoiser(*states[0])]
     for i, snr in enumerate(snrs.tolist()):
         target = torch.where(x.isnan(), states[-1].snr, snr)
         xi = noise.normal(i + 1, book.n_coords, points.dtype)
-        new = states[-1].increment(book, points, target, xi)
-        states.append(states[-1].add(book, new))
-        posteriors.append(denoiser(*states[-1]))
-    n = len(states)
-    costs = torch.full((n, n), math.inf, dtype=torch.float64, device=x.device)
-    own = [q.log_prob(x).double().sum(1).mean() for q in posteriors]
-    for a in range(n):
-        for b in range(a + 1, n):
-            told = (states[b].snr - states[a].snr).masked_fill(known, 0.0)
-            delta = State(states[b].y - states[a].y, told)
-            predicted = posteriors[a].update(*delta).log_prob(x).double().sum(1).mean()
-            costs[a, b] = predicted - own[b]
+        states.append(states[-1].add(book, states[-1].increment(book, points, target, xi)))
+    posteriors = [denoiser(*state) for state in states]
+
+    def mean_log_prob(q: Posterior) -> Tensor:
+        return q.log_prob(x).double().sum(1).mean()
+
+    costs = torch.full((len(states),) * 2, math.inf, dtype=torch.float64, device=x.device)
+    for b in range(1, len(states)):
+        own = mean_log_prob(posteriors[b])
+        for a in range(b):
+            more = (states[b].snr - states[a].snr).masked_fill(known, 0.0)
+            updated = posteriors[a].update(states[b].y - states[a].y, more)
+            costs[a, b] = mean_log_prob(updated) - own
     return costs.cpu()
 
 
 def cheapest_steps(costs: Tensor, n_steps: int) -> list[int]:
-    """The best path of at most ``n_steps`` steps through a cost matrix: indices of its grid points.
-
-    Parameters
-    ----------
-    costs : Tensor, shape (n + 1, n + 1)
-        As of :func:`step_costs`. The path starts at 0 and may end anywhere but there.
-    n_steps : int
-    """
+    """The best path of at most ``n_steps`` steps through costs (n + 1, n + 1), from 0 to anywhere: its grid points."""
     best = torch.full((len(costs),), math.inf, dtype=costs.dtype)
     best[0] = 0.0
-    came_from, totals = [], []
+    steps: list[tuple[Tensor, Tensor]] = []  # totals, and where they come from
     for _ in range(n_steps):
         best, source = (best[:, None] + costs).min(0)
-        came_from.append(source)
-        totals.append(best)
-    step = min(range(n_steps), key=lambda s: float(totals[s].min()))
-    at = int(totals[step].argmin())
-    path = []
-    while step >= 0:
-        path.append(at)
-        at, step = int(came_from[step][at]), step - 1
+        steps.append((best, source))
+    n = min(range(n_steps), key=lambda i: float(steps[i][0].min()))
+    path = [int(steps[n][0].argmin())]
+    for _, source in steps[n:0:-1]:
+        path.append(int(source[path[-1]]))
     return path[::-1]
 
 
@@ -131,18 +119,9 @@ def place_steps(
     *,
     generator: torch.Generator,
 ) -> list[IsotropicSchedule]:
-    """Isotropic schedules whose steps have the least expected code length, from a pilot on rows ``x``.
+    """An isotropic schedule of at most each number of steps, those of least expected code length.
 
-    Parameters
-    ----------
-    denoiser : Denoiser
-    x : Tensor of float64, shape (N, C)
-        Training rows; some of them are used.
-    quadrature : Quadrature
-        Its range is that of the steps.
-    n_steps : list of int
-        One schedule for each, with at most that many steps.
-    generator : torch.Generator
+    By a pilot on some of the training rows ``x`` (N, C), on a grid over the range of the quadrature.
     """
     n_rows = denoiser.pilot_rows(PILOT_CELLS)
     pick = torch.randint(len(x), (n_rows,), generator=generator, device=generator.device)
@@ -157,18 +136,9 @@ def place_steps(
 
 @torch.no_grad()
 def pairwise_information(codebook: Codebook, x: Tensor) -> Tensor:
-    """Mutual information of every two columns of few categories, from smoothed counts.
+    """Mutual information of every two low-cardinality columns of rows ``x`` (N, C): (C', C'), nats, 0 on the diagonal.
 
-    Parameters
-    ----------
-    codebook : Codebook
-    x : Tensor of float64, shape (N, C)
-        Rows; NaN where a cell is missing.
-
-    Returns
-    -------
-    Tensor, shape (C', C'), float64, nats
-        In the order of ``codebook.finite``, zero on the diagonal. Half a count is spread over the table of each pair.
+    From counts, with half a count spread over the table of each pair.
     """
     levels = codebook.levels
     joint = pair_counts(codebook, x[:ORDER_ROWS])
@@ -228,8 +198,7 @@ def table_orders(
     return spread_orders(information, n_orders, generator)
 
 
-@dataclass(frozen=True)
-class Candidate:
+class Candidate(NamedTuple):
     """A schedule, its number of paths, and its nats per row on held-out rows."""
 
     kind: str
@@ -310,71 +279,61 @@ def choose_path(
     max_rows : int
         Most held-out rows used, fewer for a wide table. If the best two are close, they are compared on more.
     seconds_left : callable
-        Seconds that are left. If these are no longer enough for what the first schedule took, no other is tried. If
-        they are not enough for ``FEW_ROWS`` rows of several, as a trial of ``TRIAL_ROWS`` shows, nothing is compared:
-        the first schedule is taken, with the nats of the trial.
+        If they are no longer enough for what the first schedule took, no other is tried; if not for ``FEW_ROWS`` rows
+        of several, as ``TRIAL_ROWS`` show, the first schedule is taken, with the nats of these.
     ended : callable
         Called if something was not tried for that.
-
-    Raises
-    ------
-    ValueError
-        If ``kind`` is unknown.
     """
-    if kind not in ("auto", "coordinate", "isotropic"):
-        raise ValueError(f"kind must be 'auto', 'coordinate' or 'isotropic', got {kind!r}")
-    if kind == "auto" and denoiser.codebook.vocabularies:
+    book = denoiser.codebook
+    if kind == "auto" and book.vocabularies:
         # it needs a high-cardinality column once a path, an isotropic schedule needs it at every step
         kind = "coordinate"
-    max_rows = min(max_rows, max(32, CHOICE_CELLS // denoiser.row_work))
-    book = denoiser.codebook
+    max_rows = min(max_rows, max(FEW_ROWS, CHOICE_CELLS // denoiser.row_work))
     # a path prices the other columns given the missingness indicators
     given = book.leading if book.has_leading else None
     seed = int(torch.randint(2**31, (1,), generator=generator, device=generator.device))
     tried = possible_paths(
         denoiser, x, quadrature, kind=kind, n_evaluations=n_evaluations, generator=generator
     )
+    nats: dict[tuple[str, Schedule], Tensor] = {}
 
-    def measure(candidate: tuple[str, Schedule, int], rows: Tensor) -> Tensor:
-        _, schedule, n_paths = candidate
-        noise = torch.Generator().manual_seed(seed)
+    def measure(candidate: tuple[str, Schedule], rows: Tensor) -> float:
+        """Add nats of rows to those of a candidate; the seconds that it took."""
+        began, noise = time.perf_counter(), torch.Generator().manual_seed(seed)
+        n_paths = paths_within(n_evaluations, candidate[1])
         estimate = path_log_prob(
-            denoiser, rows, schedule, n_paths=n_paths, given=given, generator=noise
+            denoiser, rows, candidate[1], n_paths=n_paths, given=given, generator=noise
         )
-        return -estimate.log_prob
+        nats[candidate] = torch.cat([nats.get(candidate, x.new_zeros(0)), -estimate.log_prob])
+        return time.perf_counter() - began
 
-    candidates: list[tuple[str, Schedule, int]] = []
-    nats: list[Tensor] = []
-    took = 0.0  # of one candidate
-    for name, schedule in tried:
-        if candidates and seconds_left() < took:
+    took = 0.0  # seconds of one candidate
+    for candidate in tried:
+        if nats and seconds_left() < took:
             ended()
             max_rows = 0
             break
-        candidates.append((name, schedule, paths_within(n_evaluations, schedule)))
-        began = time.perf_counter()
-        if len(candidates) == 1 and seconds_left() < math.inf:
-            trial = measure(candidates[0], x_valid[:TRIAL_ROWS])
-            per_row = (time.perf_counter() - began) / len(trial)
+        if not nats and seconds_left() < math.inf:
+            per_row = measure(candidate, x_valid[:TRIAL_ROWS]) / len(x_valid[:TRIAL_ROWS])
             max_rows = min(max_rows, int(seconds_left() / (per_row * MOST_TRIED)))
             if max_rows < FEW_ROWS:
                 ended()
-                nats, max_rows = [trial], 0
+                max_rows = 0
                 break
-        nats.append(measure(candidates[-1], x_valid[:max_rows]))
-        took = max(took, time.perf_counter() - began)
+            nats.clear()
+        took = max(took, measure(candidate, x_valid[:max_rows]))
+    best, *others = ranked = sorted(nats, key=lambda c: float(nats[c].mean()))
     more = x_valid[max_rows : RUN_OFF * max_rows] if seconds_left() > RUN_OFF * took else x[:0]
-    ranked = sorted(range(len(nats)), key=lambda i: float(nats[i].mean()))
-    best, second = ranked[0], ranked[min(1, len(ranked) - 1)]
-    gap = (nats[second] - nats[best]).double()
-    if len(more) and best != second and gap.mean() < 3 * gap.std() / math.sqrt(len(gap)):
-        # too close to decide: the best two are compared on more rows
-        for i in (best, second):
-            nats[i] = torch.cat([nats[i], measure(candidates[i], more)])
-        if nats[second].mean() < nats[best].mean():
-            ranked[:2] = second, best
-    measured = []
-    for i in ranked:
-        stderr = float(nats[i].std() / math.sqrt(len(nats[i]))) if len(nats[i]) > 1 else math.nan
-        measured.append(Candidate(*candidates[i], float(nats[i].mean()), stderr))
-    return measured
+    if len(more) and others:
+        gap = (nats[others[0]] - nats[best]).double()
+        if gap.mean() < 3 * gap.std() / math.sqrt(len(gap)):
+            # too close to decide: the best two are compared on more rows
+            for candidate in ranked[:2]:
+                measure(candidate, more)
+            ranked[:2] = sorted(ranked[:2], key=lambda c: float(nats[c].mean()))
+    found = []
+    for c in ranked:
+        error = float(nats[c].std() / math.sqrt(len(nats[c]))) if len(nats[c]) > 1 else math.nan
+        n_paths = paths_within(n_evaluations, c[1])
+        found.append(Candidate(*c, n_paths, float(nats[c].mean()), error))
+    return found
